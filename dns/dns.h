@@ -1,0 +1,107 @@
+/* From a domain to the addresses that take its mail (RFC 5321 section 5, RFC 7505, RFC 3596).
+ *
+ * Owns: the resolver channel (c-ares, its sockets driven by io), a bounded cache with TTLs and
+ * negative entries, single flight per name. Thread: the worker whose io it was opened on.
+ * Failure: every lookup ends with exactly one callback, never from inside dns_route(). */
+#ifndef HAYAUMA_DNS_DNS_H
+#define HAYAUMA_DNS_DNS_H
+
+#include <netinet/in.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/assert.h"
+#include "base/list.h"
+#include "base/rng.h"
+#include "base/str.h"
+
+struct io;
+struct dns;
+
+enum dns_status {
+    DNS_OK,           /* hosts with at least one address among them, or still to be tried */
+    DNS_NULL_MX,      /* RFC 7505: the domain takes no mail: permanent (556 5.1.10) */
+    DNS_NO_DOMAIN,    /* NXDOMAIN: permanent (5.1.2) */
+    DNS_NO_HOST,      /* the domain exists but has neither MX nor address: permanent (5.4.4) */
+    DNS_BAD_NAME,     /* not a domain name (IDNA failure, label too long): permanent (5.1.2) */
+    DNS_TEMPORARY,    /* SERVFAIL, REFUSED, timeout, or no address of any MX could be had: 4.4.3 */
+};
+
+struct dns_address {
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    };
+    uint16_t host;        /* index into hosts */
+};
+
+struct dns_host {
+    char *name;           /* lower case, no trailing dot */
+    uint16_t preference;
+};
+
+/* Immutable, reference-counted, shared by all that asked. addresses are in the order to try them:
+ * by preference, hosts of equal preference shuffled (RFC 5321 5.1), a host's IPv6 and IPv4
+ * addresses interleaved. Ports are 25 in network order; the caller may copy and change. At most
+ * DNS_ADDRESSES_MAX addresses of at most DNS_HOSTS_MAX hosts. */
+#define DNS_HOSTS_MAX 32
+#define DNS_ADDRESSES_MAX 64
+struct dns_route {
+    uint32_t refs;
+    enum dns_status status;
+    bool implicit_mx;     /* no MX record: the domain's own address (RFC 5321 5.1) */
+    uint16_t hosts_len, addresses_len;
+    uint64_t expires_ms;  /* on io_now_ms()'s clock; a holder may use it past that, but should ask again */
+    char *error;          /* what the resolver said, for the record; NULL when DNS_OK */
+    /* Names all hosts in preference order, "(mx1|mx2).example.com"-like: equal for domains served by
+     * the same exchangers. Lanes that share it share sessions and limits. */
+    char *site_name;
+    struct dns_host *hosts;
+    struct dns_address *addresses;
+};
+
+struct dns_options {
+    const char *const *servers; /* "1.2.3.4", "1.2.3.4:5353", "[::1]:53"; NULL = resolv.conf */
+    size_t servers_len;
+    uint32_t timeout_ms;        /* per try; 0 = 5000 */
+    uint32_t tries;             /* 0 = 3 */
+    uint32_t cache_entries_max; /* 0 = 100,000 domains */
+    uint32_t negative_ttl_max_s;/* 0 = 300 */
+    uint32_t ttl_min_s, ttl_max_s; /* 0 = 30 and 86400 */
+    uint32_t in_flight_max;     /* lookups beyond this wait their turn; 0 = 500 */
+    bool no_ipv6, no_ipv4;
+    uint64_t seed;              /* for shuffling */
+};
+
+struct dns_query {
+    /* Set by the caller. route is never NULL; take a reference with dns_route_ref() to keep it. */
+    void (*on_route)(struct dns_query *query, struct dns_route *route);
+    struct list_node node;      /* private */
+    void *flight;
+};
+
+int dns_open(struct dns **out, struct io *io, const struct dns_options *options) MUST_USE;
+/* Pending queries get no callback. NULL is accepted. */
+void dns_close(struct dns *dns);
+
+/* Looks up where mail for domain goes. domain: a name (A-label or UTF-8), or a bare host when
+ * host_only (A/AAAA of that name, no MX: static routes and smarthosts). An address literal "[1.2.3.4]"
+ * or "[IPv6:::1]" needs no resolver. query must live until the callback or dns_cancel(). */
+void dns_lookup(struct dns *dns, struct dns_query *query, struct str domain, bool host_only);
+void dns_cancel(struct dns *dns, struct dns_query *query);
+/* A valid cached answer right now, with a reference for the caller; or NULL. */
+struct dns_route *dns_cached(struct dns *dns, struct str domain, bool host_only);
+struct dns_route *dns_route_ref(struct dns_route *route);
+void dns_route_unref(struct dns_route *route);
+
+struct dns_counters {
+    uint64_t lookups, hits, upstream, failures, evictions;
+    uint32_t entries, in_flight;
+};
+void dns_counters(const struct dns *dns, struct dns_counters *out);
+/* Drops the whole cache (hayauma reload, `queue flush`). */
+void dns_flush(struct dns *dns);
+
+#endif

@@ -1,0 +1,32 @@
+/* Message ids: UUID version 7 (RFC 9562 5.7). Unique over all nodes without configuration, ordered
+ * by time, so that they are also the order of the store. */
+#ifndef HAYAUMA_BASE_MSGID_H
+#define HAYAUMA_BASE_MSGID_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/rng.h"
+#include "base/str.h"
+
+#define MSGID_BYTES 16
+#define MSGID_TEXT_BYTES 33 /* 32 hex digits and NUL */
+
+struct msgid {
+    uint8_t bytes[MSGID_BYTES];
+};
+
+/* One generator per thread. Strictly increasing within it, also when the clock steps back. */
+struct msgid_source {
+    struct rng rng;
+    uint64_t last_ms;
+    uint32_t sequence;
+};
+
+void msgid_source_init(struct msgid_source *s, uint64_t seed);
+struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms);
+void msgid_text(const struct msgid *id, char out[MSGID_TEXT_BYTES]);
+/* 32 hex digits, dashes allowed; 0 or -EINVAL. */
+int msgid_parse(struct str text, struct msgid *out);
+
+#endif

@@ -1,0 +1,45 @@
+/* A borrowed slice of bytes, and the few ASCII operations that mail protocols need.
+ * Slices own nothing and are not NUL-terminated. Case rules are ASCII only (RFC 5321 2.4). */
+#ifndef HAYAUMA_BASE_STR_H
+#define HAYAUMA_BASE_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+struct str {
+    const char *ptr;
+    size_t len;
+};
+
+#define STR(literal) ((struct str){(literal), sizeof(literal) - 1})
+/* For printf's "%.*s". */
+#define STR_FMT(s) (int)(s).len, (s).ptr
+
+static inline struct str str_of(const char *cstr)
+{
+    return (struct str){cstr, cstr == NULL ? 0 : strlen(cstr)};
+}
+
+static inline bool str_eq(struct str a, struct str b)
+{
+    return a.len == b.len && (a.len == 0 || memcmp(a.ptr, b.ptr, a.len) == 0);
+}
+
+static inline char ascii_lower(char c)
+{
+    return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
+}
+
+bool str_eq_nocase(struct str a, struct str b);
+bool str_starts_nocase(struct str s, struct str prefix);
+/* Strips SP and HT at both ends. */
+struct str str_trim(struct str s);
+/* Offset of the first/last byte c, or -1. */
+ptrdiff_t str_find(struct str s, char c);
+ptrdiff_t str_rfind(struct str s, char c);
+/* Decimal digits only, the whole slice; 0, -EINVAL (empty, other bytes) or -ERANGE (> max). */
+int str_to_u64(struct str s, uint64_t max, uint64_t *out);
+
+#endif

@@ -1,0 +1,35 @@
+/* Mail addresses and paths (RFC 5321 4.1.2, RFC 6531 for UTF-8). Pure. */
+#ifndef HAYAUMA_SMTP_ADDRESS_H
+#define HAYAUMA_SMTP_ADDRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/str.h"
+
+#define SMTP_LOCAL_PART_MAX 64
+#define SMTP_DOMAIN_MAX 255
+#define SMTP_PATH_MAX 256
+
+struct smtp_address {
+    struct str text;      /* local-part@domain, as given, no brackets; empty for the null path <> */
+    struct str local_part;
+    struct str domain;    /* as given; "[...]" for an address literal; may be empty for <postmaster> */
+    bool utf8;            /* has non-ASCII: needs SMTPUTF8 */
+};
+
+/* Parses "<path>" at the start of in (source routes are accepted and dropped, RFC 5321 appendix C).
+ * null_ok: <> is allowed (MAIL). *used: bytes up to and with '>'. 0, or -EINVAL. Controls, CR, LF,
+ * NUL are never accepted, in quoted strings neither. */
+int smtp_path_parse(struct str in, bool null_ok, bool utf8_ok, struct smtp_address *out,
+                    size_t *used);
+/* The same for a bare address, the whole of in ("a@b"). */
+int smtp_address_parse(struct str in, bool utf8_ok, struct smtp_address *out);
+/* xtext (RFC 3461 4): decodes into out (cap bytes); length or -EINVAL. */
+ptrdiff_t smtp_xtext_decode(struct str in, char *out, size_t cap);
+/* Whether s is valid UTF-8 (RFC 3629). */
+bool smtp_utf8_valid(struct str s);
+/* Syntax of a Domain or address literal as EHLO's argument. */
+bool smtp_domain_valid(struct str s, bool utf8_ok);
+
+#endif

@@ -1,0 +1,141 @@
+/* The sending side of SMTP and LMTP (RFC 5321, 2033, 2920, 3030, 1870, 6152, 6531, 3461, 9422) as a pure
+ * machine. Several transactions may be under way on one connection; a FIFO of commands with their
+ * expected replies knows which reply belongs to which. No socket, clock or malloc beyond its own
+ * command buffer.
+ *
+ * What goes on the wire, in steady state one round trip per message (DESIGN.md section 5):
+ *   PIPELINING + CHUNKING   MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in flight
+ *   PIPELINING              MAIL RCPT.. DATA | <body> . MAIL RCPT.. DATA | ...: the next group travels
+ *                           with the end of the previous body
+ *   neither                 a command at a time
+ * After DATA with no accepted recipient and a 354 a lone dot is sent and its reply ignored
+ * (RFC 2920 3.1); such a transaction delivers to nobody.
+ *
+ * Use:  smtp_client_input() with what was received, then smtp_client_next_event() until
+ *       SMTP_EVENT_NONE, then smtp_client_output() and send it; smtp_client_sent() when sent. */
+#ifndef HAYAUMA_SMTP_CLIENT_H
+#define HAYAUMA_SMTP_CLIENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "smtp/reply.h"
+#include "smtp/server.h"
+
+enum smtp_capability {
+    SMTP_CAP_PIPELINING = 1 << 0, SMTP_CAP_CHUNKING = 1 << 1, SMTP_CAP_8BITMIME = 1 << 2,
+    SMTP_CAP_SMTPUTF8 = 1 << 3, SMTP_CAP_SIZE = 1 << 4, SMTP_CAP_DSN = 1 << 5,
+    SMTP_CAP_STARTTLS = 1 << 6, SMTP_CAP_ENHANCED = 1 << 7, SMTP_CAP_LIMITS = 1 << 8,
+    SMTP_CAP_BINARYMIME = 1 << 9
+};
+
+/* Where a session or a recipient was when something happened; names in smtp_stage_name(). */
+enum smtp_stage {
+    SMTP_STAGE_CONNECT, SMTP_STAGE_BANNER, SMTP_STAGE_EHLO, SMTP_STAGE_HELO, SMTP_STAGE_STARTTLS,
+    SMTP_STAGE_READY, /* nothing expected */
+    SMTP_STAGE_MAIL, SMTP_STAGE_RCPT, SMTP_STAGE_DATA, SMTP_STAGE_BODY, /* BODY: dot or BDAT LAST */
+    SMTP_STAGE_RSET, SMTP_STAGE_QUIT, SMTP_STAGES
+};
+const char *smtp_stage_name(enum smtp_stage stage);
+
+enum smtp_fate {
+    SMTP_FATE_REPLY,      /* the server answered: reply, stage */
+    SMTP_FATE_NOT_SENT,   /* the session ended and the server cannot have taken the message */
+    SMTP_FATE_LOST,       /* the session ended after the end of the message was handed to the kernel
+                             and before its reply: possibly delivered */
+    SMTP_FATE_UNABLE,     /* the peer lacks what the message needs (see unable): nothing was sent */
+};
+enum smtp_unable { SMTP_UNABLE_NONE, SMTP_UNABLE_8BIT, SMTP_UNABLE_UTF8, SMTP_UNABLE_SIZE };
+
+struct smtp_transaction_rcpt {
+    struct str address;
+    uint8_t notify;
+    struct str orcpt;   /* as RCPT carries it, or empty */
+    uint8_t state;      /* private */
+};
+
+struct smtp_transaction {   /* the caller's; lives until its SMTP_EVENT_DONE */
+    struct list_node node;  /* private */
+    struct str sender;
+    struct str envid;       /* xtext or empty */
+    enum smtp_ret ret;
+    bool eight_bit, smtputf8, dot_lines;
+    const uint8_t *content; /* whole message, CRLF lines, not dot-stuffed, ends in CRLF */
+    size_t content_len;
+    struct smtp_transaction_rcpt *rcpts;
+    uint16_t rcpts_len;
+    void *owner;
+    /* private */
+    uint16_t rcpts_replied, rcpts_accepted, rcpts_final;
+    uint8_t state, stage;
+    size_t content_sent;
+};
+
+enum smtp_event_kind {
+    SMTP_EVENT_NONE,
+    SMTP_EVENT_READY,       /* greeted and EHLO done: capabilities are set */
+    SMTP_EVENT_RECIPIENT,   /* final for one recipient: transaction, rcpt, fate, stage, reply */
+    SMTP_EVENT_DONE,        /* final for the transaction; the machine forgets it */
+    SMTP_EVENT_CLOSE,       /* the session is over: stage, reply (code 0: protocol error, text says);
+                               every transaction's events came before. Close the connection */
+};
+
+struct smtp_event {
+    enum smtp_event_kind kind;
+    struct smtp_transaction *transaction;
+    uint16_t rcpt;
+    enum smtp_fate fate;
+    enum smtp_unable unable;
+    enum smtp_stage stage;
+    const struct smtp_reply *reply; /* valid until the next call */
+};
+
+struct smtp_client_options { /* immutable, shared */
+    const char *ehlo_name;
+    bool lmtp;
+    uint16_t pipeline_max;       /* transactions in flight with CHUNKING; 1 = none */
+    uint32_t pipeline_bytes_max; /* content bytes in flight beyond the first transaction */
+    bool no_chunking, no_pipelining;
+};
+
+struct smtp_client;
+
+size_t smtp_client_bytes(void); /* size of a client without its buffers, for memory accounting */
+/* NULL when memory is out. */
+struct smtp_client *smtp_client_new(const struct smtp_client_options *options);
+/* Transactions still inside are forgotten (call smtp_client_lost() and drain events first). */
+void smtp_client_free(struct smtp_client *c);
+
+/* Whether another transaction may be submitted now (READY seen, pipeline not full, no QUIT). */
+bool smtp_client_can_submit(const struct smtp_client *c);
+/* Transactions inside. */
+uint32_t smtp_client_in_flight(const struct smtp_client *c);
+void smtp_client_submit(struct smtp_client *c, struct smtp_transaction *t);
+void smtp_client_quit(struct smtp_client *c); /* after what is in flight */
+
+/* All of in is consumed. */
+void smtp_client_input(struct smtp_client *c, const uint8_t *in, size_t len);
+/* The connection ended or timed out: everything inside gets its fate, then CLOSE. error: what to say
+ * ("connection reset by peer", "timeout"). */
+void smtp_client_lost(struct smtp_client *c, const char *error);
+enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_event *event);
+
+/* What to send next, up to iov_max pieces; 0 when there is nothing. The pieces stay valid until
+ * smtp_client_sent(), which says that all of them went to the kernel. Only one output at a time. */
+size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_max);
+void smtp_client_sent(struct smtp_client *c);
+/* Bytes handed out and not yet sent count as "handed to the kernel" for the fate of a message from
+ * the moment smtp_client_output() returned the end of it. */
+
+uint32_t smtp_client_capabilities(const struct smtp_client *c); /* bits of enum smtp_capability */
+uint64_t smtp_client_size_max(const struct smtp_client *c);     /* SIZE, 0 = none stated */
+uint32_t smtp_client_mail_max(const struct smtp_client *c);     /* LIMITS MAILMAX, 0 = none stated */
+uint32_t smtp_client_rcpt_max(const struct smtp_client *c);     /* LIMITS RCPTMAX, 0 = none stated */
+/* What the session waits for: the stage of the oldest unanswered command; picks the timeout. */
+enum smtp_stage smtp_client_stage(const struct smtp_client *c);
+
+#endif

@@ -1,0 +1,113 @@
+/* The receiving side of SMTP (RFC 5321, 1870 SIZE, 2034, 2920 PIPELINING, 3030 CHUNKING, 3461 DSN,
+ * 6152 8BITMIME, 6531 SMTPUTF8, 9422 LIMITS) as a pure machine: it consumes bytes, writes replies
+ * to a buffer, and stops to ask for a decision. No socket, clock or malloc (out may grow).
+ *
+ * Use:   for (;;) switch (smtp_server_step(&s, &in, &out)) ...
+ * Every question must be answered by smtp_server_answer() before the next step. */
+#ifndef HAYAUMA_SMTP_SERVER_H
+#define HAYAUMA_SMTP_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/str.h"
+#include "smtp/address.h"
+#include "smtp/scan.h"
+
+struct smtp_server_options { /* shared by all sessions of a listener, immutable */
+    const char *host_name;          /* in the banner and EHLO reply */
+    const char *banner;             /* text behind the host name; NULL = "ESMTP Hayauma" */
+    uint64_t message_bytes_max;     /* SIZE; 552 5.3.4 beyond */
+    uint32_t recipients_max;        /* per message; 452 4.5.3 beyond; LIMITS RCPTMAX */
+    uint32_t line_bytes_max;        /* command line with CRLF; 500 5.5.2 beyond (default 4096 for
+                                       SMTPUTF8 and DSN parameters) */
+    uint32_t body_line_bytes_max;   /* 554 5.6.0 at the end of data beyond; 0 = no limit */
+    uint32_t errors_max;            /* 421 4.7.0 and close beyond */
+    uint32_t commands_max;          /* commands that carry no mail (NOOP, RSET, VRFY, ...) before 421 */
+    uint32_t messages_max;          /* per session: 421 4.7.0 after; LIMITS MAILMAX; 0 = none */
+    bool lmtp;                      /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
+    bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
+        no_enhanced; /* for the sink: what is not offered */
+};
+
+enum smtp_dsn_notify {
+    SMTP_NOTIFY_NEVER = 1, SMTP_NOTIFY_SUCCESS = 2, SMTP_NOTIFY_FAILURE = 4, SMTP_NOTIFY_DELAY = 8
+};
+enum smtp_ret { SMTP_RET_NONE, SMTP_RET_FULL, SMTP_RET_HDRS };
+
+struct smtp_mail {              /* parameters of MAIL FROM; slices valid during the question */
+    struct smtp_address sender;
+    uint64_t size;              /* SIZE=, 0 when absent */
+    bool body_8bit;             /* BODY=8BITMIME */
+    bool body_binary;
+    bool smtputf8;
+    enum smtp_ret ret;
+    struct str envid;           /* still xtext */
+};
+
+struct smtp_rcpt {              /* parameters of RCPT TO */
+    struct smtp_address recipient;
+    uint8_t notify;             /* bits of enum smtp_dsn_notify, 0 when absent */
+    struct str orcpt;           /* "rfc822;xtext" as given, empty when absent */
+};
+
+enum smtp_server_want {
+    SMTP_SERVER_INPUT,    /* in is used up: read more */
+    SMTP_SERVER_HELO,     /* s->helo, s->esmtp: answer NULL to accept, or refuse */
+    SMTP_SERVER_MAIL,     /* s->mail; answer */
+    SMTP_SERVER_RCPT,     /* s->rcpt; answer */
+    SMTP_SERVER_DATA,     /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
+    SMTP_SERVER_BODY,     /* s->body: the next decoded bytes; no answer, step on */
+    SMTP_SERVER_MESSAGE,  /* the message is complete and well-formed, s->facts; answer when durable.
+                             Until the answer no further step may be taken */
+    SMTP_SERVER_ABORT,    /* the transaction ended without a message (RSET, new HELO, body refused for
+                             its form or size: the reply is already written): drop what was gathered;
+                             no answer, step on */
+    SMTP_SERVER_CLOSE,    /* send out, then close */
+};
+
+struct smtp_server_input {
+    const uint8_t *data;
+    size_t len; /* data and len advance as bytes are consumed */
+};
+
+struct smtp_server {
+    const struct smtp_server_options *options;
+    /* Valid at the question they belong to. */
+    struct str helo;
+    bool esmtp;
+    struct smtp_mail mail;
+    struct smtp_rcpt rcpt;
+    struct str body;
+    struct smtp_body_facts facts;
+    uint8_t transaction_rcpts_accepted_any;
+    uint32_t rcpts;         /* accepted in this transaction */
+    uint64_t body_bytes;    /* decoded bytes of this body so far */
+    uint32_t messages, errors, commands;
+    const char *last_error; /* static text of the last refused command, for the record; or NULL */
+    /* private */
+    uint8_t state, mode, asked;
+    struct smtp_data_decoder decoder;
+    struct smtp_body_scanner scanner;
+    uint64_t chunk_left;
+    bool chunk_last, body_failed;
+    struct buf line;        /* a command line split over reads; empty otherwise */
+    struct buf helo_copy;
+};
+
+void smtp_server_init(struct smtp_server *s, const struct smtp_server_options *options);
+void smtp_server_done(struct smtp_server *s);
+/* The greeting: 220, or refuse ("421 4.7.0 ...", "554 5.7.1 ...": then CLOSE follows). */
+void smtp_server_greet(struct smtp_server *s, struct buf *out, const char *refuse);
+enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server_input *in,
+                                       struct buf *out);
+/* Answers the question at hand. reply NULL: accepted with the standard reply. Otherwise the reply's
+ * text without CRLF: "250 2.0.0 queued as X", "451 4.3.0 try again later", "421 ..." (closes).
+ * In LMTP the MESSAGE answer takes one line per accepted recipient, separated by "\n". */
+void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *reply);
+/* Whether the session may be closed for idleness without breaking a transaction. */
+bool smtp_server_idle(const struct smtp_server *s);
+
+#endif

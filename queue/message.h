@@ -1,0 +1,96 @@
+/* A message and its recipients in memory: what the store holds and the engine moves.
+ *
+ * message: immutable once submitted to the queue; counted references, any thread. Its content is
+ * one block. recipient: one per recipient that is in memory; owned by one thread at a time (the
+ * worker of its shard, or the queue while a change that names it is under way). */
+#ifndef HAYAUMA_QUEUE_MESSAGE_H
+#define HAYAUMA_QUEUE_MESSAGE_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "base/msgid.h"
+#include "base/str.h"
+
+enum message_flags {
+    MESSAGE_8BIT = 1 << 0,      /* some content byte > 127 */
+    MESSAGE_SMTPUTF8 = 1 << 1,  /* arrived with SMTPUTF8 */
+    MESSAGE_DOT_LINES = 1 << 2, /* some line starts with '.' */
+    MESSAGE_NOTICE = 1 << 3,    /* a DSN of ours: its own lifetime, never bounced */
+    MESSAGE_TEMPLATE = 1 << 4,  /* reserved: content is a template, recipients have variables */
+    MESSAGE_BINARY = 1 << 5,    /* reserved: BODY=BINARYMIME */
+};
+
+/* All strings live in the same allocation as the struct. Text fields may be empty. */
+struct message {
+    _Atomic uint32_t refs;
+    struct msgid id;
+    int64_t created_ms;       /* wall clock of reception */
+    int64_t expires_ms;       /* wall clock at which undelivered recipients expire */
+    uint32_t flags;           /* enum message_flags */
+    uint8_t ret;              /* enum smtp_ret */
+    uint8_t priority;         /* band 0 (first) .. 9; default 5 */
+    uint32_t recipients;      /* in all, at acceptance */
+    struct str sender;        /* return path without <>, empty: null sender */
+    struct str envid;         /* xtext */
+    struct str tenant, campaign;
+    struct str meta;          /* a JSON object or empty; goes into records */
+    struct str protocol;      /* how it came: "ESMTP", "LMTP", "HTTP", "internal" */
+    struct str origin;        /* peer address "192.0.2.1:4711" */
+    struct str trace;         /* reserved: selected headers for records, a JSON object or empty */
+    uint8_t *content;         /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
+    uint64_t content_len;
+};
+
+/* A copy of fields (strings deep-copied); content (malloc'd) is taken over. References: 1.
+ * NULL when memory is out (content is then still the caller's). */
+struct message *message_new(const struct message *fields);
+struct message *message_ref(struct message *m);
+void message_unref(struct message *m);
+/* Bytes of messages and recipients alive in the process, for the bounded window and intake memory. */
+uint64_t message_bytes_alive(void);
+
+enum recipient_flags {
+    RECIPIENT_WARNED = 1 << 0,  /* the delay notice was sent */
+    RECIPIENT_HELD = 1 << 1,    /* due_ms is QUEUE_DUE_HELD until released */
+};
+
+#define QUEUE_NAME_MAX 400
+#define QUEUE_DUE_HELD INT64_C(0xffffffffffff)
+
+struct recipient {
+    struct list_node node;    /* the lane's window, or a transaction's list; the holder's */
+    struct map_node in_memory;/* the worker's table of what is in memory */
+    struct message *message;  /* holds a reference */
+    void *holder;             /* the worker's: lane or transaction that has it now */
+    /* Key of the stored row: (queue, priority, due_ms, message id, index). */
+    int64_t due_ms;           /* wall clock of the next attempt */
+    uint32_t index;           /* nth recipient of its message, from 0 */
+    uint8_t priority;
+    /* Stored state. */
+    uint8_t notify;           /* enum smtp_dsn_notify bits, 0 = default */
+    uint8_t flags;            /* enum recipient_flags */
+    uint16_t attempts;
+    int64_t last_attempt_ms;  /* 0 = none yet */
+    struct str queue;         /* lane name: the domain in lower-case A-labels (later:
+                                 campaign:tenant@domain), <= QUEUE_NAME_MAX */
+    struct str address;       /* as given */
+    struct str orcpt;         /* as RCPT gave it, or empty */
+    struct str variables;     /* reserved: substitution variables */
+    struct str last_error;    /* "450 4.7.1 text" of the last attempt, own allocation, or empty */
+    uint8_t state;            /* the worker's */
+};
+
+/* One allocation with all strings but last_error. Takes its own reference to message.
+ * NULL when memory is out. */
+struct recipient *recipient_new(struct message *message, uint32_t index, struct str queue,
+                                struct str address, struct str orcpt, struct str variables);
+/* At most 300 bytes are kept. */
+void recipient_set_error(struct recipient *r, struct str text);
+/* Drops its message reference. NULL is accepted. */
+void recipient_free(struct recipient *r);
+
+#endif
