@@ -1,0 +1,38 @@
+/* When a recipient is tried again, expires, and its sender is told of the delay. Pure policy over a
+ * config_destination; wall-clock milliseconds throughout. Any thread. */
+#ifndef HAYAUMA_ENGINE_RETRY_H
+#define HAYAUMA_ENGINE_RETRY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/rng.h"
+#include "engine/config.h"
+
+/* When a message that may first be tried at start_ms (reception, or its not-before time) expires.
+ * notice: it is a DSN of ours (MESSAGE_NOTICE), with a lifetime of its own. */
+int64_t retry_expires_ms(const struct config_destination *d, bool notice, int64_t start_ms);
+
+static inline bool retry_expired(int64_t now_ms, int64_t expires_ms)
+{
+    return now_ms >= expires_ms;
+}
+
+/* Delay behind the nth failed attempt (attempts >= 1; 0 counts as 1): retry_list_s (its last entry
+ * repeats), or retry_first_s doubled up to retry_max_s; then plus or minus up to
+ * retry_jitter_percent, so that what failed together does not come back together. At least 1 s, so
+ * a configuration of zeros cannot spin. */
+int64_t retry_delay_ms(const struct config_destination *d, uint16_t attempts, struct rng *rng);
+
+/* Time of the next attempt after a failure at now_ms: now + delay, but not past expiry: the last
+ * attempt is made at expires_ms itself, and when that one fails retry_expired() is true. */
+int64_t retry_next_ms(const struct config_destination *d, uint16_t attempts, int64_t now_ms,
+                      int64_t expires_ms, struct rng *rng);
+
+/* Whether the notice of a delay is due for a recipient that was deferred now. start_ms as above;
+ * warned: RECIPIENT_WARNED. Never for a notice of ours, nor when expiry comes before the warning
+ * would. */
+bool retry_warn_due(const struct config_destination *d, bool notice, bool warned, int64_t start_ms,
+                    int64_t now_ms, int64_t expires_ms);
+
+#endif

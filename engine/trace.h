@@ -1,0 +1,75 @@
+/* What intake looks at in a message's header and what it puts in front (RFC 5321 4.4, RFC 5322).
+ * Pure, no allocation, one pass. Runs once per accepted message. */
+#ifndef HAYAUMA_ENGINE_TRACE_H
+#define HAYAUMA_ENGINE_TRACE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/msgid.h"
+#include "base/str.h"
+
+#define TRACE_WANTED_MAX     16 /* configured headers for records */
+#define TRACE_NAME_BYTES_MAX 64 /* campaign and tenant names */
+
+/* Slices point into the content, without surrounding white space, still folded and encoded; empty
+ * when the field is missing. The first field of a name counts. */
+struct trace_facts {
+    size_t
+        header_len; /* bytes of the header fields; the empty line, if there is one, starts here */
+    size_t body_offset; /* behind the empty line; content length when there is none */
+    uint32_t received;  /* Received fields: loops */
+    bool has_message_id, has_date, has_from;
+    bool eight_bit;   /* a byte > 127 in the header: needs SMTPUTF8, cannot be converted */
+    bool has_private; /* some X-Hayauma-* field: call trace_strip() */
+    struct str subject, message_id;
+    struct str campaign, tenant; /* validated: 1..64 bytes of letters, digits and "._-" */
+    int8_t priority;             /* X-Hayauma-Priority 0..9, -1 when missing */
+    int64_t not_before_ms;       /* X-Hayauma-Not-Before, 0 when missing */
+    const char
+        *error; /* first wrong X-Hayauma-* value: a static text for a 550 5.6.0 reply; or NULL */
+    struct str wanted[TRACE_WANTED_MAX]; /* values of the names given, in their order */
+};
+
+/* content: CRLF lines. names: configured headers (case does not matter), at most TRACE_WANTED_MAX
+ * are used. Content without a header block (its first line is no field) has header_len 0 and
+ * body_offset 0: trace_prepend() then adds the empty line too. */
+void trace_scan(const uint8_t *content, size_t len, const struct str *names, size_t names_len,
+                struct trace_facts *facts);
+
+/* Removes X-Hayauma-* fields by moving the fields in front of them towards the body, so that the
+ * body stays where it is. Returns how many bytes were taken away: the message now starts at content
+ * + that. facts' slices are stale afterwards (copy what is needed before), header_len and
+ * body_offset are updated relative to the new start. */
+size_t trace_strip(uint8_t *content, struct trace_facts *facts);
+
+struct trace_stamp {
+    struct str helo;           /* as the client said it: hostile */
+    bool esmtp, smtputf8, tls; /* the protocol: SMTP, ESMTP, UTF8SMTP and their S forms */
+    const char *peer_addr;     /* "192.0.2.1" or "2001:db8::1", no port; or NULL (Unix socket) */
+    const char *host_name;     /* ours: "by", and the right side of a Message-ID */
+    const struct msgid *id;
+    struct str recipient; /* "for"; empty when the message has more than one (RFC 5321 7.2) */
+    int64_t now_ms;
+};
+
+#define TRACE_STAMP_BYTES_MAX 2048
+/* Writes Received, and Message-ID and Date where facts say they are missing, so that they end right
+ * at *end (where the message starts), into at least TRACE_STAMP_BYTES_MAX free bytes in front of
+ * it. Returns the new start. Whatever the client sent, each field is well-formed and folded below
+ * 998 bytes. */
+uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
+                       const struct trace_facts *facts);
+
+/* The configured headers as a JSON object for message.trace: {"Subject":"..."}, names as given,
+ * values unfolded, at most 512 bytes each. Appends nothing when none is present. */
+struct buf;
+void trace_wanted_json(const struct trace_facts *facts, const struct str *names, size_t names_len,
+                       struct buf *out);
+
+/* RFC 5322 3.3 date-time (obsolete zones included), or decimal Unix seconds, to milliseconds; 0 or
+ * -EINVAL. */
+int trace_date_parse(struct str s, int64_t *wall_ms);
+
+#endif
