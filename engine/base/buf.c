@@ -1,0 +1,196 @@
+#include "base/buf.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#define BUF_BYTES_MIN 64
+
+void buf_done(struct buf *b)
+{
+    free(b->data);
+    *b = (struct buf){0};
+}
+
+int buf_reserve(struct buf *b, size_t n)
+{
+    size_t need, cap = b->cap < BUF_BYTES_MIN ? BUF_BYTES_MIN : b->cap;
+    uint8_t *data;
+
+    if (n <= b->cap - b->len)
+        return 0;
+    if (__builtin_add_overflow(b->len, n, &need) || need > PTRDIFF_MAX)
+        return -ENOMEM;
+    while (cap < need)
+        cap *= 2; /* need <= PTRDIFF_MAX, so this cannot wrap */
+    data = realloc(b->data, cap);
+    if (data == NULL)
+        return -ENOMEM;
+    b->data = data;
+    b->cap = cap;
+    return 0;
+}
+
+static uint8_t *room(struct buf *b, size_t n)
+{
+    ASSERT(buf_reserve(b, n) == 0);
+    return b->data + b->len;
+}
+
+void buf_put(struct buf *b, const void *bytes, size_t n)
+{
+    if (n == 0)
+        return;
+    memcpy(room(b, n), bytes, n);
+    b->len += n;
+}
+
+void buf_putc(struct buf *b, char c)
+{
+    *room(b, 1) = (uint8_t)c;
+    b->len++;
+}
+
+void buf_puts(struct buf *b, const char *cstr)
+{
+    buf_put(b, cstr, strlen(cstr));
+}
+
+void buf_put_str(struct buf *b, struct str s)
+{
+    buf_put(b, s.ptr, s.len);
+}
+
+void buf_put_u64(struct buf *b, uint64_t v)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v != 0);
+    buf_put(b, digits + at, sizeof(digits) - at);
+}
+
+void buf_put_i64(struct buf *b, int64_t v)
+{
+    if (v < 0)
+        buf_putc(b, '-');
+    buf_put_u64(b, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
+}
+
+void buf_printf(struct buf *b, const char *fmt, ...)
+{
+    va_list args, again;
+    int n;
+
+    va_start(args, fmt);
+    va_copy(again, args);
+    (void)room(b, 1); /* vsnprintf gets a real buffer also when b is empty */
+    n = vsnprintf((char *)b->data + b->len, b->cap - b->len, fmt, args);
+    ASSERT(n >= 0);
+    if ((size_t)n >= b->cap - b->len)
+        vsnprintf((char *)room(b, (size_t)n + 1), (size_t)n + 1, fmt, again);
+    b->len += (size_t)n;
+    va_end(again);
+    va_end(args);
+}
+
+void buf_consume(struct buf *b, size_t n)
+{
+    ASSERT(n <= b->len);
+    if (n == 0)
+        return;
+    b->len -= n;
+    memmove(b->data, b->data + n, b->len);
+}
+
+/* Length of the well-formed UTF-8 sequence at p (2..4; RFC 3629 section 4), or 0. On 0 *bad is the
+ * length of the maximal subpart to replace by one U+FFFD (Unicode 15, section 3.9). */
+static size_t utf8_sequence(const uint8_t *p, size_t n, size_t *bad)
+{
+    uint8_t low = 0x80, high = 0xbf;
+    size_t len;
+
+    *bad = 1;
+    if (p[0] >= 0xc2 && p[0] <= 0xdf)
+        len = 2;
+    else if (p[0] >= 0xe0 && p[0] <= 0xef)
+        len = 3;
+    else if (p[0] >= 0xf0 && p[0] <= 0xf4)
+        len = 4;
+    else
+        return 0;
+    if (p[0] == 0xe0)
+        low = 0xa0; /* overlong */
+    else if (p[0] == 0xed)
+        high = 0x9f; /* surrogates */
+    else if (p[0] == 0xf0)
+        low = 0x90; /* overlong */
+    else if (p[0] == 0xf4)
+        high = 0x8f; /* above U+10FFFF */
+    for (size_t i = 1; i < len; i++) {
+        if (i == n || p[i] < low || p[i] > high) {
+            *bad = i;
+            return 0;
+        }
+        low = 0x80;
+        high = 0xbf;
+    }
+    return len;
+}
+
+static void put_json_escape(struct buf *b, uint8_t c)
+{
+    static const char hex[] = "0123456789abcdef";
+    static const char shorts[] = "\bb\tt\nn\ff\rr\"\"\\\\";
+
+    for (size_t i = 0; i + 1 < sizeof(shorts); i += 2) {
+        if ((uint8_t)shorts[i] == c) {
+            buf_putc(b, '\\');
+            buf_putc(b, shorts[i + 1]);
+            return;
+        }
+    }
+    buf_puts(b, "\\u00");
+    buf_putc(b, hex[c >> 4]);
+    buf_putc(b, hex[c & 15]);
+}
+
+static bool json_plain(uint8_t c)
+{
+    return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
+void buf_put_json(struct buf *b, struct str s)
+{
+    const uint8_t *p = (const uint8_t *)s.ptr;
+    size_t at = 0, start = 0;
+
+    (void)room(b, s.len + 2); /* the common case grows once */
+    buf_putc(b, '"');
+    while (at < s.len) {
+        size_t len, bad = 1;
+
+        if (json_plain(p[at])) {
+            at++;
+            continue;
+        }
+        len = p[at] < 0x80 ? 0 : utf8_sequence(p + at, s.len - at, &bad);
+        if (len > 0) {
+            at += len;
+            continue;
+        }
+        buf_put(b, p + start, at - start);
+        if (p[at] < 0x80) {
+            put_json_escape(b, p[at]);
+        } else {
+            buf_puts(b, "\xef\xbf\xbd");
+        }
+        at += bad;
+        start = at;
+    }
+    buf_put(b, p + start, at - start);
+    buf_putc(b, '"');
+}

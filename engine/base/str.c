@@ -1,0 +1,68 @@
+#include "base/str.h"
+
+#include <errno.h>
+
+bool str_starts_nocase(struct str s, struct str prefix)
+{
+    if (s.len < prefix.len)
+        return false;
+    for (size_t i = 0; i < prefix.len; i++)
+        if (ascii_lower(s.ptr[i]) != ascii_lower(prefix.ptr[i]))
+            return false;
+    return true;
+}
+
+bool str_eq_nocase(struct str a, struct str b)
+{
+    return a.len == b.len && str_starts_nocase(a, b);
+}
+
+static bool is_blank(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+struct str str_trim(struct str s)
+{
+    while (s.len > 0 && is_blank(s.ptr[0])) {
+        s.ptr++;
+        s.len--;
+    }
+    while (s.len > 0 && is_blank(s.ptr[s.len - 1]))
+        s.len--;
+    return s;
+}
+
+ptrdiff_t str_find(struct str s, char c)
+{
+    const char *at = s.len == 0 ? NULL : memchr(s.ptr, c, s.len);
+
+    return at == NULL ? -1 : at - s.ptr;
+}
+
+ptrdiff_t str_rfind(struct str s, char c)
+{
+    const char *at = s.len == 0 ? NULL : memrchr(s.ptr, c, s.len);
+
+    return at == NULL ? -1 : at - s.ptr;
+}
+
+int str_to_u64(struct str s, uint64_t max, uint64_t *out)
+{
+    uint64_t value = 0;
+    bool too_large = false;
+
+    if (s.len == 0)
+        return -EINVAL;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] < '0' || s.ptr[i] > '9')
+            return -EINVAL;
+        if (__builtin_mul_overflow(value, (uint64_t)10, &value) ||
+            __builtin_add_overflow(value, (uint64_t)(s.ptr[i] - '0'), &value))
+            too_large = true;
+    }
+    if (too_large || value > max)
+        return -ERANGE;
+    *out = value;
+    return 0;
+}
