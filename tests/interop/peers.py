@@ -299,20 +299,18 @@ service pop3-login {{
 
 
 class Knot(Peer):
-    """Authoritative server; zones: {"example.com": zone file text}."""
+    """Authoritative server of the zone example., whose records are zone file lines."""
 
     tree = "dns"
     accounts = "knot:5501"
 
-    def __init__(self, zones, host="127.0.0.1", port=None):
-        super().__init__("", host, port)
-        self.zones = zones
+    def __init__(self, records, host="127.0.0.1", port=None):
+        super().__init__("example", host, port)
+        self.records = records
 
     def configure(self):
-        domains = []
-        for name, text in self.zones.items():
-            path = self.write(f"zones/{name}.zone", text)
-            domains.append(f"  - domain: {name}.\n    file: {path}\n")
+        self.write("example.zone", "$ORIGIN example.\n$TTL 60\n@ SOA ns hostmaster 1 60 60 60 5\n"
+                   f"@ NS ns\nns A {self.host}\n{self.records}\n")
         self.write("knot.conf", f"""
 server:
   rundir: {self.dir}
@@ -323,27 +321,25 @@ log:
 database:
   storage: {self.dir}/db
 zone:
-{"".join(domains)}""")
+  - domain: example.
+    file: {self.dir}/example.zone
+""")
 
     def argv(self):
         return ["/usr/sbin/knotd", "-c", self.dir / "knot.conf"]
 
 
 class Unbound(Peer):
-    """Resolver that asks one authoritative server for the zones named, and nobody for anything else."""
+    """Resolver that finds the zone example. at one authoritative server."""
 
     tree = "dns"
     accounts = "unbound:5502"
 
-    def __init__(self, zones, server, host="127.0.0.1", port=None):
+    def __init__(self, server, host="127.0.0.1", port=None):
         super().__init__("", host, port)
-        self.zones, self.server = zones, server
+        self.server = server
 
     def configure(self):
-        stubs = "".join(
-            f'stub-zone:\n  name: "{z}"\n  stub-addr: {self.server.host}@{self.server.port}\n'
-            for z in self.zones)
-        hints = self.write("root.hints", ". 3600 IN NS a.invalid.\na.invalid. 3600 IN A 127.0.0.1\n")
         self.write("unbound.conf", f"""
 server:
   interface: {self.host}
@@ -358,12 +354,13 @@ server:
   do-not-query-localhost: no
   do-ip6: no
   module-config: "iterator"
-  root-hints: "{hints}"
   local-zone: "example." transparent
-  local-zone: "invalid." transparent
 remote-control:
   control-enable: no
-{stubs}""")
+stub-zone:
+  name: "example"
+  stub-addr: {self.server.host}@{self.server.port}
+""")
 
     def argv(self):
         return ["/usr/sbin/unbound", "-d", "-p", "-c", self.dir / "unbound.conf"]
