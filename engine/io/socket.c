@@ -1,0 +1,160 @@
+/* The socket calls of io.h that do not wait, and the words for a machine without io_uring. */
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "io/io.h"
+
+#define DISABLED_SYSCTL "/proc/sys/kernel/io_uring_disabled"
+#define REASON_BYTES    256
+
+static int set_on(int fd, int level, int option)
+{
+    int on = 1;
+
+    return setsockopt(fd, level, option, &on, sizeof(on)) < 0 ? -errno : 0;
+}
+
+/* Accepted sockets inherit TCP_NODELAY from their listener. */
+static int stream_socket(int family)
+{
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int rc = 0;
+
+    if (fd < 0)
+        return -errno;
+    if (family == AF_INET || family == AF_INET6)
+        rc = set_on(fd, IPPROTO_TCP, TCP_NODELAY);
+    if (rc == 0 && family == AF_INET6)
+        rc = set_on(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int backlog,
+              bool reuse_port)
+{
+    int fd = stream_socket(addr->sa_family), rc = 0;
+
+    (void)io;
+    if (fd < 0)
+        return fd;
+    if (addr->sa_family != AF_UNIX)
+        rc = set_on(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (rc == 0 && reuse_port && addr->sa_family != AF_UNIX)
+        rc = set_on(fd, SOL_SOCKET, SO_REUSEPORT);
+    if (rc == 0 && (bind(fd, addr, len) < 0 || listen(fd, backlog) < 0))
+        rc = -errno;
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_t len)
+{
+    int fd = stream_socket(family), rc = 0;
+
+    (void)io;
+    if (fd < 0 || source == NULL)
+        return fd;
+    /* The port is chosen at connect, when the peer is known: 28,000 ports per source and peer
+     * instead of 28,000 per source. */
+    if (family != AF_UNIX)
+        rc = set_on(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT);
+    if (rc == 0 && bind(fd, source, len) < 0)
+        rc = -errno;
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer)
+{
+    socklen_t len = sizeof(*peer);
+
+    (void)io;
+    memset(peer, 0, sizeof(*peer));
+    return getpeername(fd, (struct sockaddr *)peer, &len) < 0 ? -errno : 0;
+}
+
+int io_local_name(struct io *io, int fd, struct sockaddr_storage *local)
+{
+    socklen_t len = sizeof(*local);
+
+    (void)io;
+    memset(local, 0, sizeof(*local));
+    return getsockname(fd, (struct sockaddr *)local, &len) < 0 ? -errno : 0;
+}
+
+/* The sysctl's value, '0' where it does not exist (before Linux 6.6). */
+static char disabled_sysctl(void)
+{
+    FILE *file = fopen(DISABLED_SYSCTL, "re");
+    int c;
+
+    if (file == NULL)
+        return '0';
+    c = fgetc(file);
+    fclose(file);
+    return c == EOF ? '0' : (char)c;
+}
+
+const char *io_why_unavailable(int err)
+{
+    static _Thread_local char text[REASON_BYTES];
+    struct utsname system;
+    char disabled = disabled_sysctl();
+
+    if (uname(&system) < 0)
+        strcpy(system.release, "?");
+    switch (-err) {
+    case EPERM:
+    case EACCES:
+        if (disabled != '0')
+            snprintf(text, sizeof(text),
+                     "io_uring is switched off (kernel.io_uring_disabled=%c): set it to 0 with "
+                     "'sysctl kernel.io_uring_disabled=0'%s",
+                     disabled,
+                     disabled == '1' ? ", or run in the group kernel.io_uring_group" : "");
+        else
+            snprintf(
+                text, sizeof(text),
+                "io_uring is forbidden here, most likely by the seccomp profile of a container "
+                "or service: allow io_uring_setup, io_uring_enter and io_uring_register");
+        break;
+    case ENOSYS:
+        snprintf(
+            text, sizeof(text),
+            "this kernel (%.64s) has no io_uring, or seccomp hides it: Linux 6.1 or newer with "
+            "CONFIG_IO_URING is needed",
+            system.release);
+        break;
+    case EINVAL:
+        snprintf(
+            text, sizeof(text),
+            "this kernel (%.64s) is too old for the io_uring features used: Linux 6.1 or newer "
+            "is needed",
+            system.release);
+        break;
+    case ENOMEM:
+        snprintf(text, sizeof(text),
+                 "not enough memory for io_uring: raise the memory limit of the service or "
+                 "RLIMIT_MEMLOCK (systemd: LimitMEMLOCK=)");
+        break;
+    default:
+        snprintf(text, sizeof(text), "io_uring could not be opened: %s", strerror(-err));
+        break;
+    }
+    return text;
+}
