@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# Who may include whom (docs/ARCHITECTURE.md), checked over all sources. Prints each breach as
+# file:line and fails; with --self-test it checks that it does notice breaches.
+# shellcheck disable=SC2016
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+# Module: modules it may use; third-party headers it owns.
+rules='
+base:;
+io: base; liburing.h
+smtp: base;
+queue: base; lmdb.h zstd.h
+dns: base io; ares.h idn2.h
+tls: base; openssl/
+engine: base io smtp queue dns tls; libfyaml.h jansson.h gmime/ idn2.h
+tools: base io smtp queue dns tls engine; jansson.h gmime/ lmdb.h ares.h zstd.h
+'
+third_party='liburing.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ libpsl.h curl/ hiredis/'
+
+check() { # root of a tree
+    local file
+    (cd "$1" && for file in engine/*.[ch] engine/{base,io,smtp}/*.[ch] {queue,dns,tls,tools}/*.[ch]; do
+        [ ! -e "$file" ] || echo "$file"
+    done) | (cd "$1" && rules=$rules third_party=$third_party xargs -r awk '
+    BEGIN {
+        n = split(ENVIRON["rules"], lines, "\n")
+        for (i = 1; i <= n; i++) {
+            if (split(lines[i], part, /[:;]/) < 3) continue
+            known[part[1]] = 1
+            m = split(part[2], uses, " ")
+            for (j = 1; j <= m; j++) may_use[part[1], uses[j]] = 1
+            may_use[part[1], part[1]] = 1
+            m = split(part[3], owned, " ")
+            for (j = 1; j <= m; j++) owns[part[1], owned[j]] = 1
+        }
+        libraries = split(ENVIRON["third_party"], library, " ")
+    }
+    FNR == 1 {
+        module = FILENAME
+        sub(/\/[^\/]*$/, "", module)
+        sub(/^engine\//, "", module)
+    }
+    function breach(text) {
+        printf "%s:%d: %s\n", FILENAME, FNR, text
+        bad = 1
+    }
+    /^[ \t]*#[ \t]*include[ \t]*"/ {
+        split($0, quoted, "\"")
+        path = quoted[2]
+        target = path
+        if (!sub(/\/[^\/]*$/, "", target)) {
+            breach("\"" path "\": written from the top of the tree, please")
+            next
+        }
+        sub(/^engine\//, "", target)
+        if (!(target in known)) breach("\"" path "\" is of no module")
+        else if (!((module, target) in may_use)) breach(module " must not use " target " (\"" path "\")")
+        included[path] = included[path] " " module
+    }
+    /^[ \t]*#[ \t]*include[ \t]*</ {
+        header = $0
+        gsub(/.*<|>.*/, "", header)
+        for (i = 1; i <= libraries; i++) {
+            if (index(header, library[i]) != 1) continue
+            if (!((module, library[i]) in owns)) breach("<" header "> does not belong in " module)
+            else if (FILENAME ~ /\.h$/) leaks[FILENAME] = header " " module
+        }
+    }
+    # A private header may show a library to its own module only.
+    END {
+        for (file in leaks) {
+            split(leaks[file], leak, " ")
+            name = file
+            if (name ~ /^engine\/(base|io|smtp)\//) sub(/^engine\//, "", name)
+            users = split(included[name], user, " ")
+            for (i = 1; i <= users; i++)
+                if (user[i] != leak[2]) {
+                    printf "%s: shows <%s> to %s\n", file, leak[1], user[i]
+                    bad = 1
+                }
+        }
+        exit bad
+    }')
+}
+
+self_test() {
+    local case
+    dir=$(mktemp -d)
+    trap 'rm -rf "$dir"' EXIT
+    for case in 'engine/smtp/a.c|#include "io/io.h"' 'engine/base/a.h|#include <jansson.h>' \
+        'queue/a.c|#include "engine/config.h"' 'dns/a.c|#include <lmdb.h>' 'dns/a.c|#include "dns.h"'; do
+        rm -rf "${dir:?}"/*
+        mkdir -p "$dir"/{engine/{base,io,smtp},queue,dns,tls,tools}
+        printf '%s\n' "${case#*|}" >"$dir/${case%%|*}"
+        if check "$dir" >/dev/null; then
+            echo "not noticed: $case"
+            exit 1
+        fi
+    done
+    rm -rf "${dir:?}"/*
+    mkdir -p "$dir"/{engine,queue}
+    echo '#include <lmdb.h>' >"$dir/queue/private.h"
+    echo '#include "queue/private.h"' >"$dir/queue/a.c"
+    check "$dir" || { echo 'a private header was refused'; exit 1; }
+    echo '#include "queue/private.h"' >"$dir/engine/a.c"
+    if check "$dir" >/dev/null; then
+        echo 'a library shown through a header was not noticed'
+        exit 1
+    fi
+    echo 'self-test passed'
+}
+
+case ${1:-} in
+--self-test) self_test ;;
+'') check . && echo 'layering kept' ;;
+*) echo "usage: $0 [--self-test]" >&2; exit 64 ;;
+esac
