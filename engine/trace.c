@@ -1,0 +1,396 @@
+#include "engine/trace.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/clock.h"
+
+#define HELO_BYTES_MAX   255
+#define HOST_BYTES_MAX   255
+#define FOR_BYTES_MAX    400
+#define WANTED_BYTES_MAX 512
+
+static const char private_prefix[] = "x-hayauma-";
+#define PRIVATE_PREFIX_BYTES (sizeof(private_prefix) - 1)
+
+/* --- fields --- */
+
+struct field {
+    struct str name;
+    size_t start, end; /* with its continuation lines and last line end */
+};
+
+static bool is_name_byte(uint8_t c)
+{
+    return c > ' ' && c < 0x7f && c != ':';
+}
+
+static size_t line_end(const uint8_t *content, size_t len, size_t at)
+{
+    const uint8_t *newline = memchr(content + at, '\n', len - at);
+
+    return newline == NULL ? len : (size_t)(newline - content) + 1;
+}
+
+/* The field that starts at at; false at the empty line, the end, or a line that is no field. */
+static bool field_next(const uint8_t *content, size_t len, size_t at, struct field *field)
+{
+    size_t i = at, name_len;
+
+    while (i < len && is_name_byte(content[i]))
+        i++;
+    name_len = i - at;
+    while (i < len && (content[i] == ' ' || content[i] == '\t')) /* RFC 5322 4.5.3 */
+        i++;
+    if (name_len == 0 || i == len || content[i] != ':')
+        return false;
+    field->name = (struct str){(const char *)content + at, name_len};
+    field->start = at;
+    do {
+        i = line_end(content, len, i);
+    } while (i < len && (content[i] == ' ' || content[i] == '\t'));
+    field->end = i;
+    return true;
+}
+
+static bool is_space(char c)
+{
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
+
+static struct str trim_folds(struct str s)
+{
+    while (s.len > 0 && is_space(s.ptr[0])) {
+        s.ptr++;
+        s.len--;
+    }
+    while (s.len > 0 && is_space(s.ptr[s.len - 1]))
+        s.len--;
+    return s;
+}
+
+static struct str field_value(const uint8_t *content, const struct field *f)
+{
+    const char *start = (const char *)content + f->start + f->name.len;
+    const char *end = (const char *)content + f->end;
+    const char *colon = memchr(start, ':', (size_t)(end - start));
+
+    return trim_folds((struct str){colon + 1, (size_t)(end - colon - 1)});
+}
+
+static bool is_private(struct str name)
+{
+    return name.len >= PRIVATE_PREFIX_BYTES && ascii_lower(name.ptr[0]) == 'x' &&
+           str_starts_nocase(name, (struct str){private_prefix, PRIVATE_PREFIX_BYTES});
+}
+
+/* --- X-Hayauma-* --- */
+
+static bool is_label(struct str s)
+{
+    if (s.len == 0 || s.len > TRACE_NAME_BYTES_MAX)
+        return false;
+    for (size_t i = 0; i < s.len; i++) {
+        char c = ascii_lower(s.ptr[i]);
+
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-')
+            return false;
+    }
+    return true;
+}
+
+static const char *take_label(struct str value, struct str *out, const char *wrong)
+{
+    if (out->len > 0)
+        return "an X-Hayauma field is given twice";
+    if (!is_label(value))
+        return wrong;
+    *out = value;
+    return NULL;
+}
+
+static const char *take_private(struct str name, struct str value, struct trace_facts *facts)
+{
+    struct str key = {name.ptr + PRIVATE_PREFIX_BYTES, name.len - PRIVATE_PREFIX_BYTES};
+    uint64_t number;
+    int64_t when_ms;
+
+    if (str_eq_nocase(key, STR("campaign")))
+        return take_label(value, &facts->campaign,
+                          "X-Hayauma-Campaign: 1 to 64 letters, digits, dots, dashes, underscores");
+    if (str_eq_nocase(key, STR("tenant")))
+        return take_label(value, &facts->tenant,
+                          "X-Hayauma-Tenant: 1 to 64 letters, digits, dots, dashes, underscores");
+    if (str_eq_nocase(key, STR("priority"))) {
+        if (facts->priority >= 0)
+            return "an X-Hayauma field is given twice";
+        if (str_to_u64(value, 9, &number) != 0)
+            return "X-Hayauma-Priority: a number from 0 (first) to 9";
+        facts->priority = (int8_t)number;
+        return NULL;
+    }
+    if (str_eq_nocase(key, STR("not-before"))) {
+        if (facts->not_before_ms != 0)
+            return "an X-Hayauma field is given twice";
+        if (trace_date_parse(value, &when_ms) != 0)
+            return "X-Hayauma-Not-Before: an RFC 5322 date or seconds since 1970";
+        facts->not_before_ms = when_ms > 0 ? when_ms : 1;
+        return NULL;
+    }
+    return "unknown X-Hayauma field";
+}
+
+/* --- scanning --- */
+
+static bool has_eight_bit(const uint8_t *p, size_t len)
+{
+    uint64_t seen = 0, word;
+    size_t i = 0;
+
+    for (; i + sizeof(word) <= len; i += sizeof(word)) {
+        memcpy(&word, p + i, sizeof(word));
+        seen |= word;
+    }
+    for (; i < len; i++)
+        seen |= p[i];
+    return (seen & UINT64_C(0x8080808080808080)) != 0;
+}
+
+static void take_field(const uint8_t *content, const struct field *f, struct trace_facts *facts)
+{
+    struct str name = f->name;
+
+    switch (ascii_lower(name.ptr[0])) {
+    case 'r':
+        facts->received += str_eq_nocase(name, STR("received"));
+        break;
+    case 'm':
+        if (!facts->has_message_id && str_eq_nocase(name, STR("message-id"))) {
+            facts->has_message_id = true;
+            facts->message_id = field_value(content, f);
+        }
+        break;
+    case 'd':
+        facts->has_date |= str_eq_nocase(name, STR("date"));
+        break;
+    case 'f':
+        facts->has_from |= str_eq_nocase(name, STR("from"));
+        break;
+    case 's':
+        if (facts->subject.ptr == NULL && str_eq_nocase(name, STR("subject")))
+            facts->subject = field_value(content, f);
+        break;
+    case 'x':
+        if (is_private(name)) {
+            const char *error = take_private(name, field_value(content, f), facts);
+
+            facts->has_private = true;
+            if (facts->error == NULL)
+                facts->error = error;
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+void trace_scan(const uint8_t *content, size_t len, const struct str *names, size_t names_len,
+                struct trace_facts *facts)
+{
+    struct field f;
+    size_t at = 0;
+
+    *facts = (struct trace_facts){.priority = -1};
+    if (names_len > TRACE_WANTED_MAX)
+        names_len = TRACE_WANTED_MAX;
+    for (; at < len && field_next(content, len, at, &f); at = f.end) {
+        take_field(content, &f, facts);
+        for (size_t i = 0; i < names_len; i++)
+            if (names[i].len == f.name.len && facts->wanted[i].ptr == NULL &&
+                str_eq_nocase(names[i], f.name))
+                facts->wanted[i] = field_value(content, &f);
+    }
+    facts->header_len = at;
+    facts->eight_bit = has_eight_bit(content, at);
+    if (at + 1 < len && content[at] == '\r' && content[at + 1] == '\n')
+        at += 2;
+    facts->body_offset = at;
+}
+
+size_t trace_strip(uint8_t *content, struct trace_facts *facts)
+{
+    size_t kept = 0, removed;
+    struct field f;
+
+    if (!facts->has_private)
+        return 0;
+    /* First together at the front, then once to the back: linear whatever the number of fields. */
+    for (size_t at = 0; at < facts->header_len && field_next(content, facts->header_len, at, &f);
+         at = f.end) {
+        if (is_private(f.name))
+            continue;
+        memmove(content + kept, content + f.start, f.end - f.start);
+        kept += f.end - f.start;
+    }
+    removed = facts->header_len - kept;
+    memmove(content + removed, content, kept);
+    facts->header_len = kept;
+    facts->body_offset -= removed;
+    facts->has_private = false;
+    return removed;
+}
+
+/* --- stamping --- */
+
+struct out {
+    uint8_t bytes[TRACE_STAMP_BYTES_MAX];
+    size_t len;
+};
+
+static void put(struct out *o, const char *bytes, size_t n)
+{
+    ASSERT(n <= sizeof(o->bytes) - o->len);
+    memcpy(o->bytes + o->len, bytes, n);
+    o->len += n;
+}
+
+#define PUT(o, literal) put(o, literal, sizeof(literal) - 1)
+
+static bool is_host_byte(char c)
+{
+    c = ascii_lower(c);
+    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_' ||
+           c == ':';
+}
+
+/* A name that is safe in a structured field, whoever chose it: letters, digits, ".-_:" and the
+ * brackets of an address literal around the whole; any other byte shows as '?'. */
+static void put_host(struct out *o, struct str name, size_t max)
+{
+    bool literal =
+        name.len > 2 && name.len <= max && name.ptr[0] == '[' && name.ptr[name.len - 1] == ']';
+
+    if (name.len == 0)
+        PUT(o, "unknown");
+    for (size_t i = 0; i < name.len && i < max; i++) {
+        bool bracket = literal && (i == 0 || i == name.len - 1);
+        char c = bracket || is_host_byte(name.ptr[i]) ? name.ptr[i] : '?';
+
+        put(o, &c, 1);
+    }
+}
+
+/* The recipient comes from our own parser, but the field must stay whole and 7-bit: else it is left
+ * out. */
+static bool may_name(struct str recipient)
+{
+    if (recipient.len == 0 || recipient.len > FOR_BYTES_MAX)
+        return false;
+    for (size_t i = 0; i < recipient.len; i++)
+        if (recipient.ptr[i] < ' ' || recipient.ptr[i] > '~')
+            return false;
+    return true;
+}
+
+static struct str protocol_name(const struct trace_stamp *s)
+{
+    if (s->smtputf8) /* RFC 6531 4.3 */
+        return s->tls ? STR("UTF8SMTPS") : STR("UTF8SMTP");
+    if (s->esmtp) /* RFC 3848 */
+        return s->tls ? STR("ESMTPS") : STR("ESMTP");
+    return STR("SMTP");
+}
+
+static void put_received(struct out *o, const struct trace_stamp *s, const char *id,
+                         const char *date, size_t date_len)
+{
+    struct str protocol = protocol_name(s);
+
+    PUT(o, "Received: from ");
+    put_host(o, s->helo, HELO_BYTES_MAX);
+    if (s->peer_addr != NULL) {
+        PUT(o, " ([");
+        if (strchr(s->peer_addr, ':') != NULL)
+            PUT(o, "IPv6:");
+        put_host(o, str_of(s->peer_addr), HOST_BYTES_MAX);
+        PUT(o, "])");
+    }
+    PUT(o, "\r\n\tby ");
+    put_host(o, str_of(s->host_name), HOST_BYTES_MAX);
+    PUT(o, " with ");
+    put(o, protocol.ptr, protocol.len);
+    PUT(o, " id ");
+    put(o, id, MSGID_TEXT_BYTES - 1);
+    if (may_name(s->recipient)) {
+        PUT(o, "\r\n\tfor <");
+        put(o, s->recipient.ptr, s->recipient.len);
+        PUT(o, ">");
+    }
+    PUT(o, ";\r\n\t");
+    put(o, date, date_len);
+    PUT(o, "\r\n");
+}
+
+uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
+                       const struct trace_facts *facts)
+{
+    char id[MSGID_TEXT_BYTES], date[CLOCK_RFC5322_BYTES];
+    size_t date_len = clock_rfc5322(stamp->now_ms, date);
+    struct out o;
+
+    o.len = 0;
+    msgid_text(stamp->id, id);
+    put_received(&o, stamp, id, date, date_len);
+    if (!facts->has_message_id) {
+        PUT(&o, "Message-ID: <");
+        put(&o, id, MSGID_TEXT_BYTES - 1);
+        PUT(&o, "@");
+        put_host(&o, str_of(stamp->host_name), HOST_BYTES_MAX);
+        PUT(&o, ">\r\n");
+    }
+    if (!facts->has_date) {
+        PUT(&o, "Date: ");
+        put(&o, date, date_len);
+        PUT(&o, "\r\n");
+    }
+    if (facts->body_offset == 0)
+        PUT(&o, "\r\n");
+    return memcpy(end - o.len, o.bytes, o.len);
+}
+
+/* --- headers for records --- */
+
+static void put_unfolded(struct buf *out, struct str value)
+{
+    char text[WANTED_BYTES_MAX];
+    size_t len = 0;
+
+    for (size_t i = 0; i < value.len && len < sizeof(text); i++)
+        if (value.ptr[i] != '\r' && value.ptr[i] != '\n')
+            text[len++] = value.ptr[i];
+    if (len == sizeof(text)) /* not in the middle of a character */
+        while (len > 0 && ((uint8_t)text[len - 1] & 0x80) != 0)
+            if (((uint8_t)text[--len] & 0xc0) == 0xc0)
+                break;
+    buf_put_json(out, (struct str){text, len});
+}
+
+void trace_wanted_json(const struct trace_facts *facts, const struct str *names, size_t names_len,
+                       struct buf *out)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < names_len && i < TRACE_WANTED_MAX; i++) {
+        if (facts->wanted[i].ptr == NULL)
+            continue;
+        buf_putc(out, any ? ',' : '{');
+        buf_put_json(out, names[i]);
+        buf_putc(out, ':');
+        put_unfolded(out, facts->wanted[i]);
+        any = true;
+    }
+    if (any)
+        buf_putc(out, '}');
+}
