@@ -485,9 +485,9 @@ void classify_io_reply(enum smtp_stage stage, int error, const char *detail, str
 
 void classify_dns_reply(enum dns_status status, const char *detail, struct smtp_reply *out)
 {
+    ASSERT(status != DNS_OK);
     switch (status) {
     case DNS_OK:
-        ASSERT(!"no fault to word");
         break;
     case DNS_NULL_MX:
         reply_set(out, 556, (struct smtp_enhanced){5, 1, 10}, "the domain takes no mail (null MX)");
@@ -511,9 +511,9 @@ void classify_dns_reply(enum dns_status status, const char *detail, struct smtp_
 
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
 {
+    ASSERT(unable != SMTP_UNABLE_NONE);
     switch (unable) {
     case SMTP_UNABLE_NONE:
-        ASSERT(!"no fault to word");
         break;
     case SMTP_UNABLE_8BIT:
         reply_set(
