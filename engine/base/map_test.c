@@ -1,0 +1,160 @@
+#include "base/map.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+enum { ITEMS = 5000 };
+
+struct item {
+    struct map_node node;
+    char key[24];
+    bool seen;
+};
+
+static struct item items[ITEMS];
+
+static struct item *find(const struct map *m, const char *key, uint64_t seed)
+{
+    struct map_node *node = map_find(m, hash_bytes(key, strlen(key), seed));
+
+    for (; node != NULL; node = map_find_next(node)) {
+        struct item *item = CONTAINER_OF(node, struct item, node);
+
+        if (strcmp(item->key, key) == 0)
+            return item;
+    }
+    return NULL;
+}
+
+static void fill(struct map *m, uint64_t seed)
+{
+    assert_int_equal(map_init(m, 2), 0);
+    for (int i = 0; i < ITEMS; i++) {
+        items[i] = (struct item){0};
+        snprintf(items[i].key, sizeof(items[i].key), "example%d.org", i);
+        map_insert(m, &items[i].node, hash_bytes(items[i].key, strlen(items[i].key), seed));
+    }
+}
+
+static void test_insert_find_remove(void **state)
+{
+    struct map m;
+
+    (void)state;
+    fill(&m, 5);
+    assert_int_equal(m.count, ITEMS);
+    assert_true(m.mask + 1 >= ITEMS && m.mask < 4 * ITEMS); /* it grew, and not too far */
+    for (int i = 0; i < ITEMS; i += 2)
+        map_remove(&m, &items[i].node);
+    assert_int_equal(m.count, ITEMS / 2);
+    for (int i = 0; i < ITEMS; i++)
+        assert_ptr_equal(find(&m, items[i].key, 5), i % 2 == 0 ? NULL : &items[i]);
+    assert_null(find(&m, "example.org", 5));
+    map_done(&m);
+}
+
+static void test_walk(void **state)
+{
+    size_t bucket = 0, seen = 0;
+    struct map_node *node = NULL, *next;
+    struct map m;
+
+    (void)state;
+    fill(&m, 6);
+    while ((node = map_walk(&m, &bucket, node)) != NULL) {
+        struct item *item = CONTAINER_OF(node, struct item, node);
+
+        assert_false(item->seen);
+        item->seen = true;
+        seen++;
+    }
+    assert_int_equal(seen, ITEMS);
+
+    /* Removing on the way: take the next first. */
+    bucket = 0;
+    for (node = map_walk(&m, &bucket, NULL); node != NULL; node = next) {
+        next = map_walk(&m, &bucket, node);
+        map_remove(&m, node);
+    }
+    assert_int_equal(m.count, 0);
+    bucket = 0;
+    assert_null(map_walk(&m, &bucket, NULL));
+    map_done(&m);
+}
+
+/* Equal hashes are the caller's to tell apart; all of them must come up. */
+static void test_collisions(void **state)
+{
+    struct map m;
+    struct map_node nodes[20], other;
+    struct map_node *node;
+    size_t found = 0;
+
+    (void)state;
+    assert_int_equal(map_init(&m, 4), 0);
+    for (size_t i = 0; i < ARRAY_LEN(nodes); i++)
+        map_insert(&m, &nodes[i], 42);
+    map_insert(&m, &other, 42 + (1ull << 40)); /* the same bucket, another hash */
+    for (node = map_find(&m, 42); node != NULL; node = map_find_next(node))
+        found++;
+    assert_int_equal(found, ARRAY_LEN(nodes));
+    map_done(&m);
+}
+
+/* Each input bit and each seed bit moves about half of the output bits. */
+static void test_hash_avalanche(void **state)
+{
+    (void)state;
+    for (size_t n = 1; n <= 40; n++) {
+        uint8_t key[40] = {0};
+        uint64_t base = hash_bytes(key, n, 1);
+
+        for (size_t bit = 0; bit < n * 8; bit++) {
+            key[bit / 8] ^= (uint8_t)(1 << bit % 8);
+            assert_in_range(__builtin_popcountll(base ^ hash_bytes(key, n, 1)), 10, 54);
+            key[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        }
+        for (unsigned bit = 0; bit < 64; bit++)
+            assert_in_range(__builtin_popcountll(base ^ hash_bytes(key, n, 1 ^ 1ull << bit)), 10,
+                            54);
+        assert_true(base != hash_bytes(key, n - 1, 1)); /* a zero byte more is another key */
+    }
+}
+
+/* Near keys spread over the buckets of a table as chance would have it. */
+static void test_hash_spread(void **state)
+{
+    enum { BUCKETS = 4096, KEYS = 4 * BUCKETS };
+    static uint8_t load[2][BUCKETS];
+    unsigned max = 0;
+
+    (void)state;
+    memset(load, 0, sizeof(load));
+    for (int i = 0; i < KEYS; i++) {
+        char key[32];
+        int n = snprintf(key, sizeof(key), "user%d@example.org", i);
+        uint64_t h = hash_bytes(key, (size_t)n, 99);
+
+        load[0][h % BUCKETS]++;
+        load[1][h >> 52]++;
+    }
+    for (size_t i = 0; i < BUCKETS; i++)
+        for (size_t part = 0; part < 2; part++)
+            max = load[part][i] > max ? load[part][i] : max;
+    assert_in_range(max, 8, 18); /* Poisson with mean 4: 19 or more is one in 10^7 */
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_insert_find_remove), cmocka_unit_test(test_walk),
+        cmocka_unit_test(test_collisions),         cmocka_unit_test(test_hash_avalanche),
+        cmocka_unit_test(test_hash_spread),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
