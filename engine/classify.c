@@ -528,6 +528,9 @@ void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
         reply_set(out, 552, (struct smtp_enhanced){5, 3, 4},
                   "the message is larger than the peer takes");
         break;
+    case SMTP_UNABLE_ADDRESS:
+        reply_set(out, 553, (struct smtp_enhanced){5, 1, 3}, "not a valid sender or recipient address");
+        break;
     }
 }
 

@@ -4,12 +4,15 @@
  * command buffer.
  *
  * What goes on the wire, in steady state one round trip per message (DESIGN.md section 5):
- *   PIPELINING + CHUNKING   MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in flight
+ *   PIPELINING + CHUNKING   MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in flight;
+ *                           a body beyond pipeline_bytes_max waits for its recipients' replies
  *   PIPELINING              MAIL RCPT.. DATA | <body> . MAIL RCPT.. DATA | ...: the next group travels
  *                           with the end of the previous body
  *   neither                 a command at a time
  * After DATA with no accepted recipient and a 354 a lone dot is sent and its reply ignored
- * (RFC 2920 3.1); such a transaction delivers to nobody.
+ * (RFC 2920 3.1); such a transaction delivers to nobody. RSET goes before a MAIL whenever the
+ * transaction before may still be open at the server: some would take the next recipients under its
+ * sender.
  *
  * Use:  smtp_client_input() with what was received, then smtp_client_next_event() until
  *       SMTP_EVENT_NONE, then smtp_client_output() and send it; smtp_client_sent() when sent. */
@@ -49,7 +52,10 @@ enum smtp_fate {
                              and before its reply: possibly delivered */
     SMTP_FATE_UNABLE,     /* the peer lacks what the message needs (see unable): nothing was sent */
 };
-enum smtp_unable { SMTP_UNABLE_NONE, SMTP_UNABLE_8BIT, SMTP_UNABLE_UTF8, SMTP_UNABLE_SIZE };
+enum smtp_unable {
+    SMTP_UNABLE_NONE, SMTP_UNABLE_8BIT, SMTP_UNABLE_UTF8, SMTP_UNABLE_SIZE,
+    SMTP_UNABLE_ADDRESS, /* sender or recipient is no valid path and never reaches the wire */
+};
 
 struct smtp_transaction_rcpt {
     struct str address;
@@ -57,6 +63,7 @@ struct smtp_transaction_rcpt {
     struct str orcpt;   /* as RCPT carries it, or empty */
     uint8_t state;      /* private */
 };
+/* What would be no valid envid or orcpt parameter is left out: the mail matters more. */
 
 struct smtp_transaction {   /* the caller's; lives until its SMTP_EVENT_DONE */
     struct list_node node;  /* private */
@@ -70,8 +77,9 @@ struct smtp_transaction {   /* the caller's; lives until its SMTP_EVENT_DONE */
     uint16_t rcpts_len;
     void *owner;
     /* private */
-    uint16_t rcpts_replied, rcpts_accepted, rcpts_final;
-    uint8_t state, stage;
+    uint16_t rcpts_sent, rcpts_replied, rcpts_accepted, rcpts_final, bodies_replied;
+    uint8_t state, expected;
+    bool refused, mail_accepted, ended, in_output;
     size_t content_sent;
 };
 
@@ -91,7 +99,8 @@ struct smtp_event {
     enum smtp_fate fate;
     enum smtp_unable unable;
     enum smtp_stage stage;
-    const struct smtp_reply *reply; /* valid until the next call */
+    const struct smtp_reply *reply; /* never NULL; our own words have code 0. Valid until the next
+                                       call */
 };
 
 struct smtp_client_options { /* immutable, shared */
@@ -119,7 +128,7 @@ void smtp_client_quit(struct smtp_client *c); /* after what is in flight */
 
 /* All of in is consumed. */
 void smtp_client_input(struct smtp_client *c, const uint8_t *in, size_t len);
-/* The connection ended or timed out: everything inside gets its fate, then CLOSE. error: what to say
+/* The connection ended or timed out (input given before is still honoured): everything inside gets its fate, then CLOSE. error: what to say
  * ("connection reset by peer", "timeout"). */
 void smtp_client_lost(struct smtp_client *c, const char *error);
 enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_event *event);
@@ -128,6 +137,9 @@ enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_e
  * smtp_client_sent(), which says that all of them went to the kernel. Only one output at a time. */
 size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_max);
 void smtp_client_sent(struct smtp_client *c);
+/* A transaction whose content is in an output not yet sent is DONE only behind smtp_client_sent(): ask for
+ * events after it too. Only smtp_client_lost() does not wait: a caller whose send is still under way
+ * then keeps the content until that send has ended. */
 /* Bytes handed out and not yet sent count as "handed to the kernel" for the fate of a message from
  * the moment smtp_client_output() returned the end of it. */
 
@@ -135,6 +147,7 @@ uint32_t smtp_client_capabilities(const struct smtp_client *c); /* bits of enum 
 uint64_t smtp_client_size_max(const struct smtp_client *c);     /* SIZE, 0 = none stated */
 uint32_t smtp_client_mail_max(const struct smtp_client *c);     /* LIMITS MAILMAX, 0 = none stated */
 uint32_t smtp_client_rcpt_max(const struct smtp_client *c);     /* LIMITS RCPTMAX, 0 = none stated */
+uint32_t smtp_client_rcpt_domain_max(const struct smtp_client *c); /* LIMITS RCPTDOMAINMAX, likewise */
 /* What the session waits for: the stage of the oldest unanswered command; picks the timeout. */
 enum smtp_stage smtp_client_stage(const struct smtp_client *c);
 

@@ -7,6 +7,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/str.h"
+
 /* What a body turned out to be; accumulates over chunks. */
 struct smtp_body_facts {
     bool eight_bit;  /* some byte > 127 */
@@ -31,6 +33,10 @@ void smtp_data_decoder_init(struct smtp_data_decoder *d);
  * and the like never do, they set bare_cr/bare_lf and are copied. */
 bool smtp_data_decode(struct smtp_data_decoder *d, const uint8_t *in, size_t in_len,
                       size_t *in_used, uint8_t *out, size_t *out_len);
+/* The same without a copy: *body is the next slice of decoded bytes, in in or in static memory. Goes
+ * on until *in_used == in_len with an empty slice, or true. */
+bool smtp_data_next(struct smtp_data_decoder *d, const uint8_t *in, size_t in_len, size_t *in_used,
+                    struct str *body);
 /* Gathers the facts of bytes that are not dot-stuffed (BDAT chunks); call _end when complete. */
 struct smtp_body_scanner {
     uint8_t last;    /* last byte seen */

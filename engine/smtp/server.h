@@ -24,8 +24,9 @@ struct smtp_server_options { /* shared by all sessions of a listener, immutable 
     uint32_t line_bytes_max;        /* command line with CRLF; 500 5.5.2 beyond (default 4096 for
                                        SMTPUTF8 and DSN parameters) */
     uint32_t body_line_bytes_max;   /* 554 5.6.0 at the end of data beyond; 0 = no limit */
-    uint32_t errors_max;            /* 421 4.7.0 and close beyond */
-    uint32_t commands_max;          /* commands that carry no mail (NOOP, RSET, VRFY, ...) before 421 */
+    uint32_t errors_max;            /* since the last accepted message; 421 4.7.0 and close beyond */
+    uint32_t commands_max;          /* commands that carry no mail (NOOP, RSET, VRFY, ...), since the
+                                       last accepted message, before 421 */
     uint32_t messages_max;          /* per session: 421 4.7.0 after; LIMITS MAILMAX; 0 = none */
     bool lmtp;                      /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
     bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
@@ -82,18 +83,17 @@ struct smtp_server {
     struct smtp_rcpt rcpt;
     struct str body;
     struct smtp_body_facts facts;
-    uint8_t transaction_rcpts_accepted_any;
     uint32_t rcpts;         /* accepted in this transaction */
     uint64_t body_bytes;    /* decoded bytes of this body so far */
     uint32_t messages, errors, commands;
     const char *last_error; /* static text of the last refused command, for the record; or NULL */
     /* private */
-    uint8_t state, mode, asked;
+    uint8_t state, mode, asked, pending, verb;
     struct smtp_data_decoder decoder;
     struct smtp_body_scanner scanner;
     uint64_t chunk_left;
-    bool chunk_last, body_failed;
-    struct buf line;        /* a command line split over reads; empty otherwise */
+    bool chunk_last, line_used, skip_cr, closing;
+    struct buf line;        /* a command line split over reads; the reply kept for a dropped chunk */
     struct buf helo_copy;
 };
 
