@@ -20,12 +20,13 @@ struct io;
 struct dns;
 
 enum dns_status {
-    DNS_OK,           /* hosts with at least one address among them, or still to be tried */
-    DNS_NULL_MX,      /* RFC 7505: the domain takes no mail: permanent (556 5.1.10) */
-    DNS_NO_DOMAIN,    /* NXDOMAIN: permanent (5.1.2) */
-    DNS_NO_HOST,      /* the domain exists but has neither MX nor address: permanent (5.4.4) */
-    DNS_BAD_NAME,     /* not a domain name (IDNA failure, label too long): permanent (5.1.2) */
-    DNS_TEMPORARY,    /* SERVFAIL, REFUSED, timeout, or no address of any MX could be had: 4.4.3 */
+    DNS_OK,        /* hosts with at least one address among them, or still to be tried */
+    DNS_NULL_MX,   /* RFC 7505: the domain takes no mail: permanent (556 5.1.10) */
+    DNS_NO_DOMAIN, /* NXDOMAIN: permanent (5.1.2) */
+    DNS_NO_HOST,   /* the domain exists but has neither MX nor address, or no exchanger that has one
+                      (its MX names this host or nothing usable): permanent (5.4.4) */
+    DNS_BAD_NAME,  /* not a domain name (IDNA failure, label too long): permanent (5.1.2) */
+    DNS_TEMPORARY, /* SERVFAIL, REFUSED, timeout, or no address of any MX could be had yet: 4.4.3 */
 };
 
 struct dns_address {
@@ -34,29 +35,36 @@ struct dns_address {
         struct sockaddr_in in;
         struct sockaddr_in6 in6;
     };
-    uint16_t host;        /* index into hosts */
+    uint16_t host; /* index into hosts */
 };
 
 struct dns_host {
-    char *name;           /* lower case, no trailing dot */
+    char *name; /* lower case, no trailing dot */
     uint16_t preference;
 };
 
 /* Immutable, reference-counted, shared by all that asked. addresses are in the order to try them:
  * by preference, hosts of equal preference shuffled (RFC 5321 5.1), a host's IPv6 and IPv4
  * addresses interleaved. Ports are 25 in network order; the caller may copy and change. At most
- * DNS_ADDRESSES_MAX addresses of at most DNS_HOSTS_MAX hosts. */
-#define DNS_HOSTS_MAX 32
+ * DNS_ADDRESSES_MAX addresses of at most DNS_HOSTS_MAX hosts, every host with its share. Hosts
+ * whose addresses could not be looked up for now are listed without any. Unless DNS_OK: no hosts.
+ */
+#define DNS_HOSTS_MAX     32
 #define DNS_ADDRESSES_MAX 64
 struct dns_route {
     uint32_t refs;
     enum dns_status status;
-    bool implicit_mx;     /* no MX record: the domain's own address (RFC 5321 5.1) */
+    bool implicit_mx; /* no MX record: the domain's own address (RFC 5321 5.1) */
     uint16_t hosts_len, addresses_len;
-    uint64_t expires_ms;  /* on io_now_ms()'s clock; a holder may use it past that, but should ask again */
-    char *error;          /* what the resolver said, for the record; NULL when DNS_OK */
-    /* Names all hosts in preference order, "(mx1|mx2).example.com"-like: equal for domains served by
-     * the same exchangers. Lanes that share it share sessions and limits. */
+    /* On io_now_ms()'s clock; a holder may use it past that, but should ask again. Moves forward
+     * when the resolver fails and this route has to serve on (RFC 8767: up to an hour). */
+    uint64_t expires_ms;
+    uint64_t stale_until_ms; /* private: expires_ms moves no further than this */
+    char *error;             /* what the resolver said, for the record; NULL when DNS_OK */
+    /* Names all exchangers by preference, then name, "(mx1|mx2).example.com"-like, at most 255
+     * bytes: equal for domains served by the same exchangers, whatever their addresses do at the
+     * moment. Lanes that share it share sessions and limits. A single host: its name; unless
+     * DNS_OK: the domain. */
     char *site_name;
     struct dns_host *hosts;
     struct dns_address *addresses;
@@ -65,40 +73,55 @@ struct dns_route {
 struct dns_options {
     const char *const *servers; /* "1.2.3.4", "1.2.3.4:5353", "[::1]:53"; NULL = resolv.conf */
     size_t servers_len;
-    uint32_t timeout_ms;        /* per try; 0 = 5000 */
-    uint32_t tries;             /* 0 = 3 */
-    uint32_t cache_entries_max; /* 0 = 100,000 domains */
-    uint32_t negative_ttl_max_s;/* 0 = 300 */
+    uint32_t timeout_ms;           /* per try; 0 = 5000 */
+    uint32_t tries;                /* 0 = 3 */
+    uint32_t cache_entries_max;    /* 0 = 100,000 domains */
+    uint32_t negative_ttl_max_s;   /* 0 = 300 */
     uint32_t ttl_min_s, ttl_max_s; /* 0 = 30 and 86400 */
-    uint32_t in_flight_max;     /* lookups beyond this wait their turn; 0 = 500 */
+    uint32_t in_flight_max;        /* upstream queries beyond this wait their turn; 0 = 500 */
     bool no_ipv6, no_ipv4;
-    uint64_t seed;              /* for shuffling */
+    bool refuse_loopback; /* addresses in 127/8 and ::1 from MX and address records don't count */
+    /* This host as other servers know it, or NULL: where it is among a domain's exchangers, they
+     * count only up to there (RFC 5321 5.1: no loop). */
+    const char *own_name;
+    uint64_t seed; /* for shuffling and hashing: not guessable from outside */
 };
 
 struct dns_query {
-    /* Set by the caller. route is never NULL; take a reference with dns_route_ref() to keep it. */
+    /* Set by the caller. route is never NULL; take a reference with dns_route_ref() to keep it. The
+     * handler may look up and cancel, not close. */
     void (*on_route)(struct dns_query *query, struct dns_route *route);
-    struct list_node node;      /* private */
-    void *flight;
+    struct list_node node;   /* private, zero before the first lookup */
+    struct dns_route *route; /* private */
 };
 
+/* options and what they point to are needed only during the call. 0 or -errno: -EINVAL for a server
+ * or own_name that cannot be parsed, or both families off; -ENOENT for no server at all. */
 int dns_open(struct dns **out, struct io *io, const struct dns_options *options) MUST_USE;
-/* Pending queries get no callback. NULL is accepted. */
+/* Pending queries get no callback; routes held live on. NULL is accepted. The resolver's sockets
+ * end in the next turns of io: one at least before io_close(). */
 void dns_close(struct dns *dns);
 
 /* Looks up where mail for domain goes. domain: a name (A-label or UTF-8), or a bare host when
- * host_only (A/AAAA of that name, no MX: static routes and smarthosts). An address literal "[1.2.3.4]"
- * or "[IPv6:::1]" needs no resolver. query must live until the callback or dns_cancel(). */
+ * host_only (A/AAAA of that name, no MX: static routes and smarthosts; there also an address
+ * without brackets). An address literal "[1.2.3.4]" or "[IPv6:::1]" needs no resolver. query must
+ * live until the callback or dns_cancel(), which does nothing when the query is not pending. */
 void dns_lookup(struct dns *dns, struct dns_query *query, struct str domain, bool host_only);
 void dns_cancel(struct dns *dns, struct dns_query *query);
-/* A valid cached answer right now, with a reference for the caller; or NULL. */
+/* A valid cached answer right now, with a reference for the caller; or NULL (literals too: they are
+ * not cached). */
 struct dns_route *dns_cached(struct dns *dns, struct str domain, bool host_only);
 struct dns_route *dns_route_ref(struct dns_route *route);
 void dns_route_unref(struct dns_route *route);
 
 struct dns_counters {
-    uint64_t lookups, hits, upstream, failures, evictions;
-    uint32_t entries, in_flight;
+    uint64_t lookups;  /* asked for by the engine, dns_cached() only when it hit */
+    uint64_t hits;     /* of these answered from the cache */
+    uint64_t upstream; /* queries to the resolver */
+    uint64_t failures; /* of these without a usable answer */
+    uint64_t stale;    /* expired routes that had to serve on */
+    uint64_t evictions;
+    uint32_t entries, in_flight; /* in flight: upstream queries */
 };
 void dns_counters(const struct dns *dns, struct dns_counters *out);
 /* Drops the whole cache (hayauma reload, `queue flush`). */

@@ -1,0 +1,452 @@
+/* dns_upstream.h over c-ares: its sockets are polled by io, its timeouts looked at by one timer.
+ *
+ * One channel per server and one try per c-ares query: which server is asked next is decided here.
+ * c-ares 1.18 starts every query at the first server, so a dead first resolver would cost each
+ * lookup its timeout, and it reports SERVFAIL as "connection refused". Here the server that works
+ * stays first until it falls silent, and a definite refusal is not asked for again of the same
+ * server.
+ *
+ * Questions go without EDNS: c-ares 1.18 takes the first SERVFAIL for a lack of EDNS and turns it
+ * off for good. Answers beyond 512 bytes come by TCP then, which c-ares does.
+ *
+ * The resolver should be on this host or a trusted network: query ids are random, but the source
+ * port stays while queries are open. */
+#include "dns/dns_upstream.h"
+
+#include <ares.h>
+#include <arpa/nameser.h>
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/list.h"
+#include "dns/dns.h"
+#include "dns/packet.h"
+#include "io/io.h"
+
+#define DEFAULT_TIMEOUT_MS 5000
+#define DEFAULT_TRIES      3
+#define TICK_MS_MAX        100       /* how late a timeout may be noticed */
+#define SOCKET_BUFFER      (1 << 20) /* answers to a full in_flight may arrive at once */
+#define SERVERS_MAX        16
+
+struct server {
+    struct dns_upstream *upstream;
+    ares_channel channel;
+    uint64_t answered_ms; /* io's clock */
+    struct list watches;
+};
+
+/* One poll of one c-ares socket. c-ares may close and reuse the number at any time; then the watch
+ * is dead and only waits for its last event. */
+struct watch {
+    struct io_op op;
+    struct server *server; /* NULL: dead */
+    struct list_node node; /* in server->watches while alive */
+    int fd;
+    uint32_t events;
+};
+
+/* One question on its way through servers; lives in its query's priv. */
+struct attempt {
+    struct dns_upstream *upstream;
+    const char *name;
+    enum dns_type type;
+    uint32_t server;
+    uint32_t left; /* sends still allowed */
+    uint64_t sent_ms;
+    struct dns_packet packet;
+    struct list_node node; /* in upstream->done */
+};
+_Static_assert(sizeof(struct attempt) <= sizeof(((struct dns_upstream_query *)0)->priv), "room");
+
+struct dns_upstream {
+    struct io *io;
+    struct timer tick, deliver;
+    struct list done; /* attempts with their answers; handlers run from the timer deliver */
+    uint32_t open;    /* attempts at c-ares */
+    uint32_t tries, tick_ms;
+    uint32_t preferred;
+    bool closing;
+    uint32_t servers_len;
+    struct server servers[SERVERS_MAX];
+};
+
+static void attempt_send(struct attempt *a);
+
+/* ---- sockets ---- */
+
+static void on_poll(struct io_op *op, const struct io_event *event);
+
+static void watch_drop(struct watch *w)
+{
+    struct io *io = w->server->upstream->io;
+
+    list_remove(&w->node);
+    w->server = NULL;
+    if (io_op_busy(&w->op))
+        io_cancel(io, &w->op);
+    else
+        free(w);
+}
+
+static struct watch *watch_find(struct server *server, int fd)
+{
+    struct list_node *node = list_first(&server->watches);
+
+    for (; node != NULL; node = list_next(&server->watches, node)) {
+        struct watch *w = LIST_ENTRY(node, struct watch, node);
+
+        if (w->fd == fd)
+            return w;
+    }
+    return NULL;
+}
+
+/* Without memory the socket stays unwatched and its queries time out. */
+static void watch_start(struct server *server, int fd, uint32_t events)
+{
+    struct watch *w = calloc(1, sizeof(*w));
+
+    if (w == NULL)
+        return;
+    w->op.on_event = on_poll;
+    w->server = server;
+    w->fd = fd;
+    w->events = events;
+    list_push_back(&server->watches, &w->node);
+    io_poll(server->upstream->io, &w->op, fd, events);
+}
+
+static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
+{
+    struct server *server = arg;
+    struct watch *w = watch_find(server, fd);
+    uint32_t events = (readable ? POLLIN : 0U) | (writable ? POLLOUT : 0U);
+
+    if (w != NULL && w->events == events)
+        return;
+    if (w != NULL)
+        watch_drop(w);
+    if (events != 0)
+        watch_start(server, fd, events);
+}
+
+/* io's poll tells of new readiness only, and c-ares reads a TCP answer in pieces, one a call: the
+ * poll is started anew, which tells of what is there already. */
+static void watch_rearm(struct server *server, int fd, const struct watch *was)
+{
+    struct watch *w = watch_find(server, fd);
+    int type = 0;
+    socklen_t len = sizeof(type);
+    uint32_t events;
+
+    if (w == NULL || w != was)
+        return;
+    if (io_op_busy(&w->op) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
+        type == SOCK_DGRAM)
+        return;
+    events = w->events;
+    watch_drop(w);
+    watch_start(server, fd, events);
+}
+
+static void on_poll(struct io_op *op, const struct io_event *event)
+{
+    struct watch *w = CONTAINER_OF(op, struct watch, op);
+    struct server *server = w->server;
+    bool failed = event->result < 0;
+    uint32_t ready = failed ? 0 : (uint32_t)event->result;
+    int fd = w->fd;
+
+    if (server == NULL) {
+        if (!event->more)
+            free(w);
+        return;
+    }
+    /* An error or a hang-up is found by reading. */
+    if (failed || (ready & (POLLERR | POLLHUP)) != 0)
+        ready |= w->events;
+    ares_process_fd(server->channel, (ready & POLLIN) != 0 ? fd : ARES_SOCKET_BAD,
+                    (ready & POLLOUT) != 0 ? fd : ARES_SOCKET_BAD);
+    watch_rearm(server, fd, w);
+}
+
+/* ---- attempts ---- */
+
+static void attempt_done(struct attempt *a)
+{
+    struct dns_upstream *up = a->upstream;
+
+    list_push_back(&up->done, &a->node);
+    if (!timer_armed(&up->deliver))
+        wheel_arm(io_wheel(up->io), &up->deliver, 0);
+}
+
+static void attempt_fail(struct attempt *a, const char *error)
+{
+    dns_packet_done(&a->packet);
+    a->packet.answer = (struct dns_answer){.status = DNS_ANSWER_FAILED, .error = error};
+    attempt_done(a);
+}
+
+/* The server said nothing at all since the question was sent: others go first from now on. */
+static void note_silence(struct attempt *a)
+{
+    struct dns_upstream *up = a->upstream;
+
+    if (up->servers[a->server].answered_ms < a->sent_ms && up->preferred == a->server)
+        up->preferred = (a->server + 1) % up->servers_len;
+}
+
+static void attempt_next(struct attempt *a, const char *error)
+{
+    if (a->left == 0) {
+        attempt_fail(a, error);
+        return;
+    }
+    a->server = (a->server + 1) % a->upstream->servers_len;
+    attempt_send(a);
+}
+
+static const char *ares_text(int status)
+{
+    switch (status) {
+    case ARES_ETIMEOUT:
+        return "resolver did not answer";
+    case ARES_ECONNREFUSED:
+        return "resolver cannot be reached";
+    case ARES_ENOMEM:
+        return "out of memory";
+    default:
+        return ares_strerror(status);
+    }
+}
+
+static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, int len)
+{
+    struct attempt *a = arg;
+    struct dns_upstream *up = a->upstream;
+    struct server *server = &up->servers[a->server];
+
+    (void)timeouts;
+    up->open--;
+    if (up->closing)
+        return;
+    if (bytes == NULL || len <= 0) {
+        note_silence(a);
+        attempt_next(a, ares_text(status));
+        return;
+    }
+    server->answered_ms = io_now_ms(up->io);
+    dns_packet_parse(&a->packet, bytes, (size_t)len, a->type);
+    if (a->packet.answer.status != DNS_ANSWER_FAILED) {
+        attempt_done(a);
+        return;
+    }
+    /* A definite answer: this server's other tries are not needed. */
+    a->left = a->left < up->tries - 1 ? 0 : a->left - (up->tries - 1);
+    attempt_next(a, a->packet.answer.error);
+}
+
+static void attempt_send(struct attempt *a)
+{
+    struct dns_upstream *up = a->upstream;
+
+    ASSERT(a->left > 0);
+    a->left--;
+    a->sent_ms = io_now_ms(up->io);
+    up->open++;
+    if (!timer_armed(&up->tick))
+        wheel_arm(io_wheel(up->io), &up->tick, io_now_ms(up->io) + up->tick_ms);
+    ares_query(up->servers[a->server].channel, a->name, ns_c_in, (int)a->type, on_ares, a);
+}
+
+void dns_upstream_query(struct dns_upstream *up, struct dns_upstream_query *query, const char *name,
+                        enum dns_type type)
+{
+    struct attempt *a = (struct attempt *)query->priv;
+
+    *a = (struct attempt){
+        .upstream = up,
+        .name = name,
+        .type = type,
+        .server = up->preferred,
+        .left = up->tries * up->servers_len,
+    };
+    attempt_send(a);
+}
+
+/* ---- timers ---- */
+
+static void on_deliver(struct timer *timer)
+{
+    struct dns_upstream *up = CONTAINER_OF(timer, struct dns_upstream, deliver);
+    struct list batch;
+    struct list_node *node;
+
+    list_init(&batch);
+    list_splice_back(&batch, &up->done);
+    while ((node = list_pop_front(&batch)) != NULL) {
+        struct attempt *a = LIST_ENTRY(node, struct attempt, node);
+        struct dns_upstream_query *query =
+            CONTAINER_OF((unsigned char *)a, struct dns_upstream_query, priv);
+        struct dns_packet packet = a->packet; /* the handler may end the query's life */
+
+        query->on_answer(query, &packet.answer);
+        dns_packet_done(&packet);
+    }
+}
+
+/* c-ares' own ares_timeout() walks all open queries; looking at its timeouts at intervals does not.
+ */
+static void on_tick(struct timer *timer)
+{
+    struct dns_upstream *up = CONTAINER_OF(timer, struct dns_upstream, tick);
+
+    for (uint32_t i = 0; i < up->servers_len; i++)
+        ares_process_fd(up->servers[i].channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+    if (up->open > 0 && !timer_armed(&up->tick))
+        wheel_arm(io_wheel(up->io), &up->tick, io_now_ms(up->io) + up->tick_ms);
+}
+
+/* ---- life ---- */
+
+static int from_ares(int status)
+{
+    switch (status) {
+    case ARES_SUCCESS:
+        return 0;
+    case ARES_ENOMEM:
+        return -ENOMEM;
+    case ARES_EFILE:
+        return -EIO;
+    default:
+        return -EINVAL;
+    }
+}
+
+static int open_channel(ares_channel *out, struct server *server, uint32_t timeout_ms)
+{
+    struct ares_options options = {
+        /* Error answers are read here, not skipped. */
+        .flags = ARES_FLAG_NOCHECKRESP | ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
+        .timeout = (int)timeout_ms,
+        .tries = 1,
+        .socket_receive_buffer_size = SOCKET_BUFFER,
+        .sock_state_cb = on_socket_state,
+        .sock_state_cb_data = server,
+    };
+
+    return from_ares(ares_init_options(out, &options,
+                                       ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
+                                           ARES_OPT_SOCK_RCVBUF | ARES_OPT_SOCK_STATE_CB));
+}
+
+/* A channel for the server at the front of node. */
+static int add_server(struct dns_upstream *up, struct ares_addr_port_node node, uint32_t timeout_ms)
+{
+    struct server *server = &up->servers[up->servers_len];
+    int rc;
+
+    if (up->servers_len == SERVERS_MAX)
+        return -EINVAL;
+    server->upstream = up;
+    list_init(&server->watches);
+    rc = open_channel(&server->channel, server, timeout_ms);
+    if (rc < 0)
+        return rc;
+    up->servers_len++;
+    node.next = NULL;
+    return from_ares(ares_set_servers_ports(server->channel, &node));
+}
+
+/* Reads servers through a channel of c-ares, which knows resolv.conf and how servers are written.
+ */
+static int add_servers(struct dns_upstream *up, const char *csv, uint32_t timeout_ms)
+{
+    struct ares_addr_port_node *nodes = NULL;
+    struct server nobody = {.upstream = up};
+    ares_channel probe;
+    int rc = open_channel(&probe, &nobody, timeout_ms);
+
+    if (rc < 0)
+        return rc;
+    if (csv != NULL)
+        rc = from_ares(ares_set_servers_ports_csv(probe, csv));
+    if (rc == 0)
+        rc = from_ares(ares_get_servers_ports(probe, &nodes));
+    if (rc == 0 && nodes == NULL)
+        rc = -ENOENT;
+    for (struct ares_addr_port_node *node = nodes; rc == 0 && node != NULL; node = node->next)
+        rc = add_server(up, *node, timeout_ms);
+    if (nodes != NULL)
+        ares_free_data(nodes);
+    ares_destroy(probe);
+    return rc;
+}
+
+static int library_status;
+
+static void library_init(void)
+{
+    library_status = from_ares(ares_library_init(ARES_LIB_INIT_ALL));
+}
+
+int dns_upstream_open(struct dns_upstream **out, struct io *io, const struct dns_options *options)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    uint32_t timeout_ms = options->timeout_ms != 0 ? options->timeout_ms : DEFAULT_TIMEOUT_MS;
+    struct dns_upstream *up;
+    int rc;
+
+    pthread_once(&once, library_init);
+    if (library_status < 0)
+        return library_status;
+    up = calloc(1, sizeof(*up));
+    if (up == NULL)
+        return -ENOMEM;
+    up->io = io;
+    up->tick.on_timer = on_tick;
+    up->deliver.on_timer = on_deliver;
+    list_init(&up->done);
+    up->tries = options->tries != 0 ? options->tries : DEFAULT_TRIES;
+    up->tick_ms = timeout_ms / 10 < TICK_MS_MAX ? timeout_ms / 10 + 1 : TICK_MS_MAX;
+    rc = options->servers == NULL    ? add_servers(up, NULL, timeout_ms)
+         : options->servers_len == 0 ? -ENOENT
+                                     : 0;
+    for (size_t i = 0; rc == 0 && options->servers != NULL && i < options->servers_len; i++)
+        rc = add_servers(up, options->servers[i], timeout_ms);
+    if (rc < 0) {
+        dns_upstream_close(up);
+        return rc;
+    }
+    *out = up;
+    return 0;
+}
+
+void dns_upstream_close(struct dns_upstream *up)
+{
+    struct list_node *node;
+
+    if (up == NULL)
+        return;
+    up->closing = true;
+    for (uint32_t i = 0; i < up->servers_len; i++) {
+        struct server *server = &up->servers[i];
+
+        ares_destroy(server->channel); /* ends its attempts; closes its sockets: watches drop */
+        while ((node = list_first(&server->watches)) != NULL)
+            watch_drop(LIST_ENTRY(node, struct watch, node));
+    }
+    while ((node = list_pop_front(&up->done)) != NULL)
+        dns_packet_done(&LIST_ENTRY(node, struct attempt, node)->packet);
+    ASSERT(up->open == 0);
+    wheel_cancel(io_wheel(up->io), &up->tick);
+    wheel_cancel(io_wheel(up->io), &up->deliver);
+    free(up);
+}
