@@ -1,0 +1,26 @@
+/* What report_bench.cc measures: C, since the engine's headers are. Each call does the work once.
+ */
+#ifndef HAYAUMA_BENCH_REPORT_CASES_H
+#define HAYAUMA_BENCH_REPORT_CASES_H
+
+#include <stddef.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Bytes of the line made. */
+size_t report_case_delivery(void);
+size_t report_case_reception(void);
+size_t report_case_japanese(void); /* a bounce with non-ASCII text in it */
+/* A newsletter's header of about 600 bytes: bytes of the header. */
+size_t trace_case_scan(void);
+size_t trace_case_prepend(void);
+/* Bounce classification of a typical refusal. */
+size_t classify_case_bounce(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
