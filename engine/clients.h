@@ -1,0 +1,26 @@
+/* How many sessions each client address has, over all workers. Under a mutex: touched once when a
+ * session begins and once when it ends. IPv6 clients count by /64. */
+#ifndef HAYAUMA_ENGINE_CLIENTS_H
+#define HAYAUMA_ENGINE_CLIENTS_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "base/assert.h"
+#include "base/map.h"
+
+struct clients {
+    pthread_mutex_t mutex; /* protects sessions and its nodes */
+    struct map sessions;
+    uint64_t seed;
+};
+
+int clients_init(struct clients *c) MUST_USE;
+void clients_done(struct clients *c);
+/* False when the address already has max sessions (max 0: no limit). */
+bool clients_take(struct clients *c, const struct sockaddr *addr, uint32_t max);
+void clients_give(struct clients *c, const struct sockaddr *addr);
+
+#endif

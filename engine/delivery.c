@@ -1,0 +1,754 @@
+#include "engine/delivery.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "engine/classify.h"
+#include "engine/convert.h"
+#include "engine/engine.h"
+#include "engine/judge.h"
+#include "engine/lane.h"
+#include "engine/retry.h"
+
+#define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
+
+/* A message on its way through one session. */
+struct transaction {
+    struct smtp_transaction smtp;
+    struct delivery *delivery;
+    struct judge_context context;
+    struct judge_batch batch;      /* recipients that were not delivered */
+    struct recipient **rcpts;
+    uint64_t begun_ms;
+    bool answered;                 /* some reply was about this transaction */
+    bool convert, convert_failed;  /* the peer lacks 8BITMIME: try again in 7 bits */
+    bool suspend;                  /* the destination as a whole wants a pause */
+    struct recipient *one_rcpt;    /* the usual case needs no allocation */
+    struct smtp_transaction_rcpt one_smtp;
+};
+
+enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT_TIMEOUT };
+
+static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
+                             int result);
+
+/* What may follow, and what waits where. The protocol's own states are smtp_client's. */
+static const struct delivery_row {
+    const char *name;
+    uint32_t next; /* bit per state */
+} delivery_table[DELIVERY_STATES] = {
+    [DELIVERY_CONNECTING] = {"connecting", 1 << DELIVERY_GREETING | 1 << DELIVERY_CLOSING},
+    [DELIVERY_GREETING] = {"greeting", 1 << DELIVERY_OPEN | 1 << DELIVERY_CLOSING},
+    [DELIVERY_OPEN] = {"open", 1 << DELIVERY_QUITTING | 1 << DELIVERY_CLOSING},
+    [DELIVERY_QUITTING] = {"quitting", 1 << DELIVERY_CLOSING},
+    [DELIVERY_CLOSING] = {"closing", 1 << DELIVERY_CONNECTING},
+};
+
+const char *delivery_state_name(enum delivery_state state)
+{
+    return delivery_table[state].name;
+}
+
+static void set_state(struct delivery *d, enum delivery_state state)
+{
+    ASSERT((delivery_table[d->state].next & 1u << state) != 0);
+    log_debug("delivery.state", "session=%s from=%s to=%s", d->id, delivery_table[d->state].name,
+              delivery_table[state].name);
+    d->state = state;
+}
+
+static void mark_dirty(struct delivery *d)
+{
+    if (!list_node_linked(&d->dirty_node))
+        list_push_back(&d->worker->deliveries_dirty, &d->dirty_node);
+}
+
+/* --- time --- */
+
+static uint32_t stage_timeout_ms(const struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+
+    if (d->state == DELIVERY_CONNECTING)
+        return dest->connect_timeout_ms;
+    if (d->state == DELIVERY_QUITTING && d->worker->draining)
+        return DRAIN_QUIT_MS;
+    switch (smtp_client_stage(d->client)) {
+    case SMTP_STAGE_CONNECT:
+    case SMTP_STAGE_BANNER:
+        return dest->banner_timeout_ms;
+    case SMTP_STAGE_EHLO:
+    case SMTP_STAGE_HELO:
+    case SMTP_STAGE_STARTTLS:
+        return dest->ehlo_timeout_ms;
+    case SMTP_STAGE_READY:
+        return dest->idle_ms;
+    case SMTP_STAGE_MAIL:
+    case SMTP_STAGE_RSET:
+        return dest->mail_timeout_ms;
+    case SMTP_STAGE_RCPT:
+        return dest->rcpt_timeout_ms;
+    case SMTP_STAGE_DATA:
+        return dest->data_timeout_ms;
+    case SMTP_STAGE_BODY:
+        return io_op_busy(&d->send) ? dest->body_timeout_ms : dest->dot_timeout_ms;
+    case SMTP_STAGE_QUIT:
+    case SMTP_STAGES:
+        break;
+    }
+    return dest->quit_timeout_ms;
+}
+
+static void arm_timer(struct delivery *d)
+{
+    struct io *io = d->worker->io;
+
+    d->deadline_ms = io_now_ms(io) + stage_timeout_ms(d);
+    /* Usually the deadline only moves out: the timer then finds out when it fires. */
+    if (!timer_armed(&d->timer) || d->timer.due_ms > d->deadline_ms)
+        wheel_arm(io_wheel(io), &d->timer, d->deadline_ms);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
+    struct io *io = d->worker->io;
+
+    if (io_now_ms(io) < d->deadline_ms)
+        wheel_arm(io_wheel(io), &d->timer, d->deadline_ms);
+    else if (list_node_linked(&d->idle_node))
+        delivery_quit(d);
+    else
+        delivery_advance(d, EVENT_TIMEOUT, NULL, -ETIMEDOUT);
+}
+
+/* --- transactions --- */
+
+static void context_fill(struct delivery *d, struct judge_context *c)
+{
+    *c = (struct judge_context){.dest = d->site->dest,
+                                .site = str_of(d->site->name),
+                                .peer_name = d->peer_name,
+                                .peer_addr = d->peer_addr,
+                                .source_name = d->site->config->source.name,
+                                .source_addr = d->source_addr,
+                                .session_id = d->id,
+                                .protocol = d->site->lmtp ? "LMTP" : "ESMTP",
+                                .started_ms = d->started_ms,
+                                .connected_ms = d->connected_ms};
+}
+
+static struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len)
+{
+    struct transaction *t = pool_get(&d->worker->transaction_pool);
+    struct message *m = rcpts[0]->message;
+
+    ASSERT(t != NULL);
+    t->delivery = d;
+    t->rcpts = &t->one_rcpt;
+    t->smtp.rcpts = &t->one_smtp;
+    if (len > 1) {
+        t->rcpts = malloc(len * sizeof(*rcpts));
+        t->smtp.rcpts = calloc(len, sizeof(*t->smtp.rcpts));
+        ASSERT(t->rcpts != NULL && t->smtp.rcpts != NULL);
+    }
+    for (size_t i = 0; i < len; i++) {
+        t->rcpts[i] = rcpts[i];
+        t->smtp.rcpts[i].address = rcpts[i]->address;
+        t->smtp.rcpts[i].notify = rcpts[i]->notify;
+        t->smtp.rcpts[i].orcpt = rcpts[i]->orcpt;
+    }
+    t->smtp.rcpts_len = (uint16_t)len;
+    t->smtp.sender = m->sender;
+    t->smtp.envid = m->envid;
+    t->smtp.ret = m->ret;
+    t->smtp.eight_bit = (m->flags & MESSAGE_8BIT) != 0;
+    t->smtp.smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0;
+    t->smtp.dot_lines = (m->flags & MESSAGE_DOT_LINES) != 0;
+    t->smtp.content = m->content;
+    t->smtp.content_len = m->content_len;
+    t->smtp.owner = t;
+    t->begun_ms = io_now_ms(d->worker->io);
+    context_fill(d, &t->context);
+    t->context.begun_ms = t->begun_ms;
+    t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
+    judge_begin(&t->batch, d->worker, &t->context);
+    return t;
+}
+
+size_t delivery_transaction_bytes(void)
+{
+    return sizeof(struct transaction);
+}
+
+static void transaction_free(struct transaction *t)
+{
+    struct worker *w = t->delivery->worker;
+
+    if (t->rcpts != &t->one_rcpt) {
+        free(t->rcpts);
+        free(t->smtp.rcpts);
+    }
+    pool_put(&w->transaction_pool, t);
+}
+
+/* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message. */
+static bool transaction_convert(struct transaction *t, struct recipient *r)
+{
+    struct message *m = r->message, fields = *m, *copy;
+    struct buf content = {0};
+
+    if (convert_to_7bit(m->content, m->content_len, &content) < 0)
+        return false;
+    fields.content = content.data;
+    fields.content_len = content.len;
+    fields.flags &= ~(uint32_t)MESSAGE_8BIT;
+    copy = message_new(&fields);
+    ASSERT(copy != NULL);
+    for (size_t i = 0; i < t->smtp.rcpts_len; i++) {
+        message_unref(t->rcpts[i]->message);
+        t->rcpts[i]->message = message_ref(copy);
+    }
+    message_unref(copy);
+    return true;
+}
+
+/* An attempt that never touched the message, on a session that had worked or behind another
+ * transaction: not this recipient's fault, it goes back without having been tried. The first
+ * transaction of a session that did nothing is blamed, or a peer that always hangs up would be asked
+ * for ever. */
+static bool is_free_retry(struct delivery *d, const struct transaction *t,
+                          const struct smtp_event *event)
+{
+    if (event->fate == SMTP_FATE_REPLY)
+        return event->reply->code == 421 && d->completed > 0;
+    if (event->fate != SMTP_FATE_NOT_SENT)
+        return false;
+    if (d->completed > 0)
+        return true;
+    if (d->blamed == NULL)
+        d->blamed = t;
+    return d->blamed != t;
+}
+
+static void outcome_of(const struct delivery *d, const struct smtp_event *event,
+                       const struct verdict *verdict, struct outcome *out)
+{
+    out->class = event->fate == SMTP_FATE_LOST ? OUTCOME_LOST : verdict->class;
+    out->stage = event->stage;
+    out->local = false;
+    if (event->fate == SMTP_FATE_UNABLE) {
+        out->local = true;
+        classify_unable_reply(event->unable, &out->reply);
+    } else if (event->fate == SMTP_FATE_REPLY && event->reply != NULL && event->reply->code != 0) {
+        out->reply = *event->reply;
+    } else {
+        out->local = true;
+        classify_io_reply(event->stage, d->error, NULL, &out->reply);
+    }
+}
+
+static void on_recipient(struct delivery *d, const struct smtp_event *event)
+{
+    struct transaction *t = event->transaction->owner;
+    struct recipient *r = t->rcpts[event->rcpt];
+    struct verdict verdict;
+    struct outcome outcome;
+
+    if (event->fate == SMTP_FATE_REPLY)
+        t->answered = true;
+    if (event->fate == SMTP_FATE_REPLY && event->stage == SMTP_STAGE_BODY &&
+        event->reply->code < 300) {
+        lane_succeeded(r->holder);
+        judge_delivered(d->worker, &t->context, r, event->reply);
+        return;
+    }
+    if (event->fate == SMTP_FATE_UNABLE && event->unable == SMTP_UNABLE_8BIT && !t->convert_failed) {
+        if (t->convert || transaction_convert(t, r)) {
+            t->convert = true;
+            lane_unpop(r);
+            return;
+        }
+        t->convert_failed = true;
+    }
+    if (is_free_retry(d, t, event)) {
+        lane_unpop(r);
+        return;
+    }
+    verdict = classify(event->stage, event->fate, event->unable,
+                       event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
+    outcome_of(d, event, &verdict, &outcome);
+    if (verdict.scope >= FAULT_SITE && verdict.class != OUTCOME_FAILED)
+        t->suspend = true;
+    judge_add(&t->batch, r, &outcome);
+}
+
+/* The destination asked for a pause, or did nothing but hang up: its lane backs off. */
+static void transaction_suspend(struct transaction *t)
+{
+    struct delivery *d = t->delivery;
+    struct lane *lane = t->batch.entries[0].recipient->holder;
+
+    if (lane->failures < UINT16_MAX)
+        lane->failures++;
+    lane_suspend(lane,
+                 worker_wall_ms(d->worker) +
+                     retry_delay_ms(d->site->dest, lane->failures, &d->worker->rng),
+                 t->batch.entries[0].outcome.reply.text);
+}
+
+static void on_transaction_done(struct delivery *d, const struct smtp_event *event)
+{
+    struct transaction *t = event->transaction->owner;
+
+    if (t->answered)
+        d->completed++;
+    if (t->batch.len > 0 && (t->suspend || d->blamed == t))
+        transaction_suspend(t);
+    judge_end(&t->batch);
+    transaction_free(t);
+    counter_add(&d->worker->counters.transactions, 1);
+}
+
+/* --- work --- */
+
+static void delivery_idle(struct delivery *d)
+{
+    if (d->state != DELIVERY_OPEN || smtp_client_in_flight(d->client) > 0 ||
+        list_node_linked(&d->idle_node))
+        return;
+    if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
+        d->submitted >= d->site->dest->session_messages_max) {
+        delivery_quit(d);
+        return;
+    }
+    list_push_back(&d->site->idle, &d->idle_node);
+}
+
+static uint32_t messages_max(const struct delivery *d)
+{
+    uint32_t max = d->site->dest->session_messages_max;
+    uint32_t peer = smtp_client_mail_max(d->client);
+
+    if (max == 0)
+        max = UINT32_MAX;
+    return peer != 0 && peer < max ? peer : max;
+}
+
+static size_t recipients_max(const struct delivery *d)
+{
+    size_t max = d->site->dest->recipients_max;
+    uint32_t peer = smtp_client_rcpt_max(d->client);
+
+    if (max == 0 || max > DELIVERY_RCPTS_MAX)
+        max = DELIVERY_RCPTS_MAX;
+    return peer != 0 && peer < max ? peer : max;
+}
+
+bool delivery_work(struct delivery *d)
+{
+    struct recipient *rcpts[DELIVERY_RCPTS_MAX];
+    uint32_t before = d->submitted;
+    size_t len;
+
+    if (d->state != DELIVERY_OPEN || d->yielding || d->worker->draining)
+        return false;
+    if (governor_should_yield(d->site->governor, d->worker->index, d->site->sessions_len,
+                              io_now_ms(d->worker->io) - d->connected_ms))
+        d->yielding = true;
+    while (!d->yielding && d->submitted < messages_max(d) && smtp_client_can_submit(d->client)) {
+        len = site_take(d->site, rcpts, recipients_max(d));
+        if (len == 0)
+            break;
+        smtp_client_submit(d->client, &transaction_new(d, rcpts, len)->smtp);
+        d->submitted++;
+    }
+    if (d->submitted >= messages_max(d))
+        d->yielding = true;
+    if (d->submitted == before)
+        return false;
+    if (list_node_linked(&d->idle_node))
+        list_remove(&d->idle_node);
+    arm_timer(d);
+    mark_dirty(d);
+    return true;
+}
+
+void delivery_quit(struct delivery *d)
+{
+    if (list_node_linked(&d->idle_node))
+        list_remove(&d->idle_node);
+    if (d->state != DELIVERY_OPEN)
+        return;
+    smtp_client_quit(d->client);
+    set_state(d, DELIVERY_QUITTING);
+    arm_timer(d);
+    mark_dirty(d);
+}
+
+/* --- connecting and closing --- */
+
+static void addresses_describe(struct delivery *d)
+{
+    char ip[INET6_ADDRSTRLEN];
+    const struct site_address *a = &d->address;
+
+    snprintf(d->peer_name, sizeof(d->peer_name), "%s", a->host);
+    if (a->addr.sa.sa_family == AF_INET) {
+        inet_ntop(AF_INET, &a->addr.in.sin_addr, ip, sizeof(ip));
+        snprintf(d->peer_addr, sizeof(d->peer_addr), "%s:%u", ip, ntohs(a->addr.in.sin_port));
+    } else if (a->addr.sa.sa_family == AF_INET6) {
+        inet_ntop(AF_INET6, &a->addr.in6.sin6_addr, ip, sizeof(ip));
+        snprintf(d->peer_addr, sizeof(d->peer_addr), "[%s]:%u", ip, ntohs(a->addr.in6.sin6_port));
+    } else {
+        snprintf(d->peer_addr, sizeof(d->peer_addr), "unix");
+    }
+}
+
+static void source_describe(struct delivery *d)
+{
+    struct sockaddr_storage local;
+    char ip[INET6_ADDRSTRLEN] = "";
+
+    d->source_addr[0] = '\0';
+    if (io_local_name(d->worker->io, d->fd, &local) < 0)
+        return;
+    if (local.ss_family == AF_INET)
+        inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&local)->sin_addr, ip, sizeof(ip));
+    else if (local.ss_family == AF_INET6)
+        inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)&local)->sin6_addr, ip, sizeof(ip));
+    snprintf(d->source_addr, sizeof(d->source_addr), "%s", ip);
+}
+
+static void on_connect(struct io_op *op, const struct io_event *event)
+{
+    struct delivery *d = CONTAINER_OF(op, struct delivery, connect);
+
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (event->result < 0)
+        delivery_advance(d, EVENT_LOST, NULL, event->result);
+    else
+        delivery_advance(d, EVENT_CONNECTED, NULL, 0);
+}
+
+static void on_recv(struct io_op *op, const struct io_event *event)
+{
+    struct delivery *d = CONTAINER_OF(op, struct delivery, recv);
+
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (event->result > 0)
+        delivery_advance(d, EVENT_DATA, event->data, event->result);
+    else
+        delivery_advance(d, EVENT_LOST, NULL, event->result);
+}
+
+static void on_send(struct io_op *op, const struct io_event *event)
+{
+    struct delivery *d = CONTAINER_OF(op, struct delivery, send);
+
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (event->result < 0)
+        delivery_advance(d, EVENT_LOST, NULL, event->result);
+    else
+        delivery_advance(d, EVENT_SENT, NULL, event->result);
+}
+
+/* Starts connecting to the next address that has not been tried. -errno, or -ENOENT when all were. */
+static int connect_next(struct delivery *d)
+{
+    struct site *site = d->site;
+    const struct config_source *source = &site->config->source;
+    const struct config_address *bind = NULL;
+    int at = site_address(site, d->offset, d->tried);
+
+    if (at < 0)
+        return -ENOENT;
+    d->tried++;
+    d->address = site->addresses[at];
+    addresses_describe(d);
+    if (d->address.addr.sa.sa_family == AF_INET)
+        bind = &source->ipv4;
+    else if (d->address.addr.sa.sa_family == AF_INET6)
+        bind = &source->ipv6;
+    d->fd = io_stream(d->worker->io, d->address.addr.sa.sa_family,
+                      bind != NULL && bind->len != 0 ? (const void *)&bind->addr : NULL,
+                      bind != NULL ? bind->len : 0);
+    if (d->fd < 0)
+        return d->fd;
+    d->error = 0;
+    counter_add(&d->worker->counters.connects, 1);
+    io_connect(d->worker->io, &d->connect, d->fd, &d->address.addr.sa, d->address.len);
+    arm_timer(d);
+    return 0;
+}
+
+bool delivery_open(struct site *site)
+{
+    struct worker *w = site->worker;
+    struct delivery *d = pool_get(&w->delivery_pool);
+    int err;
+
+    if (d == NULL)
+        return false;
+    d->worker = w;
+    d->site = site;
+    d->offset = site->rotate++;
+    d->state = DELIVERY_CONNECTING;
+    d->connect.on_event = on_connect;
+    d->recv.on_event = on_recv;
+    d->send.on_event = on_send;
+    d->timer.on_timer = on_timer;
+    d->started_ms = io_now_ms(w->io);
+    snprintf(d->id, sizeof(d->id), "%02x%08x%08x", w->index, (uint32_t)(d->started_ms),
+             (uint32_t)rng_next(&w->rng));
+    d->client = smtp_client_new(&site->options);
+    if (d->client == NULL)
+        goto fail;
+    err = connect_next(d);
+    if (err < 0) {
+        if (err != -ENOENT)
+            log_warn("delivery.socket_failed", "site=%s error=%d", site->name, err);
+        goto fail;
+    }
+    site->connecting++;
+    site_session_begun(site, d);
+    w->deliveries++;
+    counter_add(&w->counters.sessions_out_total, 1);
+    gauge_set(&w->counters.sessions_out, w->deliveries);
+    return true;
+fail:
+    smtp_client_free(d->client);
+    pool_put(&w->delivery_pool, d);
+    return false;
+}
+
+/* Ends what is under way on the connection; the turn's end closes it. */
+static void delivery_close(struct delivery *d)
+{
+    struct io *io = d->worker->io;
+
+    if (list_node_linked(&d->idle_node))
+        list_remove(&d->idle_node);
+    if (list_node_linked(&d->dirty_node))
+        list_remove(&d->dirty_node);
+    if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+        d->site->connecting--;
+    set_state(d, DELIVERY_CLOSING);
+    wheel_cancel(io_wheel(io), &d->timer);
+    io_cancel(io, &d->connect);
+    io_cancel(io, &d->recv);
+    io_cancel(io, &d->send);
+    list_push_back(&d->worker->deliveries_dead, &d->dirty_node);
+}
+
+/* The address did not give us a session: the next one, or the site is down. */
+static void setup_failed(struct delivery *d, const struct outcome *outcome)
+{
+    struct site *site = d->site;
+
+    counter_add(&d->worker->counters.connect_failures, 1);
+    for (uint16_t i = 0; i < site->addresses_len; i++)
+        if (site->addresses[i].len == d->address.len &&
+            memcmp(&site->addresses[i].addr, &d->address.addr, d->address.len) == 0)
+            site->addresses[i].bad_until_ms = io_now_ms(d->worker->io) + SITE_BAD_ADDRESS_MS;
+    d->reopen = site_address(site, d->offset, d->tried) >= 0 && !d->worker->draining;
+    if (!d->reopen && site->sessions_len == site->connecting)
+        site_failed(site, outcome, &d->address);
+    delivery_close(d);
+}
+
+static void on_session_over(struct delivery *d, const struct smtp_event *event)
+{
+    struct outcome outcome = {.class = OUTCOME_DEFERRED, .stage = event->stage};
+
+    if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING) {
+        if (d->error == 0 && event->reply != NULL && event->reply->code != 0) {
+            outcome.reply = *event->reply;
+        } else {
+            outcome.local = true;
+            classify_io_reply(event->stage, d->error == 0 ? -EPROTO : d->error, NULL,
+                              &outcome.reply);
+        }
+        setup_failed(d, &outcome);
+        return;
+    }
+    delivery_close(d);
+}
+
+static void on_ready(struct delivery *d)
+{
+    d->site->connecting--;
+    set_state(d, DELIVERY_OPEN);
+    source_describe(d);
+    delivery_work(d);
+    site_dirty(d->site); /* more connections may follow a working one */
+}
+
+static void drain_events(struct delivery *d)
+{
+    struct smtp_event event;
+
+    while (d->state != DELIVERY_CLOSING &&
+           smtp_client_next_event(d->client, &event) != SMTP_EVENT_NONE) {
+        switch (event.kind) {
+        case SMTP_EVENT_READY:
+            on_ready(d);
+            break;
+        case SMTP_EVENT_RECIPIENT:
+            on_recipient(d, &event);
+            break;
+        case SMTP_EVENT_DONE:
+            on_transaction_done(d, &event);
+            break;
+        case SMTP_EVENT_CLOSE:
+            on_session_over(d, &event);
+            break;
+        case SMTP_EVENT_NONE:
+            break;
+        }
+    }
+}
+
+static const char *lost_text(int result)
+{
+    return result == 0 ? "connection closed by peer" : strerror(-result);
+}
+
+static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
+                             int result)
+{
+    ASSERT(d->state != DELIVERY_CLOSING);
+    switch (event) {
+    case EVENT_CONNECTED:
+        set_state(d, DELIVERY_GREETING);
+        d->connected_ms = io_now_ms(d->worker->io);
+        io_recv(d->worker->io, &d->recv, d->fd);
+        break;
+    case EVENT_DATA:
+        smtp_client_input(d->client, data, (size_t)result);
+        break;
+    case EVENT_SENT:
+        smtp_client_sent(d->client);
+        break;
+    case EVENT_LOST:
+    case EVENT_TIMEOUT:
+        d->error = result == 0 ? -EPIPE : result;
+        smtp_client_lost(d->client, lost_text(result));
+        break;
+    }
+    drain_events(d);
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (d->state == DELIVERY_OPEN && !delivery_work(d))
+        delivery_idle(d);
+    arm_timer(d);
+    mark_dirty(d);
+}
+
+/* --- the end of a turn --- */
+
+static void delivery_flush(struct delivery *d)
+{
+    size_t n;
+
+    if (d->state == DELIVERY_CONNECTING || io_op_busy(&d->send))
+        return;
+    n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
+    if (n > 0)
+        io_send(d->worker->io, &d->send, d->fd, d->iov, n);
+}
+
+static void delivery_free(struct delivery *d)
+{
+    struct worker *w = d->worker;
+
+    smtp_client_free(d->client);
+    site_session_ended(d->site, d);
+    w->deliveries--;
+    gauge_set(&w->counters.sessions_out, w->deliveries);
+    pool_put(&w->delivery_pool, d);
+}
+
+/* Another address with a fresh protocol state. */
+static bool delivery_reopen(struct delivery *d)
+{
+    struct outcome outcome = {.class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
+
+    smtp_client_free(d->client);
+    d->client = smtp_client_new(&d->site->options);
+    ASSERT(d->client != NULL);
+    d->reopen = false;
+    set_state(d, DELIVERY_CONNECTING);
+    d->site->connecting++;
+    for (;;) {
+        int err = connect_next(d);
+
+        if (err == 0)
+            return true;
+        if (err == -ENOENT)
+            break;
+        classify_io_reply(SMTP_STAGE_CONNECT, err, NULL, &outcome.reply);
+    }
+    d->site->connecting--;
+    if (d->site->sessions_len == d->site->connecting + 1)
+        site_failed(d->site, &outcome, &d->address);
+    return false;
+}
+
+static void delivery_reap(struct worker *w)
+{
+    struct list_node *n, *next;
+
+    for (n = list_first(&w->deliveries_dead); n != NULL; n = next) {
+        struct delivery *d = LIST_ENTRY(n, struct delivery, dirty_node);
+
+        next = list_next(&w->deliveries_dead, n);
+        if (io_op_busy(&d->connect) || io_op_busy(&d->recv) || io_op_busy(&d->send))
+            continue;
+        list_remove(&d->dirty_node);
+        io_close_fd(w->io, d->fd, false);
+        if (!d->reopen || w->draining || !delivery_reopen(d))
+            delivery_free(d);
+    }
+}
+
+void delivery_flush_all(struct worker *w)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&w->deliveries_dirty)) != NULL)
+        delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node));
+    delivery_reap(w);
+}
+
+static void delivery_drain(struct delivery *d, bool hard)
+{
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (hard || d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+        delivery_advance(d, EVENT_LOST, NULL, -ECANCELED);
+    else if (d->state == DELIVERY_OPEN && smtp_client_in_flight(d->client) == 0)
+        delivery_quit(d);
+}
+
+void delivery_drain_all(struct worker *w, bool hard)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    while ((n = map_walk(&w->sites, &bucket, n)) != NULL) {
+        struct site *site = CONTAINER_OF(n, struct site, node);
+        struct list_node *s, *next;
+
+        for (s = list_first(&site->sessions); s != NULL; s = next) {
+            next = list_next(&site->sessions, s);
+            delivery_drain(LIST_ENTRY(s, struct delivery, site_node), hard);
+        }
+    }
+}

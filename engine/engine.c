@@ -1,0 +1,236 @@
+#include "engine/engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/inject.h"
+#include "engine/lane.h"
+
+static void pin(uint32_t index)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(index % (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), &set);
+    pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
+static void start_failed(struct engine *e, int err)
+{
+    int none = 0;
+
+    atomic_compare_exchange_strong(&e->start_error, &none, err);
+}
+
+struct worker_arg {
+    struct engine *engine;
+    uint32_t index;
+};
+
+/* Three meetings with the main thread: all have bound; the queue is open; all have started. */
+static void *worker_main(void *arg)
+{
+    struct worker_arg *a = arg;
+    struct engine *e = a->engine;
+    struct worker *w = &e->workers[a->index];
+    char name[16];
+    int err;
+
+    snprintf(name, sizeof(name), "worker-%u", a->index);
+    pthread_setname_np(pthread_self(), name);
+    if (e->config->pin_cpus)
+        pin(a->index);
+    err = worker_open(w, e, a->index);
+    free(a);
+    if (err < 0)
+        start_failed(e, err);
+    pthread_barrier_wait(&e->barrier);
+    pthread_barrier_wait(&e->barrier);
+    if (atomic_load(&e->start_error) == 0) {
+        err = worker_start(w);
+        if (err < 0)
+            start_failed(e, err);
+    }
+    pthread_barrier_wait(&e->barrier);
+    if (atomic_load(&e->start_error) == 0)
+        worker_run(w);
+    worker_close(w);
+    atomic_store(&w->finished, true);
+    return NULL;
+}
+
+static uint32_t workers_wanted(const struct config *c)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (c->workers != 0)
+        return c->workers < WORKERS_MAX ? c->workers : WORKERS_MAX;
+    return cores < 1 ? 1 : cores > WORKERS_MAX ? WORKERS_MAX : (uint32_t)cores;
+}
+
+int engine_open(struct engine *e, struct config *config, struct buf *error)
+{
+    int err;
+
+    memset(e, 0, sizeof(*e));
+    e->config = config_ref(config);
+    e->started_ms = clock_wall_ms();
+    e->workers_len = workers_wanted(config);
+    e->workers = aligned_alloc(CACHE_LINE_BYTES, e->workers_len * sizeof(*e->workers));
+    e->threads = calloc(e->workers_len, sizeof(*e->threads));
+    if (e->workers == NULL || e->threads == NULL || clients_init(&e->clients) < 0 ||
+        governor_open(&e->governor) < 0) {
+        buf_puts(error, "out of memory");
+        return -ENOMEM;
+    }
+    memset(e->workers, 0, e->workers_len * sizeof(*e->workers));
+    pthread_barrier_init(&e->barrier, NULL, e->workers_len + 1);
+    for (uint32_t i = 0; i < e->workers_len; i++) {
+        struct worker_arg *arg = malloc(sizeof(*arg));
+
+        ASSERT(arg != NULL);
+        *arg = (struct worker_arg){e, i};
+        err = -pthread_create(&e->threads[i], NULL, worker_main, arg);
+        ASSERT(err == 0);
+    }
+    pthread_barrier_wait(&e->barrier);
+    e->meetings = 1;
+    err = atomic_load(&e->start_error);
+    if (err < 0)
+        buf_printf(error, "cannot start: %s; the log lines above say what to change",
+                   err == -EADDRINUSE ? "an address is already in use" : strerror(-err));
+    return err;
+}
+
+static void queue_options_of(const struct config *c, uint32_t workers, struct queue_options *o)
+{
+    *o = (struct queue_options){.path = c->queue.path,
+                                .shards = c->queue.shards != 0 ? c->queue.shards : workers,
+                                .map_bytes = c->queue.map_bytes,
+                                .records = {.path = c->records.path,
+                                            .segment_bytes_max = c->records.segment_bytes_max,
+                                            .segment_age_s_max = c->records.segment_age_s_max,
+                                            .zstd = c->records.zstd,
+                                            .retention_s = c->records.retention_s,
+                                            .retention_bytes = c->records.retention_bytes}};
+}
+
+int engine_start(struct engine *e, struct buf *error)
+{
+    struct queue_options options;
+    const char *why = NULL;
+    int err;
+
+    queue_options_of(e->config, e->workers_len, &options);
+    err = queue_open(&e->queue, &options, &why);
+    if (err < 0) {
+        buf_printf(error, "cannot open the queue %s: %s", options.path,
+                   why != NULL ? why : strerror(-err));
+        start_failed(e, err);
+    }
+    pthread_barrier_wait(&e->barrier);
+    pthread_barrier_wait(&e->barrier);
+    e->meetings = 3;
+    err = atomic_load(&e->start_error);
+    if (err < 0 && error->len == 0)
+        buf_printf(error, "cannot start: %s; the log lines above say what to change",
+                   strerror(-err));
+    return err;
+}
+
+/* --- orders to all workers --- */
+
+struct order {
+    struct worker_note note;
+    struct config *config;
+    bool hard;
+};
+
+static void order_all(struct engine *e, void (*run)(struct worker *, struct worker_note *),
+                      struct config *config, bool hard)
+{
+    for (uint32_t i = 0; i < e->workers_len; i++) {
+        struct order *o = calloc(1, sizeof(*o));
+
+        ASSERT(o != NULL);
+        o->note.run = run;
+        o->config = config == NULL ? NULL : config_ref(config);
+        o->hard = hard;
+        worker_post(e, NULL, i, &o->note);
+    }
+}
+
+static void on_reload(struct worker *w, struct worker_note *note)
+{
+    struct order *o = CONTAINER_OF(note, struct order, note);
+    struct config *old = w->config;
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    w->config = o->config;
+    free(o);
+    inject_reload(w);
+    while ((n = map_walk(&w->lanes, &bucket, n)) != NULL)
+        CONTAINER_OF(n, struct lane, node)->route_expires_ms = 0; /* routes and limits anew */
+    config_unref(old);
+}
+
+void engine_reload(struct engine *e, struct config *config, struct buf *cannot)
+{
+    config_reload_check(e->config, config, cannot);
+    order_all(e, on_reload, config, false);
+    config_unref(e->config);
+    e->config = config_ref(config);
+}
+
+static void on_drain(struct worker *w, struct worker_note *note)
+{
+    struct order *o = CONTAINER_OF(note, struct order, note);
+
+    worker_drain(w, o->hard);
+    free(o);
+}
+
+void engine_drain(struct engine *e)
+{
+    if (!atomic_exchange(&e->draining, true))
+        order_all(e, on_drain, NULL, false);
+}
+
+bool engine_drained(const struct engine *e)
+{
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        if (!atomic_load(&e->workers[i].finished))
+            return false;
+    return true;
+}
+
+void engine_close(struct engine *e)
+{
+    bool running = e->meetings == 3 && atomic_load(&e->start_error) == 0;
+
+    if (e->workers == NULL)
+        return;
+    if (running)
+        order_all(e, on_drain, NULL, true);
+    else if (e->meetings < 3)
+        start_failed(e, -ECANCELED);
+    for (; e->meetings < 3; e->meetings++)
+        pthread_barrier_wait(&e->barrier);
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        pthread_join(e->threads[i], NULL);
+    queue_close(e->queue);
+    governor_close(e->governor);
+    clients_done(&e->clients);
+    pthread_barrier_destroy(&e->barrier);
+    config_unref(e->config);
+    free(e->workers);
+    free(e->threads);
+    memset(e, 0, sizeof(*e));
+}

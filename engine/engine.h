@@ -1,0 +1,48 @@
+/* The process: configuration, queue, governor, workers. Made and driven by the main thread
+ * (tools/cmd_serve.c) or, with a simulated io, by tests/sim. */
+#ifndef HAYAUMA_ENGINE_ENGINE_H
+#define HAYAUMA_ENGINE_ENGINE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "engine/clients.h"
+#include "engine/config.h"
+#include "engine/governor.h"
+#include "engine/worker.h"
+#include "queue/queue.h"
+
+struct engine {
+    struct config *config;       /* main thread; workers hold their own references */
+    struct queue *queue;
+    struct governor *governor;
+    struct clients clients;      /* sessions per client address, process-wide */
+    struct worker *workers;
+    uint32_t workers_len;
+    int64_t started_ms;
+    /* Content bytes being received, all workers: intake backpressure. Relaxed: a limit, not an
+     * invariant. */
+    _Atomic uint64_t intake_bytes;
+    _Atomic uint32_t listener_sessions[64]; /* per listener, all workers */
+    _Atomic bool draining;
+    /* Start-up in two steps: workers bind, main drops privileges and opens the queue, workers go on. */
+    pthread_barrier_t barrier;
+    _Atomic int start_error;     /* the first worker's -errno */
+    uint32_t meetings;           /* barriers the main thread has passed, of 3 */
+    pthread_t *threads;
+};
+
+/* Makes the workers' structs and binds listeners; on return all threads wait for engine_start().
+ * error gets a line that says what, where and what to do. 0 or -errno. */
+int engine_open(struct engine *e, struct config *config, struct buf *error) MUST_USE;
+/* Opens the queue and lets the workers go. On failure call engine_close(). */
+int engine_start(struct engine *e, struct buf *error) MUST_USE;
+/* New configuration for what can change; cannot: lines about what can't. */
+void engine_reload(struct engine *e, struct config *config, struct buf *cannot);
+/* Begins to drain: no new sessions, what is past the dot is finished and settled. */
+void engine_drain(struct engine *e);
+bool engine_drained(const struct engine *e);
+/* Ends the threads (drained or not) and closes all. */
+void engine_close(struct engine *e);
+
+#endif

@@ -1,0 +1,203 @@
+#include "engine/governor.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+/* How long a session may be held at its fair share while another worker waits for one. */
+#define SLICE_MS 2000
+
+struct governor {
+    pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
+    struct map entries;
+    struct list cooling; /* entries with refs == 0 */
+    uint64_t seed;
+};
+
+int governor_open(struct governor **out)
+{
+    struct governor *g = calloc(1, sizeof(*g));
+
+    if (g == NULL)
+        return -ENOMEM;
+    if (map_init(&g->entries, 256) < 0) {
+        free(g);
+        return -ENOMEM;
+    }
+    pthread_mutex_init(&g->mutex, NULL);
+    list_init(&g->cooling);
+    g->seed = rng_entropy();
+    *out = g;
+    return 0;
+}
+
+static void entry_drop(struct governor *g, struct governor_entry *e)
+{
+    ASSERT(atomic_load(&e->shared.sessions) == 0);
+    map_remove(&g->entries, &e->node);
+    free(e->key);
+    free(e);
+}
+
+/* Drops entries that nobody holds once their next message would be due anyway: a rate bucket must
+ * outlive its site, or a site that comes and goes would get a fresh allowance each time. */
+static void cooling_sweep(struct governor *g, uint64_t now_ns)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&g->cooling)) != NULL) {
+        struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
+
+        if (atomic_load(&e->shared.next_ns) > now_ns)
+            return;
+        list_remove(n);
+        entry_drop(g, e);
+    }
+}
+
+void governor_close(struct governor *g)
+{
+    if (g == NULL)
+        return;
+    cooling_sweep(g, UINT64_MAX);
+    ASSERT(g->entries.count == 0);
+    map_done(&g->entries);
+    pthread_mutex_destroy(&g->mutex);
+    free(g);
+}
+
+static struct governor_entry *entry_find(struct governor *g, struct str key, uint64_t hash)
+{
+    for (struct map_node *n = map_find(&g->entries, hash); n != NULL; n = map_find_next(n)) {
+        struct governor_entry *e = CONTAINER_OF(n, struct governor_entry, node);
+
+        if (str_eq(str_of(e->key), key))
+            return e;
+    }
+    return NULL;
+}
+
+static struct governor_entry *entry_new(struct str key)
+{
+    struct governor_entry *e = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e));
+
+    if (e == NULL)
+        return NULL;
+    memset(e, 0, sizeof(*e));
+    e->key = strndup(key.ptr, key.len);
+    if (e->key == NULL) {
+        free(e);
+        return NULL;
+    }
+    return e;
+}
+
+static void entry_limit(struct governor_entry *e, const struct governor_limits *limits)
+{
+    uint64_t interval_ns = 0;
+
+    if (limits->rate_messages != 0)
+        interval_ns = (uint64_t)limits->rate_period_ms * 1000000 / limits->rate_messages;
+    atomic_store_explicit(&e->sessions_max, limits->sessions_max, memory_order_relaxed);
+    atomic_store_explicit(&e->interval_ns, interval_ns, memory_order_relaxed);
+}
+
+struct governor_entry *governor_get(struct governor *g, struct str key,
+                                    const struct governor_limits *limits)
+{
+    uint64_t hash = hash_bytes(key.ptr, key.len, g->seed);
+    struct governor_entry *e;
+
+    pthread_mutex_lock(&g->mutex);
+    e = entry_find(g, key, hash);
+    if (e == NULL) {
+        e = entry_new(key);
+        if (e != NULL)
+            map_insert(&g->entries, &e->node, hash);
+    }
+    if (e != NULL) {
+        if (e->refs++ == 0 && list_node_linked(&e->cooling))
+            list_remove(&e->cooling);
+        entry_limit(e, limits);
+    }
+    pthread_mutex_unlock(&g->mutex);
+    return e;
+}
+
+void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now_ns)
+{
+    if (entry == NULL)
+        return;
+    pthread_mutex_lock(&g->mutex);
+    ASSERT(entry->refs > 0);
+    if (--entry->refs == 0)
+        list_push_back(&g->cooling, &entry->cooling);
+    cooling_sweep(g, now_ns);
+    pthread_mutex_unlock(&g->mutex);
+}
+
+bool governor_session_take(struct governor_entry *e, uint32_t worker)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+    uint32_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+    uint32_t open = atomic_load(&e->shared.sessions);
+
+    if ((atomic_load_explicit(&e->shared.holders, memory_order_relaxed) & bit) == 0)
+        atomic_fetch_or(&e->shared.holders, bit);
+    do {
+        if (max != 0 && open >= max) {
+            atomic_fetch_or(&e->shared.denied, bit);
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak(&e->shared.sessions, &open, open + 1));
+    if ((atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & bit) != 0)
+        atomic_fetch_and(&e->shared.denied, ~bit);
+    return true;
+}
+
+void governor_session_give(struct governor_entry *e)
+{
+    uint32_t before = atomic_fetch_sub(&e->shared.sessions, 1);
+
+    ASSERT(before > 0);
+    if (before == 1) /* nobody holds any: forget who competed */
+        atomic_store(&e->shared.holders, 0);
+}
+
+bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t own,
+                           uint64_t held_ms)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+    uint64_t others = atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & ~bit;
+    uint32_t max, contenders, share;
+
+    if (others == 0)
+        return false;
+    max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+    contenders = (uint32_t)__builtin_popcountll(atomic_load(&e->shared.holders) | others | bit);
+    share = max / contenders;
+    return own > (share == 0 ? 1 : share) || (share == 0 && held_ms >= SLICE_MS);
+}
+
+uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+{
+    uint64_t interval = atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
+    uint64_t next, from;
+
+    if (interval == 0)
+        return 0;
+    next = atomic_load(&e->shared.next_ns);
+    do {
+        if (next > now_ns)
+            return next;
+        /* A worker's clock is sampled once a turn: without slack, turns would eat up to a turn's
+         * length of every interval. Time not used within the last 10 ms is carried over. */
+        from = now_ns - next > 10000000 ? now_ns - 10000000 : next;
+        if (interval >= 10000000)
+            from = now_ns;
+    } while (!atomic_compare_exchange_weak(&e->shared.next_ns, &next, from + interval * messages));
+    return 0;
+}

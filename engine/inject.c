@@ -1,0 +1,566 @@
+#include "engine/inject.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/inject_message.h"
+#include "engine/lane.h"
+#include "engine/queue_name.h"
+#include "engine/report.h"
+#include "engine/settle.h"
+
+#define ACCEPT_RETRY_MS 100
+#define OUT_MAX         (64u << 10) /* unsent replies; then the client must read first */
+
+/* Timers of a session: one, at the nearer of idle and total limit. */
+static void on_timer(struct timer *timer);
+static void inject_process(struct inject *s, const uint8_t *data, size_t len);
+
+static void mark_dirty(struct inject *s)
+{
+    if (!list_node_linked(&s->dirty_node))
+        list_push_back(&s->worker->injects_dirty, &s->dirty_node);
+}
+
+static void touch(struct inject *s)
+{
+    const struct config_listener *l = s->listener->settings;
+    struct io *io = s->worker->io;
+    uint64_t idle_ms = io_now_ms(io) + l->idle_timeout_ms;
+    uint64_t total_ms = s->started_ms + l->session_timeout_ms;
+
+    s->deadline_ms = idle_ms < total_ms ? idle_ms : total_ms;
+    if (!timer_armed(&s->timer) || s->timer.due_ms > s->deadline_ms)
+        wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
+}
+
+/* --- the end of a session --- */
+
+static void inject_end(struct inject *s)
+{
+    struct io *io = s->worker->io;
+
+    if (s->dead)
+        return;
+    s->dead = true;
+    if (s->commit != NULL)
+        s->commit->inject = NULL;
+    s->commit = NULL;
+    wheel_cancel(io_wheel(io), &s->timer);
+    io_cancel(io, &s->recv);
+    io_cancel(io, &s->send);
+    if (list_node_linked(&s->dirty_node))
+        list_remove(&s->dirty_node);
+    list_push_back(&s->worker->injects_dead, &s->dirty_node);
+}
+
+static void inject_free(struct inject *s)
+{
+    struct worker *w = s->worker;
+
+    inject_body_drop(s);
+    smtp_server_done(&s->server);
+    buf_done(&s->out);
+    buf_done(&s->sending);
+    buf_done(&s->pending);
+    buf_done(&s->envelope);
+    buf_done(&s->body);
+    free(s->rcpts);
+    if (s->counted) {
+        clients_give(&w->engine->clients, (struct sockaddr *)&s->peer);
+        atomic_fetch_sub(&w->engine->listener_sessions[s->listener->index], 1);
+    }
+    config_unref(s->config);
+    list_remove(&s->node);
+    w->injects_len--;
+    gauge_set(&w->counters.sessions_in, w->injects_len);
+    pool_put(&w->inject_pool, s);
+}
+
+static void say_and_end(struct inject *s, const char *reply)
+{
+    buf_puts(&s->out, reply);
+    s->closing = true;
+    mark_dirty(s);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct inject *s = CONTAINER_OF(timer, struct inject, timer);
+    struct io *io = s->worker->io;
+
+    if (io_now_ms(io) < s->deadline_ms) {
+        wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
+    } else if (s->commit != NULL) { /* our commit is slow, not the client */
+        touch(s);
+    } else if (!s->closing && !io_op_busy(&s->send)) {
+        say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
+        wheel_arm(io_wheel(io), &s->timer, io_now_ms(io) + 5000);
+        s->deadline_ms = io_now_ms(io) + 5000;
+    } else {
+        inject_end(s);
+    }
+}
+
+/* --- decisions --- */
+
+static const char *intake_refusal(const struct worker *w)
+{
+    const struct engine *e = w->engine;
+    uint64_t held = atomic_load_explicit(&e->intake_bytes, memory_order_relaxed);
+
+    if (w->draining)
+        return "421 4.3.2 shutting down, try again shortly";
+    for (uint32_t i = 0; i < queue_shards(e->queue); i++) {
+        switch (queue_intake(e->queue, i)) {
+        case QUEUE_INTAKE_OK:
+            break;
+        case QUEUE_INTAKE_MAP_FULL:
+            return "452 4.3.1 queue is full, try again later";
+        case QUEUE_INTAKE_DISK_FULL:
+            return "452 4.3.1 insufficient disk space, try again later";
+        case QUEUE_INTAKE_FAILED:
+            return "421 4.3.0 queue failure, try again later";
+        }
+    }
+    if (held > w->config->queue.intake_bytes_max)
+        return "452 4.3.1 too much mail is being received, try again later";
+    return NULL;
+}
+
+/* Rejections are recorded with the next change of a shard; nothing waits for them. */
+static void record_rejection(struct inject *s, const char *reply, struct str rcpt,
+                             const char *command)
+{
+    struct worker *w = s->worker;
+    struct smtp_reply r = {.code = (uint16_t)strtoul(reply, NULL, 10)};
+    struct str text = str_of(reply + (strlen(reply) > 4 ? 4 : strlen(reply)));
+    size_t skip = smtp_enhanced_parse(text, &r.enhanced);
+
+    r.text_len = (uint16_t)(text.len - skip);
+    memcpy(r.text, text.ptr + skip, r.text_len);
+    counter_add(&w->counters.rejected, 1);
+    report_line(settle_records(w, w->index % queue_shards(w->engine->queue)),
+                &(struct report_event){.type = REPORT_REJECTION,
+                                       .node_id = w->config->node_id,
+                                       .timestamp_ms = worker_wall_ms(w),
+                                       .recipient = rcpt,
+                                       .queue = STR(""),
+                                       .site = STR(""),
+                                       .sender = inject_sender(s),
+                                       .reply = &r,
+                                       .command = command,
+                                       .peer_name = s->server.helo.len > 0 ? s->helo : NULL,
+                                       .peer_addr = s->peer_text,
+                                       .reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP",
+                                       .session_id = s->id});
+}
+
+static void answer_helo(struct inject *s)
+{
+    size_t n = s->server.helo.len < sizeof(s->helo) - 1 ? s->server.helo.len : sizeof(s->helo) - 1;
+
+    memcpy(s->helo, s->server.helo.ptr, n);
+    s->helo[n] = '\0';
+    smtp_server_answer(&s->server, &s->out, NULL);
+}
+
+static void answer_mail(struct inject *s)
+{
+    const char *refusal = intake_refusal(s->worker);
+
+    if (refusal == NULL)
+        inject_envelope_begin(s, &s->server.mail);
+    smtp_server_answer(&s->server, &s->out, refusal);
+}
+
+static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
+                                struct dns_name *name)
+{
+    const struct config_listener *l = s->listener->settings;
+    const struct config_route *route;
+    struct str domain = rcpt->recipient.domain;
+
+    if (!config_network_match(l->relay_networks, l->relay_networks_len,
+                              (struct sockaddr *)&s->peer))
+        return "550 5.7.1 relaying denied";
+    if (domain.len == 0) /* <postmaster> */
+        domain = str_of(s->config->host_name);
+    if (queue_name_of(domain, name) < 0)
+        return "553 5.1.2 not a domain that mail can go to";
+    route = config_route_for(s->config, (struct str){name->text, name->len});
+    if (route != NULL && route->kind == CONFIG_ROUTE_REJECT)
+        return "550 5.7.1 mail for this domain is not accepted here";
+    return NULL;
+}
+
+static void answer_rcpt(struct inject *s)
+{
+    const struct smtp_rcpt *rcpt = &s->server.rcpt;
+    struct dns_name name;
+    const char *refusal = rcpt_refusal(s, rcpt, &name);
+
+    if (refusal != NULL)
+        record_rejection(s, refusal, rcpt->recipient.text, "RCPT TO");
+    else
+        inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
+    smtp_server_answer(&s->server, &s->out, refusal);
+}
+
+static void answer_message(struct inject *s)
+{
+    const char *refusal = NULL;
+
+    s->commit = inject_message(s, &refusal);
+    if (s->commit == NULL) {
+        record_rejection(s, refusal, STR(""), "DATA");
+        inject_body_drop(s);
+        smtp_server_answer(&s->server, &s->out, refusal);
+    }
+}
+
+void inject_committed(struct inject *s, const char *reply)
+{
+    s->commit = NULL;
+    smtp_server_answer(&s->server, &s->out, reply);
+    touch(s);
+    inject_process(s, NULL, 0);
+}
+
+/* --- bytes --- */
+
+/* Steps the machine until it wants more, an answer that takes time, or the end. */
+static void inject_run(struct inject *s, struct smtp_server_input *in)
+{
+    while (s->commit == NULL && !s->closing && s->out.len < OUT_MAX) {
+        switch (smtp_server_step(&s->server, in, &s->out)) {
+        case SMTP_SERVER_INPUT:
+            return;
+        case SMTP_SERVER_HELO:
+            answer_helo(s);
+            break;
+        case SMTP_SERVER_MAIL:
+            answer_mail(s);
+            break;
+        case SMTP_SERVER_RCPT:
+            answer_rcpt(s);
+            break;
+        case SMTP_SERVER_DATA:
+            inject_body_begin(s);
+            smtp_server_answer(&s->server, &s->out, NULL);
+            break;
+        case SMTP_SERVER_BODY:
+            inject_body_add(s, s->server.body);
+            break;
+        case SMTP_SERVER_MESSAGE:
+            answer_message(s);
+            break;
+        case SMTP_SERVER_ABORT:
+            inject_body_drop(s);
+            break;
+        case SMTP_SERVER_CLOSE:
+            s->closing = true;
+            break;
+        }
+    }
+}
+
+/* New bytes behind what is pending. Either or both may be empty. */
+static void inject_process(struct inject *s, const uint8_t *data, size_t len)
+{
+    struct smtp_server_input in = {data, len};
+
+    if (s->pending.len > 0 || s->commit != NULL) {
+        buf_put(&s->pending, data, len);
+        in = (struct smtp_server_input){s->pending.data, s->pending.len};
+        inject_run(s, &in);
+        buf_consume(&s->pending, s->pending.len - in.len);
+    } else {
+        inject_run(s, &in);
+        buf_put(&s->pending, in.data, in.len);
+    }
+    if (s->pending.len == 0)
+        buf_done(&s->pending);
+    if (s->pending.len > INJECT_PENDING_MAX && !s->paused) {
+        s->paused = true;
+        io_cancel(s->worker->io, &s->recv);
+    }
+    mark_dirty(s);
+}
+
+static void on_recv(struct io_op *op, const struct io_event *event)
+{
+    struct inject *s = CONTAINER_OF(op, struct inject, recv);
+
+    if (s->dead)
+        return;
+    if (event->result > 0) {
+        if (!s->closing) {
+            touch(s);
+            inject_process(s, event->data, (size_t)event->result);
+        }
+        return;
+    }
+    if (s->paused && event->result == -ECANCELED) {
+        mark_dirty(s);
+        return;
+    }
+    inject_end(s);
+}
+
+static void on_send(struct io_op *op, const struct io_event *event)
+{
+    struct inject *s = CONTAINER_OF(op, struct inject, send);
+
+    if (s->dead)
+        return;
+    buf_clear(&s->sending);
+    if (event->result < 0 || (s->closing && s->out.len == 0)) {
+        inject_end(s);
+        return;
+    }
+    touch(s);
+    inject_process(s, NULL, 0); /* it may have waited for the client to read */
+}
+
+static void inject_flush(struct inject *s)
+{
+    struct buf empty;
+
+    if (s->paused && !io_op_busy(&s->recv) && s->pending.len < INJECT_PENDING_MAX / 2) {
+        s->paused = false;
+        io_recv(s->worker->io, &s->recv, s->fd);
+    }
+    if (io_op_busy(&s->send))
+        return;
+    if (s->out.len == 0) {
+        if (s->closing)
+            inject_end(s);
+        return;
+    }
+    empty = s->sending;
+    s->sending = s->out;
+    s->out = empty;
+    s->iov = (struct iovec){s->sending.data, s->sending.len};
+    io_send(s->worker->io, &s->send, s->fd, &s->iov, 1);
+}
+
+void inject_flush_all(struct worker *w)
+{
+    struct list_node *n, *next;
+
+    while ((n = list_pop_front(&w->injects_dirty)) != NULL)
+        inject_flush(LIST_ENTRY(n, struct inject, dirty_node));
+    for (n = list_first(&w->injects_dead); n != NULL; n = next) {
+        struct inject *s = LIST_ENTRY(n, struct inject, dirty_node);
+
+        next = list_next(&w->injects_dead, n);
+        if (io_op_busy(&s->recv) || io_op_busy(&s->send))
+            continue;
+        list_remove(&s->dirty_node);
+        io_close_fd(w->io, s->fd, false);
+        inject_free(s);
+    }
+}
+
+/* --- accepting --- */
+
+static void peer_describe(struct inject *s)
+{
+    const struct sockaddr_in *in = (const void *)&s->peer;
+    const struct sockaddr_in6 *in6 = (const void *)&s->peer;
+
+    if (s->peer.ss_family == AF_INET) {
+        inet_ntop(AF_INET, &in->sin_addr, s->peer_ip, sizeof(s->peer_ip));
+        snprintf(s->peer_text, sizeof(s->peer_text), "%s:%u", s->peer_ip, ntohs(in->sin_port));
+    } else if (s->peer.ss_family == AF_INET6) {
+        inet_ntop(AF_INET6, &in6->sin6_addr, s->peer_ip, sizeof(s->peer_ip));
+        snprintf(s->peer_text, sizeof(s->peer_text), "[%s]:%u", s->peer_ip, ntohs(in6->sin6_port));
+    } else {
+        snprintf(s->peer_text, sizeof(s->peer_text), "unix");
+    }
+}
+
+/* NULL: come in. */
+static const char *session_refusal(struct inject *s)
+{
+    struct engine *e = s->worker->engine;
+    const struct inject_listener *l = s->listener;
+    _Atomic uint32_t *sessions = &e->listener_sessions[l->index];
+
+    if (s->worker->draining)
+        return "421 4.3.2 shutting down, try again shortly";
+    if (l->settings->sessions_max != 0 && atomic_load(sessions) >= l->settings->sessions_max)
+        return "421 4.7.0 too many sessions, try again later";
+    if (!clients_take(&e->clients, (struct sockaddr *)&s->peer,
+                      l->settings->sessions_per_client_max))
+        return "421 4.7.0 too many sessions from your address";
+    atomic_fetch_add(sessions, 1);
+    s->counted = true;
+    return NULL;
+}
+
+static void session_begin(struct inject_listener *l, int fd)
+{
+    struct worker *w = l->worker;
+    struct inject *s = pool_get(&w->inject_pool);
+
+    if (s == NULL) {
+        io_close_fd(w->io, fd, true);
+        return;
+    }
+    s->worker = w;
+    s->listener = l;
+    s->config = config_ref(l->config);
+    s->fd = fd;
+    s->recv.on_event = on_recv;
+    s->send.on_event = on_send;
+    s->timer.on_timer = on_timer;
+    s->started_ms = io_now_ms(w->io);
+    snprintf(s->id, sizeof(s->id), "%02x%08x%08x", w->index, (uint32_t)s->started_ms,
+             (uint32_t)rng_next(&w->rng));
+    list_push_back(&w->injects, &s->node);
+    w->injects_len++;
+    counter_add(&w->counters.sessions_in_total, 1);
+    gauge_set(&w->counters.sessions_in, w->injects_len);
+    smtp_server_init(&s->server, &l->options);
+    if (io_peer_name(w->io, fd, &s->peer) < 0)
+        s->peer.ss_family = AF_UNSPEC;
+    peer_describe(s);
+    smtp_server_greet(&s->server, &s->out, session_refusal(s));
+    touch(s);
+    io_recv(w->io, &s->recv, fd);
+    inject_process(s, NULL, 0);
+}
+
+static void on_accept_timer(struct timer *timer)
+{
+    struct inject_listener *l = CONTAINER_OF(timer, struct inject_listener, timer);
+
+    io_accept(l->worker->io, &l->accept, l->fd);
+}
+
+static void on_accept(struct io_op *op, const struct io_event *event)
+{
+    struct inject_listener *l = CONTAINER_OF(op, struct inject_listener, accept);
+    struct worker *w = l->worker;
+
+    if (event->result >= 0)
+        session_begin(l, event->result);
+    else if (event->result != -ECANCELED)
+        log_warn("smtp.accept_failed", "listener=%s error=%d", l->settings->name, event->result);
+    if (!event->more && !w->draining)
+        wheel_arm(io_wheel(w->io), &l->timer, io_now_ms(w->io) + ACCEPT_RETRY_MS);
+}
+
+static void listener_set(struct inject_listener *l, struct config *config, size_t index)
+{
+    const struct config_listener *settings = &config->listeners[index];
+
+    l->config = config_ref(config);
+    l->settings = settings;
+    l->options = (struct smtp_server_options){
+        .host_name = settings->host_name != NULL ? settings->host_name : config->host_name,
+        .message_bytes_max = settings->message_bytes_max,
+        .recipients_max = settings->recipients_max,
+        .line_bytes_max = settings->command_line_bytes_max,
+        .body_line_bytes_max = settings->body_line_bytes_max,
+        .errors_max = settings->errors_max,
+        .commands_max = settings->commands_max,
+        .messages_max = settings->messages_max};
+}
+
+int inject_open(struct worker *w, const struct config_listener **which)
+{
+    struct config *c = w->config;
+
+    w->listeners = calloc(c->listeners_len + 1, sizeof(*w->listeners));
+    if (w->listeners == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        struct inject_listener *l = &w->listeners[i];
+        const struct config_address *a = &c->listeners[i].address;
+        bool is_unix = a->addr.ss_family == AF_UNIX;
+
+        if (is_unix && w->index != 0) /* no SO_REUSEPORT there: the first worker has it alone */
+            continue;
+        l = &w->listeners[w->listeners_len];
+        l->worker = w;
+        l->index = i;
+        l->accept.on_event = on_accept;
+        l->timer.on_timer = on_accept_timer;
+        l->fd = io_listen(w->io, (const struct sockaddr *)&a->addr, a->len, 4096, !is_unix);
+        if (l->fd < 0) {
+            *which = &c->listeners[i];
+            return l->fd;
+        }
+        listener_set(l, c, i);
+        w->listeners_len++;
+    }
+    return 0;
+}
+
+void inject_start(struct worker *w)
+{
+    for (size_t i = 0; i < w->listeners_len; i++)
+        io_accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
+}
+
+/* Sessions keep a reference to the configuration they began with, but look at their listener for its
+ * settings: both old and new are complete, and limits apply at once. */
+void inject_reload(struct worker *w)
+{
+    for (size_t i = 0; i < w->listeners_len; i++) {
+        struct inject_listener *l = &w->listeners[i];
+
+        for (size_t j = 0; j < w->config->listeners_len; j++) {
+            struct config *old = l->config;
+
+            if (strcmp(w->config->listeners[j].address.text, l->settings->address.text) != 0)
+                continue;
+            listener_set(l, w->config, j);
+            l->index = j;
+            config_unref(old);
+            break;
+        }
+    }
+}
+
+void inject_drain(struct worker *w, bool hard)
+{
+    struct list_node *n, *next;
+
+    for (size_t i = 0; i < w->listeners_len; i++) {
+        io_cancel(w->io, &w->listeners[i].accept);
+        wheel_cancel(io_wheel(w->io), &w->listeners[i].timer);
+    }
+    for (n = list_first(&w->injects); n != NULL; n = next) {
+        struct inject *s = LIST_ENTRY(n, struct inject, node);
+
+        next = list_next(&w->injects, n);
+        if (hard)
+            inject_end(s);
+        else if (!s->dead && !s->closing && s->commit == NULL && smtp_server_idle(&s->server))
+            say_and_end(s, "421 4.3.2 shutting down, try again shortly\r\n");
+    }
+}
+
+bool inject_drained(const struct worker *w)
+{
+    return list_empty(&w->injects);
+}
+
+void inject_close(struct worker *w)
+{
+    for (size_t i = 0; i < w->listeners_len; i++) {
+        wheel_cancel(io_wheel(w->io), &w->listeners[i].timer);
+        if (!io_op_busy(&w->listeners[i].accept))
+            io_close_fd(w->io, w->listeners[i].fd, false);
+        config_unref(w->listeners[i].config);
+    }
+    free(w->listeners);
+}

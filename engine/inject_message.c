@@ -1,0 +1,346 @@
+#include "engine/inject_message.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/lane.h"
+#include "engine/report.h"
+#include "engine/retry.h"
+#include "engine/trace.h"
+
+#define BODY_KEEP_BYTES (64u << 10) /* a larger body buffer is given back after its message */
+
+/* --- envelope --- */
+
+static struct inject_slice keep(struct inject *s, struct str text)
+{
+    struct inject_slice slice = {(uint32_t)s->envelope.len, (uint32_t)text.len};
+
+    buf_put_str(&s->envelope, text);
+    return slice;
+}
+
+static struct str slice_str(const struct inject *s, struct inject_slice slice)
+{
+    return (struct str){(const char *)s->envelope.data + slice.at, slice.len};
+}
+
+struct str inject_sender(const struct inject *s)
+{
+    return slice_str(s, s->sender);
+}
+
+void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail)
+{
+    buf_clear(&s->envelope);
+    s->rcpts_len = 0;
+    s->sender = keep(s, mail->sender.text);
+    s->envid = keep(s, mail->envid);
+    s->ret = (uint8_t)mail->ret;
+    s->smtputf8 = mail->smtputf8;
+}
+
+void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue)
+{
+    struct inject_rcpt *r;
+
+    if (s->rcpts_len == s->rcpts_cap) {
+        s->rcpts_cap = s->rcpts_cap == 0 ? 4 : s->rcpts_cap * 2;
+        s->rcpts = realloc(s->rcpts, s->rcpts_cap * sizeof(*s->rcpts));
+        ASSERT(s->rcpts != NULL);
+    }
+    r = &s->rcpts[s->rcpts_len++];
+    r->address = keep(s, rcpt->recipient.text);
+    if (rcpt->recipient.domain.len == 0) { /* <postmaster>: of this host */
+        struct str host = str_of(s->config->host_name);
+
+        buf_putc(&s->envelope, '@');
+        buf_put_str(&s->envelope, host);
+        r->address.len += (uint32_t)host.len + 1;
+    }
+    r->queue = keep(s, queue);
+    r->orcpt = keep(s, rcpt->orcpt);
+    r->notify = rcpt->notify;
+}
+
+/* --- body --- */
+
+static void body_count(struct inject *s)
+{
+    atomic_fetch_add_explicit(&s->worker->engine->intake_bytes, s->body.cap - s->body_counted,
+                              memory_order_relaxed);
+    s->body_counted = s->body.cap;
+}
+
+/* The body starts behind room for the trace fields, which are known only at the end. */
+void inject_body_begin(struct inject *s)
+{
+    uint64_t announced = s->server.mail.size;
+    size_t want = announced > 0 && announced < (1u << 20) ? (size_t)announced : 4096;
+
+    buf_clear(&s->body);
+    if (buf_reserve(&s->body, TRACE_STAMP_BYTES_MAX + want) == 0)
+        s->body.len = TRACE_STAMP_BYTES_MAX;
+    body_count(s);
+}
+
+void inject_body_add(struct inject *s, struct str bytes)
+{
+    size_t cap = s->body.cap;
+
+    buf_put_str(&s->body, bytes);
+    if (s->body.cap != cap)
+        body_count(s);
+}
+
+void inject_body_drop(struct inject *s)
+{
+    atomic_fetch_sub_explicit(&s->worker->engine->intake_bytes, s->body_counted,
+                              memory_order_relaxed);
+    s->body_counted = 0;
+    if (s->body.cap > BODY_KEEP_BYTES)
+        buf_done(&s->body);
+    buf_clear(&s->body);
+    s->rcpts_len = 0;
+}
+
+/* --- message --- */
+
+struct draft {
+    struct trace_facts facts;
+    struct str wanted[TRACE_WANTED_MAX]; /* names of the configured headers */
+    size_t wanted_len;
+    struct msgid id;
+    int64_t now_ms;
+    uint8_t *start;
+    size_t len;
+};
+
+static const char *draft_refusal(const struct inject *s, const struct draft *d)
+{
+    if (d->facts.received >= s->listener->settings->received_max)
+        return "554 5.4.6 too many hops: this message is in a mail loop";
+    return d->facts.error;
+}
+
+static void draft_stamp(struct inject *s, struct draft *d, const struct str *wanted,
+                        struct buf *trace_json)
+{
+    struct trace_stamp stamp = {.helo = str_of(s->helo),
+                                .esmtp = s->server.esmtp,
+                                .smtputf8 = s->smtputf8,
+                                .peer_addr = s->peer_ip[0] != '\0' ? s->peer_ip : NULL,
+                                .host_name = s->config->host_name,
+                                .id = &d->id,
+                                .now_ms = d->now_ms};
+    uint8_t *start;
+
+    if (s->rcpts_len == 1)
+        stamp.recipient = slice_str(s, s->rcpts[0].address);
+    trace_wanted_json(&d->facts, wanted, d->wanted_len, trace_json);
+    d->start += d->facts.has_private ? trace_strip(d->start, &d->facts) : 0;
+    start = trace_prepend(d->start, &stamp, &d->facts);
+    d->len = (size_t)(s->body.data + s->body.len - start);
+    d->start = start;
+}
+
+/* The message with its own copy of the content: exact in size, since it may live long in the window. */
+static struct message *draft_message(struct inject *s, const struct draft *d,
+                                     struct message *fields)
+{
+    const struct smtp_body_facts *body = &s->server.facts;
+    struct str first = slice_str(s, s->rcpts[0].queue);
+    const struct config_destination *dest = config_destination_for(s->config, first, STR(""));
+    struct message *m;
+
+    fields->id = d->id;
+    fields->created_ms = d->now_ms;
+    fields->expires_ms = retry_expires_ms(
+        dest, false, d->facts.not_before_ms > d->now_ms ? d->facts.not_before_ms : d->now_ms);
+    fields->flags = (body->eight_bit ? MESSAGE_8BIT : 0u) |
+                    (body->dot_lines ? MESSAGE_DOT_LINES : 0u) |
+                    (s->smtputf8 ? MESSAGE_SMTPUTF8 : 0u);
+    fields->ret = s->ret;
+    fields->priority = d->facts.priority < 0 ? 5 : (uint8_t)d->facts.priority;
+    fields->recipients = s->rcpts_len;
+    fields->sender = inject_sender(s);
+    fields->envid = slice_str(s, s->envid);
+    fields->protocol = s->server.esmtp ? STR("ESMTP") : STR("SMTP");
+    fields->origin = str_of(s->peer_text);
+    fields->content = malloc(d->len);
+    if (fields->content == NULL)
+        return NULL;
+    memcpy(fields->content, d->start, d->len);
+    fields->content_len = d->len;
+    m = message_new(fields);
+    if (m == NULL)
+        free(fields->content);
+    return m;
+}
+
+static void record_reception(struct inject *s, struct buf *out, const struct message *m)
+{
+    report_line(out, &(struct report_event){
+                         .type = REPORT_RECEPTION,
+                         .node_id = s->config->node_id,
+                         .timestamp_ms = m->created_ms,
+                         .message = m,
+                         .recipient = m->recipients == 1 ? slice_str(s, s->rcpts[0].address) : STR(""),
+                         .queue = m->recipients == 1 ? slice_str(s, s->rcpts[0].queue) : STR(""),
+                         .sender = m->sender,
+                         .peer_name = s->helo,
+                         .peer_addr = s->peer_text,
+                         .reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP",
+                         .session_id = s->id,
+                         .size = m->content_len});
+}
+
+/* --- commit --- */
+
+static void commit_free(struct inject_commit *c)
+{
+    buf_done(&c->change.records);
+    message_unref(c->message);
+    free(c);
+}
+
+static void commit_arrive(struct worker *w, struct inject_commit *c)
+{
+    for (size_t i = 0; i < c->change.rows_len; i++)
+        lane_arrive(w, c->shard, c->rows[i].rcpt);
+    commit_free(c);
+}
+
+static void on_arrival(struct worker *w, struct worker_note *note)
+{
+    commit_arrive(w, CONTAINER_OF(note, struct inject_commit, note));
+}
+
+static void commit_fail(struct inject_commit *c, int result)
+{
+    struct inject *s = c->inject;
+
+    log_warn("queue.accept_failed", "shard=%u error=%d", c->shard, result);
+    for (size_t i = 0; i < c->change.rows_len; i++)
+        recipient_free(c->rows[i].rcpt);
+    commit_free(c);
+    if (s != NULL)
+        inject_committed(s, result == -ENOSPC
+                                ? "452 4.3.1 insufficient storage, try again later"
+                                : "451 4.3.0 could not store the message, try again later");
+}
+
+static void on_committed(struct queue_change *change, int result)
+{
+    struct inject_commit *c = CONTAINER_OF(change, struct inject_commit, change);
+    struct inject *s = c->inject;
+    struct worker *w = c->worker, *owner = worker_of_shard(w->engine, c->shard);
+    char id[MSGID_TEXT_BYTES], reply[64];
+
+    if (result < 0) {
+        commit_fail(c, result);
+        return;
+    }
+    counter_add(&w->counters.received_messages, 1);
+    counter_add(&w->counters.received_recipients, c->change.rows_len);
+    counter_add(&w->counters.received_bytes, c->message->content_len);
+    msgid_text(&c->message->id, id);
+    if (owner == w)
+        commit_arrive(w, c);
+    else
+        worker_post(w->engine, w, owner->index, &c->note);
+    if (s != NULL) {
+        snprintf(reply, sizeof(reply), "250 2.0.0 queued as %s", id);
+        inject_committed(s, reply);
+    }
+}
+
+static bool commit_rows(struct inject *s, struct inject_commit *c, int64_t due_ms)
+{
+    for (uint32_t i = 0; i < s->rcpts_len; i++) {
+        const struct inject_rcpt *from = &s->rcpts[i];
+        struct recipient *r =
+            recipient_new(c->message, i, slice_str(s, from->queue), slice_str(s, from->address),
+                          slice_str(s, from->orcpt), STR(""));
+
+        if (r == NULL)
+            return false;
+        r->due_ms = due_ms;
+        r->priority = c->message->priority;
+        r->notify = from->notify;
+        c->rows[i] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
+        c->change.rows_len++;
+    }
+    return true;
+}
+
+static struct inject_commit *commit_new(struct inject *s, struct message *m, int64_t due_ms)
+{
+    struct inject_commit *c = calloc(1, sizeof(*c) + s->rcpts_len * sizeof(c->rows[0]));
+
+    if (c == NULL)
+        return NULL;
+    c->worker = s->worker;
+    c->inject = s;
+    c->message = message_ref(m);
+    c->note.run = on_arrival;
+    c->shard = queue_shard_of(s->worker->engine->queue, slice_str(s, s->rcpts[0].queue));
+    c->change.messages = &c->message;
+    c->change.messages_len = 1;
+    c->change.rows = c->rows;
+    c->change.urgent = true;
+    c->change.on_done = on_committed;
+    if (!commit_rows(s, c, due_ms)) {
+        for (size_t i = 0; i < c->change.rows_len; i++)
+            recipient_free(c->rows[i].rcpt);
+        commit_free(c);
+        return NULL;
+    }
+    record_reception(s, &c->change.records, m);
+    return c;
+}
+
+struct inject_commit *inject_message(struct inject *s, const char **refusal)
+{
+    struct worker *w = s->worker;
+    struct draft d = {.now_ms = worker_wall_ms(w), .start = s->body.data + TRACE_STAMP_BYTES_MAX};
+    struct message fields = {0};
+    struct buf trace_json = {0};
+    struct message *m;
+    struct inject_commit *c;
+    int64_t due_ms;
+
+    d.len = s->body.len - TRACE_STAMP_BYTES_MAX;
+    d.wanted_len = s->config->records.headers_len;
+    for (size_t i = 0; i < d.wanted_len && i < TRACE_WANTED_MAX; i++)
+        d.wanted[i] = str_of(s->config->records.headers[i]);
+    trace_scan(d.start, d.len, d.wanted, d.wanted_len, &d.facts);
+    *refusal = draft_refusal(s, &d);
+    if (*refusal != NULL)
+        return NULL;
+    d.id = msgid_next(&w->ids, d.now_ms);
+    /* Campaign and tenant point into the header, which stamping moves. */
+    char campaign[TRACE_NAME_BYTES_MAX], tenant[TRACE_NAME_BYTES_MAX];
+    memcpy(campaign, d.facts.campaign.ptr, d.facts.campaign.len);
+    memcpy(tenant, d.facts.tenant.ptr, d.facts.tenant.len);
+    fields.campaign = (struct str){campaign, d.facts.campaign.len};
+    fields.tenant = (struct str){tenant, d.facts.tenant.len};
+    due_ms = d.facts.not_before_ms > d.now_ms ? d.facts.not_before_ms : d.now_ms;
+    draft_stamp(s, &d, d.wanted, &trace_json);
+    fields.trace = buf_str(&trace_json);
+    m = draft_message(s, &d, &fields);
+    buf_done(&trace_json);
+    *refusal = "451 4.3.0 out of memory, try again later";
+    if (m == NULL)
+        return NULL;
+    c = commit_new(s, m, due_ms);
+    message_unref(m);
+    if (c == NULL)
+        return NULL;
+    inject_body_drop(s);
+    queue_submit(w->port, c->shard, &c->change);
+    return c;
+}

@@ -1,0 +1,73 @@
+/* The message that an intake session gathers: envelope, body, and what becomes of them at the end of
+ * data. inject.c has the session's life, this has its mail. */
+#ifndef HAYAUMA_ENGINE_INJECT_MESSAGE_H
+#define HAYAUMA_ENGINE_INJECT_MESSAGE_H
+
+#include <netinet/in.h>
+
+#include "engine/inject.h"
+
+/* Envelope strings live one behind the other in inject->envelope; these are offsets into it. */
+struct inject_slice {
+    uint32_t at, len;
+};
+
+struct inject_rcpt {
+    struct inject_slice address, queue, orcpt;
+    uint8_t notify;
+};
+
+/* A message under way to its commit; outlives its session. */
+struct inject_commit {
+    struct queue_change change;
+    struct worker_note note;   /* to the worker that owns the shard */
+    struct worker *worker;
+    struct inject *inject;     /* NULL when the session has ended */
+    struct message *message;
+    uint32_t shard;
+    struct queue_row rows[];   /* [recipients] */
+};
+
+struct inject {
+    struct worker *worker;
+    struct inject_listener *listener;
+    struct config *config;
+    struct list_node node, dirty_node; /* dirty_node: injects_dirty or injects_dead */
+    struct io_op recv, send;
+    struct timer timer;
+    uint64_t started_ms, deadline_ms;
+    struct smtp_server server;
+    struct buf out, sending;   /* replies: being written, being sent */
+    struct iovec iov;
+    struct buf pending;        /* input that waits for an answer of ours */
+    int fd;
+    bool dead, closing, paused, counted;
+    struct inject_commit *commit; /* awaited */
+    /* The transaction. */
+    struct buf envelope, body;
+    struct inject_slice sender, envid;
+    struct inject_rcpt *rcpts;
+    uint32_t rcpts_len, rcpts_cap;
+    uint8_t ret;
+    bool smtputf8;
+    uint64_t body_counted;     /* bytes in engine->intake_bytes */
+    struct sockaddr_storage peer;
+    char peer_ip[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN + 8];
+    char helo[256];
+    char id[24];
+};
+
+void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
+void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
+struct str inject_sender(const struct inject *s);
+void inject_body_begin(struct inject *s);
+void inject_body_add(struct inject *s, struct str bytes);
+/* Forgets body and recipients. */
+void inject_body_drop(struct inject *s);
+/* Makes the gathered message durable: submitted, inject_committed() follows with the reply. NULL:
+ * refused, *refusal says why. */
+struct inject_commit *inject_message(struct inject *s, const char **refusal);
+/* In inject.c: the answer to the end of data. */
+void inject_committed(struct inject *s, const char *reply);
+
+#endif

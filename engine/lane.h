@@ -1,0 +1,86 @@
+/* A lane: one queue name of one shard. It has the due times, the bounded window of recipients in
+ * memory, and the back-off of a destination; it feeds a site's sessions.
+ *
+ * A recipient in memory belongs to its lane (r->holder) from arrival or load until the commit that
+ * settles it; where it is meanwhile is r->state. Rows that are not in memory are known by the earliest
+ * due time among them. See docs/ARCHITECTURE.md, "Rules that keep memory and store agreeing". */
+#ifndef HAYAUMA_ENGINE_LANE_H
+#define HAYAUMA_ENGINE_LANE_H
+
+#include "engine/worker.h"
+
+struct site;
+struct lane_load;
+struct lane_routing;
+
+enum recipient_place {
+    PLACE_WINDOW = 1, /* in lane->window */
+    PLACE_FLIGHT,     /* in a transaction, or between two windows */
+    PLACE_SETTLING,   /* in a settle */
+    PLACE_ZOMBIE,     /* settled while a load of its lane was under way */
+};
+
+struct lane {
+    struct map_node node;       /* worker->lanes */
+    struct worker *worker;
+    struct list_node ready_node;/* site->ready while the window has something to send */
+    struct list_node wait_node; /* worker->load_wait */
+    struct list window;
+    struct list zombies;
+    struct site *site;          /* NULL until routed */
+    struct lane_load *load;     /* while loading or amid a scan of the store */
+    struct lane_routing *routing; /* while a route is looked up */
+    struct timer timer;
+    char *last_error;           /* of the last failed attempt; for status and expired mail */
+    uint64_t route_expires_ms;  /* monotonic */
+    int64_t stored_due_ms;      /* earliest due row that is not in memory; INT64_MAX: none */
+    int64_t behind_due_ms;      /* the same for rows behind the cursor of a scan under way */
+    int64_t suspended_until_ms; /* destination back-off, wall clock; 0: none */
+    uint32_t shard;
+    uint32_t in_memory, window_len, in_flight;
+    uint16_t failures;          /* failures in a row of the destination as a whole */
+    uint16_t name_len;
+    bool loading;
+    char name[];
+};
+
+/* The lane of a shard, made when missing. NULL when memory is out. */
+struct lane *lane_get(struct worker *w, uint32_t shard, struct str name);
+static inline struct str lane_name(const struct lane *lane)
+{
+    return (struct str){lane->name, lane->name_len};
+}
+
+/* A stored recipient comes from memory (after its commit): into the window, or freed when there is no
+ * room, to be loaded later. */
+void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r);
+/* Rows appeared or changed in the store that memory does not have; the earliest is due at due_ms. */
+void lane_stored(struct lane *lane, int64_t due_ms);
+/* r's settle committed; next_due_ms: its new due time, INT64_MAX when its row is gone. Frees r. */
+void lane_settled(struct recipient *r, int64_t next_due_ms);
+/* The next recipient to send, now PLACE_FLIGHT; NULL when the window is empty. */
+struct recipient *lane_pop(struct lane *lane);
+/* The recipient that lane_pop() would give, or NULL. */
+struct recipient *lane_peek(const struct lane *lane);
+/* Puts back, in front, what was not attempted. */
+void lane_unpop(struct recipient *r);
+/* r left the lane's flight for a settle. */
+void lane_settling(struct recipient *r);
+/* The destination as a whole failed: waits until until_ms and gives its window up. */
+void lane_suspend(struct lane *lane, int64_t until_ms, const char *error);
+/* The destination works: forgets failures. */
+void lane_succeeded(struct lane *lane);
+/* Forgets suspension and route: attempts at once (flush). */
+void lane_flush(struct lane *lane);
+/* Re-evaluates what the lane should be doing now. */
+void lane_update(struct lane *lane);
+/* Finds a recipient in memory, or NULL. */
+struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index);
+/* Takes a recipient out of the window; it is then PLACE_FLIGHT. */
+void lane_take(struct recipient *r);
+/* Starts refills that wait, as far as memory and LOADS_MAX allow. Once a turn. */
+void lane_start_loads(struct worker *w);
+/* Teardown: frees every lane and what it holds. */
+void lane_close_all(struct worker *w);
+
+#endif

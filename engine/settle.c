@@ -1,0 +1,197 @@
+#include "engine/settle.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/lane.h"
+
+/* After a commit that failed for want of space. */
+#define RETRY_MS 500
+
+struct settle {
+    struct queue_change change;
+    struct worker *worker;
+    uint32_t shard;
+    size_t rows_cap, messages_cap;
+    struct timer timer;
+    struct list_node node; /* settles_under_way */
+    bool complained;
+};
+
+static void on_settled(struct queue_change *change, int result);
+
+static void *xrealloc(void *p, size_t n)
+{
+    p = realloc(p, n);
+    ASSERT(p != NULL);
+    return p;
+}
+
+static struct settle *settle_open(struct worker *w, uint32_t shard)
+{
+    struct settle *s = w->settles[shard];
+
+    if (s == NULL) {
+        s = calloc(1, sizeof(*s));
+        ASSERT(s != NULL);
+        s->worker = w;
+        s->shard = shard;
+        s->change.on_done = on_settled;
+        s->change.owner = s;
+        w->settles[shard] = s;
+    }
+    return s;
+}
+
+struct buf *settle_records(struct worker *w, uint32_t shard)
+{
+    return &settle_open(w, shard)->change.records;
+}
+
+static void row_put(struct worker *w, uint32_t shard, const struct queue_row *row)
+{
+    struct settle *s = settle_open(w, shard);
+
+    if (s->change.rows_len == s->rows_cap) {
+        s->rows_cap = s->rows_cap == 0 ? 32 : s->rows_cap * 2;
+        s->change.rows = xrealloc(s->change.rows, s->rows_cap * sizeof(*row));
+    }
+    s->change.rows[s->change.rows_len++] = *row;
+}
+
+void settle_remove(struct worker *w, struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    row_put(w, lane->shard, &(struct queue_row){.kind = QUEUE_ROW_REMOVE,
+                                                .rcpt = r,
+                                                .old_due_ms = r->due_ms,
+                                                .old_priority = r->priority});
+}
+
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint8_t old_priority)
+{
+    struct lane *lane = r->holder;
+
+    row_put(w, lane->shard, &(struct queue_row){.kind = QUEUE_ROW_MOVE,
+                                                .rcpt = r,
+                                                .old_due_ms = old_due_ms,
+                                                .old_priority = old_priority});
+}
+
+void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)
+{
+    struct settle *s = settle_open(w, shard);
+
+    if (s->change.messages_len == s->messages_cap) {
+        s->messages_cap = s->messages_cap == 0 ? 4 : s->messages_cap * 2;
+        s->change.messages = xrealloc(s->change.messages, s->messages_cap * sizeof(struct message *));
+    }
+    s->change.messages[s->change.messages_len++] = m;
+    row_put(w, shard, &(struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r});
+}
+
+static void settle_free(struct settle *s)
+{
+    for (size_t i = 0; i < s->change.messages_len; i++)
+        message_unref(s->change.messages[i]);
+    free(s->change.messages);
+    free(s->change.rows);
+    buf_done(&s->change.records);
+    free(s);
+}
+
+static void on_retry(struct timer *timer)
+{
+    struct settle *s = CONTAINER_OF(timer, struct settle, timer);
+
+    queue_submit(s->worker->port, s->shard, &s->change);
+}
+
+static void settle_again(struct settle *s, int result)
+{
+    struct worker *w = s->worker;
+
+    if (!s->complained)
+        log_error("queue.settle_failed", "shard=%u rows=%zu error=%d action=retry", s->shard,
+                  s->change.rows_len, result);
+    s->complained = true;
+    if (result == -ESHUTDOWN) /* the process is about to exit; nothing more can be recorded */
+        return;
+    s->timer.on_timer = on_retry;
+    wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + RETRY_MS);
+}
+
+static void on_settled(struct queue_change *change, int result)
+{
+    struct settle *s = change->owner;
+    struct worker *w = s->worker;
+
+    if (result < 0) {
+        settle_again(s, result);
+        return;
+    }
+    list_remove(&s->node);
+    for (size_t i = 0; i < change->rows_len; i++) {
+        struct queue_row *row = &change->rows[i];
+
+        switch (row->kind) {
+        case QUEUE_ROW_ADD:
+            lane_arrive(w, s->shard, row->rcpt);
+            break;
+        case QUEUE_ROW_REMOVE:
+            lane_settled(row->rcpt, INT64_MAX);
+            break;
+        case QUEUE_ROW_MOVE:
+            lane_settled(row->rcpt, row->missing ? INT64_MAX : row->rcpt->due_ms);
+            break;
+        }
+    }
+    settle_free(s);
+}
+
+void settle_flush(struct worker *w)
+{
+    uint32_t shards = queue_shards(w->engine->queue);
+
+    for (uint32_t shard = 0; shard < shards; shard++) {
+        struct settle *s = w->settles[shard];
+
+        if (s == NULL)
+            continue;
+        w->settles[shard] = NULL;
+        list_push_back(&w->settles_under_way, &s->node);
+        queue_submit(w->port, shard, &s->change);
+    }
+}
+
+bool settle_pending(const struct worker *w)
+{
+    uint32_t shards = queue_shards(w->engine->queue);
+
+    for (uint32_t shard = 0; shard < shards; shard++)
+        if (w->settles[shard] != NULL)
+            return true;
+    return !list_empty(&w->settles_under_way);
+}
+
+void settle_abandon(struct worker *w)
+{
+    struct list_node *n;
+
+    settle_flush(w);
+    while ((n = list_pop_front(&w->settles_under_way)) != NULL) {
+        struct settle *s = LIST_ENTRY(n, struct settle, node);
+
+        wheel_cancel(io_wheel(w->io), &s->timer);
+        for (size_t i = 0; i < s->change.rows_len; i++) {
+            if (s->change.rows[i].kind == QUEUE_ROW_ADD)
+                recipient_free(s->change.rows[i].rcpt);
+            else
+                lane_settled(s->change.rows[i].rcpt, INT64_MAX);
+        }
+        settle_free(s);
+    }
+}

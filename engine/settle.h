@@ -1,0 +1,28 @@
+/* Settling: what became of recipients goes to the committers, one change a shard and turn.
+ *
+ * A settle owns its recipients until its commit: a committed one is dropped from memory (and, when it
+ * was deferred, remembered by its lane as stored); a commit that failed for want of space is submitted
+ * again until it succeeds, since a delivery that is not recorded is a duplicate later. */
+#ifndef HAYAUMA_ENGINE_SETTLE_H
+#define HAYAUMA_ENGINE_SETTLE_H
+
+#include "engine/worker.h"
+
+/* The buffer in which to write the record lines of what is settled in shard this turn. */
+struct buf *settle_records(struct worker *w, uint32_t shard);
+/* r is done with: its row goes. */
+void settle_remove(struct worker *w, struct recipient *r);
+/* r was changed (attempts, due_ms, flags, last_error): its row is rewritten. old_due_ms and
+ * old_priority as stored. */
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint8_t old_priority);
+/* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
+ * over; they arrive in their lane once committed. */
+void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);
+/* Submits what this turn gathered. */
+void settle_flush(struct worker *w);
+/* Settles open or under way. */
+bool settle_pending(const struct worker *w);
+/* Teardown after the queue's threads ended: frees what never committed. */
+void settle_abandon(struct worker *w);
+
+#endif

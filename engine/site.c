@@ -1,0 +1,432 @@
+#include "engine/site.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "engine/delivery.h"
+#include "engine/engine.h"
+#include "engine/judge.h"
+#include "engine/lane.h"
+#include "engine/retry.h"
+
+#define SLOT_RETRY_MS  20    /* asking the governor again for a session slot */
+#define LAST_TRY_MS    60000
+#define HEADS_MAX      16    /* other lanes looked at for recipients of the same message */
+
+static void on_site_timer(struct timer *timer)
+{
+    site_dirty(CONTAINER_OF(timer, struct site, timer));
+}
+
+/* --- making and finding --- */
+
+/* A site is one set of exchangers (or one static route) under one set of limits: domains with limits of
+ * their own get sessions of their own. */
+static void site_key(struct buf *key, const struct config_destination *dest,
+                     const struct config_route *target, const struct dns_route *route)
+{
+    buf_puts(key, dest->pattern);
+    buf_putc(key, '|');
+    if (route == NULL) {
+        buf_puts(key, target->socket.text);
+        return;
+    }
+    buf_puts(key, route->site_name);
+    if (target != NULL && target->port != 0)
+        buf_printf(key, ":%u", target->port);
+    if (target != NULL && target->kind == CONFIG_ROUTE_LMTP)
+        buf_puts(key, "|lmtp");
+}
+
+static struct site *site_find(struct worker *w, struct str key, uint64_t hash)
+{
+    for (struct map_node *n = map_find(&w->sites, hash); n != NULL; n = map_find_next(n)) {
+        struct site *site = CONTAINER_OF(n, struct site, node);
+
+        if (str_eq(str_of(site->key), key))
+            return site;
+    }
+    return NULL;
+}
+
+static void address_set(struct site *site, struct site_address *a, const struct dns_route *route,
+                        const struct dns_address *from, uint16_t port)
+{
+    (void)site;
+    a->host = route->hosts[from->host].name;
+    a->preference = route->hosts[from->host].preference;
+    if (from->sa.sa_family == AF_INET6) {
+        a->addr.in6 = from->in6;
+        a->addr.in6.sin6_port = htons(port);
+        a->len = sizeof(a->addr.in6);
+    } else {
+        a->addr.in = from->in;
+        a->addr.in.sin_port = htons(port);
+        a->len = sizeof(a->addr.in);
+    }
+}
+
+/* Takes the addresses of route over; what is known to be bad stays known. */
+static void site_set_route(struct site *site, struct dns_route *route, uint16_t port)
+{
+    struct site_address *old = site->addresses;
+    uint16_t old_len = site->addresses_len;
+
+    site->addresses = calloc(route->addresses_len, sizeof(*site->addresses));
+    ASSERT(site->addresses != NULL);
+    site->addresses_len = route->addresses_len;
+    for (uint16_t i = 0; i < route->addresses_len; i++) {
+        struct site_address *a = &site->addresses[i];
+
+        address_set(site, a, route, &route->addresses[i], port);
+        for (uint16_t j = 0; j < old_len; j++)
+            if (old[j].len == a->len && memcmp(&old[j].addr, &a->addr, a->len) == 0)
+                a->bad_until_ms = old[j].bad_until_ms;
+    }
+    free(old);
+    dns_route_ref(route);
+    if (site->route != NULL)
+        dns_route_unref(site->route);
+    site->route = route;
+}
+
+static void site_set_socket(struct site *site, const struct config_address *socket)
+{
+    site->addresses = calloc(1, sizeof(*site->addresses));
+    ASSERT(site->addresses != NULL);
+    site->addresses_len = 1;
+    memcpy(&site->addresses[0].addr, &socket->addr, socket->len);
+    site->addresses[0].len = socket->len;
+    site->addresses[0].host = socket->text;
+}
+
+static void site_configure(struct site *site, struct config *config,
+                           const struct config_destination *dest)
+{
+    struct worker *w = site->worker;
+    struct governor_limits limits = {.sessions_max = dest->sessions_max,
+                                     .rate_messages = dest->rate_messages,
+                                     .rate_period_ms = dest->rate_period_ms};
+
+    site->config = config_ref(config);
+    site->dest = dest;
+    site->governor = governor_get(w->engine->governor, str_of(site->key), &limits);
+    ASSERT(site->governor != NULL);
+    site->options = (struct smtp_client_options){.ehlo_name = config->source.ehlo_name,
+                                                 .lmtp = site->lmtp,
+                                                 .pipeline_max = (uint16_t)dest->pipeline_max,
+                                                 .pipeline_bytes_max = 1 << 20,
+                                                 .no_chunking = dest->no_chunking,
+                                                 .no_pipelining = dest->no_pipelining};
+}
+
+struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
+                      struct dns_route *route)
+{
+    struct str site_name = route != NULL ? str_of(route->site_name) : str_of(target->socket.text);
+    const struct config_destination *dest = config_destination_for(w->config, domain, site_name);
+    uint16_t port = target != NULL && target->port != 0 ? target->port : w->config->dns.port;
+    struct buf key = {0};
+    struct site *site;
+    uint64_t hash;
+
+    site_key(&key, dest, target, route);
+    hash = hash_bytes(key.data, key.len, w->hash_seed);
+    site = site_find(w, buf_str(&key), hash);
+    if (site != NULL && site->config == w->config) {
+        if (route != NULL && site->route != route)
+            site_set_route(site, route, port);
+        buf_done(&key);
+        return site;
+    }
+    if (site != NULL) /* of an older configuration: newcomers get a new one, this one runs dry */
+        map_remove(&w->sites, &site->node);
+    site = calloc(1, sizeof(*site));
+    ASSERT(site != NULL);
+    site->worker = w;
+    buf_putc(&key, '\0');
+    site->key = (char *)key.data;
+    site->name = strndup(site_name.ptr, site_name.len);
+    site->lmtp = target != NULL && target->kind == CONFIG_ROUTE_LMTP;
+    list_init(&site->ready);
+    list_init(&site->sessions);
+    list_init(&site->idle);
+    site->timer.on_timer = on_site_timer;
+    site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
+    site_configure(site, w->config, dest);
+    if (route != NULL)
+        site_set_route(site, route, port);
+    else
+        site_set_socket(site, &target->socket);
+    map_insert(&w->sites, &site->node, hash);
+    gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
+    return site;
+}
+
+/* Goes when nobody is attached and no session is left. */
+static void site_maybe_free(struct site *site)
+{
+    struct worker *w = site->worker;
+
+    if (site->lanes != 0 || site->sessions_len != 0)
+        return;
+    if (site_find(w, str_of(site->key), site->node.hash) == site)
+        map_remove(&w->sites, &site->node);
+    gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
+    wheel_cancel(io_wheel(w->io), &site->timer);
+    if (list_node_linked(&site->dirty_node))
+        list_remove(&site->dirty_node);
+    governor_put(w->engine->governor, site->governor, io_now_ns(w->io));
+    if (site->route != NULL)
+        dns_route_unref(site->route);
+    config_unref(site->config);
+    free(site->addresses);
+    free(site->name);
+    free(site->key);
+    free(site);
+}
+
+void site_attach(struct site *site, struct lane *lane)
+{
+    lane->site = site;
+    site->lanes++;
+    site->waiting += lane->window_len;
+}
+
+void site_detach(struct site *site, struct lane *lane)
+{
+    ASSERT(lane->site == site);
+    if (list_node_linked(&lane->ready_node))
+        list_remove(&lane->ready_node);
+    lane->site = NULL;
+    site->lanes--;
+    site->waiting -= lane->window_len;
+    if (site->lanes == 0) { /* its idle sessions have nothing to wait for */
+        struct list_node *n, *next;
+
+        for (n = list_first(&site->idle); n != NULL; n = next) {
+            next = list_next(&site->idle, n);
+            delivery_quit(LIST_ENTRY(n, struct delivery, idle_node));
+        }
+    }
+    site_maybe_free(site);
+}
+
+/* --- handing out work --- */
+
+void site_dirty(struct site *site)
+{
+    if (!list_node_linked(&site->dirty_node))
+        list_push_back(&site->worker->sites_dirty, &site->dirty_node);
+}
+
+/* The last attempt is due at expiry itself (retry_next_ms()): it is made, unless it comes late. */
+static bool is_expired(const struct recipient *r, int64_t now_ms)
+{
+    int64_t expires_ms = r->message->expires_ms;
+
+    return retry_expired(now_ms, r->due_ms == expires_ms ? expires_ms + LAST_TRY_MS : expires_ms);
+}
+
+static void expire(struct site *site, struct recipient *r)
+{
+    struct judge_context context = {.dest = site->dest, .site = str_of(site->name)};
+
+    judge_expired(site->worker, &context, r);
+}
+
+/* Further recipients of the same message at the head of lane. */
+static size_t take_same(struct lane *lane, const struct message *m, struct recipient **out,
+                        size_t len, size_t max)
+{
+    struct recipient *r;
+
+    while (len < max && (r = lane_peek(lane)) != NULL && r->message == m)
+        out[len++] = lane_pop(lane);
+    return len;
+}
+
+static size_t take_heads(struct site *site, const struct message *m, struct recipient **out,
+                         size_t len, size_t max)
+{
+    struct list_node *n = list_first(&site->ready), *next;
+
+    for (int i = 0; n != NULL && i < HEADS_MAX && len < max; i++, n = next) {
+        next = list_next(&site->ready, n);
+        len = take_same(LIST_ENTRY(n, struct lane, ready_node), m, out, len, max);
+    }
+    return len;
+}
+
+static bool rate_allows(struct site *site)
+{
+    struct io *io = site->worker->io;
+    uint64_t at_ns = governor_message_take(site->governor, io_now_ns(io), 1);
+
+    if (at_ns == 0)
+        return true;
+    if (!timer_armed(&site->timer))
+        wheel_arm(io_wheel(io), &site->timer, at_ns / 1000000);
+    return false;
+}
+
+size_t site_take(struct site *site, struct recipient **out, size_t max)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&site->ready)) != NULL) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, ready_node);
+        struct recipient *r = lane_peek(lane);
+        size_t len;
+
+        ASSERT(r != NULL);
+        if (is_expired(r, worker_wall_ms(site->worker))) {
+            expire(site, lane_pop(lane));
+            continue;
+        }
+        if (!rate_allows(site))
+            return 0;
+        out[0] = lane_pop(lane);
+        len = take_same(lane, r->message, out, 1, max);
+        if (list_node_linked(&lane->ready_node)) { /* lanes take turns */
+            list_remove(&lane->ready_node);
+            list_push_back(&site->ready, &lane->ready_node);
+        }
+        if (r->message->recipients > len)
+            len = take_heads(site, r->message, out, len, max);
+        return len;
+    }
+    return 0;
+}
+
+/* How many more sessions are wanted now. A new destination starts with one connection and may have as
+ * many connecting as are already up, so the count doubles each time connections succeed; never more
+ * than there are recipients waiting for one. */
+static uint32_t sessions_wanted(const struct site *site)
+{
+    uint32_t up = site->sessions_len - site->connecting;
+    uint32_t connecting_max = up < 1 ? 1 : up;
+    uint32_t wanted;
+
+    if (site->connecting >= connecting_max || site->waiting <= site->connecting)
+        return 0;
+    wanted = connecting_max - site->connecting;
+    if (wanted > site->waiting - site->connecting)
+        wanted = site->waiting - site->connecting;
+    return wanted;
+}
+
+static void site_open_sessions(struct site *site)
+{
+    struct worker *w = site->worker;
+
+    for (uint32_t n = sessions_wanted(site); n > 0; n--) {
+        if (!governor_session_take(site->governor, w->index)) {
+            if (!timer_armed(&site->timer))
+                wheel_arm(io_wheel(w->io), &site->timer, io_now_ms(w->io) + SLOT_RETRY_MS);
+            return;
+        }
+        if (!delivery_open(site)) { /* out of descriptors or memory: later */
+            governor_session_give(site->governor);
+            wheel_arm(io_wheel(w->io), &site->timer, io_now_ms(w->io) + 1000);
+            return;
+        }
+    }
+}
+
+static void site_dispatch(struct site *site)
+{
+    struct list_node *n;
+
+    if (site->worker->draining)
+        return;
+    while (!list_empty(&site->ready) && (n = list_first(&site->idle)) != NULL) {
+        struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
+
+        if (!delivery_work(d))
+            break; /* the rate says wait */
+    }
+    if (!list_empty(&site->ready) && !(timer_armed(&site->timer) && list_first(&site->idle) != NULL))
+        site_open_sessions(site);
+}
+
+void site_dispatch_all(struct worker *w)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&w->sites_dirty)) != NULL)
+        site_dispatch(LIST_ENTRY(n, struct site, dirty_node));
+}
+
+/* --- sessions --- */
+
+void site_session_begun(struct site *site, struct delivery *d)
+{
+    list_push_back(&site->sessions, &d->site_node);
+    site->sessions_len++;
+}
+
+void site_session_ended(struct site *site, struct delivery *d)
+{
+    list_remove(&d->site_node);
+    site->sessions_len--;
+    governor_session_give(site->governor);
+    if (site->sessions_len == 0 && site->lanes == 0)
+        site_maybe_free(site);
+    else if (!list_empty(&site->ready))
+        site_dirty(site);
+}
+
+/* Addresses of the best preference are rotated by the session's offset, so that equal exchangers share
+ * the load; those known to be bad come last. */
+int site_address(struct site *site, uint16_t offset, uint16_t tried)
+{
+    uint64_t now_ms = io_now_ms(site->worker->io);
+    uint16_t best = 0, seen = 0;
+
+    if (tried >= site->addresses_len)
+        return -1;
+    while (best < site->addresses_len &&
+           site->addresses[best].preference == site->addresses[0].preference)
+        best++;
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint16_t i = 0; i < site->addresses_len; i++) {
+            uint16_t at = i < best ? (uint16_t)((i + offset) % best) : i;
+            bool bad = site->addresses[at].bad_until_ms > now_ms;
+
+            if (bad == (pass == 1) && seen++ == tried)
+                return at;
+        }
+    }
+    return -1;
+}
+
+void site_failed(struct site *site, const struct outcome *outcome,
+                 const struct site_address *address)
+{
+    struct worker *w = site->worker;
+    struct judge_context context = {.dest = site->dest,
+                                    .site = str_of(site->name),
+                                    .peer_name = address == NULL ? NULL : address->host};
+    struct list ready;
+    struct list_node *n;
+
+    list_init(&ready);
+    list_splice_back(&ready, &site->ready);
+    while ((n = list_pop_front(&ready)) != NULL) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, ready_node);
+        struct recipient *r = lane_pop(lane);
+
+        ASSERT(r != NULL);
+        if (is_expired(r, worker_wall_ms(w)))
+            judge_expired(w, &context, r);
+        else
+            judge_one(w, &context, r, outcome);
+        if (lane->failures < UINT16_MAX)
+            lane->failures++;
+        lane_suspend(lane,
+                     worker_wall_ms(w) + retry_delay_ms(site->dest, lane->failures, &w->rng),
+                     outcome->reply.text);
+    }
+}
+
