@@ -412,20 +412,22 @@ static void on_exchanger(struct dns_query *query, struct dns_route *route)
         domain_finish(ex->flight);
 }
 
-/* Looks up the exchangers' addresses. */
-static void domain_start(struct flight *flight, const struct mx_list *list, uint64_t expires_ms,
-                         bool implicit_mx)
+/* Looks up the exchangers' addresses. answer: the domain's MX records or that there are none. */
+static void domain_start(struct flight *flight, const struct mx_list *list,
+                         const struct dns_answer *answer)
 {
     struct domain_work *work =
         calloc(1, sizeof(*work) + list->hosts_len * sizeof(struct exchanger));
+    struct dns *dns = flight->dns;
 
     if (work == NULL) {
         flight_fail(flight, DNS_TEMPORARY, "MX", "out of memory", 0);
         return;
     }
     flight->domain = work;
-    work->expires_ms = expires_ms;
-    work->implicit_mx = implicit_mx;
+    work->implicit_mx = answer->status == DNS_ANSWER_NO_DATA;
+    work->expires_ms = expires_after(dns, answer->ttl_s,
+                                     work->implicit_mx ? dns->negative_ttl_max_s : dns->ttl_max_s);
     work->len = flight->pending = list->hosts_len;
     strcpy(work->site_name, list->site_name);
     for (size_t i = 0; i < work->len; i++) {
@@ -436,7 +438,7 @@ static void domain_start(struct flight *flight, const struct mx_list *list, uint
             .flight = flight,
             .preference = list->hosts[i].preference,
         };
-        lookup_name(flight->dns, &ex->query, str_of(list->hosts[i].name), true);
+        lookup_name(dns, &ex->query, str_of(list->hosts[i].name), true);
     }
 }
 
@@ -466,8 +468,7 @@ static void domain_answer(struct flight *flight, const struct dns_answer *answer
         flight_fail(flight, list.status, "MX", list.error, answer->ttl_s);
         return;
     }
-    domain_start(flight, &list, expires_after(dns, answer->ttl_s, dns->ttl_max_s),
-                 answer->status == DNS_ANSWER_NO_DATA);
+    domain_start(flight, &list, answer);
 }
 
 /* ---- upstream ---- */
