@@ -203,6 +203,11 @@ void engine_drain(struct engine *e)
         order_all(e, on_drain, NULL, false);
 }
 
+void engine_cut(struct engine *e)
+{
+    order_all(e, on_drain, NULL, true);
+}
+
 bool engine_drained(const struct engine *e)
 {
     for (uint32_t i = 0; i < e->workers_len; i++)
@@ -218,7 +223,7 @@ void engine_close(struct engine *e)
     if (e->workers == NULL)
         return;
     if (running)
-        order_all(e, on_drain, NULL, true);
+        engine_cut(e);
     else if (e->meetings < 3)
         start_failed(e, -ECANCELED);
     for (; e->meetings < 3; e->meetings++)

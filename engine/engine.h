@@ -41,6 +41,8 @@ int engine_start(struct engine *e, struct buf *error) MUST_USE;
 void engine_reload(struct engine *e, struct config *config, struct buf *cannot);
 /* Begins to drain: no new sessions, what is past the dot is finished and settled. */
 void engine_drain(struct engine *e);
+/* The drain took too long: sessions are cut, settles still commit. */
+void engine_cut(struct engine *e);
 bool engine_drained(const struct engine *e);
 /* Ends the threads (drained or not) and closes all. */
 void engine_close(struct engine *e);

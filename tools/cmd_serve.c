@@ -1,0 +1,308 @@
+/* hayauma serve: runs the engine until SIGTERM or SIGINT. Main thread: signals, watchdog, control. */
+#include <errno.h>
+#include <getopt.h>
+#include <grp.h>
+#include <poll.h>
+#include <pwd.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "engine/engine.h"
+#include "engine/notify.h"
+#include "tools/commands.h"
+
+#define TICK_MS         200
+#define HARD_DRAIN_MS   5000 /* after the drain limit: sessions are cut, settles still commit */
+
+static const char usage[] =
+    "Usage: hayauma serve [-c FILE] [--workers N]\n"
+    "\n"
+    "Runs the mail engine in the foreground until SIGTERM or SIGINT; then drains: finishes what is\n"
+    "past the final dot, settles, and exits within drain_timeout. A second signal exits at once\n"
+    "(nothing accepted is lost). SIGHUP reloads the configuration file.\n"
+    "\n"
+    "  -c, --config FILE   configuration (default /etc/hayauma/hayauma.yaml)\n"
+    "  -w, --workers N     worker threads, instead of the file's (default: one per core)\n"
+    "  -h, --help          this text\n"
+    "\n"
+    "Exit codes: 0 drained and stopped, 1 could not start or failed, 2 wrong usage.\n";
+
+struct serve {
+    const char *file;
+    uint32_t workers;
+    struct config *config;
+    struct engine engine;
+    int signals;
+    uint64_t drain_began_ms;
+    bool cut;
+};
+
+static uint64_t now_ms(void)
+{
+    return clock_mono_ns() / 1000000;
+}
+
+static int serve_options(struct serve *s, int argc, char **argv)
+{
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'},
+                                            {"workers", required_argument, NULL, 'w'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {0}};
+    int c;
+
+    s->file = "/etc/hayauma/hayauma.yaml";
+    while ((c = getopt_long(argc, argv, "c:w:h", options, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            s->file = optarg;
+            break;
+        case 'w': {
+            char *end;
+            unsigned long n = strtoul(optarg, &end, 10);
+
+            if (*end != '\0' || n < 1 || n > WORKERS_MAX) {
+                fprintf(stderr, "hayauma serve: --workers takes 1 to %d, not '%s'\n", WORKERS_MAX,
+                        optarg);
+                return 2;
+            }
+            s->workers = (uint32_t)n;
+            break;
+        }
+        case 'h':
+            fputs(usage, stdout);
+            return -1;
+        default:
+            fputs("Try 'hayauma serve --help'.\n", stderr);
+            return 2;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "hayauma serve: unexpected argument '%s'; see --help\n", argv[optind]);
+        return 2;
+    }
+    return 0;
+}
+
+static struct config *serve_load(struct serve *s)
+{
+    struct buf errors = {0};
+    struct config *c = NULL;
+
+    if (config_load(s->file, &c, &errors) < 0) {
+        fprintf(stderr, "%.*s", (int)errors.len, (char *)errors.data);
+        buf_done(&errors);
+        return NULL;
+    }
+    buf_done(&errors);
+    if (s->workers != 0)
+        c->workers = s->workers;
+    return c;
+}
+
+static void set_log_level(const struct config *c)
+{
+    static const char *const names[] = {"error", "warn", "info", "debug"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (c->log_level != NULL && strcmp(c->log_level, names[i]) == 0)
+            log_set_level((enum log_level)i);
+}
+
+static void raise_file_limit(const struct config *c)
+{
+    struct rlimit limit;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+        return;
+    if (c->file_limit != 0 && c->file_limit > limit.rlim_max && geteuid() == 0)
+        limit.rlim_max = c->file_limit;
+    limit.rlim_cur = c->file_limit != 0 && c->file_limit < limit.rlim_max ? c->file_limit
+                                                                          : limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        log_warn("serve.file_limit", "wanted=%lu error=\"%s\"", (unsigned long)limit.rlim_cur,
+                 strerror(errno));
+}
+
+/* Becomes the configured user for good, with all threads (glibc sets them together). */
+static int drop_privileges(const struct config *c)
+{
+    struct passwd *pw;
+    struct group *gr;
+    gid_t gid;
+
+    if (c->user == NULL)
+        return 0;
+    pw = getpwnam(c->user);
+    if (pw == NULL) {
+        log_error("serve.no_user", "user=%s action=\"create it, or change 'user'\"", c->user);
+        return -ENOENT;
+    }
+    gid = pw->pw_gid;
+    if (c->group != NULL) {
+        gr = getgrnam(c->group);
+        if (gr == NULL) {
+            log_error("serve.no_group", "group=%s", c->group);
+            return -ENOENT;
+        }
+        gid = gr->gr_gid;
+    }
+    if (geteuid() == pw->pw_uid)
+        return 0;
+    if (initgroups(c->user, gid) < 0 || setgid(gid) < 0 || setuid(pw->pw_uid) < 0) {
+        log_error("serve.cannot_become", "user=%s error=\"%s\"", c->user, strerror(errno));
+        return -errno;
+    }
+    return 0;
+}
+
+static int block_signals(void)
+{
+    sigset_t set;
+
+    signal(SIGPIPE, SIG_IGN);
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGHUP);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+}
+
+static void serve_reload(struct serve *s)
+{
+    struct config *c;
+    struct buf cannot = {0};
+
+    notify_state("RELOADING=1");
+    c = serve_load(s);
+    if (c == NULL) {
+        log_error("serve.reload_failed", "file=%s action=\"nothing was changed\"", s->file);
+    } else {
+        engine_reload(&s->engine, c, &cannot);
+        set_log_level(c);
+        config_unref(s->config);
+        s->config = c;
+        log_info("serve.reloaded", "file=%s needs_restart=\"%.*s\"", s->file, (int)cannot.len,
+                 cannot.data == NULL ? "" : (char *)cannot.data);
+    }
+    buf_done(&cannot);
+    notify_state("READY=1");
+}
+
+static void serve_drain(struct serve *s)
+{
+    if (s->drain_began_ms != 0) { /* asked twice: at once */
+        s->drain_began_ms = 1;
+        return;
+    }
+    log_info("serve.draining", "limit_ms=%u", s->config->drain_timeout_ms);
+    notify_state("STOPPING=1");
+    s->drain_began_ms = now_ms();
+    engine_drain(&s->engine);
+}
+
+static void serve_signals(struct serve *s)
+{
+    struct signalfd_siginfo info;
+
+    while (read(s->signals, &info, sizeof(info)) == sizeof(info)) {
+        if (info.ssi_signo == SIGHUP)
+            serve_reload(s);
+        else
+            serve_drain(s);
+    }
+}
+
+/* False when it is time to stop. */
+static bool serve_check(struct serve *s)
+{
+    uint64_t now = now_ms();
+
+    if (queue_failed(s->engine.queue)) {
+        log_error("queue.failed",
+                  "reason=\"a sync to disk failed; what was not acknowledged is not stored\" "
+                  "action=\"check the disk, then start again\"");
+        _exit(1);
+    }
+    if (s->drain_began_ms == 0)
+        return true;
+    if (engine_drained(&s->engine))
+        return false;
+    if (now >= s->drain_began_ms + s->config->drain_timeout_ms && !s->cut) {
+        s->cut = true;
+        log_warn("serve.drain_limit", "action=\"cutting sessions\"");
+        engine_cut(&s->engine);
+        s->drain_began_ms = now - s->config->drain_timeout_ms;
+    }
+    if (s->cut && now >= s->drain_began_ms + s->config->drain_timeout_ms + HARD_DRAIN_MS) {
+        log_error("serve.stuck", "action=\"exiting; the queue is safe\"");
+        _exit(1);
+    }
+    return true;
+}
+
+static void serve_loop(struct serve *s)
+{
+    uint64_t watchdog_ms = notify_watchdog_ms(), next_ms = now_ms() + watchdog_ms;
+    struct pollfd fd = {.fd = s->signals, .events = POLLIN};
+
+    while (serve_check(s)) {
+        if (poll(&fd, 1, TICK_MS) > 0)
+            serve_signals(s);
+        if (watchdog_ms != 0 && now_ms() >= next_ms) {
+            notify_state("WATCHDOG=1");
+            next_ms = now_ms() + watchdog_ms;
+        }
+    }
+}
+
+static int serve_run(struct serve *s)
+{
+    struct buf error = {0};
+    int err = engine_open(&s->engine, s->config, &error);
+
+    if (err == 0)
+        err = drop_privileges(s->config);
+    if (err == 0)
+        err = engine_start(&s->engine, &error);
+    if (err < 0) {
+        if (error.len > 0)
+            fprintf(stderr, "hayauma serve: %.*s\n", (int)error.len, (char *)error.data);
+        buf_done(&error);
+        engine_close(&s->engine);
+        return 1;
+    }
+    log_info("serve.ready", "workers=%u shards=%u queue=%s", s->engine.workers_len,
+             queue_shards(s->engine.queue), s->config->queue.path);
+    notify_state("READY=1");
+    serve_loop(s);
+    engine_close(&s->engine);
+    log_info("serve.stopped", "reason=drained");
+    return 0;
+}
+
+int cmd_serve(int argc, char **argv)
+{
+    struct serve s = {0};
+    int rc = serve_options(&s, argc, argv);
+
+    if (rc != 0)
+        return rc < 0 ? 0 : rc;
+    s.config = serve_load(&s);
+    if (s.config == NULL)
+        return 1;
+    set_log_level(s.config);
+    raise_file_limit(s.config);
+    s.signals = block_signals();
+    rc = serve_run(&s);
+    close(s.signals);
+    config_unref(s.config);
+    return rc;
+}
