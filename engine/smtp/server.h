@@ -88,7 +88,7 @@ struct smtp_server {
     uint32_t messages, errors, commands;
     const char *last_error; /* static text of the last refused command, for the record; or NULL */
     /* private */
-    uint8_t state, mode, asked, pending, verb;
+    uint8_t state, mode, asked, pending;
     struct smtp_data_decoder decoder;
     struct smtp_body_scanner scanner;
     uint64_t chunk_left;

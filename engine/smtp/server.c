@@ -1,0 +1,473 @@
+#include "smtp/server.h"
+
+#include "smtp/reply.h"
+#include "smtp/server_command.h"
+
+void smtp_server_init(struct smtp_server *s, const struct smtp_server_options *options)
+{
+    *s = (struct smtp_server){.options = options};
+}
+
+void smtp_server_done(struct smtp_server *s)
+{
+    buf_done(&s->line);
+    buf_done(&s->helo_copy);
+}
+
+bool smtp_server_idle(const struct smtp_server *s)
+{
+    return s->state <= SERVER_READY && s->asked == SMTP_SERVER_INPUT && s->mode == MODE_COMMAND &&
+           s->pending == SMTP_SERVER_INPUT && (s->line.len == 0 || s->line_used);
+}
+
+/* --- replies --- */
+
+void server_reply(struct smtp_server *s, struct buf *out, struct str text)
+{
+    size_t at;
+
+    ASSERT(text.len >= 4);
+    if (s->options->no_enhanced) {
+        struct smtp_enhanced enhanced;
+        struct str rest = {text.ptr + 4, text.len - 4};
+        size_t skip = smtp_enhanced_parse(rest, &enhanced);
+
+        buf_put(out, text.ptr, 4);
+        text = (struct str){rest.ptr + skip, rest.len - skip};
+    }
+    at = out->len;
+    buf_put_str(out, text);
+    /* The engine's text may quote somebody: it must stay one line. */
+    for (; at < out->len; at++) {
+        if (out->data[at] < ' ')
+            out->data[at] = '?';
+    }
+    buf_put(out, "\r\n", 2);
+}
+
+void server_bye(struct smtp_server *s, struct buf *out, const char *text)
+{
+    s->closing = true;
+    server_reply(s, out, str_of(text));
+}
+
+static void count_error(struct smtp_server *s, struct buf *out)
+{
+    s->errors++;
+    if (s->errors > s->options->errors_max && !s->closing)
+        server_bye(s, out, "421 4.7.0 too many errors");
+}
+
+void server_refuse(struct smtp_server *s, struct buf *out, const char *text)
+{
+    s->last_error = text;
+    server_reply(s, out, str_of(text));
+    count_error(s, out);
+}
+
+void smtp_server_greet(struct smtp_server *s, struct buf *out, const char *refuse)
+{
+    const char *banner = s->options->banner == NULL ? "ESMTP Hayauma" : s->options->banner;
+
+    if (refuse != NULL) {
+        server_bye(s, out, refuse);
+        return;
+    }
+    buf_puts(out, "220 ");
+    buf_puts(out, s->options->host_name);
+    buf_putc(out, ' ');
+    buf_puts(out, banner);
+    buf_put(out, "\r\n", 2);
+}
+
+static const struct offer {
+    const char *line;
+    size_t off_at; /* in smtp_server_options: the bool that takes it back */
+} offers[] = {
+    {"250-PIPELINING\r\n", offsetof(struct smtp_server_options, no_pipelining)},
+    {"250-8BITMIME\r\n", offsetof(struct smtp_server_options, no_8bitmime)},
+    {"250-SMTPUTF8\r\n", offsetof(struct smtp_server_options, no_smtputf8)},
+    {"250-CHUNKING\r\n", offsetof(struct smtp_server_options, no_chunking)},
+    {"250-ENHANCEDSTATUSCODES\r\n", offsetof(struct smtp_server_options, no_enhanced)},
+    {"250-DSN\r\n", offsetof(struct smtp_server_options, no_dsn)},
+};
+
+static void put_limit(struct buf *out, const char *name, uint32_t limit)
+{
+    if (limit == 0)
+        return;
+    buf_puts(out, name);
+    buf_put_u64(out, limit);
+}
+
+static void reply_hello(struct smtp_server *s, struct buf *out)
+{
+    const struct smtp_server_options *o = s->options;
+    size_t last = out->len;
+
+    buf_puts(out, "250-");
+    buf_puts(out, o->host_name);
+    buf_put(out, "\r\n", 2);
+    for (size_t i = 0; s->esmtp && i < ARRAY_LEN(offers); i++) {
+        if (*((const bool *)((const char *)o + offers[i].off_at)))
+            continue;
+        last = out->len;
+        buf_puts(out, offers[i].line);
+    }
+    if (s->esmtp && !o->no_size) {
+        last = out->len;
+        buf_puts(out, "250-SIZE ");
+        buf_put_u64(out, o->message_bytes_max);
+        buf_put(out, "\r\n", 2);
+    }
+    if (s->esmtp && !o->no_limits && (o->messages_max != 0 || o->recipients_max != 0)) {
+        last = out->len;
+        buf_puts(out, "250-LIMITS");
+        put_limit(out, " MAILMAX=", o->messages_max);
+        put_limit(out, " RCPTMAX=", o->recipients_max);
+        buf_put(out, "\r\n", 2);
+    }
+    out->data[last + 3] = ' ';
+}
+
+/* --- answers --- */
+
+/* The engine's own words instead of the standard reply. */
+static void answer_text(struct smtp_server *s, struct buf *out, struct str text)
+{
+    server_reply(s, out, text);
+    if (str_starts_nocase(text, STR("421")))
+        s->closing = true;
+    if (text.ptr[0] == '5')
+        count_error(s, out);
+}
+
+static void answer_data(struct smtp_server *s, struct buf *out, struct str text, bool accepted)
+{
+    if (s->mode == MODE_CHUNK) {
+        if (accepted)
+            s->state = SERVER_BDAT;
+        else
+            server_drop_chunk(s, s->chunk_left, text);
+        return;
+    }
+    if (accepted) {
+        s->body_bytes = 0;
+        smtp_data_decoder_init(&s->decoder);
+        server_reply(s, out, STR("354 end data with <CR><LF>.<CR><LF>"));
+        return;
+    }
+    s->mode = MODE_COMMAND;
+    answer_text(s, out, text);
+}
+
+/* LMTP: a reply for each recipient (RFC 2033 4.2). text: one line each, or empty for the standard.
+ */
+static void answer_message(struct smtp_server *s, struct buf *out, struct str text)
+{
+    uint32_t replies = s->options->lmtp ? s->rcpts : 1;
+    bool accepted = text.len == 0;
+
+    s->state = SERVER_READY;
+    for (uint32_t i = 0; i < replies; i++) {
+        ptrdiff_t end = str_find(text, '\n');
+        struct str line = {text.ptr, end < 0 ? text.len : (size_t)end};
+
+        if (line.len == 0)
+            line = STR("250 2.0.0 OK");
+        accepted |= line.ptr[0] == '2';
+        answer_text(s, out, line);
+        text.ptr += end < 0 ? text.len : (size_t)end + 1;
+        text.len -= end < 0 ? text.len : (size_t)end + 1;
+    }
+    if (accepted) {
+        s->messages++;
+        s->errors = s->commands = 0;
+    }
+}
+
+void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *reply)
+{
+    enum smtp_server_want question = s->asked;
+    bool accepted = reply == NULL || reply[0] == '2';
+    struct str text = str_of(reply);
+
+    s->asked = SMTP_SERVER_INPUT;
+    switch (question) {
+    case SMTP_SERVER_HELO:
+        if (reply == NULL)
+            reply_hello(s, out);
+        if (accepted)
+            s->state = SERVER_READY;
+        break;
+    case SMTP_SERVER_MAIL:
+        if (reply == NULL)
+            server_reply(s, out, STR("250 2.1.0 OK"));
+        if (accepted)
+            s->state = SERVER_MAIL;
+        break;
+    case SMTP_SERVER_RCPT:
+        if (reply == NULL)
+            server_reply(s, out, STR("250 2.1.5 OK"));
+        if (accepted)
+            s->rcpts++;
+        break;
+    case SMTP_SERVER_DATA:
+        answer_data(s, out, text, accepted);
+        return;
+    case SMTP_SERVER_MESSAGE:
+        answer_message(s, out, text);
+        return;
+    case SMTP_SERVER_INPUT:
+    case SMTP_SERVER_BODY:
+    case SMTP_SERVER_ABORT:
+    case SMTP_SERVER_CLOSE:
+        ASSERT(!"a question to answer");
+    }
+    if (reply != NULL)
+        answer_text(s, out, text);
+}
+
+/* --- bodies --- */
+
+/* Why a complete body is refused, or NULL. */
+static const char *body_fault(const struct smtp_server *s)
+{
+    const struct smtp_server_options *o = s->options;
+
+    if (o->message_bytes_max != 0 && s->body_bytes > o->message_bytes_max)
+        return "552 5.3.4 message is larger than this server takes";
+    if (s->facts.bare_cr || s->facts.bare_lf)
+        return "554 5.6.0 lines must end in CRLF: message has a bare CR or LF; closing";
+    if (s->facts.nul)
+        return "554 5.6.0 message has a NUL byte";
+    if (o->body_line_bytes_max != 0 && s->facts.line_bytes_max > o->body_line_bytes_max)
+        return "554 5.6.0 message has a line that is too long";
+    return NULL;
+}
+
+static enum smtp_server_want body_complete(struct smtp_server *s, struct buf *out)
+{
+    const char *fault = body_fault(s);
+
+    s->mode = MODE_COMMAND;
+    if (fault == NULL)
+        return SMTP_SERVER_MESSAGE;
+    for (uint32_t i = 0; i < (s->options->lmtp ? s->rcpts : 1); i++)
+        server_reply(s, out, str_of(fault));
+    s->last_error = fault;
+    /* Mixed line ends are what smuggling looks like: the sender and we may not agree where the
+     * message ended, so what follows is not taken for commands. */
+    if (s->facts.bare_cr || s->facts.bare_lf)
+        s->closing = true;
+    count_error(s, out);
+    s->state = SERVER_READY;
+    return SMTP_SERVER_ABORT;
+}
+
+/* A slice of body, unless the body is over-long: then it is only counted. */
+static enum smtp_server_want body_slice(struct smtp_server *s, struct str slice)
+{
+    uint64_t max = s->options->message_bytes_max;
+
+    s->body_bytes += slice.len;
+    if (slice.len == 0 || (max != 0 && s->body_bytes > max))
+        return SMTP_SERVER_INPUT;
+    s->body = slice;
+    return SMTP_SERVER_BODY;
+}
+
+static void input_consume(struct smtp_server_input *in, size_t n)
+{
+    in->data += n;
+    in->len -= n;
+}
+
+static enum smtp_server_want step_data(struct smtp_server *s, struct smtp_server_input *in,
+                                       struct buf *out)
+{
+    struct str slice;
+    size_t used;
+    bool end = smtp_data_next(&s->decoder, in->data, in->len, &used, &slice);
+
+    input_consume(in, used);
+    if (!end)
+        return body_slice(s, slice);
+    s->facts = s->decoder.facts;
+    return body_complete(s, out);
+}
+
+static enum smtp_server_want step_chunk(struct smtp_server *s, struct smtp_server_input *in,
+                                        struct buf *out)
+{
+    size_t n = s->chunk_left < in->len ? (size_t)s->chunk_left : in->len;
+    struct str slice = {(const char *)in->data, n};
+
+    if (n != 0) {
+        smtp_body_scan(&s->scanner, in->data, n);
+        input_consume(in, n);
+        s->chunk_left -= n;
+        return body_slice(s, slice);
+    }
+    if (s->chunk_last) {
+        smtp_body_scan_end(&s->scanner);
+        s->facts = s->scanner.facts;
+        return body_complete(s, out);
+    }
+    server_reply(s, out, STR("250 2.0.0 chunk received"));
+    s->mode = MODE_COMMAND;
+    return SMTP_SERVER_INPUT;
+}
+
+void server_drop_chunk(struct smtp_server *s, uint64_t bytes, struct str text)
+{
+    buf_clear(&s->line);
+    buf_put_str(&s->line, text);
+    s->line_used = false;
+    s->chunk_left = bytes;
+    s->mode = MODE_DROP;
+}
+
+static enum smtp_server_want step_drop(struct smtp_server *s, struct smtp_server_input *in,
+                                       struct buf *out)
+{
+    size_t n = s->chunk_left < in->len ? (size_t)s->chunk_left : in->len;
+
+    input_consume(in, n);
+    s->chunk_left -= n;
+    if (s->chunk_left != 0)
+        return SMTP_SERVER_INPUT;
+    s->mode = MODE_COMMAND;
+    s->line_used = true;
+    answer_text(s, out, buf_str(&s->line));
+    if (s->state <= SERVER_READY)
+        return SMTP_SERVER_INPUT;
+    s->state = SERVER_READY;
+    return SMTP_SERVER_ABORT;
+}
+
+/* --- lines --- */
+
+static void skip_line(struct smtp_server *s, struct smtp_server_input *in)
+{
+    const uint8_t *lf = memchr(in->data, '\n', in->len);
+    size_t n = lf == NULL ? in->len : (size_t)(lf - in->data) + 1;
+
+    if (lf != NULL && (n > 1 ? in->data[n - 2] == '\r' : s->skip_cr))
+        s->mode = MODE_COMMAND;
+    s->skip_cr = in->data[n - 1] == '\r';
+    input_consume(in, n);
+}
+
+/* Refuses a line whose end is not seen yet; last: its last byte so far. */
+static void refuse_line(struct smtp_server *s, struct buf *out, const char *text, uint8_t last)
+{
+    s->mode = MODE_SKIP;
+    s->skip_cr = last == '\r';
+    s->line_used = true;
+    server_refuse(s, out, text);
+}
+
+/* The next line without its CRLF. False: there is none yet, or it was refused. */
+static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struct buf *out,
+                      struct str *line)
+{
+    static const char *const bare = "500 5.5.2 lines must end in CRLF: bare CR or LF";
+    size_t room = s->options->line_bytes_max - s->line.len;
+    size_t n = in->len < room ? in->len : room;
+    const uint8_t *lf = memchr(in->data, '\n', n);
+
+    if (lf != NULL)
+        n = (size_t)(lf - in->data) + 1;
+    *line = (struct str){(const char *)in->data, n};
+    input_consume(in, n);
+    if (lf == NULL && n == room) {
+        refuse_line(s, out, "500 5.5.2 line too long", (uint8_t)line->ptr[n - 1]);
+        return false;
+    }
+    if (lf == NULL || s->line.len != 0) {
+        buf_put_str(&s->line, *line);
+        *line = buf_str(&s->line);
+        s->line_used = lf != NULL;
+    }
+    if (lf == NULL)
+        return false;
+    if (line->len < 2 || line->ptr[line->len - 2] != '\r') {
+        refuse_line(s, out, bare, '\n');
+        return false;
+    }
+    line->len -= 2;
+    if (str_find(*line, '\r') >= 0) {
+        server_refuse(s, out, bare);
+        return false;
+    }
+    return true;
+}
+
+static bool is_letter(uint8_t c)
+{
+    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+}
+
+static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_server_input *in,
+                                          struct buf *out)
+{
+    struct str line;
+
+    if (s->line_used)
+        buf_clear(&s->line);
+    s->line_used = false;
+    /* A TLS hello or binary junk may never send a line end. */
+    if (s->line.len == 0 && !is_letter(in->data[0]) && in->data[0] != '\r' && in->data[0] != '\n') {
+        server_bye(s, out, "421 4.7.0 this is not SMTP");
+        return SMTP_SERVER_INPUT;
+    }
+    if (!take_line(s, in, out, &line))
+        return SMTP_SERVER_INPUT;
+    return server_command(s, line, out);
+}
+
+static bool is_question(enum smtp_server_want want)
+{
+    return want == SMTP_SERVER_HELO || want == SMTP_SERVER_MAIL || want == SMTP_SERVER_RCPT ||
+           want == SMTP_SERVER_DATA || want == SMTP_SERVER_MESSAGE;
+}
+
+enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server_input *in,
+                                       struct buf *out)
+{
+    enum smtp_server_want want = s->pending;
+
+    ASSERT(s->asked == SMTP_SERVER_INPUT);
+    s->pending = SMTP_SERVER_INPUT;
+    while (want == SMTP_SERVER_INPUT) {
+        /* A chunk of no bytes, or one just consumed, is complete without input. */
+        bool ready =
+            in->len != 0 || (s->chunk_left == 0 && (s->mode == MODE_CHUNK || s->mode == MODE_DROP));
+
+        if (s->closing)
+            return SMTP_SERVER_CLOSE;
+        if (!ready)
+            return SMTP_SERVER_INPUT;
+        switch ((enum server_mode)s->mode) {
+        case MODE_COMMAND:
+            want = step_command(s, in, out);
+            break;
+        case MODE_SKIP:
+            skip_line(s, in);
+            break;
+        case MODE_DATA:
+            want = step_data(s, in, out);
+            break;
+        case MODE_CHUNK:
+            want = step_chunk(s, in, out);
+            break;
+        case MODE_DROP:
+            want = step_drop(s, in, out);
+            break;
+        }
+    }
+    if (is_question(want))
+        s->asked = (uint8_t)want;
+    return want;
+}

@@ -1,0 +1,495 @@
+#include "smtp/server_command.h"
+
+#include <errno.h>
+
+#define SIZE_DIGITS_MAX 20  /* RFC 1870 3 */
+#define ENVID_BYTES_MAX 100 /* RFC 3461 4.4 */
+#define ORCPT_BYTES_MAX 500 /* RFC 3461 4.2 */
+#define BDAT_BYTES_MAX  INT64_MAX
+
+enum verb_class {
+    VERB_MAIL,  /* carries mail */
+    VERB_OTHER, /* counts against commands_max */
+};
+
+typedef enum smtp_server_want verb_fn(struct smtp_server *s, struct str args, struct buf *out);
+
+static struct str str_from(struct str s, size_t at)
+{
+    return (struct str){s.ptr + at, s.len - at};
+}
+
+static struct str skip_spaces(struct str s)
+{
+    while (s.len != 0 && s.ptr[0] == ' ')
+        s = str_from(s, 1);
+    return s;
+}
+
+/* --- parameters of MAIL and RCPT --- */
+
+/* Each returns NULL or the refusal. */
+typedef const char *param_fn(struct smtp_server *s, struct str value);
+
+static const char *const bad_value = "501 5.5.4 bad parameter value";
+
+static const char *param_size(struct smtp_server *s, struct str value)
+{
+    uint64_t max = s->options->message_bytes_max;
+
+    if (value.len > SIZE_DIGITS_MAX)
+        return bad_value;
+    switch (str_to_u64(value, UINT64_MAX, &s->mail.size)) {
+    case 0:
+        break;
+    case -ERANGE:
+        s->mail.size = UINT64_MAX;
+        break;
+    default:
+        return bad_value;
+    }
+    if (max != 0 && s->mail.size > max)
+        return "552 5.3.4 message is larger than this server takes";
+    return NULL;
+}
+
+static const char *param_body(struct smtp_server *s, struct str value)
+{
+    if (str_eq_nocase(value, STR("8BITMIME"))) {
+        s->mail.body_8bit = true;
+        return NULL;
+    }
+    if (str_eq_nocase(value, STR("BINARYMIME")))
+        return "504 5.5.4 BINARYMIME is not offered";
+    return str_eq_nocase(value, STR("7BIT")) ? NULL : bad_value;
+}
+
+static const char *param_smtputf8(struct smtp_server *s, struct str value)
+{
+    (void)value;
+    s->mail.smtputf8 = true;
+    return NULL;
+}
+
+static const char *param_ret(struct smtp_server *s, struct str value)
+{
+    if (str_eq_nocase(value, STR("FULL")))
+        s->mail.ret = SMTP_RET_FULL;
+    else if (str_eq_nocase(value, STR("HDRS")))
+        s->mail.ret = SMTP_RET_HDRS;
+    else
+        return bad_value;
+    return NULL;
+}
+
+static const char *param_envid(struct smtp_server *s, struct str value)
+{
+    char decoded[ENVID_BYTES_MAX];
+
+    if (value.len > ENVID_BYTES_MAX || smtp_xtext_decode(value, decoded, sizeof(decoded)) < 0)
+        return bad_value;
+    s->mail.envid = value;
+    return NULL;
+}
+
+static const char *param_notify(struct smtp_server *s, struct str value)
+{
+    static const struct {
+        struct str word;
+        uint8_t bit;
+    } words[] = {
+        {{"NEVER", 5}, SMTP_NOTIFY_NEVER},
+        {{"SUCCESS", 7}, SMTP_NOTIFY_SUCCESS},
+        {{"FAILURE", 7}, SMTP_NOTIFY_FAILURE},
+        {{"DELAY", 5}, SMTP_NOTIFY_DELAY},
+    };
+    uint8_t notify = 0;
+
+    for (;;) {
+        ptrdiff_t comma = str_find(value, ',');
+        struct str word = {value.ptr, comma < 0 ? value.len : (size_t)comma};
+        uint8_t bit = 0;
+
+        for (size_t i = 0; i < ARRAY_LEN(words); i++)
+            bit |= str_eq_nocase(word, words[i].word) ? words[i].bit : 0;
+        if (bit == 0)
+            return bad_value;
+        notify |= bit;
+        if (comma < 0)
+            break;
+        value = str_from(value, (size_t)comma + 1);
+    }
+    /* NEVER stands alone (RFC 3461 4.1). */
+    if ((notify & SMTP_NOTIFY_NEVER) != 0 && notify != SMTP_NOTIFY_NEVER)
+        return bad_value;
+    s->rcpt.notify = notify;
+    return NULL;
+}
+
+static const char *param_orcpt(struct smtp_server *s, struct str value)
+{
+    char decoded[ORCPT_BYTES_MAX];
+    ptrdiff_t semicolon = str_find(value, ';');
+    struct str address;
+
+    if (semicolon <= 0 || value.len > ORCPT_BYTES_MAX)
+        return bad_value;
+    address = str_from(value, (size_t)semicolon + 1);
+    for (ptrdiff_t i = 0; i < semicolon; i++) {
+        char c = ascii_lower(value.ptr[i]);
+
+        if ((c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-')
+            return bad_value;
+    }
+    if (address.len == 0)
+        return bad_value;
+    /* With SMTPUTF8 a "utf-8" address may be bare UTF-8 (RFC 6533 3); the tokenizer has let only
+     * valid UTF-8 without controls through. */
+    if (smtp_xtext_decode(address, decoded, sizeof(decoded)) < 0 &&
+        !(s->mail.smtputf8 && str_starts_nocase(value, STR("utf-8;")) &&
+          str_find(address, '+') < 0))
+        return bad_value;
+    s->rcpt.orcpt = value;
+    return NULL;
+}
+
+enum param_owner { PARAM_MAIL = 1, PARAM_RCPT = 2 };
+
+static const struct param {
+    struct str name;
+    enum param_owner owner;
+    bool has_value;
+    size_t off_at; /* in smtp_server_options: the bool that takes the offer back */
+    param_fn *set;
+} params[] = {
+#define OFF(member) offsetof(struct smtp_server_options, member)
+    {{"SIZE", 4}, PARAM_MAIL, true, OFF(no_size), param_size},
+    {{"BODY", 4}, PARAM_MAIL, true, OFF(no_8bitmime), param_body},
+    {{"SMTPUTF8", 8}, PARAM_MAIL, false, OFF(no_smtputf8), param_smtputf8},
+    {{"RET", 3}, PARAM_MAIL, true, OFF(no_dsn), param_ret},
+    {{"ENVID", 5}, PARAM_MAIL, true, OFF(no_dsn), param_envid},
+    {{"NOTIFY", 6}, PARAM_RCPT, true, OFF(no_dsn), param_notify},
+    {{"ORCPT", 5}, PARAM_RCPT, true, OFF(no_dsn), param_orcpt},
+#undef OFF
+};
+
+static bool is_offered(const struct smtp_server *s, const struct param *p)
+{
+    return s->esmtp && !*((const bool *)((const char *)s->options + p->off_at));
+}
+
+/* esmtp-value (RFC 5321 4.1.2, RFC 6531 3.3): printable, no '=', UTF-8 when that is offered. */
+static bool is_value(const struct smtp_server *s, struct str value)
+{
+    bool high = false;
+
+    for (size_t i = 0; i < value.len; i++) {
+        uint8_t c = (uint8_t)value.ptr[i];
+
+        if (c <= ' ' || c == '=' || c == 0x7f)
+            return false;
+        high |= c > 0x7f;
+    }
+    return value.len != 0 && (!high || (!s->options->no_smtputf8 && smtp_utf8_valid(value)));
+}
+
+static const char *parse_param(struct smtp_server *s, enum param_owner owner, struct str token,
+                               uint32_t *seen)
+{
+    ptrdiff_t equals = str_find(token, '=');
+    struct str name = {token.ptr, equals < 0 ? token.len : (size_t)equals};
+    struct str value = equals < 0 ? STR("") : str_from(token, (size_t)equals + 1);
+
+    for (size_t i = 0; i < ARRAY_LEN(params); i++) {
+        const struct param *p = &params[i];
+
+        if (p->owner != owner || !str_eq_nocase(name, p->name) || !is_offered(s, p))
+            continue;
+        if ((*seen & 1u << i) != 0)
+            return "501 5.5.4 parameter given twice";
+        *seen |= 1u << i;
+        if (p->has_value ? !is_value(s, value) : equals >= 0)
+            return bad_value;
+        return p->set(s, value);
+    }
+    return "555 5.5.4 parameter not recognised";
+}
+
+/* rest: what follows the path. NULL or the refusal. */
+static const char *parse_params(struct smtp_server *s, enum param_owner owner, struct str rest)
+{
+    uint32_t seen = 0;
+
+    while (rest.len != 0) {
+        struct str token = skip_spaces(rest);
+        const char *refusal;
+        ptrdiff_t space;
+
+        if (token.len == rest.len)
+            return "501 5.5.4 parameters are separated by spaces";
+        space = str_find(token, ' ');
+        rest = space < 0 ? str_from(token, token.len) : str_from(token, (size_t)space);
+        if (space >= 0)
+            token.len = (size_t)space;
+        refusal = parse_param(s, owner, token, &seen);
+        if (refusal != NULL)
+            return refusal;
+    }
+    return NULL;
+}
+
+/* --- commands that carry mail --- */
+
+static enum smtp_server_want refuse(struct smtp_server *s, struct buf *out, const char *text)
+{
+    server_refuse(s, out, text);
+    return SMTP_SERVER_INPUT;
+}
+
+static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, struct buf *out)
+{
+    const char *refusal;
+    struct str path;
+    size_t used;
+
+    if (s->state == SERVER_NEW)
+        return refuse(s, out, "503 5.5.1 send EHLO first");
+    if (s->state != SERVER_READY)
+        return refuse(s, out, "503 5.5.1 a transaction is open");
+    if (s->options->messages_max != 0 && s->messages >= s->options->messages_max) {
+        server_bye(s, out, "421 4.7.0 too many messages in one session");
+        return SMTP_SERVER_INPUT;
+    }
+    if (!str_starts_nocase(args, STR("FROM:")))
+        return refuse(s, out, "501 5.5.4 syntax: MAIL FROM:<address>");
+    s->mail = (struct smtp_mail){0};
+    path = skip_spaces(str_from(args, 5)); /* not RFC 5321, but seen */
+    if (smtp_path_parse(path, true, s->esmtp && !s->options->no_smtputf8, &s->mail.sender, &used) !=
+        0)
+        return refuse(s, out, "501 5.1.7 bad sender address syntax");
+    refusal = parse_params(s, PARAM_MAIL, str_from(path, used));
+    if (refusal != NULL)
+        return refuse(s, out, refusal);
+    if (s->mail.sender.utf8 && !s->mail.smtputf8)
+        return refuse(s, out, "553 5.6.7 a non-ASCII address needs SMTPUTF8");
+    s->rcpts = 0;
+    s->body_bytes = 0;
+    return SMTP_SERVER_MAIL;
+}
+
+static enum smtp_server_want verb_rcpt(struct smtp_server *s, struct str args, struct buf *out)
+{
+    const char *refusal;
+    struct str path;
+    size_t used;
+
+    if (s->state != SERVER_MAIL)
+        return refuse(s, out, "503 5.5.1 send MAIL first");
+    if (!str_starts_nocase(args, STR("TO:")))
+        return refuse(s, out, "501 5.5.4 syntax: RCPT TO:<address>");
+    s->rcpt = (struct smtp_rcpt){0};
+    path = skip_spaces(str_from(args, 3));
+    if (smtp_path_parse(path, false, s->mail.smtputf8, &s->rcpt.recipient, &used) != 0)
+        return refuse(s, out, "501 5.1.3 bad recipient address syntax");
+    refusal = parse_params(s, PARAM_RCPT, str_from(path, used));
+    if (refusal != NULL)
+        return refuse(s, out, refusal);
+    if (s->options->recipients_max != 0 && s->rcpts >= s->options->recipients_max) {
+        server_reply(s, out, STR("452 4.5.3 too many recipients"));
+        return SMTP_SERVER_INPUT;
+    }
+    return SMTP_SERVER_RCPT;
+}
+
+/* NULL: a body may begin. */
+static const char *body_out_of_sequence(const struct smtp_server *s)
+{
+    if (s->state != SERVER_MAIL)
+        return "503 5.5.1 send MAIL and RCPT first";
+    return s->rcpts == 0 ? "554 5.5.1 no valid recipients" : NULL;
+}
+
+static enum smtp_server_want verb_data(struct smtp_server *s, struct str args, struct buf *out)
+{
+    const char *refusal = body_out_of_sequence(s);
+
+    if (args.len != 0)
+        return refuse(s, out, "501 5.5.4 DATA takes no parameter");
+    if (refusal != NULL)
+        return refuse(s, out, refusal);
+    s->mode = MODE_DATA;
+    return SMTP_SERVER_DATA;
+}
+
+/* The bytes of a chunk follow whatever is wrong with it (RFC 3030 2), so a size that cannot be read
+ * is the end of the session. */
+static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, struct buf *out)
+{
+    ptrdiff_t space = str_find(args, ' ');
+    struct str digits = {args.ptr, space < 0 ? args.len : (size_t)space};
+    struct str last = skip_spaces(str_from(args, digits.len));
+    uint64_t bytes, max = s->options->message_bytes_max;
+    const char *refusal = s->state == SERVER_BDAT ? NULL : body_out_of_sequence(s);
+
+    if (str_to_u64(digits, BDAT_BYTES_MAX, &bytes) != 0) {
+        server_bye(s, out, "501 5.5.4 syntax: BDAT size [LAST]; out of step, closing");
+        return SMTP_SERVER_INPUT;
+    }
+    if (s->state != SERVER_BDAT)
+        s->body_bytes = 0;
+    if (s->options->no_chunking)
+        refusal = "502 5.5.1 BDAT is not offered";
+    else if (last.len != 0 && !str_eq_nocase(last, STR("LAST")))
+        refusal = "501 5.5.4 syntax: BDAT size [LAST]";
+    else if (refusal == NULL && max != 0 && bytes > max - s->body_bytes)
+        refusal = "552 5.3.4 message is larger than this server takes";
+    if (refusal != NULL) {
+        s->last_error = refusal;
+        server_drop_chunk(s, bytes, str_of(refusal));
+        return SMTP_SERVER_INPUT;
+    }
+    s->chunk_left = bytes;
+    s->chunk_last = last.len != 0;
+    s->mode = MODE_CHUNK;
+    if (s->state == SERVER_BDAT)
+        return SMTP_SERVER_INPUT;
+    smtp_body_scanner_init(&s->scanner);
+    return SMTP_SERVER_DATA;
+}
+
+/* --- the others --- */
+
+/* Ends an open transaction; then asks want, if that is a question. */
+static enum smtp_server_want end_transaction(struct smtp_server *s, enum smtp_server_want want)
+{
+    if (s->state <= SERVER_READY)
+        return want;
+    s->state = SERVER_READY;
+    s->pending = want;
+    return SMTP_SERVER_ABORT;
+}
+
+static enum smtp_server_want hello(struct smtp_server *s, struct str args, struct buf *out,
+                                   bool esmtp)
+{
+    if (!smtp_domain_valid(args, esmtp && !s->options->no_smtputf8))
+        return refuse(s, out, "501 5.5.4 a domain or address literal is needed");
+    buf_clear(&s->helo_copy);
+    buf_put_str(&s->helo_copy, args);
+    s->helo = buf_str(&s->helo_copy);
+    s->esmtp = esmtp;
+    return end_transaction(s, SMTP_SERVER_HELO);
+}
+
+static enum smtp_server_want verb_ehlo(struct smtp_server *s, struct str args, struct buf *out)
+{
+    return s->options->lmtp ? refuse(s, out, "500 5.5.1 this is LMTP: send LHLO")
+                            : hello(s, args, out, true);
+}
+
+static enum smtp_server_want verb_helo(struct smtp_server *s, struct str args, struct buf *out)
+{
+    return s->options->lmtp ? refuse(s, out, "500 5.5.1 this is LMTP: send LHLO")
+                            : hello(s, args, out, false);
+}
+
+static enum smtp_server_want verb_lhlo(struct smtp_server *s, struct str args, struct buf *out)
+{
+    return s->options->lmtp ? hello(s, args, out, true)
+                            : refuse(s, out, "500 5.5.1 this is SMTP: send EHLO");
+}
+
+static enum smtp_server_want verb_rset(struct smtp_server *s, struct str args, struct buf *out)
+{
+    if (args.len != 0)
+        return refuse(s, out, "501 5.5.4 RSET takes no parameter");
+    server_reply(s, out, STR("250 2.0.0 OK"));
+    return end_transaction(s, SMTP_SERVER_INPUT);
+}
+
+static enum smtp_server_want verb_noop(struct smtp_server *s, struct str args, struct buf *out)
+{
+    (void)args;
+    server_reply(s, out, STR("250 2.0.0 OK"));
+    return SMTP_SERVER_INPUT;
+}
+
+static enum smtp_server_want verb_vrfy(struct smtp_server *s, struct str args, struct buf *out)
+{
+    if (args.len == 0)
+        return refuse(s, out, "501 5.5.4 VRFY needs a name");
+    server_reply(s, out, STR("252 2.5.2 not verified; send mail and see"));
+    return SMTP_SERVER_INPUT;
+}
+
+static enum smtp_server_want verb_help(struct smtp_server *s, struct str args, struct buf *out)
+{
+    (void)args;
+    server_reply(s, out, STR("214 2.0.0 commands as in RFC 5321"));
+    return SMTP_SERVER_INPUT;
+}
+
+static enum smtp_server_want verb_quit(struct smtp_server *s, struct str args, struct buf *out)
+{
+    if (args.len != 0)
+        return refuse(s, out, "501 5.5.4 QUIT takes no parameter");
+    server_bye(s, out, "221 2.0.0 bye");
+    return SMTP_SERVER_INPUT;
+}
+
+static enum smtp_server_want verb_missing(struct smtp_server *s, struct str args, struct buf *out)
+{
+    (void)args;
+    return refuse(s, out, "502 5.5.1 command not implemented");
+}
+
+/* A browser was made to talk to us; its next lines may be commands. */
+static enum smtp_server_want verb_http(struct smtp_server *s, struct str args, struct buf *out)
+{
+    (void)args;
+    server_bye(s, out, "421 4.7.0 this is not HTTP");
+    return SMTP_SERVER_INPUT;
+}
+
+static const struct verb {
+    struct str name;
+    enum verb_class class;
+    verb_fn *run;
+} verbs[] = {
+    {{"RCPT", 4}, VERB_MAIL, verb_rcpt},         {{"MAIL", 4}, VERB_MAIL, verb_mail},
+    {{"DATA", 4}, VERB_MAIL, verb_data},         {{"BDAT", 4}, VERB_MAIL, verb_bdat},
+    {{"RSET", 4}, VERB_OTHER, verb_rset},        {{"EHLO", 4}, VERB_OTHER, verb_ehlo},
+    {{"HELO", 4}, VERB_OTHER, verb_helo},        {{"LHLO", 4}, VERB_OTHER, verb_lhlo},
+    {{"QUIT", 4}, VERB_OTHER, verb_quit},        {{"NOOP", 4}, VERB_OTHER, verb_noop},
+    {{"VRFY", 4}, VERB_OTHER, verb_vrfy},        {{"HELP", 4}, VERB_OTHER, verb_help},
+    {{"EXPN", 4}, VERB_OTHER, verb_missing},     {{"TURN", 4}, VERB_OTHER, verb_missing},
+    {{"ETRN", 4}, VERB_OTHER, verb_missing},     {{"AUTH", 4}, VERB_OTHER, verb_missing},
+    {{"STARTTLS", 8}, VERB_OTHER, verb_missing}, {{"SEND", 4}, VERB_OTHER, verb_missing},
+    {{"SOML", 4}, VERB_OTHER, verb_missing},     {{"SAML", 4}, VERB_OTHER, verb_missing},
+    {{"GET", 3}, VERB_OTHER, verb_http},         {{"POST", 4}, VERB_OTHER, verb_http},
+    {{"HEAD", 4}, VERB_OTHER, verb_http},        {{"PUT", 3}, VERB_OTHER, verb_http},
+    {{"OPTIONS", 7}, VERB_OTHER, verb_http},     {{"CONNECT", 7}, VERB_OTHER, verb_http},
+};
+
+enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out)
+{
+    ptrdiff_t space;
+    struct str name = line;
+
+    while (line.len != 0 && (line.ptr[line.len - 1] == ' ' || line.ptr[line.len - 1] == '\t'))
+        line.len--;
+    space = str_find(line, ' ');
+    name.len = space < 0 ? line.len : (size_t)space;
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        const struct verb *v = &verbs[i];
+
+        if (!str_eq_nocase(name, v->name))
+            continue;
+        if (v->class == VERB_OTHER && s->commands++ >= s->options->commands_max) {
+            server_bye(s, out, "421 4.7.0 too many commands without mail");
+            return SMTP_SERVER_INPUT;
+        }
+        return v->run(s, skip_spaces(str_from(line, name.len)), out);
+    }
+    return refuse(s, out, "500 5.5.1 command not recognised");
+}

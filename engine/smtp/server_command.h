@@ -1,0 +1,35 @@
+/* The command half of the server machine: what a command line means. server.c owns the flow of
+ * bytes and the answers. Private to engine/smtp. */
+#ifndef HAYAUMA_SMTP_SERVER_COMMAND_H
+#define HAYAUMA_SMTP_SERVER_COMMAND_H
+
+#include "smtp/server.h"
+
+enum server_state {
+    SERVER_NEW,   /* before EHLO */
+    SERVER_READY, /* no transaction */
+    SERVER_MAIL,  /* MAIL accepted */
+    SERVER_BDAT,  /* and a chunk, not the last */
+};
+
+enum server_mode {
+    MODE_COMMAND,
+    MODE_SKIP, /* drop up to CRLF: the rest of a refused line */
+    MODE_DATA,
+    MODE_CHUNK, /* chunk_left bytes of a body */
+    MODE_DROP,  /* chunk_left bytes of nothing, then the reply in s->line */
+};
+
+/* One line without its CRLF. SMTP_SERVER_INPUT: done with, go on. */
+enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out);
+
+/* server.c */
+void server_reply(struct smtp_server *s, struct buf *out, struct str text);
+/* A refusal by the machine itself: counted, and the end of the session beyond errors_max. */
+void server_refuse(struct smtp_server *s, struct buf *out, const char *text);
+/* The last reply: 421 or 221. */
+void server_bye(struct smtp_server *s, struct buf *out, const char *text);
+/* Consumes a chunk, then refuses with text and ends the transaction. */
+void server_drop_chunk(struct smtp_server *s, uint64_t bytes, struct str text);
+
+#endif
