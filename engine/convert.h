@@ -18,6 +18,7 @@
 #define CONVERT_PARTS_MAX 10000
 
 /* content: CRLF lines. Appends the 7-bit message to out, which is as before on failure.
+ * No new line starts with '.': MESSAGE_DOT_LINES stays true or false.
  * 0; -EILSEQ: cannot be expressed in 7 bits by rules (8-bit bytes in a header, in a part whose
  * encoding is declared as something else, in a part that may not be encoded such as
  * message/partial, in a multipart's preamble or epilogue, signed parts (RFC 1847 2.1), or limits

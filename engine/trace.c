@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "engine/header.h"
 
 #define HELO_BYTES_MAX   255
 #define HOST_BYTES_MAX   255
@@ -14,71 +15,6 @@
 
 static const char private_prefix[] = "x-hayauma-";
 #define PRIVATE_PREFIX_BYTES (sizeof(private_prefix) - 1)
-
-/* --- fields --- */
-
-struct field {
-    struct str name;
-    size_t start, end; /* with its continuation lines and last line end */
-};
-
-static bool is_name_byte(uint8_t c)
-{
-    return c > ' ' && c < 0x7f && c != ':';
-}
-
-static size_t line_end(const uint8_t *content, size_t len, size_t at)
-{
-    const uint8_t *newline = memchr(content + at, '\n', len - at);
-
-    return newline == NULL ? len : (size_t)(newline - content) + 1;
-}
-
-/* The field that starts at at; false at the empty line, the end, or a line that is no field. */
-static bool field_next(const uint8_t *content, size_t len, size_t at, struct field *field)
-{
-    size_t i = at, name_len;
-
-    while (i < len && is_name_byte(content[i]))
-        i++;
-    name_len = i - at;
-    while (i < len && (content[i] == ' ' || content[i] == '\t')) /* RFC 5322 4.5.3 */
-        i++;
-    if (name_len == 0 || i == len || content[i] != ':')
-        return false;
-    field->name = (struct str){(const char *)content + at, name_len};
-    field->start = at;
-    do {
-        i = line_end(content, len, i);
-    } while (i < len && (content[i] == ' ' || content[i] == '\t'));
-    field->end = i;
-    return true;
-}
-
-static bool is_space(char c)
-{
-    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
-}
-
-static struct str trim_folds(struct str s)
-{
-    while (s.len > 0 && is_space(s.ptr[0])) {
-        s.ptr++;
-        s.len--;
-    }
-    while (s.len > 0 && is_space(s.ptr[s.len - 1]))
-        s.len--;
-    return s;
-}
-
-static struct str field_value(const uint8_t *content, const struct field *f)
-{
-    const char *start = (const char *)content + f->start + f->name.len;
-    const char *end = (const char *)content + f->end;
-    const char *colon = memchr(start, ':', (size_t)(end - start));
-
-    return trim_folds((struct str){colon + 1, (size_t)(end - colon - 1)});
-}
 
 static bool is_private(struct str name)
 {
@@ -144,21 +80,8 @@ static const char *take_private(struct str name, struct str value, struct trace_
 
 /* --- scanning --- */
 
-static bool has_eight_bit(const uint8_t *p, size_t len)
-{
-    uint64_t seen = 0, word;
-    size_t i = 0;
-
-    for (; i + sizeof(word) <= len; i += sizeof(word)) {
-        memcpy(&word, p + i, sizeof(word));
-        seen |= word;
-    }
-    for (; i < len; i++)
-        seen |= p[i];
-    return (seen & UINT64_C(0x8080808080808080)) != 0;
-}
-
-static void take_field(const uint8_t *content, const struct field *f, struct trace_facts *facts)
+static void take_field(const uint8_t *content, const struct header_field *f,
+                       struct trace_facts *facts)
 {
     struct str name = f->name;
 
@@ -169,7 +92,7 @@ static void take_field(const uint8_t *content, const struct field *f, struct tra
     case 'm':
         if (!facts->has_message_id && str_eq_nocase(name, STR("message-id"))) {
             facts->has_message_id = true;
-            facts->message_id = field_value(content, f);
+            facts->message_id = header_field_value(content, f);
         }
         break;
     case 'd':
@@ -180,11 +103,11 @@ static void take_field(const uint8_t *content, const struct field *f, struct tra
         break;
     case 's':
         if (facts->subject.ptr == NULL && str_eq_nocase(name, STR("subject")))
-            facts->subject = field_value(content, f);
+            facts->subject = header_field_value(content, f);
         break;
     case 'x':
         if (is_private(name)) {
-            const char *error = take_private(name, field_value(content, f), facts);
+            const char *error = take_private(name, header_field_value(content, f), facts);
 
             facts->has_private = true;
             if (facts->error == NULL)
@@ -199,21 +122,21 @@ static void take_field(const uint8_t *content, const struct field *f, struct tra
 void trace_scan(const uint8_t *content, size_t len, const struct str *names, size_t names_len,
                 struct trace_facts *facts)
 {
-    struct field f;
+    struct header_field f;
     size_t at = 0;
 
     *facts = (struct trace_facts){.priority = -1};
     if (names_len > TRACE_WANTED_MAX)
         names_len = TRACE_WANTED_MAX;
-    for (; at < len && field_next(content, len, at, &f); at = f.end) {
+    for (; at < len && header_field_next(content, len, at, &f); at = f.end) {
         take_field(content, &f, facts);
         for (size_t i = 0; i < names_len; i++)
             if (names[i].len == f.name.len && facts->wanted[i].ptr == NULL &&
                 str_eq_nocase(names[i], f.name))
-                facts->wanted[i] = field_value(content, &f);
+                facts->wanted[i] = header_field_value(content, &f);
     }
     facts->header_len = at;
-    facts->eight_bit = has_eight_bit(content, at);
+    facts->eight_bit = header_eight_bit(content, at);
     if (at + 1 < len && content[at] == '\r' && content[at + 1] == '\n')
         at += 2;
     facts->body_offset = at;
@@ -222,12 +145,13 @@ void trace_scan(const uint8_t *content, size_t len, const struct str *names, siz
 size_t trace_strip(uint8_t *content, struct trace_facts *facts)
 {
     size_t kept = 0, removed;
-    struct field f;
+    struct header_field f;
 
     if (!facts->has_private)
         return 0;
     /* First together at the front, then once to the back: linear whatever the number of fields. */
-    for (size_t at = 0; at < facts->header_len && field_next(content, facts->header_len, at, &f);
+    for (size_t at = 0;
+         at < facts->header_len && header_field_next(content, facts->header_len, at, &f);
          at = f.end) {
         if (is_private(f.name))
             continue;
