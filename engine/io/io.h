@@ -102,7 +102,8 @@ void io_recv(struct io *io, struct io_op *op, int fd);    /* multishot; ends at 
 /* Sends everything or fails (short sends continue inside). iov and its bytes must live until the
  * event. */
 void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len);
-/* Level-triggered: an event per turn for as long as fd is ready, until cancelled. */
+/* Level-triggered: an event per turn for as long as fd is ready, until cancelled. POLLERR, POLLHUP
+ * and POLLRDHUP are always reported. */
 void io_poll(struct io *io, struct io_op *op, int fd, uint32_t poll_events);
 /* Asks op to end early; its last event comes later (-ECANCELED or its natural result). Does nothing
  * when the op is not in flight. */

@@ -1,0 +1,925 @@
+/* Real sockets on loopback. Every wait has a limit, so that a lost event is a failure and no hang.
+ */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/clock.h"
+#include "io/uring.h"
+
+#define LIMIT_NS 20000000000ull
+
+/* An op and what came of it. */
+struct probe {
+    struct io_op op;
+    struct iovec iov[4];
+    int32_t last;      /* result of the last event */
+    uint32_t events;   /* in all */
+    uint32_t ends;     /* events with more == false */
+    uint64_t bytes;    /* received */
+    uint32_t checksum; /* of what was received, order matters */
+    int fds[600];      /* accepted */
+    uint32_t fds_len;
+};
+
+static struct io *io;
+static uint32_t wakes;
+
+static void on_wake(void *arg)
+{
+    (void)arg;
+    wakes++;
+}
+
+static void open_io(uint32_t entries, uint32_t buffers, uint32_t buffer_bytes)
+{
+    struct io_options options = {
+        .entries = entries, .buffers = buffers, .buffer_bytes = buffer_bytes, .on_wake = on_wake};
+    int rc = io_open(&io, &options);
+
+    if (rc < 0)
+        fail_msg("%s", io_why_unavailable(rc));
+    wakes = 0;
+}
+
+static void close_io(void)
+{
+    assert_int_equal(io->ops, 0);
+    assert_true(list_empty(&io->parked) && list_empty(&io->cancelled));
+    assert_int_equal(io->buffers.spare_len + io->buffers.circulating, io->options.buffers);
+    io_close(io);
+    io = NULL;
+}
+
+static uint32_t hash_more(uint32_t hash, const uint8_t *p, size_t n)
+{
+    for (; n > 0; n--)
+        hash = (hash ^ *p++) * 16777619u;
+    return hash;
+}
+
+static void on_probe(struct io_op *op, const struct io_event *event)
+{
+    struct probe *p = CONTAINER_OF(op, struct probe, op);
+
+    assert_int_equal(p->ends, 0); /* nothing follows the last event */
+    p->last = event->result;
+    p->events++;
+    p->ends += !event->more;
+    assert_int_equal(io_op_busy(op), event->more);
+    if (op->kind == KIND_RECV && event->result > 0) {
+        assert_non_null(event->data);
+        p->bytes += (uint64_t)event->result;
+        p->checksum = hash_more(p->checksum, event->data, (size_t)event->result);
+    }
+    if (op->kind == KIND_ACCEPT && event->result >= 0) {
+        assert_true(p->fds_len < ARRAY_LEN(p->fds));
+        p->fds[p->fds_len++] = event->result;
+    }
+}
+
+static struct probe *new_probe(void)
+{
+    struct probe *p = calloc(1, sizeof(*p));
+
+    p->op.on_event = on_probe;
+    return p;
+}
+
+/* Turns until the condition holds. */
+#define RUN_UNTIL(condition)                                                                       \
+    do {                                                                                           \
+        uint64_t limit_ns = clock_mono_ns() + LIMIT_NS;                                            \
+        while (!(condition)) {                                                                     \
+            assert_true(clock_mono_ns() < limit_ns);                                               \
+            assert_int_equal(io_turn(io, 1000), 0);                                                \
+        }                                                                                          \
+    } while (0)
+
+static void turns(int n)
+{
+    for (int i = 0; i < n; i++)
+        assert_int_equal(io_turn(io, 0), 0);
+}
+
+static struct sockaddr_in loopback(uint16_t port)
+{
+    return (struct sockaddr_in){
+        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+}
+
+static int listen_any(struct sockaddr_in *addr, int backlog)
+{
+    struct sockaddr_storage local;
+    int fd;
+
+    *addr = loopback(0);
+    fd = io_listen(io, (struct sockaddr *)addr, sizeof(*addr), backlog, true);
+    assert_true(fd >= 0);
+    assert_int_equal(io_local_name(io, fd, &local), 0);
+    memcpy(addr, &local, sizeof(*addr));
+    return fd;
+}
+
+/* A plain blocking client, to be the kernel's and not our idea of a peer. */
+static int plain_client(const struct sockaddr_in *addr)
+{
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    assert_true(fd >= 0);
+    assert_int_equal(connect(fd, (const struct sockaddr *)addr, sizeof(*addr)), 0);
+    return fd;
+}
+
+/* A connected pair: fds[0] is non-blocking for the io, fds[1] a plain blocking peer. */
+static void tcp_pair(int fds[2])
+{
+    struct sockaddr_in addr;
+    int listener = listen_any(&addr, 1);
+
+    fds[1] = plain_client(&addr);
+    fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    for (int i = 0; fds[0] < 0 && errno == EAGAIN && i < 1000; i++) {
+        usleep(1000);
+        fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    }
+    assert_true(fds[0] >= 0);
+    close(listener);
+}
+
+static void test_accept_burst(void **state)
+{
+    enum { CLIENTS = 300 };
+    struct probe *acceptor = new_probe();
+    int clients[CLIENTS], listener, on = 0;
+    socklen_t len = sizeof(on);
+    struct sockaddr_in addr;
+    struct sockaddr_storage peer, local;
+
+    (void)state;
+    open_io(0, 0, 0);
+    listener = listen_any(&addr, 512);
+    io_accept(io, &acceptor->op, listener);
+    for (int i = 0; i < CLIENTS; i++)
+        clients[i] = plain_client(&addr);
+    RUN_UNTIL(acceptor->fds_len == CLIENTS);
+    assert_int_equal(acceptor->ends, 0);
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_true(fcntl(acceptor->fds[i], F_GETFL) & O_NONBLOCK);
+        assert_true(fcntl(acceptor->fds[i], F_GETFD) & FD_CLOEXEC);
+    }
+    assert_int_equal(getsockopt(acceptor->fds[0], IPPROTO_TCP, TCP_NODELAY, &on, &len), 0);
+    assert_true(on);
+    assert_int_equal(io_peer_name(io, acceptor->fds[0], &peer), 0);
+    len = sizeof(local);
+    assert_int_equal(getsockname(clients[0], (struct sockaddr *)&local, &len), 0);
+    assert_memory_equal(&peer, &local, sizeof(struct sockaddr_in));
+
+    io_cancel(io, &acceptor->op);
+    RUN_UNTIL(acceptor->ends == 1);
+    assert_int_equal(acceptor->last, -ECANCELED);
+    for (int i = 0; i < CLIENTS; i++) {
+        io_close_fd(io, acceptor->fds[i], false);
+        close(clients[i]);
+    }
+    io_close_fd(io, listener, false);
+    close_io();
+    assert_int_equal(fcntl(listener, F_GETFD), -1); /* io_close() has submitted the closes */
+    free(acceptor);
+}
+
+static void test_connect_refused(void **state)
+{
+    struct probe *connector = new_probe();
+    struct sockaddr_in addr;
+    int fd;
+
+    (void)state;
+    open_io(0, 0, 0);
+    close(listen_any(&addr, 1)); /* a port where nobody listens now */
+    fd = io_stream(io, AF_INET, NULL, 0);
+    io_connect(io, &connector->op, fd, (struct sockaddr *)&addr, sizeof(addr));
+    RUN_UNTIL(connector->ends == 1);
+    assert_int_equal(connector->last, -ECONNREFUSED);
+    io_close_fd(io, fd, false);
+    close_io();
+    free(connector);
+}
+
+static void test_source_address(void **state)
+{
+    struct probe *connector = new_probe();
+    struct sockaddr_in addr, source = loopback(0);
+    struct sockaddr_storage local;
+    int listener, fd;
+
+    (void)state;
+    open_io(0, 0, 0);
+    listener = listen_any(&addr, 1);
+    source.sin_addr.s_addr = htonl(INADDR_LOOPBACK + 8);
+    fd = io_stream(io, AF_INET, (struct sockaddr *)&source, sizeof(source));
+    assert_true(fd >= 0);
+    io_connect(io, &connector->op, fd, (struct sockaddr *)&addr, sizeof(addr));
+    RUN_UNTIL(connector->ends == 1);
+    assert_int_equal(connector->last, 0);
+    assert_int_equal(io_local_name(io, fd, &local), 0);
+    assert_int_equal(((struct sockaddr_in *)&local)->sin_addr.s_addr, source.sin_addr.s_addr);
+    io_close_fd(io, fd, false);
+    io_close_fd(io, listener, false);
+
+    source.sin_addr.s_addr = htonl(0xc0000201); /* 192.0.2.1 is not ours */
+    assert_int_equal(io_stream(io, AF_INET, (struct sockaddr *)&source, sizeof(source)),
+                     -EADDRNOTAVAIL);
+    close_io();
+    free(connector);
+}
+
+static uint8_t *pattern(size_t n)
+{
+    uint8_t *bytes = malloc(n);
+
+    for (size_t i = 0; i < n; i++)
+        bytes[i] = (uint8_t)(i * 31 + i / 251);
+    return bytes;
+}
+
+/* One io at both ends: sends far larger than the socket buffers meet receives of few small ones. */
+static void run_large(int family, const char *path)
+{
+    enum { BYTES = 3000000 };
+    struct probe *acceptor = new_probe(), *connector = new_probe(), *sender = new_probe(),
+                 *receiver = new_probe();
+    uint8_t *bytes = pattern(BYTES);
+    struct sockaddr_un unix_addr = {.sun_family = AF_UNIX};
+    struct sockaddr_in in_addr;
+    struct sockaddr *addr = (struct sockaddr *)&unix_addr;
+    socklen_t len = sizeof(unix_addr);
+    int listener, fd;
+
+    open_io(8, 8, 512);
+    if (family == AF_UNIX) {
+        strcpy(unix_addr.sun_path, path);
+        listener = io_listen(io, addr, len, 5, true);
+    } else {
+        listener = listen_any(&in_addr, 5);
+        addr = (struct sockaddr *)&in_addr;
+        len = sizeof(in_addr);
+    }
+    assert_true(listener >= 0);
+    io_accept(io, &acceptor->op, listener);
+    fd = io_stream(io, family, NULL, 0);
+    io_connect(io, &connector->op, fd, addr, len);
+    RUN_UNTIL(connector->ends == 1 && acceptor->fds_len == 1);
+    assert_int_equal(connector->last, 0);
+
+    sender->iov[0] = (struct iovec){bytes, 1};
+    sender->iov[1] = (struct iovec){NULL, 0};
+    sender->iov[2] = (struct iovec){bytes + 1, 999999};
+    sender->iov[3] = (struct iovec){bytes + 1000000, BYTES - 1000000};
+    io_send(io, &sender->op, fd, sender->iov, 4);
+    io_recv(io, &receiver->op, acceptor->fds[0]);
+    RUN_UNTIL(sender->ends == 1);
+    assert_int_equal(sender->last, BYTES);
+    io_close_fd(io, fd, false);
+    RUN_UNTIL(receiver->ends == 1);
+    assert_int_equal(receiver->last, 0); /* end of stream */
+    assert_int_equal(receiver->bytes, BYTES);
+    assert_int_equal(receiver->checksum, hash_more(0, bytes, BYTES));
+    io_cancel(io, &acceptor->op);
+    RUN_UNTIL(acceptor->ends == 1);
+    io_close_fd(io, acceptor->fds[0], false);
+    io_close_fd(io, listener, false);
+    close_io();
+    free(bytes);
+    free(acceptor);
+    free(connector);
+    free(sender);
+    free(receiver);
+}
+
+static void test_large_tcp(void **state)
+{
+    (void)state;
+    run_large(AF_INET, NULL);
+}
+
+static void test_large_unix(void **state)
+{
+    char path[64];
+
+    (void)state;
+    snprintf(path, sizeof(path), "/tmp/io_uring_test.%d", getpid());
+    unlink(path);
+    run_large(AF_UNIX, path);
+    unlink(path);
+}
+
+static void test_abort_is_reset(void **state)
+{
+    struct probe *sender = new_probe();
+    int fds[2];
+    char byte;
+
+    (void)state;
+    open_io(0, 0, 0);
+    tcp_pair(fds);
+    io_close_fd(io, fds[0], true);
+    turns(2);
+    assert_int_equal(recv(fds[1], &byte, 1, 0), -1);
+    assert_int_equal(errno, ECONNRESET);
+    close(fds[1]);
+
+    /* And without abort: a clean end. */
+    tcp_pair(fds);
+    io_close_fd(io, fds[0], false);
+    turns(2);
+    assert_int_equal(recv(fds[1], &byte, 1, 0), 0);
+    close(fds[1]);
+    close_io();
+    free(sender);
+}
+
+/* The peer takes a part and resets: the result is the error and never a part. */
+static void test_send_to_dying_peer(void **state)
+{
+    enum { BYTES = 8000000 };
+    static const struct linger reset = {1, 0};
+    uint8_t *bytes = pattern(BYTES);
+
+    (void)state;
+    open_io(0, 0, 0);
+    for (size_t parts = 1; parts <= 2; parts++) {
+        struct probe *sender = new_probe();
+        char sunk[100000];
+        int fds[2];
+
+        tcp_pair(fds);
+        sender->iov[0] = (struct iovec){bytes, BYTES / parts};
+        sender->iov[1] = (struct iovec){bytes, BYTES / parts};
+        io_send(io, &sender->op, fds[0], sender->iov, parts);
+        turns(3);
+        assert_true(recv(fds[1], sunk, sizeof(sunk), 0) > 0);
+        turns(3);
+        assert_int_equal(sender->ends, 0);
+        setsockopt(fds[1], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+        close(fds[1]);
+        RUN_UNTIL(sender->ends == 1);
+        assert_true(sender->last == -ECONNRESET || sender->last == -EPIPE);
+        io_close_fd(io, fds[0], false);
+        free(sender);
+    }
+    close_io();
+    free(bytes);
+}
+
+static void test_recv_reset(void **state)
+{
+    static const struct linger reset = {1, 0};
+    struct probe *receiver = new_probe();
+    int fds[2];
+
+    (void)state;
+    open_io(0, 0, 0);
+    tcp_pair(fds);
+    io_recv(io, &receiver->op, fds[0]);
+    turns(1);
+    setsockopt(fds[1], SOL_SOCKET, SO_LINGER, &reset, sizeof(reset));
+    close(fds[1]);
+    RUN_UNTIL(receiver->ends == 1);
+    assert_int_equal(receiver->last, -ECONNRESET);
+    io_close_fd(io, fds[0], false);
+    close_io();
+    free(receiver);
+}
+
+/* Cancels before and after the submission; twice; and of an op that has just ended. */
+static void test_cancel(void **state)
+{
+    enum { BYTES = 8000000 };
+    uint8_t *bytes = pattern(BYTES);
+
+    (void)state;
+    open_io(0, 0, 0);
+    for (int submitted = 0; submitted < 2; submitted++) {
+        struct probe *receiver = new_probe(), *sender = new_probe(), *poller = new_probe(),
+                     *acceptor = new_probe();
+        struct sockaddr_in addr;
+        int fds[2], listener;
+
+        tcp_pair(fds);
+        listener = listen_any(&addr, 1);
+        sender->iov[0] = (struct iovec){bytes, BYTES};
+        io_recv(io, &receiver->op, fds[0]);
+        io_send(io, &sender->op, fds[0], sender->iov, 1);
+        io_poll(io, &poller->op, fds[1], POLLPRI);
+        io_accept(io, &acceptor->op, listener);
+        if (submitted)
+            turns(2);
+        for (int twice = 0; twice < 2; twice++) {
+            io_cancel(io, &receiver->op);
+            io_cancel(io, &sender->op);
+            io_cancel(io, &poller->op);
+            io_cancel(io, &acceptor->op);
+        }
+        RUN_UNTIL(receiver->ends && sender->ends && poller->ends && acceptor->ends);
+        assert_int_equal(receiver->last, -ECANCELED);
+        assert_int_equal(sender->last, -ECANCELED);
+        assert_int_equal(poller->last, -ECANCELED);
+        assert_int_equal(acceptor->last, -ECANCELED);
+        io_cancel(io, &receiver->op); /* over: does nothing */
+        turns(2);
+        io_close_fd(io, fds[0], true);
+        io_close_fd(io, listener, false);
+        close(fds[1]);
+        free(receiver);
+        free(sender);
+        free(poller);
+        free(acceptor);
+    }
+    close_io();
+    free(bytes);
+}
+
+/* A listener whose backlog is full lets a connect hang. */
+static void test_cancel_connect(void **state)
+{
+    enum { TRIES = 8 };
+    struct probe *connectors[TRIES];
+    int fds[TRIES], listener, hanging = 0;
+    struct sockaddr_in addr;
+
+    (void)state;
+    open_io(0, 0, 0);
+    listener = listen_any(&addr, 0);
+    for (int i = 0; i < TRIES; i++) {
+        connectors[i] = new_probe();
+        fds[i] = io_stream(io, AF_INET, NULL, 0);
+        io_connect(io, &connectors[i]->op, fds[i], (struct sockaddr *)&addr, sizeof(addr));
+    }
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(io_turn(io, 1), 0);
+    for (int i = 0; i < TRIES; i++) {
+        hanging += io_op_busy(&connectors[i]->op);
+        io_cancel(io, &connectors[i]->op);
+    }
+    assert_true(hanging > 0);
+    for (int i = 0; i < TRIES; i++) {
+        RUN_UNTIL(connectors[i]->ends == 1);
+        assert_true(connectors[i]->last == 0 || connectors[i]->last == -ECANCELED);
+        io_close_fd(io, fds[i], true);
+        free(connectors[i]);
+    }
+    io_close_fd(io, listener, false);
+    close_io();
+}
+
+/* The owner of an op that ended frees it and starts another one at the same place, after a cancel
+ * of the first was queued: the second must not be hit. */
+static void test_cancel_then_reuse(void **state)
+{
+    struct probe *p = new_probe();
+    int fds[2];
+
+    (void)state;
+    open_io(0, 0, 0);
+    tcp_pair(fds);
+    io_recv(io, &p->op, fds[0]);
+    turns(1);
+    shutdown(fds[1], SHUT_WR);
+    io_cancel(io, &p->op);
+    RUN_UNTIL(p->ends == 1);
+    memset(p, 0, sizeof(*p));
+    p->op.on_event = on_probe;
+    io_poll(io, &p->op, fds[1], POLLPRI);
+    turns(3);
+    assert_int_equal(p->events, 0);
+    io_cancel(io, &p->op);
+    RUN_UNTIL(p->ends == 1);
+    io_close_fd(io, fds[0], false);
+    close(fds[1]);
+    close_io();
+    free(p);
+}
+
+/* Many connections, few buffers: everybody gets everything, and nobody is starved by a flood. */
+static void test_buffer_exhaustion(void **state)
+{
+    enum { CONNECTIONS = 500, EACH = 3000 };
+    struct probe **receivers = calloc(CONNECTIONS, sizeof(struct probe *));
+    int(*fds)[2] = calloc(CONNECTIONS, sizeof(*fds));
+    uint8_t *bytes = pattern(EACH);
+
+    (void)state;
+    open_io(64, 4, 256);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        tcp_pair(fds[i]);
+        receivers[i] = new_probe();
+        io_recv(io, &receivers[i]->op, fds[i][0]);
+    }
+    turns(1);
+    for (int i = 0; i < CONNECTIONS; i++)
+        assert_int_equal(send(fds[i][1], bytes, EACH, 0), EACH);
+    turns(1);
+    assert_false(list_empty(&io->parked));
+    io_cancel(io, &receivers[CONNECTIONS - 1]->op); /* most likely parked */
+    RUN_UNTIL(receivers[CONNECTIONS - 1]->ends == 1);
+    assert_true(receivers[CONNECTIONS - 1]->last == -ECANCELED ||
+                receivers[CONNECTIONS - 1]->last > 0);
+    for (int i = 0; i < CONNECTIONS - 1; i++) {
+        RUN_UNTIL(receivers[i]->bytes == EACH);
+        assert_int_equal(receivers[i]->checksum, hash_more(0, bytes, EACH));
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        close(fds[i][1]);
+        if (receivers[i]->ends == 0)
+            RUN_UNTIL(receivers[i]->ends == 1);
+        io_close_fd(io, fds[i][0], false);
+        free(receivers[i]);
+    }
+    close_io();
+    free(receivers);
+    free(fds);
+    free(bytes);
+}
+
+/* The circulation grows when receives find nothing, and shrinks again. */
+static void test_buffer_circulation(void **state)
+{
+    enum { CONNECTIONS = 100, EACH = 5000 };
+    struct probe **receivers = calloc(CONNECTIONS, sizeof(struct probe *));
+    int(*fds)[2] = calloc(CONNECTIONS, sizeof(*fds));
+    uint8_t *bytes = pattern(EACH);
+    uint32_t least;
+
+    (void)state;
+    open_io(0, 512, 256);
+    least = io->buffers.circulating;
+    assert_true(least < 64);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        tcp_pair(fds[i]);
+        receivers[i] = new_probe();
+        io_recv(io, &receivers[i]->op, fds[i][0]);
+    }
+    turns(1);
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < CONNECTIONS; i++)
+            assert_int_equal(send(fds[i][1], bytes, EACH, 0), EACH);
+        for (int i = 0; i < CONNECTIONS; i++)
+            RUN_UNTIL(receivers[i]->bytes == ((uint64_t)round + 1) * EACH);
+    }
+    assert_true(io->buffers.circulating > 2 * least);
+    for (int i = 0; i < 100000 && io->buffers.target > least; i++) {
+        assert_int_equal(send(fds[0][1], "x", 1, 0), 1);
+        turns(1);
+    }
+    assert_int_equal(io->buffers.target, least);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        close(fds[i][1]);
+        RUN_UNTIL(receivers[i]->ends == 1);
+        io_close_fd(io, fds[i][0], false);
+        free(receivers[i]);
+    }
+    close_io();
+    free(receivers);
+    free(bytes);
+    free(fds);
+}
+
+/* More submissions than entries in one turn, more completions than the queue holds. */
+static void test_queues_overflow(void **state)
+{
+    enum { CONNECTIONS = 200 };
+    struct probe *receivers[CONNECTIONS], *senders[CONNECTIONS];
+    int fds[CONNECTIONS][2];
+
+    (void)state;
+    open_io(2, 256, 64); /* 8 completions */
+    for (int i = 0; i < CONNECTIONS; i++) {
+        tcp_pair(fds[i]);
+        assert_int_equal(send(fds[i][1], "0123456789", 10, 0), 10);
+        receivers[i] = new_probe();
+        senders[i] = new_probe();
+        senders[i]->iov[0] = (struct iovec){"abc", 3};
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        io_recv(io, &receivers[i]->op, fds[i][0]);
+        io_send(io, &senders[i]->op, fds[i][0], senders[i]->iov, 1);
+    }
+    for (int i = 0; i < CONNECTIONS; i++) {
+        RUN_UNTIL(receivers[i]->bytes == 10 && senders[i]->ends == 1);
+        assert_int_equal(senders[i]->last, 3);
+    }
+    for (int i = 0; i < CONNECTIONS; i++)
+        io_cancel(io, &receivers[i]->op);
+    for (int i = 0; i < CONNECTIONS; i++) {
+        RUN_UNTIL(receivers[i]->ends == 1);
+        io_close_fd(io, fds[i][0], false);
+        close(fds[i][1]);
+        free(receivers[i]);
+        free(senders[i]);
+    }
+    close_io();
+}
+
+static void test_accept_out_of_descriptors(void **state)
+{
+    struct probe *acceptor = new_probe();
+    struct rlimit old, low;
+    struct sockaddr_in addr;
+    int listener, client, next;
+
+    (void)state;
+    open_io(0, 0, 0);
+    listener = listen_any(&addr, 10);
+    client = plain_client(&addr);
+    getrlimit(RLIMIT_NOFILE, &old);
+    low = old;
+    next = dup(0); /* the lowest free descriptor */
+    close(next);
+    low.rlim_cur = (rlim_t)next;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
+    io_accept(io, &acceptor->op, listener);
+    RUN_UNTIL(acceptor->ends == 1);
+    assert_int_equal(acceptor->last, -EMFILE);
+    turns(3);
+    assert_int_equal(acceptor->events, 1); /* no spin: the owner decides when to go on */
+    setrlimit(RLIMIT_NOFILE, &old);
+    acceptor->ends = 0;
+    io_accept(io, &acceptor->op, listener);
+    RUN_UNTIL(acceptor->fds_len == 1);
+    io_cancel(io, &acceptor->op);
+    RUN_UNTIL(acceptor->ends == 1);
+    io_close_fd(io, acceptor->fds[0], false);
+    io_close_fd(io, listener, false);
+    close(client);
+    close_io();
+    free(acceptor);
+}
+
+static int poll_pipe[2], poll_reads;
+
+/* Reads one byte an event: level-triggered means that the rest makes another event. */
+static void on_readable(struct io_op *op, const struct io_event *event)
+{
+    char byte;
+
+    if (!event->more)
+        return;
+    assert_true(event->result & POLLIN);
+    assert_int_equal(read(op->fd, &byte, 1), 1);
+    if (++poll_reads == 20)
+        io_cancel(op->io, op);
+}
+
+static void test_poll_is_level_triggered(void **state)
+{
+    struct io_op op = {.on_event = on_readable};
+
+    (void)state;
+    open_io(0, 0, 0);
+    poll_reads = 0;
+    assert_int_equal(pipe2(poll_pipe, O_CLOEXEC | O_NONBLOCK), 0);
+    assert_int_equal(write(poll_pipe[1], "0123456789", 10), 10);
+    io_poll(io, &op, poll_pipe[0], POLLIN);
+    RUN_UNTIL(poll_reads == 10);
+    turns(3);
+    assert_int_equal(poll_reads, 10);
+    assert_int_equal(write(poll_pipe[1], "0123456789", 10), 10);
+    RUN_UNTIL(!io_op_busy(&op));
+    assert_int_equal(poll_reads, 20);
+    close(poll_pipe[0]);
+    close(poll_pipe[1]);
+    close_io();
+}
+
+struct handover {
+    struct ring ring;
+    struct io *io;
+    uint32_t items;
+};
+
+static void *hand_over(void *arg)
+{
+    struct handover *h = arg;
+
+    for (uintptr_t i = 1; i <= h->items; i++) {
+        while (!ring_push(&h->ring, (void *)i))
+            sched_yield();
+        io_wake(h->io);
+        if (i % 64 == 0)
+            usleep((useconds_t)(i % 7 *
+                                20)); /* lets the other side fall asleep at different moments */
+    }
+    return NULL;
+}
+
+static struct handover handover;
+static uintptr_t taken;
+
+static void take_all(void *arg)
+{
+    struct handover *h = arg;
+    void *item;
+
+    while ((item = ring_pop(&h->ring)) != NULL)
+        assert_int_equal((uintptr_t)item, ++taken);
+}
+
+/* No wake-up is lost: with one lost the consumer would sleep its 10 s and the test its limit. */
+static void test_wake(void **state)
+{
+    struct io_options options = {.on_wake = take_all, .arg = &handover};
+    uint64_t limit_ns = clock_mono_ns() + LIMIT_NS;
+    pthread_t producer;
+
+    (void)state;
+    taken = 0;
+    assert_int_equal(io_open(&io, &options), 0);
+    assert_int_equal(ring_init(&handover.ring, 256), 0);
+    handover.io = io;
+    handover.items = 20000;
+    assert_int_equal(pthread_create(&producer, NULL, hand_over, &handover), 0);
+    while (taken < handover.items) {
+        uint64_t slept_ns = clock_mono_ns();
+
+        assert_int_equal(io_turn(io, 10000), 0);
+        assert_true(clock_mono_ns() - slept_ns < 9000000000ull);
+        assert_true(clock_mono_ns() < limit_ns);
+    }
+    pthread_join(producer, NULL);
+    ring_done(&handover.ring);
+    close_io();
+}
+
+/* Awake: a flag and no more. Several wake-ups are one, and none is left behind. */
+static void test_wake_self(void **state)
+{
+    (void)state;
+    open_io(0, 0, 0);
+    turns(1);
+    io_wake(io);
+    io_wake(io);
+    assert_int_equal(io_turn(io, 60000), 0); /* does not sleep */
+    assert_int_equal(wakes, 1);
+    assert_int_equal(io_turn(io, 1), 0);
+    assert_int_equal(wakes, 1);
+    close_io();
+}
+
+struct alarm {
+    struct timer timer;
+    uint64_t fired_ns;
+};
+
+static void on_alarm(struct timer *timer)
+{
+    CONTAINER_OF(timer, struct alarm, timer)->fired_ns = io_now_ns(io);
+}
+
+static void test_timers(void **state)
+{
+    static const uint64_t after_ms[] = {0, 1, 2, 5, 17, 64, 65, 130, 200};
+    struct alarm alarms[ARRAY_LEN(after_ms)] = {0};
+    uint64_t start_ms, turns_taken = 0;
+
+    (void)state;
+    open_io(0, 0, 0);
+    turns(1);
+    start_ms = io_now_ms(io);
+    for (size_t i = 0; i < ARRAY_LEN(after_ms); i++) {
+        alarms[i].timer.on_timer = on_alarm;
+        wheel_arm(io_wheel(io), &alarms[i].timer, start_ms + after_ms[i]);
+    }
+    while (alarms[ARRAY_LEN(after_ms) - 1].fired_ns == 0) {
+        assert_int_equal(io_turn(io, 5000), 0);
+        turns_taken++;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(after_ms); i++) {
+        assert_true(alarms[i].fired_ns >= (start_ms + after_ms[i]) * 1000000); /* never early */
+        assert_true(alarms[i].fired_ns < (start_ms + after_ms[i] + 1000) * 1000000);
+    }
+    assert_true(turns_taken < 40); /* it slept */
+    assert_true(llabs(io_wall_ms(io) - clock_wall_ms()) < 1000);
+    close_io();
+}
+
+static void close_with_op(void)
+{
+    struct probe *p = new_probe();
+
+    io_poll(io, &p->op, poll_pipe[0], POLLIN);
+    io_close(io);
+}
+
+static void close_fd_with_op(void)
+{
+    struct probe *p = new_probe();
+
+    io_poll(io, &p->op, poll_pipe[0], POLLIN);
+    io_close_fd(io, poll_pipe[0], false);
+}
+
+static void start_twice(void)
+{
+    struct probe *p = new_probe();
+
+    io_poll(io, &p->op, poll_pipe[0], POLLIN);
+    io_poll(io, &p->op, poll_pipe[0], POLLIN);
+}
+
+static void misuse_ok(void)
+{
+}
+
+/* In a child with a ring of its own. */
+static bool dies(void (*misuse)(void))
+{
+    int status;
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        int null = open("/dev/null", O_WRONLY);
+
+        signal(SIGABRT, SIG_DFL);
+        dup2(null, STDERR_FILENO);
+        open_io(0, 0, 0);
+        misuse();
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
+}
+
+static void test_misuse_is_caught(void **state)
+{
+    (void)state;
+    assert_int_equal(pipe2(poll_pipe, O_CLOEXEC), 0);
+    assert_false(dies(misuse_ok));
+    assert_true(dies(close_with_op));
+    assert_true(dies(close_fd_with_op));
+    assert_true(dies(start_twice));
+    close(poll_pipe[0]);
+    close(poll_pipe[1]);
+}
+
+static void test_why_unavailable(void **state)
+{
+    static const struct {
+        int err;
+        const char *names;
+    } cases[] = {
+        {-EPERM, "io_uring"},      {-ENOSYS, "CONFIG_IO_URING"},     {-EINVAL, "6.1"},
+        {-ENOMEM, "LimitMEMLOCK"}, {-EMFILE, "Too many open files"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        assert_non_null(strstr(io_why_unavailable(cases[i].err), cases[i].names));
+        assert_null(strchr(io_why_unavailable(cases[i].err), '\n'));
+    }
+    io_close(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_accept_burst),
+        cmocka_unit_test(test_connect_refused),
+        cmocka_unit_test(test_source_address),
+        cmocka_unit_test(test_large_tcp),
+        cmocka_unit_test(test_large_unix),
+        cmocka_unit_test(test_abort_is_reset),
+        cmocka_unit_test(test_send_to_dying_peer),
+        cmocka_unit_test(test_recv_reset),
+        cmocka_unit_test(test_cancel),
+        cmocka_unit_test(test_cancel_connect),
+        cmocka_unit_test(test_cancel_then_reuse),
+        cmocka_unit_test(test_buffer_exhaustion),
+        cmocka_unit_test(test_buffer_circulation),
+        cmocka_unit_test(test_queues_overflow),
+        cmocka_unit_test(test_accept_out_of_descriptors),
+        cmocka_unit_test(test_poll_is_level_triggered),
+        cmocka_unit_test(test_wake),
+        cmocka_unit_test(test_wake_self),
+        cmocka_unit_test(test_timers),
+        cmocka_unit_test(test_misuse_is_caught),
+        cmocka_unit_test(test_why_unavailable),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
