@@ -116,11 +116,23 @@ struct queue_cursor {
     uint8_t key[512];
 };
 
+struct queue_row_key {
+    struct str queue;
+    struct msgid id;
+    uint32_t index;
+    uint8_t priority;
+    int64_t due_ms;
+};
+
 struct queue_load {
-    /* Set by the caller. */
+    /* Set by the caller. Either exactly these rows, due or not; those that are gone are left out... */
+    const struct queue_row_key *exact;
+    size_t exact_len;
+    /* ...or what is due in a lane. */
     struct str queue;          /* lane to read */
     struct queue_cursor cursor;/* in: where to go on; out: behind the last row read */
-    int64_t now_ms;            /* rows due at or before this */
+    int64_t from_ms;           /* rows due at or after this (what is before is in memory already) */
+    int64_t now_ms;            /* and at or before this */
     uint32_t rows_max;
     uint64_t bytes_max;        /* stop after this much content */
     void (*on_done)(struct queue_load *load, int result);

@@ -1,0 +1,414 @@
+/* One write transaction: many changes, applied in the order they came, committed and synced once.
+ */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "queue/quarantine.h"
+#include "queue/shard.h"
+
+/* What the tree needs beyond the bytes themselves, per record: partly filled pages and headers. */
+#define RECORD_OVERHEAD_BYTES 512
+/* Acceptance leaves this share of the map to settling: 1/64. */
+#define SETTLE_SHARE 64
+
+/* Rows that came and went of one message of many recipients, summed over the batch. */
+struct refs_delta {
+    struct map_node node;
+    struct refs_delta *next;
+    struct msgid id;
+    int64_t delta;
+};
+
+struct batch {
+    struct shard *shard;
+    MDB_txn *txn;
+    MDB_cursor *rows; /* ends with txn */
+    struct map refs;
+    struct refs_delta *refs_list;
+    uint64_t room_bytes;
+};
+
+/* --- references --- */
+
+static uint64_t id_hash(const struct msgid *id)
+{
+    uint64_t hash;
+
+    /* The tail of a UUIDv7 is random. */
+    memcpy(&hash, id->bytes + MSGID_BYTES - sizeof(hash), sizeof(hash));
+    return hash;
+}
+
+static int refs_add(struct batch *b, const struct msgid *id, int delta)
+{
+    struct refs_delta *d = b->refs_list;
+    struct map_node *node;
+    uint64_t hash = id_hash(id);
+
+    if (b->refs.buckets == NULL && map_init(&b->refs, 64) < 0)
+        return ENOMEM;
+    for (node = map_find(&b->refs, hash); node != NULL; node = map_find_next(node)) {
+        d = CONTAINER_OF(node, struct refs_delta, node);
+        if (memcmp(&d->id, id, sizeof(*id)) == 0) {
+            d->delta += delta;
+            return 0;
+        }
+    }
+    d = malloc(sizeof(*d));
+    if (d == NULL)
+        return ENOMEM;
+    *d = (struct refs_delta){.next = b->refs_list, .id = *id, .delta = delta};
+    b->refs_list = d;
+    map_insert(&b->refs, &d->node, hash);
+    return 0;
+}
+
+static int delete_content(struct batch *b, const struct msgid *id)
+{
+    MDB_val key = {MSGID_BYTES, (void *)id->bytes};
+    int rc = mdb_del(b->txn, b->shard->content, &key, NULL);
+
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int refs_apply(struct batch *b, const struct refs_delta *d)
+{
+    struct shard *s = b->shard;
+    MDB_val key = {MSGID_BYTES, (void *)d->id.bytes}, value;
+    uint8_t bytes[REFS_BYTES];
+    uint32_t count = 0;
+    int rc = mdb_get(b->txn, s->refs, &key, &value);
+
+    if (rc != 0 && rc != MDB_NOTFOUND)
+        return rc;
+    /* A count that cannot be trusted must not delete content: it then stays for good. */
+    if (rc == 0 && codec_refs_decode(&d->id, val_str(&value), &count) < 0)
+        return 0;
+    if (rc == MDB_NOTFOUND && d->delta <= 0)
+        return 0;
+    if ((int64_t)count + d->delta <= 0) {
+        rc = mdb_del(b->txn, s->refs, &key, NULL);
+        return rc == 0 ? delete_content(b, &d->id) : rc;
+    }
+    codec_refs_encode(bytes, &d->id, (uint32_t)((int64_t)count + d->delta));
+    value = (MDB_val){sizeof(bytes), bytes};
+    return mdb_put(b->txn, s->refs, &key, &value, 0);
+}
+
+static int apply_refs(struct batch *b)
+{
+    int rc = 0;
+
+    for (struct refs_delta *d = b->refs_list; d != NULL && rc == 0; d = d->next)
+        rc = refs_apply(b, d);
+    return rc;
+}
+
+/* A row of m came or went. */
+static int reference(struct batch *b, const struct message *m, int delta)
+{
+    if (m->recipients > 1)
+        return refs_add(b, &m->id, delta);
+    return delta < 0 ? delete_content(b, &m->id) : 0;
+}
+
+/* --- changes --- */
+
+static int put_content(struct batch *b, const struct message *m)
+{
+    MDB_val key = {MSGID_BYTES, (void *)m->id.bytes}, value = {codec_content_bytes(m), NULL};
+    int rc = mdb_put(b->txn, b->shard->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
+
+    if (rc == 0)
+        codec_content_encode(value.mv_data, m);
+    return rc;
+}
+
+static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
+{
+    uint8_t key_bytes[ROW_KEY_MAX];
+    MDB_val key = {0, key_bytes}, value = {codec_row_bytes(r), NULL};
+    int rc;
+
+    key.mv_size =
+        codec_row_key(key_bytes, r->queue, r->priority, r->due_ms, &r->message->id, r->index);
+    rc = mdb_cursor_put(b->rows, &key, &value, MDB_RESERVE | flags);
+    if (rc == 0)
+        codec_row_encode(value.mv_data, val_str(&key), r);
+    return rc;
+}
+
+/* Deletes the row as it is stored; sets row->missing. */
+static int take_row(struct batch *b, struct queue_row *row)
+{
+    const struct recipient *r = row->rcpt;
+    uint8_t key_bytes[ROW_KEY_MAX];
+    MDB_val key = {0, key_bytes}, value;
+    int rc;
+
+    key.mv_size = codec_row_key(key_bytes, r->queue, row->old_priority, row->old_due_ms,
+                                &r->message->id, r->index);
+    rc = mdb_cursor_get(b->rows, &key, &value, MDB_SET);
+    row->missing = rc == MDB_NOTFOUND;
+    if (row->missing)
+        return 0;
+    return rc == 0 ? mdb_cursor_del(b->rows, 0) : rc;
+}
+
+static int apply_row(struct batch *b, struct queue_row *row)
+{
+    int rc;
+
+    row->missing = false;
+    switch (row->kind) {
+    case QUEUE_ROW_ADD:
+        rc = put_row(b, row->rcpt, MDB_NOOVERWRITE);
+        return rc == 0 ? reference(b, row->rcpt->message, 1) : rc;
+    case QUEUE_ROW_REMOVE:
+        rc = take_row(b, row);
+        return rc == 0 && !row->missing ? reference(b, row->rcpt->message, -1) : rc;
+    case QUEUE_ROW_MOVE:
+        rc = take_row(b, row);
+        return rc == 0 && !row->missing ? put_row(b, row->rcpt, 0) : rc;
+    }
+    ASSERT(!"row kind");
+    return EINVAL;
+}
+
+/* Map space that an acceptance takes; 0 for a pure settle. */
+static uint64_t change_need_bytes(const struct queue_change *c)
+{
+    uint64_t need = 0;
+
+    if (c->messages_len == 0)
+        return 0;
+    for (size_t i = 0; i < c->messages_len; i++)
+        need += codec_content_bytes(c->messages[i]) + RECORD_OVERHEAD_BYTES;
+    for (size_t i = 0; i < c->rows_len; i++)
+        need += codec_row_bytes(c->rows[i].rcpt) + RECORD_OVERHEAD_BYTES;
+    return need + c->records.len;
+}
+
+static bool change_valid(const struct queue_change *c)
+{
+    for (size_t i = 0; i < c->rows_len; i++) {
+        const struct queue_row *row = &c->rows[i];
+
+        if (!codec_row_valid(row->rcpt) || row->old_due_ms < 0 || row->old_due_ms > QUEUE_DUE_HELD)
+            return false;
+    }
+    return true;
+}
+
+static int apply_change(struct batch *b, struct queue_change *c)
+{
+    uint64_t need = change_need_bytes(c);
+    int rc = 0;
+
+    if (!change_valid(c))
+        return EINVAL;
+    if (need > 0 && need + b->shard->options.map_bytes / SETTLE_SHARE > b->room_bytes)
+        return ENOSPC;
+    b->room_bytes -= need;
+    for (size_t i = 0; i < c->messages_len && rc == 0; i++)
+        rc = put_content(b, c->messages[i]);
+    for (size_t i = 0; i < c->rows_len && rc == 0; i++)
+        rc = apply_row(b, &c->rows[i]);
+    return rc == 0 ? -records_stage(&b->shard->records, &c->records) : rc;
+}
+
+/* --- what a commit changes in memory --- */
+
+static void count_row(struct counts *counts, const struct queue_row *row)
+{
+    const struct recipient *r = row->rcpt;
+    uint8_t key[ROW_KEY_MAX];
+    size_t len;
+
+    if (row->kind != QUEUE_ROW_ADD) {
+        len = codec_row_key(key, r->queue, row->old_priority, row->old_due_ms, &r->message->id,
+                            r->index);
+        counts_change(counts, (struct str){(char *)key, len}, r->queue, -1);
+    }
+    if (row->kind != QUEUE_ROW_REMOVE) {
+        len = codec_row_key(key, r->queue, r->priority, r->due_ms, &r->message->id, r->index);
+        counts_change(counts, (struct str){(char *)key, len}, r->queue, 1);
+    }
+}
+
+static void count_changes(struct shard *s, struct list *changes)
+{
+    struct list_node *node;
+    bool complete;
+
+    counts_lock(&s->counts);
+    complete = s->counts.complete;
+    for (node = list_first(changes); node != NULL; node = list_next(changes, node)) {
+        struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
+
+        for (size_t i = 0; i < c->rows_len; i++) {
+            if (!c->rows[i].missing && !(complete && c->rows[i].kind == QUEUE_ROW_MOVE))
+                count_row(&s->counts, &c->rows[i]);
+        }
+    }
+    counts_unlock(&s->counts);
+}
+
+/* --- the transaction --- */
+
+static int batch_begin(struct batch *b, struct shard *s)
+{
+    int rc;
+
+    *b = (struct batch){.shard = s, .room_bytes = s->own.room_bytes};
+    rc = mdb_txn_begin(s->env, NULL, 0, &b->txn);
+    if (rc != 0)
+        return rc;
+    rc = mdb_cursor_open(b->txn, s->rows, &b->rows);
+    if (rc != 0)
+        mdb_txn_abort(b->txn);
+    return rc;
+}
+
+static void batch_free_refs(struct batch *b)
+{
+    struct refs_delta *next;
+
+    for (struct refs_delta *d = b->refs_list; d != NULL; d = next) {
+        next = d->next;
+        free(d);
+    }
+    if (b->refs.buckets != NULL)
+        map_done(&b->refs);
+}
+
+static void store(_Atomic uint64_t *counter, uint64_t v)
+{
+    atomic_store_explicit(counter, v, memory_order_relaxed);
+}
+
+/* Commits; a negative errno. The transaction is gone afterwards, whatever the result. */
+static int batch_end(struct batch *b)
+{
+    struct shard *s = b->shard;
+    MDB_stat rows, content;
+    uint64_t began, took, trimmed;
+    int rc = records_trim(&s->records, b->txn, s->outbox, &trimmed);
+
+    if (rc == 0)
+        rc = records_put(&s->records, b->txn, s->outbox);
+    if (rc == 0)
+        rc = mdb_stat(b->txn, s->rows, &rows);
+    if (rc == 0)
+        rc = mdb_stat(b->txn, s->content, &content);
+    if (rc != 0) {
+        mdb_txn_abort(b->txn);
+        return lmdb_errno(rc);
+    }
+    began = clock_mono_ns();
+    rc = mdb_txn_commit(b->txn);
+    if (rc != 0)
+        return shard_commit_verdict(s, lmdb_errno(rc));
+    took = clock_mono_ns() - began;
+    records_committed(&s->records);
+    records_trimmed(&s->records, trimmed);
+    s->own.room_bytes = b->room_bytes;
+    store(&s->shared.rows, rows.ms_entries);
+    store(&s->shared.messages, content.ms_entries);
+    store(&s->shared.sync_ns_last, took);
+    atomic_fetch_add_explicit(&s->shared.commit_ns_total, took, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->shared.commits, 1, memory_order_relaxed);
+    return 0;
+}
+
+int batch_commit(struct shard *s, struct list *changes, struct queue_change **failed)
+{
+    struct list_node *node;
+    struct batch b;
+    size_t n = 0;
+    int rc = batch_begin(&b, s);
+
+    *failed = NULL;
+    if (rc != 0)
+        return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
+    for (node = list_first(changes); node != NULL && rc == 0; node = list_next(changes, node)) {
+        struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
+
+        rc = apply_change(&b, c);
+        if (rc != 0)
+            *failed = c;
+        n++;
+    }
+    if (rc == 0)
+        rc = apply_refs(&b);
+    batch_free_refs(&b);
+    if (rc != 0) {
+        mdb_txn_abort(b.txn);
+        rc = lmdb_errno(rc);
+    } else {
+        rc = batch_end(&b);
+    }
+    records_unstage(&s->records);
+    if (rc < 0)
+        return rc;
+    count_changes(s, changes);
+    store(&s->shared.batch_last, n);
+    atomic_fetch_add_explicit(&s->shared.changes, n, memory_order_relaxed);
+    return 0;
+}
+
+/* --- housekeeping --- */
+
+static int move_suspect(struct batch *b, struct suspect *suspect)
+{
+    struct shard *s = b->shard;
+    MDB_val key = {suspect->key_len, suspect->key}, value;
+    int rc = mdb_get(b->txn, s->rows, &key, &value);
+
+    suspect->moved = rc == 0;
+    if (rc != 0)
+        return rc == MDB_NOTFOUND ? 0 : rc; /* it has gone meanwhile */
+    rc = quarantine_put(b->txn, s->quarantine, QUARANTINE_ROWS, val_str(&key), val_str(&value),
+                        suspect->reason);
+    return rc == 0 ? mdb_del(b->txn, s->rows, &key, NULL) : rc;
+}
+
+static void count_suspects(struct shard *s, struct list *suspects)
+{
+    struct list_node *node;
+    struct row_key row;
+
+    counts_lock(&s->counts);
+    for (node = list_first(suspects); node != NULL; node = list_next(suspects, node)) {
+        struct suspect *suspect = CONTAINER_OF(node, struct suspect, node);
+        struct str key = {(char *)suspect->key, suspect->key_len};
+
+        if (!suspect->moved)
+            continue;
+        atomic_fetch_add_explicit(&s->shared.quarantined, 1, memory_order_relaxed);
+        if (codec_row_key_parse(key, &row))
+            counts_change(&s->counts, key, row.queue, -1);
+    }
+    counts_unlock(&s->counts);
+}
+
+int batch_housekeeping(struct shard *s, struct list *suspects)
+{
+    struct list_node *node;
+    struct batch b;
+    int rc = batch_begin(&b, s);
+
+    if (rc != 0)
+        return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
+    for (node = list_first(suspects); node != NULL && rc == 0; node = list_next(suspects, node))
+        rc = move_suspect(&b, CONTAINER_OF(node, struct suspect, node));
+    if (rc != 0) {
+        mdb_txn_abort(b.txn);
+        return lmdb_errno(rc);
+    }
+    rc = batch_end(&b);
+    if (rc == 0)
+        count_suspects(s, suspects);
+    return rc;
+}

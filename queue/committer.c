@@ -1,0 +1,336 @@
+/* The committer: forms batches of what was submitted, commits them, hands the results back.
+ *
+ * Batching is natural: what arrives while a commit syncs is the next batch. Its only timers:
+ *   company   20 ms   changes that nobody waits for wait for others at most this long
+ *   keep       1 s    while idle: space, rotation, trimming, catching up with the records
+ *   refused  100 ms   the same while intake is refused, so that it resumes soon */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "queue/shard.h"
+
+#define NS_PER_MS        UINT64_C(1000000)
+#define KEEP_MS          1000
+#define REFUSED_MS       100
+#define COUNT_SLICE_ROWS 2000 /* about 0.3 ms of a committer's time */
+
+void committer_wake(struct shard *s)
+{
+    uint64_t one = 1;
+
+    /* An eventfd write fails only when the counter is full: then the wake is pending anyway. */
+    if (s->committer_event >= 0 && write(s->committer_event, &one, sizeof(one)) < 0)
+        return;
+}
+
+/* --- ending changes --- */
+
+static void end_change(struct queue_change *c, int result, struct list *done)
+{
+    list_remove(&c->node);
+    c->result = result;
+    list_push_back(done, &c->node);
+}
+
+static void end_all(struct list *changes, int result, struct list *done)
+{
+    struct list_node *node;
+
+    while ((node = list_first(changes)) != NULL)
+        end_change(CONTAINER_OF(node, struct queue_change, node), result, done);
+}
+
+/* Ends changes that bring new content; true when there were any. */
+static bool end_accepts(struct list *changes, int result, struct list *done)
+{
+    struct list_node *node, *next;
+    bool any = false;
+
+    for (node = list_first(changes); node != NULL; node = next) {
+        struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
+
+        next = list_next(changes, node);
+        if (c->messages_len == 0)
+            continue;
+        end_change(c, result, done);
+        any = true;
+    }
+    return any;
+}
+
+/* --- one batch --- */
+
+/* Moves the second half of changes to the front of rest. */
+static void split(struct list *changes, struct list *rest)
+{
+    struct list_node *node;
+    struct list half;
+    size_t n = 0;
+
+    for (node = list_first(changes); node != NULL; node = list_next(changes, node))
+        n++;
+    list_init(&half);
+    for (n /= 2; n > 0; n--)
+        list_push_back(&half, list_pop_front(changes));
+    list_splice_back(changes, rest);
+    list_splice_back(rest, changes);
+    list_splice_back(changes, &half);
+}
+
+/* A batch could not be committed and the shard lives on: makes it smaller or ends parts of it, so
+ * that what can be stored is. Settling comes first: it frees space, and a delivery that is not
+ * recorded is a duplicate later. */
+static void shrink(struct shard *s, struct list *changes, struct list *rest,
+                   struct queue_change *failed, int err, struct list *done)
+{
+    if (failed != NULL && (err != -ENOSPC || failed->messages_len > 0)) {
+        end_change(failed, err, done);
+        return;
+    }
+    if (end_accepts(changes, err, done) || (err == -ENOSPC && shard_ballast_drop(s)))
+        return;
+    if (list_first(changes)->next != &changes->head)
+        split(changes, rest);
+    else
+        end_all(changes, err, done);
+}
+
+/* Commits changes; every one has ended when it returns. */
+static void commit_all(struct shard *s, struct list *changes, struct list *done)
+{
+    struct queue_change *failed;
+    struct list rest;
+    int err;
+
+    list_init(&rest);
+    while (!list_empty(changes)) {
+        err = atomic_load_explicit(&s->shared.failed, memory_order_relaxed)
+                  ? -ESHUTDOWN
+                  : batch_commit(s, changes, &failed);
+        if (err == 0) {
+            end_all(changes, 0, done);
+        } else if (err == -ESHUTDOWN) {
+            shard_fail(s);
+            list_splice_back(changes, &rest);
+            end_all(changes, err, done);
+        } else {
+            atomic_fetch_add_explicit(&s->shared.commit_errors, 1, memory_order_relaxed);
+            shrink(s, changes, &rest, failed, err, done);
+            shard_check_space(s, clock_mono_ns());
+        }
+        if (list_empty(changes))
+            list_splice_back(changes, &rest);
+    }
+}
+
+/* --- forming batches --- */
+
+static void gather(struct shard *s, uint64_t now_ns)
+{
+    struct list_node *node;
+    struct list taken;
+
+    mailbox_take(&s->suspects, &s->own.suspects);
+    list_init(&taken);
+    mailbox_take(&s->changes, &taken);
+    while ((node = list_pop_front(&taken)) != NULL) {
+        if (s->own.pending_len++ == 0)
+            s->own.company_until_ns = now_ns + WAIT_COMPANY_NS;
+        s->own.urgent += CONTAINER_OF(node, struct queue_change, node)->urgent;
+        list_push_back(&s->own.pending, node);
+    }
+}
+
+static uint64_t change_bytes(const struct queue_change *c)
+{
+    uint64_t bytes = c->records.len;
+
+    for (size_t i = 0; i < c->messages_len; i++)
+        bytes += c->messages[i]->content_len;
+    return bytes;
+}
+
+/* The oldest changes up to the limits of a batch, at least one. */
+static void take_batch(struct shard *s, struct list *batch)
+{
+    struct list_node *node;
+    uint64_t bytes = 0;
+    size_t n = 0, rows = 0;
+
+    while (n < s->options.batch_changes_max && (node = list_first(&s->own.pending)) != NULL) {
+        struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
+
+        bytes += change_bytes(c);
+        rows += c->rows_len;
+        if (n > 0 && (bytes > s->options.batch_bytes_max || rows > BATCH_ROWS_MAX))
+            break;
+        list_remove(node);
+        list_push_back(batch, node);
+        s->own.pending_len--;
+        s->own.urgent -= c->urgent;
+        n++;
+    }
+}
+
+static size_t commit_batch(struct shard *s)
+{
+    struct list batch, done;
+    struct list_node *node;
+    size_t n = 0;
+
+    list_init(&batch);
+    list_init(&done);
+    take_batch(s, &batch);
+    commit_all(s, &batch, &done);
+    for (node = list_first(&done); node != NULL; node = list_next(&done, node))
+        n++;
+    records_rotate(&s->records, clock_wall_ms());
+    port_changes_done(&done);
+    return n;
+}
+
+/* --- housekeeping --- */
+
+/* Counts a slice of the rows tree; see counts.h. */
+static void count_slice(struct shard *s)
+{
+    uint8_t position[ROW_KEY_MAX];
+    MDB_val key = {s->counts.position_len, position}, value;
+    uint64_t rows = 0;
+    struct str lane = {NULL, 0};
+    char lane_bytes[QUEUE_NAME_MAX];
+    struct row_key row;
+    MDB_cursor *cursor = NULL;
+    MDB_txn *txn;
+    unsigned n = 0;
+    int rc;
+
+    if (s->counts.complete || mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
+        return;
+    memcpy(position, s->counts.position, s->counts.position_len);
+    rc = mdb_cursor_open(txn, s->rows, &cursor);
+    if (rc == 0)
+        rc = mdb_cursor_get(cursor, &key, &value, key.mv_size == 0 ? MDB_FIRST : MDB_SET_RANGE);
+    counts_lock(&s->counts);
+    for (; rc == 0 && n < COUNT_SLICE_ROWS;
+         n++, rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        if (!codec_row_key_parse(val_str(&key), &row))
+            continue;
+        if (!str_eq(row.queue, lane)) {
+            counts_found(&s->counts, lane, rows);
+            memcpy(lane_bytes, row.queue.ptr, row.queue.len);
+            lane = (struct str){lane_bytes, row.queue.len};
+            rows = 0;
+        }
+        rows++;
+    }
+    counts_found(&s->counts, lane, rows);
+    if (rc == 0)
+        counts_advance(&s->counts, val_str(&key));
+    else if (rc == MDB_NOTFOUND)
+        counts_finish(&s->counts);
+    counts_unlock(&s->counts);
+    if (cursor != NULL)
+        mdb_cursor_close(cursor);
+    mdb_txn_abort(txn);
+}
+
+static void free_suspects(struct shard *s)
+{
+    struct list_node *node;
+
+    while ((node = list_pop_front(&s->own.suspects)) != NULL)
+        free(CONTAINER_OF(node, struct suspect, node));
+}
+
+/* What has to be done now and then; idle: nothing waits for a commit. */
+static void keep(struct shard *s, bool idle, uint64_t now_ns)
+{
+    bool due = now_ns - s->own.kept_ns >= KEEP_MS * NS_PER_MS;
+
+    if (atomic_load_explicit(&s->shared.failed, memory_order_relaxed)) {
+        free_suspects(s);
+        return;
+    }
+    count_slice(s);
+    shard_check_space(s, now_ns);
+    if (!due && list_empty(&s->own.suspects))
+        return;
+    s->own.kept_ns = now_ns;
+    records_rotate(&s->records, clock_wall_ms());
+    if (records_behind(&s->records))
+        records_catch_up(&s->records, s->env, s->outbox);
+    if (list_empty(&s->own.suspects) && !(idle && records_want_trim(&s->records)))
+        return;
+    if (batch_housekeeping(s, &s->own.suspects) == -ESHUTDOWN)
+        shard_fail(s);
+    free_suspects(s);
+}
+
+size_t committer_round(struct shard *s)
+{
+    size_t ended = 0;
+
+    gather(s, clock_mono_ns());
+    while (s->own.pending_len > 0) {
+        ended += commit_batch(s);
+        gather(s, clock_mono_ns());
+    }
+    keep(s, true, clock_mono_ns());
+    return ended;
+}
+
+/* --- the thread --- */
+
+static int wait_ms(struct shard *s, uint64_t now_ns)
+{
+    if (atomic_load_explicit(&s->shared.failed, memory_order_relaxed))
+        return KEEP_MS;
+    if (s->own.pending_len > 0 && now_ns >= s->own.company_until_ns)
+        return 0;
+    if (s->own.pending_len > 0)
+        return (int)((s->own.company_until_ns - now_ns) / NS_PER_MS) + 1;
+    if (!s->counts.complete)
+        return 0;
+    return atomic_load_explicit(&s->shared.intake, memory_order_relaxed) == QUEUE_INTAKE_OK
+               ? KEEP_MS
+               : REFUSED_MS;
+}
+
+static void wait_for_work(struct shard *s, uint64_t now_ns)
+{
+    struct pollfd fd = {.fd = s->committer_event, .events = POLLIN};
+    uint64_t count;
+
+    if (!mailbox_empty(&s->changes) || poll(&fd, 1, wait_ms(s, now_ns)) <= 0)
+        return;
+    if (read(s->committer_event, &count, sizeof(count)) < 0)
+        return; /* somebody else's wake was taken already: the mailbox is looked at anyway */
+}
+
+void *committer_main(void *arg)
+{
+    struct shard *s = arg;
+    uint64_t now_ns;
+    bool stop;
+
+    for (;;) {
+        /* Before the gathering: what was submitted before the stop is committed. */
+        stop = atomic_load_explicit(&s->stop_committer, memory_order_acquire);
+        now_ns = clock_mono_ns();
+        gather(s, now_ns);
+        if (s->own.urgent > 0 || s->own.pending_len >= s->options.batch_changes_max ||
+            (s->own.pending_len > 0 && (stop || now_ns >= s->own.company_until_ns))) {
+            commit_batch(s);
+            keep(s, false, now_ns);
+            continue;
+        }
+        if (stop)
+            return NULL;
+        keep(s, s->own.pending_len == 0, now_ns);
+        wait_for_work(s, clock_mono_ns());
+    }
+}

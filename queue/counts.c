@@ -1,0 +1,144 @@
+#include "queue/counts.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/rng.h"
+
+struct lane_count {
+    struct map_node node;
+    uint64_t rows;
+    uint16_t len;
+    char name[];
+};
+
+int counts_init(struct counts *c)
+{
+    int err = map_init(&c->lanes, 256);
+
+    if (err < 0)
+        return err;
+    pthread_mutex_init(&c->lock, NULL);
+    c->seed = rng_entropy();
+    return 0;
+}
+
+void counts_done(struct counts *c)
+{
+    struct map_node *node, *next;
+    size_t bucket = 0;
+
+    if (c->lanes.buckets == NULL)
+        return;
+    for (node = map_walk(&c->lanes, &bucket, NULL); node != NULL; node = next) {
+        next = map_walk(&c->lanes, &bucket, node);
+        free(CONTAINER_OF(node, struct lane_count, node));
+    }
+    map_done(&c->lanes);
+    pthread_mutex_destroy(&c->lock);
+}
+
+void counts_lock(struct counts *c)
+{
+    pthread_mutex_lock(&c->lock);
+}
+
+void counts_unlock(struct counts *c)
+{
+    pthread_mutex_unlock(&c->lock);
+}
+
+static struct lane_count *find(struct counts *c, struct str lane, uint64_t hash)
+{
+    struct map_node *node;
+
+    for (node = map_find(&c->lanes, hash); node != NULL; node = map_find_next(node)) {
+        struct lane_count *count = CONTAINER_OF(node, struct lane_count, node);
+
+        if (str_eq((struct str){count->name, count->len}, lane))
+            return count;
+    }
+    return NULL;
+}
+
+static void add(struct counts *c, struct str lane, int64_t delta)
+{
+    uint64_t hash = hash_bytes(lane.ptr, lane.len, c->seed);
+    struct lane_count *count = find(c, lane, hash);
+
+    if (count == NULL) {
+        if (delta < 0) /* a lane that found no place when it grew */
+            return;
+        count = c->lanes.count < COUNTS_LANES_MAX ? malloc(sizeof(*count) + lane.len) : NULL;
+        if (count == NULL) {
+            c->overflowed = true;
+            return;
+        }
+        count->rows = 0;
+        count->len = (uint16_t)lane.len;
+        memcpy(count->name, lane.ptr, lane.len);
+        map_insert(&c->lanes, &count->node, hash);
+    }
+    count->rows = count->rows + (uint64_t)delta;
+    if (count->rows == 0) {
+        map_remove(&c->lanes, &count->node);
+        free(count);
+    }
+}
+
+static bool counted(const struct counts *c, struct str key)
+{
+    size_t common = key.len < c->position_len ? key.len : c->position_len;
+    int order;
+
+    if (c->complete)
+        return true;
+    order = memcmp(key.ptr, c->position, common);
+    return order != 0 ? order < 0 : key.len < c->position_len;
+}
+
+void counts_change(struct counts *c, struct str key, struct str lane, int delta)
+{
+    if (counted(c, key))
+        add(c, lane, delta);
+}
+
+void counts_found(struct counts *c, struct str lane, uint64_t rows)
+{
+    if (rows > 0)
+        add(c, lane, (int64_t)rows);
+}
+
+void counts_advance(struct counts *c, struct str key_behind)
+{
+    c->position_len = (uint16_t)key_behind.len;
+    memcpy(c->position, key_behind.ptr, key_behind.len);
+}
+
+void counts_finish(struct counts *c)
+{
+    c->complete = true;
+}
+
+uint64_t counts_get(struct counts *c, struct str lane, bool *complete)
+{
+    struct lane_count *count;
+    uint64_t rows;
+
+    counts_lock(c);
+    count = find(c, lane, hash_bytes(lane.ptr, lane.len, c->seed));
+    rows = count == NULL ? 0 : count->rows;
+    *complete = c->complete && !c->overflowed;
+    counts_unlock(c);
+    return rows;
+}
+
+bool counts_complete(struct counts *c)
+{
+    bool complete;
+
+    counts_lock(c);
+    complete = c->complete;
+    counts_unlock(c);
+    return complete;
+}

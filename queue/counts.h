@@ -1,0 +1,44 @@
+/* Private to queue/: exact numbers of rows per lane.
+ *
+ * Memory only. After start the committer counts the rows tree in slices between its batches: what
+ * lies before the position reached is counted and kept exact by what the batches change; what lies
+ * behind it will be counted when the position gets there. So no long read transaction is needed and
+ * nothing waits for the count.
+ *
+ * Threads: the committer changes, any thread reads; one mutex, held for one batch or one lookup.
+ * Memory: COUNTS_LANES_MAX lanes; lanes beyond are not counted and never complete. */
+#ifndef HAYAUMA_QUEUE_COUNTS_H
+#define HAYAUMA_QUEUE_COUNTS_H
+
+#include <pthread.h>
+
+#include "base/map.h"
+#include "queue/codec.h"
+
+#define COUNTS_LANES_MAX (1u << 20)
+
+struct counts {
+    pthread_mutex_t lock; /* protects everything below */
+    struct map lanes;
+    uint64_t seed;
+    bool complete;         /* the position is behind the last row */
+    bool overflowed;       /* a lane found no place */
+    uint16_t position_len; /* rows with keys below position are counted */
+    uint8_t position[ROW_KEY_MAX];
+};
+
+int counts_init(struct counts *c) MUST_USE;
+void counts_done(struct counts *c);
+/* The caller holds the lock around a run of these. */
+void counts_lock(struct counts *c);
+void counts_unlock(struct counts *c);
+/* A row appeared (+1) or went (-1): counts when its key is before the position. */
+void counts_change(struct counts *c, struct str key, struct str lane, int delta);
+/* rows more of lane were found by the count; lane may be empty for "none". */
+void counts_found(struct counts *c, struct str lane, uint64_t rows);
+void counts_advance(struct counts *c, struct str key_behind);
+void counts_finish(struct counts *c);
+uint64_t counts_get(struct counts *c, struct str lane, bool *complete);
+bool counts_complete(struct counts *c);
+
+#endif

@@ -1,0 +1,459 @@
+/* The loader: reads rows and lane names back for the workers, in short read transactions. */
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "queue/shard.h"
+
+/* A slice: what is read in one read transaction. Its age is what the free list waits for. */
+#define SLICE_ROWS  256
+#define SLICE_BYTES (4u << 20)
+#define SLICE_LANES 1024
+
+void loader_wake(struct shard *s)
+{
+    uint64_t one = 1;
+
+    if (s->loader_event >= 0 && write(s->loader_event, &one, sizeof(one)) < 0)
+        return; /* the counter is full: the wake is pending anyway */
+}
+
+/* --- slices --- */
+
+/* Begins a read transaction with a cursor on rows. A negative errno. */
+static int slice_begin(struct shard *s, MDB_cursor **rows)
+{
+    int rc = s->loader.txn == NULL ? mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->loader.txn)
+                                   : mdb_txn_renew(s->loader.txn);
+
+    if (rc != 0)
+        return lmdb_errno(rc);
+    rc = mdb_cursor_open(s->loader.txn, s->rows, rows);
+    if (rc != 0)
+        mdb_txn_reset(s->loader.txn);
+    return lmdb_errno(rc);
+}
+
+static void slice_end(struct shard *s, MDB_cursor *rows)
+{
+    mdb_cursor_close(rows);
+    mdb_txn_reset(s->loader.txn);
+}
+
+/* --- messages --- */
+
+static struct message *cache_find(struct shard *s, const struct msgid *id)
+{
+    for (size_t i = 0; i < LOADER_CACHE_SLOTS; i++) {
+        struct message *m = s->loader.cache[i];
+
+        if (m != NULL && memcmp(&m->id, id, sizeof(*id)) == 0)
+            return message_ref(m);
+    }
+    return NULL;
+}
+
+static void cache_drop(struct shard *s, size_t slot)
+{
+    struct message *m = s->loader.cache[slot];
+
+    if (m == NULL)
+        return;
+    s->loader.cache_bytes -= m->content_len;
+    s->loader.cache[slot] = NULL;
+    message_unref(m);
+}
+
+/* Messages of one recipient are never asked for again. */
+static void cache_add(struct shard *s, struct message *m)
+{
+    if (m->recipients <= 1 || m->content_len > LOADER_CACHE_BYTES_MAX)
+        return;
+    for (size_t i = 0;
+         i < LOADER_CACHE_SLOTS && s->loader.cache_bytes + m->content_len > LOADER_CACHE_BYTES_MAX;
+         i++)
+        cache_drop(s, (s->loader.cache_next + i) % LOADER_CACHE_SLOTS);
+    cache_drop(s, s->loader.cache_next);
+    s->loader.cache[s->loader.cache_next] = message_ref(m);
+    s->loader.cache_bytes += m->content_len;
+    s->loader.cache_next = (s->loader.cache_next + 1) % LOADER_CACHE_SLOTS;
+}
+
+struct message *read_message(MDB_txn *txn, MDB_dbi content, const struct msgid *id, int *err)
+{
+    MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
+    struct message fields, *m;
+    int rc = mdb_get(txn, content, &key, &value);
+
+    *err = rc != 0 ? lmdb_errno(rc) : codec_content_decode(id, val_str(&value), true, &fields);
+    if (*err < 0)
+        return NULL;
+    *err = -ENOMEM;
+    fields.content = malloc(fields.content_len > 0 ? fields.content_len : 1);
+    if (fields.content == NULL)
+        return NULL;
+    memcpy(fields.content, (const uint8_t *)value.mv_data + value.mv_size - fields.content_len,
+           fields.content_len);
+    m = message_new(&fields);
+    if (m == NULL)
+        free(fields.content);
+    return m;
+}
+
+static const char *content_fault(int err)
+{
+    if (err == -ENOENT)
+        return "its content is missing";
+    return err == -EPROTO ? "its content is of a newer version" : "its content is damaged";
+}
+
+/* --- loading a lane --- */
+
+static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_bytes,
+                    const struct row_key *row, struct str key, struct str value)
+{
+    struct row_state state;
+    struct recipient *r;
+    struct message *m;
+    int err = codec_row_decode(key, value, &state);
+
+    if (err < 0) {
+        shard_suspect(s, key, err == -EPROTO ? "row is of a newer version" : "row is damaged");
+        return -EBADMSG;
+    }
+    m = cache_find(s, &row->id);
+    if (m == NULL) {
+        m = read_message(s->loader.txn, s->content, &row->id, &err);
+        if (m == NULL && (err == -ENOENT || err == -EBADMSG || err == -EPROTO)) {
+            shard_suspect(s, key, content_fault(err));
+            return -EBADMSG;
+        }
+        if (m == NULL)
+            return err;
+        *loaded_bytes += m->content_len;
+        cache_add(s, m);
+    }
+    r = recipient_new(m, row->index, row->queue, state.address, state.orcpt, state.variables);
+    message_unref(m);
+    if (r == NULL)
+        return -ENOMEM;
+    r->due_ms = row->due_ms;
+    r->priority = row->priority;
+    r->notify = state.notify;
+    r->flags = state.flags;
+    r->attempts = state.attempts;
+    r->last_attempt_ms = state.last_attempt_ms;
+    recipient_set_error(r, state.last_error);
+    list_push_back(&load->rcpts, &r->node);
+    return 0;
+}
+
+/* Positions rows at the first row of lane at or behind (priority, due). False: there is none. */
+static int seek_band(MDB_cursor *rows, struct str lane, unsigned priority, int64_t due_ms,
+                     MDB_val *key, MDB_val *value, struct row_key *row)
+{
+    uint8_t bytes[ROW_KEY_MAX];
+    int rc;
+
+    if (priority > UINT8_MAX)
+        return MDB_NOTFOUND;
+    key->mv_size = codec_row_key(bytes, lane, (uint8_t)priority, due_ms, &(struct msgid){{0}}, 0);
+    key->mv_data = bytes;
+    rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
+    if (rc != 0)
+        return rc;
+    /* What is no row key sorts somewhere else; the visit of the whole tree finds it. */
+    return codec_row_key_parse(val_str(key), row) && str_eq(row->queue, lane) ? 0 : MDB_NOTFOUND;
+}
+
+/* The first row that is not due, over all priorities. */
+static int find_next_due(MDB_cursor *rows, struct queue_load *load)
+{
+    struct row_key row;
+    MDB_val key, value;
+    unsigned priority = 0;
+    int64_t after = load->now_ms < QUEUE_DUE_HELD ? load->now_ms + 1 : QUEUE_DUE_HELD;
+    int rc;
+
+    load->next_due_ms = INT64_MAX;
+    while ((rc = seek_band(rows, load->queue, priority, 0, &key, &value, &row)) == 0) {
+        priority = row.priority;
+        rc = seek_band(rows, load->queue, priority, after, &key, &value, &row);
+        if (rc != 0)
+            break;
+        if (row.priority == priority && row.due_ms > load->now_ms && row.due_ms < load->next_due_ms)
+            load->next_due_ms = row.due_ms;
+        priority = row.priority == priority ? priority + 1 : row.priority;
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+static int load_seek(MDB_cursor *rows, struct queue_load *load, MDB_val *key, MDB_val *value,
+                     struct row_key *row)
+{
+    int rc;
+
+    if (load->cursor.len == 0)
+        return seek_band(rows, load->queue, 0, load->from_ms, key, value, row);
+    *key = (MDB_val){load->cursor.len, load->cursor.key};
+    rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
+    if (rc == 0 && key->mv_size == load->cursor.len &&
+        memcmp(key->mv_data, load->cursor.key, load->cursor.len) == 0)
+        rc = mdb_cursor_get(rows, key, value, MDB_NEXT);
+    if (rc != 0)
+        return rc;
+    return codec_row_key_parse(val_str(key), row) && str_eq(row->queue, load->queue) ? 0
+                                                                                     : MDB_NOTFOUND;
+}
+
+void cursor_set(struct queue_cursor *cursor, struct str key)
+{
+    cursor->len = (uint16_t)key.len;
+    memcpy(cursor->key, key.ptr, key.len);
+}
+
+/* One slice of a load. 1: the load has ended, 0: more, or a negative errno. */
+static int load_slice(struct shard *s, struct queue_load *load, uint32_t *rows_loaded,
+                      uint64_t *bytes_loaded)
+{
+    MDB_cursor *rows;
+    MDB_val key, value;
+    struct row_key row;
+    size_t bytes = 0;
+    unsigned n = 0;
+    int err = slice_begin(s, &rows), rc;
+
+    if (err < 0)
+        return err;
+    rc = load_seek(rows, load, &key, &value, &row);
+    while (rc == 0 && n < SLICE_ROWS && bytes < SLICE_BYTES && *rows_loaded < load->rows_max &&
+           *bytes_loaded + bytes < load->bytes_max) {
+        if (row.due_ms > load->now_ms) {
+            rc = seek_band(rows, load->queue, row.priority + 1u, load->from_ms, &key, &value, &row);
+            continue;
+        }
+        if (row.due_ms < load->from_ms) { /* the seek went into a later priority */
+            rc = seek_band(rows, load->queue, row.priority, load->from_ms, &key, &value, &row);
+            continue;
+        }
+        err = load_row(s, load, &bytes, &row, val_str(&key), val_str(&value));
+        if (err < 0 && err != -EBADMSG)
+            break;
+        *rows_loaded += err == 0;
+        n++;
+        cursor_set(&load->cursor, val_str(&key));
+        rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
+        if (rc == 0 &&
+            !(codec_row_key_parse(val_str(&key), &row) && str_eq(row.queue, load->queue)))
+            rc = MDB_NOTFOUND;
+        err = 0;
+    }
+    /* Rows that are not due do not keep the load from its end. */
+    while (err == 0 && rc == 0 && (row.due_ms > load->now_ms || row.due_ms < load->from_ms))
+        rc = seek_band(rows, load->queue, row.priority + (row.due_ms > load->now_ms ? 1u : 0u),
+                       load->from_ms, &key, &value, &row);
+    load->end = err == 0 && rc == MDB_NOTFOUND;
+    if (load->end)
+        rc = find_next_due(rows, load);
+    *bytes_loaded += bytes;
+    slice_end(s, rows);
+    if (err < 0)
+        return err;
+    if (rc != 0)
+        return lmdb_errno(rc);
+    return load->end || *rows_loaded >= load->rows_max || *bytes_loaded >= load->bytes_max;
+}
+
+/* The rows that were asked for by key. */
+static int load_exact(struct shard *s, struct queue_load *load, size_t from, size_t to)
+{
+    MDB_cursor *rows;
+    uint8_t bytes[ROW_KEY_MAX];
+    MDB_val key, value;
+    struct row_key row;
+    size_t content_bytes = 0;
+    int err = slice_begin(s, &rows), rc;
+
+    if (err < 0)
+        return err;
+    for (size_t i = from; i < to && err == 0; i++) {
+        const struct queue_row_key *k = &load->exact[i];
+
+        key.mv_size = codec_row_key(bytes, k->queue, k->priority, k->due_ms, &k->id, k->index);
+        key.mv_data = bytes;
+        rc = mdb_cursor_get(rows, &key, &value, MDB_SET_KEY);
+        if (rc == 0 && codec_row_key_parse(val_str(&key), &row))
+            err = load_row(s, load, &content_bytes, &row, val_str(&key), val_str(&value));
+        else if (rc != 0 && rc != MDB_NOTFOUND)
+            err = lmdb_errno(rc);
+        if (err == -EBADMSG)
+            err = 0;
+    }
+    slice_end(s, rows);
+    return err;
+}
+
+static int run_load_exact(struct shard *s, struct queue_load *load)
+{
+    struct list_node *node;
+    int err = 0;
+
+    for (size_t at = 0; at < load->exact_len && err == 0; at += SLICE_ROWS)
+        err = load_exact(s, load, at,
+                         at + SLICE_ROWS < load->exact_len ? at + SLICE_ROWS : load->exact_len);
+    while (err < 0 && (node = list_pop_front(&load->rcpts)) != NULL)
+        recipient_free(CONTAINER_OF(node, struct recipient, node));
+    return err;
+}
+
+static int run_load(struct shard *s, struct queue_load *load)
+{
+    struct list_node *node;
+    uint64_t bytes = 0;
+    uint32_t rows = 0;
+    int err;
+
+    load->end = false;
+    load->next_due_ms = INT64_MAX;
+    if (load->exact != NULL)
+        return run_load_exact(s, load);
+    if (load->queue.len == 0 || load->queue.len > QUEUE_NAME_MAX)
+        return -EINVAL;
+    do {
+        err = load_slice(s, load, &rows, &bytes);
+    } while (err == 0);
+    if (err == 1)
+        return 0;
+    while ((node = list_pop_front(&load->rcpts)) != NULL)
+        recipient_free(CONTAINER_OF(node, struct recipient, node));
+    return err;
+}
+
+/* --- the directory --- */
+
+static int directory_add(struct queue_directory *d, struct str name, int64_t first_due_ms)
+{
+    /* Names are placed by offset until the end, since the memory moves while it grows. */
+    if (buf_reserve(&d->memory, name.len) < 0)
+        return -ENOMEM;
+    d->lanes[d->lanes_len++] = (struct queue_lane_entry){
+        .name = {(const char *)d->memory.len, name.len}, .first_due_ms = first_due_ms};
+    buf_put(&d->memory, name.ptr, name.len);
+    return 0;
+}
+
+/* One slice. 1: ended, 0: more, or a negative errno. The cursor is the last lane's name. */
+static int directory_slice(struct shard *s, struct queue_directory *d)
+{
+    struct str name;
+    MDB_cursor *rows;
+    MDB_val key, value;
+    struct row_key row;
+    char name_bytes[QUEUE_NAME_MAX];
+    int err = slice_begin(s, &rows), rc;
+
+    if (err < 0)
+        return err;
+    /* name NUL: its rows; name 0x01: behind them, before any longer name's. */
+    d->cursor.key[d->cursor.len] = 1;
+    key = (MDB_val){d->cursor.len + 1u, d->cursor.key};
+    rc = mdb_cursor_get(rows, &key, &value, d->cursor.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+    for (unsigned n = 0; rc == 0 && err == 0 && n < SLICE_LANES && d->lanes_len < d->lanes_max;
+         n++) {
+        int64_t first = INT64_MAX;
+
+        if (!codec_row_key_parse(val_str(&key), &row)) {
+            shard_suspect(s, val_str(&key), "row key is damaged");
+            rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
+            continue;
+        }
+        memcpy(name_bytes, row.queue.ptr, row.queue.len);
+        name = (struct str){name_bytes, row.queue.len};
+        do {
+            first = row.due_ms < first ? row.due_ms : first;
+            rc = seek_band(rows, name, row.priority + 1u, 0, &key, &value, &row);
+        } while (rc == 0);
+        err = directory_add(d, name, first);
+        d->cursor.len = (uint16_t)name.len;
+        memcpy(d->cursor.key, name.ptr, name.len);
+        d->cursor.key[name.len] = 1;
+        key = (MDB_val){name.len + 1, d->cursor.key};
+        if (rc == MDB_NOTFOUND)
+            rc = mdb_cursor_get(rows, &key, &value, MDB_SET_RANGE);
+    }
+    slice_end(s, rows);
+    d->end = rc == MDB_NOTFOUND;
+    if (err == 0 && rc != 0 && rc != MDB_NOTFOUND)
+        err = lmdb_errno(rc);
+    return err < 0 ? err : d->end || d->lanes_len >= d->lanes_max;
+}
+
+static int run_directory(struct shard *s, struct queue_directory *d)
+{
+    int err;
+
+    d->end = false;
+    d->lanes = calloc(d->lanes_max > 0 ? d->lanes_max : 1, sizeof(*d->lanes));
+    if (d->lanes == NULL)
+        return -ENOMEM;
+    do {
+        err = directory_slice(s, d);
+    } while (err == 0);
+    if (err < 0) {
+        queue_directory_done(d);
+        return err;
+    }
+    for (size_t i = 0; i < d->lanes_len; i++)
+        d->lanes[i].name.ptr = (const char *)d->memory.data + (size_t)d->lanes[i].name.ptr;
+    return 0;
+}
+
+/* --- the thread --- */
+
+size_t loader_round(struct shard *s)
+{
+    struct list loads, directories;
+    struct list_node *node;
+    size_t ended = 0;
+
+    list_init(&loads);
+    list_init(&directories);
+    mailbox_take(&s->directories, &directories);
+    mailbox_take(&s->loads, &loads);
+    for (; (node = list_pop_front(&directories)) != NULL; ended++) {
+        struct queue_directory *d = CONTAINER_OF(node, struct queue_directory, node);
+
+        port_directory_done(d, run_directory(s, d));
+    }
+    for (; (node = list_pop_front(&loads)) != NULL; ended++) {
+        struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
+
+        port_load_done(load, run_load(s, load));
+    }
+    return ended;
+}
+
+void loader_done(struct shard *s)
+{
+    for (size_t i = 0; i < LOADER_CACHE_SLOTS; i++)
+        cache_drop(s, i);
+    if (s->loader.txn != NULL)
+        mdb_txn_abort(s->loader.txn);
+    s->loader.txn = NULL;
+}
+
+void *loader_main(void *arg)
+{
+    struct shard *s = arg;
+    struct pollfd fd = {.fd = s->loader_event, .events = POLLIN};
+    uint64_t count;
+
+    while (!atomic_load_explicit(&s->stop_loader, memory_order_acquire)) {
+        if (loader_round(s) > 0)
+            continue;
+        if (poll(&fd, 1, -1) > 0 && read(s->loader_event, &count, sizeof(count)) < 0)
+            continue; /* the mailbox is looked at anyway */
+    }
+    return NULL;
+}

@@ -1,0 +1,130 @@
+#include "queue/message.h"
+
+#include <stdlib.h>
+
+#define ERROR_BYTES_MAX 300
+
+/* Any thread adds and subtracts; relaxed, because it is only a sum that limits look at. */
+static _Atomic uint64_t bytes_alive;
+
+static void alive_add(uint64_t n)
+{
+    atomic_fetch_add_explicit(&bytes_alive, n, memory_order_relaxed);
+}
+
+static void alive_sub(uint64_t n)
+{
+    atomic_fetch_sub_explicit(&bytes_alive, n, memory_order_relaxed);
+}
+
+uint64_t message_bytes_alive(void)
+{
+    return atomic_load_explicit(&bytes_alive, memory_order_relaxed);
+}
+
+/* Copies s to *at and moves *at behind it. */
+static struct str place(char **at, struct str s)
+{
+    struct str out = {*at, s.len};
+
+    if (s.len > 0)
+        memcpy(*at, s.ptr, s.len);
+    *at += s.len;
+    return out;
+}
+
+static uint64_t message_bytes(const struct message *m)
+{
+    return sizeof(*m) + m->sender.len + m->envid.len + m->tenant.len + m->campaign.len +
+           m->meta.len + m->protocol.len + m->origin.len + m->trace.len;
+}
+
+struct message *message_new(const struct message *fields)
+{
+    uint64_t bytes = message_bytes(fields);
+    struct message *m = malloc(bytes);
+    char *at;
+
+    if (m == NULL)
+        return NULL;
+    *m = *fields;
+    atomic_init(&m->refs, 1);
+    at = (char *)(m + 1);
+    m->sender = place(&at, fields->sender);
+    m->envid = place(&at, fields->envid);
+    m->tenant = place(&at, fields->tenant);
+    m->campaign = place(&at, fields->campaign);
+    m->meta = place(&at, fields->meta);
+    m->protocol = place(&at, fields->protocol);
+    m->origin = place(&at, fields->origin);
+    m->trace = place(&at, fields->trace);
+    alive_add(bytes + m->content_len);
+    return m;
+}
+
+struct message *message_ref(struct message *m)
+{
+    atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);
+    return m;
+}
+
+void message_unref(struct message *m)
+{
+    /* Release: our last use comes before the free; acquire: the one who frees sees all uses. */
+    if (m == NULL || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
+        return;
+    alive_sub(message_bytes(m) + m->content_len);
+    free(m->content);
+    free(m);
+}
+
+static uint64_t recipient_bytes(const struct recipient *r)
+{
+    return sizeof(*r) + r->queue.len + r->address.len + r->orcpt.len + r->variables.len;
+}
+
+struct recipient *recipient_new(struct message *message, uint32_t index, struct str queue,
+                                struct str address, struct str orcpt, struct str variables)
+{
+    uint64_t bytes = sizeof(struct recipient) + queue.len + address.len + orcpt.len + variables.len;
+    struct recipient *r = malloc(bytes);
+    char *at;
+
+    if (r == NULL)
+        return NULL;
+    *r = (struct recipient){
+        .message = message_ref(message), .index = index, .priority = message->priority};
+    at = (char *)(r + 1);
+    r->queue = place(&at, queue);
+    r->address = place(&at, address);
+    r->orcpt = place(&at, orcpt);
+    r->variables = place(&at, variables);
+    alive_add(bytes);
+    return r;
+}
+
+void recipient_set_error(struct recipient *r, struct str text)
+{
+    size_t len = text.len < ERROR_BYTES_MAX ? text.len : ERROR_BYTES_MAX;
+    char *copy = len == 0 ? NULL : malloc(len);
+
+    /* Out of memory: the old text must not pass for the new one, so it goes all the same. */
+    if (copy == NULL)
+        len = 0;
+    else
+        memcpy(copy, text.ptr, len);
+    alive_sub(r->last_error.len);
+    free((char *)r->last_error.ptr);
+    r->last_error = (struct str){copy, len};
+    alive_add(len);
+}
+
+void recipient_free(struct recipient *r)
+{
+    if (r == NULL)
+        return;
+    alive_sub(recipient_bytes(r) + r->last_error.len);
+    free((char *)r->last_error.ptr);
+    message_unref(r->message);
+    free(r);
+}

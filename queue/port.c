@@ -1,0 +1,177 @@
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "queue/shard.h"
+
+/* How long a closing port sleeps between looks at what is still under way. */
+#define CLOSE_LOOK_MS 1
+
+int queue_port_open(struct queue_port **out, struct queue *q, void (*wake)(void *arg), void *arg)
+{
+    struct queue_port *port;
+
+    if (posix_memalign((void **)&port, CACHE_LINE_BYTES, sizeof(*port)) != 0)
+        return -ENOMEM;
+    *port = (struct queue_port){.queue = q, .wake = wake, .wake_arg = arg};
+    mailbox_init(&port->changes);
+    mailbox_init(&port->loads);
+    mailbox_init(&port->directories);
+    *out = port;
+    return 0;
+}
+
+void queue_port_close(struct queue_port *port)
+{
+    if (port == NULL)
+        return;
+    while (port->pending > 0) {
+        if (port->queue->options.no_threads)
+            queue_pump(port->queue);
+        if (queue_port_poll(port) == 0)
+            poll(NULL, 0, CLOSE_LOOK_MS);
+    }
+    while (atomic_load_explicit(&port->handing, memory_order_acquire) != 0)
+        sched_yield();
+    free(port);
+}
+
+size_t queue_port_pending(const struct queue_port *port)
+{
+    return port->pending;
+}
+
+size_t queue_port_poll(struct queue_port *port)
+{
+    struct list changes, loads, directories;
+    struct list_node *node;
+    size_t ended = 0;
+
+    list_init(&changes);
+    list_init(&loads);
+    list_init(&directories);
+    mailbox_take(&port->changes, &changes);
+    mailbox_take(&port->loads, &loads);
+    mailbox_take(&port->directories, &directories);
+    for (; (node = list_pop_front(&changes)) != NULL; ended++) {
+        struct queue_change *change = CONTAINER_OF(node, struct queue_change, node);
+
+        port->pending--;
+        change->on_done(change, change->result);
+    }
+    for (; (node = list_pop_front(&loads)) != NULL; ended++) {
+        struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
+
+        port->pending--;
+        load->on_done(load, load->result);
+    }
+    for (; (node = list_pop_front(&directories)) != NULL; ended++) {
+        struct queue_directory *directory = CONTAINER_OF(node, struct queue_directory, node);
+
+        port->pending--;
+        directory->on_done(directory, directory->result);
+    }
+    return ended;
+}
+
+/* Puts nodes into a mailbox of port and wakes it once. The port may be polled empty and closed by
+ * its thread as soon as the last node is in: handing keeps it alive until the wake has returned. */
+static void hand_back(struct queue_port *port, struct mailbox *m, struct list *nodes)
+{
+    struct list_node *node;
+    bool was_empty = false;
+
+    atomic_fetch_add_explicit(&port->handing, 1, memory_order_relaxed);
+    while ((node = list_pop_front(nodes)) != NULL)
+        was_empty |= mailbox_put(m, node);
+    if (was_empty && port->wake != NULL)
+        port->wake(port->wake_arg);
+    atomic_fetch_sub_explicit(&port->handing, 1, memory_order_release);
+}
+
+static void hand_back_one(struct queue_port *port, struct mailbox *m, struct list_node *node)
+{
+    struct list nodes;
+
+    list_init(&nodes);
+    list_push_back(&nodes, node);
+    hand_back(port, m, &nodes);
+}
+
+void port_changes_done(struct list *changes)
+{
+    while (!list_empty(changes)) {
+        struct list_node *node = list_first(changes), *next;
+        struct queue_port *port = CONTAINER_OF(node, struct queue_change, node)->port;
+        struct list mine;
+
+        list_init(&mine);
+        for (; node != NULL; node = next) {
+            next = list_next(changes, node);
+            if (CONTAINER_OF(node, struct queue_change, node)->port != port)
+                continue;
+            list_remove(node);
+            list_push_back(&mine, node);
+        }
+        hand_back(port, &port->changes, &mine);
+    }
+}
+
+void port_load_done(struct queue_load *load, int result)
+{
+    load->result = result;
+    hand_back_one(load->port, &load->port->loads, &load->node);
+}
+
+void port_directory_done(struct queue_directory *directory, int result)
+{
+    directory->result = result;
+    hand_back_one(directory->port, &directory->port->directories, &directory->node);
+}
+
+void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change)
+{
+    struct shard *s = port->queue->shards[shard];
+
+    ASSERT(shard < port->queue->shards_len);
+    change->port = port;
+    port->pending++;
+    if (mailbox_put(&s->changes, &change->node))
+        committer_wake(s);
+}
+
+void queue_load(struct queue_port *port, uint32_t shard, struct queue_load *load)
+{
+    struct shard *s = port->queue->shards[shard];
+
+    ASSERT(shard < port->queue->shards_len);
+    load->port = port;
+    list_init(&load->rcpts);
+    port->pending++;
+    if (mailbox_put(&s->loads, &load->node))
+        loader_wake(s);
+}
+
+void queue_directory(struct queue_port *port, uint32_t shard, struct queue_directory *d)
+{
+    struct shard *s = port->queue->shards[shard];
+
+    ASSERT(shard < port->queue->shards_len);
+    d->port = port;
+    d->lanes = NULL;
+    d->lanes_len = 0;
+    d->memory = (struct buf){0};
+    port->pending++;
+    if (mailbox_put(&s->directories, &d->node))
+        loader_wake(s);
+}
+
+void queue_directory_done(struct queue_directory *d)
+{
+    free(d->lanes);
+    d->lanes = NULL;
+    d->lanes_len = 0;
+    buf_done(&d->memory);
+}

@@ -1,0 +1,539 @@
+/* What the queue does while nothing goes wrong. */
+#include "queue/testkit.h"
+
+struct fixture {
+    char *dir;
+    struct queue_options options;
+    struct queue *q;
+    struct queue_port *port;
+};
+
+static void open_queue(struct fixture *f)
+{
+    const char *error = NULL;
+    int err = queue_open(&f->q, &f->options, &error);
+
+    if (err < 0)
+        fail_msg("queue_open: %d %s", err, error);
+    assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
+}
+
+static void close_queue(struct fixture *f)
+{
+    queue_port_close(f->port);
+    queue_close(f->q);
+    f->q = NULL;
+    f->port = NULL;
+}
+
+static void reopen(struct fixture *f)
+{
+    close_queue(f);
+    open_queue(f);
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    f->dir = kit_dir();
+    f->options = (struct queue_options){.path = f->dir, .map_bytes = UINT64_C(1) << 30};
+    open_queue(f);
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    if (f->q != NULL)
+        close_queue(f);
+    kit_remove(f->dir);
+    free(f->dir);
+    free(f);
+    assert_int_equal(message_bytes_alive(), 0);
+    return 0;
+}
+
+/* Adds a message with one row per lane name. */
+static struct msgid add(struct fixture *f, const char *const *lanes, uint32_t n, uint8_t priority,
+                        int64_t due_ms)
+{
+    struct message *m = kit_message(3000, n, priority);
+    struct kit_change *c = kit_change();
+    struct recipient *rcpts[KIT_ROWS_MAX];
+    struct msgid id = m->id;
+
+    kit_content(c, m);
+    for (uint32_t i = 0; i < n; i++) {
+        rcpts[i] = kit_recipient(m, i, lanes[i], due_ms);
+        kit_row(c, QUEUE_ROW_ADD, rcpts[i]);
+    }
+    message_unref(m);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    for (uint32_t i = 0; i < n; i++)
+        recipient_free(rcpts[i]);
+    return id;
+}
+
+static struct msgid add_one(struct fixture *f, const char *lane, uint8_t priority, int64_t due_ms)
+{
+    return add(f, &lane, 1, priority, due_ms);
+}
+
+static uint64_t messages(struct fixture *f)
+{
+    struct queue_counters counters;
+
+    queue_counters(f->q, 0, &counters);
+    return counters.messages;
+}
+
+static void test_stored_and_loaded(void **state)
+{
+    struct fixture *f = *state;
+    struct kit_load load = {0};
+    struct recipient *r;
+    struct msgid id = add_one(f, "example.org", 5, 1000);
+
+    reopen(f);
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 10), 0);
+    r = kit_pop(&load);
+    assert_non_null(r);
+    assert_true(list_empty(&load.load.rcpts));
+    assert_true(load.load.end);
+    assert_true(load.load.next_due_ms == INT64_MAX);
+    assert_memory_equal(&r->message->id, &id, sizeof(id));
+    assert_int_equal(r->message->content_len, 3000);
+    assert_true(kit_content_right(r->message));
+    assert_true(str_eq(r->address, STR("user0@example.org")));
+    assert_true(str_eq(r->queue, STR("example.org")));
+    assert_true(str_eq(r->message->sender, STR("sender@example.com")));
+    assert_true(str_eq(r->message->campaign, STR("spring")));
+    assert_true(str_eq(r->message->origin, STR("192.0.2.1:4711")));
+    assert_int_equal(r->due_ms, 1000);
+    assert_int_equal(r->priority, 5);
+    recipient_free(r);
+}
+
+static void test_move_and_remove(void **state)
+{
+    struct fixture *f = *state;
+    struct kit_load load = {0};
+    struct kit_change *c;
+    struct queue_row *row;
+    struct recipient *r;
+
+    add_one(f, "example.org", 5, 1000);
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 10), 0);
+    r = kit_pop(&load);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_MOVE, r);
+    r->due_ms = 5000;
+    r->attempts = 7;
+    r->flags = RECIPIENT_WARNED;
+    r->last_attempt_ms = 999;
+    recipient_set_error(r, STR("450 4.7.1 later"));
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    recipient_free(r);
+
+    reopen(f);
+    load = (struct kit_load){0};
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 4999, 10), 0);
+    assert_true(list_empty(&load.load.rcpts));
+    assert_true(load.load.end);
+    assert_int_equal(load.load.next_due_ms, 5000);
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 5000, 10), 0);
+    r = kit_pop(&load);
+    assert_int_equal(r->attempts, 7);
+    assert_int_equal(r->flags, RECIPIENT_WARNED);
+    assert_int_equal(r->last_attempt_ms, 999);
+    assert_true(str_eq(r->last_error, STR("450 4.7.1 later")));
+
+    /* A remove under the old key finds nothing and harms nothing. */
+    c = kit_change();
+    row = kit_row(c, QUEUE_ROW_REMOVE, r);
+    row->old_due_ms = 1000;
+    queue_submit(f->port, 0, &c->change);
+    kit_wait(f->q, f->port, &c->done);
+    assert_int_equal(c->result, 0);
+    assert_true(row->missing);
+    free(c);
+    assert_int_equal(messages(f), 1);
+
+    c = kit_change();
+    row = kit_row(c, QUEUE_ROW_REMOVE, r);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(messages(f), 0);
+    recipient_free(r);
+}
+
+static void test_content_goes_with_last_row(void **state)
+{
+    struct fixture *f = *state;
+    const char *lanes[] = {"a.example", "b.example", "b.example"};
+    struct kit_load a = {0}, b = {0};
+    struct recipient *ra, *rb, *rb2;
+    struct kit_change *c;
+
+    add(f, lanes, 3, 5, 1000);
+    assert_int_equal(kit_load(f->q, f->port, 0, &a, "a.example", 1000, 10), 0);
+    assert_int_equal(kit_load(f->q, f->port, 0, &b, "b.example", 1000, 10), 0);
+    ra = kit_pop(&a);
+    rb = kit_pop(&b);
+    rb2 = kit_pop(&b);
+    assert_non_null(rb2);
+    assert_ptr_equal(rb->message, rb2->message);
+    assert_ptr_equal(ra->message, rb->message); /* the loader's cache */
+
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_REMOVE, rb);
+    kit_row(c, QUEUE_ROW_REMOVE, ra);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(messages(f), 1);
+    reopen(f);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_REMOVE, rb2);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(messages(f), 0);
+    recipient_free(ra);
+    recipient_free(rb);
+    recipient_free(rb2);
+}
+
+/* Later changes may bring more rows of a stored message: a campaign's list in chunks. */
+static void test_rows_added_later(void **state)
+{
+    struct fixture *f = *state;
+    struct message *m = kit_message(100, 1000, 5);
+    struct recipient *r[4];
+    struct kit_change *c = kit_change();
+
+    for (uint32_t i = 0; i < 4; i++)
+        r[i] = kit_recipient(m, i, "a.example", 1000);
+    kit_content(c, m);
+    kit_row(c, QUEUE_ROW_ADD, r[0]);
+    kit_row(c, QUEUE_ROW_ADD, r[1]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_ADD, r[2]);
+    kit_row(c, QUEUE_ROW_ADD, r[3]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_REMOVE, r[0]);
+    kit_row(c, QUEUE_ROW_REMOVE, r[1]);
+    kit_row(c, QUEUE_ROW_REMOVE, r[2]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(messages(f), 1);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_REMOVE, r[3]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(messages(f), 0);
+    for (size_t i = 0; i < 4; i++)
+        recipient_free(r[i]);
+    message_unref(m);
+}
+
+static void test_priorities_and_cursor(void **state)
+{
+    struct fixture *f = *state;
+    /* In the order they must come out; then those not due. */
+    static const struct {
+        uint8_t priority;
+        int64_t due_ms;
+    } rows[] = {{0, 700}, {2, 100}, {2, 900}, {5, 50}, {5, 60}, {9, 1000}},
+      later[] = {{1, 4000}, {5, 3000}, {9, QUEUE_DUE_HELD}};
+    struct kit_load load = {0};
+
+    for (size_t i = ARRAY_LEN(rows); i-- > 0;)
+        add_one(f, "example.org", rows[i].priority, rows[i].due_ms);
+    for (size_t i = 0; i < ARRAY_LEN(later); i++)
+        add_one(f, "example.org", later[i].priority, later[i].due_ms);
+    add_one(f, "example.or", 5, 1);
+    add_one(f, "example.org.uk", 5, 1);
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct recipient *r;
+
+        assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 1), 0);
+        r = kit_pop(&load);
+        assert_non_null(r);
+        assert_true(list_empty(&load.load.rcpts));
+        assert_int_equal(r->priority, rows[i].priority);
+        assert_int_equal(r->due_ms, rows[i].due_ms);
+        recipient_free(r);
+    }
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 1), 0);
+    assert_true(list_empty(&load.load.rcpts));
+    assert_true(load.load.end);
+    assert_int_equal(load.load.next_due_ms, 3000);
+    /* Behind the cursor, at a later time: what became due behind it, nothing before it. */
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 5000, 10), 0);
+    assert_true(list_empty(&load.load.rcpts));
+    assert_int_equal(load.load.next_due_ms, QUEUE_DUE_HELD);
+    load = (struct kit_load){0};
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 5000, 100), 0);
+    for (size_t i = 0; i < ARRAY_LEN(rows) + 2; i++)
+        recipient_free(kit_pop(&load));
+    assert_true(list_empty(&load.load.rcpts));
+}
+
+struct kit_directory {
+    struct queue_directory d;
+    bool done;
+    int result;
+};
+
+static void on_directory(struct queue_directory *d, int result)
+{
+    struct kit_directory *kit = d->owner;
+
+    kit->done = true;
+    kit->result = result;
+}
+
+static void test_directory(void **state)
+{
+    struct fixture *f = *state;
+    static const char *const names[] = {"a.example", "a.example.org", "b", "b.example"};
+    struct kit_directory kit = {.d = {.on_done = on_directory}};
+
+    kit.d.owner = &kit;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        add_one(f, names[i], 5, 1000 + (int64_t)i);
+        add_one(f, names[i], 2, 2000);
+        add_one(f, names[i], 7, 500);
+    }
+    for (size_t i = 0; i <= ARRAY_LEN(names); i += 2) {
+        kit.d.lanes_max = 2;
+        kit.done = false;
+        queue_directory(f->port, 0, &kit.d);
+        kit_wait(f->q, f->port, &kit.done);
+        assert_int_equal(kit.result, 0);
+        assert_int_equal(kit.d.lanes_len, i < ARRAY_LEN(names) ? 2 : 0);
+        for (size_t j = 0; j < kit.d.lanes_len; j++) {
+            assert_true(str_eq(kit.d.lanes[j].name, str_of(names[i + j])));
+            assert_int_equal(kit.d.lanes[j].first_due_ms, 500);
+        }
+        queue_directory_done(&kit.d);
+    }
+    assert_true(kit.d.end);
+}
+
+struct seen {
+    size_t rows;
+    bool with_message;
+};
+
+static bool on_row(void *arg, const struct queue_row_view *row)
+{
+    struct seen *seen = arg;
+
+    seen->rows++;
+    seen->with_message &= str_eq(row->sender, STR("sender@example.com")) && row->size == 3000;
+    assert_true(row->address.len > 0);
+    return seen->rows != 3;
+}
+
+static void test_visit_and_message(void **state)
+{
+    struct fixture *f = *state;
+    struct queue_cursor cursor = {0};
+    struct seen seen = {.with_message = true};
+    struct message *m;
+    struct msgid id = add_one(f, "a.example", 5, 1);
+    int err;
+
+    add_one(f, "b.example", 5, 1);
+    add_one(f, "b.example", 5, 2);
+    add_one(f, "c.example", 5, 1);
+    assert_int_equal(queue_visit(f->q, 0, &cursor, (struct str){0}, 100, true, on_row, &seen), 0);
+    assert_int_equal(seen.rows, 3);
+    assert_int_equal(queue_visit(f->q, 0, &cursor, (struct str){0}, 100, true, on_row, &seen), 1);
+    assert_int_equal(seen.rows, 4);
+    assert_true(seen.with_message);
+    cursor = (struct queue_cursor){0};
+    seen.rows = 10;
+    assert_int_equal(queue_visit(f->q, 0, &cursor, STR("b.example"), 100, false, on_row, &seen), 1);
+    assert_int_equal(seen.rows, 12);
+
+    m = queue_message(f->q, &id, &err);
+    assert_non_null(m);
+    assert_true(kit_content_right(m));
+    message_unref(m);
+    id.bytes[15] ^= 1;
+    assert_null(queue_message(f->q, &id, &err));
+    assert_int_equal(err, -ENOENT);
+}
+
+static void test_lane_counts(void **state)
+{
+    struct fixture *f = *state;
+    bool complete = false;
+
+    for (int i = 0; i < 5; i++)
+        add_one(f, "a.example", 5, 1000 + i);
+    add_one(f, "b.example", 5, 1000);
+    reopen(f);
+    add_one(f, "a.example", 5, 1);
+    for (unsigned ms = 0; !complete; ms++) {
+        assert_true(ms < 5000);
+        queue_lane_rows(f->q, 0, STR("a.example"), &complete);
+        poll(NULL, 0, 1);
+    }
+    add_one(f, "a.example", 5, 1);
+    assert_int_equal(queue_lane_rows(f->q, 0, STR("a.example"), &complete), 7);
+    assert_int_equal(queue_lane_rows(f->q, 0, STR("b.example"), &complete), 1);
+    assert_int_equal(queue_lane_rows(f->q, 0, STR("c.example"), &complete), 0);
+}
+
+static void test_second_opener(void **state)
+{
+    struct fixture *f = *state;
+    const char *error = NULL;
+    struct queue *q;
+
+    assert_int_equal(queue_open(&q, &f->options, &error), -EBUSY);
+    assert_non_null(error);
+    assert_non_null(strstr(error, "stop it"));
+}
+
+static void test_shards_are_kept(void **state)
+{
+    struct fixture *f = *state;
+    const char *error = NULL;
+    char from[300], to[300];
+    struct queue *q;
+
+    assert_int_equal(queue_shards(f->q), 1);
+    close_queue(f);
+    kit_remove(f->dir);
+    f->options.shards = 3;
+    open_queue(f);
+    assert_int_equal(queue_shards(f->q), 3);
+    f->options.shards = 5;
+    reopen(f);
+    assert_int_equal(queue_shards(f->q), 3);
+    close_queue(f);
+    /* A shard that is lost is noticed; one that belongs elsewhere too. */
+    snprintf(from, sizeof(from), "%s/shard-001", f->dir);
+    snprintf(to, sizeof(to), "%s/elsewhere", f->dir);
+    assert_int_equal(rename(from, to), 0);
+    assert_true(queue_open(&q, &f->options, &error) < 0);
+    assert_non_null(strstr(error, "missing"));
+    assert_int_equal(rename(to, from), 0);
+    open_queue(f);
+}
+
+/* A change that cannot be stored fails alone. */
+static void test_bad_change_fails_alone(void **state)
+{
+    struct fixture *f = *state;
+    struct kit_change *c[3];
+    struct recipient *r[3];
+    struct message *m[3];
+    char name[QUEUE_NAME_MAX + 2];
+
+    memset(name, 'x', sizeof(name));
+    name[QUEUE_NAME_MAX + 1] = 0;
+    for (size_t i = 0; i < 3; i++) {
+        m[i] = kit_message(500, 1, 5);
+        r[i] = kit_recipient(m[i], 0, i == 1 ? name : "a.example", 1000);
+        c[i] = kit_change();
+        kit_content(c[i], m[i]);
+        kit_row(c[i], QUEUE_ROW_ADD, r[i]);
+    }
+    for (size_t i = 0; i < 3; i++)
+        queue_submit(f->port, 0, &c[i]->change);
+    for (size_t i = 0; i < 3; i++) {
+        kit_wait(f->q, f->port, &c[i]->done);
+        assert_int_equal(c[i]->result, i == 1 ? -EINVAL : 0);
+        recipient_free(r[i]);
+        message_unref(m[i]);
+        free(c[i]);
+    }
+    assert_int_equal(messages(f), 2);
+}
+
+static _Atomic unsigned wakes;
+
+static void count_wake(void *arg)
+{
+    (void)arg;
+    wakes++;
+}
+
+/* Each port gets its own changes back, and is woken. */
+static void test_two_ports(void **state)
+{
+    struct fixture *f = *state;
+    struct queue_port *ports[2];
+    struct kit_change *c[2][50];
+    struct recipient *r[2][50];
+
+    for (size_t p = 0; p < 2; p++)
+        assert_int_equal(queue_port_open(&ports[p], f->q, count_wake, NULL), 0);
+    for (size_t i = 0; i < 50; i++) {
+        for (size_t p = 0; p < 2; p++) {
+            struct message *m = kit_message(500, 1, 5);
+
+            r[p][i] = kit_recipient(m, 0, "a.example", 1000);
+            c[p][i] = kit_change();
+            kit_content(c[p][i], m);
+            kit_row(c[p][i], QUEUE_ROW_ADD, r[p][i]);
+            message_unref(m);
+            queue_submit(ports[p], 0, &c[p][i]->change);
+        }
+    }
+    for (size_t p = 0; p < 2; p++) {
+        kit_wait(f->q, ports[p], &c[p][49]->done);
+        assert_int_equal(queue_port_pending(ports[p]), 0);
+        for (size_t i = 0; i < 50; i++) {
+            assert_true(c[p][i]->done);
+            assert_int_equal(c[p][i]->result, 0);
+            recipient_free(r[p][i]);
+            free(c[p][i]);
+        }
+        queue_port_close(ports[p]);
+    }
+    assert_true(wakes >= 2);
+    assert_int_equal(messages(f), 100);
+}
+
+/* A change nobody waits for is committed within the company time. */
+static void test_not_urgent(void **state)
+{
+    struct fixture *f = *state;
+    struct message *m = kit_message(10, 1, 5);
+    struct recipient *r = kit_recipient(m, 0, "a.example", 1000);
+    struct kit_change *c = kit_change();
+
+    kit_content(c, m);
+    kit_row(c, QUEUE_ROW_ADD, r);
+    c->change.urgent = false;
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    recipient_free(r);
+    message_unref(m);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_stored_and_loaded),
+        TEST(test_move_and_remove),
+        TEST(test_content_goes_with_last_row),
+        TEST(test_rows_added_later),
+        TEST(test_priorities_and_cursor),
+        TEST(test_directory),
+        TEST(test_visit_and_message),
+        TEST(test_lane_counts),
+        TEST(test_second_opener),
+        TEST(test_shards_are_kept),
+        TEST(test_bad_change_fails_alone),
+        TEST(test_two_ports),
+        TEST(test_not_urgent),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,488 @@
+#include "queue/records.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "queue/quarantine.h"
+
+#define SEGMENT_NAME_BYTES 80
+#define TRIM_ENTRIES_MAX   1024 /* per transaction, so that no batch waits long for the trimming */
+
+static void segment_name(const struct records *r, uint64_t number, int64_t start_ms,
+                         char out[SEGMENT_NAME_BYTES])
+{
+    snprintf(out, SEGMENT_NAME_BYTES, "%" PRId64 "-%" PRIu32 "-%" PRIu64 ".jsonl", start_ms,
+             r->shard, number);
+}
+
+static int write_at(int fd, struct str bytes, uint64_t offset)
+{
+    while (bytes.len > 0) {
+        ssize_t n = pwrite(fd, bytes.ptr, bytes.len, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -ENOSPC;
+        bytes.ptr += n;
+        bytes.len -= (size_t)n;
+        offset += (uint64_t)n;
+    }
+    return 0;
+}
+
+/* --- open and close --- */
+
+/* Numbers go on from the newest file there is, so that no name is ever used twice. */
+static uint64_t newest_number(const struct records *r)
+{
+    uint64_t newest = 0;
+    struct records_file file;
+    DIR *dir = records_dir_open(r);
+
+    while (dir != NULL && records_dir_next(r, dir, &file))
+        newest = file.number > newest ? file.number : newest;
+    if (dir != NULL)
+        closedir(dir);
+    return newest;
+}
+
+int records_init(struct records *r, const struct queue_options *options, uint32_t shard)
+{
+    *r = (struct records){.options = options->records,
+                          .shard = shard,
+                          .dir_fd = -1,
+                          .no_sync = options->no_sync,
+                          .finish_now = true};
+    list_init(&r->closed);
+    pthread_mutex_init(&r->lock, NULL);
+    if (r->options.path == NULL)
+        return 0;
+    if (mkdir(r->options.path, 0750) < 0 && errno != EEXIST)
+        return -errno;
+    r->dir_fd = open(r->options.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (r->dir_fd < 0)
+        return -errno;
+    r->number = newest_number(r);
+    r->number_next = r->number + 1;
+    return 0;
+}
+
+static void segment_free(struct segment *segment)
+{
+    if (segment == NULL)
+        return;
+    if (segment->fd >= 0)
+        close(segment->fd);
+    free(segment);
+}
+
+void records_done(struct records *r)
+{
+    struct list_node *node;
+
+    if (r->closed.head.next == NULL) /* never initialised */
+        return;
+    while ((node = list_pop_front(&r->closed)) != NULL)
+        segment_free(CONTAINER_OF(node, struct segment, node));
+    segment_free(r->active);
+    r->active = NULL;
+    buf_done(&r->staged);
+    if (r->dir_fd >= 0)
+        close(r->dir_fd);
+    r->dir_fd = -1;
+    pthread_mutex_destroy(&r->lock);
+}
+
+/* --- replay: what the outbox says, written again --- */
+
+struct replay {
+    struct records *records;
+    bool at_start; /* files may have been cut or removed, and may have more than they should */
+    int fd;
+    uint64_t number;
+    uint64_t base; /* subtracted from offsets: the file was removed or cut by somebody */
+    uint64_t end;
+};
+
+static int replay_close(struct replay *p)
+{
+    int err = 0;
+
+    if (p->fd < 0)
+        return 0;
+    if (p->at_start && ftruncate(p->fd, (off_t)p->end) < 0)
+        err = -errno;
+    if (err == 0 && !p->records->no_sync && fdatasync(p->fd) < 0)
+        err = -errno;
+    close(p->fd);
+    p->fd = -1;
+    return err;
+}
+
+static int replay_open(struct replay *p, const struct outbox_entry *entry)
+{
+    char name[SEGMENT_NAME_BYTES];
+    struct stat st;
+
+    segment_name(p->records, entry->segment, entry->start_ms, name);
+    p->fd = openat(p->records->dir_fd, name, O_CREAT | O_RDWR | O_CLOEXEC, 0640);
+    if (p->fd < 0)
+        return -errno;
+    p->number = entry->segment;
+    p->base = 0;
+    p->end = entry->offset;
+    if (!p->at_start)
+        return 0;
+    if (fstat(p->fd, &st) < 0)
+        return -errno;
+    /* What was synced before the crash is gone: somebody removed or cut the file. What the outbox
+     * has goes to its beginning then, each time the same way. */
+    if ((uint64_t)st.st_size >= entry->offset)
+        return 0;
+    p->base = entry->offset;
+    p->end = 0;
+    return ftruncate(p->fd, 0) < 0 ? -errno : 0;
+}
+
+static int replay_entry(struct replay *p, const struct outbox_entry *entry)
+{
+    static const char newline = '\n';
+    uint64_t at;
+    int err = 0;
+
+    if (p->fd >= 0 && p->number != entry->segment)
+        err = replay_close(p);
+    if (err == 0 && p->fd < 0)
+        err = replay_open(p, entry);
+    if (err < 0)
+        return err;
+    at = entry->offset - p->base;
+    /* Entries in between were damaged: the file keeps to lines. */
+    for (; p->end < at && err == 0; p->end++)
+        err = write_at(p->fd, (struct str){&newline, 1}, p->end);
+    if (err == 0)
+        err = write_at(p->fd, entry->lines, at);
+    if (err == 0)
+        p->end = at + entry->lines.len;
+    return err;
+}
+
+/* Replays entries from sequence first on. *last: the last one found. A local error goes to *err and
+ * ends the replay; the result is an LMDB code. */
+static int replay(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t first, bool at_start,
+                  uint64_t *last, int *err)
+{
+    struct replay p = {.records = r, .at_start = at_start, .fd = -1};
+    uint8_t key_bytes[OUTBOX_KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+    struct outbox_entry entry;
+    MDB_cursor *cursor;
+    int rc = mdb_cursor_open(txn, outbox, &cursor), closed;
+
+    *err = 0;
+    if (rc != 0)
+        return rc;
+    codec_sequence_key(key_bytes, first);
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
+        struct str k = {key.mv_data, key.mv_size}, v = {value.mv_data, value.mv_size};
+
+        if (codec_outbox_decode(k, v, &entry) == 0)
+            *err = replay_entry(&p, &entry);
+        if (*err < 0)
+            break;
+        *last = codec_sequence_parse(k);
+    }
+    mdb_cursor_close(cursor);
+    closed = replay_close(&p);
+    if (*err == 0)
+        *err = closed;
+    if (*err == 0 && !r->no_sync && fsync(r->dir_fd) < 0)
+        *err = -errno;
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* Moves damaged entries to the quarantine and deletes all others. */
+static int empty_outbox(MDB_txn *txn, MDB_dbi outbox, MDB_dbi quarantine)
+{
+    struct outbox_entry entry;
+    MDB_val key, value;
+    MDB_cursor *cursor;
+    int rc = mdb_cursor_open(txn, outbox, &cursor);
+
+    if (rc != 0)
+        return rc;
+    while (rc == 0 && (rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
+        struct str k = {key.mv_data, key.mv_size}, v = {value.mv_data, value.mv_size};
+
+        if (codec_outbox_decode(k, v, &entry) < 0)
+            rc = quarantine_put(txn, quarantine, QUARANTINE_OUTBOX, k, v, "damaged record lines");
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? mdb_drop(txn, outbox, 0) : rc;
+}
+
+static uint64_t last_sequence(MDB_txn *txn, MDB_dbi outbox)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    uint64_t last = 0;
+
+    if (mdb_cursor_open(txn, outbox, &cursor) != 0)
+        return 0;
+    if (mdb_cursor_get(cursor, &key, &value, MDB_LAST) == 0)
+        last = codec_sequence_parse((struct str){key.mv_data, key.mv_size});
+    mdb_cursor_close(cursor);
+    return last;
+}
+
+int records_replay(struct records *r, MDB_env *env, MDB_dbi outbox, MDB_dbi quarantine)
+{
+    uint64_t last = 0;
+    MDB_txn *txn;
+    MDB_stat stat;
+    int err = 0, rc = mdb_txn_begin(env, NULL, 0, &txn);
+
+    if (rc != 0)
+        return rc;
+    rc = mdb_stat(txn, outbox, &stat);
+    r->sequence = r->sequence_at_start = last_sequence(txn, outbox);
+    /* Without a records directory the lines stay where they are until there is one again. */
+    if (rc == 0 && stat.ms_entries > 0 && r->options.path != NULL)
+        rc = replay(r, txn, outbox, 0, true, &last, &err);
+    if (rc == 0 && last > 0 && err == 0)
+        rc = empty_outbox(txn, outbox, quarantine);
+    if (rc != 0 || err < 0 || last == 0) {
+        mdb_txn_abort(txn);
+        r->behind = err < 0;
+        return rc;
+    }
+    rc = mdb_txn_commit(txn);
+    if (rc == 0)
+        r->trimmed = r->written = r->synced = r->finished = r->sequence;
+    return rc;
+}
+
+/* --- the committer's side --- */
+
+static int begin_segment(struct records *r)
+{
+    struct segment *segment = calloc(1, sizeof(*segment));
+
+    if (segment == NULL)
+        return -ENOMEM;
+    segment->fd = -1;
+    segment->number = ++r->number;
+    segment->start_ms = clock_wall_ms();
+    pthread_mutex_lock(&r->lock);
+    r->active = segment;
+    r->number_next = segment->number;
+    pthread_mutex_unlock(&r->lock);
+    return 0;
+}
+
+int records_stage(struct records *r, const struct buf *lines)
+{
+    int err;
+
+    if (r->options.path == NULL || lines->len == 0)
+        return 0;
+    if (r->active == NULL) {
+        err = begin_segment(r);
+        if (err < 0)
+            return err;
+    }
+    err = buf_reserve(&r->staged, lines->len);
+    if (err == 0)
+        buf_put(&r->staged, lines->data, lines->len);
+    return err;
+}
+
+void records_unstage(struct records *r)
+{
+    buf_clear(&r->staged);
+}
+
+int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox)
+{
+    struct str left = buf_str(&r->staged);
+    struct outbox_entry entry;
+    MDB_cursor *cursor;
+    int rc;
+
+    r->staged_sequence = r->sequence;
+    if (left.len == 0)
+        return 0;
+    rc = mdb_cursor_open(txn, outbox, &cursor);
+    if (rc != 0)
+        return rc;
+    entry = (struct outbox_entry){
+        .segment = r->active->number, .start_ms = r->active->start_ms, .offset = r->active->end};
+    while (rc == 0 && left.len > 0) {
+        uint8_t key_bytes[OUTBOX_KEY_BYTES];
+        MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+
+        entry.lines = left;
+        if (left.len > RECORDS_ENTRY_BYTES)
+            entry.lines.len = RECORDS_ENTRY_BYTES;
+        codec_sequence_key(key_bytes, ++r->staged_sequence);
+        value.mv_size = OUTBOX_HEAD_BYTES + entry.lines.len;
+        rc = mdb_cursor_put(cursor, &key, &value, MDB_RESERVE | MDB_APPEND);
+        if (rc == 0)
+            codec_outbox_encode(value.mv_data, r->staged_sequence, &entry);
+        left.ptr += entry.lines.len;
+        left.len -= entry.lines.len;
+        entry.offset += entry.lines.len;
+    }
+    mdb_cursor_close(cursor);
+    return rc;
+}
+
+static int segment_open(struct records *r, struct segment *segment)
+{
+    char name[SEGMENT_NAME_BYTES];
+    int fd;
+
+    segment_name(r, segment->number, segment->start_ms, name);
+    fd = openat(r->dir_fd, name, O_CREAT | O_WRONLY | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return -errno;
+    pthread_mutex_lock(&r->lock);
+    segment->fd = fd;
+    pthread_mutex_unlock(&r->lock);
+    return 0;
+}
+
+void records_committed(struct records *r)
+{
+    struct segment *segment = r->active;
+    struct str lines = buf_str(&r->staged);
+    int err = r->behind ? -EAGAIN : 0;
+
+    if (lines.len == 0)
+        return;
+    if (err == 0 && segment->fd < 0)
+        err = segment_open(r, segment);
+    if (err == 0)
+        err = write_at(segment->fd, lines, segment->end);
+    segment->end += lines.len;
+    r->sequence = r->staged_sequence;
+    r->behind = err < 0;
+    pthread_mutex_lock(&r->lock);
+    segment->sequence_last = r->sequence;
+    r->bytes_committed += lines.len;
+    if (err == 0)
+        r->written = r->sequence;
+    pthread_mutex_unlock(&r->lock);
+    buf_clear(&r->staged);
+}
+
+int records_trim(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t *trimmed)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    uint64_t synced;
+    int rc;
+
+    *trimmed = r->trimmed;
+    pthread_mutex_lock(&r->lock);
+    synced = r->synced;
+    pthread_mutex_unlock(&r->lock);
+    if (synced <= r->trimmed)
+        return 0;
+    rc = mdb_cursor_open(txn, outbox, &cursor);
+    if (rc != 0)
+        return rc;
+    for (unsigned n = 0; rc == 0 && *trimmed < synced && n < TRIM_ENTRIES_MAX; n++) {
+        uint64_t sequence;
+
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+        if (rc != 0)
+            break;
+        sequence = codec_sequence_parse((struct str){key.mv_data, key.mv_size});
+        if (sequence > synced)
+            break;
+        rc = mdb_cursor_del(cursor, 0);
+        *trimmed = sequence;
+    }
+    mdb_cursor_close(cursor);
+    if (rc == MDB_NOTFOUND)
+        *trimmed = synced;
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+void records_trimmed(struct records *r, uint64_t trimmed)
+{
+    r->trimmed = trimmed;
+    pthread_mutex_lock(&r->lock);
+    r->finished = trimmed;
+    pthread_mutex_unlock(&r->lock);
+}
+
+bool records_want_trim(struct records *r)
+{
+    bool want;
+
+    pthread_mutex_lock(&r->lock);
+    want = r->synced > r->trimmed;
+    pthread_mutex_unlock(&r->lock);
+    return want;
+}
+
+void records_catch_up(struct records *r, MDB_env *env, MDB_dbi outbox)
+{
+    uint64_t first, last = 0;
+    MDB_txn *txn;
+    int err = 0;
+
+    pthread_mutex_lock(&r->lock);
+    if (r->rewrite) {
+        r->rewrite = false;
+        r->behind = true;
+        r->written = r->synced;
+    }
+    first = r->written + 1;
+    pthread_mutex_unlock(&r->lock);
+    if (!r->behind || r->options.path == NULL || mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) != 0)
+        return;
+    if (replay(r, txn, outbox, first, false, &last, &err) == 0 && err == 0) {
+        r->behind = false;
+        pthread_mutex_lock(&r->lock);
+        r->written = r->sequence;
+        pthread_mutex_unlock(&r->lock);
+    }
+    mdb_txn_abort(txn);
+}
+
+bool records_behind(struct records *r)
+{
+    bool rewrite;
+
+    pthread_mutex_lock(&r->lock);
+    rewrite = r->rewrite;
+    pthread_mutex_unlock(&r->lock);
+    return rewrite || r->behind;
+}
+
+void records_rotate(struct records *r, int64_t wall_ms)
+{
+    struct segment *segment = r->active;
+
+    if (segment == NULL || segment->end == 0)
+        return;
+    if (segment->end < r->options.segment_bytes_max &&
+        wall_ms - segment->start_ms < (int64_t)r->options.segment_age_s_max * 1000)
+        return;
+    pthread_mutex_lock(&r->lock);
+    list_push_back(&r->closed, &segment->node);
+    r->active = NULL;
+    r->number_next = r->number + 1;
+    pthread_mutex_unlock(&r->lock);
+}

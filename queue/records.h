@@ -1,0 +1,114 @@
+/* Private to queue/: the record stream of one shard.
+ *
+ * A transaction that carries record lines also stores, in the outbox tree, which bytes belong at
+ * which place of which segment file. After the commit the lines are written there; the syncer syncs
+ * the files about once a second; a later transaction deletes the outbox entries that are synced.
+ * After a crash every entry left is written again at its place, which changes nothing where it had
+ * arrived. So each line is in the stream exactly once, and the window in which a line may be
+ * missing from the files (never from the store) is the time since the last sync.
+ *
+ * Threads: the committer stages, writes, rotates and trims; the syncer syncs, compresses and
+ * deletes closed segments. The lock protects what is marked so; it is never held over I/O. */
+#ifndef HAYAUMA_QUEUE_RECORDS_H
+#define HAYAUMA_QUEUE_RECORDS_H
+
+#include <dirent.h>
+#include <lmdb.h>
+#include <pthread.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "queue/codec.h"
+#include "queue/queue.h"
+
+/* Lines per outbox entry: small enough that an entry stays inside a leaf page, since runs of pages
+ * are what fragments the free list. */
+#define RECORDS_ENTRY_BYTES 1900
+
+struct segment {
+    struct list_node node; /* in closed */
+    uint64_t number;
+    int64_t start_ms;
+    uint64_t end;           /* where the next line goes; the committer's */
+    int fd;                 /* -1 until the first write succeeded to open it */
+    bool entry_synced;      /* the directory entry; the syncer's */
+    bool synced;            /* closed and synced; the syncer's */
+    uint64_t sequence_last; /* last outbox entry with lines of it */
+};
+
+struct records {
+    struct records_options options; /* path NULL: records are dropped */
+    uint32_t shard;
+    int dir_fd;
+    bool no_sync;
+
+    /* The committer's. */
+    struct buf staged;        /* lines of the transaction being made */
+    uint64_t staged_sequence; /* last entry of the transaction being made */
+    uint64_t sequence;        /* last entry committed */
+    uint64_t trimmed;         /* entries up to it are deleted */
+    uint64_t number;          /* of the newest segment */
+    bool behind;              /* a write failed: records_catch_up() has to do it */
+
+    pthread_mutex_t lock;   /* protects the rest, and fd and sequence_last of segments */
+    struct segment *active; /* NULL between segments; changed by the committer only */
+    struct list closed;     /* of struct segment, oldest first: to sync, then to finish */
+    uint64_t written;       /* entries up to it were written to their files */
+    uint64_t synced;        /* ... and synced */
+    uint64_t finished;      /* copy of trimmed: closed segments up to it may be finished */
+    uint64_t number_next;   /* segments below it and not in closed belong to the past */
+    uint64_t bytes_committed, bytes_synced; /* for the lag */
+    uint64_t sequence_at_start;             /* entries up to it are of an earlier start; constant */
+    bool rewrite; /* a sync failed: everything after synced must be written again */
+
+    /* The syncer's. */
+    int64_t finished_ms; /* last look at the directory */
+    bool finish_now;     /* a segment was closed since */
+};
+
+#define RECORDS_NAME_BYTES 96
+struct records_file {
+    char name[RECORDS_NAME_BYTES];
+    int64_t start_ms, modified_ms;
+    uint64_t number, bytes;
+    bool compressed;
+};
+/* Files of this shard, in the directory's order. NULL when it cannot be read. */
+DIR *records_dir_open(const struct records *r);
+bool records_dir_next(const struct records *r, DIR *dir, struct records_file *out);
+
+int records_init(struct records *r, const struct queue_options *options, uint32_t shard) MUST_USE;
+/* After a start: writes every entry of the outbox to its place, syncs, cuts what lies behind, and
+ * deletes the entries in a transaction of its own. A full disk is no error: it is tried again
+ * later. An LMDB code. */
+int records_replay(struct records *r, MDB_env *env, MDB_dbi outbox, MDB_dbi quarantine) MUST_USE;
+void records_done(struct records *r);
+
+/* --- committer --- */
+
+/* Adds lines to the transaction being made. 0 or -ENOMEM. */
+int records_stage(struct records *r, const struct buf *lines) MUST_USE;
+/* Stores the staged lines in the outbox of txn; an LMDB code. */
+int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox) MUST_USE;
+void records_unstage(struct records *r);
+/* The transaction has committed: writes the lines. Failure leaves them to records_catch_up(). */
+void records_committed(struct records *r);
+/* Deletes synced entries within txn; *trimmed is for records_trimmed() after the commit. */
+int records_trim(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t *trimmed) MUST_USE;
+void records_trimmed(struct records *r, uint64_t trimmed);
+bool records_want_trim(struct records *r);
+/* Whether lines are in the outbox that are not in their files though they should be. */
+bool records_behind(struct records *r);
+/* Writes them, from the outbox; what fails stays behind. */
+void records_catch_up(struct records *r, MDB_env *env, MDB_dbi outbox);
+/* Closes the active segment when it is full or old; between transactions. */
+void records_rotate(struct records *r, int64_t wall_ms);
+
+/* --- syncer --- */
+
+void records_sync(struct records *r);
+/* Compresses and deletes closed segments by the options. */
+void records_finish(struct records *r, int64_t wall_ms);
+uint64_t records_lag(struct records *r);
+
+#endif

@@ -1,0 +1,380 @@
+#include "queue/shard.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+
+#define SPACE_CHECK_NS UINT64_C(100000000)
+#define TREES          6
+#define PROBE_BYTES    (256u << 10)
+#define DATA_NAME      "data.mdb"
+#define BALLAST_NAME   "ballast"
+
+int lmdb_errno(int rc)
+{
+    switch (rc) {
+    case 0:
+        return 0;
+    case MDB_MAP_FULL:
+    case MDB_TXN_FULL:
+    case EDQUOT:
+    case EFBIG:
+        return -ENOSPC;
+    case MDB_NOTFOUND:
+        return -ENOENT;
+    case MDB_KEYEXIST:
+        return -EEXIST;
+    case MDB_PANIC:
+        return -ESHUTDOWN;
+    default:
+        return rc > 0 ? -rc : -EIO;
+    }
+}
+
+/* --- space --- */
+
+static uint64_t disk_free(const struct shard *s)
+{
+    struct statvfs fs;
+
+    return fstatvfs(s->dir_fd, &fs) < 0 ? 0 : (uint64_t)fs.f_bavail * fs.f_frsize;
+}
+
+uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn)
+{
+    MDB_cursor *cursor;
+    MDB_val key, value;
+    uint64_t pages = 0;
+
+    (void)s;
+    /* Tree 0 is LMDB's free list: each value is a list of page numbers, its length first. */
+    if (mdb_cursor_open(txn, 0, &cursor) != 0)
+        return 0;
+    while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
+        size_t n = 0;
+
+        if (value.mv_size >= sizeof(n))
+            memcpy(&n, value.mv_data, sizeof(n));
+        pages += n;
+    }
+    mdb_cursor_close(cursor);
+    return pages;
+}
+
+void shard_ballast_keep(struct shard *s)
+{
+    int fd;
+
+    if (s->own.ballast)
+        return;
+    fd = openat(s->dir_fd, BALLAST_NAME, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    s->own.ballast = fd >= 0 && posix_fallocate(fd, 0, BALLAST_BYTES) == 0;
+    if (fd >= 0 && !s->own.ballast && ftruncate(fd, 0) < 0)
+        s->own.ballast = false;
+    if (fd >= 0)
+        close(fd);
+}
+
+bool shard_ballast_drop(struct shard *s)
+{
+    bool had = s->own.ballast;
+
+    s->own.ballast = false;
+    return had && unlinkat(s->dir_fd, BALLAST_NAME, 0) == 0;
+}
+
+void shard_check_space(struct shard *s, uint64_t now_ns)
+{
+    MDB_envinfo info;
+    MDB_txn *txn;
+    uint64_t used, low, disk;
+    int intake = QUEUE_INTAKE_OK;
+
+    if (now_ns - s->own.space_checked_ns < SPACE_CHECK_NS ||
+        atomic_load_explicit(&s->shared.failed, memory_order_relaxed))
+        return;
+    s->own.space_checked_ns = now_ns;
+    if (mdb_env_info(s->env, &info) != 0)
+        return;
+    used = (uint64_t)(info.me_last_pgno + 1) * s->page_bytes;
+    low = s->options.map_bytes / 100 * s->options.intake_free_percent;
+    s->own.room_bytes = used < s->options.map_bytes ? s->options.map_bytes - used : 0;
+    /* Walking the free list costs time: only when it decides. */
+    if (s->own.room_bytes < 2 * low && mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) == 0) {
+        s->own.room_bytes += shard_reusable_pages(s, txn) * s->page_bytes;
+        mdb_txn_abort(txn);
+    }
+    disk = disk_free(s);
+    if (s->own.room_bytes < low)
+        intake = QUEUE_INTAKE_MAP_FULL;
+    else if (disk < s->options.disk_free_bytes_min)
+        intake = QUEUE_INTAKE_DISK_FULL;
+    else
+        shard_ballast_keep(s);
+    atomic_store_explicit(&s->shared.map_used_bytes, used, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.disk_free_bytes, disk, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.intake, intake, memory_order_relaxed);
+}
+
+/* --- failure --- */
+
+void shard_fail(struct shard *s)
+{
+    atomic_store_explicit(&s->shared.intake, QUEUE_INTAKE_FAILED, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.failed, true, memory_order_release);
+}
+
+/* Whether the data file can grow no further: writes a little behind its end and takes it back. LMDB
+ * reports a short write as EIO, so the errno alone does not say. */
+static bool space_exhausted(struct shard *s)
+{
+    static const uint8_t zeros[PROBE_BYTES];
+    struct stat st;
+    ssize_t n;
+    int err;
+
+    if (disk_free(s) < PROBE_BYTES)
+        return true;
+    if (fstat(s->probe_fd, &st) < 0)
+        return false;
+    n = pwrite(s->probe_fd, zeros, sizeof(zeros), st.st_size);
+    err = n < 0 ? errno : 0;
+    if (ftruncate(s->probe_fd, st.st_size) < 0)
+        return false;
+    return err == ENOSPC || err == EDQUOT || err == EFBIG || (n >= 0 && n < (ssize_t)sizeof(zeros));
+}
+
+int shard_commit_verdict(struct shard *s, int err)
+{
+    switch (err) {
+    case -ENOMEM:
+        return err; /* malloc failed before anything was written */
+    case -ENOSPC:
+    case -EIO:
+        break;
+    default:
+        return -ESHUTDOWN;
+    }
+    /* The kernel reports a failed write-back once to every descriptor of the file. LMDB's has had
+     * its report; ours has not, so it tells a failed sync from a failed write. */
+    if (!s->options.no_sync && fdatasync(s->probe_fd) < 0)
+        return -ESHUTDOWN;
+    return err == -ENOSPC || space_exhausted(s) ? -ENOSPC : -ESHUTDOWN;
+}
+
+void shard_suspect(struct shard *s, struct str key, const char *reason)
+{
+    struct suspect *suspect = malloc(sizeof(*suspect) + key.len);
+
+    if (suspect == NULL)
+        return; /* found again by the next reader */
+    *suspect = (struct suspect){.reason = reason, .key_len = (uint32_t)key.len};
+    memcpy(suspect->key, key.ptr, key.len);
+    if (mailbox_put(&s->suspects, &suspect->node))
+        committer_wake(s);
+}
+
+/* --- open and close --- */
+
+static int open_trees(struct shard *s, MDB_txn *txn)
+{
+    const struct {
+        const char *name;
+        MDB_dbi *dbi;
+    } trees[TREES] = {{"content", &s->content}, {"rows", &s->rows}, {"refs", &s->refs},
+                      {"outbox", &s->outbox},   {"meta", &s->meta}, {"quarantine", &s->quarantine}};
+    int rc = 0;
+
+    for (size_t i = 0; i < TREES && rc == 0; i++)
+        rc = mdb_dbi_open(txn, trees[i].name, MDB_CREATE, trees[i].dbi);
+    return rc;
+}
+
+static int put_format(struct shard *s, MDB_txn *txn, const struct queue_format *format)
+{
+    uint8_t bytes[FORMAT_BYTES];
+    MDB_val key = {6, "format"}, value = {sizeof(bytes), bytes};
+
+    codec_format_encode(bytes, format);
+    return mdb_put(txn, s->meta, &key, &value, 0);
+}
+
+/* Reads the format, or writes it into a new environment. On return *format is what is stored. */
+static int check_format(struct shard *s, MDB_txn *txn, struct queue_format *format,
+                        const char **error)
+{
+    MDB_val key = {6, "format"}, value;
+    struct queue_format stored;
+    int rc = mdb_get(txn, s->meta, &key, &value), err;
+
+    if (rc == MDB_NOTFOUND)
+        return lmdb_errno(put_format(s, txn, format));
+    if (rc != 0)
+        return lmdb_errno(rc);
+    err = codec_format_decode(val_str(&value), &stored);
+    if (err < 0) {
+        *error = err == -EPROTO ? "the queue was written by a newer version; use that version"
+                                : "the queue's format record is damaged; restore from a copy";
+        return err;
+    }
+    /* Shard 0 says what the queue is; the others have to agree with it. */
+    if (stored.shard != s->index ||
+        (s->index > 0 && memcmp(stored.id, format->id, sizeof(stored.id)) != 0)) {
+        *error = "a shard directory belongs to another queue; put the right one back";
+        return -EINVAL;
+    }
+    *format = stored;
+    return 0;
+}
+
+int shard_write_format(struct shard *s, const struct queue_format *format)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+
+    if (rc != 0)
+        return lmdb_errno(rc);
+    rc = put_format(s, txn, format);
+    if (rc == 0)
+        return lmdb_errno(mdb_txn_commit(txn));
+    mdb_txn_abort(txn);
+    return lmdb_errno(rc);
+}
+
+static int open_env(struct shard *s, struct queue_format *format, const char **error)
+{
+    unsigned flags = MDB_NOTLS | (s->options.no_sync ? MDB_NOSYNC : 0);
+    MDB_stat stat;
+    MDB_txn *txn;
+    int err, rc = mdb_env_create(&s->env);
+
+    if (rc == 0)
+        rc = mdb_env_set_mapsize(s->env, s->options.map_bytes);
+    if (rc == 0)
+        rc = mdb_env_set_maxdbs(s->env, TREES);
+    if (rc == 0)
+        rc = mdb_env_set_maxreaders(s->env, READERS_MAX);
+    if (rc == 0)
+        rc = mdb_env_open(s->env, s->path, flags, 0600);
+    if (rc == 0)
+        rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+    if (rc != 0) {
+        *error = mdb_strerror(rc);
+        return lmdb_errno(rc);
+    }
+    ASSERT(mdb_env_get_maxkeysize(s->env) >= ROW_KEY_MAX + 1);
+    rc = open_trees(s, txn);
+    err = rc != 0 ? lmdb_errno(rc) : check_format(s, txn, format, error);
+    if (err < 0) {
+        mdb_txn_abort(txn);
+        return err;
+    }
+    rc = mdb_stat(txn, s->rows, &stat);
+    s->page_bytes = stat.ms_psize;
+    s->shared.rows = stat.ms_entries;
+    if (rc == 0)
+        rc = mdb_stat(txn, s->content, &stat);
+    s->shared.messages = stat.ms_entries;
+    if (rc == 0)
+        rc = mdb_stat(txn, s->quarantine, &stat);
+    s->shared.quarantined = stat.ms_entries;
+    rc = rc == 0 ? mdb_txn_commit(txn) : rc;
+    if (rc != 0)
+        *error = mdb_strerror(rc);
+    return lmdb_errno(rc);
+}
+
+static int open_files(struct shard *s, const char **error)
+{
+    if (mkdir(s->path, 0700) < 0 && errno != EEXIST)
+        goto fail;
+    s->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (s->dir_fd < 0)
+        goto fail;
+    s->probe_fd = openat(s->dir_fd, DATA_NAME, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    if (s->probe_fd < 0)
+        goto fail;
+    if (s->options.no_threads)
+        return 0;
+    s->committer_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    s->loader_event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    if (s->committer_event < 0 || s->loader_event < 0)
+        goto fail;
+    return 0;
+fail:
+    *error = strerrordesc_np(errno);
+    return -errno;
+}
+
+int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue_format *format,
+               const char **error)
+{
+    struct shard *s;
+    int err, rc;
+
+    if (posix_memalign((void **)&s, CACHE_LINE_BYTES, sizeof(*s)) != 0)
+        return -ENOMEM;
+    *s = (struct shard){.queue = q,
+                        .index = index,
+                        .options = q->options,
+                        .probe_fd = -1,
+                        .dir_fd = -1,
+                        .committer_event = -1,
+                        .loader_event = -1};
+    mailbox_init(&s->changes);
+    mailbox_init(&s->suspects);
+    mailbox_init(&s->loads);
+    mailbox_init(&s->directories);
+    list_init(&s->own.pending);
+    list_init(&s->own.suspects);
+    format->shard = index;
+    err = counts_init(&s->counts);
+    if (err == 0 && asprintf(&s->path, "%s/shard-%03u", q->path, index) < 0)
+        err = -ENOMEM;
+    if (err == 0)
+        err = open_files(s, error);
+    if (err == 0)
+        err = open_env(s, format, error);
+    if (err == 0)
+        err = records_init(&s->records, &s->options, index);
+    if (err < 0)
+        goto fail;
+    rc = records_replay(&s->records, s->env, s->outbox, s->quarantine);
+    if (rc != 0) {
+        *error = mdb_strerror(rc);
+        err = lmdb_errno(rc);
+        goto fail;
+    }
+    shard_check_space(s, clock_mono_ns());
+    *out = s;
+    return 0;
+fail:
+    shard_close(s);
+    return err;
+}
+
+void shard_close(struct shard *s)
+{
+    if (s == NULL)
+        return;
+    loader_done(s);
+    records_done(&s->records);
+    counts_done(&s->counts);
+    if (s->env != NULL)
+        mdb_env_close(s->env);
+    for (size_t i = 0; i < 4; i++) {
+        int fd = (int[]){s->probe_fd, s->dir_fd, s->committer_event, s->loader_event}[i];
+
+        if (fd >= 0)
+            close(fd);
+    }
+    free(s->path);
+    free(s);
+}

@@ -1,0 +1,182 @@
+/* Private to queue/: one shard, that is one LMDB environment with its committer and loader.
+ *
+ * Ownership: fields are grouped by the thread that may touch them. The committer is the only writer
+ * of the environment; everybody else reads it through short read transactions of its own. */
+#ifndef HAYAUMA_QUEUE_SHARD_H
+#define HAYAUMA_QUEUE_SHARD_H
+
+#include <lmdb.h>
+#include <pthread.h>
+
+#include "queue/codec.h"
+#include "queue/counts.h"
+#include "queue/mailbox.h"
+#include "queue/queue.h"
+#include "queue/records.h"
+
+#define SHARDS_MAX      256
+#define READERS_MAX     64 /* loader, introspection threads, mdb_stat of an operator */
+#define BALLAST_BYTES   (4u << 20)
+#define WAIT_COMPANY_NS UINT64_C(20000000) /* what nobody waits for may wait this long */
+
+/* A recent message of many recipients, kept so that their rows share one struct message. */
+#define BATCH_ROWS_MAX 16384 /* bounds the dirty pages of a transaction */
+
+#define LOADER_CACHE_SLOTS     16
+#define LOADER_CACHE_BYTES_MAX (8u << 20)
+
+/* A bad record that a reader found; the committer moves the row to the quarantine tree. */
+struct suspect {
+    struct list_node node;
+    const char *reason; /* static */
+    bool moved;         /* out */
+    uint32_t key_len;
+    uint8_t key[];
+};
+
+struct shard {
+    struct queue *queue;
+    uint32_t index;
+    char *path;
+    struct queue_options options; /* the queue's, defaults filled in */
+
+    MDB_env *env;
+    MDB_dbi content, rows, refs, outbox, meta, quarantine;
+    unsigned page_bytes;
+    int probe_fd; /* same data file, other descriptor: see shard_commit_verdict() */
+    int dir_fd;
+
+    struct mailbox changes;  /* of struct queue_change, to the committer */
+    struct mailbox suspects; /* of struct suspect, to the committer */
+    struct mailbox loads;    /* of struct queue_load, to the loader */
+    struct mailbox directories;
+    int committer_event, loader_event; /* eventfds; -1 without threads */
+    pthread_t committer_thread, loader_thread;
+    bool committer_started, loader_started;
+    _Atomic bool stop_committer, stop_loader;
+
+    struct {                 /* the committer's */
+        struct list pending; /* taken from the mailbox, in order */
+        size_t urgent;       /* of them */
+        size_t pending_len;
+        struct list suspects;
+        uint64_t company_until_ns; /* when waiting for company ends, if pending and none urgent */
+        uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
+        uint64_t space_checked_ns, kept_ns; /* last looks at space and at housekeeping */
+        bool ballast;                       /* the emergency space is there */
+    } own;
+
+    struct counts counts;   /* rows per lane; has its own lock */
+    struct records records; /* the record stream; committer and syncer, has its own lock */
+
+    struct {          /* the loader's */
+        MDB_txn *txn; /* NULL until the first use, reset between slices */
+        struct message *cache[LOADER_CACHE_SLOTS];
+        unsigned cache_next;
+        uint64_t cache_bytes;
+    } loader;
+
+    struct { /* written by the committer, read by anybody; relaxed, since each stands alone */
+        _Alignas(CACHE_LINE_BYTES) _Atomic int intake; /* enum queue_intake */
+        _Atomic bool failed;                           /* release: the reason is in place */
+        _Atomic uint64_t rows, messages, commits, changes, commit_ns_total, sync_ns_last;
+        _Atomic uint64_t batch_last, quarantined, commit_errors, map_used_bytes;
+        _Atomic uint64_t disk_free_bytes;
+    } shared;
+};
+
+struct queue {
+    struct queue_options options;
+    char *path, *records_path;
+    int lock_fd;
+    uint32_t shards_len;
+    struct shard **shards;
+    pthread_t syncer_thread;
+    bool syncer_started;
+    pthread_mutex_t syncer_lock; /* with syncer_wake: only to stop the syncer early */
+    pthread_cond_t syncer_wake;
+    bool syncer_stop; /* under syncer_lock */
+};
+
+struct queue_port {
+    struct queue *queue;
+    void (*wake)(void *arg);
+    void *wake_arg;
+    size_t pending;           /* the port's thread only */
+    _Atomic uint32_t handing; /* queue threads about to wake the port: it must not be freed yet */
+    struct mailbox changes, loads, directories; /* ended */
+};
+
+/* --- shard.c --- */
+
+/* Opens or creates the environment of shard index. format->id: the queue's; format->complete is set
+ * for a shard 0 that says that all others exist. *error as queue_open(). */
+int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue_format *format,
+               const char **error) MUST_USE;
+int shard_write_format(struct shard *s, const struct queue_format *format) MUST_USE;
+void shard_close(struct shard *s);
+/* 0 or a negative errno for LMDB's code. */
+int lmdb_errno(int rc);
+/* After mdb_txn_commit() failed with rc (already negative errno): -ENOSPC when space ran out,
+ * -ENOMEM, or -ESHUTDOWN when the device failed. */
+int shard_commit_verdict(struct shard *s, int err);
+/* Looks at free map and disk space and sets intake; now_ns: monotonic. */
+void shard_check_space(struct shard *s, uint64_t now_ns);
+uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn);
+/* The emergency space for settling on a full disk: a file that is cut when the disk is full. */
+void shard_ballast_keep(struct shard *s);
+bool shard_ballast_drop(struct shard *s);
+void shard_fail(struct shard *s);
+void shard_suspect(struct shard *s, struct str key, const char *reason);
+
+static inline struct str val_str(const MDB_val *v)
+{
+    return (struct str){v->mv_data, v->mv_size};
+}
+
+static inline MDB_val str_val(struct str s)
+{
+    return (MDB_val){s.len, (void *)(uintptr_t)s.ptr};
+}
+
+/* --- batch.c: one write transaction --- */
+
+/* Tries all of changes in one synced transaction. 0: committed, results set. Otherwise nothing is
+ * stored; *failed is the change that could not be applied, or NULL when the commit itself failed.
+ */
+int batch_commit(struct shard *s, struct list *changes, struct queue_change **failed) MUST_USE;
+/* A transaction for housekeeping: outbox entries that are synced go, suspects are moved. */
+int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
+
+/* --- committer.c --- */
+
+void *committer_main(void *shard);
+/* Takes what was submitted and commits it all, without waiting. Returns how many changes ended. */
+size_t committer_round(struct shard *s);
+void committer_wake(struct shard *s);
+
+/* --- loader.c --- */
+
+void *loader_main(void *shard);
+size_t loader_round(struct shard *s);
+void loader_wake(struct shard *s);
+void loader_done(struct shard *s);
+
+/* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO
+ * when what is stored is at fault. */
+struct message *read_message(MDB_txn *txn, MDB_dbi content, const struct msgid *id, int *err);
+void cursor_set(struct queue_cursor *cursor, struct str key);
+
+/* --- syncer.c: one thread for all shards --- */
+
+void *syncer_main(void *queue);
+void syncer_round(struct queue *q);
+
+/* --- port.c: handing back --- */
+
+/* changes: results set; of any ports. Empties the list. */
+void port_changes_done(struct list *changes);
+void port_load_done(struct queue_load *load, int result);
+void port_directory_done(struct queue_directory *directory, int result);
+
+#endif

@@ -1,0 +1,202 @@
+/* Introspection: reads for other threads than workers, in short read transactions. */
+#include <errno.h>
+
+#include "queue/shard.h"
+
+#define VISIT_SLICE_ROWS 1000
+
+struct visitor {
+    struct shard *shard;
+    struct queue_cursor *cursor;
+    struct str lane;
+    uint32_t rows_left;
+    bool need_message;
+    bool (*visit)(void *arg, const struct queue_row_view *row);
+    void *arg;
+    bool stopped;
+    /* The header read last: neighbours are often of one message. */
+    MDB_txn *txn;
+    struct message header; /* strings into the map */
+    bool header_valid;
+};
+
+/* Header fields of a row's message; false when it is missing or damaged. */
+static bool find_header(struct visitor *v, const struct msgid *id)
+{
+    MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
+
+    if (v->header_valid && memcmp(&v->header.id, id, sizeof(*id)) == 0)
+        return true;
+    v->header_valid = mdb_get(v->txn, v->shard->content, &key, &value) == 0 &&
+                      codec_content_decode(id, val_str(&value), false, &v->header) == 0;
+    return v->header_valid;
+}
+
+static void visit_row(struct visitor *v, struct str key, struct str value)
+{
+    struct queue_row_view view;
+    struct row_state state;
+    struct row_key row;
+
+    if (!codec_row_key_parse(key, &row)) {
+        shard_suspect(v->shard, key, "row key is damaged");
+        return;
+    }
+    /* A damaged row is the loader's to judge when its turn comes; here it is only left out. */
+    if (codec_row_decode(key, value, &state) < 0)
+        return;
+    view = (struct queue_row_view){
+        .queue = row.queue,
+        .id = row.id,
+        .index = row.index,
+        .priority = row.priority,
+        .due_ms = row.due_ms,
+        .last_attempt_ms = state.last_attempt_ms,
+        .attempts = state.attempts,
+        .flags = state.flags,
+        .address = state.address,
+        .last_error = state.last_error,
+    };
+    if (v->need_message && find_header(v, &row.id)) {
+        view.created_ms = v->header.created_ms;
+        view.expires_ms = v->header.expires_ms;
+        view.sender = v->header.sender;
+        view.campaign = v->header.campaign;
+        view.tenant = v->header.tenant;
+        view.size = v->header.content_len;
+    }
+    v->stopped = !v->visit(v->arg, &view);
+}
+
+static int seek(struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
+{
+    int rc;
+
+    if (v->cursor->len == 0) {
+        *key = str_val(v->lane);
+        return mdb_cursor_get(rows, key, value, v->lane.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+    }
+    *key = (MDB_val){v->cursor->len, v->cursor->key};
+    rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
+    if (rc == 0 && key->mv_size == v->cursor->len &&
+        memcmp(key->mv_data, v->cursor->key, v->cursor->len) == 0)
+        rc = mdb_cursor_get(rows, key, value, MDB_NEXT);
+    return rc;
+}
+
+static bool in_lane(const struct visitor *v, const MDB_val *key)
+{
+    return v->lane.len == 0 ||
+           (key->mv_size > v->lane.len && memcmp(key->mv_data, v->lane.ptr, v->lane.len) == 0 &&
+            ((const char *)key->mv_data)[v->lane.len] == 0);
+}
+
+/* One read transaction. 1: end reached, 0: more, or a negative errno. */
+static int visit_slice(struct visitor *v)
+{
+    MDB_cursor *rows = NULL;
+    MDB_val key, value;
+    int rc = mdb_txn_begin(v->shard->env, NULL, MDB_RDONLY, &v->txn);
+
+    if (rc != 0)
+        return lmdb_errno(rc);
+    v->header_valid = false;
+    rc = mdb_cursor_open(v->txn, v->shard->rows, &rows);
+    if (rc == 0)
+        rc = seek(v, rows, &key, &value);
+    for (unsigned n = 0; rc == 0 && n < VISIT_SLICE_ROWS && v->rows_left > 0 && !v->stopped; n++) {
+        if (!in_lane(v, &key)) {
+            rc = MDB_NOTFOUND;
+            break;
+        }
+        visit_row(v, val_str(&key), val_str(&value));
+        v->rows_left--;
+        cursor_set(v->cursor, val_str(&key));
+        rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
+    }
+    if (rows != NULL)
+        mdb_cursor_close(rows);
+    mdb_txn_abort(v->txn);
+    return rc == MDB_NOTFOUND ? 1 : lmdb_errno(rc);
+}
+
+int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor, struct str lane,
+                uint32_t rows_max, bool need_message,
+                bool (*visit)(void *arg, const struct queue_row_view *row), void *arg)
+{
+    struct visitor v = {.shard = q->shards[shard],
+                        .cursor = cursor,
+                        .lane = lane,
+                        .rows_left = rows_max,
+                        .need_message = need_message,
+                        .visit = visit,
+                        .arg = arg};
+    int err;
+
+    ASSERT(shard < q->shards_len);
+    do {
+        err = visit_slice(&v);
+    } while (err == 0 && v.rows_left > 0 && !v.stopped);
+    return err;
+}
+
+struct message *queue_message(struct queue *q, const struct msgid *id, int *err)
+{
+    struct message *m = NULL;
+
+    *err = -ENOENT;
+    for (uint32_t i = 0; i < q->shards_len && m == NULL && *err == -ENOENT; i++) {
+        struct shard *s = q->shards[i];
+        MDB_txn *txn;
+        int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+
+        if (rc != 0) {
+            *err = lmdb_errno(rc);
+            return NULL;
+        }
+        m = read_message(txn, s->content, id, err);
+        mdb_txn_abort(txn);
+    }
+    if (m != NULL)
+        *err = 0;
+    return m;
+}
+
+uint64_t queue_lane_rows(struct queue *q, uint32_t shard, struct str lane, bool *complete)
+{
+    ASSERT(shard < q->shards_len);
+    return counts_get(&q->shards[shard]->counts, lane, complete);
+}
+
+static uint64_t load(const _Atomic uint64_t *counter)
+{
+    return atomic_load_explicit(counter, memory_order_relaxed);
+}
+
+void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out)
+{
+    struct shard *s = q->shards[shard];
+    MDB_txn *txn;
+
+    ASSERT(shard < q->shards_len);
+    *out = (struct queue_counters){
+        .rows = load(&s->shared.rows),
+        .messages = load(&s->shared.messages),
+        .rows_complete = counts_complete(&s->counts),
+        .commits = load(&s->shared.commits),
+        .changes = load(&s->shared.changes),
+        .commit_ns_total = load(&s->shared.commit_ns_total),
+        .sync_ns_last = load(&s->shared.sync_ns_last),
+        .batch_last = load(&s->shared.batch_last),
+        .quarantined = load(&s->shared.quarantined),
+        .commit_errors = load(&s->shared.commit_errors),
+        .map_bytes = s->options.map_bytes,
+        .map_used_bytes = load(&s->shared.map_used_bytes),
+        .disk_free_bytes = load(&s->shared.disk_free_bytes),
+        .records_lag = records_lag(&s->records),
+    };
+    if (mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
+        return;
+    out->map_reusable_bytes = shard_reusable_pages(s, txn) * s->page_bytes;
+    mdb_txn_abort(txn);
+}
