@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/config_private.h"
+#include "engine/glob.h"
 
 #define NAME_MAX_BYTES 253
 #define HASH_SEED      UINT64_C(0x68617961756d61) /* keys are the operator's: no collisions to fear */
@@ -112,30 +113,6 @@ static const struct name_node *find_name(const struct config_index *index, struc
             return node;
     }
     return NULL;
-}
-
-/* '*' stands for any bytes, none included. */
-static bool glob_match(struct str glob, struct str text)
-{
-    size_t g = 0, t = 0, star = SIZE_MAX, mark = 0;
-
-    while (t < text.len) {
-        if (g < glob.len && glob.ptr[g] == '*') {
-            star = g++;
-            mark = t;
-        } else if (g < glob.len && glob.ptr[g] == ascii_lower(text.ptr[t])) {
-            g++;
-            t++;
-        } else if (star != SIZE_MAX) {
-            g = star + 1;
-            t = ++mark;
-        } else {
-            return false;
-        }
-    }
-    while (g < glob.len && glob.ptr[g] == '*')
-        g++;
-    return g == glob.len;
 }
 
 /* First position of a pattern for the lower-case name: the name itself, then what it is below. */

@@ -1,0 +1,119 @@
+/* The control channel: a Unix socket with lines of JSON (docs/control.md), for the commands.
+ *
+ * Thread: main. Nothing here blocks but short reads of the store; long requests advance in slices,
+ * in turn for all clients. The engine's side is a backend of a few functions; what workers must do
+ * is a job that comes back from any thread. Slow clients cost a bounded buffer and their place in
+ * the list. */
+#ifndef HAYAUMA_ENGINE_CONTROL_H
+#define HAYAUMA_ENGINE_CONTROL_H
+
+#include <stdatomic.h>
+
+#include "base/buf.h"
+#include "base/list.h"
+#include "base/msgid.h"
+#include "queue/queue.h"
+
+struct control;
+
+enum control_action {
+    CONTROL_HOLD,    /* due_ms becomes QUEUE_DUE_HELD */
+    CONTROL_RELEASE, /* held rows become due now */
+    CONTROL_FLUSH,   /* due now; the lane forgets its back-off */
+    CONTROL_CANCEL,  /* removed, with an AdminBounce record, no notice */
+    CONTROL_EXPIRE   /* expires now, with notice and record */
+};
+
+/* A stored row as the control thread saw it; by the time of the job it may have moved or gone. */
+struct control_row {
+    struct msgid id;
+    uint32_t index;
+    uint8_t priority;
+    uint8_t flags;
+    int64_t due_ms;
+    struct str queue; /* into the job's memory */
+};
+
+struct control_destination {
+    char queue[QUEUE_NAME_MAX + 1];
+    char site[160];
+    char last_error[200];
+    uint64_t rows;
+    uint32_t in_memory, in_flight, sessions, failures;
+    int64_t suspended_until_ms; /* wall clock, 0 = not */
+    int64_t next_due_ms;        /* wall clock, INT64_MAX = none */
+};
+
+/* The largest destinations, gathered by workers one after the other. */
+struct control_status {
+    uint32_t max, len;
+    struct control_destination *destinations; /* a heap, smallest first, while it is gathered */
+};
+
+/* Something the engine does for a client. Lives until control_job_done(). */
+struct control_job {
+    enum { CONTROL_JOB_STATUS, CONTROL_JOB_ACTION } kind;
+    /* CONTROL_JOB_ACTION: all rows are of one shard. */
+    enum control_action action;
+    uint32_t shard;
+    struct control_row *rows;
+    size_t rows_len;
+    uint64_t changed; /* out: rows that were changed */
+    /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
+    struct control_status status;
+    void *owner;           /* the backend's, while it has the job */
+    struct list_node node; /* the backend's, while it has the job; then private */
+    /* private */
+    struct control *control;
+    struct control_client *client;
+    struct buf memory;
+    int result;
+};
+
+struct control_description {
+    const char *node_id, *host_name, *config_file; /* valid until the next turn */
+    int64_t started_ms;
+    uint32_t workers;
+    bool draining;
+};
+
+/* What the engine gives; all but control_job_done() runs in the main thread. */
+struct control_backend {
+    void (*describe)(void *arg, struct control_description *out);
+    /* Calls put for each total since start (gauge false) and each present value (gauge true); the
+     * names are those of docs/control.md. */
+    void (*counters)(void *arg, void (*put)(void *to, const char *name, uint64_t value, bool gauge),
+                     void *to);
+    /* Reads the configuration again. 0: cannot has the lines of config_reload_check(). -errno:
+     * errors has the mistakes and nothing was changed. */
+    int (*reload)(void *arg, struct buf *cannot, struct buf *errors);
+    void (*drain)(void *arg);
+    /* Does the job and calls control_job_done() when it is done (for an action: when its commit
+     * is), from any thread, also from within. Must not block. */
+    void (*job)(void *arg, struct control_job *job);
+};
+
+/* Binds the socket at path (mode 0600; its directory is made when missing; a stale socket is
+ * replaced). queue may be NULL: then there is nothing to list. 0; -EADDRINUSE when an engine
+ * answers there; -errno. error gets a line that says what and where. */
+int control_open(struct control **out, const char *path, const struct control_backend *backend,
+                 void *arg, struct queue *queue, struct buf *error) MUST_USE;
+/* No job may be with the backend. Removes the socket. NULL is accepted. */
+void control_close(struct control *c);
+/* Readable when control_turn() has something to do. */
+int control_fd(const struct control *c);
+/* How long the caller may wait on control_fd(): 0 while a request is worked on, else -1 or the time
+ * to the next check of dead clients. */
+int control_timeout_ms(const struct control *c);
+/* Does what is ready and one slice of each request under way; a few milliseconds at most. mono_ms,
+ * wall_ms: the present time on each clock. */
+void control_turn(struct control *c, uint64_t mono_ms, int64_t wall_ms);
+/* Jobs with the backend. */
+size_t control_jobs(const struct control *c);
+
+/* The job is done. result: 0 or -errno. Any thread; job is not the backend's any more. */
+void control_job_done(struct control_job *job, int result);
+/* Considers d for the status: kept when it is among the largest by rows. */
+void control_status_offer(struct control_status *s, const struct control_destination *d);
+
+#endif

@@ -1,0 +1,531 @@
+/* What each control request does, a step at a time. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "engine/control_private.h"
+
+#define QUARANTINE_MAX 10000
+
+/* --- walking the rows --- */
+
+typedef bool (*visit_fn)(void *arg, const struct queue_row_view *row);
+
+static bool out_full(const struct control_client *client)
+{
+    return client->out.len - client->out_at >= CONTROL_OUT_BYTES_MAX;
+}
+
+/* One slice of rows. 0 or -errno; work.ended when there are no more. */
+static int walk(struct control_client *client, bool need_message, visit_fn visit)
+{
+    struct control *c = client->control;
+    struct control_work *w = &client->work;
+    struct str lane = control_filter_lane(&client->request.filter);
+    int rc = queue_visit(c->queue, w->shard, &w->cursor, lane, CONTROL_SLICE_ROWS, need_message,
+                         visit, client);
+
+    if (rc < 0)
+        return rc;
+    if (rc == 1) {
+        w->shard++;
+        w->cursor = (struct queue_cursor){0};
+        w->ended = w->shard == queue_shards(c->queue);
+    }
+    return 0;
+}
+
+static bool matches(struct control_client *client, const struct queue_row_view *row)
+{
+    client->work.visited++;
+    if (!control_filter_match(&client->request.filter, row, client->control->wall_ms))
+        return false;
+    client->work.matched++;
+    return true;
+}
+
+static bool needs_message(const struct control_client *client)
+{
+    return control_filter_needs_message(&client->request.filter);
+}
+
+static enum control_step store_failed(struct control_client *client, int err)
+{
+    control_put_error(&client->out, "failed", strerror(-err), "the store could not be read");
+    return CONTROL_STEP_DONE;
+}
+
+static enum control_step finished(struct control_client *client)
+{
+    control_put_done(&client->out, &client->work, client->request.op);
+    return CONTROL_STEP_DONE;
+}
+
+static void report_progress(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+
+    if (client->control->mono_ms - w->reported_ms < CONTROL_PROGRESS_MS)
+        return;
+    w->reported_ms = client->control->mono_ms;
+    control_put_progress(&client->out, w);
+}
+
+/* --- list, count, summary --- */
+
+static bool at_limit(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+
+    if (client->request.limit == 0 || w->sent < client->request.limit)
+        return false;
+    w->truncated = true;
+    w->ended = true;
+    return true;
+}
+
+static bool visit_list(void *arg, const struct queue_row_view *row)
+{
+    struct control_client *client = arg;
+
+    if (at_limit(client))
+        return false;
+    if (matches(client, row)) {
+        control_put_row(&client->out, row, client->control->wall_ms);
+        client->work.sent++;
+    }
+    return !out_full(client);
+}
+
+static bool visit_count(void *arg, const struct queue_row_view *row)
+{
+    (void)matches(arg, row);
+    return true;
+}
+
+static bool visit_summary(void *arg, const struct queue_row_view *row)
+{
+    struct control_client *client = arg;
+
+    if (matches(client, row))
+        control_summary_add(client->work.summary, row, client->control->wall_ms);
+    return true;
+}
+
+static enum control_step step_walk(struct control_client *client, bool need_message, visit_fn visit)
+{
+    int err = walk(client, need_message, visit);
+
+    if (err != 0)
+        return store_failed(client, err);
+    return client->work.ended ? finished(client) : CONTROL_STEP_MORE;
+}
+
+static enum control_step step_count(struct control_client *client)
+{
+    report_progress(client);
+    return step_walk(client, needs_message(client), visit_count);
+}
+
+static enum control_step step_summary(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+
+    if (w->summary == NULL)
+        w->summary = control_summary_new();
+    if (!w->ended) {
+        int err = walk(client, needs_message(client), visit_summary);
+
+        if (err != 0)
+            return store_failed(client, err);
+        if (w->ended)
+            control_summary_finish(w->summary);
+        return CONTROL_STEP_MORE;
+    }
+    while (!out_full(client)) {
+        if (client->request.limit != 0 && w->sent == client->request.limit)
+            w->truncated = true;
+        if (w->truncated || !control_summary_next(w->summary, &client->out))
+            return finished(client);
+        w->sent++;
+    }
+    return CONTROL_STEP_MORE;
+}
+
+/* --- show, content --- */
+
+/* Fetches the message the request names, once. False with the error written. */
+static bool fetch_message(struct control_client *client)
+{
+    int err = 0;
+
+    if (client->work.message != NULL)
+        return true;
+    client->work.message = queue_message(client->control->queue, &client->request.id, &err);
+    if (client->work.message != NULL)
+        return true;
+    if (err == -ENOENT)
+        control_put_error(&client->out, "not_found", "no message with this id is in the queue",
+                          "what was delivered or returned is in the records");
+    else if (err == -EBADMSG)
+        control_put_error(&client->out, "failed", "the stored message is damaged",
+                          "see 'hayauma queue quarantine'");
+    else
+        store_failed(client, err);
+    return false;
+}
+
+static enum control_step step_show(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+    bool first = w->message == NULL;
+
+    if (!fetch_message(client))
+        return CONTROL_STEP_DONE;
+    if (first) {
+        control_put_message(&client->out, w->message);
+        client->request.filter.has_id = true;
+        client->request.filter.id = client->request.id;
+    }
+    /* All recipients found: no need to read on. */
+    if (w->matched >= w->message->recipients)
+        return finished(client);
+    return step_walk(client, false, visit_list);
+}
+
+static enum control_step step_content(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+
+    if (!fetch_message(client))
+        return CONTROL_STEP_DONE;
+    while (!out_full(client) && w->content_at < w->message->content_len) {
+        uint64_t n = w->message->content_len - w->content_at;
+
+        if (n > CONTROL_CONTENT_BYTES)
+            n = CONTROL_CONTENT_BYTES;
+        control_put_content(&client->out, w->message->content + w->content_at, n);
+        w->content_at += n;
+    }
+    if (w->content_at < w->message->content_len)
+        return CONTROL_STEP_MORE;
+    buf_puts(&client->out, "{\"done\":true,");
+    json_number(&client->out, "size", (int64_t)w->message->content_len);
+    json_end(&client->out);
+    buf_putc(&client->out, '\n');
+    return CONTROL_STEP_DONE;
+}
+
+/* --- actions --- */
+
+static struct control_job *job_new(struct control_client *client)
+{
+    struct control_job *job = calloc(1, sizeof(*job));
+
+    ASSERT(job != NULL); /* as in buf_*: memory is fatal */
+    job->control = client->control;
+    job->client = client;
+    return job;
+}
+
+void control_job_free(struct control_job *job)
+{
+    if (job == NULL)
+        return;
+    free(job->rows);
+    free(job->status.destinations);
+    buf_done(&job->memory);
+    free(job);
+}
+
+static enum control_step give_job(struct control_client *client, struct control_job *job)
+{
+    struct control *c = client->control;
+
+    client->job = job;
+    c->jobs++;
+    c->backend->job(c->arg, job);
+    return CONTROL_STEP_WAIT;
+}
+
+/* Whether the action would do something to the row. Skipping what is done already also ends the
+ * walk over rows that an action has put back in front of the cursor. */
+static bool concerns(enum control_action action, const struct queue_row_view *row)
+{
+    bool held = (row->flags & RECIPIENT_HELD) != 0;
+
+    if (action == CONTROL_HOLD)
+        return !held;
+    if (action == CONTROL_RELEASE)
+        return held;
+    if (action == CONTROL_FLUSH)
+        return !held; /* what somebody held stays so until it is released */
+    return true;
+}
+
+static bool visit_action(void *arg, const struct queue_row_view *row)
+{
+    struct control_client *client = arg;
+    struct control_job *job = client->work.job;
+
+    if (concerns(client->request.action, row) && matches(client, row)) {
+        struct control_row *r = &job->rows[job->rows_len++];
+
+        *r = (struct control_row){.id = row->id,
+                                  .index = row->index,
+                                  .priority = row->priority,
+                                  .flags = row->flags,
+                                  .due_ms = row->due_ms,
+                                  .queue.len = row->queue.len};
+        buf_put_str(&job->memory, row->queue);
+    }
+    return job->rows_len < CONTROL_ACTION_ROWS;
+}
+
+/* Rows' names were gathered in a buffer that moved as it grew. */
+static void place_names(struct control_job *job)
+{
+    const char *at = (const char *)job->memory.data;
+
+    for (size_t i = 0; i < job->rows_len; i++) {
+        job->rows[i].queue.ptr = at;
+        at += job->rows[i].queue.len;
+    }
+}
+
+static enum control_step step_action(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+    uint32_t shard = w->shard;
+    struct control_job *job;
+    int err;
+
+    report_progress(client);
+    if (w->ended)
+        return finished(client);
+    if (w->job == NULL) {
+        w->job = job_new(client);
+        w->job->kind = CONTROL_JOB_ACTION;
+        w->job->action = client->request.action;
+        w->job->shard = shard;
+        w->job->rows = calloc(CONTROL_ACTION_ROWS, sizeof(struct control_row));
+        ASSERT(w->job->rows != NULL);
+    }
+    job = w->job;
+    err = walk(client, needs_message(client), visit_action);
+    if (err != 0)
+        return store_failed(client, err);
+    if (job->rows_len == 0) {
+        job->shard = w->shard;
+        return CONTROL_STEP_MORE;
+    }
+    /* Gather on, unless the job is full or the shard is done. */
+    if (job->rows_len < CONTROL_ACTION_ROWS && w->shard == shard)
+        return CONTROL_STEP_MORE;
+    w->job = NULL;
+    place_names(job);
+    return give_job(client, job);
+}
+
+static enum control_step action_returned(struct control_client *client, struct control_job *job)
+{
+    client->work.changed += job->changed;
+    if (job->result == 0)
+        return CONTROL_STEP_MORE;
+    control_put_error(&client->out, "failed", strerror(-job->result),
+                      "what was done before stays done; repeat the command for the rest");
+    return CONTROL_STEP_DONE;
+}
+
+/* --- status --- */
+
+static enum control_step step_status(struct control_client *client)
+{
+    struct control_job *job = job_new(client);
+
+    job->kind = CONTROL_JOB_STATUS;
+    job->status.max = client->request.destinations;
+    job->status.destinations = calloc(job->status.max + 1, sizeof(struct control_destination));
+    ASSERT(job->status.destinations != NULL);
+    return give_job(client, job);
+}
+
+static int compare_queues(const void *a, const void *b)
+{
+    const struct control_destination *da = a, *db = b;
+
+    return strcmp(da->queue, db->queue);
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+    const struct control_destination *da = a, *db = b;
+
+    if (da->rows != db->rows)
+        return da->rows > db->rows ? -1 : 1;
+    return compare_queues(a, b);
+}
+
+/* A queue that has lanes in several shards becomes one line. */
+static void merge_destinations(struct control_status *s)
+{
+    uint32_t kept = 0;
+
+    if (s->len == 0)
+        return;
+    qsort(s->destinations, s->len, sizeof(*s->destinations), compare_queues);
+    for (uint32_t i = 1; i < s->len; i++) {
+        struct control_destination *to = &s->destinations[kept], *from = &s->destinations[i];
+
+        if (strcmp(to->queue, from->queue) != 0) {
+            s->destinations[++kept] = *from;
+            continue;
+        }
+        to->rows += from->rows;
+        to->in_memory += from->in_memory;
+        to->in_flight += from->in_flight;
+        /* Lanes of one worker share a site's sessions; adding them would count twice. */
+        if (strcmp(to->site, from->site) != 0 || from->sessions > to->sessions)
+            to->sessions = from->sessions;
+        if (from->failures > to->failures)
+            to->failures = from->failures;
+        if (from->suspended_until_ms > to->suspended_until_ms)
+            to->suspended_until_ms = from->suspended_until_ms;
+        if (from->next_due_ms < to->next_due_ms)
+            to->next_due_ms = from->next_due_ms;
+        if (to->last_error[0] == 0)
+            memcpy(to->last_error, from->last_error, sizeof(to->last_error));
+    }
+    s->len = kept + 1;
+    qsort(s->destinations, s->len, sizeof(*s->destinations), compare_rows);
+}
+
+static enum control_step status_returned(struct control_client *client, struct control_job *job)
+{
+    merge_destinations(&job->status);
+    control_put_status(client->control, &job->status, &client->out);
+    return CONTROL_STEP_DONE;
+}
+
+enum control_step control_job_returned(struct control_client *client, struct control_job *job)
+{
+    return job->kind == CONTROL_JOB_STATUS ? status_returned(client, job)
+                                           : action_returned(client, job);
+}
+
+/* --- the rest --- */
+
+static bool visit_quarantine(void *arg, uint32_t shard, const char *tree, struct str key,
+                             struct str reason)
+{
+    struct control_client *client = arg;
+
+    buf_puts(&client->out, "{\"quarantined\":{");
+    json_number(&client->out, "shard", shard);
+    json_text(&client->out, "tree", str_of(tree));
+    json_text(&client->out, "key", key);
+    json_text(&client->out, "reason", reason);
+    json_end(&client->out);
+    buf_puts(&client->out, "}\n");
+    return ++client->work.matched < QUARANTINE_MAX;
+}
+
+static enum control_step step_quarantine(struct control_client *client)
+{
+    int err = queue_quarantine_visit(client->control->queue, visit_quarantine, client);
+
+    if (err < 0)
+        return store_failed(client, err);
+    client->work.visited = client->work.matched;
+    client->work.truncated = client->work.matched == QUARANTINE_MAX;
+    return finished(client);
+}
+
+/* Lines of text as a JSON list of strings. */
+static void put_lines(struct buf *out, const char *name, struct str text)
+{
+    buf_printf(out, "\"%s\":[", name);
+    while (text.len != 0) {
+        ptrdiff_t end = str_find(text, '\n');
+        size_t n = end < 0 ? text.len : (size_t)end;
+
+        buf_put_json(out, (struct str){text.ptr, n});
+        n += end >= 0;
+        text = (struct str){text.ptr + n, text.len - n};
+        if (text.len != 0)
+            buf_putc(out, ',');
+    }
+    buf_puts(out, "],");
+}
+
+static enum control_step step_reload(struct control_client *client)
+{
+    struct control *c = client->control;
+    struct buf cannot = {0}, errors = {0};
+    int err = c->backend->reload(c->arg, &cannot, &errors);
+
+    if (err != 0) {
+        if (errors.len != 0 && errors.data[errors.len - 1] == '\n')
+            errors.len--;
+        buf_putc(&errors, 0);
+        control_put_error(&client->out, "refused", (const char *)errors.data,
+                          "nothing was changed");
+    } else {
+        buf_puts(&client->out, "{\"done\":true,");
+        put_lines(&client->out, "cannot", buf_str(&cannot));
+        json_end(&client->out);
+        buf_putc(&client->out, '\n');
+    }
+    buf_done(&cannot);
+    buf_done(&errors);
+    return CONTROL_STEP_DONE;
+}
+
+static enum control_step step_drain(struct control_client *client)
+{
+    client->control->backend->drain(client->control->arg);
+    buf_puts(&client->out, "{\"done\":true}\n");
+    return CONTROL_STEP_DONE;
+}
+
+static enum control_step step_list(struct control_client *client)
+{
+    return step_walk(client, true, visit_list);
+}
+
+static enum control_step step_version(struct control_client *client)
+{
+    control_put_version(client->control, &client->out);
+    return CONTROL_STEP_DONE;
+}
+
+static const struct {
+    enum control_step (*step)(struct control_client *client);
+    bool store; /* needs a queue */
+} steps[] = {
+    [CONTROL_OP_STATUS] = {step_status, false},   [CONTROL_OP_LIST] = {step_list, true},
+    [CONTROL_OP_COUNT] = {step_count, true},      [CONTROL_OP_SUMMARY] = {step_summary, true},
+    [CONTROL_OP_SHOW] = {step_show, true},        [CONTROL_OP_CONTENT] = {step_content, true},
+    [CONTROL_OP_ACTION] = {step_action, true},    [CONTROL_OP_QUARANTINE] = {step_quarantine, true},
+    [CONTROL_OP_RELOAD] = {step_reload, false},   [CONTROL_OP_DRAIN] = {step_drain, false},
+    [CONTROL_OP_VERSION] = {step_version, false},
+};
+
+enum control_step control_step(struct control_client *client)
+{
+    if (client->control->queue == NULL && steps[client->request.op].store) {
+        control_put_error(&client->out, "refused", "the queue is not open", "");
+        return CONTROL_STEP_DONE;
+    }
+    return steps[client->request.op].step(client);
+}
+
+void control_work_done(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+
+    control_job_free(w->job);
+    if (w->message != NULL)
+        message_unref(w->message);
+    control_summary_free(w->summary);
+    *w = (struct control_work){0};
+}

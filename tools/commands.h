@@ -1,0 +1,24 @@
+/* The sub-commands: one file tools/cmd_<name>.c each, called with its own name as argv[0].
+ * They return an exit code and print what goes wrong to stderr as "hayauma <name>: <what>". */
+#ifndef HAYAUMA_TOOLS_COMMANDS_H
+#define HAYAUMA_TOOLS_COMMANDS_H
+
+enum exit_code {
+    EXIT_OK = 0,
+    EXIT_FAILED = 1,     /* it was tried and did not work */
+    EXIT_USAGE = 2,      /* the command line or a file given to it is wrong */
+    EXIT_UNREACHABLE = 3 /* no engine answers at the control socket */
+};
+
+int cmd_serve(int argc, char **argv);
+int cmd_send(int argc, char **argv);
+int cmd_queue(int argc, char **argv);
+int cmd_status(int argc, char **argv);
+int cmd_config(int argc, char **argv);
+int cmd_reload(int argc, char **argv);
+int cmd_stop(int argc, char **argv);
+int cmd_sink(int argc, char **argv);
+int cmd_source(int argc, char **argv);
+int cmd_version(int argc, char **argv);
+
+#endif
