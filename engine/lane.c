@@ -193,7 +193,8 @@ void lane_unpop(struct recipient *r)
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
     lane->in_flight--;
-    if (lane->suspended_until_ms > worker_wall_ms(lane->worker) || lane->worker->draining) {
+    if (lane->suspended_until_ms > worker_wall_ms(lane->worker) || lane->worker->draining ||
+        r->due_ms > worker_wall_ms(lane->worker)) {
         int64_t due_ms = r->due_ms;
 
         memory_drop(r);
@@ -237,6 +238,22 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     lane_update(lane);
 }
 
+bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
+{
+    struct lane *lane;
+
+    if (lane_find(w, &r->message->id, r->index) != NULL) {
+        recipient_free(r);
+        return false;
+    }
+    lane = lane_get(w, shard, r->queue);
+    ASSERT(lane != NULL);
+    memory_put(lane, r);
+    r->state = PLACE_FLIGHT;
+    lane->in_flight++;
+    return true;
+}
+
 void lane_stored(struct lane *lane, int64_t due_ms)
 {
     if (due_ms >= QUEUE_DUE_HELD)
@@ -246,6 +263,8 @@ void lane_stored(struct lane *lane, int64_t due_ms)
             lane->behind_due_ms = due_ms;
         return;
     }
+    if (due_ms < lane->loaded_until_ms)
+        lane->loaded_until_ms = due_ms;
     if (due_ms < lane->stored_due_ms) {
         lane->stored_due_ms = due_ms;
         lane_update(lane);
@@ -281,10 +300,15 @@ static void window_release(struct lane *lane)
         lane_take(r);
         lane->in_flight--;
         memory_drop(r);
-        if (lane->load != NULL && due_ms < lane->behind_due_ms)
-            lane->behind_due_ms = due_ms;
-        else if (lane->load == NULL && due_ms < lane->stored_due_ms)
+        if (lane->load != NULL) {
+            if (due_ms < lane->behind_due_ms)
+                lane->behind_due_ms = due_ms;
+            continue;
+        }
+        if (due_ms < lane->stored_due_ms)
             lane->stored_due_ms = due_ms;
+        if (due_ms < lane->loaded_until_ms)
+            lane->loaded_until_ms = due_ms;
     }
 }
 
@@ -326,11 +350,15 @@ static void on_loaded(struct queue_load *load, int result)
     if (result < 0) {
         log_error("queue.load_failed", "shard=%u queue=%s error=%d", lane->shard, lane->name,
                   result);
-        lane->behind_due_ms = worker_wall_ms(w) + LOAD_RETRY_MS;
-        load->end = true;
-        load->next_due_ms = INT64_MAX;
+        load->end = true; /* scan anew, a little later */
+        load->next_due_ms = worker_wall_ms(w) + LOAD_RETRY_MS;
+        lane->behind_due_ms = 0;
     }
     if (load->end) {
+        lane->loaded_until_ms =
+            load->now_ms + 1 < lane->behind_due_ms ? load->now_ms + 1 : lane->behind_due_ms;
+        if (result < 0)
+            lane->behind_due_ms = INT64_MAX;
         lane->stored_due_ms = load->next_due_ms < lane->behind_due_ms ? load->next_due_ms
                                                                       : lane->behind_due_ms;
         lane->behind_due_ms = INT64_MAX;
@@ -357,15 +385,13 @@ static void load_start(struct lane *lane)
         l->load.queue = lane_name(lane);
         l->load.on_done = on_loaded;
         l->load.owner = l;
+        l->load.from_ms = lane->loaded_until_ms;
+        l->load.now_ms = worker_wall_ms(w); /* of the whole scan, so that its end means one time */
         lane->load = l;
         lane->stored_due_ms = 0;
     }
     list_init(&l->load.rcpts);
-    l->load.now_ms = worker_wall_ms(w);
-    /* Rows already in memory come again and are dropped: room for them on top. */
     l->load.rows_max = max - (lane->window_len < max ? lane->window_len : max - 1);
-    if (l->load.cursor.len == 0)
-        l->load.rows_max += lane->in_memory;
     l->load.bytes_max = LOAD_BYTES_MAX;
     lane->loading = true;
     w->loads++;

@@ -34,7 +34,8 @@ struct lane {
     char *last_error;           /* of the last failed attempt; for status and expired mail */
     uint64_t route_expires_ms;  /* monotonic */
     int64_t stored_due_ms;      /* earliest due row that is not in memory; INT64_MAX: none */
-    int64_t behind_due_ms;      /* the same for rows behind the cursor of a scan under way */
+    int64_t behind_due_ms;      /* the same for rows that a scan under way may have passed */
+    int64_t loaded_until_ms;    /* due rows before this are in memory: the next scan begins here */
     int64_t suspended_until_ms; /* destination back-off, wall clock; 0: none */
     uint32_t shard;
     uint32_t in_memory, window_len, in_flight;
@@ -66,6 +67,9 @@ struct recipient *lane_peek(const struct lane *lane);
 void lane_unpop(struct recipient *r);
 /* r left the lane's flight for a settle. */
 void lane_settling(struct recipient *r);
+/* Takes a recipient that was read from the store for some other purpose than sending into memory, as
+ * PLACE_FLIGHT. False: it is in memory already; r is freed. */
+bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
 /* The destination as a whole failed: waits until until_ms and gives its window up. */
 void lane_suspend(struct lane *lane, int64_t until_ms, const char *error);
 /* The destination works: forgets failures. */

@@ -17,6 +17,7 @@ struct settle {
     size_t rows_cap, messages_cap;
     struct timer timer;
     struct list_node node; /* settles_under_way */
+    struct list waiters;
     bool complained;
 };
 
@@ -39,6 +40,7 @@ static struct settle *settle_open(struct worker *w, uint32_t shard)
         s->worker = w;
         s->shard = shard;
         s->change.on_done = on_settled;
+        list_init(&s->waiters);
         s->change.owner = s;
         w->settles[shard] = s;
     }
@@ -93,8 +95,20 @@ void settle_add(struct worker *w, uint32_t shard, struct message *m, struct reci
     row_put(w, shard, &(struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r});
 }
 
+void settle_wait(struct worker *w, uint32_t shard, struct settle_waiter *waiter)
+{
+    list_push_back(&settle_open(w, shard)->waiters, &waiter->node);
+}
+
 static void settle_free(struct settle *s)
 {
+    struct list_node *n;
+
+    while ((n = list_pop_front(&s->waiters)) != NULL) {
+        struct settle_waiter *waiter = LIST_ENTRY(n, struct settle_waiter, node);
+
+        waiter->on_settled(waiter);
+    }
     for (size_t i = 0; i < s->change.messages_len; i++)
         message_unref(s->change.messages[i]);
     free(s->change.messages);

@@ -18,6 +18,13 @@ void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint
 /* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
  * over; they arrive in their lane once committed. */
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);
+/* Calls on_settled once this turn's change of shard has committed; at the end of the turn when there is
+ * none. waiter lives until then. */
+struct settle_waiter {
+    struct list_node node;
+    void (*on_settled)(struct settle_waiter *waiter);
+};
+void settle_wait(struct worker *w, uint32_t shard, struct settle_waiter *waiter);
 /* Submits what this turn gathered. */
 void settle_flush(struct worker *w);
 /* Settles open or under way. */
