@@ -1,0 +1,282 @@
+#!/usr/bin/env python3
+"""The resolver against a server that answers wrongly, late, in pieces, or not at all. Each lookup must
+end, in time, with the answer or as a temporary failure.
+
+usage: hostile.py DNS_LOOKUP"""
+
+import pathlib
+import random
+import socket
+import struct
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+from lookup import Checks, Lookup  # noqa: E402
+
+A, MX, AAAA, ADDRESS = 1, 15, 28, bytes([192, 0, 2, 1])
+TIMEOUT_MS = 300
+
+
+def question_of(query):
+    """name as text, type, bytes of the question."""
+    at, labels = 12, []
+    while query[at]:
+        labels.append(query[at + 1:at + 1 + query[at]].decode())
+        at += query[at] + 1
+    return ".".join(labels), struct.unpack(">H", query[at + 1:at + 3])[0], query[12:at + 5]
+
+
+def wire_name(name):
+    return b"".join(bytes([len(label)]) + label.encode() for label in name.split(".")) + b"\0"
+
+
+def rr(kind, data, ttl=60, owner=b"\xc0\x0c"):
+    return owner + struct.pack(">HHIH", kind, 1, ttl, len(data)) + data
+
+
+def reply(query, records, rcode=0, flags=0x8180, count=None):
+    return (query[:2] + struct.pack(">HHHHH", flags | rcode, 1,
+                                    len(records) if count is None else count, 0, 0)
+            + question_of(query)[2] + b"".join(records))
+
+
+def good(query):
+    """An address for every name, no exchangers, no IPv6."""
+    _, kind, _ = question_of(query)
+    return reply(query, [rr(A, ADDRESS)] if kind == A else [])
+
+
+class Server:
+    """Answers over UDP and TCP on one port as the handlers of the first label say."""
+
+    def __init__(self, name="", handlers=None):
+        self.handlers = handlers or {}
+        self.name = name
+        self.asked = 0
+        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.udp.bind(("127.0.0.1", 0))
+        self.port = self.udp.getsockname()[1]
+        self.tcp = socket.socket()
+        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.tcp.bind(("127.0.0.1", self.port))
+        self.tcp.listen()
+        self.address = f"127.0.0.1:{self.port}"
+        for loop in (self.serve_udp, self.serve_tcp):
+            threading.Thread(target=loop, daemon=True).start()
+
+    def handler(self, query):
+        return self.handlers.get(question_of(query)[0].split(".")[0].rstrip("0123456789"),
+                                 self.handlers.get("*", plain))
+
+    def serve_udp(self):
+        while True:
+            query, peer = self.udp.recvfrom(65535)
+            self.asked += 1
+            for packet in self.handler(query)(query, None):
+                if isinstance(packet, bytes):
+                    self.udp.sendto(packet, peer)
+
+    def serve_tcp(self):
+        while True:
+            stream, _ = self.tcp.accept()
+            threading.Thread(target=self.serve_stream, args=(stream,), daemon=True).start()
+
+    def serve_stream(self, stream):
+        try:
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            while True:
+                head = stream.recv(2, socket.MSG_WAITALL)
+                if len(head) < 2:
+                    break
+                query = stream.recv(struct.unpack(">H", head)[0], socket.MSG_WAITALL)
+                for _ in self.handler(query)(query, stream):
+                    pass
+        except OSError:
+            pass
+        stream.close()
+
+
+def plain(query, stream):
+    yield good(query)
+
+
+def silent(query, stream):
+    yield from ()
+
+
+def with_rcode(rcode):
+    def answer(query, stream):
+        yield reply(query, [], rcode=rcode)
+    return answer
+
+
+def garbage(query, stream):
+    dice = random.Random(query[12:])
+    for _ in range(20):
+        yield query[:2] + dice.randbytes(dice.randrange(600))
+        yield query[:2] + b"\x81\x80" + dice.randbytes(dice.randrange(600))
+        whole = bytearray(good(query))
+        whole[dice.randrange(12 + 1, len(whole))] = dice.randrange(256)
+        yield dice.randbytes(2) + bytes(whole[2:])
+
+
+def cut(query, stream):
+    """The last bytes of the only record are missing."""
+    yield good(query)[:-3] if question_of(query)[1] == A else good(query)
+
+
+def counts(query, stream):
+    """More records promised than there are."""
+    yield reply(query, [rr(A, ADDRESS)], count=65535)
+
+
+def wrong_question(query, stream):
+    yield query[:2] + good(query)[2:12] + wire_name("else.test") + query[-4:]
+
+
+def wrong_id_first(query, stream):
+    yield bytes([query[0] ^ 1]) + good(query)[1:]
+    yield good(query)
+
+
+def not_an_answer(query, stream):
+    yield reply(query, [rr(A, ADDRESS)], flags=0x0180)
+
+
+def empty_datagram(query, stream):
+    yield b""
+    yield good(query)
+
+
+def loop_pointer(query, stream):
+    yield reply(query, [rr(MX, b"\0\x0a\xc0" + bytes([len(query) + 14])), rr(A, ADDRESS)])
+
+
+def cname_loop(query, stream):
+    yield reply(query, [rr(5, b"\xc0\x0c")])
+
+
+def over_tcp(send):
+    """Truncated over UDP; send(stream, message) over TCP."""
+    def answer(query, stream):
+        if stream is None:
+            yield reply(query, [], flags=0x8380)
+            return
+        message = good(query)
+        send(stream, struct.pack(">H", len(message)) + message)
+        yield None
+    return answer
+
+
+def by_bytes(stream, message):
+    for byte in message:
+        stream.sendall(bytes([byte]))
+        time.sleep(0.001)
+
+
+def half(stream, message):
+    stream.sendall(message[:len(message) // 2])
+    stream.close()
+
+
+def reset(stream, message):
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    stream.close()
+
+
+def big(query, stream):
+    """A full 64 KiB of exchangers, with owner names as costly as can be."""
+    if question_of(query)[1] != MX:
+        yield good(query)
+        return
+    if stream is None:
+        yield reply(query, [], flags=0x8380)
+        return
+    records, size = [], 0
+    while size < 65000:
+        records.append(rr(MX, struct.pack(">H", len(records)) + wire_name(f"h{len(records)}.big")))
+        size += len(records[-1])
+    message = reply(query, records)
+    stream.sendall(struct.pack(">H", len(message)) + message)
+    yield None
+
+
+def endless(stream, message):
+    for _ in range(200):
+        stream.sendall(struct.pack(">H", 65535) + b"\0" * 65535)
+
+
+HANDLERS = {
+    "ok": plain, "silent": silent, "servfail": with_rcode(2), "refused": with_rcode(5),
+    "formerr": with_rcode(1), "notimp": with_rcode(4), "rcode": with_rcode(11),
+    "garbage": garbage, "cut": cut, "counts": counts, "wrongquestion": wrong_question,
+    "wrongid": wrong_id_first, "notanswer": not_an_answer, "empty": empty_datagram, "pointer": loop_pointer,
+    "cnameloop": cname_loop, "tcp": over_tcp(socket.socket.sendall),
+    "tcpbytes": over_tcp(by_bytes), "tcphalf": over_tcp(half), "tcpreset": over_tcp(reset),
+    "tcpsilent": over_tcp(lambda stream, message: None), "tcpendless": over_tcp(endless),
+    "big": big,
+}
+GOOD = {"ok", "wrongid", "tcp", "tcpbytes", "big"}
+
+
+def check_all(checks, program):
+    """One kind of malice after the other, then all at once; the good ones must not suffer."""
+    server = Server("hostile", HANDLERS)
+    for together in (False, True):
+        with Lookup(program, [server.address], "-t", str(TIMEOUT_MS), "-r", "2") as lookup:
+            names = [f"{name}{i}.test" for name in HANDLERS for i in range(1 + 4 * together)]
+            random.Random(1).shuffle(names)
+            answers = (lookup.ask_all(names) if together
+                       else {name: lookup.ask(name) for name in names})
+            for name in names:
+                answer, kind = answers[name], name.split(".")[0].rstrip("0123456789")
+                if kind == "empty":  # an empty datagram breaks what was asked at that moment
+                    continue
+                # Together with resets and cut streams a shared stream may fail its neighbours.
+                if together and (kind.startswith("tcp") or kind == "big"):
+                    continue
+                checks.equal(f"{name}: status ({answer['error']}), together {together}",
+                             answer["status"], "ok" if kind in GOOD else "temporary")
+                checks.true(f"{name}: ended after {answer['took_ms']} ms, together {together}",
+                            answer["took_ms"] < 10 * TIMEOUT_MS)
+            checks.equal("still works", lookup.ask("ok99.test")["status"], "ok")
+            checks.equal("in flight", lookup.counters()["in_flight"], 0)
+
+
+def check_failover(checks, program):
+    """The next server is asked; one that is silent is not asked first for long."""
+    dead, refusing, fine = Server("dead", {"*": silent}), Server("refusing", {"*": with_rcode(5)}), \
+        Server("fine")
+    with Lookup(program, [dead.address, refusing.address, fine.address], "-t",
+                str(TIMEOUT_MS)) as lookup:
+        first = lookup.ask("one.test")
+        checks.equal("failover", first["status"], "ok")
+        checks.true(f"failover waits once: {first['took_ms']}", first["took_ms"] >= TIMEOUT_MS)
+        asked = dead.asked
+        for i in range(20):
+            answer = lookup.ask(f"more{i}.test")
+            checks.equal("after failover", answer["status"], "ok")
+            checks.true(f"no more waiting: {answer['took_ms']}", answer["took_ms"] < TIMEOUT_MS)
+        checks.equal("the dead one is left alone", dead.asked, asked)
+    with Lookup(program, [refusing.address], "-t", str(TIMEOUT_MS)) as lookup:
+        refusing.asked = 0
+        answer = lookup.ask("x.test")
+        checks.equal("refused", (answer["status"], answer["error"]),
+                     ("temporary", "MX lookup for x.test: resolver answered REFUSED"))
+        checks.equal("a refusal is not asked for twice", refusing.asked, 1)
+    with Lookup(program, ["127.0.0.1:9"], "-t", str(TIMEOUT_MS)) as lookup:
+        answer = lookup.ask("x.test")
+        checks.equal("nobody there", (answer["status"], answer["error"]),
+                     ("temporary", "MX lookup for x.test: resolver cannot be reached"))
+
+
+def main():
+    checks = Checks()
+    check_all(checks, sys.argv[1])
+    check_failover(checks, sys.argv[1])
+    checks.exit()
+
+
+main()
