@@ -320,8 +320,7 @@ static void delivery_idle(struct delivery *d)
     if (d->state != DELIVERY_OPEN || smtp_client_in_flight(d->client) > 0 ||
         list_node_linked(&d->idle_node))
         return;
-    if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
-        d->submitted >= d->site->dest->session_messages_max) {
+    if (d->yielding || d->worker->draining || d->site->lanes == 0) {
         delivery_quit(d);
         return;
     }
@@ -586,7 +585,6 @@ static void on_ready(struct delivery *d)
     d->site->connecting--;
     set_state(d, DELIVERY_OPEN);
     source_describe(d);
-    delivery_work(d);
     site_dirty(d->site); /* more connections may follow a working one */
 }
 
@@ -645,8 +643,6 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     drain_events(d);
     if (d->state == DELIVERY_CLOSING)
         return;
-    if (d->state == DELIVERY_OPEN && !delivery_work(d))
-        delivery_idle(d);
     arm_timer(d);
     mark_dirty(d);
 }
@@ -657,6 +653,12 @@ static void delivery_flush(struct delivery *d)
 {
     size_t n;
 
+    do { /* what the peer cannot take is final as soon as it is submitted */
+        drain_events(d);
+    } while (d->state == DELIVERY_OPEN && delivery_work(d));
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    delivery_idle(d);
     if (d->state == DELIVERY_CONNECTING || io_op_busy(&d->send))
         return;
     n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);

@@ -61,7 +61,6 @@ static void *worker_main(void *arg)
     if (atomic_load(&e->start_error) == 0)
         worker_run(w);
     worker_close(w);
-    atomic_store(&w->finished, true);
     return NULL;
 }
 
@@ -211,9 +210,16 @@ void engine_cut(struct engine *e)
 bool engine_drained(const struct engine *e)
 {
     for (uint32_t i = 0; i < e->workers_len; i++)
-        if (!atomic_load(&e->workers[i].finished))
+        if (!atomic_load_explicit(&e->workers[i].drained, memory_order_relaxed))
             return false;
     return true;
+}
+
+static void on_stop(struct worker *w, struct worker_note *note)
+{
+    worker_drain(w, true);
+    w->stopping = true;
+    free(CONTAINER_OF(note, struct order, note));
 }
 
 void engine_close(struct engine *e)
@@ -223,7 +229,7 @@ void engine_close(struct engine *e)
     if (e->workers == NULL)
         return;
     if (running)
-        engine_cut(e);
+        order_all(e, on_stop, NULL, true);
     else if (e->meetings < 3)
         start_failed(e, -ECANCELED);
     for (; e->meetings < 3; e->meetings++)

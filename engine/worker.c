@@ -267,15 +267,14 @@ bool worker_drained(const struct worker *w)
 
 void worker_run(struct worker *w)
 {
-    while (!w->stopped) {
+    while (!(w->stopping && atomic_load_explicit(&w->drained, memory_order_relaxed))) {
         int err = worker_turn(w, 1000);
 
         if (err < 0) {
             log_error("worker.turn_failed", "worker=%u error=\"%s\"", w->index, strerror(-err));
             abort();
         }
-        if (w->draining && worker_drained(w))
-            w->stopped = true;
+        atomic_store_explicit(&w->drained, worker_drained(w), memory_order_relaxed);
     }
 }
 

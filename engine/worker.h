@@ -62,8 +62,8 @@ struct worker {
     struct msgid_source ids;
     bool draining;
     bool draining_hard;        /* the limit is over: close everything */
-    bool stopped;
-    _Atomic bool finished;     /* its thread is through; read by the main thread */
+    bool stopping;             /* ends as soon as it is drained */
+    _Atomic bool drained;      /* read by the main thread; relaxed, a hint */
 
     /* In: one ring per sending worker and one for the control thread, and what did not fit. */
     struct ring *inbox;        /* [workers + 1] */
@@ -108,7 +108,7 @@ static inline void gauge_set(_Atomic uint32_t *g, uint32_t v)
 int worker_open(struct worker *w, struct engine *engine, uint32_t index);
 /* After the queue is open: port, resolver, accepting, start-up scans. */
 int worker_start(struct worker *w);
-/* Turns until stopped. */
+/* Turns until stopping and drained. */
 void worker_run(struct worker *w);
 /* One turn, waiting at most wait_ms. */
 int worker_turn(struct worker *w, uint32_t wait_ms);

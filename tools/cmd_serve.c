@@ -1,4 +1,5 @@
-/* hayauma serve: runs the engine until SIGTERM or SIGINT. Main thread: signals, watchdog, control. */
+/* hayauma serve: runs the engine until SIGTERM or SIGINT. Main thread: signals, watchdog, control.
+ */
 #include <errno.h>
 #include <getopt.h>
 #include <grp.h>
@@ -14,17 +15,20 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "engine/backend.h"
+#include "engine/control.h"
 #include "engine/engine.h"
 #include "engine/notify.h"
 #include "tools/commands.h"
 
-#define TICK_MS         200
-#define HARD_DRAIN_MS   5000 /* after the drain limit: sessions are cut, settles still commit */
+#define TICK_MS       200
+#define HARD_DRAIN_MS 5000 /* after the drain limit: sessions are cut, settles still commit */
 
 static const char usage[] =
     "Usage: hayauma serve [-c FILE] [--workers N]\n"
     "\n"
-    "Runs the mail engine in the foreground until SIGTERM or SIGINT; then drains: finishes what is\n"
+    "Runs the mail engine in the foreground until SIGTERM or SIGINT; then drains: finishes what "
+    "is\n"
     "past the final dot, settles, and exits within drain_timeout. A second signal exits at once\n"
     "(nothing accepted is lost). SIGHUP reloads the configuration file.\n"
     "\n"
@@ -39,6 +43,8 @@ struct serve {
     uint32_t workers;
     struct config *config;
     struct engine engine;
+    struct backend backend;
+    struct control *control;
     int signals;
     uint64_t drain_began_ms;
     bool cut;
@@ -90,17 +96,12 @@ static int serve_options(struct serve *s, int argc, char **argv)
     return 0;
 }
 
-static struct config *serve_load(struct serve *s)
+static struct config *serve_load(struct serve *s, struct buf *errors)
 {
-    struct buf errors = {0};
     struct config *c = NULL;
 
-    if (config_load(s->file, &c, &errors) < 0) {
-        fprintf(stderr, "%.*s", (int)errors.len, (char *)errors.data);
-        buf_done(&errors);
+    if (config_load(s->file, &c, errors) < 0)
         return NULL;
-    }
-    buf_done(&errors);
     if (s->workers != 0)
         c->workers = s->workers;
     return c;
@@ -123,8 +124,8 @@ static void raise_file_limit(const struct config *c)
         return;
     if (c->file_limit != 0 && c->file_limit > limit.rlim_max && geteuid() == 0)
         limit.rlim_max = c->file_limit;
-    limit.rlim_cur = c->file_limit != 0 && c->file_limit < limit.rlim_max ? c->file_limit
-                                                                          : limit.rlim_max;
+    limit.rlim_cur =
+        c->file_limit != 0 && c->file_limit < limit.rlim_max ? c->file_limit : limit.rlim_max;
     if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
         log_warn("serve.file_limit", "wanted=%lu error=\"%s\"", (unsigned long)limit.rlim_cur,
                  strerror(errno));
@@ -175,29 +176,42 @@ static int block_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-static void serve_reload(struct serve *s)
+/* For SIGHUP and the control channel alike. */
+static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
 {
+    struct serve *s = arg;
     struct config *c;
-    struct buf cannot = {0};
 
     notify_state("RELOADING=1");
-    c = serve_load(s);
-    if (c == NULL) {
-        log_error("serve.reload_failed", "file=%s action=\"nothing was changed\"", s->file);
-    } else {
-        engine_reload(&s->engine, c, &cannot);
+    c = serve_load(s, errors);
+    if (c != NULL) {
+        engine_reload(&s->engine, c, cannot);
         set_log_level(c);
         config_unref(s->config);
         s->config = c;
-        log_info("serve.reloaded", "file=%s needs_restart=\"%.*s\"", s->file, (int)cannot.len,
-                 cannot.data == NULL ? "" : (char *)cannot.data);
+        log_info("serve.reloaded", "file=%s needs_restart=\"%.*s\"", s->file, (int)cannot->len,
+                 cannot->len == 0 ? "" : (char *)cannot->data);
+    } else {
+        log_error("serve.reload_failed", "file=%s action=\"nothing was changed\" error=\"%.*s\"",
+                  s->file, (int)errors->len, (char *)errors->data);
     }
-    buf_done(&cannot);
     notify_state("READY=1");
+    return c != NULL ? 0 : -EINVAL;
 }
 
-static void serve_drain(struct serve *s)
+static void serve_reload_signal(struct serve *s)
 {
+    struct buf cannot = {0}, errors = {0};
+
+    (void)serve_reload(s, &cannot, &errors);
+    buf_done(&cannot);
+    buf_done(&errors);
+}
+
+static void serve_drain(void *arg)
+{
+    struct serve *s = arg;
+
     if (s->drain_began_ms != 0) { /* asked twice: at once */
         s->drain_began_ms = 1;
         return;
@@ -214,7 +228,7 @@ static void serve_signals(struct serve *s)
 
     while (read(s->signals, &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo == SIGHUP)
-            serve_reload(s);
+            serve_reload_signal(s);
         else
             serve_drain(s);
     }
@@ -251,16 +265,32 @@ static bool serve_check(struct serve *s)
 static void serve_loop(struct serve *s)
 {
     uint64_t watchdog_ms = notify_watchdog_ms(), next_ms = now_ms() + watchdog_ms;
-    struct pollfd fd = {.fd = s->signals, .events = POLLIN};
+    struct pollfd fds[] = {{.fd = s->signals, .events = POLLIN},
+                           {.fd = control_fd(s->control), .events = POLLIN}};
 
     while (serve_check(s)) {
-        if (poll(&fd, 1, TICK_MS) > 0)
-            serve_signals(s);
+        int wait_ms = control_timeout_ms(s->control);
+
+        (void)poll(fds, ARRAY_LEN(fds), wait_ms < 0 || wait_ms > TICK_MS ? TICK_MS : wait_ms);
+        serve_signals(s);
+        control_turn(s->control, now_ms(), clock_wall_ms());
         if (watchdog_ms != 0 && now_ms() >= next_ms) {
             notify_state("WATCHDOG=1");
             next_ms = now_ms() + watchdog_ms;
         }
     }
+}
+
+/* Workers have ended or end soon; jobs they still have come back first. */
+static void serve_close_control(struct serve *s)
+{
+    while (s->control != NULL && control_jobs(s->control) > 0) {
+        struct pollfd fd = {.fd = control_fd(s->control), .events = POLLIN};
+
+        (void)poll(&fd, 1, TICK_MS);
+        control_turn(s->control, now_ms(), clock_wall_ms());
+    }
+    control_close(s->control);
 }
 
 static int serve_run(struct serve *s)
@@ -272,6 +302,11 @@ static int serve_run(struct serve *s)
         err = drop_privileges(s->config);
     if (err == 0)
         err = engine_start(&s->engine, &error);
+    if (err == 0) {
+        s->backend = (struct backend){&s->engine, serve_reload, serve_drain, s};
+        err = control_open(&s->control, s->config->control_socket, &backend_functions, &s->backend,
+                           s->engine.queue, &error);
+    }
     if (err < 0) {
         if (error.len > 0)
             fprintf(stderr, "hayauma serve: %.*s\n", (int)error.len, (char *)error.data);
@@ -283,6 +318,7 @@ static int serve_run(struct serve *s)
              queue_shards(s->engine.queue), s->config->queue.path);
     notify_state("READY=1");
     serve_loop(s);
+    serve_close_control(s);
     engine_close(&s->engine);
     log_info("serve.stopped", "reason=drained");
     return 0;
@@ -291,11 +327,15 @@ static int serve_run(struct serve *s)
 int cmd_serve(int argc, char **argv)
 {
     struct serve s = {0};
+    struct buf errors = {0};
     int rc = serve_options(&s, argc, argv);
 
     if (rc != 0)
         return rc < 0 ? 0 : rc;
-    s.config = serve_load(&s);
+    s.config = serve_load(&s, &errors);
+    if (s.config == NULL)
+        fprintf(stderr, "%.*s", (int)errors.len, (char *)errors.data);
+    buf_done(&errors);
     if (s.config == NULL)
         return 1;
     set_log_level(s.config);
