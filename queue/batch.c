@@ -172,7 +172,7 @@ static int apply_row(struct batch *b, struct queue_row *row)
         rc = take_row(b, row);
         return rc == 0 && !row->missing ? put_row(b, row->rcpt, 0) : rc;
     }
-    ASSERT(!"row kind");
+    ASSERT(false);
     return EINVAL;
 }
 
