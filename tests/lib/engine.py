@@ -1,0 +1,155 @@
+"""The engine and its sink as processes of a test."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+
+from proc import Failure, Process, TempDir, free_port, wait_port, wait_until
+
+TREE = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def program():
+    """The executable under test: $HAYAUMA, else the release build, else the dev build."""
+    found = [os.environ.get("HAYAUMA"), TREE / "build/release/bin/hayauma",
+             TREE / "build/dev/bin/hayauma"]
+    for path in found:
+        if path and pathlib.Path(path).exists():
+            return pathlib.Path(path)
+    raise Failure("no hayauma executable; build one or set HAYAUMA")
+
+
+def merge(base, extra):
+    for key, value in extra.items():
+        if isinstance(value, dict) and isinstance(base.get(key), dict):
+            merge(base[key], value)
+        else:
+            base[key] = value
+    return base
+
+
+class Engine:
+    """`hayauma serve` with one listener on loopback; settings are merged over the configuration,
+    which is written as JSON, YAML's subset."""
+
+    def __init__(self, settings=None, host="127.0.0.1", directory=None):
+        self.temp = None
+        if directory is None:
+            self.temp = TempDir("hayauma-engine-")
+            directory = self.temp.path
+        self.dir = pathlib.Path(directory)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.host, self.port = host, free_port((host,))
+        self.config = merge({
+            "host_name": "mta.sender.example",
+            "control_socket": str(self.dir / "control.sock"),
+            "queue": {"path": str(self.dir / "queue"), "map_size": "1GiB"},
+            "records": {"path": str(self.dir / "records")},
+            "dns": {"servers": ["127.0.0.1:1"], "ipv6": False},
+            "listeners": [{"listen": f"{host}:{self.port}"}],
+        }, settings or {})
+        self.file = self.dir / "hayauma.yaml"
+        self.process = None
+
+    def start(self, timeout_s=60):
+        self.file.write_text(json.dumps(self.config, indent=2) + "\n")
+        self.process = Process([program(), "serve", "-c", self.file], self.dir / "log")
+        wait_port((self.host, self.port), self.process, timeout_s)
+        return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self, timeout_s=60):
+        """A clean end, which must succeed."""
+        if self.process:
+            status = self.process.stop(timeout_s)
+            if status != 0:
+                raise Failure(f"hayauma serve ended with {status}:\n{self.process.tail()}")
+            self.process = None
+        if self.temp:
+            self.temp.close()
+
+    def kill(self):
+        """As a crash: the queue stays for a start()."""
+        self.process.send(signal.SIGKILL)
+        self.process.child.wait()
+
+    def command(self, *arguments, check=True):
+        done = subprocess.run([program(), *map(str, arguments), "-c", str(self.file)],
+                              capture_output=True, text=True, timeout=60, check=False)
+        if check and done.returncode != 0:
+            raise Failure(f"hayauma {' '.join(map(str, arguments))}: {done.returncode}\n{done.stderr}")
+        return done.stdout
+
+    def status(self):
+        return json.loads(self.command("status", "--json"))
+
+    def records(self, kind=None):
+        """All event records so far, or those of one type."""
+        found = []
+        for segment in sorted((self.dir / "records").glob("*")):
+            if segment.name.endswith(".zst"):
+                text = subprocess.run(["zstd", "-dcq", segment], capture_output=True,
+                                      check=True).stdout.decode()
+            else:
+                text = segment.read_text()
+            # The last line of an open segment may be half written.
+            found += [json.loads(line) for line in text.split("\n")[:-1]]
+        return [r for r in found if kind is None or r["type"] == kind]
+
+    def wait_records(self, kind, count=1, timeout_s=30):
+        wait_until(f"{count} {kind} records", lambda: len(self.records(kind)) >= count, timeout_s,
+                   process=self.process)
+        return self.records(kind)
+
+
+class Sink:
+    """`hayauma sink`: mail on host:port, DNS on dns_port, a ledger of what it took."""
+
+    def __init__(self, behaviour=None, arguments=(), host="127.0.0.1", directory=None):
+        self.temp = None
+        if directory is None:
+            self.temp = TempDir("hayauma-sink-")
+            directory = self.temp.path
+        self.dir = pathlib.Path(directory)
+        self.dir.mkdir(parents=True, exist_ok=True)
+        self.host, self.port, self.dns_port = host, free_port((host,)), free_port((host,))
+        self.behaviour, self.arguments = behaviour, arguments
+        self.ledger_file = self.dir / "ledger"
+        self.process = None
+
+    def start(self):
+        argv = [program(), "sink", "--listen", f"{self.host}:{self.port}", "--dns",
+                f"{self.host}:{self.dns_port}", "--ledger", self.ledger_file, *self.arguments]
+        if self.behaviour:
+            argv += ["--behaviour", self.behaviour]
+        self.process = Process(argv, self.dir / "sink.log")
+        wait_port((self.host, self.port), self.process)
+        return self
+
+    def __enter__(self):
+        return self.start()
+
+    def __exit__(self, *_):
+        self.stop()
+
+    def stop(self):
+        if self.process:
+            self.process.stop()
+            self.process = None
+        if self.temp:
+            self.temp.close()
+
+    def ledger(self):
+        """Rows of the ledger, as lists of fields."""
+        try:
+            lines = self.ledger_file.read_text().split("\n")[:-1]
+        except FileNotFoundError:
+            lines = []
+        return [line.split("\t") for line in lines]
