@@ -195,6 +195,31 @@ static void test_edges(void **state)
           "caf=E9, long enough for it\r\n--b--\r\n");
 }
 
+/* A soft line break must not put a delimiter, or a dot, at the start of a line. */
+static void test_soft_breaks(void **state)
+{
+    static const char *const tails[] = {"--b", ".", "--b--"};
+
+    (void)state;
+    for (size_t pad = 60; pad < 90; pad++) {
+        for (size_t i = 0; i < ARRAY_LEN(tails); i++) {
+            struct buf in = {0}, out = {0};
+
+            buf_puts(&in, "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n\xc3\xa9");
+            for (size_t k = 0; k < pad; k++)
+                buf_putc(&in, 'x');
+            buf_puts(&in, tails[i]);
+            buf_puts(&in, "\r\n--b--\r\n");
+            assert_int_equal(convert_to_7bit(in.data, in.len, &out), 0);
+            buf_putc(&out, '\0');
+            assert_null(strstr((char *)out.data, "=\r\n-"));
+            assert_null(strstr((char *)out.data, "\r\n."));
+            buf_done(&in);
+            buf_done(&out);
+        }
+    }
+}
+
 static void append_levels(struct buf *in, unsigned levels)
 {
     for (unsigned i = 0; i < levels; i++)
@@ -339,8 +364,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_plain),           cmocka_unit_test(test_nested),
         cmocka_unit_test(test_not_convertible), cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_limits),          cmocka_unit_test(test_gmime),
-        cmocka_unit_test(test_encode_lengths),
+        cmocka_unit_test(test_soft_breaks),     cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_gmime),           cmocka_unit_test(test_encode_lengths),
     };
 
     g_mime_init();

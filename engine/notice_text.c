@@ -109,27 +109,27 @@ struct wording {
 
 static const struct wording wordings[] = {
     [NOTICE_FAILED] = {"Undelivered mail returned to sender",
-                       "your message could not be delivered to the following recipients, and no\r\n"
+                       "Your message could not be delivered to the following recipients, and no\r\n"
                        "further attempt will be made:",
                        "次の宛先にメールを配送できませんでした。これ以上の再送は行いません。"},
     [NOTICE_EXPIRED] =
         {"Undelivered mail returned to sender",
-         "your message could not be delivered to the following recipients within the\r\n"
+         "Your message could not be delivered to the following recipients within the\r\n"
          "time allowed for it, and no further attempt will be made:",
          "期限までに次の宛先へメールを配送できませんでした。これ以上の再送は行いません。"},
     [NOTICE_DELAYED] =
         {"Delayed mail (still being retried)",
-         "your message has not yet been delivered to the following recipients. You do\r\n"
+         "Your message has not yet been delivered to the following recipients. You do\r\n"
          "not need to send it again: delivery is still being tried.",
          "次の宛先へのメールの配送が遅れています。再送は自動的に続けますので、"
          "送り直す必要はありません。"},
     [NOTICE_RELAYED] =
         {"Mail relayed",
-         "as you asked to be told: your message was handed to the next mail system for the\r\n"
+         "As you asked to be told: your message was handed to the next mail system for the\r\n"
          "following recipients. It may not send further notices of success:",
          "ご依頼の配送通知です。次の宛先へのメールを、次のメールサーバーに引き渡しました。"},
     [NOTICE_DELIVERED] = {"Mail delivered",
-                          "as you asked to be told: your message was delivered to the following\r\n"
+                          "As you asked to be told: your message was delivered to the following\r\n"
                           "recipients:",
                           "ご依頼の配送通知です。次の宛先にメールを配送しました。"},
 };
@@ -232,13 +232,13 @@ void notice_text(const struct notice *n, struct buf *out)
 
     buf_puts(out, "This is the mail system at ");
     notice_put_clean(out, str_of(n->host_name), true);
-    buf_puts(out, ":\r\n");
+    buf_puts(out, ".\r\n\r\n");
     buf_puts(out, w->en);
     buf_puts(out, "\r\n\r\n");
     put_recipients(out, n, false);
     put_until(out, n, "\r\nDelivery will be tried until ", ".\r\n");
     buf_puts(out, "\r\nThe technical details and your message (or its header) are attached.\r\n"
-                  "\r\n----\r\n\r\n");
+                  "\r\n________\r\n\r\n");
     buf_puts(out, "メール配送システム ");
     notice_put_clean(out, str_of(n->host_name), true);
     buf_puts(out, " からのお知らせです。\r\n");

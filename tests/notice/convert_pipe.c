@@ -1,0 +1,21 @@
+/* stdin: a message; stdout: the same in 7 bits. Exit code 3 when it cannot be converted. */
+#include <stdio.h>
+
+#include "engine/convert.h"
+
+int main(void)
+{
+    struct buf in = {0}, out = {0};
+    char chunk[65536];
+    size_t n;
+    int r;
+
+    while ((n = fread(chunk, 1, sizeof(chunk), stdin)) > 0)
+        buf_put(&in, chunk, n);
+    r = convert_to_7bit(in.data, in.len, &out);
+    if (r == 0)
+        fwrite(out.data, 1, out.len, stdout);
+    buf_done(&in);
+    buf_done(&out);
+    return r == 0 ? 0 : 3;
+}
