@@ -5,7 +5,7 @@
  *
  * What goes on the wire, in steady state one round trip per message (DESIGN.md section 5):
  *   PIPELINING + CHUNKING   MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in flight;
- *                           a body beyond pipeline_bytes_max waits for its recipients' replies
+ *                           a body of more than 1 MiB waits for its recipients' replies
  *   PIPELINING              MAIL RCPT.. DATA | <body> . MAIL RCPT.. DATA | ...: the next group travels
  *                           with the end of the previous body
  *   neither                 a command at a time
@@ -77,9 +77,9 @@ struct smtp_transaction {   /* the caller's; lives until its SMTP_EVENT_DONE */
     uint16_t rcpts_len;
     void *owner;
     /* private */
-    uint16_t rcpts_sent, rcpts_replied, rcpts_accepted, rcpts_final, bodies_replied;
-    uint8_t state, expected;
-    bool refused, mail_accepted, ended, in_output;
+    uint16_t rcpts_sent, rcpts_replied, rcpts_accepted, rcpts_final;
+    uint8_t state, expected, unable;
+    bool mail_accepted, mail_refused, closed_by_peer, in_output;
     size_t content_sent;
 };
 
@@ -123,6 +123,7 @@ void smtp_client_free(struct smtp_client *c);
 bool smtp_client_can_submit(const struct smtp_client *c);
 /* Transactions inside. */
 uint32_t smtp_client_in_flight(const struct smtp_client *c);
+/* Only when smtp_client_can_submit(). Ask for events afterwards: what cannot be sent is final at once. */
 void smtp_client_submit(struct smtp_client *c, struct smtp_transaction *t);
 void smtp_client_quit(struct smtp_client *c); /* after what is in flight */
 

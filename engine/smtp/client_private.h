@@ -1,0 +1,105 @@
+/* Insides of the client machine, shared by client.c (what is received, and events) and
+ * client_send.c (what goes out). Private to engine/smtp. */
+#ifndef HAYAUMA_SMTP_CLIENT_PRIVATE_H
+#define HAYAUMA_SMTP_CLIENT_PRIVATE_H
+
+#include "smtp/client.h"
+#include "smtp/peer.h"
+
+/* Command text of one output. More does not fit and goes with the next: bounded memory, and pieces
+ * that point into it never move. */
+#define COMMANDS_BYTES_MAX 2048
+/* No single command is longer (RCPT with ORCPT: 9 + 254 + 30 + 508 + 2). */
+#define COMMAND_BYTES_MAX 1024
+
+enum session_state {
+    SESSION_BANNER, /* nothing is said before the greeting */
+    SESSION_EHLO,   /* EHLO is to be sent, or out */
+    SESSION_HELO,
+    SESSION_READY,
+    SESSION_QUIT,    /* QUIT is out */
+    SESSION_CLOSING, /* events only, then CLOSE */
+    SESSION_CLOSED,
+};
+
+/* Of a transaction: what goes out next. The table is in client_send.c. */
+enum transaction_state {
+    TRANSACTION_QUEUED,
+    TRANSACTION_RCPT,
+    TRANSACTION_DATA,
+    TRANSACTION_WAIT, /* for 354 */
+    TRANSACTION_BODY,
+    TRANSACTION_DOT,
+    TRANSACTION_NULL_DOT,  /* 354 with no recipient */
+    TRANSACTION_SENT,      /* the end of the message is out */
+    TRANSACTION_ABANDONED, /* it never will be */
+    TRANSACTION_STATES,
+};
+
+enum rcpt_state { RCPT_PENDING, RCPT_ACCEPTED, RCPT_INVALID, RCPT_FINAL };
+
+/* A command, or a run of RCPTs, whose reply is to come. */
+struct expected {
+    struct smtp_transaction *transaction; /* NULL: the session's */
+    uint16_t count;
+    uint8_t stage;
+};
+
+/* Recipients [rcpt, end) of transaction whose state is in states (bits) are final alike. */
+struct emission {
+    struct smtp_transaction *transaction; /* NULL: none under way */
+    uint16_t rcpt, end;
+    uint8_t states;
+    struct smtp_event event;
+};
+
+struct smtp_client {
+    const struct smtp_client_options *options;
+    uint8_t session;
+    bool ready_unsaid; /* SMTP_EVENT_READY is to be given */
+    bool hello_out, quit, rset_needed, output_busy, lost;
+    bool reply_taken; /* the parser's reply is dealt with */
+    struct smtp_peer peer;
+
+    struct list transactions;         /* in the order of the wire */
+    struct list unable;               /* never sent */
+    uint32_t in_flight;               /* in both lists */
+    struct smtp_transaction *sending; /* first that is neither SENT nor ABANDONED */
+
+    struct emission emission;
+    /* Once closing: why, and what it means for those still inside. */
+    enum smtp_stage close_stage;
+    const struct smtp_reply *close_reply;
+    bool close_not_sent;                /* whatever went out was not looked at */
+    struct smtp_transaction *uncertain; /* but this one */
+    struct smtp_reply local;            /* our own words */
+    struct smtp_reply_parser parser;
+    struct buf in; /* received, not yet parsed from in_at on */
+    size_t in_at;
+
+    /* The output being composed or sent. */
+    struct iovec *iov;
+    size_t iov_len, iov_max;
+    size_t commands_len;
+    char commands[COMMANDS_BYTES_MAX];
+
+    uint32_t expected_head, expected_tail, expected_mask;
+    struct expected expected[];
+};
+
+/* client.c */
+struct expected *client_expected_first(struct smtp_client *c); /* NULL: nothing is expected */
+void client_expect(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage);
+
+/* client_send.c */
+void transaction_set_state(struct smtp_client *c, struct smtp_transaction *t,
+                           enum transaction_state state);
+/* What the end of the session means for t. */
+enum smtp_fate transaction_lost_fate(const struct smtp_transaction *t);
+bool client_is_stepwise(const struct smtp_client *c);
+bool client_is_chunking(const struct smtp_client *c);
+/* Content bytes behind the first transaction, up to and with last (NULL: all). */
+uint64_t client_bytes_behind_first(const struct smtp_client *c,
+                                   const struct smtp_transaction *last);
+
+#endif

@@ -1,0 +1,399 @@
+/* What the client sends: the states of a transaction and the composer of outputs. */
+#include <stdio.h>
+
+#include "smtp/client_private.h"
+#include "smtp/scan.h"
+
+/* A longer body waits until a recipient is accepted. A round trip is little for it, and a refused
+ * one would have to be sent to its end. */
+#define BODY_EAGER_BYTES_MAX (1024 * 1024)
+#define PIECES_MIN           4
+
+/* Sends what it can; false: blocked, until a reply comes or the output has gone. */
+typedef bool send_fn(struct smtp_client *c, struct smtp_transaction *t);
+
+static send_fn send_mail, send_rcpt, send_data, send_body, send_dot, send_null_dot;
+
+static const struct {
+    const char *name;
+    send_fn *send;       /* NULL: waits, or has nothing to send */
+    uint32_t follows;    /* states that may follow */
+    enum smtp_fate lost; /* of recipients not yet final when the session ends */
+} states[TRANSACTION_STATES] = {
+#define TO(state) (1u << TRANSACTION_##state)
+    [TRANSACTION_QUEUED] = {"queued", send_mail, TO(RCPT), SMTP_FATE_NOT_SENT},
+    [TRANSACTION_RCPT] = {"rcpt", send_rcpt, TO(DATA) | TO(ABANDONED), SMTP_FATE_NOT_SENT},
+    [TRANSACTION_DATA] = {"data", send_data, TO(WAIT) | TO(BODY) | TO(ABANDONED),
+                          SMTP_FATE_NOT_SENT},
+    [TRANSACTION_WAIT] = {"wait", NULL, TO(BODY) | TO(NULL_DOT) | TO(ABANDONED),
+                          SMTP_FATE_NOT_SENT},
+    [TRANSACTION_BODY] = {"body", send_body, TO(DOT) | TO(SENT), SMTP_FATE_NOT_SENT},
+    [TRANSACTION_DOT] = {"dot", send_dot, TO(SENT), SMTP_FATE_NOT_SENT},
+    [TRANSACTION_NULL_DOT] = {"null dot", send_null_dot, TO(ABANDONED), SMTP_FATE_NOT_SENT},
+    [TRANSACTION_SENT] = {"sent", NULL, 0, SMTP_FATE_LOST},
+    [TRANSACTION_ABANDONED] = {"abandoned", NULL, 0, SMTP_FATE_NOT_SENT},
+#undef TO
+};
+
+static bool is_out(const struct smtp_transaction *t)
+{
+    return t->state == TRANSACTION_SENT || t->state == TRANSACTION_ABANDONED;
+}
+
+static struct smtp_transaction *next_transaction(const struct smtp_client *c,
+                                                 const struct smtp_transaction *t)
+{
+    struct list_node *node = list_next(&c->transactions, &t->node);
+
+    return node == NULL ? NULL : LIST_ENTRY(node, struct smtp_transaction, node);
+}
+
+static struct smtp_transaction *previous_transaction(const struct smtp_client *c,
+                                                     const struct smtp_transaction *t)
+{
+    struct list_node *node = t->node.prev;
+
+    return node == &c->transactions.head ? NULL : LIST_ENTRY(node, struct smtp_transaction, node);
+}
+
+void transaction_set_state(struct smtp_client *c, struct smtp_transaction *t,
+                           enum transaction_state state)
+{
+    ASSERT((states[t->state].follows & 1u << state) != 0);
+    t->state = (uint8_t)state;
+    if (is_out(t) && c->sending == t)
+        c->sending = next_transaction(c, t);
+}
+
+enum smtp_fate transaction_lost_fate(const struct smtp_transaction *t)
+{
+    return states[t->state].lost;
+}
+
+bool client_is_stepwise(const struct smtp_client *c)
+{
+    return (c->peer.capabilities & SMTP_CAP_PIPELINING) == 0;
+}
+
+bool client_is_chunking(const struct smtp_client *c)
+{
+    return (c->peer.capabilities & SMTP_CAP_CHUNKING) != 0;
+}
+
+uint64_t client_bytes_behind_first(const struct smtp_client *c, const struct smtp_transaction *last)
+{
+    struct list_node *node = list_first(&c->transactions);
+    uint64_t bytes = 0;
+
+    while (node != NULL && node != (last == NULL ? NULL : &last->node)) {
+        node = list_next(&c->transactions, node);
+        if (node != NULL)
+            bytes += LIST_ENTRY(node, struct smtp_transaction, node)->content_len;
+    }
+    return bytes;
+}
+
+/* --- pieces of an output --- */
+
+static void put_piece(struct smtp_client *c, const void *bytes, size_t n)
+{
+    ASSERT(c->iov_len < c->iov_max);
+    c->iov[c->iov_len++] = (struct iovec){.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
+}
+
+/* Room for one more command, and for a dot behind a body. */
+static bool has_room(const struct smtp_client *c)
+{
+    return sizeof(c->commands) - c->commands_len >= COMMAND_BYTES_MAX && c->iov_len < c->iov_max;
+}
+
+static void put(struct smtp_client *c, const char *bytes, size_t n)
+{
+    char *at = c->commands + c->commands_len;
+    struct iovec *last = c->iov_len == 0 ? NULL : &c->iov[c->iov_len - 1];
+
+    ASSERT(n <= sizeof(c->commands) - c->commands_len);
+    memcpy(at, bytes, n);
+    c->commands_len += n;
+    if (last != NULL && (char *)last->iov_base + last->iov_len == at)
+        last->iov_len += n;
+    else
+        put_piece(c, at, n);
+}
+
+static void put_str(struct smtp_client *c, struct str s)
+{
+    if (s.len != 0)
+        put(c, s.ptr, s.len);
+}
+
+#define PUT(c, literal) put(c, literal, sizeof(literal) - 1)
+
+static void put_number(struct smtp_client *c, uint64_t v)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v != 0);
+    put(c, digits + at, sizeof(digits) - at);
+}
+
+/* --- commands --- */
+
+static bool has(const struct smtp_client *c, enum smtp_capability capability)
+{
+    return (c->peer.capabilities & (uint32_t)capability) != 0;
+}
+
+/* Whether the transaction before may still be open at the server when this MAIL arrives there. */
+static bool needs_rset(const struct smtp_client *c, const struct smtp_transaction *t)
+{
+    const struct smtp_transaction *before = previous_transaction(c, t);
+
+    if (before == NULL)
+        return c->rset_needed;
+    /* With a recipient accepted, the end of its message ends it. */
+    return before->state != TRANSACTION_SENT || before->rcpts_accepted == 0;
+}
+
+static bool may_start(struct smtp_client *c, const struct smtp_transaction *t)
+{
+    const struct smtp_transaction *before = previous_transaction(c, t);
+
+    if (client_is_stepwise(c))
+        return before == NULL && client_expected_first(c) == NULL;
+    if (before == NULL)
+        return true;
+    if (!is_out(before))
+        return false;
+    return !client_is_chunking(c) ||
+           client_bytes_behind_first(c, t) <= c->options->pipeline_bytes_max;
+}
+
+static bool send_mail(struct smtp_client *c, struct smtp_transaction *t)
+{
+    if (!has_room(c) || !may_start(c, t))
+        return false;
+    if (needs_rset(c, t)) {
+        PUT(c, "RSET\r\n");
+        client_expect(c, NULL, SMTP_STAGE_RSET);
+        c->rset_needed = false;
+        if (client_is_stepwise(c))
+            return false;
+    }
+    PUT(c, "MAIL FROM:<");
+    put_str(c, t->sender);
+    PUT(c, ">");
+    if (has(c, SMTP_CAP_SIZE)) {
+        PUT(c, " SIZE=");
+        put_number(c, t->content_len);
+    }
+    if (t->eight_bit && has(c, SMTP_CAP_8BITMIME))
+        PUT(c, " BODY=8BITMIME");
+    if (t->smtputf8)
+        PUT(c, " SMTPUTF8");
+    if (has(c, SMTP_CAP_DSN)) {
+        if (t->ret == SMTP_RET_FULL)
+            PUT(c, " RET=FULL");
+        else if (t->ret == SMTP_RET_HDRS)
+            PUT(c, " RET=HDRS");
+        if (t->envid.len != 0) {
+            PUT(c, " ENVID=");
+            put_str(c, t->envid);
+        }
+    }
+    PUT(c, "\r\n");
+    client_expect(c, t, SMTP_STAGE_MAIL);
+    transaction_set_state(c, t, TRANSACTION_RCPT);
+    return true;
+}
+
+static void put_notify(struct smtp_client *c, uint8_t notify)
+{
+    static const struct {
+        struct str word;
+        uint8_t bit;
+    } words[] = {
+        {{"SUCCESS", 7}, SMTP_NOTIFY_SUCCESS},
+        {{"FAILURE", 7}, SMTP_NOTIFY_FAILURE},
+        {{"DELAY", 5}, SMTP_NOTIFY_DELAY},
+    };
+    struct str between = STR(" NOTIFY=");
+
+    if ((notify & SMTP_NOTIFY_NEVER) != 0) {
+        PUT(c, " NOTIFY=NEVER");
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+        if ((notify & words[i].bit) == 0)
+            continue;
+        put_str(c, between);
+        put_str(c, words[i].word);
+        between = STR(",");
+    }
+}
+
+static void skip_invalid_rcpts(struct smtp_transaction *t)
+{
+    while (t->rcpts_sent < t->rcpts_len && t->rcpts[t->rcpts_sent].state == RCPT_INVALID)
+        t->rcpts_sent++;
+}
+
+static bool send_rcpt(struct smtp_client *c, struct smtp_transaction *t)
+{
+    const struct smtp_transaction_rcpt *r;
+
+    if (!has_room(c) || (client_is_stepwise(c) && client_expected_first(c) != NULL))
+        return false;
+    skip_invalid_rcpts(t);
+    ASSERT(t->rcpts_sent < t->rcpts_len); /* one is valid, and the last sent one ends this state */
+    r = &t->rcpts[t->rcpts_sent++];
+    skip_invalid_rcpts(t);
+    PUT(c, "RCPT TO:<");
+    put_str(c, r->address);
+    PUT(c, ">");
+    if (has(c, SMTP_CAP_DSN)) {
+        put_notify(c, r->notify);
+        if (r->orcpt.len != 0) {
+            PUT(c, " ORCPT=");
+            put_str(c, r->orcpt);
+        }
+    }
+    PUT(c, "\r\n");
+    client_expect(c, t, SMTP_STAGE_RCPT);
+    if (t->rcpts_sent == t->rcpts_len)
+        transaction_set_state(c, t, TRANSACTION_DATA);
+    return true;
+}
+
+static bool send_data(struct smtp_client *c, struct smtp_transaction *t)
+{
+    if (!has_room(c) || (client_is_stepwise(c) && client_expected_first(c) != NULL))
+        return false;
+    if (!client_is_chunking(c)) {
+        PUT(c, "DATA\r\n");
+        client_expect(c, t, SMTP_STAGE_DATA);
+        transaction_set_state(c, t, TRANSACTION_WAIT);
+        return false; /* the last command of a group (RFC 2920 3.1) */
+    }
+    if (t->content_len > BODY_EAGER_BYTES_MAX && t->expected != 0)
+        return false;
+    PUT(c, "BDAT ");
+    put_number(c, t->content_len);
+    PUT(c, " LAST\r\n");
+    client_expect(c, t, SMTP_STAGE_BODY);
+    transaction_set_state(c, t, TRANSACTION_BODY);
+    return true;
+}
+
+static bool send_body(struct smtp_client *c, struct smtp_transaction *t)
+{
+    bool chunk = client_is_chunking(c);
+
+    while (t->content_sent < t->content_len) {
+        size_t dot = t->content_len, end;
+
+        if (c->iov_max - c->iov_len < 2)
+            return false;
+        if (t->dot_lines && !chunk)
+            dot = smtp_find_dot_line(t->content, t->content_len, t->content_sent);
+        end = dot == t->content_len ? dot : dot + 1;
+        put_piece(c, t->content + t->content_sent, end - t->content_sent);
+        t->content_sent = end;
+        t->in_output = true;
+        /* Behind the line's own dot, which comes to the same. */
+        if (dot != t->content_len)
+            put_piece(c, ".", 1);
+    }
+    transaction_set_state(c, t, chunk ? TRANSACTION_SENT : TRANSACTION_DOT);
+    return true;
+}
+
+static bool send_dot(struct smtp_client *c, struct smtp_transaction *t)
+{
+    if (!has_room(c))
+        return false;
+    /* Without its CRLF the dot would be content, and the peer would wait for ever. */
+    if (t->content_len != 0 && t->content[t->content_len - 1] != '\n')
+        PUT(c, "\r\n");
+    PUT(c, ".\r\n");
+    client_expect(c, t, SMTP_STAGE_BODY);
+    transaction_set_state(c, t, TRANSACTION_SENT);
+    return true;
+}
+
+static bool send_null_dot(struct smtp_client *c, struct smtp_transaction *t)
+{
+    if (!has_room(c))
+        return false;
+    PUT(c, ".\r\n");
+    client_expect(c, t, SMTP_STAGE_BODY);
+    transaction_set_state(c, t, TRANSACTION_ABANDONED);
+    return true;
+}
+
+static void send_hello(struct smtp_client *c)
+{
+    bool helo = c->session == SESSION_HELO;
+
+    put_str(c, helo ? STR("HELO ") : c->options->lmtp ? STR("LHLO ") : STR("EHLO "));
+    put_str(c, str_of(c->options->ehlo_name));
+    PUT(c, "\r\n");
+    client_expect(c, NULL, helo ? SMTP_STAGE_HELO : SMTP_STAGE_EHLO);
+    c->hello_out = true;
+}
+
+static void send_transactions(struct smtp_client *c)
+{
+    while (c->sending != NULL) {
+        struct smtp_transaction *t = c->sending;
+
+        if (states[t->state].send == NULL || !states[t->state].send(c, t))
+            return;
+    }
+    if (c->quit && list_empty(&c->transactions) && client_expected_first(c) == NULL) {
+        PUT(c, "QUIT\r\n");
+        client_expect(c, NULL, SMTP_STAGE_QUIT);
+        c->session = SESSION_QUIT;
+    }
+}
+
+size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_max)
+{
+    ASSERT(iov_max >= PIECES_MIN && !c->output_busy);
+    c->iov = iov;
+    c->iov_len = 0;
+    c->iov_max = iov_max;
+    c->commands_len = 0;
+    if (c->lost)
+        return 0;
+    switch ((enum session_state)c->session) {
+    case SESSION_EHLO:
+    case SESSION_HELO:
+        if (!c->hello_out)
+            send_hello(c);
+        break;
+    case SESSION_READY:
+        send_transactions(c);
+        break;
+    case SESSION_BANNER:
+    case SESSION_QUIT:
+    case SESSION_CLOSING:
+    case SESSION_CLOSED:
+        break;
+    }
+    c->iov = NULL;
+    c->output_busy = c->iov_len != 0;
+    return c->iov_len;
+}
+
+void smtp_client_sent(struct smtp_client *c)
+{
+    c->output_busy = false;
+    for (struct list_node *n = list_first(&c->transactions); n != NULL;
+         n = list_next(&c->transactions, n))
+        LIST_ENTRY(n, struct smtp_transaction, node)->in_output = false;
+}
