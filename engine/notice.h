@@ -7,27 +7,33 @@
 #include "engine/outcome.h"
 #include "queue/message.h"
 
-enum notice_kind { NOTICE_FAILED, NOTICE_DELAYED, NOTICE_RELAYED, NOTICE_DELIVERED, NOTICE_EXPIRED };
+enum notice_kind {
+    NOTICE_FAILED,
+    NOTICE_DELAYED,
+    NOTICE_RELAYED,
+    NOTICE_DELIVERED,
+    NOTICE_EXPIRED
+};
 
 struct notice_recipient {
     struct str address, orcpt;
     const struct outcome *outcome;
-    const char *peer_name;        /* Remote-MTA, or NULL */
+    const char *peer_name;                        /* Remote-MTA, or NULL */
     int64_t last_attempt_ms, will_retry_until_ms; /* 0 = leave out */
 };
 
 struct notice {
     enum notice_kind kind;
-    const char *host_name;        /* Reporting-MTA, From domain */
-    const char *postmaster;       /* From address; NULL = MAILER-DAEMON@host_name */
-    const char *from_name;        /* NULL = "Mail Delivery System" */
+    const char *host_name;  /* Reporting-MTA, From domain */
+    const char *postmaster; /* From address; NULL = MAILER-DAEMON@host_name */
+    const char *from_name;  /* NULL = "Mail Delivery System" */
     const struct message *original;
     const struct notice_recipient *recipients;
     size_t recipients_len;
-    bool headers_only;            /* unless RET=FULL; RET=HDRS always wins */
-    uint64_t return_bytes_max;    /* larger originals are returned as headers */
+    bool headers_only;         /* unless RET=FULL; RET=HDRS always wins */
+    uint64_t return_bytes_max; /* larger originals are returned as headers */
     int64_t now_ms;
-    struct msgid id;              /* of the notice */
+    struct msgid id; /* of the notice */
 };
 
 /* Whether a notice of this kind is owed for a recipient: never to the null sender, NOTIFY rules of

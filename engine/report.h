@@ -8,8 +8,16 @@
 #include "queue/message.h"
 
 enum report_type {
-    REPORT_RECEPTION, REPORT_DELIVERY, REPORT_TRANSIENT, REPORT_BOUNCE, REPORT_EXPIRATION,
-    REPORT_ADMIN_BOUNCE, REPORT_ADMIN_HOLD, REPORT_ADMIN_RELEASE, REPORT_ADMIN_REBIND, REPORT_DELAYED,
+    REPORT_RECEPTION,
+    REPORT_DELIVERY,
+    REPORT_TRANSIENT,
+    REPORT_BOUNCE,
+    REPORT_EXPIRATION,
+    REPORT_ADMIN_BOUNCE,
+    REPORT_ADMIN_HOLD,
+    REPORT_ADMIN_RELEASE,
+    REPORT_ADMIN_REBIND,
+    REPORT_DELAYED,
     REPORT_REJECTION
 };
 
@@ -17,9 +25,9 @@ struct report_event {
     enum report_type type;
     const char *node_id;
     int64_t timestamp_ms;
-    const struct message *message;  /* NULL for REPORT_REJECTION */
-    struct str recipient;           /* address; empty for REPORT_RECEPTION: then recipients of the message
-                                       are not named, one line a message */
+    const struct message *message; /* NULL for REPORT_REJECTION */
+    struct str recipient; /* address; empty for REPORT_RECEPTION: then recipients of the message
+                             are not named, one line a message */
     struct str queue, site;
     struct str sender;              /* when message is NULL */
     const struct smtp_reply *reply; /* NULL = none */
@@ -28,14 +36,14 @@ struct report_event {
     const char *peer_addr;          /* "192.0.2.1:25" */
     const char *source_name, *source_addr;
     uint16_t attempts;
-    const char *delivery_protocol;  /* "ESMTP", "SMTP", "LMTP" or NULL */
+    const char *delivery_protocol; /* "ESMTP", "SMTP", "LMTP" or NULL */
     const char *reception_protocol;
-    const char *session_id;         /* or NULL */
-    const char *classification;     /* bounce_classification, or NULL */
+    const char *session_id;     /* or NULL */
+    const char *classification; /* bounce_classification, or NULL */
     uint64_t size;
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
     uint32_t queue_ms, connect_ms, transaction_ms;
-    int64_t next_attempt_ms;        /* REPORT_TRANSIENT */
+    int64_t next_attempt_ms; /* REPORT_TRANSIENT */
 };
 
 void report_line(struct buf *out, const struct report_event *event);
