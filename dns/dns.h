@@ -59,7 +59,8 @@ struct dns_route {
     /* On io_now_ms()'s clock; a holder may use it past that, but should ask again. Moves forward
      * when the resolver fails and this route has to serve on (RFC 8767: up to an hour). */
     uint64_t expires_ms;
-    uint64_t stale_until_ms; /* private: expires_ms moves no further than this */
+    uint64_t stale_until_ms; /* private: it moves as long as now is before this */
+    uint64_t mx_expires_ms;  /* private: until then the hosts are what MX says */
     char *error;             /* what the resolver said, for the record; NULL when DNS_OK */
     /* Names all exchangers by preference, then name, "(mx1|mx2).example.com"-like, at most 255
      * bytes: equal for domains served by the same exchangers, whatever their addresses do at the
@@ -78,7 +79,7 @@ struct dns_options {
     uint32_t cache_entries_max;    /* 0 = 100,000 domains */
     uint32_t negative_ttl_max_s;   /* 0 = 300 */
     uint32_t ttl_min_s, ttl_max_s; /* 0 = 30 and 86400 */
-    uint32_t in_flight_max;        /* upstream queries beyond this wait their turn; 0 = 500 */
+    uint32_t in_flight_max;        /* upstream queries younger than a second; more wait; 0 = 500 */
     bool no_ipv6, no_ipv4;
     bool refuse_loopback; /* addresses in 127/8 and ::1 from MX and address records don't count */
     /* This host as other servers know it, or NULL: where it is among a domain's exchangers, they

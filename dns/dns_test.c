@@ -85,6 +85,8 @@ static const struct zone_row zone[] = {
     {"both.test", DNS_TYPE_A, 3600, "192.0.2.21, 192.0.2.22, 192.0.2.23"},
     {"both.test", DNS_TYPE_AAAA, 3600, "2001:db8::21, 2001:db8::22"},
     {"short.test", DNS_TYPE_A, 60, "192.0.2.31"},
+    {"renew.test", DNS_TYPE_MX, 3600, "10 short.test"},
+    {"renew2.test", DNS_TYPE_MX, 3600, "20 short.test"},
     {"zero.test", DNS_TYPE_A, 0, "192.0.2.32"},
     {"forever.test", DNS_TYPE_A, INT32_MAX, "192.0.2.33"},
 };
@@ -96,6 +98,8 @@ static struct {
     size_t len, asked;
     bool down;        /* everything SERVFAILs */
     bool generic;     /* every name not in the table: one A record and nothing else */
+    bool hold;        /* names that begin with "slow" get no answer */
+    const char *gone; /* this name does not exist */
     const char *many; /* this name has ever so many MX records */
 } upstream;
 
@@ -186,6 +190,8 @@ static void answer_query(struct dns_upstream_query *query, const char *name, enu
     }
     if (upstream.many != NULL && strcmp(upstream.many, name) == 0)
         many_records(records, &answer);
+    if (upstream.gone != NULL && strcmp(upstream.gone, name) == 0)
+        answer = (struct dns_answer){.status = DNS_ANSWER_NO_DOMAIN};
     if (upstream.down)
         answer = (struct dns_answer){.status = DNS_ANSWER_FAILED, .error = "resolver is down"};
     query->on_answer(query, &answer);
@@ -236,8 +242,14 @@ static void turn(struct fixture *f)
     memcpy(names, upstream.names, sizeof(names));
     memcpy(types, upstream.types, sizeof(types));
     upstream.len = 0;
-    for (size_t i = 0; i < len; i++)
-        answer_query(queries[i], names[i], types[i]);
+    for (size_t i = 0; i < len; i++) {
+        if (upstream.hold && strncmp(names[i], "slow", 4) == 0) {
+            dns_upstream_query(NULL, queries[i], names[i], types[i]);
+            upstream.asked--;
+        } else {
+            answer_query(queries[i], names[i], types[i]);
+        }
+    }
     wheel_advance(&f->io.wheel, f->io.now_ns / 1000000);
 }
 
@@ -625,6 +637,121 @@ static void test_in_flight_max(void **state)
     teardown(&f);
 }
 
+/* Names whose servers are dead do not keep the others waiting for longer than a second. */
+static void test_slow_names(void **state)
+{
+    enum { SLOW = 100, FAST = 10 };
+    static struct asked slow[SLOW], fast[FAST];
+    struct fixture f;
+    char name[32];
+
+    (void)state;
+    setup(&f, &(struct dns_options){.in_flight_max = 7});
+    upstream.generic = upstream.hold = true;
+    for (int i = 0; i < SLOW; i++) {
+        snprintf(name, sizeof(name), "slow%d.test", i);
+        ask(&f, &slow[i], name, false);
+    }
+    for (int i = 0; i < FAST; i++) {
+        snprintf(name, sizeof(name), "fast%d.test", i);
+        ask(&f, &fast[i], name, false);
+    }
+    turn(&f);
+    assert_int_equal(upstream.len, 7);
+    for (int s = 0; s < 15; s++) {
+        turn(&f);
+        pass_s(&f, 1);
+    }
+    assert_in_range(upstream.len, SLOW, 7 * 16);
+    for (int i = 0; i < FAST; i++) {
+        turn(&f);
+        turn(&f);
+    }
+    for (int i = 0; i < FAST; i++) {
+        assert_int_equal(fast[i].calls, 1);
+        dns_route_unref(fast[i].route);
+    }
+    for (int i = 0; i < SLOW; i++)
+        assert_int_equal(slow[i].calls, 0);
+    upstream.hold = false;
+    turns(&f);
+    for (int i = 0; i < SLOW; i++) {
+        assert_int_equal(slow[i].calls, 1);
+        dns_route_unref(slow[i].route);
+    }
+    teardown(&f);
+}
+
+/* The number of slow ones has its limit, too. */
+static void test_slow_limit(void **state)
+{
+    enum { SLOW = 100 };
+    static struct asked slow[SLOW];
+    struct fixture f;
+    char name[32];
+
+    (void)state;
+    setup(&f, &(struct dns_options){.in_flight_max = 2});
+    upstream.generic = upstream.hold = true;
+    for (int i = 0; i < SLOW; i++) {
+        snprintf(name, sizeof(name), "slow%d.test", i);
+        ask(&f, &slow[i], name, false);
+    }
+    for (int s = 0; s < 100; s++) {
+        turn(&f);
+        pass_s(&f, 1);
+    }
+    assert_int_equal(upstream.len, 2 * 16);
+    upstream.hold = false;
+    turns(&f);
+    for (int i = 0; i < SLOW; i++)
+        dns_route_unref(slow[i].route);
+    teardown(&f);
+}
+
+/* While the MX records hold, only addresses are asked for again, and once for all who share them.
+ */
+static void test_remembered_exchangers(void **state)
+{
+    struct fixture f;
+    struct dns_route *route;
+    size_t asked;
+
+    (void)state;
+    setup(&f, NULL);
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+    assert_int_equal(resolve_status(&f, "renew2.test"), DNS_OK);
+    asked = upstream.asked;
+    assert_int_equal(asked, 4);
+    pass_s(&f, 60);
+    route = resolve(&f, "renew.test", false);
+    assert_int_equal(route->status, DNS_OK);
+    assert_string_equal(route->hosts[0].name, "short.test");
+    assert_int_equal(route->hosts[0].preference, 10);
+    assert_string_equal(route->site_name, "short.test");
+    dns_route_unref(route);
+    assert_int_equal(resolve_status(&f, "renew2.test"), DNS_OK);
+    assert_int_equal(upstream.asked, asked + 2);
+    /* When none of them is there any more the MX records are asked for. */
+    pass_s(&f, 60);
+    upstream.gone = "short.test";
+    asked = upstream.asked;
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_NO_HOST);
+    assert_int_equal(upstream.asked, asked + 3);
+    upstream.gone = NULL;
+    dns_flush(f.dns);
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+    /* They hold no longer than their own TTL. */
+    for (int s = 0; s < 3600; s += 60) {
+        assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+        pass_s(&f, 60);
+    }
+    asked = upstream.asked;
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+    assert_int_equal(upstream.asked, asked + 3);
+    teardown(&f);
+}
+
 static void test_equal_preference(void **state)
 {
     unsigned first[5] = {0};
@@ -808,6 +935,9 @@ int main(void)
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_slow_names),
+        cmocka_unit_test(test_slow_limit),
+        cmocka_unit_test(test_remembered_exchangers),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

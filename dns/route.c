@@ -40,6 +40,7 @@ struct dns_route *route_build(const struct route_draft *draft)
         .hosts_len = (uint16_t)draft->hosts_len,
         .addresses_len = (uint16_t)draft->addresses_len,
         .expires_ms = draft->expires_ms,
+        .mx_expires_ms = draft->mx_expires_ms,
         .hosts = (struct dns_host *)(route + 1),
     };
     route->addresses = (struct dns_address *)(route->hosts + draft->hosts_len);

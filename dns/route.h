@@ -18,7 +18,7 @@
 struct route_draft {
     enum dns_status status;
     bool implicit_mx;
-    uint64_t expires_ms;
+    uint64_t expires_ms, mx_expires_ms;
     const char *error, *site_name;
     struct {
         const char *name;
