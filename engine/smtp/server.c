@@ -332,6 +332,8 @@ static enum smtp_server_want step_drop(struct smtp_server *s, struct smtp_server
                                        struct buf *out)
 {
     size_t n = s->chunk_left < in->len ? (size_t)s->chunk_left : in->len;
+    /* LMTP: the last chunk is answered for each recipient that was accepted (RFC 2033 4.3). */
+    bool for_each = s->options->lmtp && s->chunk_last && s->state > SERVER_READY && s->rcpts > 0;
 
     input_consume(in, n);
     s->chunk_left -= n;
@@ -339,6 +341,8 @@ static enum smtp_server_want step_drop(struct smtp_server *s, struct smtp_server
         return SMTP_SERVER_INPUT;
     s->mode = MODE_COMMAND;
     s->line_used = true;
+    for (uint32_t i = 1; for_each && i < s->rcpts; i++)
+        server_reply(s, out, buf_str(&s->line));
     answer_text(s, out, buf_str(&s->line));
     if (s->state <= SERVER_READY)
         return SMTP_SERVER_INPUT;

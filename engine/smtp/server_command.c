@@ -337,9 +337,10 @@ static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, s
     }
     if (s->state != SERVER_BDAT)
         s->body_bytes = 0;
+    s->chunk_last = str_eq_nocase(last, STR("LAST"));
     if (s->options->no_chunking)
         refusal = "502 5.5.1 BDAT is not offered";
-    else if (last.len != 0 && !str_eq_nocase(last, STR("LAST")))
+    else if (last.len != 0 && !s->chunk_last)
         refusal = "501 5.5.4 syntax: BDAT size [LAST]";
     else if (refusal == NULL && max != 0 && bytes > max - s->body_bytes)
         refusal = "552 5.3.4 message is larger than this server takes";
@@ -349,7 +350,6 @@ static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, s
         return SMTP_SERVER_INPUT;
     }
     s->chunk_left = bytes;
-    s->chunk_last = last.len != 0;
     s->mode = MODE_CHUNK;
     if (s->state == SERVER_BDAT)
         return SMTP_SERVER_INPUT;
