@@ -380,8 +380,11 @@ static void source_failed(struct source *c, struct source_message *m,
         note_error(c, "the server lacks what the message needs (8BITMIME, SIZE)");
         m->refused = true;
         break;
-    case SMTP_FATE_NOT_SENT:
     case SMTP_FATE_LOST:
+        m->lost += !m->lost_now; /* once for all its recipients */
+        m->lost_now = true;
+        /* fall through */
+    case SMTP_FATE_NOT_SENT:
         if (c->retry)
             m->retry = true;
         else
@@ -405,8 +408,8 @@ static void source_recipient(void *arg, const struct smtp_event *event)
     c->last_ns = now_ns;
     histogram_add(&c->latency_us, (now_ns - m->begun_ns) / 1000);
     if (c->ledger_fd >= 0)
-        ledger_line(&c->ledger, io_wall_ms(c->io), 0, m->t.sender, m->rcpts[event->rcpt].address,
-                    &m->identity);
+        ledger_line(&c->ledger, io_wall_ms(c->io), m->lost, m->t.sender,
+                    m->rcpts[event->rcpt].address, &m->identity);
 }
 
 static void source_done(void *arg, struct smtp_transaction *t)

@@ -3,6 +3,8 @@
  *
  *   time_ms TAB session TAB sender TAB recipient TAB size TAB crc32c TAB message_id TAB seq LF
  *
+ * session: of a source, how often the message may have been taken before this 250 (it lost its
+ * connection behind the end of the message and had to send it again).
  * size and crc32c (8 hex digits) are of the content without the trace fields at its top (Received,
  * Return-Path), so that they are equal on both sides of an engine. seq is the value of X-Seq, "-"
  * when there is none. Bytes below 0x21, 0x7f and '%' in text are written as %XX.

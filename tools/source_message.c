@@ -240,7 +240,8 @@ void source_message_make(const struct source_plan *plan, struct source_message *
 
     rng_seed(&rng, plan->seed ^ (seq * UINT64_C(0x9e3779b97f4a7c15)));
     m->seq = seq;
-    m->retry = m->refused = false;
+    m->retry = m->refused = m->lost_now = false;
+    m->lost = 0;
     make_recipients(plan, m, &rng);
     choice = plan->sizes_len == 1 ? 0 : rng_below(&rng, plan->sizes_len);
     size = plan->sizes[choice].min +
@@ -283,7 +284,7 @@ void source_message_again(struct source_message *m)
         m->rcpts[t.rcpts_len] = (struct smtp_transaction_rcpt){.address = m->rcpts[i].address};
         m->accepted[t.rcpts_len++] = false;
     }
-    m->retry = false;
+    m->retry = m->lost_now = false;
     m->t = t;
 }
 

@@ -39,7 +39,8 @@ struct source_message {
     struct smtp_transaction t; /* owner: this message */
     struct list_node node;     /* the caller's list */
     uint64_t seq, begun_ns, due_ms;
-    bool retry, refused;
+    uint32_t lost; /* how often its connection went after its end: it may have been taken */
+    bool retry, refused, lost_now;
     struct buf content, addresses;
     struct smtp_transaction_rcpt *rcpts;
     bool *accepted;                 /* per entry of rcpts, during a transaction */
