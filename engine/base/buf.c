@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #define BUF_BYTES_MIN 64
+#define ONES          0x0101010101010101u /* a byte in each of eight */
 
 void buf_done(struct buf *b)
 {
@@ -144,23 +145,45 @@ static size_t utf8_sequence(const uint8_t *p, size_t n, size_t *bad)
 static void put_json_escape(struct buf *b, uint8_t c)
 {
     static const char hex[] = "0123456789abcdef";
-    static const char shorts[] = "\bb\tt\nn\ff\rr\"\"\\\\";
+    static const char shorts[256] = {['\b'] = 'b', ['\t'] = 't', ['\n'] = 'n', ['\f'] = 'f',
+                                     ['\r'] = 'r', ['"'] = '"',  ['\\'] = '\\'};
+    char text[] = {'\\', shorts[c], '0', '0', hex[c >> 4], hex[c & 15]};
 
-    for (size_t i = 0; i + 1 < sizeof(shorts); i += 2) {
-        if ((uint8_t)shorts[i] == c) {
-            buf_putc(b, '\\');
-            buf_putc(b, shorts[i + 1]);
-            return;
-        }
+    if (shorts[c] != 0) {
+        buf_put(b, text, 2);
+        return;
     }
-    buf_puts(b, "\\u00");
-    buf_putc(b, hex[c >> 4]);
-    buf_putc(b, hex[c & 15]);
+    text[1] = 'u';
+    buf_put(b, text, 6);
 }
 
 static bool json_plain(uint8_t c)
 {
     return c >= 0x20 && c < 0x80 && c != '"' && c != '\\';
+}
+
+/* The bytes of v that equal c get their high bit; exact as long as no byte of v has its own. */
+static uint64_t bytes_equal(uint64_t v, uint8_t c)
+{
+    return (v ^ ONES * c) - ONES;
+}
+
+/* How many plain bytes p begins with: eight at a time, the rest one by one. */
+static size_t json_plain_run(const uint8_t *p, size_t n)
+{
+    size_t at = 0;
+
+    for (; n - at >= 8; at += 8) {
+        uint64_t v;
+
+        memcpy(&v, p + at, 8);
+        /* A borrow can only come from a byte that is found itself, so it never hides one. */
+        if ((v | (v - ONES * 0x20) | bytes_equal(v, '"') | bytes_equal(v, '\\')) & ONES * 0x80)
+            break;
+    }
+    while (at < n && json_plain(p[at]))
+        at++;
+    return at;
 }
 
 void buf_put_json(struct buf *b, struct str s)
@@ -170,18 +193,16 @@ void buf_put_json(struct buf *b, struct str s)
 
     (void)room(b, s.len + 2); /* the common case grows once */
     buf_putc(b, '"');
-    while (at < s.len) {
+    for (;;) {
         size_t len, bad = 1;
 
-        if (json_plain(p[at])) {
-            at++;
-            continue;
-        }
-        len = p[at] < 0x80 ? 0 : utf8_sequence(p + at, s.len - at, &bad);
-        if (len > 0) {
+        at += json_plain_run(p + at, s.len - at);
+        while (at < s.len && p[at] >= 0x80 && (len = utf8_sequence(p + at, s.len - at, &bad)) > 0)
             at += len;
+        if (at == s.len)
+            break;
+        if (json_plain(p[at]))
             continue;
-        }
         buf_put(b, p + start, at - start);
         if (p[at] < 0x80) {
             put_json_escape(b, p[at]);

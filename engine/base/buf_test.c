@@ -184,12 +184,40 @@ static void test_json_all(void **state)
     buf_done(&b);
 }
 
+/* Each byte at each place of the words that are looked at eight bytes at a time. */
+static void test_json_words(void **state)
+{
+    struct buf b = {0};
+
+    (void)state;
+    for (unsigned c = 0; c < 256; c++) {
+        size_t width = c >= 0x80                                    ? 3
+                       : c >= 0x20 && c != '"' && c != '\\'         ? 1
+                       : c != 0 && strchr("\b\t\n\f\r\"\\", (int)c) ? 2
+                                                                    : 6;
+
+        for (size_t at = 0; at < 20; at++) {
+            char in[20];
+
+            memset(in, 'a', sizeof(in));
+            in[at] = (char)c;
+            buf_clear(&b);
+            buf_put_json(&b, (struct str){in, sizeof(in)});
+            assert_json_string(&b);
+            assert_int_equal(b.len, 2 + 19 + width);
+            assert_memory_equal(b.data + 1, in, at);
+            assert_memory_equal(b.data + 1 + at + width, in + at + 1, 19 - at);
+        }
+    }
+    buf_done(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_numbers),  cmocka_unit_test(test_growth),
         cmocka_unit_test(test_printf),   cmocka_unit_test(test_json_table),
-        cmocka_unit_test(test_json_all),
+        cmocka_unit_test(test_json_all), cmocka_unit_test(test_json_words),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
