@@ -1,0 +1,291 @@
+"""What tools/quickstart runs once the release is built: engine and sink on loopback, the newsletter to
+a list that is the same every time, progress, and a summary from the event records."""
+
+import argparse
+import collections
+import csv
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+TREE = pathlib.Path(__file__).resolve().parent.parent
+PROGRAM = TREE / "build/release/bin/hayauma"
+EXAMPLE = TREE / "docs/examples/newsletter"
+HERE = TREE / "build/quickstart"
+SENDER = "news-bounces@sender.example"
+LIMIT_S = 120  # for the delivery; then what is left is shown as queued
+
+# Class of domains: how many of them, and its share of the recipients.
+CLASSES = {
+    "fast": (100, 0.60), "slow": (20, 0.08), "busy": (20, 0.08), "defers": (20, 0.08),
+    "greylists": (15, 0.05), "unknown": (15, 0.06), "drops": (5, 0.03), "refuses": (2, 0.01),
+    "gone": (2, 0.005), "nomail": (1, 0.005),
+}
+NAMES = ("sato suzuki takahashi tanaka ito watanabe yamamoto nakamura kobayashi kato yoshida yamada "
+         "sasaki yamaguchi matsumoto inoue kimura hayashi shimizu smith jones taylor brown").split()
+
+
+def make_list(path, count):
+    """The subscribers: email, name, language; the same ones every time."""
+    chance = random.Random(2026)
+    domains = [f"mail{n:02}.{kind}.example" for kind, (number, _) in CLASSES.items()
+               for n in range(1, number + 1)]
+    weights = [share / number for number, share in CLASSES.values() for _ in range(number)]
+    with open(path, "w", newline="", encoding="utf-8") as out:
+        rows = csv.writer(out)
+        rows.writerow(["email", "name", "language"])
+        for n, domain in enumerate(chance.choices(domains, weights, k=count)):
+            name = chance.choice(NAMES)
+            rows.writerow([f"{name}.{n}@{domain}", name.capitalize(), chance.choice(["ja", "ja", "en"])])
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Servers:
+    """Engine and sink, which end with us whatever happens."""
+
+    def __init__(self):
+        self.mail_port, self.dns_port, self.smtp_port = free_port(), free_port(), free_port()
+        self.config = HERE / "hayauma.yaml"
+        self.running = []
+
+    def configure(self):
+        self.config.write_text(f"""# Written by tools/quickstart.
+host_name: mta.sender.example
+control_socket: {HERE}/control.sock
+log_level: warn
+queue:
+  path: {HERE}/queue
+  map_size: 4GiB
+records:
+  path: {HERE}/records
+dns:
+  servers: ["127.0.0.1:{self.dns_port}"]   # hayauma sink
+  port: {self.mail_port}
+  ipv6: no
+listeners:
+  - listen: "127.0.0.1:{self.smtp_port}"
+destinations:
+  # Real retries begin after minutes; here they must be seen before you are bored.
+  "*": {{sessions_max: 20, retry: {{first: 4s, max: 8s, jitter: 20%}}}}
+""")
+
+    def start(self, arguments, log):
+        with open(HERE / log, "w", encoding="utf-8") as out:
+            child = subprocess.Popen([PROGRAM, *arguments], stdout=out, stderr=out,
+                                     stdin=subprocess.DEVNULL)
+        self.running.append((child, log))
+        return child
+
+    def start_all(self):
+        listens = [a for n in range(2, 11) for a in ("--listen", f"127.0.0.{n}:{self.mail_port}")]
+        self.start(["sink", *listens, "--dns", f"127.0.0.1:{self.dns_port}", "--behaviour",
+                    EXAMPLE / "behaviour.yaml", "--ledger", HERE / "received"], "sink.log")
+        self.start(["serve", "-c", self.config], "engine.log")
+        self.wait_ready()
+
+    def require_running(self):
+        for child, log in self.running:
+            if child.poll() is not None:
+                sys.exit(f"quickstart: {log.split('.')[0]} ended with {child.returncode}:\n"
+                         + (HERE / log).read_text()[-2000:])
+
+    def wait_ready(self):
+        for port, host in ((self.mail_port, "127.0.0.10"), (self.smtp_port, "127.0.0.1")):
+            for _ in range(200):
+                self.require_running()
+                with socket.socket() as probe:
+                    if probe.connect_ex((host, port)) == 0:
+                        break
+                time.sleep(0.05)
+            else:
+                sys.exit(f"quickstart: nothing answers on {host}:{port}; see {HERE}")
+
+    def status(self):
+        done = subprocess.run([PROGRAM, "status", "--json", "-c", self.config],
+                              capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            self.require_running()
+            return None
+        answer = json.loads(done.stdout)
+        return answer.get("status", answer)
+
+    def stop(self):
+        for child, _ in reversed(self.running):
+            if child.poll() is None:
+                child.terminate()
+        for child, _ in reversed(self.running):
+            try:
+                child.wait(20)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        self.running = []
+
+
+def clock(seconds):
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
+
+
+def watch(servers, sending, total):
+    """The progress line, until everything ended; returns the last status and the time it took."""
+    live = sys.stdout.isatty()
+    start, shown, done_at = time.monotonic(), 0.0, collections.deque(maxlen=20)
+    while True:
+        status = servers.status()
+        now = time.monotonic()
+        if status:
+            counters = status["counters"]
+            delivered, deferred = counters["delivered"], counters["deferred"]
+            bounced = counters["failed"] + counters["expired"]
+            ended = min(delivered + bounced, total)
+            done_at.append((now, ended))
+            span = now - done_at[0][0]
+            rate = (ended - done_at[0][1]) / span if span > 0 else 0
+            idle = sending.poll() is not None and status["queue"]["rows"] == 0
+            left = clock((total - ended) / rate) if rate > 0 else "-:--"
+            line = (f"sent {delivered:6}   deferred {deferred:6}   bounced {bounced:5}   "
+                    f"{rate:6.0f}/s   left {left}")
+            if live:
+                print(f"\r{line} ", end="", flush=True)
+            elif now - shown > 2 or idle:
+                print(line, flush=True)
+                shown = now
+            if idle or now - start > LIMIT_S:
+                if live:
+                    print()
+                return status, now - start
+        time.sleep(0.25)
+
+
+def reason(record):
+    """Why, as one short text: the peer's words without what differs from mail to mail."""
+    response = record.get("response") or {}
+    code = response.get("enhanced_code") or {}
+    numbers = [str(response.get("code") or "")]
+    if code:
+        numbers.append("{class}.{subject}.{detail}".format(**code))
+    return " ".join([*filter(None, numbers), (response.get("content") or "")])[:60].strip()
+
+
+def kind_of(address):
+    labels = address.rpartition("@")[2].split(".")
+    return labels[-2] if len(labels) == 3 and labels[-2] in CLASSES else None
+
+
+def read_records():
+    for segment in sorted((HERE / "records").glob("*")):
+        if segment.is_file() and segment.suffix != ".zst":
+            for line in segment.read_text(encoding="utf-8").splitlines():
+                yield json.loads(line)
+
+
+def summarise(recipients):
+    counts = collections.defaultdict(collections.Counter)
+    reasons = collections.defaultdict(collections.Counter)
+    for record in read_records():
+        address = record.get("recipient")
+        kind = kind_of(address if isinstance(address, str) else "")
+        if not kind or record["type"] not in ("Delivery", "Bounce", "Expiration", "TransientFailure"):
+            continue
+        counts[kind][record["type"]] += 1
+        if record["type"] != "Delivery":
+            reasons[kind][reason(record)] += 1
+    print(f"\n{'class':10} {'domains':>7} {'mails':>7} {'delivered':>9} {'bounced':>8} {'queued':>7} "
+          f"{'deferrals':>9}  why")
+    sums = collections.Counter()
+    for kind, (domains, _) in CLASSES.items():
+        c = counts[kind]
+        row = {"domains": domains, "mails": recipients[kind], "delivered": c["Delivery"],
+               "bounced": c["Bounce"] + c["Expiration"], "deferrals": c["TransientFailure"]}
+        row["queued"] = row["mails"] - row["delivered"] - row["bounced"]
+        sums.update(row)
+        why = "; ".join(f"{n} x {text}" for text, n in reasons[kind].most_common(2))
+        print_row(kind, row, why)
+    print_row("all", sums, "")
+    return sums
+
+
+def print_row(name, row, why):
+    print(f"{name:10} {row['domains']:7} {row['mails']:7} {row['delivered']:9} {row['bounced']:8} "
+          f"{row['queued']:7} {row['deferrals']:9}  {why}".rstrip())
+
+
+def look_further(config):
+    program = os.path.relpath(PROGRAM)
+    here, config = os.path.relpath(HERE), os.path.relpath(config)
+    print(f"""
+Nothing is left running. To look further:
+  less {os.path.relpath(EXAMPLE / 'newsletter.eml')}                # what was sent
+  less {os.path.relpath(EXAMPLE / 'behaviour.yaml')}              # how it was received
+  head -n 3 {here}/received                             # the receiver's own ledger
+  grep -h '"type":"Bounce"' {here}/records/* | head -n 3   # event records: docs/records.md
+  {program} config show -c {config}   # every setting in force
+  {program} sink --help                  # a receiver as bad as you like
+  tools/quickstart --keep-running                       # then: hayauma status, hayauma queue""")
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="tools/quickstart")
+    parser.add_argument("--recipients", type=int, default=20000)
+    parser.add_argument("--keep-running", action="store_true")
+    options = parser.parse_args()
+
+    shutil.rmtree(HERE, ignore_errors=True)
+    HERE.mkdir(parents=True)
+    subscribers = HERE / "subscribers.csv"
+    make_list(subscribers, options.recipients)
+    with open(subscribers, encoding="utf-8") as lines:
+        recipients = collections.Counter(kind_of(row["email"]) for row in csv.DictReader(lines))
+
+    servers = Servers()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        servers.configure()
+        servers.start_all()
+        print(f"engine on 127.0.0.1:{servers.smtp_port}, receiver on 127.0.0.2-10:{servers.mail_port}, "
+              f"its DNS on 127.0.0.1:{servers.dns_port}; files in {os.path.relpath(HERE)}/")
+        print(f"sending {os.path.relpath(EXAMPLE / 'newsletter.eml')} to {options.recipients} "
+              f"recipients in {sum(n for n, _ in CLASSES.values())} domains")
+        sending = servers.start(
+            ["send", "--to", f"127.0.0.1:{servers.smtp_port}", "--from", SENDER, "--csv", subscribers,
+             EXAMPLE / "newsletter.eml"], "send.log")
+        servers.running.pop()
+        status, took_s = watch(servers, sending, options.recipients)
+        if sending.wait() != 0:
+            sys.exit("quickstart: hayauma send failed:\n" + (HERE / "send.log").read_text()[-2000:])
+        if options.keep_running:
+            config = os.path.relpath(servers.config)
+            print(f"running until Ctrl-C; try\n  {os.path.relpath(PROGRAM)} status -c {config}\n"
+                  f"  {os.path.relpath(PROGRAM)} queue list -c {config}", flush=True)
+            signal.pause()
+    except KeyboardInterrupt:
+        if not options.keep_running:
+            sys.exit(130)
+        status = None
+    finally:
+        servers.stop()
+    sums = summarise(recipients)
+    if status:
+        delivered = max(status["counters"]["delivered"], 1)
+        print(f"\n{sums['delivered'] + sums['bounced']} recipients settled in {took_s:.1f} s, retries "
+              f"included: {sums['delivered'] / took_s:.0f} messages/s; engine CPU per message "
+              f"{status['process']['cpu_us'] / delivered:.0f} us")
+    look_further(servers.config)
+    if sums["queued"]:
+        sys.exit(f"quickstart: {sums['queued']} recipients were still queued")
+
+
+if __name__ == "__main__":
+    main()
