@@ -585,6 +585,7 @@ static void on_ready(struct delivery *d)
     d->site->connecting--;
     set_state(d, DELIVERY_OPEN);
     source_describe(d);
+    site_works(d->site);
     site_dirty(d->site); /* more connections may follow a working one */
 }
 

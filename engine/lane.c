@@ -617,6 +617,7 @@ void lane_suspend(struct lane *lane, int64_t until_ms, const char *error)
     free(lane->last_error);
     lane->last_error = error == NULL ? NULL : strdup(error);
     lane->suspended_until_ms = until_ms;
+    lane->site_down = false;
     window_release(lane);
     lane_update(lane);
 }
@@ -626,12 +627,18 @@ void lane_succeeded(struct lane *lane)
     lane->failures = 0;
 }
 
-void lane_flush(struct lane *lane)
+void lane_resume(struct lane *lane)
 {
     lane->suspended_until_ms = 0;
+    lane->site_down = false;
     lane->failures = 0;
-    lane->route_expires_ms = 0;
     lane_update(lane);
+}
+
+void lane_flush(struct lane *lane)
+{
+    lane->route_expires_ms = 0;
+    lane_resume(lane);
 }
 
 void lane_close_all(struct worker *w)

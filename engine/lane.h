@@ -25,6 +25,7 @@ struct lane {
     struct worker *worker;
     struct list_node ready_node;/* site->ready while the window has something to send */
     struct list_node wait_node; /* worker->load_wait */
+    struct list_node site_node; /* site->attached */
     struct list window;
     struct list zombies;
     struct site *site;          /* NULL until routed */
@@ -42,6 +43,7 @@ struct lane {
     uint16_t failures;          /* failures in a row of the destination as a whole */
     uint16_t name_len;
     bool loading;
+    bool site_down;             /* suspended because its site did not answer */
     char name[];
 };
 
@@ -74,6 +76,8 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
 void lane_suspend(struct lane *lane, int64_t until_ms, const char *error);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);
+/* Ends the suspension: attempts go on now. */
+void lane_resume(struct lane *lane);
 /* Forgets suspension and route: attempts at once (flush). */
 void lane_flush(struct lane *lane);
 /* Re-evaluates what the lane should be doing now. */

@@ -148,6 +148,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->key = (char *)key.data;
     site->name = strndup(site_name.ptr, site_name.len);
     site->lmtp = target != NULL && target->kind == CONFIG_ROUTE_LMTP;
+    list_init(&site->attached);
     list_init(&site->ready);
     list_init(&site->sessions);
     list_init(&site->idle);
@@ -189,6 +190,7 @@ static void site_maybe_free(struct site *site)
 void site_attach(struct site *site, struct lane *lane)
 {
     lane->site = site;
+    list_push_back(&site->attached, &lane->site_node);
     site->lanes++;
     site->waiting += lane->window_len;
 }
@@ -198,6 +200,7 @@ void site_detach(struct site *site, struct lane *lane)
     ASSERT(lane->site == site);
     if (list_node_linked(&lane->ready_node))
         list_remove(&lane->ready_node);
+    list_remove(&lane->site_node);
     lane->site = NULL;
     site->lanes--;
     site->waiting -= lane->window_len;
@@ -366,6 +369,22 @@ void site_session_begun(struct site *site, struct delivery *d)
     site->sessions_len++;
 }
 
+void site_works(struct site *site)
+{
+    struct list_node *n, *next;
+
+    if (!site->down)
+        return;
+    site->down = false;
+    for (n = list_first(&site->attached); n != NULL; n = next) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
+
+        next = list_next(&site->attached, n);
+        if (lane->site_down)
+            lane_resume(lane);
+    }
+}
+
 void site_session_ended(struct site *site, struct delivery *d)
 {
     list_remove(&d->site_node);
@@ -411,6 +430,7 @@ void site_failed(struct site *site, const struct outcome *outcome,
     struct list ready;
     struct list_node *n;
 
+    site->down = true;
     list_init(&ready);
     list_splice_back(&ready, &site->ready);
     while ((n = list_pop_front(&ready)) != NULL) {
@@ -427,6 +447,7 @@ void site_failed(struct site *site, const struct outcome *outcome,
         lane_suspend(lane,
                      worker_wall_ms(w) + retry_delay_ms(site->dest, lane->failures, &w->rng),
                      outcome->reply.text);
+        lane->site_down = true;
     }
 }
 

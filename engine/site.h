@@ -39,13 +39,15 @@ struct site {
     uint16_t rotate;
     bool lmtp;
     struct smtp_client_options options;
-    struct list ready;      /* lanes with something in their window */
+    struct list attached;   /* lanes whose mail goes here */
+    struct list ready;      /* of them those with something in their window */
     struct list sessions, idle;
     struct list_node dirty_node;
     struct timer timer;
     uint32_t lanes;         /* attached; the site goes with the last one and the last session */
     uint32_t waiting;       /* recipients in the windows of attached lanes */
     uint32_t sessions_len, connecting;
+    bool down;              /* no session could be had; the next one that works wakes the lanes */
     char *name;             /* for records and status: site name or static route */
     char *key;
 };
@@ -67,6 +69,8 @@ size_t site_take(struct site *site, struct recipient **out, size_t max);
 
 /* Sessions tell. */
 void site_session_begun(struct site *site, struct delivery *d);
+/* A session is ready: what waited because the site was down goes on. */
+void site_works(struct site *site);
 void site_session_ended(struct site *site, struct delivery *d);
 /* The address index to try after tried tries, starting at the session's own offset; -1: none left. */
 int site_address(struct site *site, uint16_t offset, uint16_t tried);
