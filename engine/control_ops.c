@@ -117,12 +117,14 @@ static enum control_step step_walk(struct control_client *client, bool need_mess
 
     if (err != 0)
         return store_failed(client, err);
-    return client->work.ended ? finished(client) : CONTROL_STEP_MORE;
+    if (client->work.ended)
+        return finished(client);
+    report_progress(client); /* so that a client knows that a long search goes on */
+    return CONTROL_STEP_MORE;
 }
 
 static enum control_step step_count(struct control_client *client)
 {
-    report_progress(client);
     return step_walk(client, needs_message(client), visit_count);
 }
 
@@ -139,6 +141,7 @@ static enum control_step step_summary(struct control_client *client)
             return store_failed(client, err);
         if (w->ended)
             control_summary_finish(w->summary);
+        report_progress(client);
         return CONTROL_STEP_MORE;
     }
     while (!out_full(client)) {

@@ -1,0 +1,524 @@
+/* hayauma queue: what is in the queue, and changing it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "engine/suggest.h"
+#include "tools/channel.h"
+#include "tools/commands.h"
+#include "tools/queue_export.h"
+#include "tools/queue_filter.h"
+#include "tools/screen.h"
+
+static const char help_head[] =
+    "usage: hayauma queue <action> [ID | DOMAIN] [options]\n"
+    "\n"
+    "  summary      recipients by domain, the most first\n"
+    "  list         recipients\n"
+    "  show ID      a message, its recipients and its headers\n"
+    "  export       messages as files (--to DIR), or one to stdout (ID)\n"
+    "  flush        try now: what is deferred, and destinations that are backed off\n"
+    "  hold         keep in the queue until released\n"
+    "  release      let go what was held\n"
+    "  cancel       remove; nobody is told but the record\n"
+    "  expire       end as undeliverable; senders get a notice\n"
+    "  quarantine   stored records that failed their checksum\n"
+    "\n";
+static const char help_tail[] =
+    "\n"
+    "Examples:\n"
+    "  hayauma queue list --error 'mailbox full' --limit 20\n"
+    "  hayauma queue flush example.com\n"
+    "  hayauma queue cancel --campaign spring --state deferred\n"
+    "  hayauma queue export --sender news@example.com --to /tmp/news\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
+
+static int help(FILE *to)
+{
+    fputs(help_head, to);
+    fputs(queue_filter_help, to);
+    fputs("\n      --to DIR            export: where to\n" CHANNEL_HELP
+          "  -h, --help              this text\n",
+          to);
+    fputs(help_tail, to);
+    return to == stdout ? EXIT_OK : EXIT_USAGE;
+}
+
+static void print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_COMPACT);
+    putchar('\n');
+}
+
+/* Calls print for the member name of each line of the reply. */
+static int each(struct channel *ch, json_t *request, const char *name,
+                void (*print)(const struct queue_options *o, const json_t *value),
+                const struct queue_options *o, json_t **last)
+{
+    int code = channel_send(ch, request);
+    json_t *reply;
+
+    if (code != 0)
+        return code;
+    while ((reply = channel_next(ch, last, &code)) != NULL) {
+        json_t *value = json_object_get(reply, name);
+
+        if (value != NULL && o->channel.json)
+            print_json(value);
+        else if (value != NULL)
+            print(o, value);
+        json_decref(reply);
+        if (ferror(stdout)) /* the reader of our pipe has gone */
+            return EXIT_FAILED;
+    }
+    return code;
+}
+
+static void print_total(const json_t *done, const char *what)
+{
+    struct buf text = {0};
+
+    put_count(&text, (uint64_t)reply_number(done, "matched"));
+    buf_printf(&text, " %s%s%s\n", what, reply_number(done, "matched") == 1 ? "" : "s",
+               json_is_true(json_object_get(done, "truncated")) ? " seen; --limit stopped there"
+                                                                : "");
+    flush_text(&text, stderr);
+    buf_done(&text);
+}
+
+/* --- list --- */
+
+#define ID_COLUMNS 32
+
+static void put_due(struct buf *out, const json_t *row)
+{
+    int64_t due_ms = reply_number(row, "due_ms") - clock_wall_ms();
+
+    if (strcmp(reply_text(row, "state"), "held") == 0)
+        buf_puts(out, "held");
+    else if (due_ms <= 0)
+        buf_puts(out, "now");
+    else
+        put_age(out, due_ms);
+}
+
+static void list_head(void)
+{
+    printf("%-*s %6s %6s %3s %-28s %s\n", ID_COLUMNS, "MESSAGE", "AGE", "NEXT", "TRY", "RECIPIENT",
+           "LAST ERROR");
+}
+
+static void print_row(const struct queue_options *o, const json_t *row)
+{
+    unsigned width = screen_width();
+    unsigned rest = width > 100 ? width - 79 : width == 0 ? 0 : 20;
+    struct buf line = {0};
+    size_t from;
+
+    (void)o;
+    buf_printf(&line, "%-*.32s ", ID_COLUMNS, reply_text(row, "id"));
+    from = line.len;
+    put_age(&line, clock_wall_ms() - reply_number(row, "created_ms"));
+    pad_from(&line, from, 6, true);
+    buf_putc(&line, ' ');
+    from = line.len;
+    put_due(&line, row);
+    pad_from(&line, from, 6, true);
+    buf_printf(&line, " %3lld ", reply_number(row, "attempts"));
+    from = line.len;
+    put_text(&line, reply_text(row, "recipient"), 0, false);
+    pad_from(&line, from, 28, false);
+    buf_putc(&line, ' ');
+    put_text(&line, reply_text(row, "last_error"), rest, false);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int list(struct channel *ch, struct queue_options *o)
+{
+    json_t *done = NULL;
+    int code;
+
+    if (!o->channel.json)
+        list_head();
+    code = each(ch, queue_request(o, "list"), "row", print_row, o, &done);
+    if (code == 0 && !o->channel.json)
+        print_total(done, "recipient");
+    json_decref(done);
+    return code;
+}
+
+/* --- summary --- */
+
+static void print_group(const struct queue_options *o, const json_t *queue)
+{
+    static const char *const names[] = {"rows", "ready", "deferred", "held"};
+    unsigned width = screen_width();
+    struct buf line = {0};
+    size_t from;
+
+    (void)o;
+    put_text(&line, reply_text(queue, "queue"), 30, true);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        buf_putc(&line, ' ');
+        from = line.len;
+        put_count(&line, (uint64_t)reply_number(queue, names[i]));
+        pad_from(&line, from, 10, true);
+    }
+    buf_puts(&line, "  ");
+    put_text(&line, reply_text(queue, "last_error"),
+             width > 96   ? width - 77
+             : width == 0 ? 0
+                          : 20,
+             false);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int summary(struct channel *ch, struct queue_options *o)
+{
+    json_t *done = NULL;
+    int code;
+
+    if (!o->channel.json)
+        printf("%-30s %10s %10s %10s %10s  %s\n", "QUEUE", "RECIPIENTS", "READY", "DEFERRED",
+               "HELD", "LAST ERROR");
+    code = each(ch, queue_request(o, "summary"), "queue", print_group, o, &done);
+    if (code == 0 && !o->channel.json)
+        print_total(done, "recipient");
+    json_decref(done);
+    return code;
+}
+
+/* --- show --- */
+
+static void print_field(const char *name, const char *text)
+{
+    struct buf line = {0};
+
+    buf_printf(&line, "%-11s ", name);
+    put_text(&line, text, 0, false);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static void print_time(const char *name, int64_t wall_ms)
+{
+    char text[CLOCK_RFC3339_BYTES];
+
+    clock_rfc3339(wall_ms, text);
+    print_field(name, text);
+}
+
+static void print_headers(const char *headers)
+{
+    puts("");
+    while (*headers != 0) {
+        size_t n = strcspn(headers, "\r\n");
+        char *line = strndup(headers, n);
+
+        if (line != NULL && n != 0)
+            print_field("", line);
+        free(line);
+        headers += n;
+        headers += strspn(headers, "\r\n");
+    }
+}
+
+static void print_message(const json_t *m)
+{
+    struct buf size = {0};
+    const char *sender = reply_text(m, "sender");
+
+    put_size(&size, (uint64_t)reply_number(m, "size"));
+    buf_putc(&size, 0);
+    print_field("message", reply_text(m, "id"));
+    print_field("sender", *sender == 0 ? "<> (null sender)" : sender);
+    print_time("received", reply_number(m, "created_ms"));
+    print_time("expires", reply_number(m, "expires_ms"));
+    print_field("size", (const char *)size.data);
+    buf_done(&size);
+    if (*reply_text(m, "campaign") != 0)
+        print_field("campaign", reply_text(m, "campaign"));
+    if (*reply_text(m, "tenant") != 0)
+        print_field("tenant", reply_text(m, "tenant"));
+    print_field("came by", reply_text(m, "protocol"));
+    print_field("from", reply_text(m, "origin"));
+    if (json_is_true(json_object_get(m, "notice")))
+        print_field("kind", "delivery status notice of our own");
+    print_headers(reply_text(m, "headers"));
+    puts("");
+}
+
+static void print_recipient(const json_t *row)
+{
+    struct buf line = {0};
+
+    buf_puts(&line, "to ");
+    put_text(&line, reply_text(row, "recipient"), 0, false);
+    buf_printf(&line, ": %s, ", reply_text(row, "state"));
+    if (strcmp(reply_text(row, "state"), "held") != 0) {
+        buf_puts(&line, "next attempt ");
+        put_due(&line, row);
+        buf_puts(&line, ", ");
+    }
+    buf_printf(&line, "%lld attempt%s", reply_number(row, "attempts"),
+               reply_number(row, "attempts") == 1 ? "" : "s");
+    if (*reply_text(row, "last_error") != 0) {
+        buf_puts(&line, "\n   ");
+        put_text(&line, reply_text(row, "last_error"), 0, false);
+    }
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int show(struct channel *ch, struct queue_options *o)
+{
+    int code;
+    json_t *reply;
+
+    if (o->one_id == NULL) {
+        fprintf(stderr,
+                "hayauma queue show: which message? Give an id, as 'queue list' shows it\n");
+        return EXIT_USAGE;
+    }
+    code = channel_send(ch, json_pack("{s:s, s:s}", "op", "show", "id", o->one_id));
+    if (code != 0)
+        return code;
+    while ((reply = channel_next(ch, NULL, &code)) != NULL) {
+        if (o->channel.json)
+            print_json(reply);
+        else if (json_object_get(reply, "message") != NULL)
+            print_message(json_object_get(reply, "message"));
+        else if (json_object_get(reply, "row") != NULL)
+            print_recipient(json_object_get(reply, "row"));
+        json_decref(reply);
+    }
+    return code;
+}
+
+/* --- actions --- */
+
+static const struct action {
+    const char *name;
+    const char *past;
+    const char *warning; /* NULL: undone easily, or does no harm */
+} actions[] = {
+    {"hold", "held", NULL},
+    {"release", "released", NULL},
+    {"flush", "made due", NULL},
+    {"cancel", "cancelled", "They will not be delivered, and senders are not told."},
+    {"expire", "expired", "They will not be delivered; senders get a notice."},
+};
+
+/* Whether to go on. */
+static bool confirm(const struct action *a, uint64_t matched)
+{
+    struct buf text = {0};
+    char answer[16] = "";
+
+    buf_printf(&text, "%s ", a->name);
+    put_count(&text, matched);
+    buf_printf(&text, " recipient%s? %s [y/N] ", matched == 1 ? "" : "s", a->warning);
+    flush_text(&text, stderr);
+    buf_done(&text);
+    return fgets(answer, sizeof(answer), stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+/* Counts and asks before a mass action that cannot be undone. 0 to go on. */
+static int may_act(struct channel *ch, const struct action *a, const struct queue_options *o)
+{
+    json_t *done = NULL;
+    uint64_t matched;
+    int code;
+
+    if (a->warning == NULL || o->yes || o->one_id != NULL)
+        return 0;
+    if (json_object_size(o->filter) == 0 && !o->all)
+        return 0; /* the engine refuses it, with the reason */
+    if (isatty(STDIN_FILENO) == 0) {
+        fprintf(stderr, "hayauma %s: this cannot be undone; say --yes\n", o->channel.command);
+        return EXIT_USAGE;
+    }
+    code = channel_ask(ch, queue_request(o, "count"), &done);
+    matched = code == 0 ? (uint64_t)reply_number(done, "matched") : 0;
+    json_decref(done);
+    if (code != 0 || matched == 0 || confirm(a, matched))
+        return code;
+    fputs("nothing was changed\n", stderr);
+    return EXIT_FAILED;
+}
+
+static void show_progress(const json_t *p)
+{
+    struct buf text = {0};
+
+    if (p == NULL || isatty(STDERR_FILENO) == 0)
+        return;
+    buf_puts(&text, "\r");
+    put_count(&text, (uint64_t)reply_number(p, "changed"));
+    buf_puts(&text, " done, ");
+    put_count(&text, (uint64_t)reply_number(p, "visited"));
+    buf_puts(&text, " looked at\033[K");
+    flush_text(&text, stderr);
+    buf_done(&text);
+}
+
+static void print_outcome(const struct action *a, const json_t *done)
+{
+    uint64_t matched = (uint64_t)reply_number(done, "matched");
+    uint64_t changed = (uint64_t)reply_number(done, "changed");
+    struct buf text = {0};
+
+    if (isatty(STDERR_FILENO) != 0)
+        fputs("\r\033[K", stderr);
+    if (matched == 0) {
+        buf_puts(&text, "no recipient matches\n");
+    } else {
+        put_count(&text, changed);
+        if (changed != matched) {
+            buf_puts(&text, " of ");
+            put_count(&text, matched);
+        }
+        buf_printf(&text, " recipient%s %s", matched == 1 ? "" : "s", a->past);
+        if (changed < matched)
+            buf_puts(&text, "; the others had ended or were being delivered");
+        buf_putc(&text, '\n');
+    }
+    flush_text(&text, stdout);
+    buf_done(&text);
+}
+
+static int act(struct channel *ch, const struct action *a, const struct queue_options *o)
+{
+    json_t *reply, *done = NULL;
+    int code = may_act(ch, a, o);
+
+    if (code == 0)
+        code = channel_send(ch, queue_request(o, a->name));
+    if (code != 0)
+        return code;
+    while ((reply = channel_next(ch, &done, &code)) != NULL) {
+        if (o->channel.json)
+            print_json(reply);
+        else
+            show_progress(json_object_get(reply, "progress"));
+        json_decref(reply);
+    }
+    if (code == 0 && o->channel.json)
+        print_json(done);
+    else if (code == 0)
+        print_outcome(a, done);
+    json_decref(done);
+    return code;
+}
+
+/* --- quarantine --- */
+
+static void print_quarantined(const struct queue_options *o, const json_t *q)
+{
+    struct buf line = {0};
+
+    (void)o;
+    buf_printf(&line, "shard %lld, ", reply_number(q, "shard"));
+    put_text(&line, reply_text(q, "tree"), 0, false);
+    buf_putc(&line, ' ');
+    put_text(&line, reply_text(q, "key"), 0, false);
+    buf_puts(&line, ": ");
+    put_text(&line, reply_text(q, "reason"), 0, false);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int quarantine(struct channel *ch, struct queue_options *o)
+{
+    json_t *done = NULL;
+    int code = each(ch, json_pack("{s:s}", "op", "quarantine"), "quarantined", print_quarantined, o,
+                    &done);
+
+    if (code == 0 && !o->channel.json)
+        print_total(done, "damaged record");
+    json_decref(done);
+    return code;
+}
+
+/* --- the command --- */
+
+static const struct view {
+    const char *name;
+    int (*run)(struct channel *ch, struct queue_options *o);
+} views[] = {{"summary", summary},
+             {"list", list},
+             {"show", show},
+             {"export", queue_export},
+             {"quarantine", quarantine}};
+
+static const struct view *find_view(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(views); i++)
+        if (strcmp(name, views[i].name) == 0)
+            return &views[i];
+    return NULL;
+}
+
+static const struct action *find_action(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
+        if (strcmp(name, actions[i].name) == 0)
+            return &actions[i];
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    struct suggest s;
+
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < ARRAY_LEN(views); i++)
+        suggest_offer(&s, views[i].name);
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
+        suggest_offer(&s, actions[i].name);
+    fprintf(stderr, "hayauma queue: no such action: '%s'", name);
+    if (s.best != NULL)
+        fprintf(stderr, "; did you mean '%s'?", s.best);
+    fputs("\n'hayauma queue --help' lists them.\n", stderr);
+    return EXIT_USAGE;
+}
+
+int cmd_queue(int argc, char **argv)
+{
+    struct queue_options o = {0};
+    const struct view *view;
+    const struct action *action;
+    struct channel ch;
+    char command[64];
+    int code;
+
+    if (argc < 2)
+        return help(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return help(stdout);
+    view = find_view(argv[1]);
+    action = find_action(argv[1]);
+    if (view == NULL && action == NULL)
+        return unknown(argv[1]);
+    snprintf(command, sizeof(command), "queue %s", argv[1]);
+    o.channel.command = command;
+    code = queue_options_parse(&o, argc - 1, argv + 1);
+    if (code != 0)
+        return code == -1 ? help(stdout) : code;
+    code = channel_open(&ch, &o.channel);
+    if (code == 0)
+        code = view != NULL ? view->run(&ch, &o) : act(&ch, action, &o);
+    channel_close(&ch);
+    queue_options_done(&o);
+    return code;
+}

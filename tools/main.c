@@ -1,0 +1,91 @@
+/* The program: finds the sub-command and calls it. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/suggest.h"
+#include "tools/commands.h"
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *help;
+};
+
+/* In the order in which the help shows them. */
+static const struct command commands[] = {
+    {"serve", cmd_serve, "run the engine"},
+#ifdef HAYAUMA_HAS_SEND
+    {"send", cmd_send, "send a message to one recipient or to a list"},
+#endif
+    {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
+    {"status", cmd_status, "what the engine is doing, live"},
+    {"config", cmd_config, "check a configuration, show it, print the reference"},
+    {"reload", cmd_reload, "make the engine read its configuration again"},
+    {"stop", cmd_stop, "make the engine finish what is under way, then exit"},
+    {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains"},
+    {"source", cmd_source, "a load generator"},
+    {"version", cmd_version, "print the version"},
+};
+#define COMMANDS_LEN (sizeof(commands) / sizeof(commands[0]))
+
+static void print_help(FILE *to)
+{
+    fputs("Hayauma, a bulk-delivery mail engine.\n"
+          "\n"
+          "usage: hayauma <command> [options]\n"
+          "\n",
+          to);
+    for (size_t i = 0; i < COMMANDS_LEN; i++)
+        fprintf(to, "  %-9s %s\n", commands[i].name, commands[i].help);
+    fputs("\n"
+          "'hayauma <command> --help' says more about one.\n"
+          "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n",
+          to);
+}
+
+static const struct command *find(const char *name)
+{
+    for (size_t i = 0; i < COMMANDS_LEN; i++)
+        if (strcmp(name, commands[i].name) == 0)
+            return &commands[i];
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    struct suggest s;
+
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < COMMANDS_LEN; i++)
+        suggest_offer(&s, commands[i].name);
+    fprintf(stderr, "hayauma: no such command: '%s'", name);
+    if (s.best != NULL)
+        fprintf(stderr, "; did you mean '%s'?", s.best);
+    fputs("\n'hayauma --help' lists the commands.\n", stderr);
+    return EXIT_USAGE;
+}
+
+int main(int argc, char **argv)
+{
+    const struct command *command;
+    const char *name = argc > 1 ? argv[1] : NULL;
+
+    if (name == NULL) {
+        print_help(stderr);
+        return EXIT_USAGE;
+    }
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
+        command = argc > 2 ? find(argv[2]) : NULL;
+        if (command != NULL)
+            return command->run(2, (char *[]){argv[2], (char[]){"--help"}, NULL});
+        if (argc > 2)
+            return unknown(argv[2]);
+        print_help(stdout);
+        return EXIT_OK;
+    }
+    if (strcmp(name, "--version") == 0)
+        name = "version";
+    command = find(name);
+    return command == NULL ? unknown(name) : command->run(argc - 1, argv + 1);
+}

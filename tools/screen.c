@@ -1,0 +1,160 @@
+#include "tools/screen.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+static bool window(struct winsize *size)
+{
+    return isatty(STDOUT_FILENO) != 0 && ioctl(STDOUT_FILENO, TIOCGWINSZ, size) == 0 &&
+           size->ws_col != 0;
+}
+
+unsigned screen_width(void)
+{
+    struct winsize size;
+
+    if (window(&size))
+        return size.ws_col;
+    return isatty(STDOUT_FILENO) != 0 ? 80 : 0;
+}
+
+unsigned screen_height(void)
+{
+    struct winsize size;
+
+    return window(&size) && size.ws_row != 0 ? size.ws_row : 24;
+}
+
+void put_count(struct buf *out, uint64_t v)
+{
+    char digits[24];
+    int n = snprintf(digits, sizeof(digits), "%llu", (unsigned long long)v);
+
+    for (int i = 0; i < n; i++) {
+        buf_putc(out, digits[i]);
+        if (i + 1 < n && (n - 1 - i) % 3 == 0)
+            buf_putc(out, ',');
+    }
+}
+
+/* Three significant digits of v / unit. */
+static void put_scaled(struct buf *out, double v, const char *unit)
+{
+    buf_printf(out, "%.*f%s", v < 9.995 ? 2 : v < 99.95 ? 1 : 0, v, unit);
+}
+
+void put_short_count(struct buf *out, uint64_t v)
+{
+    if (v < 10000)
+        put_count(out, v);
+    else if (v < 1000000)
+        put_scaled(out, (double)v / 1e3, "k");
+    else if (v < UINT64_C(1000000000))
+        put_scaled(out, (double)v / 1e6, "M");
+    else
+        put_scaled(out, (double)v / 1e9, "G");
+}
+
+void put_size(struct buf *out, uint64_t bytes)
+{
+    static const char *const units[] = {" B", " KiB", " MiB", " GiB", " TiB"};
+    double v = (double)bytes;
+    size_t i = 0;
+
+    for (; v >= 1000 && i + 1 < sizeof(units) / sizeof(units[0]); i++)
+        v /= 1024;
+    if (i == 0)
+        buf_printf(out, "%.0f%s", v, units[i]);
+    else
+        put_scaled(out, v, units[i]);
+}
+
+void put_age(struct buf *out, int64_t ms)
+{
+    long long s = ms < 0 ? 0 : (long long)ms / 1000;
+
+    if (s < 60)
+        buf_printf(out, "%llds", s);
+    else if (s < 3600)
+        buf_printf(out, "%lldm", s / 60);
+    else if (s < 86400)
+        buf_printf(out, "%lldh%02lldm", s / 3600, s % 3600 / 60);
+    else
+        buf_printf(out, "%lldd%02lldh", s / 86400, s % 86400 / 3600);
+}
+
+/* The length of the well-formed character at p, 0 when there is none. */
+static size_t character(const char *p)
+{
+    unsigned char c = (unsigned char)*p;
+    size_t n = c < 0x80                ? 1
+               : c >= 0xc2 && c < 0xe0 ? 2
+               : c >= 0xe0 && c < 0xf0 ? 3
+               : c >= 0xf0 && c < 0xf5 ? 4
+                                       : 0;
+
+    /* C0 controls, DEL; C1 controls are c2 80..9f. */
+    if (c < ' ' || c == 0x7f || (c == 0xc2 && (unsigned char)p[1] < 0xa0))
+        return 0;
+    for (size_t i = 1; i < n; i++)
+        if (((unsigned char)p[i] & 0xc0) != 0x80)
+            return 0;
+    return n;
+}
+
+/* Characters count as one column each: wide ones (in an address, in a reply) may push a line out by
+ * a few, which is no more than ugly. */
+static size_t columns_of(const char *text, size_t len)
+{
+    size_t columns = 0;
+
+    for (size_t i = 0; i < len; i++)
+        columns += ((unsigned char)text[i] & 0xc0) != 0x80;
+    return columns;
+}
+
+void put_text(struct buf *out, const char *text, unsigned columns, bool pad)
+{
+    size_t from = out->len, last = from;
+
+    for (unsigned n = 0; *text != 0; n++) {
+        size_t len = character(text);
+
+        if (columns != 0 && n == columns) {
+            out->len = last;
+            buf_puts(out, "…");
+            break;
+        }
+        last = out->len;
+        if (len == 0)
+            buf_putc(out, '?');
+        else
+            buf_put(out, text, len);
+        text += len == 0 ? 1 : len;
+    }
+    if (pad)
+        pad_from(out, from, columns, false);
+}
+
+void pad_from(struct buf *out, size_t from, unsigned columns, bool right)
+{
+    size_t have = columns_of((const char *)out->data + from, out->len - from);
+    size_t lacks = have < columns ? columns - have : 0;
+    size_t len = out->len - from;
+
+    for (size_t i = 0; i < lacks; i++)
+        buf_putc(out, ' ');
+    if (right && lacks != 0) {
+        memmove(out->data + from + lacks, out->data + from, len);
+        memset(out->data + from, ' ', lacks);
+    }
+}
+
+void flush_text(struct buf *out, FILE *to)
+{
+    if (out->len != 0)
+        fwrite(out->data, 1, out->len, to);
+    buf_clear(out);
+}

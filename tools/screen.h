@@ -1,0 +1,31 @@
+/* Text for people: numbers, ages, columns, and what may safely go to a terminal. One thread. */
+#ifndef HAYAUMA_TOOLS_SCREEN_H
+#define HAYAUMA_TOOLS_SCREEN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include "base/buf.h"
+
+/* Columns of stdout when it is a terminal, 0 otherwise. */
+unsigned screen_width(void);
+unsigned screen_height(void);
+
+/* "1,234,567". */
+void put_count(struct buf *out, uint64_t v);
+/* "1,234", "12.3k", "4.56M": at most six characters. */
+void put_short_count(struct buf *out, uint64_t v);
+/* "512 B", "12.3 KiB". */
+void put_size(struct buf *out, uint64_t bytes);
+/* "45s", "12m", "3h20m", "5d4h"; "now" for 0 and less when now is true. */
+void put_age(struct buf *out, int64_t ms);
+/* Text from outside: control bytes and broken UTF-8 become '?', so that no address or reply can
+ * speak to the terminal. columns != 0: cut to so many, the last one "…", and padded when pad. */
+void put_text(struct buf *out, const char *text, unsigned columns, bool pad);
+/* Pads what was written since from to columns; right: in front. */
+void pad_from(struct buf *out, size_t from, unsigned columns, bool right);
+/* Writes and clears. */
+void flush_text(struct buf *out, FILE *to);
+
+#endif
