@@ -3,12 +3,14 @@
 #include <stdlib.h>
 
 #define BUCKETS_INITIAL 1024
+#define CHANCES_MAX     16
 
 struct entry {
     struct map_node map_node;
-    struct list_node recent_node;
+    struct list_node turn_node;
     struct dns_route *route;
     bool host_only;
+    bool used;        /* since its last turn */
     uint8_t name_len; /* at most DNS_NAME_MAX */
     char name[];
 };
@@ -17,14 +19,14 @@ int cache_init(struct cache *cache, uint32_t entries_max, uint64_t hash_seed)
 {
     ASSERT(entries_max > 0);
     *cache = (struct cache){.entries_max = entries_max, .hash_seed = hash_seed};
-    list_init(&cache->recent);
+    list_init(&cache->turns);
     return map_init(&cache->map, BUCKETS_INITIAL);
 }
 
 static void entry_drop(struct cache *cache, struct entry *e)
 {
     map_remove(&cache->map, &e->map_node);
-    list_remove(&e->recent_node);
+    list_remove(&e->turn_node);
     dns_route_unref(e->route);
     free(e);
     cache->entries--;
@@ -34,8 +36,8 @@ void cache_flush(struct cache *cache)
 {
     struct list_node *node;
 
-    while ((node = list_first(&cache->recent)) != NULL)
-        entry_drop(cache, LIST_ENTRY(node, struct entry, recent_node));
+    while ((node = list_first(&cache->turns)) != NULL)
+        entry_drop(cache, LIST_ENTRY(node, struct entry, turn_node));
 }
 
 void cache_done(struct cache *cache)
@@ -68,9 +70,27 @@ struct dns_route *cache_find(struct cache *cache, uint64_t hash, struct str name
 
     if (e == NULL)
         return NULL;
-    list_remove(&e->recent_node);
-    list_push_back(&cache->recent, &e->recent_node);
+    e->used = true;
     return e->route;
+}
+
+/* Few second chances a time: where all entries are in use an insertion must not walk through all.
+ */
+static void evict(struct cache *cache)
+{
+    struct entry *e = NULL;
+
+    for (int chances = 0; chances <= CHANCES_MAX; chances++) {
+        struct list_node *node = list_pop_front(&cache->turns);
+
+        e = LIST_ENTRY(node, struct entry, turn_node);
+        list_push_back(&cache->turns, node);
+        if (!e->used)
+            break;
+        e->used = false;
+    }
+    entry_drop(cache, e);
+    cache->evictions++;
 }
 
 void cache_put(struct cache *cache, uint64_t hash, struct str name, bool host_only,
@@ -88,14 +108,12 @@ void cache_put(struct cache *cache, uint64_t hash, struct str name, bool host_on
     e = malloc(sizeof(*e) + name.len);
     if (e == NULL)
         return;
-    if (cache->entries == cache->entries_max) {
-        entry_drop(cache, LIST_ENTRY(list_first(&cache->recent), struct entry, recent_node));
-        cache->evictions++;
-    }
+    if (cache->entries == cache->entries_max)
+        evict(cache);
     *e = (struct entry){.host_only = host_only, .name_len = (uint8_t)name.len};
     e->route = dns_route_ref(route);
     memcpy(e->name, name.ptr, name.len);
     map_insert(&cache->map, &e->map_node, hash);
-    list_push_back(&cache->recent, &e->recent_node);
+    list_push_back(&cache->turns, &e->turn_node);
     cache->entries++;
 }

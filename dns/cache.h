@@ -1,5 +1,6 @@
-/* Routes by (name, host only), bounded: at the limit the entry used longest ago goes. Pure but for
- * malloc; time is a parameter. One thread.
+/* Routes by (name, host only), bounded: at the limit an entry goes that was not used since its last
+ * turn (second chance: a hit sets a bit and touches no other entry). Pure but for malloc. One
+ * thread.
  *
  * An expired entry stays until it is replaced or evicted: a route that was good serves on, for a
  * while, when the resolver is of no help (RFC 8767). */
@@ -12,7 +13,7 @@
 
 struct cache {
     struct map map;
-    struct list recent; /* most recently used last */
+    struct list turns; /* in the order in which they are looked at when one must go */
     uint32_t entries, entries_max;
     uint64_t evictions;
     uint64_t hash_seed;

@@ -194,10 +194,12 @@ static int take_options(struct dns *dns, const struct dns_options *options)
     dns->no_ipv6 = options->no_ipv6;
     dns->no_ipv4 = options->no_ipv4;
     dns->refuse_loopback = options->refuse_loopback;
-    dns->has_own_name = options->own_name != NULL;
     if (options->no_ipv6 && options->no_ipv4)
         return -EINVAL;
-    return dns->has_own_name ? dns_name_parse(&dns->own_name, str_of(options->own_name)) : 0;
+    if (options->own_name == NULL || options->own_name[0] == '[')
+        return 0;
+    dns->has_own_name = true;
+    return dns_name_parse(&dns->own_name, str_of(options->own_name));
 }
 
 int dns_open(struct dns **out, struct io *io, const struct dns_options *options)
