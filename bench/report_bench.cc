@@ -18,5 +18,6 @@ BENCHMARK(Case<report_case_reception>)->Name("report_line/reception");
 BENCHMARK(Case<report_case_japanese>)->Name("report_line/bounce_utf8");
 BENCHMARK(Case<trace_case_scan>)->Name("trace_scan/newsletter");
 BENCHMARK(Case<trace_case_prepend>)->Name("trace_prepend");
+BENCHMARK(Case<notice_case_build>)->Name("notice_build/4k");
 BENCHMARK(Case<classify_case_bounce>)->Name("classify_bounce");
 BENCHMARK_MAIN();

@@ -1,6 +1,7 @@
 #include "report_cases.h"
 
 #include "engine/classify.h"
+#include "engine/notice.h"
 #include "engine/report.h"
 #include "engine/trace.h"
 
@@ -109,6 +110,34 @@ size_t trace_case_prepend(void)
     uint8_t *end = room + TRACE_STAMP_BYTES_MAX;
 
     return (size_t)(end - trace_prepend(end, &stamp, &facts));
+}
+
+size_t notice_case_build(void)
+{
+    static const struct outcome refused = {
+        .class = OUTCOME_FAILED,
+        .stage = SMTP_STAGE_RCPT,
+        .reply = {.code = 550, .enhanced = {5, 1, 1}, .text_len = 12, .text = "user unknown"},
+    };
+    static const struct notice_recipient recipient = {
+        .address = {"hanako@example.org", 18}, .outcome = &refused, .peer_name = "mx1.example.org"};
+    static uint8_t content[4096];
+    struct message m = {
+        .sender = STR("news@example.jp"), .content = content, .content_len = sizeof(content)};
+    const struct notice n = {.host_name = "mx.example.jp",
+                             .original = &m,
+                             .recipients = &recipient,
+                             .recipients_len = 1,
+                             .return_bytes_max = sizeof(content)};
+    bool eight_bit, smtputf8;
+
+    if (content[0] == 0) {
+        memset(content, 'x', sizeof(content));
+        memcpy(content, header, sizeof(header) - 1);
+    }
+    buf_clear(&line);
+    notice_build(&n, &line, &eight_bit, &smtputf8);
+    return line.len;
 }
 
 size_t classify_case_bounce(void)

@@ -16,6 +16,8 @@ size_t report_case_japanese(void); /* a bounce with non-ASCII text in it */
 /* A newsletter's header of about 600 bytes: bytes of the header. */
 size_t trace_case_scan(void);
 size_t trace_case_prepend(void);
+/* A notice of a bounce, the message returned: bytes. */
+size_t notice_case_build(void);
 /* Bounce classification of a typical refusal. */
 size_t classify_case_bounce(void);
 

@@ -275,7 +275,10 @@ void report_line(struct buf *out, const struct report_event *event)
     LITERAL(out, ",\"delivery_protocol\":");
     put_text_or_null(out, event->delivery_protocol);
     LITERAL(out, ",\"reception_protocol\":");
-    put_text_or_null(out, event->reception_protocol);
+    if (event->reception_protocol == NULL && m != NULL && m->protocol.len > 0)
+        put_text(out, m->protocol);
+    else
+        put_text_or_null(out, event->reception_protocol);
     LITERAL(out, ",\"nodeid\":");
     put_text(out, str_of(event->node_id));
     if (event->session_id != NULL) {

@@ -36,10 +36,10 @@ struct report_event {
     const char *peer_addr;          /* "192.0.2.1:25" */
     const char *source_name, *source_addr;
     uint16_t attempts;
-    const char *delivery_protocol; /* "ESMTP", "SMTP", "LMTP" or NULL */
-    const char *reception_protocol;
-    const char *session_id;     /* or NULL */
-    const char *classification; /* bounce_classification, or NULL */
+    const char *delivery_protocol;  /* "ESMTP", "SMTP", "LMTP" or NULL */
+    const char *reception_protocol; /* NULL: the message's */
+    const char *session_id;         /* or NULL */
+    const char *classification;     /* bounce_classification, or NULL */
     uint64_t size;
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
     uint32_t queue_ms, connect_ms, transaction_ms;

@@ -42,7 +42,6 @@ static struct report_event make_event(const struct message *m, const struct smtp
                                  .source_addr = "198.51.100.7:40000",
                                  .attempts = 2,
                                  .delivery_protocol = "ESMTP",
-                                 .reception_protocol = "ESMTP",
                                  .session_id = "9bcd689e-23d9-41b7-a015-63a1382f8b57",
                                  .size = 4096,
                                  .queue_ms = 17,
