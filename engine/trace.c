@@ -182,12 +182,10 @@ static void put(struct out *o, const char *bytes, size_t n)
 
 #define PUT(o, literal) put(o, literal, sizeof(literal) - 1)
 
-static bool is_host_byte(char c)
-{
-    c = ascii_lower(c);
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '.' || c == '-' || c == '_' ||
-           c == ':';
-}
+static const bool host_bytes[256] = {
+    ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['.'] = true,
+    ['-'] = true,         ['_'] = true,         [':'] = true,
+};
 
 /* A name that is safe in a structured field, whoever chose it: letters, digits, ".-_:" and the
  * brackets of an address literal around the whole; any other byte shows as '?'. */
@@ -197,12 +195,14 @@ static void put_host(struct out *o, struct str name, size_t max)
         name.len > 2 && name.len <= max && name.ptr[0] == '[' && name.ptr[name.len - 1] == ']';
 
     if (name.len == 0)
-        PUT(o, "unknown");
-    for (size_t i = 0; i < name.len && i < max; i++) {
+        name = STR("unknown");
+    name.len = name.len < max ? name.len : max;
+    ASSERT(name.len <= sizeof(o->bytes) - o->len);
+    for (size_t i = 0; i < name.len; i++) {
         bool bracket = literal && (i == 0 || i == name.len - 1);
-        char c = bracket || is_host_byte(name.ptr[i]) ? name.ptr[i] : '?';
 
-        put(o, &c, 1);
+        o->bytes[o->len++] =
+            (uint8_t)(bracket || host_bytes[(uint8_t)name.ptr[i]] ? name.ptr[i] : '?');
     }
 }
 
