@@ -25,51 +25,12 @@ const char *report_type_name(enum report_type type)
     return names[type];
 }
 
-/* Eight bytes at once: whether one of them is a control, a quote, a backslash or above 127 (the
- * usual "has a byte less than n" and "has a byte equal to n" tricks; both are exact for "any"). */
-static bool word_is_plain(uint64_t w)
-{
-    const uint64_t ones = UINT64_C(0x0101010101010101), highs = ones * 0x80;
-    uint64_t quote = w ^ (ones * '"'), backslash = w ^ (ones * '\\');
-    uint64_t bad = (w - ones * 0x20) | (quote - ones) | (backslash - ones);
-
-    return ((bad | w) & highs) == 0;
-}
-
-static bool is_plain(struct str s)
-{
-    size_t i = 0;
-    uint64_t w;
-
-    for (; i + sizeof(w) <= s.len; i += sizeof(w)) {
-        memcpy(&w, s.ptr + i, sizeof(w));
-        if (!word_is_plain(w))
-            return false;
-    }
-    w = UINT64_C(0x2020202020202020);
-    memcpy(&w, s.ptr + i, s.len - i);
-    return word_is_plain(w);
-}
-
-static void put_text(struct buf *out, struct str s)
-{
-    if (s.len == 0) {
-        LITERAL(out, "\"\"");
-    } else if (is_plain(s)) {
-        buf_putc(out, '"');
-        buf_put_str(out, s);
-        buf_putc(out, '"');
-    } else {
-        buf_put_json(out, s);
-    }
-}
-
 static void put_text_or_null(struct buf *out, const char *text)
 {
     if (text == NULL)
         LITERAL(out, "null");
     else
-        put_text(out, str_of(text));
+        buf_put_json(out, str_of(text));
 }
 
 /* --- parts --- */
@@ -93,7 +54,7 @@ static void put_response(struct buf *out, const struct report_event *e)
         buf_putc(out, '}');
     }
     LITERAL(out, ",\"content\":");
-    put_text(out, reply == NULL ? STR("") : (struct str){reply->text, reply->text_len});
+    buf_put_json(out, reply == NULL ? STR("") : (struct str){reply->text, reply->text_len});
     LITERAL(out, ",\"command\":");
     put_text_or_null(out, e->command);
     buf_putc(out, '}');
@@ -120,9 +81,9 @@ static void put_peer(struct buf *out, const struct report_event *e)
         return;
     }
     LITERAL(out, "{\"name\":");
-    put_text(out, str_of(e->peer_name));
+    buf_put_json(out, str_of(e->peer_name));
     LITERAL(out, ",\"addr\":");
-    put_text(out, without_port(str_of(e->peer_addr)));
+    buf_put_json(out, without_port(str_of(e->peer_addr)));
     buf_putc(out, '}');
 }
 
@@ -135,7 +96,7 @@ static void put_source(struct buf *out, const struct report_event *e)
         LITERAL(out, "null");
     } else {
         LITERAL(out, "{\"address\":");
-        put_text(out, str_of(e->source_addr));
+        buf_put_json(out, str_of(e->source_addr));
         buf_putc(out, '}');
     }
 }
@@ -174,14 +135,14 @@ static void put_meta(struct buf *out, const struct message *m)
     buf_putc(out, '{');
     if (m->tenant.len > 0) {
         LITERAL(out, "\"tenant\":");
-        put_text(out, m->tenant);
+        buf_put_json(out, m->tenant);
         any = true;
     }
     if (m->campaign.len > 0) {
         if (any)
             buf_putc(out, ',');
         LITERAL(out, "\"campaign\":");
-        put_text(out, m->campaign);
+        buf_put_json(out, m->campaign);
     }
     if (is_object(m->meta)) {
         struct str inside = str_trim((struct str){m->meta.ptr + 1, m->meta.len - 2});
@@ -206,13 +167,13 @@ static void put_envelope(struct buf *out, const struct report_event *e)
     LITERAL(out, "\",\"id\":\"");
     buf_puts(out, id);
     LITERAL(out, "\",\"sender\":");
-    put_text(out, m != NULL ? m->sender : e->sender);
+    buf_put_json(out, m != NULL ? m->sender : e->sender);
     LITERAL(out, ",\"recipient\":");
-    put_text(out, e->recipient);
+    buf_put_json(out, e->recipient);
     LITERAL(out, ",\"queue\":");
-    put_text(out, e->queue);
+    buf_put_json(out, e->queue);
     LITERAL(out, ",\"site\":");
-    put_text(out, e->site);
+    buf_put_json(out, e->site);
     LITERAL(out, ",\"size\":");
     buf_put_u64(out, e->size);
 }
@@ -228,7 +189,7 @@ static void put_times(struct buf *out, const struct report_event *e)
     LITERAL(out, ",\"num_attempts\":");
     buf_put_u64(out, e->attempts);
     LITERAL(out, ",\"bounce_classification\":");
-    put_text(out, str_of(e->classification != NULL ? e->classification : "Uncategorized"));
+    buf_put_json(out, str_of(e->classification != NULL ? e->classification : "Uncategorized"));
 }
 
 static void put_own(struct buf *out, const struct report_event *e)
@@ -276,14 +237,14 @@ void report_line(struct buf *out, const struct report_event *event)
     put_text_or_null(out, event->delivery_protocol);
     LITERAL(out, ",\"reception_protocol\":");
     if (event->reception_protocol == NULL && m != NULL && m->protocol.len > 0)
-        put_text(out, m->protocol);
+        buf_put_json(out, m->protocol);
     else
         put_text_or_null(out, event->reception_protocol);
     LITERAL(out, ",\"nodeid\":");
-    put_text(out, str_of(event->node_id));
+    buf_put_json(out, str_of(event->node_id));
     if (event->session_id != NULL) {
         LITERAL(out, ",\"session_id\":");
-        put_text(out, str_of(event->session_id));
+        buf_put_json(out, str_of(event->session_id));
     }
     put_own(out, event);
     LITERAL(out, "}\n");
