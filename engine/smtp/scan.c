@@ -20,7 +20,7 @@
 
 struct block_masks {
     uint64_t cr, lf, dot;
-    bool high, nul; /* some byte > 127; some NUL */
+    uint32_t high, nul; /* not 0: some byte > 127; some NUL */
 };
 
 typedef struct block_masks block_fn(const uint8_t *in);
@@ -28,10 +28,12 @@ typedef struct block_masks block_fn(const uint8_t *in);
 /* Where a walk is. A line ends in CRLF only; line_bytes counts what it has so far, a CR included.
  */
 struct walk {
-    struct smtp_body_facts facts;
-    uint64_t line_bytes, line_bytes_max;
-    bool line_start; /* at the start of a line */
-    bool cr;         /* the byte before is a CR */
+    struct smtp_body_facts facts; /* line_bytes_max, eight_bit and nul at the end only */
+    uint64_t line_bytes;
+    uint64_t line_bytes_max; /* with the CR of each line: one more than its content has */
+    uint64_t line_start;     /* 1: at the start of a line */
+    uint64_t cr;             /* 1: the byte before is a CR */
+    uint32_t high, nul;
 };
 
 #if defined(__x86_64__)
@@ -57,8 +59,8 @@ ALWAYS_INLINE struct block_masks block_sse2(const uint8_t *in)
         .cr = sse2_mask(v, '\r'),
         .lf = sse2_mask(v, '\n'),
         .dot = sse2_mask(v, '.'),
-        .high = _mm_movemask_epi8(or) != 0,
-        .nul = _mm_movemask_epi8(_mm_cmpeq_epi8(min, _mm_setzero_si128())) != 0,
+        .high = (uint32_t)_mm_movemask_epi8(or),
+        .nul = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(min, _mm_setzero_si128())),
     };
 }
 
@@ -82,8 +84,8 @@ TARGET_AVX2 static inline struct block_masks block_avx2(const uint8_t *in)
         .cr = avx2_mask(a, b, '\r'),
         .lf = avx2_mask(a, b, '\n'),
         .dot = avx2_mask(a, b, '.'),
-        .high = _mm256_movemask_epi8(_mm256_or_si256(a, b)) != 0,
-        .nul = _mm256_movemask_epi8(zero) != 0,
+        .high = (uint32_t)_mm256_movemask_epi8(_mm256_or_si256(a, b)),
+        .nul = (uint32_t)_mm256_movemask_epi8(zero),
     };
 }
 #elif defined(__aarch64__)
@@ -132,49 +134,48 @@ static size_t walk_scalar(struct walk *w, const uint8_t *in, size_t len, bool st
             w->facts.dot_lines = true;
         }
         if (w->cr && c == '\n') {
-            if (w->line_bytes - 1 > w->line_bytes_max)
-                w->line_bytes_max = w->line_bytes - 1;
+            if (w->line_bytes > w->line_bytes_max)
+                w->line_bytes_max = w->line_bytes;
             w->line_bytes = 0;
-            w->line_start = true;
-            w->cr = false;
+            w->line_start = 1;
+            w->cr = 0;
             continue;
         }
         if (w->cr)
             w->facts.bare_cr = true;
         if (c == '\n')
             w->facts.bare_lf = true;
-        if (c == 0)
-            w->facts.nul = true;
-        if (c > 127)
-            w->facts.eight_bit = true;
+        w->nul |= c == 0;
+        w->high |= c & 0x80u;
         w->cr = c == '\r';
-        w->line_start = false;
+        w->line_start = 0;
         w->line_bytes++;
     }
     return i;
 }
 
-/* Lines of a regular block, the longest of which counts. Only the first can have begun before the
- * block, so the others matter only while nothing longer than a block was seen. */
+/* The longest line so far, from the LFs of n regular bytes. No branch depends on where they are.
+ * Only the first LF can end a line that began before the block; the others matter only while
+ * nothing longer than a block was seen. */
 ALWAYS_INLINE void count_lines(struct walk *w, uint64_t lf, size_t n)
 {
-    uint64_t first = lf == 0 ? n : (uint64_t)__builtin_ctzll(lf);
-    /* Without a LF the line has at least these bytes too: no branch needed. */
-    uint64_t bytes = w->line_bytes + first - (w->line_bytes + first != 0);
+    /* Without a LF the line will have these bytes at least. */
+    uint64_t first = (uint64_t)__builtin_ctzll(lf | UINT64_C(1) << (n - 1));
+    uint64_t behind_last = n - BLOCK_BYTES + (uint64_t)__builtin_clzll(lf | 1);
+    uint64_t bytes = w->line_bytes + first;
+    uint64_t rest = lf & (lf - 1);
 
     w->line_bytes_max = bytes > w->line_bytes_max ? bytes : w->line_bytes_max;
-    if (__builtin_expect(w->line_bytes_max < BLOCK_BYTES && (lf & (lf - 1)) != 0, 0)) {
-        uint64_t rest = lf & (lf - 1);
-
+    if (__builtin_expect(w->line_bytes_max < BLOCK_BYTES && rest != 0, 0)) {
         for (; rest != 0; rest &= rest - 1) {
             uint64_t at = (uint64_t)__builtin_ctzll(rest);
 
-            bytes = at - first - 2;
+            bytes = at - first - 1;
             w->line_bytes_max = bytes > w->line_bytes_max ? bytes : w->line_bytes_max;
             first = at;
         }
     }
-    w->line_bytes = lf == 0 ? w->line_bytes + n : n - 64 + (uint64_t)__builtin_clzll(lf);
+    w->line_bytes = behind_last + ((w->line_bytes + 1) & -(uint64_t)(lf == 0));
 }
 
 /* One block of which n bytes are the walk's; the rest is no CR, LF, dot, NUL or 8-bit. False: it is
@@ -189,11 +190,11 @@ ALWAYS_INLINE bool walk_block(struct walk *w, const struct block_masks *m, size_
     if (__builtin_expect(irregular != 0 || (stop_at_dot && dots != 0), 0))
         return false;
     w->facts.dot_lines |= dots != 0;
-    w->facts.eight_bit |= m->high;
-    w->facts.nul |= m->nul;
+    w->high |= m->high;
+    w->nul |= m->nul;
     count_lines(w, m->lf, n);
-    w->cr = (m->cr >> (n - 1) & 1) != 0;
-    w->line_start = (m->lf >> (n - 1) & 1) != 0;
+    w->cr = m->cr >> (n - 1) & 1;
+    w->line_start = m->lf >> (n - 1) & 1;
     return true;
 }
 
@@ -220,19 +221,38 @@ ALWAYS_INLINE bool walk_part(struct walk *w, const uint8_t *in, size_t n, bool s
     return walk_block(w, &m, n, stop_at_dot);
 }
 
+/* All regular blocks from in on. The walk is a copy, so that the compiler can keep it in registers.
+ */
+ALWAYS_INLINE size_t walk_regular(struct walk *w, const uint8_t *in, size_t len, bool stop_at_dot,
+                                  block_fn *block)
+{
+    struct walk local = *w;
+    size_t at = 0;
+
+    while (len - at >= BLOCK_BYTES) {
+        struct block_masks m = block(in + at);
+
+        if (!walk_block(&local, &m, BLOCK_BYTES, stop_at_dot))
+            break;
+        at += BLOCK_BYTES;
+    }
+    *w = local;
+    return at;
+}
+
 ALWAYS_INLINE size_t walk_with(struct walk *w, const uint8_t *in, size_t len, bool stop_at_dot,
                                block_fn *block)
 {
     size_t at = 0;
 
-    while (len - at >= BLOCK_BYTES) {
-        struct block_masks m = block(in + at);
+    for (;;) {
+        struct block_masks m;
         size_t dot, n;
 
-        if (__builtin_expect(walk_block(w, &m, BLOCK_BYTES, stop_at_dot), 1)) {
-            at += BLOCK_BYTES;
-            continue;
-        }
+        at += walk_regular(w, in + at, len - at, stop_at_dot, block);
+        if (len - at < BLOCK_BYTES)
+            break;
+        m = block(in + at);
         dot = stop_at_dot ? regular_until_dot(w, &m) : BLOCK_BYTES;
         if (dot == 0)
             return at;
@@ -243,6 +263,8 @@ ALWAYS_INLINE size_t walk_with(struct walk *w, const uint8_t *in, size_t len, bo
         if (n < BLOCK_BYTES)
             return at;
     }
+    if (at < len && stop_at_dot && w->line_start && in[at] == '.')
+        return at;
     if (at < len && walk_part(w, in + at, len - at, stop_at_dot, block))
         return len;
     return at + walk_scalar(w, in + at, len - at, stop_at_dot);
@@ -382,6 +404,23 @@ static uint32_t clamp_u32(uint64_t v)
     return v > UINT32_MAX ? UINT32_MAX : (uint32_t)v;
 }
 
+static struct walk walk_begin(const struct smtp_body_facts *facts, uint32_t line_bytes)
+{
+    return (struct walk){.facts = *facts,
+                         .line_bytes = line_bytes,
+                         .line_bytes_max = (uint64_t)facts->line_bytes_max + 1};
+}
+
+/* Returns the bytes of the line under way. */
+static uint32_t walk_end(const struct walk *w, struct smtp_body_facts *facts)
+{
+    *facts = w->facts;
+    facts->eight_bit |= w->high != 0;
+    facts->nul |= w->nul != 0;
+    facts->line_bytes_max = clamp_u32(w->line_bytes_max - 1);
+    return clamp_u32(w->line_bytes);
+}
+
 /* --- DATA --- */
 
 enum decoder_state {
@@ -399,18 +438,13 @@ void smtp_data_decoder_init(struct smtp_data_decoder *d)
 
 static size_t decode_lines(struct smtp_data_decoder *d, const uint8_t *in, size_t len)
 {
-    struct walk w = {
-        .facts = d->facts,
-        .line_bytes = d->line_bytes,
-        .line_bytes_max = d->facts.line_bytes_max,
-        .line_start = d->state == AT_LINE_START,
-        .cr = d->state == BEHIND_CR,
-    };
-    size_t n = isa_used->walk(&w, in, len, true);
+    struct walk w = walk_begin(&d->facts, d->line_bytes);
+    size_t n;
 
-    d->facts = w.facts;
-    d->line_bytes = clamp_u32(w.line_bytes);
-    d->facts.line_bytes_max = clamp_u32(w.line_bytes_max);
+    w.line_start = d->state == AT_LINE_START;
+    w.cr = d->state == BEHIND_CR;
+    n = isa_used->walk(&w, in, len, true);
+    d->line_bytes = walk_end(&w, &d->facts);
     d->state = w.line_start ? AT_LINE_START : w.cr ? BEHIND_CR : IN_LINE;
     return n;
 }
@@ -502,20 +536,14 @@ void smtp_body_scanner_init(struct smtp_body_scanner *s)
 
 void smtp_body_scan(struct smtp_body_scanner *s, const uint8_t *in, size_t len)
 {
-    struct walk w = {
-        .facts = s->facts,
-        .line_bytes = s->line_bytes,
-        .line_bytes_max = s->facts.line_bytes_max,
-        .line_start = !s->started || (s->last == '\n' && s->line_bytes == 0),
-        .cr = s->started && s->last == '\r',
-    };
+    struct walk w = walk_begin(&s->facts, s->line_bytes);
 
     if (len == 0)
         return;
+    w.line_start = !s->started || (s->last == '\n' && s->line_bytes == 0);
+    w.cr = s->started && s->last == '\r';
     isa_used->walk(&w, in, len, false);
-    s->facts = w.facts;
-    s->line_bytes = clamp_u32(w.line_bytes);
-    s->facts.line_bytes_max = clamp_u32(w.line_bytes_max);
+    s->line_bytes = walk_end(&w, &s->facts);
     s->started = true;
     s->last = in[len - 1];
 }
