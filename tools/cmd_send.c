@@ -1,0 +1,655 @@
+/* hayauma send: a message to one recipient or to a list, through SMTP. */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "tools/commands.h"
+#include "tools/quantity.h"
+#include "tools/screen.h"
+#include "tools/send_list.h"
+#include "tools/send_message.h"
+#include "tools/submit.h"
+
+#define SESSIONS_MAX     1000
+#define BATCH_MAX        1000
+#define SHOWN_MAX        20 /* refusals and bad addresses that are named */
+#define ATTEMPTS_MAX     5  /* per recipient, while the server says 4xx or goes away */
+#define AGAIN_MS         1000
+#define PROGRESS_NS      UINT64_C(500000000)
+#define CONNECT_FAILURES 3
+#define TEXT_BYTES       700
+
+static const char usage[] =
+    "usage: hayauma send (--eml FILE | --text FILE | --html FILE) [OPTION]... [RECIPIENT]...\n"
+    "Sends a message to each recipient through an SMTP server, by default the local engine.\n"
+    "\n"
+    "The message:\n"
+    "  --eml FILE         a complete message (RFC 5322); '-' is stdin\n"
+    "  --text FILE        plain text, UTF-8\n"
+    "  --html FILE        HTML, UTF-8; with --text as an alternative to it\n"
+    "  --attach FILE      an attachment; may be repeated\n"
+    "  --subject TEXT     with --text or --html\n"
+    "  --from ADDRESS     envelope sender, and with --text or --html the From field\n"
+    "                     (\"Name <a@b>\" or a@b); default: the From field of --eml; '' is the\n"
+    "                     null sender\n"
+    "Date, Message-ID and To are added where they are missing.\n"
+    "\n"
+    "The recipients, from any of:\n"
+    "  RECIPIENT          a mail address\n"
+    "  --to-file FILE     one address a line; '#' begins a comment line; '-' is stdin\n"
+    "  --csv FILE         comma-separated values (RFC 4180) in UTF-8 with a line of headings\n"
+    "  --column NAME      the heading of the addresses in --csv (default email)\n"
+    "What is no address is reported with its line and left out.\n"
+    "\n"
+    "Sending:\n"
+    "  --server HOST[:PORT]\n"
+    "                     default 127.0.0.1:25; unix:PATH too\n"
+    "  --sessions N       connections (default 4)\n"
+    "  --batch N          recipients per message (default 1: a message of its own for each)\n"
+    "  --timeout TIME     without a byte from the server (default 300s)\n"
+    "  --quiet            no progress line (there is none without a terminal)\n"
+    "  --json             print the summary as JSON\n"
+    "  --help             this text\n"
+    "\n"
+    "Exit status: 0 when every recipient was accepted; 1 when some were not, or an address was "
+    "left\n"
+    "out; 2 for a wrong option or an unusable file.\n";
+
+struct send_copy { /* one message under way */
+    struct smtp_transaction t;
+    struct list_node node;
+    struct buf content;
+    struct smtp_transaction_rcpt *rcpts;
+    size_t *recipients; /* indices into the list */
+};
+
+struct send_again {
+    size_t recipient;
+    uint64_t due_ms;
+};
+
+struct send {
+    const char *eml_file, *to_file, *csv_file, *column, *from;
+    struct send_parts parts;
+    struct submit_options submit_options;
+    uint32_t batch;
+    bool quiet, json;
+
+    struct send_list list;
+    struct send_message message;
+    char *sender;
+    struct str id_domain;
+    struct msgid_source ids;
+
+    struct io *io;
+    struct submit *submit;
+    struct list idle;
+    size_t next;       /* first recipient not yet tried */
+    struct buf again;  /* struct send_again, oldest first */
+    size_t again_at;   /* of its bytes */
+    uint8_t *attempts; /* per recipient */
+    size_t accepted, refused, messages, under_way;
+    uint64_t started_ns, ended_ns, progress_ns;
+    char trouble[TEXT_BYTES];
+    bool progress, progress_shown;
+};
+
+enum {
+    OPT_EML = 256,
+    OPT_TEXT,
+    OPT_HTML,
+    OPT_ATTACH,
+    OPT_SUBJECT,
+    OPT_FROM,
+    OPT_TO_FILE,
+    OPT_CSV,
+    OPT_COLUMN,
+    OPT_SERVER,
+    OPT_SESSIONS,
+    OPT_BATCH,
+    OPT_TIMEOUT,
+    OPT_QUIET,
+    OPT_JSON,
+    OPT_HELP
+};
+
+static const struct option long_options[] = {
+    {"eml", required_argument, NULL, OPT_EML},
+    {"text", required_argument, NULL, OPT_TEXT},
+    {"html", required_argument, NULL, OPT_HTML},
+    {"attach", required_argument, NULL, OPT_ATTACH},
+    {"subject", required_argument, NULL, OPT_SUBJECT},
+    {"from", required_argument, NULL, OPT_FROM},
+    {"to-file", required_argument, NULL, OPT_TO_FILE},
+    {"csv", required_argument, NULL, OPT_CSV},
+    {"column", required_argument, NULL, OPT_COLUMN},
+    {"server", required_argument, NULL, OPT_SERVER},
+    {"sessions", required_argument, NULL, OPT_SESSIONS},
+    {"batch", required_argument, NULL, OPT_BATCH},
+    {"timeout", required_argument, NULL, OPT_TIMEOUT},
+    {"quiet", no_argument, NULL, OPT_QUIET},
+    {"json", no_argument, NULL, OPT_JSON},
+    {"help", no_argument, NULL, OPT_HELP},
+    {NULL, 0, NULL, 0},
+};
+
+static int count_to(const char *text, uint64_t max, uint32_t *out)
+{
+    uint64_t value = 0;
+    int err = quantity_count(text, &value);
+
+    if (err == 0 && (value < 1 || value > max))
+        err = -ERANGE;
+    if (err == 0)
+        *out = (uint32_t)value;
+    return err;
+}
+
+static int add_attachment(struct send_parts *parts, const char *file)
+{
+    if (parts->attachments_len == SEND_ATTACHMENTS_MAX)
+        return -ENOSPC;
+    parts->attachments[parts->attachments_len++] = file;
+    return 0;
+}
+
+static int read_option(struct send *c, int option, const char *text)
+{
+    uint64_t ms = 0;
+    int err;
+
+    switch (option) {
+    case OPT_EML:
+        c->eml_file = text;
+        return 0;
+    case OPT_TEXT:
+        c->parts.text_file = text;
+        return 0;
+    case OPT_HTML:
+        c->parts.html_file = text;
+        return 0;
+    case OPT_ATTACH:
+        return add_attachment(&c->parts, text);
+    case OPT_SUBJECT:
+        c->parts.subject = text;
+        return 0;
+    case OPT_FROM:
+        c->from = text;
+        return 0;
+    case OPT_TO_FILE:
+        c->to_file = text;
+        return 0;
+    case OPT_CSV:
+        c->csv_file = text;
+        return 0;
+    case OPT_COLUMN:
+        c->column = text;
+        return 0;
+    case OPT_SERVER:
+        return endpoint_parse(text, 25, &c->submit_options.to);
+    case OPT_SESSIONS:
+        return count_to(text, SESSIONS_MAX, &c->submit_options.sessions);
+    case OPT_BATCH:
+        return count_to(text, BATCH_MAX, &c->batch);
+    case OPT_TIMEOUT:
+        err = quantity_duration_ms(text, &ms);
+        c->submit_options.timeout_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
+        return err;
+    case OPT_QUIET:
+        c->quiet = true;
+        return 0;
+    case OPT_JSON:
+        c->json = true;
+        return 0;
+    default:
+        return -EINVAL;
+    }
+}
+
+static int usage_error(const char *what)
+{
+    fprintf(stderr, "hayauma send: %s\nTry 'hayauma send --help'.\n", what);
+    return -EINVAL;
+}
+
+/* 0, 1 when --help was printed, or -EINVAL. Recipients begin at argv[optind]. */
+static int read_options(struct send *c, int argc, char **argv)
+{
+    bool parts;
+    int option, err;
+
+    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
+        if (option == OPT_HELP) {
+            fputs(usage, stdout);
+            return 1;
+        }
+        if (option == '?')
+            return usage_error("wrong option");
+        err = read_option(c, option, optarg);
+        if (err < 0) {
+            fprintf(stderr, "hayauma send: --%s: cannot use '%s' (%s)\n",
+                    long_options[option - OPT_EML].name, optarg, strerror(-err));
+            return err;
+        }
+    }
+    parts = c->parts.text_file != NULL || c->parts.html_file != NULL;
+    if (!parts && c->eml_file == NULL)
+        return usage_error("no message: give --eml, --text or --html");
+    if (c->eml_file != NULL && (parts || c->parts.attachments_len > 0 || c->parts.subject != NULL))
+        return usage_error("--eml is a whole message: it takes no parts");
+    if (parts && (c->from == NULL || *c->from == '\0'))
+        return usage_error("--from is needed with --text and --html");
+    if (c->submit_options.to.len == 0)
+        return endpoint_parse("127.0.0.1:25", 0, &c->submit_options.to);
+    return 0;
+}
+
+/* --- what to send, and to whom --- */
+
+static int read_recipients(struct send *c, int argc, char **argv)
+{
+    char where[64];
+    int err = 0;
+
+    for (int i = optind; i < argc; i++) {
+        snprintf(where, sizeof(where), "recipient %d", i - optind + 1);
+        send_list_add(&c->list, str_of(argv[i]), where);
+    }
+    if (c->to_file != NULL)
+        err = send_list_read_lines(&c->list, c->to_file);
+    if (err == 0 && c->csv_file != NULL)
+        err = send_list_read_csv(&c->list, c->csv_file, c->column);
+    if (err == 0 && send_list_len(&c->list) == 0)
+        return usage_error(c->list.invalid > 0 ? "no recipients left" : "no recipients");
+    return err;
+}
+
+static int read_message(struct send *c)
+{
+    int err;
+
+    c->parts.from = c->from;
+    err = c->eml_file != NULL ? send_message_read(c->eml_file, &c->message)
+                              : send_message_build(&c->parts, &c->message);
+    if (err < 0)
+        return err;
+    if (c->from != NULL && *c->from == '\0')
+        c->sender = strdup("");
+    else if (c->from != NULL)
+        err = send_mailbox_parse(c->from, &c->sender);
+    else if (c->message.from != NULL)
+        c->sender = strdup(c->message.from);
+    if (err < 0 || c->sender == NULL) {
+        fprintf(stderr,
+                err < 0 ? "hayauma send: --from: '%s' is not a mail address\n"
+                        : "hayauma send: its From field names no single address: give %s\n",
+                err < 0 ? c->from : "--from");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+/* --- sending --- */
+
+static struct send_copy *copy_new(struct send *c)
+{
+    struct list_node *node = list_pop_front(&c->idle);
+    struct send_copy *copy;
+
+    if (node != NULL)
+        return LIST_ENTRY(node, struct send_copy, node);
+    copy = calloc(1, sizeof(*copy));
+    ASSERT(copy != NULL);
+    copy->rcpts = calloc(c->batch, sizeof(*copy->rcpts));
+    copy->recipients = calloc(c->batch, sizeof(*copy->recipients));
+    ASSERT(copy->rcpts != NULL && copy->recipients != NULL);
+    return copy;
+}
+
+static bool take_recipient(struct send *c, size_t *out)
+{
+    struct send_again first;
+
+    if (c->again_at < c->again.len) {
+        memcpy(&first, c->again.data + c->again_at, sizeof(first));
+        if (first.due_ms <= io_now_ms(c->io)) {
+            c->again_at += sizeof(first);
+            *out = first.recipient;
+            return true;
+        }
+    }
+    if (c->next >= send_list_len(&c->list))
+        return false;
+    *out = c->next++;
+    return true;
+}
+
+static void copy_fill(struct send *c, struct send_copy *copy, uint16_t rcpts)
+{
+    bool utf8 = c->message.smtputf8;
+    struct str to = rcpts == 1 ? send_list_at(&c->list, copy->recipients[0]) : STR("");
+
+    for (uint16_t i = 0; i < rcpts; i++) {
+        struct str address = send_list_at(&c->list, copy->recipients[i]);
+
+        copy->rcpts[i] = (struct smtp_transaction_rcpt){.address = address};
+        for (size_t k = 0; k < address.len && !utf8; k++)
+            utf8 = (unsigned char)address.ptr[k] > 127;
+    }
+    buf_clear(&copy->content);
+    send_message_copy(&c->message, to, c->id_domain, &c->ids, io_wall_ms(c->io), &copy->content);
+    copy->t = (struct smtp_transaction){
+        .sender = str_of(c->sender),
+        .eight_bit = c->message.eight_bit || utf8,
+        .smtputf8 = utf8,
+        .dot_lines = c->message.dot_lines,
+        .content = copy->content.data,
+        .content_len = copy->content.len,
+        .rcpts = copy->rcpts,
+        .rcpts_len = rcpts,
+        .owner = copy,
+    };
+}
+
+static struct smtp_transaction *send_next(void *arg)
+{
+    struct send *c = arg;
+    struct send_copy *copy;
+    uint16_t rcpts = 0;
+    size_t recipient;
+
+    if (!take_recipient(c, &recipient))
+        return NULL;
+    copy = copy_new(c);
+    do {
+        c->attempts[recipient]++;
+        copy->recipients[rcpts++] = recipient;
+    } while (rcpts < c->batch && take_recipient(c, &recipient));
+    copy_fill(c, copy, rcpts);
+    c->messages++;
+    c->under_way++;
+    return &copy->t;
+}
+
+static void clear_progress(struct send *c)
+{
+    if (c->progress_shown)
+        fputs("\r\033[K", stderr);
+    c->progress_shown = false;
+}
+
+static void refuse(struct send *c, size_t recipient, const char *why)
+{
+    struct buf out = {0};
+
+    c->refused++;
+    if (c->refused > SHOWN_MAX)
+        return;
+    clear_progress(c);
+    put_text(&out, send_list_at(&c->list, recipient).ptr, 0, false);
+    buf_puts(&out, ": ");
+    put_text(&out, why, 0, false);
+    buf_puts(&out, c->refused == SHOWN_MAX ? "\nfurther ones are only counted\n" : "\n");
+    flush_text(&out, stderr);
+    buf_done(&out);
+}
+
+static void try_again(struct send *c, size_t recipient)
+{
+    struct send_again again = {recipient, io_now_ms(c->io) + AGAIN_MS};
+
+    if (c->again_at > 0 && c->again_at == c->again.len) {
+        buf_clear(&c->again);
+        c->again_at = 0;
+    }
+    buf_put(&c->again, &again, sizeof(again));
+}
+
+static void send_recipient(void *arg, const struct smtp_event *event)
+{
+    struct send *c = arg;
+    const struct send_copy *copy = event->transaction->owner;
+    const struct smtp_reply *r = event->reply;
+    size_t recipient = copy->recipients[event->rcpt];
+    bool may_repeat = c->attempts[recipient] < ATTEMPTS_MAX;
+    char text[TEXT_BYTES];
+
+    switch (event->fate) {
+    case SMTP_FATE_REPLY:
+        if (r->code < 300) {
+            c->accepted++;
+            return;
+        }
+        if (r->code < 500 && may_repeat)
+            return try_again(c, recipient);
+        snprintf(text, sizeof(text), "%u %.*s", r->code, (int)r->text_len, r->text);
+        return refuse(c, recipient, text);
+    case SMTP_FATE_NOT_SENT:
+        if (may_repeat)
+            return try_again(c, recipient);
+        return refuse(c, recipient, "the server closed the connection");
+    case SMTP_FATE_LOST:
+        return refuse(c, recipient,
+                      "the connection went before the reply: the server may have taken it");
+    case SMTP_FATE_UNABLE:
+        return refuse(
+            c, recipient,
+            "the server does not offer what this message needs (8BITMIME, SMTPUTF8, SIZE)");
+    }
+}
+
+static void send_done(void *arg, struct smtp_transaction *t)
+{
+    struct send *c = arg;
+    struct send_copy *copy = t->owner;
+
+    c->under_way--;
+    list_push_back(&c->idle, &copy->node);
+}
+
+static void send_trouble(void *arg, const char *what)
+{
+    struct send *c = arg;
+
+    snprintf(c->trouble, sizeof(c->trouble), "%s", what);
+}
+
+static volatile sig_atomic_t interrupted;
+static struct io *signal_io;
+
+static void on_signal(int number)
+{
+    (void)number;
+    interrupted = 1;
+    io_wake(signal_io);
+}
+
+static void print_progress(struct send *c, uint64_t now_ns)
+{
+    size_t all = send_list_len(&c->list), ended = c->accepted + c->refused;
+    double seconds = (double)(now_ns - c->started_ns) / 1e9;
+    double rate = seconds > 0 ? (double)ended / seconds : 0;
+    struct buf out = {0};
+
+    buf_puts(&out, "\r\033[K");
+    put_count(&out, c->accepted);
+    buf_puts(&out, " of ");
+    put_count(&out, all);
+    buf_puts(&out, " accepted");
+    if (c->refused > 0) {
+        buf_puts(&out, ", ");
+        put_count(&out, c->refused);
+        buf_puts(&out, " refused");
+    }
+    buf_puts(&out, ", ");
+    put_count(&out, (uint64_t)rate);
+    buf_puts(&out, "/s");
+    if (rate > 0 && ended < all) {
+        buf_puts(&out, ", ");
+        put_age(&out, (int64_t)((double)(all - ended) / rate * 1000));
+        buf_puts(&out, " left");
+    }
+    flush_text(&out, stderr);
+    buf_done(&out);
+    c->progress_shown = true;
+}
+
+static void send_tick(void *arg)
+{
+    struct send *c = arg;
+    uint64_t now_ns = io_now_ns(c->io);
+
+    if (c->submit == NULL)
+        return;
+    if (interrupted)
+        submit_abort(c->submit);
+    else if (c->accepted + c->refused == send_list_len(&c->list))
+        submit_finish(c->submit);
+    else
+        submit_poke(c->submit);
+    if (c->progress && now_ns - c->progress_ns >= PROGRESS_NS) {
+        c->progress_ns = now_ns;
+        print_progress(c, now_ns);
+    }
+}
+
+static int open_io(struct send *c)
+{
+    struct io_options options = {.on_tick = send_tick, .arg = c};
+    struct sigaction action = {.sa_handler = on_signal};
+    int err = io_open(&c->io, &options);
+
+    if (err < 0) {
+        fprintf(stderr, "hayauma send: %s\n", io_why_unavailable(err));
+        return err;
+    }
+    signal_io = c->io;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return 0;
+}
+
+static int send_all(struct send *c)
+{
+    static const struct submit_hooks hooks = {send_next, send_recipient, send_done, send_trouble};
+    size_t messages = (send_list_len(&c->list) + c->batch - 1) / c->batch;
+    const char *at = strrchr(c->sender, '@');
+    int err;
+
+    c->id_domain = at == NULL ? STR("localhost") : str_of(at + 1);
+    c->attempts = calloc(send_list_len(&c->list), 1);
+    ASSERT(c->attempts != NULL);
+    if (c->submit_options.sessions > messages)
+        c->submit_options.sessions = (uint32_t)messages;
+    msgid_source_init(&c->ids, rng_entropy());
+    err = open_io(c);
+    if (err < 0)
+        return err;
+    c->started_ns = c->progress_ns = io_now_ns(c->io);
+    err = submit_open(&c->submit, c->io, &c->submit_options, &hooks, c);
+    while (err == 0 && submit_alive(c->submit) > 0)
+        err = io_turn(c->io, 100);
+    c->ended_ns = io_now_ns(c->io);
+    if (err == 0)
+        submit_close(c->submit);
+    return err;
+}
+
+static void print_summary(struct send *c)
+{
+    size_t all = send_list_len(&c->list), untried = all - c->accepted - c->refused;
+    double seconds = (double)(c->ended_ns - c->started_ns) / 1e9;
+    double rate = seconds > 0 ? (double)c->accepted / seconds : 0;
+    struct buf out = {0};
+
+    clear_progress(c);
+    if (untried > 0) {
+        buf_printf(&out, "hayauma send: %s: ", c->submit_options.to.text);
+        put_text(&out, interrupted ? "interrupted" : c->trouble, 0, false);
+        buf_puts(&out, "\n");
+        flush_text(&out, stderr);
+    }
+    if (c->json)
+        buf_printf(&out,
+                   "{\"recipients\":%zu,\"accepted\":%zu,\"refused\":%zu,\"unsent\":%zu,"
+                   "\"invalid\":%lu,\"messages\":%zu,\"seconds\":%.3f,\"per_second\":%.1f}\n",
+                   all, c->accepted, c->refused, untried, c->list.invalid, c->messages, seconds,
+                   rate);
+    else
+        buf_printf(&out,
+                   "%zu of %zu recipients accepted, %zu refused, %zu not sent, %lu invalid; "
+                   "%.1f s, %.0f/s\n",
+                   c->accepted, all, c->refused, untried, c->list.invalid, seconds, rate);
+    flush_text(&out, stdout);
+    buf_done(&out);
+}
+
+static void send_free(struct send *c)
+{
+    for (struct list_node *node; (node = list_pop_front(&c->idle)) != NULL;) {
+        struct send_copy *copy = LIST_ENTRY(node, struct send_copy, node);
+
+        buf_done(&copy->content);
+        free(copy->rcpts);
+        free(copy->recipients);
+        free(copy);
+    }
+    send_list_done(&c->list);
+    send_message_done(&c->message);
+    buf_done(&c->again);
+    free(c->attempts);
+    free(c->sender);
+    free(c);
+}
+
+static int send_run(struct send *c, int argc, char **argv)
+{
+    int err = read_options(c, argc, argv);
+
+    if (err > 0)
+        return EXIT_OK;
+    if (err == 0)
+        err = read_message(c);
+    if (err == 0)
+        err = read_recipients(c, argc, argv);
+    if (err < 0)
+        return EXIT_USAGE;
+    c->progress = !c->quiet && isatty(STDERR_FILENO);
+    err = send_all(c);
+    if (err < 0) {
+        fprintf(stderr, "hayauma send: %s\n", strerror(-err));
+        return EXIT_FAILED;
+    }
+    io_close(c->io);
+    print_summary(c);
+    return c->accepted == send_list_len(&c->list) && c->list.invalid == 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+int cmd_send(int argc, char **argv)
+{
+    struct send *c = calloc(1, sizeof(*c));
+    int status;
+
+    if (c == NULL)
+        return EXIT_FAILED;
+    list_init(&c->idle);
+    c->list.reported_max = SHOWN_MAX;
+    c->column = "email";
+    c->batch = 1;
+    c->submit_options = (struct submit_options){
+        .sessions = 4,
+        .timeout_ms = 300000,
+        .reconnect = true,
+        .failures_max = CONNECT_FAILURES,
+        .client = {.ehlo_name = "localhost", .pipeline_max = 8, .pipeline_bytes_max = 1 << 20},
+    };
+    status = send_run(c, argc, argv);
+    send_free(c);
+    return status;
+}

@@ -1,0 +1,35 @@
+/* The recipients of `hayauma send`: from arguments, a file or a CSV. What is no address is reported
+ * with its file and line, counted, and left out. Later a recipient's cells are its variables. */
+#ifndef HAYAUMA_TOOLS_SEND_LIST_H
+#define HAYAUMA_TOOLS_SEND_LIST_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/str.h"
+
+struct send_list {
+    struct buf text;   /* all addresses, a NUL behind each */
+    struct buf starts; /* size_t: where each begins in text */
+    uint64_t invalid;  /* reported and left out */
+    uint64_t reported_max;
+};
+
+void send_list_done(struct send_list *l);
+size_t send_list_len(const struct send_list *l);
+struct str send_list_at(const struct send_list *l, size_t i);
+
+/* where: what to call the source in a report ("list.csv:12"). */
+void send_list_add(struct send_list *l, struct str address, const char *where);
+/* One address a line; blank lines and those that begin with '#' are skipped. "-": stdin.
+ * 0 or -errno, reported. */
+int send_list_read_lines(struct send_list *l, const char *file) MUST_USE;
+/* The cells under the heading column (case does not matter). 0 or -errno, reported. */
+int send_list_read_csv(struct send_list *l, const char *file, const char *column) MUST_USE;
+
+/* A whole file, or stdin for "-". 0 or -errno, reported. */
+int send_read_file(const char *file, struct buf *out) MUST_USE;
+
+#endif

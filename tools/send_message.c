@@ -1,0 +1,340 @@
+#include "tools/send_message.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <gmime/gmime.h>
+
+#include "base/clock.h"
+#include "engine/trace.h"
+#include "smtp/address.h"
+#include "smtp/scan.h"
+#include "tools/send_list.h"
+
+int send_mailbox_parse(const char *text, char **out)
+{
+    InternetAddressList *list;
+    InternetAddress *first;
+    struct smtp_address address;
+    const char *found = NULL;
+    int err = -EINVAL;
+
+    g_mime_init();
+    list = internet_address_list_parse(NULL, text);
+    if (list == NULL)
+        return -EINVAL;
+    first =
+        internet_address_list_length(list) == 1 ? internet_address_list_get_address(list, 0) : NULL;
+    if (first != NULL && INTERNET_ADDRESS_IS_MAILBOX(first))
+        found = internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(first));
+    if (found != NULL && smtp_address_parse(str_of(found), true, &address) == 0) {
+        *out = strdup(found);
+        ASSERT(*out != NULL);
+        err = 0;
+    }
+    g_object_unref(list);
+    return err;
+}
+
+static int wrong(const char *file, uint64_t line, const char *what)
+{
+    fprintf(stderr, "hayauma send: %s:%lu: %s\n", file, line, what);
+    return -EINVAL;
+}
+
+/* Whether the header block is one (RFC 5322 2.2): says where it is not. */
+static int check_header(const char *file, struct str content)
+{
+    uint64_t line = 0;
+
+    while (content.len > 0) {
+        ptrdiff_t end = str_find(content, '\n');
+        struct str one = {content.ptr, end < 0 ? content.len : (size_t)end};
+        ptrdiff_t colon = str_find(one, ':');
+
+        line++;
+        content.ptr += one.len + (end >= 0);
+        content.len -= one.len + (end >= 0);
+        if (one.len == 0 || *one.ptr == '\r')
+            return line > 1 ? 0 : wrong(file, line, "not a message (RFC 5322): no header");
+        if (*one.ptr == ' ' || *one.ptr == '\t') {
+            if (line == 1)
+                return wrong(file, line, "not a message (RFC 5322): begins with a folded line");
+            continue;
+        }
+        for (ptrdiff_t i = 0; i < colon; i++)
+            if (one.ptr[i] <= ' ' || one.ptr[i] == 0x7f)
+                colon = -1;
+        if (colon <= 0)
+            return wrong(file, line,
+                         "not a message (RFC 5322): this line of its header is no \"Name: value\"");
+    }
+    return line > 0 ? 0 : wrong(file, 1, "empty");
+}
+
+/* CRLF wherever the file has LF, CR or CRLF, and at its end. */
+static void copy_lines(struct str in, struct buf *out)
+{
+    size_t from = 0;
+
+    for (size_t i = 0; i < in.len; i++) {
+        if (in.ptr[i] != '\n' && in.ptr[i] != '\r')
+            continue;
+        buf_put(out, in.ptr + from, i - from);
+        buf_put(out, "\r\n", 2);
+        if (in.ptr[i] == '\r' && i + 1 < in.len && in.ptr[i + 1] == '\n')
+            i++;
+        from = i + 1;
+    }
+    buf_put(out, in.ptr + from, in.len - from);
+    if (from < in.len)
+        buf_put(out, "\r\n", 2);
+}
+
+/* Fills in what the fields say about content. */
+static int take_facts(const char *file, struct send_message *m)
+{
+    static const struct str names[] = {STR("To"), STR("From")};
+    struct trace_facts facts;
+    struct str all = buf_str(&m->content);
+    char *from;
+
+    trace_scan(m->content.data, m->content.len, names, ARRAY_LEN(names), &facts);
+    if (memchr(all.ptr, '\0', all.len) != NULL)
+        return wrong(file, 1, "has a NUL byte: not a message");
+    m->has_date = facts.has_date;
+    m->has_message_id = facts.has_message_id;
+    m->has_to = facts.wanted[0].len > 0;
+    m->smtputf8 = facts.eight_bit;
+    for (size_t i = 0; i < all.len && !m->eight_bit; i++)
+        m->eight_bit = (unsigned char)all.ptr[i] > 127;
+    m->dot_lines = smtp_find_dot_line(m->content.data, m->content.len, 0) < m->content.len;
+    if (facts.wanted[1].len == 0)
+        return wrong(file, 1, "no From field (RFC 5322 3.6 wants one)");
+    from = strndup(facts.wanted[1].ptr, facts.wanted[1].len);
+    ASSERT(from != NULL);
+    if (send_mailbox_parse(from, &m->from) < 0)
+        m->from = NULL; /* a group or several: --from must say */
+    free(from);
+    return 0;
+}
+
+int send_message_read(const char *file, struct send_message *out)
+{
+    struct send_message m = {0};
+    struct buf raw = {0};
+    struct str text;
+    int err = send_read_file(file, &raw);
+
+    text = buf_str(&raw);
+    if (err == 0 && text.len > 5 && memcmp(text.ptr, "From ", 5) == 0) { /* as mbox has it */
+        size_t skip = (size_t)str_find(text, '\n') + 1;
+
+        text = (struct str){text.ptr + skip, text.len - skip};
+    }
+    if (err == 0)
+        err = check_header(file, text);
+    if (err == 0) {
+        copy_lines(text, &m.content);
+        err = take_facts(file, &m);
+    }
+    buf_done(&raw);
+    if (err < 0) {
+        send_message_done(&m);
+        return err;
+    }
+    *out = m;
+    return 0;
+}
+
+void send_message_done(struct send_message *m)
+{
+    buf_done(&m->content);
+    free(m->from);
+}
+
+/* --- built from parts --- */
+
+static GMimeObject *text_part(const char *file, const char *subtype)
+{
+    struct buf text = {0};
+    GMimeTextPart *part = NULL;
+    GMimeContentEncoding encoding;
+
+    if (send_read_file(file, &text) < 0) {
+        buf_done(&text);
+        return NULL;
+    }
+    if (!smtp_utf8_valid(buf_str(&text)) || memchr(text.data, '\0', text.len) != NULL) {
+        wrong(file, 1, "not UTF-8 text");
+        buf_done(&text);
+        return NULL;
+    }
+    buf_putc(&text, '\0');
+    part = g_mime_text_part_new_with_subtype(subtype);
+    g_mime_text_part_set_charset(part, "utf-8");
+    g_mime_text_part_set_text(part, (const char *)text.data);
+    encoding =
+        g_mime_part_get_best_content_encoding(GMIME_PART(part), GMIME_ENCODING_CONSTRAINT_7BIT);
+    g_mime_part_set_content_encoding(GMIME_PART(part), encoding);
+    buf_done(&text);
+    return GMIME_OBJECT(part);
+}
+
+static GMimeObject *attachment_part(const char *file)
+{
+    struct buf bytes = {0};
+    gchar *guess, *type;
+    GMimeContentType *content_type;
+    GMimeStream *stream;
+    GMimeDataWrapper *wrapper;
+    GMimePart *part;
+    const char *slash = strrchr(file, '/');
+
+    if (send_read_file(file, &bytes) < 0) {
+        buf_done(&bytes);
+        return NULL;
+    }
+    guess = g_content_type_guess(file, bytes.data, bytes.len, NULL);
+    type = g_content_type_get_mime_type(guess);
+    content_type =
+        g_mime_content_type_parse(NULL, type == NULL ? "application/octet-stream" : type);
+    part = g_mime_part_new();
+    g_mime_object_set_content_type(GMIME_OBJECT(part), content_type);
+    stream = g_mime_stream_mem_new_with_buffer((const char *)bytes.data, bytes.len);
+    wrapper = g_mime_data_wrapper_new_with_stream(stream, GMIME_CONTENT_ENCODING_DEFAULT);
+    g_mime_part_set_content(part, wrapper);
+    g_mime_part_set_filename(part, slash == NULL ? file : slash + 1);
+    g_mime_object_set_disposition(GMIME_OBJECT(part), "attachment");
+    g_mime_part_set_content_encoding(part, GMIME_CONTENT_ENCODING_BASE64);
+    g_object_unref(wrapper);
+    g_object_unref(stream);
+    g_object_unref(content_type);
+    g_free(type);
+    g_free(guess);
+    buf_done(&bytes);
+    return GMIME_OBJECT(part);
+}
+
+/* Wraps root, which may be NULL, and part into a multipart of this subtype, root's own if it is
+ * one. */
+static GMimeObject *join(GMimeObject *root, const char *subtype, GMimeObject *part)
+{
+    GMimeMultipart *both;
+
+    if (root == NULL)
+        return part;
+    if (GMIME_IS_MULTIPART(root) &&
+        g_mime_content_type_is_type(g_mime_object_get_content_type(root), "multipart", subtype)) {
+        both = GMIME_MULTIPART(root);
+    } else {
+        both = g_mime_multipart_new_with_subtype(subtype);
+        g_mime_multipart_add(both, root);
+        g_object_unref(root);
+    }
+    g_mime_multipart_add(both, part);
+    g_object_unref(part);
+    return GMIME_OBJECT(both);
+}
+
+/* Adds a part that could not be made: NULL ends it all. */
+static bool add_part(GMimeObject **root, const char *subtype, GMimeObject *part)
+{
+    if (part == NULL)
+        return false;
+    *root = join(*root, subtype, part);
+    return true;
+}
+
+static bool add_parts(const struct send_parts *parts, GMimeObject **root)
+{
+    if (parts->text_file != NULL &&
+        !add_part(root, "alternative", text_part(parts->text_file, "plain")))
+        return false;
+    if (parts->html_file != NULL &&
+        !add_part(root, "alternative", text_part(parts->html_file, "html")))
+        return false;
+    for (size_t i = 0; i < parts->attachments_len; i++)
+        if (!add_part(root, "mixed", attachment_part(parts->attachments[i])))
+            return false;
+    return true;
+}
+
+static void write_message(const struct send_parts *parts, GMimeObject *root, struct buf *out)
+{
+    GMimeMessage *message = g_mime_message_new(TRUE);
+    GMimeFormatOptions *format = g_mime_format_options_new();
+    GMimeStream *stream = g_mime_stream_mem_new();
+    InternetAddressList *from = internet_address_list_parse(NULL, parts->from);
+    GByteArray *bytes;
+
+    internet_address_list_append(g_mime_message_get_from(message), from);
+    g_mime_message_set_subject(message, parts->subject == NULL ? "" : parts->subject, "utf-8");
+    g_mime_message_set_mime_part(message, root);
+    g_mime_format_options_set_newline_format(format, GMIME_NEWLINE_FORMAT_DOS);
+    g_mime_object_write_to_stream(GMIME_OBJECT(message), format, stream);
+    bytes = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(stream));
+    copy_lines((struct str){(const char *)bytes->data, bytes->len}, out);
+    g_object_unref(from);
+    g_object_unref(stream);
+    g_mime_format_options_free(format);
+    g_object_unref(message);
+}
+
+int send_message_build(const struct send_parts *parts, struct send_message *out)
+{
+    struct send_message m = {0};
+    GMimeObject *root = NULL;
+    int err = 0;
+
+    g_mime_init();
+    if (!add_parts(parts, &root)) {
+        if (root != NULL)
+            g_object_unref(root);
+        return -EINVAL;
+    }
+    write_message(parts, root, &m.content);
+    g_object_unref(root);
+    err = take_facts("(the message)", &m);
+    if (err < 0) {
+        send_message_done(&m);
+        return err;
+    }
+    *out = m;
+    return 0;
+}
+
+/* --- a copy for sending --- */
+
+void send_message_copy(const struct send_message *m, struct str to, struct str id_domain,
+                       struct msgid_source *ids, int64_t wall_ms, struct buf *out)
+{
+    char date[CLOCK_RFC5322_BYTES], id_text[MSGID_TEXT_BYTES];
+    struct msgid id;
+
+    if (!m->has_message_id) {
+        id = msgid_next(ids, wall_ms);
+        msgid_text(&id, id_text);
+        buf_puts(out, "Message-ID: <");
+        buf_puts(out, id_text);
+        buf_putc(out, '@');
+        buf_put_str(out, id_domain);
+        buf_puts(out, ">\r\n");
+    }
+    if (!m->has_date) {
+        clock_rfc5322(wall_ms, date);
+        buf_puts(out, "Date: ");
+        buf_puts(out, date);
+        buf_puts(out, "\r\n");
+    }
+    if (!m->has_to && to.len > 0) {
+        buf_puts(out, "To: <");
+        buf_put_str(out, to);
+        buf_puts(out, ">\r\n");
+    } else if (!m->has_to) {
+        buf_puts(out, "To: undisclosed-recipients:;\r\n");
+    }
+    buf_put(out, m->content.data, m->content.len);
+}

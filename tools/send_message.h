@@ -1,0 +1,41 @@
+/* The message of `hayauma send`: read from a file as it is, or built from parts with GMime. */
+#ifndef HAYAUMA_TOOLS_SEND_MESSAGE_H
+#define HAYAUMA_TOOLS_SEND_MESSAGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/msgid.h"
+#include "base/str.h"
+
+#define SEND_ATTACHMENTS_MAX 32
+
+struct send_parts {
+    const char *from, *subject;
+    const char *text_file, *html_file; /* UTF-8; "-": stdin */
+    const char *attachments[SEND_ATTACHMENTS_MAX];
+    size_t attachments_len;
+};
+
+struct send_message {
+    struct buf content; /* CRLF lines, ends in CRLF */
+    bool has_date, has_message_id, has_to;
+    bool eight_bit, smtputf8, dot_lines;
+    char *from; /* address of its From field, or NULL */
+};
+
+/* Both report what is wrong and return 0 or -errno. */
+int send_message_read(const char *file, struct send_message *out) MUST_USE;
+int send_message_build(const struct send_parts *parts, struct send_message *out) MUST_USE;
+void send_message_done(struct send_message *m);
+/* Whether text is "a@b" or "Name <a@b>"; the address goes to out (to be freed). 0 or -EINVAL. */
+int send_mailbox_parse(const char *text, char **out) MUST_USE;
+
+/* Writes one copy: fields that are missing (Message-ID, Date, To), then the message. to: the single
+ * recipient, or empty for several. */
+void send_message_copy(const struct send_message *m, struct str to, struct str id_domain,
+                       struct msgid_source *ids, int64_t wall_ms, struct buf *out);
+
+#endif
