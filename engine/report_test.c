@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -310,13 +311,43 @@ static void test_hostile_long(void **state)
     free(text);
 }
 
+/* The examples of docs/records.md are lines that this code could have written. */
+static void test_documented(void **state)
+{
+    FILE *f = fopen(TEST_SOURCE_DIR "/../docs/records.md", "r");
+    unsigned seen = 0;
+    char line[4096];
+
+    (void)state;
+    assert_non_null(f);
+    while (fgets(line, sizeof(line), f) != NULL) {
+        json_t *o;
+        const char *type;
+
+        if (line[0] != '{')
+            continue;
+        o = json_loads(line, JSON_REJECT_DUPLICATES, NULL);
+        assert_non_null(o);
+        check_types(o);
+        type = json_string_value(json_object_get(o, "type"));
+        for (unsigned t = REPORT_RECEPTION; t <= REPORT_REJECTION; t++)
+            if (strcmp(type, report_type_name((enum report_type)t)) == 0)
+                seen |= 1u << t;
+        json_decref(o);
+    }
+    fclose(f);
+    for (unsigned t = REPORT_RECEPTION; t <= REPORT_REJECTION; t++)
+        if (t != REPORT_ADMIN_REBIND && t != REPORT_DELAYED)
+            assert_true((seen >> t & 1) != 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_delivery),     cmocka_unit_test(test_every_type_sparse),
         cmocka_unit_test(test_rejection),    cmocka_unit_test(test_addresses),
         cmocka_unit_test(test_meta),         cmocka_unit_test(test_hostile_bytes),
-        cmocka_unit_test(test_hostile_long),
+        cmocka_unit_test(test_hostile_long), cmocka_unit_test(test_documented),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
