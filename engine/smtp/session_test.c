@@ -125,6 +125,17 @@ static void on_message(struct world *w)
     buf_done(&replies);
 }
 
+static void accept_rcpt(struct world *w, struct str address)
+{
+    size_t *at = &w->accepted_len;
+    char text[64];
+
+    snprintf(text, sizeof(text), "%.*s", STR_FMT(address));
+    assert_int_equal(sscanf(text, "m%zu-r%zu@", &w->accepted[*at].message, &w->accepted[*at].rcpt),
+                     2);
+    (*at)++;
+}
+
 static void serve(struct world *w, const uint8_t *bytes, size_t len)
 {
     struct smtp_server_input in = {bytes, len};
@@ -146,14 +157,8 @@ static void serve(struct world *w, const uint8_t *bytes, size_t len)
             break;
         case SMTP_SERVER_RCPT:
             reply = pick_refusal(w);
-            if (reply == NULL) {
-                size_t *at = &w->accepted_len;
-
-                assert_int_equal(sscanf(s->rcpt.recipient.text.ptr, "m%zu-r%zu@",
-                                        &w->accepted[*at].message, &w->accepted[*at].rcpt),
-                                 2);
-                (*at)++;
-            }
+            if (reply == NULL)
+                accept_rcpt(w, s->rcpt.recipient.text);
             smtp_server_answer(s, &w->to_client, reply);
             break;
         case SMTP_SERVER_DATA:
