@@ -411,8 +411,7 @@ static uint64_t sleep_ns(struct io *io, uint32_t wait_ms_max)
 {
     uint64_t limit_ns = (uint64_t)wait_ms_max * NS_PER_MS, now_ns, now_ms, wait_ms, due_ns;
 
-    if (wait_ms_max == 0 || !list_empty(&io->cancelled) || !list_empty(&io->parked) ||
-        io_uring_cq_has_overflow(&io->ring))
+    if (wait_ms_max == 0 || !list_empty(&io->cancelled) || !list_empty(&io->parked))
         return 0;
     if (io->wheel.armed == 0)
         return limit_ns;

@@ -1,166 +1,13 @@
-/* Real sockets on loopback. Every wait has a limit, so that a lost event is a failure and no hang.
- */
-#include <arpa/inet.h>
-#include <errno.h>
+/* Operations, timers and wake-ups on real sockets. */
 #include <fcntl.h>
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
-#include <setjmp.h>
-#include <signal.h>
-#include <stdarg.h>
+#include <sched.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/resource.h>
 #include <sys/un.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <cmocka.h>
-
-#include "base/clock.h"
-#include "io/uring.h"
-
-#define LIMIT_NS 20000000000ull
-
-/* An op and what came of it. */
-struct probe {
-    struct io_op op;
-    struct iovec iov[4];
-    int32_t last;      /* result of the last event */
-    uint32_t events;   /* in all */
-    uint32_t ends;     /* events with more == false */
-    uint64_t bytes;    /* received */
-    uint32_t checksum; /* of what was received, order matters */
-    int fds[600];      /* accepted */
-    uint32_t fds_len;
-};
-
-static struct io *io;
-static uint32_t wakes;
-
-static void on_wake(void *arg)
-{
-    (void)arg;
-    wakes++;
-}
-
-static void open_io(uint32_t entries, uint32_t buffers, uint32_t buffer_bytes)
-{
-    struct io_options options = {
-        .entries = entries, .buffers = buffers, .buffer_bytes = buffer_bytes, .on_wake = on_wake};
-    int rc = io_open(&io, &options);
-
-    if (rc < 0)
-        fail_msg("%s", io_why_unavailable(rc));
-    wakes = 0;
-}
-
-static void close_io(void)
-{
-    assert_int_equal(io->ops, 0);
-    assert_true(list_empty(&io->parked) && list_empty(&io->cancelled));
-    assert_int_equal(io->buffers.spare_len + io->buffers.circulating, io->options.buffers);
-    io_close(io);
-    io = NULL;
-}
-
-static uint32_t hash_more(uint32_t hash, const uint8_t *p, size_t n)
-{
-    for (; n > 0; n--)
-        hash = (hash ^ *p++) * 16777619u;
-    return hash;
-}
-
-static void on_probe(struct io_op *op, const struct io_event *event)
-{
-    struct probe *p = CONTAINER_OF(op, struct probe, op);
-
-    assert_int_equal(p->ends, 0); /* nothing follows the last event */
-    p->last = event->result;
-    p->events++;
-    p->ends += !event->more;
-    assert_int_equal(io_op_busy(op), event->more);
-    if (op->kind == KIND_RECV && event->result > 0) {
-        assert_non_null(event->data);
-        p->bytes += (uint64_t)event->result;
-        p->checksum = hash_more(p->checksum, event->data, (size_t)event->result);
-    }
-    if (op->kind == KIND_ACCEPT && event->result >= 0) {
-        assert_true(p->fds_len < ARRAY_LEN(p->fds));
-        p->fds[p->fds_len++] = event->result;
-    }
-}
-
-static struct probe *new_probe(void)
-{
-    struct probe *p = calloc(1, sizeof(*p));
-
-    p->op.on_event = on_probe;
-    return p;
-}
-
-/* Turns until the condition holds. */
-#define RUN_UNTIL(condition)                                                                       \
-    do {                                                                                           \
-        uint64_t limit_ns = clock_mono_ns() + LIMIT_NS;                                            \
-        while (!(condition)) {                                                                     \
-            assert_true(clock_mono_ns() < limit_ns);                                               \
-            assert_int_equal(io_turn(io, 1000), 0);                                                \
-        }                                                                                          \
-    } while (0)
-
-static void turns(int n)
-{
-    for (int i = 0; i < n; i++)
-        assert_int_equal(io_turn(io, 0), 0);
-}
-
-static struct sockaddr_in loopback(uint16_t port)
-{
-    return (struct sockaddr_in){
-        .sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-}
-
-static int listen_any(struct sockaddr_in *addr, int backlog)
-{
-    struct sockaddr_storage local;
-    int fd;
-
-    *addr = loopback(0);
-    fd = io_listen(io, (struct sockaddr *)addr, sizeof(*addr), backlog, true);
-    assert_true(fd >= 0);
-    assert_int_equal(io_local_name(io, fd, &local), 0);
-    memcpy(addr, &local, sizeof(*addr));
-    return fd;
-}
-
-/* A plain blocking client, to be the kernel's and not our idea of a peer. */
-static int plain_client(const struct sockaddr_in *addr)
-{
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-
-    assert_true(fd >= 0);
-    assert_int_equal(connect(fd, (const struct sockaddr *)addr, sizeof(*addr)), 0);
-    return fd;
-}
-
-/* A connected pair: fds[0] is non-blocking for the io, fds[1] a plain blocking peer. */
-static void tcp_pair(int fds[2])
-{
-    struct sockaddr_in addr;
-    int listener = listen_any(&addr, 1);
-
-    fds[1] = plain_client(&addr);
-    fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    for (int i = 0; fds[0] < 0 && errno == EAGAIN && i < 1000; i++) {
-        usleep(1000);
-        fds[0] = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    }
-    assert_true(fds[0] >= 0);
-    close(listener);
-}
+#include "io/probe.h"
 
 static void test_accept_burst(void **state)
 {
@@ -247,15 +94,6 @@ static void test_source_address(void **state)
                      -EADDRNOTAVAIL);
     close_io();
     free(connector);
-}
-
-static uint8_t *pattern(size_t n)
-{
-    uint8_t *bytes = malloc(n);
-
-    for (size_t i = 0; i < n; i++)
-        bytes[i] = (uint8_t)(i * 31 + i / 251);
-    return bytes;
 }
 
 /* One io at both ends: sends far larger than the socket buffers meet receives of few small ones. */
@@ -516,161 +354,6 @@ static void test_cancel_then_reuse(void **state)
     free(p);
 }
 
-/* Many connections, few buffers: everybody gets everything, and nobody is starved by a flood. */
-static void test_buffer_exhaustion(void **state)
-{
-    enum { CONNECTIONS = 500, EACH = 3000 };
-    struct probe **receivers = calloc(CONNECTIONS, sizeof(struct probe *));
-    int(*fds)[2] = calloc(CONNECTIONS, sizeof(*fds));
-    uint8_t *bytes = pattern(EACH);
-
-    (void)state;
-    open_io(64, 4, 256);
-    for (int i = 0; i < CONNECTIONS; i++) {
-        tcp_pair(fds[i]);
-        receivers[i] = new_probe();
-        io_recv(io, &receivers[i]->op, fds[i][0]);
-    }
-    turns(1);
-    for (int i = 0; i < CONNECTIONS; i++)
-        assert_int_equal(send(fds[i][1], bytes, EACH, 0), EACH);
-    turns(1);
-    assert_false(list_empty(&io->parked));
-    io_cancel(io, &receivers[CONNECTIONS - 1]->op); /* most likely parked */
-    RUN_UNTIL(receivers[CONNECTIONS - 1]->ends == 1);
-    assert_true(receivers[CONNECTIONS - 1]->last == -ECANCELED ||
-                receivers[CONNECTIONS - 1]->last > 0);
-    for (int i = 0; i < CONNECTIONS - 1; i++) {
-        RUN_UNTIL(receivers[i]->bytes == EACH);
-        assert_int_equal(receivers[i]->checksum, hash_more(0, bytes, EACH));
-    }
-    for (int i = 0; i < CONNECTIONS; i++) {
-        close(fds[i][1]);
-        if (receivers[i]->ends == 0)
-            RUN_UNTIL(receivers[i]->ends == 1);
-        io_close_fd(io, fds[i][0], false);
-        free(receivers[i]);
-    }
-    close_io();
-    free(receivers);
-    free(fds);
-    free(bytes);
-}
-
-/* The circulation grows when receives find nothing, and shrinks again. */
-static void test_buffer_circulation(void **state)
-{
-    enum { CONNECTIONS = 100, EACH = 5000 };
-    struct probe **receivers = calloc(CONNECTIONS, sizeof(struct probe *));
-    int(*fds)[2] = calloc(CONNECTIONS, sizeof(*fds));
-    uint8_t *bytes = pattern(EACH);
-    uint32_t least;
-
-    (void)state;
-    open_io(0, 512, 256);
-    least = io->buffers.circulating;
-    assert_true(least < 64);
-    for (int i = 0; i < CONNECTIONS; i++) {
-        tcp_pair(fds[i]);
-        receivers[i] = new_probe();
-        io_recv(io, &receivers[i]->op, fds[i][0]);
-    }
-    turns(1);
-    for (int round = 0; round < 10; round++) {
-        for (int i = 0; i < CONNECTIONS; i++)
-            assert_int_equal(send(fds[i][1], bytes, EACH, 0), EACH);
-        for (int i = 0; i < CONNECTIONS; i++)
-            RUN_UNTIL(receivers[i]->bytes == ((uint64_t)round + 1) * EACH);
-    }
-    assert_true(io->buffers.circulating > 2 * least);
-    for (int i = 0; i < 100000 && io->buffers.target > least; i++) {
-        assert_int_equal(send(fds[0][1], "x", 1, 0), 1);
-        turns(1);
-    }
-    assert_int_equal(io->buffers.target, least);
-    for (int i = 0; i < CONNECTIONS; i++) {
-        close(fds[i][1]);
-        RUN_UNTIL(receivers[i]->ends == 1);
-        io_close_fd(io, fds[i][0], false);
-        free(receivers[i]);
-    }
-    close_io();
-    free(receivers);
-    free(bytes);
-    free(fds);
-}
-
-/* More submissions than entries in one turn, more completions than the queue holds. */
-static void test_queues_overflow(void **state)
-{
-    enum { CONNECTIONS = 200 };
-    struct probe *receivers[CONNECTIONS], *senders[CONNECTIONS];
-    int fds[CONNECTIONS][2];
-
-    (void)state;
-    open_io(2, 256, 64); /* 8 completions */
-    for (int i = 0; i < CONNECTIONS; i++) {
-        tcp_pair(fds[i]);
-        assert_int_equal(send(fds[i][1], "0123456789", 10, 0), 10);
-        receivers[i] = new_probe();
-        senders[i] = new_probe();
-        senders[i]->iov[0] = (struct iovec){"abc", 3};
-    }
-    for (int i = 0; i < CONNECTIONS; i++) {
-        io_recv(io, &receivers[i]->op, fds[i][0]);
-        io_send(io, &senders[i]->op, fds[i][0], senders[i]->iov, 1);
-    }
-    for (int i = 0; i < CONNECTIONS; i++) {
-        RUN_UNTIL(receivers[i]->bytes == 10 && senders[i]->ends == 1);
-        assert_int_equal(senders[i]->last, 3);
-    }
-    for (int i = 0; i < CONNECTIONS; i++)
-        io_cancel(io, &receivers[i]->op);
-    for (int i = 0; i < CONNECTIONS; i++) {
-        RUN_UNTIL(receivers[i]->ends == 1);
-        io_close_fd(io, fds[i][0], false);
-        close(fds[i][1]);
-        free(receivers[i]);
-        free(senders[i]);
-    }
-    close_io();
-}
-
-static void test_accept_out_of_descriptors(void **state)
-{
-    struct probe *acceptor = new_probe();
-    struct rlimit old, low;
-    struct sockaddr_in addr;
-    int listener, client, next;
-
-    (void)state;
-    open_io(0, 0, 0);
-    listener = listen_any(&addr, 10);
-    client = plain_client(&addr);
-    getrlimit(RLIMIT_NOFILE, &old);
-    low = old;
-    next = dup(0); /* the lowest free descriptor */
-    close(next);
-    low.rlim_cur = (rlim_t)next;
-    assert_int_equal(setrlimit(RLIMIT_NOFILE, &low), 0);
-    io_accept(io, &acceptor->op, listener);
-    RUN_UNTIL(acceptor->ends == 1);
-    assert_int_equal(acceptor->last, -EMFILE);
-    turns(3);
-    assert_int_equal(acceptor->events, 1); /* no spin: the owner decides when to go on */
-    setrlimit(RLIMIT_NOFILE, &old);
-    acceptor->ends = 0;
-    io_accept(io, &acceptor->op, listener);
-    RUN_UNTIL(acceptor->fds_len == 1);
-    io_cancel(io, &acceptor->op);
-    RUN_UNTIL(acceptor->ends == 1);
-    io_close_fd(io, acceptor->fds[0], false);
-    io_close_fd(io, listener, false);
-    close(client);
-    close_io();
-    free(acceptor);
-}
-
 static int poll_pipe[2], poll_reads;
 
 /* Reads one byte an event: level-triggered means that the rest makes another event. */
@@ -818,83 +501,6 @@ static void test_timers(void **state)
     close_io();
 }
 
-static void close_with_op(void)
-{
-    struct probe *p = new_probe();
-
-    io_poll(io, &p->op, poll_pipe[0], POLLIN);
-    io_close(io);
-}
-
-static void close_fd_with_op(void)
-{
-    struct probe *p = new_probe();
-
-    io_poll(io, &p->op, poll_pipe[0], POLLIN);
-    io_close_fd(io, poll_pipe[0], false);
-}
-
-static void start_twice(void)
-{
-    struct probe *p = new_probe();
-
-    io_poll(io, &p->op, poll_pipe[0], POLLIN);
-    io_poll(io, &p->op, poll_pipe[0], POLLIN);
-}
-
-static void misuse_ok(void)
-{
-}
-
-/* In a child with a ring of its own. */
-static bool dies(void (*misuse)(void))
-{
-    int status;
-    pid_t pid = fork();
-
-    if (pid == 0) {
-        int null = open("/dev/null", O_WRONLY);
-
-        signal(SIGABRT, SIG_DFL);
-        dup2(null, STDERR_FILENO);
-        open_io(0, 0, 0);
-        misuse();
-        _exit(0);
-    }
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    return WIFSIGNALED(status) && WTERMSIG(status) == SIGABRT;
-}
-
-static void test_misuse_is_caught(void **state)
-{
-    (void)state;
-    assert_int_equal(pipe2(poll_pipe, O_CLOEXEC), 0);
-    assert_false(dies(misuse_ok));
-    assert_true(dies(close_with_op));
-    assert_true(dies(close_fd_with_op));
-    assert_true(dies(start_twice));
-    close(poll_pipe[0]);
-    close(poll_pipe[1]);
-}
-
-static void test_why_unavailable(void **state)
-{
-    static const struct {
-        int err;
-        const char *names;
-    } cases[] = {
-        {-EPERM, "io_uring"},      {-ENOSYS, "CONFIG_IO_URING"},     {-EINVAL, "6.1"},
-        {-ENOMEM, "LimitMEMLOCK"}, {-EMFILE, "Too many open files"},
-    };
-
-    (void)state;
-    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
-        assert_non_null(strstr(io_why_unavailable(cases[i].err), cases[i].names));
-        assert_null(strchr(io_why_unavailable(cases[i].err), '\n'));
-    }
-    io_close(NULL);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -909,16 +515,10 @@ int main(void)
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_cancel_connect),
         cmocka_unit_test(test_cancel_then_reuse),
-        cmocka_unit_test(test_buffer_exhaustion),
-        cmocka_unit_test(test_buffer_circulation),
-        cmocka_unit_test(test_queues_overflow),
-        cmocka_unit_test(test_accept_out_of_descriptors),
         cmocka_unit_test(test_poll_is_level_triggered),
         cmocka_unit_test(test_wake),
         cmocka_unit_test(test_wake_self),
         cmocka_unit_test(test_timers),
-        cmocka_unit_test(test_misuse_is_caught),
-        cmocka_unit_test(test_why_unavailable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
