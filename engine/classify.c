@@ -529,7 +529,8 @@ void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
                   "the message is larger than the peer takes");
         break;
     case SMTP_UNABLE_ADDRESS:
-        reply_set(out, 553, (struct smtp_enhanced){5, 1, 3}, "not a valid sender or recipient address");
+        reply_set(out, 553, (struct smtp_enhanced){5, 1, 3},
+                  "not a valid sender or recipient address");
         break;
     }
 }

@@ -193,6 +193,10 @@ void buf_put_json(struct buf *b, struct str s)
 
     (void)room(b, s.len + 2); /* the common case grows once */
     buf_putc(b, '"');
+    if (s.len == 0) { /* s.ptr may be NULL, which has no offsets */
+        buf_putc(b, '"');
+        return;
+    }
     for (;;) {
         size_t len, bad = 1;
 
