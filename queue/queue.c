@@ -199,6 +199,8 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
         goto fail;
     }
     err = take_lock(q, error);
+    if (err == 0 && !q->options.no_sync)
+        err = sync_name(q->path);
     if (err == 0)
         err = open_shards(q, error);
     if (err == 0 && !q->options.no_threads)

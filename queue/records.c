@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "queue/quarantine.h"
+#include "queue/shard.h"
 
 #define SEGMENT_NAME_BYTES 80
 #define TRIM_ENTRIES_MAX   1024 /* per transaction, so that no batch waits long for the trimming */
@@ -55,6 +56,8 @@ static uint64_t newest_number(const struct records *r)
 
 int records_init(struct records *r, const struct queue_options *options, uint32_t shard)
 {
+    int err;
+
     *r = (struct records){.options = options->records,
                           .shard = shard,
                           .dir_fd = -1,
@@ -69,6 +72,9 @@ int records_init(struct records *r, const struct queue_options *options, uint32_
     r->dir_fd = open(r->options.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (r->dir_fd < 0)
         return -errno;
+    err = r->no_sync ? 0 : sync_name(r->options.path);
+    if (err < 0)
+        return err;
     r->number = newest_number(r);
     r->number_next = r->number + 1;
     return 0;

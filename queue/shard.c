@@ -183,6 +183,27 @@ void shard_suspect(struct shard *s, struct str key, const char *reason)
 
 /* --- open and close --- */
 
+int sync_name(const char *path)
+{
+    char *copy = strdup(path), *slash;
+    int fd, err = 0;
+
+    if (copy == NULL)
+        return -ENOMEM;
+    for (slash = copy + strlen(copy); slash > copy && slash[-1] == '/'; slash--)
+        slash[-1] = 0;
+    slash = strrchr(copy, '/');
+    if (slash != NULL)
+        slash[slash == copy] = 0;
+    fd = open(slash == NULL ? "." : copy, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0)
+        err = -errno;
+    if (fd >= 0)
+        close(fd);
+    free(copy);
+    return err;
+}
+
 static int open_trees(struct shard *s, MDB_txn *txn)
 {
     const struct {
@@ -248,7 +269,8 @@ int shard_write_format(struct shard *s, const struct queue_format *format)
     return lmdb_errno(rc);
 }
 
-static int open_env(struct shard *s, struct queue_format *format, const char **error)
+static int open_env(struct shard *s, const char *path, struct queue_format *format,
+                    const char **error)
 {
     unsigned flags = MDB_NOTLS | (s->options.no_sync ? MDB_NOSYNC : 0);
     MDB_stat stat;
@@ -262,7 +284,7 @@ static int open_env(struct shard *s, struct queue_format *format, const char **e
     if (rc == 0)
         rc = mdb_env_set_maxreaders(s->env, READERS_MAX);
     if (rc == 0)
-        rc = mdb_env_open(s->env, s->path, flags, 0600);
+        rc = mdb_env_open(s->env, path, flags, 0600);
     if (rc == 0)
         rc = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (rc != 0) {
@@ -291,14 +313,71 @@ static int open_env(struct shard *s, struct queue_format *format, const char **e
     return lmdb_errno(rc);
 }
 
+static int remove_in(const char *dir, const char *name)
+{
+    char *path;
+    int err;
+
+    if (asprintf(&path, "%s/%s", dir, name) < 0)
+        return -ENOMEM;
+    err = unlinkat(AT_FDCWD, path, 0) < 0 && errno != ENOENT ? -errno : 0;
+    free(path);
+    return err;
+}
+
+/* Makes the environment under another name and renames it when it is whole and synced: LMDB writes
+ * its first two pages unprotected, and a power cut between them leaves a file that it refuses. */
+static int create_env(struct shard *s, const char *fresh, struct queue_format *format,
+                      const char **error)
+{
+    char *data;
+    int err;
+
+    if (mkdir(fresh, 0700) < 0 && errno != EEXIST)
+        return -errno;
+    err = remove_in(fresh, DATA_NAME); /* of an attempt that was cut short */
+    if (err == 0)
+        err = remove_in(fresh, "lock.mdb");
+    if (err == 0)
+        err = open_env(s, fresh, format, error);
+    if (s->env != NULL)
+        mdb_env_close(s->env);
+    s->env = NULL;
+    if (err == 0 && asprintf(&data, "%s/" DATA_NAME, fresh) < 0)
+        err = -ENOMEM;
+    if (err < 0)
+        return err;
+    if (!s->options.no_sync)
+        err = sync_name(data);
+    free(data);
+    if (err == 0 && renameat(AT_FDCWD, fresh, AT_FDCWD, s->path) < 0)
+        err = -errno;
+    if (err == 0 && !s->options.no_sync)
+        err = sync_name(s->path);
+    return err;
+}
+
+static int create(struct shard *s, struct queue_format *format, const char **error)
+{
+    struct stat st;
+    char *fresh;
+    int err;
+
+    if (stat(s->path, &st) == 0)
+        return 0;
+    if (asprintf(&fresh, "%s.new", s->path) < 0)
+        return -ENOMEM;
+    err = create_env(s, fresh, format, error);
+    free(fresh);
+    return err;
+}
+
 static int open_files(struct shard *s, const char **error)
 {
-    if (mkdir(s->path, 0700) < 0 && errno != EEXIST)
-        goto fail;
     s->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (s->dir_fd < 0)
         goto fail;
-    s->probe_fd = openat(s->dir_fd, DATA_NAME, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
+    s->probe_fd = openat(s->dir_fd, DATA_NAME, O_RDWR | O_CLOEXEC);
     if (s->probe_fd < 0)
         goto fail;
     if (s->options.no_threads)
@@ -339,9 +418,11 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
     if (err == 0 && asprintf(&s->path, "%s/shard-%03u", q->path, index) < 0)
         err = -ENOMEM;
     if (err == 0)
+        err = create(s, format, error);
+    if (err == 0)
         err = open_files(s, error);
     if (err == 0)
-        err = open_env(s, format, error);
+        err = open_env(s, s->path, format, error);
     if (err == 0)
         err = records_init(&s->records, &s->options, index);
     if (err < 0)

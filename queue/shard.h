@@ -115,6 +115,8 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
                const char **error) MUST_USE;
 int shard_write_format(struct shard *s, const struct queue_format *format) MUST_USE;
 void shard_close(struct shard *s);
+/* Makes the name of path durable: syncs the directory that it is in. */
+int sync_name(const char *path) MUST_USE;
 /* 0 or a negative errno for LMDB's code. */
 int lmdb_errno(int rc);
 /* After mdb_txn_commit() failed with rc (already negative errno): -ENOSPC when space ran out,

@@ -1,0 +1,323 @@
+/* The formats of keys and records: what is written is read back, what is damaged is noticed. */
+#include "queue/testkit.h"
+
+#include "queue/codec.h"
+
+struct sample {
+    struct message *m;
+    struct recipient *r;
+    uint8_t key[ROW_KEY_MAX];
+    size_t key_len;
+};
+
+static void sample_make(struct sample *s)
+{
+    msgid_source_init(&kit_ids, 7);
+    s->m = kit_message(300, 3, 4);
+    s->r = recipient_new(s->m, 2, STR("example.org"), STR("user@example.org"),
+                         STR("rfc822;user@example.org"), STR("{\"name\":\"x\"}"));
+    s->r->due_ms = 1700000012345;
+    s->r->notify = 5;
+    s->r->flags = RECIPIENT_WARNED;
+    s->r->attempts = 515;
+    s->r->last_attempt_ms = 1700000000001;
+    recipient_set_error(s->r, STR("451 4.3.0 not now"));
+    s->key_len =
+        codec_row_key(s->key, s->r->queue, s->r->priority, s->r->due_ms, &s->m->id, s->r->index);
+}
+
+static void sample_free(struct sample *s)
+{
+    recipient_free(s->r);
+    message_unref(s->m);
+}
+
+static void test_row_round_trip(void **state)
+{
+    struct row_state out;
+    struct row_key key;
+    struct sample s;
+    uint8_t value[600];
+
+    (void)state;
+    sample_make(&s);
+    codec_row_encode(value, (struct str){(char *)s.key, s.key_len}, s.r);
+    assert_true(codec_row_key_parse((struct str){(char *)s.key, s.key_len}, &key));
+    assert_true(str_eq(key.queue, s.r->queue));
+    assert_int_equal(key.priority, 4);
+    assert_int_equal(key.due_ms, s.r->due_ms);
+    assert_int_equal(key.index, 2);
+    assert_memory_equal(&key.id, &s.m->id, sizeof(key.id));
+    assert_int_equal(codec_row_decode((struct str){(char *)s.key, s.key_len},
+                                      (struct str){(char *)value, codec_row_bytes(s.r)}, &out),
+                     0);
+    assert_true(str_eq(out.address, s.r->address));
+    assert_true(str_eq(out.orcpt, s.r->orcpt));
+    assert_true(str_eq(out.variables, s.r->variables));
+    assert_true(str_eq(out.last_error, s.r->last_error));
+    assert_int_equal(out.notify, 5);
+    assert_int_equal(out.flags, RECIPIENT_WARNED);
+    assert_int_equal(out.attempts, 515);
+    assert_int_equal(out.last_attempt_ms, 1700000000001);
+    sample_free(&s);
+}
+
+static void test_content_round_trip(void **state)
+{
+    struct message fields;
+    struct sample s;
+    uint8_t value[1000];
+
+    (void)state;
+    sample_make(&s);
+    s.m->flags = MESSAGE_8BIT | MESSAGE_DOT_LINES;
+    s.m->ret = 2;
+    codec_content_encode(value, s.m);
+    assert_int_equal(codec_content_decode(&s.m->id,
+                                          (struct str){(char *)value, codec_content_bytes(s.m)},
+                                          true, &fields),
+                     0);
+    assert_int_equal(fields.content_len, 300);
+    assert_memory_equal(fields.content, s.m->content, 300);
+    assert_int_equal(fields.flags, s.m->flags);
+    assert_int_equal(fields.ret, 2);
+    assert_int_equal(fields.priority, 4);
+    assert_int_equal(fields.recipients, 3);
+    assert_int_equal(fields.created_ms, s.m->created_ms);
+    assert_int_equal(fields.expires_ms, s.m->expires_ms);
+    assert_true(str_eq(fields.sender, s.m->sender));
+    assert_true(str_eq(fields.envid, s.m->envid));
+    assert_true(str_eq(fields.tenant, s.m->tenant));
+    assert_true(str_eq(fields.campaign, s.m->campaign));
+    assert_true(str_eq(fields.meta, s.m->meta));
+    assert_true(str_eq(fields.protocol, s.m->protocol));
+    assert_true(str_eq(fields.origin, s.m->origin));
+    assert_true(str_eq(fields.trace, s.m->trace));
+    sample_free(&s);
+}
+
+/* Runs decode on every truncation, on every single bit flip of value, and under a changed key. The
+ * copy is exactly sized memory, so that a sanitizer sees a read outside. */
+static void check_damage(const uint8_t *key, size_t key_len, const uint8_t *value, size_t len,
+                         int (*decode)(struct str key, struct str value))
+{
+    uint8_t *copy, *key_copy = malloc(key_len);
+
+    memcpy(key_copy, key, key_len);
+    assert_int_equal(
+        decode((struct str){(char *)key_copy, key_len}, (struct str){(const char *)value, len}), 0);
+    for (size_t n = 0; n < len; n++) {
+        copy = malloc(n == 0 ? 1 : n);
+        memcpy(copy, value, n);
+        assert_true(decode((struct str){(char *)key_copy, key_len}, (struct str){(char *)copy, n}) <
+                    0);
+        free(copy);
+    }
+    copy = malloc(len + 1);
+    memcpy(copy, value, len);
+    copy[len] = 0;
+    assert_true(
+        decode((struct str){(char *)key_copy, key_len}, (struct str){(char *)copy, len + 1}) < 0);
+    for (size_t bit = 0; bit < len * 8; bit++) {
+        copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_true(
+            decode((struct str){(char *)key_copy, key_len}, (struct str){(char *)copy, len}) < 0);
+        copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    for (size_t bit = 0; bit < key_len * 8; bit++) {
+        key_copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+        assert_true(
+            decode((struct str){(char *)key_copy, key_len}, (struct str){(char *)copy, len}) < 0);
+        key_copy[bit / 8] ^= (uint8_t)(1 << bit % 8);
+    }
+    free(copy);
+    free(key_copy);
+}
+
+static int decode_row(struct str key, struct str value)
+{
+    struct row_state out;
+
+    return codec_row_decode(key, value, &out);
+}
+
+static struct msgid id_of(struct str key)
+{
+    struct msgid id;
+
+    assert_int_equal(key.len, sizeof(id));
+    memcpy(&id, key.ptr, sizeof(id));
+    return id;
+}
+
+static int decode_content(struct str key, struct str value)
+{
+    struct msgid id = id_of(key);
+    struct message out;
+
+    return codec_content_decode(&id, value, true, &out);
+}
+
+static int decode_refs(struct str key, struct str value)
+{
+    struct msgid id = id_of(key);
+    uint32_t count;
+
+    return codec_refs_decode(&id, value, &count);
+}
+
+static int decode_outbox(struct str key, struct str value)
+{
+    struct outbox_entry entry;
+
+    return codec_outbox_decode(key, value, &entry);
+}
+
+static int decode_format(struct str key, struct str value)
+{
+    struct queue_format format;
+
+    (void)key;
+    return codec_format_decode(value, &format);
+}
+
+static void test_damage_is_noticed(void **state)
+{
+    struct outbox_entry entry = {5, 1700000000000, 4096, STR("{\"type\":\"Delivery\"}\n")};
+    struct queue_format format = {.version = FORMAT_VERSION, .shards = 4, .shard = 1};
+    uint8_t value[1000], key[OUTBOX_KEY_BYTES];
+    struct sample s;
+
+    (void)state;
+    sample_make(&s);
+    codec_row_encode(value, (struct str){(char *)s.key, s.key_len}, s.r);
+    check_damage(s.key, s.key_len, value, codec_row_bytes(s.r), decode_row);
+    codec_content_encode(value, s.m);
+    check_damage(s.m->id.bytes, MSGID_BYTES, value, codec_content_bytes(s.m), decode_content);
+    codec_refs_encode(value, &s.m->id, 77);
+    check_damage(s.m->id.bytes, MSGID_BYTES, value, REFS_BYTES, decode_refs);
+    codec_sequence_key(key, 99);
+    codec_outbox_encode(value, 99, &entry);
+    check_damage(key, sizeof(key), value, OUTBOX_HEAD_BYTES + entry.lines.len, decode_outbox);
+    codec_format_encode(value, &format);
+    check_damage((const uint8_t *)"", 0, value, FORMAT_BYTES, decode_format);
+    sample_free(&s);
+}
+
+/* Without the content's bytes, damage there is not seen and must not be. */
+static void test_header_alone(void **state)
+{
+    struct message fields;
+    struct sample s;
+    uint8_t value[1000];
+    size_t len;
+
+    (void)state;
+    sample_make(&s);
+    len = codec_content_bytes(s.m);
+    codec_content_encode(value, s.m);
+    value[len - 1] ^= 1;
+    assert_int_equal(
+        codec_content_decode(&s.m->id, (struct str){(char *)value, len}, false, &fields), 0);
+    assert_null(fields.content);
+    assert_true(str_eq(fields.sender, s.m->sender));
+    assert_int_equal(
+        codec_content_decode(&s.m->id, (struct str){(char *)value, len}, true, &fields), -EBADMSG);
+    sample_free(&s);
+}
+
+/* Keys sort by lane, priority, due time, id, index; a lane's rows are not split by a longer name.
+ */
+static void test_keys_sort(void **state)
+{
+    static const struct {
+        const char *lane;
+        uint8_t priority;
+        int64_t due_ms;
+        uint8_t id;
+        uint32_t index;
+    } rows[] = {
+        {"a", 0, 0, 0, 0},
+        {"a", 0, 0, 0, 1},
+        {"a", 0, 0, 0, 256},
+        {"a", 0, 0, 1, 0},
+        {"a", 0, 255, 0, 0},
+        {"a", 0, 256, 0, 0},
+        {"a", 0, QUEUE_DUE_HELD, 0, 0},
+        {"a", 1, 0, 0, 0},
+        {"a", 255, QUEUE_DUE_HELD, 255, ROW_INDEX_MAX},
+        {"a-b", 0, 0, 0, 0},
+        {"a.b", 0, 0, 0, 0},
+        {"ab", 0, 0, 0, 0},
+    };
+    uint8_t before[ROW_KEY_MAX], key[ROW_KEY_MAX];
+    size_t before_len = 0, len;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct msgid id = {{rows[i].id}};
+
+        len = codec_row_key(key, str_of(rows[i].lane), rows[i].priority, rows[i].due_ms, &id,
+                            rows[i].index);
+        assert_true(memcmp(before, key, before_len < len ? before_len : len) < 0 || i == 0);
+        memcpy(before, key, len);
+        before_len = len;
+    }
+}
+
+static void test_newer_versions(void **state)
+{
+    struct queue_format format = {.version = FORMAT_VERSION + 1, .shards = 4, .shard = 1};
+    uint8_t value[FORMAT_BYTES];
+
+    (void)state;
+    codec_format_encode(value, &format);
+    assert_int_equal(codec_format_decode((struct str){(char *)value, sizeof(value)}, &format),
+                     -EPROTO);
+}
+
+static void test_rows_that_do_not_fit(void **state)
+{
+    static const char nul[] = {'a', 0, 'b'};
+    char name[QUEUE_NAME_MAX + 1];
+    struct sample s;
+    struct recipient r;
+
+    (void)state;
+    memset(name, 'a', sizeof(name));
+    sample_make(&s);
+    assert_true(codec_row_valid(s.r));
+    r = *s.r;
+    r.queue = (struct str){name, QUEUE_NAME_MAX};
+    assert_true(codec_row_valid(&r));
+    r.queue = (struct str){name, QUEUE_NAME_MAX + 1};
+    assert_false(codec_row_valid(&r));
+    r.queue = (struct str){nul, sizeof(nul)};
+    assert_false(codec_row_valid(&r));
+    r.queue = (struct str){name, 0};
+    assert_false(codec_row_valid(&r));
+    r = *s.r;
+    r.index = ROW_INDEX_MAX + 1;
+    assert_false(codec_row_valid(&r));
+    r = *s.r;
+    r.due_ms = QUEUE_DUE_HELD + 1;
+    assert_false(codec_row_valid(&r));
+    r.due_ms = -1;
+    assert_false(codec_row_valid(&r));
+    sample_free(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_row_round_trip),
+        cmocka_unit_test(test_content_round_trip),
+        cmocka_unit_test(test_damage_is_noticed),
+        cmocka_unit_test(test_header_alone),
+        cmocka_unit_test(test_keys_sort),
+        cmocka_unit_test(test_newer_versions),
+        cmocka_unit_test(test_rows_that_do_not_fit),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
