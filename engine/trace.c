@@ -40,7 +40,7 @@ static bool is_label(struct str s)
 static const char *take_label(struct str value, struct str *out, const char *wrong)
 {
     if (out->len > 0)
-        return "an X-Hayauma field is given twice";
+        return "550 5.6.0 an X-Hayauma field is given twice";
     if (!is_label(value))
         return wrong;
     *out = value;
@@ -54,28 +54,30 @@ static const char *take_private(struct str name, struct str value, struct trace_
     int64_t when_ms;
 
     if (str_eq_nocase(key, STR("campaign")))
-        return take_label(value, &facts->campaign,
-                          "X-Hayauma-Campaign: 1 to 64 letters, digits, dots, dashes, underscores");
+        return take_label(
+            value, &facts->campaign,
+            "550 5.6.0 X-Hayauma-Campaign: 1 to 64 letters, digits, dots, dashes, underscores");
     if (str_eq_nocase(key, STR("tenant")))
-        return take_label(value, &facts->tenant,
-                          "X-Hayauma-Tenant: 1 to 64 letters, digits, dots, dashes, underscores");
+        return take_label(
+            value, &facts->tenant,
+            "550 5.6.0 X-Hayauma-Tenant: 1 to 64 letters, digits, dots, dashes, underscores");
     if (str_eq_nocase(key, STR("priority"))) {
         if (facts->priority >= 0)
-            return "an X-Hayauma field is given twice";
+            return "550 5.6.0 an X-Hayauma field is given twice";
         if (str_to_u64(value, 9, &number) != 0)
-            return "X-Hayauma-Priority: a number from 0 (first) to 9";
+            return "550 5.6.0 X-Hayauma-Priority: a number from 0 (first) to 9";
         facts->priority = (int8_t)number;
         return NULL;
     }
     if (str_eq_nocase(key, STR("not-before"))) {
         if (facts->not_before_ms != 0)
-            return "an X-Hayauma field is given twice";
+            return "550 5.6.0 an X-Hayauma field is given twice";
         if (trace_date_parse(value, &when_ms) != 0)
-            return "X-Hayauma-Not-Before: an RFC 5322 date or seconds since 1970";
+            return "550 5.6.0 X-Hayauma-Not-Before: an RFC 5322 date or seconds since 1970";
         facts->not_before_ms = when_ms > 0 ? when_ms : 1;
         return NULL;
     }
-    return "unknown X-Hayauma field";
+    return "550 5.6.0 unknown X-Hayauma field";
 }
 
 /* --- scanning --- */
@@ -125,7 +127,7 @@ void trace_scan(const uint8_t *content, size_t len, const struct str *names, siz
     struct header_field f;
     size_t at = 0;
 
-    *facts = (struct trace_facts){.priority = -1};
+    *facts = (struct trace_facts){.campaign = STR(""), .tenant = STR(""), .priority = -1};
     if (names_len > TRACE_WANTED_MAX)
         names_len = TRACE_WANTED_MAX;
     for (; at < len && header_field_next(content, len, at, &f); at = f.end) {

@@ -146,6 +146,7 @@ static void test_private_errors(void **state)
         scan(fields[i], &f);
         if (f.error == NULL)
             fail_msg("accepted: %s", fields[i]);
+        assert_memory_equal(f.error, "550 5.6.0 ", 10);
     }
 }
 
