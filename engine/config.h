@@ -1,6 +1,6 @@
-/* The configuration: one YAML file, one schema (config_schema.c) that checks it, fills these structs
- * and prints the reference. Immutable once loaded; reference-counted, so that a reload replaces it
- * while others still read the old one. */
+/* The configuration: one YAML file, one schema (config_schema.c) that checks it, fills these
+ * structs and prints the reference. Immutable once loaded; reference-counted, so that a reload
+ * replaces it while others still read the old one. */
 #ifndef HAYAUMA_ENGINE_CONFIG_H
 #define HAYAUMA_ENGINE_CONFIG_H
 
@@ -13,21 +13,23 @@
 #include "base/buf.h"
 #include "base/str.h"
 
-struct config_address {       /* "0.0.0.0:25", "[::]:25", "unix:/run/x.sock" */
+struct config_address { /* "0.0.0.0:25", "[::]:25", "unix:/run/x.sock" */
     struct sockaddr_storage addr;
     socklen_t len;
     char *text;
 };
 
-struct config_network {       /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 matches IPv4 */
+struct config_network { /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 matches IPv4 */
     uint8_t bytes[16];
-    uint8_t prefix;           /* on the 128-bit form */
+    uint8_t prefix; /* on the 128-bit form */
 };
 
+#define CONFIG_LISTENERS_MAX 64
+
 struct config_listener {
-    char *name;               /* for logs; default: its address */
+    char *name; /* for logs; default: its address */
     struct config_address address;
-    char *host_name;          /* banner; default: the global one */
+    char *host_name;                       /* banner; default: the global one */
     struct config_network *relay_networks; /* may relay; default 127.0.0.0/8 and ::1 */
     size_t relay_networks_len;
     uint64_t message_bytes_max;
@@ -44,40 +46,45 @@ struct config_listener {
     uint32_t session_timeout_ms;      /* in all */
 };
 
-enum config_route_kind { CONFIG_ROUTE_MX, CONFIG_ROUTE_HOST, CONFIG_ROUTE_LMTP, CONFIG_ROUTE_REJECT };
+enum config_route_kind {
+    CONFIG_ROUTE_MX,
+    CONFIG_ROUTE_HOST,
+    CONFIG_ROUTE_LMTP,
+    CONFIG_ROUTE_REJECT
+};
 
-struct config_route {         /* static route of a domain pattern */
-    char *pattern;            /* "example.com", "*.example.com", "*" (the default smarthost) */
+struct config_route { /* static route of a domain pattern */
+    char *pattern;    /* "example.com", "*.example.com", "*" (the default smarthost) */
     enum config_route_kind kind;
-    bool mx_lookup;           /* host without brackets: MX of host; with brackets: its address */
-    char *host;               /* name, or address literal */
+    bool mx_lookup; /* host without brackets: MX of host; with brackets: its address */
+    char *host;     /* name, or address literal */
     uint16_t port;
     struct config_address socket; /* LMTP over a Unix socket or TCP */
 };
 
-struct config_destination {   /* limits and timing for a domain or site pattern; first match wins */
-    char *pattern;            /* "example.com", "*.example.com", "site:*.google.com", "*" */
-    uint32_t sessions_max;            /* per source, process-wide */
+struct config_destination { /* limits and timing for a domain or site pattern; first match wins */
+    char *pattern;          /* "example.com", "*.example.com", "site:*.google.com", "*" */
+    uint32_t sessions_max;  /* per source, process-wide */
     uint32_t session_messages_max;
-    uint32_t recipients_max;          /* per transaction */
-    uint64_t rate_messages;           /* messages per rate_period_ms; 0 = no limit */
+    uint32_t recipients_max; /* per transaction */
+    uint64_t rate_messages;  /* messages per rate_period_ms; 0 = no limit */
     uint32_t rate_period_ms;
-    uint32_t pipeline_max;            /* transactions in flight with CHUNKING */
-    uint32_t idle_ms;                 /* keep an idle session this long */
+    uint32_t pipeline_max; /* transactions in flight with CHUNKING */
+    uint32_t idle_ms;      /* keep an idle session this long */
     bool no_chunking, no_pipelining;
     uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, mail_timeout_ms,
         rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms, quit_timeout_ms;
     /* Retry. Either a list or exponential. */
-    uint32_t *retry_list_s;           /* seconds after each attempt; the last repeats */
+    uint32_t *retry_list_s; /* seconds after each attempt; the last repeats */
     size_t retry_list_len;
     uint32_t retry_first_s, retry_max_s; /* doubling from first to max */
     uint32_t retry_jitter_percent;
-    uint32_t lifetime_s;              /* queue lifetime */
-    uint32_t notice_lifetime_s;       /* of our own DSNs */
-    uint32_t warn_after_s;            /* delay notice; 0 = none */
+    uint32_t lifetime_s;        /* queue lifetime */
+    uint32_t notice_lifetime_s; /* of our own DSNs */
+    uint32_t warn_after_s;      /* delay notice; 0 = none */
 };
 
-struct config_source {        /* where sessions come from */
+struct config_source { /* where sessions come from */
     char *name;
     struct config_address ipv4, ipv6; /* len 0 = the kernel chooses */
     char *ehlo_name;
@@ -85,34 +92,58 @@ struct config_source {        /* where sessions come from */
 
 struct config {
     uint32_t refs;
-    char *file;               /* where it was read from */
-    char *host_name;          /* our name: Received, EHLO, Message-ID; default gethostname() */
-    char *node_id;            /* in records; default host_name */
-    uint32_t workers;         /* 0 = one per core */
+    char *file;       /* where it was read from */
+    char *host_name;  /* our name: Received, EHLO, Message-ID; default gethostname() */
+    char *node_id;    /* in records; default host_name */
+    uint32_t workers; /* 0 = one per core */
     bool pin_cpus;
-    char *user, *group;       /* to become after binding; NULL = stay */
+    char *user, *group; /* to become after binding; NULL = stay */
     char *control_socket;
     char *log_level;
     uint32_t drain_timeout_ms;
-    uint32_t file_limit;      /* RLIMIT_NOFILE wanted; 0 = the hard limit */
+    uint32_t file_limit; /* RLIMIT_NOFILE wanted; 0 = the hard limit */
 
-    struct { char *path; uint32_t shards; uint64_t map_bytes; uint64_t memory_bytes_max;
-             uint32_t window_recipients; /* in memory per lane */ uint64_t intake_bytes_max; } queue;
-    struct { char *path; uint64_t segment_bytes_max; uint32_t segment_age_s_max; bool zstd;
-             uint32_t retention_s; uint64_t retention_bytes; char **headers; size_t headers_len; } records;
-    struct { char **servers; size_t servers_len; uint32_t timeout_ms, tries, cache_entries_max,
-             negative_ttl_max_s, in_flight_max; bool ipv6, ipv4; uint16_t port; /* 25: where mail
-             goes at the addresses found */ } dns;
-    struct { char *postmaster; /* From of notices */ char *from_name; bool return_headers_only;
-             uint64_t return_bytes_max; } bounce;
+    struct {
+        char *path;
+        uint32_t shards;
+        uint64_t map_bytes;
+        uint64_t memory_bytes_max;
+        uint32_t window_recipients; /* in memory per lane */
+        uint64_t intake_bytes_max;
+    } queue;
+    struct {
+        char *path;
+        uint64_t segment_bytes_max;
+        uint32_t segment_age_s_max;
+        bool zstd;
+        uint32_t retention_s;
+        uint64_t retention_bytes;
+        char **headers;
+        size_t headers_len;
+    } records;
+    struct {
+        char **servers;
+        size_t servers_len;
+        uint32_t timeout_ms, tries, cache_entries_max, negative_ttl_max_s, in_flight_max;
+        bool ipv6, ipv4;
+        uint16_t port; /* 25: where mail
+goes at the addresses found */
+    } dns;
+    struct {
+        char *postmaster; /* From of notices */
+        char *from_name;
+        bool return_headers_only;
+        uint64_t return_bytes_max;
+    } bounce;
 
     struct config_listener *listeners;
     size_t listeners_len;
     struct config_source source;
     struct config_route *routes;
     size_t routes_len;
-    struct config_destination *destinations; /* in file order, each with every field resolved against the
-                                                defaults; the last one is the default "*" */
+    struct config_destination
+        *destinations; /* in file order, each with every field resolved against the
+                          defaults; the last one is the default "*" */
     size_t destinations_len;
 };
 
@@ -127,7 +158,8 @@ void config_unref(struct config *c);
 void config_print(const struct config *c, struct buf *out);
 /* The reference manual of the schema, Markdown (config docs). */
 void config_print_docs(struct buf *out);
-/* Compares for a reload: lines "workers: changed, needs a restart" for what cannot be applied live. */
+/* Compares for a reload: lines "workers: changed, needs a restart" for what cannot be applied live.
+ */
 void config_reload_check(const struct config *old, const struct config *new, struct buf *cannot);
 
 const struct config_route *config_route_for(const struct config *c, struct str domain);

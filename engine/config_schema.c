@@ -331,7 +331,7 @@ static const struct config_field fields[] = {
             "resolve to this machine."},
     {"node_id", CONFIG_TEXT, .restart = true, AT(node_id), .def_text = "`host_name`",
      .doc = "Name of this node in records."},
-    {"workers", CONFIG_COUNT, .restart = true, AT(workers), .def = "0", RANGE(0, 256),
+    {"workers", CONFIG_COUNT, .restart = true, AT(workers), .def = "0", RANGE(0, 64),
      .zero = "auto", .doc = "Worker threads; 'auto' is one per core."},
     {"pin_cpus", CONFIG_BOOL, .restart = true, AT(pin_cpus), .def = "no",
      .doc = "Bind each worker to a core. Helps on a machine that does nothing else."},

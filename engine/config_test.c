@@ -1,0 +1,368 @@
+/* The configuration: golden files (tests/golden/config), the schema against itself, and matching.
+ * HAYAUMA_GOLDEN_UPDATE=1 rewrites the expected outputs; read the difference before committing it.
+ */
+#include "engine/config.h"
+
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "engine/config_load.h"
+#include "engine/config_schema.h"
+
+#define GOLDEN TEST_SOURCE_DIR "/../tests/golden/config"
+#define DOCS   TEST_SOURCE_DIR "/../docs/configuration.md"
+
+static void read_file(const char *path, struct buf *out)
+{
+    FILE *f = fopen(path, "re");
+    char bytes[4096];
+    size_t n;
+
+    if (f == NULL)
+        return;
+    while ((n = fread(bytes, 1, sizeof(bytes), f)) != 0)
+        buf_put(out, bytes, n);
+    fclose(f);
+}
+
+static void write_file(const char *path, const struct buf *text)
+{
+    FILE *f = fopen(path, "we");
+
+    assert_non_null(f);
+    assert_int_equal(fwrite(text->data, 1, text->len, f), text->len);
+    assert_int_equal(fclose(f), 0);
+}
+
+static void assert_text(const struct buf *got, const struct buf *want, const char *name)
+{
+    if (str_eq(buf_str(got), buf_str(want)))
+        return;
+    print_error("%s:\n--- got\n%.*s\n--- expected\n%.*s\n", name, STR_FMT(buf_str(got)),
+                STR_FMT(buf_str(want)));
+    fail_msg("%s differs from what is expected", name);
+}
+
+/* What is printed is read back to the same values. */
+static void assert_round_trip(const struct buf *printed, const char *name)
+{
+    struct buf errors = {0}, again = {0};
+    struct config *c = NULL;
+
+    if (config_load_text(name, buf_str(printed), &c, &errors) != 0)
+        fail_msg("%s: its own print is refused: %.*s", name, STR_FMT(buf_str(&errors)));
+    config_print(c, &again);
+    assert_text(&again, printed, name);
+    config_unref(c);
+    buf_done(&errors);
+    buf_done(&again);
+}
+
+static void check_golden(const char *name)
+{
+    char path[512], expected_path[512];
+    struct buf text = {0}, got = {0}, want = {0};
+    struct config *c = NULL;
+
+    snprintf(path, sizeof(path), "%s/%s", GOLDEN, name);
+    snprintf(expected_path, sizeof(expected_path), "%s/%.*s.out", GOLDEN, (int)strlen(name) - 5,
+             name);
+    read_file(path, &text);
+    if (config_load_text(name, buf_str(&text), &c, &got) == 0) {
+        assert_int_equal(got.len, 0);
+        config_print(c, &got);
+        assert_round_trip(&got, name);
+        config_unref(c);
+    } else {
+        assert_null(c);
+        assert_true(got.len != 0);
+    }
+    if (getenv("HAYAUMA_GOLDEN_UPDATE") != NULL)
+        write_file(expected_path, &got);
+    read_file(expected_path, &want);
+    assert_text(&got, &want, name);
+    buf_done(&text);
+    buf_done(&got);
+    buf_done(&want);
+}
+
+static void test_golden(void **state)
+{
+    DIR *d = opendir(GOLDEN);
+    struct dirent *e;
+    unsigned n = 0;
+
+    (void)state;
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL) {
+        size_t len = strlen(e->d_name);
+
+        if (len < 6 || strcmp(e->d_name + len - 5, ".yaml") != 0)
+            continue;
+        check_golden(e->d_name);
+        n++;
+    }
+    closedir(d);
+    assert_true(n >= 15);
+}
+
+/* The manual in the tree is what the schema prints. */
+static void test_docs(void **state)
+{
+    struct buf got = {0}, want = {0};
+
+    (void)state;
+    config_print_docs(&got);
+    if (getenv("HAYAUMA_GOLDEN_UPDATE") != NULL)
+        write_file(DOCS, &got);
+    read_file(DOCS, &want);
+    assert_text(&got, &want, "docs/configuration.md");
+    buf_done(&got);
+    buf_done(&want);
+}
+
+static void test_defaults(void **state)
+{
+    struct config *c = config_default();
+    struct buf printed = {0};
+
+    (void)state;
+    assert_int_equal(c->listeners_len, 1);
+    assert_string_equal(c->listeners[0].address.text, "127.0.0.1:25");
+    assert_int_equal(c->listeners[0].relay_networks_len, 2);
+    assert_int_equal(c->destinations_len, 1);
+    assert_int_equal(c->destinations[0].dot_timeout_ms, 600000);
+    assert_null(config_route_for(c, STR("example.com")));
+    config_print(c, &printed);
+    assert_round_trip(&printed, "defaults");
+    assert_ptr_equal(config_ref(c), c);
+    config_unref(c);
+    config_unref(c);
+    buf_done(&printed);
+}
+
+static void check_section(const struct config_section *s)
+{
+    for (size_t i = 0; i < s->len; i++) {
+        const struct config_field *f = &s->fields[i];
+
+        assert_ptr_equal(config_field_find(s, str_of(f->name)), f); /* no name twice */
+        if (f->section != NULL && f->section->len != 0)
+            check_section(f->section);
+        else if (f->section == NULL)
+            assert_true(f->doc != NULL && f->doc[strlen(f->doc) - 1] == '.');
+        assert_true(f->section != NULL || f->def != NULL || f->def_text != NULL || f->required);
+        assert_true(f->max >= f->min);
+    }
+    assert_true(s->len <= 64); /* the walk marks fields in 64 bits */
+}
+
+static void test_schema(void **state)
+{
+    (void)state;
+    check_section(&config_schema);
+}
+
+static void load_text(const char *text, struct config **out)
+{
+    struct buf errors = {0};
+
+    if (config_load_text("test.yaml", str_of(text), out, &errors) != 0)
+        fail_msg("%.*s", STR_FMT(buf_str(&errors)));
+    buf_done(&errors);
+}
+
+static void test_patterns(void **state)
+{
+    static const struct {
+        const char *domain, *site, *destination, *route; /* route NULL: none */
+    } cases[] = {
+        {"example.com", "", "example.com", "example.com"},
+        {"EXAMPLE.com", "", "example.com", "example.com"},
+        {"a.example.com", "", "*.example.com", "*.example.com"},
+        {"a.b.example.com", "", "*.example.com", "*.example.com"},
+        {"xexample.com", "", "*", NULL},
+        {"com", "", "*", NULL},
+        {"", "", "*", NULL},
+        {"first.example.org", "", "first.example.org", NULL},
+        {"other.example.org", "", "*.example.org", NULL},
+        {"other.example.org", "mx.example.org", "*.example.org", NULL},
+        {"example.org", "MX1.big.example", "site:*.big.example", NULL},
+        {"last.example", "mx1.big.example", "site:*.big.example", NULL},
+        {"last.example", "mx1.small.example", "last.example", NULL},
+        {"last.example", "(mx1|mx2).x.example", "site:(mx1|mx2).x.example", NULL},
+        {"[192.0.2.1]", "", "*", NULL},
+    };
+    struct config *c = NULL;
+
+    (void)state;
+    load_text("routes: {example.com: mx, '*.example.com': reject}\n"
+              "destinations:\n"
+              "  example.com: {}\n"
+              "  '*.example.com': {}\n"
+              "  first.example.org: {}\n"
+              "  '*.example.org': {}\n"
+              "  'site:*.big.example': {}\n"
+              "  'site:(mx1|mx2).x.example': {}\n"
+              "  last.example: {}\n",
+              &c);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct config_route *r = config_route_for(c, str_of(cases[i].domain));
+        const struct config_destination *d =
+            config_destination_for(c, str_of(cases[i].domain), str_of(cases[i].site));
+
+        assert_string_equal(d->pattern, cases[i].destination);
+        if (cases[i].route == NULL)
+            assert_null(r);
+        else
+            assert_string_equal(r->pattern, cases[i].route);
+    }
+    config_unref(c);
+}
+
+static void set_address(struct sockaddr_storage *out, const char *text)
+{
+    *out = (struct sockaddr_storage){.ss_family = AF_INET6};
+    if (inet_pton(AF_INET6, text, &((struct sockaddr_in6 *)out)->sin6_addr) == 1)
+        return;
+    out->ss_family = AF_INET;
+    assert_int_equal(inet_pton(AF_INET, text, &((struct sockaddr_in *)out)->sin_addr), 1);
+}
+
+static void test_networks(void **state)
+{
+    static const struct {
+        const char *address;
+        bool match;
+    } cases[] = {
+        {"127.0.0.1", true},
+        {"127.255.255.255", true},
+        {"128.0.0.1", false},
+        {"126.255.255.255", false},
+        {"::1", true},
+        {"::2", false},
+        {"::ffff:127.0.0.1", true},
+        {"::ffff:10.0.0.1", false},
+        {"192.0.2.5", true},
+        {"192.0.2.4", true},
+        {"192.0.2.8", false},
+        {"192.0.2.3", false},
+        {"2001:db8:ffff::1", true},
+        {"2001:db9::1", false},
+        {"::127.0.0.1", false},
+    };
+    struct sockaddr_storage other = {.ss_family = AF_UNIX};
+    const struct config_listener *l;
+    struct config *c = NULL;
+
+    (void)state;
+    load_text("listeners: [{listen: '127.0.0.1:25', relay_networks: "
+              "[127.0.0.0/8, '::1', 192.0.2.4/30, '2001:db8::/32']}]\n",
+              &c);
+    l = &c->listeners[0];
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct sockaddr_storage a;
+        bool got;
+
+        set_address(&a, cases[i].address);
+        got = config_network_match(l->relay_networks, l->relay_networks_len, (struct sockaddr *)&a);
+        if (got != cases[i].match)
+            fail_msg("%s: %d", cases[i].address, got);
+    }
+    assert_false(
+        config_network_match(l->relay_networks, l->relay_networks_len, (struct sockaddr *)&other));
+    assert_false(config_network_match(NULL, 0, (struct sockaddr *)&other));
+    config_unref(c);
+}
+
+static void test_reload(void **state)
+{
+    static const char want[] = "workers: 2 -> 4 needs a restart\n"
+                               "queue.path: /a -> /b needs a restart\n"
+                               "dns.servers: [] -> [\"192.0.2.1\"] needs a restart\n"
+                               "listeners: 127.0.0.1:26 is new, needs a restart\n"
+                               "listeners: 127.0.0.1:27 is gone, needs a restart\n";
+    struct config *old = NULL, *new = NULL;
+    struct buf cannot = {0};
+
+    (void)state;
+    load_text("workers: 2\nqueue: {path: /a}\n"
+              "listeners: [{listen: '127.0.0.1:25'}, {listen: '127.0.0.1:27'}]\n",
+              &old);
+    load_text("workers: 4\nqueue: {path: /b}\ndns: {servers: 192.0.2.1}\nlog_level: debug\n"
+              "listeners: [{listen: '127.0.0.1:26'}, {listen: '127.0.0.1:25', errors_max: 3}]\n"
+              "destinations: {'*': {rate: 1/s}}\n",
+              &new);
+    config_reload_check(old, old, &cannot);
+    assert_int_equal(cannot.len, 0);
+    config_reload_check(old, new, &cannot);
+    assert_int_equal(cannot.len, sizeof(want) - 1);
+    assert_memory_equal(cannot.data, want, cannot.len);
+    config_unref(old);
+    config_unref(new);
+    buf_done(&cannot);
+}
+
+static void test_files(void **state)
+{
+    struct buf errors = {0};
+    struct config *c = NULL;
+
+    (void)state;
+    assert_int_equal(config_load("/nonexistent/x.yaml", &c, &errors), -ENOENT);
+    assert_non_null(strstr((const char *)errors.data, "/nonexistent/x.yaml: cannot be read"));
+    buf_clear(&errors);
+    assert_true(config_load("/", &c, &errors) < 0);
+    buf_clear(&errors);
+    assert_int_equal(config_load_text("x", (struct str){"a\0b", 3}, &c, &errors), -EINVAL);
+    assert_null(c);
+    assert_int_equal(config_load("/dev/null", &c, &errors), 0);
+    config_unref(c);
+    config_unref(NULL);
+    buf_done(&errors);
+}
+
+/* A large file loads, and its lookups do not walk it. */
+static void test_many_patterns(void **state)
+{
+    struct buf text = {0}, errors = {0};
+    struct config *c = NULL;
+
+    (void)state;
+    buf_puts(&text, "routes:\n");
+    for (int i = 0; i < 20000; i++)
+        buf_printf(&text, "  d%d.example: \"[192.0.2.1]:%d\"\n", i, i + 1);
+    assert_int_equal(config_load_text("x", buf_str(&text), &c, &errors), 0);
+    assert_int_equal(c->routes_len, 20000);
+    for (int i = 0; i < 20000; i += 7) {
+        char name[32];
+        int n = snprintf(name, sizeof(name), "d%d.example", i);
+
+        assert_int_equal(config_route_for(c, (struct str){name, (size_t)n})->port, i + 1);
+    }
+    config_unref(c);
+    buf_done(&text);
+    buf_done(&errors);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden),        cmocka_unit_test(test_docs),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_reload),        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_many_patterns),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
