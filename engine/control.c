@@ -286,7 +286,8 @@ static void next_request(struct control_client *client)
         line.len--;
     if (line.len != 0 && control_request_parse(line, &client->request, &why) == 0) {
         client->busy = true;
-        client->work = (struct control_work){.reported_ms = client->control->mono_ms};
+        client->work = (struct control_work){.reported_ms = client->control->mono_ms,
+                                             .began_ms = client->control->wall_ms};
     } else if (line.len != 0) {
         control_put_error(&client->out, why.code, why.message, why.hint);
     }

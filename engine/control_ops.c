@@ -251,17 +251,24 @@ static enum control_step give_job(struct control_client *client, struct control_
 }
 
 /* Whether the action would do something to the row. Skipping what is done already also ends the
- * walk over rows that an action has put back in front of the cursor. */
-static bool concerns(enum control_action action, const struct queue_row_view *row)
+ * walk over rows that the action, or the attempts it caused, have put in front of the cursor again.
+ */
+static bool concerns(const struct control_client *client, const struct queue_row_view *row)
 {
     bool held = (row->flags & RECIPIENT_HELD) != 0;
 
-    if (action == CONTROL_HOLD)
+    switch (client->request.action) {
+    case CONTROL_HOLD:
         return !held;
-    if (action == CONTROL_RELEASE)
+    case CONTROL_RELEASE:
         return held;
-    if (action == CONTROL_FLUSH)
-        return !held; /* what somebody held stays so until it is released */
+    case CONTROL_FLUSH:
+        /* What somebody held stays so until it is released. */
+        return !held && row->last_attempt_ms < client->work.began_ms;
+    case CONTROL_CANCEL:
+    case CONTROL_EXPIRE:
+        break;
+    }
     return true;
 }
 
@@ -270,7 +277,7 @@ static bool visit_action(void *arg, const struct queue_row_view *row)
     struct control_client *client = arg;
     struct control_job *job = client->work.job;
 
-    if (concerns(client->request.action, row) && matches(client, row)) {
+    if (concerns(client, row) && matches(client, row)) {
         struct control_row *r = &job->rows[job->rows_len++];
 
         *r = (struct control_row){.id = row->id,

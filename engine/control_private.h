@@ -34,6 +34,7 @@ struct control_work {
     uint64_t visited, matched, sent, changed;
     bool truncated, ended; /* ended: nothing left to visit */
     uint64_t reported_ms;
+    int64_t began_ms;        /* wall */
     struct control_job *job; /* being filled */
     struct message *message; /* of show and content; a reference */
     uint64_t content_at;

@@ -306,16 +306,19 @@ static int show(struct channel *ch, struct queue_options *o)
 
 /* --- actions --- */
 
+#define OTHERS_GONE "the others had ended or were being delivered"
+
 static const struct action {
     const char *name;
     const char *past;
+    const char *others;  /* what the matched but unchanged ones are */
     const char *warning; /* NULL: undone easily, or does no harm */
 } actions[] = {
-    {"hold", "held", NULL},
-    {"release", "released", NULL},
-    {"flush", "made due", NULL},
-    {"cancel", "cancelled", "They will not be delivered, and senders are not told."},
-    {"expire", "expired", "They will not be delivered; senders get a notice."},
+    {"hold", "held", OTHERS_GONE, NULL},
+    {"release", "released", OTHERS_GONE, NULL},
+    {"flush", "made due", "the others were due already", NULL},
+    {"cancel", "cancelled", OTHERS_GONE, "They will not be delivered, and senders are not told."},
+    {"expire", "expired", OTHERS_GONE, "They will not be delivered; senders get a notice."},
 };
 
 /* Whether to go on. */
@@ -339,10 +342,14 @@ static int may_act(struct channel *ch, const struct action *a, const struct queu
     uint64_t matched;
     int code;
 
+    if (json_object_size(o->filter) == 0 && !o->all) {
+        fprintf(stderr,
+                "hayauma %s: this means every recipient of the queue; say which, or --all\n",
+                o->channel.command);
+        return EXIT_USAGE;
+    }
     if (a->warning == NULL || o->yes || o->one_id != NULL)
         return 0;
-    if (json_object_size(o->filter) == 0 && !o->all)
-        return 0; /* the engine refuses it, with the reason */
     if (isatty(STDIN_FILENO) == 0) {
         fprintf(stderr, "hayauma %s: this cannot be undone; say --yes\n", o->channel.command);
         return EXIT_USAGE;
@@ -389,7 +396,7 @@ static void print_outcome(const struct action *a, const json_t *done)
         }
         buf_printf(&text, " recipient%s %s", matched == 1 ? "" : "s", a->past);
         if (changed < matched)
-            buf_puts(&text, "; the others had ended or were being delivered");
+            buf_printf(&text, "; %s", a->others);
         buf_putc(&text, '\n');
     }
     flush_text(&text, stdout);
@@ -499,7 +506,7 @@ int cmd_queue(int argc, char **argv)
     const struct view *view;
     const struct action *action;
     struct channel ch;
-    char command[64];
+    char title[64];
     int code;
 
     if (argc < 2)
@@ -510,8 +517,9 @@ int cmd_queue(int argc, char **argv)
     action = find_action(argv[1]);
     if (view == NULL && action == NULL)
         return unknown(argv[1]);
-    snprintf(command, sizeof(command), "queue %s", argv[1]);
-    o.channel.command = command;
+    snprintf(title, sizeof(title), "hayauma queue %s", argv[1]);
+    o.channel.command = title + strlen("hayauma ");
+    argv[1] = title; /* for getopt's own errors */
     code = queue_options_parse(&o, argc - 1, argv + 1);
     if (code != 0)
         return code == -1 ? help(stdout) : code;

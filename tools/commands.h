@@ -1,4 +1,4 @@
-/* The sub-commands: one file tools/cmd_<name>.c each, called with its own name as argv[0].
+/* The sub-commands: one file tools/cmd_<name>.c each, called with "hayauma <name>" as argv[0].
  * They return an exit code and print what goes wrong to stderr as "hayauma <name>: <what>". */
 #ifndef HAYAUMA_TOOLS_COMMANDS_H
 #define HAYAUMA_TOOLS_COMMANDS_H
@@ -6,7 +6,7 @@
 enum exit_code {
     EXIT_OK = 0,
     EXIT_FAILED = 1,     /* it was tried and did not work */
-    EXIT_USAGE = 2,      /* the command line or a file given to it is wrong */
+    EXIT_USAGE = 2,      /* the command line is wrong */
     EXIT_UNREACHABLE = 3 /* no engine answers at the control socket */
 };
 

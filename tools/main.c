@@ -1,5 +1,4 @@
 /* The program: finds the sub-command and calls it. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -15,9 +14,7 @@ struct command {
 /* In the order in which the help shows them. */
 static const struct command commands[] = {
     {"serve", cmd_serve, "run the engine"},
-#ifdef HAYAUMA_HAS_SEND
     {"send", cmd_send, "send a message to one recipient or to a list"},
-#endif
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
     {"status", cmd_status, "what the engine is doing, live"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},
@@ -66,6 +63,16 @@ static int unknown(const char *name)
     return EXIT_USAGE;
 }
 
+/* Calls it with "hayauma <name>" as its argv[0], which getopt's own errors begin with. */
+static int run(const struct command *command, int argc, char **argv)
+{
+    char title[64];
+
+    snprintf(title, sizeof(title), "hayauma %s", command->name);
+    argv[0] = title;
+    return command->run(argc, argv);
+}
+
 int main(int argc, char **argv)
 {
     const struct command *command;
@@ -78,7 +85,7 @@ int main(int argc, char **argv)
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
         command = argc > 2 ? find(argv[2]) : NULL;
         if (command != NULL)
-            return command->run(2, (char *[]){argv[2], (char[]){"--help"}, NULL});
+            return run(command, 2, (char *[]){NULL, (char[]){"--help"}, NULL});
         if (argc > 2)
             return unknown(argv[2]);
         print_help(stdout);
@@ -87,5 +94,5 @@ int main(int argc, char **argv)
     if (strcmp(name, "--version") == 0)
         name = "version";
     command = find(name);
-    return command == NULL ? unknown(name) : command->run(argc - 1, argv + 1);
+    return command == NULL ? unknown(name) : run(command, argc - 1, argv + 1);
 }

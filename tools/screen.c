@@ -129,7 +129,7 @@ void put_text(struct buf *out, const char *text, unsigned columns, bool pad)
         }
         last = out->len;
         if (len == 0)
-            buf_putc(out, '?');
+            buf_putc(out, *text == '\t' ? ' ' : '?');
         else
             buf_put(out, text, len);
         text += len == 0 ? 1 : len;

@@ -61,7 +61,7 @@ static void put_head(const struct frame *f)
     put_text(out, reply_text(f->now, "node_id"), 0, false);
     buf_printf(out, ", pid %lld, up ", reply_number(f->now, "pid"));
     put_age(out, reply_number(f->now, "now_ms") - reply_number(f->now, "started_ms"));
-    buf_printf(out, ", %lld workers, %lld shards\n", reply_number(f->now, "workers"),
+    buf_printf(out, ", workers %lld, shards %lld\n", reply_number(f->now, "workers"),
                reply_number(f->now, "shards"));
     if (json_is_true(json_object_get(f->now, "draining")))
         buf_puts(out, "DRAINING: no new sessions; what is under way is finished\n");
@@ -87,8 +87,8 @@ static void put_counters(const struct frame *f)
         {"received", "received_messages", "delivered", "delivered"},
         {"recipients", "received_recipients", "deferred", "deferred"},
         {"rejected", "rejected", "bounced", "failed"},
-        {"connects", "connects", "expired", "expired"},
-        {"conn. failed", "connect_failures", "lost", "lost"},
+        {"sessions", "sessions_in_total", "expired", "expired"},
+        {"notices", "notices", "sessions", "sessions_out_total"},
     };
 
     buf_printf(f->out, "\n  %-12s%9s%18s  %-12s%9s%18s\n", "IN", "per s", "total", "  OUT", "per s",
@@ -150,7 +150,9 @@ static void put_sessions(const struct frame *f)
     put_count(out, number(f->now, "gauges", "sessions_out"));
     buf_puts(out, " out (");
     put_count(out, number(f->now, "gauges", "connecting"));
-    buf_puts(out, " connecting), ");
+    buf_puts(out, " connecting; ");
+    put_count(out, number(f->now, "counters", "connect_failures"));
+    buf_puts(out, " connects failed), ");
     put_count(out, number(f->now, "gauges", "in_memory"));
     buf_puts(out, " recipients in memory");
     put_commits(f);
