@@ -284,7 +284,7 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     }
     if (next_due_ms != INT64_MAX)
         lane_stored(lane, next_due_ms);
-    else if (lane->in_memory == 0)
+    if (lane->in_memory == 0)
         lane_update(lane); /* perhaps idle now */
 }
 
@@ -591,8 +591,10 @@ void lane_update(struct lane *lane)
         lane_arm(lane, lane->suspended_until_ms - now_ms);
         return;
     }
-    if (lane->stored_due_ms != INT64_MAX)
+    if (lane->stored_due_ms <= now_ms)
         load_want(lane, now_ms);
+    else if (lane->stored_due_ms != INT64_MAX)
+        lane_arm(lane, lane->stored_due_ms - now_ms);
     if (lane->window_len > 0) {
         if (lane->site == NULL || lane->route_expires_ms <= io_now_ms(w->io)) {
             lane_route(lane); /* ends in an update of its own */
@@ -604,11 +606,7 @@ void lane_update(struct lane *lane)
         site_dirty(lane->site);
         return;
     }
-    if (timer_armed(&lane->timer) && lane->stored_due_ms == INT64_MAX)
-        return;
-    if (lane->stored_due_ms > now_ms && lane->stored_due_ms != INT64_MAX)
-        lane_arm(lane, lane->stored_due_ms - now_ms);
-    else if (lane_is_idle(lane))
+    if (lane_is_idle(lane) && !timer_armed(&lane->timer))
         lane_arm(lane, IDLE_MS);
 }
 

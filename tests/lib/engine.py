@@ -57,6 +57,7 @@ class Engine:
         self.file.write_text(json.dumps(self.config, indent=2) + "\n")
         self.process = Process([program(), "serve", "-c", self.file], self.dir / "log")
         wait_port((self.host, self.port), self.process, timeout_s)
+        wait_port(self.config["control_socket"], self.process, timeout_s)  # the last to open
         return self
 
     def __enter__(self):
