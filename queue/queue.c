@@ -20,6 +20,7 @@
 #define RSS_BYTES           (256u << 20)
 #define SEGMENT_BYTES       (256u << 20)
 #define SEGMENT_AGE_S       3600
+#define PUMPS_PER_SYNC      8 /* the syncer runs more seldom than the committer, as with threads */
 
 static void fill_defaults(struct queue_options *o)
 {
@@ -278,6 +279,7 @@ size_t queue_pump(struct queue *q)
         ended += committer_round(q->shards[i]);
         ended += loader_round(q->shards[i]);
     }
-    syncer_round(q);
+    if (q->pumps++ % PUMPS_PER_SYNC == 0)
+        syncer_round(q);
     return ended;
 }

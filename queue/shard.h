@@ -96,6 +96,7 @@ struct queue {
     pthread_mutex_t syncer_lock; /* with syncer_wake: only to stop the syncer early */
     pthread_cond_t syncer_wake;
     bool syncer_stop; /* under syncer_lock */
+    unsigned pumps;   /* without threads */
 };
 
 struct queue_port {
