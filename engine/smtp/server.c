@@ -241,7 +241,8 @@ static const char *body_fault(const struct smtp_server *s)
         return "554 5.6.0 lines must end in CRLF: message has a bare CR or LF; closing";
     if (s->facts.nul)
         return "554 5.6.0 message has a NUL byte";
-    if (o->body_line_bytes_max != 0 && s->facts.line_bytes_max > o->body_line_bytes_max)
+    if (o->body_line_bytes_max != 0 &&
+        s->facts.line_bytes_max + (uint64_t)2 > o->body_line_bytes_max)
         return "554 5.6.0 message has a line that is too long";
     return NULL;
 }

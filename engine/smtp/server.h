@@ -23,7 +23,7 @@ struct smtp_server_options { /* shared by all sessions of a listener, immutable 
     uint32_t recipients_max;        /* per message; 452 4.5.3 beyond; LIMITS RCPTMAX */
     uint32_t line_bytes_max;        /* command line with CRLF; 500 5.5.2 beyond (default 4096 for
                                        SMTPUTF8 and DSN parameters) */
-    uint32_t body_line_bytes_max;   /* 554 5.6.0 at the end of data beyond; 0 = no limit */
+    uint32_t body_line_bytes_max;   /* with CRLF; 554 5.6.0 at the end of data beyond; 0 = no limit */
     uint32_t errors_max;            /* since the last accepted message; 421 4.7.0 and close beyond */
     uint32_t commands_max;          /* commands that carry no mail (NOOP, RSET, VRFY, ...), since the
                                        last accepted message, before 421 */
