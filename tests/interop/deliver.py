@@ -1,0 +1,165 @@
+"""The engine delivers to Postfix, Exim and OpenSMTPD by SMTP and to Dovecot by LMTP; mail is read back
+from their Maildirs, by IMAP and by POP3 and compared byte for byte."""
+
+import email
+import email.policy
+import unittest
+
+import case
+import mail
+import peers
+from engine import Engine
+from proc import wait_until
+
+SENDER = "taro@postfix.example"  # a mailbox, so that notices can be read
+servers = {}
+engine = None
+
+
+def setUpModule():
+    global engine
+    routes = {}
+    for name, make in (("postfix", peers.Postfix), ("exim", peers.Exim),
+                       ("opensmtpd", peers.OpenSmtpd), ("dovecot", peers.Dovecot)):
+        server = make(f"{name}.example").start()
+        unittest.addModuleCleanup(server.stop)
+        servers[name] = server
+        routes[server.domain] = f"[{server.host}]:{server.port}"
+    dovecot = servers["dovecot"]
+    routes[dovecot.domain] = f"lmtp:{dovecot.host}:{dovecot.port}"
+    engine = Engine({"routes": routes, "destinations": {"*": {"retry": {"first": "1s", "max": "2s"}}}})
+    engine.start()
+    unittest.addModuleCleanup(engine.stop)
+
+
+def message(name, sender, recipient):
+    more, body, options = mail.BODIES[name]
+    return mail.header(name, sender, recipient, *more) + body, options
+
+
+def by_subject(messages, subject):
+    wanted = f"Subject: {subject}\r\n".encode()
+    return [m for m in messages if wanted in mail.split(m)[0]]
+
+
+class Bodies(unittest.TestCase):
+    """Every body to every server, several recipients each."""
+
+    maxDiff = None
+
+    def carry(self, name, users=("hanako", "jiro")):
+        server = servers[name]
+        to = [f"{u}@{server.domain}" for u in users]
+        sent = {}
+        for body in mail.BODIES:
+            sent[body], options = message(body, SENDER, to[0])
+            case.submit(engine, SENDER, to, sent[body], options)
+        for user in users:
+            received = server.wait_mail(user, len(sent), 60)
+            self.assertEqual(len(received), len(sent))
+            for body, original in sent.items():
+                with self.subTest(server=name, user=user, body=body):
+                    found = by_subject(received, body)
+                    self.assertEqual(len(found), 1)
+                    self.assertIsNone(mail.difference(original, found[0]))
+        return sent
+
+    def test_postfix(self):
+        self.carry("postfix")
+
+    def test_exim(self):
+        self.carry("exim")
+
+    def test_opensmtpd(self):
+        self.carry("opensmtpd")
+
+    def test_dovecot_imap_and_pop3(self):
+        sent = self.carry("dovecot")
+        server = servers["dovecot"]
+        login = (f"hanako@{server.domain}", "secret")
+        for read, port in ((mail.read_imap, server.imap_port), (mail.read_pop3, server.pop3_port)):
+            received = read(server.host, port, *login)
+            self.assertEqual(len(received), len(sent))
+            for body, original in sent.items():
+                with self.subTest(reader=read.__name__, body=body):
+                    self.assertIsNone(mail.difference(original, by_subject(received, body)[0]))
+
+
+class International(unittest.TestCase):
+    """SMTPUTF8 goes on to servers that know it and comes back from others."""
+
+    def submit(self, server, sender):
+        to = f"taro@{server.domain}"
+        subject = "早馬-" + server.tree
+        text = mail.header(subject, sender, to, *mail.UTF8) + "本文\r\n".encode()
+        case.submit(engine, sender, [to], text, ("SMTPUTF8", "BODY=8BITMIME"))
+        return subject, text
+
+    def test_known(self):
+        for name in ("postfix", "exim"):
+            with self.subTest(server=name):
+                subject, text = self.submit(servers[name], "送り主@sender.example")
+                found = wait_until(f"{subject}", lambda: by_subject(
+                    [p.read_bytes() for p in servers[name].maildir("taro")], subject))
+                self.assertIsNone(mail.difference(text, found[0]))
+
+    def test_unknown(self):
+        self.submit(servers["opensmtpd"], "送り主@nowhere.example")
+        wait_until("a bounce", lambda: [
+            r for r in engine.records("Bounce") if r["recipient"] == "taro@opensmtpd.example"])
+
+
+class Refusals(unittest.TestCase):
+    """A user whom a server does not know gets nothing, and the sender hears of it."""
+
+    def test_notices(self):
+        for name, server in servers.items():
+            with self.subTest(server=name):
+                nobody = f"nobody-{name}@{server.domain}"
+                to = [f"jiro@{server.domain}", nobody]
+                before = len(server.maildir("jiro"))
+                text = mail.header(f"refused-{name}", SENDER, to[0]) + b"text\r\n"
+                case.submit(engine, SENDER, to, text)
+                server.wait_mail("jiro", before + 1)
+                self.check_notice(nobody)
+
+    def check_notice(self, nobody):
+        def find():
+            for path in servers["postfix"].maildir("taro"):
+                if nobody.encode() in path.read_bytes():
+                    return path.read_bytes()
+            return None
+
+        raw = wait_until(f"a notice about {nobody}", find)
+        self.assertIn(b"Return-Path: <>", raw)
+        notice = email.message_from_bytes(raw, policy=email.policy.default)
+        self.assertEqual(notice.get_content_type(), "multipart/report")
+        self.assertEqual(notice.get_param("report-type"), "delivery-status")
+        status = [p for p in notice.walk() if p.get_content_type() == "message/delivery-status"]
+        self.assertEqual(len(status), 1)
+        about_all, about_one = status[0].get_payload()
+        self.assertEqual(about_all["Reporting-MTA"].replace(" ", ""), "dns;mta.sender.example")
+        self.assertEqual(about_one["Final-Recipient"].replace(" ", ""), f"rfc822;{nobody}")
+        self.assertEqual(about_one["Action"], "failed")
+        self.assertRegex(about_one["Status"], r"^5\.\d+\.\d+$")
+        self.assertRegex(about_one["Diagnostic-Code"], r"^smtp; *55\d")
+
+
+class Records(unittest.TestCase):
+    def test_one_delivery_record_per_recipient(self):
+        server = servers["exim"]
+        before = len(engine.records("Delivery"))
+        count = len(server.maildir("jiro"))
+        case.submit(engine, SENDER, [f"jiro@{server.domain}", f"hanako@{server.domain}"],
+                    mail.header("recorded", SENDER, "list") + b"text\r\n")
+        server.wait_mail("jiro", count + 1)
+        records = engine.wait_records("Delivery", before + 2)[before:]
+        self.assertEqual(sorted(r["recipient"] for r in records),
+                         [f"hanako@{server.domain}", f"jiro@{server.domain}"])
+        for record in records:
+            self.assertEqual(record["response"]["code"], 250)
+            self.assertEqual(record["sender"], SENDER)
+
+
+if __name__ == "__main__":
+    case.run("postfix", "exim", "opensmtpd", "dovecot")
