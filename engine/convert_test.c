@@ -132,6 +132,7 @@ static void test_not_convertible(void **state)
         /* preamble, epilogue, no delimiter */
         "Content-Type: multipart/mixed; boundary=b\r\n\r\n" JA "\r\n--b\r\n\r\nx\r\n--b--\r\n",
         "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n" JA "\r\n",
+        "Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nx\r\n--b--\r\n\r\n" JA "\r\n",
         "Content-Type: multipart/mixed; boundary=b\r\n\r\n" JA "\r\n",
         /* other encodings, contradictions, malformed fields */
         "Content-Transfer-Encoding: base64\r\n\r\n" JA "\r\n",

@@ -354,6 +354,7 @@ static void test_hostile(void **state)
         status = part_text(p.parts[1]);
         assert_has(status, "Action: failed\r\n");
         assert_null(strstr(status, "\nAction: delivered"));
+        assert_int_equal(memmem(out.data, out.len, "In-Reply-To", 11) != NULL, i > 0);
         assert_has((char *)out.data, "=_02030400000000000000000000000000_2");
         for (size_t at = 0, start = 0; at < out.len; at++) {
             if (out.data[at] != '\n')
