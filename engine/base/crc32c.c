@@ -44,7 +44,7 @@ static uint32_t crc_table(uint32_t crc, const uint8_t *p, size_t n)
 /* The instruction has a latency of three cycles and a throughput of one: three lanes at once keep
  * it busy. A lane's sum is carried over the bytes of the next lane by tables: moving a CRC over
  * zeros is linear, so it is the sum of what each of its bytes moves to. */
-#define LANE_BYTES 256
+#define LANE_BYTES ((size_t)256)
 
 static uint32_t lane_shift[4][256];
 static once_flag lane_once = ONCE_FLAG_INIT;

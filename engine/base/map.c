@@ -32,15 +32,17 @@ static uint64_t load32(const uint8_t *p)
     return v;
 }
 
-/* Folded 128-bit multiplications, 16 bytes a step, the tail by two overlapping loads. */
+/* Folded 128-bit multiplications, 16 bytes a step, the tail by two overlapping loads. Both factors
+ * are masked by what only the seed's owner knows: with one of them known, a key could make it zero
+ * and the rest of the key would no longer count. */
 uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed)
 {
     const uint8_t *p = bytes;
-    uint64_t state = mix(seed ^ KEY_A, KEY_B), a = 0, b = 0;
+    uint64_t state = mix(seed ^ KEY_A, KEY_B), mask = mix(seed ^ KEY_C, KEY_A), a = 0, b = 0;
     size_t left = n;
 
     for (; left > 16; left -= 16, p += 16)
-        state = mix(load64(p) ^ KEY_B, load64(p + 8) ^ state);
+        state = mix(load64(p) ^ mask, load64(p + 8) ^ state);
     if (left >= 8) {
         a = load64(p);
         b = load64(p + left - 8);
@@ -50,7 +52,7 @@ uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed)
     } else if (left > 0) {
         a = (uint64_t)p[0] << 16 | (uint64_t)p[left / 2] << 8 | p[left - 1];
     }
-    return mix(mix(a ^ KEY_B, b ^ state) ^ KEY_C, n ^ state ^ KEY_A);
+    return mix(mix(a ^ mask, b ^ state) ^ KEY_C, n ^ state ^ KEY_A);
 }
 
 int map_init(struct map *m, size_t buckets)

@@ -21,7 +21,7 @@ struct map {
 };
 
 /* 64-bit hash of bytes under seed (a peer that does not know the seed cannot make collisions
- * cheaply). */
+ * cheaply). The same on every machine and in every version: the queue's shards are chosen by it. */
 uint64_t hash_bytes(const void *bytes, size_t n, uint64_t seed);
 
 /* buckets: initial number, a power of two. 0 or -ENOMEM. */
