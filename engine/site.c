@@ -410,7 +410,7 @@ int site_address(struct site *site, uint16_t offset, uint16_t tried)
         best++;
     for (int pass = 0; pass < 2; pass++) {
         for (uint16_t i = 0; i < site->addresses_len; i++) {
-            uint16_t at = i < best ? (uint16_t)((i + offset) % best) : i;
+            uint16_t at = (uint16_t)(i < best ? (i + offset) % best : i);
             bool bad = site->addresses[at].bad_until_ms > now_ms;
 
             if (bad == (pass == 1) && seen++ == tried)

@@ -52,7 +52,7 @@ struct worker_counters {
 };
 
 struct worker {
-    struct engine *engine;
+    _Alignas(CACHE_LINE_BYTES) struct engine *engine; /* neighbours in an array share no line */
     uint32_t index;
     struct io *io;
     struct dns *dns;
