@@ -196,6 +196,8 @@ static int read_options(struct sink_command *c, int argc, char **argv)
             fputs(usage, stdout);
             return 1;
         }
+        if (option == '?')
+            fputs("Try 'hayauma sink --help'.\n", stderr);
         if (option == '?' || read_option(c, option, optarg) < 0)
             return -EINVAL;
     }
@@ -481,21 +483,24 @@ static void watch(struct sink_command *c, const sigset_t *signals)
     }
 }
 
+static int load_behaviour(struct sink_command *c)
+{
+    struct buf errors = {0};
+    int err = sink_behaviour_load(c->behaviour_file, &c->options, &c->sink.behaviour, &errors);
+
+    if (err < 0)
+        fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
+    buf_done(&errors);
+    return err;
+}
+
 static int sink_run(struct sink_command *c)
 {
     struct sink *sink = &c->sink;
-    struct buf errors = {0};
     size_t default_addresses;
     sigset_t signals;
     int err;
 
-    err = sink_behaviour_load(c->behaviour_file, &c->options, &sink->behaviour, &errors);
-    if (err < 0) {
-        fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
-        buf_done(&errors);
-        return err;
-    }
-    buf_done(&errors);
     default_addresses = addresses_for_dns(sink, c->dns_addresses);
     err = listen_for_classes(sink);
     if (err < 0)
@@ -562,10 +567,10 @@ int cmd_sink(int argc, char **argv)
         .commands_max = UINT32_MAX,
     };
     err = read_options(c, argc, argv);
+    if (err == 0)
+        err = load_behaviour(c);
     if (err != 0) {
         free(c);
-        if (err < 0)
-            fputs("Try 'hayauma sink --help'.\n", stderr);
         return err < 0 ? EXIT_USAGE : EXIT_OK;
     }
     err = sink_finish(c, sink_run(c));

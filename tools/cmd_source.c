@@ -631,7 +631,8 @@ int cmd_source(int argc, char **argv)
     };
     err = read_options(c, argc, argv);
     if (err == 0)
-        status = source_run(c) == 0 && c->made == c->accepted ? EXIT_OK : EXIT_FAILED;
+        status =
+            source_run(c) == 0 && c->made > 0 && c->made == c->accepted ? EXIT_OK : EXIT_FAILED;
     else
         status = err < 0 ? EXIT_USAGE : EXIT_OK;
     if (status == EXIT_USAGE)

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <libfyaml.h>
 
@@ -598,6 +599,10 @@ static struct fy_document *parse_file(struct reader *r, struct fy_diag *diag)
     struct fy_document *document;
     void *at = NULL;
 
+    if (access(r->file, R_OK) < 0) {
+        complain(r, "%s", strerror(errno));
+        return NULL;
+    }
     fy_diag_set_collect_errors(diag, true);
     document = fy_document_build_from_file(&cfg, r->file);
     if (document != NULL)
@@ -605,8 +610,7 @@ static struct fy_document *parse_file(struct reader *r, struct fy_diag *diag)
     for (struct fy_diag_error *e; (e = fy_diag_errors_iterate(diag, &at)) != NULL;)
         buf_printf(r->errors, "%s:%d:%d: %s\n", r->file, e->line, e->column, e->msg);
     if (r->errors->len == 0)
-        buf_printf(r->errors, "%s: %s\n", r->file,
-                   errno != 0 ? strerror(errno) : "cannot be read as YAML");
+        buf_printf(r->errors, "%s: empty\n", r->file);
     return NULL;
 }
 
@@ -621,7 +625,6 @@ static int load_file(struct reader *r, struct sink_behaviour *b,
     diag_cfg.fp = NULL;
     diag = fy_diag_create(&diag_cfg);
     ASSERT(diag != NULL);
-    errno = 0;
     document = parse_file(r, diag);
     if (document != NULL)
         read_root(r, fy_document_root(document), b, options);

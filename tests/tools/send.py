@@ -1,0 +1,220 @@
+#!/usr/bin/env python3
+"""hayauma send: messages from files and parts to recipients from everywhere."""
+
+import email
+import email.policy
+import json
+import pathlib
+import sys
+import time
+
+from cases import Sink, TempDir, free_port, run, tool
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+
+class Keeper:
+    """An SMTP server that keeps whole messages, from the standard library's parts."""
+
+    def __init__(self):
+        import socketserver  # pylint: disable=import-outside-toplevel
+        import threading  # pylint: disable=import-outside-toplevel
+        kept = self.kept = []
+
+        class Handler(socketserver.StreamRequestHandler):
+            def handle(self):
+                self.wfile.write(b"220 keeper\r\n")
+                sender, recipients = None, []
+                while line := self.rfile.readline():
+                    verb, reply = line[:4].upper(), b"250 ok\r\n"
+                    if verb == b"EHLO":
+                        reply = b"250-keeper\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+                    elif verb == b"MAIL":
+                        sender, recipients = line.decode().strip(), []
+                    elif verb == b"RCPT":
+                        recipients.append(line.decode().strip()[9:-1])
+                    elif verb == b"DATA":
+                        self.wfile.write(b"354 go\r\n")
+                        body = b""
+                        while (line := self.rfile.readline()) != b".\r\n":
+                            body += line[1:] if line.startswith(b".") else line
+                        kept.append((sender, recipients, body))
+                    elif verb == b"QUIT":
+                        self.wfile.write(b"221 bye\r\n")
+                        return
+                    self.wfile.write(reply)
+
+        socketserver.ThreadingTCPServer.daemon_threads = True
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler)
+        self.address = "127.0.0.1:%d" % self.server.server_address[1]
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def parsed(kept):
+    return email.message_from_bytes(kept[2], policy=email.policy.default)
+
+
+def send(to, *arguments, **options):
+    return tool("send", "--server", to, "--json", *arguments, **options)
+
+
+def file_of(temp, name, text):
+    path = temp.path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_message_as_it_is():
+    temp = TempDir()
+    eml = file_of(temp, "m.eml", "From: Me <me@a.example>\nTo: list@a.example\nSubject: x\n"
+                                 "Message-ID: <1@a>\nDate: Sun, 22 Nov 2026 01:00:00 +0000\n\n"
+                                 ".dot\nend")
+    with Keeper() as keeper:
+        send(keeper.address, "--eml", eml, "one@b.example", "two@b.example")
+        assert len(keeper.kept) == 2
+        for sender, _, body in keeper.kept:
+            assert sender.startswith("MAIL FROM:<me@a.example>")
+            assert body == eml.read_bytes().replace(b"\n", b"\r\n") + b"\r\n", body
+        assert sorted(k[1][0] for k in keeper.kept) == ["one@b.example", "two@b.example"]
+
+
+def test_missing_fields_are_added():
+    temp = TempDir()
+    eml = file_of(temp, "m.eml", "From: me@a.example\r\nSubject: x\r\n\r\nHi\r\n")
+    with Keeper() as keeper:
+        send(keeper.address, "--eml", "-", "--from", "bounce@a.example", "one@b.example",
+             "two@b.example", text=eml.read_text())
+        messages = [parsed(k) for k in keeper.kept]
+        assert len({m["Message-ID"] for m in messages}) == 2
+        for message, (sender, recipients, _) in zip(messages, keeper.kept):
+            assert message["To"] == recipients[0] and message["Date"].datetime
+            assert message["Message-ID"].endswith("@a.example>")
+            assert sender.startswith("MAIL FROM:<bounce@a.example>")
+        keeper.kept.clear()
+        send(keeper.address, "--eml", eml, "--batch", "10", "--from", "",
+             *(f"u{n}@b.example" for n in range(25)))
+        assert sorted(len(k[1]) for k in keeper.kept) == [5, 10, 10]
+        assert {k[0].split()[1] for k in keeper.kept} == {"FROM:<>"}
+        assert parsed(keeper.kept[0])["To"] == "undisclosed-recipients:;"
+
+
+def test_parts():
+    temp = TempDir()
+    text = file_of(temp, "t.txt", "早馬は夜を走る。\n.\nend\n")
+    html = file_of(temp, "t.html", "<p>早馬</p>\n")
+    image = file_of(temp, "a b.png", b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+    with Keeper() as keeper:
+        send(keeper.address, "--text", text, "--html", html, "--attach", image, "--subject",
+             "お知らせ: 早馬", "--from", "早馬 <news@a.example>", "one@b.example")
+        message = parsed(keeper.kept[0])
+        assert message["Subject"] == "お知らせ: 早馬"
+        assert message["From"].addresses[0].display_name == "早馬"
+        assert message.get_content_type() == "multipart/mixed"
+        assert message.get_body(("plain",)).get_content() == text.read_text()
+        assert message.get_body(("html",)).get_content() == html.read_text()
+        attached, = message.iter_attachments()
+        assert attached.get_filename() == "a b.png" and attached.get_content_type() == "image/png"
+        assert attached.get_content() == image.read_bytes()
+        keeper.kept.clear()
+        send(keeper.address, "--html", html, "--from", "n@a.example", "one@b.example")
+        assert parsed(keeper.kept[0]).get_content_type() == "text/html"
+
+
+def test_recipients_from_everywhere():
+    temp = TempDir()
+    eml = file_of(temp, "m.eml", "From: me@a.example\n\nHi\n")
+    lines = file_of(temp, "l.txt", "# ours\n a@b.example \r\n\nno address\nb@b.example")
+    csv = file_of(temp, "l.csv", b"\xef\xbb\xbfName,\"E\"\"x\",EMAIL\r\n"
+                  b"\"Smith, J\",1,c@b.example\r\n\"two\nlines\",2,\" d@b.example \"\n"
+                  b"short\n,,\nx,y,bad@@b\nx,\xff,\xff@b.example\n\"x\"y,1,e@b.example\n"
+                  b"x,1,f@b.example")
+    with Sink() as sink:
+        done = send(f"{sink.host}:{sink.port}", "--eml", eml, "--to-file", lines, "--csv", csv,
+                    "x@b.example", "not one", status=1)
+        took = sorted(row[3] for row in sink.ledger())
+        assert took == [f"{c}@b.example" for c in "abcdfx"], took
+        for wanted in ("recipient 2: 'not one': not a mail address", "l.txt:4: 'no address'",
+                       "l.csv:5: the line has no such cell", "l.csv:6: no address",
+                       "l.csv:7: 'bad@@b'", "l.csv:8: ", "not UTF-8",
+                       "l.csv:9: text behind a closing quote"):
+            assert wanted in done.stderr, (wanted, done.stderr)
+        summary = json.loads(done.stdout)
+        assert summary["accepted"] == summary["recipients"] == 6 and summary["invalid"] == 7, summary
+        send(f"{sink.host}:{sink.port}", "--eml", eml, "--csv", "-", text="mail\nq@b.example\n",
+             *("--column", "Mail"))
+        assert sink.ledger()[-1][3] == "q@b.example"
+
+
+def test_utf8_addresses():
+    temp = TempDir()
+    eml = file_of(temp, "m.eml", "From: me@a.example\n\nHi\n")
+    with Sink() as sink:
+        send(f"{sink.host}:{sink.port}", "--eml", eml, "用户@例え.example")
+        assert sink.ledger()[0][3] == "用户@例え.example"
+
+
+def test_refusals_and_deferrals():
+    temp = TempDir()
+    eml = file_of(temp, "m.eml", "From: me@a.example\n\nHi\n")
+    sink = Sink()
+    sink.behaviour = file_of(sink.temp, "b.yaml", "classes: [{name: u, domains: [u.example], "
+                             "refuse: {}}, {name: d, domains: [d.example], greylist: 1s}]")
+    with sink:
+        done = send(f"{sink.host}:{sink.port}", "--eml", eml, "a@u.example", "b@d.example",
+                    "c@o.example", status=1)
+        assert "a@u.example: 550 refused by policy" in done.stderr, done.stderr
+        assert sorted(row[3] for row in sink.ledger()) == ["b@d.example", "c@o.example"]
+        summary = json.loads(done.stdout)
+        assert summary["accepted"] == 2 and summary["refused"] == 1, summary
+
+
+def test_many():
+    temp = TempDir()
+    eml = file_of(temp, "m.eml", "From: me@a.example\n\nHi\n")
+    csv = file_of(temp, "l.csv", "email\n" + "".join(f"u{n}@d.example\n" for n in range(20000)))
+    with Sink() as sink:
+        start = time.monotonic()
+        send(f"{sink.host}:{sink.port}", "--eml", eml, "--csv", csv)
+        assert len({row[3] for row in sink.ledger()}) == 20000
+        assert len({row[6] for row in sink.ledger()}) == 20000  # Message-IDs
+        assert time.monotonic() - start < 30
+
+
+def test_what_cannot_be_sent():
+    temp = TempDir()
+    good = file_of(temp, "m.eml", "From: me@a.example\n\nHi\n")
+    for text, wanted in (("", "empty"), ("hello\n", ":1: not a message"), ("\nhello\n", "no header"),
+                         ("From: a@b\nbroken line\n\nx\n", ":2: not a message"),
+                         (" folded: x\n\n", ":1: not a message"),
+                         ("Subject: x\n\nx\n", "no From field"),
+                         ("From: a@b.example, c@d.example\n\nx\n", "--from"),
+                         (b"From: a@b.example\n\n\0", "NUL")):
+        eml = file_of(temp, "bad.eml", text)
+        done = tool("send", "--eml", eml, "a@b.example", status=2)
+        assert wanted in done.stderr, (text, done.stderr)
+    for arguments, wanted in (
+            (["--eml", temp.path / "none", "a@b.example"], "No such file"),
+            (["--eml", good], "no recipients"), (["--eml", good, "bad"], "no recipients left"),
+            (["a@b.example"], "no message"), (["--text", good, "a@b.example"], "--from is needed"),
+            (["--eml", good, "--subject", "x", "a@b.example"], "takes no parts"),
+            (["--eml", good, "--csv", good], "no column 'email'"),
+            (["--eml", good, "--csv", temp.path / "none"], "No such file"),
+            (["--eml", good, "--from", "nobody", "a@b.example"], "not a mail address"),
+            (["--eml", good, "--batch", "0", "a@b.example"], "--batch")):
+        done = tool("send", *arguments, status=2)
+        assert wanted in done.stderr, (arguments, done.stderr)
+    done = send(f"127.0.0.1:{free_port()}", "--eml", good, "a@b.example", status=1)
+    assert "Connection refused" in done.stderr, done.stderr
+    assert json.loads(done.stdout)["unsent"] == 1
+    assert "--csv FILE" in tool("send", "--help").stdout
+
+
+if __name__ == "__main__":
+    sys.exit(run(globals(), sys.argv[1:]))
