@@ -7,11 +7,11 @@
 
 _Noreturn void assert_failed(const char *expr, const char *file, int line, const char *func);
 
-#define ASSERT(expr) \
+#define ASSERT(expr)                                                                               \
     (__builtin_expect(!!(expr), 1) ? (void)0 : assert_failed(#expr, __FILE__, __LINE__, __func__))
 
-#define MUST_USE __attribute__((warn_unused_result))
-#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
-#define ARRAY_LEN(a) (sizeof(a) / sizeof((a)[0]))
+#define MUST_USE                        __attribute__((warn_unused_result))
+#define CONTAINER_OF(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+#define ARRAY_LEN(a)                    (sizeof(a) / sizeof((a)[0]))
 
 #endif

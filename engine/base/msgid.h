@@ -9,7 +9,7 @@
 #include "base/rng.h"
 #include "base/str.h"
 
-#define MSGID_BYTES 16
+#define MSGID_BYTES      16
 #define MSGID_TEXT_BYTES 33 /* 32 hex digits and NUL */
 
 struct msgid {

@@ -10,7 +10,7 @@
 #include "base/list.h"
 
 #define WHEEL_LEVELS 6
-#define WHEEL_SLOTS 64
+#define WHEEL_SLOTS  64
 
 struct timer {
     struct list_node node; /* linked while armed */

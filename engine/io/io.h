@@ -1,11 +1,12 @@
 /* The only seam to the kernel for sockets, time and wake-ups. Two implementations of this header:
- * io_uring.c (production) and tests/sim/sim_io.c (simulated network and clock, chosen at link time).
+ * io_uring.c (production) and tests/sim/sim_io.c (simulated network and clock, chosen at link
+ * time).
  *
  * Thread: an io belongs to the thread that opened it; only io_wake() may be called from others.
- * Completions: the kernel's are first copied to a FIFO, then dispatched; no handler ever runs inside
- * another, nor inside a call of this header. Memory: an io_op is embedded in its owner, which must
- * live until the last event of every op it started (io_op_busy()). Two-phase teardown: cancel,
- * then free on the last completion.
+ * Completions: the kernel's are first copied to a FIFO, then dispatched; no handler ever runs
+ * inside another, nor inside a call of this header. Memory: an io_op is embedded in its owner,
+ * which must live until the last event of every op it started (io_op_busy()). Two-phase teardown:
+ * cancel, then free on the last completion.
  *
  * Buffers: receives use a provided-buffer ring (an idle session holds none). Event data is valid
  * only inside the handler. When buffers run out receives re-arm by themselves. */
@@ -39,7 +40,7 @@ struct io_op {
     struct io *io;
     uint32_t in_flight; /* started and last event not yet delivered */
     int fd;
-    uint8_t kind;       /* private to the implementation from here on */
+    uint8_t kind; /* private to the implementation from here on */
     uint8_t flags;
     struct msghdr msg;
     void *priv;
@@ -47,9 +48,9 @@ struct io_op {
 };
 
 struct io_options {
-    uint32_t entries;        /* submission queue size; 0 = 4096 */
-    uint32_t buffers;        /* provided receive buffers, a power of two; 0 = 1024 */
-    uint32_t buffer_bytes;   /* size of each; 0 = 16384 */
+    uint32_t entries;           /* submission queue size; 0 = 4096 */
+    uint32_t buffers;           /* provided receive buffers, a power of two; 0 = 1024 */
+    uint32_t buffer_bytes;      /* size of each; 0 = 16384 */
     void (*on_tick)(void *arg); /* runs once per turn after all handlers and timers; may be NULL */
     void (*on_wake)(void *arg); /* runs in a turn after somebody called io_wake(); may be NULL */
     void *arg;
@@ -71,8 +72,8 @@ int io_turn(struct io *io, uint32_t wait_ms_max);
 void io_wake(struct io *io);
 
 /* Time, sampled once per turn. */
-uint64_t io_now_ns(const struct io *io);  /* monotonic */
-int64_t io_wall_ms(const struct io *io);  /* since 1970 */
+uint64_t io_now_ns(const struct io *io); /* monotonic */
+int64_t io_wall_ms(const struct io *io); /* since 1970 */
 /* The wheel runs on io_now_ns()/1e6. */
 struct wheel *io_wheel(struct io *io);
 static inline uint64_t io_now_ms(const struct io *io)
@@ -95,10 +96,10 @@ void io_close_fd(struct io *io, int fd, bool abort);
 
 /* Operations; each ends with exactly one event that has more == false. They take effect at the next
  * submission of the turn. */
-void io_accept(struct io *io, struct io_op *op, int fd);  /* multishot */
+void io_accept(struct io *io, struct io_op *op, int fd); /* multishot */
 void io_connect(struct io *io, struct io_op *op, int fd, const struct sockaddr *addr,
-                socklen_t len);                            /* addr must live until the event */
-void io_recv(struct io *io, struct io_op *op, int fd);    /* multishot; ends at 0 or error */
+                socklen_t len);                        /* addr must live until the event */
+void io_recv(struct io *io, struct io_op *op, int fd); /* multishot; ends at 0 or error */
 /* Sends everything or fails (short sends continue inside). iov and its bytes must live until the
  * event. */
 void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len);
