@@ -183,7 +183,7 @@ static void test_raw_lines(void **state)
     (void)state;
     p.on_line = on_line;
     p.arg = all;
-    feed(&p, "250-host\r\n250-SIZE 1\r\n250-\r\n250 DSN\r\n", 35, 5);
+    feed(&p, "250-host\r\n250-SIZE 1\r\n250-\r\n250 DSN\r\n", 37, 5);
     p.on_line = NULL;
     assert_string_equal(all, "host|SIZE 1||DSN|");
 }

@@ -1,0 +1,517 @@
+/* The server machine by transcripts: what goes in, what must come out, whatever the pieces.
+ * Questions show as [..] in the output. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "smtp/server.h"
+
+static const struct smtp_server_options defaults = {
+    .host_name = "mx",
+    .message_bytes_max = 100,
+    .recipients_max = 3,
+    .line_bytes_max = 512,
+    .body_line_bytes_max = 60,
+    .errors_max = 20,
+    .commands_max = 20,
+};
+
+struct session {
+    struct smtp_server server;
+    struct buf out, body;
+};
+
+/* The engine's part: addresses say what it answers. */
+static const char *decide(struct str address)
+{
+    char text[300];
+
+    snprintf(text, sizeof(text), "%.*s", STR_FMT(address));
+    if (strstr(text, "later") != NULL)
+        return "451 4.3.0 try later";
+    if (strstr(text, "never") != NULL)
+        return "550 5.1.1 no such user";
+    if (strstr(text, "bye") != NULL)
+        return "421 4.3.2 going down";
+    return NULL;
+}
+
+static void note(struct session *s, const char *what, struct str detail)
+{
+    buf_printf(&s->out, "[%s %.*s]", what, STR_FMT(detail));
+}
+
+/* A copy of exact size, so that a sanitizer sees every byte read too far. False: closed. */
+static bool feed(struct session *s, const char *bytes, size_t len)
+{
+    struct smtp_server *server = &s->server;
+    uint8_t *copy = malloc(len + (len == 0));
+    struct smtp_server_input in = {copy, len};
+    enum smtp_server_want want;
+
+    memcpy(copy, bytes, len);
+    while ((want = smtp_server_step(server, &in, &s->out)) != SMTP_SERVER_INPUT) {
+        const char *answer = NULL;
+
+        if (want == SMTP_SERVER_CLOSE)
+            break;
+        if (want == SMTP_SERVER_BODY) {
+            buf_put_str(&s->body, server->body);
+            continue;
+        }
+        if (want == SMTP_SERVER_ABORT) {
+            buf_puts(&s->out, "[abort]");
+            buf_clear(&s->body);
+            continue;
+        }
+        if (want == SMTP_SERVER_HELO) {
+            note(s, "helo", server->helo);
+            answer = decide(server->helo);
+        } else if (want == SMTP_SERVER_MAIL) {
+            note(s, "mail", server->mail.sender.text);
+            answer = decide(server->mail.sender.text);
+        } else if (want == SMTP_SERVER_RCPT) {
+            note(s, "rcpt", server->rcpt.recipient.text);
+            answer = decide(server->rcpt.recipient.text);
+        } else if (want == SMTP_SERVER_DATA) {
+            buf_puts(&s->out, "[data]");
+            if (server->rcpts == 2 && !server->options->lmtp)
+                answer = "452 4.3.1 full";
+        } else {
+            note(s, "message", buf_str(&s->body));
+            buf_clear(&s->body);
+            if (server->options->lmtp)
+                answer = "250 2.0.0 one\n452 4.2.2 two full\n250 2.0.0 three";
+        }
+        smtp_server_answer(server, &s->out, answer);
+    }
+    if (want == SMTP_SERVER_CLOSE)
+        buf_puts(&s->out, "[close]");
+    else
+        assert_int_equal(in.len, 0);
+    free(copy);
+    return want != SMTP_SERVER_CLOSE;
+}
+
+/* Runs input in pieces: [0, first), then of piece bytes. The output, without CRs, in s->out. */
+static void run(struct session *s, const struct smtp_server_options *options, const char *input,
+                size_t len, size_t first, size_t piece)
+{
+    size_t at = first, kept = 0;
+
+    *s = (struct session){0};
+    smtp_server_init(&s->server, options);
+    if (feed(s, input, first)) {
+        while (at < len) {
+            size_t n = len - at < piece ? len - at : piece;
+
+            if (!feed(s, input + at, n))
+                break;
+            at += n;
+        }
+    }
+    for (size_t i = 0; i < s->out.len; i++) {
+        if (s->out.data[i] != '\r')
+            s->out.data[kept++] = s->out.data[i];
+    }
+    s->out.len = kept;
+    buf_putc(&s->out, '\0');
+}
+
+static void done(struct session *s)
+{
+    smtp_server_done(&s->server);
+    buf_done(&s->out);
+    buf_done(&s->body);
+}
+
+static void check_len(const struct smtp_server_options *options, const char *input, size_t len,
+                      const char *want)
+{
+    struct session s;
+
+    for (size_t piece = 1; piece <= 7; piece += 3) {
+        run(&s, options, input, len, 0, piece);
+        assert_string_equal(s.out.data, want);
+        done(&s);
+    }
+    for (size_t split = 0; split <= len; split++) {
+        run(&s, options, input, len, split, len);
+        assert_string_equal(s.out.data, want);
+        done(&s);
+    }
+}
+
+static void check(const struct smtp_server_options *options, const char *input, const char *want)
+{
+    check_len(options, input, strlen(input), want);
+}
+
+#define HELO     "HELO c\r\n"
+#define HELO_R   "[helo c]250 mx\n"
+#define MAIL     "MAIL FROM:<a@b>\r\n"
+#define MAIL_R   "[mail a@b]250 2.1.0 OK\n"
+#define RCPT     "RCPT TO:<c@d>\r\n"
+#define RCPT_R   "[rcpt c@d]250 2.1.5 OK\n"
+#define DATA_R   "[data]354 end data with <CR><LF>.<CR><LF>\n"
+#define OPEN     HELO MAIL RCPT
+#define OPEN_R   HELO_R MAIL_R RCPT_R
+#define LARGE_R  "552 5.3.4 message is larger than this server takes\n"
+#define BARE_R   "554 5.6.0 lines must end in CRLF: message has a bare CR or LF; closing\n"
+#define NONE_R   "554 5.5.1 no valid recipients\n"
+#define BEFORE_R "503 5.5.1 send MAIL and RCPT first\n"
+
+static const struct transcript {
+    const char *in, *out;
+} transcripts[] = {
+    {"EHLO c\r\n", "[helo c]250-mx\n250-PIPELINING\n250-8BITMIME\n250-SMTPUTF8\n250-CHUNKING\n"
+                   "250-ENHANCEDSTATUSCODES\n250-DSN\n250-SIZE 100\n250 LIMITS RCPTMAX=3\n"},
+    {OPEN "DATA\r\nhi\r\n..x\r\n.\r\n" MAIL "QUIT\r\n",
+     OPEN_R DATA_R "[message hi\n.x\n]250 2.0.0 OK\n" MAIL_R "221 2.0.0 bye\n[close]"},
+    /* case, spaces */
+    {"helo c\r\nmail from: <a@b>\r\nrcpt to:<c@d>  \r\ndata\r\n.\r\n",
+     OPEN_R DATA_R "[message ]250 2.0.0 OK\n"},
+    /* sequence */
+    {MAIL, "503 5.5.1 send EHLO first\n"},
+    {RCPT "DATA\r\n", "503 5.5.1 send MAIL first\n" BEFORE_R},
+    {HELO MAIL MAIL, HELO_R MAIL_R "503 5.5.1 a transaction is open\n"},
+    {HELO MAIL "DATA\r\n", HELO_R MAIL_R NONE_R},
+    {HELO MAIL "RCPT TO:<never@d>\r\nDATA\r\nRSET\r\n" MAIL,
+     HELO_R MAIL_R "[rcpt never@d]550 5.1.1 no such user\n" NONE_R "250 2.0.0 OK\n[abort]" MAIL_R},
+    {OPEN "RSET\r\nDATA\r\n", OPEN_R "250 2.0.0 OK\n[abort]" BEFORE_R},
+    {OPEN HELO "DATA\r\n", OPEN_R "[abort]" HELO_R BEFORE_R},
+    {HELO "RSET\r\n", HELO_R "250 2.0.0 OK\n"},
+    /* the engine refuses */
+    {"HELO never\r\n" MAIL, "[helo never]550 5.1.1 no such user\n503 5.5.1 send EHLO first\n"},
+    {HELO "MAIL FROM:<later@b>\r\n" RCPT,
+     HELO_R "[mail later@b]451 4.3.0 try later\n503 5.5.1 send MAIL first\n"},
+    {HELO MAIL "RCPT TO:<bye@d>\r\nNOOP\r\n",
+     HELO_R MAIL_R "[rcpt bye@d]421 4.3.2 going down\n[close]"},
+    {OPEN RCPT "DATA\r\nRSET\r\n", OPEN_R RCPT_R "[data]452 4.3.1 full\n250 2.0.0 OK\n[abort]"},
+    {OPEN RCPT "BDAT 6 LAST\r\nQUIT\r\nNOOP\r\n" MAIL,
+     OPEN_R RCPT_R "[data]452 4.3.1 full\n[abort]250 2.0.0 OK\n" MAIL_R},
+    {OPEN RCPT RCPT RCPT, OPEN_R RCPT_R RCPT_R "452 4.5.3 too many recipients\n"},
+    /* parameters */
+    {"EHLO\r\nEHLO a b\r\nHELO .\r\n", "501 5.5.4 a domain or address literal is needed\n"
+                                       "501 5.5.4 a domain or address literal is needed\n"
+                                       "501 5.5.4 a domain or address literal is needed\n"},
+    {HELO "MAIL\r\nMAIL TO:<a@b>\r\nMAIL FROM:a@b\r\nMAIL FROM:<a@b>x\r\n",
+     HELO_R "501 5.5.4 syntax: MAIL FROM:<address>\n501 5.5.4 syntax: MAIL FROM:<address>\n"
+            "501 5.1.7 bad sender address syntax\n"
+            "501 5.5.4 parameters are separated by spaces\n"},
+    {HELO "MAIL FROM:<a@b> SIZE=1\r\n", HELO_R "555 5.5.4 parameter not recognised\n"},
+    {HELO MAIL "RCPT TO:<>\r\nRCPT TO:<a b@c>\r\nRCPT TO:<postmaster>\r\n",
+     HELO_R MAIL_R "501 5.1.3 bad recipient address syntax\n"
+                   "501 5.1.3 bad recipient address syntax\n[rcpt postmaster]250 2.1.5 OK\n"},
+    {OPEN "DATA x\r\nRSET x\r\nQUIT x\r\nVRFY\r\n",
+     OPEN_R "501 5.5.4 DATA takes no parameter\n501 5.5.4 RSET takes no parameter\n"
+            "501 5.5.4 QUIT takes no parameter\n501 5.5.4 VRFY needs a name\n"},
+    /* the rest of the commands */
+    {"NOOP\r\nNOOP x\r\nVRFY a\r\nHELP\r\nEXPN a\r\nSTARTTLS\r\nAUTH PLAIN x\r\nFOO\r\n\r\n",
+     "250 2.0.0 OK\n250 2.0.0 OK\n252 2.5.2 not verified; send mail and see\n"
+     "214 2.0.0 commands as in RFC 5321\n502 5.5.1 command not implemented\n"
+     "502 5.5.1 command not implemented\n502 5.5.1 command not implemented\n"
+     "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n"},
+    {"LHLO c\r\n", "500 5.5.1 this is SMTP: send EHLO\n"},
+    {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "421 4.7.0 this is not HTTP\n[close]"},
+    {HELO "POST /\r\n" MAIL, HELO_R "421 4.7.0 this is not HTTP\n[close]"},
+    {"\x16\x03\x01\x02", "421 4.7.0 this is not SMTP\n[close]"},
+    /* lines */
+    {"NOOP\nNOOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+    {"NO\rOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+    {"NOOP\r\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+    {"\nNOOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+    /* bodies */
+    {OPEN "DATA\r\na\nb\r\n.\r\nNOOP\r\n", OPEN_R DATA_R BARE_R "[abort][close]"},
+    {OPEN "DATA\r\na\rb\r\n.\r\nNOOP\r\n", OPEN_R DATA_R BARE_R "[abort][close]"},
+    {OPEN "DATA\r\n0123456789012345678901234567890123456789012345678901234567890\r\n.\r\n" MAIL,
+     OPEN_R DATA_R "554 5.6.0 message has a line that is too long\n[abort]" MAIL_R},
+    {OPEN "DATA\r\n"
+          "012345678901234567890123456789012345678901234567\r\n"
+          "012345678901234567890123456789012345678901234567\r\nx\r\n.\r\n" MAIL,
+     OPEN_R DATA_R LARGE_R "[abort]" MAIL_R},
+    {OPEN "DATA\r\n"
+          "012345678901234567890123456789012345678901234567\r\n"
+          "01234567890123456789012345678901234567890123456\r\n.\r\n",
+     OPEN_R DATA_R "[message 012345678901234567890123456789012345678901234567\n"
+                   "01234567890123456789012345678901234567890123456\n]250 2.0.0 OK\n"},
+    /* BDAT */
+    {OPEN "BDAT 4\r\nab\r\nBDAT 3 LAST\r\n.\r\n" MAIL,
+     OPEN_R "[data]250 2.0.0 chunk received\n[message ab\n.\n]250 2.0.0 OK\n" MAIL_R},
+    {OPEN "BDAT 0 LAST\r\n", OPEN_R "[data][message ]250 2.0.0 OK\n"},
+    {OPEN "BDAT 2\r\nabBDAT 0 LAST\r\n",
+     OPEN_R "[data]250 2.0.0 chunk received\n[message ab]250 2.0.0 OK\n"},
+    {"BDAT 6\r\nNOOP\r\nBDAT 6 LAST\r\nQUIT\r\nNOOP\r\n", BEFORE_R BEFORE_R "250 2.0.0 OK\n"},
+    {HELO MAIL "BDAT 6 LAST\r\nQUIT\r\n" MAIL, HELO_R MAIL_R NONE_R "[abort]" MAIL_R},
+    {OPEN "BDAT 6 FIRST\r\nQUIT\r\n" MAIL,
+     OPEN_R "501 5.5.4 syntax: BDAT size [LAST]\n[abort]" MAIL_R},
+    {OPEN "BDAT 2\r\nabDATA\r\n" RCPT MAIL "BDAT 1 LAST\r\nc",
+     OPEN_R "[data]250 2.0.0 chunk received\n" BEFORE_R "503 5.5.1 send MAIL first\n"
+            "503 5.5.1 a transaction is open\n[message abc]250 2.0.0 OK\n"},
+    {OPEN "BDAT 2\r\nabRSET\r\nBDAT 1 LAST\r\nc" MAIL,
+     OPEN_R "[data]250 2.0.0 chunk received\n250 2.0.0 OK\n[abort]" BEFORE_R MAIL_R},
+    {OPEN "BDAT 4 LAST\r\na\nb\n", OPEN_R "[data]" BARE_R "[abort][close]"},
+    {OPEN "BDAT 2 LAST\r\na\r", OPEN_R "[data]" BARE_R "[abort][close]"},
+    {OPEN "BDAT 101 LAST\r\n"
+          "012345678901234567890123456789012345678901234567\r\n"
+          "012345678901234567890123456789012345678901234567\r\nx" MAIL,
+     OPEN_R LARGE_R "[abort]" MAIL_R},
+    {OPEN "BDAT 2\r\nabBDAT 99 LAST\r\n"
+          "012345678901234567890123456789012345678901234567\r\n"
+          "01234567890123456789012345678901234567890123456\r\n" MAIL,
+     OPEN_R "[data]250 2.0.0 chunk received\n" LARGE_R "[abort]" MAIL_R},
+    {OPEN "BDAT\r\n", OPEN_R "501 5.5.4 syntax: BDAT size [LAST]; out of step, closing\n[close]"},
+    {OPEN "BDAT -1 LAST\r\n",
+     OPEN_R "501 5.5.4 syntax: BDAT size [LAST]; out of step, closing\n[close]"},
+    {OPEN "BDAT 18446744073709551617 LAST\r\nx",
+     OPEN_R "501 5.5.4 syntax: BDAT size [LAST]; out of step, closing\n[close]"},
+    {OPEN "BDAT 99999999999999999999999999\r\n",
+     OPEN_R "501 5.5.4 syntax: BDAT size [LAST]; out of step, closing\n[close]"},
+};
+
+static void test_transcripts(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(transcripts); i++)
+        check(&defaults, transcripts[i].in, transcripts[i].out);
+}
+
+static void test_nul(void **state)
+{
+    static const char body[] = OPEN "DATA\r\na\0b\r\n.\r\n" MAIL;
+    static const char command[] = "NOOP\r\nNO\0OP\r\nHELO a\0b\r\nNOOP\r\n";
+
+    (void)state;
+    check_len(&defaults, body, sizeof(body) - 1,
+              OPEN_R DATA_R "554 5.6.0 message has a NUL byte\n[abort]" MAIL_R);
+    check_len(&defaults, command, sizeof(command) - 1,
+              "250 2.0.0 OK\n500 5.5.1 command not recognised\n"
+              "501 5.5.4 a domain or address literal is needed\n250 2.0.0 OK\n");
+}
+
+/* --- ESMTP parameters: one command each --- */
+
+#define BAD_VALUE "501 5.5.4 bad parameter value\n"
+#define UNKNOWN   "555 5.5.4 parameter not recognised\n"
+#define OK_MAIL   "[mail a@b]250 2.1.0 OK\n"
+#define OK_RCPT   "[rcpt c@d]250 2.1.5 OK\n"
+
+static const struct transcript parameters[] = {
+    {"MAIL FROM:<a@b> SIZE=100", OK_MAIL},
+    {"MAIL FROM:<a@b>   SIZE=100 BODY=8BITMIME  RET=HDRS ENVID=a+2Bb SMTPUTF8", OK_MAIL},
+    {"MAIL FROM:<a@b> body=7bit ret=full", OK_MAIL},
+    {"MAIL FROM:<a@b> SIZE=101", LARGE_R},
+    {"MAIL FROM:<a@b> SIZE=99999999999999999999", LARGE_R},
+    {"MAIL FROM:<a@b> SIZE=999999999999999999999", BAD_VALUE},
+    {"MAIL FROM:<a@b> SIZE=", BAD_VALUE},
+    {"MAIL FROM:<a@b> SIZE", BAD_VALUE},
+    {"MAIL FROM:<a@b> SIZE=1x", BAD_VALUE},
+    {"MAIL FROM:<a@b> SIZE=1 SIZE=1", "501 5.5.4 parameter given twice\n"},
+    {"MAIL FROM:<a@b> BODY=9BIT", BAD_VALUE},
+    {"MAIL FROM:<a@b> BODY=BINARYMIME", "504 5.5.4 BINARYMIME is not offered\n"},
+    {"MAIL FROM:<a@b> SMTPUTF8=1", BAD_VALUE},
+    {"MAIL FROM:<a@b> RET=SOME", BAD_VALUE},
+    {"MAIL FROM:<a@b> ENVID=+0A", BAD_VALUE},
+    {"MAIL FROM:<a@b> ENVID=a=b", BAD_VALUE},
+    {"MAIL FROM:<a@b> AUTH=<>", UNKNOWN},
+    {"MAIL FROM:<a@b> NOTIFY=NEVER", UNKNOWN},
+    {"MAIL FROM:<a@b> =1", UNKNOWN},
+    {"MAIL FROM:<\xc3\xa9@b>", "553 5.6.7 a non-ASCII address needs SMTPUTF8\n"},
+    {"MAIL FROM:<\xc3\xa9@b> SMTPUTF8", "[mail \xc3\xa9@b]250 2.1.0 OK\n"},
+    {"MAIL FROM:<\xe9@b> SMTPUTF8", "501 5.1.7 bad sender address syntax\n"},
+    {"MAIL FROM:<>", "[mail ]250 2.1.0 OK\n"},
+    {"RCPT TO:<c@d> NOTIFY=NEVER", OK_RCPT},
+    {"RCPT TO:<c@d> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;c+2Bx@d", OK_RCPT},
+    {"RCPT TO:<c@d> NOTIFY=NEVER,SUCCESS", BAD_VALUE},
+    {"RCPT TO:<c@d> NOTIFY=", BAD_VALUE},
+    {"RCPT TO:<c@d> NOTIFY=,", BAD_VALUE},
+    {"RCPT TO:<c@d> NOTIFY=SOMETIMES", BAD_VALUE},
+    {"RCPT TO:<c@d> ORCPT=c@d", BAD_VALUE},
+    {"RCPT TO:<c@d> ORCPT=rfc822;", BAD_VALUE},
+    {"RCPT TO:<c@d> ORCPT=;c@d", BAD_VALUE},
+    {"RCPT TO:<c@d> ORCPT=rfc822;c+0D@d", BAD_VALUE},
+    {"RCPT TO:<c@d> ORCPT=utf-8;\xc3\xa9@d", BAD_VALUE},
+    {"RCPT TO:<c@d> SIZE=1", UNKNOWN},
+    {"RCPT TO:<\xc3\xa9@d>", "501 5.1.3 bad recipient address syntax\n"},
+};
+
+static void test_parameters(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(parameters); i++) {
+        bool rcpt = parameters[i].in[0] == 'R';
+        struct session s = {0};
+        char line[600];
+
+        smtp_server_init(&s.server, &defaults);
+        feed(&s, "EHLO c\r\n", 8);
+        if (rcpt)
+            feed(&s, MAIL, sizeof(MAIL) - 1);
+        buf_clear(&s.out);
+        snprintf(line, sizeof(line), "%s\r\n", parameters[i].in);
+        feed(&s, line, strlen(line));
+        s.out.data[s.out.len - 2] = '\n';
+        s.out.data[s.out.len - 1] = '\0';
+        assert_string_equal(s.out.data, parameters[i].out);
+        done(&s);
+    }
+}
+
+static void test_parameter_values(void **state)
+{
+    struct smtp_server_input in;
+    struct smtp_server s;
+    struct buf out = {0};
+
+    (void)state;
+    smtp_server_init(&s, &defaults);
+    in = (struct smtp_server_input){(const uint8_t *)"EHLO c\r\n", 8};
+    assert_int_equal(smtp_server_step(&s, &in, &out), SMTP_SERVER_HELO);
+    assert_true(s.esmtp);
+    smtp_server_answer(&s, &out, NULL);
+    in = (struct smtp_server_input){
+        (const uint8_t *)"MAIL FROM:<a@b> SIZE=42 BODY=8BITMIME SMTPUTF8 RET=HDRS ENVID=x+20y\r\n",
+        70};
+    assert_int_equal(smtp_server_step(&s, &in, &out), SMTP_SERVER_MAIL);
+    assert_int_equal(s.mail.size, 42);
+    assert_true(s.mail.body_8bit && s.mail.smtputf8);
+    assert_int_equal(s.mail.ret, SMTP_RET_HDRS);
+    assert_true(str_eq(s.mail.envid, STR("x+20y")));
+    smtp_server_answer(&s, &out, NULL);
+    in = (struct smtp_server_input){
+        (const uint8_t *)"RCPT TO:<\xc3\xa9@d> ORCPT=utf-8;\xc3\xa9@d NOTIFY=FAILURE,DELAY\r\n",
+        54};
+    assert_int_equal(smtp_server_step(&s, &in, &out), SMTP_SERVER_RCPT);
+    assert_int_equal(s.rcpt.notify, SMTP_NOTIFY_FAILURE | SMTP_NOTIFY_DELAY);
+    assert_true(str_eq(s.rcpt.orcpt, STR("utf-8;\xc3\xa9@d")));
+    assert_true(s.rcpt.recipient.utf8);
+    smtp_server_answer(&s, &out, NULL);
+    assert_false(smtp_server_idle(&s));
+    smtp_server_done(&s);
+    buf_done(&out);
+}
+
+/* --- limits --- */
+
+static void test_long_lines(void **state)
+{
+    static char line[4096];
+    size_t max = defaults.line_bytes_max;
+
+    (void)state;
+    for (size_t len = max - 2; len <= max + 3; len++) { /* with CRLF */
+        memset(line, 'x', sizeof(line));
+        memcpy(line, "NOOP ", 5);
+        memcpy(line + len - 2, "\r\nNOOP\r\n", 9);
+        check(&defaults, line,
+              len <= max ? "250 2.0.0 OK\n250 2.0.0 OK\n"
+                         : "500 5.5.2 line too long\n250 2.0.0 OK\n");
+    }
+    memset(line, 'x', sizeof(line));
+    memcpy(line + 3000, "\n\r\r\n", 5);
+    check(&defaults, line, "500 5.5.2 line too long\n");
+}
+
+static void test_counts(void **state)
+{
+    struct smtp_server_options o = defaults;
+
+    (void)state;
+    o.errors_max = 2;
+    o.commands_max = 3;
+    o.messages_max = 2;
+    check(&o, "X\r\nX\r\nX\r\nNOOP\r\n",
+          "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n"
+          "500 5.5.1 command not recognised\n421 4.7.0 too many errors\n[close]");
+    check(&o, "NOOP\r\nNOOP\r\nRSET\r\nNOOP\r\nNOOP\r\n",
+          "250 2.0.0 OK\n250 2.0.0 OK\n250 2.0.0 OK\n"
+          "421 4.7.0 too many commands without mail\n[close]");
+    /* A message makes up for what came before it. */
+    check(&o,
+          OPEN "X\r\nX\r\nDATA\r\n.\r\nX\r\nX\r\nNOOP\r\nNOOP\r\nNOOP\r\n" MAIL RCPT
+               "BDAT 0 LAST\r\n" MAIL,
+          OPEN_R "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n" DATA_R
+                 "[message ]250 2.0.0 OK\n500 5.5.1 command not recognised\n"
+                 "500 5.5.1 command not recognised\n250 2.0.0 OK\n250 2.0.0 OK\n"
+                 "250 2.0.0 OK\n" MAIL_R RCPT_R "[data][message ]250 2.0.0 OK\n"
+                 "421 4.7.0 too many messages in one session\n[close]");
+}
+
+static void test_nothing_offered(void **state)
+{
+    struct smtp_server_options o = defaults;
+
+    (void)state;
+    o.no_pipelining = o.no_chunking = o.no_8bitmime = o.no_smtputf8 = o.no_dsn = o.no_size =
+        o.no_limits = o.no_enhanced = true;
+    check(&o, "EHLO c\r\nMAIL FROM:<a@b> SIZE=1\r\n" MAIL "BDAT 3 LAST\r\nabcRCPT TO:<never@d>\r\n",
+          "[helo c]250 mx\n555 parameter not recognised\n[mail a@b]250 OK\n"
+          "502 BDAT is not offered\n[abort]503 send MAIL first\n");
+}
+
+#define LHLO "LHLO c\r\n"
+#define LHLO_R                                                                                     \
+    "[helo c]250-mx\n250-PIPELINING\n250-8BITMIME\n250-SMTPUTF8\n250-CHUNKING\n"                   \
+    "250 ENHANCEDSTATUSCODES\n"
+
+static void test_lmtp(void **state)
+{
+    static const char faulty[] = LHLO MAIL RCPT RCPT "DATA\r\na\0\r\n.\r\nNOOP\r\n";
+    static const char large[] =
+        LHLO MAIL RCPT RCPT "BDAT 101 LAST\r\n"
+                            "012345678901234567890123456789012345678901234567\r\n"
+                            "012345678901234567890123456789012345678901234567\r\nxNOOP\r\n";
+    struct smtp_server_options o = defaults;
+
+    (void)state;
+    o.lmtp = true;
+    o.no_limits = o.no_size = o.no_dsn = true;
+    check(&o, "EHLO c\r\n" LHLO MAIL RCPT RCPT RCPT "DATA\r\n.\r\nNOOP\r\n",
+          "500 5.5.1 this is LMTP: send LHLO\n" LHLO_R MAIL_R RCPT_R RCPT_R RCPT_R DATA_R
+          "[message ]250 2.0.0 one\n452 4.2.2 two full\n250 2.0.0 three\n250 2.0.0 OK\n");
+    check_len(&o, faulty, sizeof(faulty) - 1,
+              LHLO_R MAIL_R RCPT_R RCPT_R DATA_R
+              "554 5.6.0 message has a NUL byte\n554 5.6.0 message has a NUL byte\n[abort]"
+              "250 2.0.0 OK\n");
+    check(&o, large, LHLO_R MAIL_R RCPT_R RCPT_R LARGE_R LARGE_R "[abort]250 2.0.0 OK\n");
+    check(&o, LHLO MAIL "BDAT 1 LAST\r\nxNOOP\r\n", LHLO_R MAIL_R NONE_R "[abort]250 2.0.0 OK\n");
+}
+
+static void test_greeting_and_idle(void **state)
+{
+    struct smtp_server_input none = {NULL, 0};
+    struct smtp_server s;
+    struct buf out = {0};
+
+    (void)state;
+    smtp_server_init(&s, &defaults);
+    smtp_server_greet(&s, &out, NULL);
+    assert_true(str_eq(buf_str(&out), STR("220 mx ESMTP Hayauma\r\n")));
+    assert_int_equal(smtp_server_step(&s, &none, &out), SMTP_SERVER_INPUT);
+    assert_true(smtp_server_idle(&s));
+    smtp_server_done(&s);
+    buf_clear(&out);
+    smtp_server_init(&s, &defaults);
+    smtp_server_greet(&s, &out, "554 5.7.1 no\r\nservice");
+    assert_true(str_eq(buf_str(&out), STR("554 5.7.1 no??service\r\n")));
+    assert_int_equal(smtp_server_step(&s, &none, &out), SMTP_SERVER_CLOSE);
+    smtp_server_done(&s);
+    buf_done(&out);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_transcripts),       cmocka_unit_test(test_nul),
+        cmocka_unit_test(test_parameters),        cmocka_unit_test(test_parameter_values),
+        cmocka_unit_test(test_long_lines),        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_nothing_offered),   cmocka_unit_test(test_lmtp),
+        cmocka_unit_test(test_greeting_and_idle),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
