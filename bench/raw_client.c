@@ -1,8 +1,8 @@
 /* The ceiling: how fast one machine can push messages at a sink when nothing is queued, scheduled,
  * recorded or parsed beyond counting replies. Engines are measured as a share of this.
  *
- * It stands on io.h and not on bare liburing: measured on loopback, 3 to 8 % of its CPU is user time
- * (this program, io and liburing together), so a barer form could gain no more than noise.
+ * It stands on io.h and not on bare liburing: measured on loopback, 3 to 8 % of its CPU is user
+ * time (this program, io and liburing together), so a barer form could gain no more than noise.
  *
  * Modes: data  "<body>.CRLF MAIL RCPT DATA" in one write, one round trip a message (RFC 2920)
  *        bdat  "MAIL RCPT BDAT <body>", up to --window messages in flight (RFC 3030)
