@@ -329,7 +329,11 @@ bool control_filter_needs_message(const struct control_filter *f)
 
 struct str control_filter_lane(const struct control_filter *f)
 {
-    if (f->queue.ptr == NULL || str_find(f->queue, '*') >= 0)
+    if (f->queue.ptr == NULL)
         return (struct str){NULL, 0};
+    /* Names are stored in lower case: another spelling is found by looking at all of them. */
+    for (size_t i = 0; i < f->queue.len; i++)
+        if (f->queue.ptr[i] == '*' || ascii_lower(f->queue.ptr[i]) != f->queue.ptr[i])
+            return (struct str){NULL, 0};
     return f->queue;
 }
