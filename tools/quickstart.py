@@ -78,7 +78,7 @@ listeners:
   - listen: "127.0.0.1:{self.smtp_port}"
 destinations:
   # Real retries begin after minutes; here they must be seen before you are bored.
-  "*": {{sessions_max: 20, retry: {{first: 4s, max: 8s, jitter: 20%}}}}
+  "*": {{sessions_max: 20, retry: {{first: 3s, max: 4s, jitter: 20%}}}}
 """)
 
     def start(self, arguments, log):
@@ -118,8 +118,7 @@ destinations:
         if done.returncode != 0:
             self.require_running()
             return None
-        answer = json.loads(done.stdout)
-        return answer.get("status", answer)
+        return json.loads(done.stdout)
 
     def stop(self):
         for child, _ in reversed(self.running):
@@ -138,34 +137,70 @@ def clock(seconds):
     return f"{int(seconds) // 60}:{int(seconds) % 60:02}"
 
 
-def watch(servers, sending, total):
-    """The progress line, until everything ended; returns the last status and the time it took."""
+class Ledger:
+    """What became of every recipient, from the event records as they are written."""
+
+    def __init__(self):
+        self.offsets = {}
+        self.ended = {}  # recipient: type of its last record
+        self.waiting = set()  # deferred, and not ended yet
+        self.counts = collections.defaultdict(collections.Counter)
+        self.reasons = collections.defaultdict(collections.Counter)
+
+    def read(self):
+        for segment in sorted((HERE / "records").glob("*")):
+            with open(segment, "rb") as lines:
+                lines.seek(self.offsets.get(segment, 0))
+                text = lines.read()
+            whole = text.rfind(b"\n") + 1
+            self.offsets[segment] = self.offsets.get(segment, 0) + whole
+            for line in text[:whole].splitlines():
+                self.add(json.loads(line))
+
+    def add(self, record):
+        address, event = record.get("recipient"), record["type"]
+        kind = kind_of(address) if isinstance(address, str) else None
+        if kind is None:  # a reception, or one of our own notices to the sender
+            return
+        if event == "TransientFailure":
+            self.waiting.add(address)
+        elif event in ("Delivery", "Bounce", "Expiration"):
+            self.waiting.discard(address)
+            self.ended[address] = event
+        else:
+            return
+        self.counts[kind][event] += 1
+        if event != "Delivery":
+            self.reasons[kind][reason(record)] += 1
+
+    def sent(self):
+        return sum(c["Delivery"] for c in self.counts.values())
+
+
+def watch(servers, ledger, sending, total):
+    """The progress line, until everything ended; returns the time it took and the peak rate."""
     live = sys.stdout.isatty()
-    start, shown, done_at = time.monotonic(), 0.0, collections.deque(maxlen=20)
+    start, shown, peak = time.monotonic(), 0.0, 0.0
+    history = collections.deque([(start, 0)], maxlen=12)  # of about three seconds
     while True:
-        status = servers.status()
-        now = time.monotonic()
-        if status:
-            counters = status["counters"]
-            delivered, deferred = counters["delivered"], counters["deferred"]
-            bounced = counters["failed"] + counters["expired"]
-            ended = min(delivered + bounced, total)
-            done_at.append((now, ended))
-            span = now - done_at[0][0]
-            rate = (ended - done_at[0][1]) / span if span > 0 else 0
-            idle = sending.poll() is not None and status["queue"]["rows"] == 0
+        servers.require_running()
+        ledger.read()
+        now, ended, sent = time.monotonic(), len(ledger.ended), ledger.sent()
+        history.append((now, ended))
+        rate = (ended - history[0][1]) / (now - history[0][0])
+        peak = max(peak, rate if len(history) == history.maxlen else 0)
+        finished = ended == total and sending.poll() is not None
+        failed = sending.poll() not in (None, 0)
+        if live or finished or now - shown > 2:
             left = clock((total - ended) / rate) if rate > 0 else "-:--"
-            line = (f"sent {delivered:6}   deferred {deferred:6}   bounced {bounced:5}   "
+            line = (f"sent {sent:6}   deferred {len(ledger.waiting):5}   bounced {ended - sent:5}   "
                     f"{rate:6.0f}/s   left {left}")
+            print(f"\r{line} " if live else line, end="" if live else "\n", flush=True)
+            shown = now
+        if finished or failed or now - start > LIMIT_S:
             if live:
-                print(f"\r{line} ", end="", flush=True)
-            elif now - shown > 2 or idle:
-                print(line, flush=True)
-                shown = now
-            if idle or now - start > LIMIT_S:
-                if live:
-                    print()
-                return status, now - start
+                print()
+            return now - start, max(peak, rate)
         time.sleep(0.25)
 
 
@@ -176,7 +211,8 @@ def reason(record):
     numbers = [str(response.get("code") or "")]
     if code:
         numbers.append("{class}.{subject}.{detail}".format(**code))
-    return " ".join([*filter(None, numbers), (response.get("content") or "")])[:60].strip()
+    words = (response.get("content") or "").split(": ")[0]
+    return " ".join([*filter(None, numbers), words])[:50].strip()
 
 
 def kind_of(address):
@@ -184,35 +220,18 @@ def kind_of(address):
     return labels[-2] if len(labels) == 3 and labels[-2] in CLASSES else None
 
 
-def read_records():
-    for segment in sorted((HERE / "records").glob("*")):
-        if segment.is_file() and segment.suffix != ".zst":
-            for line in segment.read_text(encoding="utf-8").splitlines():
-                yield json.loads(line)
-
-
-def summarise(recipients):
-    counts = collections.defaultdict(collections.Counter)
-    reasons = collections.defaultdict(collections.Counter)
-    for record in read_records():
-        address = record.get("recipient")
-        kind = kind_of(address if isinstance(address, str) else "")
-        if not kind or record["type"] not in ("Delivery", "Bounce", "Expiration", "TransientFailure"):
-            continue
-        counts[kind][record["type"]] += 1
-        if record["type"] != "Delivery":
-            reasons[kind][reason(record)] += 1
+def summarise(ledger, recipients):
     print(f"\n{'class':10} {'domains':>7} {'mails':>7} {'delivered':>9} {'bounced':>8} {'queued':>7} "
           f"{'deferrals':>9}  why")
     sums = collections.Counter()
     for kind, (domains, _) in CLASSES.items():
-        c = counts[kind]
+        c = ledger.counts[kind]
         row = {"domains": domains, "mails": recipients[kind], "delivered": c["Delivery"],
                "bounced": c["Bounce"] + c["Expiration"], "deferrals": c["TransientFailure"]}
         row["queued"] = row["mails"] - row["delivered"] - row["bounced"]
         sums.update(row)
-        why = "; ".join(f"{n} x {text}" for text, n in reasons[kind].most_common(2))
-        print_row(kind, row, why)
+        print_row(kind, row, "; ".join(
+            f"{n} x {text}" for text, n in ledger.reasons[kind].most_common(2)))
     print_row("all", sums, "")
     return sums
 
@@ -223,17 +242,21 @@ def print_row(name, row, why):
 
 
 def look_further(config):
-    program = os.path.relpath(PROGRAM)
-    here, config = os.path.relpath(HERE), os.path.relpath(config)
-    print(f"""
-Nothing is left running. To look further:
-  less {os.path.relpath(EXAMPLE / 'newsletter.eml')}                # what was sent
-  less {os.path.relpath(EXAMPLE / 'behaviour.yaml')}              # how it was received
-  head -n 3 {here}/received                             # the receiver's own ledger
-  grep -h '"type":"Bounce"' {here}/records/* | head -n 3   # event records: docs/records.md
-  {program} config show -c {config}   # every setting in force
-  {program} sink --help                  # a receiver as bad as you like
-  tools/quickstart --keep-running                       # then: hayauma status, hayauma queue""")
+    program, here = os.path.relpath(PROGRAM), os.path.relpath(HERE)
+    example, config = os.path.relpath(EXAMPLE), os.path.relpath(config)
+    lines = [
+        (f"less {example}/newsletter.eml", "what was sent"),
+        (f"less {example}/behaviour.yaml", "how it was received"),
+        (f"head -n 3 {here}/received", "the receiver's own ledger"),
+        (f"grep -h '\"type\":\"Bounce\"' {here}/records/* | head -n 2", "event records"),
+        (f"{program} config show -c {config}", "every setting in force"),
+        (f"{program} sink --help", "a receiver as bad as you like"),
+        ("tools/quickstart --keep-running", "leaves it up for hayauma status and hayauma queue"),
+    ]
+    width = max(len(command) for command, _ in lines)
+    print("\nNothing is left running. To look further:")
+    for command, what in lines:
+        print(f"  {command:{width}}   # {what}")
 
 
 def main():
@@ -259,29 +282,29 @@ def main():
         print(f"sending {os.path.relpath(EXAMPLE / 'newsletter.eml')} to {options.recipients} "
               f"recipients in {sum(n for n, _ in CLASSES.values())} domains")
         sending = servers.start(
-            ["send", "--to", f"127.0.0.1:{servers.smtp_port}", "--from", SENDER, "--csv", subscribers,
-             EXAMPLE / "newsletter.eml"], "send.log")
+            ["send", "--eml", EXAMPLE / "newsletter.eml", "--csv", subscribers, "--from", SENDER,
+             "--server", f"127.0.0.1:{servers.smtp_port}", "--quiet"], "send.log")
         servers.running.pop()
-        status, took_s = watch(servers, sending, options.recipients)
-        if sending.wait() != 0:
+        ledger = Ledger()
+        took_s, peak = watch(servers, ledger, sending, options.recipients)
+        if sending.poll() != 0:
+            sending.terminate()
             sys.exit("quickstart: hayauma send failed:\n" + (HERE / "send.log").read_text()[-2000:])
+        status = servers.status()
         if options.keep_running:
-            config = os.path.relpath(servers.config)
-            print(f"running until Ctrl-C; try\n  {os.path.relpath(PROGRAM)} status -c {config}\n"
-                  f"  {os.path.relpath(PROGRAM)} queue list -c {config}", flush=True)
+            program, config = os.path.relpath(PROGRAM), os.path.relpath(servers.config)
+            print(f"running until Ctrl-C; try\n  {program} status -c {config}\n"
+                  f"  {program} queue list -c {config}", flush=True)
             signal.pause()
     except KeyboardInterrupt:
         if not options.keep_running:
             sys.exit(130)
-        status = None
     finally:
         servers.stop()
-    sums = summarise(recipients)
-    if status:
-        delivered = max(status["counters"]["delivered"], 1)
-        print(f"\n{sums['delivered'] + sums['bounced']} recipients settled in {took_s:.1f} s, retries "
-              f"included: {sums['delivered'] / took_s:.0f} messages/s; engine CPU per message "
-              f"{status['process']['cpu_us'] / delivered:.0f} us")
+    sums = summarise(ledger, recipients)
+    cpu_us = status["process"]["cpu_us"] / max(status["counters"]["delivered"], 1)
+    print(f"\n{len(ledger.ended)} recipients settled in {took_s:.1f} s, retries included; at best "
+          f"{peak:.0f} messages/s; engine CPU per message {cpu_us:.0f} us")
     look_further(servers.config)
     if sums["queued"]:
         sys.exit(f"quickstart: {sums['queued']} recipients were still queued")
