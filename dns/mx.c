@@ -127,7 +127,8 @@ void mx_choose(struct mx_list *out, const struct dns_record *records, size_t len
     }
 }
 
-/* Length of the longest ".last.labels" that all names share, each keeping a label of its own. */
+/* Length of the longest ".last.labels" that all names share, each keeping a label of its own (what
+ * is shared begins with a dot, and no name does). */
 static size_t common_suffix(const char *const *names, size_t len)
 {
     size_t first_len = strlen(names[0]), shared = first_len, dot;
@@ -138,11 +139,8 @@ static size_t common_suffix(const char *const *names, size_t len)
         while (same < shared && same < name_len &&
                names[i][name_len - 1 - same] == names[0][first_len - 1 - same])
             same++;
-        /* All of a name must not be shared: "example.com" and "mx.example.com" share ".com". */
-        shared = same == name_len ? same - 1 : same;
+        shared = same;
     }
-    if (shared == first_len)
-        shared--;
     for (dot = first_len - shared; dot < first_len && names[0][dot] != '.';)
         dot++;
     return first_len - dot;
