@@ -1,7 +1,7 @@
 #include "base/crc32c.h"
 
+#include <pthread.h>
 #include <string.h>
-#include <threads.h>
 
 #if defined(__aarch64__)
 #include <arm_acle.h>
@@ -19,7 +19,7 @@
 #define POLYNOMIAL 0x82f63b78 /* reflected */
 
 static uint32_t table[256];
-static once_flag table_once = ONCE_FLAG_INIT;
+static pthread_once_t table_once = PTHREAD_ONCE_INIT;
 
 static void table_fill(void)
 {
@@ -34,7 +34,7 @@ static void table_fill(void)
 
 static uint32_t crc_table(uint32_t crc, const uint8_t *p, size_t n)
 {
-    call_once(&table_once, table_fill);
+    pthread_once(&table_once, table_fill);
     for (; n > 0; n--)
         crc = crc >> 8 ^ table[(crc ^ *p++) & 0xff];
     return crc;
@@ -47,7 +47,7 @@ static uint32_t crc_table(uint32_t crc, const uint8_t *p, size_t n)
 #define LANE_BYTES ((size_t)256)
 
 static uint32_t lane_shift[4][256];
-static once_flag lane_once = ONCE_FLAG_INIT;
+static pthread_once_t lane_once = PTHREAD_ONCE_INIT;
 
 static void lane_fill(void)
 {
@@ -87,7 +87,7 @@ CRC_TARGET static uint32_t crc_lanes(uint32_t crc, const uint8_t *p)
 CRC_TARGET static uint32_t crc_cpu(uint32_t crc, const uint8_t *p, size_t n)
 {
     if (n >= 3 * LANE_BYTES)
-        call_once(&lane_once, lane_fill);
+        pthread_once(&lane_once, lane_fill);
     for (; n >= 3 * LANE_BYTES; n -= 3 * LANE_BYTES, p += 3 * LANE_BYTES)
         crc = crc_lanes(crc, p);
     for (; n >= 8; n -= 8, p += 8)
