@@ -33,7 +33,8 @@ struct worker_arg {
     uint32_t index;
 };
 
-/* Three meetings with the main thread: all have bound; the queue is open; all have started. */
+/* Four meetings with the main thread: all have bound; the queue is open; all have started; nobody posts
+ * or wakes any more. */
 static void *worker_main(void *arg)
 {
     struct worker_arg *a = arg;
@@ -60,6 +61,7 @@ static void *worker_main(void *arg)
     pthread_barrier_wait(&e->barrier);
     if (atomic_load(&e->start_error) == 0)
         worker_run(w);
+    pthread_barrier_wait(&e->barrier);
     worker_close(w);
     return NULL;
 }
@@ -232,7 +234,7 @@ void engine_close(struct engine *e)
         order_all(e, on_stop, NULL, true);
     else if (e->meetings < 3)
         start_failed(e, -ECANCELED);
-    for (; e->meetings < 3; e->meetings++)
+    for (; e->meetings < 4; e->meetings++)
         pthread_barrier_wait(&e->barrier);
     for (uint32_t i = 0; i < e->workers_len; i++)
         pthread_join(e->threads[i], NULL);

@@ -28,7 +28,7 @@ struct engine {
     /* Start-up in two steps: workers bind, main drops privileges and opens the queue, workers go on. */
     pthread_barrier_t barrier;
     _Atomic int start_error;     /* the first worker's -errno */
-    uint32_t meetings;           /* barriers the main thread has passed, of 3 */
+    uint32_t meetings;           /* barriers the main thread has passed, of 4 */
     pthread_t *threads;
 };
 

@@ -334,7 +334,7 @@ int cmd_serve(int argc, char **argv)
         return rc < 0 ? 0 : rc;
     s.config = serve_load(&s, &errors);
     if (s.config == NULL)
-        fprintf(stderr, "%.*s", (int)errors.len, (char *)errors.data);
+        fprintf(stderr, "%.*s\n", (int)errors.len, (char *)errors.data);
     buf_done(&errors);
     if (s.config == NULL)
         return 1;
