@@ -624,7 +624,8 @@ static enum step finish(struct smtp_client *c, struct smtp_transaction *t, struc
         c->rset_needed = t->mail_accepted && !t->closed_by_peer;
     list_remove(&t->node);
     c->in_flight--;
-    *event = (struct smtp_event){.kind = SMTP_EVENT_DONE, .transaction = t};
+    *event = (struct smtp_event){
+        .kind = SMTP_EVENT_DONE, .transaction = t, .reply = &c->parser.reply};
     return STEP_EVENT;
 }
 
