@@ -11,7 +11,7 @@
 struct admin {
     struct worker_note note;
     struct settle_waiter waiter;
-    struct queue_load load;   /* of rows that are not in memory */
+    struct queue_load load; /* of rows that are not in memory */
     struct control_job *job;
     struct worker *worker;
     struct queue_row_key *keys;
@@ -59,8 +59,7 @@ static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t
 static bool act(struct admin *a, struct recipient *r)
 {
     struct worker *w = a->worker;
-    struct judge_context context = {
-        .dest = config_destination_for(w->config, r->queue, STR(""))};
+    struct judge_context context = {.dest = config_destination_for(w->config, r->queue, STR(""))};
     bool held = (r->flags & RECIPIENT_HELD) != 0;
     int64_t now_ms = worker_wall_ms(w);
 

@@ -1,7 +1,7 @@
-/* Administration of queued recipients: hold, release, flush, cancel, expire. The worker that owns the shard
- * does it, since nobody else may change rows: recipients in its memory are taken out of their lane, others
- * are read from the store first; then all go the way of every settled recipient. What is in a transaction at
- * the moment is left alone. */
+/* Administration of queued recipients: hold, release, flush, cancel, expire. The worker that owns
+ * the shard does it, since nobody else may change rows: recipients in its memory are taken out of
+ * their lane, others are read from the store first; then all go the way of every settled recipient.
+ * What is in a transaction at the moment is left alone. */
 #ifndef HAYAUMA_ENGINE_ADMIN_H
 #define HAYAUMA_ENGINE_ADMIN_H
 

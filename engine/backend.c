@@ -15,16 +15,38 @@
 static const struct {
     const char *name;
     size_t offset;
-} totals[] = {
-#define TOTAL(name) {#name, offsetof(struct worker_counters, name)}
-    TOTAL(received_messages), TOTAL(received_recipients), TOTAL(received_bytes), TOTAL(rejected),
-    TOTAL(delivered), TOTAL(deferred), TOTAL(failed), TOTAL(expired), TOTAL(cancelled), TOTAL(lost),
-    TOTAL(notices), TOTAL(connects), TOTAL(connect_failures), TOTAL(loads), TOTAL(loaded),
-    TOTAL(transactions), TOTAL(sessions_in_total), TOTAL(sessions_out_total),
+} totals[] =
+    {
+#define TOTAL(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(struct worker_counters, name)                                              \
+    }
+        TOTAL(received_messages),
+        TOTAL(received_recipients),
+        TOTAL(received_bytes),
+        TOTAL(rejected),
+        TOTAL(delivered),
+        TOTAL(deferred),
+        TOTAL(failed),
+        TOTAL(expired),
+        TOTAL(cancelled),
+        TOTAL(lost),
+        TOTAL(notices),
+        TOTAL(connects),
+        TOTAL(connect_failures),
+        TOTAL(loads),
+        TOTAL(loaded),
+        TOTAL(transactions),
+        TOTAL(sessions_in_total),
+        TOTAL(sessions_out_total),
 #undef TOTAL
-}, gauges[] = {
-#define GAUGE(name) {#name, offsetof(struct worker_counters, name)}
-    GAUGE(sessions_in), GAUGE(sessions_out), GAUGE(lanes), GAUGE(sites), GAUGE(in_memory),
+},
+  gauges[] = {
+#define GAUGE(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(struct worker_counters, name)                                              \
+    }
+      GAUGE(sessions_in), GAUGE(sessions_out), GAUGE(lanes), GAUGE(sites), GAUGE(in_memory),
 #undef GAUGE
 };
 
@@ -123,8 +145,8 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
     struct map_node *n = NULL;
     size_t began = walk->bucket;
 
-    /* Whole buckets, so that a slice can end between two. The table may grow between slices: a lane may
-     * then be seen twice or missed, in a view that is a second old anyway. */
+    /* Whole buckets, so that a slice can end between two. The table may grow between slices: a lane
+     * may then be seen twice or missed, in a view that is a second old anyway. */
     while (walk->bucket < began + STATUS_SLICE_LANES &&
            (n = map_walk(&w->lanes, &walk->bucket, n)) != NULL)
         offer(walk->job, CONTAINER_OF(n, struct lane, node));

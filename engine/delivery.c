@@ -20,13 +20,13 @@ struct transaction {
     struct smtp_transaction smtp;
     struct delivery *delivery;
     struct judge_context context;
-    struct judge_batch batch;      /* recipients that were not delivered */
+    struct judge_batch batch; /* recipients that were not delivered */
     struct recipient **rcpts;
     uint64_t begun_ms;
-    bool answered;                 /* some reply was about this transaction */
-    bool convert, convert_failed;  /* the peer lacks 8BITMIME: try again in 7 bits */
-    bool suspend;                  /* the destination as a whole wants a pause */
-    struct recipient *one_rcpt;    /* the usual case needs no allocation */
+    bool answered;                /* some reply was about this transaction */
+    bool convert, convert_failed; /* the peer lacks 8BITMIME: try again in 7 bits */
+    bool suspend;                 /* the destination as a whole wants a pause */
+    struct recipient *one_rcpt;   /* the usual case needs no allocation */
     struct smtp_transaction_rcpt one_smtp;
 };
 
@@ -195,7 +195,8 @@ static void transaction_free(struct transaction *t)
     pool_put(&w->transaction_pool, t);
 }
 
-/* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message. */
+/* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message.
+ */
 static bool transaction_convert(struct transaction *t, struct recipient *r)
 {
     struct message *m = r->message, fields = *m, *copy;
@@ -218,8 +219,8 @@ static bool transaction_convert(struct transaction *t, struct recipient *r)
 
 /* An attempt that never touched the message, on a session that had worked or behind another
  * transaction: not this recipient's fault, it goes back without having been tried. The first
- * transaction of a session that did nothing is blamed, or a peer that always hangs up would be asked
- * for ever. */
+ * transaction of a session that did nothing is blamed, or a peer that always hangs up would be
+ * asked for ever. */
 static bool is_free_retry(struct delivery *d, const struct transaction *t,
                           const struct smtp_event *event)
 {
@@ -266,7 +267,8 @@ static void on_recipient(struct delivery *d, const struct smtp_event *event)
         judge_delivered(d->worker, &t->context, r, event->reply);
         return;
     }
-    if (event->fate == SMTP_FATE_UNABLE && event->unable == SMTP_UNABLE_8BIT && !t->convert_failed) {
+    if (event->fate == SMTP_FATE_UNABLE && event->unable == SMTP_UNABLE_8BIT &&
+        !t->convert_failed) {
         if (t->convert || transaction_convert(t, r)) {
             t->convert = true;
             lane_unpop(r);
@@ -458,7 +460,8 @@ static void on_send(struct io_op *op, const struct io_event *event)
         delivery_advance(d, EVENT_SENT, NULL, event->result);
 }
 
-/* Starts connecting to the next address that has not been tried. -errno, or -ENOENT when all were. */
+/* Starts connecting to the next address that has not been tried. -errno, or -ENOENT when all were.
+ */
 static int connect_next(struct delivery *d)
 {
     struct site *site = d->site;
@@ -681,7 +684,8 @@ static void delivery_free(struct delivery *d)
 /* Another address with a fresh protocol state. */
 static bool delivery_reopen(struct delivery *d)
 {
-    struct outcome outcome = {.class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
+    struct outcome outcome = {
+        .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
     smtp_client_free(d->client);
     d->client = smtp_client_new(&d->site->options);

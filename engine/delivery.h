@@ -1,8 +1,8 @@
 /* One outbound session: a connection to an exchanger, its smtp_client and the transactions inside.
  *
- * delivery_advance() is the only place where protocol, I/O and time meet: it absorbs an event, steps the
- * protocol, hands out results, takes more work and arms what comes next. Death has two phases: closing
- * (operations cancelled) and free (end of a turn in which none is in flight). */
+ * delivery_advance() is the only place where protocol, I/O and time meet: it absorbs an event,
+ * steps the protocol, hands out results, takes more work and arms what comes next. Death has two
+ * phases: closing (operations cancelled) and free (end of a turn in which none is in flight). */
 #ifndef HAYAUMA_ENGINE_DELIVERY_H
 #define HAYAUMA_ENGINE_DELIVERY_H
 
@@ -10,7 +10,7 @@
 #include "engine/worker.h"
 #include "smtp/client.h"
 
-#define DELIVERY_IOV_MAX 32
+#define DELIVERY_IOV_MAX   32
 #define DELIVERY_RCPTS_MAX 256
 
 struct transaction;
@@ -30,15 +30,15 @@ struct delivery {
     struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
     struct io_op connect, recv, send;
     struct timer timer;
-    uint64_t deadline_ms;     /* monotonic; the timer may fire earlier and is then re-armed */
+    uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
     struct smtp_client *client;
     enum delivery_state state;
-    bool yielding;            /* takes nothing more; quits when empty */
-    bool reopen;              /* closing leads to the next address */
+    bool yielding; /* takes nothing more; quits when empty */
+    bool reopen;   /* closing leads to the next address */
     int fd;
-    int error;                /* -errno that ended the connection, 0: none */
+    int error;                        /* -errno that ended the connection, 0: none */
     const struct transaction *blamed; /* see is_free_retry() */
-    uint16_t offset, tried;   /* see site_address() */
+    uint16_t offset, tried;           /* see site_address() */
     uint32_t submitted, completed;
     uint64_t started_ms, connected_ms;
     struct site_address address;
@@ -50,8 +50,8 @@ struct delivery {
 
 /* Size of the objects of worker->transaction_pool. */
 size_t delivery_transaction_bytes(void);
-/* Opens a session for site, whose governor slot the caller has taken. False: no memory or descriptor;
- * nothing changed. */
+/* Opens a session for site, whose governor slot the caller has taken. False: no memory or
+ * descriptor; nothing changed. */
 bool delivery_open(struct site *site);
 /* Gives an idle or ready session work; false when there was none to take. */
 bool delivery_work(struct delivery *d);

@@ -33,8 +33,8 @@ struct worker_arg {
     uint32_t index;
 };
 
-/* Four meetings with the main thread: all have bound; the queue is open; all have started; nobody posts
- * or wakes any more. */
+/* Four meetings with the main thread: all have bound; the queue is open; all have started; nobody
+ * posts or wakes any more. */
 static void *worker_main(void *arg)
 {
     struct worker_arg *a = arg;

@@ -13,10 +13,10 @@
 #include "queue/queue.h"
 
 struct engine {
-    struct config *config;       /* main thread; workers hold their own references */
+    struct config *config; /* main thread; workers hold their own references */
     struct queue *queue;
     struct governor *governor;
-    struct clients clients;      /* sessions per client address, process-wide */
+    struct clients clients; /* sessions per client address, process-wide */
     struct worker *workers;
     uint32_t workers_len;
     int64_t started_ms;
@@ -25,10 +25,11 @@ struct engine {
     _Atomic uint64_t intake_bytes;
     _Atomic uint32_t listener_sessions[64]; /* per listener, all workers */
     _Atomic bool draining;
-    /* Start-up in two steps: workers bind, main drops privileges and opens the queue, workers go on. */
+    /* Start-up in two steps: workers bind, main drops privileges and opens the queue, workers go
+     * on. */
     pthread_barrier_t barrier;
-    _Atomic int start_error;     /* the first worker's -errno */
-    uint32_t meetings;           /* barriers the main thread has passed, of 4 */
+    _Atomic int start_error; /* the first worker's -errno */
+    uint32_t meetings;       /* barriers the main thread has passed, of 4 */
     pthread_t *threads;
 };
 

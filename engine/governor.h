@@ -1,8 +1,8 @@
 /* The process-wide table of limits, one entry per (source x site): how many sessions are open and
  * when the next message may go. It is the seam at which a pool of machines will share limits.
  *
- * Threads: entries are found and released under a mutex (rare: when a worker makes or drops a site);
- * taking is atomics only. An entry lives while somebody holds it. */
+ * Threads: entries are found and released under a mutex (rare: when a worker makes or drops a
+ * site); taking is atomics only. An entry lives while somebody holds it. */
 #ifndef HAYAUMA_ENGINE_GOVERNOR_H
 #define HAYAUMA_ENGINE_GOVERNOR_H
 
@@ -19,13 +19,13 @@
 struct governor;
 
 struct governor_limits {
-    uint32_t sessions_max;   /* 0 = none */
-    uint64_t rate_messages;  /* per rate_period_ms; 0 = none */
+    uint32_t sessions_max;  /* 0 = none */
+    uint64_t rate_messages; /* per rate_period_ms; 0 = none */
     uint32_t rate_period_ms;
 };
 
 struct governor_entry {
-    struct map_node node;    /* under the governor's mutex, as are cooling, refs and key */
+    struct map_node node; /* under the governor's mutex, as are cooling, refs and key */
     struct list_node cooling;
     uint32_t refs;
     char *key;
@@ -37,9 +37,9 @@ struct governor_entry {
         /* Taken and given by all workers. seq_cst by default: the order between workers decides who
          * gets the last session. */
         _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t sessions;
-        _Atomic uint64_t denied;     /* bit per worker (modulo 64) that wanted a session and got none */
-        _Atomic uint64_t holders;    /* bit per worker that holds or wants sessions */
-        _Atomic uint64_t next_ns;    /* GCRA: theoretical arrival time of the next message */
+        _Atomic uint64_t denied; /* bit per worker (modulo 64) that wanted a session and got none */
+        _Atomic uint64_t holders; /* bit per worker that holds or wants sessions */
+        _Atomic uint64_t next_ns; /* GCRA: theoretical arrival time of the next message */
     } shared;
 };
 
@@ -56,13 +56,14 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
 bool governor_session_take(struct governor_entry *entry, uint32_t worker);
 void governor_session_give(struct governor_entry *entry);
 /* Whether a worker that holds own sessions, the one asked about for held_ms, should end one because
- * another worker was denied: over its fair share at once, at its share after two seconds (time slice). */
+ * another worker was denied: over its fair share at once, at its share after two seconds (time
+ * slice). */
 bool governor_should_yield(struct governor_entry *entry, uint32_t worker, uint32_t own,
                            uint64_t held_ms);
 
 /* Takes the right to send messages messages now. 0: taken; otherwise nothing is taken and the
- * value is the monotonic time in ns at which to ask again. Smooth (GCRA): a rate of 300 a minute is one
- * every 200 ms, never a burst. */
+ * value is the monotonic time in ns at which to ask again. Smooth (GCRA): a rate of 300 a minute is
+ * one every 200 ms, never a burst. */
 uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
 
 #endif

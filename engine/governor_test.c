@@ -166,7 +166,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sessions), cmocka_unit_test(test_time_slice),
-        cmocka_unit_test(test_rate), cmocka_unit_test(test_rate_survives),
+        cmocka_unit_test(test_rate),     cmocka_unit_test(test_rate_survives),
         cmocka_unit_test(test_threads),
     };
 

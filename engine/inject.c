@@ -510,8 +510,8 @@ void inject_start(struct worker *w)
         io_accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
 }
 
-/* Sessions keep a reference to the configuration they began with, but look at their listener for its
- * settings: both old and new are complete, and limits apply at once. */
+/* Sessions keep a reference to the configuration they began with, but look at their listener for
+ * its settings: both old and new are complete, and limits apply at once. */
 void inject_reload(struct worker *w)
 {
     for (size_t i = 0; i < w->listeners_len; i++) {

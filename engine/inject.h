@@ -1,9 +1,9 @@
-/* SMTP intake: listeners and sessions. A session steps smtp_server, gathers the content, makes message and
- * recipients, and answers 250 when the queue says that they are committed (promise 1).
+/* SMTP intake: listeners and sessions. A session steps smtp_server, gathers the content, makes
+ * message and recipients, and answers 250 when the queue says that they are committed (promise 1).
  *
  * While a commit is awaited what the client pipelines is kept, up to INJECT_PENDING_MAX bytes; then
- * receiving pauses. A client that goes away before its 250 does not undo the commit: it will send again,
- * which is the duplicate that SMTP allows. */
+ * receiving pauses. A client that goes away before its 250 does not undo the commit: it will send
+ * again, which is the duplicate that SMTP allows. */
 #ifndef HAYAUMA_ENGINE_INJECT_H
 #define HAYAUMA_ENGINE_INJECT_H
 
@@ -14,11 +14,11 @@
 
 struct inject_listener {
     struct worker *worker;
-    struct config *config;         /* a reference; the rest points into it */
+    struct config *config; /* a reference; the rest points into it */
     const struct config_listener *settings;
     struct smtp_server_options options;
     struct io_op accept;
-    struct timer timer;            /* accepting goes on after descriptors ran out */
+    struct timer timer; /* accepting goes on after descriptors ran out */
     size_t index;
     int fd;
 };

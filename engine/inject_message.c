@@ -147,7 +147,8 @@ static void draft_stamp(struct inject *s, struct draft *d, const struct str *wan
     d->start = start;
 }
 
-/* The message with its own copy of the content: exact in size, since it may live long in the window. */
+/* The message with its own copy of the content: exact in size, since it may live long in the
+ * window. */
 static struct message *draft_message(struct inject *s, const struct draft *d,
                                      struct message *fields)
 {
@@ -183,19 +184,20 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
 
 static void record_reception(struct inject *s, struct buf *out, const struct message *m)
 {
-    report_line(out, &(struct report_event){
-                         .type = REPORT_RECEPTION,
-                         .node_id = s->config->node_id,
-                         .timestamp_ms = m->created_ms,
-                         .message = m,
-                         .recipient = m->recipients == 1 ? slice_str(s, s->rcpts[0].address) : STR(""),
-                         .queue = m->recipients == 1 ? slice_str(s, s->rcpts[0].queue) : STR(""),
-                         .sender = m->sender,
-                         .peer_name = s->helo,
-                         .peer_addr = s->peer_text,
-                         .reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP",
-                         .session_id = s->id,
-                         .size = m->content_len});
+    report_line(out,
+                &(struct report_event){
+                    .type = REPORT_RECEPTION,
+                    .node_id = s->config->node_id,
+                    .timestamp_ms = m->created_ms,
+                    .message = m,
+                    .recipient = m->recipients == 1 ? slice_str(s, s->rcpts[0].address) : STR(""),
+                    .queue = m->recipients == 1 ? slice_str(s, s->rcpts[0].queue) : STR(""),
+                    .sender = m->sender,
+                    .peer_name = s->helo,
+                    .peer_addr = s->peer_text,
+                    .reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP",
+                    .session_id = s->id,
+                    .size = m->content_len});
 }
 
 /* --- commit --- */

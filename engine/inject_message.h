@@ -1,5 +1,5 @@
-/* The message that an intake session gathers: envelope, body, and what becomes of them at the end of
- * data. inject.c has the session's life, this has its mail. */
+/* The message that an intake session gathers: envelope, body, and what becomes of them at the end
+ * of data. inject.c has the session's life, this has its mail. */
 #ifndef HAYAUMA_ENGINE_INJECT_MESSAGE_H
 #define HAYAUMA_ENGINE_INJECT_MESSAGE_H
 
@@ -20,12 +20,12 @@ struct inject_rcpt {
 /* A message under way to its commit; outlives its session. */
 struct inject_commit {
     struct queue_change change;
-    struct worker_note note;   /* to the worker that owns the shard */
+    struct worker_note note; /* to the worker that owns the shard */
     struct worker *worker;
-    struct inject *inject;     /* NULL when the session has ended */
+    struct inject *inject; /* NULL when the session has ended */
     struct message *message;
     uint32_t shard;
-    struct queue_row rows[];   /* [recipients] */
+    struct queue_row rows[]; /* [recipients] */
 };
 
 struct inject {
@@ -37,9 +37,9 @@ struct inject {
     struct timer timer;
     uint64_t started_ms, deadline_ms;
     struct smtp_server server;
-    struct buf out, sending;   /* replies: being written, being sent */
+    struct buf out, sending; /* replies: being written, being sent */
     struct iovec iov;
-    struct buf pending;        /* input that waits for an answer of ours */
+    struct buf pending; /* input that waits for an answer of ours */
     int fd;
     bool dead, closing, paused, counted;
     struct inject_commit *commit; /* awaited */
@@ -50,7 +50,7 @@ struct inject {
     uint32_t rcpts_len, rcpts_cap;
     uint8_t ret;
     bool smtputf8;
-    uint64_t body_counted;     /* bytes in engine->intake_bytes */
+    uint64_t body_counted; /* bytes in engine->intake_bytes */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN + 8];
     char helo[256];

@@ -82,8 +82,8 @@ static void notice_record(struct worker *w, uint32_t shard, struct message *m)
     report_line(settle_records(w, shard), &event);
 }
 
-/* Puts the notice into this turn's change: it is accepted in the transaction that ends what it tells
- * of. */
+/* Puts the notice into this turn's change: it is accepted in the transaction that ends what it
+ * tells of. */
 static void notice_submit(struct worker *w, uint32_t shard, const struct message *original,
                           const struct notice *notice)
 {
@@ -91,10 +91,14 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     struct dns_name name;
     const struct config_destination *dest;
     bool eight_bit = false, smtputf8 = false;
-    struct message fields = {.id = notice->id, .created_ms = notice->now_ms,
-                             .flags = MESSAGE_NOTICE, .recipients = 1,
-                             .protocol = STR("internal"), .priority = original->priority,
-                             .tenant = original->tenant, .campaign = original->campaign};
+    struct message fields = {.id = notice->id,
+                             .created_ms = notice->now_ms,
+                             .flags = MESSAGE_NOTICE,
+                             .recipients = 1,
+                             .protocol = STR("internal"),
+                             .priority = original->priority,
+                             .tenant = original->tenant,
+                             .campaign = original->campaign};
     struct message *m;
     struct recipient *r;
 

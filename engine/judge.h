@@ -1,5 +1,6 @@
-/* The one place that turns how an attempt ended into policy: retry time, bounce with its notice, record,
- * counters (DESIGN.md section 6). What it decides goes into the worker's settle of this turn. */
+/* The one place that turns how an attempt ended into policy: retry time, bounce with its notice,
+ * record, counters (DESIGN.md section 6). What it decides goes into the worker's settle of this
+ * turn. */
 #ifndef HAYAUMA_ENGINE_JUDGE_H
 #define HAYAUMA_ENGINE_JUDGE_H
 
@@ -12,20 +13,20 @@
 struct judge_context {
     const struct config_destination *dest;
     struct str site;
-    const char *peer_name, *peer_addr;     /* NULL: none was reached */
+    const char *peer_name, *peer_addr; /* NULL: none was reached */
     const char *source_name, *source_addr;
     const char *session_id;
-    const char *protocol;                  /* "ESMTP", "SMTP", "LMTP" or NULL */
+    const char *protocol;                        /* "ESMTP", "SMTP", "LMTP" or NULL */
     uint64_t started_ms, connected_ms, begun_ms; /* monotonic; 0: not reached */
-    bool peer_dsn;                         /* the peer took over RFC 3461 duties */
+    bool peer_dsn;                               /* the peer took over RFC 3461 duties */
 };
 
 struct judge_entry {
     struct recipient *recipient;
     struct outcome outcome;
-    int64_t old_due_ms;       /* deferred: as stored */
-    bool ended;               /* the row goes */
-    bool notice;              /* the sender is owed a notice of this kind */
+    int64_t old_due_ms; /* deferred: as stored */
+    bool ended;         /* the row goes */
+    bool notice;        /* the sender is owed a notice of this kind */
     enum notice_kind kind;
 };
 

@@ -10,11 +10,11 @@
 #include "engine/retry.h"
 #include "engine/site.h"
 
-#define IDLE_MS          60000 /* an empty lane stays this long: its route and site are warm */
-#define ROUTE_MIN_MS    1000
-#define LOAD_BYTES_MAX   (4u << 20)
-#define LOAD_RETRY_MS    1000
-#define TIMER_AHEAD_MS   (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
+#define IDLE_MS        60000 /* an empty lane stays this long: its route and site are warm */
+#define ROUTE_MIN_MS   1000
+#define LOAD_BYTES_MAX (4u << 20)
+#define LOAD_RETRY_MS  1000
+#define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
 
 struct lane_load {
     struct queue_load load;
@@ -359,8 +359,8 @@ static void on_loaded(struct queue_load *load, int result)
             load->now_ms + 1 < lane->behind_due_ms ? load->now_ms + 1 : lane->behind_due_ms;
         if (result < 0)
             lane->behind_due_ms = INT64_MAX;
-        lane->stored_due_ms = load->next_due_ms < lane->behind_due_ms ? load->next_due_ms
-                                                                      : lane->behind_due_ms;
+        lane->stored_due_ms =
+            load->next_due_ms < lane->behind_due_ms ? load->next_due_ms : lane->behind_due_ms;
         lane->behind_due_ms = INT64_MAX;
         lane->load = NULL;
         free(l);
@@ -452,8 +452,7 @@ static void route_failed(struct lane *lane, struct dns_route *route)
     if ((r = lane_pop(lane)) != NULL)
         judge_one(w, &context, r, &outcome);
     lane->failures++;
-    lane_suspend(lane,
-                 worker_wall_ms(w) + retry_delay_ms(dest, lane->failures, &w->rng),
+    lane_suspend(lane, worker_wall_ms(w) + retry_delay_ms(dest, lane->failures, &w->rng),
                  outcome.reply.text);
 }
 
@@ -469,7 +468,8 @@ static void lane_routed(struct lane *lane, const struct config_route *target,
     site = site_get(lane->worker, lane_domain(lane), target, route);
     ASSERT(site != NULL);
     lane->route_expires_ms = UINT64_MAX;
-    if (route != NULL) { /* an answer served stale has expired already: ask again, but not at once */
+    if (route !=
+        NULL) { /* an answer served stale has expired already: ask again, but not at once */
         uint64_t soonest_ms = io_now_ms(lane->worker->io) + ROUTE_MIN_MS;
 
         lane->route_expires_ms = route->expires_ms < soonest_ms ? soonest_ms : route->expires_ms;
@@ -491,7 +491,8 @@ static void on_route(struct dns_query *query, struct dns_route *route)
 
 static void route_rejected(struct lane *lane)
 {
-    struct dns_route route = {.status = DNS_NULL_MX, .error = (char *)"rejected by configured route"};
+    struct dns_route route = {.status = DNS_NULL_MX,
+                              .error = (char *)"rejected by configured route"};
 
     route_failed(lane, &route);
 }

@@ -2,8 +2,9 @@
  * memory, and the back-off of a destination; it feeds a site's sessions.
  *
  * A recipient in memory belongs to its lane (r->holder) from arrival or load until the commit that
- * settles it; where it is meanwhile is r->state. Rows that are not in memory are known by the earliest
- * due time among them. See docs/ARCHITECTURE.md, "Rules that keep memory and store agreeing". */
+ * settles it; where it is meanwhile is r->state. Rows that are not in memory are known by the
+ * earliest due time among them. See docs/ARCHITECTURE.md, "Rules that keep memory and store
+ * agreeing". */
 #ifndef HAYAUMA_ENGINE_LANE_H
 #define HAYAUMA_ENGINE_LANE_H
 
@@ -21,15 +22,15 @@ enum recipient_place {
 };
 
 struct lane {
-    struct map_node node;       /* worker->lanes */
+    struct map_node node; /* worker->lanes */
     struct worker *worker;
-    struct list_node ready_node;/* site->ready while the window has something to send */
-    struct list_node wait_node; /* worker->load_wait */
-    struct list_node site_node; /* site->attached */
+    struct list_node ready_node; /* site->ready while the window has something to send */
+    struct list_node wait_node;  /* worker->load_wait */
+    struct list_node site_node;  /* site->attached */
     struct list window;
     struct list zombies;
-    struct site *site;          /* NULL until routed */
-    struct lane_load *load;     /* while loading or amid a scan of the store */
+    struct site *site;            /* NULL until routed */
+    struct lane_load *load;       /* while loading or amid a scan of the store */
     struct lane_routing *routing; /* while a route is looked up */
     struct timer timer;
     char *last_error;           /* of the last failed attempt; for status and expired mail */
@@ -40,10 +41,10 @@ struct lane {
     int64_t suspended_until_ms; /* destination back-off, wall clock; 0: none */
     uint32_t shard;
     uint32_t in_memory, window_len, in_flight;
-    uint16_t failures;          /* failures in a row of the destination as a whole */
+    uint16_t failures; /* failures in a row of the destination as a whole */
     uint16_t name_len;
     bool loading;
-    bool site_down;             /* suspended because its site did not answer */
+    bool site_down; /* suspended because its site did not answer */
     char name[];
 };
 
@@ -54,10 +55,11 @@ static inline struct str lane_name(const struct lane *lane)
     return (struct str){lane->name, lane->name_len};
 }
 
-/* A stored recipient comes from memory (after its commit): into the window, or freed when there is no
- * room, to be loaded later. */
+/* A stored recipient comes from memory (after its commit): into the window, or freed when there is
+ * no room, to be loaded later. */
 void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r);
-/* Rows appeared or changed in the store that memory does not have; the earliest is due at due_ms. */
+/* Rows appeared or changed in the store that memory does not have; the earliest is due at due_ms.
+ */
 void lane_stored(struct lane *lane, int64_t due_ms);
 /* r's settle committed; next_due_ms: its new due time, INT64_MAX when its row is gone. Frees r. */
 void lane_settled(struct recipient *r, int64_t next_due_ms);
@@ -69,8 +71,8 @@ struct recipient *lane_peek(const struct lane *lane);
 void lane_unpop(struct recipient *r);
 /* r left the lane's flight for a settle. */
 void lane_settling(struct recipient *r);
-/* Takes a recipient that was read from the store for some other purpose than sending into memory, as
- * PLACE_FLIGHT. False: it is in memory already; r is freed. */
+/* Takes a recipient that was read from the store for some other purpose than sending into memory,
+ * as PLACE_FLIGHT. False: it is in memory already; r is freed. */
 bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
 /* The destination as a whole failed: waits until until_ms and gives its window up. */
 void lane_suspend(struct lane *lane, int64_t until_ms, const char *error);

@@ -1,5 +1,5 @@
-/* systemd's notification protocol (sd_notify(3)): state and watchdog, one datagram each. Does nothing
- * when the process was not started by systemd. Main thread. */
+/* systemd's notification protocol (sd_notify(3)): state and watchdog, one datagram each. Does
+ * nothing when the process was not started by systemd. Main thread. */
 #ifndef HAYAUMA_ENGINE_NOTIFY_H
 #define HAYAUMA_ENGINE_NOTIFY_H
 

@@ -7,16 +7,16 @@
 
 enum outcome_class {
     OUTCOME_DELIVERED,
-    OUTCOME_DEFERRED,       /* will be tried again */
-    OUTCOME_FAILED,         /* permanent */
-    OUTCOME_LOST,           /* possibly delivered: tried again, may duplicate */
-    OUTCOME_EXPIRED,        /* lifetime over; set by policy */
+    OUTCOME_DEFERRED, /* will be tried again */
+    OUTCOME_FAILED,   /* permanent */
+    OUTCOME_LOST,     /* possibly delivered: tried again, may duplicate */
+    OUTCOME_EXPIRED,  /* lifetime over; set by policy */
 };
 
 struct outcome {
     enum outcome_class class;
     enum smtp_stage stage;
-    bool local;             /* the reply is our own words, not the peer's */
+    bool local; /* the reply is our own words, not the peer's */
     struct smtp_reply reply;
 };
 

@@ -1,4 +1,5 @@
-/* The queue name of an address: its domain in one form (lower-case A-labels or address literal). Pure. */
+/* The queue name of an address: its domain in one form (lower-case A-labels or address literal).
+ * Pure. */
 #ifndef HAYAUMA_ENGINE_QUEUE_NAME_H
 #define HAYAUMA_ENGINE_QUEUE_NAME_H
 

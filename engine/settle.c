@@ -67,20 +67,22 @@ void settle_remove(struct worker *w, struct recipient *r)
 {
     struct lane *lane = r->holder;
 
-    row_put(w, lane->shard, &(struct queue_row){.kind = QUEUE_ROW_REMOVE,
-                                                .rcpt = r,
-                                                .old_due_ms = r->due_ms,
-                                                .old_priority = r->priority});
+    row_put(w, lane->shard,
+            &(struct queue_row){.kind = QUEUE_ROW_REMOVE,
+                                .rcpt = r,
+                                .old_due_ms = r->due_ms,
+                                .old_priority = r->priority});
 }
 
 void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint8_t old_priority)
 {
     struct lane *lane = r->holder;
 
-    row_put(w, lane->shard, &(struct queue_row){.kind = QUEUE_ROW_MOVE,
-                                                .rcpt = r,
-                                                .old_due_ms = old_due_ms,
-                                                .old_priority = old_priority});
+    row_put(w, lane->shard,
+            &(struct queue_row){.kind = QUEUE_ROW_MOVE,
+                                .rcpt = r,
+                                .old_due_ms = old_due_ms,
+                                .old_priority = old_priority});
 }
 
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)
@@ -89,7 +91,8 @@ void settle_add(struct worker *w, uint32_t shard, struct message *m, struct reci
 
     if (s->change.messages_len == s->messages_cap) {
         s->messages_cap = s->messages_cap == 0 ? 4 : s->messages_cap * 2;
-        s->change.messages = xrealloc(s->change.messages, s->messages_cap * sizeof(struct message *));
+        s->change.messages =
+            xrealloc(s->change.messages, s->messages_cap * sizeof(struct message *));
     }
     s->change.messages[s->change.messages_len++] = m;
     row_put(w, shard, &(struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r});

@@ -1,8 +1,8 @@
 /* Settling: what became of recipients goes to the committers, one change a shard and turn.
  *
- * A settle owns its recipients until its commit: a committed one is dropped from memory (and, when it
- * was deferred, remembered by its lane as stored); a commit that failed for want of space is submitted
- * again until it succeeds, since a delivery that is not recorded is a duplicate later. */
+ * A settle owns its recipients until its commit: a committed one is dropped from memory (and, when
+ * it was deferred, remembered by its lane as stored); a commit that failed for want of space is
+ * submitted again until it succeeds, since a delivery that is not recorded is a duplicate later. */
 #ifndef HAYAUMA_ENGINE_SETTLE_H
 #define HAYAUMA_ENGINE_SETTLE_H
 
@@ -18,8 +18,8 @@ void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint
 /* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
  * over; they arrive in their lane once committed. */
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);
-/* Calls on_settled once this turn's change of shard has committed; at the end of the turn when there is
- * none. waiter lives until then. */
+/* Calls on_settled once this turn's change of shard has committed; at the end of the turn when
+ * there is none. waiter lives until then. */
 struct settle_waiter {
     struct list_node node;
     void (*on_settled)(struct settle_waiter *waiter);

@@ -9,9 +9,9 @@
 #include "engine/lane.h"
 #include "engine/retry.h"
 
-#define SLOT_RETRY_MS  20    /* asking the governor again for a session slot */
-#define LAST_TRY_MS    60000
-#define HEADS_MAX      16    /* other lanes looked at for recipients of the same message */
+#define SLOT_RETRY_MS 20 /* asking the governor again for a session slot */
+#define LAST_TRY_MS   60000
+#define HEADS_MAX     16 /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
 {
@@ -20,8 +20,8 @@ static void on_site_timer(struct timer *timer)
 
 /* --- making and finding --- */
 
-/* A site is one set of exchangers (or one static route) under one set of limits: domains with limits of
- * their own get sessions of their own. */
+/* A site is one set of exchangers (or one static route) under one set of limits: domains with
+ * limits of their own get sessions of their own. */
 static void site_key(struct buf *key, const struct config_destination *dest,
                      const struct config_route *target, const struct dns_route *route)
 {
@@ -302,9 +302,9 @@ size_t site_take(struct site *site, struct recipient **out, size_t max)
     return 0;
 }
 
-/* How many more sessions are wanted now. A new destination starts with one connection and may have as
- * many connecting as are already up, so the count doubles each time connections succeed; never more
- * than there are recipients waiting for one. */
+/* How many more sessions are wanted now. A new destination starts with one connection and may have
+ * as many connecting as are already up, so the count doubles each time connections succeed; never
+ * more than there are recipients waiting for one. */
 static uint32_t sessions_wanted(const struct site *site)
 {
     uint32_t up = site->sessions_len - site->connecting;
@@ -349,7 +349,8 @@ static void site_dispatch(struct site *site)
         if (!delivery_work(d))
             break; /* the rate says wait */
     }
-    if (!list_empty(&site->ready) && !(timer_armed(&site->timer) && list_first(&site->idle) != NULL))
+    if (!list_empty(&site->ready) &&
+        !(timer_armed(&site->timer) && list_first(&site->idle) != NULL))
         site_open_sessions(site);
 }
 
@@ -396,8 +397,8 @@ void site_session_ended(struct site *site, struct delivery *d)
         site_dirty(site);
 }
 
-/* Addresses of the best preference are rotated by the session's offset, so that equal exchangers share
- * the load; those known to be bad come last. */
+/* Addresses of the best preference are rotated by the session's offset, so that equal exchangers
+ * share the load; those known to be bad come last. */
 int site_address(struct site *site, uint16_t offset, uint16_t tried)
 {
     uint64_t now_ms = io_now_ms(site->worker->io);
@@ -444,10 +445,8 @@ void site_failed(struct site *site, const struct outcome *outcome,
             judge_one(w, &context, r, outcome);
         if (lane->failures < UINT16_MAX)
             lane->failures++;
-        lane_suspend(lane,
-                     worker_wall_ms(w) + retry_delay_ms(site->dest, lane->failures, &w->rng),
+        lane_suspend(lane, worker_wall_ms(w) + retry_delay_ms(site->dest, lane->failures, &w->rng),
                      outcome->reply.text);
         lane->site_down = true;
     }
 }
-

@@ -1,5 +1,6 @@
-/* A site: the set of exchangers that serve one or more domains, or a static route, with the limits that
- * hold there. It owns the sessions; lanes with ready mail queue up in it and are served in turn. */
+/* A site: the set of exchangers that serve one or more domains, or a static route, with the limits
+ * that hold there. It owns the sessions; lanes with ready mail queue up in it and are served in
+ * turn. */
 #ifndef HAYAUMA_ENGINE_SITE_H
 #define HAYAUMA_ENGINE_SITE_H
 
@@ -12,7 +13,8 @@ struct lane;
 struct delivery;
 struct outcome;
 
-#define SITE_BAD_ADDRESS_MS 60000 /* an address that failed to connect is tried last for so long */
+#define SITE_BAD_ADDRESS_MS 60000 /* an address that failed to connect is tried last for so long   \
+                                   */
 
 struct site_address {
     union {
@@ -23,37 +25,37 @@ struct site_address {
     } addr;
     socklen_t len;
     uint16_t preference;
-    const char *host;       /* into the route, or the static route's text */
-    uint64_t bad_until_ms;  /* monotonic: failed to connect; others are tried first */
+    const char *host;      /* into the route, or the static route's text */
+    uint64_t bad_until_ms; /* monotonic: failed to connect; others are tried first */
 };
 
 struct site {
-    struct map_node node;   /* worker->sites */
+    struct map_node node; /* worker->sites */
     struct worker *worker;
-    struct config *config;  /* a reference; dest points into it */
+    struct config *config; /* a reference; dest points into it */
     const struct config_destination *dest;
     struct governor_entry *governor;
-    struct dns_route *route;/* NULL for a socket */
+    struct dns_route *route; /* NULL for a socket */
     struct site_address *addresses;
     uint16_t addresses_len;
     uint16_t rotate;
     bool lmtp;
     struct smtp_client_options options;
-    struct list attached;   /* lanes whose mail goes here */
-    struct list ready;      /* of them those with something in their window */
+    struct list attached; /* lanes whose mail goes here */
+    struct list ready;    /* of them those with something in their window */
     struct list sessions, idle;
     struct list_node dirty_node;
     struct timer timer;
-    uint32_t lanes;         /* attached; the site goes with the last one and the last session */
-    uint32_t waiting;       /* recipients in the windows of attached lanes */
+    uint32_t lanes;   /* attached; the site goes with the last one and the last session */
+    uint32_t waiting; /* recipients in the windows of attached lanes */
     uint32_t sessions_len, connecting;
-    bool down;              /* no session could be had; the next one that works wakes the lanes */
-    char *name;             /* for records and status: site name or static route */
+    bool down;  /* no session could be had; the next one that works wakes the lanes */
+    char *name; /* for records and status: site name or static route */
     char *key;
 };
 
-/* The site of a route for a domain, made when missing; attached lanes are counted with site_attach().
- * target: static route or NULL. NULL when memory is out. */
+/* The site of a route for a domain, made when missing; attached lanes are counted with
+ * site_attach(). target: static route or NULL. NULL when memory is out. */
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
                       struct dns_route *route);
 void site_attach(struct site *site, struct lane *lane);
@@ -63,8 +65,8 @@ void site_dirty(struct site *site);
 /* End of a turn: gives idle sessions work, opens sessions. */
 void site_dispatch_all(struct worker *w);
 
-/* The next recipients to send in one transaction: same message, at most max, at most out_len. 0 when
- * nothing is ready or the rate says wait (then the site's timer is armed). */
+/* The next recipients to send in one transaction: same message, at most max, at most out_len. 0
+ * when nothing is ready or the rate says wait (then the site's timer is armed). */
 size_t site_take(struct site *site, struct recipient **out, size_t max);
 
 /* Sessions tell. */
@@ -72,10 +74,13 @@ void site_session_begun(struct site *site, struct delivery *d);
 /* A session is ready: what waited because the site was down goes on. */
 void site_works(struct site *site);
 void site_session_ended(struct site *site, struct delivery *d);
-/* The address index to try after tried tries, starting at the session's own offset; -1: none left. */
+/* The address index to try after tried tries, starting at the session's own offset; -1: none left.
+ */
 int site_address(struct site *site, uint16_t offset, uint16_t tried);
-/* A session could not be set up at any address, and no other session works: the destination is down for
- * now. reply says why. Each ready lane's first recipient is deferred with it, the lanes back off. */
-void site_failed(struct site *site, const struct outcome *outcome, const struct site_address *address);
+/* A session could not be set up at any address, and no other session works: the destination is down
+ * for now. reply says why. Each ready lane's first recipient is deferred with it, the lanes back
+ * off. */
+void site_failed(struct site *site, const struct outcome *outcome,
+                 const struct site_address *address);
 
 #endif

@@ -12,8 +12,8 @@
 #include "engine/settle.h"
 #include "engine/site.h"
 
-#define INBOX_SLOTS        4096
-#define DIRECTORY_LANES    512
+#define INBOX_SLOTS     4096
+#define DIRECTORY_LANES 512
 
 /* --- messages between workers --- */
 
@@ -26,8 +26,7 @@ void worker_post(struct engine *engine, struct worker *from, uint32_t to, struct
             io_wake(target->io);
             usleep(1000);
         }
-    } else if (!list_empty(&from->outbox[to]) ||
-               !ring_push(&target->inbox[from->index], note)) {
+    } else if (!list_empty(&from->outbox[to]) || !ring_push(&target->inbox[from->index], note)) {
         list_push_back(&from->outbox[to], &note->node);
         return;
     }
@@ -226,8 +225,8 @@ int worker_start(struct worker *w)
         return -ENOMEM;
     err = resolver_open(w);
     if (err < 0) {
-        log_error("dns.open_failed", "error=\"%s\" action=\"check dns.servers or /etc/resolv.conf\"",
-                  strerror(-err));
+        log_error("dns.open_failed",
+                  "error=\"%s\" action=\"check dns.servers or /etc/resolv.conf\"", strerror(-err));
         return err;
     }
     for (uint32_t shard = w->index; shard < queue_shards(q); shard += w->engine->workers_len) {

@@ -1,15 +1,17 @@
 /* A worker: one thread, one io, its sessions in and out, the lanes of the shards it owns.
  *
- * This header is the engine's inside: inject, lane, site, delivery, settle and outcome share it; nothing
- * outside engine/ includes it. Everything in struct worker belongs to its thread; other threads reach
- * it through worker_post() only.
+ * This header is the engine's inside: inject, lane, site, delivery, settle and outcome share it;
+ * nothing outside engine/ includes it. Everything in struct worker belongs to its thread; other
+ * threads reach it through worker_post() only.
  *
- * A turn (io_turn): handlers absorb events and mark what changed; worker_tick() then runs once: dirty
- * sites hand out work, dirty sessions send, the turn's settles go to the committers as one change a
- * shard. So the cost of a wake-up is shared by all that happened in it, and nothing recurses.
+ * A turn (io_turn): handlers absorb events and mark what changed; worker_tick() then runs once:
+ * dirty sites hand out work, dirty sessions send, the turn's settles go to the committers as one
+ * change a shard. So the cost of a wake-up is shared by all that happened in it, and nothing
+ * recurses.
  *
- * Timers of a worker: lane (next due, end of back-off, idle removal), site (rate, session slot), delivery
- * (stage timeout, idle), inject (idle, total), settle (retry of a failed commit), worker (drain limit). */
+ * Timers of a worker: lane (next due, end of back-off, idle removal), site (rate, session slot),
+ * delivery (stage timeout, idle), inject (idle, total), settle (retry of a failed commit), worker
+ * (drain limit). */
 #ifndef HAYAUMA_ENGINE_WORKER_H
 #define HAYAUMA_ENGINE_WORKER_H
 
@@ -32,8 +34,8 @@ struct settle;
 struct inject_listener;
 
 #define WORKERS_MAX 64
-#define SHARDS_MAX 256
-#define LOADS_MAX 32 /* refills under way per worker */
+#define SHARDS_MAX  256
+#define LOADS_MAX   32 /* refills under way per worker */
 
 /* Something for another worker to do; lives in its sender's message. run() executes in the target's
  * thread and owns the note from then on. */
@@ -45,9 +47,9 @@ struct worker_note {
 /* Written by the worker alone, read by anybody: relaxed loads and stores, each counter is true by
  * itself. */
 struct worker_counters {
-    _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
-        delivered, deferred, failed, expired, cancelled, lost, notices, connects, connect_failures,
-        loads, loaded, transactions, sessions_in_total, sessions_out_total, tls_out;
+    _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected, delivered,
+        deferred, failed, expired, cancelled, lost, notices, connects, connect_failures, loads,
+        loaded, transactions, sessions_in_total, sessions_out_total, tls_out;
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
 
@@ -57,17 +59,17 @@ struct worker {
     struct io *io;
     struct dns *dns;
     struct queue_port *port;
-    struct config *config;     /* what new sessions use; a reference */
+    struct config *config; /* what new sessions use; a reference */
     struct rng rng;
     struct msgid_source ids;
     bool draining;
-    bool draining_hard;        /* the limit is over: close everything */
-    bool stopping;             /* ends as soon as it is drained */
-    _Atomic bool drained;      /* read by the main thread; relaxed, a hint */
+    bool draining_hard;   /* the limit is over: close everything */
+    bool stopping;        /* ends as soon as it is drained */
+    _Atomic bool drained; /* read by the main thread; relaxed, a hint */
 
     /* In: one ring per sending worker and one for the control thread, and what did not fit. */
-    struct ring *inbox;        /* [workers + 1] */
-    struct list *outbox;       /* [workers]: notes waiting for room in another's ring */
+    struct ring *inbox;  /* [workers + 1] */
+    struct list *outbox; /* [workers]: notes waiting for room in another's ring */
 
     /* Injection. */
     struct inject_listener *listeners;
@@ -78,17 +80,17 @@ struct worker {
 
     /* Delivery. */
     struct map lanes, sites;
-    struct map memory;         /* recipients in memory, by message id and index */
-    struct list load_wait;     /* lanes that want a refill */
-    uint32_t loads;            /* under way */
+    struct map memory;     /* recipients in memory, by message id and index */
+    struct list load_wait; /* lanes that want a refill */
+    uint32_t loads;        /* under way */
     struct list sites_dirty, deliveries_dirty, deliveries_dead;
     uint32_t deliveries;
     struct pool delivery_pool, transaction_pool;
     uint64_t hash_seed;
 
-    struct settle **settles;   /* [shards]: the open change of each shard, or NULL */
+    struct settle **settles; /* [shards]: the open change of each shard, or NULL */
     struct list settles_under_way;
-    uint32_t directories;      /* start-up scans still running */
+    uint32_t directories; /* start-up scans still running */
 
     struct worker_counters counters;
 };
@@ -118,8 +120,8 @@ void worker_drain(struct worker *w, bool hard);
 /* Whether everything a drain waits for has ended. */
 bool worker_drained(const struct worker *w);
 
-/* Sends note to worker `to`, from worker `from` (its thread), or from the control thread (from NULL; one
- * control thread only). Never fails. */
+/* Sends note to worker `to`, from worker `from` (its thread), or from the control thread (from
+ * NULL; one control thread only). Never fails. */
 void worker_post(struct engine *engine, struct worker *from, uint32_t to, struct worker_note *note);
 struct worker *worker_of_shard(struct engine *engine, uint32_t shard);
 

@@ -28,20 +28,20 @@ enum message_flags {
 struct message {
     _Atomic uint32_t refs;
     struct msgid id;
-    int64_t created_ms;       /* wall clock of reception */
-    int64_t expires_ms;       /* wall clock at which undelivered recipients expire */
-    uint32_t flags;           /* enum message_flags */
-    uint8_t ret;              /* enum smtp_ret */
-    uint8_t priority;         /* band 0 (first) .. 9; default 5 */
-    uint32_t recipients;      /* in all, at acceptance */
-    struct str sender;        /* return path without <>, empty: null sender */
-    struct str envid;         /* xtext */
+    int64_t created_ms;  /* wall clock of reception */
+    int64_t expires_ms;  /* wall clock at which undelivered recipients expire */
+    uint32_t flags;      /* enum message_flags */
+    uint8_t ret;         /* enum smtp_ret */
+    uint8_t priority;    /* band 0 (first) .. 9; default 5 */
+    uint32_t recipients; /* in all, at acceptance */
+    struct str sender;   /* return path without <>, empty: null sender */
+    struct str envid;    /* xtext */
     struct str tenant, campaign;
-    struct str meta;          /* a JSON object or empty; goes into records */
-    struct str protocol;      /* how it came: "ESMTP", "LMTP", "HTTP", "internal" */
-    struct str origin;        /* peer address "192.0.2.1:4711" */
-    struct str trace;         /* reserved: selected headers for records, a JSON object or empty */
-    uint8_t *content;         /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
+    struct str meta;     /* a JSON object or empty; goes into records */
+    struct str protocol; /* how it came: "ESMTP", "LMTP", "HTTP", "internal" */
+    struct str origin;   /* peer address "192.0.2.1:4711" */
+    struct str trace;    /* reserved: selected headers for records, a JSON object or empty */
+    uint8_t *content;    /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
     uint64_t content_len;
 };
 
@@ -50,38 +50,39 @@ struct message {
 struct message *message_new(const struct message *fields);
 struct message *message_ref(struct message *m);
 void message_unref(struct message *m);
-/* Bytes of messages and recipients alive in the process, for the bounded window and intake memory. */
+/* Bytes of messages and recipients alive in the process, for the bounded window and intake memory.
+ */
 uint64_t message_bytes_alive(void);
 
 enum recipient_flags {
-    RECIPIENT_WARNED = 1 << 0,  /* the delay notice was sent */
-    RECIPIENT_HELD = 1 << 1,    /* due_ms is QUEUE_DUE_HELD until released */
+    RECIPIENT_WARNED = 1 << 0, /* the delay notice was sent */
+    RECIPIENT_HELD = 1 << 1,   /* due_ms is QUEUE_DUE_HELD until released */
 };
 
 #define QUEUE_NAME_MAX 400
 #define QUEUE_DUE_HELD INT64_C(0xffffffffffff)
 
 struct recipient {
-    struct list_node node;    /* the lane's window, or a transaction's list; the holder's */
-    struct map_node in_memory;/* the worker's table of what is in memory */
-    struct message *message;  /* holds a reference */
-    void *holder;             /* the worker's: lane or transaction that has it now */
+    struct list_node node;     /* the lane's window, or a transaction's list; the holder's */
+    struct map_node in_memory; /* the worker's table of what is in memory */
+    struct message *message;   /* holds a reference */
+    void *holder;              /* the worker's: lane or transaction that has it now */
     /* Key of the stored row: (queue, priority, due_ms, message id, index). */
-    int64_t due_ms;           /* wall clock of the next attempt */
-    uint32_t index;           /* nth recipient of its message, from 0 */
+    int64_t due_ms; /* wall clock of the next attempt */
+    uint32_t index; /* nth recipient of its message, from 0 */
     uint8_t priority;
     /* Stored state. */
-    uint8_t notify;           /* enum smtp_dsn_notify bits, 0 = default */
-    uint8_t flags;            /* enum recipient_flags */
+    uint8_t notify; /* enum smtp_dsn_notify bits, 0 = default */
+    uint8_t flags;  /* enum recipient_flags */
     uint16_t attempts;
-    int64_t last_attempt_ms;  /* 0 = none yet */
-    struct str queue;         /* lane name: the domain in lower-case A-labels (later:
-                                 campaign:tenant@domain), <= QUEUE_NAME_MAX */
-    struct str address;       /* as given */
-    struct str orcpt;         /* as RCPT gave it, or empty */
-    struct str variables;     /* reserved: substitution variables */
-    struct str last_error;    /* "450 4.7.1 text" of the last attempt, own allocation, or empty */
-    uint8_t state;            /* the worker's */
+    int64_t last_attempt_ms; /* 0 = none yet */
+    struct str queue;        /* lane name: the domain in lower-case A-labels (later:
+                                campaign:tenant@domain), <= QUEUE_NAME_MAX */
+    struct str address;      /* as given */
+    struct str orcpt;        /* as RCPT gave it, or empty */
+    struct str variables;    /* reserved: substitution variables */
+    struct str last_error;   /* "450 4.7.1 text" of the last attempt, own allocation, or empty */
+    uint8_t state;           /* the worker's */
 };
 
 /* One allocation with all strings but last_error. Takes its own reference to message.

@@ -2,15 +2,17 @@
  *
  * A message lives whole in one shard: that of its first recipient's queue name. So its content,
  * envelope and every recipient row are committed in one synced transaction, whatever the domains
- * (promise 1), and a notice is accepted in the same transaction that ends the recipient it is about.
- * Messages with one recipient, which bulk mail is, are thereby sharded by destination exactly.
+ * (promise 1), and a notice is accepted in the same transaction that ends the recipient it is
+ * about. Messages with one recipient, which bulk mail is, are thereby sharded by destination
+ * exactly.
  *
  * Threads: each thread that uses the queue opens a port. Changes and loads are submitted through
  * it and their on_done runs in the same thread, from queue_port_poll(). Rows of a shard are changed
  * only by the worker that owns the shard (and by acceptance), so that memory and store agree.
  *
  * Failure: -ENOSPC (disk or map full), -EIO (the commit failed; nothing of the change is stored),
- * -ESHUTDOWN (the shard is failed for good: a sync failed; the process must exit, queue_failed()). */
+ * -ESHUTDOWN (the shard is failed for good: a sync failed; the process must exit, queue_failed()).
+ */
 #ifndef HAYAUMA_QUEUE_QUEUE_H
 #define HAYAUMA_QUEUE_QUEUE_H
 
@@ -33,21 +35,22 @@ struct queue_options {
     uint64_t disk_free_bytes_min; /* refuse intake below this much free disk; 0 = 64 MiB */
     uint64_t rss_bytes_max;       /* mapped pages kept resident per process; 0 = 256 MiB */
     struct records_options {
-        const char *path;         /* directory of segment files; NULL = no records */
+        const char *path;           /* directory of segment files; NULL = no records */
         uint64_t segment_bytes_max; /* 0 = 256 MiB */
         uint32_t segment_age_s_max; /* 0 = 3600 */
-        bool zstd;                /* compress closed segments */
-        uint32_t retention_s;     /* delete closed segments older than this; 0 = keep */
-        uint64_t retention_bytes; /* delete oldest closed segments beyond; 0 = no limit */
+        bool zstd;                  /* compress closed segments */
+        uint32_t retention_s;       /* delete closed segments older than this; 0 = keep */
+        uint64_t retention_bytes;   /* delete oldest closed segments beyond; 0 = no limit */
     } records;
-    bool no_threads;              /* simulation: nothing runs but in queue_pump() */
-    bool no_sync;                 /* only for the control of the power-cut test, and simulation */
+    bool no_threads; /* simulation: nothing runs but in queue_pump() */
+    bool no_sync;    /* only for the control of the power-cut test, and simulation */
 };
 
 /* Takes the lock (a second opener gets -EBUSY), checks the format version (-EPROTO when newer),
  * replays the records outbox. *error (may be NULL) gets a static or malloc'd-once message that says
  * what, where and what to do. */
-int queue_open(struct queue **out, const struct queue_options *options, const char **error) MUST_USE;
+int queue_open(struct queue **out, const struct queue_options *options,
+               const char **error) MUST_USE;
 /* Commits what was submitted, stops the threads, closes. Ports must be closed before. */
 void queue_close(struct queue *q);
 
@@ -55,7 +58,12 @@ uint32_t queue_shards(const struct queue *q);
 /* The shard of a message whose first recipient has this queue name. */
 uint32_t queue_shard_of(const struct queue *q, struct str queue_name);
 
-enum queue_intake { QUEUE_INTAKE_OK, QUEUE_INTAKE_MAP_FULL, QUEUE_INTAKE_DISK_FULL, QUEUE_INTAKE_FAILED };
+enum queue_intake {
+    QUEUE_INTAKE_OK,
+    QUEUE_INTAKE_MAP_FULL,
+    QUEUE_INTAKE_DISK_FULL,
+    QUEUE_INTAKE_FAILED
+};
 /* Whether new mail may be taken now. Any thread, one atomic load. */
 enum queue_intake queue_intake(const struct queue *q, uint32_t shard);
 /* Whether a shard failed for good (sync error): say so and exit. Any thread. */
@@ -65,7 +73,8 @@ bool queue_failed(const struct queue *q);
 
 /* wake(arg) is called from queue threads when the port has something to poll; must be thread-safe
  * (io_wake). */
-int queue_port_open(struct queue_port **out, struct queue *q, void (*wake)(void *arg), void *arg) MUST_USE;
+int queue_port_open(struct queue_port **out, struct queue *q, void (*wake)(void *arg),
+                    void *arg) MUST_USE;
 void queue_port_close(struct queue_port *port);
 /* Runs on_done of what ended. Returns how many. */
 size_t queue_port_poll(struct queue_port *port);
@@ -77,15 +86,16 @@ size_t queue_port_pending(const struct queue_port *port);
 enum queue_row_kind {
     QUEUE_ROW_ADD,    /* rcpt's row appears under its key */
     QUEUE_ROW_REMOVE, /* its row goes (delivered, bounced, cancelled); content goes with the last */
-    QUEUE_ROW_MOVE,   /* the row under (old_priority, old_due_ms) is replaced by rcpt's present state */
+    QUEUE_ROW_MOVE, /* the row under (old_priority, old_due_ms) is replaced by rcpt's present state
+                     */
 };
 
 struct queue_row {
     enum queue_row_kind kind;
     struct recipient *rcpt;
-    int64_t old_due_ms;    /* MOVE, REMOVE: as it is stored */
+    int64_t old_due_ms; /* MOVE, REMOVE: as it is stored */
     uint8_t old_priority;
-    bool missing;          /* out: MOVE/REMOVE found no such row and did nothing */
+    bool missing; /* out: MOVE/REMOVE found no such row and did nothing */
 };
 
 struct queue_change {
@@ -94,9 +104,9 @@ struct queue_change {
     size_t messages_len;
     struct queue_row *rows;
     size_t rows_len;
-    struct buf records;        /* complete JSON lines to append to the record stream, or empty */
-    bool urgent;               /* somebody waits for it: commit now. Others may wait up to 20 ms to be
-                                  batched, and go with the next urgent one at the latest */
+    struct buf records; /* complete JSON lines to append to the record stream, or empty */
+    bool urgent;        /* somebody waits for it: commit now. Others may wait up to 20 ms to be
+                           batched, and go with the next urgent one at the latest */
     void (*on_done)(struct queue_change *change, int result);
     void *owner;
     /* private */
@@ -125,24 +135,25 @@ struct queue_row_key {
 };
 
 struct queue_load {
-    /* Set by the caller. Either exactly these rows, due or not; those that are gone are left out... */
+    /* Set by the caller. Either exactly these rows, due or not; those that are gone are left out...
+     */
     const struct queue_row_key *exact;
     size_t exact_len;
     /* ...or what is due in a lane. */
-    struct str queue;          /* lane to read */
-    struct queue_cursor cursor;/* in: where to go on; out: behind the last row read */
-    int64_t from_ms;           /* rows due at or after this (what is before is in memory already) */
-    int64_t now_ms;            /* and at or before this */
+    struct str queue;           /* lane to read */
+    struct queue_cursor cursor; /* in: where to go on; out: behind the last row read */
+    int64_t from_ms; /* rows due at or after this (what is before is in memory already) */
+    int64_t now_ms;  /* and at or before this */
     uint32_t rows_max;
-    uint64_t bytes_max;        /* stop after this much content */
+    uint64_t bytes_max; /* stop after this much content */
     void (*on_done)(struct queue_load *load, int result);
     void *owner;
     /* Results. */
-    struct list rcpts;         /* of struct recipient, in key order, each with its message loaded; rows
-                                  of one message share one struct message */
-    bool end;                  /* no more due rows behind the cursor */
-    int64_t next_due_ms;       /* first row of the lane that is not due (from its start, all
-                                  priorities), INT64_MAX when none; valid when end */
+    struct list rcpts;   /* of struct recipient, in key order, each with its message loaded; rows
+                            of one message share one struct message */
+    bool end;            /* no more due rows behind the cursor */
+    int64_t next_due_ms; /* first row of the lane that is not due (from its start, all
+                            priorities), INT64_MAX when none; valid when end */
     /* private */
     struct queue_port *port;
     struct list_node node;
@@ -152,11 +163,11 @@ void queue_load(struct queue_port *port, uint32_t shard, struct queue_load *load
 
 /* The directory: which lanes a shard has. Used at start (to create lanes) and for listings. */
 struct queue_lane_entry {
-    struct str name;           /* into the result's own memory */
+    struct str name; /* into the result's own memory */
     int64_t first_due_ms;
 };
 struct queue_directory {
-    struct queue_cursor cursor;/* in/out */
+    struct queue_cursor cursor; /* in/out */
     uint32_t lanes_max;
     void (*on_done)(struct queue_directory *d, int result);
     void *owner;
@@ -173,7 +184,7 @@ void queue_directory_done(struct queue_directory *d);
 
 /* --- introspection: any thread but a worker; short read transactions --- */
 
-struct queue_row_view {        /* slices valid during the visit */
+struct queue_row_view { /* slices valid during the visit */
     struct str queue;
     struct msgid id;
     uint32_t index;
@@ -184,31 +195,32 @@ struct queue_row_view {        /* slices valid during the visit */
     struct str sender, address, last_error, campaign, tenant;
     uint64_t size;
 };
-/* Visits rows of a shard in key order from cursor, at most rows_max, in read transactions of at most
- * 1,000 rows; only rows of lane when lane.len != 0. visit returns false to stop. need_message: false
- * leaves out what is stored with the message (sender, created, size, campaign...), which is faster.
- * 1: end reached, 0: more, or -errno. */
+/* Visits rows of a shard in key order from cursor, at most rows_max, in read transactions of at
+ * most 1,000 rows; only rows of lane when lane.len != 0. visit returns false to stop. need_message:
+ * false leaves out what is stored with the message (sender, created, size, campaign...), which is
+ * faster. 1: end reached, 0: more, or -errno. */
 int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor, struct str lane,
                 uint32_t rows_max, bool need_message,
                 bool (*visit)(void *arg, const struct queue_row_view *row), void *arg);
-/* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards. */
+/* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards.
+ */
 struct message *queue_message(struct queue *q, const struct msgid *id, int *err);
 /* Rows in a lane; exact once the count after start is complete (*complete). Any thread. */
 uint64_t queue_lane_rows(struct queue *q, uint32_t shard, struct str lane, bool *complete);
 
 struct queue_counters {
-    uint64_t rows, messages;       /* stored now */
-    bool rows_complete;            /* false while the count after start runs */
+    uint64_t rows, messages; /* stored now */
+    bool rows_complete;      /* false while the count after start runs */
     uint64_t commits, changes, commit_ns_total, sync_ns_last, batch_last;
     uint64_t quarantined, commit_errors;
     uint64_t map_bytes, map_used_bytes, map_reusable_bytes, disk_free_bytes;
-    uint64_t records_lag;          /* record bytes not yet in a synced segment */
+    uint64_t records_lag; /* record bytes not yet in a synced segment */
 };
 void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out);
 /* Quarantined records: visits (shard, what, key as text, reason). */
 int queue_quarantine_visit(struct queue *q,
-                           bool (*visit)(void *arg, uint32_t shard, const char *tree, struct str key,
-                                         struct str reason),
+                           bool (*visit)(void *arg, uint32_t shard, const char *tree,
+                                         struct str key, struct str reason),
                            void *arg);
 
 /* Simulation: runs pending work of all shards now; returns how many things ended. */
