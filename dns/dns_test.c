@@ -60,6 +60,8 @@ static const struct zone_row zone[] = {
     {"implicitfail.test", DNS_TYPE_A, 0, "SERVFAIL"},
     {"partial.test", DNS_TYPE_MX, 3600, "10 hostfail.test, 20 mx2.plain.test"},
     {"mixed.test", DNS_TYPE_MX, 3600, "10 hostfail.test, 20 gone.test"},
+    {"mixed2.test", DNS_TYPE_MX, 3600, "10 gone.test, 20 hostfail.test"},
+    {"wide.test", DNS_TYPE_MX, 3600, "10 wide1.test, 20 wide2.test, 30 wide3.test"},
     {"dangling.test", DNS_TYPE_MX, 3600, "10 gone.test, 20 empty.test"},
     {"somedangling.test", DNS_TYPE_MX, 3600, "10 gone.test, 20 mx2.plain.test"},
     {"halfhost.test", DNS_TYPE_A, 3600, "192.0.2.5"},
@@ -190,6 +192,11 @@ static void answer_query(struct dns_upstream_query *query, const char *name, enu
     }
     if (upstream.many != NULL && strcmp(upstream.many, name) == 0)
         many_records(records, &answer);
+    if (strncmp(name, "wide", 4) == 0 && type != DNS_TYPE_MX) {
+        memset(records, 0x20, sizeof(records));
+        answer.status = DNS_ANSWER_RECORDS;
+        answer.records_len = 100;
+    }
     if (upstream.gone != NULL && strcmp(upstream.gone, name) == 0)
         answer = (struct dns_answer){.status = DNS_ANSWER_NO_DOMAIN};
     if (upstream.down)
@@ -365,6 +372,7 @@ static const struct route_case cases[] = {
     {"partial.test", false, DNS_OK, "(hostfail|mx2.plain).test",
      "hostfail.test/10 mx2.plain.test/20=192.0.2.2", NULL},
     {"mixed.test", false, DNS_TEMPORARY, "mixed.test", "", "hostfail.test"},
+    {"mixed2.test", false, DNS_TEMPORARY, "mixed2.test", "", "hostfail.test"},
     {"dangling.test", false, DNS_NO_HOST, "dangling.test", "", "gone.test"},
     {"somedangling.test", false, DNS_OK, "(gone|mx2.plain).test", "mx2.plain.test/20=192.0.2.2",
      NULL},
@@ -901,6 +909,28 @@ static void test_bad_options(void **state)
     dns_close(NULL);
 }
 
+/* A host with many addresses does not hide the others. */
+static void test_wide_hosts(void **state)
+{
+    struct fixture f;
+    struct dns_route *route;
+    unsigned of_host[3] = {0};
+
+    (void)state;
+    setup(&f, NULL);
+    route = resolve(&f, "wide.test", false);
+    assert_int_equal(route->addresses_len, 63);
+    for (uint16_t i = 0; i < route->addresses_len; i++)
+        of_host[route->addresses[i].host]++;
+    for (int host = 0; host < 3; host++)
+        assert_int_equal(of_host[host], DNS_ADDRESSES_MAX / 3);
+    dns_route_unref(route);
+    route = resolve(&f, "wide1.test", true);
+    assert_int_equal(route->addresses_len, 32);
+    dns_route_unref(route);
+    teardown(&f);
+}
+
 /* What a cached domain costs, with a few exchangers. */
 static void test_memory(void **state)
 {
@@ -935,6 +965,7 @@ int main(void)
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_wide_hosts),
         cmocka_unit_test(test_slow_names),
         cmocka_unit_test(test_slow_limit),
         cmocka_unit_test(test_remembered_exchangers),
