@@ -293,7 +293,7 @@ static int batch_end(struct batch *b)
 {
     struct shard *s = b->shard;
     MDB_stat rows, content;
-    uint64_t began, took, trimmed;
+    uint64_t began, took, trimmed, unused;
     int rc = records_trim(&s->records, b->txn, s->outbox, &trimmed);
 
     if (rc == 0)
@@ -313,7 +313,8 @@ static int batch_end(struct batch *b)
     took = clock_mono_ns() - began;
     records_committed(&s->records);
     records_trimmed(&s->records, trimmed);
-    s->own.room_bytes = b->room_bytes;
+    unused = shard_unused_bytes(s) + s->own.reusable_bytes;
+    s->own.room_bytes = b->room_bytes < unused ? b->room_bytes : unused;
     store(&s->shared.rows, rows.ms_entries);
     store(&s->shared.messages, content.ms_entries);
     store(&s->shared.sync_ns_last, took);

@@ -235,18 +235,30 @@ static int empty_outbox(MDB_txn *txn, MDB_dbi outbox, MDB_dbi quarantine)
     return rc == MDB_NOTFOUND ? mdb_drop(txn, outbox, 0) : rc;
 }
 
-static uint64_t last_sequence(MDB_txn *txn, MDB_dbi outbox)
+/* Takes over from the last entry: numbers of segments go on from it, too, for its segment may never
+ * have become a file. */
+static void continue_from(struct records *r, MDB_txn *txn, MDB_dbi outbox)
 {
+    struct outbox_entry entry;
     MDB_cursor *cursor;
     MDB_val key, value;
-    uint64_t last = 0;
+    int rc = mdb_cursor_open(txn, outbox, &cursor);
 
-    if (mdb_cursor_open(txn, outbox, &cursor) != 0)
-        return 0;
-    if (mdb_cursor_get(cursor, &key, &value, MDB_LAST) == 0)
-        last = codec_sequence_parse((struct str){key.mv_data, key.mv_size});
+    if (rc != 0)
+        return;
+    for (rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST); rc == 0;
+         rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
+        struct str k = {key.mv_data, key.mv_size}, v = {value.mv_data, value.mv_size};
+
+        if (r->sequence == 0)
+            r->sequence = r->sequence_at_start = codec_sequence_parse(k);
+        if (codec_outbox_decode(k, v, &entry) < 0)
+            continue;
+        r->number = entry.segment > r->number ? entry.segment : r->number;
+        r->number_next = r->number + 1;
+        break;
+    }
     mdb_cursor_close(cursor);
-    return last;
 }
 
 int records_replay(struct records *r, MDB_env *env, MDB_dbi outbox, MDB_dbi quarantine)
@@ -259,7 +271,7 @@ int records_replay(struct records *r, MDB_env *env, MDB_dbi outbox, MDB_dbi quar
     if (rc != 0)
         return rc;
     rc = mdb_stat(txn, outbox, &stat);
-    r->sequence = r->sequence_at_start = last_sequence(txn, outbox);
+    continue_from(r, txn, outbox);
     /* Without a records directory the lines stay where they are until there is one again. */
     if (rc == 0 && stat.ms_entries > 0 && r->options.path != NULL)
         rc = replay(r, txn, outbox, 0, true, &last, &err);

@@ -47,25 +47,52 @@ static uint64_t disk_free(const struct shard *s)
     return fstatvfs(s->dir_fd, &fs) < 0 ? 0 : (uint64_t)fs.f_bavail * fs.f_frsize;
 }
 
+/* A line of mdb_reader_list(): process, thread, transaction in decimal or "-". */
+static int older_reader(const char *line, void *arg)
+{
+    uint64_t *oldest = arg;
+    unsigned long long txn;
+
+    if (sscanf(line, "%*d %*x %llu", &txn) == 1 && txn < *oldest)
+        *oldest = txn;
+    return 0;
+}
+
 uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn)
 {
+    uint64_t pages = 0, oldest = UINT64_MAX;
     MDB_cursor *cursor;
     MDB_val key, value;
-    uint64_t pages = 0;
 
-    (void)s;
-    /* Tree 0 is LMDB's free list: each value is a list of page numbers, its length first. */
-    if (mdb_cursor_open(txn, 0, &cursor) != 0)
+    /* Tree 0 is LMDB's free list: by the transaction that freed them, a list of pages, its length
+     * first. What a reader may still see is not to be had. */
+    if (mdb_reader_list(s->env, older_reader, &oldest) < 0 || mdb_cursor_open(txn, 0, &cursor) != 0)
         return 0;
     while (mdb_cursor_get(cursor, &key, &value, MDB_NEXT) == 0) {
-        size_t n = 0;
+        size_t n = 0, freed_by = 0;
 
+        if (key.mv_size == sizeof(freed_by))
+            memcpy(&freed_by, key.mv_data, sizeof(freed_by));
+        if (freed_by >= oldest)
+            break;
         if (value.mv_size >= sizeof(n))
             memcpy(&n, value.mv_data, sizeof(n));
         pages += n;
     }
     mdb_cursor_close(cursor);
     return pages;
+}
+
+uint64_t shard_unused_bytes(struct shard *s)
+{
+    MDB_envinfo info;
+    uint64_t used;
+
+    if (mdb_env_info(s->env, &info) != 0)
+        return 0;
+    used = (uint64_t)(info.me_last_pgno + 1) * s->page_bytes;
+    atomic_store_explicit(&s->shared.map_used_bytes, used, memory_order_relaxed);
+    return used < s->options.map_bytes ? s->options.map_bytes - used : 0;
 }
 
 void shard_ballast_keep(struct shard *s)
@@ -92,23 +119,20 @@ bool shard_ballast_drop(struct shard *s)
 
 void shard_check_space(struct shard *s, uint64_t now_ns)
 {
-    MDB_envinfo info;
-    MDB_txn *txn;
-    uint64_t used, low, disk;
+    uint64_t low = s->options.map_bytes / 100 * s->options.intake_free_percent, disk;
     int intake = QUEUE_INTAKE_OK;
+    MDB_txn *txn;
 
     if (now_ns - s->own.space_checked_ns < SPACE_CHECK_NS ||
         atomic_load_explicit(&s->shared.failed, memory_order_relaxed))
         return;
     s->own.space_checked_ns = now_ns;
-    if (mdb_env_info(s->env, &info) != 0)
-        return;
-    used = (uint64_t)(info.me_last_pgno + 1) * s->page_bytes;
-    low = s->options.map_bytes / 100 * s->options.intake_free_percent;
-    s->own.room_bytes = used < s->options.map_bytes ? s->options.map_bytes - used : 0;
+    s->own.room_bytes = shard_unused_bytes(s);
+    s->own.reusable_bytes = 0;
     /* Walking the free list costs time: only when it decides. */
     if (s->own.room_bytes < 2 * low && mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) == 0) {
-        s->own.room_bytes += shard_reusable_pages(s, txn) * s->page_bytes;
+        s->own.reusable_bytes = shard_reusable_pages(s, txn) * s->page_bytes;
+        s->own.room_bytes += s->own.reusable_bytes;
         mdb_txn_abort(txn);
     }
     disk = disk_free(s);
@@ -118,7 +142,6 @@ void shard_check_space(struct shard *s, uint64_t now_ns)
         intake = QUEUE_INTAKE_DISK_FULL;
     else
         shard_ballast_keep(s);
-    atomic_store_explicit(&s->shared.map_used_bytes, used, memory_order_relaxed);
     atomic_store_explicit(&s->shared.disk_free_bytes, disk, memory_order_relaxed);
     atomic_store_explicit(&s->shared.intake, intake, memory_order_relaxed);
 }

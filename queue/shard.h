@@ -62,6 +62,7 @@ struct shard {
         struct list suspects;
         uint64_t company_until_ns; /* when waiting for company ends, if pending and none urgent */
         uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
+        uint64_t reusable_bytes;   /* of it, as counted last; 0 when there was no need to count */
         uint64_t space_checked_ns, kept_ns; /* last looks at space and at housekeeping */
         bool ballast;                       /* the emergency space is there */
     } own;
@@ -125,7 +126,10 @@ int lmdb_errno(int rc);
 int shard_commit_verdict(struct shard *s, int err);
 /* Looks at free map and disk space and sets intake; now_ns: monotonic. */
 void shard_check_space(struct shard *s, uint64_t now_ns);
+/* Pages that the next transaction may use again. txn: a reader's. */
 uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn);
+/* Map that was never used. */
+uint64_t shard_unused_bytes(struct shard *s);
 /* The emergency space for settling on a full disk: a file that is cut when the disk is full. */
 void shard_ballast_keep(struct shard *s);
 bool shard_ballast_drop(struct shard *s);
