@@ -6,7 +6,6 @@ import subprocess
 import time
 
 import peers
-from engine import program
 from proc import Failure, Process, TempDir, free_port, wait_port
 
 POSTFIX = peers.TREES / "postfix/usr"
@@ -48,12 +47,16 @@ class PostfixSink:
         self.temp.close()
 
 
+def postfix_source_argv(address, count, size, sessions):
+    return [str(POSTFIX / "sbin/smtp-source"), "-d", "-s", str(sessions), "-m", str(count), "-l",
+            str(size), "-f", "sender@source.example", "-t", "someone@sink.example", address]
+
+
 def postfix_source(address, count, size, sessions):
     """Sends count messages, keeping its sessions open; returns once all were accepted."""
-    done = subprocess.run(
-        [POSTFIX / "sbin/smtp-source", "-d", "-s", str(sessions), "-m", str(count), "-l", str(size),
-         "-f", "sender@source.example", "-t", "someone@sink.example", address],
-        env={**os.environ, **POSTFIX_ENV}, capture_output=True, text=True, check=False)
+    done = subprocess.run(postfix_source_argv(address, count, size, sessions),
+                          env={**os.environ, **POSTFIX_ENV}, capture_output=True, text=True,
+                          check=False)
     if done.returncode != 0:
         raise Failure(f"smtp-source: {done.stderr}")
 
@@ -84,8 +87,3 @@ def through(relay_of, count, size, sessions, timeout_s=120):
         if relay:
             relay.stop()
         sink.stop()
-
-
-def hayauma(*arguments):
-    """Argument list of a sub-command of the program under test."""
-    return [program(), *arguments]

@@ -1,0 +1,377 @@
+"""The rows of "what it must reach": each a function that measures one, both sides of its ratios in
+the same run, and returns a Row."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import time
+
+import ends
+import machine
+import servers
+from engine import Engine, program
+from proc import (Failure, Process, TempDir, cpu_seconds, free_port, resident_bytes, wait_port,
+                  wait_until)
+
+LOCALHOST = "127.0.0.1"
+
+
+@dataclasses.dataclass
+class Row:
+    title: str
+    results: list  # of dicts, one per thing measured
+    checks: list = dataclasses.field(default_factory=list)  # (what, reached, wanted, ok)
+    settings: dict = dataclasses.field(default_factory=dict)
+
+    def want(self, what, reached, relation, bound):
+        ok = reached >= bound if relation == ">=" else reached <= bound
+        self.checks.append((what, round(reached, 3), f"{relation} {bound:g}", ok))
+
+
+def bench_program(name):
+    path = program().parent / name
+    if not path.exists():
+        raise Failure(f"{path} is not built")
+    return path
+
+
+def run_json(argv, timeout_s=300):
+    """Runs a program that prints one JSON object as its last line; SystemExit of the bench if it fails."""
+    done = subprocess.run([str(a) for a in argv], capture_output=True, text=True, timeout=timeout_s,
+                          check=False)
+    if done.returncode != 0 or not done.stdout.strip():
+        raise Failure(f"{' '.join(map(str, argv))}: {done.returncode}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.strip().split("\n")[-1])
+
+
+class OwnSink:
+    """`hayauma sink`; with count it ends by itself after so many messages."""
+
+    def __init__(self, count=None, behaviour=None, workers=1):
+        self.temp = TempDir("hayauma-sink-")
+        self.port = free_port()
+        self.address = f"{LOCALHOST}:{self.port}"
+        argv = [program(), "sink", "--listen", self.address, "--json", "--workers", workers]
+        if count:
+            argv += ["--count", count]
+        if behaviour:
+            file = self.temp.path / "behaviour.yaml"
+            file.write_text(behaviour)
+            argv += ["--behaviour", file]
+        self.process = Process(argv, self.temp.path / "log")
+        # A connection that sends nothing is no message.
+        wait_port((LOCALHOST, self.port), self.process)
+
+    def summary(self, timeout_s=60):
+        """Waits for its end."""
+        self.process.wait(timeout_s)
+        return json.loads(self.process.log.read_text().strip().split("\n")[-1])
+
+    def stop(self):
+        if self.process.running():
+            self.process.stop()
+        self.temp.close()
+
+
+def own_source(address, messages=None, duration_s=None, size=4096, sessions=64, more=()):
+    argv = [program(), "source", "--to", "%s:%d" % address, "--sessions", sessions, "--size", size,
+            "--json", *more]
+    if messages:
+        argv += ["--messages", messages]
+    if duration_s:
+        argv += ["--duration", f"{duration_s}s"]
+    return run_json(argv)
+
+
+def delivered(engine):
+    return engine.status()["counters"]["delivered"]
+
+
+def own_path(size, messages, sessions=64):
+    """Own source, engine, own sink: messages a second until the last is at the sink, and CPU."""
+    sink = OwnSink(messages)
+    relay = servers.HayaumaRelay(sink.address).start()
+    try:
+        cpu, start = relay.cpu_s(), time.monotonic()
+        source = own_source(relay.address(), messages, size=size, sessions=sessions,
+                            more=["--rcpt-domains", 100])
+        summary = sink.summary()
+        seconds = time.monotonic() - start
+        cpu = relay.cpu_s() - cpu
+        return {
+            "server": "hayauma", "messages": messages, "message_bytes": size, "sessions": sessions,
+            "messages_per_s": round(messages / seconds), "cpu_us_per_message":
+            round(cpu / messages * 1e6, 1), "resident_mib":
+            round(resident_bytes(relay.engine.process.pid) / 2**20, 1),
+            "source_cpu_us": source["cpu_us_per_message"],
+            "sink_cpu_us": summary["cpu_us_per_message"],
+            "latency_of_250_us": source["latency_us"],
+        }, relay.settings()
+    finally:
+        relay.stop()
+        sink.stop()
+
+
+def main(scale):
+    result, settings = own_path(4096, int(200_000 * scale))
+    row = Row("SMTP in, durable queue, SMTP out: 4 KiB, one recipient, own source and sink",
+              [result], settings=settings)
+    row.want("messages/s", result["messages_per_s"], ">=", 20000)
+    row.want("engine CPU us per message", result["cpu_us_per_message"], "<=", 50)
+    return row
+
+
+def main_50k(scale):
+    result, settings = own_path(50 * 1024, int(50_000 * scale))
+    row = Row("the same with 50 KiB", [result], settings=settings)
+    row.want("messages/s", result["messages_per_s"], ">=", 5000)
+    return row
+
+
+def postfix_ends(scale):
+    """Sessions: 20 is where each of the three does best."""
+    sessions = 20
+    bare = ends.through(None, int(200_000 * scale), 4096, sessions)
+    ours = ends.through(servers.HayaumaRelay, int(150_000 * scale), 4096, sessions)
+    postfix = ends.through(servers.PostfixRelay, int(10_000 * scale), 4096, sessions)
+    opensmtpd = ends.through(servers.OpenSmtpdRelay, int(10_000 * scale), 4096, sessions)
+    results = [bare, ours, postfix, opensmtpd]
+    row = Row("the same between Postfix's smtp-source and smtp-sink", results,
+              settings={r["server"]: r.pop("settings") for r in results})
+    rate, cpu = ours["messages_per_s"], ours["cpu_us_per_message"]
+    row.want("share of no server between", rate / bare["messages_per_s"], ">=", 0.6)
+    row.want("times Postfix", rate / postfix["messages_per_s"], ">=", 12)
+    row.want("times OpenSMTPD", rate / opensmtpd["messages_per_s"], ">=", 8)
+    row.want("times less CPU than Postfix", postfix["cpu_us_per_message"] / cpu, ">=", 40)
+    row.want("times less CPU than OpenSMTPD", opensmtpd["cpu_us_per_message"] / cpu, ">=", 18)
+    return row
+
+
+def fill(directory, *arguments):
+    """Fills a queue; two shards, as a 2-core machine would make."""
+    return run_json([bench_program("queue_fill"), "--path", directory, "--shards", 2, *arguments])
+
+
+def engine_on(directory, target, settings=None):
+    return servers.HayaumaRelay(target, {
+        "queue": {"path": str(directory / "queue"), "map_size": "32GiB"},
+        "records": {"path": str(directory / "records")}, **(settings or {})}, directory=directory)
+
+
+def drain(scale):
+    count, domains, sessions = int(500_000 * scale), 1000, 64
+    sink = OwnSink(count)
+    host, port = sink.address.split(":")
+    raw = run_json([bench_program("raw_client"), "--messages", count, "--bytes", 4096, "--connections",
+                    sessions, "--threads", 1, "--domains", domains, "--mode", "bdat", host, port])
+    sink.summary()
+    sink.stop()
+    temp = TempDir("hayauma-drain-")
+    filled = fill(temp.path / "queue", "--recipients", count, "--domains", domains, "--size", 4096)
+    sink = OwnSink(count)
+    relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
+        "sessions_max": sessions, "session_messages_max": 0}}})
+    start = time.monotonic()
+    relay.start()
+    try:
+        summary = sink.summary(180)
+        seconds = time.monotonic() - start
+        cpu = relay.cpu_s()
+    finally:
+        relay.stop()
+        sink.stop()
+        temp.close()
+    ours = {"server": "hayauma", "messages": count, "domains": domains, "sessions": sessions,
+            "messages_per_s": round(count / seconds), "cpu_us_per_message": round(cpu / count * 1e6, 1),
+            "sink_cpu_us": summary["cpu_us_per_message"], "fill": filled}
+    row = Row("draining a queue of 4 KiB messages in 1,000 domains, from the start of the process",
+              [{"server": "raw_client", **raw}, ours], settings=relay.settings())
+    row.want("share of the bare client", ours["messages_per_s"] / raw["messages_per_s"], ">=", 0.5)
+    return row
+
+
+class DelayedPath:
+    """bench/delay_relay: 25 ms each way to port."""
+
+    def __init__(self, port):
+        self.temp = TempDir("hayauma-delay-")
+        self.port = free_port()
+        self.address = f"{LOCALHOST}:{self.port}"
+        self.process = Process([bench_program("delay_relay"), self.port, port, 25],
+                               self.temp.path / "log")
+        wait_port((LOCALHOST, self.port), self.process)
+
+    def stop(self):
+        self.process.kill()
+        self.temp.close()
+
+
+def over_delay(relay_of, count, connections):
+    """Rate per connection over the middle of a run: beginning and end open and close sessions."""
+    sink = ends.PostfixSink()
+    path = DelayedPath(sink.port)
+    relay = relay_of(path.address).start()
+    try:
+        source = subprocess.Popen(ends.postfix_source_argv("%s:%d" % relay.address(), count, 4096, 20),
+                                  env={**os.environ, **ends.POSTFIX_ENV})
+        marks = [wait_until("messages", lambda part=part: sink.bytes_read() > count * 4300 * part and
+                            (time.monotonic(), sink.bytes_read()), 120, 0.005) for part in (0.2, 0.8)]
+        sink.wait(count * 4096, 120)
+        source.wait()
+        span = marks[1][0] - marks[0][0]
+        rate = (marks[1][1] - marks[0][1]) / (sink.bytes_read() / count) / span
+        return {"server": relay.name, "messages": count, "connections": connections,
+                "messages_per_s": round(rate, 1),
+                "messages_per_s_per_connection": round(rate / connections, 2)}
+    finally:
+        relay.stop()
+        path.stop()
+        sink.stop()
+
+
+def rtt50(scale):
+    connections = 10
+    ours = over_delay(lambda target: servers.HayaumaRelay(target, {"destinations": {"*": {
+        "sessions_max": connections, "session_messages_max": 0}}}), int(3000 * scale), connections)
+    postfix = over_delay(lambda target: servers.PostfixRelay(target, {
+        "default_destination_concurrency_limit": connections,
+        "initial_destination_concurrency": connections}), int(1000 * scale), connections)
+    row = Row("10 sessions over a path of 50 ms round trip to smtp-sink (PIPELINING, no CHUNKING)",
+              [ours, postfix])
+    each = "messages_per_s_per_connection"
+    row.want("messages/s per connection", ours[each], ">=", 18)
+    row.want("times Postfix", ours[each] / postfix[each], ">=", 2.5)
+    return row
+
+
+SLOW = "default:\n  latency: {rcpt: 10s, dot: 10s}\n"
+
+
+def sessions_18k(scale):
+    count = int(18_000 * scale)
+    temp = TempDir("hayauma-18k-")
+    fill(temp.path / "queue", "--recipients", count * 2, "--domains", 200, "--size", 4096)
+    sink = OwnSink(behaviour=SLOW)
+    relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
+        "sessions_max": count, "session_messages_max": 0, "pipeline_max": 1}}})
+    relay.start()
+    try:
+        engine = relay.engine
+        idle = resident_bytes(engine.process.pid)
+        peak = [0, 0]
+
+        def all_open():
+            now = engine.status()["gauges"]["sessions_out"]
+            peak[0] = max(peak[0], now)
+            peak[1] = max(peak[1], resident_bytes(engine.process.pid))
+            return now >= count
+
+        start = time.monotonic()
+        wait_until(f"{count} sessions", all_open, 60, 0.25)
+        opened_s = time.monotonic() - start
+        before = delivered(engine)
+        # A round is 20 s at the receiver: afterwards every session has delivered once.
+        wait_until("one message by each session", lambda: all_open() is None or
+                   delivered(engine) - before >= count, 60, 0.5)
+        resident = max(peak[1], resident_bytes(engine.process.pid))
+        result = {"server": "hayauma", "sessions": count, "opened_in_s": round(opened_s, 1),
+                  "resident_mib": round(resident / 2**20, 1),
+                  "resident_kib_per_session": round(resident / count / 1024, 2),
+                  "beyond_start_kib_per_session": round((resident - idle) / count / 1024, 2),
+                  "delivered": delivered(engine)}
+    finally:
+        sink.stop()  # first: nothing is past its dot then for long
+        relay.engine.process.send(signal.SIGKILL)
+        relay.engine.process.child.wait()
+        temp.close()
+    row = Row("concurrent outbound sessions to receivers that take 20 s a message", [result],
+              settings=relay.settings())
+    row.want("KiB of all resident memory per session", result["resident_kib_per_session"], "<=", 16)
+    return row
+
+
+def with_backlog(count, due_ms, directory):
+    """Throughput while count recipients wait in the queue for later."""
+    fill(directory / "queue", "--recipients", count, "--domains", 1000, "--size", 4096, "--shared",
+         "--due-ms", due_ms)
+    sink = OwnSink()
+    relay = engine_on(directory, sink.address).start()
+    try:
+        start, before = time.monotonic(), delivered(relay.engine)
+        own_source(relay.address(), duration_s=10, more=["--rcpt-domains", 100])
+        rate = (delivered(relay.engine) - before) / (time.monotonic() - start)
+        return {"server": "hayauma", "backlog": count, "messages_per_s": round(rate),
+                "resident_mib": round(resident_bytes(relay.engine.process.pid) / 2**20, 1)}
+    finally:
+        relay.stop()
+        sink.stop()
+
+
+def first_delivery(count, directory):
+    """A due backlog of count and a start: when the first message is at the sink, and memory while
+    it drains."""
+    fill(directory / "queue", "--recipients", count, "--domains", 1000, "--size", 4096, "--shared")
+    sink = OwnSink()
+    relay = engine_on(directory, sink.address)
+    start = time.monotonic()
+    relay.start()
+    try:
+        engine = relay.engine
+        wait_until("the first delivery", lambda: delivered(engine) > 0, 60, 0.02)
+        first_s = time.monotonic() - start
+        before, since, peak = delivered(engine), time.monotonic(), 0
+        while time.monotonic() - since < 10:
+            peak = max(peak, resident_bytes(engine.process.pid))
+            time.sleep(0.2)
+        rate = (delivered(engine) - before) / (time.monotonic() - since)
+        return {"server": "hayauma", "due": count, "first_delivery_s": round(first_s, 2),
+                "drain_messages_per_s": round(rate), "resident_peak_mib": round(peak / 2**20, 1)}
+    finally:
+        relay.stop()
+        sink.stop()
+
+
+def backlog_10m(scale):
+    large, later = int(10_000_000 * scale), int((time.time() + 3600) * 1000)
+    results = []
+    for count in (10_000, large):
+        temp = TempDir("hayauma-backlog-")
+        results.append(with_backlog(count, later, temp.path))
+        temp.close()
+    temp = TempDir("hayauma-backlog-")
+    results.append(first_delivery(large, temp.path))
+    temp.close()
+    row = Row("10 million queued recipients of shared content, 1,000 domains", results)
+    row.want("resident MiB", max(results[1]["resident_mib"], results[2]["resident_peak_mib"]), "<=", 600)
+    row.want("first delivery s after a restart", results[2]["first_delivery_s"], "<=", 3)
+    row.want("throughput against that with 10 thousand",
+             results[1]["messages_per_s"] / results[0]["messages_per_s"], ">=", 0.8)
+    return row
+
+
+def latency(scale):
+    count = max(int(30 * scale), 5)
+    sink = OwnSink()
+    relay = servers.HayaumaRelay(sink.address).start()
+    try:
+        # Both at one a second: a disk that has rested answers later than a busy one.
+        probe = machine.sync_ms(relay.engine.dir, count, pause_s=1)
+        source = own_source(relay.address(), count, sessions=1, more=["--rate", 1])
+        again = machine.sync_ms(relay.engine.dir, count, pause_s=1)
+    finally:
+        relay.stop()
+        sink.stop()
+    sync = (probe["median_ms"] + again["median_ms"]) / 2
+    answer = source["latency_us"]["p50"] / 1000
+    row = Row("time to the 250 at 1 message/s",
+              [{"server": "hayauma", "messages": count, "latency_of_250_us": source["latency_us"]},
+               {"server": "disk: 4 KiB append and fdatasync", "before": probe, "after": again}])
+    row.want("median 250 against median sync", answer / sync, "<=", 2)
+    return row
+
+
+ROWS = {"main": main, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "rtt50": rtt50,
+        "sessions18k": sessions_18k, "backlog10m": backlog_10m, "latency": latency}
