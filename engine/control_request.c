@@ -99,7 +99,7 @@ static int take_state(struct control_refusal *why, const json_t *value, enum con
 static int take_age(struct control_refusal *why, const char *name, const json_t *value,
                     int64_t *out)
 {
-    uint64_t v;
+    uint64_t v = 0;
     int err = take_number(why, name, value, &v);
 
     if (err == 0)
@@ -188,7 +188,7 @@ static int take_op(struct control_request *r, struct control_refusal *why, const
 static int take_destinations(struct control_request *r, struct control_refusal *why,
                              const json_t *value)
 {
-    uint64_t v;
+    uint64_t v = 0;
     int err = take_number(why, "destinations", value, &v);
 
     if (err == 0)

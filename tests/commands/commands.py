@@ -1,0 +1,309 @@
+#!/usr/bin/env python3
+"""The commands as a user calls them: texts, exit codes, what they do to a running engine.
+
+commands.py [TEST...]; HAYAUMA_GOLDEN_UPDATE=1 rewrites the help texts in docs/commands.md."""
+
+import json
+import os
+import pathlib
+import pty
+import re
+import select
+import signal
+import smtplib
+import subprocess
+import sys
+import time
+import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+from engine import TREE, Engine, Sink, program  # noqa: E402
+from proc import TempDir, free_port, wait_until  # noqa: E402
+
+DOCS = TREE / "docs/commands.md"
+
+
+def run(*arguments, status=0, text=None, env=None):
+    """Runs hayauma; its exit status must be status. Returns the finished process."""
+    clean = {k: v for k, v in os.environ.items() if k != "HAYAUMA_SOCKET"}
+    done = subprocess.run([program(), *map(str, arguments)], capture_output=True, text=True,
+                          stdin=subprocess.DEVNULL if text is None else None, input=text,
+                          timeout=60, check=False, env={**clean, **(env or {})})
+    assert done.returncode == status, (arguments, done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+class Fed(Engine):
+    """An engine with 40 recipients in four domains that cannot be delivered yet: their next hop
+    refuses connections until there is a sink on its port."""
+
+    def __init__(self):
+        self.hop = free_port()
+        super().__init__({"routes": {"*": f"[127.0.0.1]:{self.hop}"},
+                          "destinations": {"*": {"retry": ["1h"]}}})
+
+    def start(self, timeout_s=60):
+        super().start(timeout_s)
+        with smtplib.SMTP(self.host, self.port) as smtp:
+            for i in range(20):
+                smtp.sendmail(f"news{i % 2}@sender.example",
+                              [f"u{i}@d{i % 4}.example", f"v{i}@d{i % 4}.example"],
+                              f"Subject: number {i}\r\nX-Escape: a\x1b[31mb\r\n\r\nhello {i}\r\n")
+        # Until each destination has been tried once and backs off, nothing is still.
+        wait_until("four back-offs", lambda: sum(
+            d["suspended_until_ms"] > 0 for d in self.status()["destinations"]) == 4)
+        return self
+
+    def run(self, *arguments, status=0, text=None):
+        return run(*arguments, "-c", self.file, status=status, text=text)
+
+    def count(self, *filters):
+        return len(lines(self.run("queue", "list", "--json", *filters).stdout))
+
+
+def on_terminal(*arguments, send=None, until=b"\0", stop=None, env=None):
+    """Runs hayauma on a pseudo-terminal; returns (exit status, output). send: typed once until was
+    seen; stop: a signal for it then."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.environ.update(env or {})
+        os.execv(program(), [str(a) for a in (program(), *arguments)])
+    output = b""
+    acted = False
+    end = time.monotonic() + 30
+    while time.monotonic() < end:
+        if select.select([fd], [], [], 0.1)[0]:
+            try:
+                piece = os.read(fd, 65536)
+            except OSError:
+                break
+            if not piece:
+                break
+            output += piece
+        if not acted and until in output:
+            acted = True
+            if send:
+                os.write(fd, send)
+            if stop:
+                os.kill(pid, stop)
+    else:
+        os.kill(pid, signal.SIGKILL)
+    os.close(fd)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output.decode()
+
+
+# --- without an engine ---
+
+def test_usage():
+    assert "usage: hayauma <command>" in run(status=2).stderr
+    assert "usage: hayauma <command>" in run("--help").stdout
+    assert run("help", "queue").stdout == run("queue", "--help").stdout
+    assert "did you mean 'status'?" in run("statsu", status=2).stderr
+    assert "no such command" in run("help", "nope", status=2).stderr
+    assert re.match(r"hayauma \d+\.\d+\.\d+\n", run("version").stdout)
+    assert json.loads(run("version", "--json").stdout)["version"]
+    for command in (("queue",), ("queue", "lst"), ("queue", "list", "--nope"),
+                    ("queue", "list", "--min-age", "5"), ("queue", "list", "--state", "odd"),
+                    ("queue", "list", "a.example", "b.example"), ("queue", "list", "--id", "xyz"),
+                    ("queue", "show"), ("queue", "export"), ("queue", "cancel"), ("status", "x"),
+                    ("status", "--interval", "1"), ("reload", "x"), ("stop", "x"), ("config",),
+                    ("config", "chek"), ("config", "docs", "x"), ("version", "x")):
+        done = run(*command, status=3 if command in (
+            ("queue", "show"), ("queue", "export"), ("queue", "cancel")) else 2)
+        assert done.stderr and not done.stdout, command
+
+
+def test_no_engine():
+    for command in (("status",), ("queue", "list"), ("reload",), ("stop",)):
+        done = run(*command, "--socket", "/nonexistent/control.sock", status=3)
+        assert "cannot reach the engine at /nonexistent/control.sock" in done.stderr
+        assert "hayauma serve" in done.stderr
+
+
+def test_config():
+    with_mistake = "workers: 2\nlisen: 3\n"
+    temp = TempDir()
+    good, bad = temp.path / "good.yaml", temp.path / "bad.yaml"
+    good.write_text("host_name: mx.example.com\nworkers: 2\n")
+    bad.write_text(with_mistake)
+    assert "good (1 listener, 0 routes, 1 destination)" in run("config", "check", good).stdout
+    assert run("config", "check", "-q", good).stdout == ""
+    assert f"{bad}:2:1: unknown key 'lisen'" in run("config", "check", bad, status=1).stderr
+    assert "cannot be read" in run("config", "check", temp.path / "none", status=1).stderr
+    shown = run("config", "show", good).stdout
+    assert "\nworkers: 2\n" in shown
+    good.write_text(shown)
+    assert run("config", "show", good).stdout == shown
+    assert "workers: auto" in run("config", "show", "--defaults").stdout
+    assert run("config", "docs").stdout == (TREE / "docs/configuration.md").read_text()
+
+
+def test_docs():
+    """The help texts in docs/commands.md are those of the program."""
+    text = DOCS.read_text()
+
+    def replace(block):
+        return f"```console\n$ {block[1]}\n{run(*block[1].split()[1:]).stdout}```"
+
+    want = re.sub(r"```console\n\$ (hayauma[^\n]* --help)\n.*?```", replace, text, flags=re.S)
+    if os.environ.get("HAYAUMA_GOLDEN_UPDATE"):
+        DOCS.write_text(want)
+    else:
+        assert text == want, "docs/commands.md is not what --help says; HAYAUMA_GOLDEN_UPDATE=1"
+    for name in re.findall(r"^  (\w+)  ", run("--help").stdout, flags=re.M):
+        assert f"\n## {name}\n" in text, name
+
+
+# --- with one ---
+
+def test_look():
+    with Fed() as engine:
+        status = engine.status()
+        assert status["queue"]["rows"] == 40 and status["queue"]["messages"] == 20
+        assert status["counters"]["received_messages"] == 20
+        assert {d["queue"] for d in status["destinations"]} == {f"d{i}.example" for i in range(4)}
+        assert all(d["rows"] == 10 for d in status["destinations"])
+        table = engine.run("status", "--once").stdout
+        assert "40 recipients, 20 messages" in table and "Connection refused" in table
+
+        assert engine.count() == 40
+        assert engine.count("d1.example") == 10
+        assert engine.count("D1.Example") == 10
+        assert engine.count("--queue", "d*.example", "--recipient", "u*") == 20
+        assert engine.count("--sender", "news0@*") == 20
+        assert engine.count("--error", "refused", "--min-attempts", "1") >= 4
+        assert engine.count("--max-age", "1h") == 40
+        assert engine.count("--min-age", "1h") == 0
+        assert engine.count("--limit", "7") == 7
+        text = engine.run("queue", "list").stdout
+        assert len(text.splitlines()) == 41 and "u1@d1.example" in text
+
+        groups = lines(engine.run("queue", "summary", "--json").stdout)
+        assert sum(g["rows"] for g in groups) == 40 and len(groups) == 4
+
+        row = lines(engine.run("queue", "list", "--json", "--recipient", "u5@d1.example").stdout)[0]
+        shown = engine.run("queue", "show", row["id"]).stdout
+        assert "news1@sender.example" in shown and "Subject: number 5" in shown
+        assert "to u5@d1.example" in shown and "to v5@d1.example" in shown
+        assert "\x1b" not in shown and "a?[31mb" in shown
+        assert engine.run("queue", "list", row["id"]).stdout.count("d1.example") == 2
+        content = engine.run("queue", "export", row["id"]).stdout
+        assert content.startswith("Received: ") and content.endswith("hello 5\n")
+        done = engine.run("queue", "show", "0" * 32, status=1)
+        assert "no message with this id" in done.stderr
+        assert engine.run("queue", "quarantine", "--json").stdout == ""
+
+        where = engine.dir / "exported"
+        engine.run("queue", "export", "--sender", "news0@*", "--to", where)
+        rows = lines((where / "recipients.jsonl").read_text())
+        assert len(rows) == 20 and len({r["id"] for r in rows}) == 10
+        for r in rows:
+            assert b"hello" in (where / f"{r['id']}.eml").read_bytes()
+        assert len(list(where.iterdir())) == 11
+        engine.run("queue", "export", "--all", "--to", where, status=1)  # it is there already
+
+
+def test_actions():
+    with Fed() as engine:
+        assert "10 recipients held" in engine.run("queue", "hold", "d0.example").stdout
+        assert engine.count("--state", "held") == 10
+        assert "no recipient matches" in engine.run("queue", "hold", "d0.example").stdout
+        assert "10 recipients released" in engine.run("queue", "release", "d0.example").stdout
+        assert engine.count("--state", "held") == 0
+        assert "say which, or --all" in engine.run("queue", "hold", status=2).stderr
+
+        done = engine.run("queue", "cancel", "d1.example", status=2)  # nobody to ask
+        assert "--yes" in done.stderr
+        assert engine.count("d1.example") == 10
+        asked = ("queue", "cancel", "d1.example", "-c", engine.file)
+        status, output = on_terminal(*asked, until=b"[y/N]", send=b"n\n")
+        assert status == 1 and "cancel 10 recipients?" in output and "nothing was changed" in output
+        assert engine.count("d1.example") == 10
+        status, output = on_terminal(*asked, until=b"[y/N]", send=b"y\n")
+        assert status == 0 and "10 recipients cancelled" in output
+        assert engine.count("d1.example") == 0
+        assert len(engine.wait_records("AdminBounce", 10)) == 10
+
+        row = lines(engine.run("queue", "list", "--json", "d2.example", "-n", "1").stdout)[0]
+        assert "2 recipients cancelled" in engine.run("queue", "cancel", row["id"]).stdout
+        assert "8 recipients expired" in engine.run("queue", "expire", "d2.example", "-y").stdout
+        engine.wait_records("Expiration", 8)
+        assert engine.count("d2.example") == 0
+
+        engine.run("queue", "hold", "d3.example")
+        engine.run("queue", "cancel", "sender.example", "-y")  # the notices
+        sink = ["--listen", f"127.0.0.1:{engine.hop}"]
+        with Sink(arguments=sink):
+            engine.run("queue", "flush", "--all")
+            engine.wait_records("Delivery", 10)
+            wait_until("only what is held", lambda: engine.count() == 10)
+            assert engine.count("d3.example", "--state", "held") == 10
+            engine.run("queue", "release", "--all")
+            engine.run("queue", "flush", "--all")  # its back-off is another matter
+            wait_until("an empty queue", lambda: engine.count() == 0)
+        assert len(engine.records("Delivery")) == 20
+
+
+def test_reload():
+    with Engine() as engine:
+        assert engine.run_ok("reload") == "configuration applied\n"
+        engine.config["workers"] = 3
+        engine.config["log_level"] = "debug"
+        engine.file.write_text(json.dumps(engine.config))
+        assert "not applied: workers:" in engine.run_ok("reload")
+        engine.file.write_text(json.dumps({**engine.config, "lisen": 1}))
+        done = run("reload", "--socket", engine.config["control_socket"], status=1)
+        assert "unknown key 'lisen'" in done.stderr and "nothing was changed" in done.stderr
+        assert run("status", "--json", "--socket", engine.config["control_socket"]).stdout
+
+
+def test_terminal():
+    with Fed() as engine:
+        status, output = on_terminal("status", "-i", "100ms", "-c", engine.file, until=b"d3.example",
+                                     stop=signal.SIGINT)
+        assert status == 0, output
+        assert output.startswith("\x1b[?1049h") and output.endswith("\x1b[?1049l")
+        status, output = on_terminal("status", "-c", engine.file, until=b"DESTINATION",
+                                     stop=signal.SIGTERM)
+        assert status == 0 and output.endswith("\x1b[?1049l")
+
+
+def test_stop():
+    engine = Engine().start()
+    assert run("stop", "-c", engine.file).stdout == "stopped\n"
+    assert engine.process.wait(30) == 0
+    assert not pathlib.Path(engine.config["control_socket"]).exists()
+    run("stop", "-c", engine.file, status=3)
+
+
+def test_pipe_closed():
+    """A reader that goes away ends the command, without a word."""
+    with Fed() as engine:
+        done = subprocess.run(f"'{program()}' queue list -c '{engine.file}' | head -n 1", shell=True,
+                              capture_output=True, text=True, timeout=30, check=True)
+        assert done.stdout.startswith("MESSAGE") and "Broken" not in done.stderr
+
+
+Engine.run_ok = lambda self, *arguments: run(*arguments, "-c", self.file).stdout
+
+
+def main():
+    failed = 0
+    for name, function in list(globals().items()):
+        if not name.startswith("test_") or (sys.argv[1:] and name not in sys.argv[1:]):
+            continue
+        try:
+            function()
+            print(f"ok {name}", flush=True)
+        except Exception:  # pylint: disable=broad-except
+            failed += 1
+            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
