@@ -13,7 +13,7 @@
 #define DEFAULT_NEGATIVE_S 300
 #define DEFAULT_TTL_MIN_S  30
 #define DEFAULT_TTL_MAX_S  86400
-#define DEFAULT_IN_FLIGHT  500
+#define DEFAULT_IN_FLIGHT  200
 
 /* ---- answers to those who asked ---- */
 

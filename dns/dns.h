@@ -79,7 +79,9 @@ struct dns_options {
     uint32_t cache_entries_max;    /* 0 = 100,000 domains */
     uint32_t negative_ttl_max_s;   /* 0 = 300 */
     uint32_t ttl_min_s, ttl_max_s; /* 0 = 30 and 86400 */
-    uint32_t in_flight_max;        /* upstream queries younger than a second; more wait; 0 = 500 */
+    /* Upstream queries younger than a second; more wait. 0 = 200: of that many sent at once none
+     * got lost in a resolver's default socket buffer, of 300 some did. */
+    uint32_t in_flight_max;
     bool no_ipv6, no_ipv4;
     bool refuse_loopback; /* addresses in 127/8 and ::1 from MX and address records don't count */
     /* This host as other servers know it, or NULL: where it is among a domain's exchangers, they

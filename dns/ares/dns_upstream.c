@@ -1,10 +1,13 @@
 /* dns_upstream.h over c-ares: its sockets are polled by io, its timeouts looked at by one timer.
  *
- * One channel per server and one try per c-ares query: which server is asked next is decided here.
+ * One channel per server: which server is asked next is decided here.
  * c-ares 1.18 starts every query at the first server, so a dead first resolver would cost each
  * lookup its timeout, and it reports SERVFAIL as "connection refused". Here the server that works
  * stays first until it falls silent, and a definite refusal is not asked for again of the same
  * server.
+ *
+ * c-ares sends a question again to the same server after a third of the timeout, so that a lost
+ * packet does not cost all of it; a resolver still at work takes both for one.
  *
  * Questions go without EDNS: c-ares 1.18 takes the first SERVFAIL for a lack of EDNS and turns it
  * off for good. Answers beyond 512 bytes come by TCP then, which c-ares does.
@@ -335,8 +338,8 @@ static int open_channel(ares_channel *out, struct server *server, uint32_t timeo
     struct ares_options options = {
         /* Error answers are read here, not skipped. */
         .flags = ARES_FLAG_NOCHECKRESP | ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
-        .timeout = (int)timeout_ms,
-        .tries = 1,
+        .timeout = (int)(timeout_ms + 2) / 3, /* doubled by c-ares for the second send */
+        .tries = 2,
         .socket_receive_buffer_size = SOCKET_BUFFER,
         .sock_state_cb = on_socket_state,
         .sock_state_cb_data = server,
