@@ -117,7 +117,7 @@ int csv_next(struct csv *c)
     if (c->rest.len == 0)
         return 0;
     got = take_record(c);
-    at = (const char *)c->text.data;
+    at = c->text.len > 0 ? (const char *)c->text.data : "";
     for (size_t i = 0; got > 0 && i < c->cells_len; i++) {
         c->cells[i].ptr = at; /* the buffer does not move any more */
         at += c->cells[i].len;
