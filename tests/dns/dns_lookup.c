@@ -20,13 +20,14 @@
 
 struct lookup {
     struct dns_query query;
+    struct list_node node; /* in open_lookups */
     uint64_t started_ms;
     char name[];
 };
 
 static struct io *io;
 static struct dns *dns;
-static size_t lookups_open;
+static struct list open_lookups;
 
 static const char *status_name(enum dns_status status)
 {
@@ -85,8 +86,8 @@ static void on_route(struct dns_query *query, struct dns_route *route)
     fwrite(out.data, 1, out.len, stdout);
     fflush(stdout);
     buf_done(&out);
+    list_remove(&lookup->node);
     free(lookup);
-    lookups_open--;
 }
 
 static void start(const char *name, bool host_only)
@@ -97,7 +98,7 @@ static void start(const char *name, bool host_only)
     strcpy(lookup->name, name);
     lookup->query.on_route = on_route;
     lookup->started_ms = io_now_ms(io);
-    lookups_open++;
+    list_push_back(&open_lookups, &lookup->node);
     dns_lookup(dns, &lookup->query, str_of(lookup->name), host_only);
 }
 
@@ -147,7 +148,7 @@ static void command(char *line)
         sleep_ms(strtoull(argument, NULL, 10));
     else if (strcmp(line, "counters") == 0)
         put_counters();
-    while (strcmp(line, "wait") == 0 && lookups_open > 0)
+    while (strcmp(line, "wait") == 0 && !list_empty(&open_lookups))
         turn(1000);
 }
 
@@ -155,6 +156,7 @@ int main(int argc, char **argv)
 {
     const char *servers[SERVERS_MAX];
     struct dns_options options = {.servers = servers, .seed = 1};
+    struct list_node *node;
     char line[1024];
     int c, rc;
 
@@ -188,10 +190,14 @@ int main(int argc, char **argv)
         fprintf(stderr, "dns_open: %s\n", strerror(-rc));
         return 1;
     }
+    list_init(&open_lookups);
     turn(0);
     while (fgets(line, sizeof(line), stdin) != NULL)
         command(line);
+    /* What is still open gets no answer. */
     dns_close(dns);
+    while ((node = list_pop_front(&open_lookups)) != NULL)
+        free(LIST_ENTRY(node, struct lookup, node));
     sleep_ms(10);
     io_close(io);
     return 0;

@@ -51,18 +51,18 @@ def good(query):
 class Server:
     """Answers over UDP and TCP on one port as the handlers of the first label say."""
 
-    def __init__(self, name="", handlers=None):
+    def __init__(self, handlers=None, host="127.0.0.1"):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.handlers = handlers or {}
-        self.name = name
         self.asked = 0
-        self.udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.udp.bind(("127.0.0.1", 0))
-        self.port = self.udp.getsockname()[1]
-        self.tcp = socket.socket()
+        self.udp = socket.socket(family, socket.SOCK_DGRAM)
+        self.udp.bind((host, 0))
+        port = self.udp.getsockname()[1]
+        self.tcp = socket.socket(family)
         self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.tcp.bind(("127.0.0.1", self.port))
+        self.tcp.bind((host, port))
         self.tcp.listen()
-        self.address = f"127.0.0.1:{self.port}"
+        self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         for loop in (self.serve_udp, self.serve_tcp):
             threading.Thread(target=loop, daemon=True).start()
 
@@ -223,7 +223,7 @@ GOOD = {"ok", "wrongid", "tcp", "tcpbytes", "big"}
 
 def check_all(checks, program):
     """One kind of malice after the other, then all at once; the good ones must not suffer."""
-    server = Server("hostile", HANDLERS)
+    server = Server(HANDLERS)
     for together in (False, True):
         with Lookup(program, [server.address], "-t", str(TIMEOUT_MS), "-r", "2") as lookup:
             names = [f"{name}{i}.test" for name in HANDLERS for i in range(1 + 4 * together)]
@@ -247,8 +247,7 @@ def check_all(checks, program):
 
 def check_failover(checks, program):
     """The next server is asked; one that is silent is not asked first for long."""
-    dead, refusing, fine = Server("dead", {"*": silent}), Server("refusing", {"*": with_rcode(5)}), \
-        Server("fine")
+    dead, refusing, fine = Server({"*": silent}), Server({"*": with_rcode(5)}), Server()
     with Lookup(program, [dead.address, refusing.address, fine.address], "-t",
                 str(TIMEOUT_MS)) as lookup:
         first = lookup.ask("one.test")
@@ -272,10 +271,33 @@ def check_failover(checks, program):
                      ("temporary", "MX lookup for x.test: resolver cannot be reached"))
 
 
+def check_close(checks, program):
+    """Ends with questions open over UDP and TCP, and with answers that nobody took."""
+    server = Server(HANDLERS)
+    for wait_ms in (0, 1, 20):
+        lookup = Lookup(program, [server.address])
+        lookup.send(*(f"domain {name}.test" for name in HANDLERS), f"sleep {wait_ms}")
+        lookup.close()
+        checks.done += 1
+
+
+def check_ipv6(checks, program):
+    try:
+        server = Server({"tcp": over_tcp(socket.socket.sendall)}, host="::1")
+    except OSError:
+        print("no IPv6 here")
+        return
+    with Lookup(program, [server.address]) as lookup:
+        for name in ("ok.test", "tcp.test"):
+            checks.equal(f"{name} over IPv6", lookup.ask(name)["status"], "ok")
+
+
 def main():
     checks = Checks()
     check_all(checks, sys.argv[1])
     check_failover(checks, sys.argv[1])
+    check_close(checks, sys.argv[1])
+    check_ipv6(checks, sys.argv[1])
     checks.exit()
 
 
