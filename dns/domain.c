@@ -1,5 +1,6 @@
 /* The exchangers of a domain, and what their lookups add up to. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "dns/flight.h"
@@ -132,7 +133,7 @@ static int domain_begin(struct flight *flight, const struct mx_list *list, uint6
     work->implicit_mx = implicit_mx;
     work->remembered = remembered;
     work->len = flight->pending = list->hosts_len;
-    strcpy(work->site_name, list->site_name);
+    memcpy(work->site_name, list->site_name, sizeof(work->site_name));
     for (size_t i = 0; i < work->len; i++) {
         struct exchanger *ex = &work->exchangers[i];
 
@@ -161,7 +162,7 @@ void domain_start(struct flight *flight)
             list.hosts[list.hosts_len].name = old->hosts[list.hosts_len].name;
             list.hosts[list.hosts_len].preference = old->hosts[list.hosts_len].preference;
         }
-        strcpy(list.site_name, old->site_name);
+        snprintf(list.site_name, sizeof(list.site_name), "%s", old->site_name);
         if (domain_begin(flight, &list, old->mx_expires_ms, false, true) == 0)
             return;
     }

@@ -6,6 +6,7 @@
 #include "dns/route.h"
 
 #define SITE_NAME_SOFT_MAX 200
+#define SITE_NAME_TAIL_MAX 32 /* "+1023-0123456789abcdef)" and a little */
 
 struct candidate {
     const char *name;
@@ -161,6 +162,17 @@ static uint64_t names_hash(const char *const *names, size_t len)
     return hash;
 }
 
+/* Appends the part of name before its last suffix bytes, and an end; at stays within out. */
+static size_t put_part(char out[DNS_SITE_NAME_MAX + 1], size_t at, const char *name, size_t suffix,
+                       char end)
+{
+    int n = snprintf(out + at, DNS_SITE_NAME_MAX + 1 - at, "%.*s%c", (int)(strlen(name) - suffix),
+                     name, end);
+
+    ASSERT(n > 0 && (size_t)n <= DNS_SITE_NAME_MAX - at);
+    return at + (size_t)n;
+}
+
 /* "(a|b|+30-0123456789abcdef).suffix": as many names as fit. */
 static void make_short(char out[DNS_SITE_NAME_MAX + 1], const char *const *names, size_t len,
                        size_t suffix)
@@ -174,15 +186,12 @@ static void make_short(char out[DNS_SITE_NAME_MAX + 1], const char *const *names
         tail = "";
     }
     out[0] = '(';
-    while (shown < len) {
+    for (; shown < len; shown++) {
         size_t own = strlen(names[shown]) - suffix;
 
-        if (at + own + 1 + suffix > SITE_NAME_SOFT_MAX - 32)
+        if (at + own + 1 + suffix > SITE_NAME_SOFT_MAX - SITE_NAME_TAIL_MAX)
             break;
-        memcpy(out + at, names[shown], own);
-        at += own;
-        out[at++] = '|';
-        shown++;
+        at = put_part(out, at, names[shown], suffix, '|');
     }
     n = snprintf(out + at, DNS_SITE_NAME_MAX + 1 - at, "+%zu-%016llx)%s", len - shown,
                  (unsigned long long)names_hash(names, len), tail);
@@ -195,7 +204,7 @@ void site_name_make(char out[DNS_SITE_NAME_MAX + 1], const char *const *names, s
 
     ASSERT(len > 0);
     if (len == 1) {
-        strcpy(out, names[0]); /* at most DNS_NAME_MAX: checked when it was chosen */
+        snprintf(out, DNS_SITE_NAME_MAX + 1, "%s", names[0]);
         return;
     }
     suffix = common_suffix(names, len);
@@ -206,12 +215,7 @@ void site_name_make(char out[DNS_SITE_NAME_MAX + 1], const char *const *names, s
         return;
     }
     out[0] = '(';
-    for (size_t i = 0; i < len; i++) {
-        size_t own = strlen(names[i]) - suffix;
-
-        memcpy(out + at, names[i], own);
-        at += own;
-        out[at++] = i + 1 < len ? '|' : ')';
-    }
-    strcpy(out + at, names[0] + strlen(names[0]) - suffix);
+    for (size_t i = 0; i < len; i++)
+        at = put_part(out, at, names[i], suffix, i + 1 < len ? '|' : ')');
+    snprintf(out + at, DNS_SITE_NAME_MAX + 1 - at, "%s", names[0] + strlen(names[0]) - suffix);
 }
