@@ -161,24 +161,21 @@ static void answer_data(struct smtp_server *s, struct buf *out, struct str text,
     answer_text(s, out, text);
 }
 
-/* LMTP: a reply for each recipient (RFC 2033 4.2). text: one line each, or empty for the standard.
- */
+/* LMTP: a reply for each recipient (RFC 2033 4.2), the last line again where there are too few. */
 static void answer_message(struct smtp_server *s, struct buf *out, struct str text)
 {
     uint32_t replies = s->options->lmtp ? s->rcpts : 1;
-    bool accepted = text.len == 0;
+    bool accepted = false;
 
     s->state = SERVER_READY;
     for (uint32_t i = 0; i < replies; i++) {
         ptrdiff_t end = str_find(text, '\n');
         struct str line = {text.ptr, end < 0 ? text.len : (size_t)end};
 
-        if (line.len == 0)
-            line = STR("250 2.0.0 OK");
         accepted |= line.ptr[0] == '2';
         answer_text(s, out, line);
-        text.ptr += end < 0 ? text.len : (size_t)end + 1;
-        text.len -= end < 0 ? text.len : (size_t)end + 1;
+        if (end >= 0)
+            text = (struct str){text.ptr + end + 1, text.len - (size_t)end - 1};
     }
     if (accepted) {
         s->messages++;
@@ -216,13 +213,13 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
         answer_data(s, out, text, accepted);
         return;
     case SMTP_SERVER_MESSAGE:
-        answer_message(s, out, text);
+        answer_message(s, out, reply == NULL ? STR("250 2.0.0 OK") : text);
         return;
     case SMTP_SERVER_INPUT:
     case SMTP_SERVER_BODY:
     case SMTP_SERVER_ABORT:
     case SMTP_SERVER_CLOSE:
-        ASSERT(!"a question to answer");
+        ASSERT(question != question); /* nothing was asked */
     }
     if (reply != NULL)
         answer_text(s, out, text);

@@ -365,7 +365,7 @@ static enum smtp_server_want end_transaction(struct smtp_server *s, enum smtp_se
     if (s->state <= SERVER_READY)
         return want;
     s->state = SERVER_READY;
-    s->pending = want;
+    s->pending = (uint8_t)want;
     return SMTP_SERVER_ABORT;
 }
 
