@@ -174,8 +174,21 @@ static bool space_exhausted(struct shard *s)
     return err == ENOSPC || err == EDQUOT || err == EFBIG || (n >= 0 && n < (ssize_t)sizeof(zeros));
 }
 
+/* After a failed write of its meta page LMDB refuses to go on. */
+static bool env_refuses(struct shard *s)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+
+    if (rc == 0)
+        mdb_txn_abort(txn);
+    return rc == MDB_PANIC;
+}
+
 int shard_commit_verdict(struct shard *s, int err)
 {
+    if (env_refuses(s))
+        return -ESHUTDOWN;
     switch (err) {
     case -ENOMEM:
         return err; /* malloc failed before anything was written */

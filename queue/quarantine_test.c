@@ -1,0 +1,166 @@
+/* Records that cannot be trusted: never sent, named, out of the way; the rest goes on. The damage
+ * is done through LMDB, as a bad disk would do it below it. */
+#include "queue/testkit.h"
+
+#include "queue/shard.h"
+
+struct fixture {
+    char *dir;
+    struct queue_options options;
+    struct queue *q;
+    struct queue_port *port;
+    struct msgid ids[3];
+};
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+
+    f->dir = kit_dir();
+    f->options = (struct queue_options){.path = f->dir, .map_bytes = 64u << 20};
+    assert_int_equal(queue_open(&f->q, &f->options, NULL), 0);
+    assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
+    for (uint32_t i = 0; i < 3; i++) {
+        struct message *m = kit_message(3000, 1, 5);
+        struct recipient *r = kit_recipient(m, 0, "a.example", 1000 + i);
+        struct kit_change *c = kit_change();
+
+        f->ids[i] = m->id;
+        kit_content(c, m);
+        kit_row(c, QUEUE_ROW_ADD, r);
+        message_unref(m);
+        assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+        recipient_free(r);
+    }
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    queue_port_close(f->port);
+    queue_close(f->q);
+    kit_remove(f->dir);
+    free(f->dir);
+    free(f);
+    return 0;
+}
+
+/* Flips a bit in the middle of the value, or deletes the record. */
+static void damage(struct fixture *f, MDB_dbi tree, const void *key, size_t key_len, bool delete)
+{
+    MDB_val k = {key_len, (void *)(uintptr_t)key}, v;
+    uint8_t copy[8192];
+    MDB_txn *txn;
+
+    assert_int_equal(mdb_txn_begin(f->q->shards[0]->env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_get(txn, tree, &k, &v), 0);
+    if (delete) {
+        assert_int_equal(mdb_del(txn, tree, &k, NULL), 0);
+    } else {
+        memcpy(copy, v.mv_data, v.mv_size);
+        copy[v.mv_size / 2] ^= 0x10;
+        v.mv_data = copy;
+        assert_int_equal(mdb_put(txn, tree, &k, &v, 0), 0);
+    }
+    assert_int_equal(mdb_txn_commit(txn), 0);
+}
+
+struct found {
+    unsigned n;
+    char reason[100];
+};
+
+static bool on_quarantined(void *arg, uint32_t shard, const char *tree, struct str key,
+                           struct str reason)
+{
+    struct found *found = arg;
+
+    assert_int_equal(shard, 0);
+    assert_string_equal(tree, "rows");
+    assert_int_equal(strncmp(key.ptr, "a.example p5 due 1001 id ", 25), 0);
+    snprintf(found->reason, sizeof(found->reason), "%.*s", STR_FMT(reason));
+    found->n++;
+    return true;
+}
+
+/* The second of three rows is bad: the others load, it is named, and it is out of the lane. */
+static void check(struct fixture *f, const char *reason)
+{
+    struct queue_counters counters = {0};
+    struct found found = {0};
+    struct kit_load load = {0};
+    struct recipient *r;
+    bool complete;
+
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", 5000, 10), 0);
+    assert_true(load.load.end);
+    r = kit_pop(&load);
+    assert_memory_equal(&r->message->id, &f->ids[0], sizeof(struct msgid));
+    recipient_free(r);
+    r = kit_pop(&load);
+    assert_memory_equal(&r->message->id, &f->ids[2], sizeof(struct msgid));
+    recipient_free(r);
+    assert_true(list_empty(&load.load.rcpts));
+    for (unsigned ms = 0; counters.quarantined == 0; ms++) {
+        assert_true(ms < 5000);
+        poll(NULL, 0, 1);
+        queue_counters(f->q, 0, &counters);
+    }
+    assert_int_equal(counters.quarantined, 1);
+    assert_int_equal(counters.rows, 2);
+    assert_int_equal(queue_quarantine_visit(f->q, on_quarantined, &found), 0);
+    assert_int_equal(found.n, 1);
+    assert_non_null(strstr(found.reason, reason));
+    for (unsigned ms = 0; queue_lane_rows(f->q, 0, STR("a.example"), &complete) != 2; ms++) {
+        assert_true(ms < 5000);
+        poll(NULL, 0, 1);
+    }
+}
+
+static size_t key_of(struct fixture *f, uint8_t key[ROW_KEY_MAX])
+{
+    return codec_row_key(key, STR("a.example"), 5, 1001, &f->ids[1], 0);
+}
+
+static void test_damaged_row(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t key[ROW_KEY_MAX];
+
+    damage(f, f->q->shards[0]->rows, key, key_of(f, key), false);
+    check(f, "row is damaged");
+}
+
+static void test_damaged_content(void **state)
+{
+    struct fixture *f = *state;
+    int err;
+
+    damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, false);
+    check(f, "content is damaged");
+    assert_null(queue_message(f->q, &f->ids[1], &err));
+    assert_int_equal(err, -EBADMSG);
+}
+
+static void test_missing_content(void **state)
+{
+    struct fixture *f = *state;
+
+    damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, true);
+    check(f, "content is missing");
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_damaged_row),
+        TEST(test_damaged_content),
+        TEST(test_missing_content),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

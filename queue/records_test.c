@@ -1,0 +1,230 @@
+/* The record stream: rotation, compression, retention, and what a start finds. */
+#include "queue/testkit.h"
+
+#include <dirent.h>
+#include <zstd.h>
+
+struct fixture {
+    char *dir, *records;
+    struct queue_options options;
+    struct queue *q;
+    struct queue_port *port;
+    unsigned lines;
+};
+
+static void open_queue(struct fixture *f)
+{
+    const char *error = NULL;
+
+    if (queue_open(&f->q, &f->options, &error) < 0)
+        fail_msg("queue_open: %s", error);
+    assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
+}
+
+static void close_queue(struct fixture *f)
+{
+    if (f->q == NULL)
+        return;
+    queue_port_close(f->port);
+    queue_close(f->q);
+    f->q = NULL;
+}
+
+static int setup(void **state)
+{
+    struct fixture *f = calloc(1, sizeof(*f));
+    char *path;
+
+    f->dir = kit_dir();
+    assert_true(asprintf(&path, "%s/queue", f->dir) > 0);
+    assert_true(asprintf(&f->records, "%s/records", f->dir) > 0);
+    f->options = (struct queue_options){.path = path,
+                                        .map_bytes = 64u << 20,
+                                        .records = {.path = f->records, .segment_bytes_max = 2000},
+                                        .no_threads = true};
+    *state = f;
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    struct fixture *f = *state;
+
+    close_queue(f);
+    kit_remove(f->dir);
+    free((char *)f->options.path);
+    free(f->records);
+    free(f->dir);
+    free(f);
+    return 0;
+}
+
+/* n changes with one numbered line each. */
+static void run_lines(struct fixture *f, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct kit_change *c = kit_change();
+
+        buf_printf(&c->change.records, "{\"line\":%u,\"fill\":\"%0100u\"}\n", ++f->lines, 0u);
+        queue_submit(f->port, 0, &c->change);
+        while (!c->done) {
+            queue_pump(f->q);
+            queue_port_poll(f->port);
+        }
+        assert_int_equal(c->result, 0);
+        buf_done(&c->change.records);
+        free(c);
+    }
+}
+
+static size_t read_plain(const char *path, char *out, size_t n, bool compressed)
+{
+    static char raw[1 << 16];
+    FILE *file = fopen(path, "re");
+    size_t len;
+
+    assert_non_null(file);
+    len = fread(raw, 1, sizeof(raw), file);
+    fclose(file);
+    if (compressed) {
+        ZSTD_DCtx *zstd = ZSTD_createDCtx();
+
+        len = ZSTD_decompressDCtx(zstd, out, n, raw, len);
+        ZSTD_freeDCtx(zstd);
+        assert_false(ZSTD_isError(len));
+        return len;
+    }
+    assert_true(len <= n);
+    memcpy(out, raw, len);
+    return len;
+}
+
+struct files {
+    size_t plain, compressed, bytes;
+    unsigned lines, first, last;
+};
+
+/* Looks at all files; lines must be whole and none there twice. */
+static struct files look(struct fixture *f)
+{
+    static char text[1 << 16];
+    static bool seen[10000];
+    struct files out = {.first = UINT32_MAX};
+    DIR *dir = opendir(f->records);
+    struct dirent *entry;
+    char path[600];
+
+    memset(seen, 0, sizeof(seen));
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        bool compressed = strstr(entry->d_name, ".zst") != NULL;
+        size_t len, at = 0;
+
+        if (entry->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", f->records, entry->d_name);
+        len = read_plain(path, text, sizeof(text) - 1, compressed);
+        text[len] = 0;
+        out.bytes += len;
+        out.plain += !compressed;
+        out.compressed += compressed;
+        while (at < len) {
+            unsigned number;
+            char *end = strchr(text + at, '\n');
+
+            assert_non_null(end);
+            assert_int_equal(sscanf(text + at, "{\"line\":%u,", &number), 1);
+            assert_true(number < 10000 && !seen[number]);
+            seen[number] = true;
+            out.lines++;
+            out.first = number < out.first ? number : out.first;
+            out.last = number > out.last ? number : out.last;
+            at = (size_t)(end - text) + 1;
+        }
+    }
+    if (dir != NULL)
+        closedir(dir);
+    return out;
+}
+
+static void test_rotation(void **state)
+{
+    struct fixture *f = *state;
+    struct files files;
+
+    open_queue(f);
+    run_lines(f, 100);
+    close_queue(f);
+    files = look(f);
+    assert_int_equal(files.lines, 100);
+    assert_true(files.plain >= 5);
+    assert_true(files.bytes / files.plain <= 2200);
+    /* A restart begins a new file and adds to none. */
+    open_queue(f);
+    run_lines(f, 1);
+    close_queue(f);
+    assert_int_equal(look(f).plain, files.plain + 1);
+    assert_int_equal(look(f).lines, 101);
+}
+
+static void test_compression(void **state)
+{
+    struct fixture *f = *state;
+    struct files files;
+
+    f->options.records.zstd = true;
+    open_queue(f);
+    run_lines(f, 100);
+    close_queue(f);
+    files = look(f);
+    assert_int_equal(files.lines, 100);
+    assert_true(files.compressed >= 4);
+    assert_true(files.plain <= 3);
+    /* What an earlier run left plain is compressed by the next. */
+    open_queue(f);
+    run_lines(f, 30);
+    close_queue(f);
+    files = look(f);
+    assert_int_equal(files.lines, 130);
+    assert_true(files.plain <= 3);
+}
+
+static void test_retention(void **state)
+{
+    struct fixture *f = *state;
+    struct files files;
+
+    f->options.records.retention_bytes = 5000;
+    open_queue(f);
+    run_lines(f, 200);
+    close_queue(f);
+    files = look(f);
+    assert_true(files.bytes >= 2000 && files.bytes < 12000);
+    assert_int_equal(files.last, 200);
+    assert_int_equal(files.lines, files.last - files.first + 1);
+}
+
+/* Without a records directory lines are dropped, not kept for ever. */
+static void test_records_off(void **state)
+{
+    struct fixture *f = *state;
+    struct queue_counters counters;
+
+    f->options.records.path = NULL;
+    open_queue(f);
+    run_lines(f, 10);
+    queue_counters(f->q, 0, &counters);
+    assert_int_equal(counters.records_lag, 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_rotation),
+        TEST(test_compression),
+        TEST(test_retention),
+        TEST(test_records_off),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
