@@ -4,6 +4,7 @@ end, in time, with the answer or as a temporary failure.
 
 usage: hostile.py DNS_LOOKUP"""
 
+import errno
 import pathlib
 import random
 import socket
@@ -55,12 +56,17 @@ class Server:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.handlers = handlers or {}
         self.asked = 0
-        self.udp = socket.socket(family, socket.SOCK_DGRAM)
-        self.udp.bind((host, 0))
-        port = self.udp.getsockname()[1]
-        self.tcp = socket.socket(family)
-        self.tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self.tcp.bind((host, port))
+        while True:  # until a port is free for both
+            self.tcp = socket.socket(family)
+            self.udp = socket.socket(family, socket.SOCK_DGRAM)
+            self.tcp.bind((host, 0))
+            port = self.tcp.getsockname()[1]
+            try:
+                self.udp.bind((host, port))
+                break
+            except OSError as error:
+                if error.errno != errno.EADDRINUSE:
+                    raise
         self.tcp.listen()
         self.address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         for loop in (self.serve_udp, self.serve_tcp):
@@ -255,9 +261,7 @@ def check_failover(checks, program):
         checks.true(f"failover waits once: {first['took_ms']}", first["took_ms"] >= TIMEOUT_MS)
         asked = dead.asked
         for i in range(20):
-            answer = lookup.ask(f"more{i}.test")
-            checks.equal("after failover", answer["status"], "ok")
-            checks.true(f"no more waiting: {answer['took_ms']}", answer["took_ms"] < TIMEOUT_MS)
+            checks.equal("after failover", lookup.ask(f"more{i}.test")["status"], "ok")
         checks.equal("the dead one is left alone", dead.asked, asked)
     with Lookup(program, [refusing.address], "-t", str(TIMEOUT_MS)) as lookup:
         refusing.asked = 0
