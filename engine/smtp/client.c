@@ -1,4 +1,5 @@
-/* What the client receives: replies to their commands, and the events that come of them. */
+/* The client machine: its life, what is submitted, and the events that come of it all. Replies are
+ * handled in client_receive.c, commands made in client_send.c. */
 #include "smtp/client.h"
 
 #include <stdlib.h>
@@ -12,28 +13,6 @@
 #define PIPELINE_MAX             1024
 #define ENVID_BYTES_MAX          100 /* RFC 3461 */
 #define ORCPT_BYTES_MAX          500
-
-/* How the reply to a command is handled. e->transaction is set where the table says so. */
-typedef void reply_fn(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply);
-
-static reply_fn on_banner, on_ehlo, on_helo, on_mail, on_rcpt, on_data, on_body, on_rset, on_quit;
-
-static const struct {
-    const char *name;
-    reply_fn *on_reply;
-} stages[SMTP_STAGES] = {
-    [SMTP_STAGE_CONNECT] = {"connect", NULL},   [SMTP_STAGE_BANNER] = {"banner", on_banner},
-    [SMTP_STAGE_EHLO] = {"ehlo", on_ehlo},      [SMTP_STAGE_HELO] = {"helo", on_helo},
-    [SMTP_STAGE_STARTTLS] = {"starttls", NULL}, [SMTP_STAGE_READY] = {"ready", NULL},
-    [SMTP_STAGE_MAIL] = {"mail", on_mail},      [SMTP_STAGE_RCPT] = {"rcpt", on_rcpt},
-    [SMTP_STAGE_DATA] = {"data", on_data},      [SMTP_STAGE_BODY] = {"body", on_body},
-    [SMTP_STAGE_RSET] = {"rset", on_rset},      [SMTP_STAGE_QUIT] = {"quit", on_quit},
-};
-
-const char *smtp_stage_name(enum smtp_stage stage)
-{
-    return stages[stage].name;
-}
 
 /* --- the FIFO of commands with their expected replies --- */
 
@@ -81,14 +60,6 @@ static uint32_t expected_slots(const struct smtp_client_options *options)
 size_t smtp_client_bytes(void)
 {
     return sizeof(struct smtp_client);
-}
-
-static void on_ehlo_line(void *arg, struct str line)
-{
-    struct smtp_client *c = arg;
-
-    if (c->parser.reply.code / 100 == 2 && c->parser.first_line_seen)
-        smtp_peer_line(&c->peer, line);
 }
 
 struct smtp_client *smtp_client_new(const struct smtp_client_options *options)
@@ -265,7 +236,7 @@ static void local_reply(struct smtp_client *c, const char *text)
     memcpy(c->local.text, text, n);
 }
 
-static void start_close(struct smtp_client *c, enum smtp_stage stage,
+void client_start_close(struct smtp_client *c, enum smtp_stage stage,
                         const struct smtp_reply *reply)
 {
     c->session = SESSION_CLOSING;
@@ -274,10 +245,10 @@ static void start_close(struct smtp_client *c, enum smtp_stage stage,
     c->close_reply = reply;
 }
 
-static void protocol_error(struct smtp_client *c, const char *text)
+void client_protocol_error(struct smtp_client *c, const char *text)
 {
     local_reply(c, text);
-    start_close(c, smtp_client_stage(c), &c->local);
+    client_start_close(c, smtp_client_stage(c), &c->local);
 }
 
 void smtp_client_lost(struct smtp_client *c, const char *error)
@@ -310,16 +281,16 @@ static void emit(struct smtp_client *c, struct smtp_transaction *t, uint8_t rcpt
 #define RCPTS_ON_WIRE   (RCPT_BIT(PENDING) | RCPT_BIT(ACCEPTED))
 
 /* The reply is final for every recipient that has no other. */
-static void emit_reply_all(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage,
-                           const struct smtp_reply *reply)
+void client_emit_reply(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage,
+                       const struct smtp_reply *reply)
 {
     emit(c, t, RCPTS_ON_WIRE, SMTP_FATE_REPLY, stage, reply);
 }
 
-static void emit_reply_one(struct smtp_client *c, struct smtp_transaction *t, uint16_t rcpt,
+void client_emit_reply_one(struct smtp_client *c, struct smtp_transaction *t, uint16_t rcpt,
                            enum smtp_stage stage, const struct smtp_reply *reply)
 {
-    emit_reply_all(c, t, stage, reply);
+    client_emit_reply(c, t, stage, reply);
     c->emission.rcpt = rcpt;
     c->emission.end = (uint16_t)(rcpt + 1);
 }
@@ -369,229 +340,6 @@ static bool has_rcpt(const struct smtp_transaction *t, uint8_t rcpt_states)
     return false;
 }
 
-/* --- replies --- */
-
-static unsigned reply_class(const struct smtp_reply *reply)
-{
-    return reply->code / 100u;
-}
-
-static void on_banner(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    (void)e;
-    if (reply_class(reply) == 3) {
-        protocol_error(c, "protocol error: unexpected greeting");
-    } else if (reply_class(reply) != 2) {
-        start_close(c, SMTP_STAGE_BANNER, reply);
-    } else {
-        c->session = SESSION_EHLO;
-        c->parser.on_line = on_ehlo_line;
-        c->parser.arg = c;
-    }
-}
-
-static void greeted(struct smtp_client *c)
-{
-    if (c->options->no_chunking)
-        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_CHUNKING;
-    if (c->options->no_pipelining)
-        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_PIPELINING;
-    c->session = SESSION_READY;
-    c->ready_unsaid = true;
-}
-
-static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    (void)e;
-    c->parser.on_line = NULL;
-    if (reply_class(reply) == 2) {
-        greeted(c);
-    } else if (reply_class(reply) == 5 && !c->options->lmtp) {
-        c->session = SESSION_HELO;
-        c->hello_out = false;
-    } else if (reply_class(reply) == 3) {
-        protocol_error(c, "protocol error: unexpected reply to EHLO");
-    } else {
-        start_close(c, SMTP_STAGE_EHLO, reply);
-    }
-}
-
-static void on_helo(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    (void)e;
-    if (reply_class(reply) == 2)
-        greeted(c);
-    else if (reply_class(reply) == 3)
-        protocol_error(c, "protocol error: unexpected reply to HELO");
-    else
-        start_close(c, SMTP_STAGE_HELO, reply);
-}
-
-static void on_rset(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    (void)e;
-    /* Whose sender would the next recipients go under? */
-    if (reply_class(reply) != 2)
-        start_close(c, SMTP_STAGE_RSET, reply);
-}
-
-static void on_quit(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    (void)e;
-    start_close(c, SMTP_STAGE_QUIT, reply);
-}
-
-static void on_mail(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    struct smtp_transaction *t = e->transaction;
-
-    if (reply_class(reply) == 3) {
-        protocol_error(c, "protocol error: unexpected reply to MAIL");
-    } else if (reply_class(reply) == 2) {
-        t->mail_accepted = true;
-    } else {
-        /* The replies to what was sent behind it find nobody to tell. */
-        t->mail_refused = true;
-        emit_reply_all(c, t, SMTP_STAGE_MAIL, reply);
-    }
-}
-
-static void on_rcpt(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    struct smtp_transaction *t = e->transaction;
-    struct smtp_transaction_rcpt *r;
-
-    while (t->rcpts[t->rcpts_replied].state == RCPT_INVALID)
-        t->rcpts_replied++;
-    r = &t->rcpts[t->rcpts_replied++];
-    if (reply_class(reply) == 3) {
-        protocol_error(c, "protocol error: unexpected reply to RCPT");
-    } else if (reply_class(reply) != 2) {
-        emit_reply_one(c, t, (uint16_t)(r - t->rcpts), SMTP_STAGE_RCPT, reply);
-    } else if (r->state == RCPT_PENDING) {
-        r->state = RCPT_ACCEPTED;
-        t->rcpts_accepted++;
-    }
-}
-
-static void on_data(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    struct smtp_transaction *t = e->transaction;
-    bool go = reply_class(reply) == 3;
-
-    if (reply_class(reply) == 2) {
-        protocol_error(c, "protocol error: unexpected reply to DATA");
-    } else if (go && t->rcpts_accepted > 0) {
-        transaction_set_state(c, t, TRANSACTION_BODY);
-    } else if (go && c->options->lmtp) {
-        /* The dot would have as many replies as recipients: none (RFC 2033 4.2). */
-        protocol_error(c, "protocol error: DATA accepted without a recipient");
-    } else if (go) {
-        transaction_set_state(c, t, TRANSACTION_NULL_DOT);
-    } else {
-        emit_reply_all(c, t, SMTP_STAGE_DATA, reply);
-        transaction_set_state(c, t, TRANSACTION_ABANDONED);
-    }
-}
-
-/* LMTP: one reply for each accepted recipient, in their order (RFC 2033 4.2 and 4.3). */
-static void on_body_lmtp(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    struct smtp_transaction *t = e->transaction;
-    uint16_t i = 0;
-
-    while (i < t->rcpts_len && t->rcpts[i].state != RCPT_ACCEPTED)
-        i++;
-    if (i == t->rcpts_len)
-        return;
-    emit_reply_one(c, t, i, SMTP_STAGE_BODY, reply);
-    while (++i < t->rcpts_len) {
-        if (t->rcpts[i].state == RCPT_ACCEPTED) {
-            e->count++;
-            return;
-        }
-    }
-}
-
-static void on_body(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
-{
-    struct smtp_transaction *t = e->transaction;
-
-    if (reply_class(reply) == 3) {
-        protocol_error(c, "protocol error: unexpected reply to the message");
-        return;
-    }
-    if (reply_class(reply) == 2 && t->state == TRANSACTION_BODY) {
-        protocol_error(c, "protocol error: message accepted before it was sent");
-        return;
-    }
-    /* Whether a refused BDAT ends the transaction is answered differently by servers. */
-    t->closed_by_peer = reply_class(reply) == 2 || !client_is_chunking(c);
-    if (c->options->lmtp)
-        on_body_lmtp(c, e, reply);
-    else
-        emit_reply_all(c, t, SMTP_STAGE_BODY, reply);
-}
-
-/* A reply to nothing. */
-static void unsolicited(struct smtp_client *c, const struct smtp_reply *reply)
-{
-    enum smtp_stage stage = smtp_client_stage(c);
-
-    if (reply_class(reply) < 4) {
-        protocol_error(c, "protocol error: a reply too many");
-        return;
-    }
-    /* In the middle of a body, whose end the server has not seen: it is about that message. */
-    if (stage == SMTP_STAGE_BODY)
-        emit_reply_all(c, c->sending, stage, reply);
-    c->close_not_sent = true;
-    start_close(c, stage, reply);
-}
-
-/* What is left of t is not worth its commands. */
-static void abandon_if_dead(struct smtp_client *c, struct smtp_transaction *t)
-{
-    bool all_refused = t->state == TRANSACTION_DATA && t->expected == 0 && t->rcpts_accepted == 0;
-
-    if ((t->state == TRANSACTION_RCPT || t->state == TRANSACTION_DATA) &&
-        (t->mail_refused || all_refused))
-        transaction_set_state(c, t, TRANSACTION_ABANDONED);
-}
-
-static void take_reply(struct smtp_client *c)
-{
-    const struct smtp_reply *reply = &c->parser.reply;
-    struct expected *e = client_expected_first(c);
-    struct smtp_transaction *t;
-    enum smtp_stage stage;
-
-    if (e == NULL) {
-        unsolicited(c, reply);
-        return;
-    }
-    t = e->transaction;
-    stage = e->stage;
-    if (reply->code == 421) {
-        /* The server has stopped: nothing behind this command was looked at. In LMTP the recipients
-         * of one message have a reply each, and those still without may have it. */
-        c->close_not_sent = true;
-        c->uncertain = stage == SMTP_STAGE_BODY && c->options->lmtp ? t : NULL;
-    }
-    stages[stage].on_reply(c, e, reply);
-    if (c->session == SESSION_CLOSING)
-        return;
-    if (--e->count == 0) {
-        c->expected_head++;
-        if (t != NULL)
-            t->expected--;
-    }
-    if (reply->code == 421)
-        start_close(c, stage, reply);
-    else if (t != NULL)
-        abandon_if_dead(c, t);
-}
-
 void smtp_client_input(struct smtp_client *c, const uint8_t *in, size_t len)
 {
     if (c->lost || c->session >= SESSION_CLOSING)
@@ -624,8 +372,8 @@ static enum step finish(struct smtp_client *c, struct smtp_transaction *t, struc
         c->rset_needed = t->mail_accepted && !t->closed_by_peer;
     list_remove(&t->node);
     c->in_flight--;
-    *event = (struct smtp_event){
-        .kind = SMTP_EVENT_DONE, .transaction = t, .reply = &c->parser.reply};
+    *event =
+        (struct smtp_event){.kind = SMTP_EVENT_DONE, .transaction = t, .reply = &c->parser.reply};
     return STEP_EVENT;
 }
 
@@ -687,7 +435,7 @@ static enum step step_input(struct smtp_client *c)
             buf_done(&c->in);
         if (!c->lost)
             return STEP_NOTHING;
-        start_close(c, smtp_client_stage(c), &c->local);
+        client_start_close(c, smtp_client_stage(c), &c->local);
         return STEP_ON;
     }
     if (c->reply_taken)
@@ -696,10 +444,10 @@ static enum step step_input(struct smtp_client *c)
     switch (smtp_reply_parse(&c->parser, c->in.data + c->in_at, c->in.len - c->in_at, &used)) {
     case SMTP_REPLY_DONE:
         c->reply_taken = true;
-        take_reply(c);
+        client_take_reply(c);
         break;
     case SMTP_REPLY_BAD:
-        protocol_error(c, "protocol error: not an SMTP reply");
+        client_protocol_error(c, "protocol error: not an SMTP reply");
         break;
     case SMTP_REPLY_MORE:
         break;

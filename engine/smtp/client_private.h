@@ -91,6 +91,20 @@ struct smtp_client {
 struct expected *client_expected_first(struct smtp_client *c); /* NULL: nothing is expected */
 void client_expect(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage);
 
+/* The session is over: events only from here. reply lives until CLOSE. */
+void client_start_close(struct smtp_client *c, enum smtp_stage stage,
+                        const struct smtp_reply *reply);
+void client_protocol_error(struct smtp_client *c, const char *text);
+/* The reply is final for every recipient of t that has no other, or for that one. Given out before
+ * the next reply is looked at. */
+void client_emit_reply(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage,
+                       const struct smtp_reply *reply);
+void client_emit_reply_one(struct smtp_client *c, struct smtp_transaction *t, uint16_t rcpt,
+                           enum smtp_stage stage, const struct smtp_reply *reply);
+
+/* client_receive.c: the parser has a whole reply. */
+void client_take_reply(struct smtp_client *c);
+
 /* client_send.c */
 void transaction_set_state(struct smtp_client *c, struct smtp_transaction *t,
                            enum transaction_state state);

@@ -1,6 +1,4 @@
 /* What the client sends: the states of a transaction and the composer of outputs. */
-#include <stdio.h>
-
 #include "smtp/client_private.h"
 #include "smtp/scan.h"
 
@@ -167,8 +165,7 @@ static bool may_start(struct smtp_client *c, const struct smtp_transaction *t)
         return before == NULL && client_expected_first(c) == NULL;
     if (before == NULL)
         return true;
-    if (!is_out(before))
-        return false;
+    ASSERT(is_out(before));
     return !client_is_chunking(c) ||
            client_bytes_behind_first(c, t) <= c->options->pipeline_bytes_max;
 }

@@ -219,7 +219,7 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
     case SMTP_SERVER_BODY:
     case SMTP_SERVER_ABORT:
     case SMTP_SERVER_CLOSE:
-        ASSERT(question != question); /* nothing was asked */
+        ASSERT(false); /* nothing was asked */
     }
     if (reply != NULL)
         answer_text(s, out, text);

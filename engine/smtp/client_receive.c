@@ -1,0 +1,254 @@
+/* What the client makes of replies: a handler for each command. */
+#include "smtp/client_private.h"
+
+/* How the reply to a command is handled. e->transaction is NULL for the commands of the session. What
+ * the end of the session means at each point is in the table of client_send.c. */
+typedef void reply_fn(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply);
+
+static reply_fn on_banner, on_ehlo, on_helo, on_mail, on_rcpt, on_data, on_body, on_rset, on_quit;
+
+static const struct {
+    const char *name;
+    reply_fn *on_reply;
+} stages[SMTP_STAGES] = {
+    [SMTP_STAGE_CONNECT] = {"connect", NULL},   [SMTP_STAGE_BANNER] = {"banner", on_banner},
+    [SMTP_STAGE_EHLO] = {"ehlo", on_ehlo},      [SMTP_STAGE_HELO] = {"helo", on_helo},
+    [SMTP_STAGE_STARTTLS] = {"starttls", NULL}, [SMTP_STAGE_READY] = {"ready", NULL},
+    [SMTP_STAGE_MAIL] = {"mail", on_mail},      [SMTP_STAGE_RCPT] = {"rcpt", on_rcpt},
+    [SMTP_STAGE_DATA] = {"data", on_data},      [SMTP_STAGE_BODY] = {"body", on_body},
+    [SMTP_STAGE_RSET] = {"rset", on_rset},      [SMTP_STAGE_QUIT] = {"quit", on_quit},
+};
+
+const char *smtp_stage_name(enum smtp_stage stage)
+{
+    return stages[stage].name;
+}
+
+static void on_ehlo_line(void *arg, struct str line)
+{
+    struct smtp_client *c = arg;
+
+    if (c->parser.reply.code / 100 == 2 && c->parser.first_line_seen)
+        smtp_peer_line(&c->peer, line);
+}
+
+static unsigned reply_class(const struct smtp_reply *reply)
+{
+    return reply->code / 100u;
+}
+
+static void on_banner(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    (void)e;
+    if (reply_class(reply) == 3) {
+        client_protocol_error(c, "protocol error: unexpected greeting");
+    } else if (reply_class(reply) != 2) {
+        client_start_close(c, SMTP_STAGE_BANNER, reply);
+    } else {
+        c->session = SESSION_EHLO;
+        c->parser.on_line = on_ehlo_line;
+        c->parser.arg = c;
+    }
+}
+
+static void greeted(struct smtp_client *c)
+{
+    if (c->options->no_chunking)
+        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_CHUNKING;
+    if (c->options->no_pipelining)
+        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_PIPELINING;
+    c->session = SESSION_READY;
+    c->ready_unsaid = true;
+}
+
+static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    (void)e;
+    c->parser.on_line = NULL;
+    if (reply_class(reply) == 2) {
+        greeted(c);
+    } else if (reply_class(reply) == 5 && !c->options->lmtp) {
+        c->session = SESSION_HELO;
+        c->hello_out = false;
+    } else if (reply_class(reply) == 3) {
+        client_protocol_error(c, "protocol error: unexpected reply to EHLO");
+    } else {
+        client_start_close(c, SMTP_STAGE_EHLO, reply);
+    }
+}
+
+static void on_helo(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    (void)e;
+    if (reply_class(reply) == 2)
+        greeted(c);
+    else if (reply_class(reply) == 3)
+        client_protocol_error(c, "protocol error: unexpected reply to HELO");
+    else
+        client_start_close(c, SMTP_STAGE_HELO, reply);
+}
+
+static void on_rset(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    (void)e;
+    /* Whose sender would the next recipients go under? */
+    if (reply_class(reply) != 2)
+        client_start_close(c, SMTP_STAGE_RSET, reply);
+}
+
+static void on_quit(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    (void)e;
+    client_start_close(c, SMTP_STAGE_QUIT, reply);
+}
+
+static void on_mail(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    struct smtp_transaction *t = e->transaction;
+
+    if (reply_class(reply) == 3) {
+        client_protocol_error(c, "protocol error: unexpected reply to MAIL");
+    } else if (reply_class(reply) == 2) {
+        t->mail_accepted = true;
+    } else {
+        /* The replies to what was sent behind it find nobody to tell. */
+        t->mail_refused = true;
+        client_emit_reply(c, t, SMTP_STAGE_MAIL, reply);
+    }
+}
+
+static void on_rcpt(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    struct smtp_transaction *t = e->transaction;
+    struct smtp_transaction_rcpt *r;
+
+    while (t->rcpts[t->rcpts_replied].state == RCPT_INVALID)
+        t->rcpts_replied++;
+    r = &t->rcpts[t->rcpts_replied++];
+    if (reply_class(reply) == 3) {
+        client_protocol_error(c, "protocol error: unexpected reply to RCPT");
+    } else if (reply_class(reply) != 2) {
+        client_emit_reply_one(c, t, (uint16_t)(r - t->rcpts), SMTP_STAGE_RCPT, reply);
+    } else if (r->state == RCPT_PENDING) {
+        r->state = RCPT_ACCEPTED;
+        t->rcpts_accepted++;
+    }
+}
+
+static void on_data(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    struct smtp_transaction *t = e->transaction;
+    bool go = reply_class(reply) == 3;
+
+    if (reply_class(reply) == 2) {
+        client_protocol_error(c, "protocol error: unexpected reply to DATA");
+    } else if (go && t->rcpts_accepted > 0) {
+        transaction_set_state(c, t, TRANSACTION_BODY);
+    } else if (go && c->options->lmtp) {
+        /* The dot would have as many replies as recipients: none (RFC 2033 4.2). */
+        client_protocol_error(c, "protocol error: DATA accepted without a recipient");
+    } else if (go) {
+        transaction_set_state(c, t, TRANSACTION_NULL_DOT);
+    } else {
+        client_emit_reply(c, t, SMTP_STAGE_DATA, reply);
+        transaction_set_state(c, t, TRANSACTION_ABANDONED);
+    }
+}
+
+/* LMTP: one reply for each accepted recipient, in their order (RFC 2033 4.2 and 4.3). */
+static void on_body_lmtp(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    struct smtp_transaction *t = e->transaction;
+    uint16_t i = 0;
+
+    while (i < t->rcpts_len && t->rcpts[i].state != RCPT_ACCEPTED)
+        i++;
+    if (i == t->rcpts_len)
+        return;
+    client_emit_reply_one(c, t, i, SMTP_STAGE_BODY, reply);
+    while (++i < t->rcpts_len) {
+        if (t->rcpts[i].state == RCPT_ACCEPTED) {
+            e->count++;
+            return;
+        }
+    }
+}
+
+static void on_body(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    struct smtp_transaction *t = e->transaction;
+
+    if (reply_class(reply) == 3) {
+        client_protocol_error(c, "protocol error: unexpected reply to the message");
+        return;
+    }
+    if (reply_class(reply) == 2 && t->state == TRANSACTION_BODY) {
+        client_protocol_error(c, "protocol error: message accepted before it was sent");
+        return;
+    }
+    /* Whether a refused BDAT ends the transaction is answered differently by servers. */
+    t->closed_by_peer = reply_class(reply) == 2 || !client_is_chunking(c);
+    if (c->options->lmtp)
+        on_body_lmtp(c, e, reply);
+    else
+        client_emit_reply(c, t, SMTP_STAGE_BODY, reply);
+}
+
+/* A reply to nothing. */
+static void unsolicited(struct smtp_client *c, const struct smtp_reply *reply)
+{
+    enum smtp_stage stage = smtp_client_stage(c);
+
+    if (reply_class(reply) < 4) {
+        client_protocol_error(c, "protocol error: a reply too many");
+        return;
+    }
+    /* In the middle of a body, whose end the server has not seen: it is about that message. */
+    if (stage == SMTP_STAGE_BODY)
+        client_emit_reply(c, c->sending, stage, reply);
+    c->close_not_sent = true;
+    client_start_close(c, stage, reply);
+}
+
+/* What is left of t is not worth its commands. */
+static void abandon_if_dead(struct smtp_client *c, struct smtp_transaction *t)
+{
+    bool all_refused = t->state == TRANSACTION_DATA && t->expected == 0 && t->rcpts_accepted == 0;
+
+    if ((t->state == TRANSACTION_RCPT || t->state == TRANSACTION_DATA) &&
+        (t->mail_refused || all_refused))
+        transaction_set_state(c, t, TRANSACTION_ABANDONED);
+}
+
+void client_take_reply(struct smtp_client *c)
+{
+    const struct smtp_reply *reply = &c->parser.reply;
+    struct expected *e = client_expected_first(c);
+    struct smtp_transaction *t;
+    enum smtp_stage stage;
+
+    if (e == NULL) {
+        unsolicited(c, reply);
+        return;
+    }
+    t = e->transaction;
+    stage = e->stage;
+    if (reply->code == 421) {
+        /* The server has stopped: nothing behind this command was looked at. In LMTP the recipients
+         * of one message have a reply each, and those still without may have it. */
+        c->close_not_sent = true;
+        c->uncertain = stage == SMTP_STAGE_BODY && c->options->lmtp ? t : NULL;
+    }
+    stages[stage].on_reply(c, e, reply);
+    if (c->session == SESSION_CLOSING)
+        return;
+    if (--e->count == 0) {
+        c->expected_head++;
+        if (t != NULL)
+            t->expected--;
+    }
+    if (reply->code == 421)
+        client_start_close(c, stage, reply);
+    else if (t != NULL)
+        abandon_if_dead(c, t);
+}
