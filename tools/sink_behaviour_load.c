@@ -1,25 +1,13 @@
 /* Reads the sink's behaviour file: a table of keys, a reader per type of value. */
 #include <ctype.h>
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
-
-#include <libfyaml.h>
 
 #include "tools/quantity.h"
 #include "tools/sink_behaviour.h"
-
-#define VALUE_BYTES 512
-
-struct reader {
-    const char *file;
-    struct buf *errors;
-    bool failed;
-    struct fy_node *key; /* where a complaint points */
-};
+#include "tools/sink_yaml.h"
 
 static const char *const stage_names[SINK_STAGES] = {
     [SINK_BANNER] = "banner", [SINK_EHLO] = "ehlo", [SINK_MAIL] = "mail", [SINK_RCPT] = "rcpt",
@@ -36,140 +24,26 @@ static const char *const dns_names[] = {
     [SINK_DNS_NO_HOST] = "nohost",
 };
 
-static void complain(struct reader *r, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-
-static void complain(struct reader *r, const char *fmt, ...)
-{
-    struct fy_token *token = r->key == NULL ? NULL : fy_node_get_scalar_token(r->key);
-    const struct fy_mark *mark = token == NULL ? NULL : fy_token_start_mark(token);
-    char text[VALUE_BYTES * 2];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    if (mark != NULL)
-        buf_printf(r->errors, "%s:%d:%d: %s\n", r->file, mark->line + 1, mark->column + 1, text);
-    else
-        buf_printf(r->errors, "%s: %s\n", r->file, text);
-    r->failed = true;
-}
-
-/* The text of a scalar; false after a complaint. */
-static bool scalar(struct reader *r, struct fy_node *node, char out[VALUE_BYTES])
-{
-    size_t len = 0;
-    const char *text = fy_node_is_scalar(node) ? fy_node_get_scalar(node, &len) : NULL;
-
-    if (text == NULL || len >= VALUE_BYTES || memchr(text, '\0', len) != NULL) {
-        complain(r, "a single value is wanted here");
-        return false;
-    }
-    memcpy(out, text, len);
-    out[len] = '\0';
-    return true;
-}
-
-static char *copy(const char *text)
-{
-    char *own = strdup(text);
-
-    ASSERT(own != NULL);
-    return own;
-}
-
-static void read_text(struct reader *r, struct fy_node *node, char **out)
-{
-    char text[VALUE_BYTES];
-
-    if (!scalar(r, node, text))
-        return;
-    free(*out);
-    *out = copy(text);
-}
-
 /* "451 4.3.0 text": what goes on the wire, so nothing that breaks a line. */
-static void read_reply(struct reader *r, struct fy_node *node, char **out)
+static void read_reply(struct yaml_reader *r, struct fy_node *node, char **out)
 {
-    char text[VALUE_BYTES];
+    char text[YAML_VALUE_BYTES];
 
-    if (!scalar(r, node, text))
+    if (!yaml_scalar(r, node, text))
         return;
     for (const char *c = text; *c != '\0'; c++)
         if ((unsigned char)*c < ' ')
-            return complain(r, "control character in a reply");
+            return yaml_complain(r, "control character in a reply");
     if ((text[0] != '4' && text[0] != '5') || !isdigit((unsigned char)text[1]) ||
         !isdigit((unsigned char)text[2]) || text[3] != ' ')
-        return complain(r, "'%s' is no reply: want \"4xx text\" or \"5xx text\"", text);
+        return yaml_complain(r, "'%s' is no reply: want \"4xx text\" or \"5xx text\"", text);
     free(*out);
-    *out = copy(text);
-}
-
-static void read_rate(struct reader *r, struct fy_node *node, double *out)
-{
-    char text[VALUE_BYTES];
-
-    if (scalar(r, node, text) && quantity_share(text, out) < 0)
-        complain(r, "'%s' is no rate: want 0 to 1, or a percentage", text);
-}
-
-static void read_duration_ms(struct reader *r, struct fy_node *node, uint64_t *out)
-{
-    char text[VALUE_BYTES];
-
-    if (scalar(r, node, text) && quantity_duration_ms(text, out) < 0)
-        complain(r, "'%s' is no duration: want 20ms, 5s, 2m", text);
-}
-
-static void read_count(struct reader *r, struct fy_node *node, uint32_t max, uint32_t *out)
-{
-    char text[VALUE_BYTES];
-    uint64_t value = 0;
-
-    if (!scalar(r, node, text))
-        return;
-    if (quantity_count(text, &value) < 0 || value > max)
-        complain(r, "'%s' is no number from 0 to %u", text, max);
-    *out = (uint32_t)value;
-}
-
-static void read_bytes(struct reader *r, struct fy_node *node, uint64_t *out)
-{
-    char text[VALUE_BYTES];
-
-    if (scalar(r, node, text) && quantity_bytes(text, out) < 0)
-        complain(r, "'%s' is no size: want 4096, 100k, 5MiB", text);
-}
-
-static void read_bool(struct reader *r, struct fy_node *node, bool *out)
-{
-    char text[VALUE_BYTES];
-
-    if (!scalar(r, node, text))
-        return;
-    if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
-        complain(r, "'%s': want true or false", text);
-    *out = strcmp(text, "true") == 0;
-}
-
-/* Index of text in names, or -1 after a complaint that lists them. */
-static int read_name(struct reader *r, const char *text, const char *const *names, size_t len)
-{
-    char known[VALUE_BYTES] = "";
-    size_t at = 0;
-
-    for (size_t i = 0; i < len; i++) {
-        if (strcmp(text, names[i]) == 0)
-            return (int)i;
-        at += (size_t)snprintf(known + at, sizeof(known) - at, "%s%s", i > 0 ? ", " : "", names[i]);
-    }
-    complain(r, "unknown '%s': want one of %s", text, known);
-    return -1;
+    *out = yaml_copy(text);
 }
 
 /* Calls each() for a scalar or for every item of a sequence. */
-static void read_list(struct reader *r, struct fy_node *node, struct sink_class *c,
-                      void (*each)(struct reader *, struct fy_node *, struct sink_class *))
+static void read_list(struct yaml_reader *r, struct fy_node *node, struct sink_class *c,
+                      void (*each)(struct yaml_reader *, struct fy_node *, struct sink_class *))
 {
     void *at = NULL;
 
@@ -181,34 +55,34 @@ static void read_list(struct reader *r, struct fy_node *node, struct sink_class 
         each(r, item, c);
 }
 
-static void each_domain(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void each_domain(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
-    char text[VALUE_BYTES];
+    char text[YAML_VALUE_BYTES];
     char **grown;
 
-    if (!scalar(r, node, text))
+    if (!yaml_scalar(r, node, text))
         return;
     grown = realloc(c->domains, (c->domains_len + 1) * sizeof(*grown));
     ASSERT(grown != NULL);
     c->domains = grown;
-    c->domains[c->domains_len++] = copy(text);
+    c->domains[c->domains_len++] = yaml_copy(text);
 }
 
-static void each_address(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void each_address(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
-    char text[VALUE_BYTES];
+    char text[YAML_VALUE_BYTES];
 
-    if (!scalar(r, node, text))
+    if (!yaml_scalar(r, node, text))
         return;
     if (c->addresses_len == SINK_ADDRESSES_MAX)
-        return complain(r, "more than %d addresses", SINK_ADDRESSES_MAX);
+        return yaml_complain(r, "more than %d addresses", SINK_ADDRESSES_MAX);
     if (endpoint_parse(text, 1, &c->addresses[c->addresses_len]) < 0 ||
         c->addresses[c->addresses_len].addr.ss_family == AF_UNIX)
-        return complain(r, "'%s' is no IP address", text);
+        return yaml_complain(r, "'%s' is no IP address", text);
     c->addresses_len++;
 }
 
-static void each_without(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void each_without(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
     static const char *const names[] = {"pipelining", "chunking", "8bitmime", "smtputf8", "dsn",
                                         "size",       "limits",   "enhanced", "ehlo"};
@@ -216,24 +90,24 @@ static void each_without(struct reader *r, struct fy_node *node, struct sink_cla
     bool *const flags[] = {&o->no_pipelining, &o->no_chunking, &o->no_8bitmime,
                            &o->no_smtputf8,   &o->no_dsn,      &o->no_size,
                            &o->no_limits,     &o->no_enhanced, &c->no_ehlo};
-    char text[VALUE_BYTES];
+    char text[YAML_VALUE_BYTES];
     int i;
 
-    if (!scalar(r, node, text))
+    if (!yaml_scalar(r, node, text))
         return;
-    i = read_name(r, text, names, ARRAY_LEN(names));
+    i = yaml_choice(r, text, names, ARRAY_LEN(names));
     if (i >= 0)
         *flags[i] = true;
 }
 
 /* "20ms", "uniform 10ms 50ms", "exp 20ms". */
-static void read_latency(struct reader *r, struct fy_node *node, struct sink_latency *out)
+static void read_latency(struct yaml_reader *r, struct fy_node *node, struct sink_latency *out)
 {
-    char text[VALUE_BYTES], a[32] = "", b[32] = "", more[2];
+    char text[YAML_VALUE_BYTES], a[32] = "", b[32] = "", more[2];
     struct sink_latency latency = {.kind = SINK_LATENCY_FIXED};
     bool ok;
 
-    if (!scalar(r, node, text))
+    if (!yaml_scalar(r, node, text))
         return;
     if (sscanf(text, "uniform %31s %31s %1s", a, b, more) == 2) {
         latency.kind = SINK_LATENCY_UNIFORM;
@@ -246,111 +120,112 @@ static void read_latency(struct reader *r, struct fy_node *node, struct sink_lat
         ok = quantity_duration_ms(text, &latency.a_ms) == 0;
     }
     if (!ok)
-        return complain(r, "'%s' is no latency: want 20ms, uniform 10ms 50ms or exp 20ms", text);
+        return yaml_complain(r, "'%s' is no latency: want 20ms, uniform 10ms 50ms or exp 20ms",
+                             text);
     *out = latency;
 }
 
-static void read_latencies(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void read_latencies(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
-    char name[VALUE_BYTES];
+    char name[YAML_VALUE_BYTES];
     void *at = NULL;
     int stage;
 
     if (!fy_node_is_mapping(node))
-        return complain(r, "latency: want {rcpt: 20ms, ...}");
+        return yaml_complain(r, "latency: want {rcpt: 20ms, ...}");
     for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(node, &at)) != NULL;) {
         r->key = fy_node_pair_key(pair);
-        if (!scalar(r, r->key, name))
+        if (!yaml_scalar(r, r->key, name))
             return;
-        stage = read_name(r, name, stage_names, SINK_STAGES);
+        stage = yaml_choice(r, name, stage_names, SINK_STAGES);
         if (stage == SINK_BODY || stage == SINK_KEPT)
-            complain(r, "no latency there; use dot");
+            yaml_complain(r, "no latency there; use dot");
         else if (stage >= 0)
             read_latency(r, fy_node_pair_value(pair), &c->latency[stage]);
     }
 }
 
-static void read_fault_key(struct reader *r, const char *key, struct fy_node *value,
+static void read_fault_key(struct yaml_reader *r, const char *key, struct fy_node *value,
                            struct sink_fault *fault)
 {
-    char text[VALUE_BYTES];
+    char text[YAML_VALUE_BYTES];
     bool drop = fault->kind == SINK_FIN || fault->kind == SINK_RST;
     int stage;
 
     if (strcmp(key, "rate") == 0) {
-        read_rate(r, value, &fault->rate);
+        yaml_share(r, value, &fault->rate);
     } else if (strcmp(key, "at") == 0) {
-        stage = scalar(r, value, text) ? read_name(r, text, stage_names, SINK_STAGES) : -1;
+        stage = yaml_scalar(r, value, text) ? yaml_choice(r, text, stage_names, SINK_STAGES) : -1;
         if (stage >= 0)
             fault->stage = (enum sink_stage)stage;
         if (!drop && (stage == SINK_BODY || stage == SINK_KEPT))
-            complain(r, "no reply can be given there");
+            yaml_complain(r, "no reply can be given there");
     } else if (!drop && strcmp(key, "reply") == 0) {
         read_reply(r, value, &fault->reply);
     } else if (drop && strcmp(key, "how") == 0) {
-        if (scalar(r, value, text) && strcmp(text, "rst") != 0 && strcmp(text, "fin") != 0)
-            complain(r, "how: want rst or fin");
+        if (yaml_scalar(r, value, text) && strcmp(text, "rst") != 0 && strcmp(text, "fin") != 0)
+            yaml_complain(r, "how: want rst or fin");
         fault->kind = strcmp(text, "fin") == 0 ? SINK_FIN : SINK_RST;
     } else {
-        complain(r, "unknown key '%s': want rate, at, %s", key, drop ? "how" : "reply");
+        yaml_complain(r, "unknown key '%s': want rate, at, %s", key, drop ? "how" : "reply");
     }
 }
 
-static void read_fault(struct reader *r, struct fy_node *node, struct sink_class *c,
+static void read_fault(struct yaml_reader *r, struct fy_node *node, struct sink_class *c,
                        struct sink_fault fault)
 {
-    char key[VALUE_BYTES];
+    char key[YAML_VALUE_BYTES];
     struct sink_fault *grown;
     void *at = NULL;
 
     if (!fy_node_is_mapping(node)) { /* just the rate */
-        read_rate(r, node, &fault.rate);
+        yaml_share(r, node, &fault.rate);
     } else {
         for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(node, &at)) != NULL;) {
             r->key = fy_node_pair_key(pair);
-            if (scalar(r, r->key, key))
+            if (yaml_scalar(r, r->key, key))
                 read_fault_key(r, key, fy_node_pair_value(pair), &fault);
         }
     }
     if (fault.reply == NULL && fault.kind == SINK_DEFER)
-        fault.reply = copy("451 4.3.0 try again later");
+        fault.reply = yaml_copy("451 4.3.0 try again later");
     if (fault.reply == NULL && fault.kind == SINK_REFUSE)
-        fault.reply = copy("550 5.7.1 refused by policy");
+        fault.reply = yaml_copy("550 5.7.1 refused by policy");
     grown = realloc(c->faults, (c->faults_len + 1) * sizeof(*grown));
     ASSERT(grown != NULL);
     c->faults = grown;
     c->faults[c->faults_len++] = fault;
 }
 
-static void each_defer(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void each_defer(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
     read_fault(r, node, c, (struct sink_fault){SINK_DEFER, SINK_RCPT, 1, NULL});
 }
 
-static void each_refuse(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void each_refuse(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
     read_fault(r, node, c, (struct sink_fault){SINK_REFUSE, SINK_RCPT, 1, NULL});
 }
 
-static void each_drop(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void each_drop(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
     read_fault(r, node, c, (struct sink_fault){SINK_RST, SINK_DOT, 1, NULL});
 }
 
-static void read_dns(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void read_dns(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
-    char text[VALUE_BYTES];
-    int i = scalar(r, node, text) ? read_name(r, text, dns_names, ARRAY_LEN(dns_names)) : -1;
+    char text[YAML_VALUE_BYTES];
+    int i = yaml_scalar(r, node, text) ? yaml_choice(r, text, dns_names, ARRAY_LEN(dns_names)) : -1;
 
     if (i >= 0)
         c->dns = (enum sink_dns)i;
 }
 
-static void read_over(struct reader *r, struct fy_node *node, struct sink_class *c)
+static void read_over(struct yaml_reader *r, struct fy_node *node, struct sink_class *c)
 {
-    char text[VALUE_BYTES];
+    char text[YAML_VALUE_BYTES];
 
-    if (scalar(r, node, text) && strcmp(text, "rst") == 0)
+    if (yaml_scalar(r, node, text) && strcmp(text, "rst") == 0)
         c->connections_reset = true;
     else
         read_reply(r, node, &c->connections_reply);
@@ -417,14 +292,14 @@ static const struct {
     {"size_max", VALUE_SIZE, true},
 };
 
-static void read_value(struct reader *r, enum value value, struct fy_node *node,
+static void read_value(struct yaml_reader *r, enum value value, struct fy_node *node,
                        struct sink_class *c)
 {
     uint64_t ms = (uint64_t)c->ttl_s * 1000;
 
     switch (value) {
     case VALUE_NAME:
-        return read_text(r, node, &c->name);
+        return yaml_text(r, node, &c->name);
     case VALUE_DOMAINS:
         return read_list(r, node, c, each_domain);
     case VALUE_ADDRESS:
@@ -432,13 +307,13 @@ static void read_value(struct reader *r, enum value value, struct fy_node *node,
     case VALUE_DNS:
         return read_dns(r, node, c);
     case VALUE_EXCHANGER:
-        return read_text(r, node, &c->exchanger);
+        return yaml_text(r, node, &c->exchanger);
     case VALUE_EXCHANGERS:
-        return read_count(r, node, 999, &c->exchangers);
+        return yaml_count(r, node, 999, &c->exchangers);
     case VALUE_DEAD:
-        return read_bool(r, node, &c->dead_exchanger);
+        return yaml_bool(r, node, &c->dead_exchanger);
     case VALUE_TTL:
-        read_duration_ms(r, node, &ms);
+        yaml_duration_ms(r, node, &ms);
         c->ttl_s = (uint32_t)(ms / 1000);
         return;
     case VALUE_LATENCY:
@@ -450,31 +325,31 @@ static void read_value(struct reader *r, enum value value, struct fy_node *node,
     case VALUE_DROP:
         return read_list(r, node, c, each_drop);
     case VALUE_UNKNOWN:
-        return read_rate(r, node, &c->unknown_users);
+        return yaml_share(r, node, &c->unknown_users);
     case VALUE_UNKNOWN_REPLY:
         return read_reply(r, node, &c->unknown_reply);
     case VALUE_FULL:
-        return read_rate(r, node, &c->mailbox_full);
+        return yaml_share(r, node, &c->mailbox_full);
     case VALUE_FULL_REPLY:
         return read_reply(r, node, &c->full_reply);
     case VALUE_GREYLIST:
-        return read_duration_ms(r, node, &c->greylist_ms);
+        return yaml_duration_ms(r, node, &c->greylist_ms);
     case VALUE_GREYLIST_REPLY:
         return read_reply(r, node, &c->greylist_reply);
     case VALUE_CONNECTIONS:
-        return read_count(r, node, 1000000, &c->connections_max);
+        return yaml_count(r, node, 1000000, &c->connections_max);
     case VALUE_OVER:
         return read_over(r, node, c);
     case VALUE_MESSAGES:
-        return read_count(r, node, 1000000, &c->options.messages_max);
+        return yaml_count(r, node, 1000000, &c->options.messages_max);
     case VALUE_RECIPIENTS:
-        return read_count(r, node, 1000000, &c->options.recipients_max);
+        return yaml_count(r, node, 1000000, &c->options.recipients_max);
     case VALUE_THROUGHPUT:
-        return read_bytes(r, node, &c->bytes_per_second);
+        return yaml_bytes(r, node, &c->bytes_per_second);
     case VALUE_WITHOUT:
         return read_list(r, node, c, each_without);
     case VALUE_SIZE:
-        return read_bytes(r, node, &c->options.message_bytes_max);
+        return yaml_bytes(r, node, &c->options.message_bytes_max);
     }
 }
 
@@ -502,31 +377,31 @@ static bool class_is_quiet(const struct sink_class *c)
 static void class_init(struct sink_class *c, const struct smtp_server_options *options)
 {
     *c = (struct sink_class){.options = *options, .exchangers = 1, .ttl_s = 300, .quiet = true};
-    c->unknown_reply = copy("550 5.1.1 user unknown");
-    c->full_reply = copy("552 5.2.2 mailbox full");
-    c->greylist_reply = copy("450 4.7.1 greylisted, try again later");
-    c->connections_reply = copy("421 4.7.0 too many connections");
+    c->unknown_reply = yaml_copy("550 5.1.1 user unknown");
+    c->full_reply = yaml_copy("552 5.2.2 mailbox full");
+    c->greylist_reply = yaml_copy("450 4.7.1 greylisted, try again later");
+    c->connections_reply = yaml_copy("421 4.7.0 too many connections");
 }
 
-static void read_class(struct reader *r, struct fy_node *node, struct sink_class *c,
+static void read_class(struct yaml_reader *r, struct fy_node *node, struct sink_class *c,
                        bool is_default)
 {
-    char key[VALUE_BYTES];
+    char key[YAML_VALUE_BYTES];
     struct fy_node *session_key = NULL;
     void *at = NULL;
 
     if (!fy_node_is_mapping(node))
-        return complain(r, "a class is a mapping: {name: ..., domains: [...], ...}");
+        return yaml_complain(r, "a class is a mapping: {name: ..., domains: [...], ...}");
     for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(node, &at)) != NULL;) {
         size_t i = 0;
 
         r->key = fy_node_pair_key(pair);
-        if (!scalar(r, r->key, key))
+        if (!yaml_scalar(r, r->key, key))
             continue;
         while (i < ARRAY_LEN(class_keys) && strcmp(class_keys[i].name, key) != 0)
             i++;
         if (i == ARRAY_LEN(class_keys)) {
-            complain(r, "unknown key '%s'", key);
+            yaml_complain(r, "unknown key '%s'", key);
             continue;
         }
         read_value(r, class_keys[i].value, fy_node_pair_value(pair), c);
@@ -539,13 +414,13 @@ static void read_class(struct reader *r, struct fy_node *node, struct sink_class
         return;
     if (session_key != NULL && c->addresses_len == 0) {
         r->key = session_key;
-        complain(r, "this applies before a recipient is known, so the class needs an address");
+        yaml_complain(r, "this applies before a recipient is known, so the class needs an address");
     }
     if (c->name == NULL || c->domains_len == 0)
-        complain(r, "a class needs name and domains");
+        yaml_complain(r, "a class needs name and domains");
 }
 
-static void read_classes(struct reader *r, struct fy_node *node, struct sink_behaviour *b,
+static void read_classes(struct yaml_reader *r, struct fy_node *node, struct sink_behaviour *b,
                          const struct smtp_server_options *options)
 {
     struct sink_class last = b->classes[b->classes_len - 1];
@@ -554,7 +429,7 @@ static void read_classes(struct reader *r, struct fy_node *node, struct sink_beh
     int len = fy_node_is_sequence(node) ? fy_node_sequence_item_count(node) : -1;
 
     if (len < 0)
-        return complain(r, "classes: want a list");
+        return yaml_complain(r, "classes: want a list");
     free(b->classes);
     b->classes = calloc((size_t)len + 1, sizeof(*b->classes));
     ASSERT(b->classes != NULL);
@@ -566,55 +441,34 @@ static void read_classes(struct reader *r, struct fy_node *node, struct sink_beh
     }
 }
 
-static void read_root(struct reader *r, struct fy_node *root, struct sink_behaviour *b,
+static void read_root(struct yaml_reader *r, struct fy_node *root, struct sink_behaviour *b,
                       const struct smtp_server_options *options)
 {
-    char key[VALUE_BYTES], text[VALUE_BYTES];
+    char key[YAML_VALUE_BYTES], text[YAML_VALUE_BYTES];
     void *at = NULL;
 
     if (root == NULL || !fy_node_is_mapping(root))
-        return complain(r, "want a mapping with seed, default, classes");
+        return yaml_complain(r, "want a mapping with seed, default, classes");
     for (struct fy_node_pair *pair; (pair = fy_node_mapping_iterate(root, &at)) != NULL;) {
         struct fy_node *value = fy_node_pair_value(pair);
 
         r->key = fy_node_pair_key(pair);
-        if (!scalar(r, r->key, key))
+        if (!yaml_scalar(r, r->key, key))
             continue;
         if (strcmp(key, "classes") == 0) {
             read_classes(r, value, b, options);
         } else if (strcmp(key, "default") == 0) {
             read_class(r, value, &b->classes[b->classes_len - 1], true);
         } else if (strcmp(key, "seed") == 0) {
-            if (scalar(r, value, text) && str_to_u64(str_of(text), UINT64_MAX, &b->seed) < 0)
-                complain(r, "'%s' is no number", text);
+            if (yaml_scalar(r, value, text) && str_to_u64(str_of(text), UINT64_MAX, &b->seed) < 0)
+                yaml_complain(r, "'%s' is no number", text);
         } else {
-            complain(r, "unknown key '%s': want seed, default, classes", key);
+            yaml_complain(r, "unknown key '%s': want seed, default, classes", key);
         }
     }
 }
 
-static struct fy_document *parse_file(struct reader *r, struct fy_diag *diag)
-{
-    struct fy_parse_cfg cfg = {.flags = FYPCF_QUIET, .diag = diag};
-    struct fy_document *document;
-    void *at = NULL;
-
-    if (access(r->file, R_OK) < 0) {
-        complain(r, "%s", strerror(errno));
-        return NULL;
-    }
-    fy_diag_set_collect_errors(diag, true);
-    document = fy_document_build_from_file(&cfg, r->file);
-    if (document != NULL)
-        return document;
-    for (struct fy_diag_error *e; (e = fy_diag_errors_iterate(diag, &at)) != NULL;)
-        buf_printf(r->errors, "%s:%d:%d: %s\n", r->file, e->line, e->column, e->msg);
-    if (r->errors->len == 0)
-        buf_printf(r->errors, "%s: empty\n", r->file);
-    return NULL;
-}
-
-static int load_file(struct reader *r, struct sink_behaviour *b,
+static int load_file(struct yaml_reader *r, struct sink_behaviour *b,
                      const struct smtp_server_options *options)
 {
     struct fy_diag_cfg diag_cfg;
@@ -625,7 +479,7 @@ static int load_file(struct reader *r, struct sink_behaviour *b,
     diag_cfg.fp = NULL;
     diag = fy_diag_create(&diag_cfg);
     ASSERT(diag != NULL);
-    document = parse_file(r, diag);
+    document = yaml_parse(r, diag);
     if (document != NULL)
         read_root(r, fy_document_root(document), b, options);
     else
@@ -639,7 +493,7 @@ int sink_behaviour_load(const char *file, const struct smtp_server_options *opti
                         struct sink_behaviour **out, struct buf *errors)
 {
     struct sink_behaviour *b = calloc(1, sizeof(*b));
-    struct reader r = {.file = file, .errors = errors};
+    struct yaml_reader r = {.file = file, .errors = errors};
     int err;
 
     if (b == NULL)
@@ -659,7 +513,7 @@ int sink_behaviour_load(const char *file, const struct smtp_server_options *opti
         return err;
     }
     if (b->classes[b->classes_len - 1].name == NULL)
-        b->classes[b->classes_len - 1].name = copy("default");
+        b->classes[b->classes_len - 1].name = yaml_copy("default");
     *out = b;
     return 0;
 }
