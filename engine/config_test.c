@@ -254,6 +254,8 @@ static void test_networks(void **state)
         {"::ffff:10.0.0.1", false},
         {"192.0.2.5", true},
         {"192.0.2.4", true},
+        {"192.0.2.7", true},
+        {"192.0.2.6", true},
         {"192.0.2.8", false},
         {"192.0.2.3", false},
         {"2001:db8:ffff::1", true},

@@ -15,7 +15,7 @@
 #define CONTROL_OUT_BYTES_MAX (256 * 1024)
 #define CONTROL_STALL_MS_MAX  60000
 #define CONTROL_SLICE_ROWS    500
-#define CONTROL_ACTION_ROWS   500
+#define CONTROL_ACTION_ROWS   1000
 #define CONTROL_CONTENT_BYTES (48 * 1024) /* a multiple of 3: no padding within */
 #define CONTROL_PROGRESS_MS   500
 
