@@ -13,4 +13,11 @@ if [ -z "$formatter" ]; then
     echo 'no clang-format 14 here: not checked'
     exit 77
 fi
-git ls-files -z '*.c' '*.h' '*.cc' | xargs -0 -r "$formatter" --dry-run -Werror
+status=0
+while read -r file; do
+    if [ -e "$file" ] && ! "$formatter" --dry-run -Werror "$file" 2>/dev/null; then
+        echo "not as clang-format writes it: $file"
+        status=1
+    fi
+done < <(git ls-files '*.c' '*.h' '*.cc')
+exit "$status"

@@ -14,7 +14,7 @@ queue: base; lmdb.h zstd.h
 dns: base io; ares.h idn2.h
 tls: base; openssl/
 engine: base io smtp queue dns tls; libfyaml.h jansson.h gmime/ idn2.h
-tools: base io smtp queue dns tls engine; jansson.h gmime/ lmdb.h ares.h zstd.h
+tools: base io smtp queue dns tls engine; jansson.h gmime/ libfyaml.h
 '
 third_party='liburing.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ libpsl.h curl/ hiredis/'
 
