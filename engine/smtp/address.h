@@ -8,14 +8,14 @@
 #include "base/str.h"
 
 #define SMTP_LOCAL_PART_MAX 64
-#define SMTP_DOMAIN_MAX 255
-#define SMTP_PATH_MAX 256
+#define SMTP_DOMAIN_MAX     255
+#define SMTP_PATH_MAX       256
 
 struct smtp_address {
-    struct str text;      /* local-part@domain, as given, no brackets; empty for the null path <> */
+    struct str text; /* local-part@domain, as given, no brackets; empty for the null path <> */
     struct str local_part;
-    struct str domain;    /* as given; "[...]" for an address literal; may be empty for <postmaster> */
-    bool utf8;            /* has non-ASCII: needs SMTPUTF8 */
+    struct str domain; /* as given; "[...]" for an address literal; may be empty for <postmaster> */
+    bool utf8;         /* has non-ASCII: needs SMTPUTF8 */
 };
 
 /* Parses "<path>" at the start of in (source routes are accepted and dropped, RFC 5321 appendix C).

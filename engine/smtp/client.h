@@ -1,18 +1,16 @@
-/* The sending side of SMTP and LMTP (RFC 5321, 2033, 2920, 3030, 1870, 6152, 6531, 3461, 9422) as a pure
- * machine. Several transactions may be under way on one connection; a FIFO of commands with their
- * expected replies knows which reply belongs to which. No socket, clock or malloc beyond its own
- * command buffer.
+/* The sending side of SMTP and LMTP (RFC 5321, 2033, 2920, 3030, 1870, 6152, 6531, 3461, 9422) as a
+ * pure machine. Several transactions may be under way on one connection; a FIFO of commands with
+ * their expected replies knows which reply belongs to which. No socket, clock or malloc beyond its
+ * own command buffer.
  *
  * What goes on the wire, in steady state one round trip per message (DESIGN.md section 5):
- *   PIPELINING + CHUNKING   MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in flight;
- *                           a body of more than 1 MiB waits for its recipients' replies
- *   PIPELINING              MAIL RCPT.. DATA | <body> . MAIL RCPT.. DATA | ...: the next group travels
- *                           with the end of the previous body
- *   neither                 a command at a time
- * After DATA with no accepted recipient and a 354 a lone dot is sent and its reply ignored
- * (RFC 2920 3.1); such a transaction delivers to nobody. RSET goes before a MAIL whenever the
- * transaction before may still be open at the server: some would take the next recipients under its
- * sender.
+ *   PIPELINING + CHUNKING   MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in
+ * flight; a body of more than 1 MiB waits for its recipients' replies PIPELINING              MAIL
+ * RCPT.. DATA | <body> . MAIL RCPT.. DATA | ...: the next group travels with the end of the
+ * previous body neither                 a command at a time After DATA with no accepted recipient
+ * and a 354 a lone dot is sent and its reply ignored (RFC 2920 3.1); such a transaction delivers to
+ * nobody. RSET goes before a MAIL whenever the transaction before may still be open at the server:
+ * some would take the next recipients under its sender.
  *
  * Use:  smtp_client_input() with what was received, then smtp_client_next_event() until
  *       SMTP_EVENT_NONE, then smtp_client_output() and send it; smtp_client_sent() when sent. */
@@ -30,45 +28,63 @@
 #include "smtp/server.h"
 
 enum smtp_capability {
-    SMTP_CAP_PIPELINING = 1 << 0, SMTP_CAP_CHUNKING = 1 << 1, SMTP_CAP_8BITMIME = 1 << 2,
-    SMTP_CAP_SMTPUTF8 = 1 << 3, SMTP_CAP_SIZE = 1 << 4, SMTP_CAP_DSN = 1 << 5,
-    SMTP_CAP_STARTTLS = 1 << 6, SMTP_CAP_ENHANCED = 1 << 7, SMTP_CAP_LIMITS = 1 << 8,
+    SMTP_CAP_PIPELINING = 1 << 0,
+    SMTP_CAP_CHUNKING = 1 << 1,
+    SMTP_CAP_8BITMIME = 1 << 2,
+    SMTP_CAP_SMTPUTF8 = 1 << 3,
+    SMTP_CAP_SIZE = 1 << 4,
+    SMTP_CAP_DSN = 1 << 5,
+    SMTP_CAP_STARTTLS = 1 << 6,
+    SMTP_CAP_ENHANCED = 1 << 7,
+    SMTP_CAP_LIMITS = 1 << 8,
     SMTP_CAP_BINARYMIME = 1 << 9
 };
 
 /* Where a session or a recipient was when something happened; names in smtp_stage_name(). */
 enum smtp_stage {
-    SMTP_STAGE_CONNECT, SMTP_STAGE_BANNER, SMTP_STAGE_EHLO, SMTP_STAGE_HELO, SMTP_STAGE_STARTTLS,
+    SMTP_STAGE_CONNECT,
+    SMTP_STAGE_BANNER,
+    SMTP_STAGE_EHLO,
+    SMTP_STAGE_HELO,
+    SMTP_STAGE_STARTTLS,
     SMTP_STAGE_READY, /* nothing expected */
-    SMTP_STAGE_MAIL, SMTP_STAGE_RCPT, SMTP_STAGE_DATA, SMTP_STAGE_BODY, /* BODY: dot or BDAT LAST */
-    SMTP_STAGE_RSET, SMTP_STAGE_QUIT, SMTP_STAGES
+    SMTP_STAGE_MAIL,
+    SMTP_STAGE_RCPT,
+    SMTP_STAGE_DATA,
+    SMTP_STAGE_BODY, /* BODY: dot or BDAT LAST */
+    SMTP_STAGE_RSET,
+    SMTP_STAGE_QUIT,
+    SMTP_STAGES
 };
 const char *smtp_stage_name(enum smtp_stage stage);
 
 enum smtp_fate {
-    SMTP_FATE_REPLY,      /* the server answered: reply, stage */
-    SMTP_FATE_NOT_SENT,   /* the session ended and the server cannot have taken the message */
-    SMTP_FATE_LOST,       /* the session ended after the end of the message was handed to the kernel
-                             and before its reply: possibly delivered */
-    SMTP_FATE_UNABLE,     /* the peer lacks what the message needs (see unable): nothing was sent */
+    SMTP_FATE_REPLY,    /* the server answered: reply, stage */
+    SMTP_FATE_NOT_SENT, /* the session ended and the server cannot have taken the message */
+    SMTP_FATE_LOST,     /* the session ended after the end of the message was handed to the kernel
+                           and before its reply: possibly delivered */
+    SMTP_FATE_UNABLE,   /* the peer lacks what the message needs (see unable): nothing was sent */
 };
 enum smtp_unable {
-    SMTP_UNABLE_NONE, SMTP_UNABLE_8BIT, SMTP_UNABLE_UTF8, SMTP_UNABLE_SIZE,
+    SMTP_UNABLE_NONE,
+    SMTP_UNABLE_8BIT,
+    SMTP_UNABLE_UTF8,
+    SMTP_UNABLE_SIZE,
     SMTP_UNABLE_ADDRESS, /* sender or recipient is no valid path and never reaches the wire */
 };
 
 struct smtp_transaction_rcpt {
     struct str address;
     uint8_t notify;
-    struct str orcpt;   /* as RCPT carries it, or empty */
-    uint8_t state;      /* private */
+    struct str orcpt; /* as RCPT carries it, or empty */
+    uint8_t state;    /* private */
 };
 /* What would be no valid envid or orcpt parameter is left out: the mail matters more. */
 
-struct smtp_transaction {   /* the caller's; lives until its SMTP_EVENT_DONE */
-    struct list_node node;  /* private */
+struct smtp_transaction {  /* the caller's; lives until its SMTP_EVENT_DONE */
+    struct list_node node; /* private */
     struct str sender;
-    struct str envid;       /* xtext or empty */
+    struct str envid; /* xtext or empty */
     enum smtp_ret ret;
     bool eight_bit, smtputf8, dot_lines;
     const uint8_t *content; /* whole message, CRLF lines, not dot-stuffed, ends in CRLF */
@@ -85,11 +101,11 @@ struct smtp_transaction {   /* the caller's; lives until its SMTP_EVENT_DONE */
 
 enum smtp_event_kind {
     SMTP_EVENT_NONE,
-    SMTP_EVENT_READY,       /* greeted and EHLO done: capabilities are set */
-    SMTP_EVENT_RECIPIENT,   /* final for one recipient: transaction, rcpt, fate, stage, reply */
-    SMTP_EVENT_DONE,        /* final for the transaction; the machine forgets it */
-    SMTP_EVENT_CLOSE,       /* the session is over: stage, reply (code 0: protocol error, text says);
-                               every transaction's events came before. Close the connection */
+    SMTP_EVENT_READY,     /* greeted and EHLO done: capabilities are set */
+    SMTP_EVENT_RECIPIENT, /* final for one recipient: transaction, rcpt, fate, stage, reply */
+    SMTP_EVENT_DONE,      /* final for the transaction; the machine forgets it */
+    SMTP_EVENT_CLOSE,     /* the session is over: stage, reply (code 0: protocol error, text says);
+                             every transaction's events came before. Close the connection */
 };
 
 struct smtp_event {
@@ -123,13 +139,15 @@ void smtp_client_free(struct smtp_client *c);
 bool smtp_client_can_submit(const struct smtp_client *c);
 /* Transactions inside. */
 uint32_t smtp_client_in_flight(const struct smtp_client *c);
-/* Only when smtp_client_can_submit(). Ask for events afterwards: what cannot be sent is final at once. */
+/* Only when smtp_client_can_submit(). Ask for events afterwards: what cannot be sent is final at
+ * once. */
 void smtp_client_submit(struct smtp_client *c, struct smtp_transaction *t);
 void smtp_client_quit(struct smtp_client *c); /* after what is in flight */
 
 /* All of in is consumed. */
 void smtp_client_input(struct smtp_client *c, const uint8_t *in, size_t len);
-/* The connection ended or timed out (input given before is still honoured): everything inside gets its fate, then CLOSE. error: what to say
+/* The connection ended or timed out (input given before is still honoured): everything inside gets
+ * its fate, then CLOSE. error: what to say
  * ("connection reset by peer", "timeout"). */
 void smtp_client_lost(struct smtp_client *c, const char *error);
 enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_event *event);
@@ -138,17 +156,18 @@ enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_e
  * smtp_client_sent(), which says that all of them went to the kernel. Only one output at a time. */
 size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_max);
 void smtp_client_sent(struct smtp_client *c);
-/* A transaction whose content is in an output not yet sent is DONE only behind smtp_client_sent(): ask for
- * events after it too. Only smtp_client_lost() does not wait: a caller whose send is still under way
- * then keeps the content until that send has ended. */
+/* A transaction whose content is in an output not yet sent is DONE only behind smtp_client_sent():
+ * ask for events after it too. Only smtp_client_lost() does not wait: a caller whose send is still
+ * under way then keeps the content until that send has ended. */
 /* Bytes handed out and not yet sent count as "handed to the kernel" for the fate of a message from
  * the moment smtp_client_output() returned the end of it. */
 
 uint32_t smtp_client_capabilities(const struct smtp_client *c); /* bits of enum smtp_capability */
 uint64_t smtp_client_size_max(const struct smtp_client *c);     /* SIZE, 0 = none stated */
-uint32_t smtp_client_mail_max(const struct smtp_client *c);     /* LIMITS MAILMAX, 0 = none stated */
-uint32_t smtp_client_rcpt_max(const struct smtp_client *c);     /* LIMITS RCPTMAX, 0 = none stated */
-uint32_t smtp_client_rcpt_domain_max(const struct smtp_client *c); /* LIMITS RCPTDOMAINMAX, likewise */
+uint32_t smtp_client_mail_max(const struct smtp_client *c); /* LIMITS MAILMAX, 0 = none stated */
+uint32_t smtp_client_rcpt_max(const struct smtp_client *c); /* LIMITS RCPTMAX, 0 = none stated */
+uint32_t
+smtp_client_rcpt_domain_max(const struct smtp_client *c); /* LIMITS RCPTDOMAINMAX, likewise */
 /* What the session waits for: the stage of the oldest unanswered command; picks the timeout. */
 enum smtp_stage smtp_client_stage(const struct smtp_client *c);
 

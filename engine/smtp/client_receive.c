@@ -1,8 +1,8 @@
 /* What the client makes of replies: a handler for each command. */
 #include "smtp/client_private.h"
 
-/* How the reply to a command is handled. e->transaction is NULL for the commands of the session. What
- * the end of the session means at each point is in the table of client_send.c. */
+/* How the reply to a command is handled. e->transaction is NULL for the commands of the session.
+ * What the end of the session means at each point is in the table of client_send.c. */
 typedef void reply_fn(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply);
 
 static reply_fn on_banner, on_ehlo, on_helo, on_mail, on_rcpt, on_data, on_body, on_rset, on_quit;

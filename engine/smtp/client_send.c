@@ -4,7 +4,7 @@
 
 /* A longer body waits until a recipient is accepted. A round trip is little for it, and a refused
  * one would have to be sent to its end. */
-#define BODY_EAGER_BYTES_MAX (1024 * 1024)
+#define BODY_EAGER_BYTES_MAX ((size_t)1 << 20)
 #define PIECES_MIN           4
 
 /* Sends what it can; false: blocked, until a reply comes or the output has gone. */
@@ -95,7 +95,7 @@ uint64_t client_bytes_behind_first(const struct smtp_client *c, const struct smt
 
 static void put_piece(struct smtp_client *c, const void *bytes, size_t n)
 {
-    ASSERT(c->iov_len < c->iov_max);
+    ASSERT(c->iov != NULL && c->iov_len < c->iov_max);
     c->iov[c->iov_len++] = (struct iovec){.iov_base = (void *)(uintptr_t)bytes, .iov_len = n};
 }
 

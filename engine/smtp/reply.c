@@ -75,7 +75,9 @@ static void append_text(struct smtp_reply *r, struct str text)
     for (size_t i = 0; i < text.len; i++) {
         char c = text.ptr[i];
 
-        r->text[at++] = (unsigned char)c < 0x20 || c == 0x7f ? '?' : c;
+        if ((unsigned char)c < 0x20 || c == 0x7f)
+            c = '?';
+        r->text[at++] = c;
     }
     r->text_len = (uint16_t)at;
 }

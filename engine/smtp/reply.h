@@ -10,8 +10,8 @@
 
 #include "base/str.h"
 
-#define SMTP_REPLY_TEXT_MAX 500
-#define SMTP_REPLY_LINE_MAX 2048   /* longer: a protocol error */
+#define SMTP_REPLY_TEXT_MAX  500
+#define SMTP_REPLY_LINE_MAX  2048  /* longer: a protocol error */
 #define SMTP_REPLY_BYTES_MAX 65536 /* all lines of one reply; more: a protocol error */
 
 struct smtp_enhanced {
@@ -25,7 +25,8 @@ struct smtp_reply {
     char text[SMTP_REPLY_TEXT_MAX]; /* without the codes */
 };
 
-/* Parses "x.y.z" at the start of s; returns its length with following spaces, 0 if there is none. */
+/* Parses "x.y.z" at the start of s; returns its length with following spaces, 0 if there is none.
+ */
 size_t smtp_enhanced_parse(struct str s, struct smtp_enhanced *out);
 
 struct smtp_reply_parser {

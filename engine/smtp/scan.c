@@ -51,7 +51,7 @@ ALWAYS_INLINE struct block_masks block_sse2(const uint8_t *in)
 {
     __m128i v[4], or, min;
 
-    for (unsigned i = 0; i < 4; i++)
+    for (size_t i = 0; i < 4; i++)
         v[i] = _mm_loadu_si128((const __m128i *)(const void *)(in + 16 * i));
     or = _mm_or_si128(_mm_or_si128(v[0], v[1]), _mm_or_si128(v[2], v[3]));
     min = _mm_min_epu8(_mm_min_epu8(v[0], v[1]), _mm_min_epu8(v[2], v[3]));
@@ -106,7 +106,7 @@ ALWAYS_INLINE struct block_masks block_neon(const uint8_t *in)
 {
     uint8x16_t v[4], max, min;
 
-    for (unsigned i = 0; i < 4; i++)
+    for (size_t i = 0; i < 4; i++)
         v[i] = vld1q_u8(in + 16 * i);
     max = vmaxq_u8(vmaxq_u8(v[0], v[1]), vmaxq_u8(v[2], v[3]));
     min = vminq_u8(vminq_u8(v[0], v[1]), vminq_u8(v[2], v[3]));

@@ -11,11 +11,11 @@
 
 /* What a body turned out to be; accumulates over chunks. */
 struct smtp_body_facts {
-    bool eight_bit;  /* some byte > 127 */
-    bool dot_lines;  /* some decoded line starts with '.' */
-    bool nul;        /* some NUL byte */
+    bool eight_bit; /* some byte > 127 */
+    bool dot_lines; /* some decoded line starts with '.' */
+    bool nul;       /* some NUL byte */
     bool bare_cr, bare_lf;
-    bool ends_crlf;  /* last two bytes are CRLF (or the body is empty) */
+    bool ends_crlf;          /* last two bytes are CRLF (or the body is empty) */
     uint32_t line_bytes_max; /* longest line without its CRLF */
 };
 
@@ -33,13 +33,13 @@ void smtp_data_decoder_init(struct smtp_data_decoder *d);
  * and the like never do, they set bare_cr/bare_lf and are copied. */
 bool smtp_data_decode(struct smtp_data_decoder *d, const uint8_t *in, size_t in_len,
                       size_t *in_used, uint8_t *out, size_t *out_len);
-/* The same without a copy: *body is the next slice of decoded bytes, in in or in static memory. Goes
- * on until *in_used == in_len with an empty slice, or true. */
+/* The same without a copy: *body is the next slice of decoded bytes, in in or in static memory.
+ * Goes on until *in_used == in_len with an empty slice, or true. */
 bool smtp_data_next(struct smtp_data_decoder *d, const uint8_t *in, size_t in_len, size_t *in_used,
                     struct str *body);
 /* Gathers the facts of bytes that are not dot-stuffed (BDAT chunks); call _end when complete. */
 struct smtp_body_scanner {
-    uint8_t last;    /* last byte seen */
+    uint8_t last; /* last byte seen */
     bool started;
     uint32_t line_bytes;
     struct smtp_body_facts facts;
@@ -48,8 +48,8 @@ void smtp_body_scanner_init(struct smtp_body_scanner *s);
 void smtp_body_scan(struct smtp_body_scanner *s, const uint8_t *in, size_t len);
 void smtp_body_scan_end(struct smtp_body_scanner *s);
 
-/* Offset of the next line that starts with '.' at or after from (a line starts at 0 or behind CRLF),
- * or len. For dot-stuffing on the way out. */
+/* Offset of the next line that starts with '.' at or after from (a line starts at 0 or behind
+ * CRLF), or len. For dot-stuffing on the way out. */
 size_t smtp_find_dot_line(const uint8_t *body, size_t len, size_t from);
 
 #endif

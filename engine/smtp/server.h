@@ -16,57 +16,60 @@
 #include "smtp/address.h"
 #include "smtp/scan.h"
 
-struct smtp_server_options { /* shared by all sessions of a listener, immutable */
-    const char *host_name;          /* in the banner and EHLO reply */
-    const char *banner;             /* text behind the host name; NULL = "ESMTP Hayauma" */
-    uint64_t message_bytes_max;     /* SIZE; 552 5.3.4 beyond */
-    uint32_t recipients_max;        /* per message; 452 4.5.3 beyond; LIMITS RCPTMAX */
-    uint32_t line_bytes_max;        /* command line with CRLF; 500 5.5.2 beyond (default 4096 for
-                                       SMTPUTF8 and DSN parameters) */
-    uint32_t body_line_bytes_max;   /* with CRLF; 554 5.6.0 at the end of data beyond; 0 = no limit */
-    uint32_t errors_max;            /* since the last accepted message; 421 4.7.0 and close beyond */
-    uint32_t commands_max;          /* commands that carry no mail (NOOP, RSET, VRFY, ...), since the
-                                       last accepted message, before 421 */
-    uint32_t messages_max;          /* per session: 421 4.7.0 after; LIMITS MAILMAX; 0 = none */
-    bool lmtp;                      /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
+struct smtp_server_options {      /* shared by all sessions of a listener, immutable */
+    const char *host_name;        /* in the banner and EHLO reply */
+    const char *banner;           /* text behind the host name; NULL = "ESMTP Hayauma" */
+    uint64_t message_bytes_max;   /* SIZE; 552 5.3.4 beyond */
+    uint32_t recipients_max;      /* per message; 452 4.5.3 beyond; LIMITS RCPTMAX */
+    uint32_t line_bytes_max;      /* command line with CRLF; 500 5.5.2 beyond (default 4096 for
+                                     SMTPUTF8 and DSN parameters) */
+    uint32_t body_line_bytes_max; /* with CRLF; 554 5.6.0 at the end of data beyond; 0 = no limit */
+    uint32_t errors_max;          /* since the last accepted message; 421 4.7.0 and close beyond */
+    uint32_t commands_max;        /* commands that carry no mail (NOOP, RSET, VRFY, ...), since the
+                                     last accepted message, before 421 */
+    uint32_t messages_max;        /* per session: 421 4.7.0 after; LIMITS MAILMAX; 0 = none */
+    bool lmtp; /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
     bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
         no_enhanced; /* for the sink: what is not offered */
 };
 
 enum smtp_dsn_notify {
-    SMTP_NOTIFY_NEVER = 1, SMTP_NOTIFY_SUCCESS = 2, SMTP_NOTIFY_FAILURE = 4, SMTP_NOTIFY_DELAY = 8
+    SMTP_NOTIFY_NEVER = 1,
+    SMTP_NOTIFY_SUCCESS = 2,
+    SMTP_NOTIFY_FAILURE = 4,
+    SMTP_NOTIFY_DELAY = 8
 };
 enum smtp_ret { SMTP_RET_NONE, SMTP_RET_FULL, SMTP_RET_HDRS };
 
-struct smtp_mail {              /* parameters of MAIL FROM; slices valid during the question */
+struct smtp_mail { /* parameters of MAIL FROM; slices valid during the question */
     struct smtp_address sender;
-    uint64_t size;              /* SIZE=, 0 when absent */
-    bool body_8bit;             /* BODY=8BITMIME */
+    uint64_t size;  /* SIZE=, 0 when absent */
+    bool body_8bit; /* BODY=8BITMIME */
     bool body_binary;
     bool smtputf8;
     enum smtp_ret ret;
-    struct str envid;           /* still xtext */
+    struct str envid; /* still xtext */
 };
 
-struct smtp_rcpt {              /* parameters of RCPT TO */
+struct smtp_rcpt { /* parameters of RCPT TO */
     struct smtp_address recipient;
-    uint8_t notify;             /* bits of enum smtp_dsn_notify, 0 when absent */
-    struct str orcpt;           /* "rfc822;xtext" as given, empty when absent */
+    uint8_t notify;   /* bits of enum smtp_dsn_notify, 0 when absent */
+    struct str orcpt; /* "rfc822;xtext" as given, empty when absent */
 };
 
 enum smtp_server_want {
-    SMTP_SERVER_INPUT,    /* in is used up: read more */
-    SMTP_SERVER_HELO,     /* s->helo, s->esmtp: answer NULL to accept, or refuse */
-    SMTP_SERVER_MAIL,     /* s->mail; answer */
-    SMTP_SERVER_RCPT,     /* s->rcpt; answer */
-    SMTP_SERVER_DATA,     /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
-    SMTP_SERVER_BODY,     /* s->body: the next decoded bytes; no answer, step on */
-    SMTP_SERVER_MESSAGE,  /* the message is complete and well-formed, s->facts; answer when durable.
-                             Until the answer no further step may be taken */
-    SMTP_SERVER_ABORT,    /* the transaction ended without a message (RSET, new HELO, body refused for
-                             its form or size: the reply is already written): drop what was gathered;
-                             no answer, step on */
-    SMTP_SERVER_CLOSE,    /* send out, then close */
+    SMTP_SERVER_INPUT,   /* in is used up: read more */
+    SMTP_SERVER_HELO,    /* s->helo, s->esmtp: answer NULL to accept, or refuse */
+    SMTP_SERVER_MAIL,    /* s->mail; answer */
+    SMTP_SERVER_RCPT,    /* s->rcpt; answer */
+    SMTP_SERVER_DATA,    /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
+    SMTP_SERVER_BODY,    /* s->body: the next decoded bytes; no answer, step on */
+    SMTP_SERVER_MESSAGE, /* the message is complete and well-formed, s->facts; answer when durable.
+                            Until the answer no further step may be taken */
+    SMTP_SERVER_ABORT, /* the transaction ended without a message (RSET, new HELO, body refused for
+                          its form or size: the reply is already written): drop what was gathered;
+                          no answer, step on */
+    SMTP_SERVER_CLOSE, /* send out, then close */
 };
 
 struct smtp_server_input {
@@ -83,8 +86,8 @@ struct smtp_server {
     struct smtp_rcpt rcpt;
     struct str body;
     struct smtp_body_facts facts;
-    uint32_t rcpts;         /* accepted in this transaction */
-    uint64_t body_bytes;    /* decoded bytes of this body so far */
+    uint32_t rcpts;      /* accepted in this transaction */
+    uint64_t body_bytes; /* decoded bytes of this body so far */
     uint32_t messages, errors, commands;
     const char *last_error; /* static text of the last refused command, for the record; or NULL */
     /* private */
@@ -93,7 +96,7 @@ struct smtp_server {
     struct smtp_body_scanner scanner;
     uint64_t chunk_left;
     bool chunk_last, line_used, skip_cr, closing;
-    struct buf line;        /* a command line split over reads; the reply kept for a dropped chunk */
+    struct buf line; /* a command line split over reads; the reply kept for a dropped chunk */
     struct buf helo_copy;
 };
 
