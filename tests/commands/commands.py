@@ -139,6 +139,7 @@ def test_config():
     good.write_text(shown)
     assert run("config", "show", good).stdout == shown
     assert "workers: auto" in run("config", "show", "--defaults").stdout
+    run("config", "check", TREE / "docs/examples/hayauma.yaml")
     assert run("config", "docs").stdout == (TREE / "docs/configuration.md").read_text()
 
 
