@@ -139,25 +139,6 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
         watch_start(server, fd, events);
 }
 
-/* io's poll tells of new readiness only, and c-ares reads a TCP answer in pieces, one a call: the
- * poll is started anew, which tells of what is there already. */
-static void watch_rearm(struct server *server, int fd, const struct watch *was)
-{
-    struct watch *w = watch_find(server, fd);
-    int type = 0;
-    socklen_t len = sizeof(type);
-    uint32_t events;
-
-    if (w == NULL || w != was)
-        return;
-    if (io_op_busy(&w->op) && getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0 &&
-        type == SOCK_DGRAM)
-        return;
-    events = w->events;
-    watch_drop(w);
-    watch_start(server, fd, events);
-}
-
 static void on_poll(struct io_op *op, const struct io_event *event)
 {
     struct watch *w = CONTAINER_OF(op, struct watch, op);
@@ -172,11 +153,10 @@ static void on_poll(struct io_op *op, const struct io_event *event)
         return;
     }
     /* An error or a hang-up is found by reading. */
-    if (failed || (ready & (POLLERR | POLLHUP)) != 0)
+    if (failed || (ready & (POLLERR | POLLHUP | POLLRDHUP)) != 0)
         ready |= w->events;
     ares_process_fd(server->channel, (ready & POLLIN) != 0 ? fd : ARES_SOCKET_BAD,
                     (ready & POLLOUT) != 0 ? fd : ARES_SOCKET_BAD);
-    watch_rearm(server, fd, w);
 }
 
 /* ---- attempts ---- */

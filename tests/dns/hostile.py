@@ -263,6 +263,14 @@ def check_failover(checks, program):
         for i in range(20):
             checks.equal("after failover", lookup.ask(f"more{i}.test")["status"], "ok")
         checks.equal("the dead one is left alone", dead.asked, asked)
+    # A server that answers others is not to blame for the names it does not answer.
+    first, second = Server(HANDLERS), Server(HANDLERS)
+    with Lookup(program, [first.address, second.address], "-t", str(TIMEOUT_MS)) as lookup:
+        lookup.ask_all(["silent.test", "ok1.test", "ok2.test"])
+        asked = second.asked
+        checks.true("the silent name went on to the second", asked > 0)
+        checks.equal("the first is asked on", lookup.ask("ok3.test")["status"], "ok")
+        checks.equal("the second is left alone", second.asked, asked)
     with Lookup(program, [refusing.address], "-t", str(TIMEOUT_MS)) as lookup:
         refusing.asked = 0
         answer = lookup.ask("x.test")
