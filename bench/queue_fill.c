@@ -2,8 +2,9 @@
  * all with one. Prepares what the drain and the ten-million benches start from.
  *
  *   queue_fill --path DIR [--recipients N] [--domains D] [--size BYTES] [--shared]
- *              [--shards S] [--due-ms T] [--drain]
+ *              [--shards S] [--due-ms T] [--drain] [--look]
  *
+ * --look: fills nothing; how soon an existing queue answers after the start, and with what memory.
  * --shared: one message per domain's shard for all its recipients. --drain: afterwards loads and
  * removes everything again. Prints one JSON object. */
 #include <errno.h>
@@ -25,7 +26,7 @@ struct fill {
     struct queue_port *port;
     uint64_t recipients, domains, size;
     uint32_t shards;
-    bool shared, drain;
+    bool shared, drain, look;
     int64_t due_ms;
     struct msgid_source ids;
     struct message **templates; /* by shard, when shared */
@@ -270,12 +271,70 @@ static void run(struct fill *f)
     }
 }
 
+static void on_directory(struct queue_directory *d, int result)
+{
+    if (result < 0)
+        die("directory", result);
+    *(bool *)d->owner = true;
+}
+
+/* Times from the start of queue_open(): the directory of all shards, the first rows, the counts. */
+static void look(struct fill *f, uint64_t began_ns)
+{
+    uint64_t directory_ns, load_ns, lanes = 0, rows = 0;
+    struct queue_counters counters;
+    bool done;
+
+    for (uint32_t i = 0; i < f->shards; i++) {
+        struct queue_directory d = {.lanes_max = 1u << 20, .on_done = on_directory, .owner = &done};
+
+        for (done = false, queue_directory(f->port, i, &d); !done;) {
+            if (queue_port_poll(f->port) == 0)
+                poll(NULL, 0, 1);
+        }
+        lanes += d.lanes_len;
+        queue_directory_done(&d);
+    }
+    directory_ns = clock_mono_ns() - began_ns;
+    {
+        struct drain_load l = {.load = {.queue = STR("d1.example"),
+                                        .now_ms = f->due_ms,
+                                        .rows_max = 100,
+                                        .bytes_max = 1u << 20,
+                                        .on_done = on_load,
+                                        .owner = &l}};
+        struct list_node *node;
+
+        queue_load(f->port, queue_shard_of(f->q, l.load.queue), &l.load);
+        while (!l.done) {
+            if (queue_port_poll(f->port) == 0)
+                poll(NULL, 0, 1);
+        }
+        while ((node = list_pop_front(&l.load.rcpts)) != NULL)
+            recipient_free(CONTAINER_OF(node, struct recipient, node));
+    }
+    load_ns = clock_mono_ns() - began_ns;
+    for (uint32_t i = 0; i < f->shards; i++) {
+        do {
+            poll(NULL, 0, 10);
+            queue_counters(f->q, i, &counters);
+        } while (!counters.rows_complete);
+        rows += counters.rows;
+    }
+    printf("\"look\":{\"rows\":%llu,\"lanes\":%llu,\"directory_ms\":%.1f,\"first_load_ms\":%.1f,"
+           "\"counted_ms\":%.1f,\"resident_mib\":%llu}",
+           (unsigned long long)rows, (unsigned long long)lanes, (double)directory_ns * 1e-6,
+           (double)load_ns * 1e-6, (double)(clock_mono_ns() - began_ns) * 1e-6,
+           (unsigned long long)(resident_bytes() >> 20));
+}
+
 static void parse(struct fill *f, struct queue_options *o, int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"path", 1, NULL, 'p'},   {"recipients", 1, NULL, 'r'}, {"domains", 1, NULL, 'd'},
-        {"size", 1, NULL, 's'},   {"shared", 0, NULL, 'S'},     {"shards", 1, NULL, 'n'},
-        {"due-ms", 1, NULL, 't'}, {"drain", 0, NULL, 'D'},      {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"path", 1, NULL, 'p'},    {"recipients", 1, NULL, 'r'},
+                                            {"domains", 1, NULL, 'd'}, {"size", 1, NULL, 's'},
+                                            {"shared", 0, NULL, 'S'},  {"shards", 1, NULL, 'n'},
+                                            {"due-ms", 1, NULL, 't'},  {"drain", 0, NULL, 'D'},
+                                            {"look", 0, NULL, 'l'},    {NULL, 0, NULL, 0}};
     int c;
 
     while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -304,6 +363,9 @@ static void parse(struct fill *f, struct queue_options *o, int argc, char **argv
         case 'D':
             f->drain = true;
             break;
+        case 'l':
+            f->look = true;
+            break;
         default:
             exit(2);
         }
@@ -319,9 +381,11 @@ int main(int argc, char **argv)
     struct fill f = {.recipients = 100000, .domains = 1000, .size = 4096, .due_ms = 1};
     struct queue_options options = {0};
     const char *error = NULL;
+    uint64_t began;
     int err;
 
     parse(&f, &options, argc, argv);
+    began = clock_mono_ns();
     err = queue_open(&f.q, &options, &error);
     if (err < 0) {
         fprintf(stderr, "queue_fill: %s: %s (%s)\n", options.path, error, strerror(-err));
@@ -337,7 +401,10 @@ int main(int argc, char **argv)
     for (uint32_t i = 0; i < f.shards && f.shared; i++)
         f.templates[i] = make_message(&f, (uint32_t)f.recipients + 1);
     printf("{");
-    run(&f);
+    if (f.look)
+        look(&f, began);
+    else
+        run(&f);
     printf(",\"failed\":%llu}\n", (unsigned long long)f.failed);
     for (uint32_t i = 0; i < f.shards && f.shared; i++)
         message_unref(f.templates[i]);

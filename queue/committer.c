@@ -15,6 +15,7 @@
 #define NS_PER_MS        UINT64_C(1000000)
 #define KEEP_MS          1000
 #define REFUSED_MS       100
+#define COUNT_PAUSE_MS   1    /* between slices when idle: counting must not crowd memory */
 #define COUNT_SLICE_ROWS 2000 /* about 0.3 ms of a committer's time */
 
 void committer_wake(struct shard *s)
@@ -294,7 +295,7 @@ static int wait_ms(struct shard *s, uint64_t now_ns)
     if (s->own.pending_len > 0)
         return (int)((s->own.company_until_ns - now_ns) / NS_PER_MS) + 1;
     if (!s->counts.complete)
-        return 0;
+        return COUNT_PAUSE_MS;
     return atomic_load_explicit(&s->shared.intake, memory_order_relaxed) == QUEUE_INTAKE_OK
                ? KEEP_MS
                : REFUSED_MS;

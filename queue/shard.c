@@ -408,6 +408,29 @@ static int create(struct shard *s, struct queue_format *format, const char **err
     return err;
 }
 
+/* Where LMDB mapped the file: it does not say, but a stored value lies in the map. Without it pages
+ * are not given back; nothing else depends on it. */
+static void find_map(struct shard *s)
+{
+    MDB_val key = {6, "format"}, value;
+    unsigned long long from, to;
+    char line[512];
+    MDB_txn *txn;
+    FILE *f;
+
+    if (mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
+        return;
+    f = mdb_get(txn, s->meta, &key, &value) == 0 ? fopen("/proc/self/maps", "re") : NULL;
+    while (f != NULL && s->map == NULL && fgets(line, sizeof(line), f) != NULL) {
+        if (sscanf(line, "%llx-%llx", &from, &to) == 2 && (uintptr_t)value.mv_data >= from &&
+            (uintptr_t)value.mv_data < to)
+            s->map = (void *)(uintptr_t)from;
+    }
+    if (f != NULL)
+        fclose(f);
+    mdb_txn_abort(txn);
+}
+
 static int open_files(struct shard *s, const char **error)
 {
     s->dir_fd = open(s->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -459,6 +482,8 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
         err = open_files(s, error);
     if (err == 0)
         err = open_env(s, s->path, format, error);
+    if (err == 0)
+        find_map(s);
     if (err == 0)
         err = records_init(&s->records, &s->options, index);
     if (err < 0)

@@ -43,6 +43,7 @@ struct shard {
     MDB_env *env;
     MDB_dbi content, rows, refs, outbox, meta, quarantine;
     unsigned page_bytes;
+    void *map;    /* where the data file is mapped, or NULL */
     int probe_fd; /* same data file, other descriptor: see shard_commit_verdict() */
     int dir_fd;
 

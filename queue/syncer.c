@@ -1,5 +1,5 @@
 /* The syncer: one thread that syncs and finishes record segments about once a second and gives
- * mapped pages back. Its timers: 1 s for records, 250 ms for pages, since a listing can map a lot
+ * mapped pages back. Its timers: 1 s for records, 100 ms for pages, since a listing can map a lot
  * in a second. */
 #include <lmdb.h>
 #include <stdio.h>
@@ -10,8 +10,8 @@
 #include "base/clock.h"
 #include "queue/shard.h"
 
-#define TICKS_PER_SYNC 4
-#define TICK_NS        250000000
+#define TICKS_PER_SYNC 10
+#define TICK_NS        100000000
 
 /* Resident pages of files, the store's maps nearly all of them. */
 static uint64_t resident_file_bytes(void)
@@ -38,8 +38,8 @@ static void trim_maps(struct queue *q)
     for (uint32_t i = 0; i < q->shards_len; i++) {
         struct shard *s = q->shards[i];
 
-        if (mdb_env_info(s->env, &info) == 0)
-            madvise(info.me_mapaddr, (info.me_last_pgno + 1) * s->page_bytes, MADV_DONTNEED);
+        if (s->map != NULL && mdb_env_info(s->env, &info) == 0)
+            madvise(s->map, (info.me_last_pgno + 1) * s->page_bytes, MADV_DONTNEED);
     }
 }
 

@@ -246,6 +246,7 @@ static void open_and_check(struct worker *w)
     struct queue_options options = {
         .path = queue_path,
         .shards = SHARDS,
+        .rss_bytes_max = 1, /* give mapped pages back all the time */
         .records = {.path = records_path, .segment_bytes_max = 20000, .zstd = false}};
     const char *error = NULL;
     struct queue_counters counters;
