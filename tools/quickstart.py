@@ -249,7 +249,7 @@ def look_further(config):
         (f"less {example}/behaviour.yaml", "how it was received"),
         (f"head -n 3 {here}/received", "the receiver's own ledger"),
         (f"grep -h '\"type\":\"Bounce\"' {here}/records/* | head -n 2", "event records"),
-        (f"{program} config show -c {config}", "every setting in force"),
+        (f"{program} config show {config}", "every setting in force"),
         (f"{program} sink --help", "a receiver as bad as you like"),
         ("tools/quickstart --keep-running", "leaves it up for hayauma status and hayauma queue"),
     ]
@@ -260,11 +260,17 @@ def look_further(config):
 
 
 def main():
+    global PROGRAM, HERE
     parser = argparse.ArgumentParser(prog="tools/quickstart")
     parser.add_argument("--recipients", type=int, default=20000)
     parser.add_argument("--keep-running", action="store_true")
+    parser.add_argument("--program", type=pathlib.Path, default=PROGRAM)
+    parser.add_argument("--directory", type=pathlib.Path, default=HERE, help="for all that it writes")
     options = parser.parse_args()
+    PROGRAM, HERE = options.program, options.directory
 
+    if HERE.exists() and any(HERE.iterdir()) and not (HERE / "hayauma.yaml").exists():
+        sys.exit(f"quickstart: {HERE} is not from an earlier run; it would be emptied")
     shutil.rmtree(HERE, ignore_errors=True)
     HERE.mkdir(parents=True)
     subscribers = HERE / "subscribers.csv"

@@ -1,0 +1,87 @@
+"""The documents are true as far as a program can tell: commands and options in them exist, YAML in
+them is a valid configuration, links and paths lead somewhere."""
+
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+from engine import TREE, program  # noqa: E402
+
+PAGES = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md"), *TREE.glob("queue/*.md")])
+COMMAND = re.compile(r"(?:^|[\s/(`])hayauma ((?:[a-z]+)(?: [^|#`\n]*)?)")
+
+
+def blocks(page, *languages):
+    """(line number, text) of the fenced blocks in one of languages."""
+    found, inside, lines, start = [], None, [], 0
+    for number, line in enumerate(page.read_text(encoding="utf-8").split("\n"), 1):
+        if line.startswith("```"):
+            if inside is not None and inside in languages:
+                found.append((start, "\n".join(lines) + "\n"))
+            inside = line[3:].strip() if inside is None else None
+            lines, start = [], number
+        elif inside is not None:
+            lines.append(line)
+    return found
+
+
+def run(*arguments):
+    return subprocess.run([program(), *arguments], capture_output=True, text=True, timeout=20,
+                          check=False)
+
+
+class Documented(unittest.TestCase):
+    help_of = {}
+
+    def help_for(self, command):
+        if command not in self.help_of:
+            done = run(command, "--help")
+            self.help_of[command] = done.stdout if done.returncode == 0 else None
+        return self.help_of[command]
+
+    def test_commands_and_options(self):
+        checked = 0
+        for page in PAGES:
+            for start, text in blocks(page, "", "sh", "console"):
+                for line in re.sub(r"\\\n\s*", "", text).split("\n"):
+                    command = COMMAND.search(line)
+                    if not line.startswith(("$ ", "# ", "  hayauma", "hayauma")) or not command:
+                        continue
+                    words = command.group(1).split()
+                    with self.subTest(page=page.name, block=start, line=line):
+                        text_of_help = self.help_for(words[0])
+                        self.assertIsNotNone(text_of_help, f"there is no command {words[0]}")
+                        for word in words[1:]:
+                            if word.startswith("--") and word != "--help":
+                                self.assertIn(word.split("=")[0], text_of_help)
+                                checked += 1
+        self.assertGreater(checked, 0, "no option found in any page: the pattern is wrong")
+
+    def test_yaml(self):
+        for page in PAGES:
+            for start, text in blocks(page, "yaml"):
+                with self.subTest(page=page.name, block=start), \
+                        tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                    file.write(text)
+                    file.flush()
+                    done = run("config", "check", file.name)
+                    self.assertEqual(done.returncode, 0, done.stderr)
+
+    def test_links_and_paths(self):
+        for page in PAGES:
+            text = page.read_text(encoding="utf-8")
+            for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", text):
+                if "://" not in target and not target.startswith("mailto:"):
+                    with self.subTest(page=page.name, link=target):
+                        self.assertTrue((page.parent / target).exists())
+            for path in re.findall(r"`((?:tools|bench|tests|docs|\.ci)/[\w./-]+)", text):
+                with self.subTest(page=page.name, path=path):
+                    self.assertTrue((TREE / path).exists() or list(TREE.glob(path + ".*")))
+
+
+if __name__ == "__main__":
+    unittest.main()
