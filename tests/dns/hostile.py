@@ -266,7 +266,7 @@ def check_failover(checks, program):
     # A server that answers others is not to blame for the names it does not answer.
     first, second = Server(HANDLERS), Server()
     with Lookup(program, [first.address, second.address], "-t", str(TIMEOUT_MS)) as lookup:
-        lookup.ask_all(["silent.test", "ok1.test", "ok2.test"])
+        lookup.ask_all(["silent.test", "ok1.test", "ok2.test"], "host")
         asked = second.asked
         checks.true("the silent name went on to the second", asked > 0)
         checks.equal("the first is asked on", lookup.ask("ok3.test")["status"], "ok")
