@@ -24,6 +24,7 @@ struct transaction {
     struct recipient **rcpts;
     uint64_t begun_ms;
     bool answered;                /* some reply was about this transaction */
+    uint16_t accepted;            /* recipients whose fate came with the end of the message */
     bool convert, convert_failed; /* the peer lacks 8BITMIME: try again in 7 bits */
     bool suspend;                 /* the destination as a whole wants a pause */
     struct recipient *one_rcpt;   /* the usual case needs no allocation */
@@ -261,6 +262,8 @@ static void on_recipient(struct delivery *d, const struct smtp_event *event)
 
     if (event->fate == SMTP_FATE_REPLY)
         t->answered = true;
+    if (event->stage == SMTP_STAGE_BODY)
+        t->accepted++;
     if (event->fate == SMTP_FATE_REPLY && event->stage == SMTP_STAGE_BODY &&
         event->reply->code < 300) {
         lane_succeeded(r->holder);
@@ -285,7 +288,7 @@ static void on_recipient(struct delivery *d, const struct smtp_event *event)
     outcome_of(d, event, &verdict, &outcome);
     if (verdict.scope >= FAULT_SITE && verdict.class != OUTCOME_FAILED)
         t->suspend = true;
-    judge_add(&t->batch, r, &outcome);
+    judge_add(&t->batch, r, &outcome)->too_many = verdict.too_many;
 }
 
 /* The destination asked for a pause, or did nothing but hang up: its lane backs off. */
@@ -302,12 +305,33 @@ static void transaction_suspend(struct transaction *t)
                  t->batch.entries[0].outcome.reply.text);
 }
 
+/* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
+ * transaction at once, and later ones of this session carry no more than this one could. */
+static void transaction_put_back(struct transaction *t)
+{
+    struct judge_batch *b = &t->batch;
+    size_t kept = 0;
+
+    if (t->accepted == 0)
+        return;
+    for (size_t i = 0; i < b->len; i++) {
+        if (b->entries[i].too_many) {
+            t->delivery->rcpts_max = t->accepted;
+            lane_unpop(b->entries[i].recipient);
+        } else {
+            b->entries[kept++] = b->entries[i];
+        }
+    }
+    b->len = kept;
+}
+
 static void on_transaction_done(struct delivery *d, const struct smtp_event *event)
 {
     struct transaction *t = event->transaction->owner;
 
     if (t->answered)
         d->completed++;
+    transaction_put_back(t);
     if (t->batch.len > 0 && (t->suspend || d->blamed == t))
         transaction_suspend(t);
     judge_end(&t->batch);
@@ -346,6 +370,8 @@ static size_t recipients_max(const struct delivery *d)
 
     if (max == 0 || max > DELIVERY_RCPTS_MAX)
         max = DELIVERY_RCPTS_MAX;
+    if (d->rcpts_max != 0 && d->rcpts_max < max)
+        max = d->rcpts_max;
     return peer != 0 && peer < max ? peer : max;
 }
 

@@ -202,13 +202,17 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     struct recipient *r = e->recipient;
     const struct message *m = r->message;
     bool is_notice = (m->flags & MESSAGE_NOTICE) != 0;
-    int64_t now_ms = worker_wall_ms(w);
+    int64_t now_ms = worker_wall_ms(w), start_ms;
 
     e->old_due_ms = r->due_ms;
     r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, m->expires_ms, &w->rng);
     recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
-    if (retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0,
-                       m->created_ms, now_ms, m->expires_ms)) {
+    /* Mail with a not-before time is late from then on: its lifetime was counted from there. */
+    start_ms = m->expires_ms - (int64_t)b->context->dest->lifetime_s * 1000;
+    if (start_ms < m->created_ms)
+        start_ms = m->created_ms;
+    if (retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0, start_ms,
+                       now_ms, m->expires_ms)) {
         r->flags |= RECIPIENT_WARNED;
         owe(e, NOTICE_DELAYED);
     }
@@ -255,14 +259,16 @@ void judge_begin(struct judge_batch *b, struct worker *w, const struct judge_con
     *b = (struct judge_batch){.worker = w, .context = context};
 }
 
-void judge_add(struct judge_batch *b, struct recipient *r, const struct outcome *outcome)
+struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
+                              const struct outcome *outcome)
 {
     if (b->len == b->cap) {
         b->cap = b->cap == 0 ? 2 : b->cap * 2;
         b->entries = realloc(b->entries, b->cap * sizeof(*b->entries));
         ASSERT(b->entries != NULL);
     }
-    b->entries[b->len++] = (struct judge_entry){.recipient = r, .outcome = *outcome};
+    b->entries[b->len] = (struct judge_entry){.recipient = r, .outcome = *outcome};
+    return &b->entries[b->len++];
 }
 
 /* Decides for all first, then notices (they read the recipients), then hands the recipients over to

@@ -25,6 +25,7 @@ struct judge_entry {
     struct recipient *recipient;
     struct outcome outcome;
     int64_t old_due_ms; /* deferred: as stored */
+    bool too_many;      /* the caller's: refused only for the number of recipients */
     bool ended;         /* the row goes */
     bool notice;        /* the sender is owed a notice of this kind */
     enum notice_kind kind;
@@ -40,8 +41,9 @@ struct judge_batch {
 };
 
 void judge_begin(struct judge_batch *b, struct worker *w, const struct judge_context *context);
-/* outcome is copied. */
-void judge_add(struct judge_batch *b, struct recipient *r, const struct outcome *outcome);
+/* outcome is copied. The entry is the caller's to mark until judge_end(). */
+struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
+                              const struct outcome *outcome);
 /* Settles all of them, with records and notices, in this turn's change. All are of one message. */
 void judge_end(struct judge_batch *b);
 /* The usual case without a batch: delivered. */
