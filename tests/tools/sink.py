@@ -95,7 +95,8 @@ def summary(sink):
 
 def test_accepts_and_notes():
     with Sink() as sink, Session(sink) as s:
-        head = ("Received: from here\r\n by there\r\nReceived: again\r\nMessage-ID: <1@x>\r\n"
+        head = ("Return-Path: <>\r\nReceived: from here\r\n by there\r\nReceived: again\r\n"
+                "Message-ID: <1@x>\r\n"
                 "X-Seq: 42\r\nSubject: a b\r\n\r\n")
         assert s.mail("u%v@d.example", body=head + "Hello\r\n") == "250 2.0.0 OK"
         assert sink.ledger()[-1][3] == "u%25v@d.example"
@@ -152,6 +153,16 @@ def test_refusals():
         assert counts["unknown"]["messages"] == 2 * known.count("250")
         assert counts["unknown"]["refused"] == 2 * known.count("550")
         assert counts["defer"]["deferred"] == 1 and counts["defer-dot"]["deferred"] == 1
+
+
+def test_refused_recipients_are_not_in_the_ledger():
+    with with_behaviour() as sink, Session(sink) as s:
+        s.command("MAIL FROM:<a@b.example>")
+        for domain in ("d", "defer", "e", "full", "grey", "f", "defer"):
+            s.command(f"RCPT TO:<u@{domain}.example>")
+        assert s.command("DATA")[:3] == "354" and s.command("Hi\r\n.")[:3] == "250"
+        assert [row[3] for row in sink.ledger()] == ["u@d.example", "u@e.example", "u@f.example"]
+        assert summary(sink)["recipients"] == 3
 
 
 def test_greylisting():

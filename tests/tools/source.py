@@ -100,6 +100,7 @@ default:
             well, report = ledger_check.check([ledger], [sink.ledger_file], duplicates_max=10**9)
             assert well and summary["accepted"] == 120 and summary["sent_again"] > 0, (report, summary)
             # Dropped behind the end of the message: taken twice, and the ledger knows.
+            assert len(list(ledger_check.read_ledger(ledger))) == report["injected"]
             assert report["received"] > report["injected"] and report["duplicates"] == 0, report
 
 
