@@ -49,8 +49,6 @@ struct delivery {
     char peer_name[256];
 };
 
-/* Size of the objects of worker->transaction_pool. */
-size_t delivery_transaction_bytes(void);
 /* Opens a session for site, whose governor slot the caller has taken. False: no memory or
  * descriptor; nothing changed. */
 bool delivery_open(struct site *site);

@@ -11,6 +11,7 @@
 #include "engine/lane.h"
 #include "engine/settle.h"
 #include "engine/site.h"
+#include "engine/transaction.h"
 
 #define INBOX_SLOTS     4096
 #define DIRECTORY_LANES 512
@@ -147,7 +148,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
         return err;
     pool_init(&w->inject_pool, "inject", sizeof(struct inject), SIZE_MAX);
     pool_init(&w->delivery_pool, "delivery", sizeof(struct delivery), SIZE_MAX);
-    pool_init(&w->transaction_pool, "transaction", delivery_transaction_bytes(), SIZE_MAX);
+    pool_init(&w->transaction_pool, "transaction", transaction_bytes(), SIZE_MAX);
     err = io_open(&w->io, &options);
     if (err < 0) {
         log_error("worker.io_failed", "worker=%u error=%d reason=\"%s\"", index, err,

@@ -1,0 +1,242 @@
+#include "engine/transaction.h"
+
+#include <stdlib.h>
+
+#include "engine/classify.h"
+#include "engine/convert.h"
+#include "engine/judge.h"
+#include "engine/lane.h"
+#include "engine/retry.h"
+
+struct transaction {
+    struct smtp_transaction smtp;
+    struct delivery *delivery;
+    struct judge_context context;
+    struct judge_batch batch; /* recipients that were not delivered */
+    struct recipient **rcpts;
+    uint64_t begun_ms;
+    bool answered;                /* some reply was about this transaction */
+    uint16_t accepted;            /* recipients whose fate came with the end of the message */
+    bool convert, convert_failed; /* the peer lacks 8BITMIME: try again in 7 bits */
+    bool suspend;                 /* the destination as a whole wants a pause */
+    struct recipient *one_rcpt;   /* the usual case needs no allocation */
+    struct smtp_transaction_rcpt one_smtp;
+};
+
+static void context_fill(struct delivery *d, struct judge_context *c)
+{
+    *c = (struct judge_context){.dest = d->site->dest,
+                                .site = str_of(d->site->name),
+                                .peer_name = d->peer_name,
+                                .peer_addr = d->peer_addr,
+                                .source_name = d->site->config->source.name,
+                                .source_addr = d->source_addr,
+                                .session_id = d->id,
+                                .protocol = d->site->lmtp ? "LMTP" : "ESMTP",
+                                .started_ms = d->started_ms,
+                                .connected_ms = d->connected_ms};
+}
+
+struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len)
+{
+    struct transaction *t = pool_get(&d->worker->transaction_pool);
+    struct message *m = rcpts[0]->message;
+
+    ASSERT(t != NULL);
+    t->delivery = d;
+    t->rcpts = &t->one_rcpt;
+    t->smtp.rcpts = &t->one_smtp;
+    if (len > 1) {
+        t->rcpts = malloc(len * sizeof(*rcpts));
+        t->smtp.rcpts = calloc(len, sizeof(*t->smtp.rcpts));
+        ASSERT(t->rcpts != NULL && t->smtp.rcpts != NULL);
+    }
+    for (size_t i = 0; i < len; i++) {
+        t->rcpts[i] = rcpts[i];
+        t->smtp.rcpts[i].address = rcpts[i]->address;
+        t->smtp.rcpts[i].notify = rcpts[i]->notify;
+        t->smtp.rcpts[i].orcpt = rcpts[i]->orcpt;
+    }
+    t->smtp.rcpts_len = (uint16_t)len;
+    t->smtp.sender = m->sender;
+    t->smtp.envid = m->envid;
+    t->smtp.ret = m->ret;
+    t->smtp.eight_bit = (m->flags & MESSAGE_8BIT) != 0;
+    t->smtp.smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0;
+    t->smtp.dot_lines = (m->flags & MESSAGE_DOT_LINES) != 0;
+    t->smtp.content = m->content;
+    t->smtp.content_len = m->content_len;
+    t->smtp.owner = t;
+    t->begun_ms = io_now_ms(d->worker->io);
+    context_fill(d, &t->context);
+    t->context.begun_ms = t->begun_ms;
+    t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
+    judge_begin(&t->batch, d->worker, &t->context);
+    return t;
+}
+
+size_t transaction_bytes(void)
+{
+    return sizeof(struct transaction);
+}
+
+struct smtp_transaction *transaction_smtp(struct transaction *t)
+{
+    return &t->smtp;
+}
+
+static void transaction_free(struct transaction *t)
+{
+    struct worker *w = t->delivery->worker;
+
+    if (t->rcpts != &t->one_rcpt) {
+        free(t->rcpts);
+        free(t->smtp.rcpts);
+    }
+    pool_put(&w->transaction_pool, t);
+}
+
+/* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message.
+ */
+static bool transaction_convert(struct transaction *t, struct recipient *r)
+{
+    struct message *m = r->message, fields = *m, *copy;
+    struct buf content = {0};
+
+    if (convert_to_7bit(m->content, m->content_len, &content) < 0)
+        return false;
+    fields.content = content.data;
+    fields.content_len = content.len;
+    fields.flags &= ~(uint32_t)MESSAGE_8BIT;
+    copy = message_new(&fields);
+    ASSERT(copy != NULL);
+    for (size_t i = 0; i < t->smtp.rcpts_len; i++) {
+        message_unref(t->rcpts[i]->message);
+        t->rcpts[i]->message = message_ref(copy);
+    }
+    message_unref(copy);
+    return true;
+}
+
+/* An attempt that never touched the message, on a session that had worked or behind another
+ * transaction: not this recipient's fault, it goes back without having been tried. The first
+ * transaction of a session that did nothing is blamed, or a peer that always hangs up would be
+ * asked for ever. */
+static bool is_free_retry(struct delivery *d, const struct transaction *t,
+                          const struct smtp_event *event)
+{
+    if (event->fate == SMTP_FATE_REPLY)
+        return event->reply->code == 421 && d->completed > 0;
+    if (event->fate != SMTP_FATE_NOT_SENT)
+        return false;
+    if (d->completed > 0)
+        return true;
+    if (d->blamed == NULL)
+        d->blamed = t;
+    return d->blamed != t;
+}
+
+static void outcome_of(const struct delivery *d, const struct smtp_event *event,
+                       const struct verdict *verdict, struct outcome *out)
+{
+    out->class = event->fate == SMTP_FATE_LOST ? OUTCOME_LOST : verdict->class;
+    out->stage = event->stage;
+    out->local = false;
+    if (event->fate == SMTP_FATE_UNABLE) {
+        out->local = true;
+        classify_unable_reply(event->unable, &out->reply);
+    } else if (event->fate == SMTP_FATE_REPLY && event->reply != NULL && event->reply->code != 0) {
+        out->reply = *event->reply;
+    } else {
+        out->local = true;
+        classify_io_reply(event->stage, d->error, NULL, &out->reply);
+    }
+}
+
+void transaction_recipient(const struct smtp_event *event)
+{
+    struct transaction *t = event->transaction->owner;
+    struct delivery *d = t->delivery;
+    struct recipient *r = t->rcpts[event->rcpt];
+    struct verdict verdict;
+    struct outcome outcome;
+
+    if (event->fate == SMTP_FATE_REPLY)
+        t->answered = true;
+    if (event->stage == SMTP_STAGE_BODY)
+        t->accepted++;
+    if (event->fate == SMTP_FATE_REPLY && event->stage == SMTP_STAGE_BODY &&
+        event->reply->code < 300) {
+        lane_succeeded(r->holder);
+        judge_delivered(d->worker, &t->context, r, event->reply);
+        return;
+    }
+    if (event->fate == SMTP_FATE_UNABLE && event->unable == SMTP_UNABLE_8BIT &&
+        !t->convert_failed) {
+        if (t->convert || transaction_convert(t, r)) {
+            t->convert = true;
+            lane_unpop(r);
+            return;
+        }
+        t->convert_failed = true;
+    }
+    if (is_free_retry(d, t, event)) {
+        lane_unpop(r);
+        return;
+    }
+    verdict = classify(event->stage, event->fate, event->unable,
+                       event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
+    outcome_of(d, event, &verdict, &outcome);
+    if (verdict.scope >= FAULT_SITE && verdict.class != OUTCOME_FAILED)
+        t->suspend = true;
+    judge_add(&t->batch, r, &outcome)->too_many = verdict.too_many;
+}
+
+/* The destination asked for a pause, or did nothing but hang up: its lane backs off. */
+static void transaction_suspend(struct transaction *t)
+{
+    struct delivery *d = t->delivery;
+    struct lane *lane = t->batch.entries[0].recipient->holder;
+
+    if (lane->failures < UINT16_MAX)
+        lane->failures++;
+    lane_suspend(lane,
+                 worker_wall_ms(d->worker) +
+                     retry_delay_ms(d->site->dest, lane->failures, &d->worker->rng),
+                 t->batch.entries[0].outcome.reply.text);
+}
+
+/* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
+ * transaction at once, and later ones of this session carry no more than this one could. */
+static void transaction_put_back(struct transaction *t)
+{
+    struct judge_batch *b = &t->batch;
+    size_t kept = 0;
+
+    if (t->accepted == 0)
+        return;
+    for (size_t i = 0; i < b->len; i++) {
+        if (b->entries[i].too_many) {
+            t->delivery->rcpts_max = t->accepted;
+            lane_unpop(b->entries[i].recipient);
+        } else {
+            b->entries[kept++] = b->entries[i];
+        }
+    }
+    b->len = kept;
+}
+
+void transaction_done(const struct smtp_event *event)
+{
+    struct transaction *t = event->transaction->owner;
+    struct delivery *d = t->delivery;
+
+    if (t->answered)
+        d->completed++;
+    transaction_put_back(t);
+    if (t->batch.len > 0 && (t->suspend || d->blamed == t))
+        transaction_suspend(t);
+    judge_end(&t->batch);
+    transaction_free(t);
+    counter_add(&d->worker->counters.transactions, 1);
+}
