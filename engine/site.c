@@ -398,27 +398,28 @@ void site_session_ended(struct site *site, struct delivery *d)
 }
 
 /* Addresses of the best preference are rotated by the session's offset, so that equal exchangers
- * share the load; those known to be bad come last. */
+ * share the load. Those known to be bad come last, the oldest failure first: what this session has
+ * tried itself failed latest of all, so it does not come again before every other one did. */
 int site_address(struct site *site, uint16_t offset, uint16_t tried)
 {
     uint64_t now_ms = io_now_ms(site->worker->io);
-    uint16_t best = 0, seen = 0;
+    uint16_t best = 0;
+    int oldest = -1;
 
     if (tried >= site->addresses_len)
         return -1;
     while (best < site->addresses_len &&
            site->addresses[best].preference == site->addresses[0].preference)
         best++;
-    for (int pass = 0; pass < 2; pass++) {
-        for (uint16_t i = 0; i < site->addresses_len; i++) {
-            uint16_t at = (uint16_t)(i < best ? (i + offset) % best : i);
-            bool bad = site->addresses[at].bad_until_ms > now_ms;
+    for (uint16_t i = 0; i < site->addresses_len; i++) {
+        uint16_t at = (uint16_t)(i < best ? (i + offset) % best : i);
 
-            if (bad == (pass == 1) && seen++ == tried)
-                return at;
-        }
+        if (site->addresses[at].bad_until_ms <= now_ms)
+            return at;
+        if (oldest < 0 || site->addresses[at].bad_until_ms < site->addresses[oldest].bad_until_ms)
+            oldest = at;
     }
-    return -1;
+    return oldest;
 }
 
 void site_failed(struct site *site, const struct outcome *outcome,

@@ -26,6 +26,10 @@ def missing(*trees):
     return f"not unpacked: {' '.join(absent)}; run tools/deps peers" if absent else None
 
 
+def bracketed(host):
+    return f"[{host}]" if ":" in host else host
+
+
 class Peer:
     """One server. Subclasses set tree and accounts, and say in argv() what to run."""
 
@@ -140,7 +144,7 @@ class Postfix(Peer):
                     "anvil unix - - n - 1 anvil", "scache unix - - n - 1 scache",
                     "flush unix n - n 1000? 0 flush", "pickup unix n - n 60 1 pickup",
                     "postlog unix-dgram n - n - 1 postlogd",
-                    f"{self.host}:{self.port} inet n - n - - smtpd"]
+                    f"{bracketed(self.host)}:{self.port} inet n - n - - smtpd"]
         self.write("etc/master.cf", "\n".join(services) + "\n")
         self.prepare = (
             f"install -d -o postfix /var/lib/postfix && mkdir -p {spool}/pid && "
