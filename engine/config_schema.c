@@ -87,8 +87,11 @@ static const struct config_field dns_fields[] = {
      RANGE(0, DAY_S),
      .doc =
          "The longest that 'no such domain' is believed. Short, so that a repaired zone is seen."},
-    {"in_flight_max", CONFIG_COUNT, .restart = true, AT(dns.in_flight_max), .def = "1000",
-     RANGE(1, 60000), .doc = "Questions under way at a time, per worker."},
+    {"in_flight_max", CONFIG_COUNT, .restart = true, AT(dns.in_flight_max), .def = "200",
+     RANGE(1, 60000),
+     .doc =
+         "Questions under way at a time, per worker. More at once overflow the socket buffers of "
+         "common resolvers."},
     {"ipv4", CONFIG_BOOL, .restart = true, AT(dns.ipv4), .def = "yes",
      .doc = "Deliver over IPv4: look for A records."},
     {"ipv6", CONFIG_BOOL, .restart = true, AT(dns.ipv6), .def = "yes",

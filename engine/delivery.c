@@ -289,9 +289,13 @@ static int connect_next(struct delivery *d)
 bool delivery_open(struct site *site)
 {
     struct worker *w = site->worker;
-    struct delivery *d = pool_get(&w->delivery_pool);
+    struct engine *e = w->engine;
+    struct delivery *d;
     int err;
 
+    if (atomic_load_explicit(&e->sessions_out, memory_order_relaxed) >= e->sessions_out_max)
+        return false;
+    d = pool_get(&w->delivery_pool);
     if (d == NULL)
         return false;
     d->worker = w;
@@ -317,6 +321,7 @@ bool delivery_open(struct site *site)
     site->connecting++;
     site_session_begun(site, d);
     w->deliveries++;
+    atomic_fetch_add_explicit(&e->sessions_out, 1, memory_order_relaxed);
     counter_add(&w->counters.sessions_out_total, 1);
     gauge_set(&w->counters.sessions_out, w->deliveries);
     return true;
@@ -473,6 +478,7 @@ static void delivery_free(struct delivery *d)
     smtp_client_free(d->client);
     site_session_ended(d->site, d);
     w->deliveries--;
+    atomic_fetch_sub_explicit(&w->engine->sessions_out, 1, memory_order_relaxed);
     gauge_set(&w->counters.sessions_out, w->deliveries);
     pool_put(&w->delivery_pool, d);
 }

@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -75,6 +76,19 @@ static uint32_t workers_wanted(const struct config *c)
     return cores < 1 ? 1 : cores > WORKERS_MAX ? WORKERS_MAX : (uint32_t)cores;
 }
 
+/* Descriptors that sessions out leave to everything else: a tenth, at least 64 and at most 1,000.
+ */
+static uint32_t sessions_out_max(void)
+{
+    struct rlimit limit;
+    rlim_t files = 1024, kept;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+        files = limit.rlim_cur < UINT32_MAX ? limit.rlim_cur : UINT32_MAX;
+    kept = files / 10 < 64 ? 64 : files / 10 > 1000 ? 1000 : files / 10;
+    return files > kept ? (uint32_t)(files - kept) : 1;
+}
+
 int engine_open(struct engine *e, struct config *config, struct buf *error)
 {
     int err;
@@ -83,6 +97,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
     e->config = config_ref(config);
     e->started_ms = clock_wall_ms();
     e->workers_len = workers_wanted(config);
+    e->sessions_out_max = sessions_out_max();
     e->workers = aligned_alloc(CACHE_LINE_BYTES, e->workers_len * sizeof(*e->workers));
     e->threads = calloc(e->workers_len, sizeof(*e->threads));
     if (e->workers == NULL || e->threads == NULL || clients_init(&e->clients) < 0 ||

@@ -24,6 +24,10 @@ struct engine {
      * invariant. */
     _Atomic uint64_t intake_bytes;
     _Atomic uint32_t listener_sessions[64]; /* per listener, all workers */
+    /* Sessions out, all workers, and how many there may be: descriptors are kept for intake.
+     * Relaxed: a limit. */
+    _Atomic uint32_t sessions_out;
+    uint32_t sessions_out_max;
     _Atomic bool draining;
     /* Start-up in two steps: workers bind, main drops privileges and opens the queue, workers go
      * on. */
