@@ -11,7 +11,8 @@ import subprocess
 import sys
 import time
 
-from cases import Process, Session, Sink, Skip, TempDir, free_port, program, run, tool, wait_until
+from cases import (Process, Session, Sink, Skip, TempDir, free_port, program, resident_bytes, run, tool,
+                   wait_until)
 
 BEHAVIOUR = """
 seed: 7
@@ -218,6 +219,21 @@ def test_old_and_slow_server():
         body = "Subject: x\r\n\r\n" + ("y" * 70 + "\r\n") * 20
         assert s.mail("u@d.example", body=body)[:3] == "250"
         assert 0.5 < time.monotonic() - start < 3  # 1.5 kB at 2 kB a second
+
+
+def test_a_waiting_session_does_not_hoard():
+    with with_behaviour("default: {latency: {mail: 5s}}") as sink, Session(sink) as s:
+        before = resident_bytes(sink.process.pid)
+        s.socket.sendall(b"MAIL FROM:<a@b.example>\r\n")
+        s.socket.settimeout(0.5)
+        sent = 0
+        try:
+            while sent < 256 << 20:
+                sent += s.socket.send(b"NOOP\r\n" * 10000)
+        except socket.timeout:
+            pass
+        assert sent < 64 << 20, sent
+        assert resident_bytes(sink.process.pid) - before < 16 << 20
 
 
 def test_lmtp():
