@@ -278,41 +278,53 @@ static void on_directory(struct queue_directory *d, int result)
     *(bool *)d->owner = true;
 }
 
+static void wait_done(struct fill *f, const bool *done)
+{
+    while (!*done) {
+        if (queue_port_poll(f->port) == 0)
+            poll(NULL, 0, 1);
+    }
+}
+
+static uint64_t count_lanes(struct fill *f, uint32_t shard)
+{
+    bool done = false;
+    struct queue_directory d = {.lanes_max = 1u << 20, .on_done = on_directory, .owner = &done};
+    uint64_t lanes;
+
+    queue_directory(f->port, shard, &d);
+    wait_done(f, &done);
+    lanes = d.lanes_len;
+    queue_directory_done(&d);
+    return lanes;
+}
+
+static void load_some(struct fill *f)
+{
+    struct drain_load l = {.load = {.queue = STR("d1.example"),
+                                    .now_ms = f->due_ms,
+                                    .rows_max = 100,
+                                    .bytes_max = 1u << 20,
+                                    .on_done = on_load,
+                                    .owner = &l}};
+    struct list_node *node;
+
+    queue_load(f->port, queue_shard_of(f->q, l.load.queue), &l.load);
+    wait_done(f, &l.done);
+    while ((node = list_pop_front(&l.load.rcpts)) != NULL)
+        recipient_free(CONTAINER_OF(node, struct recipient, node));
+}
+
 /* Times from the start of queue_open(): the directory of all shards, the first rows, the counts. */
 static void look(struct fill *f, uint64_t began_ns)
 {
     uint64_t directory_ns, load_ns, lanes = 0, rows = 0;
     struct queue_counters counters;
-    bool done;
 
-    for (uint32_t i = 0; i < f->shards; i++) {
-        struct queue_directory d = {.lanes_max = 1u << 20, .on_done = on_directory, .owner = &done};
-
-        for (done = false, queue_directory(f->port, i, &d); !done;) {
-            if (queue_port_poll(f->port) == 0)
-                poll(NULL, 0, 1);
-        }
-        lanes += d.lanes_len;
-        queue_directory_done(&d);
-    }
+    for (uint32_t i = 0; i < f->shards; i++)
+        lanes += count_lanes(f, i);
     directory_ns = clock_mono_ns() - began_ns;
-    {
-        struct drain_load l = {.load = {.queue = STR("d1.example"),
-                                        .now_ms = f->due_ms,
-                                        .rows_max = 100,
-                                        .bytes_max = 1u << 20,
-                                        .on_done = on_load,
-                                        .owner = &l}};
-        struct list_node *node;
-
-        queue_load(f->port, queue_shard_of(f->q, l.load.queue), &l.load);
-        while (!l.done) {
-            if (queue_port_poll(f->port) == 0)
-                poll(NULL, 0, 1);
-        }
-        while ((node = list_pop_front(&l.load.rcpts)) != NULL)
-            recipient_free(CONTAINER_OF(node, struct recipient, node));
-    }
+    load_some(f);
     load_ns = clock_mono_ns() - began_ns;
     for (uint32_t i = 0; i < f->shards; i++) {
         do {

@@ -292,7 +292,7 @@ static void store(_Atomic uint64_t *counter, uint64_t v)
 static int batch_end(struct batch *b)
 {
     struct shard *s = b->shard;
-    MDB_stat rows, content;
+    MDB_stat rows, content, quarantine;
     uint64_t began, took, trimmed, unused;
     int rc = records_trim(&s->records, b->txn, s->outbox, &trimmed);
 
@@ -302,6 +302,8 @@ static int batch_end(struct batch *b)
         rc = mdb_stat(b->txn, s->rows, &rows);
     if (rc == 0)
         rc = mdb_stat(b->txn, s->content, &content);
+    if (rc == 0)
+        rc = mdb_stat(b->txn, s->quarantine, &quarantine);
     if (rc != 0) {
         mdb_txn_abort(b->txn);
         return lmdb_errno(rc);
@@ -317,6 +319,7 @@ static int batch_end(struct batch *b)
     s->own.room_bytes = b->room_bytes < unused ? b->room_bytes : unused;
     store(&s->shared.rows, rows.ms_entries);
     store(&s->shared.messages, content.ms_entries);
+    store(&s->shared.quarantined, quarantine.ms_entries);
     store(&s->shared.sync_ns_last, took);
     atomic_fetch_add_explicit(&s->shared.commit_ns_total, took, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->shared.commits, 1, memory_order_relaxed);
@@ -361,18 +364,62 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
 
 /* --- housekeeping --- */
 
-static int move_suspect(struct batch *b, struct suspect *suspect)
+/* A second look: the first may have been unlucky with memory, not with the disk, and what is
+ * quarantined is not sent. look: a reader of the last commit, so that values lie in the map. */
+static bool still_bad(struct shard *s, MDB_txn *look, struct str key, const MDB_val *value)
+{
+    struct row_state state;
+    struct row_key row;
+    struct message *m;
+    int err;
+
+    if (!codec_row_key_parse(key, &row) || !shard_readable(s, value) ||
+        codec_row_decode(key, val_str(value), &state) < 0)
+        return true;
+    m = read_message(s, look, &row.id, &err);
+    message_unref(m);
+    return m == NULL && err != -ENOMEM;
+}
+
+static int move_suspect(struct batch *b, MDB_txn *look, struct suspect *suspect)
 {
     struct shard *s = b->shard;
     MDB_val key = {suspect->key_len, suspect->key}, value;
-    int rc = mdb_get(b->txn, s->rows, &key, &value);
+    int rc = mdb_get(look, s->rows, &key, &value);
 
-    suspect->moved = rc == 0;
+    suspect->moved = rc == 0 && still_bad(s, look, val_str(&key), &value);
+    if (!suspect->moved)
+        return rc == MDB_NOTFOUND ? 0 : rc; /* it has gone meanwhile, or is well */
+    if (!shard_readable(s, &value)) {
+        /* LMDB would trust the node's length and ruin memory: the row is named and stays. */
+        suspect->moved = false;
+        value.mv_size = 0;
+    } else {
+        rc = mdb_del(b->txn, s->rows, &key, NULL);
+        suspect->moved = rc == 0;
+        if (rc == MDB_NOTFOUND) /* named twice */
+            return 0;
+    }
+    return rc == 0 ? quarantine_put(b->txn, s->quarantine, QUARANTINE_ROWS, val_str(&key),
+                                    val_str(&value), suspect->reason)
+                   : rc;
+}
+
+static int move_suspects(struct batch *b, struct list *suspects)
+{
+    struct list_node *node;
+    MDB_txn *look;
+    int rc;
+
+    if (list_empty(suspects))
+        return 0;
+    rc = mdb_txn_begin(b->shard->env, NULL, MDB_RDONLY, &look);
     if (rc != 0)
-        return rc == MDB_NOTFOUND ? 0 : rc; /* it has gone meanwhile */
-    rc = quarantine_put(b->txn, s->quarantine, QUARANTINE_ROWS, val_str(&key), val_str(&value),
-                        suspect->reason);
-    return rc == 0 ? mdb_del(b->txn, s->rows, &key, NULL) : rc;
+        return rc;
+    for (node = list_first(suspects); node != NULL && rc == 0; node = list_next(suspects, node))
+        rc = move_suspect(b, look, CONTAINER_OF(node, struct suspect, node));
+    mdb_txn_abort(look);
+    return rc;
 }
 
 static void count_suspects(struct shard *s, struct list *suspects)
@@ -385,10 +432,7 @@ static void count_suspects(struct shard *s, struct list *suspects)
         struct suspect *suspect = CONTAINER_OF(node, struct suspect, node);
         struct str key = {(char *)suspect->key, suspect->key_len};
 
-        if (!suspect->moved)
-            continue;
-        atomic_fetch_add_explicit(&s->shared.quarantined, 1, memory_order_relaxed);
-        if (codec_row_key_parse(key, &row))
+        if (suspect->moved && codec_row_key_parse(key, &row))
             counts_change(&s->counts, key, row.queue, -1);
     }
     counts_unlock(&s->counts);
@@ -396,14 +440,12 @@ static void count_suspects(struct shard *s, struct list *suspects)
 
 int batch_housekeeping(struct shard *s, struct list *suspects)
 {
-    struct list_node *node;
     struct batch b;
     int rc = batch_begin(&b, s);
 
     if (rc != 0)
         return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
-    for (node = list_first(suspects); node != NULL && rc == 0; node = list_next(suspects, node))
-        rc = move_suspect(&b, CONTAINER_OF(node, struct suspect, node));
+    rc = move_suspects(&b, suspects);
     if (rc != 0) {
         mdb_txn_abort(b.txn);
         return lmdb_errno(rc);

@@ -121,6 +121,7 @@ size_t codec_row_key(uint8_t out[ROW_KEY_MAX], struct str queue, uint8_t priorit
 {
     uint8_t *at = out + queue.len;
 
+    ASSERT(queue.len <= QUEUE_NAME_MAX);
     memcpy(out, queue.ptr, queue.len);
     at[0] = 0;
     at[1] = priority;

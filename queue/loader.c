@@ -80,13 +80,16 @@ static void cache_add(struct shard *s, struct message *m)
     s->loader.cache_next = (s->loader.cache_next + 1) % LOADER_CACHE_SLOTS;
 }
 
-struct message *read_message(MDB_txn *txn, MDB_dbi content, const struct msgid *id, int *err)
+struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
 {
     MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
     struct message fields, *m;
-    int rc = mdb_get(txn, content, &key, &value);
+    int rc = mdb_get(txn, s->content, &key, &value);
 
-    *err = rc != 0 ? lmdb_errno(rc) : codec_content_decode(id, val_str(&value), true, &fields);
+    *err = lmdb_errno(rc);
+    if (rc == 0)
+        *err = shard_readable(s, &value) ? codec_content_decode(id, val_str(&value), true, &fields)
+                                         : -EBADMSG;
     if (*err < 0)
         return NULL;
     *err = -ENOMEM;
@@ -111,12 +114,12 @@ static const char *content_fault(int err)
 /* --- loading a lane --- */
 
 static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_bytes,
-                    const struct row_key *row, struct str key, struct str value)
+                    const struct row_key *row, struct str key, const MDB_val *value)
 {
     struct row_state state;
     struct recipient *r;
     struct message *m;
-    int err = codec_row_decode(key, value, &state);
+    int err = shard_readable(s, value) ? codec_row_decode(key, val_str(value), &state) : -EBADMSG;
 
     if (err < 0) {
         shard_suspect(s, key, err == -EPROTO ? "row is of a newer version" : "row is damaged");
@@ -124,7 +127,7 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     }
     m = cache_find(s, &row->id);
     if (m == NULL) {
-        m = read_message(s->loader.txn, s->content, &row->id, &err);
+        m = read_message(s, s->loader.txn, &row->id, &err);
         if (m == NULL && (err == -ENOENT || err == -EBADMSG || err == -EPROTO)) {
             shard_suspect(s, key, content_fault(err));
             return -EBADMSG;
@@ -237,7 +240,7 @@ static int load_slice(struct shard *s, struct queue_load *load, uint32_t *rows_l
             rc = seek_band(rows, load->queue, row.priority, load->from_ms, &key, &value, &row);
             continue;
         }
-        err = load_row(s, load, &bytes, &row, val_str(&key), val_str(&value));
+        err = load_row(s, load, &bytes, &row, val_str(&key), &value);
         if (err < 0 && err != -EBADMSG)
             break;
         *rows_loaded += err == 0;
@@ -284,7 +287,7 @@ static int load_exact(struct shard *s, struct queue_load *load, size_t from, siz
         key.mv_data = bytes;
         rc = mdb_cursor_get(rows, &key, &value, MDB_SET_KEY);
         if (rc == 0 && codec_row_key_parse(val_str(&key), &row))
-            err = load_row(s, load, &content_bytes, &row, val_str(&key), val_str(&value));
+            err = load_row(s, load, &content_bytes, &row, val_str(&key), &value);
         else if (rc != 0 && rc != MDB_NOTFOUND)
             err = lmdb_errno(rc);
         if (err == -EBADMSG)

@@ -86,8 +86,8 @@ static bool on_quarantined(void *arg, uint32_t shard, const char *tree, struct s
     return true;
 }
 
-/* The second of three rows is bad: the others load, it is named, and it is out of the lane. */
-static void check(struct fixture *f, const char *reason)
+/* The second of three rows is bad: the others load, it is named, and rows_left are in the lane. */
+static void check(struct fixture *f, const char *reason, uint64_t rows_left)
 {
     struct queue_counters counters = {0};
     struct found found = {0};
@@ -110,11 +110,12 @@ static void check(struct fixture *f, const char *reason)
         queue_counters(f->q, 0, &counters);
     }
     assert_int_equal(counters.quarantined, 1);
-    assert_int_equal(counters.rows, 2);
+    assert_int_equal(counters.rows, rows_left);
     assert_int_equal(queue_quarantine_visit(f->q, on_quarantined, &found), 0);
     assert_int_equal(found.n, 1);
     assert_non_null(strstr(found.reason, reason));
-    for (unsigned ms = 0; queue_lane_rows(f->q, 0, STR("a.example"), &complete) != 2; ms++) {
+    for (unsigned ms = 0; queue_lane_rows(f->q, 0, STR("a.example"), &complete) != rows_left;
+         ms++) {
         assert_true(ms < 5000);
         poll(NULL, 0, 1);
     }
@@ -131,7 +132,7 @@ static void test_damaged_row(void **state)
     uint8_t key[ROW_KEY_MAX];
 
     damage(f, f->q->shards[0]->rows, key, key_of(f, key), false);
-    check(f, "row is damaged");
+    check(f, "row is damaged", 2);
 }
 
 static void test_damaged_content(void **state)
@@ -140,7 +141,7 @@ static void test_damaged_content(void **state)
     int err;
 
     damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, false);
-    check(f, "content is damaged");
+    check(f, "content is damaged", 2);
     assert_null(queue_message(f->q, &f->ids[1], &err));
     assert_int_equal(err, -EBADMSG);
 }
@@ -150,7 +151,32 @@ static void test_missing_content(void **state)
     struct fixture *f = *state;
 
     damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, true);
-    check(f, "content is missing");
+    check(f, "content is missing", 2);
+}
+
+/* The page says that the row's value is two gigabytes long: nothing is read behind the file. */
+static void test_damaged_length(void **state)
+{
+    struct fixture *f = *state;
+    struct shard *s = f->q->shards[0];
+    uint8_t key[ROW_KEY_MAX];
+    MDB_val k = {key_of(f, key), key}, v;
+    uint16_t high;
+    MDB_txn *txn;
+    off_t at;
+
+    assert_non_null(s->map);
+    assert_int_equal(mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn), 0);
+    assert_int_equal(mdb_get(txn, s->rows, &k, &v), 0);
+    /* A node is: low and high 16 bits of the length, flags, key length, key, value. */
+    at = (off_t)((uint8_t *)v.mv_data - k.mv_size - 6 - (uint8_t *)s->map);
+    mdb_txn_abort(txn);
+    assert_int_equal(pread(s->probe_fd, &high, sizeof(high), at), sizeof(high));
+    assert_int_equal(high, 0);
+    high = 0x7fff;
+    assert_int_equal(pwrite(s->probe_fd, &high, sizeof(high), at), sizeof(high));
+    /* LMDB cannot take such a node out: it stays, is named, and is never sent. */
+    check(f, "row is damaged", 3);
 }
 
 int main(void)
@@ -160,6 +186,7 @@ int main(void)
         TEST(test_damaged_row),
         TEST(test_damaged_content),
         TEST(test_missing_content),
+        TEST(test_damaged_length),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -278,6 +278,47 @@ static void test_priorities_and_cursor(void **state)
     assert_true(list_empty(&load.load.rcpts));
 }
 
+/* Rows asked for by key, due or not; what is gone is left out. And a lane from a time on. */
+static void test_exact_and_from(void **state)
+{
+    struct fixture *f = *state;
+    struct msgid ids[3];
+    struct queue_row_key keys[3];
+    struct kit_load load = {0};
+    struct recipient *r;
+
+    for (int64_t i = 0; i < 3; i++) {
+        ids[i] = add_one(f, "a.example", 5, 1000 + i);
+        keys[i] = (struct queue_row_key){STR("a.example"), ids[i], 0, 5, 1000 + i};
+    }
+    keys[1].due_ms = 7; /* no such row */
+    load.load.exact = keys;
+    load.load.exact_len = 3;
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "", 0, 0), 0);
+    r = kit_pop(&load);
+    assert_memory_equal(&r->message->id, &ids[0], sizeof(ids[0]));
+    recipient_free(r);
+    r = kit_pop(&load);
+    assert_memory_equal(&r->message->id, &ids[2], sizeof(ids[2]));
+    recipient_free(r);
+    assert_true(list_empty(&load.load.rcpts));
+
+    add_one(f, "a.example", 2, 900);
+    add_one(f, "a.example", 2, 1500);
+    add_one(f, "a.example", 7, 500);
+    load = (struct kit_load){.load = {.from_ms = 1001}};
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", 2000, 10), 0);
+    for (size_t i = 0; i < 3; i++) {
+        static const int64_t due[] = {1500, 1001, 1002};
+
+        r = kit_pop(&load);
+        assert_int_equal(r->due_ms, due[i]);
+        recipient_free(r);
+    }
+    assert_true(list_empty(&load.load.rcpts));
+    assert_true(load.load.end);
+}
+
 struct kit_directory {
     struct queue_directory d;
     bool done;
@@ -525,6 +566,7 @@ int main(void)
         TEST(test_content_goes_with_last_row),
         TEST(test_rows_added_later),
         TEST(test_priorities_and_cursor),
+        TEST(test_exact_and_from),
         TEST(test_directory),
         TEST(test_visit_and_message),
         TEST(test_lane_counts),

@@ -83,6 +83,17 @@ uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn)
     return pages;
 }
 
+bool shard_readable(const struct shard *s, const MDB_val *value)
+{
+    MDB_envinfo info;
+    uintptr_t from = (uintptr_t)s->map, at = (uintptr_t)value->mv_data, bytes;
+
+    if (s->map == NULL || mdb_env_info(s->env, &info) != 0)
+        return true;
+    bytes = (info.me_last_pgno + 1) * s->page_bytes;
+    return at >= from && at - from <= bytes && value->mv_size <= bytes - (at - from);
+}
+
 uint64_t shard_unused_bytes(struct shard *s)
 {
     MDB_envinfo info;

@@ -129,6 +129,9 @@ int shard_commit_verdict(struct shard *s, int err);
 void shard_check_space(struct shard *s, uint64_t now_ns);
 /* Pages that the next transaction may use again. txn: a reader's. */
 uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn);
+/* Whether a value that a read transaction returned lies in the used part of the map: a damaged page
+ * may say anything, and a read behind the file's end is a SIGBUS. */
+bool shard_readable(const struct shard *s, const MDB_val *value);
 /* Map that was never used. */
 uint64_t shard_unused_bytes(struct shard *s);
 /* The emergency space for settling on a full disk: a file that is cut when the disk is full. */
@@ -172,7 +175,7 @@ void loader_done(struct shard *s);
 
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO
  * when what is stored is at fault. */
-struct message *read_message(MDB_txn *txn, MDB_dbi content, const struct msgid *id, int *err);
+struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
 void cursor_set(struct queue_cursor *cursor, struct str key);
 
 /* --- syncer.c: one thread for all shards --- */

@@ -28,11 +28,12 @@ static bool find_header(struct visitor *v, const struct msgid *id)
     if (v->header_valid && memcmp(&v->header.id, id, sizeof(*id)) == 0)
         return true;
     v->header_valid = mdb_get(v->txn, v->shard->content, &key, &value) == 0 &&
+                      shard_readable(v->shard, &value) &&
                       codec_content_decode(id, val_str(&value), false, &v->header) == 0;
     return v->header_valid;
 }
 
-static void visit_row(struct visitor *v, struct str key, struct str value)
+static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
 {
     struct queue_row_view view;
     struct row_state state;
@@ -43,7 +44,7 @@ static void visit_row(struct visitor *v, struct str key, struct str value)
         return;
     }
     /* A damaged row is the loader's to judge when its turn comes; here it is only left out. */
-    if (codec_row_decode(key, value, &state) < 0)
+    if (!shard_readable(v->shard, value) || codec_row_decode(key, val_str(value), &state) < 0)
         return;
     view = (struct queue_row_view){
         .queue = row.queue,
@@ -109,7 +110,7 @@ static int visit_slice(struct visitor *v)
             rc = MDB_NOTFOUND;
             break;
         }
-        visit_row(v, val_str(&key), val_str(&value));
+        visit_row(v, val_str(&key), &value);
         v->rows_left--;
         cursor_set(v->cursor, val_str(&key));
         rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
@@ -154,7 +155,7 @@ struct message *queue_message(struct queue *q, const struct msgid *id, int *err)
             *err = lmdb_errno(rc);
             return NULL;
         }
-        m = read_message(txn, s->content, id, err);
+        m = read_message(s, txn, id, err);
         mdb_txn_abort(txn);
     }
     if (m != NULL)
