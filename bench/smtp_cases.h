@@ -11,8 +11,8 @@ extern "C" {
 
 /* Bytes handled. bytes: of the body, lines of 76 with CRLF; isa: enum scan_isa, -1 = memcpy alone.
  */
-size_t smtp_case_decode(int isa, size_t bytes);
-/* What the server does with a body: slices, no copy. */
+size_t smtp_case_decode(int isa, size_t bytes); /* slices, copied */
+/* What the server does with a body: slices alone. */
 size_t smtp_case_slices(int isa, size_t bytes);
 size_t smtp_case_bdat_scan(int isa, size_t bytes);
 size_t smtp_case_find_dot(int isa, size_t bytes);

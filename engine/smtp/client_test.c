@@ -224,6 +224,15 @@ static const struct script scripts[] = {
       {OK OK OK LATER OK, GROUP("1") "BDAT 3 LAST\r\nb\r\n",
        "0.0:reply/body/451 0.1:reply/body/250 0:done "},
       {OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
+    {"LMTP, 421 to one of two: the other may have it",
+     {.ehlo_name = "me", .lmtp = true},
+     {{.content = "a\r\n", .rcpts = 2}, {.content = "b\r\n", .rcpts = 1}},
+     {{"220 mx\r\n", "LHLO me\r\n", ""},
+      {EHLO(PIPELINING), GROUP2("0") "DATA\r\n", "ready "},
+      {OK OK OK GO, "a\r\n.\r\n" GROUP("1") "DATA\r\n", ""},
+      {"421 bye\r\n", "",
+       "0.0:reply/body/421 0.1:lost/body/421 0:done 1.0:not_sent/body/421 1:done "
+       "close/body/421 "}}},
     {"LMTP has no HELO",
      {.ehlo_name = "me", .lmtp = true},
      {{.content = "a\r\n", .rcpts = 1}},
@@ -637,6 +646,64 @@ static void test_early_end_of_a_body(void **state)
     done(&r);
 }
 
+/* A reply to BDAT while the body is still to go: a refusal is taken and the body goes out all the
+ * same, since its size was announced; an acceptance is a lie. */
+static void test_early_reply_to_bdat(void **state)
+{
+    static const struct script two = {
+        "",
+        ME,
+        {{.content = "a\r\n", .rcpts = 1}, {.content = "b\r\n", .rcpts = 1}},
+        {GREETING, {EHLO(PIPELINING CHUNKING), "", ""}}};
+    struct iovec iov[4];
+    struct run r;
+
+    (void)state;
+    open_session(&r, &two);
+    assert_int_equal(smtp_client_output(r.client, iov, 4), 3); /* no room for the second body */
+    smtp_client_sent(r.client);
+    say(&r, OK OK OK OK OK OK NO, strlen(OK OK OK OK OK OK NO));
+    assert_text(&r.events, "0.0:reply/body/250 0:done 1.0:reply/body/550 ");
+    take_output(&r, 4);
+    assert_text(&r.out, "b\r\nQUIT\r\n");
+    assert_text(&r.events, "1:done ");
+    done(&r);
+    open_session(&r, &two);
+    smtp_client_output(r.client, iov, 4);
+    smtp_client_sent(r.client);
+    say(&r, OK OK OK OK OK OK OK, strlen(OK OK OK OK OK OK OK));
+    assert_text(&r.events, "0.0:reply/body/250 0:done 1.0:not_sent/body/0 1:done close/body/0 ");
+    done(&r);
+}
+
+/* A large body waits for a recipient. */
+static void test_large_body_waits(void **state)
+{
+    size_t len = (1 << 20) + 2;
+    char *content = malloc(len + 1);
+    struct script large = one_chunked;
+    struct run r;
+
+    (void)state;
+    memset(content, 'a', len);
+    memcpy(content + len - 2, "\r\n", 3);
+    large.mails[0].content = content;
+    open_session(&r, &large);
+    take_output(&r, 64);
+    assert_text(&r.out, GROUP("0"));
+    say(&r, OK OK, strlen(OK OK));
+    take_output(&r, 64);
+    assert_memory_equal(r.out.data, "BDAT 1048578 LAST\r\naaa", 22);
+    assert_int_equal(r.out.len, 19 + len);
+    done(&r);
+    open_session(&r, &large);
+    take_output(&r, 64);
+    say(&r, OK NO, strlen(OK NO));
+    assert_text(&r.events, "0.0:reply/rcpt/550 0:done ");
+    done(&r);
+    free(content);
+}
+
 static void test_capabilities(void **state)
 {
     static const char ehlo[] = "250-mx PIPELINING\r\n250-size 12345\r\n250-LIMITS RCPTMAX=20 "
@@ -700,6 +767,8 @@ int main(void)
         cmocka_unit_test(test_lost_only_behind_the_end),
         cmocka_unit_test(test_done_waits_for_sent),
         cmocka_unit_test(test_early_end_of_a_body),
+        cmocka_unit_test(test_early_reply_to_bdat),
+        cmocka_unit_test(test_large_body_waits),
         cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_many_recipients),
     };

@@ -121,8 +121,9 @@ ALWAYS_INLINE struct block_masks block_neon(const uint8_t *in)
 #endif
 
 /* The scalar twin. Stops before a '.' that starts a line when stop_at_dot. Returns bytes walked. */
-static size_t walk_scalar(struct walk *w, const uint8_t *in, size_t len, bool stop_at_dot)
+static size_t walk_scalar(struct walk *walk, const uint8_t *in, size_t len, bool stop_at_dot)
 {
+    struct walk local = *walk, *w = &local; /* for registers */
     size_t i;
 
     for (i = 0; i < len; i++) {
@@ -151,6 +152,7 @@ static size_t walk_scalar(struct walk *w, const uint8_t *in, size_t len, bool st
         w->line_start = 0;
         w->line_bytes++;
     }
+    *walk = local;
     return i;
 }
 
@@ -506,25 +508,6 @@ bool smtp_data_next(struct smtp_data_decoder *d, const uint8_t *in, size_t in_le
     *body = (struct str){(const char *)in + at, n};
     *in_used = at + n;
     return false;
-}
-
-bool smtp_data_decode(struct smtp_data_decoder *d, const uint8_t *in, size_t in_len,
-                      size_t *in_used, uint8_t *out, size_t *out_len)
-{
-    size_t at = 0, len = 0, used;
-    struct str body;
-    bool end = false;
-
-    while (!end && at < in_len) {
-        end = smtp_data_next(d, in + at, in_len - at, &used, &body);
-        if (body.len != 0)
-            memcpy(out + len, body.ptr, body.len);
-        len += body.len;
-        at += used;
-    }
-    *in_used = at;
-    *out_len = len;
-    return end;
 }
 
 /* --- BDAT --- */

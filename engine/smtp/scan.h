@@ -27,16 +27,15 @@ struct smtp_data_decoder {
 };
 
 void smtp_data_decoder_init(struct smtp_data_decoder *d);
-/* Decodes in[0..in_len) into out (at least in_len + 2 bytes), removing dot-stuffing. Stops right
- * behind CRLF.CRLF. *in_used, *out_len are set. True at the end of data: out has the body with its
- * final CRLF and without the dot. Only CRLF.CRLF ends data; LF.LF, CR.CR, LF.CRLF, CRLF.LF, CRLF.CR
- * and the like never do, they set bare_cr/bare_lf and are copied. */
-bool smtp_data_decode(struct smtp_data_decoder *d, const uint8_t *in, size_t in_len,
-                      size_t *in_used, uint8_t *out, size_t *out_len);
-/* The same without a copy: *body is the next slice of decoded bytes, in in or in static memory.
- * Goes on until *in_used == in_len with an empty slice, or true. */
+/* The next slice of decoded bytes, dot-stuffing removed, without a copy: *body is in in, or in
+ * static memory. *in_used is set (0 when a CR held back from the input before comes out); call
+ * again behind it while there is input. True right behind CRLF.CRLF, with an empty slice: the
+ * slices made the body with its final CRLF and without the dot, and facts are complete. Only
+ * CRLF.CRLF ends data; LF.LF, CR.CR, LF.CRLF, CRLF.LF, CRLF.CR and the like never do, they set
+ * bare_cr/bare_lf and are content. */
 bool smtp_data_next(struct smtp_data_decoder *d, const uint8_t *in, size_t in_len, size_t *in_used,
                     struct str *body);
+
 /* Gathers the facts of bytes that are not dot-stuffed (BDAT chunks); call _end when complete. */
 struct smtp_body_scanner {
     uint8_t last; /* last byte seen */

@@ -23,15 +23,15 @@ static void decode(struct decoded *d, const uint8_t *in, size_t len, size_t piec
     d->len = d->used = 0;
     d->end = false;
     while (!d->end && d->used < len) {
-        size_t n = len - d->used < piece ? len - d->used : piece, used, out_len;
-        uint8_t *out = malloc(n + 2);
+        size_t n = len - d->used < piece ? len - d->used : piece, used;
+        struct str body;
 
-        d->end = smtp_data_decode(&d->decoder, in + d->used, n, &used, out, &out_len);
-        ASSERT(out_len <= n + 2 && d->len + out_len <= sizeof(d->body));
-        memcpy(d->body + d->len, out, out_len);
-        d->len += out_len;
+        d->end = smtp_data_next(&d->decoder, in + d->used, n, &used, &body);
+        ASSERT(used + body.len > 0 && d->len + body.len <= sizeof(d->body));
+        if (body.len != 0)
+            memcpy(d->body + d->len, body.ptr, body.len);
+        d->len += body.len;
         d->used += used;
-        free(out);
     }
 }
 

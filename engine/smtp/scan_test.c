@@ -79,19 +79,23 @@ static struct decoded decode_split(const uint8_t *in, size_t len, const size_t *
 
     smtp_data_decoder_init(&decoder);
     for (size_t i = 0; i <= n && !d.end; i++) {
-        size_t to = i == n ? len : splits[i], used, out_len;
-        /* Exact sizes, so that a sanitizer sees a byte too far on either side. */
-        uint8_t *chunk = malloc(to - from + 1), *out = malloc(to - from + 2);
+        size_t to = i == n ? len : splits[i], at = 0, used;
+        struct str body;
+        /* Exact size, so that a sanitizer sees a byte too far. */
+        uint8_t *chunk = malloc(to - from + 1);
 
         memcpy(chunk, in + from, to - from);
-        d.end = smtp_data_decode(&decoder, chunk, to - from, &used, out, &out_len);
-        assert_true(out_len <= to - from + 2 && d.len + out_len <= sizeof(d.body));
-        memcpy(d.body + d.len, out, out_len);
-        d.len += out_len;
-        d.used += used;
+        while (!d.end && at < to - from) {
+            d.end = smtp_data_next(&decoder, chunk + at, to - from - at, &used, &body);
+            assert_true(used + body.len > 0 && !(d.end && body.len != 0));
+            if (body.len != 0)
+                memcpy(d.body + d.len, body.ptr, body.len);
+            d.len += body.len;
+            at += used;
+        }
+        d.used += at;
         from = to;
         free(chunk);
-        free(out);
     }
     d.facts = decoder.facts;
     return d;
