@@ -6,7 +6,7 @@
 #include "tools/sink_ledger.h"
 
 /* Input kept while an answer is delayed; beyond it the session stops reading. */
-#define PENDING_BYTES_MAX (64 * 1024)
+#define PENDING_BYTES_MAX ((size_t)64 * 1024)
 /* A throttled session takes a slice of input this often. */
 #define THROTTLE_MS 50
 
