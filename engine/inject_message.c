@@ -82,7 +82,8 @@ void inject_body_begin(struct inject *s)
     size_t want = announced > 0 && announced < (1u << 20) ? (size_t)announced : 4096;
 
     buf_clear(&s->body);
-    if (buf_reserve(&s->body, TRACE_STAMP_BYTES_MAX + want) == 0)
+    s->body_lost = buf_reserve(&s->body, TRACE_STAMP_BYTES_MAX + want) < 0;
+    if (!s->body_lost)
         s->body.len = TRACE_STAMP_BYTES_MAX;
     body_count(s);
 }
@@ -91,6 +92,10 @@ void inject_body_add(struct inject *s, struct str bytes)
 {
     size_t cap = s->body.cap;
 
+    if (s->body_lost || buf_reserve(&s->body, bytes.len) < 0) {
+        s->body_lost = true; /* refused at its end */
+        return;
+    }
     buf_put_str(&s->body, bytes);
     if (s->body.cap != cap)
         body_count(s);
@@ -308,13 +313,17 @@ static struct inject_commit *commit_new(struct inject *s, struct message *m, int
 struct inject_commit *inject_message(struct inject *s, const char **refusal)
 {
     struct worker *w = s->worker;
-    struct draft d = {.now_ms = worker_wall_ms(w), .start = s->body.data + TRACE_STAMP_BYTES_MAX};
+    struct draft d = {.now_ms = worker_wall_ms(w)};
     struct message fields = {0};
     struct buf trace_json = {0};
     struct message *m;
     struct inject_commit *c;
     int64_t due_ms;
 
+    *refusal = "452 4.3.1 out of memory, try again later";
+    if (s->body_lost)
+        return NULL;
+    d.start = s->body.data + TRACE_STAMP_BYTES_MAX;
     d.len = s->body.len - TRACE_STAMP_BYTES_MAX;
     d.wanted_len = s->config->records.headers_len;
     for (size_t i = 0; i < d.wanted_len && i < TRACE_WANTED_MAX; i++)
@@ -335,7 +344,7 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     fields.trace = buf_str(&trace_json);
     m = draft_message(s, &d, &fields);
     buf_done(&trace_json);
-    *refusal = "451 4.3.0 out of memory, try again later";
+    *refusal = "452 4.3.1 out of memory, try again later";
     if (m == NULL)
         return NULL;
     c = commit_new(s, m, due_ms);

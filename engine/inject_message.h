@@ -50,6 +50,7 @@ struct inject {
     uint32_t rcpts_len, rcpts_cap;
     uint8_t ret;
     bool smtputf8;
+    bool body_lost;        /* no memory for it: refused at its end */
     uint64_t body_counted; /* bytes in engine->intake_bytes */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN + 8];
