@@ -34,6 +34,10 @@ class Engine:
     """`hayauma serve` with one listener on loopback; settings are merged over the configuration,
     which is written as JSON, YAML's subset."""
 
+    prefix = ()  # a command in front, such as prlimit
+    arguments = ()  # further ones of serve
+    env = None  # variables to add
+
     def __init__(self, settings=None, host="127.0.0.1", directory=None):
         self.temp = None
         if directory is None:
@@ -55,7 +59,8 @@ class Engine:
 
     def start(self, timeout_s=60):
         self.file.write_text(json.dumps(self.config, indent=2) + "\n")
-        self.process = Process([program(), "serve", "-c", self.file], self.dir / "log")
+        self.process = Process([*self.prefix, program(), "serve", "-c", self.file, *self.arguments],
+                               self.dir / "log", env=self.env)
         wait_port((self.host, self.port), self.process, timeout_s)
         wait_port(self.config["control_socket"], self.process, timeout_s)  # the last to open
         return self

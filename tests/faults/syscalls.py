@@ -1,0 +1,177 @@
+#!/usr/bin/env python3
+"""Calls of the engine that fail: syncs, writes, memory.
+
+syscalls.py [TEST...]"""
+
+import errno
+import time
+
+from faults import (MALLOC, SYNC, WRITE, Books, Client, Engine, Faults, Sink, TempDir, all_arrived,
+                    log_of, rests, run, settings_for, wait_empty, wait_until)
+
+
+class Rig:
+    """Engine with failing calls, sink, clients with books."""
+
+    def __init__(self, **settings):
+        self.temp = TempDir("hayauma-faults-")
+        self.faults = Faults(self.temp.path)
+        self.sink = Sink(directory=self.temp.path / "sink").start()
+        self.engine = Engine(settings_for(self.sink, workers=2, **settings),
+                             directory=self.temp.path / "engine")
+        self.engine.env = self.faults.env
+        self.engine.start()
+        self.books = []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        for books in self.books:
+            books.stop()
+        if kind is None:
+            self.engine.stop()
+        else:
+            self.engine.process.kill()
+        self.sink.stop()
+        self.temp.close()
+
+    def clients(self, n=4, **options):
+        self.books += [Books(self.engine, len(self.books) + i, **options) for i in range(n)]
+        wait_until("mail to flow", lambda: all(len(b.acknowledged) > 3 for b in self.books))
+
+    def acknowledged(self):
+        return sum(len(b.acknowledged) for b in self.books)
+
+    def ends_and_restarts(self, duplicates_max):
+        """The process must end with 1 and say why; after a restart nothing is missing."""
+        assert self.engine.process.wait(10) == 1
+        told = log_of(self.engine)
+        assert "queue.failed" in told and "a sync to disk failed" in told, told
+        for books in self.books:
+            books.stop()
+        self.faults.disarm()
+        self.engine.start()
+        wait_empty(self.engine)
+        all_arrived(self.books, self.sink, duplicates_max)
+
+
+def test_failed_sync_of_the_queue():
+    """No 250 after it, exit 1, and everything acknowledged before is there after a restart."""
+    for k in (1, 2, 3, 7):
+        with Rig() as rig:
+            rig.clients()
+            rig.faults.arm(SYNC, k, errno.EIO, "data.mdb", repeat=True)
+            wait_until("the fault", rig.faults.hits)
+            rig.ends_and_restarts(duplicates_max=200)
+
+
+def test_write_error_of_the_queue():
+    """EIO of a device that is not full is no shortage of space: fatal, as a failed sync."""
+    with Rig() as rig:
+        rig.clients()
+        rig.faults.arm(WRITE, 3, errno.EIO, "data.mdb", repeat=True)
+        wait_until("the fault", rig.faults.hits)
+        rig.ends_and_restarts(duplicates_max=200)
+
+
+def test_no_space_once():
+    """One write without space: 452 or a retry inside, and the process lives."""
+    with Rig() as rig:
+        rig.clients()
+        for k in (1, 2, 5):
+            rig.faults.arm(WRITE, k, errno.ENOSPC, "data.mdb")
+            wait_until("the fault", rig.faults.hits, process=rig.engine.process)
+            before = rig.acknowledged()
+            wait_until("mail to flow again", lambda: rig.acknowledged() > before + 20,
+                       process=rig.engine.process)
+        for books in rig.books:
+            assert all(r.startswith("452 4.3.1") for _, r in books.stop().refusals), books.refusals
+        wait_empty(rig.engine)
+        all_arrived(rig.books, rig.sink)
+
+
+def test_no_space_for_a_while():
+    """452 4.3.1 while no write finds space, without spinning; then mail flows again by itself."""
+    with Rig() as rig:
+        rig.clients(pause_s=0.02)
+        rig.faults.arm(WRITE, 1, errno.ENOSPC, "data.mdb", repeat=True)
+        wait_until("refusals", lambda: all(b.refusals for b in rig.books), process=rig.engine.process)
+        before = rig.acknowledged()
+        rests(rig.engine, 2, 0.6)
+        assert rig.acknowledged() <= before + len(rig.books), "acknowledged without a commit"
+        rig.faults.disarm()
+        before = rig.acknowledged()
+        wait_until("mail to flow again", lambda: rig.acknowledged() > before + 20,
+                   process=rig.engine.process)
+        for books in rig.books:
+            assert all(r.startswith("452 4.3.1") for _, r in books.stop().refusals), books.refusals
+        wait_empty(rig.engine)
+        all_arrived(rig.books, rig.sink)
+
+
+def test_records_cannot_be_written():
+    """Mail goes on; the lines wait in the queue and are written when that works again."""
+    with Rig() as rig:
+        rig.clients(2)
+        for err in (errno.ENOSPC, errno.EIO):
+            rig.faults.arm(WRITE, 1, err, "/records/", repeat=True)
+            wait_until("the fault", rig.faults.hits, process=rig.engine.process)
+            before = rig.acknowledged()
+            wait_until("mail to flow on", lambda: rig.acknowledged() > before + 50,
+                       process=rig.engine.process)
+            rig.faults.disarm()
+        rig.faults.arm(SYNC, 1, errno.EIO, "/records/")
+        wait_until("a failed sync of records", rig.faults.hits, process=rig.engine.process)
+        for books in rig.books:
+            assert not books.stop().refusals, books.refusals
+        wait_empty(rig.engine)
+        all_arrived(rig.books, rig.sink)
+        n = rig.acknowledged()
+        for kind in ("Reception", "Delivery"):
+            found = rig.engine.wait_records(kind, n)
+            assert len(found) == n, (kind, len(found), n)
+
+
+def test_no_memory_for_content():
+    """A large message that finds no memory costs a refusal of that message and nothing else."""
+    with Rig() as rig:
+        big = b"From: <a@b.example>\r\n\r\n" + b"y" * 70 + b"\r\n" + (b"z" * 76 + b"\r\n") * 40000
+        refused = 0
+        for k in range(1, 12):
+            with Client(rig.engine) as client:
+                rig.faults.arm(MALLOC, k, errno.ENOMEM, bytes_min=1 << 20)
+                reply = client.message("big@d1.example", data=big)
+                hit = rig.faults.disarm()
+                assert reply[:4] in ("250 ", "451 ", "452 "), reply
+                assert rig.engine.process.running()
+                refused += hit and reply[:3] != "250"
+                Client.expect(client.message("small@d1.example"), 250)
+        assert refused > 0, "no allocation of content failed"
+        wait_empty(rig.engine)
+        sizes = {row[4] for row in rig.sink.ledger() if row[3] == "big@d1.example"}
+        assert len(sizes) <= 2, sizes  # whole, or not at all
+
+
+def test_out_of_memory_anywhere():
+    """Any one allocation fails: the engine answers, or stops at once and loses nothing."""
+    with Rig() as rig:
+        rig.clients(2)
+        stops = 0
+        for k in (1, 3, 10, 30, 100, 300, 1000, 3000):
+            rig.faults.arm(MALLOC, k, errno.ENOMEM)
+            wait_until("the fault", lambda: rig.faults.hits() or not rig.engine.process.running())
+            time.sleep(0.2)
+            rig.faults.disarm()
+            if not rig.engine.process.running():
+                stops += 1
+                rig.engine.start()
+        for books in rig.books:
+            books.stop()
+        wait_empty(rig.engine)
+        all_arrived(rig.books, rig.sink, duplicates_max=stops * 200)
+        print(f"  stopped {stops} times of 8")
+
+
+if __name__ == "__main__":
+    run(globals())

@@ -1,0 +1,125 @@
+"""SMTP by hand, and a runner for test functions."""
+
+import os
+import socket
+import sys
+import time
+import traceback
+
+from proc import Failure
+
+SKIPPED = 77
+MESSAGE = b"From: <a@sender.example>\r\nSubject: test\r\n\r\nhello\r\n"
+
+
+class Skip(Exception):
+    """This machine lacks what a case needs."""
+
+
+def run(module):
+    """Runs module's test_* functions, or those named on the command line, and exits."""
+    names, failed, passed = sys.argv[1:], 0, 0
+    for name, function in list(module.items()):
+        if not name.startswith("test_") or (names and name not in names):
+            continue
+        began = time.monotonic()
+        try:
+            function()
+            passed += 1
+            print(f"ok {name} ({time.monotonic() - began:.1f} s)", flush=True)
+        except Skip as why:
+            print(f"skipped {name}: {why}", flush=True)
+        except Exception:  # pylint: disable=broad-except
+            failed += 1
+            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
+            if os.environ.get("HAYAUMA_KEEP"):
+                break
+    sys.exit(1 if failed else 0 if passed else SKIPPED)
+
+
+class Client:
+    """A session with the engine: sends bytes, reads replies. Closes without QUIT."""
+
+    def __init__(self, engine, hello="client.example", source=None, host=None, timeout_s=15,
+                 port=None, receive_buffer=0):
+        self.socket = socket.socket(socket.AF_INET6 if ":" in (host or "") else socket.AF_INET)
+        if receive_buffer:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self.socket.settimeout(timeout_s)
+        if source:
+            self.socket.bind((source, 0))
+        self.socket.connect((host or engine.host, port or engine.port))
+        self.file = self.socket.makefile("rb")
+        if hello:
+            self.expect(self.reply(), 220)
+            self.expect(self.command(f"EHLO {hello}"), 250)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.file.close()
+        self.socket.close()
+
+    def reset(self):
+        """Ends with RST."""
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        self.close()
+
+    @staticmethod
+    def expect(reply, *codes):
+        if not reply or int(reply[:3]) not in codes:
+            raise Failure(f"expected {codes}, got {reply!r}")
+        return reply
+
+    def send(self, data):
+        self.socket.sendall(data if isinstance(data, bytes) else data.encode())
+
+    def reply(self):
+        """A whole reply, lines joined by newlines; '' at the end of the connection."""
+        lines = []
+        while True:
+            try:
+                line = self.file.readline().decode(errors="replace")
+            except ConnectionError:
+                return ""
+            if not line.endswith("\r\n"):
+                return ""
+            lines.append(line[:-2])
+            if line[3:4] != "-":
+                return "\n".join(lines)
+
+    def command(self, line):
+        self.send(f"{line}\r\n")
+        return self.reply()
+
+    def envelope(self, *recipients, sender="a@sender.example"):
+        self.expect(self.command(f"MAIL FROM:<{sender}>"), 250)
+        for recipient in recipients:
+            self.expect(self.command(f"RCPT TO:<{recipient}>"), 250)
+
+    def message(self, *recipients, sender="a@sender.example", data=MESSAGE):
+        """One message; the reply to its end, or to the first command that was refused."""
+        for line in (f"MAIL FROM:<{sender}>", *(f"RCPT TO:<{r}>" for r in recipients), "DATA"):
+            reply = self.command(line)
+            if reply[:1] not in ("2", "3"):
+                return reply
+        self.send(data + b".\r\n")
+        return self.reply()
+
+    def ended(self, timeout_s=10):
+        """Whether the engine closes the connection in time, whatever it says before."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            self.socket.settimeout(max(0.01, end - time.monotonic()))
+            try:
+                if not self.socket.recv(65536):
+                    return True
+            except ConnectionError:
+                return True
+            except TimeoutError:
+                break
+        return False
