@@ -208,16 +208,20 @@ static void addresses_describe(struct delivery *d)
 static void source_describe(struct delivery *d)
 {
     struct sockaddr_storage local;
-    char ip[INET6_ADDRSTRLEN] = "";
+    const struct sockaddr_in *in = (const void *)&local;
+    const struct sockaddr_in6 *in6 = (const void *)&local;
+    char ip[INET6_ADDRSTRLEN];
 
     d->source_addr[0] = '\0';
     if (io_local_name(d->worker->io, d->fd, &local) < 0)
         return;
-    if (local.ss_family == AF_INET)
-        inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&local)->sin_addr, ip, sizeof(ip));
-    else if (local.ss_family == AF_INET6)
-        inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)&local)->sin6_addr, ip, sizeof(ip));
-    snprintf(d->source_addr, sizeof(d->source_addr), "%s", ip);
+    if (local.ss_family == AF_INET) {
+        inet_ntop(AF_INET, &in->sin_addr, ip, sizeof(ip));
+        snprintf(d->source_addr, sizeof(d->source_addr), "%s:%u", ip, ntohs(in->sin_port));
+    } else if (local.ss_family == AF_INET6) {
+        inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof(ip));
+        snprintf(d->source_addr, sizeof(d->source_addr), "[%s]:%u", ip, ntohs(in6->sin6_port));
+    }
 }
 
 static void on_connect(struct io_op *op, const struct io_event *event)
@@ -375,7 +379,9 @@ static void on_session_over(struct delivery *d, const struct smtp_event *event)
             outcome.reply = *event->reply;
         } else {
             outcome.local = true;
-            classify_io_reply(event->stage, d->error == 0 ? -EPROTO : d->error, NULL,
+            if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */
+                outcome.stage = SMTP_STAGE_CONNECT;
+            classify_io_reply(outcome.stage, d->error == 0 ? -EPROTO : d->error, NULL,
                               &outcome.reply);
         }
         setup_failed(d, &outcome);
