@@ -174,6 +174,28 @@ bool delivery_work(struct delivery *d)
     return true;
 }
 
+/* smtp_client gives a transaction back only when its content is sent, unless the connection is
+ * lost: then the kernel may still be reading it. */
+void delivery_release(struct delivery *d, struct message *m)
+{
+    if (!io_op_busy(&d->send)) {
+        message_unref(m);
+        return;
+    }
+    d->held = realloc(d->held, (d->held_len + 1) * sizeof(struct message *));
+    ASSERT(d->held != NULL);
+    d->held[d->held_len++] = m;
+}
+
+static void held_drop(struct delivery *d)
+{
+    for (size_t i = 0; i < d->held_len; i++)
+        message_unref(d->held[i]);
+    free(d->held);
+    d->held = NULL;
+    d->held_len = 0;
+}
+
 void delivery_quit(struct delivery *d)
 {
     if (list_node_linked(&d->idle_node))
@@ -527,6 +549,7 @@ static void delivery_reap(struct worker *w)
         if (io_op_busy(&d->connect) || io_op_busy(&d->recv) || io_op_busy(&d->send))
             continue;
         list_remove(&d->dirty_node);
+        held_drop(d);
         io_close_fd(w->io, d->fd, false);
         if (!d->reopen || w->draining || !delivery_reopen(d))
             delivery_free(d);

@@ -44,6 +44,8 @@ struct delivery {
     uint64_t started_ms, connected_ms;
     struct site_address address;
     struct iovec iov[DELIVERY_IOV_MAX];
+    struct message **held; /* messages that a send under way may still read from */
+    size_t held_len;
     char id[24];
     char peer_addr[64], source_addr[64];
     char peer_name[256];
@@ -54,6 +56,8 @@ struct delivery {
 bool delivery_open(struct site *site);
 /* Gives an idle or ready session work; false when there was none to take. */
 bool delivery_work(struct delivery *d);
+/* Drops a message reference, at once or when a send under way cannot touch its content any more. */
+void delivery_release(struct delivery *d, struct message *m);
 /* Ends an idle session politely. */
 void delivery_quit(struct delivery *d);
 /* Sends what sessions have to say; frees those that are through. Once a turn. */

@@ -11,7 +11,8 @@
 #include "engine/retry.h"
 #include "engine/trace.h"
 
-#define BODY_KEEP_BYTES (64u << 10) /* a larger body buffer is given back after its message */
+#define CONTENT_SLACK_BYTES 2560        /* room for trace fields and a little more */
+#define BODY_KEEP_BYTES     (64u << 10) /* a larger body buffer is given back after its message */
 
 /* --- envelope --- */
 
@@ -152,8 +153,24 @@ static void draft_stamp(struct inject *s, struct draft *d, const struct str *wan
     d->start = start;
 }
 
-/* The message with its own copy of the content: exact in size, since it may live long in the
- * window. */
+/* The content becomes the message's: the gathering buffer itself where little of it is unused, else
+ * an exact copy, since it may live long in the window. */
+static bool draft_content(struct inject *s, const struct draft *d, struct message *fields)
+{
+    fields->content_len = d->len;
+    if (d->len >= s->body.cap / 4 * 3 || s->body.cap - d->len <= CONTENT_SLACK_BYTES) {
+        fields->content_block = s->body.data;
+        fields->content = d->start;
+        s->body = (struct buf){0};
+        return true;
+    }
+    fields->content = malloc(d->len);
+    if (fields->content == NULL)
+        return false;
+    memcpy(fields->content, d->start, d->len);
+    return true;
+}
+
 static struct message *draft_message(struct inject *s, const struct draft *d,
                                      struct message *fields)
 {
@@ -176,14 +193,11 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
     fields->envid = slice_str(s, s->envid);
     fields->protocol = s->server.esmtp ? STR("ESMTP") : STR("SMTP");
     fields->origin = str_of(s->peer_text);
-    fields->content = malloc(d->len);
-    if (fields->content == NULL)
+    if (!draft_content(s, d, fields))
         return NULL;
-    memcpy(fields->content, d->start, d->len);
-    fields->content_len = d->len;
     m = message_new(fields);
     if (m == NULL)
-        free(fields->content);
+        free(fields->content_block != NULL ? fields->content_block : fields->content);
     return m;
 }
 

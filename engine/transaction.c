@@ -13,6 +13,7 @@ struct transaction {
     struct delivery *delivery;
     struct judge_context context;
     struct judge_batch batch; /* recipients that were not delivered */
+    struct message *message;  /* a reference: its content is sent from where it is */
     struct recipient **rcpts;
     uint64_t begun_ms;
     bool answered;                /* some reply was about this transaction */
@@ -44,6 +45,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
 
     ASSERT(t != NULL);
     t->delivery = d;
+    t->message = message_ref(m);
     t->rcpts = &t->one_rcpt;
     t->smtp.rcpts = &t->one_smtp;
     if (len > 1) {
@@ -89,6 +91,7 @@ static void transaction_free(struct transaction *t)
 {
     struct worker *w = t->delivery->worker;
 
+    delivery_release(t->delivery, t->message);
     if (t->rcpts != &t->one_rcpt) {
         free(t->rcpts);
         free(t->smtp.rcpts);
@@ -106,6 +109,7 @@ static bool transaction_convert(struct transaction *t, struct recipient *r)
     if (convert_to_7bit(m->content, m->content_len, &content) < 0)
         return false;
     fields.content = content.data;
+    fields.content_block = NULL;
     fields.content_len = content.len;
     fields.flags &= ~(uint32_t)MESSAGE_8BIT;
     copy = message_new(&fields);

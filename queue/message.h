@@ -43,6 +43,7 @@ struct message {
     struct str trace;    /* reserved: selected headers for records, a JSON object or empty */
     uint8_t *content;    /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
     uint64_t content_len;
+    void *content_block; /* the allocation that content lies in; NULL: content itself is it */
 };
 
 /* A copy of fields (strings deep-copied); content (malloc'd) is taken over. References: 1.
