@@ -465,6 +465,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         smtp_client_input(d->client, data, (size_t)result);
         break;
     case EVENT_SENT:
+        held_drop(d);
         smtp_client_sent(d->client);
         break;
     case EVENT_LOST:
