@@ -221,6 +221,11 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     uint32_t max;
 
     ASSERT(lane != NULL);
+    /* A load may have read the row between its commit and our hearing of that. */
+    if (lane_find(w, &r->message->id, r->index) != NULL) {
+        recipient_free(r);
+        return;
+    }
     max = window_max(lane);
     /* What waits in the store came first: newcomers get half of the window, loads the rest. */
     if (lane->stored_due_ms <= now_ms)
