@@ -261,6 +261,8 @@ static void keep(struct shard *s, bool idle, uint64_t now_ns)
     if (!due && list_empty(&s->own.suspects))
         return;
     s->own.kept_ns = now_ns;
+    /* A tool that was killed in a read transaction would pin pages until the map is full. */
+    (void)mdb_reader_check(s->env, NULL);
     records_rotate(&s->records, clock_wall_ms());
     if (records_behind(&s->records))
         records_catch_up(&s->records, s->env, s->outbox);
