@@ -449,7 +449,9 @@ static void on_accept(struct io_op *op, const struct io_event *event)
     struct inject_listener *l = CONTAINER_OF(op, struct inject_listener, accept);
     struct worker *w = l->worker;
 
-    if (event->result >= 0)
+    if (event->result >= 0 && w->port == NULL) /* before the start, or behind the end */
+        io_close_fd(w->io, event->result, true);
+    else if (event->result >= 0)
         session_begin(l, event->result);
     else if (event->result != -ECANCELED)
         log_warn("smtp.accept_failed", "listener=%s error=%d", l->settings->name, event->result);
@@ -549,8 +551,12 @@ void inject_drain(struct worker *w, bool hard)
     }
 }
 
+/* An accept that was cancelled may still bring a session. */
 bool inject_drained(const struct worker *w)
 {
+    for (size_t i = 0; i < w->listeners_len; i++)
+        if (io_op_busy(&w->listeners[i].accept))
+            return false;
     return list_empty(&w->injects);
 }
 
@@ -558,8 +564,7 @@ void inject_close(struct worker *w)
 {
     for (size_t i = 0; i < w->listeners_len; i++) {
         wheel_cancel(io_wheel(w->io), &w->listeners[i].timer);
-        if (!io_op_busy(&w->listeners[i].accept))
-            io_close_fd(w->io, w->listeners[i].fd, false);
+        io_close_fd(w->io, w->listeners[i].fd, false);
         config_unref(w->listeners[i].config);
     }
     free(w->listeners);

@@ -285,11 +285,14 @@ void worker_close(struct worker *w)
         lane_close_all(w);
         dns_close(w->dns);
         queue_port_close(w->port);
+        w->port = NULL; /* turns from here on only end operations */
     }
     if (w->io != NULL) {
-        inject_close(w);
+        w->draining = true;
+        inject_drain(w, true);
         worker_turn(w, 0); /* what was cancelled ends */
         worker_turn(w, 0);
+        inject_close(w);
         io_close(w->io);
     }
     for (uint32_t i = 0; w->inbox != NULL && i <= w->engine->workers_len; i++)
