@@ -1,0 +1,326 @@
+#include "tests/sim/ledger.h"
+
+#include <dirent.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/worker.h"
+#include "smtp/server.h"
+
+/* What a rate may lag behind on its way to a receiver that is swift. */
+#define RATE_SLACK_NS (3 * SIM_S)
+
+static struct {
+    struct map rcpts;
+    struct list messages;
+    struct {
+        uint32_t sessions;
+        uint64_t due_ns; /* of the next message, by the rate */
+    } sites[WORLD_SITES_MAX];
+    bool reloaded;
+} ledger = {.messages = {{&ledger.messages.head, &ledger.messages.head}}};
+
+/* --- entries --- */
+
+uint64_t ledger_hash(const void *bytes, size_t len)
+{
+    return hash_bytes(bytes, len, 1);
+}
+
+struct ledger_message *ledger_message(uint32_t number)
+{
+    struct ledger_message *m = calloc(1, sizeof(*m));
+
+    ASSERT(m != NULL);
+    m->number = number;
+    list_push_back(&ledger.messages, &m->node);
+    return m;
+}
+
+struct ledger_rcpt *ledger_find(struct str key)
+{
+    for (struct map_node *n = ledger.rcpts.buckets == NULL
+                                  ? NULL
+                                  : map_find(&ledger.rcpts, ledger_hash(key.ptr, key.len));
+         n != NULL; n = map_find_next(n)) {
+        struct ledger_rcpt *r = CONTAINER_OF(n, struct ledger_rcpt, map);
+
+        if (str_eq(str_of(r->key), key))
+            return r;
+    }
+    return NULL;
+}
+
+static struct ledger_rcpt *rcpt_new(struct str key)
+{
+    struct ledger_rcpt *r = calloc(1, sizeof(*r) + key.len + 1);
+
+    ASSERT(r != NULL);
+    if (ledger.rcpts.buckets == NULL)
+        ASSERT(map_init(&ledger.rcpts, 1024) == 0);
+    memcpy(r->key, key.ptr, key.len);
+    list_init(&r->acceptances);
+    map_insert(&ledger.rcpts, &r->map, ledger_hash(key.ptr, key.len));
+    return r;
+}
+
+struct ledger_rcpt *ledger_rcpt(struct ledger_message *m, const char *address, uint32_t domain)
+{
+    struct ledger_rcpt *r = rcpt_new(str_of(address));
+
+    r->message = m;
+    r->domain = domain;
+    return r;
+}
+
+struct ledger_rcpt *ledger_notice(struct str id)
+{
+    struct ledger_rcpt *r = ledger_find(id);
+
+    return r != NULL ? r : rcpt_new(id);
+}
+
+/* --- what receivers took --- */
+
+void ledger_taken(struct ledger_rcpt *r, struct list *session, uint64_t offset)
+{
+    struct ledger_acceptance *a = calloc(1, sizeof(*a));
+
+    ASSERT(a != NULL);
+    a->offset = offset;
+    r->taken++;
+    list_push_back(&r->acceptances, &a->node);
+    list_push_back(session, &a->session_node);
+    sim_trace("taken %s", r->key);
+}
+
+void ledger_seen(struct list *session, uint64_t offset)
+{
+    struct list_node *n;
+
+    while ((n = list_first(session)) != NULL) {
+        struct ledger_acceptance *a = LIST_ENTRY(n, struct ledger_acceptance, session_node);
+
+        if (a->offset > offset)
+            return;
+        list_remove(n);
+        a->answered_ns = sim_now_ns();
+    }
+}
+
+void ledger_crashed(uint64_t from_ns)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    for (int i = 0; i < WORLD_SITES_MAX; i++)
+        ledger.sites[i].due_ns = 0; /* the new process starts its rates anew */
+    while (ledger.rcpts.buckets != NULL && (n = map_walk(&ledger.rcpts, &bucket, n)) != NULL) {
+        struct ledger_rcpt *r = CONTAINER_OF(n, struct ledger_rcpt, map);
+
+        for (struct list_node *a = list_first(&r->acceptances); a != NULL;
+             a = list_next(&r->acceptances, a)) {
+            struct ledger_acceptance *acceptance = LIST_ENTRY(a, struct ledger_acceptance, node);
+
+            if (acceptance->answered_ns >= from_ns)
+                acceptance->excused = true;
+        }
+    }
+}
+
+/* --- limits --- */
+
+void ledger_reloaded(void)
+{
+    ledger.reloaded = true;
+}
+
+void ledger_session(const struct sockaddr *to, bool opened)
+{
+    uint32_t index = world_host_at(to)->site;
+    const struct world_site *s = &world.sites[index];
+    uint32_t max = s->sessions_max[0];
+
+    /* A lower limit of a reload lets what is open end by itself. */
+    if (ledger.reloaded && s->sessions_max[1] > max)
+        max = s->sessions_max[1];
+    if (!opened) {
+        ledger.sites[index].sessions--;
+        return;
+    }
+    ledger.sites[index].sessions++;
+    sim_trace("connect %s: %u", s->name, ledger.sites[index].sessions);
+    if (ledger.sites[index].sessions > max)
+        sim_fail("limits", "site %s has %u sessions, %u are allowed", s->name,
+                 ledger.sites[index].sessions, max);
+}
+
+void ledger_mail(const struct world_host *host)
+{
+    const struct world_site *s = &world.sites[host->site];
+    uint64_t interval_ns = s->interval_ms[0] * SIM_MS, now_ns = sim_now_ns(),
+             *due_ns = &ledger.sites[host->site].due_ns;
+
+    if (ledger.reloaded && s->interval_ms[1] * SIM_MS < interval_ns)
+        interval_ns = s->interval_ms[1] * SIM_MS;
+    if (interval_ns == 0)
+        return;
+    if (now_ns + RATE_SLACK_NS < *due_ns)
+        sim_fail("limits", "site %s gets messages faster than one in %u ms", s->name,
+                 s->interval_ms[0]);
+    *due_ns = (*due_ns > now_ns ? *due_ns : now_ns) + interval_ns;
+}
+
+/* --- the engine's records --- */
+
+static const struct {
+    const char *type;
+    enum ledger_final final;
+} finals[] = {{"Delivery", FINAL_DELIVERY},
+              {"Bounce", FINAL_BOUNCE},
+              {"Expiration", FINAL_EXPIRATION},
+              {"AdminBounce", FINAL_CANCELLED}};
+
+static void record_final(const json_t *json, enum ledger_final final)
+{
+    const char *recipient = json_string_value(json_object_get(json, "recipient"));
+    const char *id = json_string_value(json_object_get(json, "id"));
+    struct ledger_rcpt *r = ledger_find(str_of(recipient));
+
+    if (r == NULL) { /* a notice, to the sender s<number>@... */
+        uint32_t number = (uint32_t)strtoul(recipient + 1, NULL, 10);
+
+        if (recipient[0] != 's')
+            sim_fail("records", "a record of somebody unknown: %s", recipient);
+        for (struct list_node *n = list_first(&ledger.messages); n != NULL;
+             n = list_next(&ledger.messages, n)) {
+            struct ledger_message *m = LIST_ENTRY(n, struct ledger_message, node);
+
+            m->notices += m->number == number;
+        }
+        r = ledger_notice(str_of(id));
+    }
+    if (r->finals++ > 0)
+        sim_fail("one outcome", "%s has two final records", recipient);
+    r->final = final;
+}
+
+static void record_line(const char *line, size_t len)
+{
+    json_t *json = json_loadb(line, len, 0, NULL);
+    const char *type = json_string_value(json_object_get(json, "type"));
+
+    if (json == NULL || type == NULL)
+        sim_fail("records", "a line is broken: %.*s", (int)len, line);
+    for (size_t i = 0; i < ARRAY_LEN(finals); i++)
+        if (strcmp(type, finals[i].type) == 0)
+            record_final(json, finals[i].final);
+    json_decref(json);
+}
+
+static void records_read(const char *dir)
+{
+    DIR *d = opendir(dir);
+    char *line = NULL, path[512];
+    size_t cap = 0;
+    ssize_t len;
+
+    ASSERT(d != NULL);
+    for (struct dirent *entry; (entry = readdir(d)) != NULL;) {
+        FILE *f;
+
+        if (strstr(entry->d_name, ".jsonl") == NULL)
+            continue;
+        snprintf(path, sizeof(path), "%s/%.255s", dir, entry->d_name);
+        f = fopen(path, "r");
+        ASSERT(f != NULL);
+        while ((len = getline(&line, &cap, f)) > 0)
+            record_line(line, (size_t)len);
+        fclose(f);
+    }
+    free(line);
+    closedir(d);
+}
+
+/* --- the comparison --- */
+
+static void check_acceptances(struct ledger_rcpt *r, struct ledger_totals *totals)
+{
+    uint32_t allowed = r->final == FINAL_DELIVERY ? 1 : 0;
+    struct list_node *n;
+
+    while ((n = list_pop_front(&r->acceptances)) != NULL) {
+        struct ledger_acceptance *a = LIST_ENTRY(n, struct ledger_acceptance, node);
+
+        r->unexcused += a->answered_ns != 0 && !a->excused;
+        free(a);
+    }
+    if (r->unexcused > allowed)
+        sim_fail("duplicates", "%s was taken %u times, %u of them without excuse (final %d)",
+                 r->key, r->taken, r->unexcused, r->final);
+    totals->duplicates += r->taken > 1 ? r->taken - 1 : 0;
+}
+
+static void check_bounce(const struct ledger_rcpt *r)
+{
+    const struct world_domain *d = &world.domains[r->domain];
+
+    if (r->final == FINAL_BOUNCE && (d->kind == ZONE_MX || d->kind == ZONE_IMPLICIT) &&
+        world.sites[d->site].kind && world.sites[d->site_later].kind)
+        sim_fail("outcomes", "%s bounced, and nobody refused it", r->key);
+}
+
+static void check_rcpt(struct ledger_rcpt *r, struct ledger_totals *totals)
+{
+    check_acceptances(r, totals);
+    if (r->finals == 0 && r->acked)
+        sim_fail("nothing lost", "%s was acknowledged and has no final record", r->key);
+    if (r->finals == 0 && r->taken > 0)
+        sim_fail("one outcome", "%s was taken and has no final record", r->key);
+    if (r->final == FINAL_DELIVERY && r->taken == 0)
+        sim_fail("nothing lost", "%s is delivered on record, and nobody took it", r->key);
+    if (r->message == NULL) {
+        totals->notices++;
+        return;
+    }
+    if (r->refused && r->finals > 0)
+        sim_fail("one outcome", "%s was refused at the door and has a final record", r->key);
+    check_bounce(r);
+    totals->rcpts++;
+    totals->acked += r->acked;
+    totals->delivered += r->final == FINAL_DELIVERY;
+    totals->bounced += r->final == FINAL_BOUNCE;
+    totals->expired += r->final == FINAL_EXPIRATION;
+    totals->cancelled += r->final == FINAL_CANCELLED;
+    if ((r->final == FINAL_BOUNCE || r->final == FINAL_EXPIRATION) && !r->message->null_sender &&
+        (r->notify == 0 || (r->notify & SMTP_NOTIFY_FAILURE) != 0))
+        r->message->owed++;
+}
+
+void ledger_check(const char *records_dir, struct ledger_totals *out)
+{
+    struct map_node *n;
+    struct list_node *l;
+    size_t bucket = 0;
+
+    memset(out, 0, sizeof(*out));
+    records_read(records_dir);
+    while (ledger.rcpts.buckets != NULL && (n = map_walk(&ledger.rcpts, &bucket, NULL)) != NULL) {
+        struct ledger_rcpt *r = CONTAINER_OF(n, struct ledger_rcpt, map);
+
+        check_rcpt(r, out);
+        map_remove(&ledger.rcpts, n);
+        free(r);
+    }
+    map_done(&ledger.rcpts);
+    while ((l = list_pop_front(&ledger.messages)) != NULL) {
+        struct ledger_message *m = LIST_ENTRY(l, struct ledger_message, node);
+
+        if (m->owed > 0 && m->notices == 0)
+            sim_fail("notices", "message %u has %u failed recipients, and its sender got no notice",
+                     m->number, m->owed);
+        out->messages++;
+        free(m);
+    }
+}

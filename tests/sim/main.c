@@ -1,0 +1,264 @@
+/* sim: the production engine on a simulated network, clock and disk, driven by a seed. */
+#include <errno.h>
+#include <ftw.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "tests/sim/ledger.h"
+#include "tests/sim/node.h"
+#include "tests/sim/receiver.h"
+#include "tests/sim/sender.h"
+#include "tests/sim/sim.h"
+
+#define LOOK_NS      (10 * SIM_S)
+#define SELF_TEST_TO 40
+#define TWICE_EVERY  10 /* one in so many seeds runs twice: both must be the same */
+#define SLACK_S      10800
+
+static bool verbose;
+
+/* --- one seed --- */
+
+static void on_abort(int sig)
+{
+    (void)sig;
+    sim_trace_tail();
+    fprintf(stderr, "VIOLATED an assertion (above)\n");
+    fflush(NULL);
+    _exit(1);
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void remove_all(const char *dir)
+{
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+enum phase { PHASE_WORK, PHASE_DRAIN };
+
+static enum phase phase;
+
+static void on_look(struct sim_event *event)
+{
+    if (phase == PHASE_WORK && senders_through() && node_empty()) {
+        phase = PHASE_DRAIN;
+        senders_close();
+        node_drain();
+    }
+    sim_in(event, LOOK_NS);
+}
+
+static void run(const char *dir)
+{
+    struct sim_event look = {.run = on_look};
+    uint64_t deadline_ns;
+
+    world_make();
+    deadline_ns = sim_now_ns() + 2 * world.load_ns +
+                  (2ull * world.lifetime_s + 2ull * world.notice_lifetime_s +
+                   world.not_before_s_max + SLACK_S) *
+                      SIM_S;
+    receivers_open();
+    node_begin(dir);
+    senders_open();
+    sim_in(&look, LOOK_NS);
+    while (!node_ended()) {
+        ASSERT(sim_step());
+        if (sim_now_ns() > deadline_ns) {
+            node_describe();
+            sim_fail("nothing stuck", "the queue is not empty in time");
+        }
+    }
+}
+
+static void write_hash(const char *dir, uint64_t hash)
+{
+    char path[256];
+    FILE *f;
+
+    snprintf(path, sizeof(path), "%s/hash", dir);
+    f = fopen(path, "w");
+    ASSERT(f != NULL && fwrite(&hash, sizeof(hash), 1, f) == 1);
+    fclose(f);
+}
+
+/* In a process of its own. */
+static void run_seed(uint64_t seed, const char *dir)
+{
+    struct ledger_totals t;
+    char records[256];
+    uint64_t hash;
+
+    log_set_level(verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
+    signal(SIGABRT, on_abort);
+    sim_begin(seed, verbose);
+    run(dir);
+    snprintf(records, sizeof(records), "%s/records", dir);
+    ledger_check(records, &t);
+    hash = sim_trace_hash();
+    write_hash(dir, hash);
+    printf("seed %llu: ok: %u messages, %u recipients (%u accepted): %u delivered, %u bounced, "
+           "%u expired, %u cancelled, %u duplicates, %u notices; %.0f s, trace %016llx\n",
+           (unsigned long long)seed, t.messages, t.rcpts, t.acked, t.delivered, t.bounced,
+           t.expired, t.cancelled, t.duplicates, t.notices, (double)sim_now_ns() / 1e9 - 1000,
+           (unsigned long long)hash);
+    fflush(stdout);
+    if (node_was_killed()) /* what died with it would be taken for leaks */
+        _exit(0);
+}
+
+/* --- many seeds --- */
+
+struct child {
+    pid_t pid;
+    uint64_t seed;
+    char dir[64];
+};
+
+static void child_start(struct child *c, uint64_t seed, bool quiet)
+{
+    c->seed = seed;
+    snprintf(c->dir, sizeof(c->dir), "%s/sim-XXXXXX",
+             access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    ASSERT(mkdtemp(c->dir) != NULL);
+    fflush(NULL);
+    c->pid = fork();
+    ASSERT(c->pid >= 0);
+    if (c->pid > 0)
+        return;
+    if (quiet)
+        ASSERT(freopen("/dev/null", "w", stdout) != NULL);
+    if (quiet && sim_sabotage != SABOTAGE_NONE)
+        ASSERT(freopen("/dev/null", "w", stderr) != NULL);
+    run_seed(seed, c->dir);
+    exit(0);
+}
+
+/* Whether its seed was right. */
+static bool child_end(struct child *c, uint64_t *hash)
+{
+    char path[256];
+    int status = 0;
+    FILE *f;
+
+    ASSERT(waitpid(c->pid, &status, 0) == c->pid);
+    snprintf(path, sizeof(path), "%s/hash", c->dir);
+    f = fopen(path, "r");
+    *hash = 0;
+    if (f != NULL && fread(hash, sizeof(*hash), 1, f) != 1)
+        *hash = 0;
+    if (f != NULL)
+        fclose(f);
+    remove_all(c->dir);
+    if (status != 0 && sim_sabotage == SABOTAGE_NONE)
+        fprintf(stderr, "seed %llu failed; replay: sim --seed %llu --verbose\n",
+                (unsigned long long)c->seed, (unsigned long long)c->seed);
+    return status == 0;
+}
+
+/* Two at a time; one in TWICE_EVERY is run twice. Returns how many failed. */
+static unsigned run_seeds(uint64_t from, uint64_t to, bool quiet)
+{
+    struct child children[2];
+    unsigned failed = 0;
+
+    for (uint64_t seed = from; seed <= to;) {
+        bool twice = seed % TWICE_EVERY == 0 || seed == to;
+        uint64_t hashes[2];
+        bool ok[2];
+
+        for (int i = 0; i < 2; i++)
+            child_start(&children[i], twice ? seed : seed + (uint64_t)i, quiet);
+        for (int i = 0; i < 2; i++)
+            ok[i] = child_end(&children[i], &hashes[i]);
+        failed += !ok[0] ? 1 : 0;
+        failed += !ok[1] && !twice ? 1 : 0;
+        if (twice && ok[0] && ok[1] && hashes[0] != hashes[1]) {
+            fprintf(stderr, "seed %llu: VIOLATED replay: two runs differ\n",
+                    (unsigned long long)seed);
+            failed++;
+        }
+        seed += twice ? 1 : 2;
+    }
+    return failed;
+}
+
+/* Every kind of sabotage has to be noticed. */
+static int self_test(void)
+{
+    static const char *const names[SABOTAGES] = {[SABOTAGE_COMMIT] = "a commit that did not happen",
+                                                 [SABOTAGE_REPLY] =
+                                                     "a reply misread, so a recipient sent twice",
+                                                 [SABOTAGE_CONTENT] = "a changed byte",
+                                                 [SABOTAGE_SESSIONS] = "too many sessions",
+                                                 [SABOTAGE_RATE] = "too high a rate",
+                                                 [SABOTAGE_MEMORY] = "a message never freed"};
+    int missed = 0;
+
+    for (sim_sabotage = SABOTAGE_NONE + 1; sim_sabotage < SABOTAGES; sim_sabotage++) {
+        uint64_t seed = 1;
+
+        while (seed < SELF_TEST_TO && run_seeds(seed, seed + 1, true) == 0)
+            seed += 2;
+        printf("%s: %s\n", names[sim_sabotage], seed < SELF_TEST_TO ? "noticed" : "NOT NOTICED");
+        missed += seed >= SELF_TEST_TO;
+    }
+    return missed == 0 ? 0 : 1;
+}
+
+static const char usage[] =
+    "usage: sim --seed N [--verbose] | --seeds A-B | --self-test\n"
+    "\n"
+    "Runs the engine in a simulated world made from each seed and compares everybody's books.\n"
+    "A failing seed prints what was violated and the end of its trace; it always replays.\n";
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, 's'}, {"seeds", required_argument, NULL, 'r'},
+        {"verbose", no_argument, NULL, 'v'},    {"self-test", no_argument, NULL, 't'},
+        {"help", no_argument, NULL, 'h'},       {NULL, 0, NULL, 0}};
+    unsigned long long from = 0, to = 0;
+    struct child child;
+    unsigned failed;
+    uint64_t hash;
+    bool test = false;
+
+    for (int opt; (opt = getopt_long(argc, argv, "", options, NULL)) >= 0;) {
+        if (opt == 's')
+            from = to = strtoull(optarg, NULL, 10);
+        else if (opt == 'r' && sscanf(optarg, "%llu-%llu", &from, &to) == 2)
+            continue;
+        else if (opt == 'v')
+            verbose = true;
+        else if (opt == 't')
+            test = true;
+        else {
+            fputs(usage, opt == 'h' ? stdout : stderr);
+            return opt == 'h' ? 0 : 64;
+        }
+    }
+    if (test)
+        return self_test();
+    if (from == 0 || to < from) {
+        fputs(usage, stderr);
+        return 64;
+    }
+    if (from == to) {
+        child_start(&child, from, false);
+        return child_end(&child, &hash) ? 0 : 1;
+    }
+    failed = run_seeds(from, to, true);
+    printf("seeds %llu to %llu: %u failed\n", from, to, failed);
+    return failed == 0 ? 0 : 1;
+}

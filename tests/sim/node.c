@@ -1,0 +1,585 @@
+#include "tests/sim/node.h"
+
+#include <errno.h>
+#include <lmdb.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "engine/admin.h"
+#include "engine/config_load.h"
+#include "engine/engine.h"
+#include "engine/lane.h"
+#include "engine/settle.h"
+#include "engine/site.h"
+#include "queue/shard.h" /* rounds of single shards: queue_pump() knows only all of them */
+#include "tests/sim/ledger.h"
+#include "tests/sim/sim_io.h"
+
+#define WORKERS_MAX_SIM 4
+#define SHARDS_MAX_SIM  5
+#define ACTIONS_MAX     64
+#define PHASES_MAX      3
+#define JOB_ROWS_MAX    30
+/* From the moment that an answer is read to its settle's commit, when commits succeed. */
+#define SETTLE_MAX_NS   (5 * SIM_S)
+#define TURNS_PER_S_MAX 50000 /* more is a spin */
+
+enum action_kind {
+    ACTION_KILL,
+    ACTION_RESTART,
+    ACTION_CUT,
+    ACTION_START,
+    ACTION_RELOAD,
+    ACTION_ADMIN
+};
+
+struct action {
+    struct sim_event event;
+    enum action_kind kind;
+};
+
+struct turner {
+    struct sim_event event;
+    struct worker *worker;
+    uint64_t busy_until_ns, second, turns;
+};
+
+struct disk {
+    struct sim_event commit, load;
+};
+
+static struct {
+    const char *dir;
+    struct engine *engine; /* NULL: it does not run */
+    bool reloaded, restarting, ending, ended, killed, committing;
+    struct turner turners[WORKERS_MAX_SIM];
+    struct disk disks[SHARDS_MAX_SIM];
+    struct sim_event sync;
+    struct action actions[ACTIONS_MAX];
+    uint32_t actions_len, actions_left, jobs;
+    struct action start, cut;
+    struct {
+        uint64_t from_ns, until_ns;
+        bool fatal;
+    } phases[PHASES_MAX]; /* of failing commits */
+    uint64_t alive_base;  /* bytes of messages that died with their process */
+} node;
+
+static void node_start(void);
+static void node_kill(void);
+
+/* --- what the engine would take from its process --- */
+
+uint64_t __real_message_bytes_alive(void);
+uint64_t __wrap_message_bytes_alive(void);
+void __wrap_control_job_done(struct control_job *job, int result);
+int __real_mdb_txn_commit(MDB_txn *txn);
+int __wrap_mdb_txn_commit(MDB_txn *txn);
+
+uint64_t __wrap_message_bytes_alive(void)
+{
+    return __real_message_bytes_alive() - node.alive_base;
+}
+
+void __wrap_control_job_done(struct control_job *job, int result)
+{
+    sim_trace("admin job done: %d, changed %llu", result, (unsigned long long)job->changed);
+    for (size_t i = 0; i < job->rows_len; i++)
+        free((char *)job->rows[i].queue.ptr);
+    free(job->rows);
+    free(job);
+    node.jobs--;
+}
+
+int __wrap_mdb_txn_commit(MDB_txn *txn)
+{
+    if (!node.committing)
+        return __real_mdb_txn_commit(txn);
+    for (uint32_t i = 0; i < world.commit_fault_phases; i++) {
+        if (sim_now_ns() < node.phases[i].from_ns || sim_now_ns() >= node.phases[i].until_ns ||
+            !sim_chance(600))
+            continue;
+        mdb_txn_abort(txn);
+        sim_trace("commit fails");
+        return node.phases[i].fatal && sim_chance(200) ? EIO : ENOSPC;
+    }
+    if (sim_sabotage == SABOTAGE_COMMIT && sim_chance(50)) {
+        mdb_txn_abort(txn);
+        return 0;
+    }
+    return __real_mdb_txn_commit(txn);
+}
+
+/* --- the disk --- */
+
+static uint64_t disk_delay_ns(void)
+{
+    return SIM_US + sim_draw(sim_chance(10) ? SIM_S : world.disk_ns);
+}
+
+/* Work that was submitted gets its time on disk. */
+static void disks_look(void)
+{
+    struct queue *q = node.engine->queue;
+
+    for (uint32_t i = 0; i < q->shards_len; i++) {
+        struct shard *s = q->shards[i];
+
+        if (node.disks[i].commit.slot == 0 &&
+            (!mailbox_empty(&s->changes) || s->own.pending_len > 0 || !s->counts.complete))
+            sim_in(&node.disks[i].commit, disk_delay_ns());
+        if (node.disks[i].load.slot == 0 &&
+            (!mailbox_empty(&s->loads) || !mailbox_empty(&s->directories)))
+            sim_in(&node.disks[i].load, disk_delay_ns());
+    }
+}
+
+static void on_commit(struct sim_event *event)
+{
+    struct queue *q = node.engine->queue;
+    uint32_t shard = (uint32_t)(CONTAINER_OF(event, struct disk, commit) - node.disks);
+
+    node.committing = true;
+    committer_round(q->shards[shard]);
+    node.committing = false;
+    sim_by(&node.sync, sim_now_ns() + sim_between(SIM_MS, 3 * SIM_S));
+    if (queue_failed(q)) {
+        sim_trace("the queue failed: exit");
+        node_kill();
+    }
+}
+
+static void on_load(struct sim_event *event)
+{
+    uint32_t shard = (uint32_t)(CONTAINER_OF(event, struct disk, load) - node.disks);
+
+    loader_round(node.engine->queue->shards[shard]);
+}
+
+static void on_sync(struct sim_event *event)
+{
+    (void)event;
+    syncer_round(node.engine->queue);
+}
+
+/* --- workers --- */
+
+static void turner_schedule(struct turner *t)
+{
+    uint64_t at_ns = sim_io_next_ns(t->worker->io);
+
+    if (at_ns == UINT64_MAX)
+        return;
+    at_ns = at_ns < t->busy_until_ns ? t->busy_until_ns : at_ns;
+    sim_by(&t->event, at_ns);
+}
+
+static void on_ready(void *arg)
+{
+    turner_schedule(arg);
+}
+
+static void turner_count(struct turner *t)
+{
+    if (t->second != sim_now_ns() / SIM_S) {
+        t->second = sim_now_ns() / SIM_S;
+        t->turns = 0;
+    }
+    if (++t->turns > TURNS_PER_S_MAX)
+        sim_fail("no spin", "worker %u turns more than %u times a second", t->worker->index,
+                 TURNS_PER_S_MAX);
+}
+
+static void node_look_drained(void);
+
+static void on_turn(struct sim_event *event)
+{
+    struct turner *t = CONTAINER_OF(event, struct turner, event);
+    struct worker *w = t->worker;
+
+    turner_count(t);
+    ASSERT(worker_turn(w, 0) == 0);
+    atomic_store(&w->drained, worker_drained(w));
+    t->busy_until_ns =
+        sim_now_ns() + sim_between(SIM_US, sim_chance(5) ? 100 * SIM_MS : 60 * SIM_US);
+    turner_schedule(t);
+    disks_look();
+    node_look_drained();
+}
+
+/* --- start and end --- */
+
+static struct config *config_make(void)
+{
+    struct config *config = NULL;
+    struct buf text = {0}, errors = {0};
+
+    world_config(node.dir, node.reloaded, &text);
+    if (config_load_text("sim.yaml", buf_str(&text), &config, &errors) < 0)
+        sim_fail("configuration", "%.*s", STR_FMT(buf_str(&errors)));
+    config->queue.memory_bytes_max = world.memory_max; /* smaller than may be configured */
+    buf_done(&text);
+    buf_done(&errors);
+    return config;
+}
+
+/* As engine_open() and engine_start(), but for the threads. */
+static void engine_make(struct engine *e)
+{
+    struct config *c = config_make();
+    struct queue_options options = {.path = c->queue.path,
+                                    .shards = c->queue.shards,
+                                    .map_bytes = c->queue.map_bytes,
+                                    .records = {.path = c->records.path},
+                                    .no_threads = true,
+                                    .no_sync = true};
+    const char *why = NULL;
+
+    e->config = c;
+    e->started_ms = sim_wall_ms();
+    e->workers_len = world.workers;
+    e->sessions_out_max = world.fds_max / 2 + 1;
+    e->workers = aligned_alloc(CACHE_LINE_BYTES, e->workers_len * sizeof(*e->workers));
+    ASSERT(e->workers != NULL && clients_init(&e->clients) == 0 &&
+           governor_open(&e->governor) == 0);
+    memset(e->workers, 0, e->workers_len * sizeof(*e->workers));
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        ASSERT(worker_open(&e->workers[i], e, i) == 0);
+    if (queue_open(&e->queue, &options, &why) < 0)
+        sim_fail("restart", "the queue cannot be opened: %s", why);
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        ASSERT(worker_start(&e->workers[i]) == 0);
+}
+
+static void node_start(void)
+{
+    sim_trace("start");
+    node.engine = calloc(1, sizeof(*node.engine));
+    ASSERT(node.engine != NULL);
+    engine_make(node.engine);
+    for (uint32_t i = 0; i < node.engine->workers_len; i++) {
+        struct turner *t = &node.turners[i];
+
+        *t = (struct turner){.event.run = on_turn, .worker = &node.engine->workers[i]};
+        sim_io_watch(t->worker->io, on_ready, t);
+        sim_in(&t->event, sim_draw(SIM_MS));
+    }
+    disks_look();
+}
+
+static void events_cancel(void)
+{
+    for (uint32_t i = 0; i < WORKERS_MAX_SIM; i++)
+        sim_cancel(&node.turners[i].event);
+    for (uint32_t i = 0; i < SHARDS_MAX_SIM; i++) {
+        sim_cancel(&node.disks[i].commit);
+        sim_cancel(&node.disks[i].load);
+    }
+    sim_cancel(&node.sync);
+    sim_cancel(&node.cut.event);
+}
+
+/* kill -9: what was committed stays, and what the kernel had taken is sent. The memory is left as
+ * it is: nobody looks at it again. */
+static void node_kill(void)
+{
+    uint64_t from_ns = sim_now_ns() - SETTLE_MAX_NS;
+
+    sim_trace("kill");
+    node.killed = true;
+    for (uint32_t i = 0; i < world.commit_fault_phases; i++)
+        if (node.phases[i].until_ns + SETTLE_MAX_NS > sim_now_ns() &&
+            node.phases[i].from_ns < from_ns)
+            from_ns = node.phases[i].from_ns;
+    ledger_crashed(from_ns);
+    events_cancel();
+    sim_io_kill();
+    close_range(3, ~0u, 0);
+    node.alive_base = __real_message_bytes_alive();
+    node.engine = NULL;
+    node.jobs = 0;
+    node.restarting = node.ending = false;
+    node.start = (struct action){.event.run = node.start.event.run, .kind = ACTION_START};
+    sim_in(&node.start.event, sim_draw(20 * SIM_S));
+}
+
+static void check_worker(const struct worker *w)
+{
+    if (w->deliveries != 0 || w->injects_len != 0 || w->delivery_pool.in_use != 0 ||
+        w->transaction_pool.in_use != 0 || w->inject_pool.in_use != 0)
+        sim_fail("pools", "worker %u: deliveries %zu, transactions %zu, injects %zu are left",
+                 w->index, w->delivery_pool.in_use, w->transaction_pool.in_use,
+                 w->inject_pool.in_use);
+    if (node.ending && w->memory.count != 0)
+        sim_fail("pools", "worker %u has %zu recipients in memory, and none is stored", w->index,
+                 w->memory.count);
+}
+
+static void node_close(void)
+{
+    struct engine *e = node.engine;
+
+    sim_trace("close");
+    events_cancel();
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        check_worker(&e->workers[i]);
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        worker_close(&e->workers[i]);
+    queue_close(e->queue);
+    governor_close(e->governor);
+    clients_done(&e->clients);
+    config_unref(e->config);
+    free(e->workers);
+    if (atomic_load(&e->intake_bytes) != 0 || atomic_load(&e->sessions_out) != 0 ||
+        atomic_load(&e->listener_sessions[0]) != 0)
+        sim_fail("pools", "%llu bytes of intake, %u sessions out, %u sessions in are left",
+                 (unsigned long long)atomic_load(&e->intake_bytes), atomic_load(&e->sessions_out),
+                 atomic_load(&e->listener_sessions[0]));
+    free(e);
+    node.engine = NULL;
+    if (sim_io_fds() != 0)
+        sim_fail("pools", "%u descriptors are left", sim_io_fds());
+    if (__wrap_message_bytes_alive() != 0)
+        sim_fail("pools", "%llu bytes of messages are left",
+                 (unsigned long long)__wrap_message_bytes_alive());
+    if (node.ending) {
+        node.ended = true;
+    } else {
+        node.restarting = false;
+        node.start.kind = ACTION_START;
+        sim_in(&node.start.event, sim_draw(10 * SIM_S));
+    }
+}
+
+static void node_look_drained(void)
+{
+    if ((node.restarting || node.ending) && node.jobs == 0 && engine_drained(node.engine))
+        node_close();
+}
+
+/* --- administration --- */
+
+struct picking {
+    struct control_job *job;
+    bool held; /* only those */
+};
+
+static bool on_row(void *arg, const struct queue_row_view *row)
+{
+    struct picking *p = arg;
+    struct control_job *job = p->job;
+
+    if (p->held ? (row->flags & RECIPIENT_HELD) == 0 : sim_chance(600))
+        return true;
+    job->rows[job->rows_len++] =
+        (struct control_row){.id = row->id,
+                             .index = row->index,
+                             .priority = row->priority,
+                             .flags = row->flags,
+                             .due_ms = row->due_ms,
+                             .queue = {strndup(row->queue.ptr, row->queue.len), row->queue.len}};
+    return job->rows_len < JOB_ROWS_MAX;
+}
+
+static void admin(uint32_t shard, enum control_action action, bool held)
+{
+    struct control_job *job = calloc(1, sizeof(*job));
+    struct queue_cursor cursor = {0};
+    struct picking picking = {job, held};
+
+    ASSERT(job != NULL);
+    job->kind = CONTROL_JOB_ACTION;
+    job->action = action;
+    job->shard = shard;
+    job->rows = calloc(JOB_ROWS_MAX, sizeof(*job->rows));
+    ASSERT(job->rows != NULL);
+    queue_visit(node.engine->queue, shard, &cursor, STR(""), 500, false, on_row, &picking);
+    sim_trace("admin %d on %zu rows of shard %u", action, job->rows_len, shard);
+    node.jobs++;
+    if (job->rows_len == 0) {
+        __wrap_control_job_done(job, 0);
+        return;
+    }
+    admin_submit(node.engine, job);
+    disks_look();
+}
+
+static void admin_any(void)
+{
+    static const enum control_action actions[] = {CONTROL_HOLD,  CONTROL_HOLD,  CONTROL_RELEASE,
+                                                  CONTROL_FLUSH, CONTROL_FLUSH, CONTROL_CANCEL,
+                                                  CONTROL_EXPIRE};
+
+    admin((uint32_t)sim_draw(queue_shards(node.engine->queue)),
+          actions[sim_draw(ARRAY_LEN(actions))], false);
+}
+
+/* --- what happens to it --- */
+
+static void reload(void)
+{
+    struct buf cannot = {0};
+    struct config *config;
+
+    sim_trace("reload");
+    node.reloaded = true;
+    ledger_reloaded();
+    config = config_make();
+    engine_reload(node.engine, config, &cannot);
+    config_unref(config);
+    buf_done(&cannot);
+}
+
+static void act(struct action *a)
+{
+    switch (a->kind) {
+    case ACTION_KILL:
+        node_kill();
+        break;
+    case ACTION_RESTART:
+        sim_trace("drain");
+        node.restarting = true;
+        engine_drain(node.engine);
+        sim_in(&node.cut.event, sim_draw(60 * SIM_S));
+        break;
+    case ACTION_CUT:
+        sim_trace("cut");
+        engine_cut(node.engine);
+        break;
+    case ACTION_RELOAD:
+        reload();
+        break;
+    case ACTION_ADMIN:
+        admin_any();
+        break;
+    case ACTION_START:
+        break;
+    }
+}
+
+static void on_action(struct sim_event *event)
+{
+    struct action *a = CONTAINER_OF(event, struct action, event);
+
+    if (a == &node.start) {
+        node_start();
+        return;
+    }
+    if (a != &node.cut && (node.engine == NULL || (node.restarting && a->kind != ACTION_KILL))) {
+        sim_in(event, sim_between(SIM_S, 10 * SIM_S)); /* when it runs again */
+        return;
+    }
+    node.actions_left -= a != &node.cut;
+    act(a);
+}
+
+static void plan(enum action_kind kind, uint64_t within_ns)
+{
+    struct action *a = &node.actions[node.actions_len++];
+
+    ASSERT(node.actions_len <= ACTIONS_MAX);
+    node.actions_left++;
+    a->kind = kind;
+    a->event.run = on_action;
+    sim_in(&a->event, sim_draw(within_ns));
+}
+
+void node_begin(const char *dir)
+{
+    uint64_t span_ns = world.load_ns * 2 + 60 * SIM_S;
+
+    node.dir = dir;
+    node.start.event.run = node.cut.event.run = on_action;
+    node.cut.kind = ACTION_CUT;
+    node.sync.run = on_sync;
+    for (uint32_t i = 0; i < SHARDS_MAX_SIM; i++) {
+        node.disks[i].commit.run = on_commit;
+        node.disks[i].load.run = on_load;
+    }
+    for (uint32_t i = 0; i < world.crashes; i++)
+        plan(sim_chance(700) ? ACTION_KILL : ACTION_RESTART, span_ns);
+    for (uint32_t i = 0; i < world.admin_jobs; i++)
+        plan(ACTION_ADMIN, span_ns);
+    if (world.reload)
+        plan(ACTION_RELOAD, span_ns);
+    for (uint32_t i = 0; i < world.commit_fault_phases; i++) {
+        node.phases[i].from_ns = sim_now_ns() + sim_draw(span_ns);
+        node.phases[i].until_ns = node.phases[i].from_ns + sim_draw(30 * SIM_S);
+        node.phases[i].fatal = sim_chance(300);
+    }
+    sim_io_limit(&(struct sim_io_limits){
+        .fds_max = world.fds_max, .path = world_path, .session = ledger_session});
+    node_start();
+}
+
+bool node_empty(void)
+{
+    bool empty = true;
+
+    if (node.engine == NULL || node.restarting || node.actions_left > 0 || node.jobs > 0)
+        return false;
+    for (uint32_t i = 0; i < queue_shards(node.engine->queue); i++) {
+        struct queue_counters c;
+
+        queue_counters(node.engine->queue, i, &c);
+        if (c.quarantined != 0)
+            sim_fail("store", "shard %u has quarantined something", i);
+        if (c.rows == 0 && c.messages != 0)
+            sim_fail("store", "shard %u keeps %llu messages without recipients", i,
+                     (unsigned long long)c.messages);
+        empty = empty && c.rows == 0;
+        if (c.rows > 0 && world.admin_jobs > 0 && sim_chance(100))
+            admin(i, CONTROL_RELEASE, true);
+    }
+    return empty;
+}
+
+void node_drain(void)
+{
+    if (sim_sabotage == SABOTAGE_MEMORY)
+        ASSERT(message_new(&(struct message){.content = malloc(1), .content_len = 1}) != NULL);
+    node.ending = true;
+    sim_trace("drain for good");
+    engine_drain(node.engine);
+    sim_in(&node.cut.event, 60 * SIM_S);
+}
+
+bool node_ended(void)
+{
+    return node.ended;
+}
+
+bool node_was_killed(void)
+{
+    return node.killed;
+}
+
+void node_describe(void)
+{
+    struct map_node *n = NULL;
+
+    if (node.engine == NULL)
+        return;
+    for (uint32_t i = 0; i < node.engine->workers_len; i++) {
+        struct worker *w = &node.engine->workers[i];
+        size_t bucket = 0;
+
+        fprintf(stderr,
+                "worker %u: deliveries %u loads %u settles %d injects %u drained %d pending %zu\n",
+                i, w->deliveries, w->loads, settle_pending(w), w->injects_len, worker_drained(w),
+                queue_port_pending(w->port));
+        for (n = NULL; (n = map_walk(&w->lanes, &bucket, n)) != NULL;) {
+            struct lane *l = CONTAINER_OF(n, struct lane, node);
+
+            fprintf(
+                stderr,
+                "  lane %s shard %u window %u flight %u memory %u stored %+lld suspended %+lld "
+                "loading %d load %d site %s\n",
+                l->name, l->shard, l->window_len, l->in_flight, l->in_memory,
+                l->stored_due_ms == INT64_MAX ? -1 : (long long)(l->stored_due_ms - sim_wall_ms()),
+                (long long)(l->suspended_until_ms == 0 ? 0 : l->suspended_until_ms - sim_wall_ms()),
+                l->loading, l->load != NULL, l->site == NULL ? "-" : l->site->name);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+/* The engine under test: opened without threads, its workers, committers and loaders run as events
+ * of the simulation. It can be killed, restarted, reloaded and administrated at any moment. */
+#ifndef HAYAUMA_TESTS_SIM_NODE_H
+#define HAYAUMA_TESTS_SIM_NODE_H
+
+#include <stdbool.h>
+
+/* Draws when what happens to the engine, and starts it. dir: an empty directory. */
+void node_begin(const char *dir);
+/* No recipient is stored any more, and nothing more will happen to the engine. */
+bool node_empty(void);
+/* Ends it in order. */
+void node_drain(void);
+bool node_ended(void);
+bool node_was_killed(void);
+/* What keeps it, for a message. */
+void node_describe(void);
+
+#endif

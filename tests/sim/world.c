@@ -1,0 +1,347 @@
+#include "tests/sim/world.h"
+
+#include <arpa/inet.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct world world;
+
+#define TTL_S 60
+
+/* --- drawing --- */
+
+static uint32_t draw(uint64_t low, uint64_t high)
+{
+    return (uint32_t)sim_between(low, high);
+}
+
+/* Mostly nothing, sometimes a little, rarely a lot. */
+static uint32_t trouble(uint32_t much)
+{
+    uint32_t kind = draw(0, 9);
+
+    return kind < 6 ? 0 : kind < 9 ? draw(1, much / 8 + 1) : draw(much / 4, much);
+}
+
+static void path_make(struct net_path *p, bool swift)
+{
+    *p = (struct net_path){.latency_ns =
+                               sim_between(20 * SIM_US, swift ? 20 * SIM_MS : 150 * SIM_MS),
+                           .segment_max = sim_chance(150) ? draw(1, 40) : draw(200, 9000),
+                           .window = draw(4096, 262144)};
+    if (swift)
+        p->segment_max = 9000;
+    if (!swift && sim_chance(400))
+        p->jitter_ns = sim_between(SIM_US, 50 * SIM_MS);
+    if (!swift && sim_chance(300))
+        p->byte_ns = sim_between(10, 100000);
+}
+
+static void host_make(struct world_host *h, const struct world_site *site, uint32_t index)
+{
+    *h = (struct world_host){.site = index, .v6 = sim_chance(200)};
+    path_make(&h->path, site->swift);
+    h->no_pipelining = sim_chance(300);
+    h->no_chunking = sim_chance(500);
+    h->no_8bitmime = sim_chance(150);
+    h->no_dsn = sim_chance(300);
+    h->no_limits = sim_chance(500);
+    h->rcpts_max = sim_chance(700) ? 1000 : draw(1, 20);
+    h->messages_max = sim_chance(700) ? 0 : draw(1, 20);
+    if (site->swift)
+        return;
+    for (int stage = 0; stage < WORLD_STAGES; stage++) {
+        struct manners *m = &h->manners[stage];
+
+        m->defer = trouble(400);
+        m->refuse = site->kind ? 0 : trouble(200);
+        m->say_421 = trouble(150);
+        m->drop = trouble(150);
+        m->stall = trouble(60);
+    }
+    h->drop_after_dot = trouble(200);
+    h->stall_after_dot = trouble(100);
+    h->garbage = trouble(50);
+    h->drop_in_body = trouble(100);
+    h->answer_ns = sim_chance(500) ? 0 : sim_between(SIM_MS, 5 * SIM_S);
+    h->helo_only = sim_chance(100);
+    h->greylist_s = sim_chance(150) ? draw(10, 600) : 0;
+    h->sessions_max = sim_chance(200) ? draw(1, 5) : 0;
+    if (sim_chance(250)) {
+        h->down_from_ns = sim_now_ns() + sim_draw(600 * SIM_S);
+        h->down_until_ns = h->down_from_ns + sim_draw(3600 * SIM_S);
+        h->down_hole = sim_chance(400);
+    }
+}
+
+static void site_make(struct world_site *s, uint32_t index)
+{
+    *s = (struct world_site){.first_host = world.hosts_len,
+                             .implicit = sim_chance(250),
+                             .kind = sim_chance(500),
+                             .swift = sim_chance(300)};
+    snprintf(s->name, sizeof(s->name), "s%u.test", index);
+    s->hosts = s->implicit ? 1 : draw(1, 3);
+    for (uint32_t i = 0; i < s->hosts; i++)
+        host_make(&world.hosts[world.hosts_len++], s, index);
+    for (int i = 0; i < 2; i++) {
+        s->sessions_max[i] = sim_chance(500) ? draw(1, 4) : draw(5, 30);
+        s->interval_ms[i] = s->swift && sim_chance(500) ? draw(50, 3000) : 0;
+    }
+    if (!world.reload) {
+        s->sessions_max[1] = s->sessions_max[0];
+        s->interval_ms[1] = s->interval_ms[0];
+    }
+}
+
+static void domain_make(struct world_domain *d, uint32_t index)
+{
+    *d = (struct world_domain){.site = draw(0, world.sites_len - 1)};
+    d->site_later = d->site;
+    snprintf(d->name, sizeof(d->name), "d%u.test", index);
+    if (index < world.sites_len && world.sites[index].implicit) {
+        d->kind = ZONE_IMPLICIT;
+        d->site = d->site_later = index;
+        snprintf(d->name, sizeof(d->name), "%s", world.sites[index].name);
+    } else if (sim_chance(120)) {
+        d->kind = (enum zone_kind)draw(ZONE_NXDOMAIN, ZONE_SERVFAIL);
+    } else if (sim_chance(200)) {
+        d->site_later = draw(0, world.sites_len - 1);
+        d->moves_ns = sim_now_ns() + sim_draw(1800 * SIM_S);
+    }
+    /* A domain with MX records points to exchangers with names of their own. */
+    for (uint32_t *s = &d->site; d->kind == ZONE_MX && s <= &d->site_later; s++)
+        while (world.sites[*s].implicit)
+            *s = (*s + 1) % world.sites_len;
+    if (sim_chance(150))
+        d->flaky_until_ns = sim_now_ns() + sim_draw(1200 * SIM_S);
+}
+
+static void engine_make(void)
+{
+    world.workers = draw(1, 4);
+    world.shards = draw(1, 5);
+    world.window = sim_chance(500) ? 10 : draw(11, 500);
+    world.fds_max = sim_chance(150) ? draw(30, 60) : 10000;
+    world.memory_max = sim_chance(400) ? draw(20000, 300000) : 64u << 20;
+    world.pipelining = sim_chance(800);
+    world.chunking = sim_chance(700);
+    world.reload = sim_chance(300);
+    world.lifetime_s = sim_chance(100) ? draw(0, 60) : draw(600, 14400);
+    world.notice_lifetime_s = draw(300, 7200);
+    world.retry_max_s = draw(20, 1200);
+    world.crashes = sim_chance(500) ? draw(1, 3) : 0;
+    world.admin_jobs = sim_chance(400) ? draw(1, 40) : 0;
+    world.commit_fault_phases = sim_chance(250) ? draw(1, 3) : 0;
+    world.disk_ns = sim_between(50 * SIM_US, 20 * SIM_MS);
+    world.senders = draw(1, 8);
+    world.messages = draw(5, 150);
+    world.rcpts_max = sim_chance(500) ? 1 : sim_chance(700) ? draw(2, 20) : 200;
+    world.not_before_s_max = sim_chance(200) ? 1800 : 0;
+    world.load_ns = sim_between(SIM_S, 900 * SIM_S);
+    path_make(&world.sender_path, sim_chance(500));
+}
+
+void world_make(void)
+{
+    uint32_t sites = draw(2, 10);
+
+    engine_make();
+    while (world.sites_len < sites) {
+        site_make(&world.sites[world.sites_len], world.sites_len);
+        world.sites_len++;
+    }
+    world.sites[draw(0, sites - 1)].implicit = false; /* one at least can have MX records */
+    world.domains_len = sites + draw(0, 20);
+    for (uint32_t i = 0; i < world.domains_len; i++)
+        domain_make(&world.domains[i], i);
+}
+
+/* --- addresses --- */
+
+void world_address(const struct world_host *host, struct sockaddr_storage *addr)
+{
+    struct sockaddr_in *in = (void *)addr;
+    struct sockaddr_in6 *in6 = (void *)addr;
+    uint32_t index = (uint32_t)(host - world.hosts) + 1;
+
+    memset(addr, 0, sizeof(*addr));
+    if (host->v6) {
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = htons(WORLD_PORT_OUT);
+        in6->sin6_addr.s6_addr[0] = 0xfd;
+        in6->sin6_addr.s6_addr[15] = (uint8_t)index;
+    } else {
+        in->sin_family = AF_INET;
+        in->sin_port = htons(WORLD_PORT_OUT);
+        in->sin_addr.s_addr = htonl(0x0a000000 + index);
+    }
+}
+
+struct world_host *world_host_at(const struct sockaddr *addr)
+{
+    const struct sockaddr_in *in = (const void *)addr;
+    const struct sockaddr_in6 *in6 = (const void *)addr;
+    uint32_t index = addr->sa_family == AF_INET6 ? in6->sin6_addr.s6_addr[15]
+                                                 : ntohl(in->sin_addr.s_addr) & 0xff;
+
+    ASSERT(index >= 1 && index <= world.hosts_len);
+    return &world.hosts[index - 1];
+}
+
+void world_path(const struct sockaddr *to, struct net_path *path)
+{
+    const struct world_host *h = world_host_at(to);
+
+    *path = h->path;
+    if (sim_now_ns() >= h->down_from_ns && sim_now_ns() < h->down_until_ns) {
+        path->down = !h->down_hole;
+        path->hole = h->down_hole;
+    }
+}
+
+/* --- zones --- */
+
+static uint32_t site_now(const struct world_domain *d)
+{
+    return d->moves_ns != 0 && sim_now_ns() >= d->moves_ns ? d->site_later : d->site;
+}
+
+static void answer_address(const struct world_host *h, enum dns_type type,
+                           struct dns_answer *answer, struct dns_record records[])
+{
+    struct sockaddr_storage addr;
+
+    if (h->v6 != (type == DNS_TYPE_AAAA)) {
+        answer->status = DNS_ANSWER_NO_DATA;
+        return;
+    }
+    world_address(h, &addr);
+    if (h->v6)
+        records[0].aaaa = ((struct sockaddr_in6 *)(void *)&addr)->sin6_addr;
+    else
+        records[0].a = ((struct sockaddr_in *)(void *)&addr)->sin_addr;
+    answer->records_len = 1;
+}
+
+static void answer_mx(const struct world_site *s, struct dns_answer *answer,
+                      struct dns_record records[], struct buf *memory)
+{
+    static const uint16_t preferences[3] = {10, 10, 20};
+
+    for (uint32_t i = 0; i < s->hosts; i++) { /* offsets first: memory moves as it grows */
+        records[i].mx.exchanger = (const char *)memory->len;
+        records[i].mx.preference = preferences[i];
+        buf_printf(memory, "mx%u.%s", i, s->name);
+        buf_putc(memory, '\0');
+    }
+    for (uint32_t i = 0; i < s->hosts; i++)
+        records[i].mx.exchanger = (const char *)memory->data + (size_t)records[i].mx.exchanger;
+    answer->records_len = s->hosts;
+}
+
+static void answer_domain(const struct world_domain *d, enum dns_type type,
+                          struct dns_answer *answer, struct dns_record records[],
+                          struct buf *memory)
+{
+    if (sim_now_ns() < d->flaky_until_ns && sim_chance(700)) {
+        answer->status = DNS_ANSWER_FAILED;
+        answer->error = "SERVFAIL";
+        return;
+    }
+    switch (d->kind) {
+    case ZONE_MX:
+        if (type == DNS_TYPE_MX)
+            answer_mx(&world.sites[site_now(d)], answer, records, memory);
+        else
+            answer->status = DNS_ANSWER_NO_DATA;
+        break;
+    case ZONE_IMPLICIT:
+        if (type == DNS_TYPE_MX)
+            answer->status = DNS_ANSWER_NO_DATA;
+        else
+            answer_address(&world.hosts[world.sites[d->site].first_host], type, answer, records);
+        break;
+    case ZONE_NULL_MX:
+        records[0].mx.exchanger = "";
+        answer->records_len = type == DNS_TYPE_MX;
+        answer->status = type == DNS_TYPE_MX ? DNS_ANSWER_RECORDS : DNS_ANSWER_NO_DATA;
+        break;
+    case ZONE_SERVFAIL:
+        answer->status = DNS_ANSWER_FAILED;
+        answer->error = "timeout";
+        break;
+    case ZONE_NXDOMAIN:
+    case ZONE_KINDS:
+        answer->status = DNS_ANSWER_NO_DOMAIN;
+        break;
+    }
+}
+
+void world_dns(const char *name, enum dns_type type, struct dns_answer *answer,
+               struct dns_record records[], struct buf *memory)
+{
+    unsigned host, site;
+
+    *answer = (struct dns_answer){.status = DNS_ANSWER_RECORDS, .ttl_s = TTL_S, .records = records};
+    for (uint32_t i = 0; i < world.domains_len; i++) {
+        if (strcmp(world.domains[i].name, name) == 0) {
+            answer_domain(&world.domains[i], type, answer, records, memory);
+            return;
+        }
+    }
+    if (sscanf(name, "mx%u.s%u.test", &host, &site) == 2 && site < world.sites_len &&
+        host < world.sites[site].hosts) {
+        if (type == DNS_TYPE_MX)
+            answer->status = DNS_ANSWER_NO_DATA;
+        else
+            answer_address(&world.hosts[world.sites[site].first_host + host], type, answer,
+                           records);
+        return;
+    }
+    answer->status = DNS_ANSWER_NO_DOMAIN;
+}
+
+/* --- configuration --- */
+
+static void config_site(const struct world_site *s, bool reloaded, struct buf *out)
+{
+    if (s->implicit)
+        buf_printf(out, "  \"%s\":\n", s->name);
+    else
+        buf_printf(out, "  \"site:*%s\":\n", s->name);
+    buf_printf(out, "    sessions_max: %u\n",
+               s->sessions_max[reloaded] * (sim_sabotage == SABOTAGE_SESSIONS ? 3 : 1));
+    if (s->interval_ms[reloaded] != 0)
+        buf_printf(out, "    rate: %u/%ums\n", sim_sabotage == SABOTAGE_RATE ? 3 : 1,
+                   s->interval_ms[reloaded]);
+}
+
+void world_config(const char *dir, bool reloaded, struct buf *out)
+{
+    const char *yes[] = {"no", "yes"};
+
+    buf_printf(out,
+               "host_name: engine.test\nworkers: %u\nlog_level: error\n"
+               "queue: {path: %s/queue, shards: %u, map_size: 64MiB, window: %u}\n"
+               "records: {path: %s/records, retention: none}\n"
+               "dns: {servers: [\"127.0.0.1:53\"], timeout: 1s, tries: 2}\n"
+               "bounce: {return_headers_only: yes}\n"
+               "listeners:\n  - {listen: \"127.0.0.1:%u\", idle_timeout: %us}\n"
+               "destinations:\n",
+               world.workers, dir, world.shards, world.window, dir, WORLD_PORT_IN,
+               reloaded ? 100 : 60);
+    for (uint32_t i = 0; i < world.sites_len; i++)
+        config_site(&world.sites[i], reloaded, out);
+    buf_printf(out,
+               "  \"*\":\n    sessions_max: 20\n    session_messages_max: %u\n"
+               "    pipelining: %s\n    chunking: %s\n    pipeline_max: %u\n    idle: %ums\n"
+               "    recipients_max: %u\n"
+               "    lifetime: %us\n    notice_lifetime: %us\n    warn_after: %us\n"
+               "    retry: {first: %us, max: %us, jitter: %u%%}\n"
+               "    timeouts: {connect: 20s, banner: 60s, ehlo: 60s, mail: 60s, rcpt: 60s, "
+               "data: 60s, body: 60s, dot: 120s, quit: 2s}\n",
+               draw(1, 100), yes[world.pipelining], yes[world.chunking], draw(1, 8), draw(0, 8000),
+               draw(1, 100), world.lifetime_s, world.notice_lifetime_s, draw(60, 3600),
+               draw(1, world.retry_max_s), world.retry_max_s, draw(0, 100));
+}

@@ -1,0 +1,90 @@
+/* The world around the engine, drawn from the seed: sites of hosts with their manners, domains and
+ * their zones, the engine's configuration. Fixed from then on, but for what is a function of
+ * time. */
+#ifndef HAYAUMA_TESTS_SIM_WORLD_H
+#define HAYAUMA_TESTS_SIM_WORLD_H
+
+#include <netinet/in.h>
+
+#include "base/buf.h"
+#include "dns/dns_upstream.h"
+#include "tests/sim/net.h"
+
+#define WORLD_HOSTS_MAX   64
+#define WORLD_SITES_MAX   24
+#define WORLD_DOMAINS_MAX 48
+#define WORLD_PORT_IN     2525
+#define WORLD_PORT_OUT    25
+
+/* What a server may do at a stage; per mille each. */
+struct manners {
+    uint32_t defer, refuse, say_421, drop, stall;
+};
+
+enum world_stage { AT_BANNER, AT_EHLO, AT_MAIL, AT_RCPT, AT_DATA, AT_DOT, WORLD_STAGES };
+
+struct world_host {
+    uint32_t site;
+    bool v6;
+    struct net_path path;
+    struct manners manners[WORLD_STAGES];
+    uint32_t drop_after_dot, stall_after_dot; /* it was taken, but who says so */
+    uint32_t garbage;                         /* instead of a reply */
+    uint32_t drop_in_body;
+    uint64_t answer_ns; /* time that an answer takes, at most */
+    uint32_t greylist_s, sessions_max, messages_max, rcpts_max;
+    bool helo_only, no_pipelining, no_chunking, no_8bitmime, no_dsn, no_limits;
+    uint64_t down_from_ns, down_until_ns; /* refuses or swallows connects */
+    bool down_hole;
+};
+
+struct world_site {
+    char name[40]; /* of the domain that its exchangers are in */
+    uint32_t first_host, hosts;
+    bool implicit;            /* one host, which is the domain itself */
+    bool kind;                /* never refuses anybody for good */
+    bool swift;               /* no delays: its rate can be checked */
+    uint32_t sessions_max[2]; /* by configuration, before and after the reload */
+    uint32_t interval_ms[2];  /* between messages, 0: no rate */
+};
+
+enum zone_kind { ZONE_MX, ZONE_IMPLICIT, ZONE_NXDOMAIN, ZONE_NULL_MX, ZONE_SERVFAIL, ZONE_KINDS };
+
+struct world_domain {
+    char name[40];
+    enum zone_kind kind;
+    uint32_t site, site_later;
+    uint64_t moves_ns, flaky_until_ns; /* flaky: SERVFAIL now and then until then */
+};
+
+struct world {
+    struct world_host hosts[WORLD_HOSTS_MAX];
+    struct world_site sites[WORLD_SITES_MAX];
+    struct world_domain domains[WORLD_DOMAINS_MAX];
+    uint32_t hosts_len, sites_len, domains_len;
+    /* The engine. */
+    uint32_t workers, shards, window, fds_max, crashes, admin_jobs;
+    uint64_t memory_max;
+    bool pipelining, chunking, reload;
+    uint32_t lifetime_s, notice_lifetime_s, retry_max_s;
+    uint32_t commit_fault_phases;
+    uint64_t disk_ns; /* how long a commit takes, at most, when nothing stalls */
+    /* The load. */
+    uint32_t senders, messages, rcpts_max, not_before_s_max;
+    uint64_t load_ns; /* during which messages come */
+    struct net_path sender_path;
+};
+
+extern struct world world;
+
+void world_make(void);
+/* The configuration; reloaded: as it is behind the reload. */
+void world_config(const char *dir, bool reloaded, struct buf *out);
+struct world_host *world_host_at(const struct sockaddr *addr);
+void world_address(const struct world_host *host, struct sockaddr_storage *addr);
+void world_path(const struct sockaddr *to, struct net_path *path);
+/* Answers a question of the engine's resolver. memory: for names. */
+void world_dns(const char *name, enum dns_type type, struct dns_answer *answer,
+               struct dns_record records[], struct buf *memory);
+
+#endif
