@@ -15,6 +15,8 @@
 #define LOAD_BYTES_MAX (4u << 20)
 #define LOAD_RETRY_MS  1000
 #define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
+#define LAST_TRY_MS    60000
+#define SETTLING_MIN   64 /* of a lane, whatever its window: what a commit or two take */
 
 struct lane_load {
     struct queue_load load;
@@ -165,13 +167,23 @@ static uint32_t window_max(const struct lane *lane)
     return alive < max ? 4 : 1;
 }
 
+/* Whether commits are behind: what is sent and not yet recorded would be sent again after a fault,
+ * and takes memory. */
+static bool settling_full(const struct lane *lane)
+{
+    uint32_t max = 2 * window_max(lane);
+
+    return lane->in_memory - lane->window_len - lane->in_flight >
+           (max < SETTLING_MIN ? SETTLING_MIN : max);
+}
+
 /* Wants a refill when less than half of the window is left and the store has due rows. */
 static void load_want(struct lane *lane, int64_t now_ms)
 {
     if (lane->loading || list_node_linked(&lane->wait_node) || lane->stored_due_ms > now_ms ||
         lane->worker->draining)
         return;
-    if (lane->window_len * 2 <= window_max(lane))
+    if (lane->window_len * 2 <= window_max(lane) && !settling_full(lane))
         list_push_back(&lane->worker->load_wait, &lane->wait_node);
 }
 
@@ -291,6 +303,9 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
         lane_stored(lane, next_due_ms);
     if (lane->in_memory == 0)
         lane_update(lane); /* perhaps idle now */
+    else if (lane->stored_due_ms != INT64_MAX &&
+             lane->suspended_until_ms <= worker_wall_ms(lane->worker))
+        load_want(lane, worker_wall_ms(lane->worker)); /* perhaps it waited for this */
 }
 
 /* Gives the window back to the store. */
@@ -319,6 +334,36 @@ static void window_release(struct lane *lane)
 
 /* --- refills --- */
 
+static struct str lane_domain(const struct lane *lane)
+{
+    struct str name = lane_name(lane);
+    ptrdiff_t at = str_rfind(name, '@');
+
+    return at < 0 ? name : (struct str){name.ptr + at + 1, name.len - (size_t)at - 1};
+}
+
+bool lane_expired(const struct recipient *r, int64_t now_ms)
+{
+    int64_t expires_ms = r->message->expires_ms;
+
+    return retry_expired(now_ms, r->due_ms == expires_ms ? expires_ms + LAST_TRY_MS : expires_ms);
+}
+
+/* r, which is in no window, ends without being tried. So a backlog whose time is over goes as fast
+ * as it can be read, also where the destination is down and is only probed. */
+static void lane_expire(struct lane *lane, struct recipient *r)
+{
+    struct worker *w = lane->worker;
+    struct judge_context context = {
+        .dest = lane->site != NULL ? lane->site->dest
+                                   : config_destination_for(w->config, lane_domain(lane), STR("")),
+        .site = lane->site != NULL ? str_of(lane->site->name) : STR("")};
+
+    r->state = PLACE_FLIGHT;
+    lane->in_flight++;
+    judge_expired(w, &context, r);
+}
+
 static void load_adopt(struct lane *lane, struct queue_load *load)
 {
     struct list_node *n;
@@ -335,8 +380,11 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
             recipient_free(r);
         } else {
             memory_put(lane, r);
-            window_insert(lane, r, false);
             counter_add(&lane->worker->counters.loaded, 1);
+            if (lane_expired(r, worker_wall_ms(lane->worker)))
+                lane_expire(lane, r);
+            else
+                window_insert(lane, r, false);
         }
     }
     while ((n = list_pop_front(&lane->zombies)) != NULL)
@@ -417,14 +465,6 @@ void lane_start_loads(struct worker *w)
 }
 
 /* --- routing --- */
-
-static struct str lane_domain(const struct lane *lane)
-{
-    struct str name = lane_name(lane);
-    ptrdiff_t at = str_rfind(name, '@');
-
-    return at < 0 ? name : (struct str){name.ptr + at + 1, name.len - (size_t)at - 1};
-}
 
 static void lane_route_to(struct lane *lane, struct site *site)
 {

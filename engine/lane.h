@@ -67,6 +67,9 @@ void lane_settled(struct recipient *r, int64_t next_due_ms);
 struct recipient *lane_pop(struct lane *lane);
 /* The recipient that lane_pop() would give, or NULL. */
 struct recipient *lane_peek(const struct lane *lane);
+/* Whether r's time is over before it could be tried again. The last attempt is due at expiry itself
+ * (retry_next_ms()): it is made, unless it comes late. */
+bool lane_expired(const struct recipient *r, int64_t now_ms);
 /* Puts back, in front, what was not attempted. */
 void lane_unpop(struct recipient *r);
 /* r left the lane's flight for a settle. */

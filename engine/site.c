@@ -10,7 +10,6 @@
 #include "engine/retry.h"
 
 #define SLOT_RETRY_MS 20 /* asking the governor again for a session slot */
-#define LAST_TRY_MS   60000
 #define HEADS_MAX     16 /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
@@ -223,14 +222,6 @@ void site_dirty(struct site *site)
         list_push_back(&site->worker->sites_dirty, &site->dirty_node);
 }
 
-/* The last attempt is due at expiry itself (retry_next_ms()): it is made, unless it comes late. */
-static bool is_expired(const struct recipient *r, int64_t now_ms)
-{
-    int64_t expires_ms = r->message->expires_ms;
-
-    return retry_expired(now_ms, r->due_ms == expires_ms ? expires_ms + LAST_TRY_MS : expires_ms);
-}
-
 static void expire(struct site *site, struct recipient *r)
 {
     struct judge_context context = {.dest = site->dest, .site = str_of(site->name)};
@@ -283,7 +274,7 @@ size_t site_take(struct site *site, struct recipient **out, size_t max)
         size_t len;
 
         ASSERT(r != NULL);
-        if (is_expired(r, worker_wall_ms(site->worker))) {
+        if (lane_expired(r, worker_wall_ms(site->worker))) {
             expire(site, lane_pop(lane));
             continue;
         }
@@ -440,7 +431,7 @@ void site_failed(struct site *site, const struct outcome *outcome,
         struct recipient *r = lane_pop(lane);
 
         ASSERT(r != NULL);
-        if (is_expired(r, worker_wall_ms(w)))
+        if (lane_expired(r, worker_wall_ms(w)))
             judge_expired(w, &context, r);
         else
             judge_one(w, &context, r, outcome);
