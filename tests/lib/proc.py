@@ -1,6 +1,7 @@
 """Processes that a test starts, and ends by their pids; addresses to run them on."""
 
 import atexit
+import ctypes
 import os
 import pathlib
 import shutil
@@ -31,6 +32,15 @@ class TempDir:
             shutil.rmtree(self.path, ignore_errors=True)
 
 
+LIBC = ctypes.CDLL(None, use_errno=True)
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    """So that a test that is killed, as CTest does after its time, leaves nothing running."""
+    LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Process:
     """A child process in its own session, with its output in a file."""
 
@@ -40,7 +50,8 @@ class Process:
         with open(self.log, "ab") as out:
             self.child = subprocess.Popen(
                 self.argv, stdin=stdin, stdout=out, stderr=out, cwd=cwd,
-                env={**os.environ, **(env or {})}, start_new_session=True)
+                env={**os.environ, **(env or {})}, start_new_session=True,
+                preexec_fn=die_with_parent)
         self.pid = self.child.pid
         atexit.register(self.kill)
 
