@@ -15,6 +15,7 @@
 
 #define ACCEPT_RETRY_MS 100
 #define OUT_MAX         (64u << 10) /* unsent replies; then the client must read first */
+#define LAST_WORD_MS    5000        /* to send a 421 and to hear the client out after it */
 
 /* Timers of a session: one, at the nearer of idle and total limit. */
 static void on_timer(struct timer *timer);
@@ -28,7 +29,7 @@ static void mark_dirty(struct inject *s)
 
 static void touch(struct inject *s)
 {
-    const struct config_listener *l = s->listener->settings;
+    const struct config_listener *l = s->settings;
     struct io *io = s->worker->io;
     uint64_t idle_ms = io_now_ms(io) + l->idle_timeout_ms;
     uint64_t total_ms = s->started_ms + l->session_timeout_ms;
@@ -88,6 +89,14 @@ static void say_and_end(struct inject *s, const char *reply)
     mark_dirty(s);
 }
 
+static void deadline_set(struct inject *s, uint64_t after_ms)
+{
+    struct io *io = s->worker->io;
+
+    s->deadline_ms = io_now_ms(io) + after_ms;
+    wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
+}
+
 static void on_timer(struct timer *timer)
 {
     struct inject *s = CONTAINER_OF(timer, struct inject, timer);
@@ -96,11 +105,10 @@ static void on_timer(struct timer *timer)
     if (io_now_ms(io) < s->deadline_ms) {
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
     } else if (s->commit != NULL) { /* our commit is slow, not the client */
-        touch(s);
+        deadline_set(s, LAST_WORD_MS);
     } else if (!s->closing && !io_op_busy(&s->send)) {
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
-        wheel_arm(io_wheel(io), &s->timer, io_now_ms(io) + 5000);
-        s->deadline_ms = io_now_ms(io) + 5000;
+        deadline_set(s, LAST_WORD_MS);
     } else {
         inject_end(s);
     }
@@ -181,11 +189,13 @@ static void answer_mail(struct inject *s)
 static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
                                 struct dns_name *name)
 {
-    const struct config_listener *l = s->listener->settings;
+    const struct config_listener *l = s->settings;
     const struct config_route *route;
     struct str domain = rcpt->recipient.domain;
 
-    if (!config_network_match(l->relay_networks, l->relay_networks_len,
+    /* Who may open a Unix socket is for the file system to say. */
+    if (s->peer.ss_family != AF_UNIX &&
+        !config_network_match(l->relay_networks, l->relay_networks_len,
                               (struct sockaddr *)&s->peer))
         return "550 5.7.1 relaying denied";
     if (domain.len == 0) /* <postmaster> */
@@ -264,8 +274,28 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
             break;
         case SMTP_SERVER_CLOSE:
             s->closing = true;
+            s->talking = in->len > 0;
             break;
         }
+    }
+}
+
+static size_t pending_len(const struct inject *s)
+{
+    return s->pending.len - s->pending_at;
+}
+
+/* All but left bytes are used. What is left moves only when it is the smaller part: a client that
+ * pipelines a hundred messages must not have the rest of them moved after each. */
+static void pending_consume(struct inject *s, size_t left)
+{
+    s->pending_at = s->pending.len - left;
+    if (left == 0) {
+        buf_done(&s->pending);
+        s->pending_at = 0;
+    } else if (left <= s->pending_at) {
+        buf_consume(&s->pending, s->pending_at);
+        s->pending_at = 0;
     }
 }
 
@@ -276,19 +306,20 @@ static void inject_process(struct inject *s, const uint8_t *data, size_t len)
 
     if (s->pending.len > 0 || s->commit != NULL) {
         buf_put(&s->pending, data, len);
-        in = (struct smtp_server_input){s->pending.data, s->pending.len};
+        in = (struct smtp_server_input){s->pending.data + s->pending_at, pending_len(s)};
         inject_run(s, &in);
-        buf_consume(&s->pending, s->pending.len - in.len);
+        pending_consume(s, in.len);
     } else {
         inject_run(s, &in);
         buf_put(&s->pending, in.data, in.len);
     }
-    if (s->pending.len == 0)
-        buf_done(&s->pending);
-    if (s->pending.len > INJECT_PENDING_MAX && !s->paused) {
+    if (pending_len(s) > INJECT_PENDING_MAX && !s->paused) {
         s->paused = true;
         io_cancel(s->worker->io, &s->recv);
     }
+    if (s->worker->draining && !s->closing && s->commit == NULL && pending_len(s) == 0 &&
+        smtp_server_idle(&s->server))
+        say_and_end(s, "421 4.3.2 shutting down, try again shortly\r\n");
     mark_dirty(s);
 }
 
@@ -302,14 +333,17 @@ static void on_recv(struct io_op *op, const struct io_event *event)
         if (!s->closing) {
             touch(s);
             inject_process(s, event->data, (size_t)event->result);
+        } else {
+            s->talking = true;
         }
         return;
     }
-    if (s->paused && event->result == -ECANCELED) {
-        mark_dirty(s);
+    if (event->result < 0 && !(s->paused && event->result == -ECANCELED)) {
+        inject_end(s);
         return;
     }
-    inject_end(s);
+    s->ended |= event->result == 0; /* perhaps only its sending side: it may wait for replies */
+    mark_dirty(s);
 }
 
 static void on_send(struct io_op *op, const struct io_event *event)
@@ -319,27 +353,45 @@ static void on_send(struct io_op *op, const struct io_event *event)
     if (s->dead)
         return;
     buf_clear(&s->sending);
-    if (event->result < 0 || (s->closing && s->out.len == 0)) {
+    if (event->result < 0) {
         inject_end(s);
+        return;
+    }
+    if (s->closing) {
+        mark_dirty(s);
         return;
     }
     touch(s);
     inject_process(s, NULL, 0); /* it may have waited for the client to read */
 }
 
+/* All is said. A client that still talks is heard for a while: unread bytes would turn our close
+ * into a reset, and that would destroy the reply it has not read yet. */
+static void inject_said(struct inject *s)
+{
+    if (s->ended && s->commit == NULL)
+        inject_end(s);
+    else if (s->closing && !s->talking)
+        inject_end(s);
+    else if (s->closing && !s->lingering) {
+        s->lingering = true;
+        deadline_set(s, LAST_WORD_MS);
+    }
+}
+
 static void inject_flush(struct inject *s)
 {
     struct buf empty;
 
-    if (s->paused && !io_op_busy(&s->recv) && s->pending.len < INJECT_PENDING_MAX / 2) {
+    if (s->paused && !s->ended && !io_op_busy(&s->recv) &&
+        (s->closing || pending_len(s) < INJECT_PENDING_MAX / 2)) {
         s->paused = false;
         io_recv(s->worker->io, &s->recv, s->fd);
     }
     if (io_op_busy(&s->send))
         return;
     if (s->out.len == 0) {
-        if (s->closing)
-            inject_end(s);
+        inject_said(s);
         return;
     }
     empty = s->sending;
@@ -385,19 +437,33 @@ static void peer_describe(struct inject *s)
     }
 }
 
+static struct smtp_server_options server_options(const struct inject_listener *l)
+{
+    const struct config_listener *c = l->settings;
+
+    return (struct smtp_server_options){.host_name = c->host_name != NULL ? c->host_name
+                                                                          : l->config->host_name,
+                                        .message_bytes_max = c->message_bytes_max,
+                                        .recipients_max = c->recipients_max,
+                                        .line_bytes_max = c->command_line_bytes_max,
+                                        .body_line_bytes_max = c->body_line_bytes_max,
+                                        .errors_max = c->errors_max,
+                                        .commands_max = c->commands_max,
+                                        .messages_max = c->messages_max};
+}
+
 /* NULL: come in. */
 static const char *session_refusal(struct inject *s)
 {
     struct engine *e = s->worker->engine;
-    const struct inject_listener *l = s->listener;
-    _Atomic uint32_t *sessions = &e->listener_sessions[l->index];
+    _Atomic uint32_t *sessions = &e->listener_sessions[s->listener->index];
 
     if (s->worker->draining)
         return "421 4.3.2 shutting down, try again shortly";
-    if (l->settings->sessions_max != 0 && atomic_load(sessions) >= l->settings->sessions_max)
+    if (s->settings->sessions_max != 0 && atomic_load(sessions) >= s->settings->sessions_max)
         return "421 4.7.0 too many sessions, try again later";
     if (!clients_take(&e->clients, (struct sockaddr *)&s->peer,
-                      l->settings->sessions_per_client_max))
+                      s->settings->sessions_per_client_max))
         return "421 4.7.0 too many sessions from your address";
     atomic_fetch_add(sessions, 1);
     s->counted = true;
@@ -416,6 +482,8 @@ static void session_begin(struct inject_listener *l, int fd)
     s->worker = w;
     s->listener = l;
     s->config = config_ref(l->config);
+    s->settings = l->settings;
+    s->options = server_options(l);
     s->fd = fd;
     s->recv.on_event = on_recv;
     s->send.on_event = on_send;
@@ -427,7 +495,7 @@ static void session_begin(struct inject_listener *l, int fd)
     w->injects_len++;
     counter_add(&w->counters.sessions_in_total, 1);
     gauge_set(&w->counters.sessions_in, w->injects_len);
-    smtp_server_init(&s->server, &l->options);
+    smtp_server_init(&s->server, &s->options);
     if (io_peer_name(w->io, fd, &s->peer) < 0)
         s->peer.ss_family = AF_UNSPEC;
     peer_describe(s);
@@ -461,19 +529,8 @@ static void on_accept(struct io_op *op, const struct io_event *event)
 
 static void listener_set(struct inject_listener *l, struct config *config, size_t index)
 {
-    const struct config_listener *settings = &config->listeners[index];
-
     l->config = config_ref(config);
-    l->settings = settings;
-    l->options = (struct smtp_server_options){
-        .host_name = settings->host_name != NULL ? settings->host_name : config->host_name,
-        .message_bytes_max = settings->message_bytes_max,
-        .recipients_max = settings->recipients_max,
-        .line_bytes_max = settings->command_line_bytes_max,
-        .body_line_bytes_max = settings->body_line_bytes_max,
-        .errors_max = settings->errors_max,
-        .commands_max = settings->commands_max,
-        .messages_max = settings->messages_max};
+    l->settings = &config->listeners[index];
 }
 
 int inject_open(struct worker *w, const struct config_listener **which)
@@ -512,8 +569,7 @@ void inject_start(struct worker *w)
         io_accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
 }
 
-/* Sessions keep a reference to the configuration they began with, but look at their listener for
- * its settings: both old and new are complete, and limits apply at once. */
+/* For new sessions; those that are there end under the configuration that they began with. */
 void inject_reload(struct worker *w)
 {
     for (size_t i = 0; i < w->listeners_len; i++) {
@@ -525,7 +581,6 @@ void inject_reload(struct worker *w)
             if (strcmp(w->config->listeners[j].address.text, l->settings->address.text) != 0)
                 continue;
             listener_set(l, w->config, j);
-            l->index = j;
             config_unref(old);
             break;
         }

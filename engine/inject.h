@@ -16,10 +16,9 @@ struct inject_listener {
     struct worker *worker;
     struct config *config; /* a reference; the rest points into it */
     const struct config_listener *settings;
-    struct smtp_server_options options;
     struct io_op accept;
     struct timer timer; /* accepting goes on after descriptors ran out */
-    size_t index;
+    size_t index;       /* in engine->listener_sessions: that of the start, whatever reloads do */
     int fd;
 };
 

@@ -127,7 +127,7 @@ struct draft {
 
 static const char *draft_refusal(const struct inject *s, const struct draft *d)
 {
-    if (d->facts.received >= s->listener->settings->received_max)
+    if (d->facts.received >= s->settings->received_max)
         return "554 5.4.6 too many hops: this message is in a mail loop";
     return d->facts.error;
 }

@@ -31,7 +31,9 @@ struct inject_commit {
 struct inject {
     struct worker *worker;
     struct inject_listener *listener;
-    struct config *config;
+    struct config *config; /* that of its beginning, whatever reloads do */
+    const struct config_listener *settings;
+    struct smtp_server_options options;
     struct list_node node, dirty_node; /* dirty_node: injects_dirty or injects_dead */
     struct io_op recv, send;
     struct timer timer;
@@ -39,9 +41,13 @@ struct inject {
     struct smtp_server server;
     struct buf out, sending; /* replies: being written, being sent */
     struct iovec iov;
-    struct buf pending; /* input that waits for an answer of ours */
+    struct buf pending; /* input that waits for an answer of ours, from pending_at on */
+    size_t pending_at;
     int fd;
     bool dead, closing, paused, counted;
+    bool ended;   /* the client has sent all: replies, then the end */
+    bool talking; /* the client goes on after our last word: heard out, or a reset takes the word */
+    bool lingering;
     struct inject_commit *commit; /* awaited */
     /* The transaction. */
     struct buf envelope, body;
