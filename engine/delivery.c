@@ -282,20 +282,26 @@ static void on_send(struct io_op *op, const struct io_event *event)
         delivery_advance(d, EVENT_SENT, NULL, event->result);
 }
 
-/* Starts connecting to the next address that has not been tried. -errno, or -ENOENT when all were.
- */
-static int connect_next(struct delivery *d)
+static bool is_shortage(int err)
+{
+    return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
+}
+
+static void address_is_bad(struct delivery *d)
 {
     struct site *site = d->site;
-    const struct config_source *source = &site->config->source;
-    const struct config_address *bind = NULL;
-    int at = site_address(site, d->offset, d->tried);
 
-    if (at < 0)
-        return -ENOENT;
-    d->tried++;
-    d->address = site->addresses[at];
-    addresses_describe(d);
+    for (uint16_t i = 0; i < site->addresses_len; i++)
+        if (site->addresses[i].len == d->address.len &&
+            memcmp(&site->addresses[i].addr, &d->address.addr, d->address.len) == 0)
+            site->addresses[i].bad_until_ms = io_now_ms(d->worker->io) + SITE_BAD_ADDRESS_MS;
+}
+
+static int connect_address(struct delivery *d)
+{
+    const struct config_source *source = &d->site->config->source;
+    const struct config_address *bind = NULL;
+
     if (d->address.addr.sa.sa_family == AF_INET)
         bind = &source->ipv4;
     else if (d->address.addr.sa.sa_family == AF_INET6)
@@ -310,6 +316,34 @@ static int connect_next(struct delivery *d)
     io_connect(d->worker->io, &d->connect, d->fd, &d->address.addr.sa, d->address.len);
     arm_timer(d);
     return 0;
+}
+
+/* Starts connecting to the next address that has not been tried and for which there can be a
+ * socket. -errno: a shortage, or of the last address when none is left (-ENOENT: none was). */
+static int connect_next(struct delivery *d)
+{
+    int at, err = -ENOENT;
+
+    while ((at = site_address(d->site, d->offset, d->tried)) >= 0) {
+        d->tried++;
+        d->address = d->site->addresses[at];
+        addresses_describe(d);
+        err = connect_address(d);
+        if (err == 0 || is_shortage(err))
+            return err;
+        address_is_bad(d); /* no such family here, or the source address is not ours */
+    }
+    return err;
+}
+
+/* There cannot even be a socket to any address: as if none had answered. */
+static void setup_never(struct delivery *d, int err)
+{
+    struct outcome outcome = {
+        .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
+
+    classify_io_reply(SMTP_STAGE_CONNECT, err, NULL, &outcome.reply);
+    site_failed(d->site, &outcome, &d->address);
 }
 
 bool delivery_open(struct site *site)
@@ -340,8 +374,10 @@ bool delivery_open(struct site *site)
         goto fail;
     err = connect_next(d);
     if (err < 0) {
-        if (err != -ENOENT)
-            log_warn("delivery.socket_failed", "site=%s error=%d", site->name, err);
+        log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
+                 d->peer_addr, strerror(-err));
+        if (!is_shortage(err) && site->sessions_len == site->connecting)
+            setup_never(d, err);
         goto fail;
     }
     site->connecting++;
@@ -382,10 +418,7 @@ static void setup_failed(struct delivery *d, const struct outcome *outcome)
     struct site *site = d->site;
 
     counter_add(&d->worker->counters.connect_failures, 1);
-    for (uint16_t i = 0; i < site->addresses_len; i++)
-        if (site->addresses[i].len == d->address.len &&
-            memcmp(&site->addresses[i].addr, &d->address.addr, d->address.len) == 0)
-            site->addresses[i].bad_until_ms = io_now_ms(d->worker->io) + SITE_BAD_ADDRESS_MS;
+    address_is_bad(d);
     d->reopen = site_address(site, d->offset, d->tried) >= 0 && !d->worker->draining;
     if (!d->reopen && site->sessions_len == site->connecting)
         site_failed(site, outcome, &d->address);
@@ -515,27 +548,20 @@ static void delivery_free(struct delivery *d)
 /* Another address with a fresh protocol state. */
 static bool delivery_reopen(struct delivery *d)
 {
-    struct outcome outcome = {
-        .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
+    int err;
 
     smtp_client_free(d->client);
     d->client = smtp_client_new(&d->site->options);
     ASSERT(d->client != NULL);
     d->reopen = false;
     set_state(d, DELIVERY_CONNECTING);
-    d->site->connecting++;
-    for (;;) {
-        int err = connect_next(d);
-
-        if (err == 0)
-            return true;
-        if (err == -ENOENT)
-            break;
-        classify_io_reply(SMTP_STAGE_CONNECT, err, NULL, &outcome.reply);
+    err = connect_next(d);
+    if (err == 0) {
+        d->site->connecting++;
+        return true;
     }
-    d->site->connecting--;
-    if (d->site->sessions_len == d->site->connecting + 1)
-        site_failed(d->site, &outcome, &d->address);
+    if (d->site->sessions_len == d->site->connecting + 1) /* this one was the last hope */
+        setup_never(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;
 }
 

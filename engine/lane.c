@@ -233,17 +233,14 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     uint32_t max;
 
     ASSERT(lane != NULL);
-    /* A load may have read the row between its commit and our hearing of that. */
-    if (lane_find(w, &r->message->id, r->index) != NULL) {
-        recipient_free(r);
-        return;
-    }
     max = window_max(lane);
     /* What waits in the store came first: newcomers get half of the window, loads the rest. */
     if (lane->stored_due_ms <= now_ms)
         max /= 2;
+    /* A read of the store may have found the row between its commit and our hearing of that, and
+     * what it found may have been sent and settled since: then the store alone knows. */
     if (w->draining || lane->suspended_until_ms > now_ms || r->due_ms > now_ms ||
-        lane->window_len >= max) {
+        lane->window_len >= max || r->message->created_ms <= lane->seen_until_ms) {
         int64_t due_ms = r->due_ms;
 
         recipient_free(r);
@@ -253,6 +250,12 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     memory_put(lane, r);
     window_insert(lane, r, false);
     lane_update(lane);
+}
+
+static void lane_seen(struct lane *lane, int64_t until_ms)
+{
+    if (until_ms > lane->seen_until_ms)
+        lane->seen_until_ms = until_ms;
 }
 
 bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
@@ -265,6 +268,7 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
     }
     lane = lane_get(w, shard, r->queue);
     ASSERT(lane != NULL);
+    lane_seen(lane, r->message->created_ms);
     memory_put(lane, r);
     r->state = PLACE_FLIGHT;
     lane->in_flight++;
@@ -440,6 +444,7 @@ static void load_start(struct lane *lane)
         l->load.owner = l;
         l->load.from_ms = lane->loaded_until_ms;
         l->load.now_ms = worker_wall_ms(w); /* of the whole scan, so that its end means one time */
+        lane_seen(lane, l->load.now_ms);
         lane->load = l;
         lane->stored_due_ms = 0;
     }

@@ -39,6 +39,7 @@ struct lane {
     int64_t behind_due_ms;      /* the same for rows that a scan under way may have passed */
     int64_t loaded_until_ms;    /* due rows before this are in memory: the next scan begins here */
     int64_t suspended_until_ms; /* destination back-off, wall clock; 0: none */
+    int64_t seen_until_ms;      /* messages received up to then may have been read from the store */
     uint32_t shard;
     uint32_t in_memory, window_len, in_flight;
     uint16_t failures; /* failures in a row of the destination as a whole */
