@@ -83,7 +83,7 @@ static inline uint64_t io_now_ms(const struct io *io)
 
 /* Sockets. Return an fd or -errno. All are non-blocking and close-on-exec. */
 /* reuse_port: SO_REUSEPORT, so that every worker can have its own listener. AF_UNIX allowed.
- * IPv6 sockets are V6ONLY. */
+ * IPv6 sockets are V6ONLY. The file of a Unix socket that nobody listens on is replaced. */
 int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int backlog,
               bool reuse_port);
 /* A stream socket for connecting, TCP_NODELAY on, bound to source when that is not NULL. */

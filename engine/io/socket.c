@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/un.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -38,6 +39,32 @@ static int stream_socket(int family)
     return fd;
 }
 
+/* Removes the file of a Unix socket that nobody listens on: what an earlier process left. */
+static bool unlink_stale(const struct sockaddr *addr, socklen_t len)
+{
+    const struct sockaddr_un *un = (const void *)addr;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool stale;
+
+    if (fd < 0)
+        return false;
+    stale = connect(fd, addr, len) < 0 && errno == ECONNREFUSED && un->sun_path[0] != '\0' &&
+            unlink(un->sun_path) == 0;
+    close(fd);
+    return stale;
+}
+
+static int bind_fresh(int fd, const struct sockaddr *addr, socklen_t len)
+{
+    if (bind(fd, addr, len) == 0)
+        return 0;
+    if (errno != EADDRINUSE)
+        return -errno;
+    if (addr->sa_family != AF_UNIX || !unlink_stale(addr, len))
+        return -EADDRINUSE;
+    return bind(fd, addr, len) < 0 ? -errno : 0;
+}
+
 int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int backlog,
               bool reuse_port)
 {
@@ -50,7 +77,9 @@ int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int bac
         rc = set_on(fd, SOL_SOCKET, SO_REUSEADDR);
     if (rc == 0 && reuse_port && addr->sa_family != AF_UNIX)
         rc = set_on(fd, SOL_SOCKET, SO_REUSEPORT);
-    if (rc == 0 && (bind(fd, addr, len) < 0 || listen(fd, backlog) < 0))
+    if (rc == 0)
+        rc = bind_fresh(fd, addr, len);
+    if (rc == 0 && listen(fd, backlog) < 0)
         rc = -errno;
     if (rc < 0) {
         close(fd);
