@@ -1,9 +1,11 @@
 #include "tools/channel.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
@@ -228,14 +230,25 @@ int channel_ask(struct channel *ch, json_t *request, json_t **last)
     return code;
 }
 
+/* The engine closes its clients before its queue: it has gone when its process has. */
 void channel_wait_closed(struct channel *ch)
 {
     struct timeval never = {0};
+    struct ucred peer = {0};
+    socklen_t len = sizeof(peer);
+    struct pollfd process = {.fd = -1, .events = POLLIN};
     char byte;
 
+    if (getsockopt(ch->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && peer.pid > 0)
+        process.fd = pidfd_open(peer.pid, 0);
     (void)setsockopt(ch->fd, SOL_SOCKET, SO_RCVTIMEO, &never, sizeof(never));
     while (recv(ch->fd, &byte, 1, 0) > 0 || errno == EINTR)
         errno = 0;
+    if (process.fd < 0)
+        return;
+    while (poll(&process, 1, -1) < 0 && errno == EINTR) {
+    }
+    close(process.fd);
 }
 
 const char *reply_text(const json_t *object, const char *name)

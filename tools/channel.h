@@ -55,7 +55,7 @@ json_t *channel_next(struct channel *ch, json_t **last, int *code);
  */
 int channel_ask(struct channel *ch, json_t *request, json_t **last) MUST_USE;
 
-/* Returns when the engine has closed the connection. */
+/* Returns when the engine has closed the connection and its process has ended. */
 void channel_wait_closed(struct channel *ch);
 
 /* Members of a reply; a default when missing. */
