@@ -10,6 +10,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 from engine import TREE, program  # noqa: E402
+from proc import free_port  # noqa: E402
 
 PAGES = sorted([*TREE.glob("*.md"), *TREE.glob("docs/**/*.md"), *TREE.glob("queue/*.md")])
 COMMAND = re.compile(r"(?:^|[\s/(`])hayauma ((?:[a-z]+)(?: [^|#`\n]*)?)")
@@ -68,7 +69,11 @@ class Documented(unittest.TestCase):
                         tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
                     file.write(text)
                     file.flush()
-                    done = run("config", "check", file.name)
+                    if re.search("^classes:", text, re.M):  # a behaviour of the sink's
+                        done = run("sink", "--listen", f"127.0.0.1:{free_port()}", "--duration", "100ms",
+                                   "--behaviour", file.name)
+                    else:
+                        done = run("config", "check", file.name)
                     self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_links_and_paths(self):
