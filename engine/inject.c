@@ -521,8 +521,10 @@ static void on_accept(struct io_op *op, const struct io_event *event)
         io_close_fd(w->io, event->result, true);
     else if (event->result >= 0)
         session_begin(l, event->result);
-    else if (event->result != -ECANCELED)
-        log_warn("smtp.accept_failed", "listener=%s error=%d", l->settings->name, event->result);
+    else if (event->result != -ECANCELED && !l->complained)
+        log_warn("smtp.accept_failed", "listener=%s error=\"%s\" action=\"accepting pauses\"",
+                 l->settings->name, strerror(-event->result));
+    l->complained = event->result < 0;
     if (!event->more && !w->draining)
         wheel_arm(io_wheel(w->io), &l->timer, io_now_ms(w->io) + ACCEPT_RETRY_MS);
 }
