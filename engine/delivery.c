@@ -111,12 +111,19 @@ static void on_timer(struct timer *timer)
 
 /* --- work --- */
 
+static bool sessions_exhausted(const struct engine *e)
+{
+    return atomic_load_explicit(&e->sessions_out, memory_order_relaxed) >= e->sessions_out_max;
+}
+
+/* Where descriptors are short a session without work makes way for other destinations. */
 static void delivery_idle(struct delivery *d)
 {
     if (d->state != DELIVERY_OPEN || smtp_client_in_flight(d->client) > 0 ||
         list_node_linked(&d->idle_node))
         return;
-    if (d->yielding || d->worker->draining || d->site->lanes == 0) {
+    if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
+        (sessions_exhausted(d->worker->engine) && list_empty(&d->site->ready))) {
         delivery_quit(d);
         return;
     }
@@ -353,7 +360,7 @@ bool delivery_open(struct site *site)
     struct delivery *d;
     int err;
 
-    if (atomic_load_explicit(&e->sessions_out, memory_order_relaxed) >= e->sessions_out_max)
+    if (sessions_exhausted(e))
         return false;
     d = pool_get(&w->delivery_pool);
     if (d == NULL)
