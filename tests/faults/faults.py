@@ -100,7 +100,8 @@ def received(sink):
 
 def settings_for(sink, **more):
     """Everything goes to the sink; tried again every second."""
-    return merge({"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+    return merge({"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port,
+                          "negative_ttl_max": "1s"},
                   "destinations": {"*": {"retry": ["1s"], "lifetime": "10m"}}}, more)
 
 

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""No descriptors left, nobody to connect to: what the ring does and no preloaded library can fail.
+
+descriptors.py [TEST...]"""
+
+import contextlib
+import os
+import socket
+import time
+
+from faults import (Books, Client, Engine, Sink, TempDir, all_arrived, free_port, log_of, rests, run,
+                    settings_for, wait_empty, wait_until)
+
+
+def open_files(engine):
+    return len(os.listdir(f"/proc/{engine.process.pid}/fd"))
+
+
+def limited(engine, spare):
+    """Restarts the engine so that it may open `spare` files more than it has at rest."""
+    engine.start()
+    time.sleep(0.3)
+    limit = open_files(engine) + spare
+    engine.stop()
+    engine.prefix = ("prlimit", f"--nofile={limit}:{limit}")
+    engine.start()
+    return limit
+
+
+def test_accepting_pauses():
+    """Clients take the last descriptors: accepting pauses without spinning and resumes."""
+    temp = TempDir("hayauma-files-")
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, workers=2), directory=temp.path / "engine")
+        limited(engine, 30)
+        clients = []
+        for _ in range(60):
+            client = Client(engine, hello=None)
+            clients.append(client)
+        wait_until("accepting to fail", lambda: "smtp.accept_failed" in log_of(engine), 10)
+        rests(engine, 3, 0.1)
+        lines = log_of(engine).count("smtp.accept_failed")
+        assert lines <= 8, f"{lines} lines about it"
+        for client in clients:
+            client.close()
+        with Client(engine) as client:
+            client.expect(client.message("u@d1.example"), 250)
+        wait_empty(engine)
+        assert len(sink.ledger()) == 1
+        rests(engine, 1, 0.1)
+        engine.process.require_running()
+        engine.stop()
+
+
+def test_deliveries_wait():
+    """Clients hold nearly all descriptors: mail waits for its session and is delivered later."""
+    temp = TempDir("hayauma-files-")
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, workers=1, destinations={
+            "*": {"retry": ["1s"], "sessions_max": 50}}), directory=temp.path / "engine")
+        limited(engine, 75)
+        sender = Client(engine)
+        idle = []
+        with contextlib.suppress(OSError):
+            while len(idle) < 120:
+                idle.append(Client(engine, hello=None))
+        for i in range(100):
+            sender.expect(sender.message(f"u{i}@d{i % 10}.example", data=(
+                f"X-Seq: {i}\r\n\r\nx\r\n").encode()), 250)
+        rests(engine, 3, 0.3)
+        for client in idle:
+            client.close()
+        wait_empty(engine)
+        got = {row[7] for row in sink.ledger()}
+        assert len(got) == 100, len(got)
+        engine.stop()
+
+
+def test_few_sessions_for_many_destinations():
+    """One session in all may be open: it is not kept idle while other destinations wait."""
+    temp = TempDir("hayauma-files-")
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, workers=1, destinations={
+            "*": {"retry": ["1s"], "idle": "1h"}}), directory=temp.path / "engine")
+        limited(engine, 20)
+        with Client(engine) as client:
+            for i in range(10):
+                client.expect(client.message(f"u{i}@d{i}.example"), 250)
+        wait_empty(engine, 30)
+        assert len(sink.ledger()) == 10
+        engine.stop()
+
+
+def test_nobody_to_connect_to():
+    """Refused, unreachable, silent, with a full backlog: mail is deferred, other mail flows."""
+    temp = TempDir("hayauma-connect-")
+    full = socket.socket()
+    full.bind(("127.0.0.1", 0))
+    full.listen(0)
+    fillers = []
+    for _ in range(4):
+        filler = socket.socket()
+        filler.setblocking(False)
+        filler.connect_ex(full.getsockname())
+        fillers.append(filler)
+    with Sink(directory=temp.path / "sink") as sink:
+        timeouts = {"timeouts": {"connect": "1s"}}
+        engine = Engine(settings_for(sink, dns={"ipv6": True}, routes={
+            "refused.example": f"[127.0.0.1]:{free_port()}",
+            "unreachable.example": "[2001:db8::1]:25",
+            "backlog.example": f"[127.0.0.1]:{full.getsockname()[1]}"},
+            destinations={"*": timeouts}), directory=temp.path / "engine")
+        engine.start()
+        books = Books(engine)
+        bad = ("refused", "unreachable", "backlog")
+        with Client(engine) as client:
+            for name in bad:
+                client.expect(client.message(f"u@{name}.example"), 250)
+        for name in bad:
+            wait_until(f"the deferral of {name}", lambda: any(
+                r["recipient"] == f"u@{name}.example" for r in engine.records("TransientFailure")))
+        for record in engine.records("TransientFailure"):
+            assert record["response"]["code"] == 451, record
+            assert (record["response"]["enhanced_code"]["class"],
+                    record["response"]["enhanced_code"]["subject"]) == (4, 4), record
+        before = len(books.acknowledged)
+        rests(engine, 2, 0.6)
+        assert len(books.acknowledged) > before
+        books.stop()
+        wait_until("the good mail", lambda: len(
+            {row[7] for row in sink.ledger()} - {"-"}) == len(books.acknowledged))
+        all_arrived([books], sink)
+        engine.stop()
+    for filler in (*fillers, full):
+        filler.close()
+
+
+if __name__ == "__main__":
+    run(globals())
