@@ -1,5 +1,5 @@
 """The documents are true as far as a program can tell: commands and options in them exist, YAML in
-them is a valid configuration, links and paths lead somewhere."""
+"""
 
 import pathlib
 import re
@@ -83,9 +83,20 @@ class Documented(unittest.TestCase):
                 if "://" not in target and not target.startswith("mailto:"):
                     with self.subTest(page=page.name, link=target):
                         self.assertTrue((page.parent / target).exists())
-            for path in re.findall(r"`((?:tools|bench|tests|docs|\.ci)/[\w./-]+)", text):
+            for path in re.findall(r"`((?:tools|bench|tests|docs|engine|queue|dns|\.ci)/[\w./-]+)", text):
                 with self.subTest(page=page.name, path=path):
                     self.assertTrue((TREE / path).exists() or list(TREE.glob(path + ".*")))
+
+    def test_functions(self):
+        """Where a page says to look at function(), there is one."""
+        sources = "\n".join(path.read_text(encoding="utf-8") for folder in
+                            ("engine", "queue", "dns", "tools") for path in (TREE / folder).glob("**/*.[ch]"))
+        defined = set(re.findall(r"^(?:[a-z_][^\n;=#]*?[ *])?([a-z_0-9]+)\(", sources, re.M))
+        for page in (TREE / "docs/ARCHITECTURE.md", TREE / "README.md", TREE / "queue/DESIGN.md"):
+            for name in re.findall(r"`([a-z_0-9]+)\(\)`", page.read_text(encoding="utf-8")):
+                with self.subTest(page=page.name, function=name):
+                    self.assertIn(name, defined)
+        self.assertIn("lane_update", defined)
 
 
 if __name__ == "__main__":
