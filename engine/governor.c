@@ -167,6 +167,23 @@ void governor_session_give(struct governor_entry *e)
         atomic_store(&e->shared.holders, 0);
 }
 
+void governor_session_withdraw(struct governor_entry *e, uint32_t worker, uint32_t own)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+
+    if ((atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & bit) != 0)
+        atomic_fetch_and(&e->shared.denied, ~bit);
+    if (own == 0 && (atomic_load_explicit(&e->shared.holders, memory_order_relaxed) & bit) != 0)
+        atomic_fetch_and(&e->shared.holders, ~bit);
+}
+
+bool governor_contended(const struct governor_entry *e, uint32_t worker)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+
+    return (atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & ~bit) != 0;
+}
+
 bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t own,
                            uint64_t held_ms)
 {

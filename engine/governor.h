@@ -55,6 +55,10 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
  * over their share give way (governor_should_yield()). */
 bool governor_session_take(struct governor_entry *entry, uint32_t worker);
 void governor_session_give(struct governor_entry *entry);
+/* worker, which holds own sessions, wants no more: nobody has to give way to it. */
+void governor_session_withdraw(struct governor_entry *entry, uint32_t worker, uint32_t own);
+/* Whether another worker was denied a session and still wants one. */
+bool governor_contended(const struct governor_entry *entry, uint32_t worker);
 /* Whether a worker that holds own sessions, the one asked about for held_ms, should end one because
  * another worker was denied: over its fair share at once, at its share after two seconds (time
  * slice). */

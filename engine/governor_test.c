@@ -56,6 +56,30 @@ static void test_time_slice(void **state)
     governor_close(g);
 }
 
+/* Who was denied and has given up does not make others yield for ever. */
+static void test_withdraw(void **state)
+{
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &two);
+    assert_true(governor_session_take(e, 0));
+    assert_true(governor_session_take(e, 0));
+    assert_false(governor_session_take(e, 1));
+    assert_true(governor_contended(e, 0));
+    assert_false(governor_contended(e, 1));
+    assert_true(governor_should_yield(e, 0, 2, 0));
+    governor_session_withdraw(e, 1, 0);
+    assert_false(governor_contended(e, 0));
+    assert_false(governor_should_yield(e, 0, 2, 0));
+    governor_session_give(e);
+    governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
 /* In any window no more than the rate allows and, asked often enough, no less. */
 static void test_rate(void **state)
 {
@@ -165,9 +189,9 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sessions), cmocka_unit_test(test_time_slice),
-        cmocka_unit_test(test_rate),     cmocka_unit_test(test_rate_survives),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
+        cmocka_unit_test(test_withdraw),      cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

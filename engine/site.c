@@ -10,6 +10,7 @@
 #include "engine/retry.h"
 
 #define SLOT_RETRY_MS 20 /* asking the governor again for a session slot */
+#define GIVE_WAY_MS   (3 * SLOT_RETRY_MS)
 #define HEADS_MAX     16 /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
@@ -176,6 +177,7 @@ static void site_maybe_free(struct site *site)
     wheel_cancel(io_wheel(w->io), &site->timer);
     if (list_node_linked(&site->dirty_node))
         list_remove(&site->dirty_node);
+    governor_session_withdraw(site->governor, w->index, 0);
     governor_put(w->engine->governor, site->governor, io_now_ns(w->io));
     if (site->route != NULL)
         dns_route_unref(site->route);
@@ -315,7 +317,10 @@ static void site_open_sessions(struct site *site)
     struct worker *w = site->worker;
 
     for (uint32_t n = sessions_wanted(site); n > 0; n--) {
-        if (!governor_session_take(site->governor, w->index)) {
+        /* One that would have to yield at once is not worth a connection. */
+        if (governor_should_yield(site->governor, w->index, site->sessions_len + 1, 0) ||
+            io_now_ms(w->io) < site->give_way_until_ms ||
+            !governor_session_take(site->governor, w->index)) {
             if (!timer_armed(&site->timer))
                 wheel_arm(io_wheel(w->io), &site->timer, io_now_ms(w->io) + SLOT_RETRY_MS);
             return;
@@ -340,8 +345,9 @@ static void site_dispatch(struct site *site)
         if (!delivery_work(d))
             break; /* the rate says wait */
     }
-    if (!list_empty(&site->ready) &&
-        !(timer_armed(&site->timer) && list_first(&site->idle) != NULL))
+    if (list_empty(&site->ready))
+        governor_session_withdraw(site->governor, site->worker->index, site->sessions_len);
+    else if (!(timer_armed(&site->timer) && list_first(&site->idle) != NULL))
         site_open_sessions(site);
 }
 
@@ -382,6 +388,9 @@ void site_session_ended(struct site *site, struct delivery *d)
     list_remove(&d->site_node);
     site->sessions_len--;
     governor_session_give(site->governor);
+    /* We would hear of the free slot first, and take it again. */
+    if (governor_contended(site->governor, site->worker->index))
+        site->give_way_until_ms = io_now_ms(site->worker->io) + GIVE_WAY_MS;
     if (site->sessions_len == 0 && site->lanes == 0)
         site_maybe_free(site);
     else if (!list_empty(&site->ready))

@@ -49,6 +49,7 @@ struct site {
     uint32_t lanes;   /* attached; the site goes with the last one and the last session */
     uint32_t waiting; /* recipients in the windows of attached lanes */
     uint32_t sessions_len, connecting;
+    uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
     bool down;  /* no session could be had; the next one that works wakes the lanes */
     char *name; /* for records and status: site name or static route */
     char *key;
