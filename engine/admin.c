@@ -108,8 +108,10 @@ static void on_fetched(struct queue_load *load, int result)
         if (act(a, r))
             a->job->changed++;
         else
-            lane_unpop(r);
+            lane_return(r); /* a window has no room for all of a backlog */
     }
+    for (size_t i = 0; i < load->exact_len; i++)
+        lane_fetch_end(w, a->job->shard, load->exact[i].queue);
     if (result < 0) {
         admin_done(a, result);
         return;
@@ -136,11 +138,13 @@ static void admin_run(struct worker *w, struct worker_note *note)
     ASSERT(a->keys != NULL);
     for (size_t i = 0; i < job->rows_len; i++) {
         const struct control_row *row = &job->rows[i];
-        struct recipient *r = lane_find(w, &row->id, row->index);
+        struct recipient *r;
 
-        if (job->action == CONTROL_FLUSH)
+        if (job->action == CONTROL_FLUSH) /* first: it may give the lane's window up */
             flush_lane(w, job->shard, row->queue);
+        r = lane_find(w, &row->id, row->index);
         if (r == NULL) {
+            lane_fetch_begin(w, job->shard, row->queue);
             a->keys[wanted++] = (struct queue_row_key){.queue = row->queue,
                                                        .id = row->id,
                                                        .index = row->index,

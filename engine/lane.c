@@ -204,17 +204,25 @@ void lane_unpop(struct recipient *r)
     struct lane *lane = r->holder;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
-    lane->in_flight--;
     if (lane->suspended_until_ms > worker_wall_ms(lane->worker) || lane->worker->draining ||
         r->due_ms > worker_wall_ms(lane->worker)) {
-        int64_t due_ms = r->due_ms;
-
-        memory_drop(r);
-        lane_stored(lane, due_ms);
+        lane_return(r);
         return;
     }
+    lane->in_flight--;
     window_insert(lane, r, true);
     lane_update(lane);
+}
+
+void lane_return(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+    int64_t due_ms = r->due_ms;
+
+    ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
+    lane->in_flight--;
+    memory_drop(r);
+    lane_stored(lane, due_ms);
 }
 
 void lane_settling(struct recipient *r)
@@ -275,6 +283,35 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
     return true;
 }
 
+static void zombies_drop(struct lane *lane)
+{
+    struct list_node *n;
+
+    if (lane->loading || lane->fetching > 0)
+        return;
+    while ((n = list_pop_front(&lane->zombies)) != NULL)
+        memory_drop(LIST_ENTRY(n, struct recipient, node));
+}
+
+void lane_fetch_begin(struct worker *w, uint32_t shard, struct str name)
+{
+    struct lane *lane = lane_get(w, shard, name);
+
+    ASSERT(lane != NULL);
+    lane->fetching++;
+}
+
+void lane_fetch_end(struct worker *w, uint32_t shard, struct str name)
+{
+    struct lane *lane = lane_get(w, shard, name);
+
+    ASSERT(lane != NULL && lane->fetching > 0);
+    if (--lane->fetching > 0)
+        return;
+    zombies_drop(lane);
+    lane_update(lane);
+}
+
 void lane_stored(struct lane *lane, int64_t due_ms)
 {
     if (due_ms >= QUEUE_DUE_HELD)
@@ -297,7 +334,7 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     struct lane *lane = r->holder;
 
     ASSERT(r->state == PLACE_SETTLING);
-    if (lane->loading) {
+    if (lane->loading || lane->fetching > 0) {
         r->state = PLACE_ZOMBIE;
         list_push_back(&lane->zombies, &r->node);
     } else {
@@ -391,8 +428,7 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
                 window_insert(lane, r, false);
         }
     }
-    while ((n = list_pop_front(&lane->zombies)) != NULL)
-        memory_drop(LIST_ENTRY(n, struct recipient, node));
+    zombies_drop(lane);
 }
 
 static void on_loaded(struct queue_load *load, int result)
@@ -607,7 +643,7 @@ static void lane_free(struct lane *lane)
 
 static bool lane_is_idle(const struct lane *lane)
 {
-    return lane->in_memory == 0 && !lane->loading && lane->load == NULL &&
+    return lane->in_memory == 0 && lane->fetching == 0 && !lane->loading && lane->load == NULL &&
            lane->stored_due_ms == INT64_MAX && lane->routing == NULL &&
            lane->suspended_until_ms == 0;
 }

@@ -42,6 +42,7 @@ struct lane {
     int64_t seen_until_ms;      /* messages received up to then may have been read from the store */
     uint32_t shard;
     uint32_t in_memory, window_len, in_flight;
+    uint32_t fetching; /* reads of single rows under way (administration) */
     uint16_t failures; /* failures in a row of the destination as a whole */
     uint16_t name_len;
     bool loading;
@@ -73,11 +74,17 @@ struct recipient *lane_peek(const struct lane *lane);
 bool lane_expired(const struct recipient *r, int64_t now_ms);
 /* Puts back, in front, what was not attempted. */
 void lane_unpop(struct recipient *r);
+/* Gives r, which is PLACE_FLIGHT, back to the store, whatever room the window has. */
+void lane_return(struct recipient *r);
 /* r left the lane's flight for a settle. */
 void lane_settling(struct recipient *r);
 /* Takes a recipient that was read from the store for some other purpose than sending into memory,
  * as PLACE_FLIGHT. False: it is in memory already; r is freed. */
 bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
+/* Around a read for lane_adopt(), once per row: what is settled meanwhile stays known, since the read
+ * may still have found it. */
+void lane_fetch_begin(struct worker *w, uint32_t shard, struct str name);
+void lane_fetch_end(struct worker *w, uint32_t shard, struct str name);
 /* The destination as a whole failed: waits until until_ms and gives its window up. */
 void lane_suspend(struct lane *lane, int64_t until_ms, const char *error);
 /* The destination works: forgets failures. */
