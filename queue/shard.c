@@ -140,16 +140,19 @@ void shard_check_space(struct shard *s, uint64_t now_ns)
     s->own.space_checked_ns = now_ns;
     s->own.room_bytes = shard_unused_bytes(s);
     s->own.reusable_bytes = 0;
+    disk = disk_free(s);
     /* Walking the free list costs time: only when it decides. */
-    if (s->own.room_bytes < 2 * low && mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) == 0) {
+    if ((s->own.room_bytes < 2 * low || disk < s->options.disk_free_bytes_min) &&
+        mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) == 0) {
         s->own.reusable_bytes = shard_reusable_pages(s, txn) * s->page_bytes;
         s->own.room_bytes += s->own.reusable_bytes;
         mdb_txn_abort(txn);
     }
-    disk = disk_free(s);
+    /* The file does not shrink: on a disk that the queue itself has filled, the free pages inside
+     * are the space that came back. */
     if (s->own.room_bytes < low)
         intake = QUEUE_INTAKE_MAP_FULL;
-    else if (disk < s->options.disk_free_bytes_min)
+    else if (disk + s->own.reusable_bytes < s->options.disk_free_bytes_min)
         intake = QUEUE_INTAKE_DISK_FULL;
     else
         shard_ballast_keep(s);
