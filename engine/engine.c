@@ -232,6 +232,17 @@ bool engine_drained(const struct engine *e)
     return true;
 }
 
+bool engine_alive(const struct engine *e, uint64_t limit_ms)
+{
+    uint64_t now_ms = clock_mono_ns() / 1000000;
+
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        if (atomic_load_explicit(&e->workers[i].turned_ms, memory_order_relaxed) + limit_ms <
+            now_ms)
+            return false;
+    return true;
+}
+
 static void on_stop(struct worker *w, struct worker_note *note)
 {
     worker_drain(w, true);

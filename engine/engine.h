@@ -49,6 +49,8 @@ void engine_drain(struct engine *e);
 /* The drain took too long: sessions are cut, settles still commit. */
 void engine_cut(struct engine *e);
 bool engine_drained(const struct engine *e);
+/* Whether every worker has turned in the last limit_ms (they do each second, also when idle). */
+bool engine_alive(const struct engine *e, uint64_t limit_ms);
 /* Ends the threads (drained or not) and closes all. */
 void engine_close(struct engine *e);
 

@@ -112,6 +112,7 @@ static int worker_alloc(struct worker *w)
     w->outbox = calloc(workers, sizeof(*w->outbox));
     if (w->inbox == NULL || w->outbox == NULL)
         return -ENOMEM;
+    memset(w->inbox, 0, (workers + 1) * sizeof(*w->inbox));
     for (uint32_t i = 0; i <= workers; i++)
         if (ring_init(&w->inbox[i], INBOX_SLOTS) < 0)
             return -ENOMEM;
@@ -267,20 +268,40 @@ bool worker_drained(const struct worker *w)
 
 void worker_run(struct worker *w)
 {
+    atomic_store_explicit(&w->turned_ms, io_now_ms(w->io), memory_order_relaxed);
     while (!(w->stopping && atomic_load_explicit(&w->drained, memory_order_relaxed))) {
-        int err = worker_turn(w, 1000);
+        int err = worker_turn(w, WORKER_TURN_MS);
 
         if (err < 0) {
             log_error("worker.turn_failed", "worker=%u error=\"%s\"", w->index, strerror(-err));
             abort();
         }
         atomic_store_explicit(&w->drained, worker_drained(w), memory_order_relaxed);
+        atomic_store_explicit(&w->turned_ms, io_now_ms(w->io), memory_order_relaxed);
+    }
+}
+
+/* What others handed over after our last turn, and what never found room in their rings. Nobody
+ * turns any more: it is run here, where arrivals of a draining worker are left to the store. */
+static void notes_end(struct worker *w)
+{
+    struct list_node *n;
+
+    inbox_drain(w);
+    for (uint32_t to = 0; to < w->engine->workers_len; to++) {
+        while ((n = list_pop_front(&w->outbox[to])) != NULL) {
+            struct worker_note *note = LIST_ENTRY(n, struct worker_note, node);
+
+            note->run(w, note);
+        }
     }
 }
 
 void worker_close(struct worker *w)
 {
+    w->draining = true;
     if (w->port != NULL) {
+        notes_end(w);
         settle_abandon(w);
         lane_close_all(w);
         dns_close(w->dns);
@@ -288,7 +309,6 @@ void worker_close(struct worker *w)
         w->port = NULL; /* turns from here on only end operations */
     }
     if (w->io != NULL) {
-        w->draining = true;
         inject_drain(w, true);
         worker_turn(w, 0); /* what was cancelled ends */
         worker_turn(w, 0);

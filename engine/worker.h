@@ -37,6 +37,8 @@ struct inject_listener;
 #define SHARDS_MAX  256
 #define LOADS_MAX   32 /* refills under way per worker */
 
+#define WORKER_TURN_MS 1000 /* a worker turns at least this often */
+
 /* Something for another worker to do; lives in its sender's message. run() executes in the target's
  * thread and owns the note from then on. */
 struct worker_note {
@@ -63,9 +65,10 @@ struct worker {
     struct rng rng;
     struct msgid_source ids;
     bool draining;
-    bool draining_hard;   /* the limit is over: close everything */
-    bool stopping;        /* ends as soon as it is drained */
-    _Atomic bool drained; /* read by the main thread; relaxed, a hint */
+    bool draining_hard;         /* the limit is over: close everything */
+    bool stopping;              /* ends as soon as it is drained */
+    _Atomic bool drained;       /* read by the main thread; relaxed, a hint */
+    _Atomic uint64_t turned_ms; /* when the last turn began, monotonic; for the watchdog */
 
     /* In: one ring per sending worker and one for the control thread, and what did not fit. */
     struct ring *inbox;  /* [workers + 1] */

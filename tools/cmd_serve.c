@@ -275,7 +275,12 @@ static void serve_loop(struct serve *s)
         serve_signals(s);
         control_turn(s->control, now_ms(), clock_wall_ms());
         if (watchdog_ms != 0 && now_ms() >= next_ms) {
-            notify_state("WATCHDOG=1");
+            /* The main thread speaks for all: a worker that is stuck is what the watchdog is for.
+             */
+            if (engine_alive(&s->engine, watchdog_ms + WORKER_TURN_MS))
+                notify_state("WATCHDOG=1");
+            else
+                log_error("serve.worker_stuck", "action=\"systemd restarts the service\"");
             next_ms = now_ms() + watchdog_ms;
         }
     }
