@@ -170,10 +170,15 @@ bool delivery_work(struct delivery *d)
         smtp_client_submit(d->client, transaction_smtp(transaction_new(d, rcpts, len)));
         d->submitted++;
     }
-    if (d->submitted >= messages_max(d))
+    if (d->submitted >= messages_max(d)) {
         d->yielding = true;
-    if (d->submitted == before)
+        site_dirty(d->site); /* its successor need not wait for the end of QUIT */
+    }
+    if (d->submitted == before) {
+        if (d->yielding && list_node_linked(&d->idle_node))
+            delivery_quit(d); /* nothing else would end it; it blocks the idle ones behind it */
         return false;
+    }
     if (list_node_linked(&d->idle_node))
         list_remove(&d->idle_node);
     arm_timer(d);
@@ -220,9 +225,10 @@ void delivery_quit(struct delivery *d)
 static void addresses_describe(struct delivery *d)
 {
     char ip[INET6_ADDRSTRLEN];
-    const struct site_address *a = &d->address;
+    struct site_address *a = &d->address;
 
     snprintf(d->peer_name, sizeof(d->peer_name), "%s", a->host);
+    a->host = d->peer_name; /* the site may get another route while we connect */
     if (a->addr.sa.sa_family == AF_INET) {
         inet_ntop(AF_INET, &a->addr.in.sin_addr, ip, sizeof(ip));
         snprintf(d->peer_addr, sizeof(d->peer_addr), "%s:%u", ip, ntohs(a->addr.in.sin_port));

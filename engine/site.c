@@ -342,7 +342,7 @@ static void site_dispatch(struct site *site)
     while (!list_empty(&site->ready) && (n = list_first(&site->idle)) != NULL) {
         struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
 
-        if (!delivery_work(d))
+        if (!delivery_work(d) && list_node_linked(&d->idle_node))
             break; /* the rate says wait */
     }
     if (list_empty(&site->ready))
