@@ -182,7 +182,7 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
     struct serve *s = arg;
     struct config *c;
 
-    notify_state("RELOADING=1");
+    notify_reloading();
     c = serve_load(s, errors);
     if (c != NULL) {
         engine_reload(&s->engine, c, cannot);
