@@ -192,6 +192,7 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
     q->records_path = options->records.path == NULL ? NULL : strdup(options->records.path);
     if (q->path == NULL || (options->records.path != NULL && q->records_path == NULL))
         goto fail;
+    *error = NULL; /* the errno says it, where nothing better does */
     q->options.path = q->path;
     q->options.records.path = q->records_path;
     if (q->options.shards > SHARDS_MAX) {

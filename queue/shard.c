@@ -498,10 +498,13 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
         err = open_env(s, s->path, format, error);
     if (err == 0)
         find_map(s);
-    if (err == 0)
-        err = records_init(&s->records, &s->options, index);
     if (err < 0)
         goto fail;
+    err = records_init(&s->records, &s->options, index);
+    if (err < 0) {
+        *error = "the directory of the records cannot be opened (records.path)";
+        goto fail;
+    }
     rc = records_replay(&s->records, s->env, s->outbox, s->quarantine);
     if (rc != 0) {
         *error = mdb_strerror(rc);
