@@ -1,0 +1,300 @@
+#!/usr/bin/env python3
+"""Starting, stopping, reloading, privileges, systemd.
+
+running.py [TEST...]"""
+
+import contextlib
+import json
+import os
+import pathlib
+import pwd
+import signal
+import socket
+import subprocess
+import time
+
+from faults import (Books, Client, Engine, Failure, Process, Sink, Skip, TempDir, free_port, log_of,
+                    program, queued, run, settings_for, wait_empty, wait_until)
+
+
+def serve(engine, *arguments, env=None, prefix=(), timeout_s=20):
+    """A start that must fail: its exit status and what it said."""
+    engine.file.write_text(json.dumps(engine.config))
+    done = subprocess.run([*prefix, program(), "serve", "-c", engine.file, *arguments],
+                          capture_output=True, text=True, timeout=timeout_s, check=False,
+                          env={**os.environ, **(env or {})})
+    return done.returncode, done.stdout + done.stderr
+
+
+class Silent:
+    """A server that accepts mail up to the dot, then says nothing until told to."""
+
+    def __init__(self):
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.peer = None
+
+    def take(self):
+        """Reads one message up to its dot, without answering that."""
+        self.peer = self.listener.accept()[0]
+        self.peer.settimeout(10)
+        self.peer.sendall(b"220 silent.example ESMTP\r\n")
+        text = b""
+        answered = 0
+        while True:
+            text += self.peer.recv(65536)
+            lines = text.split(b"\r\n")[:-1]
+            if b"DATA" in lines and b"." in lines:
+                return
+            for line in lines[answered:]:
+                if not line.startswith((b"EHLO", b"MAIL", b"RCPT", b"DATA")):
+                    break
+                self.peer.sendall(b"354 go\r\n" if line == b"DATA" else b"250 ok\r\n")
+                answered += 1
+
+    def close(self):
+        if self.peer:
+            self.peer.close()
+        self.listener.close()
+
+
+def test_second_start_on_the_same_queue():
+    with Engine() as engine:
+        second = Engine({"queue": {"path": engine.config["queue"]["path"]}})
+        status, said = serve(second)
+        assert status == 1 and engine.config["queue"]["path"] in said, said
+        assert "another" in said or "in use" in said or "already" in said, said
+        with Client(engine) as client:
+            client.expect(client.message("u@d1.example"), 250)
+
+
+def test_address_in_use():
+    with Engine() as engine, socket.create_server(("127.0.0.1", 0)) as taken:
+        second = Engine({"listeners": [{"listen": f"127.0.0.1:{taken.getsockname()[1]}"}]})
+        status, said = serve(second)
+        assert status == 1 and "smtp.listen_failed" in said, said
+        assert str(taken.getsockname()[1]) in said and "ddress already in use" in said, said
+        assert not (second.dir / "queue").exists(), "the queue was touched"
+        assert engine.process.running()
+
+
+def test_what_cannot_be_opened():
+    """Each in one line that names the file, and exit status 1."""
+    engine = Engine()
+    blocker = engine.dir / "file"
+    blocker.write_text("")
+    for setting, told in (("queue", str(blocker / "queue")), ("records", "records.path")):
+        other = Engine({setting: {"path": str(blocker / setting)}})
+        status, said = serve(other)
+        assert status == 1 and told in said and "memory" not in said, (setting, status, said)
+    other = Engine({"control_socket": str(blocker / "control.sock")})
+    status, said = serve(other)
+    assert status == 1 and "control.sock" in said, said
+    status, said = serve(Engine({"user": "no-such-user"}))
+    if os.geteuid() == 0:
+        assert status == 1 and "no-such-user" in said, said
+
+
+def test_drain_finishes_what_is_past_the_dot():
+    """SIGTERM: the message behind its dot is waited for and settled; idle clients hear 421."""
+    silent = Silent()
+    engine = Engine({"routes": {"*": f"[127.0.0.1]:{silent.port}"}, "drain_timeout": "20s"})
+    engine.start()
+    idle = Client(engine)
+    with Client(engine) as client:
+        client.expect(client.message("u@d1.example"), 250)
+    silent.take()
+    began = time.monotonic()
+    engine.process.send(signal.SIGTERM)
+    assert idle.reply().startswith("421 4.3.2"), "an idle client hears nothing"
+    time.sleep(1)
+    engine.process.require_running()
+    silent.peer.sendall(b"250 2.0.0 taken\r\n")
+    assert engine.process.wait(10) == 0
+    assert time.monotonic() - began < 10
+    assert len(engine.records("Delivery")) == 1
+    engine.config["routes"] = {"*": f"[127.0.0.1]:{free_port()}"}
+    engine.start()
+    assert queued(engine) == 0
+    engine.stop()
+    silent.close()
+
+
+def test_drain_limit():
+    """A peer that never answers the dot: exit 0 at the limit, the mail stays queued."""
+    silent = Silent()
+    engine = Engine({"routes": {"*": f"[127.0.0.1]:{silent.port}"}, "drain_timeout": "2s"})
+    engine.start()
+    busy = Client(engine)
+    busy.envelope("v@d1.example")
+    busy.command("DATA")
+    with Client(engine) as client:
+        client.expect(client.message("u@d1.example"), 250)
+    silent.take()
+    began = time.monotonic()
+    engine.process.send(signal.SIGTERM)
+    assert engine.process.wait(12) == 0, engine.process.tail()
+    assert 1.5 < time.monotonic() - began < 8, time.monotonic() - began
+    busy.close()
+    silent.close()
+    engine.config["routes"] = {"*": f"[127.0.0.1]:{free_port()}"}
+    engine.start()
+    assert queued(engine) == 1
+    engine.stop()
+
+
+def test_second_sigterm():
+    """It does not wait for the limit."""
+    silent = Silent()
+    engine = Engine({"routes": {"*": f"[127.0.0.1]:{silent.port}"}, "drain_timeout": "60s"})
+    engine.start()
+    with Client(engine) as client:
+        client.expect(client.message("u@d1.example"), 250)
+    silent.take()
+    engine.process.send(signal.SIGTERM)
+    time.sleep(0.5)
+    engine.process.require_running()
+    engine.process.send(signal.SIGTERM)
+    assert engine.process.wait(8) in (0, 1), engine.process.tail()
+    silent.close()
+    engine.config["routes"] = {"*": f"[127.0.0.1]:{free_port()}"}
+    engine.start()
+    assert queued(engine) == 1
+    engine.stop()
+
+
+def test_drain_under_load():
+    """Stopped at full speed again and again: nothing lost, nothing twice."""
+    temp = TempDir("hayauma-drain-")
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, workers=2), directory=temp.path / "engine").start()
+        books = [Books(engine, i, pause_s=0) for i in range(4)]
+        for _ in range(4):
+            time.sleep(0.7)
+            engine.stop()
+            engine.start()
+        for b in books:
+            b.stop()
+        wait_empty(engine)
+        engine.stop()
+        got = [row[7] for row in sink.ledger() if row[7] != "-"]
+        wanted = {str(s) for b in books for s in b.acknowledged}
+        assert not wanted - set(got), f"{len(wanted - set(got))} lost"
+        assert len(got) == len(set(got)), f"{len(got) - len(set(got))} duplicates"
+
+
+def test_sighup():
+    """A wrong file changes nothing and says what is wrong; a right one applies."""
+    with Engine() as engine:
+        listener = engine.config["listeners"][0]
+
+        def refused_at_three():
+            with Client(engine) as client:
+                client.envelope("a@d1.example", "b@d1.example")
+                return client.command("RCPT TO:<c@d1.example>").startswith("452 4.5.3")
+
+        assert not refused_at_three()
+        good = json.dumps(engine.config)
+        engine.file.write_text(good[:-1] + ', "lisen": 1}')
+        engine.process.send(signal.SIGHUP)
+        wait_until("the complaint", lambda: "serve.reload_failed" in log_of(engine), 10)
+        assert "lisen" in log_of(engine)
+        listener["recipients_max"] = 2
+        engine.file.write_text(json.dumps({**engine.config, "workers": 7, "nonsense": []}))
+        engine.process.send(signal.SIGHUP)
+        wait_until("the complaint", lambda: "nonsense" in log_of(engine), 10)
+        assert not refused_at_three()
+        engine.file.write_text(json.dumps({**engine.config, "workers": 7}))
+        engine.process.send(signal.SIGHUP)
+        wait_until("the reload", lambda: "serve.reloaded" in log_of(engine), 10)
+        assert "workers" in log_of(engine).split("serve.reloaded")[1]
+        wait_until("the new limit", refused_at_three, 10)
+
+
+def test_privileges():
+    """With 'user' all threads become it, and it can write all that it needs."""
+    if os.geteuid() != 0:
+        raise Skip("not root")
+    nobody = pwd.getpwnam("nobody")
+    temp = TempDir("hayauma-user-")
+    for name in ("sink", "engine"):
+        (temp.path / name).mkdir()
+    os.chown(temp.path / "engine", nobody.pw_uid, nobody.pw_gid)
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, user="nobody"), directory=temp.path / "engine").start()
+        tasks = list(pathlib.Path(f"/proc/{engine.process.pid}/task").iterdir())
+        assert len(tasks) > 3
+        for task in tasks:
+            status = (task / "status").read_text()
+            ids = next(x for x in status.splitlines() if x.startswith("Uid:")).split()[1:]
+            assert set(ids) == {str(nobody.pw_uid)}, ids
+        with Client(engine) as client:
+            client.expect(client.message("u@d1.example"), 250)
+        wait_empty(engine)
+        engine.wait_records("Delivery")
+        engine.process.send(signal.SIGHUP)
+        wait_until("the reload", lambda: "serve.reloaded" in log_of(engine), 10)
+        engine.kill()
+        engine.start()
+        engine.stop()
+        assert len(sink.ledger()) == 1
+
+
+def test_systemd():
+    """READY, WATCHDOG, RELOADING, STOPPING, at a socket as systemd's."""
+    for abstract in (False, True):
+        engine = Engine()
+        path = f"\0hayauma-{os.getpid()}" if abstract else str(engine.dir / "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(path)
+            notify.settimeout(10)
+            engine.env = {"NOTIFY_SOCKET": path.replace("\0", "@"), "WATCHDOG_USEC": "1000000"}
+            engine.start()
+            assert notify.recv(1000) == b"READY=1"
+            times = []
+            for _ in range(3):
+                assert notify.recv(1000) == b"WATCHDOG=1"
+                times.append(time.monotonic())
+            assert times[2] - times[0] < 2, times
+            engine.process.send(signal.SIGHUP)
+            seen = []
+            while b"READY=1" not in seen:
+                seen.append(notify.recv(1000))
+            reloading = [s for s in seen if s.startswith(b"RELOADING=1")]
+            assert reloading, seen
+            assert b"MONOTONIC_USEC=" in reloading[0], "Type=notify-reload wants its time"
+            engine.process.send(signal.SIGTERM)
+            seen = []
+            while b"STOPPING=1" not in seen:
+                seen.append(notify.recv(1000))
+            assert engine.process.wait(10) == 0
+
+
+def test_workers():
+    temp = TempDir("hayauma-workers-")
+    engine = Engine(directory=temp.path)
+    engine.arguments = ("--workers", "3")
+    with engine:
+        assert engine.status()["workers"] == 3
+        names = [p.read_text().strip() for p in
+                 pathlib.Path(f"/proc/{engine.process.pid}/task").glob("*/comm")]
+        assert sum(n.startswith("worker-") for n in names) == 3, names
+    for wrong in ("0", "65", "x", "-1"):
+        status, said = serve(engine, "--workers", wrong)
+        assert status == 2 and "--workers" in said, (status, said)
+
+
+def test_io_uring_is_off():
+    """One clear message, exit status 1, and the queue is not touched."""
+    library = os.environ.get("HAYAUMA_NOURING")
+    if not library:
+        raise Skip("HAYAUMA_NOURING names no program")
+    engine = Engine()
+    for number, word in (("1", "io_uring"), ("38", "CONFIG_IO_URING")):
+        status, said = serve(engine, "--workers", "2", prefix=(library, number))
+        assert status == 1 and word in said, (status, said)
+        assert not (engine.dir / "queue").exists()
+
+
+if __name__ == "__main__":
+    run(globals())
