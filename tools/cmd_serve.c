@@ -22,7 +22,8 @@
 #include "tools/commands.h"
 
 #define TICK_MS       200
-#define HARD_DRAIN_MS 5000 /* after the drain limit: sessions are cut, settles still commit */
+#define INTAKE_MS     10000 /* between two lines about intake, which may flap */
+#define HARD_DRAIN_MS 5000  /* after the drain limit: sessions are cut, settles still commit */
 
 static const char usage[] =
     "Usage: hayauma serve [-c FILE] [--workers N]\n"
@@ -48,6 +49,8 @@ struct serve {
     int signals;
     uint64_t drain_began_ms;
     bool cut;
+    enum queue_intake intake; /* as logged, at intake_ms */
+    uint64_t intake_ms;
 };
 
 static uint64_t now_ms(void)
@@ -234,6 +237,26 @@ static void serve_signals(struct serve *s)
     }
 }
 
+/* Clients hear 452 and come again: without a line in the log nobody here would know. */
+static void serve_note_intake(struct serve *s, uint64_t now)
+{
+    static const char *const names[] = {"ok", "map_full", "disk_full", "failed"};
+    enum queue_intake worst = QUEUE_INTAKE_OK, one;
+
+    for (uint32_t i = 0; i < queue_shards(s->engine.queue); i++)
+        if ((one = queue_intake(s->engine.queue, i)) > worst)
+            worst = one;
+    if (worst == s->intake || (s->intake_ms != 0 && now < s->intake_ms + INTAKE_MS))
+        return;
+    if (worst == QUEUE_INTAKE_OK)
+        log_info("queue.intake_resumed", "was=%s", names[s->intake]);
+    else
+        log_warn("queue.intake_refused", "reason=%s action=\"make room; it resumes by itself\"",
+                 names[worst]);
+    s->intake = worst;
+    s->intake_ms = now;
+}
+
 /* False when it is time to stop. */
 static bool serve_check(struct serve *s)
 {
@@ -245,6 +268,7 @@ static bool serve_check(struct serve *s)
                   "action=\"check the disk, then start again\"");
         _exit(1);
     }
+    serve_note_intake(s, now);
     if (s->drain_began_ms == 0)
         return true;
     if (engine_drained(&s->engine))
