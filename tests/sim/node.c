@@ -8,6 +8,7 @@
 
 #include "engine/admin.h"
 #include "engine/config_load.h"
+#include "engine/delivery.h"
 #include "engine/engine.h"
 #include "engine/lane.h"
 #include "engine/settle.h"
@@ -555,6 +556,25 @@ bool node_was_killed(void)
     return node.killed;
 }
 
+static void describe_site(const struct site *site)
+{
+    fprintf(stderr, "  site %s sessions %u connecting %u waiting %u lanes %u ready %d\n",
+            site->name, site->sessions_len, site->connecting, site->waiting, site->lanes,
+            !list_empty(&site->ready));
+    for (struct list_node *n = list_first(&site->sessions); n != NULL;
+         n = list_next(&site->sessions, n)) {
+        struct delivery *d = LIST_ENTRY(n, struct delivery, site_node);
+
+        fprintf(stderr,
+                "    session %s %s stage %s yielding %d submitted %u in flight %u idle %d "
+                "deadline %+lld\n",
+                d->id, delivery_state_name(d->state), smtp_stage_name(smtp_client_stage(d->client)),
+                d->yielding, d->submitted, smtp_client_in_flight(d->client),
+                list_node_linked(&d->idle_node),
+                (long long)(d->deadline_ms - sim_now_ns() / SIM_MS));
+    }
+}
+
 void node_describe(void)
 {
     struct map_node *n = NULL;
@@ -569,6 +589,9 @@ void node_describe(void)
                 "worker %u: deliveries %u loads %u settles %d injects %u drained %d pending %zu\n",
                 i, w->deliveries, w->loads, settle_pending(w), w->injects_len, worker_drained(w),
                 queue_port_pending(w->port));
+        for (n = NULL, bucket = 0; (n = map_walk(&w->sites, &bucket, n)) != NULL;)
+            describe_site(CONTAINER_OF(n, struct site, node));
+        bucket = 0;
         for (n = NULL; (n = map_walk(&w->lanes, &bucket, n)) != NULL;) {
             struct lane *l = CONTAINER_OF(n, struct lane, node);
 

@@ -22,7 +22,7 @@ struct receiver {
     struct buf out, body;
     struct sim_event answer; /* a question waits for its time, or a stalled session for its end */
     enum smtp_server_want question;
-    bool answering, stalled, closing;
+    bool answering, stalled, closing, gone;
     struct ledger_rcpt *rcpts[RCPTS_MAX];
     uint32_t rcpts_len;
     bool null_sender;
@@ -61,19 +61,25 @@ static void receiver_close(struct receiver *r, bool abort)
     net_close(end, abort);
 }
 
-/* Nothing can come of an acceptance's answer any more. */
+static void receiver_free(struct receiver *r)
+{
+    smtp_server_done(&r->server);
+    buf_done(&r->in);
+    buf_done(&r->out);
+    buf_done(&r->body);
+    free(r);
+    receivers.all--;
+}
+
+/* Nothing can come of an acceptance's answer any more. May run inside receiver_close(). */
 static void on_gone(struct net_end *end)
 {
     struct receiver *r = end->owner;
 
     while (list_pop_front(&r->taken) != NULL)
         ;
-    smtp_server_done(&r->server);
-    buf_done(&r->out);
-    buf_done(&r->in);
-    buf_done(&r->body);
-    free(r);
-    receivers.all--;
+    r->gone = true;
+    sim_in(&r->answer, 0);
 }
 
 static void on_seen(struct net_end *end)
@@ -259,14 +265,16 @@ static void on_answer(struct sim_event *event)
 {
     struct receiver *r = CONTAINER_OF(event, struct receiver, answer);
 
+    if (r->gone) {
+        receiver_free(r);
+        return;
+    }
     if (r->stalled) {
         receiver_close(r, sim_chance(500));
         return;
     }
     r->answering = false;
-    if (answer(r))
-        receiver_run(r);
-    else if (r->end != NULL && !r->stalled)
+    if (answer(r) || (r->end != NULL && !r->stalled))
         receiver_run(r);
 }
 
