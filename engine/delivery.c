@@ -433,8 +433,11 @@ static void setup_failed(struct delivery *d, const struct outcome *outcome)
     counter_add(&d->worker->counters.connect_failures, 1);
     address_is_bad(d);
     d->reopen = site_address(site, d->offset, d->tried) >= 0 && !d->worker->draining;
-    if (!d->reopen && site->sessions_len == site->connecting)
-        site_failed(site, outcome, &d->address);
+    if (!d->reopen && !d->worker->draining) { /* a drain cuts it short: nobody's failure */
+        site_refused(site);
+        if (site->sessions_len == site->connecting)
+            site_failed(site, outcome, &d->address);
+    }
     delivery_close(d);
 }
 
@@ -573,6 +576,7 @@ static bool delivery_reopen(struct delivery *d)
         d->site->connecting++;
         return true;
     }
+    site_refused(d->site);
     if (d->site->sessions_len == d->site->connecting + 1) /* this one was the last hope */
         setup_never(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;

@@ -723,6 +723,8 @@ void lane_resume(struct lane *lane)
 void lane_flush(struct lane *lane)
 {
     lane->route_expires_ms = 0;
+    if (lane->site != NULL)
+        lane->site->open_after_ms = 0;
     lane_resume(lane);
 }
 

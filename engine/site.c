@@ -11,6 +11,8 @@
 
 #define SLOT_RETRY_MS 20 /* asking the governor again for a session slot */
 #define GIVE_WAY_MS   (3 * SLOT_RETRY_MS)
+#define REFUSED_MS    1000 /* until the next connection; doubled with each in a row that fails */
+#define REFUSED_MAX   6
 #define HEADS_MAX     16 /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
@@ -38,12 +40,13 @@ static void site_key(struct buf *key, const struct config_destination *dest,
         buf_puts(key, "|lmtp");
 }
 
+/* A site is of one configuration: after a reload newcomers get a new one, the old one runs dry. */
 static struct site *site_find(struct worker *w, struct str key, uint64_t hash)
 {
     for (struct map_node *n = map_find(&w->sites, hash); n != NULL; n = map_find_next(n)) {
         struct site *site = CONTAINER_OF(n, struct site, node);
 
-        if (str_eq(str_of(site->key), key))
+        if (site->config == w->config && str_eq(str_of(site->key), key))
             return site;
     }
     return NULL;
@@ -133,14 +136,12 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site_key(&key, dest, target, route);
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     site = site_find(w, buf_str(&key), hash);
-    if (site != NULL && site->config == w->config) {
+    if (site != NULL) {
         if (route != NULL && site->route != route)
             site_set_route(site, route, port);
         buf_done(&key);
         return site;
     }
-    if (site != NULL) /* of an older configuration: newcomers get a new one, this one runs dry */
-        map_remove(&w->sites, &site->node);
     site = calloc(1, sizeof(*site));
     ASSERT(site != NULL);
     site->worker = w;
@@ -153,6 +154,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     list_init(&site->sessions);
     list_init(&site->idle);
     site->timer.on_timer = on_site_timer;
+    site->connecting_max = 1;
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
     site_configure(site, w->config, dest);
     if (route != NULL)
@@ -171,8 +173,7 @@ static void site_maybe_free(struct site *site)
 
     if (site->lanes != 0 || site->sessions_len != 0)
         return;
-    if (site_find(w, str_of(site->key), site->node.hash) == site)
-        map_remove(&w->sites, &site->node);
+    map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     wheel_cancel(io_wheel(w->io), &site->timer);
     if (list_node_linked(&site->dirty_node))
@@ -224,6 +225,13 @@ void site_dirty(struct site *site)
         list_push_back(&site->worker->sites_dirty, &site->dirty_node);
 }
 
+/* Looks at the site at at_ms, or earlier. */
+static void site_wake(struct site *site, uint64_t at_ms)
+{
+    if (!timer_armed(&site->timer) || site->timer.due_ms > at_ms)
+        wheel_arm(io_wheel(site->worker->io), &site->timer, at_ms);
+}
+
 static void expire(struct site *site, struct recipient *r)
 {
     struct judge_context context = {.dest = site->dest, .site = str_of(site->name)};
@@ -261,8 +269,7 @@ static bool rate_allows(struct site *site)
 
     if (at_ns == 0)
         return true;
-    if (!timer_armed(&site->timer))
-        wheel_arm(io_wheel(io), &site->timer, at_ns / 1000000);
+    site_wake(site, at_ns / 1000000 + 1);
     return false;
 }
 
@@ -304,6 +311,8 @@ static uint32_t sessions_wanted(const struct site *site)
     uint32_t connecting_max = up < 1 ? 1 : up;
     uint32_t wanted;
 
+    if (connecting_max > site->connecting_max)
+        connecting_max = site->connecting_max;
     if (site->connecting >= connecting_max || site->waiting <= site->connecting)
         return 0;
     wanted = connecting_max - site->connecting;
@@ -315,19 +324,23 @@ static uint32_t sessions_wanted(const struct site *site)
 static void site_open_sessions(struct site *site)
 {
     struct worker *w = site->worker;
+    uint64_t now_ms = io_now_ms(w->io);
 
+    if (now_ms < site->open_after_ms) {
+        site_wake(site, site->open_after_ms);
+        return;
+    }
     for (uint32_t n = sessions_wanted(site); n > 0; n--) {
         /* One that would have to yield at once is not worth a connection. */
         if (governor_should_yield(site->governor, w->index, site->sessions_len + 1, 0) ||
-            io_now_ms(w->io) < site->give_way_until_ms ||
+            now_ms < site->give_way_until_ms ||
             !governor_session_take(site->governor, w->index)) {
-            if (!timer_armed(&site->timer))
-                wheel_arm(io_wheel(w->io), &site->timer, io_now_ms(w->io) + SLOT_RETRY_MS);
+            site_wake(site, now_ms + SLOT_RETRY_MS);
             return;
         }
         if (!delivery_open(site)) { /* out of descriptors or memory: later */
             governor_session_give(site->governor);
-            wheel_arm(io_wheel(w->io), &site->timer, io_now_ms(w->io) + 1000);
+            site_wake(site, now_ms + 1000);
             return;
         }
     }
@@ -371,6 +384,10 @@ void site_works(struct site *site)
 {
     struct list_node *n, *next;
 
+    site->failures = 0;
+    site->open_after_ms = 0;
+    if (site->connecting_max < UINT32_MAX)
+        site->connecting_max++;
     if (!site->down)
         return;
     site->down = false;
@@ -381,6 +398,19 @@ void site_works(struct site *site)
         if (lane->site_down)
             lane_resume(lane);
     }
+}
+
+void site_refused(struct site *site)
+{
+    struct worker *w = site->worker;
+    int64_t wait_ms = (int64_t)REFUSED_MS << site->failures;
+    int64_t retry_ms;
+
+    if (site->failures < REFUSED_MAX)
+        site->failures++;
+    retry_ms = retry_delay_ms(site->dest, site->failures, &w->rng);
+    site->connecting_max = 1;
+    site->open_after_ms = io_now_ms(w->io) + (uint64_t)(retry_ms < wait_ms ? retry_ms : wait_ms);
 }
 
 void site_session_ended(struct site *site, struct delivery *d)

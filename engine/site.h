@@ -50,6 +50,9 @@ struct site {
     uint32_t waiting; /* recipients in the windows of attached lanes */
     uint32_t sessions_len, connecting;
     uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
+    uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
+    uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
+    uint16_t failures;          /* in a row to set up a session */
     bool down;  /* no session could be had; the next one that works wakes the lanes */
     char *name; /* for records and status: site name or static route */
     char *key;
@@ -75,6 +78,9 @@ void site_session_begun(struct site *site, struct delivery *d);
 /* A session is ready: what waited because the site was down goes on. */
 void site_works(struct site *site);
 void site_session_ended(struct site *site, struct delivery *d);
+/* No address gave a session, whether others work or not: further ones are tried one at a time and
+ * further and further apart, or a peer that limits connections would be asked without end. */
+void site_refused(struct site *site);
 /* The address index to try after tried tries, starting at the session's own offset; -1: none left.
  */
 int site_address(struct site *site, uint16_t offset, uint16_t tried);
