@@ -129,19 +129,35 @@ static void commit_all(struct shard *s, struct list *changes, struct list *done)
 
 /* --- forming batches --- */
 
-static void gather(struct shard *s, uint64_t now_ns)
+static size_t take(struct mailbox *from, struct list *to)
 {
     struct list_node *node;
     struct list taken;
+    size_t n = 0;
 
-    mailbox_take(&s->suspects, &s->own.suspects);
     list_init(&taken);
-    mailbox_take(&s->changes, &taken);
-    while ((node = list_pop_front(&taken)) != NULL) {
-        if (s->own.pending_len++ == 0)
-            s->own.company_until_ns = now_ns + WAIT_COMPANY_NS;
-        s->own.urgent += CONTAINER_OF(node, struct queue_change, node)->urgent;
-        list_push_back(&s->own.pending, node);
+    mailbox_take(from, &taken);
+    for (node = list_first(&taken); node != NULL; node = list_next(&taken, node))
+        n++;
+    list_splice_back(to, &taken);
+    return n;
+}
+
+/* Changes that nobody waits for stay in their mailbox for a while (a non-empty mailbox wakes
+ * nobody), and do not ride with every commit of urgent ones: a settle touches pages far from where
+ * acceptance writes, and twenty commits' worth of settles at once touch hardly more of them than
+ * one's. now: do not wait. */
+static void gather(struct shard *s, uint64_t now_ns, bool now)
+{
+    mailbox_take(&s->suspects, &s->own.suspects);
+    s->own.urgent_len += take(&s->urgent, &s->own.urgent);
+    if (mailbox_empty(&s->patient))
+        return;
+    if (s->own.company_until_ns == 0)
+        s->own.company_until_ns = now_ns + WAIT_COMPANY_NS;
+    if (now || now_ns >= s->own.company_until_ns) {
+        s->own.patient_len += take(&s->patient, &s->own.patient);
+        s->own.company_until_ns = 0;
     }
 }
 
@@ -154,26 +170,39 @@ static uint64_t change_bytes(const struct queue_change *c)
     return bytes;
 }
 
-/* The oldest changes up to the limits of a batch, at least one. */
-static void take_batch(struct shard *s, struct list *batch)
+struct batch_size {
+    size_t changes, rows;
+    uint64_t bytes;
+};
+
+/* Moves the oldest of from to batch, up to the limits of a batch, at least one if the batch is
+ * empty. */
+static void take_from(struct shard *s, struct list *from, size_t *from_len, struct list *batch,
+                      struct batch_size *size)
 {
     struct list_node *node;
-    uint64_t bytes = 0;
-    size_t n = 0, rows = 0;
 
-    while (n < s->options.batch_changes_max && (node = list_first(&s->own.pending)) != NULL) {
+    while (size->changes < s->options.batch_changes_max && (node = list_first(from)) != NULL) {
         struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
 
-        bytes += change_bytes(c);
-        rows += c->rows_len;
-        if (n > 0 && (bytes > s->options.batch_bytes_max || rows > BATCH_ROWS_MAX))
-            break;
+        size->bytes += change_bytes(c);
+        size->rows += c->rows_len;
+        if (size->changes > 0 &&
+            (size->bytes > s->options.batch_bytes_max || size->rows > BATCH_ROWS_MAX))
+            return;
         list_remove(node);
         list_push_back(batch, node);
-        s->own.pending_len--;
-        s->own.urgent -= c->urgent;
-        n++;
+        --*from_len;
+        size->changes++;
     }
+}
+
+static void take_batch(struct shard *s, struct list *batch)
+{
+    struct batch_size size = {0};
+
+    take_from(s, &s->own.patient, &s->own.patient_len, batch, &size);
+    take_from(s, &s->own.urgent, &s->own.urgent_len, batch, &size);
 }
 
 static size_t commit_batch(struct shard *s)
@@ -277,10 +306,10 @@ size_t committer_round(struct shard *s)
 {
     size_t ended = 0;
 
-    gather(s, clock_mono_ns());
-    while (s->own.pending_len > 0) {
+    gather(s, clock_mono_ns(), true);
+    while (s->own.urgent_len + s->own.patient_len > 0) {
         ended += commit_batch(s);
-        gather(s, clock_mono_ns());
+        gather(s, clock_mono_ns(), true);
     }
     keep(s, true, clock_mono_ns());
     return ended;
@@ -292,9 +321,9 @@ static int wait_ms(struct shard *s, uint64_t now_ns)
 {
     if (atomic_load_explicit(&s->shared.failed, memory_order_relaxed))
         return KEEP_MS;
-    if (s->own.pending_len > 0 && now_ns >= s->own.company_until_ns)
+    if (s->own.company_until_ns != 0 && now_ns >= s->own.company_until_ns)
         return 0;
-    if (s->own.pending_len > 0)
+    if (s->own.company_until_ns != 0)
         return (int)((s->own.company_until_ns - now_ns) / NS_PER_MS) + 1;
     if (!s->counts.complete)
         return COUNT_PAUSE_MS;
@@ -308,7 +337,7 @@ static void wait_for_work(struct shard *s, uint64_t now_ns)
     struct pollfd fd = {.fd = s->committer_event, .events = POLLIN};
     uint64_t count;
 
-    if (!mailbox_empty(&s->changes) || poll(&fd, 1, wait_ms(s, now_ns)) <= 0)
+    if (!mailbox_empty(&s->urgent) || poll(&fd, 1, wait_ms(s, now_ns)) <= 0)
         return;
     if (read(s->committer_event, &count, sizeof(count)) < 0)
         return; /* somebody else's wake was taken already: the mailbox is looked at anyway */
@@ -324,16 +353,15 @@ void *committer_main(void *arg)
         /* Before the gathering: what was submitted before the stop is committed. */
         stop = atomic_load_explicit(&s->stop_committer, memory_order_acquire);
         now_ns = clock_mono_ns();
-        gather(s, now_ns);
-        if (s->own.urgent > 0 || s->own.pending_len >= s->options.batch_changes_max ||
-            (s->own.pending_len > 0 && (stop || now_ns >= s->own.company_until_ns))) {
+        gather(s, now_ns, stop);
+        if (s->own.urgent_len + s->own.patient_len > 0) {
             commit_batch(s);
             keep(s, false, now_ns);
             continue;
         }
         if (stop)
             return NULL;
-        keep(s, s->own.pending_len == 0, now_ns);
+        keep(s, s->own.company_until_ns == 0, now_ns);
         wait_for_work(s, clock_mono_ns());
     }
 }

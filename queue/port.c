@@ -138,7 +138,7 @@ void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *
     ASSERT(shard < port->queue->shards_len);
     change->port = port;
     port->pending++;
-    if (mailbox_put(&s->changes, &change->node))
+    if (mailbox_put(change->urgent ? &s->urgent : &s->patient, &change->node))
         committer_wake(s);
 }
 

@@ -105,8 +105,7 @@ struct queue_change {
     struct queue_row *rows;
     size_t rows_len;
     struct buf records; /* complete JSON lines to append to the record stream, or empty */
-    bool urgent;        /* somebody waits for it: commit now. Others may wait up to 20 ms to be
-                           batched, and go with the next urgent one at the latest */
+    bool urgent;        /* somebody waits for it: commit now. Others wait 20 ms, to be many */
     void (*on_done)(struct queue_change *change, int result);
     void *owner;
     /* private */

@@ -480,11 +480,13 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
                         .dir_fd = -1,
                         .committer_event = -1,
                         .loader_event = -1};
-    mailbox_init(&s->changes);
+    mailbox_init(&s->urgent);
+    mailbox_init(&s->patient);
     mailbox_init(&s->suspects);
     mailbox_init(&s->loads);
     mailbox_init(&s->directories);
-    list_init(&s->own.pending);
+    list_init(&s->own.urgent);
+    list_init(&s->own.patient);
     list_init(&s->own.suspects);
     format->shard = index;
     err = counts_init(&s->counts);

@@ -47,7 +47,8 @@ struct shard {
     int probe_fd; /* same data file, other descriptor: see shard_commit_verdict() */
     int dir_fd;
 
-    struct mailbox changes;  /* of struct queue_change, to the committer */
+    struct mailbox urgent;   /* of struct queue_change, to the committer */
+    struct mailbox patient;  /* the same of those that may wait for company */
     struct mailbox suspects; /* of struct suspect, to the committer */
     struct mailbox loads;    /* of struct queue_load, to the loader */
     struct mailbox directories;
@@ -56,12 +57,11 @@ struct shard {
     bool committer_started, loader_started;
     _Atomic bool stop_committer, stop_loader;
 
-    struct {                 /* the committer's */
-        struct list pending; /* taken from the mailbox, in order */
-        size_t urgent;       /* of them */
-        size_t pending_len;
+    struct {                         /* the committer's */
+        struct list urgent, patient; /* taken from the mailbox, each in order */
+        size_t urgent_len, patient_len;
         struct list suspects;
-        uint64_t company_until_ns; /* when waiting for company ends, if pending and none urgent */
+        uint64_t company_until_ns; /* when the patient ones are taken; 0: there are none */
         uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
         uint64_t reusable_bytes;   /* of it, as counted last; 0 when there was no need to count */
         uint64_t space_checked_ns, kept_ns; /* last looks at space and at housekeeping */
