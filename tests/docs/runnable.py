@@ -50,7 +50,7 @@ case $1 in
 start) start ;;
 stop) hayauma stop >/dev/null ;;
 restart) hayauma stop >/dev/null && start ;;
-reload) hayauma reload ;;
+reload) hayauma reload >>{dir}/journal ;;
 *) exit 64 ;;
 esac
 """
