@@ -11,8 +11,9 @@
 #include "engine/retry.h"
 #include "engine/trace.h"
 
-#define CONTENT_SLACK_BYTES 2560        /* room for trace fields and a little more */
-#define BODY_KEEP_BYTES     (64u << 10) /* a larger body buffer is given back after its message */
+#define CONTENT_SLACK_BYTES 1024       /* room for trace fields and a little more */
+#define BODY_BYTES_DEFAULT  4096       /* when no size is announced */
+#define BODY_BYTES_TRUSTED  (1u << 20) /* a larger announced size is believed as it arrives */
 
 /* --- envelope --- */
 
@@ -76,16 +77,35 @@ static void body_count(struct inject *s)
     s->body_counted = s->body.cap;
 }
 
-/* The body starts behind room for the trace fields, which are known only at the end. */
+/* Also between two messages of a session: an idle session holds no body, and the allocator's next
+ * buffer is warmer than one kept here. */
+static void body_free(struct inject *s)
+{
+    atomic_fetch_sub_explicit(&s->worker->engine->intake_bytes, s->body_counted,
+                              memory_order_relaxed);
+    s->body_counted = 0;
+    buf_done(&s->body);
+}
+
+/* The body starts behind room for the trace fields, which are known only at the end. Its buffer is
+ * of the size announced, not a power of two, so that it can become the content. */
 void inject_body_begin(struct inject *s)
 {
     uint64_t announced = s->server.mail.size;
-    size_t want = announced > 0 && announced < (1u << 20) ? (size_t)announced : 4096;
+    size_t want =
+        announced > 0 && announced < BODY_BYTES_TRUSTED ? (size_t)announced : BODY_BYTES_DEFAULT;
 
-    buf_clear(&s->body);
-    s->body_lost = buf_reserve(&s->body, TRACE_STAMP_BYTES_MAX + want) < 0;
-    if (!s->body_lost)
-        s->body.len = TRACE_STAMP_BYTES_MAX;
+    body_free(s);
+    s->body_room =
+        trace_stamp_room(&(struct trace_stamp){.helo = str_of(s->helo),
+                                               .host_name = s->config->host_name,
+                                               .recipient = slice_str(s, s->rcpts[0].address)});
+    s->body.data = malloc(s->body_room + want);
+    s->body_lost = s->body.data == NULL;
+    if (!s->body_lost) {
+        s->body.cap = s->body_room + want;
+        s->body.len = s->body_room;
+    }
     body_count(s);
 }
 
@@ -104,12 +124,7 @@ void inject_body_add(struct inject *s, struct str bytes)
 
 void inject_body_drop(struct inject *s)
 {
-    atomic_fetch_sub_explicit(&s->worker->engine->intake_bytes, s->body_counted,
-                              memory_order_relaxed);
-    s->body_counted = 0;
-    if (s->body.cap > BODY_KEEP_BYTES)
-        buf_done(&s->body);
-    buf_clear(&s->body);
+    body_free(s);
     s->rcpts_len = 0;
 }
 
@@ -337,8 +352,8 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     *refusal = "452 4.3.1 out of memory, try again later";
     if (s->body_lost)
         return NULL;
-    d.start = s->body.data + TRACE_STAMP_BYTES_MAX;
-    d.len = s->body.len - TRACE_STAMP_BYTES_MAX;
+    d.start = s->body.data + s->body_room;
+    d.len = s->body.len - s->body_room;
     d.wanted_len = s->config->records.headers_len;
     for (size_t i = 0; i < d.wanted_len && i < TRACE_WANTED_MAX; i++)
         d.wanted[i] = str_of(s->config->records.headers[i]);

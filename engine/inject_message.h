@@ -58,6 +58,7 @@ struct inject {
     bool smtputf8;
     bool body_lost;        /* no memory for it: refused at its end */
     uint64_t body_counted; /* bytes in engine->intake_bytes */
+    size_t body_room;      /* in front of it, for the trace fields */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN + 8];
     char helo[256];

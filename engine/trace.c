@@ -12,6 +12,7 @@
 #define HOST_BYTES_MAX   255
 #define FOR_BYTES_MAX    400
 #define WANTED_BYTES_MAX 512
+#define FIXED_BYTES_MAX  384 /* of a stamp: all but the three names */
 
 static const char private_prefix[] = "x-hayauma-";
 #define PRIVATE_PREFIX_BYTES (sizeof(private_prefix) - 1)
@@ -259,6 +260,18 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
     PUT(o, "\r\n");
 }
 
+static size_t at_most(size_t n, size_t max)
+{
+    return n < max ? n : max;
+}
+
+size_t trace_stamp_room(const struct trace_stamp *stamp)
+{
+    return FIXED_BYTES_MAX + at_most(stamp->helo.len, HELO_BYTES_MAX) +
+           2 * at_most(strlen(stamp->host_name), HOST_BYTES_MAX) +
+           at_most(stamp->recipient.len, FOR_BYTES_MAX);
+}
+
 uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
                        const struct trace_facts *facts)
 {
@@ -283,6 +296,7 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
     }
     if (facts->body_offset == 0)
         PUT(&o, "\r\n");
+    ASSERT(o.len <= trace_stamp_room(stamp));
     return memcpy(end - o.len, o.bytes, o.len);
 }
 

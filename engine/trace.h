@@ -54,10 +54,12 @@ struct trace_stamp {
 };
 
 #define TRACE_STAMP_BYTES_MAX 2048
+/* How many bytes trace_prepend() writes at most; helo, host_name and recipient are looked at. */
+size_t trace_stamp_room(const struct trace_stamp *stamp);
 /* Writes Received, and Message-ID and Date where facts say they are missing, so that they end right
- * at *end (where the message starts), into at least TRACE_STAMP_BYTES_MAX free bytes in front of
- * it. Returns the new start. Whatever the client sent, each field is well-formed and folded below
- * 998 bytes. */
+ * at *end (where the message starts), into at least trace_stamp_room() free bytes in front of it.
+ * Returns the new start. Whatever the client sent, each field is well-formed and folded below 998
+ * bytes. */
 uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
                        const struct trace_facts *facts);
 
