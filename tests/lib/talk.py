@@ -93,7 +93,11 @@ class Client:
                 return "\n".join(lines)
 
     def command(self, line):
-        self.send(f"{line}\r\n")
+        """'' when the connection has ended."""
+        try:
+            self.send(f"{line}\r\n")
+        except ConnectionError:
+            return ""
         return self.reply()
 
     def envelope(self, *recipients, sender="a@sender.example"):
