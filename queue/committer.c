@@ -302,17 +302,22 @@ static void keep(struct shard *s, bool idle, uint64_t now_ns)
     free_suspects(s);
 }
 
-size_t committer_round(struct shard *s)
+size_t committer_round(struct shard *s, bool now)
 {
     size_t ended = 0;
 
-    gather(s, clock_mono_ns(), true);
+    gather(s, clock_mono_ns(), now);
     while (s->own.urgent_len + s->own.patient_len > 0) {
         ended += commit_batch(s);
-        gather(s, clock_mono_ns(), true);
+        gather(s, clock_mono_ns(), now);
     }
     keep(s, true, clock_mono_ns());
     return ended;
+}
+
+bool committer_wanted(const struct shard *s)
+{
+    return !mailbox_empty(&s->urgent) || !mailbox_empty(&s->patient) || !s->counts.complete;
 }
 
 /* --- the thread --- */

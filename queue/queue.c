@@ -221,11 +221,11 @@ fail:
 static void settle_down(struct queue *q)
 {
     for (uint32_t i = 0; i < q->shards_len; i++)
-        committer_round(q->shards[i]);
+        committer_round(q->shards[i], true);
     syncer_round(q);
     for (uint32_t i = 0; i < q->shards_len; i++) {
         q->shards[i]->own.kept_ns = 0;
-        committer_round(q->shards[i]);
+        committer_round(q->shards[i], true);
     }
 }
 
@@ -277,10 +277,36 @@ size_t queue_pump(struct queue *q)
 
     ASSERT(q->options.no_threads);
     for (uint32_t i = 0; i < q->shards_len; i++) {
-        ended += committer_round(q->shards[i]);
+        ended += committer_round(q->shards[i], true);
         ended += loader_round(q->shards[i]);
     }
     if (q->pumps++ % PUMPS_PER_SYNC == 0)
         syncer_round(q);
     return ended;
+}
+
+size_t queue_pump_part(struct queue *q, uint32_t shard, enum queue_part part)
+{
+    struct shard *s = q->shards[shard];
+
+    ASSERT(q->options.no_threads && shard < q->shards_len);
+    switch (part) {
+    case QUEUE_COMMITTER:
+        return committer_round(s, false);
+    case QUEUE_LOADER:
+        return loader_round(s);
+    case QUEUE_SYNCER:
+        syncer_round(q);
+        break;
+    }
+    return 0;
+}
+
+bool queue_part_wanted(const struct queue *q, uint32_t shard, enum queue_part part)
+{
+    const struct shard *s = q->shards[shard];
+
+    if (part == QUEUE_COMMITTER)
+        return committer_wanted(s);
+    return part == QUEUE_LOADER && !(mailbox_empty(&s->loads) && mailbox_empty(&s->directories));
 }

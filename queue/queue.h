@@ -224,5 +224,12 @@ int queue_quarantine_visit(struct queue *q,
 
 /* Simulation: runs pending work of all shards now; returns how many things ended. */
 size_t queue_pump(struct queue *q);
+/* The same in parts, for a simulation that orders them itself: what one thread would do now.
+ * Changes that nobody waits for get their company's time, as with threads. The syncer is one for
+ * all shards. */
+enum queue_part { QUEUE_COMMITTER, QUEUE_LOADER, QUEUE_SYNCER };
+size_t queue_pump_part(struct queue *q, uint32_t shard, enum queue_part part);
+/* Whether the committer or loader of shard has something to do. */
+bool queue_part_wanted(const struct queue *q, uint32_t shard, enum queue_part part);
 
 #endif

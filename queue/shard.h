@@ -162,8 +162,10 @@ int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
 /* --- committer.c --- */
 
 void *committer_main(void *shard);
-/* Takes what was submitted and commits it all, without waiting. Returns how many changes ended. */
-size_t committer_round(struct shard *s);
+/* Commits what was submitted, as one round of the thread; now: also what waits for company. Returns
+ * how many changes ended. */
+size_t committer_round(struct shard *s, bool now);
+bool committer_wanted(const struct shard *s);
 void committer_wake(struct shard *s);
 
 /* --- loader.c --- */

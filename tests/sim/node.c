@@ -13,7 +13,6 @@
 #include "engine/lane.h"
 #include "engine/settle.h"
 #include "engine/site.h"
-#include "queue/shard.h" /* rounds of single shards: queue_pump() knows only all of them */
 #include "tests/sim/ledger.h"
 #include "tests/sim/sim_io.h"
 
@@ -124,14 +123,10 @@ static void disks_look(void)
 {
     struct queue *q = node.engine->queue;
 
-    for (uint32_t i = 0; i < q->shards_len; i++) {
-        struct shard *s = q->shards[i];
-
-        if (node.disks[i].commit.slot == 0 &&
-            (!mailbox_empty(&s->changes) || s->own.pending_len > 0 || !s->counts.complete))
+    for (uint32_t i = 0; i < queue_shards(q); i++) {
+        if (node.disks[i].commit.slot == 0 && queue_part_wanted(q, i, QUEUE_COMMITTER))
             sim_in(&node.disks[i].commit, disk_delay_ns());
-        if (node.disks[i].load.slot == 0 &&
-            (!mailbox_empty(&s->loads) || !mailbox_empty(&s->directories)))
+        if (node.disks[i].load.slot == 0 && queue_part_wanted(q, i, QUEUE_LOADER))
             sim_in(&node.disks[i].load, disk_delay_ns());
     }
 }
@@ -142,9 +137,10 @@ static void on_commit(struct sim_event *event)
     uint32_t shard = (uint32_t)(CONTAINER_OF(event, struct disk, commit) - node.disks);
 
     node.committing = true;
-    committer_round(q->shards[shard]);
+    queue_pump_part(q, shard, QUEUE_COMMITTER);
     node.committing = false;
     sim_by(&node.sync, sim_now_ns() + sim_between(SIM_MS, 3 * SIM_S));
+    disks_look();
     if (queue_failed(q)) {
         sim_trace("the queue failed: exit");
         node_kill();
@@ -155,13 +151,13 @@ static void on_load(struct sim_event *event)
 {
     uint32_t shard = (uint32_t)(CONTAINER_OF(event, struct disk, load) - node.disks);
 
-    loader_round(node.engine->queue->shards[shard]);
+    queue_pump_part(node.engine->queue, shard, QUEUE_LOADER);
 }
 
 static void on_sync(struct sim_event *event)
 {
     (void)event;
-    syncer_round(node.engine->queue);
+    queue_pump_part(node.engine->queue, 0, QUEUE_SYNCER);
 }
 
 /* --- workers --- */
