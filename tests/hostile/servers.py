@@ -1,0 +1,283 @@
+#!/usr/bin/env python3
+"""Servers that mean no good: each costs its own sessions and nothing else.
+
+servers.py [TEST...]"""
+
+import contextlib
+import pathlib
+import socket
+import sys
+import threading
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
+from faults import (Books, Client, Engine, Failure, Sink, TempDir, all_arrived,  # noqa: E402
+                    queued, rests, resident_bytes, run, settings_for, wait_until)
+
+STAGES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot")
+USUAL = {"banner": b"220 bad.example ESMTP\r\n", "EHLO": b"250-bad.example\r\n250 PIPELINING\r\n",
+         "MAIL": b"250 ok\r\n", "RCPT": b"250 ok\r\n", "DATA": b"354 go\r\n", "dot": b"250 taken\r\n",
+         "RSET": b"250 ok\r\n", "QUIT": b"221 bye\r\n"}
+
+
+def reset(peer):
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+
+
+class Close(Exception):
+    """The server ends the session here."""
+
+
+class Server(threading.Thread):
+    """Answers by the book but for what `answers` says of a stage: bytes, or a function of the peer.
+    `taken`: contents whose dot was answered with 250."""
+
+    def __init__(self, answers, lmtp=False):
+        super().__init__(daemon=True)
+        self.answers = {**USUAL, **answers}
+        self.answers.setdefault("LHLO", self.answers["EHLO"])
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+        self.sessions, self.taken, self.lmtp = 0, [], lmtp
+        self.start()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer = self.listener.accept()[0]
+                self.sessions += 1
+                threading.Thread(target=self.session, args=(peer,), daemon=True).start()
+
+    def say(self, peer, stage):
+        answer = self.answers[stage]
+        if callable(answer):
+            answer(peer)
+        else:
+            peer.sendall(answer)
+
+    def session(self, peer):
+        with peer, contextlib.suppress(OSError, Close):
+            peer.settimeout(30)
+            self.say(peer, "banner")
+            lines = peer.makefile("rb")
+            recipients = 0
+            while line := lines.readline():
+                verb = line[:4].upper().decode("latin-1")
+                if verb in ("EHLO", "LHLO", "HELO"):
+                    self.say(peer, "EHLO")
+                elif verb == "RCPT":
+                    recipients += 1
+                    self.say(peer, "RCPT")
+                elif verb == "DATA":
+                    self.say(peer, "DATA")
+                    content = []
+                    while (text := lines.readline()) not in (b".\r\n", b""):
+                        content.append(text)
+                    if not text:
+                        return
+                    self.say(peer, "dot")
+                    self.taken.append(b"".join(content))
+                    recipients = 0
+                elif verb in ("MAIL", "RSET"):
+                    self.say(peer, verb)
+                elif verb == "QUIT":
+                    self.say(peer, "QUIT")
+                    return
+                else:
+                    peer.sendall(b"500 what?\r\n")
+
+    def close(self):
+        self.listener.close()
+
+
+# --- what a bad server does at a stage ---
+
+def drop(peer):
+    raise Close
+
+
+def hard(peer):
+    reset(peer)
+    raise Close
+
+
+def stall(peer):
+    time.sleep(25)
+    raise Close
+
+
+def endless(peer):
+    """A reply of continuation lines that never ends."""
+    while True:
+        peer.sendall(b"250-more\r\n" * 1000)
+
+
+def long_line(peer):
+    while True:
+        peer.sendall(b"2" * 65536)
+
+
+def garbage(peer):
+    peer.sendall(bytes(range(256)) * 8 + b"\r\n")
+
+
+def pieces(answer):
+    """The usual answer, a byte at a time."""
+    def say(peer):
+        for byte in answer:
+            peer.sendall(bytes([byte]))
+            time.sleep(0.002)
+    return say
+
+
+BAD = {"fin": drop, "rst": hard, "stall": stall, "421": b"421 4.3.2 closing\r\n",
+       "endless": endless, "long": long_line, "garbage": garbage, "nul": b"250 \0\0\r\n",
+       "letters": b"abc def\r\n", "mixed": b"250-a\r\n550 b\r\n", "lf": b"250 ok\n",
+       "999": b"999 what\r\n", "empty": b"\r\n\r\n\r\n"}
+
+TIMEOUTS = {"connect": "1s", "banner": "2s", "ehlo": "2s", "mail": "2s", "rcpt": "2s", "data": "2s",
+            "body": "2s", "dot": "2s", "quit": "1s"}
+
+
+class World:
+    """A good sink and one bad server per domain; clients that go on sending to good domains."""
+
+    def __init__(self, servers, retry="1s", lifetime="10m", **settings):
+        self.temp = TempDir("hayauma-servers-")
+        self.servers = servers
+        self.sink = Sink(directory=self.temp.path / "sink").start()
+        scheme = {True: "lmtp:127.0.0.1:{}", False: "[127.0.0.1]:{}"}
+        self.engine = Engine(settings_for(
+            self.sink, workers=2,
+            routes={f"{name}.example": scheme[s.lmtp].format(s.port) for name, s in servers.items()},
+            destinations={"*": {"retry": [retry], "lifetime": lifetime, "timeouts": TIMEOUTS}},
+            **settings), directory=self.temp.path / "engine").start()
+        self.books = Books(self.engine, pause_s=0.01)
+
+    def send(self, name, *users):
+        with Client(self.engine) as client:
+            client.expect(client.message(*(f"{u}@{name}.example" for u in users or ("u",))), 250)
+
+    def records(self, kind, name):
+        return [r for r in self.engine.records(kind) if r["recipient"].endswith(f"@{name}.example")]
+
+    def finish(self):
+        """Other mail flowed all the time."""
+        self.books.stop()
+        wait_until("the good mail", lambda: len(
+            {row[7] for row in self.sink.ledger()} - {"-"}) >= len(self.books.acknowledged), 20,
+            process=self.engine.process)
+        all_arrived([self.books], self.sink)
+        assert not self.books.refusals and not self.books.lost
+        for server in self.servers.values():
+            server.close()
+        self.engine.stop(timeout_s=40)
+        self.sink.stop()
+
+
+def test_each_fault_at_each_stage():
+    """Deferred, or failed by a 5xx; never delivered, never lost; the rest of the mail flows."""
+    faults = {(how, stage): Server({stage: what}) for how, what in BAD.items() for stage in STAGES
+              if how not in ("nul", "lf") or stage == "DATA"  # else they pass for an answer
+              if not (how == "mixed" and stage in ("banner", "EHLO"))}
+    names = {key: f"{key[0]}-{key[1].lower()}" for key in faults}
+    world = World({names[key]: server for key, server in faults.items()}, retry="1h")
+    before = resident_bytes(world.engine.process.pid)
+    for key in faults:
+        world.send(names[key])
+    for key in faults:
+        wait_until(f"an outcome of {key}", lambda k=key: world.records(
+            "TransientFailure", names[k]) or world.records("Bounce", names[k]), 30,
+            process=world.engine.process)
+    assert resident_bytes(world.engine.process.pid) - before < 64 << 20
+    for key, server in faults.items():
+        first = (world.records("TransientFailure", names[key]) or [None])[0]
+        if first is None or first["num_attempts"] != 1:
+            raise Failure(f"{key}: {first}, {world.records('Bounce', names[key])}")
+        assert 400 <= first["response"]["code"] < 500, (key, first)
+        assert not world.records("Delivery", names[key]), key
+        assert not world.records("Bounce", names[key]), key
+        assert server.sessions <= 3, (key, server.sessions)
+    before = len(world.books.acknowledged)
+    rests(world.engine, 2, 0.6)
+    assert len(world.books.acknowledged) > before
+    assert queued(world.engine) >= len(faults)
+    world.finish()
+
+
+def test_odd_but_well():
+    """Answers a byte at a time, all of them at once, in long continuations: mail is delivered once."""
+    slow = Server({stage: pieces(answer) for stage, answer in USUAL.items()})
+    many = Server({"EHLO": b"".join(b"250-X%d\r\n" % i for i in range(60)) + b"250 OK\r\n",
+                   "dot": b"".join(b"250-line %d\r\n" % i for i in range(60)) + b"250 taken\r\n"})
+    bare = Server({stage: answer[:3] + b"\r\n" for stage, answer in USUAL.items()})
+    world = World({"slow": slow, "many": many, "bare": bare})
+    for name in world.servers:
+        for i in range(5):
+            world.send(name, f"u{i}")
+    for name, server in world.servers.items():
+        wait_until(f"deliveries to {name}", lambda n=name: len(world.records("Delivery", n)) == 5, 30)
+        assert len(server.taken) == 5, (name, len(server.taken))
+    world.finish()
+
+
+def test_answers_out_of_turn():
+    """Answers before their commands, 250 for DATA, 354 although nobody was accepted."""
+    ahead = Server({"banner": USUAL["banner"] + b"250 hello\r\n250 ok\r\n250 ok\r\n354 go\r\n250 done\r\n"})
+    no354 = Server({"DATA": b"250 ok\r\n"})
+    nobody = Server({"RCPT": b"550 5.1.1 unknown\r\n", "DATA": b"354 go on then\r\n"})
+    twice = Server({"MAIL": b"250 ok\r\n250 ok\r\n"})
+    world = World({"ahead": ahead, "no354": no354, "nobody": nobody, "twice": twice}, retry="1h")
+    for name in world.servers:
+        world.send(name)
+    wait_until("a bounce", lambda: world.records("Bounce", "nobody"), 20)
+    assert world.records("Bounce", "nobody")[0]["response"]["code"] == 550
+    for name in ("ahead", "no354"):
+        wait_until(f"a deferral of {name}", lambda n=name: world.records("TransientFailure", n), 20)
+        assert not world.records("Delivery", name), name
+    wait_until("an outcome", lambda: world.records("TransientFailure", "twice")
+               or world.records("Delivery", "twice"), 20)
+    assert len(world.records("Delivery", "twice")) <= len(twice.taken)
+    assert all(b"hello" not in text for text in nobody.taken), "content without recipients"
+    # Its notice went to the sender.
+    wait_until("the notice", lambda: any(row[3] == "a@sender.example" for row in world.sink.ledger()), 20)
+    world.finish()
+
+
+def test_lmtp_partly():
+    """After the dot each recipient has its own answer."""
+    def after_dot(peer):
+        peer.sendall(b"250 2.0.0 one\r\n451 4.2.0 two\r\n550 5.2.1 three\r\n")
+
+    partly = Server({"dot": after_dot}, lmtp=True)
+    short = Server({"dot": lambda peer: (peer.sendall(b"250 2.0.0 one\r\n"), drop(peer))}, lmtp=True)
+    world = World({"partly": partly, "short": short}, retry="1h")
+    world.send("partly", "one", "two", "three")
+    wait_until("three outcomes", lambda: world.records("Delivery", "partly") and world.records(
+        "TransientFailure", "partly") and world.records("Bounce", "partly"), 20)
+    for kind, user in (("Delivery", "one"), ("TransientFailure", "two"), ("Bounce", "three")):
+        assert [r["recipient"] for r in world.records(kind, "partly")] == [f"{user}@partly.example"]
+    wait_until("the notice", lambda: any(row[3] == "a@sender.example" for row in world.sink.ledger()), 20)
+    world.send("short", "one", "two")
+    wait_until("two outcomes", lambda: world.records("Delivery", "short") and world.records(
+        "TransientFailure", "short"), 20)
+    assert [r["recipient"] for r in world.records("Delivery", "short")] == ["one@short.example"]
+    assert [r["recipient"] for r in world.records("TransientFailure", "short")] == ["two@short.example"]
+    world.finish()
+
+
+def test_expiry_behind_a_bad_server():
+    """What a bad server never takes is returned when its time is over."""
+    world = World({"rst": Server({"MAIL": hard}), "close": Server({"banner": drop})}, lifetime="4s")
+    for name in world.servers:
+        world.send(name)
+    for name in world.servers:
+        wait_until(f"the end of {name}", lambda n=name: world.records("Expiration", n)
+                   or world.records("Bounce", n), 30)
+    wait_until("two notices", lambda: sum(
+        row[3] == "a@sender.example" for row in world.sink.ledger()) == 2, 20)
+    world.finish()
+
+
+if __name__ == "__main__":
+    run(globals())
