@@ -1,0 +1,130 @@
+#!/usr/bin/env python3
+"""Intake sessions at their edges: ends, reloads, drains, Unix sockets.
+
+intake.py [TEST...]"""
+
+import json
+import pathlib
+import signal
+import socket
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+
+from engine import Engine  # noqa: E402
+from proc import Failure, TempDir, free_port, wait_until  # noqa: E402
+from talk import Client, run  # noqa: E402
+
+BODY = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
+CHUNKED = (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nBDAT %d LAST\r\n" % len(BODY)
+           + BODY)
+
+
+def read_all(connection):
+    """All that comes until the end of the connection."""
+    got = b""
+    try:
+        while part := connection.recv(65536):
+            got += part
+    except ConnectionError:
+        pass
+    return got
+
+
+def log(engine):
+    return (engine.dir / "log").read_text()
+
+
+def test_half_close_gets_every_reply():
+    """A client may end its sending side and wait: everything it sent is answered."""
+    for count in (1, 500):
+        with Engine() as engine, Client(engine) as client:
+            client.send(CHUNKED * count + b"QUIT\r\n")
+            client.socket.shutdown(socket.SHUT_WR)
+            got = read_all(client.socket)
+            if got.count(b"queued as") != count or not got.endswith(b"221 2.0.0 bye\r\n"):
+                raise Failure(f"{got.count(b'queued as')} of {count}, then {got[-60:]}")
+
+
+def test_last_word_reaches_a_client_that_talks_on():
+    with Engine() as engine:
+        for _ in range(5):
+            with Client(engine) as client:
+                client.send(b"FOO\r\n" * 40 + b"x" * 300000)
+                client.socket.shutdown(socket.SHUT_WR)
+                got = read_all(client.socket)
+                if b"421 4.7.0 too many errors" not in got:
+                    raise Failure(f"ended with {got[-80:]}")
+
+
+def two_listeners(engine):
+    """engine with a second listener; both take two sessions."""
+    first = {"listen": f"{engine.host}:{engine.port}", "sessions_max": 2}
+    second = {"listen": f"{engine.host}:{free_port((engine.host,))}", "sessions_max": 2}
+    engine.config["listeners"] = [first, second]
+    return [int(listener["listen"].rpartition(":")[2]) for listener in (first, second)]
+
+
+def test_reload_while_sessions_last():
+    """Listeners in another order: the counts of sessions stay with their listeners."""
+    engine = Engine({"workers": 2})
+    ports = two_listeners(engine)
+    with engine:
+        old = [Client(engine, port=ports[0]) for _ in range(2)]
+        engine.config["listeners"].reverse()
+        engine.config["host_name"] = "other.example"
+        engine.file.write_text(json.dumps(engine.config))
+        engine.process.send(signal.SIGHUP)
+        wait_until("the reload", lambda: "serve.reloaded" in log(engine), process=engine.process)
+        for client in old:
+            client.expect(client.message("b@d.example"), 250)
+            client.close()
+        time.sleep(0.3)
+        for port in ports:
+            new = [Client(engine, port=port) for _ in range(2)]
+            with Client(engine, hello=None, port=port) as third:
+                third.expect(third.reply(), 421)
+            for client in new:
+                client.expect(client.message("b@d.example"), 250)
+                client.close()
+
+
+def test_drain_says_goodbye_to_a_busy_session():
+    """In a transaction when the drain begins: it is finished, then the client hears 421."""
+    with Engine() as engine, Client(engine) as client:
+        client.envelope("b@d.example")
+        client.expect(client.command("DATA"), 354)
+        engine.process.send(signal.SIGTERM)
+        wait_until("the drain", lambda: "serve.draining" in log(engine), process=engine.process)
+        time.sleep(0.3)
+        client.send(BODY + b".\r\n")
+        client.expect(client.reply(), 250)
+        client.expect(client.reply(), 421)
+        began = time.monotonic()
+        engine.stop()
+        if time.monotonic() - began > 5:
+            raise Failure("the drain waited for an idle session")
+
+
+def test_unix_socket():
+    """A Unix listener takes mail for anywhere, also after a crash that left its file."""
+    temp = TempDir("hayauma-unix-")
+    path = str(temp.path / "smtp.sock")
+    engine = Engine(directory=temp.path / "engine")
+    engine.config["listeners"].append({"listen": f"unix:{path}"})
+    for _ in range(2):
+        engine.start()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(15)
+            connection.connect(path)
+            connection.sendall(b"EHLO client.example\r\n" + CHUNKED + b"QUIT\r\n")
+            got = read_all(connection)
+        if b"queued as" not in got:
+            raise Failure(f"not taken: {got}")
+        engine.kill()
+    temp.close()
+
+
+if __name__ == "__main__":
+    run(globals())
