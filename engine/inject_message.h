@@ -75,7 +75,8 @@ void inject_body_drop(struct inject *s);
 /* Makes the gathered message durable: submitted, inject_committed() follows with the reply. NULL:
  * refused, *refusal says why. */
 struct inject_commit *inject_message(struct inject *s, const char **refusal);
-/* In inject.c: the answer to the end of data. */
+/* In inject.c: a session on an accepted connection; the answer to the end of data. */
+void inject_begin(struct inject_listener *l, int fd);
 void inject_committed(struct inject *s, const char *reply);
 
 #endif
