@@ -12,6 +12,7 @@
 #include "engine/retry.h"
 #include "engine/transaction.h"
 
+#define PIPELINE_MS   1000 /* a transaction that takes longer gets no second one behind it */
 #define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
 
 enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT_TIMEOUT };
@@ -152,6 +153,17 @@ static size_t recipients_max(const struct delivery *d)
     return peer != 0 && peer < max ? peer : max;
 }
 
+/* A pipeline pays where the path is long, not where the peer is slow: there a second message would
+ * only wait in this session while another could take it, hold memory, and be one more to be in
+ * doubt when the connection breaks. */
+static bool wants_more(const struct delivery *d)
+{
+    if (!smtp_client_can_submit(d->client))
+        return false;
+    return smtp_client_in_flight(d->client) == 0 ||
+           (d->completed > 0 && d->transaction_ms <= PIPELINE_MS);
+}
+
 bool delivery_work(struct delivery *d)
 {
     struct recipient *rcpts[DELIVERY_RCPTS_MAX];
@@ -163,7 +175,7 @@ bool delivery_work(struct delivery *d)
     if (governor_should_yield(d->site->governor, d->worker->index, d->site->sessions_len,
                               io_now_ms(d->worker->io) - d->connected_ms))
         d->yielding = true;
-    while (!d->yielding && d->submitted < messages_max(d) && smtp_client_can_submit(d->client)) {
+    while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
         len = site_take(d->site, rcpts, recipients_max(d));
         if (len == 0)
             break;

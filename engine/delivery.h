@@ -40,7 +40,8 @@ struct delivery {
     const struct transaction *blamed; /* see is_free_retry() */
     uint16_t offset, tried;           /* see site_address() */
     uint32_t submitted, completed;
-    uint32_t rcpts_max; /* learned from a refusal; 0: not yet */
+    uint32_t rcpts_max;      /* learned from a refusal; 0: not yet */
+    uint32_t transaction_ms; /* how long the last transaction took */
     uint64_t started_ms, connected_ms;
     struct site_address address;
     struct iovec iov[DELIVERY_IOV_MAX];

@@ -235,8 +235,10 @@ void transaction_done(const struct smtp_event *event)
     struct transaction *t = event->transaction->owner;
     struct delivery *d = t->delivery;
 
-    if (t->answered)
+    if (t->answered) {
         d->completed++;
+        d->transaction_ms = (uint32_t)(io_now_ms(d->worker->io) - t->begun_ms);
+    }
     transaction_put_back(t);
     if (t->batch.len > 0 && (t->suspend || d->blamed == t))
         transaction_suspend(t);
