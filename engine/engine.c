@@ -95,6 +95,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
 
     memset(e, 0, sizeof(*e));
     e->config = config_ref(config);
+    e->started = config_ref(config);
     e->started_ms = clock_wall_ms();
     e->workers_len = workers_wanted(config);
     e->sessions_out_max = sessions_out_max();
@@ -199,7 +200,7 @@ static void on_reload(struct worker *w, struct worker_note *note)
 
 void engine_reload(struct engine *e, struct config *config, struct buf *cannot)
 {
-    config_reload_check(e->config, config, cannot);
+    config_reload_check(e->started, config, cannot);
     order_all(e, on_reload, config, false);
     config_unref(e->config);
     e->config = config_ref(config);
@@ -269,6 +270,7 @@ void engine_close(struct engine *e)
     clients_done(&e->clients);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);
+    config_unref(e->started);
     free(e->workers);
     free(e->threads);
     memset(e, 0, sizeof(*e));

@@ -13,7 +13,8 @@
 #include "queue/queue.h"
 
 struct engine {
-    struct config *config; /* main thread; workers hold their own references */
+    struct config *config;  /* main thread; workers hold their own references */
+    struct config *started; /* the one at the start: what needs a restart is still as it says */
     struct queue *queue;
     struct governor *governor;
     struct clients clients; /* sessions per client address, process-wide */

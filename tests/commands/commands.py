@@ -255,7 +255,8 @@ def test_reload():
         engine.config["workers"] = 3
         engine.config["log_level"] = "debug"
         engine.file.write_text(json.dumps(engine.config))
-        assert "not applied: workers:" in engine.run_ok("reload")
+        for _ in range(2):  # it is still so the second time
+            assert "not applied: workers:" in engine.run_ok("reload")
         engine.file.write_text(json.dumps({**engine.config, "lisen": 1}))
         done = run("reload", "--socket", engine.config["control_socket"], status=1)
         assert "unknown key 'lisen'" in done.stderr and "nothing was changed" in done.stderr
