@@ -460,7 +460,7 @@ static const char *session_refusal(struct inject *s)
     if (s->worker->draining)
         return "421 4.3.2 shutting down, try again shortly";
     if (s->settings->sessions_max != 0 && atomic_load(sessions) >= s->settings->sessions_max)
-        return "421 4.7.0 too many sessions, try again later";
+        return "421 4.3.2 too many sessions, try again later";
     if (!clients_take(&e->clients, (struct sockaddr *)&s->peer,
                       s->settings->sessions_per_client_max))
         return "421 4.7.0 too many sessions from your address";

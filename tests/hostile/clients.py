@@ -244,7 +244,7 @@ def test_session_limits():
         held += [Client(engine, hello=None, source="127.0.0.2") for _ in range(100)]
         assert all(c.reply().startswith("220") for c in held[1900:])
         with Client(engine, hello=None, source="127.0.0.3") as c:
-            assert c.reply().startswith("421")
+            assert c.reply().startswith("421 4.3.2")
         each = (resident_bytes(engine.process.pid) - before) / 2000
         assert each < 8192, f"{each:.0f} bytes an idle session"
         rests(engine, 1, 0.1)
