@@ -8,7 +8,7 @@
 
 /* Command text of one output. More does not fit and goes with the next: bounded memory, and pieces
  * that point into it never move. */
-#define COMMANDS_BYTES_MAX 2048
+#define COMMANDS_BYTES_MAX 1280
 /* No single command is longer (RCPT with ORCPT: 9 + 254 + 30 + 508 + 2). */
 #define COMMAND_BYTES_MAX 1024
 

@@ -11,7 +11,7 @@
 #include "base/str.h"
 
 #define SMTP_REPLY_TEXT_MAX  500
-#define SMTP_REPLY_LINE_MAX  2048  /* longer: a protocol error */
+#define SMTP_REPLY_LINE_MAX  1024  /* longer: a protocol error */
 #define SMTP_REPLY_BYTES_MAX 65536 /* all lines of one reply; more: a protocol error */
 
 struct smtp_enhanced {
