@@ -16,7 +16,13 @@
 #define LOAD_RETRY_MS  1000
 #define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
 #define LAST_TRY_MS    60000
-#define SETTLING_MIN   64 /* of a lane, whatever its window: what a commit or two take */
+#define TRIM_BUCKETS   64 /* a turn */
+#define MEMORY_WAIT_MS 50
+#define MEMORY_MIN     64 /* recipients of a worker */
+/* What was just accepted is left to come from memory: a row that a load has seen is not taken from
+ * there, and loads that followed acceptance closely would read back everything a busy lane gets. */
+#define HANDOVER_MS  100
+#define SETTLING_MIN 64 /* of a lane, whatever its window: what a commit or two take */
 
 struct lane_load {
     struct queue_load load;
@@ -163,8 +169,18 @@ static uint32_t window_max(const struct lane *lane)
         return c->queue.window_recipients;
     if (alive < max / 4 * 3)
         return c->queue.window_recipients / 4 + 1;
-    /* However full memory is, each lane may go on with one recipient: no lane stalls the others. */
+    /* Then each lane may go on with one recipient: no lane stalls the others. */
     return alive < max ? 4 : 1;
+}
+
+/* With as many lanes as there are domains even one recipient each is too much. What is in memory
+ * moves on: it is sent, or its lane backs off and gives it up. A few always may, since others hold
+ * messages too: intake, the loaders' caches. */
+static bool memory_full(const struct worker *w)
+{
+    uint64_t max = w->config->queue.memory_bytes_max;
+
+    return w->memory.count >= MEMORY_MIN && message_bytes_alive() >= max + max / 4;
 }
 
 /* Whether commits are behind: what is sent and not yet recorded would be sent again after a fault,
@@ -180,8 +196,8 @@ static bool settling_full(const struct lane *lane)
 /* Wants a refill when less than half of the window is left and the store has due rows. */
 static void load_want(struct lane *lane, int64_t now_ms)
 {
-    if (lane->loading || list_node_linked(&lane->wait_node) || lane->stored_due_ms > now_ms ||
-        lane->worker->draining)
+    if (lane->loading || list_node_linked(&lane->wait_node) || lane->worker->draining ||
+        lane->stored_due_ms > now_ms - HANDOVER_MS)
         return;
     if (lane->window_len * 2 <= window_max(lane) && !settling_full(lane))
         list_push_back(&lane->worker->load_wait, &lane->wait_node);
@@ -248,7 +264,8 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     /* A read of the store may have found the row between its commit and our hearing of that, and
      * what it found may have been sent and settled since: then the store alone knows. */
     if (w->draining || lane->suspended_until_ms > now_ms || r->due_ms > now_ms ||
-        lane->window_len >= max || r->message->created_ms <= lane->seen_until_ms) {
+        lane->window_len >= max || r->message->created_ms <= lane->seen_until_ms ||
+        memory_full(w)) {
         int64_t due_ms = r->due_ms;
 
         recipient_free(r);
@@ -479,7 +496,8 @@ static void load_start(struct lane *lane)
         l->load.on_done = on_loaded;
         l->load.owner = l;
         l->load.from_ms = lane->loaded_until_ms;
-        l->load.now_ms = worker_wall_ms(w); /* of the whole scan, so that its end means one time */
+        /* Of the whole scan, so that its end means one time. */
+        l->load.now_ms = worker_wall_ms(w) - HANDOVER_MS;
         lane_seen(lane, l->load.now_ms);
         lane->load = l;
         lane->stored_due_ms = 0;
@@ -493,10 +511,49 @@ static void load_start(struct lane *lane)
     queue_load(w->port, lane->shard, &l->load);
 }
 
+bool lane_loads_wait(const struct worker *w)
+{
+    return !list_empty(&w->load_wait) && w->loads < LOADS_MAX && !memory_full(w);
+}
+
+/* Lanes that filled their windows when there was room keep no more of it than others get now. */
+static void windows_trim(struct worker *w)
+{
+    for (int i = 0; i < TRIM_BUCKETS; i++) {
+        struct map_node *n = NULL;
+
+        if (w->trim_bucket > w->lanes.mask)
+            w->trim_bucket = 0;
+        for (n = w->lanes.buckets[w->trim_bucket++]; n != NULL; n = n->next) {
+            struct lane *lane = CONTAINER_OF(n, struct lane, node);
+
+            while (lane->window_len > window_max(lane)) {
+                struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
+
+                lane_take(r);
+                lane_return(r);
+            }
+        }
+    }
+}
+
+/* The end of this turn looks again. */
+static void on_load_timer(struct timer *timer)
+{
+    (void)timer;
+}
+
 void lane_start_loads(struct worker *w)
 {
     struct list_node *n;
 
+    if (memory_full(w) && !list_empty(&w->load_wait)) {
+        windows_trim(w);
+        w->load_timer.on_timer = on_load_timer;
+        if (!timer_armed(&w->load_timer)) /* another worker may be the one that frees memory */
+            wheel_arm(io_wheel(w->io), &w->load_timer, io_now_ms(w->io) + MEMORY_WAIT_MS);
+        return;
+    }
     while (w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL) {
         struct lane *lane = LIST_ENTRY(n, struct lane, wait_node);
 
@@ -678,10 +735,10 @@ void lane_update(struct lane *lane)
         lane_arm(lane, lane->suspended_until_ms - now_ms);
         return;
     }
-    if (lane->stored_due_ms <= now_ms)
+    if (lane->stored_due_ms <= now_ms - HANDOVER_MS)
         load_want(lane, now_ms);
     else if (lane->stored_due_ms != INT64_MAX)
-        lane_arm(lane, lane->stored_due_ms - now_ms);
+        lane_arm(lane, lane->stored_due_ms + HANDOVER_MS - now_ms);
     if (lane->window_len > 0) {
         if (lane->site == NULL || lane->route_expires_ms <= io_now_ms(w->io)) {
             lane_route(lane); /* ends in an update of its own */
@@ -733,6 +790,7 @@ void lane_close_all(struct worker *w)
     struct map_node *n;
     size_t bucket = 0;
 
+    wheel_cancel(io_wheel(w->io), &w->load_timer);
     while ((n = map_walk(&w->lanes, &bucket, NULL)) != NULL) {
         struct lane *lane = CONTAINER_OF(n, struct lane, node);
 
@@ -741,6 +799,5 @@ void lane_close_all(struct worker *w)
             memory_drop(LIST_ENTRY(list_pop_front(&lane->zombies), struct recipient, node));
         window_release(lane);
         lane_free(lane);
-        bucket = 0;
     }
 }

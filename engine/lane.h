@@ -81,8 +81,8 @@ void lane_settling(struct recipient *r);
 /* Takes a recipient that was read from the store for some other purpose than sending into memory,
  * as PLACE_FLIGHT. False: it is in memory already; r is freed. */
 bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
-/* Around a read for lane_adopt(), once per row: what is settled meanwhile stays known, since the read
- * may still have found it. */
+/* Around a read for lane_adopt(), once per row: what is settled meanwhile stays known, since the
+ * read may still have found it. */
 void lane_fetch_begin(struct worker *w, uint32_t shard, struct str name);
 void lane_fetch_end(struct worker *w, uint32_t shard, struct str name);
 /* The destination as a whole failed: waits until until_ms and gives its window up. */
@@ -99,6 +99,8 @@ void lane_update(struct lane *lane);
 struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index);
 /* Takes a recipient out of the window; it is then PLACE_FLIGHT. */
 void lane_take(struct recipient *r);
+/* Whether lane_start_loads() would start some. */
+bool lane_loads_wait(const struct worker *w);
 /* Starts refills that wait, as far as memory and LOADS_MAX allow. Once a turn. */
 void lane_start_loads(struct worker *w);
 /* Teardown: frees every lane and what it holds. */

@@ -333,8 +333,7 @@ static void site_open_sessions(struct site *site)
     for (uint32_t n = sessions_wanted(site); n > 0; n--) {
         /* One that would have to yield at once is not worth a connection. */
         if (governor_should_yield(site->governor, w->index, site->sessions_len + 1, 0) ||
-            now_ms < site->give_way_until_ms ||
-            !governor_session_take(site->governor, w->index)) {
+            now_ms < site->give_way_until_ms || !governor_session_take(site->governor, w->index)) {
             site_wake(site, now_ms + SLOT_RETRY_MS);
             return;
         }

@@ -13,8 +13,9 @@ struct lane;
 struct delivery;
 struct outcome;
 
-#define SITE_BAD_ADDRESS_MS 60000 /* an address that failed to connect is tried last for so long   \
-                                   */
+#define SITE_BAD_ADDRESS_MS                                                                        \
+    60000 /* an address that failed to connect is tried last for so long                           \
+           */
 
 struct site_address {
     union {

@@ -94,7 +94,7 @@ static void on_tick(void *arg)
 int worker_turn(struct worker *w, uint32_t wait_ms)
 {
     bool busy = !list_empty(&w->sites_dirty) || !list_empty(&w->deliveries_dirty) ||
-                !list_empty(&w->injects_dirty);
+                !list_empty(&w->injects_dirty) || lane_loads_wait(w);
 
     for (uint32_t to = 0; to < w->engine->workers_len; to++)
         if (!list_empty(&w->outbox[to]) && wait_ms > 1)

@@ -83,9 +83,11 @@ struct worker {
 
     /* Delivery. */
     struct map lanes, sites;
-    struct map memory;     /* recipients in memory, by message id and index */
-    struct list load_wait; /* lanes that want a refill */
-    uint32_t loads;        /* under way */
+    struct map memory;       /* recipients in memory, by message id and index */
+    struct list load_wait;   /* lanes that want a refill */
+    uint32_t loads;          /* under way */
+    size_t trim_bucket;      /* of lanes: where windows_trim() goes on */
+    struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, deliveries_dirty, deliveries_dead;
     uint32_t deliveries;
     struct pool delivery_pool, transaction_pool;
