@@ -199,7 +199,7 @@ static void on_turn(struct sim_event *event)
     ASSERT(worker_turn(w, 0) == 0);
     atomic_store(&w->drained, worker_drained(w));
     t->busy_until_ns =
-        sim_now_ns() + sim_between(SIM_US, sim_chance(5) ? 100 * SIM_MS : 60 * SIM_US);
+        sim_now_ns() + sim_between(SIM_US, sim_chance(5) ? 100 * SIM_MS : world.turn_ns);
     turner_schedule(t);
     disks_look();
     node_look_drained();

@@ -133,6 +133,8 @@ static void engine_make(void)
     world.crashes = sim_chance(500) ? draw(1, 3) : 0;
     world.admin_jobs = sim_chance(400) ? draw(1, 40) : 0;
     world.commit_fault_phases = sim_chance(250) ? draw(1, 3) : 0;
+    /* Slow turns: much comes at once, commits and loads among it. */
+    world.turn_ns = sim_chance(400) ? sim_between(SIM_MS, 50 * SIM_MS) : 60 * SIM_US;
     world.disk_ns = sim_between(50 * SIM_US, 20 * SIM_MS);
     world.senders = draw(1, 8);
     world.messages = draw(5, 150);
