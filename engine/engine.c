@@ -22,11 +22,11 @@ static void pin(uint32_t index)
     pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
 }
 
-static void start_failed(struct engine *e, int err)
+bool engine_start_failed(struct engine *e, int err)
 {
     int none = 0;
 
-    atomic_compare_exchange_strong(&e->start_error, &none, err);
+    return atomic_compare_exchange_strong(&e->start_error, &none, err);
 }
 
 struct worker_arg {
@@ -51,13 +51,13 @@ static void *worker_main(void *arg)
     err = worker_open(w, e, a->index);
     free(a);
     if (err < 0)
-        start_failed(e, err);
+        (void)engine_start_failed(e, err);
     pthread_barrier_wait(&e->barrier);
     pthread_barrier_wait(&e->barrier);
     if (atomic_load(&e->start_error) == 0) {
         err = worker_start(w);
         if (err < 0)
-            start_failed(e, err);
+            (void)engine_start_failed(e, err);
     }
     pthread_barrier_wait(&e->barrier);
     if (atomic_load(&e->start_error) == 0)
@@ -149,7 +149,7 @@ int engine_start(struct engine *e, struct buf *error)
     if (err < 0) {
         buf_printf(error, "cannot open the queue %s: %s", options.path,
                    why != NULL ? why : strerror(-err));
-        start_failed(e, err);
+        (void)engine_start_failed(e, err);
     }
     pthread_barrier_wait(&e->barrier);
     pthread_barrier_wait(&e->barrier);
@@ -260,7 +260,7 @@ void engine_close(struct engine *e)
     if (running)
         order_all(e, on_stop, NULL, true);
     else if (e->meetings < 3)
-        start_failed(e, -ECANCELED);
+        (void)engine_start_failed(e, -ECANCELED);
     for (; e->meetings < 4; e->meetings++)
         pthread_barrier_wait(&e->barrier);
     for (uint32_t i = 0; i < e->workers_len; i++)

@@ -55,4 +55,8 @@ bool engine_alive(const struct engine *e, uint64_t limit_ms);
 /* Ends the threads (drained or not) and closes all. */
 void engine_close(struct engine *e);
 
+/* A worker cannot start: err is what engine_open() or engine_start() returns. True for the first to
+ * say so; it logs why, since all workers tend to fail alike. Any thread. */
+bool engine_start_failed(struct engine *e, int err);
+
 #endif

@@ -152,12 +152,13 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     pool_init(&w->transaction_pool, "transaction", transaction_bytes(), SIZE_MAX);
     err = io_open(&w->io, &options);
     if (err < 0) {
-        log_error("worker.io_failed", "worker=%u error=%d reason=\"%s\"", index, err,
-                  io_why_unavailable(err));
+        if (engine_start_failed(engine, err))
+            log_error("worker.io_failed", "worker=%u error=%d reason=\"%s\"", index, err,
+                      io_why_unavailable(err));
         return err;
     }
     err = inject_open(w, &which);
-    if (err < 0 && which != NULL)
+    if (err < 0 && which != NULL && engine_start_failed(engine, err))
         log_error("smtp.listen_failed", "listener=%s address=%s error=\"%s\"", which->name,
                   which->address.text, strerror(-err));
     return err;
