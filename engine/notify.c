@@ -38,8 +38,7 @@ void notify_reloading(void)
 {
     char state[64];
 
-    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64,
-             clock_mono_ns() / 1000);
+    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%" PRIu64, clock_mono_ns() / 1000);
     notify_state(state);
 }
 

@@ -1,8 +1,8 @@
 /* Preloaded into the engine: makes the k-th call of a kind fail, when a test says so through a file
  * that both have mapped ($FAULT_FILE; faults.py has the same layout).
  *
- * What the ring does (accept, connect, send) is no call of the process: for these the tests make real
- * conditions. */
+ * What the ring does (accept, connect, send) is no call of the process: for these the tests make
+ * real conditions. */
 #include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +26,7 @@ static struct fault {
     _Atomic int32_t hits;
     uint32_t bytes_min; /* smaller ones do not count */
     char path[64];      /* only files whose path has this in it */
-} *fault;
+} * fault;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
 
