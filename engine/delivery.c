@@ -13,6 +13,7 @@
 #include "engine/transaction.h"
 
 #define PIPELINE_MS   1000 /* a transaction that takes longer gets no second one behind it */
+#define IDLE_LOOK_MS  250  /* whether another worker wants an idle session's slot */
 #define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
 
 enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT_TIMEOUT };
@@ -97,15 +98,30 @@ static void arm_timer(struct delivery *d)
         wheel_arm(io_wheel(io), &d->timer, d->deadline_ms);
 }
 
+/* Whether another worker lacks the slot that this idle session holds without work for it. */
+static bool idle_is_wanted(const struct delivery *d)
+{
+    return list_empty(&d->site->ready) && governor_contended(d->site->governor, d->worker->index);
+}
+
+static void rearm_timer(struct delivery *d)
+{
+    uint64_t look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
+    bool look = list_node_linked(&d->idle_node) && d->worker->engine->workers_len > 1;
+
+    wheel_arm(io_wheel(d->worker->io), &d->timer,
+              look && look_ms < d->deadline_ms ? look_ms : d->deadline_ms);
+}
+
 static void on_timer(struct timer *timer)
 {
     struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
     struct io *io = d->worker->io;
 
-    if (io_now_ms(io) < d->deadline_ms)
-        wheel_arm(io_wheel(io), &d->timer, d->deadline_ms);
-    else if (list_node_linked(&d->idle_node))
+    if (list_node_linked(&d->idle_node) && (io_now_ms(io) >= d->deadline_ms || idle_is_wanted(d)))
         delivery_quit(d);
+    else if (io_now_ms(io) < d->deadline_ms)
+        rearm_timer(d);
     else
         delivery_advance(d, EVENT_TIMEOUT, NULL, -ETIMEDOUT);
 }
@@ -129,6 +145,7 @@ static void delivery_idle(struct delivery *d)
         return;
     }
     list_push_back(&d->site->idle, &d->idle_node);
+    rearm_timer(d);
 }
 
 static uint32_t messages_max(const struct delivery *d)
