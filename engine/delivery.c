@@ -555,7 +555,9 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     drain_events(d);
     if (d->state == DELIVERY_CLOSING)
         return;
-    arm_timer(d);
+    /* A part of a line is no progress: a peer could drip bytes for days. */
+    if (event != EVENT_DATA || memchr(data, '\n', (size_t)result) != NULL)
+        arm_timer(d);
     mark_dirty(d);
 }
 
