@@ -102,7 +102,8 @@ static void entry_limit(struct governor_entry *e, const struct governor_limits *
     if (limits->rate_messages != 0)
         interval_ns = (uint64_t)limits->rate_period_ms * 1000000 / limits->rate_messages;
     atomic_store_explicit(&e->sessions_max, limits->sessions_max, memory_order_relaxed);
-    atomic_store_explicit(&e->interval_ns, interval_ns, memory_order_relaxed);
+    if (atomic_exchange_explicit(&e->interval_ns, interval_ns, memory_order_relaxed) != interval_ns)
+        atomic_store(&e->shared.next_ns, 0); /* a new rate does not wait out the old one */
 }
 
 struct governor_entry *governor_get(struct governor *g, struct str key,

@@ -293,12 +293,17 @@ static bool send_body(struct smtp_client *c, struct smtp_transaction *t)
     while (t->content_sent < t->content_len) {
         size_t dot = t->content_len, end;
 
-        if (c->iov_max - c->iov_len < 2)
+        if (c->iov_max - c->iov_len < 2 || c->content_left == 0)
             return false;
         if (t->dot_lines && !chunk)
             dot = smtp_find_dot_line(t->content, t->content_len, t->content_sent);
         end = dot == t->content_len ? dot : dot + 1;
+        if (end - t->content_sent > c->content_left) {
+            end = t->content_sent + c->content_left;
+            dot = t->content_len; /* not in this piece */
+        }
         put_piece(c, t->content + t->content_sent, end - t->content_sent);
+        c->content_left -= end - t->content_sent;
         t->content_sent = end;
         t->in_output = true;
         /* Behind the line's own dot, which comes to the same. */
@@ -364,6 +369,7 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
     c->iov = iov;
     c->iov_len = 0;
     c->iov_max = iov_max;
+    c->content_left = CONTENT_BYTES_MAX;
     c->commands_len = 0;
     if (c->lost)
         return 0;
