@@ -374,6 +374,7 @@ static void inject_said(struct inject *s)
         inject_end(s);
     else if (s->closing && !s->lingering) {
         s->lingering = true;
+        io_send_end(s->worker->io, s->fd); /* whoever waits for an answer waits no longer */
         deadline_set(s, LAST_WORD_MS);
     }
 }

@@ -91,6 +91,9 @@ int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_
 /* Peer and local name of a connected or accepted socket; 0 or -errno. */
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer);
 int io_local_name(struct io *io, int fd, struct sockaddr_storage *local);
+/* Ends our sending: the peer reads the end behind what was sent, and may go on talking. At once; no
+ * send may be under way. */
+void io_send_end(struct io *io, int fd);
 /* Closes asynchronously; every op on fd must have ended. abort: RST instead of FIN. */
 void io_close_fd(struct io *io, int fd, bool abort);
 

@@ -117,6 +117,12 @@ int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer)
     return getpeername(fd, (struct sockaddr *)peer, &len) < 0 ? -errno : 0;
 }
 
+void io_send_end(struct io *io, int fd)
+{
+    (void)io;
+    (void)shutdown(fd, SHUT_WR); /* fails only when the connection is gone */
+}
+
 int io_local_name(struct io *io, int fd, struct sockaddr_storage *local)
 {
     socklen_t len = sizeof(*local);
