@@ -4,6 +4,7 @@ import atexit
 import ctypes
 import os
 import pathlib
+import random
 import shutil
 import signal
 import socket
@@ -127,11 +128,10 @@ def wait_port(address, process=None, timeout_s=30):
 
 
 def free_port(hosts=("127.0.0.1",), kinds=(socket.SOCK_STREAM,)):
-    """A port that is free on all of hosts now."""
+    """A port that is free on all of hosts now, and below those that the kernel gives to clients: one of
+    these could otherwise connect to itself while its server restarts, and keep the port from it."""
     for _ in range(200):
-        with socket.socket() as first:
-            first.bind((hosts[0], 0))
-            port = first.getsockname()[1]
+        port = random.randrange(10240, 32000)
         try:
             for host in hosts:
                 for kind in kinds:
