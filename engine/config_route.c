@@ -82,6 +82,17 @@ int config_set_route(struct config *c, struct config_route *route, struct str te
     return 0;
 }
 
+/* A path may hold quotes. */
+static void print_quoted(struct buf *out, const char *prefix, const char *text)
+{
+    struct buf whole = {0};
+
+    buf_puts(&whole, prefix);
+    buf_puts(&whole, text);
+    buf_put_json(out, buf_str(&whole));
+    buf_done(&whole);
+}
+
 void config_print_route(const struct config_route *route, struct buf *out)
 {
     switch (route->kind) {
@@ -92,7 +103,7 @@ void config_print_route(const struct config_route *route, struct buf *out)
         buf_puts(out, "reject");
         break;
     case CONFIG_ROUTE_LMTP:
-        buf_printf(out, "\"lmtp:%s\"", route->socket.text);
+        print_quoted(out, "lmtp:", route->socket.text);
         break;
     case CONFIG_ROUTE_HOST:
         buf_printf(out, route->mx_lookup ? "\"%s:%u\"" : "\"[%s]:%u\"", route->host, route->port);
