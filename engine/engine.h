@@ -24,6 +24,8 @@ struct engine {
     /* Content bytes being received, all workers: intake backpressure. Relaxed: a limit, not an
      * invariant. */
     _Atomic uint64_t intake_bytes;
+    _Atomic uint64_t
+        settle_bytes; /* of settles that have not committed: records and rows; likewise */
     _Atomic uint32_t listener_sessions[64]; /* per listener, all workers */
     /* Sessions out, all workers, and how many there may be: descriptors are kept for intake.
      * Relaxed: a limit. */

@@ -160,10 +160,18 @@ struct recipient *lane_peek(const struct lane *lane)
     return n == NULL ? NULL : LIST_ENTRY(n, struct recipient, node);
 }
 
+/* What messages in memory take, and what waits for commits to be over with them: deliveries can be
+ * faster than the disk. */
+static uint64_t memory_alive(const struct worker *w)
+{
+    return message_bytes_alive() +
+           atomic_load_explicit(&w->engine->settle_bytes, memory_order_relaxed);
+}
+
 static uint32_t window_max(const struct lane *lane)
 {
     const struct config *c = lane->worker->config;
-    uint64_t alive = message_bytes_alive(), max = c->queue.memory_bytes_max;
+    uint64_t alive = memory_alive(lane->worker), max = c->queue.memory_bytes_max;
 
     if (alive < max / 2)
         return c->queue.window_recipients;
@@ -180,7 +188,7 @@ static bool memory_full(const struct worker *w)
 {
     uint64_t max = w->config->queue.memory_bytes_max;
 
-    return w->memory.count >= MEMORY_MIN && message_bytes_alive() >= max + max / 4;
+    return w->memory.count >= MEMORY_MIN && memory_alive(w) >= max + max / 4;
 }
 
 /* Whether commits are behind: what is sent and not yet recorded would be sent again after a fault,

@@ -103,10 +103,17 @@ void settle_wait(struct worker *w, uint32_t shard, struct settle_waiter *waiter)
     list_push_back(&settle_open(w, shard)->waiters, &waiter->node);
 }
 
+static uint64_t settle_bytes(const struct settle *s)
+{
+    return s->change.records.cap + s->rows_cap * sizeof(struct queue_row);
+}
+
 static void settle_free(struct settle *s)
 {
     struct list_node *n;
 
+    atomic_fetch_sub_explicit(&s->worker->engine->settle_bytes, settle_bytes(s),
+                              memory_order_relaxed);
     while ((n = list_pop_front(&s->waiters)) != NULL) {
         struct settle_waiter *waiter = LIST_ENTRY(n, struct settle_waiter, node);
 
@@ -180,6 +187,7 @@ void settle_flush(struct worker *w)
             continue;
         w->settles[shard] = NULL;
         list_push_back(&w->settles_under_way, &s->node);
+        atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(s), memory_order_relaxed);
         queue_submit(w->port, shard, &s->change);
     }
 }
