@@ -602,9 +602,7 @@ static void route_failed(struct lane *lane, struct dns_route *route)
     }
     if ((r = lane_pop(lane)) != NULL)
         judge_one(w, &context, r, &outcome);
-    lane->failures++;
-    lane_suspend(lane, worker_wall_ms(w) + retry_delay_ms(dest, lane->failures, &w->rng),
-                 outcome.reply.text);
+    lane_suspend(lane, dest, outcome.reply.text);
 }
 
 static void lane_routed(struct lane *lane, const struct config_route *target,
@@ -762,11 +760,15 @@ void lane_update(struct lane *lane)
         lane_arm(lane, IDLE_MS);
 }
 
-void lane_suspend(struct lane *lane, int64_t until_ms, const char *error)
+void lane_suspend(struct lane *lane, const struct config_destination *dest, const char *error)
 {
+    struct worker *w = lane->worker;
+
+    if (lane->failures < UINT16_MAX)
+        lane->failures++;
     free(lane->last_error);
     lane->last_error = error == NULL ? NULL : strdup(error);
-    lane->suspended_until_ms = until_ms;
+    lane->suspended_until_ms = worker_wall_ms(w) + retry_delay_ms(dest, lane->failures, &w->rng);
     lane->site_down = false;
     window_release(lane);
     lane_update(lane);

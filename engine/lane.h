@@ -85,8 +85,9 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
  * read may still have found it. */
 void lane_fetch_begin(struct worker *w, uint32_t shard, struct str name);
 void lane_fetch_end(struct worker *w, uint32_t shard, struct str name);
-/* The destination as a whole failed: waits until until_ms and gives its window up. */
-void lane_suspend(struct lane *lane, int64_t until_ms, const char *error);
+/* The destination as a whole failed: backs off by how often that was in a row, gives its window up.
+ */
+void lane_suspend(struct lane *lane, const struct config_destination *dest, const char *error);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);
 /* Ends the suspension: attempts go on now. */

@@ -473,10 +473,7 @@ void site_failed(struct site *site, const struct outcome *outcome,
             judge_expired(w, &context, r);
         else
             judge_one(w, &context, r, outcome);
-        if (lane->failures < UINT16_MAX)
-            lane->failures++;
-        lane_suspend(lane, worker_wall_ms(w) + retry_delay_ms(site->dest, lane->failures, &w->rng),
-                     outcome->reply.text);
+        lane_suspend(lane, site->dest, outcome->reply.text);
         lane->site_down = true;
     }
 }

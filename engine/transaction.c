@@ -6,7 +6,6 @@
 #include "engine/convert.h"
 #include "engine/judge.h"
 #include "engine/lane.h"
-#include "engine/retry.h"
 
 struct transaction {
     struct smtp_transaction smtp;
@@ -199,15 +198,9 @@ void transaction_recipient(const struct smtp_event *event)
 /* The destination asked for a pause, or did nothing but hang up: its lane backs off. */
 static void transaction_suspend(struct transaction *t)
 {
-    struct delivery *d = t->delivery;
     struct lane *lane = t->batch.entries[0].recipient->holder;
 
-    if (lane->failures < UINT16_MAX)
-        lane->failures++;
-    lane_suspend(lane,
-                 worker_wall_ms(d->worker) +
-                     retry_delay_ms(d->site->dest, lane->failures, &d->worker->rng),
-                 t->batch.entries[0].outcome.reply.text);
+    lane_suspend(lane, t->delivery->site->dest, t->batch.entries[0].outcome.reply.text);
 }
 
 /* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
