@@ -170,8 +170,6 @@ static void client_free(struct control_client *client)
     buf_done(&client->in);
     buf_done(&client->out);
     free(client);
-    if (c->paused)
-        c->paused = watch(c, EPOLL_CTL_MOD, c->listen_fd, EPOLLIN, &c->listen_fd) != 0;
 }
 
 static void client_new(struct control *c, int fd)
@@ -214,12 +212,22 @@ static void accept_clients(struct control *c)
             client_new(c, fd);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
             /* The connection stays in the backlog; watching on would spin. */
-            c->paused = watch(c, EPOLL_CTL_MOD, c->listen_fd, 0, &c->listen_fd) == 0;
+            if (watch(c, EPOLL_CTL_MOD, c->listen_fd, 0, &c->listen_fd) == 0)
+                c->paused_ms = c->mono_ms;
             return;
         } else if (errno != ECONNABORTED && errno != EINTR) {
             return;
         }
     }
+}
+
+/* Looks again after a pause. Descriptors are the whole process's: when one is free, nobody says so.
+ */
+static void accept_again(struct control *c)
+{
+    if (c->paused_ms != 0 && c->mono_ms - c->paused_ms >= CONTROL_PAUSE_MS &&
+        watch(c, EPOLL_CTL_MOD, c->listen_fd, EPOLLIN, &c->listen_fd) == 0)
+        c->paused_ms = 0;
 }
 
 static size_t unsent(const struct control_client *client)
@@ -400,7 +408,7 @@ int control_fd(const struct control *c)
 
 int control_timeout_ms(const struct control *c)
 {
-    int timeout_ms = -1;
+    int timeout_ms = c->paused_ms != 0 ? CONTROL_PAUSE_MS : -1;
 
     for (struct list_node *n = list_first(&c->clients); n != NULL; n = list_next(&c->clients, n)) {
         const struct control_client *client = LIST_ENTRY(n, struct control_client, node);
@@ -408,7 +416,7 @@ int control_timeout_ms(const struct control *c)
         if (runnable(client))
             return 0;
         if (unsent(client) != 0)
-            timeout_ms = 1000; /* to notice that it stalls */
+            timeout_ms = CONTROL_PAUSE_MS; /* to notice that it stalls */
     }
     return timeout_ms;
 }
@@ -443,6 +451,7 @@ void control_turn(struct control *c, uint64_t mono_ms, int64_t wall_ms)
 
     c->mono_ms = mono_ms;
     c->wall_ms = wall_ms;
+    accept_again(c);
     take_events(c);
     for (node = list_first(&c->clients); node != NULL; node = next) {
         struct control_client *client = LIST_ENTRY(node, struct control_client, node);

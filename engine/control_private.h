@@ -14,6 +14,7 @@
 /* A client with this much unsent is not worked for until it reads. One step may overshoot. */
 #define CONTROL_OUT_BYTES_MAX (256 * 1024)
 #define CONTROL_STALL_MS_MAX  60000
+#define CONTROL_PAUSE_MS      1000 /* how often what nobody tells of is looked at */
 #define CONTROL_SLICE_ROWS    500
 #define CONTROL_ACTION_ROWS   1000
 #define CONTROL_CONTENT_BYTES (48 * 1024) /* a multiple of 3: no padding within */
@@ -61,7 +62,7 @@ struct control {
     struct queue *queue;
     char *path;
     int listen_fd, epoll_fd, event_fd;
-    bool paused; /* accept() wants descriptors: not watched until one is free */
+    uint64_t paused_ms; /* since when accept() wants descriptors and is not watched; 0: it is */
     struct list clients;
     size_t clients_len;
     size_t jobs; /* with the backend */

@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -770,6 +771,34 @@ static void test_many_clients(void **state)
     assert_int_equal(b->control->clients_len, 0);
 }
 
+/* The process has no descriptor for a client: it waits in the backlog without a spin, and is served
+ * when something else, not a client, gave one back. */
+static void test_no_descriptors(void **state)
+{
+    struct bench *b = *state;
+    int fd = client(b);
+    struct rlimit limit, none;
+    struct replies *r;
+
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &limit), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = limit.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    turn(b);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &limit), 0);
+    turn(b);
+    assert_int_equal(b->control->clients_len, 0);
+    assert_in_range(control_timeout_ms(b->control), 1, CONTROL_PAUSE_MS);
+    b->mono_ms += CONTROL_PAUSE_MS;
+    turn(b);
+    assert_int_equal(b->control->clients_len, 1);
+    assert_int_equal(control_timeout_ms(b->control), -1);
+    say(fd, "{\"op\":\"count\"}\n");
+    r = listen_to(b, fd);
+    assert_int_equal(number(last(r), "matched"), ROWS);
+    replies_done(r);
+    close(fd);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -780,7 +809,7 @@ int main(void)
         TEST(test_summary),      TEST(test_show),          TEST(test_content),
         TEST(test_actions),      TEST(test_job_elsewhere), TEST(test_status),
         TEST(test_reload_drain), TEST(test_pipeline),      TEST(test_slow_client),
-        TEST(test_idle_client),  TEST(test_many_clients),
+        TEST(test_idle_client),  TEST(test_many_clients),  TEST(test_no_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
