@@ -1,6 +1,6 @@
 /* Reading of a failure: what a reply or a broken session means for the recipient, the message, the
  * session, the host and the site, and which name the bounce gets in the records. Pure tables, any
- * thread. The rules are in docs/failures.md and in the const tables of classify.c; engine/outcome.c
+ * thread. The rules are in docs/failures.md and in the const tables of classify.c; engine/judge.c
  * turns the verdict into action. */
 #ifndef HAYAUMA_ENGINE_CLASSIFY_H
 #define HAYAUMA_ENGINE_CLASSIFY_H

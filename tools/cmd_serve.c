@@ -179,11 +179,26 @@ static int block_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+/* Lines as one value of a log line. */
+static struct buf joined(struct str lines)
+{
+    struct buf out = {0};
+
+    for (size_t i = 0; i < lines.len; i++) {
+        if (lines.ptr[i] != '\n')
+            buf_putc(&out, lines.ptr[i]);
+        else if (i + 1 < lines.len)
+            buf_puts(&out, "; ");
+    }
+    return out;
+}
+
 /* For SIGHUP and the control channel alike. */
 static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
 {
     struct serve *s = arg;
     struct config *c;
+    struct buf words;
 
     notify_reloading();
     c = serve_load(s, errors);
@@ -192,12 +207,15 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
         set_log_level(c);
         config_unref(s->config);
         s->config = c;
-        log_info("serve.reloaded", "file=%s needs_restart=\"%.*s\"", s->file, (int)cannot->len,
-                 cannot->len == 0 ? "" : (char *)cannot->data);
+        words = joined(buf_str(cannot));
+        log_info("serve.reloaded", "file=%s needs_restart=\"%.*s\"", s->file,
+                 STR_FMT(buf_str(&words)));
     } else {
+        words = joined(buf_str(errors));
         log_error("serve.reload_failed", "file=%s action=\"nothing was changed\" error=\"%.*s\"",
-                  s->file, (int)errors->len, (char *)errors->data);
+                  s->file, STR_FMT(buf_str(&words)));
     }
+    buf_done(&words);
     notify_state("READY=1");
     return c != NULL ? 0 : -EINVAL;
 }

@@ -201,6 +201,7 @@ def test_sighup():
         engine.process.send(signal.SIGHUP)
         wait_until("the complaint", lambda: "serve.reload_failed" in log_of(engine), 10)
         assert "lisen" in log_of(engine)
+        assert "\\x0a" not in log_of(engine)
         listener["recipients_max"] = 2
         engine.file.write_text(json.dumps({**engine.config, "workers": 7, "nonsense": []}))
         engine.process.send(signal.SIGHUP)
@@ -210,6 +211,7 @@ def test_sighup():
         engine.process.send(signal.SIGHUP)
         wait_until("the reload", lambda: "serve.reloaded" in log_of(engine), 10)
         assert "workers" in log_of(engine).split("serve.reloaded")[1]
+        assert "\\x0a" not in log_of(engine)
         wait_until("the new limit", refused_at_three, 10)
 
 
