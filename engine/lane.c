@@ -161,11 +161,12 @@ struct recipient *lane_peek(const struct lane *lane)
 }
 
 /* What messages in memory take, and what waits for commits to be over with them: deliveries can be
- * faster than the disk. */
+ * faster than the disk. A record line that waits is soon there three times: in its settle, in the
+ * batch, in the store's dirty pages. */
 static uint64_t memory_alive(const struct worker *w)
 {
     return message_bytes_alive() +
-           atomic_load_explicit(&w->engine->settle_bytes, memory_order_relaxed);
+           2 * atomic_load_explicit(&w->engine->settle_bytes, memory_order_relaxed);
 }
 
 static uint32_t window_max(const struct lane *lane)

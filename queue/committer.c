@@ -219,6 +219,7 @@ static size_t commit_batch(struct shard *s)
         n++;
     records_rotate(&s->records, clock_wall_ms());
     port_changes_done(&done);
+    shard_trim(s);
     return n;
 }
 

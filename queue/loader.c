@@ -433,6 +433,7 @@ size_t loader_round(struct shard *s)
         struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
 
         port_load_done(load, run_load(s, load));
+        shard_trim(s);
     }
     return ended;
 }

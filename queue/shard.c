@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -158,6 +159,29 @@ void shard_check_space(struct shard *s, uint64_t now_ns)
         shard_ballast_keep(s);
     atomic_store_explicit(&s->shared.disk_free_bytes, disk, memory_order_relaxed);
     atomic_store_explicit(&s->shared.intake, intake, memory_order_relaxed);
+}
+
+/* Resident pages of files, the store's maps nearly all of them. */
+static uint64_t resident_file_bytes(void)
+{
+    unsigned long long size, resident, shared = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+
+    if (f == NULL)
+        return 0;
+    if (fscanf(f, "%llu %llu %llu", &size, &resident, &shared) != 3)
+        shared = 0;
+    fclose(f);
+    return shared * (uint64_t)sysconf(_SC_PAGESIZE);
+}
+
+void shard_trim(struct shard *s)
+{
+    MDB_envinfo info;
+
+    if (s->map != NULL && resident_file_bytes() > s->options.rss_bytes_max &&
+        mdb_env_info(s->env, &info) == 0)
+        madvise(s->map, (info.me_last_pgno + 1) * s->page_bytes, MADV_DONTNEED);
 }
 
 /* --- failure --- */

@@ -1,47 +1,13 @@
 /* The syncer: one thread that syncs and finishes record segments about once a second and gives
- * mapped pages back. Its timers: 1 s for records, 100 ms for pages, since a listing can map a lot
- * in a second. */
-#include <lmdb.h>
-#include <stdio.h>
-#include <sys/mman.h>
+ * mapped pages back. Its timers: 1 s for records, 100 ms for pages: committers look themselves, but
+ * a listing of a queue at rest can map a lot in a second. */
 #include <time.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "queue/shard.h"
 
 #define TICKS_PER_SYNC 10
 #define TICK_NS        100000000
-
-/* Resident pages of files, the store's maps nearly all of them. */
-static uint64_t resident_file_bytes(void)
-{
-    unsigned long long size, resident, shared = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
-
-    if (f == NULL)
-        return 0;
-    if (fscanf(f, "%llu %llu %llu", &size, &resident, &shared) != 3)
-        shared = 0;
-    fclose(f);
-    return shared * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
-/* The map is shared and read-only: dropping its pages loses nothing, a reader faults them in again
- * from the page cache. */
-static void trim_maps(struct queue *q)
-{
-    MDB_envinfo info;
-
-    if (resident_file_bytes() <= q->options.rss_bytes_max)
-        return;
-    for (uint32_t i = 0; i < q->shards_len; i++) {
-        struct shard *s = q->shards[i];
-
-        if (s->map != NULL && mdb_env_info(s->env, &info) == 0)
-            madvise(s->map, (info.me_last_pgno + 1) * s->page_bytes, MADV_DONTNEED);
-    }
-}
 
 void syncer_round(struct queue *q)
 {
@@ -66,7 +32,8 @@ void *syncer_main(void *arg)
         pthread_mutex_unlock(&q->syncer_lock);
         if (tick % TICKS_PER_SYNC == 0)
             syncer_round(q);
-        trim_maps(q);
+        for (uint32_t i = 0; i < q->shards_len; i++)
+            shard_trim(q->shards[i]);
         pthread_mutex_lock(&q->syncer_lock);
     }
     pthread_mutex_unlock(&q->syncer_lock);
