@@ -85,6 +85,7 @@ void smtp_client_free(struct smtp_client *c)
     while (list_pop_front(&c->transactions) != NULL || list_pop_front(&c->unable) != NULL)
         ;
     buf_done(&c->in);
+    free(c->commands);
     free(c);
 }
 
@@ -423,37 +424,42 @@ static enum step step_first(struct smtp_client *c, struct smtp_event *event)
     return finish(c, t, event);
 }
 
-static enum step step_input(struct smtp_client *c)
+/* Whether there was a reply, or bytes that cannot be one. */
+static bool take_input(struct smtp_client *c)
 {
+    enum smtp_reply_status status;
     size_t used;
 
-    if (c->session >= SESSION_CLOSING)
-        return STEP_NOTHING;
-    if (c->in_at == c->in.len) {
-        buf_clear(&c->in);
-        c->in_at = 0;
-        if (c->in.cap > INPUT_KEEP_BYTES_MAX)
-            buf_done(&c->in);
-        if (!c->lost)
-            return STEP_NOTHING;
-        client_start_close(c, smtp_client_stage(c), &c->local);
-        return STEP_ON;
-    }
+    if (c->in_at == c->in.len)
+        return false;
     if (c->reply_taken)
         smtp_reply_parser_reset(&c->parser);
     c->reply_taken = false;
-    switch (smtp_reply_parse(&c->parser, c->in.data + c->in_at, c->in.len - c->in_at, &used)) {
-    case SMTP_REPLY_DONE:
-        c->reply_taken = true;
-        client_take_reply(c);
-        break;
-    case SMTP_REPLY_BAD:
-        client_protocol_error(c, "protocol error: not an SMTP reply");
-        break;
-    case SMTP_REPLY_MORE:
-        break;
-    }
+    status = smtp_reply_parse(&c->parser, c->in.data + c->in_at, c->in.len - c->in_at, &used);
     c->in_at += used;
+    if (status == SMTP_REPLY_BAD)
+        client_protocol_error(c, "protocol error: not an SMTP reply");
+    c->reply_taken = status == SMTP_REPLY_DONE;
+    if (c->reply_taken)
+        client_take_reply(c);
+    return status != SMTP_REPLY_MORE;
+}
+
+static enum step step_input(struct smtp_client *c)
+{
+    if (c->session >= SESSION_CLOSING)
+        return STEP_NOTHING;
+    if (take_input(c))
+        return STEP_ON;
+    /* What is left is part of a line. */
+    if (c->in_at != 0)
+        buf_consume(&c->in, c->in_at);
+    c->in_at = 0;
+    if (c->in.len == 0 && c->in.cap > INPUT_KEEP_BYTES_MAX)
+        buf_done(&c->in);
+    if (!c->lost)
+        return STEP_NOTHING;
+    client_start_close(c, smtp_client_stage(c), &c->local);
     return STEP_ON;
 }
 

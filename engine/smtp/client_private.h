@@ -84,7 +84,7 @@ struct smtp_client {
     size_t iov_len, iov_max;
     size_t content_left; /* content that this output may still take */
     size_t commands_len;
-    char commands[COMMANDS_BYTES_MAX];
+    char *commands; /* COMMANDS_BYTES_MAX while there are some: a session mostly waits */
 
     uint32_t expected_head, expected_tail, expected_mask;
     struct expected expected[];

@@ -1,4 +1,6 @@
 /* What the client sends: the states of a transaction and the composer of outputs. */
+#include <stdlib.h>
+
 #include "smtp/client_private.h"
 #include "smtp/scan.h"
 
@@ -102,15 +104,18 @@ static void put_piece(struct smtp_client *c, const void *bytes, size_t n)
 /* Room for one more command, and for a dot behind a body. */
 static bool has_room(const struct smtp_client *c)
 {
-    return sizeof(c->commands) - c->commands_len >= COMMAND_BYTES_MAX && c->iov_len < c->iov_max;
+    return COMMANDS_BYTES_MAX - c->commands_len >= COMMAND_BYTES_MAX && c->iov_len < c->iov_max;
 }
 
 static void put(struct smtp_client *c, const char *bytes, size_t n)
 {
-    char *at = c->commands + c->commands_len;
     struct iovec *last = c->iov_len == 0 ? NULL : &c->iov[c->iov_len - 1];
+    char *at;
 
-    ASSERT(n <= sizeof(c->commands) - c->commands_len);
+    if (c->commands == NULL)
+        c->commands = malloc(COMMANDS_BYTES_MAX);
+    ASSERT(c->commands != NULL && n <= COMMANDS_BYTES_MAX - c->commands_len);
+    at = c->commands + c->commands_len;
     memcpy(at, bytes, n);
     c->commands_len += n;
     if (last != NULL && (char *)last->iov_base + last->iov_len == at)
@@ -396,6 +401,8 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
 void smtp_client_sent(struct smtp_client *c)
 {
     c->output_busy = false;
+    free(c->commands);
+    c->commands = NULL;
     for (struct list_node *n = list_first(&c->transactions); n != NULL;
          n = list_next(&c->transactions, n))
         LIST_ENTRY(n, struct smtp_transaction, node)->in_output = false;

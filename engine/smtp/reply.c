@@ -58,7 +58,6 @@ void smtp_reply_parser_reset(struct smtp_reply_parser *p)
     p->reply.enhanced = (struct smtp_enhanced){0};
     p->reply.text_len = 0;
     p->reply_bytes = 0;
-    p->line_len = 0;
     p->first_line_seen = false;
 }
 
@@ -135,21 +134,12 @@ enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *p, const uint8
         size_t n = lf == NULL ? len - at : (size_t)(lf - (in + at)) + 1;
         struct str line = {(const char *)in + at, n};
 
-        if (n > (size_t)SMTP_REPLY_LINE_MAX - p->line_len ||
-            n > SMTP_REPLY_BYTES_MAX - p->reply_bytes) {
+        if (n + (lf == NULL) > SMTP_REPLY_LINE_MAX || n > SMTP_REPLY_BYTES_MAX - p->reply_bytes)
             status = SMTP_REPLY_BAD;
+        if (status == SMTP_REPLY_BAD || lf == NULL)
             break;
-        }
         at += n;
         p->reply_bytes += (uint32_t)n;
-        if (lf == NULL || p->line_len != 0) {
-            memcpy(p->line + p->line_len, line.ptr, n);
-            p->line_len = (uint16_t)(p->line_len + n);
-            line = (struct str){p->line, p->line_len};
-        }
-        if (lf == NULL)
-            break;
-        p->line_len = 0;
         line.len -= line.len > 1 && line.ptr[line.len - 2] == '\r' ? 2 : 1;
         status = take_line(p, line);
     }

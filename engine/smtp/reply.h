@@ -32,9 +32,7 @@ size_t smtp_enhanced_parse(struct str s, struct smtp_enhanced *out);
 struct smtp_reply_parser {
     struct smtp_reply reply; /* complete after SMTP_REPLY_DONE */
     uint32_t reply_bytes;
-    uint16_t line_len;
     bool first_line_seen;
-    char line[SMTP_REPLY_LINE_MAX];
     /* EHLO wants the raw lines: called for each line after its code and separator. May be NULL. */
     void (*on_line)(void *arg, struct str line);
     void *arg;
@@ -43,9 +41,10 @@ struct smtp_reply_parser {
 enum smtp_reply_status { SMTP_REPLY_MORE, SMTP_REPLY_DONE, SMTP_REPLY_BAD };
 
 void smtp_reply_parser_reset(struct smtp_reply_parser *p);
-/* Consumes from in[0..len): *used says how much. DONE: p->reply is whole (call reset before the
- * next). BAD: not SMTP (no three digits, codes differ between lines, limits exceeded, NUL): the
- * connection is of no more use. Lines end in CRLF; a bare LF is tolerated. */
+/* Consumes whole lines from in[0..len): *used says how much. MORE: what is left is part of a line,
+ * less than SMTP_REPLY_LINE_MAX; give it again with what follows it. DONE: p->reply is whole (call
+ * reset before the next). BAD: not SMTP (no three digits, codes differ between lines, limits
+ * exceeded, NUL): the connection is of no more use. Lines end in CRLF; a bare LF is tolerated. */
 enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *p, const uint8_t *in, size_t len,
                                         size_t *used);
 

@@ -14,10 +14,11 @@ static enum smtp_reply_status feed(struct smtp_reply_parser *p, const uint8_t *i
 
     smtp_reply_parser_reset(p);
     *used = 0;
-    while (status == SMTP_REPLY_MORE && *used < len) {
-        size_t n = len - *used < piece ? len - *used : piece, taken;
+    for (size_t end = 0; status == SMTP_REPLY_MORE && end < len;) {
+        size_t taken;
 
-        status = smtp_reply_parse(p, in + *used, n, &taken);
+        end = len - end < piece ? len : end + piece;
+        status = smtp_reply_parse(p, in + *used, end - *used, &taken);
         *used += taken;
     }
     return status;

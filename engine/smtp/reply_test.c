@@ -20,12 +20,14 @@ static struct parsed feed(struct smtp_reply_parser *p, const char *in, size_t le
     struct parsed r = {SMTP_REPLY_MORE, 0};
 
     smtp_reply_parser_reset(p);
-    while (r.status == SMTP_REPLY_MORE && r.used < len) {
-        size_t n = len - r.used < piece ? len - r.used : piece, used;
-        uint8_t *exact = malloc(n);
+    for (size_t end = 0; r.status == SMTP_REPLY_MORE && end < len;) {
+        size_t used;
+        uint8_t *exact;
 
-        memcpy(exact, in + r.used, n);
-        r.status = smtp_reply_parse(p, exact, n, &used);
+        end = len - end < piece ? len : end + piece;
+        exact = malloc(end - r.used);
+        memcpy(exact, in + r.used, end - r.used);
+        r.status = smtp_reply_parse(p, exact, end - r.used, &used);
         free(exact);
         r.used += used;
     }
