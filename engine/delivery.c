@@ -1,6 +1,5 @@
 #include "engine/delivery.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -251,46 +250,18 @@ void delivery_quit(struct delivery *d)
 
 /* --- connecting and closing --- */
 
-static void addresses_describe(struct delivery *d)
-{
-    char ip[INET6_ADDRSTRLEN];
-    struct site_address *a = &d->address;
-
-    snprintf(d->peer_name, sizeof(d->peer_name), "%s", a->host);
-    a->host = d->peer_name; /* the site may get another route while we connect */
-    if (a->addr.sa.sa_family == AF_INET) {
-        inet_ntop(AF_INET, &a->addr.in.sin_addr, ip, sizeof(ip));
-        snprintf(d->peer_addr, sizeof(d->peer_addr), "%s:%u", ip, ntohs(a->addr.in.sin_port));
-    } else if (a->addr.sa.sa_family == AF_INET6) {
-        inet_ntop(AF_INET6, &a->addr.in6.sin6_addr, ip, sizeof(ip));
-        snprintf(d->peer_addr, sizeof(d->peer_addr), "[%s]:%u", ip, ntohs(a->addr.in6.sin6_port));
-    } else {
-        snprintf(d->peer_addr, sizeof(d->peer_addr), "unix");
-    }
-}
-
 static void source_describe(struct delivery *d)
 {
     struct sockaddr_storage local;
-    const struct sockaddr_in *in = (const void *)&local;
-    const struct sockaddr_in6 *in6 = (const void *)&local;
-    char ip[INET6_ADDRSTRLEN];
 
     d->source_addr[0] = '\0';
-    if (io_local_name(d->worker->io, d->fd, &local) < 0)
-        return;
-    if (local.ss_family == AF_INET) {
-        inet_ntop(AF_INET, &in->sin_addr, ip, sizeof(ip));
-        snprintf(d->source_addr, sizeof(d->source_addr), "%s:%u", ip, ntohs(in->sin_port));
-    } else if (local.ss_family == AF_INET6) {
-        inet_ntop(AF_INET6, &in6->sin6_addr, ip, sizeof(ip));
-        snprintf(d->source_addr, sizeof(d->source_addr), "[%s]:%u", ip, ntohs(in6->sin6_port));
-    }
+    if (io_local_name(d->worker->io, d->dial.fd, &local) == 0 && local.ss_family != AF_UNIX)
+        peer_text((struct sockaddr *)&local, NULL, d->source_addr);
 }
 
 static void on_connect(struct io_op *op, const struct io_event *event)
 {
-    struct delivery *d = CONTAINER_OF(op, struct delivery, connect);
+    struct delivery *d = CONTAINER_OF(op, struct delivery, dial.connect);
 
     if (d->state == DELIVERY_CLOSING)
         return;
@@ -324,58 +295,16 @@ static void on_send(struct io_op *op, const struct io_event *event)
         delivery_advance(d, EVENT_SENT, NULL, event->result);
 }
 
-static bool is_shortage(int err)
-{
-    return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
-}
-
-static void address_is_bad(struct delivery *d)
-{
-    struct site *site = d->site;
-
-    for (uint16_t i = 0; i < site->addresses_len; i++)
-        if (site->addresses[i].len == d->address.len &&
-            memcmp(&site->addresses[i].addr, &d->address.addr, d->address.len) == 0)
-            site->addresses[i].bad_until_ms = io_now_ms(d->worker->io) + SITE_BAD_ADDRESS_MS;
-}
-
-static int connect_address(struct delivery *d)
-{
-    const struct config_source *source = &d->site->config->source;
-    const struct config_address *bind = NULL;
-
-    if (d->address.addr.sa.sa_family == AF_INET)
-        bind = &source->ipv4;
-    else if (d->address.addr.sa.sa_family == AF_INET6)
-        bind = &source->ipv6;
-    d->fd = io_stream(d->worker->io, d->address.addr.sa.sa_family,
-                      bind != NULL && bind->len != 0 ? (const void *)&bind->addr : NULL,
-                      bind != NULL ? bind->len : 0);
-    if (d->fd < 0)
-        return d->fd;
-    d->error = 0;
-    counter_add(&d->worker->counters.connects, 1);
-    io_connect(d->worker->io, &d->connect, d->fd, &d->address.addr.sa, d->address.len);
-    arm_timer(d);
-    return 0;
-}
-
-/* Starts connecting to the next address that has not been tried and for which there can be a
- * socket. -errno: a shortage, or of the last address when none is left (-ENOENT: none was). */
 static int connect_next(struct delivery *d)
 {
-    int at, err = -ENOENT;
+    int err = dial_next(&d->dial, d->site);
 
-    while ((at = site_address(d->site, d->offset, d->tried)) >= 0) {
-        d->tried++;
-        d->address = d->site->addresses[at];
-        addresses_describe(d);
-        err = connect_address(d);
-        if (err == 0 || is_shortage(err))
-            return err;
-        address_is_bad(d); /* no such family here, or the source address is not ours */
-    }
-    return err;
+    if (err < 0)
+        return err;
+    d->error = 0;
+    counter_add(&d->worker->counters.connects, 1);
+    arm_timer(d);
+    return 0;
 }
 
 /* There cannot even be a socket to any address: as if none had answered. */
@@ -385,7 +314,7 @@ static void setup_never(struct delivery *d, int err)
         .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
     classify_io_reply(SMTP_STAGE_CONNECT, err, NULL, &outcome.reply);
-    site_failed(d->site, &outcome, &d->address);
+    site_failed(d->site, &outcome, &d->dial.exchanger);
 }
 
 bool delivery_open(struct site *site)
@@ -402,9 +331,9 @@ bool delivery_open(struct site *site)
         return false;
     d->worker = w;
     d->site = site;
-    d->offset = site->rotate++;
+    d->dial.offset = site->rotate++;
     d->state = DELIVERY_CONNECTING;
-    d->connect.on_event = on_connect;
+    d->dial.connect.on_event = on_connect;
     d->recv.on_event = on_recv;
     d->send.on_event = on_send;
     d->timer.on_timer = on_timer;
@@ -417,8 +346,8 @@ bool delivery_open(struct site *site)
     err = connect_next(d);
     if (err < 0) {
         log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
-                 d->peer_addr, strerror(-err));
-        if (!is_shortage(err) && site->sessions_len == site->connecting)
+                 d->dial.peer_addr, strerror(-err));
+        if (!dial_is_shortage(err) && site->sessions_len == site->connecting)
             setup_never(d, err);
         goto fail;
     }
@@ -448,7 +377,7 @@ static void delivery_close(struct delivery *d)
         d->site->connecting--;
     set_state(d, DELIVERY_CLOSING);
     wheel_cancel(io_wheel(io), &d->timer);
-    io_cancel(io, &d->connect);
+    io_cancel(io, &d->dial.connect);
     io_cancel(io, &d->recv);
     io_cancel(io, &d->send);
     list_push_back(&d->worker->deliveries_dead, &d->dirty_node);
@@ -460,12 +389,12 @@ static void setup_failed(struct delivery *d, const struct outcome *outcome)
     struct site *site = d->site;
 
     counter_add(&d->worker->counters.connect_failures, 1);
-    address_is_bad(d);
-    d->reopen = site_address(site, d->offset, d->tried) >= 0 && !d->worker->draining;
+    dial_failed(&d->dial, site);
+    d->reopen = dial_may_go_on(&d->dial, site) && !d->worker->draining;
     if (!d->reopen && !d->worker->draining) { /* a drain cuts it short: nobody's failure */
         site_refused(site);
         if (site->sessions_len == site->connecting)
-            site_failed(site, outcome, &d->address);
+            site_failed(site, outcome, &d->dial.exchanger);
     }
     delivery_close(d);
 }
@@ -537,7 +466,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     case EVENT_CONNECTED:
         set_state(d, DELIVERY_GREETING);
         d->connected_ms = io_now_ms(d->worker->io);
-        io_recv(d->worker->io, &d->recv, d->fd);
+        io_recv(d->worker->io, &d->recv, d->dial.fd);
         break;
     case EVENT_DATA:
         smtp_client_input(d->client, data, (size_t)result);
@@ -577,7 +506,7 @@ static void delivery_flush(struct delivery *d)
         return;
     n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
     if (n > 0)
-        io_send(d->worker->io, &d->send, d->fd, d->iov, n);
+        io_send(d->worker->io, &d->send, d->dial.fd, d->iov, n);
 }
 
 static void delivery_free(struct delivery *d)
@@ -621,11 +550,11 @@ static void delivery_reap(struct worker *w)
         struct delivery *d = LIST_ENTRY(n, struct delivery, dirty_node);
 
         next = list_next(&w->deliveries_dead, n);
-        if (io_op_busy(&d->connect) || io_op_busy(&d->recv) || io_op_busy(&d->send))
+        if (io_op_busy(&d->dial.connect) || io_op_busy(&d->recv) || io_op_busy(&d->send))
             continue;
         list_remove(&d->dirty_node);
         held_drop(d);
-        io_close_fd(w->io, d->fd, false);
+        io_close_fd(w->io, d->dial.fd, false);
         if (!d->reopen || w->draining || !delivery_reopen(d))
             delivery_free(d);
     }

@@ -6,6 +6,7 @@
 #ifndef HAYAUMA_ENGINE_DELIVERY_H
 #define HAYAUMA_ENGINE_DELIVERY_H
 
+#include "engine/dial.h"
 #include "engine/site.h"
 #include "engine/worker.h"
 #include "smtp/client.h"
@@ -28,28 +29,25 @@ struct delivery {
     struct worker *worker;
     struct site *site;
     struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
-    struct io_op connect, recv, send;
+    struct dial dial;
+    struct io_op recv, send;
     struct timer timer;
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
     struct smtp_client *client;
     enum delivery_state state;
-    bool yielding; /* takes nothing more; quits when empty */
-    bool reopen;   /* closing leads to the next address */
-    int fd;
+    bool yielding;                    /* takes nothing more; quits when empty */
+    bool reopen;                      /* closing leads to the next address */
     int error;                        /* -errno that ended the connection, 0: none */
     const struct transaction *blamed; /* see is_free_retry() */
-    uint16_t offset, tried;           /* see site_address() */
     uint32_t submitted, completed;
     uint32_t rcpts_max;      /* learned from a refusal; 0: not yet */
     uint32_t transaction_ms; /* how long the last transaction took */
     uint64_t started_ms, connected_ms;
-    struct site_address address;
     struct iovec iov[DELIVERY_IOV_MAX];
     struct message **held; /* messages that a send under way may still read from */
     size_t held_len;
     char id[24];
-    char peer_addr[64], source_addr[64];
-    char peer_name[256];
+    char source_addr[PEER_TEXT_BYTES];
 };
 
 /* Opens a session for site, whose governor slot the caller has taken. False: no memory or

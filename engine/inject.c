@@ -1,6 +1,5 @@
 #include "engine/inject.h"
 
-#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/inject_message.h"
 #include "engine/lane.h"
+#include "engine/peer_text.h"
 #include "engine/queue_name.h"
 #include "engine/report.h"
 #include "engine/settle.h"
@@ -421,22 +421,6 @@ void inject_flush_all(struct worker *w)
 
 /* --- the beginning of a session --- */
 
-static void peer_describe(struct inject *s)
-{
-    const struct sockaddr_in *in = (const void *)&s->peer;
-    const struct sockaddr_in6 *in6 = (const void *)&s->peer;
-
-    if (s->peer.ss_family == AF_INET) {
-        inet_ntop(AF_INET, &in->sin_addr, s->peer_ip, sizeof(s->peer_ip));
-        snprintf(s->peer_text, sizeof(s->peer_text), "%s:%u", s->peer_ip, ntohs(in->sin_port));
-    } else if (s->peer.ss_family == AF_INET6) {
-        inet_ntop(AF_INET6, &in6->sin6_addr, s->peer_ip, sizeof(s->peer_ip));
-        snprintf(s->peer_text, sizeof(s->peer_text), "[%s]:%u", s->peer_ip, ntohs(in6->sin6_port));
-    } else {
-        snprintf(s->peer_text, sizeof(s->peer_text), "unix");
-    }
-}
-
 static struct smtp_server_options server_options(const struct inject_listener *l)
 {
     const struct config_listener *c = l->settings;
@@ -498,7 +482,7 @@ void inject_begin(struct inject_listener *l, int fd)
     smtp_server_init(&s->server, &s->options);
     if (io_peer_name(w->io, fd, &s->peer) < 0)
         s->peer.ss_family = AF_UNSPEC;
-    peer_describe(s);
+    peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
     smtp_server_greet(&s->server, &s->out, session_refusal(s));
     touch(s);
     io_recv(w->io, &s->recv, fd);

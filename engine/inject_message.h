@@ -3,9 +3,8 @@
 #ifndef HAYAUMA_ENGINE_INJECT_MESSAGE_H
 #define HAYAUMA_ENGINE_INJECT_MESSAGE_H
 
-#include <netinet/in.h>
-
 #include "engine/inject.h"
+#include "engine/peer_text.h"
 
 /* Envelope strings live one behind the other in inject->envelope; these are offsets into it. */
 struct inject_slice {
@@ -60,7 +59,7 @@ struct inject {
     uint64_t body_counted; /* bytes in engine->intake_bytes */
     size_t body_room;      /* in front of it, for the trace fields */
     struct sockaddr_storage peer;
-    char peer_ip[INET6_ADDRSTRLEN], peer_text[INET6_ADDRSTRLEN + 8];
+    char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];
     char id[24];
 };

@@ -52,57 +52,6 @@ static struct site *site_find(struct worker *w, struct str key, uint64_t hash)
     return NULL;
 }
 
-static void address_set(struct site *site, struct site_address *a, const struct dns_route *route,
-                        const struct dns_address *from, uint16_t port)
-{
-    (void)site;
-    a->host = route->hosts[from->host].name;
-    a->preference = route->hosts[from->host].preference;
-    if (from->sa.sa_family == AF_INET6) {
-        a->addr.in6 = from->in6;
-        a->addr.in6.sin6_port = htons(port);
-        a->len = sizeof(a->addr.in6);
-    } else {
-        a->addr.in = from->in;
-        a->addr.in.sin_port = htons(port);
-        a->len = sizeof(a->addr.in);
-    }
-}
-
-/* Takes the addresses of route over; what is known to be bad stays known. */
-static void site_set_route(struct site *site, struct dns_route *route, uint16_t port)
-{
-    struct site_address *old = site->addresses;
-    uint16_t old_len = site->addresses_len;
-
-    site->addresses = calloc(route->addresses_len, sizeof(*site->addresses));
-    ASSERT(site->addresses != NULL);
-    site->addresses_len = route->addresses_len;
-    for (uint16_t i = 0; i < route->addresses_len; i++) {
-        struct site_address *a = &site->addresses[i];
-
-        address_set(site, a, route, &route->addresses[i], port);
-        for (uint16_t j = 0; j < old_len; j++)
-            if (old[j].len == a->len && memcmp(&old[j].addr, &a->addr, a->len) == 0)
-                a->bad_until_ms = old[j].bad_until_ms;
-    }
-    free(old);
-    dns_route_ref(route);
-    if (site->route != NULL)
-        dns_route_unref(site->route);
-    site->route = route;
-}
-
-static void site_set_socket(struct site *site, const struct config_address *socket)
-{
-    site->addresses = calloc(1, sizeof(*site->addresses));
-    ASSERT(site->addresses != NULL);
-    site->addresses_len = 1;
-    memcpy(&site->addresses[0].addr, &socket->addr, socket->len);
-    site->addresses[0].len = socket->len;
-    site->addresses[0].host = socket->text;
-}
-
 static void site_configure(struct site *site, struct config *config,
                            const struct config_destination *dest)
 {
@@ -137,8 +86,8 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     site = site_find(w, buf_str(&key), hash);
     if (site != NULL) {
-        if (route != NULL && site->route != route)
-            site_set_route(site, route, port);
+        if (route != NULL && site->exchangers.route != route)
+            exchangers_of_route(&site->exchangers, route, port);
         buf_done(&key);
         return site;
     }
@@ -158,9 +107,9 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
     site_configure(site, w->config, dest);
     if (route != NULL)
-        site_set_route(site, route, port);
+        exchangers_of_route(&site->exchangers, route, port);
     else
-        site_set_socket(site, &target->socket);
+        exchangers_of_socket(&site->exchangers, &target->socket);
     map_insert(&w->sites, &site->node, hash);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     return site;
@@ -180,10 +129,8 @@ static void site_maybe_free(struct site *site)
         list_remove(&site->dirty_node);
     governor_session_withdraw(site->governor, w->index, 0);
     governor_put(w->engine->governor, site->governor, io_now_ns(w->io));
-    if (site->route != NULL)
-        dns_route_unref(site->route);
+    exchangers_done(&site->exchangers);
     config_unref(site->config);
-    free(site->addresses);
     free(site->name);
     free(site->key);
     free(site);
@@ -426,38 +373,12 @@ void site_session_ended(struct site *site, struct delivery *d)
         site_dirty(site);
 }
 
-/* Addresses of the best preference are rotated by the session's offset, so that equal exchangers
- * share the load. Those known to be bad come last, the oldest failure first: what this session has
- * tried itself failed latest of all, so it does not come again before every other one did. */
-int site_address(struct site *site, uint16_t offset, uint16_t tried)
-{
-    uint64_t now_ms = io_now_ms(site->worker->io);
-    uint16_t best = 0;
-    int oldest = -1;
-
-    if (tried >= site->addresses_len)
-        return -1;
-    while (best < site->addresses_len &&
-           site->addresses[best].preference == site->addresses[0].preference)
-        best++;
-    for (uint16_t i = 0; i < site->addresses_len; i++) {
-        uint16_t at = (uint16_t)(i < best ? (i + offset) % best : i);
-
-        if (site->addresses[at].bad_until_ms <= now_ms)
-            return at;
-        if (oldest < 0 || site->addresses[at].bad_until_ms < site->addresses[oldest].bad_until_ms)
-            oldest = at;
-    }
-    return oldest;
-}
-
 void site_failed(struct site *site, const struct outcome *outcome,
-                 const struct site_address *address)
+                 const struct exchanger *exchanger)
 {
     struct worker *w = site->worker;
-    struct judge_context context = {.dest = site->dest,
-                                    .site = str_of(site->name),
-                                    .peer_name = address == NULL ? NULL : address->host};
+    struct judge_context context = {
+        .dest = site->dest, .site = str_of(site->name), .peer_name = exchanger->host};
     struct list ready;
     struct list_node *n;
 

@@ -4,8 +4,7 @@
 #ifndef HAYAUMA_ENGINE_SITE_H
 #define HAYAUMA_ENGINE_SITE_H
 
-#include <sys/un.h>
-
+#include "engine/exchanger.h"
 #include "engine/worker.h"
 #include "smtp/client.h"
 
@@ -13,33 +12,14 @@ struct lane;
 struct delivery;
 struct outcome;
 
-#define SITE_BAD_ADDRESS_MS                                                                        \
-    60000 /* an address that failed to connect is tried last for so long                           \
-           */
-
-struct site_address {
-    union {
-        struct sockaddr sa;
-        struct sockaddr_in in;
-        struct sockaddr_in6 in6;
-        struct sockaddr_un un;
-    } addr;
-    socklen_t len;
-    uint16_t preference;
-    const char *host;      /* into the route, or the static route's text */
-    uint64_t bad_until_ms; /* monotonic: failed to connect; others are tried first */
-};
-
 struct site {
     struct map_node node; /* worker->sites */
     struct worker *worker;
     struct config *config; /* a reference; dest points into it */
     const struct config_destination *dest;
     struct governor_entry *governor;
-    struct dns_route *route; /* NULL for a socket */
-    struct site_address *addresses;
-    uint16_t addresses_len;
-    uint16_t rotate;
+    struct exchangers exchangers;
+    uint16_t rotate; /* see exchangers_next() */
     bool lmtp;
     struct smtp_client_options options;
     struct list attached; /* lanes whose mail goes here */
@@ -82,13 +62,10 @@ void site_session_ended(struct site *site, struct delivery *d);
 /* No address gave a session, whether others work or not: further ones are tried one at a time and
  * further and further apart, or a peer that limits connections would be asked without end. */
 void site_refused(struct site *site);
-/* The address index to try after tried tries, starting at the session's own offset; -1: none left.
- */
-int site_address(struct site *site, uint16_t offset, uint16_t tried);
 /* A session could not be set up at any address, and no other session works: the destination is down
  * for now. reply says why. Each ready lane's first recipient is deferred with it, the lanes back
  * off. */
 void site_failed(struct site *site, const struct outcome *outcome,
-                 const struct site_address *address);
+                 const struct exchanger *exchanger);
 
 #endif

@@ -27,8 +27,8 @@ static void context_fill(struct delivery *d, struct judge_context *c)
 {
     *c = (struct judge_context){.dest = d->site->dest,
                                 .site = str_of(d->site->name),
-                                .peer_name = d->peer_name,
-                                .peer_addr = d->peer_addr,
+                                .peer_name = d->dial.peer_name,
+                                .peer_addr = d->dial.peer_addr,
                                 .source_name = d->site->config->source.name,
                                 .source_addr = d->source_addr,
                                 .session_id = d->id,

@@ -1,0 +1,30 @@
+/* A session's way to an exchanger: which address is tried next, its socket, its connect operation.
+ * Part of a delivery, which hears of the end of the operation and closes the descriptor. */
+#ifndef HAYAUMA_ENGINE_DIAL_H
+#define HAYAUMA_ENGINE_DIAL_H
+
+#include "engine/exchanger.h"
+#include "engine/peer_text.h"
+#include "engine/site.h"
+#include "io/io.h"
+
+struct dial {
+    struct io_op connect;
+    int fd;
+    uint16_t offset, tried;     /* see exchangers_next() */
+    struct exchanger exchanger; /* its host: peer_name, for the site may get another route */
+    char peer_addr[PEER_TEXT_BYTES];
+    char peer_name[256];
+};
+
+/* Starts connecting to the next address for which there can be a socket. -errno: a shortage, or of
+ * the last address when none is left (-ENOENT: none was). */
+int dial_next(struct dial *d, struct site *site) MUST_USE;
+/* The address did not give a session. */
+void dial_failed(struct dial *d, struct site *site);
+/* Whether there is another address to try. */
+bool dial_may_go_on(const struct dial *d, const struct site *site);
+/* Whether an error is of ours, not of an address. */
+bool dial_is_shortage(int err);
+
+#endif
