@@ -69,8 +69,9 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t recipients_max; /* per transaction */
     uint64_t rate_messages;  /* messages per rate_period_ms; 0 = no limit */
     uint32_t rate_period_ms;
-    uint32_t pipeline_max; /* transactions in flight with CHUNKING */
-    uint32_t idle_ms;      /* keep an idle session this long */
+    uint32_t addresses_max; /* tried by one session; 0 = all */
+    uint32_t pipeline_max;  /* transactions in flight with CHUNKING */
+    uint32_t idle_ms;       /* keep an idle session this long */
     bool no_chunking, no_pipelining;
     uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, mail_timeout_ms,
         rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms, quit_timeout_ms;

@@ -237,6 +237,11 @@ static const struct config_field destination_fields[] = {
      RANGE(0, 100000000), .zero = "none",
      .doc = "Messages of one session, then it is closed and another opened, perhaps to another "
             "exchanger of equal preference."},
+    {"addresses_max", CONFIG_COUNT, AT_DEST(addresses_max), .def = "5", RANGE(0, 1000),
+     .zero = "none",
+     .doc = "Addresses, over all exchangers, that are tried before an attempt has failed; the next "
+            "attempt goes on with the others. A destination with many dead exchangers would hold "
+            "its mail in memory for as long as all their timeouts take."},
     {"recipients_max", CONFIG_COUNT, AT_DEST(recipients_max), .def = "100", RANGE(1, 10000),
      .doc = "Recipients of one transaction. RFC 5321 4.5.3.1.8: every host must take 100."},
     {"rate", CONFIG_RATE, AT_DEST(rate_messages),

@@ -15,13 +15,18 @@ void dial_failed(struct dial *d, struct site *site)
 
 bool dial_may_go_on(const struct dial *d, const struct site *site)
 {
-    return d->tried < site->exchangers.len;
+    uint32_t max = site->dest->addresses_max;
+
+    return d->tried < site->exchangers.len && (max == 0 || d->tried < max);
 }
 
-static void choose(struct dial *d, const struct exchangers *x, uint64_t now_ms)
+static void choose(struct dial *d, const struct site *site)
 {
+    const struct exchangers *x = &site->exchangers;
+    uint64_t now_ms = io_now_ms(site->worker->io);
+
     d->tried++;
-    d->exchanger = x->list[exchangers_next(x, d->offset, now_ms)];
+    d->exchanger = x->list[exchangers_next(x, d->offset, now_ms, site->down)];
     snprintf(d->peer_name, sizeof(d->peer_name), "%s", d->exchanger.host);
     d->exchanger.host = d->peer_name;
     peer_text(&d->exchanger.addr.sa, NULL, d->peer_addr);
@@ -51,7 +56,7 @@ int dial_next(struct dial *d, struct site *site)
     int err = -ENOENT;
 
     while (dial_may_go_on(d, site)) {
-        choose(d, &site->exchangers, io_now_ms(site->worker->io));
+        choose(d, site);
         err = dial(d, site);
         if (err == 0 || dial_is_shortage(err))
             return err;

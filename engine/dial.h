@@ -18,11 +18,11 @@ struct dial {
 };
 
 /* Starts connecting to the next address for which there can be a socket. -errno: a shortage, or of
- * the last address when none is left (-ENOENT: none was). */
+ * the last address when no more may be tried (-ENOENT: none was). */
 int dial_next(struct dial *d, struct site *site) MUST_USE;
 /* The address did not give a session. */
 void dial_failed(struct dial *d, struct site *site);
-/* Whether there is another address to try. */
+/* Whether there is another address to try, and this session may (addresses_max). */
 bool dial_may_go_on(const struct dial *d, const struct site *site);
 /* Whether an error is of ours, not of an address. */
 bool dial_is_shortage(int err);

@@ -1,6 +1,5 @@
 #include "engine/exchanger.h"
 
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -43,7 +42,7 @@ void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t
         exchanger_set(e, route, &route->addresses[i], port);
         for (uint16_t j = 0; j < old.len; j++)
             if (same_address(&old.list[j], e))
-                e->bad_until_ms = old.list[j].bad_until_ms;
+                e->failed_ms = old.list[j].failed_ms;
     }
     exchangers_done(&old);
 }
@@ -65,19 +64,24 @@ void exchangers_done(struct exchangers *x)
     free(x->list);
 }
 
-int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms)
+static bool failed_lately(const struct exchanger *e, uint64_t now_ms, bool down)
+{
+    return e->failed_ms != 0 && (down || e->failed_ms + EXCHANGER_BAD_MS > now_ms);
+}
+
+int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms, bool down)
 {
     uint16_t best = 0;
-    int oldest = 0;
+    int oldest = -1;
 
     while (best < x->len && x->list[best].preference == x->list[0].preference)
         best++;
     for (uint16_t i = 0; i < x->len; i++) {
         uint16_t at = (uint16_t)(i < best ? (i + offset) % best : i);
 
-        if (x->list[at].bad_until_ms <= now_ms)
+        if (!failed_lately(&x->list[at], now_ms, down))
             return at;
-        if (x->list[at].bad_until_ms < x->list[oldest].bad_until_ms)
+        if (oldest < 0 || x->list[at].failed_ms < x->list[oldest].failed_ms)
             oldest = at;
     }
     return oldest;
@@ -87,5 +91,5 @@ void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t
 {
     for (uint16_t i = 0; i < x->len; i++)
         if (same_address(&x->list[i], e))
-            x->list[i].bad_until_ms = now_ms + EXCHANGER_BAD_MS;
+            x->list[i].failed_ms = now_ms;
 }

@@ -4,6 +4,7 @@
 #define HAYAUMA_ENGINE_EXCHANGER_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -11,7 +12,7 @@
 struct config_address;
 struct dns_route;
 
-#define EXCHANGER_BAD_MS 60000 /* an address that failed to connect is tried last for so long */
+#define EXCHANGER_BAD_MS 60000 /* an address that gave no session is tried last for so long */
 
 struct exchanger {
     union {
@@ -22,8 +23,8 @@ struct exchanger {
     } addr;
     socklen_t len;
     uint16_t preference;
-    const char *host;      /* into the route, or the static route's text */
-    uint64_t bad_until_ms; /* monotonic: failed to connect; others are tried first */
+    const char *host;   /* into the route, or the static route's text */
+    uint64_t failed_ms; /* monotonic: when it gave no session; 0: never */
 };
 
 struct exchangers {
@@ -32,16 +33,17 @@ struct exchangers {
     struct dns_route *route; /* a reference; NULL: a socket */
 };
 
-/* Takes the addresses of route over; what is known to be bad stays known. */
+/* Takes the addresses of route over; what failed stays known. */
 void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port);
 /* A static route's one address; socket must live as long as x. */
 void exchangers_of_socket(struct exchangers *x, const struct config_address *socket);
 void exchangers_done(struct exchangers *x);
 /* The index of the address to try next. Those of the best preference are rotated by offset, so that
- * equal exchangers share the load. Those known to be bad come last, the oldest failure first: what
- * a session has tried itself failed latest of all, so it does not come again before every other one
- * did. */
-int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms);
+ * equal exchangers share the load. Those that failed lately come last, the oldest failure first:
+ * what a session has tried itself does not come again before every other one did. down: none worked
+ * lately, so whenever it was counts: an attempt that ended before all were tried is taken up by the
+ * next one. */
+int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms, bool down);
 /* e, which may be a copy, gave no session. */
 void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t now_ms);
 

@@ -10,7 +10,7 @@ from engine import Engine
 from proc import free_port, wait_until
 
 SENDER = "sender@sender.example"
-ALIVE, DEAD = "127.0.1.2", "127.0.1.1"  # nothing listens at the second
+ALIVE, DEAD = "127.0.1.2", "127.0.1.1"  # nothing listens at the second, nor at 127.0.2.n
 
 RECORDS = f"""
 alive A {ALIVE}
@@ -29,7 +29,7 @@ nohost MX 10 nowhere
 broken NS ns.broken
 ns.broken A 127.0.0.1
 xn--0gv356i MX 10 alive
-""" + "".join(f"many MX {n} dead{n}\ndead{n} A {DEAD}\n" for n in range(1, 21))
+""" + "".join(f"many MX {n} dead{n}\ndead{n} A 127.0.2.{n}\n" for n in range(1, 21))
 RECORDS += "many MX 30 alive\n" + "".join(
     f"many MX {n} spare{n}\nspare{n} A {DEAD}\n" for n in range(40, 300))
 
@@ -72,6 +72,8 @@ class Resolve(unittest.TestCase):
                     r for r in engine.records("Delivery") if r["recipient"] == to], 60)[0]
                 self.assertEqual(record["peer_address"]["addr"].rpartition(":")[0] or
                                  record["peer_address"]["addr"], ALIVE)
+                # Five addresses an attempt, then further on: 20 are dead.
+                self.assertEqual(record["num_attempts"], 5 if name == "many" else 1)
 
     def test_alias_of_the_domain(self):
         to = send("alias.example")
