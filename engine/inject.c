@@ -14,6 +14,7 @@
 #include "engine/settle.h"
 
 #define OUT_MAX      (64u << 10) /* unsent replies; then the client must read first */
+#define RCPT_BYTES   2048        /* that an accepted recipient takes, about */
 #define LAST_WORD_MS 5000        /* to send a 421 and to hear the client out after it */
 
 /* Timers of a session: one, at the nearer of idle and total limit. */
@@ -62,7 +63,6 @@ static void inject_free(struct inject *s)
 {
     struct worker *w = s->worker;
 
-    inject_body_drop(s);
     smtp_server_done(&s->server);
     buf_done(&s->out);
     buf_done(&s->sending);
@@ -70,6 +70,8 @@ static void inject_free(struct inject *s)
     buf_done(&s->envelope);
     buf_done(&s->body);
     free(s->rcpts);
+    s->rcpts_cap = 0;
+    inject_count(s);
     if (s->counted) {
         clients_give(&w->engine->clients, (struct sockaddr *)&s->peer);
         atomic_fetch_sub(&w->engine->listener_sessions[s->listener->index], 1);
@@ -115,10 +117,12 @@ static void on_timer(struct timer *timer)
 
 /* --- decisions --- */
 
-static const char *intake_refusal(const struct worker *w)
+static const char too_much[] = "452 4.3.1 too much mail is being received, try again later";
+
+static const char *intake_refusal(const struct inject *s)
 {
+    const struct worker *w = s->worker;
     const struct engine *e = w->engine;
-    uint64_t held = atomic_load_explicit(&e->intake_bytes, memory_order_relaxed);
 
     if (w->draining)
         return "421 4.3.2 shutting down, try again shortly";
@@ -134,9 +138,7 @@ static const char *intake_refusal(const struct worker *w)
             return "421 4.3.0 queue failure, try again later";
         }
     }
-    if (held > w->config->queue.intake_bytes_max)
-        return "452 4.3.1 too much mail is being received, try again later";
-    return NULL;
+    return inject_has_room(s, s->server.mail.size) ? NULL : too_much;
 }
 
 /* Rejections are recorded with the next change of a shard; nothing waits for them. */
@@ -178,7 +180,7 @@ static void answer_helo(struct inject *s)
 
 static void answer_mail(struct inject *s)
 {
-    const char *refusal = intake_refusal(s->worker);
+    const char *refusal = intake_refusal(s);
 
     if (refusal == NULL)
         inject_envelope_begin(s, &s->server.mail);
@@ -204,7 +206,7 @@ static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
     route = config_route_for(s->config, (struct str){name->text, name->len});
     if (route != NULL && route->kind == CONFIG_ROUTE_REJECT)
         return "550 5.7.1 mail for this domain is not accepted here";
-    return NULL;
+    return inject_has_room(s, RCPT_BYTES) ? NULL : too_much;
 }
 
 static void answer_rcpt(struct inject *s)
@@ -213,10 +215,10 @@ static void answer_rcpt(struct inject *s)
     struct dns_name name;
     const char *refusal = rcpt_refusal(s, rcpt, &name);
 
-    if (refusal != NULL)
-        record_rejection(s, refusal, rcpt->recipient.text, "RCPT TO");
-    else
+    if (refusal == NULL)
         inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
+    else if (refusal != too_much)
+        record_rejection(s, refusal, rcpt->recipient.text, "RCPT TO");
     smtp_server_answer(&s->server, &s->out, refusal);
 }
 
@@ -284,6 +286,13 @@ static size_t pending_len(const struct inject *s)
     return s->pending.len - s->pending_at;
 }
 
+/* What a client pipelines behind a message is worth keeping, where there is room. One that does not
+ * read its replies has said enough. */
+static size_t pending_max(const struct inject *s)
+{
+    return s->commit != NULL && inject_has_room(s, 0) ? INJECT_PENDING_MAX : 0;
+}
+
 /* All but left bytes are used. What is left moves only when it is the smaller part: a client that
  * pipelines a hundred messages must not have the rest of them moved after each. */
 static void pending_consume(struct inject *s, size_t left)
@@ -312,10 +321,11 @@ static void inject_process(struct inject *s, const uint8_t *data, size_t len)
         inject_run(s, &in);
         buf_put(&s->pending, in.data, in.len);
     }
-    if (pending_len(s) > INJECT_PENDING_MAX && !s->paused) {
+    if (pending_len(s) > pending_max(s) && !s->paused) {
         s->paused = true;
         io_cancel(s->worker->io, &s->recv);
     }
+    inject_count(s);
     if (s->worker->draining && !s->closing && s->commit == NULL && pending_len(s) == 0 &&
         smtp_server_idle(&s->server))
         say_and_end(s, "421 4.3.2 shutting down, try again shortly\r\n");
@@ -384,7 +394,7 @@ static void inject_flush(struct inject *s)
     struct buf empty;
 
     if (s->paused && !s->ended && !io_op_busy(&s->recv) &&
-        (s->closing || pending_len(s) < INJECT_PENDING_MAX / 2)) {
+        (s->closing || pending_len(s) <= pending_max(s) / 2)) {
         s->paused = false;
         io_recv(s->worker->io, &s->recv, s->fd);
     }

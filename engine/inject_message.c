@@ -11,9 +11,37 @@
 #include "engine/retry.h"
 #include "engine/trace.h"
 
-#define CONTENT_SLACK_BYTES 1024       /* room for trace fields and a little more */
-#define BODY_BYTES_DEFAULT  4096       /* when no size is announced */
-#define BODY_BYTES_TRUSTED  (1u << 20) /* a larger announced size is believed as it arrives */
+#define CONTENT_SLACK_BYTES 1024        /* room for trace fields and a little more */
+#define BODY_BYTES_DEFAULT  4096        /* when no size is announced */
+#define BODY_BYTES_TRUSTED  (1u << 20)  /* a larger announced size is believed as it arrives */
+#define SMALL_BYTES         (64u << 10) /* what always has its share of intake_memory_max */
+#define ENVELOPE_KEPT_BYTES 4096        /* between messages */
+
+/* --- memory --- */
+
+/* What is larger than small leaves a quarter to the small, so that a few slow clients with much to
+ * say do not silence all others. What has nearly nothing beside it has room whatever its size, or
+ * a message larger than the limit could never come in. */
+bool inject_has_room(const struct inject *s, uint64_t bytes)
+{
+    uint64_t max = s->worker->config->queue.intake_bytes_max;
+    uint64_t held = atomic_load_explicit(&s->worker->engine->intake_bytes, memory_order_relaxed);
+    uint64_t others = held > s->held_bytes ? held - s->held_bytes : 0, own = s->held_bytes + bytes;
+
+    return others < max / 8 || others + own <= (own > SMALL_BYTES ? max / 4 * 3 : max);
+}
+
+void inject_count(struct inject *s)
+{
+    uint64_t held =
+        s->body.cap + s->envelope.cap + s->rcpts_cap * sizeof(*s->rcpts) + s->pending.cap;
+
+    if (held == s->held_bytes)
+        return;
+    atomic_fetch_add_explicit(&s->worker->engine->intake_bytes, held - s->held_bytes,
+                              memory_order_relaxed);
+    s->held_bytes = held;
+}
 
 /* --- envelope --- */
 
@@ -70,23 +98,6 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
 
 /* --- body --- */
 
-static void body_count(struct inject *s)
-{
-    atomic_fetch_add_explicit(&s->worker->engine->intake_bytes, s->body.cap - s->body_counted,
-                              memory_order_relaxed);
-    s->body_counted = s->body.cap;
-}
-
-/* Also between two messages of a session: an idle session holds no body, and the allocator's next
- * buffer is warmer than one kept here. */
-static void body_free(struct inject *s)
-{
-    atomic_fetch_sub_explicit(&s->worker->engine->intake_bytes, s->body_counted,
-                              memory_order_relaxed);
-    s->body_counted = 0;
-    buf_done(&s->body);
-}
-
 /* The body starts behind room for the trace fields, which are known only at the end. Its buffer is
  * of the size announced, not a power of two, so that it can become the content. */
 void inject_body_begin(struct inject *s)
@@ -95,7 +106,7 @@ void inject_body_begin(struct inject *s)
     size_t want =
         announced > 0 && announced < BODY_BYTES_TRUSTED ? (size_t)announced : BODY_BYTES_DEFAULT;
 
-    body_free(s);
+    buf_done(&s->body);
     s->body_room =
         trace_stamp_room(&(struct trace_stamp){.helo = str_of(s->helo),
                                                .host_name = s->config->host_name,
@@ -106,26 +117,61 @@ void inject_body_begin(struct inject *s)
         s->body.cap = s->body_room + want;
         s->body.len = s->body_room;
     }
-    body_count(s);
+    inject_count(s);
 }
 
+/* Room for more bytes. A large body gets the size that was announced at once; a client that sends
+ * more than it said, or said nothing, costs copies. */
+static bool body_grow(struct inject *s, size_t more)
+{
+    size_t need = s->body.len + more, cap = s->body.cap + s->body.cap / 2;
+    uint64_t announced = s->body_room + s->server.mail.size;
+    uint8_t *data;
+
+    if (need <= s->body.cap)
+        return true;
+    if (need >= BODY_BYTES_TRUSTED && announced >= need)
+        cap = announced;
+    cap = cap > need ? cap : need;
+    if (!inject_has_room(s, cap - s->body.cap))
+        return false;
+    data = realloc(s->body.data, cap);
+    if (data == NULL)
+        return false;
+    s->body.data = data;
+    s->body.cap = cap;
+    inject_count(s);
+    return true;
+}
+
+/* What finds no room is refused at its end; until then it takes none. */
 void inject_body_add(struct inject *s, struct str bytes)
 {
-    size_t cap = s->body.cap;
-
-    if (s->body_lost || buf_reserve(&s->body, bytes.len) < 0) {
-        s->body_lost = true; /* refused at its end */
+    if (s->body_lost)
+        return;
+    if (body_grow(s, bytes.len)) {
+        buf_put_str(&s->body, bytes);
         return;
     }
-    buf_put_str(&s->body, bytes);
-    if (s->body.cap != cap)
-        body_count(s);
+    s->body_lost = true;
+    buf_done(&s->body);
+    inject_count(s);
 }
 
+/* Also between two messages of a session: an idle session holds no body, and the allocator's next
+ * buffer is warmer than one kept here. */
 void inject_body_drop(struct inject *s)
 {
-    body_free(s);
+    buf_done(&s->body);
     s->rcpts_len = 0;
+    if (s->envelope.cap > ENVELOPE_KEPT_BYTES) {
+        buf_done(&s->envelope);
+        free(s->rcpts);
+        s->rcpts = NULL;
+        s->rcpts_cap = 0;
+        s->sender = s->envid = (struct inject_slice){0};
+    }
+    inject_count(s);
 }
 
 /* --- message --- */
@@ -238,6 +284,8 @@ static void record_reception(struct inject *s, struct buf *out, const struct mes
 
 static void commit_free(struct inject_commit *c)
 {
+    atomic_fetch_sub_explicit(&c->worker->engine->intake_bytes, c->held_bytes,
+                              memory_order_relaxed);
     buf_done(&c->change.records);
     message_unref(c->message);
     free(c);
@@ -349,7 +397,7 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     struct inject_commit *c;
     int64_t due_ms;
 
-    *refusal = "452 4.3.1 out of memory, try again later";
+    *refusal = "452 4.3.1 too much mail is being received, try again later";
     if (s->body_lost)
         return NULL;
     d.start = s->body.data + s->body_room;
@@ -380,6 +428,8 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     message_unref(m);
     if (c == NULL)
         return NULL;
+    c->held_bytes = s->held_bytes; /* held on until the commit */
+    s->held_bytes = 0;
     inject_body_drop(s);
     queue_submit(w->port, c->shard, &c->change);
     return c;

@@ -23,6 +23,7 @@ struct inject_commit {
     struct worker *worker;
     struct inject *inject; /* NULL when the session has ended */
     struct message *message;
+    uint64_t held_bytes; /* bytes in engine->intake_bytes */
     uint32_t shard;
     struct queue_row rows[]; /* [recipients] */
 };
@@ -55,9 +56,9 @@ struct inject {
     uint32_t rcpts_len, rcpts_cap;
     uint8_t ret;
     bool smtputf8;
-    bool body_lost;        /* no memory for it: refused at its end */
-    uint64_t body_counted; /* bytes in engine->intake_bytes */
-    size_t body_room;      /* in front of it, for the trace fields */
+    bool body_lost;      /* no memory for it: refused at its end */
+    size_t body_room;    /* in front of it, for the trace fields */
+    uint64_t held_bytes; /* bytes in engine->intake_bytes: body, envelope, pending */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];
@@ -69,6 +70,10 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
 struct str inject_sender(const struct inject *s);
 void inject_body_begin(struct inject *s);
 void inject_body_add(struct inject *s, struct str bytes);
+/* Whether the intake may hold so many bytes more for this session. */
+bool inject_has_room(const struct inject *s, uint64_t bytes);
+/* Tells the process's count of intake_bytes what the session holds now. */
+void inject_count(struct inject *s);
 /* Forgets body and recipients. */
 void inject_body_drop(struct inject *s);
 /* Makes the gathered message durable: submitted, inject_committed() follows with the reply. NULL:

@@ -1,5 +1,6 @@
-/* Preloaded into the engine: makes the k-th call of a kind fail, when a test says so through a file
- * that both have mapped ($FAULT_FILE; faults.py has the same layout).
+/* Preloaded into the engine: makes the k-th call of a kind fail, or last a second where the error
+ * is 0, when a test says so through a file that both have mapped ($FAULT_FILE; faults.py has the
+ * same layout).
  *
  * What the ring does (accept, connect, send) is no call of the process: for these the tests make
  * real conditions. */
@@ -54,8 +55,10 @@ static bool strikes(enum fault_call call, size_t bytes)
     if (before > 1 || (before < 1 && !fault->repeat))
         return false;
     atomic_fetch_add(&fault->hits, 1);
+    if (fault->err == 0)
+        sleep(1);
     errno = fault->err;
-    return true;
+    return fault->err != 0;
 }
 
 static bool strikes_fd(enum fault_call call, int fd, size_t bytes)

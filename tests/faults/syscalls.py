@@ -70,6 +70,29 @@ def test_failed_sync_of_the_queue():
             rig.ends_and_restarts(duplicates_max=200)
 
 
+def test_slow_disk():
+    """While commits take seconds, what waits for them counts against intake_memory_max."""
+    with Rig(queue={"intake_memory_max": "8MiB"}) as rig:
+        rig.faults.arm(SYNC, 1, 0, "data.mdb", repeat=True)
+        clients = [Client(rig.engine) for _ in range(16)]
+        line = b"x" * 98 + b"\r\n"
+        for i, c in enumerate(clients):
+            c.envelope(f"u{i}@d1.example")
+            c.expect(c.command("DATA"), 354)
+            c.send(line * 20000 + b".\r\n")
+        time.sleep(0.5)
+        held = rig.engine.status()["gauges"]["intake_bytes"]
+        assert 2 << 20 < held <= 8 << 20, held
+        replies = [c.reply()[:9] for c in clients]
+        assert set(replies) == {"250 2.0.0", "452 4.3.1"}, replies
+        rig.faults.disarm()
+        for c in clients:
+            c.close()
+        wait_empty(rig.engine)
+        wait_until("memory to be free", lambda: rig.engine.status()["gauges"]["intake_bytes"] == 0, 10)
+        assert len(rig.sink.ledger()) == replies.count("250 2.0.0")
+
+
 def test_write_error_of_the_queue():
     """EIO of a device that is not full is no shortage of space: fatal, as a failed sync."""
     with Rig() as rig:

@@ -127,6 +127,54 @@ def test_slow_loris():
         rests(engine, 1, 0.1)
 
 
+def test_memory_of_content():
+    """However many clients have sent half of something large: intake_memory_max holds, small mail comes
+    in, and all of it is given back."""
+    engine = listening(message_size_max="32MiB", sessions_max=2000)
+    engine.config["queue"]["intake_memory_max"] = "16MiB"
+    engine.env = {"ASAN_OPTIONS": "quarantine_size_mb=1"}  # which would keep what was freed
+    with engine:
+        before = resident_bytes(engine.process.pid)
+        line = b"x" * 98 + b"\r\n"
+        half = line * (4 << 20 >> 6)  # 6.4 MiB
+        slow = [Client(engine) for _ in range(40)]
+        for c in slow:
+            c.envelope("u@d1.example")
+            c.expect(c.command("DATA"), 354)
+            c.send(half)
+            assert resident_bytes(engine.process.pid) - before < 48 << 20
+            assert engine.status()["gauges"]["intake_bytes"] <= 16 << 20
+        works(engine)
+        with Client(engine) as c:
+            assert c.command("MAIL FROM:<a@b.example> SIZE=10000000").startswith("452 4.3.1")
+            c.command("RSET")
+            c.expect(c.command("MAIL FROM:<a@b.example> SIZE=1000"), 250)
+        said = []
+        for c in slow:
+            c.send(b".\r\n")
+            said.append(c.reply()[:9])
+            c.close()
+        assert set(said) == {"250 2.0.0", "452 4.3.1"} and said.count("250 2.0.0") <= 3, said
+        wait_no_sessions(engine)
+        # Envelopes count too.
+        wide = [Client(engine) for _ in range(40)]
+        refused = 0
+        for c in wide:
+            c.command("MAIL FROM:<a@sender.example>")
+            c.send(b"".join(b"RCPT TO:<%d@d1.example> ORCPT=rfc822;%s\r\n" % (i, b"x" * 480)
+                            for i in range(1000)))
+            refused += sum(c.reply().startswith("452 4.3.1") for _ in range(1000))
+        assert refused > 10000
+        assert resident_bytes(engine.process.pid) - before < 48 << 20
+        for c in wide:
+            c.close()
+        wait_no_sessions(engine)
+        wait_until("the content to be committed",
+                   lambda: engine.status()["gauges"]["intake_bytes"] == 0, 10)
+        with Client(engine) as c:  # what is alone has room, however large
+            c.expect(c.message("u@d1.example", data=half * 4), 250)
+
+
 def test_floods_and_deaf_clients():
     """Commands without end and replies that nobody reads: bounded memory, no CPU, then the end."""
     with listening(idle_timeout="3s", commands_max="1M", errors_max="100k") as engine:
