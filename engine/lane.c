@@ -23,6 +23,12 @@
  * there, and loads that followed acceptance closely would read back everything a busy lane gets. */
 #define HANDOVER_MS  100
 #define SETTLING_MIN 64 /* of a lane, whatever its window: what a commit or two take */
+/* A refill that lasted less than this (half of it, to be exact, since then the next is wanted) is
+ * too small, one that lasted as long as that too large: loads cost little and windows take memory.
+ */
+#define REFILL_MIN     32
+#define REFILL_FAST_MS 200
+#define REFILL_SLOW_MS 2000
 
 struct lane_load {
     struct queue_load load;
@@ -61,6 +67,7 @@ struct lane *lane_get(struct worker *w, uint32_t shard, struct str name)
     lane->worker = w;
     lane->shard = shard;
     lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
+    lane->refill = REFILL_MIN;
     lane->timer.on_timer = on_lane_timer;
     list_init(&lane->window);
     list_init(&lane->zombies);
@@ -202,13 +209,20 @@ static bool settling_full(const struct lane *lane)
            (max < SETTLING_MIN ? SETTLING_MIN : max);
 }
 
-/* Wants a refill when less than half of the window is left and the store has due rows. */
+static uint32_t refill_max(const struct lane *lane)
+{
+    uint32_t max = window_max(lane);
+
+    return lane->refill < max ? lane->refill : max;
+}
+
+/* Wants a refill when less than half of the last is left and the store has due rows. */
 static void load_want(struct lane *lane, int64_t now_ms)
 {
     if (lane->loading || list_node_linked(&lane->wait_node) || lane->worker->draining ||
         lane->stored_due_ms > now_ms - HANDOVER_MS)
         return;
-    if (lane->window_len * 2 <= window_max(lane) && !settling_full(lane))
+    if (lane->window_len * 2 <= refill_max(lane) && !settling_full(lane))
         list_push_back(&lane->worker->load_wait, &lane->wait_node);
 }
 
@@ -464,6 +478,7 @@ static void on_loaded(struct queue_load *load, int result)
     struct worker *w = lane->worker;
 
     lane->loading = false;
+    lane->refilled_ms = io_now_ms(w->io);
     w->loads--;
     load_adopt(lane, load);
     if (result < 0) {
@@ -491,10 +506,22 @@ static void on_loaded(struct queue_load *load, int result)
     lane_update(lane);
 }
 
+static void refill_adapt(struct lane *lane)
+{
+    uint64_t lasted_ms = io_now_ms(lane->worker->io) - lane->refilled_ms;
+
+    if (lane->refilled_ms == 0)
+        return;
+    if (lasted_ms < REFILL_FAST_MS && lane->refill < window_max(lane))
+        lane->refill *= 2;
+    else if (lasted_ms >= REFILL_SLOW_MS && lane->refill > REFILL_MIN)
+        lane->refill /= 2;
+}
+
 static void load_start(struct lane *lane)
 {
     struct worker *w = lane->worker;
-    uint32_t max = window_max(lane);
+    uint32_t max;
     struct lane_load *l = lane->load;
 
     if (l == NULL) {
@@ -511,6 +538,8 @@ static void load_start(struct lane *lane)
         lane->load = l;
         lane->stored_due_ms = 0;
     }
+    refill_adapt(lane);
+    max = refill_max(lane);
     list_init(&l->load.rcpts);
     l->load.rows_max = max - (lane->window_len < max ? lane->window_len : max - 1);
     l->load.bytes_max = LOAD_BYTES_MAX;

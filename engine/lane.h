@@ -35,6 +35,7 @@ struct lane {
     struct timer timer;
     char *last_error;           /* of the last failed attempt; for status and expired mail */
     uint64_t route_expires_ms;  /* monotonic */
+    uint64_t refilled_ms;       /* monotonic: when the last refill came */
     int64_t stored_due_ms;      /* earliest due row that is not in memory; INT64_MAX: none */
     int64_t behind_due_ms;      /* the same for rows that a scan under way may have passed */
     int64_t loaded_until_ms;    /* due rows before this are in memory: the next scan begins here */
@@ -42,6 +43,7 @@ struct lane {
     int64_t seen_until_ms;      /* messages received up to then may have been read from the store */
     uint32_t shard;
     uint32_t in_memory, window_len, in_flight;
+    uint32_t refill;   /* rows that a refill brings the window to; follows the lane's pace */
     uint32_t fetching; /* reads of single rows under way (administration) */
     uint16_t failures; /* failures in a row of the destination as a whole */
     uint16_t name_len;
