@@ -72,7 +72,7 @@ void dns_upstream_close(struct dns_upstream *upstream);
 
 /* Asks for name (a host or domain name in A-label form, no trailing dot; must live until the
  * answer). Exactly one on_answer, never from inside this call. There is no cancel: a query ends by
- * itself after tries x timeout per server. */
+ * itself after tries x timeout per server, not counting what it waits for a descriptor. */
 void dns_upstream_query(struct dns_upstream *upstream, struct dns_upstream_query *query,
                         const char *name, enum dns_type type);
 

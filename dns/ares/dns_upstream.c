@@ -9,6 +9,8 @@
  * c-ares sends a question again to the same server after a third of the timeout, so that a lost
  * packet does not cost all of it; a resolver still at work takes both for one.
  *
+ * A question that finds no descriptor or memory waits for it, however long.
+ *
  * Questions go without EDNS: c-ares 1.18 takes the first SERVFAIL for a lack of EDNS and turns it
  * off for good. Answers beyond 512 bytes come by TCP then, which c-ares does.
  *
@@ -25,6 +27,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "base/list.h"
 #include "dns/dns.h"
@@ -63,15 +68,17 @@ struct attempt {
     uint32_t left; /* sends still allowed */
     uint64_t sent_ms;
     struct dns_packet packet;
-    struct list_node node; /* in upstream->done */
+    struct list_node node; /* in upstream->done or parked */
 };
 _Static_assert(sizeof(struct attempt) <= sizeof(((struct dns_upstream_query *)0)->priv), "room");
 
 struct dns_upstream {
     struct io *io;
     struct timer tick, deliver;
-    struct list done; /* attempts with their answers; handlers run from the timer deliver */
-    uint32_t open;    /* attempts at c-ares */
+    struct list done;   /* attempts with their answers; handlers run from the timer deliver */
+    struct list parked; /* attempts that found no socket; sent again from the timer tick */
+    bool shortage;      /* the last socket wanted could not be had */
+    uint32_t open;      /* attempts at c-ares */
     uint32_t tries, tick_ms;
     uint32_t preferred;
     bool closing;
@@ -159,6 +166,49 @@ static void on_poll(struct io_op *op, const struct io_event *event)
                     (ready & POLLOUT) != 0 ? fd : ARES_SOCKET_BAD);
 }
 
+/* c-ares says "connection refused" where it found no descriptor. That is our trouble, and the
+ * domain must not get the blame, so sockets are opened here. */
+static ares_socket_t open_socket(int family, int type, int protocol, void *arg)
+{
+    struct server *server = arg;
+    int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol), size = SOCKET_BUFFER;
+
+    server->upstream->shortage =
+        fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS);
+    if (fd >= 0 && type == SOCK_DGRAM) /* as much as the system's limit lets us have */
+        (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
+    return fd;
+}
+
+static int close_socket(ares_socket_t fd, void *arg)
+{
+    (void)arg;
+    return close(fd);
+}
+
+static int connect_socket(ares_socket_t fd, const struct sockaddr *to, ares_socklen_t len,
+                          void *arg)
+{
+    (void)arg;
+    return connect(fd, to, len);
+}
+
+static ares_ssize_t receive(ares_socket_t fd, void *out, size_t len, int flags,
+                            struct sockaddr *from, ares_socklen_t *from_len, void *arg)
+{
+    (void)arg;
+    return recvfrom(fd, out, len, flags, from, from_len);
+}
+
+static ares_ssize_t send_pieces(ares_socket_t fd, const struct iovec *iov, int len, void *arg)
+{
+    (void)arg;
+    return writev(fd, iov, len);
+}
+
+static const struct ares_socket_functions socket_functions = {open_socket, close_socket,
+                                                              connect_socket, receive, send_pieces};
+
 /* ---- attempts ---- */
 
 static void attempt_done(struct attempt *a)
@@ -220,6 +270,12 @@ static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, i
     up->open--;
     if (up->closing)
         return;
+    if (status == ARES_ENOMEM || (status == ARES_ECONNREFUSED && up->shortage)) {
+        up->shortage = true;
+        a->left++;
+        list_push_back(&up->parked, &a->node);
+        return;
+    }
     if (bytes == NULL || len <= 0) {
         note_silence(a);
         attempt_next(a, ares_text(status));
@@ -291,9 +347,14 @@ static void on_tick(struct timer *timer)
 {
     struct dns_upstream *up = CONTAINER_OF(timer, struct dns_upstream, tick);
 
+    struct list_node *node;
+
     for (uint32_t i = 0; i < up->servers_len; i++)
         ares_process_fd(up->servers[i].channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
-    if (up->open > 0 && !timer_armed(&up->tick))
+    up->shortage = false;
+    while (!up->shortage && (node = list_pop_front(&up->parked)) != NULL)
+        attempt_send(LIST_ENTRY(node, struct attempt, node));
+    if ((up->open > 0 || !list_empty(&up->parked)) && !timer_armed(&up->tick))
         wheel_arm(io_wheel(up->io), &up->tick, io_now_ms(up->io) + up->tick_ms);
 }
 
@@ -320,14 +381,17 @@ static int open_channel(ares_channel *out, struct server *server, uint32_t timeo
         .flags = ARES_FLAG_NOCHECKRESP | ARES_FLAG_NOSEARCH | ARES_FLAG_NOALIASES,
         .timeout = (int)(timeout_ms + 2) / 3, /* doubled by c-ares for the second send */
         .tries = 2,
-        .socket_receive_buffer_size = SOCKET_BUFFER,
         .sock_state_cb = on_socket_state,
         .sock_state_cb_data = server,
     };
 
-    return from_ares(ares_init_options(out, &options,
-                                       ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
-                                           ARES_OPT_SOCK_RCVBUF | ARES_OPT_SOCK_STATE_CB));
+    int rc = from_ares(ares_init_options(out, &options,
+                                         ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
+                                             ARES_OPT_SOCK_STATE_CB));
+
+    if (rc == 0)
+        ares_set_socket_functions(*out, &socket_functions, server);
+    return rc;
 }
 
 /* A channel for the server at the front of node. */
@@ -397,6 +461,7 @@ int dns_upstream_open(struct dns_upstream **out, struct io *io, const struct dns
     up->tick.on_timer = on_tick;
     up->deliver.on_timer = on_deliver;
     list_init(&up->done);
+    list_init(&up->parked);
     up->tries = options->tries != 0 ? options->tries : DEFAULT_TRIES;
     up->tick_ms = timeout_ms / 10 < TICK_MS_MAX ? timeout_ms / 10 + 1 : TICK_MS_MAX;
     rc = options->servers == NULL    ? add_servers(up, NULL, timeout_ms)

@@ -76,6 +76,31 @@ def test_deliveries_wait():
         engine.stop()
 
 
+def test_questions_wait():
+    """The resolver finds no descriptor: no destination is blamed, and its mail goes when it does."""
+    temp = TempDir("hayauma-files-")
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, workers=1, destinations={"*": {"retry": ["1h"]}}),
+                        directory=temp.path / "engine")
+        limited(engine, 75)
+        sender = Client(engine)
+        idle = []
+        with contextlib.suppress(OSError):
+            while len(idle) < 120:
+                idle.append(Client(engine, hello=None))
+        wait_until("accepting to fail", lambda: "smtp.accept_failed" in log_of(engine), 10)
+        for i in range(10):
+            sender.expect(sender.message(f"u@d{i}.example"), 250)
+        rests(engine, 2, 0.3)
+        assert not engine.records("TransientFailure")
+        for client in idle:
+            client.close()
+        wait_empty(engine, 20)
+        assert len(sink.ledger()) == 10
+        assert not engine.records("TransientFailure")
+        engine.stop()
+
+
 def test_few_sessions_for_many_destinations():
     """One session in all may be open: it is not kept idle while other destinations wait."""
     temp = TempDir("hayauma-files-")
