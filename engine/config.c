@@ -163,8 +163,8 @@ static bool member_differs(const struct config_field *f, const void *a, const vo
     return !str_eq(buf_str(from), buf_str(to));
 }
 
-static void check_section(const struct config_section *s, const char *prefix, const void *old,
-                          const void *new, struct buf *cannot)
+static void check_section(const struct config_section *s, const char *prefix, const char *separator,
+                          const void *old, const void *new, struct buf *cannot)
 {
     struct buf from = {0}, to = {0};
 
@@ -172,40 +172,45 @@ static void check_section(const struct config_section *s, const char *prefix, co
         const struct config_field *f = &s->fields[i];
 
         if (f->type == CONFIG_SECTION)
-            check_section(f->section, f->name, old, new, cannot);
+            check_section(f->section, f->name, ".", old, new, cannot);
         else if (f->restart && config_types[f->type].class != CONFIG_CLASS_SECTION &&
                  member_differs(f, old, new, &from, &to))
-            buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs a restart\n", prefix,
-                       *prefix == 0 ? "" : ".", f->name, STR_FMT(buf_str(&from)),
-                       STR_FMT(buf_str(&to)));
+            buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs a restart\n", prefix, separator, f->name,
+                       STR_FMT(buf_str(&from)), STR_FMT(buf_str(&to)));
     }
     buf_done(&from);
     buf_done(&to);
 }
 
-static bool has_listener(const struct config *c, const char *address)
+static const struct config_listener *find_listener(const struct config *c, const char *address)
 {
     for (size_t i = 0; i < c->listeners_len; i++)
         if (str_eq(str_of(c->listeners[i].address.text), str_of(address)))
-            return true;
-    return false;
+            return &c->listeners[i];
+    return NULL;
 }
 
 /* Sockets are bound before privileges are dropped; limits of a listener can change at any time. */
 static void check_listeners(const struct config *old, const struct config *new, struct buf *cannot)
 {
-    for (size_t i = 0; i < new->listeners_len; i++)
-        if (!has_listener(old, new->listeners[i].address.text))
-            buf_printf(cannot, "listeners: %s is new, needs a restart\n",
-                       new->listeners[i].address.text);
+    for (size_t i = 0; i < new->listeners_len; i++) {
+        const char *address = new->listeners[i].address.text;
+        const struct config_listener *before = find_listener(old, address);
+
+        if (before == NULL)
+            buf_printf(cannot, "listeners: %s is new, needs a restart\n", address);
+        else
+            check_section(&config_listener_schema, address, " ", before, &new->listeners[i],
+                          cannot);
+    }
     for (size_t i = 0; i < old->listeners_len; i++)
-        if (!has_listener(new, old->listeners[i].address.text))
+        if (find_listener(new, old->listeners[i].address.text) == NULL)
             buf_printf(cannot, "listeners: %s is gone, needs a restart\n",
                        old->listeners[i].address.text);
 }
 
 void config_reload_check(const struct config *old, const struct config *new, struct buf *cannot)
 {
-    check_section(&config_schema, "", old, new, cannot);
+    check_section(&config_schema, "", "", old, new, cannot);
     check_listeners(old, new, cannot);
 }

@@ -29,6 +29,7 @@ struct config_network { /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 mat
 struct config_listener {
     char *name; /* for logs; default: its address */
     struct config_address address;
+    uint32_t mode;                         /* of a Unix socket */
     char *host_name;                       /* banner; default: the global one */
     struct config_network *relay_networks; /* may relay; default 127.0.0.0/8 and ::1 */
     size_t relay_networks_len;

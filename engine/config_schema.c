@@ -130,6 +130,9 @@ static const struct config_field listener_fields[] = {
      .example = "\"0.0.0.0:25\"",
      .doc =
          "Address and port: `192.0.2.1:25`, `[::]:25`, `unix:/run/hayauma/smtp.sock`. Required."},
+    {"mode", CONFIG_MODE, .restart = true, AT_LISTENER(mode), .def = "0660", RANGE(0, 0777),
+     .doc = "Of a Unix socket, which belongs to `user` and `group`. Who may write to it may send "
+            "mail anywhere; by default these are the members of `group`."},
     {"name", CONFIG_TEXT, AT_LISTENER(name), .def_text = "the address",
      .doc = "What logs call it."},
     {"host_name", CONFIG_NAME, AT_LISTENER(host_name), .def_text = "the global `host_name`",

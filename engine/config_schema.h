@@ -21,6 +21,7 @@ enum config_type {
     CONFIG_BYTES32, /* uint32_t */
     CONFIG_MS,      /* uint32_t, a duration */
     CONFIG_SECONDS, /* uint32_t, a duration */
+    CONFIG_MODE,    /* uint32_t, of a file */
     CONFIG_TEXT,    /* char *, NULL when absent */
     CONFIG_NAME,    /* char *, a host name */
     CONFIG_MAILBOX, /* char *, a mail address */

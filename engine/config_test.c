@@ -292,16 +292,19 @@ static void test_reload(void **state)
                                "queue.path: /a -> /b needs a restart\n"
                                "dns.servers: [] -> [\"192.0.2.1\"] needs a restart\n"
                                "listeners: 127.0.0.1:26 is new, needs a restart\n"
+                               "unix:/s mode: 0660 -> 0600 needs a restart\n"
                                "listeners: 127.0.0.1:27 is gone, needs a restart\n";
     struct config *old = NULL, *new = NULL;
     struct buf cannot = {0};
 
     (void)state;
     load_text("workers: 2\nqueue: {path: /a}\n"
-              "listeners: [{listen: '127.0.0.1:25'}, {listen: '127.0.0.1:27'}]\n",
+              "listeners: [{listen: '127.0.0.1:25'}, {listen: '127.0.0.1:27'}, "
+              "{listen: 'unix:/s'}]\n",
               &old);
     load_text("workers: 4\nqueue: {path: /b}\ndns: {servers: 192.0.2.1}\nlog_level: debug\n"
-              "listeners: [{listen: '127.0.0.1:26'}, {listen: '127.0.0.1:25', errors_max: 3}]\n"
+              "listeners: [{listen: '127.0.0.1:26'}, {listen: '127.0.0.1:25', errors_max: 3}, "
+              "{listen: 'unix:/s', mode: 600}]\n"
               "destinations: {'*': {rate: 1/s}}\n",
               &new);
     config_reload_check(old, old, &cannot);

@@ -22,6 +22,27 @@ static void format_seconds(struct buf *out, uint64_t v)
     config_format_duration(out, v * 1000);
 }
 
+/* Octal, as chmod takes it. */
+static int parse_mode(struct str s, uint64_t *out)
+{
+    uint64_t v = 0;
+
+    if (s.len == 0 || s.len > 4)
+        return -EINVAL;
+    for (size_t i = 0; i < s.len; i++) {
+        if (s.ptr[i] < '0' || s.ptr[i] > '7')
+            return -EINVAL;
+        v = v << 3 | (uint64_t)(s.ptr[i] - '0');
+    }
+    *out = v;
+    return 0;
+}
+
+static void format_mode(struct buf *out, uint64_t v)
+{
+    buf_printf(out, "%04llo", (unsigned long long)v);
+}
+
 static void format_percent(struct buf *out, uint64_t v)
 {
     buf_put_u64(out, v);
@@ -69,6 +90,8 @@ const struct config_type_info config_types[] = {
     [CONFIG_MS] =
         NUMBER("duration", NOT_DURATION, uint32_t, config_parse_duration, config_format_duration),
     [CONFIG_SECONDS] = NUMBER("duration", NOT_SECONDS, uint32_t, parse_seconds, format_seconds),
+    [CONFIG_MODE] = NUMBER("file mode", "is not a file mode; write 0660 or 0600", uint32_t,
+                           parse_mode, format_mode),
     [CONFIG_TEXT] = TEXT("text", NOT_TEXT),
     [CONFIG_NAME] = TEXT("host name", "is not a host name; write mail.example.com"),
     [CONFIG_MAILBOX] = TEXT("mail address", "is not a mail address; write postmaster@example.com"),

@@ -1,11 +1,13 @@
 /* Listeners: bound once, before privileges are dropped; their settings change with reloads. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #include "base/log.h"
 #include "engine/inject_message.h"
 
 #define ACCEPT_RETRY_MS 100
+#define ACCEPT_BACKLOG  4096
 
 static void on_accept_timer(struct timer *timer)
 {
@@ -37,6 +39,20 @@ static void listener_set(struct inject_listener *l, struct config *config, size_
     l->settings = &config->listeners[index];
 }
 
+/* A Unix socket has its mode from the start: by the mask, so that it is never open to others. Its
+ * owner is set before privileges are dropped (tools/cmd_serve.c). */
+static int listen_on(struct worker *w, const struct config_listener *c)
+{
+    bool is_unix = c->address.addr.ss_family == AF_UNIX;
+    mode_t mask = is_unix ? umask(0777 & ~c->mode) : 0;
+    int fd = io_listen(w->io, (const struct sockaddr *)&c->address.addr, c->address.len,
+                       ACCEPT_BACKLOG, !is_unix);
+
+    if (is_unix)
+        umask(mask);
+    return fd;
+}
+
 int inject_open(struct worker *w, const struct config_listener **which)
 {
     struct config *c = w->config;
@@ -46,17 +62,16 @@ int inject_open(struct worker *w, const struct config_listener **which)
         return -ENOMEM;
     for (size_t i = 0; i < c->listeners_len; i++) {
         struct inject_listener *l = &w->listeners[i];
-        const struct config_address *a = &c->listeners[i].address;
-        bool is_unix = a->addr.ss_family == AF_UNIX;
 
-        if (is_unix && w->index != 0) /* no SO_REUSEPORT there: the first worker has it alone */
+        /* No SO_REUSEPORT with Unix sockets: the first worker has them alone. */
+        if (c->listeners[i].address.addr.ss_family == AF_UNIX && w->index != 0)
             continue;
         l = &w->listeners[w->listeners_len];
         l->worker = w;
         l->index = i;
         l->accept.on_event = on_accept;
         l->timer.on_timer = on_accept_timer;
-        l->fd = io_listen(w->io, (const struct sockaddr *)&a->addr, a->len, 4096, !is_unix);
+        l->fd = listen_on(w, &c->listeners[i]);
         if (l->fd < 0) {
             *which = &c->listeners[i];
             return l->fd;

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -159,6 +160,15 @@ static int drop_privileges(const struct config *c)
     }
     if (geteuid() == pw->pw_uid)
         return 0;
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        const struct sockaddr_un *un = (const void *)&c->listeners[i].address.addr;
+
+        if (un->sun_family == AF_UNIX && lchown(un->sun_path, pw->pw_uid, gid) < 0) {
+            log_error("serve.cannot_give", "socket=%s user=%s error=\"%s\"", un->sun_path, c->user,
+                      strerror(errno));
+            return -errno;
+        }
+    }
     if (initgroups(c->user, gid) < 0 || setgid(gid) < 0 || setuid(pw->pw_uid) < 0) {
         log_error("serve.cannot_become", "user=%s error=\"%s\"", c->user, strerror(errno));
         return -errno;

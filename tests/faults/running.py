@@ -78,6 +78,15 @@ def test_address_in_use():
         assert engine.process.running()
 
 
+def test_address_of_another_engine():
+    """SO_REUSEPORT would let two engines of one user take each other's clients."""
+    with Engine() as engine:
+        listen = engine.config["listeners"][0]["listen"]
+        status, said = serve(Engine({"listeners": [{"listen": listen}]}))
+        assert status == 1 and listen in said and "ddress already in use" in said, said
+        assert "action=" in said, said
+
+
 def test_what_cannot_be_opened():
     """Each in one line that names the file, and exit status 1."""
     engine = Engine()
@@ -225,7 +234,11 @@ def test_privileges():
         (temp.path / name).mkdir()
     os.chown(temp.path / "engine", nobody.pw_uid, nobody.pw_gid)
     with Sink(directory=temp.path / "sink") as sink:
-        engine = Engine(settings_for(sink, user="nobody"), directory=temp.path / "engine").start()
+        path = temp.path / "engine/smtp.sock"
+        engine = Engine(settings_for(sink, user="nobody"), directory=temp.path / "engine")
+        engine.config["listeners"].append({"listen": f"unix:{path}"})
+        engine.start()
+        assert path.stat().st_uid == nobody.pw_uid and path.stat().st_gid == nobody.pw_gid
         tasks = list(pathlib.Path(f"/proc/{engine.process.pid}/task").iterdir())
         assert len(tasks) > 3
         for task in tasks:

@@ -4,9 +4,11 @@
 intake.py [TEST...]"""
 
 import json
+import os
 import pathlib
 import signal
 import socket
+import stat
 import sys
 import time
 
@@ -122,7 +124,23 @@ def test_unix_socket():
             got = read_all(connection)
         if b"queued as" not in got:
             raise Failure(f"not taken: {got}")
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+        if mode != 0o660:
+            raise Failure(f"its mode is {mode:o}")
         engine.kill()
+    temp.close()
+
+
+def test_unix_socket_has_the_mode_wanted():
+    temp = TempDir("hayauma-unix-")
+    path = str(temp.path / "smtp.sock")
+    engine = Engine(directory=temp.path / "engine")
+    engine.config["listeners"].append({"listen": f"unix:{path}", "mode": "0600"})
+    engine.start()
+    mode = stat.S_IMODE(os.stat(path).st_mode)
+    if mode != 0o600:
+        raise Failure(f"its mode is {mode:o}")
+    engine.stop()
     temp.close()
 
 
