@@ -229,7 +229,7 @@ static size_t skip_mailbox(struct str s, bool postmaster_ok, bool utf8_ok, struc
         return 0;
     local = s.ptr[0] == '"' ? skip_quoted(s, utf8_ok, &out->utf8)
                             : skip_dot_string(s, utf8_ok, &out->utf8);
-    if (local == 0 || local > SMTP_LOCAL_PART_MAX)
+    if (local == 0)
         return 0;
     out->local_part = (struct str){s.ptr, local};
     out->text = out->local_part;

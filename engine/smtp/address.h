@@ -7,9 +7,10 @@
 
 #include "base/str.h"
 
-#define SMTP_LOCAL_PART_MAX 64
-#define SMTP_DOMAIN_MAX     255
-#define SMTP_PATH_MAX       256
+#define SMTP_DOMAIN_MAX 255
+/* With brackets (RFC 5321 4.5.3.1.3). The 64 bytes of 4.5.3.1.1 for a local part are no limit here:
+ * return paths that name list and recipient (VERP) are longer, and servers take them. */
+#define SMTP_PATH_MAX 256
 
 struct smtp_address {
     struct str text; /* local-part@domain, as given, no brackets; empty for the null path <> */

@@ -14,6 +14,7 @@
 #define A60  A10 A10 A10 A10 A10 A10
 #define L63  A60 "aaa"
 #define D240 L63 "." L63 "." L63 "." A10 A10 A10 A10 A10 /* 63 * 3 + 50 + 3 = 242 */
+#define V252 "news-" A60 "=" A60 "-" A60 A60 "aaaaa"
 
 enum flags { NULL_OK = 1, UTF8_OK = 2 };
 
@@ -44,6 +45,9 @@ static const struct path_row {
     {"<\xc3\xa9@b>", UTF8_OK, "\xc3\xa9@b", "\xc3\xa9", "b", 6},
     {"<\"\xc3\xa9 x\"@b>", UTF8_OK, "\"\xc3\xa9 x\"@b", "\"\xc3\xa9 x\"", "b", 10},
     {"<" A60 "aaaa@b>", 0, A60 "aaaa@b", A60 "aaaa", "b", 68},
+    {"<" V252 "@b>", 0, V252 "@b", V252, "b", 256},
+    {"<\"" A60 A60 A60 A60 A10 "\"@b>", 0, "\"" A60 A60 A60 A60 A10 "\"@b",
+     "\"" A60 A60 A60 A60 A10 "\"", "b", 256},
     {"<a@" L63 ".b>", 0, "a@" L63 ".b", "a", L63 ".b", 69},
     {"<" A10 "a@" D240 ">", 0, A10 "a@" D240, A10 "a", D240, 256}, /* 11 + 1 + 242 + 2 */
     /* refused */
@@ -97,9 +101,9 @@ static const struct path_row {
     {"<\xc2\x85@b>", UTF8_OK, NULL, NULL, NULL, 0}, /* U+0085, a control */
     {"<\"\\\xc3\xa9\"@b>", UTF8_OK, NULL, NULL, NULL, 0},
     {"<a@\xc3>", UTF8_OK, NULL, NULL, NULL, 0},
-    {"<" A60 "aaaaa@b>", 0, NULL, NULL, NULL, 0},
     {"<a@" L63 "a.b>", 0, NULL, NULL, NULL, 0},
     {"<" A10 "aa@" D240 ">", 0, NULL, NULL, NULL, 0},
+    {"<" V252 "a@b>", 0, NULL, NULL, NULL, 0},
 };
 
 static void assert_str(struct str got, const char *want)

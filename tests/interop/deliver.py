@@ -85,6 +85,20 @@ class Bodies(unittest.TestCase):
                     self.assertIsNone(mail.difference(original, by_subject(received, body)[0]))
 
 
+class LongSender(unittest.TestCase):
+    """A return path that names list and recipient is longer than RFC 5321's 64 bytes."""
+
+    def test_verp(self):
+        sender = "news-2026-" + "x" * 120 + "-taro=a.long.subdomain.of.recipient.example@postfix.example"
+        for name, server in servers.items():
+            with self.subTest(server=name):
+                to = f"jiro@{server.domain}"
+                case.submit(engine, sender, [to], mail.header(f"verp-{name}", sender, to) + b"text\r\n")
+                found = wait_until(f"verp-{name}", lambda s=server, n=name: by_subject(
+                    [p.read_bytes() for p in s.maildir("jiro")], f"verp-{n}"))
+                self.assertIn(f"<{sender}>".encode(), found[0])  # Return-Path, or Received
+
+
 class International(unittest.TestCase):
     """SMTPUTF8 goes on to servers that know it and comes back from others."""
 
