@@ -97,6 +97,8 @@ class LongSender(unittest.TestCase):
                 found = wait_until(f"verp-{name}", lambda s=server, n=name: by_subject(
                     [p.read_bytes() for p in s.maildir("jiro")], f"verp-{n}"))
                 self.assertIn(f"<{sender}>".encode(), found[0])  # Return-Path, or Received
+        wait_until("their records", lambda: len(
+            [r for r in engine.records("Delivery") if r["sender"] == sender]) == len(servers))
 
 
 class International(unittest.TestCase):
