@@ -81,21 +81,24 @@ static int watch(const struct control *c, int op, int fd, uint32_t events, void 
 static int open_socket(struct control *c, struct buf *error)
 {
     struct sockaddr_un address;
+    struct stat st;
     int err = address_of(c->path, &address);
 
     if (err == 0 && answered(&address)) {
-        buf_printf(error, "control socket %s: another engine answers there\n", c->path);
+        buf_printf(error, "control socket %s: another engine answers there", c->path);
         return -EADDRINUSE;
     }
     if (err == 0) {
-        (void)unlink(c->path);
+        /* What a dead engine left; any other file is somebody's, and bind() says it is there. */
+        if (lstat(c->path, &st) == 0 && S_ISSOCK(st.st_mode))
+            (void)unlink(c->path);
         make_directory(c->path);
         err = bind_socket(c, &address);
     }
     if (err == 0)
         return 0;
-    buf_printf(error, "control socket %s: %s; set control_socket to a path that can be written\n",
-               c->path, strerror(-err));
+    buf_printf(error, "control socket %s: %s; set control_socket to a path that can be written",
+               c->path, err == -EADDRINUSE ? "a file that is no socket is there" : strerror(-err));
     return err;
 }
 
@@ -138,7 +141,7 @@ int control_open(struct control **out, const char *path, const struct control_ba
         goto fail;
     err = open_events(c);
     if (err != 0) {
-        buf_printf(error, "control socket %s: %s\n", path, strerror(-err));
+        buf_printf(error, "control socket %s: %s", path, strerror(-err));
         goto fail;
     }
     *out = c;

@@ -342,6 +342,25 @@ static void test_stale(void **state)
     buf_done(&error);
 }
 
+/* A mistyped control_socket costs nobody a file. */
+static void test_no_socket(void **state)
+{
+    struct bench *b = *state;
+    struct control *second = NULL;
+    struct buf error = {0};
+    char path[256];
+    FILE *file;
+
+    snprintf(path, sizeof(path), "%s/file", b->dir);
+    file = fopen(path, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_int_equal(control_open(&second, path, &backend, b, b->queue, &error), -EADDRINUSE);
+    assert_int_equal(access(path, F_OK), 0);
+    assert_int_equal(unlink(path), 0);
+    buf_done(&error);
+}
+
 static void test_bad_requests(void **state)
 {
     static const struct {
@@ -804,12 +823,13 @@ static void test_no_descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_open),         TEST(test_stale),         TEST(test_bad_requests),
-        TEST(test_long_line),    TEST(test_filters),       TEST(test_list),
-        TEST(test_summary),      TEST(test_show),          TEST(test_content),
-        TEST(test_actions),      TEST(test_job_elsewhere), TEST(test_status),
-        TEST(test_reload_drain), TEST(test_pipeline),      TEST(test_slow_client),
-        TEST(test_idle_client),  TEST(test_many_clients),  TEST(test_no_descriptors),
+        TEST(test_open),           TEST(test_stale),        TEST(test_no_socket),
+        TEST(test_bad_requests),   TEST(test_long_line),    TEST(test_filters),
+        TEST(test_list),           TEST(test_summary),      TEST(test_show),
+        TEST(test_content),        TEST(test_actions),      TEST(test_job_elsewhere),
+        TEST(test_status),         TEST(test_reload_drain), TEST(test_pipeline),
+        TEST(test_slow_client),    TEST(test_idle_client),  TEST(test_many_clients),
+        TEST(test_no_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
