@@ -89,11 +89,51 @@ static uint32_t sessions_out_max(void)
     return files > kept ? (uint32_t)(files - kept) : 1;
 }
 
+static const char *listen_advice(int err)
+{
+    switch (err) {
+    case -EADDRINUSE:
+        return "stop the other program, or change 'listen'";
+    case -EADDRNOTAVAIL:
+        return "this machine has no such address: change 'listen'";
+    case -EACCES:
+        return "ports below 1024 are for root and CAP_NET_BIND_SERVICE";
+    default:
+        return "change 'listen'";
+    }
+}
+
+static int listeners_free(const struct config *c)
+{
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        const struct config_address *a = &c->listeners[i].address;
+        int err = io_address_free((const struct sockaddr *)&a->addr, a->len);
+
+        if (err < 0) {
+            log_error("smtp.listen_failed", "listener=%s address=%s error=\"%s\" action=\"%s\"",
+                      c->listeners[i].name, a->text, strerror(-err), listen_advice(err));
+            return err;
+        }
+    }
+    return 0;
+}
+
+static void buf_put_why(struct buf *error, int err)
+{
+    buf_printf(error, "cannot start: %s; the log lines above say what to change",
+               err == -EADDRINUSE ? "an address is already in use" : strerror(-err));
+}
+
 int engine_open(struct engine *e, struct config *config, struct buf *error)
 {
     int err;
 
     memset(e, 0, sizeof(*e));
+    err = listeners_free(config);
+    if (err < 0) {
+        buf_put_why(error, err);
+        return err;
+    }
     e->config = config_ref(config);
     e->started = config_ref(config);
     e->started_ms = clock_wall_ms();
@@ -120,8 +160,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
     e->meetings = 1;
     err = atomic_load(&e->start_error);
     if (err < 0)
-        buf_printf(error, "cannot start: %s; the log lines above say what to change",
-                   err == -EADDRINUSE ? "an address is already in use" : strerror(-err));
+        buf_put_why(error, err);
     return err;
 }
 
@@ -156,8 +195,7 @@ int engine_start(struct engine *e, struct buf *error)
     e->meetings = 3;
     err = atomic_load(&e->start_error);
     if (err < 0 && error->len == 0)
-        buf_printf(error, "cannot start: %s; the log lines above say what to change",
-                   strerror(-err));
+        buf_put_why(error, err);
     return err;
 }
 

@@ -97,6 +97,10 @@ static int worker_listen(struct sink_worker *w, const struct endpoint *at)
     l->worker = w;
     l->accept.on_event = on_accept;
     l->retry.on_timer = on_accept_retry;
+    if (w->index == 0)
+        l->fd = io_address_free((const struct sockaddr *)&at->addr, at->len);
+    if (l->fd < 0)
+        return l->fd;
     l->fd = io_listen(w->io, (const struct sockaddr *)&at->addr, at->len, ACCEPT_BACKLOG, true);
     if (l->fd < 0)
         return l->fd;

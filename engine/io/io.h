@@ -86,6 +86,11 @@ static inline uint64_t io_now_ms(const struct io *io)
  * IPv6 sockets are V6ONLY. The file of a Unix socket that nobody listens on is replaced. */
 int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int backlog,
               bool reuse_port);
+/* Whether io_listen() can have the address to itself, asked before the first of the listeners that
+ * share it: SO_REUSEPORT alone would let two processes of one user share it, and each would get
+ * some of the other's clients. Waits up to two seconds for the listener of a process that was just
+ * killed, so it is for the start. 0 or -errno; 0 for AF_UNIX, where io_listen() says. */
+int io_address_free(const struct sockaddr *addr, socklen_t len);
 /* A stream socket for connecting, TCP_NODELAY on, bound to source when that is not NULL. */
 int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_t len);
 /* Peer and local name of a connected or accepted socket; 0 or -errno. */

@@ -150,6 +150,52 @@ static void run_large(int family, const char *path)
     free(receiver);
 }
 
+/* The file of a Unix socket that nobody listens on is replaced; any other file is somebody's. */
+static void test_unix_file(void **state)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    struct sockaddr *generic = (struct sockaddr *)&addr;
+    FILE *file;
+    int fd;
+
+    (void)state;
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "io_uring_test.%d", (int)getpid());
+    open_io(8, 8, 512);
+    file = fopen(addr.sun_path, "w");
+    assert_non_null(file);
+    fclose(file);
+    assert_int_equal(io_listen(io, generic, sizeof(addr), 5, false), -EADDRINUSE);
+    assert_int_equal(access(addr.sun_path, F_OK), 0);
+    assert_int_equal(unlink(addr.sun_path), 0);
+    for (int i = 0; i < 2; i++) { /* the second finds what the first one left */
+        fd = io_listen(io, generic, sizeof(addr), 5, false);
+        assert_true(fd >= 0);
+        close(fd);
+    }
+    assert_int_equal(unlink(addr.sun_path), 0);
+    close_io();
+}
+
+/* SO_REUSEPORT is for the listeners of one process: others' make the address taken. */
+static void test_address_free(void **state)
+{
+    struct sockaddr_in addr;
+    struct sockaddr *generic = (struct sockaddr *)&addr;
+    int first, second;
+
+    (void)state;
+    open_io(8, 8, 512);
+    first = listen_any(&addr, 5);
+    assert_true(first >= 0);
+    assert_int_equal(io_address_free(generic, sizeof(addr)), -EADDRINUSE);
+    second = io_listen(io, generic, sizeof(addr), 5, true);
+    assert_true(second >= 0);
+    close(first);
+    close(second);
+    assert_int_equal(io_address_free(generic, sizeof(addr)), 0);
+    close_io();
+}
+
 static void test_large_tcp(void **state)
 {
     (void)state;
@@ -509,6 +555,8 @@ int main(void)
         cmocka_unit_test(test_source_address),
         cmocka_unit_test(test_large_tcp),
         cmocka_unit_test(test_large_unix),
+        cmocka_unit_test(test_unix_file),
+        cmocka_unit_test(test_address_free),
         cmocka_unit_test(test_abort_is_reset),
         cmocka_unit_test(test_send_to_dying_peer),
         cmocka_unit_test(test_recv_reset),

@@ -4,14 +4,20 @@
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "io/io.h"
 
 #define DISABLED_SYSCTL "/proc/sys/kernel/io_uring_disabled"
 #define REASON_BYTES    256
+/* The kernel takes down the ring of a killed process, and with it the listeners that it accepted
+ * on, a little after the process is gone. */
+#define ADDRESS_WAIT_MS  2000
+#define ADDRESS_PAUSE_MS 50
 
 static int set_on(int fd, int level, int option)
 {
@@ -39,17 +45,19 @@ static int stream_socket(int family)
     return fd;
 }
 
-/* Removes the file of a Unix socket that nobody listens on: what an earlier process left. */
+/* Removes the file of a Unix socket that nobody listens on: what an earlier process left. A
+ * connect() to any other file is refused just the same; such a file is somebody's and stays. */
 static bool unlink_stale(const struct sockaddr *addr, socklen_t len)
 {
     const struct sockaddr_un *un = (const void *)addr;
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct stat st;
     bool stale;
 
     if (fd < 0)
         return false;
     stale = connect(fd, addr, len) < 0 && errno == ECONNREFUSED && un->sun_path[0] != '\0' &&
-            unlink(un->sun_path) == 0;
+            lstat(un->sun_path, &st) == 0 && S_ISSOCK(st.st_mode) && unlink(un->sun_path) == 0;
     close(fd);
     return stale;
 }
@@ -86,6 +94,35 @@ int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int bac
         return rc;
     }
     return fd;
+}
+
+static int bind_alone(const struct sockaddr *addr, socklen_t len)
+{
+    int fd = stream_socket(addr->sa_family), rc;
+
+    if (fd < 0)
+        return fd;
+    rc = set_on(fd, SOL_SOCKET, SO_REUSEADDR);
+    if (rc == 0 && bind(fd, addr, len) < 0)
+        rc = -errno;
+    close(fd);
+    return rc;
+}
+
+int io_address_free(const struct sockaddr *addr, socklen_t len)
+{
+    const struct timespec pause = {.tv_nsec = ADDRESS_PAUSE_MS * 1000000L};
+    int rc = 0;
+
+    if (addr->sa_family == AF_UNIX)
+        return 0;
+    for (int ms = 0; ms <= ADDRESS_WAIT_MS; ms += ADDRESS_PAUSE_MS) {
+        rc = bind_alone(addr, len);
+        if (rc != -EADDRINUSE)
+            break;
+        nanosleep(&pause, NULL);
+    }
+    return rc;
 }
 
 int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_t len)

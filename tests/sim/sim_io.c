@@ -146,6 +146,12 @@ static void on_backlog(struct net_listener *l, struct net_end *end)
     io_ready(f->io);
 }
 
+int io_address_free(const struct sockaddr *addr, socklen_t len)
+{
+    (void)addr, (void)len;
+    return 0;
+}
+
 int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int backlog,
               bool reuse_port)
 {
