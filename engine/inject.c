@@ -13,6 +13,8 @@
 #include "engine/report.h"
 #include "engine/settle.h"
 
+#define DRAINING "421 4.3.2 shutting down, try again shortly"
+
 #define OUT_MAX      (64u << 10) /* unsent replies; then the client must read first */
 #define RCPT_BYTES   2048        /* that an accepted recipient takes, about */
 #define LAST_WORD_MS 5000        /* to send a 421 and to hear the client out after it */
@@ -125,7 +127,7 @@ static const char *intake_refusal(const struct inject *s)
     const struct engine *e = w->engine;
 
     if (w->draining)
-        return "421 4.3.2 shutting down, try again shortly";
+        return DRAINING;
     for (uint32_t i = 0; i < queue_shards(e->queue); i++) {
         switch (queue_intake(e->queue, i)) {
         case QUEUE_INTAKE_OK:
@@ -209,17 +211,37 @@ static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
     return inject_has_room(s, RCPT_BYTES) ? NULL : too_much;
 }
 
+/* A transaction whose content has not begun waits for its client: the next command ends it (RFC
+ * 5321 3.8). What has begun is taken. */
+static bool answer_drain(struct inject *s)
+{
+    if (s->worker->draining)
+        smtp_server_answer(&s->server, &s->out, DRAINING);
+    return s->worker->draining;
+}
+
 static void answer_rcpt(struct inject *s)
 {
     const struct smtp_rcpt *rcpt = &s->server.rcpt;
     struct dns_name name;
-    const char *refusal = rcpt_refusal(s, rcpt, &name);
+    const char *refusal;
 
+    if (answer_drain(s))
+        return;
+    refusal = rcpt_refusal(s, rcpt, &name);
     if (refusal == NULL)
         inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
     else if (refusal != too_much)
         record_rejection(s, refusal, rcpt->recipient.text, "RCPT TO");
     smtp_server_answer(&s->server, &s->out, refusal);
+}
+
+static void answer_data(struct inject *s)
+{
+    if (answer_drain(s))
+        return;
+    inject_body_begin(s);
+    smtp_server_answer(&s->server, &s->out, NULL);
 }
 
 static void answer_message(struct inject *s)
@@ -261,8 +283,7 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
             answer_rcpt(s);
             break;
         case SMTP_SERVER_DATA:
-            inject_body_begin(s);
-            smtp_server_answer(&s->server, &s->out, NULL);
+            answer_data(s);
             break;
         case SMTP_SERVER_BODY:
             inject_body_add(s, s->server.body);
@@ -328,7 +349,7 @@ static void inject_process(struct inject *s, const uint8_t *data, size_t len)
     inject_count(s);
     if (s->worker->draining && !s->closing && s->commit == NULL && pending_len(s) == 0 &&
         smtp_server_idle(&s->server))
-        say_and_end(s, "421 4.3.2 shutting down, try again shortly\r\n");
+        say_and_end(s, DRAINING "\r\n");
     mark_dirty(s);
 }
 
@@ -453,7 +474,7 @@ static const char *session_refusal(struct inject *s)
     _Atomic uint32_t *sessions = &e->listener_sessions[s->listener->index];
 
     if (s->worker->draining)
-        return "421 4.3.2 shutting down, try again shortly";
+        return DRAINING;
     if (s->settings->sessions_max != 0 && atomic_load(sessions) >= s->settings->sessions_max)
         return "421 4.3.2 too many sessions, try again later";
     if (!clients_take(&e->clients, (struct sockaddr *)&s->peer,
@@ -505,7 +526,7 @@ void inject_drain(struct worker *w, bool hard)
 
     for (size_t i = 0; i < w->listeners_len; i++) {
         io_cancel(w->io, &w->listeners[i].accept);
-        wheel_cancel(io_wheel(w->io), &w->listeners[i].timer);
+        inject_listener_close(&w->listeners[i]);
     }
     for (n = list_first(&w->injects); n != NULL; n = next) {
         struct inject *s = LIST_ENTRY(n, struct inject, node);
@@ -514,7 +535,7 @@ void inject_drain(struct worker *w, bool hard)
         if (hard)
             inject_end(s);
         else if (!s->dead && !s->closing && s->commit == NULL && smtp_server_idle(&s->server))
-            say_and_end(s, "421 4.3.2 shutting down, try again shortly\r\n");
+            say_and_end(s, DRAINING "\r\n");
     }
 }
 

@@ -19,7 +19,7 @@ struct inject_listener {
     struct io_op accept;
     struct timer timer; /* accepting goes on after descriptors ran out */
     size_t index;       /* in engine->listener_sessions: that of the start, whatever reloads do */
-    int fd;
+    int fd;          /* -1: closed */
     bool complained; /* of accepting, since it worked last */
 };
 
@@ -30,7 +30,7 @@ void inject_start(struct worker *w);
 void inject_reload(struct worker *w);
 /* Sends replies, frees ended sessions. Once a turn. */
 void inject_flush_all(struct worker *w);
-/* Stops accepting; idle sessions get 421. hard: all are cut. */
+/* Closes the listeners; sessions get 421, unless content is under way. hard: all are cut. */
 void inject_drain(struct worker *w, bool hard);
 bool inject_drained(const struct worker *w);
 void inject_close(struct worker *w);

@@ -16,6 +16,15 @@ static void on_accept_timer(struct timer *timer)
     io_accept(l->worker->io, &l->accept, l->fd);
 }
 
+void inject_listener_close(struct inject_listener *l)
+{
+    wheel_cancel(io_wheel(l->worker->io), &l->timer);
+    if (l->fd < 0 || io_op_busy(&l->accept))
+        return;
+    io_close_fd(l->worker->io, l->fd, false);
+    l->fd = -1;
+}
+
 static void on_accept(struct io_op *op, const struct io_event *event)
 {
     struct inject_listener *l = CONTAINER_OF(op, struct inject_listener, accept);
@@ -29,7 +38,9 @@ static void on_accept(struct io_op *op, const struct io_event *event)
         log_warn("smtp.accept_failed", "listener=%s error=\"%s\" action=\"accepting pauses\"",
                  l->settings->name, strerror(-event->result));
     l->complained = event->result < 0;
-    if (!event->more && !w->draining)
+    if (w->draining)
+        inject_listener_close(l);
+    else if (!event->more)
         wheel_arm(io_wheel(w->io), &l->timer, io_now_ms(w->io) + ACCEPT_RETRY_MS);
 }
 
@@ -109,8 +120,7 @@ void inject_reload(struct worker *w)
 void inject_close(struct worker *w)
 {
     for (size_t i = 0; i < w->listeners_len; i++) {
-        wheel_cancel(io_wheel(w->io), &w->listeners[i].timer);
-        io_close_fd(w->io, w->listeners[i].fd, false);
+        inject_listener_close(&w->listeners[i]);
         config_unref(w->listeners[i].config);
     }
     free(w->listeners);

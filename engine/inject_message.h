@@ -79,6 +79,9 @@ void inject_body_drop(struct inject *s);
 /* Makes the gathered message durable: submitted, inject_committed() follows with the reply. NULL:
  * refused, *refusal says why. */
 struct inject_commit *inject_message(struct inject *s, const char **refusal);
+/* In inject_listen.c: once accepting has ended, so that clients go elsewhere; more often does no
+ * harm. */
+void inject_listener_close(struct inject_listener *l);
 /* In inject.c: a session on an accepted connection; the answer to the end of data. */
 void inject_begin(struct inject_listener *l, int fd);
 void inject_committed(struct inject *s, const char *reply);

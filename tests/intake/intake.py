@@ -34,6 +34,14 @@ def read_all(connection):
     return got
 
 
+def listens(engine):
+    try:
+        socket.create_connection((engine.host, engine.port), 5).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def log(engine):
     return (engine.dir / "log").read_text()
 
@@ -107,6 +115,24 @@ def test_drain_says_goodbye_to_a_busy_session():
         engine.stop()
         if time.monotonic() - began > 5:
             raise Failure("the drain waited for an idle session")
+
+
+def test_drain_sends_clients_elsewhere():
+    """Nobody listens any more, and a transaction without content ends at the client's next command."""
+    with Engine({"workers": 2}) as engine:
+        clients = [Client(engine) for _ in range(3)]
+        for client in clients:
+            client.expect(client.command("MAIL FROM:<a@sender.example>"), 250)
+        for client in clients[1:]:
+            client.expect(client.command("RCPT TO:<b@d.example>"), 250)
+        clients[2].expect(clients[2].command("DATA"), 354)
+        engine.process.send(signal.SIGTERM)
+        wait_until("refused connections", lambda: not listens(engine), 5, process=engine.process)
+        for client, command in zip(clients, ("RCPT TO:<b@d.example>", "DATA")):
+            client.expect(client.command(command), 421)
+        clients[2].send(BODY + b".\r\n")
+        clients[2].expect(clients[2].reply(), 250)
+        clients[2].expect(clients[2].reply(), 421)
 
 
 def test_unix_socket():
