@@ -96,6 +96,55 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
     r->notify = rcpt->notify;
 }
 
+static struct str local_part(const struct inject *s, const struct inject_rcpt *r)
+{
+    struct str address = slice_str(s, r->address);
+
+    return (struct str){address.ptr, (size_t)str_rfind(address, '@')};
+}
+
+static uint64_t rcpt_hash(const struct inject *s, const struct inject_rcpt *r)
+{
+    struct str local = local_part(s, r), queue = slice_str(s, r->queue);
+    uint64_t seed = s->worker->hash_seed;
+
+    return hash_bytes(local.ptr, local.len, hash_bytes(queue.ptr, queue.len, seed));
+}
+
+static bool same_rcpt(const struct inject *s, const struct inject_rcpt *a,
+                      const struct inject_rcpt *b)
+{
+    return str_eq(slice_str(s, a->queue), slice_str(s, b->queue)) &&
+           str_eq(local_part(s, a), local_part(s, b)) && a->notify == b->notify &&
+           str_eq(slice_str(s, a->orcpt), slice_str(s, b->orcpt));
+}
+
+/* Who is named twice gets one copy, unless the notices asked for differ. */
+static void drop_doubles(struct inject *s)
+{
+    uint32_t mask = 1, kept = 0, *seen; /* [hash]: 1 + index of one that is kept */
+
+    if (s->rcpts_len < 2)
+        return;
+    while (mask < 2 * s->rcpts_len)
+        mask = mask << 1 | 1;
+    seen = calloc(mask + 1, sizeof(*seen));
+    if (seen == NULL) /* two copies are better than none */
+        return;
+    for (uint32_t i = 0; i < s->rcpts_len; i++) {
+        uint32_t at = (uint32_t)rcpt_hash(s, &s->rcpts[i]) & mask;
+
+        while (seen[at] != 0 && !same_rcpt(s, &s->rcpts[seen[at] - 1], &s->rcpts[i]))
+            at = (at + 1) & mask;
+        if (seen[at] == 0) {
+            s->rcpts[kept] = s->rcpts[i];
+            seen[at] = ++kept;
+        }
+    }
+    free(seen);
+    s->rcpts_len = kept;
+}
+
 /* --- body --- */
 
 /* The body starts behind room for the trace fields, which are known only at the end. Its buffer is
@@ -400,6 +449,7 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     *refusal = "452 4.3.1 too much mail is being received, try again later";
     if (s->body_lost)
         return NULL;
+    drop_doubles(s);
     d.start = s->body.data + s->body_room;
     d.len = s->body.len - s->body_room;
     d.wanted_len = s->config->records.headers_len;

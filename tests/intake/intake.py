@@ -68,6 +68,34 @@ def test_last_word_reaches_a_client_that_talks_on():
                     raise Failure(f"ended with {got[-80:]}")
 
 
+def test_who_is_named_twice_gets_one_copy():
+    """Local parts by case, domains without; other notices asked for make another recipient."""
+    many = [f"u{i}@d.example" for i in range(10000)]
+    body = f"X-Hayauma-Not-Before: {int(time.time()) + 3600}\r\n".encode() + BODY
+    for to, kept in ((["a@d.example", "a@D.Example"], ["a@d.example"]),
+                     (["a@d.example", "A@d.example", "a@e.example", "A@D.EXAMPLE"],
+                      ["a@d.example", "A@d.example", "a@e.example"]),
+                     (["a@d.example> NOTIFY=NEVER", "a@d.example", "a@D.example> NOTIFY=NEVER"],
+                      ["a@d.example", "a@d.example"]),
+                     (['"b@c"@d.example', '"b@d"@d.example'], ['"b@c"@d.example', '"b@d"@d.example']),
+                     (many + many, many)):
+        engine = Engine()
+        engine.config["listeners"][0]["recipients_max"] = 50000
+        with engine, Client(engine) as client:
+            client.send(b"MAIL FROM:<a@sender.example>\r\n" + b"".join(
+                f"RCPT TO:<{r}{'' if '>' in r else '>'}\r\n".encode() for r in to)
+                + b"BDAT %d LAST\r\n" % len(body) + body + b"QUIT\r\n")
+            client.socket.shutdown(socket.SHUT_WR)
+            got = read_all(client.socket)
+            if got.count(b"250 2.1.5") != len(to):
+                raise Failure(f"{got.count(b'250 2.1.5')} of {len(to)} taken: {got[:1000]}")
+            listed = json.loads("[" + ",".join(engine.command(
+                "queue", "list", "--json", "--limit", 50000).splitlines()) + "]")
+            found = sorted(row["recipient"] for row in listed)
+            if found != sorted(kept):
+                raise Failure(f"{found[:10]} instead of {kept[:10]}")
+
+
 def two_listeners(engine):
     """engine with a second listener; both take two sessions."""
     first = {"listen": f"{engine.host}:{engine.port}", "sessions_max": 2}
