@@ -17,7 +17,7 @@
 #define BATCH_BYTES         (16u << 20)
 #define INTAKE_FREE_PERCENT 10
 #define DISK_FREE_BYTES     (64u << 20)
-#define RSS_BYTES           (UINT64_C(32) << 20)
+#define RSS_BYTES           (UINT64_C(64) << 20)
 #define SEGMENT_BYTES       (256u << 20)
 #define SEGMENT_AGE_S       3600
 #define PUMPS_PER_SYNC      8 /* the syncer runs more seldom than the committer, as with threads */

@@ -33,7 +33,7 @@ struct queue_options {
     uint64_t batch_bytes_max;     /* per transaction; 0 = 16 MiB */
     uint32_t intake_free_percent; /* refuse intake below this much free map; 0 = 10 */
     uint64_t disk_free_bytes_min; /* refuse intake below this much free disk; 0 = 64 MiB */
-    uint64_t rss_bytes_max;       /* mapped pages kept resident per process; 0 = 32 MiB */
+    uint64_t rss_bytes_max;       /* mapped pages kept resident per process; 0 = 64 MiB */
     struct records_options {
         const char *path;           /* directory of segment files; NULL = no records */
         uint64_t segment_bytes_max; /* 0 = 64 MiB */
