@@ -25,6 +25,7 @@ static const struct {
         TOTAL(received_recipients),
         TOTAL(received_bytes),
         TOTAL(rejected),
+        TOTAL(accept_failures),
         TOTAL(delivered),
         TOTAL(deferred),
         TOTAL(failed),

@@ -10,8 +10,6 @@
 #include "engine/lane.h"
 #include "engine/peer_text.h"
 #include "engine/queue_name.h"
-#include "engine/report.h"
-#include "engine/settle.h"
 
 #define DRAINING "421 4.3.2 shutting down, try again shortly"
 
@@ -143,34 +141,6 @@ static const char *intake_refusal(const struct inject *s)
     return inject_has_room(s, s->server.mail.size) ? NULL : too_much;
 }
 
-/* Rejections are recorded with the next change of a shard; nothing waits for them. */
-static void record_rejection(struct inject *s, const char *reply, struct str rcpt,
-                             const char *command)
-{
-    struct worker *w = s->worker;
-    struct smtp_reply r = {.code = (uint16_t)strtoul(reply, NULL, 10)};
-    struct str text = str_of(reply + (strlen(reply) > 4 ? 4 : strlen(reply)));
-    size_t skip = smtp_enhanced_parse(text, &r.enhanced);
-
-    r.text_len = (uint16_t)(text.len - skip);
-    memcpy(r.text, text.ptr + skip, r.text_len);
-    counter_add(&w->counters.rejected, 1);
-    report_line(settle_records(w, w->index % queue_shards(w->engine->queue)),
-                &(struct report_event){.type = REPORT_REJECTION,
-                                       .node_id = w->config->node_id,
-                                       .timestamp_ms = worker_wall_ms(w),
-                                       .recipient = rcpt,
-                                       .queue = STR(""),
-                                       .site = STR(""),
-                                       .sender = inject_sender(s),
-                                       .reply = &r,
-                                       .command = command,
-                                       .peer_name = s->server.helo.len > 0 ? s->helo : NULL,
-                                       .peer_addr = s->peer_text,
-                                       .reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP",
-                                       .session_id = s->id});
-}
-
 static void answer_helo(struct inject *s)
 {
     size_t n = s->server.helo.len < sizeof(s->helo) - 1 ? s->server.helo.len : sizeof(s->helo) - 1;
@@ -232,7 +202,7 @@ static void answer_rcpt(struct inject *s)
     if (refusal == NULL)
         inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
     else if (refusal != too_much)
-        record_rejection(s, refusal, rcpt->recipient.text, "RCPT TO");
+        inject_reject(s, refusal, rcpt->recipient.text, "RCPT TO");
     smtp_server_answer(&s->server, &s->out, refusal);
 }
 
@@ -250,7 +220,7 @@ static void answer_message(struct inject *s)
 
     s->commit = inject_message(s, &refusal);
     if (s->commit == NULL) {
-        record_rejection(s, refusal, STR(""), "DATA");
+        inject_reject(s, refusal, STR(""), "DATA");
         inject_body_drop(s);
         smtp_server_answer(&s->server, &s->out, refusal);
     }
@@ -448,6 +418,7 @@ void inject_flush_all(struct worker *w)
         io_close_fd(w->io, s->fd, false);
         inject_free(s);
     }
+    inject_rejections_flush(w);
 }
 
 /* --- the beginning of a session --- */

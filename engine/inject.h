@@ -19,8 +19,8 @@ struct inject_listener {
     struct io_op accept;
     struct timer timer; /* accepting goes on after descriptors ran out */
     size_t index;       /* in engine->listener_sessions: that of the start, whatever reloads do */
-    int fd;          /* -1: closed */
-    bool complained; /* of accepting, since it worked last */
+    int fd;             /* -1: closed */
+    bool complained;    /* of accepting, since it worked last */
 };
 
 /* Binds the listeners of w->config. 0 or -errno; *which is the listener that failed. */

@@ -124,4 +124,5 @@ void inject_close(struct worker *w)
         config_unref(w->listeners[i].config);
     }
     free(w->listeners);
+    inject_rejections_end(w);
 }

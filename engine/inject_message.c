@@ -355,8 +355,10 @@ static void on_arrival(struct worker *w, struct worker_note *note)
 static void commit_fail(struct inject_commit *c, int result)
 {
     struct inject *s = c->inject;
+    struct worker_counters *counters = &c->worker->counters;
 
-    log_warn("queue.accept_failed", "shard=%u error=%d", c->shard, result);
+    atomic_store_explicit(&counters->accept_error, result, memory_order_relaxed);
+    counter_add(&counters->accept_failures, 1); /* the main thread logs them */
     for (size_t i = 0; i < c->change.rows_len; i++)
         recipient_free(c->rows[i].rcpt);
     commit_free(c);

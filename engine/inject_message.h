@@ -79,6 +79,11 @@ void inject_body_drop(struct inject *s);
 /* Makes the gathered message durable: submitted, inject_committed() follows with the reply. NULL:
  * refused, *refusal says why. */
 struct inject_commit *inject_message(struct inject *s, const char **refusal);
+/* In inject_reject.c: records what the client was told; lines to the open settle, once a turn; what
+ * could not be written is named at the end. */
+void inject_reject(struct inject *s, const char *reply, struct str rcpt, const char *command);
+void inject_rejections_flush(struct worker *w);
+void inject_rejections_end(struct worker *w);
 /* In inject_listen.c: once accepting has ended, so that clients go elsewhere; more often does no
  * harm. */
 void inject_listener_close(struct inject_listener *l);

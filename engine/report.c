@@ -210,6 +210,10 @@ static void put_own(struct buf *out, const struct report_event *e)
         LITERAL(out, ",\"next_attempt\":");
         buf_put_i64(out, e->next_attempt_ms / 1000);
     }
+    if (e->omitted > 0) {
+        LITERAL(out, ",\"num_omitted\":");
+        buf_put_u64(out, e->omitted);
+    }
 }
 
 void report_line(struct buf *out, const struct report_event *event)

@@ -44,6 +44,7 @@ struct report_event {
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
     uint32_t queue_ms, connect_ms, transaction_ms;
     int64_t next_attempt_ms; /* REPORT_TRANSIENT */
+    uint64_t omitted;        /* REPORT_REJECTION that stands for this many; 0: for itself */
 };
 
 void report_line(struct buf *out, const struct report_event *event);

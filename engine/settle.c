@@ -138,6 +138,7 @@ static void settle_again(struct settle *s, int result)
 {
     struct worker *w = s->worker;
 
+    w->settles_failing += !s->complained;
     if (!s->complained)
         log_error("queue.settle_failed", "shard=%u rows=%zu error=%d action=retry", s->shard,
                   s->change.rows_len, result);
@@ -157,6 +158,7 @@ static void on_settled(struct queue_change *change, int result)
         settle_again(s, result);
         return;
     }
+    w->settles_failing -= s->complained;
     list_remove(&s->node);
     for (size_t i = 0; i < change->rows_len; i++) {
         struct queue_row *row = &change->rows[i];

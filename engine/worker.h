@@ -49,9 +49,11 @@ struct worker_note {
 /* Written by the worker alone, read by anybody: relaxed loads and stores, each counter is true by
  * itself. */
 struct worker_counters {
-    _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected, delivered,
-        deferred, failed, expired, cancelled, lost, notices, connects, connect_failures, loads,
-        loaded, transactions, sessions_in_total, sessions_out_total, tls_out;
+    _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
+        accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices, connects,
+        connect_failures, loads, loaded, transactions, sessions_in_total, sessions_out_total,
+        tls_out;
+    _Atomic int accept_error; /* of the last of accept_failures */
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
 
@@ -93,9 +95,13 @@ struct worker {
     struct pool delivery_pool, transaction_pool;
     uint64_t hash_seed;
 
+    struct buf rejections; /* record lines */
+    uint64_t rejections_omitted;
+
     struct settle **settles; /* [shards]: the open change of each shard, or NULL */
     struct list settles_under_way;
-    uint32_t directories; /* start-up scans still running */
+    uint32_t settles_failing; /* of them, found no room */
+    uint32_t directories;     /* start-up scans still running */
 
     struct worker_counters counters;
 };

@@ -23,7 +23,7 @@
 #include "tools/commands.h"
 
 #define TICK_MS       200
-#define INTAKE_MS     10000 /* between two lines about intake, which may flap */
+#define INTAKE_MS     10000 /* between two lines about intake, which may flap, or failures of it */
 #define HARD_DRAIN_MS 5000  /* after the drain limit: sessions are cut, settles still commit */
 
 static const char usage[] =
@@ -52,6 +52,7 @@ struct serve {
     bool cut;
     enum queue_intake intake; /* as logged, at intake_ms */
     uint64_t intake_ms;
+    uint64_t failures, failures_ms; /* accept_failures as logged, and when */
 };
 
 static uint64_t now_ms(void)
@@ -285,6 +286,27 @@ static void serve_note_intake(struct serve *s, uint64_t now)
     s->intake_ms = now;
 }
 
+/* A full disk refuses each message: one line now and then for all. */
+static void serve_note_failures(struct serve *s, uint64_t now)
+{
+    uint64_t failures = 0;
+    int error = 0, last;
+
+    for (uint32_t i = 0; i < s->engine.workers_len; i++) {
+        const struct worker_counters *c = &s->engine.workers[i].counters;
+
+        failures += atomic_load_explicit(&c->accept_failures, memory_order_relaxed);
+        last = atomic_load_explicit(&c->accept_error, memory_order_relaxed);
+        error = last != 0 ? last : error;
+    }
+    if (failures == s->failures || (s->failures_ms != 0 && now < s->failures_ms + INTAKE_MS))
+        return;
+    log_warn("queue.accept_failed", "messages=%llu error=\"%s\" action=\"clients heard 4xx\"",
+             (unsigned long long)(failures - s->failures), strerror(-error));
+    s->failures = failures;
+    s->failures_ms = now;
+}
+
 /* False when it is time to stop. */
 static bool serve_check(struct serve *s)
 {
@@ -297,6 +319,7 @@ static bool serve_check(struct serve *s)
         _exit(1);
     }
     serve_note_intake(s, now);
+    serve_note_failures(s, now);
     if (s->drain_began_ms == 0)
         return true;
     if (engine_drained(&s->engine))

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, queued,
+from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, log_of, queued,
                     rests, run, settings_for, wait_empty, wait_until)
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -92,6 +92,8 @@ def test_disk_full():
         stop(books)
         wait_empty(rig.engine)
         all_arrived(books, rig.sink)
+        # Messages that the full disk cut off from their 250: one line for all of them.
+        assert log_of(rig.engine).count("queue.accept_failed") <= 2, log_of(rig.engine)
         rig.end()
 
 
@@ -156,6 +158,34 @@ def test_map_full():
     stop(books)
     wait_empty(rig.engine)
     all_arrived(books, rig.sink)
+    rig.end()
+
+
+def test_rejections_while_the_map_is_full():
+    """They take no room from deliveries: they wait in memory up to a limit, what is beyond is counted,
+    and all is recorded when there is room again."""
+    temp = TempDir("hayauma-map-")
+    rig = Later(temp.path, queue={"map_size": "16MiB", "shards": 1})
+    rig.engine.config["routes"]["bad.example"] = "reject"
+    rig.engine.config["listeners"][0].update(errors_max=100000)
+    rig.engine.start()
+    with Client(rig.engine) as client:
+        client.expect(client.command("MAIL FROM:<a@sender.example>"), 250)
+        client.expect(client.command("RCPT TO:<first@bad.example>"), 550)
+        rig.engine.wait_records("Rejection")
+        books = [Books(rig.engine, i, size=40000) for i in range(4)]
+        until_refused(books, rig.engine)
+        for i in range(3000):
+            client.expect(client.command(f"RCPT TO:<u{i}@bad.example>"), 550)
+    time.sleep(0.5)
+    assert len(rig.engine.records("Rejection")) == 1
+    rig.sink.start()
+    flows(books, rig.engine)
+    wait_until("the lines", lambda: any("num_omitted" in r for r in rig.engine.records("Rejection")), 10)
+    found = rig.engine.records("Rejection")
+    assert sum(r.get("num_omitted", 1) for r in found) == 3001, len(found)
+    assert 200 < len(found) < 1000, len(found)
+    stop(books)
     rig.end()
 
 
