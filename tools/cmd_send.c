@@ -29,20 +29,21 @@ static const char usage[] =
     "  --from ADDRESS     envelope sender, and with --text or --html the From field\n"
     "                     (\"Name <a@b>\" or a@b); default: the From field of --eml; '' is the\n"
     "                     null sender\n"
-    "Date, Message-ID and To are added where they are missing.\n"
+    "Date, Message-ID and To are added where they are missing; Bcc is taken off.\n"
     "\n"
     "The recipients, from any of:\n"
     "  RECIPIENT          a mail address\n"
     "  --to-file FILE     one address a line; '#' begins a comment line; '-' is stdin\n"
     "  --csv FILE         comma-separated values (RFC 4180) in UTF-8 with a line of headings\n"
     "  --column NAME      the heading of the addresses in --csv (default email)\n"
-    "What is no address is reported with its line and left out.\n"
+    "What is no address is reported with its line and left out; who is there twice gets it twice.\n"
     "\n"
     "Sending:\n"
     "  --server HOST[:PORT]\n"
     "                     default 127.0.0.1:25; unix:PATH too\n"
-    "  --sessions N       connections (default 4)\n"
-    "  --batch N          recipients per message (default 1: a message of its own for each)\n"
+    "  --sessions N       connections, 1 to 1000 (default 4)\n"
+    "  --batch N          recipients per message, 1 to 1000 (default 1: a message of its own for\n"
+    "                     each)\n"
     "  --timeout TIME     without a byte from the server (default 300s)\n"
     "  --quiet            no progress line (there is none without a terminal)\n"
     "  --json             print the summary as JSON\n"
@@ -151,6 +152,8 @@ static int read_option(struct send *c, int option, const char *text)
         return count_to(text, BATCH_MAX, &c->batch);
     case OPT_TIMEOUT:
         err = quantity_duration_ms(text, &ms);
+        if (err == 0 && ms == 0)
+            err = -ERANGE;
         c->submit_options.timeout_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
         return err;
     case OPT_QUIET:
@@ -162,6 +165,19 @@ static int read_option(struct send *c, int option, const char *text)
     default:
         return -EINVAL;
     }
+}
+
+static unsigned stdin_uses(const struct send *c)
+{
+    const char *const files[] = {c->eml_file, c->parts.text_file, c->parts.html_file, c->to_file,
+                                 c->csv_file};
+    unsigned n = 0;
+
+    for (size_t i = 0; i < ARRAY_LEN(files); i++)
+        n += files[i] != NULL && strcmp(files[i], "-") == 0;
+    for (size_t i = 0; i < c->parts.attachments_len; i++)
+        n += strcmp(c->parts.attachments[i], "-") == 0;
+    return n;
 }
 
 static int usage_error(const char *what)
@@ -181,12 +197,14 @@ static int read_options(struct send *c, int argc, char **argv)
             fputs(usage, stdout);
             return 1;
         }
-        if (option == '?')
-            return usage_error("wrong option");
+        if (option == '?') { /* getopt has said what is wrong */
+            fputs("Try 'hayauma send --help'.\n", stderr);
+            return -EINVAL;
+        }
         err = read_option(c, option, optarg);
         if (err < 0) {
-            fprintf(stderr, "hayauma send: --%s: cannot use '%s' (%s)\n",
-                    long_options[option - OPT_EML].name, optarg, strerror(-err));
+            fprintf(stderr, "hayauma send: --%s: cannot use '%s': %s\n",
+                    long_options[option - OPT_EML].name, optarg, quantity_why(err));
             return err;
         }
     }
@@ -197,6 +215,8 @@ static int read_options(struct send *c, int argc, char **argv)
         return usage_error("--eml is a whole message: it takes no parts");
     if (parts && (c->from == NULL || *c->from == '\0'))
         return usage_error("--from is needed with --text and --html");
+    if (stdin_uses(c) > 1)
+        return usage_error("stdin ('-') can be read once");
     if (c->submit_options.to.len == 0)
         return endpoint_parse("127.0.0.1:25", 0, &c->submit_options.to);
     return 0;
@@ -224,27 +244,26 @@ static int read_recipients(struct send *c, int argc, char **argv)
 
 static int read_message(struct send *c)
 {
-    int err;
+    int err = 0;
 
-    c->parts.from = c->from;
-    err = c->eml_file != NULL ? send_message_read(c->eml_file, &c->message)
-                              : send_message_build(&c->parts, &c->message);
-    if (err < 0)
-        return err;
     if (c->from != NULL && *c->from == '\0')
         c->sender = strdup("");
     else if (c->from != NULL)
         err = send_mailbox_parse(c->from, &c->sender);
-    else if (c->message.from != NULL)
-        c->sender = strdup(c->message.from);
-    if (err < 0 || c->sender == NULL) {
-        fprintf(stderr,
-                err < 0 ? "hayauma send: --from: '%s' is not a mail address\n"
-                        : "hayauma send: its From field names no single address: give %s\n",
-                err < 0 ? c->from : "--from");
-        return -EINVAL;
+    if (err < 0) {
+        fprintf(stderr, "hayauma send: --from: '%s' is not a mail address\n", c->from);
+        return err;
     }
-    return 0;
+    c->parts.from = c->from;
+    err = c->eml_file != NULL ? send_message_read(c->eml_file, &c->message)
+                              : send_message_build(&c->parts, &c->message);
+    if (err == 0 && c->sender == NULL && c->message.from != NULL)
+        c->sender = strdup(c->message.from);
+    if (err == 0 && c->sender == NULL) {
+        fputs("hayauma send: its From field names no single address: give --from\n", stderr);
+        err = -EINVAL;
+    }
+    return err;
 }
 
 static void print_summary(struct send *c)

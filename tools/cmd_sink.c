@@ -107,13 +107,6 @@ static const struct option long_options[] = {
     {NULL, 0, NULL, 0},
 };
 
-static int bad_value(int option, const char *text)
-{
-    fprintf(stderr, "hayauma sink: --%s: cannot use '%s'\n", long_options[option - OPT_LISTEN].name,
-            text);
-    return -EINVAL;
-}
-
 static int add_listener(struct sink *sink, const char *text)
 {
     if (sink->listeners_len == SINK_LISTENERS_MAX)
@@ -157,12 +150,12 @@ static int read_option(struct sink_command *c, int option, const char *text)
         break;
     case OPT_WORKERS:
         err = quantity_count(text, &c->workers);
-        if (c->workers < 1 || c->workers > WORKERS_MAX)
+        if (err == 0 && (c->workers < 1 || c->workers > WORKERS_MAX))
             err = -ERANGE;
         break;
     case OPT_SESSIONS_MAX:
         err = quantity_count(text, &number);
-        if (number < 1 || number > SESSIONS_MAX)
+        if (err == 0 && (number < 1 || number > SESSIONS_MAX))
             err = -ERANGE;
         c->sink.sessions_max = (uint32_t)number;
         break;
@@ -181,7 +174,10 @@ static int read_option(struct sink_command *c, int option, const char *text)
     default:
         return -EINVAL;
     }
-    return err < 0 ? bad_value(option, text) : 0;
+    if (err < 0)
+        fprintf(stderr, "hayauma sink: --%s: cannot use '%s': %s\n",
+                long_options[option - OPT_LISTEN].name, text, quantity_why(err));
+    return err;
 }
 
 /* 0, 1 when --help was printed, or -EINVAL. */

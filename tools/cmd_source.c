@@ -177,6 +177,8 @@ static int read_value_option(struct source *c, int option, const char *text)
         return err;
     case OPT_TIMEOUT:
         err = quantity_duration_ms(text, &n);
+        if (err == 0 && n == 0)
+            err = -ERANGE;
         c->submit_options.timeout_ms = n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
         return err;
     case OPT_LEDGER:
@@ -227,8 +229,8 @@ static int read_options(struct source *c, int argc, char **argv)
             continue;
         err = read_value_option(c, option, optarg);
         if (err < 0) {
-            fprintf(stderr, "hayauma source: --%s: cannot use '%s' (%s)\n",
-                    long_options[option - OPT_TO].name, optarg, strerror(-err));
+            fprintf(stderr, "hayauma source: --%s: cannot use '%s': %s\n",
+                    long_options[option - OPT_TO].name, optarg, quantity_why(err));
             return -EINVAL;
         }
     }

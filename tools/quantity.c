@@ -59,3 +59,21 @@ int quantity_share(const char *text, double *out)
     *out = value;
     return 0;
 }
+
+const char *quantity_why(int err)
+{
+    switch (err) {
+    case -EINVAL:
+        return "not understood";
+    case -ERANGE:
+        return "out of range";
+    case -EHOSTUNREACH:
+        return "no such host";
+    case -ENOSPC:
+        return "too many";
+    case -ENODATA:
+        return "empty";
+    default:
+        return strerror(-err);
+    }
+}

@@ -17,4 +17,7 @@ int quantity_duration_ms(const char *text, uint64_t *out) MUST_USE;
 /* A share: "0.05" or "5%"; 0 to 1. */
 int quantity_share(const char *text, double *out) MUST_USE;
 
+/* What is wrong with an argument that a function of this file or endpoint_parse() did not take. */
+const char *quantity_why(int err);
+
 #endif

@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "dns/name.h"
 #include "smtp/address.h"
 #include "tools/screen.h"
 #include "tools/send_csv.h"
@@ -33,6 +34,36 @@ struct str send_list_at(const struct send_list *l, size_t i)
 
     memcpy(&start, l->starts.data + i * sizeof(start), sizeof(start));
     return str_of((const char *)l->text.data + start);
+}
+
+static bool is_ascii(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] > 127)
+            return false;
+    return true;
+}
+
+struct str send_list_wire(const struct send_list *l, size_t i)
+{
+    struct str given = send_list_at(l, i);
+
+    return is_ascii(given) ? given : str_of(given.ptr + given.len + 1);
+}
+
+void send_put_wire(struct buf *out, struct str address)
+{
+    struct smtp_address parsed;
+    struct dns_name domain;
+
+    if (smtp_address_parse(address, true, &parsed) < 0 || !is_ascii(parsed.local_part) ||
+        is_ascii(parsed.domain) || dns_name_parse(&domain, parsed.domain) < 0) {
+        buf_put_str(out, address);
+        return;
+    }
+    buf_put_str(out, parsed.local_part);
+    buf_putc(out, '@');
+    buf_put(out, domain.text, domain.len);
 }
 
 /* Names one entry that is left out, as long as there are not too many. */
@@ -81,6 +112,10 @@ void send_list_add(struct send_list *l, struct str address, const char *where)
     }
     buf_put_str(&l->text, address);
     buf_putc(&l->text, '\0');
+    if (!is_ascii(address)) {
+        send_put_wire(&l->text, address);
+        buf_putc(&l->text, '\0');
+    }
     buf_put(&l->starts, &start, sizeof(start));
 }
 

@@ -11,7 +11,7 @@
 #include "base/str.h"
 
 struct send_list {
-    struct buf text;   /* all addresses, a NUL behind each */
+    struct buf text;   /* all addresses, a NUL behind each; one that is not ASCII in both forms */
     struct buf starts; /* size_t: where each begins in text */
     uint64_t invalid;  /* reported and left out */
     uint64_t reported_max;
@@ -19,7 +19,12 @@ struct send_list {
 
 void send_list_done(struct send_list *l);
 size_t send_list_len(const struct send_list *l);
-struct str send_list_at(const struct send_list *l, size_t i);
+struct str send_list_at(const struct send_list *l, size_t i); /* as it was given */
+/* As SMTP gets it: a Japanese domain in A-labels unless the local part needs SMTPUTF8 anyway, since
+ * most servers of such domains lack that. */
+struct str send_list_wire(const struct send_list *l, size_t i);
+/* Appends that form of an address. */
+void send_put_wire(struct buf *out, struct str address);
 
 /* where: what to call the source in a report ("list.csv:12"). */
 void send_list_add(struct send_list *l, struct str address, const char *where);

@@ -8,10 +8,14 @@
 #include <gmime/gmime.h>
 
 #include "base/clock.h"
+#include "engine/encode.h"
 #include "engine/trace.h"
 #include "smtp/address.h"
 #include "smtp/scan.h"
 #include "tools/send_list.h"
+
+#define WORD_BYTES_MAX 39 /* of text in an encoded-word: a line with "Subject: " holds one */
+#define LINE_BYTES_MAX 76
 
 int send_mailbox_parse(const char *text, char **out)
 {
@@ -19,6 +23,7 @@ int send_mailbox_parse(const char *text, char **out)
     InternetAddress *first;
     struct smtp_address address;
     const char *found = NULL;
+    struct buf wire = {0};
     int err = -EINVAL;
 
     g_mime_init();
@@ -30,8 +35,9 @@ int send_mailbox_parse(const char *text, char **out)
     if (first != NULL && INTERNET_ADDRESS_IS_MAILBOX(first))
         found = internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(first));
     if (found != NULL && smtp_address_parse(str_of(found), true, &address) == 0) {
-        *out = strdup(found);
-        ASSERT(*out != NULL);
+        send_put_wire(&wire, str_of(found));
+        buf_putc(&wire, '\0');
+        *out = (char *)wire.data;
         err = 0;
     }
     g_object_unref(list);
@@ -93,6 +99,27 @@ static void copy_lines(struct str in, struct buf *out)
         buf_put(out, "\r\n", 2);
 }
 
+/* Bcc names people whom the others must not see (RFC 5322 3.6.3): off with it. */
+static void drop_bcc(struct buf *content)
+{
+    size_t at = 0, kept = 0;
+    bool dropped = false;
+
+    while (at < content->len && content->data[at] != '\r') {
+        struct str rest = {(const char *)content->data + at, content->len - at};
+        size_t len = (size_t)str_find(rest, '\n') + 1;
+
+        if (*rest.ptr != ' ' && *rest.ptr != '\t')
+            dropped = str_starts_nocase(rest, STR("Bcc:"));
+        if (!dropped)
+            memmove(content->data + kept, rest.ptr, len);
+        kept += dropped ? 0 : len;
+        at += len;
+    }
+    memmove(content->data + kept, content->data + at, content->len - at);
+    content->len -= at - kept;
+}
+
 /* Fills in what the fields say about content. */
 static int take_facts(const char *file, struct send_message *m)
 {
@@ -138,6 +165,7 @@ int send_message_read(const char *file, struct send_message *out)
         err = check_header(file, text);
     if (err == 0) {
         copy_lines(text, &m.content);
+        drop_bcc(&m.content);
         err = take_facts(file, &m);
     }
     buf_done(&raw);
@@ -262,25 +290,92 @@ static bool add_parts(const struct send_parts *parts, GMimeObject **root)
     return true;
 }
 
+/* Whether text may stand in a header as it is, also between quotes. */
+static bool is_plain(struct str text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if (text.ptr[i] < ' ' || text.ptr[i] > '~' || strchr("\"\\?", text.ptr[i]) != NULL)
+            return false;
+    return true;
+}
+
+/* Encoded-words (RFC 2047 2) in lines of at most 76 bytes. Not GMime's: it counts characters, and
+ * Japanese ones have three bytes. */
+static void put_encoded(struct buf *out, struct str text)
+{
+    for (size_t from = 0, n; from < text.len; from += n) {
+        n = text.len - from < WORD_BYTES_MAX ? text.len - from : WORD_BYTES_MAX;
+        while (from + n < text.len && ((unsigned char)text.ptr[from + n] & 0xc0) == 0x80)
+            n--; /* cut between characters */
+        buf_puts(out, from > 0 ? "\r\n =?UTF-8?B?" : "=?UTF-8?B?");
+        ASSERT(encode_base64((const uint8_t *)text.ptr + from, n, out) == 0);
+        buf_puts(out, "?=");
+    }
+}
+
+/* Folds at spaces. */
+static void put_subject(struct buf *out, struct str text)
+{
+    size_t column = sizeof("Subject: ") - 1;
+
+    if (!is_plain(text)) {
+        put_encoded(out, text);
+        return;
+    }
+    while (text.len > 0) {
+        struct str rest = {text.ptr + 1, text.len - 1};
+        ptrdiff_t space = str_find(rest, ' ');
+        struct str word = {text.ptr, space < 0 ? text.len : (size_t)space + 1};
+
+        if (column + word.len > LINE_BYTES_MAX && *word.ptr == ' ') {
+            buf_puts(out, "\r\n");
+            column = 0;
+        }
+        buf_put_str(out, word);
+        column += word.len;
+        text.ptr += word.len;
+        text.len -= word.len;
+    }
+}
+
+static void put_from(struct buf *out, const char *mailbox)
+{
+    InternetAddressList *list = internet_address_list_parse(NULL, mailbox);
+    InternetAddress *address = internet_address_list_get_address(list, 0);
+    const char *name = internet_address_get_name(address);
+    bool named = name != NULL && *name != '\0';
+
+    buf_puts(out, "From: ");
+    if (named && is_plain(str_of(name))) {
+        buf_putc(out, '"');
+        buf_puts(out, name);
+        buf_putc(out, '"');
+    } else if (named) {
+        put_encoded(out, str_of(name));
+    }
+    buf_puts(out, named ? "\r\n <" : "");
+    send_put_wire(out,
+                  str_of(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(address))));
+    buf_puts(out, named ? ">\r\n" : "\r\n");
+    g_object_unref(list);
+}
+
 static void write_message(const struct send_parts *parts, GMimeObject *root, struct buf *out)
 {
-    GMimeMessage *message = g_mime_message_new(TRUE);
     GMimeFormatOptions *format = g_mime_format_options_new();
     GMimeStream *stream = g_mime_stream_mem_new();
-    InternetAddressList *from = internet_address_list_parse(NULL, parts->from);
     GByteArray *bytes;
 
-    internet_address_list_append(g_mime_message_get_from(message), from);
-    g_mime_message_set_subject(message, parts->subject == NULL ? "" : parts->subject, "utf-8");
-    g_mime_message_set_mime_part(message, root);
+    put_from(out, parts->from);
+    buf_puts(out, "Subject: ");
+    put_subject(out, str_of(parts->subject));
+    buf_puts(out, "\r\nMIME-Version: 1.0\r\n");
     g_mime_format_options_set_newline_format(format, GMIME_NEWLINE_FORMAT_DOS);
-    g_mime_object_write_to_stream(GMIME_OBJECT(message), format, stream);
+    g_mime_object_write_to_stream(root, format, stream);
     bytes = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(stream));
     copy_lines((struct str){(const char *)bytes->data, bytes->len}, out);
-    g_object_unref(from);
     g_object_unref(stream);
     g_mime_format_options_free(format);
-    g_object_unref(message);
 }
 
 int send_message_build(const struct send_parts *parts, struct send_message *out)

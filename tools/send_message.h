@@ -13,7 +13,7 @@
 #define SEND_ATTACHMENTS_MAX 32
 
 struct send_parts {
-    const char *from, *subject;
+    const char *from, *subject; /* from: as send_mailbox_parse() takes it; subject may be NULL */
     const char *text_file, *html_file; /* UTF-8; "-": stdin */
     const char *attachments[SEND_ATTACHMENTS_MAX];
     size_t attachments_len;
@@ -30,7 +30,8 @@ struct send_message {
 int send_message_read(const char *file, struct send_message *out) MUST_USE;
 int send_message_build(const struct send_parts *parts, struct send_message *out) MUST_USE;
 void send_message_done(struct send_message *m);
-/* Whether text is "a@b" or "Name <a@b>"; the address goes to out (to be freed). 0 or -EINVAL. */
+/* Whether text is "a@b" or "Name <a@b>"; the address goes to out (to be freed), as SMTP gets it
+ * (send_list_wire()). 0 or -EINVAL. */
 int send_mailbox_parse(const char *text, char **out) MUST_USE;
 
 /* Writes one copy: fields that are missing (Message-ID, Date, To), then the message. to: the single

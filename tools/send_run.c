@@ -62,10 +62,10 @@ static bool take_recipient(struct send *c, size_t *out)
 static void copy_fill(struct send *c, struct send_copy *copy, uint16_t rcpts)
 {
     bool utf8 = c->message.smtputf8;
-    struct str to = rcpts == 1 ? send_list_at(&c->list, copy->recipients[0]) : STR("");
+    struct str to = rcpts == 1 ? send_list_wire(&c->list, copy->recipients[0]) : STR("");
 
     for (uint16_t i = 0; i < rcpts; i++) {
-        struct str address = send_list_at(&c->list, copy->recipients[i]);
+        struct str address = send_list_wire(&c->list, copy->recipients[i]);
 
         copy->rcpts[i] = (struct smtp_transaction_rcpt){.address = address};
         for (size_t k = 0; k < address.len && !utf8; k++)
@@ -140,6 +140,22 @@ static void try_again(struct send *c, size_t recipient)
     buf_put(&c->again, &again, sizeof(again));
 }
 
+static const char *unable_text(uint8_t unable)
+{
+    switch ((enum smtp_unable)unable) {
+    case SMTP_UNABLE_8BIT:
+        return "the message has 8-bit text, and the server does not offer 8BITMIME";
+    case SMTP_UNABLE_UTF8:
+        return "the message needs SMTPUTF8, which the server does not offer";
+    case SMTP_UNABLE_SIZE:
+        return "the message is larger than the server takes (SIZE)";
+    case SMTP_UNABLE_ADDRESS:
+    case SMTP_UNABLE_NONE:
+        break;
+    }
+    return "this address cannot be sent";
+}
+
 static void send_recipient(void *arg, const struct smtp_event *event)
 {
     struct send *c = arg;
@@ -167,9 +183,7 @@ static void send_recipient(void *arg, const struct smtp_event *event)
         return refuse(c, recipient,
                       "the connection went before the reply: the server may have taken it");
     case SMTP_FATE_UNABLE:
-        return refuse(
-            c, recipient,
-            "the server does not offer what this message needs (8BITMIME, SMTPUTF8, SIZE)");
+        return refuse(c, recipient, unable_text(event->transaction->unable));
     }
 }
 
@@ -270,7 +284,8 @@ int send_run(struct send *c)
     static const struct submit_hooks hooks = {send_next, send_recipient, send_transaction,
                                               send_trouble};
     size_t messages = (send_list_len(&c->list) + c->batch - 1) / c->batch;
-    const char *at = strrchr(c->sender, '@');
+    const char *at =
+        strrchr(*c->sender == '\0' && c->message.from != NULL ? c->message.from : c->sender, '@');
     int err;
 
     c->id_domain = at == NULL ? STR("localhost") : str_of(at + 1);

@@ -2,6 +2,7 @@
 """hayauma send: messages from files and parts to recipients from everywhere."""
 
 import email
+import email.header
 import email.policy
 import json
 import pathlib
@@ -59,6 +60,11 @@ class Keeper:
 
 def parsed(kept):
     return email.message_from_bytes(kept[2], policy=email.policy.default)
+
+
+def decoded(field):
+    parts = email.header.decode_header(field.replace("\r\n ", " "))
+    return str(email.header.make_header(parts)).strip()
 
 
 def send(to, *arguments, **options):
@@ -153,11 +159,47 @@ def test_recipients_from_everywhere():
 
 
 def test_utf8_addresses():
+    """A Japanese domain alone asks no server for SMTPUTF8."""
     temp = TempDir()
     eml = file_of(temp, "m.eml", "From: me@a.example\n\nHi\n")
     with Sink() as sink:
         send(f"{sink.host}:{sink.port}", "--eml", eml, "用户@例え.example")
         assert sink.ledger()[0][3] == "用户@例え.example"
+    with Keeper() as keeper:
+        send(keeper.address, "--text", eml, "--from", "花子 <hanako@日本.example>", "--subject", "x",
+             "taro@例え.example")
+        (sender, recipients, body), = keeper.kept
+        assert sender == "MAIL FROM:<hanako@xn--wgv71a.example>", sender
+        assert recipients == ["taro@xn--r8jz45g.example"]
+        assert body.isascii() and b"\nTo: <taro@xn--r8jz45g.example>" in body, body
+
+
+def test_long_japanese_header():
+    """RFC 2047 2: an encoded-word has at most 75 bytes, and a line with one at most 76."""
+    temp = TempDir()
+    text = file_of(temp, "t.txt", "x\n")
+    for subject in ("早馬は夜を走る。" * 12, "x" * 30 + "早馬" * 30, "Spring news " * 20, 'a "b" \\c?',
+                    "=?utf-8?q?not_encoded?=", "two\nlines"):
+        with Keeper() as keeper:
+            send(keeper.address, "--text", text, "--subject", subject, "--from",
+                 "早馬通信編集部" * 6 + " <news@a.example>", "one@b.example")
+            message = email.message_from_bytes(keeper.kept[0][2])
+            assert decoded(message["Subject"]) == subject.strip(), message["Subject"]
+            assert decoded(message["From"]).startswith("早馬通信編集部" * 6), message["From"]
+            header = keeper.kept[0][2].split(b"\r\n\r\n")[0]
+            assert max(map(len, header.split(b"\r\n"))) <= 76, header
+
+
+def test_blind_copies_stay_blind():
+    temp = TempDir()
+    eml = file_of(temp, "m.eml", "From: me@a.example\nBCC: secret@a.example,\n more@a.example\n"
+                                 "Subject: x\n\nBcc: in the text\n")
+    with Keeper() as keeper:
+        send(keeper.address, "--eml", eml, "--from", "", "one@b.example")
+        body = keeper.kept[0][2]
+        assert b"secret" not in body and b"more" not in body, body
+        assert parsed(keeper.kept[0])["Subject"] == "x" and b"\r\nBcc: in the text" in body
+        assert parsed(keeper.kept[0])["Message-ID"].endswith("@a.example>")
 
 
 def test_refusals_and_deferrals():
@@ -207,9 +249,17 @@ def test_what_cannot_be_sent():
             (["--eml", good, "--csv", good], "no column 'email'"),
             (["--eml", good, "--csv", temp.path / "none"], "No such file"),
             (["--eml", good, "--from", "nobody", "a@b.example"], "not a mail address"),
-            (["--eml", good, "--batch", "0", "a@b.example"], "--batch")):
+            (["--text", good, "--from", "no address", "a@b.example"], "not a mail address"),
+            (["--text", "-", "--to-file", "-", "--from", "a@b.example"], "read once"),
+            (["--eml", good, "--server", "nosuch.invalid", "a@b.example"], "no such host"),
+            (["--eml", good, "--timeout", "0s", "a@b.example"], "out of range"),
+            (["--eml", good, "--batch", "0", "a@b.example"], "--batch: cannot use '0': out of")):
         done = tool("send", *arguments, status=2)
-        assert wanted in done.stderr, (arguments, done.stderr)
+        assert wanted in done.stderr and "CRITICAL" not in done.stderr, (arguments, done.stderr)
+    with Sink(arguments=["--size-max", "2000"]) as sink:
+        eml = file_of(temp, "big.eml", "From: a@b.example\n\n" + "line\n" * 1000)
+        done = send(f"{sink.host}:{sink.port}", "--eml", eml, "a@b.example", status=1)
+        assert "larger than the server takes" in done.stderr, done.stderr
     done = send(f"127.0.0.1:{free_port()}", "--eml", good, "a@b.example", status=1)
     assert "Connection refused" in done.stderr, done.stderr
     assert json.loads(done.stdout)["unsent"] == 1
