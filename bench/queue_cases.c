@@ -27,7 +27,6 @@ static struct message *make_message(struct msgid id, size_t bytes)
 {
     struct message fields = {.id = id,
                              .created_ms = clock_wall_ms(),
-                             .expires_ms = clock_wall_ms() + 432000000,
                              .priority = 5,
                              .recipients = 1,
                              .sender = STR("bounce-12345@news.sender.example"),

@@ -89,7 +89,6 @@ static struct message *make_message(struct fill *f, uint32_t recipients)
 
     static const char head[] = "From: news@sender.example\r\nSubject: bench\r\n\r\n";
 
-    fields.expires_ms = fields.created_ms + INT64_C(5) * 86400 * 1000;
     fields.content = need(malloc(f->size + 2));
     for (size_t i = 0; i < f->size; i++)
         fields.content[i] = i % 78 == 76 ? '\r' : i % 78 == 77 ? '\n' : (uint8_t)('a' + i % 26);
@@ -144,6 +143,7 @@ static void add_row(struct fill *f, struct unit *unit, uint32_t shard, const cha
                            .rcpt = need(recipient_new(m, index, str_of(domain), str_of(address),
                                                       (struct str){0}, (struct str){0}))};
     unit->rows[n].rcpt->due_ms = f->due_ms;
+    unit->rows[n].rcpt->lifetime_s = 5 * 86400;
     message_unref(m);
 }
 

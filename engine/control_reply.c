@@ -123,7 +123,6 @@ void control_put_message(struct buf *out, const struct message *m)
     buf_puts(out, "{\"message\":{");
     json_text(out, "id", str_of(id));
     json_number(out, "created_ms", m->created_ms);
-    json_number(out, "expires_ms", m->expires_ms);
     json_text(out, "sender", m->sender);
     json_count(out, "size", m->content_len);
     json_number(out, "recipients", m->recipients);

@@ -285,14 +285,10 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
                                      struct message *fields)
 {
     const struct smtp_body_facts *body = &s->server.facts;
-    struct str first = slice_str(s, s->rcpts[0].queue);
-    const struct config_destination *dest = config_destination_for(s->config, first, STR(""));
     struct message *m;
 
     fields->id = d->id;
     fields->created_ms = d->now_ms;
-    fields->expires_ms = retry_expires_ms(
-        dest, false, d->facts.not_before_ms > d->now_ms ? d->facts.not_before_ms : d->now_ms);
     fields->flags = (body->eight_bit ? MESSAGE_8BIT : 0u) |
                     (body->dot_lines ? MESSAGE_DOT_LINES : 0u) |
                     (s->smtputf8 ? MESSAGE_SMTPUTF8 : 0u);
@@ -404,6 +400,8 @@ static bool commit_rows(struct inject *s, struct inject_commit *c, int64_t due_m
         if (r == NULL)
             return false;
         r->due_ms = due_ms;
+        r->lifetime_s = retry_lifetime_s(config_destination_for(s->config, r->queue, STR("")),
+                                         false, due_ms - c->message->created_ms);
         r->priority = c->message->priority;
         r->notify = from->notify;
         c->rows[i] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};

@@ -110,7 +110,6 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     notice_build(notice, &content, &eight_bit, &smtputf8);
     fields.content = content.data;
     fields.content_len = content.len;
-    fields.expires_ms = retry_expires_ms(dest, true, notice->now_ms);
     if (eight_bit)
         fields.flags |= MESSAGE_8BIT;
     if (smtputf8)
@@ -123,6 +122,7 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     r->due_ms = notice->now_ms;
     r->priority = m->priority;
     r->notify = SMTP_NOTIFY_NEVER;
+    r->lifetime_s = retry_lifetime_s(dest, true, 0);
     notice_record(w, shard, m);
     settle_add(w, shard, m, r);
     counter_add(&w->counters.notices, 1);
@@ -156,7 +156,7 @@ static void notice_send(struct judge_batch *b, enum notice_kind kind)
             .outcome = &e->outcome,
             .peer_name = e->outcome.local ? NULL : b->context->peer_name,
             .last_attempt_ms = e->recipient->last_attempt_ms,
-            .will_retry_until_ms = kind == NOTICE_DELAYED ? m->expires_ms : 0};
+            .will_retry_until_ms = kind == NOTICE_DELAYED ? recipient_expires_ms(e->recipient) : 0};
     }
     if (notice.recipients_len > 0) {
         notice.id = msgid_next(&w->ids, notice.now_ms);
@@ -202,17 +202,17 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     struct recipient *r = e->recipient;
     const struct message *m = r->message;
     bool is_notice = (m->flags & MESSAGE_NOTICE) != 0;
-    int64_t now_ms = worker_wall_ms(w), start_ms;
+    int64_t now_ms = worker_wall_ms(w), expires_ms = recipient_expires_ms(r), start_ms;
 
     e->old_due_ms = r->due_ms;
-    r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, m->expires_ms, &w->rng);
+    r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, expires_ms, &w->rng);
     recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
     /* Mail with a not-before time is late from then on: its lifetime was counted from there. */
-    start_ms = m->expires_ms - (int64_t)b->context->dest->lifetime_s * 1000;
+    start_ms = expires_ms - (int64_t)b->context->dest->lifetime_s * 1000;
     if (start_ms < m->created_ms)
         start_ms = m->created_ms;
     if (retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0, start_ms,
-                       now_ms, m->expires_ms)) {
+                       now_ms, expires_ms)) {
         r->flags |= RECIPIENT_WARNED;
         owe(e, NOTICE_DELAYED);
     }
@@ -240,7 +240,7 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
         break;
     case OUTCOME_DEFERRED:
     case OUTCOME_LOST:
-        if (!retry_expired(now_ms, r->message->expires_ms)) {
+        if (!retry_expired(now_ms, recipient_expires_ms(r))) {
             entry_defer(b, e);
             break;
         }

@@ -425,7 +425,7 @@ static struct str lane_domain(const struct lane *lane)
 
 bool lane_expired(const struct recipient *r, int64_t now_ms)
 {
-    int64_t expires_ms = r->message->expires_ms;
+    int64_t expires_ms = recipient_expires_ms(r);
 
     return retry_expired(now_ms, r->due_ms == expires_ms ? expires_ms + LAST_TRY_MS : expires_ms);
 }

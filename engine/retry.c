@@ -2,9 +2,11 @@
 
 #include "base/assert.h"
 
-int64_t retry_expires_ms(const struct config_destination *d, bool notice, int64_t start_ms)
+uint32_t retry_lifetime_s(const struct config_destination *d, bool notice, int64_t wait_ms)
 {
-    return start_ms + (int64_t)(notice ? d->notice_lifetime_s : d->lifetime_s) * 1000;
+    int64_t s = (wait_ms + 999) / 1000 + (notice ? d->notice_lifetime_s : d->lifetime_s);
+
+    return s < UINT32_MAX ? (uint32_t)s : UINT32_MAX;
 }
 
 static uint64_t base_delay_s(const struct config_destination *d, uint32_t nth)

@@ -9,9 +9,9 @@
 #include "base/rng.h"
 #include "engine/config.h"
 
-/* When a message that may first be tried at start_ms (reception, or its not-before time) expires.
- * notice: it is a DSN of ours (MESSAGE_NOTICE), with a lifetime of its own. */
-int64_t retry_expires_ms(const struct config_destination *d, bool notice, int64_t start_ms);
+/* recipient->lifetime_s of mail that may first be tried wait_ms after its reception (its not-before
+ * time). notice: it is a DSN of ours (MESSAGE_NOTICE), with a lifetime of its own. */
+uint32_t retry_lifetime_s(const struct config_destination *d, bool notice, int64_t wait_ms);
 
 static inline bool retry_expired(int64_t now_ms, int64_t expires_ms)
 {
@@ -29,9 +29,9 @@ int64_t retry_delay_ms(const struct config_destination *d, uint16_t attempts, st
 int64_t retry_next_ms(const struct config_destination *d, uint16_t attempts, int64_t now_ms,
                       int64_t expires_ms, struct rng *rng);
 
-/* Whether the notice of a delay is due for a recipient that was deferred now. start_ms as above;
- * warned: RECIPIENT_WARNED. Never for a notice of ours, nor when expiry comes before the warning
- * would. */
+/* Whether the notice of a delay is due for a recipient that was deferred now. start_ms: of its
+ * lifetime; warned: RECIPIENT_WARNED. Never for a notice of ours, nor when expiry comes before the
+ * warning would. */
 bool retry_warn_due(const struct config_destination *d, bool notice, bool warned, int64_t start_ms,
                     int64_t now_ms, int64_t expires_ms);
 

@@ -84,12 +84,14 @@ static void test_expiry(void **state)
     struct config_destination d = {
         .retry_first_s = 600, .retry_max_s = 600, .lifetime_s = 3600, .notice_lifetime_s = 1800};
     struct rng rng;
-    int64_t start = INT64_C(1790000000000), expires = retry_expires_ms(&d, false, start);
+    int64_t start = INT64_C(1790000000000), expires = start + 3600000;
 
     (void)state;
     rng_seed(&rng, 1);
-    assert_int_equal(expires, start + 3600000);
-    assert_int_equal(retry_expires_ms(&d, true, start), start + 1800000);
+    assert_int_equal(retry_lifetime_s(&d, false, 0), 3600);
+    assert_int_equal(retry_lifetime_s(&d, true, 0), 1800);
+    assert_int_equal(retry_lifetime_s(&d, false, 10001), 3611);
+    assert_int_equal(retry_lifetime_s(&d, false, INT64_MAX / 2), UINT32_MAX);
     assert_int_equal(retry_next_ms(&d, 1, start, expires, &rng), start + 600000);
     /* The last attempt is at expiry, and its failure is final. */
     assert_int_equal(retry_next_ms(&d, 6, start + 3300000, expires, &rng), expires);

@@ -150,7 +150,7 @@ bool codec_row_key_parse(struct str key, struct row_key *out)
 
 size_t codec_row_bytes(const struct recipient *r)
 {
-    return CRC_BYTES + 1 + 1 + 1 + 2 + 8 + 2 + r->address.len + 2 + r->orcpt.len + 2 +
+    return CRC_BYTES + 1 + 1 + 1 + 2 + 4 + 8 + 2 + r->address.len + 2 + r->orcpt.len + 2 +
            r->last_error.len + 4 + r->variables.len;
 }
 
@@ -162,6 +162,7 @@ void codec_row_encode(uint8_t *out, struct str key, const struct recipient *r)
     at = out_uint(at, r->notify, 1);
     at = out_uint(at, r->flags, 1);
     at = out_uint(at, r->attempts, 2);
+    at = out_uint(at, r->lifetime_s, 4);
     at = out_uint(at, (uint64_t)r->last_attempt_ms, 8);
     at = out_str(at, r->address, 2);
     at = out_str(at, r->orcpt, 2);
@@ -180,6 +181,7 @@ int codec_row_decode(struct str key, struct str value, struct row_state *out)
     out->notify = (uint8_t)in_uint(&in, 1);
     out->flags = (uint8_t)in_uint(&in, 1);
     out->attempts = (uint16_t)in_uint(&in, 2);
+    out->lifetime_s = (uint32_t)in_uint(&in, 4);
     out->last_attempt_ms = (int64_t)in_uint(&in, 8);
     out->address = in_str(&in, 2);
     out->orcpt = in_str(&in, 2);
@@ -190,7 +192,7 @@ int codec_row_decode(struct str key, struct str value, struct row_state *out)
 
 /* --- content: a header with its own seal (listings read only that), then the bytes --- */
 
-#define CONTENT_HEAD_FIXED (CRC_BYTES + 1 + 4 + 4 + 8 + 8 + 8 + 4 + 1 + 1 + 4)
+#define CONTENT_HEAD_FIXED (CRC_BYTES + 1 + 4 + 4 + 8 + 8 + 4 + 1 + 1 + 4)
 
 static const struct str *content_strings(const struct message *m, const struct str *out[8])
 {
@@ -233,7 +235,6 @@ void codec_content_encode(uint8_t *out, const struct message *m)
     at = out_uint(at, crc32c(0, m->content, m->content_len), 4);
     at = out_uint(at, m->content_len, 8);
     at = out_uint(at, (uint64_t)m->created_ms, 8);
-    at = out_uint(at, (uint64_t)m->expires_ms, 8);
     at = out_uint(at, m->flags, 4);
     at = out_uint(at, m->ret, 1);
     at = out_uint(at, m->priority, 1);
@@ -266,7 +267,6 @@ int codec_content_decode(const struct msgid *id, struct str value, bool with_con
     content_crc = (uint32_t)in_uint(&in, 4);
     *fields = (struct message){.id = *id, .content_len = in_uint(&in, 8)};
     fields->created_ms = (int64_t)in_uint(&in, 8);
-    fields->expires_ms = (int64_t)in_uint(&in, 8);
     fields->flags = (uint32_t)in_uint(&in, 4);
     fields->ret = (uint8_t)in_uint(&in, 1);
     fields->priority = (uint8_t)in_uint(&in, 1);

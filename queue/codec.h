@@ -32,6 +32,7 @@ bool codec_row_key_parse(struct str key, struct row_key *out);
 struct row_state {
     uint8_t notify, flags;
     uint16_t attempts;
+    uint32_t lifetime_s;
     int64_t last_attempt_ms;
     struct str address, orcpt, variables, last_error; /* into the value decoded */
 };

@@ -179,6 +179,7 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     r->priority = row->priority;
     r->notify = state.notify;
     r->flags = state.flags;
+    r->lifetime_s = state.lifetime_s;
     r->attempts = state.attempts;
     r->last_attempt_ms = state.last_attempt_ms;
     recipient_set_error(r, state.last_error);

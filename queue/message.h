@@ -29,7 +29,6 @@ struct message {
     _Atomic uint32_t refs;
     struct msgid id;
     int64_t created_ms;  /* wall clock of reception */
-    int64_t expires_ms;  /* wall clock at which undelivered recipients expire */
     uint32_t flags;      /* enum message_flags */
     uint8_t ret;         /* enum smtp_ret */
     uint8_t priority;    /* band 0 (first) .. 9; default 5 */
@@ -72,10 +71,12 @@ struct recipient {
     int64_t due_ms; /* wall clock of the next attempt */
     uint32_t index; /* nth recipient of its message, from 0 */
     uint8_t priority;
+    uint8_t state; /* the worker's */
     /* Stored state. */
     uint8_t notify; /* enum smtp_dsn_notify bits, 0 = default */
     uint8_t flags;  /* enum recipient_flags */
     uint16_t attempts;
+    uint32_t lifetime_s;     /* from the message's reception on; see recipient_expires_ms() */
     int64_t last_attempt_ms; /* 0 = none yet */
     struct str queue;        /* lane name: the domain in lower-case A-labels (later:
                                 campaign:tenant@domain), <= QUEUE_NAME_MAX */
@@ -83,8 +84,13 @@ struct recipient {
     struct str orcpt;        /* as RCPT gave it, or empty */
     struct str variables;    /* reserved: substitution variables */
     struct str last_error;   /* "450 4.7.1 text" of the last attempt, own allocation, or empty */
-    uint8_t state;           /* the worker's */
 };
+
+/* Wall clock at which r expires if it is not delivered. */
+static inline int64_t recipient_expires_ms(const struct recipient *r)
+{
+    return r->message->created_ms + (int64_t)r->lifetime_s * 1000;
+}
 
 /* One allocation with all strings but last_error. Takes its own reference to message.
  * NULL when memory is out. */

@@ -57,7 +57,6 @@ static inline struct message *kit_message_as(struct msgid id, size_t size, uint3
 {
     struct message fields = {.id = id,
                              .created_ms = kit_clock_ms,
-                             .expires_ms = kit_clock_ms + 86400000,
                              .priority = priority,
                              .recipients = recipients,
                              .sender = STR("sender@example.com"),

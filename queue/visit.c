@@ -60,7 +60,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
     };
     if (v->need_message && find_header(v, &row.id)) {
         view.created_ms = v->header.created_ms;
-        view.expires_ms = v->header.expires_ms;
+        view.expires_ms = v->header.created_ms + (int64_t)state.lifetime_s * 1000;
         view.sender = v->header.sender;
         view.campaign = v->header.campaign;
         view.tenant = v->header.tenant;

@@ -241,7 +241,6 @@ static void print_message(const json_t *m)
     print_field("message", reply_text(m, "id"));
     print_field("sender", *sender == 0 ? "<> (null sender)" : sender);
     print_time("received", reply_number(m, "created_ms"));
-    print_time("expires", reply_number(m, "expires_ms"));
     print_field("size", (const char *)size.data);
     buf_done(&size);
     if (*reply_text(m, "campaign") != 0)
@@ -258,6 +257,7 @@ static void print_message(const json_t *m)
 
 static void print_recipient(const json_t *row)
 {
+    char expires[CLOCK_RFC3339_BYTES];
     struct buf line = {0};
 
     buf_puts(&line, "to ");
@@ -270,6 +270,8 @@ static void print_recipient(const json_t *row)
     }
     buf_printf(&line, "%lld attempt%s", reply_number(row, "attempts"),
                reply_number(row, "attempts") == 1 ? "" : "s");
+    clock_rfc3339(reply_number(row, "expires_ms"), expires);
+    buf_printf(&line, ", expires %s", expires);
     if (*reply_text(row, "last_error") != 0) {
         buf_puts(&line, "\n   ");
         put_text(&line, reply_text(row, "last_error"), 0, false);

@@ -96,6 +96,19 @@ def test_who_is_named_twice_gets_one_copy():
                 raise Failure(f"{found[:10]} instead of {kept[:10]}")
 
 
+def test_each_recipient_has_the_lifetime_of_its_destination():
+    settings = {"destinations": {"short.example": {"lifetime": "1h"}, "long.example": {"lifetime": "9d"}}}
+    wanted = {"a@short.example": 3600, "a@long.example": 9 * 86400, "a@d.example": 3 * 86400}
+    for order in (sorted(wanted), sorted(wanted, reverse=True)):
+        with Engine(settings) as engine, Client(engine) as client:
+            client.expect(client.message(*order), 250)
+            rows = [json.loads(line) for line in
+                    engine.command("queue", "list", "--json").splitlines()]
+            found = {r["recipient"]: (r["expires_ms"] - r["created_ms"]) // 1000 for r in rows}
+            if found != wanted:
+                raise Failure(f"{found} instead of {wanted}")
+
+
 def two_listeners(engine):
     """engine with a second listener; both take two sessions."""
     first = {"listen": f"{engine.host}:{engine.port}", "sessions_max": 2}
