@@ -5,6 +5,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/buf.h"
+#include "dns/name.h"
 #include "engine/glob.h"
 #include "engine/suggest.h"
 
@@ -56,6 +58,14 @@ static void hint_nearest(struct control_refusal *why, const struct suggest *s)
 }
 
 /* --- members of the filter --- */
+
+static bool has_eight_bit(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] > 127)
+            return true;
+    return false;
+}
 
 static int take_text(struct control_refusal *why, const char *name, const json_t *value,
                      struct str *out)
@@ -146,17 +156,65 @@ static int take_filter(struct control_filter *f, struct control_refusal *why, co
     return refuse(why, "unknown filter '%.40s'", name);
 }
 
+/* Queues are named by A-labels: "例え.jp" and "*.例え.jp" become that, label by label. NULL where a
+ * label cannot be one. */
+static json_t *ascii_pattern(struct str pattern)
+{
+    struct buf out = {0};
+    json_t *ascii;
+    bool good = true;
+
+    while (good) {
+        ptrdiff_t dot = str_find(pattern, '.');
+        struct str label = {pattern.ptr, dot < 0 ? pattern.len : (size_t)dot};
+        struct dns_name name;
+
+        if (!has_eight_bit(label)) {
+            buf_put_str(&out, label);
+        } else {
+            good = dns_name_parse(&name, label) == 0;
+            buf_put(&out, name.text, good ? name.len : 0);
+        }
+        if (dot < 0)
+            break;
+        buf_putc(&out, '.');
+        pattern.ptr += label.len + 1;
+        pattern.len -= label.len + 1;
+    }
+    ascii = good ? json_stringn((const char *)out.data, out.len) : NULL;
+    buf_done(&out);
+    return ascii;
+}
+
+static int make_queue_ascii(struct control_refusal *why, json_t *filter)
+{
+    const json_t *queue = json_object_get(filter, "queue");
+    struct str text = {json_string_value(queue), json_string_length(queue)};
+    json_t *ascii;
+
+    if (!has_eight_bit(text))
+        return 0;
+    ascii = ascii_pattern(text);
+    if (ascii == NULL)
+        return refuse(why, "'queue' is no domain");
+    (void)json_object_set_new(filter, "queue", ascii);
+    return 0;
+}
+
 static int take_filters(struct control_request *r, struct control_refusal *why, json_t *value)
 {
     const char *name;
     json_t *member;
+    int err;
 
     if (!json_is_object(value))
         return refuse(why, "'filter' takes an object");
+    err = make_queue_ascii(why, value);
+    if (err != 0)
+        return err;
     json_object_foreach(value, name, member)
     {
-        int err = take_filter(&r->filter, why, name, member);
-
+        err = take_filter(&r->filter, why, name, member);
         if (err != 0)
             return err;
         r->filtered = true;

@@ -129,7 +129,7 @@ static void wake(void *arg)
 /* Every third row is held, every other one is due later and has failed before. */
 static void fill_queue(struct bench *b)
 {
-    static const char *const queues[] = {"a.example", "b.example", "c.example"};
+    static const char *const queues[] = {"a.example", "b.example", "xn--r8jz45g.example"};
 
     for (unsigned i = 0; i < ROWS / 2; i++) {
         struct kit_change *kit = kit_change();
@@ -377,6 +377,7 @@ static void test_bad_requests(void **state)
         {"{\"op\":\"list\",\"filter\":[]}", "'filter'"},
         {"{\"op\":\"list\",\"filter\":{\"sendr\":\"x\"}}", "did you mean 'sender'?"},
         {"{\"op\":\"list\",\"filter\":{\"queue\":3}}", "takes a string"},
+        {"{\"op\":\"list\",\"filter\":{\"queue\":\"日 本\"}}", "no domain"},
         {"{\"op\":\"list\",\"filter\":{\"state\":\"odd\"}}", "ready, deferred or held"},
         {"{\"op\":\"list\",\"filter\":{\"id\":\"xyz\"}}", "32 hexadecimal"},
         {"{\"op\":\"list\",\"filter\":{\"age_min_ms\":\"1h\"}}", "takes a number"},
@@ -433,6 +434,9 @@ static void test_filters(void **state)
         {"{\"queue\":\"a.example\"}", 20},
         {"{\"queue\":\"A.Example\"}", 20},
         {"{\"queue\":\"*.example\"}", 60},
+        {"{\"queue\":\"例え.example\"}", 20},
+        {"{\"queue\":\"例え.*\"}", 20},
+        {"{\"queue\":\"*.例え.example\"}", 0},
         {"{\"queue\":\".example\"}", 0},
         {"{\"queue\":\"a\"}", 0},
         {"{\"state\":\"held\"}", 20},
@@ -447,7 +451,7 @@ static void test_filters(void **state)
         {"{\"sender\":\"sender@*\"}", 60},
         {"{\"sender\":\"\"}", 0},
         {"{\"recipient\":\"user0@a.example\"}", 10},
-        {"{\"recipient\":\"*@c.example\"}", 20},
+        {"{\"recipient\":\"*@xn--r8jz45g.example\"}", 20},
         {"{\"campaign\":\"spring\"}", 60},
         {"{\"campaign\":\"autumn\"}", 0},
         {"{\"tenant\":\"ac*\"}", 60},
