@@ -152,6 +152,9 @@ goes at the addresses found */
 /* Reads and checks file. On failure *out is untouched, errors has one line for each mistake
  * ("hayauma.yaml:12:5: unknown key 'lisen' in listeners[0]; did you mean 'listen'?"). */
 int config_load(const char *file, struct config **out, struct buf *errors) MUST_USE;
+/* The control_socket that file names (to be freed), whatever else is wrong in it: an engine whose
+ * file was just spoilt must stay within reach. NULL and lines in errors when it is no YAML. */
+char *config_control_socket(const char *file, struct buf *errors);
 /* All defaults and no file; for tests and the quickstart. */
 struct config *config_default(void);
 struct config *config_ref(struct config *c);

@@ -62,6 +62,7 @@ static void load_document(struct config_loader *l, struct fy_parser *parser, str
         syntax_errors(l, diag, text);
     else
         config_walk(l, root);
+    l->walked = doc != NULL;
     more = doc == NULL ? NULL : fy_parse_load_document(parser);
     if (more != NULL)
         config_complain(l, config_place_of(fy_document_root(more), (struct config_place){0}),
@@ -117,14 +118,19 @@ static void check_bytes(struct config_loader *l, struct str text)
     }
 }
 
+static void load_text(struct config_loader *l, struct str text)
+{
+    l->c->file = config_dup(l->c, str_of(l->file));
+    check_bytes(l, text);
+    if (l->errors_count == 0 && text.len != 0)
+        load_yaml(l, text);
+}
+
 int config_load_text(const char *file, struct str text, struct config **out, struct buf *errors)
 {
     struct config_loader l = {.c = config_new_default(), .file = file, .errors = errors};
 
-    l.c->file = config_dup(l.c, str_of(file));
-    check_bytes(&l, text);
-    if (l.errors_count == 0 && text.len != 0)
-        load_yaml(&l, text);
+    load_text(&l, text);
     if (l.errors_count != 0) {
         config_unref(l.c);
         return -EINVAL;
@@ -169,4 +175,24 @@ int config_load(const char *file, struct config **out, struct buf *errors)
         err = config_load_text(file, buf_str(&text), out, errors);
     buf_done(&text);
     return err;
+}
+
+char *config_control_socket(const char *file, struct buf *errors)
+{
+    struct config_loader l = {.c = config_new_default(), .file = file, .errors = errors};
+    struct buf text = {0};
+    char *path = NULL;
+    int err = read_file(file, &text);
+
+    if (err != 0)
+        buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
+    else
+        load_text(&l, buf_str(&text));
+    if (err == 0 && (l.walked || l.errors_count == 0)) {
+        buf_clear(errors);
+        path = strdup(l.c->control_socket);
+    }
+    config_unref(l.c);
+    buf_done(&text);
+    return path;
 }

@@ -336,6 +336,37 @@ static void test_files(void **state)
     buf_done(&errors);
 }
 
+static void check_socket(const char *text, const char *wanted)
+{
+    char name[] = "/tmp/config_test.XXXXXX";
+    int fd = mkstemp(name);
+    struct buf errors = {0};
+    char *path;
+
+    assert_true(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+    close(fd);
+    path = config_control_socket(name, &errors);
+    if (wanted == NULL)
+        assert_null(path);
+    else
+        assert_string_equal(path, wanted);
+    assert_int_equal(errors.len != 0, wanted == NULL);
+    assert_int_equal(unlink(name), 0);
+    buf_done(&errors);
+    free(path);
+}
+
+/* What else is wrong in a file does not hide the engine's socket. */
+static void test_control_socket(void **state)
+{
+    (void)state;
+    check_socket("control_socket: /a/b.sock\nlisen: 1\nworkers: x\n", "/a/b.sock");
+    check_socket("workers: 2\n", "/run/hayauma/control.sock");
+    check_socket("", "/run/hayauma/control.sock");
+    check_socket("control_socket: /a/b.sock\na: [\n", NULL);
+    check_socket("%YAML 1.2\n", NULL);
+}
+
 /* A large file loads, and its lookups do not walk it. */
 static void test_many_patterns(void **state)
 {
@@ -362,11 +393,11 @@ static void test_many_patterns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),        cmocka_unit_test(test_docs),
-        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_schema),
-        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_networks),
-        cmocka_unit_test(test_reload),        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_many_patterns),
+        cmocka_unit_test(test_golden),         cmocka_unit_test(test_docs),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_patterns),       cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_reload),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_control_socket), cmocka_unit_test(test_many_patterns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -18,6 +18,7 @@ struct config_loader {
     const char *file;
     struct buf *errors;
     unsigned errors_count;
+    bool walked; /* it is YAML, right or wrong */
 };
 
 /* Adds a line to the errors: "file:line:column: ...". */

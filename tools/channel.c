@@ -37,7 +37,7 @@ bool channel_option(struct channel_options *o, int c)
 static char *socket_path(const struct channel_options *o)
 {
     const char *file = o->config, *env = getenv("HAYAUMA_SOCKET");
-    struct config *config = NULL;
+    struct config *config;
     struct buf errors = {0};
     char *path;
 
@@ -49,14 +49,15 @@ static char *socket_path(const struct channel_options *o)
         file = CONFIG_FILE;
     if (file == NULL) {
         config = config_default();
-    } else if (config_load(file, &config, &errors) != 0) {
+        path = strdup(config->control_socket);
+        config_unref(config);
+        return path;
+    }
+    path = config_control_socket(file, &errors);
+    if (path == NULL) {
         fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
         fprintf(stderr, "hayauma %s: the control socket is not known; use --socket\n", o->command);
-        buf_done(&errors);
-        return NULL;
     }
-    path = strdup(config->control_socket);
-    config_unref(config);
     buf_done(&errors);
     return path;
 }

@@ -350,6 +350,10 @@ static int may_act(struct channel *ch, const struct action *a, const struct queu
                 o->channel.command);
         return EXIT_USAGE;
     }
+    if (o->limit != 0) { /* it would do all the same */
+        fprintf(stderr, "hayauma %s: --limit is for what is shown\n", o->channel.command);
+        return EXIT_USAGE;
+    }
     if (a->warning == NULL || o->yes || o->one_id != NULL)
         return 0;
     if (isatty(STDIN_FILENO) == 0) {
@@ -490,6 +494,10 @@ static int unknown(const char *name)
 {
     struct suggest s;
 
+    if (*name == '-') {
+        fputs("hayauma queue: the action comes first: hayauma queue list ...\n", stderr);
+        return EXIT_USAGE;
+    }
     suggest_init(&s, str_of(name));
     for (size_t i = 0; i < ARRAY_LEN(views); i++)
         suggest_offer(&s, views[i].name);

@@ -119,8 +119,12 @@ static int open_directory(struct exporter *e, const struct queue_options *o)
     char *name = NULL;
 
     e->directory = o->to;
-    if (mkdir(o->to, 0700) != 0)
-        return write_failed(o->to);
+    if (mkdir(o->to, 0700) != 0) {
+        if (errno != EEXIST)
+            return write_failed(o->to);
+        fprintf(stderr, "hayauma queue export: %s is there already; name a new directory\n", o->to);
+        return WRITE_FAILED;
+    }
     if (asprintf(&name, "%s/recipients.jsonl", o->to) < 0)
         return write_failed("memory");
     e->recipients = fopen(name, "wex");

@@ -111,7 +111,8 @@ def test_usage():
                     ("queue", "list", "a.example", "b.example"), ("queue", "list", "--id", "xyz"),
                     ("queue", "show"), ("queue", "export"), ("queue", "cancel"), ("status", "x"),
                     ("status", "--interval", "1"), ("reload", "x"), ("stop", "x"), ("config",),
-                    ("config", "chek"), ("config", "docs", "x"), ("version", "x")):
+                    ("config", "chek"), ("config", "docs", "x"), ("version", "x"),
+                    ("queue", "--json", "list")):
         done = run(*command, status=3 if command in (
             ("queue", "show"), ("queue", "export"), ("queue", "cancel")) else 2)
         assert done.stderr and not done.stdout, command
@@ -205,7 +206,8 @@ def test_look():
         for r in rows:
             assert b"hello" in (where / f"{r['id']}.eml").read_bytes()
         assert len(list(where.iterdir())) == 11
-        engine.run("queue", "export", "--all", "--to", where, status=1)  # it is there already
+        done = engine.run("queue", "export", "--all", "--to", where, status=1)
+        assert "is there already" in done.stderr
 
 
 def test_actions():
@@ -216,6 +218,7 @@ def test_actions():
         assert "10 recipients released" in engine.run("queue", "release", "d0.example").stdout
         assert engine.count("--state", "held") == 0
         assert "say which, or --all" in engine.run("queue", "hold", status=2).stderr
+        assert "--limit" in engine.run("queue", "hold", "d1.example", "-n", "1", status=2).stderr
 
         done = engine.run("queue", "cancel", "d1.example", status=2)  # nobody to ask
         assert "--yes" in done.stderr
@@ -258,9 +261,12 @@ def test_reload():
         for _ in range(2):  # it is still so the second time
             assert "not applied: workers:" in engine.run_ok("reload")
         engine.file.write_text(json.dumps({**engine.config, "lisen": 1}))
-        done = run("reload", "--socket", engine.config["control_socket"], status=1)
+        done = run("reload", "-c", engine.file, status=1)
         assert "unknown key 'lisen'" in done.stderr and "nothing was changed" in done.stderr
-        assert run("status", "--json", "--socket", engine.config["control_socket"]).stdout
+        assert engine.run_ok("status", "--json")  # a spoilt file does not hide the engine
+        engine.file.write_text('{"lisen": ')
+        done = run("status", "-c", engine.file, status=2)
+        assert "YAML" in done.stderr and "use --socket" in done.stderr
 
 
 def test_terminal():
