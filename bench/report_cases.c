@@ -42,7 +42,6 @@ static size_t make_line(enum report_type type, const struct smtp_reply *r, struc
                                    .reception_protocol = "ESMTP",
                                    .session_id = "9bcd689e-23d9-41b7-a015-63a1382f8b57",
                                    .size = 4096,
-                                   .queue_ms = 17,
                                    .connect_ms = 5,
                                    .transaction_ms = 11};
 

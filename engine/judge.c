@@ -45,7 +45,6 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
         .delivery_protocol = c->protocol,
         .session_id = c->session_id,
         .size = r->message->content_len,
-        .queue_ms = span_ms(1, (uint64_t)(wall_ms - r->message->created_ms) + 1),
         .connect_ms = span_ms(c->started_ms, c->connected_ms),
         .transaction_ms = span_ms(c->begun_ms, now_ms),
         .classification = classification,

@@ -201,7 +201,10 @@ static void put_own(struct buf *out, const struct report_event *e)
         buf_put_u64(out, e->message->recipients);
     }
     LITERAL(out, ",\"queue_ms\":");
-    buf_put_u64(out, e->queue_ms);
+    /* By the wall clock, which may have been set back meanwhile. */
+    buf_put_i64(out, e->message != NULL && e->timestamp_ms > e->message->created_ms
+                         ? e->timestamp_ms - e->message->created_ms
+                         : 0);
     LITERAL(out, ",\"connect_ms\":");
     buf_put_u64(out, e->connect_ms);
     LITERAL(out, ",\"transaction_ms\":");

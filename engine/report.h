@@ -42,7 +42,7 @@ struct report_event {
     const char *classification;     /* bounce_classification, or NULL */
     uint64_t size;
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
-    uint32_t queue_ms, connect_ms, transaction_ms;
+    uint32_t connect_ms, transaction_ms;
     int64_t next_attempt_ms; /* REPORT_TRANSIENT */
     uint64_t omitted;        /* REPORT_REJECTION that stands for this many; 0: for itself */
 };
