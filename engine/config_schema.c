@@ -327,7 +327,7 @@ static const struct config_section routes_schema = {
            "- `[192.0.2.1]:port`, `[2001:db8::1]:port`: that address\n"
            "- `lmtp:unix:/path`, `lmtp:192.0.2.1:24`: LMTP (RFC 2033)\n"
            "- `mx`: as if there were no route, to except a domain from a later pattern\n"
-           "- `reject`: refuse such recipients (550 5.1.2)\n\n"
+           "- `reject`: refuse such recipients (550 5.7.1)\n\n"
            "A port left out is `dns.port`, for LMTP 24.",
     .example = "routes:\n"
                "  lists.example.com: \"[10.0.0.7]:2525\"\n"

@@ -375,7 +375,7 @@ static void serve_close_control(struct serve *s)
 
 static int serve_run(struct serve *s)
 {
-    struct buf error = {0};
+    struct buf error = {0}, listeners = {0};
     int err = engine_open(&s->engine, s->config, &error);
 
     if (err == 0)
@@ -394,8 +394,12 @@ static int serve_run(struct serve *s)
         engine_close(&s->engine);
         return 1;
     }
-    log_info("serve.ready", "workers=%u shards=%u queue=%s", s->engine.workers_len,
-             queue_shards(s->engine.queue), s->config->queue.path);
+    for (size_t i = 0; i < s->config->listeners_len; i++)
+        buf_printf(&listeners, "%s%s", i > 0 ? " " : "", s->config->listeners[i].address.text);
+    log_info("serve.ready", "workers=%u shards=%u queue=%s listeners=\"%.*s\"",
+             s->engine.workers_len, queue_shards(s->engine.queue), s->config->queue.path,
+             STR_FMT(buf_str(&listeners)));
+    buf_done(&listeners);
     notify_state("READY=1");
     serve_loop(s);
     serve_close_control(s);
@@ -414,7 +418,7 @@ int cmd_serve(int argc, char **argv)
         return rc < 0 ? 0 : rc;
     s.config = serve_load(&s, &errors);
     if (s.config == NULL)
-        fprintf(stderr, "%.*s\n", (int)errors.len, (char *)errors.data);
+        fprintf(stderr, "%.*s", (int)errors.len, (char *)errors.data);
     buf_done(&errors);
     if (s.config == NULL)
         return 1;

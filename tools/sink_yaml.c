@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "base/assert.h"
+#include "engine/config_value.h"
 #include "tools/quantity.h"
 
 void yaml_complain(struct yaml_reader *r, const char *fmt, ...)
@@ -100,12 +101,8 @@ void yaml_bool(struct yaml_reader *r, struct fy_node *node, bool *out)
 {
     char text[YAML_VALUE_BYTES];
 
-    if (!yaml_scalar(r, node, text))
-        return;
-    if (strcmp(text, "true") != 0 && strcmp(text, "false") != 0)
-        yaml_complain(r, "'%s': want true or false", text);
-    else
-        *out = strcmp(text, "true") == 0;
+    if (yaml_scalar(r, node, text) && config_parse_bool(str_of(text), out) < 0)
+        yaml_complain(r, "'%s': want yes or no", text);
 }
 
 int yaml_choice(struct yaml_reader *r, const char *text, const char *const *names, size_t len)

@@ -85,6 +85,7 @@ def test_address_of_another_engine():
         status, said = serve(Engine({"listeners": [{"listen": listen}]}))
         assert status == 1 and listen in said and "ddress already in use" in said, said
         assert "action=" in said, said
+        assert f'listeners="{listen}"' in log_of(engine)
 
 
 def test_what_cannot_be_opened():

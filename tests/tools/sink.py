@@ -31,6 +31,7 @@ classes:
   - name: refuse
     domains: [refuse.example]
     refuse: {at: data, reply: "554 5.7.1 no"}
+    dead_exchanger: no
   - name: unknown
     domains: [unknown.example]
     unknown_users: 50%
@@ -298,6 +299,7 @@ def test_mistakes_in_the_file():
             ("classes:\n  - {name: a, domains: [a], connections_max: 3}\n", "needs an address"),
             ("classes:\n  - {name: a, domains: [a], latency: {mail: 1s}}\n", "needs an address"),
             ("classes:\n  - {name: a, domains: [a], defer: {reply: hello}}\n", "is no reply"),
+            ("classes:\n  - {name: a, domains: [a], dead_exchanger: 2}\n", "want yes or no"),
             ("classes:\n  - {name: a}\n", "needs name and domains"),
             ("classes: [\n", "b.yaml:"), ("- 1\n", "mapping"), ("", "empty")):
         file.write_text(text)
