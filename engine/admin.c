@@ -8,6 +8,8 @@
 #include "engine/report.h"
 #include "engine/settle.h"
 
+#define CANCELLED "cancelled by the administrator"
+
 struct admin {
     struct worker_note note;
     struct settle_waiter waiter;
@@ -31,6 +33,8 @@ static void on_admin_settled(struct settle_waiter *waiter)
 
 static void record(struct worker *w, struct recipient *r, enum report_type type)
 {
+    static const struct smtp_reply cancelled = {
+        .code = 551, .enhanced = {5, 7, 1}, .text_len = sizeof(CANCELLED) - 1, .text = CANCELLED};
     struct report_event event = {.type = type,
                                  .node_id = w->config->node_id,
                                  .timestamp_ms = worker_wall_ms(w),
@@ -39,6 +43,7 @@ static void record(struct worker *w, struct recipient *r, enum report_type type)
                                  .queue = r->queue,
                                  .site = STR(""),
                                  .sender = r->message->sender,
+                                 .reply = type == REPORT_ADMIN_BOUNCE ? &cancelled : NULL,
                                  .attempts = r->attempts,
                                  .size = r->message->content_len};
 
@@ -182,4 +187,48 @@ void admin_submit(struct engine *e, struct control_job *job)
     a->note.run = admin_run;
     a->waiter.on_settled = on_admin_settled;
     worker_post(e, NULL, worker_of_shard(e, job->shard)->index, &a->note);
+}
+
+/* --- damaged records --- */
+
+struct purge {
+    struct worker_note note;
+    struct queue_change change;
+    struct control_job *job;
+};
+
+static void on_purged(struct queue_change *change, int result)
+{
+    struct purge *p = change->owner;
+
+    if (result == 0)
+        p->job->changed = p->job->purges_len;
+    control_job_done(p->job, result);
+    free(p);
+}
+
+static void purge_run(struct worker *w, struct worker_note *note)
+{
+    struct purge *p = CONTAINER_OF(note, struct purge, note);
+
+    p->change = (struct queue_change){.purges = p->job->purges,
+                                      .purges_len = p->job->purges_len,
+                                      .records = p->job->records,
+                                      .urgent = true,
+                                      .on_done = on_purged,
+                                      .owner = p};
+    queue_submit(w->port, p->job->shard, &p->change);
+}
+
+void admin_purge(struct engine *e, struct control_job *job)
+{
+    struct purge *p = calloc(1, sizeof(*p));
+
+    if (p == NULL) {
+        control_job_done(job, -ENOMEM);
+        return;
+    }
+    p->job = job;
+    p->note.run = purge_run;
+    worker_post(e, NULL, worker_of_shard(e, job->shard)->index, &p->note);
 }

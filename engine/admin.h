@@ -10,5 +10,7 @@
 
 /* Main thread. control_job_done() follows when the changes are committed. */
 void admin_submit(struct engine *e, struct control_job *job);
+/* The same for damaged records. */
+void admin_purge(struct engine *e, struct control_job *job);
 
 #endif

@@ -172,6 +172,10 @@ static void on_job(void *arg, struct control_job *job)
         admin_submit(e, job);
         return;
     }
+    if (job->kind == CONTROL_JOB_PURGE) {
+        admin_purge(e, job);
+        return;
+    }
     walk = calloc(1, sizeof(*walk));
     if (walk == NULL) {
         control_job_done(job, -ENOMEM);

@@ -52,13 +52,16 @@ struct control_status {
 
 /* Something the engine does for a client. Lives until control_job_done(). */
 struct control_job {
-    enum { CONTROL_JOB_STATUS, CONTROL_JOB_ACTION } kind;
-    /* CONTROL_JOB_ACTION: all rows are of one shard. */
+    enum { CONTROL_JOB_STATUS, CONTROL_JOB_ACTION, CONTROL_JOB_PURGE } kind;
+    /* CONTROL_JOB_ACTION: all rows are of one shard; CONTROL_JOB_PURGE: so are its records. */
     enum control_action action;
     uint32_t shard;
     struct control_row *rows;
     size_t rows_len;
-    uint64_t changed; /* out: rows that were changed */
+    uint64_t changed;   /* out: rows that were changed */
+    struct str *purges; /* as in struct queue_change; all are done, or none */
+    size_t purges_len;
+    struct buf records; /* to be written with them */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
     struct control_status status;
     void *owner;           /* the backend's, while it has the job */

@@ -4,15 +4,22 @@
 
 #include "engine/control_private.h"
 
-#define QUARANTINE_MAX 10000
-
 /* --- walking the rows --- */
 
 typedef bool (*visit_fn)(void *arg, const struct queue_row_view *row);
 
-static bool out_full(const struct control_client *client)
+bool control_out_full(const struct control_client *client)
 {
     return client->out.len - client->out_at >= CONTROL_OUT_BYTES_MAX;
+}
+
+void control_next_shard(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+
+    w->shard++;
+    w->cursor = (struct queue_cursor){0};
+    w->ended = w->shard == queue_shards(client->control->queue);
 }
 
 /* One slice of rows. 0 or -errno; work.ended when there are no more. */
@@ -26,11 +33,8 @@ static int walk(struct control_client *client, bool need_message, visit_fn visit
 
     if (rc < 0)
         return rc;
-    if (rc == 1) {
-        w->shard++;
-        w->cursor = (struct queue_cursor){0};
-        w->ended = w->shard == queue_shards(c->queue);
-    }
+    if (rc == 1)
+        control_next_shard(client);
     return 0;
 }
 
@@ -48,13 +52,13 @@ static bool needs_message(const struct control_client *client)
     return control_filter_needs_message(&client->request.filter);
 }
 
-static enum control_step store_failed(struct control_client *client, int err)
+enum control_step control_store_failed(struct control_client *client, int err)
 {
     control_put_error(&client->out, "failed", strerror(-err), "the store could not be read");
     return CONTROL_STEP_DONE;
 }
 
-static enum control_step finished(struct control_client *client)
+enum control_step control_finished(struct control_client *client)
 {
     control_put_done(&client->out, &client->work, client->request.op);
     return CONTROL_STEP_DONE;
@@ -72,7 +76,7 @@ static void report_progress(struct control_client *client)
 
 /* --- list, count, summary --- */
 
-static bool at_limit(struct control_client *client)
+bool control_at_limit(struct control_client *client)
 {
     struct control_work *w = &client->work;
 
@@ -87,13 +91,13 @@ static bool visit_list(void *arg, const struct queue_row_view *row)
 {
     struct control_client *client = arg;
 
-    if (at_limit(client))
+    if (control_at_limit(client))
         return false;
     if (matches(client, row)) {
         control_put_row(&client->out, row, client->control->wall_ms);
         client->work.sent++;
     }
-    return !out_full(client);
+    return !control_out_full(client);
 }
 
 static bool visit_count(void *arg, const struct queue_row_view *row)
@@ -116,9 +120,9 @@ static enum control_step step_walk(struct control_client *client, bool need_mess
     int err = walk(client, need_message, visit);
 
     if (err != 0)
-        return store_failed(client, err);
+        return control_store_failed(client, err);
     if (client->work.ended)
-        return finished(client);
+        return control_finished(client);
     report_progress(client); /* so that a client knows that a long search goes on */
     return CONTROL_STEP_MORE;
 }
@@ -138,17 +142,17 @@ static enum control_step step_summary(struct control_client *client)
         int err = walk(client, needs_message(client), visit_summary);
 
         if (err != 0)
-            return store_failed(client, err);
+            return control_store_failed(client, err);
         if (w->ended)
             control_summary_finish(w->summary);
         report_progress(client);
         return CONTROL_STEP_MORE;
     }
-    while (!out_full(client)) {
+    while (!control_out_full(client)) {
         if (client->request.limit != 0 && w->sent == client->request.limit)
             w->truncated = true;
         if (w->truncated || !control_summary_next(w->summary, &client->out))
-            return finished(client);
+            return control_finished(client);
         w->sent++;
     }
     return CONTROL_STEP_MORE;
@@ -159,11 +163,14 @@ static enum control_step step_summary(struct control_client *client)
 /* Fetches the message the request names, once. False with the error written. */
 static bool fetch_message(struct control_client *client)
 {
+    const struct msgid *id = &client->request.id;
     int err = 0;
 
     if (client->work.message != NULL)
         return true;
-    client->work.message = queue_message(client->control->queue, &client->request.id, &err);
+    client->work.message = client->request.op == CONTROL_OP_STORED
+                               ? queue_message_stored(client->control->queue, id, &err)
+                               : queue_message(client->control->queue, id, &err);
     if (client->work.message != NULL)
         return true;
     if (err == -ENOENT)
@@ -173,7 +180,7 @@ static bool fetch_message(struct control_client *client)
         control_put_error(&client->out, "failed", "the stored message is damaged",
                           "see 'hayauma queue quarantine'");
     else
-        store_failed(client, err);
+        control_store_failed(client, err);
     return false;
 }
 
@@ -191,7 +198,7 @@ static enum control_step step_show(struct control_client *client)
     }
     /* All recipients found: no need to read on. */
     if (w->matched >= w->message->recipients)
-        return finished(client);
+        return control_finished(client);
     return step_walk(client, false, visit_list);
 }
 
@@ -201,7 +208,7 @@ static enum control_step step_content(struct control_client *client)
 
     if (!fetch_message(client))
         return CONTROL_STEP_DONE;
-    while (!out_full(client) && w->content_at < w->message->content_len) {
+    while (!control_out_full(client) && w->content_at < w->message->content_len) {
         uint64_t n = w->message->content_len - w->content_at;
 
         if (n > CONTROL_CONTENT_BYTES)
@@ -220,7 +227,7 @@ static enum control_step step_content(struct control_client *client)
 
 /* --- actions --- */
 
-static struct control_job *job_new(struct control_client *client)
+struct control_job *control_job_new(struct control_client *client)
 {
     struct control_job *job = calloc(1, sizeof(*job));
 
@@ -235,12 +242,14 @@ void control_job_free(struct control_job *job)
     if (job == NULL)
         return;
     free(job->rows);
+    free(job->purges);
+    buf_done(&job->records);
     free(job->status.destinations);
     buf_done(&job->memory);
     free(job);
 }
 
-static enum control_step give_job(struct control_client *client, struct control_job *job)
+enum control_step control_give_job(struct control_client *client, struct control_job *job)
 {
     struct control *c = client->control;
 
@@ -311,9 +320,9 @@ static enum control_step step_action(struct control_client *client)
 
     report_progress(client);
     if (w->ended)
-        return finished(client);
+        return control_finished(client);
     if (w->job == NULL) {
-        w->job = job_new(client);
+        w->job = control_job_new(client);
         w->job->kind = CONTROL_JOB_ACTION;
         w->job->action = client->request.action;
         w->job->shard = shard;
@@ -323,7 +332,7 @@ static enum control_step step_action(struct control_client *client)
     job = w->job;
     err = walk(client, needs_message(client), visit_action);
     if (err != 0)
-        return store_failed(client, err);
+        return control_store_failed(client, err);
     if (job->rows_len == 0) {
         job->shard = w->shard;
         return CONTROL_STEP_MORE;
@@ -333,7 +342,7 @@ static enum control_step step_action(struct control_client *client)
         return CONTROL_STEP_MORE;
     w->job = NULL;
     place_names(job);
-    return give_job(client, job);
+    return control_give_job(client, job);
 }
 
 static enum control_step action_returned(struct control_client *client, struct control_job *job)
@@ -350,13 +359,13 @@ static enum control_step action_returned(struct control_client *client, struct c
 
 static enum control_step step_status(struct control_client *client)
 {
-    struct control_job *job = job_new(client);
+    struct control_job *job = control_job_new(client);
 
     job->kind = CONTROL_JOB_STATUS;
     job->status.max = client->request.destinations;
     job->status.destinations = calloc(job->status.max + 1, sizeof(struct control_destination));
     ASSERT(job->status.destinations != NULL);
-    return give_job(client, job);
+    return control_give_job(client, job);
 }
 
 static int compare_queues(const void *a, const void *b)
@@ -424,32 +433,6 @@ enum control_step control_job_returned(struct control_client *client, struct con
 
 /* --- the rest --- */
 
-static bool visit_quarantine(void *arg, uint32_t shard, const char *tree, struct str key,
-                             struct str reason)
-{
-    struct control_client *client = arg;
-
-    buf_puts(&client->out, "{\"quarantined\":{");
-    json_number(&client->out, "shard", shard);
-    json_text(&client->out, "tree", str_of(tree));
-    json_text(&client->out, "key", key);
-    json_text(&client->out, "reason", reason);
-    json_end(&client->out);
-    buf_puts(&client->out, "}\n");
-    return ++client->work.matched < QUARANTINE_MAX;
-}
-
-static enum control_step step_quarantine(struct control_client *client)
-{
-    int err = queue_quarantine_visit(client->control->queue, visit_quarantine, client);
-
-    if (err < 0)
-        return store_failed(client, err);
-    client->work.visited = client->work.matched;
-    client->work.truncated = client->work.matched == QUARANTINE_MAX;
-    return finished(client);
-}
-
 /* Lines of text as a JSON list of strings. */
 static void put_lines(struct buf *out, const char *name, struct str text)
 {
@@ -512,12 +495,19 @@ static const struct {
     enum control_step (*step)(struct control_client *client);
     bool store; /* needs a queue */
 } steps[] = {
-    [CONTROL_OP_STATUS] = {step_status, false},   [CONTROL_OP_LIST] = {step_list, true},
-    [CONTROL_OP_COUNT] = {step_count, true},      [CONTROL_OP_SUMMARY] = {step_summary, true},
-    [CONTROL_OP_SHOW] = {step_show, true},        [CONTROL_OP_CONTENT] = {step_content, true},
-    [CONTROL_OP_ACTION] = {step_action, true},    [CONTROL_OP_QUARANTINE] = {step_quarantine, true},
-    [CONTROL_OP_RELOAD] = {step_reload, false},   [CONTROL_OP_DRAIN] = {step_drain, false},
+    [CONTROL_OP_STATUS] = {step_status, false},
+    [CONTROL_OP_LIST] = {step_list, true},
+    [CONTROL_OP_COUNT] = {step_count, true},
+    [CONTROL_OP_SUMMARY] = {step_summary, true},
+    [CONTROL_OP_SHOW] = {step_show, true},
+    [CONTROL_OP_CONTENT] = {step_content, true},
+    [CONTROL_OP_ACTION] = {step_action, true},
+    [CONTROL_OP_QUARANTINE] = {control_step_quarantine, true},
+    [CONTROL_OP_RELOAD] = {step_reload, false},
+    [CONTROL_OP_DRAIN] = {step_drain, false},
     [CONTROL_OP_VERSION] = {step_version, false},
+    [CONTROL_OP_STORED] = {step_content, true},
+    [CONTROL_OP_PURGE] = {control_step_purge, true},
 };
 
 enum control_step control_step(struct control_client *client)

@@ -85,6 +85,20 @@ enum control_step control_job_returned(struct control_client *client, struct con
 void control_work_done(struct control_client *client);
 void control_job_free(struct control_job *job);
 
+/* What requests have in common. */
+bool control_out_full(const struct control_client *client);
+bool control_at_limit(struct control_client *client);
+void control_next_shard(struct control_client *client);
+enum control_step control_store_failed(struct control_client *client, int err);
+enum control_step control_finished(struct control_client *client);
+struct control_job *control_job_new(struct control_client *client);
+enum control_step control_give_job(struct control_client *client, struct control_job *job);
+
+/* --- control_quarantine.c --- */
+
+enum control_step control_step_quarantine(struct control_client *client);
+enum control_step control_step_purge(struct control_client *client);
+
 /* --- control_reply.c --- */
 
 void control_put_error(struct buf *out, const char *code, const char *message, const char *hint);
@@ -100,6 +114,7 @@ void control_put_status(struct control *c, struct control_status *s, struct buf 
 void json_text(struct buf *out, const char *name, struct str value);
 void json_number(struct buf *out, const char *name, int64_t value);
 void json_bool(struct buf *out, const char *name, bool value);
+void json_base64(struct buf *out, const char *name, const void *bytes, size_t n);
 void json_end(struct buf *out);
 
 /* --- control_summary.c --- */

@@ -24,6 +24,27 @@ void json_bool(struct buf *out, const char *name, bool value)
     buf_printf(out, "\"%s\":%s,", name, value ? "true" : "false");
 }
 
+void json_base64(struct buf *out, const char *name, const void *from, size_t n)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *bytes = from;
+
+    buf_printf(out, "\"%s\":\"", name);
+    for (size_t i = 0; i < n; i += 3) {
+        uint32_t v = (uint32_t)bytes[i] << 16;
+
+        if (i + 1 < n)
+            v |= (uint32_t)bytes[i + 1] << 8;
+        if (i + 2 < n)
+            v |= bytes[i + 2];
+        buf_putc(out, digits[v >> 18]);
+        buf_putc(out, digits[v >> 12 & 63]);
+        buf_putc(out, i + 1 < n ? digits[v >> 6 & 63] : '=');
+        buf_putc(out, i + 2 < n ? digits[v & 63] : '=');
+    }
+    buf_puts(out, "\",");
+}
+
 void json_end(struct buf *out)
 {
     if (out->len != 0 && out->data[out->len - 1] == ',')
@@ -53,7 +74,7 @@ void control_put_done(struct buf *out, const struct control_work *w, enum contro
     json_bool(out, "done", true);
     json_count(out, "matched", w->matched);
     json_count(out, "visited", w->visited);
-    if (op == CONTROL_OP_ACTION)
+    if (op == CONTROL_OP_ACTION || op == CONTROL_OP_PURGE)
         json_count(out, "changed", w->changed);
     if (w->truncated)
         json_bool(out, "truncated", true);
@@ -142,22 +163,10 @@ void control_put_message(struct buf *out, const struct message *m)
 
 void control_put_content(struct buf *out, const uint8_t *bytes, size_t n)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-    buf_puts(out, "{\"content\":\"");
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)bytes[i] << 16;
-
-        if (i + 1 < n)
-            v |= (uint32_t)bytes[i + 1] << 8;
-        if (i + 2 < n)
-            v |= bytes[i + 2];
-        buf_putc(out, digits[v >> 18]);
-        buf_putc(out, digits[v >> 12 & 63]);
-        buf_putc(out, i + 1 < n ? digits[v >> 6 & 63] : '=');
-        buf_putc(out, i + 2 < n ? digits[v & 63] : '=');
-    }
-    buf_puts(out, "\"}\n");
+    buf_putc(out, '{');
+    json_base64(out, "content", bytes, n);
+    json_end(out);
+    buf_putc(out, '\n');
 }
 
 /* --- status --- */

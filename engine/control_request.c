@@ -30,6 +30,8 @@ static const struct op_name {
     {"cancel", CONTROL_OP_ACTION, CONTROL_CANCEL},
     {"expire", CONTROL_OP_ACTION, CONTROL_EXPIRE},
     {"quarantine", CONTROL_OP_QUARANTINE, 0},
+    {"purge", CONTROL_OP_PURGE, 0},
+    {"stored", CONTROL_OP_STORED, 0},
     {"reload", CONTROL_OP_RELOAD, 0},
     {"drain", CONTROL_OP_DRAIN, 0},
     {"version", CONTROL_OP_VERSION, 0},
@@ -85,6 +87,12 @@ static int take_number(struct control_refusal *why, const char *name, const json
     return 0;
 }
 
+static int take_bool(struct control_refusal *why, const char *name, const json_t *value, bool *out)
+{
+    *out = json_is_true(value);
+    return json_is_boolean(value) ? 0 : refuse(why, "'%s' is true or false", name);
+}
+
 static int take_id(struct control_refusal *why, const json_t *value, struct msgid *out)
 {
     struct str text = {json_string_value(value), json_string_length(value)};
@@ -122,9 +130,15 @@ static const char *const filter_names[] = {
     "id",    "state",  "age_min_ms", "age_max_ms", "attempts_min", "attempts_max",
 };
 
-static int take_filter(struct control_filter *f, struct control_refusal *why, const char *name,
+static bool is_of_quarantine(enum control_op op)
+{
+    return op == CONTROL_OP_QUARANTINE || op == CONTROL_OP_PURGE;
+}
+
+static int take_filter(struct control_request *r, struct control_refusal *why, const char *name,
                        const json_t *value)
 {
+    struct control_filter *f = &r->filter;
     const struct {
         const char *name;
         struct str *member;
@@ -132,6 +146,11 @@ static int take_filter(struct control_filter *f, struct control_refusal *why, co
                  {"campaign", &f->campaign}, {"tenant", &f->tenant}, {"error", &f->error}};
     struct suggest s;
 
+    if (is_of_quarantine(r->op) && strcmp(name, "record") == 0)
+        return take_text(why, name, value, &f->record);
+    if (is_of_quarantine(r->op) && strcmp(name, "queue") != 0 && strcmp(name, "id") != 0)
+        return refuse(why, "damaged records are chosen by record, queue or id, not by '%.40s'",
+                      name);
     for (size_t i = 0; i < ARRAY_LEN(texts); i++)
         if (strcmp(name, texts[i].name) == 0)
             return take_text(why, name, value, texts[i].member);
@@ -214,7 +233,7 @@ static int take_filters(struct control_request *r, struct control_refusal *why, 
         return err;
     json_object_foreach(value, name, member)
     {
-        err = take_filter(&r->filter, why, name, member);
+        err = take_filter(r, why, name, member);
         if (err != 0)
             return err;
         r->filtered = true;
@@ -265,10 +284,10 @@ static int take_member(struct control_request *r, struct control_refusal *why, c
         return take_number(why, name, value, &r->limit);
     if (strcmp(name, "destinations") == 0)
         return take_destinations(r, why, value);
-    if (strcmp(name, "all") == 0) {
-        r->all = json_is_true(value);
-        return json_is_boolean(value) ? 0 : refuse(why, "'all' is true or false");
-    }
+    if (strcmp(name, "all") == 0)
+        return take_bool(why, name, value, &r->all);
+    if (strcmp(name, "data") == 0)
+        return take_bool(why, name, value, &r->data);
     if (strcmp(name, "id") == 0) {
         *has_id = true;
         return take_id(why, value, &r->id);
@@ -294,11 +313,14 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
         if (err != 0)
             return err;
     }
-    if ((r->op == CONTROL_OP_SHOW || r->op == CONTROL_OP_CONTENT) && !has_id)
+    if ((r->op == CONTROL_OP_SHOW || r->op == CONTROL_OP_CONTENT || r->op == CONTROL_OP_STORED) &&
+        !has_id)
         return refuse(why, "'id' is missing");
-    if (r->op == CONTROL_OP_ACTION && !r->filtered && !r->all) {
+    if ((r->op == CONTROL_OP_ACTION || r->op == CONTROL_OP_PURGE) && !r->filtered && !r->all) {
         snprintf(why->hint, sizeof(why->hint), "give a filter, or \"all\":true to mean every row");
-        return refuse(why, "this would change every recipient of the queue");
+        return refuse(why, r->op == CONTROL_OP_PURGE
+                               ? "this would forget every damaged record"
+                               : "this would change every recipient of the queue");
     }
     return 0;
 }

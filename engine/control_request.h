@@ -12,8 +12,10 @@ enum control_op {
     CONTROL_OP_SUMMARY,
     CONTROL_OP_SHOW,
     CONTROL_OP_CONTENT,
+    CONTROL_OP_STORED,
     CONTROL_OP_ACTION,
     CONTROL_OP_QUARANTINE,
+    CONTROL_OP_PURGE,
     CONTROL_OP_RELOAD,
     CONTROL_OP_DRAIN,
     CONTROL_OP_VERSION
@@ -29,6 +31,7 @@ enum control_state {
 /* ptr NULL = not asked for; "" is a value (the null sender). */
 struct control_filter {
     struct str queue, sender, recipient, campaign, tenant, error;
+    struct str record; /* of quarantine and purge, which have only this, queue and id */
     bool has_id;
     struct msgid id;
     enum control_state state;
@@ -42,7 +45,8 @@ struct control_request {
     struct control_filter filter;
     bool filtered; /* the filter has members */
     bool all;
-    struct msgid id; /* of show and content */
+    bool data;       /* quarantine: with the bytes */
+    struct msgid id; /* of show, content and stored */
     uint64_t limit;  /* 0 = none */
     uint32_t destinations;
     void *json; /* what the slices point into; private */

@@ -201,6 +201,45 @@ static bool change_valid(const struct queue_change *c)
     return true;
 }
 
+/* Whether a message had more than one recipient, as far as the store can still tell. */
+static int has_several(struct batch *b, const struct msgid *id, bool *several)
+{
+    struct shard *s = b->shard;
+    MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
+    struct message header;
+    int rc = mdb_get(b->txn, s->refs, &key, &value);
+
+    *several = rc == 0;
+    if (rc != MDB_NOTFOUND)
+        return rc;
+    rc = mdb_get(b->txn, s->content, &key, &value);
+    *several = rc == 0 && shard_readable(s, &value) &&
+               codec_content_decode(id, val_str(&value), false, &header) == 0 &&
+               header.recipients > 1;
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
+/* A quarantined row has still counted as one of its message's. */
+static int apply_purge(struct batch *b, struct str purge)
+{
+    struct shard *s = b->shard;
+    struct str row_key = {purge.ptr + 1, purge.len - 1};
+    MDB_val key = str_val(purge), value;
+    struct row_key row;
+    bool several;
+    int rc = mdb_del(b->txn, s->quarantine, &key, NULL);
+
+    if (rc != 0 || purge.ptr[0] != QUARANTINE_ROWS || !codec_row_key_parse(row_key, &row))
+        return rc;
+    key = str_val(row_key);
+    if (mdb_get(b->txn, s->rows, &key, &value) == 0)
+        return 0; /* it could not be taken out, see move_suspect(): it counts on */
+    rc = has_several(b, &row.id, &several);
+    if (rc != 0)
+        return rc;
+    return several ? refs_add(b, &row.id, -1) : delete_content(b, &row.id);
+}
+
 static int apply_change(struct batch *b, struct queue_change *c)
 {
     uint64_t need = change_need_bytes(c);
@@ -215,6 +254,8 @@ static int apply_change(struct batch *b, struct queue_change *c)
         rc = put_content(b, c->messages[i]);
     for (size_t i = 0; i < c->rows_len && rc == 0; i++)
         rc = apply_row(b, &c->rows[i]);
+    for (size_t i = 0; i < c->purges_len && rc == 0; i++)
+        rc = apply_purge(b, c->purges[i]);
     return rc == 0 ? -records_stage(&b->shard->records, &c->records) : rc;
 }
 

@@ -118,10 +118,11 @@ static struct message *decode_message(const struct msgid *id, struct str value, 
     return m;
 }
 
-struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
+/* The content record of a message, malloc'd, its length at *len. NULL: *err says why. */
+static uint8_t *read_content(struct shard *s, MDB_txn *txn, const struct msgid *id, size_t *len,
+                             int *err)
 {
     MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
-    struct message *m = NULL;
     uint8_t *bytes;
     int rc = mdb_get(txn, s->content, &key, &value);
 
@@ -130,11 +131,40 @@ struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *
         *err = -EBADMSG;
     if (*err < 0)
         return NULL;
+    *len = value.mv_size;
     bytes = malloc(value.mv_size + 1);
     *err = bytes == NULL ? -ENOMEM : read_value(s, &value, bytes);
     if (*err == 0)
-        m = decode_message(id, (struct str){(const char *)bytes, value.mv_size}, err);
+        return bytes;
     free(bytes);
+    return NULL;
+}
+
+struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
+{
+    struct message *m = NULL;
+    size_t len;
+    uint8_t *bytes = read_content(s, txn, id, &len, err);
+
+    if (bytes != NULL)
+        m = decode_message(id, (struct str){(const char *)bytes, len}, err);
+    free(bytes);
+    return m;
+}
+
+struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
+{
+    struct message fields = {.id = *id}, *m = NULL;
+    size_t len;
+
+    fields.content = read_content(s, txn, id, &len, err);
+    if (fields.content == NULL)
+        return NULL;
+    fields.content_len = len;
+    m = message_new(&fields);
+    if (m == NULL)
+        free(fields.content);
+    *err = m == NULL ? -ENOMEM : 0;
     return m;
 }
 

@@ -1,13 +1,10 @@
 #include "queue/quarantine.h"
 
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 
 #include "queue/shard.h"
 
-#define KEY_MAX      (1 + ROW_KEY_MAX)
-#define KEY_TEXT_MAX (3 * KEY_MAX)
+#define KEY_MAX (1 + ROW_KEY_MAX)
 
 int quarantine_put(MDB_txn *txn, MDB_dbi quarantine, enum quarantine_tree tree, struct str key,
                    struct str value, const char *reason)
@@ -34,63 +31,76 @@ int quarantine_put(MDB_txn *txn, MDB_dbi quarantine, enum quarantine_tree tree, 
     return 0;
 }
 
-/* "example.org p5 due 1700000000000 id 0190... #0", or hex for what is no row key. */
-static struct str key_text(char out[KEY_TEXT_MAX], struct str key)
+static void describe_message(struct shard *s, MDB_txn *txn, struct queue_quarantined *out,
+                             struct message *header)
 {
-    char id[MSGID_TEXT_BYTES];
-    struct row_key row;
-    size_t len = 0;
+    MDB_val key = {MSGID_BYTES, out->id.bytes}, value;
 
-    if (codec_row_key_parse(key, &row)) {
-        msgid_text(&row.id, id);
-        len = (size_t)snprintf(out, KEY_TEXT_MAX, "%.*s p%u due %" PRId64 " id %s #%" PRIu32,
-                               STR_FMT(row.queue), row.priority, row.due_ms, id, row.index);
-        return (struct str){out, len};
-    }
-    for (size_t i = 0; i < key.len; i++)
-        len += (size_t)snprintf(out + len, KEY_TEXT_MAX - len, "%02x", (unsigned char)key.ptr[i]);
-    return (struct str){out, len};
+    if (mdb_get(txn, s->content, &key, &value) != 0 || !shard_readable(s, &value))
+        return;
+    out->content_bytes = value.mv_size;
+    if (codec_content_decode(&out->id, val_str(&value), false, header) == 0)
+        out->header = header;
 }
 
-static int visit_shard(struct shard *s,
-                       bool (*visit)(void *arg, uint32_t shard, const char *tree, struct str key,
-                                     struct str reason),
-                       void *arg, bool *go_on)
+/* False: the entry itself is damaged. */
+static bool describe(struct shard *s, MDB_txn *txn, struct str key, struct str entry,
+                     struct queue_quarantined *out, struct message *header)
 {
-    char text[KEY_TEXT_MAX];
-    MDB_cursor *cursor = NULL;
+    size_t reason_len = entry.len == 0 ? 0 : (uint8_t)entry.ptr[0];
+    struct str row_key = {key.ptr + 1, key.len - 1};
+    struct row_state state;
+    struct row_key row;
+
+    if (key.len < 1 || entry.len < 1 + reason_len)
+        return false;
+    *out = (struct queue_quarantined){
+        .shard = s->index,
+        .hash = hash_bytes(key.ptr, key.len, 0),
+        .tree = key.ptr[0] == QUARANTINE_ROWS ? "rows" : "outbox",
+        .key = key,
+        .reason = {entry.ptr + 1, reason_len},
+        .value = {entry.ptr + 1 + reason_len, entry.len - 1 - reason_len},
+        .is_row = key.ptr[0] == QUARANTINE_ROWS && codec_row_key_parse(row_key, &row),
+    };
+    if (!out->is_row)
+        return true;
+    out->queue = row.queue;
+    out->id = row.id;
+    out->index = row.index;
+    if (codec_row_decode(row_key, out->value, &state) == 0)
+        out->address = state.address;
+    describe_message(s, txn, out, header);
+    return true;
+}
+
+int queue_quarantine_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
+                           uint32_t records_max,
+                           bool (*visit)(void *arg, const struct queue_quarantined *record),
+                           void *arg)
+{
+    struct shard *s = q->shards[shard];
+    struct queue_quarantined record;
+    struct message header = {0};
+    MDB_cursor *at = NULL;
     MDB_val key, value;
     MDB_txn *txn;
+    bool go_on = true;
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 
     if (rc != 0)
         return lmdb_errno(rc);
-    rc = mdb_cursor_open(txn, s->quarantine, &cursor);
-    while (rc == 0 && *go_on && (rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-        const uint8_t *k = key.mv_data, *v = value.mv_data;
-        size_t reason_len = value.mv_size == 0 ? 0 : v[0];
-
-        if (key.mv_size < 1 || reason_len + 1 > value.mv_size)
-            continue;
-        *go_on = visit(arg, s->index, k[0] == QUARANTINE_ROWS ? "rows" : "outbox",
-                       key_text(text, (struct str){(const char *)k + 1, key.mv_size - 1}),
-                       (struct str){(const char *)v + 1, reason_len});
+    rc = mdb_cursor_open(txn, s->quarantine, &at);
+    if (rc == 0)
+        rc = cursor_seek(at, cursor, (struct str){0}, &key, &value);
+    for (; rc == 0 && go_on && records_max > 0; records_max--) {
+        if (describe(s, txn, val_str(&key), val_str(&value), &record, &header))
+            go_on = visit(arg, &record);
+        cursor_set(cursor, val_str(&key));
+        rc = mdb_cursor_get(at, &key, &value, MDB_NEXT);
     }
-    if (cursor != NULL)
-        mdb_cursor_close(cursor);
+    if (at != NULL)
+        mdb_cursor_close(at);
     mdb_txn_abort(txn);
-    return rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
-}
-
-int queue_quarantine_visit(struct queue *q,
-                           bool (*visit)(void *arg, uint32_t shard, const char *tree,
-                                         struct str key, struct str reason),
-                           void *arg)
-{
-    bool go_on = true;
-    int err = 0;
-
-    for (uint32_t i = 0; i < q->shards_len && go_on && err == 0; i++)
-        err = visit_shard(q->shards[i], visit, arg, &go_on);
-    return err;
+    return rc == MDB_NOTFOUND ? 1 : lmdb_errno(rc);
 }

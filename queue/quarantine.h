@@ -1,5 +1,5 @@
-/* Private to queue/: where records go that cannot be trusted. They are never sent and never
- * deleted; `hayauma queue` lists them with the reason. */
+/* Private to queue/: where records go that cannot be trusted. They are never sent and stay
+ * until the operator purges them; `hayauma queue quarantine` lists them with the reason. */
 #ifndef HAYAUMA_QUEUE_QUARANTINE_H
 #define HAYAUMA_QUEUE_QUARANTINE_H
 

@@ -71,26 +71,44 @@ static void damage(struct fixture *f, MDB_dbi tree, const void *key, size_t key_
 struct found {
     unsigned n;
     char reason[100];
+    bool address, header;
+    char key[1 + ROW_KEY_MAX];
+    size_t key_len;
 };
 
-static bool on_quarantined(void *arg, uint32_t shard, const char *tree, struct str key,
-                           struct str reason)
+static bool on_quarantined(void *arg, const struct queue_quarantined *record)
 {
     struct found *found = arg;
 
-    assert_int_equal(shard, 0);
-    assert_string_equal(tree, "rows");
-    assert_int_equal(strncmp(key.ptr, "a.example p5 due 1001 id ", 25), 0);
-    snprintf(found->reason, sizeof(found->reason), "%.*s", STR_FMT(reason));
+    assert_int_equal(record->shard, 0);
+    assert_string_equal(record->tree, "rows");
+    assert_true(record->is_row);
+    assert_true(str_eq(record->queue, STR("a.example")));
+    snprintf(found->reason, sizeof(found->reason), "%.*s", STR_FMT(record->reason));
+    found->address = str_eq(record->address, STR("user0@a.example"));
+    found->header = record->header != NULL;
+    memcpy(found->key, record->key.ptr, record->key.len);
+    found->key_len = record->key.len;
     found->n++;
     return true;
+}
+
+static struct found find(struct fixture *f)
+{
+    struct queue_cursor cursor = {0};
+    struct found found = {0};
+
+    /* A record at a time, then the end. */
+    assert_true(queue_quarantine_visit(f->q, 0, &cursor, 1, on_quarantined, &found) >= 0);
+    assert_int_equal(queue_quarantine_visit(f->q, 0, &cursor, 9, on_quarantined, &found), 1);
+    return found;
 }
 
 /* The second of three rows is bad: the others load, it is named, and rows_left are in the lane. */
 static void check(struct fixture *f, const char *reason, uint64_t rows_left)
 {
     struct queue_counters counters = {0};
-    struct found found = {0};
+    struct found found;
     struct kit_load load = {0};
     struct recipient *r;
     bool complete;
@@ -111,7 +129,7 @@ static void check(struct fixture *f, const char *reason, uint64_t rows_left)
     }
     assert_int_equal(counters.quarantined, 1);
     assert_int_equal(counters.rows, rows_left);
-    assert_int_equal(queue_quarantine_visit(f->q, on_quarantined, &found), 0);
+    found = find(f);
     assert_int_equal(found.n, 1);
     assert_non_null(strstr(found.reason, reason));
     for (unsigned ms = 0; queue_lane_rows(f->q, 0, STR("a.example"), &complete) != rows_left;
@@ -119,6 +137,28 @@ static void check(struct fixture *f, const char *reason, uint64_t rows_left)
         assert_true(ms < 5000);
         poll(NULL, 0, 1);
     }
+}
+
+/* Its content goes with the row, in whatever state both are. */
+static void purge(struct fixture *f, uint64_t messages_left, bool address, bool header)
+{
+    struct queue_counters counters;
+    struct found found = find(f);
+    struct str key = {found.key, found.key_len};
+
+    assert_int_equal(found.address, address);
+    assert_int_equal(found.header, header);
+    for (int round = 0; round < 2; round++) {
+        struct kit_change *c = kit_change();
+
+        c->change.purges = &key;
+        c->change.purges_len = 1;
+        assert_int_equal(kit_submit(f->q, f->port, 0, c), round == 0 ? 0 : -ENOENT);
+    }
+    assert_int_equal(find(f).n, 0);
+    queue_counters(f->q, 0, &counters);
+    assert_int_equal(counters.quarantined, 0);
+    assert_int_equal(counters.messages, messages_left);
 }
 
 static size_t key_of(struct fixture *f, uint8_t key[ROW_KEY_MAX])
@@ -133,17 +173,26 @@ static void test_damaged_row(void **state)
 
     damage(f, f->q->shards[0]->rows, key, key_of(f, key), false);
     check(f, "row is damaged", 2);
+    purge(f, 2, false, true);
 }
 
 static void test_damaged_content(void **state)
 {
     struct fixture *f = *state;
+    struct message *m;
     int err;
 
     damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, false);
     check(f, "content is damaged", 2);
     assert_null(queue_message(f->q, &f->ids[1], &err));
     assert_int_equal(err, -EBADMSG);
+    m = queue_message_stored(f->q, &f->ids[1], &err);
+    assert_non_null(m);
+    assert_true(m->content_len > 3000);
+    message_unref(m);
+    purge(f, 2, true, true);
+    assert_null(queue_message_stored(f->q, &f->ids[1], &err));
+    assert_int_equal(err, -ENOENT);
 }
 
 static void test_missing_content(void **state)
@@ -152,6 +201,39 @@ static void test_missing_content(void **state)
 
     damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, true);
     check(f, "content is missing", 2);
+    purge(f, 2, true, false);
+}
+
+/* One of two rows of a message: the other one keeps the content. */
+static void test_damaged_row_of_two(void **state)
+{
+    struct fixture *f = *state;
+    struct message *m = kit_message(3000, 2, 5);
+    struct recipient *r[2] = {kit_recipient(m, 0, "b.example", 1001),
+                              kit_recipient(m, 1, "a.example", 1001)};
+    struct kit_change *c = kit_change();
+    uint8_t key[ROW_KEY_MAX];
+    int err;
+
+    kit_content(c, m);
+    kit_row(c, QUEUE_ROW_ADD, r[0]);
+    kit_row(c, QUEUE_ROW_ADD, r[1]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    c = kit_change();
+    damage(f, f->q->shards[0]->rows, key,
+           codec_row_key(key, STR("a.example"), 5, 1001, &f->ids[1], 0), true);
+    damage(f, f->q->shards[0]->rows, key, codec_row_key(key, STR("a.example"), 5, 1001, &m->id, 1),
+           false);
+    check(f, "row is damaged", 3);
+    purge(f, 4, false, true);
+    message_unref(queue_message(f->q, &m->id, &err));
+    assert_int_equal(err, 0);
+    kit_row(c, QUEUE_ROW_REMOVE, r[0]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_null(queue_message(f->q, &m->id, &err));
+    recipient_free(r[0]);
+    recipient_free(r[1]);
+    message_unref(m);
 }
 
 /* The page says that the row's value is two gigabytes long: nothing is read behind the file. */
@@ -177,16 +259,15 @@ static void test_damaged_length(void **state)
     assert_int_equal(pwrite(s->probe_fd, &high, sizeof(high), at), sizeof(high));
     /* LMDB cannot take such a node out: it stays, is named, and is never sent. */
     check(f, "row is damaged", 3);
+    purge(f, 3, false, true);
 }
 
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_damaged_row),
-        TEST(test_damaged_content),
-        TEST(test_missing_content),
-        TEST(test_damaged_length),
+        TEST(test_damaged_row),        TEST(test_damaged_content), TEST(test_missing_content),
+        TEST(test_damaged_row_of_two), TEST(test_damaged_length),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -104,6 +104,10 @@ struct queue_change {
     size_t messages_len;
     struct queue_row *rows;
     size_t rows_len;
+    /* Quarantined records to forget, by queue_quarantined.key; -ENOENT when one is not there. The
+     * content of a row's message goes with the last row. */
+    const struct str *purges;
+    size_t purges_len;
     struct buf records; /* complete JSON lines to append to the record stream, or empty */
     bool urgent;        /* somebody waits for it: commit now. Others wait 20 ms, to be many */
     void (*on_done)(struct queue_change *change, int result);
@@ -216,11 +220,31 @@ struct queue_counters {
     uint64_t records_lag; /* record bytes not yet in a synced segment */
 };
 void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out);
-/* Quarantined records: visits (shard, what, key as text, reason). */
-int queue_quarantine_visit(struct queue *q,
-                           bool (*visit)(void *arg, uint32_t shard, const char *tree,
-                                         struct str key, struct str reason),
+/* A record that failed its checksum. Slices are valid during the visit. */
+struct queue_quarantined {
+    uint32_t shard;
+    uint64_t hash;     /* names it within its shard */
+    const char *tree;  /* "rows", "outbox" */
+    struct str key;    /* for queue_change.purges; behind the first byte as it was stored */
+    struct str value;  /* as it was stored; may be empty where it could not be read */
+    struct str reason; /* "row is damaged" */
+    /* Of a row: what can still be told. */
+    bool is_row; /* the key could be read: */
+    struct str queue;
+    struct msgid id;
+    uint32_t index;
+    struct str address;           /* empty: the value is what is damaged */
+    const struct message *header; /* without content; NULL: missing or damaged */
+    uint64_t content_bytes;       /* of queue_message_stored() */
+};
+/* As queue_visit(). */
+int queue_quarantine_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
+                           uint32_t records_max,
+                           bool (*visit)(void *arg, const struct queue_quarantined *record),
                            void *arg);
+/* The content record as it is stored, damaged or not, as the content of a message of which nothing
+ * else is set. NULL: *err as queue_message(). */
+struct message *queue_message_stored(struct queue *q, const struct msgid *id, int *err);
 
 /* Simulation: runs pending work of all shards now; returns how many things ended. */
 size_t queue_pump(struct queue *q);

@@ -69,19 +69,20 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
     v->stopped = !v->visit(v->arg, &view);
 }
 
-static int seek(struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
+int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, struct str from, MDB_val *key,
+                MDB_val *value)
 {
     int rc;
 
-    if (v->cursor->len == 0) {
-        *key = str_val(v->lane);
-        return mdb_cursor_get(rows, key, value, v->lane.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+    if (cursor->len == 0) {
+        *key = str_val(from);
+        return mdb_cursor_get(at, key, value, from.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
     }
-    *key = (MDB_val){v->cursor->len, v->cursor->key};
-    rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
-    if (rc == 0 && key->mv_size == v->cursor->len &&
-        memcmp(key->mv_data, v->cursor->key, v->cursor->len) == 0)
-        rc = mdb_cursor_get(rows, key, value, MDB_NEXT);
+    *key = (MDB_val){cursor->len, cursor->key};
+    rc = mdb_cursor_get(at, key, value, MDB_SET_RANGE);
+    if (rc == 0 && key->mv_size == cursor->len &&
+        memcmp(key->mv_data, cursor->key, cursor->len) == 0)
+        rc = mdb_cursor_get(at, key, value, MDB_NEXT);
     return rc;
 }
 
@@ -104,7 +105,7 @@ static int visit_slice(struct visitor *v)
     v->header_valid = false;
     rc = mdb_cursor_open(v->txn, v->shard->rows, &rows);
     if (rc == 0)
-        rc = seek(v, rows, &key, &value);
+        rc = cursor_seek(rows, v->cursor, v->lane, &key, &value);
     for (unsigned n = 0; rc == 0 && n < VISIT_SLICE_ROWS && v->rows_left > 0 && !v->stopped; n++) {
         if (!in_lane(v, &key)) {
             rc = MDB_NOTFOUND;
@@ -141,7 +142,9 @@ int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor, st
     return err;
 }
 
-struct message *queue_message(struct queue *q, const struct msgid *id, int *err)
+static struct message *find_message(struct queue *q, const struct msgid *id, int *err,
+                                    struct message *(*read)(struct shard *s, MDB_txn *txn,
+                                                            const struct msgid *id, int *err))
 {
     struct message *m = NULL;
 
@@ -155,12 +158,22 @@ struct message *queue_message(struct queue *q, const struct msgid *id, int *err)
             *err = lmdb_errno(rc);
             return NULL;
         }
-        m = read_message(s, txn, id, err);
+        m = read(s, txn, id, err);
         mdb_txn_abort(txn);
     }
     if (m != NULL)
         *err = 0;
     return m;
+}
+
+struct message *queue_message(struct queue *q, const struct msgid *id, int *err)
+{
+    return find_message(q, id, err, read_message);
+}
+
+struct message *queue_message_stored(struct queue *q, const struct msgid *id, int *err)
+{
+    return find_message(q, id, err, read_stored_message);
 }
 
 uint64_t queue_lane_rows(struct queue *q, uint32_t shard, struct str lane, bool *complete)

@@ -24,7 +24,11 @@ static const char help_head[] =
     "  release      let go what was held\n"
     "  cancel       remove; nobody is told but the record\n"
     "  expire       end as undeliverable; senders get a notice\n"
-    "  quarantine   stored records that failed their checksum\n"
+    "  quarantine   stored records that failed their checksum; RECORD, ID or DOMAIN say which:\n"
+    "    list       their names and what is wrong (the same as without a word)\n"
+    "    show       with what is left of them\n"
+    "    export     their bytes and contents as files (--to DIR)\n"
+    "    purge      forget them\n"
     "\n";
 static const char help_tail[] =
     "\n"
@@ -33,6 +37,7 @@ static const char help_tail[] =
     "  hayauma queue flush example.com\n"
     "  hayauma queue cancel --campaign spring --state deferred\n"
     "  hayauma queue export --sender news@example.com --to /tmp/news\n"
+    "  hayauma queue quarantine purge 0-1f2e3d4c5b6a7988\n"
     "\n"
     "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
 
@@ -312,15 +317,21 @@ static int show(struct channel *ch, struct queue_options *o)
 
 static const struct action {
     const char *name;
+    const char *op, *count; /* of the control channel: to do it, to count first */
+    const char *noun;
     const char *past;
     const char *others;  /* what the matched but unchanged ones are */
     const char *warning; /* NULL: undone easily, or does no harm */
 } actions[] = {
-    {"hold", "held", OTHERS_GONE, NULL},
-    {"release", "released", OTHERS_GONE, NULL},
-    {"flush", "made due", "the others were due already", NULL},
-    {"cancel", "cancelled", OTHERS_GONE, "They will not be delivered, and senders are not told."},
-    {"expire", "expired", OTHERS_GONE, "They will not be delivered; senders get a notice."},
+    {"hold", "hold", "count", "recipient", "held", OTHERS_GONE, NULL},
+    {"release", "release", "count", "recipient", "released", OTHERS_GONE, NULL},
+    {"flush", "flush", "count", "recipient", "made due", "the others were due already", NULL},
+    {"cancel", "cancel", "count", "recipient", "cancelled", OTHERS_GONE,
+     "They will not be delivered, and senders are not told."},
+    {"expire", "expire", "count", "recipient", "expired", OTHERS_GONE,
+     "They will not be delivered; senders get a notice."},
+    {"quarantine purge", "purge", "quarantine", "damaged record", "purged", "the others had gone",
+     "What is left of them is lost, and their senders are not told."},
 };
 
 /* Whether to go on. */
@@ -329,9 +340,9 @@ static bool confirm(const struct action *a, uint64_t matched)
     struct buf text = {0};
     char answer[16] = "";
 
-    buf_printf(&text, "%s ", a->name);
+    buf_printf(&text, "%s ", a->op);
     put_count(&text, matched);
-    buf_printf(&text, " recipient%s? %s [y/N] ", matched == 1 ? "" : "s", a->warning);
+    buf_printf(&text, " %s%s? %s [y/N] ", a->noun, matched == 1 ? "" : "s", a->warning);
     flush_text(&text, stderr);
     buf_done(&text);
     return fgets(answer, sizeof(answer), stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
@@ -345,9 +356,8 @@ static int may_act(struct channel *ch, const struct action *a, const struct queu
     int code;
 
     if (json_object_size(o->filter) == 0 && !o->all) {
-        fprintf(stderr,
-                "hayauma %s: this means every recipient of the queue; say which, or --all\n",
-                o->channel.command);
+        fprintf(stderr, "hayauma %s: this means every %s of the queue; say which, or --all\n",
+                o->channel.command, a->noun);
         return EXIT_USAGE;
     }
     if (o->limit != 0) { /* it would do all the same */
@@ -360,7 +370,7 @@ static int may_act(struct channel *ch, const struct action *a, const struct queu
         fprintf(stderr, "hayauma %s: this cannot be undone; say --yes\n", o->channel.command);
         return EXIT_USAGE;
     }
-    code = channel_ask(ch, queue_request(o, "count"), &done);
+    code = channel_ask(ch, queue_request(o, a->count), &done);
     matched = code == 0 ? (uint64_t)reply_number(done, "matched") : 0;
     json_decref(done);
     if (code != 0 || matched == 0 || confirm(a, matched))
@@ -393,14 +403,14 @@ static void print_outcome(const struct action *a, const json_t *done)
     if (isatty(STDERR_FILENO) != 0)
         fputs("\r\033[K", stderr);
     if (matched == 0) {
-        buf_puts(&text, "no recipient matches\n");
+        buf_printf(&text, "no %s matches\n", a->noun);
     } else {
         put_count(&text, changed);
         if (changed != matched) {
             buf_puts(&text, " of ");
             put_count(&text, matched);
         }
-        buf_printf(&text, " recipient%s %s", matched == 1 ? "" : "s", a->past);
+        buf_printf(&text, " %s%s %s", a->noun, matched == 1 ? "" : "s", a->past);
         if (changed < matched)
             buf_printf(&text, "; %s", a->others);
         buf_putc(&text, '\n');
@@ -415,7 +425,7 @@ static int act(struct channel *ch, const struct action *a, const struct queue_op
     int code = may_act(ch, a, o);
 
     if (code == 0)
-        code = channel_send(ch, queue_request(o, a->name));
+        code = channel_send(ch, queue_request(o, a->op));
     if (code != 0)
         return code;
     while ((reply = channel_next(ch, &done, &code)) != NULL) {
@@ -440,12 +450,17 @@ static void print_quarantined(const struct queue_options *o, const json_t *q)
     struct buf line = {0};
 
     (void)o;
-    buf_printf(&line, "shard %lld, ", reply_number(q, "shard"));
-    put_text(&line, reply_text(q, "tree"), 0, false);
-    buf_putc(&line, ' ');
-    put_text(&line, reply_text(q, "key"), 0, false);
-    buf_puts(&line, ": ");
+    buf_printf(&line, "%s  ", reply_text(q, "record"));
     put_text(&line, reply_text(q, "reason"), 0, false);
+    if (*reply_text(q, "id") != 0) {
+        buf_puts(&line, ": ");
+        put_text(&line, reply_text(q, "queue"), 0, false);
+        buf_printf(&line, ", message %s, recipient %lld ", reply_text(q, "id"),
+                   reply_number(q, "index"));
+        put_text(&line, reply_text(q, "recipient"), 0, false);
+    } else {
+        buf_printf(&line, ", %s", reply_text(q, "tree"));
+    }
     buf_putc(&line, '\n');
     flush_text(&line, stdout);
     buf_done(&line);
@@ -454,13 +469,58 @@ static void print_quarantined(const struct queue_options *o, const json_t *q)
 static int quarantine(struct channel *ch, struct queue_options *o)
 {
     json_t *done = NULL;
-    int code = each(ch, json_pack("{s:s}", "op", "quarantine"), "quarantined", print_quarantined, o,
-                    &done);
+    int code = each(ch, queue_request(o, "quarantine"), "quarantined", print_quarantined, o, &done);
 
     if (code == 0 && !o->channel.json)
         print_total(done, "damaged record");
     json_decref(done);
     return code;
+}
+
+/* As hexdump -C. */
+static void print_bytes(const char *name, const char *base64)
+{
+    uint8_t *bytes = malloc(strlen(base64) + 1);
+    size_t len = bytes == NULL ? 0 : queue_decode_base64(base64, bytes);
+
+    printf("%s, %zu bytes\n", name, len);
+    for (size_t at = 0; at < len; at += 16) {
+        printf("  %06zx ", at);
+        for (size_t i = at; i < at + 16; i++)
+            i < len ? printf(" %02x", bytes[i]) : printf("   ");
+        fputs("  ", stdout);
+        for (size_t i = at; i < at + 16 && i < len; i++)
+            putchar(bytes[i] >= ' ' && bytes[i] < 127 ? bytes[i] : '.');
+        putchar('\n');
+    }
+    free(bytes);
+}
+
+static void print_quarantined_all(const struct queue_options *o, const json_t *q)
+{
+    static const char *const names[] = {"queue", "recipient", "sender"};
+
+    (void)o;
+    print_field("record", reply_text(q, "record"));
+    print_field("damage", reply_text(q, "reason"));
+    if (*reply_text(q, "id") != 0)
+        print_field("message", reply_text(q, "id"));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (*reply_text(q, names[i]) != 0)
+            print_field(names[i], reply_text(q, names[i]));
+    if (json_object_get(q, "created_ms") != NULL)
+        print_time("received", reply_number(q, "created_ms"));
+    print_bytes("key", reply_text(q, "key"));
+    print_bytes("value", reply_text(q, "value"));
+    puts("");
+}
+
+static int quarantine_show(struct channel *ch, struct queue_options *o)
+{
+    json_t *request = queue_request(o, "quarantine");
+
+    json_object_set_new(request, "data", json_true());
+    return each(ch, request, "quarantined", print_quarantined_all, o, NULL);
 }
 
 /* --- the command --- */
@@ -472,7 +532,10 @@ static const struct view {
              {"list", list},
              {"show", show},
              {"export", queue_export},
-             {"quarantine", quarantine}};
+             {"quarantine", quarantine},
+             {"quarantine list", quarantine},
+             {"quarantine show", quarantine_show},
+             {"quarantine export", queue_export_quarantine}};
 
 static const struct view *find_view(const char *name)
 {
@@ -510,24 +573,37 @@ static int unknown(const char *name)
     return EXIT_USAGE;
 }
 
+/* What to do with the quarantine, rather than with which part of it. */
+static bool is_word(const char *text)
+{
+    return *text != 0 && text[strspn(text, "abcdefghijklmnopqrstuvwxyz")] == 0;
+}
+
 int cmd_queue(int argc, char **argv)
 {
     struct queue_options o = {0};
     const struct view *view;
     const struct action *action;
     struct channel ch;
-    char title[64];
+    char title[64], name[32];
     int code;
 
     if (argc < 2)
         return help(stderr);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return help(stdout);
-    view = find_view(argv[1]);
-    action = find_action(argv[1]);
+    snprintf(name, sizeof(name), "%s", argv[1]);
+    o.records = strcmp(name, "quarantine") == 0;
+    if (o.records && argc > 2 && is_word(argv[2])) {
+        snprintf(name, sizeof(name), "quarantine %.16s", argv[2]);
+        argc--;
+        argv++;
+    }
+    view = find_view(name);
+    action = find_action(name);
     if (view == NULL && action == NULL)
-        return unknown(argv[1]);
-    snprintf(title, sizeof(title), "hayauma queue %s", argv[1]);
+        return unknown(name);
+    snprintf(title, sizeof(title), "hayauma queue %s", name);
     o.channel.command = title + strlen("hayauma ");
     argv[1] = title; /* for getopt's own errors */
     code = queue_options_parse(&o, argc - 1, argv + 1);

@@ -11,8 +11,8 @@
 #include "tools/commands.h"
 #include "tools/screen.h"
 
-/* Decodes in place; the length. The engine's own base64: no blanks, padding at the end only. */
-static size_t decode_base64(const char *text, uint8_t *out)
+/* The engine's own base64: no blanks, padding at the end only. */
+size_t queue_decode_base64(const char *text, uint8_t *out)
 {
     size_t n = 0;
     uint32_t bits = 0, have = 0;
@@ -45,9 +45,9 @@ static int write_failed(const char *what)
 }
 
 /* The content of a message into to. 0, WRITE_FAILED or an exit code, with the error printed. */
-static int fetch(struct channel *ch, const char *id, FILE *to, const char *name)
+static int fetch(struct channel *ch, const char *op, const char *id, FILE *to, const char *name)
 {
-    int code = channel_send(ch, json_pack("{s:s, s:s}", "op", "content", "id", id));
+    int code = channel_send(ch, json_pack("{s:s, s:s}", "op", op, "id", id));
     bool failed = false;
     json_t *reply;
 
@@ -56,7 +56,7 @@ static int fetch(struct channel *ch, const char *id, FILE *to, const char *name)
     while ((reply = channel_next(ch, NULL, &code)) != NULL) {
         const char *text = reply_text(reply, "content");
         uint8_t *bytes = malloc(strlen(text) + 1);
-        size_t n = bytes == NULL ? 0 : decode_base64(text, bytes);
+        size_t n = bytes == NULL ? 0 : queue_decode_base64(text, bytes);
 
         failed = failed || bytes == NULL || fwrite(bytes, 1, n, to) != n;
         free(bytes);
@@ -67,10 +67,21 @@ static int fetch(struct channel *ch, const char *id, FILE *to, const char *name)
     return code;
 }
 
+/* What is exported: recipients with their messages, or damaged records with what is stored. */
+static const struct export_kind {
+    const char *op, *member;         /* one of its lines */
+    const char *content_op, *suffix; /* of a message */
+    const char *list, *noun;         /* the file with the lines, what each is */
+    bool data;                       /* lines have the record's bytes */
+} recipients = {"list", "row", "content", "eml", "recipients.jsonl", "recipient", false},
+  records = {"quarantine",    "quarantined",    "stored", "content",
+             "records.jsonl", "damaged record", true};
+
 struct exporter {
+    const struct export_kind *kind;
     struct channel contents; /* a second connection: content travels while the list goes on */
     const char *directory;
-    FILE *recipients;
+    FILE *list;
     uint64_t messages, rows, lost;
 };
 
@@ -81,7 +92,7 @@ static int export_message(struct exporter *e, const char *id)
     FILE *to;
     int fd, code;
 
-    if (asprintf(&name, "%s/%s.eml", e->directory, id) < 0)
+    if (asprintf(&name, "%s/%s.%s", e->directory, id, e->kind->suffix) < 0)
         return write_failed("memory");
     /* Once for each message, however many of its recipients match. */
     fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
@@ -91,7 +102,7 @@ static int export_message(struct exporter *e, const char *id)
         return code;
     }
     to = fdopen(fd, "w");
-    code = to == NULL ? write_failed(name) : fetch(&e->contents, id, to, name);
+    code = to == NULL ? write_failed(name) : fetch(&e->contents, e->kind->content_op, id, to, name);
     if (to != NULL)
         fclose(to);
     if (code == 0) {
@@ -105,11 +116,42 @@ static int export_message(struct exporter *e, const char *id)
     return code == EXIT_FAILED ? 0 : code;
 }
 
-static int export_row(struct exporter *e, const json_t *row)
+/* A member of the row that is bytes becomes a file of its own. */
+static int export_bytes(const struct exporter *e, json_t *row, const char *member)
 {
-    if (json_dumpf(row, e->recipients, JSON_COMPACT) != 0 || fputc('\n', e->recipients) == EOF)
-        return write_failed("recipients.jsonl");
+    const char *text = reply_text(row, member);
+    uint8_t *bytes = malloc(strlen(text) + 1);
+    size_t n = bytes == NULL ? 0 : queue_decode_base64(text, bytes);
+    char *name = NULL;
+    FILE *to = NULL;
+    int code = 0;
+
+    if (bytes != NULL &&
+        asprintf(&name, "%s/%s.%s", e->directory, reply_text(row, "record"), member) >= 0)
+        to = fopen(name, "wex");
+    if (to == NULL || fwrite(bytes, 1, n, to) != n)
+        code = write_failed(member);
+    if (to != NULL && fclose(to) != 0 && code == 0)
+        code = write_failed(member);
+    json_object_del(row, member);
+    free(bytes);
+    free(name);
+    return code;
+}
+
+static int export_row(struct exporter *e, json_t *row)
+{
+    int code = e->kind->data ? export_bytes(e, row, "key") : 0;
+
+    if (code == 0 && e->kind->data)
+        code = export_bytes(e, row, "value");
+    if (code != 0)
+        return code;
+    if (json_dumpf(row, e->list, JSON_COMPACT) != 0 || fputc('\n', e->list) == EOF)
+        return write_failed(e->kind->list);
     e->rows++;
+    if (e->kind->data && json_object_get(row, "content_bytes") == NULL)
+        return 0; /* nothing of a message is there */
     return export_message(e, reply_text(row, "id"));
 }
 
@@ -125,30 +167,32 @@ static int open_directory(struct exporter *e, const struct queue_options *o)
         fprintf(stderr, "hayauma queue export: %s is there already; name a new directory\n", o->to);
         return WRITE_FAILED;
     }
-    if (asprintf(&name, "%s/recipients.jsonl", o->to) < 0)
+    if (asprintf(&name, "%s/%s", o->to, e->kind->list) < 0)
         return write_failed("memory");
-    e->recipients = fopen(name, "wex");
+    e->list = fopen(name, "wex");
     free(name);
-    return e->recipients == NULL ? write_failed(o->to) : 0;
+    return e->list == NULL ? write_failed(o->to) : 0;
 }
 
 static int export_all(struct channel *ch, struct exporter *e, const struct queue_options *o)
 {
-    int code = channel_send(ch, queue_request(o, "list"));
-    int failed = 0;
-    json_t *reply;
+    json_t *request = queue_request(o, e->kind->op), *reply;
+    int failed = 0, code;
 
+    if (e->kind->data)
+        json_object_set_new(request, "data", json_true());
+    code = channel_send(ch, request);
     if (code != 0)
         return code;
     while (failed == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
-        const json_t *row = json_object_get(reply, "row");
+        json_t *row = json_object_get(reply, e->kind->member);
 
         if (row != NULL)
             failed = export_row(e, row);
         json_decref(reply);
     }
-    if (fclose(e->recipients) != 0 && failed == 0)
-        failed = write_failed("recipients.jsonl");
+    if (fclose(e->list) != 0 && failed == 0)
+        failed = write_failed(e->kind->list);
     return failed != 0 ? failed : code;
 }
 
@@ -159,7 +203,7 @@ static void print_result(const struct exporter *e, const struct queue_options *o
     put_count(&text, e->messages);
     buf_printf(&text, " message%s and ", e->messages == 1 ? "" : "s");
     put_count(&text, e->rows);
-    buf_printf(&text, " recipient%s in %s\n", e->rows == 1 ? "" : "s", o->to);
+    buf_printf(&text, " %s%s in %s\n", e->kind->noun, e->rows == 1 ? "" : "s", o->to);
     if (e->lost != 0)
         buf_printf(&text, "%llu message%s had ended in between\n", (unsigned long long)e->lost,
                    e->lost == 1 ? "" : "s");
@@ -167,20 +211,12 @@ static void print_result(const struct exporter *e, const struct queue_options *o
     buf_done(&text);
 }
 
-int queue_export(struct channel *ch, struct queue_options *o)
+static int export_to(struct channel *ch, const struct export_kind *kind,
+                     const struct queue_options *o)
 {
-    struct exporter e = {0};
-    int code;
+    struct exporter e = {.kind = kind};
+    int code = channel_open(&e.contents, &o->channel);
 
-    if (o->to == NULL && o->one_id != NULL) {
-        code = fetch(ch, o->one_id, stdout, "stdout");
-        return code == WRITE_FAILED ? EXIT_FAILED : code;
-    }
-    if (o->to == NULL) {
-        fprintf(stderr, "hayauma queue export: say where: --to DIR, or give a message id\n");
-        return EXIT_USAGE;
-    }
-    code = channel_open(&e.contents, &o->channel);
     if (code == 0)
         code = open_directory(&e, o);
     if (code == 0)
@@ -189,4 +225,26 @@ int queue_export(struct channel *ch, struct queue_options *o)
         print_result(&e, o);
     channel_close(&e.contents);
     return code == WRITE_FAILED ? EXIT_FAILED : code;
+}
+
+int queue_export(struct channel *ch, struct queue_options *o)
+{
+    int code;
+
+    if (o->to != NULL)
+        return export_to(ch, &recipients, o);
+    if (o->one_id == NULL) {
+        fprintf(stderr, "hayauma queue export: say where: --to DIR, or give a message id\n");
+        return EXIT_USAGE;
+    }
+    code = fetch(ch, "content", o->one_id, stdout, "stdout");
+    return code == WRITE_FAILED ? EXIT_FAILED : code;
+}
+
+int queue_export_quarantine(struct channel *ch, struct queue_options *o)
+{
+    if (o->to != NULL)
+        return export_to(ch, &records, o);
+    fprintf(stderr, "hayauma queue quarantine export: say where: --to DIR\n");
+    return EXIT_USAGE;
 }

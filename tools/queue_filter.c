@@ -182,6 +182,15 @@ static int take_option(struct queue_options *o, int c)
     }
 }
 
+/* "0-1f2e3d4c5b6a7988": shard and hash. */
+static bool is_record(const char *text)
+{
+    size_t shard = strspn(text, "0123456789");
+
+    return shard > 0 && text[shard] == '-' && strspn(text + shard + 1, "0123456789abcdef") == 16 &&
+           text[shard + 17] == 0;
+}
+
 /* An argument is a message id when it looks like one, otherwise a domain. */
 static int take_argument(struct queue_options *o, const char *text)
 {
@@ -189,6 +198,10 @@ static int take_argument(struct queue_options *o, const char *text)
 
     if (msgid_parse(str_of(text), &id) == 0)
         return set_id(o, text);
+    if (o->records && is_record(text)) {
+        o->one_id = text;
+        return set_text(o, "record", text);
+    }
     return set_queue(o, text);
 }
 

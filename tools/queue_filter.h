@@ -10,7 +10,8 @@
 struct queue_options {
     struct channel_options channel;
     json_t *filter;     /* for the request */
-    const char *one_id; /* the message id, when there is one; then nothing is mass */
+    const char *one_id; /* the message or record, when there is one; then nothing is mass */
+    bool records;       /* of the quarantine: an argument may be the name of one */
     long long limit;
     bool all, yes;
     const char *to; /* --to */

@@ -50,6 +50,15 @@ void msgid_text(const struct msgid *id, char out[MSGID_TEXT_BYTES])
     out[MSGID_TEXT_BYTES - 1] = '\0';
 }
 
+int64_t msgid_ms(const struct msgid *id)
+{
+    int64_t ms = 0;
+
+    for (int i = 0; i < 6; i++)
+        ms = ms << 8 | id->bytes[i];
+    return ms;
+}
+
 static int hex_value(char c)
 {
     if (c >= '0' && c <= '9')

@@ -26,6 +26,8 @@ struct msgid_source {
 void msgid_source_init(struct msgid_source *s, uint64_t seed);
 struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms);
 void msgid_text(const struct msgid *id, char out[MSGID_TEXT_BYTES]);
+/* When it was made. */
+int64_t msgid_ms(const struct msgid *id);
 /* 32 hex digits, dashes allowed; 0 or -EINVAL. */
 int msgid_parse(struct str text, struct msgid *out);
 

@@ -76,6 +76,7 @@ static void test_time_and_uniqueness(void **state)
     two = msgid_next(&b, 0x0123456789ab);
     assert_memory_equal(one.bytes, "\x01\x23\x45\x67\x89\xab", 6);
     assert_memory_equal(two.bytes, "\x01\x23\x45\x67\x89\xab", 6);
+    assert_true(msgid_ms(&one) == 0x0123456789ab);
     assert_true(memcmp(one.bytes + 6, two.bytes + 6, 4) != 0);
     assert_true(memcmp(one.bytes + 10, two.bytes + 10, 6) != 0);
 }

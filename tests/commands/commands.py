@@ -230,7 +230,9 @@ def test_actions():
         status, output = on_terminal(*asked, until=b"[y/N]", send=b"y\n")
         assert status == 0 and "10 recipients cancelled" in output
         assert engine.count("d1.example") == 0
-        assert len(engine.wait_records("AdminBounce", 10)) == 10
+        ended = engine.wait_records("AdminBounce", 10)
+        assert len(ended) == 10
+        assert all(r["response"]["content"] == "cancelled by the administrator" for r in ended)
 
         row = lines(engine.run("queue", "list", "--json", "d2.example", "-n", "1").stdout)[0]
         assert "2 recipients cancelled" in engine.run("queue", "cancel", row["id"]).stdout
@@ -250,6 +252,59 @@ def test_actions():
             engine.run("queue", "flush", "--all")  # its back-off is another matter
             wait_until("an empty queue", lambda: engine.count() == 0)
         assert len(engine.records("Delivery")) == 20
+
+
+def spoil(engine, text):
+    """Changes a bit of text wherever a stopped engine's queue has it."""
+    for file in (engine.dir / "queue").glob("shard-*/data.mdb"):
+        stored = file.read_bytes()
+        file.write_bytes(stored.replace(text, bytes([text[0] ^ 1]) + text[1:]))
+
+
+def test_quarantine():
+    with Fed() as engine:
+        row = lines(engine.run("queue", "list", "--json", "--recipient", "u5@d1.example").stdout)[0]
+        engine.process.stop()
+        spoil(engine, b"hello 5\r\n")
+        Engine.start(engine)
+        engine.run("queue", "flush", "--all")
+        wait_until("the damage", lambda: engine.status()["queue"]["quarantined"] == 2)
+
+        found = lines(engine.run("queue", "quarantine", "--json").stdout)
+        assert {(q["id"], q["recipient"], q["sender"]) for q in found} == {
+            (row["id"], "u5@d1.example", "news1@sender.example"),
+            (row["id"], "v5@d1.example", "news1@sender.example")}, found
+        name = found[0]["record"]
+        done = engine.run("queue", "quarantine")
+        assert done.stdout.count(": d1.example, message") == 2 and name in done.stdout
+        assert "content is damaged" in done.stdout and "2 damaged records" in done.stderr
+        assert engine.run("queue", "quarantine", "list", name).stdout.count("d1.example,") == 1
+        assert engine.run("queue", "quarantine", "list", "d2.example").stdout == ""
+        shown = engine.run("queue", "quarantine", "show", row["id"]).stdout
+        assert shown.count("@d1.example") >= 2 and "64 31 2e 65 78 61" in shown
+        assert "chosen by record" in engine.run("queue", "quarantine", "-t", "u*", status=2).stderr
+        assert "no such action" in engine.run("queue", "quarantine", "prge", status=2).stderr
+
+        where = engine.dir / "damaged"
+        engine.run("queue", "quarantine", "export", "--to", where)
+        assert len(lines((where / "records.jsonl").read_text())) == 2
+        assert b"d1.example\0" in (where / f"{name}.key").read_bytes()
+        assert b"@d1.example" in (where / f"{name}.value").read_bytes()
+        assert b"iello 5" in (where / f"{row['id']}.content").read_bytes()
+        assert len(list(where.iterdir())) == 6
+
+        assert "--all" in engine.run("queue", "quarantine", "purge", status=2).stderr
+        assert "--yes" in engine.run("queue", "quarantine", "purge", "--all", status=2).stderr
+        done = engine.run("queue", "quarantine", "purge", name)
+        assert done.stdout == "1 damaged record purged\n", done.stdout
+        assert "no damaged record" in engine.run("queue", "quarantine", "purge", name).stdout
+        engine.run("queue", "quarantine", "purge", "d1.example", "-y")
+        assert engine.run("queue", "quarantine", "--json").stdout == ""
+        ended = engine.wait_records("AdminBounce", 2)
+        assert {r["recipient"] for r in ended} == {"u5@d1.example", "v5@d1.example"}
+        assert all(r["id"] == row["id"] and r["response"]["code"] == 551 for r in ended)
+        status = engine.status()["queue"]
+        assert status["quarantined"] == 0 and status["messages"] == 19, status
 
 
 def test_reload():
