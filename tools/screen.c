@@ -104,14 +104,37 @@ static size_t character(const char *p)
     return n;
 }
 
-/* Characters count as one column each: wide ones (in an address, in a reply) may push a line out by
- * a few, which is no more than ugly. */
+/* Of the well-formed character at p (Unicode's East_Asian_Width, in blocks): wcwidth() would want a
+ * locale. */
+static unsigned columns_of_character(const char *p, size_t len)
+{
+    static const struct {
+        uint32_t first, last;
+        unsigned columns;
+    } blocks[] = {{0x0300, 0x036f, 0},   {0x1100, 0x115f, 2},  {0x200b, 0x200f, 0},
+                  {0x2e80, 0x3098, 2},   {0x3099, 0x309a, 0},  {0x309b, 0xa4cf, 2},
+                  {0xac00, 0xd7a3, 2},   {0xf900, 0xfaff, 2},  {0xfe00, 0xfe0f, 0},
+                  {0xfe30, 0xfe6f, 2},   {0xff00, 0xff60, 2},  {0xffe0, 0xffe6, 2},
+                  {0x1f300, 0x1faff, 2}, {0x20000, 0x3fffd, 2}};
+    uint32_t c = len < 2 ? (unsigned char)*p : (unsigned char)*p & (0xffu >> (len + 1));
+
+    for (size_t i = 1; i < len; i++)
+        c = c << 6 | ((unsigned char)p[i] & 0x3f);
+    for (size_t i = 0; i < ARRAY_LEN(blocks) && c >= blocks[i].first; i++)
+        if (c <= blocks[i].last)
+            return blocks[i].columns;
+    return 1;
+}
+
 static size_t columns_of(const char *text, size_t len)
 {
     size_t columns = 0;
 
-    for (size_t i = 0; i < len; i++)
-        columns += ((unsigned char)text[i] & 0xc0) != 0x80;
+    for (size_t i = 0, n; i < len; i += n) {
+        n = character(text + i);
+        columns += n == 0 ? 1 : columns_of_character(text + i, n);
+        n = n == 0 ? 1 : n;
+    }
     return columns;
 }
 
@@ -119,15 +142,18 @@ void put_text(struct buf *out, const char *text, unsigned columns, bool pad)
 {
     size_t from = out->len, last = from;
 
-    for (unsigned n = 0; *text != 0; n++) {
+    for (unsigned used = 0; *text != 0;) {
         size_t len = character(text);
+        unsigned more = len == 0 ? 1 : columns_of_character(text, len);
 
-        if (columns != 0 && n == columns) {
+        if (used < columns)
+            last = out->len; /* room for the last one */
+        if (columns != 0 && used + more > columns) {
             out->len = last;
             buf_puts(out, "…");
             break;
         }
-        last = out->len;
+        used += more;
         if (len == 0)
             buf_putc(out, *text == '\t' ? ' ' : '?');
         else

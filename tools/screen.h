@@ -21,7 +21,8 @@ void put_size(struct buf *out, uint64_t bytes);
 /* "45s", "12m", "3h20m", "5d4h"; "now" for 0 and less when now is true. */
 void put_age(struct buf *out, int64_t ms);
 /* Text from outside: control bytes and broken UTF-8 become '?', so that no address or reply can
- * speak to the terminal. columns != 0: cut to so many, the last one "…", and padded when pad. */
+ * speak to the terminal. columns != 0: cut to so many, the last one "…", and padded when pad. Kanji
+ * and their like take two. */
 void put_text(struct buf *out, const char *text, unsigned columns, bool pad);
 /* Pads what was written since from to columns; right: in front. */
 void pad_from(struct buf *out, size_t from, unsigned columns, bool right);
