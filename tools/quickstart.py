@@ -259,10 +259,16 @@ def look_further(config):
         print(f"  {command:{width}}   # {what}")
 
 
+def count(text):
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return int(text)
+
+
 def main():
     global PROGRAM, HERE
     parser = argparse.ArgumentParser(prog="tools/quickstart")
-    parser.add_argument("--recipients", type=int, default=20000)
+    parser.add_argument("--recipients", type=count, default=20000, metavar="N")
     parser.add_argument("--keep-running", action="store_true")
     parser.add_argument("--program", type=pathlib.Path, default=PROGRAM)
     parser.add_argument("--directory", type=pathlib.Path, default=HERE, help="for all that it writes")

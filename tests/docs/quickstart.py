@@ -32,6 +32,12 @@ class Quickstart(unittest.TestCase):
         self.check_nothing_runs(here)
         self.check_commands(done.stdout.split("To look further:\n")[1])
 
+    def test_nobody_to_send_to(self):
+        done = subprocess.run([sys.executable, TREE / "tools/quickstart.py", "--recipients", "0"],
+                              capture_output=True, text=True, check=False)
+        self.assertEqual(done.returncode, 2, done.stderr)
+        self.assertIn("at least 1", done.stderr)
+
     def check_nothing_runs(self, here):
         for entry in pathlib.Path("/proc").glob("[0-9]*/cmdline"):
             try:

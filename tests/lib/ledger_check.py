@@ -28,7 +28,7 @@ Row = collections.namedtuple("Row", "time_ms session sender recipient size crc m
 
 
 def read_ledger(path):
-    with open(path, encoding="ascii") as lines:
+    with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             fields = line.rstrip("\n").split("\t")
             if len(fields) != len(Row._fields) or not line.endswith("\n"):

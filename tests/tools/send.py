@@ -9,7 +9,7 @@ import pathlib
 import sys
 import time
 
-from cases import Sink, TempDir, free_port, run, tool
+from cases import Sink, TempDir, free_port, ledger_check, run, tool
 
 HERE = pathlib.Path(__file__).resolve().parent
 
@@ -165,6 +165,7 @@ def test_utf8_addresses():
     with Sink() as sink:
         send(f"{sink.host}:{sink.port}", "--eml", eml, "用户@例え.example")
         assert sink.ledger()[0][3] == "用户@例え.example"
+        assert next(ledger_check.read_ledger(sink.ledger_file)).recipient == "用户@例え.example"
     with Keeper() as keeper:
         send(keeper.address, "--text", eml, "--from", "花子 <hanako@日本.example>", "--subject", "x",
              "taro@例え.example")
