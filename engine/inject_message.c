@@ -12,7 +12,7 @@
 #include "engine/trace.h"
 
 #define CONTENT_SLACK_BYTES 1024        /* room for trace fields and a little more */
-#define BODY_BYTES_DEFAULT  4096        /* when no size is announced */
+#define BODY_BYTES_DEFAULT  8192        /* when no size is announced */
 #define BODY_BYTES_TRUSTED  (1u << 20)  /* a larger announced size is believed as it arrives */
 #define SMALL_BYTES         (64u << 10) /* what always has its share of intake_memory_max */
 #define ENVELOPE_KEPT_BYTES 4096        /* between messages */

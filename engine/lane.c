@@ -450,6 +450,12 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
     struct list_node *n;
     bool suspended = lane->suspended_until_ms > worker_wall_ms(lane->worker);
 
+    /* The table is larger than caches are: its lines come while the rows are walked. */
+    for (n = list_first(&load->rcpts); n != NULL; n = list_next(&load->rcpts, n)) {
+        const struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+
+        map_prefetch(&lane->worker->memory, memory_hash(lane->worker, &r->message->id, r->index));
+    }
     while ((n = list_pop_front(&load->rcpts)) != NULL) {
         struct recipient *r = LIST_ENTRY(n, struct recipient, node);
 

@@ -144,6 +144,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->deliveries_dirty);
     list_init(&w->deliveries_dead);
     list_init(&w->settles_under_way);
+    list_init(&w->settles_spare);
     err = worker_alloc(w);
     if (err < 0)
         return err;

@@ -99,7 +99,8 @@ struct worker {
     uint64_t rejections_omitted;
 
     struct settle **settles; /* [shards]: the open change of each shard, or NULL */
-    struct list settles_under_way;
+    struct list settles_under_way, settles_spare;
+    uint32_t settles_spare_len;
     uint32_t settles_failing; /* of them, found no room */
     uint32_t directories;     /* start-up scans still running */
 

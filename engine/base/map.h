@@ -34,6 +34,11 @@ void map_remove(struct map *m, struct map_node *node);
 /* First node with this hash, then its next: the caller compares keys. */
 struct map_node *map_find(const struct map *m, uint64_t hash);
 struct map_node *map_find_next(const struct map_node *node);
+/* Begins to fetch what map_find() will look at. */
+static inline void map_prefetch(const struct map *m, uint64_t hash)
+{
+    __builtin_prefetch(&m->buckets[hash & m->mask]);
+}
 /* Any node, or NULL; for teardown and walks: bucket by bucket. */
 struct map_node *map_walk(const struct map *m, size_t *bucket, struct map_node *at);
 
