@@ -23,7 +23,7 @@ struct refs_delta {
 struct batch {
     struct shard *shard;
     MDB_txn *txn;
-    MDB_cursor *rows; /* ends with txn */
+    MDB_cursor *rows, *content; /* end with txn */
     struct map refs;
     struct refs_delta *refs_list;
     uint64_t room_bytes;
@@ -64,11 +64,14 @@ static int refs_add(struct batch *b, const struct msgid *id, int delta)
     return 0;
 }
 
+/* What cannot be freed soundly stays for good. */
 static int delete_content(struct batch *b, const struct msgid *id)
 {
-    MDB_val key = {MSGID_BYTES, (void *)id->bytes};
-    int rc = mdb_del(b->txn, b->shard->content, &key, NULL);
+    MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
+    int rc = mdb_cursor_get(b->content, &key, &value, MDB_SET);
 
+    if (rc == 0 && shard_can_free(b->shard, &value))
+        rc = mdb_cursor_del(b->content, 0);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
@@ -307,6 +310,8 @@ static int batch_begin(struct batch *b, struct shard *s)
     if (rc != 0)
         return rc;
     rc = mdb_cursor_open(b->txn, s->rows, &b->rows);
+    if (rc == 0)
+        rc = mdb_cursor_open(b->txn, s->content, &b->content);
     if (rc != 0)
         mdb_txn_abort(b->txn);
     return rc;

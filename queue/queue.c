@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/rng.h"
 #include "queue/shard.h"
 
@@ -20,6 +21,7 @@
 #define RSS_BYTES           (UINT64_C(64) << 20)
 #define SEGMENT_BYTES       (256u << 20)
 #define SEGMENT_AGE_S       3600
+#define CHECK_NS            UINT64_C(1000000000)
 #define PUMPS_PER_SYNC      8 /* the syncer runs more seldom than the committer, as with threads */
 
 static void fill_defaults(struct queue_options *o)
@@ -73,6 +75,7 @@ static int open_shards(struct queue *q, const char **error)
 
     for (size_t i = 0; i < sizeof(format.id); i += sizeof(uint64_t))
         memcpy(format.id + i, &(uint64_t){rng_entropy()}, sizeof(uint64_t));
+    q->check_until_ns = clock_mono_ns() + CHECK_NS;
     q->shards = calloc(SHARDS_MAX, sizeof(*q->shards));
     if (q->shards == NULL)
         return -ENOMEM;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "queue/check.h"
 
 #define SPACE_CHECK_NS UINT64_C(100000000)
 #define TREES          6
@@ -93,6 +94,19 @@ bool shard_readable(const struct shard *s, const MDB_val *value)
         return true;
     bytes = (info.me_last_pgno + 1) * s->page_bytes;
     return at >= from && at - from <= bytes && value->mv_size <= bytes - (at - from);
+}
+
+bool shard_can_free(const struct shard *s, const MDB_val *value)
+{
+    uintptr_t from = (uintptr_t)s->map, at = (uintptr_t)value->mv_data;
+
+    /* Written in this transaction, and so not in the map, or small. */
+    if (s->map == NULL || at < from || at - from >= s->options.map_bytes ||
+        (at - from) % s->page_bytes != CHECK_HEADER_BYTES)
+        return true;
+    return shard_readable(s, value) &&
+           check_large((const uint8_t *)value->mv_data - CHECK_HEADER_BYTES, value->mv_size,
+                       (at - from) / s->page_bytes, s->page_bytes);
 }
 
 uint64_t shard_unused_bytes(struct shard *s)
@@ -489,6 +503,21 @@ fail:
     return -errno;
 }
 
+static int check_pages(struct shard *s, const char **error)
+{
+    static char text[640]; /* outlives the shard */
+    char why[160];
+    int err = check_file(s->probe_fd, s->queue->check_until_ns, why, sizeof(why));
+
+    if (err != -EBADMSG)
+        return err;
+    snprintf(text, sizeof(text),
+             "%.400s/" DATA_NAME " is damaged: %s; see \"A damaged queue\" in the manual", s->path,
+             why);
+    *error = text;
+    return err;
+}
+
 int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue_format *format,
                const char **error)
 {
@@ -520,6 +549,8 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
         err = create(s, format, error);
     if (err == 0)
         err = open_files(s, error);
+    if (err == 0)
+        err = check_pages(s, error);
     if (err == 0)
         err = open_env(s, s->path, format, error);
     if (err == 0)

@@ -91,6 +91,7 @@ struct queue {
     struct queue_options options;
     char *path, *records_path;
     int lock_fd;
+    uint64_t check_until_ns; /* files are looked at so long at the start */
     uint32_t shards_len;
     struct shard **shards;
     pthread_t syncer_thread;
@@ -136,6 +137,9 @@ uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn);
 /* Whether a value that a read transaction returned lies in the used part of the map: a damaged page
  * may say anything, and a read behind the file's end is a SIGBUS. */
 bool shard_readable(const struct shard *s, const MDB_val *value);
+/* Whether LMDB may free a value of a write transaction: of a large one it frees as many pages as
+ * their header says, which check_file() has not read. */
+bool shard_can_free(const struct shard *s, const MDB_val *value);
 /* Map that was never used. */
 uint64_t shard_unused_bytes(struct shard *s);
 /* The emergency space for settling on a full disk: a file that is cut when the disk is full. */
