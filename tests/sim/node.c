@@ -52,7 +52,7 @@ struct disk {
 static struct {
     const char *dir;
     struct engine *engine; /* NULL: it does not run */
-    bool reloaded, restarting, ending, ended, killed, committing;
+    bool reloaded, restarting, ending, ended, killed, committing, lied;
     struct turner turners[WORKERS_MAX_SIM];
     struct disk disks[SHARDS_MAX_SIM];
     struct sim_event sync;
@@ -68,6 +68,7 @@ static struct {
 
 static void node_start(void);
 static void node_kill(void);
+static void plan(enum action_kind kind, uint64_t within_ns);
 
 /* --- what the engine would take from its process --- */
 
@@ -104,8 +105,10 @@ int __wrap_mdb_txn_commit(MDB_txn *txn)
         sim_trace("commit fails");
         return node.phases[i].fatal && sim_chance(200) ? EIO : ENOSPC;
     }
-    if (sim_sabotage == SABOTAGE_COMMIT && sim_chance(50)) {
+    if (sim_sabotage == SABOTAGE_COMMIT && !node.lied && sim_chance(50)) {
         mdb_txn_abort(txn);
+        node.lied = true;
+        plan(ACTION_KILL, 200 * SIM_MS); /* while memory lives it makes up for the store */
         return 0;
     }
     return __real_mdb_txn_commit(txn);
