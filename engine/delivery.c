@@ -157,6 +157,15 @@ static uint32_t messages_max(const struct delivery *d)
     return peer != 0 && peer < max ? peer : max;
 }
 
+void delivery_retire(struct delivery *d, bool slow_down)
+{
+    if (slow_down && !d->yielding)
+        governor_slow_down(d->site->governor, io_now_ns(d->worker->io));
+    d->yielding = true;
+    if (list_node_linked(&d->idle_node))
+        delivery_quit(d);
+}
+
 static size_t recipients_max(const struct delivery *d)
 {
     size_t max = d->site->dest->recipients_max;
@@ -189,10 +198,10 @@ bool delivery_work(struct delivery *d)
     if (d->state != DELIVERY_OPEN || d->yielding || d->worker->draining)
         return false;
     if (governor_should_yield(d->site->governor, d->worker->index, d->site->sessions_len,
-                              io_now_ms(d->worker->io) - d->connected_ms))
+                              io_now_ms(d->worker->io) - d->connected_ms, io_now_ns(d->worker->io)))
         d->yielding = true;
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
-        len = site_take(d->site, rcpts, recipients_max(d));
+        len = site_take(d->site, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));
         if (len == 0)
             break;
         smtp_client_submit(d->client, transaction_smtp(transaction_new(d, rcpts, len)));
@@ -383,15 +392,22 @@ static void delivery_close(struct delivery *d)
     list_push_back(&d->worker->deliveries_dead, &d->dirty_node);
 }
 
-/* The address did not give us a session: the next one, or the site is down. */
-static void setup_failed(struct delivery *d, const struct outcome *outcome)
+/* The address did not give us a session: the next one, or the site is down. That it takes no mail
+ * ever (521, RFC 7504) is believed when every address says so. */
+static void setup_failed(struct delivery *d, struct outcome *outcome, const struct verdict *verdict)
 {
     struct site *site = d->site;
 
     counter_add(&d->worker->counters.connect_failures, 1);
     dial_failed(&d->dial, site);
-    d->reopen = dial_may_go_on(&d->dial, site) && !d->worker->draining;
+    d->refused_for_now |= verdict->class != OUTCOME_FAILED;
+    d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
+    if (verdict->slow_down)
+        delivery_retire(d, true);
     if (!d->reopen && !d->worker->draining) { /* a drain cuts it short: nobody's failure */
+        outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len
+                             ? OUTCOME_DEFERRED
+                             : OUTCOME_FAILED;
         site_refused(site);
         if (site->sessions_len == site->connecting)
             site_failed(site, outcome, &d->dial.exchanger);
@@ -399,24 +415,22 @@ static void setup_failed(struct delivery *d, const struct outcome *outcome)
     delivery_close(d);
 }
 
-static void on_session_over(struct delivery *d, const struct smtp_event *event)
+static void on_setup_over(struct delivery *d, const struct smtp_event *event)
 {
-    struct outcome outcome = {.class = OUTCOME_DEFERRED, .stage = event->stage};
+    struct outcome outcome = {.stage = event->stage};
+    struct verdict verdict;
 
-    if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING) {
-        if (d->error == 0 && event->reply != NULL && event->reply->code != 0) {
-            outcome.reply = *event->reply;
-        } else {
-            outcome.local = true;
-            if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */
-                outcome.stage = SMTP_STAGE_CONNECT;
-            classify_io_reply(outcome.stage, d->error == 0 ? -EPROTO : d->error, NULL,
-                              &outcome.reply);
-        }
-        setup_failed(d, &outcome);
-        return;
+    if (d->error == 0 && event->reply->code != 0) {
+        outcome.reply = *event->reply;
+        verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
+    } else {
+        outcome.local = true;
+        if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */
+            outcome.stage = SMTP_STAGE_CONNECT;
+        classify_io_reply(outcome.stage, d->error == 0 ? -EPROTO : d->error, NULL, &outcome.reply);
+        verdict = classify(outcome.stage, SMTP_FATE_NOT_SENT, SMTP_UNABLE_NONE, NULL);
     }
-    delivery_close(d);
+    setup_failed(d, &outcome, &verdict);
 }
 
 static void on_ready(struct delivery *d)
@@ -425,7 +439,8 @@ static void on_ready(struct delivery *d)
     set_state(d, DELIVERY_OPEN);
     source_describe(d);
     site_works(d->site);
-    site_dirty(d->site); /* more connections may follow a working one */
+    delivery_idle(d);
+    site_dirty(d->site); /* it gets work, and more connections may follow a working one */
 }
 
 static void drain_events(struct delivery *d)
@@ -445,7 +460,10 @@ static void drain_events(struct delivery *d)
             transaction_done(&event);
             break;
         case SMTP_EVENT_CLOSE:
-            on_session_over(d, &event);
+            if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+                on_setup_over(d, &event);
+            else
+                delivery_close(d);
             break;
         case SMTP_EVENT_NONE:
             break;
@@ -529,7 +547,7 @@ static bool delivery_reopen(struct delivery *d)
     smtp_client_free(d->client);
     d->client = smtp_client_new(&d->site->options);
     ASSERT(d->client != NULL);
-    d->reopen = false;
+    d->reopen = d->yielding = false;
     set_state(d, DELIVERY_CONNECTING);
     err = connect_next(d);
     if (err == 0) {

@@ -37,6 +37,7 @@ struct delivery {
     enum delivery_state state;
     bool yielding;                    /* takes nothing more; quits when empty */
     bool reopen;                      /* closing leads to the next address */
+    bool refused_for_now;             /* some address of this attempt may take mail later */
     int error;                        /* -errno that ended the connection, 0: none */
     const struct transaction *blamed; /* see is_free_retry() */
     uint32_t submitted, completed;
@@ -57,6 +58,9 @@ bool delivery_open(struct site *site);
 bool delivery_work(struct delivery *d);
 /* Drops a message reference, at once or when a send under way cannot touch its content any more. */
 void delivery_release(struct delivery *d, struct message *m);
+/* The session takes nothing more: its peer is of no use for now, or asked for less, and then the
+ * destination gets one session less. */
+void delivery_retire(struct delivery *d, bool slow_down);
 /* Ends an idle session politely. */
 void delivery_quit(struct delivery *d);
 /* Sends what sessions have to say; frees those that are through. Once a turn. */

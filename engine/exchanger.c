@@ -23,7 +23,7 @@ static void exchanger_set(struct exchanger *e, const struct dns_route *route,
     }
 }
 
-static bool same_address(const struct exchanger *a, const struct exchanger *b)
+bool exchanger_same(const struct exchanger *a, const struct exchanger *b)
 {
     return a->len == b->len && memcmp(&a->addr, &b->addr, a->len) == 0;
 }
@@ -41,7 +41,7 @@ void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t
 
         exchanger_set(e, route, &route->addresses[i], port);
         for (uint16_t j = 0; j < old.len; j++)
-            if (same_address(&old.list[j], e))
+            if (exchanger_same(&old.list[j], e))
                 e->failed_ms = old.list[j].failed_ms;
     }
     exchangers_done(&old);
@@ -87,9 +87,17 @@ int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms
     return oldest;
 }
 
+bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
+{
+    for (uint16_t i = 0; i < x->len; i++)
+        if (!exchanger_same(&x->list[i], e) && !failed_lately(&x->list[i], now_ms, false))
+            return true;
+    return false;
+}
+
 void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
 {
     for (uint16_t i = 0; i < x->len; i++)
-        if (same_address(&x->list[i], e))
+        if (exchanger_same(&x->list[i], e))
             x->list[i].failed_ms = now_ms;
 }

@@ -9,6 +9,8 @@
 
 /* How long a session may be held at its fair share while another worker waits for one. */
 #define SLICE_MS 2000
+#define GROW_S   60 /* after a peer asked for less */
+#define NS_PER_S UINT64_C(1000000000)
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
@@ -140,16 +142,44 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
     pthread_mutex_unlock(&g->mutex);
 }
 
-bool governor_session_take(struct governor_entry *e, uint32_t worker)
+/* How many sessions may be open now; UINT32_MAX: any number. */
+static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t lowered = atomic_load_explicit(&e->shared.lowered, memory_order_relaxed);
+    uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+    uint64_t now_s = now_ns / NS_PER_S, then_s = lowered >> 32, sessions = lowered & UINT32_MAX;
+
+    if (max == 0)
+        max = UINT32_MAX;
+    if (lowered == 0)
+        return (uint32_t)max;
+    if (now_s > then_s)
+        sessions += (now_s - then_s) / GROW_S * (1 + sessions / 10);
+    return (uint32_t)(sessions < max ? sessions : max);
+}
+
+void governor_slow_down(struct governor_entry *e, uint64_t now_ns)
+{
+    uint32_t open = atomic_load(&e->shared.sessions), allowed = sessions_allowed(e, now_ns);
+
+    if (open < allowed)
+        allowed = open;
+    allowed = allowed > 1 ? allowed - 1 : 1;
+    /* Of two workers that do this at once one may be forgotten: the peer will say it again. */
+    atomic_store_explicit(&e->shared.lowered, now_ns / NS_PER_S << 32 | allowed,
+                          memory_order_relaxed);
+}
+
+bool governor_session_take(struct governor_entry *e, uint32_t worker, uint64_t now_ns)
 {
     uint64_t bit = UINT64_C(1) << (worker % 64);
-    uint32_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+    uint32_t max = sessions_allowed(e, now_ns);
     uint32_t open = atomic_load(&e->shared.sessions);
 
     if ((atomic_load_explicit(&e->shared.holders, memory_order_relaxed) & bit) == 0)
         atomic_fetch_or(&e->shared.holders, bit);
     do {
-        if (max != 0 && open >= max) {
+        if (open >= max) {
             atomic_fetch_or(&e->shared.denied, bit);
             return false;
         }
@@ -186,7 +216,7 @@ bool governor_contended(const struct governor_entry *e, uint32_t worker)
 }
 
 bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t own,
-                           uint64_t held_ms)
+                           uint64_t held_ms, uint64_t now_ns)
 {
     uint64_t bit = UINT64_C(1) << (worker % 64);
     uint64_t others = atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & ~bit;
@@ -194,7 +224,7 @@ bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t o
 
     if (others == 0)
         return false;
-    max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+    max = sessions_allowed(e, now_ns);
     contenders = (uint32_t)__builtin_popcountll(atomic_load(&e->shared.holders) | others | bit);
     share = max / contenders;
     return own > (share == 0 ? 1 : share) || (share == 0 && held_ms >= SLICE_MS);

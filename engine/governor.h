@@ -40,6 +40,7 @@ struct governor_entry {
         _Atomic uint64_t denied; /* bit per worker (modulo 64) that wanted a session and got none */
         _Atomic uint64_t holders; /* bit per worker that holds or wants sessions */
         _Atomic uint64_t next_ns; /* GCRA: theoretical arrival time of the next message */
+        _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
     } shared;
 };
 
@@ -53,8 +54,11 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
 
 /* Takes a session slot for worker. False: at the limit; the denial is remembered, so that holders
  * over their share give way (governor_should_yield()). */
-bool governor_session_take(struct governor_entry *entry, uint32_t worker);
+bool governor_session_take(struct governor_entry *entry, uint32_t worker, uint64_t now_ns);
 void governor_session_give(struct governor_entry *entry);
+/* The peer refused a session, or what was sent on it, for being too much: as many as are open but
+ * one may be. A tenth more, one at least, each minute, until it is sessions_max again. */
+void governor_slow_down(struct governor_entry *entry, uint64_t now_ns);
 /* worker, which holds own sessions, wants no more: nobody has to give way to it. */
 void governor_session_withdraw(struct governor_entry *entry, uint32_t worker, uint32_t own);
 /* Whether another worker was denied a session and still wants one. */
@@ -63,7 +67,7 @@ bool governor_contended(const struct governor_entry *entry, uint32_t worker);
  * another worker was denied: over its fair share at once, at its share after two seconds (time
  * slice). */
 bool governor_should_yield(struct governor_entry *entry, uint32_t worker, uint32_t own,
-                           uint64_t held_ms);
+                           uint64_t held_ms, uint64_t now_ns);
 
 /* Takes the right to send messages messages now. 0: taken; otherwise nothing is taken and the
  * value is the monotonic time in ns at which to ask again. Smooth (GCRA): a rate of 300 a minute is

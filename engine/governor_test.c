@@ -21,15 +21,15 @@ static void test_sessions(void **state)
     e = governor_get(g, STR("a"), &two);
     assert_ptr_equal(governor_get(g, STR("a"), &two), e);
     assert_ptr_not_equal(e, NULL);
-    assert_true(governor_session_take(e, 0));
-    assert_true(governor_session_take(e, 0));
-    assert_false(governor_session_take(e, 1));
+    assert_true(governor_session_take(e, 0, 0));
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
     /* Worker 0 has two of two and worker 1 waits: one each is fair. */
-    assert_true(governor_should_yield(e, 0, 2, 0));
-    assert_false(governor_should_yield(e, 1, 0, 0));
+    assert_true(governor_should_yield(e, 0, 2, 0, 0));
+    assert_false(governor_should_yield(e, 1, 0, 0, 0));
     governor_session_give(e);
-    assert_true(governor_session_take(e, 1));
-    assert_false(governor_should_yield(e, 0, 1, 10000));
+    assert_true(governor_session_take(e, 1, 0));
+    assert_false(governor_should_yield(e, 0, 1, 10000, 0));
     governor_session_give(e);
     governor_session_give(e);
     governor_put(g, e, 0);
@@ -47,11 +47,53 @@ static void test_time_slice(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &one);
-    assert_true(governor_session_take(e, 0));
-    assert_false(governor_session_take(e, 1));
-    assert_false(governor_should_yield(e, 0, 1, 1000));
-    assert_true(governor_should_yield(e, 0, 1, 2000));
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
+    assert_false(governor_should_yield(e, 0, 1, 1000, 0));
+    assert_true(governor_should_yield(e, 0, 1, 2000, 0));
     governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+#define S UINT64_C(1000000000)
+
+/* Twenty are wanted, the peer takes five: it is asked for one more a minute later. */
+static void test_slow_down(void **state)
+{
+    const struct governor_limits twenty = {.sessions_max = 20};
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &twenty);
+    for (int i = 0; i < 20; i++)
+        assert_true(governor_session_take(e, 0, 1000 * S));
+    for (int i = 0; i < 15; i++)
+        governor_slow_down(e, 1000 * S);
+    for (int i = 0; i < 15; i++)
+        governor_session_give(e);
+    assert_false(governor_session_take(e, 0, 1059 * S));
+    assert_true(governor_session_take(e, 0, 1060 * S));
+    assert_false(governor_session_take(e, 0, 1060 * S));
+    governor_slow_down(e, 1060 * S);
+    governor_session_give(e);
+    assert_false(governor_session_take(e, 0, 1061 * S));
+    /* The share of a worker is of what there is. */
+    assert_false(governor_session_take(e, 1, 1061 * S));
+    assert_true(governor_should_yield(e, 0, 5, 0, 1061 * S));
+    /* One is left in any case, and in time all are allowed again. */
+    for (int i = 0; i < 100; i++)
+        governor_slow_down(e, 1100 * S);
+    for (int i = 0; i < 5; i++)
+        governor_session_give(e);
+    assert_true(governor_session_take(e, 0, 1100 * S));
+    for (int i = 1; i < 20; i++)
+        assert_true(governor_session_take(e, 0, 100000 * S));
+    assert_false(governor_session_take(e, 0, 100000 * S));
+    for (int i = 0; i < 20; i++)
+        governor_session_give(e);
     governor_put(g, e, 0);
     governor_close(g);
 }
@@ -65,15 +107,15 @@ static void test_withdraw(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &two);
-    assert_true(governor_session_take(e, 0));
-    assert_true(governor_session_take(e, 0));
-    assert_false(governor_session_take(e, 1));
+    assert_true(governor_session_take(e, 0, 0));
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
     assert_true(governor_contended(e, 0));
     assert_false(governor_contended(e, 1));
-    assert_true(governor_should_yield(e, 0, 2, 0));
+    assert_true(governor_should_yield(e, 0, 2, 0, 0));
     governor_session_withdraw(e, 1, 0);
     assert_false(governor_contended(e, 0));
-    assert_false(governor_should_yield(e, 0, 2, 0));
+    assert_false(governor_should_yield(e, 0, 2, 0, 0));
     governor_session_give(e);
     governor_session_give(e);
     governor_put(g, e, 0);
@@ -153,7 +195,7 @@ static void *hammer(void *arg)
     for (int i = 0; i < 20000; i++) {
         uint32_t now, peak;
 
-        if (!governor_session_take(h->e, h->worker))
+        if (!governor_session_take(h->e, h->worker, 0))
             continue;
         now = atomic_fetch_add(h->open, 1) + 1;
         peak = atomic_load(h->peak);
@@ -189,9 +231,10 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
-        cmocka_unit_test(test_withdraw),      cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_sessions),  cmocka_unit_test(test_time_slice),
+        cmocka_unit_test(test_slow_down), cmocka_unit_test(test_withdraw),
+        cmocka_unit_test(test_rate),      cmocka_unit_test(test_rate_survives),
+        cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

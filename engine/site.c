@@ -198,13 +198,18 @@ static size_t take_same(struct lane *lane, const struct message *m, struct recip
 }
 
 static size_t take_heads(struct site *site, const struct message *m, struct recipient **out,
-                         size_t len, size_t max)
+                         size_t len, size_t max, uint32_t domains_max)
 {
     struct list_node *n = list_first(&site->ready), *next;
+    uint32_t domains = 1;
 
-    for (int i = 0; n != NULL && i < HEADS_MAX && len < max; i++, n = next) {
+    for (int i = 0; n != NULL && i < HEADS_MAX && len < max && domains != domains_max; i++) {
+        size_t before = len;
+
         next = list_next(&site->ready, n);
         len = take_same(LIST_ENTRY(n, struct lane, ready_node), m, out, len, max);
+        domains += len != before;
+        n = next;
     }
     return len;
 }
@@ -220,7 +225,7 @@ static bool rate_allows(struct site *site)
     return false;
 }
 
-size_t site_take(struct site *site, struct recipient **out, size_t max)
+size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max)
 {
     struct list_node *n;
 
@@ -243,7 +248,7 @@ size_t site_take(struct site *site, struct recipient **out, size_t max)
             list_push_back(&site->ready, &lane->ready_node);
         }
         if (r->message->recipients > len)
-            len = take_heads(site, r->message, out, len, max);
+            len = take_heads(site, r->message, out, len, max, domains_max);
         return len;
     }
     return 0;
@@ -271,7 +276,7 @@ static uint32_t sessions_wanted(const struct site *site)
 static void site_open_sessions(struct site *site)
 {
     struct worker *w = site->worker;
-    uint64_t now_ms = io_now_ms(w->io);
+    uint64_t now_ms = io_now_ms(w->io), now_ns = io_now_ns(w->io);
 
     if (now_ms < site->open_after_ms) {
         site_wake(site, site->open_after_ms);
@@ -279,8 +284,9 @@ static void site_open_sessions(struct site *site)
     }
     for (uint32_t n = sessions_wanted(site); n > 0; n--) {
         /* One that would have to yield at once is not worth a connection. */
-        if (governor_should_yield(site->governor, w->index, site->sessions_len + 1, 0) ||
-            now_ms < site->give_way_until_ms || !governor_session_take(site->governor, w->index)) {
+        if (governor_should_yield(site->governor, w->index, site->sessions_len + 1, 0, now_ns) ||
+            now_ms < site->give_way_until_ms ||
+            !governor_session_take(site->governor, w->index, now_ns)) {
             site_wake(site, now_ms + SLOT_RETRY_MS);
             return;
         }
@@ -387,14 +393,17 @@ void site_failed(struct site *site, const struct outcome *outcome,
     list_splice_back(&ready, &site->ready);
     while ((n = list_pop_front(&ready)) != NULL) {
         struct lane *lane = LIST_ENTRY(n, struct lane, ready_node);
-        struct recipient *r = lane_pop(lane);
+        struct recipient *r;
 
-        ASSERT(r != NULL);
-        if (lane_expired(r, worker_wall_ms(w)))
-            judge_expired(w, &context, r);
-        else
-            judge_one(w, &context, r, outcome);
-        lane_suspend(lane, site->dest, outcome->reply.text);
-        lane->site_down = true;
+        while ((r = lane_pop(lane)) != NULL) {
+            if (lane_expired(r, worker_wall_ms(w)))
+                judge_expired(w, &context, r);
+            else
+                judge_one(w, &context, r, outcome);
+            if (outcome->class != OUTCOME_FAILED) {
+                lane_suspend(lane, site->dest, outcome->reply.text);
+                lane->site_down = true;
+            }
+        }
     }
 }

@@ -50,9 +50,10 @@ void site_dirty(struct site *site);
 /* End of a turn: gives idle sessions work, opens sessions. */
 void site_dispatch_all(struct worker *w);
 
-/* The next recipients to send in one transaction: same message, at most max, at most out_len. 0
- * when nothing is ready or the rate says wait (then the site's timer is armed). */
-size_t site_take(struct site *site, struct recipient **out, size_t max);
+/* The next recipients to send in one transaction: same message, at most max of at most domains_max
+ * domains (0: any). 0 when nothing is ready or the rate says wait (then the site's timer is armed).
+ */
+size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max);
 
 /* Sessions tell. */
 void site_session_begun(struct site *site, struct delivery *d);
@@ -63,8 +64,8 @@ void site_session_ended(struct site *site, struct delivery *d);
  * further and further apart, or a peer that limits connections would be asked without end. */
 void site_refused(struct site *site);
 /* A session could not be set up at any address, and no other session works: the destination is down
- * for now. reply says why. Each ready lane's first recipient is deferred with it, the lanes back
- * off. */
+ * for now. outcome says why. Deferred: each ready lane's first recipient is, the lanes back off.
+ * Failed: it takes no mail, ever; all that is ready fails. */
 void site_failed(struct site *site, const struct outcome *outcome,
                  const struct exchanger *exchanger);
 

@@ -18,7 +18,6 @@ struct transaction {
     bool answered;                /* some reply was about this transaction */
     uint16_t accepted;            /* recipients whose fate came with the end of the message */
     bool convert, convert_failed; /* the peer lacks 8BITMIME: try again in 7 bits */
-    bool suspend;                 /* the destination as a whole wants a pause */
     struct recipient *one_rcpt;   /* the usual case needs no allocation */
     struct smtp_transaction_rcpt one_smtp;
 };
@@ -156,13 +155,52 @@ static void outcome_of(const struct delivery *d, const struct smtp_event *event,
     }
 }
 
+/* RFC 5321 5.1: at least two hosts are tried. Where another one may do better at once r goes there,
+ * once in an attempt: the destination as a whole may be the one that is not well. */
+static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_scope scope)
+{
+    uint64_t now_ms = io_now_ms(d->worker->io);
+    struct list_node *n;
+
+    if (r->next_host_used || !exchangers_other(&d->site->exchangers, &d->dial.exchanger, now_ms))
+        return false;
+    exchangers_failed(&d->site->exchangers, &d->dial.exchanger, now_ms);
+    delivery_retire(d, false);
+    for (n = list_first(&d->site->sessions); scope == FAULT_HOST && n != NULL;
+         n = list_next(&d->site->sessions, n)) {
+        struct delivery *other = LIST_ENTRY(n, struct delivery, site_node);
+
+        if (exchanger_same(&other->dial.exchanger, &d->dial.exchanger))
+            delivery_retire(other, false);
+    }
+    r->next_host_used = true;
+    lane_unpop(r);
+    return true;
+}
+
+static void on_failure(struct transaction *t, struct recipient *r, const struct smtp_event *event)
+{
+    struct verdict v =
+        classify(event->stage, event->fate, event->unable,
+                 event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
+    struct judge_entry *entry;
+    struct outcome outcome;
+
+    if (v.close || v.slow_down)
+        delivery_retire(t->delivery, v.slow_down);
+    if (v.next_host && try_next_host(t->delivery, r, v.scope))
+        return;
+    outcome_of(t->delivery, event, &v, &outcome);
+    entry = judge_add(&t->batch, r, &outcome);
+    entry->too_many = v.too_many;
+    entry->suspend = v.scope >= FAULT_SITE && v.class != OUTCOME_FAILED;
+}
+
 void transaction_recipient(const struct smtp_event *event)
 {
     struct transaction *t = event->transaction->owner;
     struct delivery *d = t->delivery;
     struct recipient *r = t->rcpts[event->rcpt];
-    struct verdict verdict;
-    struct outcome outcome;
 
     if (event->fate == SMTP_FATE_REPLY)
         t->answered = true;
@@ -187,20 +225,23 @@ void transaction_recipient(const struct smtp_event *event)
         lane_unpop(r);
         return;
     }
-    verdict = classify(event->stage, event->fate, event->unable,
-                       event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
-    outcome_of(d, event, &verdict, &outcome);
-    if (verdict.scope >= FAULT_SITE && verdict.class != OUTCOME_FAILED)
-        t->suspend = true;
-    judge_add(&t->batch, r, &outcome)->too_many = verdict.too_many;
+    on_failure(t, r, event);
 }
 
-/* The destination asked for a pause, or did nothing but hang up: its lane backs off. */
+/* The destination asked for a pause, or did nothing but hang up: the lanes concerned back off. One
+ * that does so already has heard it of another session, and it is not a second failure. */
 static void transaction_suspend(struct transaction *t)
 {
-    struct lane *lane = t->batch.entries[0].recipient->holder;
+    struct delivery *d = t->delivery;
+    int64_t now_ms = worker_wall_ms(d->worker);
 
-    lane_suspend(lane, t->delivery->site->dest, t->batch.entries[0].outcome.reply.text);
+    for (size_t i = 0; i < t->batch.len; i++) {
+        const struct judge_entry *e = &t->batch.entries[i];
+        struct lane *lane = e->recipient->holder;
+
+        if ((e->suspend || d->blamed == t) && lane->suspended_until_ms <= now_ms)
+            lane_suspend(lane, d->site->dest, e->outcome.reply.text);
+    }
 }
 
 /* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
@@ -233,8 +274,7 @@ void transaction_done(const struct smtp_event *event)
         d->transaction_ms = (uint32_t)(io_now_ms(d->worker->io) - t->begun_ms);
     }
     transaction_put_back(t);
-    if (t->batch.len > 0 && (t->suspend || d->blamed == t))
-        transaction_suspend(t);
+    transaction_suspend(t);
     judge_end(&t->batch);
     transaction_free(t);
     counter_add(&d->worker->counters.transactions, 1);

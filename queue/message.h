@@ -71,7 +71,8 @@ struct recipient {
     int64_t due_ms; /* wall clock of the next attempt */
     uint32_t index; /* nth recipient of its message, from 0 */
     uint8_t priority;
-    uint8_t state; /* the worker's */
+    uint8_t state;       /* the worker's */
+    bool next_host_used; /* the worker's: in this attempt it was given to another host already */
     /* Stored state. */
     uint8_t notify; /* enum smtp_dsn_notify bits, 0 = default */
     uint8_t flags;  /* enum recipient_flags */

@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Books, Client, Engine, Failure, Sink, TempDir, all_arrived,  # noqa: E402
-                    queued, rests, resident_bytes, run, settings_for, wait_until)
+                    free_port, queued, rests, resident_bytes, run, settings_for, wait_until)
 
 STAGES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot")
 USUAL = {"banner": b"220 bad.example ESMTP\r\n", "EHLO": b"250-bad.example\r\n250 PIPELINING\r\n",
@@ -32,13 +32,13 @@ class Server(threading.Thread):
     """Answers by the book but for what `answers` says of a stage: bytes, or a function of the peer.
     `taken`: contents whose dot was answered with 250."""
 
-    def __init__(self, answers, lmtp=False):
+    def __init__(self, answers, lmtp=False, host="127.0.0.1", port=0):
         super().__init__(daemon=True)
         self.answers = {**USUAL, **answers}
         self.answers.setdefault("LHLO", self.answers["EHLO"])
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener = socket.create_server((host, port))
         self.port = self.listener.getsockname()[1]
-        self.sessions, self.taken, self.lmtp = 0, [], lmtp
+        self.sessions, self.taken, self.lmtp, self.heard = 0, [], lmtp, []
         self.start()
 
     def run(self):
@@ -63,6 +63,7 @@ class Server(threading.Thread):
             recipients = 0
             while line := lines.readline():
                 verb = line[:4].upper().decode("latin-1")
+                self.heard.append(verb)
                 if verb in ("EHLO", "LHLO", "HELO"):
                     self.say(peer, "EHLO")
                 elif verb == "RCPT":
@@ -142,14 +143,19 @@ TIMEOUTS = {"connect": "1s", "banner": "2s", "ehlo": "2s", "mail": "2s", "rcpt":
 class World:
     """A good sink and one bad server per domain; clients that go on sending to good domains."""
 
-    def __init__(self, servers, retry="1s", lifetime="10m", **settings):
+    def __init__(self, servers, retry="1s", lifetime="10m", behaviour=None, routes=None,
+                 **settings):
         self.temp = TempDir("hayauma-servers-")
         self.servers = servers
-        self.sink = Sink(directory=self.temp.path / "sink").start()
+        if behaviour is not None:
+            (self.temp.path / "behaviour.yaml").write_text(behaviour)
+            behaviour = self.temp.path / "behaviour.yaml"
+        self.sink = Sink(behaviour, directory=self.temp.path / "sink").start()
         scheme = {True: "lmtp:127.0.0.1:{}", False: "[127.0.0.1]:{}"}
         self.engine = Engine(settings_for(
             self.sink, workers=2,
-            routes={f"{name}.example": scheme[s.lmtp].format(s.port) for name, s in servers.items()},
+            routes={f"{name}.example": scheme[s.lmtp].format(s.port)
+                    for name, s in servers.items()} | (routes or {}),
             destinations={"*": {"retry": [retry], "lifetime": lifetime, "timeouts": TIMEOUTS}},
             **settings), directory=self.temp.path / "engine").start()
         self.books = Books(self.engine, pause_s=0.01)
@@ -263,6 +269,98 @@ def test_lmtp_partly():
         "TransientFailure", "short"), 20)
     assert [r["recipient"] for r in world.records("Delivery", "short")] == ["one@short.example"]
     assert [r["recipient"] for r in world.records("TransientFailure", "short")] == ["two@short.example"]
+    world.finish()
+
+
+PAIR = ("127.0.4.1", "127.0.4.2")
+PAIR_ZONE = ("classes: [{name: pair, domains: [pair.example], exchangers: 2, address: "
+             f"[{PAIR[0]}, {PAIR[1]}]}}]\n")
+FULL, LATER = b"452 4.3.1 disk full\r\n", b"421 4.3.2 later\r\n"
+NEVER = b"521 5.3.2 no mail here\r\n"
+
+
+def test_next_host():
+    """What another host may do better goes there at once; the rest is not tried there."""
+    better = (("banner", LATER), ("banner", b"554 5.7.1 not you\r\n"), ("banner", NEVER),
+              ("banner", drop), ("EHLO", LATER), ("EHLO", drop), ("MAIL", LATER), ("RCPT", LATER),
+              ("MAIL", FULL), ("DATA", FULL), ("dot", FULL), ("MAIL", drop), ("RCPT", drop),
+              ("DATA", drop))
+    same = (("dot", drop), ("banner", b"421 4.7.0 too many connections from you\r\n"),
+            ("MAIL", b"451 4.7.28 too fast\r\n"), ("RCPT", b"450 4.2.1 mailbox busy\r\n"))
+    pairs, routes = {}, {}
+    for kind, answers in (("better", better), ("same", same)):
+        for i, (stage, answer) in enumerate(answers):
+            port = free_port(PAIR)
+            name = f"{kind}-{stage.lower()}-{i}"
+            routes[f"{name}.example"] = f"pair.example:{port}"
+            pairs[name] = (Server({stage: answer}, host=PAIR[0], port=port),
+                           Server({}, host=PAIR[1], port=port))
+    world = World({}, retry="1h", behaviour=PAIR_ZONE, routes=routes)
+    for name in pairs:
+        world.send(name)
+    for name, (bad, good) in pairs.items():
+        wait_until(f"an outcome of {name}", lambda n=name: world.records("Delivery", n)
+                   or world.records("TransientFailure", n), 30, process=world.engine.process)
+        kind = "Delivery" if name.startswith("better") else "TransientFailure"
+        found = world.records(kind, name)
+        if len(found) != 1 or found[0]["num_attempts"] != 1:
+            raise Failure(f"{name}: {world.records('TransientFailure', name)}, {found}")
+        assert bad.sessions == 1, (name, bad.sessions)
+        assert len(good.taken) == (kind == "Delivery"), (name, good.sessions)
+    for pair in pairs.values():
+        for server in pair:
+            server.close()
+    world.finish()
+
+
+def test_no_mail_ever():
+    """521 of all hosts ends what waits; of one alone it does not."""
+    routes, servers = {}, {}
+    for name, second in (("all", {"banner": NEVER}),
+                         ("one", {"banner": LATER})):
+        port = free_port(PAIR)
+        routes[f"{name}.example"] = f"pair.example:{port}"
+        for host, answers in zip(PAIR, ({"banner": NEVER}, second)):
+            servers[name, host] = Server(answers, host=host, port=port)
+    world = World({}, retry="1h", behaviour=PAIR_ZONE, routes=routes)
+    for name in ("all", "one"):
+        world.send(name, "one", "two")
+    wait_until("two bounces", lambda: len(world.records("Bounce", "all")) == 2, 20)
+    wait_until("a deferral", lambda: world.records("TransientFailure", "one"), 20)
+    assert world.records("Bounce", "all")[0]["response"]["code"] == 521
+    assert not world.records("Bounce", "one") and not world.records("TransientFailure", "all")
+    for server in servers.values():
+        server.close()
+    world.finish()
+
+
+def test_domains_of_one_host():
+    """Domains that share a host share transactions, as far as it takes them (RFC 9422), and a pause
+    that it asks for; the session that heard it ends."""
+    def recipient(peer):
+        peer.sendall(b"250 ok\r\n" if asked else b"450 4.7.28 too much mail from you\r\n")
+
+    asked = [True]
+    host = Server({"EHLO": b"250-bad.example\r\n250 LIMITS RCPTDOMAINMAX=2\r\n", "RCPT": recipient})
+    names = ("one", "two", "three", "four")
+    world = World({}, retry="1h", queue={"shards": 1}, routes={
+        f"{n}.example": f"[127.0.0.1]:{host.port}" for n in names})
+    with Client(world.engine) as client:
+        client.expect(client.message(*(f"u@{n}.example" for n in names)), 250)
+        wait_until("four deliveries", lambda: all(world.records("Delivery", n) for n in names), 20)
+        assert host.heard.count("MAIL") == 2, host.heard
+        asked.clear()
+        host.heard.clear()
+        client.expect(client.message(*(f"v@{n}.example" for n in names)), 250)
+        wait_until("four deferrals", lambda: all(
+            world.records("TransientFailure", n) for n in names), 20)
+        wait_until("QUIT", lambda: "QUIT" in host.heard, 3)
+        heard = len(host.heard)
+        for name in names:
+            client.expect(client.message(f"w@{name}.example"), 250)
+        time.sleep(1)
+        assert len(host.heard) == heard, host.heard
+    host.close()
     world.finish()
 
 
