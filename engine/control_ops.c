@@ -22,19 +22,61 @@ void control_next_shard(struct control_client *client)
     w->ended = w->shard == queue_shards(client->control->queue);
 }
 
+static bool visit_found(void *arg, const struct queue_row_view *row)
+{
+    struct control_client *client = arg;
+
+    client->work.found++;
+    return client->work.visit(client, row);
+}
+
+/* For a request for one message, once: it is in one shard, which knows how many of its rows are
+ * left. */
+static int locate(struct control_client *client)
+{
+    struct control_work *w = &client->work;
+    const struct control_filter *f = &client->request.filter;
+    int err;
+
+    if (!f->has_id || w->located)
+        return 0;
+    err = queue_locate(client->control->queue, &f->id, &w->shard, &w->rows);
+    w->located = true;
+    w->ended = err == -ENOENT;
+    return w->ended ? 0 : err;
+}
+
+/* Whether all rows of the message were seen. An action may put one where it is seen again. */
+static bool found_all(const struct control_client *client)
+{
+    const struct control_work *w = &client->work;
+
+    return w->found >= w->rows && (w->rows == 1 || client->request.op != CONTROL_OP_ACTION);
+}
+
 /* One slice of rows. 0 or -errno; work.ended when there are no more. */
 static int walk(struct control_client *client, bool need_message, visit_fn visit)
 {
-    struct control *c = client->control;
     struct control_work *w = &client->work;
-    struct str lane = control_filter_lane(&client->request.filter);
-    int rc = queue_visit(c->queue, w->shard, &w->cursor, lane, CONTROL_SLICE_ROWS, need_message,
-                         visit, client);
+    bool of_message = client->request.filter.has_id;
+    struct queue_visit what = {.lane = control_filter_lane(&client->request.filter),
+                               .id = of_message ? &client->request.filter.id : NULL,
+                               .rows_max = of_message ? CONTROL_SLICE_PASSED : CONTROL_SLICE_ROWS,
+                               .need_message = need_message,
+                               .visit = visit_found,
+                               .arg = client};
+    int rc = locate(client);
 
+    if (rc != 0 || w->ended)
+        return rc;
+    w->visit = visit;
+    rc = queue_visit(client->control->queue, w->shard, &w->cursor, &what);
     if (rc < 0)
         return rc;
     if (rc == 1)
         control_next_shard(client);
+    if (of_message && (rc == 1 || found_all(client)))
+        w->ended = true;
     return 0;
 }
 
@@ -196,9 +238,6 @@ static enum control_step step_show(struct control_client *client)
         client->request.filter.has_id = true;
         client->request.filter.id = client->request.id;
     }
-    /* All recipients found: no need to read on. */
-    if (w->matched >= w->message->recipients)
-        return control_finished(client);
     return step_walk(client, false, visit_list);
 }
 
@@ -314,13 +353,16 @@ static void place_names(struct control_job *job)
 static enum control_step step_action(struct control_client *client)
 {
     struct control_work *w = &client->work;
-    uint32_t shard = w->shard;
     struct control_job *job;
-    int err;
+    uint32_t shard;
+    int err = locate(client);
 
+    if (err != 0)
+        return control_store_failed(client, err);
     report_progress(client);
     if (w->ended)
         return control_finished(client);
+    shard = w->shard;
     if (w->job == NULL) {
         w->job = control_job_new(client);
         w->job->kind = CONTROL_JOB_ACTION;
@@ -338,7 +380,7 @@ static enum control_step step_action(struct control_client *client)
         return CONTROL_STEP_MORE;
     }
     /* Gather on, unless the job is full or the shard is done. */
-    if (job->rows_len < CONTROL_ACTION_ROWS && w->shard == shard)
+    if (job->rows_len < CONTROL_ACTION_ROWS && w->shard == shard && !w->ended)
         return CONTROL_STEP_MORE;
     w->job = NULL;
     place_names(job);

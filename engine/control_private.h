@@ -16,6 +16,7 @@
 #define CONTROL_STALL_MS_MAX  60000
 #define CONTROL_PAUSE_MS      1000 /* how often what nobody tells of is looked at */
 #define CONTROL_SLICE_ROWS    500
+#define CONTROL_SLICE_PASSED  20000 /* rows of other messages than the one wanted */
 #define CONTROL_ACTION_ROWS   1000
 #define CONTROL_CONTENT_BYTES (48 * 1024) /* a multiple of 3: no padding within */
 #define CONTROL_PROGRESS_MS   500
@@ -34,6 +35,10 @@ struct control_work {
     struct queue_cursor cursor;
     uint64_t visited, matched, sent, changed;
     bool truncated, ended; /* ended: nothing left to visit */
+    /* Of requests for one message: its shard is known, so many rows are left, so many were seen. */
+    bool located;
+    uint32_t rows, found;
+    bool (*visit)(void *arg, const struct queue_row_view *row); /* of the present slice */
     uint64_t reported_ms;
     int64_t began_ms;        /* wall */
     struct control_job *job; /* being filled */

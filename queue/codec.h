@@ -28,6 +28,12 @@ bool codec_row_valid(const struct recipient *r);
 size_t codec_row_key(uint8_t out[ROW_KEY_MAX], struct str queue, uint8_t priority, int64_t due_ms,
                      const struct msgid *id, uint32_t index);
 bool codec_row_key_parse(struct str key, struct row_key *out);
+/* Whether the row is of message id: the same by a glance. */
+static inline bool codec_row_key_of(struct str key, const struct msgid *id)
+{
+    return key.len >= ROW_KEY_TAIL &&
+           memcmp(key.ptr + key.len - 3 - MSGID_BYTES, id->bytes, MSGID_BYTES) == 0;
+}
 
 struct row_state {
     uint8_t notify, flags;

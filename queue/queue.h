@@ -198,13 +198,22 @@ struct queue_row_view { /* slices valid during the visit */
     struct str sender, address, last_error, campaign, tenant;
     uint64_t size;
 };
-/* Visits rows of a shard in key order from cursor, at most rows_max, in read transactions of at
- * most 1,000 rows; only rows of lane when lane.len != 0. visit returns false to stop. need_message:
- * false leaves out what is stored with the message (sender, created, size, campaign...), which is
- * faster. 1: end reached, 0: more, or -errno. */
-int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor, struct str lane,
-                uint32_t rows_max, bool need_message,
-                bool (*visit)(void *arg, const struct queue_row_view *row), void *arg);
+struct queue_visit {
+    struct str lane;        /* only of this lane; empty: of all */
+    const struct msgid *id; /* only of this message, NULL: of all; the others are passed by, which
+                               takes a tenth of visiting them */
+    uint32_t rows_max;      /* that are visited or passed by */
+    bool need_message; /* false leaves out what is stored with the message (sender, created, size,
+                          campaign...), which is faster */
+    bool (*visit)(void *arg, const struct queue_row_view *row); /* false: stop */
+    void *arg;
+};
+/* Visits rows of a shard in key order from cursor, in read transactions of at most 1,000 rows.
+ * 1: end reached, 0: more, or -errno. */
+int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
+                const struct queue_visit *what);
+/* The shard of a message, and how many of its rows are left there. 0 or -ENOENT, -EIO. */
+int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint32_t *rows);
 /* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards.
  */
 struct message *queue_message(struct queue *q, const struct msgid *id, int *err);

@@ -381,22 +381,36 @@ static void test_visit_and_message(void **state)
     struct fixture *f = *state;
     struct queue_cursor cursor = {0};
     struct seen seen = {.with_message = true};
+    struct queue_visit all = {.rows_max = 100, .need_message = true, .visit = on_row, .arg = &seen};
+    struct queue_visit lane = {
+        .lane = STR("b.example"), .rows_max = 100, .visit = on_row, .arg = &seen};
+    struct queue_visit one = {.rows_max = 3, .visit = on_row, .arg = &seen};
     struct message *m;
-    struct msgid id = add_one(f, "a.example", 5, 1);
+    struct msgid id = add_one(f, "a.example", 5, 1), last;
+    uint32_t shard, rows;
     int err;
 
     add_one(f, "b.example", 5, 1);
     add_one(f, "b.example", 5, 2);
-    add_one(f, "c.example", 5, 1);
-    assert_int_equal(queue_visit(f->q, 0, &cursor, (struct str){0}, 100, true, on_row, &seen), 0);
+    last = add_one(f, "c.example", 5, 1);
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &all), 0);
     assert_int_equal(seen.rows, 3);
-    assert_int_equal(queue_visit(f->q, 0, &cursor, (struct str){0}, 100, true, on_row, &seen), 1);
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &all), 1);
     assert_int_equal(seen.rows, 4);
     assert_true(seen.with_message);
     cursor = (struct queue_cursor){0};
     seen.rows = 10;
-    assert_int_equal(queue_visit(f->q, 0, &cursor, STR("b.example"), 100, false, on_row, &seen), 1);
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &lane), 1);
     assert_int_equal(seen.rows, 12);
+    cursor = (struct queue_cursor){0};
+    one.id = &last;
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &one), 0); /* three are passed by */
+    assert_int_equal(seen.rows, 12);
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &one), 1);
+    assert_int_equal(seen.rows, 13);
+    assert_int_equal(queue_locate(f->q, &last, &shard, &rows), 0);
+    assert_int_equal(shard, 0);
+    assert_int_equal(rows, 1);
 
     m = queue_message(f->q, &id, &err);
     assert_non_null(m);

@@ -8,11 +8,8 @@
 struct visitor {
     struct shard *shard;
     struct queue_cursor *cursor;
-    struct str lane;
+    const struct queue_visit *what;
     uint32_t rows_left;
-    bool need_message;
-    bool (*visit)(void *arg, const struct queue_row_view *row);
-    void *arg;
     bool stopped;
     /* The header read last: neighbours are often of one message. */
     MDB_txn *txn;
@@ -58,7 +55,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
         .address = state.address,
         .last_error = state.last_error,
     };
-    if (v->need_message && find_header(v, &row.id)) {
+    if (v->what->need_message && find_header(v, &row.id)) {
         view.created_ms = v->header.created_ms;
         view.expires_ms = v->header.created_ms + (int64_t)state.lifetime_s * 1000;
         view.sender = v->header.sender;
@@ -66,7 +63,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
         view.tenant = v->header.tenant;
         view.size = v->header.content_len;
     }
-    v->stopped = !v->visit(v->arg, &view);
+    v->stopped = !v->what->visit(v->what->arg, &view);
 }
 
 int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, struct str from, MDB_val *key,
@@ -88,16 +85,17 @@ int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, struct str from, MD
 
 static bool in_lane(const struct visitor *v, const MDB_val *key)
 {
-    return v->lane.len == 0 ||
-           (key->mv_size > v->lane.len && memcmp(key->mv_data, v->lane.ptr, v->lane.len) == 0 &&
-            ((const char *)key->mv_data)[v->lane.len] == 0);
+    return v->what->lane.len == 0 ||
+           (key->mv_size > v->what->lane.len &&
+            memcmp(key->mv_data, v->what->lane.ptr, v->what->lane.len) == 0 &&
+            ((const char *)key->mv_data)[v->what->lane.len] == 0);
 }
 
 /* One read transaction. 1: end reached, 0: more, or a negative errno. */
 static int visit_slice(struct visitor *v)
 {
     MDB_cursor *rows = NULL;
-    MDB_val key, value;
+    MDB_val key, value, last = {0};
     int rc = mdb_txn_begin(v->shard->env, NULL, MDB_RDONLY, &v->txn);
 
     if (rc != 0)
@@ -105,40 +103,64 @@ static int visit_slice(struct visitor *v)
     v->header_valid = false;
     rc = mdb_cursor_open(v->txn, v->shard->rows, &rows);
     if (rc == 0)
-        rc = cursor_seek(rows, v->cursor, v->lane, &key, &value);
+        rc = cursor_seek(rows, v->cursor, v->what->lane, &key, &value);
     for (unsigned n = 0; rc == 0 && n < VISIT_SLICE_ROWS && v->rows_left > 0 && !v->stopped; n++) {
         if (!in_lane(v, &key)) {
             rc = MDB_NOTFOUND;
             break;
         }
-        visit_row(v, val_str(&key), &value);
+        if (v->what->id == NULL || codec_row_key_of(val_str(&key), v->what->id))
+            visit_row(v, val_str(&key), &value);
         v->rows_left--;
-        cursor_set(v->cursor, val_str(&key));
+        last = key;
         rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
     }
+    if (last.mv_size != 0)
+        cursor_set(v->cursor, val_str(&last));
     if (rows != NULL)
         mdb_cursor_close(rows);
     mdb_txn_abort(v->txn);
     return rc == MDB_NOTFOUND ? 1 : lmdb_errno(rc);
 }
 
-int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor, struct str lane,
-                uint32_t rows_max, bool need_message,
-                bool (*visit)(void *arg, const struct queue_row_view *row), void *arg)
+int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
+                const struct queue_visit *what)
 {
-    struct visitor v = {.shard = q->shards[shard],
-                        .cursor = cursor,
-                        .lane = lane,
-                        .rows_left = rows_max,
-                        .need_message = need_message,
-                        .visit = visit,
-                        .arg = arg};
+    struct visitor v = {
+        .shard = q->shards[shard], .cursor = cursor, .what = what, .rows_left = what->rows_max};
     int err;
 
     ASSERT(shard < q->shards_len);
     do {
         err = visit_slice(&v);
     } while (err == 0 && v.rows_left > 0 && !v.stopped);
+    return err;
+}
+
+static int locate_in(struct shard *s, const struct msgid *id, uint32_t *rows)
+{
+    MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value;
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+
+    if (rc != 0)
+        return lmdb_errno(rc);
+    *rows = 1;
+    rc = mdb_get(txn, s->content, &key, &value);
+    if (rc == 0 && mdb_get(txn, s->refs, &key, &value) == 0 &&
+        codec_refs_decode(id, val_str(&value), rows) < 0)
+        *rows = UINT32_MAX; /* nobody knows */
+    mdb_txn_abort(txn);
+    return lmdb_errno(rc);
+}
+
+int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint32_t *rows)
+{
+    int err = -ENOENT;
+
+    for (*shard = 0; *shard < q->shards_len; ++*shard)
+        if ((err = locate_in(q->shards[*shard], id, rows)) != -ENOENT)
+            break;
     return err;
 }
 

@@ -254,6 +254,26 @@ def test_actions():
         assert len(engine.records("Delivery")) == 20
 
 
+def test_one_message():
+    """Messages of one recipient, in whichever shard, are found by their id."""
+    with Engine({"routes": {"*": f"[127.0.0.1]:{free_port()}"}, "queue": {"shards": 3},
+                 "destinations": {"*": {"retry": ["1h"]}}}) as engine:
+        with smtplib.SMTP(engine.host, engine.port) as smtp:
+            for i in range(8):
+                smtp.sendmail("a@sender.example", [f"u@d{i}.example"], f"Subject: {i}\r\n\r\nx\r\n")
+        wait_until("eight deferrals", lambda: len(engine.records("TransientFailure")) == 8)
+        rows = lines(engine.run_ok("queue", "list", "--json"))
+        assert len(rows) == 8
+        for left, row in zip(range(7, -1, -1), rows):
+            assert f"to {row['recipient']}" in engine.run_ok("queue", "show", row["id"])
+            found = lines(engine.run_ok("queue", "list", "--json", row["id"]))
+            assert [r["recipient"] for r in found] == [row["recipient"]]
+            for action, past in (("hold", "held"), ("release", "released"), ("cancel", "cancelled")):
+                assert engine.run_ok("queue", action, row["id"]) == f"1 recipient {past}\n"
+            assert engine.run_ok("queue", "hold", row["id"]) == "no recipient matches\n"
+            assert len(lines(engine.run_ok("queue", "list", "--json"))) == left
+
+
 def spoil(engine, text):
     """Changes a bit of text wherever a stopped engine's queue has it."""
     for file in (engine.dir / "queue").glob("shard-*/data.mdb"):

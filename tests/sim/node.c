@@ -396,7 +396,8 @@ static void admin(uint32_t shard, enum control_action action, bool held)
     job->shard = shard;
     job->rows = calloc(JOB_ROWS_MAX, sizeof(*job->rows));
     ASSERT(job->rows != NULL);
-    queue_visit(node.engine->queue, shard, &cursor, STR(""), 500, false, on_row, &picking);
+    queue_visit(node.engine->queue, shard, &cursor,
+                &(struct queue_visit){.rows_max = 500, .visit = on_row, .arg = &picking});
     sim_trace("admin %d on %zu rows of shard %u", action, job->rows_len, shard);
     node.jobs++;
     if (job->rows_len == 0) {
