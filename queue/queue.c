@@ -64,6 +64,27 @@ static int take_lock(struct queue *q, const char **error)
     return 0;
 }
 
+/* Two engines in one directory of records would compress and delete each other's segments, also
+ * those that are written to. */
+static int take_records_lock(struct queue *q, const char **error)
+{
+    const char *path = q->options.records.path;
+
+    if (path == NULL)
+        return 0;
+    (void)mkdir(path, 0750); /* open() says what is wrong with it */
+    q->records_lock_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (q->records_lock_fd < 0) {
+        *error = "the directory of the records cannot be opened (records.path)";
+        return -errno;
+    }
+    if (flock(q->records_lock_fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK) {
+        *error = "another engine writes its records there: give each a records.path of its own";
+        return -EBUSY;
+    }
+    return 0; /* a file system without locks may be fit for records all the same */
+}
+
 /* Shard 0 is the one that says how many there are; it says "complete" only when all exist, so that
  * a shard lost later is noticed and not made anew, empty. */
 static int open_shards(struct queue *q, const char **error)
@@ -188,7 +209,7 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
     *error = said;
     if (q == NULL)
         return err;
-    q->lock_fd = -1;
+    q->lock_fd = q->records_lock_fd = -1;
     q->options = *options;
     fill_defaults(&q->options);
     q->path = strdup(options->path);
@@ -204,6 +225,8 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
         goto fail;
     }
     err = take_lock(q, error);
+    if (err == 0)
+        err = take_records_lock(q, error);
     if (err == 0 && !q->options.no_sync)
         err = sync_name(q->path);
     if (err == 0)
@@ -241,6 +264,8 @@ void queue_close(struct queue *q)
     for (uint32_t i = 0; i < q->shards_len; i++)
         shard_close(q->shards[i]);
     free(q->shards);
+    if (q->records_lock_fd >= 0)
+        close(q->records_lock_fd);
     if (q->lock_fd >= 0)
         close(q->lock_fd);
     free(q->records_path);

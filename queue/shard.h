@@ -90,7 +90,7 @@ struct shard {
 struct queue {
     struct queue_options options;
     char *path, *records_path;
-    int lock_fd;
+    int lock_fd, records_lock_fd; /* both held by flock() */
     uint64_t check_until_ns; /* files are looked at so long at the start */
     uint32_t shards_len;
     struct shard **shards;

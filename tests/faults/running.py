@@ -68,6 +68,14 @@ def test_second_start_on_the_same_queue():
             client.expect(client.message("u@d1.example"), 250)
 
 
+def test_records_of_another_engine():
+    """Their retention and compression would take each other's segments."""
+    with Engine() as engine:
+        path = engine.config["records"]["path"]
+        status, said = serve(Engine({"records": {"path": path}}))
+        assert status == 1 and "records.path" in said, said
+
+
 def test_address_in_use():
     with Engine() as engine, socket.create_server(("127.0.0.1", 0)) as taken:
         second = Engine({"listeners": [{"listen": f"127.0.0.1:{taken.getsockname()[1]}"}]})
