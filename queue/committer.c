@@ -16,6 +16,7 @@
 #define KEEP_MS          1000
 #define REFUSED_MS       100
 #define COUNT_PAUSE_MS   1    /* between slices when idle: counting must not crowd memory */
+#define COUNT_BUSY_MS    20   /* between slices when there is work, and what makes it idle again */
 #define COUNT_SLICE_ROWS 2000 /* about 0.3 ms of a committer's time */
 
 void committer_wake(struct shard *s)
@@ -286,7 +287,10 @@ static void keep(struct shard *s, bool idle, uint64_t now_ns)
         free_suspects(s);
         return;
     }
-    count_slice(s);
+    if (idle || now_ns - s->own.counted_ns >= COUNT_BUSY_MS * NS_PER_MS) {
+        s->own.counted_ns = now_ns;
+        count_slice(s);
+    }
     shard_check_space(s, now_ns);
     if (!due && list_empty(&s->own.suspects))
         return;
@@ -352,7 +356,7 @@ static void wait_for_work(struct shard *s, uint64_t now_ns)
 void *committer_main(void *arg)
 {
     struct shard *s = arg;
-    uint64_t now_ns;
+    uint64_t now_ns, worked_ns = 0;
     bool stop;
 
     for (;;) {
@@ -363,11 +367,13 @@ void *committer_main(void *arg)
         if (s->own.urgent_len + s->own.patient_len > 0) {
             commit_batch(s);
             keep(s, false, now_ns);
+            worked_ns = now_ns;
             continue;
         }
         if (stop)
             return NULL;
-        keep(s, s->own.company_until_ns == 0, now_ns);
+        keep(s, s->own.company_until_ns == 0 && now_ns - worked_ns >= COUNT_BUSY_MS * NS_PER_MS,
+             now_ns);
         wait_for_work(s, clock_mono_ns());
     }
 }

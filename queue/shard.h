@@ -64,8 +64,8 @@ struct shard {
         uint64_t company_until_ns; /* when the patient ones are taken; 0: there are none */
         uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
         uint64_t reusable_bytes;   /* of it, as counted last; 0 when there was no need to count */
-        uint64_t space_checked_ns, kept_ns; /* last looks at space and at housekeeping */
-        bool ballast;                       /* the emergency space is there */
+        uint64_t space_checked_ns, kept_ns, counted_ns; /* when these were last looked at */
+        bool ballast;                                   /* the emergency space is there */
     } own;
 
     struct counts counts;   /* rows per lane; has its own lock */
@@ -91,7 +91,7 @@ struct queue {
     struct queue_options options;
     char *path, *records_path;
     int lock_fd, records_lock_fd; /* both held by flock() */
-    uint64_t check_until_ns; /* files are looked at so long at the start */
+    uint64_t check_until_ns;      /* files are looked at so long at the start */
     uint32_t shards_len;
     struct shard **shards;
     pthread_t syncer_thread;
