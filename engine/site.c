@@ -53,7 +53,7 @@ static struct site *site_find(struct worker *w, struct str key, uint64_t hash)
 }
 
 static void site_configure(struct site *site, struct config *config,
-                           const struct config_destination *dest)
+                           const struct config_destination *dest, bool is_static)
 {
     struct worker *w = site->worker;
     struct governor_limits limits = {.sessions_max = dest->sessions_max,
@@ -64,7 +64,9 @@ static void site_configure(struct site *site, struct config *config,
     site->dest = dest;
     site->governor = governor_get(w->engine->governor, str_of(site->key), &limits);
     ASSERT(site->governor != NULL);
+    /* A static route may well lead to another server of this host. */
     site->options = (struct smtp_client_options){.ehlo_name = config->source.ehlo_name,
+                                                 .own_name = is_static ? NULL : config->host_name,
                                                  .lmtp = site->lmtp,
                                                  .pipeline_max = (uint16_t)dest->pipeline_max,
                                                  .pipeline_bytes_max = 1 << 20,
@@ -105,7 +107,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->timer.on_timer = on_site_timer;
     site->connecting_max = 1;
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
-    site_configure(site, w->config, dest);
+    site_configure(site, w->config, dest, target != NULL);
     if (route != NULL)
         exchangers_of_route(&site->exchangers, route, port);
     else

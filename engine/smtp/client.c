@@ -230,7 +230,7 @@ void smtp_client_quit(struct smtp_client *c)
 
 /* --- closing --- */
 
-static void local_reply(struct smtp_client *c, const char *text)
+void client_local_reply(struct smtp_client *c, const char *text)
 {
     size_t n = strnlen(text, sizeof(c->local.text));
 
@@ -249,7 +249,7 @@ void client_start_close(struct smtp_client *c, enum smtp_stage stage,
 
 void client_protocol_error(struct smtp_client *c, const char *text)
 {
-    local_reply(c, text);
+    client_local_reply(c, text);
     client_start_close(c, smtp_client_stage(c), &c->local);
 }
 
@@ -259,7 +259,7 @@ void smtp_client_lost(struct smtp_client *c, const char *error)
     if (c->lost || c->session >= SESSION_CLOSING)
         return;
     c->lost = true;
-    local_reply(c, error);
+    client_local_reply(c, error);
 }
 
 /* --- events --- */

@@ -95,6 +95,8 @@ struct expected *client_expected_first(struct smtp_client *c); /* NULL: nothing 
 void client_expect(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage);
 
 /* The session is over: events only from here. reply lives until CLOSE. */
+/* c->local: our own words, code 0. */
+void client_local_reply(struct smtp_client *c, const char *text);
 void client_start_close(struct smtp_client *c, enum smtp_stage stage,
                         const struct smtp_reply *reply);
 void client_protocol_error(struct smtp_client *c, const char *text);

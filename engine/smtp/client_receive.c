@@ -51,8 +51,27 @@ static void on_banner(struct smtp_client *c, struct expected *e, const struct sm
     }
 }
 
-static void greeted(struct smtp_client *c)
+/* Mail that came here to be sent there would come back, a hundred times over. */
+static bool is_own_name(const struct smtp_client *c, const struct smtp_reply *reply)
 {
+    struct str name = {reply->text, reply->text_len};
+    size_t n = 0;
+
+    while (n < name.len && name.ptr[n] != ' ' && name.ptr[n] != '\n')
+        n++;
+    name.len = n;
+    return c->options->own_name != NULL && str_eq_nocase(name, str_of(c->options->own_name));
+}
+
+static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
+{
+    if (is_own_name(c, reply)) {
+        client_local_reply(c, "this is our own name: mail would loop");
+        c->local.code = 521;
+        c->local.enhanced = (struct smtp_enhanced){5, 4, 6};
+        client_start_close(c, stage, &c->local);
+        return;
+    }
     if (c->options->no_chunking)
         c->peer.capabilities &= ~(uint32_t)SMTP_CAP_CHUNKING;
     if (c->options->no_pipelining)
@@ -66,7 +85,7 @@ static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp
     (void)e;
     c->parser.on_line = NULL;
     if (reply_class(reply) == 2) {
-        greeted(c);
+        greeted(c, SMTP_STAGE_EHLO, reply);
     } else if (reply_class(reply) == 5 && !c->options->lmtp) {
         c->session = SESSION_HELO;
         c->hello_out = false;
@@ -81,7 +100,7 @@ static void on_helo(struct smtp_client *c, struct expected *e, const struct smtp
 {
     (void)e;
     if (reply_class(reply) == 2)
-        greeted(c);
+        greeted(c, SMTP_STAGE_HELO, reply);
     else if (reply_class(reply) == 3)
         client_protocol_error(c, "protocol error: unexpected reply to HELO");
     else

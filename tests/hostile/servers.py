@@ -364,6 +364,24 @@ def test_domains_of_one_host():
     world.finish()
 
 
+def test_exchanger_is_this_host():
+    """DNS leads back to us: one attempt and a bounce, not a hundred rounds."""
+    temp = TempDir("hayauma-servers-")
+    with Sink(directory=temp.path / "sink") as sink:  # for its DNS
+        engine = Engine(settings_for(sink, bounce={"postmaster": "p@sender.example"}),
+                        directory=temp.path / "engine")
+        engine.config["dns"]["port"] = engine.port
+        with engine:
+            with Client(engine) as client:
+                client.expect(client.message("u@d1.example", sender="a@sender.example"), 250)
+            wait_until("two bounces", lambda: len(engine.records("Bounce")) == 2, 20)  # and of its notice
+            assert len(engine.records("Reception")) == 2
+            assert not engine.records("Delivery")
+            for record in engine.records("Bounce"):
+                assert record["response"]["code"] == 521, record
+                assert record["response"]["enhanced_code"] == {"class": 5, "subject": 4, "detail": 6}
+
+
 def test_expiry_behind_a_bad_server():
     """What a bad server never takes is returned when its time is over."""
     world = World({"rst": Server({"MAIL": hard}), "close": Server({"banner": drop})}, lifetime="4s")
