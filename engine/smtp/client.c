@@ -171,10 +171,10 @@ static bool is_parameter(struct str value, size_t bytes_max, bool utf8_ok)
 
 static enum smtp_unable why_unable(const struct smtp_client *c, const struct smtp_transaction *t)
 {
+    if (t->smtputf8 && (c->peer.capabilities & SMTP_CAP_SMTPUTF8) == 0)
+        return SMTP_UNABLE_UTF8; /* first: conversion to 7 bits does not help */
     if (t->eight_bit && (c->peer.capabilities & SMTP_CAP_8BITMIME) == 0)
         return SMTP_UNABLE_8BIT;
-    if (t->smtputf8 && (c->peer.capabilities & SMTP_CAP_SMTPUTF8) == 0)
-        return SMTP_UNABLE_UTF8;
     if (c->peer.size_max != 0 && t->content_len > c->peer.size_max)
         return SMTP_UNABLE_SIZE;
     if (t->sender.len != 0 && !is_address(t->sender, t->smtputf8))

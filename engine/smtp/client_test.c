@@ -201,7 +201,7 @@ static const struct script scripts[] = {
     {"what the peer lacks",
      ME,
      {{.content = "\xc3\xa9\r\n", .rcpts = 2, .eight_bit = true},
-      {.content = "a\r\n", .rcpts = 1, .smtputf8 = true},
+      {.content = "a\r\n", .rcpts = 1, .eight_bit = true, .smtputf8 = true},
       {.content = "0123456789\r\n", .rcpts = 1},
       {.content = "a\r\n", .rcpts = 1, .notify = 8, .envid = "x"}},
      {GREETING,
