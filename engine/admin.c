@@ -10,25 +10,53 @@
 
 #define CANCELLED "cancelled by the administrator"
 
+/* Rows come from memory, or from the store (a fetch), or from there in a further round: what was
+ * being settled when it was looked for is stored anew behind that. */
 struct admin {
     struct worker_note note;
     struct settle_waiter waiter;
-    struct queue_load load; /* of rows that are not in memory */
+    struct queue_load load; /* the fetch */
     struct control_job *job;
     struct worker *worker;
-    struct queue_row_key *keys;
+    struct queue_row_key *fetched, *later; /* [job->rows_len] */
+    size_t later_len;
+    bool settling; /* some of later are: not to be fetched yet */
 };
+
+static void on_fetched(struct queue_load *load, int result);
 
 static void admin_done(struct admin *a, int result)
 {
     control_job_done(a->job, result);
-    free(a->keys);
+    free(a->fetched);
+    free(a->later);
     free(a);
+}
+
+static void admin_fetch(struct admin *a)
+{
+    struct queue_row_key *keys = a->later;
+
+    a->later = a->fetched;
+    a->fetched = keys;
+    a->load = (struct queue_load){
+        .exact = keys, .exact_len = a->later_len, .on_done = on_fetched, .owner = a};
+    list_init(&a->load.rcpts);
+    a->later_len = 0;
+    a->settling = false;
+    for (size_t i = 0; i < a->load.exact_len; i++)
+        lane_fetch_begin(a->worker, a->job->shard, keys[i].queue);
+    queue_load(a->worker->port, a->job->shard, &a->load);
 }
 
 static void on_admin_settled(struct settle_waiter *waiter)
 {
-    admin_done(CONTAINER_OF(waiter, struct admin, waiter), 0);
+    struct admin *a = CONTAINER_OF(waiter, struct admin, waiter);
+
+    if (a->later_len > 0)
+        admin_fetch(a);
+    else
+        admin_done(a, 0);
 }
 
 static void record(struct worker *w, struct recipient *r, enum report_type type)
@@ -61,14 +89,13 @@ static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t
 }
 
 /* Does the action to r, which is PLACE_FLIGHT. False: nothing to do, r is put back. */
-static bool act(struct admin *a, struct recipient *r)
+static bool act(struct worker *w, enum control_action action, struct recipient *r)
 {
-    struct worker *w = a->worker;
     struct judge_context context = {.dest = config_destination_for(w->config, r->queue, STR(""))};
     bool held = (r->flags & RECIPIENT_HELD) != 0;
     int64_t now_ms = worker_wall_ms(w);
 
-    switch (a->job->action) {
+    switch (action) {
     case CONTROL_HOLD:
         if (held)
             return false;
@@ -99,29 +126,93 @@ static bool act(struct admin *a, struct recipient *r)
     return false;
 }
 
+void admin_obey(struct worker *w, struct recipient *r)
+{
+    enum control_action action = r->wanted - 1u;
+
+    r->wanted = 0;
+    if (!act(w, action, r))
+        lane_unpop(r);
+}
+
+/* The attempt under way may still deliver it. */
+static void remember(struct admin *a, struct recipient *r)
+{
+    enum control_action action = a->job->action;
+
+    if (action == CONTROL_FLUSH || action == CONTROL_RELEASE) /* it is under way */
+        return;
+    r->wanted = (uint8_t)(1 + action);
+    a->job->changed++;
+}
+
+static void look_later(struct admin *a, const struct queue_row_key *key)
+{
+    a->later[a->later_len++] = *key;
+}
+
+/* r is in memory; key's queue outlives it. */
+static void admin_touch(struct admin *a, struct recipient *r, struct queue_row_key key)
+{
+    switch ((enum recipient_place)r->state) {
+    case PLACE_WINDOW:
+        lane_take(r);
+        if (act(a->worker, a->job->action, r))
+            a->job->changed++;
+        else
+            lane_unpop(r);
+        break;
+    case PLACE_FLIGHT:
+        remember(a, r);
+        break;
+    case PLACE_SETTLING:
+    case PLACE_ZOMBIE:
+        key.priority = r->priority;
+        key.due_ms = r->due_ms;
+        look_later(a, &key);
+        a->settling = true;
+        break;
+    }
+}
+
+static void on_row(struct admin *a, struct recipient *r, const struct queue_row_key *key)
+{
+    struct worker *w = a->worker;
+    struct recipient *known = lane_find(w, &key->id, key->index);
+
+    if (known != NULL) { /* it came into memory meanwhile */
+        recipient_free(r);
+        admin_touch(a, known, *key);
+        return;
+    }
+    ASSERT(lane_adopt(w, a->job->shard, r));
+    if (act(w, a->job->action, r))
+        a->job->changed++;
+    else
+        lane_return(r); /* a window has no room for all of a backlog */
+}
+
 static void on_fetched(struct queue_load *load, int result)
 {
     struct admin *a = load->owner;
-    struct worker *w = a->worker;
     struct list_node *n;
+    size_t i = 0;
 
     while ((n = list_pop_front(&load->rcpts)) != NULL) {
         struct recipient *r = LIST_ENTRY(n, struct recipient, node);
 
-        if (!lane_adopt(w, a->job->shard, r)) /* it came into memory meanwhile */
-            continue;
-        if (act(a, r))
-            a->job->changed++;
-        else
-            lane_return(r); /* a window has no room for all of a backlog */
+        while (load->exact[i].index != r->index ||
+               memcmp(&load->exact[i].id, &r->message->id, sizeof(r->message->id)) != 0)
+            i++; /* those that are gone are left out */
+        on_row(a, r, &load->exact[i++]);
     }
-    for (size_t i = 0; i < load->exact_len; i++)
-        lane_fetch_end(w, a->job->shard, load->exact[i].queue);
+    for (i = 0; i < load->exact_len; i++)
+        lane_fetch_end(a->worker, a->job->shard, load->exact[i].queue);
     if (result < 0) {
         admin_done(a, result);
         return;
     }
-    settle_wait(w, a->job->shard, &a->waiter);
+    settle_wait(a->worker, a->job->shard, &a->waiter);
 }
 
 static void flush_lane(struct worker *w, uint32_t shard, struct str queue)
@@ -136,43 +227,32 @@ static void admin_run(struct worker *w, struct worker_note *note)
 {
     struct admin *a = CONTAINER_OF(note, struct admin, note);
     struct control_job *job = a->job;
-    size_t wanted = 0;
 
     a->worker = w;
-    a->keys = calloc(job->rows_len + 1, sizeof(*a->keys));
-    ASSERT(a->keys != NULL);
+    a->fetched = calloc(job->rows_len + 1, sizeof(*a->fetched));
+    a->later = calloc(job->rows_len + 1, sizeof(*a->later));
+    ASSERT(a->fetched != NULL && a->later != NULL);
     for (size_t i = 0; i < job->rows_len; i++) {
         const struct control_row *row = &job->rows[i];
+        struct queue_row_key key = {.queue = row->queue,
+                                    .id = row->id,
+                                    .index = row->index,
+                                    .priority = row->priority,
+                                    .due_ms = row->due_ms};
         struct recipient *r;
 
         if (job->action == CONTROL_FLUSH) /* first: it may give the lane's window up */
             flush_lane(w, job->shard, row->queue);
         r = lane_find(w, &row->id, row->index);
-        if (r == NULL) {
-            lane_fetch_begin(w, job->shard, row->queue);
-            a->keys[wanted++] = (struct queue_row_key){.queue = row->queue,
-                                                       .id = row->id,
-                                                       .index = row->index,
-                                                       .priority = row->priority,
-                                                       .due_ms = row->due_ms};
-        } else if (r->state == PLACE_WINDOW) {
-            lane_take(r);
-            if (act(a, r))
-                job->changed++;
-            else
-                lane_unpop(r);
-        }
+        if (r != NULL)
+            admin_touch(a, r, key);
+        else
+            look_later(a, &key);
     }
-    if (wanted == 0) {
+    if (a->later_len == 0 || a->settling)
         settle_wait(w, job->shard, &a->waiter);
-        return;
-    }
-    list_init(&a->load.rcpts);
-    a->load.exact = a->keys;
-    a->load.exact_len = wanted;
-    a->load.on_done = on_fetched;
-    a->load.owner = a;
-    queue_load(w->port, job->shard, &a->load);
+    else
+        admin_fetch(a);
 }
 
 void admin_submit(struct engine *e, struct control_job *job)

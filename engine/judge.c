@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "engine/admin.h"
 #include "engine/classify.h"
 #include "engine/engine.h"
 #include "engine/lane.h"
@@ -283,6 +284,11 @@ void judge_end(struct judge_batch *b)
     for (size_t i = 0; i < b->len; i++) {
         struct judge_entry *e = &b->entries[i];
 
+        if (!e->ended && e->recipient->wanted != 0) {
+            e->recipient->due_ms = e->old_due_ms;
+            admin_obey(w, e->recipient);
+            continue;
+        }
         lane_settling(e->recipient);
         if (e->ended)
             settle_remove(w, e->recipient);

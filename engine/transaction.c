@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "engine/admin.h"
 #include "engine/classify.h"
 #include "engine/convert.h"
 #include "engine/judge.h"
@@ -97,6 +98,17 @@ static void transaction_free(struct transaction *t)
     pool_put(&w->transaction_pool, t);
 }
 
+/* r was not tried, or is to be tried at once in another way. */
+static void put_back(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    if (r->wanted != 0)
+        admin_obey(lane->worker, r);
+    else
+        lane_unpop(r);
+}
+
 /* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message.
  */
 static bool transaction_convert(struct transaction *t, struct recipient *r)
@@ -174,7 +186,7 @@ static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_sc
             delivery_retire(other, false);
     }
     r->next_host_used = true;
-    lane_unpop(r);
+    put_back(r);
     return true;
 }
 
@@ -216,13 +228,13 @@ void transaction_recipient(const struct smtp_event *event)
         !t->convert_failed) {
         if (t->convert || transaction_convert(t, r)) {
             t->convert = true;
-            lane_unpop(r);
+            put_back(r);
             return;
         }
         t->convert_failed = true;
     }
     if (is_free_retry(d, t, event)) {
-        lane_unpop(r);
+        put_back(r);
         return;
     }
     on_failure(t, r, event);
@@ -256,7 +268,7 @@ static void transaction_put_back(struct transaction *t)
     for (size_t i = 0; i < b->len; i++) {
         if (b->entries[i].too_many) {
             t->delivery->rcpts_max = t->accepted;
-            lane_unpop(b->entries[i].recipient);
+            put_back(b->entries[i].recipient);
         } else {
             b->entries[kept++] = b->entries[i];
         }

@@ -73,6 +73,7 @@ struct recipient {
     uint8_t priority;
     uint8_t state;       /* the worker's */
     bool next_host_used; /* the worker's: in this attempt it was given to another host already */
+    uint8_t wanted;      /* the worker's: see admin_obey() */
     /* Stored state. */
     uint8_t notify; /* enum smtp_dsn_notify bits, 0 = default */
     uint8_t flags;  /* enum recipient_flags */

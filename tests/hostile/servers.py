@@ -272,6 +272,43 @@ def test_lmtp_partly():
     world.finish()
 
 
+def test_administration_in_flight():
+    """What is asked for while a recipient is in a transaction is done when that did not deliver it."""
+    def when_told(then):
+        return lambda peer: told.wait(20) and then(peer)
+
+    told = threading.Event()
+    later = when_told(lambda peer: peer.sendall(b"451 4.2.0 later\r\n"))
+    taken = when_told(lambda peer: peer.sendall(b"250 taken\r\n"))
+    lost = when_told(drop)
+    jobs = ("hold", "cancel", "expire")
+    servers = {f"{job}-{how}": Server({"dot": does}) for job in jobs
+               for how, does in (("later", later), ("taken", taken), ("lost", lost))}
+    servers |= {f"{job}-early": Server({"MAIL": lost}) for job in jobs}  # never tried
+    world = World(servers, retry="2s")
+    for name in servers:
+        world.send(name)
+    for name, server in servers.items():
+        wait_until(f"{name} in flight", lambda s=server: "DATA" in s.heard or "early" in name, 20)
+    for name in servers:
+        said = world.engine.command("queue", name.partition("-")[0], f"{name}.example", "--yes")
+        assert said.startswith("1 recipient"), (name, said)
+    told.set()
+    for job, kind in (("hold", "AdminHold"), ("cancel", "AdminBounce"), ("expire", "Expiration")):
+        for how in ("later", "lost", "early"):
+            name = f"{job}-{how}"
+            wait_until(f"{kind} of {name}", lambda k=kind, n=name: world.records(k, n), 20)
+            assert world.records("TransientFailure", name), name
+    for job in jobs:
+        wait_until(f"delivery of {job}-taken", lambda j=job: world.records("Delivery", f"{j}-taken"), 20)
+    time.sleep(3)  # longer than a retry
+    for job in jobs:
+        for how in ("later", "lost", "early"):
+            assert servers[f"{job}-{how}"].sessions == 1, (job, how)
+        assert not world.records("AdminBounce", f"{job}-taken")
+    world.finish()
+
+
 PAIR = ("127.0.4.1", "127.0.4.2")
 PAIR_ZONE = ("classes: [{name: pair, domains: [pair.example], exchangers: 2, address: "
              f"[{PAIR[0]}, {PAIR[1]}]}}]\n")
