@@ -85,7 +85,20 @@ void put_age(struct buf *out, int64_t ms)
         buf_printf(out, "%lldd%02lldh", s / 86400, s % 86400 / 3600);
 }
 
-/* The length of the well-formed character at p, 0 when there is none. */
+/* U+200E, U+200F, U+2028 to U+202E and U+2066 to U+2069: the rest of the line would read otherwise
+ * than it is. */
+static bool turns_text(const char *p)
+{
+    unsigned char second = (unsigned char)p[1], third = (unsigned char)p[2];
+
+    if ((unsigned char)p[0] != 0xe2)
+        return false;
+    if (second == 0x80)
+        return third == 0x8e || third == 0x8f || (third >= 0xa8 && third <= 0xae);
+    return second == 0x81 && third >= 0xa6 && third <= 0xa9;
+}
+
+/* The length of the well-formed character at p, 0 when there is none or it is not for a screen. */
 static size_t character(const char *p)
 {
     unsigned char c = (unsigned char)*p;
@@ -101,7 +114,7 @@ static size_t character(const char *p)
     for (size_t i = 1; i < n; i++)
         if (((unsigned char)p[i] & 0xc0) != 0x80)
             return 0;
-    return n;
+    return n == 3 && turns_text(p) ? 0 : n;
 }
 
 /* Of the well-formed character at p (Unicode's East_Asian_Width, in blocks): wcwidth() would want a

@@ -28,6 +28,9 @@ static void test_text(void **state)
     check("abc", 5, true, "abc  ");
     check("abcd", 3, true, "ab…");
     check("a\x1b[31m\tb\xffz", 0, false, "a?[31m b?z");
+    check("a\xe2\x80\xae"
+          "b\xe2\x81\xa6\xc2\x9b",
+          0, false, "a???b?????"); /* direction, C1 */
     check("é\xcc\x81x", 3, true, "é\xcc\x81x ");
 }
 

@@ -186,6 +186,19 @@ static size_t json_plain_run(const uint8_t *p, size_t n)
     return at;
 }
 
+/* The code point of the well-formed sequence at p, if a terminal would obey it or show it out of
+ * order: C1 controls (U+009B begins an escape sequence), line separators, direction overrides. */
+static unsigned unseen(const uint8_t *p)
+{
+    unsigned third = p[0] == 0xe2 && (p[1] == 0x80 || p[1] == 0x81) ? p[2] : 0;
+
+    if (p[0] == 0xc2 && p[1] < 0xa0)
+        return p[1];
+    if (p[1] == 0x80 && third >= 0xa8 && third <= 0xae)
+        return 0x2000 | (third & 0x3f);
+    return p[1] == 0x81 && third >= 0xa6 && third <= 0xa9 ? 0x2040 | (third & 0x3f) : 0;
+}
+
 void buf_put_json(struct buf *b, struct str s)
 {
     const uint8_t *p = (const uint8_t *)s.ptr;
@@ -198,10 +211,11 @@ void buf_put_json(struct buf *b, struct str s)
         return;
     }
     for (;;) {
-        size_t len, bad = 1;
+        size_t len = 0, bad = 1;
 
         at += json_plain_run(p + at, s.len - at);
-        while (at < s.len && p[at] >= 0x80 && (len = utf8_sequence(p + at, s.len - at, &bad)) > 0)
+        while (at < s.len && p[at] >= 0x80 && (len = utf8_sequence(p + at, s.len - at, &bad)) > 0 &&
+               unseen(p + at) == 0)
             at += len;
         if (at == s.len)
             break;
@@ -210,6 +224,9 @@ void buf_put_json(struct buf *b, struct str s)
         buf_put(b, p + start, at - start);
         if (p[at] < 0x80) {
             put_json_escape(b, p[at]);
+        } else if (len > 0) {
+            buf_printf(b, "\\u%04x", unseen(p + at));
+            bad = len;
         } else {
             buf_puts(b, "\xef\xbf\xbd");
         }

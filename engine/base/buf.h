@@ -42,7 +42,7 @@ static inline struct str buf_str(const struct buf *b)
 }
 
 /* Appends s as a JSON string with its quotes. Invalid UTF-8 becomes U+FFFD, so that no input can
- * break the line (RFC 8259 section 7). */
+ * break the line (RFC 8259 section 7); what a terminal would obey is escaped. */
 void buf_put_json(struct buf *b, struct str s);
 
 #endif
