@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <idn2.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define LABEL_MAX 63
 #define SMTP_PORT 25
@@ -89,6 +90,19 @@ static int parse_utf8(struct dns_name *out, struct str in)
 int dns_name_parse(struct dns_name *out, struct str in)
 {
     return is_ascii(in) ? parse_ascii(out, in) : parse_utf8(out, in);
+}
+
+char *dns_name_readable(const char *name)
+{
+    struct dns_name back;
+    char *text = NULL, *out;
+    bool same = strstr(name, "xn--") != NULL && idn2_to_unicode_8z8z(name, &text, 0) == IDN2_OK &&
+                dns_name_parse(&back, str_of(text)) == 0 && strcmp(back.text, name) == 0;
+
+    out = strdup(same ? text : name);
+    ASSERT(out != NULL);
+    idn2_free(text);
+    return out;
 }
 
 bool dns_name_valid(struct str name)

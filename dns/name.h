@@ -20,6 +20,10 @@ struct dns_name {
  * address that lost its brackets. 0 or -EINVAL. */
 int dns_name_parse(struct dns_name *out, struct str in);
 
+/* For people: A-labels as what they stand for, where dns_name_parse() brings that back; else name
+ * itself. To be freed. */
+char *dns_name_readable(const char *name);
+
 /* True for a name from the network that could be a host's: as dns_name_parse() puts them out. */
 bool dns_name_valid(struct str name);
 

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include <cmocka.h>
 
@@ -166,13 +167,36 @@ static void test_refused(void **state)
     }
 }
 
+static void test_readable(void **state)
+{
+    static const struct {
+        const char *name, *text;
+    } rows[] = {
+        {"example.com", "example.com"},
+        {"xn--r8jz45g.xn--zckzah", "例え.テスト"},
+        {"mail.xn--r8jz45g.jp", "mail.例え.jp"},
+        {"xn--fa-hia.example", "faß.example"},
+        {"xn--.example", "xn--.example"},
+        {"xn--a.example", "xn--a.example"},
+        {"campaign:tenant@xn--r8jz45g.jp", "campaign:tenant@xn--r8jz45g.jp"},
+        {"", ""},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char *text = dns_name_readable(rows[i].name);
+
+        assert_string_equal(text, rows[i].text);
+        free(text);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_names),
-        cmocka_unit_test(test_name_lengths),
-        cmocka_unit_test(test_literals),
-        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_names),    cmocka_unit_test(test_name_lengths),
+        cmocka_unit_test(test_literals), cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_readable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

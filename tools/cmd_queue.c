@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "dns/name.h"
 #include "engine/suggest.h"
 #include "tools/channel.h"
 #include "tools/commands.h"
@@ -164,10 +165,12 @@ static void print_group(const struct queue_options *o, const json_t *queue)
     static const char *const names[] = {"rows", "ready", "deferred", "held"};
     unsigned width = screen_width();
     struct buf line = {0};
+    char *name = dns_name_readable(reply_text(queue, "queue"));
     size_t from;
 
     (void)o;
-    put_text(&line, reply_text(queue, "queue"), 30, true);
+    put_text(&line, name, 30, true);
+    free(name);
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         buf_putc(&line, ' ');
         from = line.len;

@@ -1,7 +1,9 @@
 #include "tools/status_table.h"
 
+#include <stdlib.h>
 #include <string.h>
 
+#include "dns/name.h"
 #include "tools/channel.h"
 #include "tools/screen.h"
 
@@ -203,9 +205,13 @@ static void put_destinations(const struct frame *f, unsigned width, unsigned max
                "SESS", "LAST ERROR");
     json_array_foreach(list, i, d)
     {
+        char *name;
+
         if (i == max)
             break;
-        put_text(f->out, reply_text(d, "queue"), 28, true);
+        name = dns_name_readable(reply_text(d, "queue"));
+        put_text(f->out, name, 28, true);
+        free(name);
         put_right(f->out, (uint64_t)reply_number(d, "rows"), 8);
         put_right(f->out, (uint64_t)reply_number(d, "in_memory"), 6);
         put_right(f->out, (uint64_t)reply_number(d, "in_flight"), 6);
