@@ -9,6 +9,7 @@
 #define HEADER_BYTES      12
 #define RR_FIXED_BYTES    10 /* type, class, ttl, rdlength */
 #define LABEL_MAX         63
+#define HOPS_MAX          127  /* the most labels of a name */
 #define ANSWER_RECORDS    2048 /* looked at in a section; a 64 KiB answer has at most 5,955 */
 #define TYPE_CNAME        5
 #define TYPE_SOA          6
@@ -66,10 +67,11 @@ static bool name_append(struct name *name, const uint8_t *label, size_t len)
 }
 
 /* Decodes the name at *pos into name (may be NULL: skip) and moves *pos behind it. A compression
- * pointer must point before the name or pointer it was found in, so that every chain ends. */
+ * pointer must point before the name or pointer it was found in, so that every chain ends; soon,
+ * too: thousands of names of thousands of pointers would hold the worker for half a second. */
 static bool read_name(const uint8_t *bytes, size_t len, size_t *pos, struct name *name)
 {
-    size_t at = *pos, limit = *pos, end = 0;
+    size_t at = *pos, limit = *pos, end = 0, hops = 0;
 
     if (name != NULL)
         name->len = 0;
@@ -91,7 +93,7 @@ static bool read_name(const uint8_t *bytes, size_t len, size_t *pos, struct name
             at = get16(bytes + at) & 0x3fff;
             if (name == NULL)
                 break;
-            if (at >= limit)
+            if (at >= limit || ++hops > HOPS_MAX)
                 return false;
             limit = at;
             continue;

@@ -337,6 +337,36 @@ static void test_compression(void **state)
     }
 }
 
+/* An exchanger behind so many pointers to pointers to the question. */
+static enum dns_answer_status behind_pointers(size_t n)
+{
+    struct message *m = begin(DNS_TYPE_MX, 0, "a.test");
+    size_t start = begin_rr(m, 6, NULL, 16, 60), last = 12;
+    struct dns_packet packet;
+    enum dns_answer_status status;
+
+    for (size_t i = 0; i < n; i++) {
+        put16(m, 0xc000 | (unsigned)last);
+        last = m->len - 2;
+    }
+    end_rr(m, start);
+    start = begin_rr(m, 6, NULL, DNS_TYPE_MX, 60);
+    put16(m, 10);
+    put16(m, 0xc000 | (unsigned)last);
+    end_rr(m, start);
+    packet = parse(m, m->len, DNS_TYPE_MX);
+    status = packet.answer.status;
+    dns_packet_done(&packet);
+    return status;
+}
+
+static void test_pointer_chain(void **state)
+{
+    (void)state;
+    assert_int_equal(behind_pointers(126), DNS_ANSWER_RECORDS);
+    assert_int_equal(behind_pointers(127), DNS_ANSWER_FAILED);
+}
+
 static void test_long_name(void **state)
 {
     uint8_t name[300];
@@ -379,15 +409,11 @@ static void test_not_an_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mx),
-        cmocka_unit_test(test_null_mx),
-        cmocka_unit_test(test_cname),
-        cmocka_unit_test(test_negative),
-        cmocka_unit_test(test_many),
-        cmocka_unit_test(test_hostile_labels),
-        cmocka_unit_test(test_compression),
-        cmocka_unit_test(test_long_name),
-        cmocka_unit_test(test_not_an_answer),
+        cmocka_unit_test(test_mx),          cmocka_unit_test(test_null_mx),
+        cmocka_unit_test(test_cname),       cmocka_unit_test(test_negative),
+        cmocka_unit_test(test_many),        cmocka_unit_test(test_hostile_labels),
+        cmocka_unit_test(test_compression), cmocka_unit_test(test_pointer_chain),
+        cmocka_unit_test(test_long_name),   cmocka_unit_test(test_not_an_answer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
