@@ -109,26 +109,37 @@ static void put_back(struct recipient *r)
         lane_unpop(r);
 }
 
-/* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message.
- */
-static bool transaction_convert(struct transaction *t, struct recipient *r)
+/* NULL: it cannot be converted. */
+static struct message *seven_bit(struct message *m)
 {
-    struct message *m = r->message, fields = *m, *copy;
+    struct message fields = *m;
     struct buf content = {0};
 
+    if (m->seven_bit != NULL)
+        return m->seven_bit;
     if (convert_to_7bit(m->content, m->content_len, &content) < 0)
-        return false;
+        return NULL;
     fields.content = content.data;
     fields.content_block = NULL;
     fields.content_len = content.len;
     fields.flags &= ~(uint32_t)MESSAGE_8BIT;
-    copy = message_new(&fields);
-    ASSERT(copy != NULL);
+    m->seven_bit = message_new(&fields);
+    ASSERT(m->seven_bit != NULL);
+    return m->seven_bit;
+}
+
+/* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message.
+ */
+static bool transaction_convert(struct transaction *t)
+{
+    struct message *copy = seven_bit(t->message);
+
+    if (copy == NULL)
+        return false;
     for (size_t i = 0; i < t->smtp.rcpts_len; i++) {
         message_unref(t->rcpts[i]->message);
         t->rcpts[i]->message = message_ref(copy);
     }
-    message_unref(copy);
     return true;
 }
 
@@ -226,7 +237,7 @@ void transaction_recipient(const struct smtp_event *event)
     }
     if (event->fate == SMTP_FATE_UNABLE && event->unable == SMTP_UNABLE_8BIT &&
         !t->convert_failed) {
-        if (t->convert || transaction_convert(t, r)) {
+        if (t->convert || transaction_convert(t)) {
             t->convert = true;
             put_back(r);
             return;

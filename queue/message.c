@@ -74,6 +74,7 @@ void message_unref(struct message *m)
     if (m == NULL || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
         return;
     alive_sub(message_bytes(m) + m->content_len);
+    message_unref(m->seven_bit);
     free(m->content_block != NULL ? m->content_block : m->content);
     free(m);
 }

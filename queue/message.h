@@ -43,9 +43,13 @@ struct message {
     uint8_t *content;    /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
     uint64_t content_len;
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
+    /* What peers without 8BITMIME get, a reference, or NULL. The one thing that changes: the worker
+     * of the message's shard makes it when it is first needed. */
+    struct message *seven_bit;
 };
 
-/* A copy of fields (strings deep-copied); content (malloc'd) is taken over. References: 1.
+/* A copy of fields (strings deep-copied); content (malloc'd) and seven_bit are taken over.
+ * References: 1.
  * NULL when memory is out (content is then still the caller's). */
 struct message *message_new(const struct message *fields);
 struct message *message_ref(struct message *m);

@@ -316,6 +316,22 @@ FULL, LATER = b"452 4.3.1 disk full\r\n", b"421 4.3.2 later\r\n"
 NEVER = b"521 5.3.2 no mail here\r\n"
 
 
+def test_no_eight_bits():
+    """One message for many, in transactions of their own: each gets it once, all in the same 7 bits."""
+    old = Server({"EHLO": b"250-old.example\r\n250 LIMITS RCPTMAX=1\r\n"})
+    names = [f"old{i}" for i in range(20)]
+    world = World({}, routes={f"{n}.example": f"[127.0.0.1]:{old.port}" for n in names})
+    with Client(world.engine) as client:
+        client.expect(client.message(*(f"u@{n}.example" for n in names), data=(
+            "Subject: old\r\nMIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            "Content-Transfer-Encoding: 8bit\r\n\r\n早馬\r\n").encode()), 250)
+    wait_until("deliveries", lambda: all(world.records("Delivery", n) for n in names), 20)
+    assert len(old.taken) == len(names), len(old.taken)
+    assert len(set(old.taken)) == 1 and b"\r\n5pep6aasDQo=\r\n" in old.taken[0], old.taken[0]
+    old.close()
+    world.finish()
+
+
 def test_next_host():
     """What another host may do better goes there at once; the rest is not tried there."""
     better = (("banner", LATER), ("banner", b"554 5.7.1 not you\r\n"), ("banner", NEVER),
