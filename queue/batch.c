@@ -380,6 +380,7 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
     int rc = batch_begin(&b, s);
 
     *failed = NULL;
+    records_write(&s->records); /* when this is the rest of a batch that had to be split */
     if (rc != 0)
         return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
     for (node = list_first(changes); node != NULL && rc == 0; node = list_next(changes, node)) {
@@ -399,9 +400,10 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
     } else {
         rc = batch_end(&b);
     }
-    records_unstage(&s->records);
-    if (rc < 0)
+    if (rc < 0) {
+        records_unstage(&s->records);
         return rc;
+    }
     count_changes(s, changes);
     store(&s->shared.batch_last, n);
     atomic_fetch_add_explicit(&s->shared.changes, n, memory_order_relaxed);

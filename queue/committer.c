@@ -218,8 +218,10 @@ static size_t commit_batch(struct shard *s)
     commit_all(s, &batch, &done);
     for (node = list_first(&done); node != NULL; node = list_next(&done, node))
         n++;
-    records_rotate(&s->records, clock_wall_ms());
     port_changes_done(&done);
+    /* Nobody waits for what follows. */
+    records_write(&s->records);
+    records_rotate(&s->records, clock_wall_ms());
     shard_trim(s);
     return n;
 }

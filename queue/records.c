@@ -380,25 +380,38 @@ static int segment_open(struct records *r, struct segment *segment)
 
 void records_committed(struct records *r)
 {
+    uint64_t bytes = r->staged.len;
+
+    if (bytes == 0)
+        return;
+    r->active->end += bytes;
+    r->sequence = r->staged_sequence;
+    r->unwritten = true;
+    pthread_mutex_lock(&r->lock);
+    r->active->sequence_last = r->sequence;
+    r->bytes_committed += bytes;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void records_write(struct records *r)
+{
     struct segment *segment = r->active;
     struct str lines = buf_str(&r->staged);
     int err = r->behind ? -EAGAIN : 0;
 
-    if (lines.len == 0)
+    if (!r->unwritten)
         return;
     if (err == 0 && segment->fd < 0)
         err = segment_open(r, segment);
     if (err == 0)
-        err = write_at(segment->fd, lines, segment->end);
-    segment->end += lines.len;
-    r->sequence = r->staged_sequence;
+        err = write_at(segment->fd, lines, segment->end - lines.len);
     r->behind = err < 0;
-    pthread_mutex_lock(&r->lock);
-    segment->sequence_last = r->sequence;
-    r->bytes_committed += lines.len;
-    if (err == 0)
+    if (err == 0) {
+        pthread_mutex_lock(&r->lock);
         r->written = r->sequence;
-    pthread_mutex_unlock(&r->lock);
+        pthread_mutex_unlock(&r->lock);
+    }
+    r->unwritten = false;
     buf_clear(&r->staged);
 }
 

@@ -45,6 +45,7 @@ struct records {
     /* The committer's. */
     struct buf staged;        /* lines of the transaction being made */
     uint64_t staged_sequence; /* last entry of the transaction being made */
+    bool unwritten;           /* it has committed, and its lines are still only staged */
     uint64_t sequence;        /* last entry committed */
     uint64_t trimmed;         /* entries up to it are deleted */
     uint64_t number;          /* of the newest segment */
@@ -91,8 +92,11 @@ int records_stage(struct records *r, const struct buf *lines) MUST_USE;
 /* Stores the staged lines in the outbox of txn; an LMDB code. */
 int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox) MUST_USE;
 void records_unstage(struct records *r);
-/* The transaction has committed: writes the lines. Failure leaves them to records_catch_up(). */
+/* The transaction has committed. */
 void records_committed(struct records *r);
+/* Writes its lines, before the next transaction begins. Failure leaves them to records_catch_up().
+ */
+void records_write(struct records *r);
 /* Deletes synced entries within txn; *trimmed is for records_trimmed() after the commit. */
 int records_trim(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t *trimmed) MUST_USE;
 void records_trimmed(struct records *r, uint64_t trimmed);
