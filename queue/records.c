@@ -54,6 +54,24 @@ static uint64_t newest_number(const struct records *r)
     return newest;
 }
 
+int records_dir_reopen(struct records *r)
+{
+    int fd;
+
+    if (mkdir(r->options.path, 0750) < 0 && errno != EEXIST)
+        return -errno;
+    fd = open(r->options.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    if (r->dir_fd < 0) {
+        r->dir_fd = fd;
+    } else { /* the number stays, so that nobody holds a stale one */
+        (void)dup3(fd, r->dir_fd, O_CLOEXEC);
+        close(fd);
+    }
+    return r->no_sync ? 0 : sync_name(r->options.path);
+}
+
 int records_init(struct records *r, const struct queue_options *options, uint32_t shard)
 {
     int err;
@@ -67,12 +85,7 @@ int records_init(struct records *r, const struct queue_options *options, uint32_
     pthread_mutex_init(&r->lock, NULL);
     if (r->options.path == NULL)
         return 0;
-    if (mkdir(r->options.path, 0750) < 0 && errno != EEXIST)
-        return -errno;
-    r->dir_fd = open(r->options.path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (r->dir_fd < 0)
-        return -errno;
-    err = r->no_sync ? 0 : sync_name(r->options.path);
+    err = records_dir_reopen(r);
     if (err < 0)
         return err;
     r->number = newest_number(r);
@@ -505,13 +518,18 @@ bool records_behind(struct records *r)
 void records_rotate(struct records *r, int64_t wall_ms)
 {
     struct segment *segment = r->active;
+    bool removed;
 
     if (segment == NULL || segment->end == 0)
         return;
-    if (segment->end < r->options.segment_bytes_max &&
+    pthread_mutex_lock(&r->lock);
+    removed = r->removed;
+    pthread_mutex_unlock(&r->lock);
+    if (!removed && segment->end < r->options.segment_bytes_max &&
         wall_ms - segment->start_ms < (int64_t)r->options.segment_age_s_max * 1000)
         return;
     pthread_mutex_lock(&r->lock);
+    r->removed = false;
     list_push_back(&r->closed, &segment->node);
     r->active = NULL;
     r->number_next = r->number + 1;

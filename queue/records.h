@@ -61,6 +61,7 @@ struct records {
     uint64_t bytes_committed, bytes_synced; /* for the lag */
     uint64_t sequence_at_start;             /* entries up to it are of an earlier start; constant */
     bool rewrite; /* a sync failed: everything after synced must be written again */
+    bool removed; /* somebody deleted the active segment's file: what follows needs another */
 
     /* The syncer's. */
     int64_t finished_ms; /* last look at the directory */
@@ -78,6 +79,8 @@ struct records_file {
 DIR *records_dir_open(const struct records *r);
 bool records_dir_next(const struct records *r, DIR *dir, struct records_file *out);
 
+/* Opens options.path, made when missing, as dir_fd; another thread may be using the one before. */
+int records_dir_reopen(struct records *r) MUST_USE;
 int records_init(struct records *r, const struct queue_options *options, uint32_t shard) MUST_USE;
 /* After a start: writes every entry of the outbox to its place, syncs, cuts what lies behind, and
  * deletes the entries in a transaction of its own. A full disk is no error: it is tried again
@@ -105,7 +108,7 @@ bool records_want_trim(struct records *r);
 bool records_behind(struct records *r);
 /* Writes them, from the outbox; what fails stays behind. */
 void records_catch_up(struct records *r, MDB_env *env, MDB_dbi outbox);
-/* Closes the active segment when it is full or old; between transactions. */
+/* Closes the active segment when it is full, old or its file gone; between transactions. */
 void records_rotate(struct records *r, int64_t wall_ms);
 
 /* --- syncer --- */

@@ -4,6 +4,8 @@
 #include <dirent.h>
 #include <zstd.h>
 
+#include "queue/shard.h"
+
 struct fixture {
     char *dir, *records;
     struct queue_options options;
@@ -204,6 +206,39 @@ static void test_retention(void **state)
 }
 
 /* Without a records directory lines are dropped, not kept for ever. */
+/* An operator removes files, or the directory with all of them: what comes afterwards is recorded.
+ */
+static void test_removed(void **state)
+{
+    struct fixture *f = *state;
+    char path[600];
+
+    f->options.records.segment_bytes_max = 1 << 20;
+    open_queue(f);
+    for (int whole = 0; whole < 2; whole++) {
+        unsigned before = f->lines + 5;
+
+        run_lines(f, 5);
+        syncer_round(f->q);
+        snprintf(path, sizeof(path), "%s.gone", f->records);
+        assert_int_equal(rename(f->records, path), 0);
+        if (whole == 0)
+            assert_int_equal(mkdir(f->records, 0755), 0);
+        kit_remove(path);
+        syncer_round(f->q);
+        run_lines(f, 1); /* in nobody's file, or the first of the new one */
+        run_lines(f, 5);
+        syncer_round(f->q);
+        assert_in_range(look(f).lines, 5, 6);
+        assert_in_range(look(f).first, before + 1, before + 2);
+        assert_int_equal(look(f).last, f->lines);
+        kit_remove(f->records);
+        syncer_round(f->q);
+        run_lines(f, 1);
+    }
+    close_queue(f);
+}
+
 static void test_records_off(void **state)
 {
     struct fixture *f = *state;
@@ -220,10 +255,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_rotation),
-        TEST(test_compression),
-        TEST(test_retention),
-        TEST(test_records_off),
+        TEST(test_rotation), TEST(test_compression), TEST(test_retention),
+        TEST(test_removed),  TEST(test_records_off),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -78,6 +78,27 @@ static struct segment *closed_unsynced(struct records *r)
     return NULL;
 }
 
+static bool is_removed(int fd)
+{
+    struct stat st;
+
+    return fd >= 0 && fstat(fd, &st) == 0 && st.st_nlink == 0;
+}
+
+/* An operator may tidy up under us. What was in the files is gone by his will, what comes is not.
+ */
+static void look_for_removed(struct records *r)
+{
+    int fd;
+
+    if (is_removed(r->dir_fd))
+        (void)!records_dir_reopen(r); /* or the next time */
+    pthread_mutex_lock(&r->lock);
+    fd = r->active == NULL ? -1 : r->active->fd;
+    r->removed = is_removed(fd);
+    pthread_mutex_unlock(&r->lock);
+}
+
 void records_sync(struct records *r)
 {
     struct segment *segment;
@@ -85,6 +106,7 @@ void records_sync(struct records *r)
     bool all;
     int fd, err = 0;
 
+    look_for_removed(r);
     pthread_mutex_lock(&r->lock);
     target = r->written;
     bytes = r->bytes_committed;
