@@ -173,8 +173,7 @@ static void settle_again(struct settle *s, int result)
 {
     struct worker *w = s->worker;
 
-    w->settles_failing += !s->complained;
-    if (!s->complained)
+    if (!s->complained && w->settles_failing++ == 0) /* one line for all that find no room */
         log_error("queue.settle_failed", "shard=%u rows=%zu error=%d action=retry", s->shard,
                   s->change.rows_len, result);
     s->complained = true;

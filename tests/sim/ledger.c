@@ -266,7 +266,8 @@ static void check_bounce(const struct ledger_rcpt *r)
 {
     const struct world_domain *d = &world.domains[r->domain];
 
-    if (r->final == FINAL_BOUNCE && (d->kind == ZONE_MX || d->kind == ZONE_IMPLICIT) &&
+    if (r->final == FINAL_BOUNCE &&
+        (d->kind == ZONE_MX || d->kind == ZONE_IMPLICIT || d->kind == ZONE_ROUTED) &&
         world.sites[d->site].kind && world.sites[d->site_later].kind)
         sim_fail("outcomes", "%s bounced, and nobody refused it", r->key);
 }

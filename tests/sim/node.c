@@ -43,6 +43,7 @@ struct turner {
     struct sim_event event;
     struct worker *worker;
     uint64_t busy_until_ns, second, turns;
+    uint64_t settled_ns; /* when no settle waited for room */
 };
 
 struct disk {
@@ -63,7 +64,12 @@ static struct {
         uint64_t from_ns, until_ns;
         bool fatal;
     } phases[PHASES_MAX]; /* of failing commits */
-    uint64_t alive_base;  /* bytes of messages that died with their process */
+    struct pin {
+        struct sim_event begin, end;
+        MDB_txn *reader;
+    } pins[PHASES_MAX];  /* old readers */
+    MDB_env *env;        /* committed last; what a pin reads */
+    uint64_t alive_base; /* bytes of messages that died with their process */
 } node;
 
 static void node_start(void);
@@ -93,10 +99,24 @@ void __wrap_control_job_done(struct control_job *job, int result)
     node.jobs--;
 }
 
+/* Takes most of a shard's map, with its first commit, so that little mail fills the rest. */
+static void fill(MDB_txn *txn)
+{
+    MDB_val key = {6, "filler"}, value = {world.map_filled, NULL};
+    MDB_dbi meta;
+
+    if (world.map_filled == 0)
+        return;
+    ASSERT(mdb_dbi_open(txn, "meta", 0, &meta) == 0);
+    (void)mdb_put(txn, meta, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE); /* full: another time */
+}
+
 int __wrap_mdb_txn_commit(MDB_txn *txn)
 {
     if (!node.committing)
         return __real_mdb_txn_commit(txn);
+    node.env = mdb_txn_env(txn);
+    fill(txn);
     for (uint32_t i = 0; i < world.commit_fault_phases; i++) {
         if (sim_now_ns() < node.phases[i].from_ns || sim_now_ns() >= node.phases[i].until_ns ||
             !sim_chance(600))
@@ -200,6 +220,8 @@ static void on_turn(struct sim_event *event)
 
     turner_count(t);
     ASSERT(worker_turn(w, 0) == 0);
+    if (w->settles_failing == 0)
+        t->settled_ns = sim_now_ns();
     atomic_store(&w->drained, worker_drained(w));
     t->busy_until_ns =
         sim_now_ns() + sim_between(SIM_US, sim_chance(5) ? 100 * SIM_MS : world.turn_ns);
@@ -262,7 +284,8 @@ static void node_start(void)
     for (uint32_t i = 0; i < node.engine->workers_len; i++) {
         struct turner *t = &node.turners[i];
 
-        *t = (struct turner){.event.run = on_turn, .worker = &node.engine->workers[i]};
+        *t = (struct turner){
+            .event.run = on_turn, .worker = &node.engine->workers[i], .settled_ns = sim_now_ns()};
         sim_io_watch(t->worker->io, on_ready, t);
         sim_in(&t->event, sim_draw(SIM_MS));
     }
@@ -281,6 +304,43 @@ static void events_cancel(void)
     sim_cancel(&node.cut.event);
 }
 
+/* A tool that reads for a long time: pages freed since it began cannot be used again. */
+static void on_pin(struct sim_event *event)
+{
+    struct pin *pin = CONTAINER_OF(event, struct pin, begin);
+
+    if (node.engine == NULL || node.env == NULL ||
+        mdb_txn_begin(node.env, NULL, MDB_RDONLY, &pin->reader) != 0)
+        return;
+    sim_trace("an old reader");
+    sim_in(&pin->end, sim_draw(120 * SIM_S));
+}
+
+static void pin_end(struct pin *pin)
+{
+    if (pin->reader != NULL)
+        mdb_txn_abort(pin->reader);
+    pin->reader = NULL;
+}
+
+static void on_unpin(struct sim_event *event)
+{
+    sim_trace("the old reader ends");
+    pin_end(CONTAINER_OF(event, struct pin, end));
+}
+
+/* With the environment; a process that dies leaves it as it is. */
+static void pins_end(bool clean)
+{
+    for (uint32_t i = 0; i < PHASES_MAX; i++) {
+        sim_cancel(&node.pins[i].end);
+        if (clean)
+            pin_end(&node.pins[i]);
+        node.pins[i].reader = NULL;
+    }
+    node.env = NULL;
+}
+
 /* kill -9: what was committed stays, and what the kernel had taken is sent. The memory is left as
  * it is: nobody looks at it again. */
 static void node_kill(void)
@@ -293,6 +353,11 @@ static void node_kill(void)
         if (node.phases[i].until_ns + SETTLE_MAX_NS > sim_now_ns() &&
             node.phases[i].from_ns < from_ns)
             from_ns = node.phases[i].from_ns;
+    for (uint32_t i = 0; i < node.engine->workers_len; i++)
+        if (node.engine->workers[i].settles_failing > 0 &&
+            node.turners[i].settled_ns - SETTLE_MAX_NS < from_ns)
+            from_ns = node.turners[i].settled_ns - SETTLE_MAX_NS;
+    pins_end(false);
     ledger_crashed(from_ns);
     events_cancel();
     sim_io_kill();
@@ -325,6 +390,7 @@ static void node_close(void)
     events_cancel();
     for (uint32_t i = 0; i < e->workers_len; i++)
         check_worker(&e->workers[i]);
+    pins_end(true);
     for (uint32_t i = 0; i < e->workers_len; i++)
         worker_close(&e->workers[i]);
     queue_close(e->queue);
@@ -510,6 +576,11 @@ void node_begin(const char *dir)
         node.phases[i].from_ns = sim_now_ns() + sim_draw(span_ns);
         node.phases[i].until_ns = node.phases[i].from_ns + sim_draw(30 * SIM_S);
         node.phases[i].fatal = sim_chance(300);
+    }
+    for (uint32_t i = 0; i < world.pin_phases; i++) {
+        node.pins[i].begin.run = on_pin;
+        node.pins[i].end.run = on_unpin;
+        sim_in(&node.pins[i].begin, sim_draw(span_ns));
     }
     sim_io_limit(&(struct sim_io_limits){
         .fds_max = world.fds_max, .path = world_path, .session = ledger_session});

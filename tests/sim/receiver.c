@@ -30,7 +30,7 @@ struct receiver {
 };
 
 static struct {
-    struct net_listener listeners[WORLD_HOSTS_MAX];
+    struct net_listener listeners[WORLD_HOSTS_MAX][2]; /* by family */
     struct smtp_server_options options[WORLD_HOSTS_MAX];
     uint32_t open[WORLD_HOSTS_MAX], all;
 } receivers;
@@ -194,6 +194,37 @@ static void identify_notice(struct receiver *r)
     r->rcpts[0] = ledger_notice((struct str){at + sizeof(field) - 1, MSGID_TEXT_BYTES - 1});
 }
 
+/* LMTP: a reply for each recipient, which need not be alike. */
+static void answer_each(struct receiver *r)
+{
+    const struct manners *m = &r->host->manners[AT_RCPT];
+    bool taken[RCPTS_MAX];
+    size_t at = r->out.len;
+    struct buf lines = {0};
+
+    for (uint32_t i = 0; i < r->rcpts_len; i++) {
+        bool defer = sim_chance(m->defer), refuse = !defer && sim_chance(m->refuse);
+
+        taken[i] = !defer && !refuse;
+        buf_puts(&lines, i == 0 ? "" : "\n");
+        buf_puts(&lines, defer    ? "451 4.2.0 not now"
+                         : refuse ? "550 5.2.0 not here"
+                                  : "250 2.0.0 taken");
+    }
+    buf_putc(&lines, 0);
+    smtp_server_answer(&r->server, &r->out, (const char *)lines.data);
+    buf_done(&lines);
+    sim_trace("lmtp: %u replies", r->rcpts_len);
+    for (uint32_t i = 0; i < r->rcpts_len; i++) {
+        const uint8_t *end = memchr(r->out.data + at, '\n', r->out.len - at);
+
+        ASSERT(end != NULL);
+        at = (size_t)(end - r->out.data) + 1;
+        if (taken[i])
+            ledger_taken(r->rcpts[i], &r->taken, r->end->sent_bytes + at);
+    }
+}
+
 static bool answer_message(struct receiver *r)
 {
     enum verdict v = verdict_at(r, AT_DOT);
@@ -213,6 +244,10 @@ static bool answer_message(struct receiver *r)
             ledger_taken(r->rcpts[i], &r->taken, UINT64_MAX);
         carry_out(r, silent ? DROP : STALL);
         return false;
+    }
+    if (r->server.options->lmtp) {
+        answer_each(r);
+        return true;
     }
     smtp_server_answer(&r->server, &r->out, NULL);
     offset = r->end->sent_bytes + r->out.len;
@@ -423,7 +458,6 @@ void receivers_open(void)
 {
     for (uint32_t i = 0; i < world.hosts_len; i++) {
         struct world_host *h = &world.hosts[i];
-        struct net_listener *l = &receivers.listeners[i];
         struct sockaddr_storage addr;
 
         receivers.options[i] = (struct smtp_server_options){.host_name = "mx.test",
@@ -438,9 +472,16 @@ void receivers_open(void)
                                                             .no_8bitmime = h->no_8bitmime,
                                                             .no_dsn = h->no_dsn,
                                                             .no_limits = h->no_limits};
-        l->on_accept = on_accept;
-        l->owner = h;
-        world_address(h, &addr);
-        net_listen(l, (struct sockaddr *)&addr, sizeof(addr));
+        receivers.options[i].lmtp = world.sites[h->site].route == ROUTE_LMTP;
+        for (int v6 = 0; v6 < 2; v6++) {
+            struct net_listener *l = &receivers.listeners[i][v6];
+
+            if (!(v6 ? h->v6 : h->v4))
+                continue;
+            l->on_accept = on_accept;
+            l->owner = h;
+            world_address(h, v6, &addr);
+            net_listen(l, (struct sockaddr *)&addr, sizeof(addr));
+        }
     }
 }

@@ -39,7 +39,9 @@ static void path_make(struct net_path *p, bool swift)
 
 static void host_make(struct world_host *h, const struct world_site *site, uint32_t index)
 {
-    *h = (struct world_host){.site = index, .v6 = sim_chance(200)};
+    *h = (struct world_host){.site = index, .v6 = sim_chance(350)};
+    h->v4 = !h->v6 || sim_chance(500);
+    h->deaf_v6 = h->v4 && sim_chance(300);
     path_make(&h->path, site->swift);
     h->no_pipelining = sim_chance(300);
     h->no_chunking = sim_chance(500);
@@ -64,7 +66,7 @@ static void host_make(struct world_host *h, const struct world_site *site, uint3
     h->garbage = trouble(50);
     h->drop_in_body = trouble(100);
     h->answer_ns = sim_chance(500) ? 0 : sim_between(SIM_MS, 5 * SIM_S);
-    h->helo_only = sim_chance(100);
+    h->helo_only = site->route != ROUTE_LMTP && sim_chance(100); /* LHLO has no elder form */
     h->greylist_s = sim_chance(150) ? draw(10, 600) : 0;
     h->sessions_max = sim_chance(200) ? draw(1, 5) : 0;
     if (sim_chance(250)) {
@@ -80,8 +82,10 @@ static void site_make(struct world_site *s, uint32_t index)
                              .implicit = sim_chance(250),
                              .kind = sim_chance(500),
                              .swift = sim_chance(300)};
+    if (!s->implicit && sim_chance(350))
+        s->route = (enum world_route)draw(ROUTE_LMTP, ROUTES - 1);
     snprintf(s->name, sizeof(s->name), "s%u.test", index);
-    s->hosts = s->implicit ? 1 : draw(1, 3);
+    s->hosts = s->implicit || (s->route != ROUTE_NONE && s->route != ROUTE_MX) ? 1 : draw(1, 3);
     for (uint32_t i = 0; i < s->hosts; i++)
         host_make(&world.hosts[world.hosts_len++], s, index);
     for (int i = 0; i < 2; i++) {
@@ -103,6 +107,8 @@ static void domain_make(struct world_domain *d, uint32_t index)
         d->kind = ZONE_IMPLICIT;
         d->site = d->site_later = index;
         snprintf(d->name, sizeof(d->name), "%s", world.sites[index].name);
+    } else if (world.sites[d->site].route != ROUTE_NONE) {
+        d->kind = ZONE_ROUTED;
     } else if (sim_chance(120)) {
         d->kind = (enum zone_kind)draw(ZONE_NXDOMAIN, ZONE_SERVFAIL);
     } else if (sim_chance(200)) {
@@ -111,7 +117,7 @@ static void domain_make(struct world_domain *d, uint32_t index)
     }
     /* A domain with MX records points to exchangers with names of their own. */
     for (uint32_t *s = &d->site; d->kind == ZONE_MX && s <= &d->site_later; s++)
-        while (world.sites[*s].implicit)
+        while (world.sites[*s].implicit || world.sites[*s].route != ROUTE_NONE)
             *s = (*s + 1) % world.sites_len;
     if (sim_chance(150))
         d->flaky_until_ns = sim_now_ns() + sim_draw(1200 * SIM_S);
@@ -133,6 +139,8 @@ static void engine_make(void)
     world.crashes = sim_chance(500) ? draw(1, 3) : 0;
     world.admin_jobs = sim_chance(400) ? draw(1, 40) : 0;
     world.commit_fault_phases = sim_chance(250) ? draw(1, 3) : 0;
+    world.map_filled = sim_chance(200) ? draw(13600, 14300) << 10 : 0;
+    world.pin_phases = world.map_filled != 0 && sim_chance(600) ? draw(1, 3) : 0;
     /* Slow turns: much comes at once, commits and loads among it. */
     world.turn_ns = sim_chance(400) ? sim_between(SIM_MS, 50 * SIM_MS) : 60 * SIM_US;
     world.disk_ns = sim_between(50 * SIM_US, 20 * SIM_MS);
@@ -146,14 +154,16 @@ static void engine_make(void)
 
 void world_make(void)
 {
-    uint32_t sites = draw(2, 10);
+    uint32_t sites = draw(2, 10), plain;
 
     engine_make();
     while (world.sites_len < sites) {
         site_make(&world.sites[world.sites_len], world.sites_len);
         world.sites_len++;
     }
-    world.sites[draw(0, sites - 1)].implicit = false; /* one at least can have MX records */
+    plain = draw(0, sites - 1); /* one at least can have MX records */
+    world.sites[plain].implicit = false;
+    world.sites[plain].route = ROUTE_NONE;
     world.domains_len = sites + draw(0, 20);
     for (uint32_t i = 0; i < world.domains_len; i++)
         domain_make(&world.domains[i], i);
@@ -161,21 +171,32 @@ void world_make(void)
 
 /* --- addresses --- */
 
-void world_address(const struct world_host *host, struct sockaddr_storage *addr)
+static uint16_t host_port(const struct world_host *host)
+{
+    static const uint16_t ports[ROUTES] = {[ROUTE_NONE] = WORLD_PORT_OUT,
+                                           [ROUTE_LMTP] = WORLD_PORT_LMTP,
+                                           [ROUTE_ADDRESS] = WORLD_PORT_ROUTE,
+                                           [ROUTE_HOST] = WORLD_PORT_ROUTE,
+                                           [ROUTE_MX] = WORLD_PORT_OUT};
+
+    return ports[world.sites[host->site].route];
+}
+
+void world_address(const struct world_host *host, bool v6, struct sockaddr_storage *addr)
 {
     struct sockaddr_in *in = (void *)addr;
     struct sockaddr_in6 *in6 = (void *)addr;
     uint32_t index = (uint32_t)(host - world.hosts) + 1;
 
     memset(addr, 0, sizeof(*addr));
-    if (host->v6) {
+    if (v6) {
         in6->sin6_family = AF_INET6;
-        in6->sin6_port = htons(WORLD_PORT_OUT);
+        in6->sin6_port = htons(host_port(host));
         in6->sin6_addr.s6_addr[0] = 0xfd;
         in6->sin6_addr.s6_addr[15] = (uint8_t)index;
     } else {
         in->sin_family = AF_INET;
-        in->sin_port = htons(WORLD_PORT_OUT);
+        in->sin_port = htons(host_port(host));
         in->sin_addr.s_addr = htonl(0x0a000000 + index);
     }
 }
@@ -200,6 +221,8 @@ void world_path(const struct sockaddr *to, struct net_path *path)
         path->down = !h->down_hole;
         path->hole = h->down_hole;
     }
+    if (h->deaf_v6 && to->sa_family == AF_INET6)
+        path->hole = true;
 }
 
 /* --- zones --- */
@@ -214,12 +237,12 @@ static void answer_address(const struct world_host *h, enum dns_type type,
 {
     struct sockaddr_storage addr;
 
-    if (h->v6 != (type == DNS_TYPE_AAAA)) {
+    if ((type != DNS_TYPE_A || !h->v4) && (type != DNS_TYPE_AAAA || !h->v6)) {
         answer->status = DNS_ANSWER_NO_DATA;
         return;
     }
-    world_address(h, &addr);
-    if (h->v6)
+    world_address(h, type == DNS_TYPE_AAAA, &addr);
+    if (type == DNS_TYPE_AAAA)
         records[0].aaaa = ((struct sockaddr_in6 *)(void *)&addr)->sin6_addr;
     else
         records[0].a = ((struct sockaddr_in *)(void *)&addr)->sin_addr;
@@ -273,6 +296,7 @@ static void answer_domain(const struct world_domain *d, enum dns_type type,
         answer->status = DNS_ANSWER_FAILED;
         answer->error = "timeout";
         break;
+    case ZONE_ROUTED:
     case ZONE_NXDOMAIN:
     case ZONE_KINDS:
         answer->status = DNS_ANSWER_NO_DOMAIN;
@@ -284,6 +308,7 @@ void world_dns(const char *name, enum dns_type type, struct dns_answer *answer,
                struct dns_record records[], struct buf *memory)
 {
     unsigned host, site;
+    int end = 0;
 
     *answer = (struct dns_answer){.status = DNS_ANSWER_RECORDS, .ttl_s = TTL_S, .records = records};
     for (uint32_t i = 0; i < world.domains_len; i++) {
@@ -301,17 +326,92 @@ void world_dns(const char *name, enum dns_type type, struct dns_answer *answer,
                            records);
         return;
     }
+    if (sscanf(name, "s%u.test%n", &site, &end) == 1 && end > 0 && name[end] == 0 &&
+        site < world.sites_len && world.sites[site].route == ROUTE_MX) {
+        if (type == DNS_TYPE_MX)
+            answer_mx(&world.sites[site], answer, records, memory);
+        else
+            answer->status = DNS_ANSWER_NO_DATA;
+        return;
+    }
     answer->status = DNS_ANSWER_NO_DOMAIN;
 }
 
 /* --- configuration --- */
 
+/* "10.0.0.1" or "[fd00::1]". */
+static void put_literal(const struct world_host *h, bool brackets, const char *tag, struct buf *out)
+{
+    struct sockaddr_storage addr;
+    char text[INET6_ADDRSTRLEN];
+    bool v6 = !h->v4;
+
+    world_address(h, v6, &addr);
+    if (v6)
+        inet_ntop(AF_INET6, &((struct sockaddr_in6 *)(void *)&addr)->sin6_addr, text, sizeof(text));
+    else
+        inet_ntop(AF_INET, &((struct sockaddr_in *)(void *)&addr)->sin_addr, text, sizeof(text));
+    buf_printf(out, v6 || brackets ? "[%s%s]" : "%s%s", tag, text);
+}
+
+static void put_route(const struct world_site *s, struct buf *out)
+{
+    const struct world_host *h = &world.hosts[s->first_host];
+
+    switch (s->route) {
+    case ROUTE_LMTP:
+        buf_puts(out, "lmtp:");
+        put_literal(h, false, "", out);
+        buf_printf(out, ":%u", WORLD_PORT_LMTP);
+        break;
+    case ROUTE_ADDRESS:
+        put_literal(h, true, "", out);
+        buf_printf(out, ":%u", WORLD_PORT_ROUTE);
+        break;
+    case ROUTE_HOST:
+        buf_printf(out, "[mx0.%s]:%u", s->name, WORLD_PORT_ROUTE);
+        break;
+    case ROUTE_MX:
+        buf_puts(out, s->name);
+        break;
+    case ROUTE_NONE:
+    case ROUTES:
+        break;
+    }
+}
+
+/* What names a site in destinations. "[IPv6:" is how a literal route calls itself. */
+static void put_pattern(const struct world_site *s, struct buf *out)
+{
+    const struct world_host *h = &world.hosts[s->first_host];
+
+    switch (s->route) {
+    case ROUTE_LMTP:
+        buf_puts(out, "site:");
+        put_literal(h, false, "", out);
+        buf_printf(out, ":%u", WORLD_PORT_LMTP);
+        break;
+    case ROUTE_ADDRESS:
+        buf_puts(out, "site:");
+        put_literal(h, true, h->v4 ? "" : "IPv6:", out);
+        break;
+    case ROUTE_NONE:
+    case ROUTE_HOST:
+    case ROUTE_MX:
+    case ROUTES:
+        buf_printf(out, "site:*%s", s->name);
+        break;
+    }
+}
+
 static void config_site(const struct world_site *s, bool reloaded, struct buf *out)
 {
+    buf_puts(out, "  \"");
     if (s->implicit)
-        buf_printf(out, "  \"%s\":\n", s->name);
+        buf_puts(out, s->name);
     else
-        buf_printf(out, "  \"site:*%s\":\n", s->name);
+        put_pattern(s, out);
+    buf_puts(out, "\":\n");
     buf_printf(out, "    sessions_max: %u\n",
                s->sessions_max[reloaded] * (sim_sabotage == SABOTAGE_SESSIONS ? 3 : 1));
     if (s->interval_ms[reloaded] != 0)
@@ -325,7 +425,7 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
 
     buf_printf(out,
                "host_name: engine.test\nworkers: %u\nlog_level: error\n"
-               "queue: {path: %s/queue, shards: %u, map_size: 64MiB, window: %u}\n"
+               "queue: {path: %s/queue, shards: %u, map_size: 16MiB, window: %u}\n"
                "records: {path: %s/records, retention: none}\n"
                "dns: {servers: [\"127.0.0.1:53\"], timeout: 1s, tries: 2}\n"
                "bounce: {return_headers_only: yes}\n"
@@ -346,4 +446,12 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
                draw(1, 100), yes[world.pipelining], yes[world.chunking], draw(1, 8), draw(0, 8000),
                draw(1, 100), world.lifetime_s, world.notice_lifetime_s, draw(60, 3600),
                draw(1, world.retry_max_s), world.retry_max_s, draw(0, 100));
+    buf_puts(out, "routes:\n  none.test: reject\n");
+    for (uint32_t i = 0; i < world.domains_len; i++) {
+        if (world.domains[i].kind != ZONE_ROUTED)
+            continue;
+        buf_printf(out, "  %s: \"", world.domains[i].name);
+        put_route(&world.sites[world.domains[i].site], out);
+        buf_puts(out, "\"\n");
+    }
 }

@@ -15,6 +15,8 @@
 #define WORLD_DOMAINS_MAX 48
 #define WORLD_PORT_IN     2525
 #define WORLD_PORT_OUT    25
+#define WORLD_PORT_LMTP   24
+#define WORLD_PORT_ROUTE  2500
 
 /* What a server may do at a stage; per mille each. */
 struct manners {
@@ -25,7 +27,8 @@ enum world_stage { AT_BANNER, AT_EHLO, AT_MAIL, AT_RCPT, AT_DATA, AT_DOT, WORLD_
 
 struct world_host {
     uint32_t site;
-    bool v6;
+    bool v4, v6;  /* addresses of either family, or both */
+    bool deaf_v6; /* its IPv6 address is published and does not work */
     struct net_path path;
     struct manners manners[WORLD_STAGES];
     uint32_t drop_after_dot, stall_after_dot; /* it was taken, but who says so */
@@ -38,8 +41,12 @@ struct world_host {
     bool down_hole;
 };
 
+/* How the engine is told to get to a site: by a static route, or not at all. */
+enum world_route { ROUTE_NONE, ROUTE_LMTP, ROUTE_ADDRESS, ROUTE_HOST, ROUTE_MX, ROUTES };
+
 struct world_site {
     char name[40]; /* of the domain that its exchangers are in */
+    enum world_route route;
     uint32_t first_host, hosts;
     bool implicit;            /* one host, which is the domain itself */
     bool kind;                /* never refuses anybody for good */
@@ -48,7 +55,15 @@ struct world_site {
     uint32_t interval_ms[2];  /* between messages, 0: no rate */
 };
 
-enum zone_kind { ZONE_MX, ZONE_IMPLICIT, ZONE_NXDOMAIN, ZONE_NULL_MX, ZONE_SERVFAIL, ZONE_KINDS };
+enum zone_kind {
+    ZONE_MX,
+    ZONE_IMPLICIT,
+    ZONE_ROUTED, /* there is no such domain, but a static route */
+    ZONE_NXDOMAIN,
+    ZONE_NULL_MX,
+    ZONE_SERVFAIL,
+    ZONE_KINDS
+};
 
 struct world_domain {
     char name[40];
@@ -65,6 +80,8 @@ struct world {
     /* The engine. */
     uint32_t workers, shards, window, fds_max, crashes, admin_jobs;
     uint64_t memory_max;
+    size_t map_filled;   /* bytes of the map of each shard, 16 MiB, that are gone */
+    uint32_t pin_phases; /* in which an old reader keeps pages from being used again */
     bool pipelining, chunking, reload;
     uint32_t lifetime_s, notice_lifetime_s, retry_max_s;
     uint32_t commit_fault_phases;
@@ -82,7 +99,7 @@ void world_make(void);
 /* The configuration; reloaded: as it is behind the reload. */
 void world_config(const char *dir, bool reloaded, struct buf *out);
 struct world_host *world_host_at(const struct sockaddr *addr);
-void world_address(const struct world_host *host, struct sockaddr_storage *addr);
+void world_address(const struct world_host *host, bool v6, struct sockaddr_storage *addr);
 void world_path(const struct sockaddr *to, struct net_path *path);
 /* Answers a question of the engine's resolver. memory: for names. */
 void world_dns(const char *name, enum dns_type type, struct dns_answer *answer,
