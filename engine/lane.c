@@ -384,6 +384,9 @@ void lane_update(struct lane *lane)
     else if (lane->stored_due_ms != INT64_MAX)
         lane_arm(lane, lane->stored_due_ms + LANE_HANDOVER_MS - now_ms);
     if (lane->window_len > 0) {
+        /* An old route serves while a new one is looked up; an old configuration's does not. */
+        if (lane->site != NULL && lane->site->config != w->config)
+            site_detach(lane->site, lane);
         if (lane->site == NULL || lane->route_expires_ms <= io_now_ms(w->io)) {
             lane_route(lane); /* ends in an update of its own */
             if (lane->site == NULL)

@@ -344,6 +344,18 @@ def test_reload():
         assert "YAML" in done.stderr and "use --socket" in done.stderr
 
 
+def test_reload_of_a_route():
+    """The first attempt behind it takes the new route."""
+    with Fed() as engine, Sink() as sink:
+        tried = len(engine.records("TransientFailure"))
+        engine.config["routes"]["*"] = f"[127.0.0.1]:{sink.port}"
+        engine.file.write_text(json.dumps(engine.config))
+        engine.run_ok("reload")
+        engine.run("queue", "flush", "--all")
+        engine.wait_records("Delivery", 40)
+        assert len(engine.records("TransientFailure")) == tried
+
+
 def test_terminal():
     with Fed() as engine:
         status, output = on_terminal("status", "-i", "100ms", "-c", engine.file, until=b"d3.example",
