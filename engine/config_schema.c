@@ -128,8 +128,8 @@ static const struct config_field source_fields[] = {
 static const struct config_field listener_fields[] = {
     {"listen", CONFIG_ADDRESS, .restart = true, .required = true, AT_LISTENER(address),
      .example = "\"0.0.0.0:25\"",
-     .doc =
-         "Address and port: `192.0.2.1:25`, `[::]:25`, `unix:/run/hayauma/smtp.sock`. Required."},
+     .doc = "Address and port: `192.0.2.1:25`, `[::]:25` (IPv6 alone: add `0.0.0.0:25` for both), "
+            "`unix:/run/hayauma/smtp.sock`. Required."},
     {"mode", CONFIG_MODE, .restart = true, AT_LISTENER(mode), .def = "0660", RANGE(0, 0777),
      .doc = "Of a Unix socket, which belongs to `user` and `group`. Who may write to it may send "
             "mail anywhere; by default these are the members of `group`."},
