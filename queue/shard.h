@@ -65,6 +65,8 @@ struct shard {
         uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
         uint64_t reusable_bytes;   /* of it, as counted last; 0 when there was no need to count */
         uint64_t space_checked_ns, kept_ns, counted_ns; /* when these were last looked at */
+        uint64_t rest_until_ns;                         /* after a commit of many */
+        size_t last_urgent_len;                         /* what it answered */
         bool ballast;                                   /* the emergency space is there */
     } own;
 
