@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "engine/classify.h"
 #include "engine/engine.h"
+#include "engine/idle.h"
 #include "engine/lane.h"
 #include "engine/retry.h"
 #include "engine/transaction.h"
@@ -143,7 +144,7 @@ static void delivery_idle(struct delivery *d)
         delivery_quit(d);
         return;
     }
-    list_push_back(&d->site->idle, &d->idle_node);
+    idle_enter(d);
     rearm_timer(d);
 }
 
@@ -216,8 +217,7 @@ bool delivery_work(struct delivery *d)
             delivery_quit(d); /* nothing else would end it; it blocks the idle ones behind it */
         return false;
     }
-    if (list_node_linked(&d->idle_node))
-        list_remove(&d->idle_node);
+    idle_leave(d);
     arm_timer(d);
     mark_dirty(d);
     return true;
@@ -247,8 +247,7 @@ static void held_drop(struct delivery *d)
 
 void delivery_quit(struct delivery *d)
 {
-    if (list_node_linked(&d->idle_node))
-        list_remove(&d->idle_node);
+    idle_leave(d);
     if (d->state != DELIVERY_OPEN)
         return;
     smtp_client_quit(d->client);
@@ -378,8 +377,7 @@ static void delivery_close(struct delivery *d)
 {
     struct io *io = d->worker->io;
 
-    if (list_node_linked(&d->idle_node))
-        list_remove(&d->idle_node);
+    idle_leave(d);
     if (list_node_linked(&d->dirty_node))
         list_remove(&d->dirty_node);
     if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)

@@ -29,6 +29,7 @@ struct delivery {
     struct worker *worker;
     struct site *site;
     struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
+    struct map_node idle_map;                          /* worker->idle */
     struct dial dial;
     struct io_op recv, send;
     struct timer timer;

@@ -44,6 +44,7 @@ void exchangers_done(struct exchangers *x);
  * lately, so whenever it was counts: an attempt that ended before all were tried is taken up by the
  * next one. */
 int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms, bool down);
+/* Whether it is the same address. */
 bool exchanger_same(const struct exchanger *a, const struct exchanger *b);
 /* Whether another address than e has not failed lately. */
 bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms);

@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "engine/delivery.h"
 #include "engine/engine.h"
+#include "engine/idle.h"
 #include "engine/judge.h"
 #include "engine/lane.h"
 #include "engine/retry.h"
@@ -275,6 +276,27 @@ static uint32_t sessions_wanted(const struct site *site)
     return wanted;
 }
 
+/* A session that another site has without work, to the address that would be connected to. Its slot
+ * there is given back, ours is taken. */
+static bool site_take_over(struct site *site)
+{
+    struct worker *w = site->worker;
+    int at = exchangers_next(&site->exchangers, site->rotate, io_now_ms(w->io), site->down);
+    struct delivery *d = idle_find(site, &site->exchangers.list[at]);
+
+    if (d == NULL)
+        return false;
+    idle_leave(d);
+    site_session_ended(d->site, d);
+    d->site = site;
+    smtp_client_use_options(d->client, &site->options);
+    site_session_begun(site, d);
+    idle_enter(d);
+    site->rotate++;
+    delivery_work(d);
+    return true;
+}
+
 static void site_open_sessions(struct site *site)
 {
     struct worker *w = site->worker;
@@ -292,7 +314,8 @@ static void site_open_sessions(struct site *site)
             site_wake(site, now_ms + SLOT_RETRY_MS);
             return;
         }
-        if (!delivery_open(site)) { /* out of descriptors or memory: later */
+        if (!site_take_over(site) &&
+            !delivery_open(site)) { /* out of descriptors or memory: later */
             governor_session_give(site->governor);
             site_wake(site, now_ms + 1000);
             return;

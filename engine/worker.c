@@ -119,7 +119,7 @@ static int worker_alloc(struct worker *w)
     for (uint32_t i = 0; i < workers; i++)
         list_init(&w->outbox[i]);
     if (map_init(&w->lanes, 1024) < 0 || map_init(&w->sites, 256) < 0 ||
-        map_init(&w->memory, 4096) < 0)
+        map_init(&w->memory, 4096) < 0 || map_init(&w->idle, 256) < 0)
         return -ENOMEM;
     return 0;
 }
@@ -325,6 +325,7 @@ void worker_close(struct worker *w)
     map_done(&w->lanes);
     map_done(&w->sites);
     map_done(&w->memory);
+    map_done(&w->idle);
     pool_done(&w->inject_pool);
     pool_done(&w->delivery_pool);
     pool_done(&w->transaction_pool);

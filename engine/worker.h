@@ -85,6 +85,7 @@ struct worker {
 
     /* Delivery. */
     struct map lanes, sites;
+    struct map idle;         /* sessions without work, by address: idle.c */
     struct map memory;       /* recipients in memory, by message id and index */
     struct list load_wait;   /* lanes that want a refill */
     uint32_t loads;          /* under way */

@@ -223,6 +223,12 @@ void smtp_client_submit(struct smtp_client *c, struct smtp_transaction *t)
         c->sending = t;
 }
 
+void smtp_client_use_options(struct smtp_client *c, const struct smtp_client_options *options)
+{
+    ASSERT(pipeline_max(options) == pipeline_max(c->options));
+    c->options = options;
+}
+
 void smtp_client_quit(struct smtp_client *c)
 {
     c->quit = true;

@@ -133,6 +133,8 @@ struct smtp_client;
 size_t smtp_client_bytes(void); /* size of a client without its buffers, for memory accounting */
 /* NULL when memory is out. */
 struct smtp_client *smtp_client_new(const struct smtp_client_options *options);
+/* Only pipeline_max must stay as it was. */
+void smtp_client_use_options(struct smtp_client *c, const struct smtp_client_options *options);
 /* Transactions still inside are forgotten (call smtp_client_lost() and drain events first). */
 void smtp_client_free(struct smtp_client *c);
 

@@ -12,7 +12,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Books, Client, Engine, Failure, Sink, TempDir, all_arrived,  # noqa: E402
-                    free_port, queued, rests, resident_bytes, run, settings_for, wait_until)
+                    free_port, merge, queued, rests, resident_bytes, run, settings_for, wait_until)
 
 STAGES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot")
 USUAL = {"banner": b"220 bad.example ESMTP\r\n", "EHLO": b"250-bad.example\r\n250 PIPELINING\r\n",
@@ -143,8 +143,7 @@ TIMEOUTS = {"connect": "1s", "banner": "2s", "ehlo": "2s", "mail": "2s", "rcpt":
 class World:
     """A good sink and one bad server per domain; clients that go on sending to good domains."""
 
-    def __init__(self, servers, retry="1s", lifetime="10m", behaviour=None, routes=None,
-                 **settings):
+    def __init__(self, servers, retry="1s", lifetime="10m", behaviour=None, **settings):
         self.temp = TempDir("hayauma-servers-")
         self.servers = servers
         if behaviour is not None:
@@ -152,12 +151,11 @@ class World:
             behaviour = self.temp.path / "behaviour.yaml"
         self.sink = Sink(behaviour, directory=self.temp.path / "sink").start()
         scheme = {True: "lmtp:127.0.0.1:{}", False: "[127.0.0.1]:{}"}
-        self.engine = Engine(settings_for(
-            self.sink, workers=2,
-            routes={f"{name}.example": scheme[s.lmtp].format(s.port)
-                    for name, s in servers.items()} | (routes or {}),
-            destinations={"*": {"retry": [retry], "lifetime": lifetime, "timeouts": TIMEOUTS}},
-            **settings), directory=self.temp.path / "engine").start()
+        self.engine = Engine(settings_for(self.sink, **merge({
+            "workers": 2,
+            "routes": {f"{name}.example": scheme[s.lmtp].format(s.port) for name, s in servers.items()},
+            "destinations": {"*": {"retry": [retry], "lifetime": lifetime, "timeouts": TIMEOUTS}},
+        }, settings)), directory=self.temp.path / "engine").start()
         self.books = Books(self.engine, pause_s=0.01)
 
     def send(self, name, *users):
@@ -363,6 +361,24 @@ def test_next_host():
     for pair in pairs.values():
         for server in pair:
             server.close()
+    world.finish()
+
+
+def test_sessions_of_a_shared_exchanger():
+    """Domains that have one exchanger in common use one session, one after the other."""
+    port = free_port(PAIR)
+    shared, other = (Server({}, host=host, port=port) for host in PAIR)
+    routes = {"both.example": f"pair.example:{port}", "one.example": f"[{PAIR[0]}]:{port}",
+              "limited.example": f"[{PAIR[0]}]:{port}"}
+    world = World({}, behaviour=PAIR_ZONE, routes=routes, workers=1, destinations={
+        "limited.example": {"sessions_max": 1}, "*": {"idle": "20s"}})
+    for i, name in enumerate(("both", "one", "both", "one", "limited", "both")):
+        world.send(name, f"u{i}")
+        wait_until(f"delivery {i}", lambda n=name, k=i: any(
+            r["recipient"].startswith(f"u{k}@") for r in world.records("Delivery", n)), 10)
+    assert (shared.sessions, other.sessions) == (2, 0), (shared.sessions, other.sessions)
+    shared.close()
+    other.close()
     world.finish()
 
 
