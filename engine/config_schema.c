@@ -169,7 +169,9 @@ static const struct config_field listener_fields[] = {
      .doc = "Messages of one session, said in EHLO (LIMITS MAILMAX). Set it where a balancer "
             "should spread long sessions."},
     {"sessions_max", CONFIG_COUNT, AT_LISTENER(sessions_max), .def = "5000", RANGE(1, 1000000),
-     .doc = "Sessions of this listener at a time; 421 4.3.2 beyond."},
+     .doc = "Sessions of this listener at a time; 421 4.3.2 beyond. Clients outside of "
+            "relay_networks get "
+            "them as long as less than half are taken."},
     {"sessions_per_client_max", CONFIG_COUNT, AT_LISTENER(sessions_per_client_max), .def = "1000",
      RANGE(1, 1000000), .doc = "Sessions of one client address at a time; 421 4.7.0 beyond."},
     {"received_max", CONFIG_COUNT, AT_LISTENER(received_max), .def = "100", RANGE(10, 1000),

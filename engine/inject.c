@@ -159,17 +159,23 @@ static void answer_mail(struct inject *s)
     smtp_server_answer(&s->server, &s->out, refusal);
 }
 
+/* Who may open a Unix socket is for the file system to say. */
+static bool may_relay(const struct inject *s)
+{
+    const struct config_listener *l = s->settings;
+
+    return s->peer.ss_family == AF_UNIX ||
+           config_network_match(l->relay_networks, l->relay_networks_len,
+                                (const struct sockaddr *)&s->peer);
+}
+
 static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
                                 struct dns_name *name)
 {
-    const struct config_listener *l = s->settings;
     const struct config_route *route;
     struct str domain = rcpt->recipient.domain;
 
-    /* Who may open a Unix socket is for the file system to say. */
-    if (s->peer.ss_family != AF_UNIX &&
-        !config_network_match(l->relay_networks, l->relay_networks_len,
-                              (struct sockaddr *)&s->peer))
+    if (!may_relay(s))
         return "550 5.7.1 relaying denied";
     if (domain.len == 0) /* <postmaster> */
         domain = str_of(s->config->host_name);
@@ -443,15 +449,21 @@ static const char *session_refusal(struct inject *s)
 {
     struct engine *e = s->worker->engine;
     _Atomic uint32_t *sessions = &e->listener_sessions[s->listener->index];
+    uint32_t max = s->settings->sessions_max;
 
     if (s->worker->draining)
         return DRAINING;
-    if (s->settings->sessions_max != 0 && atomic_load(sessions) >= s->settings->sessions_max)
+    if (!may_relay(s)) /* strangers that come and stay keep nobody out who sends mail */
+        max = (max + 1) / 2;
+    if (atomic_fetch_add(sessions, 1) >= max) {
+        atomic_fetch_sub(sessions, 1);
         return "421 4.3.2 too many sessions, try again later";
+    }
     if (!clients_take(&e->clients, (struct sockaddr *)&s->peer,
-                      s->settings->sessions_per_client_max))
+                      s->settings->sessions_per_client_max)) {
+        atomic_fetch_sub(sessions, 1);
         return "421 4.7.0 too many sessions from your address";
-    atomic_fetch_add(sessions, 1);
+    }
     s->counted = true;
     return NULL;
 }

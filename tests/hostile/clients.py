@@ -302,6 +302,26 @@ def test_session_limits():
         works(engine)
 
 
+def test_strangers_leave_room():
+    """Who may not relay gets half of the sessions at most, from however many addresses."""
+    with listening(sessions_max=10, relay_networks=["127.0.0.1/32"]) as engine:
+        wait_no_sessions(engine)
+
+        def greetings(clients):
+            return sorted(((c.reply()[:9], c) for c in clients), key=lambda pair: pair[0])
+
+        strangers = greetings([Client(engine, hello=None, source=f"127.0.1.{i}") for i in range(1, 9)])
+        assert [reply for reply, _ in strangers] == ["220 mta.s"] * 5 + ["421 4.3.2"] * 3
+        ours = greetings([Client(engine, hello=None) for _ in range(6)])
+        assert [reply for reply, _ in ours] == ["220 mta.s"] * 5 + ["421 4.3.2"]
+        strangers[0][1].close()
+        ours[0][1].close()
+        wait_until("their ends", lambda: sessions(engine) == 8)
+        with Client(engine, hello=None, source="127.0.1.9") as c:
+            assert c.reply().startswith("421 4.3.2"), "ours are more than half"
+        works(engine)
+
+
 def test_content():
     """Loops, private fields, huge headers, 8-bit, nothing, no header."""
     temp = TempDir("hayauma-content-")
