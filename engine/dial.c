@@ -20,6 +20,12 @@ bool dial_may_go_on(const struct dial *d, const struct site *site)
     return d->tried < site->exchangers.len && (max == 0 || d->tried < max);
 }
 
+void dial_rename(struct dial *d, const char *host)
+{
+    snprintf(d->peer_name, sizeof(d->peer_name), "%s", host);
+    d->exchanger.host = d->peer_name;
+}
+
 static void choose(struct dial *d, const struct site *site)
 {
     const struct exchangers *x = &site->exchangers;
@@ -27,8 +33,7 @@ static void choose(struct dial *d, const struct site *site)
 
     d->tried++;
     d->exchanger = x->list[exchangers_next(x, d->offset, now_ms, site->down)];
-    snprintf(d->peer_name, sizeof(d->peer_name), "%s", d->exchanger.host);
-    d->exchanger.host = d->peer_name;
+    dial_rename(d, d->exchanger.host);
     peer_text(&d->exchanger.addr.sa, NULL, d->peer_addr);
 }
 

@@ -20,6 +20,8 @@ struct dial {
 /* Starts connecting to the next address for which there can be a socket. -errno: a shortage, or of
  * the last address when no more may be tried (-ENOENT: none was). */
 int dial_next(struct dial *d, struct site *site) MUST_USE;
+/* Another site calls the address by another name. */
+void dial_rename(struct dial *d, const char *host);
 /* The address did not give a session. */
 void dial_failed(struct dial *d, struct site *site);
 /* Whether there is another address to try, and this session may (addresses_max). */

@@ -282,10 +282,12 @@ static bool site_take_over(struct site *site)
 {
     struct worker *w = site->worker;
     int at = exchangers_next(&site->exchangers, site->rotate, io_now_ms(w->io), site->down);
-    struct delivery *d = idle_find(site, &site->exchangers.list[at]);
+    const struct exchanger *to = &site->exchangers.list[at];
+    struct delivery *d = idle_find(site, to);
 
     if (d == NULL)
         return false;
+    dial_rename(&d->dial, to->host);
     idle_leave(d);
     site_session_ended(d->site, d);
     d->site = site;

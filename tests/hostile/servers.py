@@ -376,6 +376,8 @@ def test_sessions_of_a_shared_exchanger():
         world.send(name, f"u{i}")
         wait_until(f"delivery {i}", lambda n=name, k=i: any(
             r["recipient"].startswith(f"u{k}@") for r in world.records("Delivery", n)), 10)
+    names = {r["peer_address"]["name"] for r in world.records("Delivery", "one")}
+    assert names == {f"[{PAIR[0]}]"}, names
     assert (shared.sessions, other.sessions) == (2, 0), (shared.sessions, other.sessions)
     shared.close()
     other.close()
