@@ -1,0 +1,178 @@
+#include "bench/sched_cases.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/config_load.h"
+#include "engine/engine.h"
+#include "engine/lane.h"
+#include "engine/site.h"
+
+#define READY_LANES   1000
+#define READY_RCPTS   10 /* of each */
+#define WAITING_LANES 100000
+#define NAME_BYTES    24
+
+/* A socket needs no lookup; no turn is made, so that nothing is sent there. */
+static const char text[] = "host_name: bench.example\nlisteners: []\n"
+                           "routes: {\"*\": \"lmtp:unix:/nowhere\"}\n";
+
+static struct {
+    struct engine engine;
+    struct worker *worker; /* NULL: not made yet */
+    struct msgid_source ids;
+    struct lane *waiting[WAITING_LANES];
+    char names[WAITING_LANES][NAME_BYTES];
+    struct site *site;
+    uint32_t next;
+} bench;
+
+static void must(bool ok, const char *what)
+{
+    if (ok)
+        return;
+    fprintf(stderr, "sched_bench: %s\n", what);
+    exit(1);
+}
+
+static void arrive(uint32_t lane)
+{
+    struct worker *w = bench.worker;
+    struct message *m;
+    struct recipient *r;
+    char queue[NAME_BYTES], address[NAME_BYTES + 5];
+
+    snprintf(queue, sizeof(queue), "ready%u.example", lane);
+    snprintf(address, sizeof(address), "user@%s", queue);
+    m = message_new(&(struct message){.id = msgid_next(&bench.ids, worker_wall_ms(w)),
+                                      .created_ms = worker_wall_ms(w),
+                                      .priority = 5,
+                                      .recipients = 1});
+    r = m == NULL ? NULL : recipient_new(m, 0, str_of(queue), str_of(address), STR(""), STR(""));
+    must(r != NULL, "memory");
+    message_unref(m);
+    r->priority = 5;
+    r->lifetime_s = 86400;
+    lane_arrive(w, 0, r);
+}
+
+static void wait_lanes(void)
+{
+    int64_t now_ms = worker_wall_ms(bench.worker);
+
+    for (uint32_t i = 0; i < WAITING_LANES; i++) {
+        snprintf(bench.names[i], NAME_BYTES, "waiting%u.example", i);
+        bench.waiting[i] = lane_get(bench.worker, 0, str_of(bench.names[i]));
+        must(bench.waiting[i] != NULL, "memory");
+        lane_stored(bench.waiting[i], now_ms + 60000 + (int64_t)i * 36);
+    }
+}
+
+static struct worker *worker_ready(void)
+{
+    struct engine *e = &bench.engine;
+    struct buf errors = {0};
+
+    if (bench.worker != NULL)
+        return bench.worker;
+    must(config_load_text("bench.yaml", str_of(text), &e->config, &errors) == 0, "configuration");
+    must(governor_open(&e->governor) == 0, "governor");
+    e->workers_len = 1;
+    e->workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->workers));
+    must(e->workers != NULL, "memory");
+    memset(e->workers, 0, sizeof(*e->workers));
+    must(worker_open(&e->workers[0], e, 0) == 0, "io_uring");
+    bench.worker = &e->workers[0];
+    msgid_source_init(&bench.ids, 1);
+    wait_lanes();
+    for (uint32_t i = 0; i < READY_LANES * READY_RCPTS; i++)
+        arrive(i % READY_LANES);
+    bench.site = lane_get(bench.worker, 0, STR("ready0.example"))->site;
+    must(bench.site != NULL && bench.site->waiting == READY_LANES * READY_RCPTS, "no site");
+    return bench.worker;
+}
+
+static struct lane *next_waiting(void)
+{
+    (void)worker_ready();
+    bench.next = (bench.next + 7919) % WAITING_LANES; /* prime: no order that a cache could like */
+    return bench.waiting[bench.next];
+}
+
+size_t site_case_pick(void)
+{
+    struct recipient *r;
+
+    (void)worker_ready();
+    must(site_take(bench.site, &r, 1, 0) == 1, "nothing to pick");
+    lane_unpop(r);
+    return 1;
+}
+
+size_t lane_case_cycle(void)
+{
+    static uint32_t lane;
+    struct recipient *r;
+
+    (void)worker_ready();
+    arrive(lane++ % READY_LANES);
+    must(site_take(bench.site, &r, 1, 0) == 1, "nothing to pick");
+    lane_settling(r);
+    lane_settled(r, INT64_MAX);
+    return 1;
+}
+
+size_t lane_case_find(void)
+{
+    const struct lane *lane = next_waiting();
+
+    must(lane_get(bench.worker, 0, str_of(bench.names[bench.next])) == lane, "not found");
+    return 1;
+}
+
+size_t lane_case_timer(void)
+{
+    lane_update(next_waiting());
+    return 1;
+}
+
+size_t lane_case_backoff(void)
+{
+    struct lane *lane = next_waiting();
+
+    lane_suspend(lane, config_destination_for(bench.engine.config, lane_name(lane), STR("")),
+                 "451 4.4.1 connection refused");
+    lane_succeeded(lane);
+    lane_resume(lane);
+    return 1;
+}
+
+static struct governor_entry *limited(void)
+{
+    static struct governor_entry *entry;
+
+    (void)worker_ready();
+    if (entry == NULL)
+        entry = governor_get(bench.engine.governor, STR("bench"),
+                             &(struct governor_limits){.sessions_max = 20,
+                                                       .rate_messages = UINT64_C(1000000),
+                                                       .rate_period_ms = 1000});
+    return entry;
+}
+
+size_t governor_case_session(void)
+{
+    struct governor_entry *entry = limited();
+
+    must(governor_session_take(entry, 0, 1), "no session");
+    governor_session_give(entry);
+    return 1;
+}
+
+size_t governor_case_rate(void)
+{
+    static uint64_t now_ns = 1000000000;
+
+    must(governor_message_take(limited(), now_ns += 1000, 1) == 0, "too fast");
+    return 1;
+}
