@@ -186,7 +186,8 @@ int engine_start(struct engine *e, struct buf *error)
     queue_options_of(e->config, e->workers_len, &options);
     err = queue_open(&e->queue, &options, &why);
     if (err < 0) {
-        buf_printf(error, "cannot open the queue %s: %s", options.path,
+        buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
+                   options.records.path != NULL ? options.records.path : "no place",
                    why != NULL ? why : strerror(-err));
         (void)engine_start_failed(e, err);
     }
