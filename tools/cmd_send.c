@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tools/commands.h"
+#include "tools/options.h"
 #include "tools/quantity.h"
 #include "tools/screen.h"
 #include "tools/send_run.h"
@@ -53,119 +54,40 @@ static const char usage[] =
     "left\n"
     "out; 2 for a wrong option or an unusable file.\n";
 
-enum {
-    OPT_EML = 256,
-    OPT_TEXT,
-    OPT_HTML,
-    OPT_ATTACH,
-    OPT_SUBJECT,
-    OPT_FROM,
-    OPT_TO_FILE,
-    OPT_CSV,
-    OPT_COLUMN,
-    OPT_SERVER,
-    OPT_SESSIONS,
-    OPT_BATCH,
-    OPT_TIMEOUT,
-    OPT_QUIET,
-    OPT_JSON,
-    OPT_HELP
-};
-
-static const struct option long_options[] = {
-    {"eml", required_argument, NULL, OPT_EML},
-    {"text", required_argument, NULL, OPT_TEXT},
-    {"html", required_argument, NULL, OPT_HTML},
-    {"attach", required_argument, NULL, OPT_ATTACH},
-    {"subject", required_argument, NULL, OPT_SUBJECT},
-    {"from", required_argument, NULL, OPT_FROM},
-    {"to-file", required_argument, NULL, OPT_TO_FILE},
-    {"csv", required_argument, NULL, OPT_CSV},
-    {"column", required_argument, NULL, OPT_COLUMN},
-    {"server", required_argument, NULL, OPT_SERVER},
-    {"sessions", required_argument, NULL, OPT_SESSIONS},
-    {"batch", required_argument, NULL, OPT_BATCH},
-    {"timeout", required_argument, NULL, OPT_TIMEOUT},
-    {"quiet", no_argument, NULL, OPT_QUIET},
-    {"json", no_argument, NULL, OPT_JSON},
-    {"help", no_argument, NULL, OPT_HELP},
-    {NULL, 0, NULL, 0},
-};
-
-static int count_to(const char *text, uint64_t max, uint32_t *out)
+static int take_attachment(void *of, const char *file)
 {
-    uint64_t value = 0;
-    int err = quantity_count(text, &value);
+    struct send_parts *parts = &((struct send *)of)->parts;
 
-    if (err == 0 && (value < 1 || value > max))
-        err = -ERANGE;
-    if (err == 0)
-        *out = (uint32_t)value;
-    return err;
-}
-
-static int add_attachment(struct send_parts *parts, const char *file)
-{
     if (parts->attachments_len == SEND_ATTACHMENTS_MAX)
         return -ENOSPC;
     parts->attachments[parts->attachments_len++] = file;
     return 0;
 }
 
-static int read_option(struct send *c, int option, const char *text)
+static int take_server(void *of, const char *text)
 {
-    uint64_t ms = 0;
-    int err;
-
-    switch (option) {
-    case OPT_EML:
-        c->eml_file = text;
-        return 0;
-    case OPT_TEXT:
-        c->parts.text_file = text;
-        return 0;
-    case OPT_HTML:
-        c->parts.html_file = text;
-        return 0;
-    case OPT_ATTACH:
-        return add_attachment(&c->parts, text);
-    case OPT_SUBJECT:
-        c->parts.subject = text;
-        return 0;
-    case OPT_FROM:
-        c->from = text;
-        return 0;
-    case OPT_TO_FILE:
-        c->to_file = text;
-        return 0;
-    case OPT_CSV:
-        c->csv_file = text;
-        return 0;
-    case OPT_COLUMN:
-        c->column = text;
-        return 0;
-    case OPT_SERVER:
-        return endpoint_parse(text, 25, &c->submit_options.to);
-    case OPT_SESSIONS:
-        return count_to(text, SESSIONS_MAX, &c->submit_options.sessions);
-    case OPT_BATCH:
-        return count_to(text, BATCH_MAX, &c->batch);
-    case OPT_TIMEOUT:
-        err = quantity_duration_ms(text, &ms);
-        if (err == 0 && ms == 0)
-            err = -ERANGE;
-        c->submit_options.timeout_ms = ms > UINT32_MAX ? UINT32_MAX : (uint32_t)ms;
-        return err;
-    case OPT_QUIET:
-        c->quiet = true;
-        return 0;
-    case OPT_JSON:
-        c->json = true;
-        return 0;
-    default:
-        return -EINVAL;
-    }
+    return endpoint_parse(text, 25, &((struct send *)of)->submit_options.to);
 }
+
+static const struct option_row options[] = {
+    OPTION_TEXT("eml", struct send, eml_file),
+    OPTION_TEXT("text", struct send, parts.text_file),
+    OPTION_TEXT("html", struct send, parts.html_file),
+    OPTION_TAKE("attach", take_attachment),
+    OPTION_TEXT("subject", struct send, parts.subject),
+    OPTION_TEXT("from", struct send, from),
+    OPTION_TEXT("to-file", struct send, to_file),
+    OPTION_TEXT("csv", struct send, csv_file),
+    OPTION_TEXT("column", struct send, column),
+    OPTION_TAKE("server", take_server),
+    OPTION_NUMBER("sessions", struct send, submit_options.sessions, quantity_count, 1,
+                  SESSIONS_MAX),
+    OPTION_NUMBER("batch", struct send, batch, quantity_count, 1, BATCH_MAX),
+    OPTION_NUMBER("timeout", struct send, submit_options.timeout_ms, quantity_duration_ms, 1,
+                  UINT32_MAX),
+    OPTION_FLAG("quiet", struct send, quiet),
+    OPTION_FLAG("json", struct send, json),
+};
 
 static unsigned stdin_uses(const struct send *c)
 {
@@ -189,25 +111,11 @@ static int usage_error(const char *what)
 /* 0, 1 when --help was printed, or -EINVAL. Recipients begin at argv[optind]. */
 static int read_options(struct send *c, int argc, char **argv)
 {
+    int err = options_read(options, ARRAY_LEN(options), c, "send", usage, argc, argv);
     bool parts;
-    int option, err;
 
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-        if (option == OPT_HELP) {
-            fputs(usage, stdout);
-            return 1;
-        }
-        if (option == '?') { /* getopt has said what is wrong */
-            fputs("Try 'hayauma send --help'.\n", stderr);
-            return -EINVAL;
-        }
-        err = read_option(c, option, optarg);
-        if (err < 0) {
-            fprintf(stderr, "hayauma send: --%s: cannot use '%s': %s\n",
-                    long_options[option - OPT_EML].name, optarg, quantity_why(err));
-            return err;
-        }
-    }
+    if (err != 0)
+        return err;
     parts = c->parts.text_file != NULL || c->parts.html_file != NULL;
     if (!parts && c->eml_file == NULL)
         return usage_error("no message: give --eml, --text or --html");

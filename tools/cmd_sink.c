@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "tools/commands.h"
+#include "tools/options.h"
 #include "tools/quantity.h"
 #include "tools/sink_dns.h"
 #include "tools/sink_worker.h"
@@ -62,49 +63,12 @@ struct sink_command {
     struct smtp_server_options options;
     const char *behaviour_file, *ledger_file;
     struct endpoint dns;
-    bool has_dns, stats, json;
+    bool stats, json;
     const char *suffixes[SUFFIXES_MAX];
     size_t suffixes_len;
     uint64_t workers, duration_ms;
     struct endpoint dns_addresses[SINK_LISTENERS_MAX];
     uint64_t started_ns;
-};
-
-enum {
-    OPT_LISTEN = 256,
-    OPT_LMTP,
-    OPT_HOST_NAME,
-    OPT_SIZE_MAX,
-    OPT_BEHAVIOUR,
-    OPT_DNS,
-    OPT_ZONE,
-    OPT_LEDGER,
-    OPT_WORKERS,
-    OPT_SESSIONS_MAX,
-    OPT_COUNT,
-    OPT_DURATION,
-    OPT_STATS,
-    OPT_JSON,
-    OPT_HELP
-};
-
-static const struct option long_options[] = {
-    {"listen", required_argument, NULL, OPT_LISTEN},
-    {"lmtp", no_argument, NULL, OPT_LMTP},
-    {"host-name", required_argument, NULL, OPT_HOST_NAME},
-    {"size-max", required_argument, NULL, OPT_SIZE_MAX},
-    {"behaviour", required_argument, NULL, OPT_BEHAVIOUR},
-    {"dns", required_argument, NULL, OPT_DNS},
-    {"zone", required_argument, NULL, OPT_ZONE},
-    {"ledger", required_argument, NULL, OPT_LEDGER},
-    {"workers", required_argument, NULL, OPT_WORKERS},
-    {"sessions-max", required_argument, NULL, OPT_SESSIONS_MAX},
-    {"count", required_argument, NULL, OPT_COUNT},
-    {"duration", required_argument, NULL, OPT_DURATION},
-    {"stats", no_argument, NULL, OPT_STATS},
-    {"json", no_argument, NULL, OPT_JSON},
-    {"help", no_argument, NULL, OPT_HELP},
-    {NULL, 0, NULL, 0},
 };
 
 static int add_listener(struct sink *sink, const char *text)
@@ -114,89 +78,58 @@ static int add_listener(struct sink *sink, const char *text)
     return endpoint_parse(text, 2525, &sink->listeners[sink->listeners_len++]);
 }
 
-static int read_option(struct sink_command *c, int option, const char *text)
+static int take_listener(void *of, const char *text)
 {
-    uint64_t number = 0;
-    int err = 0;
-
-    switch (option) {
-    case OPT_LISTEN:
-        err = add_listener(&c->sink, text);
-        break;
-    case OPT_LMTP:
-        c->sink.lmtp = c->options.lmtp = true;
-        break;
-    case OPT_HOST_NAME:
-        c->options.host_name = text;
-        break;
-    case OPT_SIZE_MAX:
-        err = quantity_bytes(text, &c->options.message_bytes_max);
-        break;
-    case OPT_BEHAVIOUR:
-        c->behaviour_file = text;
-        break;
-    case OPT_DNS:
-        err = endpoint_parse(text, 5353, &c->dns);
-        c->has_dns = true;
-        break;
-    case OPT_ZONE:
-        if (c->suffixes_len == SUFFIXES_MAX)
-            err = -ENOSPC;
-        else
-            c->suffixes[c->suffixes_len++] = text;
-        break;
-    case OPT_LEDGER:
-        c->ledger_file = text;
-        break;
-    case OPT_WORKERS:
-        err = quantity_count(text, &c->workers);
-        if (err == 0 && (c->workers < 1 || c->workers > WORKERS_MAX))
-            err = -ERANGE;
-        break;
-    case OPT_SESSIONS_MAX:
-        err = quantity_count(text, &number);
-        if (err == 0 && (number < 1 || number > SESSIONS_MAX))
-            err = -ERANGE;
-        c->sink.sessions_max = (uint32_t)number;
-        break;
-    case OPT_COUNT:
-        err = quantity_count(text, &c->sink.count_max);
-        break;
-    case OPT_DURATION:
-        err = quantity_duration_ms(text, &c->duration_ms);
-        break;
-    case OPT_STATS:
-        c->stats = true;
-        break;
-    case OPT_JSON:
-        c->json = true;
-        break;
-    default:
-        return -EINVAL;
-    }
-    if (err < 0)
-        fprintf(stderr, "hayauma sink: --%s: cannot use '%s': %s\n",
-                long_options[option - OPT_LISTEN].name, text, quantity_why(err));
-    return err;
+    return add_listener(&((struct sink_command *)of)->sink, text);
 }
+
+static int take_dns(void *of, const char *text)
+{
+    return endpoint_parse(text, 5353, &((struct sink_command *)of)->dns);
+}
+
+static int take_zone(void *of, const char *text)
+{
+    struct sink_command *c = of;
+
+    if (c->suffixes_len == SUFFIXES_MAX)
+        return -ENOSPC;
+    c->suffixes[c->suffixes_len++] = text;
+    return 0;
+}
+
+#define COUNT(name, member, min, max)                                                              \
+    OPTION_NUMBER(name, struct sink_command, member, quantity_count, min, max)
+
+static const struct option_row options[] = {
+    OPTION_TAKE("listen", take_listener),
+    OPTION_FLAG("lmtp", struct sink_command, sink.lmtp),
+    OPTION_TEXT("host-name", struct sink_command, options.host_name),
+    OPTION_NUMBER("size-max", struct sink_command, options.message_bytes_max, quantity_bytes, 0,
+                  UINT64_MAX),
+    OPTION_TEXT("behaviour", struct sink_command, behaviour_file),
+    OPTION_TAKE("dns", take_dns),
+    OPTION_TAKE("zone", take_zone),
+    OPTION_TEXT("ledger", struct sink_command, ledger_file),
+    COUNT("workers", workers, 1, WORKERS_MAX),
+    COUNT("sessions-max", sink.sessions_max, 1, SESSIONS_MAX),
+    COUNT("count", sink.count_max, 0, UINT64_MAX),
+    OPTION_NUMBER("duration", struct sink_command, duration_ms, quantity_duration_ms, 0,
+                  UINT64_MAX),
+    OPTION_FLAG("stats", struct sink_command, stats),
+    OPTION_FLAG("json", struct sink_command, json),
+};
 
 /* 0, 1 when --help was printed, or -EINVAL. */
 static int read_options(struct sink_command *c, int argc, char **argv)
 {
     static const char *const zones[] = {"example", "test", "example.com", "example.net",
                                         "example.org"};
-    int option;
+    int err = options_read(options, ARRAY_LEN(options), c, "sink", usage, argc, argv);
 
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-        if (option == OPT_HELP) {
-            fputs(usage, stdout);
-            return 1;
-        }
-        if (option == '?')
-            fputs("Try 'hayauma sink --help'.\n", stderr);
-        if (option == '?' || read_option(c, option, optarg) < 0)
-            return -EINVAL;
-    }
+    if (err != 0)
+        return err;
+    c->options.lmtp = c->sink.lmtp;
     if (optind < argc) {
         fprintf(stderr, "hayauma sink: unexpected '%s'\n", argv[optind]);
         return -EINVAL;
@@ -320,7 +253,7 @@ static int start_workers(struct sink_command *c, size_t default_addresses)
     struct sink *sink = &c->sink;
     int err = 0;
 
-    sink->dns = c->has_dns ? &c->dns : NULL;
+    sink->dns = c->dns.len != 0 ? &c->dns : NULL;
     sink->zone = (struct sink_zone){sink->behaviour, c->suffixes, c->suffixes_len, c->dns_addresses,
                                     default_addresses};
     sem_init(&sink->opened, 0, 0);

@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 
 #include "tools/commands.h"
+#include "tools/options.h"
 #include "tools/quantity.h"
 #include "tools/source_run.h"
 
@@ -54,188 +55,93 @@ static const char usage[] =
     "Exit status: 0 when every message was taken for every recipient; 1 when not; 2 for a wrong "
     "option.\n";
 
-enum {
-    OPT_TO = 256,
-    OPT_LMTP,
-    OPT_SESSIONS,
-    OPT_MESSAGES,
-    OPT_DURATION,
-    OPT_RATE,
-    OPT_SIZE,
-    OPT_FROM,
-    OPT_RCPT_DOMAINS,
-    OPT_DOMAINS,
-    OPT_DISTRIBUTION,
-    OPT_RECIPIENTS,
-    OPT_SEQ_START,
-    OPT_SEED,
-    OPT_EIGHT_BIT,
-    OPT_DOT_LINES,
-    OPT_PIPELINE,
-    OPT_NO_CHUNKING,
-    OPT_NO_PIPELINING,
-    OPT_PER_SESSION,
-    OPT_TIMEOUT,
-    OPT_RETRY,
-    OPT_LEDGER,
-    OPT_STATS,
-    OPT_JSON,
-    OPT_HELP
-};
-
-static const struct option long_options[] = {
-    {"to", required_argument, NULL, OPT_TO},
-    {"lmtp", no_argument, NULL, OPT_LMTP},
-    {"sessions", required_argument, NULL, OPT_SESSIONS},
-    {"messages", required_argument, NULL, OPT_MESSAGES},
-    {"duration", required_argument, NULL, OPT_DURATION},
-    {"rate", required_argument, NULL, OPT_RATE},
-    {"size", required_argument, NULL, OPT_SIZE},
-    {"from", required_argument, NULL, OPT_FROM},
-    {"rcpt-domains", required_argument, NULL, OPT_RCPT_DOMAINS},
-    {"domains", required_argument, NULL, OPT_DOMAINS},
-    {"distribution", required_argument, NULL, OPT_DISTRIBUTION},
-    {"recipients-per-message", required_argument, NULL, OPT_RECIPIENTS},
-    {"seq-start", required_argument, NULL, OPT_SEQ_START},
-    {"seed", required_argument, NULL, OPT_SEED},
-    {"eight-bit", no_argument, NULL, OPT_EIGHT_BIT},
-    {"dot-lines", no_argument, NULL, OPT_DOT_LINES},
-    {"pipeline", required_argument, NULL, OPT_PIPELINE},
-    {"no-chunking", no_argument, NULL, OPT_NO_CHUNKING},
-    {"no-pipelining", no_argument, NULL, OPT_NO_PIPELINING},
-    {"messages-per-session", required_argument, NULL, OPT_PER_SESSION},
-    {"timeout", required_argument, NULL, OPT_TIMEOUT},
-    {"retry", no_argument, NULL, OPT_RETRY},
-    {"ledger", required_argument, NULL, OPT_LEDGER},
-    {"stats", no_argument, NULL, OPT_STATS},
-    {"json", no_argument, NULL, OPT_JSON},
-    {"help", no_argument, NULL, OPT_HELP},
-    {NULL, 0, NULL, 0},
-};
-
-static int count_from_to(const char *text, uint64_t min, uint64_t max, uint64_t *out)
+static int take_to(void *of, const char *text)
 {
-    uint64_t value;
-    int err = quantity_count(text, &value);
+    return endpoint_parse(text, 25, &((struct source *)of)->submit_options.to);
+}
 
-    if (err == 0 && (value < min || value > max))
+static int take_size(void *of, const char *text)
+{
+    return source_sizes_parse(text, &((struct source *)of)->plan);
+}
+
+static int take_from(void *of, const char *text)
+{
+    struct smtp_address address;
+
+    ((struct source *)of)->plan.from = text;
+    return *text == '\0' ? 0 : smtp_address_parse(str_of(text), true, &address);
+}
+
+static int take_domains(void *of, const char *text)
+{
+    return source_domains_read(&((struct source *)of)->plan, text);
+}
+
+static int take_domains_numbered(void *of, const char *text)
+{
+    uint64_t n;
+    int err = quantity_count(text, &n);
+
+    if (err == 0 && (n < 1 || n > DOMAINS_MAX))
         err = -ERANGE;
     if (err == 0)
-        *out = value;
+        source_domains_numbered(&((struct source *)of)->plan, n);
     return err;
 }
 
-static int read_value_option(struct source *c, int option, const char *text)
+static int take_distribution(void *of, const char *text)
 {
-    struct smtp_address address;
-    uint64_t n = 0;
-    int err = 0;
+    struct source_plan *plan = &((struct source *)of)->plan;
 
-    switch (option) {
-    case OPT_TO:
-        return endpoint_parse(text, 25, &c->submit_options.to);
-    case OPT_SESSIONS:
-        err = count_from_to(text, 1, SESSIONS_MAX, &n);
-        c->submit_options.sessions = (uint32_t)n;
-        return err;
-    case OPT_MESSAGES:
-        return count_from_to(text, 1, UINT64_MAX, &c->messages_max);
-    case OPT_DURATION:
-        return quantity_duration_ms(text, &c->duration_ms);
-    case OPT_RATE:
-        return count_from_to(text, 1, UINT32_MAX, &c->rate);
-    case OPT_SIZE:
-        return source_sizes_parse(text, &c->plan);
-    case OPT_FROM:
-        c->plan.from = text;
-        return *text == '\0' ? 0 : smtp_address_parse(str_of(text), true, &address);
-    case OPT_RCPT_DOMAINS:
-        err = count_from_to(text, 1, DOMAINS_MAX, &n);
-        if (err == 0)
-            source_domains_numbered(&c->plan, n);
-        return err;
-    case OPT_DOMAINS:
-        return source_domains_read(&c->plan, text);
-    case OPT_DISTRIBUTION:
-        c->plan.zipf = strcmp(text, "zipf") == 0;
-        return c->plan.zipf || strcmp(text, "uniform") == 0 ? 0 : -EINVAL;
-    case OPT_RECIPIENTS:
-        err = count_from_to(text, 1, RECIPIENTS_MAX, &n);
-        c->plan.recipients = (uint32_t)n;
-        return err;
-    case OPT_SEQ_START:
-        return quantity_count(text, &c->seq_start);
-    case OPT_SEED:
-        return quantity_count(text, &c->plan.seed);
-    case OPT_PIPELINE:
-        err = count_from_to(text, 1, PIPELINE_MAX, &n);
-        c->submit_options.client.pipeline_max = (uint16_t)n;
-        return err;
-    case OPT_PER_SESSION:
-        err = count_from_to(text, 1, UINT32_MAX, &n);
-        c->submit_options.messages_per_session = (uint32_t)n;
-        return err;
-    case OPT_TIMEOUT:
-        err = quantity_duration_ms(text, &n);
-        if (err == 0 && n == 0)
-            err = -ERANGE;
-        c->submit_options.timeout_ms = n > UINT32_MAX ? UINT32_MAX : (uint32_t)n;
-        return err;
-    case OPT_LEDGER:
-        c->ledger_file = text;
-        return 0;
-    default:
-        return -EINVAL;
-    }
+    plan->zipf = strcmp(text, "zipf") == 0;
+    return plan->zipf || strcmp(text, "uniform") == 0 ? 0 : -EINVAL;
 }
 
-static bool read_flag_option(struct source *c, int option)
-{
-    switch (option) {
-    case OPT_LMTP:
-        return c->submit_options.client.lmtp = true;
-    case OPT_EIGHT_BIT:
-        return c->plan.eight_bit = true;
-    case OPT_DOT_LINES:
-        return c->plan.dot_lines = true;
-    case OPT_NO_CHUNKING:
-        return c->submit_options.client.no_chunking = true;
-    case OPT_NO_PIPELINING:
-        return c->submit_options.client.no_pipelining = true;
-    case OPT_RETRY:
-        return c->retry = c->submit_options.reconnect = true;
-    case OPT_STATS:
-        return c->stats = true;
-    case OPT_JSON:
-        return c->json = true;
-    default:
-        return false;
-    }
-}
+#define COUNT(name, member, min, max)                                                              \
+    OPTION_NUMBER(name, struct source, member, quantity_count, min, max)
+#define FLAG(name, member) OPTION_FLAG(name, struct source, member)
+
+static const struct option_row options[] = {
+    OPTION_TAKE("to", take_to),
+    FLAG("lmtp", submit_options.client.lmtp),
+    COUNT("sessions", submit_options.sessions, 1, SESSIONS_MAX),
+    COUNT("messages", messages_max, 1, UINT64_MAX),
+    OPTION_NUMBER("duration", struct source, duration_ms, quantity_duration_ms, 0, UINT64_MAX),
+    COUNT("rate", rate, 1, UINT32_MAX),
+    OPTION_TAKE("size", take_size),
+    OPTION_TAKE("from", take_from),
+    OPTION_TAKE("rcpt-domains", take_domains_numbered),
+    OPTION_TAKE("domains", take_domains),
+    OPTION_TAKE("distribution", take_distribution),
+    COUNT("recipients-per-message", plan.recipients, 1, RECIPIENTS_MAX),
+    COUNT("seq-start", seq_start, 0, UINT64_MAX),
+    COUNT("seed", plan.seed, 0, UINT64_MAX),
+    FLAG("eight-bit", plan.eight_bit),
+    FLAG("dot-lines", plan.dot_lines),
+    COUNT("pipeline", submit_options.client.pipeline_max, 1, PIPELINE_MAX),
+    FLAG("no-chunking", submit_options.client.no_chunking),
+    FLAG("no-pipelining", submit_options.client.no_pipelining),
+    COUNT("messages-per-session", submit_options.messages_per_session, 1, UINT32_MAX),
+    OPTION_NUMBER("timeout", struct source, submit_options.timeout_ms, quantity_duration_ms, 1,
+                  UINT32_MAX),
+    FLAG("retry", retry),
+    OPTION_TEXT("ledger", struct source, ledger_file),
+    FLAG("stats", stats),
+    FLAG("json", json),
+};
 
 /* 0, 1 when --help was printed, or -EINVAL. */
 static int read_options(struct source *c, int argc, char **argv)
 {
-    int option, err;
+    int err = options_read(options, ARRAY_LEN(options), c, "source", usage, argc, argv);
 
-    while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
-        if (option == OPT_HELP) {
-            fputs(usage, stdout);
-            return 1;
-        }
-        if (option == '?')
-            return -EINVAL;
-        if (read_flag_option(c, option))
-            continue;
-        err = read_value_option(c, option, optarg);
-        if (err < 0) {
-            fprintf(stderr, "hayauma source: --%s: cannot use '%s': %s\n",
-                    long_options[option - OPT_TO].name, optarg, quantity_why(err));
-            return -EINVAL;
-        }
-    }
+    if (err != 0)
+        return err;
+    c->submit_options.reconnect = c->retry;
     if (optind < argc) {
-        fprintf(stderr, "hayauma source: unexpected '%s'\n", argv[optind]);
+        fprintf(stderr, "hayauma source: unexpected '%s'\nTry 'hayauma source --help'.\n",
+                argv[optind]);
         return -EINVAL;
     }
     if (c->submit_options.to.len == 0 &&
@@ -333,8 +239,6 @@ int cmd_source(int argc, char **argv)
         status = run_and_report(c);
     else
         status = err < 0 ? EXIT_USAGE : EXIT_OK;
-    if (status == EXIT_USAGE)
-        fputs("Try 'hayauma source --help'.\n", stderr);
     source_done(c);
     free(c);
     return status;

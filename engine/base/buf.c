@@ -64,14 +64,9 @@ void buf_put_str(struct buf *b, struct str s)
 
 void buf_put_u64(struct buf *b, uint64_t v)
 {
-    char digits[20];
-    size_t at = sizeof(digits);
+    char digits[STR_U64_BYTES];
 
-    do {
-        digits[--at] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v != 0);
-    buf_put(b, digits + at, sizeof(digits) - at);
+    buf_put_str(b, str_of_u64(v, digits));
 }
 
 void buf_put_i64(struct buf *b, int64_t v)

@@ -47,6 +47,17 @@ ptrdiff_t str_rfind(struct str s, char c)
     return at == NULL ? -1 : at - s.ptr;
 }
 
+struct str str_of_u64(uint64_t v, char digits[STR_U64_BYTES])
+{
+    size_t at = STR_U64_BYTES;
+
+    do {
+        digits[--at] = (char)('0' + v % 10);
+        v /= 10;
+    } while (v != 0);
+    return (struct str){digits + at, STR_U64_BYTES - at};
+}
+
 int str_to_u64(struct str s, uint64_t max, uint64_t *out)
 {
     uint64_t value = 0;

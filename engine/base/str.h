@@ -39,6 +39,9 @@ struct str str_trim(struct str s);
 /* Offset of the first/last byte c, or -1. */
 ptrdiff_t str_find(struct str s, char c);
 ptrdiff_t str_rfind(struct str s, char c);
+/* v in decimal, at the end of digits. */
+#define STR_U64_BYTES 20
+struct str str_of_u64(uint64_t v, char digits[STR_U64_BYTES]);
 /* Decimal digits only, the whole slice; 0, -EINVAL (empty, other bytes) or -ERANGE (> max). */
 int str_to_u64(struct str s, uint64_t max, uint64_t *out);
 

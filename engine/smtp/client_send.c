@@ -134,14 +134,9 @@ static void put_str(struct smtp_client *c, struct str s)
 
 static void put_number(struct smtp_client *c, uint64_t v)
 {
-    char digits[20];
-    size_t at = sizeof(digits);
+    char digits[STR_U64_BYTES];
 
-    do {
-        digits[--at] = (char)('0' + v % 10);
-        v /= 10;
-    } while (v != 0);
-    put(c, digits + at, sizeof(digits) - at);
+    put_str(c, str_of_u64(v, digits));
 }
 
 /* --- commands --- */
