@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "smtp/address.h"
 #include "tools/commands.h"
 #include "tools/options.h"
 #include "tools/quantity.h"
@@ -123,6 +124,8 @@ static int read_options(struct send *c, int argc, char **argv)
         return usage_error("--eml is a whole message: it takes no parts");
     if (parts && (c->from == NULL || *c->from == '\0'))
         return usage_error("--from is needed with --text and --html");
+    if (!smtp_utf8_valid(str_of(c->parts.subject)) || !smtp_utf8_valid(str_of(c->from)))
+        return usage_error("--subject and --from are UTF-8");
     if (stdin_uses(c) > 1)
         return usage_error("stdin ('-') can be read once");
     if (c->submit_options.to.len == 0)

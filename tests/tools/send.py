@@ -251,6 +251,8 @@ def test_what_cannot_be_sent():
             (["--eml", good, "--csv", temp.path / "none"], "No such file"),
             (["--eml", good, "--from", "nobody", "a@b.example"], "not a mail address"),
             (["--text", good, "--from", "no address", "a@b.example"], "not a mail address"),
+            (["--text", good, "--from", "a@b.example", "--subject", "\udc93\udcfa", "a@b.example"],
+             "UTF-8"),
             (["--text", "-", "--to-file", "-", "--from", "a@b.example"], "read once"),
             (["--eml", good, "--server", "nosuch.invalid", "a@b.example"], "no such host"),
             (["--eml", good, "--timeout", "0s", "a@b.example"], "out of range"),
