@@ -8,7 +8,11 @@
 
 #define FIXED_BYTES 1024 /* all names, numbers and punctuation of a line */
 
-#define LITERAL(out, text) buf_put(out, text, sizeof(text) - 1)
+#define LITERAL(out, text)            buf_put(out, text, sizeof(text) - 1)
+#define NAME(out, name)               LITERAL(out, ",\"" name "\":")
+#define NUMBER(out, name, v)          (NAME(out, name), buf_put_i64(out, (int64_t)(v)))
+#define TEXT(out, name, ...)          (NAME(out, name), buf_put_json(out, __VA_ARGS__))
+#define TEXT_OR_NULL(out, name, cstr) (NAME(out, name), put_text_or_null(out, cstr))
 
 const char *report_type_name(enum report_type type)
 {
@@ -47,16 +51,12 @@ static void put_response(struct buf *out, const struct report_event *e)
     } else {
         LITERAL(out, ",\"enhanced_code\":{\"class\":");
         buf_put_u64(out, reply->enhanced.class);
-        LITERAL(out, ",\"subject\":");
-        buf_put_u64(out, reply->enhanced.subject);
-        LITERAL(out, ",\"detail\":");
-        buf_put_u64(out, reply->enhanced.detail);
+        NUMBER(out, "subject", reply->enhanced.subject);
+        NUMBER(out, "detail", reply->enhanced.detail);
         buf_putc(out, '}');
     }
-    LITERAL(out, ",\"content\":");
-    buf_put_json(out, reply == NULL ? STR("") : (struct str){reply->text, reply->text_len});
-    LITERAL(out, ",\"command\":");
-    put_text_or_null(out, e->command);
+    TEXT(out, "content", reply == NULL ? STR("") : (struct str){reply->text, reply->text_len});
+    TEXT_OR_NULL(out, "command", e->command);
     buf_putc(out, '}');
 }
 
@@ -82,8 +82,7 @@ static void put_peer(struct buf *out, const struct report_event *e)
     }
     LITERAL(out, "{\"name\":");
     buf_put_json(out, str_of(e->peer_name));
-    LITERAL(out, ",\"addr\":");
-    buf_put_json(out, without_port(str_of(e->peer_addr)));
+    TEXT(out, "addr", without_port(str_of(e->peer_addr)));
     buf_putc(out, '}');
 }
 
@@ -168,55 +167,39 @@ static void put_envelope(struct buf *out, const struct report_event *e)
     buf_puts(out, id);
     LITERAL(out, "\",\"sender\":");
     buf_put_json(out, m != NULL ? m->sender : e->sender);
-    LITERAL(out, ",\"recipient\":");
-    buf_put_json(out, e->recipient);
-    LITERAL(out, ",\"queue\":");
-    buf_put_json(out, e->queue);
-    LITERAL(out, ",\"site\":");
-    buf_put_json(out, e->site);
-    LITERAL(out, ",\"size\":");
-    buf_put_u64(out, e->size);
+    TEXT(out, "recipient", e->recipient);
+    TEXT(out, "queue", e->queue);
+    TEXT(out, "site", e->site);
+    NUMBER(out, "size", e->size);
 }
 
 static void put_times(struct buf *out, const struct report_event *e)
 {
     int64_t created_ms = e->message != NULL ? e->message->created_ms : e->timestamp_ms;
 
-    LITERAL(out, ",\"timestamp\":");
-    buf_put_i64(out, e->timestamp_ms / 1000);
-    LITERAL(out, ",\"created\":");
-    buf_put_i64(out, created_ms / 1000);
-    LITERAL(out, ",\"num_attempts\":");
-    buf_put_u64(out, e->attempts);
-    LITERAL(out, ",\"bounce_classification\":");
-    buf_put_json(out, str_of(e->classification != NULL ? e->classification : "Uncategorized"));
+    NUMBER(out, "timestamp", e->timestamp_ms / 1000);
+    NUMBER(out, "created", created_ms / 1000);
+    NUMBER(out, "num_attempts", e->attempts);
+    TEXT(out, "bounce_classification",
+         str_of(e->classification != NULL ? e->classification : "Uncategorized"));
 }
 
 static void put_own(struct buf *out, const struct report_event *e)
 {
-    LITERAL(out, ",\"timestamp_ms\":");
-    buf_put_i64(out, e->timestamp_ms);
-    if (e->message != NULL) {
-        LITERAL(out, ",\"num_recipients\":");
-        buf_put_u64(out, e->message->recipients);
-    }
+    NUMBER(out, "timestamp_ms", e->timestamp_ms);
+    if (e->message != NULL)
+        NUMBER(out, "num_recipients", e->message->recipients);
     LITERAL(out, ",\"queue_ms\":");
     /* By the wall clock, which may have been set back meanwhile. */
     buf_put_i64(out, e->message != NULL && e->timestamp_ms > e->message->created_ms
                          ? e->timestamp_ms - e->message->created_ms
                          : 0);
-    LITERAL(out, ",\"connect_ms\":");
-    buf_put_u64(out, e->connect_ms);
-    LITERAL(out, ",\"transaction_ms\":");
-    buf_put_u64(out, e->transaction_ms);
-    if (e->type == REPORT_TRANSIENT) {
-        LITERAL(out, ",\"next_attempt\":");
-        buf_put_i64(out, e->next_attempt_ms / 1000);
-    }
-    if (e->omitted > 0) {
-        LITERAL(out, ",\"num_omitted\":");
-        buf_put_u64(out, e->omitted);
-    }
+    NUMBER(out, "connect_ms", e->connect_ms);
+    NUMBER(out, "transaction_ms", e->transaction_ms);
+    if (e->type == REPORT_TRANSIENT)
+        NUMBER(out, "next_attempt", e->next_attempt_ms / 1000);
+    if (e->omitted > 0)
+        NUMBER(out, "num_omitted", e->omitted);
 }
 
 void report_line(struct buf *out, const struct report_event *event)
@@ -240,18 +223,15 @@ void report_line(struct buf *out, const struct report_event *event)
     } else {
         LITERAL(out, ",\"meta\":{},\"headers\":{}");
     }
-    LITERAL(out, ",\"delivery_protocol\":");
-    put_text_or_null(out, event->delivery_protocol);
+    TEXT_OR_NULL(out, "delivery_protocol", event->delivery_protocol);
     LITERAL(out, ",\"reception_protocol\":");
     if (event->reception_protocol == NULL && m != NULL && m->protocol.len > 0)
         buf_put_json(out, m->protocol);
     else
         put_text_or_null(out, event->reception_protocol);
-    LITERAL(out, ",\"nodeid\":");
-    buf_put_json(out, str_of(event->node_id));
+    TEXT(out, "nodeid", str_of(event->node_id));
     if (event->session_id != NULL) {
-        LITERAL(out, ",\"session_id\":");
-        buf_put_json(out, str_of(event->session_id));
+        TEXT(out, "session_id", str_of(event->session_id));
     }
     put_own(out, event);
     LITERAL(out, "}\n");
