@@ -175,6 +175,8 @@ def test_rejections_while_the_map_is_full():
         rig.engine.wait_records("Rejection")
         books = [Books(rig.engine, i, size=40000) for i in range(4)]
         until_refused(books, rig.engine)
+        # The first are refused by their commit; the door is closed at the committer's next look.
+        wait_until("the door to close", lambda: all("queue is full" in b.refusals[-1][1] for b in books))
         for i in range(3000):
             client.expect(client.command(f"RCPT TO:<u{i}@bad.example>"), 550)
     time.sleep(0.5)
