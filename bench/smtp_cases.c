@@ -263,11 +263,14 @@ static void client_say(struct client_case *c, const char *text)
 
 size_t smtp_case_client_data(void)
 {
-    static const struct smtp_client_options options = {.ehlo_name = "client.example.org"};
+    static struct pool outputs;
+    static const struct smtp_client_options options = {.ehlo_name = "client.example.org",
+                                                       .outputs = &outputs};
     static struct client_case c;
 
     if (c.client == NULL) {
         body_fill(MESSAGE_BYTES);
+        pool_init(&outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
         c.client = smtp_client_new(&options);
         client_say(&c, "220 mx\r\n");
         client_say(&c, "250-mx.example.net\r\n250-PIPELINING\r\n250-8BITMIME\r\n250 SIZE\r\n");
@@ -280,12 +283,14 @@ size_t smtp_case_client_data(void)
 
 size_t smtp_case_client_bdat(void)
 {
-    static const struct smtp_client_options options = {.ehlo_name = "client.example.org",
-                                                       .pipeline_max = 1};
+    static struct pool outputs;
+    static const struct smtp_client_options options = {
+        .ehlo_name = "client.example.org", .pipeline_max = 1, .outputs = &outputs};
     static struct client_case c;
 
     if (c.client == NULL) {
         body_fill(MESSAGE_BYTES);
+        pool_init(&outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
         c.client = smtp_client_new(&options);
         client_say(&c, "220 mx\r\n");
         client_say(&c, "250-mx.example.net\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 SIZE\r\n");

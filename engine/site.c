@@ -72,7 +72,8 @@ static void site_configure(struct site *site, struct config *config,
                                                  .pipeline_max = (uint16_t)dest->pipeline_max,
                                                  .pipeline_bytes_max = 1 << 20,
                                                  .no_chunking = dest->no_chunking,
-                                                 .no_pipelining = dest->no_pipelining};
+                                                 .no_pipelining = dest->no_pipelining,
+                                                 .outputs = &w->output_pool};
 }
 
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,

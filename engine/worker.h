@@ -93,7 +93,7 @@ struct worker {
     struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, deliveries_dirty, deliveries_dead;
     uint32_t deliveries;
-    struct pool delivery_pool, transaction_pool;
+    struct pool delivery_pool, transaction_pool, output_pool;
     uint64_t hash_seed;
 
     struct buf rejections; /* record lines */

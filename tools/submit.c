@@ -44,6 +44,7 @@ struct submit {
     struct submit_hooks hooks;
     void *arg;
     struct list hungry;
+    struct pool outputs;
     struct rng rng;
     uint32_t alive, up;
     bool finishing;
@@ -329,6 +330,8 @@ int submit_open(struct submit **out, struct io *io, const struct submit_options 
         return -ENOMEM;
     all->io = io;
     all->options = *options;
+    pool_init(&all->outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, SIZE_MAX);
+    all->options.client.outputs = &all->outputs;
     all->hooks = *hooks;
     all->arg = arg;
     all->alive = options->sessions;
@@ -415,6 +418,9 @@ uint32_t submit_up(const struct submit *all)
 
 void submit_close(struct submit *all)
 {
-    ASSERT(all == NULL || all->alive == 0);
+    if (all == NULL)
+        return;
+    ASSERT(all->alive == 0);
+    pool_done(&all->outputs);
     free(all);
 }

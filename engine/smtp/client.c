@@ -85,7 +85,7 @@ void smtp_client_free(struct smtp_client *c)
     while (list_pop_front(&c->transactions) != NULL || list_pop_front(&c->unable) != NULL)
         ;
     buf_done(&c->in);
-    free(c->commands);
+    pool_put(c->options->outputs, c->commands);
     free(c);
 }
 

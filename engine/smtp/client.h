@@ -24,6 +24,7 @@
 
 #include "base/buf.h"
 #include "base/list.h"
+#include "base/pool.h"
 #include "smtp/reply.h"
 #include "smtp/server.h"
 
@@ -119,6 +120,10 @@ struct smtp_event {
                                        call */
 };
 
+/* Command text of one output. More does not fit and goes with the next: bounded memory, and pieces
+ * that point into it never move. */
+#define SMTP_CLIENT_OUTPUT_BYTES 1280
+
 struct smtp_client_options { /* immutable, shared */
     const char *ehlo_name;
     const char *own_name; /* a server of this name is ourselves: as if it had said 521; or NULL */
@@ -126,6 +131,9 @@ struct smtp_client_options { /* immutable, shared */
     uint16_t pipeline_max;       /* transactions in flight with CHUNKING; 1 = none */
     uint32_t pipeline_bytes_max; /* content bytes in flight beyond the first transaction */
     bool no_chunking, no_pipelining;
+    /* Of SMTP_CLIENT_OUTPUT_BYTES each, the thread's: a session holds one only while an output is
+     * on its way. */
+    struct pool *outputs;
 };
 
 struct smtp_client;
@@ -133,7 +141,7 @@ struct smtp_client;
 size_t smtp_client_bytes(void); /* size of a client without its buffers, for memory accounting */
 /* NULL when memory is out. */
 struct smtp_client *smtp_client_new(const struct smtp_client_options *options);
-/* Only pipeline_max must stay as it was. */
+/* Only pipeline_max and outputs must stay as they were. */
 void smtp_client_use_options(struct smtp_client *c, const struct smtp_client_options *options);
 /* Transactions still inside are forgotten (call smtp_client_lost() and drain events first). */
 void smtp_client_free(struct smtp_client *c);

@@ -96,12 +96,16 @@ static void take_output(struct run *r, size_t iov_max)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    struct smtp_client_options options = {.ehlo_name = "me", .pipeline_bytes_max = 1000};
+    static struct pool outputs;
+    struct smtp_client_options options = {
+        .ehlo_name = "me", .pipeline_bytes_max = 1000, .outputs = &outputs};
     struct run r = {0};
     size_t at = 1;
 
     if (size == 0)
         return 0;
+    if (outputs.object_bytes == 0)
+        pool_init(&outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
     options.lmtp = (data[0] & 1) != 0;
     options.no_chunking = (data[0] & 2) != 0;
     options.no_pipelining = (data[0] & 4) != 0;

@@ -6,9 +6,6 @@
 #include "smtp/client.h"
 #include "smtp/peer.h"
 
-/* Command text of one output. More does not fit and goes with the next: bounded memory, and pieces
- * that point into it never move. */
-#define COMMANDS_BYTES_MAX 1280
 /* Content of one output: a stage's timeout is for so much, not for all of a large body. */
 #define CONTENT_BYTES_MAX (1u << 20)
 /* No single command is longer (RCPT with ORCPT: 9 + 254 + 30 + 508 + 2). */
@@ -84,7 +81,7 @@ struct smtp_client {
     size_t iov_len, iov_max;
     size_t content_left; /* content that this output may still take */
     size_t commands_len;
-    char *commands; /* COMMANDS_BYTES_MAX while there are some: a session mostly waits */
+    char *commands; /* of the pool while there are some: a session mostly waits */
 
     uint32_t expected_head, expected_tail, expected_mask;
     struct expected expected[];

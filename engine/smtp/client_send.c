@@ -1,6 +1,4 @@
 /* What the client sends: the states of a transaction and the composer of outputs. */
-#include <stdlib.h>
-
 #include "smtp/client_private.h"
 #include "smtp/scan.h"
 
@@ -104,7 +102,8 @@ static void put_piece(struct smtp_client *c, const void *bytes, size_t n)
 /* Room for one more command, and for a dot behind a body. */
 static bool has_room(const struct smtp_client *c)
 {
-    return COMMANDS_BYTES_MAX - c->commands_len >= COMMAND_BYTES_MAX && c->iov_len < c->iov_max;
+    return SMTP_CLIENT_OUTPUT_BYTES - c->commands_len >= COMMAND_BYTES_MAX &&
+           c->iov_len < c->iov_max;
 }
 
 static void put(struct smtp_client *c, const char *bytes, size_t n)
@@ -113,8 +112,8 @@ static void put(struct smtp_client *c, const char *bytes, size_t n)
     char *at;
 
     if (c->commands == NULL)
-        c->commands = malloc(COMMANDS_BYTES_MAX);
-    ASSERT(c->commands != NULL && n <= COMMANDS_BYTES_MAX - c->commands_len);
+        c->commands = pool_get(c->options->outputs);
+    ASSERT(c->commands != NULL && n <= SMTP_CLIENT_OUTPUT_BYTES - c->commands_len);
     at = c->commands + c->commands_len;
     memcpy(at, bytes, n);
     c->commands_len += n;
@@ -396,7 +395,7 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
 void smtp_client_sent(struct smtp_client *c)
 {
     c->output_busy = false;
-    free(c->commands);
+    pool_put(c->options->outputs, c->commands);
     c->commands = NULL;
     for (struct list_node *n = list_first(&c->transactions); n != NULL;
          n = list_next(&c->transactions, n))

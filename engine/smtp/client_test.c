@@ -24,6 +24,8 @@ struct mail {
     const char *orcpt, *envid;
 };
 
+static struct pool outputs;
+
 struct script {
     const char *name;
     struct smtp_client_options options;
@@ -45,7 +47,9 @@ struct script {
 #define NO         "550 5.1.1 no\r\n"
 #define LATER      "451 later\r\n"
 #define SEQUENCE   "503 sequence\r\n"
-#define ME         .options = {.ehlo_name = "me", .pipeline_max = 3, .pipeline_bytes_max = 100}
+#define ME                                                                                         \
+    .options = {                                                                                   \
+        .ehlo_name = "me", .pipeline_max = 3, .pipeline_bytes_max = 100, .outputs = &outputs}
 #define PIPELINING "250-PIPELINING\r\n"
 #define CHUNKING   "250-CHUNKING\r\n"
 
@@ -155,17 +159,17 @@ static const struct script scripts[] = {
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"502 what?\r\n", "HELO me\r\n", ""}, {"504 no\r\n", "", "close/helo/504 "}}},
     {"ourselves",
-     {.ehlo_name = "me", .own_name = "mx.our.example"},
+     {.ehlo_name = "me", .own_name = "mx.our.example", .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"250-MX.our.example greets\r\n250 DSN\r\n", "", "close/ehlo/521 "}}},
     {"ourselves by HELO",
-     {.ehlo_name = "me", .own_name = "mx.our.example"},
+     {.ehlo_name = "me", .own_name = "mx.our.example", .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING,
       {"502 what?\r\n", "HELO me\r\n", ""},
       {"250 mx.our.example\r\n", "", "close/helo/521 "}}},
     {"nearly ourselves",
-     {.ehlo_name = "me", .own_name = "mx.our.example"},
+     {.ehlo_name = "me", .own_name = "mx.our.example", .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"250 mx.our.example.net\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
     {"EHLO deferred",
@@ -223,7 +227,7 @@ static const struct script scripts[] = {
       {GO, "a\r\n.\r\n", ""},
       {OK, "QUIT\r\n", "2.1:reply/body/250 2.0:unable4/ready/0 2:done "}}},
     {"LMTP",
-     {.ehlo_name = "me", .lmtp = true},
+     {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 3}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING), GROUP2("0") "RCPT TO:<r2@x>\r\nDATA\r\n", "ready "},
@@ -231,7 +235,7 @@ static const struct script scripts[] = {
       {OK LATER, "", "0.0:reply/body/250 0.2:reply/body/451 0:done "},
       {OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
     {"LMTP, chunking",
-     {.ehlo_name = "me", .lmtp = true, .pipeline_max = 1},
+     {.ehlo_name = "me", .lmtp = true, .pipeline_max = 1, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 2}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING CHUNKING), GROUP2("0") "BDAT 3 LAST\r\na\r\n", "ready "},
@@ -239,7 +243,7 @@ static const struct script scripts[] = {
        "0.0:reply/body/451 0.1:reply/body/250 0:done "},
       {OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
     {"LMTP, 421 to one of two: the other may have it",
-     {.ehlo_name = "me", .lmtp = true},
+     {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 2}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING), GROUP2("0") "DATA\r\n", "ready "},
@@ -248,7 +252,7 @@ static const struct script scripts[] = {
        "0.0:reply/body/421 0.1:lost/body/421 0:done 1.0:not_sent/body/421 1:done "
        "close/body/421 "}}},
     {"LMTP has no HELO",
-     {.ehlo_name = "me", .lmtp = true},
+     {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""}, {NO, "", "close/ehlo/550 "}}},
     {"421 to a recipient",
@@ -310,7 +314,7 @@ static const struct script scripts[] = {
       {OK NO SEQUENCE, "RSET\r\n" GROUP("1") "DATA\r\n", "0.0:reply/rcpt/550 0:done "},
       {NO, "", "1.0:not_sent/rset/550 1:done close/rset/550 "}}},
     {"LIMITS and no offers taken",
-     {.ehlo_name = "me", .no_chunking = true, .no_pipelining = true},
+     {.ehlo_name = "me", .no_chunking = true, .no_pipelining = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {EHLO(PIPELINING CHUNKING), "MAIL FROM:<s0@x>\r\n", "ready "}}},
 };
@@ -744,7 +748,7 @@ static void test_capabilities(void **state)
 static void test_many_recipients(void **state)
 {
     enum { MANY = 200 };
-    static const struct smtp_client_options options = {.ehlo_name = "me"};
+    static const struct smtp_client_options options = {.ehlo_name = "me", .outputs = &outputs};
     static struct smtp_transaction_rcpt rcpts[MANY];
     struct smtp_transaction t = {.sender = STR("a@b"),
                                  .rcpts = rcpts,
@@ -786,6 +790,10 @@ int main(void)
         cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_many_recipients),
     };
+    int result;
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    pool_init(&outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
+    result = cmocka_run_group_tests(tests, NULL, NULL);
+    pool_done(&outputs); /* every client gave its own back */
+    return result;
 }

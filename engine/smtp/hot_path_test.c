@@ -97,17 +97,22 @@ static void serve(struct smtp_server *s, struct buf *out, const struct iovec *pi
 
 static void flow(bool no_chunking)
 {
-    static const struct smtp_client_options client_options = {
-        .ehlo_name = "client.test", .pipeline_max = 4, .pipeline_bytes_max = 100000};
+    static struct pool outputs;
+    static const struct smtp_client_options client_options = {.ehlo_name = "client.test",
+                                                              .pipeline_max = 4,
+                                                              .pipeline_bytes_max = 100000,
+                                                              .outputs = &outputs};
     struct smtp_server_options server_options = {.host_name = "mx.test",
                                                  .line_bytes_max = 4096,
                                                  .commands_max = 100,
                                                  .no_chunking = no_chunking};
-    struct smtp_client *c = smtp_client_new(&client_options);
+    struct smtp_client *c;
     struct buf replies = {0};
     struct smtp_server s;
     size_t warm = 0;
 
+    pool_init(&outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
+    c = smtp_client_new(&client_options);
     submitted = delivered = 0;
     for (size_t i = 0; i < sizeof(content); i++)
         content[i] = i % 78 == 76 ? '\r' : i % 78 == 77 ? '\n' : i % 780 == 0 ? '.' : 'a';
@@ -136,6 +141,7 @@ static void flow(bool no_chunking)
         assert_int_equal(allocations, warm);
     }
     smtp_client_free(c);
+    pool_done(&outputs);
     smtp_server_done(&s);
     buf_done(&replies);
 }

@@ -315,10 +315,12 @@ static void run(uint64_t seed)
                                      .line_bytes_max = 4096,
                                      .errors_max = 100000,
                                      .commands_max = 100000};
-    struct smtp_client_options co = {.ehlo_name = "client.test"};
+    struct pool outputs;
+    struct smtp_client_options co = {.ehlo_name = "client.test", .outputs = &outputs};
     bool pieces, cut = false, unsent = false;
     uint64_t cut_after = UINT64_MAX, turn = 0;
 
+    pool_init(&outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
     rng_seed(&w->rng, seed);
     so.lmtp = co.lmtp = w->lmtp = chance(w, 20);
     so.no_pipelining = chance(w, 30);
@@ -357,6 +359,7 @@ static void run(uint64_t seed)
         ;
     check(w, cut || w->bye_permille != 0);
     smtp_client_free(w->client);
+    pool_done(&outputs);
     smtp_server_done(&w->server);
     buf_done(&w->to_client);
     buf_done(&w->to_server);

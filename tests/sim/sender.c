@@ -27,6 +27,7 @@ struct sender {
     struct net_end *end;
     struct smtp_client *client;
     struct smtp_client_options options;
+    struct pool outputs;
     struct sim_event next;     /* something to send, or to connect again */
     struct sim_event patience; /* the end of it */
     struct buf out;            /* a copy of the machine's output */
@@ -133,6 +134,8 @@ static void sender_close(struct sender *s, bool abort)
         net_close(s->end, abort);
     s->end = NULL;
     smtp_client_free(s->client);
+    if (s->client != NULL)
+        pool_done(&s->outputs);
     s->client = NULL;
     s->outputting = s->ready = s->quitting = false;
     buf_clear(&s->out);
@@ -245,7 +248,9 @@ static void sender_connect(struct sender *s)
                                               .pipeline_max = (uint16_t)sim_between(1, 8),
                                               .pipeline_bytes_max = 1 << 20,
                                               .no_chunking = sim_chance(500),
-                                              .no_pipelining = sim_chance(300)};
+                                              .no_pipelining = sim_chance(300),
+                                              .outputs = &s->outputs};
+    pool_init(&s->outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
     s->client = smtp_client_new(&s->options);
     s->end = net_connect((struct sockaddr *)&from, (struct sockaddr *)&to, sizeof(to),
                          &world.sender_path);
