@@ -383,6 +383,7 @@ static void delivery_close(struct delivery *d)
     if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
         d->site->connecting--;
     set_state(d, DELIVERY_CLOSING);
+    d->site->options.no_chunking |= smtp_client_chunking_refused(d->client);
     wheel_cancel(io_wheel(io), &d->timer);
     io_cancel(io, &d->dial.connect);
     io_cancel(io, &d->recv);

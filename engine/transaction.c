@@ -154,7 +154,7 @@ static bool is_free_retry(struct delivery *d, const struct transaction *t,
         return event->reply->code == 421 && d->completed > 0;
     if (event->fate != SMTP_FATE_NOT_SENT)
         return false;
-    if (d->completed > 0)
+    if (d->completed > 0 || smtp_client_chunking_refused(d->client))
         return true;
     if (d->blamed == NULL)
         d->blamed = t;

@@ -111,6 +111,11 @@ uint32_t smtp_client_rcpt_max(const struct smtp_client *c)
     return c->peer.rcpt_max;
 }
 
+bool smtp_client_chunking_refused(const struct smtp_client *c)
+{
+    return c->chunking_refused;
+}
+
 uint32_t smtp_client_rcpt_domain_max(const struct smtp_client *c)
 {
     return c->peer.rcpt_domain_max;

@@ -179,6 +179,9 @@ uint32_t smtp_client_mail_max(const struct smtp_client *c); /* LIMITS MAILMAX, 0
 uint32_t smtp_client_rcpt_max(const struct smtp_client *c); /* LIMITS RCPTMAX, 0 = none stated */
 uint32_t
 smtp_client_rcpt_domain_max(const struct smtp_client *c); /* LIMITS RCPTDOMAINMAX, likewise */
+/* Whether the server offered CHUNKING and did not know BDAT. It has taken content for commands, so
+ * the session is over; the next one should go without. */
+bool smtp_client_chunking_refused(const struct smtp_client *c);
 /* What the session waits for: the stage of the oldest unanswered command; picks the timeout. */
 enum smtp_stage smtp_client_stage(const struct smtp_client *c);
 

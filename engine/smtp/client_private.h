@@ -69,6 +69,7 @@ struct smtp_client {
     /* Once closing: why, and what it means for those still inside. */
     enum smtp_stage close_stage;
     const struct smtp_reply *close_reply;
+    bool chunking_refused;              /* BDAT is no command to the server, whatever it offered */
     bool close_not_sent;                /* whatever went out was not looked at */
     struct smtp_transaction *uncertain; /* but this one */
     struct smtp_reply local;            /* our own words */
@@ -91,9 +92,9 @@ struct smtp_client {
 struct expected *client_expected_first(struct smtp_client *c); /* NULL: nothing is expected */
 void client_expect(struct smtp_client *c, struct smtp_transaction *t, enum smtp_stage stage);
 
-/* The session is over: events only from here. reply lives until CLOSE. */
 /* c->local: our own words, code 0. */
 void client_local_reply(struct smtp_client *c, const char *text);
+/* The session is over: events only from here. reply lives until CLOSE. */
 void client_start_close(struct smtp_client *c, enum smtp_stage stage,
                         const struct smtp_reply *reply);
 void client_protocol_error(struct smtp_client *c, const char *text);

@@ -205,6 +205,13 @@ static void on_body(struct smtp_client *c, struct expected *e, const struct smtp
         client_protocol_error(c, "protocol error: message accepted before it was sent");
         return;
     }
+    /* A BDAT that is no command: what followed it was taken for commands, and the replies to those
+     * must not pass for replies to ours. */
+    if (client_is_chunking(c) && (reply->code == 500 || reply->code == 502)) {
+        c->chunking_refused = c->close_not_sent = true;
+        client_start_close(c, SMTP_STAGE_BODY, reply);
+        return;
+    }
     /* Whether a refused BDAT ends the transaction is answered differently by servers. */
     t->closed_by_peer = reply_class(reply) == 2 || !client_is_chunking(c);
     if (c->options->lmtp)

@@ -248,6 +248,21 @@ def test_answers_out_of_turn():
     world.finish()
 
 
+def test_chunking_that_is_not_there():
+    """CHUNKING is offered, BDAT unknown, content obeyed: nothing counts as delivered by the replies to
+    it, and the next session goes without."""
+    deaf = Server({"EHLO": b"250-deaf\r\n250-PIPELINING\r\n250 CHUNKING\r\n"})
+    world = World({"deaf": deaf}, retry="1h")
+    data = b"X: y\r\n\r\n" + b"RSET\r\nMAIL FROM:<x@x.example>\r\nRCPT TO:<x@x.example>\r\n" * 20
+    with Client(world.engine) as client:
+        for i in range(20):
+            client.expect(client.message(f"u{i}@deaf.example", data=data), 250)
+    wait_until("all", lambda: len(world.records("Delivery", "deaf")) == 20, 20)
+    assert len(deaf.taken) == 20 and all(text.endswith(data) for text in deaf.taken)
+    assert not world.records("Bounce", "deaf") and not world.records("TransientFailure", "deaf")
+    world.finish()
+
+
 def test_lmtp_partly():
     """After the dot each recipient has its own answer."""
     def after_dot(peer):
