@@ -357,6 +357,16 @@ int shard_write_format(struct shard *s, const struct queue_format *format)
     return lmdb_errno(rc);
 }
 
+/* LMDB is about to end the process: damage that check_file() had no time for, or that is younger.
+ */
+static void on_lmdb_assert(MDB_env *env, const char *what)
+{
+    const struct shard *s = mdb_env_get_userctx(env);
+
+    fprintf(stderr, "%s/" DATA_NAME " is damaged; see \"A damaged queue\" in the manual: %s\n",
+            s->path, what);
+}
+
 static int open_env(struct shard *s, const char *path, struct queue_format *format,
                     const char **error)
 {
@@ -365,6 +375,10 @@ static int open_env(struct shard *s, const char *path, struct queue_format *form
     MDB_txn *txn;
     int err, rc = mdb_env_create(&s->env);
 
+    if (rc == 0)
+        rc = mdb_env_set_userctx(s->env, s);
+    if (rc == 0)
+        rc = mdb_env_set_assert(s->env, on_lmdb_assert);
     if (rc == 0)
         rc = mdb_env_set_mapsize(s->env, s->options.map_bytes);
     if (rc == 0)
