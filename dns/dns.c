@@ -103,7 +103,7 @@ static struct dns_route *literal_route(struct dns *dns, const struct dns_address
     struct dns_route *route;
 
     dns_literal_text(address, &name);
-    if ((v6 ? dns->no_ipv6 : dns->no_ipv4) || dns_address_refused(address, dns->refuse_loopback)) {
+    if ((v6 ? dns->no_ipv6 : dns->no_ipv4) || dns_address_refused(address)) {
         draft.status = DNS_NO_HOST;
         draft.error = "no mail is sent to this address";
         draft.hosts_len = draft.addresses_len = 0;
@@ -193,7 +193,6 @@ static int take_options(struct dns *dns, const struct dns_options *options)
     dns->send.fresh_max = or_default(options->in_flight_max, DEFAULT_IN_FLIGHT);
     dns->no_ipv6 = options->no_ipv6;
     dns->no_ipv4 = options->no_ipv4;
-    dns->refuse_loopback = options->refuse_loopback;
     if (options->no_ipv6 && options->no_ipv4)
         return -EINVAL;
     if (options->own_name == NULL || options->own_name[0] == '[')

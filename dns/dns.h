@@ -83,7 +83,6 @@ struct dns_options {
      * got lost in a resolver's default socket buffer, of 300 some did. */
     uint32_t in_flight_max;
     bool no_ipv6, no_ipv4;
-    bool refuse_loopback; /* addresses in 127/8 and ::1 from MX and address records don't count */
     /* This host as other servers know it, or NULL: where it is among a domain's exchangers, they
      * count only up to there (RFC 5321 5.1: no loop). A literal is in no such list. */
     const char *own_name;

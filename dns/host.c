@@ -39,7 +39,7 @@ static void host_take(struct dns *dns, struct host_work *work, int family,
         struct dns_address address = record_address(family, &answer->records[i]);
         size_t at;
 
-        if (dns_address_refused(&address, dns->refuse_loopback))
+        if (dns_address_refused(&address))
             continue;
         at = rng_below(&dns->rng, ++seen);
         if (*len < DNS_HOST_ADDRESSES_MAX)

@@ -186,7 +186,7 @@ void dns_literal_text(const struct dns_address *address, struct dns_name *out)
     out->len = (size_t)n;
 }
 
-bool dns_address_refused(const struct dns_address *address, bool refuse_loopback)
+bool dns_address_refused(const struct dns_address *address)
 {
     uint32_t v4;
 
@@ -194,9 +194,9 @@ bool dns_address_refused(const struct dns_address *address, bool refuse_loopback
         const struct in6_addr *in6 = &address->in6.sin6_addr;
 
         return IN6_IS_ADDR_UNSPECIFIED(in6) || IN6_IS_ADDR_MULTICAST(in6) ||
-               IN6_IS_ADDR_V4MAPPED(in6) || (refuse_loopback && IN6_IS_ADDR_LOOPBACK(in6));
+               IN6_IS_ADDR_V4MAPPED(in6);
     }
     v4 = ntohl(address->in.sin_addr.s_addr);
     /* 0/8 reaches the local host on Linux; 224/3 is multicast and reserved, broadcast included. */
-    return v4 >> 24 == 0 || v4 >> 29 == 7 || (refuse_loopback && v4 >> 24 == 127);
+    return v4 >> 24 == 0 || v4 >> 29 == 7;
 }

@@ -35,9 +35,9 @@ enum dns_literal dns_literal_parse(struct dns_address *out, struct str in, bool 
 /* The same in RFC 5321 form, whatever it was written like. */
 void dns_literal_text(const struct dns_address *address, struct dns_name *out);
 
-/* No mail server has this address: unspecified, multicast, broadcast, IPv4-mapped IPv6 and, when
- * asked, loopback. A hostile zone may name any address. */
-bool dns_address_refused(const struct dns_address *address, bool refuse_loopback);
+/* No mail server has this address: unspecified, multicast, broadcast, IPv4-mapped IPv6. A hostile
+ * zone may name any address; one that leads back here is found out by its name in EHLO. */
+bool dns_address_refused(const struct dns_address *address);
 
 /* A sockaddr with the SMTP port. */
 void dns_address_v4(struct dns_address *out, struct in_addr in);
