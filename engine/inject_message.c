@@ -6,6 +6,8 @@
 
 #include "base/log.h"
 #include "engine/engine.h"
+#include "engine/header.h"
+#include "engine/international.h"
 #include "engine/lane.h"
 #include "engine/report.h"
 #include "engine/retry.h"
@@ -53,6 +55,14 @@ static struct inject_slice keep(struct inject *s, struct str text)
     return slice;
 }
 
+static struct inject_slice keep_address(struct inject *s, const struct smtp_address *address)
+{
+    size_t at = s->envelope.len;
+
+    s->utf8_address |= !international_put_address(&s->envelope, address);
+    return (struct inject_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
+}
+
 static struct str slice_str(const struct inject *s, struct inject_slice slice)
 {
     return (struct str){(const char *)s->envelope.data + slice.at, slice.len};
@@ -67,7 +77,8 @@ void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail)
 {
     buf_clear(&s->envelope);
     s->rcpts_len = 0;
-    s->sender = keep(s, mail->sender.text);
+    s->utf8_address = false;
+    s->sender = keep_address(s, &mail->sender);
     s->envid = keep(s, mail->envid);
     s->ret = (uint8_t)mail->ret;
     s->smtputf8 = mail->smtputf8;
@@ -83,7 +94,7 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
         ASSERT(s->rcpts != NULL);
     }
     r = &s->rcpts[s->rcpts_len++];
-    r->address = keep(s, rcpt->recipient.text);
+    r->address = keep_address(s, &rcpt->recipient);
     if (rcpt->recipient.domain.len == 0) { /* <postmaster>: of this host */
         struct str host = str_of(s->config->host_name);
 
@@ -143,6 +154,23 @@ static void drop_doubles(struct inject *s)
     }
     free(seen);
     s->rcpts_len = kept;
+}
+
+/* The message needs no SMTPUTF8: then its ORCPTs must not either. */
+static void orcpts_to_ascii(struct inject *s)
+{
+    struct buf text = {0};
+
+    for (uint32_t i = 0; i < s->rcpts_len; i++) {
+        struct str orcpt = slice_str(s, s->rcpts[i].orcpt);
+
+        if (!header_eight_bit((const uint8_t *)orcpt.ptr, orcpt.len))
+            continue;
+        buf_clear(&text);
+        international_put_orcpt(&text, orcpt);
+        s->rcpts[i].orcpt = keep(s, buf_str(&text));
+    }
+    buf_done(&text);
 }
 
 /* --- body --- */
@@ -229,6 +257,7 @@ struct draft {
     struct trace_facts facts;
     struct str wanted[TRACE_WANTED_MAX]; /* names of the configured headers */
     size_t wanted_len;
+    bool needs_utf8;
     struct msgid id;
     int64_t now_ms;
     uint8_t *start;
@@ -291,7 +320,7 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
     fields->created_ms = d->now_ms;
     fields->flags = (body->eight_bit ? MESSAGE_8BIT : 0u) |
                     (body->dot_lines ? MESSAGE_DOT_LINES : 0u) |
-                    (s->smtputf8 ? MESSAGE_SMTPUTF8 : 0u);
+                    (d->needs_utf8 ? MESSAGE_SMTPUTF8 : 0u);
     fields->ret = s->ret;
     fields->priority = d->facts.priority < 0 ? 5 : (uint8_t)d->facts.priority;
     fields->recipients = s->rcpts_len;
@@ -459,6 +488,11 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     *refusal = draft_refusal(s, &d);
     if (*refusal != NULL)
         return NULL;
+    d.needs_utf8 =
+        s->smtputf8 && (s->utf8_address ||
+                        international_content(d.start, d.len, &d.facts, s->server.facts.eight_bit));
+    if (s->smtputf8 && !d.needs_utf8)
+        orcpts_to_ascii(s);
     d.id = msgid_next(&w->ids, d.now_ms);
     /* Campaign and tenant point into the header, which stamping moves. */
     char campaign[TRACE_NAME_BYTES_MAX], tenant[TRACE_NAME_BYTES_MAX];

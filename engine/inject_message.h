@@ -55,7 +55,8 @@ struct inject {
     struct inject_rcpt *rcpts;
     uint32_t rcpts_len, rcpts_cap;
     uint8_t ret;
-    bool smtputf8;
+    bool smtputf8;       /* said of it */
+    bool utf8_address;   /* one of its addresses is not ASCII */
     bool body_lost;      /* no memory for it: refused at its end */
     size_t body_room;    /* in front of it, for the trace fields */
     uint64_t held_bytes; /* bytes in engine->intake_bytes: body, envelope, pending */

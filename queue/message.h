@@ -17,7 +17,7 @@
 
 enum message_flags {
     MESSAGE_8BIT = 1 << 0,      /* some content byte > 127 */
-    MESSAGE_SMTPUTF8 = 1 << 1,  /* arrived with SMTPUTF8 */
+    MESSAGE_SMTPUTF8 = 1 << 1,  /* needs SMTPUTF8 */
     MESSAGE_DOT_LINES = 1 << 2, /* some line starts with '.' */
     MESSAGE_NOTICE = 1 << 3,    /* a DSN of ours: its own lifetime, never bounced */
     MESSAGE_TEMPLATE = 1 << 4,  /* reserved: content is a template, recipients have variables */

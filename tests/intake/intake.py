@@ -14,7 +14,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
-from engine import Engine  # noqa: E402
+from engine import Engine, Sink  # noqa: E402
 from proc import Failure, TempDir, free_port, wait_until  # noqa: E402
 from talk import Client, run  # noqa: E402
 
@@ -107,6 +107,37 @@ def test_each_recipient_has_the_lifetime_of_its_destination():
             found = {r["recipient"]: (r["expires_ms"] - r["created_ms"]) // 1000 for r in rows}
             if found != wanted:
                 raise Failure(f"{found} instead of {wanted}")
+
+
+def test_only_what_needs_smtputf8_asks_for_it():
+    """A Japanese domain is A-labels to all; what no server without SMTPUTF8 could take is refused."""
+    ja, label = "日本語.example", "xn--wgv71a119e.example"
+    text = "Subject: x\r\n\r\n本文\r\n".encode()
+    parts = ("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+             "Content-Description: 本文\r\n\r\nx\r\n--b--\r\n").encode()
+    behaviour = TempDir("hayauma-intake-").path / "behaviour.yaml"
+    behaviour.write_text("default: {without: [smtputf8, dsn]}\n")
+    with Sink(behaviour) as sink, Engine({"dns": {
+            "servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port}}) as engine:
+        with Client(engine) as client:
+            for mail, rcpt, content in (
+                    (f"a@{ja}", f"b@{ja}> NOTIFY=SUCCESS ORCPT=utf-8;b@{ja}", text),
+                    ("a@d.example", f"送り先@{ja}>", text), (f"送り主@{ja}", "c@d.example>", text),
+                    ("a@d.example", f"head@{ja}>", "Subject: 件名\r\n\r\nx\r\n".encode()),
+                    ("a@d.example", f"parts@{ja}>", parts)):
+                client.expect(client.command(f"MAIL FROM:<{mail}> SMTPUTF8 BODY=8BITMIME"), 250)
+                client.expect(client.command(f"RCPT TO:<{rcpt}"), 250)
+                client.expect(client.command("DATA"), 354)
+                client.send(content + b".\r\n")
+                client.expect(client.reply(), 250)
+        bounces = engine.wait_records("Bounce", 6)  # four, and the notices of two of them
+        delivered = sorted((r["sender"], r["recipient"]) for r in engine.wait_records("Delivery", 4))
+        wanted = sorted([(f"a@{label}", f"b@{label}"), ("", f"a@{label}")] + [("", "a@d.example")] * 2)
+        if delivered != wanted:
+            raise Failure(f"{delivered} instead of {wanted}")
+        if any(b["response"]["enhanced_code"] != {"class": 5, "subject": 6, "detail": 7}
+               for b in bounces):
+            raise Failure(f"bounced otherwise: {bounces}")
 
 
 def two_listeners(engine):

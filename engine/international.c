@@ -1,0 +1,72 @@
+#include "engine/international.h"
+
+#include "dns/name.h"
+#include "engine/convert.h"
+#include "engine/header.h"
+
+#define PARTS_BYTES_MAX (1u << 20) /* looked into for 8-bit headers: this is done at intake */
+
+static bool is_ascii(struct str s)
+{
+    return !header_eight_bit((const uint8_t *)s.ptr, s.len);
+}
+
+/* One text, by every Content-Type there is, or by default (RFC 2045 5.2). */
+static bool is_text(const uint8_t *content, size_t header_len)
+{
+    struct header_field f;
+
+    for (size_t at = 0; header_field_next(content, header_len, at, &f); at = f.end)
+        if (str_eq_nocase(f.name, STR("Content-Type")) &&
+            !str_starts_nocase(header_field_value(content, &f), STR("text/")))
+            return false;
+    return true;
+}
+
+/* What is converted has no 8-bit header in any part: one is refused. */
+static bool is_convertible(const uint8_t *content, size_t len)
+{
+    struct buf out = {0};
+    bool convertible = len <= PARTS_BYTES_MAX && convert_to_7bit(content, len, &out) == 0;
+
+    buf_done(&out);
+    return convertible;
+}
+
+bool international_content(const uint8_t *content, size_t len, const struct trace_facts *facts,
+                           bool eight_bit)
+{
+    return eight_bit && (facts->eight_bit ||
+                         (!is_text(content, facts->header_len) && !is_convertible(content, len)));
+}
+
+bool international_put_address(struct buf *out, const struct smtp_address *address)
+{
+    size_t before = address->text.len - address->domain.len; /* the local part and '@' */
+    struct dns_name domain;
+
+    if (!address->utf8 || !is_ascii(address->local_part) ||
+        dns_name_parse(&domain, address->domain) < 0 || before + domain.len > SMTP_PATH_MAX - 2) {
+        buf_put_str(out, address->text);
+        return !address->utf8;
+    }
+    buf_put(out, address->text.ptr, before);
+    buf_put(out, domain.text, domain.len);
+    return true;
+}
+
+void international_put_orcpt(struct buf *out, struct str orcpt)
+{
+    for (size_t i = 0; i < orcpt.len;) {
+        uint8_t lead = (uint8_t)orcpt.ptr[i++];
+        uint32_t point = lead & (lead >= 0xf0 ? 0x07 : lead >= 0xe0 ? 0x0f : 0x1f);
+
+        if (lead < 0x80) {
+            buf_putc(out, (char)lead);
+            continue;
+        }
+        for (; i < orcpt.len && ((uint8_t)orcpt.ptr[i] & 0xc0) == 0x80; i++)
+            point = point << 6 | ((uint8_t)orcpt.ptr[i] & 0x3f);
+        buf_printf(out, "\\x{%X}", point);
+    }
+}

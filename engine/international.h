@@ -1,0 +1,26 @@
+/* Whether a message needs SMTPUTF8 (RFC 6531), whatever its client said, and how its envelope is
+ * written without: what needs it reaches few servers, a Japanese domain alone need not. Pure. */
+#ifndef HAYAUMA_ENGINE_INTERNATIONAL_H
+#define HAYAUMA_ENGINE_INTERNATIONAL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/str.h"
+#include "engine/trace.h"
+#include "smtp/address.h"
+
+/* Whether a header of content is or may be internationalized (RFC 6532), a body part's included.
+ * 8-bit content of several parts may be where it is larger than 1 MiB or cannot be converted to 7
+ * bits. eight_bit: of the whole content. */
+bool international_content(const uint8_t *content, size_t len, const struct trace_facts *facts,
+                           bool eight_bit);
+/* Appends address as it is kept: where only its domain is not ASCII that becomes A-labels, which
+ * mean the same everywhere (RFC 5890 2.3.2.1). Returns whether what was appended is ASCII. */
+bool international_put_address(struct buf *out, const struct smtp_address *address);
+/* Appends an ORCPT "utf-8;..." as servers without SMTPUTF8 get it (RFC 6533 3: utf-8-addr-xtext).
+ * orcpt: valid UTF-8. */
+void international_put_orcpt(struct buf *out, struct str orcpt);
+
+#endif
