@@ -281,7 +281,9 @@ static void put_returned_part(const struct build *b)
                  "Undelivered message");
     else
         put_part(b, global ? "message/global-headers" : "text/rfc822-headers",
-                 eight_bit ? "8bit" : "7bit", "Header of the undelivered message");
+                 eight_bit ? "8bit" : "7bit",
+                 notice_is_failure(b->n->kind) ? "Header of the undelivered message"
+                                               : "Header of the message");
     buf_put(b->out, content, b->returned_len);
     buf_printf(b->out, "\r\n--%s--\r\n", b->boundary);
 }
@@ -293,7 +295,7 @@ static bool returns_full(const struct notice *n)
 {
     const struct message *m = n->original;
 
-    if (n->kind != NOTICE_FAILED && n->kind != NOTICE_EXPIRED)
+    if (!notice_is_failure(n->kind))
         return false;
     if (m->ret == SMTP_RET_HDRS || m->content_len > n->return_bytes_max)
         return false;

@@ -163,6 +163,11 @@ static bool is_success(enum notice_kind kind)
     return kind == NOTICE_DELIVERED || kind == NOTICE_RELAYED;
 }
 
+bool notice_is_failure(enum notice_kind kind)
+{
+    return kind == NOTICE_FAILED || kind == NOTICE_EXPIRED;
+}
+
 /* Whose words the reply is and what they were. */
 static void put_answer(struct buf *out, const struct notice_recipient *r)
 {
@@ -229,6 +234,7 @@ static void put_until(struct buf *out, const struct notice *n, const char *befor
 void notice_text(const struct notice *n, struct buf *out)
 {
     const struct wording *w = &wordings[n->kind];
+    bool failure = notice_is_failure(n->kind);
 
     buf_puts(out, "This is the mail system at ");
     notice_put_clean(out, str_of(n->host_name), true);
@@ -237,8 +243,10 @@ void notice_text(const struct notice *n, struct buf *out)
     buf_puts(out, "\r\n\r\n");
     put_recipients(out, n, false);
     put_until(out, n, "\r\nDelivery will be tried until ", ".\r\n");
-    buf_puts(out, "\r\nThe technical details and your message (or its header) are attached.\r\n"
-                  "\r\n________\r\n\r\n");
+    buf_printf(out,
+               "\r\nThe technical details and %s are attached.\r\n"
+               "\r\n________\r\n\r\n",
+               failure ? "your message (or its header)" : "the header of your message");
     buf_puts(out, "メール配送システム ");
     notice_put_clean(out, str_of(n->host_name), true);
     buf_puts(out, " からのお知らせです。\r\n");
@@ -246,7 +254,6 @@ void notice_text(const struct notice *n, struct buf *out)
     buf_puts(out, "\r\n\r\n");
     put_recipients(out, n, true);
     put_until(out, n, "\r\n", " まで再送を続けます。\r\n");
-    buf_puts(
-        out,
-        "\r\n技術的な詳細と、お送りいただいたメール(またはそのヘッダー)を添付しています。\r\n");
+    buf_printf(out, "\r\n技術的な詳細と、お送りいただいたメール%sを添付しています。\r\n",
+               failure ? "(またはそのヘッダー)" : "のヘッダー");
 }

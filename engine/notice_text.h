@@ -8,6 +8,8 @@
 /* The status of RFC 3464 2.3.4: the peer's enhanced code when it fits the kind, else derived from
  * stage and code. */
 struct smtp_enhanced notice_status(enum notice_kind kind, const struct outcome *outcome);
+/* Whether kind ends undelivered: only then may more than the header come back (RFC 3461 4.3). */
+bool notice_is_failure(enum notice_kind kind);
 const char *notice_subject(enum notice_kind kind);
 /* English, then Japanese; UTF-8, CRLF lines. */
 void notice_text(const struct notice *n, struct buf *out);
