@@ -9,8 +9,11 @@
 
 /* What the tree needs beyond the bytes themselves, per record: partly filled pages and headers. */
 #define RECORD_OVERHEAD_BYTES 512
-/* Acceptance leaves this share of the map to settling: 1/64. */
-#define SETTLE_SHARE 64
+/* Acceptance leaves this share of the map to settling: 1/64, of a small map up to 1/16, 1 MiB at
+ * most. A settle cannot be split, and may touch a page or two for each of its rows. */
+#define SETTLE_SHARE       64
+#define SETTLE_SHARE_SMALL 16
+#define SETTLE_SMALL_BYTES (UINT64_C(1) << 20)
 
 /* Rows that came and went of one message of many recipients, summed over the batch. */
 struct refs_delta {
@@ -179,18 +182,34 @@ static int apply_row(struct batch *b, struct queue_row *row)
     return EINVAL;
 }
 
-/* Map space that an acceptance takes; 0 for a pure settle. */
+bool change_accepts(const struct queue_change *c)
+{
+    for (size_t i = 0; i < c->rows_len; i++)
+        if (c->rows[i].kind != QUEUE_ROW_ADD)
+            return false;
+    return c->messages_len > 0;
+}
+
+/* Map space that an acceptance takes; 0 for a settle. */
 static uint64_t change_need_bytes(const struct queue_change *c)
 {
     uint64_t need = 0;
 
-    if (c->messages_len == 0)
+    if (!change_accepts(c))
         return 0;
     for (size_t i = 0; i < c->messages_len; i++)
         need += codec_content_bytes(c->messages[i]) + RECORD_OVERHEAD_BYTES;
     for (size_t i = 0; i < c->rows_len; i++)
         need += codec_row_bytes(c->rows[i].rcpt) + RECORD_OVERHEAD_BYTES;
     return need + c->records.len;
+}
+
+static uint64_t settle_reserve(uint64_t map_bytes)
+{
+    uint64_t share = map_bytes / SETTLE_SHARE, small = map_bytes / SETTLE_SHARE_SMALL;
+
+    small = small < SETTLE_SMALL_BYTES ? small : SETTLE_SMALL_BYTES;
+    return share > small ? share : small;
 }
 
 static bool change_valid(const struct queue_change *c)
@@ -250,7 +269,7 @@ static int apply_change(struct batch *b, struct queue_change *c)
 
     if (!change_valid(c))
         return EINVAL;
-    if (need > 0 && need + b->shard->options.map_bytes / SETTLE_SHARE > b->room_bytes)
+    if (need > 0 && need + settle_reserve(b->shard->options.map_bytes) > b->room_bytes)
         return ENOSPC;
     b->room_bytes -= need;
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)

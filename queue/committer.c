@@ -53,7 +53,7 @@ static void end_all(struct list *changes, int result, struct list *done)
         end_change(CONTAINER_OF(node, struct queue_change, node), result, done);
 }
 
-/* Ends changes that bring new content; true when there were any. */
+/* Ends changes that bring new mail; true when there were any. */
 static bool end_accepts(struct list *changes, int result, struct list *done)
 {
     struct list_node *node, *next;
@@ -63,7 +63,7 @@ static bool end_accepts(struct list *changes, int result, struct list *done)
         struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
 
         next = list_next(changes, node);
-        if (c->messages_len == 0)
+        if (!change_accepts(c))
             continue;
         end_change(c, result, done);
         any = true;
@@ -96,7 +96,7 @@ static void split(struct list *changes, struct list *rest)
 static void shrink(struct shard *s, struct list *changes, struct list *rest,
                    struct queue_change *failed, int err, struct list *done)
 {
-    if (failed != NULL && (err != -ENOSPC || failed->messages_len > 0)) {
+    if (failed != NULL && (err != -ENOSPC || change_accepts(failed))) {
         end_change(failed, err, done);
         return;
     }

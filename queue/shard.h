@@ -162,6 +162,9 @@ static inline MDB_val str_val(struct str s)
 
 /* --- batch.c: one write transaction --- */
 
+/* Whether c brings mail from outside, rather than settles mail that is here, with its notices. */
+bool change_accepts(const struct queue_change *c);
+
 /* Tries all of changes in one synced transaction. 0: committed, results set. Otherwise nothing is
  * stored; *failed is the change that could not be applied, or NULL when the commit itself failed.
  */

@@ -654,6 +654,15 @@ void node_describe(void)
 
     if (node.engine == NULL)
         return;
+    for (uint32_t i = 0; i < queue_shards(node.engine->queue); i++) {
+        struct queue_counters c;
+
+        queue_counters(node.engine->queue, i, &c);
+        fprintf(stderr, "shard %u: rows %llu messages %llu map used %llu reusable %llu intake %d\n",
+                i, (unsigned long long)c.rows, (unsigned long long)c.messages,
+                (unsigned long long)c.map_used_bytes, (unsigned long long)c.map_reusable_bytes,
+                queue_intake(node.engine->queue, i));
+    }
     for (uint32_t i = 0; i < node.engine->workers_len; i++) {
         struct worker *w = &node.engine->workers[i];
         size_t bucket = 0;
