@@ -276,6 +276,7 @@ struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
 void judge_end(struct judge_batch *b)
 {
     struct worker *w = b->worker;
+    uint32_t shard = b->len > 0 ? ((struct lane *)b->entries[0].recipient->holder)->shard : 0;
 
     for (size_t i = 0; i < b->len; i++)
         entry_decide(b, &b->entries[i]);
@@ -298,6 +299,7 @@ void judge_end(struct judge_batch *b)
     free(b->entries);
     b->entries = NULL;
     b->len = b->cap = 0;
+    settle_cut(w, shard);
 }
 
 void judge_delivered(struct worker *w, const struct judge_context *context, struct recipient *r,
@@ -315,6 +317,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     counter_add(&w->counters.delivered, 1);
     lane_settling(r);
     settle_remove(w, r);
+    settle_cut(w, ((struct lane *)r->holder)->shard);
 }
 
 void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,

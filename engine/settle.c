@@ -9,6 +9,10 @@
 
 /* After a commit that failed for want of space. */
 #define RETRY_MS 500
+/* Of one change. A turn may end hundreds of recipients, and a map that is nearly full has room for
+ * a change of some, never for one of all. */
+#define CUT_ROWS          64
+#define CUT_RECORDS_BYTES (32u << 10)
 /* Kept for reuse, with their memory: what grew anew each turn cost page faults and copies, 2 % of a
  * message's CPU. */
 #define SPARE_MAX       128
@@ -212,20 +216,29 @@ static void on_settled(struct queue_change *change, int result)
     settle_end(s);
 }
 
+static void settle_submit(struct worker *w, struct settle *s)
+{
+    w->settles[s->shard] = NULL;
+    list_push_back(&w->settles_under_way, &s->node);
+    atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(s), memory_order_relaxed);
+    queue_submit(w->port, s->shard, &s->change);
+}
+
+void settle_cut(struct worker *w, uint32_t shard)
+{
+    struct settle *s = w->settles[shard];
+
+    if (s != NULL && (s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES))
+        settle_submit(w, s);
+}
+
 void settle_flush(struct worker *w)
 {
     uint32_t shards = queue_shards(w->engine->queue);
 
-    for (uint32_t shard = 0; shard < shards; shard++) {
-        struct settle *s = w->settles[shard];
-
-        if (s == NULL)
-            continue;
-        w->settles[shard] = NULL;
-        list_push_back(&w->settles_under_way, &s->node);
-        atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(s), memory_order_relaxed);
-        queue_submit(w->port, shard, &s->change);
-    }
+    for (uint32_t shard = 0; shard < shards; shard++)
+        if (w->settles[shard] != NULL)
+            settle_submit(w, w->settles[shard]);
 }
 
 bool settle_pending(const struct worker *w)

@@ -1,4 +1,5 @@
-/* Settling: what became of recipients goes to the committers, one change a shard and turn.
+/* Settling: what became of recipients goes to the committers, one change a shard and turn; more
+ * when much happened.
  *
  * A settle owns its recipients until its commit: a committed one is dropped from memory (and, when
  * it was deferred, remembered by its lane as stored); a commit that failed for want of space is
@@ -25,6 +26,8 @@ struct settle_waiter {
     void (*on_settled)(struct settle_waiter *waiter);
 };
 void settle_wait(struct worker *w, uint32_t shard, struct settle_waiter *waiter);
+/* What has been put in so far is whole: it may go as a change of its own if it is large. */
+void settle_cut(struct worker *w, uint32_t shard);
 /* Submits what this turn gathered. */
 void settle_flush(struct worker *w);
 /* Settles open or under way. */
