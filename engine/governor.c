@@ -198,6 +198,16 @@ void governor_session_give(struct governor_entry *e)
         atomic_store(&e->shared.holders, 0);
 }
 
+void governor_up(struct governor_entry *e)
+{
+    atomic_fetch_add_explicit(&e->shared.ups, 1, memory_order_relaxed);
+}
+
+uint32_t governor_ups(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->shared.ups, memory_order_relaxed);
+}
+
 void governor_session_withdraw(struct governor_entry *e, uint32_t worker, uint32_t own)
 {
     uint64_t bit = UINT64_C(1) << (worker % 64);

@@ -41,6 +41,7 @@ struct governor_entry {
         _Atomic uint64_t holders; /* bit per worker that holds or wants sessions */
         _Atomic uint64_t next_ns; /* GCRA: theoretical arrival time of the next message */
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
+        _Atomic uint32_t ups;     /* see governor_ups() */
     } shared;
 };
 
@@ -59,6 +60,10 @@ void governor_session_give(struct governor_entry *entry);
 /* The peer refused a session, or what was sent on it, for being too much: as many as are open but
  * one may be. A tenth more, one at least, each minute, until it is sessions_max again. */
 void governor_slow_down(struct governor_entry *entry, uint64_t now_ns);
+/* A site that had not answered works again. */
+void governor_up(struct governor_entry *entry);
+/* How often that was: another worker that holds mail back for it looks now and then. */
+uint32_t governor_ups(const struct governor_entry *entry);
 /* worker, which holds own sessions, wants no more: nobody has to give way to it. */
 void governor_session_withdraw(struct governor_entry *entry, uint32_t worker, uint32_t own);
 /* Whether another worker was denied a session and still wants one. */

@@ -14,7 +14,8 @@
 #define GIVE_WAY_MS   (3 * SLOT_RETRY_MS)
 #define REFUSED_MS    1000 /* until the next connection; doubled with each in a row that fails */
 #define REFUSED_MAX   6
-#define HEADS_MAX     16 /* other lanes looked at for recipients of the same message */
+#define DOWN_LOOK_MS  1000 /* whether another worker found that the site works again */
+#define HEADS_MAX     16   /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
 {
@@ -326,12 +327,41 @@ static void site_open_sessions(struct site *site)
     }
 }
 
+/* It works again: what waits for it goes on, except recipients that were tried and have times of
+ * their own. */
+static void site_resume(struct site *site)
+{
+    struct list_node *n, *next;
+
+    site->down = false;
+    site->failures = 0;
+    site->open_after_ms = 0;
+    for (n = list_first(&site->attached); n != NULL; n = next) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
+
+        next = list_next(&site->attached, n);
+        if (lane->site_down)
+            lane_resume(lane);
+    }
+}
+
+/* The site did not answer: whichever worker finds that it does again, all go on. */
+static void site_watch(struct site *site)
+{
+    if (governor_ups(site->governor) != site->ups_seen)
+        site_resume(site);
+    else
+        site_wake(site, io_now_ms(site->worker->io) + DOWN_LOOK_MS);
+}
+
 static void site_dispatch(struct site *site)
 {
     struct list_node *n;
 
     if (site->worker->draining)
         return;
+    if (site->down)
+        site_watch(site);
     while (!list_empty(&site->ready) && (n = list_first(&site->idle)) != NULL) {
         struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
 
@@ -362,22 +392,14 @@ void site_session_begun(struct site *site, struct delivery *d)
 
 void site_works(struct site *site)
 {
-    struct list_node *n, *next;
-
     site->failures = 0;
     site->open_after_ms = 0;
     if (site->connecting_max < UINT32_MAX)
         site->connecting_max++;
     if (!site->down)
         return;
-    site->down = false;
-    for (n = list_first(&site->attached); n != NULL; n = next) {
-        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
-
-        next = list_next(&site->attached, n);
-        if (lane->site_down)
-            lane_resume(lane);
-    }
+    governor_up(site->governor);
+    site_resume(site);
 }
 
 void site_refused(struct site *site)
@@ -417,6 +439,8 @@ void site_failed(struct site *site, const struct outcome *outcome,
     struct list_node *n;
 
     site->down = true;
+    site->ups_seen = governor_ups(site->governor);
+    site_wake(site, io_now_ms(w->io) + DOWN_LOOK_MS);
     list_init(&ready);
     list_splice_back(&ready, &site->ready);
     while ((n = list_pop_front(&ready)) != NULL) {

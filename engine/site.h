@@ -34,8 +34,9 @@ struct site {
     uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
     uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
     uint16_t failures;          /* in a row to set up a session */
-    bool down;  /* no session could be had; the next one that works wakes the lanes */
-    char *name; /* for records and status: site name or static route */
+    bool down; /* no session could be had; the next one that works wakes the lanes of all workers */
+    uint32_t ups_seen; /* governor_ups() when it went down */
+    char *name;        /* for records and status: site name or static route */
     char *key;
 };
 

@@ -233,6 +233,27 @@ def test_sighup():
         wait_until("the new limit", refused_at_three, 10)
 
 
+def test_a_smarthost_comes_back():
+    """One worker finds that it works again: mail of all destinations goes on, also of other workers."""
+    temp = TempDir("hayauma-back-")
+    sink = Sink(directory=temp.path / "sink")
+    engine = Engine({"workers": 2, "routes": {"*": f"[{sink.host}]:{sink.port}"},
+                     "destinations": {"*": {"retry": ["10m"]}}},
+                    directory=temp.path / "engine").start()
+    domains = [f"d{i}.example" for i in range(12)]
+    with Client(engine) as client:
+        for domain in domains * 3:
+            client.expect(client.message(f"u@{domain}"), 250)
+    # The first recipient of each is tried and deferred; the others wait for the destination.
+    wait_until("every destination to wait", lambda: engine.status()["counters"]["deferred"] >= 12, 20)
+    with sink:
+        engine.command("queue", "flush", "--domain", domains[0])
+        wait_until("mail of all to go on", lambda: {row[3] for row in sink.ledger()} >= {
+            f"u@{domain}" for domain in domains}, 20)
+    engine.stop()
+    temp.close()
+
+
 def test_privileges():
     """With 'user' all threads become it, and it can write all that it needs."""
     if os.geteuid() != 0:
