@@ -14,6 +14,8 @@
 #define SETTLE_SHARE       64
 #define SETTLE_SHARE_SMALL 16
 #define SETTLE_SMALL_BYTES (UINT64_C(1) << 20)
+/* And so much for each row: its last error comes when it is deferred, into pages partly filled. */
+#define ROW_GROWTH_BYTES 384
 
 /* Rows that came and went of one message of many recipients, summed over the batch. */
 struct refs_delta {
@@ -204,12 +206,14 @@ static uint64_t change_need_bytes(const struct queue_change *c)
     return need + c->records.len;
 }
 
-static uint64_t settle_reserve(uint64_t map_bytes)
+static uint64_t settle_reserve(const struct shard *s)
 {
+    uint64_t map_bytes = s->options.map_bytes;
     uint64_t share = map_bytes / SETTLE_SHARE, small = map_bytes / SETTLE_SHARE_SMALL;
+    uint64_t rows = atomic_load_explicit(&s->shared.rows, memory_order_relaxed);
 
     small = small < SETTLE_SMALL_BYTES ? small : SETTLE_SMALL_BYTES;
-    return share > small ? share : small;
+    return (share > small ? share : small) + rows * ROW_GROWTH_BYTES;
 }
 
 static bool change_valid(const struct queue_change *c)
@@ -269,7 +273,7 @@ static int apply_change(struct batch *b, struct queue_change *c)
 
     if (!change_valid(c))
         return EINVAL;
-    if (need > 0 && need + settle_reserve(b->shard->options.map_bytes) > b->room_bytes)
+    if (need > 0 && need + settle_reserve(b->shard) > b->room_bytes)
         return ENOSPC;
     b->room_bytes -= need;
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
