@@ -333,9 +333,11 @@ static void site_resume(struct site *site)
 {
     struct list_node *n, *next;
 
-    site->down = false;
     site->failures = 0;
     site->open_after_ms = 0;
+    if (!site->down)
+        return;
+    site->down = false;
     for (n = list_first(&site->attached); n != NULL; n = next) {
         struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
 
@@ -392,13 +394,10 @@ void site_session_begun(struct site *site, struct delivery *d)
 
 void site_works(struct site *site)
 {
-    site->failures = 0;
-    site->open_after_ms = 0;
     if (site->connecting_max < UINT32_MAX)
         site->connecting_max++;
-    if (!site->down)
-        return;
-    governor_up(site->governor);
+    if (site->down)
+        governor_up(site->governor);
     site_resume(site);
 }
 
