@@ -236,7 +236,8 @@ static size_t commit_batch(struct shard *s)
     /* Nobody waits for what follows. */
     records_write(&s->records);
     records_rotate(&s->records, clock_wall_ms());
-    shard_trim(s);
+    if (maps_are_large(&s->options))
+        shard_trim(s);
     return n;
 }
 

@@ -175,26 +175,24 @@ void shard_check_space(struct shard *s, uint64_t now_ns)
     atomic_store_explicit(&s->shared.intake, intake, memory_order_relaxed);
 }
 
-/* Resident pages of files, the store's maps nearly all of them. */
-static uint64_t resident_file_bytes(void)
+bool maps_are_large(const struct queue_options *options)
 {
     unsigned long long size, resident, shared = 0;
     FILE *f = fopen("/proc/self/statm", "re");
 
     if (f == NULL)
-        return 0;
+        return false;
     if (fscanf(f, "%llu %llu %llu", &size, &resident, &shared) != 3)
         shared = 0;
     fclose(f);
-    return shared * (uint64_t)sysconf(_SC_PAGESIZE);
+    return shared * (uint64_t)sysconf(_SC_PAGESIZE) > options->rss_bytes_max;
 }
 
 void shard_trim(struct shard *s)
 {
     MDB_envinfo info;
 
-    if (s->map != NULL && resident_file_bytes() > s->options.rss_bytes_max &&
-        mdb_env_info(s->env, &info) == 0)
+    if (s->map != NULL && mdb_env_info(s->env, &info) == 0)
         madvise(s->map, (info.me_last_pgno + 1) * s->page_bytes, MADV_DONTNEED);
 }
 

@@ -130,9 +130,11 @@ int lmdb_errno(int rc);
 int shard_commit_verdict(struct shard *s, int err);
 /* Looks at free map and disk space and sets intake; now_ns: monotonic. */
 void shard_check_space(struct shard *s, uint64_t now_ns);
-/* Gives the map's pages back when the process holds more than rss_bytes_max of files. The map is
- * shared and read-only: dropping loses nothing, a reader faults them in again from the page cache.
+/* Whether the process holds more than rss_bytes_max of files, the store's maps nearly all of them.
  */
+bool maps_are_large(const struct queue_options *options);
+/* Gives the map's pages back. The map is shared and read-only: dropping loses nothing, a reader
+ * faults them in again from the page cache. */
 void shard_trim(struct shard *s);
 /* Pages that the next transaction may use again. txn: a reader's. */
 uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn);

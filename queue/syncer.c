@@ -32,8 +32,9 @@ void *syncer_main(void *arg)
         pthread_mutex_unlock(&q->syncer_lock);
         if (tick % TICKS_PER_SYNC == 0)
             syncer_round(q);
-        for (uint32_t i = 0; i < q->shards_len; i++)
-            shard_trim(q->shards[i]);
+        if (maps_are_large(&q->options))
+            for (uint32_t i = 0; i < q->shards_len; i++)
+                shard_trim(q->shards[i]);
         pthread_mutex_lock(&q->syncer_lock);
     }
     pthread_mutex_unlock(&q->syncer_lock);
