@@ -264,11 +264,7 @@ static int load_seek(MDB_cursor *rows, struct queue_load *load, MDB_val *key, MD
 
     if (load->cursor.len == 0)
         return seek_band(rows, load->queue, 0, load->from_ms, key, value, row);
-    *key = (MDB_val){load->cursor.len, load->cursor.key};
-    rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
-    if (rc == 0 && key->mv_size == load->cursor.len &&
-        memcmp(key->mv_data, load->cursor.key, load->cursor.len) == 0)
-        rc = mdb_cursor_get(rows, key, value, MDB_NEXT);
+    rc = cursor_seek(rows, &load->cursor, load->queue, key, value);
     if (rc != 0)
         return rc;
     return codec_row_key_parse(val_str(key), row) && str_eq(row->queue, load->queue) ? 0
