@@ -27,6 +27,15 @@ def limited(engine, spare):
     return limit
 
 
+def crowd(engine):
+    """Connects until no descriptor is left, or nearly."""
+    clients = []
+    with contextlib.suppress(OSError):
+        while len(clients) < 120:
+            clients.append(Client(engine, hello=None))
+    return clients
+
+
 def test_accepting_pauses():
     """Clients take the last descriptors: accepting pauses without spinning and resumes."""
     temp = TempDir("hayauma-files-")
@@ -60,10 +69,7 @@ def test_deliveries_wait():
             "*": {"retry": ["1s"], "sessions_max": 50}}), directory=temp.path / "engine")
         limited(engine, 75)
         sender = Client(engine)
-        idle = []
-        with contextlib.suppress(OSError):
-            while len(idle) < 120:
-                idle.append(Client(engine, hello=None))
+        idle = crowd(engine)
         for i in range(100):
             sender.expect(sender.message(f"u{i}@d{i % 10}.example", data=(
                 f"X-Seq: {i}\r\n\r\nx\r\n").encode()), 250)
@@ -84,10 +90,7 @@ def test_questions_wait():
                         directory=temp.path / "engine")
         limited(engine, 75)
         sender = Client(engine)
-        idle = []
-        with contextlib.suppress(OSError):
-            while len(idle) < 120:
-                idle.append(Client(engine, hello=None))
+        idle = crowd(engine)
         wait_until("accepting to fail", lambda: "smtp.accept_failed" in log_of(engine), 10)
         for i in range(10):
             sender.expect(sender.message(f"u@d{i}.example"), 250)
