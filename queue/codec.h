@@ -9,12 +9,18 @@
 
 #include "queue/message.h"
 
-/* name, NUL, priority 1, due_ms 6, message id 16, index 3 */
+/* class 1, name, NUL, then the tail: priority 1, due_ms 6, message id 16, index 3 */
 #define ROW_KEY_TAIL  26
-#define ROW_KEY_MAX   (QUEUE_NAME_MAX + 1 + ROW_KEY_TAIL)
+#define ROW_KEY_MAX   (1 + QUEUE_NAME_MAX + 1 + ROW_KEY_TAIL)
 #define ROW_INDEX_MAX 0xffffffu
 
+/* Rows that were due when their message was made come and go within a second or so. They stand
+ * together in front of those that wait for later: a commit with new mail for a thousand lanes then
+ * writes the same few pages, however many rows these lanes have beside. */
+enum row_class { ROW_FRESH = 1, ROW_LATER = 2 };
+
 struct row_key {
+    enum row_class class;
     struct str queue; /* into the bytes parsed */
     uint8_t priority;
     int64_t due_ms;
@@ -28,6 +34,11 @@ bool codec_row_valid(const struct recipient *r);
 size_t codec_row_key(uint8_t out[ROW_KEY_MAX], struct str queue, uint8_t priority, int64_t due_ms,
                      const struct msgid *id, uint32_t index);
 bool codec_row_key_parse(struct str key, struct row_key *out);
+/* What the keys of a lane's rows of a class begin with; returns its length. */
+size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, struct str queue);
+/* The same and priority and due time: where the rows at or behind these begin. */
+size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, struct str queue,
+                       uint8_t priority, int64_t due_ms);
 /* Whether the row is of message id: the same by a glance. */
 static inline bool codec_row_key_of(struct str key, const struct msgid *id)
 {

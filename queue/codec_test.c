@@ -238,25 +238,31 @@ static void test_keys_sort(void **state)
         uint8_t id;
         uint32_t index;
     } rows[] = {
+        /* What was due when its message was made (at 256 ms times id)... */
         {"a", 0, 0, 0, 0},
         {"a", 0, 0, 0, 1},
         {"a", 0, 0, 0, 256},
         {"a", 0, 0, 1, 0},
-        {"a", 0, 255, 0, 0},
-        {"a", 0, 256, 0, 0},
-        {"a", 0, QUEUE_DUE_HELD, 0, 0},
+        {"a", 0, 255, 1, 0},
+        {"a", 0, 256, 1, 0},
         {"a", 1, 0, 0, 0},
-        {"a", 255, QUEUE_DUE_HELD, 255, ROW_INDEX_MAX},
         {"a-b", 0, 0, 0, 0},
-        {"a.b", 0, 0, 0, 0},
         {"ab", 0, 0, 0, 0},
+        /* ...before what was not. */
+        {"a", 0, 1, 0, 0},
+        {"a", 0, 257, 1, 0},
+        {"a", 0, QUEUE_DUE_HELD, 0, 0},
+        {"a", 255, QUEUE_DUE_HELD, 255, ROW_INDEX_MAX},
+        {"a-b", 0, 1, 0, 0},
+        {"a.b", 0, 1, 0, 0},
+        {"ab", 0, 1, 0, 0},
     };
     uint8_t before[ROW_KEY_MAX], key[ROW_KEY_MAX];
     size_t before_len = 0, len;
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
-        struct msgid id = {{rows[i].id}};
+        struct msgid id = {{0, 0, 0, 0, rows[i].id}};
 
         len = codec_row_key(key, str_of(rows[i].lane), rows[i].priority, rows[i].due_ms, &id,
                             rows[i].index);

@@ -21,24 +21,66 @@ void loader_wake(struct shard *s)
 
 /* --- slices --- */
 
-/* Begins a read transaction with a cursor on rows. A negative errno. */
-static int slice_begin(struct shard *s, MDB_cursor **rows)
+#define RUNS 2
+
+/* A reader's place among the rows of a lane in one class. */
+struct run {
+    MDB_cursor *at;
+    enum row_class class;
+    int rc; /* 0: key, value and row are of the place; MDB_NOTFOUND: behind the lane */
+    MDB_val key, value;
+    struct row_key row;
+};
+
+/* What one read transaction reads with: a lane's rows are two runs of keys. */
+struct slice {
+    struct run runs[RUNS];
+};
+
+static void slice_end(struct shard *s, struct slice *slice)
+{
+    for (int i = 0; i < RUNS; i++)
+        if (slice->runs[i].at != NULL)
+            mdb_cursor_close(slice->runs[i].at);
+    mdb_txn_reset(s->loader.txn);
+}
+
+/* A negative errno. */
+static int slice_begin(struct shard *s, struct slice *slice)
 {
     int rc = s->loader.txn == NULL ? mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->loader.txn)
                                    : mdb_txn_renew(s->loader.txn);
 
     if (rc != 0)
         return lmdb_errno(rc);
-    rc = mdb_cursor_open(s->loader.txn, s->rows, rows);
+    *slice = (struct slice){.runs = {{.class = ROW_FRESH}, {.class = ROW_LATER}}};
+    for (int i = 0; i < RUNS && rc == 0; i++)
+        rc = mdb_cursor_open(s->loader.txn, s->rows, &slice->runs[i].at);
     if (rc != 0)
-        mdb_txn_reset(s->loader.txn);
+        slice_end(s, slice);
     return lmdb_errno(rc);
 }
 
-static void slice_end(struct shard *s, MDB_cursor *rows)
+static void run_get(struct run *run, struct str lane, MDB_cursor_op op)
 {
-    mdb_cursor_close(rows);
-    mdb_txn_reset(s->loader.txn);
+    run->rc = mdb_cursor_get(run->at, &run->key, &run->value, op);
+    /* What is no row key sorts somewhere else; the visit of the whole tree finds it. */
+    if (run->rc == 0 && !(codec_row_key_parse(val_str(&run->key), &run->row) &&
+                          run->row.class == run->class && str_eq(run->row.queue, lane)))
+        run->rc = MDB_NOTFOUND;
+}
+
+/* To the first row at or behind (priority, due). */
+static void run_seek(struct run *run, struct str lane, unsigned priority, int64_t due_ms)
+{
+    uint8_t bytes[ROW_KEY_MAX];
+
+    run->rc = MDB_NOTFOUND;
+    if (priority > UINT8_MAX)
+        return;
+    run->key.mv_size = codec_row_bound(bytes, run->class, lane, (uint8_t)priority, due_ms);
+    run->key.mv_data = bytes;
+    run_get(run, lane, MDB_SET_RANGE);
 }
 
 /* --- messages --- */
@@ -217,111 +259,108 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     return 0;
 }
 
-/* Positions rows at the first row of lane at or behind (priority, due). False: there is none. */
-static int seek_band(MDB_cursor *rows, struct str lane, unsigned priority, int64_t due_ms,
-                     MDB_val *key, MDB_val *value, struct row_key *row)
+/* The first row of a run that is not due, over all priorities. An LMDB code. */
+static int run_next_due(struct run *run, struct queue_load *load)
+{
+    int64_t after = load->now_ms < QUEUE_DUE_HELD ? load->now_ms + 1 : QUEUE_DUE_HELD;
+    unsigned priority = 0;
+
+    run_seek(run, load->queue, priority, 0);
+    while (run->rc == 0) {
+        priority = run->row.priority;
+        run_seek(run, load->queue, priority, after);
+        if (run->rc == 0 && run->row.priority == priority) {
+            if (run->row.due_ms > load->now_ms && run->row.due_ms < load->next_due_ms)
+                load->next_due_ms = run->row.due_ms;
+            run_seek(run, load->queue, priority + 1, 0);
+        }
+    }
+    return run->rc == MDB_NOTFOUND ? 0 : run->rc;
+}
+
+/* On to a row that the load wants: rows that are not due do not keep it from its end. */
+static void run_want(struct run *run, const struct queue_load *load)
+{
+    while (run->rc == 0 && (run->row.due_ms > load->now_ms || run->row.due_ms < load->from_ms))
+        run_seek(run, load->queue, run->row.priority + (run->row.due_ms > load->now_ms ? 1u : 0u),
+                 load->from_ms);
+}
+
+static struct str run_tail(const struct run *run)
+{
+    return (struct str){(const char *)run->key.mv_data + run->key.mv_size - ROW_KEY_TAIL,
+                        ROW_KEY_TAIL};
+}
+
+/* Where the load goes on: its cursor is the tail of the last row's key, which orders both runs. */
+static void run_begin(struct run *run, const struct queue_load *load)
 {
     uint8_t bytes[ROW_KEY_MAX];
-    int rc;
 
-    if (priority > UINT8_MAX)
-        return MDB_NOTFOUND;
-    key->mv_size = codec_row_key(bytes, lane, (uint8_t)priority, due_ms, &(struct msgid){{0}}, 0);
-    key->mv_data = bytes;
-    rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
-    if (rc != 0)
-        return rc;
-    /* What is no row key sorts somewhere else; the visit of the whole tree finds it. */
-    return codec_row_key_parse(val_str(key), row) && str_eq(row->queue, lane) ? 0 : MDB_NOTFOUND;
-}
-
-/* The first row that is not due, over all priorities. */
-static int find_next_due(MDB_cursor *rows, struct queue_load *load)
-{
-    struct row_key row;
-    MDB_val key, value;
-    unsigned priority = 0;
-    int64_t after = load->now_ms < QUEUE_DUE_HELD ? load->now_ms + 1 : QUEUE_DUE_HELD;
-    int rc;
-
-    load->next_due_ms = INT64_MAX;
-    while ((rc = seek_band(rows, load->queue, priority, 0, &key, &value, &row)) == 0) {
-        priority = row.priority;
-        rc = seek_band(rows, load->queue, priority, after, &key, &value, &row);
-        if (rc != 0)
-            break;
-        if (row.priority == priority && row.due_ms > load->now_ms && row.due_ms < load->next_due_ms)
-            load->next_due_ms = row.due_ms;
-        priority = row.priority == priority ? priority + 1 : row.priority;
+    if (load->cursor.len == 0) {
+        run_seek(run, load->queue, 0, load->from_ms);
+    } else {
+        run->key.mv_size = codec_row_prefix(bytes, run->class, load->queue);
+        run->key.mv_data = bytes;
+        memcpy(bytes + run->key.mv_size, load->cursor.key, load->cursor.len);
+        run->key.mv_size += load->cursor.len;
+        run_get(run, load->queue, MDB_SET_RANGE);
+        if (run->rc == 0 && memcmp(run_tail(run).ptr, load->cursor.key, load->cursor.len) == 0)
+            run_get(run, load->queue, MDB_NEXT);
     }
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    run_want(run, load);
 }
 
-static int load_seek(MDB_cursor *rows, struct queue_load *load, MDB_val *key, MDB_val *value,
-                     struct row_key *row)
+/* The run that is next by priority and due time. An LMDB code; MDB_NOTFOUND: both have ended. */
+static int slice_next(struct slice *slice, struct run **out)
 {
-    int rc;
+    *out = NULL;
+    for (int i = 0; i < RUNS; i++) {
+        struct run *run = &slice->runs[i];
 
-    if (load->cursor.len == 0)
-        return seek_band(rows, load->queue, 0, load->from_ms, key, value, row);
-    rc = cursor_seek(rows, &load->cursor, load->queue, key, value);
-    if (rc != 0)
-        return rc;
-    return codec_row_key_parse(val_str(key), row) && str_eq(row->queue, load->queue) ? 0
-                                                                                     : MDB_NOTFOUND;
-}
-
-void cursor_set(struct queue_cursor *cursor, struct str key)
-{
-    cursor->len = (uint16_t)key.len;
-    memcpy(cursor->key, key.ptr, key.len);
+        if (run->rc == 0 &&
+            (*out == NULL || memcmp(run_tail(run).ptr, run_tail(*out).ptr, ROW_KEY_TAIL) < 0))
+            *out = run;
+        else if (run->rc != 0 && run->rc != MDB_NOTFOUND)
+            return run->rc;
+    }
+    return *out == NULL ? MDB_NOTFOUND : 0;
 }
 
 /* One slice of a load. 1: the load has ended, 0: more, or a negative errno. */
 static int load_slice(struct shard *s, struct queue_load *load, uint32_t *rows_loaded,
                       uint64_t *bytes_loaded)
 {
-    MDB_cursor *rows;
-    MDB_val key, value;
-    struct row_key row;
+    struct slice slice;
+    struct run *run;
     size_t bytes = 0;
-    unsigned n = 0;
-    int err = slice_begin(s, &rows), rc;
+    int err = slice_begin(s, &slice), rc;
 
     if (err < 0)
         return err;
-    rc = load_seek(rows, load, &key, &value, &row);
-    while (rc == 0 && n < SLICE_ROWS && bytes < SLICE_BYTES && *rows_loaded < load->rows_max &&
-           *bytes_loaded + bytes < load->bytes_max) {
-        if (row.due_ms > load->now_ms) {
-            rc = seek_band(rows, load->queue, row.priority + 1u, load->from_ms, &key, &value, &row);
-            continue;
-        }
-        if (row.due_ms < load->from_ms) { /* the seek went into a later priority */
-            rc = seek_band(rows, load->queue, row.priority, load->from_ms, &key, &value, &row);
-            continue;
-        }
-        err = load_row(s, load, &bytes, &row, val_str(&key), &value);
+    for (int i = 0; i < RUNS; i++)
+        run_begin(&slice.runs[i], load);
+    rc = slice_next(&slice, &run);
+    for (unsigned n = 0; rc == 0 && n < SLICE_ROWS && bytes < SLICE_BYTES &&
+                         *rows_loaded < load->rows_max && *bytes_loaded + bytes < load->bytes_max;
+         n++) {
+        err = load_row(s, load, &bytes, &run->row, val_str(&run->key), &run->value);
         if (err < 0 && err != -EBADMSG)
             break;
         *rows_loaded += err == 0;
-        n++;
-        cursor_set(&load->cursor, val_str(&key));
-        rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
-        if (rc == 0 &&
-            !(codec_row_key_parse(val_str(&key), &row) && str_eq(row.queue, load->queue)))
-            rc = MDB_NOTFOUND;
         err = 0;
+        cursor_set(&load->cursor, run_tail(run));
+        run_get(run, load->queue, MDB_NEXT);
+        run_want(run, load);
+        rc = slice_next(&slice, &run);
     }
-    /* Rows that are not due do not keep the load from its end. */
-    while (err == 0 && rc == 0 && (row.due_ms > load->now_ms || row.due_ms < load->from_ms))
-        rc = seek_band(rows, load->queue, row.priority + (row.due_ms > load->now_ms ? 1u : 0u),
-                       load->from_ms, &key, &value, &row);
     load->end = err == 0 && rc == MDB_NOTFOUND;
     if (load->end)
-        rc = find_next_due(rows, load);
+        rc = run_next_due(&slice.runs[0], load);
+    if (load->end && rc == 0)
+        rc = run_next_due(&slice.runs[1], load);
     *bytes_loaded += bytes;
-    slice_end(s, rows);
+    slice_end(s, &slice);
     if (err < 0)
         return err;
     if (rc != 0)
@@ -332,12 +371,12 @@ static int load_slice(struct shard *s, struct queue_load *load, uint32_t *rows_l
 /* The rows that were asked for by key. */
 static int load_exact(struct shard *s, struct queue_load *load, size_t from, size_t to)
 {
-    MDB_cursor *rows;
+    struct slice slice;
     uint8_t bytes[ROW_KEY_MAX];
     MDB_val key, value;
     struct row_key row;
     size_t content_bytes = 0;
-    int err = slice_begin(s, &rows), rc;
+    int err = slice_begin(s, &slice), rc;
 
     if (err < 0)
         return err;
@@ -346,7 +385,7 @@ static int load_exact(struct shard *s, struct queue_load *load, size_t from, siz
 
         key.mv_size = codec_row_key(bytes, k->queue, k->priority, k->due_ms, &k->id, k->index);
         key.mv_data = bytes;
-        rc = mdb_cursor_get(rows, &key, &value, MDB_SET_KEY);
+        rc = mdb_cursor_get(slice.runs[0].at, &key, &value, MDB_SET_KEY);
         if (rc == 0 && codec_row_key_parse(val_str(&key), &row))
             err = load_row(s, load, &content_bytes, &row, val_str(&key), &value);
         else if (rc != 0 && rc != MDB_NOTFOUND)
@@ -354,7 +393,7 @@ static int load_exact(struct shard *s, struct queue_load *load, size_t from, siz
         if (err == -EBADMSG)
             err = 0;
     }
-    slice_end(s, rows);
+    slice_end(s, &slice);
     return err;
 }
 
@@ -407,46 +446,86 @@ static int directory_add(struct queue_directory *d, struct str name, int64_t fir
     return 0;
 }
 
+/* To the first row of the lane behind name; empty: of the first lane. */
+static void run_lane_after(struct shard *s, struct run *run, struct str name)
+{
+    uint8_t bytes[ROW_KEY_MAX];
+    MDB_cursor_op op = MDB_SET_RANGE;
+
+    /* name NUL: its rows; name 0x01: behind them, before any longer name's. */
+    run->key = (MDB_val){codec_row_prefix(bytes, run->class, name), bytes};
+    bytes[run->key.mv_size - 1] = 1;
+    while ((run->rc = mdb_cursor_get(run->at, &run->key, &run->value, op)) == 0 &&
+           !codec_row_key_parse(val_str(&run->key), &run->row)) {
+        shard_suspect(s, val_str(&run->key), "row key is damaged");
+        op = MDB_NEXT;
+    }
+    if (run->rc == 0 && run->row.class != run->class)
+        run->rc = MDB_NOTFOUND;
+}
+
+/* The first lane that a run is at. An LMDB code. */
+static int slice_next_lane(struct slice *slice, char name_bytes[QUEUE_NAME_MAX + 1])
+{
+    struct run *first = NULL;
+
+    for (int i = 0; i < RUNS; i++) {
+        struct run *run = &slice->runs[i];
+
+        if (run->rc != 0 && run->rc != MDB_NOTFOUND)
+            return run->rc;
+        /* Keys have a NUL behind the name. */
+        if (run->rc == 0 && (first == NULL || strcmp(run->row.queue.ptr, first->row.queue.ptr) < 0))
+            first = run;
+    }
+    if (first == NULL)
+        return MDB_NOTFOUND;
+    memcpy(name_bytes, first->row.queue.ptr, first->row.queue.len + 1);
+    return 0;
+}
+
+/* Passes the rows of a lane by; returns when the first of them is due. */
+static int64_t run_pass_lane(struct shard *s, struct run *run, struct str name)
+{
+    int64_t first_ms = INT64_MAX;
+
+    if (run->rc != 0 || !str_eq(run->row.queue, name))
+        return first_ms;
+    while (run->rc == 0) {
+        first_ms = run->row.due_ms < first_ms ? run->row.due_ms : first_ms;
+        run_seek(run, name, run->row.priority + 1u, 0);
+    }
+    if (run->rc == MDB_NOTFOUND)
+        run_lane_after(s, run, name);
+    return first_ms;
+}
+
 /* One slice. 1: ended, 0: more, or a negative errno. The cursor is the last lane's name. */
 static int directory_slice(struct shard *s, struct queue_directory *d)
 {
-    struct str name;
-    MDB_cursor *rows;
-    MDB_val key, value;
-    struct row_key row;
-    char name_bytes[QUEUE_NAME_MAX];
-    int err = slice_begin(s, &rows), rc;
+    struct slice slice;
+    char name[QUEUE_NAME_MAX + 1];
+    int err = slice_begin(s, &slice), rc;
 
     if (err < 0)
         return err;
-    /* name NUL: its rows; name 0x01: behind them, before any longer name's. */
-    d->cursor.key[d->cursor.len] = 1;
-    key = (MDB_val){d->cursor.len + 1u, d->cursor.key};
-    rc = mdb_cursor_get(rows, &key, &value, d->cursor.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
+    for (int i = 0; i < RUNS; i++)
+        run_lane_after(s, &slice.runs[i], (struct str){(char *)d->cursor.key, d->cursor.len});
+    rc = slice_next_lane(&slice, name);
     for (unsigned n = 0; rc == 0 && err == 0 && n < SLICE_LANES && d->lanes_len < d->lanes_max;
          n++) {
-        int64_t first = INT64_MAX;
+        int64_t first_ms = INT64_MAX;
 
-        if (!codec_row_key_parse(val_str(&key), &row)) {
-            shard_suspect(s, val_str(&key), "row key is damaged");
-            rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
-            continue;
+        for (int i = 0; i < RUNS; i++) {
+            int64_t ms = run_pass_lane(s, &slice.runs[i], str_of(name));
+
+            first_ms = ms < first_ms ? ms : first_ms;
         }
-        memcpy(name_bytes, row.queue.ptr, row.queue.len);
-        name = (struct str){name_bytes, row.queue.len};
-        do {
-            first = row.due_ms < first ? row.due_ms : first;
-            rc = seek_band(rows, name, row.priority + 1u, 0, &key, &value, &row);
-        } while (rc == 0);
-        err = directory_add(d, name, first);
-        d->cursor.len = (uint16_t)name.len;
-        memcpy(d->cursor.key, name.ptr, name.len);
-        d->cursor.key[name.len] = 1;
-        key = (MDB_val){name.len + 1, d->cursor.key};
-        if (rc == MDB_NOTFOUND)
-            rc = mdb_cursor_get(rows, &key, &value, MDB_SET_RANGE);
+        err = directory_add(d, str_of(name), first_ms);
+        cursor_set(&d->cursor, str_of(name));
+        rc = slice_next_lane(&slice, name);
     }
-    slice_end(s, rows);
+    slice_end(s, &slice);
     d->end = rc == MDB_NOTFOUND;
     if (err == 0 && rc != 0 && rc != MDB_NOTFOUND)
         err = lmdb_errno(rc);

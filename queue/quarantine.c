@@ -92,7 +92,7 @@ int queue_quarantine_visit(struct queue *q, uint32_t shard, struct queue_cursor 
         return lmdb_errno(rc);
     rc = mdb_cursor_open(txn, s->quarantine, &at);
     if (rc == 0)
-        rc = cursor_seek(at, cursor, (struct str){0}, &key, &value);
+        rc = cursor_seek(at, cursor, &key, &value);
     for (; rc == 0 && go_on && records_max > 0; records_max--) {
         if (describe(s, txn, val_str(&key), val_str(&value), &record, &header))
             go_on = visit(arg, &record);

@@ -196,11 +196,12 @@ struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *
 /* The record as it is stored, as the content of a message of which only the id is set. */
 struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id,
                                     int *err);
+
+/* --- visit.c --- */
+
 void cursor_set(struct queue_cursor *cursor, struct str key);
-/* at: behind cursor, or at from (empty: the first record) when that is at its beginning. An LMDB
- * code. */
-int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, struct str from, MDB_val *key,
-                MDB_val *value);
+/* at: behind cursor, or at the first record when that is at its beginning. An LMDB code. */
+int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, MDB_val *key, MDB_val *value);
 
 /* --- syncer.c: one thread for all shards --- */
 

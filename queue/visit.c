@@ -11,6 +11,8 @@ struct visitor {
     const struct queue_visit *what;
     uint32_t rows_left;
     bool stopped;
+    uint8_t prefix[ROW_KEY_MAX]; /* of the lane's keys in the class that is being read */
+    size_t prefix_len;           /* 0: all lanes */
     /* The header read last: neighbours are often of one message. */
     MDB_txn *txn;
     struct message header; /* strings into the map */
@@ -66,15 +68,18 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
     v->stopped = !v->what->visit(v->what->arg, &view);
 }
 
-int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, struct str from, MDB_val *key,
-                MDB_val *value)
+void cursor_set(struct queue_cursor *cursor, struct str key)
+{
+    cursor->len = (uint16_t)key.len;
+    memcpy(cursor->key, key.ptr, key.len);
+}
+
+int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, MDB_val *key, MDB_val *value)
 {
     int rc;
 
-    if (cursor->len == 0) {
-        *key = str_val(from);
-        return mdb_cursor_get(at, key, value, from.len == 0 ? MDB_FIRST : MDB_SET_RANGE);
-    }
+    if (cursor->len == 0)
+        return mdb_cursor_get(at, key, value, MDB_FIRST);
     *key = (MDB_val){cursor->len, cursor->key};
     rc = mdb_cursor_get(at, key, value, MDB_SET_RANGE);
     if (rc == 0 && key->mv_size == cursor->len &&
@@ -83,12 +88,42 @@ int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, struct str from, MD
     return rc;
 }
 
+/* Positions rows where lane's rows of class begin. */
+static int lane_begin(struct visitor *v, MDB_cursor *rows, enum row_class class, MDB_val *key,
+                      MDB_val *value)
+{
+    v->prefix_len = codec_row_prefix(v->prefix, class, v->what->lane);
+    *key = (MDB_val){v->prefix_len, v->prefix};
+    return mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
+}
+
 static bool in_lane(const struct visitor *v, const MDB_val *key)
 {
-    return v->what->lane.len == 0 ||
-           (key->mv_size > v->what->lane.len &&
-            memcmp(key->mv_data, v->what->lane.ptr, v->what->lane.len) == 0 &&
-            ((const char *)key->mv_data)[v->what->lane.len] == 0);
+    return key->mv_size >= v->prefix_len && memcmp(key->mv_data, v->prefix, v->prefix_len) == 0;
+}
+
+static int visit_begin(struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
+{
+    v->prefix_len = 0;
+    if (v->cursor->len == 0 && v->what->lane.len > 0)
+        return lane_begin(v, rows, ROW_FRESH, key, value);
+    if (v->what->lane.len > 0)
+        v->prefix_len =
+            codec_row_prefix(v->prefix, (enum row_class)v->cursor->key[0], v->what->lane);
+    return cursor_seek(rows, v->cursor, key, value);
+}
+
+/* The row at rows, or where it is behind the lane's fresh rows, the first of the others. */
+static int visit_here(struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
+{
+    int rc;
+
+    if (in_lane(v, key))
+        return 0;
+    if (v->prefix[0] != ROW_FRESH)
+        return MDB_NOTFOUND;
+    rc = lane_begin(v, rows, ROW_LATER, key, value);
+    return rc == 0 && !in_lane(v, key) ? MDB_NOTFOUND : rc;
 }
 
 /* One read transaction. 1: end reached, 0: more, or a negative errno. */
@@ -103,12 +138,11 @@ static int visit_slice(struct visitor *v)
     v->header_valid = false;
     rc = mdb_cursor_open(v->txn, v->shard->rows, &rows);
     if (rc == 0)
-        rc = cursor_seek(rows, v->cursor, v->what->lane, &key, &value);
+        rc = visit_begin(v, rows, &key, &value);
     for (unsigned n = 0; rc == 0 && n < VISIT_SLICE_ROWS && v->rows_left > 0 && !v->stopped; n++) {
-        if (!in_lane(v, &key)) {
-            rc = MDB_NOTFOUND;
+        rc = visit_here(v, rows, &key, &value);
+        if (rc != 0)
             break;
-        }
         if (v->what->id == NULL || codec_row_key_of(val_str(&key), v->what->id))
             visit_row(v, val_str(&key), &value);
         v->rows_left--;
