@@ -167,6 +167,7 @@ void config_print_docs(struct buf *out);
  */
 void config_reload_check(const struct config *old, const struct config *new, struct buf *cannot);
 
+/* NULL: the domain's own exchangers, by no route or by one that says `mx`. */
 const struct config_route *config_route_for(const struct config *c, struct str domain);
 /* site may be empty (before routing). */
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,

@@ -204,7 +204,7 @@ const struct config_route *config_route_for(const struct config *c, struct str d
     const struct config_owner *owner = (const struct config_owner *)c;
     uint32_t i = config_index_find(&owner->routes, domain, STR(""));
 
-    return i == CONFIG_NO_MATCH ? NULL : &c->routes[i];
+    return i == CONFIG_NO_MATCH || c->routes[i].kind == CONFIG_ROUTE_MX ? NULL : &c->routes[i];
 }
 
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,

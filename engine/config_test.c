@@ -186,8 +186,8 @@ static void test_patterns(void **state)
     static const struct {
         const char *domain, *site, *destination, *route; /* route NULL: none */
     } cases[] = {
-        {"example.com", "", "example.com", "example.com"},
-        {"EXAMPLE.com", "", "example.com", "example.com"},
+        {"example.com", "", "example.com", NULL},
+        {"EXAMPLE.com", "", "example.com", NULL},
         {"a.example.com", "", "*.example.com", "*.example.com"},
         {"a.b.example.com", "", "*.example.com", "*.example.com"},
         {"xexample.com", "", "*", NULL},

@@ -24,22 +24,17 @@ static void on_site_timer(struct timer *timer)
 
 /* --- making and finding --- */
 
-/* A site is one set of exchangers (or one static route) under one set of limits: domains with
- * limits of their own get sessions of their own. */
-static void site_key(struct buf *key, const struct config_destination *dest,
-                     const struct config_route *target, const struct dns_route *route)
+/* What records, status and patterns call it: at another port is another server. */
+static char *site_name(const struct config *config, const struct config_route *target,
+                       const struct dns_route *route)
 {
-    buf_puts(key, dest->pattern);
-    buf_putc(key, '|');
-    if (route == NULL) {
-        buf_puts(key, target->socket.text);
-        return;
-    }
-    buf_puts(key, route->site_name);
-    if (target != NULL && target->port != 0)
-        buf_printf(key, ":%u", target->port);
-    if (target != NULL && target->kind == CONFIG_ROUTE_LMTP)
-        buf_puts(key, "|lmtp");
+    struct buf name = {0};
+
+    buf_puts(&name, route != NULL ? route->site_name : target->socket.text);
+    if (route != NULL && target != NULL && target->port != config->dns.port)
+        buf_printf(&name, ":%u", target->port);
+    buf_putc(&name, '\0');
+    return (char *)name.data;
 }
 
 /* A site is of one configuration: after a reload newcomers get a new one, the old one runs dry. */
@@ -80,20 +75,23 @@ static void site_configure(struct site *site, struct config *config,
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
                       struct dns_route *route)
 {
-    struct str site_name = route != NULL ? str_of(route->site_name) : str_of(target->socket.text);
-    const struct config_destination *dest = config_destination_for(w->config, domain, site_name);
-    uint16_t port = target != NULL && target->port != 0 ? target->port : w->config->dns.port;
+    char *name = site_name(w->config, target, route);
+    const struct config_destination *dest = config_destination_for(w->config, domain, str_of(name));
+    uint16_t port = target != NULL ? target->port : w->config->dns.port;
     struct buf key = {0};
     struct site *site;
     uint64_t hash;
 
-    site_key(&key, dest, target, route);
+    /* One set of exchangers (or one static route) under one set of limits: domains with limits of
+     * their own get sessions of their own. */
+    buf_printf(&key, "%s|%s", dest->pattern, name);
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     site = site_find(w, buf_str(&key), hash);
     if (site != NULL) {
         if (route != NULL && site->exchangers.route != route)
             exchangers_of_route(&site->exchangers, route, port);
         buf_done(&key);
+        free(name);
         return site;
     }
     site = calloc(1, sizeof(*site));
@@ -101,7 +99,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->worker = w;
     buf_putc(&key, '\0');
     site->key = (char *)key.data;
-    site->name = strndup(site_name.ptr, site_name.len);
+    site->name = name;
     site->lmtp = target != NULL && target->kind == CONFIG_ROUTE_LMTP;
     list_init(&site->attached);
     list_init(&site->ready);

@@ -399,6 +399,22 @@ def test_sessions_of_a_shared_exchanger():
     world.finish()
 
 
+def test_ports_are_sites():
+    """Two servers behind ports of one host have names, and limits, of their own."""
+    servers = {"one": Server({}), "two": Server({})}
+    sites = {name: f"[127.0.0.1]:{s.port}" for name, s in servers.items()}
+    world = World(servers, destinations={"site:" + sites["two"]: {"session_messages_max": 1},
+                                         "*": {"idle": "20s"}})
+    for i in range(2):
+        for name in servers:
+            world.send(name, f"u{i}")
+            wait_until(f"delivery {i}", lambda n=name, k=i: len(world.records("Delivery", n)) > k, 10)
+    for name, site in sites.items():
+        assert {r["site"] for r in world.records("Delivery", name)} == {site}
+    assert (servers["one"].sessions, servers["two"].sessions) == (1, 2)
+    world.finish()
+
+
 def test_no_mail_ever():
     """521 of all hosts ends what waits; of one alone it does not."""
     routes, servers = {}, {}

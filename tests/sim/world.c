@@ -394,9 +394,12 @@ static void put_pattern(const struct world_site *s, struct buf *out)
     case ROUTE_ADDRESS:
         buf_puts(out, "site:");
         put_literal(h, true, h->v4 ? "" : "IPv6:", out);
+        buf_printf(out, ":%u", WORLD_PORT_ROUTE);
+        break;
+    case ROUTE_HOST:
+        buf_printf(out, "site:*%s:%u", s->name, WORLD_PORT_ROUTE);
         break;
     case ROUTE_NONE:
-    case ROUTE_HOST:
     case ROUTE_MX:
     case ROUTES:
         buf_printf(out, "site:*%s", s->name);
