@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "engine/control_private.h"
+#include "io/io.h"
 
 #define READ_BYTES 4096
 
@@ -81,7 +82,6 @@ static int watch(const struct control *c, int op, int fd, uint32_t events, void 
 static int open_socket(struct control *c, struct buf *error)
 {
     struct sockaddr_un address;
-    struct stat st;
     int err = address_of(c->path, &address);
 
     if (err == 0 && answered(&address)) {
@@ -89,16 +89,16 @@ static int open_socket(struct control *c, struct buf *error)
         return -EADDRINUSE;
     }
     if (err == 0) {
-        /* What a dead engine left; any other file is somebody's, and bind() says it is there. */
-        if (lstat(c->path, &st) == 0 && S_ISSOCK(st.st_mode))
-            (void)unlink(c->path);
+        /* Any other file is somebody's, and bind() says it is there. */
+        (void)io_remove_stale((const struct sockaddr *)&address, sizeof(address));
         make_directory(c->path);
         err = bind_socket(c, &address);
     }
     if (err == 0)
         return 0;
     buf_printf(error, "control socket %s: %s; set control_socket to a path that can be written",
-               c->path, err == -EADDRINUSE ? "a file that is no socket is there" : strerror(-err));
+               c->path,
+               err == -EADDRINUSE ? "a file is there, no socket or not ours" : strerror(-err));
     return err;
 }
 
@@ -147,11 +147,6 @@ int control_open(struct control **out, const char *path, const struct control_ba
     *out = c;
     return 0;
 fail:
-    /* Another engine's socket is not ours to remove. */
-    if (err == -EADDRINUSE) {
-        free(c->path);
-        c->path = NULL;
-    }
     control_close(c);
     return err;
 }
@@ -473,6 +468,7 @@ void control_turn(struct control *c, uint64_t mono_ms, int64_t wall_ms)
 
 void control_close(struct control *c)
 {
+    struct sockaddr_un address;
     struct list_node *node;
 
     if (c == NULL)
@@ -481,14 +477,14 @@ void control_close(struct control *c)
     ASSERT(c->jobs == 0);
     while ((node = list_first(&c->clients)) != NULL)
         client_free(LIST_ENTRY(node, struct control_client, node));
-    if (c->path != NULL && c->listen_fd >= 0)
-        (void)unlink(c->path);
     for (size_t i = 0; i < 3; i++) {
         int fd = ((const int[]){c->listen_fd, c->epoll_fd, c->event_fd})[i];
 
         if (fd >= 0)
             close(fd);
     }
+    if (c->path != NULL && address_of(c->path, &address) == 0)
+        (void)io_remove_stale((const struct sockaddr *)&address, sizeof(address));
     pthread_mutex_destroy(&c->shared.lock);
     free(c->path);
     free(c);

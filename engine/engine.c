@@ -304,6 +304,11 @@ void engine_close(struct engine *e)
         pthread_barrier_wait(&e->barrier);
     for (uint32_t i = 0; i < e->workers_len; i++)
         pthread_join(e->threads[i], NULL);
+    for (size_t i = 0; i < e->started->listeners_len; i++) {
+        const struct config_address *a = &e->started->listeners[i].address;
+
+        (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
+    }
     queue_close(e->queue);
     governor_close(e->governor);
     clients_done(&e->clients);

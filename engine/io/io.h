@@ -91,6 +91,10 @@ int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int bac
  * some of the other's clients. Waits up to two seconds for the listener of a process that was just
  * killed, so it is for the start. 0 or -errno; 0 for AF_UNIX, where io_listen() says. */
 int io_address_free(const struct sockaddr *addr, socklen_t len);
+/* Removes the file of a Unix socket that nobody listens on: an earlier process left it, or ours is
+ * closed. A connect() to any other file is refused just the same; such a file is somebody's and
+ * stays. Not for turns: it may block. */
+bool io_remove_stale(const struct sockaddr *addr, socklen_t len);
 /* A stream socket for connecting, TCP_NODELAY on, bound to source when that is not NULL. */
 int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_t len);
 /* Peer and local name of a connected or accepted socket; 0 or -errno. */

@@ -172,7 +172,11 @@ static void test_unix_file(void **state)
         assert_true(fd >= 0);
         close(fd);
     }
-    assert_int_equal(unlink(addr.sun_path), 0);
+    fd = io_listen(io, generic, sizeof(addr), 5, false);
+    assert_false(io_remove_stale(generic, sizeof(addr))); /* somebody listens */
+    close(fd);
+    assert_true(io_remove_stale(generic, sizeof(addr)));
+    assert_int_equal(access(addr.sun_path, F_OK), -1);
     close_io();
 }
 

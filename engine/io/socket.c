@@ -45,15 +45,16 @@ static int stream_socket(int family)
     return fd;
 }
 
-/* Removes the file of a Unix socket that nobody listens on: what an earlier process left. A
- * connect() to any other file is refused just the same; such a file is somebody's and stays. */
-static bool unlink_stale(const struct sockaddr *addr, socklen_t len)
+bool io_remove_stale(const struct sockaddr *addr, socklen_t len)
 {
     const struct sockaddr_un *un = (const void *)addr;
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     struct stat st;
     bool stale;
+    int fd;
 
+    if (addr->sa_family != AF_UNIX)
+        return false;
+    fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0)
         return false;
     stale = connect(fd, addr, len) < 0 && errno == ECONNREFUSED && un->sun_path[0] != '\0' &&
@@ -68,7 +69,7 @@ static int bind_fresh(int fd, const struct sockaddr *addr, socklen_t len)
         return 0;
     if (errno != EADDRINUSE)
         return -errno;
-    if (addr->sa_family != AF_UNIX || !unlink_stale(addr, len))
+    if (!io_remove_stale(addr, len))
         return -EADDRINUSE;
     return bind(fd, addr, len) < 0 ? -errno : 0;
 }

@@ -242,5 +242,29 @@ def test_unix_socket_has_the_mode_wanted():
     temp.close()
 
 
+def test_socket_files_go_with_the_engine():
+    """Those of listeners and of the control socket, at a stop; not when they are another's by then."""
+    temp = TempDir("hayauma-unix-")
+    path = str(temp.path / "smtp.sock")
+    engine = Engine(directory=temp.path / "engine")
+    engine.config["listeners"].append({"listen": f"unix:{path}"})
+    paths = (path, engine.config["control_socket"])
+    engine.start()
+    engine.stop()
+    assert not any(map(os.path.exists, paths)), paths
+    engine.start()
+    for path in paths:
+        os.unlink(path)
+    others = [socket.socket(socket.AF_UNIX) for _ in paths]
+    for other, path in zip(others, paths):
+        other.bind(path)
+        other.listen()
+    engine.stop()
+    assert all(map(os.path.exists, paths)), paths
+    for other in others:
+        other.close()
+    temp.close()
+
+
 if __name__ == "__main__":
     run(globals())

@@ -152,6 +152,12 @@ int io_address_free(const struct sockaddr *addr, socklen_t len)
     return 0;
 }
 
+bool io_remove_stale(const struct sockaddr *addr, socklen_t len)
+{
+    (void)addr, (void)len;
+    return false;
+}
+
 int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int backlog,
               bool reuse_port)
 {
