@@ -62,6 +62,11 @@ static char *normal_domain(struct config *c, struct str domain)
     return config_host_name_valid(str_of(text)) ? text : NULL;
 }
 
+bool config_pattern_is_site(struct str pattern)
+{
+    return str_starts_nocase(pattern, site_prefix);
+}
+
 static char *normal_site(struct config *c, struct str text, struct buf *why)
 {
     char *pattern = config_dup(c, text);
@@ -84,7 +89,7 @@ char *config_pattern_normal(struct config *c, struct str text, bool site_ok, str
 
     if (str_eq(text, STR("*")))
         return config_dup(c, text);
-    if (site_ok && str_starts_nocase(text, site_prefix))
+    if (site_ok && config_pattern_is_site(text))
         return normal_site(c, text, why);
     name = normal_domain(c, domain);
     if (name == NULL) {
@@ -180,7 +185,7 @@ uint32_t config_index_add(struct config *c, struct config_index *index, const ch
         index->fallback = position;
         return earlier;
     }
-    if (str_starts_nocase(text, site_prefix))
+    if (config_pattern_is_site(text))
         return add_site(c, index, (struct str){text.ptr + 5, text.len - 5}, position);
     if (text.ptr[0] == '*')
         name = (struct str){text.ptr + 1, text.len - 1};

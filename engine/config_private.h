@@ -43,6 +43,7 @@ uint32_t config_index_find(const struct config_index *index, struct str domain, 
 /* Brings a pattern to its form in the index: lower case, A-labels, no trailing dot. NULL and a
  * reason in why when it is none. */
 char *config_pattern_normal(struct config *c, struct str text, bool site_ok, struct buf *why);
+bool config_pattern_is_site(struct str pattern);
 /* Whether s is a host name: letters, digits, hyphens, dots, at most 253. */
 bool config_host_name_valid(struct str s);
 

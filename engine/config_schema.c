@@ -263,7 +263,8 @@ static const struct config_field destination_fields[] = {
      .doc = "Use PIPELINING where offered."},
     {"lifetime", CONFIG_SECONDS, AT_DEST(lifetime_s), .def = "3d", RANGE(0, 60 * DAY_S),
      .doc = "Mail not delivered in this time is returned. RFC 5321 4.5.4.1 says four to five days; "
-            "bulk mail is stale sooner. 0 tries once."},
+            "bulk mail is stale sooner. 0 tries once. Not for `site:` patterns: mail gets its "
+            "lifetimes when it is accepted, before its site is known."},
     {"notice_lifetime", CONFIG_SECONDS, AT_DEST(notice_lifetime_s), .def = "1d",
      RANGE(0, 60 * DAY_S),
      .doc = "The same for our own delivery status notices, which nobody returns."},

@@ -350,10 +350,17 @@ static void load_destination(struct config_loader *l, struct config_destination 
 {
     char path[PATH_BYTES];
     struct target t = {&config_destination_schema, d, path, at, 0};
+    struct config_destination base = *d;
 
     snprintf(path, sizeof(path), "destinations['%.255s']", d->pattern);
     if (value != NULL)
         load_section(l, &t, value);
+    if (config_pattern_is_site(str_of(d->pattern)) &&
+        (d->lifetime_s != base.lifetime_s || d->notice_lifetime_s != base.notice_lifetime_s))
+        config_complain(l, at,
+                        "%s: lifetimes count from acceptance, before the site is known; set them "
+                        "for domains or \"*\"",
+                        path);
 }
 
 static struct fy_node_pair *find_star(struct fy_node *node)
