@@ -26,6 +26,8 @@ enum config_type {
     CONFIG_NAME,    /* char *, a host name */
     CONFIG_MAILBOX, /* char *, a mail address */
     CONFIG_PATH,    /* char *, absolute */
+    CONFIG_USER,    /* char *, a user of this machine */
+    CONFIG_GROUP,   /* char *, a group of this machine */
     CONFIG_CHOICE,  /* char *, one of the words in choices */
     CONFIG_ADDRESS, /* struct config_address with a port, or unix: */
     CONFIG_IPV4,    /* struct config_address without one; len 0 when absent */

@@ -1,5 +1,7 @@
 /* Texts into members: the values of the schema. */
 #include <errno.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdlib.h>
 
 #include "engine/config_private.h"
@@ -115,6 +117,10 @@ static int set_text(struct config *c, const struct config_field *f, void *base, 
         ok = mailbox_valid(text);
     else if (ok && f->type == CONFIG_PATH)
         ok = text.ptr[0] == '/';
+    else if (ok && f->type == CONFIG_USER)
+        ok = getpwnam(config_dup(c, text)) != NULL;
+    else if (ok && f->type == CONFIG_GROUP)
+        ok = getgrnam(config_dup(c, text)) != NULL;
     if (ok && f->type == CONFIG_CHOICE && !is_choice(f, text)) {
         buf_printf(why, "'%.*s' is none of %s", STR_FMT(text), f->choices);
         return -EINVAL;

@@ -96,6 +96,8 @@ const struct config_type_info config_types[] = {
     [CONFIG_NAME] = TEXT("host name", "is not a host name; write mail.example.com"),
     [CONFIG_MAILBOX] = TEXT("mail address", "is not a mail address; write postmaster@example.com"),
     [CONFIG_PATH] = TEXT("path", "is not an absolute path"),
+    [CONFIG_USER] = TEXT("user", "is no user of this machine; create it, or write another"),
+    [CONFIG_GROUP] = TEXT("group", "is no group of this machine; create it, or write another"),
     [CONFIG_CHOICE] = TEXT("one of", NOT_TEXT),
     [CONFIG_ADDRESS] = ADDRESS(
         "address", "is not an address with a port; write 192.0.2.1:25, \"[::]:25\" or unix:/path"),

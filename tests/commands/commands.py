@@ -140,7 +140,13 @@ def test_config():
     good.write_text(shown)
     assert run("config", "show", good).stdout == shown
     assert "workers: auto" in run("config", "show", "--defaults").stdout
-    run("config", "check", TREE / "docs/examples/hayauma.yaml")
+    bad.write_text("user: no-such-user\ngroup: no-such-group\n")
+    said = run("config", "check", bad, status=1).stderr
+    assert f"{bad}:1:7: user: 'no-such-user' is no user" in said, said
+    assert f"{bad}:2:8: group: 'no-such-group' is no group" in said, said
+    example = (TREE / "docs/examples/hayauma.yaml").read_text()
+    good.write_text(example.replace("user: hayauma", "user: root"))
+    run("config", "check", good)
     assert run("config", "docs").stdout == (TREE / "docs/configuration.md").read_text()
 
 
