@@ -64,8 +64,9 @@ struct records {
     bool removed; /* somebody deleted the active segment's file: what follows needs another */
 
     /* The syncer's. */
-    int64_t finished_ms; /* last look at the directory */
-    bool finish_now;     /* a segment was closed since */
+    int64_t finished_ms;          /* last look at the directory */
+    int64_t looked_ms, jumped_ms; /* last look at the clock, and where a jump of it led; 0: none */
+    bool finish_now;              /* a segment was closed since */
 };
 
 #define RECORDS_NAME_BYTES 96

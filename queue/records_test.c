@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <zstd.h>
 
+#include "base/clock.h"
 #include "queue/shard.h"
 
 struct fixture {
@@ -205,7 +206,40 @@ static void test_retention(void **state)
     assert_int_equal(files.lines, files.last - files.first + 1);
 }
 
-/* Without a records directory lines are dropped, not kept for ever. */
+/* Looks at the clock as the syncer does, but every 50 minutes. */
+static void pass(struct fixture *f, int64_t from_ms, int64_t to_ms)
+{
+    for (; from_ms < to_ms; from_ms += 3000000)
+        records_finish(&f->q->shards[0]->records, from_ms);
+}
+
+/* A segment goes when its time has passed; a jump of the clock is no passing of time for a day. */
+static void test_clock_jumps(void **state)
+{
+    static const int64_t day_ms = 86400000;
+    struct fixture *f = *state;
+    int64_t now_ms = clock_wall_ms();
+    unsigned left;
+
+    f->options.records.retention_s = 30 * 86400;
+    open_queue(f);
+    run_lines(f, 100);
+    syncer_round(f->q);
+    syncer_round(f->q);
+    pass(f, now_ms + 1000 * day_ms, now_ms + 1001 * day_ms);
+    pass(f, now_ms, now_ms + 29 * day_ms);
+    assert_int_equal(look(f).lines, 100);
+    pass(f, now_ms + 29 * day_ms, now_ms + 31 * day_ms);
+    left = look(f).lines; /* the segment that is written */
+    assert_in_range(left, 1, 99);
+    run_lines(f, 100);
+    syncer_round(f->q);
+    syncer_round(f->q);
+    pass(f, now_ms + 40 * day_ms, now_ms + 42 * day_ms);
+    assert_true(look(f).lines < 100);
+    close_queue(f);
+}
+
 /* An operator removes files, or the directory with all of them: what comes afterwards is recorded.
  */
 static void test_removed(void **state)
@@ -239,6 +273,7 @@ static void test_removed(void **state)
     close_queue(f);
 }
 
+/* Without a records directory lines are dropped, not kept for ever. */
 static void test_records_off(void **state)
 {
     struct fixture *f = *state;
@@ -255,8 +290,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_rotation), TEST(test_compression), TEST(test_retention),
-        TEST(test_removed),  TEST(test_records_off),
+        TEST(test_rotation),    TEST(test_compression), TEST(test_retention),
+        TEST(test_clock_jumps), TEST(test_removed),     TEST(test_records_off),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -13,6 +13,8 @@
 
 #define FINISH_EVERY_MS 60000
 #define ZSTD_LEVEL      3
+#define JUMP_MS         3600000 /* between two looks, which are a second apart */
+#define JUMP_HOLD_MS    (24 * JUMP_MS)
 
 /* --- the directory --- */
 
@@ -274,8 +276,20 @@ static struct records_file *list_files(struct records *r, uint64_t below, size_t
     return files;
 }
 
+/* By a clock that has just jumped forward everything is old. Nothing goes for its age for a day, in
+ * which the clock may be set right; set back, it is believed again at once. */
+static bool clock_jumped(struct records *r, int64_t wall_ms)
+{
+    if (r->looked_ms != 0 && wall_ms - r->looked_ms > JUMP_MS)
+        r->jumped_ms = wall_ms;
+    r->looked_ms = wall_ms;
+    return r->jumped_ms != 0 && wall_ms > r->jumped_ms - JUMP_MS &&
+           wall_ms < r->jumped_ms + JUMP_HOLD_MS;
+}
+
 void records_finish(struct records *r, int64_t wall_ms)
 {
+    bool by_age = r->options.retention_s > 0 && !clock_jumped(r, wall_ms);
     uint64_t below, bytes = 0;
     struct records_file *files;
     size_t len;
@@ -283,7 +297,7 @@ void records_finish(struct records *r, int64_t wall_ms)
     if (r->options.path == NULL)
         return;
     below = release_closed(r);
-    if (!r->finish_now && wall_ms - r->finished_ms < FINISH_EVERY_MS)
+    if (!r->finish_now && llabs(wall_ms - r->finished_ms) < FINISH_EVERY_MS)
         return;
     r->finish_now = false;
     r->finished_ms = wall_ms;
@@ -293,8 +307,7 @@ void records_finish(struct records *r, int64_t wall_ms)
         struct records_file *file = &files[i];
 
         bytes += file->bytes;
-        if ((r->options.retention_s > 0 &&
-             wall_ms - file->modified_ms > (int64_t)r->options.retention_s * 1000) ||
+        if ((by_age && wall_ms - file->modified_ms > (int64_t)r->options.retention_s * 1000) ||
             (r->options.retention_bytes > 0 && bytes > r->options.retention_bytes))
             unlinkat(r->dir_fd, file->name, 0);
         else if (r->options.zstd && !file->compressed)
