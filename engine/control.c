@@ -182,9 +182,35 @@ static void client_new(struct control *c, int fd)
     client->control = c;
     client->fd = fd;
     client->events = EPOLLIN;
-    client->moved_ms = c->mono_ms;
+    client->moved_ms = client->idle_ms = c->mono_ms;
     list_push_back(&c->clients, &client->node);
     c->clients_len++;
+}
+
+static size_t unsent(const struct control_client *client)
+{
+    return client->out.len - client->out_at;
+}
+
+static bool has_line(const struct control_client *client)
+{
+    return str_find(buf_str(&client->in), '\n') >= 0 || client->in.len >= CONTROL_LINE_BYTES_MAX;
+}
+
+/* The client that has been without a request for longest, or NULL. One that came in this turn has
+ * not been heard yet. */
+static struct control_client *idlest(struct control *c)
+{
+    struct control_client *found = NULL;
+
+    for (struct list_node *n = list_first(&c->clients); n != NULL; n = list_next(&c->clients, n)) {
+        struct control_client *client = LIST_ENTRY(n, struct control_client, node);
+
+        if (!client->dead && !client->busy && unsent(client) == 0 && !has_line(client) &&
+            client->idle_ms < (found == NULL ? c->mono_ms : found->idle_ms))
+            found = client;
+    }
+    return found;
 }
 
 /* The client is one too many: it is told and closed. What the socket buffer does not take is lost.
@@ -203,10 +229,14 @@ static void accept_clients(struct control *c)
 {
     for (;;) {
         int fd = accept4(c->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        bool full = fd >= 0 && c->clients_len >= CONTROL_CLIENTS_MAX;
+        struct control_client *idle = full ? idlest(c) : NULL;
 
-        if (fd >= 0 && c->clients_len >= CONTROL_CLIENTS_MAX) {
+        if (full && idle == NULL) {
             turn_away(fd);
         } else if (fd >= 0) {
+            if (idle != NULL)
+                idle->dead = true; /* freed behind the events of this turn */
             client_new(c, fd);
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS) {
             /* The connection stays in the backlog; watching on would spin. */
@@ -226,11 +256,6 @@ static void accept_again(struct control *c)
     if (c->paused_ms != 0 && c->mono_ms - c->paused_ms >= CONTROL_PAUSE_MS &&
         watch(c, EPOLL_CTL_MOD, c->listen_fd, EPOLLIN, &c->listen_fd) == 0)
         c->paused_ms = 0;
-}
-
-static size_t unsent(const struct control_client *client)
-{
-    return client->out.len - client->out_at;
 }
 
 static void client_read(struct control_client *client)
@@ -300,11 +325,6 @@ static void next_request(struct control_client *client)
     buf_consume(&client->in, (size_t)end + 1);
 }
 
-static bool has_line(const struct control_client *client)
-{
-    return str_find(buf_str(&client->in), '\n') >= 0 || client->in.len >= CONTROL_LINE_BYTES_MAX;
-}
-
 /* Whether a step for it would do something. */
 static bool runnable(const struct control_client *client)
 {
@@ -320,6 +340,7 @@ static void request_over(struct control_client *client, enum control_step step)
     control_work_done(client);
     control_request_done(&client->request);
     client->busy = false;
+    client->idle_ms = client->control->mono_ms;
 }
 
 static void client_step(struct control_client *client)

@@ -56,6 +56,7 @@ struct control_client {
     size_t out_at; /* sent so far of out */
     bool eof, dead, busy;
     uint64_t moved_ms;              /* mono: when it last took bytes */
+    uint64_t idle_ms;               /* mono: when it came, or its last request was over */
     struct control_request request; /* valid while busy */
     struct control_work work;
     struct control_job *job; /* with the backend */
