@@ -176,13 +176,17 @@ static void orcpts_to_ascii(struct inject *s)
 /* --- body --- */
 
 /* The body starts behind room for the trace fields, which are known only at the end. Its buffer is
- * of the size announced, not a power of two, so that it can become the content. */
+ * of the size announced, else of the session's last message and a little more, not a power of two,
+ * so that it can become the content. */
 void inject_body_begin(struct inject *s)
 {
     uint64_t announced = s->server.mail.size;
-    size_t want =
-        announced > 0 && announced < BODY_BYTES_TRUSTED ? (size_t)announced : BODY_BYTES_DEFAULT;
+    size_t want = s->body_last + s->body_last / 16;
 
+    if (announced > 0 && announced < BODY_BYTES_TRUSTED)
+        want = (size_t)announced;
+    else if (want == 0 || want > BODY_BYTES_TRUSTED)
+        want = BODY_BYTES_DEFAULT;
     buf_done(&s->body);
     s->body_room =
         trace_stamp_room(&(struct trace_stamp){.helo = str_of(s->helo),
@@ -481,6 +485,7 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     drop_doubles(s);
     d.start = s->body.data + s->body_room;
     d.len = s->body.len - s->body_room;
+    s->body_last = d.len;
     d.wanted_len = s->config->records.headers_len;
     for (size_t i = 0; i < d.wanted_len && i < TRACE_WANTED_MAX; i++)
         d.wanted[i] = str_of(s->config->records.headers[i]);

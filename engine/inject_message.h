@@ -59,6 +59,7 @@ struct inject {
     bool utf8_address;   /* one of its addresses is not ASCII */
     bool body_lost;      /* no memory for it: refused at its end */
     size_t body_room;    /* in front of it, for the trace fields */
+    size_t body_last;    /* of the last message of the session, for the next one's buffer */
     uint64_t held_bytes; /* bytes in engine->intake_bytes: body, envelope, pending */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];

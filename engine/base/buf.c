@@ -38,30 +38,6 @@ static uint8_t *room(struct buf *b, size_t n)
     return b->data + b->len;
 }
 
-void buf_put(struct buf *b, const void *bytes, size_t n)
-{
-    if (n == 0)
-        return;
-    memcpy(room(b, n), bytes, n);
-    b->len += n;
-}
-
-void buf_putc(struct buf *b, char c)
-{
-    *room(b, 1) = (uint8_t)c;
-    b->len++;
-}
-
-void buf_puts(struct buf *b, const char *cstr)
-{
-    buf_put(b, cstr, strlen(cstr));
-}
-
-void buf_put_str(struct buf *b, struct str s)
-{
-    buf_put(b, s.ptr, s.len);
-}
-
 void buf_put_u64(struct buf *b, uint64_t v)
 {
     char digits[STR_U64_BYTES];
