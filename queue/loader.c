@@ -140,26 +140,6 @@ static int read_value(const struct shard *s, const MDB_val *value, uint8_t *out)
     return (size_t)n == value->mv_size ? 0 : -EBADMSG;
 }
 
-static struct message *decode_message(const struct msgid *id, struct str value, int *err)
-{
-    struct message fields, *m;
-    const uint8_t *content;
-
-    *err = codec_content_decode(id, value, true, &fields);
-    if (*err < 0)
-        return NULL;
-    *err = -ENOMEM;
-    content = fields.content;
-    fields.content = malloc(fields.content_len > 0 ? fields.content_len : 1);
-    if (fields.content == NULL)
-        return NULL;
-    memcpy(fields.content, content, fields.content_len);
-    m = message_new(&fields);
-    if (m == NULL)
-        free(fields.content);
-    return m;
-}
-
 /* The content record of a message, malloc'd, its length at *len. NULL: *err says why. */
 static uint8_t *read_content(struct shard *s, MDB_txn *txn, const struct msgid *id, size_t *len,
                              int *err)
@@ -184,13 +164,20 @@ static uint8_t *read_content(struct shard *s, MDB_txn *txn, const struct msgid *
 
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
 {
-    struct message *m = NULL;
+    struct message fields, *m = NULL;
     size_t len;
     uint8_t *bytes = read_content(s, txn, id, &len, err);
 
-    if (bytes != NULL)
-        m = decode_message(id, (struct str){(const char *)bytes, len}, err);
-    free(bytes);
+    if (bytes == NULL)
+        return NULL;
+    *err = codec_content_decode(id, (struct str){(const char *)bytes, len}, true, &fields);
+    if (*err == 0) {
+        fields.content_block = bytes; /* the content stays where it was read */
+        m = message_new(&fields);
+        *err = m == NULL ? -ENOMEM : 0;
+    }
+    if (m == NULL)
+        free(bytes);
     return m;
 }
 
