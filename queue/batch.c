@@ -9,13 +9,9 @@
 
 /* What the tree needs beyond the bytes themselves, per record: partly filled pages and headers. */
 #define RECORD_OVERHEAD_BYTES 512
-/* Acceptance leaves this share of the map to settling: 1/64, of a small map up to 1/16, 1 MiB at
- * most. A settle cannot be split, and may touch a page or two for each of its rows. */
-#define SETTLE_SHARE       64
-#define SETTLE_SHARE_SMALL 16
-#define SETTLE_SMALL_BYTES (UINT64_C(1) << 20)
-/* And so much for each row: its last error comes when it is deferred, into pages partly filled. */
-#define ROW_GROWTH_BYTES 384
+/* Acceptance leaves so much for each row, beside the share of settling: its last error comes when
+ * it is deferred, into pages partly filled. */
+#define ROW_ERROR_BYTES 384
 
 /* Rows that came and went of one message of many recipients, summed over the batch. */
 struct refs_delta {
@@ -192,28 +188,30 @@ bool change_accepts(const struct queue_change *c)
     return c->messages_len > 0;
 }
 
-/* Map space that an acceptance takes; 0 for a settle. */
+/* Map space that the messages of a change take; 0 for a settle without notices. */
 static uint64_t change_need_bytes(const struct queue_change *c)
 {
     uint64_t need = 0;
 
-    if (!change_accepts(c))
+    if (c->messages_len == 0)
         return 0;
     for (size_t i = 0; i < c->messages_len; i++)
         need += codec_content_bytes(c->messages[i]) + RECORD_OVERHEAD_BYTES;
     for (size_t i = 0; i < c->rows_len; i++)
-        need += codec_row_bytes(c->rows[i].rcpt) + RECORD_OVERHEAD_BYTES;
+        if (c->rows[i].kind == QUEUE_ROW_ADD)
+            need += codec_row_bytes(c->rows[i].rcpt) + RECORD_OVERHEAD_BYTES;
     return need + c->records.len;
 }
 
-static uint64_t settle_reserve(const struct shard *s)
+/* What a change with messages leaves to others. */
+static uint64_t change_leaves_bytes(const struct shard *s, const struct queue_change *c)
 {
-    uint64_t map_bytes = s->options.map_bytes;
-    uint64_t share = map_bytes / SETTLE_SHARE, small = map_bytes / SETTLE_SHARE_SMALL;
     uint64_t rows = atomic_load_explicit(&s->shared.rows, memory_order_relaxed);
+    uint64_t growth = shard_rows_growth(s), errors = rows * ROW_ERROR_BYTES;
 
-    small = small < SETTLE_SMALL_BYTES ? small : SETTLE_SMALL_BYTES;
-    return (share > small ? share : small) + rows * ROW_GROWTH_BYTES;
+    if (!change_accepts(c))
+        return shard_settle_share(s) / 2 + growth;
+    return shard_settle_share(s) + (errors > growth ? errors : growth);
 }
 
 static bool change_valid(const struct queue_change *c)
@@ -273,7 +271,7 @@ static int apply_change(struct batch *b, struct queue_change *c)
 
     if (!change_valid(c))
         return EINVAL;
-    if (need > 0 && need + settle_reserve(b->shard) > b->room_bytes)
+    if (need > 0 && need + change_leaves_bytes(b->shard, c) > b->room_bytes)
         return ENOSPC;
     b->room_bytes -= need;
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
@@ -385,8 +383,8 @@ static int batch_end(struct batch *b)
     records_committed(&s->records);
     records_trimmed(&s->records, trimmed);
     unused = shard_unused_bytes(s) + s->own.reusable_bytes;
-    s->own.room_bytes = b->room_bytes < unused ? b->room_bytes : unused;
-    store(&s->shared.rows, rows.ms_entries);
+    shard_rows_are(s, &rows);
+    shard_set_room(s, b->room_bytes < unused ? b->room_bytes : unused);
     store(&s->shared.messages, content.ms_entries);
     store(&s->shared.quarantined, quarantine.ms_entries);
     store(&s->shared.sync_ns_last, took);

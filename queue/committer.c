@@ -91,17 +91,38 @@ static void split(struct list *changes, struct list *rest)
     list_splice_back(changes, &half);
 }
 
+/* Moves what brings notices to the end of rest; false when all do, or none. */
+static bool notices_behind(struct list *changes, struct list *rest)
+{
+    struct list_node *node, *next;
+    struct list notices;
+    bool both;
+
+    list_init(&notices);
+    for (node = list_first(changes); node != NULL; node = next) {
+        next = list_next(changes, node);
+        if (CONTAINER_OF(node, struct queue_change, node)->messages_len == 0)
+            continue;
+        list_remove(node);
+        list_push_back(&notices, node);
+    }
+    both = !list_empty(&notices) && !list_empty(changes);
+    list_splice_back(both ? rest : changes, &notices);
+    return both;
+}
+
 /* A batch could not be committed and the shard lives on: makes it smaller or ends parts of it, so
  * that what can be stored is. Settling comes first: it frees space, and a delivery that is not
- * recorded is a duplicate later. */
+ * recorded is a duplicate later. Notices take space: they come behind it. */
 static void shrink(struct shard *s, struct list *changes, struct list *rest,
                    struct queue_change *failed, int err, struct list *done)
 {
-    if (failed != NULL && (err != -ENOSPC || change_accepts(failed))) {
+    if (failed != NULL && (err != -ENOSPC || failed->messages_len > 0)) {
         end_change(failed, err, done);
         return;
     }
-    if (end_accepts(changes, err, done) || (err == -ENOSPC && shard_ballast_drop(s)))
+    if (end_accepts(changes, err, done) || (err == -ENOSPC && shard_ballast_drop(s)) ||
+        notices_behind(changes, rest))
         return;
     if (list_first(changes)->next != &changes->head)
         split(changes, rest);

@@ -290,6 +290,12 @@ enum queue_intake queue_intake(const struct queue *q, uint32_t shard)
                                                    memory_order_relaxed);
 }
 
+uint64_t queue_notice_room_bytes(const struct queue *q, uint32_t shard)
+{
+    ASSERT(shard < q->shards_len);
+    return atomic_load_explicit(&q->shards[shard]->shared.notice_room_bytes, memory_order_relaxed);
+}
+
 bool queue_failed(const struct queue *q)
 {
     for (uint32_t i = 0; i < q->shards_len; i++) {

@@ -66,6 +66,9 @@ enum queue_intake {
 };
 /* Whether new mail may be taken now. Any thread, one atomic load. */
 enum queue_intake queue_intake(const struct queue *q, uint32_t shard);
+/* Bytes of the map that changes which settle and bring messages beside (notices) may take; without
+ * them such a change ends with -ENOSPC, so that those which only settle go on. Any thread. */
+uint64_t queue_notice_room_bytes(const struct queue *q, uint32_t shard);
 /* Whether a shard failed for good (sync error): say so and exit. Any thread. */
 bool queue_failed(const struct queue *q);
 

@@ -13,6 +13,13 @@
 #include "base/clock.h"
 #include "queue/check.h"
 
+/* Acceptance leaves this share of the map to settling: 1/64, of a small map up to 1/16, 1 MiB at
+ * most. A settle cannot be split, and may touch a page or two for each of its rows. */
+#define SETTLE_SHARE       64
+#define SETTLE_SHARE_SMALL 16
+#define SETTLE_SMALL_BYTES (UINT64_C(1) << 20)
+/* What a row comes to, with its last error and in pages partly filled, as moves leave them. */
+#define ROW_BYTES      640
 #define SPACE_CHECK_NS UINT64_C(100000000)
 #define TREES          6
 #define PROBE_BYTES    (256u << 10)
@@ -143,9 +150,40 @@ bool shard_ballast_drop(struct shard *s)
     return had && unlinkat(s->dir_fd, BALLAST_NAME, 0) == 0;
 }
 
+uint64_t shard_settle_share(const struct shard *s)
+{
+    uint64_t share = s->options.map_bytes / SETTLE_SHARE;
+    uint64_t small = s->options.map_bytes / SETTLE_SHARE_SMALL;
+
+    small = small < SETTLE_SMALL_BYTES ? small : SETTLE_SMALL_BYTES;
+    return share > small ? share : small;
+}
+
+void shard_rows_are(struct shard *s, const MDB_stat *rows)
+{
+    s->own.rows_bytes = (rows->ms_branch_pages + rows->ms_leaf_pages) * rows->ms_psize;
+    atomic_store_explicit(&s->shared.rows, rows->ms_entries, memory_order_relaxed);
+}
+
+uint64_t shard_rows_growth(const struct shard *s)
+{
+    uint64_t bytes = atomic_load_explicit(&s->shared.rows, memory_order_relaxed) * ROW_BYTES;
+
+    return bytes > s->own.rows_bytes ? bytes - s->own.rows_bytes : 0;
+}
+
+void shard_set_room(struct shard *s, uint64_t room_bytes)
+{
+    uint64_t leave = shard_settle_share(s) / 2 + shard_rows_growth(s);
+
+    s->own.room_bytes = room_bytes;
+    atomic_store_explicit(&s->shared.notice_room_bytes, room_bytes > leave ? room_bytes - leave : 0,
+                          memory_order_relaxed);
+}
+
 void shard_check_space(struct shard *s, uint64_t now_ns)
 {
-    uint64_t low = s->options.map_bytes / 100 * s->options.intake_free_percent, disk;
+    uint64_t low = s->options.map_bytes / 100 * s->options.intake_free_percent, disk, room;
     int intake = QUEUE_INTAKE_OK;
     MDB_txn *txn;
 
@@ -153,19 +191,20 @@ void shard_check_space(struct shard *s, uint64_t now_ns)
         atomic_load_explicit(&s->shared.failed, memory_order_relaxed))
         return;
     s->own.space_checked_ns = now_ns;
-    s->own.room_bytes = shard_unused_bytes(s);
+    room = shard_unused_bytes(s);
     s->own.reusable_bytes = 0;
     disk = disk_free(s);
     /* Walking the free list costs time: only when it decides. */
-    if ((s->own.room_bytes < 2 * low || disk < s->options.disk_free_bytes_min) &&
+    if ((room < 2 * low || disk < s->options.disk_free_bytes_min) &&
         mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) == 0) {
         s->own.reusable_bytes = shard_reusable_pages(s, txn) * s->page_bytes;
-        s->own.room_bytes += s->own.reusable_bytes;
+        room += s->own.reusable_bytes;
         mdb_txn_abort(txn);
     }
+    shard_set_room(s, room);
     /* The file does not shrink: on a disk that the queue itself has filled, the free pages inside
      * are the space that came back. */
-    if (s->own.room_bytes < low)
+    if (room < low)
         intake = QUEUE_INTAKE_MAP_FULL;
     else if (disk + s->own.reusable_bytes < s->options.disk_free_bytes_min)
         intake = QUEUE_INTAKE_DISK_FULL;
@@ -400,7 +439,7 @@ static int open_env(struct shard *s, const char *path, struct queue_format *form
     }
     rc = mdb_stat(txn, s->rows, &stat);
     s->page_bytes = stat.ms_psize;
-    s->shared.rows = stat.ms_entries;
+    shard_rows_are(s, &stat);
     if (rc == 0)
         rc = mdb_stat(txn, s->content, &stat);
     s->shared.messages = stat.ms_entries;

@@ -64,6 +64,7 @@ struct shard {
         uint64_t company_until_ns; /* when the patient ones are taken; 0: there are none */
         uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
         uint64_t reusable_bytes;   /* of it, as counted last; 0 when there was no need to count */
+        uint64_t rows_bytes;       /* pages of the rows tree */
         uint64_t space_checked_ns, kept_ns, counted_ns; /* when these were last looked at */
         uint64_t rest_until_ns;                         /* after a commit of many */
         size_t last_urgent_len;                         /* what it answered */
@@ -85,7 +86,7 @@ struct shard {
         _Atomic bool failed;                           /* release: the reason is in place */
         _Atomic uint64_t rows, messages, commits, changes, commit_ns_total, sync_ns_last;
         _Atomic uint64_t batch_last, quarantined, commit_errors, map_used_bytes;
-        _Atomic uint64_t disk_free_bytes;
+        _Atomic uint64_t disk_free_bytes, notice_room_bytes;
     } shared;
 };
 
@@ -128,6 +129,14 @@ int lmdb_errno(int rc);
 /* After mdb_txn_commit() failed with rc (already negative errno): -ENOSPC when space ran out,
  * -ENOMEM, or -ESHUTDOWN when the device failed. */
 int shard_commit_verdict(struct shard *s, int err);
+/* What acceptance leaves of the map to settling, beside what rows may grow by; settles with notices
+ * leave half of it to those without. */
+uint64_t shard_settle_share(const struct shard *s);
+uint64_t shard_rows_growth(const struct shard *s);
+/* How the rows tree is now. */
+void shard_rows_are(struct shard *s, const MDB_stat *rows);
+/* Map space left, as known now; says what of it notices may have. */
+void shard_set_room(struct shard *s, uint64_t room_bytes);
 /* Looks at free map and disk space and sets intake; now_ns: monotonic. */
 void shard_check_space(struct shard *s, uint64_t now_ns);
 /* Whether the process holds more than rss_bytes_max of files, the store's maps nearly all of them.

@@ -533,8 +533,6 @@ static void test_map_full(void **state)
     check(f);
 }
 
-/* With a reader open no page is given back: settling may be refused then, but nothing breaks, and
- * it goes on when the reader has gone. */
 /* A message with len rows, all in lanes of their own. */
 static int accept_scattered(struct fixture *f, struct recipient *rows[], uint32_t len)
 {
@@ -557,49 +555,151 @@ static int accept_scattered(struct fixture *f, struct recipient *rows[], uint32_
     return result;
 }
 
-/* A settle is one change, each of its rows in a page of its own, and perhaps with notices: what
- * acceptance leaves is enough for it, or it would wait for room that nothing else makes. */
-static void test_map_full_settles_scattered_rows(void **state)
+#define SCATTERED_MAX 4096
+
+/* Accepts to the last byte that acceptance may have. Returns how many of rows there are. */
+static size_t fill_scattered(struct fixture *f, struct recipient *rows[][KIT_ROWS_MAX])
 {
-    static struct recipient *rows[4096][KIT_ROWS_MAX];
-    struct fixture *f = *state;
-    struct kit_change *c = kit_change();
-    struct recipient *notice_rcpt, *one;
-    struct message *notice;
+    struct recipient *one;
     size_t len = 0;
 
-    f->options.map_bytes = 16u << 20;
-    assert_int_equal(open_queue(f), 0);
     for (unsigned refused = 0; refused < 3;) { /* the estimate of room is made anew now and then */
         int result = accept_scattered(f, rows[len], KIT_ROWS_MAX);
 
-        assert_true((result == 0 && len + 1 < 4096) || result == -ENOSPC);
+        assert_true((result == 0 && len + 1 < SCATTERED_MAX) || result == -ENOSPC);
         len += result == 0;
         refused = result == 0 ? 0 : refused + 1;
         if (refused > 0)
             poll(NULL, 0, 150);
     }
     assert_true(len > KIT_ROWS_MAX);
-    while (accept_scattered(f, &one, 1) == 0) /* to the last byte that acceptance may have */
+    while (accept_scattered(f, &one, 1) == 0)
         recipient_free(one);
-    /* A bounce: its notice comes in the same change. */
-    notice = kit_message(2000, 1, 5);
-    notice_rcpt = kit_recipient(notice, 0, "sender.example", notice->created_ms);
-    kit_content(c, notice);
-    kit_row(c, QUEUE_ROW_ADD, notice_rcpt);
-    kit_row(c, QUEUE_ROW_REMOVE, rows[1][1]);
-    message_unref(notice);
-    assert_int_equal(run_change(f, c), 0);
-    recipient_free(notice_rcpt);
-    c = kit_change();
-    for (uint32_t i = 0; i < KIT_ROWS_MAX; i++)
-        kit_row(c, QUEUE_ROW_REMOVE, rows[i * (len / KIT_ROWS_MAX)][i]);
-    assert_int_equal(run_change(f, c), 0);
+    return len;
+}
+
+static void free_scattered(struct recipient *rows[][KIT_ROWS_MAX], size_t len)
+{
     for (size_t i = 0; i < len; i++)
         for (uint32_t k = 0; k < KIT_ROWS_MAX; k++)
             recipient_free(rows[i][k]);
 }
 
+/* r goes, and its notice comes in the same change. */
+static struct kit_change *bounce(struct recipient *r)
+{
+    struct kit_change *c = kit_change();
+    struct message *notice = kit_message(2500, 1, 5);
+
+    kit_content(c, notice);
+    kit_row(c, QUEUE_ROW_ADD, kit_recipient(notice, 0, "sender.example", notice->created_ms));
+    kit_row(c, QUEUE_ROW_REMOVE, r);
+    message_unref(notice);
+    return c;
+}
+
+static int run_bounce(struct fixture *f, struct recipient *r)
+{
+    struct kit_change *c = bounce(r);
+    struct recipient *notice_rcpt = c->rows[0].rcpt;
+    int result = run_change(f, c);
+
+    recipient_free(notice_rcpt);
+    return result;
+}
+
+/* Column k of the rows, KIT_ROWS_MAX at a time. */
+static int settle_column(struct fixture *f, struct recipient *rows[][KIT_ROWS_MAX], size_t len,
+                         uint32_t k, enum queue_row_kind kind)
+{
+    int result = 0;
+
+    for (size_t i = 0; i < len && result == 0;) {
+        struct kit_change *c = kit_change();
+
+        for (; i < len && c->change.rows_len < KIT_ROWS_MAX; i++) {
+            struct queue_row *row = kit_row(c, kind, rows[i][k]);
+
+            if (kind == QUEUE_ROW_MOVE)
+                row->rcpt->due_ms += 300000 + (int64_t)i * 7919 % 100000;
+        }
+        result = run_change(f, c);
+    }
+    return result;
+}
+
+/* A settle is one change, each of its rows in a page of its own, and perhaps with notices: what
+ * acceptance leaves is enough for it, or it would wait for room that nothing else makes. */
+static void test_map_full_settles_scattered_rows(void **state)
+{
+    static struct recipient *rows[SCATTERED_MAX][KIT_ROWS_MAX];
+    struct fixture *f = *state;
+    struct kit_change *c = kit_change();
+    size_t len;
+
+    f->options.map_bytes = 16u << 20;
+    assert_int_equal(open_queue(f), 0);
+    len = fill_scattered(f, rows);
+    assert_int_equal(run_bounce(f, rows[1][1]), 0);
+    for (uint32_t i = 0; i < KIT_ROWS_MAX; i++)
+        kit_row(c, QUEUE_ROW_REMOVE, rows[i * (len / KIT_ROWS_MAX)][i]);
+    assert_int_equal(run_change(f, c), 0);
+    free_scattered(rows, len);
+}
+
+/* Many bounces at once: their notices do not take the room that settles without them need, nor do
+ * the errors of rows that are deferred. A notice that was refused goes when there is room. */
+static void test_map_full_of_notices(void **state)
+{
+    static struct recipient *rows[SCATTERED_MAX][KIT_ROWS_MAX];
+    struct fixture *f = *state;
+    struct kit_change *bounced, *settled;
+    struct recipient *notice_rcpt;
+    char error[300];
+    size_t len, bounces = 0;
+    uint32_t left;
+
+    memset(error, 'e', sizeof(error));
+    f->options.map_bytes = 16u << 20;
+    assert_int_equal(open_queue(f), 0);
+    len = fill_scattered(f, rows);
+    for (unsigned refused = 0; refused < 3;) { /* as above */
+        int result = run_bounce(f, rows[bounces % len][bounces / len]);
+
+        assert_true(result == 0 || result == -ENOSPC);
+        bounces += result == 0;
+        refused = result == 0 ? 0 : refused + 1;
+        if (refused > 0)
+            poll(NULL, 0, 150);
+    }
+    left = (uint32_t)(bounces / len) + 1; /* columns from here on are whole */
+    assert_true(bounces > 10 && left + 2 < KIT_ROWS_MAX);
+    assert_true(queue_notice_room_bytes(f->q, 0) < 4096);
+    /* In one batch only the notice is refused. */
+    bounced = bounce(rows[0][left]);
+    notice_rcpt = bounced->rows[0].rcpt;
+    queue_submit(f->port, 0, &bounced->change);
+    settled = kit_change();
+    kit_row(settled, QUEUE_ROW_REMOVE, rows[1][left]);
+    assert_int_equal(run_change(f, settled), 0);
+    assert_true(bounced->done && bounced->result == -ENOSPC);
+    recipient_free(notice_rcpt);
+    free(bounced);
+    for (uint32_t k = left + 1; k < KIT_ROWS_MAX; k++) {
+        for (size_t i = 0; i < len; i++)
+            recipient_set_error(rows[i][k], (struct str){error, sizeof(error)});
+        assert_int_equal(settle_column(f, rows, len, k, QUEUE_ROW_MOVE), 0);
+    }
+    for (uint32_t k = left + 1; k < KIT_ROWS_MAX; k++)
+        assert_int_equal(settle_column(f, rows, len, k, QUEUE_ROW_REMOVE), 0);
+    poll(NULL, 0, 150);
+    assert_int_equal(settle_column(f, rows, 1, left, QUEUE_ROW_MOVE), 0); /* looks at the room */
+    assert_int_equal(run_bounce(f, rows[0][left]), 0);
+    free_scattered(rows, len);
+}
+
+/* With a reader open no page is given back: settling may be refused then, but nothing breaks, and
+ * it goes on when the reader has gone. */
 static void test_map_full_with_reader(void **state)
 {
     struct fixture *f = *state;
@@ -674,6 +774,7 @@ int main(void)
         TEST(test_disk_filled_by_others),
         TEST(test_map_full),
         TEST(test_map_full_settles_scattered_rows),
+        TEST(test_map_full_of_notices),
         TEST(test_map_full_with_reader),
         TEST(test_records_full),
     };
