@@ -13,6 +13,9 @@
 #include "engine/retry.h"
 #include "engine/settle.h"
 
+/* Until a bounce that found no room for its notice is looked at again, its lifetime being over. */
+#define NOTICE_WAIT_MS 300000
+
 /* --- records --- */
 
 static uint32_t span_ms(uint64_t from, uint64_t to)
@@ -196,6 +199,18 @@ static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_
     e->ended = true;
 }
 
+/* Where the store has no room for its notice a bounce waits there, as a row: in memory hundreds
+ * would keep all else from being loaded that could make room. It is tried again, or found expired
+ * again. An end that the administrator asked for is not put off. */
+static bool put_off(const struct judge_batch *b, const struct judge_entry *e, enum notice_kind kind)
+{
+    const struct recipient *r = e->recipient;
+
+    return !b->room && notice_wanted(kind, r->message, r->notify) &&
+           (kind == NOTICE_FAILED ||
+            retry_expired(worker_wall_ms(b->worker), recipient_expires_ms(r)));
+}
+
 static void entry_defer(struct judge_batch *b, struct judge_entry *e)
 {
     struct worker *w = b->worker;
@@ -206,18 +221,38 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
 
     e->old_due_ms = r->due_ms;
     r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, expires_ms, &w->rng);
-    recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
+    if (retry_expired(now_ms, expires_ms))
+        r->due_ms = now_ms + NOTICE_WAIT_MS;
+    if (e->outcome.class != OUTCOME_EXPIRED)
+        recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
     /* Mail with a not-before time is late from then on: its lifetime was counted from there. */
     start_ms = expires_ms - (int64_t)b->context->dest->lifetime_s * 1000;
     if (start_ms < m->created_ms)
         start_ms = m->created_ms;
-    if (retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0, start_ms,
-                       now_ms, expires_ms)) {
+    if (b->room && retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0,
+                                  start_ms, now_ms, expires_ms)) {
         r->flags |= RECIPIENT_WARNED;
         owe(e, NOTICE_DELAYED);
     }
     record_entry(b, REPORT_TRANSIENT, e, r->due_ms);
     counter_add(e->outcome.class == OUTCOME_LOST ? &w->counters.lost : &w->counters.deferred, 1);
+}
+
+static void entry_fail(struct judge_batch *b, struct judge_entry *e)
+{
+    if (put_off(b, e, NOTICE_FAILED))
+        entry_defer(b, e);
+    else
+        entry_end(b, e, REPORT_BOUNCE, &b->worker->counters.failed, NOTICE_FAILED);
+}
+
+static void entry_expire(struct judge_batch *b, struct judge_entry *e)
+{
+    e->outcome.class = OUTCOME_EXPIRED;
+    if (put_off(b, e, NOTICE_EXPIRED))
+        entry_defer(b, e);
+    else
+        entry_end(b, e, REPORT_EXPIRATION, &b->worker->counters.expired, NOTICE_EXPIRED);
 }
 
 static void entry_decide(struct judge_batch *b, struct judge_entry *e)
@@ -233,19 +268,17 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
     }
     switch (e->outcome.class) {
     case OUTCOME_FAILED:
-        entry_end(b, e, REPORT_BOUNCE, &w->counters.failed, NOTICE_FAILED);
+        entry_fail(b, e);
         break;
     case OUTCOME_EXPIRED:
-        entry_end(b, e, REPORT_EXPIRATION, &w->counters.expired, NOTICE_EXPIRED);
+        entry_expire(b, e);
         break;
     case OUTCOME_DEFERRED:
     case OUTCOME_LOST:
-        if (!retry_expired(now_ms, recipient_expires_ms(r))) {
+        if (retry_expired(now_ms, recipient_expires_ms(r)))
+            entry_expire(b, e);
+        else
             entry_defer(b, e);
-            break;
-        }
-        e->outcome.class = OUTCOME_EXPIRED;
-        entry_end(b, e, REPORT_EXPIRATION, &w->counters.expired, NOTICE_EXPIRED);
         break;
     case OUTCOME_DELIVERED:
         entry_end(b, e, REPORT_DELIVERY, &w->counters.delivered, NOTICE_RELAYED);
@@ -277,7 +310,12 @@ void judge_end(struct judge_batch *b)
 {
     struct worker *w = b->worker;
     uint32_t shard = b->len > 0 ? ((struct lane *)b->entries[0].recipient->holder)->shard : 0;
+    /* What may have to wait for room keeps nothing else waiting. */
+    bool apart;
 
+    b->room = settle_takes_notice(w, shard);
+    apart = b->len > 0 && (!b->room || queue_intake(w->engine->queue, shard) != QUEUE_INTAKE_OK);
+    settle_cut(w, shard, apart);
     for (size_t i = 0; i < b->len; i++)
         entry_decide(b, &b->entries[i]);
     for (size_t k = 0; b->len > 0 && k < ARRAY_LEN(notice_kinds); k++)
@@ -299,7 +337,7 @@ void judge_end(struct judge_batch *b)
     free(b->entries);
     b->entries = NULL;
     b->len = b->cap = 0;
-    settle_cut(w, shard);
+    settle_cut(w, shard, apart);
 }
 
 void judge_delivered(struct worker *w, const struct judge_context *context, struct recipient *r,
@@ -317,7 +355,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     counter_add(&w->counters.delivered, 1);
     lane_settling(r);
     settle_remove(w, r);
-    settle_cut(w, ((struct lane *)r->holder)->shard);
+    settle_cut(w, ((struct lane *)r->holder)->shard, false);
 }
 
 void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,

@@ -39,6 +39,7 @@ struct judge_batch {
     const struct judge_context *context;
     struct judge_entry *entries;
     size_t len, cap;
+    bool room; /* for notices; known in judge_end() */
 };
 
 void judge_begin(struct judge_batch *b, struct worker *w, const struct judge_context *context);

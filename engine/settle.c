@@ -13,6 +13,8 @@
  * a change of some, never for one of all. */
 #define CUT_ROWS          64
 #define CUT_RECORDS_BYTES (32u << 10)
+/* Of the store's room that a notice takes, beside its content. */
+#define NOTICE_OVERHEAD_BYTES 2048
 /* Kept for reuse, with their memory: what grew anew each turn cost page faults and copies, 2 % of a
  * message's CPU. */
 #define SPARE_MAX       128
@@ -116,6 +118,7 @@ void settle_add(struct worker *w, uint32_t shard, struct message *m, struct reci
             xrealloc(s->change.messages, s->messages_cap * sizeof(struct message *));
     }
     s->change.messages[s->change.messages_len++] = m;
+    w->notice_bytes += m->content_len + NOTICE_OVERHEAD_BYTES;
     row_put(w, shard, &(struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r});
 }
 
@@ -158,8 +161,10 @@ static void settle_end(struct settle *s)
 
         waiter->on_settled(waiter);
     }
-    for (size_t i = 0; i < s->change.messages_len; i++)
+    for (size_t i = 0; i < s->change.messages_len; i++) {
+        s->worker->notice_bytes -= s->change.messages[i]->content_len + NOTICE_OVERHEAD_BYTES;
         message_unref(s->change.messages[i]);
+    }
     if (settle_bytes(s) <= SPARE_BYTES_MAX && s->worker->settles_spare_len < SPARE_MAX)
         settle_keep(s);
     else
@@ -224,11 +229,17 @@ static void settle_submit(struct worker *w, struct settle *s)
     queue_submit(w->port, s->shard, &s->change);
 }
 
-void settle_cut(struct worker *w, uint32_t shard)
+bool settle_takes_notice(const struct worker *w, uint32_t shard)
+{
+    return queue_notice_room_bytes(w->engine->queue, shard) > w->notice_bytes;
+}
+
+void settle_cut(struct worker *w, uint32_t shard, bool apart)
 {
     struct settle *s = w->settles[shard];
 
-    if (s != NULL && (s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES))
+    if (s != NULL &&
+        (apart || s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES))
         settle_submit(w, s);
 }
 

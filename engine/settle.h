@@ -26,8 +26,11 @@ struct settle_waiter {
     void (*on_settled)(struct settle_waiter *waiter);
 };
 void settle_wait(struct worker *w, uint32_t shard, struct settle_waiter *waiter);
-/* What has been put in so far is whole: it may go as a change of its own if it is large. */
-void settle_cut(struct worker *w, uint32_t shard);
+/* Whether the store has room for a further notice, with those under way. */
+bool settle_takes_notice(const struct worker *w, uint32_t shard);
+/* What has been put in so far is whole: it may go as a change of its own if it is large; apart: in
+ * any case. */
+void settle_cut(struct worker *w, uint32_t shard, bool apart);
 /* Submits what this turn gathered. */
 void settle_flush(struct worker *w);
 /* Settles open or under way. */

@@ -103,6 +103,7 @@ struct worker {
     struct list settles_under_way, settles_spare;
     uint32_t settles_spare_len;
     uint32_t settles_failing; /* of them, found no room */
+    uint64_t notice_bytes;    /* of notices in them */
     uint32_t directories;     /* start-up scans still running */
 
     struct worker_counters counters;
