@@ -285,6 +285,7 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     ASSERT(r->state == PLACE_SETTLING);
     if (lane->loading || lane->fetching > 0) {
         r->state = PLACE_ZOMBIE;
+        r->due_ms = next_due_ms < QUEUE_DUE_HELD ? next_due_ms : QUEUE_DUE_HELD;
         list_push_back(&lane->zombies, &r->node);
     } else {
         lane_memory_drop(r);

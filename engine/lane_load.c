@@ -126,10 +126,12 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
     }
     while ((n = list_pop_front(&load->rcpts)) != NULL) {
         struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+        const struct recipient *known = lane_find(lane->worker, &r->message->id, r->index);
 
-        if (lane_find(lane->worker, &r->message->id, r->index) != NULL) {
+        if (known != NULL && (known->state != PLACE_ZOMBIE || known->due_ms != r->due_ms)) {
             recipient_free(r);
-        } else if (suspended || lane->worker->draining) {
+        } else if (known != NULL || suspended || lane->worker->draining) {
+            /* known: a zombie as it was stored anew before this load looked, kept by a fetch. */
             if (r->due_ms < lane->behind_due_ms)
                 lane->behind_due_ms = r->due_ms;
             recipient_free(r);

@@ -94,6 +94,7 @@ struct world {
 };
 
 extern struct world world;
+extern bool world_full; /* set before world_make(): every map is nearly full */
 
 void world_make(void);
 /* The configuration; reloaded: as it is behind the reload. */
