@@ -228,6 +228,28 @@ static bool rate_allows(struct site *site)
     return false;
 }
 
+/* What is taken next was written a while ago, perhaps by another thread, and is in no cache. Each
+ * take brings it a step nearer: the third lane, the second one's recipient, the first one's
+ * message (a drain of a thousand lanes: 3.5 -> 3.1 us of the worker's own code a message). */
+static void prefetch_next(const struct site *site)
+{
+    struct list_node *n = list_first(&site->ready);
+    const struct recipient *r;
+
+    if (n == NULL)
+        return;
+    __builtin_prefetch(lane_peek(LIST_ENTRY(n, struct lane, ready_node))->message);
+    n = list_next(&site->ready, n);
+    if (n == NULL)
+        return;
+    r = lane_peek(LIST_ENTRY(n, struct lane, ready_node));
+    __builtin_prefetch(r);
+    __builtin_prefetch(&r->lifetime_s);
+    n = list_next(&site->ready, n);
+    if (n != NULL)
+        __builtin_prefetch(&LIST_ENTRY(n, struct lane, ready_node)->window);
+}
+
 size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max)
 {
     struct list_node *n;
@@ -250,6 +272,7 @@ size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t
             list_remove(&lane->ready_node);
             list_push_back(&site->ready, &lane->ready_node);
         }
+        prefetch_next(site);
         if (r->message->recipients > len)
             len = take_heads(site, r->message, out, len, max, domains_max);
         return len;
