@@ -4,6 +4,7 @@
 running.py [TEST...]"""
 
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -15,6 +16,9 @@ import time
 
 from faults import (Books, Client, Engine, Failure, Process, Sink, Skip, TempDir, free_port, log_of,
                     program, queued, run, settings_for, wait_empty, wait_until)
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
+WALL = 0x40000000  # waitpid(): threads too
 
 
 def serve(engine, *arguments, env=None, prefix=(), timeout_s=20):
@@ -315,6 +319,35 @@ def test_systemd():
             while b"STOPPING=1" not in seen:
                 seen.append(notify.recv(1000))
             assert engine.process.wait(10) == 0
+
+
+def test_watchdog_of_a_stuck_worker():
+    """One thread that stands still ends WATCHDOG=1, and so the service, although all others go on."""
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = [ctypes.c_long] * 4
+    engine = Engine({"workers": 2})
+    path = str(engine.dir / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        notify.bind(path)
+        engine.env = {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"}
+        with engine:
+            tid = next(int(p.parent.name) for p in
+                       pathlib.Path(f"/proc/{engine.process.pid}/task").glob("*/comm")
+                       if p.read_text().strip() == "worker-1")
+            if ptrace(PTRACE_SEIZE, tid, 0, 0) != 0:
+                raise Skip(f"ptrace: {os.strerror(ctypes.get_errno())}")
+            ptrace(PTRACE_INTERRUPT, tid, 0, 0)
+            os.waitpid(tid, WALL)
+            try:
+                notify.settimeout(2)
+                with contextlib.suppress(TimeoutError):
+                    for _ in range(20):
+                        notify.recv(1000)
+                    raise Failure("WATCHDOG=1 goes on")
+                assert "serve.worker_stuck" in log_of(engine)
+            finally:
+                ptrace(PTRACE_DETACH, tid, 0, 0)
+            assert notify.recv(1000) == b"WATCHDOG=1"
 
 
 def test_workers():
