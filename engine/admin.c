@@ -20,6 +20,7 @@ struct admin {
     struct worker *worker;
     struct queue_row_key *fetched, *later; /* [job->rows_len] */
     size_t later_len;
+    int result;
     bool settling; /* some of later are: not to be fetched yet */
 };
 
@@ -44,6 +45,7 @@ static void admin_fetch(struct admin *a)
     list_init(&a->load.rcpts);
     a->later_len = 0;
     a->settling = false;
+    a->waiter.parts++;
     for (size_t i = 0; i < a->load.exact_len; i++)
         lane_fetch_begin(a->worker, a->job->shard, keys[i].queue);
     queue_load(a->worker->port, a->job->shard, &a->load);
@@ -53,10 +55,10 @@ static void on_admin_settled(struct settle_waiter *waiter)
 {
     struct admin *a = CONTAINER_OF(waiter, struct admin, waiter);
 
-    if (a->later_len > 0)
+    if (a->result == 0 && a->later_len > 0)
         admin_fetch(a);
     else
-        admin_done(a, 0);
+        admin_done(a, a->result);
 }
 
 static void record(struct worker *w, struct recipient *r, enum report_type type)
@@ -146,6 +148,16 @@ static void remember(struct admin *a, struct recipient *r)
     a->job->changed++;
 }
 
+/* Does it, in changes that find room in a store that has little. */
+static bool admin_act(struct admin *a, struct recipient *r)
+{
+    if (!act(a->worker, a->job->action, r))
+        return false;
+    a->job->changed++;
+    settle_cut(a->worker, a->job->shard, false);
+    return true;
+}
+
 static void look_later(struct admin *a, const struct queue_row_key *key)
 {
     a->later[a->later_len++] = *key;
@@ -157,9 +169,7 @@ static void admin_touch(struct admin *a, struct recipient *r, struct queue_row_k
     switch ((enum recipient_place)r->state) {
     case PLACE_WINDOW:
         lane_take(r);
-        if (act(a->worker, a->job->action, r))
-            a->job->changed++;
-        else
+        if (!admin_act(a, r))
             lane_unpop(r);
         break;
     case PLACE_FLIGHT:
@@ -186,9 +196,7 @@ static void on_row(struct admin *a, struct recipient *r, const struct queue_row_
         return;
     }
     ASSERT(lane_adopt(w, a->job->shard, r));
-    if (act(w, a->job->action, r))
-        a->job->changed++;
-    else
+    if (!admin_act(a, r))
         lane_return(r); /* a window has no room for all of a backlog */
 }
 
@@ -198,6 +206,7 @@ static void on_fetched(struct queue_load *load, int result)
     struct list_node *n;
     size_t i = 0;
 
+    settle_follow(a->worker, &a->waiter);
     while ((n = list_pop_front(&load->rcpts)) != NULL) {
         struct recipient *r = LIST_ENTRY(n, struct recipient, node);
 
@@ -208,11 +217,9 @@ static void on_fetched(struct queue_load *load, int result)
     }
     for (i = 0; i < load->exact_len; i++)
         lane_fetch_end(a->worker, a->job->shard, load->exact[i].queue);
-    if (result < 0) {
-        admin_done(a, result);
-        return;
-    }
-    settle_wait(a->worker, a->job->shard, &a->waiter);
+    a->result = result;
+    settle_wait(a->worker, a->job->shard);
+    a->waiter.parts--; /* the fetch's */
 }
 
 static void flush_lane(struct worker *w, uint32_t shard, struct str queue)
@@ -232,6 +239,7 @@ static void admin_run(struct worker *w, struct worker_note *note)
     a->fetched = calloc(job->rows_len + 1, sizeof(*a->fetched));
     a->later = calloc(job->rows_len + 1, sizeof(*a->later));
     ASSERT(a->fetched != NULL && a->later != NULL);
+    settle_follow(w, &a->waiter);
     for (size_t i = 0; i < job->rows_len; i++) {
         const struct control_row *row = &job->rows[i];
         struct queue_row_key key = {.queue = row->queue,
@@ -249,10 +257,9 @@ static void admin_run(struct worker *w, struct worker_note *note)
         else
             look_later(a, &key);
     }
-    if (a->later_len == 0 || a->settling)
-        settle_wait(w, job->shard, &a->waiter);
-    else
+    if (a->later_len > 0 && !a->settling)
         admin_fetch(a);
+    settle_wait(w, job->shard);
 }
 
 void admin_submit(struct engine *e, struct control_job *job)

@@ -26,8 +26,8 @@ struct settle {
     uint32_t shard;
     size_t rows_cap, messages_cap;
     struct timer timer;
-    struct list_node node; /* settles_under_way or settles_spare */
-    struct list waiters;
+    struct list_node node;        /* settles_under_way or settles_spare */
+    struct settle_waiter *waiter; /* or NULL */
     bool complained;
 };
 
@@ -54,7 +54,6 @@ static struct settle *settle_new(struct worker *w)
     s->worker = w;
     s->change.on_done = on_settled;
     s->change.owner = s;
-    list_init(&s->waiters);
     return s;
 }
 
@@ -122,11 +121,6 @@ void settle_add(struct worker *w, uint32_t shard, struct message *m, struct reci
     row_put(w, shard, &(struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r});
 }
 
-void settle_wait(struct worker *w, uint32_t shard, struct settle_waiter *waiter)
-{
-    list_push_back(&settle_open(w, shard)->waiters, &waiter->node);
-}
-
 static uint64_t settle_bytes(const struct settle *s)
 {
     return s->change.records.cap + s->rows_cap * sizeof(struct queue_row);
@@ -152,15 +146,11 @@ static void settle_keep(struct settle *s)
 /* It committed, or never will. */
 static void settle_end(struct settle *s)
 {
-    struct list_node *n;
+    struct settle_waiter *waiter = s->waiter;
 
     atomic_fetch_sub_explicit(&s->worker->engine->settle_bytes, settle_bytes(s),
                               memory_order_relaxed);
-    while ((n = list_pop_front(&s->waiters)) != NULL) {
-        struct settle_waiter *waiter = LIST_ENTRY(n, struct settle_waiter, node);
-
-        waiter->on_settled(waiter);
-    }
+    s->waiter = NULL;
     for (size_t i = 0; i < s->change.messages_len; i++) {
         s->worker->notice_bytes -= s->change.messages[i]->content_len + NOTICE_OVERHEAD_BYTES;
         message_unref(s->change.messages[i]);
@@ -169,6 +159,8 @@ static void settle_end(struct settle *s)
         settle_keep(s);
     else
         settle_free(s);
+    if (waiter != NULL && --waiter->parts == 0)
+        waiter->on_settled(waiter);
 }
 
 static void on_retry(struct timer *timer)
@@ -224,6 +216,9 @@ static void on_settled(struct queue_change *change, int result)
 static void settle_submit(struct worker *w, struct settle *s)
 {
     w->settles[s->shard] = NULL;
+    s->waiter = w->settles_follower;
+    if (s->waiter != NULL)
+        s->waiter->parts++;
     list_push_back(&w->settles_under_way, &s->node);
     atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(s), memory_order_relaxed);
     queue_submit(w->port, s->shard, &s->change);
@@ -241,6 +236,17 @@ void settle_cut(struct worker *w, uint32_t shard, bool apart)
     if (s != NULL &&
         (apart || s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES))
         settle_submit(w, s);
+}
+
+void settle_follow(struct worker *w, struct settle_waiter *waiter)
+{
+    w->settles_follower = waiter;
+}
+
+void settle_wait(struct worker *w, uint32_t shard)
+{
+    settle_submit(w, settle_open(w, shard));
+    w->settles_follower = NULL;
 }
 
 void settle_flush(struct worker *w)

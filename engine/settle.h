@@ -19,13 +19,15 @@ void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint
 /* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
  * over; they arrive in their lane once committed. */
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);
-/* Calls on_settled once this turn's change of shard has committed; at the end of the turn when
- * there is none. waiter lives until then. */
+/* Calls on_settled once all changes that were submitted between settle_follow() and settle_wait(),
+ * in the same turn, have committed; settle_wait() submits one more, that of shard as it is. waiter
+ * lives until then. */
 struct settle_waiter {
-    struct list_node node;
+    uint32_t parts; /* the caller may add one of its own */
     void (*on_settled)(struct settle_waiter *waiter);
 };
-void settle_wait(struct worker *w, uint32_t shard, struct settle_waiter *waiter);
+void settle_follow(struct worker *w, struct settle_waiter *waiter);
+void settle_wait(struct worker *w, uint32_t shard);
 /* Whether the store has room for a further notice, with those under way. */
 bool settle_takes_notice(const struct worker *w, uint32_t shard);
 /* What has been put in so far is whole: it may go as a change of its own if it is large; apart: in

@@ -102,9 +102,10 @@ struct worker {
     struct settle **settles; /* [shards]: the open change of each shard, or NULL */
     struct list settles_under_way, settles_spare;
     uint32_t settles_spare_len;
-    uint32_t settles_failing; /* of them, found no room */
-    uint64_t notice_bytes;    /* of notices in them */
-    uint32_t directories;     /* start-up scans still running */
+    struct settle_waiter *settles_follower; /* of what is submitted now, or NULL */
+    uint32_t settles_failing;               /* of them, found no room */
+    uint64_t notice_bytes;                  /* of notices in them */
+    uint32_t directories;                   /* start-up scans still running */
 
     struct worker_counters counters;
 };

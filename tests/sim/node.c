@@ -21,6 +21,8 @@
 #define ACTIONS_MAX     64
 #define PHASES_MAX      3
 #define JOB_ROWS_MAX    30
+#define JOB_ROWS_FULL   1000 /* as many as control asks for at once */
+#define SETTLE_ROWS_MAX 256  /* of a change: more find no room in a nearly full map */
 /* From the moment that an answer is read to its settle's commit, when commits succeed. */
 #define SETTLE_MAX_NS   (5 * SIM_S)
 #define TURNS_PER_S_MAX 50000 /* more is a spin */
@@ -81,6 +83,8 @@ static void plan(enum action_kind kind, uint64_t within_ns);
 uint64_t __real_message_bytes_alive(void);
 uint64_t __wrap_message_bytes_alive(void);
 void __wrap_control_job_done(struct control_job *job, int result);
+void __real_queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change);
+void __wrap_queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change);
 int __real_mdb_txn_commit(MDB_txn *txn);
 int __wrap_mdb_txn_commit(MDB_txn *txn);
 
@@ -97,6 +101,17 @@ void __wrap_control_job_done(struct control_job *job, int result)
     free(job->rows);
     free(job);
     node.jobs--;
+}
+
+void __wrap_queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change)
+{
+    size_t settled = 0;
+
+    for (size_t i = 0; i < change->rows_len; i++)
+        settled += change->rows[i].kind != QUEUE_ROW_ADD;
+    if (settled > SETTLE_ROWS_MAX)
+        sim_fail("room", "one change settles %zu rows", settled);
+    __real_queue_submit(port, shard, change);
 }
 
 /* Takes most of a shard's map, with its first commit, so that little mail fills the rest. */
@@ -433,6 +448,11 @@ struct picking {
     bool held; /* only those */
 };
 
+static size_t job_rows_max(void)
+{
+    return world_full ? JOB_ROWS_FULL : JOB_ROWS_MAX;
+}
+
 static bool on_row(void *arg, const struct queue_row_view *row)
 {
     struct picking *p = arg;
@@ -447,7 +467,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
                              .flags = row->flags,
                              .due_ms = row->due_ms,
                              .queue = {strndup(row->queue.ptr, row->queue.len), row->queue.len}};
-    return job->rows_len < JOB_ROWS_MAX;
+    return job->rows_len < job_rows_max();
 }
 
 static void admin(uint32_t shard, enum control_action action, bool held)
@@ -460,10 +480,11 @@ static void admin(uint32_t shard, enum control_action action, bool held)
     job->kind = CONTROL_JOB_ACTION;
     job->action = action;
     job->shard = shard;
-    job->rows = calloc(JOB_ROWS_MAX, sizeof(*job->rows));
+    job->rows = calloc(job_rows_max(), sizeof(*job->rows));
     ASSERT(job->rows != NULL);
     queue_visit(node.engine->queue, shard, &cursor,
-                &(struct queue_visit){.rows_max = 500, .visit = on_row, .arg = &picking});
+                &(struct queue_visit){
+                    .rows_max = world_full ? 10000 : 500, .visit = on_row, .arg = &picking});
     sim_trace("admin %d on %zu rows of shard %u", action, job->rows_len, shard);
     node.jobs++;
     if (job->rows_len == 0) {
