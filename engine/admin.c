@@ -122,6 +122,8 @@ static bool act(struct worker *w, enum control_action action, struct recipient *
         settle_remove(w, r);
         return true;
     case CONTROL_EXPIRE:
+        if (!judge_has_room(w, r, NOTICE_EXPIRED))
+            return false;
         judge_expired(w, &context, r);
         return true;
     }

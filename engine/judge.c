@@ -199,16 +199,11 @@ static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_
     e->ended = true;
 }
 
-/* Where the store has no room for its notice a bounce waits there, as a row: in memory hundreds
- * would keep all else from being loaded that could make room. It is tried again, or found expired
- * again. An end that the administrator asked for is not put off. */
-static bool put_off(const struct judge_batch *b, const struct judge_entry *e, enum notice_kind kind)
+bool judge_has_room(const struct worker *w, const struct recipient *r, enum notice_kind kind)
 {
-    const struct recipient *r = e->recipient;
+    const struct lane *lane = r->holder;
 
-    return !b->room && notice_wanted(kind, r->message, r->notify) &&
-           (kind == NOTICE_FAILED ||
-            retry_expired(worker_wall_ms(b->worker), recipient_expires_ms(r)));
+    return !notice_wanted(kind, r->message, r->notify) || settle_takes_notice(w, lane->shard);
 }
 
 static void entry_defer(struct judge_batch *b, struct judge_entry *e)
@@ -229,8 +224,9 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     start_ms = expires_ms - (int64_t)b->context->dest->lifetime_s * 1000;
     if (start_ms < m->created_ms)
         start_ms = m->created_ms;
-    if (b->room && retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0,
-                                  start_ms, now_ms, expires_ms)) {
+    if (judge_has_room(w, r, NOTICE_DELAYED) &&
+        retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0, start_ms,
+                       now_ms, expires_ms)) {
         r->flags |= RECIPIENT_WARNED;
         owe(e, NOTICE_DELAYED);
     }
@@ -238,21 +234,24 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     counter_add(e->outcome.class == OUTCOME_LOST ? &w->counters.lost : &w->counters.deferred, 1);
 }
 
+/* Where the store has no room for its notice a bounce waits there, as a row: in memory hundreds
+ * would keep all else from being loaded that could make room. It is tried again, or found expired
+ * again. */
 static void entry_fail(struct judge_batch *b, struct judge_entry *e)
 {
-    if (put_off(b, e, NOTICE_FAILED))
-        entry_defer(b, e);
-    else
+    if (judge_has_room(b->worker, e->recipient, NOTICE_FAILED))
         entry_end(b, e, REPORT_BOUNCE, &b->worker->counters.failed, NOTICE_FAILED);
+    else
+        entry_defer(b, e);
 }
 
 static void entry_expire(struct judge_batch *b, struct judge_entry *e)
 {
     e->outcome.class = OUTCOME_EXPIRED;
-    if (put_off(b, e, NOTICE_EXPIRED))
-        entry_defer(b, e);
-    else
+    if (judge_has_room(b->worker, e->recipient, NOTICE_EXPIRED))
         entry_end(b, e, REPORT_EXPIRATION, &b->worker->counters.expired, NOTICE_EXPIRED);
+    else
+        entry_defer(b, e);
 }
 
 static void entry_decide(struct judge_batch *b, struct judge_entry *e)
@@ -311,10 +310,9 @@ void judge_end(struct judge_batch *b)
     struct worker *w = b->worker;
     uint32_t shard = b->len > 0 ? ((struct lane *)b->entries[0].recipient->holder)->shard : 0;
     /* What may have to wait for room keeps nothing else waiting. */
-    bool apart;
+    bool apart = b->len > 0 && (!settle_takes_notice(w, shard) ||
+                                queue_intake(w->engine->queue, shard) != QUEUE_INTAKE_OK);
 
-    b->room = settle_takes_notice(w, shard);
-    apart = b->len > 0 && (!b->room || queue_intake(w->engine->queue, shard) != QUEUE_INTAKE_OK);
     settle_cut(w, shard, apart);
     for (size_t i = 0; i < b->len; i++)
         entry_decide(b, &b->entries[i]);

@@ -39,7 +39,6 @@ struct judge_batch {
     const struct judge_context *context;
     struct judge_entry *entries;
     size_t len, cap;
-    bool room; /* for notices; known in judge_end() */
 };
 
 void judge_begin(struct judge_batch *b, struct worker *w, const struct judge_context *context);
@@ -54,6 +53,9 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
 /* One recipient, any outcome. */
 void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,
                const struct outcome *outcome);
+/* Whether the store has room for the notice of kind that r's end would owe, or it would owe none.
+ */
+bool judge_has_room(const struct worker *w, const struct recipient *r, enum notice_kind kind);
 /* r's lifetime is over before it could be tried (again). */
 void judge_expired(struct worker *w, const struct judge_context *context, struct recipient *r);
 
