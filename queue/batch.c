@@ -231,16 +231,15 @@ static int has_several(struct batch *b, const struct msgid *id, bool *several)
     struct shard *s = b->shard;
     MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
     struct message header;
-    int rc = mdb_get(b->txn, s->refs, &key, &value);
+    uint64_t bytes;
+    int rc = mdb_get(b->txn, s->refs, &key, &value), err;
 
     *several = rc == 0;
     if (rc != MDB_NOTFOUND)
         return rc;
-    rc = mdb_get(b->txn, s->content, &key, &value);
-    *several = rc == 0 && shard_readable(s, &value) &&
-               codec_content_decode(id, val_str(&value), false, &header) == 0 &&
-               header.recipients > 1;
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    err = read_header(s, b->txn, id, &header, &bytes);
+    *several = err == 0 && header.recipients > 1;
+    return err == -EIO ? EIO : 0;
 }
 
 /* A quarantined row has still counted as one of its message's. */

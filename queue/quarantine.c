@@ -31,18 +31,6 @@ int quarantine_put(MDB_txn *txn, MDB_dbi quarantine, enum quarantine_tree tree, 
     return 0;
 }
 
-static void describe_message(struct shard *s, MDB_txn *txn, struct queue_quarantined *out,
-                             struct message *header)
-{
-    MDB_val key = {MSGID_BYTES, out->id.bytes}, value;
-
-    if (mdb_get(txn, s->content, &key, &value) != 0 || !shard_readable(s, &value))
-        return;
-    out->content_bytes = value.mv_size;
-    if (codec_content_decode(&out->id, val_str(&value), false, header) == 0)
-        out->header = header;
-}
-
 /* False: the entry itself is damaged. */
 static bool describe(struct shard *s, MDB_txn *txn, struct str key, struct str entry,
                      struct queue_quarantined *out, struct message *header)
@@ -70,7 +58,8 @@ static bool describe(struct shard *s, MDB_txn *txn, struct str key, struct str e
     out->index = row.index;
     if (codec_row_decode(row_key, out->value, &state) == 0)
         out->address = state.address;
-    describe_message(s, txn, out, header);
+    if (read_header(s, txn, &out->id, header, &out->content_bytes) == 0)
+        out->header = header;
     return true;
 }
 

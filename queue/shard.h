@@ -199,6 +199,12 @@ size_t loader_round(struct shard *s);
 void loader_wake(struct shard *s);
 void loader_done(struct shard *s);
 
+/* --- contents.c --- */
+
+/* What is stored with the content, without it; strings lie in the map. *bytes: of the record, 0
+ * when it cannot be read. 0, -ENOENT, -EBADMSG, -EPROTO. */
+int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct message *header,
+                uint64_t *bytes);
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO
  * when what is stored is at fault. */
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);

@@ -22,13 +22,11 @@ struct visitor {
 /* Header fields of a row's message; false when it is missing or damaged. */
 static bool find_header(struct visitor *v, const struct msgid *id)
 {
-    MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
+    uint64_t bytes;
 
     if (v->header_valid && memcmp(&v->header.id, id, sizeof(*id)) == 0)
         return true;
-    v->header_valid = mdb_get(v->txn, v->shard->content, &key, &value) == 0 &&
-                      shard_readable(v->shard, &value) &&
-                      codec_content_decode(id, val_str(&value), false, &v->header) == 0;
+    v->header_valid = read_header(v->shard, v->txn, id, &v->header, &bytes) == 0;
     return v->header_valid;
 }
 
