@@ -25,6 +25,7 @@ void loader_wake(struct shard *s)
 
 /* A reader's place among the rows of a lane in one class. */
 struct run {
+    struct shard *shard;
     MDB_cursor *at;
     enum row_class class;
     int rc; /* 0: key, value and row are of the place; MDB_NOTFOUND: behind the lane */
@@ -53,7 +54,8 @@ static int slice_begin(struct shard *s, struct slice *slice)
 
     if (rc != 0)
         return lmdb_errno(rc);
-    *slice = (struct slice){.runs = {{.class = ROW_FRESH}, {.class = ROW_LATER}}};
+    *slice = (struct slice){
+        .runs = {{.shard = s, .class = ROW_FRESH}, {.shard = s, .class = ROW_LATER}}};
     for (int i = 0; i < RUNS && rc == 0; i++)
         rc = mdb_cursor_open(s->loader.txn, s->rows, &slice->runs[i].at);
     if (rc != 0)
@@ -61,13 +63,22 @@ static int slice_begin(struct shard *s, struct slice *slice)
     return lmdb_errno(rc);
 }
 
+/* A damaged key among a lane's is passed by: the rows behind it are well. */
 static void run_get(struct run *run, struct str lane, MDB_cursor_op op)
 {
-    run->rc = mdb_cursor_get(run->at, &run->key, &run->value, op);
-    /* What is no row key sorts somewhere else; the visit of the whole tree finds it. */
-    if (run->rc == 0 && !(codec_row_key_parse(val_str(&run->key), &run->row) &&
-                          run->row.class == run->class && str_eq(run->row.queue, lane)))
-        run->rc = MDB_NOTFOUND;
+    uint8_t prefix[ROW_KEY_MAX];
+    size_t len = codec_row_prefix(prefix, run->class, lane);
+
+    while ((run->rc = mdb_cursor_get(run->at, &run->key, &run->value, op)) == 0) {
+        if (run->key.mv_size < len || memcmp(run->key.mv_data, prefix, len) != 0) {
+            run->rc = MDB_NOTFOUND;
+            return;
+        }
+        if (codec_row_key_parse(val_str(&run->key), &run->row))
+            return;
+        shard_suspect(run->shard, val_str(&run->key), "row key is damaged");
+        op = MDB_NEXT;
+    }
 }
 
 /* To the first row at or behind (priority, due). */
@@ -359,7 +370,7 @@ static int directory_add(struct queue_directory *d, struct str name, int64_t fir
 }
 
 /* To the first row of the lane behind name; empty: of the first lane. */
-static void run_lane_after(struct shard *s, struct run *run, struct str name)
+static void run_lane_after(struct run *run, struct str name)
 {
     uint8_t bytes[ROW_KEY_MAX];
     MDB_cursor_op op = MDB_SET_RANGE;
@@ -369,7 +380,7 @@ static void run_lane_after(struct shard *s, struct run *run, struct str name)
     bytes[run->key.mv_size - 1] = 1;
     while ((run->rc = mdb_cursor_get(run->at, &run->key, &run->value, op)) == 0 &&
            !codec_row_key_parse(val_str(&run->key), &run->row)) {
-        shard_suspect(s, val_str(&run->key), "row key is damaged");
+        shard_suspect(run->shard, val_str(&run->key), "row key is damaged");
         op = MDB_NEXT;
     }
     if (run->rc == 0 && run->row.class != run->class)
@@ -397,7 +408,7 @@ static int slice_next_lane(struct slice *slice, char name_bytes[QUEUE_NAME_MAX +
 }
 
 /* Passes the rows of a lane by; returns when the first of them is due. */
-static int64_t run_pass_lane(struct shard *s, struct run *run, struct str name)
+static int64_t run_pass_lane(struct run *run, struct str name)
 {
     int64_t first_ms = INT64_MAX;
 
@@ -408,7 +419,7 @@ static int64_t run_pass_lane(struct shard *s, struct run *run, struct str name)
         run_seek(run, name, run->row.priority + 1u, 0);
     }
     if (run->rc == MDB_NOTFOUND)
-        run_lane_after(s, run, name);
+        run_lane_after(run, name);
     return first_ms;
 }
 
@@ -422,14 +433,14 @@ static int directory_slice(struct shard *s, struct queue_directory *d)
     if (err < 0)
         return err;
     for (int i = 0; i < RUNS; i++)
-        run_lane_after(s, &slice.runs[i], (struct str){(char *)d->cursor.key, d->cursor.len});
+        run_lane_after(&slice.runs[i], (struct str){(char *)d->cursor.key, d->cursor.len});
     rc = slice_next_lane(&slice, name);
     for (unsigned n = 0; rc == 0 && err == 0 && n < SLICE_LANES && d->lanes_len < d->lanes_max;
          n++) {
         int64_t first_ms = INT64_MAX;
 
         for (int i = 0; i < RUNS; i++) {
-            int64_t ms = run_pass_lane(s, &slice.runs[i], str_of(name));
+            int64_t ms = run_pass_lane(&slice.runs[i], str_of(name));
 
             first_ms = ms < first_ms ? ms : first_ms;
         }

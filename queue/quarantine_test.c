@@ -104,14 +104,12 @@ static struct found find(struct fixture *f)
     return found;
 }
 
-/* The second of three rows is bad: the others load, it is named, and rows_left are in the lane. */
-static void check(struct fixture *f, const char *reason, uint64_t rows_left)
+/* The second of three rows is bad: the others load, and it is moved. */
+static void check_moved(struct fixture *f, uint64_t rows_left)
 {
     struct queue_counters counters = {0};
-    struct found found;
     struct kit_load load = {0};
     struct recipient *r;
-    bool complete;
 
     assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", 5000, 10), 0);
     assert_true(load.load.end);
@@ -129,6 +127,15 @@ static void check(struct fixture *f, const char *reason, uint64_t rows_left)
     }
     assert_int_equal(counters.quarantined, 1);
     assert_int_equal(counters.rows, rows_left);
+}
+
+/* It is named, too, and rows_left are in the lane. */
+static void check(struct fixture *f, const char *reason, uint64_t rows_left)
+{
+    struct found found;
+    bool complete;
+
+    check_moved(f, rows_left);
     found = find(f);
     assert_int_equal(found.n, 1);
     assert_non_null(strstr(found.reason, reason));
@@ -236,6 +243,52 @@ static void test_damaged_row_of_two(void **state)
     message_unref(m);
 }
 
+/* Its key says that it is fresh and that it is not. */
+static void test_damaged_key(void **state)
+{
+    struct fixture *f = *state;
+    MDB_dbi rows = f->q->shards[0]->rows;
+    uint8_t key[ROW_KEY_MAX];
+    MDB_val k = {key_of(f, key), key}, v = {5, "value"};
+    MDB_txn *txn;
+
+    damage(f, rows, key, k.mv_size, true);
+    memset(key + k.mv_size - 3 - MSGID_BYTES, 0, 6); /* made at 0, due at 1001 */
+    assert_int_equal(mdb_txn_begin(f->q->shards[0]->env, NULL, 0, &txn), 0);
+    assert_int_equal(mdb_put(txn, rows, &k, &v, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    check_moved(f, 2);
+}
+
+/* A key longer than any row's where a slice of the count ends. */
+static void test_long_key(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t key[500] = {ROW_LATER + 1};
+    MDB_val k = {3, key}, v = {5, "value"};
+    bool complete = false;
+    MDB_txn *txn;
+
+    assert_int_equal(mdb_txn_begin(f->q->shards[0]->env, NULL, 0, &txn), 0);
+    for (unsigned i = 3; i <= 2000; i++) {
+        key[1] = (uint8_t)(i >> 8);
+        key[2] = (uint8_t)i;
+        k.mv_size = i < 2000 ? 3 : sizeof(key);
+        assert_int_equal(mdb_put(txn, f->q->shards[0]->rows, &k, &v, 0), 0);
+    }
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    queue_port_close(f->port);
+    queue_close(f->q);
+    assert_int_equal(queue_open(&f->q, &f->options, NULL), 0);
+    assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
+    for (unsigned ms = 0; !complete; ms++) {
+        assert_true(ms < 5000);
+        assert_true(queue_lane_rows(f->q, 0, STR("a.example"), &complete) <= 3);
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(queue_lane_rows(f->q, 0, STR("a.example"), &complete), 3);
+}
+
 /* The page says that the row's value is two gigabytes long: nothing is read behind the file. */
 static void test_damaged_length(void **state)
 {
@@ -266,8 +319,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_damaged_row),        TEST(test_damaged_content), TEST(test_missing_content),
-        TEST(test_damaged_row_of_two), TEST(test_damaged_length),
+        TEST(test_damaged_row),     TEST(test_damaged_key),        TEST(test_damaged_content),
+        TEST(test_missing_content), TEST(test_damaged_row_of_two), TEST(test_damaged_length),
+        TEST(test_long_key),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
