@@ -391,6 +391,7 @@ static void test_visit_and_message(void **state)
     struct queue_visit one = {.rows_max = 3, .visit = on_row, .arg = &seen};
     struct message *m;
     struct msgid id = add_one(f, "a.example", 5, 1), last;
+    char name[QUEUE_NAME_MAX + 1];
     uint32_t shard, rows;
     int err;
 
@@ -415,6 +416,10 @@ static void test_visit_and_message(void **state)
     assert_int_equal(queue_locate(f->q, &last, &shard, &rows), 0);
     assert_int_equal(shard, 0);
     assert_int_equal(rows, 1);
+    memset(name, 'a', sizeof(name));
+    lane.lane = (struct str){name, sizeof(name)};
+    cursor = (struct queue_cursor){0};
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &lane), 1);
 
     m = queue_message(f->q, &id, &err);
     assert_non_null(m);

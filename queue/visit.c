@@ -163,6 +163,8 @@ int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
     int err;
 
     ASSERT(shard < q->shards_len);
+    if (what->lane.len > QUEUE_NAME_MAX) /* no lane has such a name */
+        return 1;
     do {
         err = visit_slice(&v);
     } while (err == 0 && v.rows_left > 0 && !v.stopped);
