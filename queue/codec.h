@@ -87,13 +87,14 @@ int codec_outbox_decode(struct str key, struct str value, struct outbox_entry *o
 
 /* Meta: key "format"; value: what this queue is. */
 #define FORMAT_BYTES   33
-#define FORMAT_VERSION 1
+#define FORMAT_VERSION 2 /* 2: rows have a class */
 struct queue_format {
     uint32_t version, shards, shard;
     uint8_t id[16];   /* the same in all shards of a queue */
     uint8_t complete; /* shard 0 only: all shards exist */
 };
 void codec_format_encode(uint8_t out[FORMAT_BYTES], const struct queue_format *format);
+/* -EPROTO: of another version, out->version. */
 int codec_format_decode(struct str value, struct queue_format *out) MUST_USE;
 
 #endif

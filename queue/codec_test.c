@@ -272,15 +272,20 @@ static void test_keys_sort(void **state)
     }
 }
 
-static void test_newer_versions(void **state)
+static void test_other_versions(void **state)
 {
-    struct queue_format format = {.version = FORMAT_VERSION + 1, .shards = 4, .shard = 1};
+    static const uint32_t versions[] = {FORMAT_VERSION - 1, FORMAT_VERSION + 1};
     uint8_t value[FORMAT_BYTES];
 
     (void)state;
-    codec_format_encode(value, &format);
-    assert_int_equal(codec_format_decode((struct str){(char *)value, sizeof(value)}, &format),
-                     -EPROTO);
+    for (size_t i = 0; i < ARRAY_LEN(versions); i++) {
+        struct queue_format format = {.version = versions[i], .shards = 4, .shard = 1};
+
+        codec_format_encode(value, &format);
+        assert_int_equal(codec_format_decode((struct str){(char *)value, sizeof(value)}, &format),
+                         -EPROTO);
+        assert_int_equal(format.version, versions[i]);
+    }
 }
 
 static void test_rows_that_do_not_fit(void **state)
@@ -322,7 +327,7 @@ int main(void)
         cmocka_unit_test(test_damage_is_noticed),
         cmocka_unit_test(test_header_alone),
         cmocka_unit_test(test_keys_sort),
-        cmocka_unit_test(test_newer_versions),
+        cmocka_unit_test(test_other_versions),
         cmocka_unit_test(test_rows_that_do_not_fit),
     };
 

@@ -46,7 +46,7 @@ struct queue_options {
     bool no_sync;    /* only for the control of the power-cut test, and simulation */
 };
 
-/* Takes the lock (a second opener gets -EBUSY), checks the format version (-EPROTO when newer),
+/* Takes the lock (a second opener gets -EBUSY), checks the format version (-EPROTO when another),
  * replays the records outbox. *error (may be NULL) gets a static or malloc'd-once message that says
  * what, where and what to do. */
 int queue_open(struct queue **out, const struct queue_options *options,

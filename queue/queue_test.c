@@ -1,6 +1,8 @@
 /* What the queue does while nothing goes wrong. */
 #include "queue/testkit.h"
 
+#include "queue/shard.h"
+
 struct fixture {
     char *dir;
     struct queue_options options;
@@ -462,6 +464,19 @@ static void test_second_opener(void **state)
     assert_non_null(strstr(error, "stop it"));
 }
 
+static void test_older_format(void **state)
+{
+    struct fixture *f = *state;
+    const struct queue_format format = {.version = FORMAT_VERSION - 1, .shards = 1, .complete = 1};
+    const char *error = NULL;
+    struct queue *q;
+
+    assert_int_equal(shard_write_format(f->q->shards[0], &format), 0);
+    close_queue(f);
+    assert_int_equal(queue_open(&q, &f->options, &error), -EPROTO);
+    assert_non_null(strstr(error, "older version"));
+}
+
 static void test_shards_are_kept(void **state)
 {
     struct fixture *f = *state;
@@ -594,6 +609,7 @@ int main(void)
         TEST(test_visit_and_message),
         TEST(test_lane_counts),
         TEST(test_second_opener),
+        TEST(test_older_format),
         TEST(test_shards_are_kept),
         TEST(test_bad_change_fails_alone),
         TEST(test_two_ports),

@@ -366,8 +366,12 @@ static int check_format(struct shard *s, MDB_txn *txn, struct queue_format *form
         return lmdb_errno(rc);
     err = codec_format_decode(val_str(&value), &stored);
     if (err < 0) {
-        *error = err == -EPROTO ? "the queue was written by a newer version; use that version"
-                                : "the queue's format record is damaged; restore from a copy";
+        if (err != -EPROTO)
+            *error = "the queue's format record is damaged; restore from a copy";
+        else if (stored.version > FORMAT_VERSION)
+            *error = "the queue was written by a newer version; use that version";
+        else
+            *error = "the queue was written by an older version; drain it with that version";
         return err;
     }
     /* Shard 0 says what the queue is; the others have to agree with it. */
