@@ -213,6 +213,7 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     const struct message *m = r->message;
     bool is_notice = (m->flags & MESSAGE_NOTICE) != 0;
     int64_t now_ms = worker_wall_ms(w), expires_ms = recipient_expires_ms(r), start_ms;
+    const struct config_destination *own;
 
     e->old_due_ms = r->due_ms;
     r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, expires_ms, &w->rng);
@@ -220,8 +221,10 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
         r->due_ms = now_ms + NOTICE_WAIT_MS;
     if (e->outcome.class != OUTCOME_EXPIRED)
         recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
-    /* Mail with a not-before time is late from then on: its lifetime was counted from there. */
-    start_ms = expires_ms - (int64_t)b->context->dest->lifetime_s * 1000;
+    /* Mail with a not-before time is late from then on: its lifetime, which its domain gave it, was
+     * counted from there. */
+    own = config_destination_for(w->config, lane_domain(r->holder), STR(""));
+    start_ms = expires_ms - (int64_t)own->lifetime_s * 1000;
     if (start_ms < m->created_ms)
         start_ms = m->created_ms;
     if (judge_has_room(w, r, NOTICE_DELAYED) &&
@@ -245,13 +248,26 @@ static void entry_fail(struct judge_batch *b, struct judge_entry *e)
         entry_defer(b, e);
 }
 
+/* The record says the same whether a last attempt failed or there was none; the notice of the
+ * former says who answered what. */
 static void entry_expire(struct judge_batch *b, struct judge_entry *e)
 {
+    const struct outcome tried = e->outcome;
+
     e->outcome.class = OUTCOME_EXPIRED;
-    if (judge_has_room(b->worker, e->recipient, NOTICE_EXPIRED))
-        entry_end(b, e, REPORT_EXPIRATION, &b->worker->counters.expired, NOTICE_EXPIRED);
-    else
+    if (!judge_has_room(b->worker, e->recipient, NOTICE_EXPIRED)) {
         entry_defer(b, e);
+        return;
+    }
+    if (tried.class != OUTCOME_EXPIRED) {
+        const struct lane *lane = e->recipient->holder;
+
+        e->outcome.local = true;
+        classify_expired_reply(str_of(lane->last_error), &e->outcome.reply);
+    }
+    entry_end(b, e, REPORT_EXPIRATION, &b->worker->counters.expired, NOTICE_EXPIRED);
+    e->outcome.reply = tried.reply;
+    e->outcome.local = tried.local;
 }
 
 static void entry_decide(struct judge_batch *b, struct judge_entry *e)

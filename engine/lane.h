@@ -58,6 +58,8 @@ static inline struct str lane_name(const struct lane *lane)
 {
     return (struct str){lane->name, lane->name_len};
 }
+/* The destination domain in it. */
+struct str lane_domain(const struct lane *lane);
 
 /* A stored recipient comes from memory (after its commit): into the window, or freed when there is
  * no room, to be loaded later. */

@@ -33,7 +33,6 @@ void lane_load_want(struct lane *lane, int64_t now_ms);
 
 /* --- lane_route.c --- */
 
-struct str lane_domain(const struct lane *lane);
 /* Finds the lane's site; ends in an update of the lane. */
 void lane_route(struct lane *lane);
 void lane_route_cancel(struct lane *lane);

@@ -494,6 +494,20 @@ def test_expiry_behind_a_bad_server():
                    or world.records("Bounce", n), 30)
     wait_until("two notices", lambda: sum(
         row[3] == "a@sender.example" for row in world.sink.ledger()) == 2, 20)
+    for record in world.engine.records("Expiration"):
+        response = record["response"]
+        assert (response["code"], response["command"]) == (554, None), response
+        assert response["content"].startswith("message expired; last error: 4"), response
+    world.finish()
+
+
+def test_warning_under_a_site_pattern():
+    """Mail is late by the lifetime that its domain gave it, whatever its site's settings come with."""
+    world = World({"slow": Server({"RCPT": b"450 4.2.0 later\r\n"})}, lifetime="2s", destinations={
+        "site:*": {"sessions_max": 1}, "slow.example": {"lifetime": "1h"}, "*": {"warn_after": "1s"}})
+    world.send("slow")
+    wait_until("a delay notice", lambda: any(
+        row[3] == "a@sender.example" for row in world.sink.ledger()), 10)
     world.finish()
 
 
