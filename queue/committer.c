@@ -267,7 +267,7 @@ static size_t commit_batch(struct shard *s)
 /* Counts a slice of the rows tree; see counts.h. */
 static void count_slice(struct shard *s)
 {
-    uint8_t position[ROW_KEY_MAX];
+    uint8_t position[sizeof(s->counts.position)];
     MDB_val key = {s->counts.position_len, position}, value;
     uint64_t rows = 0;
     struct str lane = {NULL, 0};

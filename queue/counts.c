@@ -111,7 +111,6 @@ void counts_found(struct counts *c, struct str lane, uint64_t rows)
 
 void counts_advance(struct counts *c, struct str key_behind)
 {
-    /* A damaged key may be longer; what it begins with is behind the same rows. */
     if (key_behind.len > sizeof(c->position))
         key_behind.len = sizeof(c->position);
     c->position_len = (uint16_t)key_behind.len;

@@ -24,7 +24,9 @@ struct counts {
     bool complete;         /* the position is behind the last row */
     bool overflowed;       /* a lane found no place */
     uint16_t position_len; /* rows with keys below position are counted */
-    uint8_t position[ROW_KEY_MAX];
+    /* Of a key longer than any row's (a damaged one) what it begins with: one byte more, so that no
+     * row is at it. */
+    uint8_t position[ROW_KEY_MAX + 1];
 };
 
 int counts_init(struct counts *c) MUST_USE;
