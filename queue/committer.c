@@ -257,7 +257,7 @@ static size_t commit_batch(struct shard *s)
     /* Nobody waits for what follows. */
     records_write(&s->records);
     records_rotate(&s->records, clock_wall_ms());
-    if (maps_are_large(&s->options))
+    if (maps_are_large(s->queue))
         shard_trim(s);
     return n;
 }

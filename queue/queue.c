@@ -210,6 +210,7 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
     if (q == NULL)
         return err;
     q->lock_fd = q->records_lock_fd = -1;
+    q->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
     q->options = *options;
     fill_defaults(&q->options);
     q->path = strdup(options->path);
@@ -268,6 +269,8 @@ void queue_close(struct queue *q)
         close(q->records_lock_fd);
     if (q->lock_fd >= 0)
         close(q->lock_fd);
+    if (q->statm_fd >= 0)
+        close(q->statm_fd);
     free(q->records_path);
     free(q->path);
     free(q);

@@ -214,17 +214,15 @@ void shard_check_space(struct shard *s, uint64_t now_ns)
     atomic_store_explicit(&s->shared.intake, intake, memory_order_relaxed);
 }
 
-bool maps_are_large(const struct queue_options *options)
+bool maps_are_large(const struct queue *q)
 {
-    unsigned long long size, resident, shared = 0;
-    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long long shared = 0;
+    char text[256] = "";
 
-    if (f == NULL)
+    if (q->statm_fd < 0 || pread(q->statm_fd, text, sizeof(text) - 1, 0) <= 0 ||
+        sscanf(text, "%*u %*u %llu", &shared) != 1)
         return false;
-    if (fscanf(f, "%llu %llu %llu", &size, &resident, &shared) != 3)
-        shared = 0;
-    fclose(f);
-    return shared * (uint64_t)sysconf(_SC_PAGESIZE) > options->rss_bytes_max;
+    return shared * (uint64_t)sysconf(_SC_PAGESIZE) > q->options.rss_bytes_max;
 }
 
 void shard_trim(struct shard *s)

@@ -94,6 +94,7 @@ struct queue {
     struct queue_options options;
     char *path, *records_path;
     int lock_fd, records_lock_fd; /* both held by flock() */
+    int statm_fd;                 /* the process's sizes, or -1 */
     uint64_t check_until_ns;      /* files are looked at so long at the start */
     uint32_t shards_len;
     struct shard **shards;
@@ -141,7 +142,7 @@ void shard_set_room(struct shard *s, uint64_t room_bytes);
 void shard_check_space(struct shard *s, uint64_t now_ns);
 /* Whether the process holds more than rss_bytes_max of files, the store's maps nearly all of them.
  */
-bool maps_are_large(const struct queue_options *options);
+bool maps_are_large(const struct queue *q);
 /* Gives the map's pages back. The map is shared and read-only: dropping loses nothing, a reader
  * faults them in again from the page cache. */
 void shard_trim(struct shard *s);

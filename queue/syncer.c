@@ -32,7 +32,7 @@ void *syncer_main(void *arg)
         pthread_mutex_unlock(&q->syncer_lock);
         if (tick % TICKS_PER_SYNC == 0)
             syncer_round(q);
-        if (maps_are_large(&q->options))
+        if (maps_are_large(q))
             for (uint32_t i = 0; i < q->shards_len; i++)
                 shard_trim(q->shards[i]);
         pthread_mutex_lock(&q->syncer_lock);
