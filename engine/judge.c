@@ -219,7 +219,7 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, expires_ms, &w->rng);
     if (retry_expired(now_ms, expires_ms))
         r->due_ms = now_ms + NOTICE_WAIT_MS;
-    if (e->outcome.class != OUTCOME_EXPIRED)
+    if (e->outcome.class != OUTCOME_EXPIRED) /* it was tried */
         recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
     /* Mail with a not-before time is late from then on: its lifetime, which its domain gave it, was
      * counted from there. */
@@ -254,11 +254,11 @@ static void entry_expire(struct judge_batch *b, struct judge_entry *e)
 {
     const struct outcome tried = e->outcome;
 
-    e->outcome.class = OUTCOME_EXPIRED;
     if (!judge_has_room(b->worker, e->recipient, NOTICE_EXPIRED)) {
         entry_defer(b, e);
         return;
     }
+    e->outcome.class = OUTCOME_EXPIRED;
     if (tried.class != OUTCOME_EXPIRED) {
         const struct lane *lane = e->recipient->holder;
 
