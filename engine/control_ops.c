@@ -25,9 +25,11 @@ void control_next_shard(struct control_client *client)
 static bool visit_found(void *arg, const struct queue_row_view *row)
 {
     struct control_client *client = arg;
+    struct control_work *w = &client->work;
 
-    client->work.found++;
-    return client->work.visit(client, row);
+    /* What was tried meanwhile may have moved behind rows not seen yet, and be seen again there. */
+    w->found += w->rows == 1 || row->last_attempt_ms < w->began_ms;
+    return w->visit(client, row);
 }
 
 /* For a request for one message, once: it is in one shard, which knows how many of its rows are

@@ -534,6 +534,56 @@ static void test_show(void **state)
     replies_done(r);
 }
 
+/* Between two slices a row is tried and moves behind what was seen: it does not stand for the
+ * message's other row. */
+static void test_show_moved(void **state)
+{
+    static struct queue_row rows[2 * CONTROL_SLICE_PASSED];
+    struct bench *b = *state;
+    struct message *m = kit_message(10, 2, 5), *other = kit_message(10, ARRAY_LEN(rows), 5);
+    struct recipient *r[2] = {kit_recipient(m, 0, "b.example", 0),
+                              kit_recipient(m, 1, "x.example", LATER)};
+    struct kit_change *kit = kit_change();
+    char id[MSGID_TEXT_BYTES], request[120], byte;
+    struct replies *replies;
+    int fd = client(b);
+
+    kit_content(kit, m);
+    kit_row(kit, QUEUE_ROW_ADD, r[0]);
+    kit_row(kit, QUEUE_ROW_ADD, r[1]);
+    assert_int_equal(kit_submit(b->queue, b->port, 0, kit), 0);
+    kit = kit_change();
+    kit_content(kit, other);
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
+        rows[i] = (struct queue_row){
+            QUEUE_ROW_ADD, .rcpt = kit_recipient(other, i, "c.example", i % 2 ? LATER : 0)};
+    kit->change.rows = rows;
+    kit->change.rows_len = ARRAY_LEN(rows);
+    assert_int_equal(kit_submit(b->queue, b->port, 0, kit), 0);
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
+        recipient_free(rows[i].rcpt);
+
+    msgid_text(&m->id, id);
+    snprintf(request, sizeof(request), "{\"op\":\"show\",\"id\":\"%s\"}\n", id);
+    say(fd, request);
+    while (recv(fd, &byte, 1, MSG_PEEK) < 0)
+        turn(b);
+    kit = kit_change();
+    kit_row(kit, QUEUE_ROW_MOVE, r[0]);
+    r[0]->due_ms = LATER;
+    r[0]->last_attempt_ms = NOW_MS;
+    assert_int_equal(kit_submit(b->queue, b->port, 0, kit), 0);
+    replies = listen_to(b, fd);
+    assert_int_equal(replies->len, 5); /* message, a row twice, the other one, done */
+    assert_int_equal(number(json_object_get(replies->lines[3], "row"), "index"), 1);
+    replies_done(replies);
+    close(fd);
+    recipient_free(r[0]);
+    recipient_free(r[1]);
+    message_unref(m);
+    message_unref(other);
+}
+
 static size_t decode(const char *text, uint8_t *out)
 {
     static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -837,13 +887,13 @@ static void test_no_descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_open),           TEST(test_stale),        TEST(test_no_socket),
-        TEST(test_bad_requests),   TEST(test_long_line),    TEST(test_filters),
-        TEST(test_list),           TEST(test_summary),      TEST(test_show),
-        TEST(test_content),        TEST(test_actions),      TEST(test_job_elsewhere),
-        TEST(test_status),         TEST(test_reload_drain), TEST(test_pipeline),
-        TEST(test_slow_client),    TEST(test_idle_client),  TEST(test_many_clients),
-        TEST(test_no_descriptors),
+        TEST(test_open),          TEST(test_stale),          TEST(test_no_socket),
+        TEST(test_bad_requests),  TEST(test_long_line),      TEST(test_filters),
+        TEST(test_list),          TEST(test_summary),        TEST(test_show),
+        TEST(test_show_moved),    TEST(test_content),        TEST(test_actions),
+        TEST(test_job_elsewhere), TEST(test_status),         TEST(test_reload_drain),
+        TEST(test_pipeline),      TEST(test_slow_client),    TEST(test_idle_client),
+        TEST(test_many_clients),  TEST(test_no_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
