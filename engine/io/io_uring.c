@@ -5,6 +5,10 @@
  * between. A request's user_data is its io_op; 0 marks requests whose result nobody waits for
  * (close, cancel), of which only failures are posted.
  *
+ * Sockets are not in the ring's table of registered files: a round trip in bench/io_echo took 3.9
+ * and 3.5 us of CPU at its two ends without and 4.1 and 3.6 with it, and each session would cost
+ * two more system calls.
+ *
  * SQEs run in the order in which they were queued. That makes io_cancel() safe: when an op ends,
  * and its memory starts a new op before the cancel was submitted, the cancel still runs first. */
 #include "io/uring.h"
