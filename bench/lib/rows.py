@@ -168,8 +168,10 @@ def drain(scale):
     count, domains, sessions = int(500_000 * scale), 1000, 64
     sink = OwnSink()
     host, port = sink.address.split(":")
-    raw = run_json([bench_program("raw_client"), "--messages", count, "--bytes", 4096, "--connections",
-                    sessions, "--threads", 1, "--domains", domains, "--mode", "bdat", host, port])
+    # bdat is what the engine sends to this sink; data, a round trip a message, is there to compare.
+    raw, raw_data = [{"server": "raw_client", **run_json([
+        bench_program("raw_client"), "--messages", count, "--bytes", 4096, "--connections", sessions,
+        "--threads", 1, "--domains", domains, "--mode", mode, host, port])} for mode in ("bdat", "data")]
     sink.stop()
     temp = TempDir("hayauma-drain-")
     filled = fill(temp.path / "queue", "--recipients", count, "--domains", domains, "--size", 4096)
@@ -190,8 +192,8 @@ def drain(scale):
             "messages_per_s": round(count / seconds), "cpu_us_per_message": round(cpu / count * 1e6, 1),
             "sink_cpu_us": summary["cpu_us_per_message"], "fill": filled}
     row = Row("draining a queue of 4 KiB messages in 1,000 domains, from the start of the process",
-              [{"server": "raw_client", **raw}, ours], settings=relay.settings())
-    row.want("share of the bare client", ours["messages_per_s"] / raw["messages_per_s"], ">=", 0.5)
+              [raw, raw_data, ours], settings=relay.settings())
+    row.want("share of the bare client that sends the same", ours["messages_per_s"] / raw["messages_per_s"], ">=", 0.5)
     return row
 
 
