@@ -62,11 +62,13 @@ static void on_look(struct sim_event *event)
 static void run(const char *dir)
 {
     struct sim_event look = {.run = on_look};
-    uint64_t deadline_ns;
+    uint64_t deadline_ns, generations;
 
     world_make();
+    /* Of notices: in a full store some wait until others, to domains that are down, expire. */
+    generations = world.map_filled != 0 ? 10 : 2;
     deadline_ns = sim_now_ns() + 2 * world.load_ns +
-                  (2ull * world.lifetime_s + 2ull * world.notice_lifetime_s +
+                  (2ull * world.lifetime_s + generations * world.notice_lifetime_s +
                    world.not_before_s_max + SLACK_S) *
                       SIM_S;
     receivers_open();
