@@ -118,9 +118,11 @@ static void on_timer(struct timer *timer)
     struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
     struct io *io = d->worker->io;
 
-    if (list_node_linked(&d->idle_node) && (io_now_ms(io) >= d->deadline_ms || idle_is_wanted(d)))
-        delivery_quit(d);
-    else if (io_now_ms(io) < d->deadline_ms)
+    if (list_node_linked(&d->idle_node) && (io_now_ms(io) >= d->deadline_ms || idle_is_wanted(d))) {
+        /* The turn's end, when work is handed out, may be yet to come. */
+        if (!delivery_work(d) && list_node_linked(&d->idle_node))
+            delivery_quit(d);
+    } else if (io_now_ms(io) < d->deadline_ms)
         rearm_timer(d);
     else
         delivery_advance(d, EVENT_TIMEOUT, NULL, -ETIMEDOUT);

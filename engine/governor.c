@@ -259,3 +259,10 @@ uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32
     } while (!atomic_compare_exchange_weak(&e->shared.next_ns, &next, from + interval * messages));
     return 0;
 }
+
+uint64_t governor_message_at(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->interval_ns, memory_order_relaxed) == 0
+               ? 0
+               : atomic_load(&e->shared.next_ns);
+}

@@ -78,5 +78,7 @@ bool governor_should_yield(struct governor_entry *entry, uint32_t worker, uint32
  * value is the monotonic time in ns at which to ask again. Smooth (GCRA): a rate of 300 a minute is
  * one every 200 ms, never a burst. */
 uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
+/* When the next may be sent, monotonic in ns; 0 or in the past: now. */
+uint64_t governor_message_at(const struct governor_entry *entry);
 
 #endif

@@ -326,9 +326,14 @@ static void site_open_sessions(struct site *site)
 {
     struct worker *w = site->worker;
     uint64_t now_ms = io_now_ms(w->io), now_ns = io_now_ns(w->io);
+    uint64_t allowed_ns = governor_message_at(site->governor);
 
     if (now_ms < site->open_after_ms) {
         site_wake(site, site->open_after_ms);
+        return;
+    }
+    if (allowed_ns > now_ns) { /* a session would have to wait, and end idle */
+        site_wake(site, allowed_ns / 1000000 + 1);
         return;
     }
     for (uint32_t n = sessions_wanted(site); n > 0; n--) {
@@ -393,7 +398,7 @@ static void site_dispatch(struct site *site)
     }
     if (list_empty(&site->ready))
         governor_session_withdraw(site->governor, site->worker->index, site->sessions_len);
-    else if (!(timer_armed(&site->timer) && list_first(&site->idle) != NULL))
+    else
         site_open_sessions(site);
 }
 

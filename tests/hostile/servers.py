@@ -511,5 +511,19 @@ def test_warning_under_a_site_pattern():
     world.finish()
 
 
+def test_sessions_are_not_kept():
+    """idle: 0 ends a session that has no work; a rate opens none before its time."""
+    swift, slow = Server({}), Server({})
+    world = World({"swift": swift, "slow": slow}, destinations={
+        "*": {"idle": 0}, "slow.example": {"rate": "2/s"}})
+    for name in world.servers:
+        for i in range(6):
+            world.send(name, f"u{i}")
+    for name, server in world.servers.items():
+        wait_until(f"deliveries to {name}", lambda n=name: len(world.records("Delivery", n)) == 6, 20)
+        assert len(server.taken) == 6 and server.sessions <= 9, (name, server.sessions)
+    world.finish()
+
+
 if __name__ == "__main__":
     run(globals())
