@@ -160,7 +160,7 @@ static void answer_mail(struct inject *s)
 }
 
 /* Who may open a Unix socket is for the file system to say. */
-static bool may_relay(const struct inject *s)
+bool inject_may_relay(const struct inject *s)
 {
     const struct config_listener *l = s->settings;
 
@@ -175,7 +175,7 @@ static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
     const struct config_route *route;
     struct str domain = rcpt->recipient.domain;
 
-    if (!may_relay(s))
+    if (!inject_may_relay(s))
         return "550 5.7.1 relaying denied";
     if (domain.len == 0) /* <postmaster> */
         domain = str_of(s->config->host_name);
@@ -453,7 +453,7 @@ static const char *session_refusal(struct inject *s)
 
     if (s->worker->draining)
         return DRAINING;
-    if (!may_relay(s)) /* strangers that come and stay keep nobody out who sends mail */
+    if (!inject_may_relay(s)) /* strangers that come and stay keep nobody out who sends mail */
         max = (max + 1) / 2;
     if (atomic_fetch_add(sessions, 1) >= max) {
         atomic_fetch_sub(sessions, 1);

@@ -81,6 +81,8 @@ void inject_body_drop(struct inject *s);
 /* Makes the gathered message durable: submitted, inject_committed() follows with the reply. NULL:
  * refused, *refusal says why. */
 struct inject_commit *inject_message(struct inject *s, const char **refusal);
+/* Whether its client may send mail to others. */
+bool inject_may_relay(const struct inject *s);
 /* In inject_reject.c: records what the client was told; lines to the open settle, once a turn; what
  * could not be written is named at the end. */
 void inject_reject(struct inject *s, const char *reply, struct str rcpt, const char *command);

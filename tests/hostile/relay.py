@@ -3,12 +3,14 @@
 
 relay.py [TEST...]"""
 
+import os
 import pathlib
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Client, Engine, Sink, TempDir, queued, run, settings_for,  # noqa: E402
-                    wait_empty)
+                    wait_empty, wait_until)
 
 STRANGER = "127.0.0.2"  # configured to be outside of relay_networks
 
@@ -59,6 +61,45 @@ def test_open_relay():
                 client.expect(client.message("u@d1.example"), 250)
             wait_empty(engine)
             assert [row[3] for row in sink.ledger()] == ["u@d1.example"]
+
+
+def test_strangers_records():
+    """Who may not relay does not fill the disk of the records: lines at a rate, and every refusal
+    counted, also when nothing follows and at a stop. Who may relay has a line for each meanwhile."""
+    temp = TempDir("hayauma-relay-")
+    refused = 0
+
+    def flood(engine, times):
+        with Client(engine, source=STRANGER) as client:
+            client.command("MAIL FROM:<a@b.example>")
+            for _ in range(times // 100):
+                client.send(b"RCPT TO:<u@d1.example>\r\n" * 100)
+                assert all(client.reply().startswith("550 5.7.1") for _ in range(100))
+        return times
+
+    def strangers():
+        found = [r for r in engine.records("Rejection") if r["recipient"] in ("", "u@d1.example")]
+        return len(found), sum(r.get("num_omitted", 1) for r in found)
+
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = engine_and_stranger(temp.path / "engine", sink, errors_max=100000,
+                                     commands_max=100000)
+        engine.config["routes"] = {"bad.example": "reject"}
+        with engine:
+            began = time.monotonic()
+            refused += flood(engine, 5000)
+            with Client(engine) as client:
+                client.command("MAIL FROM:<a@b.example>")
+                for i in range(50):
+                    client.expect(client.command(f"RCPT TO:<u{i}@bad.example>"), 550)
+            wait_until("all to be counted", lambda: strangers()[1] == refused, 5)
+            lines = strangers()[0]
+            took_s = time.monotonic() - began
+            assert 300 <= lines <= (300 + 2) * os.cpu_count() + 25 * took_s, (lines, took_s)
+            assert len([r for r in engine.records("Rejection")
+                        if r["recipient"].endswith("@bad.example")]) == 50
+            refused += flood(engine, 2000)
+        assert strangers()[1] == refused, (strangers(), refused)
 
 
 def test_both_families():
