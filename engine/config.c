@@ -95,7 +95,7 @@ static void finish_listeners(struct config *c)
 static void finish_routes(struct config *c)
 {
     for (size_t i = 0; i < c->routes_len; i++)
-        if (c->routes[i].port == 0)
+        if (!c->routes[i].port_given)
             c->routes[i].port = c->dns.port;
 }
 
@@ -163,26 +163,29 @@ static bool member_differs(const struct config_field *f, const void *a, const vo
     return !str_eq(buf_str(from), buf_str(to));
 }
 
-static void check_section(const struct config_section *s, const char *prefix, const char *separator,
-                          const void *old, const void *new, struct buf *cannot)
+/* Gives new's section the values of old that a reload cannot change. */
+static void keep_section(struct config *c, const struct config_section *s, const char *prefix,
+                         const char *separator, const void *old, void *new, struct buf *cannot)
 {
     struct buf from = {0}, to = {0};
 
     for (size_t i = 0; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
 
-        if (f->type == CONFIG_SECTION)
-            check_section(f->section, f->name, ".", old, new, cannot);
-        else if (f->restart && config_types[f->type].class != CONFIG_CLASS_SECTION &&
-                 member_differs(f, old, new, &from, &to))
+        if (f->type == CONFIG_SECTION) {
+            keep_section(c, f->section, f->name, ".", old, new, cannot);
+        } else if (f->restart && config_types[f->type].class != CONFIG_CLASS_SECTION &&
+                   member_differs(f, old, new, &from, &to)) {
             buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs a restart\n", prefix, separator, f->name,
                        STR_FMT(buf_str(&from)), STR_FMT(buf_str(&to)));
+            config_copy_member(c, f, old, new);
+        }
     }
     buf_done(&from);
     buf_done(&to);
 }
 
-static const struct config_listener *find_listener(const struct config *c, const char *address)
+static struct config_listener *find_listener(const struct config *c, const char *address)
 {
     for (size_t i = 0; i < c->listeners_len; i++)
         if (str_eq(str_of(c->listeners[i].address.text), str_of(address)))
@@ -190,27 +193,44 @@ static const struct config_listener *find_listener(const struct config *c, const
     return NULL;
 }
 
-/* Sockets are bound before privileges are dropped; limits of a listener can change at any time. */
-static void check_listeners(const struct config *old, const struct config *new, struct buf *cannot)
+/* Sockets are bound before privileges are dropped, so the listeners stay; their limits can change
+ * at any time. */
+static void keep_listeners(const struct config *old, struct config *new, struct buf *cannot)
 {
-    for (size_t i = 0; i < new->listeners_len; i++) {
-        const char *address = new->listeners[i].address.text;
-        const struct config_listener *before = find_listener(old, address);
+    const struct config_section *schema = &config_listener_schema;
+    struct config_listener *kept = config_alloc(new, old->listeners_len * sizeof(*kept));
 
-        if (before == NULL)
-            buf_printf(cannot, "listeners: %s is new, needs a restart\n", address);
-        else
-            check_section(&config_listener_schema, address, " ", before, &new->listeners[i],
-                          cannot);
+    for (size_t i = 0; i < new->listeners_len; i++)
+        if (find_listener(old, new->listeners[i].address.text) == NULL)
+            buf_printf(cannot, "listeners: %s is new, needs a restart\n",
+                       new->listeners[i].address.text);
+    for (size_t i = 0; i < old->listeners_len; i++) {
+        const struct config_listener *before = &old->listeners[i];
+        const char *address = before->address.text;
+        struct config_listener *after = find_listener(new, address);
+
+        if (after != NULL) {
+            kept[i] = *after;
+            keep_section(new, schema, address, " ", before, &kept[i], cannot);
+            continue;
+        }
+        buf_printf(cannot, "listeners: %s is gone, needs a restart\n", address);
+        for (size_t j = 0; j < schema->len; j++)
+            config_copy_member(new, &schema->fields[j], before, &kept[i]);
     }
-    for (size_t i = 0; i < old->listeners_len; i++)
-        if (find_listener(new, old->listeners[i].address.text) == NULL)
-            buf_printf(cannot, "listeners: %s is gone, needs a restart\n",
-                       old->listeners[i].address.text);
+    new->listeners = kept;
+    new->listeners_len = old->listeners_len;
 }
 
-void config_reload_check(const struct config *old, const struct config *new, struct buf *cannot)
+void config_keep(const struct config *old, struct config *new, struct buf *cannot)
 {
-    check_section(&config_schema, "", "", old, new, cannot);
-    check_listeners(old, new, cannot);
+    /* What was left out follows the host name that stays. */
+    if (new->source.ehlo_name == new->host_name)
+        new->source.ehlo_name = NULL;
+    for (size_t i = 0; i < new->listeners_len; i++)
+        if (new->listeners[i].host_name == new->host_name)
+            new->listeners[i].host_name = NULL;
+    keep_section(new, &config_schema, "", "", old, new, cannot);
+    keep_listeners(old, new, cannot);
+    config_finish(new);
 }

@@ -60,6 +60,7 @@ struct config_route { /* static route of a domain pattern */
     bool mx_lookup; /* host without brackets: MX of host; with brackets: its address */
     char *host;     /* name, or address literal */
     uint16_t port;
+    bool port_given;              /* else it is dns.port */
     struct config_address socket; /* LMTP over a Unix socket or TCP */
 };
 
@@ -163,9 +164,9 @@ void config_unref(struct config *c);
 void config_print(const struct config *c, struct buf *out);
 /* The reference manual of the schema, Markdown (config docs). */
 void config_print_docs(struct buf *out);
-/* Compares for a reload: lines "workers: changed, needs a restart" for what cannot be applied live.
- */
-void config_reload_check(const struct config *old, const struct config *new, struct buf *cannot);
+/* For a reload, before anybody else sees new: what cannot be applied live keeps its value in old,
+ * the running one, and has a line in cannot: "workers: 2 -> 4 needs a restart". */
+void config_keep(const struct config *old, struct config *new, struct buf *cannot);
 
 /* NULL: the domain's own exchangers, by no route or by one that says `mx`. */
 const struct config_route *config_route_for(const struct config *c, struct str domain);

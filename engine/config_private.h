@@ -53,6 +53,8 @@ int config_set_scalar(struct config *c, const struct config_field *f, void *base
 /* Sets the list member of f from n texts. -EINVAL: *bad is the one that is wrong. */
 int config_set_list(struct config *c, const struct config_field *f, void *base,
                     const struct str *texts, size_t n, struct buf *why, size_t *bad) MUST_USE;
+/* The member of f in from, into to, which belongs to c. */
+void config_copy_member(struct config *c, const struct config_field *f, const void *from, void *to);
 bool config_field_is_list(const struct config_field *f);
 /* Sets every member of the section to its default, sections below it included. */
 void config_set_defaults(struct config *c, const struct config_section *s, void *base);

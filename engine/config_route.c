@@ -79,6 +79,7 @@ int config_set_route(struct config *c, struct config_route *route, struct str te
     route->mx_lookup = !bracketed && !literal;
     route->host = config_dup(c, host);
     route->port = (uint16_t)port;
+    route->port_given = port != 0;
     return 0;
 }
 

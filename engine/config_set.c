@@ -250,6 +250,53 @@ int config_set_list(struct config *c, const struct config_field *f, void *base,
     return 0;
 }
 
+static void copy_list(struct config *c, const struct config_field *f, const void *from, void *to)
+{
+    size_t n = *(const size_t *)((const char *)from + f->offset2), bytes = info(f)->bytes;
+    char *items = n == 0 ? NULL : config_alloc(c, n * bytes);
+
+    if (n != 0)
+        memcpy(items, *(void *const *)((const char *)from + f->offset), n * bytes);
+    if (f->type == CONFIG_TEXT_LIST || f->type == CONFIG_SERVER_LIST)
+        for (size_t i = 0; i < n; i++)
+            ((char **)items)[i] = config_dup(c, str_of(((char **)items)[i]));
+    memcpy(member(f, to), &items, sizeof(items));
+    *(size_t *)((char *)to + f->offset2) = n;
+}
+
+void config_copy_member(struct config *c, const struct config_field *f, const void *from, void *to)
+{
+    const void *source = (const char *)from + f->offset;
+    const char *text;
+    struct config_address *address;
+
+    switch (info(f)->class) {
+    case CONFIG_CLASS_BOOL:
+        memcpy(member(f, to), source, sizeof(bool));
+        return;
+    case CONFIG_CLASS_NUMBER:
+        memcpy(member(f, to), source, info(f)->bytes);
+        return;
+    case CONFIG_CLASS_TEXT:
+        text = *(char *const *)source;
+        *(char **)member(f, to) = text == NULL ? NULL : config_dup(c, str_of(text));
+        return;
+    case CONFIG_CLASS_ADDRESS:
+        address = member(f, to);
+        *address = *(const struct config_address *)source;
+        if (address->text != NULL)
+            address->text = config_dup(c, str_of(address->text));
+        return;
+    case CONFIG_CLASS_LIST:
+        copy_list(c, f, from, to);
+        return;
+    case CONFIG_CLASS_RATE:
+    case CONFIG_CLASS_SECTION:
+        break;
+    }
+    assert_failed("a member that a reload keeps", __FILE__, __LINE__, __func__);
+}
+
 #define DEFAULT_ITEMS_MAX 8
 
 static int set_default_list(struct config *c, const struct config_field *f, void *base)

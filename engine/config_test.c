@@ -16,7 +16,7 @@
 #include <cmocka.h>
 
 #include "engine/config_load.h"
-#include "engine/config_schema.h"
+#include "engine/config_private.h"
 
 #define GOLDEN TEST_SOURCE_DIR "/../tests/golden/config"
 #define DOCS   TEST_SOURCE_DIR "/../docs/configuration.md"
@@ -292,8 +292,8 @@ static void test_reload(void **state)
                                "queue.path: /a -> /b needs a restart\n"
                                "dns.servers: [] -> [\"192.0.2.1\"] needs a restart\n"
                                "listeners: 127.0.0.1:26 is new, needs a restart\n"
-                               "unix:/s mode: 0660 -> 0600 needs a restart\n"
-                               "listeners: 127.0.0.1:27 is gone, needs a restart\n";
+                               "listeners: 127.0.0.1:27 is gone, needs a restart\n"
+                               "unix:/s mode: 0660 -> 0600 needs a restart\n";
     struct config *old = NULL, *new = NULL;
     struct buf cannot = {0};
 
@@ -307,11 +307,140 @@ static void test_reload(void **state)
               "{listen: 'unix:/s', mode: 600}]\n"
               "destinations: {'*': {rate: 1/s}}\n",
               &new);
-    config_reload_check(old, old, &cannot);
-    assert_int_equal(cannot.len, 0);
-    config_reload_check(old, new, &cannot);
+    config_keep(old, new, &cannot);
     assert_int_equal(cannot.len, sizeof(want) - 1);
     assert_memory_equal(cannot.data, want, cannot.len);
+    config_unref(old); /* nothing of it is used any more */
+    assert_int_equal(new->listeners_len, 3);
+    assert_int_equal(new->listeners[0].errors_max, 3);
+    assert_string_equal(new->listeners[1].address.text, "127.0.0.1:27");
+    assert_string_equal(new->listeners[1].name, "127.0.0.1:27");
+    assert_int_equal(new->listeners[1].relay_networks_len, 2);
+    assert_int_equal(new->listeners[2].mode, 0660);
+    assert_string_equal(new->log_level, "debug");
+    config_unref(new);
+    buf_done(&cannot);
+}
+
+/* What follows the host name and the port by default follows those that stay. */
+static void test_reload_names(void **state)
+{
+    struct config *old = NULL, *new = NULL;
+    struct buf cannot = {0};
+
+    (void)state;
+    load_text("host_name: one.test\ndns: {port: 2501}\nlisteners: [{listen: '127.0.0.1:25'}]\n",
+              &old);
+    load_text("host_name: two.test\ndns: {port: 2502}\n"
+              "listeners: [{listen: '127.0.0.1:25', host_name: mx.test}]\n"
+              "routes: {a.test: '[192.0.2.1]', b.test: '[192.0.2.1]:2502'}\n",
+              &new);
+    config_keep(old, new, &cannot);
+    assert_string_equal(new->host_name, "one.test");
+    assert_string_equal(new->node_id, "one.test");
+    assert_string_equal(new->source.ehlo_name, "one.test");
+    assert_string_equal(new->listeners[0].host_name, "mx.test");
+    assert_int_equal(new->dns.port, 2501);
+    assert_int_equal(config_route_for(new, STR("a.test"))->port, 2501);
+    assert_int_equal(config_route_for(new, STR("b.test"))->port, 2502);
+    config_unref(new);
+    load_text("host_name: two.test\nlisteners: [{listen: '127.0.0.1:25'}]\n", &new);
+    config_keep(old, new, &cannot);
+    assert_string_equal(new->listeners[0].host_name, "one.test");
+    config_unref(old);
+    config_unref(new);
+    buf_done(&cannot);
+}
+
+/* Writes another value into the member, whatever its type. */
+static void spoil(struct config *c, const struct config_field *f, void *base)
+{
+    void *member = (char *)base + f->offset;
+    size_t n;
+
+    switch (config_types[f->type].class) {
+    case CONFIG_CLASS_BOOL:
+        *(bool *)member = !*(bool *)member;
+        break;
+    case CONFIG_CLASS_NUMBER:
+        *(unsigned char *)member ^= 1; /* of the lowest byte */
+        break;
+    case CONFIG_CLASS_TEXT:
+        *(char **)member = config_dup(c, STR("/spoilt"));
+        break;
+    case CONFIG_CLASS_ADDRESS:
+        ((struct config_address *)member)->text = config_dup(c, STR("spoilt"));
+        break;
+    case CONFIG_CLASS_RATE:
+        *(uint64_t *)member += 1;
+        *(uint32_t *)((char *)base + f->offset2) = 1000;
+        break;
+    case CONFIG_CLASS_LIST:
+        n = *(size_t *)((char *)base + f->offset2) + 1;
+        *(void **)member = config_alloc(c, n * config_types[f->type].bytes);
+        for (size_t i = 0; i < n; i++)
+            if (config_types[f->type].bytes == sizeof(char *))
+                (*(char ***)member)[i] = config_dup(c, STR("spoilt"));
+        *(size_t *)((char *)base + f->offset2) = n;
+        break;
+    case CONFIG_CLASS_SECTION:
+        break;
+    }
+}
+
+static void spoil_section(struct config *c, const struct config_section *s, void *base)
+{
+    for (size_t i = 0; i < s->len; i++)
+        if (s->fields[i].type == CONFIG_SECTION || s->fields[i].type == CONFIG_RETRY)
+            spoil_section(c, s->fields[i].section, base);
+        else if (strcmp(s->fields[i].name, "listen") != 0) /* another one is a new listener */
+            spoil(c, &s->fields[i], base);
+}
+
+static void check_kept(const struct config_section *s, const char *prefix, const char *separator,
+                       const void *old, const void *new, struct str cannot)
+{
+    struct buf was = {0}, is = {0}, line = {0};
+
+    for (size_t i = 0; i < s->len; i++) {
+        const struct config_field *f = &s->fields[i];
+
+        if (f->type == CONFIG_SECTION)
+            check_kept(f->section, f->name, ".", old, new, cannot);
+        if (config_types[f->type].class == CONFIG_CLASS_SECTION || strcmp(f->name, "listen") == 0)
+            continue;
+        buf_clear(&was), buf_clear(&is), buf_clear(&line);
+        config_print_member(f, old, &was);
+        config_print_member(f, new, &is);
+        buf_printf(&line, "%s%s%s: ", prefix, separator, f->name);
+        buf_putc(&line, 0);
+        if (str_eq(buf_str(&was), buf_str(&is)) != f->restart)
+            fail_msg("%s: %.*s became %.*s", f->name, STR_FMT(buf_str(&was)),
+                     STR_FMT(buf_str(&is)));
+        if ((memmem(cannot.ptr, cannot.len, line.data, line.len - 1) != NULL) != f->restart)
+            fail_msg("%s: %.*s", f->name, STR_FMT(cannot));
+    }
+    buf_done(&was);
+    buf_done(&is);
+    buf_done(&line);
+}
+
+/* Each key of the schema is applied, or kept and named. */
+static void test_reload_schema(void **state)
+{
+    struct config *old = config_default(), *new = config_default();
+    struct buf cannot = {0};
+
+    (void)state;
+    spoil_section(new, &config_schema, new);
+    spoil_section(new, &config_listener_schema, &new->listeners[0]);
+    config_keep(old, new, &cannot);
+    check_kept(&config_schema, "", "", old, new, buf_str(&cannot));
+    check_kept(&config_listener_schema, "127.0.0.1:25", " ", &old->listeners[0], &new->listeners[0],
+               buf_str(&cannot));
+    buf_clear(&cannot);
+    config_keep(old, old, &cannot);
+    assert_int_equal(cannot.len, 0);
     config_unref(old);
     config_unref(new);
     buf_done(&cannot);
@@ -397,6 +526,7 @@ int main(void)
         cmocka_unit_test(test_defaults),       cmocka_unit_test(test_schema),
         cmocka_unit_test(test_patterns),       cmocka_unit_test(test_networks),
         cmocka_unit_test(test_reload),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_reload_names),   cmocka_unit_test(test_reload_schema),
         cmocka_unit_test(test_control_socket), cmocka_unit_test(test_many_patterns),
     };
 

@@ -87,7 +87,7 @@ struct control_backend {
      * names are those of docs/control.md. */
     void (*counters)(void *arg, void (*put)(void *to, const char *name, uint64_t value, bool gauge),
                      void *to);
-    /* Reads the configuration again. 0: cannot has the lines of config_reload_check(). -errno:
+    /* Reads the configuration again. 0: cannot has the lines of config_keep(). -errno:
      * errors has the mistakes and nothing was changed. */
     int (*reload)(void *arg, struct buf *cannot, struct buf *errors);
     void (*drain)(void *arg);

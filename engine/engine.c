@@ -135,7 +135,6 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
         return err;
     }
     e->config = config_ref(config);
-    e->started = config_ref(config);
     e->started_ms = clock_wall_ms();
     e->workers_len = workers_wanted(config);
     e->sessions_out_max = sessions_out_max();
@@ -239,7 +238,7 @@ static void on_reload(struct worker *w, struct worker_note *note)
 
 void engine_reload(struct engine *e, struct config *config, struct buf *cannot)
 {
-    config_reload_check(e->started, config, cannot);
+    config_keep(e->config, config, cannot);
     order_all(e, on_reload, config, false);
     config_unref(e->config);
     e->config = config_ref(config);
@@ -304,8 +303,8 @@ void engine_close(struct engine *e)
         pthread_barrier_wait(&e->barrier);
     for (uint32_t i = 0; i < e->workers_len; i++)
         pthread_join(e->threads[i], NULL);
-    for (size_t i = 0; i < e->started->listeners_len; i++) {
-        const struct config_address *a = &e->started->listeners[i].address;
+    for (size_t i = 0; i < e->config->listeners_len; i++) {
+        const struct config_address *a = &e->config->listeners[i].address;
 
         (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
     }
@@ -314,7 +313,6 @@ void engine_close(struct engine *e)
     clients_done(&e->clients);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);
-    config_unref(e->started);
     free(e->workers);
     free(e->threads);
     memset(e, 0, sizeof(*e));

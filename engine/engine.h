@@ -13,8 +13,7 @@
 #include "queue/queue.h"
 
 struct engine {
-    struct config *config;  /* main thread; workers hold their own references */
-    struct config *started; /* the one at the start: what needs a restart is still as it says */
+    struct config *config; /* main thread; workers hold their own references */
     struct queue *queue;
     struct governor *governor;
     struct clients clients; /* sessions per client address, process-wide */
@@ -45,7 +44,8 @@ struct engine {
 int engine_open(struct engine *e, struct config *config, struct buf *error) MUST_USE;
 /* Opens the queue and lets the workers go. On failure call engine_close(). */
 int engine_start(struct engine *e, struct buf *error) MUST_USE;
-/* New configuration for what can change; cannot: lines about what can't. */
+/* New configuration for what can change; in it, what can't keeps its running value and has a line
+ * in cannot. */
 void engine_reload(struct engine *e, struct config *config, struct buf *cannot);
 /* Begins to drain: no new sessions, what is past the dot is finished and settled. */
 void engine_drain(struct engine *e);

@@ -350,6 +350,26 @@ def test_reload():
         assert "YAML" in done.stderr and "use --socket" in done.stderr
 
 
+def test_reload_keeps_names():
+    """A name that needs a restart is not changed here and there before it."""
+    with Fed() as engine:
+        engine.config["host_name"] = "two.test"
+        engine.config["listeners"][0]["errors_max"] = 7
+        engine.file.write_text(json.dumps(engine.config))
+        assert "not applied: host_name: mta.sender.example -> two.test" in engine.run_ok("reload")
+        status = engine.status()
+        assert (status["host_name"], status["node_id"]) == ("mta.sender.example",) * 2, status
+        with smtplib.SMTP(engine.host, engine.port) as smtp:
+            assert b"mta.sender.example" in smtp.ehlo()[1]
+            smtp.sendmail("a@sender.example", ["u@d9.example"], "Subject: 9\r\n\r\nx\r\n")
+        record = engine.wait_records("Reception", 21)[-1]
+        assert record["nodeid"] == "mta.sender.example", record
+        assert "two.test" not in engine.run("queue", "export", record["id"]).stdout
+        engine.process.stop()
+        Engine.start(engine)
+        assert engine.status()["host_name"] == "two.test"
+
+
 def test_reload_of_a_route():
     """The first attempt behind it takes the new route."""
     with Fed() as engine, Sink() as sink:

@@ -274,7 +274,6 @@ static void engine_make(struct engine *e)
     const char *why = NULL;
 
     e->config = c;
-    e->started = config_ref(c);
     e->started_ms = sim_wall_ms();
     e->workers_len = world.workers;
     e->sessions_out_max = world.fds_max / 2 + 1;
@@ -412,7 +411,6 @@ static void node_close(void)
     governor_close(e->governor);
     clients_done(&e->clients);
     config_unref(e->config);
-    config_unref(e->started);
     free(e->workers);
     if (atomic_load(&e->intake_bytes) != 0 || atomic_load(&e->sessions_out) != 0 ||
         atomic_load(&e->listener_sessions[0]) != 0)
