@@ -29,8 +29,9 @@ static const char usage[] =
     "  --attach FILE      an attachment; may be repeated\n"
     "  --subject TEXT     with --text or --html\n"
     "  --from ADDRESS     envelope sender, and with --text or --html the From field\n"
-    "                     (\"Name <a@b>\" or a@b); default: the From field of --eml; '' is the\n"
-    "                     null sender\n"
+    "                     (\"Name <a@b>\" or a@b); default: the From field; '' is the null sender\n"
+    "  --from-field ADDRESS\n"
+    "                     with --text or --html the From field, where it is not --from\n"
     "Date, Message-ID and To are added where they are missing; Bcc is taken off.\n"
     "\n"
     "The recipients, from any of:\n"
@@ -77,6 +78,7 @@ static const struct option_row options[] = {
     OPTION_TAKE("attach", take_attachment),
     OPTION_TEXT("subject", struct send, parts.subject),
     OPTION_TEXT("from", struct send, from),
+    OPTION_TEXT("from-field", struct send, parts.from),
     OPTION_TEXT("to-file", struct send, to_file),
     OPTION_TEXT("csv", struct send, csv_file),
     OPTION_TEXT("column", struct send, column),
@@ -109,6 +111,36 @@ static int usage_error(const char *what)
     return -EINVAL;
 }
 
+/* Whether text, which may be NULL, may go into a header: what has a line end in it would add
+ * fields, or as an encoded-word fool whoever decodes it. */
+static bool is_header_text(const char *text)
+{
+    for (const char *c = text; c != NULL && *c != '\0'; c++)
+        if ((unsigned char)*c < ' ' || *c == 0x7f)
+            return false;
+    return smtp_utf8_valid(str_of(text));
+}
+
+static int check_parts(struct send *c)
+{
+    struct send_parts *p = &c->parts;
+
+    if (p->from == NULL && c->from != NULL && *c->from != '\0')
+        p->from = c->from;
+    if (p->from == NULL)
+        return usage_error(c->from == NULL
+                               ? "--from is needed with --text and --html"
+                               : "--from-field is needed: the null sender names nobody");
+    if (!is_header_text(p->subject) || !is_header_text(p->from))
+        return usage_error(
+            "--subject, --from: a header takes only UTF-8 without control characters");
+    for (size_t i = 0; i < p->attachments_len; i++)
+        if (!is_header_text(send_file_name(p->attachments[i])))
+            return usage_error("--attach: the file's name: a header takes only UTF-8 without "
+                               "control characters");
+    return 0;
+}
+
 /* 0, 1 when --help was printed, or -EINVAL. Recipients begin at argv[optind]. */
 static int read_options(struct send *c, int argc, char **argv)
 {
@@ -120,12 +152,13 @@ static int read_options(struct send *c, int argc, char **argv)
     parts = c->parts.text_file != NULL || c->parts.html_file != NULL;
     if (!parts && c->eml_file == NULL)
         return usage_error("no message: give --eml, --text or --html");
-    if (c->eml_file != NULL && (parts || c->parts.attachments_len > 0 || c->parts.subject != NULL))
+    if (c->eml_file != NULL && (parts || c->parts.attachments_len > 0 || c->parts.subject != NULL ||
+                                c->parts.from != NULL))
         return usage_error("--eml is a whole message: it takes no parts");
-    if (parts && (c->from == NULL || *c->from == '\0'))
-        return usage_error("--from is needed with --text and --html");
-    if (!smtp_utf8_valid(str_of(c->parts.subject)) || !smtp_utf8_valid(str_of(c->from)))
-        return usage_error("--subject and --from are UTF-8");
+    if (!smtp_utf8_valid(str_of(c->from)))
+        return usage_error("--from is UTF-8");
+    if (parts && check_parts(c) < 0)
+        return -EINVAL;
     if (stdin_uses(c) > 1)
         return usage_error("stdin ('-') can be read once");
     if (c->submit_options.to.len == 0)
@@ -153,6 +186,15 @@ static int read_recipients(struct send *c, int argc, char **argv)
     return err;
 }
 
+static int take_mailbox(const char *option, const char *text, char **out)
+{
+    int err = send_mailbox_parse(text, out);
+
+    if (err < 0)
+        fprintf(stderr, "hayauma send: %s: '%s' is not a mail address\n", option, text);
+    return err;
+}
+
 static int read_message(struct send *c)
 {
     int err = 0;
@@ -160,12 +202,17 @@ static int read_message(struct send *c)
     if (c->from != NULL && *c->from == '\0')
         c->sender = strdup("");
     else if (c->from != NULL)
-        err = send_mailbox_parse(c->from, &c->sender);
-    if (err < 0) {
-        fprintf(stderr, "hayauma send: --from: '%s' is not a mail address\n", c->from);
+        err = take_mailbox("--from", c->from, &c->sender);
+    if (err < 0)
         return err;
+    if (c->parts.from != NULL && c->parts.from != c->from) {
+        char *address;
+
+        err = take_mailbox("--from-field", c->parts.from, &address);
+        if (err < 0)
+            return err;
+        free(address);
     }
-    c->parts.from = c->from;
     err = c->eml_file != NULL ? send_message_read(c->eml_file, &c->message)
                               : send_message_build(&c->parts, &c->message);
     if (err == 0 && c->sender == NULL && c->message.from != NULL)

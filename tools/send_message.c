@@ -187,16 +187,16 @@ void send_message_done(struct send_message *m)
 
 static GMimeObject *text_part(const char *file, const char *subtype)
 {
-    struct buf text = {0};
+    struct buf raw = {0}, text = {0};
     GMimeTextPart *part = NULL;
     GMimeContentEncoding encoding;
+    int err = send_read_file(file, &raw);
 
-    if (send_read_file(file, &text) < 0) {
-        buf_done(&text);
-        return NULL;
-    }
-    if (!smtp_utf8_valid(buf_str(&text)) || memchr(text.data, '\0', text.len) != NULL) {
-        wrong(file, 1, "not UTF-8 text");
+    if (err == 0 && (!smtp_utf8_valid(buf_str(&raw)) || memchr(raw.data, '\0', raw.len) != NULL))
+        err = wrong(file, 1, "not UTF-8 text");
+    copy_lines(buf_str(&raw), &text); /* base64 encodes what there is (RFC 2045 6.8) */
+    buf_done(&raw);
+    if (err < 0) {
         buf_done(&text);
         return NULL;
     }
@@ -211,6 +211,13 @@ static GMimeObject *text_part(const char *file, const char *subtype)
     return GMIME_OBJECT(part);
 }
 
+const char *send_file_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+
+    return slash == NULL ? path : slash + 1;
+}
+
 static GMimeObject *attachment_part(const char *file)
 {
     struct buf bytes = {0};
@@ -219,7 +226,6 @@ static GMimeObject *attachment_part(const char *file)
     GMimeStream *stream;
     GMimeDataWrapper *wrapper;
     GMimePart *part;
-    const char *slash = strrchr(file, '/');
 
     if (send_read_file(file, &bytes) < 0) {
         buf_done(&bytes);
@@ -234,7 +240,7 @@ static GMimeObject *attachment_part(const char *file)
     stream = g_mime_stream_mem_new_with_buffer((const char *)bytes.data, bytes.len);
     wrapper = g_mime_data_wrapper_new_with_stream(stream, GMIME_CONTENT_ENCODING_DEFAULT);
     g_mime_part_set_content(part, wrapper);
-    g_mime_part_set_filename(part, slash == NULL ? file : slash + 1);
+    g_mime_part_set_filename(part, send_file_name(file));
     g_mime_object_set_disposition(GMIME_OBJECT(part), "attachment");
     g_mime_part_set_content_encoding(part, GMIME_CONTENT_ENCODING_BASE64);
     g_object_unref(wrapper);

@@ -13,7 +13,8 @@
 #define SEND_ATTACHMENTS_MAX 32
 
 struct send_parts {
-    const char *from, *subject; /* from: as send_mailbox_parse() takes it; subject may be NULL */
+    const char *from, *subject; /* from: as send_mailbox_parse() takes it; subject may be NULL;
+                                   neither, nor an attachment's name, has control characters */
     const char *text_file, *html_file; /* UTF-8; "-": stdin */
     const char *attachments[SEND_ATTACHMENTS_MAX];
     size_t attachments_len;
@@ -30,6 +31,8 @@ struct send_message {
 int send_message_read(const char *file, struct send_message *out) MUST_USE;
 int send_message_build(const struct send_parts *parts, struct send_message *out) MUST_USE;
 void send_message_done(struct send_message *m);
+/* What an attachment of this path is called. */
+const char *send_file_name(const char *path);
 /* Whether text is "a@b" or "Name <a@b>"; the address goes to out (to be freed), as SMTP gets it
  * (send_list_wire()). 0 or -EINVAL. */
 int send_mailbox_parse(const char *text, char **out) MUST_USE;

@@ -123,14 +123,67 @@ def test_parts():
         assert message["Subject"] == "お知らせ: 早馬"
         assert message["From"].addresses[0].display_name == "早馬"
         assert message.get_content_type() == "multipart/mixed"
-        assert message.get_body(("plain",)).get_content() == text.read_text()
-        assert message.get_body(("html",)).get_content() == html.read_text()
+        plain, page = (message.get_body((kind,)) for kind in ("plain", "html"))
+        assert plain.get_payload(decode=True).decode() == text.read_text().replace("\n", "\r\n")
+        assert page.get_payload(decode=True).decode() == html.read_text().replace("\n", "\r\n")
         attached, = message.iter_attachments()
         assert attached.get_filename() == "a b.png" and attached.get_content_type() == "image/png"
         assert attached.get_content() == image.read_bytes()
         keeper.kept.clear()
         send(keeper.address, "--html", html, "--from", "n@a.example", "one@b.example")
         assert parsed(keeper.kept[0]).get_content_type() == "text/html"
+
+
+def test_line_ends_of_text_parts():
+    """CRLF in every encoding (RFC 2045 6.8), whatever the file has; nothing else changes."""
+    temp = TempDir()
+    for text in ("plain\r\nlines\n", "早馬は\n夜を走る。\r\n", "caf\u00e9 \nand many words of English = \t\n"):
+        for ends in ("\n", "\r\n"):
+            given = text.replace("\r\n", "\n").replace("\n", ends)
+            with Keeper() as keeper:
+                send(keeper.address, "--text", file_of(temp, "t.txt", given), "--from",
+                     "n@a.example", "one@b.example")
+                part = parsed(keeper.kept[0])
+                got = part.get_payload(decode=True).decode(part.get_content_charset())
+                assert got == text.replace("\r\n", "\n").replace("\n", "\r\n"), got
+                assert max(map(len, keeper.kept[0][2].split(b"\r\n"))) <= 100
+
+
+def test_names_of_attachments():
+    """A name stays inside its parameter, or is refused."""
+    temp = TempDir()
+    text = file_of(temp, "t.txt", "x\n")
+    message = ("--text", text, "--from", "n@a.example", "--attach")
+    with Keeper() as keeper:
+        for name in ('a"b\\c;d=e.txt', "見積書" * 20 + ".txt", "x" * 200, "a b.txt", "é.txt"):
+            keeper.kept.clear()
+            send(keeper.address, *message, file_of(temp, name, "y\n"), "one@b.example")
+            attached, = parsed(keeper.kept[0]).iter_attachments()
+            assert attached.get_filename() == name, attached.items()
+            assert {k for k, _ in attached.items()} == {
+                "Content-Type", "Content-Disposition", "Content-Transfer-Encoding"}
+        keeper.kept.clear()
+        for name in ('a"\nX-Injected: yes\nContent-Disposition: inline; x="y.txt', "a\rb", "a\x1bb",
+                     "a\x7fb", "\udc93\udcfa"):
+            done = send(keeper.address, *message, temp.path / name, "one@b.example", status=2)
+            assert "a header takes only UTF-8 without control characters" in done.stderr, done.stderr
+            assert "\x1b" not in done.stderr and not keeper.kept
+
+
+def test_from_the_null_sender():
+    temp = TempDir()
+    text = file_of(temp, "t.txt", "x\n")
+    with Keeper() as keeper:
+        for arguments, sender, field in (
+                (["--from", "", "--from-field", "Me <me@a.example>"], "<>", "Me <me@a.example>"),
+                (["--from", "b@a.example", "--from-field", "me@a.example"], "<b@a.example>",
+                 "me@a.example"),
+                (["--from-field", "Me <me@a.example>"], "<me@a.example>", "Me <me@a.example>")):
+            keeper.kept.clear()
+            send(keeper.address, "--text", text, *arguments, "one@b.example")
+            assert keeper.kept[0][0] == "MAIL FROM:" + sender, keeper.kept
+            assert parsed(keeper.kept[0])["From"] == field, parsed(keeper.kept[0])["From"]
+            assert parsed(keeper.kept[0])["Message-ID"].endswith("@a.example>")
 
 
 def test_recipients_from_everywhere():
@@ -180,7 +233,7 @@ def test_long_japanese_header():
     temp = TempDir()
     text = file_of(temp, "t.txt", "x\n")
     for subject in ("早馬は夜を走る。" * 12, "x" * 30 + "早馬" * 30, "Spring news " * 20, 'a "b" \\c?',
-                    "=?utf-8?q?not_encoded?=", "two\nlines"):
+                    "=?utf-8?q?not_encoded?="):
         with Keeper() as keeper:
             send(keeper.address, "--text", text, "--subject", subject, "--from",
                  "早馬通信編集部" * 6 + " <news@a.example>", "one@b.example")
@@ -246,6 +299,10 @@ def test_what_cannot_be_sent():
             (["--eml", temp.path / "none", "a@b.example"], "No such file"),
             (["--eml", good], "no recipients"), (["--eml", good, "bad"], "no recipients left"),
             (["a@b.example"], "no message"), (["--text", good, "a@b.example"], "--from is needed"),
+            (["--text", good, "--from", "", "a@b.example"], "--from-field is needed"),
+            (["--eml", good, "--from-field", "a@b.example", "a@b.example"], "takes no parts"),
+            (["--text", good, "--from-field", "nobody", "a@b.example"],
+             "--from-field: 'nobody' is not a mail address"),
             (["--eml", good, "--subject", "x", "a@b.example"], "takes no parts"),
             (["--eml", good, "--csv", good], "no column 'email'"),
             (["--eml", good, "--csv", temp.path / "none"], "No such file"),
@@ -253,6 +310,10 @@ def test_what_cannot_be_sent():
             (["--text", good, "--from", "no address", "a@b.example"], "not a mail address"),
             (["--text", good, "--from", "a@b.example", "--subject", "\udc93\udcfa", "a@b.example"],
              "UTF-8"),
+            (["--text", good, "--from", "a@b.example", "--subject", "x\r\nBcc: evil@x", "a@b.example"],
+             "control characters"),
+            (["--text", good, "--from", "x\r\nBcc: <a@b.example>", "a@b.example"],
+             "control characters"),
             (["--text", "-", "--to-file", "-", "--from", "a@b.example"], "read once"),
             (["--eml", good, "--server", "nosuch.invalid", "a@b.example"], "no such host"),
             (["--eml", good, "--timeout", "0s", "a@b.example"], "out of range"),
