@@ -62,6 +62,8 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
         return dest->connect_timeout_ms;
     if (d->state == DELIVERY_QUITTING && d->worker->draining)
         return DRAIN_QUIT_MS;
+    if (d->greeted && d->state == DELIVERY_GREETING) /* until the turn's end */
+        return dest->ehlo_timeout_ms;
     switch (smtp_client_stage(d->client)) {
     case SMTP_STAGE_CONNECT:
     case SMTP_STAGE_BANNER:
@@ -434,10 +436,14 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     setup_failed(d, &outcome, &verdict);
 }
 
+/* At the end of a turn: a peer that closes, or talks nonsense, right behind its greeting has given
+ * us no session. Otherwise it would be one that worked, and the next were opened at once, for ever.
+ */
 static void on_ready(struct delivery *d)
 {
     d->site->connecting--;
     set_state(d, DELIVERY_OPEN);
+    arm_timer(d);
     source_describe(d);
     site_works(d->site);
     delivery_idle(d);
@@ -452,7 +458,7 @@ static void drain_events(struct delivery *d)
            smtp_client_next_event(d->client, &event) != SMTP_EVENT_NONE) {
         switch (event.kind) {
         case SMTP_EVENT_READY:
-            on_ready(d);
+            d->greeted = true;
             break;
         case SMTP_EVENT_RECIPIENT:
             transaction_recipient(&event);
@@ -515,9 +521,11 @@ static void delivery_flush(struct delivery *d)
 {
     size_t n;
 
-    do { /* what the peer cannot take is final as soon as it is submitted */
-        drain_events(d);
-    } while (d->state == DELIVERY_OPEN && delivery_work(d));
+    drain_events(d);
+    if (d->state == DELIVERY_GREETING && d->greeted)
+        on_ready(d);
+    while (d->state == DELIVERY_OPEN && delivery_work(d))
+        drain_events(d); /* what the peer cannot take is final as soon as it is submitted */
     if (d->state == DELIVERY_CLOSING)
         return;
     delivery_idle(d);
@@ -548,7 +556,7 @@ static bool delivery_reopen(struct delivery *d)
     smtp_client_free(d->client);
     d->client = smtp_client_new(&d->site->options);
     ASSERT(d->client != NULL);
-    d->reopen = d->yielding = false;
+    d->reopen = d->yielding = d->greeted = false;
     set_state(d, DELIVERY_CONNECTING);
     err = connect_next(d);
     if (err == 0) {

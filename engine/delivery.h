@@ -36,6 +36,7 @@ struct delivery {
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
     struct smtp_client *client;
     enum delivery_state state;
+    bool greeted;                     /* EHLO or HELO was accepted; ready at the turn's end */
     bool yielding;                    /* takes nothing more; quits when empty */
     bool reopen;                      /* closing leads to the next address */
     bool refused_for_now;             /* some address of this attempt may take mail later */

@@ -248,6 +248,35 @@ def test_answers_out_of_turn():
     world.finish()
 
 
+def test_who_is_to_blame():
+    """What is no answer is told as such, and an answer that ended the session as it is: no peer closed
+    anything here. Behind the dot it is lost all the same."""
+    wrong = {"999": b"999 what\r\n", "letters": b"hello\r\n", "mixed": b"250-a\r\n251 b\r\n",
+             "nul": b"550 5.1.1 a\0b\r\n", "long": b"550 " + b"x" * 1100 + b"\r\n",
+             "place": b"354 go\r\n"}
+    servers = {f"{how}-{stage.lower()}": Server({stage: what}) for how, what in wrong.items()
+               for stage in ("MAIL", "RCPT", "dot")}
+    servers["place-data"] = Server({"DATA": b"250 ok\r\n"})
+    servers["early-rcpt"] = Server({"RCPT": b"250 ok\r\n354 go\r\n250 taken\r\n"})
+    servers["bye-dot"] = Server({"dot": b"250 2.0.0 one\r\n421 4.3.2 closing\r\n"}, lmtp=True)
+    world = World(servers, retry="1h")
+    for name in servers:
+        world.send(name, *("one", "two", "three") if name == "bye-dot" else ("u",))
+    for name in servers:
+        wait_until(f"a deferral of {name}", lambda n=name: world.records("TransientFailure", n), 20)
+        for first in world.records("TransientFailure", name):
+            said, code = first["response"], first["response"]["enhanced_code"]
+            if name == "bye-dot":
+                assert (said["code"], code["detail"], said["content"]) == (421, 2, "closing"), first
+                continue
+            assert (said["code"], code) == (451, {"class": 4, "subject": 5, "detail": 0}), first
+            assert "the peer does not speak SMTP: " in said["content"], first
+            assert first["bounce_classification"] == "ProtocolErrors", first
+    lost = [name for name in servers if name.endswith("-dot")]
+    assert world.engine.status()["counters"]["lost"] == len(lost), lost
+    world.finish()
+
+
 def test_chunking_that_is_not_there():
     """CHUNKING is offered, BDAT unknown, content obeyed: nothing counts as delivered by the replies to
     it, and the next session goes without."""
@@ -522,6 +551,37 @@ def test_sessions_are_not_kept():
     for name, server in world.servers.items():
         wait_until(f"deliveries to {name}", lambda n=name: len(world.records("Delivery", n)) == 6, 20)
         assert len(server.taken) == 6 and server.sessions <= 9, (name, server.sessions)
+    world.finish()
+
+
+def test_gone_right_behind_the_greeting():
+    """What comes with the reply to EHLO or HELO and ends the session makes it one that never was: an
+    attempt and back-off, not the next connection at once."""
+    def ehlo(behind):
+        return Server({"EHLO": USUAL["EHLO"] + behind})
+
+    def helo_only():
+        answers = iter([b"500 what?\r\n", b"250 ok\r\n250 more\r\n"] * 100)
+        return Server({"EHLO": lambda peer: peer.sendall(next(answers))})
+
+    def closing(peer):
+        peer.sendall(USUAL["EHLO"])
+        raise Close
+
+    servers = {"shut": ehlo(b"421 4.3.2 shutting down\r\n"), "stray": ehlo(b"250 ok\r\n"),
+               "noise": ehlo(b"garbage\r\n"), "helo": helo_only(), "fin": Server({"EHLO": closing})}
+    world = World(servers, retry="1h")
+    for name in servers:
+        world.send(name)
+    for name, server in servers.items():
+        wait_until(f"a deferral of {name}", lambda n=name: world.records("TransientFailure", n), 20)
+        first = world.records("TransientFailure", name)[0]
+        assert 400 <= first["response"]["code"] < 500 and first["num_attempts"] == 1, first
+    code = world.records("TransientFailure", "shut")[0]["response"]
+    assert (code["code"], code["content"]) == (421, "shutting down"), code
+    time.sleep(2)
+    for name, server in servers.items():
+        assert server.sessions <= 3, (name, server.sessions)
     world.finish()
 
 
