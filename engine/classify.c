@@ -245,7 +245,6 @@ const char *classify_bounce(const struct outcome *outcome)
     case OUTCOME_EXPIRED:
         return "MessageExpired";
     case OUTCOME_LOST:
-        return "BadConnection";
     case OUTCOME_DEFERRED:
     case OUTCOME_FAILED:
         break;

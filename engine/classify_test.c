@@ -248,7 +248,11 @@ static void test_names(void **state)
     (void)state;
     assert_string_equal(classify_bounce(&o), "MessageExpired");
     o.class = OUTCOME_LOST;
+    o.stage = BODY;
     assert_string_equal(classify_bounce(&o), "BadConnection");
+    classify_io_reply(BODY, -EPROTO, NULL, &o.reply);
+    assert_string_equal(classify_bounce(&o), "ProtocolErrors");
+    o.reply.code = 0;
     o.class = DEFER;
     o.stage = CONN;
     assert_string_equal(classify_bounce(&o), "NoAnswerFromHost");

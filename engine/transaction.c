@@ -1,5 +1,6 @@
 #include "engine/transaction.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "engine/admin.h"
@@ -170,11 +171,14 @@ static void outcome_of(const struct delivery *d, const struct smtp_event *event,
     if (event->fate == SMTP_FATE_UNABLE) {
         out->local = true;
         classify_unable_reply(event->unable, &out->reply);
-    } else if (event->fate == SMTP_FATE_REPLY && event->reply != NULL && event->reply->code != 0) {
+    } else if (event->reply->code != 0) { /* to this command, or what ended the session */
         out->reply = *event->reply;
     } else {
         out->local = true;
-        classify_io_reply(event->stage, d->error, NULL, &out->reply);
+        if (d->error != 0)
+            classify_io_reply(event->stage, d->error, NULL, &out->reply);
+        else
+            classify_io_reply(event->stage, -EPROTO, event->reply->text, &out->reply);
     }
 }
 

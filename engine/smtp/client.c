@@ -449,7 +449,7 @@ static bool take_input(struct smtp_client *c)
     status = smtp_reply_parse(&c->parser, c->in.data + c->in_at, c->in.len - c->in_at, &used);
     c->in_at += used;
     if (status == SMTP_REPLY_BAD)
-        client_protocol_error(c, "protocol error: not an SMTP reply");
+        client_protocol_error(c, "not an SMTP reply");
     c->reply_taken = status == SMTP_REPLY_DONE;
     if (c->reply_taken)
         client_take_reply(c);

@@ -41,7 +41,7 @@ static void on_banner(struct smtp_client *c, struct expected *e, const struct sm
 {
     (void)e;
     if (reply_class(reply) == 3) {
-        client_protocol_error(c, "protocol error: unexpected greeting");
+        client_protocol_error(c, "unexpected greeting");
     } else if (reply_class(reply) != 2) {
         client_start_close(c, SMTP_STAGE_BANNER, reply);
     } else {
@@ -90,7 +90,7 @@ static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp
         c->session = SESSION_HELO;
         c->hello_out = false;
     } else if (reply_class(reply) == 3) {
-        client_protocol_error(c, "protocol error: unexpected reply to EHLO");
+        client_protocol_error(c, "unexpected reply to EHLO");
     } else {
         client_start_close(c, SMTP_STAGE_EHLO, reply);
     }
@@ -102,7 +102,7 @@ static void on_helo(struct smtp_client *c, struct expected *e, const struct smtp
     if (reply_class(reply) == 2)
         greeted(c, SMTP_STAGE_HELO, reply);
     else if (reply_class(reply) == 3)
-        client_protocol_error(c, "protocol error: unexpected reply to HELO");
+        client_protocol_error(c, "unexpected reply to HELO");
     else
         client_start_close(c, SMTP_STAGE_HELO, reply);
 }
@@ -111,7 +111,9 @@ static void on_rset(struct smtp_client *c, struct expected *e, const struct smtp
 {
     (void)e;
     /* Whose sender would the next recipients go under? */
-    if (reply_class(reply) != 2)
+    if (reply_class(reply) == 3)
+        client_protocol_error(c, "unexpected reply to RSET");
+    else if (reply_class(reply) != 2)
         client_start_close(c, SMTP_STAGE_RSET, reply);
 }
 
@@ -126,7 +128,7 @@ static void on_mail(struct smtp_client *c, struct expected *e, const struct smtp
     struct smtp_transaction *t = e->transaction;
 
     if (reply_class(reply) == 3) {
-        client_protocol_error(c, "protocol error: unexpected reply to MAIL");
+        client_protocol_error(c, "unexpected reply to MAIL");
     } else if (reply_class(reply) == 2) {
         t->mail_accepted = true;
     } else {
@@ -145,7 +147,7 @@ static void on_rcpt(struct smtp_client *c, struct expected *e, const struct smtp
         t->rcpts_replied++;
     r = &t->rcpts[t->rcpts_replied++];
     if (reply_class(reply) == 3) {
-        client_protocol_error(c, "protocol error: unexpected reply to RCPT");
+        client_protocol_error(c, "unexpected reply to RCPT");
     } else if (reply_class(reply) != 2) {
         client_emit_reply_one(c, t, (uint16_t)(r - t->rcpts), SMTP_STAGE_RCPT, reply);
     } else if (r->state == RCPT_PENDING) {
@@ -160,12 +162,12 @@ static void on_data(struct smtp_client *c, struct expected *e, const struct smtp
     bool go = reply_class(reply) == 3;
 
     if (reply_class(reply) == 2) {
-        client_protocol_error(c, "protocol error: unexpected reply to DATA");
+        client_protocol_error(c, "unexpected reply to DATA");
     } else if (go && t->rcpts_accepted > 0) {
         transaction_set_state(c, t, TRANSACTION_BODY);
     } else if (go && c->options->lmtp) {
         /* The dot would have as many replies as recipients: none (RFC 2033 4.2). */
-        client_protocol_error(c, "protocol error: DATA accepted without a recipient");
+        client_protocol_error(c, "DATA accepted without a recipient");
     } else if (go) {
         transaction_set_state(c, t, TRANSACTION_NULL_DOT);
     } else {
@@ -198,11 +200,11 @@ static void on_body(struct smtp_client *c, struct expected *e, const struct smtp
     struct smtp_transaction *t = e->transaction;
 
     if (reply_class(reply) == 3) {
-        client_protocol_error(c, "protocol error: unexpected reply to the message");
+        client_protocol_error(c, "unexpected reply to the message");
         return;
     }
     if (reply_class(reply) == 2 && t->state == TRANSACTION_BODY) {
-        client_protocol_error(c, "protocol error: message accepted before it was sent");
+        client_protocol_error(c, "message accepted before it was sent");
         return;
     }
     /* A BDAT that is no command: what followed it was taken for commands, and the replies to those
@@ -226,7 +228,7 @@ static void unsolicited(struct smtp_client *c, const struct smtp_reply *reply)
     enum smtp_stage stage = smtp_client_stage(c);
 
     if (reply_class(reply) < 4) {
-        client_protocol_error(c, "protocol error: a reply too many");
+        client_protocol_error(c, "a reply too many");
         return;
     }
     /* In the middle of a body, whose end the server has not seen: it is about that message. */
