@@ -89,18 +89,30 @@ static uint32_t sessions_out_max(void)
     return files > kept ? (uint32_t)(files - kept) : 1;
 }
 
-static const char *listen_advice(int err)
+static const char *listen_advice(bool is_unix, int err)
 {
     switch (err) {
     case -EADDRINUSE:
-        return "stop the other program, or change 'listen'";
+        return is_unix ? "a file or another program's socket is there: remove it, or change "
+                         "'listen'"
+                       : "stop the other program, or change 'listen'";
     case -EADDRNOTAVAIL:
         return "this machine has no such address: change 'listen'";
     case -EACCES:
-        return "ports below 1024 are for root and CAP_NET_BIND_SERVICE";
+        return is_unix ? "its directory cannot be written: change that, or 'listen'"
+                       : "ports below 1024 are for root and CAP_NET_BIND_SERVICE";
+    case -ENOENT:
+        return "make its directory, or change 'listen'";
     default:
         return "change 'listen'";
     }
+}
+
+void engine_listen_failed(const struct config_listener *l, int err)
+{
+    log_error("smtp.listen_failed", "listener=%s address=%s error=\"%s\" action=\"%s\"", l->name,
+              l->address.text, strerror(-err),
+              listen_advice(l->address.addr.ss_family == AF_UNIX, err));
 }
 
 static int listeners_free(const struct config *c)
@@ -110,8 +122,7 @@ static int listeners_free(const struct config *c)
         int err = io_address_free((const struct sockaddr *)&a->addr, a->len);
 
         if (err < 0) {
-            log_error("smtp.listen_failed", "listener=%s address=%s error=\"%s\" action=\"%s\"",
-                      c->listeners[i].name, a->text, strerror(-err), listen_advice(err));
+            engine_listen_failed(&c->listeners[i], err);
             return err;
         }
     }

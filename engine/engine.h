@@ -60,5 +60,7 @@ void engine_close(struct engine *e);
 /* A worker cannot start: err is what engine_open() or engine_start() returns. True for the first to
  * say so; it logs why, since all workers tend to fail alike. Any thread. */
 bool engine_start_failed(struct engine *e, int err);
+/* Logs that l cannot be bound, and what to do. Any thread. */
+void engine_listen_failed(const struct config_listener *l, int err);
 
 #endif

@@ -161,8 +161,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     }
     err = inject_open(w, &which);
     if (err < 0 && which != NULL && engine_start_failed(engine, err))
-        log_error("smtp.listen_failed", "listener=%s address=%s error=\"%s\"", which->name,
-                  which->address.text, strerror(-err));
+        engine_listen_failed(which, err);
     return err;
 }
 

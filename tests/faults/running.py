@@ -90,6 +90,18 @@ def test_address_in_use():
         assert engine.process.running()
 
 
+def test_address_is_a_file():
+    """What is there is somebody's; the log says what to do."""
+    engine = Engine()
+    file = engine.dir / "smtp.sock"
+    file.write_text("precious")
+    for path, what in ((file, "remove it"), (engine.dir / "none/smtp.sock", "make its directory")):
+        status, said = serve(Engine({"listeners": [{"listen": f"unix:{path}"}]}))
+        assert status == 1 and said.count("smtp.listen_failed") == 1 and what in said, said
+    assert file.read_text() == "precious"
+    engine.stop()
+
+
 def test_address_of_another_engine():
     """SO_REUSEPORT would let two engines of one user take each other's clients."""
     with Engine() as engine:
