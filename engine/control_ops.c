@@ -240,7 +240,7 @@ static enum control_step step_show(struct control_client *client)
         client->request.filter.has_id = true;
         client->request.filter.id = client->request.id;
     }
-    return step_walk(client, false, visit_list);
+    return step_walk(client, true, visit_list);
 }
 
 static enum control_step step_content(struct control_client *client)

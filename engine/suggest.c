@@ -1,5 +1,7 @@
 #include "engine/suggest.h"
 
+#define WORD_BEGUN_MIN 3
+
 /* Optimal string alignment: insert, delete, replace, and swap of neighbours cost 1 each; swaps are
  * the commonest slip of the keyboard. */
 static unsigned edit_distance(struct str a, struct str b)
@@ -48,6 +50,9 @@ void suggest_offer(struct suggest *s, const char *candidate)
     if (s->word.len > SUGGEST_WORD_MAX || c.len > SUGGEST_WORD_MAX)
         return;
     distance = edit_distance(s->word, c);
+    /* What was left off at the end is one slip, however long. */
+    if (distance > 1 && s->word.len >= WORD_BEGUN_MIN && str_starts_nocase(c, s->word))
+        distance = 1;
     if (distance < s->distance) {
         s->distance = distance;
         s->best = candidate;

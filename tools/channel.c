@@ -32,28 +32,41 @@ bool channel_option(struct channel_options *o, int c)
     return true;
 }
 
-/* Where the engine listens: --socket, $HAYAUMA_SOCKET, the configuration's, the default. NULL with
- * the error printed. */
+/* Of a file that was named: with a mistake in it another engine than the one meant could be found
+ * by it. */
+static char *socket_of_file(const char *file, struct buf *errors)
+{
+    struct config *config;
+    char *path;
+
+    if (config_load(file, &config, errors) != 0)
+        return NULL;
+    path = strdup(config->control_socket);
+    config_unref(config);
+    return path;
+}
+
+/* Where the engine listens: --socket, that of --config, $HAYAUMA_SOCKET, the usual file's, the
+ * default. NULL with the error printed. */
 static char *socket_path(const struct channel_options *o)
 {
-    const char *file = o->config, *env = getenv("HAYAUMA_SOCKET");
+    const char *env = getenv("HAYAUMA_SOCKET");
     struct config *config;
     struct buf errors = {0};
     char *path;
 
     if (o->socket != NULL)
         return strdup(o->socket);
-    if (file == NULL && env != NULL && *env != 0)
+    if (o->config == NULL && env != NULL && *env != 0)
         return strdup(env);
-    if (file == NULL && access(CONFIG_FILE, R_OK) == 0)
-        file = CONFIG_FILE;
-    if (file == NULL) {
+    if (o->config == NULL && access(CONFIG_FILE, R_OK) != 0) {
         config = config_default();
         path = strdup(config->control_socket);
         config_unref(config);
         return path;
     }
-    path = config_control_socket(file, &errors);
+    path = o->config != NULL ? socket_of_file(o->config, &errors)
+                             : config_control_socket(CONFIG_FILE, &errors);
     if (path == NULL) {
         fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
         fprintf(stderr, "hayauma %s: the control socket is not known; use --socket\n", o->command);

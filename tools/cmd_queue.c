@@ -46,7 +46,7 @@ static int help(FILE *to)
 {
     fputs(help_head, to);
     fputs(queue_filter_help, to);
-    fputs("\n      --to DIR            export: where to\n" CHANNEL_HELP
+    fputs("\n      --to DIR            export: where to, a new or an empty directory\n" CHANNEL_HELP
           "  -h, --help              this text\n",
           to);
     fputs(help_tail, to);
@@ -113,14 +113,14 @@ static void put_due(struct buf *out, const json_t *row)
 
 static void list_head(void)
 {
-    printf("%-*s %6s %6s %3s %-28s %s\n", ID_COLUMNS, "MESSAGE", "AGE", "NEXT", "TRY", "RECIPIENT",
-           "LAST ERROR");
+    printf("%-*s %6s %6s %5s %-28s %s\n", ID_COLUMNS, "MESSAGE", "AGE", "NEXT", "TRIES",
+           "RECIPIENT", "LAST ERROR");
 }
 
 static void print_row(const struct queue_options *o, const json_t *row)
 {
     unsigned width = screen_width();
-    unsigned rest = width > 100 ? width - 79 : width == 0 ? 0 : 20;
+    unsigned rest = width > 100 ? width - 81 : width == 0 ? 0 : 20;
     struct buf line = {0};
     size_t from;
 
@@ -133,7 +133,7 @@ static void print_row(const struct queue_options *o, const json_t *row)
     from = line.len;
     put_due(&line, row);
     pad_from(&line, from, 6, true);
-    buf_printf(&line, " %3lld ", reply_number(row, "attempts"));
+    buf_printf(&line, " %5lld ", reply_number(row, "attempts"));
     from = line.len;
     put_text(&line, reply_text(row, "recipient"), 0, false);
     pad_from(&line, from, 28, false);
@@ -295,8 +295,14 @@ static int show(struct channel *ch, struct queue_options *o)
     json_t *reply;
 
     if (o->one_id == NULL) {
-        fprintf(stderr,
-                "hayauma queue show: which message? Give an id, as 'queue list' shows it\n");
+        const char *given = reply_text(o->filter, "queue"); /* no id is taken for a domain */
+
+        if (*given != 0)
+            fprintf(stderr, "hayauma queue show: '%s' is no message id: 32 hexadecimal digits\n",
+                    given);
+        else
+            fprintf(stderr,
+                    "hayauma queue show: which message? Give an id, as 'queue list' shows it\n");
         return EXIT_USAGE;
     }
     code = channel_send(ch, json_pack("{s:s, s:s}", "op", "show", "id", o->one_id));
@@ -442,6 +448,8 @@ static int act(struct channel *ch, const struct action *a, const struct queue_op
         print_json(done);
     else if (code == 0)
         print_outcome(a, done);
+    if (code == 0 && !o->all && reply_number(done, "matched") == 0)
+        code = EXIT_FAILED; /* what was meant is not there */
     json_decref(done);
     return code;
 }

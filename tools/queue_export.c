@@ -1,5 +1,6 @@
 #include "tools/queue_export.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -155,17 +156,34 @@ static int export_row(struct exporter *e, json_t *row)
     return export_message(e, reply_text(row, "id"));
 }
 
-/* The directory must be new, so that what is in it afterwards is what was asked for. */
+static bool is_empty(const char *path)
+{
+    DIR *d = opendir(path);
+    size_t n = 0;
+
+    while (d != NULL && readdir(d) != NULL)
+        n++;
+    if (d != NULL)
+        closedir(d);
+    return n == 2; /* "." and ".." */
+}
+
+/* The directory must be new or empty, so that what is in it afterwards is what was asked for. */
 static int open_directory(struct exporter *e, const struct queue_options *o)
 {
     char *name = NULL;
 
     e->directory = o->to;
+    umask(0077); /* an empty one may be open to others */
     if (mkdir(o->to, 0700) != 0) {
         if (errno != EEXIST)
             return write_failed(o->to);
-        fprintf(stderr, "hayauma queue export: %s is there already; name a new directory\n", o->to);
-        return WRITE_FAILED;
+        if (!is_empty(o->to)) {
+            fprintf(stderr,
+                    "hayauma queue export: %s is no empty directory; name a new or an empty one\n",
+                    o->to);
+            return WRITE_FAILED;
+        }
     }
     if (asprintf(&name, "%s/%s", o->to, e->kind->list) < 0)
         return write_failed("memory");

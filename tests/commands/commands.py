@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import traceback
+from datetime import datetime, timedelta, timezone
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 from engine import TREE, Engine, Sink, program  # noqa: E402
@@ -103,6 +104,8 @@ def test_usage():
     assert "usage: hayauma <command>" in run("--help").stdout
     assert run("help", "queue").stdout == run("queue", "--help").stdout
     assert "did you mean 'status'?" in run("statsu", status=2).stderr
+    assert "did you mean 'version'?" in run("vers", status=2).stderr
+    assert "did you mean 'quarantine'?" in run("queue", "quar", status=2).stderr
     assert "no such command" in run("help", "nope", status=2).stderr
     assert re.match(r"hayauma \d+\.\d+\.\d+\n", run("version").stdout)
     assert json.loads(run("version", "--json").stdout)["version"]
@@ -188,6 +191,7 @@ def test_look():
         assert engine.count("--min-age", "1h") == 0
         assert engine.count("--limit", "7") == 7
         text = engine.run("queue", "list").stdout
+        assert text.split("\n")[0].split()[:5] == ["MESSAGE", "AGE", "NEXT", "TRIES", "RECIPIENT"]
         assert len(text.splitlines()) == 41 and "u1@d1.example" in text
 
         groups = lines(engine.run("queue", "summary", "--json").stdout)
@@ -197,12 +201,19 @@ def test_look():
         shown = engine.run("queue", "show", row["id"]).stdout
         assert "news1@sender.example" in shown and "Subject: number 5" in shown
         assert "to u5@d1.example" in shown and "to v5@d1.example" in shown
+        expires = [datetime.fromisoformat(t) for t in re.findall(r"expires (\S+)", shown)]
+        assert len(expires) == 2, shown
+        assert all(2 < (t - datetime.now(timezone.utc)) / timedelta(days=1) <= 3 for t in expires)
+        assert row in [line.get("row") for line in lines(
+            engine.run("queue", "show", "--json", row["id"]).stdout)]
         assert "\x1b" not in shown and "a?[31mb" in shown
         assert engine.run("queue", "list", row["id"]).stdout.count("d1.example") == 2
         content = engine.run("queue", "export", row["id"]).stdout
         assert content.startswith("Received: ") and content.endswith("hello 5\n")
         done = engine.run("queue", "show", "0" * 32, status=1)
         assert "no message with this id" in done.stderr
+        assert "'abc' is no message id" in engine.run("queue", "show", "abc", status=2).stderr
+        assert "which message?" in engine.run("queue", "show", status=2).stderr
         assert engine.run("queue", "quarantine", "--json").stdout == ""
 
         where = engine.dir / "exported"
@@ -213,14 +224,23 @@ def test_look():
             assert b"hello" in (where / f"{r['id']}.eml").read_bytes()
         assert len(list(where.iterdir())) == 11
         done = engine.run("queue", "export", "--all", "--to", where, status=1)
-        assert "is there already" in done.stderr
+        assert "is no empty directory" in done.stderr
+        where = engine.dir / "empty"
+        where.mkdir(mode=0o755)
+        engine.run("queue", "export", "d1.example", "--to", where)
+        assert {p.stat().st_mode & 0o777 for p in where.iterdir()} == {0o600}
 
 
 def test_actions():
     with Fed() as engine:
         assert "10 recipients held" in engine.run("queue", "hold", "d0.example").stdout
         assert engine.count("--state", "held") == 10
-        assert "no recipient matches" in engine.run("queue", "hold", "d0.example").stdout
+        for action in ("hold", "flush", "cancel", "expire"):
+            done = engine.run("queue", action, "nosuch.example", "-y", status=1)
+            assert done.stdout == "no recipient matches\n", done
+        assert engine.run("queue", "release", "--all").stdout  # of all there may be none
+        engine.run("queue", "hold", "d0.example")
+        assert "no recipient matches" in engine.run("queue", "hold", "d0.example", status=1).stdout
         assert "10 recipients released" in engine.run("queue", "release", "d0.example").stdout
         assert engine.count("--state", "held") == 0
         assert "say which, or --all" in engine.run("queue", "hold", status=2).stderr
@@ -276,7 +296,8 @@ def test_one_message():
             assert [r["recipient"] for r in found] == [row["recipient"]]
             for action, past in (("hold", "held"), ("release", "released"), ("cancel", "cancelled")):
                 assert engine.run_ok("queue", action, row["id"]) == f"1 recipient {past}\n"
-            assert engine.run_ok("queue", "hold", row["id"]) == "no recipient matches\n"
+            done = run("queue", "hold", row["id"], "-c", engine.file, status=1)
+            assert done.stdout == "no recipient matches\n"
             assert len(lines(engine.run_ok("queue", "list", "--json"))) == left
 
 
@@ -323,7 +344,8 @@ def test_quarantine():
         assert "--yes" in engine.run("queue", "quarantine", "purge", "--all", status=2).stderr
         done = engine.run("queue", "quarantine", "purge", name)
         assert done.stdout == "1 damaged record purged\n", done.stdout
-        assert "no damaged record" in engine.run("queue", "quarantine", "purge", name).stdout
+        done = engine.run("queue", "quarantine", "purge", name, status=1)
+        assert done.stdout == "no damaged record matches\n", done
         engine.run("queue", "quarantine", "purge", "d1.example", "-y")
         assert engine.run("queue", "quarantine", "--json").stdout == ""
         ended = engine.wait_records("AdminBounce", 2)
@@ -342,9 +364,14 @@ def test_reload():
         for _ in range(2):  # it is still so the second time
             assert "not applied: workers:" in engine.run_ok("reload")
         engine.file.write_text(json.dumps({**engine.config, "lisen": 1}))
-        done = run("reload", "-c", engine.file, status=1)
+        socket = engine.config["control_socket"]
+        done = run("reload", "--socket", socket, status=1)
         assert "unknown key 'lisen'" in done.stderr and "nothing was changed" in done.stderr
-        assert engine.run_ok("status", "--json")  # a spoilt file does not hide the engine
+        # Who names a file gets the engine of that file, or none.
+        engine.file.write_text(json.dumps({"control_sockt": socket}))
+        for command in ("reload", "status", "stop"):
+            done = run(command, "-c", engine.file, status=2, env={"HAYAUMA_SOCKET": socket})
+            assert f"{engine.file}:1:3: unknown key 'control_sockt'" in done.stderr, done.stderr
         engine.file.write_text('{"lisen": ')
         done = run("status", "-c", engine.file, status=2)
         assert "YAML" in done.stderr and "use --socket" in done.stderr
