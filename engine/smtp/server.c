@@ -409,9 +409,9 @@ static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struc
     return true;
 }
 
-static bool is_letter(uint8_t c)
+static bool is_text(uint8_t c)
 {
-    return (c | 0x20) >= 'a' && (c | 0x20) <= 'z';
+    return (c >= ' ' && c < 0x7f) || c == '\t' || c == '\r' || c == '\n';
 }
 
 static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_server_input *in,
@@ -423,7 +423,7 @@ static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_ser
         buf_clear(&s->line);
     s->line_used = false;
     /* A TLS hello or binary junk may never send a line end. */
-    if (s->line.len == 0 && !is_letter(in->data[0]) && in->data[0] != '\r' && in->data[0] != '\n') {
+    if (s->line.len == 0 && !is_text(in->data[0])) {
         server_bye(s, out, "421 4.7.0 this is not SMTP");
         return SMTP_SERVER_INPUT;
     }

@@ -246,6 +246,14 @@ static enum smtp_server_want refuse(struct smtp_server *s, struct buf *out, cons
     return SMTP_SERVER_INPUT;
 }
 
+static const char needs_smtputf8[] = "553 5.6.7 a non-ASCII address needs SMTPUTF8";
+
+/* Paths are read as UTF-8 without SMTPUTF8 too, to say what they need (RFC 6531 3.5). */
+static bool knows_utf8(const struct smtp_server *s)
+{
+    return s->esmtp && !s->options->no_smtputf8;
+}
+
 static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, struct buf *out)
 {
     const char *refusal;
@@ -264,14 +272,13 @@ static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, s
         return refuse(s, out, "501 5.5.4 syntax: MAIL FROM:<address>");
     s->mail = (struct smtp_mail){0};
     path = skip_spaces(str_from(args, 5)); /* not RFC 5321, but seen */
-    if (smtp_path_parse(path, true, s->esmtp && !s->options->no_smtputf8, &s->mail.sender, &used) !=
-        0)
+    if (smtp_path_parse(path, true, knows_utf8(s), &s->mail.sender, &used) != 0)
         return refuse(s, out, "501 5.1.7 bad sender address syntax");
     refusal = parse_params(s, PARAM_MAIL, str_from(path, used));
     if (refusal != NULL)
         return refuse(s, out, refusal);
     if (s->mail.sender.utf8 && !s->mail.smtputf8)
-        return refuse(s, out, "553 5.6.7 a non-ASCII address needs SMTPUTF8");
+        return refuse(s, out, needs_smtputf8);
     s->rcpts = 0;
     s->body_bytes = 0;
     return SMTP_SERVER_MAIL;
@@ -289,11 +296,13 @@ static enum smtp_server_want verb_rcpt(struct smtp_server *s, struct str args, s
         return refuse(s, out, "501 5.5.4 syntax: RCPT TO:<address>");
     s->rcpt = (struct smtp_rcpt){0};
     path = skip_spaces(str_from(args, 3));
-    if (smtp_path_parse(path, false, s->mail.smtputf8, &s->rcpt.recipient, &used) != 0)
+    if (smtp_path_parse(path, false, knows_utf8(s), &s->rcpt.recipient, &used) != 0)
         return refuse(s, out, "501 5.1.3 bad recipient address syntax");
     refusal = parse_params(s, PARAM_RCPT, str_from(path, used));
     if (refusal != NULL)
         return refuse(s, out, refusal);
+    if (s->rcpt.recipient.utf8 && !s->mail.smtputf8)
+        return refuse(s, out, needs_smtputf8);
     if (s->options->recipients_max != 0 && s->rcpts >= s->options->recipients_max) {
         server_reply(s, out, STR("452 4.5.3 too many recipients"));
         return SMTP_SERVER_INPUT;

@@ -220,6 +220,12 @@ static const struct transcript {
     {"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "421 4.7.0 this is not HTTP\n[close]"},
     {HELO "POST /\r\n" MAIL, HELO_R "421 4.7.0 this is not HTTP\n[close]"},
     {"\x16\x03\x01\x02", "421 4.7.0 this is not SMTP\n[close]"},
+    {HELO "\xff" MAIL, HELO_R "421 4.7.0 this is not SMTP\n[close]"},
+    /* text of any kind is a wrong command, as the dot behind a DATA that was refused */
+    {HELO MAIL "DATA\r\n.\r\n  NOOP\r\n\tx\r\n42\r\nRSET\r\n",
+     HELO_R MAIL_R NONE_R "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n"
+                          "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n"
+                          "250 2.0.0 OK\n[abort]"},
     /* lines */
     {"NOOP\nNOOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
     {"NO\rOP\r\nNOOP\r\n", "500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
@@ -336,7 +342,10 @@ static const struct transcript parameters[] = {
     {"RCPT TO:<c@d> ORCPT=rfc822;c+0D@d", BAD_VALUE},
     {"RCPT TO:<c@d> ORCPT=utf-8;\xc3\xa9@d", BAD_VALUE},
     {"RCPT TO:<c@d> SIZE=1", UNKNOWN},
-    {"RCPT TO:<\xc3\xa9@d>", "501 5.1.3 bad recipient address syntax\n"},
+    {"RCPT TO:<\xc3\xa9@d>", "553 5.6.7 a non-ASCII address needs SMTPUTF8\n"},
+    {"RCPT TO:<b@\xe4\xbe\x8b.mx.example> NOTIFY=NEVER",
+     "553 5.6.7 a non-ASCII address needs SMTPUTF8\n"},
+    {"RCPT TO:<\xe9@d>", "501 5.1.3 bad recipient address syntax\n"},
 };
 
 static void test_parameters(void **state)

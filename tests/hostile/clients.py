@@ -63,6 +63,14 @@ def test_limits():
             assert said[0].startswith("500") and any(s.startswith("421 4.7.0") for s in said), said
             assert c.ended()
         with Client(engine) as c:
+            c.expect(c.command("MAIL FROM:<a@b.example>"), 250)
+            for line, answer in (("RCPT TO:<b@例え.example>", "553 5.6.7"), ("DATA", "554 5.5.1"),
+                                 (".", "500 5.5.1"), ("  NOOP", "500 5.5.1"),
+                                 ("\x16\x03\x01", "421 4.7.0")):
+                said = c.command(line)
+                assert said.startswith(answer), (line, said)
+            assert c.ended()
+        with Client(engine) as c:
             c.send(b"NOOP " + b"x" * 5000 + b"\r\n")
             assert c.reply().startswith("500 5.5.2")
         with Client(engine) as c:
