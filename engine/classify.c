@@ -508,6 +508,12 @@ void classify_dns_reply(enum dns_status status, const char *detail, struct smtp_
     reply_add_detail(out, str_of(detail));
 }
 
+void classify_rejected_reply(struct smtp_reply *out)
+{
+    reply_set(out, 550, (struct smtp_enhanced){5, 7, 1},
+              "not sent: our configuration rejects mail for this domain (route: reject)");
+}
+
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
 {
     ASSERT(unable != SMTP_UNABLE_NONE);

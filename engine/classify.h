@@ -51,6 +51,8 @@ struct verdict classify_dns(enum dns_status status);
 void classify_io_reply(enum smtp_stage stage, int error, const char *detail,
                        struct smtp_reply *out);
 void classify_dns_reply(enum dns_status status, const char *detail, struct smtp_reply *out);
+/* A route of ours says reject: what is queued ends as what comes is refused. */
+void classify_rejected_reply(struct smtp_reply *out);
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out);
 /* 5xx 4.4.7 "message expired", with the last error behind it when there is one. */
 void classify_expired_reply(struct str last_error, struct smtp_reply *out);

@@ -235,6 +235,9 @@ static void test_own_words(void **state)
     memset(longest, 'x', sizeof(longest));
     classify_expired_reply((struct str){longest, sizeof(longest)}, &r);
     assert_int_equal(r.text_len, SMTP_REPLY_TEXT_MAX);
+    classify_rejected_reply(&r);
+    check_text(&r, 550, 7, 1,
+               "not sent: our configuration rejects mail for this domain (route: reject)");
     classify_unable_reply(SMTP_UNABLE_8BIT, &r);
     assert_int_equal(r.enhanced.detail, 3);
     classify_unable_reply(SMTP_UNABLE_SIZE, &r);
@@ -252,6 +255,10 @@ static void test_names(void **state)
     assert_string_equal(classify_bounce(&o), "BadConnection");
     classify_io_reply(BODY, -EPROTO, NULL, &o.reply);
     assert_string_equal(classify_bounce(&o), "ProtocolErrors");
+    classify_rejected_reply(&o.reply);
+    o.class = FAIL;
+    o.stage = CONN;
+    assert_string_equal(classify_bounce(&o), "PolicyRelated");
     o.reply.code = 0;
     o.class = DEFER;
     o.stage = CONN;

@@ -32,28 +32,34 @@ static void lane_route_to(struct lane *lane, struct site *site)
     }
 }
 
-/* No exchanger: a permanent reason ends everything in the window, a temporary one defers its first
+/* No way there: a permanent reason ends everything in the window, a temporary one defers its first
  * and suspends the lane. */
-static void route_failed(struct lane *lane, struct dns_route *route)
+static void no_route(struct lane *lane, const struct outcome *outcome)
 {
     struct worker *w = lane->worker;
     const struct config_destination *dest =
         config_destination_for(w->config, lane_domain(lane), STR(""));
     struct judge_context context = {.dest = dest};
-    struct verdict verdict = classify_dns(route->status);
-    struct outcome outcome = {.class = verdict.class, .stage = SMTP_STAGE_CONNECT, .local = true};
     struct recipient *r;
 
-    classify_dns_reply(route->status, route->error, &outcome.reply);
-    if (verdict.class == OUTCOME_FAILED) {
+    if (outcome->class == OUTCOME_FAILED) {
         while ((r = lane_pop(lane)) != NULL)
-            judge_one(w, &context, r, &outcome);
+            judge_one(w, &context, r, outcome);
         lane_update(lane);
         return;
     }
     if ((r = lane_pop(lane)) != NULL)
-        judge_one(w, &context, r, &outcome);
-    lane_suspend(lane, dest, outcome.reply.text);
+        judge_one(w, &context, r, outcome);
+    lane_suspend(lane, dest, outcome->reply.text);
+}
+
+static void route_failed(struct lane *lane, const struct dns_route *route)
+{
+    struct outcome outcome = {
+        .class = classify_dns(route->status).class, .stage = SMTP_STAGE_CONNECT, .local = true};
+
+    classify_dns_reply(route->status, route->error, &outcome.reply);
+    no_route(lane, &outcome);
 }
 
 static void lane_routed(struct lane *lane, const struct config_route *target,
@@ -91,10 +97,10 @@ static void on_route(struct dns_query *query, struct dns_route *route)
 
 static void route_rejected(struct lane *lane)
 {
-    struct dns_route route = {.status = DNS_NULL_MX,
-                              .error = (char *)"rejected by configured route"};
+    struct outcome outcome = {.class = OUTCOME_FAILED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
-    route_failed(lane, &route);
+    classify_rejected_reply(&outcome.reply);
+    no_route(lane, &outcome);
 }
 
 void lane_route(struct lane *lane)
