@@ -73,12 +73,15 @@ static void record_entry(struct judge_batch *b, enum report_type type, const str
 static const enum notice_kind notice_kinds[] = {NOTICE_FAILED, NOTICE_EXPIRED, NOTICE_DELAYED,
                                                 NOTICE_RELAYED};
 
-static void notice_record(struct worker *w, uint32_t shard, struct message *m)
+static void notice_record(struct worker *w, uint32_t shard, const struct message *m,
+                          const struct recipient *r)
 {
     struct report_event event = {.type = REPORT_RECEPTION,
                                  .node_id = w->config->node_id,
                                  .timestamp_ms = m->created_ms,
                                  .message = m,
+                                 .recipient = r->address,
+                                 .queue = r->queue,
                                  .reception_protocol = "internal",
                                  .size = m->content_len};
 
@@ -126,7 +129,7 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     r->priority = m->priority;
     r->notify = SMTP_NOTIFY_NEVER;
     r->lifetime_s = retry_lifetime_s(dest, true, 0);
-    notice_record(w, shard, m);
+    notice_record(w, shard, m, r);
     settle_add(w, shard, m, r);
     counter_add(&w->counters.notices, 1);
 }

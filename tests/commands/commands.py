@@ -409,6 +409,25 @@ def test_reload_of_a_route():
         assert len(engine.records("TransientFailure")) == tried
 
 
+def test_reload_to_reject():
+    """What is queued for a domain whose route now rejects ends by our word, not by the domain's."""
+    with Fed() as engine:
+        engine.config["routes"]["d0.example"] = "reject"
+        engine.file.write_text(json.dumps(engine.config))
+        engine.run_ok("reload")
+        engine.run("queue", "flush", "--all")
+        for record in engine.wait_records("Bounce", 10):
+            response = record["response"]
+            assert record["recipient"].endswith("@d0.example") and response["code"] == 550, record
+            assert "our configuration rejects" in response["content"], record
+            assert record["bounce_classification"] == "PolicyRelated" and not response["command"]
+        notices = [r for r in engine.records("Reception") if r["reception_protocol"] == "internal"]
+        assert len(notices) == 10
+        for record in notices:  # one recipient: it is named (docs/records.md)
+            assert (record["sender"], record["queue"]) == ("", "sender.example"), record
+            assert record["recipient"].endswith("@sender.example"), record
+
+
 def test_terminal():
     with Fed() as engine:
         status, output = on_terminal("status", "-i", "100ms", "-c", engine.file, until=b"d3.example",
