@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "dns/name.h"
 #include "engine/engine.h"
 #include "engine/header.h"
 #include "engine/international.h"
@@ -175,6 +176,17 @@ static void orcpts_to_ascii(struct inject *s)
 
 /* --- body --- */
 
+/* For the Received field of any message: a client's UTF-8 as A-labels where it is a name (what is
+ * none shows as '?'). */
+static struct str helo_ascii(const struct inject *s, struct dns_name *name)
+{
+    struct str helo = str_of(s->helo);
+
+    if (!header_eight_bit((const uint8_t *)helo.ptr, helo.len) || dns_name_parse(name, helo) < 0)
+        return helo;
+    return (struct str){name->text, name->len};
+}
+
 /* The body starts behind room for the trace fields, which are known only at the end. Its buffer is
  * of the size announced, else of the session's last message and a little more, not a power of two,
  * so that it can become the content. */
@@ -182,6 +194,7 @@ void inject_body_begin(struct inject *s)
 {
     uint64_t announced = s->server.mail.size;
     size_t want = s->body_last + s->body_last / 16;
+    struct dns_name helo;
 
     if (announced > 0 && announced < BODY_BYTES_TRUSTED)
         want = (size_t)announced;
@@ -189,7 +202,7 @@ void inject_body_begin(struct inject *s)
         want = BODY_BYTES_DEFAULT;
     buf_done(&s->body);
     s->body_room =
-        trace_stamp_room(&(struct trace_stamp){.helo = str_of(s->helo),
+        trace_stamp_room(&(struct trace_stamp){.helo = helo_ascii(s, &helo),
                                                .host_name = s->config->host_name,
                                                .recipient = slice_str(s, s->rcpts[0].address)});
     s->body.data = malloc(s->body_room + want);
@@ -278,7 +291,8 @@ static const char *draft_refusal(const struct inject *s, const struct draft *d)
 static void draft_stamp(struct inject *s, struct draft *d, const struct str *wanted,
                         struct buf *trace_json)
 {
-    struct trace_stamp stamp = {.helo = str_of(s->helo),
+    struct dns_name helo;
+    struct trace_stamp stamp = {.helo = helo_ascii(s, &helo),
                                 .esmtp = s->server.esmtp,
                                 .smtputf8 = s->smtputf8,
                                 .peer_addr = s->peer_ip[0] != '\0' ? s->peer_ip : NULL,

@@ -140,6 +140,19 @@ def test_only_what_needs_smtputf8_asks_for_it():
             raise Failure(f"bounced otherwise: {bounces}")
 
 
+def test_received_is_ascii():
+    """A client's UTF-8 name is A-labels in Received, since the message may need no SMTPUTF8; what
+    is no name is marked."""
+    with Engine({"routes": {"*": "[127.0.0.1]:1"}}) as engine:
+        for name, wanted in (("日本語.example", "xn--wgv71a119e.example"), ("a.example", "a.example"),
+                             ("\u2028.example", "???.example")):
+            with Client(engine, hello=name) as client:
+                reply = client.expect(client.message("b@d.example"), 250)
+            content = engine.command("queue", "export", reply.split()[-1])
+            if not content.startswith(f"Received: from {wanted} ("):
+                raise Failure(f"{wanted}: {content[:300]}")
+
+
 def two_listeners(engine):
     """engine with a second listener; both take two sessions."""
     first = {"listen": f"{engine.host}:{engine.port}", "sessions_max": 2}
