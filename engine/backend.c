@@ -118,7 +118,8 @@ struct status_walk {
 
 static void offer(struct control_job *job, struct lane *lane)
 {
-    struct control_destination d = {.in_memory = lane->in_memory,
+    struct control_destination d = {.shard = lane->shard,
+                                    .in_memory = lane->in_memory,
                                     .in_flight = lane->in_flight,
                                     .failures = lane->failures,
                                     .suspended_until_ms = lane->suspended_until_ms,
@@ -126,7 +127,8 @@ static void offer(struct control_job *job, struct lane *lane)
     bool complete;
 
     d.rows = queue_lane_rows(lane->worker->engine->queue, lane->shard, lane_name(lane), &complete);
-    if (d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
+    /* While rows are counted after a start, what has none may well have some. */
+    if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
         return;
     snprintf(d.queue, sizeof(d.queue), "%s", lane->name);
     if (lane->site != NULL) {

@@ -39,7 +39,7 @@ struct control_destination {
     char site[160];
     char last_error[200];
     uint64_t rows;
-    uint32_t in_memory, in_flight, sessions, failures;
+    uint32_t shard, in_memory, in_flight, sessions, failures;
     int64_t suspended_until_ms; /* wall clock, 0 = not */
     int64_t next_due_ms;        /* wall clock, INT64_MAX = none */
 };

@@ -1,5 +1,6 @@
 /* What each control request does, a step at a time. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "engine/control_private.h"
@@ -401,6 +402,8 @@ static enum control_step action_returned(struct control_client *client, struct c
 
 /* --- status --- */
 
+#define STATUS_ERROR_ROWS 10
+
 static enum control_step step_status(struct control_client *client)
 {
     struct control_job *job = control_job_new(client);
@@ -462,9 +465,31 @@ static void merge_destinations(struct control_status *s)
     qsort(s->destinations, s->len, sizeof(*s->destinations), compare_rows);
 }
 
+static bool visit_error(void *arg, const struct queue_row_view *row)
+{
+    struct control_destination *d = arg;
+
+    snprintf(d->last_error, sizeof(d->last_error), "%.*s", STR_FMT(row->last_error));
+    return d->last_error[0] == 0;
+}
+
+/* A lane forgets what its mail waits for when the engine ends; its rows do not. */
+static void read_error(struct control *c, struct control_destination *d)
+{
+    struct queue_cursor cursor = {0};
+    struct queue_visit what = {
+        .lane = str_of(d->queue), .rows_max = STATUS_ERROR_ROWS, .visit = visit_error, .arg = d};
+
+    /* Of what is being sent the next attempt tells. */
+    if (c->queue != NULL && d->last_error[0] == 0 && d->in_memory == 0 && d->rows != 0)
+        (void)queue_visit(c->queue, d->shard, &cursor, &what);
+}
+
 static enum control_step status_returned(struct control_client *client, struct control_job *job)
 {
     merge_destinations(&job->status);
+    for (uint32_t i = 0; i < job->status.len; i++)
+        read_error(client->control, &job->status.destinations[i]);
     control_put_status(client->control, &job->status, &client->out);
     return CONTROL_STEP_DONE;
 }

@@ -221,7 +221,8 @@ static void put_destinations(const struct frame *f, unsigned width, unsigned max
         buf_putc(f->out, '\n');
     }
     if (json_array_size(list) == 0)
-        buf_puts(f->out, "nothing waits\n");
+        buf_puts(f->out, number(f->now, "queue", "rows") == 0 ? "nothing waits\n"
+                                                              : "no destination is known yet\n");
 }
 
 void status_table(const json_t *before, const json_t *now, unsigned width, unsigned destinations,

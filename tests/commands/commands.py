@@ -231,6 +231,21 @@ def test_look():
         assert {p.stat().st_mode & 0o777 for p in where.iterdir()} == {0o600}
 
 
+def test_look_after_a_restart():
+    """Why mail waits is told although nothing was tried since."""
+    with Engine({"routes": {"*": f"[127.0.0.1]:{free_port()}"},
+                 "destinations": {"*": {"retry": ["1h"]}}}) as engine:
+        with smtplib.SMTP(engine.host, engine.port) as smtp:
+            for i in range(5):
+                smtp.sendmail("a@sender.example", [f"u@d{i}.example"], f"Subject: {i}\r\n\r\nx\r\n")
+        wait_until("five deferrals", lambda: len(engine.records("TransientFailure")) == 5)
+        engine.process.stop()
+        Engine.start(engine)
+        table = engine.run_ok("status", "--once").split("DESTINATION")[1]
+        assert table.count("Connection refused") == 5, table
+        assert engine.status()["counters"]["deferred"] == 0
+
+
 def test_actions():
     with Fed() as engine:
         assert "10 recipients held" in engine.run("queue", "hold", "d0.example").stdout
