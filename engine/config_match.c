@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/config_private.h"
+#include "engine/config_value.h"
 #include "engine/glob.h"
 
 #define NAME_MAX_BYTES 253
@@ -252,4 +253,38 @@ bool config_network_match(const struct config_network *nets, size_t len,
             return true;
     }
     return false;
+}
+
+/* --- what may well be meant otherwise --- */
+
+static bool is_loopback(const struct sockaddr *addr)
+{
+    static const struct config_network loopback[] = {
+        {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127}, 104}, {{[15] = 1}, 128}};
+
+    return config_network_match(loopback, ARRAY_LEN(loopback), addr);
+}
+
+/* 0.0.0.0/0 or ::/0. */
+static bool is_everybody(const struct config_network *n)
+{
+    return n->prefix == 0 || (n->prefix == 96 && n->bytes[10] == 0xff && n->bytes[11] == 0xff);
+}
+
+void config_warnings(const struct config *c, struct buf *out)
+{
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        const struct config_listener *l = &c->listeners[i];
+        const struct sockaddr *addr = (const struct sockaddr *)&l->address.addr;
+
+        if (addr->sa_family == AF_UNIX || is_loopback(addr))
+            continue;
+        for (size_t j = 0; j < l->relay_networks_len; j++) {
+            if (!is_everybody(&l->relay_networks[j]))
+                continue;
+            buf_printf(out, "warning: listener %s: with ", l->address.text);
+            config_format_network(out, &l->relay_networks[j]);
+            buf_puts(out, " in relay_networks anybody may relay\n");
+        }
+    }
 }

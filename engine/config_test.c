@@ -446,6 +446,30 @@ static void test_reload_schema(void **state)
     buf_done(&cannot);
 }
 
+/* It may be meant, behind a firewall: it is said, no more. */
+static void test_warnings(void **state)
+{
+    static const char want[] =
+        "warning: listener 0.0.0.0:25: with 0.0.0.0/0 in relay_networks anybody may relay\n"
+        "warning: listener [::]:25: with ::/0 in relay_networks anybody may relay\n";
+    struct config *c = NULL;
+    struct buf got = {0};
+
+    (void)state;
+    load_text("listeners: [{listen: '0.0.0.0:25', relay_networks: [10.0.0.0/8, 0.0.0.0/0]}, "
+              "{listen: '[::]:25', relay_networks: '::/0'}, "
+              "{listen: '127.0.0.2:25', relay_networks: 0.0.0.0/0}, "
+              "{listen: '[::1]:25', relay_networks: '::/0'}, "
+              "{listen: 'unix:/s', relay_networks: '::/0'}, "
+              "{listen: '192.0.2.1:25', relay_networks: ['::1', 0.0.0.0/1, '2000::/3']}]\n",
+              &c);
+    config_warnings(c, &got);
+    assert_int_equal(got.len, sizeof(want) - 1);
+    assert_memory_equal(got.data, want, got.len);
+    config_unref(c);
+    buf_done(&got);
+}
+
 static void test_files(void **state)
 {
     struct buf errors = {0};
@@ -522,12 +546,13 @@ static void test_many_patterns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),         cmocka_unit_test(test_docs),
-        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_schema),
-        cmocka_unit_test(test_patterns),       cmocka_unit_test(test_networks),
-        cmocka_unit_test(test_reload),         cmocka_unit_test(test_files),
-        cmocka_unit_test(test_reload_names),   cmocka_unit_test(test_reload_schema),
-        cmocka_unit_test(test_control_socket), cmocka_unit_test(test_many_patterns),
+        cmocka_unit_test(test_golden),        cmocka_unit_test(test_docs),
+        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_reload),        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_warnings),      cmocka_unit_test(test_reload_names),
+        cmocka_unit_test(test_reload_schema), cmocka_unit_test(test_control_socket),
+        cmocka_unit_test(test_many_patterns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

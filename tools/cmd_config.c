@@ -18,7 +18,7 @@ static const char help[] =
     "FILE is " CONFIG_FILE " unless given; 'show --defaults' needs none.\n"
     "\n"
     "      --defaults   show: all defaults, no file\n"
-    "  -q, --quiet      check: say nothing when the file is good\n"
+    "  -q, --quiet      check: say nothing but warnings when the file is good\n"
     "  -h, --help       this text\n"
     "\n"
     "Exit codes: 0 good, 1 the file has mistakes or cannot be read, 2 wrong usage.\n";
@@ -45,9 +45,13 @@ static struct config *load(const struct options *o)
 static int check(const struct options *o)
 {
     struct config *c = load(o);
+    struct buf warnings = {0};
 
     if (c == NULL)
         return EXIT_FAILED;
+    config_warnings(c, &warnings);
+    fwrite(warnings.data, 1, warnings.len, stderr);
+    buf_done(&warnings);
     if (!o->quiet)
         printf("%s: good (%zu listener%s, %zu route%s, %zu destination%s)\n", o->file,
                c->listeners_len, c->listeners_len == 1 ? "" : "s", c->routes_len,

@@ -101,6 +101,32 @@ static int serve_options(struct serve *s, int argc, char **argv)
     return 0;
 }
 
+/* Lines as one value of a log line. */
+static struct buf joined(struct str lines)
+{
+    struct buf out = {0};
+
+    for (size_t i = 0; i < lines.len; i++) {
+        if (lines.ptr[i] != '\n')
+            buf_putc(&out, lines.ptr[i]);
+        else if (i + 1 < lines.len)
+            buf_puts(&out, "; ");
+    }
+    return out;
+}
+
+static void log_warnings(const struct serve *s, const struct config *c)
+{
+    struct buf lines = {0}, words;
+
+    config_warnings(c, &lines);
+    words = joined(buf_str(&lines));
+    if (words.len != 0)
+        log_warn("serve.config", "file=%s reason=\"%.*s\"", s->file, STR_FMT(buf_str(&words)));
+    buf_done(&words);
+    buf_done(&lines);
+}
+
 static struct config *serve_load(struct serve *s, struct buf *errors)
 {
     struct config *c = NULL;
@@ -109,6 +135,7 @@ static struct config *serve_load(struct serve *s, struct buf *errors)
         return NULL;
     if (s->workers != 0)
         c->workers = s->workers;
+    log_warnings(s, c);
     return c;
 }
 
@@ -188,20 +215,6 @@ static int block_signals(void)
     sigaddset(&set, SIGHUP);
     sigprocmask(SIG_BLOCK, &set, NULL);
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-}
-
-/* Lines as one value of a log line. */
-static struct buf joined(struct str lines)
-{
-    struct buf out = {0};
-
-    for (size_t i = 0; i < lines.len; i++) {
-        if (lines.ptr[i] != '\n')
-            buf_putc(&out, lines.ptr[i]);
-        else if (i + 1 < lines.len)
-            buf_puts(&out, "; ");
-    }
-    return out;
 }
 
 /* For SIGHUP and the control channel alike. */

@@ -143,6 +143,9 @@ def test_config():
     good.write_text(shown)
     assert run("config", "show", good).stdout == shown
     assert "workers: auto" in run("config", "show", "--defaults").stdout
+    bad.write_text("listeners: [{listen: '0.0.0.0:25', relay_networks: 0.0.0.0/0}]\n")
+    done = run("config", "check", bad)
+    assert "warning: listener 0.0.0.0:25: " in done.stderr and "anybody may relay" in done.stderr
     bad.write_text("user: no-such-user\ngroup: no-such-group\n")
     said = run("config", "check", bad, status=1).stderr
     assert f"{bad}:1:7: user: 'no-such-user' is no user" in said, said
@@ -390,6 +393,18 @@ def test_reload():
         engine.file.write_text('{"lisen": ')
         done = run("status", "-c", engine.file, status=2)
         assert "YAML" in done.stderr and "use --socket" in done.stderr
+
+
+def test_open_relay():
+    """It is warned of at the start and at a reload."""
+    engine = Engine()
+    engine.config["listeners"].append(
+        {"listen": f"0.0.0.0:{free_port()}", "relay_networks": ["::/0"]})
+    with engine:
+        log = (engine.dir / "log").read_text()
+        assert log.count("level=warn event=serve.config ") == 1 and "anybody may relay" in log, log
+        engine.run_ok("reload")
+        assert (engine.dir / "log").read_text().count("anybody may relay") == 2
 
 
 def test_reload_keeps_names():
