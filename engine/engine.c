@@ -13,6 +13,9 @@
 #include "engine/inject.h"
 #include "engine/lane.h"
 
+#define QUARANTINE_LINES_MAX 10
+#define QUARANTINE_LINE_MS   UINT64_C(6000)
+
 static void pin(uint32_t index)
 {
     cpu_set_t set;
@@ -174,6 +177,45 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
     return err;
 }
 
+/* A bad disk damages many records at once, and the quarantine names them all: the log has ten
+ * lines, and then one in six seconds. Any thread; two may have one place, relaxed. */
+static bool log_quarantined(void *arg, const struct queue_quarantined *q)
+{
+    struct engine *e = arg;
+    uint64_t now_ms = clock_mono_ns() / 1000000;
+    uint64_t full_ms = atomic_load_explicit(&e->quarantine_ms, memory_order_relaxed);
+    char id[MSGID_TEXT_BYTES] = "";
+
+    if (full_ms < now_ms)
+        full_ms = now_ms;
+    if (full_ms >= now_ms + QUARANTINE_LINES_MAX * QUARANTINE_LINE_MS)
+        return false;
+    atomic_store_explicit(&e->quarantine_ms, full_ms + QUARANTINE_LINE_MS, memory_order_relaxed);
+    if (q->is_row)
+        msgid_text(&q->id, id);
+    log_error("queue.quarantined",
+              "shard=%u tree=%s reason=\"%.*s\" queue=\"%.*s\" id=%s "
+              "action=\"see 'hayauma queue quarantine', which names all\"",
+              q->shard, q->tree, STR_FMT(q->reason), STR_FMT(q->queue), id);
+    return true;
+}
+
+static void on_quarantined(void *arg, const struct queue_quarantined *q)
+{
+    (void)log_quarantined(arg, q);
+}
+
+/* Those of earlier, and what the start has just found. */
+static void log_quarantine(struct engine *e)
+{
+    for (uint32_t i = 0; i < queue_shards(e->queue); i++) {
+        struct queue_cursor cursor = {0};
+
+        (void)queue_quarantine_visit(e->queue, i, &cursor, QUARANTINE_LINES_MAX, log_quarantined,
+                                     e);
+    }
+}
+
 static void queue_options_of(const struct config *c, uint32_t workers, struct queue_options *o)
 {
     *o = (struct queue_options){.path = c->queue.path,
@@ -194,12 +236,16 @@ int engine_start(struct engine *e, struct buf *error)
     int err;
 
     queue_options_of(e->config, e->workers_len, &options);
+    options.on_quarantined = on_quarantined;
+    options.on_quarantined_arg = e;
     err = queue_open(&e->queue, &options, &why);
     if (err < 0) {
         buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
                    options.records.path != NULL ? options.records.path : "no place",
                    why != NULL ? why : strerror(-err));
         (void)engine_start_failed(e, err);
+    } else {
+        log_quarantine(e);
     }
     pthread_barrier_wait(&e->barrier);
     pthread_barrier_wait(&e->barrier);

@@ -31,6 +31,7 @@ struct engine {
     _Atomic uint32_t sessions_out;
     uint32_t sessions_out_max;
     _Atomic bool draining;
+    _Atomic uint64_t quarantine_ms; /* when as many lines as may be at once may tell of it again */
     /* Start-up in two steps: workers bind, main drops privileges and opens the queue, workers go
      * on. */
     pthread_barrier_t barrier;

@@ -468,9 +468,11 @@ static int move_suspect(struct batch *b, MDB_txn *look, struct suspect *suspect)
         if (rc == MDB_NOTFOUND) /* named twice */
             return 0;
     }
-    return rc == 0 ? quarantine_put(b->txn, s->quarantine, QUARANTINE_ROWS, val_str(&key),
-                                    val_str(&value), suspect->reason)
-                   : rc;
+    if (rc == 0)
+        rc = quarantine_put(b->txn, s->quarantine, QUARANTINE_ROWS, val_str(&key), val_str(&value),
+                            suspect->reason);
+    suspect->named = rc == 0;
+    return rc;
 }
 
 static int move_suspects(struct batch *b, struct list *suspects)
@@ -488,6 +490,19 @@ static int move_suspects(struct batch *b, struct list *suspects)
         rc = move_suspect(b, look, CONTAINER_OF(node, struct suspect, node));
     mdb_txn_abort(look);
     return rc;
+}
+
+static void tell_suspects(const struct shard *s, struct list *suspects)
+{
+    struct list_node *node;
+
+    for (node = list_first(suspects); node != NULL; node = list_next(suspects, node)) {
+        struct suspect *suspect = CONTAINER_OF(node, struct suspect, node);
+
+        if (suspect->named)
+            quarantine_tell(s, (struct str){(char *)suspect->key, suspect->key_len},
+                            suspect->reason);
+    }
 }
 
 static void count_suspects(struct shard *s, struct list *suspects)
@@ -519,7 +534,9 @@ int batch_housekeeping(struct shard *s, struct list *suspects)
         return lmdb_errno(rc);
     }
     rc = batch_end(&b);
-    if (rc == 0)
-        count_suspects(s, suspects);
-    return rc;
+    if (rc != 0)
+        return rc;
+    count_suspects(s, suspects);
+    tell_suspects(s, suspects);
+    return 0;
 }

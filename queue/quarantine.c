@@ -31,6 +31,42 @@ int quarantine_put(MDB_txn *txn, MDB_dbi quarantine, enum quarantine_tree tree, 
     return 0;
 }
 
+/* What the key tells. */
+static void describe_key(const struct shard *s, struct str key, struct str reason,
+                         struct queue_quarantined *out)
+{
+    struct str row_key = {key.ptr + 1, key.len - 1};
+    struct row_key row;
+
+    *out = (struct queue_quarantined){
+        .shard = s->index,
+        .hash = hash_bytes(key.ptr, key.len, 0),
+        .tree = key.ptr[0] == QUARANTINE_ROWS ? "rows" : "outbox",
+        .key = key,
+        .reason = reason,
+        .is_row = key.ptr[0] == QUARANTINE_ROWS && codec_row_key_parse(row_key, &row),
+    };
+    if (!out->is_row)
+        return;
+    out->queue = row.queue;
+    out->id = row.id;
+    out->index = row.index;
+}
+
+void quarantine_tell(const struct shard *s, struct str row_key, const char *reason)
+{
+    const struct queue_options *o = &s->options;
+    struct queue_quarantined record;
+    char key[KEY_MAX] = {QUARANTINE_ROWS};
+    size_t len = row_key.len < ROW_KEY_MAX ? row_key.len : ROW_KEY_MAX;
+
+    if (o->on_quarantined == NULL)
+        return;
+    memcpy(key + 1, row_key.ptr, len);
+    describe_key(s, (struct str){key, 1 + len}, str_of(reason), &record);
+    o->on_quarantined(o->on_quarantined_arg, &record);
+}
+
 /* False: the entry itself is damaged. */
 static bool describe(struct shard *s, MDB_txn *txn, struct str key, struct str entry,
                      struct queue_quarantined *out, struct message *header)
@@ -38,24 +74,13 @@ static bool describe(struct shard *s, MDB_txn *txn, struct str key, struct str e
     size_t reason_len = entry.len == 0 ? 0 : (uint8_t)entry.ptr[0];
     struct str row_key = {key.ptr + 1, key.len - 1};
     struct row_state state;
-    struct row_key row;
 
     if (key.len < 1 || entry.len < 1 + reason_len)
         return false;
-    *out = (struct queue_quarantined){
-        .shard = s->index,
-        .hash = hash_bytes(key.ptr, key.len, 0),
-        .tree = key.ptr[0] == QUARANTINE_ROWS ? "rows" : "outbox",
-        .key = key,
-        .reason = {entry.ptr + 1, reason_len},
-        .value = {entry.ptr + 1 + reason_len, entry.len - 1 - reason_len},
-        .is_row = key.ptr[0] == QUARANTINE_ROWS && codec_row_key_parse(row_key, &row),
-    };
+    describe_key(s, key, (struct str){entry.ptr + 1, reason_len}, out);
+    out->value = (struct str){entry.ptr + 1 + reason_len, entry.len - 1 - reason_len};
     if (!out->is_row)
         return true;
-    out->queue = row.queue;
-    out->id = row.id;
-    out->index = row.index;
     if (codec_row_decode(row_key, out->value, &state) == 0)
         out->address = state.address;
     if (read_header(s, txn, &out->id, header, &out->content_bytes) == 0)

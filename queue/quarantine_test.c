@@ -10,14 +10,28 @@ struct fixture {
     struct queue *q;
     struct queue_port *port;
     struct msgid ids[3];
+    char told[200];
+    _Atomic unsigned times_told;
 };
+
+static void on_told(void *arg, const struct queue_quarantined *r)
+{
+    struct fixture *f = arg;
+    char id[MSGID_TEXT_BYTES];
+
+    msgid_text(&r->id, id);
+    snprintf(f->told, sizeof(f->told), "%u %s %d %.*s %s %.*s", r->shard, r->tree, r->is_row,
+             STR_FMT(r->queue), id, STR_FMT(r->reason));
+    f->times_told++;
+}
 
 static int setup(void **state)
 {
     struct fixture *f = calloc(1, sizeof(*f));
 
     f->dir = kit_dir();
-    f->options = (struct queue_options){.path = f->dir, .map_bytes = 64u << 20};
+    f->options = (struct queue_options){
+        .path = f->dir, .map_bytes = 64u << 20, .on_quarantined = on_told, .on_quarantined_arg = f};
     assert_int_equal(queue_open(&f->q, &f->options, NULL), 0);
     assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
     for (uint32_t i = 0; i < 3; i++) {
@@ -104,6 +118,18 @@ static struct found find(struct fixture *f)
     return found;
 }
 
+static void check_told(struct fixture *f, const char *reason)
+{
+    char id[MSGID_TEXT_BYTES], wanted[200];
+
+    msgid_text(&f->ids[1], id);
+    snprintf(wanted, sizeof(wanted), "0 rows 1 a.example %s %s", id, reason);
+    for (unsigned ms = 0; f->times_told == 0 && ms < 5000; ms++)
+        poll(NULL, 0, 1);
+    assert_int_equal(f->times_told, 1);
+    assert_non_null(strstr(f->told, wanted));
+}
+
 /* The second of three rows is bad: the others load, and it is moved. */
 static void check_moved(struct fixture *f, uint64_t rows_left)
 {
@@ -180,6 +206,7 @@ static void test_damaged_row(void **state)
 
     damage(f, f->q->shards[0]->rows, key, key_of(f, key), false);
     check(f, "row is damaged", 2);
+    check_told(f, "row is damaged");
     purge(f, 2, false, true);
 }
 
@@ -191,6 +218,7 @@ static void test_damaged_content(void **state)
 
     damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, false);
     check(f, "content is damaged", 2);
+    check_told(f, "its content is damaged");
     assert_null(queue_message(f->q, &f->ids[1], &err));
     assert_int_equal(err, -EBADMSG);
     m = queue_message_stored(f->q, &f->ids[1], &err);
@@ -208,6 +236,7 @@ static void test_missing_content(void **state)
 
     damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, true);
     check(f, "content is missing", 2);
+    check_told(f, "its content is missing");
     purge(f, 2, true, false);
 }
 
@@ -320,6 +349,7 @@ static void test_damaged_length(void **state)
     assert_int_equal(pwrite(s->probe_fd, &high, sizeof(high), at), sizeof(high));
     /* LMDB cannot take such a node out: it stays, is named, and is never sent. */
     check(f, "row is damaged", 3);
+    check_told(f, "row is damaged");
     purge(f, 3, false, true);
 }
 

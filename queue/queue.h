@@ -24,6 +24,7 @@
 
 struct queue;
 struct queue_port;
+struct queue_quarantined;
 
 struct queue_options {
     const char *path;             /* directory; made when missing (mode 0700) */
@@ -42,6 +43,10 @@ struct queue_options {
         uint32_t retention_s;       /* delete closed segments older than this; 0 = keep */
         uint64_t retention_bytes;   /* delete oldest closed segments beyond; 0 = no limit */
     } records;
+    /* Told of each row put into the quarantine, behind the commit, by a committer's thread: shard,
+     * tree, key, reason; queue, id and index if is_row. May be NULL. */
+    void (*on_quarantined)(void *arg, const struct queue_quarantined *record);
+    void *on_quarantined_arg;
     bool no_threads; /* simulation: nothing runs but in queue_pump() */
     bool no_sync;    /* only for the control of the power-cut test, and simulation */
 };

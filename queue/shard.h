@@ -30,6 +30,7 @@ struct suspect {
     struct list_node node;
     const char *reason; /* static */
     bool moved;         /* out */
+    bool named;         /* in the quarantine; what cannot be moved is named there all the same */
     uint32_t key_len;
     uint8_t key[];
 };

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 
-from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, log_of, queued,
-                    rests, run, settings_for, wait_empty, wait_until)
+from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, free_port, log_of,
+                    queued, rests, run, settings_for, wait_empty, wait_until)
 
 HERE = pathlib.Path(__file__).resolve().parent
 REFUSED = "452 4.3.1"
@@ -189,6 +189,35 @@ def test_rejections_while_the_map_is_full():
     assert 200 < len(found) < 1000, len(found)
     stop(books)
     rig.end()
+
+
+def test_quarantine_is_logged():
+    """Ten lines at once, however many records are damaged, as it happens and at each start."""
+    def logged():
+        found = [line for line in log_of(engine).splitlines() if "queue.quarantined" in line]
+        assert all('reason="its content is damaged" queue="d1.example" id=' in line and
+                   " shard=0 tree=rows " in line for line in found), found
+        return len(found)
+
+    engine = Engine({"routes": {"*": f"[127.0.0.1]:{free_port()}"}, "queue": {"shards": 1},
+                     "destinations": {"*": {"retry": ["1h"]}}}).start()
+    with Client(engine) as client:
+        for _ in range(30):
+            client.expect(client.message("u@d1.example", data=b"Subject: x\r\n\r\nwell\r\n"), 250)
+    engine.process.stop()
+    for file in (engine.dir / "queue").glob("shard-*/data.mdb"):
+        file.write_bytes(file.read_bytes().replace(b"\r\nwell\r\n", b"\r\nbell\r\n"))
+    assert logged() == 0
+    began = time.monotonic()
+    engine.start()
+    engine.command("queue", "flush", "--all")
+    wait_until("the damage", lambda: engine.status()["queue"]["quarantined"] == 30, 20)
+    assert 10 <= logged() <= 11 + (time.monotonic() - began) / 6, log_of(engine)
+    before = logged()
+    engine.process.stop()
+    engine.start()
+    assert logged() - before == 10, log_of(engine)
+    engine.stop()
 
 
 def test_map_full_with_an_old_reader():
