@@ -206,6 +206,37 @@ static void test_retention(void **state)
     assert_int_equal(files.lines, files.last - files.first + 1);
 }
 
+/* What was synced while its segment was open needs no further line for the segment to be finished,
+ * and a short retention is looked after at its own pace. */
+static void test_short_times(void **state)
+{
+    struct fixture *f = *state;
+    int64_t now_ms = clock_wall_ms();
+    struct records *r;
+
+    f->options.records.segment_age_s_max = 2;
+    f->options.records.retention_s = 5;
+    f->options.records.zstd = true;
+    open_queue(f);
+    r = &f->q->shards[0]->records;
+    run_lines(f, 5);
+    syncer_round(f->q);
+    poll(NULL, 0, 1001); /* until the committer looks again, and trims */
+    queue_pump(f->q);
+    records_rotate(r, now_ms + 1500);
+    assert_non_null(r->active);
+    records_rotate(r, now_ms + 2500);
+    assert_null(r->active);
+    records_sync(r);
+    records_finish(r, now_ms + 2500);
+    assert_int_equal(look(f).compressed, 1);
+    records_finish(r, now_ms + 3500);
+    assert_int_equal(look(f).plain + look(f).compressed, 1);
+    records_finish(r, now_ms + 6500);
+    assert_int_equal(look(f).plain + look(f).compressed, 0);
+    close_queue(f);
+}
+
 /* Looks at the clock as the syncer does, but every 50 minutes. */
 static void pass(struct fixture *f, int64_t from_ms, int64_t to_ms)
 {
@@ -290,8 +321,8 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_rotation),    TEST(test_compression), TEST(test_retention),
-        TEST(test_clock_jumps), TEST(test_removed),     TEST(test_records_off),
+        TEST(test_rotation), TEST(test_compression), TEST(test_retention),   TEST(test_clock_jumps),
+        TEST(test_removed),  TEST(test_records_off), TEST(test_short_times),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,7 +11,7 @@
 
 #include "queue/records.h"
 
-#define FINISH_EVERY_MS 60000
+#define FINISH_EVERY_MS 60000 /* or a sixtieth of the retention */
 #define ZSTD_LEVEL      3
 #define JUMP_MS         3600000 /* between two looks, which are a second apart */
 #define JUMP_HOLD_MS    (24 * JUMP_MS)
@@ -114,7 +114,7 @@ void records_sync(struct records *r)
     bytes = r->bytes_committed;
     all = target > r->synced;
     /* Segments never leave but by this thread, so that they may be used without the lock. */
-    while (all && err == 0 && (segment = closed_unsynced(r)) != NULL) {
+    while (err == 0 && (segment = closed_unsynced(r)) != NULL) {
         fd = segment->fd;
         pthread_mutex_unlock(&r->lock);
         err = segment_sync(r, segment, fd);
@@ -259,7 +259,8 @@ static struct records_file *list_files(struct records *r, uint64_t below, size_t
         if (file.number >= below || fstatat(r->dir_fd, file.name, &st, 0) < 0)
             continue;
         file.bytes = (uint64_t)st.st_size;
-        file.modified_ms = (int64_t)st.st_mtim.tv_sec * 1000;
+        file.modified_ms =
+            (int64_t)st.st_mtim.tv_sec * 1000 + (int64_t)st.st_mtim.tv_nsec / 1000000;
         if (*len == cap) {
             grown = realloc(files, (cap * 2 + 16) * sizeof(*files));
             if (grown == NULL)
@@ -290,6 +291,7 @@ static bool clock_jumped(struct records *r, int64_t wall_ms)
 void records_finish(struct records *r, int64_t wall_ms)
 {
     bool by_age = r->options.retention_s > 0 && !clock_jumped(r, wall_ms);
+    int64_t every_ms = (int64_t)r->options.retention_s * 1000 / 60;
     uint64_t below, bytes = 0;
     struct records_file *files;
     size_t len;
@@ -297,7 +299,9 @@ void records_finish(struct records *r, int64_t wall_ms)
     if (r->options.path == NULL)
         return;
     below = release_closed(r);
-    if (!r->finish_now && llabs(wall_ms - r->finished_ms) < FINISH_EVERY_MS)
+    if (every_ms == 0 || every_ms > FINISH_EVERY_MS)
+        every_ms = FINISH_EVERY_MS;
+    if (!r->finish_now && llabs(wall_ms - r->finished_ms) < every_ms)
         return;
     r->finish_now = false;
     r->finished_ms = wall_ms;
