@@ -50,7 +50,7 @@ static int check(const struct options *o)
     if (c == NULL)
         return EXIT_FAILED;
     config_warnings(c, &warnings);
-    fwrite(warnings.data, 1, warnings.len, stderr);
+    fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
     buf_done(&warnings);
     if (!o->quiet)
         printf("%s: good (%zu listener%s, %zu route%s, %zu destination%s)\n", o->file,
