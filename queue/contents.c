@@ -38,59 +38,69 @@ int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct me
     return codec_content_decode(id, val_str(&value), false, header);
 }
 
-/* The content record of a message, malloc'd, its length at *len. NULL: *err says why. */
-static uint8_t *read_content(struct shard *s, MDB_txn *txn, const struct msgid *id, size_t *len,
-                             int *err)
+/* The content record of a message to out, from its beginning. */
+static int read_content(struct shard *s, MDB_txn *txn, const struct msgid *id, struct buf *out)
 {
-    MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
-    uint8_t *bytes;
+    MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value;
     int rc = mdb_get(txn, s->content, &key, &value);
 
-    *err = lmdb_errno(rc);
-    if (rc == 0 && !shard_readable(s, &value))
-        *err = -EBADMSG;
+    if (rc != 0)
+        return lmdb_errno(rc);
+    if (!shard_readable(s, &value))
+        return -EBADMSG;
+    buf_clear(out);
+    if (buf_reserve(out, value.mv_size + 1) < 0)
+        return -ENOMEM;
+    out->len = value.mv_size;
+    return read_value(s, &value, out->data);
+}
+
+struct message *read_message_by(struct shard *s, MDB_txn *txn, const struct msgid *id,
+                                struct buf *record, int *err)
+{
+    struct message fields, *m = NULL;
+    const uint8_t *content;
+
+    *err = read_content(s, txn, id, record);
+    if (*err == 0)
+        *err = codec_content_decode(id, buf_str(record), true, &fields);
     if (*err < 0)
         return NULL;
-    *len = value.mv_size;
-    bytes = malloc(value.mv_size + 1);
-    *err = bytes == NULL ? -ENOMEM : read_value(s, &value, bytes);
-    if (*err == 0)
-        return bytes;
-    free(bytes);
-    return NULL;
+    content = fields.content;
+    fields.content = malloc(fields.content_len > 0 ? fields.content_len : 1);
+    if (fields.content != NULL) {
+        memcpy(fields.content, content, fields.content_len);
+        m = message_new(&fields);
+    }
+    if (m == NULL) {
+        free(fields.content);
+        *err = -ENOMEM;
+    }
+    return m;
 }
 
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
 {
-    struct message fields, *m = NULL;
-    size_t len;
-    uint8_t *bytes = read_content(s, txn, id, &len, err);
+    struct buf record = {0};
+    struct message *m = read_message_by(s, txn, id, &record, err);
 
-    if (bytes == NULL)
-        return NULL;
-    *err = codec_content_decode(id, (struct str){(const char *)bytes, len}, true, &fields);
-    if (*err == 0) {
-        fields.content_block = bytes; /* the content stays where it was read */
-        m = message_new(&fields);
-        *err = m == NULL ? -ENOMEM : 0;
-    }
-    if (m == NULL)
-        free(bytes);
+    buf_done(&record);
     return m;
 }
 
 struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
 {
     struct message fields = {.id = *id}, *m = NULL;
-    size_t len;
+    struct buf record = {0};
 
-    fields.content = read_content(s, txn, id, &len, err);
-    if (fields.content == NULL)
-        return NULL;
-    fields.content_len = len;
-    m = message_new(&fields);
+    *err = read_content(s, txn, id, &record);
+    if (*err == 0) {
+        fields.content = record.data;
+        fields.content_len = record.len;
+        m = message_new(&fields);
+        *err = m == NULL ? -ENOMEM : 0;
+    }
     if (m == NULL)
-        free(fields.content);
-    *err = m == NULL ? -ENOMEM : 0;
+        buf_done(&record);
     return m;
 }

@@ -156,7 +156,9 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     }
     m = cache_find(s, &row->id);
     if (m == NULL) {
-        m = read_message(s, s->loader.txn, &row->id, &err);
+        m = read_message_by(s, s->loader.txn, &row->id, &s->loader.record, &err);
+        if (s->loader.record.cap > LOADER_RECORD_BYTES_MAX)
+            buf_done(&s->loader.record);
         if (m == NULL && (err == -ENOENT || err == -EBADMSG || err == -EPROTO)) {
             shard_suspect(s, key, content_fault(err));
             return -EBADMSG;
@@ -504,6 +506,7 @@ void loader_done(struct shard *s)
 {
     for (size_t i = 0; i < LOADER_CACHE_SLOTS; i++)
         cache_drop(s, i);
+    buf_done(&s->loader.record);
     if (s->loader.txn != NULL)
         mdb_txn_abort(s->loader.txn);
     s->loader.txn = NULL;

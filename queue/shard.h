@@ -22,8 +22,9 @@
 /* A recent message of many recipients, kept so that their rows share one struct message. */
 #define BATCH_ROWS_MAX 16384 /* bounds the dirty pages of a transaction */
 
-#define LOADER_CACHE_SLOTS     16
-#define LOADER_CACHE_BYTES_MAX (8u << 20)
+#define LOADER_CACHE_SLOTS      16
+#define LOADER_CACHE_BYTES_MAX  (8u << 20)
+#define LOADER_RECORD_BYTES_MAX (1u << 20) /* kept between reads */
 
 /* A bad record that a reader found; the committer moves the row to the quarantine tree. */
 struct suspect {
@@ -80,6 +81,7 @@ struct shard {
         struct message *cache[LOADER_CACHE_SLOTS];
         unsigned cache_next;
         uint64_t cache_bytes;
+        struct buf record; /* as it was read last */
     } loader;
 
     struct { /* written by the committer, read by anybody; relaxed, since each stands alone */
@@ -210,6 +212,10 @@ int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct me
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO
  * when what is stored is at fault. */
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
+/* The same by way of record, which may serve again: it stays in the CPU's cache, and the message
+ * holds no byte more than its content. */
+struct message *read_message_by(struct shard *s, MDB_txn *txn, const struct msgid *id,
+                                struct buf *record, int *err);
 /* The record as it is stored, as the content of a message of which only the id is set. */
 struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id,
                                     int *err);
