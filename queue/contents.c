@@ -23,31 +23,35 @@ static int read_value(const struct shard *s, const MDB_val *value, uint8_t *out)
     return (size_t)n == value->mv_size ? 0 : -EBADMSG;
 }
 
+/* The record in the map. */
+static int find_record(struct shard *s, MDB_txn *txn, const struct msgid *id, MDB_val *value)
+{
+    MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes};
+    int rc = mdb_get(txn, s->content, &key, value);
+
+    if (rc != 0)
+        return lmdb_errno(rc);
+    return shard_readable(s, value) ? 0 : -EBADMSG;
+}
+
 int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct message *header,
                 uint64_t *bytes)
 {
-    MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value;
-    int rc = mdb_get(txn, s->content, &key, &value);
+    MDB_val value;
+    int err = find_record(s, txn, id, &value);
 
-    *bytes = 0;
-    if (rc != 0)
-        return lmdb_errno(rc);
-    if (!shard_readable(s, &value))
-        return -EBADMSG;
-    *bytes = value.mv_size;
-    return codec_content_decode(id, val_str(&value), false, header);
+    *bytes = err < 0 ? 0 : value.mv_size;
+    return err < 0 ? err : codec_content_decode(id, val_str(&value), false, header);
 }
 
-/* The content record of a message to out, from its beginning. */
+/* The record to out, from its beginning. */
 static int read_content(struct shard *s, MDB_txn *txn, const struct msgid *id, struct buf *out)
 {
-    MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value;
-    int rc = mdb_get(txn, s->content, &key, &value);
+    MDB_val value;
+    int err = find_record(s, txn, id, &value);
 
-    if (rc != 0)
-        return lmdb_errno(rc);
-    if (!shard_readable(s, &value))
-        return -EBADMSG;
+    if (err < 0)
+        return err;
     buf_clear(out);
     if (buf_reserve(out, value.mv_size + 1) < 0)
         return -ENOMEM;
