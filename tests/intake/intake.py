@@ -161,11 +161,17 @@ def two_listeners(engine):
     return [int(listener["listen"].rpartition(":")[2]) for listener in (first, second)]
 
 
+def nobody_there(engine):
+    """Sessions count until their sockets are closed; the one that saw the port open is one of them."""
+    wait_until("no session", lambda: engine.status()["gauges"]["sessions_in"] == 0, process=engine.process)
+
+
 def test_reload_while_sessions_last():
     """Listeners in another order: the counts of sessions stay with their listeners."""
     engine = Engine({"workers": 2})
     ports = two_listeners(engine)
     with engine:
+        nobody_there(engine)
         old = [Client(engine, port=ports[0]) for _ in range(2)]
         engine.config["listeners"].reverse()
         engine.config["host_name"] = "other.example"
@@ -175,8 +181,8 @@ def test_reload_while_sessions_last():
         for client in old:
             client.expect(client.message("b@d.example"), 250)
             client.close()
-        time.sleep(0.3)
         for port in ports:
+            nobody_there(engine)
             new = [Client(engine, port=port) for _ in range(2)]
             with Client(engine, hello=None, port=port) as third:
                 third.expect(third.reply(), 421)

@@ -9,7 +9,7 @@ import traceback
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 import ledger_check  # noqa: E402, F401
 from engine import Sink, program  # noqa: E402, F401
-from proc import Process, TempDir, free_port, resident_bytes, wait_until  # noqa: E402, F401
+from proc import Process, TempDir, free_port, resident_bytes, wait_port, wait_until  # noqa: E402, F401
 
 
 class Skip(Exception):

@@ -12,7 +12,7 @@ import sys
 import time
 
 from cases import (Process, Session, Sink, Skip, TempDir, free_port, program, resident_bytes, run, tool,
-                   wait_until)
+                   wait_port, wait_until)
 
 BEHAVIOUR = """
 seed: 7
@@ -283,6 +283,7 @@ def test_ledger_that_cannot_be_written():
     port = free_port()
     process = Process([program(), "sink", "--listen", f"127.0.0.1:{port}", "--ledger", "/dev/full"],
                       TempDir().path / "log")
+    wait_port(("127.0.0.1", port), process)
     tool("source", "--to", f"127.0.0.1:{port}", "--messages", "3", "--sessions", "1", status=1)
     assert process.wait(10) == 1
     assert "No space left" in process.log.read_text(), process.log.read_text()
