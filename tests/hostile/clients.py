@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Books, Client, Engine, Sink, TempDir, queued, rests,  # noqa: E402
                     resident_bytes, run, settings_for, wait_empty, wait_until)
-from talk import MESSAGE  # noqa: E402
+from talk import MESSAGE, sessions, wait_no_sessions  # noqa: E402
 
 
 def listening(**listener):
@@ -27,15 +27,6 @@ def listening(**listener):
 def works(engine):
     with Client(engine) as client:
         client.expect(client.message("ok@d1.example"), 250)
-
-
-def sessions(engine):
-    return engine.status()["gauges"]["sessions_in"]
-
-
-def wait_no_sessions(engine, timeout_s=10):
-    wait_until("all sessions to end", lambda: sessions(engine) == 0, timeout_s,
-               process=engine.process)
 
 
 def test_limits():

@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
 from engine import Engine, Sink  # noqa: E402
 from proc import Failure, TempDir, free_port, wait_until  # noqa: E402
-from talk import Client, run  # noqa: E402
+from talk import Client, run, wait_no_sessions  # noqa: E402
 
 BODY = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
 CHUNKED = (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nBDAT %d LAST\r\n" % len(BODY)
@@ -161,17 +161,12 @@ def two_listeners(engine):
     return [int(listener["listen"].rpartition(":")[2]) for listener in (first, second)]
 
 
-def nobody_there(engine):
-    """Sessions count until their sockets are closed; the one that saw the port open is one of them."""
-    wait_until("no session", lambda: engine.status()["gauges"]["sessions_in"] == 0, process=engine.process)
-
-
 def test_reload_while_sessions_last():
     """Listeners in another order: the counts of sessions stay with their listeners."""
     engine = Engine({"workers": 2})
     ports = two_listeners(engine)
     with engine:
-        nobody_there(engine)
+        wait_no_sessions(engine)
         old = [Client(engine, port=ports[0]) for _ in range(2)]
         engine.config["listeners"].reverse()
         engine.config["host_name"] = "other.example"
@@ -182,7 +177,7 @@ def test_reload_while_sessions_last():
             client.expect(client.message("b@d.example"), 250)
             client.close()
         for port in ports:
-            nobody_there(engine)
+            wait_no_sessions(engine)
             new = [Client(engine, port=port) for _ in range(2)]
             with Client(engine, hello=None, port=port) as third:
                 third.expect(third.reply(), 421)

@@ -6,7 +6,7 @@ import sys
 import time
 import traceback
 
-from proc import Failure
+from proc import Failure, wait_until
 
 SKIPPED = 77
 MESSAGE = b"From: <a@sender.example>\r\nSubject: test\r\n\r\nhello\r\n"
@@ -127,3 +127,13 @@ class Client:
             except TimeoutError:
                 break
         return False
+
+
+def sessions(engine):
+    return engine.status()["gauges"]["sessions_in"]
+
+
+def wait_no_sessions(engine, timeout_s=10):
+    """Also the one that saw the port open: a session counts until its socket is closed."""
+    wait_until("all sessions to end", lambda: sessions(engine) == 0, timeout_s,
+               process=engine.process)
