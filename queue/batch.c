@@ -9,9 +9,6 @@
 
 /* What the tree needs beyond the bytes themselves, per record: partly filled pages and headers. */
 #define RECORD_OVERHEAD_BYTES 512
-/* Acceptance leaves so much for each row, beside the share of settling: its last error comes when
- * it is deferred, into pages partly filled. */
-#define ROW_ERROR_BYTES 384
 
 /* Rows that came and went of one message of many recipients, summed over the batch. */
 struct refs_delta {
@@ -203,17 +200,6 @@ static uint64_t change_need_bytes(const struct queue_change *c)
     return need + c->records.len;
 }
 
-/* What a change with messages leaves to others. */
-static uint64_t change_leaves_bytes(const struct shard *s, const struct queue_change *c)
-{
-    uint64_t rows = atomic_load_explicit(&s->shared.rows, memory_order_relaxed);
-    uint64_t growth = shard_rows_growth(s), errors = rows * ROW_ERROR_BYTES;
-
-    if (!change_accepts(c))
-        return shard_settle_share(s) / 2 + growth;
-    return shard_settle_share(s) + (errors > growth ? errors : growth);
-}
-
 static bool change_valid(const struct queue_change *c)
 {
     for (size_t i = 0; i < c->rows_len; i++) {
@@ -270,7 +256,7 @@ static int apply_change(struct batch *b, struct queue_change *c)
 
     if (!change_valid(c))
         return EINVAL;
-    if (need > 0 && need + change_leaves_bytes(b->shard, c) > b->room_bytes)
+    if (need > 0 && need + shard_leaves_bytes(b->shard, change_accepts(c)) > b->room_bytes)
         return ENOSPC;
     b->room_bytes -= need;
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)

@@ -19,12 +19,15 @@
 #define SETTLE_SHARE_SMALL 16
 #define SETTLE_SMALL_BYTES (UINT64_C(1) << 20)
 /* What a row comes to, with its last error and in pages partly filled, as moves leave them. */
-#define ROW_BYTES      640
-#define SPACE_CHECK_NS UINT64_C(100000000)
-#define TREES          6
-#define PROBE_BYTES    (256u << 10)
-#define DATA_NAME      "data.mdb"
-#define BALLAST_NAME   "ballast"
+#define ROW_BYTES 640
+/* Acceptance leaves so much for each row, beside the share of settling: its last error comes when
+ * it is deferred, into pages partly filled. */
+#define ROW_ERROR_BYTES 384
+#define SPACE_CHECK_NS  UINT64_C(100000000)
+#define TREES           6
+#define PROBE_BYTES     (256u << 10)
+#define DATA_NAME       "data.mdb"
+#define BALLAST_NAME    "ballast"
 
 int lmdb_errno(int rc)
 {
@@ -150,7 +153,7 @@ bool shard_ballast_drop(struct shard *s)
     return had && unlinkat(s->dir_fd, BALLAST_NAME, 0) == 0;
 }
 
-uint64_t shard_settle_share(const struct shard *s)
+static uint64_t settle_share(const struct shard *s)
 {
     uint64_t share = s->options.map_bytes / SETTLE_SHARE;
     uint64_t small = s->options.map_bytes / SETTLE_SHARE_SMALL;
@@ -165,16 +168,26 @@ void shard_rows_are(struct shard *s, const MDB_stat *rows)
     atomic_store_explicit(&s->shared.rows, rows->ms_entries, memory_order_relaxed);
 }
 
-uint64_t shard_rows_growth(const struct shard *s)
+static uint64_t rows_growth(const struct shard *s)
 {
     uint64_t bytes = atomic_load_explicit(&s->shared.rows, memory_order_relaxed) * ROW_BYTES;
 
     return bytes > s->own.rows_bytes ? bytes - s->own.rows_bytes : 0;
 }
 
+uint64_t shard_leaves_bytes(const struct shard *s, bool accepting)
+{
+    uint64_t rows = atomic_load_explicit(&s->shared.rows, memory_order_relaxed);
+    uint64_t growth = rows_growth(s), errors = rows * ROW_ERROR_BYTES;
+
+    if (!accepting)
+        return settle_share(s) / 2 + growth;
+    return settle_share(s) + (errors > growth ? errors : growth);
+}
+
 void shard_set_room(struct shard *s, uint64_t room_bytes)
 {
-    uint64_t leave = shard_settle_share(s) / 2 + shard_rows_growth(s);
+    uint64_t leave = shard_leaves_bytes(s, false);
 
     s->own.room_bytes = room_bytes;
     atomic_store_explicit(&s->shared.notice_room_bytes, room_bytes > leave ? room_bytes - leave : 0,

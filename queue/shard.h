@@ -133,10 +133,8 @@ int lmdb_errno(int rc);
 /* After mdb_txn_commit() failed with rc (already negative errno): -ENOSPC when space ran out,
  * -ENOMEM, or -ESHUTDOWN when the device failed. */
 int shard_commit_verdict(struct shard *s, int err);
-/* What acceptance leaves of the map to settling, beside what rows may grow by; settles with notices
- * leave half of it to those without. */
-uint64_t shard_settle_share(const struct shard *s);
-uint64_t shard_rows_growth(const struct shard *s);
+/* What acceptance, or otherwise a settle with notices, leaves of the map to settles without. */
+uint64_t shard_leaves_bytes(const struct shard *s, bool accepting);
 /* How the rows tree is now. */
 void shard_rows_are(struct shard *s, const MDB_stat *rows);
 /* Map space left, as known now; says what of it notices may have. */
