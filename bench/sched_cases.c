@@ -138,10 +138,12 @@ size_t lane_case_timer(void)
 
 size_t lane_case_backoff(void)
 {
+    static const struct smtp_reply refused = {
+        .code = 451, .enhanced = {4, 4, 1}, .text_len = 18, .text = "connection refused"};
     struct lane *lane = next_waiting();
 
     lane_suspend(lane, config_destination_for(bench.engine.config, lane_name(lane), STR("")),
-                 "451 4.4.1 connection refused");
+                 &refused, "mx.example");
     lane_succeeded(lane);
     lane_resume(lane);
     return 1;

@@ -179,20 +179,6 @@ static void owe(struct judge_entry *e, enum notice_kind kind)
 
 /* --- policy --- */
 
-static void lane_note_error(struct lane *lane, const struct smtp_reply *reply)
-{
-    struct buf text = {0};
-
-    buf_printf(&text, "%u ", reply->code);
-    if (reply->enhanced.class != 0)
-        buf_printf(&text, "%u.%u.%u ", reply->enhanced.class, reply->enhanced.subject,
-                   reply->enhanced.detail);
-    buf_put(&text, reply->text, reply->text_len);
-    buf_putc(&text, '\0');
-    free(lane->last_error);
-    lane->last_error = (char *)text.data;
-}
-
 static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_type type,
                       _Atomic uint64_t *counter, enum notice_kind kind)
 {
@@ -282,7 +268,7 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
     if (e->outcome.class != OUTCOME_EXPIRED) {
         r->attempts = r->attempts == UINT16_MAX ? UINT16_MAX : (uint16_t)(r->attempts + 1);
         r->last_attempt_ms = now_ms;
-        lane_note_error(r->holder, &e->outcome.reply);
+        lane_note_error(r->holder, &e->outcome.reply, b->context->peer_name);
     }
     switch (e->outcome.class) {
     case OUTCOME_FAILED:

@@ -340,6 +340,7 @@ static void lane_free(struct lane *lane)
     gauge_set(&w->counters.lanes, (uint32_t)w->lanes.count);
     free(lane->load);
     free(lane->last_error);
+    free(lane->last_host);
     free(lane);
 }
 
@@ -402,14 +403,30 @@ void lane_update(struct lane *lane)
         lane_arm(lane, IDLE_MS);
 }
 
-void lane_suspend(struct lane *lane, const struct config_destination *dest, const char *error)
+void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "%u ", reply->code);
+    if (reply->enhanced.class != 0)
+        buf_printf(&text, "%u.%u.%u ", reply->enhanced.class, reply->enhanced.subject,
+                   reply->enhanced.detail);
+    buf_put(&text, reply->text, reply->text_len);
+    buf_putc(&text, '\0');
+    free(lane->last_error);
+    lane->last_error = (char *)text.data;
+    free(lane->last_host);
+    lane->last_host = host == NULL ? NULL : strdup(host);
+}
+
+void lane_suspend(struct lane *lane, const struct config_destination *dest,
+                  const struct smtp_reply *reply, const char *host)
 {
     struct worker *w = lane->worker;
 
     if (lane->failures < UINT16_MAX)
         lane->failures++;
-    free(lane->last_error);
-    lane->last_error = error == NULL ? NULL : strdup(error);
+    lane_note_error(lane, reply, host);
     lane->suspended_until_ms = worker_wall_ms(w) + retry_delay_ms(dest, lane->failures, &w->rng);
     lane->site_down = false;
     window_release(lane);

@@ -9,6 +9,7 @@
 #define HAYAUMA_ENGINE_LANE_H
 
 #include "engine/worker.h"
+#include "smtp/reply.h"
 
 struct site;
 struct lane_load;
@@ -33,7 +34,8 @@ struct lane {
     struct lane_load *load;       /* while loading or amid a scan of the store */
     struct lane_routing *routing; /* while a route is looked up */
     struct timer timer;
-    char *last_error;           /* of the last failed attempt; for status and expired mail */
+    char *last_error; /* "450 4.2.0 text" of the last failed attempt; for status and expired mail */
+    char *last_host;  /* whose answer last_error is; NULL: nobody was asked */
     uint64_t route_expires_ms;  /* monotonic */
     uint64_t refilled_ms;       /* monotonic: when the last refill came */
     int64_t stored_due_ms;      /* earliest due row that is not in memory; INT64_MAX: none */
@@ -89,9 +91,12 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
  * read may still have found it. */
 void lane_fetch_begin(struct worker *w, uint32_t shard, struct str name);
 void lane_fetch_end(struct worker *w, uint32_t shard, struct str name);
-/* The destination as a whole failed: backs off by how often that was in a row, gives its window up.
- */
-void lane_suspend(struct lane *lane, const struct config_destination *dest, const char *error);
+/* The last attempt failed: with this reply, at host (NULL: nobody was asked). */
+void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host);
+/* The destination as a whole failed, as in lane_note_error(): backs off by how often that was in a
+ * row, gives its window up. */
+void lane_suspend(struct lane *lane, const struct config_destination *dest,
+                  const struct smtp_reply *reply, const char *host);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);
 /* Ends the suspension: attempts go on now. */

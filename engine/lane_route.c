@@ -50,7 +50,7 @@ static void no_route(struct lane *lane, const struct outcome *outcome)
     }
     if ((r = lane_pop(lane)) != NULL)
         judge_one(w, &context, r, outcome);
-    lane_suspend(lane, dest, outcome->reply.text);
+    lane_suspend(lane, dest, &outcome->reply, NULL);
 }
 
 static void route_failed(struct lane *lane, const struct dns_route *route)

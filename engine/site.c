@@ -478,7 +478,7 @@ void site_failed(struct site *site, const struct outcome *outcome,
             else
                 judge_one(w, &context, r, outcome);
             if (outcome->class != OUTCOME_FAILED) {
-                lane_suspend(lane, site->dest, outcome->reply.text);
+                lane_suspend(lane, site->dest, &outcome->reply, exchanger->host);
                 lane->site_down = true;
             }
         }

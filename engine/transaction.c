@@ -267,7 +267,7 @@ static void transaction_suspend(struct transaction *t)
         struct lane *lane = e->recipient->holder;
 
         if ((e->suspend || d->blamed == t) && lane->suspended_until_ms <= now_ms)
-            lane_suspend(lane, d->site->dest, e->outcome.reply.text);
+            lane_suspend(lane, d->site->dest, &e->outcome.reply, d->dial.peer_name);
     }
 }
 
