@@ -122,7 +122,6 @@ static void offer(struct control_job *job, struct lane *lane)
                                     .in_memory = lane->in_memory,
                                     .in_flight = lane->in_flight,
                                     .failures = lane->failures,
-                                    .suspended_until_ms = lane->suspended_until_ms,
                                     .next_due_ms = lane->stored_due_ms};
     bool complete;
 
@@ -137,8 +136,13 @@ static void offer(struct control_job *job, struct lane *lane)
     }
     if (lane->last_error != NULL)
         snprintf(d.last_error, sizeof(d.last_error), "%s", lane->last_error);
-    if (lane->suspended_until_ms != 0 && d.rows > 0)
-        d.next_due_ms = lane->suspended_until_ms;
+    if (lane_suspended(lane)) {
+        const struct io *io = lane->worker->io;
+
+        d.suspended_until_ms = io_wall_ms(io) + (int64_t)(lane->suspended_until_ms - io_now_ms(io));
+        if (d.rows > 0)
+            d.next_due_ms = d.suspended_until_ms;
+    }
     control_status_offer(&job->status, &d);
 }
 

@@ -336,6 +336,7 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
 
     fields->id = d->id;
     fields->created_ms = d->now_ms;
+    fields->born_ms = io_now_ms(s->worker->io);
     fields->flags = (body->eight_bit ? MESSAGE_8BIT : 0u) |
                     (body->dot_lines ? MESSAGE_DOT_LINES : 0u) |
                     (d->needs_utf8 ? MESSAGE_SMTPUTF8 : 0u);

@@ -99,6 +99,7 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     bool eight_bit = false, smtputf8 = false;
     struct message fields = {.id = notice->id,
                              .created_ms = notice->now_ms,
+                             .born_ms = io_now_ms(w->io),
                              .flags = MESSAGE_NOTICE,
                              .recipients = 1,
                              .protocol = STR("internal"),

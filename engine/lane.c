@@ -152,7 +152,7 @@ void lane_unpop(struct recipient *r)
     struct lane *lane = r->holder;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
-    if (lane->suspended_until_ms > worker_wall_ms(lane->worker) || lane->worker->draining ||
+    if (lane_suspended(lane) || lane->worker->draining ||
         r->due_ms > worker_wall_ms(lane->worker)) {
         lane_return(r);
         return;
@@ -195,9 +195,8 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
         max /= 2;
     /* A read of the store may have found the row between its commit and our hearing of that, and
      * what it found may have been sent and settled since: then the store alone knows. */
-    if (w->draining || lane->suspended_until_ms > now_ms || r->due_ms > now_ms ||
-        lane->window_len >= max || r->message->created_ms <= lane->seen_until_ms ||
-        lane_memory_full(w)) {
+    if (w->draining || lane_suspended(lane) || r->due_ms > now_ms || lane->window_len >= max ||
+        false || lane_memory_full(w)) {
         int64_t due_ms = r->due_ms;
 
         recipient_free(r);
@@ -209,7 +208,7 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     lane_update(lane);
 }
 
-void lane_seen(struct lane *lane, int64_t until_ms)
+void lane_seen(struct lane *lane, uint64_t until_ms)
 {
     if (until_ms > lane->seen_until_ms)
         lane->seen_until_ms = until_ms;
@@ -225,7 +224,7 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
     }
     lane = lane_get(w, shard, r->queue);
     ASSERT(lane != NULL);
-    lane_seen(lane, r->message->created_ms);
+    lane_seen(lane, io_now_ms(w->io)); /* it may be on its way from its commit to here */
     lane_memory_put(lane, r);
     r->state = PLACE_FLIGHT;
     lane->in_flight++;
@@ -294,8 +293,7 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
         lane_stored(lane, next_due_ms);
     if (lane->in_memory == 0)
         lane_update(lane); /* perhaps idle now */
-    else if (lane->stored_due_ms != INT64_MAX &&
-             lane->suspended_until_ms <= worker_wall_ms(lane->worker))
+    else if (lane->stored_due_ms != INT64_MAX && !lane_suspended(lane))
         lane_load_want(lane, worker_wall_ms(lane->worker)); /* perhaps it waited for this */
 }
 
@@ -344,6 +342,11 @@ static void lane_free(struct lane *lane)
     free(lane);
 }
 
+bool lane_suspended(const struct lane *lane)
+{
+    return lane->suspended_until_ms > io_now_ms(lane->worker->io);
+}
+
 static bool lane_is_idle(const struct lane *lane)
 {
     return lane->in_memory == 0 && lane->fetching == 0 && !lane->loading && lane->load == NULL &&
@@ -364,7 +367,7 @@ static void on_lane_timer(struct timer *timer)
 {
     struct lane *lane = CONTAINER_OF(timer, struct lane, timer);
 
-    if (lane->suspended_until_ms != 0 && lane->suspended_until_ms <= worker_wall_ms(lane->worker))
+    if (!lane_suspended(lane))
         lane->suspended_until_ms = 0;
     if (lane_is_idle(lane))
         lane_free(lane);
@@ -377,8 +380,8 @@ void lane_update(struct lane *lane)
     struct worker *w = lane->worker;
     int64_t now_ms = worker_wall_ms(w);
 
-    if (lane->suspended_until_ms > now_ms) {
-        lane_arm(lane, lane->suspended_until_ms - now_ms);
+    if (lane_suspended(lane)) {
+        lane_arm(lane, (int64_t)(lane->suspended_until_ms - io_now_ms(w->io)));
         return;
     }
     if (lane->stored_due_ms <= now_ms - LANE_HANDOVER_MS)
@@ -427,7 +430,8 @@ void lane_suspend(struct lane *lane, const struct config_destination *dest,
     if (lane->failures < UINT16_MAX)
         lane->failures++;
     lane_note_error(lane, reply, host);
-    lane->suspended_until_ms = worker_wall_ms(w) + retry_delay_ms(dest, lane->failures, &w->rng);
+    lane->suspended_until_ms =
+        io_now_ms(w->io) + (uint64_t)retry_delay_ms(dest, lane->failures, &w->rng);
     lane->site_down = false;
     window_release(lane);
     lane_update(lane);

@@ -36,13 +36,13 @@ struct lane {
     struct timer timer;
     char *last_error; /* "450 4.2.0 text" of the last failed attempt; for status and expired mail */
     char *last_host;  /* whose answer last_error is; NULL: nobody was asked */
-    uint64_t route_expires_ms;  /* monotonic */
-    uint64_t refilled_ms;       /* monotonic: when the last refill came */
-    int64_t stored_due_ms;      /* earliest due row that is not in memory; INT64_MAX: none */
-    int64_t behind_due_ms;      /* the same for rows that a scan under way may have passed */
-    int64_t loaded_until_ms;    /* due rows before this are in memory: the next scan begins here */
-    int64_t suspended_until_ms; /* destination back-off, wall clock; 0: none */
-    int64_t seen_until_ms;      /* messages received up to then may have been read from the store */
+    uint64_t route_expires_ms;   /* monotonic */
+    uint64_t refilled_ms;        /* monotonic: when the last refill came */
+    uint64_t seen_until_ms;      /* monotonic: what was born up to then may have been read back */
+    uint64_t suspended_until_ms; /* monotonic: destination back-off; 0: none */
+    int64_t stored_due_ms;       /* earliest due row that is not in memory; INT64_MAX: none */
+    int64_t behind_due_ms;       /* the same for rows that a scan under way may have passed */
+    int64_t loaded_until_ms;     /* due rows before this are in memory: the next scan begins here */
     uint32_t shard;
     uint32_t in_memory, window_len, in_flight;
     uint32_t refill;   /* rows that a refill brings the window to; follows the lane's pace */
@@ -60,6 +60,8 @@ static inline struct str lane_name(const struct lane *lane)
 {
     return (struct str){lane->name, lane->name_len};
 }
+/* Whether the destination's back-off is not over. */
+bool lane_suspended(const struct lane *lane);
 /* The destination domain in it. */
 struct str lane_domain(const struct lane *lane);
 

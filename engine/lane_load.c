@@ -25,6 +25,7 @@
 struct lane_load {
     struct queue_load load;
     struct lane *lane;
+    int64_t wall_ahead_ms; /* of the monotonic clock, when the scan began */
 };
 
 /* --- how much --- */
@@ -115,7 +116,8 @@ static void lane_expire(struct lane *lane, struct recipient *r)
 static void load_adopt(struct lane *lane, struct queue_load *load)
 {
     struct list_node *n;
-    bool suspended = lane->suspended_until_ms > worker_wall_ms(lane->worker);
+    bool suspended = lane_suspended(lane);
+    int64_t now_ms = worker_wall_ms(lane->worker);
 
     /* The table is larger than caches are: its lines come while the rows are walked. */
     for (n = list_first(&load->rcpts); n != NULL; n = list_next(&load->rcpts, n)) {
@@ -130,15 +132,16 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
 
         if (known != NULL && (known->state != PLACE_ZOMBIE || known->due_ms != r->due_ms)) {
             recipient_free(r);
-        } else if (known != NULL || suspended || lane->worker->draining) {
-            /* known: a zombie as it was stored anew before this load looked, kept by a fetch. */
+        } else if (known != NULL || suspended || lane->worker->draining || r->due_ms > now_ms) {
+            /* known: a zombie as it was stored anew before this load looked, kept by a fetch. Not
+             * due: the clock was set back amid the load. */
             if (r->due_ms < lane->behind_due_ms)
                 lane->behind_due_ms = r->due_ms;
             recipient_free(r);
         } else {
             lane_memory_put(lane, r);
             counter_add(&lane->worker->counters.loaded, 1);
-            if (lane_expired(r, worker_wall_ms(lane->worker)))
+            if (lane_expired(r, now_ms))
                 lane_expire(lane, r);
             else
                 lane_window_insert(lane, r, false);
@@ -147,12 +150,21 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
     lane_zombies_drop(lane);
 }
 
+static int64_t wall_ahead_ms(const struct worker *w)
+{
+    return worker_wall_ms(w) - (int64_t)io_now_ms(w->io);
+}
+
 static void on_loaded(struct queue_load *load, int result)
 {
     struct lane_load *l = load->owner;
     struct lane *lane = l->lane;
     struct worker *w = lane->worker;
 
+    /* By a clock that was set back amid the scan, what is younger than its begin may have been due
+     * at that. */
+    if (llabs(wall_ahead_ms(w) - l->wall_ahead_ms) > LANE_HANDOVER_MS / 2)
+        lane_seen(lane, io_now_ms(w->io));
     lane->loading = false;
     lane->refilled_ms = io_now_ms(w->io);
     w->loads--;
@@ -210,10 +222,13 @@ static void load_start(struct lane *lane)
         l->load.from_ms = lane->loaded_until_ms;
         /* Of the whole scan, so that its end means one time. */
         l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
-        lane_seen(lane, l->load.now_ms);
+        lane_seen(lane, io_now_ms(w->io) - LANE_HANDOVER_MS);
+        l->wall_ahead_ms = wall_ahead_ms(w);
         lane->load = l;
         lane->stored_due_ms = 0;
     }
+    if (l->load.now_ms > worker_wall_ms(w) - LANE_HANDOVER_MS) /* it was set back amid the scan */
+        l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
     refill_adapt(lane);
     max = refill_max(lane);
     list_init(&l->load.rcpts);
@@ -271,7 +286,7 @@ void lane_start_loads(struct worker *w)
     while (w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL) {
         struct lane *lane = LIST_ENTRY(n, struct lane, wait_node);
 
-        if (!w->draining && !lane->loading && lane->suspended_until_ms <= worker_wall_ms(w))
+        if (!w->draining && !lane->loading && !lane_suspended(lane))
             load_start(lane);
     }
 }

@@ -18,8 +18,8 @@ void lane_memory_put(struct lane *lane, struct recipient *r);
 /* Forgets r and frees it; its row, if there is one, is the store's again. */
 void lane_memory_drop(struct recipient *r);
 void lane_window_insert(struct lane *lane, struct recipient *r, bool front);
-/* The store is read for what was received up to until_ms. */
-void lane_seen(struct lane *lane, int64_t until_ms);
+/* The store is read for what was born up to until_ms. */
+void lane_seen(struct lane *lane, uint64_t until_ms);
 /* No read is under way that may have found them. */
 void lane_zombies_drop(struct lane *lane);
 

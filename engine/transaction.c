@@ -260,13 +260,12 @@ void transaction_recipient(const struct smtp_event *event)
 static void transaction_suspend(struct transaction *t)
 {
     struct delivery *d = t->delivery;
-    int64_t now_ms = worker_wall_ms(d->worker);
 
     for (size_t i = 0; i < t->batch.len; i++) {
         const struct judge_entry *e = &t->batch.entries[i];
         struct lane *lane = e->recipient->holder;
 
-        if ((e->suspend || d->blamed == t) && lane->suspended_until_ms <= now_ms)
+        if ((e->suspend || d->blamed == t) && !lane_suspended(lane))
             lane_suspend(lane, d->site->dest, &e->outcome.reply, d->dial.peer_name);
     }
 }

@@ -29,6 +29,7 @@ struct message {
     _Atomic uint32_t refs;
     struct msgid id;
     int64_t created_ms;  /* wall clock of reception */
+    uint64_t born_ms;    /* monotonic clock of the same; not stored, 0: read from the store */
     uint32_t flags;      /* enum message_flags */
     uint8_t ret;         /* enum smtp_ret */
     uint8_t priority;    /* band 0 (first) .. 9; default 5 */

@@ -69,7 +69,7 @@ static void run(const char *dir)
     generations = world.map_filled != 0 ? 10 : 2;
     deadline_ns = sim_now_ns() + 2 * world.load_ns +
                   (2ull * world.lifetime_s + generations * world.notice_lifetime_s +
-                   world.not_before_s_max + SLACK_S) *
+                   world.not_before_s_max + 2ull * world.clock_jump_s + SLACK_S) *
                       SIM_S;
     receivers_open();
     node_begin(dir);

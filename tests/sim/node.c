@@ -33,7 +33,9 @@ enum action_kind {
     ACTION_CUT,
     ACTION_START,
     ACTION_RELOAD,
-    ACTION_ADMIN
+    ACTION_ADMIN,
+    ACTION_CLOCK_AHEAD,
+    ACTION_CLOCK_BACK
 };
 
 struct action {
@@ -239,7 +241,7 @@ static void on_turn(struct sim_event *event)
         t->settled_ns = sim_now_ns();
     atomic_store(&w->drained, worker_drained(w));
     t->busy_until_ns =
-        sim_now_ns() + sim_between(SIM_US, sim_chance(5) ? 100 * SIM_MS : world.turn_ns);
+        sim_now_ns() + sim_between(SIM_US, sim_chance(5) ? world.stall_ns : world.turn_ns);
     turner_schedule(t);
     disks_look();
     node_look_drained();
@@ -519,6 +521,12 @@ static void reload(void)
     buf_done(&cannot);
 }
 
+static void clock_set(int64_t by_s)
+{
+    sim_trace("the clock is set by %lld s", (long long)by_s);
+    sim_wall_set(by_s * 1000);
+}
+
 static void act(struct action *a)
 {
     switch (a->kind) {
@@ -540,6 +548,12 @@ static void act(struct action *a)
         break;
     case ACTION_ADMIN:
         admin_any();
+        break;
+    case ACTION_CLOCK_AHEAD:
+        clock_set((int64_t)world.clock_jump_s);
+        break;
+    case ACTION_CLOCK_BACK:
+        clock_set(-(int64_t)world.clock_jump_s);
         break;
     case ACTION_START:
         break;
@@ -591,6 +605,10 @@ void node_begin(const char *dir)
         plan(ACTION_ADMIN, span_ns);
     if (world.reload)
         plan(ACTION_RELOAD, span_ns);
+    if (world.clock_jump_s > 0) { /* in the end it is right again */
+        plan(ACTION_CLOCK_AHEAD, span_ns);
+        plan(ACTION_CLOCK_BACK, span_ns);
+    }
     for (uint32_t i = 0; i < world.commit_fault_phases; i++) {
         node.phases[i].from_ns = sim_now_ns() + sim_draw(span_ns);
         node.phases[i].until_ns = node.phases[i].from_ns + sim_draw(30 * SIM_S);
@@ -696,14 +714,16 @@ void node_describe(void)
         for (n = NULL; (n = map_walk(&w->lanes, &bucket, n)) != NULL;) {
             struct lane *l = CONTAINER_OF(n, struct lane, node);
 
-            fprintf(
-                stderr,
-                "  lane %s shard %u window %u flight %u memory %u stored %+lld suspended %+lld "
-                "loading %d load %d site %s\n",
-                l->name, l->shard, l->window_len, l->in_flight, l->in_memory,
-                l->stored_due_ms == INT64_MAX ? -1 : (long long)(l->stored_due_ms - sim_wall_ms()),
-                (long long)(l->suspended_until_ms == 0 ? 0 : l->suspended_until_ms - sim_wall_ms()),
-                l->loading, l->load != NULL, l->site == NULL ? "-" : l->site->name);
+            fprintf(stderr,
+                    "  lane %s shard %u window %u flight %u memory %u stored %+lld suspended %+lld "
+                    "loading %d load %d site %s\n",
+                    l->name, l->shard, l->window_len, l->in_flight, l->in_memory,
+                    l->stored_due_ms == INT64_MAX ? -1
+                                                  : (long long)(l->stored_due_ms - sim_wall_ms()),
+                    (long long)(l->suspended_until_ms == 0
+                                    ? 0
+                                    : l->suspended_until_ms - sim_now_ns() / SIM_MS),
+                    l->loading, l->load != NULL, l->site == NULL ? "-" : l->site->name);
         }
     }
 }

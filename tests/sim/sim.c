@@ -19,6 +19,7 @@ enum sim_sabotage sim_sabotage;
 
 static struct {
     uint64_t seed, now_ns, seq, hash;
+    int64_t wall_ahead_ms; /* what the clock was set by */
     bool verbose;
     struct rng rng, entropy;
     struct sim_event **heap; /* [1..len] */
@@ -44,7 +45,12 @@ uint64_t sim_now_ns(void)
 
 int64_t sim_wall_ms(void)
 {
-    return WALL_AT_0_MS + (int64_t)(sim.now_ns / SIM_MS);
+    return WALL_AT_0_MS + sim.wall_ahead_ms + (int64_t)(sim.now_ns / SIM_MS);
+}
+
+void sim_wall_set(int64_t by_ms)
+{
+    sim.wall_ahead_ms += by_ms;
 }
 
 /* --- what the engine asks for without a seam of its own (linked with --wrap) --- */

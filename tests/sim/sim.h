@@ -23,6 +23,8 @@ struct sim_event {
 void sim_begin(uint64_t seed, bool verbose);
 uint64_t sim_now_ns(void);
 int64_t sim_wall_ms(void);
+/* Somebody sets the wall clock, forward or back. */
+void sim_wall_set(int64_t by_ms);
 
 /* (Re-)schedules; events of one time run in the order of scheduling. */
 void sim_at(struct sim_event *event, uint64_t at_ns);

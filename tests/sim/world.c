@@ -144,10 +144,13 @@ static void engine_make(void)
     world.pin_phases = world.map_filled != 0 && sim_chance(600) ? draw(1, 3) : 0;
     /* Slow turns: much comes at once, commits and loads among it. */
     world.turn_ns = sim_chance(400) ? sim_between(SIM_MS, 50 * SIM_MS) : 60 * SIM_US;
+    /* Now and then a worker's thread gets no CPU for a while, and the others do. */
+    world.stall_ns = sim_chance(300) ? 3 * SIM_S : 100 * SIM_MS;
     world.disk_ns = sim_between(50 * SIM_US, 20 * SIM_MS);
     world.senders = draw(1, 8);
     world.messages = draw(5, 150);
     world.rcpts_max = sim_chance(500) ? 1 : sim_chance(700) ? draw(2, 20) : 200;
+    world.clock_jump_s = sim_chance(250) ? draw(60, sim_chance(300) ? 172800 : 14400) : 0;
     world.not_before_s_max = sim_chance(200) ? 1800 : 0;
     world.load_ns = sim_between(SIM_S, 900 * SIM_S);
     path_make(&world.sender_path, sim_chance(500));

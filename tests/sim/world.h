@@ -85,11 +85,13 @@ struct world {
     bool pipelining, chunking, reload;
     uint32_t lifetime_s, notice_lifetime_s, retry_max_s;
     uint32_t commit_fault_phases;
-    uint64_t turn_ns; /* how long a worker's turn takes, at most, when nothing stalls */
-    uint64_t disk_ns; /* how long a commit takes, at most, when nothing stalls */
+    uint64_t turn_ns;  /* how long a worker's turn takes, at most, when nothing stalls */
+    uint64_t stall_ns; /* and when something does */
+    uint64_t disk_ns;  /* how long a commit takes, at most, when nothing stalls */
     /* The load. */
     uint32_t senders, messages, rcpts_max, not_before_s_max;
-    uint64_t load_ns; /* during which messages come */
+    uint32_t clock_jump_s; /* how far the clock is set ahead, and back again, in any order */
+    uint64_t load_ns;      /* during which messages come */
     struct net_path sender_path;
 };
 
