@@ -196,7 +196,7 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     /* A read of the store may have found the row between its commit and our hearing of that, and
      * what it found may have been sent and settled since: then the store alone knows. */
     if (w->draining || lane_suspended(lane) || r->due_ms > now_ms || lane->window_len >= max ||
-        false || lane_memory_full(w)) {
+        r->message->born_ms <= lane->seen_until_ms || lane_memory_full(w)) {
         int64_t due_ms = r->due_ms;
 
         recipient_free(r);
