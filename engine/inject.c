@@ -39,18 +39,44 @@ static void touch(struct inject *s)
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
 }
 
+/* --- states --- */
+
+#define BIT(state) (1u << (state))
+
+/* The receiving side is beside it (enum inject_input): an end of input is known in any state. */
+static const struct inject_rule {
+    const char *name;
+    uint32_t may_follow;         /* BIT of each state */
+    enum inject_state when_said; /* where all answers are in and sent */
+    enum inject_state when_late; /* where the client keeps us waiting */
+} rules[] = {
+    [INJECT_OPEN] = {"open", BIT(INJECT_BYE) | BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_OPEN,
+                     INJECT_BYE},
+    [INJECT_BYE] = {"bye", BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_DEAD, INJECT_DEAD},
+    [INJECT_TALKED] = {"talked on", BIT(INJECT_LINGER) | BIT(INJECT_DEAD), INJECT_LINGER,
+                       INJECT_DEAD},
+    [INJECT_LINGER] = {"linger", BIT(INJECT_DEAD), INJECT_LINGER, INJECT_DEAD},
+    [INJECT_DEAD] = {"dead", 0, INJECT_DEAD, INJECT_DEAD},
+};
+
+static void set_state(struct inject *s, enum inject_state state)
+{
+    ASSERT((rules[s->state].may_follow & BIT(state)) != 0);
+    log_debug("smtp.state", "session=%s from=%s to=%s", s->id, rules[s->state].name,
+              rules[state].name);
+    s->state = state;
+}
+
 /* --- the end of a session --- */
 
 static void inject_end(struct inject *s)
 {
     struct io *io = s->worker->io;
 
-    if (s->dead)
+    if (s->state == INJECT_DEAD)
         return;
-    s->dead = true;
-    if (s->commit != NULL)
-        s->commit->inject = NULL;
-    s->commit = NULL;
+    set_state(s, INJECT_DEAD);
+    inject_answers_forget(s);
     wheel_cancel(io_wheel(io), &s->timer);
     io_cancel(io, &s->recv);
     io_cancel(io, &s->send);
@@ -66,6 +92,7 @@ static void inject_free(struct inject *s)
     smtp_server_done(&s->server);
     buf_done(&s->out);
     buf_done(&s->sending);
+    buf_done(&s->behind);
     buf_done(&s->pending);
     buf_done(&s->envelope);
     buf_done(&s->body);
@@ -85,8 +112,8 @@ static void inject_free(struct inject *s)
 
 static void say_and_end(struct inject *s, const char *reply)
 {
-    buf_puts(&s->out, reply);
-    s->closing = true;
+    buf_puts(inject_out(s), reply);
+    set_state(s, INJECT_BYE);
     mark_dirty(s);
 }
 
@@ -105,9 +132,9 @@ static void on_timer(struct timer *timer)
 
     if (io_now_ms(io) < s->deadline_ms) {
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
-    } else if (s->commit != NULL) { /* our commit is slow, not the client */
+    } else if (!list_empty(&s->answers)) { /* our commit is slow, not the client */
         deadline_set(s, LAST_WORD_MS);
-    } else if (!s->closing && !io_op_busy(&s->send)) {
+    } else if (rules[s->state].when_late == INJECT_BYE && !io_op_busy(&s->send)) {
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
         deadline_set(s, LAST_WORD_MS);
     } else {
@@ -116,8 +143,6 @@ static void on_timer(struct timer *timer)
 }
 
 /* --- decisions --- */
-
-static const char too_much[] = "452 4.3.1 too much mail is being received, try again later";
 
 static const char *intake_refusal(const struct inject *s)
 {
@@ -138,7 +163,7 @@ static const char *intake_refusal(const struct inject *s)
             return "421 4.3.0 queue failure, try again later";
         }
     }
-    return inject_has_room(s, s->server.mail.size) ? NULL : too_much;
+    return inject_has_room(s, s->server.mail.size) ? NULL : inject_too_much;
 }
 
 static void answer_helo(struct inject *s)
@@ -147,7 +172,7 @@ static void answer_helo(struct inject *s)
 
     memcpy(s->helo, s->server.helo.ptr, n);
     s->helo[n] = '\0';
-    smtp_server_answer(&s->server, &s->out, NULL);
+    smtp_server_answer(&s->server, inject_out(s), NULL);
 }
 
 static void answer_mail(struct inject *s)
@@ -156,7 +181,7 @@ static void answer_mail(struct inject *s)
 
     if (refusal == NULL)
         inject_envelope_begin(s, &s->server.mail);
-    smtp_server_answer(&s->server, &s->out, refusal);
+    smtp_server_answer(&s->server, inject_out(s), refusal);
 }
 
 /* Who may open a Unix socket is for the file system to say. */
@@ -184,7 +209,7 @@ static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
     route = config_route_for(s->config, (struct str){name->text, name->len});
     if (route != NULL && route->kind == CONFIG_ROUTE_REJECT)
         return "550 5.7.1 mail for this domain is not accepted here";
-    return inject_has_room(s, RCPT_BYTES) ? NULL : too_much;
+    return inject_has_room(s, RCPT_BYTES) ? NULL : inject_too_much;
 }
 
 /* A transaction whose content has not begun waits for its client: the next command ends it (RFC
@@ -192,7 +217,7 @@ static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
 static bool answer_drain(struct inject *s)
 {
     if (s->worker->draining)
-        smtp_server_answer(&s->server, &s->out, DRAINING);
+        smtp_server_answer(&s->server, inject_out(s), DRAINING);
     return s->worker->draining;
 }
 
@@ -207,9 +232,9 @@ static void answer_rcpt(struct inject *s)
     refusal = rcpt_refusal(s, rcpt, &name);
     if (refusal == NULL)
         inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
-    else if (refusal != too_much)
+    else if (refusal != inject_too_much)
         inject_reject(s, refusal, rcpt->recipient.text, "RCPT TO");
-    smtp_server_answer(&s->server, &s->out, refusal);
+    smtp_server_answer(&s->server, inject_out(s), refusal);
 }
 
 static void answer_data(struct inject *s)
@@ -217,25 +242,24 @@ static void answer_data(struct inject *s)
     if (answer_drain(s))
         return;
     inject_body_begin(s);
-    smtp_server_answer(&s->server, &s->out, NULL);
+    smtp_server_answer(&s->server, inject_out(s), NULL);
 }
 
 static void answer_message(struct inject *s)
 {
-    const char *refusal = NULL;
+    const char *refusal = inject_message(s);
 
-    s->commit = inject_message(s, &refusal);
-    if (s->commit == NULL) {
-        inject_reject(s, refusal, STR(""), "DATA");
-        inject_body_drop(s);
-        smtp_server_answer(&s->server, &s->out, refusal);
+    if (refusal == NULL) {
+        smtp_server_defer(&s->server);
+        return;
     }
+    inject_reject(s, refusal, STR(""), "DATA");
+    inject_body_drop(s);
+    smtp_server_answer(&s->server, inject_out(s), refusal);
 }
 
-void inject_committed(struct inject *s, const char *reply)
+void inject_answered(struct inject *s)
 {
-    s->commit = NULL;
-    smtp_server_answer(&s->server, &s->out, reply);
     touch(s);
     inject_process(s, NULL, 0);
 }
@@ -245,8 +269,8 @@ void inject_committed(struct inject *s, const char *reply)
 /* Steps the machine until it wants more, an answer that takes time, or the end. */
 static void inject_run(struct inject *s, struct smtp_server_input *in)
 {
-    while (s->commit == NULL && !s->closing && s->out.len < OUT_MAX) {
-        switch (smtp_server_step(&s->server, in, &s->out)) {
+    while (s->state == INJECT_OPEN && inject_unsent(s) < OUT_MAX && inject_may_go_on(s)) {
+        switch (smtp_server_step(&s->server, in, inject_out(s))) {
         case SMTP_SERVER_INPUT:
             return;
         case SMTP_SERVER_HELO:
@@ -271,8 +295,7 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
             inject_body_drop(s);
             break;
         case SMTP_SERVER_CLOSE:
-            s->closing = true;
-            s->talking = in->len > 0;
+            set_state(s, in->len > 0 ? INJECT_TALKED : INJECT_BYE);
             break;
         }
     }
@@ -283,11 +306,11 @@ static size_t pending_len(const struct inject *s)
     return s->pending.len - s->pending_at;
 }
 
-/* What a client pipelines behind a message is worth keeping, where there is room. One that does not
- * read its replies has said enough. */
+/* What a client pipelines behind its commits is worth keeping, where there is room. One that does
+ * not read its replies has said enough. */
 static size_t pending_max(const struct inject *s)
 {
-    return s->commit != NULL && inject_has_room(s, 0) ? INJECT_PENDING_MAX : 0;
+    return !inject_may_go_on(s) && inject_has_room(s, 0) ? INJECT_PENDING_MAX : 0;
 }
 
 /* All but left bytes are used. What is left moves only when it is the smaller part: a client that
@@ -304,28 +327,34 @@ static void pending_consume(struct inject *s, size_t left)
     }
 }
 
+static void drain_say(struct inject *s)
+{
+    if (s->worker->draining && s->state == INJECT_OPEN && list_empty(&s->answers) &&
+        pending_len(s) == 0 && smtp_server_idle(&s->server))
+        say_and_end(s, DRAINING "\r\n");
+}
+
 /* New bytes behind what is pending. Either or both may be empty. */
 static void inject_process(struct inject *s, const uint8_t *data, size_t len)
 {
     struct smtp_server_input in = {data, len};
 
-    if (s->pending.len > 0 || s->commit != NULL) {
+    if (pending_len(s) > 0) {
         buf_put(&s->pending, data, len);
         in = (struct smtp_server_input){s->pending.data + s->pending_at, pending_len(s)};
         inject_run(s, &in);
-        pending_consume(s, in.len);
+        pending_consume(s, s->state == INJECT_OPEN ? in.len : 0);
     } else {
         inject_run(s, &in);
-        buf_put(&s->pending, in.data, in.len);
+        if (s->state == INJECT_OPEN)
+            buf_put(&s->pending, in.data, in.len);
     }
-    if (pending_len(s) > pending_max(s) && !s->paused) {
-        s->paused = true;
+    if (pending_len(s) > pending_max(s) && s->input == INJECT_READING) {
+        s->input = INJECT_PAUSED;
         io_cancel(s->worker->io, &s->recv);
     }
     inject_count(s);
-    if (s->worker->draining && !s->closing && s->commit == NULL && pending_len(s) == 0 &&
-        smtp_server_idle(&s->server))
-        say_and_end(s, DRAINING "\r\n");
+    drain_say(s);
     mark_dirty(s);
 }
 
@@ -333,22 +362,23 @@ static void on_recv(struct io_op *op, const struct io_event *event)
 {
     struct inject *s = CONTAINER_OF(op, struct inject, recv);
 
-    if (s->dead)
+    if (s->state == INJECT_DEAD)
         return;
     if (event->result > 0) {
-        if (!s->closing) {
+        if (s->state == INJECT_OPEN) {
             touch(s);
             inject_process(s, event->data, (size_t)event->result);
-        } else {
-            s->talking = true;
+        } else if (s->state == INJECT_BYE) {
+            set_state(s, INJECT_TALKED);
         }
         return;
     }
-    if (event->result < 0 && !(s->paused && event->result == -ECANCELED)) {
+    if (event->result < 0 && !(s->input == INJECT_PAUSED && event->result == -ECANCELED)) {
         inject_end(s);
         return;
     }
-    s->ended |= event->result == 0; /* perhaps only its sending side: it may wait for replies */
+    if (event->result == 0) /* perhaps only its sending side: it may wait for replies */
+        s->input = INJECT_ENDED;
     mark_dirty(s);
 }
 
@@ -356,43 +386,42 @@ static void on_send(struct io_op *op, const struct io_event *event)
 {
     struct inject *s = CONTAINER_OF(op, struct inject, send);
 
-    if (s->dead)
+    if (s->state == INJECT_DEAD)
         return;
     buf_clear(&s->sending);
     if (event->result < 0) {
         inject_end(s);
-        return;
-    }
-    if (s->closing) {
+    } else if (s->state != INJECT_OPEN) {
         mark_dirty(s);
-        return;
+    } else {
+        touch(s);
+        inject_process(s, NULL, 0); /* it may have waited for the client to read */
     }
-    touch(s);
-    inject_process(s, NULL, 0); /* it may have waited for the client to read */
 }
 
-/* All is said. A client that still talks is heard for a while: unread bytes would turn our close
- * into a reset, and that would destroy the reply it has not read yet. */
+/* All that was written is sent. */
 static void inject_said(struct inject *s)
 {
-    if (s->ended && s->commit == NULL)
+    enum inject_state next = s->input == INJECT_ENDED ? INJECT_DEAD : rules[s->state].when_said;
+
+    if (!list_empty(&s->answers) || next == s->state)
+        return;
+    if (next == INJECT_DEAD) {
         inject_end(s);
-    else if (s->closing && !s->talking)
-        inject_end(s);
-    else if (s->closing && !s->lingering) {
-        s->lingering = true;
-        io_send_end(s->worker->io, s->fd); /* whoever waits for an answer waits no longer */
-        deadline_set(s, LAST_WORD_MS);
+        return;
     }
+    set_state(s, next);
+    io_send_end(s->worker->io, s->fd); /* whoever waits for an answer waits no longer */
+    deadline_set(s, LAST_WORD_MS);
 }
 
 static void inject_flush(struct inject *s)
 {
     struct buf empty;
 
-    if (s->paused && !s->ended && !io_op_busy(&s->recv) &&
-        (s->closing || pending_len(s) <= pending_max(s) / 2)) {
-        s->paused = false;
+    if (s->input == INJECT_PAUSED && !io_op_busy(&s->recv) &&
+        (s->state != INJECT_OPEN || pending_len(s) <= pending_max(s) / 2)) {
+        s->input = INJECT_READING;
         io_recv(s->worker->io, &s->recv, s->fd);
     }
     if (io_op_busy(&s->send))
@@ -483,6 +512,7 @@ void inject_begin(struct inject_listener *l, int fd)
     s->settings = l->settings;
     s->options = server_options(l);
     s->fd = fd;
+    list_init(&s->answers);
     s->recv.on_event = on_recv;
     s->send.on_event = on_send;
     s->timer.on_timer = on_timer;
@@ -517,8 +547,8 @@ void inject_drain(struct worker *w, bool hard)
         next = list_next(&w->injects, n);
         if (hard)
             inject_end(s);
-        else if (!s->dead && !s->closing && s->commit == NULL && smtp_server_idle(&s->server))
-            say_and_end(s, DRAINING "\r\n");
+        else
+            drain_say(s);
     }
 }
 

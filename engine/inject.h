@@ -1,16 +1,26 @@
 /* SMTP intake: listeners and sessions. A session steps smtp_server, gathers the content, makes
  * message and recipients, and answers 250 when the queue says that they are committed (promise 1).
  *
- * While a commit is awaited what the client pipelines is kept, up to INJECT_PENDING_MAX bytes; then
- * receiving pauses. A client that goes away before its 250 does not undo the commit: it will send
- * again, which is the duplicate that SMTP allows. */
+ * A client that pipelines does not wait for its 250, nor does its session: the next transaction is
+ * read, checked and submitted while earlier ones commit, INJECT_COMMITS_MAX of them or
+ * INJECT_COMMIT_BYTES_MAX bytes at most, and while the intake has room. Replies stay in order
+ * (inject_reply.c): what is said to a later command waits for the answers in front of it. So:
+ *   RSET, errors, refusals   concern the transaction being read; what was submitted commits
+ *   QUIT, 421, a drain       end the reading; the session ends when all answers are sent
+ *   the limits of a session  count a message when it is submitted (errors and commands begin anew)
+ *   the end of the client    undoes no commit: who saw no 250 will send again, which is the
+ *                            duplicate that SMTP allows
+ * Beyond the bounds what the client sends is kept, up to INJECT_PENDING_MAX bytes; then receiving
+ * pauses. */
 #ifndef HAYAUMA_ENGINE_INJECT_H
 #define HAYAUMA_ENGINE_INJECT_H
 
 #include "engine/worker.h"
 #include "smtp/server.h"
 
-#define INJECT_PENDING_MAX (256u << 10)
+#define INJECT_PENDING_MAX      (256u << 10)
+#define INJECT_COMMITS_MAX      64
+#define INJECT_COMMIT_BYTES_MAX (1u << 20)
 
 struct inject_listener {
     struct worker *worker;

@@ -20,6 +20,9 @@
 #define SMALL_BYTES         (64u << 10) /* what always has its share of intake_memory_max */
 #define ENVELOPE_KEPT_BYTES 4096        /* between messages */
 
+const char inject_too_much[] = "452 4.3.1 too much mail is being received, try again later";
+static const char out_of_memory[] = "452 4.3.1 out of memory, try again later";
+
 /* --- memory --- */
 
 /* What is larger than small leaves a quarter to the small, so that a few slow clients with much to
@@ -398,7 +401,7 @@ static void on_arrival(struct worker *w, struct worker_note *note)
 
 static void commit_fail(struct inject_commit *c, int result)
 {
-    struct inject *s = c->inject;
+    struct inject_answer *answer = c->answer;
     struct worker_counters *counters = &c->worker->counters;
 
     atomic_store_explicit(&counters->accept_error, result, memory_order_relaxed);
@@ -406,18 +409,15 @@ static void commit_fail(struct inject_commit *c, int result)
     for (size_t i = 0; i < c->change.rows_len; i++)
         recipient_free(c->rows[i].rcpt);
     commit_free(c);
-    if (s != NULL)
-        inject_committed(s, result == -ENOSPC
-                                ? "452 4.3.1 insufficient storage, try again later"
-                                : "451 4.3.0 could not store the message, try again later");
+    if (answer != NULL)
+        inject_committed(answer, result);
 }
 
 static void on_committed(struct queue_change *change, int result)
 {
     struct inject_commit *c = CONTAINER_OF(change, struct inject_commit, change);
-    struct inject *s = c->inject;
+    struct inject_answer *answer = c->answer;
     struct worker *w = c->worker, *owner = worker_of_shard(w->engine, c->shard);
-    char id[MSGID_TEXT_BYTES], reply[64];
 
     if (result < 0) {
         commit_fail(c, result);
@@ -426,15 +426,12 @@ static void on_committed(struct queue_change *change, int result)
     counter_add(&w->counters.received_messages, 1);
     counter_add(&w->counters.received_recipients, c->change.rows_len);
     counter_add(&w->counters.received_bytes, c->message->content_len);
-    msgid_text(&c->message->id, id);
     if (owner == w)
         commit_arrive(w, c);
     else
         worker_post(w->engine, w, owner->index, &c->note);
-    if (s != NULL) {
-        snprintf(reply, sizeof(reply), "250 2.0.0 queued as %s", id);
-        inject_committed(s, reply);
-    }
+    if (answer != NULL)
+        inject_committed(answer, 0);
 }
 
 static bool commit_rows(struct inject *s, struct inject_commit *c, int64_t due_ms)
@@ -465,7 +462,7 @@ static struct inject_commit *commit_new(struct inject *s, struct message *m, int
     if (c == NULL)
         return NULL;
     c->worker = s->worker;
-    c->inject = s;
+    c->answer = inject_answer_new(s, &m->id);
     c->message = message_ref(m);
     c->note.run = on_arrival;
     c->shard = queue_shard_of(s->worker->engine->queue, slice_str(s, s->rcpts[0].queue));
@@ -474,9 +471,10 @@ static struct inject_commit *commit_new(struct inject *s, struct message *m, int
     c->change.rows = c->rows;
     c->change.urgent = true;
     c->change.on_done = on_committed;
-    if (!commit_rows(s, c, due_ms)) {
+    if (c->answer == NULL || !commit_rows(s, c, due_ms)) {
         for (size_t i = 0; i < c->change.rows_len; i++)
             recipient_free(c->rows[i].rcpt);
+        pool_put(&s->worker->answer_pool, c->answer);
         commit_free(c);
         return NULL;
     }
@@ -484,7 +482,7 @@ static struct inject_commit *commit_new(struct inject *s, struct message *m, int
     return c;
 }
 
-struct inject_commit *inject_message(struct inject *s, const char **refusal)
+const char *inject_message(struct inject *s)
 {
     struct worker *w = s->worker;
     struct draft d = {.now_ms = worker_wall_ms(w)};
@@ -492,11 +490,11 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     struct buf trace_json = {0};
     struct message *m;
     struct inject_commit *c;
+    const char *refusal;
     int64_t due_ms;
 
-    *refusal = "452 4.3.1 too much mail is being received, try again later";
     if (s->body_lost)
-        return NULL;
+        return inject_too_much;
     drop_doubles(s);
     d.start = s->body.data + s->body_room;
     d.len = s->body.len - s->body_room;
@@ -505,9 +503,9 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     for (size_t i = 0; i < d.wanted_len && i < TRACE_WANTED_MAX; i++)
         d.wanted[i] = str_of(s->config->records.headers[i]);
     trace_scan(d.start, d.len, d.wanted, d.wanted_len, &d.facts);
-    *refusal = draft_refusal(s, &d);
-    if (*refusal != NULL)
-        return NULL;
+    refusal = draft_refusal(s, &d);
+    if (refusal != NULL)
+        return refusal;
     d.needs_utf8 =
         s->smtputf8 && (s->utf8_address ||
                         international_content(d.start, d.len, &d.facts, s->server.facts.eight_bit));
@@ -525,16 +523,16 @@ struct inject_commit *inject_message(struct inject *s, const char **refusal)
     fields.trace = buf_str(&trace_json);
     m = draft_message(s, &d, &fields);
     buf_done(&trace_json);
-    *refusal = "452 4.3.1 out of memory, try again later";
     if (m == NULL)
-        return NULL;
+        return out_of_memory;
     c = commit_new(s, m, due_ms);
     message_unref(m);
     if (c == NULL)
-        return NULL;
+        return out_of_memory;
     c->held_bytes = s->held_bytes; /* held on until the commit */
     s->held_bytes = 0;
     inject_body_drop(s);
+    inject_await(s, c);
     queue_submit(w->port, c->shard, &c->change);
-    return c;
+    return NULL;
 }

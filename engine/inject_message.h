@@ -21,11 +21,38 @@ struct inject_commit {
     struct queue_change change;
     struct worker_note note; /* to the worker that owns the shard */
     struct worker *worker;
-    struct inject *inject; /* NULL when the session has ended */
+    struct inject_answer *answer; /* NULL when the session has ended */
     struct message *message;
     uint64_t held_bytes; /* bytes in engine->intake_bytes */
     uint32_t shard;
     struct queue_row rows[]; /* [recipients] */
+};
+
+/* The answer to a message of a session, from its submission until its reply is written. */
+struct inject_answer {
+    struct list_node node; /* inject->answers, in the order of the messages */
+    struct inject *inject;
+    struct inject_commit *commit; /* NULL: it has ended, with result */
+    struct msgid id;
+    int result;
+    uint64_t bytes;       /* the commit's held_bytes */
+    uint64_t behind_from; /* where in the held replies those behind this one begin */
+};
+
+/* What a session does; inject.c has the table. */
+enum inject_state {
+    INJECT_OPEN,   /* reads commands and mail */
+    INJECT_BYE,    /* its last reply is written */
+    INJECT_TALKED, /* the same, but the client talks on: it is heard out, since bytes that nobody
+                      read would turn our close into a reset, and that would destroy the reply */
+    INJECT_LINGER, /* the last reply is sent, our sending has ended; for a client that talked on */
+    INJECT_DEAD,   /* its operations are ending */
+};
+
+enum inject_input {
+    INJECT_READING,
+    INJECT_PAUSED, /* until what is pending is used */
+    INJECT_ENDED,  /* the client has sent all: replies, then the end */
 };
 
 struct inject {
@@ -41,14 +68,18 @@ struct inject {
     struct smtp_server server;
     struct buf out, sending; /* replies: being written, being sent */
     struct iovec iov;
+    struct list answers; /* of struct inject_answer, awaited: inject_reply.c */
+    uint32_t answers_len;
+    uint64_t answers_bytes;
+    struct buf behind; /* replies behind the first answer, from behind_at on */
+    size_t behind_at;
+    uint64_t behind_base;
     struct buf pending; /* input that waits for an answer of ours, from pending_at on */
     size_t pending_at;
     int fd;
-    bool dead, closing, paused, counted;
-    bool ended;   /* the client has sent all: replies, then the end */
-    bool talking; /* the client goes on after our last word: heard out, or a reset takes the word */
-    bool lingering;
-    struct inject_commit *commit; /* awaited */
+    enum inject_state state;
+    enum inject_input input;
+    bool counted; /* among the sessions of its listener and its client */
     /* The transaction. */
     struct buf envelope, body;
     struct inject_slice sender, envid;
@@ -67,6 +98,9 @@ struct inject {
     char id[24];
 };
 
+/* The refusal of what the intake has no room for. */
+extern const char inject_too_much[];
+
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
 struct str inject_sender(const struct inject *s);
@@ -78,9 +112,9 @@ bool inject_has_room(const struct inject *s, uint64_t bytes);
 void inject_count(struct inject *s);
 /* Forgets body and recipients. */
 void inject_body_drop(struct inject *s);
-/* Makes the gathered message durable: submitted, inject_committed() follows with the reply. NULL:
- * refused, *refusal says why. */
-struct inject_commit *inject_message(struct inject *s, const char **refusal);
+/* Makes the gathered message durable: it is submitted, and its answer is awaited; NULL. Otherwise
+ * why it is refused. */
+const char *inject_message(struct inject *s);
 /* Whether its client may send mail to others. */
 bool inject_may_relay(const struct inject *s);
 /* In inject_reject.c: records what the client was told; lines to the open settle, once a turn; what
@@ -91,8 +125,21 @@ void inject_rejections_end(struct worker *w);
 /* In inject_listen.c: once accepting has ended, so that clients go elsewhere; more often does no
  * harm. */
 void inject_listener_close(struct inject_listener *l);
-/* In inject.c: a session on an accepted connection; the answer to the end of data. */
+/* In inject_reply.c: replies in order. Where the next reply goes: */
+struct buf *inject_out(struct inject *s);
+/* Bytes of replies that are not being sent. */
+size_t inject_unsent(const struct inject *s);
+/* Whether the session may take more of what its client pipelines. */
+bool inject_may_go_on(const struct inject *s);
+/* For a message to be submitted; NULL: no memory. */
+struct inject_answer *inject_answer_new(struct inject *s, const struct msgid *id);
+/* From here on replies wait behind that of c. */
+void inject_await(struct inject *s, struct inject_commit *c);
+/* The commit has ended: 0 or -errno. */
+void inject_committed(struct inject_answer *a, int result);
+void inject_answers_forget(struct inject *s);
+/* In inject.c: a session on an accepted connection; some of its answers were written. */
 void inject_begin(struct inject_listener *l, int fd);
-void inject_committed(struct inject *s, const char *reply);
+void inject_answered(struct inject *s);
 
 #endif

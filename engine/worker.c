@@ -149,6 +149,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     if (err < 0)
         return err;
     pool_init(&w->inject_pool, "inject", sizeof(struct inject), SIZE_MAX);
+    pool_init(&w->answer_pool, "answer", sizeof(struct inject_answer), SIZE_MAX);
     pool_init(&w->output_pool, "output", SMTP_CLIENT_OUTPUT_BYTES, SIZE_MAX);
     pool_init(&w->delivery_pool, "delivery", sizeof(struct delivery), SIZE_MAX);
     pool_init(&w->transaction_pool, "transaction", transaction_bytes(), SIZE_MAX);
@@ -327,6 +328,7 @@ void worker_close(struct worker *w)
     map_done(&w->memory);
     map_done(&w->idle);
     pool_done(&w->inject_pool);
+    pool_done(&w->answer_pool);
     pool_done(&w->delivery_pool);
     pool_done(&w->output_pool);
     pool_done(&w->transaction_pool);

@@ -81,7 +81,7 @@ struct worker {
     size_t listeners_len;
     struct list injects, injects_dirty, injects_dead;
     uint32_t injects_len;
-    struct pool inject_pool;
+    struct pool inject_pool, answer_pool;
 
     /* Delivery. */
     struct map lanes, sites;

@@ -25,7 +25,7 @@ bool smtp_server_idle(const struct smtp_server *s)
 
 /* --- replies --- */
 
-void server_reply(struct smtp_server *s, struct buf *out, struct str text)
+void server_reply(const struct smtp_server *s, struct buf *out, struct str text)
 {
     size_t at;
 
@@ -164,6 +164,12 @@ static void answer_data(struct smtp_server *s, struct buf *out, struct str text,
     answer_text(s, out, text);
 }
 
+static void count_message(struct smtp_server *s)
+{
+    s->messages++;
+    s->errors = s->commands = 0;
+}
+
 /* LMTP: a reply for each recipient (RFC 2033 4.2), the last line again where there are too few. */
 static void answer_message(struct smtp_server *s, struct buf *out, struct str text)
 {
@@ -180,10 +186,21 @@ static void answer_message(struct smtp_server *s, struct buf *out, struct str te
         if (end >= 0)
             text = (struct str){text.ptr + end + 1, text.len - (size_t)end - 1};
     }
-    if (accepted) {
-        s->messages++;
-        s->errors = s->commands = 0;
-    }
+    if (accepted)
+        count_message(s);
+}
+
+void smtp_server_defer(struct smtp_server *s)
+{
+    ASSERT(s->asked == SMTP_SERVER_MESSAGE && !s->options->lmtp);
+    s->asked = SMTP_SERVER_INPUT;
+    s->state = SERVER_READY;
+    count_message(s);
+}
+
+void smtp_server_put_reply(const struct smtp_server *s, struct buf *out, const char *reply)
+{
+    server_reply(s, out, str_of(reply));
 }
 
 void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *reply)

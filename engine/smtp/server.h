@@ -3,7 +3,8 @@
  * to a buffer, and stops to ask for a decision. No socket, clock or malloc (out may grow).
  *
  * Use:   for (;;) switch (smtp_server_step(&s, &in, &out)) ...
- * Every question must be answered by smtp_server_answer() before the next step. */
+ * Every question must be answered by smtp_server_answer() before the next step; only the answer to
+ * a message may be deferred, so that what is pipelined behind the message is read meanwhile. */
 #ifndef HAYAUMA_SMTP_SERVER_H
 #define HAYAUMA_SMTP_SERVER_H
 
@@ -64,8 +65,8 @@ enum smtp_server_want {
     SMTP_SERVER_RCPT,    /* s->rcpt; answer */
     SMTP_SERVER_DATA,    /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
     SMTP_SERVER_BODY,    /* s->body: the next decoded bytes; no answer, step on */
-    SMTP_SERVER_MESSAGE, /* the message is complete and well-formed, s->facts; answer when durable.
-                            Until the answer no further step may be taken */
+    SMTP_SERVER_MESSAGE, /* the message is complete and well-formed, s->facts; answer when durable,
+                            or defer the answer */
     SMTP_SERVER_ABORT, /* the transaction ended without a message (RSET, new HELO, body refused for
                           its form or size: the reply is already written): drop what was gathered;
                           no answer, step on */
@@ -110,6 +111,12 @@ enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server
  * text without CRLF: "250 2.0.0 queued as X", "451 4.3.0 try again later", "421 ..." (closes).
  * In LMTP the MESSAGE answer takes one line per accepted recipient, separated by "\n". */
 void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *reply);
+/* The answer to the message at hand comes later, and the session goes on: the message counts as
+ * accepted. Replies stay in order (RFC 2920 3.2): from here on the caller keeps what is written to
+ * out until it has written the answer by smtp_server_put_reply(). Not in LMTP. */
+void smtp_server_defer(struct smtp_server *s);
+/* Writes a reply, given as to smtp_server_answer(). */
+void smtp_server_put_reply(const struct smtp_server *s, struct buf *out, const char *reply);
 /* Whether the session may be closed for idleness without breaking a transaction. */
 bool smtp_server_idle(const struct smtp_server *s);
 

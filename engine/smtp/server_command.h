@@ -24,7 +24,7 @@ enum server_mode {
 enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out);
 
 /* server.c */
-void server_reply(struct smtp_server *s, struct buf *out, struct str text);
+void server_reply(const struct smtp_server *s, struct buf *out, struct str text);
 /* A refusal by the machine itself: counted, and the end of the session beyond errors_max. */
 void server_refuse(struct smtp_server *s, struct buf *out, const char *text);
 /* The last reply: 421 or 221. */

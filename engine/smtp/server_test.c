@@ -512,6 +512,44 @@ static void test_greeting_and_idle(void **state)
     buf_done(&out);
 }
 
+/* The next transaction, and the end, are read while a message has no answer; the answer is the
+ * caller's to put in its place. A deferred message begins the counts anew. */
+static void test_deferred(void **state)
+{
+    static const char text[] =
+        HELO "X\r\n" MAIL RCPT "BDAT 1 LAST\r\nx" MAIL RCPT "BDAT 1 LAST\r\ny" MAIL "QUIT\r\n";
+    struct smtp_server_input in = {(const uint8_t *)text, sizeof(text) - 1};
+    struct smtp_server_options options = defaults;
+    enum smtp_server_want want;
+    struct smtp_server s;
+    struct buf out = {0};
+    uint32_t messages = 0;
+
+    (void)state;
+    options.messages_max = 2;
+    smtp_server_init(&s, &options);
+    while ((want = smtp_server_step(&s, &in, &out)) != SMTP_SERVER_CLOSE) {
+        assert_int_not_equal(want, SMTP_SERVER_INPUT);
+        if (want == SMTP_SERVER_MESSAGE) {
+            assert_int_equal(s.errors, messages == 0 ? 1 : 0);
+            smtp_server_defer(&s);
+            assert_true(smtp_server_idle(&s));
+            buf_puts(&out, "|");
+            messages++;
+        } else if (want != SMTP_SERVER_BODY) {
+            smtp_server_answer(&s, &out, NULL);
+        }
+    }
+    smtp_server_put_reply(&s, &out, "250 2.0.0 a\nb");
+    assert_true(
+        str_eq(buf_str(&out), STR("250 mx\r\n500 5.5.1 command not recognised\r\n250 2.1.0 OK\r\n"
+                                  "250 2.1.5 OK\r\n|250 2.1.0 OK\r\n250 2.1.5 OK\r\n|"
+                                  "421 4.7.0 too many messages in one session\r\n"
+                                  "250 2.0.0 a?b\r\n")));
+    smtp_server_done(&s);
+    buf_done(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -519,7 +557,7 @@ int main(void)
         cmocka_unit_test(test_parameters),        cmocka_unit_test(test_parameter_values),
         cmocka_unit_test(test_long_lines),        cmocka_unit_test(test_counts),
         cmocka_unit_test(test_nothing_offered),   cmocka_unit_test(test_lmtp),
-        cmocka_unit_test(test_greeting_and_idle),
+        cmocka_unit_test(test_greeting_and_idle), cmocka_unit_test(test_deferred),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

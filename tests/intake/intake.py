@@ -57,6 +57,51 @@ def test_half_close_gets_every_reply():
                 raise Failure(f"{got.count(b'queued as')} of {count}, then {got[-60:]}")
 
 
+def test_pipelined_transactions_commit_together():
+    """A session's next transaction is submitted while its earlier ones commit: fewer commits than
+    messages."""
+    count = 1000
+    with Engine() as engine, Client(engine) as client:
+        client.send(CHUNKED * count + b"QUIT\r\n")
+        got = read_all(client.socket)
+        if got.count(b"queued as") != count:
+            raise Failure(f"{got.count(b'queued as')} of {count}, then {got[-60:]}")
+        commits = engine.status()["queue"]["commits"]
+        if commits > count // 2:
+            raise Failure(f"{commits} commits of {count} messages of one session")
+
+
+def test_replies_stay_in_order_while_messages_commit():
+    """Whatever is said behind a message that commits waits for its 250."""
+    script = [(CHUNKED, "250 250 Q"), (b"RSET\r\n", "250"), (b"FOO\r\n", "500"),
+              (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<x@@y>\r\nDATA\r\nRSET\r\n", "250 501 554 250"),
+              *((CHUNKED.replace(b"d.ex", b"%c.ex" % c), "250 250 Q") for c in b"efghijk"),
+              (b"MAIL FROM:<@>\r\n", "501"),
+              (b"MAIL FROM:<a@sender.example> SIZE=99999999999\r\n", "552"),
+              (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nBDAT 3\r\nabc"
+               b"RSET\r\nEHLO again.example\r\n", "250 250 250 250 250"), (b"NOOP\r\n", "250"),
+              (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nDATA\r\n", "250 250 354"),
+              (BODY + b".\r\n", "Q"), (b"VRFY x\r\n", "252")]
+    rounds = 100
+    for end, last in ((b"QUIT\r\n", "221"), (b"", "")):
+        with Engine({"queue": {"shards": 3}}) as engine, Client(engine) as client:
+            client.send(b"".join(text for text, _ in script) * rounds + end)
+            client.socket.shutdown(socket.SHUT_WR)
+            lines = [line for line in read_all(client.socket).decode().split("\r\n")
+                     if line and line[3] == " "]
+            wanted = (" ".join(codes for _, codes in script).split() * rounds + last.split())
+            found = ["Q" if "queued as" in line else line[:3] for line in lines]
+            if found != wanted:
+                at = next((i for i, (a, b) in enumerate(zip(found, wanted)) if a != b), len(found))
+                raise Failure(f"reply {at} of {len(found)}, {len(wanted)} wanted: {lines[at - 3:at + 3]}, "
+                              f"not {wanted[at:at + 3]}")
+            ids = [line.split()[-1] for line in lines if "queued as" in line]
+            if ids != sorted(ids):  # ids are in the order of the messages
+                raise Failure("a 250 was given for another message")
+            if engine.status()["counters"]["received_messages"] != len(ids):
+                raise Failure("messages and answers differ")
+
+
 def test_last_word_reaches_a_client_that_talks_on():
     with Engine() as engine:
         for _ in range(5):
