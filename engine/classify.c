@@ -459,7 +459,7 @@ static void reply_add_detail(struct smtp_reply *out, struct str detail)
     reply_add(out, detail.ptr, detail.len);
 }
 
-void classify_io_reply(enum smtp_stage stage, int error, const char *detail, struct smtp_reply *out)
+void classify_io_reply(enum smtp_stage stage, int error, struct str detail, struct smtp_reply *out)
 {
     const char *what = error == 0 || error == -EPIPE ? "the peer closed the connection"
                        : error == -ETIMEDOUT         ? "timed out"
@@ -479,10 +479,10 @@ void classify_io_reply(enum smtp_stage stage, int error, const char *detail, str
     if (command != NULL && stage != SMTP_STAGE_BODY)
         reply_add(out, command, strlen(command));
     reply_add_detail(out, str_of(what == NULL ? "unknown error" : what));
-    reply_add_detail(out, str_of(detail));
+    reply_add_detail(out, detail);
 }
 
-void classify_dns_reply(enum dns_status status, const char *detail, struct smtp_reply *out)
+void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_reply *out)
 {
     ASSERT(status != DNS_OK);
     switch (status) {
@@ -505,7 +505,7 @@ void classify_dns_reply(enum dns_status status, const char *detail, struct smtp_
         reply_set(out, 451, (struct smtp_enhanced){4, 4, 3}, "name server failure");
         break;
     }
-    reply_add_detail(out, str_of(detail));
+    reply_add_detail(out, detail);
 }
 
 void classify_rejected_reply(struct smtp_reply *out)

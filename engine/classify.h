@@ -47,10 +47,9 @@ struct verdict classify_dns(enum dns_status status);
 
 /* Our own words where no peer spoke, as a reply with code and enhanced code (outcome.local = true).
  * error: -errno of connect/read/write, -ETIMEDOUT for a stage timeout, -EPROTO for a peer that does
- * not speak SMTP, 0 or -EPIPE for a peer that closed. detail: more to say, or NULL. */
-void classify_io_reply(enum smtp_stage stage, int error, const char *detail,
-                       struct smtp_reply *out);
-void classify_dns_reply(enum dns_status status, const char *detail, struct smtp_reply *out);
+ * not speak SMTP, 0 or -EPIPE for a peer that closed. detail: more to say, or empty. */
+void classify_io_reply(enum smtp_stage stage, int error, struct str detail, struct smtp_reply *out);
+void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_reply *out);
 /* A route of ours says reject: what is queued ends as what comes is refused. */
 void classify_rejected_reply(struct smtp_reply *out);
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out);

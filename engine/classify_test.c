@@ -188,7 +188,7 @@ static void test_dns(void **state)
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct outcome o = {.class = classify_dns(rows[i].status).class, .local = true};
 
-        classify_dns_reply(rows[i].status, "SERVFAIL\r\nfrom 1.2.3.4", &o.reply);
+        classify_dns_reply(rows[i].status, STR("SERVFAIL\r\nfrom 1.2.3.4"), &o.reply);
         assert_int_equal(o.class, rows[i].class);
         assert_int_equal(o.reply.code, rows[i].code);
         assert_int_equal(o.reply.enhanced.subject, rows[i].subject);
@@ -215,18 +215,18 @@ static void test_own_words(void **state)
     char longest[2000];
 
     (void)state;
-    classify_io_reply(CONN, -ECONNREFUSED, NULL, &r);
+    classify_io_reply(CONN, -ECONNREFUSED, STR(""), &r);
     check_text(&r, 451, 4, 1, "while connecting: Connection refused");
-    classify_io_reply(BANN, -ETIMEDOUT, "after 300 s", &r);
+    classify_io_reply(BANN, -ETIMEDOUT, STR("after 300 s"), &r);
     check_text(&r, 451, 4, 2, "while waiting for the greeting: timed out: after 300 s");
-    classify_io_reply(RCPT, 0, NULL, &r);
+    classify_io_reply(RCPT, 0, STR(""), &r);
     check_text(&r, 451, 4, 2,
                "while waiting for the reply to RCPT TO: the peer closed the connection");
-    classify_io_reply(BODY, -ECONNRESET, NULL, &r);
+    classify_io_reply(BODY, -ECONNRESET, STR(""), &r);
     check_text(&r, 451, 4, 2, "while sending the message: Connection reset by peer");
-    classify_io_reply(EHLO, -EPROTO, NULL, &r);
+    classify_io_reply(EHLO, -EPROTO, STR(""), &r);
     check_text(&r, 451, 5, 0, "while waiting for the reply to EHLO: the peer does not speak SMTP");
-    classify_io_reply(SMTP_STAGE_READY, -100000, NULL, &r);
+    classify_io_reply(SMTP_STAGE_READY, -100000, STR(""), &r);
     check_text(&r, 451, 4, 2, "while idle: unknown error");
     classify_expired_reply(STR(""), &r);
     check_text(&r, 554, 4, 7, "message expired");
@@ -253,7 +253,7 @@ static void test_names(void **state)
     o.class = OUTCOME_LOST;
     o.stage = BODY;
     assert_string_equal(classify_bounce(&o), "BadConnection");
-    classify_io_reply(BODY, -EPROTO, NULL, &o.reply);
+    classify_io_reply(BODY, -EPROTO, STR(""), &o.reply);
     assert_string_equal(classify_bounce(&o), "ProtocolErrors");
     classify_rejected_reply(&o.reply);
     o.class = FAIL;

@@ -325,7 +325,7 @@ static void setup_never(struct delivery *d, int err)
     struct outcome outcome = {
         .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
-    classify_io_reply(SMTP_STAGE_CONNECT, err, NULL, &outcome.reply);
+    classify_io_reply(SMTP_STAGE_CONNECT, err, STR(""), &outcome.reply);
     site_failed(d->site, &outcome, &d->dial.exchanger);
 }
 
@@ -430,7 +430,8 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
         outcome.local = true;
         if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */
             outcome.stage = SMTP_STAGE_CONNECT;
-        classify_io_reply(outcome.stage, d->error == 0 ? -EPROTO : d->error, NULL, &outcome.reply);
+        classify_io_reply(outcome.stage, d->error == 0 ? -EPROTO : d->error, STR(""),
+                          &outcome.reply);
         verdict = classify(outcome.stage, SMTP_FATE_NOT_SENT, SMTP_UNABLE_NONE, NULL);
     }
     setup_failed(d, &outcome, &verdict);
@@ -606,18 +607,24 @@ static void delivery_drain(struct delivery *d, bool hard)
         delivery_quit(d);
 }
 
+/* What a session had in flight goes back to its lane, which may then make a site: the map of sites
+ * is only walked before. Sessions themselves are freed at the end of a turn, not here. */
 void delivery_drain_all(struct worker *w, bool hard)
 {
+    struct delivery **all = calloc(w->deliveries + 1, sizeof(struct delivery *));
     struct map_node *n = NULL;
     size_t bucket = 0;
+    uint32_t len = 0;
 
+    ASSERT(all != NULL);
     while ((n = map_walk(&w->sites, &bucket, n)) != NULL) {
-        struct site *site = CONTAINER_OF(n, struct site, node);
-        struct list_node *s, *next;
+        const struct list *sessions = &CONTAINER_OF(n, struct site, node)->sessions;
 
-        for (s = list_first(&site->sessions); s != NULL; s = next) {
-            next = list_next(&site->sessions, s);
-            delivery_drain(LIST_ENTRY(s, struct delivery, site_node), hard);
-        }
+        for (struct list_node *s = list_first(sessions); s != NULL; s = list_next(sessions, s))
+            all[len++] = LIST_ENTRY(s, struct delivery, site_node);
     }
+    ASSERT(len == w->deliveries);
+    for (uint32_t i = 0; i < len; i++)
+        delivery_drain(all[i], hard);
+    free(all);
 }

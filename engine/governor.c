@@ -194,8 +194,6 @@ void governor_session_give(struct governor_entry *e)
     uint32_t before = atomic_fetch_sub(&e->shared.sessions, 1);
 
     ASSERT(before > 0);
-    if (before == 1) /* nobody holds any: forget who competed */
-        atomic_store(&e->shared.holders, 0);
 }
 
 void governor_up(struct governor_entry *e)

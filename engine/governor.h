@@ -56,6 +56,8 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
 /* Takes a session slot for worker. False: at the limit; the denial is remembered, so that holders
  * over their share give way (governor_should_yield()). */
 bool governor_session_take(struct governor_entry *entry, uint32_t worker, uint64_t now_ns);
+/* The worker that holds none any more says so with governor_session_withdraw(): another one may be
+ * taking its first at this moment, so nobody else's bit can be cleared here. */
 void governor_session_give(struct governor_entry *entry);
 /* The peer refused a session, or what was sent on it, for being too much: as many as are open but
  * one may be. A tenth more, one at least, each minute, until it is sessions_max again. */

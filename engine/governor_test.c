@@ -122,6 +122,26 @@ static void test_withdraw(void **state)
     governor_close(g);
 }
 
+/* The last session that is given back takes nobody else's claim with it. */
+static void test_give(void **state)
+{
+    const struct governor_limits one = {.sessions_max = 1};
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &one);
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
+    governor_session_give(e);
+    assert_int_equal(atomic_load(&e->shared.holders), 3);
+    governor_session_withdraw(e, 0, 0);
+    assert_int_equal(atomic_load(&e->shared.holders), 2);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
 /* In any window no more than the rate allows and, asked often enough, no less. */
 static void test_rate(void **state)
 {
@@ -231,10 +251,10 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sessions),  cmocka_unit_test(test_time_slice),
-        cmocka_unit_test(test_slow_down), cmocka_unit_test(test_withdraw),
-        cmocka_unit_test(test_rate),      cmocka_unit_test(test_rate_survives),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
+        cmocka_unit_test(test_slow_down),     cmocka_unit_test(test_withdraw),
+        cmocka_unit_test(test_give),          cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

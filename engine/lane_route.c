@@ -58,7 +58,7 @@ static void route_failed(struct lane *lane, const struct dns_route *route)
     struct outcome outcome = {
         .class = classify_dns(route->status).class, .stage = SMTP_STAGE_CONNECT, .local = true};
 
-    classify_dns_reply(route->status, route->error, &outcome.reply);
+    classify_dns_reply(route->status, str_of(route->error), &outcome.reply);
     no_route(lane, &outcome);
 }
 

@@ -118,13 +118,18 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     return site;
 }
 
-/* Goes when nobody is attached and no session is left. */
-static void site_maybe_free(struct site *site)
+/* Nobody may be attached and no session left: see site_reap(). */
+static void site_maybe_dead(struct site *site)
+{
+    if (site->lanes == 0 && site->sessions_len == 0 && !list_node_linked(&site->dead_node))
+        list_push_back(&site->worker->sites_dead, &site->dead_node);
+}
+
+static void site_free(struct site *site)
 {
     struct worker *w = site->worker;
 
-    if (site->lanes != 0 || site->sessions_len != 0)
-        return;
+    ASSERT(list_empty(&site->ready) && list_empty(&site->sessions) && site->waiting == 0);
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     wheel_cancel(io_wheel(w->io), &site->timer);
@@ -137,6 +142,18 @@ static void site_maybe_free(struct site *site)
     free(site->name);
     free(site->key);
     free(site);
+}
+
+void site_reap(struct worker *w)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&w->sites_dead)) != NULL) {
+        struct site *site = LIST_ENTRY(n, struct site, dead_node);
+
+        if (site->lanes == 0 && site->sessions_len == 0)
+            site_free(site);
+    }
 }
 
 void site_attach(struct site *site, struct lane *lane)
@@ -164,7 +181,7 @@ void site_detach(struct site *site, struct lane *lane)
             delivery_quit(LIST_ENTRY(n, struct delivery, idle_node));
         }
     }
-    site_maybe_free(site);
+    site_maybe_dead(site);
 }
 
 /* --- handing out work --- */
@@ -312,9 +329,9 @@ static bool site_take_over(struct site *site)
         return false;
     dial_rename(&d->dial, to->host);
     idle_leave(d);
+    smtp_client_use_options(d->client, &site->options);
     site_session_ended(d->site, d);
     d->site = site;
-    smtp_client_use_options(d->client, &site->options);
     site_session_begun(site, d);
     idle_enter(d);
     site->rotate++;
@@ -445,12 +462,13 @@ void site_session_ended(struct site *site, struct delivery *d)
     list_remove(&d->site_node);
     site->sessions_len--;
     governor_session_give(site->governor);
+    if (site->sessions_len == 0 && list_empty(&site->ready))
+        governor_session_withdraw(site->governor, site->worker->index, 0);
     /* We would hear of the free slot first, and take it again. */
     if (governor_contended(site->governor, site->worker->index))
         site->give_way_until_ms = io_now_ms(site->worker->io) + GIVE_WAY_MS;
-    if (site->sessions_len == 0 && site->lanes == 0)
-        site_maybe_free(site);
-    else if (!list_empty(&site->ready))
+    site_maybe_dead(site);
+    if (!list_empty(&site->ready))
         site_dirty(site);
 }
 

@@ -26,6 +26,7 @@ struct site {
     struct list ready;    /* of them those with something in their window */
     struct list sessions, idle;
     struct list_node dirty_node;
+    struct list_node dead_node; /* worker->sites_dead while nobody is attached */
     struct timer timer;
     uint32_t lanes;   /* attached; the site goes with the last one and the last session */
     uint32_t waiting; /* recipients in the windows of attached lanes */
@@ -50,6 +51,9 @@ void site_detach(struct site *site, struct lane *lane);
 void site_dirty(struct site *site);
 /* End of a turn: gives idle sessions work, opens sessions. */
 void site_dispatch_all(struct worker *w);
+/* End of a turn: frees sites without lanes and sessions. Nothing else does: whoever calls something
+ * that may detach the last lane can go on using its site. */
+void site_reap(struct worker *w);
 
 /* The next recipients to send in one transaction: same message, at most max of at most domains_max
  * domains (0: any). 0 when nothing is ready or the rate says wait (then the site's timer is armed).

@@ -176,9 +176,11 @@ static void outcome_of(const struct delivery *d, const struct smtp_event *event,
     } else {
         out->local = true;
         if (d->error != 0)
-            classify_io_reply(event->stage, d->error, NULL, &out->reply);
+            classify_io_reply(event->stage, d->error, STR(""), &out->reply);
         else
-            classify_io_reply(event->stage, -EPROTO, event->reply->text, &out->reply);
+            classify_io_reply(event->stage, -EPROTO,
+                              (struct str){event->reply->text, event->reply->text_len},
+                              &out->reply);
     }
 }
 

@@ -86,6 +86,7 @@ static void on_tick(void *arg)
     lane_start_loads(w);
     site_dispatch_all(w);
     delivery_flush_all(w);
+    site_reap(w);
     inject_flush_all(w);
     settle_flush(w);
     outbox_flush(w);
@@ -141,6 +142,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->injects_dead);
     list_init(&w->load_wait);
     list_init(&w->sites_dirty);
+    list_init(&w->sites_dead);
     list_init(&w->deliveries_dirty);
     list_init(&w->deliveries_dead);
     list_init(&w->settles_under_way);
@@ -307,6 +309,7 @@ void worker_close(struct worker *w)
         notes_end(w);
         settle_abandon(w);
         lane_close_all(w);
+        site_reap(w);
         dns_close(w->dns);
         queue_port_close(w->port);
         w->port = NULL; /* turns from here on only end operations */

@@ -91,7 +91,7 @@ struct worker {
     uint32_t loads;          /* under way */
     size_t trim_bucket;      /* of lanes: where windows_trim() goes on */
     struct timer load_timer; /* memory was full: look again */
-    struct list sites_dirty, deliveries_dirty, deliveries_dead;
+    struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     uint32_t deliveries;
     struct pool delivery_pool, transaction_pool, output_pool;
     uint64_t hash_seed;

@@ -18,7 +18,7 @@
 
 #define WORKERS_MAX_SIM 4
 #define SHARDS_MAX_SIM  5
-#define ACTIONS_MAX     64
+#define ACTIONS_MAX     96
 #define PHASES_MAX      3
 #define JOB_ROWS_MAX    30
 #define JOB_ROWS_FULL   1000 /* as many as control asks for at once */
@@ -33,6 +33,7 @@ enum action_kind {
     ACTION_CUT,
     ACTION_START,
     ACTION_RELOAD,
+    ACTION_REREAD,
     ACTION_ADMIN,
     ACTION_CLOCK_AHEAD,
     ACTION_CLOCK_BACK
@@ -507,14 +508,16 @@ static void admin_any(void)
 
 /* --- what happens to it --- */
 
-static void reload(void)
+static void reload(bool changed)
 {
     struct buf cannot = {0};
     struct config *config;
 
     sim_trace("reload");
-    node.reloaded = true;
-    ledger_reloaded();
+    if (changed) {
+        node.reloaded = true;
+        ledger_reloaded();
+    }
     config = config_make();
     engine_reload(node.engine, config, &cannot);
     config_unref(config);
@@ -544,7 +547,8 @@ static void act(struct action *a)
         engine_cut(node.engine);
         break;
     case ACTION_RELOAD:
-        reload();
+    case ACTION_REREAD:
+        reload(a->kind == ACTION_RELOAD);
         break;
     case ACTION_ADMIN:
         admin_any();
@@ -609,6 +613,8 @@ void node_begin(const char *dir)
         plan(ACTION_CLOCK_AHEAD, span_ns);
         plan(ACTION_CLOCK_BACK, span_ns);
     }
+    for (uint32_t i = 0; i < world.rereads; i++)
+        plan(ACTION_REREAD, 2 * span_ns);
     for (uint32_t i = 0; i < world.commit_fault_phases; i++) {
         node.phases[i].from_ns = sim_now_ns() + sim_draw(span_ns);
         node.phases[i].until_ns = node.phases[i].from_ns + sim_draw(30 * SIM_S);

@@ -134,6 +134,7 @@ static void engine_make(void)
     world.pipelining = sim_chance(800);
     world.chunking = sim_chance(700);
     world.reload = sim_chance(300);
+    world.rereads = sim_chance(400) ? draw(1, 30) : 0;
     world.lifetime_s = sim_chance(100) ? draw(0, 60) : draw(600, 14400);
     world.notice_lifetime_s = draw(300, 7200);
     world.retry_max_s = draw(20, 1200);

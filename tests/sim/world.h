@@ -83,6 +83,7 @@ struct world {
     size_t map_filled;   /* bytes of the map of each shard, 16 MiB, that are gone */
     uint32_t pin_phases; /* in which an old reader keeps pages from being used again */
     bool pipelining, chunking, reload;
+    uint32_t rereads; /* of the same configuration: every site is made anew, amid outages too */
     uint32_t lifetime_s, notice_lifetime_s, retry_max_s;
     uint32_t commit_fault_phases;
     uint64_t turn_ns;  /* how long a worker's turn takes, at most, when nothing stalls */
