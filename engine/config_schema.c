@@ -161,9 +161,12 @@ static const struct config_field listener_fields[] = {
          "Longest line of content with CRLF; 554 5.6.0 beyond. By the book (RFC 5321 4.5.3.1.6): "
          "hosts that keep to it bounce such mail, and it is better to hear it from us at once."},
     {"errors_max", CONFIG_COUNT, AT_LISTENER(errors_max), .def = "20", RANGE(1, 100000),
-     .doc = "Refused commands before a session is ended with 421 4.7.0."},
+     .doc = "Refused commands before a session is ended with 421 4.7.0. Of clients in "
+            "`relay_networks` a refused recipient does not count, since it is a line of a list "
+            "that the client could not check; other refused mail counts to `commands_max`."},
     {"commands_max", CONFIG_COUNT, AT_LISTENER(commands_max), .def = "200", RANGE(10, 1000000),
-     .doc = "Commands that carry no mail (NOOP, RSET, VRFY, ...) before a session is ended."},
+     .doc = "Commands that carry no mail (NOOP, RSET, VRFY, ...) since the last message taken, "
+            "before a session is ended with 421 4.7.0."},
     {"messages_max", CONFIG_COUNT, AT_LISTENER(messages_max), .def = "0", RANGE(0, 100000000),
      .zero = "none",
      .doc = "Messages of one session, said in EHLO (LIMITS MAILMAX). Set it where a balancer "

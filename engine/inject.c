@@ -166,11 +166,15 @@ static const char *intake_refusal(const struct inject *s)
     return inject_has_room(s, s->server.mail.size) ? NULL : inject_too_much;
 }
 
+/* A client that may relay calls itself what it likes: no byte of that is a control character or
+ * ends the text. */
 static void answer_helo(struct inject *s)
 {
-    size_t n = s->server.helo.len < sizeof(s->helo) - 1 ? s->server.helo.len : sizeof(s->helo) - 1;
+    struct str helo = s->server.helo;
+    size_t n = helo.len < sizeof(s->helo) - 1 ? helo.len : sizeof(s->helo) - 1;
 
-    memcpy(s->helo, s->server.helo.ptr, n);
+    for (size_t i = 0; i < n; i++)
+        s->helo[i] = (uint8_t)helo.ptr[i] < ' ' || helo.ptr[i] == 0x7f ? '?' : helo.ptr[i];
     s->helo[n] = '\0';
     smtp_server_answer(&s->server, inject_out(s), NULL);
 }
@@ -526,6 +530,7 @@ void inject_begin(struct inject_listener *l, int fd)
     smtp_server_init(&s->server, &s->options);
     if (io_peer_name(w->io, fd, &s->peer) < 0)
         s->peer.ss_family = AF_UNSPEC;
+    s->options.trusted = inject_may_relay(s);
     peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
     smtp_server_greet(&s->server, &s->out, session_refusal(s));
     touch(s);

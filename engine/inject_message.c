@@ -67,6 +67,14 @@ static struct inject_slice keep_address(struct inject *s, const struct smtp_addr
     return (struct inject_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
 }
 
+static struct inject_slice keep_xtext(struct inject *s, struct str xtext)
+{
+    size_t at = s->envelope.len;
+
+    international_put_xtext(&s->envelope, xtext);
+    return (struct inject_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
+}
+
 static struct str slice_str(const struct inject *s, struct inject_slice slice)
 {
     return (struct str){(const char *)s->envelope.data + slice.at, slice.len};
@@ -83,7 +91,7 @@ void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail)
     s->rcpts_len = 0;
     s->utf8_address = false;
     s->sender = keep_address(s, &mail->sender);
-    s->envid = keep(s, mail->envid);
+    s->envid = keep_xtext(s, mail->envid);
     s->ret = (uint8_t)mail->ret;
     s->smtputf8 = mail->smtputf8;
 }
@@ -107,7 +115,7 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
         r->address.len += (uint32_t)host.len + 1;
     }
     r->queue = keep(s, queue);
-    r->orcpt = keep(s, rcpt->orcpt);
+    r->orcpt = keep_xtext(s, rcpt->orcpt);
     r->notify = rcpt->notify;
 }
 
@@ -158,23 +166,6 @@ static void drop_doubles(struct inject *s)
     }
     free(seen);
     s->rcpts_len = kept;
-}
-
-/* The message needs no SMTPUTF8: then its ORCPTs must not either. */
-static void orcpts_to_ascii(struct inject *s)
-{
-    struct buf text = {0};
-
-    for (uint32_t i = 0; i < s->rcpts_len; i++) {
-        struct str orcpt = slice_str(s, s->rcpts[i].orcpt);
-
-        if (!header_eight_bit((const uint8_t *)orcpt.ptr, orcpt.len))
-            continue;
-        buf_clear(&text);
-        international_put_orcpt(&text, orcpt);
-        s->rcpts[i].orcpt = keep(s, buf_str(&text));
-    }
-    buf_done(&text);
 }
 
 /* --- body --- */
@@ -509,8 +500,6 @@ const char *inject_message(struct inject *s)
     d.needs_utf8 =
         s->smtputf8 && (s->utf8_address ||
                         international_content(d.start, d.len, &d.facts, s->server.facts.eight_bit));
-    if (s->smtputf8 && !d.needs_utf8)
-        orcpts_to_ascii(s);
     d.id = msgid_next(&w->ids, d.now_ms);
     /* Campaign and tenant point into the header, which stamping moves. */
     char campaign[TRACE_NAME_BYTES_MAX], tenant[TRACE_NAME_BYTES_MAX];

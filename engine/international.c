@@ -55,18 +55,21 @@ bool international_put_address(struct buf *out, const struct smtp_address *addre
     return true;
 }
 
-void international_put_orcpt(struct buf *out, struct str orcpt)
+void international_put_xtext(struct buf *out, struct str xtext)
 {
-    for (size_t i = 0; i < orcpt.len;) {
-        uint8_t lead = (uint8_t)orcpt.ptr[i++];
+    size_t hex = 0; /* digits that are still to come */
+
+    for (size_t i = 0; i < xtext.len;) {
+        uint8_t lead = (uint8_t)xtext.ptr[i++];
         uint32_t point = lead & (lead >= 0xf0 ? 0x07 : lead >= 0xe0 ? 0x0f : 0x1f);
 
         if (lead < 0x80) {
-            buf_putc(out, (char)lead);
+            buf_putc(out, (char)(hex > 0 && lead >= 'a' && lead <= 'f' ? lead - 'a' + 'A' : lead));
+            hex = lead == '+' ? 2 : hex > 0 ? hex - 1 : 0;
             continue;
         }
-        for (; i < orcpt.len && ((uint8_t)orcpt.ptr[i] & 0xc0) == 0x80; i++)
-            point = point << 6 | ((uint8_t)orcpt.ptr[i] & 0x3f);
+        for (; i < xtext.len && ((uint8_t)xtext.ptr[i] & 0xc0) == 0x80; i++)
+            point = point << 6 | ((uint8_t)xtext.ptr[i] & 0x3f);
         buf_printf(out, "\\x{%X}", point);
     }
 }

@@ -82,14 +82,17 @@ static void test_address(void **state)
     buf_done(&out);
 }
 
-static void test_orcpt(void **state)
+static void test_xtext(void **state)
 {
     struct buf out = {0};
 
     (void)state;
-    international_put_orcpt(&out, STR("utf-8;a+2B@" JA "\xc3\xa9\xf0\xa0\xae\xb7.example"));
+    international_put_xtext(&out, STR("utf-8;a+2B@" JA "\xc3\xa9\xf0\xa0\xae\xb7.example"));
     assert_true(str_eq(buf_str(&out),
                        STR("utf-8;a+2B@\\x{65E5}\\x{672C}\\x{8A9E}\\x{E9}\\x{20BB7}.example")));
+    buf_clear(&out);
+    international_put_xtext(&out, STR("rfc822;face+2bface+3df..a@b"));
+    assert_true(str_eq(buf_str(&out), STR("rfc822;face+2Bface+3Df..a@b")));
     buf_done(&out);
 }
 
@@ -98,7 +101,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content),
         cmocka_unit_test(test_address),
-        cmocka_unit_test(test_orcpt),
+        cmocka_unit_test(test_xtext),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -140,8 +140,9 @@ static bool is_message_id(struct str s)
 static void put_header(const struct build *b)
 {
     const struct notice *n = b->n;
-    struct buf *out = b->out;
+    struct buf *out = b->out, to = {0};
 
+    smtp_address_put(&to, n->original->sender);
     buf_puts(out, "From: ");
     put_display_name(out, str_of(n->from_name != NULL ? n->from_name : "Mail Delivery System"));
     buf_puts(out, " <");
@@ -149,7 +150,8 @@ static void put_header(const struct build *b)
         buf_puts(out, "MAILER-DAEMON@");
     notice_put_clean(out, str_of(n->postmaster != NULL ? n->postmaster : n->host_name), b->global);
     buf_puts(out, ">\r\nTo: <");
-    notice_put_clean(out, n->original->sender, b->global);
+    notice_put_clean(out, buf_str(&to), b->global);
+    buf_done(&to);
     buf_puts(out, ">\r\n");
     put_folded(out, "Subject", str_of(notice_subject(n->kind)));
     put_date_field(out, "Date", n->now_ms);

@@ -155,6 +155,26 @@ static void check_part(const struct parsed *p, int i, const char *type, const ch
 
 /* --- tests --- */
 
+/* By the book to whoever reads the field; the recipient as the sender's list has it. */
+static void test_dots_that_need_quotes(void **state)
+{
+    struct message m = make_message(plain_content);
+    struct outcome o =
+        make_outcome(SMTP_STAGE_RCPT, false, 550, (struct smtp_enhanced){5, 1, 1}, STR("no"));
+    struct notice_recipient r = {.address = STR("c.@ezweb.example"), .outcome = &o};
+    struct notice n = make_notice(NOTICE_FAILED, &m, &r, 1);
+    bool eight_bit, smtputf8;
+    struct buf out;
+
+    (void)state;
+    m.sender = STR("a..b@docomo.example");
+    out = build(&n, &eight_bit, &smtputf8);
+    buf_putc(&out, '\0');
+    assert_non_null(strstr((char *)out.data, "\r\nTo: <\"a..b\"@docomo.example>\r\n"));
+    assert_non_null(strstr((char *)out.data, "\r\nFinal-Recipient: rfc822; c.@ezweb.example\r\n"));
+    buf_done(&out);
+}
+
 static void test_failed(void **state)
 {
     struct message m = make_message(plain_content);
@@ -436,6 +456,7 @@ static void test_wanted(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_dots_that_need_quotes),
         cmocka_unit_test(test_failed),
         cmocka_unit_test(test_delayed),
         cmocka_unit_test(test_expired_eight_bit),

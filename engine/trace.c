@@ -7,6 +7,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "engine/header.h"
+#include "smtp/address.h"
 
 #define HELO_BYTES_MAX   255
 #define HOST_BYTES_MAX   255
@@ -251,8 +252,15 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
     PUT(o, " id ");
     put(o, id, MSGID_TEXT_BYTES - 1);
     if (may_name(s->recipient)) {
+        size_t local = smtp_address_unquoted(s->recipient);
+
         PUT(o, "\r\n\tfor <");
-        put(o, s->recipient.ptr, s->recipient.len);
+        if (local != 0) {
+            PUT(o, "\"");
+            put(o, s->recipient.ptr, local);
+            PUT(o, "\"");
+        }
+        put(o, s->recipient.ptr + local, s->recipient.len - local);
         PUT(o, ">");
     }
     PUT(o, ";\r\n\t");

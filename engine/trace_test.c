@@ -217,6 +217,8 @@ static void test_stamp(void **state)
                "Received: from client.example.com ([192.0.2.1])\r\n"
                "\tby mx.example.jp with ESMTP id 019900ff000000000000000000000000\r\n"
                "\tfor <a@example.org>;\r\n\tSun, 22 Nov 2026 00:49:17 +0000\r\n");
+    s.recipient = STR("a..b@docomo.example");
+    assert_non_null(strstr(stamp(room, &s, &whole).ptr, "\tfor <\"a..b\"@docomo.example>;\r\n"));
     s.recipient = STR("");
     s.esmtp = false;
     s.peer_addr = "2001:db8::1";

@@ -110,10 +110,10 @@ void send_list_add(struct send_list *l, struct str address, const char *where)
         report(l, where, address, "not a mail address");
         return;
     }
-    buf_put_str(&l->text, address);
+    buf_put_str(&l->text, parsed.text);
     buf_putc(&l->text, '\0');
     if (!is_ascii(address)) {
-        send_put_wire(&l->text, address);
+        send_put_wire(&l->text, parsed.text);
         buf_putc(&l->text, '\0');
     }
     buf_put(&l->starts, &start, sizeof(start));

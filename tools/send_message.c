@@ -17,17 +17,41 @@
 #define WORD_BYTES_MAX 39 /* of text in an encoded-word: a line with "Subject: " holds one */
 #define LINE_BYTES_MAX 76
 
+/* GMime's list of what text names, or NULL. GMime wants quotes around a local part with dots at its
+ * ends or in a row, and people write none. */
+static InternetAddressList *parse_mailboxes(const char *text)
+{
+    struct str given = str_trim(str_of(text)), name = STR(""), address = given;
+    ptrdiff_t open = str_rfind(given, '<');
+    struct smtp_address parsed;
+    InternetAddressList *list;
+    struct buf quoted = {0};
+
+    g_mime_init();
+    if (open >= 0 && given.ptr[given.len - 1] == '>') {
+        name = (struct str){given.ptr, (size_t)open};
+        address = (struct str){given.ptr + open + 1, given.len - (size_t)open - 2};
+    }
+    if (smtp_address_parse(address, true, &parsed) < 0 || smtp_address_unquoted(parsed.text) == 0)
+        return internet_address_list_parse(NULL, text);
+    buf_put_str(&quoted, name);
+    buf_putc(&quoted, '<');
+    smtp_address_put(&quoted, parsed.text);
+    buf_put(&quoted, ">", sizeof(">"));
+    list = internet_address_list_parse(NULL, (const char *)quoted.data);
+    buf_done(&quoted);
+    return list;
+}
+
 int send_mailbox_parse(const char *text, char **out)
 {
-    InternetAddressList *list;
+    InternetAddressList *list = parse_mailboxes(text);
     InternetAddress *first;
     struct smtp_address address;
     const char *found = NULL;
     struct buf wire = {0};
     int err = -EINVAL;
 
-    g_mime_init();
-    list = internet_address_list_parse(NULL, text);
     if (list == NULL)
         return -EINVAL;
     first =
@@ -35,7 +59,7 @@ int send_mailbox_parse(const char *text, char **out)
     if (first != NULL && INTERNET_ADDRESS_IS_MAILBOX(first))
         found = internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(first));
     if (found != NULL && smtp_address_parse(str_of(found), true, &address) == 0) {
-        send_put_wire(&wire, str_of(found));
+        send_put_wire(&wire, address.text);
         buf_putc(&wire, '\0');
         *out = (char *)wire.data;
         err = 0;
@@ -346,7 +370,7 @@ static void put_subject(struct buf *out, struct str text)
 
 static void put_from(struct buf *out, const char *mailbox)
 {
-    InternetAddressList *list = internet_address_list_parse(NULL, mailbox);
+    InternetAddressList *list = parse_mailboxes(mailbox);
     InternetAddress *address = internet_address_list_get_address(list, 0);
     const char *name = internet_address_get_name(address);
     bool named = name != NULL && *name != '\0';
@@ -432,7 +456,7 @@ void send_message_copy(const struct send_message *m, struct str to, struct str i
     }
     if (!m->has_to && to.len > 0) {
         buf_puts(out, "To: <");
-        buf_put_str(out, to);
+        smtp_address_put(out, to);
         buf_puts(out, ">\r\n");
     } else if (!m->has_to) {
         buf_puts(out, "To: undisclosed-recipients:;\r\n");

@@ -142,42 +142,45 @@ static size_t skip_quoted(struct str s, bool utf8_ok, bool *utf8)
     }
 }
 
-/* Dot-string; its length, 0 if it is none. */
+/* Atoms and dots; their length, 0 if there is none. */
 static size_t skip_dot_string(struct str s, bool utf8_ok, bool *utf8)
 {
-    size_t at = 0;
+    size_t at = 0, n;
 
-    for (;;) {
-        size_t n = skip_run(s, at, ATEXT, utf8_ok, utf8);
-
-        if (n == 0)
-            return 0;
+    do {
+        n = skip_run(s, at, ATEXT, utf8_ok, utf8);
+        if (at + n < s.len && s.ptr[at + n] == '.')
+            n++;
         at += n;
-        if (at >= s.len || s.ptr[at] != '.')
-            return at;
-        at++;
-    }
+    } while (n != 0);
+    return at;
 }
 
-/* Domain of labels at the start of s; its length, 0 if it is none. '_' is not a host name's, but
- * names with it exist in the DNS and in EHLO of real clients, so it counts as a letter here. */
+/* Domain of labels at the start of s, without a final dot; its length, 0 if it is none. '_' is not
+ * a host name's, but names with it exist in the DNS and in EHLO of real clients, so it counts as a
+ * letter here. How long a label of UTF-8 may be is for its A-label to say (RFC 5890 2.3.2.1). */
 static size_t skip_labels(struct str s, bool utf8_ok, bool *utf8)
 {
     size_t at = 0, label = 0;
+    bool label_utf8 = false;
 
     for (;;) {
-        size_t n = skip_run(s, at, LETTER_DIGIT, utf8_ok, utf8);
+        size_t n = skip_run(s, at, LETTER_DIGIT, utf8_ok, &label_utf8);
 
         if (n == 0 && at < s.len && (s.ptr[at] == '_' || (s.ptr[at] == '-' && at > label)))
             n = 1;
         at += n;
         if (n != 0)
             continue;
-        if (at == label || at - label > LABEL_MAX || s.ptr[at - 1] == '-')
+        if (at == label && label > 0)
+            return label - 1;
+        if (at == label || (at - label > LABEL_MAX && !label_utf8) || s.ptr[at - 1] == '-')
             return 0;
+        *utf8 |= label_utf8;
         if (at >= s.len || s.ptr[at] != '.')
             return at <= SMTP_DOMAIN_MAX ? at : 0;
         label = ++at;
+        label_utf8 = false;
     }
 }
 
@@ -219,10 +222,42 @@ bool smtp_domain_valid(struct str s, bool utf8_ok)
     return s.len != 0 && skip_domain(s, utf8_ok, &utf8) == s.len;
 }
 
-/* Mailbox at the start of s; its length, 0 if it is none. */
+size_t smtp_address_unquoted(struct str address)
+{
+    bool dot = true; /* where one more is one too many */
+    bool dots = false;
+
+    for (size_t i = 0; i < address.len; i++) {
+        char c = address.ptr[i];
+
+        if (c == '"')
+            return 0;
+        if (c == '@')
+            return dots || (dot && i > 0) ? i : 0;
+        dots |= dot && c == '.';
+        dot = c == '.';
+    }
+    return 0;
+}
+
+void smtp_address_put(struct buf *out, struct str address)
+{
+    size_t local = smtp_address_unquoted(address);
+
+    if (local != 0) {
+        buf_putc(out, '"');
+        buf_put(out, address.ptr, local);
+        buf_putc(out, '"');
+    }
+    buf_put_str(out, str_from(address, local));
+}
+
+/* Mailbox at the start of s; its length, with a final dot that out does not have, 0 if it is none.
+ */
 static size_t skip_mailbox(struct str s, bool postmaster_ok, bool utf8_ok, struct smtp_address *out)
 {
-    size_t local, domain;
+    size_t local, domain, quotes;
+    bool final_dot;
 
     *out = (struct smtp_address){0};
     if (s.len == 0)
@@ -241,7 +276,11 @@ static size_t skip_mailbox(struct str s, bool postmaster_ok, bool utf8_ok, struc
         return 0;
     out->domain = (struct str){s.ptr + local + 1, domain};
     out->text.len = local + 1 + domain;
-    return out->text.len + 2 <= SMTP_PATH_MAX ? out->text.len : 0;
+    quotes = smtp_address_unquoted(out->text) != 0 ? 2 : 0;
+    if (out->text.len + quotes + 2 > SMTP_PATH_MAX)
+        return 0;
+    final_dot = out->text.len < s.len && s.ptr[out->text.len] == '.' && out->domain.ptr[0] != '[';
+    return out->text.len + (final_dot ? 1 : 0);
 }
 
 /* Source route "@a,@b:" at s[at]; its length, 0 when there is none or it is broken. */
@@ -301,11 +340,20 @@ int smtp_address_parse(struct str in, bool utf8_ok, struct smtp_address *out)
     return 0;
 }
 
-static int hex_upper(char c)
+int smtp_bare_path_parse(struct str in, bool utf8_ok, struct smtp_address *out, size_t *used)
+{
+    ptrdiff_t space = str_find(in, ' ');
+
+    *used = space < 0 ? in.len : (size_t)space;
+    return smtp_address_parse((struct str){in.ptr, *used}, utf8_ok, out);
+}
+
+static int hex(char c)
 {
     if (c >= '0' && c <= '9')
         return c - '0';
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    c = ascii_lower(c);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 ptrdiff_t smtp_xtext_decode(struct str in, char *out, size_t cap)
@@ -318,8 +366,8 @@ ptrdiff_t smtp_xtext_decode(struct str in, char *out, size_t cap)
         if (c < '!' || c > '~' || c == '=')
             return -EINVAL;
         if (c == '+') {
-            int high = i + 2 < in.len ? hex_upper(in.ptr[i + 1]) : -1;
-            int low = high >= 0 ? hex_upper(in.ptr[i + 2]) : -1;
+            int high = i + 2 < in.len ? hex(in.ptr[i + 1]) : -1;
+            int low = high >= 0 ? hex(in.ptr[i + 2]) : -1;
 
             if (low < 0)
                 return -EINVAL;

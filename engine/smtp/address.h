@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/buf.h"
 #include "base/str.h"
 
 #define SMTP_DOMAIN_MAX 255
@@ -13,11 +14,16 @@
 #define SMTP_PATH_MAX 256
 
 struct smtp_address {
-    struct str text; /* local-part@domain, as given, no brackets; empty for the null path <> */
+    struct str text; /* local-part@domain, as given, without brackets and a domain's final dot;
+                        empty for the null path <> */
     struct str local_part;
-    struct str domain; /* as given; "[...]" for an address literal; may be empty for <postmaster> */
+    struct str domain; /* "[...]" for an address literal; may be empty for <postmaster> */
     bool utf8;         /* has non-ASCII: needs SMTPUTF8 */
 };
+
+/* Two things are taken that RFC 5321 does not have. Dots in a local part without quotes may stand
+ * at its ends and in a row: Japanese carriers gave such addresses out. They are kept as given and
+ * written as smtp_address_put() does. And a domain may end in a dot, which is dropped. */
 
 /* Parses "<path>" at the start of in (source routes are accepted and dropped, RFC 5321 appendix C).
  * null_ok: <> is allowed (MAIL). *used: bytes up to and with '>'. 0, or -EINVAL. Controls, CR, LF,
@@ -26,7 +32,15 @@ int smtp_path_parse(struct str in, bool null_ok, bool utf8_ok, struct smtp_addre
                     size_t *used);
 /* The same for a bare address, the whole of in ("a@b"). */
 int smtp_address_parse(struct str in, bool utf8_ok, struct smtp_address *out);
-/* xtext (RFC 3461 4): decodes into out (cap bytes); length or -EINVAL. */
+/* The same at the start of in, up to a space or the end; *used: bytes up to there. */
+int smtp_bare_path_parse(struct str in, bool utf8_ok, struct smtp_address *out, size_t *used);
+/* The length of a local part that must be quoted before others see it (RFC 5321 4.1.2), since it
+ * has dots at its ends or in a row; 0: address is written as it is. */
+size_t smtp_address_unquoted(struct str address);
+/* Appends address as others may see it: "a..b"@c for a..b@c. */
+void smtp_address_put(struct buf *out, struct str address);
+/* xtext (RFC 3461 4): decodes into out (cap bytes); length or -EINVAL. Hex digits in lower case,
+ * which some clients write, are taken too. */
 ptrdiff_t smtp_xtext_decode(struct str in, char *out, size_t cap);
 /* Whether s is valid UTF-8 (RFC 3629). */
 bool smtp_utf8_valid(struct str s);

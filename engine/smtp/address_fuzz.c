@@ -9,6 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check(const struct smtp_address *a, bool utf8_ok)
 {
     struct smtp_address again;
+    struct buf outward = {0};
 
     ASSERT(a->text.len + 2 <= SMTP_PATH_MAX);
     ASSERT(a->domain.len <= SMTP_DOMAIN_MAX && (utf8_ok || !a->utf8));
@@ -20,6 +21,11 @@ static void check(const struct smtp_address *a, bool utf8_ok)
     ASSERT(smtp_domain_valid(a->domain, utf8_ok));
     ASSERT(smtp_address_parse(a->text, utf8_ok, &again) == 0 && str_eq(again.text, a->text));
     ASSERT(a->local_part.len + 1 + a->domain.len == a->text.len);
+    smtp_address_put(&outward, a->text);
+    ASSERT(smtp_address_parse(buf_str(&outward), utf8_ok, &again) == 0);
+    ASSERT(str_eq(again.text, buf_str(&outward)) && smtp_address_unquoted(again.text) == 0);
+    ASSERT(str_eq(again.domain, a->domain));
+    buf_done(&outward);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -39,6 +45,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check(&a, utf8_ok);
     }
     if (smtp_address_parse(in, utf8_ok, &a) == 0)
+        check(&a, utf8_ok);
+    if (smtp_bare_path_parse(in, utf8_ok, &a, &used) == 0)
         check(&a, utf8_ok);
     ASSERT(smtp_xtext_decode(in, out, sizeof(out)) <= (ptrdiff_t)sizeof(out));
     return 0;

@@ -10,11 +10,13 @@
 #include "base/assert.h"
 #include "smtp/address.h"
 
-#define A10  "aaaaaaaaaa"
-#define A60  A10 A10 A10 A10 A10 A10
-#define L63  A60 "aaa"
-#define D240 L63 "." L63 "." L63 "." A10 A10 A10 A10 A10 /* 63 * 3 + 50 + 3 = 242 */
-#define V252 "news-" A60 "=" A60 "-" A60 A60 "aaaaa"
+#define A10    "aaaaaaaaaa"
+#define A60    A10 A10 A10 A10 A10 A10
+#define L63    A60 "aaa"
+#define D240   L63 "." L63 "." L63 "." A10 A10 A10 A10 A10 /* 63 * 3 + 50 + 3 = 242 */
+#define KANA2  "\xe3\x81\x82\xe3\x81\x82"
+#define KANA22 KANA2 KANA2 KANA2 KANA2 KANA2 KANA2 KANA2 KANA2 KANA2 KANA2 KANA2
+#define V252   "news-" A60 "=" A60 "-" A60 A60 "aaaaa"
 
 enum flags { NULL_OK = 1, UTF8_OK = 2 };
 
@@ -50,6 +52,16 @@ static const struct path_row {
      "\"" A60 A60 A60 A60 A10 "\"", "b", 256},
     {"<a@" L63 ".b>", 0, "a@" L63 ".b", "a", L63 ".b", 69},
     {"<" A10 "a@" D240 ">", 0, A10 "a@" D240, A10 "a", D240, 256}, /* 11 + 1 + 242 + 2 */
+    /* not in RFC 5321, but there are such addresses */
+    {"<a..b@c>", 0, "a..b@c", "a..b", "c", 8},
+    {"<.a@c>", 0, ".a@c", ".a", "c", 6},
+    {"<a.@c>", 0, "a.@c", "a.", "c", 6},
+    {"<...@c>", 0, "...@c", "...", "c", 7},
+    {"<.\xc3\xa9@b>", UTF8_OK, ".\xc3\xa9@b", ".\xc3\xa9", "b", 7},
+    {"<a@b.c.>", 0, "a@b.c", "a", "b.c", 8},
+    {"<a.@b.> SIZE=1", 0, "a.@b", "a.", "b", 7},
+    /* 66 bytes, an A-label of 27 */
+    {"<a@" KANA22 ".jp>", UTF8_OK, "a@" KANA22 ".jp", "a", KANA22 ".jp", 73},
     /* refused */
     {"<>", 0, NULL, NULL, NULL, 0},
     {"", 0, NULL, NULL, NULL, 0},
@@ -67,10 +79,11 @@ static const struct path_row {
     {"<@b:>", 0, NULL, NULL, NULL, 0},
     {"<@b,c:a@d>", 0, NULL, NULL, NULL, 0},
     {"<@b a@d>", 0, NULL, NULL, NULL, 0},
-    {"<.a@b>", 0, NULL, NULL, NULL, 0},
-    {"<a.@b>", 0, NULL, NULL, NULL, 0},
-    {"<a..b@c>", 0, NULL, NULL, NULL, 0},
-    {"<a@b.>", 0, NULL, NULL, NULL, 0},
+    {"<a@b..>", 0, NULL, NULL, NULL, 0},
+    {"<a@.>", 0, NULL, NULL, NULL, 0},
+    {"<a@[1.2.3.4].>", 0, NULL, NULL, NULL, 0},
+    {"<@b.>", 0, NULL, NULL, NULL, 0},
+    {"<a..b>", 0, NULL, NULL, NULL, 0},
     {"<a@.b>", 0, NULL, NULL, NULL, 0},
     {"<a@b..c>", 0, NULL, NULL, NULL, 0},
     {"<a@-b>", 0, NULL, NULL, NULL, 0},
@@ -104,6 +117,8 @@ static const struct path_row {
     {"<a@" L63 "a.b>", 0, NULL, NULL, NULL, 0},
     {"<" A10 "aa@" D240 ">", 0, NULL, NULL, NULL, 0},
     {"<" V252 "a@b>", 0, NULL, NULL, NULL, 0},
+    {"<." V252 "@b>", 0, NULL, NULL, NULL, 0}, /* quoted it is too long */
+    {"<a@" L63 "a." KANA22 ">", UTF8_OK, NULL, NULL, NULL, 0},
 };
 
 static void assert_str(struct str got, const char *want)
@@ -188,6 +203,53 @@ static void test_bare_address(void **state)
     assert_int_equal(smtp_address_parse(STR("a@b\r\nRCPT TO:<c@d>"), false, &a), -EINVAL);
 }
 
+static void test_bare_path(void **state)
+{
+    struct smtp_address a;
+    size_t used;
+
+    (void)state;
+    assert_int_equal(smtp_bare_path_parse(STR("a@b. SIZE=1"), false, &a, &used), 0);
+    assert_str(a.text, "a@b");
+    assert_int_equal(used, 4);
+    assert_int_equal(smtp_bare_path_parse(STR("a@b"), false, &a, &used), 0);
+    assert_int_equal(used, 3);
+    assert_int_equal(smtp_bare_path_parse(STR(""), false, &a, &used), -EINVAL);
+    assert_int_equal(smtp_bare_path_parse(STR("a"), false, &a, &used), -EINVAL);
+    assert_int_equal(smtp_bare_path_parse(STR("a@b>"), false, &a, &used), -EINVAL);
+}
+
+/* What others see can be parsed by the book, and is the same mailbox. */
+static void test_quoted_outward(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } rows[] = {
+        {"a@b", "a@b"},
+        {"a.b@c..", "a.b@c.."}, /* the local part alone */
+        {"a..b@docomo.example", "\"a..b\"@docomo.example"},
+        {".a@c", "\".a\"@c"},
+        {"a.@c", "\"a.\"@c"},
+        {".@c", "\".\"@c"},
+        {"\"a..b\"@c", "\"a..b\"@c"},
+        {"\"a@b..\"@c", "\"a@b..\"@c"},
+        {"postmaster", "postmaster"},
+        {"", ""},
+    };
+    struct buf out = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct str in = exact(rows[i].in, strlen(rows[i].in));
+
+        buf_clear(&out);
+        smtp_address_put(&out, in);
+        assert_str(buf_str(&out), rows[i].out);
+        free((void *)(uintptr_t)in.ptr);
+    }
+    buf_done(&out);
+}
+
 static void test_domain(void **state)
 {
     (void)state;
@@ -210,7 +272,7 @@ static void test_xtext(void **state)
         const char *in, *out; /* NULL: refused */
     } rows[] = {
         {"abc", "abc"}, {"a+2Bb+3D", "a+b="}, {"", ""},      {"+20", " "},
-        {"+", NULL},    {"+2", NULL},         {"+2b", NULL}, {"+0A", NULL},
+        {"+", NULL},    {"+2", NULL},         {"+2b", "+"},  {"+0A", NULL},
         {"+7F", NULL},  {"+G0", NULL},        {"a=b", NULL}, {"a b", NULL},
         {"\x80", NULL}, {"a\nb", NULL},       {"+E3", NULL}, {"+2B+", NULL},
     };
@@ -280,6 +342,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_paths),        cmocka_unit_test(test_controls_and_prefixes),
         cmocka_unit_test(test_bare_address), cmocka_unit_test(test_domain),
+        cmocka_unit_test(test_bare_path),    cmocka_unit_test(test_quoted_outward),
         cmocka_unit_test(test_xtext),        cmocka_unit_test(test_utf8),
     };
 

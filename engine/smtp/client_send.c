@@ -138,6 +138,19 @@ static void put_number(struct smtp_client *c, uint64_t v)
     put_str(c, str_of_u64(v, digits));
 }
 
+/* As others may see it (smtp_address_put()). */
+static void put_address(struct smtp_client *c, struct str address)
+{
+    size_t local = smtp_address_unquoted(address);
+
+    if (local != 0) {
+        PUT(c, "\"");
+        put(c, address.ptr, local);
+        PUT(c, "\"");
+    }
+    put_str(c, (struct str){address.ptr + local, address.len - local});
+}
+
 /* --- commands --- */
 
 static bool has(const struct smtp_client *c, enum smtp_capability capability)
@@ -181,7 +194,7 @@ static bool send_mail(struct smtp_client *c, struct smtp_transaction *t)
             return false;
     }
     PUT(c, "MAIL FROM:<");
-    put_str(c, t->sender);
+    put_address(c, t->sender);
     PUT(c, ">");
     if (has(c, SMTP_CAP_SIZE)) {
         PUT(c, " SIZE=");
@@ -249,7 +262,7 @@ static bool send_rcpt(struct smtp_client *c, struct smtp_transaction *t)
     r = &t->rcpts[t->rcpts_sent++];
     skip_invalid_rcpts(t);
     PUT(c, "RCPT TO:<");
-    put_str(c, r->address);
+    put_address(c, r->address);
     PUT(c, ">");
     if (has(c, SMTP_CAP_DSN)) {
         put_notify(c, r->notify);

@@ -56,9 +56,22 @@ void server_bye(struct smtp_server *s, struct buf *out, const char *text)
 
 static void count_error(struct smtp_server *s, struct buf *out)
 {
-    s->errors++;
-    if (s->errors > s->options->errors_max && !s->closing)
+    bool is_list = s->options->trusted && s->verb == VERB_RCPT;
+    bool is_mail = s->options->trusted && s->verb == VERB_MAIL;
+
+    if (is_mail)
+        server_count_command(s, out);
+    else if (!is_list && ++s->errors > s->options->errors_max && !s->closing)
         server_bye(s, out, "421 4.7.0 too many errors");
+}
+
+bool server_count_command(struct smtp_server *s, struct buf *out)
+{
+    bool too_many = s->commands++ >= s->options->commands_max;
+
+    if (too_many && !s->closing)
+        server_bye(s, out, "421 4.7.0 too many commands without mail");
+    return !too_many;
 }
 
 void server_refuse(struct smtp_server *s, struct buf *out, const char *text)
@@ -439,6 +452,7 @@ static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_ser
     if (s->line_used)
         buf_clear(&s->line);
     s->line_used = false;
+    s->verb = VERB_OTHER;
     /* A TLS hello or binary junk may never send a line end. */
     if (s->line.len == 0 && !is_text(in->data[0])) {
         server_bye(s, out, "421 4.7.0 this is not SMTP");

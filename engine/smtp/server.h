@@ -29,7 +29,10 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
     uint32_t commands_max;        /* commands that carry no mail (NOOP, RSET, VRFY, ...), since the
                                      last accepted message, before 421 */
     uint32_t messages_max;        /* per session: 421 4.7.0 after; LIMITS MAILMAX; 0 = none */
-    bool lmtp; /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
+    bool trusted; /* the client may relay: it is served under any name, without brackets around
+                     addresses, and what its lists and messages are refused for is no error: a
+                     recipient costs nothing, the rest counts against commands_max */
+    bool lmtp;    /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
     bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
         no_enhanced; /* for the sink: what is not offered */
 };
@@ -92,7 +95,7 @@ struct smtp_server {
     uint32_t messages, errors, commands;
     const char *last_error; /* static text of the last refused command, for the record; or NULL */
     /* private */
-    uint8_t state, mode, asked, pending;
+    uint8_t state, mode, asked, pending, verb;
     struct smtp_data_decoder decoder;
     struct smtp_body_scanner scanner;
     uint64_t chunk_left;

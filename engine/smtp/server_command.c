@@ -7,11 +7,6 @@
 #define ORCPT_BYTES_MAX 500 /* RFC 3461 4.2 */
 #define BDAT_BYTES_MAX  INT64_MAX
 
-enum verb_class {
-    VERB_MAIL,  /* carries mail */
-    VERB_OTHER, /* counts against commands_max */
-};
-
 typedef enum smtp_server_want verb_fn(struct smtp_server *s, struct str args, struct buf *out);
 
 static struct str str_from(struct str s, size_t at)
@@ -254,6 +249,14 @@ static bool knows_utf8(const struct smtp_server *s)
     return s->esmtp && !s->options->no_smtputf8;
 }
 
+static bool parse_path(const struct smtp_server *s, struct str path, bool null_ok,
+                       struct smtp_address *out, size_t *used)
+{
+    if (s->options->trusted && path.len != 0 && path.ptr[0] != '<')
+        return smtp_bare_path_parse(path, knows_utf8(s), out, used) == 0;
+    return smtp_path_parse(path, null_ok, knows_utf8(s), out, used) == 0;
+}
+
 static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, struct buf *out)
 {
     const char *refusal;
@@ -272,7 +275,7 @@ static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, s
         return refuse(s, out, "501 5.5.4 syntax: MAIL FROM:<address>");
     s->mail = (struct smtp_mail){0};
     path = skip_spaces(str_from(args, 5)); /* not RFC 5321, but seen */
-    if (smtp_path_parse(path, true, knows_utf8(s), &s->mail.sender, &used) != 0)
+    if (!parse_path(s, path, true, &s->mail.sender, &used))
         return refuse(s, out, "501 5.1.7 bad sender address syntax");
     refusal = parse_params(s, PARAM_MAIL, str_from(path, used));
     if (refusal != NULL)
@@ -296,7 +299,7 @@ static enum smtp_server_want verb_rcpt(struct smtp_server *s, struct str args, s
         return refuse(s, out, "501 5.5.4 syntax: RCPT TO:<address>");
     s->rcpt = (struct smtp_rcpt){0};
     path = skip_spaces(str_from(args, 3));
-    if (smtp_path_parse(path, false, knows_utf8(s), &s->rcpt.recipient, &used) != 0)
+    if (!parse_path(s, path, false, &s->rcpt.recipient, &used))
         return refuse(s, out, "501 5.1.3 bad recipient address syntax");
     refusal = parse_params(s, PARAM_RCPT, str_from(path, used));
     if (refusal != NULL)
@@ -381,7 +384,7 @@ static enum smtp_server_want end_transaction(struct smtp_server *s, enum smtp_se
 static enum smtp_server_want hello(struct smtp_server *s, struct str args, struct buf *out,
                                    bool esmtp)
 {
-    if (!smtp_domain_valid(args, esmtp && !s->options->no_smtputf8))
+    if (!s->options->trusted && !smtp_domain_valid(args, esmtp && !s->options->no_smtputf8))
         return refuse(s, out, "501 5.5.4 a domain or address literal is needed");
     buf_clear(&s->helo_copy);
     buf_put_str(&s->helo_copy, args);
@@ -465,7 +468,7 @@ static const struct verb {
     enum verb_class class;
     verb_fn *run;
 } verbs[] = {
-    {{"RCPT", 4}, VERB_MAIL, verb_rcpt},         {{"MAIL", 4}, VERB_MAIL, verb_mail},
+    {{"RCPT", 4}, VERB_RCPT, verb_rcpt},         {{"MAIL", 4}, VERB_MAIL, verb_mail},
     {{"DATA", 4}, VERB_MAIL, verb_data},         {{"BDAT", 4}, VERB_MAIL, verb_bdat},
     {{"RSET", 4}, VERB_OTHER, verb_rset},        {{"EHLO", 4}, VERB_OTHER, verb_ehlo},
     {{"HELO", 4}, VERB_OTHER, verb_helo},        {{"LHLO", 4}, VERB_OTHER, verb_lhlo},
@@ -494,10 +497,9 @@ enum smtp_server_want server_command(struct smtp_server *s, struct str line, str
 
         if (!str_eq_nocase(name, v->name))
             continue;
-        if (v->class == VERB_OTHER && s->commands++ >= s->options->commands_max) {
-            server_bye(s, out, "421 4.7.0 too many commands without mail");
+        s->verb = (uint8_t)v->class;
+        if (v->class == VERB_OTHER && !server_count_command(s, out))
             return SMTP_SERVER_INPUT;
-        }
         return v->run(s, skip_spaces(str_from(line, name.len)), out);
     }
     return refuse(s, out, "500 5.5.1 command not recognised");

@@ -20,6 +20,13 @@ enum server_mode {
     MODE_DROP,  /* chunk_left bytes of nothing, then the reply in s->line */
 };
 
+/* What a refusal of the command says about its client. */
+enum verb_class {
+    VERB_OTHER, /* counts against commands_max, its refusals against errors_max */
+    VERB_MAIL,  /* carries mail */
+    VERB_RCPT,  /* and so does this: refused, it is one line of a list */
+};
+
 /* One line without its CRLF. SMTP_SERVER_INPUT: done with, go on. */
 enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out);
 
@@ -27,6 +34,8 @@ enum smtp_server_want server_command(struct smtp_server *s, struct str line, str
 void server_reply(const struct smtp_server *s, struct buf *out, struct str text);
 /* A refusal by the machine itself: counted, and the end of the session beyond errors_max. */
 void server_refuse(struct smtp_server *s, struct buf *out, const char *text);
+/* One more command that carried no mail: false, and the end of the session, beyond commands_max. */
+bool server_count_command(struct smtp_server *s, struct buf *out);
 /* The last reply: 421 or 221. */
 void server_bye(struct smtp_server *s, struct buf *out, const char *text);
 /* Consumes a chunk, then refuses with text and ends the transaction. */

@@ -450,6 +450,52 @@ static void test_counts(void **state)
                  "421 4.7.0 too many messages in one session\n[close]");
 }
 
+/* A client that may relay: its name and its spelling are its own, and its lists cost it nothing. */
+static void test_trusted(void **state)
+{
+    static const char no[] = "[rcpt never@d]550 5.1.1 no such user\n";
+    static const char bad[] = "501 5.1.3 bad recipient address syntax\n";
+    struct smtp_server_options o = defaults;
+    struct buf in = {0}, out = {0};
+
+    (void)state;
+    o.trusted = true;
+    check(&o,
+          "HELO (none)\r\nHELO my host \r\nHELO\r\nHELO myhost.\r\nHELO [IPv6:fe80::1%eth0]\r\n",
+          "[helo (none)]250 mx\n[helo my host]250 mx\n[helo ]250 mx\n[helo myhost.]250 mx\n"
+          "[helo [IPv6:fe80::1%eth0]]250 mx\n");
+    check(&o,
+          "EHLO c\r\nMAIL FROM: a@b. SIZE=1\r\nRCPT TO:c..c@d NOTIFY=NEVER\r\nRCPT TO:<c@d.>\r\n",
+          "[helo c]250-mx\n250-PIPELINING\n250-8BITMIME\n250-SMTPUTF8\n250-CHUNKING\n"
+          "250-ENHANCEDSTATUSCODES\n250-DSN\n250-SIZE 100\n250 LIMITS RCPTMAX=3\n"
+          "[mail a@b]250 2.1.0 OK\n[rcpt c..c@d]250 2.1.5 OK\n" RCPT_R);
+    check(&o, HELO "MAIL FROM:\r\nMAIL FROM:a@b>\r\nMAIL FROM:<a@b\r\n",
+          HELO_R "501 5.1.7 bad sender address syntax\n501 5.1.7 bad sender address syntax\n"
+                 "501 5.1.7 bad sender address syntax\n");
+    check(&o, "QUIT \t \r\n", "221 2.0.0 bye\n[close]");
+    o.errors_max = o.commands_max = 2;
+    buf_puts(&in, OPEN);
+    buf_puts(&out, OPEN_R);
+    for (unsigned i = 0; i < 20; i++) {
+        buf_puts(&in, "RCPT TO:<never@d>\r\nRCPT TO:<a b>\r\n");
+        buf_puts(&out, no);
+        buf_puts(&out, bad);
+    }
+    buf_puts(&in, "DATA\r\n.\r\nMAIL FROM:<@>\r\n" RCPT RCPT RCPT "DATA\r\nDATA\r\n");
+    buf_puts(&out, DATA_R "[message ]250 2.0.0 OK\n501 5.1.7 bad sender address syntax\n"
+                          "503 5.5.1 send MAIL first\n503 5.5.1 send MAIL first\n"
+                          "503 5.5.1 send MAIL first\n" BEFORE_R BEFORE_R
+                          "421 4.7.0 too many commands without mail\n[close]");
+    buf_putc(&in, '\0');
+    buf_putc(&out, '\0');
+    check(&o, (const char *)in.data, (const char *)out.data);
+    check(&o, "X\r\nX\r\nX\r\n",
+          "500 5.5.1 command not recognised\n500 5.5.1 command not recognised\n"
+          "500 5.5.1 command not recognised\n421 4.7.0 too many errors\n[close]");
+    buf_done(&in);
+    buf_done(&out);
+}
+
 static void test_nothing_offered(void **state)
 {
     struct smtp_server_options o = defaults;
@@ -558,6 +604,7 @@ int main(void)
         cmocka_unit_test(test_long_lines),        cmocka_unit_test(test_counts),
         cmocka_unit_test(test_nothing_offered),   cmocka_unit_test(test_lmtp),
         cmocka_unit_test(test_greeting_and_idle), cmocka_unit_test(test_deferred),
+        cmocka_unit_test(test_trusted),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,182 @@
+#!/usr/bin/env python3
+"""What is against the book, and is taken all the same: addresses that exist, clients that send them,
+content that lost its way. What others get of it is by the book.
+
+lenient.py [TEST...]"""
+
+import email
+import email.policy
+import json
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+
+from engine import Engine, Sink, merge, program  # noqa: E402
+from proc import TempDir, wait_until  # noqa: E402
+from talk import Client, run  # noqa: E402
+
+STRANGER = "127.0.0.2"
+DOTTED = ("a..b@docomo.example", "a.@ezweb.example", ".a@ezweb.example", "...@vodafone.example")
+
+
+def quoted(address):
+    local, _, domain = address.rpartition("@")
+    return f'"{local}"@{domain}'
+
+
+def to_sink(sink, **more):
+    return merge({"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port}}, more)
+
+
+def holding(**listener):
+    """An engine that keeps its mail; STRANGER may not relay."""
+    engine = Engine({"routes": {"*": "[127.0.0.1]:1"}})
+    engine.config["listeners"][0].update({"relay_networks": ["127.0.0.1"], **listener})
+    return engine
+
+
+def stored(engine, reply):
+    """The content of the message that a client heard 250 for, without our stamp."""
+    text = subprocess.run([program(), "queue", "export", reply.split()[-1], "-c", engine.file],
+                          capture_output=True, check=True, timeout=60).stdout
+    assert text.startswith(b"Received: from "), text
+    return text
+
+
+def test_dotted_addresses():
+    """Dots at the ends and in a row: taken at every door, quoted outward, recorded as given."""
+    with Sink() as sink, Engine(to_sink(sink)) as engine:
+        with Client(engine) as client:
+            for address in DOTTED:
+                client.expect(client.command(f"MAIL FROM:<{address}>"), 250)
+                client.expect(client.command(f"RCPT TO:<{address}> ORCPT=rfc822;{address}"), 250)
+                client.expect(client.command("DATA"), 354)
+                client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+                client.expect(client.reply(), 250)
+        done = engine.wait_records("Delivery", len(DOTTED))
+        assert sorted(r["recipient"] for r in done) == sorted(DOTTED), done
+        assert sorted(r["sender"] for r in done) == sorted(DOTTED), done
+        assert sorted(row[3] for row in sink.ledger()) == sorted(map(quoted, DOTTED)), sink.ledger()
+    temp = TempDir("hayauma-lenient-")
+    lines, csv, eml = (temp.path / name for name in ("l.txt", "l.csv", "m.eml"))
+    lines.write_text(DOTTED[1] + "\n")
+    csv.write_text(f"email\n{DOTTED[2]}\n")
+    eml.write_text("From: Shop <s..hop@d.example>\nSubject: x\n\nx\n")
+    with holding() as engine:
+        def send(*arguments):
+            subprocess.run([program(), "send", "--server", f"{engine.host}:{engine.port}", *arguments],
+                           check=True, timeout=60)
+        send("--eml", eml, "--to-file", lines, "--csv", csv, DOTTED[0])
+        send("--text", eml, "--from", "早馬 <.s@d.example>", DOTTED[3])
+        send("--text", eml, "--from", ".s@d.example", "a@final.example.")
+        rows = [json.loads(line) for line in engine.command("queue", "list", "--json").splitlines()]
+        assert sorted(r["recipient"] for r in rows) == sorted(
+            [*map(quoted, DOTTED), "a@final.example"]), rows
+        assert {r["sender"] for r in rows} == {'"s..hop"@d.example', '".s"@d.example'}, rows
+        found = [r["id"] for r in rows if r["recipient"] == quoted(DOTTED[0])]
+        content = engine.command("queue", "export", *found)
+        assert f"\nTo: <{quoted(DOTTED[0])}>\n" in content.replace("\r", ""), content
+        assert f"for <{quoted(DOTTED[0])}>" in content, content
+        engine.command("queue", "hold", "--recipient", quoted(DOTTED[0]))
+        held = engine.command("queue", "list", "--recipient", quoted(DOTTED[0]), "--json")
+        assert json.loads(held)["state"] == "held", held
+
+
+def test_original_recipient_in_utf8():
+    """An ORCPT of bare UTF-8 comes back in the notice, as every server can take it (RFC 6533 3)."""
+    with Engine({"routes": {"*": "[127.0.0.1]:1"},
+                 "destinations": {"bad.example": {"lifetime": "0"}}}) as engine:
+        with Client(engine) as client:
+            client.expect(client.command("MAIL FROM:<a..b@sender.example> SMTPUTF8"), 250)
+            client.expect(client.command("RCPT TO:<送@bad.example> ORCPT=utf-8;送@日本.example"), 250)
+            client.expect(client.command("DATA"), 354)
+            client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            client.expect(client.reply(), 250)
+
+        def notices():
+            rows = map(json.loads, engine.command("queue", "list", "--json").splitlines())
+            return [r for r in rows if r["recipient"] == "a..b@sender.example"]
+
+        wait_until("the notice", notices, process=engine.process)
+        text = engine.command("queue", "export", notices()[0]["id"])
+        assert "\nOriginal-Recipient: utf-8; \\x{9001}@\\x{65E5}\\x{672C}.example\n" in text, text
+        assert '\nTo: <"a..b"@sender.example>\n' in text, text
+
+
+def test_refused_recipients_cost_the_good_ones_nothing():
+    """Each line of a list that the client could not check is refused for itself; strangers, and who
+    says what is no command, are heard no longer than errors_max."""
+    with Sink() as sink:
+        engine = Engine(to_sink(sink, routes={"bad.example": "reject"}))
+        engine.config["listeners"][0].update({"errors_max": 5, "relay_networks": ["127.0.0.1"]})
+        with engine:
+            with Client(engine) as client:
+                client.expect(client.command("MAIL FROM:<a@sender.example>"), 250)
+                for i in range(30):
+                    for to, code in ((f"good{i}@d.example", 250), (f"bad{i}@bad.example", 550),
+                                     ("no address", 501), ("a@日本.example", 553),
+                                     ("a@1.2.3.4", 553)):
+                        client.expect(client.command(f"RCPT TO:<{to}>"), code)
+                client.expect(client.command("DATA"), 354)
+                client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+                client.expect(client.reply(), 250)
+                for _ in range(20):  # one list of one each, all wrong
+                    client.expect(client.message("x@bad.example"), 550)
+                    client.expect(client.command("DATA"), 554)
+                    client.expect(client.command("RSET"), 250)
+                client.expect(client.message("last@d.example"), 250)
+                said = [client.command("WRONG")[:3] for _ in range(6)]
+                assert said == ["500"] * 6 and client.reply().startswith("421"), said
+            with Client(engine, source=STRANGER) as client:
+                client.expect(client.command("MAIL FROM:<a@sender.example>"), 250)
+                said = [client.command("RCPT TO:<u@d.example>")[:3] for _ in range(6)]
+                assert said == ["550"] * 6 and client.reply().startswith("421"), said
+            engine.wait_records("Delivery", 31)
+            assert len(sink.ledger()) == 31, len(sink.ledger())
+
+
+def test_names_that_are_none():
+    """A client that may relay calls itself what it likes: Received and records stay whole. Others
+    are refused."""
+    with holding() as engine:
+        for name, shown in (("myhost.", "myhost."), ("(none)", "?none?"), ("my host", "my?host"),
+                            ("[IPv6:fe80::1%eth0]", "[IPv6:fe80::1?eth0]"), ("", "unknown"),
+                            ('a"b\\c', "a?b?c"), ("x\x01\x1b[31m", "x???31m"),
+                            ("h" * 400, "h" * 255), (";\tby evil", "??by?evil")):
+            for verb in ("EHLO", "HELO"):
+                with Client(engine, hello=None) as client:
+                    client.expect(client.reply(), 220)
+                    client.expect(client.command(f"{verb} {name}"), 250)
+                    reply = client.expect(client.message("b@d.example"), 250)
+                content = stored(engine, reply)
+                assert content.startswith(f"Received: from {shown} (".encode()), (name, content[:400])
+                message = email.message_from_bytes(content, policy=email.policy.default)
+                assert message["Subject"] == "test", (name, content)
+                with Client(engine, hello=None, source=STRANGER) as client:
+                    client.expect(client.reply(), 220)
+                    client.expect(client.command(f"{verb} {name}"), 501)
+        for record in engine.wait_records("Reception", 18):
+            assert not any(ord(c) < 32 for c in json.dumps(record)), record
+
+
+def test_commands_against_the_book():
+    """Without brackets, with blanks behind, with hex in lower case: clients that may relay."""
+    with Sink() as sink, Engine(to_sink(sink)) as engine:
+        with Client(engine) as client:
+            client.expect(client.command("MAIL FROM:a@sender.example SIZE=100"), 250)
+            client.expect(client.command("RCPT TO:b@d.example. ORCPT=rfc822;b+2bx@d.example"), 250)
+            client.expect(client.command("RCPT TO:<c@D.example.>  "), 250)
+            client.expect(client.command("DATA  "), 354)
+            client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+            client.expect(client.reply(), 250)
+            client.expect(client.command("QUIT \t "), 221)
+        engine.wait_records("Delivery", 2)
+        assert sorted(row[3] for row in sink.ledger()) == ["b@d.example", "c@D.example"]
+    with holding() as engine, Client(engine, source=STRANGER) as client:
+        client.expect(client.command("MAIL FROM:a@sender.example"), 501)
+
+
+if __name__ == "__main__":
+    run(globals())
