@@ -23,8 +23,15 @@ int cache_init(struct cache *cache, uint32_t entries_max, uint64_t hash_seed)
     return map_init(&cache->map, BUCKETS_INITIAL);
 }
 
+static size_t entry_bytes(const struct entry *e)
+{
+    return sizeof(*e) + e->name_len + e->route->bytes;
+}
+
 static void entry_drop(struct cache *cache, struct entry *e)
 {
+    ASSERT(cache->bytes >= entry_bytes(e));
+    cache->bytes -= entry_bytes(e);
     map_remove(&cache->map, &e->map_node);
     list_remove(&e->turn_node);
     dns_route_unref(e->route);
@@ -93,6 +100,12 @@ static void evict(struct cache *cache)
     cache->evictions++;
 }
 
+static bool is_full(const struct cache *cache)
+{
+    return cache->entries >= cache->entries_max ||
+           cache->bytes >= (uint64_t)cache->entries_max * DNS_ENTRY_BYTES;
+}
+
 void cache_put(struct cache *cache, uint64_t hash, struct str name, bool host_only,
                struct dns_route *route)
 {
@@ -100,15 +113,17 @@ void cache_put(struct cache *cache, uint64_t hash, struct str name, bool host_on
 
     if (e != NULL) {
         dns_route_ref(route);
+        cache->bytes -= entry_bytes(e);
         dns_route_unref(e->route);
         e->route = route;
+        cache->bytes += entry_bytes(e);
         return;
     }
     ASSERT(name.len <= UINT8_MAX);
     e = malloc(sizeof(*e) + name.len);
     if (e == NULL)
         return;
-    if (cache->entries == cache->entries_max)
+    while (cache->entries > 0 && is_full(cache))
         evict(cache);
     *e = (struct entry){.host_only = host_only, .name_len = (uint8_t)name.len};
     e->route = dns_route_ref(route);
@@ -116,4 +131,5 @@ void cache_put(struct cache *cache, uint64_t hash, struct str name, bool host_on
     map_insert(&cache->map, &e->map_node, hash);
     list_push_back(&cache->turns, &e->turn_node);
     cache->entries++;
+    cache->bytes += entry_bytes(e);
 }

@@ -1,6 +1,6 @@
-/* Routes by (name, host only), bounded: at the limit an entry goes that was not used since its last
- * turn (second chance: a hit sets a bit and touches no other entry). Pure but for malloc. One
- * thread.
+/* Routes by (name, host only), bounded in number and in bytes: at a limit an entry goes that was
+ * not used since its last turn (second chance: a hit sets a bit and touches no other entry). Pure
+ * but for malloc. One thread.
  *
  * An expired entry stays until it is replaced or evicted: a route that was good serves on, for a
  * while, when the resolver is of no help (RFC 8767). */
@@ -15,6 +15,7 @@ struct cache {
     struct map map;
     struct list turns; /* in the order in which they are looked at when one must go */
     uint32_t entries, entries_max;
+    uint64_t bytes; /* of entries and their routes; at most DNS_ENTRY_BYTES * entries_max */
     uint64_t evictions;
     uint64_t hash_seed;
 };

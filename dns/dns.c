@@ -8,12 +8,11 @@
 #include "dns/route.h"
 #include "io/io.h"
 
-#define READY_ROUNDS_MAX   3
-#define DEFAULT_ENTRIES    100000
-#define DEFAULT_NEGATIVE_S 300
-#define DEFAULT_TTL_MIN_S  30
-#define DEFAULT_TTL_MAX_S  86400
-#define DEFAULT_IN_FLIGHT  200
+#define READY_ROUNDS_MAX  3
+#define DEFAULT_ENTRIES   100000
+#define DEFAULT_TTL_MIN_S 30
+#define DEFAULT_TTL_MAX_S 86400
+#define DEFAULT_IN_FLIGHT 200
 
 /* ---- answers to those who asked ---- */
 
@@ -162,6 +161,7 @@ void dns_counters(const struct dns *dns, struct dns_counters *out)
 {
     *out = dns->counters;
     out->evictions = dns->cache.evictions;
+    out->bytes = dns->cache.bytes;
     out->entries = dns->cache.entries;
     out->in_flight = dns->send.in_flight;
 }
@@ -187,7 +187,7 @@ static struct dns_route *fixed_route(enum dns_status status, const char *error)
 
 static int take_options(struct dns *dns, const struct dns_options *options)
 {
-    dns->negative_ttl_max_s = or_default(options->negative_ttl_max_s, DEFAULT_NEGATIVE_S);
+    dns->negative_ttl_max_s = options->negative_ttl_max_s;
     dns->ttl_min_s = or_default(options->ttl_min_s, DEFAULT_TTL_MIN_S);
     dns->ttl_max_s = or_default(options->ttl_max_s, DEFAULT_TTL_MAX_S);
     dns->send.fresh_max = or_default(options->in_flight_max, DEFAULT_IN_FLIGHT);

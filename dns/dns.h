@@ -51,11 +51,13 @@ struct dns_host {
  */
 #define DNS_HOSTS_MAX     32
 #define DNS_ADDRESSES_MAX 64
+#define DNS_ENTRY_BYTES   1024
 struct dns_route {
     uint32_t refs;
     enum dns_status status;
     bool implicit_mx; /* no MX record: the domain's own address (RFC 5321 5.1) */
     uint16_t hosts_len, addresses_len;
+    uint32_t bytes; /* private: what the block takes */
     /* On io_now_ms()'s clock; a holder may use it past that, but should ask again. Moves forward
      * when the resolver fails and this route has to serve on (RFC 8767: up to an hour). */
     uint64_t expires_ms;
@@ -74,10 +76,12 @@ struct dns_route {
 struct dns_options {
     const char *const *servers; /* "1.2.3.4", "1.2.3.4:5353", "[::1]:53"; NULL = resolv.conf */
     size_t servers_len;
-    uint32_t timeout_ms;           /* per try; 0 = 5000 */
-    uint32_t tries;                /* 0 = 3 */
-    uint32_t cache_entries_max;    /* 0 = 100,000 domains */
-    uint32_t negative_ttl_max_s;   /* 0 = 300 */
+    uint32_t timeout_ms; /* per try; 0 = 5000 */
+    uint32_t tries;      /* 0 = 3 */
+    /* 0 = 100,000 domains. Of DNS_ENTRY_BYTES each in the mean: with larger ones, as of a zone that
+     * names as many long names as it can, there are fewer. */
+    uint32_t cache_entries_max;
+    uint32_t negative_ttl_max_s;   /* 0: none is cached (RFC 2308) */
     uint32_t ttl_min_s, ttl_max_s; /* 0 = 30 and 86400 */
     /* Upstream queries younger than a second; more wait. 0 = 200: of that many sent at once none
      * got lost in a resolver's default socket buffer, of 300 some did. */
@@ -123,6 +127,7 @@ struct dns_counters {
     uint64_t failures; /* of these without a usable answer */
     uint64_t stale;    /* expired routes that had to serve on */
     uint64_t evictions;
+    uint64_t bytes;              /* of the cache */
     uint32_t entries, in_flight; /* in flight: upstream queries */
 };
 void dns_counters(const struct dns *dns, struct dns_counters *out);

@@ -103,6 +103,7 @@ static struct {
     bool hold;        /* names that begin with "slow" get no answer */
     const char *gone; /* this name does not exist */
     const char *many; /* this name has ever so many MX records */
+    bool bloated;     /* each name below bloated.test has, too */
 } upstream;
 
 int dns_upstream_open(struct dns_upstream **out, struct io *io, const struct dns_options *options)
@@ -190,7 +191,8 @@ static void answer_query(struct dns_upstream_query *query, const char *name, enu
         answer.records_len = type == DNS_TYPE_A;
         records[0].a.s_addr = htonl(0xc0000263);
     }
-    if (upstream.many != NULL && strcmp(upstream.many, name) == 0)
+    if ((upstream.many != NULL && strcmp(upstream.many, name) == 0) ||
+        (upstream.bloated && type == DNS_TYPE_MX && strstr(name, ".bloated.") != NULL))
         many_records(records, &answer);
     if (strncmp(name, "wide", 4) == 0 && type != DNS_TYPE_MX) {
         memset(records, 0x20, sizeof(records));
@@ -229,13 +231,19 @@ static void on_route(struct dns_query *query, struct dns_route *route)
     asked->route = dns_route_ref(route);
 }
 
-static void setup(struct fixture *f, const struct dns_options *options)
+static void setup_exactly(struct fixture *f, const struct dns_options *options)
 {
-    static const struct dns_options none;
-
     f->io = (struct io){.now_ns = 1000000000};
     wheel_init(&f->io.wheel, 1000);
-    assert_int_equal(dns_open(&f->dns, &f->io, options == NULL ? &none : options), 0);
+    assert_int_equal(dns_open(&f->dns, &f->io, options), 0);
+}
+
+static void setup(struct fixture *f, const struct dns_options *options)
+{
+    struct dns_options filled = options == NULL ? (struct dns_options){0} : *options;
+
+    filled.negative_ttl_max_s = 300;
+    setup_exactly(f, &filled);
 }
 
 static void turn(struct fixture *f)
@@ -619,6 +627,60 @@ static void test_eviction(void **state)
     teardown(&f);
 }
 
+/* A zone that names as much as it can: the cache holds so many bytes, not so many entries. */
+static void test_eviction_by_bytes(void **state)
+{
+    enum { DOMAINS = 1000, ENTRIES_MAX = 1000 };
+    struct fixture f;
+    struct dns_counters counters;
+    char name[32];
+
+    (void)state;
+    setup(&f, &(struct dns_options){.cache_entries_max = ENTRIES_MAX});
+    upstream.generic = upstream.bloated = true;
+    for (int i = 0; i < DOMAINS; i++) {
+        snprintf(name, sizeof(name), "d%d.bloated.test", i);
+        assert_int_equal(resolve_status(&f, name), DNS_OK);
+    }
+    dns_counters(f.dns, &counters);
+    assert_true(counters.bytes > ENTRIES_MAX * DNS_ENTRY_BYTES / 2);
+    assert_in_range(counters.bytes, 1, ENTRIES_MAX * DNS_ENTRY_BYTES + 16384);
+    assert_true(counters.entries < ENTRIES_MAX);
+    assert_true(counters.evictions > 0);
+    dns_flush(f.dns);
+    dns_counters(f.dns, &counters);
+    assert_int_equal(counters.bytes, 0);
+    teardown(&f);
+}
+
+/* negative_ttl_max_s 0: nothing that is not there is remembered. */
+static void test_no_negative_caching(void **state)
+{
+    static const struct {
+        const char *name;
+        enum dns_status status;
+    } rows[] = {
+        {"unknown.test", DNS_NO_DOMAIN},
+        {"empty.test", DNS_NO_HOST},
+        {"servfail.test", DNS_TEMPORARY},
+        {"implicit.test", DNS_OK}, /* that it has no MX */
+    };
+    struct fixture f;
+
+    (void)state;
+    setup_exactly(&f, &(struct dns_options){.seed = 1});
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        for (int time = 0; time < 2; time++) {
+            size_t asked = upstream.asked;
+
+            assert_int_equal(resolve_status(&f, rows[i].name), rows[i].status);
+            assert_true(upstream.asked > asked);
+            assert_null(dns_cached(f.dns, str_of(rows[i].name), false));
+        }
+    }
+    teardown(&f);
+}
+
 static void test_in_flight_max(void **state)
 {
     enum { LOOKUPS = 200 };
@@ -953,6 +1015,8 @@ int main(void)
         cmocka_unit_test(test_ttl),
         cmocka_unit_test(test_stale),
         cmocka_unit_test(test_eviction),
+        cmocka_unit_test(test_eviction_by_bytes),
+        cmocka_unit_test(test_no_negative_caching),
         cmocka_unit_test(test_in_flight_max),
         cmocka_unit_test(test_equal_preference),
         cmocka_unit_test(test_interleaved),

@@ -123,8 +123,9 @@ void flight_finish(struct flight *flight, const struct route_draft *draft)
         route = stale_route(dns, flight);
     if (route == NULL && (route = route_build(draft)) != NULL) {
         route->stale_until_ms = route->expires_ms + STALE_MAX_MS;
-        cache_put(&dns->cache, flight->map_node.hash, flight_name(flight), flight->host_only,
-                  route);
+        if (route->expires_ms > io_now_ms(dns->io) || route->status == DNS_OK)
+            cache_put(&dns->cache, flight->map_node.hash, flight_name(flight), flight->host_only,
+                      route);
     }
     if (route == NULL)
         route = dns_route_ref(dns->no_memory);

@@ -286,6 +286,48 @@ static uint32_t negative_ttl(struct reader r, size_t answers, size_t authorities
     return 0;
 }
 
+/* Whether name is zone or lies below it. */
+static bool name_within(const struct name *name, const struct name *zone)
+{
+    size_t above = name->len - zone->len;
+
+    if (zone->len == 0)
+        return true;
+    return name->len >= zone->len && memcmp(name->text + above, zone->text, zone->len) == 0 &&
+           (above == 0 || name->text[above - 1] == '.');
+}
+
+/* Whether an SOA says for name that its data is not left out but does not exist (RFC 2308 2.2). */
+static bool is_denied(struct reader r, size_t answers, size_t authorities, const struct name *name)
+{
+    struct name zone;
+    struct rr rr;
+
+    for (size_t i = 0; i < answers + authorities; i++) {
+        if (!read_rr(&r, &rr))
+            return false;
+        if (i < answers || rr.type != TYPE_SOA)
+            continue;
+        if (read_name(r.bytes, r.len, &rr.owner, &zone) && name_within(name, &zone))
+            return true;
+    }
+    return false;
+}
+
+/* What a CNAME leads to is not in the response: it is to be asked for. */
+static void take_alias(struct dns_packet *packet, const struct name *name)
+{
+    if (memchr(name->text, '?', name->len) != NULL) {
+        fail(&packet->answer, "CNAME to a name that cannot be asked for");
+        return;
+    }
+    free(packet->memory);
+    packet->memory = strdup(name->text);
+    packet->alias = packet->memory;
+    if (packet->alias == NULL)
+        fail(&packet->answer, "out of memory");
+}
+
 /* Reads the question into name; NULL or what is wrong. */
 static const char *read_question(struct reader *r, enum dns_type type, struct name *name)
 {
@@ -311,7 +353,7 @@ void dns_packet_parse(struct dns_packet *packet, const uint8_t *bytes, size_t le
     size_t answers, authorities;
     unsigned rcode;
     const char *error = read_question(&r, type, &name);
-    int cnames = 0, found;
+    int found;
 
     *packet = (struct dns_packet){.answer.ttl_s = INT32_MAX};
     if (error != NULL) {
@@ -329,7 +371,7 @@ void dns_packet_parse(struct dns_packet *packet, const uint8_t *bytes, size_t le
         answers = ANSWER_RECORDS;
     do {
         found = follow_cname(answer, r, answers, &name);
-    } while (found > 0 && ++cnames <= DNS_CNAMES_MAX);
+    } while (found > 0 && ++packet->cnames <= DNS_CNAMES_MAX);
     if (found > 0) {
         fail(answer, "CNAME chain too long or a loop");
         return;
@@ -342,6 +384,11 @@ void dns_packet_parse(struct dns_packet *packet, const uint8_t *bytes, size_t le
     if (answer->records_len > 0)
         return;
     answer->status = rcode == RCODE_NXDOMAIN ? DNS_ANSWER_NO_DOMAIN : DNS_ANSWER_NO_DATA;
+    if (rcode == 0 && packet->cnames > 0 && name.len > 0 &&
+        !is_denied(r, answers, authorities, &name)) {
+        take_alias(packet, &name);
+        return;
+    }
     take_ttl(answer, negative_ttl(r, answers, authorities));
 }
 

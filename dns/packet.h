@@ -12,7 +12,12 @@
 
 struct dns_packet {
     struct dns_answer answer;
-    void *memory; /* of answer.records */
+    unsigned cnames; /* followed in this response */
+    /* NO_DATA only: the name at which CNAMEs ended, of whose data the response says nothing. Ask
+     * for it: a server of the first name's zone need not know the second one's. NULL: none is left.
+     */
+    const char *alias;
+    void *memory; /* of answer.records or alias */
 };
 
 /* Never fails: what cannot be understood is DNS_ANSWER_FAILED with a reason. CNAMEs in the answer

@@ -214,6 +214,49 @@ static void test_cname(void **state)
     }
 }
 
+/* What CNAMEs lead to is not there: to be asked for, unless an SOA above it says that it is
+ * nothing. */
+static void test_alias(void **state)
+{
+    static const struct {
+        const char *target;
+        bool soa; /* of the zone "test" */
+        const char *alias;
+    } rows[] = {
+        {"www.other", false, "www.other"},
+        {"www.other", true, "www.other"},
+        {"www.attest", true, "www.attest"},
+        {"www.test", true, NULL},
+        {"test", true, NULL},
+        {"", false, NULL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct message *m = begin(DNS_TYPE_A, 0, "alias.test");
+        struct dns_packet packet;
+
+        put_cname(m, NULL, 20, "b.test");
+        put_cname(m, "b.test", 10, rows[i].target);
+        put_a(m, "else.test", 5, 0x7f000001);
+        if (rows[i].soa)
+            put_soa(m, 60, 30);
+        packet = parse(m, m->len, DNS_TYPE_A);
+        assert_int_equal(packet.answer.status, DNS_ANSWER_NO_DATA);
+        assert_int_equal(packet.cnames, 2);
+        assert_int_equal(packet.alias != NULL, rows[i].alias != NULL);
+        if (rows[i].alias != NULL) {
+            assert_string_equal(packet.alias, rows[i].alias);
+            assert_int_equal(packet.answer.ttl_s, 10);
+        }
+        dns_packet_done(&packet);
+    }
+    struct message *m = begin(DNS_TYPE_A, 0, "alias.test");
+
+    put_cname(m, NULL, 20, "a b.test");
+    expect(m, DNS_TYPE_A, DNS_ANSWER_FAILED, 0, 0);
+}
+
 static void test_negative(void **state)
 {
     static const struct {
@@ -409,11 +452,17 @@ static void test_not_an_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_mx),          cmocka_unit_test(test_null_mx),
-        cmocka_unit_test(test_cname),       cmocka_unit_test(test_negative),
-        cmocka_unit_test(test_many),        cmocka_unit_test(test_hostile_labels),
-        cmocka_unit_test(test_compression), cmocka_unit_test(test_pointer_chain),
-        cmocka_unit_test(test_long_name),   cmocka_unit_test(test_not_an_answer),
+        cmocka_unit_test(test_mx),
+        cmocka_unit_test(test_null_mx),
+        cmocka_unit_test(test_alias),
+        cmocka_unit_test(test_cname),
+        cmocka_unit_test(test_negative),
+        cmocka_unit_test(test_many),
+        cmocka_unit_test(test_hostile_labels),
+        cmocka_unit_test(test_compression),
+        cmocka_unit_test(test_pointer_chain),
+        cmocka_unit_test(test_long_name),
+        cmocka_unit_test(test_not_an_answer),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -25,12 +25,14 @@ struct dns_route *route_build(const struct route_draft *draft)
     size_t addresses_bytes = draft->addresses_len * sizeof(struct dns_address);
     size_t texts_bytes = text_bytes(draft->error) + text_bytes(draft->site_name);
     struct dns_route *route;
+    size_t bytes;
     char *at;
 
     ASSERT(draft->hosts_len <= DNS_HOSTS_MAX && draft->addresses_len <= DNS_ADDRESSES_MAX);
     for (size_t i = 0; i < draft->hosts_len; i++)
         texts_bytes += text_bytes(draft->hosts[i].name);
-    route = malloc(sizeof(*route) + hosts_bytes + addresses_bytes + texts_bytes);
+    bytes = sizeof(*route) + hosts_bytes + addresses_bytes + texts_bytes;
+    route = malloc(bytes);
     if (route == NULL)
         return NULL;
     *route = (struct dns_route){
@@ -39,6 +41,7 @@ struct dns_route *route_build(const struct route_draft *draft)
         .implicit_mx = draft->implicit_mx,
         .hosts_len = (uint16_t)draft->hosts_len,
         .addresses_len = (uint16_t)draft->addresses_len,
+        .bytes = (uint32_t)bytes,
         .expires_ms = draft->expires_ms,
         .mx_expires_ms = draft->mx_expires_ms,
         .hosts = (struct dns_host *)(route + 1),

@@ -14,8 +14,10 @@
  * Questions go without EDNS: c-ares 1.18 takes the first SERVFAIL for a lack of EDNS and turns it
  * off for good. Answers beyond 512 bytes come by TCP then, which c-ares does.
  *
- * The resolver should be on this host or a trusted network: query ids are random, but the source
- * port stays while queries are open. */
+ * Who can forge an answer must guess a query's id and its source port (RFC 5452). c-ares draws ids
+ * at random, but keeps a channel's socket as long as queries are open on it. So a server beyond
+ * loopback has several channels: each query draws one, and a channel that had PORT_QUERIES queries
+ * gets none before it is empty and its socket is closed. To loopback nobody else can send. */
 #include "dns/dns_upstream.h"
 
 #include <ares.h>
@@ -41,20 +43,30 @@
 #define TICK_MS_MAX        100       /* how late a timeout may be noticed */
 #define SOCKET_BUFFER      (1 << 20) /* answers to a full in_flight may arrive at once */
 #define SERVERS_MAX        16
+#define CHANNELS_MAX       16 /* of 75 KB each */
+#define PORT_QUERIES       16
+
+struct channel {
+    struct server *server;
+    ares_channel ares;
+    uint32_t open;  /* queries */
+    uint32_t asked; /* since its socket was opened */
+    struct list watches;
+};
 
 struct server {
     struct dns_upstream *upstream;
-    ares_channel channel;
     uint64_t answered_ms; /* io's clock */
-    struct list watches;
+    uint32_t channels_len;
+    struct channel channels[CHANNELS_MAX];
 };
 
 /* One poll of one c-ares socket. c-ares may close and reuse the number at any time; then the watch
  * is dead and only waits for its last event. */
 struct watch {
     struct io_op op;
-    struct server *server; /* NULL: dead */
-    struct list_node node; /* in server->watches while alive */
+    struct channel *channel; /* NULL: dead */
+    struct list_node node;   /* in channel->watches while alive */
     int fd;
     uint32_t events;
 };
@@ -62,11 +74,15 @@ struct watch {
 /* One question on its way through servers; lives in its query's priv. */
 struct attempt {
     struct dns_upstream *upstream;
-    const char *name;
+    const char *name; /* the query's, or alias */
+    char *alias;      /* where CNAMEs led that were answered without what they lead to */
     enum dns_type type;
-    uint32_t server;
+    uint32_t ttl_s;  /* of these CNAMEs, the smallest */
+    uint16_t cnames; /* how many there were */
+    uint16_t server;
     uint32_t left; /* sends still allowed */
     uint64_t sent_ms;
+    struct channel *channel;
     struct dns_packet packet;
     struct list_node node; /* in upstream->done or parked */
 };
@@ -82,6 +98,7 @@ struct dns_upstream {
     uint32_t tries, tick_ms;
     uint32_t preferred;
     bool closing;
+    struct rng rng; /* draws channels */
     uint32_t servers_len;
     struct server servers[SERVERS_MAX];
 };
@@ -94,21 +111,21 @@ static void on_poll(struct io_op *op, const struct io_event *event);
 
 static void watch_drop(struct watch *w)
 {
-    struct io *io = w->server->upstream->io;
+    struct io *io = w->channel->server->upstream->io;
 
     list_remove(&w->node);
-    w->server = NULL;
+    w->channel = NULL;
     if (io_op_busy(&w->op))
         io_cancel(io, &w->op);
     else
         free(w);
 }
 
-static struct watch *watch_find(struct server *server, int fd)
+static struct watch *watch_find(struct channel *channel, int fd)
 {
-    struct list_node *node = list_first(&server->watches);
+    struct list_node *node = list_first(&channel->watches);
 
-    for (; node != NULL; node = list_next(&server->watches, node)) {
+    for (; node != NULL; node = list_next(&channel->watches, node)) {
         struct watch *w = LIST_ENTRY(node, struct watch, node);
 
         if (w->fd == fd)
@@ -118,24 +135,24 @@ static struct watch *watch_find(struct server *server, int fd)
 }
 
 /* Without memory the socket stays unwatched and its queries time out. */
-static void watch_start(struct server *server, int fd, uint32_t events)
+static void watch_start(struct channel *channel, int fd, uint32_t events)
 {
     struct watch *w = calloc(1, sizeof(*w));
 
     if (w == NULL)
         return;
     w->op.on_event = on_poll;
-    w->server = server;
+    w->channel = channel;
     w->fd = fd;
     w->events = events;
-    list_push_back(&server->watches, &w->node);
-    io_poll(server->upstream->io, &w->op, fd, events);
+    list_push_back(&channel->watches, &w->node);
+    io_poll(channel->server->upstream->io, &w->op, fd, events);
 }
 
 static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writable)
 {
-    struct server *server = arg;
-    struct watch *w = watch_find(server, fd);
+    struct channel *channel = arg;
+    struct watch *w = watch_find(channel, fd);
     uint32_t events = (readable ? POLLIN : 0U) | (writable ? POLLOUT : 0U);
 
     if (w != NULL && w->events == events)
@@ -143,18 +160,18 @@ static void on_socket_state(void *arg, ares_socket_t fd, int readable, int writa
     if (w != NULL)
         watch_drop(w);
     if (events != 0)
-        watch_start(server, fd, events);
+        watch_start(channel, fd, events);
 }
 
 static void on_poll(struct io_op *op, const struct io_event *event)
 {
     struct watch *w = CONTAINER_OF(op, struct watch, op);
-    struct server *server = w->server;
+    struct channel *channel = w->channel;
     bool failed = event->result < 0;
     uint32_t ready = failed ? 0 : (uint32_t)event->result;
     int fd = w->fd;
 
-    if (server == NULL) {
+    if (channel == NULL) {
         if (!event->more)
             free(w);
         return;
@@ -162,7 +179,7 @@ static void on_poll(struct io_op *op, const struct io_event *event)
     /* An error or a hang-up is found by reading. */
     if (failed || (ready & (POLLERR | POLLHUP | POLLRDHUP)) != 0)
         ready |= w->events;
-    ares_process_fd(server->channel, (ready & POLLIN) != 0 ? fd : ARES_SOCKET_BAD,
+    ares_process_fd(channel->ares, (ready & POLLIN) != 0 ? fd : ARES_SOCKET_BAD,
                     (ready & POLLOUT) != 0 ? fd : ARES_SOCKET_BAD);
 }
 
@@ -170,10 +187,10 @@ static void on_poll(struct io_op *op, const struct io_event *event)
  * domain must not get the blame, so sockets are opened here. */
 static ares_socket_t open_socket(int family, int type, int protocol, void *arg)
 {
-    struct server *server = arg;
+    struct channel *channel = arg;
     int fd = socket(family, type | SOCK_NONBLOCK | SOCK_CLOEXEC, protocol), size = SOCKET_BUFFER;
 
-    server->upstream->shortage =
+    channel->server->upstream->shortage =
         fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS);
     if (fd >= 0 && type == SOCK_DGRAM) /* as much as the system's limit lets us have */
         (void)setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size));
@@ -242,7 +259,7 @@ static void attempt_next(struct attempt *a, const char *error)
         attempt_fail(a, error);
         return;
     }
-    a->server = (a->server + 1) % a->upstream->servers_len;
+    a->server = (uint16_t)((a->server + 1U) % a->upstream->servers_len);
     attempt_send(a);
 }
 
@@ -260,6 +277,26 @@ static const char *ares_text(int status)
     }
 }
 
+/* The response ends in the middle of a chain of CNAMEs: the rest is a question of its own. */
+static void attempt_follow(struct attempt *a)
+{
+    struct dns_upstream *up = a->upstream;
+    unsigned cnames = a->cnames + a->packet.cnames;
+
+    if (cnames > DNS_CNAMES_MAX) {
+        attempt_fail(a, "CNAME chain too long or a loop");
+        return;
+    }
+    a->cnames = (uint16_t)cnames;
+    if (a->packet.answer.ttl_s < a->ttl_s)
+        a->ttl_s = a->packet.answer.ttl_s;
+    free(a->alias);
+    a->name = a->alias = a->packet.memory;
+    a->packet = (struct dns_packet){0};
+    a->left = up->tries * up->servers_len;
+    attempt_send(a);
+}
+
 static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, int len)
 {
     struct attempt *a = arg;
@@ -268,8 +305,11 @@ static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, i
 
     (void)timeouts;
     up->open--;
-    if (up->closing)
+    a->channel->open--;
+    if (up->closing) {
+        free(a->alias);
         return;
+    }
     if (status == ARES_ENOMEM || (status == ARES_ECONNREFUSED && up->shortage)) {
         up->shortage = true;
         a->left++;
@@ -283,7 +323,13 @@ static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, i
     }
     server->answered_ms = io_now_ms(up->io);
     dns_packet_parse(&a->packet, bytes, (size_t)len, a->type);
+    if (a->packet.alias != NULL) {
+        attempt_follow(a);
+        return;
+    }
     if (a->packet.answer.status != DNS_ANSWER_FAILED) {
+        if (a->ttl_s < a->packet.answer.ttl_s)
+            a->packet.answer.ttl_s = a->ttl_s;
         attempt_done(a);
         return;
     }
@@ -292,17 +338,37 @@ static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, i
     attempt_next(a, a->packet.answer.error);
 }
 
+/* One of the channels that may open a socket or have not used theirs up; any where there is none,
+ * since questions do not wait for each other. */
+static struct channel *channel_draw(struct dns_upstream *up, struct server *server)
+{
+    uint32_t first = (uint32_t)rng_below(&up->rng, server->channels_len);
+
+    for (uint32_t i = 0; i < server->channels_len; i++) {
+        struct channel *channel = &server->channels[(first + i) % server->channels_len];
+
+        if (channel->open == 0)
+            channel->asked = 0;
+        if (channel->asked < PORT_QUERIES)
+            return channel;
+    }
+    return &server->channels[first];
+}
+
 static void attempt_send(struct attempt *a)
 {
     struct dns_upstream *up = a->upstream;
 
+    a->channel = channel_draw(up, &up->servers[a->server]);
+    a->channel->open++;
+    a->channel->asked++;
     ASSERT(a->left > 0);
     a->left--;
     a->sent_ms = io_now_ms(up->io);
     up->open++;
     if (!timer_armed(&up->tick))
         wheel_arm(io_wheel(up->io), &up->tick, io_now_ms(up->io) + up->tick_ms);
-    ares_query(up->servers[a->server].channel, a->name, ns_c_in, (int)a->type, on_ares, a);
+    ares_query(a->channel->ares, a->name, ns_c_in, (int)a->type, on_ares, a);
 }
 
 void dns_upstream_query(struct dns_upstream *up, struct dns_upstream_query *query, const char *name,
@@ -314,7 +380,8 @@ void dns_upstream_query(struct dns_upstream *up, struct dns_upstream_query *quer
         .upstream = up,
         .name = name,
         .type = type,
-        .server = up->preferred,
+        .ttl_s = UINT32_MAX,
+        .server = (uint16_t)up->preferred,
         .left = up->tries * up->servers_len,
     };
     attempt_send(a);
@@ -336,9 +403,17 @@ static void on_deliver(struct timer *timer)
             CONTAINER_OF((unsigned char *)a, struct dns_upstream_query, priv);
         struct dns_packet packet = a->packet; /* the handler may end the query's life */
 
+        free(a->alias);
         query->on_answer(query, &packet.answer);
         dns_packet_done(&packet);
     }
+}
+
+static void server_tick(struct server *server)
+{
+    for (uint32_t i = 0; i < server->channels_len; i++)
+        if (server->channels[i].open > 0)
+            ares_process_fd(server->channels[i].ares, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
 }
 
 /* c-ares' own ares_timeout() walks all open queries; looking at its timeouts at intervals does not.
@@ -350,7 +425,7 @@ static void on_tick(struct timer *timer)
     struct list_node *node;
 
     for (uint32_t i = 0; i < up->servers_len; i++)
-        ares_process_fd(up->servers[i].channel, ARES_SOCKET_BAD, ARES_SOCKET_BAD);
+        server_tick(&up->servers[i]);
     up->shortage = false;
     while (!up->shortage && (node = list_pop_front(&up->parked)) != NULL)
         attempt_send(LIST_ENTRY(node, struct attempt, node));
@@ -374,7 +449,7 @@ static int from_ares(int status)
     }
 }
 
-static int open_channel(ares_channel *out, struct server *server, uint32_t timeout_ms)
+static int open_channel(struct channel *channel, uint32_t timeout_ms)
 {
     struct ares_options options = {
         /* Error answers are read here, not skipped. */
@@ -382,34 +457,49 @@ static int open_channel(ares_channel *out, struct server *server, uint32_t timeo
         .timeout = (int)(timeout_ms + 2) / 3, /* doubled by c-ares for the second send */
         .tries = 2,
         .sock_state_cb = on_socket_state,
-        .sock_state_cb_data = server,
+        .sock_state_cb_data = channel,
     };
 
-    int rc = from_ares(ares_init_options(out, &options,
+    int rc = from_ares(ares_init_options(&channel->ares, &options,
                                          ARES_OPT_FLAGS | ARES_OPT_TIMEOUTMS | ARES_OPT_TRIES |
                                              ARES_OPT_SOCK_STATE_CB));
 
     if (rc == 0)
-        ares_set_socket_functions(*out, &socket_functions, server);
+        ares_set_socket_functions(channel->ares, &socket_functions, channel);
     return rc;
 }
 
-/* A channel for the server at the front of node. */
+static bool is_loopback(const struct ares_addr_port_node *node)
+{
+    return node->family == AF_INET
+               ? ntohl(node->addr.addr4.s_addr) >> 24 == 127
+               : memcmp(&node->addr.addr6, &in6addr_loopback, sizeof(in6addr_loopback)) == 0;
+}
+
+/* The server at the front of node. */
 static int add_server(struct dns_upstream *up, struct ares_addr_port_node node, uint32_t timeout_ms)
 {
     struct server *server = &up->servers[up->servers_len];
-    int rc;
+    uint32_t channels_len = is_loopback(&node) ? 1 : CHANNELS_MAX;
+    int rc = 0;
 
     if (up->servers_len == SERVERS_MAX)
         return -EINVAL;
-    server->upstream = up;
-    list_init(&server->watches);
-    rc = open_channel(&server->channel, server, timeout_ms);
-    if (rc < 0)
-        return rc;
     up->servers_len++;
+    server->upstream = up;
     node.next = NULL;
-    return from_ares(ares_set_servers_ports(server->channel, &node));
+    while (rc == 0 && server->channels_len < channels_len) {
+        struct channel *channel = &server->channels[server->channels_len];
+
+        *channel = (struct channel){.server = server};
+        list_init(&channel->watches);
+        rc = open_channel(channel, timeout_ms);
+        if (rc < 0)
+            break;
+        server->channels_len++;
+        rc = from_ares(ares_set_servers_ports(channel->ares, &node));
+    }
+    return rc;
 }
 
 /* Reads servers through a channel of c-ares, which knows resolv.conf and how servers are written.
@@ -417,23 +507,22 @@ static int add_server(struct dns_upstream *up, struct ares_addr_port_node node, 
 static int add_servers(struct dns_upstream *up, const char *csv, uint32_t timeout_ms)
 {
     struct ares_addr_port_node *nodes = NULL;
-    struct server nobody = {.upstream = up};
-    ares_channel probe;
-    int rc = open_channel(&probe, &nobody, timeout_ms);
+    struct channel probe = {0};
+    int rc = open_channel(&probe, timeout_ms);
 
     if (rc < 0)
         return rc;
     if (csv != NULL)
-        rc = from_ares(ares_set_servers_ports_csv(probe, csv));
+        rc = from_ares(ares_set_servers_ports_csv(probe.ares, csv));
     if (rc == 0)
-        rc = from_ares(ares_get_servers_ports(probe, &nodes));
+        rc = from_ares(ares_get_servers_ports(probe.ares, &nodes));
     if (rc == 0 && nodes == NULL)
         rc = -ENOENT;
     for (struct ares_addr_port_node *node = nodes; rc == 0 && node != NULL; node = node->next)
         rc = add_server(up, *node, timeout_ms);
     if (nodes != NULL)
         ares_free_data(nodes);
-    ares_destroy(probe);
+    ares_destroy(probe.ares);
     return rc;
 }
 
@@ -458,6 +547,7 @@ int dns_upstream_open(struct dns_upstream **out, struct io *io, const struct dns
     if (up == NULL)
         return -ENOMEM;
     up->io = io;
+    rng_seed(&up->rng, options->seed ^ CHANNELS_MAX);
     up->tick.on_timer = on_tick;
     up->deliver.on_timer = on_deliver;
     list_init(&up->done);
@@ -477,6 +567,19 @@ int dns_upstream_open(struct dns_upstream **out, struct io *io, const struct dns
     return 0;
 }
 
+static void server_close(struct server *server)
+{
+    struct list_node *node;
+
+    for (uint32_t i = 0; i < server->channels_len; i++) {
+        struct channel *channel = &server->channels[i];
+
+        ares_destroy(channel->ares); /* ends its attempts; closes its sockets: watches drop */
+        while ((node = list_first(&channel->watches)) != NULL)
+            watch_drop(LIST_ENTRY(node, struct watch, node));
+    }
+}
+
 void dns_upstream_close(struct dns_upstream *up)
 {
     struct list_node *node;
@@ -484,15 +587,16 @@ void dns_upstream_close(struct dns_upstream *up)
     if (up == NULL)
         return;
     up->closing = true;
-    for (uint32_t i = 0; i < up->servers_len; i++) {
-        struct server *server = &up->servers[i];
+    for (uint32_t i = 0; i < up->servers_len; i++)
+        server_close(&up->servers[i]);
+    while ((node = list_pop_front(&up->done)) != NULL) {
+        struct attempt *a = LIST_ENTRY(node, struct attempt, node);
 
-        ares_destroy(server->channel); /* ends its attempts; closes its sockets: watches drop */
-        while ((node = list_first(&server->watches)) != NULL)
-            watch_drop(LIST_ENTRY(node, struct watch, node));
+        dns_packet_done(&a->packet);
+        free(a->alias);
     }
-    while ((node = list_pop_front(&up->done)) != NULL)
-        dns_packet_done(&LIST_ENTRY(node, struct attempt, node)->packet);
+    while ((node = list_pop_front(&up->parked)) != NULL)
+        free(LIST_ENTRY(node, struct attempt, node)->alias);
     ASSERT(up->open == 0);
     wheel_cancel(io_wheel(up->io), &up->tick);
     wheel_cancel(io_wheel(up->io), &up->deliver);

@@ -155,7 +155,7 @@ static void command(char *line)
 int main(int argc, char **argv)
 {
     const char *servers[SERVERS_MAX];
-    struct dns_options options = {.servers = servers, .seed = 1};
+    struct dns_options options = {.servers = servers, .negative_ttl_max_s = 300, .seed = 1};
     struct list_node *node;
     char line[1024];
     int c, rc;

@@ -5,10 +5,12 @@ end, in time, with the answer or as a temporary failure.
 usage: hostile.py DNS_LOOKUP"""
 
 import errno
+import os
 import pathlib
 import random
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import time
@@ -56,6 +58,7 @@ class Server:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self.handlers = handlers or {}
         self.asked = 0
+        self.ports = set()
         while True:  # until a port is free for both
             self.tcp = socket.socket(family)
             self.udp = socket.socket(family, socket.SOCK_DGRAM)
@@ -80,6 +83,7 @@ class Server:
         while True:
             query, peer = self.udp.recvfrom(65535)
             self.asked += 1
+            self.ports.add(peer[1])
             for packet in self.handler(query)(query, None):
                 if isinstance(packet, bytes):
                     self.udp.sendto(packet, peer)
@@ -164,6 +168,43 @@ def cname_loop(query, stream):
     yield reply(query, [rr(5, b"\xc0\x0c")])
 
 
+def soa(owner):
+    return rr(6, wire_name("ns.test") + wire_name("root.test") + struct.pack(">IIIII", 1, 60, 60, 60, 30),
+              owner=owner)
+
+
+def alias_step(query, stream):
+    """aliasN is a CNAME of aliasN-1, and nothing is said of that: what a server answers that does not
+    serve the target's zone. alias0 has an address."""
+    name, kind, _ = question_of(query)
+    step = int(name.split(".")[0].removeprefix("alias"))
+    if step == 0:
+        yield good(query)
+    else:
+        yield reply(query, [rr(5, wire_name(f"alias{step - 1}.test"))])
+
+
+def alias_circle(query, stream):
+    """circle0 -> circle1 -> ... without an end, one CNAME an answer."""
+    step = int(question_of(query)[0].split(".")[0].removeprefix("circle"))
+    yield reply(query, [rr(5, wire_name(f"circle{step + 1}.test"))])
+
+
+def alias_gone(query, stream):
+    """A CNAME of a name that does not exist."""
+    name = question_of(query)[0]
+    if name.startswith("aliasgone"):
+        yield reply(query, [rr(5, wire_name("missing.test"))])
+    else:
+        yield reply(query, [], rcode=3)
+
+
+def alias_denied(query, stream):
+    """A CNAME of a name without the data, as the zone's SOA says."""
+    message = reply(query, [rr(5, wire_name("bare.test")), soa(wire_name("test"))], count=1)
+    yield message[:8] + b"\0\1" + message[10:]
+
+
 def over_tcp(send):
     """Truncated over UDP; send(stream, message) over TCP."""
     def answer(query, stream):
@@ -224,6 +265,8 @@ HANDLERS = {
     "tcpsilent": over_tcp(lambda stream, message: None), "tcpendless": over_tcp(endless),
     "big": big,
 }
+ALIASES = {"alias": alias_step, "circle": alias_circle, "aliasgone": alias_gone, "missing": alias_gone,
+           "denied": alias_denied}
 GOOD = {"ok", "wrongid", "tcp", "tcpbytes", "big"}
 
 
@@ -249,6 +292,56 @@ def check_all(checks, program):
                             answer["took_ms"] < 10 * TIMEOUT_MS)
             checks.equal("still works", lookup.ask("ok99.test")["status"], "ok")
             checks.equal("in flight", lookup.counters()["in_flight"], 0)
+
+
+def check_aliases(checks, program):
+    """A CNAME that is answered without its target is followed, not a failure, and not for ever."""
+    server = Server(ALIASES)
+    rows = [("alias1", "ok", ""), ("alias12", "ok", ""), ("alias13", "temporary", "CNAME chain too long"),
+            ("circle0", "temporary", "CNAME chain too long"), ("aliasgone", "no_domain", "no such domain"),
+            ("denied", "no_host", "no address")]
+    with Lookup(program, [server.address], "-t", str(TIMEOUT_MS)) as lookup:
+        for name, status, error in rows:
+            server.asked = 0
+            answer = lookup.ask(f"{name}.test", "host")
+            checks.equal(f"{name}: status ({answer['error']})", answer["status"], status)
+            checks.true(f"{name}: {answer['error']!r} has {error!r}", error in answer["error"])
+            checks.true(f"{name}: {server.asked} questions", server.asked <= 2 * 13)
+        checks.equal("denied: A and AAAA, nothing more", server.asked, 2)
+        answer = lookup.ask("alias2.test")  # no MX at the end of the chain: its address is
+        checks.equal("alias2 as a mail domain", (answer["status"], answer["implicit"]), ("ok", True))
+    with Lookup(program, [server.address], "-t", str(TIMEOUT_MS)) as lookup:  # ends in the middle
+        lookup.send(*(f"domain {name}.test" for name, _, _ in rows), "sleep 1")
+
+
+BEYOND = "192.0.2.53"  # an address that is not loopback's, in a network of our own
+
+
+def beyond_loopback(program):
+    """Source ports of questions to a resolver beyond loopback (RFC 5452 9.2)."""
+    run = subprocess.run
+    run(["ip", "link", "set", "lo", "up"], check=True)
+    run(["ip", "address", "add", f"{BEYOND}/32", "dev", "lo"], check=True)
+    checks, server, count = Checks(), Server({"tcp": over_tcp(socket.socket.sendall)}, host=BEYOND), 2000
+    with Lookup(program, [server.address]) as lookup:
+        for first in range(0, count, 100):
+            answers = lookup.ask_all([f"p{i}.test" for i in range(first, first + 100)], "host")
+            checks.equal("statuses", {a["status"] for a in answers.values()}, {"ok"})
+        checks.equal("tcp", lookup.ask("tcp.test")["status"], "ok")
+    ports = len(server.ports)
+    print(f"{server.asked} questions from {ports} source ports")
+    checks.true(f"{ports} source ports for {server.asked} questions", ports * 24 > server.asked)
+    checks.exit()
+
+
+def check_ports(checks, program):
+    """In a network of its own where that may be had."""
+    own = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+    if subprocess.run([*own, "ip", "link"], capture_output=True).returncode != 0:
+        print("NOT CHECKED: source ports (no network namespace, or no ip)")
+        return
+    checks.equal("source ports", subprocess.run([*own, sys.executable, __file__, program,
+                                                 "beyond-loopback"]).returncode, 0)
 
 
 def check_failover(checks, program):
@@ -305,7 +398,11 @@ def check_ipv6(checks, program):
 
 
 def main():
+    if sys.argv[2:] == ["beyond-loopback"]:
+        beyond_loopback(sys.argv[1])
     checks = Checks()
+    check_aliases(checks, sys.argv[1])
+    check_ports(checks, sys.argv[1])
     check_all(checks, sys.argv[1])
     check_failover(checks, sys.argv[1])
     check_close(checks, sys.argv[1])
