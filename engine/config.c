@@ -61,6 +61,7 @@ void config_unref(struct config *c)
         return;
     map_done(&owner->routes.names);
     map_done(&owner->destinations.names);
+    map_done(&owner->destinations.sites);
     while (owner->blocks != NULL) {
         struct config_block *block = owner->blocks;
 

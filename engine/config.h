@@ -156,8 +156,9 @@ int config_load(const char *file, struct config **out, struct buf *errors) MUST_
 /* The control_socket that file names (to be freed), whatever else is wrong in it: an engine whose
  * file was just spoilt must stay within reach. NULL and lines in errors when it is no YAML. */
 char *config_control_socket(const char *file, struct buf *errors);
-/* Lines "warning: ..." about what is no mistake and yet hardly meant. */
-void config_warnings(const struct config *c, struct buf *out);
+/* Lines "warning: ..." about what is no mistake and yet hardly meant. as_root: who starts the
+ * engine with it is root. */
+void config_warnings(const struct config *c, bool as_root, struct buf *out);
 /* All defaults and no file; for tests and the quickstart. */
 struct config *config_default(void);
 struct config *config_ref(struct config *c);

@@ -8,8 +8,9 @@
 #include "engine/config_value.h"
 #include "engine/glob.h"
 
-#define NAME_MAX_BYTES 253
-#define HASH_SEED      UINT64_C(0x68617961756d61) /* keys are the operator's: no collisions to fear */
+#define NAME_MAX_BYTES  253
+#define SITE_NAME_BYTES 320 /* more than dns' longest with a port, or a socket's path, has */
+#define HASH_SEED       UINT64_C(0x68617961756d61) /* keys are the operator's: no collisions to fear */
 
 static const struct str site_prefix = {"site:", 5};
 
@@ -107,10 +108,10 @@ char *config_pattern_normal(struct config *c, struct str text, bool site_ok, str
     return name;
 }
 
-static const struct name_node *find_name(const struct config_index *index, struct str name)
+static const struct name_node *find_name(const struct map *names, struct str name)
 {
     uint64_t hash = hash_bytes(name.ptr, name.len, HASH_SEED);
-    struct map_node *n = index->names.buckets == NULL ? NULL : map_find(&index->names, hash);
+    struct map_node *n = names->buckets == NULL ? NULL : map_find(names, hash);
 
     for (; n != NULL; n = map_find_next(n)) {
         const struct name_node *node = CONTAINER_OF(n, struct name_node, node);
@@ -124,16 +125,36 @@ static const struct name_node *find_name(const struct config_index *index, struc
 /* First position of a pattern for the lower-case name: the name itself, then what it is below. */
 static uint32_t find_domain(const struct config_index *index, struct str name)
 {
-    const struct name_node *node = find_name(index, name);
+    const struct name_node *node = find_name(&index->names, name);
     uint32_t best = node == NULL ? CONFIG_NO_MATCH : node->position;
 
     for (size_t i = 1; i < name.len; i++) {
         if (name.ptr[i] != '.')
             continue;
-        node = find_name(index, (struct str){name.ptr + i, name.len - i});
+        node = find_name(&index->names, (struct str){name.ptr + i, name.len - i});
         if (node != NULL && node->position < best)
             best = node->position;
     }
+    return best;
+}
+
+/* First position below best of a pattern for the site, or best. */
+static uint32_t find_site(const struct config_index *index, struct str site, uint32_t best)
+{
+    char lower[SITE_NAME_BYTES];
+
+    if (site.len <= sizeof(lower)) {
+        const struct name_node *node;
+
+        for (size_t i = 0; i < site.len; i++)
+            lower[i] = ascii_lower(site.ptr[i]);
+        node = find_name(&index->sites, (struct str){lower, site.len});
+        if (node != NULL && node->position < best)
+            best = node->position;
+    }
+    for (size_t i = 0; i < index->globs_len && index->globs[i].position < best; i++)
+        if (glob_match(index->globs[i].glob, site))
+            return index->globs[i].position;
     return best;
 }
 
@@ -147,30 +168,50 @@ uint32_t config_index_find(const struct config_index *index, struct str domain, 
             lower[i] = ascii_lower(domain.ptr[i]);
         best = find_domain(index, (struct str){lower, domain.len});
     }
-    for (size_t i = 0; site.len != 0 && i < index->sites_len; i++) {
-        if (index->sites[i].position >= best)
-            break;
-        if (glob_match(index->sites[i].glob, site))
-            return index->sites[i].position;
-    }
+    if (index->sites.count != 0 && site.len != 0)
+        best = find_site(index, site, best);
     return best == CONFIG_NO_MATCH ? index->fallback : best;
 }
 
-static uint32_t add_site(struct config *c, struct config_index *index, struct str glob,
+static void add_name(struct config *c, struct map *names, struct str name, uint32_t position)
+{
+    struct name_node *node = config_alloc(c, sizeof(*node));
+
+    if (names->buckets == NULL) {
+        int err = map_init(names, 64);
+
+        ASSERT(err == 0); /* memory: fatal while a configuration is built */
+    }
+    node->name = name;
+    node->position = position;
+    map_insert(names, &node->node, hash_bytes(name.ptr, name.len, HASH_SEED));
+}
+
+static void add_glob(struct config *c, struct config_index *index, struct str glob,
+                     uint32_t position)
+{
+    if (index->globs_len == index->globs_room) {
+        size_t room = index->globs_room == 0 ? 16 : 2 * index->globs_room;
+        struct config_site_pattern *globs = config_alloc(c, room * sizeof(*globs));
+
+        if (index->globs_len != 0)
+            memcpy(globs, index->globs, index->globs_len * sizeof(*globs));
+        index->globs = globs;
+        index->globs_room = room;
+    }
+    index->globs[index->globs_len++] = (struct config_site_pattern){glob, position};
+}
+
+static uint32_t add_site(struct config *c, struct config_index *index, struct str pattern,
                          uint32_t position)
 {
-    struct config_site_pattern *sites;
+    const struct name_node *earlier = find_name(&index->sites, pattern);
 
-    for (size_t i = 0; i < index->sites_len; i++)
-        if (str_eq(index->sites[i].glob, glob))
-            return index->sites[i].position;
-    /* Grown one by one: there are a few, and they are copied at load time only. */
-    sites = config_alloc(c, (index->sites_len + 1) * sizeof(*sites));
-    if (index->sites_len != 0)
-        memcpy(sites, index->sites, index->sites_len * sizeof(*sites));
-    sites[index->sites_len] = (struct config_site_pattern){glob, position};
-    index->sites = sites;
-    index->sites_len++;
+    if (earlier != NULL)
+        return earlier->position;
+    add_name(c, &index->sites, pattern, position);
+    if (str_find(pattern, '*') >= 0)
+        add_glob(c, index, pattern, position);
     return CONFIG_NO_MATCH;
 }
 
@@ -178,7 +219,6 @@ uint32_t config_index_add(struct config *c, struct config_index *index, const ch
                           uint32_t position)
 {
     struct str text = str_of(pattern), name = text;
-    struct name_node *node;
     uint32_t earlier;
 
     if (str_eq(text, STR("*"))) {
@@ -193,15 +233,7 @@ uint32_t config_index_add(struct config *c, struct config_index *index, const ch
     earlier = find_domain(index, name);
     if (earlier != CONFIG_NO_MATCH)
         return earlier;
-    if (index->names.buckets == NULL) {
-        int err = map_init(&index->names, 64);
-
-        ASSERT(err == 0); /* memory: fatal while a configuration is built */
-    }
-    node = config_alloc(c, sizeof(*node));
-    node->name = name;
-    node->position = position;
-    map_insert(&index->names, &node->node, hash_bytes(name.ptr, name.len, HASH_SEED));
+    add_name(c, &index->names, name, position);
     return CONFIG_NO_MATCH;
 }
 
@@ -271,8 +303,26 @@ static bool is_everybody(const struct config_network *n)
     return n->prefix == 0 || (n->prefix == 96 && n->bytes[10] == 0xff && n->bytes[11] == 0xff);
 }
 
-void config_warnings(const struct config *c, struct buf *out)
+static bool is_loopback_server(const char *text)
 {
+    struct config_address address;
+
+    return config_parse_address(str_of(text), 53, &address) == 0 &&
+           is_loopback((const struct sockaddr *)&address.addr);
+}
+
+void config_warnings(const struct config *c, bool as_root, struct buf *out)
+{
+    if (as_root && c->user == NULL)
+        buf_puts(out, "warning: no 'user': started by root, the engine stays root\n");
+    for (size_t i = 0; i < c->dns.servers_len; i++)
+        if (!is_loopback_server(c->dns.servers[i]))
+            buf_printf(
+                out,
+                "warning: dns.servers: %s is beyond loopback: its answers say where mail goes, "
+                "and nothing proves on the way that they are its own; a validating resolver on "
+                "this machine is safer\n",
+                c->dns.servers[i]);
     for (size_t i = 0; i < c->listeners_len; i++) {
         const struct config_listener *l = &c->listeners[i];
         const struct sockaddr *addr = (const struct sockaddr *)&l->address.addr;

@@ -8,14 +8,16 @@
 #include "engine/config_schema.h"
 
 /* Patterns of one list. Exact names and "*.suffix" are hashed; a lookup costs a probe per label.
- * Site patterns, of which there are few, are tried in order. Values are positions in the list. */
+ * So are site patterns without a star; those with one are tried in order. Values are positions in
+ * the list. */
 struct config_index {
     struct map names; /* "example.com" and, for "*.example.com", ".example.com" */
+    struct map sites; /* all site patterns, as written; behind "site:" */
     struct config_site_pattern {
         struct str glob;
         uint32_t position;
-    } * sites;
-    size_t sites_len;
+    } * globs; /* those with a star */
+    size_t globs_len, globs_room;
     uint32_t fallback; /* position of "*", or CONFIG_NO_MATCH */
 };
 #define CONFIG_NO_MATCH UINT32_MAX

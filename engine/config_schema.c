@@ -75,18 +75,24 @@ static const struct config_field dns_fields[] = {
     {"servers", CONFIG_SERVER_LIST, .restart = true, AT(dns.servers), LEN_AT(dns.servers_len),
      .def_text = "`[]`: those of /etc/resolv.conf", .example = "[127.0.0.1, \"[::1]:5353\"]",
      .doc =
-         "Name servers. A caching resolver on the same machine is worth having: a bulk sender asks "
-         "for every domain of its lists."},
+         "Name servers. A caching, validating resolver on the same machine is worth having: a bulk "
+         "sender asks for every domain of its lists, and whoever forges an answer gets the mail. "
+         "Towards a server beyond loopback each question draws one of many source ports "
+         "(RFC 5452), which makes forging hard; someone on the way there can still do it."},
     {"timeout", CONFIG_MS, .restart = true, AT(dns.timeout_ms), .def = "5s",
      RANGE(100, 60 * SECOND_MS), .doc = "Wait for one answer before the next try."},
     {"tries", CONFIG_COUNT, .restart = true, AT(dns.tries), .def = "3", RANGE(1, 10),
      .doc = "Tries per question, over all servers. After that mail waits; it does not bounce."},
     {"cache_entries_max", CONFIG_COUNT, .restart = true, AT(dns.cache_entries_max), .def = "100k",
-     RANGE(1000, 10000000), .doc = "Domains with their exchangers kept, per worker."},
+     RANGE(1000, 10000000),
+     .doc =
+         "Domains and exchangers kept, per worker: so many, and so many KiB, since a hostile zone "
+         "may make each of them large."},
     {"negative_ttl_max", CONFIG_SECONDS, .restart = true, AT(dns.negative_ttl_max_s), .def = "5m",
      RANGE(0, DAY_S),
-     .doc =
-         "The longest that 'no such domain' is believed. Short, so that a repaired zone is seen."},
+     .doc = "The longest that 'no such domain' is believed. Short, so that a repaired zone is "
+            "seen; 0: "
+            "never kept."},
     {"in_flight_max", CONFIG_COUNT, .restart = true, AT(dns.in_flight_max), .def = "200",
      RANGE(1, 60000),
      .doc =

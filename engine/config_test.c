@@ -463,11 +463,44 @@ static void test_warnings(void **state)
               "{listen: 'unix:/s', relay_networks: '::/0'}, "
               "{listen: '192.0.2.1:25', relay_networks: ['::1', 0.0.0.0/1, '2000::/3']}]\n",
               &c);
-    config_warnings(c, &got);
+    config_warnings(c, false, &got);
     assert_int_equal(got.len, sizeof(want) - 1);
     assert_memory_equal(got.data, want, got.len);
     config_unref(c);
     buf_done(&got);
+}
+
+/* Root without a user, and name servers that others may speak for. */
+static void test_warnings_of_host(void **state)
+{
+    static const struct {
+        const char *text;
+        bool as_root;
+        const char *want; /* part of the one line; "" for none */
+    } rows[] = {
+        {"{}", true, "warning: no 'user'"},
+        {"{}", false, ""},
+        {"user: root", true, ""},
+        {"dns: {servers: [127.0.0.1, '127.0.0.53:53', '[::1]:5353', '::1']}", false, ""},
+        {"dns: {servers: [127.0.0.1, 192.0.2.53]}", false,
+         "warning: dns.servers: 192.0.2.53 is beyond loopback"},
+        {"dns: {servers: ['[2001:db8::53]:53']}", false,
+         "warning: dns.servers: [2001:db8::53]:53 is beyond loopback"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct config *c = NULL;
+        struct buf got = {0};
+
+        load_text(rows[i].text, &c);
+        config_warnings(c, rows[i].as_root, &got);
+        buf_putc(&got, 0);
+        assert_non_null(strstr((const char *)got.data, rows[i].want));
+        assert_int_equal(got.len > 1, rows[i].want[0] != 0);
+        config_unref(c);
+        buf_done(&got);
+    }
 }
 
 static void test_files(void **state)
@@ -543,16 +576,58 @@ static void test_many_patterns(void **state)
     buf_done(&errors);
 }
 
+static size_t resident_bytes(void)
+{
+    FILE *f = fopen("/proc/self/statm", "re");
+    unsigned long total, resident;
+
+    assert_non_null(f);
+    assert_int_equal(fscanf(f, "%lu %lu", &total, &resident), 2);
+    fclose(f);
+    return resident * (size_t)sysconf(_SC_PAGESIZE);
+}
+
+/* Time and memory grow with their number, not with its square. */
+static void test_many_sites(void **state)
+{
+    enum { SITES = 20000 };
+    struct buf text = {0}, errors = {0};
+    struct config *c = NULL;
+    size_t before, after;
+
+    (void)state;
+    buf_puts(&text, "destinations:\n");
+    for (int i = 0; i < SITES; i++)
+        buf_printf(&text, "  \"site:%smx%d.example\": {sessions_max: %d}\n", i % 10 == 0 ? "*" : "",
+                   i, i + 1);
+    before = resident_bytes();
+    assert_int_equal(config_load_text("x", buf_str(&text), &c, &errors), 0);
+    after = resident_bytes();
+    assert_true(after < before + (200u << 20));
+    for (int i = 0; i < SITES; i += 7) {
+        char name[32];
+        int n = snprintf(name, sizeof(name), "%sMX%d.example", i % 10 == 0 ? "a." : "", i);
+        const struct config_destination *d =
+            config_destination_for(c, STR("any.example"), (struct str){name, (size_t)n});
+
+        assert_int_equal(d->sessions_max, i + 1);
+    }
+    config_unref(c);
+    buf_done(&text);
+    buf_done(&errors);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),        cmocka_unit_test(test_docs),
-        cmocka_unit_test(test_defaults),      cmocka_unit_test(test_schema),
-        cmocka_unit_test(test_patterns),      cmocka_unit_test(test_networks),
-        cmocka_unit_test(test_reload),        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_warnings),      cmocka_unit_test(test_reload_names),
-        cmocka_unit_test(test_reload_schema), cmocka_unit_test(test_control_socket),
-        cmocka_unit_test(test_many_patterns),
+        cmocka_unit_test(test_golden),         cmocka_unit_test(test_docs),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_patterns),       cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_reload),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_warnings),       cmocka_unit_test(test_warnings_of_host),
+        cmocka_unit_test(test_reload_names),   cmocka_unit_test(test_reload_schema),
+        cmocka_unit_test(test_control_socket), cmocka_unit_test(test_many_patterns),
+        cmocka_unit_test(test_many_sites),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

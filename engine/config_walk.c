@@ -584,10 +584,37 @@ static void load_section(struct config_loader *l, struct target *t, struct fy_no
                             t->section->fields[i].example);
 }
 
+/* A double-quoted "\\0" is a NUL, behind which every reader of a value would see nothing. */
+static void refuse_nul(struct config_loader *l, struct fy_node *node, struct config_place at)
+{
+    struct fy_node_pair *pair;
+    struct fy_node *item;
+    void *i = NULL;
+    struct str text;
+
+    at = config_place_of(node, at);
+    if (node == NULL || fy_node_is_alias(node))
+        return;
+    if (fy_node_is_mapping(node)) {
+        while ((pair = fy_node_mapping_iterate(node, &i)) != NULL) {
+            refuse_nul(l, fy_node_pair_key(pair), at);
+            refuse_nul(l, fy_node_pair_value(pair), at);
+        }
+    } else if (fy_node_is_sequence(node)) {
+        while ((item = fy_node_sequence_iterate(node, &i)) != NULL)
+            refuse_nul(l, item, at);
+    } else {
+        text = scalar_text(node);
+        if (text.len != 0 && memchr(text.ptr, 0, text.len) != NULL)
+            config_complain(l, at, "'%s\\0...': a NUL byte is part of no value", text.ptr);
+    }
+}
+
 void config_walk(struct config_loader *l, struct fy_node *root)
 {
     struct target top = {&config_schema, l->c, "", {1, 1}, 0};
 
+    refuse_nul(l, root, top.place);
     if (!is_empty(root)) /* an empty file is all defaults */
         load_section(l, &top, root);
 }

@@ -17,9 +17,10 @@ static const char help[] =
     "\n"
     "FILE is " CONFIG_FILE " unless given; 'show --defaults' needs none.\n"
     "\n"
-    "      --defaults   show: all defaults, no file\n"
-    "  -q, --quiet      check: say nothing but warnings when the file is good\n"
-    "  -h, --help       this text\n"
+    "  -c, --config FILE   the same as FILE, as other commands have it\n"
+    "      --defaults      show: all defaults, no file\n"
+    "  -q, --quiet         check: say nothing but warnings when the file is good\n"
+    "  -h, --help          this text\n"
     "\n"
     "Exit codes: 0 good, 1 the file has mistakes or cannot be read, 2 wrong usage.\n";
 
@@ -49,7 +50,7 @@ static int check(const struct options *o)
 
     if (c == NULL)
         return EXIT_FAILED;
-    config_warnings(c, &warnings);
+    config_warnings(c, geteuid() == 0, &warnings);
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
     buf_done(&warnings);
     if (!o->quiet)
@@ -123,15 +124,20 @@ static int run(const char *name, const struct options *o, bool has_file)
 
 int cmd_config(int argc, char **argv)
 {
-    static const struct option longs[] = {{"defaults", no_argument, NULL, 'd'},
+    static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
+                                          {"defaults", no_argument, NULL, 'd'},
                                           {"quiet", no_argument, NULL, 'q'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
     struct options o = {.file = CONFIG_FILE};
+    bool has_file = false;
     int c;
 
-    while ((c = getopt_long(argc, argv, "qh", longs, NULL)) != -1) {
-        if (c == 'd') {
+    while ((c = getopt_long(argc, argv, "c:qh", longs, NULL)) != -1) {
+        if (c == 'c') {
+            o.file = optarg;
+            has_file = true;
+        } else if (c == 'd') {
             o.defaults = true;
         } else if (c == 'q') {
             o.quiet = true;
@@ -140,11 +146,13 @@ int cmd_config(int argc, char **argv)
             return c == 'h' ? EXIT_OK : EXIT_USAGE;
         }
     }
-    if (optind == argc || argc - optind > 2) {
+    if (optind == argc || argc - optind > 2 - has_file) {
         fputs(help, stderr);
         return EXIT_USAGE;
     }
-    if (optind + 1 < argc)
+    if (optind + 1 < argc) {
         o.file = argv[optind + 1];
-    return run(argv[optind], &o, optind + 1 < argc);
+        has_file = true;
+    }
+    return run(argv[optind], &o, has_file);
 }

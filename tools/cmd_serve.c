@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/un.h>
@@ -119,7 +120,7 @@ static void log_warnings(const struct serve *s, const struct config *c)
 {
     struct buf lines = {0}, words;
 
-    config_warnings(c, &lines);
+    config_warnings(c, geteuid() == 0, &lines);
     words = joined(buf_str(&lines));
     if (words.len != 0)
         log_warn("serve.config", "file=%s reason=\"%.*s\"", s->file, STR_FMT(buf_str(&words)));
@@ -435,6 +436,10 @@ int cmd_serve(int argc, char **argv)
     buf_done(&errors);
     if (s.config == NULL)
         return 1;
+    /* The engine starts no program, so none that is set-user-ID may give it more than it has. All
+     * threads to come inherit it. */
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        log_warn("serve.no_new_privs", "error=\"%s\"", strerror(errno));
     set_log_level(s.config);
     raise_file_limit(s.config);
     s.signals = block_signals();
