@@ -115,7 +115,8 @@ static void lookup(const char *name)
 
 static void fill(void)
 {
-    struct dns_options options = {.cache_entries_max = DOMAINS + EXCHANGERS, .negative_ttl_max_s = 300, .seed = 1};
+    struct dns_options options = {
+        .cache_entries_max = DOMAINS + EXCHANGERS, .negative_ttl_max_s = 300, .seed = 1};
     static char exchanger_names[EXCHANGERS][32];
     size_t before;
     int rc;

@@ -1,4 +1,6 @@
 /* The program: finds the sub-command and calls it. */
+#include <errno.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -63,6 +65,20 @@ static int unknown(const char *name)
     return EXIT_USAGE;
 }
 
+/* Who reads an exit code of 0 believes that the output is all there: on a full disk it is not. */
+static int finish(int code)
+{
+    bool lost = ferror(stdout) != 0;
+
+    errno = 0;
+    if (fflush(stdout) == 0 && !lost)
+        return code;
+    if (errno != EPIPE)
+        fprintf(stderr, "hayauma: the output could not be written%s%s\n", errno != 0 ? ": " : "",
+                errno != 0 ? strerror(errno) : "");
+    return code == EXIT_OK ? EXIT_FAILED : code;
+}
+
 /* Calls it with "hayauma <name>" as its argv[0], which getopt's own errors begin with. */
 static int run(const struct command *command, int argc, char **argv)
 {
@@ -70,7 +86,7 @@ static int run(const struct command *command, int argc, char **argv)
 
     snprintf(title, sizeof(title), "hayauma %s", command->name);
     argv[0] = title;
-    return command->run(argc, argv);
+    return finish(command->run(argc, argv));
 }
 
 /* jemalloc's settings; MALLOC_CONF in the environment comes after them. What is free goes back to
@@ -94,7 +110,7 @@ int main(int argc, char **argv)
         if (argc > 2)
             return unknown(argv[2]);
         print_help(stdout);
-        return EXIT_OK;
+        return finish(EXIT_OK);
     }
     if (strcmp(name, "--version") == 0)
         name = "version";

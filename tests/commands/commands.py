@@ -469,6 +469,32 @@ def test_terminal():
         assert status == 0 and output.endswith("\x1b[?1049l")
 
 
+def test_output_lost():
+    """Whoever sees exit 0 has all of the output: each command that prints says when it could not."""
+    with Fed() as engine, Sink() as sink, open("/dev/full", "wb") as full:
+        at, message = ("-c", engine.file), TREE / "docs/examples/hayauma.yaml"
+        row = lines(engine.run_ok("queue", "list", "--json"))[0]
+        commands = [("help",), ("--version",), ("version",), ("version", "--json"),
+                    ("queue", "list", *at), ("queue", "list", "--json", *at), ("queue", "summary", *at),
+                    ("queue", "show", row["id"], *at),
+                    ("queue", "hold", row["id"], *at),
+                    ("status", *at), ("status", "--json", *at), ("reload", *at),
+                    ("config", "check", engine.file), ("config", "show", engine.file),
+                    ("config", "docs"), ("queue", "export", row["id"], *at),
+                    ("send", "--server", f"127.0.0.1:{engine.port}", "--from", "a@b.example",
+                     "c@d.example", "--subject", "x", "--text", message),
+                    ("source", "--to", f"127.0.0.1:{sink.port}", "--messages", "1")]
+        commands += [(name, "--help") for name in
+                     re.findall(r"^  (\w+)  ", run("--help").stdout, flags=re.M)]
+        for command in commands + [("stop", *at)]:
+            done = subprocess.run([program(), *map(str, command)], stdout=full,
+                                  stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,
+                                  timeout=60, check=False)
+            assert done.returncode == 1, (command, done.returncode, done.stderr)
+            assert "could not be written" in done.stderr, (command, done.stderr)
+        assert engine.process.wait(30) == 0
+
+
 def test_stop():
     engine = Engine().start()
     assert run("stop", "-c", engine.file).stdout == "stopped\n"

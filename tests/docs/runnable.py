@@ -8,6 +8,7 @@ test's directory, sudo is nothing, systemctl and the default port are stood in f
 
 import os
 import pathlib
+import pwd
 import re
 import shutil
 import signal
@@ -128,7 +129,8 @@ class Host:
             example = example.replace(old, new)
         (self.at["etc"] / "hayauma.yaml").write_text(
             f"{example}\nqueue: {{path: {self.at['lib']}/queue}}\nrecords: {{path: {self.at['log']}}}\n"
-            f"control_socket: {self.at['run']}/control.sock\n")
+            f"control_socket: {self.at['run']}/control.sock\n"
+            f"user: {pwd.getpwuid(os.getuid()).pw_name}\n")
 
     def shell(self, command):
         for old, new in self.replace.items():

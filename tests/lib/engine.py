@@ -13,11 +13,14 @@ TREE = pathlib.Path(__file__).resolve().parent.parent.parent
 
 def program():
     """The executable under test: $HAYAUMA, else the release build, else the dev build."""
-    found = [os.environ.get("HAYAUMA"), TREE / "build/release/bin/hayauma",
-             TREE / "build/dev/bin/hayauma"]
-    for path in found:
-        if path and pathlib.Path(path).exists():
-            return pathlib.Path(path)
+    wanted = os.environ.get("HAYAUMA")
+    if wanted:  # nothing in its place: that would test another build
+        if not os.access(wanted, os.X_OK) or not pathlib.Path(wanted).is_file():
+            raise Failure(f"HAYAUMA={wanted} is no program")
+        return pathlib.Path(wanted)
+    for path in (TREE / "build/release/bin/hayauma", TREE / "build/dev/bin/hayauma"):
+        if path.exists():
+            return path
     raise Failure("no hayauma executable; build one or set HAYAUMA")
 
 
@@ -146,9 +149,12 @@ class Sink:
         self.stop()
 
     def stop(self):
+        """A clean end, which must succeed: a sanitizer's finding is the sink's exit status."""
         if self.process:
-            self.process.stop()
-            self.process = None
+            process, self.process = self.process, None
+            status = process.stop()
+            if status != 0:
+                raise Failure(f"hayauma sink ended with {status}:\n{process.tail()}")
         if self.temp:
             self.temp.close()
 
