@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "engine/admin.h"
-#include "engine/lane.h"
+#include "engine/lane_wait.h"
 #include "engine/site.h"
 
 #define STATUS_SLICE_LANES 2000 /* looked at in one turn of a worker */
@@ -116,6 +116,17 @@ struct status_walk {
     size_t bucket;
 };
 
+static void put_wait(const struct lane *lane, struct control_wait *out)
+{
+    struct lane_wait wait;
+
+    lane_wait(lane, &wait);
+    out->reason = lane_wait_name(wait.reason);
+    out->until_ms = wait.until_ms;
+    snprintf(out->host, sizeof(out->host), "%s", wait.host != NULL ? wait.host : "");
+    snprintf(out->error, sizeof(out->error), "%s", wait.error != NULL ? wait.error : "");
+}
+
 static void offer(struct control_job *job, struct lane *lane)
 {
     struct control_destination d = {.shard = lane->shard,
@@ -137,12 +148,11 @@ static void offer(struct control_job *job, struct lane *lane)
     if (lane->last_error != NULL)
         snprintf(d.last_error, sizeof(d.last_error), "%s", lane->last_error);
     if (lane_suspended(lane)) {
-        const struct io *io = lane->worker->io;
-
-        d.suspended_until_ms = io_wall_ms(io) + (int64_t)(lane->suspended_until_ms - io_now_ms(io));
+        d.suspended_until_ms = lane_suspended_wall_ms(lane);
         if (d.rows > 0)
             d.next_due_ms = d.suspended_until_ms;
     }
+    put_wait(lane, &d.wait);
     control_status_offer(&job->status, &d);
 }
 
@@ -169,6 +179,41 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
     free(walk);
 }
 
+/* --- waits: each worker is asked about its lanes, one after the other --- */
+
+static void answer_query(struct worker *w, struct control_wait_query *q)
+{
+    uint32_t first = q->shard == CONTROL_SHARD_ANY ? 0 : q->shard;
+    uint32_t last = q->shard == CONTROL_SHARD_ANY ? queue_shards(w->engine->queue) - 1 : q->shard;
+
+    for (uint32_t shard = first; shard <= last; shard++) {
+        struct control_wait wait = {0};
+        const struct lane *lane;
+
+        if (worker_of_shard(w->engine, shard) != w)
+            continue;
+        lane = lane_known(w, shard, q->queue);
+        if (lane == NULL)
+            continue;
+        put_wait(lane, &wait);
+        control_wait_merge(&q->wait, &wait);
+    }
+}
+
+static void answer_queries(struct worker *w, struct worker_note *note)
+{
+    struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
+
+    for (size_t i = 0; i < walk->job->waits_len; i++)
+        answer_query(w, &walk->job->waits[i]);
+    if (++walk->worker < w->engine->workers_len) {
+        worker_post(w->engine, w, walk->worker, &walk->note);
+        return;
+    }
+    control_job_done(walk->job, 0);
+    free(walk);
+}
+
 static void on_job(void *arg, struct control_job *job)
 {
     struct engine *e = ((struct backend *)arg)->engine;
@@ -187,7 +232,7 @@ static void on_job(void *arg, struct control_job *job)
         control_job_done(job, -ENOMEM);
         return;
     }
-    walk->note.run = walk_lanes;
+    walk->note.run = job->kind == CONTROL_JOB_WAITS ? answer_queries : walk_lanes;
     walk->job = job;
     worker_post(e, NULL, 0, &walk->note);
 }

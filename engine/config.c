@@ -177,8 +177,9 @@ static void keep_section(struct config *c, const struct config_section *s, const
             keep_section(c, f->section, f->name, ".", old, new, cannot);
         } else if (f->restart && config_types[f->type].class != CONFIG_CLASS_SECTION &&
                    member_differs(f, old, new, &from, &to)) {
-            buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs a restart\n", prefix, separator, f->name,
-                       STR_FMT(buf_str(&from)), STR_FMT(buf_str(&to)));
+            buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs %s\n", prefix, separator, f->name,
+                       STR_FMT(buf_str(&from)), STR_FMT(buf_str(&to)),
+                       f->needs != NULL ? f->needs : "a restart");
             config_copy_member(c, f, old, new);
         }
     }

@@ -199,8 +199,8 @@ static void docs_row(const struct config_field *f, const char *prefix, struct bu
     struct buf range = {0};
 
     config_print_range(f, &range);
-    buf_printf(out, "| `%s%s`%s | %s%s%.*s | ", prefix, f->name, f->restart ? " ⟳" : "",
-               config_types[f->type].name,
+    buf_printf(out, "| `%s%s`%s | %s%s%.*s | ", prefix, f->name,
+               f->restart && f->needs == NULL ? " ⟳" : "", config_types[f->type].name,
                range.len == 0       ? ""
                : f->choices != NULL ? " "
                                     : ", ",

@@ -26,8 +26,8 @@ static const struct config_field queue_fields[] = {
     {"path", CONFIG_PATH, .restart = true, AT(queue.path), .def = "/var/lib/hayauma/queue",
      .doc = "Directory of the queue. One engine at a time may open it. Put it on a disk that "
             "survives power loss honestly: every accepted message is synced here first."},
-    {"shards", CONFIG_COUNT, .restart = true, AT(queue.shards), .def = "0", RANGE(0, 256),
-     .zero = "auto",
+    {"shards", CONFIG_COUNT, .restart = true, .needs = "a new queue", AT(queue.shards), .def = "0",
+     RANGE(0, 256), .zero = "auto",
      .doc =
          "LMDB environments, each with its committer thread; destinations are spread over them. "
          "'auto' makes one per worker. Counts only when the queue is made: an existing queue keeps "
@@ -341,11 +341,12 @@ static const struct config_section routes_schema = {
            "- `mx`: as if there were no route, to except a domain from a later pattern\n"
            "- `reject`: refuse such recipients (550 5.7.1)\n\n"
            "A port left out is `dns.port`, for LMTP 24.",
-    .example = "routes:\n"
-               "  lists.example.com: \"[10.0.0.7]:2525\"\n"
-               "  \"*.internal.example\": lmtp:unix:/run/dovecot/lmtp\n"
-               "  partner.example: mx\n"
-               "  \"*\": smarthost.example.net:587\n"};
+    .example =
+        "routes:\n"
+        "  lists.example.com: \"[10.0.0.7]:2525\"\n"
+        "  \"*.internal.example\": lmtp:unix:/run/dovecot/lmtp\n"
+        "  partner.example: mx\n"
+        "  \"*\": \"[smarthost.example.net]:25\"  # there is no AUTH yet: not its port 587\n"};
 
 static const struct config_field fields[] = {
     {"host_name", CONFIG_NAME, .restart = true, AT(host_name),

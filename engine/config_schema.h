@@ -71,7 +71,8 @@ struct config_section;
 struct config_field {
     const char *name;
     enum config_type type;
-    bool restart; /* a change needs a restart */
+    bool restart;      /* a change needs a restart */
+    const char *needs; /* what it needs instead, or NULL */
     bool required;
     uint32_t offset, offset2;
     const char *def; /* the default as the file would write it (lists: comma-separated), or NULL */

@@ -34,6 +34,13 @@ struct control_row {
     struct str queue; /* into the job's memory */
 };
 
+/* What holds a queue's due mail back. */
+struct control_wait {
+    const char *reason; /* see lane_wait_name(), static; NULL: nothing does */
+    int64_t until_ms;   /* wall clock; 0: nobody knows */
+    char host[128], error[200];
+};
+
 struct control_destination {
     char queue[QUEUE_NAME_MAX + 1];
     char site[160];
@@ -42,6 +49,16 @@ struct control_destination {
     uint32_t shard, in_memory, in_flight, sessions, failures;
     int64_t suspended_until_ms; /* wall clock, 0 = not */
     int64_t next_due_ms;        /* wall clock, INT64_MAX = none */
+    struct control_wait wait;
+};
+
+#define CONTROL_SHARD_ANY UINT32_MAX
+
+/* A question of CONTROL_JOB_WAITS: a queue name in a shard, or wherever it has a lane. */
+struct control_wait_query {
+    struct str queue; /* into the job's memory */
+    uint32_t shard;
+    struct control_wait wait; /* out */
 };
 
 /* The largest destinations, gathered by workers one after the other. */
@@ -52,7 +69,7 @@ struct control_status {
 
 /* Something the engine does for a client. Lives until control_job_done(). */
 struct control_job {
-    enum { CONTROL_JOB_STATUS, CONTROL_JOB_ACTION, CONTROL_JOB_PURGE } kind;
+    enum { CONTROL_JOB_STATUS, CONTROL_JOB_WAITS, CONTROL_JOB_ACTION, CONTROL_JOB_PURGE } kind;
     /* CONTROL_JOB_ACTION: all rows are of one shard; CONTROL_JOB_PURGE: so are its records. */
     enum control_action action;
     uint32_t shard;
@@ -64,6 +81,9 @@ struct control_job {
     struct buf records; /* to be written with them */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
     struct control_status status;
+    /* CONTROL_JOB_WAITS */
+    struct control_wait_query *waits;
+    size_t waits_len;
     void *owner;           /* the backend's, while it has the job */
     struct list_node node; /* the backend's, while it has the job; then private */
     /* private */
@@ -116,6 +136,8 @@ size_t control_jobs(const struct control *c);
 
 /* The job is done. result: 0 or -errno. Any thread; job is not the backend's any more. */
 void control_job_done(struct control_job *job, int result);
+/* Keeps what is worse of the two in to. */
+void control_wait_merge(struct control_wait *to, const struct control_wait *from);
 /* Considers d for the status: kept when it is among the largest by rows. */
 void control_status_offer(struct control_status *s, const struct control_destination *d);
 

@@ -138,11 +138,10 @@ static bool visit_list(void *arg, const struct queue_row_view *row)
 
     if (control_at_limit(client))
         return false;
-    if (matches(client, row)) {
-        control_put_row(&client->out, row, client->control->wall_ms);
-        client->work.sent++;
-    }
-    return !control_out_full(client);
+    if (!matches(client, row))
+        return true;
+    client->work.sent++;
+    return control_hold_row(client, row);
 }
 
 static bool visit_count(void *arg, const struct queue_row_view *row)
@@ -166,6 +165,8 @@ static enum control_step step_walk(struct control_client *client, bool need_mess
 
     if (err != 0)
         return control_store_failed(client, err);
+    if (control_holds_rows(client))
+        return control_ask_rows(client);
     if (client->work.ended)
         return control_finished(client);
     report_progress(client); /* so that a client knows that a long search goes on */
@@ -193,14 +194,7 @@ static enum control_step step_summary(struct control_client *client)
         report_progress(client);
         return CONTROL_STEP_MORE;
     }
-    while (!control_out_full(client)) {
-        if (client->request.limit != 0 && w->sent == client->request.limit)
-            w->truncated = true;
-        if (w->truncated || !control_summary_next(w->summary, &client->out))
-            return control_finished(client);
-        w->sent++;
-    }
-    return CONTROL_STEP_MORE;
+    return control_ask_groups(client);
 }
 
 /* --- show, content --- */
@@ -285,6 +279,7 @@ void control_job_free(struct control_job *job)
         return;
     free(job->rows);
     free(job->purges);
+    free(job->waits);
     buf_done(&job->records);
     free(job->status.destinations);
     buf_done(&job->memory);
@@ -458,6 +453,7 @@ static void merge_destinations(struct control_status *s)
             to->suspended_until_ms = from->suspended_until_ms;
         if (from->next_due_ms < to->next_due_ms)
             to->next_due_ms = from->next_due_ms;
+        control_wait_merge(&to->wait, &from->wait);
         if (to->last_error[0] == 0)
             memcpy(to->last_error, from->last_error, sizeof(to->last_error));
     }
@@ -496,8 +492,16 @@ static enum control_step status_returned(struct control_client *client, struct c
 
 enum control_step control_job_returned(struct control_client *client, struct control_job *job)
 {
-    return job->kind == CONTROL_JOB_STATUS ? status_returned(client, job)
-                                           : action_returned(client, job);
+    switch (job->kind) {
+    case CONTROL_JOB_STATUS:
+        return status_returned(client, job);
+    case CONTROL_JOB_WAITS:
+        return control_waits_returned(client, job);
+    case CONTROL_JOB_ACTION:
+    case CONTROL_JOB_PURGE:
+        break;
+    }
+    return action_returned(client, job);
 }
 
 /* --- the rest --- */
@@ -596,5 +600,6 @@ void control_work_done(struct control_client *client)
     if (w->message != NULL)
         message_unref(w->message);
     control_summary_free(w->summary);
+    control_held_free(w->held);
     *w = (struct control_work){0};
 }

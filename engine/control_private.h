@@ -28,6 +28,7 @@ enum control_step {
 };
 
 struct control_summary;
+struct control_held;
 
 /* A request under way. */
 struct control_work {
@@ -45,6 +46,7 @@ struct control_work {
     struct message *message; /* of show and content; a reference */
     uint64_t content_at;
     struct control_summary *summary;
+    struct control_held *held; /* rows, while workers are asked what holds them */
 };
 
 struct control_client {
@@ -100,6 +102,18 @@ enum control_step control_finished(struct control_client *client);
 struct control_job *control_job_new(struct control_client *client);
 enum control_step control_give_job(struct control_client *client, struct control_job *job);
 
+/* --- control_wait.c --- */
+
+/* Keeps a row of the walk's slice. False: the slice is full. */
+bool control_hold_row(struct control_client *client, const struct queue_row_view *row);
+bool control_holds_rows(const struct control_client *client);
+/* Asks the workers what holds the rows kept; they go to the client with the answer. */
+enum control_step control_ask_rows(struct control_client *client);
+/* The same for the next groups of the summary; without any, the end. */
+enum control_step control_ask_groups(struct control_client *client);
+enum control_step control_waits_returned(struct control_client *client, struct control_job *job);
+void control_held_free(struct control_held *h);
+
 /* --- control_quarantine.c --- */
 
 enum control_step control_step_quarantine(struct control_client *client);
@@ -110,6 +124,7 @@ enum control_step control_step_purge(struct control_client *client);
 void control_put_error(struct buf *out, const char *code, const char *message, const char *hint);
 void control_put_done(struct buf *out, const struct control_work *w, enum control_op op);
 void control_put_progress(struct buf *out, const struct control_work *w);
+/* All of the line but its end, so that more can be said. */
 void control_put_row(struct buf *out, const struct queue_row_view *row, int64_t now_ms);
 void control_put_message(struct buf *out, const struct message *m);
 void control_put_content(struct buf *out, const uint8_t *bytes, size_t n);
@@ -121,6 +136,8 @@ void json_text(struct buf *out, const char *name, struct str value);
 void json_number(struct buf *out, const char *name, int64_t value);
 void json_bool(struct buf *out, const char *name, bool value);
 void json_base64(struct buf *out, const char *name, const void *bytes, size_t n);
+/* Nothing, when nothing holds it. */
+void json_wait(struct buf *out, const struct control_wait *wait);
 void json_end(struct buf *out);
 
 /* --- control_summary.c --- */
@@ -129,8 +146,12 @@ struct control_summary *control_summary_new(void);
 void control_summary_free(struct control_summary *s);
 void control_summary_add(struct control_summary *s, const struct queue_row_view *row,
                          int64_t now_ms);
-/* Sorts; then one line for each call until it returns false. */
+/* Sorts: then they come one by one, the largest first. */
 void control_summary_finish(struct control_summary *s);
-bool control_summary_next(struct control_summary *s, struct buf *out);
+/* The name of the next but so many; false: there is none. */
+bool control_summary_peek(const struct control_summary *s, size_t ahead, struct str *name);
+/* The line of the next. */
+void control_summary_put(struct control_summary *s, const struct control_wait *wait,
+                         struct buf *out);
 
 #endif

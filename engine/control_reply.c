@@ -52,6 +52,22 @@ void json_end(struct buf *out)
     buf_putc(out, '}');
 }
 
+void json_wait(struct buf *out, const struct control_wait *wait)
+{
+    if (wait->reason == NULL)
+        return;
+    buf_puts(out, "\"wait\":{");
+    json_text(out, "reason", str_of(wait->reason));
+    if (wait->until_ms != 0)
+        json_number(out, "until_ms", wait->until_ms);
+    if (wait->host[0] != 0)
+        json_text(out, "host", str_of(wait->host));
+    if (wait->error[0] != 0)
+        json_text(out, "error", str_of(wait->error));
+    json_end(out);
+    buf_putc(out, ',');
+}
+
 static void json_count(struct buf *out, const char *name, uint64_t value)
 {
     json_number(out, name, value > INT64_MAX ? INT64_MAX : (int64_t)value);
@@ -118,8 +134,6 @@ void control_put_row(struct buf *out, const struct queue_row_view *row, int64_t 
         json_text(out, "tenant", row->tenant);
         json_count(out, "size", row->size);
     }
-    json_end(out);
-    buf_puts(out, "}\n");
 }
 
 /* The header section with its empty line; all of it when there is none. */
@@ -321,6 +335,7 @@ static void put_destination(const struct control_destination *d, struct buf *out
     if (d->next_due_ms != INT64_MAX)
         json_number(out, "next_due_ms", d->next_due_ms);
     json_text(out, "last_error", str_of(d->last_error));
+    json_wait(out, &d->wait);
     json_end(out);
     buf_putc(out, ',');
 }

@@ -135,12 +135,20 @@ void control_summary_finish(struct control_summary *s)
         s->sorted[s->sorted_len++] = s->others;
 }
 
-bool control_summary_next(struct control_summary *s, struct buf *out)
+bool control_summary_peek(const struct control_summary *s, size_t ahead, struct str *name)
+{
+    if (s->next + ahead >= s->sorted_len)
+        return false;
+    *name = s->sorted[s->next + ahead]->name;
+    return true;
+}
+
+void control_summary_put(struct control_summary *s, const struct control_wait *wait,
+                         struct buf *out)
 {
     const struct group *g;
 
-    if (s->next == s->sorted_len)
-        return false;
+    ASSERT(s->next < s->sorted_len);
     g = s->sorted[s->next++];
     buf_puts(out, "{\"queue\":{");
     json_text(out, "queue", g->name);
@@ -152,12 +160,19 @@ bool control_summary_next(struct control_summary *s, struct buf *out)
     if (g->next_due_ms != INT64_MAX)
         json_number(out, "next_due_ms", g->next_due_ms);
     json_text(out, "last_error", (struct str){g->last_error, g->error_len});
+    if (g->ready > 0)
+        json_wait(out, wait);
     json_end(out);
     buf_puts(out, "}\n");
-    return true;
 }
 
 /* --- status --- */
+
+void control_wait_merge(struct control_wait *to, const struct control_wait *from)
+{
+    if (from->reason != NULL && (to->reason == NULL || from->until_ms > to->until_ms))
+        *to = *from;
+}
 
 static bool smaller(const struct control_destination *a, const struct control_destination *b)
 {

@@ -158,6 +158,11 @@ static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns
     return (uint32_t)(sessions < max ? sessions : max);
 }
 
+bool governor_sessions_full(const struct governor_entry *e, uint64_t now_ns)
+{
+    return atomic_load(&e->shared.sessions) >= sessions_allowed(e, now_ns);
+}
+
 void governor_slow_down(struct governor_entry *e, uint64_t now_ns)
 {
     uint32_t open = atomic_load(&e->shared.sessions), allowed = sessions_allowed(e, now_ns);

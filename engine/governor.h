@@ -59,6 +59,8 @@ bool governor_session_take(struct governor_entry *entry, uint32_t worker, uint64
 /* The worker that holds none any more says so with governor_session_withdraw(): another one may be
  * taking its first at this moment, so nobody else's bit can be cleared here. */
 void governor_session_give(struct governor_entry *entry);
+/* Whether as many are open as may be, by the configuration or by what the peer said. */
+bool governor_sessions_full(const struct governor_entry *entry, uint64_t now_ns);
 /* The peer refused a session, or what was sent on it, for being too much: as many as are open but
  * one may be. A tenth more, one at least, each minute, until it is sessions_max again. */
 void governor_slow_down(struct governor_entry *entry, uint64_t now_ns);

@@ -17,16 +17,29 @@ static uint64_t lane_hash(const struct worker *w, uint32_t shard, struct str nam
     return hash_bytes(name.ptr, name.len, w->hash_seed ^ shard);
 }
 
-struct lane *lane_get(struct worker *w, uint32_t shard, struct str name)
+static struct lane *lane_lookup(struct worker *w, uint32_t shard, struct str name, uint64_t hash)
 {
-    uint64_t hash = lane_hash(w, shard, name);
-    struct lane *lane;
-
     for (struct map_node *n = map_find(&w->lanes, hash); n != NULL; n = map_find_next(n)) {
-        lane = CONTAINER_OF(n, struct lane, node);
+        struct lane *lane = CONTAINER_OF(n, struct lane, node);
+
         if (lane->shard == shard && str_eq(lane_name(lane), name))
             return lane;
     }
+    return NULL;
+}
+
+struct lane *lane_known(struct worker *w, uint32_t shard, struct str name)
+{
+    return lane_lookup(w, shard, name, lane_hash(w, shard, name));
+}
+
+struct lane *lane_get(struct worker *w, uint32_t shard, struct str name)
+{
+    uint64_t hash = lane_hash(w, shard, name);
+    struct lane *lane = lane_lookup(w, shard, name, hash);
+
+    if (lane != NULL)
+        return lane;
     lane = calloc(1, sizeof(*lane) + name.len + 1);
     if (lane == NULL)
         return NULL;
@@ -345,6 +358,13 @@ static void lane_free(struct lane *lane)
 bool lane_suspended(const struct lane *lane)
 {
     return lane->suspended_until_ms > io_now_ms(lane->worker->io);
+}
+
+int64_t lane_suspended_wall_ms(const struct lane *lane)
+{
+    const struct io *io = lane->worker->io;
+
+    return io_wall_ms(io) + (int64_t)(lane->suspended_until_ms - io_now_ms(io));
 }
 
 static bool lane_is_idle(const struct lane *lane)

@@ -56,12 +56,16 @@ struct lane {
 
 /* The lane of a shard, made when missing. NULL when memory is out. */
 struct lane *lane_get(struct worker *w, uint32_t shard, struct str name);
+/* The same, NULL when there is none: nothing of it is due. */
+struct lane *lane_known(struct worker *w, uint32_t shard, struct str name);
 static inline struct str lane_name(const struct lane *lane)
 {
     return (struct str){lane->name, lane->name_len};
 }
 /* Whether the destination's back-off is not over. */
 bool lane_suspended(const struct lane *lane);
+/* By the wall clock, for those who are shown it: when that ends. */
+int64_t lane_suspended_wall_ms(const struct lane *lane);
 /* The destination domain in it. */
 struct str lane_domain(const struct lane *lane);
 

@@ -16,8 +16,9 @@
 static const char help[] =
     "usage: hayauma status [options]\n"
     "\n"
-    "Shows rates, sessions, and the largest destinations with their last errors. On a terminal it\n"
-    "refreshes until Ctrl-C; otherwise it prints once.\n"
+    "Shows rates, sessions, and the largest destinations with what holds their mail. On a "
+    "terminal\n"
+    "it refreshes until Ctrl-C; otherwise it prints once.\n"
     "\n"
     "      --once              print once (after a second, for the rates)\n"
     "  -i, --interval TIME     refresh each TIME (default 2s)\n"
@@ -135,13 +136,17 @@ static unsigned rows_that_fit(const struct options *o)
     return height > HEAD_LINES + 3 ? height - HEAD_LINES : 3;
 }
 
-/* Draws over the last frame: each line is cleared behind its text, so that nothing flickers. */
+/* Draws over the last frame: each line is cleared behind its text, so that nothing flickers. What
+ * the screen has no line for is left out. */
 static void draw(struct buf *text)
 {
+    unsigned lines = screen_height();
     struct buf frame = {0};
 
     buf_puts(&frame, "\033[H");
     for (size_t i = 0; i < text->len; i++) {
+        if (text->data[i] == '\n' && --lines == 0)
+            break;
         if (text->data[i] == '\n')
             buf_puts(&frame, "\033[K");
         buf_putc(&frame, (char)text->data[i]);

@@ -202,6 +202,13 @@ static int take_argument(struct queue_options *o, const char *text)
         o->one_id = text;
         return set_text(o, "record", text);
     }
+    if (strchr(text, '@') != NULL) {
+        fprintf(stderr,
+                "hayauma %s: '%s' is an address, and a domain is wanted; for an address write "
+                "--recipient %s or --sender %s\n",
+                o->channel.command, text, text, text);
+        return EXIT_USAGE;
+    }
     return set_queue(o, text);
 }
 

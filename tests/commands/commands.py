@@ -3,6 +3,7 @@
 
 commands.py [TEST...]; HAYAUMA_GOLDEN_UPDATE=1 rewrites the help texts in docs/commands.md."""
 
+import fcntl
 import json
 import os
 import pathlib
@@ -11,10 +12,13 @@ import re
 import select
 import signal
 import smtplib
+import struct
 import subprocess
 import sys
+import termios
 import time
 import traceback
+import unicodedata
 from datetime import datetime, timedelta, timezone
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
@@ -66,11 +70,12 @@ class Fed(Engine):
         return len(lines(self.run("queue", "list", "--json", *filters).stdout))
 
 
-def on_terminal(*arguments, send=None, until=b"\0", stop=None, env=None):
+def on_terminal(*arguments, send=None, until=b"\0", stop=None, env=None, columns=80):
     """Runs hayauma on a pseudo-terminal; returns (exit status, output). send: typed once until was
     seen; stop: a signal for it then."""
     pid, fd = pty.fork()
     if pid == 0:
+        fcntl.ioctl(1, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
         os.environ.update(env or {})
         os.execv(program(), [str(a) for a in (program(), *arguments)])
     output = b""
@@ -217,6 +222,8 @@ def test_look():
         assert "no message with this id" in done.stderr
         assert "'abc' is no message id" in engine.run("queue", "show", "abc", status=2).stderr
         assert "which message?" in engine.run("queue", "show", status=2).stderr
+        done = engine.run("queue", "list", "u5@d1.example", status=2)
+        assert "--recipient u5@d1.example or --sender u5@d1.example" in done.stderr, done.stderr
         assert engine.run("queue", "quarantine", "--json").stdout == ""
 
         where = engine.dir / "exported"
@@ -247,6 +254,109 @@ def test_look_after_a_restart():
         table = engine.run_ok("status", "--once").split("DESTINATION")[1]
         assert table.count("Connection refused") == 5, table
         assert engine.status()["counters"]["deferred"] == 0
+
+
+WORLD = """
+classes:
+  - {name: busy, domains: [busy.example], address: 127.0.0.3,
+     defer: {rate: 1, at: banner, reply: "421 4.3.2 no room today"}}
+  - {name: slow, domains: [slow.example], latency: {rcpt: 300s}}
+  - {name: broken, domains: [broken.example], dns: servfail}
+  - {name: silent, domains: [silent.example], dns: timeout}
+"""
+# Of each destination: what holds its mail, and what every screen says of it.
+WAITS = {"busy.example": ("back_off", "mx1.busy.example: 421 4.3.2 no room today"),
+         "paced.example": ("rate", "our rate limit: next in "),
+         "slow.example": ("sessions", "session limit"),
+         "broken.example": ("no_route", "no route, again in "),
+         "silent.example": ("lookup", "looking up its route")}
+
+
+class Waiting(Engine):
+    """An engine whose mail waits for something else at each destination of WAITS."""
+
+    def __init__(self):
+        self.temp_world = TempDir()
+        (self.temp_world.path / "world.yaml").write_text(WORLD)
+        self.sink = Sink(self.temp_world.path / "world.yaml").start()
+        super().__init__({
+            "drain_timeout": "1s",
+            "dns": {"servers": [f"127.0.0.1:{self.sink.dns_port}"], "port": self.sink.port},
+            "destinations": {"*": {"retry": ["1h"]}, "paced.example": {"rate": "1/h"},
+                             "slow.example": {"sessions_max": 1}}})
+
+    def start(self, timeout_s=60):
+        super().start(timeout_s)
+        with smtplib.SMTP(self.host, self.port) as smtp:
+            for domain in WAITS:
+                for i in range(3):
+                    smtp.sendmail("a@sender.example", [f"u{i}@{domain}"], f"Subject: {i}\r\n\r\nx\r\n")
+        return self
+
+    def stop(self, timeout_s=60):
+        super().stop(timeout_s)
+        self.sink.stop()
+
+
+def test_why_mail_waits():
+    """Status, summary, list and show say what holds mail, until when, and who said so."""
+    with Waiting() as engine:
+        def reasons():
+            return {d["queue"]: d.get("wait", {}).get("reason")
+                    for d in engine.status()["destinations"]}
+
+        wanted = {domain: reason for domain, (reason, _) in WAITS.items()}
+        wait_until("all five reasons", lambda: reasons() == wanted)
+        groups = {g["queue"]: g for g in lines(engine.run_ok("queue", "summary", "--json"))}
+        now_ms = time.time() * 1000
+        for domain, (reason, text) in WAITS.items():
+            rows = lines(engine.run_ok("queue", "list", "--json", domain))
+            waiting = [r for r in rows if "wait" in r]
+            assert waiting and {r["wait"]["reason"] for r in waiting} == {reason}, (domain, rows)
+            assert groups[domain]["wait"]["reason"] == reason
+            for until in (r["wait"].get("until_ms") for r in waiting):
+                timed = reason in ("back_off", "rate", "no_route")
+                assert (until is not None) == timed and (not timed or until > now_ms), (domain, until)
+            shown = engine.run_ok("queue", "show", waiting[-1]["id"])
+            listed = engine.run_ok("queue", "list", domain)
+            assert f"waits: {text}" in shown or "\n   waits: back-off " in shown and text in shown, shown
+            assert text in listed, listed
+            assert not re.search(r" now +\d+ u2@", listed) or reason == "sessions", listed
+            for screen in (engine.run_ok("queue", "summary"), engine.run_ok("status", "--once")):
+                line = next(line for line in screen.splitlines() if line.startswith(domain))
+                assert text in line, (domain, screen)
+        # A probe took the first; the others were never tried, and still say why they wait.
+        row = [r for r in lines(engine.run_ok("queue", "list", "--json", "busy.example"))
+               if r["attempts"] == 0][0]
+        assert row["wait"]["host"] == "mx1.busy.example", row
+        assert row["wait"]["error"] == "421 4.3.2 no room today", row
+        shown = engine.run_ok("queue", "list", "busy.example")
+        assert re.search(r" [56]\S+m +0 u", shown), shown
+        held = engine.run_ok("queue", "hold", "busy.example")
+        assert "3 recipients held" in held
+        assert all("wait" not in r
+                   for r in lines(engine.run_ok("queue", "list", "--json", "busy.example")))
+
+
+def columns_of(line):
+    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in line)
+
+
+def test_screens_fit():
+    """80 columns fit, with what holds mail below its line; 200 have it behind."""
+    with Waiting() as engine:
+        wait_until("a back-off", lambda: any(
+            d.get("wait", {}).get("reason") == "back_off" for d in engine.status()["destinations"]))
+        for columns in (80, 200):
+            for command in (("queue", "list"), ("queue", "summary"), ("status", "--once")):
+                status, output = on_terminal(*command, "-c", engine.file, columns=columns)
+                assert status == 0, output
+                widest = max(output.splitlines(), key=columns_of)
+                assert columns_of(widest) <= columns, (command, columns, widest)
+                if columns == 200:
+                    assert columns_of(widest) > 100, (command, output)
+                assert "421 4.3.2" in output or columns == 80 and command[0] == "status", output
+            assert re.search(r"back-off [\dhm]+: mx1.busy", output), output
 
 
 def test_actions():
@@ -412,8 +522,11 @@ def test_reload_keeps_names():
     with Fed() as engine:
         engine.config["host_name"] = "two.test"
         engine.config["listeners"][0]["errors_max"] = 7
+        engine.config["queue"]["shards"] = 7
         engine.file.write_text(json.dumps(engine.config))
-        assert "not applied: host_name: mta.sender.example -> two.test" in engine.run_ok("reload")
+        said = engine.run_ok("reload")
+        assert "not applied: host_name: mta.sender.example -> two.test needs a restart" in said, said
+        assert re.search(r"queue\.shards: \S+ -> 7 needs a new queue", said), said
         status = engine.status()
         assert (status["host_name"], status["node_id"]) == ("mta.sender.example",) * 2, status
         with smtplib.SMTP(engine.host, engine.port) as smtp:

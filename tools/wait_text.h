@@ -1,0 +1,19 @@
+/* Why mail waits, in words: the member "wait" of rows, groups and destinations
+ * (docs/control.md). */
+#ifndef HAYAUMA_TOOLS_WAIT_TEXT_H
+#define HAYAUMA_TOOLS_WAIT_TEXT_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "base/buf.h"
+
+/* Whether something holds it back. */
+bool wait_holds(const json_t *object);
+/* When that ends, or 0. */
+int64_t wait_until_ms(const json_t *object);
+/* "back-off 4m: mx1.example.org: 421 4.7.0 too busy", or its last error when nothing holds it; cut
+ * to columns (0: whole). For a terminal. */
+void put_wait(struct buf *out, const json_t *object, int64_t now_ms, unsigned columns);
+
+#endif
