@@ -275,6 +275,22 @@ struct draft {
     size_t len;
 };
 
+static void draft_read(struct inject *s, struct draft *d)
+{
+    size_t lead;
+
+    d->start = s->body.data + s->body_room;
+    d->len = s->body.len - s->body_room;
+    s->body_last = d->len;
+    lead = trace_lead(d->start, d->len);
+    d->start += lead;
+    d->len -= lead;
+    d->wanted_len = s->config->records.headers_len;
+    for (size_t i = 0; i < d->wanted_len && i < TRACE_WANTED_MAX; i++)
+        d->wanted[i] = str_of(s->config->records.headers[i]);
+    trace_scan(d->start, d->len, d->wanted, d->wanted_len, &d->facts);
+}
+
 static const char *draft_refusal(const struct inject *s, const struct draft *d)
 {
     if (d->facts.received >= s->settings->received_max)
@@ -299,6 +315,7 @@ static void draft_stamp(struct inject *s, struct draft *d, const struct str *wan
         stamp.recipient = slice_str(s, s->rcpts[0].address);
     trace_wanted_json(&d->facts, wanted, d->wanted_len, trace_json);
     d->start += d->facts.has_private ? trace_strip(d->start, &d->facts) : 0;
+    d->start -= trace_border(d->start, (size_t)(s->body.data + s->body.len - d->start), &d->facts);
     start = trace_prepend(d->start, &stamp, &d->facts);
     d->len = (size_t)(s->body.data + s->body.len - start);
     d->start = start;
@@ -487,13 +504,7 @@ const char *inject_message(struct inject *s)
     if (s->body_lost)
         return inject_too_much;
     drop_doubles(s);
-    d.start = s->body.data + s->body_room;
-    d.len = s->body.len - s->body_room;
-    s->body_last = d.len;
-    d.wanted_len = s->config->records.headers_len;
-    for (size_t i = 0; i < d.wanted_len && i < TRACE_WANTED_MAX; i++)
-        d.wanted[i] = str_of(s->config->records.headers[i]);
-    trace_scan(d.start, d.len, d.wanted, d.wanted_len, &d.facts);
+    draft_read(s, &d);
     refusal = draft_refusal(s, &d);
     if (refusal != NULL)
         return refusal;

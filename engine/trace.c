@@ -14,6 +14,7 @@
 #define FOR_BYTES_MAX    400
 #define WANTED_BYTES_MAX 512
 #define FIXED_BYTES_MAX  384 /* of a stamp: all but the three names */
+#define BORDER_BYTES     2
 
 static const char private_prefix[] = "x-hayauma-";
 #define PRIVATE_PREFIX_BYTES (sizeof(private_prefix) - 1)
@@ -123,6 +124,40 @@ static void take_field(const uint8_t *content, const struct header_field *f,
     }
 }
 
+/* A byte order mark, an empty line or a mbox line at content; its length, 0 if there is none. */
+static size_t skip_lead(const uint8_t *content, size_t len)
+{
+    size_t end = header_line_end(content, len, 0), at = 0;
+    struct header_field field;
+
+    if (len >= 3 && memcmp(content, "\xef\xbb\xbf", 3) == 0)
+        return 3;
+    while (at < end && memchr(" \t\r\n", content[at], 4) != NULL)
+        at++;
+    if (at == end)
+        return end;
+    for (at = 0; at < end && content[at] == '>';)
+        at++;
+    if (end - at <= 5 || memcmp(content + at, "From ", 5) != 0)
+        return 0;
+    return header_field_next(content, len, 0, &field) ? 0 : end; /* "From : a@b" is a field */
+}
+
+size_t trace_lead(const uint8_t *content, size_t len)
+{
+    struct trace_facts facts;
+    size_t lead = 0, n;
+
+    while (lead < len && (n = skip_lead(content + lead, len - lead)) > 0)
+        lead += n;
+    if (lead == 0)
+        return 0;
+    trace_scan(content + lead, len - lead, NULL, 0, &facts);
+    return facts.has_from || facts.has_date || facts.has_message_id || facts.subject.ptr != NULL
+               ? lead
+               : 0;
+}
+
 void trace_scan(const uint8_t *content, size_t len, const struct str *names, size_t names_len,
                 struct trace_facts *facts)
 {
@@ -168,6 +203,18 @@ size_t trace_strip(uint8_t *content, struct trace_facts *facts)
     facts->body_offset -= removed;
     facts->has_private = false;
     return removed;
+}
+
+size_t trace_border(uint8_t *content, size_t len, struct trace_facts *facts)
+{
+    size_t at = facts->header_len;
+
+    if (facts->body_offset != at || (at > 0 && at == len))
+        return 0;
+    memmove(content - BORDER_BYTES, content, at);
+    memcpy(content - BORDER_BYTES + at, "\r\n", BORDER_BYTES);
+    facts->body_offset = at + BORDER_BYTES;
+    return BORDER_BYTES;
 }
 
 /* --- stamping --- */
@@ -275,7 +322,7 @@ static size_t at_most(size_t n, size_t max)
 
 size_t trace_stamp_room(const struct trace_stamp *stamp)
 {
-    return FIXED_BYTES_MAX + at_most(stamp->helo.len, HELO_BYTES_MAX) +
+    return BORDER_BYTES + FIXED_BYTES_MAX + at_most(stamp->helo.len, HELO_BYTES_MAX) +
            2 * at_most(strlen(stamp->host_name), HOST_BYTES_MAX) +
            at_most(stamp->recipient.len, FOR_BYTES_MAX);
 }
@@ -302,8 +349,6 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
         put(&o, date, date_len);
         PUT(&o, "\r\n");
     }
-    if (facts->body_offset == 0)
-        PUT(&o, "\r\n");
     ASSERT(o.len <= trace_stamp_room(stamp));
     return memcpy(end - o.len, o.bytes, o.len);
 }

@@ -31,9 +31,14 @@ struct trace_facts {
     struct str wanted[TRACE_WANTED_MAX]; /* values of the names given, in their order */
 };
 
-/* content: CRLF lines. names: configured headers (case does not matter), at most TRACE_WANTED_MAX
- * are used. Content without a header block (its first line is no field) has header_len 0 and
- * body_offset 0: trace_prepend() then adds the empty line too. */
+/* How many bytes in front of the header are none of the message: a byte order mark, empty lines,
+ * the "From " line of a mbox file. With them the header would be body. 0 where no header follows,
+ * since they may be text then. */
+size_t trace_lead(const uint8_t *content, size_t len);
+
+/* content: lines that end in LF or CRLF. names: configured headers (case does not matter), at most
+ * TRACE_WANTED_MAX are used. The header ends at the empty line, or at a line that is no field: then
+ * body_offset is header_len, and trace_border() is to put the empty line there. */
 void trace_scan(const uint8_t *content, size_t len, const struct str *names, size_t names_len,
                 struct trace_facts *facts);
 
@@ -42,6 +47,12 @@ void trace_scan(const uint8_t *content, size_t len, const struct str *names, siz
  * + that. facts' slices are stale afterwards (copy what is needed before), header_len and
  * body_offset are updated relative to the new start. */
 size_t trace_strip(uint8_t *content, struct trace_facts *facts);
+
+/* Puts an empty line in front of what ended the header without being one, as Postfix and Exim do:
+ * others would end the header elsewhere, and a signature would not fit. The header moves into two
+ * free bytes in front of content. Returns how many bytes earlier the message now starts: 0 or 2;
+ * header_len and body_offset are relative to the new start, other slices of facts are stale. */
+size_t trace_border(uint8_t *content, size_t len, struct trace_facts *facts);
 
 struct trace_stamp {
     struct str helo;           /* as the client said it: hostile */
@@ -54,12 +65,13 @@ struct trace_stamp {
 };
 
 #define TRACE_STAMP_BYTES_MAX 2048
-/* How many bytes trace_prepend() writes at most; helo, host_name and recipient are looked at. */
+/* How many bytes trace_border() and trace_prepend() need in front of a message; helo, host_name and
+ * recipient are looked at. */
 size_t trace_stamp_room(const struct trace_stamp *stamp);
 /* Writes Received, and Message-ID and Date where facts say they are missing, so that they end right
- * at *end (where the message starts), into at least trace_stamp_room() free bytes in front of it.
- * Returns the new start. Whatever the client sent, each field is well-formed and folded below 998
- * bytes. */
+ * at *end (where the message starts), into at least trace_stamp_room() free bytes in front of it
+ * (less what trace_border() took). Returns the new start. Whatever the client sent, each field is
+ * well-formed and folded below 998 bytes. */
 uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
                        const struct trace_facts *facts);
 

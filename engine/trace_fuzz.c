@@ -8,7 +8,8 @@
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void check_stamped(const uint8_t *start, size_t len, const struct trace_facts *before)
+static void check_stamped(const uint8_t *start, size_t len, const struct trace_facts *before,
+                          size_t body_len)
 {
     struct trace_facts after;
 
@@ -17,6 +18,7 @@ static void check_stamped(const uint8_t *start, size_t len, const struct trace_f
     ASSERT(after.has_message_id && after.has_date);
     ASSERT(!after.has_private);
     ASSERT(after.eight_bit == before->eight_bit);
+    ASSERT(len - after.body_offset == body_len);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -32,21 +34,27 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *room = malloc(TRACE_STAMP_BYTES_MAX + size), *content = room + TRACE_STAMP_BYTES_MAX;
     struct trace_facts facts;
     struct buf json = {0};
-    size_t removed;
+    size_t removed, lead, body_len;
     int64_t ms;
 
     if (room == NULL)
         return 0;
     if (size > 0)
         memcpy(content, data, size);
+    lead = trace_lead(content, size);
+    content += lead;
+    size -= lead;
     trace_scan(content, size, names, ARRAY_LEN(names), &facts);
+    ASSERT(lead == 0 || facts.header_len > 0);
+    body_len = size - facts.body_offset;
     trace_wanted_json(&facts, names, ARRAY_LEN(names), &json);
     removed = trace_strip(content, &facts);
+    removed -= trace_border(content + removed, size - removed, &facts);
     facts.eight_bit = false;
     for (size_t i = 0; i < facts.header_len; i++)
         facts.eight_bit |= content[removed + i] > 127;
     uint8_t *start = trace_prepend(content + removed, &stamp, &facts);
-    check_stamped(start, (size_t)(content + size - start), &facts);
+    check_stamped(start, (size_t)(content + size - start), &facts, body_len);
     (void)trace_date_parse(text, &ms);
     buf_done(&json);
     free(room);

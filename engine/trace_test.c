@@ -181,6 +181,84 @@ static void test_strip(void **state)
     }
 }
 
+/* The header ends where every reader sees it end. */
+static void test_border(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } rows[] = {
+        {"A: 1\r\n\r\nbody\r\n", "A: 1\r\n\r\nbody\r\n"},
+        {"A: 1\r\nno field\r\nB: 2\r\n\r\nx\r\n", "A: 1\r\n\r\nno field\r\nB: 2\r\n\r\nx\r\n"},
+        {"A: 1\r\nX-\xc3\xa9: 2\r\n", "A: 1\r\n\r\nX-\xc3\xa9: 2\r\n"},
+        {"A: 1\r\nX-Hayauma-Tenant: t\r\nFrom x\r\nX-Hayauma-Tenant: u\r\n",
+         "A: 1\r\n\r\nFrom x\r\nX-Hayauma-Tenant: u\r\n"},
+        {"X-Hayauma-Tenant: t\r\nno field\r\n", "\r\nno field\r\n"},
+        {"no field\r\n", "\r\nno field\r\n"},
+        {" folded\r\nA: 1\r\n", "\r\n folded\r\nA: 1\r\n"},
+        {"A: 1\r\n", "A: 1\r\n"},
+        {"A: 1", "A: 1"},
+        {"\r\n", "\r\n"},
+        {"", "\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        char room[200] = "..", *content = room + 2, *start;
+        size_t len = strlen(rows[i].in), removed;
+        struct trace_facts f, again;
+
+        memcpy(content, rows[i].in, len + 1);
+        scan(content, &f);
+        removed = trace_strip((uint8_t *)content, &f);
+        start = content + removed;
+        start -= trace_border((uint8_t *)start, len - removed, &f);
+        assert_str(str_of(start), rows[i].out);
+        scan(start, &again);
+        assert_int_equal(again.header_len, f.header_len);
+        assert_int_equal(again.body_offset, f.body_offset);
+        assert_int_equal(trace_border((uint8_t *)start, strlen(start), &again), 0);
+    }
+}
+
+/* What is in front of a header, and what may be text. */
+static void test_lead(void **state)
+{
+    static const struct {
+        const char *in;
+        size_t lead;
+    } rows[] = {
+        {"Subject: x\r\n", 0},
+        {"From a@b Mon Jan  1\r\nSubject: x\r\n", 21},
+        {"From a@b Mon Jan  1\nFrom: x\n", 20},
+        {">From a@b\r\nX-A: y\r\nDate: x\r\n", 11},
+        {"\xef\xbb\xbfSubject: x\r\n", 3},
+        {"\r\nSubject: x\r\n", 2},
+        {" \t\r\n\r\n\xef\xbb\xbf"
+         "From a\r\nMessage-ID: <x>\r\n",
+         17},
+        {"From : a@b\r\nSubject: x\r\n", 0},
+        {"From: a@b\r\nSubject: x\r\n", 0},
+        {"From us all\r\nto you\r\n", 0},
+        {"From us all\r\nNote: this\r\n", 0},
+        {"\r\ntext\r\n", 0},
+        {"\r\n\r\n", 0},
+        {"\xef\xbb\xbf", 0},
+        {"From ", 0},
+        {"", 0},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        size_t len = strlen(rows[i].in);
+        uint8_t *copy = malloc(len + (len == 0));
+
+        memcpy(copy, rows[i].in, len);
+        if (trace_lead(copy, len) != rows[i].lead)
+            fail_msg("row %zu: %zu", i, trace_lead(copy, len));
+        free(copy);
+    }
+}
+
 static const struct msgid id = {{1, 0x99, 0, 0xff}};
 
 static struct trace_stamp make_stamp(struct str helo)
@@ -228,8 +306,7 @@ static void test_stamp(void **state)
                "\tby mx.example.jp with SMTP id 019900ff000000000000000000000000;\r\n"
                "\tSun, 22 Nov 2026 00:49:17 +0000\r\n"
                "Message-ID: <019900ff000000000000000000000000@mx.example.jp>\r\n"
-               "Date: Sun, 22 Nov 2026 00:49:17 +0000\r\n"
-               "\r\n");
+               "Date: Sun, 22 Nov 2026 00:49:17 +0000\r\n");
 }
 
 static void test_protocols(void **state)
@@ -376,6 +453,7 @@ int main(void)
         cmocka_unit_test(test_facts),          cmocka_unit_test(test_shapes),
         cmocka_unit_test(test_eight_bit),      cmocka_unit_test(test_private),
         cmocka_unit_test(test_private_errors), cmocka_unit_test(test_strip),
+        cmocka_unit_test(test_border),         cmocka_unit_test(test_lead),
         cmocka_unit_test(test_stamp),          cmocka_unit_test(test_protocols),
         cmocka_unit_test(test_hostile),        cmocka_unit_test(test_wanted_json_limits),
         cmocka_unit_test(test_dates),

@@ -180,10 +180,10 @@ int send_message_read(const char *file, struct send_message *out)
     int err = send_read_file(file, &raw);
 
     text = buf_str(&raw);
-    if (err == 0 && text.len > 5 && memcmp(text.ptr, "From ", 5) == 0) { /* as mbox has it */
-        size_t skip = (size_t)str_find(text, '\n') + 1;
+    if (err == 0) {
+        size_t lead = trace_lead((const uint8_t *)text.ptr, text.len);
 
-        text = (struct str){text.ptr + skip, text.len - skip};
+        text = (struct str){text.ptr + lead, text.len - lead};
     }
     if (err == 0)
         err = check_header(file, text);

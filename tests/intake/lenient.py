@@ -63,7 +63,7 @@ def test_dotted_addresses():
     lines, csv, eml = (temp.path / name for name in ("l.txt", "l.csv", "m.eml"))
     lines.write_text(DOTTED[1] + "\n")
     csv.write_text(f"email\n{DOTTED[2]}\n")
-    eml.write_text("From: Shop <s..hop@d.example>\nSubject: x\n\nx\n")
+    eml.write_text("\ufeffFrom: Shop <s..hop@d.example>\nSubject: x\n\nx\n")
     with holding() as engine:
         def send(*arguments):
             subprocess.run([program(), "send", "--server", f"{engine.host}:{engine.port}", *arguments],
@@ -176,6 +176,32 @@ def test_commands_against_the_book():
         assert sorted(row[3] for row in sink.ledger()) == ["b@d.example", "c@D.example"]
     with holding() as engine, Client(engine, source=STRANGER) as client:
         client.expect(client.command("MAIL FROM:a@sender.example"), 501)
+
+
+def test_border_of_header_and_body():
+    """What ends a header is an empty line, for us and for all who read the message behind us; a mbox
+    line, a byte order mark and an empty line in front of a header are no body."""
+    with holding() as engine, Client(engine) as client:
+        for data, subject, body, private in (
+                (b"Subject: s\r\nno field\r\nX-Hayauma-Tenant: t\r\n\r\nx\r\n", "s",
+                 b"no field\r\nX-Hayauma-Tenant: t\r\n\r\nx\r\n", None),
+                (b"X-Hayauma-Tenant: t\r\nSubject: s\r\nFrom me\r\nBcc: z\r\n", "s",
+                 b"From me\r\nBcc: z\r\n", "t"),
+                (b"no field\r\n", None, b"no field\r\n", None),
+                (b"From me@x Mon Jan  1 00:00:00 2026\r\nX-Hayauma-Tenant: t\r\nSubject: s\r\n"
+                 b"\r\nx\r\n", "s", b"x\r\n", "t"),
+                (b"\xef\xbb\xbfX-Hayauma-Tenant: t\r\nSubject: s\r\n\r\nx\r\n", "s", b"x\r\n", "t"),
+                (b"\r\nX-Hayauma-Tenant: t\r\nSubject: s\r\n\r\nx\r\n", "s", b"x\r\n", "t"),
+                (b"\r\ntext: of no header\r\n", None, b"text: of no header\r\n", None),
+                (b"Subject: s\r\n", "s", b"", None)):
+            reply = client.expect(client.message("b@d.example", data=data), 250)
+            content = stored(engine, reply)
+            header, _, rest = content.partition(b"\r\n\r\n")
+            message = email.message_from_bytes(content)
+            assert rest == body and message["Subject"] == subject, (data, content)
+            assert b"X-Hayauma" not in header and message["Message-ID"] and message["Date"], content
+            ours = [r for r in engine.wait_records("Reception") if r["id"] == reply.split()[-1]]
+            assert ours[0]["meta"].get("tenant") == private, (data, ours)
 
 
 if __name__ == "__main__":
