@@ -236,8 +236,6 @@ static void answer_rcpt(struct inject *s)
     refusal = rcpt_refusal(s, rcpt, &name);
     if (refusal == NULL)
         inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
-    else if (refusal != inject_too_much)
-        inject_reject(s, refusal, rcpt->recipient.text, "RCPT TO");
     smtp_server_answer(&s->server, inject_out(s), refusal);
 }
 
@@ -257,7 +255,6 @@ static void answer_message(struct inject *s)
         smtp_server_defer(&s->server);
         return;
     }
-    inject_reject(s, refusal, STR(""), "DATA");
     inject_body_drop(s);
     smtp_server_answer(&s->server, inject_out(s), refusal);
 }
@@ -474,7 +471,8 @@ static struct smtp_server_options server_options(const struct inject_listener *l
                                         .body_line_bytes_max = c->body_line_bytes_max,
                                         .errors_max = c->errors_max,
                                         .commands_max = c->commands_max,
-                                        .messages_max = c->messages_max};
+                                        .messages_max = c->messages_max,
+                                        .on_refused = inject_refused};
 }
 
 /* NULL: come in. */

@@ -117,9 +117,9 @@ void inject_body_drop(struct inject *s);
 const char *inject_message(struct inject *s);
 /* Whether its client may send mail to others. */
 bool inject_may_relay(const struct inject *s);
-/* In inject_reject.c: records what the client was told; lines to the open settle, once a turn; what
- * could not be written is named at the end. */
-void inject_reject(struct inject *s, const char *reply, struct str rcpt, const char *command);
+/* In inject_reject.c: what the client was refused, counted and recorded; lines go to the open
+ * settle, once a turn; what could not be written is named at the end. */
+void inject_refused(struct smtp_server *server, struct str text);
 void inject_rejections_flush(struct worker *w);
 void inject_rejections_end(struct worker *w);
 /* In inject_listen.c: once accepting has ended, so that clients go elsewhere; more often does no

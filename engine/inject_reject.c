@@ -4,9 +4,9 @@
  * They wait here while the store has no room: what is left there is for deliveries, which make
  * room. Whoever is refused may come back at once, so what waits has an end, and is counted beyond.
  *
- * Anybody can be refused, as often as he likes, and that must not fill the disk of the records: who
- * may not relay has lines at a rate only, and is counted beyond. Who may relay has a line each.
- */
+ * Anybody can be refused, as often as he likes, and that must not fill the disk of the records:
+ * refusals have lines at a rate only, and are counted beyond. Only the recipients and messages of
+ * those who may relay have a line each: somebody will ask what became of that mail. */
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -15,42 +15,79 @@
 #include "engine/report.h"
 #include "engine/settle.h"
 
-#define WAITING_BYTES_MAX   (256u << 10) /* of a worker */
-#define STRANGERS_LINES_MAX 300          /* at once, of a worker */
-#define STRANGERS_LINE_MS   50           /* between two in the long run, of the process */
-#define OMITTED_EVERY_MS    1000
+#define WAITING_BYTES_MAX  (256u << 10) /* of a worker */
+#define REFUSALS_LINES_MAX 300          /* at once, of a worker */
+#define REFUSALS_LINE_MS   50           /* between two in the long run, of the process */
+#define OMITTED_EVERY_MS   1000
+#define ADDRESS_BYTES_MAX  320 /* of what may be none */
 
 static uint32_t shard_of(const struct worker *w)
 {
     return w->index % queue_shards(w->engine->queue);
 }
 
-/* A token bucket: strangers_ms is when it is full again. */
-static bool stranger_takes_line(struct worker *w)
+/* A token bucket: refusals_ms is when it is full again. */
+static bool refusal_takes_line(struct worker *w)
 {
     uint64_t now_ms = io_now_ms(w->io);
-    uint64_t line_ms = STRANGERS_LINE_MS * (uint64_t)w->engine->workers_len;
+    uint64_t line_ms = REFUSALS_LINE_MS * (uint64_t)w->engine->workers_len;
 
-    if (w->strangers_ms < now_ms)
-        w->strangers_ms = now_ms;
-    if (w->strangers_ms + line_ms > now_ms + STRANGERS_LINES_MAX * line_ms)
+    if (w->refusals_ms < now_ms)
+        w->refusals_ms = now_ms;
+    if (w->refusals_ms + line_ms > now_ms + REFUSALS_LINES_MAX * line_ms)
         return false;
-    w->strangers_ms += line_ms;
+    w->refusals_ms += line_ms;
     return true;
 }
 
-void inject_reject(struct inject *s, const char *reply, struct str rcpt, const char *command)
-{
-    struct worker *w = s->worker;
-    struct smtp_reply r = {.code = (uint16_t)strtoul(reply, NULL, 10)};
-    struct str text = str_of(reply + (strlen(reply) > 4 ? 4 : strlen(reply)));
-    size_t skip = smtp_enhanced_parse(text, &r.enhanced);
+/* How records call a command, and whose the address in it is. NULL: a line that was none. */
+static const struct stage {
+    const char *command, *name;
+    bool is_sender, is_recipient, has_mail; /* has_mail: mail goes no further when it is refused */
+} stages[] = {
+    {"RCPT", "RCPT TO", .is_recipient = true, .has_mail = true},
+    {"MAIL", "MAIL FROM", .is_sender = true},
+    {"DATA", "DATA", .has_mail = true},
+    {"BDAT", "BDAT", .has_mail = true},
+};
 
-    r.text_len = (uint16_t)(text.len - skip);
-    memcpy(r.text, text.ptr + skip, r.text_len);
+static struct stage stage_of(const char *command)
+{
+    for (size_t i = 0; command != NULL && i < ARRAY_LEN(stages); i++)
+        if (strcmp(command, stages[i].command) == 0)
+            return stages[i];
+    return (struct stage){.name = command};
+}
+
+static void reply_of(struct str text, struct smtp_reply *out)
+{
+    size_t skip;
+
+    *out = (struct smtp_reply){.code = (uint16_t)strtoul(text.ptr, NULL, 10)};
+    text = (struct str){text.ptr + 4, text.len - 4};
+    skip = smtp_enhanced_parse(text, &out->enhanced);
+    out->text_len =
+        (uint16_t)(text.len - skip < sizeof(out->text) ? text.len - skip : sizeof(out->text));
+    memcpy(out->text, text.ptr + skip, out->text_len);
+}
+
+void inject_refused(struct smtp_server *server, struct str text)
+{
+    struct inject *s = CONTAINER_OF(server, struct inject, server);
+    struct worker *w = s->worker;
+    struct stage stage = stage_of(server->command);
+    struct str address = server->address;
+    struct smtp_reply reply;
+
+    if (address.len > ADDRESS_BYTES_MAX)
+        address.len = ADDRESS_BYTES_MAX;
+    reply_of(text, &reply);
     counter_add(&w->counters.rejected, 1);
+    log_debug("smtp.refused", "session=%s peer=%s command=\"%s\" address=\"%.*s\" reply=\"%.*s\"",
+              s->id, s->peer_text, stage.name != NULL ? stage.name : "", STR_FMT(address),
+              STR_FMT(text));
     if (w->rejections.len >= WAITING_BYTES_MAX ||
-        (!inject_may_relay(s) && !stranger_takes_line(w))) {
+        (!(stage.has_mail && reply.code >= 500 && inject_may_relay(s)) && !refusal_takes_line(w))) {
         w->rejections_omitted++;
         return;
     }
@@ -58,15 +95,15 @@ void inject_reject(struct inject *s, const char *reply, struct str rcpt, const c
                 &(struct report_event){.type = REPORT_REJECTION,
                                        .node_id = w->config->node_id,
                                        .timestamp_ms = worker_wall_ms(w),
-                                       .recipient = rcpt,
+                                       .recipient = stage.is_recipient ? address : STR(""),
                                        .queue = STR(""),
                                        .site = STR(""),
-                                       .sender = inject_sender(s),
-                                       .reply = &r,
-                                       .command = command,
-                                       .peer_name = s->server.helo.len > 0 ? s->helo : NULL,
+                                       .sender = stage.is_sender ? address : inject_sender(s),
+                                       .reply = &reply,
+                                       .command = stage.name,
+                                       .peer_name = s->helo[0] != '\0' ? s->helo : NULL,
                                        .peer_addr = s->peer_text,
-                                       .reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP",
+                                       .reception_protocol = server->esmtp ? "ESMTP" : "SMTP",
                                        .session_id = s->id});
 }
 

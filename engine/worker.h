@@ -98,7 +98,7 @@ struct worker {
 
     struct buf rejections; /* record lines */
     uint64_t rejections_omitted;
-    uint64_t strangers_ms, omitted_ms; /* when strangers may have all lines again; the next count */
+    uint64_t refusals_ms, omitted_ms; /* when refusals may have all lines again; the next count */
 
     struct settle **settles; /* [shards]: the open change of each shard, or NULL */
     struct list settles_under_way, settles_spare;

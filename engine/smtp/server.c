@@ -25,7 +25,7 @@ bool smtp_server_idle(const struct smtp_server *s)
 
 /* --- replies --- */
 
-void server_reply(const struct smtp_server *s, struct buf *out, struct str text)
+static void put_reply(const struct smtp_server *s, struct buf *out, struct str text)
 {
     size_t at;
 
@@ -46,6 +46,13 @@ void server_reply(const struct smtp_server *s, struct buf *out, struct str text)
             out->data[at] = '?';
     }
     buf_put(out, "\r\n", 2);
+}
+
+void server_reply(struct smtp_server *s, struct buf *out, struct str text)
+{
+    put_reply(s, out, text);
+    if (text.ptr[0] >= '4' && s->options->on_refused != NULL)
+        s->options->on_refused(s, text);
 }
 
 void server_bye(struct smtp_server *s, struct buf *out, const char *text)
@@ -76,7 +83,6 @@ bool server_count_command(struct smtp_server *s, struct buf *out)
 
 void server_refuse(struct smtp_server *s, struct buf *out, const char *text)
 {
-    s->last_error = text;
     server_reply(s, out, str_of(text));
     count_error(s, out);
 }
@@ -213,7 +219,7 @@ void smtp_server_defer(struct smtp_server *s)
 
 void smtp_server_put_reply(const struct smtp_server *s, struct buf *out, const char *reply)
 {
-    server_reply(s, out, str_of(reply));
+    put_reply(s, out, str_of(reply));
 }
 
 void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *reply)
@@ -286,7 +292,6 @@ static enum smtp_server_want body_complete(struct smtp_server *s, struct buf *ou
         return SMTP_SERVER_MESSAGE;
     for (uint32_t i = 0; i < (s->options->lmtp ? s->rcpts : 1); i++)
         server_reply(s, out, str_of(fault));
-    s->last_error = fault;
     /* Mixed line ends are what smuggling looks like: the sender and we may not agree where the
      * message ended, so what follows is not taken for commands. */
     if (s->facts.bare_cr || s->facts.bare_lf)
@@ -453,6 +458,8 @@ static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_ser
         buf_clear(&s->line);
     s->line_used = false;
     s->verb = VERB_OTHER;
+    s->command = NULL;
+    s->address = (struct str){0};
     /* A TLS hello or binary junk may never send a line end. */
     if (s->line.len == 0 && !is_text(in->data[0])) {
         server_bye(s, out, "421 4.7.0 this is not SMTP");

@@ -17,6 +17,8 @@
 #include "smtp/address.h"
 #include "smtp/scan.h"
 
+struct smtp_server;
+
 struct smtp_server_options {      /* shared by all sessions of a listener, immutable */
     const char *host_name;        /* in the banner and EHLO reply */
     const char *banner;           /* text behind the host name; NULL = "ESMTP Hayauma" */
@@ -29,6 +31,9 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
     uint32_t commands_max;        /* commands that carry no mail (NOOP, RSET, VRFY, ...), since the
                                      last accepted message, before 421 */
     uint32_t messages_max;        /* per session: 421 4.7.0 after; LIMITS MAILMAX; 0 = none */
+    /* Called for each refusal (4xx, 5xx) as it is written, whoever decided it; s->command says what
+     * was refused. NULL: nobody counts them. */
+    void (*on_refused)(struct smtp_server *s, struct str reply);
     bool trusted; /* the client may relay: it is served under any name, without brackets around
                      addresses, and what its lists and messages are refused for is no error: a
                      recipient costs nothing, the rest counts against commands_max */
@@ -93,7 +98,8 @@ struct smtp_server {
     uint32_t rcpts;      /* accepted in this transaction */
     uint64_t body_bytes; /* decoded bytes of this body so far */
     uint32_t messages, errors, commands;
-    const char *last_error; /* static text of the last refused command, for the record; or NULL */
+    const char *command; /* at hand, "RCPT"; NULL for a line that is none, and before the first */
+    struct str address;  /* that it names, or what it has in its place; valid during the command */
     /* private */
     uint8_t state, mode, asked, pending, verb;
     struct smtp_data_decoder decoder;

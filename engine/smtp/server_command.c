@@ -275,8 +275,10 @@ static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, s
         return refuse(s, out, "501 5.5.4 syntax: MAIL FROM:<address>");
     s->mail = (struct smtp_mail){0};
     path = skip_spaces(str_from(args, 5)); /* not RFC 5321, but seen */
+    s->address = path;
     if (!parse_path(s, path, true, &s->mail.sender, &used))
         return refuse(s, out, "501 5.1.7 bad sender address syntax");
+    s->address = s->mail.sender.text;
     refusal = parse_params(s, PARAM_MAIL, str_from(path, used));
     if (refusal != NULL)
         return refuse(s, out, refusal);
@@ -299,8 +301,10 @@ static enum smtp_server_want verb_rcpt(struct smtp_server *s, struct str args, s
         return refuse(s, out, "501 5.5.4 syntax: RCPT TO:<address>");
     s->rcpt = (struct smtp_rcpt){0};
     path = skip_spaces(str_from(args, 3));
+    s->address = path;
     if (!parse_path(s, path, false, &s->rcpt.recipient, &used))
         return refuse(s, out, "501 5.1.3 bad recipient address syntax");
+    s->address = s->rcpt.recipient.text;
     refusal = parse_params(s, PARAM_RCPT, str_from(path, used));
     if (refusal != NULL)
         return refuse(s, out, refusal);
@@ -357,7 +361,6 @@ static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, s
     else if (refusal == NULL && max != 0 && bytes > max - s->body_bytes)
         refusal = "552 5.3.4 message is larger than this server takes";
     if (refusal != NULL) {
-        s->last_error = refusal;
         server_drop_chunk(s, bytes, str_of(refusal));
         return SMTP_SERVER_INPUT;
     }
@@ -498,6 +501,7 @@ enum smtp_server_want server_command(struct smtp_server *s, struct str line, str
         if (!str_eq_nocase(name, v->name))
             continue;
         s->verb = (uint8_t)v->class;
+        s->command = v->name.ptr;
         if (v->class == VERB_OTHER && !server_count_command(s, out))
             return SMTP_SERVER_INPUT;
         return v->run(s, skip_spaces(str_from(line, name.len)), out);

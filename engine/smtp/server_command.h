@@ -31,7 +31,7 @@ enum verb_class {
 enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out);
 
 /* server.c */
-void server_reply(const struct smtp_server *s, struct buf *out, struct str text);
+void server_reply(struct smtp_server *s, struct buf *out, struct str text);
 /* A refusal by the machine itself: counted, and the end of the session beyond errors_max. */
 void server_refuse(struct smtp_server *s, struct buf *out, const char *text);
 /* One more command that carried no mail: false, and the end of the session, beyond commands_max. */

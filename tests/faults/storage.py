@@ -185,7 +185,9 @@ def test_rejections_while_the_map_is_full():
     flows(books, rig.engine)
     wait_until("the lines", lambda: any("num_omitted" in r for r in rig.engine.records("Rejection")), 10)
     found = rig.engine.records("Rejection")
-    assert sum(r.get("num_omitted", 1) for r in found) == 3001, len(found)
+    counted = sum(r.get("num_omitted", 1) for r in found)
+    # With the messages that were put off.
+    assert counted == rig.engine.status()["counters"]["rejected"] >= 3001, (counted, len(found))
     assert 200 < len(found) < 1000, len(found)
     stop(books)
     rig.end()

@@ -4,6 +4,7 @@
 clients.py [TEST...]"""
 
 import contextlib
+import os
 import pathlib
 import random
 import socket
@@ -74,6 +75,67 @@ def test_limits():
             assert c.message("u@d1.example", data=b"A: b\r\n\r\n" + b"x" * 1200 + b"\r\n").startswith(
                 "554 5.6.0")
             c.expect(c.message("u@d1.example"), 250)
+
+
+REFUSED = (  # what a client says, the code, and its record: command, sender, recipient
+    ("MAIL FROM:<a@b.example>", 250),
+    ("MAIL FROM:<c@b.example>", 503, "MAIL FROM", "", ""),
+    ("RCPT TO:<bad address@d1.example>", 501, "RCPT TO", "a@b.example", "<bad address@d1.example>"),
+    ("RCPT TO:<u@d1.example> NOSUCH=1", 555, "RCPT TO", "a@b.example", "u@d1.example"),
+    ("RCPT TO:<u@bad.example>", 550, "RCPT TO", "a@b.example", "u@bad.example"),
+    ("DATA", 554, "DATA", "a@b.example", ""),
+    ("BDAT 0 LAST", 554, "BDAT", "a@b.example", ""),
+    ("NONSENSE", 500, None, "a@b.example", ""),
+    ("STARTTLS", 502, "STARTTLS", "a@b.example", ""),
+    ("RSET", 250),
+    ("MAIL FROM:<not an address>", 501, "MAIL FROM", "<not an address>", ""),
+    ("MAIL FROM:<a@b.example> SIZE=999999999999", 552, "MAIL FROM", "a@b.example", ""),
+    ("VRFY", 501, "VRFY", "a@b.example", ""),
+)
+
+
+def test_refusals_leave_a_trace():
+    """Whatever is refused is counted, recorded with stage, code and reason, and logged at debug."""
+    engine = listening(errors_max=100, sessions_per_client_max=2)
+    engine.config["routes"]["bad.example"] = "reject"
+    engine.config["log_level"] = "debug"
+    wanted = []
+    with engine:
+        with Client(engine) as c, Client(engine):
+            for command, code, *record in REFUSED:
+                c.expect(c.command(command), code)
+                if record:
+                    wanted.append((code, *record))
+            with socket.create_connection((engine.host, engine.port), 5) as third:
+                assert third.recv(100).startswith(b"421 4.7.0")
+            wanted.append((421, None, "", ""))
+        records = engine.wait_records("Rejection", len(wanted))
+        found = [(r["response"]["code"], r["response"]["command"], r["sender"], r["recipient"])
+                 for r in records]
+        assert found == wanted, [(f, w) for f, w in zip(found, wanted) if f != w]
+        assert all(r["peer_address"]["addr"] == "127.0.0.1" and r["response"]["content"] and
+                   r["response"]["enhanced_code"] and r["session_id"] for r in records), records
+        assert engine.status()["counters"]["rejected"] == len(wanted)
+        log = (engine.dir / "log").read_text()
+        logged = [line for line in log.splitlines() if "event=smtp.refused" in line]
+        assert len(logged) == len(wanted) and all("level=debug" in line for line in logged), log
+        assert 'command="RCPT TO" address="u@bad.example" reply="550 5.7.1 ' in log, logged
+
+
+def test_refusals_are_bounded():
+    """What carries no mail has lines at a rate, also of a client that may relay; the rest is
+    counted."""
+    with listening(errors_max=100000, commands_max=100000) as engine:
+        with Client(engine) as c:
+            began = time.monotonic()
+            for _ in range(50):
+                c.send(b"NONSENSE\r\n" * 100)
+                assert all(c.reply().startswith("500") for _ in range(100))
+        wait_until("all to be counted", lambda: sum(
+            r.get("num_omitted", 1) for r in engine.records("Rejection")) == 5000, 5)
+        found, took_s = len(engine.records("Rejection")), time.monotonic() - began
+        assert 300 <= found <= 302 * os.cpu_count() + 25 * took_s, (found, took_s)
+        assert engine.status()["counters"]["rejected"] == 5000
 
 
 def test_endless_line():
