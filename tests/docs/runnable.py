@@ -22,7 +22,7 @@ from proc import Failure, TempDir, free_port, wait_port, wait_until  # noqa: E40
 
 MARK = "<!-- run -->"
 PAGES = [TREE / "README.md", TREE / "README.ja.md", *sorted((TREE / "docs").glob("*.md"))]
-MUST_RUN = {"README.md": 8, "README.ja.md": 4, "manual.md": 20, "source.md": 3}
+MUST_RUN = {"README.md": 8, "README.ja.md": 4, "manual.md": 20, "from-postfix.md": 5, "source.md": 3}
 
 HAYAUMA = """#!/bin/sh
 # Port 25 of the documents is {port} here.
