@@ -4,40 +4,19 @@
 #include "engine/convert.h"
 #include "engine/header.h"
 
-#define PARTS_BYTES_MAX (1u << 20) /* looked into for 8-bit headers: this is done at intake */
-
 static bool is_ascii(struct str s)
 {
     return !header_eight_bit((const uint8_t *)s.ptr, s.len);
 }
 
-/* One text, by every Content-Type there is, or by default (RFC 2045 5.2). */
-static bool is_text(const uint8_t *content, size_t header_len)
-{
-    struct header_field f;
-
-    for (size_t at = 0; header_field_next(content, header_len, at, &f); at = f.end)
-        if (str_eq_nocase(f.name, STR("Content-Type")) &&
-            !str_starts_nocase(header_field_value(content, &f), STR("text/")))
-            return false;
-    return true;
-}
-
-/* What is converted has no 8-bit header in any part: one is refused. */
-static bool is_convertible(const uint8_t *content, size_t len)
-{
-    struct buf out = {0};
-    bool convertible = len <= PARTS_BYTES_MAX && convert_to_7bit(content, len, &out) == 0;
-
-    buf_done(&out);
-    return convertible;
-}
-
 bool international_content(const uint8_t *content, size_t len, const struct trace_facts *facts,
                            bool eight_bit)
 {
-    return eight_bit && (facts->eight_bit ||
-                         (!is_text(content, facts->header_len) && !is_convertible(content, len)));
+    struct convert_facts parts;
+
+    if (!eight_bit || facts->eight_bit)
+        return eight_bit;
+    return convert_examine(content, len, &parts) < 0 || parts.header_eight_bit;
 }
 
 bool international_put_address(struct buf *out, const struct smtp_address *address)

@@ -11,9 +11,8 @@
 #include "engine/trace.h"
 #include "smtp/address.h"
 
-/* Whether a header of content is or may be internationalized (RFC 6532), a body part's included.
- * 8-bit content of several parts may be where it is larger than 1 MiB or cannot be converted to 7
- * bits. eight_bit: of the whole content. */
+/* Whether a header of content is internationalized (RFC 6532), a body part's included, or content
+ * has more parts than are looked at. eight_bit: of the whole content. */
 bool international_content(const uint8_t *content, size_t len, const struct trace_facts *facts,
                            bool eight_bit);
 /* Appends address as it is kept: where only its domain is not ASCII that becomes A-labels, which

@@ -118,7 +118,7 @@ static struct message *seven_bit(struct message *m)
 
     if (m->seven_bit != NULL)
         return m->seven_bit;
-    if (convert_to_7bit(m->content, m->content_len, &content) < 0)
+    if (convert_message(m->content, m->content_len, CONVERT_ALL, &content) < 0)
         return NULL;
     fields.content = content.data;
     fields.content_block = NULL;

@@ -4,7 +4,9 @@
 usage: check.py CONVERT_PIPE
 """
 import email
+import email.header
 import email.policy
+import email.utils
 import pathlib
 import random
 import subprocess
@@ -112,6 +114,120 @@ def check_conversion(pipe, text):
     assert list(leaves(before)) == list(leaves(after)), (raw, out)
 
 
+# --- headers in UTF-8 that become ASCII, as a reader sees them ---
+
+SUBJECTS = ["春の", "お知らせ", "【重要】", "hello", "world", "a", "x" * 40, "🎉", "é", "(株)", "=",
+            "=?utf-8?q?=E5=A4=8F?=", "?=", "会員様限定セールのご案内(11月30日まで)", "\t", "100%", "\"引用\"",
+            "ｶﾅ", "長" * 60]
+PEOPLE = ["山田 太郎", "株式会社 早馬", "O'Neil", "John Smith", "é", "鈴木", "名 John 前", "ＡＢＣ", "渡邊, 次郎",
+          "営業部 (東京)", "a\\b 日", "長い名前の会社" * 8]
+FILES = ["請求書.pdf", "2026年11月 御見積書 (控え).pdf", "写真'1'.jpg", "été 100%.txt", "長い名前" * 20 + ".docx", "日.x"]
+
+
+def random_subject(rng):
+    words = [rng.choice(SUBJECTS) for _ in range(rng.randrange(1, 12))] + ["終"]
+    text = words[0]
+    for word in words[1:]:
+        text += rng.choice([" ", " ", "  ", "\r\n ", "\r\n\t"]) + word
+    return text
+
+
+def quoted(name):
+    return '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def random_mailbox(rng):
+    name = rng.choice(PEOPLE)
+    plain = not any(c in name for c in '(),\\"')
+    name = name if plain and rng.random() < 0.5 else quoted(name)
+    address = f"u{rng.randrange(100)}@" + rng.choice(["a.example", "日本語.example", "ドメイン名例.jp"])
+    return rng.choice([f"{name} <{address}>", f"{name}<{address}>", address, f"<{address}>"])
+
+
+def random_mailboxes(rng):
+    return rng.choice([", ", ",", ",\r\n "]).join(random_mailbox(rng)
+                                                for _ in range(rng.randrange(1, 6)))
+
+
+def random_parameter(rng, name):
+    file = rng.choice(FILES)
+    form = rng.randrange(4)
+    if form == 0 and len(file) > 4:
+        return f'{name}*0={quoted(file[:3])};\r\n\t{name}*1={quoted(file[3:])}', file
+    if form == 1 and not any(c in file for c in " ()'%"):
+        return f"{name}={file}", file
+    return f"{name}={quoted(file)}", file
+
+
+def random_japanese_mail(rng):
+    """A message as Japanese senders and simple scripts make it, and the names of its files."""
+    name, one = random_parameter(rng, "name")
+    filename, two = random_parameter(rng, "filename")
+    body = rng.choice(["本文です。\r\n", "plain\r\n", "\x1b$BF|K\\8l\x1b(B\r\n"])
+    charset = "iso-2022-jp" if "\x1b" in body else "utf-8"
+    text = (f"From: {random_mailbox(rng)}\r\nTo: {random_mailboxes(rng)}\r\n"
+            f"Cc: {random_mailboxes(rng)}\r\nSubject: {random_subject(rng)}\r\n"
+            f"X-Comment: {random_subject(rng)}\r\nX-Plain: as  it \r\n\tis\r\n"
+            "MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n"
+            f"Content-Type: text/plain; charset={charset}\r\n"
+            f"Content-Description: {random_subject(rng)}\r\n\r\n{body}\r\n--b\r\n"
+            f"Content-Type: application/octet-stream; {name}\r\n"
+            f"Content-Disposition: attachment;\r\n {filename}; size=3\r\n"
+            "Content-Transfer-Encoding: base64\r\n\r\nQUJD\r\n--b--\r\n")
+    return text, one, two
+
+
+def ascii_domain(domain):
+    return domain.encode("idna").decode()
+
+
+def people_of(raw, field):
+    """With the package's older reader: the newer one puts a space between encoded words of a name,
+    which RFC 2047 6.2 says is none."""
+    m = email.message_from_string(raw.decode("utf-8"))
+    for name, address in email.utils.getaddresses([m[field].replace("\r\n", "")]):
+        local, domain = address.rsplit("@", 1)
+        name = str(email.header.make_header(email.header.decode_header(name)))
+        yield name, f"{local}@{ascii_domain(domain)}"
+
+
+def seen(raw):
+    """What a reader sees of a message. The package reads UTF-8 headers from text only, and contents
+    from bytes."""
+    m = email.message_from_string(raw.decode("utf-8"), policy=POLICY)
+    text, file = m.get_payload()
+    text_bytes, file_bytes = email.message_from_bytes(raw, policy=POLICY).get_payload()
+    return {"people": [list(people_of(raw, f)) for f in ("From", "To", "Cc")],
+            "subject": m["Subject"], "comment": m["X-Comment"], "plain": m["X-Plain"],
+            "description": text["Content-Description"], "text": text_bytes.get_content(),
+            "content": file_bytes.get_content(),
+            "size": file["Content-Disposition"].params["size"],
+            "files": (file["Content-Type"].params.get("name"), file.get_filename())}
+
+
+def check_headers(pipe, seed):
+    rng = random.Random(seed)
+    text, one, two = random_japanese_mail(rng)
+    raw = text.encode("utf-8")
+    for mode in ("headers", "all"):
+        done = subprocess.run([pipe, mode], input=raw, stdout=subprocess.PIPE, timeout=20)
+        assert done.returncode == 0, (done.returncode, raw)
+        out = done.stdout
+        heads = [out.split(b"\r\n\r\n")[0], *(p.split(b"\r\n\r\n")[0] for p in out.split(b"\r\n--b")[1:])]
+        assert all(b < 128 for head in heads for b in head), (mode, heads)
+        assert mode == "headers" or all(b < 128 for b in out)
+        for head in heads:
+            for line in head.split(b"\r\n"):
+                assert len(line) <= 76 or b"=?UTF-8?" not in line, line
+        assert b"X-Plain: as  it \r\n\tis\r\n" in out
+        before, after = seen(raw), seen(out)
+        for key in before:
+            if key != "files":
+                assert before[key] == after[key], (mode, key, before[key], after[key], out.decode())
+        assert after["files"] == (one, two), (
+            mode, after["files"], one, two, out.decode())
+
+
 def main():
     folder = pathlib.Path(__file__).parent
     notices = sorted(folder.glob("*.eml"))
@@ -131,7 +247,13 @@ def main():
                              random_entity(rng, 3))
         except AssertionError as e:
             sys.exit(f"seed {seed}: {e!r}")
-    print(f"{len(notices)} notices, 300 conversions: the same to Python's email package")
+    for seed in range(400):
+        try:
+            check_headers(sys.argv[1], seed)
+        except AssertionError as e:
+            sys.exit(f"headers, seed {seed}: {e!r}")
+    print(f"{len(notices)} notices, 300 conversions, 400 headers: "
+          "the same to Python's email package")
 
 
 if __name__ == "__main__":

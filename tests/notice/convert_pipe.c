@@ -1,18 +1,20 @@
-/* stdin: a message; stdout: the same in 7 bits. Exit code 3 when it cannot be converted. */
+/* stdin: a message; stdout: the same in 7 bits, or with its header fields only in ASCII (argument
+ * "headers"). Exit code 3 when it cannot be converted. */
 #include <stdio.h>
 
 #include "engine/convert.h"
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct buf in = {0}, out = {0};
     char chunk[65536];
+    enum convert what = argc > 1 && strcmp(argv[1], "headers") == 0 ? CONVERT_HEADERS : CONVERT_ALL;
     size_t n;
     int r;
 
     while ((n = fread(chunk, 1, sizeof(chunk), stdin)) > 0)
         buf_put(&in, chunk, n);
-    r = convert_to_7bit(in.data, in.len, &out);
+    r = convert_message(in.data, in.len, what, &out);
     if (r == 0)
         fwrite(out.data, 1, out.len, stdout);
     buf_done(&in);
