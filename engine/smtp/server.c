@@ -176,6 +176,8 @@ static void answer_data(struct smtp_server *s, struct buf *out, struct str text,
     if (accepted) {
         s->body_bytes = 0;
         smtp_data_decoder_init(&s->decoder);
+        smtp_body_scanner_init(&s->scanner);
+        smtp_repair_init(&s->repair, true);
         server_reply(s, out, STR("354 end data with <CR><LF>.<CR><LF>"));
         return;
     }
@@ -319,16 +321,34 @@ static void input_consume(struct smtp_server_input *in, size_t n)
     in->len -= n;
 }
 
+/* All of the body is scanned: what it is. */
+static enum smtp_server_want scan_complete(struct smtp_server *s, struct buf *out)
+{
+    smtp_body_scan_end(&s->scanner);
+    s->facts = s->scanner.facts;
+    return body_complete(s, out);
+}
+
+static enum smtp_server_want scan_slice(struct smtp_server *s, struct str slice)
+{
+    smtp_body_scan(&s->scanner, (const uint8_t *)slice.ptr, slice.len);
+    return body_slice(s, slice);
+}
+
 static enum smtp_server_want step_data(struct smtp_server *s, struct smtp_server_input *in,
                                        struct buf *out)
 {
+    bool repair = s->options->repair_newlines, end;
     struct str slice;
     size_t used;
-    bool end = smtp_data_next(&s->decoder, in->data, in->len, &used, &slice);
 
+    end = repair ? smtp_repair_next(&s->repair, in->data, in->len, &used, &slice)
+                 : smtp_data_next(&s->decoder, in->data, in->len, &used, &slice);
     input_consume(in, used);
     if (!end)
-        return body_slice(s, slice);
+        return repair ? scan_slice(s, slice) : body_slice(s, slice);
+    if (repair)
+        return scan_complete(s, out);
     s->facts = s->decoder.facts;
     return body_complete(s, out);
 }
@@ -340,15 +360,15 @@ static enum smtp_server_want step_chunk(struct smtp_server *s, struct smtp_serve
     struct str slice = {(const char *)in->data, n};
 
     if (n != 0) {
-        smtp_body_scan(&s->scanner, in->data, n);
+        if (s->options->repair_newlines)
+            smtp_repair_next(&s->repair, in->data, n, &n, &slice);
         input_consume(in, n);
         s->chunk_left -= n;
-        return body_slice(s, slice);
+        return scan_slice(s, slice);
     }
     if (s->chunk_last) {
-        smtp_body_scan_end(&s->scanner);
-        s->facts = s->scanner.facts;
-        return body_complete(s, out);
+        slice = s->options->repair_newlines ? smtp_repair_end(&s->repair) : STR("");
+        return slice.len != 0 ? scan_slice(s, slice) : scan_complete(s, out);
     }
     server_reply(s, out, STR("250 2.0.0 chunk received"));
     s->mode = MODE_COMMAND;

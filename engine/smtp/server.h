@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "base/str.h"
 #include "smtp/address.h"
+#include "smtp/repair.h"
 #include "smtp/scan.h"
 
 struct smtp_server;
@@ -37,7 +38,8 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
     bool trusted; /* the client may relay: it is served under any name, without brackets around
                      addresses, and what its lists and messages are refused for is no error: a
                      recipient costs nothing, the rest counts against commands_max */
-    bool lmtp;    /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
+    bool repair_newlines; /* bare CR and LF in content are repaired (repair.h), else refused */
+    bool lmtp;            /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
     bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
         no_enhanced; /* for the sink: what is not offered */
 };
@@ -103,7 +105,8 @@ struct smtp_server {
     /* private */
     uint8_t state, mode, asked, pending, verb;
     struct smtp_data_decoder decoder;
-    struct smtp_body_scanner scanner;
+    struct smtp_body_scanner scanner; /* of a chunk, or of what was repaired */
+    struct smtp_repair repair;
     uint64_t chunk_left;
     bool chunk_last, line_used, skip_cr, closing;
     struct buf line; /* a command line split over reads; the reply kept for a dropped chunk */

@@ -358,7 +358,7 @@ static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, s
         refusal = "502 5.5.1 BDAT is not offered";
     else if (last.len != 0 && !s->chunk_last)
         refusal = "501 5.5.4 syntax: BDAT size [LAST]";
-    else if (refusal == NULL && max != 0 && bytes > max - s->body_bytes)
+    else if (refusal == NULL && max != 0 && (s->body_bytes > max || bytes > max - s->body_bytes))
         refusal = "552 5.3.4 message is larger than this server takes";
     if (refusal != NULL) {
         server_drop_chunk(s, bytes, str_of(refusal));
@@ -369,6 +369,7 @@ static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, s
     if (s->state == SERVER_BDAT)
         return SMTP_SERVER_INPUT;
     smtp_body_scanner_init(&s->scanner);
+    smtp_repair_init(&s->repair, false);
     return SMTP_SERVER_DATA;
 }
 

@@ -118,6 +118,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.no_enhanced = (data[1] & 8) != 0;
     options.lmtp = (data[1] & 16) != 0;
     options.trusted = (data[1] & 32) != 0;
+    options.repair_newlines = (data[1] & 64) != 0;
     run(&whole, &options, data[2], data + 3, size - 3, size);
     run(&pieces, &options, data[2], data + 3, size - 3, (size_t)data[0] + 1);
     ASSERT(str_eq(buf_str(&whole.out), buf_str(&pieces.out)));

@@ -496,6 +496,30 @@ static void test_trusted(void **state)
     buf_done(&out);
 }
 
+/* Only CRLF.CRLF ends the data: nothing behind another end is a command. */
+static void test_repair(void **state)
+{
+    struct smtp_server_options o = defaults;
+
+    (void)state;
+    o.repair_newlines = true;
+    check(&o, OPEN "DATA\r\nhi\n..x\ra\n.\nRSET\n.\r\nb\r\n.\r\nNOOP\r\n",
+          OPEN_R DATA_R "[message hi\n.x a\n.\nRSET\n.\nb\n]250 2.0.0 OK\n250 2.0.0 OK\n");
+    check(&o, OPEN "BDAT 4\r\na\n.\rBDAT 5 LAST\r\n\nb\n.\rNOOP\r\n",
+          OPEN_R "[data]250 2.0.0 chunk received\n[message a\n.\nb\n. ]250 2.0.0 OK\n"
+                 "250 2.0.0 OK\n");
+    check_len(&o, OPEN "DATA\r\na\0\n.\r\n\r\n.\r\nNOOP\n",
+              sizeof(OPEN "DATA\r\na\0\n.\r\n\r\n.\r\nNOOP\n") - 1,
+              OPEN_R DATA_R "554 5.6.0 message has a NUL byte\n[abort]"
+                            "500 5.5.2 lines must end in CRLF: bare CR or LF\n");
+    /* What grows beyond the largest message is too large, in a later chunk too. */
+    o.message_bytes_max = 10;
+    check(&o, OPEN "BDAT 10\r\n\n\n\n\n\n\n\n\n\n\nBDAT 1 LAST\r\nxNOOP\r\n",
+          OPEN_R "[data]250 2.0.0 chunk received\n" LARGE_R "[abort]250 2.0.0 OK\n");
+    check(&o, OPEN "DATA\r\n\n\n\n\n\n\n\r\n.\r\nNOOP\r\n",
+          OPEN_R DATA_R LARGE_R "[abort]250 2.0.0 OK\n");
+}
+
 static void test_nothing_offered(void **state)
 {
     struct smtp_server_options o = defaults;
@@ -604,7 +628,7 @@ int main(void)
         cmocka_unit_test(test_long_lines),        cmocka_unit_test(test_counts),
         cmocka_unit_test(test_nothing_offered),   cmocka_unit_test(test_lmtp),
         cmocka_unit_test(test_greeting_and_idle), cmocka_unit_test(test_deferred),
-        cmocka_unit_test(test_trusted),
+        cmocka_unit_test(test_trusted),           cmocka_unit_test(test_repair),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
