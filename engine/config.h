@@ -26,6 +26,12 @@ struct config_network { /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 mat
 
 #define CONFIG_LISTENERS_MAX 64
 
+/* What a listener does otherwise for clients of a network; NULL: as for all. */
+struct config_client {
+    struct config_network network;
+    char *bare_newlines;
+};
+
 struct config_listener {
     char *name; /* for logs; default: its address */
     struct config_address address;
@@ -33,6 +39,9 @@ struct config_listener {
     char *host_name;                       /* banner; default: the global one */
     struct config_network *relay_networks; /* may relay; default 127.0.0.0/8 and ::1 */
     size_t relay_networks_len;
+    char *bare_newlines;           /* "refuse", "repair" */
+    struct config_client *clients; /* by network, in any order */
+    size_t clients_len;
     uint64_t message_bytes_max;
     uint32_t recipients_max;
     uint32_t command_line_bytes_max;
@@ -176,6 +185,9 @@ const struct config_route *config_route_for(const struct config *c, struct str d
 /* site may be empty (before routing). */
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,
                                                         struct str site);
+/* Whether bare CR and LF of this client are repaired: the narrowest network of the listener that
+ * has it says so, else the listener. */
+bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client);
 bool config_network_match(const struct config_network *nets, size_t len,
                           const struct sockaddr *addr);
 

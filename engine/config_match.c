@@ -287,6 +287,22 @@ bool config_network_match(const struct config_network *nets, size_t len,
     return false;
 }
 
+bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client)
+{
+    const char *newlines = l->bare_newlines;
+    int narrowest = -1;
+
+    for (size_t i = 0; i < l->clients_len; i++) {
+        const struct config_client *c = &l->clients[i];
+
+        if (c->network.prefix <= narrowest || !config_network_match(&c->network, 1, client))
+            continue;
+        narrowest = c->network.prefix;
+        newlines = c->bare_newlines != NULL ? c->bare_newlines : l->bare_newlines;
+    }
+    return strcmp(newlines, "repair") == 0;
+}
+
 /* --- what may well be meant otherwise --- */
 
 static bool is_loopback(const struct sockaddr *addr)

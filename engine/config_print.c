@@ -113,6 +113,20 @@ void config_print_member(const struct config_field *f, const void *base, struct 
     }
 }
 
+static void print_section(const struct config_section *s, const void *base, int indent,
+                          const char *first, struct buf *out);
+
+static void print_clients(const struct config_listener *l, int indent, struct buf *out)
+{
+    buf_printf(out, "%*sclients:%s\n", indent, "", l->clients_len == 0 ? " {}" : "");
+    for (size_t i = 0; i < l->clients_len; i++) {
+        buf_printf(out, "%*s\"", indent + 2, "");
+        config_format_network(out, &l->clients[i].network);
+        buf_puts(out, "\":\n");
+        print_section(&config_client_schema, &l->clients[i], indent + 4, NULL, out);
+    }
+}
+
 /* indent: of the section's keys. first: what goes before the first one instead ("- "). */
 static void print_section(const struct config_section *s, const void *base, int indent,
                           const char *first, struct buf *out)
@@ -124,6 +138,8 @@ static void print_section(const struct config_section *s, const void *base, int 
         if (f->type == CONFIG_SECTION || f->type == CONFIG_RETRY) {
             buf_printf(out, "%*s%s:\n", indent, "", f->name);
             print_section(f->section, base, indent + 2, NULL, out);
+        } else if (f->type == CONFIG_CLIENTS) {
+            print_clients(base, indent, out);
         } else if (config_types[f->type].class != CONFIG_CLASS_SECTION) {
             config_print_member(f, base, &value);
             /* What is absent stays so as a comment, so that the text can be read back. */
@@ -218,13 +234,16 @@ static void docs_rows(const struct config_section *s, const char *prefix, struct
     for (size_t i = 0; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
 
-        if (f->type != CONFIG_SECTION && f->type != CONFIG_RETRY) {
+        bool by_network = f->type == CONFIG_CLIENTS;
+
+        if (f->type != CONFIG_SECTION && f->type != CONFIG_RETRY && !by_network) {
             docs_row(f, prefix, out);
         } else {
             struct buf below = {0};
 
-            buf_printf(&below, "%s%s.%c", prefix, f->name, 0);
-            buf_printf(out, "| `%s%s` | section | | %s |\n", prefix, f->name, f->section->doc);
+            buf_printf(&below, "%s%s.%s%c", prefix, f->name, by_network ? "NETWORK." : "", 0);
+            buf_printf(out, "| `%s%s` | %s | | %s |\n", prefix, f->name,
+                       by_network ? "map" : "section", f->section->doc);
             docs_rows(f->section, (const char *)below.data, out);
             buf_done(&below);
         }

@@ -52,6 +52,8 @@ bool config_host_name_valid(struct str s);
 /* Sets the scalar member of f in base from text. 0, or -EINVAL with what is wrong in why. */
 int config_set_scalar(struct config *c, const struct config_field *f, void *base, struct str text,
                       struct buf *why) MUST_USE;
+/* A network, with the reason in why when text is none. */
+int config_set_network(struct str text, struct config_network *out, struct buf *why) MUST_USE;
 /* Sets the list member of f from n texts. -EINVAL: *bad is the one that is wrong. */
 int config_set_list(struct config *c, const struct config_field *f, void *base,
                     const struct str *texts, size_t n, struct buf *why, size_t *bad) MUST_USE;

@@ -5,6 +5,7 @@
 
 #define AT(member)          .offset = offsetof(struct config, member)
 #define AT_LISTENER(member) .offset = offsetof(struct config_listener, member)
+#define AT_CLIENT(member)   .offset = offsetof(struct config_client, member)
 #define AT_DEST(member)     .offset = offsetof(struct config_destination, member)
 #define LEN_AT(member)      .offset2 = offsetof(struct config, member)
 #define RANGE(lo, hi)       .min = (lo), .max = (hi)
@@ -131,6 +132,20 @@ static const struct config_field source_fields[] = {
      .doc = "Name given in EHLO. Should resolve to the source address, and back."},
 };
 
+#define NEWLINES "refuse, repair"
+
+static const struct config_field client_fields[] = {
+    {"bare_newlines", CONFIG_CHOICE, AT_CLIENT(bare_newlines), .def_text = "the listener's",
+     .choices = NEWLINES, .doc = "As the listener's, for these clients."},
+};
+const struct config_section config_client_schema = {
+    .doc =
+        "What holds for clients of a network: each key is a network or an address. The narrowest "
+        "that has the client applies; what it leaves out comes from the listener. For example "
+        "`clients: {10.1.0.0/16: {bare_newlines: repair}}`.",
+    .fields = client_fields,
+    .len = ARRAY_LEN(client_fields)};
+
 static const struct config_field listener_fields[] = {
     {"listen", CONFIG_ADDRESS, .restart = true, .required = true, AT_LISTENER(address),
      .example = "\"0.0.0.0:25\"",
@@ -148,6 +163,15 @@ static const struct config_field listener_fields[] = {
      .example = "[127.0.0.0/8, \"::1\", 10.0.0.0/8]",
      .doc = "Clients that may send mail anywhere. Everyone else gets 550 5.7.1: Hayauma takes mail "
             "for no domain of its own, and must never be an open relay."},
+    {"bare_newlines", CONFIG_CHOICE, AT_LISTENER(bare_newlines), .def = "refuse",
+     .choices = NEWLINES,
+     .doc = "Content with a LF without CR or a CR without LF: 'refuse' answers 554 5.6.0 and ends "
+            "the session, since such line ends are what smuggles mail through servers that read "
+            "them otherwise. 'repair' makes such a LF a CRLF and such a CR a space, for "
+            "applications that send them (Python's `sendmail(message.as_bytes())`); only CRLF.CRLF "
+            "ends the content still."},
+    {"clients", CONFIG_CLIENTS, AT_LISTENER(clients),
+     .offset2 = offsetof(struct config_listener, clients_len), .section = &config_client_schema},
     {"message_size_max", CONFIG_BYTES, AT_LISTENER(message_bytes_max), .def = "50MiB",
      RANGE(64 * KIB, 2 * GIB),
      .doc =

@@ -39,6 +39,7 @@ enum config_type {
     CONFIG_SECONDS_LIST, /* uint32_t *, length at offset2 */
     CONFIG_SECTION,      /* keys below; offset is that of the struct their offsets count from */
     CONFIG_RETRY,        /* a section, or a list of durations that stands for its 'steps' */
+    CONFIG_CLIENTS,      /* mapping: network -> client section; length at offset2 */
     CONFIG_LISTENERS,    /* sequence of listener sections */
     CONFIG_ROUTES,       /* mapping: pattern -> next hop */
     CONFIG_DESTINATIONS  /* mapping: pattern -> destination section */
@@ -94,6 +95,7 @@ struct config_section {
 
 extern const struct config_section config_schema;             /* offsets in struct config */
 extern const struct config_section config_listener_schema;    /* in struct config_listener */
+extern const struct config_section config_client_schema;      /* in struct config_client */
 extern const struct config_section config_destination_schema; /* in struct config_destination */
 
 /* The field of a section, or NULL. */

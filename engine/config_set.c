@@ -196,7 +196,7 @@ bool config_field_is_list(const struct config_field *f)
     return info(f)->class == CONFIG_CLASS_LIST;
 }
 
-static int set_network(struct str text, struct config_network *out, struct buf *why)
+int config_set_network(struct str text, struct config_network *out, struct buf *why)
 {
     int err = config_parse_network(text, out);
 
@@ -215,7 +215,7 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
     int err;
 
     if (f->type == CONFIG_NETWORK_LIST)
-        return set_network(text, item, why);
+        return config_set_network(text, item, why);
     if (f->type == CONFIG_SECONDS_LIST) {
         err = check_number(f, text, &v, why);
         if (err == 0)
@@ -264,6 +264,20 @@ static void copy_list(struct config *c, const struct config_field *f, const void
     *(size_t *)((char *)to + f->offset2) = n;
 }
 
+static void copy_clients(struct config *c, const struct config_listener *from,
+                         struct config_listener *to)
+{
+    const struct config_section *s = &config_client_schema;
+
+    to->clients_len = from->clients_len;
+    to->clients = config_alloc(c, (from->clients_len + 1) * sizeof(*to->clients));
+    for (size_t i = 0; i < from->clients_len; i++) {
+        to->clients[i].network = from->clients[i].network;
+        for (size_t j = 0; j < s->len; j++)
+            config_copy_member(c, &s->fields[j], &from->clients[i], &to->clients[i]);
+    }
+}
+
 void config_copy_member(struct config *c, const struct config_field *f, const void *from, void *to)
 {
     const void *source = (const char *)from + f->offset;
@@ -290,8 +304,11 @@ void config_copy_member(struct config *c, const struct config_field *f, const vo
     case CONFIG_CLASS_LIST:
         copy_list(c, f, from, to);
         return;
-    case CONFIG_CLASS_RATE:
     case CONFIG_CLASS_SECTION:
+        ASSERT(f->type == CONFIG_CLIENTS);
+        copy_clients(c, from, to);
+        return;
+    case CONFIG_CLASS_RATE:
         break;
     }
     assert_failed("a member that a reload keeps", __FILE__, __LINE__, __func__);

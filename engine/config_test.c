@@ -286,6 +286,47 @@ static void test_networks(void **state)
     config_unref(c);
 }
 
+/* The narrowest network decides; what it leaves out comes from the listener. */
+static void test_bare_newlines(void **state)
+{
+    static const struct {
+        const char *address;
+        bool repair[2]; /* of each listener */
+    } cases[] = {
+        {"192.0.2.1", {false, true}},   {"10.1.0.1", {true, true}},  {"10.1.2.1", {false, true}},
+        {"10.1.2.3", {false, true}},    {"10.1.3.3", {true, false}}, {"2001:db8::1", {true, true}},
+        {"2001:db9::1", {false, true}},
+    };
+    struct sockaddr_storage local = {.ss_family = AF_UNIX};
+    struct config *c = NULL, *other = NULL;
+    struct buf cannot = {0};
+
+    (void)state;
+    load_text("listeners:\n"
+              "  - {listen: '127.0.0.1:25', clients: {10.1.2.0/24: {bare_newlines: refuse}, "
+              "10.1.0.0/16: {bare_newlines: repair}, 10.1.2.3: {}, "
+              "'2001:db8::/32': {bare_newlines: repair}}}\n"
+              "  - {listen: '127.0.0.1:26', bare_newlines: repair, "
+              "clients: {10.1.3.3: {bare_newlines: refuse}}}\n",
+              &c);
+    load_text("listeners: []\n", &other);
+    config_keep(c, other, &cannot); /* they are kept whole, and what they were made of goes */
+    config_unref(c);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct sockaddr_storage a;
+
+        set_address(&a, cases[i].address);
+        for (size_t k = 0; k < 2; k++)
+            if (config_repairs_newlines(&other->listeners[k], (struct sockaddr *)&a) !=
+                cases[i].repair[k])
+                fail_msg("%s at listener %zu", cases[i].address, k);
+    }
+    assert_false(config_repairs_newlines(&other->listeners[0], (struct sockaddr *)&local));
+    assert_true(config_repairs_newlines(&other->listeners[1], (struct sockaddr *)&local));
+    config_unref(other);
+    buf_done(&cannot);
+}
+
 static void test_reload(void **state)
 {
     static const char want[] = "workers: 2 -> 4 needs a restart\n"
@@ -620,13 +661,21 @@ static void test_many_sites(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),         cmocka_unit_test(test_docs),
-        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_schema),
-        cmocka_unit_test(test_patterns),       cmocka_unit_test(test_networks),
-        cmocka_unit_test(test_reload),         cmocka_unit_test(test_files),
-        cmocka_unit_test(test_warnings),       cmocka_unit_test(test_warnings_of_host),
-        cmocka_unit_test(test_reload_names),   cmocka_unit_test(test_reload_schema),
-        cmocka_unit_test(test_control_socket), cmocka_unit_test(test_many_patterns),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_docs),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_bare_newlines),
+        cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_warnings),
+        cmocka_unit_test(test_warnings_of_host),
+        cmocka_unit_test(test_reload_names),
+        cmocka_unit_test(test_reload_schema),
+        cmocka_unit_test(test_control_socket),
+        cmocka_unit_test(test_many_patterns),
         cmocka_unit_test(test_many_sites),
     };
 

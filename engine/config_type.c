@@ -122,6 +122,7 @@ const struct config_type_info config_types[] = {
                              .format = format_seconds},
     [CONFIG_SECTION] = SECTION(),
     [CONFIG_RETRY] = SECTION(),
+    [CONFIG_CLIENTS] = SECTION(),
     [CONFIG_LISTENERS] = SECTION(),
     [CONFIG_ROUTES] = SECTION(),
     [CONFIG_DESTINATIONS] = SECTION(),

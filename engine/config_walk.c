@@ -208,6 +208,51 @@ static void load_retry(struct config_loader *l, const struct config_field *f, vo
         config_complain(l, at, "%s: 'first' is longer than 'max'", path);
 }
 
+static void load_client(struct config_loader *l, struct config_listener *listener,
+                        struct fy_node_pair *pair, const char *path, struct config_place at)
+{
+    struct config_client *client = &listener->clients[listener->clients_len];
+    struct fy_node *key = fy_node_pair_key(pair), *value;
+    char below[PATH_BYTES + INET6_ADDRSTRLEN + 8];
+    struct target t = {&config_client_schema, client, below, config_place_of(key, at), 0};
+    struct str text = fy_node_is_scalar(key) ? scalar_text(key) : STR("");
+    struct buf why = {0};
+
+    if (config_set_network(text, &client->network, &why) != 0) {
+        config_complain(l, t.place, "%s: %.*s", path, STR_FMT(buf_str(&why)));
+        buf_done(&why);
+        return;
+    }
+    for (size_t i = 0; i < listener->clients_len; i++)
+        if (memcmp(&listener->clients[i].network, &client->network, sizeof(client->network)) == 0)
+            config_complain(l, t.place, "%s: '%.*s' is given twice", path, STR_FMT(text));
+    listener->clients_len++;
+    snprintf(below, sizeof(below), "%s['%.*s']", path, text.len > 48 ? 48 : (int)text.len,
+             text.ptr);
+    value = follow(l, fy_node_pair_value(pair), t.place);
+    if (value != NULL && !is_empty(value))
+        load_section(l, &t, value);
+}
+
+static void load_clients(struct config_loader *l, struct config_listener *listener,
+                         struct fy_node *node, const char *path, struct config_place at)
+{
+    struct fy_node_pair *pair;
+    void *i = NULL;
+
+    if (!fy_node_is_mapping(node)) {
+        config_complain(l, at,
+                        "%s takes a mapping from network to settings; write \"10.0.0.0/8: "
+                        "{bare_newlines: repair}\"",
+                        path);
+        return;
+    }
+    listener->clients = config_alloc(l->c, ((size_t)fy_node_mapping_item_count(node) + 1) *
+                                               sizeof(*listener->clients));
+    while ((pair = fy_node_mapping_iterate(node, &i)) != NULL)
+        load_client(l, listener, pair, path, at);
+}
+
 /* Two listeners on one address would share its connections at random (SO_REUSEPORT). */
 static void check_listener(struct config_loader *l, size_t n, struct config_place at)
 {
@@ -428,6 +473,8 @@ static void load_value(struct config_loader *l, struct target *t, const struct c
         load_section(l, &below, node);
     else if (f->type == CONFIG_RETRY)
         load_retry(l, f, t->base, node, path, at);
+    else if (f->type == CONFIG_CLIENTS)
+        load_clients(l, t->base, node, path, at);
     else if (f->type == CONFIG_LISTENERS)
         load_listeners(l, node, at);
     else if (f->type == CONFIG_ROUTES)

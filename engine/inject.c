@@ -529,6 +529,8 @@ void inject_begin(struct inject_listener *l, int fd)
     if (io_peer_name(w->io, fd, &s->peer) < 0)
         s->peer.ss_family = AF_UNSPEC;
     s->options.trusted = inject_may_relay(s);
+    s->options.repair_newlines =
+        config_repairs_newlines(s->settings, (const struct sockaddr *)&s->peer);
     peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
     smtp_server_greet(&s->server, &s->out, session_refusal(s));
     touch(s);

@@ -127,10 +127,16 @@ SECOND = (b"MAIL FROM:<evil@x.example>\r\nRCPT TO:<evil@d1.example>\r\nDATA\r\n"
 
 
 def test_smuggling():
-    """One message in is one message out, or a refusal; the text behind a false end is content."""
+    """One message in is one message out, or a refusal; the text behind a false end is content, with
+    bare newlines repaired too."""
+    for newlines, refused_min in (("refuse", 14), ("repair", 3)):
+        smuggle(newlines, refused_min)
+
+
+def smuggle(newlines, refused_min):
     temp = TempDir("hayauma-relay-")
     with Sink(directory=temp.path / "sink") as sink:
-        with engine_and_stranger(temp.path / "engine", sink) as engine:
+        with engine_and_stranger(temp.path / "engine", sink, bare_newlines=newlines) as engine:
             taken = refused = 0
             for i, end in enumerate(ENDS):
                 for pause in (False, True):
@@ -156,7 +162,7 @@ def test_smuggling():
             assert not [row for row in rows if row[3].startswith("evil")], rows
             assert len(rows) == taken, (len(rows), taken)
             assert len({row[3] for row in rows}) == taken
-            assert refused >= 2 * 14, refused  # all with a bare CR or LF, or a NUL
+            assert refused >= 2 * refused_min, refused  # all with a bare CR or LF, or a NUL
 
 
 def test_commands_with_wrong_ends():

@@ -5,9 +5,11 @@ content that lost its way. What others get of it is by the book.
 lenient.py [TEST...]"""
 
 import email
+import email.message
 import email.policy
 import json
 import pathlib
+import smtplib
 import subprocess
 import sys
 
@@ -202,6 +204,44 @@ def test_border_of_header_and_body():
             assert b"X-Hayauma" not in header and message["Message-ID"] and message["Date"], content
             ours = [r for r in engine.wait_records("Reception") if r["id"] == reply.split()[-1]]
             assert ours[0]["meta"].get("tenant") == private, (data, ours)
+
+
+def test_bare_newlines():
+    """Refused, or repaired where the listener or the network says so; nothing but CRLF.CRLF ends the
+    content, and what goes out is whole lines with their dots stuffed."""
+    odd = (b"Subject: s\nX-Hayauma-Tenant: t\n\na\n..b\n.\nMAIL FROM:<evil@x.example>\r\n"
+           b"RCPT TO:<evil@d.example>\nDATA\n.\r\nc\rd\r\n")
+    even = (b"Subject: s\r\n\r\na\r\n.b\r\n.\r\nMAIL FROM:<evil@x.example>\r\n"
+            b"RCPT TO:<evil@d.example>\r\nDATA\r\n.\r\nc d\r\n")
+    with holding(clients={"127.0.0.1/32": {"bare_newlines": "repair"}},
+                 relay_networks=["127.0.0.0/8"]) as engine:
+        with Client(engine) as client:
+            content = stored(engine, client.expect(client.message("b@d.example", data=odd), 250))
+            assert content.endswith(even), content
+            client.expect(client.command("MAIL FROM:<a@sender.example>"), 250)
+            client.expect(client.command("RCPT TO:<b@d.example>"), 250)
+            chunk = odd.replace(b"\n..b", b"\n.b")
+            client.send(b"BDAT 7\r\n" + chunk[:7] + b"BDAT %d LAST\r\n" % (len(chunk) - 7) + chunk[7:])
+            client.expect(client.reply(), 250)
+            assert stored(engine, client.expect(client.reply(), 250)).endswith(even)
+            client.expect(client.command("NOOP"), 250)
+        assert all(r["meta"]["tenant"] == "t" for r in engine.wait_records("Reception", 2))
+        with Client(engine, source=STRANGER) as client:
+            client.expect(client.message("b@d.example", data=odd), 554)
+            assert client.ended()
+    behaviour = TempDir("hayauma-lenient-").path / "behaviour.yaml"
+    behaviour.write_text("default: {without: [chunking]}\n")
+    with Sink(behaviour) as sink:  # Python's own client sends LF
+        engine = Engine(to_sink(sink))
+        engine.config["listeners"][0]["bare_newlines"] = "repair"
+        message = email.message.EmailMessage()
+        message["From"], message["Subject"] = "a@sender.example", "s"
+        message.set_content("a\n.\n..b\n")
+        with engine:
+            with smtplib.SMTP(engine.host, engine.port) as client:
+                client.sendmail("a@sender.example", ["b@d.example"], message.as_bytes())
+            engine.wait_records("Delivery")
+        assert [row[3] for row in sink.ledger()] == ["b@d.example"], sink.ledger()
 
 
 if __name__ == "__main__":
