@@ -7,6 +7,7 @@
 #include "engine/lane.h"
 #include "engine/report.h"
 #include "engine/settle.h"
+#include "engine/sweep.h"
 
 #define CANCELLED "cancelled by the administrator"
 
@@ -17,6 +18,7 @@ struct admin {
     struct settle_waiter waiter;
     struct queue_load load; /* the fetch */
     struct control_job *job;
+    void (*done)(struct control_job *job, int result);
     struct worker *worker;
     struct queue_row_key *fetched, *later; /* [job->rows_len] */
     size_t later_len;
@@ -28,7 +30,7 @@ static void on_fetched(struct queue_load *load, int result);
 
 static void admin_done(struct admin *a, int result)
 {
-    control_job_done(a->job, result);
+    a->done(a->job, result);
     free(a->fetched);
     free(a->later);
     free(a);
@@ -40,8 +42,11 @@ static void admin_fetch(struct admin *a)
 
     a->later = a->fetched;
     a->fetched = keys;
-    a->load = (struct queue_load){
-        .exact = keys, .exact_len = a->later_len, .on_done = on_fetched, .owner = a};
+    a->load = (struct queue_load){.exact = keys,
+                                  .exact_len = a->later_len,
+                                  .header_only = a->job->action == CONTROL_RETIME,
+                                  .on_done = on_fetched,
+                                  .owner = a};
     list_init(&a->load.rcpts);
     a->later_len = 0;
     a->settling = false;
@@ -90,12 +95,20 @@ static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t
     settle_move(w, r, old_due_ms, r->priority);
 }
 
+/* What was never tried is due from its reception on: a later time would be a not-before time. */
+static int64_t due_at_once(const struct recipient *r, int64_t now_ms)
+{
+    int64_t created_ms = r->message->created_ms;
+
+    return r->attempts == 0 && created_ms < now_ms ? created_ms : now_ms;
+}
+
 /* Does the action to r, which is PLACE_FLIGHT. False: nothing to do, r is put back. */
 static bool act(struct worker *w, enum control_action action, struct recipient *r)
 {
     struct judge_context context = {.dest = config_destination_for(w->config, r->queue, STR(""))};
     bool held = (r->flags & RECIPIENT_HELD) != 0;
-    int64_t now_ms = worker_wall_ms(w);
+    int64_t now_ms = worker_wall_ms(w), right_ms;
 
     switch (action) {
     case CONTROL_HOLD:
@@ -108,12 +121,12 @@ static bool act(struct worker *w, enum control_action action, struct recipient *
         if (!held)
             return false;
         record(w, r, REPORT_ADMIN_RELEASE);
-        redue(w, r, now_ms, r->flags & (uint8_t)~RECIPIENT_HELD);
+        redue(w, r, due_at_once(r, now_ms), r->flags & (uint8_t)~RECIPIENT_HELD);
         return true;
     case CONTROL_FLUSH:
         if (held || r->due_ms <= now_ms)
             return false;
-        redue(w, r, now_ms, r->flags);
+        redue(w, r, due_at_once(r, now_ms), r->flags);
         return true;
     case CONTROL_CANCEL:
         record(w, r, REPORT_ADMIN_BOUNCE);
@@ -126,8 +139,26 @@ static bool act(struct worker *w, enum control_action action, struct recipient *
             return false;
         judge_expired(w, &context, r);
         return true;
+    case CONTROL_RETIME:
+        right_ms = held ? r->due_ms : sweep_right_ms(w, r);
+        if (right_ms == r->due_ms)
+            return false;
+        redue(w, r, right_ms, r->flags);
+        return true;
+    case CONTROL_OUTLIVE:
+        if (held || !lane_expired(r, now_ms))
+            return false;
+        judge_expired(w, &context, r);
+        return true;
     }
     return false;
+}
+
+bool admin_wants(struct recipient *r)
+{
+    if (r->wanted == 1 + CONTROL_RETIME) /* its new due time is right */
+        r->wanted = 0;
+    return r->wanted != 0;
 }
 
 void admin_obey(struct worker *w, struct recipient *r)
@@ -144,7 +175,9 @@ static void remember(struct admin *a, struct recipient *r)
 {
     enum control_action action = a->job->action;
 
-    if (action == CONTROL_FLUSH || action == CONTROL_RELEASE) /* it is under way */
+    if (action == CONTROL_FLUSH || action == CONTROL_RELEASE || action == CONTROL_OUTLIVE)
+        return; /* it is under way */
+    if (action == CONTROL_RETIME && r->wanted != 0)
         return;
     r->wanted = (uint8_t)(1 + action);
     a->job->changed++;
@@ -232,9 +265,8 @@ static void flush_lane(struct worker *w, uint32_t shard, struct str queue)
         lane_flush(lane);
 }
 
-static void admin_run(struct worker *w, struct worker_note *note)
+static void admin_act_on(struct worker *w, struct admin *a)
 {
-    struct admin *a = CONTAINER_OF(note, struct admin, note);
     struct control_job *job = a->job;
 
     a->worker = w;
@@ -264,17 +296,42 @@ static void admin_run(struct worker *w, struct worker_note *note)
     settle_wait(w, job->shard);
 }
 
-void admin_submit(struct engine *e, struct control_job *job)
+static void admin_run(struct worker *w, struct worker_note *note)
+{
+    admin_act_on(w, CONTAINER_OF(note, struct admin, note));
+}
+
+static struct admin *admin_new(struct control_job *job,
+                               void (*done)(struct control_job *job, int result))
 {
     struct admin *a = calloc(1, sizeof(*a));
 
     if (a == NULL) {
-        control_job_done(job, -ENOMEM);
-        return;
+        done(job, -ENOMEM);
+        return NULL;
     }
     a->job = job;
+    a->done = done;
     a->note.run = admin_run;
     a->waiter.on_settled = on_admin_settled;
+    return a;
+}
+
+void admin_begin(struct worker *w, struct control_job *job,
+                 void (*done)(struct control_job *job, int result))
+{
+    struct admin *a = admin_new(job, done);
+
+    if (a != NULL)
+        admin_act_on(w, a);
+}
+
+void admin_submit(struct engine *e, struct control_job *job)
+{
+    struct admin *a = admin_new(job, control_job_done);
+
+    if (a == NULL)
+        return;
     worker_post(e, NULL, worker_of_shard(e, job->shard)->index, &a->note);
 }
 

@@ -14,6 +14,12 @@
 void admin_submit(struct engine *e, struct control_job *job);
 /* The same for damaged records. */
 void admin_purge(struct engine *e, struct control_job *job);
+/* The worker's: the same for itself, with done in place of control_job_done(). */
+void admin_begin(struct worker *w, struct control_job *job,
+                 void (*done)(struct control_job *job, int result));
+/* Whether a recipient that is stored anew behind its attempt is not to be stored as the attempt
+ * says. */
+bool admin_wants(struct recipient *r);
 /* The worker's: r, which is PLACE_FLIGHT and stored as it says, was not delivered, and r->wanted is
  * not 0: does what was asked for while it was in flight. */
 void admin_obey(struct worker *w, struct recipient *r);

@@ -21,7 +21,10 @@ enum control_action {
     CONTROL_RELEASE, /* held rows become due now */
     CONTROL_FLUSH,   /* due now; the lane forgets its back-off */
     CONTROL_CANCEL,  /* removed, with an AdminBounce record, no notice */
-    CONTROL_EXPIRE   /* expires now, with notice and record */
+    CONTROL_EXPIRE,  /* expires now, with notice and record */
+    /* The engine's own. */
+    CONTROL_RETIME, /* its due time is put right: retry_right_ms() */
+    CONTROL_OUTLIVE /* expires if its lifetime is over */
 };
 
 /* A stored row as the control thread saw it; by the time of the job it may have moved or gone. */

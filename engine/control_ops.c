@@ -23,13 +23,20 @@ void control_next_shard(struct control_client *client)
     w->ended = w->shard == queue_shards(client->control->queue);
 }
 
+/* Since the request began. What was tried in the future was tried before the clock was set back. */
+static bool tried_meanwhile(const struct control_client *client, const struct queue_row_view *row)
+{
+    return row->last_attempt_ms >= client->work.began_ms &&
+           row->last_attempt_ms <= client->control->wall_ms;
+}
+
 static bool visit_found(void *arg, const struct queue_row_view *row)
 {
     struct control_client *client = arg;
     struct control_work *w = &client->work;
 
     /* What was tried meanwhile may have moved behind rows not seen yet, and be seen again there. */
-    w->found += w->rows == 1 || row->last_attempt_ms < w->began_ms;
+    w->found += w->rows == 1 || !tried_meanwhile(client, row);
     return w->visit(client, row);
 }
 
@@ -310,9 +317,11 @@ static bool concerns(const struct control_client *client, const struct queue_row
         return held;
     case CONTROL_FLUSH:
         /* What somebody held stays so until it is released. */
-        return !held && row->last_attempt_ms < client->work.began_ms;
+        return !held && !tried_meanwhile(client, row);
     case CONTROL_CANCEL:
     case CONTROL_EXPIRE:
+    case CONTROL_RETIME:
+    case CONTROL_OUTLIVE:
         break;
     }
     return true;

@@ -13,9 +13,6 @@
 #include "engine/retry.h"
 #include "engine/settle.h"
 
-/* Until a bounce that found no room for its notice is looked at again, its lifetime being over. */
-#define NOTICE_WAIT_MS 300000
-
 /* --- records --- */
 
 static uint32_t span_ms(uint64_t from, uint64_t to)
@@ -327,7 +324,7 @@ void judge_end(struct judge_batch *b)
     for (size_t i = 0; i < b->len; i++) {
         struct judge_entry *e = &b->entries[i];
 
-        if (!e->ended && e->recipient->wanted != 0) {
+        if (!e->ended && admin_wants(e->recipient)) {
             e->recipient->due_ms = e->old_due_ms;
             admin_obey(w, e->recipient);
             continue;

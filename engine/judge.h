@@ -9,6 +9,9 @@
 #include "engine/outcome.h"
 #include "engine/worker.h"
 
+/* Until a bounce that found no room for its notice is looked at again, its lifetime being over. */
+#define NOTICE_WAIT_MS 300000
+
 /* Where an attempt was made; all pointers live during the call. */
 struct judge_context {
     const struct config_destination *dest;

@@ -48,6 +48,7 @@ struct lane *lane_get(struct worker *w, uint32_t shard, struct str name)
     lane->worker = w;
     lane->shard = shard;
     lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
+    lane->expires_ms = lane->window_expires_ms = INT64_MAX;
     lane->refill = LANE_REFILL_MIN;
     lane->timer.on_timer = on_lane_timer;
     list_init(&lane->window);
@@ -104,6 +105,24 @@ void lane_memory_drop(struct recipient *r)
 
 /* --- the window --- */
 
+static void keep_earlier(int64_t *ms, const struct recipient *r)
+{
+    int64_t expires_ms = recipient_expires_ms(r);
+
+    if (expires_ms < *ms)
+        *ms = expires_ms;
+}
+
+void lane_window_expires(struct lane *lane, const struct recipient *r)
+{
+    keep_earlier(&lane->window_expires_ms, r);
+}
+
+void lane_kept(struct lane *lane, const struct recipient *r)
+{
+    keep_earlier(&lane->expires_ms, r);
+}
+
 void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
 {
     struct list_node *at = &lane->window.head;
@@ -122,6 +141,7 @@ void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
     }
     list_insert_before(at, &r->node);
     lane->window_len++;
+    lane_window_expires(lane, r);
     if (lane->site != NULL)
         lane->site->waiting++;
 }
@@ -182,6 +202,7 @@ void lane_return(struct recipient *r)
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
     lane->in_flight--;
+    lane_kept(lane, r);
     lane_memory_drop(r);
     lane_stored(lane, due_ms);
 }
@@ -212,6 +233,7 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
         r->message->born_ms <= lane->seen_until_ms || lane_memory_full(w)) {
         int64_t due_ms = r->due_ms;
 
+        lane_kept(lane, r);
         recipient_free(r);
         lane_stored(lane, due_ms);
         return;
@@ -295,6 +317,8 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     struct lane *lane = r->holder;
 
     ASSERT(r->state == PLACE_SETTLING);
+    if (next_due_ms != INT64_MAX)
+        lane_kept(lane, r);
     if (lane->loading || lane->fetching > 0) {
         r->state = PLACE_ZOMBIE;
         r->due_ms = next_due_ms < QUEUE_DUE_HELD ? next_due_ms : QUEUE_DUE_HELD;
@@ -321,6 +345,7 @@ static void window_release(struct lane *lane)
 
         lane_take(r);
         lane->in_flight--;
+        lane_kept(lane, r);
         lane_memory_drop(r);
         if (lane->load != NULL) {
             if (due_ms < lane->behind_due_ms)
@@ -344,6 +369,8 @@ static void lane_free(struct lane *lane)
     wheel_cancel(io_wheel(w->io), &lane->timer);
     if (list_node_linked(&lane->wait_node))
         list_remove(&lane->wait_node);
+    if (list_node_linked(&lane->outlived_node))
+        list_remove(&lane->outlived_node);
     lane_route_cancel(lane);
     if (lane->site != NULL)
         site_detach(lane->site, lane);

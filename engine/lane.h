@@ -25,9 +25,10 @@ enum recipient_place {
 struct lane {
     struct map_node node; /* worker->lanes */
     struct worker *worker;
-    struct list_node ready_node; /* site->ready while the window has something to send */
-    struct list_node wait_node;  /* worker->load_wait */
-    struct list_node site_node;  /* site->attached */
+    struct list_node ready_node;    /* site->ready while the window has something to send */
+    struct list_node wait_node;     /* worker->load_wait */
+    struct list_node site_node;     /* site->attached */
+    struct list_node outlived_node; /* sweep's waiting: stored rows that have outlived theirs */
     struct list window;
     struct list zombies;
     struct site *site;            /* NULL until routed */
@@ -42,7 +43,9 @@ struct lane {
     uint64_t suspended_until_ms; /* monotonic: destination back-off; 0: none */
     int64_t stored_due_ms;       /* earliest due row that is not in memory; INT64_MAX: none */
     int64_t behind_due_ms;       /* the same for rows that a scan under way may have passed */
-    int64_t loaded_until_ms;     /* due rows before this are in memory: the next scan begins here */
+    int64_t expires_ms; /* no row in the store ends before that, untried; INT64_MAX: none known */
+    int64_t window_expires_ms; /* the same of the window */
+    int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
     uint32_t shard;
     uint32_t in_memory, window_len, in_flight;
     uint32_t refill;   /* rows that a refill brings the window to; follows the lane's pace */

@@ -11,7 +11,6 @@
 
 #define LOAD_BYTES_MAX (4u << 20)
 #define LOAD_RETRY_MS  1000
-#define LAST_TRY_MS    60000
 #define TRIM_BUCKETS   64 /* a turn */
 #define MEMORY_WAIT_MS 50
 #define MEMORY_MIN     64 /* recipients of a worker */
@@ -95,12 +94,11 @@ bool lane_expired(const struct recipient *r, int64_t now_ms)
 {
     int64_t expires_ms = recipient_expires_ms(r);
 
-    return retry_expired(now_ms, r->due_ms == expires_ms ? expires_ms + LAST_TRY_MS : expires_ms);
+    return retry_expired(now_ms,
+                         r->due_ms == expires_ms ? expires_ms + LANE_LAST_TRY_MS : expires_ms);
 }
 
-/* r, which is in no window, ends without being tried. So a backlog whose time is over goes as fast
- * as it can be read, also where the destination is down and is only probed. */
-static void lane_expire(struct lane *lane, struct recipient *r)
+void lane_expire(struct lane *lane, struct recipient *r)
 {
     struct worker *w = lane->worker;
     struct judge_context context = {
@@ -108,8 +106,6 @@ static void lane_expire(struct lane *lane, struct recipient *r)
                                    : config_destination_for(w->config, lane_domain(lane), STR("")),
         .site = lane->site != NULL ? str_of(lane->site->name) : STR("")};
 
-    r->state = PLACE_FLIGHT;
-    lane->in_flight++;
     judge_expired(w, &context, r);
 }
 
@@ -137,14 +133,18 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
              * due: the clock was set back amid the load. */
             if (r->due_ms < lane->behind_due_ms)
                 lane->behind_due_ms = r->due_ms;
+            lane_kept(lane, r);
             recipient_free(r);
         } else {
             lane_memory_put(lane, r);
             counter_add(&lane->worker->counters.loaded, 1);
-            if (lane_expired(r, now_ms))
+            if (lane_expired(r, now_ms)) {
+                r->state = PLACE_FLIGHT;
+                lane->in_flight++;
                 lane_expire(lane, r);
-            else
+            } else {
                 lane_window_insert(lane, r, false);
+            }
         }
     }
     lane_zombies_drop(lane);

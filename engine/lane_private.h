@@ -9,6 +9,8 @@
  * there, and loads that followed acceptance closely would read back everything a busy lane gets. */
 #define LANE_HANDOVER_MS 100
 #define LANE_REFILL_MIN  32
+/* The last attempt, due when the lifetime ends, may be so late. */
+#define LANE_LAST_TRY_MS 60000
 
 /* --- lane.c --- */
 
@@ -20,6 +22,10 @@ void lane_memory_drop(struct recipient *r);
 void lane_window_insert(struct lane *lane, struct recipient *r, bool front);
 /* The store is read for what was born up to until_ms. */
 void lane_seen(struct lane *lane, uint64_t until_ms);
+/* r goes to the store, or is stored anew. */
+void lane_kept(struct lane *lane, const struct recipient *r);
+/* r is, or stays, in the window. */
+void lane_window_expires(struct lane *lane, const struct recipient *r);
 /* No read is under way that may have found them. */
 void lane_zombies_drop(struct lane *lane);
 
@@ -30,6 +36,10 @@ uint32_t lane_window_max(const struct lane *lane);
 bool lane_memory_full(const struct worker *w);
 /* Wants a refill when less than half of the last is left and the store has due rows. */
 void lane_load_want(struct lane *lane, int64_t now_ms);
+
+/* r, which is PLACE_FLIGHT, ends without being tried. So a backlog whose time is over goes as fast
+ * as it can be read, also where the destination is down and is only probed. */
+void lane_expire(struct lane *lane, struct recipient *r);
 
 /* --- lane_route.c --- */
 

@@ -22,6 +22,29 @@ static uint64_t base_delay_s(const struct config_destination *d, uint32_t nth)
     return delay < d->retry_max_s ? delay : d->retry_max_s;
 }
 
+int64_t retry_longest_ms(const struct config_destination *d, uint16_t attempts)
+{
+    uint64_t delay_ms = base_delay_s(d, attempts > 0 ? attempts - 1u : 0) * 1000;
+    uint64_t percent = d->retry_jitter_percent < 100 ? d->retry_jitter_percent : 100;
+
+    delay_ms += delay_ms * percent / 100;
+    return delay_ms < 1000 ? 1000 : (int64_t)delay_ms;
+}
+
+int64_t retry_right_ms(const struct retry_place *p, int64_t longest_ms, int64_t now_ms)
+{
+    int64_t wait_ms = p->due_ms - p->last_attempt_ms;
+
+    if (p->due_ms <= now_ms)
+        return p->due_ms;
+    /* Never tried: due when it came, or at its not-before time, which its lifetime is behind. */
+    if (p->attempts == 0)
+        return p->due_ms > p->created_ms && p->due_ms < p->expires_ms ? p->due_ms : now_ms;
+    if (p->due_ms - now_ms <= longest_ms)
+        return p->due_ms;
+    return now_ms + (wait_ms > 0 && wait_ms < longest_ms ? wait_ms : longest_ms);
+}
+
 int64_t retry_delay_ms(const struct config_destination *d, uint16_t attempts, struct rng *rng)
 {
     uint64_t delay_ms = base_delay_s(d, attempts > 0 ? attempts - 1u : 0) * 1000;

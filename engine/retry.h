@@ -29,6 +29,18 @@ int64_t retry_delay_ms(const struct config_destination *d, uint16_t attempts, st
 int64_t retry_next_ms(const struct config_destination *d, uint16_t attempts, int64_t now_ms,
                       int64_t expires_ms, struct rng *rng);
 
+/* The longest delay there is behind the nth failed attempt. */
+int64_t retry_longest_ms(const struct config_destination *d, uint16_t attempts);
+
+/* When a stored recipient is due, beside what says when it may be. */
+struct retry_place {
+    int64_t due_ms, created_ms, expires_ms, last_attempt_ms;
+    uint16_t attempts;
+};
+/* Its due time, put right where a clock that ran ahead has left it further off than the retry table
+ * (longest_ms) or its not-before time allow. */
+int64_t retry_right_ms(const struct retry_place *p, int64_t longest_ms, int64_t now_ms);
+
 /* Whether the notice of a delay is due for a recipient that was deferred now. start_ms: of its
  * lifetime; warned: RECIPIENT_WARNED. Never for a notice of ours, nor when expiry comes before the
  * warning would. */

@@ -113,9 +113,62 @@ static void test_warning(void **state)
     assert_false(retry_warn_due(&never, false, false, 0, 3000000, 3600000));
 }
 
+/* What a clock that was set back left behind: how far off, in minutes, it is due behind that. */
+static void test_right(void **state)
+{
+    static const struct {
+        const char *what;
+        int64_t due, created, expires, last_attempt;
+        uint16_t attempts;
+        int64_t right;
+    } rows[] = {
+        {"due already", -5, -9, 100, 0, 0, -5},
+        {"came from the future, never tried", 900, 900, 1000, 0, 0, 0},
+        {"not before a time to come", 900, -9, 1000, 0, 0, 900},
+        {"the same, of a message from the future", 950, 900, 1000, 0, 0, 950},
+        {"waits for its sender's notice, its lifetime over", 1005, 900, 1000, 0, 0, 0},
+        {"tried, due within the table", 30, -90, 1000, -30, 3, 30},
+        {"tried, due at the end of the table", 60, -90, 1000, 0, 3, 60},
+        {"tried in the future, as long before as the table has it", 920, -90, 1000, 900, 3, 20},
+        {"tried before the clock ran ahead", 920, -90, 1000, -9, 3, 60},
+        {"tried in the future, and due before that", 900, -90, 1000, 920, 3, 60},
+    };
+    const int64_t minute_ms = 60000, now_ms = INT64_C(1795308557123);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct retry_place p = {.due_ms = now_ms + rows[i].due * minute_ms,
+                                .created_ms = now_ms + rows[i].created * minute_ms,
+                                .expires_ms = now_ms + rows[i].expires * minute_ms,
+                                .last_attempt_ms = now_ms + rows[i].last_attempt * minute_ms,
+                                .attempts = rows[i].attempts};
+        int64_t right_ms = retry_right_ms(&p, 60 * minute_ms, now_ms);
+
+        if (right_ms != now_ms + rows[i].right * minute_ms)
+            fail_msg("%s: %lld", rows[i].what, (long long)(right_ms - now_ms));
+        p.due_ms = right_ms;
+        assert_int_equal(retry_right_ms(&p, 60 * minute_ms, now_ms), right_ms);
+    }
+}
+
+static void test_longest(void **state)
+{
+    struct config_destination d = {
+        .retry_first_s = 300, .retry_max_s = 14400, .retry_jitter_percent = 20};
+    struct rng rng;
+
+    (void)state;
+    rng_seed(&rng, 1);
+    assert_int_equal(retry_longest_ms(&d, 1), 360000);
+    for (int i = 0; i < 1000; i++)
+        assert_true(retry_delay_ms(&d, (uint16_t)(i % 10), &rng) <=
+                    retry_longest_ms(&d, (uint16_t)(i % 10)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_right),  cmocka_unit_test(test_longest),
         cmocka_unit_test(test_list),   cmocka_unit_test(test_exponential),
         cmocka_unit_test(test_bounds), cmocka_unit_test(test_jitter),
         cmocka_unit_test(test_expiry), cmocka_unit_test(test_warning),

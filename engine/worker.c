@@ -11,6 +11,7 @@
 #include "engine/lane.h"
 #include "engine/settle.h"
 #include "engine/site.h"
+#include "engine/sweep.h"
 #include "engine/transaction.h"
 
 #define INBOX_SLOTS     4096
@@ -83,6 +84,7 @@ static void on_tick(void *arg)
 
     if (w->port == NULL)
         return;
+    sweep_clock(w);
     lane_start_loads(w);
     site_dispatch_all(w);
     delivery_flush_all(w);
@@ -230,6 +232,9 @@ int worker_start(struct worker *w)
     w->settles = calloc(queue_shards(q), sizeof(struct settle *));
     if (w->settles == NULL)
         return -ENOMEM;
+    err = sweep_open(w);
+    if (err < 0)
+        return err;
     err = resolver_open(w);
     if (err < 0) {
         log_error("dns.open_failed",
@@ -312,6 +317,7 @@ void worker_close(struct worker *w)
         site_reap(w);
         dns_close(w->dns);
         queue_port_close(w->port);
+        sweep_close(w);
         w->port = NULL; /* turns from here on only end operations */
     }
     if (w->io != NULL) {

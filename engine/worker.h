@@ -10,8 +10,8 @@
  * recurses.
  *
  * Timers of a worker: lane (next due, end of back-off, idle removal), site (rate, session slot),
- * delivery (stage timeout, idle), inject (idle, total), settle (retry of a failed commit), worker
- * (drain limit). */
+ * delivery (stage timeout, idle), sweeps (sweep.h), inject (idle, total), settle (retry of a failed
+ * commit), worker (drain limit). */
 #ifndef HAYAUMA_ENGINE_WORKER_H
 #define HAYAUMA_ENGINE_WORKER_H
 
@@ -32,6 +32,7 @@ struct engine;
 struct worker;
 struct settle;
 struct inject_listener;
+struct sweeps;
 
 #define WORKERS_MAX 64
 #define SHARDS_MAX  256
@@ -90,6 +91,7 @@ struct worker {
     struct list load_wait;   /* lanes that want a refill */
     uint32_t loads;          /* under way */
     size_t trim_bucket;      /* of lanes: where windows_trim() goes on */
+    struct sweeps *sweeps;   /* sweep.h */
     struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     uint32_t deliveries;

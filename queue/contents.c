@@ -92,6 +92,22 @@ struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *
     return m;
 }
 
+struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
+{
+    struct message fields, *m;
+    uint64_t bytes;
+
+    *err = read_header(s, txn, id, &fields, &bytes);
+    if (*err < 0)
+        return NULL;
+    fields.content = NULL;
+    fields.content_len = 0;
+    m = message_new(&fields);
+    if (m == NULL)
+        *err = -ENOMEM;
+    return m;
+}
+
 struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
 {
     struct message fields = {.id = *id}, *m = NULL;

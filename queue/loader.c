@@ -156,7 +156,9 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     }
     m = cache_find(s, &row->id);
     if (m == NULL) {
-        m = read_message_by(s, s->loader.txn, &row->id, &s->loader.record, &err);
+        m = load->header_only
+                ? read_header_alone(s, s->loader.txn, &row->id, &err)
+                : read_message_by(s, s->loader.txn, &row->id, &s->loader.record, &err);
         if (s->loader.record.cap > LOADER_RECORD_BYTES_MAX)
             buf_done(&s->loader.record);
         if (m == NULL && (err == -ENOENT || err == -EBADMSG || err == -EPROTO)) {
@@ -166,7 +168,8 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
         if (m == NULL)
             return err;
         *loaded_bytes += m->content_len;
-        cache_add(s, m);
+        if (!load->header_only)
+            cache_add(s, m);
     }
     r = recipient_new(m, row->index, row->queue, state.address, state.orcpt, state.variables);
     message_unref(m);
@@ -481,14 +484,16 @@ static int run_directory(struct shard *s, struct queue_directory *d)
 
 size_t loader_round(struct shard *s)
 {
-    struct list loads, directories;
+    struct list loads, directories, walks;
     struct list_node *node;
     size_t ended = 0;
 
     list_init(&loads);
+    list_init(&walks);
     list_init(&directories);
     mailbox_take(&s->directories, &directories);
     mailbox_take(&s->loads, &loads);
+    mailbox_take(&s->walks, &walks);
     for (; (node = list_pop_front(&directories)) != NULL; ended++) {
         struct queue_directory *d = CONTAINER_OF(node, struct queue_directory, node);
 
@@ -498,6 +503,13 @@ size_t loader_round(struct shard *s)
         struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
 
         port_load_done(load, run_load(s, load));
+    }
+    for (; (node = list_pop_front(&walks)) != NULL; ended++) {
+        struct queue_walk *walk = CONTAINER_OF(node, struct queue_walk, node);
+        int rc = queue_visit(s->queue, s->index, &walk->cursor, &walk->what);
+
+        walk->end = rc == 1;
+        port_walk_done(walk, rc < 0 ? rc : 0);
     }
     return ended;
 }

@@ -19,6 +19,7 @@ int queue_port_open(struct queue_port **out, struct queue *q, void (*wake)(void 
     mailbox_init(&port->changes);
     mailbox_init(&port->loads);
     mailbox_init(&port->directories);
+    mailbox_init(&port->walks);
     *out = port;
     return 0;
 }
@@ -45,16 +46,18 @@ size_t queue_port_pending(const struct queue_port *port)
 
 size_t queue_port_poll(struct queue_port *port)
 {
-    struct list changes, loads, directories;
+    struct list changes, loads, directories, walks;
     struct list_node *node;
     size_t ended = 0;
 
     list_init(&changes);
     list_init(&loads);
     list_init(&directories);
+    list_init(&walks);
     mailbox_take(&port->changes, &changes);
     mailbox_take(&port->loads, &loads);
     mailbox_take(&port->directories, &directories);
+    mailbox_take(&port->walks, &walks);
     for (; (node = list_pop_front(&changes)) != NULL; ended++) {
         struct queue_change *change = CONTAINER_OF(node, struct queue_change, node);
 
@@ -72,6 +75,12 @@ size_t queue_port_poll(struct queue_port *port)
 
         port->pending--;
         directory->on_done(directory, directory->result);
+    }
+    for (; (node = list_pop_front(&walks)) != NULL; ended++) {
+        struct queue_walk *walk = CONTAINER_OF(node, struct queue_walk, node);
+
+        port->pending--;
+        walk->on_done(walk, walk->result);
     }
     return ended;
 }
@@ -131,6 +140,12 @@ void port_directory_done(struct queue_directory *directory, int result)
     hand_back_one(directory->port, &directory->port->directories, &directory->node);
 }
 
+void port_walk_done(struct queue_walk *walk, int result)
+{
+    walk->result = result;
+    hand_back_one(walk->port, &walk->port->walks, &walk->node);
+}
+
 void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change)
 {
     struct shard *s = port->queue->shards[shard];
@@ -165,6 +180,17 @@ void queue_directory(struct queue_port *port, uint32_t shard, struct queue_direc
     d->memory = (struct buf){0};
     port->pending++;
     if (mailbox_put(&s->directories, &d->node))
+        loader_wake(s);
+}
+
+void queue_walk(struct queue_port *port, uint32_t shard, struct queue_walk *walk)
+{
+    struct shard *s = port->queue->shards[shard];
+
+    ASSERT(shard < port->queue->shards_len);
+    walk->port = port;
+    port->pending++;
+    if (mailbox_put(&s->walks, &walk->node))
         loader_wake(s);
 }
 

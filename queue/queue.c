@@ -345,5 +345,6 @@ bool queue_part_wanted(const struct queue *q, uint32_t shard, enum queue_part pa
 
     if (part == QUEUE_COMMITTER)
         return committer_wanted(s);
-    return part == QUEUE_LOADER && !(mailbox_empty(&s->loads) && mailbox_empty(&s->directories));
+    return part == QUEUE_LOADER && !(mailbox_empty(&s->loads) && mailbox_empty(&s->directories) &&
+                                     mailbox_empty(&s->walks));
 }

@@ -150,6 +150,7 @@ struct queue_load {
      */
     const struct queue_row_key *exact;
     size_t exact_len;
+    bool header_only; /* ...with messages that have no content: to be moved, not sent */
     /* ...or what is due in a lane. */
     struct str queue;           /* lane to read */
     struct queue_cursor cursor; /* in: where to go on; out: behind the last row read */
@@ -201,6 +202,7 @@ struct queue_row_view { /* slices valid during the visit */
     uint32_t index;
     uint8_t priority;
     int64_t due_ms, created_ms, expires_ms, last_attempt_ms;
+    uint32_t lifetime_s;
     uint16_t attempts;
     uint8_t flags;
     struct str sender, address, last_error, campaign, tenant;
@@ -220,6 +222,20 @@ struct queue_visit {
  * 1: end reached, 0: more, or -errno. */
 int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
                 const struct queue_visit *what);
+/* The same for a worker, in the loader's thread, in which visit() runs: one step of at most
+ * rows_max rows. */
+struct queue_walk {
+    struct queue_visit what;    /* set by the caller */
+    struct queue_cursor cursor; /* in: where to go on; out: behind the last row */
+    void (*on_done)(struct queue_walk *walk, int result);
+    void *owner;
+    bool end; /* out: no row is behind the cursor */
+    /* private */
+    struct queue_port *port;
+    struct list_node node;
+    int result;
+};
+void queue_walk(struct queue_port *port, uint32_t shard, struct queue_walk *walk);
 /* The shard of a message, and how many of its rows are left there. 0 or -ENOENT, -EIO. */
 int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint32_t *rows);
 /* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards.

@@ -604,6 +604,7 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
     mailbox_init(&s->suspects);
     mailbox_init(&s->loads);
     mailbox_init(&s->directories);
+    mailbox_init(&s->walks);
     list_init(&s->own.urgent);
     list_init(&s->own.patient);
     list_init(&s->own.suspects);

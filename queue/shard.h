@@ -53,7 +53,7 @@ struct shard {
     struct mailbox patient;  /* the same of those that may wait for company */
     struct mailbox suspects; /* of struct suspect, to the committer */
     struct mailbox loads;    /* of struct queue_load, to the loader */
-    struct mailbox directories;
+    struct mailbox directories, walks;
     int committer_event, loader_event; /* eventfds; -1 without threads */
     pthread_t committer_thread, loader_thread;
     bool committer_started, loader_started;
@@ -115,7 +115,7 @@ struct queue_port {
     void *wake_arg;
     size_t pending;           /* the port's thread only */
     _Atomic uint32_t handing; /* queue threads about to wake the port: it must not be freed yet */
-    struct mailbox changes, loads, directories; /* ended */
+    struct mailbox changes, loads, directories, walks; /* ended */
 };
 
 /* --- shard.c --- */
@@ -210,6 +210,8 @@ int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct me
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO
  * when what is stored is at fault. */
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
+/* The same without content. */
+struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
 /* The same by way of record, which may serve again: it stays in the CPU's cache, and the message
  * holds no byte more than its content. */
 struct message *read_message_by(struct shard *s, MDB_txn *txn, const struct msgid *id,
@@ -235,5 +237,6 @@ void syncer_round(struct queue *q);
 void port_changes_done(struct list *changes);
 void port_load_done(struct queue_load *load, int result);
 void port_directory_done(struct queue_directory *directory, int result);
+void port_walk_done(struct queue_walk *walk, int result);
 
 #endif

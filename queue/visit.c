@@ -50,6 +50,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
         .priority = row.priority,
         .due_ms = row.due_ms,
         .last_attempt_ms = state.last_attempt_ms,
+        .lifetime_s = state.lifetime_s,
         .attempts = state.attempts,
         .flags = state.flags,
         .address = state.address,

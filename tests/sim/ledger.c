@@ -166,7 +166,7 @@ void ledger_mail(const struct world_host *host)
         interval_ns = s->interval_ms[1] * SIM_MS;
     if (interval_ns == 0)
         return;
-    if (now_ns + RATE_SLACK_NS < *due_ns)
+    if (now_ns + RATE_SLACK_NS + world.stall_ns < *due_ns)
         sim_fail("limits", "site %s gets messages faster than one in %u ms", s->name,
                  s->interval_ms[0]);
     *due_ns = (*due_ns > now_ns ? *due_ns : now_ns) + interval_ns;

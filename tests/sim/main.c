@@ -51,6 +51,7 @@ static enum phase phase;
 
 static void on_look(struct sim_event *event)
 {
+    node_check();
     if (phase == PHASE_WORK && senders_through() && node_empty()) {
         phase = PHASE_DRAIN;
         senders_close();

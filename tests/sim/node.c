@@ -26,6 +26,11 @@
 /* From the moment that an answer is read to its settle's commit, when commits succeed. */
 #define SETTLE_MAX_NS   (5 * SIM_S)
 #define TURNS_PER_S_MAX 50000 /* more is a spin */
+/* How long after a start, or after the clock was set, due times may still be wrong; and how long
+ * after its lifetime a recipient may be in the queue: its last attempt may be under way. */
+#define RIGHT_AFTER_NS (150 * SIM_S)
+#define OUTLIVED_MS    INT64_C(600000)
+#define NOTICE_WAIT_S  300
 
 enum action_kind {
     ACTION_KILL,
@@ -74,6 +79,7 @@ static struct {
         MDB_txn *reader;
     } pins[PHASES_MAX];  /* old readers */
     MDB_env *env;        /* committed last; what a pin reads */
+    uint64_t timed_ns;   /* when it started last, or the clock was set */
     uint64_t alive_base; /* bytes of messages that died with their process */
 } node;
 
@@ -295,6 +301,7 @@ static void engine_make(struct engine *e)
 static void node_start(void)
 {
     sim_trace("start");
+    node.timed_ns = sim_now_ns();
     node.engine = calloc(1, sizeof(*node.engine));
     ASSERT(node.engine != NULL);
     engine_make(node.engine);
@@ -528,6 +535,7 @@ static void clock_set(int64_t by_s)
 {
     sim_trace("the clock is set by %lld s", (long long)by_s);
     sim_wall_set(by_s * 1000);
+    node.timed_ns = sim_now_ns();
 }
 
 static void act(struct action *a)
@@ -628,6 +636,43 @@ void node_begin(const char *dir)
     sim_io_limit(&(struct sim_io_limits){
         .fds_max = world.fds_max, .path = world_path, .session = ledger_session});
     node_start();
+}
+
+/* No due time lies further ahead than retries and not-before times allow, and nothing outlives its
+ * lifetime, whatever it waits for. */
+static bool check_times(void *arg, const struct queue_row_view *row)
+{
+    int64_t now_ms = sim_wall_ms(), ahead_s = world.not_before_s_max;
+
+    (void)arg;
+    if ((row->flags & RECIPIENT_HELD) != 0)
+        return true;
+    if (row->attempts > 0)
+        ahead_s = 2 * world.retry_max_s + NOTICE_WAIT_S;
+    if (row->due_ms > now_ms + ahead_s * 1000 + 1000)
+        sim_fail("due times", "%.*s, tried %u times, is due in %lld s", STR_FMT(row->address),
+                 row->attempts, (long long)(row->due_ms - now_ms) / 1000);
+    if (world.map_filled == 0 && row->expires_ms + OUTLIVED_MS < now_ms)
+        sim_fail("lifetimes", "%.*s expired %lld s ago, and is in the queue", STR_FMT(row->address),
+                 (long long)(now_ms - row->expires_ms) / 1000);
+    return true;
+}
+
+static void check_shard_times(uint32_t shard)
+{
+    struct queue_cursor cursor = {0};
+
+    if (sim_now_ns() - node.timed_ns < RIGHT_AFTER_NS)
+        return;
+    queue_visit(
+        node.engine->queue, shard, &cursor,
+        &(struct queue_visit){.rows_max = 100000, .need_message = true, .visit = check_times});
+}
+
+void node_check(void)
+{
+    for (uint32_t i = 0; node.engine != NULL && i < queue_shards(node.engine->queue); i++)
+        check_shard_times(i);
 }
 
 bool node_empty(void)

@@ -7,6 +7,8 @@
 
 /* Draws when what happens to the engine, and starts it. dir: an empty directory. */
 void node_begin(const char *dir);
+/* Looks at what is stored, now and then. */
+void node_check(void);
 /* No recipient is stored any more, and nothing more will happen to the engine. */
 bool node_empty(void);
 /* Ends it in order. */
