@@ -277,9 +277,11 @@ static const struct config_field destination_fields[] = {
             "exchanger of equal preference."},
     {"addresses_max", CONFIG_COUNT, AT_DEST(addresses_max), .def = "5", RANGE(0, 1000),
      .zero = "none",
-     .doc = "Addresses, over all exchangers, that are tried before an attempt has failed; the next "
-            "attempt goes on with the others. A destination with many dead exchangers would hold "
-            "its mail in memory for as long as all their timeouts take."},
+     .doc =
+         "Addresses, over all exchangers and spread over IPv4 and IPv6, that are tried before an "
+         "attempt has failed; the next attempt goes on with the others. Those that this host has "
+         "no route to do not count. A destination with many dead exchangers would hold "
+         "its mail in memory for as long as all their timeouts take."},
     {"recipients_max", CONFIG_COUNT, AT_DEST(recipients_max), .def = "100", RANGE(1, 10000),
      .doc = "Recipients of one transaction. RFC 5321 4.5.3.1.8: every host must take 100."},
     {"rate", CONFIG_RATE, AT_DEST(rate_messages),

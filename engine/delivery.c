@@ -402,7 +402,7 @@ static void setup_failed(struct delivery *d, struct outcome *outcome, const stru
     struct site *site = d->site;
 
     counter_add(&d->worker->counters.connect_failures, 1);
-    dial_failed(&d->dial, site);
+    dial_failed(&d->dial, site, d->state == DELIVERY_CONNECTING ? d->error : 0);
     d->refused_for_now |= verdict->class != OUTCOME_FAILED;
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
     if (verdict->slow_down)

@@ -11,7 +11,11 @@
 struct dial {
     struct io_op connect;
     int fd;
-    uint16_t offset, tried;     /* see exchangers_next() */
+    uint16_t offset;
+    uint16_t tried; /* addresses */
+    uint16_t
+        no_route; /* of them: this host has no way there, which costs nothing of addresses_max */
+    bool both;    /* of either family */
     struct exchanger exchanger; /* its host: peer_name, for the site may get another route */
     char peer_addr[PEER_TEXT_BYTES];
     char peer_name[256];
@@ -22,8 +26,8 @@ struct dial {
 int dial_next(struct dial *d, struct site *site) MUST_USE;
 /* Another site calls the address by another name. */
 void dial_rename(struct dial *d, const char *host);
-/* The address did not give a session. */
-void dial_failed(struct dial *d, struct site *site);
+/* The address did not give a session. err: of the connection, or 0. */
+void dial_failed(struct dial *d, struct site *site, int err);
 /* Whether there is another address to try, and this session may (addresses_max). */
 bool dial_may_go_on(const struct dial *d, const struct site *site);
 /* Whether an error is of ours, not of an address. */

@@ -64,35 +64,79 @@ void exchangers_done(struct exchangers *x)
     free(x->list);
 }
 
-static bool failed_lately(const struct exchanger *e, uint64_t now_ms, bool down)
+static int family_index(sa_family_t family)
 {
-    return e->failed_ms != 0 && (down || e->failed_ms + EXCHANGER_BAD_MS > now_ms);
+    return family == AF_INET6;
 }
 
-int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms, bool down)
+static sa_family_t family_of(const struct exchanger *e)
 {
+    return e->addr.sa.sa_family;
+}
+
+/* When the address, or the way to its family, last failed; 0: never. */
+static uint64_t failed_ms(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
+{
+    uint64_t no_route_ms = x->families == NULL || family_of(e) == AF_UNIX
+                               ? 0
+                               : x->families->no_route_ms[family_index(family_of(e))];
+
+    if (no_route_ms > e->failed_ms && no_route_ms + EXCHANGER_BAD_MS > now_ms)
+        return no_route_ms;
+    return e->failed_ms;
+}
+
+static bool failed_lately(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms,
+                          bool down)
+{
+    uint64_t at_ms = failed_ms(x, e, now_ms);
+
+    return at_ms != 0 && (down || at_ms + EXCHANGER_BAD_MS > now_ms);
+}
+
+int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn)
+{
+    uint64_t now_ms = turn->now_ms;
     uint16_t best = 0;
-    int oldest = -1;
+    int first = -1, oldest = -1;
 
     while (best < x->len && x->list[best].preference == x->list[0].preference)
         best++;
     for (uint16_t i = 0; i < x->len; i++) {
-        uint16_t at = (uint16_t)(i < best ? (i + offset) % best : i);
+        uint16_t at = (uint16_t)(i < best ? (i + turn->offset) % best : i);
+        const struct exchanger *e = &x->list[at];
 
-        if (!failed_lately(&x->list[at], now_ms, down))
+        if (failed_lately(x, e, now_ms, turn->down)) {
+            if (oldest < 0 || failed_ms(x, e, now_ms) < failed_ms(x, &x->list[oldest], now_ms))
+                oldest = at;
+            continue;
+        }
+        if (first >= 0 && !turn->avoid_most && e->preference != x->list[first].preference)
+            break;
+        if (turn->avoid == 0 || family_of(e) != turn->avoid)
             return at;
-        if (oldest < 0 || x->list[at].failed_ms < x->list[oldest].failed_ms)
-            oldest = at;
+        if (first < 0)
+            first = at;
     }
-    return oldest;
+    return first >= 0 ? first : oldest;
 }
 
 bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
 {
     for (uint16_t i = 0; i < x->len; i++)
-        if (!exchanger_same(&x->list[i], e) && !failed_lately(&x->list[i], now_ms, false))
+        if (!exchanger_same(&x->list[i], e) && !failed_lately(x, &x->list[i], now_ms, false))
             return true;
     return false;
+}
+
+bool families_no_route(struct families *f, sa_family_t family, uint64_t now_ms)
+{
+    uint64_t *at_ms = &f->no_route_ms[family_index(family)];
+    bool news = *at_ms == 0;
+
+    ASSERT(family == AF_INET || family == AF_INET6);
+    *at_ms = now_ms;
+    return news;
 }
 
 void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t now_ms)

@@ -27,10 +27,29 @@ struct exchanger {
     uint64_t failed_ms; /* monotonic: when it gave no session; 0: never */
 };
 
+/* When this host last had no route at all to an address of a family: such addresses come last for
+ * EXCHANGER_BAD_MS. A worker's, for all its sites. */
+struct families {
+    uint64_t no_route_ms[2]; /* monotonic, IPv4 and IPv6; 0: never */
+};
+
 struct exchangers {
     struct exchanger *list;
     uint16_t len;
-    struct dns_route *route; /* a reference; NULL: a socket */
+    struct dns_route *route;         /* a reference; NULL: a socket */
+    const struct families *families; /* may be NULL */
+};
+
+/* Whose turn it is. */
+struct exchanger_turn {
+    uint64_t now_ms;
+    uint16_t offset; /* rotates those of the best preference, so that equals share the load */
+    bool down; /* none worked lately, so whenever an address failed counts: an attempt that ended
+                  before all were tried is taken up by the next one */
+    /* The family that did not work just now: among equal addresses the other one is next, so that
+     * addresses_max is spread over both. 0: none. */
+    sa_family_t avoid;
+    bool avoid_most; /* the last try, and all were of that family: before preference, too */
 };
 
 /* Takes the addresses of route over; what failed stays known. */
@@ -38,17 +57,17 @@ void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t
 /* A static route's one address; socket must live as long as x. */
 void exchangers_of_socket(struct exchangers *x, const struct config_address *socket);
 void exchangers_done(struct exchangers *x);
-/* The index of the address to try next. Those of the best preference are rotated by offset, so that
- * equal exchangers share the load. Those that failed lately come last, the oldest failure first:
- * what a session has tried itself does not come again before every other one did. down: none worked
- * lately, so whenever it was counts: an attempt that ended before all were tried is taken up by the
- * next one. */
-int exchangers_next(const struct exchangers *x, uint16_t offset, uint64_t now_ms, bool down);
+/* The index of the address to try next. Those that failed lately come last, the oldest failure
+ * first: what a session has tried itself does not come again before every other one did. */
+int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn);
 /* Whether it is the same address. */
 bool exchanger_same(const struct exchanger *a, const struct exchanger *b);
 /* Whether another address than e has not failed lately. */
 bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms);
 /* e, which may be a copy, gave no session, or none that is of use. */
 void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t now_ms);
+
+/* This host has no route to any address of family. True: that is news. */
+bool families_no_route(struct families *f, sa_family_t family, uint64_t now_ms);
 
 #endif

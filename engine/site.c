@@ -107,6 +107,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     list_init(&site->idle);
     site->timer.on_timer = on_site_timer;
     site->connecting_max = 1;
+    site->exchangers.families = &w->families;
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
     site_configure(site, w->config, dest, target != NULL);
     if (route != NULL)
@@ -321,7 +322,9 @@ static uint32_t sessions_wanted(const struct site *site)
 static bool site_take_over(struct site *site)
 {
     struct worker *w = site->worker;
-    int at = exchangers_next(&site->exchangers, site->rotate, io_now_ms(w->io), site->down);
+    struct exchanger_turn turn = {
+        .now_ms = io_now_ms(w->io), .offset = site->rotate, .down = site->down};
+    int at = exchangers_next(&site->exchangers, &turn);
     const struct exchanger *to = &site->exchangers.list[at];
     struct delivery *d = idle_find(site, to);
 

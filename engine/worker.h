@@ -24,6 +24,7 @@
 #include "base/rng.h"
 #include "dns/dns.h"
 #include "engine/config.h"
+#include "engine/exchanger.h"
 #include "engine/governor.h"
 #include "io/io.h"
 #include "queue/queue.h"
@@ -95,6 +96,7 @@ struct worker {
     struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     uint32_t deliveries;
+    struct families families;
     struct pool delivery_pool, transaction_pool, output_pool;
     uint64_t hash_seed;
 

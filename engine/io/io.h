@@ -97,6 +97,10 @@ int io_address_free(const struct sockaddr *addr, socklen_t len);
 bool io_remove_stale(const struct sockaddr *addr, socklen_t len);
 /* A stream socket for connecting, TCP_NODELAY on, bound to source when that is not NULL. */
 int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_t len);
+/* Whether this host has a route to addr, from source when that is not NULL. 0 or -errno; a shortage
+ * of ours counts as a route. Nothing is sent, nobody is asked. */
+int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
+             const struct sockaddr *source, socklen_t source_len);
 /* Peer and local name of a connected or accepted socket; 0 or -errno. */
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer);
 int io_local_name(struct io *io, int fd, struct sockaddr_storage *local);

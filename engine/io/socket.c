@@ -146,6 +146,20 @@ int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_
     return fd;
 }
 
+int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
+             const struct sockaddr *source, socklen_t source_len)
+{
+    int fd = socket(addr->sa_family, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0), rc = 0;
+
+    (void)io;
+    if (fd < 0)
+        return errno == EAFNOSUPPORT ? -EAFNOSUPPORT : 0;
+    if ((source != NULL && bind(fd, source, source_len) < 0) || connect(fd, addr, len) < 0)
+        rc = -errno;
+    close(fd);
+    return rc;
+}
+
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer)
 {
     socklen_t len = sizeof(*peer);

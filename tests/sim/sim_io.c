@@ -188,6 +188,17 @@ int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_
     return fd;
 }
 
+int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
+             const struct sockaddr *source, socklen_t source_len)
+{
+    (void)io;
+    (void)addr;
+    (void)len;
+    (void)source;
+    (void)source_len;
+    return 0;
+}
+
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer)
 {
     (void)io;
