@@ -540,9 +540,15 @@ void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
     }
 }
 
-void classify_expired_reply(struct str last_error, struct smtp_reply *out)
+void classify_expired_reply(struct str last_error, struct str waited_for, struct smtp_reply *out)
 {
     reply_set(out, 554, (struct smtp_enhanced){5, 4, 7}, "message expired");
+    if (waited_for.len > 0) {
+        static const char waited[] = "; it waited for ";
+
+        reply_add(out, waited, sizeof(waited) - 1);
+        reply_add(out, waited_for.ptr, waited_for.len);
+    }
     if (last_error.len > 0) {
         static const char last[] = "; last error";
 

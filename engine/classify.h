@@ -53,8 +53,9 @@ void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_r
 /* A route of ours says reject: what is queued ends as what comes is refused. */
 void classify_rejected_reply(struct smtp_reply *out);
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out);
-/* 5xx 4.4.7 "message expired", with the last error behind it when there is one. */
-void classify_expired_reply(struct str last_error, struct smtp_reply *out);
+/* 5xx 4.4.7 "message expired", with what it waited for and the last error behind it, where there
+ * are such. */
+void classify_expired_reply(struct str last_error, struct str waited_for, struct smtp_reply *out);
 
 /* bounce_classification for the records: one of KumoMTA's names, never NULL. From class and stage,
  * then the enhanced code, then a few key words in the text, then the code. OUTCOME_DELIVERED:

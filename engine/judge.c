@@ -6,7 +6,7 @@
 #include "engine/admin.h"
 #include "engine/classify.h"
 #include "engine/engine.h"
-#include "engine/lane.h"
+#include "engine/lane_wait.h"
 #include "engine/notice.h"
 #include "engine/queue_name.h"
 #include "engine/report.h"
@@ -250,7 +250,7 @@ static void entry_expire(struct judge_batch *b, struct judge_entry *e)
         const struct lane *lane = e->recipient->holder;
 
         e->outcome.local = true;
-        classify_expired_reply(str_of(lane->last_error), &e->outcome.reply);
+        classify_expired_reply(str_of(lane->last_error), STR(""), &e->outcome.reply);
     }
     entry_end(b, e, REPORT_EXPIRATION, &b->worker->counters.expired, NOTICE_EXPIRED);
     e->outcome.reply = tried.reply;
@@ -372,7 +372,10 @@ void judge_one(struct worker *w, const struct judge_context *context, struct rec
 void judge_expired(struct worker *w, const struct judge_context *context, struct recipient *r)
 {
     struct outcome outcome = {.class = OUTCOME_EXPIRED, .stage = SMTP_STAGE_READY, .local = true};
+    struct buf waited = {0};
 
-    classify_expired_reply(r->last_error, &outcome.reply);
+    lane_waited_for(r->holder, &waited);
+    classify_expired_reply(r->last_error, buf_str(&waited), &outcome.reply);
+    buf_done(&waited);
     judge_one(w, context, r, &outcome);
 }

@@ -28,7 +28,8 @@ static void site_wait(const struct site *site, struct lane_wait *out)
     if (allowed_ns > now_ns) {
         out->reason = LANE_WAIT_RATE;
         out->until_ms = wall_ms + (int64_t)((allowed_ns - now_ns) / 1000000) + 1;
-    } else if (governor_sessions_full(site->governor, now_ns)) {
+    } else if (governor_sessions_full(site->governor, now_ns) &&
+               (site->connecting == 0 || site->sessions_len > site->connecting)) {
         out->reason = LANE_WAIT_SESSIONS;
     } else if (site->sessions_len == site->connecting) {
         out->reason = LANE_WAIT_CONNECT;
@@ -37,10 +38,10 @@ static void site_wait(const struct site *site, struct lane_wait *out)
     }
 }
 
-void lane_wait(const struct lane *lane, struct lane_wait *out)
+/* What concerns the whole lane. False: nothing. */
+static bool lane_held(const struct lane *lane, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
-    int64_t now_ms = worker_wall_ms(w);
 
     *out = (struct lane_wait){0};
     if (w->draining) {
@@ -52,14 +53,55 @@ void lane_wait(const struct lane *lane, struct lane_wait *out)
         out->until_ms = lane_suspended_wall_ms(lane);
         out->host = lane->last_host;
         out->error = lane->last_error;
-    } else if (lane->window_len == 0) {
-        if (lane->stored_due_ms <= now_ms && lane->in_flight == 0 && lane_memory_full(w))
+    }
+    return out->reason != LANE_WAIT_NONE;
+}
+
+void lane_wait(const struct lane *lane, struct lane_wait *out)
+{
+    struct worker *w = lane->worker;
+    bool stored = lane->stored_due_ms <= worker_wall_ms(w);
+
+    if (lane_held(lane, out))
+        return;
+    if (lane->window_len == 0) {
+        if (stored && lane->in_flight == 0 && lane_memory_full(w))
             out->reason = LANE_WAIT_MEMORY;
-        else if (lane->stored_due_ms <= now_ms && lane->in_flight > 0 && lane->site != NULL)
+        else if (stored && lane->in_flight > 0 && lane->site != NULL)
             site_wait(lane->site, out);
     } else if (lane->site == NULL) {
         out->reason = LANE_WAIT_LOOKUP;
     } else {
         site_wait(lane->site, out);
     }
+}
+
+void lane_waited_for(const struct lane *lane, struct buf *out)
+{
+    static const char *const words[] = {
+        [LANE_WAIT_NONE] = "its turn",
+        [LANE_WAIT_DRAINING] = "a restart",
+        [LANE_WAIT_DISK] = "room in the store",
+        [LANE_WAIT_BACK_OFF] = "the end of the destination's back-off",
+        [LANE_WAIT_NO_ROUTE] = "a route to its domain",
+        [LANE_WAIT_MEMORY] = "memory",
+        [LANE_WAIT_LOOKUP] = "the name servers",
+        [LANE_WAIT_RATE] = "the rate limit",
+        [LANE_WAIT_SESSIONS] = "a session: as many as may be are busy",
+        [LANE_WAIT_CONNECT] = "a session: no connection, or no greeting yet",
+    };
+    struct lane_wait wait;
+
+    if (!lane_held(lane, &wait)) {
+        if (lane->site != NULL)
+            site_wait(lane->site, &wait);
+        else if (lane->routing != NULL)
+            wait.reason = LANE_WAIT_LOOKUP;
+        if (wait.reason == LANE_WAIT_NONE && lane_memory_full(lane->worker))
+            wait.reason = LANE_WAIT_MEMORY;
+    }
+    buf_puts(out, words[wait.reason]);
+    if (wait.error != NULL)
+        buf_printf(out, ", after %s%s%s", wait.host == NULL ? "" : wait.host,
+                   wait.host == NULL ? "" : ": ", wait.error);
 }

@@ -26,6 +26,9 @@ struct lane_wait {
 };
 
 void lane_wait(const struct lane *lane, struct lane_wait *out);
+/* What a recipient that expires untried has waited for, in words: "the rate limit"; what it was
+ * that let it wait has not ended. */
+void lane_waited_for(const struct lane *lane, struct buf *out);
 /* "back_off", as docs/control.md lists them; NULL for LANE_WAIT_NONE. */
 const char *lane_wait_name(enum lane_wait_reason reason);
 

@@ -130,8 +130,10 @@ static bool is_misplaced(const struct sweep *s, const struct queue_row_view *row
 /* When it ends without being tried; what was put off behind its lifetime, when that is over. */
 static int64_t ends_ms(const struct queue_row_view *row)
 {
-    int64_t ms = came_ms(row) + (int64_t)row->lifetime_s * 1000 + LANE_LAST_TRY_MS;
+    int64_t ms = came_ms(row) + (int64_t)row->lifetime_s * 1000;
 
+    if (row->due_ms >= ms) /* the last attempt */
+        ms += LANE_LAST_TRY_MS;
     return row->due_ms > ms ? row->due_ms : ms;
 }
 

@@ -1,6 +1,6 @@
 /* Preloaded into the engine: makes the k-th call of a kind fail, or last a second where the error
- * is 0, when a test says so through a file that both have mapped ($FAULT_FILE; faults.py has the
- * same layout).
+ * is 0, and sets the wall clock, when a test says so through a file that both have mapped
+ * ($FAULT_FILE; faults.py has the same layout).
  *
  * What the ring does (accept, connect, send) is no call of the process: for these the tests make
  * real conditions. */
@@ -16,6 +16,7 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 enum fault_call { FAULT_NONE, FAULT_WRITE, FAULT_SYNC, FAULT_OPEN, FAULT_MALLOC };
@@ -25,8 +26,9 @@ static struct fault {
     _Atomic int32_t left; /* calls until the first that fails */
     int32_t err, repeat;
     _Atomic int32_t hits;
-    uint32_t bytes_min; /* smaller ones do not count */
-    char path[64];      /* only files whose path has this in it */
+    uint32_t bytes_min;      /* smaller ones do not count */
+    char path[64];           /* only files whose path has this in it */
+    _Atomic int64_t clock_s; /* the wall clock is ahead by so much */
 } * fault;
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -104,6 +106,19 @@ int fdatasync(int fd)
 int fsync(int fd)
 {
     return strikes_fd(FAULT_SYNC, fd, SIZE_MAX) ? -1 : REAL(fsync)(fd);
+}
+
+int clock_gettime(clockid_t clock, struct timespec *now)
+{
+    static __typeof__(&clock_gettime) real;
+    int rc;
+
+    if (real == NULL)
+        real = REAL(clock_gettime);
+    rc = real(clock, now);
+    if (rc == 0 && clock == CLOCK_REALTIME && fault != NULL)
+        now->tv_sec += atomic_load(&fault->clock_s);
+    return rc;
 }
 
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)

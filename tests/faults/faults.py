@@ -35,6 +35,9 @@ class Faults:
         self.map[4:88] = struct.pack("<iiiiI64s", k, err, int(repeat), 0, bytes_min, path.encode())
         self.map[0:4] = struct.pack("<i", call)
 
+    def set_clock(self, ahead_s):
+        self.map[88:96] = struct.pack("<q", ahead_s)
+
     def disarm(self):
         """How often it struck."""
         self.map[0:4] = bytes(4)

@@ -4,10 +4,11 @@
 syscalls.py [TEST...]"""
 
 import errno
+import json
 import time
 
 from faults import (MALLOC, SYNC, WRITE, Books, Client, Engine, Faults, Sink, TempDir, all_arrived,
-                    log_of, rests, run, settings_for, wait_empty, wait_until)
+                    free_port, log_of, rests, run, settings_for, wait_empty, wait_until)
 
 
 # The meta page is written in place and is smaller: on a full disk that still works.
@@ -68,6 +69,46 @@ def test_failed_sync_of_the_queue():
             rig.faults.arm(SYNC, k, errno.EIO, "data.mdb", repeat=True)
             wait_until("the fault", rig.faults.hits)
             rig.ends_and_restarts(duplicates_max=200)
+
+
+def rows_of(engine):
+    return [json.loads(line) for line in engine.command("queue", "list", "--json").splitlines()]
+
+
+def test_clock_set_back():
+    """Mail of a time when the clock ran 40 days ahead is due within the retry table as soon as it is right
+    again, while running and behind a restart, and flush finds all of it."""
+    ahead_s = 40 * 86400
+    for restart in (False, True):
+        closed = free_port()
+        with Rig(routes={"down.example": f"[127.0.0.1]:{closed}"},
+                 destinations={"*": {"retry": ["1h"]}}) as rig:
+            rig.faults.set_clock(ahead_s)
+            with Client(rig.engine) as client:
+                for i in range(20):
+                    client.expect(client.message(f"u{i}@down.example"), 250)
+                client.expect(client.message("later@up.example", data=b"Subject: x\r\nX-Hayauma-Not-Before: "
+                                             b"%d\r\n\r\nx\r\n" % (time.time() + ahead_s + 7200)), 250)
+            rig.engine.wait_records("TransientFailure")
+            wait_until("the deferral", lambda: any(r["attempts"] for r in rows_of(rig.engine)))
+            if restart:
+                rig.engine.stop()
+            rig.faults.set_clock(0)
+            if restart:
+                rig.engine.start()
+            else:
+                wait_until("the jump to be told", lambda: "clock.jumped" in log_of(rig.engine), 10)
+            wait_until("due times put right", lambda: all(
+                r["due_ms"] <= (time.time() + 3700) * 1000 for r in rows_of(rig.engine)
+                if r["recipient"] != "later@up.example"), 15)
+            assert "queue.due_times_put_right" in log_of(rig.engine)
+            later = [r for r in rows_of(rig.engine) if r["recipient"] == "later@up.example"]
+            assert later[0]["due_ms"] > (time.time() + ahead_s) * 1000, later
+            rig.engine.config["routes"]["down.example"] = f"[127.0.0.1]:{rig.sink.port}"
+            rig.engine.file.write_text(json.dumps(rig.engine.config))
+            rig.engine.command("reload")
+            rig.engine.command("queue", "flush", "down.example")
+            rig.engine.wait_records("Delivery", 20)
 
 
 def test_slow_disk():

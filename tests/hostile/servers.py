@@ -530,6 +530,35 @@ def test_expiry_behind_a_bad_server():
     world.finish()
 
 
+def test_expiry_whatever_it_waits_for():
+    """A lifetime ends in time while mail waits for a greeting, a rate, a session or a back-off, in memory
+    and behind a full window, and record and notice say what it waited for."""
+    answers = {"greeting": {"banner": lambda peer: time.sleep(60)}, "rate": {},
+               "session": {"dot": lambda peer: time.sleep(60)},
+               "backoff": {"RCPT": b"450 4.7.1 too much, try again later\r\n"}}
+    reasons = {"greeting": "a session: no connection, or no greeting yet", "rate": "the rate limit",
+               "session": "a session: as many as may be are busy"}
+    world = World({name: Server(a) for name, a in answers.items()}, lifetime="5s", queue={"window": 10},
+                  destinations={"*": {"timeouts": {"banner": "60s", "dot": "60s"}, "sessions_max": 1},
+                                "rate.example": {"rate": "1/1h"}, "backoff.example": {"retry": ["1h"]}})
+    for name in answers:
+        world.send(name, "first")
+    time.sleep(0.5)
+    for name in answers:
+        for i in range(30):
+            world.send(name, f"u{i}")
+    for name, reason in reasons.items():
+        wait_until(f"the end of {name}", lambda n=name: len(world.records("Expiration", n)) >= 30, 50)
+        said = {r["response"]["content"] for r in world.records("Expiration", name)}
+        assert any(f"expired; it waited for {reason}" in text for text in said), (name, said)
+        for record in world.records("Expiration", name):
+            late_ms = record["timestamp_ms"] - record["created"] * 1000 - 5000
+            assert late_ms < 45000, (name, late_ms)
+    wait_until("the notices", lambda: sum(
+        row[3] == "a@sender.example" for row in world.sink.ledger()) >= 90, 20)
+    world.finish()
+
+
 def test_warning_under_a_site_pattern():
     """Mail is late by the lifetime that its domain gave it, whatever its site's settings come with."""
     world = World({"slow": Server({"RCPT": b"450 4.2.0 later\r\n"})}, lifetime="2s", destinations={
