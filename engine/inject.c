@@ -179,9 +179,22 @@ static void answer_helo(struct inject *s)
     smtp_server_answer(&s->server, inject_out(s), NULL);
 }
 
+/* A domain of UTF-8 may be no domain although it is read as one: its A-labels say. */
+static const char *sender_refusal(const struct smtp_address *sender)
+{
+    struct dns_name name;
+
+    return sender->utf8 && queue_name_of(sender->domain, &name) < 0
+               ? "553 5.1.7 the sender's domain is none"
+               : NULL;
+}
+
 static void answer_mail(struct inject *s)
 {
-    const char *refusal = intake_refusal(s);
+    const char *refusal = sender_refusal(&s->server.mail.sender);
+
+    if (refusal == NULL)
+        refusal = intake_refusal(s);
 
     if (refusal == NULL)
         inject_envelope_begin(s, &s->server.mail);

@@ -137,22 +137,31 @@ static bool is_message_id(struct str s)
     return true;
 }
 
+static void put_path(const struct build *b, struct str address)
+{
+    struct buf path = {0};
+
+    smtp_address_put(&path, address);
+    buf_putc(b->out, '<');
+    notice_put_clean(b->out, buf_str(&path), b->global);
+    buf_puts(b->out, ">\r\n");
+    buf_done(&path);
+}
+
 static void put_header(const struct build *b)
 {
     const struct notice *n = b->n;
-    struct buf *out = b->out, to = {0};
+    struct buf *out = b->out, from = {0};
 
-    smtp_address_put(&to, n->original->sender);
     buf_puts(out, "From: ");
     put_display_name(out, str_of(n->from_name != NULL ? n->from_name : "Mail Delivery System"));
-    buf_puts(out, " <");
-    if (n->postmaster == NULL)
-        buf_puts(out, "MAILER-DAEMON@");
-    notice_put_clean(out, str_of(n->postmaster != NULL ? n->postmaster : n->host_name), b->global);
-    buf_puts(out, ">\r\nTo: <");
-    notice_put_clean(out, buf_str(&to), b->global);
-    buf_done(&to);
-    buf_puts(out, ">\r\n");
+    buf_putc(out, ' ');
+    buf_puts(&from, n->postmaster == NULL ? "MAILER-DAEMON@" : n->postmaster);
+    buf_puts(&from, n->postmaster == NULL ? n->host_name : "");
+    put_path(b, buf_str(&from));
+    buf_done(&from);
+    buf_puts(out, "To: ");
+    put_path(b, n->original->sender);
     put_folded(out, "Subject", str_of(notice_subject(n->kind)));
     put_date_field(out, "Date", n->now_ms);
     buf_printf(out, "Message-ID: <%s@%s>\r\n", b->id, n->host_name);

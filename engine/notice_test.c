@@ -168,9 +168,11 @@ static void test_dots_that_need_quotes(void **state)
 
     (void)state;
     m.sender = STR("a..b@docomo.example");
+    n.postmaster = "post.@master.example";
     out = build(&n, &eight_bit, &smtputf8);
     buf_putc(&out, '\0');
     assert_non_null(strstr((char *)out.data, "\r\nTo: <\"a..b\"@docomo.example>\r\n"));
+    assert_non_null(strstr((char *)out.data, " <\"post.\"@master.example>\r\n"));
     assert_non_null(strstr((char *)out.data, "\r\nFinal-Recipient: rfc822; c.@ezweb.example\r\n"));
     buf_done(&out);
 }

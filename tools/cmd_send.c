@@ -39,6 +39,7 @@ static const char usage[] =
     "  --to-file FILE     one address a line; '#' begins a comment line; '-' is stdin\n"
     "  --csv FILE         comma-separated values (RFC 4180) in UTF-8 with a line of headings\n"
     "  --column NAME      the heading of the addresses in --csv (default email)\n"
+    "Dots may stand at the ends of a local part and in a row (a..b@docomo.ne.jp): it is quoted.\n"
     "What is no address is reported with its line and left out; who is there twice gets it twice.\n"
     "\n"
     "Sending:\n"

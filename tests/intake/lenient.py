@@ -86,6 +86,22 @@ def test_dotted_addresses():
         assert json.loads(held)["state"] == "held", held
 
 
+def test_labels_are_limited_as_a_labels():
+    """22 あ are 66 bytes of UTF-8, and 27 of an A-label; 60 make a label that is too long."""
+    with Sink() as sink, Engine(to_sink(sink)) as engine, Client(engine) as client:
+        good, bad = f"{'あ' * 22}.example", f"{'あ' * 60}.example"
+        client.expect(client.command(f"MAIL FROM:<a@{bad}> SMTPUTF8"), 553)
+        client.expect(client.command(f"MAIL FROM:<a@{good}> SMTPUTF8"), 250)
+        client.expect(client.command(f"RCPT TO:<b@{bad}>"), 553)
+        client.expect(client.command(f"RCPT TO:<b@{good}>"), 250)
+        client.expect(client.command("DATA"), 354)
+        client.send(b"Subject: x\r\n\r\nx\r\n.\r\n")
+        client.expect(client.reply(), 250)
+        engine.wait_records("Delivery")
+        (row,) = sink.ledger()
+        assert row[3].startswith("b@xn--") and len(row[3]) < 50, row
+
+
 def test_original_recipient_in_utf8():
     """An ORCPT of bare UTF-8 comes back in the notice, as every server can take it (RFC 6533 3)."""
     with Engine({"routes": {"*": "[127.0.0.1]:1"},
