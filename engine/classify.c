@@ -222,13 +222,15 @@ static const char *name_from_code(enum smtp_stage stage, uint16_t code)
     return "Uncategorized";
 }
 
-static const char *name_from_reply(enum smtp_stage stage, const struct smtp_reply *reply)
+static const char *name_from_reply(enum smtp_stage stage, bool local,
+                                   const struct smtp_reply *reply)
 {
     const struct enhanced_name *known = enhanced_name(&reply->enhanced);
     const char *name;
     struct words w;
 
-    if (known != NULL && known->strength == STRONG)
+    /* Our own words quote what the peer said. */
+    if (known != NULL && (known->strength == STRONG || local))
         return known->name;
     words_init(&w, reply);
     name = name_from_words(&w);
@@ -250,7 +252,7 @@ const char *classify_bounce(const struct outcome *outcome)
         break;
     }
     if (outcome->reply.code != 0)
-        return name_from_reply(outcome->stage, &outcome->reply);
+        return name_from_reply(outcome->stage, outcome->local, &outcome->reply);
     return outcome->stage == SMTP_STAGE_CONNECT ? "NoAnswerFromHost" : "BadConnection";
 }
 

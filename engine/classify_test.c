@@ -259,6 +259,10 @@ static void test_names(void **state)
     assert_string_equal(classify_bounce(&o), "BadConnection");
     classify_io_reply(BODY, -EPROTO, STR(""), &o.reply);
     assert_string_equal(classify_bounce(&o), "ProtocolErrors");
+    o.local = true; /* what is quoted names nothing */
+    classify_io_reply(BODY, -EPROTO, STR("550 relay spam"), &o.reply);
+    assert_string_equal(classify_bounce(&o), "ProtocolErrors");
+    o.local = false;
     classify_rejected_reply(&o.reply);
     o.class = FAIL;
     o.stage = CONN;

@@ -418,6 +418,20 @@ static void setup_failed(struct delivery *d, struct outcome *outcome, const stru
     delivery_close(d);
 }
 
+void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
+                        const struct smtp_reply *client, struct smtp_reply *out)
+{
+    struct str unfinished = smtp_client_unfinished(d->client);
+    char said[SMTP_REPLY_TEXT_MAX];
+
+    if (d->error == 0) {
+        classify_io_reply(stage, -EPROTO, (struct str){client->text, client->text_len}, out);
+        return;
+    }
+    snprintf(said, sizeof(said), "an unfinished reply: %.*s", STR_FMT(unfinished));
+    classify_io_reply(stage, d->error, unfinished.len == 0 ? STR("") : str_of(said), out);
+}
+
 static void on_setup_over(struct delivery *d, const struct smtp_event *event)
 {
     struct outcome outcome = {.stage = event->stage};
@@ -430,8 +444,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
         outcome.local = true;
         if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */
             outcome.stage = SMTP_STAGE_CONNECT;
-        classify_io_reply(outcome.stage, d->error == 0 ? -EPROTO : d->error, STR(""),
-                          &outcome.reply);
+        delivery_own_words(d, outcome.stage, event->reply, &outcome.reply);
         verdict = classify(outcome.stage, SMTP_FATE_NOT_SENT, SMTP_UNABLE_NONE, NULL);
     }
     setup_failed(d, &outcome, &verdict);
@@ -487,6 +500,8 @@ static const char *lost_text(int result)
 static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
                              int result)
 {
+    uint32_t replies = smtp_client_replies(d->client);
+
     ASSERT(d->state != DELIVERY_CLOSING);
     switch (event) {
     case EVENT_CONNECTED:
@@ -510,8 +525,8 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     drain_events(d);
     if (d->state == DELIVERY_CLOSING)
         return;
-    /* A part of a line is no progress: a peer could drip bytes for days. */
-    if (event != EVENT_DATA || memchr(data, '\n', (size_t)result) != NULL)
+    /* A part of a reply is no progress: a peer could drip its lines for days. */
+    if (event != EVENT_DATA || smtp_client_replies(d->client) != replies)
         arm_timer(d);
     mark_dirty(d);
 }

@@ -63,6 +63,10 @@ void delivery_release(struct delivery *d, struct message *m);
 /* The session takes nothing more: its peer is of no use for now, or asked for less, and then the
  * destination gets one session less. */
 void delivery_retire(struct delivery *d, bool slow_down);
+/* What ended the session where no reply did (client: its words, code 0), with what the peer said.
+ */
+void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
+                        const struct smtp_reply *client, struct smtp_reply *out);
 /* Ends an idle session politely. */
 void delivery_quit(struct delivery *d);
 /* Sends what sessions have to say; frees those that are through. Once a turn. */

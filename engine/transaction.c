@@ -175,12 +175,7 @@ static void outcome_of(const struct delivery *d, const struct smtp_event *event,
         out->reply = *event->reply;
     } else {
         out->local = true;
-        if (d->error != 0)
-            classify_io_reply(event->stage, d->error, STR(""), &out->reply);
-        else
-            classify_io_reply(event->stage, -EPROTO,
-                              (struct str){event->reply->text, event->reply->text_len},
-                              &out->reply);
+        delivery_own_words(d, event->stage, event->reply, &out->reply);
     }
 }
 

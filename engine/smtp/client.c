@@ -3,6 +3,7 @@
  * transaction, its four replies and its three commands included, in 0.44 us (0.40 us with BDAT). */
 #include "smtp/client.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "smtp/client_private.h"
@@ -121,6 +122,18 @@ uint32_t smtp_client_rcpt_domain_max(const struct smtp_client *c)
     return c->peer.rcpt_domain_max;
 }
 
+uint32_t smtp_client_replies(const struct smtp_client *c)
+{
+    return c->replies;
+}
+
+struct str smtp_client_unfinished(const struct smtp_client *c)
+{
+    const struct smtp_reply *r = &c->parser.reply;
+
+    return c->lost && !c->reply_taken ? (struct str){r->text, r->text_len} : STR("");
+}
+
 uint32_t smtp_client_in_flight(const struct smtp_client *c)
 {
     return c->in_flight;
@@ -211,7 +224,7 @@ void smtp_client_submit(struct smtp_client *c, struct smtp_transaction *t)
     t->rcpts_sent = t->rcpts_replied = t->rcpts_accepted = t->rcpts_final = 0;
     t->state = TRANSACTION_QUEUED;
     t->expected = 0;
-    t->mail_accepted = t->mail_refused = t->closed_by_peer = t->in_output = false;
+    t->mail_accepted = t->mail_refused = t->stray_accepted = t->end_refused = t->in_output = false;
     t->content_sent = 0;
     if (!is_parameter(t->envid, ENVID_BYTES_MAX, false))
         t->envid.len = 0;
@@ -264,9 +277,20 @@ void client_protocol_error(struct smtp_client *c, const char *text)
     client_start_close(c, smtp_client_stage(c), &c->local);
 }
 
+/* What is no reply is told as it is, cut to what our words leave room for. */
+static void no_reply(struct smtp_client *c)
+{
+    const struct smtp_reply *said = &c->parser.reply;
+    char text[SMTP_REPLY_TEXT_MAX];
+
+    snprintf(text, sizeof(text), "not an SMTP reply: %.*s", (int)said->text_len, said->text);
+    client_protocol_error(c, text);
+}
+
 void smtp_client_lost(struct smtp_client *c, const char *error)
 {
-    smtp_client_sent(c);
+    /* The send may be under way still and read from the commands: they stay until it has ended. */
+    client_contents_sent(c);
     if (c->lost || c->session >= SESSION_CLOSING)
         return;
     c->lost = true;
@@ -382,7 +406,7 @@ static enum step finish(struct smtp_client *c, struct smtp_transaction *t, struc
         return STEP_NOTHING;
     ASSERT(t->rcpts_final == t->rcpts_len && t != c->sending);
     if (t->unable == SMTP_UNABLE_NONE && !begun_behind(c, t))
-        c->rset_needed = t->mail_accepted && !t->closed_by_peer;
+        c->rset_needed = transaction_may_be_open(t);
     list_remove(&t->node);
     c->in_flight--;
     *event =
@@ -449,10 +473,12 @@ static bool take_input(struct smtp_client *c)
     status = smtp_reply_parse(&c->parser, c->in.data + c->in_at, c->in.len - c->in_at, &used);
     c->in_at += used;
     if (status == SMTP_REPLY_BAD)
-        client_protocol_error(c, "not an SMTP reply");
+        no_reply(c);
     c->reply_taken = status == SMTP_REPLY_DONE;
-    if (c->reply_taken)
+    if (c->reply_taken) {
+        c->replies++;
         client_take_reply(c);
+    }
     return status != SMTP_REPLY_MORE;
 }
 
@@ -470,6 +496,10 @@ static enum step step_input(struct smtp_client *c)
         buf_done(&c->in);
     if (!c->lost)
         return STEP_NOTHING;
+    if (c->reply_taken)
+        smtp_reply_parser_reset(&c->parser);
+    c->reply_taken = false;
+    smtp_reply_unfinished(&c->parser, buf_str(&c->in));
     client_start_close(c, smtp_client_stage(c), &c->local);
     return STEP_ON;
 }

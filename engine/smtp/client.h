@@ -4,13 +4,22 @@
  * own command buffer.
  *
  * What goes on the wire, in steady state one round trip per message (DESIGN.md section 5):
- *   PIPELINING + CHUNKING   MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in
- * flight; a body of more than 1 MiB waits for its recipients' replies PIPELINING              MAIL
- * RCPT.. DATA | <body> . MAIL RCPT.. DATA | ...: the next group travels with the end of the
- * previous body neither                 a command at a time After DATA with no accepted recipient
- * and a 354 a lone dot is sent and its reply ignored (RFC 2920 3.1); such a transaction delivers to
- * nobody. RSET goes before a MAIL whenever the transaction before may still be open at the server:
- * some would take the next recipients under its sender.
+ */
+/* clang-format off */
+/*   PIPELINING + CHUNKING   RSET MAIL RCPT.. BDAT n LAST <body>, up to pipeline_max transactions in
+ *                           flight; a body of more than 1 MiB waits for its recipients' replies
+ *   PIPELINING              MAIL RCPT.. DATA | <body> . RSET MAIL RCPT.. DATA | ...: the next group
+ *                           travels with the end of the previous body
+ *   neither                 a command at a time */
+/* clang-format on */
+/* After DATA with no accepted recipient and a 354 a lone dot is sent and its reply ignored (RFC
+ * 2920 3.1); such a transaction delivers to nobody.
+ *
+ * RSET goes before a MAIL unless the peer is known to have no transaction open: at the beginning,
+ * and behind an end of a message that was answered with 2xx. What a refused BDAT leaves behind is
+ * indeterminate (RFC 3030 4.2), and some peers keep a transaction behind a refused dot too: the
+ * next message's recipients would go under its sender, and its content to both messages'
+ * recipients. A RSET in the group costs no round trip.
  *
  * Use:  smtp_client_input() with what was received, then smtp_client_next_event() until
  *       SMTP_EVENT_NONE, then smtp_client_output() and send it; smtp_client_sent() when sent. */
@@ -96,7 +105,9 @@ struct smtp_transaction {  /* the caller's; lives until its SMTP_EVENT_DONE */
     /* private */
     uint16_t rcpts_sent, rcpts_replied, rcpts_accepted, rcpts_final;
     uint8_t state, expected, unable;
-    bool mail_accepted, mail_refused, closed_by_peer, in_output;
+    bool mail_accepted, mail_refused, in_output;
+    bool stray_accepted; /* a recipient, although the sender was refused */
+    bool end_refused;    /* by one reply at least */
     size_t content_sent;
 };
 
@@ -161,6 +172,8 @@ void smtp_client_input(struct smtp_client *c, const uint8_t *in, size_t len);
  * its fate, then CLOSE. error: what to say
  * ("connection reset by peer", "timeout"). */
 void smtp_client_lost(struct smtp_client *c, const char *error);
+/* Then: what the peer had said of a reply that it did not end; often empty. */
+struct str smtp_client_unfinished(const struct smtp_client *c);
 enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_event *event);
 
 /* What to send next, up to iov_max pieces; 0 when there is nothing. The pieces stay valid until
@@ -169,7 +182,7 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
 void smtp_client_sent(struct smtp_client *c);
 /* A transaction whose content is in an output not yet sent is DONE only behind smtp_client_sent():
  * ask for events after it too. Only smtp_client_lost() does not wait: a caller whose send is still
- * under way then keeps the content until that send has ended. */
+ * under way then keeps the content, and the client with its commands, until that send has ended. */
 /* Bytes handed out and not yet sent count as "handed to the kernel" for the fate of a message from
  * the moment smtp_client_output() returned the end of it. */
 
@@ -182,6 +195,8 @@ smtp_client_rcpt_domain_max(const struct smtp_client *c); /* LIMITS RCPTDOMAINMA
 /* Whether the server offered CHUNKING and did not know BDAT. It has taken content for commands, so
  * the session is over; the next one should go without. */
 bool smtp_client_chunking_refused(const struct smtp_client *c);
+/* Whole replies so far: a part of one is no progress. */
+uint32_t smtp_client_replies(const struct smtp_client *c);
 /* What the session waits for: the stage of the oldest unanswered command; picks the timeout. */
 enum smtp_stage smtp_client_stage(const struct smtp_client *c);
 

@@ -58,6 +58,7 @@ struct smtp_client {
     bool ready_unsaid; /* SMTP_EVENT_READY is to be given */
     bool hello_out, quit, rset_needed, output_busy, lost;
     bool reply_taken; /* the parser's reply is dealt with */
+    uint32_t replies; /* so many were */
     struct smtp_peer peer;
 
     struct list transactions;         /* in the order of the wire */
@@ -111,6 +112,10 @@ void client_take_reply(struct smtp_client *c);
 /* client_send.c */
 void transaction_set_state(struct smtp_client *c, struct smtp_transaction *t,
                            enum transaction_state state);
+/* Whether the peer may take further commands into t, by what it has answered so far. */
+bool transaction_may_be_open(const struct smtp_transaction *t);
+/* The contents of the output under way are not read any more, or nobody waits for that. */
+void client_contents_sent(struct smtp_client *c);
 /* What the end of the session means for t. */
 enum smtp_fate transaction_lost_fate(const struct smtp_transaction *t);
 bool client_is_stepwise(const struct smtp_client *c);

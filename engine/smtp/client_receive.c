@@ -24,11 +24,11 @@ const char *smtp_stage_name(enum smtp_stage stage)
     return stages[stage].name;
 }
 
-static void on_ehlo_line(void *arg, struct str line)
+static void on_ehlo_line(void *arg, uint16_t code, bool first, struct str line)
 {
     struct smtp_client *c = arg;
 
-    if (c->parser.reply.code / 100 == 2 && c->parser.first_line_seen)
+    if (code / 100 == 2 && !first)
         smtp_peer_line(&c->peer, line);
 }
 
@@ -57,7 +57,7 @@ static bool is_own_name(const struct smtp_client *c, const struct smtp_reply *re
     struct str name = {reply->text, reply->text_len};
     size_t n = 0;
 
-    while (n < name.len && name.ptr[n] != ' ' && name.ptr[n] != '\n')
+    while (n < name.len && name.ptr[n] != ' ')
         n++;
     name.len = n;
     return c->options->own_name != NULL && str_eq_nocase(name, str_of(c->options->own_name));
@@ -89,6 +89,7 @@ static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp
     } else if (reply_class(reply) == 5 && !c->options->lmtp) {
         c->session = SESSION_HELO;
         c->hello_out = false;
+        c->peer = (struct smtp_peer){0}; /* a refusal offers nothing, whatever its lines say */
     } else if (reply_class(reply) == 3) {
         client_protocol_error(c, "unexpected reply to EHLO");
     } else {
@@ -153,6 +154,8 @@ static void on_rcpt(struct smtp_client *c, struct expected *e, const struct smtp
     } else if (r->state == RCPT_PENDING) {
         r->state = RCPT_ACCEPTED;
         t->rcpts_accepted++;
+    } else {
+        t->stray_accepted = true;
     }
 }
 
@@ -165,9 +168,10 @@ static void on_data(struct smtp_client *c, struct expected *e, const struct smtp
         client_protocol_error(c, "unexpected reply to DATA");
     } else if (go && t->rcpts_accepted > 0) {
         transaction_set_state(c, t, TRANSACTION_BODY);
-    } else if (go && c->options->lmtp) {
-        /* The dot would have as many replies as recipients: none (RFC 2033 4.2). */
-        client_protocol_error(c, "DATA accepted without a recipient");
+    } else if (go && (c->options->lmtp || t->stray_accepted)) {
+        /* LMTP: the dot would have as many replies as recipients: none (RFC 2033 4.2). And an empty
+         * message for recipients behind a refused sender is nobody's. */
+        client_protocol_error(c, "DATA accepted without a sender or a recipient");
     } else if (go) {
         transaction_set_state(c, t, TRANSACTION_NULL_DOT);
     } else {
@@ -214,8 +218,7 @@ static void on_body(struct smtp_client *c, struct expected *e, const struct smtp
         client_start_close(c, SMTP_STAGE_BODY, reply);
         return;
     }
-    /* Whether a refused BDAT ends the transaction is answered differently by servers. */
-    t->closed_by_peer = reply_class(reply) == 2 || !client_is_chunking(c);
+    t->end_refused |= reply_class(reply) != 2;
     if (c->options->lmtp)
         on_body_lmtp(c, e, reply);
     else

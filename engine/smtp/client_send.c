@@ -158,15 +158,18 @@ static bool has(const struct smtp_client *c, enum smtp_capability capability)
     return (c->peer.capabilities & (uint32_t)capability) != 0;
 }
 
-/* Whether the transaction before may still be open at the server when this MAIL arrives there. */
+bool transaction_may_be_open(const struct smtp_transaction *t)
+{
+    if (t->expected != 0 || t->end_refused)
+        return true;
+    return t->state != TRANSACTION_SENT && (t->mail_accepted || t->stray_accepted);
+}
+
 static bool needs_rset(const struct smtp_client *c, const struct smtp_transaction *t)
 {
     const struct smtp_transaction *before = previous_transaction(c, t);
 
-    if (before == NULL)
-        return c->rset_needed;
-    /* With a recipient accepted, the end of its message ends it. */
-    return before->state != TRANSACTION_SENT || before->rcpts_accepted == 0;
+    return before == NULL ? c->rset_needed : transaction_may_be_open(before);
 }
 
 static bool may_start(struct smtp_client *c, const struct smtp_transaction *t)
@@ -377,14 +380,14 @@ static void send_transactions(struct smtp_client *c)
 
 size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_max)
 {
+    if (c->lost)
+        return 0;
     ASSERT(iov_max >= PIECES_MIN && !c->output_busy);
     c->iov = iov;
     c->iov_len = 0;
     c->iov_max = iov_max;
     c->content_left = CONTENT_BYTES_MAX;
     c->commands_len = 0;
-    if (c->lost)
-        return 0;
     switch ((enum session_state)c->session) {
     case SESSION_EHLO:
     case SESSION_HELO:
@@ -405,12 +408,17 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
     return c->iov_len;
 }
 
+void client_contents_sent(struct smtp_client *c)
+{
+    for (struct list_node *n = list_first(&c->transactions); n != NULL;
+         n = list_next(&c->transactions, n))
+        LIST_ENTRY(n, struct smtp_transaction, node)->in_output = false;
+}
+
 void smtp_client_sent(struct smtp_client *c)
 {
     c->output_busy = false;
     pool_put(c->options->outputs, c->commands);
     c->commands = NULL;
-    for (struct list_node *n = list_first(&c->transactions); n != NULL;
-         n = list_next(&c->transactions, n))
-        LIST_ENTRY(n, struct smtp_transaction, node)->in_output = false;
+    client_contents_sent(c);
 }

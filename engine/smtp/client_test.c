@@ -89,10 +89,10 @@ static const struct script scripts[] = {
       {.content = "", .rcpts = 1}},
      {GREETING,
       {EHLO(PIPELINING), GROUP("0") "DATA\r\n", "ready "},
-      {OK OK GO, "a\r\n.\r\n" GROUP2("1") "DATA\r\n", ""},
-      {OK OK OK OK GO, "b\r\n..c\r\n...\r\n.\r\n" GROUP("2") "DATA\r\n",
+      {OK OK GO, "a\r\n.\r\nRSET\r\n" GROUP2("1") "DATA\r\n", ""},
+      {OK OK OK OK OK GO, "b\r\n..c\r\n...\r\n.\r\nRSET\r\n" GROUP("2") "DATA\r\n",
        "0.0:reply/body/250 0:done "},
-      {OK OK OK GO, ".\r\n", "1.0:reply/body/250 1.1:reply/body/250 1:done "},
+      {OK OK OK OK GO, ".\r\n", "1.0:reply/body/250 1.1:reply/body/250 1:done "},
       {OK, "QUIT\r\n", "2.0:reply/body/250 2:done "},
       {OK, "", "close/quit/250 "}}},
     {"dots that need quotes",
@@ -126,8 +126,62 @@ static const struct script scripts[] = {
      {{.content = "a\r\n", .rcpts = 1}, {.content = "b\r\n", .rcpts = 1}},
      {GREETING,
       {EHLO(PIPELINING), GROUP("0") "DATA\r\n", "ready "},
-      {NO OK GO, ".\r\nRSET\r\n" GROUP("1") "DATA\r\n", "0.0:reply/mail/550 "},
+      {NO SEQUENCE GO, ".\r\nRSET\r\n" GROUP("1") "DATA\r\n", "0.0:reply/mail/550 "},
       {NO OK OK OK LATER, "QUIT\r\n", "0:done 1.0:reply/data/451 1:done "}}},
+    {"a sender refused, its recipient taken, 354: a dot would be mail",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}, {.content = "b\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(PIPELINING), GROUP("0") "DATA\r\n", "ready "},
+      {NO OK GO, "", "0.0:reply/mail/550 0:done 1.0:not_sent/data/0 1:done close/data/0 "}}},
+    {"a sender refused, its recipient taken: reset",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}, {.content = "b\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(PIPELINING), GROUP("0") "DATA\r\n", "ready "},
+      {NO OK SEQUENCE, "RSET\r\n" GROUP("1") "DATA\r\n", "0.0:reply/mail/550 0:done "}}},
+    {"a refused message is reset",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}, {.content = "b\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(""), "MAIL FROM:<s0@x>\r\n", "ready "},
+      {OK, "RCPT TO:<r0@x>\r\n", ""},
+      {OK, "DATA\r\n", ""},
+      {GO, "a\r\n.\r\n", ""},
+      {NO, "RSET\r\n", "0.0:reply/body/550 0:done "},
+      {OK, "MAIL FROM:<s1@x>\r\n", ""}}},
+    {"recipients taken, the end unanswered: reset",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1},
+      {.content = "b\r\n", .rcpts = 1},
+      {.content = "c\r\n", .rcpts = 1},
+      {.content = "d\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(PIPELINING CHUNKING),
+       GROUP("0") "BDAT 3 LAST\r\na\r\nRSET\r\n" GROUP("1") "BDAT 3 LAST\r\nb\r\nRSET\r\n" GROUP(
+           "2") "BDAT 3 LAST\r\nc\r\n",
+       "ready "},
+      {OK OK OK OK OK OK OK OK OK OK, "RSET\r\n" GROUP("3") "BDAT 3 LAST\r\nd\r\n",
+       "0.0:reply/body/250 0:done 1.0:reply/body/250 1:done "},
+      {NO OK OK OK OK, "QUIT\r\n", "2.0:reply/body/550 2:done 3.0:reply/body/250 3:done "}}},
+    {"a refused EHLO offers nothing",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {"250-mx\r\n250-PIPELINING\r\n250-SIZE 10\r\n550 no\r\n", "HELO me\r\n", ""},
+      {OK, "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"the text is nobody's verdict",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}, {.content = "b\r\n", .rcpts = 1}},
+     {{"550-no\r\n220welcome\r\n", "EHLO me\r\n", ""},
+      {"250-mx\r\n550-x\r\n250ok\r\n", "MAIL FROM:<s0@x>\r\n", "ready "},
+      {"250ok\r\n", "RCPT TO:<r0@x>\r\n", ""},
+      {"550-a\r\n251\r\n", "DATA\r\n", ""},
+      {"250-go\r\n354go\r\n", "a\r\n.\r\n", ""},
+      {"550-a\r\nb\r\n250+\r\n", "MAIL FROM:<s1@x>\r\n", "0.0:reply/body/250 0:done "},
+      {"250\r\n", "RCPT TO:<r0@x>\r\n", ""},
+      {"250-\r\n550\xff\xfe\r\n", "QUIT\r\n", "1.0:reply/rcpt/550 1:done "},
+      {"250-bye\r\n221#\r\n", "", "close/quit/221 "}}},
     {"several messages in flight",
      ME,
      {{.content = "a\r\n", .rcpts = 1},
@@ -247,23 +301,23 @@ static const struct script scripts[] = {
      {{.content = "a\r\n", .rcpts = 3}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING), GROUP2("0") "RCPT TO:<r2@x>\r\nDATA\r\n", "ready "},
-      {OK OK NO OK GO, "a\r\n.\r\n" GROUP("1") "DATA\r\n", "0.1:reply/rcpt/550 "},
+      {OK OK NO OK GO, "a\r\n.\r\nRSET\r\n" GROUP("1") "DATA\r\n", "0.1:reply/rcpt/550 "},
       {OK LATER, "", "0.0:reply/body/250 0.2:reply/body/451 0:done "},
-      {OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
+      {OK OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
     {"LMTP, chunking",
      {.ehlo_name = "me", .lmtp = true, .pipeline_max = 1, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 2}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING CHUNKING), GROUP2("0") "BDAT 3 LAST\r\na\r\n", "ready "},
-      {OK OK OK LATER OK, GROUP("1") "BDAT 3 LAST\r\nb\r\n",
+      {OK OK OK LATER OK, "RSET\r\n" GROUP("1") "BDAT 3 LAST\r\nb\r\n",
        "0.0:reply/body/451 0.1:reply/body/250 0:done "},
-      {OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
+      {OK OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
     {"LMTP, 421 to one of two: the other may have it",
      {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 2}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING), GROUP2("0") "DATA\r\n", "ready "},
-      {OK OK OK GO, "a\r\n.\r\n" GROUP("1") "DATA\r\n", ""},
+      {OK OK OK GO, "a\r\n.\r\nRSET\r\n" GROUP("1") "DATA\r\n", ""},
       {"421 bye\r\n", "",
        "0.0:reply/body/421 0.1:lost/body/421 0:done 1.0:not_sent/body/421 1:done "
        "close/body/421 "}}},
@@ -284,7 +338,7 @@ static const struct script scripts[] = {
      {{.content = "a\r\n", .rcpts = 1}, {.content = "b\r\n", .rcpts = 1}},
      {GREETING,
       {EHLO(PIPELINING), GROUP("0") "DATA\r\n", "ready "},
-      {OK OK GO, "a\r\n.\r\n" GROUP("1") "DATA\r\n", ""},
+      {OK OK GO, "a\r\n.\r\nRSET\r\n" GROUP("1") "DATA\r\n", ""},
       {"421 bye\r\n", "",
        "0.0:reply/body/421 0:done 1.0:not_sent/body/421 1:done close/body/421 "}}},
     {"421 with messages in flight: the later were not looked at",
@@ -738,6 +792,99 @@ static void test_large_body_waits(void **state)
     free(content);
 }
 
+/* Dots that begin lines are doubled wherever the output is cut: around the end of a piece of 1 MiB
+ * lines begin at each byte in turn. */
+static void test_dots_across_outputs(void **state)
+{
+    enum { PIECE = 1 << 20, LEN = PIECE + 64 };
+    char *content = malloc(LEN + 1);
+    struct script large = one_pipelined;
+
+    (void)state;
+    for (size_t shift = 0; shift < 6; shift++) {
+        struct buf want = {0};
+        struct run r;
+
+        memset(content, 'a', LEN);
+        for (size_t at = PIECE - 32; at + 4 < LEN; at += 4)
+            memcpy(content + at - shift, at % 8 == 0 ? "\r\n.." : "\r\n.x", 4);
+        memcpy(content + LEN - 2, "\r\n", 3);
+        for (size_t i = 0; i < LEN; i++) {
+            if (content[i] == '.' && content[i - 1] == '\n')
+                buf_putc(&want, '.');
+            buf_putc(&want, content[i]);
+        }
+        buf_puts(&want, ".\r\nQUIT\r\n");
+        large.mails[0].content = content;
+        open_session(&r, &large);
+        take_output(&r, 64);
+        say(&r, OK OK GO, strlen(OK OK GO));
+        buf_clear(&r.out);
+        take_output(&r, 64);
+        say(&r, OK, strlen(OK));
+        take_output(&r, 64);
+        assert_int_equal(r.out.len, want.len);
+        assert_memory_equal(r.out.data, want.data, want.len);
+        buf_done(&want);
+        done(&r);
+    }
+    free(content);
+}
+
+/* A send that is under way when the session is lost still reads the commands: another session gets
+ * other memory until the client is freed. */
+static void test_lost_keeps_the_commands(void **state)
+{
+    struct iovec iov[64];
+    struct run r;
+
+    (void)state;
+    open_session(&r, &one_pipelined);
+    assert_int_equal(smtp_client_output(r.client, iov, 64), 1);
+    smtp_client_lost(r.client, "reset");
+    drain(&r);
+    assert_true(r.closed);
+    assert_null(pool_get(&outputs)); /* it has one */
+    assert_memory_equal(iov[0].iov_base, GROUP("0"), strlen(GROUP("0")));
+    done(&r);
+}
+
+/* What the peer said that is no whole reply is there to be told. */
+static void test_what_was_said(void **state)
+{
+    static const struct {
+        const char *said, *unfinished, *words;
+    } rows[] = {
+        {"220-x\r\n", "x", "reset"},
+        {"220-x\r\n22", "x 22", "reset"},
+        {"SSH-2.0-x", "SSH-2.0-x", "reset"},
+        {"\x15\x03\x01", "???", "reset"},
+        {"", "", "reset"},
+        {"SSH-2.0-x\r\n", "", "not an SMTP reply: SSH-2.0-x"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct smtp_event e;
+        struct str unfinished;
+        struct run r;
+
+        prepare(&r, &one_pipelined);
+        smtp_client_input(r.client, (const uint8_t *)rows[i].said, strlen(rows[i].said));
+        if (smtp_client_next_event(r.client, &e) == SMTP_EVENT_NONE) {
+            smtp_client_lost(r.client, "reset");
+            smtp_client_next_event(r.client, &e);
+        }
+        assert_int_equal(e.kind, SMTP_EVENT_CLOSE);
+        assert_int_equal(e.reply->code, 0);
+        assert_int_equal(e.reply->text_len, strlen(rows[i].words));
+        assert_memory_equal(e.reply->text, rows[i].words, e.reply->text_len);
+        unfinished = smtp_client_unfinished(r.client);
+        assert_true(str_eq(unfinished, str_of(rows[i].unfinished)));
+        done(&r);
+    }
+}
+
 static void test_capabilities(void **state)
 {
     static const char ehlo[] = "250-mx PIPELINING\r\n250-size 12345\r\n250-LIMITS RCPTMAX=20 "
@@ -803,6 +950,9 @@ int main(void)
         cmocka_unit_test(test_early_end_of_a_body),
         cmocka_unit_test(test_early_reply_to_bdat),
         cmocka_unit_test(test_large_body_waits),
+        cmocka_unit_test(test_dots_across_outputs),
+        cmocka_unit_test(test_lost_keeps_the_commands),
+        cmocka_unit_test(test_what_was_said),
         cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_many_recipients),
     };

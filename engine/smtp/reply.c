@@ -58,7 +58,7 @@ void smtp_reply_parser_reset(struct smtp_reply_parser *p)
     p->reply.enhanced = (struct smtp_enhanced){0};
     p->reply.text_len = 0;
     p->reply_bytes = 0;
-    p->first_line_seen = false;
+    p->skipping = p->last = false;
 }
 
 static void append_text(struct smtp_reply *r, struct str text)
@@ -86,63 +86,111 @@ static bool is_digit(char c)
     return c >= '0' && c <= '9';
 }
 
-/* One line without its line end. */
-static enum smtp_reply_status take_line(struct smtp_reply_parser *p, struct str line)
+static bool is_blank(char c)
 {
-    struct smtp_reply *r = &p->reply;
-    struct smtp_enhanced enhanced;
-    struct str text = {line.ptr + line.len, 0};
-    bool last = line.len == 3 || (line.len > 3 && line.ptr[3] == ' ');
-    uint16_t code;
-    size_t n;
+    return c == ' ' || c == '\t';
+}
 
+/* The code that a line begins with, 0 if there is none. Four digits are no code. */
+static uint16_t line_code(struct str line)
+{
     if (line.len < 3 || line.ptr[0] < '2' || line.ptr[0] > '5' || !is_digit(line.ptr[1]) ||
-        !is_digit(line.ptr[2]))
-        return SMTP_REPLY_BAD;
-    if (!last && line.ptr[3] != '-')
-        return SMTP_REPLY_BAD;
-    if (memchr(line.ptr, '\0', line.len) != NULL)
-        return SMTP_REPLY_BAD;
-    code = (uint16_t)((line.ptr[0] - '0') * 100 + (line.ptr[1] - '0') * 10 + (line.ptr[2] - '0'));
-    if (p->first_line_seen && code != r->code)
-        return SMTP_REPLY_BAD;
-    r->code = code;
-    if (line.len > 4)
-        text = str_from(line, 4);
-    if (p->on_line != NULL)
-        p->on_line(p->arg, text);
+        !is_digit(line.ptr[2]) || (line.len > 3 && is_digit(line.ptr[3])))
+        return 0;
+    return (uint16_t)((line.ptr[0] - '0') * 100 + (line.ptr[1] - '0') * 10 + (line.ptr[2] - '0'));
+}
+
+/* Text of a line of class code_class, without the enhanced code that it may begin with. */
+static void take_text(struct smtp_reply *r, struct str text, uint16_t code_class)
+{
+    struct smtp_enhanced enhanced;
+    size_t n = smtp_enhanced_parse(text, &enhanced);
+
     /* RFC 2034 4: the code is repeated on each line; its class must be that of the reply. */
-    n = smtp_enhanced_parse(text, &enhanced);
-    if (n != 0 && enhanced.class == code / 100) {
+    if (r->enhanced.class != code_class)
+        r->enhanced.class = 0;
+    if (n != 0 && enhanced.class == code_class) {
         if (r->enhanced.class == 0)
             r->enhanced = enhanced;
         text = str_from(text, n);
     }
     append_text(r, text);
-    p->first_line_seen = true;
-    return last ? SMTP_REPLY_DONE : SMTP_REPLY_MORE;
+}
+
+/* One line without its line end, or the beginning of one. RFC 5321 4.2: the code says it all, and
+ * 4.2.1: of several lines the last one's. A line without a code in their midst is text. */
+static enum smtp_reply_status take_line(struct smtp_reply_parser *p, struct str line)
+{
+    struct smtp_reply *r = &p->reply;
+    uint16_t code = line_code(line);
+    struct str text;
+
+    if (code == 0) {
+        append_text(r, line);
+        return r->code == 0 ? SMTP_REPLY_BAD : SMTP_REPLY_MORE;
+    }
+    p->last = line.len == 3 || line.ptr[3] != '-';
+    text = str_from(line, !p->last || (line.len > 3 && is_blank(line.ptr[3])) ? 4 : 3);
+    if (p->on_line != NULL)
+        p->on_line(p->arg, code, r->code == 0, text);
+    r->code = code;
+    take_text(r, text, code / 100);
+    return p->last ? SMTP_REPLY_DONE : SMTP_REPLY_MORE;
+}
+
+/* The next line, or so much of it as counts, at the start of in. 0 bytes: it is not all there. */
+static size_t next_line(struct smtp_reply_parser *p, struct str in, struct str *line)
+{
+    const char *lf = memchr(in.ptr, '\n', in.len);
+    size_t n = lf == NULL ? in.len : (size_t)(lf - in.ptr) + 1;
+
+    if (p->skipping) {
+        p->skipping = lf == NULL;
+        *line = (struct str){in.ptr, 0};
+        return n;
+    }
+    p->skipping = n > SMTP_REPLY_LINE_MAX || (lf == NULL && n == SMTP_REPLY_LINE_MAX);
+    *line = (struct str){in.ptr, p->skipping ? SMTP_REPLY_LINE_MAX : n};
+    if (p->skipping)
+        return SMTP_REPLY_LINE_MAX;
+    if (lf == NULL)
+        return 0;
+    line->len -= n > 1 && in.ptr[n - 2] == '\r' ? 2 : 1;
+    return n;
 }
 
 enum smtp_reply_status smtp_reply_parse(struct smtp_reply_parser *p, const uint8_t *in, size_t len,
                                         size_t *used)
 {
     enum smtp_reply_status status = SMTP_REPLY_MORE;
-    size_t at = 0;
+    struct str rest = {(const char *)in, len}, line;
 
-    while (status == SMTP_REPLY_MORE && at < len) {
-        const uint8_t *lf = memchr(in + at, '\n', len - at);
-        size_t n = lf == NULL ? len - at : (size_t)(lf - (in + at)) + 1;
-        struct str line = {(const char *)in + at, n};
+    while (status == SMTP_REPLY_MORE && rest.len != 0) {
+        bool skipped = p->skipping;
+        size_t n = next_line(p, rest, &line);
 
-        if (n + (lf == NULL) > SMTP_REPLY_LINE_MAX || n > SMTP_REPLY_BYTES_MAX - p->reply_bytes)
-            status = SMTP_REPLY_BAD;
-        if (status == SMTP_REPLY_BAD || lf == NULL)
+        if (n == 0)
             break;
-        at += n;
+        if (n > SMTP_REPLY_BYTES_MAX - p->reply_bytes) {
+            status = SMTP_REPLY_BAD;
+            break;
+        }
         p->reply_bytes += (uint32_t)n;
-        line.len -= line.len > 1 && line.ptr[line.len - 2] == '\r' ? 2 : 1;
-        status = take_line(p, line);
+        rest = str_from(rest, n);
+        if (!skipped)
+            status = take_line(p, line);
+        else if (p->last && !p->skipping)
+            status = SMTP_REPLY_DONE;
+        /* A last line ends where it ends, however much of it counts. */
+        if (status == SMTP_REPLY_DONE && p->skipping)
+            status = SMTP_REPLY_MORE;
     }
-    *used = at;
+    *used = len - rest.len;
     return status;
+}
+
+void smtp_reply_unfinished(struct smtp_reply_parser *p, struct str line)
+{
+    if (!p->skipping)
+        append_text(&p->reply, line);
 }

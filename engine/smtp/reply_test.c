@@ -67,14 +67,27 @@ static const struct row {
     {"\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
     {"\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
     {"2500 OK\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
-    {"250+OK\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
+    {"250ok\r\n", SMTP_REPLY_DONE, 250, {0, 0, 0}, "ok"},
+    {"250+OK\r\n", SMTP_REPLY_DONE, 250, {0, 0, 0}, "+OK"},
+    {"250\t2.0.0 OK\r\n", SMTP_REPLY_DONE, 250, {2, 0, 0}, "OK"},
+    {"550.5.1.1 no\r\n", SMTP_REPLY_DONE, 550, {0, 0, 0}, ".5.1.1 no"},
+    {"250\xff\xfe\r\n", SMTP_REPLY_DONE, 250, {0, 0, 0}, "\xff\xfe"},
     {"150 OK\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
     {"600 OK\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
     {"2x0 OK\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
-    {"250-a\r\n251 b\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
-    {"250-a\r\nb\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
-    {"SSH-2.0-OpenSSH_9.2\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
-    {"HTTP/1.1 400 Bad Request\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, NULL},
+    /* The last line's code counts, and its class is that of the enhanced code. */
+    {"250-a\r\n251 b\r\n", SMTP_REPLY_DONE, 251, {0, 0, 0}, "a b"},
+    {"220-x\r\n521 y\r\n", SMTP_REPLY_DONE, 521, {0, 0, 0}, "x y"},
+    {"550-5.1.1 a\r\n250 2.0.0 b\r\n", SMTP_REPLY_DONE, 250, {2, 0, 0}, "a b"},
+    {"250-2.0.0 a\r\n450 b\r\n", SMTP_REPLY_DONE, 450, {0, 0, 0}, "a b"},
+    {"250-a\r\nb\r\n\r\n250-\r\n999 c\r\n250 d\r\n",
+     SMTP_REPLY_DONE,
+     250,
+     {0, 0, 0},
+     "a b 999 c d"},
+    {"250-a\r\nb\r\n", SMTP_REPLY_MORE, 0, {0, 0, 0}, NULL},
+    {"SSH-2.0-OpenSSH_9.2\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, "SSH-2.0-OpenSSH_9.2"},
+    {"HTTP/1.1 400 Bad Request\r\n", SMTP_REPLY_BAD, 0, {0, 0, 0}, "HTTP/1.1 400 Bad Request"},
 };
 
 static void test_rows(void **state)
@@ -90,10 +103,12 @@ static void test_rows(void **state)
             struct parsed r = feed(&p, row->in, len, piece);
 
             assert_int_equal(r.status, row->status);
-            if (row->status != SMTP_REPLY_DONE)
+            if (row->text == NULL)
                 continue;
             assert_int_equal(p.reply.code, row->code);
-            assert_memory_equal(&p.reply.enhanced, &row->enhanced, sizeof(row->enhanced));
+            assert_int_equal(p.reply.enhanced.class, row->enhanced.class);
+            if (row->enhanced.class != 0)
+                assert_memory_equal(&p.reply.enhanced, &row->enhanced, sizeof(row->enhanced));
             assert_int_equal(p.reply.text_len, strlen(row->text));
             assert_memory_equal(p.reply.text, row->text, p.reply.text_len);
         }
@@ -116,32 +131,72 @@ static void test_nul(void **state)
     static struct smtp_reply_parser p;
 
     (void)state;
-    assert_int_equal(feed(&p, "250 a\0b\r\n", 9, 3).status, SMTP_REPLY_BAD);
+    for (size_t piece = 1; piece < 10; piece++) {
+        assert_int_equal(feed(&p, "250 a\0b\r\n", 9, piece).status, SMTP_REPLY_DONE);
+        assert_int_equal(p.reply.text_len, 3);
+        assert_memory_equal(p.reply.text, "a?b", 3);
+    }
 }
 
-static void test_limits(void **state)
+/* However long a line is, its code counts, and it ends where it ends. */
+static void test_long_lines(void **state)
+{
+    static struct smtp_reply_parser p;
+    static char in[300000];
+
+    (void)state;
+    for (size_t len = SMTP_REPLY_LINE_MAX - 3; len < sizeof(in); len += len < 1030 ? 1 : 99991) {
+        for (int lines = 1; lines <= 2; lines++) {
+            size_t all = len * (size_t)lines;
+
+            if (all > sizeof(in))
+                continue;
+            memset(in, 'x', sizeof(in));
+            if (lines == 2)
+                memcpy(in, "250-", 4);
+            memcpy(in + len - 2, "\r\n", 2);
+            memcpy(in + all - len, "550 ", 4);
+            memcpy(in + all - 2, "\r\n", 2);
+            for (size_t piece = 7; piece < 2 * sizeof(in); piece *= 13) {
+                struct parsed r = feed(&p, in, all - 1, piece);
+
+                assert_int_equal(r.status, SMTP_REPLY_MORE);
+                r = feed(&p, in, sizeof(in), piece);
+                assert_int_equal(r.status, SMTP_REPLY_DONE);
+                assert_int_equal(r.used, all);
+                assert_int_equal(p.reply.code, 550);
+                assert_int_equal(p.reply.text_len, SMTP_REPLY_TEXT_MAX);
+            }
+        }
+    }
+}
+
+/* What is left to the caller to keep is less than a line. */
+static void test_little_is_kept(void **state)
+{
+    static struct smtp_reply_parser p;
+    static char in[100000];
+
+    (void)state;
+    memset(in, 'x', sizeof(in));
+    memcpy(in, "250-", 4);
+    for (size_t len = 1; len < sizeof(in); len += 997) {
+        struct parsed r = feed(&p, in, len, len);
+
+        assert_int_equal(r.status, SMTP_REPLY_MORE);
+        assert_true(len - r.used < SMTP_REPLY_LINE_MAX);
+    }
+    memset(in, 'x', 10);
+    assert_int_equal(feed(&p, in, sizeof(in), 100).status, SMTP_REPLY_BAD);
+}
+
+static void test_endless(void **state)
 {
     static struct smtp_reply_parser p;
     static char big[SMTP_REPLY_BYTES_MAX + 4096];
     size_t len = 0;
 
     (void)state;
-    /* A line of exactly the limit, and one byte more. */
-    memset(big, 'x', sizeof(big));
-    memcpy(big, "250 ", 4);
-    memcpy(big + SMTP_REPLY_LINE_MAX - 2, "\r\n", 2);
-    for (size_t piece = 1; piece < 5000; piece = piece * 3 + 1) {
-        struct parsed r = feed(&p, big, SMTP_REPLY_LINE_MAX, piece);
-
-        assert_int_equal(r.status, SMTP_REPLY_DONE);
-        assert_int_equal(p.reply.text_len, SMTP_REPLY_TEXT_MAX);
-    }
-    memcpy(big + SMTP_REPLY_LINE_MAX - 2, "xx\r\n", 4);
-    for (size_t piece = 1; piece < 5000; piece = piece * 3 + 1)
-        assert_int_equal(feed(&p, big, SMTP_REPLY_LINE_MAX + 2, piece).status, SMTP_REPLY_BAD);
-    /* No line end at all. */
-    assert_int_equal(feed(&p, big, SMTP_REPLY_LINE_MAX - 2, 100).status, SMTP_REPLY_MORE);
-    /* Lines without end. */
     while (len + 10 < sizeof(big)) {
         memcpy(big + len, "250-line\r\n", 10);
         len += 10;
@@ -149,6 +204,20 @@ static void test_limits(void **state)
     assert_int_equal(feed(&p, big, SMTP_REPLY_BYTES_MAX / 10 * 10, 1000).status, SMTP_REPLY_MORE);
     assert_int_equal(feed(&p, big, len, 1000).status, SMTP_REPLY_BAD);
     assert_int_equal(feed(&p, big, len, 1).status, SMTP_REPLY_BAD);
+    memset(big, 'x', sizeof(big));
+    memcpy(big, "250-", 4);
+    assert_int_equal(feed(&p, big, sizeof(big), 1000).status, SMTP_REPLY_BAD);
+}
+
+static void test_unfinished(void **state)
+{
+    static struct smtp_reply_parser p;
+    struct parsed r = feed(&p, "220-x\r\n22", 9, 100);
+
+    (void)state;
+    smtp_reply_unfinished(&p, (struct str){"22", 9 - r.used});
+    assert_int_equal(p.reply.text_len, 4);
+    assert_memory_equal(p.reply.text, "x 22", 4);
 }
 
 static void test_text_is_cut(void **state)
@@ -169,10 +238,12 @@ static void test_text_is_cut(void **state)
     assert_int_equal(p.reply.text[54], ' ');
 }
 
-static void on_line(void *arg, struct str line)
+static void on_line(void *arg, uint16_t code, bool first, struct str line)
 {
     char *all = arg;
 
+    assert_int_equal(code, 250);
+    assert_int_equal(first, all[0] == '\0');
     strncat(all, line.ptr, line.len);
     strcat(all, "|");
 }
@@ -193,9 +264,11 @@ static void test_raw_lines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_rows),        cmocka_unit_test(test_stops_behind_reply),
-        cmocka_unit_test(test_nul),         cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_text_is_cut), cmocka_unit_test(test_raw_lines),
+        cmocka_unit_test(test_rows),       cmocka_unit_test(test_stops_behind_reply),
+        cmocka_unit_test(test_nul),        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_endless),    cmocka_unit_test(test_little_is_kept),
+        cmocka_unit_test(test_unfinished), cmocka_unit_test(test_text_is_cut),
+        cmocka_unit_test(test_raw_lines),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

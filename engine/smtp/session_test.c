@@ -48,6 +48,9 @@ struct world {
     struct buf body;
     unsigned refuse_percent, bye_permille;
     bool lmtp;
+    /* Servers that keep a transaction open although they refused its message, or its sender. */
+    bool keeps, keeps_mail, body_refused;
+    uint8_t mail_state; /* of the server's machine with a transaction open */
 };
 
 static bool chance(struct world *w, unsigned percent)
@@ -97,10 +100,33 @@ static void make_message(struct world *w, size_t index)
 
 /* --- the server's side --- */
 
+/* The transaction goes on with the sender and the recipients that it has. */
+static void keep_open(struct world *w)
+{
+    w->server.state = w->mail_state;
+    w->server.rcpts = (uint32_t)w->accepted_len;
+}
+
+static void on_mail(struct world *w)
+{
+    struct smtp_server *s = &w->server;
+    const char *refusal = pick_refusal(w);
+
+    snprintf(w->sender, sizeof(w->sender), "%.*s", STR_FMT(s->mail.sender.text));
+    w->accepted_len = 0;
+    buf_clear(&w->body);
+    smtp_server_answer(s, &w->to_client, refusal);
+    if (refusal == NULL)
+        w->mail_state = s->state;
+    else if (w->keeps_mail && w->mail_state != 0 && !w->server_closed)
+        keep_open(w);
+}
+
 static void on_message(struct world *w)
 {
     struct buf replies = {0};
     const char *reply = w->lmtp ? NULL : pick_refusal(w);
+    bool refused = false;
     struct message *m;
 
     assert_true(w->accepted_len > 0);
@@ -114,6 +140,7 @@ static void on_message(struct world *w)
         assert_int_equal(w->accepted[i].message, w->accepted[0].message);
         if (one == NULL)
             m->taken[w->accepted[i].rcpt] = true;
+        refused |= one != NULL;
         if (replies.len != 0)
             buf_putc(&replies, '\n');
         buf_puts(&replies, one == NULL ? "250 2.0.0 taken" : one);
@@ -123,6 +150,10 @@ static void on_message(struct world *w)
     buf_putc(&replies, '\0');
     smtp_server_answer(&w->server, &w->to_client, w->lmtp ? (const char *)replies.data : reply);
     buf_done(&replies);
+    if (refused && w->keeps)
+        keep_open(w);
+    else
+        w->accepted_len = 0;
 }
 
 static void accept_rcpt(struct world *w, struct str address)
@@ -150,10 +181,7 @@ static void serve(struct world *w, const uint8_t *bytes, size_t len)
             smtp_server_answer(s, &w->to_client, NULL);
             break;
         case SMTP_SERVER_MAIL:
-            snprintf(w->sender, sizeof(w->sender), "%.*s", STR_FMT(s->mail.sender.text));
-            w->accepted_len = 0;
-            buf_clear(&w->body);
-            smtp_server_answer(s, &w->to_client, pick_refusal(w));
+            on_mail(w);
             break;
         case SMTP_SERVER_RCPT:
             reply = pick_refusal(w);
@@ -163,7 +191,9 @@ static void serve(struct world *w, const uint8_t *bytes, size_t len)
             break;
         case SMTP_SERVER_DATA:
             buf_clear(&w->body);
-            smtp_server_answer(s, &w->to_client, pick_refusal(w));
+            reply = pick_refusal(w);
+            w->body_refused = reply != NULL && !s->options->no_chunking; /* then it was BDAT */
+            smtp_server_answer(s, &w->to_client, reply);
             break;
         case SMTP_SERVER_BODY:
             buf_put_str(&w->body, s->body);
@@ -171,7 +201,12 @@ static void serve(struct world *w, const uint8_t *bytes, size_t len)
         case SMTP_SERVER_MESSAGE:
             on_message(w);
             break;
-        case SMTP_SERVER_ABORT:
+        case SMTP_SERVER_ABORT: /* a BDAT that was refused, or RSET */
+            if (w->body_refused && w->keeps)
+                keep_open(w);
+            else
+                w->accepted_len = 0;
+            w->body_refused = false;
             break;
         case SMTP_SERVER_CLOSE:
             w->server_closed = true;
@@ -329,6 +364,9 @@ static void run(uint64_t seed)
     co.pipeline_bytes_max = (uint32_t)rng_below(&w->rng, 1000);
     w->refuse_percent = (unsigned)rng_below(&w->rng, 60);
     w->bye_permille = chance(w, 30) ? 20 : 0;
+    w->keeps = chance(w, 50);
+    /* With BDAT the content is out before the refusal of its sender is in. */
+    w->keeps_mail = w->keeps && so.no_chunking && !so.no_pipelining && chance(w, 30);
     pieces = chance(w, 50);
     if (chance(w, 30))
         cut_after = rng_below(&w->rng, 200);
@@ -357,7 +395,7 @@ static void run(uint64_t seed)
     /* What was handed out may still arrive after the client has given up. */
     while (move_to_server(w, false))
         ;
-    check(w, cut || w->bye_permille != 0);
+    check(w, cut || w->bye_permille != 0 || w->keeps_mail);
     smtp_client_free(w->client);
     pool_done(&outputs);
     smtp_server_done(&w->server);
