@@ -26,7 +26,7 @@ static const char usage[] =
     "  --eml FILE         a complete message (RFC 5322); '-' is stdin\n"
     "  --text FILE        plain text, UTF-8\n"
     "  --html FILE        HTML, UTF-8; with --text as an alternative to it\n"
-    "  --attach FILE      an attachment; may be repeated\n"
+    "  --attach FILE      an attachment, its type by the end of its name; may be repeated\n"
     "  --subject TEXT     with --text or --html\n"
     "  --from ADDRESS     envelope sender, and with --text or --html the From field\n"
     "                     (\"Name <a@b>\" or a@b); default: the From field; '' is the null sender\n"
@@ -55,7 +55,7 @@ static const char usage[] =
     "\n"
     "Exit status: 0 when every recipient was accepted; 1 when some were not, or an address was "
     "left\n"
-    "out; 2 for a wrong option or an unusable file.\n";
+    "out; 2 for a wrong option or an unusable file: then nothing was sent.\n";
 
 static int take_attachment(void *of, const char *file)
 {

@@ -210,16 +210,18 @@ static int read_records(struct send_list *l, struct csv *c, const char *file, co
     index = find_column(c, file, column);
     if (index < 0)
         return -EINVAL;
-    while ((got = csv_next(c)) != 0) {
+    while ((got = csv_next(c)) > 0) {
         snprintf(where, sizeof(where), "%s:%lu", file, c->line);
-        if (got < 0)
-            report(l, where, STR(""), c->error);
-        else if ((size_t)index >= c->cells_len)
+        if ((size_t)index >= c->cells_len)
             report(l, where, STR(""), "the line has no such cell");
         else
             send_list_add(l, c->cells[index], where);
     }
-    return 0;
+    /* Behind a quote that is not closed, or not where it should be, no line is what it seems: half
+     * of a list would get mail, the rest would be one cell. */
+    if (got < 0)
+        fprintf(stderr, "hayauma send: %s:%lu: %s; nothing was sent\n", file, c->line, c->error);
+    return got;
 }
 
 int send_list_read_csv(struct send_list *l, const char *file, const char *column)

@@ -13,6 +13,7 @@
 #include "smtp/address.h"
 #include "smtp/scan.h"
 #include "tools/send_list.h"
+#include "tools/send_type.h"
 
 #define WORD_BYTES_MAX 39 /* of text in an encoded-word: a line with "Subject: " holds one */
 #define LINE_BYTES_MAX 76
@@ -245,7 +246,7 @@ const char *send_file_name(const char *path)
 static GMimeObject *attachment_part(const char *file)
 {
     struct buf bytes = {0};
-    gchar *guess, *type;
+    const char *type = send_type_of(send_file_name(file));
     GMimeContentType *content_type;
     GMimeStream *stream;
     GMimeDataWrapper *wrapper;
@@ -255,10 +256,9 @@ static GMimeObject *attachment_part(const char *file)
         buf_done(&bytes);
         return NULL;
     }
-    guess = g_content_type_guess(file, bytes.data, bytes.len, NULL);
-    type = g_content_type_get_mime_type(guess);
-    content_type =
-        g_mime_content_type_parse(NULL, type == NULL ? "application/octet-stream" : type);
+    content_type = g_mime_content_type_parse(NULL, type);
+    if (g_mime_content_type_is_type(content_type, "text", "*") && smtp_utf8_valid(buf_str(&bytes)))
+        g_mime_content_type_set_parameter(content_type, "charset", "utf-8");
     part = g_mime_part_new();
     g_mime_object_set_content_type(GMIME_OBJECT(part), content_type);
     stream = g_mime_stream_mem_new_with_buffer((const char *)bytes.data, bytes.len);
@@ -270,8 +270,6 @@ static GMimeObject *attachment_part(const char *file)
     g_object_unref(wrapper);
     g_object_unref(stream);
     g_object_unref(content_type);
-    g_free(type);
-    g_free(guess);
     buf_done(&bytes);
     return GMIME_OBJECT(part);
 }

@@ -17,11 +17,11 @@ import subprocess
 import sys
 import termios
 import time
-import traceback
 import unicodedata
 from datetime import datetime, timedelta, timezone
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+import talk  # noqa: E402
 from engine import TREE, Engine, Sink, program  # noqa: E402
 from proc import TempDir, free_port, wait_until  # noqa: E402
 
@@ -627,19 +627,5 @@ def test_pipe_closed():
 Engine.run_ok = lambda self, *arguments: run(*arguments, "-c", self.file).stdout
 
 
-def main():
-    failed = 0
-    for name, function in list(globals().items()):
-        if not name.startswith("test_") or (sys.argv[1:] and name not in sys.argv[1:]):
-            continue
-        try:
-            function()
-            print(f"ok {name}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
-    return 1 if failed else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    talk.run(globals())

@@ -42,6 +42,7 @@ def configure(engine, sink):
     extra = settings(sink)
     extra["listeners"][0]["listen"] = f"{engine.host}:{engine.port}"
     engine.config.update(extra)
+    engine.config["records"]["headers"] = ["X-Seq"]  # what ledger_check goes by
 
 
 def queued(engine):

@@ -19,6 +19,10 @@ class Skip(Exception):
 def run(module):
     """Runs module's test_* functions, or those named on the command line, and exits."""
     names, failed, passed = sys.argv[1:], 0, 0
+    unknown = [name for name in names if not name.startswith("test_") or name not in module]
+    if unknown:
+        sys.exit(f"no such test: {' '.join(unknown)}; there are: "
+                 f"{' '.join(name for name in module if name.startswith('test_'))}")
     for name, function in list(module.items()):
         if not name.startswith("test_") or (names and name not in names):
             continue

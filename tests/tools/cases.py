@@ -1,36 +1,15 @@
-"""What the tests of the tools share: a runner, and a session written by hand."""
+"""What the tests of the tools share: running a tool, and a session written by hand."""
 
 import pathlib
 import socket
 import subprocess
 import sys
-import traceback
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 import ledger_check  # noqa: E402, F401
 from engine import Sink, program  # noqa: E402, F401
 from proc import Process, TempDir, free_port, resident_bytes, wait_port, wait_until  # noqa: E402, F401
-
-
-class Skip(Exception):
-    """This machine lacks what a case needs."""
-
-
-def run(module, names=()):
-    """Runs module's test_* functions, or those named; the exit status."""
-    failed = 0
-    for name, function in list(module.items()):
-        if not name.startswith("test_") or (names and name not in names):
-            continue
-        try:
-            function()
-            print(f"ok {name}", flush=True)
-        except Skip as why:
-            print(f"skipped {name}: {why}", flush=True)
-        except Exception:  # pylint: disable=broad-except
-            failed += 1
-            print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
-    return 1 if failed else 0
+from talk import Skip, run  # noqa: E402, F401
 
 
 def tool(*arguments, text=None, status=0, timeout_s=60):

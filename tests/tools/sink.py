@@ -467,4 +467,4 @@ def test_postfix_smtp_source():
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), sys.argv[1:]))
+    run(globals())

@@ -4,7 +4,6 @@
 import collections
 import json
 import signal
-import sys
 import time
 
 from cases import Process, Sink, TempDir, free_port, ledger_check, program, run, tool, wait_until
@@ -35,7 +34,7 @@ def test_all_ways_to_send():
             summary, ledger = send(sink, "--messages", "200", "--seq-start", 1000 * number, *way,
                                    name=f"injected{number}")
             assert summary["accepted"] == 200 and not summary["errors"], (way, summary)
-            well, report = ledger_check.check([ledger], [sink.ledger_file])
+            well, report = ledger_check.check([ledger], [sink.ledger_file], extra_max=10**9)
             assert well, (way, report)
         assert report["extra"] == (len(ways) - 2) * 200 + 200 * 7, report
 
@@ -158,4 +157,4 @@ def test_wrong_options():
 
 
 if __name__ == "__main__":
-    sys.exit(run(globals(), sys.argv[1:]))
+    run(globals())
