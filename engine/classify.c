@@ -266,6 +266,16 @@ static const char *const words_throttle[] = {
     "at a rate",  "unexpected volume", "sending rate", "maximum number",
     NULL};
 
+/* The end of one session, after which the next is welcome: no complaint about our rate. */
+static const char *const words_session_limit[] = {
+    "messages in one session",     "messages for this session",
+    "messages in this session",    "messages per session",
+    "messages this session",       "message per session",
+    "messages on this connection", "messages for this connection",
+    "messages in this connection", "messages per connection",
+    "message per connection",      "mails per session",
+    "mails per connection",        NULL};
+
 /* Whether a refusal asks for less from us. About the recipient's own mailbox (4.1.x, 4.2.x) it
  * never is: "receiving mail too quickly" is that user's business, and grey-listing is none of ours.
  */
@@ -275,7 +285,8 @@ static bool asks_for_less(const struct smtp_reply *reply, const struct words *w)
 
     if (e->class != 0 && (e->subject == 1 || e->subject == 2 || e->subject == 6))
         return false;
-    if (words_have(w, words_greylist) || words_have(w, words_quota))
+    if (words_have(w, words_greylist) || words_have(w, words_quota) ||
+        words_have(w, words_session_limit))
         return false;
     if (e->class != 0 &&
         ((e->subject == 4 && e->detail == 5) || (e->subject == 7 && e->detail == 28) ||
@@ -344,7 +355,7 @@ static struct verdict transient(enum smtp_stage stage, const struct smtp_reply *
     }
     if (reply->code == 421) { /* RFC 5321 3.8: the server closes */
         v.scope = FAULT_SESSION;
-        v.close = true;
+        v.close = v.goodbye = true;
         v.next_host = true;
     }
     if (asks_for_less(reply, w)) {

@@ -30,6 +30,7 @@ struct verdict {
     bool next_host; /* another exchanger may do better at once (RFC 5321 5.1); false: an answer for
                        all */
     bool close;     /* the session is of no more use */
+    bool goodbye;   /* 421: the server ends the session (RFC 5321 3.8), whatever it was asked */
     bool too_many;  /* too many recipients in this transaction (RFC 5321 4.5.3.1.10): when others of
                        it were accepted, this one goes into the next transaction at once, no attempt
                        counted */

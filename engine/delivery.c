@@ -9,6 +9,7 @@
 #include "engine/engine.h"
 #include "engine/idle.h"
 #include "engine/lane.h"
+#include "engine/policy.h"
 #include "engine/retry.h"
 #include "engine/transaction.h"
 
@@ -43,6 +44,8 @@ static void set_state(struct delivery *d, enum delivery_state state)
     ASSERT((delivery_table[d->state].next & 1u << state) != 0);
     log_debug("delivery.state", "session=%s from=%s to=%s", d->id, delivery_table[d->state].name,
               delivery_table[state].name);
+    if (state == DELIVERY_OPEN || d->state == DELIVERY_OPEN)
+        governor_session_works(d->site->governor, state == DELIVERY_OPEN);
     d->state = state;
 }
 
@@ -159,13 +162,16 @@ static uint32_t messages_max(const struct delivery *d)
 
     if (max == 0)
         max = UINT32_MAX;
-    return peer != 0 && peer < max ? peer : max;
+    if (peer != 0 && peer < max)
+        max = peer;
+    peer = site_messages_max(d->site);
+    return peer < max ? peer : max;
 }
 
-void delivery_retire(struct delivery *d, bool slow_down)
+void delivery_retire(struct delivery *d, bool one_less)
 {
-    if (slow_down && !d->yielding)
-        governor_slow_down(d->site->governor, io_now_ns(d->worker->io));
+    if (one_less && !d->yielding)
+        governor_step_down(d->site->governor, io_now_ns(d->worker->io));
     d->yielding = true;
     if (list_node_linked(&d->idle_node))
         delivery_quit(d);
@@ -319,6 +325,18 @@ static int connect_next(struct delivery *d)
     return 0;
 }
 
+/* No address gave a session. One that works elsewhere, in another worker perhaps, means that the
+ * destination takes mail; else it is an attempt of the run that stops it. */
+static void no_session(struct delivery *d, const struct outcome *outcome)
+{
+    bool works = governor_any_works(d->site->governor);
+
+    site_refused(d->site);
+    if (!works && (outcome->class == OUTCOME_FAILED ||
+                   site_run_counts(d->site, d->started_ms, POLICY_RUN_SETUP)))
+        site_failed(d->site, outcome, &d->dial.exchanger);
+}
+
 /* There cannot even be a socket to any address: as if none had answered. */
 static void setup_never(struct delivery *d, int err)
 {
@@ -326,7 +344,7 @@ static void setup_never(struct delivery *d, int err)
         .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
     classify_io_reply(SMTP_STAGE_CONNECT, err, STR(""), &outcome.reply);
-    site_failed(d->site, &outcome, &d->dial.exchanger);
+    no_session(d, &outcome);
 }
 
 bool delivery_open(struct site *site)
@@ -359,7 +377,7 @@ bool delivery_open(struct site *site)
     if (err < 0) {
         log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
                  d->dial.peer_addr, strerror(-err));
-        if (!dial_is_shortage(err) && site->sessions_len == site->connecting)
+        if (!dial_is_shortage(err))
             setup_never(d, err);
         goto fail;
     }
@@ -405,15 +423,13 @@ static void setup_failed(struct delivery *d, struct outcome *outcome, const stru
     dial_failed(&d->dial, site, d->state == DELIVERY_CONNECTING ? d->error : 0);
     d->refused_for_now |= verdict->class != OUTCOME_FAILED;
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
-    if (verdict->slow_down)
-        delivery_retire(d, true);
+    if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less)
+        governor_slow_down(site->governor, io_now_ns(d->worker->io));
     if (!d->reopen && !d->worker->draining) { /* a drain cuts it short: nobody's failure */
         outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len
                              ? OUTCOME_DEFERRED
                              : OUTCOME_FAILED;
-        site_refused(site);
-        if (site->sessions_len == site->connecting)
-            site_failed(site, outcome, &d->dial.exchanger);
+        no_session(d, outcome);
     }
     delivery_close(d);
 }
@@ -459,7 +475,7 @@ static void on_ready(struct delivery *d)
     set_state(d, DELIVERY_OPEN);
     arm_timer(d);
     source_describe(d);
-    site_works(d->site);
+    site_session_works(d->site);
     delivery_idle(d);
     site_dirty(d->site); /* it gets work, and more connections may follow a working one */
 }
@@ -579,8 +595,7 @@ static bool delivery_reopen(struct delivery *d)
         d->site->connecting++;
         return true;
     }
-    site_refused(d->site);
-    if (d->site->sessions_len == d->site->connecting + 1) /* this one was the last hope */
+    if (!dial_is_shortage(err))
         setup_never(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;
 }

@@ -36,13 +36,14 @@ struct delivery {
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
     struct smtp_client *client;
     enum delivery_state state;
-    bool greeted;                     /* EHLO or HELO was accepted; ready at the turn's end */
-    bool yielding;                    /* takes nothing more; quits when empty */
-    bool reopen;                      /* closing leads to the next address */
-    bool refused_for_now;             /* some address of this attempt may take mail later */
-    int error;                        /* -errno that ended the connection, 0: none */
-    const struct transaction *blamed; /* see is_free_retry() */
+    bool greeted;                    /* EHLO or HELO was accepted; ready at the turn's end */
+    bool yielding;                   /* takes nothing more; quits when empty */
+    bool reopen;                     /* closing leads to the next address */
+    bool refused_for_now;            /* some address of this attempt may take mail later */
+    int error;                       /* -errno that ended the connection, 0: none */
+    const struct transaction *front; /* the one in which the session ended; NULL: it has not */
     uint32_t submitted, completed;
+    uint32_t refused;        /* transactions in a row that got nothing through */
     uint32_t rcpts_max;      /* learned from a refusal; 0: not yet */
     uint32_t transaction_ms; /* how long the last transaction took */
     uint64_t started_ms, connected_ms;
@@ -62,7 +63,7 @@ bool delivery_work(struct delivery *d);
 void delivery_release(struct delivery *d, struct message *m);
 /* The session takes nothing more: its peer is of no use for now, or asked for less, and then the
  * destination gets one session less. */
-void delivery_retire(struct delivery *d, bool slow_down);
+void delivery_retire(struct delivery *d, bool one_less);
 /* What ended the session where no reply did (client: its words, code 0), with what the peer said.
  */
 void delivery_own_words(const struct delivery *d, enum smtp_stage stage,

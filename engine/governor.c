@@ -8,9 +8,11 @@
 #include "base/rng.h"
 
 /* How long a session may be held at its fair share while another worker waits for one. */
-#define SLICE_MS 2000
-#define GROW_S   60 /* after a peer asked for less */
-#define NS_PER_S UINT64_C(1000000000)
+#define SLICE_MS      2000
+#define GROW_S        60              /* after a peer asked for less */
+#define STEPPED_MAX   10000           /* sessions: what was stepped down is so no more */
+#define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
+#define NS_PER_S      UINT64_C(1000000000)
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
@@ -53,7 +55,7 @@ static void cooling_sweep(struct governor *g, uint64_t now_ns)
     while ((n = list_first(&g->cooling)) != NULL) {
         struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
 
-        if (atomic_load(&e->shared.next_ns) > now_ns)
+        if (atomic_load(&e->shared.next_ns) > now_ns || governor_stopped_ns(e) > now_ns)
             return;
         list_remove(n);
         entry_drop(g, e);
@@ -142,20 +144,39 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
     pthread_mutex_unlock(&g->mutex);
 }
 
+static uint64_t lowered_at(uint64_t now_ns, uint64_t sessions)
+{
+    return now_ns / NS_PER_S << 32 | sessions;
+}
+
+/* What a lowered number has grown to; UINT64_MAX: it was not lowered. */
+static uint64_t grown(uint64_t lowered, uint64_t now_ns)
+{
+    uint64_t now_s = now_ns / NS_PER_S, then_s = lowered >> 32, sessions = lowered & UINT32_MAX;
+
+    if (lowered == 0)
+        return UINT64_MAX;
+    if (now_s > then_s)
+        sessions += (now_s - then_s) / GROW_S * (1 + sessions / 10);
+    return sessions;
+}
+
 /* How many sessions may be open now; UINT32_MAX: any number. */
 static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns)
 {
-    uint64_t lowered = atomic_load_explicit(&e->shared.lowered, memory_order_relaxed);
+    uint64_t lowered =
+        grown(atomic_load_explicit(&e->shared.lowered, memory_order_relaxed), now_ns);
+    uint64_t stepped =
+        grown(atomic_load_explicit(&e->shared.stepped, memory_order_relaxed), now_ns);
     uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
-    uint64_t now_s = now_ns / NS_PER_S, then_s = lowered >> 32, sessions = lowered & UINT32_MAX;
 
+    if (governor_stopped_ns(e) != 0)
+        return 1;
     if (max == 0)
         max = UINT32_MAX;
-    if (lowered == 0)
-        return (uint32_t)max;
-    if (now_s > then_s)
-        sessions += (now_s - then_s) / GROW_S * (1 + sessions / 10);
-    return (uint32_t)(sessions < max ? sessions : max);
+    if (lowered < max)
+        max = lowered;
+    return (uint32_t)(stepped < max ? stepped : max);
 }
 
 bool governor_sessions_full(const struct governor_entry *e, uint64_t now_ns)
@@ -163,16 +184,108 @@ bool governor_sessions_full(const struct governor_entry *e, uint64_t now_ns)
     return atomic_load(&e->shared.sessions) >= sessions_allowed(e, now_ns);
 }
 
-void governor_slow_down(struct governor_entry *e, uint64_t now_ns)
+/* One less than are open, or than may be. */
+static uint32_t one_less(const struct governor_entry *e, uint64_t now_ns)
 {
     uint32_t open = atomic_load(&e->shared.sessions), allowed = sessions_allowed(e, now_ns);
 
     if (open < allowed)
         allowed = open;
-    allowed = allowed > 1 ? allowed - 1 : 1;
-    /* Of two workers that do this at once one may be forgotten: the peer will say it again. */
-    atomic_store_explicit(&e->shared.lowered, now_ns / NS_PER_S << 32 | allowed,
+    return allowed > 1 ? allowed - 1 : 1;
+}
+
+/* Of two workers that do this at once one may be forgotten: the peer will say it again. */
+void governor_slow_down(struct governor_entry *e, uint64_t now_ns)
+{
+    atomic_store_explicit(&e->shared.lowered, lowered_at(now_ns, one_less(e, now_ns)),
                           memory_order_relaxed);
+}
+
+void governor_step_down(struct governor_entry *e, uint64_t now_ns)
+{
+    atomic_store_explicit(&e->shared.stepped, lowered_at(now_ns, one_less(e, now_ns)),
+                          memory_order_relaxed);
+    atomic_store_explicit(&e->shared.credit, 0, memory_order_relaxed);
+}
+
+void governor_taken(struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t stepped = atomic_load_explicit(&e->shared.stepped, memory_order_relaxed);
+    uint64_t sessions = grown(stepped, now_ns), max;
+
+    if (stepped == 0 ||
+        atomic_fetch_add_explicit(&e->shared.credit, 1, memory_order_relaxed) + 1 < sessions)
+        return;
+    atomic_store_explicit(&e->shared.credit, 0, memory_order_relaxed);
+    max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+    /* Where another worker stepped down meanwhile that stands. */
+    atomic_compare_exchange_strong(
+        &e->shared.stepped, &stepped,
+        sessions + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : lowered_at(now_ns, sessions + 1));
+}
+
+void governor_session_works(struct governor_entry *e, bool works)
+{
+    uint32_t before =
+        works ? atomic_fetch_add(&e->shared.works, 1) : atomic_fetch_sub(&e->shared.works, 1);
+
+    ASSERT(works || before > 0);
+}
+
+bool governor_any_works(const struct governor_entry *e)
+{
+    return atomic_load(&e->shared.works) > 0;
+}
+
+/* --- what gets through --- */
+
+bool governor_run_counts(struct governor_entry *e, uint64_t begun_ns, uint64_t now_ns,
+                         uint32_t run_max, uint64_t pause_ms_max)
+{
+    uint64_t pause_ms = GOVERNOR_PROBE_MS;
+    uint32_t run, over;
+
+    if (begun_ns < atomic_load_explicit(&e->shared.counted_ns, memory_order_relaxed))
+        return governor_stopped_ns(e) != 0;
+    run = atomic_fetch_add_explicit(&e->shared.run, 1, memory_order_relaxed) + 1;
+    if (run < run_max && governor_stopped_ns(e) == 0)
+        return false;
+    over = run > run_max ? run - run_max : 0;
+    pause_ms = over < 20 ? pause_ms << over : pause_ms_max;
+    if (pause_ms > pause_ms_max)
+        pause_ms = pause_ms_max;
+    atomic_store_explicit(&e->shared.counted_ns, now_ns, memory_order_relaxed);
+    atomic_store(&e->shared.probe_ns, 0);
+    atomic_store_explicit(&e->shared.stopped_ns, now_ns + pause_ms * 1000000, memory_order_relaxed);
+    return true;
+}
+
+bool governor_run_ends(struct governor_entry *e)
+{
+    if (atomic_load_explicit(&e->shared.run, memory_order_relaxed) != 0)
+        atomic_store_explicit(&e->shared.run, 0, memory_order_relaxed);
+    return governor_stopped_ns(e) != 0 && atomic_exchange(&e->shared.stopped_ns, 0) != 0;
+}
+
+void governor_probe_now(struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t stopped_ns = governor_stopped_ns(e);
+
+    if (stopped_ns > now_ns)
+        atomic_compare_exchange_strong(&e->shared.stopped_ns, &stopped_ns, now_ns);
+}
+
+bool governor_may_send(struct governor_entry *e, bool take, uint64_t now_ns)
+{
+    uint64_t stopped_ns = governor_stopped_ns(e), probe_ns;
+
+    if (stopped_ns == 0)
+        return true;
+    probe_ns = atomic_load(&e->shared.probe_ns);
+    if (stopped_ns > now_ns || probe_ns > now_ns)
+        return false;
+    return !take || atomic_compare_exchange_strong(&e->shared.probe_ns, &probe_ns,
+                                                   now_ns + PROBE_WAIT_MS * 1000000);
 }
 
 bool governor_session_take(struct governor_entry *e, uint32_t worker, uint64_t now_ns)

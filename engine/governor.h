@@ -18,6 +18,8 @@
 
 struct governor;
 
+#define GOVERNOR_PROBE_MS 2000
+
 struct governor_limits {
     uint32_t sessions_max;  /* 0 = none */
     uint64_t rate_messages; /* per rate_period_ms; 0 = none */
@@ -41,7 +43,15 @@ struct governor_entry {
         _Atomic uint64_t holders; /* bit per worker that holds or wants sessions */
         _Atomic uint64_t next_ns; /* GCRA: theoretical arrival time of the next message */
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
+        _Atomic uint64_t stepped; /* the same: see governor_step_down() */
+        _Atomic uint32_t credit;  /* messages taken since stepped changed */
+        _Atomic uint32_t works;   /* sessions that are set up and take work */
+        _Atomic uint32_t run;     /* attempts in a row without a success */
         _Atomic uint32_t ups;     /* see governor_ups() */
+        /* Monotonic. Not 0: the destination is stopped, and a probe may go out then. */
+        _Atomic uint64_t stopped_ns;
+        _Atomic uint64_t probe_ns;   /* until then the answer to a probe is waited for */
+        _Atomic uint64_t counted_ns; /* of the last failure: what began before tells nothing */
     } shared;
 };
 
@@ -61,9 +71,39 @@ bool governor_session_take(struct governor_entry *entry, uint32_t worker, uint64
 void governor_session_give(struct governor_entry *entry);
 /* Whether as many are open as may be, by the configuration or by what the peer said. */
 bool governor_sessions_full(const struct governor_entry *entry, uint64_t now_ns);
-/* The peer refused a session, or what was sent on it, for being too much: as many as are open but
- * one may be. A tenth more, one at least, each minute, until it is sessions_max again. */
+/* The peer refused a session for being one too many: as many as are open but one may be. A tenth
+ * more, one at least, each minute, until it is sessions_max again. */
 void governor_slow_down(struct governor_entry *entry, uint64_t now_ns);
+/* The peer asked for less in answer to mail: one less, as above; and one more for as many messages
+ * taken as there may be sessions. So with one such answer in n messages n sessions remain. */
+void governor_step_down(struct governor_entry *entry, uint64_t now_ns);
+/* A session is set up, or takes no more work. */
+void governor_session_works(struct governor_entry *entry, bool works);
+/* Whether some session is set up in the whole process. */
+bool governor_any_works(const struct governor_entry *entry);
+
+/* --- what gets through --- */
+
+/* An attempt that began at begun_ns ended without a success. When run_max of them came in a row the
+ * destination is stopped: one session may be open, and one message go out, at the end of a pause of
+ * GOVERNOR_PROBE_MS, twice as long with each further failure, but no longer than pause_ms_max.
+ * True: it is stopped. */
+bool governor_run_counts(struct governor_entry *entry, uint64_t begun_ns, uint64_t now_ns,
+                         uint32_t run_max, uint64_t pause_ms_max);
+/* Something got through. True: the destination was stopped, and is not any more. */
+bool governor_run_ends(struct governor_entry *entry);
+/* A message was taken: see governor_step_down(). */
+void governor_taken(struct governor_entry *entry, uint64_t now_ns);
+/* A stopped destination may be probed at once. */
+void governor_probe_now(struct governor_entry *entry, uint64_t now_ns);
+/* When a probe may go out; 0: nothing is stopped. */
+static inline uint64_t governor_stopped_ns(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->shared.stopped_ns, memory_order_relaxed);
+}
+/* Whether a message may go out now: nothing is stopped, or it is the probe, which then is claimed
+ * (take) until its answer comes, or for half a minute. */
+bool governor_may_send(struct governor_entry *entry, bool take, uint64_t now_ns);
 /* A site that had not answered works again. */
 void governor_up(struct governor_entry *entry);
 /* How often that was: another worker that holds mail back for it looks now and then. */

@@ -29,7 +29,6 @@ struct judge_entry {
     struct outcome outcome;
     int64_t old_due_ms; /* deferred: as stored */
     bool too_many;      /* the caller's: refused only for the number of recipients */
-    bool suspend;       /* the caller's: the answer is for the destination as a whole */
     bool ended;         /* the row goes */
     bool notice;        /* the sender is owed a notice of this kind */
     enum notice_kind kind;

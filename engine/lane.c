@@ -484,6 +484,13 @@ void lane_suspend(struct lane *lane, const struct config_destination *dest,
     lane_update(lane);
 }
 
+void lane_pause(struct lane *lane, uint64_t until_ms)
+{
+    lane->suspended_until_ms = until_ms;
+    window_release(lane);
+    lane_update(lane);
+}
+
 void lane_succeeded(struct lane *lane)
 {
     lane->failures = 0;
@@ -500,8 +507,10 @@ void lane_resume(struct lane *lane)
 void lane_flush(struct lane *lane)
 {
     lane->route_expires_ms = 0;
-    if (lane->site != NULL)
+    if (lane->site != NULL) {
         lane->site->open_after_ms = 0;
+        governor_probe_now(lane->site->governor, io_now_ns(lane->worker->io));
+    }
     lane_resume(lane);
 }
 

@@ -106,6 +106,8 @@ void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const ch
  * row, gives its window up. */
 void lane_suspend(struct lane *lane, const struct config_destination *dest,
                   const struct smtp_reply *reply, const char *host);
+/* The destination is stopped: as above, until until_ms (monotonic), which is nobody's failure. */
+void lane_pause(struct lane *lane, uint64_t until_ms);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);
 /* Ends the suspension: attempts go on now. */

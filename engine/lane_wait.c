@@ -25,7 +25,13 @@ static void site_wait(const struct site *site, struct lane_wait *out)
     uint64_t allowed_ns = governor_message_at(site->governor);
     int64_t wall_ms = worker_wall_ms(site->worker);
 
-    if (allowed_ns > now_ns) {
+    if (!governor_may_send(site->governor, false, now_ns)) { /* nothing gets through */
+        uint64_t stopped_ns = governor_stopped_ns(site->governor);
+
+        out->reason = LANE_WAIT_BACK_OFF;
+        if (stopped_ns > now_ns)
+            out->until_ms = wall_ms + (int64_t)((stopped_ns - now_ns) / 1000000) + 1;
+    } else if (allowed_ns > now_ns) {
         out->reason = LANE_WAIT_RATE;
         out->until_ms = wall_ms + (int64_t)((allowed_ns - now_ns) / 1000000) + 1;
     } else if (governor_sessions_full(site->governor, now_ns) &&
@@ -49,7 +55,8 @@ static bool lane_held(const struct lane *lane, struct lane_wait *out)
     } else if (w->settles_failing > 0) {
         out->reason = LANE_WAIT_DISK;
     } else if (lane_suspended(lane)) {
-        out->reason = lane->last_host != NULL ? LANE_WAIT_BACK_OFF : LANE_WAIT_NO_ROUTE;
+        out->reason =
+            lane->last_host != NULL || lane->site_down ? LANE_WAIT_BACK_OFF : LANE_WAIT_NO_ROUTE;
         out->until_ms = lane_suspended_wall_ms(lane);
         out->host = lane->last_host;
         out->error = lane->last_error;

@@ -14,8 +14,10 @@
 #define GIVE_WAY_MS   (3 * SLOT_RETRY_MS)
 #define REFUSED_MS    1000 /* until the next connection; doubled with each in a row that fails */
 #define REFUSED_MAX   6
-#define DOWN_LOOK_MS  1000 /* whether another worker found that the site works again */
-#define HEADS_MAX     16   /* other lanes looked at for recipients of the same message */
+#define DOWN_LOOK_MS  1000    /* whether another worker found that the site works again */
+#define PARK_MS       3000    /* of a pause that is longer mail does not wait in memory */
+#define LIMIT_MS      3600000 /* how long a learnt number of messages per session is believed */
+#define HEADS_MAX     16      /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
 {
@@ -246,6 +248,19 @@ static bool rate_allows(struct site *site)
     return false;
 }
 
+/* A destination that is stopped gets one message to try, when its time has come. take: this one. */
+static bool stop_allows(struct site *site, bool take)
+{
+    uint64_t now_ns = io_now_ns(site->worker->io), stopped_ns;
+
+    if (governor_may_send(site->governor, take, now_ns))
+        return true;
+    stopped_ns = governor_stopped_ns(site->governor);
+    site_wake(site,
+              (stopped_ns > now_ns ? stopped_ns / 1000000 + 1 : now_ns / 1000000 + DOWN_LOOK_MS));
+    return false;
+}
+
 /* What is taken next was written a while ago, perhaps by another thread, and is in no cache. Each
  * take brings it a step nearer: the third lane, the second one's recipient, the first one's
  * message (a drain of a thousand lanes: 3.5 -> 3.1 us of the worker's own code a message). */
@@ -282,7 +297,7 @@ size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t
             expire(site, lane_pop(lane));
             continue;
         }
-        if (!rate_allows(site))
+        if (!stop_allows(site, false) || !rate_allows(site) || !stop_allows(site, true))
             return 0;
         out[0] = lane_pop(lane);
         len = take_same(lane, r->message, out, 1, max);
@@ -332,6 +347,8 @@ static bool site_take_over(struct site *site)
         return false;
     dial_rename(&d->dial, to->host);
     idle_leave(d);
+    governor_session_works(d->site->governor, false);
+    governor_session_works(site->governor, true);
     smtp_client_use_options(d->client, &site->options);
     site_session_ended(d->site, d);
     d->site = site;
@@ -348,6 +365,8 @@ static void site_open_sessions(struct site *site)
     uint64_t now_ms = io_now_ms(w->io), now_ns = io_now_ns(w->io);
     uint64_t allowed_ns = governor_message_at(site->governor);
 
+    if (!stop_allows(site, false))
+        return;
     if (now_ms < site->open_after_ms) {
         site_wake(site, site->open_after_ms);
         return;
@@ -379,8 +398,6 @@ static void site_resume(struct site *site)
 {
     struct list_node *n, *next;
 
-    site->failures = 0;
-    site->open_after_ms = 0;
     if (!site->down)
         return;
     site->down = false;
@@ -402,6 +419,26 @@ static void site_watch(struct site *site)
         site_wake(site, io_now_ms(site->worker->io) + DOWN_LOOK_MS);
 }
 
+/* In a long pause mail waits in the store: there it takes no memory and expires in time. */
+static void site_park(struct site *site)
+{
+    uint64_t until_ms = governor_stopped_ns(site->governor) / 1000000 + 1;
+    struct list_node *n;
+
+    if (until_ms <= io_now_ms(site->worker->io) + PARK_MS)
+        return;
+    if (!site->down)
+        site->ups_seen = governor_ups(site->governor);
+    site->down = true;
+    site_wake(site, io_now_ms(site->worker->io) + DOWN_LOOK_MS);
+    while ((n = list_first(&site->ready)) != NULL) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, ready_node);
+
+        lane->site_down = true;
+        lane_pause(lane, until_ms); /* leaves the list with its window */
+    }
+}
+
 static void site_dispatch(struct site *site)
 {
     struct list_node *n;
@@ -410,6 +447,7 @@ static void site_dispatch(struct site *site)
         return;
     if (site->down)
         site_watch(site);
+    site_park(site);
     while (!list_empty(&site->ready) && (n = list_first(&site->idle)) != NULL) {
         struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
 
@@ -438,13 +476,52 @@ void site_session_begun(struct site *site, struct delivery *d)
     site->sessions_len++;
 }
 
-void site_works(struct site *site)
+void site_session_works(struct site *site)
 {
     if (site->connecting_max < UINT32_MAX)
         site->connecting_max++;
-    if (site->down)
+    site->failures = 0;
+    site->open_after_ms = 0;
+}
+
+void site_works(struct site *site)
+{
+    if (governor_run_ends(site->governor) || site->down) {
         governor_up(site->governor);
+        site_dirty(site);
+    }
     site_resume(site);
+}
+
+bool site_run_counts(struct site *site, uint64_t begun_ms, uint32_t run_max)
+{
+    struct worker *w = site->worker;
+    uint64_t pause_ms_max = (uint64_t)retry_delay_ms(site->dest, 1, &w->rng);
+    bool stopped = governor_run_counts(site->governor, begun_ms * 1000000, io_now_ns(w->io),
+                                       run_max, pause_ms_max);
+
+    if (stopped)
+        site_dirty(site);
+    return stopped;
+}
+
+/* Twice at the same number is no chance. */
+void site_session_limit(struct site *site, uint32_t messages)
+{
+    if (site->messages_max > messages)
+        site->messages_max = 0;
+    if (site->messages_last == messages) {
+        site->messages_max = messages;
+        site->messages_until_ms = io_now_ms(site->worker->io) + LIMIT_MS;
+    }
+    site->messages_last = messages;
+}
+
+uint32_t site_messages_max(const struct site *site)
+{
+    if (site->messages_max == 0 || site->messages_until_ms < io_now_ms(site->worker->io))
+        return UINT32_MAX;
+    return site->messages_max;
 }
 
 void site_refused(struct site *site)

@@ -35,9 +35,12 @@ struct site {
     uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
     uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
     uint16_t failures;          /* in a row to set up a session */
-    bool down; /* no session could be had; the next one that works wakes the lanes of all workers */
+    bool down;         /* nothing gets through; what does next wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
-    char *name;        /* for records and status: site name or static route */
+    /* A peer that ends sessions behind so many messages, without having said so. */
+    uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */
+    uint64_t messages_until_ms;           /* monotonic: then a session may try to get further */
+    char *name;                           /* for records and status: site name or static route */
     char *key;
 };
 
@@ -62,8 +65,17 @@ size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t
 
 /* Sessions tell. */
 void site_session_begun(struct site *site, struct delivery *d);
-/* A session is ready: what waited because the site was down goes on. */
+/* A session is set up: more may follow. */
+void site_session_works(struct site *site);
+/* Something got through: what waited because the site was down goes on. */
 void site_works(struct site *site);
+/* An attempt that began at begun_ms ended without anything getting through: the run_max-th in a row
+ * stops the destination. True: it is stopped. */
+bool site_run_counts(struct site *site, uint64_t begun_ms, uint32_t run_max);
+/* The peer ended a session between two transactions, behind messages of them. */
+void site_session_limit(struct site *site, uint32_t messages);
+/* How many messages a session may take by what was learnt; UINT32_MAX: any number. */
+uint32_t site_messages_max(const struct site *site);
 void site_session_ended(struct site *site, struct delivery *d);
 /* No address gave a session, whether others work or not: further ones are tried one at a time and
  * further and further apart, or a peer that limits connections would be asked without end. */

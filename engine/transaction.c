@@ -8,6 +8,7 @@
 #include "engine/convert.h"
 #include "engine/judge.h"
 #include "engine/lane.h"
+#include "engine/policy.h"
 
 struct transaction {
     struct smtp_transaction smtp;
@@ -17,7 +18,10 @@ struct transaction {
     struct message *message;  /* a reference: its content is sent from where it is */
     struct recipient **rcpts;
     uint64_t begun_ms;
+    enum policy_run run;          /* what it is in the run of attempts without a success */
     bool answered;                /* some reply was about this transaction */
+    bool taken;                   /* by some recipient's server */
+    bool polite;                  /* the session ended before it: at a limit of messages, perhaps */
     uint16_t accepted;            /* recipients whose fate came with the end of the message */
     bool convert, convert_failed; /* the peer lacks 8BITMIME: try again in 7 bits */
     struct recipient *one_rcpt;   /* the usual case needs no allocation */
@@ -144,22 +148,90 @@ static bool transaction_convert(struct transaction *t)
     return true;
 }
 
-/* An attempt that never touched the message, on a session that had worked or behind another
- * transaction: not this recipient's fault, it goes back without having been tried. The first
- * transaction of a session that did nothing is blamed, or a peer that always hangs up would be
- * asked for ever. */
-static bool is_free_retry(struct delivery *d, const struct transaction *t,
-                          const struct smtp_event *event)
+/* --- what an event costs --- */
+
+/* Nothing was said about this transaction, the session had answered others, and the peer closed it.
+ */
+static bool closed_between(const struct delivery *d, const struct smtp_event *event)
 {
-    if (event->fate == SMTP_FATE_REPLY)
-        return event->reply->code == 421 && d->completed > 0;
-    if (event->fate != SMTP_FATE_NOT_SENT)
+    return d->completed > 0 && !smtp_transaction_answered(event->transaction) &&
+           (d->error == -EPIPE || d->error == -ECONNRESET || event->reply->code == 421);
+}
+
+/* What the end of the session means for a transaction that had no answer of its own. The first that
+ * hears of it is the one in which the session ended. The peer sends its answers in order: it has
+ * not looked at those behind. Only where the network may have swallowed answers they are in doubt
+ * too. */
+static enum policy_event event_of_end(struct delivery *d, const struct transaction *t,
+                                      const struct smtp_event *event)
+{
+    bool lost = event->fate == SMTP_FATE_LOST;
+
+    if (d->front == NULL)
+        d->front = t;
+    if (smtp_client_chunking_refused(d->client))
+        return POLICY_UNSEEN;
+    if (d->front != t)
+        return !lost || closed_between(d, event) ? POLICY_UNSEEN : POLICY_IN_DOUBT;
+    if (closed_between(d, event))
+        return POLICY_POLITE_END;
+    return lost ? POLICY_IN_DOUBT : POLICY_BROKEN;
+}
+
+static enum policy_event event_of(struct delivery *d, const struct transaction *t,
+                                  const struct smtp_event *event, const struct verdict *verdict)
+{
+    switch (event->fate) {
+    case SMTP_FATE_UNABLE:
+        return POLICY_UNABLE;
+    case SMTP_FATE_NOT_SENT:
+    case SMTP_FATE_LOST:
+        return event_of_end(d, t, event);
+    case SMTP_FATE_REPLY:
+        break;
+    }
+    if (verdict->goodbye && d->front == NULL)
+        d->front = t; /* what is behind was not looked at */
+    return policy_of_refusal(verdict, event->stage, d->completed > 0);
+}
+
+/* Whether r goes back without having been tried. Where its content had been handed over, or its
+ * envelope was being answered, only once: a peer may do the same each time. */
+static bool is_free(const struct policy *policy, struct recipient *r,
+                    const struct smtp_event *event, const struct delivery *d)
+{
+    bool once = policy->attempt == POLICY_ONCE_FREE ||
+                (policy->attempt == POLICY_FREE && event->fate == SMTP_FATE_LOST);
+
+    if (!once)
+        return policy->attempt == POLICY_FREE;
+    if (r->next_host_used || d->completed == 0)
         return false;
-    if (d->completed > 0 || smtp_client_chunking_refused(d->client))
-        return true;
-    if (d->blamed == NULL)
-        d->blamed = t;
-    return d->blamed != t;
+    r->next_host_used = true;
+    return true;
+}
+
+/* The event of one recipient; the transaction is what the best of them is. */
+static void transaction_note(struct transaction *t, const struct policy *policy)
+{
+    if (policy->run > t->run)
+        t->run = policy->run;
+    if (policy->ends_session)
+        delivery_retire(t->delivery, policy->one_less);
+}
+
+static void transaction_run(struct transaction *t)
+{
+    struct site *site = t->delivery->site;
+
+    if (t->run == POLICY_RUN_ENDS) {
+        t->delivery->refused = 0;
+        site_works(site);
+    } else if (t->run == POLICY_RUN_COUNTS) {
+        site_run_counts(site, t->begun_ms, POLICY_RUN_MAIL);
+        if (++t->delivery->refused > 1) /* a fresh session may do better */
+            delivery_retire(t->delivery, false);
+    }
 }
 
 static void outcome_of(const struct delivery *d, const struct smtp_event *event,
@@ -204,20 +276,27 @@ static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_sc
 
 static void on_failure(struct transaction *t, struct recipient *r, const struct smtp_event *event)
 {
+    struct delivery *d = t->delivery;
     struct verdict v =
         classify(event->stage, event->fate, event->unable,
                  event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
-    struct judge_entry *entry;
+    enum policy_event what = event_of(d, t, event, &v);
+    const struct policy *policy = policy_of(what);
     struct outcome outcome;
 
-    if (v.close || v.slow_down)
-        delivery_retire(t->delivery, v.slow_down);
-    if (v.next_host && try_next_host(t->delivery, r, v.scope))
+    transaction_note(t, policy);
+    if ((what == POLICY_POLITE_END || what == POLICY_POLITE_SLOWER) && d->front == t)
+        t->polite = true;
+    if (policy->attempt == POLICY_ATTEMPT || policy->attempt == POLICY_ONCE_FREE) {
+        if (v.next_host && try_next_host(d, r, v.scope))
+            return;
+    }
+    if (what != POLICY_TOO_MANY && is_free(policy, r, event, d)) {
+        put_back(r);
         return;
-    outcome_of(t->delivery, event, &v, &outcome);
-    entry = judge_add(&t->batch, r, &outcome);
-    entry->too_many = v.too_many;
-    entry->suspend = v.scope >= FAULT_SITE && v.class != OUTCOME_FAILED;
+    }
+    outcome_of(d, event, &v, &outcome);
+    judge_add(&t->batch, r, &outcome)->too_many = v.too_many;
 }
 
 void transaction_recipient(const struct smtp_event *event)
@@ -233,6 +312,8 @@ void transaction_recipient(const struct smtp_event *event)
     if (event->fate == SMTP_FATE_REPLY && event->stage == SMTP_STAGE_BODY &&
         event->reply->code < 300) {
         lane_succeeded(r->holder);
+        t->run = policy_of(POLICY_TAKEN)->run;
+        t->taken = true;
         judge_delivered(d->worker, &t->context, r, event->reply);
         return;
     }
@@ -245,26 +326,7 @@ void transaction_recipient(const struct smtp_event *event)
         }
         t->convert_failed = true;
     }
-    if (is_free_retry(d, t, event)) {
-        put_back(r);
-        return;
-    }
     on_failure(t, r, event);
-}
-
-/* The destination asked for a pause, or did nothing but hang up: the lanes concerned back off. One
- * that does so already has heard it of another session, and it is not a second failure. */
-static void transaction_suspend(struct transaction *t)
-{
-    struct delivery *d = t->delivery;
-
-    for (size_t i = 0; i < t->batch.len; i++) {
-        const struct judge_entry *e = &t->batch.entries[i];
-        struct lane *lane = e->recipient->holder;
-
-        if ((e->suspend || d->blamed == t) && !lane_suspended(lane))
-            lane_suspend(lane, d->site->dest, &e->outcome.reply, d->dial.peer_name);
-    }
 }
 
 /* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
@@ -292,12 +354,16 @@ void transaction_done(const struct smtp_event *event)
     struct transaction *t = event->transaction->owner;
     struct delivery *d = t->delivery;
 
-    if (t->answered) {
+    if (t->answered && !t->polite) {
         d->completed++;
         d->transaction_ms = (uint32_t)(io_now_ms(d->worker->io) - t->begun_ms);
     }
+    if (t->taken)
+        governor_taken(d->site->governor, io_now_ns(d->worker->io));
+    if (t->polite)
+        site_session_limit(d->site, d->completed);
     transaction_put_back(t);
-    transaction_suspend(t);
+    transaction_run(t);
     judge_end(&t->batch);
     transaction_free(t);
     counter_add(&d->worker->counters.transactions, 1);

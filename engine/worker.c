@@ -94,15 +94,18 @@ static void on_tick(void *arg)
     outbox_flush(w);
 }
 
+bool worker_busy(const struct worker *w)
+{
+    return !list_empty(&w->sites_dirty) || !list_empty(&w->deliveries_dirty) ||
+           !list_empty(&w->injects_dirty) || lane_loads_wait(w);
+}
+
 int worker_turn(struct worker *w, uint32_t wait_ms)
 {
-    bool busy = !list_empty(&w->sites_dirty) || !list_empty(&w->deliveries_dirty) ||
-                !list_empty(&w->injects_dirty) || lane_loads_wait(w);
-
     for (uint32_t to = 0; to < w->engine->workers_len; to++)
         if (!list_empty(&w->outbox[to]) && wait_ms > 1)
             wait_ms = 1;
-    return io_turn(w->io, busy ? 0 : wait_ms);
+    return io_turn(w->io, worker_busy(w) ? 0 : wait_ms);
 }
 
 /* --- start --- */

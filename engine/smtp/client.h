@@ -110,6 +110,11 @@ struct smtp_transaction {  /* the caller's; lives until its SMTP_EVENT_DONE */
     bool end_refused;    /* by one reply at least */
     size_t content_sent;
 };
+/* Whether the server answered its first command. */
+static inline bool smtp_transaction_answered(const struct smtp_transaction *t)
+{
+    return t->mail_accepted || t->mail_refused;
+}
 
 enum smtp_event_kind {
     SMTP_EVENT_NONE,

@@ -377,8 +377,9 @@ def test_next_host():
     better = (("banner", LATER), ("banner", b"554 5.7.1 not you\r\n"), ("banner", NEVER),
               ("banner", drop), ("EHLO", LATER), ("EHLO", drop), ("MAIL", LATER), ("RCPT", LATER),
               ("MAIL", FULL), ("DATA", FULL), ("dot", FULL), ("MAIL", drop), ("RCPT", drop),
-              ("DATA", drop))
-    same = (("dot", drop), ("banner", b"421 4.7.0 too many connections from you\r\n"),
+              ("DATA", drop),
+              ("banner", b"421 4.7.0 too many connections from you\r\n"))  # a second later
+    same = (("dot", drop),
             ("MAIL", b"451 4.7.28 too fast\r\n"), ("RCPT", b"450 4.2.1 mailbox busy\r\n"))
     pairs, routes = {}, {}
     for kind, answers in (("better", better), ("same", same)):
@@ -464,8 +465,8 @@ def test_no_mail_ever():
 
 
 def test_domains_of_one_host():
-    """Domains that share a host share transactions, as far as it takes them (RFC 9422), and a pause
-    that it asks for; the session that heard it ends."""
+    """Domains that share a host share transactions, as far as it takes them (RFC 9422); the session
+    that heard that it is too much ends."""
     def recipient(peer):
         peer.sendall(b"250 ok\r\n" if asked else b"450 4.7.28 too much mail from you\r\n")
 
@@ -484,12 +485,96 @@ def test_domains_of_one_host():
         wait_until("four deferrals", lambda: all(
             world.records("TransientFailure", n) for n in names), 20)
         wait_until("QUIT", lambda: "QUIT" in host.heard, 3)
-        heard = len(host.heard)
-        for name in names:
-            client.expect(client.message(f"w@{name}.example"), 250)
-        time.sleep(1)
-        assert len(host.heard) == heard, host.heard
     host.close()
+    world.finish()
+
+
+TOO_MUCH = b"421 4.7.28 our system has detected an unusual rate of mail\r\n"
+
+
+def refusals_of(world, name):
+    return len(world.records("TransientFailure", name))
+
+
+def test_every_refusal_is_an_attempt():
+    """A session that has delivered something is no excuse: 421 at RCPT is recorded and costs its
+    recipient, and nobody else, the retry time."""
+    sessions = {}
+
+    def second(peer):
+        sessions[peer] = sessions.get(peer, 0) + 1
+        if sessions[peer] > 1:
+            refused.append(1)
+            peer.sendall(TOO_MUCH)
+            raise Close
+        peer.sendall(b"250 ok\r\n")
+
+    refused = []
+    deaf = Server({"RCPT": second})
+    world = World({"deaf": deaf}, retry="1h")
+    with Client(world.engine) as client:
+        for i in range(60):
+            client.expect(client.message(f"u{i}@deaf.example"), 250)
+    wait_until("an outcome of each", lambda: len(world.records("Delivery", "deaf")) +
+               refusals_of(world, "deaf") == 60, 20)
+    assert len(refused) == refusals_of(world, "deaf"), (len(refused), refusals_of(world, "deaf"))
+    assert len(deaf.taken) >= 25, len(deaf.taken)
+    world.finish()
+
+
+def test_stops_when_nothing_gets_through():
+    """The eighth refusal in a row stops the destination: one message at a time, further and further
+    apart, and nobody else is tried. The first success lets all go on."""
+    def rcpt(peer):
+        peer.sendall(TOO_MUCH if asked else b"250 ok\r\n")
+        if asked:
+            raise Close
+
+    asked = [True]
+    stop = Server({"RCPT": rcpt})
+    world = World({"stop": stop}, retry="1h", lifetime="2h")
+    with Client(world.engine) as client:
+        for i in range(100):
+            client.expect(client.message(f"u{i}@stop.example"), 250)
+    wait_until("the stop", lambda: refusals_of(world, "stop") >= 8, 10)
+    time.sleep(3)
+    count = stop.heard.count("RCPT")
+    assert 9 <= count <= 12, count  # two workers may have had one each under way
+    assert refusals_of(world, "stop") == count
+    asked.clear()
+    wait_until("the rest", lambda: len(world.records("Delivery", "stop")) >= 100 - count - 1, 20)
+    assert refusals_of(world, "stop") <= count + 1
+    world.finish()
+
+
+def test_one_connection_only():
+    """A second connection that is refused does not stop the one that works, nor is it asked for again
+    with each message."""
+    def greet(peer):
+        if len(alive) >= 1:
+            refused.append(1)
+            peer.sendall(b"421 4.7.0 too many connections\r\n")
+            raise Close
+        alive.append(peer)
+        peer.sendall(USUAL["banner"])
+
+    def gone(peer):
+        alive.remove(peer)
+        peer.sendall(USUAL["QUIT"])
+
+    def slow(peer):
+        time.sleep(0.02)
+        peer.sendall(USUAL["dot"])
+
+    alive, refused = [], []
+    one = Server({"banner": greet, "dot": slow, "QUIT": gone})
+    world = World({"one": one}, retry="1h")
+    with Client(world.engine) as client:
+        for i in range(100):
+            client.expect(client.message(f"u{i}@one.example"), 250)
+    wait_until("all", lambda: len(world.records("Delivery", "one")) == 100, 30)
+    assert not world.records("TransientFailure", "one")
+    assert len(refused) <= 8, len(refused)
     world.finish()
 
 

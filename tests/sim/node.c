@@ -211,7 +211,7 @@ static void on_sync(struct sim_event *event)
 
 static void turner_schedule(struct turner *t)
 {
-    uint64_t at_ns = sim_io_next_ns(t->worker->io);
+    uint64_t at_ns = worker_busy(t->worker) ? sim_now_ns() : sim_io_next_ns(t->worker->io);
 
     if (at_ns == UINT64_MAX)
         return;
@@ -722,6 +722,12 @@ static void describe_site(const struct site *site)
     fprintf(stderr, "  site %s sessions %u connecting %u waiting %u lanes %u ready %d\n",
             site->name, site->sessions_len, site->connecting, site->waiting, site->lanes,
             !list_empty(&site->ready));
+    fprintf(stderr, "    down %d timer %d in %lld ms; run %u, all sessions %u, stopped %+lld ms\n",
+            site->down, timer_armed(&site->timer),
+            (long long)(site->timer.due_ms - io_now_ms(site->worker->io)),
+            atomic_load(&site->governor->shared.run), atomic_load(&site->governor->shared.sessions),
+            (long long)(governor_stopped_ns(site->governor) / 1000000) -
+                (long long)io_now_ms(site->worker->io));
     for (struct list_node *n = list_first(&site->sessions); n != NULL;
          n = list_next(&site->sessions, n)) {
         struct delivery *d = LIST_ENTRY(n, struct delivery, site_node);
