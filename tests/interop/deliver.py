@@ -101,6 +101,26 @@ class LongSender(unittest.TestCase):
             [r for r in engine.records("Delivery") if r["sender"] == sender]) == len(servers))
 
 
+class Dots(unittest.TestCase):
+    """A local part with dots in a row reaches servers in quotes, and they find no fault with its form.
+    OpenSMTPD takes no quotes at all."""
+
+    def test_sender_and_recipient(self):
+        for name in ("postfix", "exim", "dovecot"):
+            server = servers[name]
+            with self.subTest(server=name):
+                sender, nobody = f"a..{name}.@docomo.example", f"no..body@{server.domain}"
+                to = [f"jiro@{server.domain}", nobody]
+                case.submit(engine, sender, to,
+                            mail.header(f"dots-{name}", sender, to[0]) + b"text\r\n")
+                found = wait_until(f"dots-{name}", lambda s=server, n=name: by_subject(
+                    [p.read_bytes() for p in s.maildir("jiro")], f"dots-{n}"))
+                self.assertIn(f"a..{name}.".encode(), found[0])  # Return-Path, or Received
+                refused = wait_until("the refusal", lambda n=nobody: [
+                    r for r in engine.records("Bounce") if r["recipient"] == n])
+                self.assertEqual(refused[0]["response"]["code"], 550, refused)
+
+
 class International(unittest.TestCase):
     """SMTPUTF8 goes on to servers that know it and comes back from others."""
 
