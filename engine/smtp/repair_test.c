@@ -51,6 +51,8 @@ static void test_repair(void **state)
         {"a\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", 10},
         {"a\r\n.\nb\r\n.\r\n", "a\r\n.\r\nb\r\n", 11},
         {"a\n.\r\n.\r\n", "a\r\n.\r\n", 8}, /* the second is CRLF.CRLF */
+        {"a\n.\n.\r\n", "a\r\n.\r\n.\r\n", 0},
+        {"a\r\n.\n.\r\n", "a\r\n.\r\n.\r\n", 0},
         {"a\r.\r\n.\r\n", "a .\r\n", 8},
         {"a\r\n.\rb\r\n", "a\r\n b\r\n", 0},
         {"a\r\n.\r\r\n", "a\r\n \r\n", 0},

@@ -514,7 +514,7 @@ static void test_repair(void **state)
                             "500 5.5.2 lines must end in CRLF: bare CR or LF\n");
     /* What grows beyond the largest message is too large, in a later chunk too. */
     o.message_bytes_max = 10;
-    check(&o, OPEN "BDAT 10\r\n\n\n\n\n\n\n\n\n\n\nBDAT 1 LAST\r\nxNOOP\r\n",
+    check(&o, OPEN "BDAT 10\r\n\n\n\n\n\n\n\n\n\n\nBDAT 1\r\nxNOOP\r\n",
           OPEN_R "[data]250 2.0.0 chunk received\n" LARGE_R "[abort]250 2.0.0 OK\n");
     check(&o, OPEN "DATA\r\n\n\n\n\n\n\n\r\n.\r\nNOOP\r\n",
           OPEN_R DATA_R LARGE_R "[abort]250 2.0.0 OK\n");
