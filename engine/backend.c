@@ -33,6 +33,7 @@ static const struct {
         TOTAL(cancelled),
         TOTAL(lost),
         TOTAL(notices),
+        TOTAL(notices_failed),
         TOTAL(connects),
         TOTAL(connect_failures),
         TOTAL(loads),

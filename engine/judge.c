@@ -224,13 +224,23 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     counter_add(e->outcome.class == OUTCOME_LOST ? &w->counters.lost : &w->counters.deferred, 1);
 }
 
+/* A notice of ours that nobody takes is no bounce of a customer's mail. */
+static _Atomic uint64_t *end_counter(struct worker *w, const struct recipient *r,
+                                     _Atomic uint64_t *counter)
+{
+    return (r->message->flags & MESSAGE_NOTICE) != 0 ? &w->counters.notices_failed : counter;
+}
+
 /* Where the store has no room for its notice a bounce waits there, as a row: in memory hundreds
  * would keep all else from being loaded that could make room. It is tried again, or found expired
  * again. */
 static void entry_fail(struct judge_batch *b, struct judge_entry *e)
 {
+    struct worker *w = b->worker;
+
     if (judge_has_room(b->worker, e->recipient, NOTICE_FAILED))
-        entry_end(b, e, REPORT_BOUNCE, &b->worker->counters.failed, NOTICE_FAILED);
+        entry_end(b, e, REPORT_BOUNCE, end_counter(w, e->recipient, &w->counters.failed),
+                  NOTICE_FAILED);
     else
         entry_defer(b, e);
 }
@@ -240,6 +250,7 @@ static void entry_fail(struct judge_batch *b, struct judge_entry *e)
 static void entry_expire(struct judge_batch *b, struct judge_entry *e)
 {
     const struct outcome tried = e->outcome;
+    struct worker *w = b->worker;
 
     if (!judge_has_room(b->worker, e->recipient, NOTICE_EXPIRED)) {
         entry_defer(b, e);
@@ -252,7 +263,8 @@ static void entry_expire(struct judge_batch *b, struct judge_entry *e)
         e->outcome.local = true;
         classify_expired_reply(str_of(lane->last_error), STR(""), &e->outcome.reply);
     }
-    entry_end(b, e, REPORT_EXPIRATION, &b->worker->counters.expired, NOTICE_EXPIRED);
+    entry_end(b, e, REPORT_EXPIRATION, end_counter(w, e->recipient, &w->counters.expired),
+              NOTICE_EXPIRED);
     e->outcome.reply = tried.reply;
     e->outcome.local = tried.local;
 }

@@ -8,6 +8,7 @@
 #include "engine/idle.h"
 #include "engine/judge.h"
 #include "engine/lane.h"
+#include "engine/peer_text.h"
 #include "engine/retry.h"
 
 #define SLOT_RETRY_MS 20 /* asking the governor again for a session slot */
@@ -556,11 +557,15 @@ void site_failed(struct site *site, const struct outcome *outcome,
                  const struct exchanger *exchanger)
 {
     struct worker *w = site->worker;
-    struct judge_context context = {
-        .dest = site->dest, .site = str_of(site->name), .peer_name = exchanger->host};
+    char peer_addr[PEER_TEXT_BYTES];
+    struct judge_context context = {.dest = site->dest,
+                                    .site = str_of(site->name),
+                                    .peer_name = exchanger->host,
+                                    .peer_addr = exchanger->len == 0 ? NULL : peer_addr};
     struct list ready;
     struct list_node *n;
 
+    peer_text(&exchanger->addr.sa, NULL, peer_addr);
     site->down = true;
     site->ups_seen = governor_ups(site->governor);
     site_wake(site, io_now_ms(w->io) + DOWN_LOOK_MS);

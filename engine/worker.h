@@ -52,9 +52,9 @@ struct worker_note {
  * itself. */
 struct worker_counters {
     _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
-        accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices, connects,
-        connect_failures, loads, loaded, transactions, sessions_in_total, sessions_out_total,
-        tls_out;
+        accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices,
+        notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
+        sessions_out_total, tls_out;
     _Atomic int accept_error; /* of the last of accept_failures */
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };

@@ -2,10 +2,25 @@
 #include "queue/testkit.h"
 
 #include <dirent.h>
+#include <errno.h>
+#include <sys/syscall.h>
 #include <zstd.h>
 
 #include "base/clock.h"
 #include "queue/shard.h"
+
+/* Before the sync that is asked for; its result, 0 or an errno. */
+static int (*on_sync)(int fd);
+
+int fdatasync(int fd)
+{
+    int err = on_sync == NULL ? 0 : on_sync(fd);
+
+    if (err == 0)
+        return (int)syscall(SYS_fdatasync, fd);
+    errno = err;
+    return -1;
+}
 
 struct fixture {
     char *dir, *records;
@@ -305,6 +320,57 @@ static void test_removed(void **state)
 }
 
 /* Without a records directory lines are dropped, not kept for ever. */
+static struct records *synced;
+static unsigned syncs;
+
+static int fails_once(int fd)
+{
+    (void)fd;
+    return syncs++ == 0 ? EIO : 0;
+}
+
+/* The committer hears of the failed sync while the next one is under way, and cannot write either.
+ */
+static int catches_up_in_vain(int fd)
+{
+    struct shard *s = CONTAINER_OF(synced, struct shard, records);
+
+    (void)fd;
+    if (syncs++ > 0)
+        return EIO; /* of what the committer wrote again */
+    records_catch_up(synced, s->env, s->outbox);
+    return 0;
+}
+
+/* A sync that succeeds because the kernel has told of the failure already proves nothing: the lines
+ * stay in the outbox until they are written again. */
+static void test_sync_beside_catch_up(void **state)
+{
+    struct fixture *f = *state;
+    uint64_t before;
+
+    open_queue(f);
+    run_lines(f, 5);
+    synced = &f->q->shards[0]->records;
+    before = synced->synced;
+    syncs = 0;
+    on_sync = fails_once;
+    records_sync(synced);
+    assert_true(synced->rewrite && synced->synced < synced->written);
+    syncs = 0;
+    on_sync = catches_up_in_vain;
+    records_sync(synced);
+    on_sync = NULL;
+    assert_int_equal(syncs, 2);
+    assert_int_equal(synced->synced, before);
+    assert_true(records_behind(synced));
+    records_catch_up(synced, f->q->shards[0]->env, f->q->shards[0]->outbox);
+    syncer_round(f->q);
+    assert_int_equal(synced->synced, synced->sequence);
+    assert_int_equal(look(f).lines, 5);
+    close_queue(f);
+}
+
 static void test_records_off(void **state)
 {
     struct fixture *f = *state;
@@ -321,8 +387,10 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_rotation), TEST(test_compression), TEST(test_retention),   TEST(test_clock_jumps),
-        TEST(test_removed),  TEST(test_records_off), TEST(test_short_times),
+        TEST(test_rotation),    TEST(test_compression),
+        TEST(test_retention),   TEST(test_clock_jumps),
+        TEST(test_removed),     TEST(test_records_off),
+        TEST(test_short_times), TEST(test_sync_beside_catch_up),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -129,9 +129,11 @@ void records_sync(struct records *r)
     if (err == 0 && segment != NULL)
         err = segment_sync(r, segment, fd);
     pthread_mutex_lock(&r->lock);
+    /* The kernel tells of a failed write-back once: when an earlier sync failed, this one may have
+     * succeeded with nothing, while the committer took back what counts as written. */
     if (err < 0) {
         r->rewrite = true;
-    } else if (!r->rewrite) {
+    } else if (!r->rewrite && r->written >= target) {
         r->synced = target;
         r->bytes_synced = bytes;
     }

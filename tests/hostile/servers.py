@@ -591,8 +591,11 @@ def test_exchanger_is_this_host():
             wait_until("two bounces", lambda: len(engine.records("Bounce")) == 2, 20)  # and of its notice
             assert len(engine.records("Reception")) == 2
             assert not engine.records("Delivery")
+            counters = engine.status()["counters"]
+            assert (counters["failed"], counters["notices_failed"]) == (1, 1), counters
             for record in engine.records("Bounce"):
                 assert record["response"]["code"] == 521, record
+                assert record["peer_address"]["addr"] == "127.0.0.1", record
                 assert record["response"]["enhanced_code"] == {"class": 5, "subject": 4, "detail": 6}
 
 
