@@ -229,7 +229,8 @@ static void queue_options_of(const struct config *c, uint32_t workers, struct qu
                                             .retention_bytes = c->records.retention_bytes}};
 }
 
-int engine_start(struct engine *e, struct buf *error)
+int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
+                 struct buf *error)
 {
     struct queue_options options;
     const char *why = NULL;
@@ -246,6 +247,9 @@ int engine_start(struct engine *e, struct buf *error)
         (void)engine_start_failed(e, err);
     } else {
         log_quarantine(e);
+        err = ready(arg, error);
+        if (err < 0)
+            (void)engine_start_failed(e, err);
     }
     pthread_barrier_wait(&e->barrier);
     pthread_barrier_wait(&e->barrier);

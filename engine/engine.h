@@ -43,8 +43,10 @@ struct engine {
 /* Makes the workers' structs and binds listeners; on return all threads wait for engine_start().
  * error gets a line that says what, where and what to do. 0 or -errno. */
 int engine_open(struct engine *e, struct config *config, struct buf *error) MUST_USE;
-/* Opens the queue and lets the workers go. On failure call engine_close(). */
-int engine_start(struct engine *e, struct buf *error) MUST_USE;
+/* Opens the queue, calls ready(), which may fail as well, and lets the workers go: clients are
+ * greeted from then on. On failure call engine_close(). */
+int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
+                 struct buf *error) MUST_USE;
 /* New configuration for what can change; in it, what can't keeps its running value and has a line
  * in cannot. */
 void engine_reload(struct engine *e, struct config *config, struct buf *cannot);

@@ -252,6 +252,9 @@ struct queue_counters {
     uint64_t map_bytes, map_used_bytes, map_reusable_bytes, disk_free_bytes;
     uint64_t records_lag; /* record bytes not yet in a synced segment */
 };
+/* Why records of a shard cannot be written or synced now, an errno or 0, and how many bytes of them
+ * wait. Any thread. */
+int queue_records_error(const struct queue *q, uint32_t shard, uint64_t *lag_bytes);
 void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out);
 /* A record that failed its checksum. Slices are valid during the visit. */
 struct queue_quarantined {

@@ -293,6 +293,7 @@ int records_replay(struct records *r, MDB_env *env, MDB_dbi outbox, MDB_dbi quar
     if (rc != 0 || err < 0 || last == 0) {
         mdb_txn_abort(txn);
         r->behind = err < 0;
+        r->write_error = -err;
         return rc;
     }
     rc = mdb_txn_commit(txn);
@@ -419,11 +420,12 @@ void records_write(struct records *r)
     if (err == 0)
         err = write_at(segment->fd, lines, segment->end - lines.len);
     r->behind = err < 0;
-    if (err == 0) {
-        pthread_mutex_lock(&r->lock);
+    pthread_mutex_lock(&r->lock);
+    if (err == 0)
         r->written = r->sequence;
-        pthread_mutex_unlock(&r->lock);
-    }
+    if (err != -EAGAIN) /* behind already: records_catch_up() says why */
+        r->write_error = -err;
+    pthread_mutex_unlock(&r->lock);
     r->unwritten = false;
     buf_clear(&r->staged);
 }
@@ -496,12 +498,13 @@ void records_catch_up(struct records *r, MDB_env *env, MDB_dbi outbox)
     pthread_mutex_unlock(&r->lock);
     if (!r->behind || r->options.path == NULL || mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) != 0)
         return;
-    if (replay(r, txn, outbox, first, false, &last, &err) == 0 && err == 0) {
+    if (replay(r, txn, outbox, first, false, &last, &err) == 0 && err == 0)
         r->behind = false;
-        pthread_mutex_lock(&r->lock);
+    pthread_mutex_lock(&r->lock);
+    if (!r->behind)
         r->written = r->sequence;
-        pthread_mutex_unlock(&r->lock);
-    }
+    r->write_error = -err;
+    pthread_mutex_unlock(&r->lock);
     mdb_txn_abort(txn);
 }
 

@@ -60,6 +60,7 @@ struct records {
     uint64_t number_next;   /* segments below it and not in closed belong to the past */
     uint64_t bytes_committed, bytes_synced; /* for the lag */
     uint64_t sequence_at_start;             /* entries up to it are of an earlier start; constant */
+    int write_error, sync_error;            /* errno of what fails now; 0: nothing */
     bool rewrite; /* a sync failed: everything after synced must be written again */
     bool removed; /* somebody deleted the active segment's file: what follows needs another */
 
@@ -118,5 +119,7 @@ void records_sync(struct records *r);
 /* Compresses and deletes closed segments by the options. */
 void records_finish(struct records *r, int64_t wall_ms);
 uint64_t records_lag(struct records *r);
+/* Why lines cannot be written or synced now, an errno; 0: they can. Any thread. */
+int records_error(struct records *r);
 
 #endif

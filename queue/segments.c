@@ -131,6 +131,7 @@ void records_sync(struct records *r)
     pthread_mutex_lock(&r->lock);
     /* The kernel tells of a failed write-back once: when an earlier sync failed, this one may have
      * succeeded with nothing, while the committer took back what counts as written. */
+    r->sync_error = -err;
     if (err < 0) {
         r->rewrite = true;
     } else if (!r->rewrite && r->written >= target) {
@@ -138,6 +139,16 @@ void records_sync(struct records *r)
         r->bytes_synced = bytes;
     }
     pthread_mutex_unlock(&r->lock);
+}
+
+int records_error(struct records *r)
+{
+    int error;
+
+    pthread_mutex_lock(&r->lock);
+    error = r->write_error != 0 ? r->write_error : r->sync_error;
+    pthread_mutex_unlock(&r->lock);
+    return error;
 }
 
 uint64_t records_lag(struct records *r)

@@ -244,6 +244,14 @@ static uint64_t load(const _Atomic uint64_t *counter)
     return atomic_load_explicit(counter, memory_order_relaxed);
 }
 
+int queue_records_error(const struct queue *q, uint32_t shard, uint64_t *lag_bytes)
+{
+    struct records *r = &q->shards[shard]->records;
+
+    *lag_bytes = records_lag(r);
+    return records_error(r);
+}
+
 void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out)
 {
     struct shard *s = q->shards[shard];

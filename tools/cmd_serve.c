@@ -23,9 +23,13 @@
 #include "engine/notify.h"
 #include "tools/commands.h"
 
-#define TICK_MS       200
-#define INTAKE_MS     10000 /* between two lines about intake, which may flap, or failures of it */
-#define HARD_DRAIN_MS 5000  /* after the drain limit: sessions are cut, settles still commit */
+#define TICK_MS 200
+/* As EX_CONFIG of sysexits.h: the same file would fail again, so nobody should restart us. */
+#define EXIT_CONFIG     78
+#define INTAKE_MS       10000 /* between two lines about intake, which may flap, or failures of it */
+#define RECORDS_SAY_MS  60000
+#define RECORDS_LOOK_MS 1000
+#define HARD_DRAIN_MS   5000 /* after the drain limit: sessions are cut, settles still commit */
 
 static const char usage[] =
     "Usage: hayauma serve [-c FILE] [--workers N]\n"
@@ -53,7 +57,8 @@ struct serve {
     bool cut;
     enum queue_intake intake; /* as logged, at intake_ms */
     uint64_t intake_ms;
-    uint64_t failures, failures_ms; /* accept_failures as logged, and when */
+    uint64_t failures, failures_ms;         /* accept_failures as logged, and when */
+    uint64_t records_ms, records_looked_ms; /* failing records: last logged (0: they are well) */
 };
 
 static uint64_t now_ms(void)
@@ -321,6 +326,36 @@ static void serve_note_failures(struct serve *s, uint64_t now)
     s->failures_ms = now;
 }
 
+/* Records that cannot be written wait in the store, where they take room: one line at once, then
+ * one a minute. */
+static void serve_note_records(struct serve *s, uint64_t now)
+{
+    uint64_t lag = 0;
+    int error = 0;
+
+    if (now < s->records_looked_ms + RECORDS_LOOK_MS)
+        return;
+    s->records_looked_ms = now;
+    for (uint32_t i = 0; i < queue_shards(s->engine.queue); i++) {
+        uint64_t bytes;
+        int err = queue_records_error(s->engine.queue, i, &bytes);
+
+        lag += bytes;
+        error = err != 0 ? err : error;
+    }
+    if (error == 0 && s->records_ms != 0)
+        log_info("records.resumed", "lag_bytes=%llu", (unsigned long long)lag);
+    if (error == 0)
+        s->records_ms = 0;
+    if (error == 0 || (s->records_ms != 0 && now < s->records_ms + RECORDS_SAY_MS))
+        return;
+    log_warn("records.failed",
+             "path=%s error=\"%s\" lag_bytes=%llu action=\"mail goes on; records wait in the queue "
+             "and take its room: look at the directory and its disk\"",
+             s->config->records.path, strerror(error), (unsigned long long)lag);
+    s->records_ms = now;
+}
+
 /* False when it is time to stop. */
 static bool serve_check(struct serve *s)
 {
@@ -334,6 +369,7 @@ static bool serve_check(struct serve *s)
     }
     serve_note_intake(s, now);
     serve_note_failures(s, now);
+    serve_note_records(s, now);
     if (s->drain_began_ms == 0)
         return true;
     if (engine_drained(&s->engine))
@@ -387,6 +423,16 @@ static void serve_close_control(struct serve *s)
     control_close(s->control);
 }
 
+/* In front of the first client's greeting: who saw that finds an engine to ask. */
+static int serve_control(void *arg, struct buf *error)
+{
+    struct serve *s = arg;
+
+    s->backend = (struct backend){&s->engine, serve_reload, serve_drain, s};
+    return control_open(&s->control, s->config->control_socket, &backend_functions, &s->backend,
+                        s->engine.queue, error);
+}
+
 static int serve_run(struct serve *s)
 {
     struct buf error = {0}, listeners = {0};
@@ -395,13 +441,9 @@ static int serve_run(struct serve *s)
     if (err == 0)
         err = drop_privileges(s->config);
     if (err == 0)
-        err = engine_start(&s->engine, &error);
-    if (err == 0) {
-        s->backend = (struct backend){&s->engine, serve_reload, serve_drain, s};
-        err = control_open(&s->control, s->config->control_socket, &backend_functions, &s->backend,
-                           s->engine.queue, &error);
-    }
+        err = engine_start(&s->engine, serve_control, s, &error);
     if (err < 0) {
+        control_close(s->control);
         if (error.len > 0)
             fprintf(stderr, "hayauma serve: %.*s\n", (int)error.len, (char *)error.data);
         buf_done(&error);
@@ -435,7 +477,7 @@ int cmd_serve(int argc, char **argv)
         fprintf(stderr, "%.*s", (int)errors.len, (char *)errors.data);
     buf_done(&errors);
     if (s.config == NULL)
-        return 1;
+        return EXIT_CONFIG;
     /* The engine starts no program, so none that is set-user-ID may give it more than it has. All
      * threads to come inherit it. */
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)

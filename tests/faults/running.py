@@ -129,6 +129,27 @@ def test_what_cannot_be_opened():
         assert status == 1 and "no-such-user" in said, said
 
 
+def test_start_with_a_mistake():
+    """An exit status of its own, with which systemd does not try again; the file, the line and the hint."""
+    status, said = serve(Engine({"lisen": 3}))
+    assert status == 78 and "lisen" in said and "hayauma.yaml:" in said, (status, said)
+    unit = (pathlib.Path(__file__).resolve().parents[2] / "docs/examples/hayauma.service").read_text()
+    assert "RestartPreventExitStatus=78\n" in unit
+
+
+def test_control_answers_before_the_greeting():
+    """Whoever saw a 220 finds an engine to ask."""
+    engine = Engine()
+    engine.file.write_text(json.dumps(engine.config))
+    process = Process([program(), "serve", "-c", engine.file], engine.dir / "log")
+    greeting = b""
+    while not greeting:
+        with contextlib.suppress(OSError), socket.create_connection((engine.host, engine.port)) as peer:
+            greeting = peer.recv(100)
+            assert socket.socket(socket.AF_UNIX).connect_ex(engine.config["control_socket"]) == 0
+    assert process.stop(20) == 0
+
+
 def test_drain_finishes_what_is_past_the_dot():
     """SIGTERM: the message behind its dot is waited for and settled; idle clients hear 421."""
     silent = Silent()

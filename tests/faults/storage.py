@@ -132,7 +132,12 @@ def test_disk_of_the_records_full():
         books = [Books(rig.engine, i, pause_s=0.005) for i in range(2)]
         for _ in range(20):
             flows(books, rig.engine)
+        wait_until("the warning", lambda: "event=records.failed" in log_of(rig.engine), 10)
+        said = next(line for line in log_of(rig.engine).splitlines() if "event=records.failed" in line)
+        assert f"path={disk / 'records'}" in said and "No space left" in said and "lag_bytes=" in said, said
+        assert log_of(rig.engine).count("event=records.failed") == 1, "each second"
         junk.unlink()
+        wait_until("its end", lambda: "event=records.resumed" in log_of(rig.engine), 10)
         stop(books)
         wait_empty(rig.engine)
         all_arrived(books, rig.sink)
