@@ -86,10 +86,27 @@ static void fill_status(struct control_status *s)
     }
 }
 
+/* b.example waits until behind what is due later, c.example for nobody knows how long. */
+static void fill_waits(struct control_job *job)
+{
+    assert_in_range(job->waits_len, 1, CONTROL_SLICE_ROWS);
+    for (size_t i = 0; i < job->waits_len; i++) {
+        struct control_wait_query *q = &job->waits[i];
+
+        if (str_eq(q->queue, STR("b.example")))
+            q->wait = (struct control_wait){
+                .reason = "back_off", .until_ms = LATER + 1, .host = "mx", .error = "421 busy"};
+        else if (str_eq(q->queue, STR("c.example")))
+            q->wait = (struct control_wait){.reason = "sessions"};
+    }
+}
+
 static void finish(struct bench *b, struct control_job *job)
 {
     if (job->kind == CONTROL_JOB_STATUS)
         fill_status(&job->status);
+    else if (job->kind == CONTROL_JOB_WAITS)
+        fill_waits(job);
     else
         job->changed = job->rows_len - 1; /* one had ended */
     control_job_done(job, b->job_result);
@@ -491,6 +508,69 @@ static void test_list(void **state)
     replies_done(r);
 }
 
+/* A wait is of the due rows of its queue, and of those that will be due before it is over. */
+static void test_waits(void **state)
+{
+    struct bench *b = *state;
+    struct replies *r = ask(b, "{\"op\":\"list\"}");
+
+    assert_int_equal(r->len, ROWS + 1);
+    for (size_t i = 0; i < ROWS; i++) {
+        const json_t *row = json_object_get(r->lines[i], "row"),
+                     *wait = json_object_get(row, "wait");
+        bool held = strcmp(json_string_value(json_object_get(row, "state")), "held") == 0;
+        bool waits = strcmp(json_string_value(json_object_get(row, "queue")), "b.example") == 0;
+
+        assert_int_equal(wait != NULL, waits && !held);
+        if (wait == NULL)
+            continue;
+        assert_string_equal(json_string_value(json_object_get(wait, "reason")), "back_off");
+        assert_string_equal(json_string_value(json_object_get(wait, "host")), "mx");
+        assert_string_equal(json_string_value(json_object_get(wait, "error")), "421 busy");
+        assert_int_equal(number(wait, "until_ms"), LATER + 1);
+    }
+    replies_done(r);
+    r = ask(b, "{\"op\":\"summary\"}");
+    for (size_t i = 0; i + 1 < r->len; i++) {
+        const json_t *q = json_object_get(r->lines[i], "queue");
+        bool waits = strcmp(json_string_value(json_object_get(q, "queue")), "b.example") == 0;
+
+        assert_int_equal(json_object_get(q, "wait") != NULL, waits && number(q, "ready") > 0);
+    }
+    replies_done(r);
+}
+
+/* All rows of a message that has more than a slice takes; only the due ones wait. */
+static void test_show_many(void **state)
+{
+    static struct queue_row rows[3 * CONTROL_SLICE_ROWS];
+    struct bench *b = *state;
+    struct message *m = kit_message(10, ARRAY_LEN(rows), 5);
+    struct kit_change *kit = kit_change();
+    char id[MSGID_TEXT_BYTES], request[120];
+    struct replies *r;
+    size_t waiting = 0;
+
+    kit_content(kit, m);
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
+        rows[i] = (struct queue_row){
+            QUEUE_ROW_ADD, .rcpt = kit_recipient(m, i, "c.example", i % 3 ? LATER : NOW_MS - 1)};
+    kit->change.rows = rows;
+    kit->change.rows_len = ARRAY_LEN(rows);
+    assert_int_equal(kit_submit(b->queue, b->port, 0, kit), 0);
+    msgid_text(&m->id, id);
+    snprintf(request, sizeof(request), "{\"op\":\"show\",\"id\":\"%s\"}", id);
+    r = ask(b, request);
+    assert_int_equal(r->len, ARRAY_LEN(rows) + 2);
+    for (size_t i = 1; i + 1 < r->len; i++)
+        waiting += json_object_get(json_object_get(r->lines[i], "row"), "wait") != NULL;
+    assert_int_equal(waiting, ARRAY_LEN(rows) / 3);
+    replies_done(r);
+    for (uint32_t i = 0; i < ARRAY_LEN(rows); i++)
+        recipient_free(rows[i].rcpt);
+    message_unref(m);
+}
+
 static void test_summary(void **state)
 {
     struct replies *r = ask(*state, "{\"op\":\"summary\"}");
@@ -887,13 +967,14 @@ static void test_no_descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_open),          TEST(test_stale),          TEST(test_no_socket),
-        TEST(test_bad_requests),  TEST(test_long_line),      TEST(test_filters),
-        TEST(test_list),          TEST(test_summary),        TEST(test_show),
-        TEST(test_show_moved),    TEST(test_content),        TEST(test_actions),
-        TEST(test_job_elsewhere), TEST(test_status),         TEST(test_reload_drain),
-        TEST(test_pipeline),      TEST(test_slow_client),    TEST(test_idle_client),
-        TEST(test_many_clients),  TEST(test_no_descriptors),
+        TEST(test_open),           TEST(test_stale),        TEST(test_no_socket),
+        TEST(test_bad_requests),   TEST(test_long_line),    TEST(test_filters),
+        TEST(test_list),           TEST(test_summary),      TEST(test_show),
+        TEST(test_show_moved),     TEST(test_show_many),    TEST(test_waits),
+        TEST(test_content),        TEST(test_actions),      TEST(test_job_elsewhere),
+        TEST(test_status),         TEST(test_reload_drain), TEST(test_pipeline),
+        TEST(test_slow_client),    TEST(test_idle_client),  TEST(test_many_clients),
+        TEST(test_no_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

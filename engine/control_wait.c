@@ -68,6 +68,7 @@ bool control_hold_row(struct control_client *client, const struct queue_row_view
     if (!str_eq(last, row->queue)) /* rows come by queue */
         waits_add(h->job, row->queue, client->work.shard);
     control_put_row(&h->text, row, client->control->wall_ms);
+    ASSERT(h->len < CONTROL_SLICE_ROWS);
     h->rows[h->len++] = (struct held_row){
         .end = h->text.len,
         .query = (uint32_t)h->job->waits_len - 1,

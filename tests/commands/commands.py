@@ -369,6 +369,7 @@ def test_actions():
         assert engine.run("queue", "release", "--all").stdout  # of all there may be none
         engine.run("queue", "hold", "d0.example")
         assert "no recipient matches" in engine.run("queue", "hold", "d0.example", status=1).stdout
+        assert "no recipient matches" in engine.run("queue", "flush", "d0.example", status=1).stdout
         assert "10 recipients released" in engine.run("queue", "release", "d0.example").stdout
         assert engine.count("--state", "held") == 0
         assert "say which, or --all" in engine.run("queue", "hold", status=2).stderr
