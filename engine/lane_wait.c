@@ -3,6 +3,8 @@
 #include "engine/lane_private.h"
 #include "engine/site.h"
 
+#define LANES_LOOKED_AT 32
+
 const char *lane_wait_name(enum lane_wait_reason reason)
 {
     static const char *const names[] = {
@@ -15,6 +17,20 @@ const char *lane_wait_name(enum lane_wait_reason reason)
 
     ASSERT((size_t)reason < ARRAY_LEN(names));
     return names[reason];
+}
+
+/* Whose answer stopped the site: of one of its lanes, at least the first few of them. */
+static void site_answer(const struct site *site, struct lane_wait *out)
+{
+    const struct list_node *n = list_first(&site->attached);
+
+    for (int i = 0; i < LANES_LOOKED_AT && n != NULL && out->host == NULL; i++) {
+        const struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
+
+        out->host = lane->last_host;
+        out->error = lane->last_host != NULL ? lane->last_error : NULL;
+        n = list_next(&site->attached, n);
+    }
 }
 
 /* In the order in which site_dispatch() finds them. */
@@ -31,6 +47,7 @@ static void site_wait(const struct site *site, struct lane_wait *out)
         out->reason = LANE_WAIT_BACK_OFF;
         if (stopped_ns > now_ns)
             out->until_ms = wall_ms + (int64_t)((stopped_ns - now_ns) / 1000000) + 1;
+        site_answer(site, out);
     } else if (allowed_ns > now_ns) {
         out->reason = LANE_WAIT_RATE;
         out->until_ms = wall_ms + (int64_t)((allowed_ns - now_ns) / 1000000) + 1;
