@@ -170,6 +170,16 @@ void admin_obey(struct worker *w, struct recipient *r)
         lane_unpop(r);
 }
 
+void admin_put_back(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    if (r->wanted != 0)
+        admin_obey(lane->worker, r);
+    else
+        lane_unpop(r);
+}
+
 /* The attempt under way may still deliver it. */
 static void remember(struct admin *a, struct recipient *r)
 {

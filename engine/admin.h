@@ -23,5 +23,8 @@ bool admin_wants(struct recipient *r);
 /* The worker's: r, which is PLACE_FLIGHT and stored as it says, was not delivered, and r->wanted is
  * not 0: does what was asked for while it was in flight. */
 void admin_obey(struct worker *w, struct recipient *r);
+/* The worker's: r, which is PLACE_FLIGHT, was not tried, or is to be tried at once in another way:
+ * it goes back to its lane, unless something else was asked for meanwhile. */
+void admin_put_back(struct recipient *r);
 
 #endif

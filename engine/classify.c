@@ -83,9 +83,10 @@ static const struct enhanced_name enhanced_names[] = {
     {6, 4, STRONG, "ContentRelated"},
     {6, 5, STRONG, "ContentRelated"},
     {6, 6, STRONG, "ContentRelated"},
-    {6, 7, STRONG, "InvalidRecipient"},
-    {6, 8, STRONG, "InvalidRecipient"},
-    {6, 9, STRONG, "InvalidRecipient"},
+    {6, 7, STRONG, "ContentRelated"}, /* what the peer's software lacks says nothing of mailboxes */
+    {6, 8, STRONG, "ContentRelated"},
+    {6, 9, STRONG, "ContentRelated"},
+    {6, 10, STRONG, "ContentRelated"},
     {7, 0, WEAK, "PolicyRelated"},
     {7, 1, WEAK, "PolicyRelated"},
     {7, 2, STRONG, "PolicyRelated"},
@@ -540,7 +541,12 @@ void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
         break;
     case SMTP_UNABLE_UTF8:
         reply_set(out, 553, (struct smtp_enhanced){5, 6, 7},
-                  "the message needs SMTPUTF8, which the peer lacks");
+                  "an address is not ASCII, and the peer lacks SMTPUTF8");
+        break;
+    case SMTP_UNABLE_UTF8_HEADER:
+        reply_set(out, 554, (struct smtp_enhanced){5, 6, 9},
+                  "the header is not ASCII, the peer lacks SMTPUTF8, and the message cannot be "
+                  "converted");
         break;
     case SMTP_UNABLE_SIZE:
         reply_set(out, 552, (struct smtp_enhanced){5, 3, 4},

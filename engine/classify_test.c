@@ -80,6 +80,7 @@ static const struct reply_row reply_rows[] = {
      "PolicyRelated"},
     /* RCPT */
     {RCPT, "550 5.1.1 user unknown", FAIL, FAULT_RECIPIENT, 0, "InvalidRecipient"},
+    {RCPT, "553 5.6.7 non-ASCII addresses", FAIL, FAULT_RECIPIENT, 0, "ContentRelated"},
     {RCPT, "550 no such user here", FAIL, FAULT_RECIPIENT, 0, "InvalidRecipient"},
     {RCPT, "550", FAIL, FAULT_RECIPIENT, 0, "InvalidRecipient"},
     {RCPT, "551 5.1.6 moved", FAIL, FAULT_RECIPIENT, 0, "InactiveMailbox"},

@@ -330,6 +330,53 @@ static void test_gmime(void **state)
     buf_done(&in);
 }
 
+/* RFC 2045 6.7 (3): white space at the end of a line, the last one's too, would be lost. */
+static void test_blank_before_end(void **state)
+{
+    static const struct {
+        const char *in, *out;
+    } rows[] = {
+        {"a \r\n", "a=20\r\n"},   {"a\t\r\nb", "a=09\r\nb"}, {"a ", "a=20"},
+        {"a  \r\n", "a =20\r\n"}, {"a \r", "a =0D"},         {" \r\n\r\n", "=20\r\n\r\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct buf out = {0};
+
+        assert_int_equal(encode_qp((const uint8_t *)rows[i].in, strlen(rows[i].in), &out), 0);
+        assert_true(str_eq(buf_str(&out), str_of(rows[i].out)));
+        buf_done(&out);
+    }
+}
+
+/* Header fields alone change; a part's encoding, text and what must not change stay. */
+static void test_headers_only(void **state)
+{
+    static const char in[] = "Subject: " JA "\r\nMIME-Version: 1.0\r\n"
+                             "Content-Type: multipart/mixed; boundary=b\r\n"
+                             "Content-Transfer-Encoding: 8bit\r\n\r\n" JA "\r\n--b\r\n"
+                             "Content-Type: text/plain; name=" JA "\r\n\r\n" JA "\r\n--b\r\n"
+                             "Content-Type: multipart/signed; boundary=c\r\n"
+                             "Content-Description: " JA "\r\n\r\n"
+                             "--c\r\nX: " JA "\r\n\r\n" JA "\r\n--c--\r\n--b--\r\n";
+    static const char want[] =
+        "Subject: =?UTF-8?B?5pel5pys6Kqe?=\r\nMIME-Version: 1.0\r\n"
+        "Content-Type: multipart/mixed; boundary=b\r\n"
+        "Content-Transfer-Encoding: 8bit\r\n\r\n" JA "\r\n--b\r\n"
+        "Content-Type: text/plain; name*=UTF-8''%E6%97%A5%E6%9C%AC%E8%AA%9E\r\n\r\n" JA "\r\n"
+        "--b\r\nContent-Type: multipart/signed; boundary=c\r\n"
+        "Content-Description: =?UTF-8?B?5pel5pys6Kqe?=\r\n\r\n"
+        "--c\r\nX: " JA "\r\n\r\n" JA "\r\n--c--\r\n--b--\r\n";
+    struct buf out = {0};
+
+    (void)state;
+    assert_int_equal(convert_message((const uint8_t *)in, sizeof(in) - 1, CONVERT_HEADERS, &out),
+                     0);
+    assert_true(str_eq(buf_str(&out), STR(want)));
+    buf_done(&out);
+}
+
 static void test_encode_lengths(void **state)
 {
     uint8_t bytes[512];
@@ -360,10 +407,16 @@ static void test_encode_lengths(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_plain),           cmocka_unit_test(test_nested),
-        cmocka_unit_test(test_not_convertible), cmocka_unit_test(test_edges),
-        cmocka_unit_test(test_soft_breaks),     cmocka_unit_test(test_limits),
-        cmocka_unit_test(test_gmime),           cmocka_unit_test(test_encode_lengths),
+        cmocka_unit_test(test_plain),
+        cmocka_unit_test(test_nested),
+        cmocka_unit_test(test_not_convertible),
+        cmocka_unit_test(test_edges),
+        cmocka_unit_test(test_soft_breaks),
+        cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_gmime),
+        cmocka_unit_test(test_encode_lengths),
+        cmocka_unit_test(test_blank_before_end),
+        cmocka_unit_test(test_headers_only),
     };
 
     g_mime_init();

@@ -239,7 +239,9 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     queue_options_of(e->config, e->workers_len, &options);
     options.on_quarantined = on_quarantined;
     options.on_quarantined_arg = e;
-    err = queue_open(&e->queue, &options, &why);
+    err = crew_open(&e->crew, e->workers_len, CREW_JOBS_PER_WORKER * e->workers_len);
+    if (err == 0)
+        err = queue_open(&e->queue, &options, &why);
     if (err < 0) {
         buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
                    options.records.path != NULL ? options.records.path : "no place",
@@ -360,6 +362,7 @@ void engine_close(struct engine *e)
         order_all(e, on_stop, NULL, true);
     else if (e->meetings < 3)
         (void)engine_start_failed(e, -ECANCELED);
+    crew_stop(e->crew); /* its results wake workers: none may come after the last meeting */
     for (; e->meetings < 4; e->meetings++)
         pthread_barrier_wait(&e->barrier);
     for (uint32_t i = 0; i < e->workers_len; i++)
@@ -369,6 +372,7 @@ void engine_close(struct engine *e)
 
         (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
     }
+    crew_close(e->crew);
     queue_close(e->queue);
     governor_close(e->governor);
     clients_done(&e->clients);

@@ -8,6 +8,7 @@
 
 #include "engine/clients.h"
 #include "engine/config.h"
+#include "engine/crew.h"
 #include "engine/governor.h"
 #include "engine/worker.h"
 #include "queue/queue.h"
@@ -16,6 +17,7 @@ struct engine {
     struct config *config; /* main thread; workers hold their own references */
     struct queue *queue;
     struct governor *governor;
+    struct crew *crew;      /* as many threads as workers */
     struct clients clients; /* sessions per client address, process-wide */
     struct worker *workers;
     uint32_t workers_len;

@@ -22,5 +22,11 @@ bool international_put_address(struct buf *out, const struct smtp_address *addre
  * 3461 4), the UTF-8 of "utf-8;..." as \x{...} (RFC 6533 3: utf-8-addr-xtext). xtext: valid UTF-8.
  */
 void international_put_xtext(struct buf *out, struct str xtext);
+/* Appends an address as a notice in ASCII names it behind "utf-8; " (utf-8-addr-xtext). address:
+ * valid UTF-8. */
+void international_put_ascii_address(struct buf *out, struct str address);
+/* Appends the address of an ORCPT "utf-8;..." as UTF-8, whether it came bare or as
+ * utf-8-addr-xtext. False, and out has anything: it is none. */
+bool international_take_orcpt(struct buf *out, struct str address);
 
 #endif

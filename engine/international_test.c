@@ -97,11 +97,48 @@ static void test_xtext(void **state)
     buf_done(&out);
 }
 
+/* RFC 6533 3 */
+static void test_notice_addresses(void **state)
+{
+    static const struct {
+        const char *in, *out; /* NULL: none */
+    } rows[] = {
+        {JA "@b", JA "@b"},
+        {"\\x{65E5}\\x{20BB7}+2B", "\xe6\x97\xa5\xf0\xa0\xae\xb7+"},
+        {"\\x{E9}a", "\xc3\xa9"
+                     "a"},
+        {"\\x{}", NULL},
+        {"\\x{65E5", NULL},
+        {"\\x{D800}", NULL},
+        {"\\x{110000}", NULL},
+        {"\\x{1FFFFFFF}", NULL},
+        {"\\x{D}\\x{A}", NULL},
+        {"+0D", NULL},
+        {"+2", NULL},
+        {"\\65E5", NULL},
+        {"\xff", NULL},
+        {"a b", "a b"},
+    };
+    struct buf out = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        buf_clear(&out);
+        assert_int_equal(international_take_orcpt(&out, str_of(rows[i].in)), rows[i].out != NULL);
+        assert_true(rows[i].out == NULL || str_eq(buf_str(&out), str_of(rows[i].out)));
+    }
+    buf_clear(&out);
+    international_put_ascii_address(&out, STR("a+b=\\\xe6\x97\xa5@c"));
+    assert_true(str_eq(buf_str(&out), STR("a\\x{2B}b\\x{3D}\\x{5C}\\x{65E5}@c")));
+    buf_done(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_content),
         cmocka_unit_test(test_address),
+        cmocka_unit_test(test_notice_addresses),
         cmocka_unit_test(test_xtext),
     };
 

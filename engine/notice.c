@@ -4,8 +4,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "engine/convert.h"
 #include "engine/encode.h"
 #include "engine/header.h"
+#include "engine/international.h"
 #include "engine/notice_text.h"
 #include "engine/trace.h"
 #include "smtp/address.h"
@@ -39,7 +41,7 @@ struct build {
     struct buf *out;
     struct trace_facts facts; /* of the original */
     size_t returned_len;      /* bytes of the original that are returned */
-    bool full, global;
+    bool full, global, eight_bit;
     char id[MSGID_TEXT_BYTES];
     char boundary[BOUNDARY_BYTES];
 };
@@ -170,6 +172,8 @@ static void put_header(const struct build *b)
         put_folded(out, "References", b->facts.message_id);
     }
     buf_puts(out, "Auto-Submitted: auto-replied\r\nMIME-Version: 1.0\r\n");
+    if (b->eight_bit) /* RFC 2045 6.4: as its parts */
+        buf_puts(out, "Content-Transfer-Encoding: 8bit\r\n");
     /* RFC 6522 3: the report's type is the second part's subtype. */
     buf_printf(out,
                "Content-Type: multipart/report; report-type=%sdelivery-status;\r\n"
@@ -199,26 +203,49 @@ static void put_people_part(const struct build *b)
     buf_done(&text);
 }
 
-/* "rfc822;xtext": the type stays, the address is decoded (RFC 3461 4.2). What cannot be decoded is
- * left out. */
+/* An address of a person: other than ASCII as UTF-8, or in ASCII where the notice must be (RFC 6533
+ * 3). */
+static void put_address_field(const struct build *b, const char *name, const char *prefix,
+                              struct str address)
+{
+    struct buf text = {0};
+
+    if (b->global || is_ascii(address) || !smtp_utf8_valid(address)) {
+        put_field(b, name, prefix, address);
+        return;
+    }
+    international_put_ascii_address(&text, address);
+    put_field(b, name, prefix, buf_str(&text));
+    buf_done(&text);
+}
+
+/* "rfc822;xtext" or "utf-8;...": the type stays, the address is decoded (RFC 3461 4.2, RFC 6533
+ * 3). What cannot be decoded is left out. */
 static void put_original_recipient(const struct build *b, struct str orcpt)
 {
-    char text[FIELD_BYTES_MAX], prefix[64];
     ptrdiff_t semicolon = str_find(orcpt, ';'), len;
+    char prefix[64], xtext[FIELD_BYTES_MAX];
     struct str address;
+    struct buf text = {0};
 
     if (semicolon <= 0 || semicolon > 40)
-        return;
-    address = (struct str){orcpt.ptr + semicolon + 1, orcpt.len - (size_t)semicolon - 1};
-    len = smtp_xtext_decode(address, text, sizeof(text));
-    if (len <= 0)
         return;
     for (ptrdiff_t i = 0; i < semicolon; i++) /* an atom */
         if (orcpt.ptr[i] <= ' ' || orcpt.ptr[i] > '~')
             return;
     memcpy(prefix, orcpt.ptr, (size_t)semicolon);
     memcpy(prefix + semicolon, "; ", 3);
-    put_field(b, "Original-Recipient", prefix, (struct str){text, (size_t)len});
+    address = (struct str){orcpt.ptr + semicolon + 1, orcpt.len - (size_t)semicolon - 1};
+    if (str_starts_nocase(orcpt, STR("utf-8;"))) {
+        if (!international_take_orcpt(&text, address))
+            buf_clear(&text);
+    } else {
+        len = smtp_xtext_decode(address, xtext, sizeof(xtext));
+        buf_put(&text, xtext, len > 0 ? (size_t)len : 0);
+    }
+    if (text.len > 0)
+        put_address_field(b, "Original-Recipient", prefix, buf_str(&text));
+    buf_done(&text);
 }
 
 static void put_diagnostic(const struct build *b, const struct outcome *o)
@@ -249,7 +276,8 @@ static void put_recipient(const struct build *b, const struct notice_recipient *
 
     buf_puts(b->out, "\r\n");
     put_original_recipient(b, r->orcpt);
-    put_field(b, "Final-Recipient", is_ascii(r->address) ? "rfc822; " : "utf-8; ", r->address);
+    put_address_field(b, "Final-Recipient", is_ascii(r->address) ? "rfc822; " : "utf-8; ",
+                      r->address);
     buf_printf(b->out, "Action: %s\r\nStatus: %u.%u.%u\r\n", actions[b->n->kind], status.class,
                status.subject, status.detail);
     if (r->peer_name != NULL && !r->outcome->local)
@@ -325,13 +353,13 @@ static size_t header_bytes(const struct message *m, size_t header_len)
     return at;
 }
 
-static bool needs_utf8(const struct notice *n)
+/* What cannot be converted for a peer without 8BITMIME comes back as its header. */
+static bool is_returnable(const struct message *m)
 {
-    bool utf8 = !is_ascii(n->original->sender);
+    struct convert_facts facts;
 
-    for (size_t i = 0; i < n->recipients_len; i++)
-        utf8 |= !is_ascii(n->recipients[i].address);
-    return utf8;
+    return !header_eight_bit(m->content, m->content_len) ||
+           (convert_examine(m->content, m->content_len, &facts) == 0 && facts.convertible);
 }
 
 /* A boundary that is nowhere in what is returned. Nothing else of the notice can have "=_": the
@@ -353,9 +381,11 @@ void notice_build(const struct notice *n, struct buf *out, bool *eight_bit, bool
     size_t start = out->len;
 
     trace_scan(m->content, m->content_len, NULL, 0, &b.facts);
-    b.full = returns_full(n);
+    b.full = returns_full(n) && is_returnable(m);
     b.returned_len = b.full ? m->content_len : header_bytes(m, b.facts.header_len);
-    b.global = needs_utf8(n);
+    /* Where the sender is ASCII its server may know nothing else. */
+    b.global = !is_ascii(m->sender);
+    b.eight_bit = b.global || header_eight_bit(m->content, b.returned_len);
     msgid_text(&n->id, b.id);
     choose_boundary(&b);
     put_header(&b);

@@ -40,7 +40,8 @@ struct notice {
  * RFC 3461 4.1 (default: failure and delay). */
 bool notice_wanted(enum notice_kind kind, const struct message *m, uint8_t notify);
 /* The notice's content (multipart/report, CRLF). eight_bit says whether it has bytes > 127,
- * smtputf8 whether an address in it needs message/global-delivery-status (RFC 6533). */
+ * smtputf8 whether the return path needs it, and then it has message/global-delivery-status (RFC
+ * 6533); else all its addresses are in ASCII. */
 void notice_build(const struct notice *n, struct buf *out, bool *eight_bit, bool *smtputf8);
 
 #endif

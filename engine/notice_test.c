@@ -287,14 +287,76 @@ static void test_relayed_utf8(void **state)
 
     (void)state;
     m.flags = MESSAGE_SMTPUTF8;
+    m.sender = STR(JA_USER "@example.jp");
+    r.orcpt = STR("utf-8;x+2B" JA_USER "@example.org");
     out = build(&n, &eight_bit, &smtputf8);
     assert_true(eight_bit && smtputf8);
     check_golden("relayed_utf8", &out);
     p = parse(&out);
     check_part(&p, 1, "message/global-delivery-status",
+               "Original-Recipient: utf-8; x+" JA_USER "@example.org\r\n"
                "Final-Recipient: utf-8; " JA_USER "@example.org\r\nAction: relayed\r\n"
                "Status: 2.0.0\r\n");
     check_part(&p, 2, "message/global-headers", "Subject: " JA_USER);
+    g_object_unref(p.message);
+    buf_done(&out);
+}
+
+/* A sender in ASCII can be told of a recipient that is not, whatever its server knows. */
+static void test_utf8_for_ascii_sender(void **state)
+{
+    static const char *const orcpts[] = {"utf-8;" JA_USER "+2B\xf0\xa0\xae\xb7@b.example",
+                                         "utf-8;\\x{65E5}\\x{672C}\\x{2B}\\x{20BB7}@b.example"};
+    struct message m = make_message("Subject: " JA_USER "\r\n\r\nx\r\n");
+    struct outcome o =
+        make_outcome(SMTP_STAGE_RCPT, false, 550, (struct smtp_enhanced){5, 1, 1}, STR("no"));
+    struct notice_recipient r = {.address = STR(JA_USER "@example.org"), .outcome = &o};
+    struct notice n = make_notice(NOTICE_FAILED, &m, &r, 1);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(orcpts); i++) {
+        bool eight_bit = false, smtputf8 = true;
+        struct buf out;
+        struct parsed p;
+
+        r.orcpt = str_of(orcpts[i]);
+        out = build(&n, &eight_bit, &smtputf8);
+        assert_true(eight_bit && !smtputf8);
+        buf_putc(&out, '\0');
+        assert_non_null(strstr((char *)out.data, "\r\nContent-Transfer-Encoding: 8bit\r\n"
+                                                 "Content-Type: multipart/report; "
+                                                 "report-type=delivery-status;"));
+        out.len--;
+        p = parse(&out);
+        check_part(&p, 1, "message/delivery-status",
+                   "Original-Recipient: utf-8; \\x{65E5}\\x{672C}\\x{2B}\\x{20BB7}@b.example\r\n"
+                   "Final-Recipient: utf-8; \\x{65E5}\\x{672C}@example.org\r\n");
+        check_part(&p, 2, "message/rfc822", "Subject: " JA_USER);
+        g_object_unref(p.message);
+        buf_done(&out);
+    }
+}
+
+/* RET=FULL of what no conversion could carry to a peer without 8BITMIME: its header. */
+static void test_not_returnable(void **state)
+{
+    struct message m =
+        make_message("Subject: x\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n"
+                     "--b\r\n\r\n" JA_USER "\r\n--b--\r\n");
+    struct outcome o =
+        make_outcome(SMTP_STAGE_RCPT, false, 550, (struct smtp_enhanced){5, 1, 1}, STR("no"));
+    struct notice_recipient r = {.address = STR("a@example.org"), .outcome = &o};
+    struct notice n = make_notice(NOTICE_FAILED, &m, &r, 1);
+    bool eight_bit = true, smtputf8 = true;
+    struct buf out;
+    struct parsed p;
+
+    (void)state;
+    m.ret = SMTP_RET_FULL;
+    out = build(&n, &eight_bit, &smtputf8);
+    assert_false(eight_bit || smtputf8);
+    p = parse(&out);
+    check_part(&p, 2, "text/rfc822-headers", "Subject: x");
     g_object_unref(p.message);
     buf_done(&out);
 }
@@ -463,6 +525,8 @@ int main(void)
         cmocka_unit_test(test_delayed),
         cmocka_unit_test(test_expired_eight_bit),
         cmocka_unit_test(test_relayed_utf8),
+        cmocka_unit_test(test_utf8_for_ascii_sender),
+        cmocka_unit_test(test_not_returnable),
         cmocka_unit_test(test_returned),
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_many_recipients),

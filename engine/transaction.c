@@ -5,7 +5,8 @@
 
 #include "engine/admin.h"
 #include "engine/classify.h"
-#include "engine/convert.h"
+#include "engine/conversion.h"
+#include "engine/header.h"
 #include "engine/judge.h"
 #include "engine/lane.h"
 #include "engine/policy.h"
@@ -18,13 +19,12 @@ struct transaction {
     struct message *message;  /* a reference: its content is sent from where it is */
     struct recipient **rcpts;
     uint64_t begun_ms;
-    enum policy_run run;          /* what it is in the run of attempts without a success */
-    bool answered;                /* some reply was about this transaction */
-    bool taken;                   /* by some recipient's server */
-    bool polite;                  /* the session ended before it: at a limit of messages, perhaps */
-    uint16_t accepted;            /* recipients whose fate came with the end of the message */
-    bool convert, convert_failed; /* the peer lacks 8BITMIME: try again in 7 bits */
-    struct recipient *one_rcpt;   /* the usual case needs no allocation */
+    enum policy_run run;        /* what it is in the run of attempts without a success */
+    bool answered;              /* some reply was about this transaction */
+    bool taken;                 /* by some recipient's server */
+    bool polite;                /* the session ended before it: at a limit of messages, perhaps */
+    uint16_t accepted;          /* recipients whose fate came with the end of the message */
+    struct recipient *one_rcpt; /* the usual case needs no allocation */
     struct smtp_transaction_rcpt one_smtp;
 };
 
@@ -103,49 +103,26 @@ static void transaction_free(struct transaction *t)
     pool_put(&w->transaction_pool, t);
 }
 
-/* r was not tried, or is to be tried at once in another way. */
-static void put_back(struct recipient *r)
+static bool is_ascii(struct str s)
 {
-    struct lane *lane = r->holder;
-
-    if (r->wanted != 0)
-        admin_obey(lane->worker, r);
-    else
-        lane_unpop(r);
+    return !header_eight_bit((const uint8_t *)s.ptr, s.len);
 }
 
-/* NULL: it cannot be converted. */
-static struct message *seven_bit(struct message *m)
+/* Whether the peer may get it converted instead: what only a header needs SMTPUTF8 for, and 8-bit
+ * text. An address that is not ASCII cannot be. */
+static bool transaction_convert(struct transaction *t, struct recipient *r,
+                                enum smtp_unable *unable)
 {
-    struct message fields = *m;
-    struct buf content = {0};
+    bool eight_bit = (smtp_client_capabilities(t->delivery->client) & SMTP_CAP_8BITMIME) != 0;
 
-    if (m->seven_bit != NULL)
-        return m->seven_bit;
-    if (convert_message(m->content, m->content_len, CONVERT_ALL, &content) < 0)
-        return NULL;
-    fields.content = content.data;
-    fields.content_block = NULL;
-    fields.content_len = content.len;
-    fields.flags &= ~(uint32_t)MESSAGE_8BIT;
-    m->seven_bit = message_new(&fields);
-    ASSERT(m->seven_bit != NULL);
-    return m->seven_bit;
-}
-
-/* The peer lacks 8BITMIME: the recipients go back to their lanes with a 7-bit copy of the message.
- */
-static bool transaction_convert(struct transaction *t)
-{
-    struct message *copy = seven_bit(t->message);
-
-    if (copy == NULL)
+    if (*unable == SMTP_UNABLE_UTF8) {
+        if (!is_ascii(t->message->sender) || !is_ascii(r->address))
+            return false;
+        *unable = SMTP_UNABLE_UTF8_HEADER;
+    } else if (*unable != SMTP_UNABLE_8BIT) {
         return false;
-    for (size_t i = 0; i < t->smtp.rcpts_len; i++) {
-        message_unref(t->rcpts[i]->message);
-        t->rcpts[i]->message = message_ref(copy);
     }
-    return true;
+    return conversion_take(t->delivery->worker, r, eight_bit ? CONVERT_HEADERS : CONVERT_ALL);
 }
 
 /* --- what an event costs --- */
@@ -235,14 +212,14 @@ static void transaction_run(struct transaction *t)
 }
 
 static void outcome_of(const struct delivery *d, const struct smtp_event *event,
-                       const struct verdict *verdict, struct outcome *out)
+                       enum smtp_unable unable, const struct verdict *verdict, struct outcome *out)
 {
     out->class = event->fate == SMTP_FATE_LOST ? OUTCOME_LOST : verdict->class;
     out->stage = event->stage;
     out->local = false;
     if (event->fate == SMTP_FATE_UNABLE) {
         out->local = true;
-        classify_unable_reply(event->unable, &out->reply);
+        classify_unable_reply(unable, &out->reply);
     } else if (event->reply->code != 0) { /* to this command, or what ended the session */
         out->reply = *event->reply;
     } else {
@@ -270,15 +247,16 @@ static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_sc
             delivery_retire(other, false);
     }
     r->next_host_used = true;
-    put_back(r);
+    admin_put_back(r);
     return true;
 }
 
-static void on_failure(struct transaction *t, struct recipient *r, const struct smtp_event *event)
+static void on_failure(struct transaction *t, struct recipient *r, const struct smtp_event *event,
+                       enum smtp_unable unable)
 {
     struct delivery *d = t->delivery;
     struct verdict v =
-        classify(event->stage, event->fate, event->unable,
+        classify(event->stage, event->fate, unable,
                  event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
     enum policy_event what = event_of(d, t, event, &v);
     const struct policy *policy = policy_of(what);
@@ -292,10 +270,10 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
             return;
     }
     if (what != POLICY_TOO_MANY && is_free(policy, r, event, d)) {
-        put_back(r);
+        admin_put_back(r);
         return;
     }
-    outcome_of(d, event, &v, &outcome);
+    outcome_of(d, event, unable, &v, &outcome);
     judge_add(&t->batch, r, &outcome)->too_many = v.too_many;
 }
 
@@ -304,6 +282,7 @@ void transaction_recipient(const struct smtp_event *event)
     struct transaction *t = event->transaction->owner;
     struct delivery *d = t->delivery;
     struct recipient *r = t->rcpts[event->rcpt];
+    enum smtp_unable unable = event->unable;
 
     if (event->fate == SMTP_FATE_REPLY)
         t->answered = true;
@@ -317,16 +296,9 @@ void transaction_recipient(const struct smtp_event *event)
         judge_delivered(d->worker, &t->context, r, event->reply);
         return;
     }
-    if (event->fate == SMTP_FATE_UNABLE && event->unable == SMTP_UNABLE_8BIT &&
-        !t->convert_failed) {
-        if (t->convert || transaction_convert(t)) {
-            t->convert = true;
-            put_back(r);
-            return;
-        }
-        t->convert_failed = true;
-    }
-    on_failure(t, r, event);
+    if (event->fate == SMTP_FATE_UNABLE && transaction_convert(t, r, &unable))
+        return;
+    on_failure(t, r, event, unable);
 }
 
 /* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
@@ -341,7 +313,7 @@ static void transaction_put_back(struct transaction *t)
     for (size_t i = 0; i < b->len; i++) {
         if (b->entries[i].too_many) {
             t->delivery->rcpts_max = t->accepted;
-            put_back(b->entries[i].recipient);
+            admin_put_back(b->entries[i].recipient);
         } else {
             b->entries[kept++] = b->entries[i];
         }

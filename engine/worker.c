@@ -74,6 +74,7 @@ static void on_wake(void *arg)
     struct worker *w = arg;
 
     inbox_drain(w);
+    crew_collect(&w->desk);
     if (w->port != NULL)
         queue_port_poll(w->port);
 }
@@ -130,6 +131,11 @@ static int worker_alloc(struct worker *w)
     return 0;
 }
 
+static void wake_worker(void *arg)
+{
+    io_wake(((struct worker *)arg)->io);
+}
+
 int worker_open(struct worker *w, struct engine *engine, uint32_t index)
 {
     struct io_options options = {.on_tick = on_tick, .on_wake = on_wake, .arg = w};
@@ -146,6 +152,8 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->injects_dirty);
     list_init(&w->injects_dead);
     list_init(&w->load_wait);
+    list_init(&w->conversions);
+    crew_desk_init(&w->desk, wake_worker, w);
     list_init(&w->sites_dirty);
     list_init(&w->sites_dead);
     list_init(&w->deliveries_dirty);
@@ -200,11 +208,6 @@ static void on_directory(struct queue_directory *d, int result)
     }
     w->directories--;
     free(scan);
-}
-
-static void wake_worker(void *arg)
-{
-    io_wake(((struct worker *)arg)->io);
 }
 
 static int resolver_open(struct worker *w)
@@ -276,7 +279,8 @@ void worker_drain(struct worker *w, bool hard)
 bool worker_drained(const struct worker *w)
 {
     return w->draining && inject_drained(w) && w->deliveries == 0 && w->directories == 0 &&
-           w->loads == 0 && !settle_pending(w) && queue_port_pending(w->port) == 0;
+           w->loads == 0 && list_empty(&w->conversions) && !settle_pending(w) &&
+           queue_port_pending(w->port) == 0;
 }
 
 void worker_run(struct worker *w)
@@ -301,6 +305,7 @@ static void notes_end(struct worker *w)
     struct list_node *n;
 
     inbox_drain(w);
+    crew_collect(&w->desk);
     for (uint32_t to = 0; to < w->engine->workers_len; to++) {
         while ((n = list_pop_front(&w->outbox[to])) != NULL) {
             struct worker_note *note = LIST_ENTRY(n, struct worker_note, node);

@@ -24,6 +24,7 @@
 #include "base/rng.h"
 #include "dns/dns.h"
 #include "engine/config.h"
+#include "engine/crew.h"
 #include "engine/exchanger.h"
 #include "engine/governor.h"
 #include "io/io.h"
@@ -95,6 +96,7 @@ struct worker {
     struct sweeps *sweeps;   /* sweep.h */
     struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
+    struct list conversions; /* under way */
     uint32_t deliveries;
     struct families families;
     struct pool delivery_pool, transaction_pool, output_pool;
@@ -112,6 +114,7 @@ struct worker {
     uint64_t notice_bytes;                  /* of notices in them */
     uint32_t directories;                   /* start-up scans still running */
 
+    struct crew_desk desk; /* where the crew's results come back */
     struct worker_counters counters;
 };
 

@@ -74,7 +74,8 @@ void message_unref(struct message *m)
     if (m == NULL || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
         return;
     alive_sub(message_bytes(m) + m->content_len);
-    message_unref(m->seven_bit);
+    message_unref(m->converted[0]);
+    message_unref(m->converted[1]);
     free(m->content_block != NULL ? m->content_block : m->content);
     free(m);
 }

@@ -44,12 +44,14 @@ struct message {
     uint8_t *content;    /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
     uint64_t content_len;
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
-    /* What peers without 8BITMIME get, a reference, or NULL. The one thing that changes: the worker
-     * of the message's shard makes it when it is first needed. */
-    struct message *seven_bit;
+    /* What peers get that cannot take it as it is, by enum convert, references or NULL; and bits
+     * for what cannot be made. The only things that change: the worker of the message's shard makes
+     * them when they are first needed (engine/conversion.h). */
+    struct message *converted[2];
+    uint8_t inconvertible;
 };
 
-/* A copy of fields (strings deep-copied); content (malloc'd) and seven_bit are taken over.
+/* A copy of fields (strings deep-copied); content (malloc'd) and converted are taken over.
  * References: 1.
  * NULL when memory is out (content is then still the caller's). */
 struct message *message_new(const struct message *fields);

@@ -146,6 +146,7 @@ static const char *unable_text(uint8_t unable)
     case SMTP_UNABLE_8BIT:
         return "the message has 8-bit text, and the server does not offer 8BITMIME";
     case SMTP_UNABLE_UTF8:
+    case SMTP_UNABLE_UTF8_HEADER:
         return "the message needs SMTPUTF8, which the server does not offer";
     case SMTP_UNABLE_SIZE:
         return "the message is larger than the server takes (SIZE)";

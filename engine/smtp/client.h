@@ -80,7 +80,8 @@ enum smtp_unable {
     SMTP_UNABLE_8BIT,
     SMTP_UNABLE_UTF8,
     SMTP_UNABLE_SIZE,
-    SMTP_UNABLE_ADDRESS, /* sender or recipient is no valid path and never reaches the wire */
+    SMTP_UNABLE_ADDRESS,     /* sender or recipient is no valid path and never reaches the wire */
+    SMTP_UNABLE_UTF8_HEADER, /* the caller's: addresses are ASCII, the header is not */
 };
 
 struct smtp_transaction_rcpt {

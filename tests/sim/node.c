@@ -288,7 +288,7 @@ static void engine_make(struct engine *e)
     e->sessions_out_max = world.fds_max / 2 + 1;
     e->workers = aligned_alloc(CACHE_LINE_BYTES, e->workers_len * sizeof(*e->workers));
     ASSERT(e->workers != NULL && clients_init(&e->clients) == 0 &&
-           governor_open(&e->governor) == 0);
+           governor_open(&e->governor) == 0 && crew_open(&e->crew, 0, CREW_JOBS_PER_WORKER) == 0);
     memset(e->workers, 0, e->workers_len * sizeof(*e->workers));
     for (uint32_t i = 0; i < e->workers_len; i++)
         ASSERT(worker_open(&e->workers[i], e, i) == 0);
@@ -415,8 +415,10 @@ static void node_close(void)
     for (uint32_t i = 0; i < e->workers_len; i++)
         check_worker(&e->workers[i]);
     pins_end(true);
+    crew_stop(e->crew);
     for (uint32_t i = 0; i < e->workers_len; i++)
         worker_close(&e->workers[i]);
+    crew_close(e->crew);
     queue_close(e->queue);
     governor_close(e->governor);
     clients_done(&e->clients);

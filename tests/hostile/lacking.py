@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Servers without SMTPUTF8 and 8BITMIME get mail converted, what cannot be converted fails as content,
+and neither stops other mail.
+
+lacking.py [TEST...]"""
+
+import email
+import email.policy
+import smtplib
+
+from servers import Server, World, resident_bytes, run, wait_until
+
+OLD = b"250-old.example\r\n250 PIPELINING\r\n"
+EIGHT = b"250-eight.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+HEAD = ('From: "山田 太郎" <yamada@sender.example>\r\nTo: 鈴木 <u@x.example>\r\nSubject: 春の hello お知らせ\r\n'
+        "Message-ID: <1@sender.example>\r\nDate: Sun, 29 Nov 2026 00:00:00 +0000\r\n")
+TEXT = "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+SIGNED = ("MIME-Version: 1.0\r\nContent-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n"
+          "署名された本文\r\n--b--\r\n")
+
+
+def submit(world, content, *recipients, sender="a@sender.example"):
+    with smtplib.SMTP(world.engine.host, world.engine.port, local_hostname="c.example", timeout=60) as s:
+        refused = s.sendmail(sender, recipients, content.encode("utf-8"),
+                             mail_options=["SMTPUTF8", "BODY=8BITMIME"])
+    assert not refused, refused
+
+
+def subject_and_text(taken):
+    m = email.message_from_bytes(taken, policy=email.policy.default)
+    return m["Subject"], m["From"].addresses[0].display_name, m.get_content()
+
+
+def test_converted():
+    """As a reader sees it the mail is the same; where 8-bit bodies are taken only the header changes."""
+    old, eight = Server({"EHLO": OLD}), Server({"EHLO": EIGHT})
+    world = World({"old": old, "eight": eight}, retry="1h")
+    submit(world, HEAD + TEXT + "本文です。\r\n", "u@old.example", "v@old.example", "u@eight.example")
+    wait_until("all", lambda: world.records("Delivery", "old")[1:] and world.records("Delivery", "eight"), 20)
+    want = ("春の hello お知らせ", "山田 太郎", "本文です。\r\n")
+    wait_until("their contents", lambda: old.taken and eight.taken)
+    for taken in old.taken + eight.taken:
+        assert subject_and_text(taken) == want, subject_and_text(taken)
+    assert all(b < 128 for t in old.taken for b in t)
+    head, body = eight.taken[0].split(b"\r\n\r\n", 1)
+    assert all(b < 128 for b in head) and body == "本文です。\r\n".encode()
+    world.finish()
+
+
+def test_what_cannot_be_converted():
+    """It is the content, not the recipient; an address that is not ASCII is what RFC 6531 calls 5.6.7."""
+    old, eight = Server({"EHLO": OLD}), Server({"EHLO": EIGHT})
+    world = World({"old": old, "eight": eight}, retry="1h")
+    submit(world, HEAD + SIGNED, "u@old.example", "u@eight.example")
+    submit(world, "Subject: x\r\n" + SIGNED, "v@old.example")
+    submit(world, HEAD + TEXT, "w@eight.example", "日本@eight.example")
+    submit(world, HEAD + TEXT, "x@eight.example", sender="送@sender.example")
+    wait_until("all", lambda: world.records("Bounce", "old")[1:] and world.records("Bounce", "eight")[1:]
+               and world.records("Delivery", "eight")[1:], 20)
+    bounces = {r["recipient"]: r for r in world.records("Bounce", "old") + world.records("Bounce", "eight")}
+    codes = {name: ".".join(str(r["response"]["enhanced_code"][k]) for k in ("class", "subject", "detail"))
+             for name, r in bounces.items()}
+    assert codes == {"u@old.example": "5.6.9", "v@old.example": "5.6.3", "日本@eight.example": "5.6.7",
+                     "x@eight.example": "5.6.7"}, codes
+    assert {r["bounce_classification"] for r in bounces.values()} == {"ContentRelated"}
+    delivered = {r["recipient"] for r in world.records("Delivery", "eight")}
+    assert delivered == {"u@eight.example", "w@eight.example"}, delivered
+    world.finish()
+
+
+def test_large():
+    """A large message is converted once for all its recipients, while other mail flows; one that cannot
+    be is looked at once and leaves no memory behind."""
+    old = Server({"EHLO": OLD})
+    world = World({"old": old}, retry="1h")
+    body = ("長い本文です。" * 4 + "\r\n") * 60_000
+    submit(world, HEAD + TEXT + body, *(f"u{i}@old.example" for i in range(10)))
+    wait_until("all", lambda: len(world.records("Delivery", "old")) == 10, 60)
+    wait_until("a content", lambda: old.taken)
+    texts = {t.split(b"\r\n\r\n", 1)[1] for t in old.taken}
+    assert len(texts) == 1
+    assert subject_and_text(old.taken[0])[2].replace("\r\n", "\n") == body.replace("\r\n", "\n")
+    before = resident_bytes(world.engine.process.pid)
+    for i in range(6):
+        signed = SIGNED.replace("署名された本文\r\n", "読めるだけの本文\r\n" + "x" * 70 + "\r\n" + "署名\r\n" * 400_000)
+        submit(world, HEAD + signed, *(f"s{i}{k}@old.example" for k in range(20)))
+    wait_until("all", lambda: len(world.records("Bounce", "old")) == 120, 60)
+    wait_until("memory is given back",
+               lambda: resident_bytes(world.engine.process.pid) < before + (60 << 20), 30)
+    world.finish()
+
+
+if __name__ == "__main__":
+    run(globals())
