@@ -6,6 +6,7 @@ usage: servers.py DNS_LOOKUP"""
 import os
 import pathlib
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "interop"))
@@ -151,8 +152,14 @@ def check_ttl(checks, program, server):
         for name, life_ms in (("short.example", 2000), ("gone.example", 5000)):
             answer = lookup.ask(name, "host")
             checks.true(f"TTL of {name}: {answer['ttl_ms']}", 0 < answer["ttl_ms"] <= life_ms)
-        asked = lookup.counters()["upstream"]
-        lookup.ask("short.example", "host")
+        # Anew, since on a loaded machine more than its two seconds may have passed.
+        for _ in range(20):
+            began = time.monotonic()
+            lookup.ask("short.example", "host")
+            asked = lookup.counters()["upstream"]
+            lookup.ask("short.example", "host")
+            if time.monotonic() - began < 1:
+                break
         checks.equal("fresh: questions", lookup.counters()["upstream"], asked)
         lookup.send("sleep 2100")
         lookup.ask("short.example", "host")
@@ -162,11 +169,12 @@ def check_ttl(checks, program, server):
 def check_burst(checks, program, server):
     """Hundreds at once through few slots, all answered; names share what they share."""
     names = [f"n{i}.example" for i in range(600)] + ["order.example"] * 50
-    with Lookup(program, [server], "-f", "64") as lookup:
+    with Lookup(program, [server], "-f", "64", "-t", "20000") as lookup:
         answers = lookup.ask_all(names)
         checks.equal("burst: answers", len(answers), 601)
-        checks.equal("burst: statuses", {a["status"] for a in answers.values()},
-                     {"no_domain", "ok"})
+        checks.equal("burst: statuses",
+                     {(a["status"], a["status"] == "temporary" and a["error"]) for a in answers.values()},
+                     {("no_domain", False), ("ok", False)})
         counters = lookup.counters()
         checks.equal("burst: questions", counters["upstream"], 600 + 1 + 6)
         checks.equal("burst: failures", counters["failures"], 0)
