@@ -141,6 +141,11 @@ def test_config():
     bad.write_text(with_mistake)
     assert "good (1 listener, 0 routes, 1 destination)" in run("config", "check", good).stdout
     assert run("config", "check", "-q", good).stdout == ""
+    for named in (("-c", good), (f"--config={good}",)):  # as other commands have it
+        assert f"{good}: good" in run("config", "check", *named).stdout
+        assert "host_name: mx.example.com" in run("config", *named, "show").stdout
+    run("config", "check", "-c", good, good, status=2)
+    run("config", "docs", "-c", good, status=2)
     assert f"{bad}:2:1: unknown key 'lisen'" in run("config", "check", bad, status=1).stderr
     assert "cannot be read" in run("config", "check", temp.path / "none", status=1).stderr
     shown = run("config", "show", good).stdout
@@ -157,7 +162,11 @@ def test_config():
     assert f"{bad}:2:8: group: 'no-such-group' is no group" in said, said
     example = (TREE / "docs/examples/hayauma.yaml").read_text()
     good.write_text(example.replace("user: hayauma", "user: root"))
-    run("config", "check", good)
+    assert "no 'user'" not in run("config", "check", good).stderr
+    good.write_text("dns: {servers: [127.0.0.1, 192.0.2.53]}\n")
+    said = run("config", "check", good).stderr
+    assert "warning: dns.servers: 192.0.2.53 is beyond loopback" in said, said
+    assert ("warning: no 'user': started by root" in said) == (os.geteuid() == 0), said
     assert run("config", "docs").stdout == (TREE / "docs/configuration.md").read_text()
 
 
@@ -611,6 +620,9 @@ def test_output_lost():
 
 def test_stop():
     engine = Engine().start()
+    # By itself, whatever starts it: no thread may gain privileges by a program it starts.
+    for thread in pathlib.Path(f"/proc/{engine.process.child.pid}/task").iterdir():
+        assert "\nNoNewPrivs:\t1\n" in (thread / "status").read_text(), thread
     assert run("stop", "-c", engine.file).stdout == "stopped\n"
     assert engine.process.wait(30) == 0
     assert not pathlib.Path(engine.config["control_socket"]).exists()
