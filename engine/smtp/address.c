@@ -287,7 +287,7 @@ static size_t skip_mailbox(struct str s, bool postmaster_ok, bool utf8_ok, struc
 static size_t skip_source_route(struct str s, size_t at)
 {
     size_t start = at;
-    bool utf8;
+    bool utf8 = false;
 
     while (at < s.len && s.ptr[at] == '@') {
         size_t n = skip_domain(str_from(s, at + 1), false, &utf8);
