@@ -235,10 +235,11 @@ static const struct config_field timeouts_fields[] = {
     {"data", CONFIG_MS, AT_DEST(data_timeout_ms), .def = "2m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
      .doc = "The 354 (4.5.3.2.4)."},
     {"body", CONFIG_MS, AT_DEST(body_timeout_ms), .def = "3m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
-     .doc = "Progress of content: the peer must take some bytes in this time (4.5.3.2.5)."},
+     .doc = "Progress of content: the peer must take 64 KiB of it, or the rest, in this time "
+            "(4.5.3.2.5)."},
     {"dot", CONFIG_MS, AT_DEST(dot_timeout_ms), .def = "10m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
-     .doc = "Reply to the end of the message (4.5.3.2.6). Long on purpose: giving up here is what "
-            "makes duplicates."},
+     .doc = "Reply to the end of the message, when the peer has it (4.5.3.2.6). Long on purpose: "
+            "giving up here is what makes duplicates."},
     {"quit", CONFIG_MS, AT_DEST(quit_timeout_ms), .def = "5s", RANGE(0, 1 * HOUR_MS),
      .doc = "Reply to QUIT; nothing depends on it."},
 };

@@ -16,6 +16,10 @@
 #define PIPELINE_MS   1000 /* a transaction that takes longer gets no second one behind it */
 #define IDLE_LOOK_MS  250  /* whether another worker wants an idle session's slot */
 #define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
+/* Looks at content in a period of `body` or `dot`, the shorter, and what the peer must take in it:
+ * 360 bytes a second with the default. A peer that takes less is as good as stuck. */
+#define BODY_LOOKS     4
+#define BODY_BYTES_MIN 65536
 
 enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT_TIMEOUT };
 
@@ -63,8 +67,8 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
 
     if (d->state == DELIVERY_CONNECTING)
         return dest->connect_timeout_ms;
-    if (d->state == DELIVERY_QUITTING && d->worker->draining)
-        return DRAIN_QUIT_MS;
+    if (d->state == DELIVERY_QUITTING) /* before QUIT is out, too */
+        return d->worker->draining ? DRAIN_QUIT_MS : dest->quit_timeout_ms;
     if (d->greeted && d->state == DELIVERY_GREETING) /* until the turn's end */
         return dest->ehlo_timeout_ms;
     switch (smtp_client_stage(d->client)) {
@@ -75,8 +79,8 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
     case SMTP_STAGE_HELO:
     case SMTP_STAGE_STARTTLS:
         return dest->ehlo_timeout_ms;
-    case SMTP_STAGE_READY:
-        return dest->idle_ms;
+    case SMTP_STAGE_READY: /* the turn's end finds work, or that there is none */
+        return list_node_linked(&d->idle_node) ? dest->idle_ms : dest->mail_timeout_ms;
     case SMTP_STAGE_MAIL:
     case SMTP_STAGE_RSET:
         return dest->mail_timeout_ms;
@@ -84,8 +88,8 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
         return dest->rcpt_timeout_ms;
     case SMTP_STAGE_DATA:
         return dest->data_timeout_ms;
-    case SMTP_STAGE_BODY:
-        return io_op_busy(&d->send) ? dest->body_timeout_ms : dest->dot_timeout_ms;
+    case SMTP_STAGE_BODY: /* while content is on its way watch_body() says what holds */
+        return dest->dot_timeout_ms;
     case SMTP_STAGE_QUIT:
     case SMTP_STAGES:
         break;
@@ -93,14 +97,75 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
     return dest->quit_timeout_ms;
 }
 
+static bool in_body(const struct delivery *d)
+{
+    return d->state == DELIVERY_OPEN && smtp_client_stage(d->client) == SMTP_STAGE_BODY;
+}
+
+static uint64_t body_look_ms(const struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+    uint32_t period_ms =
+        dest->body_timeout_ms < dest->dot_timeout_ms ? dest->body_timeout_ms : dest->dot_timeout_ms;
+
+    return io_now_ms(d->worker->io) + period_ms / BODY_LOOKS;
+}
+
+/* Since the last event. The looks are for stages that last: a swift peer costs none. */
+static void watch_body_anew(struct delivery *d)
+{
+    d->body = (struct body_watch){.since_ms = io_now_ms(d->worker->io), .look_ms = body_look_ms(d)};
+}
+
+/* RFC 5321 4.5.3.2.5: as long as the peer takes content it may be slow. The end of a send says only
+ * that the kernel took it, which may hold megabytes; so while content is with us or the kernel,
+ * `body` is the time for the next BODY_BYTES_MIN of it, or the rest, and `dot` begins when the peer
+ * has all. */
+static void watch_body(struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+    uint64_t now_ms = io_now_ms(d->worker->io);
+    struct body_watch *b = &d->body;
+    struct io_progress p;
+    bool left;
+
+    io_send_progress(d->worker->io, d->dial.fd, &p);
+    left = io_op_busy(&d->send) || p.left_bytes > 0;
+    if (b->looked && (p.taken_bytes - b->taken_bytes >= BODY_BYTES_MIN || (b->left && !left))) {
+        b->since_ms = now_ms;
+        b->taken_bytes = p.taken_bytes;
+    } else if (!b->looked) {
+        b->taken_bytes = p.taken_bytes;
+    }
+    b->looked = true;
+    b->left = left;
+    b->look_ms = body_look_ms(d);
+    d->deadline_ms = b->since_ms + (left ? dest->body_timeout_ms : dest->dot_timeout_ms);
+}
+
+static uint64_t next_look_ms(const struct delivery *d)
+{
+    uint64_t look_ms = d->deadline_ms;
+
+    if (list_node_linked(&d->idle_node) && d->worker->engine->workers_len > 1)
+        look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
+    else if (in_body(d))
+        look_ms = d->body.look_ms;
+    return look_ms < d->deadline_ms ? look_ms : d->deadline_ms;
+}
+
 static void arm_timer(struct delivery *d)
 {
     struct io *io = d->worker->io;
+    uint64_t due_ms;
 
     d->deadline_ms = io_now_ms(io) + stage_timeout_ms(d);
+    if (in_body(d))
+        watch_body_anew(d);
+    due_ms = next_look_ms(d);
     /* Usually the deadline only moves out: the timer then finds out when it fires. */
-    if (!timer_armed(&d->timer) || d->timer.due_ms > d->deadline_ms)
-        wheel_arm(io_wheel(io), &d->timer, d->deadline_ms);
+    if (!timer_armed(&d->timer) || d->timer.due_ms > due_ms)
+        wheel_arm(io_wheel(io), &d->timer, due_ms);
 }
 
 /* Whether another worker lacks the slot that this idle session holds without work for it. */
@@ -111,11 +176,7 @@ static bool idle_is_wanted(const struct delivery *d)
 
 static void rearm_timer(struct delivery *d)
 {
-    uint64_t look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
-    bool look = list_node_linked(&d->idle_node) && d->worker->engine->workers_len > 1;
-
-    wheel_arm(io_wheel(d->worker->io), &d->timer,
-              look && look_ms < d->deadline_ms ? look_ms : d->deadline_ms);
+    wheel_arm(io_wheel(d->worker->io), &d->timer, next_look_ms(d));
 }
 
 static void on_timer(struct timer *timer)
@@ -127,7 +188,11 @@ static void on_timer(struct timer *timer)
         /* The turn's end, when work is handed out, may be yet to come. */
         if (!delivery_work(d) && list_node_linked(&d->idle_node))
             delivery_quit(d);
-    } else if (io_now_ms(io) < d->deadline_ms)
+        return;
+    }
+    if (in_body(d))
+        watch_body(d);
+    if (io_now_ms(io) < d->deadline_ms)
         rearm_timer(d);
     else
         delivery_advance(d, EVENT_TIMEOUT, NULL, -ETIMEDOUT);
@@ -152,7 +217,7 @@ static void delivery_idle(struct delivery *d)
         return;
     }
     idle_enter(d);
-    rearm_timer(d);
+    arm_timer(d);
 }
 
 static uint32_t messages_max(const struct delivery *d)
@@ -564,8 +629,10 @@ static void delivery_flush(struct delivery *d)
     if (d->state == DELIVERY_CONNECTING || io_op_busy(&d->send))
         return;
     n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
-    if (n > 0)
-        io_send(d->worker->io, &d->send, d->dial.fd, d->iov, n);
+    if (n == 0)
+        return;
+    io_send(d->worker->io, &d->send, d->dial.fd, d->iov, n);
+    arm_timer(d); /* what is waited for may be another thing now */
 }
 
 static void delivery_free(struct delivery *d)
@@ -612,7 +679,9 @@ static void delivery_reap(struct worker *w)
             continue;
         list_remove(&d->dirty_node);
         held_drop(d);
-        io_close_fd(w->io, d->dial.fd, false);
+        /* A peer that did not take what it was sent does not get it behind our back, when its mail
+         * is tried again; and the kernel does not keep megabytes for it. */
+        io_close_fd(w->io, d->dial.fd, d->error == -ETIMEDOUT);
         if (!d->reopen || w->draining || !delivery_reopen(d))
             delivery_free(d);
     }

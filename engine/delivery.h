@@ -34,6 +34,10 @@ struct delivery {
     struct io_op recv, send;
     struct timer timer;
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
+    struct body_watch {   /* of content on its way: see watch_body() */
+        uint64_t since_ms, look_ms, taken_bytes;
+        bool looked, left;
+    } body;
     struct smtp_client *client;
     enum delivery_state state;
     bool greeted;                    /* EHLO or HELO was accepted; ready at the turn's end */

@@ -104,6 +104,13 @@ int io_route(struct io *io, const struct sockaddr *addr, socklen_t len,
 /* Peer and local name of a connected or accepted socket; 0 or -errno. */
 int io_peer_name(struct io *io, int fd, struct sockaddr_storage *peer);
 int io_local_name(struct io *io, int fd, struct sockaddr_storage *local);
+/* What became of what was sent on a connected socket: bytes that the peer's host has acknowledged
+ * since the beginning (TCP; elsewhere 0), and those that the kernel still has. A system call: for a
+ * look now and then, not for each send. */
+struct io_progress {
+    uint64_t taken_bytes, left_bytes;
+};
+void io_send_progress(struct io *io, int fd, struct io_progress *out);
 /* Ends our sending: the peer reads the end behind what was sent, and may go on talking. At once; no
  * send may be under way. */
 void io_send_end(struct io *io, int fd);

@@ -107,6 +107,7 @@ static void run_large(int family, const char *path)
     struct sockaddr_in in_addr;
     struct sockaddr *addr = (struct sockaddr *)&unix_addr;
     socklen_t len = sizeof(unix_addr);
+    struct io_progress progress;
     int listener, fd;
 
     open_io(8, 8, 512);
@@ -130,9 +131,19 @@ static void run_large(int family, const char *path)
     sender->iov[2] = (struct iovec){bytes + 1, 999999};
     sender->iov[3] = (struct iovec){bytes + 1000000, BYTES - 1000000};
     io_send(io, &sender->op, fd, sender->iov, 4);
+    assert_int_equal(io_turn(io, 10), 0);
+    io_send_progress(io, fd, &progress);
+    assert_true(progress.left_bytes > 0 && progress.taken_bytes < BYTES);
     io_recv(io, &receiver->op, acceptor->fds[0]);
     RUN_UNTIL(sender->ends == 1);
     assert_int_equal(sender->last, BYTES);
+    RUN_UNTIL(receiver->bytes == BYTES);
+    io_send_progress(io, fd, &progress);
+    assert_int_equal(progress.left_bytes, 0);
+    if (family == AF_UNIX)
+        assert_int_equal(progress.taken_bytes, 0);
+    else
+        assert_true(progress.taken_bytes >= BYTES);
     io_close_fd(io, fd, false);
     RUN_UNTIL(receiver->ends == 1);
     assert_int_equal(receiver->last, 0); /* end of stream */

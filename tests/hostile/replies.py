@@ -7,6 +7,8 @@ replies.py [TEST...]"""
 import concurrent.futures
 import contextlib
 import re
+import select
+import socket
 import threading
 import time
 
@@ -125,6 +127,137 @@ def test_a_dripped_reply_ends():
     wait_until("the ends", lambda: len(cut) == len(servers), 10)
     assert all(1.5 < seconds < 12 for seconds in cut.values()), cut
     assert world.engine.status()["counters"]["lost"] == 1  # the dot's
+    world.finish()
+
+
+LONG, SHORT = "90s", "2s"
+STAGES = {"banner": "banner", "ehlo": "EHLO", "mail": "MAIL", "rcpt": "RCPT", "data": "DATA", "dot": "dot",
+          "quit": "QUIT"}
+
+
+def until_cut(ends, name):
+    """Says nothing until the client hangs up; how long that took."""
+    def wait(peer):
+        began = time.monotonic()
+        peer.settimeout(0.2)
+        with contextlib.suppress(ConnectionError):
+            while "over" not in ends:
+                with contextlib.suppress(TimeoutError):
+                    if not peer.recv(65536):
+                        break
+        ends[name] = time.monotonic() - began
+        raise Close
+    return wait
+
+
+def test_each_stage_has_its_timeout():
+    """A server that falls silent at a stage is left after that stage's time, be it shorter or longer than
+    all others: two routes for each stage, with settings of their own."""
+    ends, servers, settings = {}, {}, {}
+    for stage, answer in STAGES.items():
+        for kind, own, others in (("short", SHORT, LONG), ("long", LONG, SHORT)):
+            name = f"{kind}-{stage}"
+            servers[name] = Server({answer: until_cut(ends, name)})
+            settings[f"{name}.example"] = {"idle": 0, "timeouts": {
+                **dict.fromkeys(TIMEOUTS, others), stage: own}}
+    world = World(servers, retry="1h", destinations=settings)
+    for name in servers:
+        world.send(name)
+    shorts = {n for n in servers if n.startswith("short")}
+    for name in shorts:
+        wait_until(f"the end of {name}", lambda n=name: n in ends, 30, process=world.engine.process)
+    time.sleep(3)  # the others' time and more
+    assert set(ends) == shorts, ends
+    assert all(1.8 < seconds < 20 for seconds in ends.values()), ends
+    ends["over"] = 0
+    world.finish()
+
+
+class Reader(Server):
+    """Takes content at a rate, through a small window; 0: not at all. Silent: then says nothing."""
+
+    def __init__(self, rate, offers=b"", silent=False):
+        self.rate, self.silent, self.had_ms, self.end_ms = rate, silent, 0, 0
+        super().__init__({"EHLO": b"250-reader\r\n" + offers + b"250 X\r\n"})
+        self.listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+
+    def wait_for_end(self, peer):
+        """Without a look at what comes: the client's end shows as a reset, or as one's own failing write."""
+        poll = select.poll()
+        poll.register(peer, select.POLLRDHUP)
+        poll.poll(80_000)
+        self.end_ms = time.monotonic() * 1000
+        raise Close
+
+    def read(self, peer, end):
+        got = b""
+        while not end(got):
+            if self.rate == 0:
+                self.had_ms = time.monotonic() * 1000
+                self.wait_for_end(peer)
+            piece = peer.recv(16384)
+            if not piece:
+                raise Close
+            got += piece
+            time.sleep(len(piece) / self.rate)
+        self.had_ms = time.monotonic() * 1000
+        if self.silent:
+            self.wait_for_end(peer)
+        peer.sendall(b"250 taken\r\n")
+        self.taken.append(got)
+
+    def line(self, peer):
+        got = b""
+        while not got.endswith(b"\n"):
+            byte = peer.recv(1)
+            if not byte:
+                raise Close
+            got += byte
+        return got
+
+    def session(self, peer):
+        with peer, contextlib.suppress(OSError, Close):
+            peer.sendall(b"220 reader\r\n")
+            while line := self.line(peer):
+                verb = line[:4].decode()
+                if verb == "BDAT":
+                    size = int(line.split()[1])
+                    self.read(peer, lambda got: len(got) >= size)
+                else:
+                    self.say(peer, verb)
+                    if verb == "DATA":
+                        self.read(peer, lambda got: got.endswith(b"\r\n.\r\n"))
+
+
+def test_slow_and_stuck_bodies():
+    """Content that is taken steadily goes on, however long it takes; a peer that takes nothing is left after
+    `body`, and one that has all and says nothing after `dot`."""
+    chunking = b"250-PIPELINING\r\n250-CHUNKING\r\n"
+    readers = {}
+    for how, offers in (("data", b""), ("bdat", chunking)):
+        readers |= {f"slow-{how}": Reader(400_000, offers), f"stuck-{how}": Reader(0, offers),
+                    f"mute-{how}": Reader(2_000_000, offers, silent=True)}
+    settings = {f"slow-{how}.example": {"timeouts": {"body": "2s", "dot": "2s"}} for how in ("data", "bdat")}
+    settings |= {f"stuck-{how}.example": {"timeouts": {"body": "4s", "dot": "60s"}} for how in ("data", "bdat")}
+    settings |= {f"mute-{how}.example": {"timeouts": {"body": "60s", "dot": "4s"}} for how in ("data", "bdat")}
+    world = World(readers, retry="1h", destinations=settings)
+    data = b"Subject: large\r\n\r\n" + (b"x" * 76 + b"\r\n") * 77000  # 6 MB
+    for name in readers:
+        with Client(world.engine) as client:
+            client.expect(client.message(f"u@{name}.example", data=data), 250)
+    for name, reader in readers.items():
+        kind = "Delivery" if name.startswith("slow") else "TransientFailure"
+        wait_until(f"{kind} of {name}", lambda k=kind, n=name: world.records(k, n), 60,
+                   process=world.engine.process)
+        assert reader.sessions == 1, (name, reader.sessions)
+        if kind == "Delivery":
+            assert len(reader.taken) == 1 and len(reader.taken[0]) > len(data)
+            continue
+        wait_until(f"the end at {name}", lambda r=reader: r.end_ms, 10)
+        seconds = (reader.end_ms - reader.had_ms) / 1000
+        assert 2.5 < seconds < 20, (name, seconds)
+        said = world.records(kind, name)[0]["response"]["content"]
+        assert "while sending the message: timed out" in said, said
     world.finish()
 
 

@@ -213,6 +213,15 @@ int io_local_name(struct io *io, int fd, struct sockaddr_storage *local)
     return 0;
 }
 
+void io_send_progress(struct io *io, int fd, struct io_progress *out)
+{
+    struct net_end *end = fd_of(fd)->end;
+
+    (void)io;
+    out->left_bytes = end->peer->flight_bytes;
+    out->taken_bytes = end->sent_bytes - out->left_bytes;
+}
+
 void io_send_end(struct io *io, int fd) /* simulated clients leave at a 421 */
 {
     (void)io;
