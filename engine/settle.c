@@ -9,6 +9,8 @@
 
 /* After a commit that failed for want of space. */
 #define RETRY_MS 500
+/* After one that the store refuses, each time twice as long as before. */
+#define REFUSED_MAX_MS 300000
 /* Of one change. A turn may end hundreds of recipients, and a map that is nearly full has room for
  * a change of some, never for one of all. */
 #define CUT_ROWS          64
@@ -25,10 +27,16 @@ struct settle {
     struct worker *worker;
     uint32_t shard;
     size_t rows_cap, messages_cap;
+    struct settle_part { /* where each part ends that must happen whole: records, rows, notice */
+        uint32_t rows, messages, records;
+    } * parts;
+    size_t parts_len, parts_cap;
     struct timer timer;
     struct list_node node;        /* settles_under_way or settles_spare */
     struct settle_waiter *waiter; /* or NULL */
     bool complained;
+    uint32_t
+        refused_ms; /* how long it waits, refused for another reason than space; 0: it is not */
 };
 
 static void on_settled(struct queue_change *change, int result);
@@ -130,17 +138,28 @@ static void settle_free(struct settle *s)
 {
     free(s->change.messages);
     free(s->change.rows);
+    free(s->parts);
     buf_done(&s->change.records);
     free(s);
 }
 
 static void settle_keep(struct settle *s)
 {
-    s->change.messages_len = s->change.rows_len = 0;
+    s->change.messages_len = s->change.rows_len = s->parts_len = 0;
     buf_clear(&s->change.records);
     s->complained = false;
+    s->refused_ms = 0;
     list_push_front(&s->worker->settles_spare, &s->node);
     s->worker->settles_spare_len++;
+}
+
+static void waiter_release(struct settle *s)
+{
+    struct settle_waiter *waiter = s->waiter;
+
+    s->waiter = NULL;
+    if (waiter != NULL && --waiter->parts == 0)
+        waiter->on_settled(waiter);
 }
 
 /* It committed, or never will. */
@@ -170,6 +189,95 @@ static void on_retry(struct timer *timer)
     queue_submit(s->worker->port, s->shard, &s->change);
 }
 
+/* What has been put in since the last part ends one. */
+static void part_end(struct settle *s)
+{
+    if (s->change.rows_len == (s->parts_len == 0 ? 0 : s->parts[s->parts_len - 1].rows))
+        return;
+    if (s->parts_len == s->parts_cap) {
+        s->parts_cap = s->parts_cap == 0 ? 32 : s->parts_cap * 2;
+        s->parts = xrealloc(s->parts, s->parts_cap * sizeof(*s->parts));
+    }
+    s->parts[s->parts_len++] = (struct settle_part){.rows = (uint32_t)s->change.rows_len,
+                                                    .messages = (uint32_t)s->change.messages_len,
+                                                    .records = (uint32_t)s->change.records.len};
+}
+
+static void part_submit(struct settle *s, struct settle_part from, struct settle_part to)
+{
+    struct worker *w = s->worker;
+    struct settle *part = settle_new(w);
+
+    part->shard = s->shard;
+    part->waiter = s->waiter;
+    if (part->waiter != NULL)
+        part->waiter->parts++;
+    part->rows_cap = part->change.rows_len = to.rows - from.rows;
+    part->change.rows = xrealloc(part->change.rows, part->rows_cap * sizeof(struct queue_row));
+    memcpy(part->change.rows, s->change.rows + from.rows,
+           part->rows_cap * sizeof(struct queue_row));
+    part->messages_cap = part->change.messages_len = to.messages - from.messages;
+    if (part->messages_cap > 0) {
+        part->change.messages =
+            xrealloc(part->change.messages, part->messages_cap * sizeof(struct message *));
+        memcpy(part->change.messages, s->change.messages + from.messages,
+               part->messages_cap * sizeof(struct message *));
+    }
+    buf_put(&part->change.records, s->change.records.data + from.records,
+            to.records - from.records);
+    list_push_back(&w->settles_under_way, &part->node);
+    atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(part), memory_order_relaxed);
+    queue_submit(w->port, part->shard, &part->change);
+}
+
+/* One part that the store refuses must not hold the others: each is tried alone. */
+static void settle_split(struct settle *s)
+{
+    struct settle_part from = {0}, *last = &s->parts[s->parts_len - 1];
+
+    last->messages = (uint32_t)s->change.messages_len;
+    last->records = (uint32_t)s->change.records.len;
+    for (size_t i = 0; i < s->parts_len; i++) {
+        part_submit(s, from, s->parts[i]);
+        from = s->parts[i];
+    }
+    s->change.rows_len = s->change.messages_len = 0;
+    list_remove(&s->node);
+    settle_end(s);
+}
+
+/* For another reason than space: the tree is damaged there, or we made a row that cannot be stored.
+ * The recipient stays in memory as settling, so that it is not sent again while the process lives,
+ * and is tried further and further apart; nobody waits for it. */
+static void settle_refused(struct settle *s, int result)
+{
+    struct worker *w = s->worker;
+    char id[MSGID_TEXT_BYTES] = "";
+    uint32_t n;
+
+    part_end(s);
+    if (s->parts_len > 1) {
+        settle_split(s);
+        return;
+    }
+    if (s->refused_ms == 0) {
+        n = ++w->settles_refused;
+        if (s->change.rows_len > 0)
+            msgid_text(&s->change.rows[0].rcpt->message->id, id);
+        if ((n & (n - 1)) == 0) /* the first, the second, the fourth ... */
+            log_error("queue.settle_refused",
+                      "shard=%u id=%s error=\"%s\" refused=%u action=\"it is tried again, and sent "
+                      "again after a restart; see 'A damaged queue' in the manual\"",
+                      s->shard, id, strerror(-result), n);
+        waiter_release(s);
+    }
+    s->refused_ms = s->refused_ms == 0                   ? RETRY_MS
+                    : s->refused_ms < REFUSED_MAX_MS / 2 ? s->refused_ms * 2
+                                                         : REFUSED_MAX_MS;
+    s->timer.on_timer = on_retry;
+    wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + s->refused_ms);
+}
+
 static void settle_again(struct settle *s, int result)
 {
     struct worker *w = s->worker;
@@ -189,11 +297,17 @@ static void on_settled(struct queue_change *change, int result)
     struct settle *s = change->owner;
     struct worker *w = s->worker;
 
-    if (result < 0) {
+    if (result == -ENOSPC || result == -ENOMEM || result == -ESHUTDOWN) {
         settle_again(s, result);
         return;
     }
     w->settles_failing -= s->complained;
+    s->complained = false;
+    if (result < 0) {
+        settle_refused(s, result);
+        return;
+    }
+    w->settles_refused -= s->refused_ms != 0;
     list_remove(&s->node);
     for (size_t i = 0; i < change->rows_len; i++) {
         struct queue_row *row = &change->rows[i];
@@ -233,6 +347,8 @@ void settle_cut(struct worker *w, uint32_t shard, bool apart)
 {
     struct settle *s = w->settles[shard];
 
+    if (s != NULL)
+        part_end(s);
     if (s != NULL &&
         (apart || s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES))
         settle_submit(w, s);
@@ -265,7 +381,11 @@ bool settle_pending(const struct worker *w)
     for (uint32_t shard = 0; shard < shards; shard++)
         if (w->settles[shard] != NULL)
             return true;
-    return !list_empty(&w->settles_under_way);
+    for (struct list_node *n = list_first(&w->settles_under_way); n != NULL;
+         n = list_next(&w->settles_under_way, n))
+        if (LIST_ENTRY(n, struct settle, node)->refused_ms == 0)
+            return true;
+    return false;
 }
 
 void settle_abandon(struct worker *w)

@@ -3,7 +3,9 @@
  *
  * A settle owns its recipients until its commit: a committed one is dropped from memory (and, when
  * it was deferred, remembered by its lane as stored); a commit that failed for want of space is
- * submitted again until it succeeds, since a delivery that is not recorded is a duplicate later. */
+ * submitted again until it succeeds, since a delivery that is not recorded is a duplicate later.
+ * What the store refuses for another reason (a damaged page) is tried alone, further and further
+ * apart, and holds up neither the others nor a drain. */
 #ifndef HAYAUMA_ENGINE_SETTLE_H
 #define HAYAUMA_ENGINE_SETTLE_H
 

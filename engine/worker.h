@@ -111,6 +111,7 @@ struct worker {
     uint32_t settles_spare_len;
     struct settle_waiter *settles_follower; /* of what is submitted now, or NULL */
     uint32_t settles_failing;               /* of them, found no room */
+    uint32_t settles_refused;               /* of them, refused for another reason */
     uint64_t notice_bytes;                  /* of notices in them */
     uint32_t directories;                   /* start-up scans still running */
 

@@ -77,8 +77,11 @@ static struct {
     struct pin {
         struct sim_event begin, end;
         MDB_txn *reader;
-    } pins[PHASES_MAX];  /* old readers */
-    MDB_env *env;        /* committed last; what a pin reads */
+    } pins[PHASES_MAX]; /* old readers */
+    MDB_env *env;       /* committed last; what a pin reads */
+    struct {
+        uint64_t from_ns, until_ns;
+    } refusal;
     uint64_t timed_ns;   /* when it started last, or the clock was set */
     uint64_t alive_base; /* bytes of messages that died with their process */
 } node;
@@ -95,6 +98,8 @@ void __wrap_control_job_done(struct control_job *job, int result);
 void __real_queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change);
 void __wrap_queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change);
 int __real_mdb_txn_commit(MDB_txn *txn);
+bool __real_codec_row_valid(const struct recipient *r);
+bool __wrap_codec_row_valid(const struct recipient *r);
 int __wrap_mdb_txn_commit(MDB_txn *txn);
 
 uint64_t __wrap_message_bytes_alive(void)
@@ -121,6 +126,16 @@ void __wrap_queue_submit(struct queue_port *port, uint32_t shard, struct queue_c
     if (settled > SETTLE_ROWS_MAX)
         sim_fail("room", "one change settles %zu rows", settled);
     __real_queue_submit(port, shard, change);
+}
+
+/* As rows of a damaged page would be. */
+bool __wrap_codec_row_valid(const struct recipient *r)
+{
+    if (world.refusals && sim_now_ns() >= node.refusal.from_ns &&
+        sim_now_ns() < node.refusal.until_ns && r->state == PLACE_SETTLING &&
+        r->message->id.bytes[MSGID_BYTES - 1] % 3 == 0)
+        return false;
+    return __real_codec_row_valid(r);
 }
 
 /* Takes most of a shard's map, with its first commit, so that little mail fills the rest. */
@@ -244,7 +259,7 @@ static void on_turn(struct sim_event *event)
 
     turner_count(t);
     ASSERT(worker_turn(w, 0) == 0);
-    if (w->settles_failing == 0)
+    if (w->settles_failing == 0 && w->settles_refused == 0)
         t->settled_ns = sim_now_ns();
     atomic_store(&w->drained, worker_drained(w));
     t->busy_until_ns =
@@ -378,7 +393,8 @@ static void node_kill(void)
             node.phases[i].from_ns < from_ns)
             from_ns = node.phases[i].from_ns;
     for (uint32_t i = 0; i < node.engine->workers_len; i++)
-        if (node.engine->workers[i].settles_failing > 0 &&
+        if ((node.engine->workers[i].settles_failing > 0 ||
+             node.engine->workers[i].settles_refused > 0) &&
             node.turners[i].settled_ns - SETTLE_MAX_NS < from_ns)
             from_ns = node.turners[i].settled_ns - SETTLE_MAX_NS;
     pins_end(false);
@@ -411,6 +427,11 @@ static void node_close(void)
     struct engine *e = node.engine;
 
     sim_trace("close");
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        if (e->workers[i].settles_refused > 0) /* as if they had died with it */
+            ledger_crashed(node.turners[i].settled_ns < SETTLE_MAX_NS
+                               ? 0
+                               : node.turners[i].settled_ns - SETTLE_MAX_NS);
     events_cancel();
     for (uint32_t i = 0; i < e->workers_len; i++)
         check_worker(&e->workers[i]);
@@ -630,6 +651,8 @@ void node_begin(const char *dir)
         node.phases[i].until_ns = node.phases[i].from_ns + sim_draw(30 * SIM_S);
         node.phases[i].fatal = sim_chance(300);
     }
+    node.refusal.from_ns = sim_now_ns() + sim_draw(span_ns);
+    node.refusal.until_ns = node.refusal.from_ns + sim_draw(600 * SIM_S);
     for (uint32_t i = 0; i < world.pin_phases; i++) {
         node.pins[i].begin.run = on_pin;
         node.pins[i].end.run = on_unpin;
@@ -654,7 +677,7 @@ static bool check_times(void *arg, const struct queue_row_view *row)
     if (row->due_ms > now_ms + ahead_s * 1000 + 1000)
         sim_fail("due times", "%.*s, tried %u times, is due in %lld s", STR_FMT(row->address),
                  row->attempts, (long long)(row->due_ms - now_ms) / 1000);
-    if (world.map_filled == 0 && row->expires_ms + OUTLIVED_MS < now_ms)
+    if (world.map_filled == 0 && !world.refusals && row->expires_ms + OUTLIVED_MS < now_ms)
         sim_fail("lifetimes", "%.*s expired %lld s ago, and is in the queue", STR_FMT(row->address),
                  (long long)(now_ms - row->expires_ms) / 1000);
     return true;

@@ -141,6 +141,7 @@ static void engine_make(void)
     world.crashes = sim_chance(500) ? draw(1, 3) : 0;
     world.admin_jobs = sim_chance(400) ? draw(1, 40) : 0;
     world.commit_fault_phases = sim_chance(250) ? draw(1, 3) : 0;
+    world.refusals = sim_chance(150);
     world.map_filled = sim_chance(world_full ? 1000 : 200) ? draw(13600, 14300) << 10 : 0;
     world.pin_phases = world.map_filled != 0 && sim_chance(600) ? draw(1, 3) : 0;
     /* Slow turns: much comes at once, commits and loads among it. */

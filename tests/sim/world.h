@@ -86,6 +86,7 @@ struct world {
     uint32_t rereads; /* of the same configuration: every site is made anew, amid outages too */
     uint32_t lifetime_s, notice_lifetime_s, retry_max_s;
     uint32_t commit_fault_phases;
+    bool refusals;     /* the store refuses a third of all that is settled, for a while */
     uint64_t turn_ns;  /* how long a worker's turn takes, at most, when nothing stalls */
     uint64_t stall_ns; /* and when something does */
     uint64_t disk_ns;  /* how long a commit takes, at most, when nothing stalls */
