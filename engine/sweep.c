@@ -106,20 +106,12 @@ int64_t sweep_right_ms(const struct worker *w, const struct recipient *r)
     return right_ms(w->config, site_longest_ms(w->config), r->queue, &p, worker_wall_ms(w));
 }
 
-/* Of a row without its message: the id says when it came; by a clock that was set back since the
- * process began to make ids, other times say better. */
-static int64_t came_ms(const struct queue_row_view *row)
-{
-    int64_t made_ms = msgid_ms(&row->id);
-    int64_t used_ms = row->attempts == 0 ? row->due_ms : row->last_attempt_ms;
-
-    return used_ms < made_ms ? used_ms : made_ms;
-}
-
+/* Of a row without its message, which would be read for it: its id says when it came, within a
+ * second. */
 static bool is_misplaced(const struct sweep *s, const struct queue_row_view *row)
 {
     struct retry_place p = {.due_ms = row->due_ms,
-                            .created_ms = came_ms(row),
+                            .created_ms = msgid_ms(&row->id),
                             .last_attempt_ms = row->last_attempt_ms,
                             .attempts = row->attempts};
 
@@ -130,7 +122,7 @@ static bool is_misplaced(const struct sweep *s, const struct queue_row_view *row
 /* When it ends without being tried; what was put off behind its lifetime, when that is over. */
 static int64_t ends_ms(const struct queue_row_view *row)
 {
-    int64_t ms = came_ms(row) + (int64_t)row->lifetime_s * 1000;
+    int64_t ms = msgid_ms(&row->id) + (int64_t)row->lifetime_s * 1000;
 
     if (row->due_ms >= ms) /* the last attempt */
         ms += LANE_LAST_TRY_MS;

@@ -7,6 +7,8 @@
  * The sequence starts at a random 31-bit number each millisecond (RFC 9562 6.2 method 1), so ids of
  * other threads and nodes differ in 73 bits, and there is always room to count up. */
 
+#define BACK_MS 1000 /* a clock that steps back further was set: ids say the time that it has */
+
 void msgid_source_init(struct msgid_source *s, uint64_t seed)
 {
     *s = (struct msgid_source){0};
@@ -16,7 +18,7 @@ void msgid_source_init(struct msgid_source *s, uint64_t seed)
 struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms)
 {
     uint64_t now_ms = wall_ms < 0 ? 0 : (uint64_t)wall_ms, random = rng_next(&s->rng);
-    bool later = now_ms > s->last_ms || s->last_ms == 0;
+    bool later = now_ms > s->last_ms || s->last_ms == 0 || now_ms + BACK_MS < s->last_ms;
     struct msgid id;
     uint32_t q;
 
@@ -24,7 +26,7 @@ struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms)
         s->last_ms = later ? now_ms : s->last_ms + 1;
         s->sequence = (uint32_t)(rng_next(&s->rng) >> 33);
     } else {
-        s->sequence++; /* same millisecond, or the clock stepped back */
+        s->sequence++; /* same millisecond, or the clock stepped back a little */
     }
     q = s->sequence;
     for (int i = 0; i < 6; i++)

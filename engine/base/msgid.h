@@ -16,7 +16,8 @@ struct msgid {
     uint8_t bytes[MSGID_BYTES];
 };
 
-/* One generator per thread. Strictly increasing within it, also when the clock steps back. */
+/* One generator per thread. Strictly increasing within it, also when the clock steps back by up to
+ * a second; what is set back further begins anew, so that an id says when it was made. */
 struct msgid_source {
     struct rng rng;
     uint64_t last_ms;
