@@ -3,9 +3,14 @@ from their Maildirs, by IMAP and by POP3 and compared byte for byte."""
 
 import email
 import email.policy
+import pathlib
+import random
+import sys
 import unittest
 
-import case
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "notice"))
+import case  # noqa: E402
+import check  # noqa: E402
 import mail
 import peers
 from engine import Engine
@@ -19,8 +24,11 @@ engine = None
 def setUpModule():
     global engine
     routes = {}
-    for name, make in (("postfix", peers.Postfix), ("exim", peers.Exim),
-                       ("opensmtpd", peers.OpenSmtpd), ("dovecot", peers.Dovecot)):
+    for name, make in (
+            ("postfix", peers.Postfix), ("exim", peers.Exim), ("opensmtpd", peers.OpenSmtpd),
+            ("dovecot", peers.Dovecot), ("exim-old", lambda domain: peers.Exim(domain, old=True)),
+            ("postfix-old",
+             lambda domain: peers.Postfix(domain, settings={"smtputf8_enable": "no"}))):
         server = make(f"{name}.example").start()
         unittest.addModuleCleanup(server.stop)
         servers[name] = server
@@ -122,7 +130,10 @@ class Dots(unittest.TestCase):
 
 
 class International(unittest.TestCase):
-    """SMTPUTF8 goes on to servers that know it and comes back from others."""
+    """SMTPUTF8 goes on to servers that know it; others get what only a header needs it for in ASCII,
+    and what addresses need it for comes back."""
+
+    maxDiff = None
 
     def submit(self, server, sender):
         to = f"taro@{server.domain}"
@@ -143,6 +154,46 @@ class International(unittest.TestCase):
         self.submit(servers["opensmtpd"], "送り主@nowhere.example")
         wait_until("a bounce", lambda: [
             r for r in engine.records("Bounce") if r["recipient"] == "taro@opensmtpd.example"])
+
+    def test_japanese_mail_for_others(self):
+        """Raw UTF-8 headers, long subjects, file names, ISO-2022-JP: a reader sees the same."""
+        for name in ("postfix-old", "exim-old", "opensmtpd"):
+            server = servers[name]
+            before = len(server.maildir("hanako"))
+            sent = {}
+            for seed in range(40):
+                text, *files = check.random_japanese_mail(random.Random(seed))
+                sent[f"<japanese-{seed}@sender.example>"] = check.seen(text.encode()) | {
+                    "files": tuple(files)}
+                text = (f"Message-ID: <japanese-{seed}@sender.example>\r\n"
+                        "Date: Sun, 22 Nov 2026 10:00:00 +0900\r\n" + text).encode()
+                case.submit(engine, SENDER, [f"hanako@{server.domain}"], text,
+                            ("SMTPUTF8", "BODY=8BITMIME"))
+            received = {}
+            for raw in server.wait_mail("hanako", before + len(sent), 60):
+                raw = raw if b"\r\n" in raw else raw.replace(b"\n", b"\r\n")
+                received[email.message_from_bytes(raw)["Message-ID"]] = raw
+            for key, want in sent.items():
+                with self.subTest(server=name, message=key):
+                    head = received[key].split(b"\r\n\r\n")[0]
+                    self.assertTrue(head.isascii())
+                    self.assertTrue(name != "exim-old" or received[key].isascii())
+                    self.assertEqual(check.seen(received[key]), want)
+
+    def test_notice_for_others(self):
+        """A notice about a recipient that is not ASCII reaches a sender whose server takes only ASCII."""
+        sender = "jiro@exim-old.example"
+        text = mail.header("notice", sender, "x") + b"text\r\n"
+        case.submit(engine, sender, ["日本@opensmtpd.example"], text, ("SMTPUTF8",))
+        raw = wait_until("a notice", lambda: [
+            m for m in (p.read_bytes() for p in servers["exim-old"].maildir("jiro"))
+            if b"multipart/report" in m])[0]
+        self.assertTrue(raw.isascii())
+        notice = email.message_from_bytes(raw, policy=email.policy.default)
+        status = [p for p in notice.walk() if p.get_content_type() == "message/delivery-status"][0]
+        about = status.get_payload()[1]
+        self.assertEqual(about["Final-Recipient"], r"utf-8; \x{65E5}\x{672C}@opensmtpd.example")
+        self.assertEqual(about["Status"], "5.6.7")
 
 
 class Refusals(unittest.TestCase):

@@ -161,6 +161,10 @@ class Exim(Peer):
     tree = "exim"
     accounts = "Debian-exim:5201"
 
+    def __init__(self, domain, host="127.0.0.1", port=None, old=False):
+        super().__init__(domain, host, port)
+        self.old = old  # offers neither SMTPUTF8 nor 8BITMIME
+
     def configure(self):
         users = ":".join(USERS)
         # acl_not_smtp and friends stay at their defaults: nothing is submitted locally.
@@ -172,11 +176,13 @@ daemon_smtp_ports = {self.port}
 spool_directory = {self.dir}/spool
 log_file_path = {self.dir}/exim-%slog
 acl_smtp_rcpt = check_rcpt
-smtputf8_advertise_hosts = *
+smtputf8_advertise_hosts = {"" if self.old else "*"}
+accept_8bitmime = {"false" if self.old else "true"}
 chunking_advertise_hosts = *
 pipelining_advertise_hosts = *
 smtp_accept_max = 200
 smtp_accept_max_per_connection = 10000
+smtp_accept_queue_per_connection = 0
 queue_only_load = 1000
 message_size_limit = 50M
 tls_advertise_hosts =
