@@ -86,6 +86,7 @@ struct sink_class {
     uint32_t connections_max;  /* 0 = no limit */
     bool connections_reset;    /* beyond: RST instead of connections_reply */
     uint64_t bytes_per_second; /* of one session; 0 = no limit */
+    uint32_t close_after;      /* messages, then the session ends without a word; 0 = never */
     bool no_ehlo;
     struct smtp_server_options options;
     bool quiet; /* nothing above can happen at MAIL and later: the fast path */

@@ -253,6 +253,7 @@ enum value {
     VALUE_CONNECTIONS,
     VALUE_OVER,
     VALUE_MESSAGES,
+    VALUE_CLOSE_AFTER,
     VALUE_RECIPIENTS,
     VALUE_THROUGHPUT,
     VALUE_WITHOUT,
@@ -286,6 +287,7 @@ static const struct {
     {"connections_max", VALUE_CONNECTIONS, true},
     {"connections_over", VALUE_OVER, true},
     {"messages_per_session", VALUE_MESSAGES, true},
+    {"close_after", VALUE_CLOSE_AFTER, true},
     {"recipients_per_message", VALUE_RECIPIENTS, true},
     {"bytes_per_second", VALUE_THROUGHPUT, true},
     {"without", VALUE_WITHOUT, true},
@@ -342,6 +344,8 @@ static void read_value(struct yaml_reader *r, enum value value, struct fy_node *
         return read_over(r, node, c);
     case VALUE_MESSAGES:
         return yaml_count(r, node, 1000000, &c->options.messages_max);
+    case VALUE_CLOSE_AFTER:
+        return yaml_count(r, node, 1000000, &c->close_after);
     case VALUE_RECIPIENTS:
         return yaml_count(r, node, 1000000, &c->options.recipients_max);
     case VALUE_THROUGHPUT:

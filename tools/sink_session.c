@@ -28,7 +28,8 @@ struct sink_session {
     bool closing; /* close when all is sent */
     bool ending;  /* cancelled: freed on the last completion */
     bool body_seen;
-    bool abort; /* RST */
+    bool abort;        /* RST */
+    uint32_t messages; /* taken */
     enum sink_stage stage;
     const struct sink_fault *fault;
     const char *reply;
@@ -203,6 +204,8 @@ static void session_message(struct sink_session *s)
         return;
     }
     smtp_server_answer(&s->smtp, &s->out, NULL);
+    /* What was pipelined behind it is not looked at. */
+    s->closing |= ++s->messages == s->session_class->close_after;
 }
 
 static void session_drop_last_recipient(struct sink_session *s)

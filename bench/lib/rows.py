@@ -50,7 +50,7 @@ def run_json(argv, timeout_s=300):
 class OwnSink:
     """`hayauma sink`; with count it ends by itself after so many messages."""
 
-    def __init__(self, count=None, behaviour=None, workers=1):
+    def __init__(self, count=None, behaviour=None, workers=1, ledger=False):
         self.temp = TempDir("hayauma-sink-")
         self.port = free_port()
         self.address = f"{LOCALHOST}:{self.port}"
@@ -61,6 +61,8 @@ class OwnSink:
             file = self.temp.path / "behaviour.yaml"
             file.write_text(behaviour)
             argv += ["--behaviour", file]
+        if ledger:
+            argv += ["--ledger", self.temp.path / "ledger"]
         self.process = Process(argv, self.temp.path / "log")
         # A connection that sends nothing is no message.
         wait_port((LOCALHOST, self.port), self.process)
@@ -69,6 +71,16 @@ class OwnSink:
         """Waits for its end."""
         self.process.wait(timeout_s)
         return json.loads(self.process.log.read_text().strip().split("\n")[-1])
+
+    def ledger(self):
+        file = self.temp.path / "ledger"
+        lines = file.read_text().split("\n")[:-1] if file.exists() else []
+        return [line.split("\t") for line in lines]
+
+    def end(self):
+        """Ends it; its summary."""
+        self.process.stop()
+        return self.summary()
 
     def stop(self):
         if self.process.running():
@@ -377,5 +389,71 @@ def latency(scale):
     return row
 
 
+TOO_MUCH = "451 4.7.1 too much, try again later"
+THROTTLING = {
+    "2 % 451 at RCPT": f"defer: {{rate: 2%, reply: {TOO_MUCH!r}}}",
+    "50 % 451 at RCPT": f"defer: {{rate: 50%, reply: {TOO_MUCH!r}}}",
+    "one connection, 10 % 421 at RCPT":
+        "connections_max: 1, defer: {rate: 10%, reply: '421 4.7.0 try again later'}",
+    "two messages a session": "messages_per_session: 2, without: [limits]",
+    "silent close after 20": "close_after: 20",
+    "silent close after 20, no CHUNKING": "close_after: 20, without: [chunking]",
+}
+RETRY_S = 10
+
+
+class StockPostfixRelay(servers.PostfixRelay):
+    """Its own ideas of concurrency; only what it may take from us is opened."""
+
+    tuning = {key: servers.PostfixRelay.tuning[key] for key in (
+        "default_process_limit", "smtpd_client_connection_count_limit",
+        "smtpd_client_event_limit_exceptions", "smtpd_peername_lookup", "in_flow_delay",
+        "smtpd_relay_restrictions", "smtpd_recipient_restrictions", "virtual_mailbox_domains",
+        "virtual_mailbox_maps", "header_size_limit")}
+
+
+def throttled(relay_of, behaviour, count, limit_s):
+    """count messages, one recipient each, to a sink that defers; until all are there, or limit_s."""
+    sink = OwnSink(behaviour=f"default: {{{behaviour}, latency: {{rcpt: 2ms, dot: 10ms}}}}\n", ledger=True)
+    relay = relay_of(sink.address).start()
+    try:
+        start = time.time()
+        own_source(relay.address(), count, size=2000, sessions=20)
+        while len(rows := sink.ledger()) < count and time.time() - start < limit_s:
+            time.sleep(0.1)
+        rows = sink.ledger()
+        times = [int(row[0]) / 1000 - start for row in rows]
+        summary = sink.end()
+        refused = sum(c["deferred"] + c["refused"] for c in summary["classes"])
+        return {"server": relay.name, "behaviour": behaviour, "messages": count,
+                "delivered_after_30_s": sum(t <= 30 for t in times), "delivered": len(rows),
+                "last_after_s": round(max(times), 2), "refusals_per_delivered":
+                round(refused / max(len(rows), 1), 3)}
+    finally:
+        relay.stop()
+        sink.stop()
+
+
+def throttling(scale):
+    """Against Postfix in the same run; both try again after RETRY_S."""
+    count, limit_s = int(1000 * scale), 120
+    row = Row("a destination that defers, limits or closes: 1,000 messages, default settings", [])
+    for what, behaviour in THROTTLING.items():
+        ours, postfix = (throttled(relay_of, behaviour, count, limit_s) for relay_of in (
+            lambda target: servers.HayaumaRelay(target, {"destinations": {"*": {
+                "sessions_max": 20, "retry": [f"{RETRY_S}s"]}}}),
+            lambda target: StockPostfixRelay(target, {
+                "minimal_backoff_time": f"{RETRY_S}s", "maximal_backoff_time": f"{RETRY_S}s",
+                "queue_run_delay": f"{RETRY_S}s"})))
+        row.results += [ours, postfix]
+        row.want(f"{what}: delivered after 30 s", ours["delivered_after_30_s"], ">=",
+                 postfix["delivered_after_30_s"])
+        row.want(f"{what}: s to the last", ours["last_after_s"], "<=", postfix["last_after_s"])
+        row.want(f"{what}: refusals per delivered", ours["refusals_per_delivered"], "<=",
+                 postfix["refusals_per_delivered"] + 0.02)
+    return row
+
+
 ROWS = {"main": main, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "rtt50": rtt50,
-        "sessions18k": sessions_18k, "backlog10m": backlog_10m, "latency": latency}
+        "sessions18k": sessions_18k, "backlog10m": backlog_10m, "latency": latency,
+        "throttling": throttling}

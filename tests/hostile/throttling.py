@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Receivers that defer, limit and close, as bench/run throttling has them: what they get, counted.
+
+throttling.py [TEST...]"""
+
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
+from faults import Client, Engine, Sink, TempDir, run, settings_for, wait_until  # noqa: E402
+
+COUNT = 200
+TOO_MUCH = "451 4.7.1 too much, try again later"
+
+
+class World:
+    """COUNT messages to a sink that behaves so; nobody is tried a second time."""
+
+    def __init__(self, behaviour):
+        self.temp = TempDir("hayauma-throttling-")
+        (self.temp.path / "behaviour.yaml").write_text(f"default: {{{behaviour}}}\n")
+        self.sink = Sink(self.temp.path / "behaviour.yaml", directory=self.temp.path / "sink").start()
+        self.engine = Engine(settings_for(self.sink, workers=2, destinations={
+            "*": {"retry": ["1h"]}}), directory=self.temp.path / "engine").start()
+        with Client(self.engine) as client:
+            for i in range(COUNT):
+                client.expect(client.message(f"u{i}@d1.example"), 250)
+
+    def records(self, kind):
+        return len(self.engine.records(kind))
+
+    def all_tried(self, seconds=30):
+        wait_until("an outcome of each", lambda: self.records("Delivery") + self.records(
+            "TransientFailure") >= COUNT, seconds, process=self.engine.process)
+        return self.records("Delivery"), self.records("TransientFailure")
+
+    def finish(self):
+        recipients = [row[3] for row in self.sink.ledger()]
+        assert len(set(recipients)) == self.records("Delivery"), (len(recipients), self.records("Delivery"))
+        assert len(recipients) == len(set(recipients)), "a message came twice"
+        self.engine.stop(timeout_s=40)
+        self.sink.stop()
+
+
+def test_some_are_refused():
+    """2 %, and half of them: each costs one recipient, and nobody waits for another's."""
+    for rate, least, most in ((2, 0, 20), (50, 60, 140)):
+        world = World(f"defer: {{rate: {rate}%, reply: '{TOO_MUCH}'}}")
+        delivered, deferred = world.all_tried()
+        assert delivered + deferred == COUNT and least <= deferred <= most, (rate, delivered, deferred)
+        world.finish()
+
+
+def test_one_connection():
+    """One connection, and every tenth recipient ends it."""
+    world = World("connections_max: 1, defer: {rate: 10%, reply: '421 4.7.0 try again later'}")
+    delivered, deferred = world.all_tried()
+    assert delivered + deferred == COUNT and deferred <= 50, (delivered, deferred)
+    world.finish()
+
+
+def test_limits_of_messages():
+    """Two a session by 421, twenty by a close without a word: no failure of anybody."""
+    for behaviour in ("messages_per_session: 2, without: [limits]", "close_after: 20",
+                      "close_after: 20, without: [chunking]",
+                      "close_after: 20, without: [chunking, pipelining]"):
+        world = World(behaviour)
+        delivered, deferred = world.all_tried(20)
+        assert (delivered, deferred) == (COUNT, 0), (behaviour, delivered, deferred)
+        counters = world.engine.status()["counters"]
+        assert counters["lost"] == 0 and counters["deferred"] == 0, (behaviour, counters)
+        world.finish()
+
+
+if __name__ == "__main__":
+    run(globals())
