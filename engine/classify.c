@@ -522,6 +522,12 @@ void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_r
     reply_add_detail(out, detail);
 }
 
+void classify_own_reply(struct smtp_reply *out)
+{
+    reply_set(out, 521, (struct smtp_enhanced){5, 4, 6},
+              "this is our own address: mail would loop");
+}
+
 void classify_rejected_reply(struct smtp_reply *out)
 {
     reply_set(out, 550, (struct smtp_enhanced){5, 7, 1},

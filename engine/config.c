@@ -93,6 +93,17 @@ static void finish_listeners(struct config *c)
     }
 }
 
+static void finish_own_names(struct config *c)
+{
+    size_t n = 0;
+
+    c->own_names = config_alloc(c, (c->listeners_len + 2) * sizeof(*c->own_names));
+    c->own_names[n++] = c->host_name;
+    for (size_t i = 0; i < c->listeners_len; i++)
+        if (strcmp(c->listeners[i].host_name, c->host_name) != 0)
+            c->own_names[n++] = c->listeners[i].host_name;
+}
+
 static void finish_routes(struct config *c)
 {
     for (size_t i = 0; i < c->routes_len; i++)
@@ -109,6 +120,7 @@ void config_finish(struct config *c)
     if (c->source.ehlo_name == NULL)
         c->source.ehlo_name = c->host_name;
     finish_listeners(c);
+    finish_own_names(c);
     finish_routes(c);
 }
 

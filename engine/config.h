@@ -150,6 +150,7 @@ goes at the addresses found */
 
     struct config_listener *listeners;
     size_t listeners_len;
+    const char **own_names; /* host_name and those of the listeners; ends with NULL */
     struct config_source source;
     struct config_route *routes;
     size_t routes_len;

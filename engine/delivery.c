@@ -440,10 +440,13 @@ bool delivery_open(struct site *site)
         goto fail;
     err = connect_next(d);
     if (err < 0) {
-        log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
-                 d->dial.peer_addr, strerror(-err));
-        if (!dial_is_shortage(err))
+        if (dial_is_shortage(err)) {
+            site_shortage(site, err);
+        } else {
+            log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
+                     d->dial.peer_addr, strerror(-err));
             setup_never(d, err);
+        }
         goto fail;
     }
     site->connecting++;
@@ -513,11 +516,26 @@ void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
     classify_io_reply(stage, d->error, unfinished.len == 0 ? STR("") : str_of(said), out);
 }
 
+/* As if it had said 521: it has just connected. */
+static void on_own_address(struct delivery *d)
+{
+    struct outcome outcome = {.stage = SMTP_STAGE_CONNECT, .local = true};
+    struct verdict verdict = {.class = OUTCOME_FAILED, .scope = FAULT_HOST, .next_host = true};
+
+    classify_own_reply(&outcome.reply);
+    setup_failed(d, &outcome, &verdict);
+}
+
 static void on_setup_over(struct delivery *d, const struct smtp_event *event)
 {
     struct outcome outcome = {.stage = event->stage};
     struct verdict verdict;
 
+    if (d->state == DELIVERY_CONNECTING && dial_lacked(&d->dial, d->site, d->error)) {
+        site_shortage(d->site, d->error);
+        delivery_close(d);
+        return;
+    }
     if (d->error == 0 && event->reply->code != 0) {
         outcome.reply = *event->reply;
         verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
@@ -588,6 +606,10 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     case EVENT_CONNECTED:
         set_state(d, DELIVERY_GREETING);
         d->connected_ms = io_now_ms(d->worker->io);
+        if (d->site->options.own_names != NULL && dial_is_own(&d->dial, d->site)) {
+            on_own_address(d);
+            return;
+        }
         io_recv(d->worker->io, &d->recv, d->dial.fd);
         break;
     case EVENT_DATA:

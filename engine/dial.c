@@ -66,6 +66,71 @@ void dial_failed(struct dial *d, struct site *site, int err)
                  family == AF_INET6 ? "ipv6" : "ipv4");
 }
 
+bool dial_lacked(const struct dial *d, const struct site *site, int err)
+{
+    return dial_is_shortage(err) ||
+           (err == -EADDRNOTAVAIL && d->exchanger.addr.sa.sa_family != AF_UNIX &&
+            !has_no_route(d, site, err));
+}
+
+static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
+    const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
+
+    if (a->ss_family != b->ss_family)
+        return false;
+    if (a->ss_family == AF_INET)
+        return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+    return a->ss_family == AF_INET6 && memcmp(&a6->sin6_addr, &b6->sin6_addr, 16) == 0;
+}
+
+static uint16_t port_of(const struct sockaddr_storage *a)
+{
+    return a->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)a)->sin6_port
+                                    : ((const struct sockaddr_in *)(const void *)a)->sin_port;
+}
+
+static bool is_loopback(const struct sockaddr_storage *a)
+{
+    const struct sockaddr_in *a4 = (const void *)a;
+    const struct sockaddr_in6 *a6 = (const void *)a;
+
+    return a->ss_family == AF_INET ? ntohl(a4->sin_addr.s_addr) >> 24 == 127
+                                   : IN6_IS_ADDR_LOOPBACK(&a6->sin6_addr);
+}
+
+/* A listener of all addresses is reached by any of this host: who connects to one connects from it,
+ * or from another loopback address. An IPv6 one of all addresses takes IPv4 too. */
+static bool is_listener(const struct sockaddr_storage *peer, const struct sockaddr_storage *local,
+                        const struct sockaddr_storage *listener)
+{
+    struct sockaddr_storage any = {.ss_family = listener->ss_family}; /* 0.0.0.0 or :: */
+
+    if (listener->ss_family == AF_UNIX || port_of(listener) != port_of(peer))
+        return false;
+    if (same_host(listener, peer))
+        return true;
+    return same_host(listener, &any) &&
+           (listener->ss_family == peer->ss_family || listener->ss_family == AF_INET6) &&
+           (is_loopback(peer) || same_host(peer, local));
+}
+
+bool dial_is_own(const struct dial *d, const struct site *site)
+{
+    const struct config *config = site->config;
+    struct sockaddr_storage peer = {0}, local = {0};
+
+    if (d->exchanger.addr.sa.sa_family == AF_UNIX ||
+        io_local_name(site->worker->io, d->fd, &local) < 0)
+        return false;
+    memcpy(&peer, &d->exchanger.addr, d->exchanger.len);
+    for (size_t i = 0; i < config->listeners_len; i++)
+        if (is_listener(&peer, &local, &config->listeners[i].address.addr))
+            return true;
+    return false;
+}
+
 static uint16_t tries_left(const struct dial *d, const struct site *site)
 {
     uint32_t max = site->dest->addresses_max, used = (uint32_t)(d->tried - d->no_route);

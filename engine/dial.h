@@ -32,5 +32,10 @@ void dial_failed(struct dial *d, struct site *site, int err);
 bool dial_may_go_on(const struct dial *d, const struct site *site);
 /* Whether an error is of ours, not of an address. */
 bool dial_is_shortage(int err);
+/* Whether the connect operation ended with err because this host lacks something, a port perhaps.
+ */
+bool dial_lacked(const struct dial *d, const struct site *site, int err);
+/* Whether the connection leads to a listener of this engine. */
+bool dial_is_own(const struct dial *d, const struct site *site);
 
 #endif

@@ -13,6 +13,7 @@ const char *lane_wait_name(enum lane_wait_reason reason)
         [LANE_WAIT_NO_ROUTE] = "no_route", [LANE_WAIT_MEMORY] = "memory",
         [LANE_WAIT_LOOKUP] = "lookup",     [LANE_WAIT_RATE] = "rate",
         [LANE_WAIT_SESSIONS] = "sessions", [LANE_WAIT_CONNECT] = "connect",
+        [LANE_WAIT_SHORTAGE] = "shortage",
     };
 
     ASSERT((size_t)reason < ARRAY_LEN(names));
@@ -54,6 +55,10 @@ static void site_wait(const struct site *site, struct lane_wait *out)
     } else if (governor_sessions_full(site->governor, now_ns) &&
                (site->connecting == 0 || site->sessions_len > site->connecting)) {
         out->reason = LANE_WAIT_SESSIONS;
+    } else if (site->shortage) {
+        out->reason = LANE_WAIT_SHORTAGE;
+        if (site->open_after_ms > now_ms)
+            out->until_ms = wall_ms + (int64_t)(site->open_after_ms - now_ms);
     } else if (site->sessions_len == site->connecting) {
         out->reason = LANE_WAIT_CONNECT;
         if (site->open_after_ms > now_ms)
@@ -112,6 +117,7 @@ void lane_waited_for(const struct lane *lane, struct buf *out)
         [LANE_WAIT_LOOKUP] = "the name servers",
         [LANE_WAIT_RATE] = "the rate limit",
         [LANE_WAIT_SESSIONS] = "a session: as many as may be are busy",
+        [LANE_WAIT_SHORTAGE] = "descriptors, memory or local ports of this host",
         [LANE_WAIT_CONNECT] = "a session: no connection, or no greeting yet",
     };
     struct lane_wait wait;

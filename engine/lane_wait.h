@@ -16,6 +16,7 @@ enum lane_wait_reason {
     LANE_WAIT_LOOKUP,   /* its domain is being looked up */
     LANE_WAIT_RATE,     /* our own limit: the next message may not go yet */
     LANE_WAIT_SESSIONS, /* as many sessions as are allowed are open, and busy */
+    LANE_WAIT_SHORTAGE, /* this host lacks descriptors, memory or local ports for a session */
     LANE_WAIT_CONNECT,  /* no session yet, or none could be had: tried again then */
 };
 

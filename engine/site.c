@@ -16,6 +16,7 @@
 #define REFUSED_MS    1000 /* until the next connection; doubled with each in a row that fails */
 #define REFUSED_MAX   6
 #define DOWN_LOOK_MS  1000    /* whether another worker found that the site works again */
+#define SHORTAGE_MS   1000    /* until it is looked whether this host has again what it lacked */
 #define PARK_MS       3000    /* of a pause that is longer mail does not wait in memory */
 #define LIMIT_MS      3600000 /* how long a learnt number of messages per session is believed */
 #define HEADS_MAX     16      /* other lanes looked at for recipients of the same message */
@@ -66,7 +67,7 @@ static void site_configure(struct site *site, struct config *config,
     ASSERT(site->governor != NULL);
     /* A static route may well lead to another server of this host. */
     site->options = (struct smtp_client_options){.ehlo_name = config->source.ehlo_name,
-                                                 .own_name = is_static ? NULL : config->host_name,
+                                                 .own_names = is_static ? NULL : config->own_names,
                                                  .lmtp = site->lmtp,
                                                  .pipeline_max = (uint16_t)dest->pipeline_max,
                                                  .pipeline_bytes_max = 1 << 20,
@@ -483,6 +484,21 @@ void site_session_works(struct site *site)
         site->connecting_max++;
     site->failures = 0;
     site->open_after_ms = 0;
+    site->shortage = false;
+}
+
+void site_shortage(struct site *site, int err)
+{
+    uint64_t again_ms = io_now_ms(site->worker->io) + SHORTAGE_MS;
+
+    if (!site->shortage)
+        log_warn("delivery.shortage",
+                 "site=%s error=\"%s\" action=\"it waits; see System in the "
+                 "manual\"",
+                 site->name, strerror(-err));
+    site->shortage = true;
+    if (site->open_after_ms < again_ms)
+        site->open_after_ms = again_ms;
 }
 
 void site_works(struct site *site)

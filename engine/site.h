@@ -35,7 +35,8 @@ struct site {
     uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
     uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
     uint16_t failures;          /* in a row to set up a session */
-    bool down;         /* nothing gets through; what does next wakes the lanes of all workers */
+    bool down;     /* nothing gets through; what does next wakes the lanes of all workers */
+    bool shortage; /* this host lacked what a session needs: a descriptor, memory, a local port */
     uint32_t ups_seen; /* governor_ups() when it went down */
     /* A peer that ends sessions behind so many messages, without having said so. */
     uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */
@@ -67,6 +68,8 @@ size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t
 void site_session_begun(struct site *site, struct delivery *d);
 /* A session is set up: more may follow. */
 void site_session_works(struct site *site);
+/* This host lacks what a session needs: nobody's failure, it is tried again in a second. */
+void site_shortage(struct site *site, int err);
 /* Something got through: what waited because the site was down goes on. */
 void site_works(struct site *site);
 /* An attempt that began at begun_ms ended without anything getting through: the run_max-th in a row

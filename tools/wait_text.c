@@ -15,6 +15,8 @@ static const struct {
     {"rate", "our rate limit", "our rate limit: next in "},
     {"sessions", "session limit: all are busy", NULL},
     {"connect", "connecting", "no session, next try in "},
+    {"shortage", "no descriptors, memory or local ports here",
+     "no descriptors, memory or local ports here, next try in "},
     {"disk", "the queue's disk or map is full", NULL},
     {"memory", "queue.memory_max is reached", NULL},
     {"draining", "the engine is stopping", NULL},

@@ -143,7 +143,8 @@ struct smtp_event {
 
 struct smtp_client_options { /* immutable, shared */
     const char *ehlo_name;
-    const char *own_name; /* a server of this name is ourselves: as if it had said 521; or NULL */
+    /* A server of such a name is ourselves: as if it had said 521. Ends with NULL; or NULL. */
+    const char *const *own_names;
     bool lmtp;
     uint16_t pipeline_max;       /* transactions in flight with CHUNKING; 1 = none */
     uint32_t pipeline_bytes_max; /* content bytes in flight beyond the first transaction */

@@ -60,7 +60,10 @@ static bool is_own_name(const struct smtp_client *c, const struct smtp_reply *re
     while (n < name.len && name.ptr[n] != ' ')
         n++;
     name.len = n;
-    return c->options->own_name != NULL && str_eq_nocase(name, str_of(c->options->own_name));
+    for (const char *const *own = c->options->own_names; own != NULL && *own != NULL; own++)
+        if (str_eq_nocase(name, str_of(*own)))
+            return true;
+    return false;
 }
 
 static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)

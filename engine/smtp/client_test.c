@@ -25,6 +25,7 @@ struct mail {
 };
 
 static struct pool outputs;
+static const char *const our_names[] = {"other.our.example", "mx.our.example", NULL};
 
 struct script {
     const char *name;
@@ -229,17 +230,17 @@ static const struct script scripts[] = {
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"502 what?\r\n", "HELO me\r\n", ""}, {"504 no\r\n", "", "close/helo/504 "}}},
     {"ourselves",
-     {.ehlo_name = "me", .own_name = "mx.our.example", .outputs = &outputs},
+     {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"250-MX.our.example greets\r\n250 DSN\r\n", "", "close/ehlo/521 "}}},
     {"ourselves by HELO",
-     {.ehlo_name = "me", .own_name = "mx.our.example", .outputs = &outputs},
+     {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING,
       {"502 what?\r\n", "HELO me\r\n", ""},
       {"250 mx.our.example\r\n", "", "close/helo/521 "}}},
     {"nearly ourselves",
-     {.ehlo_name = "me", .own_name = "mx.our.example", .outputs = &outputs},
+     {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"250 mx.our.example.net\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
     {"EHLO deferred",

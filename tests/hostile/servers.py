@@ -578,25 +578,50 @@ def test_one_connection_only():
     world.finish()
 
 
+def forwarder(port):
+    """A port that leads to port, as a balancer's or a router's does."""
+    def copy(come, go):
+        with contextlib.suppress(OSError):
+            while data := come.recv(65536):
+                go.sendall(data)
+            go.shutdown(socket.SHUT_WR)
+
+    def run_it():
+        while True:
+            peer = listener.accept()[0]
+            to = socket.create_connection(("127.0.0.1", port))
+            for pair in ((peer, to), (to, peer)):
+                threading.Thread(target=copy, args=pair, daemon=True).start()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    threading.Thread(target=run_it, daemon=True).start()
+    return listener.getsockname()[1]
+
+
 def test_exchanger_is_this_host():
-    """DNS leads back to us: one attempt and a bounce, not a hundred rounds."""
+    """DNS leads back to us: one attempt and a bounce, not a hundred rounds. We are known by our address,
+    whatever a listener calls itself, and by each of our names where somebody else forwards to us."""
     temp = TempDir("hayauma-servers-")
-    with Sink(directory=temp.path / "sink") as sink:  # for its DNS
-        engine = Engine(settings_for(sink, bounce={"postmaster": "p@sender.example"}),
-                        directory=temp.path / "engine")
-        engine.config["dns"]["port"] = engine.port
-        with engine:
-            with Client(engine) as client:
-                client.expect(client.message("u@d1.example", sender="a@sender.example"), 250)
-            wait_until("two bounces", lambda: len(engine.records("Bounce")) == 2, 20)  # and of its notice
-            assert len(engine.records("Reception")) == 2
-            assert not engine.records("Delivery")
-            counters = engine.status()["counters"]
-            assert (counters["failed"], counters["notices_failed"]) == (1, 1), counters
-            for record in engine.records("Bounce"):
-                assert record["response"]["code"] == 521, record
-                assert record["peer_address"]["addr"] == "127.0.0.1", record
-                assert record["response"]["enhanced_code"] == {"class": 5, "subject": 4, "detail": 6}
+    for by in ("address", "name"):
+        with Sink(directory=temp.path / by / "sink") as sink:  # for its DNS
+            engine = Engine(settings_for(sink, bounce={"postmaster": "p@sender.example"}),
+                            directory=temp.path / by / "engine")
+            engine.config["listeners"][0]["host_name"] = "mx.other.example"
+            engine.config["dns"]["port"] = engine.port if by == "address" else forwarder(engine.port)
+            with engine:
+                with Client(engine) as client:
+                    client.expect(client.message("u@d1.example", sender="a@sender.example"), 250)
+                wait_until("two bounces", lambda e=engine: len(e.records("Bounce")) == 2, 20)  # and of its notice
+                assert len(engine.records("Reception")) == 2
+                assert not engine.records("Delivery")
+                counters = engine.status()["counters"]
+                assert (counters["failed"], counters["notices_failed"]) == (1, 1), counters
+                for record in engine.records("Bounce"):
+                    assert record["peer_address"]["addr"] == "127.0.0.1", record
+                    said = record["response"]
+                    assert (said["code"], said["enhanced_code"]) == (
+                        521, {"class": 5, "subject": 4, "detail": 6}), record
+                    assert f"our own {by}" in said["content"], record
 
 
 def test_expiry_behind_a_bad_server():
