@@ -19,6 +19,7 @@
 #define LOOK_NS      (10 * SIM_S)
 #define SELF_TEST_TO 40
 #define TWICE_EVERY  10 /* one in so many seeds runs twice: both must be the same */
+#define BURSTS_EVERY 4  /* in one of so many seeds */
 #define SLACK_S      10800
 
 static bool verbose;
@@ -105,6 +106,7 @@ static void run_seed(uint64_t seed, const char *dir)
 
     log_set_level(verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
     signal(SIGABRT, on_abort);
+    world_bursts = seed % BURSTS_EVERY == 1;
     sim_begin(seed, verbose);
     run(dir);
     snprintf(records, sizeof(records), "%s/records", dir);

@@ -13,6 +13,7 @@
 #define RCPTS_MAX   200
 #define BODY_MAX    60000
 #define IOV_MAX_SIM 8
+#define BURST_MAX   100
 
 /* A message under way. */
 struct letter {
@@ -250,6 +251,10 @@ static void sender_connect(struct sender *s)
                                               .no_chunking = sim_chance(500),
                                               .no_pipelining = sim_chance(300),
                                               .outputs = &s->outputs};
+    if (world_bursts) {
+        s->options.pipeline_max = (uint16_t)sim_between(1, BURST_MAX);
+        s->options.no_chunking = sim_chance(100);
+    }
     pool_init(&s->outputs, "output", SMTP_CLIENT_OUTPUT_BYTES, 1);
     s->client = smtp_client_new(&s->options);
     s->end = net_connect((struct sockaddr *)&from, (struct sockaddr *)&to, sizeof(to),
@@ -260,9 +265,22 @@ static void sender_connect(struct sender *s)
     sim_in(&s->patience, PATIENCE_NS);
 }
 
+/* As many as an application has at once and the session takes; how many there were. */
+static uint64_t sender_submit(struct sender *s)
+{
+    uint64_t burst = world_bursts ? sim_between(1, BURST_MAX) : 1, n = 0;
+
+    while (n < burst && senders.numbers < world.messages && smtp_client_can_submit(s->client)) {
+        smtp_client_submit(s->client, &letter_new()->smtp);
+        n++;
+    }
+    return n == 0 ? 1 : n;
+}
+
 static void on_next(struct sim_event *event)
 {
     struct sender *s = CONTAINER_OF(event, struct sender, next);
+    uint64_t messages = 1;
 
     if (s->client == NULL) {
         if (senders.numbers < world.messages)
@@ -278,10 +296,10 @@ static void on_next(struct sim_event *event)
     if (senders.numbers >= world.messages) {
         s->quitting = true;
         smtp_client_quit(s->client);
-    } else if (smtp_client_can_submit(s->client)) {
-        smtp_client_submit(s->client, &letter_new()->smtp);
+    } else {
+        messages = sender_submit(s);
     }
-    sim_in(&s->next, sim_draw(world.load_ns * world.senders / world.messages) + SIM_US);
+    sim_in(&s->next, sim_draw(messages * world.load_ns * world.senders / world.messages) + SIM_US);
     if (sender_events(s))
         sender_flush(s);
 }

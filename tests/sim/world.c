@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 struct world world;
-bool world_full;
+bool world_full, world_bursts;
 
 #define TTL_S 60
 

@@ -98,7 +98,9 @@ struct world {
 };
 
 extern struct world world;
-extern bool world_full; /* set before world_make(): every map is nearly full */
+/* Set before world_make(): every map is nearly full; applications pipeline many messages at once.
+ */
+extern bool world_full, world_bursts;
 
 void world_make(void);
 /* The configuration; reloaded: as it is behind the reload. */
