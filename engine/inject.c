@@ -16,6 +16,7 @@
 #define OUT_MAX      (64u << 10) /* unsent replies; then the client must read first */
 #define RCPT_BYTES   2048        /* that an accepted recipient takes, about */
 #define LAST_WORD_MS 5000        /* to send a 421 and to hear the client out after it */
+#define HEARD_MAX    (16u << 20) /* bytes, of the latter */
 
 /* Timers of a session: one, at the nearer of idle and total limit. */
 static void on_timer(struct timer *timer);
@@ -43,20 +44,20 @@ static void touch(struct inject *s)
 
 #define BIT(state) (1u << (state))
 
-/* The receiving side is beside it (enum inject_input): an end of input is known in any state. */
 static const struct inject_rule {
     const char *name;
     uint32_t may_follow;         /* BIT of each state */
     enum inject_state when_said; /* where all answers are in and sent */
     enum inject_state when_late; /* where the client keeps us waiting */
+    bool hears;                  /* what comes is received, and thrown away */
 } rules[] = {
     [INJECT_OPEN] = {"open", BIT(INJECT_BYE) | BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_OPEN,
-                     INJECT_BYE},
-    [INJECT_BYE] = {"bye", BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_DEAD, INJECT_DEAD},
+                     INJECT_BYE, false},
+    [INJECT_BYE] = {"bye", BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_DEAD, INJECT_DEAD, true},
     [INJECT_TALKED] = {"talked on", BIT(INJECT_LINGER) | BIT(INJECT_DEAD), INJECT_LINGER,
-                       INJECT_DEAD},
-    [INJECT_LINGER] = {"linger", BIT(INJECT_DEAD), INJECT_LINGER, INJECT_DEAD},
-    [INJECT_DEAD] = {"dead", 0, INJECT_DEAD, INJECT_DEAD},
+                       INJECT_DEAD, false},
+    [INJECT_LINGER] = {"linger", BIT(INJECT_DEAD), INJECT_LINGER, INJECT_DEAD, true},
+    [INJECT_DEAD] = {"dead", 0, INJECT_DEAD, INJECT_DEAD, false},
 };
 
 static void set_state(struct inject *s, enum inject_state state)
@@ -256,8 +257,7 @@ static void answer_data(struct inject *s)
 {
     if (answer_drain(s))
         return;
-    inject_body_begin(s);
-    smtp_server_answer(&s->server, inject_out(s), NULL);
+    smtp_server_answer(&s->server, inject_out(s), inject_body_begin(s) ? NULL : inject_too_much);
 }
 
 static void answer_message(struct inject *s)
@@ -274,6 +274,8 @@ static void answer_message(struct inject *s)
 
 void inject_answered(struct inject *s)
 {
+    if (s->input == INJECT_BY_ONE)
+        s->input = INJECT_STREAM;
     touch(s);
     inject_process(s, NULL, 0);
 }
@@ -363,10 +365,6 @@ static void inject_process(struct inject *s, const uint8_t *data, size_t len)
         if (s->state == INJECT_OPEN)
             buf_put(&s->pending, in.data, in.len);
     }
-    if (pending_len(s) > pending_max(s) && s->input == INJECT_READING) {
-        s->input = INJECT_PAUSED;
-        io_cancel(s->worker->io, &s->recv);
-    }
     inject_count(s);
     drain_say(s);
     mark_dirty(s);
@@ -384,15 +382,16 @@ static void on_recv(struct io_op *op, const struct io_event *event)
             inject_process(s, event->data, (size_t)event->result);
         } else if (s->state == INJECT_BYE) {
             set_state(s, INJECT_TALKED);
+        } else if ((s->heard += (uint32_t)event->result) > HEARD_MAX) {
+            inject_end(s);
+            return;
         }
-        return;
-    }
-    if (event->result < 0 && !(s->input == INJECT_PAUSED && event->result == -ECANCELED)) {
+    } else if (event->result == 0) {
+        s->input = INJECT_ENDED; /* perhaps only its sending side: it may wait for replies */
+    } else if (event->result != -ECANCELED) {
         inject_end(s);
         return;
     }
-    if (event->result == 0) /* perhaps only its sending side: it may wait for replies */
-        s->input = INJECT_ENDED;
     mark_dirty(s);
 }
 
@@ -413,6 +412,23 @@ static void on_send(struct io_op *op, const struct io_event *event)
     }
 }
 
+static void inject_receive(struct inject *s)
+{
+    bool wanted =
+        rules[s->state].hears || (s->state == INJECT_OPEN && pending_len(s) <= pending_max(s));
+
+    if (!wanted && s->input == INJECT_STREAM) {
+        s->input = INJECT_BY_ONE;
+        io_cancel(s->worker->io, &s->recv);
+    }
+    if (!wanted || s->input == INJECT_ENDED || io_op_busy(&s->recv))
+        return;
+    if (s->input == INJECT_STREAM)
+        io_recv(s->worker->io, &s->recv, s->fd);
+    else
+        io_recv_once(s->worker->io, &s->recv, s->fd);
+}
+
 /* All that was written is sent. */
 static void inject_said(struct inject *s)
 {
@@ -427,17 +443,14 @@ static void inject_said(struct inject *s)
     set_state(s, next);
     io_send_end(s->worker->io, s->fd); /* whoever waits for an answer waits no longer */
     deadline_set(s, LAST_WORD_MS);
+    inject_receive(s);
 }
 
 static void inject_flush(struct inject *s)
 {
     struct buf empty;
 
-    if (s->input == INJECT_PAUSED && !io_op_busy(&s->recv) &&
-        (s->state != INJECT_OPEN || pending_len(s) <= pending_max(s) / 2)) {
-        s->input = INJECT_READING;
-        io_recv(s->worker->io, &s->recv, s->fd);
-    }
+    inject_receive(s);
     if (io_op_busy(&s->send))
         return;
     if (s->out.len == 0) {
@@ -547,7 +560,6 @@ void inject_begin(struct inject_listener *l, int fd)
     peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
     smtp_server_greet(&s->server, &s->out, session_refusal(s));
     touch(s);
-    io_recv(w->io, &s->recv, fd);
     inject_process(s, NULL, 0);
 }
 

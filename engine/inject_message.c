@@ -183,8 +183,8 @@ static struct str helo_ascii(const struct inject *s, struct dns_name *name)
 
 /* The body starts behind room for the trace fields, which are known only at the end. Its buffer is
  * of the size announced, else of the session's last message and a little more, not a power of two,
- * so that it can become the content. */
-void inject_body_begin(struct inject *s)
+ * so that it can become the content. Nothing is allocated beyond what the intake has room for. */
+bool inject_body_begin(struct inject *s)
 {
     uint64_t announced = s->server.mail.size;
     size_t want = s->body_last + s->body_last / 16;
@@ -199,13 +199,15 @@ void inject_body_begin(struct inject *s)
         trace_stamp_room(&(struct trace_stamp){.helo = helo_ascii(s, &helo),
                                                .host_name = s->config->host_name,
                                                .recipient = slice_str(s, s->rcpts[0].address)});
-    s->body.data = malloc(s->body_room + want);
-    s->body_lost = s->body.data == NULL;
-    if (!s->body_lost) {
-        s->body.cap = s->body_room + want;
-        s->body.len = s->body_room;
-    }
     inject_count(s);
+    s->body.data = inject_has_room(s, s->body_room + want) ? malloc(s->body_room + want) : NULL;
+    if (s->body.data == NULL)
+        return false;
+    s->body_lost = false;
+    s->body.cap = s->body_room + want;
+    s->body.len = s->body_room;
+    inject_count(s);
+    return true;
 }
 
 /* Room for more bytes. A large body gets the size that was announced at once; a client that sends

@@ -49,10 +49,12 @@ enum inject_state {
     INJECT_DEAD,   /* its operations are ending */
 };
 
+/* How it receives: a stream of buffers may bring a MiB and more before it is stopped, so a session
+ * has it when its client has sent mail and keeps to what it is answered. */
 enum inject_input {
-    INJECT_READING,
-    INJECT_PAUSED, /* until what is pending is used */
-    INJECT_ENDED,  /* the client has sent all: replies, then the end */
+    INJECT_BY_ONE, /* one buffer at a time */
+    INJECT_STREAM,
+    INJECT_ENDED, /* the client has sent all: replies, then the end */
 };
 
 struct inject {
@@ -79,7 +81,8 @@ struct inject {
     int fd;
     enum inject_state state;
     enum inject_input input;
-    bool counted; /* among the sessions of its listener and its client */
+    uint32_t heard; /* bytes behind our last word */
+    bool counted;   /* among the sessions of its listener and its client */
     /* The transaction. */
     struct buf envelope, body;
     struct inject_slice sender, envid;
@@ -104,7 +107,8 @@ extern const char inject_too_much[];
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
 struct str inject_sender(const struct inject *s);
-void inject_body_begin(struct inject *s);
+/* False: there is no room for it. */
+bool inject_body_begin(struct inject *s);
 void inject_body_add(struct inject *s, struct str bytes);
 /* Whether the intake may hold so many bytes more for this session. */
 bool inject_has_room(const struct inject *s, uint64_t bytes);

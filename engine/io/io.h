@@ -123,6 +123,9 @@ void io_accept(struct io *io, struct io_op *op, int fd); /* multishot */
 void io_connect(struct io *io, struct io_op *op, int fd, const struct sockaddr *addr,
                 socklen_t len);                        /* addr must live until the event */
 void io_recv(struct io *io, struct io_op *op, int fd); /* multishot; ends at 0 or error */
+/* Ends with one buffer's bytes: for peers whose input is paused. What a multishot receive brings
+ * before a cancel takes effect may be a MiB and more. */
+void io_recv_once(struct io *io, struct io_op *op, int fd);
 /* Sends everything or fails (short sends continue inside). iov and its bytes must live until the
  * event. */
 void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len);

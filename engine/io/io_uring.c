@@ -36,6 +36,7 @@
 /* io_op.flags */
 #define OP_CANCELLED 0x01 /* io_cancel() was called: do not re-arm */
 #define OP_PARKED    0x02 /* a receive without a buffer, in io.parked; no request in the kernel */
+#define OP_ONCE      0x04 /* a receive of one buffer */
 
 static struct io_uring_sqe *next_sqe(struct io *io)
 {
@@ -72,7 +73,10 @@ static void submit_recv(struct io *io, struct io_op *op)
 {
     struct io_uring_sqe *sqe = next_sqe(io);
 
-    io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
+    if (op->flags & OP_ONCE)
+        io_uring_prep_recv(sqe, op->fd, NULL, 0, 0);
+    else
+        io_uring_prep_recv_multishot(sqe, op->fd, NULL, 0, 0);
     sqe->flags |= IOSQE_BUFFER_SELECT;
     sqe->buf_group = BUFFER_GROUP;
     set_op(sqe, op);
@@ -154,6 +158,13 @@ void io_connect(struct io *io, struct io_op *op, int fd, const struct sockaddr *
 void io_recv(struct io *io, struct io_op *op, int fd)
 {
     begin(io, op, KIND_RECV, fd);
+    submit_recv(io, op);
+}
+
+void io_recv_once(struct io *io, struct io_op *op, int fd)
+{
+    begin(io, op, KIND_RECV, fd);
+    op->flags = OP_ONCE;
     submit_recv(io, op);
 }
 
@@ -270,7 +281,7 @@ static void on_recv(struct io *io, struct io_op *op, const struct completion *c)
         list_push_back(cancelled ? &io->cancelled : &io->parked, &op->node);
         return;
     }
-    if (!event.more && !cancelled && c->result > 0) {
+    if (!event.more && !cancelled && c->result > 0 && !(op->flags & OP_ONCE)) {
         submit_recv(io, op);
         event.more = true;
     }

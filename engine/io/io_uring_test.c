@@ -306,6 +306,36 @@ static void test_recv_reset(void **state)
     free(receiver);
 }
 
+/* One buffer's bytes, however many there are; then the op is its owner's again. */
+static void test_recv_once(void **state)
+{
+    struct probe *receiver = new_probe();
+    uint8_t *bytes = pattern(10000);
+    int fds[2];
+
+    (void)state;
+    open_io(0, 8, 4096);
+    tcp_pair(fds);
+    assert_int_equal(send(fds[1], bytes, 10000, 0), 10000);
+    for (uint32_t round = 1; round <= 3; round++) {
+        receiver->ends = 0;
+        io_recv_once(io, &receiver->op, fds[0]);
+        RUN_UNTIL(receiver->ends == 1);
+        assert_int_equal(receiver->bytes, round < 3 ? round * 4096 : 10000);
+        turns(2);
+        assert_false(io_op_busy(&receiver->op));
+    }
+    receiver->ends = 0;
+    io_recv_once(io, &receiver->op, fds[0]);
+    close(fds[1]);
+    RUN_UNTIL(receiver->ends == 1);
+    assert_int_equal(receiver->last, 0);
+    io_close_fd(io, fds[0], false);
+    close_io();
+    free(receiver);
+    free(bytes);
+}
+
 /* Cancels before and after the submission; twice; and of an op that has just ended. */
 static void test_cancel(void **state)
 {
@@ -575,6 +605,7 @@ int main(void)
         cmocka_unit_test(test_abort_is_reset),
         cmocka_unit_test(test_send_to_dying_peer),
         cmocka_unit_test(test_recv_reset),
+        cmocka_unit_test(test_recv_once),
         cmocka_unit_test(test_cancel),
         cmocka_unit_test(test_cancel_connect),
         cmocka_unit_test(test_cancel_then_reuse),

@@ -34,7 +34,7 @@ struct buffers {
     uint32_t target;      /* how many should circulate */
     uint32_t used;        /* returned in this turn: a turn's completions */
     uint32_t used_max;    /* since the target was last looked at */
-    uint32_t turns;
+    uint64_t adapted_ns;  /* when the target was last looked at */
 };
 
 struct io {

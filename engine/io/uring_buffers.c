@@ -5,7 +5,7 @@
 #include "io/uring.h"
 
 #define CIRCULATING_MIN 32
-#define ADAPT_TURNS     4096
+#define ADAPT_NS        UINT64_C(200000000)
 
 static void put(struct io *io, uint16_t index)
 {
@@ -94,11 +94,11 @@ void buffers_adapt(struct io *io)
         b->used_max = b->used;
     b->used = 0;
     top_up(io);
-    if (++b->turns < ADAPT_TURNS)
+    if (io->now_ns - b->adapted_ns < ADAPT_NS)
         return;
     if (b->target > CIRCULATING_MIN && b->used_max < b->target / 4)
         b->target /= 2;
-    b->turns = 0;
+    b->adapted_ns = io->now_ns;
     b->used_max = 0;
 }
 
@@ -110,6 +110,8 @@ void buffer_return(struct io *io, uint16_t index)
     if (b->circulating > b->target) {
         b->spare[b->spare_len++] = index;
         b->circulating--;
+        /* A burst has used it; the memory goes back to the system. */
+        (void)madvise(buffer_data(io, index), io->options.buffer_bytes, MADV_DONTNEED);
         return;
     }
     put(io, index);

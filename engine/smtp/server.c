@@ -23,6 +23,9 @@ bool smtp_server_idle(const struct smtp_server *s)
            s->pending == SMTP_SERVER_INPUT && (s->line.len == 0 || s->line_used);
 }
 
+/* What is refused is read to its end, so that its client hears why; but not for ever. */
+#define DISCARD_BYTES_MIN (UINT64_C(64) << 20)
+
 /* --- replies --- */
 
 static void put_reply(const struct smtp_server *s, struct buf *out, struct str text)
@@ -85,6 +88,14 @@ void server_refuse(struct smtp_server *s, struct buf *out, const char *text)
 {
     server_reply(s, out, str_of(text));
     count_error(s, out);
+}
+
+void server_turned_away(struct smtp_server *s, struct buf *out)
+{
+    uint64_t max = (uint64_t)s->options->recipients_max + s->options->commands_max;
+
+    if (++s->turned_away > max && !s->closing)
+        server_bye(s, out, "421 4.7.0 too many commands without mail");
 }
 
 void smtp_server_greet(struct smtp_server *s, struct buf *out, const char *refuse)
@@ -188,7 +199,8 @@ static void answer_data(struct smtp_server *s, struct buf *out, struct str text,
 static void count_message(struct smtp_server *s)
 {
     s->messages++;
-    s->errors = s->commands = 0;
+    s->errors = s->commands = s->turned_away = 0;
+    s->discarded = 0;
 }
 
 /* LMTP: a reply for each recipient (RFC 2033 4.2), the last line again where there are too few. */
@@ -262,8 +274,11 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
     case SMTP_SERVER_CLOSE:
         ASSERT(false); /* nothing was asked */
     }
-    if (reply != NULL)
-        answer_text(s, out, text);
+    if (reply == NULL)
+        return;
+    answer_text(s, out, text);
+    if (reply[0] == '4')
+        server_turned_away(s, out);
 }
 
 /* --- bodies --- */
@@ -303,16 +318,33 @@ static enum smtp_server_want body_complete(struct smtp_server *s, struct buf *ou
     return SMTP_SERVER_ABORT;
 }
 
-/* A slice of body, unless the body is over-long: then it is only counted. */
-static enum smtp_server_want body_slice(struct smtp_server *s, struct str slice)
+/* Counts bytes that are no mail; whether they have been too many. */
+static bool discard(struct smtp_server *s, size_t n)
+{
+    uint64_t max = s->options->message_bytes_max;
+
+    s->discarded += n;
+    return max != 0 && s->discarded > (max > DISCARD_BYTES_MIN ? max : DISCARD_BYTES_MIN);
+}
+
+/* A slice of body, unless the body is over-long: then it is only counted, for a while. */
+static enum smtp_server_want body_slice(struct smtp_server *s, struct str slice, struct buf *out)
 {
     uint64_t max = s->options->message_bytes_max;
 
     s->body_bytes += slice.len;
-    if (slice.len == 0 || (max != 0 && s->body_bytes > max))
+    if (slice.len == 0)
         return SMTP_SERVER_INPUT;
-    s->body = slice;
-    return SMTP_SERVER_BODY;
+    if (max == 0 || s->body_bytes <= max) {
+        s->body = slice;
+        return SMTP_SERVER_BODY;
+    }
+    if (!discard(s, slice.len))
+        return SMTP_SERVER_INPUT;
+    server_bye(s, out, "552 5.3.4 message is larger than this server takes; closing");
+    s->mode = MODE_COMMAND;
+    s->state = SERVER_READY;
+    return SMTP_SERVER_ABORT;
 }
 
 static void input_consume(struct smtp_server_input *in, size_t n)
@@ -329,10 +361,10 @@ static enum smtp_server_want scan_complete(struct smtp_server *s, struct buf *ou
     return body_complete(s, out);
 }
 
-static enum smtp_server_want scan_slice(struct smtp_server *s, struct str slice)
+static enum smtp_server_want scan_slice(struct smtp_server *s, struct str slice, struct buf *out)
 {
     smtp_body_scan(&s->scanner, (const uint8_t *)slice.ptr, slice.len);
-    return body_slice(s, slice);
+    return body_slice(s, slice, out);
 }
 
 static enum smtp_server_want step_data(struct smtp_server *s, struct smtp_server_input *in,
@@ -346,7 +378,7 @@ static enum smtp_server_want step_data(struct smtp_server *s, struct smtp_server
                  : smtp_data_next(&s->decoder, in->data, in->len, &used, &slice);
     input_consume(in, used);
     if (!end)
-        return repair ? scan_slice(s, slice) : body_slice(s, slice);
+        return repair ? scan_slice(s, slice, out) : body_slice(s, slice, out);
     if (repair)
         return scan_complete(s, out);
     s->facts = s->decoder.facts;
@@ -364,11 +396,11 @@ static enum smtp_server_want step_chunk(struct smtp_server *s, struct smtp_serve
             smtp_repair_next(&s->repair, in->data, n, &n, &slice);
         input_consume(in, n);
         s->chunk_left -= n;
-        return scan_slice(s, slice);
+        return scan_slice(s, slice, out);
     }
     if (s->chunk_last) {
         slice = s->options->repair_newlines ? smtp_repair_end(&s->repair) : STR("");
-        return slice.len != 0 ? scan_slice(s, slice) : scan_complete(s, out);
+        return slice.len != 0 ? scan_slice(s, slice, out) : scan_complete(s, out);
     }
     server_reply(s, out, STR("250 2.0.0 chunk received"));
     s->mode = MODE_COMMAND;
@@ -393,8 +425,10 @@ static enum smtp_server_want step_drop(struct smtp_server *s, struct smtp_server
 
     input_consume(in, n);
     s->chunk_left -= n;
-    if (s->chunk_left != 0)
+    s->closing |= discard(s, n);
+    if (s->chunk_left != 0 && !s->closing)
         return SMTP_SERVER_INPUT;
+    s->chunk_left = 0;
     s->mode = MODE_COMMAND;
     s->line_used = true;
     for (uint32_t i = 1; for_each && i < s->rcpts; i++)
@@ -408,7 +442,7 @@ static enum smtp_server_want step_drop(struct smtp_server *s, struct smtp_server
 
 /* --- lines --- */
 
-static void skip_line(struct smtp_server *s, struct smtp_server_input *in)
+static void skip_line(struct smtp_server *s, struct smtp_server_input *in, struct buf *out)
 {
     const uint8_t *lf = memchr(in->data, '\n', in->len);
     size_t n = lf == NULL ? in->len : (size_t)(lf - in->data) + 1;
@@ -417,6 +451,8 @@ static void skip_line(struct smtp_server *s, struct smtp_server_input *in)
         s->mode = MODE_COMMAND;
     s->skip_cr = in->data[n - 1] == '\r';
     input_consume(in, n);
+    if (discard(s, n))
+        server_bye(s, out, "421 4.7.0 too much input that is no mail");
 }
 
 /* Refuses a line whose end is not seen yet; last: its last byte so far. */
@@ -517,7 +553,7 @@ enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server
             want = step_command(s, in, out);
             break;
         case MODE_SKIP:
-            skip_line(s, in);
+            skip_line(s, in, out);
             break;
         case MODE_DATA:
             want = step_data(s, in, out);

@@ -29,8 +29,9 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
                                      SMTPUTF8 and DSN parameters) */
     uint32_t body_line_bytes_max; /* with CRLF; 554 5.6.0 at the end of data beyond; 0 = no limit */
     uint32_t errors_max;          /* since the last accepted message; 421 4.7.0 and close beyond */
-    uint32_t commands_max;        /* commands that carry no mail (NOOP, RSET, VRFY, ...), since the
-                                     last accepted message, before 421 */
+    uint32_t commands_max;        /* commands that carry no mail (NOOP, RSET, VRFY, tiny chunks,
+                                     recipients beyond twice recipients_max), since the last
+                                     accepted message, before 421 */
     uint32_t messages_max;        /* per session: 421 4.7.0 after; LIMITS MAILMAX; 0 = none */
     /* Called for each refusal (4xx, 5xx) as it is written, whoever decided it; s->command says what
      * was refused. NULL: nobody counts them. */
@@ -100,8 +101,10 @@ struct smtp_server {
     uint32_t rcpts;      /* accepted in this transaction */
     uint64_t body_bytes; /* decoded bytes of this body so far */
     uint32_t messages, errors, commands;
-    const char *command; /* at hand, "RCPT"; NULL for a line that is none, and before the first */
-    struct str address;  /* that it names, or what it has in its place; valid during the command */
+    const char *command;  /* at hand, "RCPT"; NULL for a line that is none, and before the first */
+    struct str address;   /* that it names, or what it has in its place; valid during the command */
+    uint32_t turned_away; /* MAIL and RCPT answered 4xx since the last accepted message */
+    uint64_t discarded;   /* bytes that were no mail since then: of a refused chunk, line or body */
     /* private */
     uint8_t state, mode, asked, pending, verb;
     struct smtp_data_decoder decoder;

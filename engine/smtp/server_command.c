@@ -6,6 +6,7 @@
 #define ENVID_BYTES_MAX 100 /* RFC 3461 4.4 */
 #define ORCPT_BYTES_MAX 500 /* RFC 3461 4.2 */
 #define BDAT_BYTES_MAX  INT64_MAX
+#define CHUNK_BYTES_MIN 64 /* smaller ones, but for the last, carry no mail worth their reply */
 
 typedef enum smtp_server_want verb_fn(struct smtp_server *s, struct str args, struct buf *out);
 
@@ -312,6 +313,7 @@ static enum smtp_server_want verb_rcpt(struct smtp_server *s, struct str args, s
         return refuse(s, out, needs_smtputf8);
     if (s->options->recipients_max != 0 && s->rcpts >= s->options->recipients_max) {
         server_reply(s, out, STR("452 4.5.3 too many recipients"));
+        server_turned_away(s, out);
         return SMTP_SERVER_INPUT;
     }
     return SMTP_SERVER_RCPT;
@@ -364,6 +366,8 @@ static enum smtp_server_want verb_bdat(struct smtp_server *s, struct str args, s
         server_drop_chunk(s, bytes, str_of(refusal));
         return SMTP_SERVER_INPUT;
     }
+    if (bytes < CHUNK_BYTES_MIN && !s->chunk_last && !server_count_command(s, out))
+        return SMTP_SERVER_INPUT;
     s->chunk_left = bytes;
     s->mode = MODE_CHUNK;
     if (s->state == SERVER_BDAT)

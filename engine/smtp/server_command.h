@@ -36,7 +36,10 @@ void server_reply(struct smtp_server *s, struct buf *out, struct str text);
 void server_refuse(struct smtp_server *s, struct buf *out, const char *text);
 /* One more command that carried no mail: false, and the end of the session, beyond commands_max. */
 bool server_count_command(struct smtp_server *s, struct buf *out);
-/* The last reply: 421 or 221. */
+/* MAIL or RCPT was answered 4xx: who goes on and on is not served for ever. A list as long again as
+ * recipients_max is: RFC 5321 4.5.3.1.10 has its client send the rest in another transaction. */
+void server_turned_away(struct smtp_server *s, struct buf *out);
+/* The last reply: 421, 221 or 552. */
 void server_bye(struct smtp_server *s, struct buf *out, const char *text);
 /* Consumes a chunk, then refuses with text and ends the transaction. */
 void server_drop_chunk(struct smtp_server *s, uint64_t bytes, struct str text);

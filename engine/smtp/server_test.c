@@ -520,6 +520,67 @@ static void test_repair(void **state)
           OPEN_R DATA_R LARGE_R "[abort]250 2.0.0 OK\n");
 }
 
+/* What is answered without end, though none of it is an error: chunks of nothing, recipients that
+ * are put off. */
+static void test_counts_what_is_no_mail(void **state)
+{
+    struct smtp_server_options o = defaults;
+    struct session s;
+
+    (void)state;
+    o.commands_max = 3; /* HELO is one */
+    o.recipients_max = 1;
+    check(&o, OPEN "BDAT 0\r\nBDAT 1\r\nxBDAT 63\r\n",
+          OPEN_R "[data]250 2.0.0 chunk received\n250 2.0.0 chunk received\n"
+                 "421 4.7.0 too many commands without mail\n[close]");
+    check(&o, OPEN RCPT RCPT RCPT RCPT RCPT RCPT,
+          OPEN_R "452 4.5.3 too many recipients\n"
+                 "452 4.5.3 too many recipients\n452 4.5.3 too many recipients\n"
+                 "452 4.5.3 too many recipients\n452 4.5.3 too many recipients\n"
+                 "421 4.7.0 too many commands without mail\n[close]");
+    check(&o,
+          HELO MAIL "RCPT TO:<later@d>\r\nRCPT TO:<later@d>\r\nRCPT TO:<later@d>\r\n" RCPT
+                    "BDAT 0 LAST\r\n" MAIL "RCPT TO:<later@d>\r\n",
+          HELO_R MAIL_R "[rcpt later@d]451 4.3.0 try later\n[rcpt later@d]451 4.3.0 try later\n"
+                        "[rcpt later@d]451 4.3.0 try later\n" RCPT_R
+                        "[data][message ]250 2.0.0 OK\n" MAIL_R
+                        "[rcpt later@d]451 4.3.0 try later\n");
+    /* A large chunk carries mail. */
+    run(&s, &o, OPEN "BDAT 64\r\n", strlen(OPEN "BDAT 64\r\n"), 0, 512);
+    assert_int_equal(s.server.commands, 1);
+    done(&s);
+}
+
+/* Input of mebibyte after mebibyte behind a refusal: how many were taken until the end. */
+static size_t discarded(const char *before, const char *want)
+{
+    static char blob[65536];
+    struct session s = {0};
+    size_t taken = 0;
+
+    memset(blob, 'x', sizeof(blob));
+    smtp_server_init(&s.server, &defaults);
+    assert_true(feed(&s, before, strlen(before)));
+    while (taken < 256 << 20 && feed(&s, blob, sizeof(blob)))
+        taken += sizeof(blob);
+    buf_putc(&s.out, '\0');
+    assert_non_null(strstr((const char *)s.out.data, want));
+    done(&s);
+    return taken;
+}
+
+static void test_discards_have_an_end(void **state)
+{
+    (void)state;
+    assert_in_range(discarded(HELO "BDAT 99999999999\r\n", "503 5.5.1 "), 64 << 20, 66 << 20);
+    assert_in_range(discarded(OPEN "BDAT 99999999999 LAST\r\n", "552 5.3.4 "), 64 << 20, 66 << 20);
+    assert_in_range(discarded(HELO "NOOP ", "421 4.7.0 too much input"), 64 << 20, 66 << 20);
+    assert_in_range(discarded(OPEN "DATA\r\n",
+                              "552 5.3.4 message is larger than this server takes; "
+                              "closing\r\n[abort]"),
+                    64 << 20, 66 << 20);
+}
+
 static void test_nothing_offered(void **state)
 {
     struct smtp_server_options o = defaults;
@@ -623,12 +684,20 @@ static void test_deferred(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_transcripts),       cmocka_unit_test(test_nul),
-        cmocka_unit_test(test_parameters),        cmocka_unit_test(test_parameter_values),
-        cmocka_unit_test(test_long_lines),        cmocka_unit_test(test_counts),
-        cmocka_unit_test(test_nothing_offered),   cmocka_unit_test(test_lmtp),
-        cmocka_unit_test(test_greeting_and_idle), cmocka_unit_test(test_deferred),
-        cmocka_unit_test(test_trusted),           cmocka_unit_test(test_repair),
+        cmocka_unit_test(test_transcripts),
+        cmocka_unit_test(test_nul),
+        cmocka_unit_test(test_parameters),
+        cmocka_unit_test(test_parameter_values),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_counts),
+        cmocka_unit_test(test_counts_what_is_no_mail),
+        cmocka_unit_test(test_discards_have_an_end),
+        cmocka_unit_test(test_nothing_offered),
+        cmocka_unit_test(test_lmtp),
+        cmocka_unit_test(test_greeting_and_idle),
+        cmocka_unit_test(test_deferred),
+        cmocka_unit_test(test_trusted),
+        cmocka_unit_test(test_repair),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -236,6 +236,65 @@ def test_memory_of_content():
             c.expect(c.message("u@d1.example", data=half * 4), 250)
 
 
+def test_announced_sizes():
+    """What SIZE announces is reserved or not allocated: hundreds of clients that announce nearly a MiB
+    and send little find no room beyond intake_memory_max."""
+    engine = listening(sessions_per_client_max=500, sessions_max=500)
+    engine.config["queue"]["intake_memory_max"] = "16MiB"
+    with engine:
+        said = []
+        clients = [Client(engine) for _ in range(300)]
+        for c in clients:  # each has its MAIL before any has content
+            said.append(c.command("MAIL FROM:<a@sender.example> SIZE=1040000")[:3])
+            said.append(c.command("RCPT TO:<u@d1.example>")[:3])
+        assert set(said) == {"250"}, said
+        said = [c.command("DATA")[:9] for c in clients]
+        assert engine.status()["gauges"]["intake_bytes"] <= 16 << 20
+        assert set(s[:3] for s in said) == {"354", "452"} and said.count("452 4.3.1") > 250, said
+        works(engine)
+        for c in clients:
+            c.close()
+
+
+def test_input_behind_a_refusal_has_an_end():
+    with listening(message_size_max="2MiB") as engine:
+        for lines in ((b"BDAT 99999999999\r\n",), (b"NOOP ",),
+                      (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<u@d1.example>\r\nDATA\r\n",)):
+            with Client(engine) as c:
+                c.socket.settimeout(30)
+                c.send(b"".join(lines))
+                sent = 0
+                with contextlib.suppress(ConnectionError):
+                    while sent < 1 << 30:
+                        c.send(b"x" * (1 << 20))
+                        sent += 1 << 20
+                assert sent < 1 << 30, lines
+        works(engine)
+
+
+def test_floods_give_memory_back():
+    """Clients that send commands as fast as they can and read nothing."""
+    with listening(commands_max="1M", errors_max="100k") as engine:
+        before = resident_bytes(engine.process.pid)
+        floods = [Client(engine) for _ in range(15)]
+        for c in floods:
+            c.socket.setblocking(False)
+        end = time.monotonic() + 2
+        while time.monotonic() < end:
+            for c in floods:
+                with contextlib.suppress(BlockingIOError, ConnectionError):
+                    c.socket.send(b"NOOP\r\n" * 20000)
+            time.sleep(0.001)
+        # Replies to be sent and being sent, 64 KiB each, and a buffer of input.
+        assert engine.status()["gauges"]["intake_bytes"] < 15 * (64 << 10)
+        assert resident_bytes(engine.process.pid) - before < 24 << 20
+        works(engine)
+        for c in floods:
+            c.close()
+        wait_until("the memory's return",
+                   lambda: resident_bytes(engine.process.pid) - before < 8 << 20, 15)
+
+
 def test_floods_and_deaf_clients():
     """Commands without end and replies that nobody reads: bounded memory, no CPU, then the end."""
     with listening(idle_timeout="3s", commands_max="1M", errors_max="100k") as engine:

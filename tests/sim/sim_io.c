@@ -15,6 +15,7 @@
 enum kind { KIND_ACCEPT, KIND_CONNECT, KIND_RECV, KIND_SEND };
 
 #define OP_CANCELLED 1
+#define OP_ONCE      2
 
 struct completion {
     struct io_op *op;
@@ -276,6 +277,12 @@ void io_recv(struct io *io, struct io_op *op, int fd)
     begin(io, op, KIND_RECV, fd);
 }
 
+void io_recv_once(struct io *io, struct io_op *op, int fd)
+{
+    begin(io, op, KIND_RECV, fd);
+    op->flags = OP_ONCE;
+}
+
 void io_send(struct io *io, struct io_op *op, int fd, struct iovec *iov, size_t iov_len)
 {
     ASSERT(iov_len > 0);
@@ -353,7 +360,7 @@ static void look_recv(struct io_op *op, bool cancelled)
         size_t most = end->rx.len < BUFFER_BYTES ? end->rx.len : BUFFER_BYTES;
         size_t len = sim_chance(800) ? most : (size_t)sim_between(1, most);
         uint8_t *data = malloc(len); /* gone after the handler: who keeps it is found out */
-        bool last = cancelled && sim_chance(300);
+        bool last = (cancelled && sim_chance(300)) || (op->flags & OP_ONCE) != 0;
 
         ASSERT(data != NULL);
         memcpy(data, end->rx.data, len);
