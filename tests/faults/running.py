@@ -151,26 +151,31 @@ def test_control_answers_before_the_greeting():
 
 
 def test_drain_finishes_what_is_past_the_dot():
-    """SIGTERM: the message behind its dot is waited for and settled; idle clients hear 421."""
+    """SIGTERM: the message behind its dot is waited for and settled, the next is not begun; idle clients
+    hear 421."""
     silent = Silent()
-    engine = Engine({"routes": {"*": f"[127.0.0.1]:{silent.port}"}, "drain_timeout": "20s"})
+    engine = Engine({"routes": {"*": f"[127.0.0.1]:{silent.port}"}, "drain_timeout": "20s",
+                     "destinations": {"*": {"sessions_max": 1}}})
     engine.start()
     idle = Client(engine)
     with Client(engine) as client:
         client.expect(client.message("u@d1.example"), 250)
-    silent.take()
+        silent.take()
+        client.expect(client.message("later@d1.example"), 250)
+        wait_until("it to wait in memory", lambda: engine.status()["gauges"]["in_memory"] == 2)
     began = time.monotonic()
     engine.process.send(signal.SIGTERM)
     assert idle.reply().startswith("421 4.3.2"), "an idle client hears nothing"
     time.sleep(1)
     engine.process.require_running()
     silent.peer.sendall(b"250 2.0.0 taken\r\n")
+    assert silent.peer.recv(4096) == b"QUIT\r\n"
     assert engine.process.wait(10) == 0
     assert time.monotonic() - began < 10
     assert len(engine.records("Delivery")) == 1
     engine.config["routes"] = {"*": f"[127.0.0.1]:{free_port()}"}
     engine.start()
-    assert queued(engine) == 0
+    assert queued(engine) == 1
     engine.stop()
     silent.close()
 

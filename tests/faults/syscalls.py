@@ -165,6 +165,9 @@ def test_no_space_for_a_while():
         rig.clients(pause_s=0.02)
         rig.faults.arm(WRITE, 1, errno.ENOSPC, "data.mdb", repeat=True, bytes_min=PAGE)
         wait_until("refusals", lambda: all(b.refusals for b in rig.books), process=rig.engine.process)
+        wait_until("the disk to be named", lambda: any(
+            d.get("wait", {}).get("reason") == "disk" for d in rig.engine.status()["destinations"]),
+                   process=rig.engine.process)
         before = rig.acknowledged()
         rests(rig.engine, 2, 0.6)
         assert rig.acknowledged() <= before + len(rig.books), "acknowledged without a commit"
