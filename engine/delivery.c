@@ -684,7 +684,9 @@ static bool delivery_reopen(struct delivery *d)
         d->site->connecting++;
         return true;
     }
-    if (!dial_is_shortage(err))
+    if (dial_is_shortage(err))
+        site_shortage(d->site, err);
+    else
         setup_never(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;
 }

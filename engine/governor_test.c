@@ -122,6 +122,86 @@ static void test_withdraw(void **state)
     governor_close(g);
 }
 
+/* One answer in n that asks for less leaves n sessions or so; each as many messages as there are.
+ */
+static void test_step_down(void **state)
+{
+    const struct governor_limits twenty = {.sessions_max = 20};
+    struct governor *g;
+    struct governor_entry *e;
+    int taken = 0;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &twenty);
+    for (int i = 0; i < 3; i++)
+        assert_true(governor_session_take(e, 0, 1000 * S));
+    governor_step_down(e, 1000 * S);
+    governor_session_give(e);
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    governor_taken(e, 1000 * S);
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    governor_taken(e, 1000 * S);
+    assert_true(governor_session_take(e, 0, 1000 * S));
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    for (; atomic_load(&e->shared.stepped) != 0 && taken < 1000; taken++)
+        governor_taken(e, 1000 * S);
+    assert_int_equal(taken, 19 * 20 / 2 - 3); /* 3 + 4 .. + 19 */
+    for (int i = 0; i < 3; i++)
+        governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+/* Three in a row stop it; then one message at a time, twice as far apart with each that fails. */
+static void test_stop(void **state)
+{
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &two);
+    assert_false(governor_run_counts(e, 1 * S, 1 * S, 3, 300000));
+    assert_false(governor_run_counts(e, 1 * S, 1 * S, 3, 300000));
+    assert_false(governor_run_ends(e)); /* something got through */
+    assert_false(governor_run_counts(e, 2 * S, 2 * S, 3, 300000));
+    assert_false(governor_run_counts(e, 2 * S, 2 * S, 3, 300000));
+    assert_true(governor_may_send(e, true, 2 * S));
+    assert_true(governor_run_counts(e, 2 * S, 3 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 5 * S);
+    /* What had begun before tells nothing new. */
+    assert_true(governor_run_counts(e, 2 * S, 4 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 5 * S);
+    assert_false(governor_may_send(e, false, 4 * S));
+    assert_true(governor_may_send(e, false, 5 * S));
+    assert_true(governor_may_send(e, true, 5 * S)); /* the probe */
+    assert_false(governor_may_send(e, true, 5 * S));
+    assert_false(governor_may_send(e, false, 34 * S));
+    assert_true(governor_may_send(e, false, 35 * S)); /* never answered */
+    assert_true(governor_run_counts(e, 5 * S, 6 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 10 * S);
+    for (uint64_t now = 10, pause = 8; pause < 300; now += pause, pause *= 2) {
+        assert_true(governor_run_counts(e, now * S, now * S, 3, 300000));
+        assert_int_equal(governor_stopped_ns(e), (now + pause) * S);
+    }
+    assert_true(governor_run_counts(e, 1000 * S, 1000 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 1300 * S); /* no longer than a retry */
+    /* One session meanwhile, whatever is allowed. */
+    assert_true(governor_session_take(e, 0, 1000 * S));
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    governor_probe_now(e, 1001 * S);
+    assert_true(governor_may_send(e, true, 1001 * S));
+    assert_true(governor_run_ends(e));
+    assert_false(governor_run_ends(e));
+    assert_true(governor_may_send(e, true, 1001 * S));
+    assert_true(governor_session_take(e, 0, 1001 * S));
+    governor_session_give(e);
+    governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
 /* The last session that is given back takes nobody else's claim with it. */
 static void test_give(void **state)
 {
@@ -253,7 +333,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
         cmocka_unit_test(test_slow_down),     cmocka_unit_test(test_withdraw),
-        cmocka_unit_test(test_give),          cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_give),          cmocka_unit_test(test_step_down),
+        cmocka_unit_test(test_stop),          cmocka_unit_test(test_rate),
         cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_threads),
     };
 

@@ -55,10 +55,9 @@ static void site_wait(const struct site *site, struct lane_wait *out)
     } else if (governor_sessions_full(site->governor, now_ns) &&
                (site->connecting == 0 || site->sessions_len > site->connecting)) {
         out->reason = LANE_WAIT_SESSIONS;
-    } else if (site->shortage) {
+    } else if (site->shortage_until_ms > now_ms) {
         out->reason = LANE_WAIT_SHORTAGE;
-        if (site->open_after_ms > now_ms)
-            out->until_ms = wall_ms + (int64_t)(site->open_after_ms - now_ms);
+        out->until_ms = wall_ms + (int64_t)(site->shortage_until_ms - now_ms);
     } else if (site->sessions_len == site->connecting) {
         out->reason = LANE_WAIT_CONNECT;
         if (site->open_after_ms > now_ms)

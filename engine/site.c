@@ -11,15 +11,16 @@
 #include "engine/peer_text.h"
 #include "engine/retry.h"
 
-#define SLOT_RETRY_MS 20 /* asking the governor again for a session slot */
-#define GIVE_WAY_MS   (3 * SLOT_RETRY_MS)
-#define REFUSED_MS    1000 /* until the next connection; doubled with each in a row that fails */
-#define REFUSED_MAX   6
-#define DOWN_LOOK_MS  1000    /* whether another worker found that the site works again */
-#define SHORTAGE_MS   1000    /* until it is looked whether this host has again what it lacked */
-#define PARK_MS       3000    /* of a pause that is longer mail does not wait in memory */
-#define LIMIT_MS      3600000 /* how long a learnt number of messages per session is believed */
-#define HEADS_MAX     16      /* other lanes looked at for recipients of the same message */
+#define SLOT_RETRY_MS   20 /* asking the governor again for a session slot */
+#define GIVE_WAY_MS     (3 * SLOT_RETRY_MS)
+#define REFUSED_MS      1000 /* until the next connection; doubled with each in a row that fails */
+#define REFUSED_MAX     6
+#define DOWN_LOOK_MS    1000    /* whether another worker found that the site works again */
+#define SHORTAGE_SAY_MS 60000   /* without one until the log has it again */
+#define SHORTAGE_MS     1000    /* until it is looked whether this host has again what it lacked */
+#define PARK_MS         3000    /* of a pause that is longer mail does not wait in memory */
+#define LIMIT_MS        3600000 /* how long a learnt number of messages per session is believed */
+#define HEADS_MAX       16      /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
 {
@@ -369,6 +370,10 @@ static void site_open_sessions(struct site *site)
 
     if (!stop_allows(site, false))
         return;
+    if (now_ms < site->shortage_until_ms) {
+        site_wake(site, site->shortage_until_ms);
+        return;
+    }
     if (now_ms < site->open_after_ms) {
         site_wake(site, site->open_after_ms);
         return;
@@ -484,21 +489,18 @@ void site_session_works(struct site *site)
         site->connecting_max++;
     site->failures = 0;
     site->open_after_ms = 0;
-    site->shortage = false;
 }
 
 void site_shortage(struct site *site, int err)
 {
-    uint64_t again_ms = io_now_ms(site->worker->io) + SHORTAGE_MS;
+    uint64_t now_ms = io_now_ms(site->worker->io);
 
-    if (!site->shortage)
+    if (site->shortage_until_ms == 0 || site->shortage_until_ms + SHORTAGE_SAY_MS < now_ms)
         log_warn("delivery.shortage",
-                 "site=%s error=\"%s\" action=\"it waits; see System in the "
-                 "manual\"",
-                 site->name, strerror(-err));
-    site->shortage = true;
-    if (site->open_after_ms < again_ms)
-        site->open_after_ms = again_ms;
+                 "site=%s error=\"%s\" action=\"it waits; see System in the manual\"", site->name,
+                 strerror(-err));
+    site->shortage_until_ms = now_ms + SHORTAGE_MS;
+    site_wake(site, site->shortage_until_ms);
 }
 
 void site_works(struct site *site)

@@ -32,11 +32,11 @@ struct site {
     uint32_t waiting; /* recipients in the windows of attached lanes */
     uint32_t sessions_len, connecting;
     uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
+    uint64_t shortage_until_ms; /* monotonic: this host lacked what a session needs */
     uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
     uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
     uint16_t failures;          /* in a row to set up a session */
-    bool down;     /* nothing gets through; what does next wakes the lanes of all workers */
-    bool shortage; /* this host lacked what a session needs: a descriptor, memory, a local port */
+    bool down;         /* nothing gets through; what does next wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
     /* A peer that ends sessions behind so many messages, without having said so. */
     uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */

@@ -6,9 +6,11 @@ descriptors.py [TEST...]"""
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import time
 
-from faults import (Books, Client, Engine, Sink, TempDir, all_arrived, free_port, log_of, rests, run,
+from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, free_port, log_of, rests, run,
                     settings_for, wait_empty, wait_until)
 
 
@@ -117,6 +119,37 @@ def test_few_sessions_for_many_destinations():
         wait_empty(engine, 30)
         assert len(sink.ledger()) == 10
         engine.stop()
+
+
+def test_no_local_ports():
+    """More sessions to one address than there are ports: they wait, nobody is blamed for it, and status
+    says what is lacking. In a network of its own, with few ports."""
+    if "HAYAUMA_PORTS" not in os.environ:
+        inside = subprocess.run(
+            ["unshare", "-rn", "sh", "-c", "ip link set lo up && echo 40000 40059 > "
+             "/proc/sys/net/ipv4/ip_local_port_range && exec \"$@\"", "sh", sys.executable, __file__,
+             "test_no_local_ports"], env={**os.environ, "HAYAUMA_PORTS": "few"}, check=False,
+            capture_output=True, text=True)
+        if "unshare failed" in inside.stderr or "Operation not permitted" in inside.stderr:
+            raise Skip("no network namespaces here")
+        assert inside.returncode == 0, inside.stdout + inside.stderr
+        return
+    temp = TempDir("hayauma-ports-")
+    (temp.path / "behaviour.yaml").write_text("default: {latency: {dot: 1s}}\n")
+    with Sink(temp.path / "behaviour.yaml", directory=temp.path / "sink") as sink:
+        engine = Engine(settings_for(sink, destinations={"*": {
+            "sessions_max": 200, "session_messages_max": 10, "pipeline_max": 1, "retry": ["1h"]}}),
+                        directory=temp.path / "engine")
+        with engine:
+            with Client(engine) as client:
+                for i in range(200):
+                    client.expect(client.message(f"u{i}@d1.example"), 250)
+            wait_until("the reason in the status", lambda: "shortage" in [
+                d.get("wait", {}).get("reason") for d in engine.status()["destinations"]], 20, 0.05)
+            wait_empty(engine)
+            assert len(sink.ledger()) == 200
+            assert not engine.records("TransientFailure")
+            assert log_of(engine).count("delivery.shortage") == 1, log_of(engine)
 
 
 def test_nobody_to_connect_to():
