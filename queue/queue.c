@@ -40,12 +40,19 @@ static void fill_defaults(struct queue_options *o)
         o->records.segment_age_s_max = SEGMENT_AGE_S;
 }
 
+/* why, unless the disk is read-only: then owner and mode are innocent. */
+static const char *unless_read_only(const char *why)
+{
+    return errno == EROFS ? "its disk is mounted read-only: mount it for writing" : why;
+}
+
 static int take_lock(struct queue *q, const char **error)
 {
     char *path;
 
     if (mkdir(q->path, 0700) < 0 && errno != EEXIST) {
-        *error = "the queue directory cannot be made: check the path and its owner";
+        *error =
+            unless_read_only("the queue directory cannot be made: check the path and its owner");
         return -errno;
     }
     if (asprintf(&path, "%s/lock", q->path) < 0)
@@ -53,7 +60,8 @@ static int take_lock(struct queue *q, const char **error)
     q->lock_fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0600);
     free(path);
     if (q->lock_fd < 0) {
-        *error = "the queue's lock file cannot be opened: check the directory's owner and mode";
+        *error = unless_read_only(
+            "the queue's lock file cannot be opened: check the directory's owner and mode");
         return -errno;
     }
     if (flock(q->lock_fd, LOCK_EX | LOCK_NB) < 0) {
@@ -89,6 +97,7 @@ static int take_records_lock(struct queue *q, const char **error)
  * a shard lost later is noticed and not made anew, empty. */
 static int open_shards(struct queue *q, const char **error)
 {
+    static char text[500]; /* outlives the queue */
     struct queue_format format = {.version = FORMAT_VERSION, .shards = q->options.shards};
     struct stat st;
     char *path;
@@ -115,11 +124,14 @@ static int open_shards(struct queue *q, const char **error)
         if (asprintf(&path, "%s/shard-%03u/data.mdb", q->path, i) < 0)
             return -ENOMEM;
         err = format.complete && stat(path, &st) < 0 ? -errno : 0;
-        free(path);
         if (err < 0) {
-            *error = "a shard directory is missing; put it back, its mail is in it";
-            return err;
+            snprintf(text, sizeof(text), "%.400s is missing (%s): put it back, its mail is in it",
+                     path, strerrordesc_np(-err));
+            *error = text;
         }
+        free(path);
+        if (err < 0)
+            return err;
         err = shard_open(&q->shards[i], q, i, &own, error);
         if (err < 0)
             return err;

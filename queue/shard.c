@@ -442,7 +442,10 @@ static int open_env(struct shard *s, const char *path, struct queue_format *form
     if (rc == 0)
         rc = mdb_txn_begin(s->env, NULL, 0, &txn);
     if (rc != 0) {
-        *error = mdb_strerror(rc);
+        *error = rc == ENOMEM
+                     ? "the address space has no room for queue.map_size of each shard: lower "
+                       "it, or raise the limit (ulimit -v, LimitAS=)"
+                     : mdb_strerror(rc);
         return lmdb_errno(rc);
     }
     ASSERT(mdb_env_get_maxkeysize(s->env) >= ROW_KEY_MAX + 1);

@@ -129,6 +129,39 @@ def test_what_cannot_be_opened():
         assert status == 1 and "no-such-user" in said, said
 
 
+def test_starts_that_say_what_to_change():
+    """An address space without room for the map, a shard that is gone, a disk that is read-only."""
+    engine = Engine({"queue": {"map_size": "64GiB", "shards": 2}})
+    status, said = serve(engine, prefix=("prlimit", f"--as={8 << 30}"))
+    assert status == 1 and "queue.map_size" in said and "LimitAS" in said, said
+    engine.start()
+    engine.process.stop(20)
+    data = engine.dir / "queue/shard-001/data.mdb"
+    data.rename(engine.dir / "data.mdb")
+    status, said = serve(engine)
+    assert status == 1 and f"{data} is missing" in said, said
+    if os.geteuid() == 0:
+        disk = engine.dir / "disk"
+        disk.mkdir()
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,size=1m", "none", disk], check=False).returncode == 0:
+            status, said = serve(Engine({"queue": {"path": str(disk / "queue")}}))
+            subprocess.run(["umount", disk], check=True)
+            assert status == 1 and "read-only" in said and "owner" not in said, said
+
+
+def test_limit_of_file_sizes():
+    """As a full disk: 452, and the engine lives."""
+    engine = Engine({"queue": {"shards": 1}, "workers": 1})
+    engine.prefix = ("prlimit", f"--fsize={8 << 20}")
+    with engine, Client(engine) as client:
+        replies = []
+        while not replies or replies[-1].startswith("250"):
+            assert len(replies) < 1000
+            replies.append(client.message("u@d1.example", data=b"Subject: x\r\n\r\n" + (b"x" * 70 + b"\r\n") * 1500))
+        assert replies[-1].startswith("452") and len(replies) > 10, replies[-1]
+        engine.process.require_running()
+
+
 def test_start_with_a_mistake():
     """An exit status of its own, with which systemd does not try again; the file, the line and the hint."""
     status, said = serve(Engine({"lisen": 3}))
