@@ -26,7 +26,8 @@ struct receiver {
     struct ledger_rcpt *rcpts[RCPTS_MAX];
     uint32_t rcpts_len;
     bool null_sender;
-    struct list taken; /* acceptances that the engine has not seen answered */
+    uint8_t mail_state; /* of the machine, with a transaction open */
+    struct list taken;  /* acceptances that the engine has not seen answered */
 };
 
 static struct {
@@ -144,6 +145,16 @@ static bool carry_out(struct receiver *r, enum verdict v)
 
 /* --- mail --- */
 
+/* Some hosts keep a transaction open whose message they refused, with all its recipients: whoever
+ * goes on without RSET has its content taken for those too. */
+static void keep_open(struct receiver *r, bool refused)
+{
+    if (!refused || host_index(r->host) % 2 == 0)
+        return;
+    r->server.state = r->mail_state;
+    r->server.rcpts = r->rcpts_len;
+}
+
 static bool answer_rcpt(struct receiver *r)
 {
     struct ledger_rcpt *known = ledger_find(r->server.rcpt.recipient.text);
@@ -198,7 +209,7 @@ static void identify_notice(struct receiver *r)
 static void answer_each(struct receiver *r)
 {
     const struct manners *m = &r->host->manners[AT_RCPT];
-    bool taken[RCPTS_MAX];
+    bool taken[RCPTS_MAX], refused = false;
     size_t at = r->out.len;
     struct buf lines = {0};
 
@@ -206,6 +217,7 @@ static void answer_each(struct receiver *r)
         bool defer = sim_chance(m->defer), refuse = !defer && sim_chance(m->refuse);
 
         taken[i] = !defer && !refuse;
+        refused |= !taken[i];
         buf_puts(&lines, i == 0 ? "" : "\n");
         buf_puts(&lines, defer    ? "451 4.2.0 not now"
                          : refuse ? "550 5.2.0 not here"
@@ -214,6 +226,7 @@ static void answer_each(struct receiver *r)
     buf_putc(&lines, 0);
     smtp_server_answer(&r->server, &r->out, (const char *)lines.data);
     buf_done(&lines);
+    keep_open(r, refused);
     sim_trace("lmtp: %u replies", r->rcpts_len);
     for (uint32_t i = 0; i < r->rcpts_len; i++) {
         const uint8_t *end = memchr(r->out.data + at, '\n', r->out.len - at);
@@ -231,8 +244,12 @@ static bool answer_message(struct receiver *r)
     uint64_t offset;
     bool silent;
 
-    if (v != ACCEPT)
-        return carry_out(r, v);
+    if (v != ACCEPT) {
+        bool go_on = carry_out(r, v);
+
+        keep_open(r, v == DEFER || v == REFUSE);
+        return go_on;
+    }
     /* A null sender may also be a sender's. */
     if (r->null_sender && r->rcpts[0] == NULL)
         identify_notice(r);
@@ -256,6 +273,21 @@ static bool answer_message(struct receiver *r)
     return true;
 }
 
+static bool answer_mail(struct receiver *r)
+{
+    enum verdict v = verdict_at(r, AT_MAIL);
+    bool go_on;
+
+    ledger_mail(r->host);
+    r->rcpts_len = 0;
+    r->null_sender = r->server.mail.sender.text.len == 0;
+    sim_trace("mail %.*s at %u", STR_FMT(r->server.mail.sender.text), host_index(r->host));
+    go_on = carry_out(r, v);
+    if (v == ACCEPT)
+        r->mail_state = r->server.state;
+    return go_on;
+}
+
 static bool answer_helo(struct receiver *r)
 {
     enum verdict v = verdict_at(r, AT_EHLO);
@@ -275,11 +307,7 @@ static bool answer(struct receiver *r)
     case SMTP_SERVER_HELO:
         return answer_helo(r);
     case SMTP_SERVER_MAIL:
-        ledger_mail(r->host);
-        r->rcpts_len = 0;
-        r->null_sender = r->server.mail.sender.text.len == 0;
-        sim_trace("mail %.*s at %u", STR_FMT(r->server.mail.sender.text), host_index(r->host));
-        return carry_out(r, verdict_at(r, AT_MAIL));
+        return answer_mail(r);
     case SMTP_SERVER_RCPT:
         return answer_rcpt(r);
     case SMTP_SERVER_DATA:
@@ -357,6 +385,7 @@ static bool step(struct receiver *r)
         go_on = false;
         break;
     case SMTP_SERVER_ABORT:
+        r->rcpts_len = 0;
         break;
     case SMTP_SERVER_HELO:
     case SMTP_SERVER_MAIL:
