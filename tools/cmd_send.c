@@ -45,7 +45,8 @@ static const char usage[] =
     "Sending:\n"
     "  --server HOST[:PORT]\n"
     "                     default 127.0.0.1:25; unix:PATH too\n"
-    "  --sessions N       connections, 1 to 1000 (default 4)\n"
+    "  --sessions N       connections at most, 1 to 1000 (default 32), each with up to 8 messages\n"
+    "                     in flight where the server offers CHUNKING\n"
     "  --batch N          recipients per message, 1 to 1000 (default 1: a message of its own for\n"
     "                     each)\n"
     "  --timeout TIME     without a byte from the server (default 300s)\n"
@@ -289,7 +290,7 @@ int cmd_send(int argc, char **argv)
     c->column = "email";
     c->batch = 1;
     c->submit_options = (struct submit_options){
-        .sessions = 4,
+        .sessions = 32,
         .timeout_ms = 300000,
         .reconnect = true,
         .failures_max = CONNECT_FAILURES,

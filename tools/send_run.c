@@ -285,6 +285,8 @@ int send_run(struct send *c)
     static const struct submit_hooks hooks = {send_next, send_recipient, send_transaction,
                                               send_trouble};
     size_t messages = (send_list_len(&c->list) + c->batch - 1) / c->batch;
+    size_t busy = (messages + c->submit_options.client.pipeline_max - 1) /
+                  c->submit_options.client.pipeline_max; /* sessions that messages fill */
     const char *at =
         strrchr(*c->sender == '\0' && c->message.from != NULL ? c->message.from : c->sender, '@');
     int err;
@@ -292,8 +294,8 @@ int send_run(struct send *c)
     c->id_domain = at == NULL ? STR("localhost") : str_of(at + 1);
     c->attempts = calloc(send_list_len(&c->list), 1);
     ASSERT(c->attempts != NULL);
-    if (c->submit_options.sessions > messages)
-        c->submit_options.sessions = (uint32_t)messages;
+    if (c->submit_options.sessions > busy)
+        c->submit_options.sessions = (uint32_t)busy;
     msgid_source_init(&c->ids, rng_entropy());
     err = open_io(c);
     if (err < 0)
