@@ -9,6 +9,7 @@
 
 /* What the tree needs beyond the bytes themselves, per record: partly filled pages and headers. */
 #define RECORD_OVERHEAD_BYTES 512
+#define PIECE_OVERHEAD_BYTES  64
 
 /* Rows that came and went of one message of many recipients, summed over the batch. */
 struct refs_delta {
@@ -21,9 +22,11 @@ struct refs_delta {
 struct batch {
     struct shard *shard;
     MDB_txn *txn;
-    MDB_cursor *rows, *content; /* end with txn */
+    MDB_cursor *rows, *content, *pages; /* end with txn */
     struct map refs;
     struct refs_delta *refs_list;
+    struct buf flows_new; /* ids whose records this transaction brings */
+    uint32_t flow;        /* the last one that was looked at */
     uint64_t room_bytes;
 };
 
@@ -62,7 +65,25 @@ static int refs_add(struct batch *b, const struct msgid *id, int delta)
     return 0;
 }
 
-/* What cannot be freed soundly stays for good. */
+/* All pieces of a content, however many there are. What cannot be freed soundly stays for good. */
+static int delete_pages(struct batch *b, const struct msgid *id)
+{
+    uint8_t key_bytes[PAGE_KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+    int rc;
+
+    codec_page_key(key_bytes, id, 0);
+    rc = mdb_cursor_get(b->pages, &key, &value, MDB_SET_RANGE);
+    while (rc == 0 && key.mv_size == PAGE_KEY_BYTES &&
+           memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0) {
+        if (shard_can_free(b->shard, &value))
+            rc = mdb_cursor_del(b->pages, 0);
+        if (rc == 0)
+            rc = mdb_cursor_get(b->pages, &key, &value, MDB_NEXT);
+    }
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 static int delete_content(struct batch *b, const struct msgid *id)
 {
     MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
@@ -70,7 +91,7 @@ static int delete_content(struct batch *b, const struct msgid *id)
 
     if (rc == 0 && shard_can_free(b->shard, &value))
         rc = mdb_cursor_del(b->content, 0);
-    return rc == MDB_NOTFOUND ? 0 : rc;
+    return rc == 0 || rc == MDB_NOTFOUND ? delete_pages(b, id) : rc;
 }
 
 static int refs_apply(struct batch *b, const struct refs_delta *d)
@@ -116,14 +137,35 @@ static int reference(struct batch *b, const struct message *m, int delta)
 
 /* --- changes --- */
 
+static int put_pages(struct batch *b, const struct message *m, const struct content_layout *l)
+{
+    uint8_t key_bytes[PAGE_KEY_BYTES];
+    const uint8_t *at = m->content;
+    int rc = 0;
+
+    for (uint32_t i = 0; i < l->pieces && rc == 0; i++) {
+        MDB_val key = {sizeof(key_bytes), key_bytes};
+        MDB_val value = {content_piece_bytes(l, m->content_len, i), NULL};
+
+        codec_page_key(key_bytes, &m->id, i);
+        rc = mdb_cursor_put(b->pages, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
+        if (rc == 0)
+            memcpy(value.mv_data, at, value.mv_size);
+        at += value.mv_size;
+    }
+    return rc;
+}
+
 static int put_content(struct batch *b, const struct message *m)
 {
-    MDB_val key = {MSGID_BYTES, (void *)m->id.bytes}, value = {codec_content_bytes(m), NULL};
-    int rc = mdb_put(b->txn, b->shard->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
+    struct content_layout l = codec_content_layout(m, b->shard->page_bytes);
+    MDB_val key = {MSGID_BYTES, (void *)m->id.bytes}, value = {l.head_bytes + l.tail_bytes, NULL};
+    int rc = mdb_cursor_put(b->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
 
-    if (rc == 0)
-        codec_content_encode(value.mv_data, m);
-    return rc;
+    if (rc != 0)
+        return rc;
+    codec_content_encode(value.mv_data, m, &l);
+    return put_pages(b, m, &l);
 }
 
 static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
@@ -133,7 +175,7 @@ static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
     int rc;
 
     key.mv_size =
-        codec_row_key(key_bytes, r->queue, r->priority, r->due_ms, &r->message->id, r->index);
+        codec_row_key(key_bytes, r->flow, r->queue, r->due_ms, &r->message->id, r->index);
     rc = mdb_cursor_put(b->rows, &key, &value, MDB_RESERVE | flags);
     if (rc == 0)
         codec_row_encode(value.mv_data, val_str(&key), r);
@@ -148,13 +190,39 @@ static int take_row(struct batch *b, struct queue_row *row)
     MDB_val key = {0, key_bytes}, value;
     int rc;
 
-    key.mv_size = codec_row_key(key_bytes, r->queue, row->old_priority, row->old_due_ms,
-                                &r->message->id, r->index);
+    key.mv_size = codec_row_key(key_bytes, r->flow, r->queue, row->old_due_ms, &r->message->id,
+                                r->index);
     rc = mdb_cursor_get(b->rows, &key, &value, MDB_SET);
     row->missing = rc == MDB_NOTFOUND;
     if (row->missing)
         return 0;
     return rc == 0 ? mdb_cursor_del(b->rows, 0) : rc;
+}
+
+/* The first row of a flow in this shard brings the flow's record. One without a record is well. */
+static int need_flow(struct batch *b, uint32_t id)
+{
+    const struct queue_flow *flow;
+    uint8_t key[FLOW_KEY_BYTES], value[FLOW_VALUE_BYTES];
+    struct queue_state state = {.key = {(char *)key, sizeof(key)}};
+    int rc;
+
+    if (id == b->flow || state_flow_stored(b->shard, id))
+        return 0;
+    flow = queue_flow_find(b->shard->queue, id);
+    if (flow == NULL)
+        return 0;
+    codec_flow_key(key, id);
+    state.value = (struct str){(char *)value, codec_flow_encode(value, flow)};
+    rc = state_apply(b->shard, b->txn, &state);
+    if (rc == 0 && (buf_reserve(&b->flows_new, sizeof(id)) < 0 ||
+                    state_flow_mark(b->shard, id, true) < 0))
+        rc = ENOMEM;
+    if (rc != 0)
+        return rc;
+    buf_put(&b->flows_new, &id, sizeof(id));
+    b->flow = id;
+    return 0;
 }
 
 static int apply_row(struct batch *b, struct queue_row *row)
@@ -164,7 +232,9 @@ static int apply_row(struct batch *b, struct queue_row *row)
     row->missing = false;
     switch (row->kind) {
     case QUEUE_ROW_ADD:
-        rc = put_row(b, row->rcpt, MDB_NOOVERWRITE);
+        rc = need_flow(b, row->rcpt->flow);
+        if (rc == 0)
+            rc = put_row(b, row->rcpt, MDB_NOOVERWRITE);
         return rc == 0 ? reference(b, row->rcpt->message, 1) : rc;
     case QUEUE_ROW_REMOVE:
         rc = take_row(b, row);
@@ -185,15 +255,24 @@ bool change_accepts(const struct queue_change *c)
     return c->messages_len > 0;
 }
 
-/* Map space that the messages of a change take; 0 for a settle without notices. */
-static uint64_t change_need_bytes(const struct queue_change *c)
+static uint64_t content_need_bytes(const struct message *m, size_t page_bytes)
 {
+    struct content_layout l = codec_content_layout(m, page_bytes);
+
+    return l.head_bytes + l.tail_bytes + RECORD_OVERHEAD_BYTES +
+           (uint64_t)l.pieces * (page_bytes + PIECE_OVERHEAD_BYTES);
+}
+
+/* Map space that the messages of a change take; 0 for a settle without notices. */
+static uint64_t change_need_bytes(const struct batch *b, const struct queue_change *c)
+{
+    size_t page_bytes = b->shard->page_bytes;
     uint64_t need = 0;
 
     if (c->messages_len == 0)
         return 0;
     for (size_t i = 0; i < c->messages_len; i++)
-        need += codec_content_bytes(c->messages[i]) + RECORD_OVERHEAD_BYTES;
+        need += content_need_bytes(c->messages[i], page_bytes);
     for (size_t i = 0; i < c->rows_len; i++)
         if (c->rows[i].kind == QUEUE_ROW_ADD)
             need += codec_row_bytes(c->rows[i].rcpt) + RECORD_OVERHEAD_BYTES;
@@ -251,7 +330,7 @@ static int apply_purge(struct batch *b, struct str purge)
 
 static int apply_change(struct batch *b, struct queue_change *c)
 {
-    uint64_t need = change_need_bytes(c);
+    uint64_t need = change_need_bytes(b, c);
     int rc = 0;
 
     if (!change_valid(c))
@@ -265,6 +344,8 @@ static int apply_change(struct batch *b, struct queue_change *c)
         rc = apply_row(b, &c->rows[i]);
     for (size_t i = 0; i < c->purges_len && rc == 0; i++)
         rc = apply_purge(b, c->purges[i]);
+    for (size_t i = 0; i < c->states_len && rc == 0; i++)
+        rc = state_apply(b->shard, b->txn, &c->states[i]);
     return rc == 0 ? -records_stage(&b->shard->records, &c->records) : rc;
 }
 
@@ -277,12 +358,11 @@ static void count_row(struct counts *counts, const struct queue_row *row)
     size_t len;
 
     if (row->kind != QUEUE_ROW_ADD) {
-        len = codec_row_key(key, r->queue, row->old_priority, row->old_due_ms, &r->message->id,
-                            r->index);
+        len = codec_row_key(key, r->flow, r->queue, row->old_due_ms, &r->message->id, r->index);
         counts_change(counts, (struct str){(char *)key, len}, r->queue, -1);
     }
     if (row->kind != QUEUE_ROW_REMOVE) {
-        len = codec_row_key(key, r->queue, r->priority, r->due_ms, &r->message->id, r->index);
+        len = codec_row_key(key, r->flow, r->queue, r->due_ms, &r->message->id, r->index);
         counts_change(counts, (struct str){(char *)key, len}, r->queue, 1);
     }
 }
@@ -318,9 +398,22 @@ static int batch_begin(struct batch *b, struct shard *s)
     rc = mdb_cursor_open(b->txn, s->rows, &b->rows);
     if (rc == 0)
         rc = mdb_cursor_open(b->txn, s->content, &b->content);
+    if (rc == 0)
+        rc = mdb_cursor_open(b->txn, s->pages, &b->pages);
     if (rc != 0)
         mdb_txn_abort(b->txn);
     return rc;
+}
+
+/* What the committer took to be stored is not. */
+static void batch_unmark_flows(struct batch *b)
+{
+    for (size_t at = 0; at < b->flows_new.len; at += sizeof(uint32_t)) {
+        uint32_t id;
+
+        memcpy(&id, b->flows_new.data + at, sizeof(id));
+        (void)state_flow_mark(b->shard, id, false);
+    }
 }
 
 static void batch_free_refs(struct batch *b)
@@ -344,7 +437,7 @@ static void store(_Atomic uint64_t *counter, uint64_t v)
 static int batch_end(struct batch *b)
 {
     struct shard *s = b->shard;
-    MDB_stat rows, content, quarantine;
+    MDB_stat rows, content, pages, quarantine;
     uint64_t began, took, trimmed, unused;
     int rc = records_trim(&s->records, b->txn, s->outbox, &trimmed);
 
@@ -354,6 +447,8 @@ static int batch_end(struct batch *b)
         rc = mdb_stat(b->txn, s->rows, &rows);
     if (rc == 0)
         rc = mdb_stat(b->txn, s->content, &content);
+    if (rc == 0)
+        rc = mdb_stat(b->txn, s->pages, &pages);
     if (rc == 0)
         rc = mdb_stat(b->txn, s->quarantine, &quarantine);
     if (rc != 0) {
@@ -371,6 +466,7 @@ static int batch_end(struct batch *b)
     shard_rows_are(s, &rows);
     shard_set_room(s, b->room_bytes < unused ? b->room_bytes : unused);
     store(&s->shared.messages, content.ms_entries);
+    store(&s->shared.pieces, pages.ms_entries);
     store(&s->shared.quarantined, quarantine.ms_entries);
     store(&s->shared.sync_ns_last, took);
     atomic_fetch_add_explicit(&s->shared.commit_ns_total, took, memory_order_relaxed);
@@ -406,6 +502,9 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
     } else {
         rc = batch_end(&b);
     }
+    if (rc < 0)
+        batch_unmark_flows(&b);
+    buf_done(&b.flows_new);
     if (rc < 0) {
         records_unstage(&s->records);
         return rc;

@@ -5,10 +5,11 @@
 
 #include "base/crc32c.h"
 
-#define ROW_VERSION     1
-#define CONTENT_VERSION 1
+#define ROW_VERSION     2
+#define CONTENT_VERSION 2
 #define REFS_VERSION    1
 #define OUTBOX_VERSION  1
+#define STATE_VERSION   1
 #define CRC_BYTES       4
 
 /* --- bounded reading and unbounded writing (sizes are computed first) --- */
@@ -40,27 +41,11 @@ static uint64_t in_uint(struct in *in, size_t n)
     return le64toh(v);
 }
 
-static struct str in_str(struct in *in, size_t length_bytes)
-{
-    size_t n = (size_t)in_uint(in, length_bytes);
-    const uint8_t *at = in_take(in, n);
-
-    return at == NULL ? (struct str){NULL, 0} : (struct str){(const char *)at, n};
-}
-
 static uint8_t *out_uint(uint8_t *out, uint64_t v, size_t n)
 {
     v = htole64(v);
     memcpy(out, &v, n);
     return out + n;
-}
-
-static uint8_t *out_str(uint8_t *out, struct str s, size_t length_bytes)
-{
-    out = out_uint(out, s.len, length_bytes);
-    if (s.len > 0)
-        memcpy(out, s.ptr, s.len);
-    return out + s.len;
 }
 
 static void out_be(uint8_t *out, uint64_t v, size_t n)
@@ -105,12 +90,85 @@ static int in_end(const struct in *in)
     return in->bad || in->at != in->end ? -EBADMSG : 0;
 }
 
+/* --- tagged fields: strings[i] has tag i + 1; what is empty is left out --- */
+
+static size_t varint_bytes(uint64_t v)
+{
+    size_t n = 1;
+
+    for (; v >= 0x80; v >>= 7)
+        n++;
+    return n;
+}
+
+static size_t fields_bytes(const struct str *strings, size_t len)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < len; i++)
+        if (strings[i].len > 0)
+            n += 1 + varint_bytes(strings[i].len) + strings[i].len;
+    return n;
+}
+
+static uint8_t *out_fields(uint8_t *out, const struct str *strings, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        uint64_t v = strings[i].len;
+
+        if (v == 0)
+            continue;
+        *out++ = (uint8_t)(i + 1);
+        for (; v >= 0x80; v >>= 7)
+            *out++ = (uint8_t)(v | 0x80);
+        *out++ = (uint8_t)v;
+        memcpy(out, strings[i].ptr, strings[i].len);
+        out += strings[i].len;
+    }
+    return out;
+}
+
+static uint64_t in_varint(struct in *in)
+{
+    uint64_t v = 0;
+
+    for (unsigned shift = 0; shift < 63; shift += 7) {
+        uint64_t byte = in_uint(in, 1);
+
+        v |= (byte & 0x7f) << shift;
+        if (byte < 0x80)
+            return v;
+    }
+    in->bad = true;
+    return 0;
+}
+
+/* To the end of in. 0, -EBADMSG, or -EPROTO: a field that this version must not pass by. */
+static int in_fields(struct in *in, struct str *strings, size_t len)
+{
+    uint64_t last = 0;
+
+    while (!in->bad && in->at != in->end) {
+        uint64_t tag = in_uint(in, 1), n = in_varint(in);
+        const uint8_t *at = n > (uint64_t)(in->end - in->at) ? NULL : in_take(in, (size_t)n);
+
+        if (at == NULL || tag <= last)
+            return -EBADMSG;
+        last = tag;
+        if (tag <= len)
+            strings[tag - 1] = (struct str){(const char *)at, (size_t)n};
+        else if (tag >= FIELD_CRITICAL)
+            return -EPROTO;
+    }
+    return in_end(in);
+}
+
 /* --- rows --- */
 
 bool codec_row_valid(const struct recipient *r)
 {
     return r->queue.len > 0 && r->queue.len <= QUEUE_NAME_MAX &&
-           memchr(r->queue.ptr, 0, r->queue.len) == NULL && r->index <= ROW_INDEX_MAX &&
+           memchr(r->queue.ptr, 0, r->queue.len) == NULL &&
            r->due_ms >= 0 && r->due_ms <= QUEUE_DUE_HELD && r->address.len <= UINT16_MAX &&
            r->orcpt.len <= UINT16_MAX && r->last_error.len <= UINT16_MAX &&
            r->variables.len <= UINT32_MAX;
@@ -122,78 +180,93 @@ static enum row_class row_class(int64_t due_ms, const struct msgid *id)
     return due_ms <= msgid_ms(id) ? ROW_FRESH : ROW_LATER;
 }
 
-size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, struct str queue)
+size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
+                        struct str queue)
 {
     ASSERT(queue.len <= QUEUE_NAME_MAX);
     out[0] = (uint8_t) class;
-    memcpy(out + 1, queue.ptr, queue.len);
-    out[1 + queue.len] = 0;
-    return 1 + queue.len + 1;
+    out_be(out + 1, flow, 4);
+    memcpy(out + ROW_KEY_HEAD, queue.ptr, queue.len);
+    out[ROW_KEY_HEAD + queue.len] = 0;
+    return ROW_KEY_HEAD + queue.len + 1;
 }
 
-size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, struct str queue,
-                       uint8_t priority, int64_t due_ms)
+size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
+                       struct str queue, int64_t due_ms)
 {
-    size_t len = codec_row_prefix(out, class, queue);
+    size_t len = codec_row_prefix(out, class, flow, queue);
 
-    out[len] = priority;
-    out_be(out + len + 1, (uint64_t)due_ms, 6);
-    return len + 7;
+    out_be(out + len, (uint64_t)due_ms, 6);
+    return len + 6;
 }
 
-size_t codec_row_key(uint8_t out[ROW_KEY_MAX], struct str queue, uint8_t priority, int64_t due_ms,
+size_t codec_row_key(uint8_t out[ROW_KEY_MAX], uint32_t flow, struct str queue, int64_t due_ms,
                      const struct msgid *id, uint32_t index)
 {
-    size_t len = codec_row_bound(out, row_class(due_ms, id), queue, priority, due_ms);
+    size_t len = codec_row_bound(out, row_class(due_ms, id), flow, queue, due_ms);
 
     memcpy(out + len, id->bytes, MSGID_BYTES);
-    out_be(out + len + MSGID_BYTES, index, 3);
-    return len + MSGID_BYTES + 3;
+    out_be(out + len + MSGID_BYTES, index, 4);
+    return len + MSGID_BYTES + 4;
 }
 
 bool codec_row_key_parse(struct str key, struct row_key *out)
 {
     const uint8_t *at = (const uint8_t *)key.ptr;
 
-    if (key.len < 1 + 1 + 1 + ROW_KEY_TAIL || key.len > ROW_KEY_MAX)
+    if (key.len < ROW_KEY_HEAD + 1 + 1 + ROW_KEY_TAIL || key.len > ROW_KEY_MAX)
         return false;
     out->class = (enum row_class)at[0];
-    out->queue = (struct str){key.ptr + 1, key.len - 1 - 1 - ROW_KEY_TAIL};
-    at += 1 + out->queue.len;
+    out->flow = (uint32_t)in_be(at + 1, 4);
+    out->queue = (struct str){key.ptr + ROW_KEY_HEAD, key.len - ROW_KEY_HEAD - 1 - ROW_KEY_TAIL};
+    at += ROW_KEY_HEAD + out->queue.len;
     if (at[0] != 0 || memchr(out->queue.ptr, 0, out->queue.len) != NULL)
         return false;
-    out->priority = at[1];
-    out->due_ms = (int64_t)in_be(at + 2, 6);
-    memcpy(out->id.bytes, at + 8, MSGID_BYTES);
-    out->index = (uint32_t)in_be(at + 24, 3);
+    out->due_ms = (int64_t)in_be(at + 1, 6);
+    memcpy(out->id.bytes, at + 7, MSGID_BYTES);
+    out->index = (uint32_t)in_be(at + 23, 4);
     return out->class == row_class(out->due_ms, &out->id);
+}
+
+#define ROW_FIXED  (CRC_BYTES + 1 + 1 + 1 + 2 + 4 + 6)
+#define ROW_FIELDS 4
+
+/* In order of their tags. */
+static void row_fields(const struct recipient *r, struct str out[ROW_FIELDS])
+{
+    out[0] = r->address;
+    out[1] = r->orcpt;
+    out[2] = r->last_error;
+    out[3] = r->variables;
 }
 
 size_t codec_row_bytes(const struct recipient *r)
 {
-    return CRC_BYTES + 1 + 1 + 1 + 2 + 4 + 8 + 2 + r->address.len + 2 + r->orcpt.len + 2 +
-           r->last_error.len + 4 + r->variables.len;
+    struct str fields[ROW_FIELDS];
+
+    row_fields(r, fields);
+    return ROW_FIXED + fields_bytes(fields, ROW_FIELDS);
 }
 
 void codec_row_encode(uint8_t *out, struct str key, const struct recipient *r)
 {
+    struct str fields[ROW_FIELDS];
     uint8_t *at = out + CRC_BYTES;
 
+    row_fields(r, fields);
     at = out_uint(at, ROW_VERSION, 1);
     at = out_uint(at, r->notify, 1);
     at = out_uint(at, r->flags, 1);
     at = out_uint(at, r->attempts, 2);
     at = out_uint(at, r->lifetime_s, 4);
-    at = out_uint(at, (uint64_t)r->last_attempt_ms, 8);
-    at = out_str(at, r->address, 2);
-    at = out_str(at, r->orcpt, 2);
-    at = out_str(at, r->last_error, 2);
-    at = out_str(at, r->variables, 4);
+    at = out_uint(at, (uint64_t)r->last_attempt_ms, 6);
+    at = out_fields(at, fields, ROW_FIELDS);
     seal(out, (size_t)(at - out), key.ptr, key.len);
 }
 
 int codec_row_decode(struct str key, struct str value, struct row_state *out)
 {
+    struct str fields[ROW_FIELDS] = {{0}};
     struct in in;
     int err = unseal(&in, key.ptr, key.len, value, ROW_VERSION);
 
@@ -203,56 +276,71 @@ int codec_row_decode(struct str key, struct str value, struct row_state *out)
     out->flags = (uint8_t)in_uint(&in, 1);
     out->attempts = (uint16_t)in_uint(&in, 2);
     out->lifetime_s = (uint32_t)in_uint(&in, 4);
-    out->last_attempt_ms = (int64_t)in_uint(&in, 8);
-    out->address = in_str(&in, 2);
-    out->orcpt = in_str(&in, 2);
-    out->last_error = in_str(&in, 2);
-    out->variables = in_str(&in, 4);
-    return in_end(&in);
+    out->last_attempt_ms = (int64_t)in_uint(&in, 6);
+    err = in_fields(&in, fields, ROW_FIELDS);
+    out->address = fields[0];
+    out->orcpt = fields[1];
+    out->last_error = fields[2];
+    out->variables = fields[3];
+    return err;
 }
 
-/* --- content: a header with its own seal (listings read only that), then the bytes --- */
+/* --- content: a head with its own seal (listings read only that) and the content's tail --- */
 
 #define CONTENT_HEAD_FIXED (CRC_BYTES + 1 + 4 + 4 + 8 + 8 + 4 + 1 + 1 + 4)
+#define LMDB_HEADER_BYTES  16
+#define LMDB_NODE_BYTES    8
 
-static const struct str *content_strings(const struct message *m, const struct str *out[8])
+/* In order of their tags. */
+#define CONTENT_FIELDS 8
+static void content_fields(const struct message *m, struct str out[CONTENT_FIELDS])
 {
-    out[0] = &m->sender;
-    out[1] = &m->envid;
-    out[2] = &m->tenant;
-    out[3] = &m->campaign;
-    out[4] = &m->meta;
-    out[5] = &m->protocol;
-    out[6] = &m->origin;
-    out[7] = &m->trace;
-    return out[0];
+    out[0] = m->sender;
+    out[1] = m->envid;
+    out[2] = m->tenant;
+    out[3] = m->campaign;
+    out[4] = m->meta;
+    out[5] = m->protocol;
+    out[6] = m->origin;
+    out[7] = m->trace;
 }
 
-static size_t content_head_bytes(const struct message *m)
+struct content_layout codec_content_layout(const struct message *m, size_t lmdb_page_bytes)
 {
-    const struct str *strings[8];
-    size_t n = CONTENT_HEAD_FIXED;
+    struct content_layout l = {.head_bytes = CONTENT_HEAD_FIXED};
+    /* Of a value that LMDB keeps in a leaf: two nodes fit into a page. */
+    size_t leaf = ((lmdb_page_bytes - LMDB_HEADER_BYTES) / 2 & ~(size_t)1) - 2 - LMDB_NODE_BYTES -
+                  MSGID_BYTES;
+    struct str fields[CONTENT_FIELDS];
+    uint64_t tail;
 
-    content_strings(m, strings);
-    for (size_t i = 0; i < ARRAY_LEN(strings); i++)
-        n += 4 + strings[i]->len;
-    return n;
+    content_fields(m, fields);
+    l.head_bytes += fields_bytes(fields, CONTENT_FIELDS);
+    l.piece_bytes = lmdb_page_bytes - LMDB_HEADER_BYTES;
+    l.pieces = (uint32_t)(m->content_len / l.piece_bytes);
+    tail = m->content_len % l.piece_bytes;
+    if (l.head_bytes + tail <= leaf)
+        l.tail_bytes = (size_t)tail;
+    else
+        l.pieces += tail > 0;
+    return l;
 }
 
-size_t codec_content_bytes(const struct message *m)
+void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_t piece)
 {
-    return content_head_bytes(m) + m->content_len;
+    ASSERT(piece <= PAGES_MAX);
+    memcpy(out, id->bytes, MSGID_BYTES);
+    out_be(out + MSGID_BYTES, piece, 3);
 }
 
-void codec_content_encode(uint8_t *out, const struct message *m)
+void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l)
 {
-    const struct str *strings[8];
-    size_t head = content_head_bytes(m);
+    struct str fields[CONTENT_FIELDS];
     uint8_t *at = out + CRC_BYTES;
 
-    content_strings(m, strings);
+    content_fields(m, fields);
     at = out_uint(at, CONTENT_VERSION, 1);
-    at = out_uint(at, head, 4);
+    at = out_uint(at, l->head_bytes, 4);
     at = out_uint(at, crc32c(0, m->content, m->content_len), 4);
     at = out_uint(at, m->content_len, 8);
     at = out_uint(at, (uint64_t)m->created_ms, 8);
@@ -260,20 +348,20 @@ void codec_content_encode(uint8_t *out, const struct message *m)
     at = out_uint(at, m->ret, 1);
     at = out_uint(at, m->priority, 1);
     at = out_uint(at, m->recipients, 4);
-    for (size_t i = 0; i < ARRAY_LEN(strings); i++)
-        at = out_str(at, *strings[i], 4);
-    ASSERT(at == out + head);
-    if (m->content_len > 0)
-        memcpy(at, m->content, m->content_len);
-    seal(out, head, m->id.bytes, MSGID_BYTES);
+    at = out_fields(at, fields, CONTENT_FIELDS);
+    ASSERT(at == out + l->head_bytes);
+    if (l->tail_bytes > 0)
+        memcpy(at, m->content + m->content_len - l->tail_bytes, l->tail_bytes);
+    seal(out, l->head_bytes, m->id.bytes, MSGID_BYTES);
 }
 
-int codec_content_decode(const struct msgid *id, struct str value, bool with_content,
-                         struct message *fields)
+int codec_content_decode(const struct msgid *id, struct str value, struct message *fields,
+                         struct content_record *record)
 {
     const uint8_t *bytes = (const uint8_t *)value.ptr;
     struct in in = {bytes, bytes + value.len, false};
-    uint32_t content_crc;
+    struct str strings[CONTENT_FIELDS] = {{0}};
+    struct content_record r;
     size_t head;
     int err;
 
@@ -285,28 +373,29 @@ int codec_content_decode(const struct msgid *id, struct str value, bool with_con
     if (err < 0)
         return err;
     in_take(&in, 4);
-    content_crc = (uint32_t)in_uint(&in, 4);
+    r.crc = (uint32_t)in_uint(&in, 4);
+    r.tail = (struct str){value.ptr + head, value.len - head};
     *fields = (struct message){.id = *id, .content_len = in_uint(&in, 8)};
     fields->created_ms = (int64_t)in_uint(&in, 8);
     fields->flags = (uint32_t)in_uint(&in, 4);
     fields->ret = (uint8_t)in_uint(&in, 1);
     fields->priority = (uint8_t)in_uint(&in, 1);
     fields->recipients = (uint32_t)in_uint(&in, 4);
-    fields->sender = in_str(&in, 4);
-    fields->envid = in_str(&in, 4);
-    fields->tenant = in_str(&in, 4);
-    fields->campaign = in_str(&in, 4);
-    fields->meta = in_str(&in, 4);
-    fields->protocol = in_str(&in, 4);
-    fields->origin = in_str(&in, 4);
-    fields->trace = in_str(&in, 4);
-    if (in_end(&in) < 0 || fields->content_len != value.len - head)
+    err = in_fields(&in, strings, CONTENT_FIELDS);
+    if (err < 0)
+        return err;
+    fields->sender = strings[0];
+    fields->envid = strings[1];
+    fields->tenant = strings[2];
+    fields->campaign = strings[3];
+    fields->meta = strings[4];
+    fields->protocol = strings[5];
+    fields->origin = strings[6];
+    fields->trace = strings[7];
+    if (r.tail.len > fields->content_len)
         return -EBADMSG;
-    if (!with_content)
-        return 0;
-    if (crc32c(0, bytes + head, value.len - head) != content_crc)
-        return -EBADMSG;
-    fields->content = (uint8_t *)bytes + head;
+    if (record != NULL)
+        *record = r;
     return 0;
 }
 
@@ -368,6 +457,59 @@ int codec_outbox_decode(struct str key, struct str value, struct outbox_entry *o
         return -EBADMSG;
     out->lines = (struct str){(const char *)in.at, (size_t)(in.end - in.at)};
     return 0;
+}
+
+/* --- state --- */
+
+void codec_state_encode(uint8_t *out, struct str key, struct str value)
+{
+    uint8_t *at = out_uint(out + CRC_BYTES, STATE_VERSION, 1);
+
+    if (value.len > 0)
+        memcpy(at, value.ptr, value.len);
+    seal(out, STATE_HEAD_BYTES + value.len, key.ptr, key.len);
+}
+
+int codec_state_decode(struct str key, struct str stored, struct str *value)
+{
+    struct in in;
+    int err = unseal(&in, key.ptr, key.len, stored, STATE_VERSION);
+
+    if (err == 0)
+        *value = (struct str){(const char *)in.at, (size_t)(in.end - in.at)};
+    return err;
+}
+
+void codec_flow_key(uint8_t out[FLOW_KEY_BYTES], uint32_t id)
+{
+    out[0] = STATE_FLOW;
+    out_be(out + 1, id, 4);
+}
+
+size_t codec_flow_encode(uint8_t out[FLOW_VALUE_BYTES], const struct queue_flow *flow)
+{
+    const struct str names[] = {flow->tenant, flow->campaign, flow->pool};
+
+    out[0] = flow->priority;
+    return (size_t)(out_fields(out + 1, names, ARRAY_LEN(names)) - out);
+}
+
+int codec_flow_decode(struct str key, struct str value, struct queue_flow *out)
+{
+    const uint8_t *bytes = (const uint8_t *)value.ptr;
+    struct in in = {bytes, bytes + value.len, false};
+    struct str names[3] = {{0}};
+    int err;
+
+    if (key.len != FLOW_KEY_BYTES || value.len < 1)
+        return -EBADMSG;
+    *out = (struct queue_flow){.id = (uint32_t)in_be((const uint8_t *)key.ptr + 1, 4),
+                               .priority = (uint8_t)in_uint(&in, 1)};
+    err = in_fields(&in, names, ARRAY_LEN(names));
+    out->tenant = names[0];
+    out->campaign = names[1];
+    out->pool = names[2];
+    return err == 0 && out->priority >= FLOW_PRIORITIES ? -EBADMSG : err;
 }
 
 /* --- format --- */

@@ -7,12 +7,13 @@
 #ifndef HAYAUMA_QUEUE_CODEC_H
 #define HAYAUMA_QUEUE_CODEC_H
 
+#include "queue/flow.h"
 #include "queue/message.h"
 
-/* class 1, name, NUL, then the tail: priority 1, due_ms 6, message id 16, index 3 */
-#define ROW_KEY_TAIL  26
-#define ROW_KEY_MAX   (1 + QUEUE_NAME_MAX + 1 + ROW_KEY_TAIL)
-#define ROW_INDEX_MAX 0xffffffu
+/* class 1, flow 4, name, NUL, then the tail: due_ms 6, message id 16, index 4 */
+#define ROW_KEY_HEAD 5
+#define ROW_KEY_TAIL 26
+#define ROW_KEY_MAX  (ROW_KEY_HEAD + QUEUE_NAME_MAX + 1 + ROW_KEY_TAIL)
 
 /* Rows that were due when their message was made come and go within a second or so. They stand
  * together in front of those that wait for later: a commit with new mail for a thousand lanes then
@@ -21,8 +22,8 @@ enum row_class { ROW_FRESH = 1, ROW_LATER = 2 };
 
 struct row_key {
     enum row_class class;
+    uint32_t flow;
     struct str queue; /* into the bytes parsed */
-    uint8_t priority;
     int64_t due_ms;
     struct msgid id;
     uint32_t index;
@@ -31,19 +32,20 @@ struct row_key {
 /* Whether r can be stored: name, index, due time and lengths within the format. */
 bool codec_row_valid(const struct recipient *r);
 /* Writes the key; returns its length. */
-size_t codec_row_key(uint8_t out[ROW_KEY_MAX], struct str queue, uint8_t priority, int64_t due_ms,
+size_t codec_row_key(uint8_t out[ROW_KEY_MAX], uint32_t flow, struct str queue, int64_t due_ms,
                      const struct msgid *id, uint32_t index);
 bool codec_row_key_parse(struct str key, struct row_key *out);
 /* What the keys of a lane's rows of a class begin with; returns its length. */
-size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, struct str queue);
-/* The same and priority and due time: where the rows at or behind these begin. */
-size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, struct str queue,
-                       uint8_t priority, int64_t due_ms);
+size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
+                        struct str queue);
+/* The same and due time: where the rows due then or later begin. */
+size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
+                       struct str queue, int64_t due_ms);
 /* Whether the row is of message id: the same by a glance. */
 static inline bool codec_row_key_of(struct str key, const struct msgid *id)
 {
     return key.len >= ROW_KEY_TAIL &&
-           memcmp(key.ptr + key.len - 3 - MSGID_BYTES, id->bytes, MSGID_BYTES) == 0;
+           memcmp(key.ptr + key.len - 4 - MSGID_BYTES, id->bytes, MSGID_BYTES) == 0;
 }
 
 struct row_state {
@@ -54,17 +56,48 @@ struct row_state {
     struct str address, orcpt, variables, last_error; /* into the value decoded */
 };
 
+/* Values of rows and of contents end in tagged fields: tag 1, length as a varint, bytes, in order
+ * of their tags, each at most once, none that is empty. A decoder passes tags by that it does not
+ * know, below FIELD_CRITICAL; one from there on is of a newer version (-EPROTO). */
+#define FIELD_CRITICAL 128
+
 size_t codec_row_bytes(const struct recipient *r);
 /* out: exactly codec_row_bytes(r). */
 void codec_row_encode(uint8_t *out, struct str key, const struct recipient *r);
 int codec_row_decode(struct str key, struct str value, struct row_state *out) MUST_USE;
 
-size_t codec_content_bytes(const struct message *m);
-void codec_content_encode(uint8_t *out, const struct message *m);
-/* fields: strings and content point into value; refs is not set. with_content: checks the content's
- * own checksum too (reads every byte of it); otherwise fields->content stays NULL. */
-int codec_content_decode(const struct msgid *id, struct str value, bool with_content,
-                         struct message *fields) MUST_USE;
+/* A content lies in pieces that LMDB stores in one page each: any free page of the file serves. In
+ * runs of pages, as one large value, 50 KiB messages came to 300 a second instead of 1,975 once the
+ * file had holes. What is left behind the full pieces goes with the head where both fit into a leaf
+ * of the tree, else it is the last piece. */
+#define PAGE_KEY_BYTES (MSGID_BYTES + 3)
+#define PAGES_MAX      0xffffffu
+struct content_layout {
+    size_t head_bytes;  /* the record under the message's id, without the tail */
+    size_t tail_bytes;  /* of the content, in that record */
+    size_t piece_bytes; /* of every piece but the last */
+    uint32_t pieces;    /* under id and number, from 0 */
+};
+/* lmdb_page_bytes: of the environment. */
+struct content_layout codec_content_layout(const struct message *m, size_t lmdb_page_bytes);
+static inline size_t content_piece_bytes(const struct content_layout *l, uint64_t content_len,
+                                         uint32_t piece)
+{
+    uint64_t left = content_len - l->tail_bytes - (uint64_t)piece * l->piece_bytes;
+
+    return left < l->piece_bytes ? (size_t)left : l->piece_bytes;
+}
+void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_t piece);
+/* out: head_bytes + tail_bytes. */
+void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l);
+/* What the record of a content says. */
+struct content_record {
+    struct str tail;
+    uint32_t crc; /* CRC-32C of the whole content */
+};
+/* fields: strings point into value; refs and content are not set. record may be NULL. */
+int codec_content_decode(const struct msgid *id, struct str value, struct message *fields,
+                         struct content_record *record) MUST_USE;
 
 #define REFS_BYTES 9
 void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint32_t count);
@@ -85,9 +118,24 @@ uint64_t codec_sequence_parse(struct str key);
 void codec_outbox_encode(uint8_t *out, uint64_t sequence, const struct outbox_entry *entry);
 int codec_outbox_decode(struct str key, struct str value, struct outbox_entry *out) MUST_USE;
 
+/* State: key kind 1 and what names it within; value: what whoever put it knows. */
+#define STATE_KEY_MAX   480
+#define STATE_HEAD_BYTES 5
+void codec_state_encode(uint8_t *out, struct str key, struct str value); /* STATE_HEAD_BYTES more */
+int codec_state_decode(struct str key, struct str stored, struct str *value) MUST_USE;
+
+/* A flow is the state under STATE_FLOW and its id. */
+#define FLOW_KEY_BYTES   5
+#define FLOW_VALUE_BYTES (1 + 3 * (2 + FLOW_NAME_MAX))
+void codec_flow_key(uint8_t out[FLOW_KEY_BYTES], uint32_t id);
+size_t codec_flow_encode(uint8_t out[FLOW_VALUE_BYTES], const struct queue_flow *flow);
+/* Names point into value. */
+int codec_flow_decode(struct str key, struct str value, struct queue_flow *out) MUST_USE;
+
 /* Meta: key "format"; value: what this queue is. */
-#define FORMAT_BYTES   33
-#define FORMAT_VERSION 2 /* 2: rows have a class */
+#define FORMAT_BYTES 33
+/* 2: rows have a class. 3 is under way: a draft is refused by every other build. */
+#define FORMAT_VERSION 0x80000003u
 struct queue_format {
     uint32_t version, shards, shard;
     uint8_t id[16];   /* the same in all shards of a queue */

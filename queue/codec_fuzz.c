@@ -14,6 +14,7 @@ static void decode(uint8_t which, struct str key, struct str value)
 {
     struct msgid id = {{0}};
     struct outbox_entry entry;
+    struct content_record record;
     struct queue_format format;
     struct message fields;
     struct row_state state;
@@ -31,8 +32,8 @@ static void decode(uint8_t which, struct str key, struct str value)
             ASSERT(state.address.len <= value.len);
         break;
     case 2:
-        if (codec_content_decode(&id, value, true, &fields) == 0)
-            ASSERT(fields.content_len <= value.len);
+        if (codec_content_decode(&id, value, &fields, &record) == 0)
+            ASSERT(record.tail.len <= fields.content_len && record.tail.len <= value.len);
         break;
     case 3:
         if (codec_refs_decode(&id, value, &count) == 0)

@@ -1,27 +1,11 @@
-/* Reading what is stored of a message: its header, its content, the record as it is. */
+/* Reading what is stored of a message: its head, its content, the record as it is. */
 #include <errno.h>
 #include <stdlib.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/crc32c.h"
 #include "queue/shard.h"
-
-/* A value of more than a page's share lies in pages of its own. Through the map each reader would
- * fault them in and have them taken away again: of a drain's CPU a sixth. A read finds them in the
- * page cache, and a file that was cut is an error instead of a signal. */
-static int read_value(const struct shard *s, const MDB_val *value, uint8_t *out)
-{
-    ssize_t n;
-
-    if (s->map == NULL || value->mv_size < s->page_bytes) {
-        memcpy(out, value->mv_data, value->mv_size);
-        return 0;
-    }
-    n = pread(s->probe_fd, out, value->mv_size,
-              (off_t)((uintptr_t)value->mv_data - (uintptr_t)s->map));
-    if (n < 0)
-        return -errno;
-    return (size_t)n == value->mv_size ? 0 : -EBADMSG;
-}
 
 /* The record in the map. */
 static int find_record(struct shard *s, MDB_txn *txn, const struct msgid *id, MDB_val *value)
@@ -37,58 +21,149 @@ static int find_record(struct shard *s, MDB_txn *txn, const struct msgid *id, MD
 int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct message *header,
                 uint64_t *bytes)
 {
+    struct content_record record;
     MDB_val value;
     int err = find_record(s, txn, id, &value);
 
     *bytes = err < 0 ? 0 : value.mv_size;
-    return err < 0 ? err : codec_content_decode(id, val_str(&value), false, header);
+    if (err == 0)
+        err = codec_content_decode(id, val_str(&value), header, &record);
+    if (err == 0)
+        *bytes += header->content_len - record.tail.len;
+    return err;
 }
 
-/* The record to out, from its beginning. */
-static int read_content(struct shard *s, MDB_txn *txn, const struct msgid *id, struct buf *out)
+/* --- pieces --- */
+
+/* Through the map each reader would fault the pieces' pages in and have them taken away again: of a
+ * drain's CPU a sixth. A read finds them in the page cache, and a file that was cut is an error
+ * instead of a signal. Pieces whose pages follow one another, as most do, are one read: the headers
+ * of LMDB between them go to waste. */
+#define RUN_MAX 32
+
+struct run_of_pages {
+    const struct shard *shard;
+    const uint8_t *begin, *end; /* in the map; end: where the next page's piece would begin */
+    struct iovec iov[2 * RUN_MAX];
+    int iov_len;
+    size_t bytes;
+    uint8_t waste[CHECK_HEADER_BYTES];
+};
+
+static int run_read(struct run_of_pages *run)
 {
-    MDB_val value;
-    int err = find_record(s, txn, id, &value);
+    ssize_t n;
+
+    if (run->iov_len == 0)
+        return 0;
+    n = preadv(run->shard->probe_fd, run->iov, run->iov_len,
+               (off_t)(run->begin - (const uint8_t *)run->shard->map));
+    run->iov_len = 0;
+    if (n < 0)
+        return -errno;
+    return (size_t)n == run->bytes ? 0 : -EBADMSG;
+}
+
+static int run_add(struct run_of_pages *run, const MDB_val *value, uint8_t *out)
+{
+    const uint8_t *at = value->mv_data;
+    size_t page_bytes = run->shard->page_bytes;
+    int err;
+
+    if (run->iov_len > 0 && at == run->end && run->iov_len <= 2 * RUN_MAX - 2) {
+        run->iov[run->iov_len++] = (struct iovec){run->waste, sizeof(run->waste)};
+        run->bytes += sizeof(run->waste);
+    } else {
+        err = run_read(run);
+        if (err < 0)
+            return err;
+        run->begin = at;
+        run->bytes = 0;
+    }
+    run->iov[run->iov_len++] = (struct iovec){out, value->mv_size};
+    run->bytes += value->mv_size;
+    /* Only what fills its page ends where the next page begins. */
+    run->end = value->mv_size + CHECK_HEADER_BYTES == page_bytes ? at + page_bytes : NULL;
+    return 0;
+}
+
+/* A small last piece lies in a leaf. */
+static bool lies_alone(const struct shard *s, const MDB_val *value)
+{
+    return s->map != NULL && value->mv_size >= s->page_bytes / 2;
+}
+
+/* All pieces of id, in order, to out, which has room for bytes of them; *got: how many there were.
+ */
+static int read_pages(struct shard *s, MDB_txn *txn, const struct msgid *id, uint8_t *out,
+                      uint64_t bytes, uint64_t *got)
+{
+    struct run_of_pages run = {.shard = s};
+    uint8_t key_bytes[PAGE_KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+    MDB_cursor *at;
+    int rc = mdb_cursor_open(txn, s->pages, &at), err = 0;
+
+    *got = 0;
+    if (rc != 0)
+        return lmdb_errno(rc);
+    codec_page_key(key_bytes, id, 0);
+    rc = mdb_cursor_get(at, &key, &value, MDB_SET_RANGE);
+    while (rc == 0 && err == 0 && key.mv_size == PAGE_KEY_BYTES &&
+           memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0) {
+        if (!shard_readable(s, &value) || value.mv_size > bytes - *got)
+            err = -EBADMSG;
+        else if (lies_alone(s, &value))
+            err = run_add(&run, &value, out + *got);
+        else
+            memcpy(out + *got, value.mv_data, value.mv_size);
+        *got += value.mv_size;
+        rc = mdb_cursor_get(at, &key, &value, MDB_NEXT);
+    }
+    mdb_cursor_close(at);
+    if (err == 0)
+        err = run_read(&run);
+    return err < 0 ? err : rc == 0 || rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
+}
+
+/* --- messages --- */
+
+static int read_content(struct shard *s, MDB_txn *txn, const struct message *fields,
+                        const struct content_record *record, uint8_t *out)
+{
+    uint64_t in_pages = fields->content_len - record->tail.len, got = 0;
+    int err = in_pages == 0 ? 0 : read_pages(s, txn, &fields->id, out, in_pages, &got);
 
     if (err < 0)
         return err;
-    buf_clear(out);
-    if (buf_reserve(out, value.mv_size + 1) < 0)
-        return -ENOMEM;
-    out->len = value.mv_size;
-    return read_value(s, &value, out->data);
-}
-
-struct message *read_message_by(struct shard *s, MDB_txn *txn, const struct msgid *id,
-                                struct buf *record, int *err)
-{
-    struct message fields, *m = NULL;
-    const uint8_t *content;
-
-    *err = read_content(s, txn, id, record);
-    if (*err == 0)
-        *err = codec_content_decode(id, buf_str(record), true, &fields);
-    if (*err < 0)
-        return NULL;
-    content = fields.content;
-    fields.content = malloc(fields.content_len > 0 ? fields.content_len : 1);
-    if (fields.content != NULL) {
-        memcpy(fields.content, content, fields.content_len);
-        m = message_new(&fields);
-    }
-    if (m == NULL) {
-        free(fields.content);
-        *err = -ENOMEM;
-    }
-    return m;
+    if (got != in_pages)
+        return -EBADMSG;
+    if (record->tail.len > 0)
+        memcpy(out + got, record->tail.ptr, record->tail.len);
+    return crc32c(0, out, fields->content_len) == record->crc ? 0 : -EBADMSG;
 }
 
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
 {
-    struct buf record = {0};
-    struct message *m = read_message_by(s, txn, id, &record, err);
+    struct content_record record;
+    struct message fields, *m = NULL;
+    MDB_val value;
 
-    buf_done(&record);
+    *err = find_record(s, txn, id, &value);
+    if (*err == 0)
+        *err = codec_content_decode(id, val_str(&value), &fields, &record);
+    /* A head that was forged, with a seal that is right, must not make us ask for any memory. */
+    if (*err == 0 && fields.content_len > s->options.map_bytes)
+        *err = -EBADMSG;
+    if (*err < 0)
+        return NULL;
+    fields.content = malloc(fields.content_len > 0 ? fields.content_len : 1);
+    *err =
+        fields.content == NULL ? -ENOMEM : read_content(s, txn, &fields, &record, fields.content);
+    if (*err == 0 && (m = message_new(&fields)) == NULL)
+        *err = -ENOMEM;
+    if (m == NULL)
+        free(fields.content);
     return m;
 }
 
@@ -108,19 +183,49 @@ struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct ms
     return m;
 }
 
+/* What lies under id, and what is left of its pieces, whatever the head says. */
+static int pages_bytes(struct shard *s, MDB_txn *txn, const struct msgid *id, uint64_t *bytes)
+{
+    uint8_t key_bytes[PAGE_KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+    MDB_cursor *at;
+    int rc = mdb_cursor_open(txn, s->pages, &at);
+
+    *bytes = 0;
+    if (rc != 0)
+        return lmdb_errno(rc);
+    codec_page_key(key_bytes, id, 0);
+    for (rc = mdb_cursor_get(at, &key, &value, MDB_SET_RANGE);
+         rc == 0 && key.mv_size == PAGE_KEY_BYTES &&
+         memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0 && shard_readable(s, &value);
+         rc = mdb_cursor_get(at, &key, &value, MDB_NEXT))
+        *bytes += value.mv_size;
+    mdb_cursor_close(at);
+    return rc == 0 || rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
+}
+
 struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
 {
     struct message fields = {.id = *id}, *m = NULL;
-    struct buf record = {0};
+    uint64_t bytes = 0, got;
+    MDB_val value;
 
-    *err = read_content(s, txn, id, &record);
-    if (*err == 0) {
-        fields.content = record.data;
-        fields.content_len = record.len;
-        m = message_new(&fields);
-        *err = m == NULL ? -ENOMEM : 0;
+    *err = find_record(s, txn, id, &value);
+    if (*err == 0)
+        *err = pages_bytes(s, txn, id, &bytes);
+    if (*err < 0)
+        return NULL;
+    fields.content_len = value.mv_size + bytes;
+    fields.content = malloc(fields.content_len + 1);
+    if (fields.content == NULL) {
+        *err = -ENOMEM;
+        return NULL;
     }
+    memcpy(fields.content, value.mv_data, value.mv_size);
+    *err = read_pages(s, txn, id, fields.content + value.mv_size, bytes, &got);
+    if (*err == 0 && (m = message_new(&fields)) == NULL)
+        *err = -ENOMEM;
     if (m == NULL)
-        buf_done(&record);
+        free(fields.content);
     return m;
 }

@@ -64,10 +64,10 @@ static int slice_begin(struct shard *s, struct slice *slice)
 }
 
 /* A damaged key among a lane's is passed by: the rows behind it are well. */
-static void run_get(struct run *run, struct str lane, MDB_cursor_op op)
+static void run_get(struct run *run, const struct queue_load *load, MDB_cursor_op op)
 {
     uint8_t prefix[ROW_KEY_MAX];
-    size_t len = codec_row_prefix(prefix, run->class, lane);
+    size_t len = codec_row_prefix(prefix, run->class, load->flow, load->queue);
 
     while ((run->rc = mdb_cursor_get(run->at, &run->key, &run->value, op)) == 0) {
         if (run->key.mv_size < len || memcmp(run->key.mv_data, prefix, len) != 0) {
@@ -81,17 +81,14 @@ static void run_get(struct run *run, struct str lane, MDB_cursor_op op)
     }
 }
 
-/* To the first row at or behind (priority, due). */
-static void run_seek(struct run *run, struct str lane, unsigned priority, int64_t due_ms)
+/* To the first row that is due at due_ms or later. */
+static void run_seek(struct run *run, const struct queue_load *load, int64_t due_ms)
 {
     uint8_t bytes[ROW_KEY_MAX];
 
-    run->rc = MDB_NOTFOUND;
-    if (priority > UINT8_MAX)
-        return;
-    run->key.mv_size = codec_row_bound(bytes, run->class, lane, (uint8_t)priority, due_ms);
+    run->key.mv_size = codec_row_bound(bytes, run->class, load->flow, load->queue, due_ms);
     run->key.mv_data = bytes;
-    run_get(run, lane, MDB_SET_RANGE);
+    run_get(run, load, MDB_SET_RANGE);
 }
 
 /* --- messages --- */
@@ -145,6 +142,7 @@ static const char *content_fault(int err)
 static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_bytes,
                     const struct row_key *row, struct str key, const MDB_val *value)
 {
+    const struct queue_flow *flow;
     struct row_state state;
     struct recipient *r;
     struct message *m;
@@ -156,11 +154,8 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     }
     m = cache_find(s, &row->id);
     if (m == NULL) {
-        m = load->header_only
-                ? read_header_alone(s, s->loader.txn, &row->id, &err)
-                : read_message_by(s, s->loader.txn, &row->id, &s->loader.record, &err);
-        if (s->loader.record.cap > LOADER_RECORD_BYTES_MAX)
-            buf_done(&s->loader.record);
+        m = load->header_only ? read_header_alone(s, s->loader.txn, &row->id, &err)
+                              : read_message(s, s->loader.txn, &row->id, &err);
         if (m == NULL && (err == -ENOENT || err == -EBADMSG || err == -EPROTO)) {
             shard_suspect(s, key, content_fault(err));
             return -EBADMSG;
@@ -176,7 +171,10 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     if (r == NULL)
         return -ENOMEM;
     r->due_ms = row->due_ms;
-    r->priority = row->priority;
+    r->flow = row->flow;
+    flow = queue_flow_find(s->queue, row->flow);
+    if (flow != NULL)
+        r->priority = flow->priority;
     r->notify = state.notify;
     r->flags = state.flags;
     r->lifetime_s = state.lifetime_s;
@@ -187,31 +185,20 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     return 0;
 }
 
-/* The first row of a run that is not due, over all priorities. An LMDB code. */
+/* The first row of a run that is not due. An LMDB code. */
 static int run_next_due(struct run *run, struct queue_load *load)
 {
-    int64_t after = load->now_ms < QUEUE_DUE_HELD ? load->now_ms + 1 : QUEUE_DUE_HELD;
-    unsigned priority = 0;
-
-    run_seek(run, load->queue, priority, 0);
-    while (run->rc == 0) {
-        priority = run->row.priority;
-        run_seek(run, load->queue, priority, after);
-        if (run->rc == 0 && run->row.priority == priority) {
-            if (run->row.due_ms > load->now_ms && run->row.due_ms < load->next_due_ms)
-                load->next_due_ms = run->row.due_ms;
-            run_seek(run, load->queue, priority + 1, 0);
-        }
-    }
+    run_seek(run, load, load->now_ms < QUEUE_DUE_HELD ? load->now_ms + 1 : QUEUE_DUE_HELD);
+    if (run->rc == 0 && run->row.due_ms > load->now_ms && run->row.due_ms < load->next_due_ms)
+        load->next_due_ms = run->row.due_ms;
     return run->rc == MDB_NOTFOUND ? 0 : run->rc;
 }
 
-/* On to a row that the load wants: rows that are not due do not keep it from its end. */
+/* What is not due ends the run. */
 static void run_want(struct run *run, const struct queue_load *load)
 {
-    while (run->rc == 0 && (run->row.due_ms > load->now_ms || run->row.due_ms < load->from_ms))
-        run_seek(run, load->queue, run->row.priority + (run->row.due_ms > load->now_ms ? 1u : 0u),
-                 load->from_ms);
+    if (run->rc == 0 && run->row.due_ms > load->now_ms)
+        run->rc = MDB_NOTFOUND;
 }
 
 static struct str run_tail(const struct run *run)
@@ -226,20 +213,20 @@ static void run_begin(struct run *run, const struct queue_load *load)
     uint8_t bytes[ROW_KEY_MAX];
 
     if (load->cursor.len == 0) {
-        run_seek(run, load->queue, 0, load->from_ms);
+        run_seek(run, load, load->from_ms);
     } else {
-        run->key.mv_size = codec_row_prefix(bytes, run->class, load->queue);
+        run->key.mv_size = codec_row_prefix(bytes, run->class, load->flow, load->queue);
         run->key.mv_data = bytes;
         memcpy(bytes + run->key.mv_size, load->cursor.key, load->cursor.len);
         run->key.mv_size += load->cursor.len;
-        run_get(run, load->queue, MDB_SET_RANGE);
+        run_get(run, load, MDB_SET_RANGE);
         if (run->rc == 0 && memcmp(run_tail(run).ptr, load->cursor.key, load->cursor.len) == 0)
-            run_get(run, load->queue, MDB_NEXT);
+            run_get(run, load, MDB_NEXT);
     }
     run_want(run, load);
 }
 
-/* The run that is next by priority and due time. An LMDB code; MDB_NOTFOUND: both have ended. */
+/* The run that is next by due time. An LMDB code; MDB_NOTFOUND: both have ended. */
 static int slice_next(struct slice *slice, struct run **out)
 {
     *out = NULL;
@@ -278,7 +265,7 @@ static int load_slice(struct shard *s, struct queue_load *load, uint32_t *rows_l
         *rows_loaded += err == 0;
         err = 0;
         cursor_set(&load->cursor, run_tail(run));
-        run_get(run, load->queue, MDB_NEXT);
+        run_get(run, load, MDB_NEXT);
         run_want(run, load);
         rc = slice_next(&slice, &run);
     }
@@ -311,7 +298,7 @@ static int load_exact(struct shard *s, struct queue_load *load, size_t from, siz
     for (size_t i = from; i < to && err == 0; i++) {
         const struct queue_row_key *k = &load->exact[i];
 
-        key.mv_size = codec_row_key(bytes, k->queue, k->priority, k->due_ms, &k->id, k->index);
+        key.mv_size = codec_row_key(bytes, k->flow, k->queue, k->due_ms, &k->id, k->index);
         key.mv_data = bytes;
         rc = mdb_cursor_get(slice.runs[0].at, &key, &value, MDB_SET_KEY);
         if (rc == 0 && codec_row_key_parse(val_str(&key), &row))
@@ -363,26 +350,41 @@ static int run_load(struct shard *s, struct queue_load *load)
 
 /* --- the directory --- */
 
-static int directory_add(struct queue_directory *d, struct str name, int64_t first_due_ms)
+static int directory_add(struct queue_directory *d, uint32_t flow, struct str name,
+                         int64_t first_due_ms)
 {
     /* Names are placed by offset until the end, since the memory moves while it grows. */
     if (buf_reserve(&d->memory, name.len) < 0)
         return -ENOMEM;
-    d->lanes[d->lanes_len++] = (struct queue_lane_entry){
-        .name = {(const char *)d->memory.len, name.len}, .first_due_ms = first_due_ms};
+    d->lanes[d->lanes_len++] = (struct queue_lane_entry){.flow = flow,
+                                                         .name = {(const char *)d->memory.len, name.len},
+                                                         .first_due_ms = first_due_ms};
     buf_put(&d->memory, name.ptr, name.len);
     return 0;
 }
 
-/* To the first row of the lane behind name; empty: of the first lane. */
-static void run_lane_after(struct run *run, struct str name)
+/* What names a lane among all, as its keys begin behind the class; the cursor's form too. */
+struct lane_id {
+    size_t len;
+    uint8_t bytes[ROW_KEY_MAX];
+};
+
+static struct str lane_id_name(const struct lane_id *id)
+{
+    return (struct str){(const char *)id->bytes + 4, id->len - 4};
+}
+
+/* To the first row behind the lane id; id.len 0: of the first lane. */
+static void run_lane_after(struct run *run, const struct lane_id *id)
 {
     uint8_t bytes[ROW_KEY_MAX];
     MDB_cursor_op op = MDB_SET_RANGE;
 
+    bytes[0] = (uint8_t)run->class;
+    memcpy(bytes + 1, id->bytes, id->len);
     /* name NUL: its rows; name 0x01: behind them, before any longer name's. */
-    run->key = (MDB_val){codec_row_prefix(bytes, run->class, name), bytes};
-    bytes[run->key.mv_size - 1] = 1;
+    bytes[1 + id->len] = 1;
+    run->key = (MDB_val){id->len == 0 ? 1 : 1 + id->len + 1, bytes};
     while ((run->rc = mdb_cursor_get(run->at, &run->key, &run->value, op)) == 0 &&
            !codec_row_key_parse(val_str(&run->key), &run->row)) {
         shard_suspect(run->shard, val_str(&run->key), "row key is damaged");
@@ -392,8 +394,16 @@ static void run_lane_after(struct run *run, struct str name)
         run->rc = MDB_NOTFOUND;
 }
 
+/* The order of two lanes as that of their rows' keys. */
+static int run_order(const struct run *a, const struct run *b)
+{
+    if (a->row.flow != b->row.flow)
+        return a->row.flow < b->row.flow ? -1 : 1;
+    return strcmp(a->row.queue.ptr, b->row.queue.ptr); /* keys have a NUL behind the name */
+}
+
 /* The first lane that a run is at. An LMDB code. */
-static int slice_next_lane(struct slice *slice, char name_bytes[QUEUE_NAME_MAX + 1])
+static int slice_next_lane(struct slice *slice, struct lane_id *id)
 {
     struct run *first = NULL;
 
@@ -402,56 +412,55 @@ static int slice_next_lane(struct slice *slice, char name_bytes[QUEUE_NAME_MAX +
 
         if (run->rc != 0 && run->rc != MDB_NOTFOUND)
             return run->rc;
-        /* Keys have a NUL behind the name. */
-        if (run->rc == 0 && (first == NULL || strcmp(run->row.queue.ptr, first->row.queue.ptr) < 0))
+        if (run->rc == 0 && (first == NULL || run_order(run, first) < 0))
             first = run;
     }
     if (first == NULL)
         return MDB_NOTFOUND;
-    memcpy(name_bytes, first->row.queue.ptr, first->row.queue.len + 1);
+    id->len = 4 + first->row.queue.len;
+    memcpy(id->bytes, (const uint8_t *)first->key.mv_data + 1, id->len);
     return 0;
 }
 
-/* Passes the rows of a lane by; returns when the first of them is due. */
-static int64_t run_pass_lane(struct run *run, struct str name)
+/* The first row of the lane that run is at tells when it is due; on to the next lane. */
+static int64_t run_pass_lane(struct run *run, uint32_t flow, const struct lane_id *id)
 {
-    int64_t first_ms = INT64_MAX;
+    int64_t first_ms;
 
-    if (run->rc != 0 || !str_eq(run->row.queue, name))
-        return first_ms;
-    while (run->rc == 0) {
-        first_ms = run->row.due_ms < first_ms ? run->row.due_ms : first_ms;
-        run_seek(run, name, run->row.priority + 1u, 0);
-    }
-    if (run->rc == MDB_NOTFOUND)
-        run_lane_after(run, name);
+    if (run->rc != 0 || run->row.flow != flow || !str_eq(run->row.queue, lane_id_name(id)))
+        return INT64_MAX;
+    first_ms = run->row.due_ms;
+    run_lane_after(run, id);
     return first_ms;
 }
 
-/* One slice. 1: ended, 0: more, or a negative errno. The cursor is the last lane's name. */
+/* One slice. 1: ended, 0: more, or a negative errno. The cursor is the last lane's id. */
 static int directory_slice(struct shard *s, struct queue_directory *d)
 {
+    struct lane_id id = {.len = d->cursor.len};
     struct slice slice;
-    char name[QUEUE_NAME_MAX + 1];
     int err = slice_begin(s, &slice), rc;
 
     if (err < 0)
         return err;
+    memcpy(id.bytes, d->cursor.key, id.len);
     for (int i = 0; i < RUNS; i++)
-        run_lane_after(&slice.runs[i], (struct str){(char *)d->cursor.key, d->cursor.len});
-    rc = slice_next_lane(&slice, name);
+        run_lane_after(&slice.runs[i], &id);
+    rc = slice_next_lane(&slice, &id);
     for (unsigned n = 0; rc == 0 && err == 0 && n < SLICE_LANES && d->lanes_len < d->lanes_max;
          n++) {
         int64_t first_ms = INT64_MAX;
+        uint32_t flow = (uint32_t)id.bytes[0] << 24 | (uint32_t)id.bytes[1] << 16 |
+                        (uint32_t)id.bytes[2] << 8 | id.bytes[3];
 
         for (int i = 0; i < RUNS; i++) {
-            int64_t ms = run_pass_lane(&slice.runs[i], str_of(name));
+            int64_t ms = run_pass_lane(&slice.runs[i], flow, &id);
 
             first_ms = ms < first_ms ? ms : first_ms;
         }
-        err = directory_add(d, str_of(name), first_ms);
-        cursor_set(&d->cursor, str_of(name));
-        rc = slice_next_lane(&slice, name);
+        err = directory_add(d, flow, lane_id_name(&id), first_ms);
+        cursor_set(&d->cursor, (struct str){(char *)id.bytes, id.len});
+        rc = slice_next_lane(&slice, &id);
     }
     slice_end(s, &slice);
     d->end = rc == MDB_NOTFOUND;
@@ -518,7 +527,6 @@ void loader_done(struct shard *s)
 {
     for (size_t i = 0; i < LOADER_CACHE_SLOTS; i++)
         cache_drop(s, i);
-    buf_done(&s->loader.record);
     if (s->loader.txn != NULL)
         mdb_txn_abort(s->loader.txn);
     s->loader.txn = NULL;

@@ -95,7 +95,10 @@ struct recipient *recipient_new(struct message *message, uint32_t index, struct 
     if (r == NULL)
         return NULL;
     *r = (struct recipient){
-        .message = message_ref(message), .index = index, .priority = message->priority};
+        .message = message_ref(message),
+                            .index = index,
+                            .flow = message->flow,
+                            .priority = message->priority};
     at = (char *)(r + 1);
     r->queue = place(&at, queue);
     r->address = place(&at, address);

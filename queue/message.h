@@ -33,6 +33,7 @@ struct message {
     uint32_t flags;      /* enum message_flags */
     uint8_t ret;         /* enum smtp_ret */
     uint8_t priority;    /* band 0 (first) .. 9; default 5 */
+    uint32_t flow;       /* id that new recipients get; not stored with the message */
     uint32_t recipients; /* in all, at acceptance */
     struct str sender;   /* return path without <>, empty: null sender */
     struct str envid;    /* xtext */
@@ -66,7 +67,8 @@ enum recipient_flags {
     RECIPIENT_HELD = 1 << 1,   /* due_ms is QUEUE_DUE_HELD until released */
 };
 
-#define QUEUE_NAME_MAX 400
+#define QUEUE_NAME_MAX   400
+#define PRIORITY_DEFAULT 5
 #define QUEUE_DUE_HELD INT64_C(0xffffffffffff)
 
 struct recipient {
@@ -74,10 +76,11 @@ struct recipient {
     struct map_node in_memory; /* the worker's table of what is in memory */
     struct message *message;   /* holds a reference */
     void *holder;              /* the worker's: lane or transaction that has it now */
-    /* Key of the stored row: (queue, priority, due_ms, message id, index). */
+    /* Key of the stored row: (flow, queue, due_ms, message id, index). */
     int64_t due_ms; /* wall clock of the next attempt */
+    uint32_t flow;  /* id; 0 until it is known */
     uint32_t index; /* nth recipient of its message, from 0 */
-    uint8_t priority;
+    uint8_t priority; /* the flow's */
     uint8_t state;       /* the worker's */
     bool next_host_used; /* the worker's: in this attempt it was given to another host already */
     uint8_t wanted;      /* the worker's: see admin_obey() */

@@ -213,10 +213,12 @@ static void test_damaged_row(void **state)
 static void test_damaged_content(void **state)
 {
     struct fixture *f = *state;
+    uint8_t key[PAGE_KEY_BYTES];
     struct message *m;
     int err;
 
-    damage(f, f->q->shards[0]->content, &f->ids[1], MSGID_BYTES, false);
+    codec_page_key(key, &f->ids[1], 0);
+    damage(f, f->q->shards[0]->pages, key, sizeof(key), false);
     check(f, "content is damaged", 2);
     check_told(f, "its content is damaged");
     assert_null(queue_message(f->q, &f->ids[1], &err));
@@ -238,6 +240,18 @@ static void test_missing_content(void **state)
     check(f, "content is missing", 2);
     check_told(f, "its content is missing");
     purge(f, 2, true, false);
+}
+
+static void test_missing_piece(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t key[PAGE_KEY_BYTES];
+
+    codec_page_key(key, &f->ids[1], 0);
+    damage(f, f->q->shards[0]->pages, key, sizeof(key), true);
+    check(f, "content is damaged", 2);
+    check_told(f, "its content is damaged");
+    purge(f, 2, true, true);
 }
 
 /* One of two rows of a message: the other one keeps the content. */
@@ -357,9 +371,9 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_damaged_row),     TEST(test_damaged_key),        TEST(test_damaged_content),
-        TEST(test_missing_content), TEST(test_damaged_row_of_two), TEST(test_damaged_length),
-        TEST(test_long_key),
+        TEST(test_damaged_row),     TEST(test_damaged_key),   TEST(test_damaged_content),
+        TEST(test_missing_content), TEST(test_missing_piece), TEST(test_damaged_row_of_two),
+        TEST(test_damaged_length),  TEST(test_long_key),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -243,7 +243,11 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
     if (err == 0 && !q->options.no_sync)
         err = sync_name(q->path);
     if (err == 0)
+        err = flows_init(&q->flows);
+    if (err == 0)
         err = open_shards(q, error);
+    for (uint32_t i = 0; i < q->shards_len && err == 0; i++)
+        err = state_load_flows(q->shards[i]);
     if (err == 0 && !q->options.no_threads)
         err = start_threads(q);
     if (err < 0)
@@ -277,6 +281,7 @@ void queue_close(struct queue *q)
     for (uint32_t i = 0; i < q->shards_len; i++)
         shard_close(q->shards[i]);
     free(q->shards);
+    flows_done(&q->flows);
     if (q->records_lock_fd >= 0)
         close(q->records_lock_fd);
     if (q->lock_fd >= 0)

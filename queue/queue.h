@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "queue/flow.h"
 #include "queue/message.h"
 
 struct queue;
@@ -94,16 +95,25 @@ size_t queue_port_pending(const struct queue_port *port);
 enum queue_row_kind {
     QUEUE_ROW_ADD,    /* rcpt's row appears under its key */
     QUEUE_ROW_REMOVE, /* its row goes (delivered, bounced, cancelled); content goes with the last */
-    QUEUE_ROW_MOVE, /* the row under (old_priority, old_due_ms) is replaced by rcpt's present state
-                     */
+    QUEUE_ROW_MOVE,   /* the row under old_due_ms is replaced by rcpt's present state */
 };
 
 struct queue_row {
     enum queue_row_kind kind;
     struct recipient *rcpt;
     int64_t old_due_ms; /* MOVE, REMOVE: as it is stored */
-    uint8_t old_priority;
     bool missing; /* out: MOVE/REMOVE found no such row and did nothing */
+};
+
+/* State: what else must survive, changed together with rows and records. The kind says whose it is. */
+enum state_kind {
+    STATE_FLOW = 1, /* the queue's own: key flow id 4 */
+};
+
+struct queue_state {
+    struct str key;   /* kind 1, then what names it; 2 to 480 bytes */
+    struct str value; /* what is there instead from now on */
+    bool remove;
 };
 
 struct queue_change {
@@ -116,6 +126,8 @@ struct queue_change {
      * content of a row's message goes with the last row. */
     const struct str *purges;
     size_t purges_len;
+    const struct queue_state *states;
+    size_t states_len;
     struct buf records; /* complete JSON lines to append to the record stream, or empty */
     bool urgent;        /* somebody waits for it: commit now. Others wait 20 ms, to be many */
     void (*on_done)(struct queue_change *change, int result);
@@ -138,10 +150,10 @@ struct queue_cursor {
 };
 
 struct queue_row_key {
+    uint32_t flow;
     struct str queue;
     struct msgid id;
     uint32_t index;
-    uint8_t priority;
     int64_t due_ms;
 };
 
@@ -152,7 +164,8 @@ struct queue_load {
     size_t exact_len;
     bool header_only; /* ...with messages that have no content: to be moved, not sent */
     /* ...or what is due in a lane. */
-    struct str queue;           /* lane to read */
+    uint32_t flow;              /* lane to read */
+    struct str queue;
     struct queue_cursor cursor; /* in: where to go on; out: behind the last row read */
     int64_t from_ms; /* rows due at or after this (what is before is in memory already) */
     int64_t now_ms;  /* and at or before this */
@@ -164,8 +177,8 @@ struct queue_load {
     struct list rcpts;   /* of struct recipient, in key order, each with its message loaded; rows
                             of one message share one struct message */
     bool end;            /* no more due rows behind the cursor */
-    int64_t next_due_ms; /* first row of the lane that is not due (from its start, all
-                            priorities), INT64_MAX when none; valid when end */
+    int64_t next_due_ms; /* first row of the lane that is not due, INT64_MAX when none; valid when
+                            end */
     /* private */
     struct queue_port *port;
     struct list_node node;
@@ -175,6 +188,7 @@ void queue_load(struct queue_port *port, uint32_t shard, struct queue_load *load
 
 /* The directory: which lanes a shard has. Used at start (to create lanes) and for listings. */
 struct queue_lane_entry {
+    uint32_t flow;
     struct str name; /* into the result's own memory */
     int64_t first_due_ms;
 };
@@ -197,10 +211,11 @@ void queue_directory_done(struct queue_directory *d);
 /* --- introspection: any thread but a worker; short read transactions --- */
 
 struct queue_row_view { /* slices valid during the visit */
+    uint32_t flow;
     struct str queue;
     struct msgid id;
     uint32_t index;
-    uint8_t priority;
+    uint8_t priority; /* the flow's */
     int64_t due_ms, created_ms, expires_ms, last_attempt_ms;
     uint32_t lifetime_s;
     uint16_t attempts;
@@ -209,7 +224,7 @@ struct queue_row_view { /* slices valid during the visit */
     uint64_t size;
 };
 struct queue_visit {
-    struct str lane;        /* only of this lane; empty: of all */
+    struct str queue;       /* only of this name, of all flows; empty: of all */
     const struct msgid *id; /* only of this message, NULL: of all; the others are passed by, which
                                takes a tenth of visiting them */
     uint32_t rows_max;      /* that are visited or passed by */
@@ -241,11 +256,20 @@ int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint3
 /* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards.
  */
 struct message *queue_message(struct queue *q, const struct msgid *id, int *err);
-/* Rows in a lane; exact once the count after start is complete (*complete). Any thread. */
-uint64_t queue_lane_rows(struct queue *q, uint32_t shard, struct str lane, bool *complete);
+/* Rows of a queue name in all flows; exact once the count after start is complete (*complete). Any
+ * thread. */
+uint64_t queue_name_rows(struct queue *q, uint32_t shard, struct str name, bool *complete);
+
+/* The value stored under key (kind and rest) is put behind what out has. 0, -ENOENT, -EBADMSG, -EIO,
+ * -ENOMEM. */
+int queue_state_get(struct queue *q, uint32_t shard, struct str key, struct buf *out) MUST_USE;
+/* Visits states of a kind in order of their keys, in one read transaction; slices are valid during the
+ * visit. One that is damaged has a value of {NULL, 0}. 0 or -EIO. */
+int queue_state_visit(struct queue *q, uint32_t shard, enum state_kind kind,
+                      void (*visit)(void *arg, struct str key, struct str value), void *arg);
 
 struct queue_counters {
-    uint64_t rows, messages; /* stored now */
+    uint64_t rows, messages, pieces; /* stored now; pieces: of contents, a page each */
     bool rows_complete;      /* false while the count after start runs */
     uint64_t commits, changes, commit_ns_total, sync_ns_last, batch_last;
     uint64_t quarantined, commit_errors;

@@ -24,7 +24,7 @@
  * it is deferred, into pages partly filled. */
 #define ROW_ERROR_BYTES 384
 #define SPACE_CHECK_NS  UINT64_C(100000000)
-#define TREES           6
+#define TREES           8
 #define PROBE_BYTES     (256u << 10)
 #define DATA_NAME       "data.mdb"
 #define BALLAST_NAME    "ballast"
@@ -345,8 +345,13 @@ static int open_trees(struct shard *s, MDB_txn *txn)
     const struct {
         const char *name;
         MDB_dbi *dbi;
-    } trees[TREES] = {{"content", &s->content}, {"rows", &s->rows}, {"refs", &s->refs},
-                      {"outbox", &s->outbox},   {"meta", &s->meta}, {"quarantine", &s->quarantine}};
+    } trees[TREES] = {{"content", &s->content},
+                      {"pages", &s->pages},
+                      {"rows", &s->rows},
+                      {"refs", &s->refs},
+                      {"outbox", &s->outbox},
+                      {"meta", &s->meta},
+                      {"quarantine", &s->quarantine}, {"state", &s->state}};
     int rc = 0;
 
     for (size_t i = 0; i < TREES && rc == 0; i++)
@@ -461,6 +466,9 @@ static int open_env(struct shard *s, const char *path, struct queue_format *form
     if (rc == 0)
         rc = mdb_stat(txn, s->content, &stat);
     s->shared.messages = stat.ms_entries;
+    if (rc == 0)
+        rc = mdb_stat(txn, s->pages, &stat);
+    s->shared.pieces = stat.ms_entries;
     if (rc == 0)
         rc = mdb_stat(txn, s->quarantine, &stat);
     s->shared.quarantined = stat.ms_entries;
@@ -661,6 +669,7 @@ void shard_close(struct shard *s)
         if (fd >= 0)
             close(fd);
     }
+    free(s->own.flows);
     free(s->path);
     free(s);
 }

@@ -8,8 +8,10 @@
 #include <lmdb.h>
 #include <pthread.h>
 
+#include "queue/check.h"
 #include "queue/codec.h"
 #include "queue/counts.h"
+#include "queue/flows.h"
 #include "queue/mailbox.h"
 #include "queue/queue.h"
 #include "queue/records.h"
@@ -22,9 +24,8 @@
 /* A recent message of many recipients, kept so that their rows share one struct message. */
 #define BATCH_ROWS_MAX 16384 /* bounds the dirty pages of a transaction */
 
-#define LOADER_CACHE_SLOTS      16
-#define LOADER_CACHE_BYTES_MAX  (8u << 20)
-#define LOADER_RECORD_BYTES_MAX (1u << 20) /* kept between reads */
+#define LOADER_CACHE_SLOTS     16
+#define LOADER_CACHE_BYTES_MAX (8u << 20)
 
 /* A bad record that a reader found; the committer moves the row to the quarantine tree. */
 struct suspect {
@@ -43,7 +44,7 @@ struct shard {
     struct queue_options options; /* the queue's, defaults filled in */
 
     MDB_env *env;
-    MDB_dbi content, rows, refs, outbox, meta, quarantine;
+    MDB_dbi content, pages, rows, refs, outbox, meta, quarantine, state;
     unsigned page_bytes;
     void *map;    /* where the data file is mapped, or NULL */
     int probe_fd; /* same data file, other descriptor: see shard_commit_verdict() */
@@ -71,6 +72,8 @@ struct shard {
         uint64_t rest_until_ns;                         /* after a commit of many */
         size_t last_urgent_len;                         /* what it answered */
         bool ballast;                                   /* the emergency space is there */
+        uint64_t *flows; /* bit per flow id: its record is stored here */
+        size_t flows_words;
     } own;
 
     struct counts counts;   /* rows per lane; has its own lock */
@@ -81,13 +84,12 @@ struct shard {
         struct message *cache[LOADER_CACHE_SLOTS];
         unsigned cache_next;
         uint64_t cache_bytes;
-        struct buf record; /* as it was read last */
     } loader;
 
     struct { /* written by the committer, read by anybody; relaxed, since each stands alone */
         _Alignas(CACHE_LINE_BYTES) _Atomic int intake; /* enum queue_intake */
         _Atomic bool failed;                           /* release: the reason is in place */
-        _Atomic uint64_t rows, messages, commits, changes, commit_ns_total, sync_ns_last;
+        _Atomic uint64_t rows, messages, pieces, commits, changes, commit_ns_total, sync_ns_last;
         _Atomic uint64_t batch_last, quarantined, commit_errors, map_used_bytes;
         _Atomic uint64_t disk_free_bytes, notice_room_bytes;
     } shared;
@@ -101,6 +103,7 @@ struct queue {
     uint64_t check_until_ns;      /* files are looked at so long at the start */
     uint32_t shards_len;
     struct shard **shards;
+    struct flows flows;
     pthread_t syncer_thread;
     bool syncer_started;
     pthread_mutex_t syncer_lock; /* with syncer_wake: only to stop the syncer early */
@@ -185,6 +188,16 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
 /* A transaction for housekeeping: outbox entries that are synced go, suspects are moved. */
 int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
 
+/* --- state.c --- */
+
+/* Within a write transaction. An LMDB code. */
+int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state);
+/* The flows that the shard has stored come into the queue's table. 0 or -errno. */
+int state_load_flows(struct shard *s) MUST_USE;
+/* Whether flow's record is stored here as far as the committer knows, and that it is or is not. */
+bool state_flow_stored(const struct shard *s, uint32_t flow);
+int state_flow_mark(struct shard *s, uint32_t flow, bool stored) MUST_USE;
+
 /* --- committer.c --- */
 
 void *committer_main(void *shard);
@@ -203,8 +216,9 @@ void loader_done(struct shard *s);
 
 /* --- contents.c --- */
 
-/* What is stored with the content, without it; strings lie in the map. *bytes: of the record, 0
- * when it cannot be read. 0, -ENOENT, -EBADMSG, -EPROTO. */
+/* What is stored with the content, without it; strings lie in the map. *bytes: what
+ * read_stored_message() would give, as far as the head can be read. 0, -ENOENT, -EBADMSG, -EPROTO.
+ */
 int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct message *header,
                 uint64_t *bytes);
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO
@@ -212,11 +226,8 @@ int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct me
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
 /* The same without content. */
 struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
-/* The same by way of record, which may serve again: it stays in the CPU's cache, and the message
- * holds no byte more than its content. */
-struct message *read_message_by(struct shard *s, MDB_txn *txn, const struct msgid *id,
-                                struct buf *record, int *err);
-/* The record as it is stored, as the content of a message of which only the id is set. */
+/* The record as it is stored and all pieces behind it, as the content of a message of which only
+ * the id is set. */
 struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id,
                                     int *err);
 

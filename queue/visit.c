@@ -11,8 +11,6 @@ struct visitor {
     const struct queue_visit *what;
     uint32_t rows_left;
     bool stopped;
-    uint8_t prefix[ROW_KEY_MAX]; /* of the lane's keys in the class that is being read */
-    size_t prefix_len;           /* 0: all lanes */
     /* The header read last: neighbours are often of one message. */
     MDB_txn *txn;
     struct message header; /* strings into the map */
@@ -32,6 +30,7 @@ static bool find_header(struct visitor *v, const struct msgid *id)
 
 static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
 {
+    const struct queue_flow *flow;
     struct queue_row_view view;
     struct row_state state;
     struct row_key row;
@@ -43,11 +42,13 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
     /* A damaged row is the loader's to judge when its turn comes; here it is only left out. */
     if (!shard_readable(v->shard, value) || codec_row_decode(key, val_str(value), &state) < 0)
         return;
+    flow = queue_flow_find(v->shard->queue, row.flow);
     view = (struct queue_row_view){
+        .flow = row.flow,
         .queue = row.queue,
         .id = row.id,
         .index = row.index,
-        .priority = row.priority,
+        .priority = flow == NULL ? PRIORITY_DEFAULT : flow->priority,
         .due_ms = row.due_ms,
         .last_attempt_ms = state.last_attempt_ms,
         .lifetime_s = state.lifetime_s,
@@ -87,42 +88,36 @@ int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, MDB_val *key, MDB_v
     return rc;
 }
 
-/* Positions rows where lane's rows of class begin. */
-static int lane_begin(struct visitor *v, MDB_cursor *rows, enum row_class class, MDB_val *key,
-                      MDB_val *value)
+/* From the row at rows to the next one of the wanted queue name: each flow has a place for it in
+ * each class. An LMDB code. */
+static int visit_next_named(const struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
 {
-    v->prefix_len = codec_row_prefix(v->prefix, class, v->what->lane);
-    *key = (MDB_val){v->prefix_len, v->prefix};
-    return mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
-}
+    struct str name = v->what->queue;
+    uint8_t prefix[ROW_KEY_MAX];
 
-static bool in_lane(const struct visitor *v, const MDB_val *key)
-{
-    return key->mv_size >= v->prefix_len && memcmp(key->mv_data, v->prefix, v->prefix_len) == 0;
-}
+    while (key->mv_size >= ROW_KEY_HEAD) {
+        const uint8_t *at = key->mv_data;
+        uint32_t flow =
+            (uint32_t)at[1] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 8 | at[4];
+        enum row_class class = (enum row_class)at[0];
+        size_t len = codec_row_prefix(prefix, class, flow, name), common;
+        int order, rc;
 
-static int visit_begin(struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
-{
-    v->prefix_len = 0;
-    if (v->cursor->len == 0 && v->what->lane.len > 0)
-        return lane_begin(v, rows, ROW_FRESH, key, value);
-    if (v->what->lane.len > 0)
-        v->prefix_len =
-            codec_row_prefix(v->prefix, (enum row_class)v->cursor->key[0], v->what->lane);
-    return cursor_seek(rows, v->cursor, key, value);
-}
-
-/* The row at rows, or where it is behind the lane's fresh rows, the first of the others. */
-static int visit_here(struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
-{
-    int rc;
-
-    if (in_lane(v, key))
-        return 0;
-    if (v->prefix[0] != ROW_FRESH)
-        return MDB_NOTFOUND;
-    rc = lane_begin(v, rows, ROW_LATER, key, value);
-    return rc == 0 && !in_lane(v, key) ? MDB_NOTFOUND : rc;
+        common = key->mv_size < len ? key->mv_size : len;
+        order = memcmp(at, prefix, common);
+        if (order == 0 && key->mv_size >= len)
+            return 0;
+        if (order > 0) { /* behind this flow's: to the next flow's, or the next class's */
+            if (flow == UINT32_MAX && class != ROW_FRESH)
+                return MDB_NOTFOUND;
+            len = codec_row_prefix(prefix, flow == UINT32_MAX ? ROW_LATER : class, flow + 1, name);
+        }
+        *key = (MDB_val){len, prefix};
+        rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
+        if (rc != 0)
+            return rc;
+    }
+    return MDB_NOTFOUND;
 }
 
 /* One read transaction. 1: end reached, 0: more, or a negative errno. */
@@ -137,9 +132,10 @@ static int visit_slice(struct visitor *v)
     v->header_valid = false;
     rc = mdb_cursor_open(v->txn, v->shard->rows, &rows);
     if (rc == 0)
-        rc = visit_begin(v, rows, &key, &value);
+        rc = cursor_seek(rows, v->cursor, &key, &value);
     for (unsigned n = 0; rc == 0 && n < VISIT_SLICE_ROWS && v->rows_left > 0 && !v->stopped; n++) {
-        rc = visit_here(v, rows, &key, &value);
+        if (v->what->queue.len > 0)
+            rc = visit_next_named(v, rows, &key, &value);
         if (rc != 0)
             break;
         if (v->what->id == NULL || codec_row_key_of(val_str(&key), v->what->id))
@@ -164,7 +160,7 @@ int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
     int err;
 
     ASSERT(shard < q->shards_len);
-    if (what->lane.len > QUEUE_NAME_MAX) /* no lane has such a name */
+    if (what->queue.len > QUEUE_NAME_MAX) /* nothing has such a name */
         return 1;
     do {
         err = visit_slice(&v);
@@ -233,10 +229,10 @@ struct message *queue_message_stored(struct queue *q, const struct msgid *id, in
     return find_message(q, id, err, read_stored_message);
 }
 
-uint64_t queue_lane_rows(struct queue *q, uint32_t shard, struct str lane, bool *complete)
+uint64_t queue_name_rows(struct queue *q, uint32_t shard, struct str name, bool *complete)
 {
     ASSERT(shard < q->shards_len);
-    return counts_get(&q->shards[shard]->counts, lane, complete);
+    return counts_get(&q->shards[shard]->counts, name, complete);
 }
 
 static uint64_t load(const _Atomic uint64_t *counter)
@@ -261,6 +257,7 @@ void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters
     *out = (struct queue_counters){
         .rows = load(&s->shared.rows),
         .messages = load(&s->shared.messages),
+        .pieces = load(&s->shared.pieces),
         .rows_complete = counts_complete(&s->counts),
         .commits = load(&s->shared.commits),
         .changes = load(&s->shared.changes),

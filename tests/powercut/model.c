@@ -404,6 +404,8 @@ static void check_rest(struct check *c)
     queue_counters(c->q, 0, &counters);
     if (counters.messages != messages)
         complain(c, "content without rows, or rows without content");
+    if (messages == 0 && counters.pieces != 0)
+        complain(c, "pieces of a content that has gone");
     if (counters.rows != rows)
         complain(c, "rows that no load finds");
     if (counters.quarantined != 0)

@@ -263,6 +263,7 @@ static void open_and_check(struct worker *w)
         queue_counters(w->q, i, &counters);
         must(counters.quarantined == 0, "something was quarantined");
         must(counters.rows == counters.messages, "content without a row");
+        must(counters.messages > 0 || counters.pieces == 0, "pieces of a content that has gone");
     }
 }
 

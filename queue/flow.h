@@ -1,0 +1,32 @@
+/* Flows: what belongs together when capacity is shared. A flow is a tenant's mail of one campaign, pool
+ * and priority; rows name it in their key by a 32-bit id.
+ *
+ * The table is the queue's, for all shards; a flow in it is never changed and lives until the queue
+ * closes. Each shard stores the flows that it has rows of, in the transaction that brings the
+ * first row. Any thread. */
+#ifndef HAYAUMA_QUEUE_FLOW_H
+#define HAYAUMA_QUEUE_FLOW_H
+
+#include <stdint.h>
+
+#include "base/str.h"
+
+struct queue;
+
+#define FLOW_PRIORITIES 10
+#define FLOW_NAME_MAX   64 /* bytes of a tenant, campaign or pool */
+
+struct queue_flow {
+    uint32_t id;      /* from 1 */
+    uint8_t priority; /* 0 (first) .. 9 */
+    struct str tenant, campaign, pool; /* each may be empty */
+};
+
+/* The flow with this priority and these names, made when missing. NULL: memory or ids are out, or a
+ * name is too long. */
+const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
+                                        struct str campaign, struct str pool);
+/* NULL: no such flow; its record was lost. Its rows are mail all the same. */
+const struct queue_flow *queue_flow_find(const struct queue *q, uint32_t id);
+
+#endif

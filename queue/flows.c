@@ -1,0 +1,164 @@
+#include "queue/flows.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "queue/shard.h"
+
+struct entry {
+    struct map_node node;
+    struct queue_flow flow;
+    char names[];
+};
+
+int flows_init(struct flows *f)
+{
+    int err = map_init(&f->by_name, 64);
+
+    if (err < 0)
+        return err;
+    pthread_mutex_init(&f->lock, NULL);
+    f->next_id = 1;
+    return 0;
+}
+
+void flows_done(struct flows *f)
+{
+    struct map_node *node, *next;
+    size_t bucket = 0;
+
+    if (f->by_name.buckets == NULL)
+        return;
+    for (node = map_walk(&f->by_name, &bucket, NULL); node != NULL; node = next) {
+        next = map_walk(&f->by_name, &bucket, node);
+        free(CONTAINER_OF(node, struct entry, node));
+    }
+    map_done(&f->by_name);
+    for (size_t i = 0; i < FLOWS_CHUNKS; i++)
+        free(atomic_load_explicit(&f->chunks[i], memory_order_relaxed));
+    pthread_mutex_destroy(&f->lock);
+}
+
+static uint64_t name_hash(const struct queue_flow *flow)
+{
+    uint64_t hash = hash_bytes(flow->tenant.ptr, flow->tenant.len, flow->priority);
+
+    hash = hash_bytes(flow->campaign.ptr, flow->campaign.len, hash);
+    return hash_bytes(flow->pool.ptr, flow->pool.len, hash);
+}
+
+static const struct queue_flow *find_name(const struct flows *f, const struct queue_flow *wanted,
+                                          uint64_t hash)
+{
+    for (struct map_node *n = map_find(&f->by_name, hash); n != NULL; n = map_find_next(n)) {
+        const struct queue_flow *flow = &CONTAINER_OF(n, struct entry, node)->flow;
+
+        if (flow->priority == wanted->priority && str_eq(flow->tenant, wanted->tenant) &&
+            str_eq(flow->campaign, wanted->campaign) && str_eq(flow->pool, wanted->pool))
+            return flow;
+    }
+    return NULL;
+}
+
+static struct str copy_name(char **at, struct str name)
+{
+    struct str copy = {*at, name.len};
+
+    if (name.len > 0)
+        memcpy(*at, name.ptr, name.len);
+    *at += name.len;
+    return copy;
+}
+
+/* A place for id, which has none yet; NULL: memory is out. Under the lock. */
+static struct queue_flow *_Atomic *place(struct flows *f, uint32_t id)
+{
+    struct flows_chunk *chunk =
+        atomic_load_explicit(&f->chunks[id / FLOWS_CHUNK], memory_order_relaxed);
+
+    if (chunk == NULL) {
+        chunk = calloc(1, sizeof(*chunk));
+        if (chunk == NULL)
+            return NULL;
+        atomic_store_explicit(&f->chunks[id / FLOWS_CHUNK], chunk, memory_order_release);
+    }
+    return &chunk->flows[id % FLOWS_CHUNK];
+}
+
+/* A copy of wanted comes into the table. Under the lock. */
+static const struct queue_flow *insert(struct flows *f, const struct queue_flow *wanted,
+                                       uint64_t hash)
+{
+    size_t bytes = wanted->tenant.len + wanted->campaign.len + wanted->pool.len;
+    struct queue_flow *_Atomic *at = place(f, wanted->id);
+    struct entry *e = at == NULL ? NULL : malloc(sizeof(*e) + bytes);
+    char *names;
+
+    if (e == NULL)
+        return NULL;
+    names = e->names;
+    e->flow = (struct queue_flow){.id = wanted->id, .priority = wanted->priority};
+    e->flow.tenant = copy_name(&names, wanted->tenant);
+    e->flow.campaign = copy_name(&names, wanted->campaign);
+    e->flow.pool = copy_name(&names, wanted->pool);
+    map_insert(&f->by_name, &e->node, hash);
+    atomic_store_explicit(at, &e->flow, memory_order_release);
+    return &e->flow;
+}
+
+static const struct queue_flow *find_id(const struct flows *f, uint32_t id)
+{
+    struct flows_chunk *chunk;
+
+    if (id / FLOWS_CHUNK >= FLOWS_CHUNKS)
+        return NULL;
+    chunk = atomic_load_explicit(&f->chunks[id / FLOWS_CHUNK], memory_order_acquire);
+    return chunk == NULL ? NULL
+                         : atomic_load_explicit(&chunk->flows[id % FLOWS_CHUNK],
+                                                memory_order_acquire);
+}
+
+int flows_add(struct flows *f, const struct queue_flow *stored)
+{
+    const struct queue_flow *known = find_id(f, stored->id);
+    uint64_t hash = name_hash(stored);
+
+    if (stored->id == 0 || stored->id / FLOWS_CHUNK >= FLOWS_CHUNKS)
+        return -EBADMSG;
+    if (known != NULL) /* each shard tells of it */
+        return find_name(f, stored, hash) == known ? 0 : -EBADMSG;
+    if (insert(f, stored, hash) == NULL)
+        return -ENOMEM;
+    if (stored->id >= f->next_id)
+        f->next_id = stored->id + 1;
+    return 0;
+}
+
+const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
+                                        struct str campaign, struct str pool)
+{
+    struct queue_flow wanted = {
+        .priority = priority, .tenant = tenant, .campaign = campaign, .pool = pool};
+    struct flows *f = &q->flows;
+    const struct queue_flow *flow;
+    uint64_t hash;
+
+    if (priority >= FLOW_PRIORITIES || tenant.len > FLOW_NAME_MAX ||
+        campaign.len > FLOW_NAME_MAX || pool.len > FLOW_NAME_MAX)
+        return NULL;
+    hash = name_hash(&wanted);
+    pthread_mutex_lock(&f->lock);
+    flow = find_name(f, &wanted, hash);
+    if (flow == NULL && f->next_id / FLOWS_CHUNK < FLOWS_CHUNKS) {
+        wanted.id = f->next_id;
+        flow = insert(f, &wanted, hash);
+        f->next_id += flow != NULL;
+    }
+    pthread_mutex_unlock(&f->lock);
+    return flow;
+}
+
+const struct queue_flow *queue_flow_find(const struct queue *q, uint32_t id)
+{
+    return find_id(&q->flows, id);
+}
