@@ -49,7 +49,7 @@ static void codec_setup(void)
     codec.r = recipient_new(codec.m, 0, STR("example.org"), STR("somebody@example.org"),
                             (struct str){0}, (struct str){0});
     codec.r->due_ms = 1700000000000;
-    codec.key_len = codec_row_key(codec.key, codec.r->queue, 5, codec.r->due_ms, &codec.m->id, 0);
+    codec.key_len = codec_row_key(codec.key, 0, codec.r->queue, codec.r->due_ms, &codec.m->id, 0);
     codec_row_encode(codec.row, (struct str){(char *)codec.key, codec.key_len}, codec.r);
     codec.layout = codec_content_layout(codec.m, 4096);
     codec_content_encode(codec.content, codec.m, &codec.layout);
@@ -58,7 +58,7 @@ static void codec_setup(void)
 size_t queue_case_row_encode(void)
 {
     codec_setup();
-    codec.key_len = codec_row_key(codec.key, codec.r->queue, 5, codec.r->due_ms, &codec.m->id, 0);
+    codec.key_len = codec_row_key(codec.key, 0, codec.r->queue, codec.r->due_ms, &codec.m->id, 0);
     codec_row_encode(codec.row, (struct str){(char *)codec.key, codec.key_len}, codec.r);
     return codec_row_bytes(codec.r);
 }
@@ -215,10 +215,8 @@ void queue_case_settle(struct queue_case *c, size_t n)
     struct buf records = {0};
 
     for (size_t i = 0; i < n; i++) {
-        c->rows[i] = (struct queue_row){.kind = QUEUE_ROW_REMOVE,
-                                        .rcpt = c->rcpts[i],
-                                        .old_due_ms = c->rcpts[i]->due_ms,
-                                        .old_priority = c->rcpts[i]->priority};
+        c->rows[i] = (struct queue_row){
+            .kind = QUEUE_ROW_REMOVE, .rcpt = c->rcpts[i], .old_due_ms = c->rcpts[i]->due_ms};
         if (c->record.len > 0)
             buf_put(&records, c->record.data, c->record.len);
     }

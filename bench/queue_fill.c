@@ -208,10 +208,8 @@ static void drain_lane(struct fill *f, uint32_t shard, const char *domain)
         while ((node = list_pop_front(&d.load.rcpts)) != NULL) {
             struct recipient *r = CONTAINER_OF(node, struct recipient, node);
 
-            unit->rows[unit->change.rows_len++] = (struct queue_row){.kind = QUEUE_ROW_REMOVE,
-                                                                     .rcpt = r,
-                                                                     .old_due_ms = r->due_ms,
-                                                                     .old_priority = r->priority};
+            unit->rows[unit->change.rows_len++] =
+                (struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms};
             f->drained++;
         }
         submit(f, shard, unit);

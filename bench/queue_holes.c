@@ -132,10 +132,8 @@ static void settle(struct holes *h, size_t n)
     for (size_t i = 0; i < n; i++) {
         struct recipient *r = h->rcpts[h->first++];
 
-        u->rows[i] = (struct queue_row){.kind = QUEUE_ROW_REMOVE,
-                                        .rcpt = r,
-                                        .old_due_ms = r->due_ms,
-                                        .old_priority = r->priority};
+        u->rows[i] =
+            (struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms};
         buf_put(&u->change.records, h->line.data, h->line.len);
     }
     u->change.rows_len = n;

@@ -62,7 +62,7 @@ static void wait_lanes(void)
 
     for (uint32_t i = 0; i < WAITING_LANES; i++) {
         snprintf(bench.names[i], NAME_BYTES, "waiting%u.example", i);
-        bench.waiting[i] = lane_get(bench.worker, 0, str_of(bench.names[i]));
+        bench.waiting[i] = lane_get(bench.worker, 0, 0, str_of(bench.names[i]));
         must(bench.waiting[i] != NULL, "memory");
         lane_stored(bench.waiting[i], now_ms + 60000 + (int64_t)i * 36);
     }
@@ -87,7 +87,7 @@ static struct worker *worker_ready(void)
     wait_lanes();
     for (uint32_t i = 0; i < READY_LANES * READY_RCPTS; i++)
         arrive(i % READY_LANES);
-    bench.site = lane_get(bench.worker, 0, STR("ready0.example"))->site;
+    bench.site = lane_get(bench.worker, 0, 0, STR("ready0.example"))->site;
     must(bench.site != NULL && bench.site->waiting == READY_LANES * READY_RCPTS, "no site");
     return bench.worker;
 }
@@ -126,7 +126,7 @@ size_t lane_case_find(void)
 {
     const struct lane *lane = next_waiting();
 
-    must(lane_get(bench.worker, 0, str_of(bench.names[bench.next])) == lane, "not found");
+    must(lane_get(bench.worker, 0, 0, str_of(bench.names[bench.next])) == lane, "not found");
     return 1;
 }
 

@@ -52,7 +52,7 @@ static void admin_fetch(struct admin *a)
     a->settling = false;
     a->waiter.parts++;
     for (size_t i = 0; i < a->load.exact_len; i++)
-        lane_fetch_begin(a->worker, a->job->shard, keys[i].queue);
+        lane_fetch_begin(a->worker, a->job->shard, keys[i].flow, keys[i].queue);
     queue_load(a->worker->port, a->job->shard, &a->load);
 }
 
@@ -92,7 +92,7 @@ static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t
     r->due_ms = due_ms;
     r->flags = flags;
     lane_settling(r);
-    settle_move(w, r, old_due_ms, r->priority);
+    settle_move(w, r, old_due_ms);
 }
 
 /* What was never tried is due from its reception on: a later time would be a not-before time. */
@@ -222,7 +222,6 @@ static void admin_touch(struct admin *a, struct recipient *r, struct queue_row_k
         break;
     case PLACE_SETTLING:
     case PLACE_ZOMBIE:
-        key.priority = r->priority;
         key.due_ms = r->due_ms;
         look_later(a, &key);
         a->settling = true;
@@ -261,15 +260,15 @@ static void on_fetched(struct queue_load *load, int result)
         on_row(a, r, &load->exact[i++]);
     }
     for (i = 0; i < load->exact_len; i++)
-        lane_fetch_end(a->worker, a->job->shard, load->exact[i].queue);
+        lane_fetch_end(a->worker, a->job->shard, load->exact[i].flow, load->exact[i].queue);
     a->result = result;
     settle_wait(a->worker, a->job->shard);
     a->waiter.parts--; /* the fetch's */
 }
 
-static void flush_lane(struct worker *w, uint32_t shard, struct str queue)
+static void flush_lane(struct worker *w, uint32_t shard, uint32_t flow, struct str queue)
 {
-    struct lane *lane = lane_get(w, shard, queue);
+    struct lane *lane = lane_get(w, shard, flow, queue);
 
     if (lane != NULL)
         lane_flush(lane);
@@ -289,12 +288,12 @@ static void admin_act_on(struct worker *w, struct admin *a)
         struct queue_row_key key = {.queue = row->queue,
                                     .id = row->id,
                                     .index = row->index,
-                                    .priority = row->priority,
+                                    .flow = row->flow,
                                     .due_ms = row->due_ms};
         struct recipient *r;
 
         if (job->action == CONTROL_FLUSH) /* first: it may give the lane's window up */
-            flush_lane(w, job->shard, row->queue);
+            flush_lane(w, job->shard, row->flow, row->queue);
         r = lane_find(w, &row->id, row->index);
         if (r != NULL)
             admin_touch(a, r, key);

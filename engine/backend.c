@@ -137,7 +137,7 @@ static void offer(struct control_job *job, struct lane *lane)
                                     .next_due_ms = lane->stored_due_ms};
     bool complete;
 
-    d.rows = queue_lane_rows(lane->worker->engine->queue, lane->shard, lane_name(lane), &complete);
+    d.rows = queue_name_rows(lane->worker->engine->queue, lane->shard, lane_name(lane), &complete);
     /* While rows are counted after a start, what has none may well have some. */
     if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
         return;
@@ -193,7 +193,7 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
 
         if (worker_of_shard(w->engine, shard) != w)
             continue;
-        lane = lane_known(w, shard, q->queue);
+        lane = lane_known(w, shard, q->flow, q->queue);
         if (lane == NULL)
             continue;
         put_wait(lane, &wait);

@@ -31,7 +31,7 @@ enum control_action {
 struct control_row {
     struct msgid id;
     uint32_t index;
-    uint8_t priority;
+    uint32_t flow;
     uint8_t flags;
     int64_t due_ms;
     struct str queue; /* into the job's memory */
@@ -60,7 +60,7 @@ struct control_destination {
 /* A question of CONTROL_JOB_WAITS: a queue name in a shard, or wherever it has a lane. */
 struct control_wait_query {
     struct str queue; /* into the job's memory */
-    uint32_t shard;
+    uint32_t flow, shard;
     struct control_wait wait; /* out */
 };
 

@@ -69,7 +69,7 @@ static int walk(struct control_client *client, bool need_message, visit_fn visit
 {
     struct control_work *w = &client->work;
     bool of_message = client->request.filter.has_id;
-    struct queue_visit what = {.lane = control_filter_lane(&client->request.filter),
+    struct queue_visit what = {.queue = control_filter_lane(&client->request.filter),
                                .id = of_message ? &client->request.filter.id : NULL,
                                .rows_max = of_message ? CONTROL_SLICE_PASSED : CONTROL_SLICE_ROWS,
                                .need_message = need_message,
@@ -337,7 +337,7 @@ static bool visit_action(void *arg, const struct queue_row_view *row)
 
         *r = (struct control_row){.id = row->id,
                                   .index = row->index,
-                                  .priority = row->priority,
+                                  .flow = row->flow,
                                   .flags = row->flags,
                                   .due_ms = row->due_ms,
                                   .queue.len = row->queue.len};
@@ -483,7 +483,7 @@ static void read_error(struct control *c, struct control_destination *d)
 {
     struct queue_cursor cursor = {0};
     struct queue_visit what = {
-        .lane = str_of(d->queue), .rows_max = STATUS_ERROR_ROWS, .visit = visit_error, .arg = d};
+        .queue = str_of(d->queue), .rows_max = STATUS_ERROR_ROWS, .visit = visit_error, .arg = d};
 
     /* Of what is being sent the next attempt tells. */
     if (c->queue != NULL && d->last_error[0] == 0 && d->in_memory == 0 && d->rows != 0)

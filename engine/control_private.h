@@ -149,7 +149,8 @@ void control_summary_add(struct control_summary *s, const struct queue_row_view 
 /* Sorts: then they come one by one, the largest first. */
 void control_summary_finish(struct control_summary *s);
 /* The name of the next but so many; false: there is none. */
-bool control_summary_peek(const struct control_summary *s, size_t ahead, struct str *name);
+bool control_summary_peek(const struct control_summary *s, size_t ahead, struct str *name,
+                          uint32_t *flow);
 /* The line of the next. */
 void control_summary_put(struct control_summary *s, const struct control_wait *wait,
                          struct buf *out);

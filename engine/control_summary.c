@@ -11,6 +11,7 @@
 struct group {
     struct map_node node;
     struct str name;
+    uint32_t flow; /* of the row that is due first: what holds it back is shown */
     uint64_t rows, ready, deferred, held;
     uint32_t attempts_max;
     int64_t next_due_ms;
@@ -98,8 +99,10 @@ void control_summary_add(struct control_summary *s, const struct queue_row_view 
     g->held += state == CONTROL_STATE_HELD;
     if (row->attempts > g->attempts_max)
         g->attempts_max = row->attempts;
-    if (state != CONTROL_STATE_HELD && row->due_ms < g->next_due_ms)
+    if (state != CONTROL_STATE_HELD && row->due_ms < g->next_due_ms) {
         g->next_due_ms = row->due_ms;
+        g->flow = row->flow;
+    }
     if (row->last_error.len != 0 && row->last_attempt_ms >= g->error_ms) {
         g->error_ms = row->last_attempt_ms;
         g->error_len = (uint16_t)(row->last_error.len < GROUP_ERROR_BYTES ? row->last_error.len
@@ -135,11 +138,13 @@ void control_summary_finish(struct control_summary *s)
         s->sorted[s->sorted_len++] = s->others;
 }
 
-bool control_summary_peek(const struct control_summary *s, size_t ahead, struct str *name)
+bool control_summary_peek(const struct control_summary *s, size_t ahead, struct str *name,
+                          uint32_t *flow)
 {
     if (s->next + ahead >= s->sorted_len)
         return false;
     *name = s->sorted[s->next + ahead]->name;
+    *flow = s->sorted[s->next + ahead]->flow;
     return true;
 }
 

@@ -29,10 +29,11 @@ static struct control_job *waits_new(struct control_client *client)
     return job;
 }
 
-static void waits_add(struct control_job *job, struct str queue, uint32_t shard)
+static void waits_add(struct control_job *job, struct str queue, uint32_t flow, uint32_t shard)
 {
     ASSERT(job->waits_len < CONTROL_SLICE_ROWS);
-    job->waits[job->waits_len++] = (struct control_wait_query){.queue = queue, .shard = shard};
+    job->waits[job->waits_len++] =
+        (struct control_wait_query){.queue = queue, .flow = flow, .shard = shard};
     buf_put_str(&job->memory, queue);
 }
 
@@ -54,6 +55,7 @@ bool control_hold_row(struct control_client *client, const struct queue_row_view
 {
     struct control_held *h = client->work.held;
     struct str last = {0};
+    uint32_t last_flow = 0;
 
     if (h == NULL) {
         h = client->work.held = calloc(1, sizeof(*h));
@@ -62,11 +64,12 @@ bool control_hold_row(struct control_client *client, const struct queue_row_view
     if (h->job == NULL)
         h->job = waits_new(client);
     if (h->job->waits_len > 0) {
+        last_flow = h->job->waits[h->job->waits_len - 1].flow;
         last.len = h->job->waits[h->job->waits_len - 1].queue.len;
         last.ptr = (const char *)h->job->memory.data + h->job->memory.len - last.len;
     }
-    if (!str_eq(last, row->queue)) /* rows come by queue */
-        waits_add(h->job, row->queue, client->work.shard);
+    if (last_flow != row->flow || !str_eq(last, row->queue)) /* rows come by flow and queue */
+        waits_add(h->job, row->queue, row->flow, client->work.shard);
     control_put_row(&h->text, row, client->control->wall_ms);
     ASSERT(h->len < CONTROL_SLICE_ROWS);
     h->rows[h->len++] = (struct held_row){
@@ -133,15 +136,16 @@ enum control_step control_ask_groups(struct control_client *client)
     struct control_job *job = waits_new(client);
     uint64_t limit = client->request.limit;
     struct str name;
+    uint32_t flow;
 
     while (job->waits_len < CONTROL_SLICE_ROWS && (limit == 0 || w->sent < limit) &&
-           control_summary_peek(w->summary, job->waits_len, &name)) {
-        waits_add(job, name, CONTROL_SHARD_ANY);
+           control_summary_peek(w->summary, job->waits_len, &name, &flow)) {
+        waits_add(job, name, flow, CONTROL_SHARD_ANY);
         w->sent++;
     }
     if (job->waits_len > 0)
         return waits_ask(client, job);
-    w->truncated = control_summary_peek(w->summary, 0, &name);
+    w->truncated = control_summary_peek(w->summary, 0, &name, &flow);
     control_job_free(job);
     return control_finished(client);
 }

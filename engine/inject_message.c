@@ -345,6 +345,7 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
                                      struct message *fields)
 {
     const struct smtp_body_facts *body = &s->server.facts;
+    const struct queue_flow *flow;
     struct message *m;
 
     fields->id = d->id;
@@ -360,8 +361,11 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
     fields->envid = slice_str(s, s->envid);
     fields->protocol = s->server.esmtp ? STR("ESMTP") : STR("SMTP");
     fields->origin = str_of(s->peer_text);
-    if (!draft_content(s, d, fields))
+    flow = queue_flow_get(s->worker->engine->queue, fields->priority, fields->tenant,
+                          fields->campaign, STR(""));
+    if (flow == NULL || !draft_content(s, d, fields))
         return NULL;
+    fields->flow = flow->id;
     m = message_new(fields);
     if (m == NULL)
         free(fields->content_block != NULL ? fields->content_block : fields->content);
@@ -457,7 +461,6 @@ static bool commit_rows(struct inject *s, struct inject_commit *c, int64_t due_m
         r->due_ms = due_ms;
         r->lifetime_s = retry_lifetime_s(config_destination_for(s->config, r->queue, STR("")),
                                          false, due_ms - c->message->created_ms);
-        r->priority = c->message->priority;
         r->notify = from->notify;
         c->rows[i] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
         c->change.rows_len++;

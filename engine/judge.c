@@ -103,6 +103,7 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
                              .priority = original->priority,
                              .tenant = original->tenant,
                              .campaign = original->campaign};
+    const struct queue_flow *flow;
     struct message *m;
     struct recipient *r;
 
@@ -119,12 +120,15 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     if (smtputf8)
         fields.flags |= MESSAGE_SMTPUTF8;
     fields.flags |= MESSAGE_DOT_LINES; /* not looked at: stuffing looks for itself */
+    flow = queue_flow_get(w->engine->queue, original->priority, original->tenant,
+                          original->campaign, STR(""));
+    ASSERT(flow != NULL);
+    fields.flow = flow->id;
     m = message_new(&fields);
     ASSERT(m != NULL);
     r = recipient_new(m, 0, (struct str){name.text, name.len}, original->sender, STR(""), STR(""));
     ASSERT(r != NULL);
     r->due_ms = notice->now_ms;
-    r->priority = m->priority;
     r->notify = SMTP_NOTIFY_NEVER;
     r->lifetime_s = retry_lifetime_s(dest, true, 0);
     notice_record(w, shard, m, r);
@@ -345,7 +349,7 @@ void judge_end(struct judge_batch *b)
         if (e->ended)
             settle_remove(w, e->recipient);
         else
-            settle_move(w, e->recipient, e->old_due_ms, e->recipient->priority);
+            settle_move(w, e->recipient, e->old_due_ms);
     }
     free(b->entries);
     b->entries = NULL;

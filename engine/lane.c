@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "engine/engine.h"
 #include "engine/retry.h"
 #include "engine/site.h"
 
@@ -12,31 +13,33 @@ static void on_lane_timer(struct timer *timer);
 
 /* --- the table of lanes and of what is in memory --- */
 
-static uint64_t lane_hash(const struct worker *w, uint32_t shard, struct str name)
+static uint64_t lane_hash(const struct worker *w, uint32_t shard, uint32_t flow, struct str name)
 {
-    return hash_bytes(name.ptr, name.len, w->hash_seed ^ shard);
+    return hash_bytes(name.ptr, name.len, w->hash_seed ^ shard ^ (uint64_t)flow << 32);
 }
 
-static struct lane *lane_lookup(struct worker *w, uint32_t shard, struct str name, uint64_t hash)
+static struct lane *lane_lookup(struct worker *w, uint32_t shard, uint32_t flow, struct str name,
+                                uint64_t hash)
 {
     for (struct map_node *n = map_find(&w->lanes, hash); n != NULL; n = map_find_next(n)) {
         struct lane *lane = CONTAINER_OF(n, struct lane, node);
 
-        if (lane->shard == shard && str_eq(lane_name(lane), name))
+        if (lane->shard == shard && lane->flow == flow && str_eq(lane_name(lane), name))
             return lane;
     }
     return NULL;
 }
 
-struct lane *lane_known(struct worker *w, uint32_t shard, struct str name)
+struct lane *lane_known(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
 {
-    return lane_lookup(w, shard, name, lane_hash(w, shard, name));
+    return lane_lookup(w, shard, flow, name, lane_hash(w, shard, flow, name));
 }
 
-struct lane *lane_get(struct worker *w, uint32_t shard, struct str name)
+struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
 {
-    uint64_t hash = lane_hash(w, shard, name);
-    struct lane *lane = lane_lookup(w, shard, name, hash);
+    uint64_t hash = lane_hash(w, shard, flow, name);
+    struct lane *lane = lane_lookup(w, shard, flow, name, hash);
+    const struct queue_flow *f;
 
     if (lane != NULL)
         return lane;
@@ -47,6 +50,9 @@ struct lane *lane_get(struct worker *w, uint32_t shard, struct str name)
     lane->name_len = (uint16_t)name.len;
     lane->worker = w;
     lane->shard = shard;
+    lane->flow = flow;
+    f = queue_flow_find(w->engine->queue, flow);
+    lane->priority = f == NULL ? PRIORITY_DEFAULT : f->priority;
     lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
     lane->expires_ms = lane->window_expires_ms = INT64_MAX;
     lane->refill = LANE_REFILL_MIN;
@@ -218,7 +224,7 @@ void lane_settling(struct recipient *r)
 
 void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
 {
-    struct lane *lane = lane_get(w, shard, r->queue);
+    struct lane *lane = lane_get(w, shard, r->flow, r->queue);
     int64_t now_ms = worker_wall_ms(w);
     uint32_t max;
 
@@ -257,7 +263,7 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
         recipient_free(r);
         return false;
     }
-    lane = lane_get(w, shard, r->queue);
+    lane = lane_get(w, shard, r->flow, r->queue);
     ASSERT(lane != NULL);
     lane_seen(lane, io_now_ms(w->io)); /* it may be on its way from its commit to here */
     lane_memory_put(lane, r);
@@ -276,17 +282,17 @@ void lane_zombies_drop(struct lane *lane)
         lane_memory_drop(LIST_ENTRY(n, struct recipient, node));
 }
 
-void lane_fetch_begin(struct worker *w, uint32_t shard, struct str name)
+void lane_fetch_begin(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
 {
-    struct lane *lane = lane_get(w, shard, name);
+    struct lane *lane = lane_get(w, shard, flow, name);
 
     ASSERT(lane != NULL);
     lane->fetching++;
 }
 
-void lane_fetch_end(struct worker *w, uint32_t shard, struct str name)
+void lane_fetch_end(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
 {
-    struct lane *lane = lane_get(w, shard, name);
+    struct lane *lane = lane_get(w, shard, flow, name);
 
     ASSERT(lane != NULL && lane->fetching > 0);
     if (--lane->fetching > 0)

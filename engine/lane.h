@@ -1,5 +1,5 @@
-/* A lane: one queue name of one shard. It has the due times, the bounded window of recipients in
- * memory, and the back-off of a destination; it feeds a site's sessions.
+/* A lane: one queue name of one flow in one shard. It has the due times, the bounded window of
+ * recipients in memory, and the back-off of a destination; it feeds a site's sessions.
  *
  * A recipient in memory belongs to its lane (r->holder) from arrival or load until the commit that
  * settles it; where it is meanwhile is r->state. Rows that are not in memory are known by the
@@ -46,7 +46,8 @@ struct lane {
     int64_t expires_ms; /* no row in the store ends before that, untried; INT64_MAX: none known */
     int64_t window_expires_ms; /* the same of the window */
     int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
-    uint32_t shard;
+    uint32_t shard, flow;
+    uint8_t priority; /* the flow's */
     uint32_t in_memory, window_len, in_flight;
     uint32_t refill;   /* rows that a refill brings the window to; follows the lane's pace */
     uint32_t fetching; /* reads of single rows under way (administration) */
@@ -58,9 +59,9 @@ struct lane {
 };
 
 /* The lane of a shard, made when missing. NULL when memory is out. */
-struct lane *lane_get(struct worker *w, uint32_t shard, struct str name);
+struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 /* The same, NULL when there is none: nothing of it is due. */
-struct lane *lane_known(struct worker *w, uint32_t shard, struct str name);
+struct lane *lane_known(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 static inline struct str lane_name(const struct lane *lane)
 {
     return (struct str){lane->name, lane->name_len};
@@ -98,8 +99,8 @@ void lane_settling(struct recipient *r);
 bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
 /* Around a read for lane_adopt(), once per row: what is settled meanwhile stays known, since the
  * read may still have found it. */
-void lane_fetch_begin(struct worker *w, uint32_t shard, struct str name);
-void lane_fetch_end(struct worker *w, uint32_t shard, struct str name);
+void lane_fetch_begin(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
+void lane_fetch_end(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 /* The last attempt failed: with this reply, at host (NULL: nobody was asked). */
 void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host);
 /* The destination as a whole failed, as in lane_note_error(): backs off by how often that was in a

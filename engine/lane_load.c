@@ -216,6 +216,7 @@ static void load_start(struct lane *lane)
         l = calloc(1, sizeof(*l));
         ASSERT(l != NULL);
         l->lane = lane;
+        l->load.flow = lane->flow;
         l->load.queue = lane_name(lane);
         l->load.on_done = on_loaded;
         l->load.owner = l;

@@ -98,21 +98,15 @@ void settle_remove(struct worker *w, struct recipient *r)
     struct lane *lane = r->holder;
 
     row_put(w, lane->shard,
-            &(struct queue_row){.kind = QUEUE_ROW_REMOVE,
-                                .rcpt = r,
-                                .old_due_ms = r->due_ms,
-                                .old_priority = r->priority});
+            &(struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms});
 }
 
-void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint8_t old_priority)
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms)
 {
     struct lane *lane = r->holder;
 
     row_put(w, lane->shard,
-            &(struct queue_row){.kind = QUEUE_ROW_MOVE,
-                                .rcpt = r,
-                                .old_due_ms = old_due_ms,
-                                .old_priority = old_priority});
+            &(struct queue_row){.kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms});
 }
 
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)

@@ -15,9 +15,9 @@
 struct buf *settle_records(struct worker *w, uint32_t shard);
 /* r is done with: its row goes. */
 void settle_remove(struct worker *w, struct recipient *r);
-/* r was changed (attempts, due_ms, flags, last_error): its row is rewritten. old_due_ms and
- * old_priority as stored. */
-void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, uint8_t old_priority);
+/* r was changed (attempts, due_ms, flags, last_error): its row is rewritten. old_due_ms as stored.
+ */
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms);
 /* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
  * over; they arrive in their lane once committed. */
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);

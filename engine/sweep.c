@@ -50,6 +50,7 @@ struct sweep {
      * lane of the pass, and that of those that have not expired. */
     struct sweep_lane {
         int64_t expires_ms;
+        uint32_t flow;
         uint16_t len;
         char name[QUEUE_NAME_MAX];
     } * lanes;
@@ -130,13 +131,13 @@ static int64_t ends_ms(const struct queue_row_view *row)
 }
 
 /* The lane of row among those of the step; rows come in order of their lanes. */
-static struct sweep_lane *step_lane(struct sweep *s, struct str name)
+static struct sweep_lane *step_lane(struct sweep *s, uint32_t flow, struct str name)
 {
     struct sweep_lane *l = s->lanes_len == 0 ? NULL : &s->lanes[s->lanes_len - 1];
 
-    if (l == NULL || !str_eq((struct str){l->name, l->len}, name)) {
+    if (l == NULL || l->flow != flow || !str_eq((struct str){l->name, l->len}, name)) {
         l = &s->lanes[s->lanes_len++];
-        *l = (struct sweep_lane){.expires_ms = INT64_MAX, .len = (uint16_t)name.len};
+        *l = (struct sweep_lane){.expires_ms = INT64_MAX, .flow = flow, .len = (uint16_t)name.len};
         memcpy(l->name, name.ptr, name.len);
     }
     return l;
@@ -155,7 +156,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
 
     if ((row->flags & RECIPIENT_HELD) != 0)
         return true;
-    lane = step_lane(s, row->queue);
+    lane = step_lane(s, row->flow, row->queue);
     found = s->kind == SWEEP_TIMES ? is_misplaced(s, row) : ms <= s->now_ms;
     if (!found || s->kind == SWEEP_TIMES)
         lane->expires_ms = ms < lane->expires_ms ? ms : lane->expires_ms;
@@ -163,7 +164,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
         return s->lanes_len < STEP_LANES;
     *r = (struct control_row){.id = row->id,
                               .index = row->index,
-                              .priority = row->priority,
+                              .flow = row->flow,
                               .flags = row->flags,
                               .due_ms = row->due_ms,
                               .queue = {(char *)s->job.memory.len, row->queue.len}};
@@ -178,7 +179,8 @@ static void lanes_learn(struct sweep *s)
 {
     for (size_t i = 0; i < s->lanes_len; i++) {
         const struct sweep_lane *from = &s->lanes[i];
-        struct lane *lane = lane_get(s->worker, s->shard, (struct str){from->name, from->len});
+        struct lane *lane =
+            lane_get(s->worker, s->shard, from->flow, (struct str){from->name, from->len});
 
         ASSERT(lane != NULL);
         if (from->expires_ms < lane->expires_ms)
@@ -197,7 +199,7 @@ static void next_lane(struct sweep *s)
     lane = LIST_ENTRY(n, struct lane, outlived_node);
     lane->expires_ms = s->now_ms + LANE_EVERY_MS;
     s->lanes_len = 0;
-    step_lane(s, lane_name(lane));
+    step_lane(s, lane->flow, lane_name(lane));
     pass_begin(s);
 }
 
@@ -277,9 +279,10 @@ static void sweep_step(struct sweep *s)
     s->job.rows_len = 0;
     s->job.changed = 0;
     s->walk.what = (struct queue_visit){.rows_max = STEP_ROWS, .visit = on_row, .arg = s};
-    if (s->kind == SWEEP_LANE)
-        s->walk.what.lane = (struct str){s->lanes[0].name, s->lanes[0].len};
-    else
+    if (s->kind == SWEEP_LANE) {
+        s->walk.what.flow = s->lanes[0].flow;
+        s->walk.what.queue = (struct str){s->lanes[0].name, s->lanes[0].len};
+    } else
         s->lanes_len = 0;
     queue_walk(w->port, s->shard, &s->walk);
 }

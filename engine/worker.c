@@ -193,7 +193,7 @@ static void on_directory(struct queue_directory *d, int result)
     struct worker *w = scan->worker;
 
     for (size_t i = 0; result >= 0 && i < d->lanes_len; i++) {
-        struct lane *lane = lane_get(w, scan->shard, d->lanes[i].name);
+        struct lane *lane = lane_get(w, scan->shard, d->lanes[i].flow, d->lanes[i].name);
 
         ASSERT(lane != NULL);
         lane_stored(lane, d->lanes[i].first_due_ms);

@@ -174,8 +174,7 @@ static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
     MDB_val key = {0, key_bytes}, value = {codec_row_bytes(r), NULL};
     int rc;
 
-    key.mv_size =
-        codec_row_key(key_bytes, r->flow, r->queue, r->due_ms, &r->message->id, r->index);
+    key.mv_size = codec_row_key(key_bytes, r->flow, r->queue, r->due_ms, &r->message->id, r->index);
     rc = mdb_cursor_put(b->rows, &key, &value, MDB_RESERVE | flags);
     if (rc == 0)
         codec_row_encode(value.mv_data, val_str(&key), r);
@@ -190,8 +189,8 @@ static int take_row(struct batch *b, struct queue_row *row)
     MDB_val key = {0, key_bytes}, value;
     int rc;
 
-    key.mv_size = codec_row_key(key_bytes, r->flow, r->queue, row->old_due_ms, &r->message->id,
-                                r->index);
+    key.mv_size =
+        codec_row_key(key_bytes, r->flow, r->queue, row->old_due_ms, &r->message->id, r->index);
     rc = mdb_cursor_get(b->rows, &key, &value, MDB_SET);
     row->missing = rc == MDB_NOTFOUND;
     if (row->missing)
@@ -215,8 +214,8 @@ static int need_flow(struct batch *b, uint32_t id)
     codec_flow_key(key, id);
     state.value = (struct str){(char *)value, codec_flow_encode(value, flow)};
     rc = state_apply(b->shard, b->txn, &state);
-    if (rc == 0 && (buf_reserve(&b->flows_new, sizeof(id)) < 0 ||
-                    state_flow_mark(b->shard, id, true) < 0))
+    if (rc == 0 &&
+        (buf_reserve(&b->flows_new, sizeof(id)) < 0 || state_flow_mark(b->shard, id) < 0))
         rc = ENOMEM;
     if (rc != 0)
         return rc;
@@ -412,7 +411,7 @@ static void batch_unmark_flows(struct batch *b)
         uint32_t id;
 
         memcpy(&id, b->flows_new.data + at, sizeof(id));
-        (void)state_flow_mark(b->shard, id, false);
+        state_flow_unmark(b->shard, id);
     }
 }
 

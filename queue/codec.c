@@ -168,8 +168,8 @@ static int in_fields(struct in *in, struct str *strings, size_t len)
 bool codec_row_valid(const struct recipient *r)
 {
     return r->queue.len > 0 && r->queue.len <= QUEUE_NAME_MAX &&
-           memchr(r->queue.ptr, 0, r->queue.len) == NULL &&
-           r->due_ms >= 0 && r->due_ms <= QUEUE_DUE_HELD && r->address.len <= UINT16_MAX &&
+           memchr(r->queue.ptr, 0, r->queue.len) == NULL && r->due_ms >= 0 &&
+           r->due_ms <= QUEUE_DUE_HELD && r->address.len <= UINT16_MAX &&
            r->orcpt.len <= UINT16_MAX && r->last_error.len <= UINT16_MAX &&
            r->variables.len <= UINT32_MAX;
 }

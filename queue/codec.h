@@ -9,6 +9,7 @@
 
 #include "queue/flow.h"
 #include "queue/message.h"
+#include "queue/state.h"
 
 /* class 1, flow 4, name, NUL, then the tail: due_ms 6, message id 16, index 4 */
 #define ROW_KEY_HEAD 5
@@ -41,6 +42,13 @@ size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t
 /* The same and due time: where the rows due then or later begin. */
 size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
                        struct str queue, int64_t due_ms);
+static inline uint32_t codec_row_key_flow(struct str key)
+{
+    const uint8_t *at = (const uint8_t *)key.ptr + 1;
+
+    ASSERT(key.len >= ROW_KEY_HEAD);
+    return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
+}
 /* Whether the row is of message id: the same by a glance. */
 static inline bool codec_row_key_of(struct str key, const struct msgid *id)
 {
@@ -119,7 +127,6 @@ void codec_outbox_encode(uint8_t *out, uint64_t sequence, const struct outbox_en
 int codec_outbox_decode(struct str key, struct str value, struct outbox_entry *out) MUST_USE;
 
 /* State: key kind 1 and what names it within; value: what whoever put it knows. */
-#define STATE_KEY_MAX   480
 #define STATE_HEAD_BYTES 5
 void codec_state_encode(uint8_t *out, struct str key, struct str value); /* STATE_HEAD_BYTES more */
 int codec_state_decode(struct str key, struct str stored, struct str *value) MUST_USE;

@@ -17,6 +17,7 @@ static void sample_make(struct sample *s)
     s->m = kit_message(300, 3, 4);
     s->r = recipient_new(s->m, 2, STR("example.org"), STR("user@example.org"),
                          STR("rfc822;user@example.org"), STR("{\"name\":\"x\"}"));
+    s->r->flow = 0x01020304;
     s->r->due_ms = 1700000012345;
     s->r->notify = 5;
     s->r->flags = RECIPIENT_WARNED;
@@ -25,7 +26,7 @@ static void sample_make(struct sample *s)
     s->r->last_attempt_ms = 1700000000001;
     recipient_set_error(s->r, STR("451 4.3.0 not now"));
     s->key_len =
-        codec_row_key(s->key, s->r->queue, s->r->priority, s->r->due_ms, &s->m->id, s->r->index);
+        codec_row_key(s->key, s->r->flow, s->r->queue, s->r->due_ms, &s->m->id, s->r->index);
 }
 
 static void sample_free(struct sample *s)
@@ -46,7 +47,8 @@ static void test_row_round_trip(void **state)
     codec_row_encode(value, (struct str){(char *)s.key, s.key_len}, s.r);
     assert_true(codec_row_key_parse((struct str){(char *)s.key, s.key_len}, &key));
     assert_true(str_eq(key.queue, s.r->queue));
-    assert_int_equal(key.priority, 4);
+    assert_int_equal(key.flow, 0x01020304);
+    assert_int_equal(codec_row_key_flow((struct str){(char *)s.key, s.key_len}), 0x01020304);
     assert_int_equal(key.due_ms, s.r->due_ms);
     assert_int_equal(key.index, 2);
     assert_memory_equal(&key.id, &s.m->id, sizeof(key.id));
@@ -182,6 +184,35 @@ static int decode_outbox(struct str key, struct str value)
     return codec_outbox_decode(key, value, &entry);
 }
 
+static int decode_state(struct str key, struct str value)
+{
+    struct str out;
+
+    return codec_state_decode(key, value, &out);
+}
+
+static void test_flow_record(void **state)
+{
+    struct queue_flow flow = {.id = 77, .priority = 3, .tenant = STR("acme"), .pool = STR("p")};
+    struct queue_flow back;
+    uint8_t key[FLOW_KEY_BYTES], value[FLOW_VALUE_BYTES];
+    struct str k = {(char *)key, sizeof(key)};
+    size_t len;
+
+    (void)state;
+    codec_flow_key(key, flow.id);
+    len = codec_flow_encode(value, &flow);
+    assert_int_equal(codec_flow_decode(k, (struct str){(char *)value, len}, &back), 0);
+    assert_int_equal(back.id, 77);
+    assert_int_equal(back.priority, 3);
+    assert_true(str_eq(back.tenant, flow.tenant));
+    assert_true(str_eq(back.campaign, STR("")));
+    assert_true(str_eq(back.pool, flow.pool));
+    value[0] = FLOW_PRIORITIES;
+    assert_int_equal(codec_flow_decode(k, (struct str){(char *)value, len}, &back), -EBADMSG);
+    assert_int_equal(codec_flow_decode(k, (struct str){(char *)value, 0}, &back), -EBADMSG);
+}
+
 static int decode_format(struct str key, struct str value)
 {
     struct queue_format format;
@@ -212,6 +243,8 @@ static void test_damage_is_noticed(void **state)
     codec_sequence_key(key, 99);
     codec_outbox_encode(value, 99, &entry);
     check_damage(key, sizeof(key), value, OUTBOX_HEAD_BYTES + entry.lines.len, decode_outbox);
+    codec_state_encode(value, STR("\x05name"), STR("something"));
+    check_damage((const uint8_t *)"\x05name", 5, value, STATE_HEAD_BYTES + 9, decode_state);
     codec_format_encode(value, &format);
     check_damage((const uint8_t *)"", 0, value, FORMAT_BYTES, decode_format);
     sample_free(&s);
@@ -301,35 +334,36 @@ static void test_unknown_fields(void **state)
     sample_free(&s);
 }
 
-/* Keys sort by lane, priority, due time, id, index; a lane's rows are not split by a longer name.
- */
+/* Keys sort by flow, name, due time, id, index; a lane's rows are not split by a longer name. */
 static void test_keys_sort(void **state)
 {
     static const struct {
+        uint32_t flow;
         const char *lane;
-        uint8_t priority;
         int64_t due_ms;
         uint8_t id;
         uint32_t index;
     } rows[] = {
         /* What was due when its message was made (at 256 ms times id)... */
-        {"a", 0, 0, 0, 0},
-        {"a", 0, 0, 0, 1},
-        {"a", 0, 0, 0, 256},
-        {"a", 0, 0, 1, 0},
-        {"a", 0, 255, 1, 0},
-        {"a", 0, 256, 1, 0},
-        {"a", 1, 0, 0, 0},
-        {"a-b", 0, 0, 0, 0},
-        {"ab", 0, 0, 0, 0},
+        {1, "a", 0, 0, 0},
+        {1, "a", 0, 0, 1},
+        {1, "a", 0, 0, UINT32_MAX},
+        {1, "a", 0, 1, 0},
+        {1, "a", 255, 1, 0},
+        {1, "a", 256, 1, 0},
+        {1, "a-b", 0, 0, 0},
+        {1, "ab", 0, 0, 0},
+        {2, "a", 0, 0, 0},
+        {256, "a", 0, 0, 0},
         /* ...before what was not. */
-        {"a", 0, 1, 0, 0},
-        {"a", 0, 257, 1, 0},
-        {"a", 0, QUEUE_DUE_HELD, 0, 0},
-        {"a", 255, QUEUE_DUE_HELD, 255, ROW_INDEX_MAX},
-        {"a-b", 0, 1, 0, 0},
-        {"a.b", 0, 1, 0, 0},
-        {"ab", 0, 1, 0, 0},
+        {1, "a", 1, 0, 0},
+        {1, "a", 257, 1, 0},
+        {1, "a", QUEUE_DUE_HELD, 0, 0},
+        {1, "a", QUEUE_DUE_HELD, 255, UINT32_MAX},
+        {1, "a-b", 1, 0, 0},
+        {1, "a.b", 1, 0, 0},
+        {1, "ab", 1, 0, 0},
+        {UINT32_MAX, "a", 1, 0, 0},
     };
     uint8_t before[ROW_KEY_MAX], key[ROW_KEY_MAX];
     size_t before_len = 0, len;
@@ -338,7 +372,7 @@ static void test_keys_sort(void **state)
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct msgid id = {{0, 0, 0, 0, rows[i].id}};
 
-        len = codec_row_key(key, str_of(rows[i].lane), rows[i].priority, rows[i].due_ms, &id,
+        len = codec_row_key(key, rows[i].flow, str_of(rows[i].lane), rows[i].due_ms, &id,
                             rows[i].index);
         assert_true(memcmp(before, key, before_len < len ? before_len : len) < 0 || i == 0);
         memcpy(before, key, len);
@@ -383,9 +417,6 @@ static void test_rows_that_do_not_fit(void **state)
     r.queue = (struct str){name, 0};
     assert_false(codec_row_valid(&r));
     r = *s.r;
-    r.index = ROW_INDEX_MAX + 1;
-    assert_false(codec_row_valid(&r));
-    r = *s.r;
     r.due_ms = QUEUE_DUE_HELD + 1;
     assert_false(codec_row_valid(&r));
     r.due_ms = -1;
@@ -396,10 +427,15 @@ static void test_rows_that_do_not_fit(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_row_round_trip),    cmocka_unit_test(test_content_round_trip),
-        cmocka_unit_test(test_damage_is_noticed), cmocka_unit_test(test_layout),
-        cmocka_unit_test(test_unknown_fields),    cmocka_unit_test(test_keys_sort),
-        cmocka_unit_test(test_other_versions),    cmocka_unit_test(test_rows_that_do_not_fit),
+        cmocka_unit_test(test_row_round_trip),
+        cmocka_unit_test(test_content_round_trip),
+        cmocka_unit_test(test_damage_is_noticed),
+        cmocka_unit_test(test_layout),
+        cmocka_unit_test(test_flow_record),
+        cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_keys_sort),
+        cmocka_unit_test(test_other_versions),
+        cmocka_unit_test(test_rows_that_do_not_fit),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

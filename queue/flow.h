@@ -1,5 +1,5 @@
-/* Flows: what belongs together when capacity is shared. A flow is a tenant's mail of one campaign, pool
- * and priority; rows name it in their key by a 32-bit id.
+/* Flows: what belongs together when capacity is shared. A flow is a tenant's mail of one campaign,
+ * pool and priority; rows name it in their key by a 32-bit id.
  *
  * The table is the queue's, for all shards; a flow in it is never changed and lives until the queue
  * closes. Each shard stores the flows that it has rows of, in the transaction that brings the
@@ -17,13 +17,18 @@ struct queue;
 #define FLOW_NAME_MAX   64 /* bytes of a tenant, campaign or pool */
 
 struct queue_flow {
-    uint32_t id;      /* from 1 */
-    uint8_t priority; /* 0 (first) .. 9 */
+    uint32_t id;                       /* from 1 */
+    uint8_t priority;                  /* 0 (first) .. 9 */
     struct str tenant, campaign, pool; /* each may be empty */
 };
 
-/* The flow with this priority and these names, made when missing. NULL: memory or ids are out, or a
- * name is too long. */
+/* At most so many at once, some 40 MiB: a client that names a campaign anew for each message must
+ * not fill the memory. Beyond, what is new shares the flow of its tenant, at last that of its pool.
+ * Flows without rows go when the queue is opened. */
+#define FLOWS_MAX (1u << 18)
+
+/* The flow with this priority and these names, made when missing; of longer names the beginning
+ * counts. NULL: memory is out. */
 const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
                                         struct str campaign, struct str pool);
 /* NULL: no such flow; its record was lost. Its rows are mail all the same. */

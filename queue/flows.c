@@ -113,9 +113,9 @@ static const struct queue_flow *find_id(const struct flows *f, uint32_t id)
     if (id / FLOWS_CHUNK >= FLOWS_CHUNKS)
         return NULL;
     chunk = atomic_load_explicit(&f->chunks[id / FLOWS_CHUNK], memory_order_acquire);
-    return chunk == NULL ? NULL
-                         : atomic_load_explicit(&chunk->flows[id % FLOWS_CHUNK],
-                                                memory_order_acquire);
+    return chunk == NULL
+               ? NULL
+               : atomic_load_explicit(&chunk->flows[id % FLOWS_CHUNK], memory_order_acquire);
 }
 
 int flows_add(struct flows *f, const struct queue_flow *stored)
@@ -134,26 +134,44 @@ int flows_add(struct flows *f, const struct queue_flow *stored)
     return 0;
 }
 
+static const struct queue_flow *find_or_make(struct flows *f, struct queue_flow *wanted,
+                                             uint32_t flows_max)
+{
+    uint64_t hash = name_hash(wanted);
+    const struct queue_flow *flow = find_name(f, wanted, hash);
+
+    if (flow == NULL && f->by_name.count < flows_max) {
+        wanted->id = f->next_id;
+        flow = insert(f, wanted, hash);
+        f->next_id += flow != NULL;
+    }
+    return flow;
+}
+
+static struct str name_cut(struct str name)
+{
+    return (struct str){name.ptr, name.len < FLOW_NAME_MAX ? name.len : FLOW_NAME_MAX};
+}
+
 const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
                                         struct str campaign, struct str pool)
 {
-    struct queue_flow wanted = {
-        .priority = priority, .tenant = tenant, .campaign = campaign, .pool = pool};
+    struct queue_flow wanted = {.priority = priority,
+                                .tenant = name_cut(tenant),
+                                .campaign = name_cut(campaign),
+                                .pool = name_cut(pool)};
     struct flows *f = &q->flows;
     const struct queue_flow *flow;
-    uint64_t hash;
 
-    if (priority >= FLOW_PRIORITIES || tenant.len > FLOW_NAME_MAX ||
-        campaign.len > FLOW_NAME_MAX || pool.len > FLOW_NAME_MAX)
-        return NULL;
-    hash = name_hash(&wanted);
+    ASSERT(priority < FLOW_PRIORITIES);
     pthread_mutex_lock(&f->lock);
-    flow = find_name(f, &wanted, hash);
-    if (flow == NULL && f->next_id / FLOWS_CHUNK < FLOWS_CHUNKS) {
-        wanted.id = f->next_id;
-        flow = insert(f, &wanted, hash);
-        f->next_id += flow != NULL;
-    }
+    flow = find_or_make(f, &wanted, FLOWS_MAX / 2);
+    wanted.campaign = (struct str){0};
+    if (flow == NULL)
+        flow = find_or_make(f, &wanted, FLOWS_MAX / 4 * 3);
+    wanted.tenant = (struct str){0};
+    if (flow == NULL)
+        flow = find_or_make(f, &wanted, FLOWS_MAX);
     pthread_mutex_unlock(&f->lock);
     return flow;
 }

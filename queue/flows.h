@@ -10,7 +10,7 @@
 #include "queue/flow.h"
 
 #define FLOWS_CHUNK  4096u
-#define FLOWS_CHUNKS 4096u /* so there are at most 16,777,215 */
+#define FLOWS_CHUNKS 4096u /* ids go on from the largest stored: below 2^24 */
 
 struct flows_chunk {
     struct queue_flow *_Atomic flows[FLOWS_CHUNK];

@@ -356,9 +356,10 @@ static int directory_add(struct queue_directory *d, uint32_t flow, struct str na
     /* Names are placed by offset until the end, since the memory moves while it grows. */
     if (buf_reserve(&d->memory, name.len) < 0)
         return -ENOMEM;
-    d->lanes[d->lanes_len++] = (struct queue_lane_entry){.flow = flow,
-                                                         .name = {(const char *)d->memory.len, name.len},
-                                                         .first_due_ms = first_due_ms};
+    d->lanes[d->lanes_len++] =
+        (struct queue_lane_entry){.flow = flow,
+                                  .name = {(const char *)d->memory.len, name.len},
+                                  .first_due_ms = first_due_ms};
     buf_put(&d->memory, name.ptr, name.len);
     return 0;
 }
@@ -372,6 +373,12 @@ struct lane_id {
 static struct str lane_id_name(const struct lane_id *id)
 {
     return (struct str){(const char *)id->bytes + 4, id->len - 4};
+}
+
+static uint32_t lane_id_flow(const struct lane_id *id)
+{
+    return (uint32_t)id->bytes[0] << 24 | (uint32_t)id->bytes[1] << 16 |
+           (uint32_t)id->bytes[2] << 8 | id->bytes[3];
 }
 
 /* To the first row behind the lane id; id.len 0: of the first lane. */
@@ -450,8 +457,7 @@ static int directory_slice(struct shard *s, struct queue_directory *d)
     for (unsigned n = 0; rc == 0 && err == 0 && n < SLICE_LANES && d->lanes_len < d->lanes_max;
          n++) {
         int64_t first_ms = INT64_MAX;
-        uint32_t flow = (uint32_t)id.bytes[0] << 24 | (uint32_t)id.bytes[1] << 16 |
-                        (uint32_t)id.bytes[2] << 8 | id.bytes[3];
+        uint32_t flow = lane_id_flow(&id);
 
         for (int i = 0; i < RUNS; i++) {
             int64_t ms = run_pass_lane(&slice.runs[i], flow, &id);

@@ -94,8 +94,7 @@ struct recipient *recipient_new(struct message *message, uint32_t index, struct 
 
     if (r == NULL)
         return NULL;
-    *r = (struct recipient){
-        .message = message_ref(message),
+    *r = (struct recipient){.message = message_ref(message),
                             .index = index,
                             .flow = message->flow,
                             .priority = message->priority};

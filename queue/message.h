@@ -69,7 +69,7 @@ enum recipient_flags {
 
 #define QUEUE_NAME_MAX   400
 #define PRIORITY_DEFAULT 5
-#define QUEUE_DUE_HELD INT64_C(0xffffffffffff)
+#define QUEUE_DUE_HELD   INT64_C(0xffffffffffff)
 
 struct recipient {
     struct list_node node;     /* the lane's window, or a transaction's list; the holder's */
@@ -77,10 +77,10 @@ struct recipient {
     struct message *message;   /* holds a reference */
     void *holder;              /* the worker's: lane or transaction that has it now */
     /* Key of the stored row: (flow, queue, due_ms, message id, index). */
-    int64_t due_ms; /* wall clock of the next attempt */
-    uint32_t flow;  /* id; 0 until it is known */
-    uint32_t index; /* nth recipient of its message, from 0 */
-    uint8_t priority; /* the flow's */
+    int64_t due_ms;      /* wall clock of the next attempt */
+    uint32_t flow;       /* id; 0 until it is known */
+    uint32_t index;      /* nth recipient of its message, from 0 */
+    uint8_t priority;    /* the flow's */
     uint8_t state;       /* the worker's */
     bool next_host_used; /* the worker's: in this attempt it was given to another host already */
     uint8_t wanted;      /* the worker's: see admin_obey() */

@@ -165,7 +165,7 @@ static void check(struct fixture *f, const char *reason, uint64_t rows_left)
     found = find(f);
     assert_int_equal(found.n, 1);
     assert_non_null(strstr(found.reason, reason));
-    for (unsigned ms = 0; queue_lane_rows(f->q, 0, STR("a.example"), &complete) != rows_left;
+    for (unsigned ms = 0; queue_name_rows(f->q, 0, STR("a.example"), &complete) != rows_left;
          ms++) {
         assert_true(ms < 5000);
         poll(NULL, 0, 1);
@@ -196,7 +196,7 @@ static void purge(struct fixture *f, uint64_t messages_left, bool address, bool 
 
 static size_t key_of(struct fixture *f, uint8_t key[ROW_KEY_MAX])
 {
-    return codec_row_key(key, STR("a.example"), 5, 1001, &f->ids[1], 0);
+    return codec_row_key(key, 0, STR("a.example"), 1001, &f->ids[1], 0);
 }
 
 static void test_damaged_row(void **state)
@@ -271,8 +271,8 @@ static void test_damaged_row_of_two(void **state)
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
     c = kit_change();
     damage(f, f->q->shards[0]->rows, key,
-           codec_row_key(key, STR("a.example"), 5, 1001, &f->ids[1], 0), true);
-    damage(f, f->q->shards[0]->rows, key, codec_row_key(key, STR("a.example"), 5, 1001, &m->id, 1),
+           codec_row_key(key, 0, STR("a.example"), 1001, &f->ids[1], 0), true);
+    damage(f, f->q->shards[0]->rows, key, codec_row_key(key, 0, STR("a.example"), 1001, &m->id, 1),
            false);
     check(f, "row is damaged", 3);
     purge(f, 4, false, true);
@@ -296,7 +296,7 @@ static void test_damaged_key(void **state)
     MDB_txn *txn;
 
     damage(f, rows, key, k.mv_size, true);
-    memset(key + k.mv_size - 3 - MSGID_BYTES, 0, 6); /* made at 0, due at 1001 */
+    memset(key + k.mv_size - 4 - MSGID_BYTES, 0, 6); /* made at 0, due at 1001 */
     assert_int_equal(mdb_txn_begin(f->q->shards[0]->env, NULL, 0, &txn), 0);
     assert_int_equal(mdb_put(txn, rows, &k, &v, 0), 0);
     assert_int_equal(mdb_txn_commit(txn), 0);
@@ -322,7 +322,7 @@ static void test_long_key(void **state)
         key[2] = (uint8_t)i;
         assert_int_equal(mdb_put(txn, f->q->shards[0]->rows, &k, &v, 0), 0);
     }
-    k.mv_size = codec_row_key(key, name, 5, 1, &f->ids[0], 0);
+    k.mv_size = codec_row_key(key, 0, name, 1, &f->ids[0], 0);
     assert_int_equal(mdb_put(txn, f->q->shards[0]->rows, &k, &v, 0), 0);
     k.mv_size = sizeof(key);
     assert_int_equal(mdb_put(txn, f->q->shards[0]->rows, &k, &v, 0), 0);
@@ -333,11 +333,11 @@ static void test_long_key(void **state)
     assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
     for (unsigned ms = 0; !complete; ms++) {
         assert_true(ms < 5000);
-        assert_true(queue_lane_rows(f->q, 0, name, &complete) <= 1);
+        assert_true(queue_name_rows(f->q, 0, name, &complete) <= 1);
         poll(NULL, 0, 1);
     }
-    assert_int_equal(queue_lane_rows(f->q, 0, STR("a.example"), &complete), 3);
-    assert_int_equal(queue_lane_rows(f->q, 0, name, &complete), 1);
+    assert_int_equal(queue_name_rows(f->q, 0, STR("a.example"), &complete), 3);
+    assert_int_equal(queue_name_rows(f->q, 0, name, &complete), 1);
 }
 
 /* The page says that the row's value is two gigabytes long: nothing is read behind the file. */

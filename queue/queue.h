@@ -22,6 +22,7 @@
 #include "base/buf.h"
 #include "queue/flow.h"
 #include "queue/message.h"
+#include "queue/state.h"
 
 struct queue;
 struct queue_port;
@@ -102,18 +103,7 @@ struct queue_row {
     enum queue_row_kind kind;
     struct recipient *rcpt;
     int64_t old_due_ms; /* MOVE, REMOVE: as it is stored */
-    bool missing; /* out: MOVE/REMOVE found no such row and did nothing */
-};
-
-/* State: what else must survive, changed together with rows and records. The kind says whose it is. */
-enum state_kind {
-    STATE_FLOW = 1, /* the queue's own: key flow id 4 */
-};
-
-struct queue_state {
-    struct str key;   /* kind 1, then what names it; 2 to 480 bytes */
-    struct str value; /* what is there instead from now on */
-    bool remove;
+    bool missing;       /* out: MOVE/REMOVE found no such row and did nothing */
 };
 
 struct queue_change {
@@ -164,7 +154,7 @@ struct queue_load {
     size_t exact_len;
     bool header_only; /* ...with messages that have no content: to be moved, not sent */
     /* ...or what is due in a lane. */
-    uint32_t flow;              /* lane to read */
+    uint32_t flow; /* lane to read */
     struct str queue;
     struct queue_cursor cursor; /* in: where to go on; out: behind the last row read */
     int64_t from_ms; /* rows due at or after this (what is before is in memory already) */
@@ -224,7 +214,8 @@ struct queue_row_view { /* slices valid during the visit */
     uint64_t size;
 };
 struct queue_visit {
-    struct str queue;       /* only of this name, of all flows; empty: of all */
+    struct str queue;       /* only of this name; empty: of all */
+    uint32_t flow;          /* with a name: only of this flow; 0: of all */
     const struct msgid *id; /* only of this message, NULL: of all; the others are passed by, which
                                takes a tenth of visiting them */
     uint32_t rows_max;      /* that are visited or passed by */
@@ -260,17 +251,17 @@ struct message *queue_message(struct queue *q, const struct msgid *id, int *err)
  * thread. */
 uint64_t queue_name_rows(struct queue *q, uint32_t shard, struct str name, bool *complete);
 
-/* The value stored under key (kind and rest) is put behind what out has. 0, -ENOENT, -EBADMSG, -EIO,
- * -ENOMEM. */
+/* The value stored under key (kind and rest) is put behind what out has. 0, -ENOENT, -EBADMSG,
+ * -EIO, -ENOMEM. */
 int queue_state_get(struct queue *q, uint32_t shard, struct str key, struct buf *out) MUST_USE;
-/* Visits states of a kind in order of their keys, in one read transaction; slices are valid during the
- * visit. One that is damaged has a value of {NULL, 0}. 0 or -EIO. */
+/* Visits states of a kind in order of their keys, in one read transaction; slices are valid during
+ * the visit. One that is damaged has a value of {NULL, 0}. 0 or -EIO. */
 int queue_state_visit(struct queue *q, uint32_t shard, enum state_kind kind,
                       void (*visit)(void *arg, struct str key, struct str value), void *arg);
 
 struct queue_counters {
     uint64_t rows, messages, pieces; /* stored now; pieces: of contents, a page each */
-    bool rows_complete;      /* false while the count after start runs */
+    bool rows_complete;              /* false while the count after start runs */
     uint64_t commits, changes, commit_ns_total, sync_ns_last, batch_last;
     uint64_t quarantined, commit_errors;
     uint64_t map_bytes, map_used_bytes, map_reusable_bytes, disk_free_bytes;

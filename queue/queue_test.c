@@ -285,21 +285,18 @@ static void test_rows_added_later(void **state)
     message_unref(m);
 }
 
-static void test_priorities_and_cursor(void **state)
+static void test_order_and_cursor(void **state)
 {
     struct fixture *f = *state;
     /* In the order they must come out; then those not due. */
-    static const struct {
-        uint8_t priority;
-        int64_t due_ms;
-    } rows[] = {{0, 700}, {2, 100}, {2, 900}, {5, 50}, {5, 60}, {9, 1000}},
-      later[] = {{1, 4000}, {5, 3000}, {9, QUEUE_DUE_HELD}};
+    static const int64_t rows[] = {50, 60, 100, 700, 900, 1000},
+                         later[] = {3000, 4000, QUEUE_DUE_HELD};
     struct kit_load load = {0};
 
     for (size_t i = ARRAY_LEN(rows); i-- > 0;)
-        add_one(f, "example.org", rows[i].priority, rows[i].due_ms);
+        add_one(f, "example.org", 5, rows[i]);
     for (size_t i = 0; i < ARRAY_LEN(later); i++)
-        add_one(f, "example.org", later[i].priority, later[i].due_ms);
+        add_one(f, "example.org", 5, later[i]);
     add_one(f, "example.or", 5, 1);
     add_one(f, "example.org.uk", 5, 1);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -309,8 +306,7 @@ static void test_priorities_and_cursor(void **state)
         r = kit_pop(&load);
         assert_non_null(r);
         assert_true(list_empty(&load.load.rcpts));
-        assert_int_equal(r->priority, rows[i].priority);
-        assert_int_equal(r->due_ms, rows[i].due_ms);
+        assert_int_equal(r->due_ms, rows[i]);
         recipient_free(r);
     }
     assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 1), 0);
@@ -319,6 +315,13 @@ static void test_priorities_and_cursor(void **state)
     assert_int_equal(load.load.next_due_ms, 3000);
     /* Behind the cursor, at a later time: what became due behind it, nothing before it. */
     assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 5000, 10), 0);
+    for (size_t i = 0; i < 2; i++) {
+        struct recipient *r = kit_pop(&load);
+
+        assert_non_null(r);
+        assert_int_equal(r->due_ms, later[i]);
+        recipient_free(r);
+    }
     assert_true(list_empty(&load.load.rcpts));
     assert_int_equal(load.load.next_due_ms, QUEUE_DUE_HELD);
     load = (struct kit_load){0};
@@ -326,6 +329,158 @@ static void test_priorities_and_cursor(void **state)
     for (size_t i = 0; i < ARRAY_LEN(rows) + 2; i++)
         recipient_free(kit_pop(&load));
     assert_true(list_empty(&load.load.rcpts));
+}
+
+/* A message in a flow, for one recipient. */
+static void add_in(struct fixture *f, const struct queue_flow *flow, const char *name,
+                   int64_t due_ms)
+{
+    struct message *m = kit_message(100, 1, flow->priority);
+    struct kit_change *c = kit_change();
+    struct recipient *r;
+
+    m->flow = flow->id;
+    r = kit_recipient(m, 0, name, due_ms);
+    kit_content(c, m);
+    kit_row(c, QUEUE_ROW_ADD, r);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    recipient_free(r);
+    message_unref(m);
+}
+
+static void count_state(void *arg, struct str key, struct str value)
+{
+    assert_true(key.len == 5 && value.len > 0);
+    ++*(size_t *)arg;
+}
+
+static bool count_row(void *arg, const struct queue_row_view *row)
+{
+    assert_true(str_eq(row->queue, STR("a.example")));
+    ++*(size_t *)arg;
+    return true;
+}
+
+/* Lanes of one name in several flows are lanes apart; flows keep names and ids over a restart, as
+ * long as they have rows. */
+static void test_flows(void **state)
+{
+    struct fixture *f = *state;
+    const struct queue_flow *news = queue_flow_get(f->q, 7, STR("acme"), STR("news"), STR(""));
+    const struct queue_flow *codes = queue_flow_get(f->q, 0, STR("acme"), STR(""), STR(""));
+    const struct queue_flow *empty = queue_flow_get(f->q, 5, STR("nobody"), STR(""), STR(""));
+    struct queue_visit what = {.queue = STR("a.example"), .rows_max = 100, .visit = count_row};
+    struct queue_cursor cursor = {0};
+    uint32_t news_id = news->id, codes_id = codes->id, empty_id = empty->id;
+    struct kit_load load = {0};
+    size_t states = 0, rows = 0;
+    struct recipient *r;
+
+    assert_ptr_equal(queue_flow_get(f->q, 7, STR("acme"), STR("news"), STR("")), news);
+    assert_ptr_not_equal(codes, news);
+    for (int i = 0; i < 10; i++) {
+        add_in(f, news, "a.example", 500 + i);
+        add_in(f, news, "a.exampl", 500);
+        add_in(f, news, "b.example", 2000);
+    }
+    add_in(f, codes, "a.example", 900);
+    add_in(f, codes, "a.example", 1900);
+    assert_int_equal(queue_state_visit(f->q, 0, STATE_FLOW, count_state, &states), 0);
+    assert_int_equal(states, 2);
+    reopen(f);
+    news = queue_flow_find(f->q, news_id);
+    assert_non_null(news);
+    assert_true(news->priority == 7 && str_eq(news->tenant, STR("acme")) &&
+                str_eq(news->campaign, STR("news")));
+    assert_ptr_equal(queue_flow_get(f->q, 7, STR("acme"), STR("news"), STR("")), news);
+    assert_int_equal(queue_flow_get(f->q, 0, STR("acme"), STR(""), STR(""))->id, codes_id);
+    assert_null(queue_flow_find(f->q, empty_id));
+    load.load.flow = codes_id;
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", 1000, 10), 0);
+    r = kit_pop(&load);
+    assert_int_equal(r->due_ms, 900);
+    assert_int_equal(r->priority, 0);
+    assert_int_equal(r->flow, codes_id);
+    recipient_free(r);
+    assert_true(list_empty(&load.load.rcpts));
+    assert_int_equal(load.load.next_due_ms, 1900);
+    what.arg = &rows;
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &what), 1);
+    assert_int_equal(rows, 12);
+    what.flow = codes_id;
+    cursor = (struct queue_cursor){0};
+    assert_int_equal(queue_visit(f->q, 0, &cursor, &what), 1);
+    assert_int_equal(rows, 14);
+    /* A flow whose rows have gone goes with the next start. */
+    for (int64_t due_ms = 900; due_ms <= 1900; due_ms += 1000) {
+        struct kit_change *c = kit_change();
+
+        load = (struct kit_load){.load = {.flow = codes_id}};
+        assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", due_ms, 1), 0);
+        r = kit_pop(&load);
+        kit_row(c, QUEUE_ROW_REMOVE, r);
+        assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+        recipient_free(r);
+    }
+    reopen(f);
+    assert_null(queue_flow_find(f->q, codes_id));
+    assert_non_null(queue_flow_find(f->q, news_id));
+}
+
+/* Beyond the limit what is new shares a flow. */
+static void test_flows_are_bounded(void **state)
+{
+    struct fixture *f = *state;
+    const struct queue_flow *flow = NULL;
+    char name[20];
+
+    for (uint32_t i = 0; i < FLOWS_MAX / 2 + 10; i++) {
+        snprintf(name, sizeof(name), "c%u", i);
+        flow = queue_flow_get(f->q, 5, STR("acme"), str_of(name), STR(""));
+        assert_non_null(flow);
+    }
+    assert_int_equal(flow->campaign.len, 0);
+    assert_true(str_eq(flow->tenant, STR("acme")));
+    assert_ptr_equal(queue_flow_get(f->q, 5, STR("acme"), STR("another"), STR("")), flow);
+    assert_true(
+        str_eq(queue_flow_get(f->q, 5, STR("acme"), STR("c7"), STR(""))->campaign, STR("c7")));
+}
+
+/* State comes and goes with a change, or not at all. */
+static void test_state(void **state)
+{
+    struct fixture *f = *state;
+    const struct queue_state put[] = {{.key = STR("\xf0one"), .value = STR("first")},
+                                      {.key = STR("\xf0two"), .value = STR("")}};
+    const struct queue_state next[] = {{.key = STR("\xf0one"), .value = STR("second")},
+                                       {.key = STR("\xf0two"), .remove = true},
+                                       {.key = STR("\xf0six"), .remove = true}};
+    const struct queue_state bad[] = {{.key = STR("\xf0one"), .value = STR("third")},
+                                      {.key = STR("\xf0"), .value = STR("no name")}};
+    struct kit_change *c = kit_change();
+    struct buf value = {0};
+
+    c->change.states = put;
+    c->change.states_len = ARRAY_LEN(put);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(queue_state_get(f->q, 0, STR("\xf0one"), &value), 0);
+    assert_true(str_eq(buf_str(&value), STR("first")));
+    buf_clear(&value);
+    assert_int_equal(queue_state_get(f->q, 0, STR("\xf0two"), &value), 0);
+    assert_int_equal(value.len, 0);
+    c = kit_change();
+    c->change.states = bad;
+    c->change.states_len = ARRAY_LEN(bad);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), -EINVAL);
+    c = kit_change();
+    c->change.states = next;
+    c->change.states_len = ARRAY_LEN(next);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    reopen(f);
+    assert_int_equal(queue_state_get(f->q, 0, STR("\xf0one"), &value), 0);
+    assert_true(str_eq(buf_str(&value), STR("second")));
+    assert_int_equal(queue_state_get(f->q, 0, STR("\xf0two"), &value), -ENOENT);
+    buf_done(&value);
 }
 
 /* Rows asked for by key, due or not; what is gone is left out. And a lane from a time on. */
@@ -339,7 +494,8 @@ static void test_exact_and_from(void **state)
 
     for (int64_t i = 0; i < 3; i++) {
         ids[i] = add_one(f, "a.example", 5, 1000 + i);
-        keys[i] = (struct queue_row_key){STR("a.example"), ids[i], 0, 5, 1000 + i};
+        keys[i] =
+            (struct queue_row_key){.queue = STR("a.example"), .id = ids[i], .due_ms = 1000 + i};
     }
     keys[1].due_ms = 7; /* no such row */
     load.load.exact = keys;
@@ -359,7 +515,7 @@ static void test_exact_and_from(void **state)
     load = (struct kit_load){.load = {.from_ms = 1001}};
     assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", 2000, 10), 0);
     for (size_t i = 0; i < 3; i++) {
-        static const int64_t due[] = {1500, 1001, 1002};
+        static const int64_t due[] = {1001, 1002, 1500};
 
         r = kit_pop(&load);
         assert_int_equal(r->due_ms, due[i]);
@@ -436,7 +592,7 @@ static void test_visit_and_message(void **state)
     struct seen seen = {.with_message = true};
     struct queue_visit all = {.rows_max = 100, .need_message = true, .visit = on_row, .arg = &seen};
     struct queue_visit lane = {
-        .lane = STR("b.example"), .rows_max = 100, .visit = on_row, .arg = &seen};
+        .queue = STR("b.example"), .rows_max = 100, .visit = on_row, .arg = &seen};
     struct queue_visit one = {.rows_max = 3, .visit = on_row, .arg = &seen};
     struct message *m;
     struct msgid id = add_one(f, "a.example", 5, 1), last;
@@ -466,7 +622,7 @@ static void test_visit_and_message(void **state)
     assert_int_equal(shard, 0);
     assert_int_equal(rows, 1);
     memset(name, 'a', sizeof(name));
-    lane.lane = (struct str){name, sizeof(name)};
+    lane.queue = (struct str){name, sizeof(name)};
     cursor = (struct queue_cursor){0};
     assert_int_equal(queue_visit(f->q, 0, &cursor, &lane), 1);
 
@@ -491,13 +647,13 @@ static void test_lane_counts(void **state)
     add_one(f, "a.example", 5, 1);
     for (unsigned ms = 0; !complete; ms++) {
         assert_true(ms < 5000);
-        queue_lane_rows(f->q, 0, STR("a.example"), &complete);
+        queue_name_rows(f->q, 0, STR("a.example"), &complete);
         poll(NULL, 0, 1);
     }
     add_one(f, "a.example", 5, 1);
-    assert_int_equal(queue_lane_rows(f->q, 0, STR("a.example"), &complete), 7);
-    assert_int_equal(queue_lane_rows(f->q, 0, STR("b.example"), &complete), 1);
-    assert_int_equal(queue_lane_rows(f->q, 0, STR("c.example"), &complete), 0);
+    assert_int_equal(queue_name_rows(f->q, 0, STR("a.example"), &complete), 7);
+    assert_int_equal(queue_name_rows(f->q, 0, STR("b.example"), &complete), 1);
+    assert_int_equal(queue_name_rows(f->q, 0, STR("c.example"), &complete), 0);
 }
 
 static void test_second_opener(void **state)
@@ -646,14 +802,25 @@ int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_stored_and_loaded), TEST(test_sizes),
-        TEST(test_move_and_remove),   TEST(test_content_goes_with_last_row),
-        TEST(test_rows_added_later),  TEST(test_priorities_and_cursor),
-        TEST(test_exact_and_from),    TEST(test_directory),
-        TEST(test_visit_and_message), TEST(test_lane_counts),
-        TEST(test_second_opener),     TEST(test_older_format),
-        TEST(test_shards_are_kept),   TEST(test_bad_change_fails_alone),
-        TEST(test_two_ports),         TEST(test_not_urgent),
+        TEST(test_stored_and_loaded),
+        TEST(test_sizes),
+        TEST(test_move_and_remove),
+        TEST(test_content_goes_with_last_row),
+        TEST(test_rows_added_later),
+        TEST(test_order_and_cursor),
+        TEST(test_flows),
+        TEST(test_flows_are_bounded),
+        TEST(test_state),
+        TEST(test_exact_and_from),
+        TEST(test_directory),
+        TEST(test_visit_and_message),
+        TEST(test_lane_counts),
+        TEST(test_second_opener),
+        TEST(test_older_format),
+        TEST(test_shards_are_kept),
+        TEST(test_bad_change_fails_alone),
+        TEST(test_two_ports),
+        TEST(test_not_urgent),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

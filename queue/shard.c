@@ -351,7 +351,8 @@ static int open_trees(struct shard *s, MDB_txn *txn)
                       {"refs", &s->refs},
                       {"outbox", &s->outbox},
                       {"meta", &s->meta},
-                      {"quarantine", &s->quarantine}, {"state", &s->state}};
+                      {"quarantine", &s->quarantine},
+                      {"state", &s->state}};
     int rc = 0;
 
     for (size_t i = 0; i < TREES && rc == 0; i++)

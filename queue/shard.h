@@ -194,9 +194,12 @@ int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
 int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state);
 /* The flows that the shard has stored come into the queue's table. 0 or -errno. */
 int state_load_flows(struct shard *s) MUST_USE;
-/* Whether flow's record is stored here as far as the committer knows, and that it is or is not. */
+/* Whether flow's record is stored here as far as the committer knows. */
 bool state_flow_stored(const struct shard *s, uint32_t flow);
-int state_flow_mark(struct shard *s, uint32_t flow, bool stored) MUST_USE;
+/* It is from now on. 0 or -ENOMEM. */
+int state_flow_mark(struct shard *s, uint32_t flow) MUST_USE;
+/* It is not, after all. */
+void state_flow_unmark(struct shard *s, uint32_t flow);
 
 /* --- committer.c --- */
 

@@ -145,8 +145,7 @@ static inline struct queue_row *kit_row(struct kit_change *kit, enum queue_row_k
     struct queue_row *row = &kit->rows[kit->change.rows_len++];
 
     assert_true(kit->change.rows_len <= KIT_ROWS_MAX);
-    *row = (struct queue_row){
-        .kind = kind, .rcpt = r, .old_due_ms = r->due_ms, .old_priority = r->priority};
+    *row = (struct queue_row){.kind = kind, .rcpt = r, .old_due_ms = r->due_ms};
     return row;
 }
 

@@ -93,25 +93,23 @@ int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, MDB_val *key, MDB_v
 static int visit_next_named(const struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
 {
     struct str name = v->what->queue;
+    uint32_t only = v->what->flow;
     uint8_t prefix[ROW_KEY_MAX];
 
     while (key->mv_size >= ROW_KEY_HEAD) {
-        const uint8_t *at = key->mv_data;
-        uint32_t flow =
-            (uint32_t)at[1] << 24 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 8 | at[4];
-        enum row_class class = (enum row_class)at[0];
-        size_t len = codec_row_prefix(prefix, class, flow, name), common;
-        int order, rc;
+        enum row_class class = (enum row_class) * (const uint8_t *)key->mv_data;
+        uint32_t flow = codec_row_key_flow(val_str(key));
+        size_t len = codec_row_prefix(prefix, class, only != 0 ? only : flow, name);
+        int order = memcmp(key->mv_data, prefix, key->mv_size < len ? key->mv_size : len), rc;
 
-        common = key->mv_size < len ? key->mv_size : len;
-        order = memcmp(at, prefix, common);
         if (order == 0 && key->mv_size >= len)
             return 0;
-        if (order > 0) { /* behind this flow's: to the next flow's, or the next class's */
-            if (flow == UINT32_MAX && class != ROW_FRESH)
-                return MDB_NOTFOUND;
-            len = codec_row_prefix(prefix, flow == UINT32_MAX ? ROW_LATER : class, flow + 1, name);
-        }
+        if (order > 0 && only == 0 && flow < UINT32_MAX)
+            len = codec_row_prefix(prefix, class, flow + 1, name);
+        else if (order > 0 && class == ROW_FRESH)
+            len = codec_row_prefix(prefix, ROW_LATER, only, name);
+        else if (order > 0)
+            return MDB_NOTFOUND;
         *key = (MDB_val){len, prefix};
         rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
         if (rc != 0)

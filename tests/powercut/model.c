@@ -138,9 +138,7 @@ static void settle(struct model *m, struct unit *unit, uint64_t round_first, siz
         if (last->gone || last->change >= round_first)
             continue;
         change = &unit->rows[unit->change.rows_len++];
-        *change = (struct queue_row){.rcpt = row->rcpt,
-                                     .old_due_ms = row->rcpt->due_ms,
-                                     .old_priority = row->rcpt->priority};
+        *change = (struct queue_row){.rcpt = row->rcpt, .old_due_ms = row->rcpt->due_ms};
         if (rng_below(&m->rng, 3) > 0 || row->versions_len == MODEL_VERSIONS_MAX - 1) {
             change->kind = QUEUE_ROW_REMOVE;
             version_add(row, true, 0, unit->number);

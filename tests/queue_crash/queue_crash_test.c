@@ -169,7 +169,7 @@ static void settle(struct worker *w)
     uint32_t entry = (uint32_t)(r->due_ms % ENTRIES_MAX);
 
     w->rows[i] = w->rows[--w->rows_len];
-    unit->row = (struct queue_row){.rcpt = r, .old_due_ms = r->due_ms, .old_priority = r->priority};
+    unit->row = (struct queue_row){.rcpt = r, .old_due_ms = r->due_ms};
     if (move)
         r->due_ms += ENTRIES_MAX;
     submit(w, unit, entry, move ? QUEUE_ROW_MOVE : QUEUE_ROW_REMOVE);

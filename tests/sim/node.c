@@ -494,7 +494,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
     job->rows[job->rows_len++] =
         (struct control_row){.id = row->id,
                              .index = row->index,
-                             .priority = row->priority,
+                             .flow = row->flow,
                              .flags = row->flags,
                              .due_ms = row->due_ms,
                              .queue = {strndup(row->queue.ptr, row->queue.len), row->queue.len}};

@@ -1,0 +1,24 @@
+/* State: what else must survive, changed in the transactions of rows and records, or in one of its
+ * own (queue_change.states). A value under a key; the key's first byte is the kind, which says
+ * whose it is. */
+#ifndef HAYAUMA_QUEUE_STATE_H
+#define HAYAUMA_QUEUE_STATE_H
+
+#include <stdbool.h>
+
+#include "base/str.h"
+
+/* Numbers are stored: none is ever used again for something else. */
+enum state_kind {
+    STATE_FLOW = 1, /* the queue's own: flow id 4 -> priority 1, names */
+};
+
+#define STATE_KEY_MAX 480
+
+struct queue_state {
+    struct str key;   /* kind 1, then what names it; 2 to STATE_KEY_MAX bytes */
+    struct str value; /* what is there from now on */
+    bool remove;
+};
+
+#endif
