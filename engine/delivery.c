@@ -171,7 +171,7 @@ static void arm_timer(struct delivery *d)
 /* Whether another worker lacks the slot that this idle session holds without work for it. */
 static bool idle_is_wanted(const struct delivery *d)
 {
-    return list_empty(&d->site->ready) && governor_contended(d->site->governor, d->worker->index);
+    return feed_empty(&d->site->feed) && governor_contended(d->site->governor, d->worker->index);
 }
 
 static void rearm_timer(struct delivery *d)
@@ -212,7 +212,7 @@ static void delivery_idle(struct delivery *d)
         list_node_linked(&d->idle_node))
         return;
     if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
-        (sessions_exhausted(d->worker->engine) && list_empty(&d->site->ready))) {
+        (sessions_exhausted(d->worker->engine) && feed_empty(&d->site->feed))) {
         delivery_quit(d);
         return;
     }

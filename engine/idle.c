@@ -24,7 +24,7 @@ static bool may_take_over(const struct delivery *d, const struct site *site,
                           const struct exchanger *to)
 {
     return d->site != site && d->site->config == site->config && d->site->dest == site->dest &&
-           d->site->lmtp == site->lmtp && list_empty(&d->site->ready) &&
+           d->site->lmtp == site->lmtp && feed_empty(&d->site->feed) &&
            exchanger_same(&d->dial.exchanger, to);
 }
 

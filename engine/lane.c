@@ -39,7 +39,6 @@ struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct st
 {
     uint64_t hash = lane_hash(w, shard, flow, name);
     struct lane *lane = lane_lookup(w, shard, flow, name, hash);
-    const struct queue_flow *f;
 
     if (lane != NULL)
         return lane;
@@ -51,8 +50,7 @@ struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct st
     lane->worker = w;
     lane->shard = shard;
     lane->flow = flow;
-    f = queue_flow_find(w->engine->queue, flow);
-    lane->priority = f == NULL ? PRIORITY_DEFAULT : f->priority;
+    lane->names = queue_flow_find(w->engine->queue, flow);
     lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
     lane->expires_ms = lane->window_expires_ms = INT64_MAX;
     lane->refill = LANE_REFILL_MIN;
@@ -131,21 +129,11 @@ void lane_kept(struct lane *lane, const struct recipient *r)
 
 void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
 {
-    struct list_node *at = &lane->window.head;
-
     r->state = PLACE_WINDOW;
-    /* In order of priority; within a band in order of arrival, or in front of it. */
-    if (front) {
-        at = lane->window.head.next;
-        while (at != &lane->window.head &&
-               LIST_ENTRY(at, struct recipient, node)->priority < r->priority)
-            at = at->next;
-    } else {
-        while (at->prev != &lane->window.head &&
-               LIST_ENTRY(at->prev, struct recipient, node)->priority > r->priority)
-            at = at->prev;
-    }
-    list_insert_before(at, &r->node);
+    if (front)
+        list_push_front(&lane->window, &r->node);
+    else
+        list_push_back(&lane->window, &r->node);
     lane->window_len++;
     lane_window_expires(lane, r);
     if (lane->site != NULL)
@@ -163,8 +151,8 @@ void lane_take(struct recipient *r)
     lane->in_flight++;
     if (lane->site != NULL)
         lane->site->waiting--;
-    if (lane->window_len == 0 && list_node_linked(&lane->ready_node))
-        list_remove(&lane->ready_node);
+    if (lane->window_len == 0 && lane->site != NULL)
+        feed_remove(&lane->site->feed, lane);
 }
 
 struct recipient *lane_peek(const struct lane *lane)
@@ -450,8 +438,8 @@ void lane_update(struct lane *lane)
             if (lane->site == NULL)
                 return;
         }
-        if (lane->window_len > 0 && !list_node_linked(&lane->ready_node))
-            list_push_back(&lane->site->ready, &lane->ready_node);
+        if (lane->window_len > 0)
+            feed_add(&lane->site->feed, lane);
         site_dirty(lane->site);
         return;
     }

@@ -11,6 +11,7 @@
 #include "engine/worker.h"
 #include "smtp/reply.h"
 
+struct feed_flow;
 struct site;
 struct lane_load;
 struct lane_routing;
@@ -25,7 +26,7 @@ enum recipient_place {
 struct lane {
     struct map_node node; /* worker->lanes */
     struct worker *worker;
-    struct list_node ready_node;    /* site->ready while the window has something to send */
+    struct list_node ready_node;    /* in site->feed while the window has something to send */
     struct list_node wait_node;     /* worker->load_wait */
     struct list_node site_node;     /* site->attached */
     struct list_node outlived_node; /* sweep's waiting: stored rows that have outlived theirs */
@@ -47,7 +48,8 @@ struct lane {
     int64_t window_expires_ms; /* the same of the window */
     int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
     uint32_t shard, flow;
-    uint8_t priority; /* the flow's */
+    const struct queue_flow *names; /* the flow; NULL when its record was lost */
+    struct feed_flow *share;        /* while it is ready: its flow's in site->feed */
     uint32_t in_memory, window_len, in_flight;
     uint32_t refill;   /* rows that a refill brings the window to; follows the lane's pace */
     uint32_t fetching; /* reads of single rows under way (administration) */
@@ -70,6 +72,14 @@ static inline struct str lane_name(const struct lane *lane)
 bool lane_suspended(const struct lane *lane);
 /* By the wall clock, for those who are shown it: when that ends. */
 int64_t lane_suspended_wall_ms(const struct lane *lane);
+static inline uint8_t lane_priority(const struct lane *lane)
+{
+    return lane->names == NULL ? PRIORITY_DEFAULT : lane->names->priority;
+}
+static inline struct str lane_tenant(const struct lane *lane)
+{
+    return lane->names == NULL ? STR("") : lane->names->tenant;
+}
 /* The destination domain in it. */
 struct str lane_domain(const struct lane *lane);
 

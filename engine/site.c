@@ -107,7 +107,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->name = name;
     site->lmtp = target != NULL && target->kind == CONFIG_ROUTE_LMTP;
     list_init(&site->attached);
-    list_init(&site->ready);
+    feed_init(&site->feed);
     list_init(&site->sessions);
     list_init(&site->idle);
     site->timer.on_timer = on_site_timer;
@@ -135,7 +135,7 @@ static void site_free(struct site *site)
 {
     struct worker *w = site->worker;
 
-    ASSERT(list_empty(&site->ready) && list_empty(&site->sessions) && site->waiting == 0);
+    ASSERT(feed_empty(&site->feed) && list_empty(&site->sessions) && site->waiting == 0);
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     wheel_cancel(io_wheel(w->io), &site->timer);
@@ -144,6 +144,7 @@ static void site_free(struct site *site)
     governor_session_withdraw(site->governor, w->index, 0);
     governor_put(w->engine->governor, site->governor, io_now_ns(w->io));
     exchangers_done(&site->exchangers);
+    feed_done(&site->feed);
     config_unref(site->config);
     free(site->name);
     free(site->key);
@@ -173,8 +174,7 @@ void site_attach(struct site *site, struct lane *lane)
 void site_detach(struct site *site, struct lane *lane)
 {
     ASSERT(lane->site == site);
-    if (list_node_linked(&lane->ready_node))
-        list_remove(&lane->ready_node);
+    feed_remove(&site->feed, lane);
     list_remove(&lane->site_node);
     lane->site = NULL;
     site->lanes--;
@@ -223,19 +223,20 @@ static size_t take_same(struct lane *lane, const struct message *m, struct recip
     return len;
 }
 
-static size_t take_heads(struct site *site, const struct message *m, struct recipient **out,
-                         size_t len, size_t max, uint32_t domains_max)
+/* The message's recipients at the heads of other lanes: all are of one flow. */
+static size_t take_heads(struct feed *feed, const struct lane *of, const struct message *m,
+                         struct recipient **out, size_t len, size_t max, uint32_t domains_max)
 {
-    struct list_node *n = list_first(&site->ready), *next;
+    struct lane *lane = feed_first_beside(feed, of), *next;
     uint32_t domains = 1;
 
-    for (int i = 0; n != NULL && i < HEADS_MAX && len < max && domains != domains_max; i++) {
+    for (int i = 0; lane != NULL && i < HEADS_MAX && len < max && domains != domains_max; i++) {
         size_t before = len;
 
-        next = list_next(&site->ready, n);
-        len = take_same(LIST_ENTRY(n, struct lane, ready_node), m, out, len, max);
+        next = feed_after(lane);
+        len = take_same(lane, m, out, len, max);
         domains += len != before;
-        n = next;
+        lane = next;
     }
     return len;
 }
@@ -267,31 +268,30 @@ static bool stop_allows(struct site *site, bool take)
 /* What is taken next was written a while ago, perhaps by another thread, and is in no cache. Each
  * take brings it a step nearer: the third lane, the second one's recipient, the first one's
  * message (a drain of a thousand lanes: 3.5 -> 3.1 us of the worker's own code a message). */
-static void prefetch_next(const struct site *site)
+static void prefetch_next(struct site *site)
 {
-    struct list_node *n = list_first(&site->ready);
+    struct lane *lane = feed_next(&site->feed);
     const struct recipient *r;
 
-    if (n == NULL)
+    if (lane == NULL)
         return;
-    __builtin_prefetch(lane_peek(LIST_ENTRY(n, struct lane, ready_node))->message);
-    n = list_next(&site->ready, n);
-    if (n == NULL)
+    __builtin_prefetch(lane_peek(lane)->message);
+    lane = feed_after(lane);
+    if (lane == NULL)
         return;
-    r = lane_peek(LIST_ENTRY(n, struct lane, ready_node));
+    r = lane_peek(lane);
     __builtin_prefetch(r);
     __builtin_prefetch(&r->lifetime_s);
-    n = list_next(&site->ready, n);
-    if (n != NULL)
-        __builtin_prefetch(&LIST_ENTRY(n, struct lane, ready_node)->window);
+    lane = feed_after(lane);
+    if (lane != NULL)
+        __builtin_prefetch(&lane->window);
 }
 
 size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max)
 {
-    struct list_node *n;
+    struct lane *lane;
 
-    while ((n = list_first(&site->ready)) != NULL) {
-        struct lane *lane = LIST_ENTRY(n, struct lane, ready_node);
+    while ((lane = feed_next(&site->feed)) != NULL) {
         struct recipient *r = lane_peek(lane);
         size_t len;
 
@@ -302,15 +302,13 @@ size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t
         }
         if (!stop_allows(site, false) || !rate_allows(site) || !stop_allows(site, true))
             return 0;
+        feed_turn(&site->feed, lane);
         out[0] = lane_pop(lane);
         len = take_same(lane, r->message, out, 1, max);
-        if (list_node_linked(&lane->ready_node)) { /* lanes take turns */
-            list_remove(&lane->ready_node);
-            list_push_back(&site->ready, &lane->ready_node);
-        }
         prefetch_next(site);
         if (r->message->recipients > len)
-            len = take_heads(site, r->message, out, len, max, domains_max);
+            len = take_heads(&site->feed, lane, r->message, out, len, max, domains_max);
+        feed_pay_more(&site->feed, lane, len - 1);
         return len;
     }
     return 0;
@@ -430,7 +428,7 @@ static void site_watch(struct site *site)
 static void site_park(struct site *site)
 {
     uint64_t until_ms = governor_stopped_ns(site->governor) / 1000000 + 1;
-    struct list_node *n;
+    struct lane *lane;
 
     if (until_ms <= io_now_ms(site->worker->io) + PARK_MS)
         return;
@@ -438,11 +436,9 @@ static void site_park(struct site *site)
         site->ups_seen = governor_ups(site->governor);
     site->down = true;
     site_wake(site, io_now_ms(site->worker->io) + DOWN_LOOK_MS);
-    while ((n = list_first(&site->ready)) != NULL) {
-        struct lane *lane = LIST_ENTRY(n, struct lane, ready_node);
-
+    while ((lane = feed_next(&site->feed)) != NULL) {
         lane->site_down = true;
-        lane_pause(lane, until_ms); /* leaves the list with its window */
+        lane_pause(lane, until_ms); /* leaves the feed with its window */
     }
 }
 
@@ -455,13 +451,13 @@ static void site_dispatch(struct site *site)
     if (site->down)
         site_watch(site);
     site_park(site);
-    while (!list_empty(&site->ready) && (n = list_first(&site->idle)) != NULL) {
+    while (!feed_empty(&site->feed) && (n = list_first(&site->idle)) != NULL) {
         struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
 
         if (!delivery_work(d) && list_node_linked(&d->idle_node))
             break; /* the rate says wait */
     }
-    if (list_empty(&site->ready))
+    if (feed_empty(&site->feed))
         governor_session_withdraw(site->governor, site->worker->index, site->sessions_len);
     else
         site_open_sessions(site);
@@ -561,13 +557,13 @@ void site_session_ended(struct site *site, struct delivery *d)
     list_remove(&d->site_node);
     site->sessions_len--;
     governor_session_give(site->governor);
-    if (site->sessions_len == 0 && list_empty(&site->ready))
+    if (site->sessions_len == 0 && feed_empty(&site->feed))
         governor_session_withdraw(site->governor, site->worker->index, 0);
     /* We would hear of the free slot first, and take it again. */
     if (governor_contended(site->governor, site->worker->index))
         site->give_way_until_ms = io_now_ms(site->worker->io) + GIVE_WAY_MS;
     site_maybe_dead(site);
-    if (!list_empty(&site->ready))
+    if (!feed_empty(&site->feed))
         site_dirty(site);
 }
 
@@ -580,17 +576,13 @@ void site_failed(struct site *site, const struct outcome *outcome,
                                     .site = str_of(site->name),
                                     .peer_name = exchanger->host,
                                     .peer_addr = exchanger->len == 0 ? NULL : peer_addr};
-    struct list ready;
-    struct list_node *n;
+    struct lane *lane;
 
     peer_text(&exchanger->addr.sa, NULL, peer_addr);
     site->down = true;
     site->ups_seen = governor_ups(site->governor);
     site_wake(site, io_now_ms(w->io) + DOWN_LOOK_MS);
-    list_init(&ready);
-    list_splice_back(&ready, &site->ready);
-    while ((n = list_pop_front(&ready)) != NULL) {
-        struct lane *lane = LIST_ENTRY(n, struct lane, ready_node);
+    while ((lane = feed_next(&site->feed)) != NULL) {
         struct recipient *r;
 
         while ((r = lane_pop(lane)) != NULL) {

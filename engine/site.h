@@ -5,6 +5,7 @@
 #define HAYAUMA_ENGINE_SITE_H
 
 #include "engine/exchanger.h"
+#include "engine/feed.h"
 #include "engine/worker.h"
 #include "smtp/client.h"
 
@@ -23,7 +24,7 @@ struct site {
     bool lmtp;
     struct smtp_client_options options;
     struct list attached; /* lanes whose mail goes here */
-    struct list ready;    /* of them those with something in their window */
+    struct feed feed;     /* of them those with something in their window */
     struct list sessions, idle;
     struct list_node dirty_node;
     struct list_node dead_node; /* worker->sites_dead while nobody is attached */

@@ -746,7 +746,7 @@ static void describe_site(const struct site *site)
 {
     fprintf(stderr, "  site %s sessions %u connecting %u waiting %u lanes %u ready %d\n",
             site->name, site->sessions_len, site->connecting, site->waiting, site->lanes,
-            !list_empty(&site->ready));
+            !feed_empty(&site->feed));
     fprintf(stderr, "    down %d timer %d in %lld ms; run %u, all sessions %u, stopped %+lld ms\n",
             site->down, timer_armed(&site->timer),
             (long long)(site->timer.due_ms - io_now_ms(site->worker->io)),

@@ -1,0 +1,52 @@
+/* A feed: which lane of a site is served next. Bands by priority, the lowest number first; in a
+ * band tenants in turn, each as much as its weight, in a tenant its flows likewise, in a flow its
+ * lanes one message each. So a tenant with a million messages, or a thousand domains, gets no more
+ * than one with ten.
+ *
+ * Deficit round robin, counted in recipients: who is served pays for what was taken, and whoever
+ * has paid more than its share waits until the others had theirs. A share takes part while it has
+ * lanes that are ready, and begins without debt and without credit. One thread. */
+#ifndef HAYAUMA_ENGINE_FEED_H
+#define HAYAUMA_ENGINE_FEED_H
+
+#include "base/list.h"
+#include "base/map.h"
+#include "queue/flow.h"
+
+struct lane;
+
+#define FEED_IDLE_MAX                                                                              \
+    16 /* shares kept without lanes, so that one that comes and goes costs no memory call */
+
+struct feed {
+    struct list bands[FLOW_PRIORITIES]; /* of the tenants' shares that take part */
+    uint32_t busy;                      /* bit per band with some */
+    struct map flows, tenants;          /* all shares; made with the first */
+    struct list idle;                   /* shares of flows that take no part, the oldest first */
+    uint32_t idle_len;
+};
+
+void feed_init(struct feed *f);
+/* No lane may be in it. */
+void feed_done(struct feed *f);
+static inline bool feed_empty(const struct feed *f)
+{
+    return f->busy == 0;
+}
+/* lane has something to send. Nothing happens if it is there already. */
+void feed_add(struct feed *f, struct lane *lane);
+/* lane has nothing left. Nothing happens if it is not there. */
+void feed_remove(struct feed *f, struct lane *lane);
+/* Whose turn it is, or NULL. */
+struct lane *feed_next(struct feed *f);
+/* lane, whose turn it is, is about to be served: it goes behind the others of its flow, and its
+ * shares pay for one recipient. */
+void feed_turn(struct feed *f, struct lane *lane);
+/* So many more were taken with that one. The lane may have left the feed since. */
+void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients);
+/* The ready lanes of lane's flow in order of their turns, the first, and the one behind lane; NULL:
+ * no more. lane itself may have left the feed where the first is asked for. */
+struct lane *feed_first_beside(const struct feed *f, const struct lane *lane);
+struct lane *feed_after(const struct lane *lane);
+
+#endif

@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Who goes first where a destination takes only so much: priorities, tenants, campaigns.
+
+flows.py [TEST...]"""
+
+import pathlib
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+
+from engine import Engine, Sink  # noqa: E402
+from proc import Failure, wait_until  # noqa: E402
+from talk import Client, run  # noqa: E402
+
+RATE = 20  # a second, of the one destination
+BULK = 3000
+
+
+def settings(sink):
+    return {"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+            "destinations": {"*": {"rate": f"{RATE}/s"}}}
+
+
+def inject(engine, count, sender, fields=""):
+    """count messages to d.example in few round trips."""
+    with Client(engine) as client:
+        for first in range(0, count, 200):
+            some = range(first, min(count, first + 200))
+            text = ""
+            for i in some:
+                body = f"{fields}Subject: {i}\r\n\r\ntext\r\n"
+                text += (f"MAIL FROM:<{sender}@sender.example>\r\nRCPT TO:<{sender}{i}@d.example>\r\n"
+                         f"BDAT {len(body)} LAST\r\n{body}")
+            client.send(text.encode())
+            got = b""
+            while got.count(b"queued as") < len(some):
+                part = client.socket.recv(65536)
+                if not part:
+                    raise Failure(f"the session ended: {got[-200:]}")
+                got += part
+
+
+def senders(sink):
+    """Who sent what the sink took, in order."""
+    return [next(f for f in row if f.endswith("@sender.example")).split("@")[0]
+            for row in sink.ledger()]
+
+
+def wait_for(sink, sender, count, timeout_s):
+    """Seconds until count messages of sender have come."""
+    start = time.monotonic()
+    wait_until(f"{count} messages of {sender}", lambda: senders(sink).count(sender) >= count,
+               timeout_s)
+    return time.monotonic() - start
+
+
+def test_priority_passes_bulk():
+    """A priority message behind thousands of its own domain goes with the next turn, also of what the
+    store alone has after a restart."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        inject(engine, BULK, "bulk", "X-Hayauma-Priority: 7\r\n")
+        wait_for(sink, "bulk", 5, 20)
+        for i in range(1, 4):
+            inject(engine, 1, "code", "X-Hayauma-Priority: 0\r\n")
+            took = wait_for(sink, "code", i, 5)
+            if took > 1.5:  # its second, and what a loaded machine needs to look
+                raise Failure(f"message {i} waited {took:.1f} s")
+        inject(engine, 30, "code", "X-Hayauma-Priority: 0\r\n")
+        engine.kill()
+        engine.start()
+        before = len(senders(sink))
+        wait_for(sink, "code", 33, 20)
+        came = senders(sink)[before:]
+        if came.count("bulk") > 5:  # what was at hand before the first load came
+            raise Failure(f"behind a restart bulk went in front: {came}")
+
+
+def test_tenants_share():
+    """Ten messages of a small tenant wait for two turns, not for the thousands of a large one; two
+    campaigns of one tenant have no more than its share."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        inject(engine, BULK, "large", "X-Hayauma-Tenant: large\r\nX-Hayauma-Campaign: one\r\n")
+        inject(engine, 300, "second", "X-Hayauma-Tenant: large\r\nX-Hayauma-Campaign: two\r\n")
+        wait_for(sink, "large", 5, 20)
+        inject(engine, 10, "small", "X-Hayauma-Tenant: small\r\n")
+        before = len(senders(sink))
+        wait_for(sink, "small", 10, 20)
+        came = senders(sink)[before:]
+        last = len(came) - came[::-1].index("small")
+        if last > 2 * 10 + 5:
+            raise Failure(f"the tenth came after {last}: {came}")
+        wait_for(sink, "large", 20, 20)
+        came = senders(sink)[before + last:]
+        if abs(came.count("large") - came.count("second")) > 2:
+            raise Failure(f"the campaigns do not share: {came}")
+
+
+if __name__ == "__main__":
+    run(globals())
