@@ -427,6 +427,32 @@ static void test_flows(void **state)
     assert_non_null(queue_flow_find(f->q, news_id));
 }
 
+/* A flow whose first change fails comes with the next that does not. */
+static void test_flow_behind_a_failure(void **state)
+{
+    struct fixture *f = *state;
+    const struct queue_flow *flow = queue_flow_get(f->q, 3, STR("acme"), STR(""), STR(""));
+    const struct queue_state bad = {.key = STR("\xf0"), .value = STR("no name")};
+    struct message *m = kit_message(100, 1, 3);
+    struct kit_change *c = kit_change();
+    uint32_t id = flow->id;
+    struct recipient *r;
+
+    m->flow = id;
+    r = kit_recipient(m, 0, "a.example", 1000);
+    kit_content(c, m);
+    kit_row(c, QUEUE_ROW_ADD, r);
+    c->change.states = &bad;
+    c->change.states_len = 1;
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), -EINVAL);
+    assert_int_equal(messages(f), 0);
+    recipient_free(r);
+    message_unref(m);
+    add_in(f, flow, "a.example", 1000);
+    reopen(f);
+    assert_non_null(queue_flow_find(f->q, id));
+}
+
 /* Beyond the limit what is new shares a flow. */
 static void test_flows_are_bounded(void **state)
 {
@@ -809,6 +835,7 @@ int main(void)
         TEST(test_rows_added_later),
         TEST(test_order_and_cursor),
         TEST(test_flows),
+        TEST(test_flow_behind_a_failure),
         TEST(test_flows_are_bounded),
         TEST(test_state),
         TEST(test_exact_and_from),
