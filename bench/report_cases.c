@@ -1,9 +1,9 @@
 #include "report_cases.h"
 
-#include "engine/classify.h"
-#include "engine/notice.h"
-#include "engine/report.h"
-#include "engine/trace.h"
+#include "mail/trace.h"
+#include "outcome/classify.h"
+#include "outcome/notice.h"
+#include "outcome/report.h"
 
 static const struct message newsletter = {
     .id = {{1, 0x99, 0xab, 7}},

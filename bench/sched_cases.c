@@ -3,10 +3,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/config_load.h"
-#include "engine/engine.h"
-#include "engine/lane.h"
-#include "engine/site.h"
+#include "config/config_load.h"
+#include "run/engine.h"
+#include "schedule/lane.h"
+#include "schedule/site.h"
 
 #define READY_LANES   1000
 #define READY_RCPTS   10 /* of each */

@@ -47,7 +47,7 @@ struct message {
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
     /* What peers get that cannot take it as it is, by enum convert, references or NULL; and bits
      * for what cannot be made. The only things that change: the worker of the message's shard makes
-     * them when they are first needed (engine/conversion.h). */
+     * them when they are first needed (engine/deliver/conversion.h). */
     struct message *converted[2];
     uint8_t inconvertible;
 };

@@ -13,14 +13,26 @@ smtp: base;
 queue: base; lmdb.h zstd.h
 dns: base io; ares.h idn2.h
 tls: base; openssl/
-engine: base io smtp queue dns tls; libfyaml.h jansson.h gmime/ idn2.h
-tools: base io smtp queue dns tls engine; jansson.h gmime/ libfyaml.h
+config: base smtp; libfyaml.h idn2.h
+mail: base smtp dns; idn2.h gmime/
+limits: base config;
+worker: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+schedule: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+outcome: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+deliver: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+intake: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+control: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run tools/send tools/sink; jansson.h gmime/ libfyaml.h
+tools/send: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run tools/commands tools/sink; jansson.h gmime/ libfyaml.h
+tools/sink: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run tools/commands; jansson.h gmime/ libfyaml.h
+tools: base config tools/commands;
 '
 third_party='liburing.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ libpsl.h curl/ hiredis/'
 
 check() { # root of a tree
     local file
-    (cd "$1" && for file in engine/*.[ch] engine/{base,io,smtp}/*.[ch] {queue,dns,tls,tools}/*.[ch]; do
+    (cd "$1" && for file in engine/*/*.[ch] {queue,dns,tls,tools}/*.[ch] tools/*/*.[ch]; do
         [ ! -e "$file" ] || echo "$file"
     done) | (cd "$1" && rules=$rules third_party=$third_party xargs -r awk '
     BEGIN {
@@ -72,7 +84,7 @@ check() { # root of a tree
         for (file in leaks) {
             split(leaks[file], leak, " ")
             name = file
-            if (name ~ /^engine\/(base|io|smtp)\//) sub(/^engine\//, "", name)
+            sub(/^engine\//, "", name)
             users = split(included[name], user, " ")
             for (i = 1; i <= users; i++)
                 if (user[i] != leak[2]) {
@@ -89,9 +101,9 @@ self_test() {
     dir=$(mktemp -d)
     trap 'rm -rf "$dir"' EXIT
     for case in 'engine/smtp/a.c|#include "io/io.h"' 'engine/base/a.h|#include <jansson.h>' \
-        'queue/a.c|#include "engine/config.h"' 'dns/a.c|#include <lmdb.h>' 'dns/a.c|#include "dns.h"'; do
+        'queue/a.c|#include "config/config.h"' 'dns/a.c|#include <lmdb.h>' 'dns/a.c|#include "dns.h"'; do
         rm -rf "${dir:?}"/*
-        mkdir -p "$dir"/{engine/{base,io,smtp},queue,dns,tls,tools}
+        mkdir -p "$dir"/{engine/{base,io,smtp,config},queue,dns,tls,tools}
         printf '%s\n' "${case#*|}" >"$dir/${case%%|*}"
         if check "$dir" >/dev/null; then
             echo "not noticed: $case"
@@ -99,11 +111,11 @@ self_test() {
         fi
     done
     rm -rf "${dir:?}"/*
-    mkdir -p "$dir"/{engine,queue}
+    mkdir -p "$dir"/{engine/worker,queue}
     echo '#include <lmdb.h>' >"$dir/queue/private.h"
     echo '#include "queue/private.h"' >"$dir/queue/a.c"
     check "$dir" || { echo 'a private header was refused'; exit 1; }
-    echo '#include "queue/private.h"' >"$dir/engine/a.c"
+    echo '#include "queue/private.h"' >"$dir/engine/worker/a.c"
     if check "$dir" >/dev/null; then
         echo 'a library shown through a header was not noticed'
         exit 1

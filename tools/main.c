@@ -4,8 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "engine/suggest.h"
-#include "tools/commands.h"
+#include "config/suggest.h"
+#include "tools/commands/commands.h"
 
 struct command {
     const char *name;

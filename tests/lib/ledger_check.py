@@ -5,7 +5,7 @@
 
 --injected: ledgers of `hayauma source` (a line per recipient whose 250 arrived); --received: ledgers of
 `hayauma sink`; --records: the engine's event records, files or directories of segments, for bounces.
-The format of a ledger is described in tools/sink_ledger.h.
+The format of a ledger is described in tools/sink/sink_ledger.h.
 
 Every injected (X-Seq, recipient) must have been received unaltered or have a bounce or expiration
 record of its own: the engine writes X-Seq into its records (records.headers: [X-Seq]). What came and

@@ -2,7 +2,7 @@
  * "headers"). Exit code 3 when it cannot be converted. */
 #include <stdio.h>
 
-#include "engine/convert.h"
+#include "mail/convert.h"
 
 int main(int argc, char **argv)
 {

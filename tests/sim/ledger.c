@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/worker.h"
 #include "smtp/server.h"
+#include "worker/worker.h"
 
 /* What a rate may lag behind on its way to a receiver that is swift. */
 #define RATE_SLACK_NS (3 * SIM_S)

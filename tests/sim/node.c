@@ -6,15 +6,15 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-#include "engine/admin.h"
-#include "engine/config_load.h"
-#include "engine/delivery.h"
-#include "engine/engine.h"
-#include "engine/lane.h"
-#include "engine/settle.h"
-#include "engine/site.h"
+#include "config/config_load.h"
+#include "deliver/delivery.h"
+#include "outcome/admin.h"
+#include "run/engine.h"
+#include "schedule/lane.h"
+#include "schedule/site.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/sim_io.h"
+#include "worker/settle.h"
 
 #define WORKERS_MAX_SIM 4
 #define SHARDS_MAX_SIM  5

@@ -1,0 +1,250 @@
+/* A configuration's life: made, completed from its own values, compared, released. */
+#include "config/config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "config/config_private.h"
+
+struct config_block {
+    struct config_block *next;
+    max_align_t data[];
+};
+
+/* An empty configuration. */
+static struct config *config_new(void)
+{
+    struct config_owner *owner = calloc(1, sizeof(*owner));
+
+    ASSERT(owner != NULL);
+    owner->config.refs = 1;
+    owner->routes.fallback = owner->destinations.fallback = CONFIG_NO_MATCH;
+    return &owner->config;
+}
+
+void *config_alloc(struct config *c, size_t bytes)
+{
+    struct config_owner *owner = (struct config_owner *)c;
+    struct config_block *block = calloc(1, sizeof(*block) + bytes);
+
+    ASSERT(block != NULL);
+    block->next = owner->blocks;
+    owner->blocks = block;
+    return block->data;
+}
+
+char *config_dup(struct config *c, struct str s)
+{
+    char *copy = config_alloc(c, s.len + 1);
+
+    if (s.len != 0)
+        memcpy(copy, s.ptr, s.len);
+    return copy;
+}
+
+struct config *config_ref(struct config *c)
+{
+    /* Relaxed: whoever takes a reference already holds one. */
+    __atomic_fetch_add(&c->refs, 1, __ATOMIC_RELAXED);
+    return c;
+}
+
+void config_unref(struct config *c)
+{
+    struct config_owner *owner = (struct config_owner *)c;
+
+    if (c == NULL)
+        return;
+    /* Acquire-release: what others read must be read before it is freed here. */
+    if (__atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) != 0)
+        return;
+    map_done(&owner->routes.names);
+    map_done(&owner->destinations.names);
+    map_done(&owner->destinations.sites);
+    while (owner->blocks != NULL) {
+        struct config_block *block = owner->blocks;
+
+        owner->blocks = block->next;
+        free(block);
+    }
+    free(owner);
+}
+
+/* A machine's name that is no host name ("my laptop") would make bad Received lines. */
+static char *machine_name(struct config *c)
+{
+    char name[256] = "";
+
+    if (gethostname(name, sizeof(name) - 1) != 0 || !config_host_name_valid(str_of(name)))
+        return config_dup(c, STR("localhost.localdomain"));
+    return config_dup(c, str_of(name));
+}
+
+static void finish_listeners(struct config *c)
+{
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        struct config_listener *l = &c->listeners[i];
+
+        if (l->name == NULL)
+            l->name = l->address.text;
+        if (l->host_name == NULL)
+            l->host_name = c->host_name;
+    }
+}
+
+static void finish_own_names(struct config *c)
+{
+    size_t n = 0;
+
+    c->own_names = config_alloc(c, (c->listeners_len + 2) * sizeof(*c->own_names));
+    c->own_names[n++] = c->host_name;
+    for (size_t i = 0; i < c->listeners_len; i++)
+        if (strcmp(c->listeners[i].host_name, c->host_name) != 0)
+            c->own_names[n++] = c->listeners[i].host_name;
+}
+
+static void finish_routes(struct config *c)
+{
+    for (size_t i = 0; i < c->routes_len; i++)
+        if (!c->routes[i].port_given)
+            c->routes[i].port = c->dns.port;
+}
+
+void config_finish(struct config *c)
+{
+    if (c->host_name == NULL)
+        c->host_name = machine_name(c);
+    if (c->node_id == NULL)
+        c->node_id = c->host_name;
+    if (c->source.ehlo_name == NULL)
+        c->source.ehlo_name = c->host_name;
+    finish_listeners(c);
+    finish_own_names(c);
+    finish_routes(c);
+}
+
+/* The listener that is there when the file names none. */
+static void default_listener(struct config *c)
+{
+    struct config_listener *l = config_alloc(c, sizeof(*l));
+    const struct config_field *listen = config_field_find(&config_listener_schema, STR("listen"));
+    struct buf why = {0};
+    int err;
+
+    config_set_defaults(c, &config_listener_schema, l);
+    err = config_set_scalar(c, listen, l, STR("127.0.0.1:25"), &why);
+    ASSERT(err == 0);
+    buf_done(&why);
+    c->listeners = l;
+    c->listeners_len = 1;
+}
+
+struct config *config_new_default(void)
+{
+    struct config *c = config_new();
+    struct config_owner *owner = (struct config_owner *)c;
+
+    config_set_defaults(c, &config_schema, c);
+    default_listener(c);
+    c->destinations = config_alloc(c, sizeof(*c->destinations));
+    c->destinations_len = 1;
+    config_set_defaults(c, &config_destination_schema, c->destinations);
+    c->destinations->pattern = config_dup(c, STR("*"));
+    owner->destinations.fallback = 0;
+    return c;
+}
+
+struct config *config_default(void)
+{
+    struct config *c = config_new_default();
+
+    config_finish(c);
+    return c;
+}
+
+/* --- reload --- */
+
+/* What a restart-only member says in both, as text. */
+static bool member_differs(const struct config_field *f, const void *a, const void *b,
+                           struct buf *from, struct buf *to)
+{
+    buf_clear(from);
+    buf_clear(to);
+    config_print_member(f, a, from);
+    config_print_member(f, b, to);
+    return !str_eq(buf_str(from), buf_str(to));
+}
+
+/* Gives new's section the values of old that a reload cannot change. */
+static void keep_section(struct config *c, const struct config_section *s, const char *prefix,
+                         const char *separator, const void *old, void *new, struct buf *cannot)
+{
+    struct buf from = {0}, to = {0};
+
+    for (size_t i = 0; i < s->len; i++) {
+        const struct config_field *f = &s->fields[i];
+
+        if (f->type == CONFIG_SECTION) {
+            keep_section(c, f->section, f->name, ".", old, new, cannot);
+        } else if (f->restart && config_types[f->type].class != CONFIG_CLASS_SECTION &&
+                   member_differs(f, old, new, &from, &to)) {
+            buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs %s\n", prefix, separator, f->name,
+                       STR_FMT(buf_str(&from)), STR_FMT(buf_str(&to)),
+                       f->needs != NULL ? f->needs : "a restart");
+            config_copy_member(c, f, old, new);
+        }
+    }
+    buf_done(&from);
+    buf_done(&to);
+}
+
+static struct config_listener *find_listener(const struct config *c, const char *address)
+{
+    for (size_t i = 0; i < c->listeners_len; i++)
+        if (str_eq(str_of(c->listeners[i].address.text), str_of(address)))
+            return &c->listeners[i];
+    return NULL;
+}
+
+/* Sockets are bound before privileges are dropped, so the listeners stay; their limits can change
+ * at any time. */
+static void keep_listeners(const struct config *old, struct config *new, struct buf *cannot)
+{
+    const struct config_section *schema = &config_listener_schema;
+    struct config_listener *kept = config_alloc(new, old->listeners_len * sizeof(*kept));
+
+    for (size_t i = 0; i < new->listeners_len; i++)
+        if (find_listener(old, new->listeners[i].address.text) == NULL)
+            buf_printf(cannot, "listeners: %s is new, needs a restart\n",
+                       new->listeners[i].address.text);
+    for (size_t i = 0; i < old->listeners_len; i++) {
+        const struct config_listener *before = &old->listeners[i];
+        const char *address = before->address.text;
+        struct config_listener *after = find_listener(new, address);
+
+        if (after != NULL) {
+            kept[i] = *after;
+            keep_section(new, schema, address, " ", before, &kept[i], cannot);
+            continue;
+        }
+        buf_printf(cannot, "listeners: %s is gone, needs a restart\n", address);
+        for (size_t j = 0; j < schema->len; j++)
+            config_copy_member(new, &schema->fields[j], before, &kept[i]);
+    }
+    new->listeners = kept;
+    new->listeners_len = old->listeners_len;
+}
+
+void config_keep(const struct config *old, struct config *new, struct buf *cannot)
+{
+    /* What was left out follows the host name that stays. */
+    if (new->source.ehlo_name == new->host_name)
+        new->source.ehlo_name = NULL;
+    for (size_t i = 0; i < new->listeners_len; i++)
+        if (new->listeners[i].host_name == new->host_name)
+            new->listeners[i].host_name = NULL;
+    keep_section(new, &config_schema, "", "", old, new, cannot);
+    keep_listeners(old, new, cannot);
+    config_finish(new);
+}

@@ -1,0 +1,198 @@
+/* Reading the YAML file. It is applied only when it has no mistake. */
+#include "config/config_load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "config/config_walk.h"
+
+#define FILE_BYTES_MAX (64 * 1024 * 1024)
+
+/* Whether the first thing on a line (from 1) is '*', which YAML takes for an alias. */
+static bool starts_with_star(struct str text, int line)
+{
+    for (int i = 1; i < line; i++) {
+        ptrdiff_t end = str_find(text, '\n');
+
+        if (end < 0)
+            return false;
+        text = (struct str){text.ptr + end + 1, text.len - (size_t)end - 1};
+    }
+    text = str_trim(text);
+    return text.len != 0 && text.ptr[0] == '*';
+}
+
+static void syntax_errors(struct config_loader *l, struct fy_diag *diag, struct str text)
+{
+    struct fy_diag_error *e;
+    void *i = NULL;
+    bool any = false;
+
+    while ((e = fy_diag_errors_iterate(diag, &i)) != NULL) {
+        struct config_place at = {e->line, e->column};
+        const char *hint = "";
+
+        if (strstr(e->msg, "tab character") != NULL)
+            hint = "; indent with spaces";
+        else if (strstr(e->msg, "nested block mapping on the same line") != NULL)
+            hint = "; a value with ': ' needs quotes";
+        else if (starts_with_star(text, e->line))
+            hint = "; a pattern that starts with * needs quotes: \"*.example.com\"";
+        config_complain(l, at, "YAML: %s%s", e->msg, hint);
+        any = true;
+    }
+    if (!any)
+        config_complain(l, (struct config_place){0}, "this is not YAML");
+}
+
+static void ignore_output(struct fy_diag *diag, void *user, const char *text, size_t len)
+{
+    (void)diag, (void)user, (void)text, (void)len;
+}
+
+static void load_document(struct config_loader *l, struct fy_parser *parser, struct fy_diag *diag,
+                          struct str text)
+{
+    struct fy_document *doc = fy_parse_load_document(parser), *more;
+    struct fy_node *root = doc == NULL ? NULL : fy_document_root(doc);
+
+    if (doc == NULL && fy_diag_got_error(diag))
+        syntax_errors(l, diag, text);
+    else
+        config_walk(l, root);
+    l->walked = doc != NULL;
+    more = doc == NULL ? NULL : fy_parse_load_document(parser);
+    if (more != NULL)
+        config_complain(l, config_place_of(fy_document_root(more), (struct config_place){0}),
+                        "a second document ('---'): the file is one");
+    else if (doc != NULL && fy_diag_got_error(diag))
+        syntax_errors(l, diag, text);
+    fy_parse_document_destroy(parser, more);
+    fy_parse_document_destroy(parser, doc);
+}
+
+static void load_yaml(struct config_loader *l, struct str text)
+{
+    struct fy_diag_cfg diag_cfg;
+    struct fy_parse_cfg cfg = {.flags = FYPCF_ALLOW_DUPLICATE_KEYS};
+    struct fy_diag *diag;
+    struct fy_parser *parser;
+
+    fy_diag_cfg_default(&diag_cfg);
+    diag_cfg.fp = NULL;
+    diag_cfg.output_fn = ignore_output;
+    diag_cfg.level = FYET_ERROR;
+    diag_cfg.colorize = false;
+    diag = fy_diag_create(&diag_cfg);
+    ASSERT(diag != NULL);
+    fy_diag_set_collect_errors(diag, true);
+    cfg.diag = diag;
+    parser = fy_parser_create(&cfg);
+    ASSERT(parser != NULL);
+    if (fy_parser_set_string(parser, text.ptr, text.len) != 0)
+        config_complain(l, (struct config_place){0}, "this is not YAML");
+    else
+        load_document(l, parser, diag, text);
+    fy_parser_destroy(parser);
+    fy_diag_destroy(diag);
+}
+
+/* What libfyaml should not see. Directives ("%YAML 1.2") are of no use here, and some malformed
+ * ones make it loop for ever. */
+static void check_bytes(struct config_loader *l, struct str text)
+{
+    const char *nul = text.len == 0 ? NULL : memchr(text.ptr, 0, text.len);
+    struct config_place at = {1, 1};
+
+    if (nul != NULL)
+        config_complain(l, (struct config_place){0},
+                        "a NUL byte at offset %td: this is no text file", nul - text.ptr);
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] == '%' && (i == 0 || text.ptr[i - 1] == '\n' || text.ptr[i - 1] == '\r')) {
+            config_complain(l, at, "YAML directives (lines that begin with %%) are not taken");
+            return;
+        }
+        at.line += text.ptr[i] == '\n';
+    }
+}
+
+static void load_text(struct config_loader *l, struct str text)
+{
+    l->c->file = config_dup(l->c, str_of(l->file));
+    check_bytes(l, text);
+    if (l->errors_count == 0 && text.len != 0)
+        load_yaml(l, text);
+}
+
+int config_load_text(const char *file, struct str text, struct config **out, struct buf *errors)
+{
+    struct config_loader l = {.c = config_new_default(), .file = file, .errors = errors};
+
+    load_text(&l, text);
+    if (l.errors_count != 0) {
+        config_unref(l.c);
+        return -EINVAL;
+    }
+    config_finish(l.c);
+    *out = l.c;
+    return 0;
+}
+
+/* The whole of a file. 0 or -errno. */
+static int read_file(const char *file, struct buf *text)
+{
+    int fd = open(file, O_RDONLY | O_CLOEXEC), err = 0;
+    ssize_t n = 1;
+
+    if (fd < 0)
+        return -errno;
+    while (err == 0 && n > 0) {
+        err = text->len > FILE_BYTES_MAX ? -EFBIG : buf_reserve(text, 64 * 1024);
+        if (err != 0)
+            break;
+        n = read(fd, text->data + text->len, 64 * 1024);
+        if (n < 0)
+            err = errno == EINTR ? 0 : -errno;
+        else
+            text->len += (size_t)n;
+        if (n < 0 && err == 0)
+            n = 1;
+    }
+    close(fd);
+    return err;
+}
+
+int config_load(const char *file, struct config **out, struct buf *errors)
+{
+    struct buf text = {0};
+    int err = read_file(file, &text);
+
+    if (err != 0)
+        buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
+    else
+        err = config_load_text(file, buf_str(&text), out, errors);
+    buf_done(&text);
+    return err;
+}
+
+char *config_control_socket(const char *file, struct buf *errors)
+{
+    struct config_loader l = {.c = config_new_default(), .file = file, .errors = errors};
+    struct buf text = {0};
+    char *path = NULL;
+    int err = read_file(file, &text);
+
+    if (err != 0)
+        buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
+    else
+        load_text(&l, buf_str(&text));
+    if (err == 0 && (l.walked || l.errors_count == 0)) {
+        buf_clear(errors);
+        path = strdup(l.c->control_socket);
+    }
+    config_unref(l.c);
+    buf_done(&text);
+    return path;
+}

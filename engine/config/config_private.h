@@ -1,0 +1,78 @@
+/* What engine/config*.c share and nobody else sees: the memory of a configuration, the index of its
+ * patterns, and the setting and printing of one value. */
+#ifndef HAYAUMA_ENGINE_CONFIG_PRIVATE_H
+#define HAYAUMA_ENGINE_CONFIG_PRIVATE_H
+
+#include "base/map.h"
+#include "config/config.h"
+#include "config/config_schema.h"
+
+/* Patterns of one list. Exact names and "*.suffix" are hashed; a lookup costs a probe per label.
+ * So are site patterns without a star; those with one are tried in order. Values are positions in
+ * the list. */
+struct config_index {
+    struct map names; /* "example.com" and, for "*.example.com", ".example.com" */
+    struct map sites; /* all site patterns, as written; behind "site:" */
+    struct config_site_pattern {
+        struct str glob;
+        uint32_t position;
+    } * globs; /* those with a star */
+    size_t globs_len, globs_room;
+    uint32_t fallback; /* position of "*", or CONFIG_NO_MATCH */
+};
+#define CONFIG_NO_MATCH UINT32_MAX
+
+struct config_block;
+
+struct config_owner {
+    struct config config; /* first: a struct config is always one of these */
+    struct config_block *blocks;
+    struct config_index routes, destinations;
+};
+
+/* All defaults, not yet finished; everything in it is released by config_unref(). */
+struct config *config_new_default(void);
+/* Zeroed memory that lives as long as c. As in buf_*, running out of memory is fatal. */
+void *config_alloc(struct config *c, size_t bytes);
+char *config_dup(struct config *c, struct str s);
+
+/* Adds pattern (lower case; checked by config_pattern_check()) at position. CONFIG_NO_MATCH, or the
+ * position of an earlier pattern that matches all of what this one matches, which is then useless.
+ */
+uint32_t config_index_add(struct config *c, struct config_index *index, const char *pattern,
+                          uint32_t position);
+uint32_t config_index_find(const struct config_index *index, struct str domain, struct str site);
+/* Brings a pattern to its form in the index: lower case, A-labels, no trailing dot. NULL and a
+ * reason in why when it is none. */
+char *config_pattern_normal(struct config *c, struct str text, bool site_ok, struct buf *why);
+bool config_pattern_is_site(struct str pattern);
+/* Whether s is a host name: letters, digits, hyphens, dots, at most 253. */
+bool config_host_name_valid(struct str s);
+
+/* Sets the scalar member of f in base from text. 0, or -EINVAL with what is wrong in why. */
+int config_set_scalar(struct config *c, const struct config_field *f, void *base, struct str text,
+                      struct buf *why) MUST_USE;
+/* A network, with the reason in why when text is none. */
+int config_set_network(struct str text, struct config_network *out, struct buf *why) MUST_USE;
+/* Sets the list member of f from n texts. -EINVAL: *bad is the one that is wrong. */
+int config_set_list(struct config *c, const struct config_field *f, void *base,
+                    const struct str *texts, size_t n, struct buf *why, size_t *bad) MUST_USE;
+/* The member of f in from, into to, which belongs to c. */
+void config_copy_member(struct config *c, const struct config_field *f, const void *from, void *to);
+bool config_field_is_list(const struct config_field *f);
+/* Sets every member of the section to its default, sections below it included. */
+void config_set_defaults(struct config *c, const struct config_section *s, void *base);
+/* Parses the next hop of a route. */
+int config_set_route(struct config *c, struct config_route *route, struct str text,
+                     struct buf *why) MUST_USE;
+
+/* Fills what follows from other values (names, own addresses) and adds the default entries. */
+void config_finish(struct config *c);
+
+/* Appends a member as YAML; lists as [a, b]. */
+void config_print_member(const struct config_field *f, const void *base, struct buf *out);
+void config_print_route(const struct config_route *route, struct buf *out);
+/* "100 to 10k", or nothing for a type without range. */
+void config_print_range(const struct config_field *f, struct buf *out);
+
+#endif

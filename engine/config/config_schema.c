@@ -1,0 +1,428 @@
+#include "config/config_schema.h"
+
+#include "base/assert.h"
+#include "config/config.h"
+
+#define AT(member)          .offset = offsetof(struct config, member)
+#define AT_LISTENER(member) .offset = offsetof(struct config_listener, member)
+#define AT_CLIENT(member)   .offset = offsetof(struct config_client, member)
+#define AT_DEST(member)     .offset = offsetof(struct config_destination, member)
+#define LEN_AT(member)      .offset2 = offsetof(struct config, member)
+#define RANGE(lo, hi)       .min = (lo), .max = (hi)
+
+#define KIB (UINT64_C(1) << 10)
+#define MIB (UINT64_C(1) << 20)
+#define GIB (UINT64_C(1) << 30)
+#define TIB (UINT64_C(1) << 40)
+
+#define SECOND_MS 1000
+#define MINUTE_MS (60 * SECOND_MS)
+#define HOUR_MS   (60 * MINUTE_MS)
+#define DAY_MS    (24 * HOUR_MS)
+#define MINUTE_S  60
+#define HOUR_S    (60 * MINUTE_S)
+#define DAY_S     (24 * HOUR_S)
+
+static const struct config_field queue_fields[] = {
+    {"path", CONFIG_PATH, .restart = true, AT(queue.path), .def = "/var/lib/hayauma/queue",
+     .doc = "Directory of the queue. One engine at a time may open it. Put it on a disk that "
+            "survives power loss honestly: every accepted message is synced here first."},
+    {"shards", CONFIG_COUNT, .restart = true, .needs = "a new queue", AT(queue.shards), .def = "0",
+     RANGE(0, 256), .zero = "auto",
+     .doc =
+         "LMDB environments, each with its committer thread; destinations are spread over them. "
+         "'auto' makes one per worker. Counts only when the queue is made: an existing queue keeps "
+         "its own number."},
+    {"map_size", CONFIG_BYTES, .restart = true, AT(queue.map_bytes), .def = "64GiB",
+     RANGE(16 * MIB, 16 * TIB),
+     .doc = "The most that one shard can hold. Address space, not disk: the file grows as needed. "
+            "Intake is refused (452) while less than a tenth of it is free."},
+    {"memory_max", CONFIG_BYTES, AT(queue.memory_bytes_max), .def = "256MiB",
+     RANGE(16 * MIB, 1 * TIB),
+     .doc = "Messages and recipients kept in memory in all. What does not fit waits in the store "
+            "and is read back when its turn comes, so the backlog may be any size."},
+    {"window", CONFIG_COUNT, AT(queue.window_recipients), .def = "2000", RANGE(10, 1000000),
+     .doc = "Recipients of one destination kept in memory; the rest stay in the store."},
+    {"intake_memory_max", CONFIG_BYTES, AT(queue.intake_bytes_max), .def = "128MiB",
+     RANGE(1 * MIB, 1 * TIB),
+     .doc = "Content under way from clients to the store. At this much new messages get 452 4.3.1 "
+            "until commits catch up."},
+};
+
+static const struct config_field records_fields[] = {
+    {"path", CONFIG_PATH, .restart = true, AT(records.path), .def = "/var/log/hayauma",
+     .zero = "none",
+     .doc = "Directory of the record segments: a JSON line per event. 'none' writes no records."},
+    {"segment_size", CONFIG_BYTES, .restart = true, AT(records.segment_bytes_max), .def = "256MiB",
+     RANGE(64 * KIB, 1 * TIB), .doc = "A segment is closed at this size."},
+    {"segment_age", CONFIG_SECONDS, .restart = true, AT(records.segment_age_s_max), .def = "1h",
+     RANGE(1, 30 * DAY_S),
+     .doc = "A segment is closed at this age, so that consumers of closed segments lag no more."},
+    {"zstd", CONFIG_BOOL, .restart = true, AT(records.zstd), .def = "no",
+     .doc = "Compress closed segments. Off by default, so that grep and tail work on all of them; "
+            "records shrink about tenfold."},
+    {"retention", CONFIG_SECONDS, .restart = true, AT(records.retention_s), .def = "30d",
+     RANGE(0, 3650 * (uint64_t)DAY_S), .zero = "none",
+     .doc = "Closed segments older than this are deleted; 'none' keeps them."},
+    {"retention_size", CONFIG_BYTES, .restart = true, AT(records.retention_bytes), .def = "0",
+     RANGE(0, 1024 * TIB), .zero = "none",
+     .doc = "The oldest closed segments are deleted while all of them are larger than this."},
+    {"headers", CONFIG_TEXT_LIST, AT(records.headers), LEN_AT(records.headers_len),
+     .def_text = "`[]`", .example = "[Subject, X-Campaign]",
+     .doc = "Message headers to copy into records. None by default: headers are personal data."},
+};
+
+static const struct config_field dns_fields[] = {
+    {"servers", CONFIG_SERVER_LIST, .restart = true, AT(dns.servers), LEN_AT(dns.servers_len),
+     .def_text = "`[]`: those of /etc/resolv.conf", .example = "[127.0.0.1, \"[::1]:5353\"]",
+     .doc =
+         "Name servers. A caching, validating resolver on the same machine is worth having: a bulk "
+         "sender asks for every domain of its lists, and whoever forges an answer gets the mail. "
+         "Towards a server beyond loopback each question draws one of many source ports "
+         "(RFC 5452), which makes forging hard; someone on the way there can still do it."},
+    {"timeout", CONFIG_MS, .restart = true, AT(dns.timeout_ms), .def = "5s",
+     RANGE(100, 60 * SECOND_MS), .doc = "Wait for one answer before the next try."},
+    {"tries", CONFIG_COUNT, .restart = true, AT(dns.tries), .def = "3", RANGE(1, 10),
+     .doc = "Tries per question, over all servers. After that mail waits; it does not bounce."},
+    {"cache_entries_max", CONFIG_COUNT, .restart = true, AT(dns.cache_entries_max), .def = "100k",
+     RANGE(1000, 10000000),
+     .doc =
+         "Domains and exchangers kept, per worker: so many, and so many KiB, since a hostile zone "
+         "may make each of them large."},
+    {"negative_ttl_max", CONFIG_SECONDS, .restart = true, AT(dns.negative_ttl_max_s), .def = "5m",
+     RANGE(0, DAY_S),
+     .doc = "The longest that 'no such domain' is believed. Short, so that a repaired zone is "
+            "seen; 0: "
+            "never kept."},
+    {"in_flight_max", CONFIG_COUNT, .restart = true, AT(dns.in_flight_max), .def = "200",
+     RANGE(1, 60000),
+     .doc =
+         "Questions under way at a time, per worker. More at once overflow the socket buffers of "
+         "common resolvers."},
+    {"ipv4", CONFIG_BOOL, .restart = true, AT(dns.ipv4), .def = "yes",
+     .doc = "Deliver over IPv4: look for A records."},
+    {"ipv6", CONFIG_BOOL, .restart = true, AT(dns.ipv6), .def = "yes",
+     .doc = "Deliver over IPv6: look for AAAA records."},
+    {"port", CONFIG_PORT, .restart = true, AT(dns.port), .def = "25", RANGE(1, 65535),
+     .doc = "Where mail goes at the addresses found. Anything but 25 is for tests."},
+};
+
+static const struct config_field bounce_fields[] = {
+    {"postmaster", CONFIG_MAILBOX, AT(bounce.postmaster),
+     .def_text = "MAILER-DAEMON at `host_name`", .example = "bounces@example.com",
+     .doc = "From address of notices."},
+    {"from_name", CONFIG_TEXT, AT(bounce.from_name), .def = "Mail Delivery System",
+     .doc = "From display name of notices."},
+    {"return_headers_only", CONFIG_BOOL, AT(bounce.return_headers_only), .def = "yes",
+     .doc = "Return the headers of the message rather than all of it, where the sender did not ask "
+            "(RET=, RFC 3461 4.3). Bounces of bulk mail are read by programs."},
+    {"return_size_max", CONFIG_BYTES, AT(bounce.return_bytes_max), .def = "64KiB",
+     RANGE(0, 1 * GIB),
+     .doc = "A larger message is returned as headers even when all was asked for."},
+};
+
+static const struct config_field source_fields[] = {
+    {"name", CONFIG_TEXT, AT(source.name), .def = "default",
+     .doc = "Name of the source in records (egress_source)."},
+    {"ipv4", CONFIG_IPV4, AT(source.ipv4), .def_text = "the kernel chooses",
+     .example = "192.0.2.10", .doc = "Address to send from to IPv4 hosts."},
+    {"ipv6", CONFIG_IPV6, AT(source.ipv6), .def_text = "the kernel chooses",
+     .example = "\"2001:db8::10\"", .doc = "Address to send from to IPv6 hosts."},
+    {"ehlo_name", CONFIG_NAME, AT(source.ehlo_name), .def_text = "`host_name`",
+     .doc = "Name given in EHLO. Should resolve to the source address, and back."},
+};
+
+#define NEWLINES "refuse, repair"
+
+static const struct config_field client_fields[] = {
+    {"bare_newlines", CONFIG_CHOICE, AT_CLIENT(bare_newlines), .def_text = "the listener's",
+     .choices = NEWLINES, .doc = "As the listener's, for these clients."},
+};
+const struct config_section config_client_schema = {
+    .doc =
+        "What holds for clients of a network: each key is a network or an address. The narrowest "
+        "that has the client applies; what it leaves out comes from the listener. For example "
+        "`clients: {10.1.0.0/16: {bare_newlines: repair}}`.",
+    .fields = client_fields,
+    .len = ARRAY_LEN(client_fields)};
+
+static const struct config_field listener_fields[] = {
+    {"listen", CONFIG_ADDRESS, .restart = true, .required = true, AT_LISTENER(address),
+     .example = "\"0.0.0.0:25\"",
+     .doc = "Address and port: `192.0.2.1:25`, `[::]:25` (IPv6 alone: add `0.0.0.0:25` for both), "
+            "`unix:/run/hayauma/smtp.sock`. Required."},
+    {"mode", CONFIG_MODE, .restart = true, AT_LISTENER(mode), .def = "0660", RANGE(0, 0777),
+     .doc = "Of a Unix socket, which belongs to `user` and `group`. Who may write to it may send "
+            "mail anywhere; by default these are the members of `group`."},
+    {"name", CONFIG_TEXT, AT_LISTENER(name), .def_text = "the address",
+     .doc = "What logs call it."},
+    {"host_name", CONFIG_NAME, AT_LISTENER(host_name), .def_text = "the global `host_name`",
+     .doc = "Name in the banner."},
+    {"relay_networks", CONFIG_NETWORK_LIST, AT_LISTENER(relay_networks),
+     .offset2 = offsetof(struct config_listener, relay_networks_len), .def = "127.0.0.0/8, ::1",
+     .example = "[127.0.0.0/8, \"::1\", 10.0.0.0/8]",
+     .doc = "Clients that may send mail anywhere. Everyone else gets 550 5.7.1: Hayauma takes mail "
+            "for no domain of its own, and must never be an open relay."},
+    {"bare_newlines", CONFIG_CHOICE, AT_LISTENER(bare_newlines), .def = "refuse",
+     .choices = NEWLINES,
+     .doc = "Content with a LF without CR or a CR without LF: 'refuse' answers 554 5.6.0 and ends "
+            "the session, since such line ends are what smuggles mail through servers that read "
+            "them otherwise. 'repair' makes such a LF a CRLF and such a CR a space, for "
+            "applications that send them (Python's `sendmail(message.as_bytes())`); only CRLF.CRLF "
+            "ends the content still."},
+    {"clients", CONFIG_CLIENTS, AT_LISTENER(clients),
+     .offset2 = offsetof(struct config_listener, clients_len), .section = &config_client_schema},
+    {"message_size_max", CONFIG_BYTES, AT_LISTENER(message_bytes_max), .def = "50MiB",
+     RANGE(64 * KIB, 2 * GIB),
+     .doc =
+         "Largest message, said in EHLO (SIZE); 552 5.3.4 beyond. What the large mailbox providers "
+         "take is 25 to 50 MB."},
+    {"recipients_max", CONFIG_COUNT, AT_LISTENER(recipients_max), .def = "1000", RANGE(1, 100000),
+     .doc =
+         "Recipients of one message; 452 4.5.3 beyond, which makes a client send the rest again. "
+         "RFC 5321 4.5.3.1.8 wants at least 100."},
+    {"command_line_max", CONFIG_BYTES32, AT_LISTENER(command_line_bytes_max), .def = "4KiB",
+     RANGE(512, 64 * KIB),
+     .doc = "Longest command line with CRLF; 500 5.5.2 beyond. RFC 5321 wants 512, its extensions "
+            "(DSN, SMTPUTF8) more than 2 KiB in all."},
+    {"body_line_max", CONFIG_BYTES32, AT_LISTENER(body_line_bytes_max), .def = "1000",
+     RANGE(0, 1 * GIB), .zero = "none",
+     .doc =
+         "Longest line of content with CRLF; 554 5.6.0 beyond. By the book (RFC 5321 4.5.3.1.6): "
+         "hosts that keep to it bounce such mail, and it is better to hear it from us at once."},
+    {"errors_max", CONFIG_COUNT, AT_LISTENER(errors_max), .def = "20", RANGE(1, 100000),
+     .doc = "Refused commands before a session is ended with 421 4.7.0. Of clients in "
+            "`relay_networks` a refused recipient does not count, since it is a line of a list "
+            "that the client could not check; other refused mail counts to `commands_max`."},
+    {"commands_max", CONFIG_COUNT, AT_LISTENER(commands_max), .def = "200", RANGE(10, 1000000),
+     .doc = "Commands that carry no mail (NOOP, RSET, VRFY, ...) since the last message taken, "
+            "before a session is ended with 421 4.7.0."},
+    {"messages_max", CONFIG_COUNT, AT_LISTENER(messages_max), .def = "0", RANGE(0, 100000000),
+     .zero = "none",
+     .doc = "Messages of one session, said in EHLO (LIMITS MAILMAX). Set it where a balancer "
+            "should spread long sessions."},
+    {"sessions_max", CONFIG_COUNT, AT_LISTENER(sessions_max), .def = "5000", RANGE(1, 1000000),
+     .doc = "Sessions of this listener at a time; 421 4.3.2 beyond. Clients outside of "
+            "relay_networks get "
+            "them as long as less than half are taken."},
+    {"sessions_per_client_max", CONFIG_COUNT, AT_LISTENER(sessions_per_client_max), .def = "1000",
+     RANGE(1, 1000000), .doc = "Sessions of one client address at a time; 421 4.7.0 beyond."},
+    {"received_max", CONFIG_COUNT, AT_LISTENER(received_max), .def = "100", RANGE(10, 1000),
+     .doc = "Received headers at which a message is taken for looping; 554 5.4.6 beyond. "
+            "RFC 5321 6.3 wants at least 100."},
+    {"idle_timeout", CONFIG_MS, AT_LISTENER(idle_timeout_ms), .def = "5m",
+     RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Wait for a command or for content (RFC 5321 4.5.3.2.7: at least 5 minutes)."},
+    {"session_timeout", CONFIG_MS, AT_LISTENER(session_timeout_ms), .def = "12h",
+     RANGE(10 * SECOND_MS, 30 * (uint64_t)DAY_MS),
+     .doc =
+         "Total time of a session; a transaction under way is ended too. It bounds what a client "
+         "that trickles bytes can hold."},
+};
+
+static const struct config_field timeouts_fields[] = {
+    {"connect", CONFIG_MS, AT_DEST(connect_timeout_ms), .def = "30s",
+     RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "TCP connection. Shorter than what follows: there are other addresses to try."},
+    {"banner", CONFIG_MS, AT_DEST(banner_timeout_ms), .def = "5m",
+     RANGE(1 * SECOND_MS, 1 * HOUR_MS), .doc = "The 220 greeting (RFC 5321 4.5.3.2.1)."},
+    {"ehlo", CONFIG_MS, AT_DEST(ehlo_timeout_ms), .def = "5m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Reply to EHLO, HELO or LHLO."},
+    {"mail", CONFIG_MS, AT_DEST(mail_timeout_ms), .def = "5m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Reply to MAIL (4.5.3.2.2)."},
+    {"rcpt", CONFIG_MS, AT_DEST(rcpt_timeout_ms), .def = "5m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Reply to RCPT (4.5.3.2.3)."},
+    {"data", CONFIG_MS, AT_DEST(data_timeout_ms), .def = "2m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "The 354 (4.5.3.2.4)."},
+    {"body", CONFIG_MS, AT_DEST(body_timeout_ms), .def = "3m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Progress of content: the peer must take 64 KiB of it, or the rest, in this time "
+            "(4.5.3.2.5)."},
+    {"dot", CONFIG_MS, AT_DEST(dot_timeout_ms), .def = "10m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Reply to the end of the message, when the peer has it (4.5.3.2.6). Long on purpose: "
+            "giving up here is what makes duplicates."},
+    {"quit", CONFIG_MS, AT_DEST(quit_timeout_ms), .def = "5s", RANGE(0, 1 * HOUR_MS),
+     .doc = "Reply to QUIT; nothing depends on it."},
+};
+static const struct config_section timeouts_schema = {
+    .doc = "How long to wait at each stage; the defaults are those of RFC 5321 4.5.3.2.",
+    .fields = timeouts_fields,
+    .len = ARRAY_LEN(timeouts_fields)};
+
+static const struct config_field retry_fields[] = {
+    {"steps", CONFIG_SECONDS_LIST, AT_DEST(retry_list_s),
+     .offset2 = offsetof(struct config_destination, retry_list_len), RANGE(1, 30 * DAY_S),
+     .def_text = "`[]`: doubling", .example = "[5m, 10m, 30m, 1h]",
+     .doc = "Wait after the first attempt, the second, ...; the last one repeats. "
+            "`retry: [5m, 10m, 30m]` is short for this."},
+    {"first", CONFIG_SECONDS, AT_DEST(retry_first_s), .def = "5m", RANGE(1, 30 * DAY_S),
+     .doc = "Without steps: wait after the first attempt, doubled after each further one. Five "
+            "minutes is when most greylisting ends."},
+    {"max", CONFIG_SECONDS, AT_DEST(retry_max_s), .def = "4h", RANGE(1, 30 * DAY_S),
+     .doc = "The longest wait."},
+    {"jitter", CONFIG_PERCENT, AT_DEST(retry_jitter_percent), .def = "10%", RANGE(0, 100),
+     .doc = "Each wait is changed by up to this much either way, so that what failed together is "
+            "not tried together."},
+};
+static const struct config_section retry_schema = {
+    .doc = "When to try again: a list of waits, or a wait that doubles.",
+    .fields = retry_fields,
+    .len = ARRAY_LEN(retry_fields)};
+
+static const struct config_field destination_fields[] = {
+    {"sessions_max", CONFIG_COUNT, AT_DEST(sessions_max), .def = "20", RANGE(1, 100000),
+     .doc = "Sessions at a time to the site (all domains that share its exchangers), for the whole "
+            "process. Most hosts take 20 from a sender they do not know."},
+    {"session_messages_max", CONFIG_COUNT, AT_DEST(session_messages_max), .def = "1000",
+     RANGE(0, 100000000), .zero = "none",
+     .doc = "Messages of one session, then it is closed and another opened, perhaps to another "
+            "exchanger of equal preference."},
+    {"addresses_max", CONFIG_COUNT, AT_DEST(addresses_max), .def = "5", RANGE(0, 1000),
+     .zero = "none",
+     .doc =
+         "Addresses, over all exchangers and spread over IPv4 and IPv6, that are tried before an "
+         "attempt has failed; the next attempt goes on with the others. Those that this host has "
+         "no route to do not count. A destination with many dead exchangers would hold "
+         "its mail in memory for as long as all their timeouts take."},
+    {"recipients_max", CONFIG_COUNT, AT_DEST(recipients_max), .def = "100", RANGE(1, 10000),
+     .doc = "Recipients of one transaction. RFC 5321 4.5.3.1.8: every host must take 100."},
+    {"rate", CONFIG_RATE, AT_DEST(rate_messages),
+     .offset2 = offsetof(struct config_destination, rate_period_ms), .def = "none", .zero = "none",
+     .example = "100/min", .doc = "Messages per time to the site, for the whole process."},
+    {"pipeline_max", CONFIG_COUNT, AT_DEST(pipeline_max), .def = "4", RANGE(1, 100),
+     .doc = "Transactions in flight on one session with a peer that offers CHUNKING. A lost "
+            "connection can duplicate this many messages."},
+    {"idle", CONFIG_MS, AT_DEST(idle_ms), .def = "5s", RANGE(0, 1 * HOUR_MS),
+     .doc = "Keep a session without work this long. Short, as it takes a slot at the peer."},
+    {"chunking", CONFIG_NOT, AT_DEST(no_chunking), .def = "yes",
+     .doc = "Use CHUNKING (BDAT) where offered. 'no' is for peers that get it wrong."},
+    {"pipelining", CONFIG_NOT, AT_DEST(no_pipelining), .def = "yes",
+     .doc = "Use PIPELINING where offered."},
+    {"lifetime", CONFIG_SECONDS, AT_DEST(lifetime_s), .def = "3d", RANGE(0, 60 * DAY_S),
+     .doc = "Mail not delivered in this time is returned. RFC 5321 4.5.4.1 says four to five days; "
+            "bulk mail is stale sooner. 0 tries once. Not for `site:` patterns: mail gets its "
+            "lifetimes when it is accepted, before its site is known."},
+    {"notice_lifetime", CONFIG_SECONDS, AT_DEST(notice_lifetime_s), .def = "1d",
+     RANGE(0, 60 * DAY_S),
+     .doc = "The same for our own delivery status notices, which nobody returns."},
+    {"warn_after", CONFIG_SECONDS, AT_DEST(warn_after_s), .def = "4h", RANGE(0, 60 * DAY_S),
+     .zero = "none", .doc = "Send a delay notice once after this time."},
+    {"retry", CONFIG_RETRY, .section = &retry_schema},
+    {"timeouts", CONFIG_SECTION, .section = &timeouts_schema},
+};
+
+static const struct config_section queue_schema = {
+    .doc = "Where accepted mail is kept.", .fields = queue_fields, .len = ARRAY_LEN(queue_fields)};
+static const struct config_section records_schema = {
+    .doc = "What happened to every message, as JSON lines (see records.md).",
+    .fields = records_fields,
+    .len = ARRAY_LEN(records_fields)};
+static const struct config_section dns_schema = {
+    .doc = "How exchangers are found.", .fields = dns_fields, .len = ARRAY_LEN(dns_fields)};
+static const struct config_section bounce_schema = {.doc = "Notices to senders (RFC 3461 to 3464).",
+                                                    .fields = bounce_fields,
+                                                    .len = ARRAY_LEN(bounce_fields)};
+static const struct config_section source_schema = {
+    .doc = "Where deliveries come from.", .fields = source_fields, .len = ARRAY_LEN(source_fields)};
+
+const struct config_section config_listener_schema = {
+    .doc = "Where mail comes in: a list, each with its own limits. Without this key there is one "
+           "listener at `127.0.0.1:25`; `[]` is none.",
+    .example = "listeners:\n"
+               "  - listen: \"127.0.0.1:25\"\n"
+               "  - listen: \"10.0.0.5:2525\"\n"
+               "    name: applications\n"
+               "    relay_networks: [10.0.0.0/8]\n"
+               "    message_size_max: 20MiB\n",
+    .fields = listener_fields,
+    .len = ARRAY_LEN(listener_fields)};
+
+const struct config_section config_destination_schema = {
+    .doc = "Limits and timing by destination. Each key is a pattern: `example.com`, "
+           "`*.example.com` (every domain below it), `site:` and the name of a site as `hayauma "
+           "status` "
+           "shows it (`*` stands for anything), or `\"*\"`. The first pattern of the file that "
+           "matches "
+           "applies; `\"*\"` always comes last, and what a pattern leaves out comes from there.",
+    .example = "destinations:\n"
+               "  example.com: {sessions_max: 5, rate: 100/min}\n"
+               "  \"site:*.mail.example.net\":\n"
+               "    sessions_max: 50\n"
+               "    retry: [5m, 10m, 30m, 1h]\n"
+               "  \"*\":\n"
+               "    lifetime: 2d\n"
+               "    retry: {first: 10m, max: 2h, jitter: 20%}\n",
+    .fields = destination_fields,
+    .len = ARRAY_LEN(destination_fields)};
+
+static const struct config_section routes_schema = {
+    .doc = "Static routes by recipient domain. Each key is a pattern: `example.com`, "
+           "`*.example.com` (every domain below it), or `\"*\"`: the smarthost of everything else. "
+           "The "
+           "first pattern of the file that matches applies; `\"*\"` always comes last. Without a "
+           "match "
+           "the domain's own exchangers are looked up. Values:\n\n"
+           "- `host` or `host:port`: the exchangers (MX) of that name\n"
+           "- `[host]`, `[host]:port`: the addresses of that name, no MX\n"
+           "- `[192.0.2.1]:port`, `[2001:db8::1]:port`: that address\n"
+           "- `lmtp:unix:/path`, `lmtp:192.0.2.1:24`: LMTP (RFC 2033)\n"
+           "- `mx`: as if there were no route, to except a domain from a later pattern\n"
+           "- `reject`: refuse such recipients (550 5.7.1)\n\n"
+           "A port left out is `dns.port`, for LMTP 24.",
+    .example =
+        "routes:\n"
+        "  lists.example.com: \"[10.0.0.7]:2525\"\n"
+        "  \"*.internal.example\": lmtp:unix:/run/dovecot/lmtp\n"
+        "  partner.example: mx\n"
+        "  \"*\": \"[smarthost.example.net]:25\"  # there is no AUTH yet: not its port 587\n"};
+
+static const struct config_field fields[] = {
+    {"host_name", CONFIG_NAME, .restart = true, AT(host_name),
+     .def_text = "the machine's host name", .example = "mx1.example.com",
+     .doc = "Our name in Received, EHLO, Message-ID and notices. Should be fully qualified and "
+            "resolve to this machine."},
+    {"node_id", CONFIG_TEXT, .restart = true, AT(node_id), .def_text = "`host_name`",
+     .doc = "Name of this node in records."},
+    {"workers", CONFIG_COUNT, .restart = true, AT(workers), .def = "0", RANGE(0, 64),
+     .zero = "auto", .doc = "Worker threads; 'auto' is one per core."},
+    {"pin_cpus", CONFIG_BOOL, .restart = true, AT(pin_cpus), .def = "no",
+     .doc = "Bind each worker to a core. Helps on a machine that does nothing else."},
+    {"user", CONFIG_USER, .restart = true, AT(user), .def_text = "stay as started",
+     .example = "hayauma",
+     .doc = "User to become after the listeners are bound, when started by root."},
+    {"group", CONFIG_GROUP, .restart = true, AT(group), .def_text = "the user's",
+     .doc = "Group to become, with `user`."},
+    {"control_socket", CONFIG_PATH, .restart = true, AT(control_socket),
+     .def = "/run/hayauma/control.sock",
+     .doc =
+         "Unix socket of `hayauma queue`, `status`, `reload`; only its owner and root may use it."},
+    {"log_level", CONFIG_CHOICE, AT(log_level), .def = "info",
+     .choices = "error, warn, info, debug", .doc = "How much is logged to stderr or the journal."},
+    {"drain_timeout", CONFIG_MS, AT(drain_timeout_ms), .def = "30s",
+     RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc =
+         "On SIGTERM, wait this long for sessions past the end of a message to be answered. Mail "
+         "is safe either way; exiting earlier risks duplicates."},
+    {"file_limit", CONFIG_COUNT, .restart = true, AT(file_limit), .def = "0", RANGE(0, 10000000),
+     .zero = "auto", .doc = "Open files wanted (RLIMIT_NOFILE); 'auto' is the hard limit."},
+    {"queue", CONFIG_SECTION, .section = &queue_schema},
+    {"records", CONFIG_SECTION, .section = &records_schema},
+    {"dns", CONFIG_SECTION, .section = &dns_schema},
+    {"bounce", CONFIG_SECTION, .section = &bounce_schema},
+    {"source", CONFIG_SECTION, .section = &source_schema},
+    {"listeners", CONFIG_LISTENERS, .restart = true, AT(listeners), LEN_AT(listeners_len),
+     .section = &config_listener_schema},
+    {"routes", CONFIG_ROUTES, AT(routes), LEN_AT(routes_len), .section = &routes_schema},
+    {"destinations", CONFIG_DESTINATIONS, AT(destinations), LEN_AT(destinations_len),
+     .section = &config_destination_schema},
+};
+
+const struct config_section config_schema = {
+    .doc = "One YAML file; every key is optional.", .fields = fields, .len = ARRAY_LEN(fields)};
+
+const struct config_field *config_field_find(const struct config_section *s, struct str name)
+{
+    for (size_t i = 0; i < s->len; i++)
+        if (str_eq(name, str_of(s->fields[i].name)))
+            return &s->fields[i];
+    return NULL;
+}

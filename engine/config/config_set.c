@@ -1,0 +1,357 @@
+/* Texts into members: the values of the schema. */
+#include <errno.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdlib.h>
+
+#include "config/config_private.h"
+#include "config/config_value.h"
+
+static void *member(const struct config_field *f, void *base)
+{
+    return (char *)base + f->offset;
+}
+
+static const struct config_type_info *info(const struct config_field *f)
+{
+    return &config_types[f->type];
+}
+
+static int complain(struct buf *why, struct str text, const char *what)
+{
+    buf_printf(why, "'%.*s' %s", STR_FMT(text), what);
+    return -EINVAL;
+}
+
+static int check_number(const struct config_field *f, struct str text, uint64_t *out,
+                        struct buf *why)
+{
+    uint64_t v = 0;
+    int err = 0;
+
+    if (f->zero == NULL || !str_eq_nocase(text, str_of(f->zero)))
+        err = info(f)->parse(text, &v);
+    if (err == -EINVAL)
+        return complain(why, text, info(f)->wrong);
+    if (err != 0 || v < f->min || v > f->max) {
+        buf_printf(why, "'%.*s' is out of range: ", STR_FMT(text));
+        config_print_range(f, why);
+        return -EINVAL;
+    }
+    *out = v;
+    return 0;
+}
+
+static int set_number(const struct config_field *f, void *base, struct str text, struct buf *why)
+{
+    uint64_t v;
+    int err = check_number(f, text, &v, why);
+
+    if (err != 0)
+        return err;
+    if (info(f)->bytes == sizeof(uint64_t))
+        *(uint64_t *)member(f, base) = v;
+    else if (info(f)->bytes == sizeof(uint16_t))
+        *(uint16_t *)member(f, base) = (uint16_t)v;
+    else
+        *(uint32_t *)member(f, base) = (uint32_t)v;
+    return 0;
+}
+
+static int set_bool(const struct config_field *f, void *base, struct str text, struct buf *why)
+{
+    bool v;
+
+    if (config_parse_bool(text, &v) != 0)
+        return complain(why, text, info(f)->wrong);
+    *(bool *)member(f, base) = f->type == CONFIG_NOT ? !v : v;
+    return 0;
+}
+
+static bool printable(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] < ' ' || s.ptr[i] == 0x7f)
+            return false;
+    return s.len != 0 && s.len <= 1000;
+}
+
+static bool is_choice(const struct config_field *f, struct str text)
+{
+    struct str rest = str_of(f->choices);
+
+    while (rest.len != 0) {
+        ptrdiff_t comma = str_find(rest, ',');
+        size_t n = comma < 0 ? rest.len : (size_t)comma;
+
+        if (str_eq(str_trim((struct str){rest.ptr, n}), text))
+            return true;
+        n += n < rest.len;
+        rest = (struct str){rest.ptr + n, rest.len - n};
+    }
+    return false;
+}
+
+static bool mailbox_valid(struct str s)
+{
+    ptrdiff_t at = str_rfind(s, '@');
+
+    if (at <= 0 || at > 64 || memchr(s.ptr, ' ', s.len) != NULL ||
+        memchr(s.ptr, '<', s.len) != NULL || memchr(s.ptr, '>', s.len) != NULL)
+        return false;
+    return config_host_name_valid((struct str){s.ptr + at + 1, s.len - (size_t)at - 1});
+}
+
+static int set_text(struct config *c, const struct config_field *f, void *base, struct str text,
+                    struct buf *why)
+{
+    bool ok = printable(text);
+
+    if (f->zero != NULL && str_eq(text, str_of(f->zero))) {
+        *(char **)member(f, base) = NULL;
+        return 0;
+    }
+    if (ok && f->type == CONFIG_NAME)
+        ok = config_host_name_valid(text);
+    else if (ok && f->type == CONFIG_MAILBOX)
+        ok = mailbox_valid(text);
+    else if (ok && f->type == CONFIG_PATH)
+        ok = text.ptr[0] == '/';
+    else if (ok && f->type == CONFIG_USER)
+        ok = getpwnam(config_dup(c, text)) != NULL;
+    else if (ok && f->type == CONFIG_GROUP)
+        ok = getgrnam(config_dup(c, text)) != NULL;
+    if (ok && f->type == CONFIG_CHOICE && !is_choice(f, text)) {
+        buf_printf(why, "'%.*s' is none of %s", STR_FMT(text), f->choices);
+        return -EINVAL;
+    }
+    if (!ok)
+        return complain(why, text, info(f)->wrong);
+    *(char **)member(f, base) = config_dup(c, text);
+    return 0;
+}
+
+static int set_address(struct config *c, const struct config_field *f, void *base, struct str text,
+                       struct buf *why)
+{
+    struct config_address a;
+    int err =
+        f->type == CONFIG_ADDRESS ? config_parse_address(text, 0, &a) : config_parse_ip(text, &a);
+
+    if (err == -ERANGE)
+        return complain(why, text, "has a port beyond 65535 or a path beyond 107 bytes");
+    if (err == 0 && f->type == CONFIG_IPV4 && a.addr.ss_family != AF_INET)
+        err = -EINVAL;
+    if (err == 0 && f->type == CONFIG_IPV6 && a.addr.ss_family != AF_INET6)
+        err = -EINVAL;
+    if (err != 0)
+        return complain(why, text, info(f)->wrong);
+    a.text = config_dup(c, text);
+    *(struct config_address *)member(f, base) = a;
+    return 0;
+}
+
+static int set_rate(const struct config_field *f, void *base, struct str text, struct buf *why)
+{
+    uint64_t messages = 0;
+    uint32_t period_ms = 0;
+    int err = 0;
+
+    if (!str_eq_nocase(text, str_of(f->zero)))
+        err = config_parse_rate(text, &messages, &period_ms);
+    if (err == 0 && messages == 0 && period_ms != 0)
+        return complain(why, text, "would send nothing; write none for no limit");
+    if (err == -ERANGE)
+        return complain(why, text, "is out of range: a period is 1ms to 31d");
+    if (err != 0)
+        return complain(why, text, info(f)->wrong);
+    *(uint64_t *)member(f, base) = messages;
+    *(uint32_t *)((char *)base + f->offset2) = period_ms;
+    return 0;
+}
+
+int config_set_scalar(struct config *c, const struct config_field *f, void *base, struct str text,
+                      struct buf *why)
+{
+    switch (info(f)->class) {
+    case CONFIG_CLASS_BOOL:
+        return set_bool(f, base, text, why);
+    case CONFIG_CLASS_NUMBER:
+        return set_number(f, base, text, why);
+    case CONFIG_CLASS_TEXT:
+        return set_text(c, f, base, text, why);
+    case CONFIG_CLASS_ADDRESS:
+        return set_address(c, f, base, text, why);
+    case CONFIG_CLASS_RATE:
+        return set_rate(f, base, text, why);
+    case CONFIG_CLASS_LIST:
+    case CONFIG_CLASS_SECTION:
+        break;
+    }
+    assert_failed("a scalar", __FILE__, __LINE__, __func__);
+}
+
+bool config_field_is_list(const struct config_field *f)
+{
+    return info(f)->class == CONFIG_CLASS_LIST;
+}
+
+int config_set_network(struct str text, struct config_network *out, struct buf *why)
+{
+    int err = config_parse_network(text, out);
+
+    if (err == -EDOM)
+        return complain(why, text, "has bits set behind its prefix");
+    if (err != 0)
+        return complain(why, text, config_types[CONFIG_NETWORK_LIST].wrong);
+    return 0;
+}
+
+static int set_item(struct config *c, const struct config_field *f, void *item, struct str text,
+                    struct buf *why)
+{
+    struct config_address server;
+    uint64_t v;
+    int err;
+
+    if (f->type == CONFIG_NETWORK_LIST)
+        return config_set_network(text, item, why);
+    if (f->type == CONFIG_SECONDS_LIST) {
+        err = check_number(f, text, &v, why);
+        if (err == 0)
+            *(uint32_t *)item = (uint32_t)v;
+        return err;
+    }
+    if (f->type == CONFIG_SERVER_LIST &&
+        (config_parse_address(text, 53, &server) != 0 || server.addr.ss_family == AF_UNIX))
+        return complain(why, text, info(f)->wrong);
+    if (!printable(text))
+        return complain(why, text, info(f)->wrong);
+    *(char **)item = config_dup(c, text);
+    return 0;
+}
+
+int config_set_list(struct config *c, const struct config_field *f, void *base,
+                    const struct str *texts, size_t n, struct buf *why, size_t *bad)
+{
+    size_t bytes = info(f)->bytes;
+    char *items = n == 0 ? NULL : config_alloc(c, n * bytes);
+
+    for (size_t i = 0; i < n; i++) {
+        int err = set_item(c, f, items + i * bytes, texts[i], why);
+
+        if (err != 0) {
+            *bad = i;
+            return err;
+        }
+    }
+    memcpy(member(f, base), &items, sizeof(items));
+    *(size_t *)((char *)base + f->offset2) = n;
+    return 0;
+}
+
+static void copy_list(struct config *c, const struct config_field *f, const void *from, void *to)
+{
+    size_t n = *(const size_t *)((const char *)from + f->offset2), bytes = info(f)->bytes;
+    char *items = n == 0 ? NULL : config_alloc(c, n * bytes);
+
+    if (n != 0)
+        memcpy(items, *(void *const *)((const char *)from + f->offset), n * bytes);
+    if (f->type == CONFIG_TEXT_LIST || f->type == CONFIG_SERVER_LIST)
+        for (size_t i = 0; i < n; i++)
+            ((char **)items)[i] = config_dup(c, str_of(((char **)items)[i]));
+    memcpy(member(f, to), &items, sizeof(items));
+    *(size_t *)((char *)to + f->offset2) = n;
+}
+
+static void copy_clients(struct config *c, const struct config_listener *from,
+                         struct config_listener *to)
+{
+    const struct config_section *s = &config_client_schema;
+
+    to->clients_len = from->clients_len;
+    to->clients = config_alloc(c, (from->clients_len + 1) * sizeof(*to->clients));
+    for (size_t i = 0; i < from->clients_len; i++) {
+        to->clients[i].network = from->clients[i].network;
+        for (size_t j = 0; j < s->len; j++)
+            config_copy_member(c, &s->fields[j], &from->clients[i], &to->clients[i]);
+    }
+}
+
+void config_copy_member(struct config *c, const struct config_field *f, const void *from, void *to)
+{
+    const void *source = (const char *)from + f->offset;
+    const char *text;
+    struct config_address *address;
+
+    switch (info(f)->class) {
+    case CONFIG_CLASS_BOOL:
+        memcpy(member(f, to), source, sizeof(bool));
+        return;
+    case CONFIG_CLASS_NUMBER:
+        memcpy(member(f, to), source, info(f)->bytes);
+        return;
+    case CONFIG_CLASS_TEXT:
+        text = *(char *const *)source;
+        *(char **)member(f, to) = text == NULL ? NULL : config_dup(c, str_of(text));
+        return;
+    case CONFIG_CLASS_ADDRESS:
+        address = member(f, to);
+        *address = *(const struct config_address *)source;
+        if (address->text != NULL)
+            address->text = config_dup(c, str_of(address->text));
+        return;
+    case CONFIG_CLASS_LIST:
+        copy_list(c, f, from, to);
+        return;
+    case CONFIG_CLASS_SECTION:
+        ASSERT(f->type == CONFIG_CLIENTS);
+        copy_clients(c, from, to);
+        return;
+    case CONFIG_CLASS_RATE:
+        break;
+    }
+    assert_failed("a member that a reload keeps", __FILE__, __LINE__, __func__);
+}
+
+#define DEFAULT_ITEMS_MAX 8
+
+static int set_default_list(struct config *c, const struct config_field *f, void *base)
+{
+    struct str items[DEFAULT_ITEMS_MAX], rest = str_of(f->def);
+    struct buf why = {0};
+    size_t n = 0, bad;
+    int err;
+
+    while (rest.len != 0) {
+        ptrdiff_t comma = str_find(rest, ',');
+        size_t len = comma < 0 ? rest.len : (size_t)comma;
+
+        ASSERT(n < DEFAULT_ITEMS_MAX);
+        items[n++] = str_trim((struct str){rest.ptr, len});
+        len += len < rest.len;
+        rest = (struct str){rest.ptr + len, rest.len - len};
+    }
+    err = config_set_list(c, f, base, items, n, &why, &bad);
+    buf_done(&why);
+    return err;
+}
+
+void config_set_defaults(struct config *c, const struct config_section *s, void *base)
+{
+    struct buf why = {0};
+    int err = 0;
+
+    for (size_t i = 0; i < s->len; i++) {
+        const struct config_field *f = &s->fields[i];
+
+        if (f->type == CONFIG_SECTION || f->type == CONFIG_RETRY)
+            config_set_defaults(c, f->section, base);
+        else if (f->def != NULL && config_field_is_list(f))
+            err = set_default_list(c, f, base);
+        else if (f->def != NULL)
+            err = config_set_scalar(c, f, base, str_of(f->def), &why);
+        ASSERT(err == 0); /* a default that its own schema refuses */
+    }
+    buf_done(&why);
+}

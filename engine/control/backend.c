@@ -1,0 +1,245 @@
+#include "control/backend.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "outcome/admin.h"
+#include "schedule/lane_wait.h"
+#include "schedule/site.h"
+
+#define STATUS_SLICE_LANES 2000 /* looked at in one turn of a worker */
+
+/* --- counters --- */
+
+static const struct {
+    const char *name;
+    size_t offset;
+} totals[] =
+    {
+#define TOTAL(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(struct worker_counters, name)                                              \
+    }
+        TOTAL(received_messages),
+        TOTAL(received_recipients),
+        TOTAL(received_bytes),
+        TOTAL(rejected),
+        TOTAL(accept_failures),
+        TOTAL(delivered),
+        TOTAL(deferred),
+        TOTAL(failed),
+        TOTAL(expired),
+        TOTAL(cancelled),
+        TOTAL(lost),
+        TOTAL(notices),
+        TOTAL(notices_failed),
+        TOTAL(connects),
+        TOTAL(connect_failures),
+        TOTAL(loads),
+        TOTAL(loaded),
+        TOTAL(transactions),
+        TOTAL(sessions_in_total),
+        TOTAL(sessions_out_total),
+#undef TOTAL
+},
+  gauges[] = {
+#define GAUGE(name)                                                                                \
+    {                                                                                              \
+#name, offsetof(struct worker_counters, name)                                              \
+    }
+      GAUGE(sessions_in), GAUGE(sessions_out), GAUGE(lanes), GAUGE(sites), GAUGE(in_memory),
+#undef GAUGE
+};
+
+static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, bool), void *to)
+{
+    struct engine *e = ((struct backend *)arg)->engine;
+
+    for (size_t i = 0; i < ARRAY_LEN(totals); i++) {
+        uint64_t sum = 0;
+
+        for (uint32_t w = 0; w < e->workers_len; w++) {
+            char *base = (char *)&e->workers[w].counters;
+
+            sum += atomic_load_explicit((_Atomic uint64_t *)(void *)(base + totals[i].offset),
+                                        memory_order_relaxed);
+        }
+        put(to, totals[i].name, sum, false);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(gauges); i++) {
+        uint64_t sum = 0;
+
+        for (uint32_t w = 0; w < e->workers_len; w++) {
+            char *base = (char *)&e->workers[w].counters;
+
+            sum += atomic_load_explicit((_Atomic uint32_t *)(void *)(base + gauges[i].offset),
+                                        memory_order_relaxed);
+        }
+        put(to, gauges[i].name, sum, true);
+    }
+    put(to, "memory_bytes", message_bytes_alive(), true);
+    put(to, "intake_bytes", atomic_load_explicit(&e->intake_bytes, memory_order_relaxed), true);
+}
+
+static void on_describe(void *arg, struct control_description *out)
+{
+    struct engine *e = ((struct backend *)arg)->engine;
+
+    *out = (struct control_description){.node_id = e->config->node_id,
+                                        .host_name = e->config->host_name,
+                                        .config_file = e->config->file,
+                                        .started_ms = e->started_ms,
+                                        .workers = e->workers_len,
+                                        .draining = atomic_load(&e->draining)};
+}
+
+static int on_reload(void *arg, struct buf *cannot, struct buf *errors)
+{
+    struct backend *b = arg;
+
+    return b->reload(b->arg, cannot, errors);
+}
+
+static void on_drain(void *arg)
+{
+    struct backend *b = arg;
+
+    b->drain(b->arg);
+}
+
+/* --- status: each worker offers its lanes, one after the other --- */
+
+struct status_walk {
+    struct worker_note note;
+    struct control_job *job;
+    uint32_t worker;
+    size_t bucket;
+};
+
+static void put_wait(const struct lane *lane, struct control_wait *out)
+{
+    struct lane_wait wait;
+
+    lane_wait(lane, &wait);
+    out->reason = lane_wait_name(wait.reason);
+    out->until_ms = wait.until_ms;
+    snprintf(out->host, sizeof(out->host), "%s", wait.host != NULL ? wait.host : "");
+    snprintf(out->error, sizeof(out->error), "%s", wait.error != NULL ? wait.error : "");
+}
+
+static void offer(struct control_job *job, struct lane *lane)
+{
+    struct control_destination d = {.shard = lane->shard,
+                                    .in_memory = lane->in_memory,
+                                    .in_flight = lane->in_flight,
+                                    .failures = lane->failures,
+                                    .next_due_ms = lane->stored_due_ms};
+    bool complete;
+
+    d.rows = queue_name_rows(lane->worker->engine->queue, lane->shard, lane_name(lane), &complete);
+    /* While rows are counted after a start, what has none may well have some. */
+    if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
+        return;
+    snprintf(d.queue, sizeof(d.queue), "%s", lane->name);
+    if (lane->site != NULL) {
+        snprintf(d.site, sizeof(d.site), "%s", lane->site->name);
+        d.sessions = lane->site->sessions_len;
+    }
+    if (lane->last_error != NULL)
+        snprintf(d.last_error, sizeof(d.last_error), "%s", lane->last_error);
+    if (lane_suspended(lane)) {
+        d.suspended_until_ms = lane_suspended_wall_ms(lane);
+        if (d.rows > 0)
+            d.next_due_ms = d.suspended_until_ms;
+    }
+    put_wait(lane, &d.wait);
+    control_status_offer(&job->status, &d);
+}
+
+static void walk_lanes(struct worker *w, struct worker_note *note)
+{
+    struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
+    struct map_node *n = NULL;
+    size_t began = walk->bucket;
+
+    /* Whole buckets, so that a slice can end between two. The table may grow between slices: a lane
+     * may then be seen twice or missed, in a view that is a second old anyway. */
+    while (walk->bucket < began + STATUS_SLICE_LANES &&
+           (n = map_walk(&w->lanes, &walk->bucket, n)) != NULL)
+        offer(walk->job, CONTAINER_OF(n, struct lane, node));
+    if (n == NULL) {
+        walk->worker++;
+        walk->bucket = 0;
+    }
+    if (walk->worker < w->engine->workers_len) {
+        worker_post(w->engine, w, walk->worker, &walk->note);
+        return;
+    }
+    control_job_done(walk->job, 0);
+    free(walk);
+}
+
+/* --- waits: each worker is asked about its lanes, one after the other --- */
+
+static void answer_query(struct worker *w, struct control_wait_query *q)
+{
+    uint32_t first = q->shard == CONTROL_SHARD_ANY ? 0 : q->shard;
+    uint32_t last = q->shard == CONTROL_SHARD_ANY ? queue_shards(w->engine->queue) - 1 : q->shard;
+
+    for (uint32_t shard = first; shard <= last; shard++) {
+        struct control_wait wait = {0};
+        const struct lane *lane;
+
+        if (worker_of_shard(w->engine, shard) != w)
+            continue;
+        lane = lane_known(w, shard, q->flow, q->queue);
+        if (lane == NULL)
+            continue;
+        put_wait(lane, &wait);
+        control_wait_merge(&q->wait, &wait);
+    }
+}
+
+static void answer_queries(struct worker *w, struct worker_note *note)
+{
+    struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
+
+    for (size_t i = 0; i < walk->job->waits_len; i++)
+        answer_query(w, &walk->job->waits[i]);
+    if (++walk->worker < w->engine->workers_len) {
+        worker_post(w->engine, w, walk->worker, &walk->note);
+        return;
+    }
+    control_job_done(walk->job, 0);
+    free(walk);
+}
+
+static void on_job(void *arg, struct control_job *job)
+{
+    struct engine *e = ((struct backend *)arg)->engine;
+    struct status_walk *walk;
+
+    if (job->kind == CONTROL_JOB_ACTION) {
+        admin_submit(e, job);
+        return;
+    }
+    if (job->kind == CONTROL_JOB_PURGE) {
+        admin_purge(e, job);
+        return;
+    }
+    walk = calloc(1, sizeof(*walk));
+    if (walk == NULL) {
+        control_job_done(job, -ENOMEM);
+        return;
+    }
+    walk->note.run = job->kind == CONTROL_JOB_WAITS ? answer_queries : walk_lanes;
+    walk->job = job;
+    worker_post(e, NULL, 0, &walk->note);
+}
+
+const struct control_backend backend_functions = {.describe = on_describe,
+                                                  .counters = on_counters,
+                                                  .reload = on_reload,
+                                                  .drain = on_drain,
+                                                  .job = on_job};

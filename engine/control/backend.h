@@ -1,0 +1,19 @@
+/* What the control channel asks of the engine: the backend of engine/control/control.h. Main
+ * thread; what workers must do goes to them as notes and comes back by control_job_done(). */
+#ifndef HAYAUMA_ENGINE_BACKEND_H
+#define HAYAUMA_ENGINE_BACKEND_H
+
+#include "control/control.h"
+#include "run/engine.h"
+
+struct backend {
+    struct engine *engine;
+    /* How serve reloads (it knows the file) and begins its drain. */
+    int (*reload)(void *arg, struct buf *cannot, struct buf *errors);
+    void (*drain)(void *arg);
+    void *arg;
+};
+
+extern const struct control_backend backend_functions; /* arg: struct backend */
+
+#endif

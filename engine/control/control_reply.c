@@ -1,0 +1,358 @@
+/* The lines of JSON that requests are answered with. */
+#include <stdio.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "control/control_private.h"
+
+void json_text(struct buf *out, const char *name, struct str value)
+{
+    buf_printf(out, "\"%s\":", name);
+    buf_put_json(out, value);
+    buf_putc(out, ',');
+}
+
+void json_number(struct buf *out, const char *name, int64_t value)
+{
+    buf_printf(out, "\"%s\":", name);
+    buf_put_i64(out, value);
+    buf_putc(out, ',');
+}
+
+void json_bool(struct buf *out, const char *name, bool value)
+{
+    buf_printf(out, "\"%s\":%s,", name, value ? "true" : "false");
+}
+
+void json_base64(struct buf *out, const char *name, const void *from, size_t n)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    const uint8_t *bytes = from;
+
+    buf_printf(out, "\"%s\":\"", name);
+    for (size_t i = 0; i < n; i += 3) {
+        uint32_t v = (uint32_t)bytes[i] << 16;
+
+        if (i + 1 < n)
+            v |= (uint32_t)bytes[i + 1] << 8;
+        if (i + 2 < n)
+            v |= bytes[i + 2];
+        buf_putc(out, digits[v >> 18]);
+        buf_putc(out, digits[v >> 12 & 63]);
+        buf_putc(out, i + 1 < n ? digits[v >> 6 & 63] : '=');
+        buf_putc(out, i + 2 < n ? digits[v & 63] : '=');
+    }
+    buf_puts(out, "\",");
+}
+
+void json_end(struct buf *out)
+{
+    if (out->len != 0 && out->data[out->len - 1] == ',')
+        out->len--;
+    buf_putc(out, '}');
+}
+
+void json_wait(struct buf *out, const struct control_wait *wait)
+{
+    if (wait->reason == NULL)
+        return;
+    buf_puts(out, "\"wait\":{");
+    json_text(out, "reason", str_of(wait->reason));
+    if (wait->until_ms != 0)
+        json_number(out, "until_ms", wait->until_ms);
+    if (wait->host[0] != 0)
+        json_text(out, "host", str_of(wait->host));
+    if (wait->error[0] != 0)
+        json_text(out, "error", str_of(wait->error));
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void json_count(struct buf *out, const char *name, uint64_t value)
+{
+    json_number(out, name, value > INT64_MAX ? INT64_MAX : (int64_t)value);
+}
+
+void control_put_error(struct buf *out, const char *code, const char *message, const char *hint)
+{
+    buf_puts(out, "{\"error\":{");
+    json_text(out, "code", str_of(code));
+    json_text(out, "message", str_of(message));
+    if (hint != NULL && *hint != 0)
+        json_text(out, "hint", str_of(hint));
+    json_end(out);
+    buf_puts(out, "}\n");
+}
+
+void control_put_done(struct buf *out, const struct control_work *w, enum control_op op)
+{
+    buf_puts(out, "{");
+    json_bool(out, "done", true);
+    json_count(out, "matched", w->matched);
+    json_count(out, "visited", w->visited);
+    if (op == CONTROL_OP_ACTION || op == CONTROL_OP_PURGE)
+        json_count(out, "changed", w->changed);
+    if (w->truncated)
+        json_bool(out, "truncated", true);
+    json_end(out);
+    buf_putc(out, '\n');
+}
+
+void control_put_progress(struct buf *out, const struct control_work *w)
+{
+    buf_puts(out, "{\"progress\":{");
+    json_count(out, "visited", w->visited);
+    json_count(out, "matched", w->matched);
+    json_count(out, "changed", w->changed);
+    json_end(out);
+    buf_puts(out, "}\n");
+}
+
+void control_put_row(struct buf *out, const struct queue_row_view *row, int64_t now_ms)
+{
+    enum control_state state = control_row_state(row, now_ms);
+    char id[MSGID_TEXT_BYTES];
+
+    msgid_text(&row->id, id);
+    buf_puts(out, "{\"row\":{");
+    json_text(out, "queue", row->queue);
+    json_text(out, "id", str_of(id));
+    json_number(out, "index", row->index);
+    json_text(out, "state", str_of(control_state_name(state)));
+    json_number(out, "priority", row->priority);
+    if (state != CONTROL_STATE_HELD)
+        json_number(out, "due_ms", row->due_ms);
+    json_number(out, "last_attempt_ms", row->last_attempt_ms);
+    json_number(out, "attempts", row->attempts);
+    json_text(out, "recipient", row->address);
+    json_text(out, "last_error", row->last_error);
+    if (row->created_ms != 0) { /* what is stored with the message was read */
+        json_number(out, "created_ms", row->created_ms);
+        json_number(out, "expires_ms", row->expires_ms);
+        json_text(out, "sender", row->sender);
+        json_text(out, "campaign", row->campaign);
+        json_text(out, "tenant", row->tenant);
+        json_count(out, "size", row->size);
+    }
+}
+
+/* The header section with its empty line; all of it when there is none. */
+static struct str header_section(const struct message *m)
+{
+    struct str content = {(const char *)m->content, (size_t)m->content_len};
+    const char *end = content.len == 0 ? NULL : memmem(content.ptr, content.len, "\r\n\r\n", 4);
+
+    if (end != NULL)
+        content.len = (size_t)(end - content.ptr) + 2;
+    /* Headers are the peer's; what is shown of them is bounded. */
+    if (content.len > CONTROL_CONTENT_BYTES)
+        content.len = CONTROL_CONTENT_BYTES;
+    return content;
+}
+
+void control_put_message(struct buf *out, const struct message *m)
+{
+    char id[MSGID_TEXT_BYTES];
+
+    msgid_text(&m->id, id);
+    buf_puts(out, "{\"message\":{");
+    json_text(out, "id", str_of(id));
+    json_number(out, "created_ms", m->created_ms);
+    json_text(out, "sender", m->sender);
+    json_count(out, "size", m->content_len);
+    json_number(out, "recipients", m->recipients);
+    json_number(out, "priority", m->priority);
+    json_text(out, "campaign", m->campaign);
+    json_text(out, "tenant", m->tenant);
+    json_text(out, "protocol", m->protocol);
+    json_text(out, "origin", m->origin);
+    json_text(out, "envid", m->envid);
+    json_bool(out, "eight_bit", (m->flags & MESSAGE_8BIT) != 0);
+    json_bool(out, "smtputf8", (m->flags & MESSAGE_SMTPUTF8) != 0);
+    json_bool(out, "notice", (m->flags & MESSAGE_NOTICE) != 0);
+    json_text(out, "headers", header_section(m));
+    json_end(out);
+    buf_puts(out, "}\n");
+}
+
+void control_put_content(struct buf *out, const uint8_t *bytes, size_t n)
+{
+    buf_putc(out, '{');
+    json_base64(out, "content", bytes, n);
+    json_end(out);
+    buf_putc(out, '\n');
+}
+
+/* --- status --- */
+
+static void put_identity(struct control *c, struct buf *out)
+{
+    struct control_description d = {0};
+
+    c->backend->describe(c->arg, &d);
+    json_text(out, "version", STR(HAYAUMA_VERSION));
+    json_number(out, "pid", getpid());
+    json_text(out, "node_id", str_of(d.node_id));
+    json_text(out, "host_name", str_of(d.host_name));
+    json_text(out, "config_file", str_of(d.config_file));
+    json_number(out, "started_ms", d.started_ms);
+    json_number(out, "now_ms", c->wall_ms);
+    json_number(out, "workers", d.workers);
+    json_bool(out, "draining", d.draining);
+}
+
+void control_put_version(struct control *c, struct buf *out)
+{
+    buf_puts(out, "{");
+    json_bool(out, "done", true);
+    put_identity(c, out);
+    json_end(out);
+    buf_putc(out, '\n');
+}
+
+struct counters_sink {
+    struct buf *out;
+    bool gauges;
+};
+
+static void put_counter(void *to, const char *name, uint64_t value, bool gauge)
+{
+    struct counters_sink *sink = to;
+
+    if (sink->gauges == gauge)
+        json_count(sink->out, name, value);
+}
+
+static void put_counters(struct control *c, const char *name, bool gauges, struct buf *out)
+{
+    struct counters_sink sink = {out, gauges};
+
+    buf_printf(out, "\"%s\":{", name);
+    c->backend->counters(c->arg, put_counter, &sink);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void put_process(struct buf *out)
+{
+    struct rusage usage = {0};
+    long pages = 0;
+    FILE *f = fopen("/proc/self/statm", "re");
+
+    getrusage(RUSAGE_SELF, &usage);
+    if (f != NULL && fscanf(f, "%*d %ld", &pages) != 1)
+        pages = 0;
+    if (f != NULL)
+        fclose(f);
+    buf_puts(out, "\"process\":{");
+    json_number(out, "cpu_us",
+                (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * INT64_C(1000000) +
+                    usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+    json_number(out, "rss_bytes", pages * sysconf(_SC_PAGESIZE));
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void sum_counters(struct queue_counters *sum, const struct queue_counters *c)
+{
+    sum->rows += c->rows;
+    sum->messages += c->messages;
+    sum->rows_complete = sum->rows_complete && c->rows_complete;
+    sum->commits += c->commits;
+    sum->changes += c->changes;
+    sum->commit_ns_total += c->commit_ns_total;
+    sum->quarantined += c->quarantined;
+    sum->commit_errors += c->commit_errors;
+    sum->map_bytes += c->map_bytes;
+    sum->map_used_bytes += c->map_used_bytes;
+    sum->map_reusable_bytes += c->map_reusable_bytes;
+    sum->records_lag += c->records_lag;
+    /* One disk: not a sum. */
+    if (sum->disk_free_bytes == 0 || c->disk_free_bytes < sum->disk_free_bytes)
+        sum->disk_free_bytes = c->disk_free_bytes;
+}
+
+static const char *intake_name(enum queue_intake intake)
+{
+    switch (intake) {
+    case QUEUE_INTAKE_OK:
+        return "ok";
+    case QUEUE_INTAKE_MAP_FULL:
+        return "map_full";
+    case QUEUE_INTAKE_DISK_FULL:
+        return "disk_full";
+    case QUEUE_INTAKE_FAILED:
+        return "failed";
+    }
+    return "?";
+}
+
+static void put_queue(struct control *c, struct buf *out)
+{
+    struct queue_counters sum = {.rows_complete = true};
+    enum queue_intake intake = QUEUE_INTAKE_OK;
+
+    for (uint32_t shard = 0; shard < queue_shards(c->queue); shard++) {
+        struct queue_counters one = {0};
+        enum queue_intake state = queue_intake(c->queue, shard);
+
+        queue_counters(c->queue, shard, &one);
+        sum_counters(&sum, &one);
+        if (state > intake)
+            intake = state;
+    }
+    json_number(out, "shards", queue_shards(c->queue));
+    json_text(out, "intake", str_of(intake_name(intake)));
+    buf_puts(out, "\"queue\":{");
+    json_count(out, "rows", sum.rows);
+    json_count(out, "messages", sum.messages);
+    json_bool(out, "rows_complete", sum.rows_complete);
+    json_count(out, "commits", sum.commits);
+    json_count(out, "changes", sum.changes);
+    json_count(out, "commit_ns_total", sum.commit_ns_total);
+    json_count(out, "quarantined", sum.quarantined);
+    json_count(out, "commit_errors", sum.commit_errors);
+    json_count(out, "map_bytes", sum.map_bytes);
+    json_count(out, "map_used_bytes", sum.map_used_bytes);
+    json_count(out, "map_reusable_bytes", sum.map_reusable_bytes);
+    json_count(out, "disk_free_bytes", sum.disk_free_bytes);
+    json_count(out, "records_lag", sum.records_lag);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void put_destination(const struct control_destination *d, struct buf *out)
+{
+    buf_putc(out, '{');
+    json_text(out, "queue", str_of(d->queue));
+    json_text(out, "site", str_of(d->site));
+    json_count(out, "rows", d->rows);
+    json_number(out, "in_memory", d->in_memory);
+    json_number(out, "in_flight", d->in_flight);
+    json_number(out, "sessions", d->sessions);
+    json_number(out, "failures", d->failures);
+    json_number(out, "suspended_until_ms", d->suspended_until_ms);
+    if (d->next_due_ms != INT64_MAX)
+        json_number(out, "next_due_ms", d->next_due_ms);
+    json_text(out, "last_error", str_of(d->last_error));
+    json_wait(out, &d->wait);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+void control_put_status(struct control *c, struct control_status *s, struct buf *out)
+{
+    buf_puts(out, "{\"status\":{");
+    put_identity(c, out);
+    put_counters(c, "counters", false, out);
+    put_counters(c, "gauges", true, out);
+    if (c->queue != NULL)
+        put_queue(c, out);
+    put_process(out);
+    buf_puts(out, "\"destinations\":[");
+    for (uint32_t i = 0; i < s->len; i++)
+        put_destination(&s->destinations[i], out);
+    if (s->len != 0)
+        out->len--; /* the last comma */
+    buf_puts(out, "]}}\n{\"done\":true}\n");
+}

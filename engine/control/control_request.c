@@ -1,0 +1,419 @@
+#include "control/control_request.h"
+
+#include <errno.h>
+#include <jansson.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "base/buf.h"
+#include "config/glob.h"
+#include "config/suggest.h"
+#include "dns/name.h"
+
+#define DESTINATIONS_DEFAULT 50
+#define DESTINATIONS_MAX     1000
+
+static const struct op_name {
+    const char *name;
+    enum control_op op;
+    enum control_action action;
+} ops[] = {
+    {"status", CONTROL_OP_STATUS, 0},
+    {"list", CONTROL_OP_LIST, 0},
+    {"count", CONTROL_OP_COUNT, 0},
+    {"summary", CONTROL_OP_SUMMARY, 0},
+    {"show", CONTROL_OP_SHOW, 0},
+    {"content", CONTROL_OP_CONTENT, 0},
+    {"hold", CONTROL_OP_ACTION, CONTROL_HOLD},
+    {"release", CONTROL_OP_ACTION, CONTROL_RELEASE},
+    {"flush", CONTROL_OP_ACTION, CONTROL_FLUSH},
+    {"cancel", CONTROL_OP_ACTION, CONTROL_CANCEL},
+    {"expire", CONTROL_OP_ACTION, CONTROL_EXPIRE},
+    {"quarantine", CONTROL_OP_QUARANTINE, 0},
+    {"purge", CONTROL_OP_PURGE, 0},
+    {"stored", CONTROL_OP_STORED, 0},
+    {"reload", CONTROL_OP_RELOAD, 0},
+    {"drain", CONTROL_OP_DRAIN, 0},
+    {"version", CONTROL_OP_VERSION, 0},
+};
+
+static const char *const state_names[] = {[CONTROL_STATE_ANY] = "any",
+                                          [CONTROL_STATE_READY] = "ready",
+                                          [CONTROL_STATE_DEFERRED] = "deferred",
+                                          [CONTROL_STATE_HELD] = "held"};
+
+static int __attribute__((format(printf, 2, 3)))
+refuse(struct control_refusal *why, const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(why->message, sizeof(why->message), fmt, args);
+    va_end(args);
+    return -EINVAL;
+}
+
+static void hint_nearest(struct control_refusal *why, const struct suggest *s)
+{
+    if (s->best != NULL)
+        snprintf(why->hint, sizeof(why->hint), "did you mean '%s'?", s->best);
+}
+
+/* --- members of the filter --- */
+
+static bool has_eight_bit(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] > 127)
+            return true;
+    return false;
+}
+
+static int take_text(struct control_refusal *why, const char *name, const json_t *value,
+                     struct str *out)
+{
+    if (!json_is_string(value))
+        return refuse(why, "filter '%.40s' takes a string", name);
+    *out = (struct str){json_string_value(value), json_string_length(value)};
+    return 0;
+}
+
+static int take_number(struct control_refusal *why, const char *name, const json_t *value,
+                       uint64_t *out)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 0)
+        return refuse(why, "'%.40s' takes a number, 0 or more", name);
+    *out = (uint64_t)json_integer_value(value);
+    return 0;
+}
+
+static int take_bool(struct control_refusal *why, const char *name, const json_t *value, bool *out)
+{
+    *out = json_is_true(value);
+    return json_is_boolean(value) ? 0 : refuse(why, "'%s' is true or false", name);
+}
+
+static int take_id(struct control_refusal *why, const json_t *value, struct msgid *out)
+{
+    struct str text = {json_string_value(value), json_string_length(value)};
+
+    if (json_is_string(value) && msgid_parse(text, out) == 0)
+        return 0;
+    snprintf(why->hint, sizeof(why->hint), "an id is 32 hexadecimal digits, as 'list' shows it");
+    return refuse(why, "'id' is not a message id");
+}
+
+static int take_state(struct control_refusal *why, const json_t *value, enum control_state *out)
+{
+    for (enum control_state s = CONTROL_STATE_READY; s <= CONTROL_STATE_HELD; s++) {
+        if (!json_is_string(value) || strcmp(json_string_value(value), state_names[s]) != 0)
+            continue;
+        *out = s;
+        return 0;
+    }
+    return refuse(why, "'state' is ready, deferred or held");
+}
+
+static int take_age(struct control_refusal *why, const char *name, const json_t *value,
+                    int64_t *out)
+{
+    uint64_t v = 0;
+    int err = take_number(why, name, value, &v);
+
+    if (err == 0)
+        *out = (int64_t)v;
+    return err;
+}
+
+static const char *const filter_names[] = {
+    "queue", "sender", "recipient",  "campaign",   "tenant",       "error",
+    "id",    "state",  "age_min_ms", "age_max_ms", "attempts_min", "attempts_max",
+};
+
+static bool is_of_quarantine(enum control_op op)
+{
+    return op == CONTROL_OP_QUARANTINE || op == CONTROL_OP_PURGE;
+}
+
+static int take_filter(struct control_request *r, struct control_refusal *why, const char *name,
+                       const json_t *value)
+{
+    struct control_filter *f = &r->filter;
+    const struct {
+        const char *name;
+        struct str *member;
+    } texts[] = {{"queue", &f->queue},       {"sender", &f->sender}, {"recipient", &f->recipient},
+                 {"campaign", &f->campaign}, {"tenant", &f->tenant}, {"error", &f->error}};
+    struct suggest s;
+
+    if (is_of_quarantine(r->op) && strcmp(name, "record") == 0)
+        return take_text(why, name, value, &f->record);
+    if (is_of_quarantine(r->op) && strcmp(name, "queue") != 0 && strcmp(name, "id") != 0)
+        return refuse(why, "damaged records are chosen by record, queue or id, not by '%.40s'",
+                      name);
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        if (strcmp(name, texts[i].name) == 0)
+            return take_text(why, name, value, texts[i].member);
+    if (strcmp(name, "id") == 0) {
+        f->has_id = true;
+        return take_id(why, value, &f->id);
+    }
+    if (strcmp(name, "state") == 0)
+        return take_state(why, value, &f->state);
+    if (strcmp(name, "age_min_ms") == 0)
+        return take_age(why, name, value, &f->age_min_ms);
+    if (strcmp(name, "age_max_ms") == 0)
+        return take_age(why, name, value, &f->age_max_ms);
+    if (strcmp(name, "attempts_min") == 0)
+        return take_number(why, name, value, &f->attempts_min);
+    if (strcmp(name, "attempts_max") == 0)
+        return take_number(why, name, value, &f->attempts_max);
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < ARRAY_LEN(filter_names); i++)
+        suggest_offer(&s, filter_names[i]);
+    hint_nearest(why, &s);
+    return refuse(why, "unknown filter '%.40s'", name);
+}
+
+/* Queues are named by A-labels: "例え.jp" and "*.例え.jp" become that, label by label. NULL where a
+ * label cannot be one. */
+static json_t *ascii_pattern(struct str pattern)
+{
+    struct buf out = {0};
+    json_t *ascii;
+    bool good = true;
+
+    while (good) {
+        ptrdiff_t dot = str_find(pattern, '.');
+        struct str label = {pattern.ptr, dot < 0 ? pattern.len : (size_t)dot};
+        struct dns_name name;
+
+        if (!has_eight_bit(label)) {
+            buf_put_str(&out, label);
+        } else {
+            good = dns_name_parse(&name, label) == 0;
+            buf_put(&out, name.text, good ? name.len : 0);
+        }
+        if (dot < 0)
+            break;
+        buf_putc(&out, '.');
+        pattern.ptr += label.len + 1;
+        pattern.len -= label.len + 1;
+    }
+    ascii = good ? json_stringn((const char *)out.data, out.len) : NULL;
+    buf_done(&out);
+    return ascii;
+}
+
+static int make_queue_ascii(struct control_refusal *why, json_t *filter)
+{
+    const json_t *queue = json_object_get(filter, "queue");
+    struct str text = {json_string_value(queue), json_string_length(queue)};
+    json_t *ascii;
+
+    if (!has_eight_bit(text))
+        return 0;
+    ascii = ascii_pattern(text);
+    if (ascii == NULL)
+        return refuse(why, "'queue' is no domain");
+    (void)json_object_set_new(filter, "queue", ascii);
+    return 0;
+}
+
+static int take_filters(struct control_request *r, struct control_refusal *why, json_t *value)
+{
+    const char *name;
+    json_t *member;
+    int err;
+
+    if (!json_is_object(value))
+        return refuse(why, "'filter' takes an object");
+    err = make_queue_ascii(why, value);
+    if (err != 0)
+        return err;
+    json_object_foreach(value, name, member)
+    {
+        err = take_filter(r, why, name, member);
+        if (err != 0)
+            return err;
+        r->filtered = true;
+    }
+    return 0;
+}
+
+/* --- the request --- */
+
+static int take_op(struct control_request *r, struct control_refusal *why, const json_t *value)
+{
+    struct suggest s;
+
+    if (!json_is_string(value))
+        return refuse(why, "'op' is missing or no string");
+    suggest_init(&s, str_of(json_string_value(value)));
+    for (size_t i = 0; i < ARRAY_LEN(ops); i++) {
+        suggest_offer(&s, ops[i].name);
+        if (strcmp(json_string_value(value), ops[i].name) != 0)
+            continue;
+        r->op = ops[i].op;
+        r->action = ops[i].action;
+        return 0;
+    }
+    hint_nearest(why, &s);
+    return refuse(why, "unknown op '%.40s'", json_string_value(value));
+}
+
+static int take_destinations(struct control_request *r, struct control_refusal *why,
+                             const json_t *value)
+{
+    uint64_t v = 0;
+    int err = take_number(why, "destinations", value, &v);
+
+    if (err == 0)
+        r->destinations = (uint32_t)(v < DESTINATIONS_MAX ? v : DESTINATIONS_MAX);
+    return err;
+}
+
+static int take_member(struct control_request *r, struct control_refusal *why, const char *name,
+                       json_t *value, bool *has_id)
+{
+    if (strcmp(name, "op") == 0)
+        return 0;
+    if (strcmp(name, "filter") == 0)
+        return take_filters(r, why, value);
+    if (strcmp(name, "limit") == 0)
+        return take_number(why, name, value, &r->limit);
+    if (strcmp(name, "destinations") == 0)
+        return take_destinations(r, why, value);
+    if (strcmp(name, "all") == 0)
+        return take_bool(why, name, value, &r->all);
+    if (strcmp(name, "data") == 0)
+        return take_bool(why, name, value, &r->data);
+    if (strcmp(name, "id") == 0) {
+        *has_id = true;
+        return take_id(why, value, &r->id);
+    }
+    return refuse(why, "unknown member '%.40s'", name);
+}
+
+static int take_request(struct control_request *r, struct control_refusal *why, json_t *root)
+{
+    bool has_id = false;
+    const char *name;
+    json_t *value;
+    int err;
+
+    if (!json_is_object(root))
+        return refuse(why, "a request is a JSON object");
+    err = take_op(r, why, json_object_get(root, "op"));
+    if (err != 0)
+        return err;
+    json_object_foreach(root, name, value)
+    {
+        err = take_member(r, why, name, value, &has_id);
+        if (err != 0)
+            return err;
+    }
+    if ((r->op == CONTROL_OP_SHOW || r->op == CONTROL_OP_CONTENT || r->op == CONTROL_OP_STORED) &&
+        !has_id)
+        return refuse(why, "'id' is missing");
+    if ((r->op == CONTROL_OP_ACTION || r->op == CONTROL_OP_PURGE) && !r->filtered && !r->all) {
+        snprintf(why->hint, sizeof(why->hint), "give a filter, or \"all\":true to mean every row");
+        return refuse(why, r->op == CONTROL_OP_PURGE
+                               ? "this would forget every damaged record"
+                               : "this would change every recipient of the queue");
+    }
+    return 0;
+}
+
+int control_request_parse(struct str line, struct control_request *out, struct control_refusal *why)
+{
+    struct control_request r = {.destinations = DESTINATIONS_DEFAULT,
+                                .filter = {.age_max_ms = INT64_MAX, .attempts_max = UINT64_MAX}};
+    json_error_t error;
+    json_t *root = json_loadb(line.ptr, line.len, JSON_REJECT_DUPLICATES, &error);
+    int err;
+
+    *why = (struct control_refusal){.code = "bad_request"};
+    if (root == NULL)
+        return refuse(why, "not JSON: %.160s", error.text);
+    err = take_request(&r, why, root);
+    if (err != 0) {
+        json_decref(root);
+        return err;
+    }
+    r.json = root;
+    *out = r;
+    return 0;
+}
+
+void control_request_done(struct control_request *r)
+{
+    json_decref(r->json);
+    r->json = NULL;
+}
+
+/* --- rows --- */
+
+enum control_state control_row_state(const struct queue_row_view *row, int64_t now_ms)
+{
+    if ((row->flags & RECIPIENT_HELD) != 0)
+        return CONTROL_STATE_HELD;
+    return row->due_ms <= now_ms ? CONTROL_STATE_READY : CONTROL_STATE_DEFERRED;
+}
+
+const char *control_state_name(enum control_state state)
+{
+    return state_names[state];
+}
+
+static bool contains_nocase(struct str text, struct str part)
+{
+    for (size_t i = 0; i + part.len <= text.len; i++)
+        if (str_eq_nocase((struct str){text.ptr + i, part.len}, part))
+            return true;
+    return false;
+}
+
+static bool text_matches(struct str pattern, struct str text)
+{
+    return pattern.ptr == NULL || glob_match(pattern, text);
+}
+
+bool control_filter_match(const struct control_filter *f, const struct queue_row_view *row,
+                          int64_t now_ms)
+{
+    int64_t age_ms = now_ms - row->created_ms;
+
+    /* Cheapest first. */
+    if (f->has_id && memcmp(&f->id, &row->id, sizeof(row->id)) != 0)
+        return false;
+    if (row->attempts < f->attempts_min || row->attempts > f->attempts_max)
+        return false;
+    if (f->state != CONTROL_STATE_ANY && control_row_state(row, now_ms) != f->state)
+        return false;
+    if (f->age_min_ms != 0 && age_ms < f->age_min_ms)
+        return false;
+    if (f->age_max_ms != INT64_MAX && age_ms > f->age_max_ms)
+        return false;
+    return text_matches(f->queue, row->queue) && text_matches(f->sender, row->sender) &&
+           text_matches(f->recipient, row->address) && text_matches(f->campaign, row->campaign) &&
+           text_matches(f->tenant, row->tenant) &&
+           (f->error.ptr == NULL || contains_nocase(row->last_error, f->error));
+}
+
+bool control_filter_needs_message(const struct control_filter *f)
+{
+    return f->sender.ptr != NULL || f->campaign.ptr != NULL || f->tenant.ptr != NULL ||
+           f->age_min_ms != 0 || f->age_max_ms != INT64_MAX;
+}
+
+struct str control_filter_lane(const struct control_filter *f)
+{
+    if (f->queue.ptr == NULL)
+        return (struct str){NULL, 0};
+    /* Names are stored in lower case: another spelling is found by looking at all of them. */
+    for (size_t i = 0; i < f->queue.len; i++)
+        if (f->queue.ptr[i] == '*' || ascii_lower(f->queue.ptr[i]) != f->queue.ptr[i])
+            return (struct str){NULL, 0};
+    return f->queue;
+}

@@ -1,0 +1,76 @@
+/* A control request: its line into a struct, and its filter against rows. Pure. */
+#ifndef HAYAUMA_ENGINE_CONTROL_REQUEST_H
+#define HAYAUMA_ENGINE_CONTROL_REQUEST_H
+
+#include "control/control.h"
+#include "queue/queue.h"
+
+enum control_op {
+    CONTROL_OP_STATUS,
+    CONTROL_OP_LIST,
+    CONTROL_OP_COUNT,
+    CONTROL_OP_SUMMARY,
+    CONTROL_OP_SHOW,
+    CONTROL_OP_CONTENT,
+    CONTROL_OP_STORED,
+    CONTROL_OP_ACTION,
+    CONTROL_OP_QUARANTINE,
+    CONTROL_OP_PURGE,
+    CONTROL_OP_RELOAD,
+    CONTROL_OP_DRAIN,
+    CONTROL_OP_VERSION
+};
+
+enum control_state {
+    CONTROL_STATE_ANY,
+    CONTROL_STATE_READY,
+    CONTROL_STATE_DEFERRED,
+    CONTROL_STATE_HELD
+};
+
+/* ptr NULL = not asked for; "" is a value (the null sender). */
+struct control_filter {
+    struct str queue, sender, recipient, campaign, tenant, error;
+    struct str record; /* of quarantine and purge, which have only this, queue and id */
+    bool has_id;
+    struct msgid id;
+    enum control_state state;
+    int64_t age_min_ms, age_max_ms; /* max: INT64_MAX = any */
+    uint64_t attempts_min, attempts_max;
+};
+
+struct control_request {
+    enum control_op op;
+    enum control_action action;
+    struct control_filter filter;
+    bool filtered; /* the filter has members */
+    bool all;
+    bool data;       /* quarantine: with the bytes */
+    struct msgid id; /* of show, content and stored */
+    uint64_t limit;  /* 0 = none */
+    uint32_t destinations;
+    void *json; /* what the slices point into; private */
+};
+
+/* What is wrong with a request. */
+struct control_refusal {
+    const char *code;
+    char message[240];
+    char hint[160]; /* may be empty */
+};
+
+/* 0, or -EINVAL with why. On success call control_request_done(). */
+int control_request_parse(struct str line, struct control_request *out,
+                          struct control_refusal *why) MUST_USE;
+void control_request_done(struct control_request *r);
+
+enum control_state control_row_state(const struct queue_row_view *row, int64_t now_ms);
+const char *control_state_name(enum control_state state);
+bool control_filter_match(const struct control_filter *f, const struct queue_row_view *row,
+                          int64_t now_ms);
+/* Whether it needs what is stored with the message. */
+bool control_filter_needs_message(const struct control_filter *f);
+/* The one lane it can match, or an empty slice. */
+struct str control_filter_lane(const struct control_filter *f);
+
+#endif

@@ -1,0 +1,753 @@
+#include "deliver/delivery.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "deliver/idle.h"
+#include "deliver/transaction.h"
+#include "limits/retry.h"
+#include "outcome/classify.h"
+#include "outcome/policy.h"
+#include "run/engine.h"
+#include "schedule/lane.h"
+
+#define PIPELINE_MS   1000 /* a transaction that takes longer gets no second one behind it */
+#define IDLE_LOOK_MS  250  /* whether another worker wants an idle session's slot */
+#define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
+/* Looks at content in a period of `body` or `dot`, the shorter, and what the peer must take in it:
+ * 360 bytes a second with the default. A peer that takes less is as good as stuck. */
+#define BODY_LOOKS     4
+#define BODY_BYTES_MIN 65536
+
+enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT_TIMEOUT };
+
+static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
+                             int result);
+
+/* What may follow, and what waits where. The protocol's own states are smtp_client's. */
+static const struct delivery_row {
+    const char *name;
+    uint32_t next; /* bit per state */
+} delivery_table[DELIVERY_STATES] = {
+    [DELIVERY_CONNECTING] = {"connecting", 1 << DELIVERY_GREETING | 1 << DELIVERY_CLOSING},
+    [DELIVERY_GREETING] = {"greeting", 1 << DELIVERY_OPEN | 1 << DELIVERY_CLOSING},
+    [DELIVERY_OPEN] = {"open", 1 << DELIVERY_QUITTING | 1 << DELIVERY_CLOSING},
+    [DELIVERY_QUITTING] = {"quitting", 1 << DELIVERY_CLOSING},
+    [DELIVERY_CLOSING] = {"closing", 1 << DELIVERY_CONNECTING},
+};
+
+const char *delivery_state_name(enum delivery_state state)
+{
+    return delivery_table[state].name;
+}
+
+static void set_state(struct delivery *d, enum delivery_state state)
+{
+    ASSERT((delivery_table[d->state].next & 1u << state) != 0);
+    log_debug("delivery.state", "session=%s from=%s to=%s", d->id, delivery_table[d->state].name,
+              delivery_table[state].name);
+    if (state == DELIVERY_OPEN || d->state == DELIVERY_OPEN)
+        governor_session_works(d->site->governor, state == DELIVERY_OPEN);
+    d->state = state;
+}
+
+static void mark_dirty(struct delivery *d)
+{
+    if (!list_node_linked(&d->dirty_node))
+        list_push_back(&d->worker->deliveries_dirty, &d->dirty_node);
+}
+
+/* --- time --- */
+
+static uint32_t stage_timeout_ms(const struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+
+    if (d->state == DELIVERY_CONNECTING)
+        return dest->connect_timeout_ms;
+    if (d->state == DELIVERY_QUITTING) /* before QUIT is out, too */
+        return d->worker->draining ? DRAIN_QUIT_MS : dest->quit_timeout_ms;
+    if (d->greeted && d->state == DELIVERY_GREETING) /* until the turn's end */
+        return dest->ehlo_timeout_ms;
+    switch (smtp_client_stage(d->client)) {
+    case SMTP_STAGE_CONNECT:
+    case SMTP_STAGE_BANNER:
+        return dest->banner_timeout_ms;
+    case SMTP_STAGE_EHLO:
+    case SMTP_STAGE_HELO:
+    case SMTP_STAGE_STARTTLS:
+        return dest->ehlo_timeout_ms;
+    case SMTP_STAGE_READY: /* the turn's end finds work, or that there is none */
+        return list_node_linked(&d->idle_node) ? dest->idle_ms : dest->mail_timeout_ms;
+    case SMTP_STAGE_MAIL:
+    case SMTP_STAGE_RSET:
+        return dest->mail_timeout_ms;
+    case SMTP_STAGE_RCPT:
+        return dest->rcpt_timeout_ms;
+    case SMTP_STAGE_DATA:
+        return dest->data_timeout_ms;
+    case SMTP_STAGE_BODY: /* while content is on its way watch_body() says what holds */
+        return dest->dot_timeout_ms;
+    case SMTP_STAGE_QUIT:
+    case SMTP_STAGES:
+        break;
+    }
+    return dest->quit_timeout_ms;
+}
+
+static bool in_body(const struct delivery *d)
+{
+    return d->state == DELIVERY_OPEN && smtp_client_stage(d->client) == SMTP_STAGE_BODY;
+}
+
+static uint64_t body_look_ms(const struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+    uint32_t period_ms =
+        dest->body_timeout_ms < dest->dot_timeout_ms ? dest->body_timeout_ms : dest->dot_timeout_ms;
+
+    return io_now_ms(d->worker->io) + period_ms / BODY_LOOKS;
+}
+
+/* Since the last event. The looks are for stages that last: a swift peer costs none. */
+static void watch_body_anew(struct delivery *d)
+{
+    d->body = (struct body_watch){.since_ms = io_now_ms(d->worker->io), .look_ms = body_look_ms(d)};
+}
+
+/* RFC 5321 4.5.3.2.5: as long as the peer takes content it may be slow. The end of a send says only
+ * that the kernel took it, which may hold megabytes; so while content is with us or the kernel,
+ * `body` is the time for the next BODY_BYTES_MIN of it, or the rest, and `dot` begins when the peer
+ * has all. */
+static void watch_body(struct delivery *d)
+{
+    const struct config_destination *dest = d->site->dest;
+    uint64_t now_ms = io_now_ms(d->worker->io);
+    struct body_watch *b = &d->body;
+    struct io_progress p;
+    bool left;
+
+    io_send_progress(d->worker->io, d->dial.fd, &p);
+    left = io_op_busy(&d->send) || p.left_bytes > 0;
+    if (b->looked && (p.taken_bytes - b->taken_bytes >= BODY_BYTES_MIN || (b->left && !left))) {
+        b->since_ms = now_ms;
+        b->taken_bytes = p.taken_bytes;
+    } else if (!b->looked) {
+        b->taken_bytes = p.taken_bytes;
+    }
+    b->looked = true;
+    b->left = left;
+    b->look_ms = body_look_ms(d);
+    d->deadline_ms = b->since_ms + (left ? dest->body_timeout_ms : dest->dot_timeout_ms);
+}
+
+static uint64_t next_look_ms(const struct delivery *d)
+{
+    uint64_t look_ms = d->deadline_ms;
+
+    if (list_node_linked(&d->idle_node) && d->worker->engine->workers_len > 1)
+        look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
+    else if (in_body(d))
+        look_ms = d->body.look_ms;
+    return look_ms < d->deadline_ms ? look_ms : d->deadline_ms;
+}
+
+static void arm_timer(struct delivery *d)
+{
+    struct io *io = d->worker->io;
+    uint64_t due_ms;
+
+    d->deadline_ms = io_now_ms(io) + stage_timeout_ms(d);
+    if (in_body(d))
+        watch_body_anew(d);
+    due_ms = next_look_ms(d);
+    /* Usually the deadline only moves out: the timer then finds out when it fires. */
+    if (!timer_armed(&d->timer) || d->timer.due_ms > due_ms)
+        wheel_arm(io_wheel(io), &d->timer, due_ms);
+}
+
+/* Whether another worker lacks the slot that this idle session holds without work for it. */
+static bool idle_is_wanted(const struct delivery *d)
+{
+    return feed_empty(&d->site->feed) && governor_contended(d->site->governor, d->worker->index);
+}
+
+static void rearm_timer(struct delivery *d)
+{
+    wheel_arm(io_wheel(d->worker->io), &d->timer, next_look_ms(d));
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
+    struct io *io = d->worker->io;
+
+    if (list_node_linked(&d->idle_node) && (io_now_ms(io) >= d->deadline_ms || idle_is_wanted(d))) {
+        /* The turn's end, when work is handed out, may be yet to come. */
+        if (!delivery_work(d) && list_node_linked(&d->idle_node))
+            delivery_quit(d);
+        return;
+    }
+    if (in_body(d))
+        watch_body(d);
+    if (io_now_ms(io) < d->deadline_ms)
+        rearm_timer(d);
+    else
+        delivery_advance(d, EVENT_TIMEOUT, NULL, -ETIMEDOUT);
+}
+
+/* --- work --- */
+
+static bool sessions_exhausted(const struct engine *e)
+{
+    return atomic_load_explicit(&e->sessions_out, memory_order_relaxed) >= e->sessions_out_max;
+}
+
+/* Where descriptors are short a session without work makes way for other destinations. */
+static void delivery_idle(struct delivery *d)
+{
+    if (d->state != DELIVERY_OPEN || smtp_client_in_flight(d->client) > 0 ||
+        list_node_linked(&d->idle_node))
+        return;
+    if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
+        (sessions_exhausted(d->worker->engine) && feed_empty(&d->site->feed))) {
+        delivery_quit(d);
+        return;
+    }
+    idle_enter(d);
+    arm_timer(d);
+}
+
+static uint32_t messages_max(const struct delivery *d)
+{
+    uint32_t max = d->site->dest->session_messages_max;
+    uint32_t peer = smtp_client_mail_max(d->client);
+
+    if (max == 0)
+        max = UINT32_MAX;
+    if (peer != 0 && peer < max)
+        max = peer;
+    peer = site_messages_max(d->site);
+    return peer < max ? peer : max;
+}
+
+void delivery_retire(struct delivery *d, bool one_less)
+{
+    if (one_less && !d->yielding)
+        governor_step_down(d->site->governor, io_now_ns(d->worker->io));
+    d->yielding = true;
+    if (list_node_linked(&d->idle_node))
+        delivery_quit(d);
+}
+
+static size_t recipients_max(const struct delivery *d)
+{
+    size_t max = d->site->dest->recipients_max;
+    uint32_t peer = smtp_client_rcpt_max(d->client);
+
+    if (max == 0 || max > DELIVERY_RCPTS_MAX)
+        max = DELIVERY_RCPTS_MAX;
+    if (d->rcpts_max != 0 && d->rcpts_max < max)
+        max = d->rcpts_max;
+    return peer != 0 && peer < max ? peer : max;
+}
+
+/* A pipeline pays where the path is long, not where the peer is slow: there a second message would
+ * only wait in this session while another could take it, hold memory, and be one more to be in
+ * doubt when the connection breaks. */
+static bool wants_more(const struct delivery *d)
+{
+    if (!smtp_client_can_submit(d->client))
+        return false;
+    return smtp_client_in_flight(d->client) == 0 ||
+           (d->completed > 0 && d->transaction_ms <= PIPELINE_MS);
+}
+
+bool delivery_work(struct delivery *d)
+{
+    struct recipient *rcpts[DELIVERY_RCPTS_MAX];
+    uint32_t before = d->submitted;
+    size_t len;
+
+    if (d->state != DELIVERY_OPEN || d->yielding || d->worker->draining)
+        return false;
+    if (governor_should_yield(d->site->governor, d->worker->index, d->site->sessions_len,
+                              io_now_ms(d->worker->io) - d->connected_ms, io_now_ns(d->worker->io)))
+        d->yielding = true;
+    while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
+        len = site_take(d->site, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));
+        if (len == 0)
+            break;
+        smtp_client_submit(d->client, transaction_smtp(transaction_new(d, rcpts, len)));
+        d->submitted++;
+    }
+    if (d->submitted >= messages_max(d)) {
+        d->yielding = true;
+        site_dirty(d->site); /* its successor need not wait for the end of QUIT */
+    }
+    if (d->submitted == before) {
+        if (d->yielding && list_node_linked(&d->idle_node))
+            delivery_quit(d); /* nothing else would end it; it blocks the idle ones behind it */
+        return false;
+    }
+    idle_leave(d);
+    arm_timer(d);
+    mark_dirty(d);
+    return true;
+}
+
+/* smtp_client gives a transaction back only when its content is sent, unless the connection is
+ * lost: then the kernel may still be reading it. */
+void delivery_release(struct delivery *d, struct message *m)
+{
+    if (!io_op_busy(&d->send)) {
+        message_unref(m);
+        return;
+    }
+    d->held = realloc(d->held, (d->held_len + 1) * sizeof(struct message *));
+    ASSERT(d->held != NULL);
+    d->held[d->held_len++] = m;
+}
+
+static void held_drop(struct delivery *d)
+{
+    for (size_t i = 0; i < d->held_len; i++)
+        message_unref(d->held[i]);
+    free(d->held);
+    d->held = NULL;
+    d->held_len = 0;
+}
+
+void delivery_quit(struct delivery *d)
+{
+    idle_leave(d);
+    if (d->state != DELIVERY_OPEN)
+        return;
+    smtp_client_quit(d->client);
+    set_state(d, DELIVERY_QUITTING);
+    arm_timer(d);
+    mark_dirty(d);
+}
+
+/* --- connecting and closing --- */
+
+static void source_describe(struct delivery *d)
+{
+    struct sockaddr_storage local;
+
+    d->source_addr[0] = '\0';
+    if (io_local_name(d->worker->io, d->dial.fd, &local) == 0 && local.ss_family != AF_UNIX)
+        peer_text((struct sockaddr *)&local, NULL, d->source_addr);
+}
+
+static void on_connect(struct io_op *op, const struct io_event *event)
+{
+    struct delivery *d = CONTAINER_OF(op, struct delivery, dial.connect);
+
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (event->result < 0)
+        delivery_advance(d, EVENT_LOST, NULL, event->result);
+    else
+        delivery_advance(d, EVENT_CONNECTED, NULL, 0);
+}
+
+static void on_recv(struct io_op *op, const struct io_event *event)
+{
+    struct delivery *d = CONTAINER_OF(op, struct delivery, recv);
+
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (event->result > 0)
+        delivery_advance(d, EVENT_DATA, event->data, event->result);
+    else
+        delivery_advance(d, EVENT_LOST, NULL, event->result);
+}
+
+static void on_send(struct io_op *op, const struct io_event *event)
+{
+    struct delivery *d = CONTAINER_OF(op, struct delivery, send);
+
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (event->result < 0)
+        delivery_advance(d, EVENT_LOST, NULL, event->result);
+    else
+        delivery_advance(d, EVENT_SENT, NULL, event->result);
+}
+
+static int connect_next(struct delivery *d)
+{
+    int err = dial_next(&d->dial, d->site);
+
+    if (err < 0)
+        return err;
+    d->error = 0;
+    counter_add(&d->worker->counters.connects, 1);
+    arm_timer(d);
+    return 0;
+}
+
+/* No address gave a session. One that works elsewhere, in another worker perhaps, means that the
+ * destination takes mail; else it is an attempt of the run that stops it. */
+static void no_session(struct delivery *d, const struct outcome *outcome)
+{
+    bool works = governor_any_works(d->site->governor);
+
+    site_refused(d->site);
+    if (!works && (outcome->class == OUTCOME_FAILED ||
+                   site_run_counts(d->site, d->started_ms, POLICY_RUN_SETUP)))
+        site_failed(d->site, outcome, &d->dial.exchanger);
+}
+
+/* There cannot even be a socket to any address: as if none had answered. */
+static void setup_never(struct delivery *d, int err)
+{
+    struct outcome outcome = {
+        .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
+
+    classify_io_reply(SMTP_STAGE_CONNECT, err, STR(""), &outcome.reply);
+    no_session(d, &outcome);
+}
+
+bool delivery_open(struct site *site)
+{
+    struct worker *w = site->worker;
+    struct engine *e = w->engine;
+    struct delivery *d;
+    int err;
+
+    if (sessions_exhausted(e))
+        return false;
+    d = pool_get(&w->delivery_pool);
+    if (d == NULL)
+        return false;
+    d->worker = w;
+    d->site = site;
+    d->dial.offset = site->rotate++;
+    d->state = DELIVERY_CONNECTING;
+    d->dial.connect.on_event = on_connect;
+    d->recv.on_event = on_recv;
+    d->send.on_event = on_send;
+    d->timer.on_timer = on_timer;
+    d->started_ms = io_now_ms(w->io);
+    snprintf(d->id, sizeof(d->id), "%02x%08x%08x", w->index, (uint32_t)(d->started_ms),
+             (uint32_t)rng_next(&w->rng));
+    d->client = smtp_client_new(&site->options);
+    if (d->client == NULL)
+        goto fail;
+    err = connect_next(d);
+    if (err < 0) {
+        if (dial_is_shortage(err)) {
+            site_shortage(site, err);
+        } else {
+            log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
+                     d->dial.peer_addr, strerror(-err));
+            setup_never(d, err);
+        }
+        goto fail;
+    }
+    site->connecting++;
+    site_session_begun(site, d);
+    w->deliveries++;
+    atomic_fetch_add_explicit(&e->sessions_out, 1, memory_order_relaxed);
+    counter_add(&w->counters.sessions_out_total, 1);
+    gauge_set(&w->counters.sessions_out, w->deliveries);
+    return true;
+fail:
+    smtp_client_free(d->client);
+    pool_put(&w->delivery_pool, d);
+    return false;
+}
+
+/* Ends what is under way on the connection; the turn's end closes it. */
+static void delivery_close(struct delivery *d)
+{
+    struct io *io = d->worker->io;
+
+    idle_leave(d);
+    if (list_node_linked(&d->dirty_node))
+        list_remove(&d->dirty_node);
+    if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+        d->site->connecting--;
+    set_state(d, DELIVERY_CLOSING);
+    d->site->options.no_chunking |= smtp_client_chunking_refused(d->client);
+    wheel_cancel(io_wheel(io), &d->timer);
+    io_cancel(io, &d->dial.connect);
+    io_cancel(io, &d->recv);
+    io_cancel(io, &d->send);
+    list_push_back(&d->worker->deliveries_dead, &d->dirty_node);
+}
+
+/* The address did not give us a session: the next one, or the site is down. That it takes no mail
+ * ever (521, RFC 7504) is believed when every address says so. */
+static void setup_failed(struct delivery *d, struct outcome *outcome, const struct verdict *verdict)
+{
+    struct site *site = d->site;
+
+    counter_add(&d->worker->counters.connect_failures, 1);
+    dial_failed(&d->dial, site, d->state == DELIVERY_CONNECTING ? d->error : 0);
+    d->refused_for_now |= verdict->class != OUTCOME_FAILED;
+    d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
+    if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less)
+        governor_slow_down(site->governor, io_now_ns(d->worker->io));
+    if (!d->reopen && !d->worker->draining) { /* a drain cuts it short: nobody's failure */
+        outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len
+                             ? OUTCOME_DEFERRED
+                             : OUTCOME_FAILED;
+        no_session(d, outcome);
+    }
+    delivery_close(d);
+}
+
+void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
+                        const struct smtp_reply *client, struct smtp_reply *out)
+{
+    struct str unfinished = smtp_client_unfinished(d->client);
+    char said[SMTP_REPLY_TEXT_MAX];
+
+    if (d->error == 0) {
+        classify_io_reply(stage, -EPROTO, (struct str){client->text, client->text_len}, out);
+        return;
+    }
+    snprintf(said, sizeof(said), "an unfinished reply: %.*s", STR_FMT(unfinished));
+    classify_io_reply(stage, d->error, unfinished.len == 0 ? STR("") : str_of(said), out);
+}
+
+/* As if it had said 521: it has just connected. */
+static void on_own_address(struct delivery *d)
+{
+    struct outcome outcome = {.stage = SMTP_STAGE_CONNECT, .local = true};
+    struct verdict verdict = {.class = OUTCOME_FAILED, .scope = FAULT_HOST, .next_host = true};
+
+    classify_own_reply(&outcome.reply);
+    setup_failed(d, &outcome, &verdict);
+}
+
+static void on_setup_over(struct delivery *d, const struct smtp_event *event)
+{
+    struct outcome outcome = {.stage = event->stage};
+    struct verdict verdict;
+
+    if (d->state == DELIVERY_CONNECTING && dial_lacked(&d->dial, d->site, d->error)) {
+        site_shortage(d->site, d->error);
+        delivery_close(d);
+        return;
+    }
+    if (d->error == 0 && event->reply->code != 0) {
+        outcome.reply = *event->reply;
+        verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
+    } else {
+        outcome.local = true;
+        if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */
+            outcome.stage = SMTP_STAGE_CONNECT;
+        delivery_own_words(d, outcome.stage, event->reply, &outcome.reply);
+        verdict = classify(outcome.stage, SMTP_FATE_NOT_SENT, SMTP_UNABLE_NONE, NULL);
+    }
+    setup_failed(d, &outcome, &verdict);
+}
+
+/* At the end of a turn: a peer that closes, or talks nonsense, right behind its greeting has given
+ * us no session. Otherwise it would be one that worked, and the next were opened at once, for ever.
+ */
+static void on_ready(struct delivery *d)
+{
+    d->site->connecting--;
+    set_state(d, DELIVERY_OPEN);
+    arm_timer(d);
+    source_describe(d);
+    site_session_works(d->site);
+    delivery_idle(d);
+    site_dirty(d->site); /* it gets work, and more connections may follow a working one */
+}
+
+static void drain_events(struct delivery *d)
+{
+    struct smtp_event event;
+
+    while (d->state != DELIVERY_CLOSING &&
+           smtp_client_next_event(d->client, &event) != SMTP_EVENT_NONE) {
+        switch (event.kind) {
+        case SMTP_EVENT_READY:
+            d->greeted = true;
+            break;
+        case SMTP_EVENT_RECIPIENT:
+            transaction_recipient(&event);
+            break;
+        case SMTP_EVENT_DONE:
+            transaction_done(&event);
+            break;
+        case SMTP_EVENT_CLOSE:
+            if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+                on_setup_over(d, &event);
+            else
+                delivery_close(d);
+            break;
+        case SMTP_EVENT_NONE:
+            break;
+        }
+    }
+}
+
+static const char *lost_text(int result)
+{
+    return result == 0 ? "connection closed by peer" : strerror(-result);
+}
+
+static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
+                             int result)
+{
+    uint32_t replies = smtp_client_replies(d->client);
+
+    ASSERT(d->state != DELIVERY_CLOSING);
+    switch (event) {
+    case EVENT_CONNECTED:
+        set_state(d, DELIVERY_GREETING);
+        d->connected_ms = io_now_ms(d->worker->io);
+        if (d->site->options.own_names != NULL && dial_is_own(&d->dial, d->site)) {
+            on_own_address(d);
+            return;
+        }
+        io_recv(d->worker->io, &d->recv, d->dial.fd);
+        break;
+    case EVENT_DATA:
+        smtp_client_input(d->client, data, (size_t)result);
+        break;
+    case EVENT_SENT:
+        held_drop(d);
+        smtp_client_sent(d->client);
+        break;
+    case EVENT_LOST:
+    case EVENT_TIMEOUT:
+        d->error = result == 0 ? -EPIPE : result;
+        smtp_client_lost(d->client, lost_text(result));
+        break;
+    }
+    drain_events(d);
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    /* A part of a reply is no progress: a peer could drip its lines for days. */
+    if (event != EVENT_DATA || smtp_client_replies(d->client) != replies)
+        arm_timer(d);
+    mark_dirty(d);
+}
+
+/* --- the end of a turn --- */
+
+static void delivery_flush(struct delivery *d)
+{
+    size_t n;
+
+    drain_events(d);
+    if (d->state == DELIVERY_GREETING && d->greeted)
+        on_ready(d);
+    while (d->state == DELIVERY_OPEN && delivery_work(d))
+        drain_events(d); /* what the peer cannot take is final as soon as it is submitted */
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    delivery_idle(d);
+    if (d->state == DELIVERY_CONNECTING || io_op_busy(&d->send))
+        return;
+    n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
+    if (n == 0)
+        return;
+    io_send(d->worker->io, &d->send, d->dial.fd, d->iov, n);
+    arm_timer(d); /* what is waited for may be another thing now */
+}
+
+static void delivery_free(struct delivery *d)
+{
+    struct worker *w = d->worker;
+
+    smtp_client_free(d->client);
+    site_session_ended(d->site, d);
+    w->deliveries--;
+    atomic_fetch_sub_explicit(&w->engine->sessions_out, 1, memory_order_relaxed);
+    gauge_set(&w->counters.sessions_out, w->deliveries);
+    pool_put(&w->delivery_pool, d);
+}
+
+/* Another address with a fresh protocol state. */
+static bool delivery_reopen(struct delivery *d)
+{
+    int err;
+
+    smtp_client_free(d->client);
+    d->client = smtp_client_new(&d->site->options);
+    ASSERT(d->client != NULL);
+    d->reopen = d->yielding = d->greeted = false;
+    set_state(d, DELIVERY_CONNECTING);
+    err = connect_next(d);
+    if (err == 0) {
+        d->site->connecting++;
+        return true;
+    }
+    if (dial_is_shortage(err))
+        site_shortage(d->site, err);
+    else
+        setup_never(d, err == -ENOENT ? -EHOSTUNREACH : err);
+    return false;
+}
+
+static void delivery_reap(struct worker *w)
+{
+    struct list_node *n, *next;
+
+    for (n = list_first(&w->deliveries_dead); n != NULL; n = next) {
+        struct delivery *d = LIST_ENTRY(n, struct delivery, dirty_node);
+
+        next = list_next(&w->deliveries_dead, n);
+        if (io_op_busy(&d->dial.connect) || io_op_busy(&d->recv) || io_op_busy(&d->send))
+            continue;
+        list_remove(&d->dirty_node);
+        held_drop(d);
+        /* A peer that did not take what it was sent does not get it behind our back, when its mail
+         * is tried again; and the kernel does not keep megabytes for it. */
+        io_close_fd(w->io, d->dial.fd, d->error == -ETIMEDOUT);
+        if (!d->reopen || w->draining || !delivery_reopen(d))
+            delivery_free(d);
+    }
+}
+
+void delivery_flush_all(struct worker *w)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&w->deliveries_dirty)) != NULL)
+        delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node));
+    delivery_reap(w);
+}
+
+static void delivery_drain(struct delivery *d, bool hard)
+{
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    if (hard || d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+        delivery_advance(d, EVENT_LOST, NULL, -ECANCELED);
+    else if (d->state == DELIVERY_OPEN && smtp_client_in_flight(d->client) == 0)
+        delivery_quit(d);
+}
+
+/* What a session had in flight goes back to its lane, which may then make a site: the map of sites
+ * is only walked before. Sessions themselves are freed at the end of a turn, not here. */
+void delivery_drain_all(struct worker *w, bool hard)
+{
+    struct delivery **all = calloc(w->deliveries + 1, sizeof(struct delivery *));
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+    uint32_t len = 0;
+
+    ASSERT(all != NULL);
+    while ((n = map_walk(&w->sites, &bucket, n)) != NULL) {
+        const struct list *sessions = &CONTAINER_OF(n, struct site, node)->sessions;
+
+        for (struct list_node *s = list_first(sessions); s != NULL; s = list_next(sessions, s))
+            all[len++] = LIST_ENTRY(s, struct delivery, site_node);
+    }
+    ASSERT(len == w->deliveries);
+    for (uint32_t i = 0; i < len; i++)
+        delivery_drain(all[i], hard);
+    free(all);
+}

@@ -1,0 +1,83 @@
+/* One outbound session: a connection to an exchanger, its smtp_client and the transactions inside.
+ *
+ * delivery_advance() is the only place where protocol, I/O and time meet: it absorbs an event,
+ * steps the protocol, hands out results, takes more work and arms what comes next. Death has two
+ * phases: closing (operations cancelled) and free (end of a turn in which none is in flight). */
+#ifndef HAYAUMA_ENGINE_DELIVERY_H
+#define HAYAUMA_ENGINE_DELIVERY_H
+
+#include "deliver/dial.h"
+#include "schedule/site.h"
+#include "smtp/client.h"
+#include "worker/worker.h"
+
+#define DELIVERY_IOV_MAX   32
+#define DELIVERY_RCPTS_MAX 256
+
+struct transaction;
+
+enum delivery_state {
+    DELIVERY_CONNECTING, /* waiting for the connect operation */
+    DELIVERY_GREETING,   /* connected; banner, EHLO */
+    DELIVERY_OPEN,       /* ready: transactions or idle */
+    DELIVERY_QUITTING,   /* QUIT sent or queued; nothing more is submitted */
+    DELIVERY_CLOSING,    /* operations are being cancelled; the fd is closed with the last */
+    DELIVERY_STATES
+};
+
+struct delivery {
+    struct worker *worker;
+    struct site *site;
+    struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
+    struct map_node idle_map;                          /* worker->idle */
+    struct dial dial;
+    struct io_op recv, send;
+    struct timer timer;
+    uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
+    struct body_watch {   /* of content on its way: see watch_body() */
+        uint64_t since_ms, look_ms, taken_bytes;
+        bool looked, left;
+    } body;
+    struct smtp_client *client;
+    enum delivery_state state;
+    bool greeted;                    /* EHLO or HELO was accepted; ready at the turn's end */
+    bool yielding;                   /* takes nothing more; quits when empty */
+    bool reopen;                     /* closing leads to the next address */
+    bool refused_for_now;            /* some address of this attempt may take mail later */
+    int error;                       /* -errno that ended the connection, 0: none */
+    const struct transaction *front; /* the one in which the session ended; NULL: it has not */
+    uint32_t submitted, completed;
+    uint32_t refused;        /* transactions in a row that got nothing through */
+    uint32_t rcpts_max;      /* learned from a refusal; 0: not yet */
+    uint32_t transaction_ms; /* how long the last transaction took */
+    uint64_t started_ms, connected_ms;
+    struct iovec iov[DELIVERY_IOV_MAX];
+    struct message **held; /* messages that a send under way may still read from */
+    size_t held_len;
+    char id[24];
+    char source_addr[PEER_TEXT_BYTES];
+};
+
+/* Opens a session for site, whose governor slot the caller has taken. False: no memory or
+ * descriptor; nothing changed. */
+bool delivery_open(struct site *site);
+/* Gives an idle or ready session work; false when there was none to take. */
+bool delivery_work(struct delivery *d);
+/* Drops a message reference, at once or when a send under way cannot touch its content any more. */
+void delivery_release(struct delivery *d, struct message *m);
+/* The session takes nothing more: its peer is of no use for now, or asked for less, and then the
+ * destination gets one session less. */
+void delivery_retire(struct delivery *d, bool one_less);
+/* What ended the session where no reply did (client: its words, code 0), with what the peer said.
+ */
+void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
+                        const struct smtp_reply *client, struct smtp_reply *out);
+/* Ends an idle session politely. */
+void delivery_quit(struct delivery *d);
+/* Sends what sessions have to say; frees those that are through. Once a turn. */
+void delivery_flush_all(struct worker *w);
+/* Drain: idle sessions quit, others after what is in flight; hard: all are cut. */
+void delivery_drain_all(struct worker *w, bool hard);
+const char *delivery_state_name(enum delivery_state state);
+
+#endif

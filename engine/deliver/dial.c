@@ -1,0 +1,197 @@
+#include "deliver/dial.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "worker/worker.h"
+
+bool dial_is_shortage(int err)
+{
+    return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
+}
+
+/* The address to connect from, or NULL: the kernel chooses. */
+static const struct config_address *source_for(const struct site *site, sa_family_t family)
+{
+    const struct config_source *source = &site->config->source;
+    const struct config_address *bind = family == AF_INET    ? &source->ipv4
+                                        : family == AF_INET6 ? &source->ipv6
+                                                             : NULL;
+
+    return bind != NULL && bind->len != 0 ? bind : NULL;
+}
+
+/* Whether it is this host that has no way to the address, whatever is there. A router's or a
+ * neighbour's "unreachable" reads the same, but the kernel has a route then. */
+static bool has_no_route(const struct dial *d, const struct site *site, int err)
+{
+    const struct exchanger *to = &d->exchanger;
+    const struct config_address *from = source_for(site, to->addr.sa.sa_family);
+
+    switch (err) {
+    case -ENETUNREACH:
+    case -EAFNOSUPPORT:
+    case -EADDRNOTAVAIL: /* a route, but no address of ours; or else no local port */
+    case -EHOSTUNREACH:  /* the route is "unreachable" ... */
+    case -EACCES:        /* ... "prohibit" ... */
+    case -EINVAL:        /* ... "blackhole" */
+        break;
+    default:
+        return false;
+    }
+    return to->addr.sa.sa_family != AF_UNIX &&
+           io_route(site->worker->io, &to->addr.sa, to->len,
+                    from == NULL ? NULL : (const struct sockaddr *)&from->addr,
+                    from == NULL ? 0 : from->len) < 0;
+}
+
+void dial_failed(struct dial *d, struct site *site, int err)
+{
+    struct worker *w = site->worker;
+    sa_family_t family = d->exchanger.addr.sa.sa_family;
+
+    exchangers_failed(&site->exchangers, &d->exchanger, io_now_ms(w->io));
+    if (!has_no_route(d, site, err))
+        return;
+    d->no_route++;
+    /* A route to nowhere may be that of one network. */
+    if ((err == -ENETUNREACH || err == -EAFNOSUPPORT || err == -EADDRNOTAVAIL) &&
+        families_no_route(&w->families, family, io_now_ms(w->io)))
+        log_info("delivery.no_route",
+                 "family=%s address=%s error=\"%s\" action=\"such addresses are tried last; where "
+                 "this stays so, set dns.%s: no\"",
+                 family == AF_INET6 ? "ipv6" : "ipv4", d->peer_addr, strerror(-err),
+                 family == AF_INET6 ? "ipv6" : "ipv4");
+}
+
+bool dial_lacked(const struct dial *d, const struct site *site, int err)
+{
+    return dial_is_shortage(err) ||
+           (err == -EADDRNOTAVAIL && d->exchanger.addr.sa.sa_family != AF_UNIX &&
+            !has_no_route(d, site, err));
+}
+
+static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
+{
+    const struct sockaddr_in *a4 = (const void *)a, *b4 = (const void *)b;
+    const struct sockaddr_in6 *a6 = (const void *)a, *b6 = (const void *)b;
+
+    if (a->ss_family != b->ss_family)
+        return false;
+    if (a->ss_family == AF_INET)
+        return a4->sin_addr.s_addr == b4->sin_addr.s_addr;
+    return a->ss_family == AF_INET6 && memcmp(&a6->sin6_addr, &b6->sin6_addr, 16) == 0;
+}
+
+static uint16_t port_of(const struct sockaddr_storage *a)
+{
+    return a->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)(const void *)a)->sin6_port
+                                    : ((const struct sockaddr_in *)(const void *)a)->sin_port;
+}
+
+static bool is_loopback(const struct sockaddr_storage *a)
+{
+    const struct sockaddr_in *a4 = (const void *)a;
+    const struct sockaddr_in6 *a6 = (const void *)a;
+
+    return a->ss_family == AF_INET ? ntohl(a4->sin_addr.s_addr) >> 24 == 127
+                                   : IN6_IS_ADDR_LOOPBACK(&a6->sin6_addr);
+}
+
+/* A listener of all addresses is reached by any of this host: who connects to one connects from it,
+ * or from another loopback address. An IPv6 one of all addresses takes IPv4 too. */
+static bool is_listener(const struct sockaddr_storage *peer, const struct sockaddr_storage *local,
+                        const struct sockaddr_storage *listener)
+{
+    struct sockaddr_storage any = {.ss_family = listener->ss_family}; /* 0.0.0.0 or :: */
+
+    if (listener->ss_family == AF_UNIX || port_of(listener) != port_of(peer))
+        return false;
+    if (same_host(listener, peer))
+        return true;
+    return same_host(listener, &any) &&
+           (listener->ss_family == peer->ss_family || listener->ss_family == AF_INET6) &&
+           (is_loopback(peer) || same_host(peer, local));
+}
+
+bool dial_is_own(const struct dial *d, const struct site *site)
+{
+    const struct config *config = site->config;
+    struct sockaddr_storage peer = {0}, local = {0};
+
+    if (d->exchanger.addr.sa.sa_family == AF_UNIX ||
+        io_local_name(site->worker->io, d->fd, &local) < 0)
+        return false;
+    memcpy(&peer, &d->exchanger.addr, d->exchanger.len);
+    for (size_t i = 0; i < config->listeners_len; i++)
+        if (is_listener(&peer, &local, &config->listeners[i].address.addr))
+            return true;
+    return false;
+}
+
+static uint16_t tries_left(const struct dial *d, const struct site *site)
+{
+    uint32_t max = site->dest->addresses_max, used = (uint32_t)(d->tried - d->no_route);
+
+    if (max == 0)
+        return UINT16_MAX;
+    return used < max ? (uint16_t)(max - used) : 0;
+}
+
+bool dial_may_go_on(const struct dial *d, const struct site *site)
+{
+    return d->tried < site->exchangers.len && tries_left(d, site) > 0;
+}
+
+void dial_rename(struct dial *d, const char *host)
+{
+    snprintf(d->peer_name, sizeof(d->peer_name), "%s", host);
+    d->exchanger.host = d->peer_name;
+}
+
+static void choose(struct dial *d, const struct site *site)
+{
+    const struct exchangers *x = &site->exchangers;
+    sa_family_t last = d->tried > 0 ? d->exchanger.addr.sa.sa_family : 0;
+    struct exchanger_turn turn = {.now_ms = io_now_ms(site->worker->io),
+                                  .offset = d->offset,
+                                  .down = site->down,
+                                  .avoid = last,
+                                  .avoid_most = !d->both && tries_left(d, site) == 1};
+
+    d->exchanger = x->list[exchangers_next(x, &turn)];
+    d->tried++;
+    d->both |= last != 0 && last != d->exchanger.addr.sa.sa_family;
+    dial_rename(d, d->exchanger.host);
+    peer_text(&d->exchanger.addr.sa, NULL, d->peer_addr);
+}
+
+static int dial(struct dial *d, struct site *site)
+{
+    const struct config_address *from = source_for(site, d->exchanger.addr.sa.sa_family);
+    struct io *io = site->worker->io;
+
+    d->fd =
+        io_stream(io, d->exchanger.addr.sa.sa_family,
+                  from != NULL ? (const void *)&from->addr : NULL, from != NULL ? from->len : 0);
+    if (d->fd < 0)
+        return d->fd;
+    io_connect(io, &d->connect, d->fd, &d->exchanger.addr.sa, d->exchanger.len);
+    return 0;
+}
+
+int dial_next(struct dial *d, struct site *site)
+{
+    int err = -ENOENT;
+
+    while (dial_may_go_on(d, site)) {
+        choose(d, site);
+        err = dial(d, site);
+        if (err == 0 || dial_is_shortage(err))
+            return err;
+        dial_failed(d, site, err); /* no such family here, or the source address is not ours */
+    }
+    return err;
+}

@@ -1,0 +1,342 @@
+#include "deliver/transaction.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "deliver/conversion.h"
+#include "mail/header.h"
+#include "outcome/admin.h"
+#include "outcome/classify.h"
+#include "outcome/judge.h"
+#include "outcome/policy.h"
+#include "schedule/lane.h"
+
+struct transaction {
+    struct smtp_transaction smtp;
+    struct delivery *delivery;
+    struct judge_context context;
+    struct judge_batch batch; /* recipients that were not delivered */
+    struct message *message;  /* a reference: its content is sent from where it is */
+    struct recipient **rcpts;
+    uint64_t begun_ms;
+    enum policy_run run;        /* what it is in the run of attempts without a success */
+    bool answered;              /* some reply was about this transaction */
+    bool taken;                 /* by some recipient's server */
+    bool polite;                /* the session ended before it: at a limit of messages, perhaps */
+    uint16_t accepted;          /* recipients whose fate came with the end of the message */
+    struct recipient *one_rcpt; /* the usual case needs no allocation */
+    struct smtp_transaction_rcpt one_smtp;
+};
+
+static void context_fill(struct delivery *d, struct judge_context *c)
+{
+    *c = (struct judge_context){.dest = d->site->dest,
+                                .site = str_of(d->site->name),
+                                .peer_name = d->dial.peer_name,
+                                .peer_addr = d->dial.peer_addr,
+                                .source_name = d->site->config->source.name,
+                                .source_addr = d->source_addr,
+                                .session_id = d->id,
+                                .protocol = d->site->lmtp ? "LMTP" : "ESMTP",
+                                .started_ms = d->started_ms,
+                                .connected_ms = d->connected_ms};
+}
+
+struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len)
+{
+    struct transaction *t = pool_get(&d->worker->transaction_pool);
+    struct message *m = rcpts[0]->message;
+
+    ASSERT(t != NULL);
+    t->delivery = d;
+    t->message = message_ref(m);
+    t->rcpts = &t->one_rcpt;
+    t->smtp.rcpts = &t->one_smtp;
+    if (len > 1) {
+        t->rcpts = malloc(len * sizeof(*rcpts));
+        t->smtp.rcpts = calloc(len, sizeof(*t->smtp.rcpts));
+        ASSERT(t->rcpts != NULL && t->smtp.rcpts != NULL);
+    }
+    for (size_t i = 0; i < len; i++) {
+        t->rcpts[i] = rcpts[i];
+        t->smtp.rcpts[i].address = rcpts[i]->address;
+        t->smtp.rcpts[i].notify = rcpts[i]->notify;
+        t->smtp.rcpts[i].orcpt = rcpts[i]->orcpt;
+    }
+    t->smtp.rcpts_len = (uint16_t)len;
+    t->smtp.sender = m->sender;
+    t->smtp.envid = m->envid;
+    t->smtp.ret = m->ret;
+    t->smtp.eight_bit = (m->flags & MESSAGE_8BIT) != 0;
+    t->smtp.smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0;
+    t->smtp.dot_lines = (m->flags & MESSAGE_DOT_LINES) != 0;
+    t->smtp.content = m->content;
+    t->smtp.content_len = m->content_len;
+    t->smtp.owner = t;
+    t->begun_ms = io_now_ms(d->worker->io);
+    context_fill(d, &t->context);
+    t->context.begun_ms = t->begun_ms;
+    t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
+    judge_begin(&t->batch, d->worker, &t->context);
+    return t;
+}
+
+size_t transaction_bytes(void)
+{
+    return sizeof(struct transaction);
+}
+
+struct smtp_transaction *transaction_smtp(struct transaction *t)
+{
+    return &t->smtp;
+}
+
+static void transaction_free(struct transaction *t)
+{
+    struct worker *w = t->delivery->worker;
+
+    delivery_release(t->delivery, t->message);
+    if (t->rcpts != &t->one_rcpt) {
+        free(t->rcpts);
+        free(t->smtp.rcpts);
+    }
+    pool_put(&w->transaction_pool, t);
+}
+
+static bool is_ascii(struct str s)
+{
+    return !header_eight_bit((const uint8_t *)s.ptr, s.len);
+}
+
+/* Whether the peer may get it converted instead: what only a header needs SMTPUTF8 for, and 8-bit
+ * text. An address that is not ASCII cannot be. */
+static bool transaction_convert(struct transaction *t, struct recipient *r,
+                                enum smtp_unable *unable)
+{
+    bool eight_bit = (smtp_client_capabilities(t->delivery->client) & SMTP_CAP_8BITMIME) != 0;
+
+    if (*unable == SMTP_UNABLE_UTF8) {
+        if (!is_ascii(t->message->sender) || !is_ascii(r->address))
+            return false;
+        *unable = SMTP_UNABLE_UTF8_HEADER;
+    } else if (*unable != SMTP_UNABLE_8BIT) {
+        return false;
+    }
+    return conversion_take(t->delivery->worker, r, eight_bit ? CONVERT_HEADERS : CONVERT_ALL);
+}
+
+/* --- what an event costs --- */
+
+/* Nothing was said about this transaction, the session had answered others, and the peer closed it.
+ */
+static bool closed_between(const struct delivery *d, const struct smtp_event *event)
+{
+    return d->completed > 0 && !smtp_transaction_answered(event->transaction) &&
+           (d->error == -EPIPE || d->error == -ECONNRESET || event->reply->code == 421);
+}
+
+/* What the end of the session means for a transaction that had no answer of its own. The first that
+ * hears of it is the one in which the session ended. The peer sends its answers in order: it has
+ * not looked at those behind. Only where the network may have swallowed answers they are in doubt
+ * too. */
+static enum policy_event event_of_end(struct delivery *d, const struct transaction *t,
+                                      const struct smtp_event *event)
+{
+    bool lost = event->fate == SMTP_FATE_LOST;
+
+    if (d->front == NULL)
+        d->front = t;
+    if (smtp_client_chunking_refused(d->client))
+        return POLICY_UNSEEN;
+    if (d->front != t)
+        return !lost || closed_between(d, event) ? POLICY_UNSEEN : POLICY_IN_DOUBT;
+    if (closed_between(d, event))
+        return POLICY_POLITE_END;
+    return lost ? POLICY_IN_DOUBT : POLICY_BROKEN;
+}
+
+static enum policy_event event_of(struct delivery *d, const struct transaction *t,
+                                  const struct smtp_event *event, const struct verdict *verdict)
+{
+    switch (event->fate) {
+    case SMTP_FATE_UNABLE:
+        return POLICY_UNABLE;
+    case SMTP_FATE_NOT_SENT:
+    case SMTP_FATE_LOST:
+        return event_of_end(d, t, event);
+    case SMTP_FATE_REPLY:
+        break;
+    }
+    if (verdict->goodbye && d->front == NULL)
+        d->front = t; /* what is behind was not looked at */
+    return policy_of_refusal(verdict, event->stage, d->completed > 0);
+}
+
+/* Whether r goes back without having been tried. Where its content had been handed over, or its
+ * envelope was being answered, only once: a peer may do the same each time. */
+static bool is_free(const struct policy *policy, struct recipient *r,
+                    const struct smtp_event *event, const struct delivery *d)
+{
+    bool once = policy->attempt == POLICY_ONCE_FREE ||
+                (policy->attempt == POLICY_FREE && event->fate == SMTP_FATE_LOST);
+
+    if (!once)
+        return policy->attempt == POLICY_FREE;
+    if (r->next_host_used || d->completed == 0)
+        return false;
+    r->next_host_used = true;
+    return true;
+}
+
+/* The event of one recipient; the transaction is what the best of them is. */
+static void transaction_note(struct transaction *t, const struct policy *policy)
+{
+    if (policy->run > t->run)
+        t->run = policy->run;
+    if (policy->ends_session)
+        delivery_retire(t->delivery, policy->one_less);
+}
+
+static void transaction_run(struct transaction *t)
+{
+    struct site *site = t->delivery->site;
+
+    if (t->run == POLICY_RUN_ENDS) {
+        t->delivery->refused = 0;
+        site_works(site);
+    } else if (t->run == POLICY_RUN_COUNTS) {
+        site_run_counts(site, t->begun_ms, POLICY_RUN_MAIL);
+        if (++t->delivery->refused > 1) /* a fresh session may do better */
+            delivery_retire(t->delivery, false);
+    }
+}
+
+static void outcome_of(const struct delivery *d, const struct smtp_event *event,
+                       enum smtp_unable unable, const struct verdict *verdict, struct outcome *out)
+{
+    out->class = event->fate == SMTP_FATE_LOST ? OUTCOME_LOST : verdict->class;
+    out->stage = event->stage;
+    out->local = false;
+    if (event->fate == SMTP_FATE_UNABLE) {
+        out->local = true;
+        classify_unable_reply(unable, &out->reply);
+    } else if (event->reply->code != 0) { /* to this command, or what ended the session */
+        out->reply = *event->reply;
+    } else {
+        out->local = true;
+        delivery_own_words(d, event->stage, event->reply, &out->reply);
+    }
+}
+
+/* RFC 5321 5.1: at least two hosts are tried. Where another one may do better at once r goes there,
+ * once in an attempt: the destination as a whole may be the one that is not well. */
+static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_scope scope)
+{
+    uint64_t now_ms = io_now_ms(d->worker->io);
+    struct list_node *n;
+
+    if (r->next_host_used || !exchangers_other(&d->site->exchangers, &d->dial.exchanger, now_ms))
+        return false;
+    exchangers_failed(&d->site->exchangers, &d->dial.exchanger, now_ms);
+    delivery_retire(d, false);
+    for (n = list_first(&d->site->sessions); scope == FAULT_HOST && n != NULL;
+         n = list_next(&d->site->sessions, n)) {
+        struct delivery *other = LIST_ENTRY(n, struct delivery, site_node);
+
+        if (exchanger_same(&other->dial.exchanger, &d->dial.exchanger))
+            delivery_retire(other, false);
+    }
+    r->next_host_used = true;
+    admin_put_back(r);
+    return true;
+}
+
+static void on_failure(struct transaction *t, struct recipient *r, const struct smtp_event *event,
+                       enum smtp_unable unable)
+{
+    struct delivery *d = t->delivery;
+    struct verdict v =
+        classify(event->stage, event->fate, unable,
+                 event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
+    enum policy_event what = event_of(d, t, event, &v);
+    const struct policy *policy = policy_of(what);
+    struct outcome outcome;
+
+    transaction_note(t, policy);
+    if ((what == POLICY_POLITE_END || what == POLICY_POLITE_SLOWER) && d->front == t)
+        t->polite = true;
+    if (policy->attempt == POLICY_ATTEMPT || policy->attempt == POLICY_ONCE_FREE) {
+        if (v.next_host && try_next_host(d, r, v.scope))
+            return;
+    }
+    if (what != POLICY_TOO_MANY && is_free(policy, r, event, d)) {
+        admin_put_back(r);
+        return;
+    }
+    outcome_of(d, event, unable, &v, &outcome);
+    judge_add(&t->batch, r, &outcome)->too_many = v.too_many;
+}
+
+void transaction_recipient(const struct smtp_event *event)
+{
+    struct transaction *t = event->transaction->owner;
+    struct delivery *d = t->delivery;
+    struct recipient *r = t->rcpts[event->rcpt];
+    enum smtp_unable unable = event->unable;
+
+    if (event->fate == SMTP_FATE_REPLY)
+        t->answered = true;
+    if (event->stage == SMTP_STAGE_BODY)
+        t->accepted++;
+    if (event->fate == SMTP_FATE_REPLY && event->stage == SMTP_STAGE_BODY &&
+        event->reply->code < 300) {
+        lane_succeeded(r->holder);
+        t->run = policy_of(POLICY_TAKEN)->run;
+        t->taken = true;
+        judge_delivered(d->worker, &t->context, r, event->reply);
+        return;
+    }
+    if (event->fate == SMTP_FATE_UNABLE && transaction_convert(t, r, &unable))
+        return;
+    on_failure(t, r, event, unable);
+}
+
+/* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
+ * transaction at once, and later ones of this session carry no more than this one could. */
+static void transaction_put_back(struct transaction *t)
+{
+    struct judge_batch *b = &t->batch;
+    size_t kept = 0;
+
+    if (t->accepted == 0)
+        return;
+    for (size_t i = 0; i < b->len; i++) {
+        if (b->entries[i].too_many) {
+            t->delivery->rcpts_max = t->accepted;
+            admin_put_back(b->entries[i].recipient);
+        } else {
+            b->entries[kept++] = b->entries[i];
+        }
+    }
+    b->len = kept;
+}
+
+void transaction_done(const struct smtp_event *event)
+{
+    struct transaction *t = event->transaction->owner;
+    struct delivery *d = t->delivery;
+
+    if (t->answered && !t->polite) {
+        d->completed++;
+        d->transaction_ms = (uint32_t)(io_now_ms(d->worker->io) - t->begun_ms);
+    }
+    if (t->taken)
+        governor_taken(d->site->governor, io_now_ns(d->worker->io));
+    if (t->polite)
+        site_session_limit(d->site, d->completed);
+    transaction_put_back(t);
+    transaction_run(t);
+    judge_end(&t->batch);
+    transaction_free(t);
+    counter_add(&d->worker->counters.transactions, 1);
+}

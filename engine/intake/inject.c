@@ -1,0 +1,592 @@
+#include "intake/inject.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "intake/inject_message.h"
+#include "run/engine.h"
+#include "schedule/lane.h"
+#include "worker/peer_text.h"
+#include "worker/queue_name.h"
+
+#define DRAINING "421 4.3.2 shutting down, try again shortly"
+
+#define OUT_MAX      (64u << 10) /* unsent replies; then the client must read first */
+#define RCPT_BYTES   2048        /* that an accepted recipient takes, about */
+#define LAST_WORD_MS 5000        /* to send a 421 and to hear the client out after it */
+#define HEARD_MAX    (16u << 20) /* bytes, of the latter */
+
+/* Timers of a session: one, at the nearer of idle and total limit. */
+static void on_timer(struct timer *timer);
+static void inject_process(struct inject *s, const uint8_t *data, size_t len);
+
+static void mark_dirty(struct inject *s)
+{
+    if (!list_node_linked(&s->dirty_node))
+        list_push_back(&s->worker->injects_dirty, &s->dirty_node);
+}
+
+static void touch(struct inject *s)
+{
+    const struct config_listener *l = s->settings;
+    struct io *io = s->worker->io;
+    uint64_t idle_ms = io_now_ms(io) + l->idle_timeout_ms;
+    uint64_t total_ms = s->started_ms + l->session_timeout_ms;
+
+    s->deadline_ms = idle_ms < total_ms ? idle_ms : total_ms;
+    if (!timer_armed(&s->timer) || s->timer.due_ms > s->deadline_ms)
+        wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
+}
+
+/* --- states --- */
+
+#define BIT(state) (1u << (state))
+
+static const struct inject_rule {
+    const char *name;
+    uint32_t may_follow;         /* BIT of each state */
+    enum inject_state when_said; /* where all answers are in and sent */
+    enum inject_state when_late; /* where the client keeps us waiting */
+    bool hears;                  /* what comes is received, and thrown away */
+} rules[] = {
+    [INJECT_OPEN] = {"open", BIT(INJECT_BYE) | BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_OPEN,
+                     INJECT_BYE, false},
+    [INJECT_BYE] = {"bye", BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_DEAD, INJECT_DEAD, true},
+    [INJECT_TALKED] = {"talked on", BIT(INJECT_LINGER) | BIT(INJECT_DEAD), INJECT_LINGER,
+                       INJECT_DEAD, false},
+    [INJECT_LINGER] = {"linger", BIT(INJECT_DEAD), INJECT_LINGER, INJECT_DEAD, true},
+    [INJECT_DEAD] = {"dead", 0, INJECT_DEAD, INJECT_DEAD, false},
+};
+
+static void set_state(struct inject *s, enum inject_state state)
+{
+    ASSERT((rules[s->state].may_follow & BIT(state)) != 0);
+    log_debug("smtp.state", "session=%s from=%s to=%s", s->id, rules[s->state].name,
+              rules[state].name);
+    s->state = state;
+}
+
+/* --- the end of a session --- */
+
+static void inject_end(struct inject *s)
+{
+    struct io *io = s->worker->io;
+
+    if (s->state == INJECT_DEAD)
+        return;
+    set_state(s, INJECT_DEAD);
+    inject_answers_forget(s);
+    wheel_cancel(io_wheel(io), &s->timer);
+    io_cancel(io, &s->recv);
+    io_cancel(io, &s->send);
+    if (list_node_linked(&s->dirty_node))
+        list_remove(&s->dirty_node);
+    list_push_back(&s->worker->injects_dead, &s->dirty_node);
+}
+
+static void inject_free(struct inject *s)
+{
+    struct worker *w = s->worker;
+
+    smtp_server_done(&s->server);
+    buf_done(&s->out);
+    buf_done(&s->sending);
+    buf_done(&s->behind);
+    buf_done(&s->pending);
+    buf_done(&s->envelope);
+    buf_done(&s->body);
+    free(s->rcpts);
+    s->rcpts_cap = 0;
+    inject_count(s);
+    if (s->counted) {
+        clients_give(&w->engine->clients, (struct sockaddr *)&s->peer);
+        atomic_fetch_sub(&w->engine->listener_sessions[s->listener->index], 1);
+    }
+    config_unref(s->config);
+    list_remove(&s->node);
+    w->injects_len--;
+    gauge_set(&w->counters.sessions_in, w->injects_len);
+    pool_put(&w->inject_pool, s);
+}
+
+static void say_and_end(struct inject *s, const char *reply)
+{
+    buf_puts(inject_out(s), reply);
+    set_state(s, INJECT_BYE);
+    mark_dirty(s);
+}
+
+static void deadline_set(struct inject *s, uint64_t after_ms)
+{
+    struct io *io = s->worker->io;
+
+    s->deadline_ms = io_now_ms(io) + after_ms;
+    wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct inject *s = CONTAINER_OF(timer, struct inject, timer);
+    struct io *io = s->worker->io;
+
+    if (io_now_ms(io) < s->deadline_ms) {
+        wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
+    } else if (!list_empty(&s->answers)) { /* our commit is slow, not the client */
+        deadline_set(s, LAST_WORD_MS);
+    } else if (rules[s->state].when_late == INJECT_BYE && !io_op_busy(&s->send)) {
+        say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
+        deadline_set(s, LAST_WORD_MS);
+    } else {
+        inject_end(s);
+    }
+}
+
+/* --- decisions --- */
+
+static const char *intake_refusal(const struct inject *s)
+{
+    const struct worker *w = s->worker;
+    const struct engine *e = w->engine;
+
+    if (w->draining)
+        return DRAINING;
+    for (uint32_t i = 0; i < queue_shards(e->queue); i++) {
+        switch (queue_intake(e->queue, i)) {
+        case QUEUE_INTAKE_OK:
+            break;
+        case QUEUE_INTAKE_MAP_FULL:
+            return "452 4.3.1 queue is full, try again later";
+        case QUEUE_INTAKE_DISK_FULL:
+            return "452 4.3.1 insufficient disk space, try again later";
+        case QUEUE_INTAKE_FAILED:
+            return "421 4.3.0 queue failure, try again later";
+        }
+    }
+    return inject_has_room(s, s->server.mail.size) ? NULL : inject_too_much;
+}
+
+/* A client that may relay calls itself what it likes: no byte of that is a control character or
+ * ends the text. */
+static void answer_helo(struct inject *s)
+{
+    struct str helo = s->server.helo;
+    size_t n = helo.len < sizeof(s->helo) - 1 ? helo.len : sizeof(s->helo) - 1;
+
+    for (size_t i = 0; i < n; i++)
+        s->helo[i] = (uint8_t)helo.ptr[i] < ' ' || helo.ptr[i] == 0x7f ? '?' : helo.ptr[i];
+    s->helo[n] = '\0';
+    smtp_server_answer(&s->server, inject_out(s), NULL);
+}
+
+/* A domain of UTF-8 may be no domain although it is read as one: its A-labels say. */
+static const char *sender_refusal(const struct smtp_address *sender)
+{
+    struct dns_name name;
+
+    return sender->utf8 && queue_name_of(sender->domain, &name) < 0
+               ? "553 5.1.7 the sender's domain is none"
+               : NULL;
+}
+
+static void answer_mail(struct inject *s)
+{
+    const char *refusal = sender_refusal(&s->server.mail.sender);
+
+    if (refusal == NULL)
+        refusal = intake_refusal(s);
+
+    if (refusal == NULL)
+        inject_envelope_begin(s, &s->server.mail);
+    smtp_server_answer(&s->server, inject_out(s), refusal);
+}
+
+/* Who may open a Unix socket is for the file system to say. */
+bool inject_may_relay(const struct inject *s)
+{
+    const struct config_listener *l = s->settings;
+
+    return s->peer.ss_family == AF_UNIX ||
+           config_network_match(l->relay_networks, l->relay_networks_len,
+                                (const struct sockaddr *)&s->peer);
+}
+
+static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
+                                struct dns_name *name)
+{
+    const struct config_route *route;
+    struct str domain = rcpt->recipient.domain;
+
+    if (!inject_may_relay(s))
+        return "550 5.7.1 relaying denied";
+    if (domain.len == 0) /* <postmaster> */
+        domain = str_of(s->config->host_name);
+    if (queue_name_of(domain, name) < 0)
+        return "553 5.1.2 not a domain that mail can go to";
+    route = config_route_for(s->config, (struct str){name->text, name->len});
+    if (route != NULL && route->kind == CONFIG_ROUTE_REJECT)
+        return "550 5.7.1 mail for this domain is not accepted here";
+    return inject_has_room(s, RCPT_BYTES) ? NULL : inject_too_much;
+}
+
+/* A transaction whose content has not begun waits for its client: the next command ends it (RFC
+ * 5321 3.8). What has begun is taken. */
+static bool answer_drain(struct inject *s)
+{
+    if (s->worker->draining)
+        smtp_server_answer(&s->server, inject_out(s), DRAINING);
+    return s->worker->draining;
+}
+
+static void answer_rcpt(struct inject *s)
+{
+    const struct smtp_rcpt *rcpt = &s->server.rcpt;
+    struct dns_name name;
+    const char *refusal;
+
+    if (answer_drain(s))
+        return;
+    refusal = rcpt_refusal(s, rcpt, &name);
+    if (refusal == NULL)
+        inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
+    smtp_server_answer(&s->server, inject_out(s), refusal);
+}
+
+static void answer_data(struct inject *s)
+{
+    if (answer_drain(s))
+        return;
+    smtp_server_answer(&s->server, inject_out(s), inject_body_begin(s) ? NULL : inject_too_much);
+}
+
+static void answer_message(struct inject *s)
+{
+    const char *refusal = inject_message(s);
+
+    if (refusal == NULL) {
+        smtp_server_defer(&s->server);
+        return;
+    }
+    inject_body_drop(s);
+    smtp_server_answer(&s->server, inject_out(s), refusal);
+}
+
+void inject_answered(struct inject *s)
+{
+    if (s->input == INJECT_BY_ONE)
+        s->input = INJECT_STREAM;
+    touch(s);
+    inject_process(s, NULL, 0);
+}
+
+/* --- bytes --- */
+
+/* Steps the machine until it wants more, an answer that takes time, or the end. */
+static void inject_run(struct inject *s, struct smtp_server_input *in)
+{
+    while (s->state == INJECT_OPEN && inject_unsent(s) < OUT_MAX && inject_may_go_on(s)) {
+        switch (smtp_server_step(&s->server, in, inject_out(s))) {
+        case SMTP_SERVER_INPUT:
+            return;
+        case SMTP_SERVER_HELO:
+            answer_helo(s);
+            break;
+        case SMTP_SERVER_MAIL:
+            answer_mail(s);
+            break;
+        case SMTP_SERVER_RCPT:
+            answer_rcpt(s);
+            break;
+        case SMTP_SERVER_DATA:
+            answer_data(s);
+            break;
+        case SMTP_SERVER_BODY:
+            inject_body_add(s, s->server.body);
+            break;
+        case SMTP_SERVER_MESSAGE:
+            answer_message(s);
+            break;
+        case SMTP_SERVER_ABORT:
+            inject_body_drop(s);
+            break;
+        case SMTP_SERVER_CLOSE:
+            set_state(s, in->len > 0 ? INJECT_TALKED : INJECT_BYE);
+            break;
+        }
+    }
+}
+
+static size_t pending_len(const struct inject *s)
+{
+    return s->pending.len - s->pending_at;
+}
+
+/* What a client pipelines behind its commits is worth keeping, where there is room. One that does
+ * not read its replies has said enough. */
+static size_t pending_max(const struct inject *s)
+{
+    return !inject_may_go_on(s) && inject_has_room(s, 0) ? INJECT_PENDING_MAX : 0;
+}
+
+/* All but left bytes are used. What is left moves only when it is the smaller part: a client that
+ * pipelines a hundred messages must not have the rest of them moved after each. */
+static void pending_consume(struct inject *s, size_t left)
+{
+    s->pending_at = s->pending.len - left;
+    if (left == 0) {
+        buf_done(&s->pending);
+        s->pending_at = 0;
+    } else if (left <= s->pending_at) {
+        buf_consume(&s->pending, s->pending_at);
+        s->pending_at = 0;
+    }
+}
+
+static void drain_say(struct inject *s)
+{
+    if (s->worker->draining && s->state == INJECT_OPEN && list_empty(&s->answers) &&
+        pending_len(s) == 0 && smtp_server_idle(&s->server))
+        say_and_end(s, DRAINING "\r\n");
+}
+
+/* New bytes behind what is pending. Either or both may be empty. */
+static void inject_process(struct inject *s, const uint8_t *data, size_t len)
+{
+    struct smtp_server_input in = {data, len};
+
+    if (pending_len(s) > 0) {
+        buf_put(&s->pending, data, len);
+        in = (struct smtp_server_input){s->pending.data + s->pending_at, pending_len(s)};
+        inject_run(s, &in);
+        pending_consume(s, s->state == INJECT_OPEN ? in.len : 0);
+    } else {
+        inject_run(s, &in);
+        if (s->state == INJECT_OPEN)
+            buf_put(&s->pending, in.data, in.len);
+    }
+    inject_count(s);
+    drain_say(s);
+    mark_dirty(s);
+}
+
+static void on_recv(struct io_op *op, const struct io_event *event)
+{
+    struct inject *s = CONTAINER_OF(op, struct inject, recv);
+
+    if (s->state == INJECT_DEAD)
+        return;
+    if (event->result > 0) {
+        if (s->state == INJECT_OPEN) {
+            touch(s);
+            inject_process(s, event->data, (size_t)event->result);
+        } else if (s->state == INJECT_BYE) {
+            set_state(s, INJECT_TALKED);
+        } else if ((s->heard += (uint32_t)event->result) > HEARD_MAX) {
+            inject_end(s);
+            return;
+        }
+    } else if (event->result == 0) {
+        s->input = INJECT_ENDED; /* perhaps only its sending side: it may wait for replies */
+    } else if (event->result != -ECANCELED) {
+        inject_end(s);
+        return;
+    }
+    mark_dirty(s);
+}
+
+static void on_send(struct io_op *op, const struct io_event *event)
+{
+    struct inject *s = CONTAINER_OF(op, struct inject, send);
+
+    if (s->state == INJECT_DEAD)
+        return;
+    buf_clear(&s->sending);
+    if (event->result < 0) {
+        inject_end(s);
+    } else if (s->state != INJECT_OPEN) {
+        mark_dirty(s);
+    } else {
+        touch(s);
+        inject_process(s, NULL, 0); /* it may have waited for the client to read */
+    }
+}
+
+static void inject_receive(struct inject *s)
+{
+    bool wanted =
+        rules[s->state].hears || (s->state == INJECT_OPEN && pending_len(s) <= pending_max(s));
+
+    if (!wanted && s->input == INJECT_STREAM) {
+        s->input = INJECT_BY_ONE;
+        io_cancel(s->worker->io, &s->recv);
+    }
+    if (!wanted || s->input == INJECT_ENDED || io_op_busy(&s->recv))
+        return;
+    if (s->input == INJECT_STREAM)
+        io_recv(s->worker->io, &s->recv, s->fd);
+    else
+        io_recv_once(s->worker->io, &s->recv, s->fd);
+}
+
+/* All that was written is sent. */
+static void inject_said(struct inject *s)
+{
+    enum inject_state next = s->input == INJECT_ENDED ? INJECT_DEAD : rules[s->state].when_said;
+
+    if (!list_empty(&s->answers) || next == s->state)
+        return;
+    if (next == INJECT_DEAD) {
+        inject_end(s);
+        return;
+    }
+    set_state(s, next);
+    io_send_end(s->worker->io, s->fd); /* whoever waits for an answer waits no longer */
+    deadline_set(s, LAST_WORD_MS);
+    inject_receive(s);
+}
+
+static void inject_flush(struct inject *s)
+{
+    struct buf empty;
+
+    inject_receive(s);
+    if (io_op_busy(&s->send))
+        return;
+    if (s->out.len == 0) {
+        inject_said(s);
+        return;
+    }
+    empty = s->sending;
+    s->sending = s->out;
+    s->out = empty;
+    s->iov = (struct iovec){s->sending.data, s->sending.len};
+    io_send(s->worker->io, &s->send, s->fd, &s->iov, 1);
+}
+
+void inject_flush_all(struct worker *w)
+{
+    struct list_node *n, *next;
+
+    while ((n = list_pop_front(&w->injects_dirty)) != NULL)
+        inject_flush(LIST_ENTRY(n, struct inject, dirty_node));
+    for (n = list_first(&w->injects_dead); n != NULL; n = next) {
+        struct inject *s = LIST_ENTRY(n, struct inject, dirty_node);
+
+        next = list_next(&w->injects_dead, n);
+        if (io_op_busy(&s->recv) || io_op_busy(&s->send))
+            continue;
+        list_remove(&s->dirty_node);
+        io_close_fd(w->io, s->fd, false);
+        inject_free(s);
+    }
+    inject_rejections_flush(w);
+}
+
+/* --- the beginning of a session --- */
+
+static struct smtp_server_options server_options(const struct inject_listener *l)
+{
+    const struct config_listener *c = l->settings;
+
+    return (struct smtp_server_options){.host_name = c->host_name != NULL ? c->host_name
+                                                                          : l->config->host_name,
+                                        .message_bytes_max = c->message_bytes_max,
+                                        .recipients_max = c->recipients_max,
+                                        .line_bytes_max = c->command_line_bytes_max,
+                                        .body_line_bytes_max = c->body_line_bytes_max,
+                                        .errors_max = c->errors_max,
+                                        .commands_max = c->commands_max,
+                                        .messages_max = c->messages_max,
+                                        .on_refused = inject_refused};
+}
+
+/* NULL: come in. */
+static const char *session_refusal(struct inject *s)
+{
+    struct engine *e = s->worker->engine;
+    _Atomic uint32_t *sessions = &e->listener_sessions[s->listener->index];
+    uint32_t max = s->settings->sessions_max;
+
+    if (s->worker->draining)
+        return DRAINING;
+    if (!inject_may_relay(s)) /* strangers that come and stay keep nobody out who sends mail */
+        max = (max + 1) / 2;
+    if (atomic_fetch_add(sessions, 1) >= max) {
+        atomic_fetch_sub(sessions, 1);
+        return "421 4.3.2 too many sessions, try again later";
+    }
+    if (!clients_take(&e->clients, (struct sockaddr *)&s->peer,
+                      s->settings->sessions_per_client_max)) {
+        atomic_fetch_sub(sessions, 1);
+        return "421 4.7.0 too many sessions from your address";
+    }
+    s->counted = true;
+    return NULL;
+}
+
+void inject_begin(struct inject_listener *l, int fd)
+{
+    struct worker *w = l->worker;
+    struct inject *s = pool_get(&w->inject_pool);
+
+    if (s == NULL) {
+        io_close_fd(w->io, fd, true);
+        return;
+    }
+    s->worker = w;
+    s->listener = l;
+    s->config = config_ref(l->config);
+    s->settings = l->settings;
+    s->options = server_options(l);
+    s->fd = fd;
+    list_init(&s->answers);
+    s->recv.on_event = on_recv;
+    s->send.on_event = on_send;
+    s->timer.on_timer = on_timer;
+    s->started_ms = io_now_ms(w->io);
+    snprintf(s->id, sizeof(s->id), "%02x%08x%08x", w->index, (uint32_t)s->started_ms,
+             (uint32_t)rng_next(&w->rng));
+    list_push_back(&w->injects, &s->node);
+    w->injects_len++;
+    counter_add(&w->counters.sessions_in_total, 1);
+    gauge_set(&w->counters.sessions_in, w->injects_len);
+    smtp_server_init(&s->server, &s->options);
+    if (io_peer_name(w->io, fd, &s->peer) < 0)
+        s->peer.ss_family = AF_UNSPEC;
+    s->options.trusted = inject_may_relay(s);
+    s->options.repair_newlines =
+        config_repairs_newlines(s->settings, (const struct sockaddr *)&s->peer);
+    peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
+    smtp_server_greet(&s->server, &s->out, session_refusal(s));
+    touch(s);
+    inject_process(s, NULL, 0);
+}
+
+void inject_drain(struct worker *w, bool hard)
+{
+    struct list_node *n, *next;
+
+    for (size_t i = 0; i < w->listeners_len; i++) {
+        io_cancel(w->io, &w->listeners[i].accept);
+        inject_listener_close(&w->listeners[i]);
+    }
+    for (n = list_first(&w->injects); n != NULL; n = next) {
+        struct inject *s = LIST_ENTRY(n, struct inject, node);
+
+        next = list_next(&w->injects, n);
+        if (hard)
+            inject_end(s);
+        else
+            drain_say(s);
+    }
+}
+
+/* An accept that was cancelled may still bring a session. */
+bool inject_drained(const struct worker *w)
+{
+    for (size_t i = 0; i < w->listeners_len; i++)
+        if (io_op_busy(&w->listeners[i].accept))
+            return false;
+    return list_empty(&w->injects);
+}

@@ -1,0 +1,149 @@
+/* The message that an intake session gathers: envelope, body, and what becomes of them at the end
+ * of data. inject.c has the session's life, this has its mail. */
+#ifndef HAYAUMA_ENGINE_INJECT_MESSAGE_H
+#define HAYAUMA_ENGINE_INJECT_MESSAGE_H
+
+#include "intake/inject.h"
+#include "worker/peer_text.h"
+
+/* Envelope strings live one behind the other in inject->envelope; these are offsets into it. */
+struct inject_slice {
+    uint32_t at, len;
+};
+
+struct inject_rcpt {
+    struct inject_slice address, queue, orcpt;
+    uint8_t notify;
+};
+
+/* A message under way to its commit; outlives its session. */
+struct inject_commit {
+    struct queue_change change;
+    struct worker_note note; /* to the worker that owns the shard */
+    struct worker *worker;
+    struct inject_answer *answer; /* NULL when the session has ended */
+    struct message *message;
+    uint64_t held_bytes; /* bytes in engine->intake_bytes */
+    uint32_t shard;
+    struct queue_row rows[]; /* [recipients] */
+};
+
+/* The answer to a message of a session, from its submission until its reply is written. */
+struct inject_answer {
+    struct list_node node; /* inject->answers, in the order of the messages */
+    struct inject *inject;
+    struct inject_commit *commit; /* NULL: it has ended, with result */
+    struct msgid id;
+    int result;
+    uint64_t bytes;       /* the commit's held_bytes */
+    uint64_t behind_from; /* where in the held replies those behind this one begin */
+};
+
+/* What a session does; inject.c has the table. */
+enum inject_state {
+    INJECT_OPEN,   /* reads commands and mail */
+    INJECT_BYE,    /* its last reply is written */
+    INJECT_TALKED, /* the same, but the client talks on: it is heard out, since bytes that nobody
+                      read would turn our close into a reset, and that would destroy the reply */
+    INJECT_LINGER, /* the last reply is sent, our sending has ended; for a client that talked on */
+    INJECT_DEAD,   /* its operations are ending */
+};
+
+/* How it receives: a stream of buffers may bring a MiB and more before it is stopped, so a session
+ * has it when its client has sent mail and keeps to what it is answered. */
+enum inject_input {
+    INJECT_BY_ONE, /* one buffer at a time */
+    INJECT_STREAM,
+    INJECT_ENDED, /* the client has sent all: replies, then the end */
+};
+
+struct inject {
+    struct worker *worker;
+    struct inject_listener *listener;
+    struct config *config; /* that of its beginning, whatever reloads do */
+    const struct config_listener *settings;
+    struct smtp_server_options options;
+    struct list_node node, dirty_node; /* dirty_node: injects_dirty or injects_dead */
+    struct io_op recv, send;
+    struct timer timer;
+    uint64_t started_ms, deadline_ms;
+    struct smtp_server server;
+    struct buf out, sending; /* replies: being written, being sent */
+    struct iovec iov;
+    struct list answers; /* of struct inject_answer, awaited: inject_reply.c */
+    uint32_t answers_len;
+    uint64_t answers_bytes;
+    struct buf behind; /* replies behind the first answer, from behind_at on */
+    size_t behind_at;
+    uint64_t behind_base;
+    struct buf pending; /* input that waits for an answer of ours, from pending_at on */
+    size_t pending_at;
+    int fd;
+    enum inject_state state;
+    enum inject_input input;
+    uint32_t heard; /* bytes behind our last word */
+    bool counted;   /* among the sessions of its listener and its client */
+    /* The transaction. */
+    struct buf envelope, body;
+    struct inject_slice sender, envid;
+    struct inject_rcpt *rcpts;
+    uint32_t rcpts_len, rcpts_cap;
+    uint8_t ret;
+    bool smtputf8;       /* said of it */
+    bool utf8_address;   /* one of its addresses is not ASCII */
+    bool body_lost;      /* no memory for it: refused at its end */
+    size_t body_room;    /* in front of it, for the trace fields */
+    size_t body_last;    /* of the last message of the session, for the next one's buffer */
+    uint64_t held_bytes; /* bytes in engine->intake_bytes: body, envelope, pending */
+    struct sockaddr_storage peer;
+    char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
+    char helo[256];
+    char id[24];
+};
+
+/* The refusal of what the intake has no room for. */
+extern const char inject_too_much[];
+
+void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
+void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
+struct str inject_sender(const struct inject *s);
+/* False: there is no room for it. */
+bool inject_body_begin(struct inject *s);
+void inject_body_add(struct inject *s, struct str bytes);
+/* Whether the intake may hold so many bytes more for this session. */
+bool inject_has_room(const struct inject *s, uint64_t bytes);
+/* Tells the process's count of intake_bytes what the session holds now. */
+void inject_count(struct inject *s);
+/* Forgets body and recipients. */
+void inject_body_drop(struct inject *s);
+/* Makes the gathered message durable: it is submitted, and its answer is awaited; NULL. Otherwise
+ * why it is refused. */
+const char *inject_message(struct inject *s);
+/* Whether its client may send mail to others. */
+bool inject_may_relay(const struct inject *s);
+/* In inject_reject.c: what the client was refused, counted and recorded; lines go to the open
+ * settle, once a turn; what could not be written is named at the end. */
+void inject_refused(struct smtp_server *server, struct str text);
+void inject_rejections_flush(struct worker *w);
+void inject_rejections_end(struct worker *w);
+/* In inject_listen.c: once accepting has ended, so that clients go elsewhere; more often does no
+ * harm. */
+void inject_listener_close(struct inject_listener *l);
+/* In inject_reply.c: replies in order. Where the next reply goes: */
+struct buf *inject_out(struct inject *s);
+/* Bytes of replies that are not being sent. */
+size_t inject_unsent(const struct inject *s);
+/* Whether the session may take more of what its client pipelines. */
+bool inject_may_go_on(const struct inject *s);
+/* For a message to be submitted; NULL: no memory. */
+struct inject_answer *inject_answer_new(struct inject *s, const struct msgid *id);
+/* From here on replies wait behind that of c. */
+void inject_await(struct inject *s, struct inject_commit *c);
+/* The commit has ended: 0 or -errno. */
+void inject_committed(struct inject_answer *a, int result);
+void inject_answers_forget(struct inject *s);
+/* In inject.c: a session on an accepted connection; some of its answers were written. */
+void inject_begin(struct inject_listener *l, int fd);
+void inject_answered(struct inject *s);
+
+#endif

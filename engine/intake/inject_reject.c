@@ -1,0 +1,142 @@
+/* What is refused at the door, for the records. Lines ride in the next change of the worker's
+ * shard; nothing waits for them.
+ *
+ * They wait here while the store has no room: what is left there is for deliveries, which make
+ * room. Whoever is refused may come back at once, so what waits has an end, and is counted beyond.
+ *
+ * Anybody can be refused, as often as he likes, and that must not fill the disk of the records:
+ * refusals have lines at a rate only, and are counted beyond. Only the recipients and messages of
+ * those who may relay have a line each: somebody will ask what became of that mail. */
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "intake/inject_message.h"
+#include "outcome/report.h"
+#include "run/engine.h"
+#include "worker/settle.h"
+
+#define WAITING_BYTES_MAX  (256u << 10) /* of a worker */
+#define REFUSALS_LINES_MAX 300          /* at once, of a worker */
+#define REFUSALS_LINE_MS   50           /* between two in the long run, of the process */
+#define OMITTED_EVERY_MS   1000
+#define ADDRESS_BYTES_MAX  320 /* of what may be none */
+
+static uint32_t shard_of(const struct worker *w)
+{
+    return w->index % queue_shards(w->engine->queue);
+}
+
+/* A token bucket: refusals_ms is when it is full again. */
+static bool refusal_takes_line(struct worker *w)
+{
+    uint64_t now_ms = io_now_ms(w->io);
+    uint64_t line_ms = REFUSALS_LINE_MS * (uint64_t)w->engine->workers_len;
+
+    if (w->refusals_ms < now_ms)
+        w->refusals_ms = now_ms;
+    if (w->refusals_ms + line_ms > now_ms + REFUSALS_LINES_MAX * line_ms)
+        return false;
+    w->refusals_ms += line_ms;
+    return true;
+}
+
+/* How records call a command, and whose the address in it is. NULL: a line that was none. */
+static const struct stage {
+    const char *command, *name;
+    bool is_sender, is_recipient, has_mail; /* has_mail: mail goes no further when it is refused */
+} stages[] = {
+    {"RCPT", "RCPT TO", .is_recipient = true, .has_mail = true},
+    {"MAIL", "MAIL FROM", .is_sender = true},
+    {"DATA", "DATA", .has_mail = true},
+    {"BDAT", "BDAT", .has_mail = true},
+};
+
+static struct stage stage_of(const char *command)
+{
+    for (size_t i = 0; command != NULL && i < ARRAY_LEN(stages); i++)
+        if (strcmp(command, stages[i].command) == 0)
+            return stages[i];
+    return (struct stage){.name = command};
+}
+
+static void reply_of(struct str text, struct smtp_reply *out)
+{
+    size_t skip;
+
+    *out = (struct smtp_reply){.code = (uint16_t)strtoul(text.ptr, NULL, 10)};
+    text = (struct str){text.ptr + 4, text.len - 4};
+    skip = smtp_enhanced_parse(text, &out->enhanced);
+    out->text_len =
+        (uint16_t)(text.len - skip < sizeof(out->text) ? text.len - skip : sizeof(out->text));
+    memcpy(out->text, text.ptr + skip, out->text_len);
+}
+
+void inject_refused(struct smtp_server *server, struct str text)
+{
+    struct inject *s = CONTAINER_OF(server, struct inject, server);
+    struct worker *w = s->worker;
+    struct stage stage = stage_of(server->command);
+    struct str address = server->address;
+    struct smtp_reply reply;
+
+    if (address.len > ADDRESS_BYTES_MAX)
+        address.len = ADDRESS_BYTES_MAX;
+    reply_of(text, &reply);
+    counter_add(&w->counters.rejected, 1);
+    log_debug("smtp.refused", "session=%s peer=%s command=\"%s\" address=\"%.*s\" reply=\"%.*s\"",
+              s->id, s->peer_text, stage.name != NULL ? stage.name : "", STR_FMT(address),
+              STR_FMT(text));
+    if (w->rejections.len >= WAITING_BYTES_MAX ||
+        (!(stage.has_mail && reply.code >= 500 && inject_may_relay(s)) && !refusal_takes_line(w))) {
+        w->rejections_omitted++;
+        return;
+    }
+    report_line(&w->rejections,
+                &(struct report_event){.type = REPORT_REJECTION,
+                                       .node_id = w->config->node_id,
+                                       .timestamp_ms = worker_wall_ms(w),
+                                       .recipient = stage.is_recipient ? address : STR(""),
+                                       .queue = STR(""),
+                                       .site = STR(""),
+                                       .sender = stage.is_sender ? address : inject_sender(s),
+                                       .reply = &reply,
+                                       .command = stage.name,
+                                       .peer_name = s->helo[0] != '\0' ? s->helo : NULL,
+                                       .peer_addr = s->peer_text,
+                                       .reception_protocol = server->esmtp ? "ESMTP" : "SMTP",
+                                       .session_id = s->id});
+}
+
+void inject_rejections_flush(struct worker *w)
+{
+    uint64_t now_ms = io_now_ms(w->io);
+    bool omitted = w->rejections_omitted > 0 && (w->omitted_ms <= now_ms || w->draining);
+    struct buf *out;
+
+    if ((w->rejections.len == 0 && !omitted) || w->settles_failing > 0 ||
+        queue_intake(w->engine->queue, shard_of(w)) != QUEUE_INTAKE_OK)
+        return;
+    out = settle_records(w, shard_of(w));
+    buf_put_str(out, buf_str(&w->rejections));
+    buf_done(&w->rejections);
+    if (!omitted)
+        return;
+    report_line(out, &(struct report_event){.type = REPORT_REJECTION,
+                                            .node_id = w->config->node_id,
+                                            .timestamp_ms = worker_wall_ms(w),
+                                            .recipient = STR(""),
+                                            .queue = STR(""),
+                                            .site = STR(""),
+                                            .sender = STR(""),
+                                            .omitted = w->rejections_omitted});
+    w->rejections_omitted = 0;
+    w->omitted_ms = now_ms + OMITTED_EVERY_MS;
+}
+
+void inject_rejections_end(struct worker *w)
+{
+    if (w->rejections.len > 0 || w->rejections_omitted > 0)
+        log_warn("smtp.rejections_lost", "worker=%u bytes=%zu omitted=%llu reason=\"no room\"",
+                 w->index, w->rejections.len, (unsigned long long)w->rejections_omitted);
+    buf_done(&w->rejections);
+}

@@ -1,0 +1,144 @@
+/* The replies of a session, in the order of its commands, while messages commit.
+ *
+ * A message that was submitted has an inject_answer until its 250 is written. What is said behind
+ * it goes to s->behind, and from there to s->out as the answers in front of it come in: a 452 at a
+ * later MAIL never overtakes an earlier 250. Commits of several shards end in any order; an answer
+ * that came before an earlier one waits as a done one.
+ *
+ * Places in the stream of held replies are counted from the session's beginning: behind.data[0] is
+ * at behind_base, the first byte that is still held at behind_base + behind_at. */
+#include <errno.h>
+#include <stdio.h>
+
+#include "intake/inject_message.h"
+#include "run/engine.h"
+
+#define BEHIND_KEPT_BYTES 4096 /* between messages */
+
+struct buf *inject_out(struct inject *s)
+{
+    return list_empty(&s->answers) ? &s->out : &s->behind;
+}
+
+size_t inject_unsent(const struct inject *s)
+{
+    return s->out.len + s->behind.len - s->behind_at;
+}
+
+bool inject_may_go_on(const struct inject *s)
+{
+    if (list_empty(&s->answers))
+        return true;
+    return s->answers_len < INJECT_COMMITS_MAX && s->answers_bytes < INJECT_COMMIT_BYTES_MAX &&
+           inject_has_room(s, 0);
+}
+
+struct inject_answer *inject_answer_new(struct inject *s, const struct msgid *id)
+{
+    struct inject_answer *a = pool_get(&s->worker->answer_pool);
+
+    if (a == NULL)
+        return NULL;
+    a->inject = s;
+    a->id = *id;
+    return a;
+}
+
+/* The answer of a message that was submitted as c. */
+void inject_await(struct inject *s, struct inject_commit *c)
+{
+    struct inject_answer *a = c->answer;
+
+    a->commit = c;
+    a->bytes = c->held_bytes;
+    a->behind_from = s->behind_base + s->behind.len;
+    list_push_back(&s->answers, &a->node);
+    s->answers_len++;
+    s->answers_bytes += a->bytes;
+}
+
+static void answer_drop(struct inject *s, struct inject_answer *a)
+{
+    ASSERT(s->answers_len > 0 && s->answers_bytes >= a->bytes);
+    list_remove(&a->node);
+    s->answers_len--;
+    s->answers_bytes -= a->bytes;
+    pool_put(&s->worker->answer_pool, a);
+}
+
+void inject_answers_forget(struct inject *s)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&s->answers)) != NULL) {
+        struct inject_answer *a = LIST_ENTRY(n, struct inject_answer, node);
+
+        if (a->commit != NULL)
+            a->commit->answer = NULL;
+        answer_drop(s, a);
+    }
+}
+
+/* Held replies up to the place until may be sent. */
+static void behind_release(struct inject *s, uint64_t until)
+{
+    size_t end = (size_t)(until - s->behind_base);
+
+    ASSERT(end >= s->behind_at && end <= s->behind.len);
+    buf_put(&s->out, s->behind.data + s->behind_at, end - s->behind_at);
+    s->behind_at = end;
+    if (s->behind_at < s->behind.len / 2)
+        return;
+    buf_consume(&s->behind, s->behind_at);
+    s->behind_base += s->behind_at;
+    s->behind_at = 0;
+    if (s->behind.len == 0 && s->behind.cap > BEHIND_KEPT_BYTES)
+        buf_done(&s->behind);
+}
+
+static void put_answer(struct inject *s, const struct inject_answer *a)
+{
+    char id[MSGID_TEXT_BYTES], reply[64];
+
+    if (a->result == 0) {
+        msgid_text(&a->id, id);
+        snprintf(reply, sizeof(reply), "250 2.0.0 queued as %s", id);
+        smtp_server_put_reply(&s->server, &s->out, reply);
+    } else {
+        smtp_server_put_reply(&s->server, &s->out,
+                              a->result == -ENOSPC
+                                  ? "452 4.3.1 insufficient storage, try again later"
+                                  : "451 4.3.0 could not store the message, try again later");
+    }
+}
+
+/* The answers that are in, up to the first one that is not, and what was said behind them. */
+static void answers_release(struct inject *s)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&s->answers)) != NULL) {
+        struct inject_answer *a = LIST_ENTRY(n, struct inject_answer, node);
+
+        if (a->commit != NULL)
+            return;
+        put_answer(s, a);
+        n = list_next(&s->answers, n);
+        behind_release(s, n != NULL ? LIST_ENTRY(n, struct inject_answer, node)->behind_from
+                                    : s->behind_base + s->behind.len);
+        answer_drop(s, a);
+    }
+}
+
+void inject_committed(struct inject_answer *a, int result)
+{
+    struct inject *s = a->inject;
+
+    ASSERT(a->commit != NULL && result <= 0);
+    a->commit = NULL;
+    a->result = result;
+    if (list_first(&s->answers) != &a->node)
+        return;
+    answers_release(s);
+    inject_answered(s);
+}

@@ -1,0 +1,384 @@
+#include "limits/governor.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+/* How long a session may be held at its fair share while another worker waits for one. */
+#define SLICE_MS      2000
+#define GROW_S        60              /* after a peer asked for less */
+#define STEPPED_MAX   10000           /* sessions: what was stepped down is so no more */
+#define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
+#define NS_PER_S      UINT64_C(1000000000)
+
+struct governor {
+    pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
+    struct map entries;
+    struct list cooling; /* entries with refs == 0 */
+    uint64_t seed;
+};
+
+int governor_open(struct governor **out)
+{
+    struct governor *g = calloc(1, sizeof(*g));
+
+    if (g == NULL)
+        return -ENOMEM;
+    if (map_init(&g->entries, 256) < 0) {
+        free(g);
+        return -ENOMEM;
+    }
+    pthread_mutex_init(&g->mutex, NULL);
+    list_init(&g->cooling);
+    g->seed = rng_entropy();
+    *out = g;
+    return 0;
+}
+
+static void entry_drop(struct governor *g, struct governor_entry *e)
+{
+    ASSERT(atomic_load(&e->shared.sessions) == 0);
+    map_remove(&g->entries, &e->node);
+    free(e->key);
+    free(e);
+}
+
+/* Drops entries that nobody holds once their next message would be due anyway: a rate bucket must
+ * outlive its site, or a site that comes and goes would get a fresh allowance each time. */
+static void cooling_sweep(struct governor *g, uint64_t now_ns)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&g->cooling)) != NULL) {
+        struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
+
+        if (atomic_load(&e->shared.next_ns) > now_ns || governor_stopped_ns(e) > now_ns)
+            return;
+        list_remove(n);
+        entry_drop(g, e);
+    }
+}
+
+void governor_close(struct governor *g)
+{
+    if (g == NULL)
+        return;
+    cooling_sweep(g, UINT64_MAX);
+    ASSERT(g->entries.count == 0);
+    map_done(&g->entries);
+    pthread_mutex_destroy(&g->mutex);
+    free(g);
+}
+
+static struct governor_entry *entry_find(struct governor *g, struct str key, uint64_t hash)
+{
+    for (struct map_node *n = map_find(&g->entries, hash); n != NULL; n = map_find_next(n)) {
+        struct governor_entry *e = CONTAINER_OF(n, struct governor_entry, node);
+
+        if (str_eq(str_of(e->key), key))
+            return e;
+    }
+    return NULL;
+}
+
+static struct governor_entry *entry_new(struct str key)
+{
+    struct governor_entry *e = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e));
+
+    if (e == NULL)
+        return NULL;
+    memset(e, 0, sizeof(*e));
+    e->key = strndup(key.ptr, key.len);
+    if (e->key == NULL) {
+        free(e);
+        return NULL;
+    }
+    return e;
+}
+
+static void entry_limit(struct governor_entry *e, const struct governor_limits *limits)
+{
+    uint64_t interval_ns = 0;
+
+    if (limits->rate_messages != 0)
+        interval_ns = (uint64_t)limits->rate_period_ms * 1000000 / limits->rate_messages;
+    atomic_store_explicit(&e->sessions_max, limits->sessions_max, memory_order_relaxed);
+    if (atomic_exchange_explicit(&e->interval_ns, interval_ns, memory_order_relaxed) != interval_ns)
+        atomic_store(&e->shared.next_ns, 0); /* a new rate does not wait out the old one */
+}
+
+struct governor_entry *governor_get(struct governor *g, struct str key,
+                                    const struct governor_limits *limits)
+{
+    uint64_t hash = hash_bytes(key.ptr, key.len, g->seed);
+    struct governor_entry *e;
+
+    pthread_mutex_lock(&g->mutex);
+    e = entry_find(g, key, hash);
+    if (e == NULL) {
+        e = entry_new(key);
+        if (e != NULL)
+            map_insert(&g->entries, &e->node, hash);
+    }
+    if (e != NULL) {
+        if (e->refs++ == 0 && list_node_linked(&e->cooling))
+            list_remove(&e->cooling);
+        entry_limit(e, limits);
+    }
+    pthread_mutex_unlock(&g->mutex);
+    return e;
+}
+
+void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now_ns)
+{
+    if (entry == NULL)
+        return;
+    pthread_mutex_lock(&g->mutex);
+    ASSERT(entry->refs > 0);
+    if (--entry->refs == 0)
+        list_push_back(&g->cooling, &entry->cooling);
+    cooling_sweep(g, now_ns);
+    pthread_mutex_unlock(&g->mutex);
+}
+
+static uint64_t lowered_at(uint64_t now_ns, uint64_t sessions)
+{
+    return now_ns / NS_PER_S << 32 | sessions;
+}
+
+/* What a lowered number has grown to; UINT64_MAX: it was not lowered. */
+static uint64_t grown(uint64_t lowered, uint64_t now_ns)
+{
+    uint64_t now_s = now_ns / NS_PER_S, then_s = lowered >> 32, sessions = lowered & UINT32_MAX;
+
+    if (lowered == 0)
+        return UINT64_MAX;
+    if (now_s > then_s)
+        sessions += (now_s - then_s) / GROW_S * (1 + sessions / 10);
+    return sessions;
+}
+
+/* How many sessions may be open now; UINT32_MAX: any number. */
+static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t lowered =
+        grown(atomic_load_explicit(&e->shared.lowered, memory_order_relaxed), now_ns);
+    uint64_t stepped =
+        grown(atomic_load_explicit(&e->shared.stepped, memory_order_relaxed), now_ns);
+    uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+
+    if (governor_stopped_ns(e) != 0)
+        return 1;
+    if (max == 0)
+        max = UINT32_MAX;
+    if (lowered < max)
+        max = lowered;
+    return (uint32_t)(stepped < max ? stepped : max);
+}
+
+bool governor_sessions_full(const struct governor_entry *e, uint64_t now_ns)
+{
+    return atomic_load(&e->shared.sessions) >= sessions_allowed(e, now_ns);
+}
+
+/* One less than are open, or than may be. */
+static uint32_t one_less(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint32_t open = atomic_load(&e->shared.sessions), allowed = sessions_allowed(e, now_ns);
+
+    if (open < allowed)
+        allowed = open;
+    return allowed > 1 ? allowed - 1 : 1;
+}
+
+/* Of two workers that do this at once one may be forgotten: the peer will say it again. */
+void governor_slow_down(struct governor_entry *e, uint64_t now_ns)
+{
+    atomic_store_explicit(&e->shared.lowered, lowered_at(now_ns, one_less(e, now_ns)),
+                          memory_order_relaxed);
+}
+
+void governor_step_down(struct governor_entry *e, uint64_t now_ns)
+{
+    atomic_store_explicit(&e->shared.stepped, lowered_at(now_ns, one_less(e, now_ns)),
+                          memory_order_relaxed);
+    atomic_store_explicit(&e->shared.credit, 0, memory_order_relaxed);
+}
+
+void governor_taken(struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t stepped = atomic_load_explicit(&e->shared.stepped, memory_order_relaxed);
+    uint64_t sessions = grown(stepped, now_ns), max;
+
+    if (stepped == 0 ||
+        atomic_fetch_add_explicit(&e->shared.credit, 1, memory_order_relaxed) + 1 < sessions)
+        return;
+    atomic_store_explicit(&e->shared.credit, 0, memory_order_relaxed);
+    max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+    /* Where another worker stepped down meanwhile that stands. */
+    atomic_compare_exchange_strong(
+        &e->shared.stepped, &stepped,
+        sessions + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : lowered_at(now_ns, sessions + 1));
+}
+
+void governor_session_works(struct governor_entry *e, bool works)
+{
+    uint32_t before =
+        works ? atomic_fetch_add(&e->shared.works, 1) : atomic_fetch_sub(&e->shared.works, 1);
+
+    ASSERT(works || before > 0);
+}
+
+bool governor_any_works(const struct governor_entry *e)
+{
+    return atomic_load(&e->shared.works) > 0;
+}
+
+/* --- what gets through --- */
+
+bool governor_run_counts(struct governor_entry *e, uint64_t begun_ns, uint64_t now_ns,
+                         uint32_t run_max, uint64_t pause_ms_max)
+{
+    uint64_t pause_ms = GOVERNOR_PROBE_MS;
+    uint32_t run, over;
+
+    if (begun_ns < atomic_load_explicit(&e->shared.counted_ns, memory_order_relaxed))
+        return governor_stopped_ns(e) != 0;
+    run = atomic_fetch_add_explicit(&e->shared.run, 1, memory_order_relaxed) + 1;
+    if (run < run_max && governor_stopped_ns(e) == 0)
+        return false;
+    over = run > run_max ? run - run_max : 0;
+    pause_ms = over < 20 ? pause_ms << over : pause_ms_max;
+    if (pause_ms > pause_ms_max)
+        pause_ms = pause_ms_max;
+    atomic_store_explicit(&e->shared.counted_ns, now_ns, memory_order_relaxed);
+    atomic_store(&e->shared.probe_ns, 0);
+    atomic_store_explicit(&e->shared.stopped_ns, now_ns + pause_ms * 1000000, memory_order_relaxed);
+    return true;
+}
+
+bool governor_run_ends(struct governor_entry *e)
+{
+    if (atomic_load_explicit(&e->shared.run, memory_order_relaxed) != 0)
+        atomic_store_explicit(&e->shared.run, 0, memory_order_relaxed);
+    return governor_stopped_ns(e) != 0 && atomic_exchange(&e->shared.stopped_ns, 0) != 0;
+}
+
+void governor_probe_now(struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t stopped_ns = governor_stopped_ns(e);
+
+    if (stopped_ns > now_ns)
+        atomic_compare_exchange_strong(&e->shared.stopped_ns, &stopped_ns, now_ns);
+}
+
+bool governor_may_send(struct governor_entry *e, bool take, uint64_t now_ns)
+{
+    uint64_t stopped_ns = governor_stopped_ns(e), probe_ns;
+
+    if (stopped_ns == 0)
+        return true;
+    probe_ns = atomic_load(&e->shared.probe_ns);
+    if (stopped_ns > now_ns || probe_ns > now_ns)
+        return false;
+    return !take || atomic_compare_exchange_strong(&e->shared.probe_ns, &probe_ns,
+                                                   now_ns + PROBE_WAIT_MS * 1000000);
+}
+
+bool governor_session_take(struct governor_entry *e, uint32_t worker, uint64_t now_ns)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+    uint32_t max = sessions_allowed(e, now_ns);
+    uint32_t open = atomic_load(&e->shared.sessions);
+
+    if ((atomic_load_explicit(&e->shared.holders, memory_order_relaxed) & bit) == 0)
+        atomic_fetch_or(&e->shared.holders, bit);
+    do {
+        if (open >= max) {
+            atomic_fetch_or(&e->shared.denied, bit);
+            return false;
+        }
+    } while (!atomic_compare_exchange_weak(&e->shared.sessions, &open, open + 1));
+    if ((atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & bit) != 0)
+        atomic_fetch_and(&e->shared.denied, ~bit);
+    return true;
+}
+
+void governor_session_give(struct governor_entry *e)
+{
+    uint32_t before = atomic_fetch_sub(&e->shared.sessions, 1);
+
+    ASSERT(before > 0);
+}
+
+void governor_up(struct governor_entry *e)
+{
+    atomic_fetch_add_explicit(&e->shared.ups, 1, memory_order_relaxed);
+}
+
+uint32_t governor_ups(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->shared.ups, memory_order_relaxed);
+}
+
+void governor_session_withdraw(struct governor_entry *e, uint32_t worker, uint32_t own)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+
+    if ((atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & bit) != 0)
+        atomic_fetch_and(&e->shared.denied, ~bit);
+    if (own == 0 && (atomic_load_explicit(&e->shared.holders, memory_order_relaxed) & bit) != 0)
+        atomic_fetch_and(&e->shared.holders, ~bit);
+}
+
+bool governor_contended(const struct governor_entry *e, uint32_t worker)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+
+    return (atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & ~bit) != 0;
+}
+
+bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t own,
+                           uint64_t held_ms, uint64_t now_ns)
+{
+    uint64_t bit = UINT64_C(1) << (worker % 64);
+    uint64_t others = atomic_load_explicit(&e->shared.denied, memory_order_relaxed) & ~bit;
+    uint32_t max, contenders, share;
+
+    if (others == 0)
+        return false;
+    max = sessions_allowed(e, now_ns);
+    contenders = (uint32_t)__builtin_popcountll(atomic_load(&e->shared.holders) | others | bit);
+    share = max / contenders;
+    return own > (share == 0 ? 1 : share) || (share == 0 && held_ms >= SLICE_MS);
+}
+
+uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+{
+    uint64_t interval = atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
+    uint64_t next, from;
+
+    if (interval == 0)
+        return 0;
+    next = atomic_load(&e->shared.next_ns);
+    do {
+        if (next > now_ns)
+            return next;
+        /* A worker's clock is sampled once a turn: without slack, turns would eat up to a turn's
+         * length of every interval. Time not used within the last 10 ms is carried over. */
+        from = now_ns - next > 10000000 ? now_ns - 10000000 : next;
+        if (interval >= 10000000)
+            from = now_ns;
+    } while (!atomic_compare_exchange_weak(&e->shared.next_ns, &next, from + interval * messages));
+    return 0;
+}
+
+uint64_t governor_message_at(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->interval_ns, memory_order_relaxed) == 0
+               ? 0
+               : atomic_load(&e->shared.next_ns);
+}

@@ -1,0 +1,342 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+#include <pthread.h>
+
+#include "base/rng.h"
+#include "limits/governor.h"
+
+static const struct governor_limits two = {.sessions_max = 2};
+
+static void test_sessions(void **state)
+{
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &two);
+    assert_ptr_equal(governor_get(g, STR("a"), &two), e);
+    assert_ptr_not_equal(e, NULL);
+    assert_true(governor_session_take(e, 0, 0));
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
+    /* Worker 0 has two of two and worker 1 waits: one each is fair. */
+    assert_true(governor_should_yield(e, 0, 2, 0, 0));
+    assert_false(governor_should_yield(e, 1, 0, 0, 0));
+    governor_session_give(e);
+    assert_true(governor_session_take(e, 1, 0));
+    assert_false(governor_should_yield(e, 0, 1, 10000, 0));
+    governor_session_give(e);
+    governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+/* One session for two workers: they take turns. */
+static void test_time_slice(void **state)
+{
+    const struct governor_limits one = {.sessions_max = 1};
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &one);
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
+    assert_false(governor_should_yield(e, 0, 1, 1000, 0));
+    assert_true(governor_should_yield(e, 0, 1, 2000, 0));
+    governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+#define S UINT64_C(1000000000)
+
+/* Twenty are wanted, the peer takes five: it is asked for one more a minute later. */
+static void test_slow_down(void **state)
+{
+    const struct governor_limits twenty = {.sessions_max = 20};
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &twenty);
+    for (int i = 0; i < 20; i++)
+        assert_true(governor_session_take(e, 0, 1000 * S));
+    for (int i = 0; i < 15; i++)
+        governor_slow_down(e, 1000 * S);
+    for (int i = 0; i < 15; i++)
+        governor_session_give(e);
+    assert_false(governor_session_take(e, 0, 1059 * S));
+    assert_true(governor_session_take(e, 0, 1060 * S));
+    assert_false(governor_session_take(e, 0, 1060 * S));
+    governor_slow_down(e, 1060 * S);
+    governor_session_give(e);
+    assert_false(governor_session_take(e, 0, 1061 * S));
+    /* The share of a worker is of what there is. */
+    assert_false(governor_session_take(e, 1, 1061 * S));
+    assert_true(governor_should_yield(e, 0, 5, 0, 1061 * S));
+    /* One is left in any case, and in time all are allowed again. */
+    for (int i = 0; i < 100; i++)
+        governor_slow_down(e, 1100 * S);
+    for (int i = 0; i < 5; i++)
+        governor_session_give(e);
+    assert_true(governor_session_take(e, 0, 1100 * S));
+    for (int i = 1; i < 20; i++)
+        assert_true(governor_session_take(e, 0, 100000 * S));
+    assert_false(governor_session_take(e, 0, 100000 * S));
+    for (int i = 0; i < 20; i++)
+        governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+/* Who was denied and has given up does not make others yield for ever. */
+static void test_withdraw(void **state)
+{
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &two);
+    assert_true(governor_session_take(e, 0, 0));
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
+    assert_true(governor_contended(e, 0));
+    assert_false(governor_contended(e, 1));
+    assert_true(governor_should_yield(e, 0, 2, 0, 0));
+    governor_session_withdraw(e, 1, 0);
+    assert_false(governor_contended(e, 0));
+    assert_false(governor_should_yield(e, 0, 2, 0, 0));
+    governor_session_give(e);
+    governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+/* One answer in n that asks for less leaves n sessions or so; each as many messages as there are.
+ */
+static void test_step_down(void **state)
+{
+    const struct governor_limits twenty = {.sessions_max = 20};
+    struct governor *g;
+    struct governor_entry *e;
+    int taken = 0;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &twenty);
+    for (int i = 0; i < 3; i++)
+        assert_true(governor_session_take(e, 0, 1000 * S));
+    governor_step_down(e, 1000 * S);
+    governor_session_give(e);
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    governor_taken(e, 1000 * S);
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    governor_taken(e, 1000 * S);
+    assert_true(governor_session_take(e, 0, 1000 * S));
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    for (; atomic_load(&e->shared.stepped) != 0 && taken < 1000; taken++)
+        governor_taken(e, 1000 * S);
+    assert_int_equal(taken, 19 * 20 / 2 - 3); /* 3 + 4 .. + 19 */
+    for (int i = 0; i < 3; i++)
+        governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+/* Three in a row stop it; then one message at a time, twice as far apart with each that fails. */
+static void test_stop(void **state)
+{
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &two);
+    assert_false(governor_run_counts(e, 1 * S, 1 * S, 3, 300000));
+    assert_false(governor_run_counts(e, 1 * S, 1 * S, 3, 300000));
+    assert_false(governor_run_ends(e)); /* something got through */
+    assert_false(governor_run_counts(e, 2 * S, 2 * S, 3, 300000));
+    assert_false(governor_run_counts(e, 2 * S, 2 * S, 3, 300000));
+    assert_true(governor_may_send(e, true, 2 * S));
+    assert_true(governor_run_counts(e, 2 * S, 3 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 5 * S);
+    /* What had begun before tells nothing new. */
+    assert_true(governor_run_counts(e, 2 * S, 4 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 5 * S);
+    assert_false(governor_may_send(e, false, 4 * S));
+    assert_true(governor_may_send(e, false, 5 * S));
+    assert_true(governor_may_send(e, true, 5 * S)); /* the probe */
+    assert_false(governor_may_send(e, true, 5 * S));
+    assert_false(governor_may_send(e, false, 34 * S));
+    assert_true(governor_may_send(e, false, 35 * S)); /* never answered */
+    assert_true(governor_run_counts(e, 5 * S, 6 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 10 * S);
+    for (uint64_t now = 10, pause = 8; pause < 300; now += pause, pause *= 2) {
+        assert_true(governor_run_counts(e, now * S, now * S, 3, 300000));
+        assert_int_equal(governor_stopped_ns(e), (now + pause) * S);
+    }
+    assert_true(governor_run_counts(e, 1000 * S, 1000 * S, 3, 300000));
+    assert_int_equal(governor_stopped_ns(e), 1300 * S); /* no longer than a retry */
+    /* One session meanwhile, whatever is allowed. */
+    assert_true(governor_session_take(e, 0, 1000 * S));
+    assert_false(governor_session_take(e, 0, 1000 * S));
+    governor_probe_now(e, 1001 * S);
+    assert_true(governor_may_send(e, true, 1001 * S));
+    assert_true(governor_run_ends(e));
+    assert_false(governor_run_ends(e));
+    assert_true(governor_may_send(e, true, 1001 * S));
+    assert_true(governor_session_take(e, 0, 1001 * S));
+    governor_session_give(e);
+    governor_session_give(e);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+/* The last session that is given back takes nobody else's claim with it. */
+static void test_give(void **state)
+{
+    const struct governor_limits one = {.sessions_max = 1};
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &one);
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
+    governor_session_give(e);
+    assert_int_equal(atomic_load(&e->shared.holders), 3);
+    governor_session_withdraw(e, 0, 0);
+    assert_int_equal(atomic_load(&e->shared.holders), 2);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
+/* In any window no more than the rate allows and, asked often enough, no less. */
+static void test_rate(void **state)
+{
+    static const struct {
+        uint64_t messages;
+        uint32_t period_ms;
+    } rates[] = {{300, 60000}, {5, 1000}, {1000, 1000}, {7, 3600000}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rates); i++) {
+        const struct governor_limits limits = {.rate_messages = rates[i].messages,
+                                               .rate_period_ms = rates[i].period_ms};
+        uint64_t interval_ns = (uint64_t)rates[i].period_ms * 1000000 / rates[i].messages;
+        uint64_t now_ns = UINT64_C(1000000000000), last_ns = 0, sent = 0, began = now_ns, at;
+        struct governor *g;
+        struct governor_entry *e;
+        struct rng rng;
+
+        rng_seed(&rng, i);
+        assert_int_equal(governor_open(&g), 0);
+        e = governor_get(g, STR("a"), &limits);
+        while (sent < 500) {
+            at = governor_message_take(e, now_ns, 1);
+            if (at == 0) {
+                if (last_ns != 0 && interval_ns >= 10000000)
+                    assert_true(now_ns - last_ns >= interval_ns);
+                last_ns = now_ns;
+                sent++;
+            } else {
+                assert_true(at > now_ns);
+                now_ns = at + rng_below(&rng, interval_ns / 50 + 1);
+            }
+        }
+        /* The 10 ms that are carried over are all that a window may be over. */
+        assert_true(sent <= (now_ns - began + 10000000) / interval_ns + 1);
+        assert_true((double)sent >= 0.97 * (double)(now_ns - began) / (double)interval_ns);
+        governor_put(g, e, UINT64_MAX);
+        governor_close(g);
+    }
+}
+
+/* A site that comes and goes does not get a fresh allowance. */
+static void test_rate_survives(void **state)
+{
+    const struct governor_limits slow = {.rate_messages = 1, .rate_period_ms = 60000};
+    const uint64_t now_ns = UINT64_C(5000000000);
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &slow);
+    assert_int_equal(governor_message_take(e, now_ns, 1), 0);
+    governor_put(g, e, now_ns);
+    e = governor_get(g, STR("a"), &slow);
+    assert_true(governor_message_take(e, now_ns + 1000, 1) > 0);
+    governor_put(g, e, now_ns);
+    governor_close(g);
+}
+
+struct hammer {
+    struct governor_entry *e;
+    uint32_t worker;
+    _Atomic uint32_t *open, *peak;
+};
+
+static void *hammer(void *arg)
+{
+    struct hammer *h = arg;
+
+    for (int i = 0; i < 20000; i++) {
+        uint32_t now, peak;
+
+        if (!governor_session_take(h->e, h->worker, 0))
+            continue;
+        now = atomic_fetch_add(h->open, 1) + 1;
+        peak = atomic_load(h->peak);
+        while (now > peak && !atomic_compare_exchange_weak(h->peak, &peak, now))
+            ;
+        atomic_fetch_sub(h->open, 1);
+        governor_session_give(h->e);
+    }
+    return NULL;
+}
+
+static void test_threads(void **state)
+{
+    _Atomic uint32_t open = 0, peak = 0;
+    struct governor *g;
+    struct hammer h[4];
+    pthread_t threads[4];
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    for (uint32_t i = 0; i < 4; i++) {
+        h[i] = (struct hammer){governor_get(g, STR("a"), &two), i, &open, &peak};
+        pthread_create(&threads[i], NULL, hammer, &h[i]);
+    }
+    for (uint32_t i = 0; i < 4; i++) {
+        pthread_join(threads[i], NULL);
+        governor_put(g, h[i].e, 0);
+    }
+    assert_true(atomic_load(&peak) <= 2);
+    governor_close(g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
+        cmocka_unit_test(test_slow_down),     cmocka_unit_test(test_withdraw),
+        cmocka_unit_test(test_give),          cmocka_unit_test(test_step_down),
+        cmocka_unit_test(test_stop),          cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_threads),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,389 @@
+#include "mail/trace.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "mail/header.h"
+#include "smtp/address.h"
+
+#define HELO_BYTES_MAX   255
+#define HOST_BYTES_MAX   255
+#define FOR_BYTES_MAX    400
+#define WANTED_BYTES_MAX 512
+#define FIXED_BYTES_MAX  384 /* of a stamp: all but the three names */
+#define BORDER_BYTES     2
+
+static const char private_prefix[] = "x-hayauma-";
+#define PRIVATE_PREFIX_BYTES (sizeof(private_prefix) - 1)
+
+static bool is_private(struct str name)
+{
+    return name.len >= PRIVATE_PREFIX_BYTES && ascii_lower(name.ptr[0]) == 'x' &&
+           str_starts_nocase(name, (struct str){private_prefix, PRIVATE_PREFIX_BYTES});
+}
+
+/* --- X-Hayauma-* --- */
+
+static bool is_label(struct str s)
+{
+    if (s.len == 0 || s.len > TRACE_NAME_BYTES_MAX)
+        return false;
+    for (size_t i = 0; i < s.len; i++) {
+        char c = ascii_lower(s.ptr[i]);
+
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '.' && c != '_' && c != '-')
+            return false;
+    }
+    return true;
+}
+
+static const char *take_label(struct str value, struct str *out, const char *wrong)
+{
+    if (out->len > 0)
+        return "550 5.6.0 an X-Hayauma field is given twice";
+    if (!is_label(value))
+        return wrong;
+    *out = value;
+    return NULL;
+}
+
+static const char *take_private(struct str name, struct str value, struct trace_facts *facts)
+{
+    struct str key = {name.ptr + PRIVATE_PREFIX_BYTES, name.len - PRIVATE_PREFIX_BYTES};
+    uint64_t number;
+    int64_t when_ms;
+
+    if (str_eq_nocase(key, STR("campaign")))
+        return take_label(
+            value, &facts->campaign,
+            "550 5.6.0 X-Hayauma-Campaign: 1 to 64 letters, digits, dots, dashes, underscores");
+    if (str_eq_nocase(key, STR("tenant")))
+        return take_label(
+            value, &facts->tenant,
+            "550 5.6.0 X-Hayauma-Tenant: 1 to 64 letters, digits, dots, dashes, underscores");
+    if (str_eq_nocase(key, STR("priority"))) {
+        if (facts->priority >= 0)
+            return "550 5.6.0 an X-Hayauma field is given twice";
+        if (str_to_u64(value, 9, &number) != 0)
+            return "550 5.6.0 X-Hayauma-Priority: a number from 0 (first) to 9";
+        facts->priority = (int8_t)number;
+        return NULL;
+    }
+    if (str_eq_nocase(key, STR("not-before"))) {
+        if (facts->not_before_ms != 0)
+            return "550 5.6.0 an X-Hayauma field is given twice";
+        if (trace_date_parse(value, &when_ms) != 0)
+            return "550 5.6.0 X-Hayauma-Not-Before: an RFC 5322 date or seconds since 1970";
+        facts->not_before_ms = when_ms > 0 ? when_ms : 1;
+        return NULL;
+    }
+    return "550 5.6.0 unknown X-Hayauma field";
+}
+
+/* --- scanning --- */
+
+static void take_field(const uint8_t *content, const struct header_field *f,
+                       struct trace_facts *facts)
+{
+    struct str name = f->name;
+
+    switch (ascii_lower(name.ptr[0])) {
+    case 'r':
+        facts->received += str_eq_nocase(name, STR("received"));
+        break;
+    case 'm':
+        if (!facts->has_message_id && str_eq_nocase(name, STR("message-id"))) {
+            facts->has_message_id = true;
+            facts->message_id = header_field_value(content, f);
+        }
+        break;
+    case 'd':
+        facts->has_date |= str_eq_nocase(name, STR("date"));
+        break;
+    case 'f':
+        facts->has_from |= str_eq_nocase(name, STR("from"));
+        break;
+    case 's':
+        if (facts->subject.ptr == NULL && str_eq_nocase(name, STR("subject")))
+            facts->subject = header_field_value(content, f);
+        break;
+    case 'x':
+        if (is_private(name)) {
+            const char *error = take_private(name, header_field_value(content, f), facts);
+
+            facts->has_private = true;
+            if (facts->error == NULL)
+                facts->error = error;
+        }
+        break;
+    default:
+        break;
+    }
+}
+
+/* A byte order mark, an empty line or a mbox line at content; its length, 0 if there is none. */
+static size_t skip_lead(const uint8_t *content, size_t len)
+{
+    size_t end = header_line_end(content, len, 0), at = 0;
+    struct header_field field;
+
+    if (len >= 3 && memcmp(content, "\xef\xbb\xbf", 3) == 0)
+        return 3;
+    while (at < end && memchr(" \t\r\n", content[at], 4) != NULL)
+        at++;
+    if (at == end)
+        return end;
+    for (at = 0; at < end && content[at] == '>';)
+        at++;
+    if (end - at <= 5 || memcmp(content + at, "From ", 5) != 0)
+        return 0;
+    return header_field_next(content, len, 0, &field) ? 0 : end; /* "From : a@b" is a field */
+}
+
+size_t trace_lead(const uint8_t *content, size_t len)
+{
+    struct trace_facts facts;
+    size_t lead = 0, n;
+
+    while (lead < len && (n = skip_lead(content + lead, len - lead)) > 0)
+        lead += n;
+    if (lead == 0)
+        return 0;
+    trace_scan(content + lead, len - lead, NULL, 0, &facts);
+    return facts.has_from || facts.has_date || facts.has_message_id || facts.subject.ptr != NULL
+               ? lead
+               : 0;
+}
+
+void trace_scan(const uint8_t *content, size_t len, const struct str *names, size_t names_len,
+                struct trace_facts *facts)
+{
+    struct header_field f;
+    size_t at = 0;
+
+    *facts = (struct trace_facts){.campaign = STR(""), .tenant = STR(""), .priority = -1};
+    if (names_len > TRACE_WANTED_MAX)
+        names_len = TRACE_WANTED_MAX;
+    for (; at < len && header_field_next(content, len, at, &f); at = f.end) {
+        take_field(content, &f, facts);
+        for (size_t i = 0; i < names_len; i++)
+            if (names[i].len == f.name.len && facts->wanted[i].ptr == NULL &&
+                str_eq_nocase(names[i], f.name))
+                facts->wanted[i] = header_field_value(content, &f);
+    }
+    facts->header_len = at;
+    facts->eight_bit = header_eight_bit(content, at);
+    if (at + 1 < len && content[at] == '\r' && content[at + 1] == '\n')
+        at += 2;
+    facts->body_offset = at;
+}
+
+size_t trace_strip(uint8_t *content, struct trace_facts *facts)
+{
+    size_t kept = 0, removed;
+    struct header_field f;
+
+    if (!facts->has_private)
+        return 0;
+    /* First together at the front, then once to the back: linear whatever the number of fields. */
+    for (size_t at = 0;
+         at < facts->header_len && header_field_next(content, facts->header_len, at, &f);
+         at = f.end) {
+        if (is_private(f.name))
+            continue;
+        memmove(content + kept, content + f.start, f.end - f.start);
+        kept += f.end - f.start;
+    }
+    removed = facts->header_len - kept;
+    memmove(content + removed, content, kept);
+    facts->header_len = kept;
+    facts->body_offset -= removed;
+    facts->has_private = false;
+    return removed;
+}
+
+size_t trace_border(uint8_t *content, size_t len, struct trace_facts *facts)
+{
+    size_t at = facts->header_len;
+
+    if (facts->body_offset != at || (at > 0 && at == len))
+        return 0;
+    memmove(content - BORDER_BYTES, content, at);
+    memcpy(content - BORDER_BYTES + at, "\r\n", BORDER_BYTES);
+    facts->body_offset = at + BORDER_BYTES;
+    return BORDER_BYTES;
+}
+
+/* --- stamping --- */
+
+struct out {
+    uint8_t bytes[TRACE_STAMP_BYTES_MAX];
+    size_t len;
+};
+
+static void put(struct out *o, const char *bytes, size_t n)
+{
+    ASSERT(n <= sizeof(o->bytes) - o->len);
+    memcpy(o->bytes + o->len, bytes, n);
+    o->len += n;
+}
+
+#define PUT(o, literal) put(o, literal, sizeof(literal) - 1)
+
+static const bool host_bytes[256] = {
+    ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['.'] = true,
+    ['-'] = true,         ['_'] = true,         [':'] = true,
+};
+
+/* A name that is safe in a structured field, whoever chose it: letters, digits, ".-_:" and the
+ * brackets of an address literal around the whole; any other byte shows as '?'. */
+static void put_host(struct out *o, struct str name, size_t max)
+{
+    bool literal =
+        name.len > 2 && name.len <= max && name.ptr[0] == '[' && name.ptr[name.len - 1] == ']';
+
+    if (name.len == 0)
+        name = STR("unknown");
+    name.len = name.len < max ? name.len : max;
+    ASSERT(name.len <= sizeof(o->bytes) - o->len);
+    for (size_t i = 0; i < name.len; i++) {
+        bool bracket = literal && (i == 0 || i == name.len - 1);
+
+        o->bytes[o->len++] =
+            (uint8_t)(bracket || host_bytes[(uint8_t)name.ptr[i]] ? name.ptr[i] : '?');
+    }
+}
+
+/* The recipient comes from our own parser, but the field must stay whole and 7-bit: else it is left
+ * out. */
+static bool may_name(struct str recipient)
+{
+    if (recipient.len == 0 || recipient.len > FOR_BYTES_MAX)
+        return false;
+    for (size_t i = 0; i < recipient.len; i++)
+        if (recipient.ptr[i] < ' ' || recipient.ptr[i] > '~')
+            return false;
+    return true;
+}
+
+static struct str protocol_name(const struct trace_stamp *s)
+{
+    if (s->smtputf8) /* RFC 6531 4.3 */
+        return s->tls ? STR("UTF8SMTPS") : STR("UTF8SMTP");
+    if (s->esmtp) /* RFC 3848 */
+        return s->tls ? STR("ESMTPS") : STR("ESMTP");
+    return STR("SMTP");
+}
+
+static void put_received(struct out *o, const struct trace_stamp *s, const char *id,
+                         const char *date, size_t date_len)
+{
+    struct str protocol = protocol_name(s);
+
+    PUT(o, "Received: from ");
+    put_host(o, s->helo, HELO_BYTES_MAX);
+    if (s->peer_addr != NULL) {
+        PUT(o, " ([");
+        if (strchr(s->peer_addr, ':') != NULL)
+            PUT(o, "IPv6:");
+        put_host(o, str_of(s->peer_addr), HOST_BYTES_MAX);
+        PUT(o, "])");
+    }
+    PUT(o, "\r\n\tby ");
+    put_host(o, str_of(s->host_name), HOST_BYTES_MAX);
+    PUT(o, " with ");
+    put(o, protocol.ptr, protocol.len);
+    PUT(o, " id ");
+    put(o, id, MSGID_TEXT_BYTES - 1);
+    if (may_name(s->recipient)) {
+        size_t local = smtp_address_unquoted(s->recipient);
+
+        PUT(o, "\r\n\tfor <");
+        if (local != 0) {
+            PUT(o, "\"");
+            put(o, s->recipient.ptr, local);
+            PUT(o, "\"");
+        }
+        put(o, s->recipient.ptr + local, s->recipient.len - local);
+        PUT(o, ">");
+    }
+    PUT(o, ";\r\n\t");
+    put(o, date, date_len);
+    PUT(o, "\r\n");
+}
+
+static size_t at_most(size_t n, size_t max)
+{
+    return n < max ? n : max;
+}
+
+size_t trace_stamp_room(const struct trace_stamp *stamp)
+{
+    return BORDER_BYTES + FIXED_BYTES_MAX + at_most(stamp->helo.len, HELO_BYTES_MAX) +
+           2 * at_most(strlen(stamp->host_name), HOST_BYTES_MAX) +
+           at_most(stamp->recipient.len, FOR_BYTES_MAX);
+}
+
+uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
+                       const struct trace_facts *facts)
+{
+    char id[MSGID_TEXT_BYTES], date[CLOCK_RFC5322_BYTES];
+    size_t date_len = clock_rfc5322(stamp->now_ms, date);
+    struct out o;
+
+    o.len = 0;
+    msgid_text(stamp->id, id);
+    put_received(&o, stamp, id, date, date_len);
+    if (!facts->has_message_id) {
+        PUT(&o, "Message-ID: <");
+        put(&o, id, MSGID_TEXT_BYTES - 1);
+        PUT(&o, "@");
+        put_host(&o, str_of(stamp->host_name), HOST_BYTES_MAX);
+        PUT(&o, ">\r\n");
+    }
+    if (!facts->has_date) {
+        PUT(&o, "Date: ");
+        put(&o, date, date_len);
+        PUT(&o, "\r\n");
+    }
+    ASSERT(o.len <= trace_stamp_room(stamp));
+    return memcpy(end - o.len, o.bytes, o.len);
+}
+
+/* --- headers for records --- */
+
+static void put_unfolded(struct buf *out, struct str value)
+{
+    char text[WANTED_BYTES_MAX];
+    size_t len = 0;
+
+    for (size_t i = 0; i < value.len && len < sizeof(text); i++)
+        if (value.ptr[i] != '\r' && value.ptr[i] != '\n')
+            text[len++] = value.ptr[i];
+    if (len == sizeof(text)) /* not in the middle of a character */
+        while (len > 0 && ((uint8_t)text[len - 1] & 0x80) != 0)
+            if (((uint8_t)text[--len] & 0xc0) == 0xc0)
+                break;
+    buf_put_json(out, (struct str){text, len});
+}
+
+void trace_wanted_json(const struct trace_facts *facts, const struct str *names, size_t names_len,
+                       struct buf *out)
+{
+    bool any = false;
+
+    for (size_t i = 0; i < names_len && i < TRACE_WANTED_MAX; i++) {
+        if (facts->wanted[i].ptr == NULL)
+            continue;
+        buf_putc(out, any ? ',' : '{');
+        buf_put_json(out, names[i]);
+        buf_putc(out, ':');
+        put_unfolded(out, facts->wanted[i]);
+        any = true;
+    }
+    if (any)
+        buf_putc(out, '}');
+}

@@ -1,0 +1,389 @@
+#include "outcome/admin.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "outcome/judge.h"
+#include "outcome/report.h"
+#include "outcome/sweep.h"
+#include "schedule/lane.h"
+#include "worker/settle.h"
+
+#define CANCELLED "cancelled by the administrator"
+
+/* Rows come from memory, or from the store (a fetch), or from there in a further round: what was
+ * being settled when it was looked for is stored anew behind that. */
+struct admin {
+    struct worker_note note;
+    struct settle_waiter waiter;
+    struct queue_load load; /* the fetch */
+    struct control_job *job;
+    void (*done)(struct control_job *job, int result);
+    struct worker *worker;
+    struct queue_row_key *fetched, *later; /* [job->rows_len] */
+    size_t later_len;
+    int result;
+    bool settling; /* some of later are: not to be fetched yet */
+};
+
+static void on_fetched(struct queue_load *load, int result);
+
+static void admin_done(struct admin *a, int result)
+{
+    a->done(a->job, result);
+    free(a->fetched);
+    free(a->later);
+    free(a);
+}
+
+static void admin_fetch(struct admin *a)
+{
+    struct queue_row_key *keys = a->later;
+
+    a->later = a->fetched;
+    a->fetched = keys;
+    a->load = (struct queue_load){.exact = keys,
+                                  .exact_len = a->later_len,
+                                  .header_only = a->job->action == CONTROL_RETIME,
+                                  .on_done = on_fetched,
+                                  .owner = a};
+    list_init(&a->load.rcpts);
+    a->later_len = 0;
+    a->settling = false;
+    a->waiter.parts++;
+    for (size_t i = 0; i < a->load.exact_len; i++)
+        lane_fetch_begin(a->worker, a->job->shard, keys[i].flow, keys[i].queue);
+    queue_load(a->worker->port, a->job->shard, &a->load);
+}
+
+static void on_admin_settled(struct settle_waiter *waiter)
+{
+    struct admin *a = CONTAINER_OF(waiter, struct admin, waiter);
+
+    if (a->result == 0 && a->later_len > 0)
+        admin_fetch(a);
+    else
+        admin_done(a, a->result);
+}
+
+static void record(struct worker *w, struct recipient *r, enum report_type type)
+{
+    static const struct smtp_reply cancelled = {
+        .code = 551, .enhanced = {5, 7, 1}, .text_len = sizeof(CANCELLED) - 1, .text = CANCELLED};
+    struct report_event event = {.type = type,
+                                 .node_id = w->config->node_id,
+                                 .timestamp_ms = worker_wall_ms(w),
+                                 .message = r->message,
+                                 .recipient = r->address,
+                                 .queue = r->queue,
+                                 .site = STR(""),
+                                 .sender = r->message->sender,
+                                 .reply = type == REPORT_ADMIN_BOUNCE ? &cancelled : NULL,
+                                 .attempts = r->attempts,
+                                 .size = r->message->content_len};
+
+    report_line(settle_records(w, ((struct lane *)r->holder)->shard), &event);
+}
+
+static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t flags)
+{
+    int64_t old_due_ms = r->due_ms;
+
+    r->due_ms = due_ms;
+    r->flags = flags;
+    lane_settling(r);
+    settle_move(w, r, old_due_ms);
+}
+
+/* What was never tried is due from its reception on: a later time would be a not-before time. */
+static int64_t due_at_once(const struct recipient *r, int64_t now_ms)
+{
+    int64_t created_ms = r->message->created_ms;
+
+    return r->attempts == 0 && created_ms < now_ms ? created_ms : now_ms;
+}
+
+/* Does the action to r, which is PLACE_FLIGHT. False: nothing to do, r is put back. */
+static bool act(struct worker *w, enum control_action action, struct recipient *r)
+{
+    struct judge_context context = {.dest = config_destination_for(w->config, r->queue, STR(""))};
+    bool held = (r->flags & RECIPIENT_HELD) != 0;
+    int64_t now_ms = worker_wall_ms(w), right_ms;
+
+    switch (action) {
+    case CONTROL_HOLD:
+        if (held)
+            return false;
+        record(w, r, REPORT_ADMIN_HOLD);
+        redue(w, r, QUEUE_DUE_HELD, r->flags | RECIPIENT_HELD);
+        return true;
+    case CONTROL_RELEASE:
+        if (!held)
+            return false;
+        record(w, r, REPORT_ADMIN_RELEASE);
+        redue(w, r, due_at_once(r, now_ms), r->flags & (uint8_t)~RECIPIENT_HELD);
+        return true;
+    case CONTROL_FLUSH:
+        if (held || r->due_ms <= now_ms)
+            return false;
+        redue(w, r, due_at_once(r, now_ms), r->flags);
+        return true;
+    case CONTROL_CANCEL:
+        record(w, r, REPORT_ADMIN_BOUNCE);
+        counter_add(&w->counters.cancelled, 1);
+        lane_settling(r);
+        settle_remove(w, r);
+        return true;
+    case CONTROL_EXPIRE:
+        if (!judge_has_room(w, r, NOTICE_EXPIRED))
+            return false;
+        judge_expired(w, &context, r);
+        return true;
+    case CONTROL_RETIME:
+        right_ms = held ? r->due_ms : sweep_right_ms(w, r);
+        if (right_ms == r->due_ms)
+            return false;
+        redue(w, r, right_ms, r->flags);
+        return true;
+    case CONTROL_OUTLIVE:
+        if (held || !lane_expired(r, now_ms))
+            return false;
+        judge_expired(w, &context, r);
+        return true;
+    }
+    return false;
+}
+
+bool admin_wants(struct recipient *r)
+{
+    if (r->wanted == 1 + CONTROL_RETIME) /* its new due time is right */
+        r->wanted = 0;
+    return r->wanted != 0;
+}
+
+void admin_obey(struct worker *w, struct recipient *r)
+{
+    enum control_action action = r->wanted - 1u;
+
+    r->wanted = 0;
+    if (!act(w, action, r))
+        lane_unpop(r);
+}
+
+void admin_put_back(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    if (r->wanted != 0)
+        admin_obey(lane->worker, r);
+    else
+        lane_unpop(r);
+}
+
+/* The attempt under way may still deliver it. */
+static void remember(struct admin *a, struct recipient *r)
+{
+    enum control_action action = a->job->action;
+
+    if (action == CONTROL_FLUSH || action == CONTROL_RELEASE || action == CONTROL_OUTLIVE)
+        return; /* it is under way */
+    if (action == CONTROL_RETIME && r->wanted != 0)
+        return;
+    r->wanted = (uint8_t)(1 + action);
+    a->job->changed++;
+}
+
+/* Does it, in changes that find room in a store that has little. */
+static bool admin_act(struct admin *a, struct recipient *r)
+{
+    if (!act(a->worker, a->job->action, r))
+        return false;
+    a->job->changed++;
+    settle_cut(a->worker, a->job->shard, false);
+    return true;
+}
+
+static void look_later(struct admin *a, const struct queue_row_key *key)
+{
+    a->later[a->later_len++] = *key;
+}
+
+/* r is in memory; key's queue outlives it. */
+static void admin_touch(struct admin *a, struct recipient *r, struct queue_row_key key)
+{
+    switch ((enum recipient_place)r->state) {
+    case PLACE_WINDOW:
+        lane_take(r);
+        if (!admin_act(a, r))
+            lane_unpop(r);
+        break;
+    case PLACE_FLIGHT:
+        remember(a, r);
+        break;
+    case PLACE_SETTLING:
+    case PLACE_ZOMBIE:
+        key.due_ms = r->due_ms;
+        look_later(a, &key);
+        a->settling = true;
+        break;
+    }
+}
+
+static void on_row(struct admin *a, struct recipient *r, const struct queue_row_key *key)
+{
+    struct worker *w = a->worker;
+    struct recipient *known = lane_find(w, &key->id, key->index);
+
+    if (known != NULL) { /* it came into memory meanwhile */
+        recipient_free(r);
+        admin_touch(a, known, *key);
+        return;
+    }
+    ASSERT(lane_adopt(w, a->job->shard, r));
+    if (!admin_act(a, r))
+        lane_return(r); /* a window has no room for all of a backlog */
+}
+
+static void on_fetched(struct queue_load *load, int result)
+{
+    struct admin *a = load->owner;
+    struct list_node *n;
+    size_t i = 0;
+
+    settle_follow(a->worker, &a->waiter);
+    while ((n = list_pop_front(&load->rcpts)) != NULL) {
+        struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+
+        while (load->exact[i].index != r->index ||
+               memcmp(&load->exact[i].id, &r->message->id, sizeof(r->message->id)) != 0)
+            i++; /* those that are gone are left out */
+        on_row(a, r, &load->exact[i++]);
+    }
+    for (i = 0; i < load->exact_len; i++)
+        lane_fetch_end(a->worker, a->job->shard, load->exact[i].flow, load->exact[i].queue);
+    a->result = result;
+    settle_wait(a->worker, a->job->shard);
+    a->waiter.parts--; /* the fetch's */
+}
+
+static void flush_lane(struct worker *w, uint32_t shard, uint32_t flow, struct str queue)
+{
+    struct lane *lane = lane_get(w, shard, flow, queue);
+
+    if (lane != NULL)
+        lane_flush(lane);
+}
+
+static void admin_act_on(struct worker *w, struct admin *a)
+{
+    struct control_job *job = a->job;
+
+    a->worker = w;
+    a->fetched = calloc(job->rows_len + 1, sizeof(*a->fetched));
+    a->later = calloc(job->rows_len + 1, sizeof(*a->later));
+    ASSERT(a->fetched != NULL && a->later != NULL);
+    settle_follow(w, &a->waiter);
+    for (size_t i = 0; i < job->rows_len; i++) {
+        const struct control_row *row = &job->rows[i];
+        struct queue_row_key key = {.queue = row->queue,
+                                    .id = row->id,
+                                    .index = row->index,
+                                    .flow = row->flow,
+                                    .due_ms = row->due_ms};
+        struct recipient *r;
+
+        if (job->action == CONTROL_FLUSH) /* first: it may give the lane's window up */
+            flush_lane(w, job->shard, row->flow, row->queue);
+        r = lane_find(w, &row->id, row->index);
+        if (r != NULL)
+            admin_touch(a, r, key);
+        else
+            look_later(a, &key);
+    }
+    if (a->later_len > 0 && !a->settling)
+        admin_fetch(a);
+    settle_wait(w, job->shard);
+}
+
+static void admin_run(struct worker *w, struct worker_note *note)
+{
+    admin_act_on(w, CONTAINER_OF(note, struct admin, note));
+}
+
+static struct admin *admin_new(struct control_job *job,
+                               void (*done)(struct control_job *job, int result))
+{
+    struct admin *a = calloc(1, sizeof(*a));
+
+    if (a == NULL) {
+        done(job, -ENOMEM);
+        return NULL;
+    }
+    a->job = job;
+    a->done = done;
+    a->note.run = admin_run;
+    a->waiter.on_settled = on_admin_settled;
+    return a;
+}
+
+void admin_begin(struct worker *w, struct control_job *job,
+                 void (*done)(struct control_job *job, int result))
+{
+    struct admin *a = admin_new(job, done);
+
+    if (a != NULL)
+        admin_act_on(w, a);
+}
+
+void admin_submit(struct engine *e, struct control_job *job)
+{
+    struct admin *a = admin_new(job, control_job_done);
+
+    if (a == NULL)
+        return;
+    worker_post(e, NULL, worker_of_shard(e, job->shard)->index, &a->note);
+}
+
+/* --- damaged records --- */
+
+struct purge {
+    struct worker_note note;
+    struct queue_change change;
+    struct control_job *job;
+};
+
+static void on_purged(struct queue_change *change, int result)
+{
+    struct purge *p = change->owner;
+
+    if (result == 0)
+        p->job->changed = p->job->purges_len;
+    control_job_done(p->job, result);
+    free(p);
+}
+
+static void purge_run(struct worker *w, struct worker_note *note)
+{
+    struct purge *p = CONTAINER_OF(note, struct purge, note);
+
+    p->change = (struct queue_change){.purges = p->job->purges,
+                                      .purges_len = p->job->purges_len,
+                                      .records = p->job->records,
+                                      .urgent = true,
+                                      .on_done = on_purged,
+                                      .owner = p};
+    queue_submit(w->port, p->job->shard, &p->change);
+}
+
+void admin_purge(struct engine *e, struct control_job *job)
+{
+    struct purge *p = calloc(1, sizeof(*p));
+
+    if (p == NULL) {
+        control_job_done(job, -ENOMEM);
+        return;
+    }
+    p->job = job;
+    p->note.run = purge_run;
+    worker_post(e, NULL, worker_of_shard(e, job->shard)->index, &p->note);
+}

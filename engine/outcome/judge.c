@@ -1,0 +1,397 @@
+#include "outcome/judge.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "limits/retry.h"
+#include "outcome/admin.h"
+#include "outcome/classify.h"
+#include "outcome/notice.h"
+#include "outcome/report.h"
+#include "run/engine.h"
+#include "schedule/lane_wait.h"
+#include "worker/queue_name.h"
+#include "worker/settle.h"
+
+/* --- records --- */
+
+static uint32_t span_ms(uint64_t from, uint64_t to)
+{
+    return from == 0 || to < from ? 0 : (uint32_t)(to - from);
+}
+
+static void record(struct worker *w, const struct judge_context *c, enum report_type type,
+                   const struct recipient *r, const struct smtp_reply *reply, const char *command,
+                   const char *classification, int64_t next_ms)
+{
+    const struct lane *lane = r->holder;
+    int64_t wall_ms = worker_wall_ms(w);
+    uint64_t now_ms = io_now_ms(w->io);
+    struct report_event event = {
+        .type = type,
+        .node_id = w->config->node_id,
+        .timestamp_ms = wall_ms,
+        .message = r->message,
+        .recipient = r->address,
+        .queue = r->queue,
+        .site = c->site,
+        .sender = r->message->sender,
+        .reply = reply,
+        .command = command,
+        .peer_name = c->peer_name,
+        .peer_addr = c->peer_addr,
+        .source_name = c->source_name,
+        .source_addr = c->source_addr,
+        .attempts = r->attempts,
+        .delivery_protocol = c->protocol,
+        .session_id = c->session_id,
+        .size = r->message->content_len,
+        .connect_ms = span_ms(c->started_ms, c->connected_ms),
+        .transaction_ms = span_ms(c->begun_ms, now_ms),
+        .classification = classification,
+        .next_attempt_ms = next_ms,
+    };
+
+    report_line(settle_records(w, lane->shard), &event);
+}
+
+static void record_entry(struct judge_batch *b, enum report_type type, const struct judge_entry *e,
+                         int64_t next_ms)
+{
+    const struct outcome *o = &e->outcome;
+
+    record(b->worker, b->context, type, e->recipient, &o->reply,
+           o->local ? NULL : classify_command(o->stage),
+           o->class == OUTCOME_DELIVERED ? NULL : classify_bounce(o), next_ms);
+}
+
+/* --- notices --- */
+
+static const enum notice_kind notice_kinds[] = {NOTICE_FAILED, NOTICE_EXPIRED, NOTICE_DELAYED,
+                                                NOTICE_RELAYED};
+
+static void notice_record(struct worker *w, uint32_t shard, const struct message *m,
+                          const struct recipient *r)
+{
+    struct report_event event = {.type = REPORT_RECEPTION,
+                                 .node_id = w->config->node_id,
+                                 .timestamp_ms = m->created_ms,
+                                 .message = m,
+                                 .recipient = r->address,
+                                 .queue = r->queue,
+                                 .reception_protocol = "internal",
+                                 .size = m->content_len};
+
+    report_line(settle_records(w, shard), &event);
+}
+
+/* Puts the notice into this turn's change: it is accepted in the transaction that ends what it
+ * tells of. */
+static void notice_submit(struct worker *w, uint32_t shard, const struct message *original,
+                          const struct notice *notice)
+{
+    struct buf content = {0};
+    struct dns_name name;
+    const struct config_destination *dest;
+    bool eight_bit = false, smtputf8 = false;
+    struct message fields = {.id = notice->id,
+                             .created_ms = notice->now_ms,
+                             .born_ms = io_now_ms(w->io),
+                             .flags = MESSAGE_NOTICE,
+                             .recipients = 1,
+                             .protocol = STR("internal"),
+                             .priority = original->priority,
+                             .tenant = original->tenant,
+                             .campaign = original->campaign};
+    const struct queue_flow *flow;
+    struct message *m;
+    struct recipient *r;
+
+    if (queue_name_of(queue_name_domain(original->sender), &name) < 0) {
+        log_warn("notice.undeliverable", "reason=\"sender has no mail domain\"");
+        return;
+    }
+    dest = config_destination_for(w->config, (struct str){name.text, name.len}, STR(""));
+    notice_build(notice, &content, &eight_bit, &smtputf8);
+    fields.content = content.data;
+    fields.content_len = content.len;
+    if (eight_bit)
+        fields.flags |= MESSAGE_8BIT;
+    if (smtputf8)
+        fields.flags |= MESSAGE_SMTPUTF8;
+    fields.flags |= MESSAGE_DOT_LINES; /* not looked at: stuffing looks for itself */
+    flow = queue_flow_get(w->engine->queue, original->priority, original->tenant,
+                          original->campaign, STR(""));
+    ASSERT(flow != NULL);
+    fields.flow = flow->id;
+    m = message_new(&fields);
+    ASSERT(m != NULL);
+    r = recipient_new(m, 0, (struct str){name.text, name.len}, original->sender, STR(""), STR(""));
+    ASSERT(r != NULL);
+    r->due_ms = notice->now_ms;
+    r->notify = SMTP_NOTIFY_NEVER;
+    r->lifetime_s = retry_lifetime_s(dest, true, 0);
+    notice_record(w, shard, m, r);
+    settle_add(w, shard, m, r);
+    counter_add(&w->counters.notices, 1);
+}
+
+/* One notice of a kind for all entries that owe it. */
+static void notice_send(struct judge_batch *b, enum notice_kind kind)
+{
+    struct worker *w = b->worker;
+    struct notice_recipient *list = calloc(b->len, sizeof(*list));
+    const struct message *m = b->entries[0].recipient->message;
+    struct notice notice = {.kind = kind,
+                            .host_name = w->config->host_name,
+                            .postmaster = w->config->bounce.postmaster,
+                            .from_name = w->config->bounce.from_name,
+                            .original = m,
+                            .recipients = list,
+                            .headers_only = w->config->bounce.return_headers_only,
+                            .return_bytes_max = w->config->bounce.return_bytes_max,
+                            .now_ms = worker_wall_ms(w)};
+
+    ASSERT(list != NULL);
+    for (size_t i = 0; i < b->len; i++) {
+        const struct judge_entry *e = &b->entries[i];
+
+        if (!e->notice || e->kind != kind)
+            continue;
+        list[notice.recipients_len++] = (struct notice_recipient){
+            .address = e->recipient->address,
+            .orcpt = e->recipient->orcpt,
+            .outcome = &e->outcome,
+            .peer_name = e->outcome.local ? NULL : b->context->peer_name,
+            .last_attempt_ms = e->recipient->last_attempt_ms,
+            .will_retry_until_ms = kind == NOTICE_DELAYED ? recipient_expires_ms(e->recipient) : 0};
+    }
+    if (notice.recipients_len > 0) {
+        notice.id = msgid_next(&w->ids, notice.now_ms);
+        notice_submit(w, ((struct lane *)b->entries[0].recipient->holder)->shard, m, &notice);
+    }
+    free(list);
+}
+
+static void owe(struct judge_entry *e, enum notice_kind kind)
+{
+    e->kind = kind;
+    e->notice = notice_wanted(kind, e->recipient->message, e->recipient->notify);
+}
+
+/* --- policy --- */
+
+static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_type type,
+                      _Atomic uint64_t *counter, enum notice_kind kind)
+{
+    record_entry(b, type, e, 0);
+    counter_add(counter, 1);
+    owe(e, kind);
+    e->ended = true;
+}
+
+bool judge_has_room(const struct worker *w, const struct recipient *r, enum notice_kind kind)
+{
+    const struct lane *lane = r->holder;
+
+    return !notice_wanted(kind, r->message, r->notify) || settle_takes_notice(w, lane->shard);
+}
+
+static void entry_defer(struct judge_batch *b, struct judge_entry *e)
+{
+    struct worker *w = b->worker;
+    struct recipient *r = e->recipient;
+    const struct message *m = r->message;
+    bool is_notice = (m->flags & MESSAGE_NOTICE) != 0;
+    int64_t now_ms = worker_wall_ms(w), expires_ms = recipient_expires_ms(r), start_ms;
+    const struct config_destination *own;
+
+    e->old_due_ms = r->due_ms;
+    r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, expires_ms, &w->rng);
+    if (retry_expired(now_ms, expires_ms))
+        r->due_ms = now_ms + NOTICE_WAIT_MS;
+    if (e->outcome.class != OUTCOME_EXPIRED) /* it was tried */
+        recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
+    /* Mail with a not-before time is late from then on: its lifetime, which its domain gave it, was
+     * counted from there. */
+    own = config_destination_for(w->config, lane_domain(r->holder), STR(""));
+    start_ms = expires_ms - (int64_t)own->lifetime_s * 1000;
+    if (start_ms < m->created_ms)
+        start_ms = m->created_ms;
+    if (judge_has_room(w, r, NOTICE_DELAYED) &&
+        retry_warn_due(b->context->dest, is_notice, (r->flags & RECIPIENT_WARNED) != 0, start_ms,
+                       now_ms, expires_ms)) {
+        r->flags |= RECIPIENT_WARNED;
+        owe(e, NOTICE_DELAYED);
+    }
+    record_entry(b, REPORT_TRANSIENT, e, r->due_ms);
+    counter_add(e->outcome.class == OUTCOME_LOST ? &w->counters.lost : &w->counters.deferred, 1);
+}
+
+/* A notice of ours that nobody takes is no bounce of a customer's mail. */
+static _Atomic uint64_t *end_counter(struct worker *w, const struct recipient *r,
+                                     _Atomic uint64_t *counter)
+{
+    return (r->message->flags & MESSAGE_NOTICE) != 0 ? &w->counters.notices_failed : counter;
+}
+
+/* Where the store has no room for its notice a bounce waits there, as a row: in memory hundreds
+ * would keep all else from being loaded that could make room. It is tried again, or found expired
+ * again. */
+static void entry_fail(struct judge_batch *b, struct judge_entry *e)
+{
+    struct worker *w = b->worker;
+
+    if (judge_has_room(b->worker, e->recipient, NOTICE_FAILED))
+        entry_end(b, e, REPORT_BOUNCE, end_counter(w, e->recipient, &w->counters.failed),
+                  NOTICE_FAILED);
+    else
+        entry_defer(b, e);
+}
+
+/* The record says the same whether a last attempt failed or there was none; the notice of the
+ * former says who answered what. */
+static void entry_expire(struct judge_batch *b, struct judge_entry *e)
+{
+    const struct outcome tried = e->outcome;
+    struct worker *w = b->worker;
+
+    if (!judge_has_room(b->worker, e->recipient, NOTICE_EXPIRED)) {
+        entry_defer(b, e);
+        return;
+    }
+    e->outcome.class = OUTCOME_EXPIRED;
+    if (tried.class != OUTCOME_EXPIRED) {
+        const struct lane *lane = e->recipient->holder;
+
+        e->outcome.local = true;
+        classify_expired_reply(str_of(lane->last_error), STR(""), &e->outcome.reply);
+    }
+    entry_end(b, e, REPORT_EXPIRATION, end_counter(w, e->recipient, &w->counters.expired),
+              NOTICE_EXPIRED);
+    e->outcome.reply = tried.reply;
+    e->outcome.local = tried.local;
+}
+
+static void entry_decide(struct judge_batch *b, struct judge_entry *e)
+{
+    struct worker *w = b->worker;
+    struct recipient *r = e->recipient;
+    int64_t now_ms = worker_wall_ms(w);
+
+    if (e->outcome.class != OUTCOME_EXPIRED) {
+        r->attempts = r->attempts == UINT16_MAX ? UINT16_MAX : (uint16_t)(r->attempts + 1);
+        r->last_attempt_ms = now_ms;
+        lane_note_error(r->holder, &e->outcome.reply, b->context->peer_name);
+    }
+    switch (e->outcome.class) {
+    case OUTCOME_FAILED:
+        entry_fail(b, e);
+        break;
+    case OUTCOME_EXPIRED:
+        entry_expire(b, e);
+        break;
+    case OUTCOME_DEFERRED:
+    case OUTCOME_LOST:
+        if (retry_expired(now_ms, recipient_expires_ms(r)))
+            entry_expire(b, e);
+        else
+            entry_defer(b, e);
+        break;
+    case OUTCOME_DELIVERED:
+        entry_end(b, e, REPORT_DELIVERY, &w->counters.delivered, NOTICE_RELAYED);
+        e->notice = e->notice && !b->context->peer_dsn;
+        break;
+    }
+}
+
+void judge_begin(struct judge_batch *b, struct worker *w, const struct judge_context *context)
+{
+    *b = (struct judge_batch){.worker = w, .context = context};
+}
+
+struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
+                              const struct outcome *outcome)
+{
+    if (b->len == b->cap) {
+        b->cap = b->cap == 0 ? 2 : b->cap * 2;
+        b->entries = realloc(b->entries, b->cap * sizeof(*b->entries));
+        ASSERT(b->entries != NULL);
+    }
+    b->entries[b->len] = (struct judge_entry){.recipient = r, .outcome = *outcome};
+    return &b->entries[b->len++];
+}
+
+/* Decides for all first, then notices (they read the recipients), then hands the recipients over to
+ * the settle: all in one turn, so in one change. */
+void judge_end(struct judge_batch *b)
+{
+    struct worker *w = b->worker;
+    uint32_t shard = b->len > 0 ? ((struct lane *)b->entries[0].recipient->holder)->shard : 0;
+    /* What may have to wait for room keeps nothing else waiting. */
+    bool apart = b->len > 0 && (!settle_takes_notice(w, shard) ||
+                                queue_intake(w->engine->queue, shard) != QUEUE_INTAKE_OK);
+
+    settle_cut(w, shard, apart);
+    for (size_t i = 0; i < b->len; i++)
+        entry_decide(b, &b->entries[i]);
+    for (size_t k = 0; b->len > 0 && k < ARRAY_LEN(notice_kinds); k++)
+        notice_send(b, notice_kinds[k]);
+    for (size_t i = 0; i < b->len; i++) {
+        struct judge_entry *e = &b->entries[i];
+
+        if (!e->ended && admin_wants(e->recipient)) {
+            e->recipient->due_ms = e->old_due_ms;
+            admin_obey(w, e->recipient);
+            continue;
+        }
+        lane_settling(e->recipient);
+        if (e->ended)
+            settle_remove(w, e->recipient);
+        else
+            settle_move(w, e->recipient, e->old_due_ms);
+    }
+    free(b->entries);
+    b->entries = NULL;
+    b->len = b->cap = 0;
+    settle_cut(w, shard, apart);
+}
+
+void judge_delivered(struct worker *w, const struct judge_context *context, struct recipient *r,
+                     const struct smtp_reply *reply)
+{
+    if ((r->notify & SMTP_NOTIFY_SUCCESS) != 0 && !context->peer_dsn) {
+        struct outcome outcome = {
+            .class = OUTCOME_DELIVERED, .stage = SMTP_STAGE_BODY, .reply = *reply};
+
+        judge_one(w, context, r, &outcome);
+        return;
+    }
+    r->attempts++;
+    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, 0);
+    counter_add(&w->counters.delivered, 1);
+    lane_settling(r);
+    settle_remove(w, r);
+    settle_cut(w, ((struct lane *)r->holder)->shard, false);
+}
+
+void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,
+               const struct outcome *outcome)
+{
+    struct judge_batch b;
+
+    judge_begin(&b, w, context);
+    judge_add(&b, r, outcome);
+    judge_end(&b);
+}
+
+void judge_expired(struct worker *w, const struct judge_context *context, struct recipient *r)
+{
+    struct outcome outcome = {.class = OUTCOME_EXPIRED, .stage = SMTP_STAGE_READY, .local = true};
+    struct buf waited = {0};
+
+    lane_waited_for(r->holder, &waited);
+    classify_expired_reply(r->last_error, buf_str(&waited), &outcome.reply);
+    buf_done(&waited);
+    judge_one(w, context, r, &outcome);
+}

@@ -1,0 +1,64 @@
+/* The one place that turns how an attempt ended into policy: retry time, bounce with its notice,
+ * record, counters (DESIGN.md section 6). What it decides goes into the worker's settle of this
+ * turn. */
+#ifndef HAYAUMA_ENGINE_JUDGE_H
+#define HAYAUMA_ENGINE_JUDGE_H
+
+#include "config/config.h"
+#include "outcome/notice.h"
+#include "outcome/outcome.h"
+#include "worker/worker.h"
+
+/* Until a bounce that found no room for its notice is looked at again, its lifetime being over. */
+#define NOTICE_WAIT_MS 300000
+
+/* Where an attempt was made; all pointers live during the call. */
+struct judge_context {
+    const struct config_destination *dest;
+    struct str site;
+    const char *peer_name, *peer_addr; /* NULL: none was reached */
+    const char *source_name, *source_addr;
+    const char *session_id;
+    const char *protocol;                        /* "ESMTP", "SMTP", "LMTP" or NULL */
+    uint64_t started_ms, connected_ms, begun_ms; /* monotonic; 0: not reached */
+    bool peer_dsn;                               /* the peer took over RFC 3461 duties */
+};
+
+struct judge_entry {
+    struct recipient *recipient;
+    struct outcome outcome;
+    int64_t old_due_ms; /* deferred: as stored */
+    bool too_many;      /* the caller's: refused only for the number of recipients */
+    bool ended;         /* the row goes */
+    bool notice;        /* the sender is owed a notice of this kind */
+    enum notice_kind kind;
+};
+
+/* What became of the recipients of one message in one attempt, gathered so that the sender gets one
+ * notice for all of them. Recipients are PLACE_FLIGHT and owned by the batch until judge_end(). */
+struct judge_batch {
+    struct worker *worker;
+    const struct judge_context *context;
+    struct judge_entry *entries;
+    size_t len, cap;
+};
+
+void judge_begin(struct judge_batch *b, struct worker *w, const struct judge_context *context);
+/* outcome is copied. The entry is the caller's to mark until judge_end(). */
+struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
+                              const struct outcome *outcome);
+/* Settles all of them, with records and notices, in this turn's change. All are of one message. */
+void judge_end(struct judge_batch *b);
+/* The usual case without a batch: delivered. */
+void judge_delivered(struct worker *w, const struct judge_context *context, struct recipient *r,
+                     const struct smtp_reply *reply);
+/* One recipient, any outcome. */
+void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,
+               const struct outcome *outcome);
+/* Whether the store has room for the notice of kind that r's end would owe, or it would owe none.
+ */
+bool judge_has_room(const struct worker *w, const struct recipient *r, enum notice_kind kind);
+/* r's lifetime is over before it could be tried (again). */
+void judge_expired(struct worker *w, const struct judge_context *context, struct recipient *r);
+
+#endif

@@ -1,0 +1,238 @@
+#include "outcome/report.h"
+
+#include <string.h>
+
+/* Two lines a message at full rate: no printf and no JSON tree, only appends, and the buffer grows
+ * once (buf_reserve below covers everything but escapes). Order and names of the fields are
+ * KumoMTA's; what is ours comes last. docs/records.md describes every field. */
+
+#define FIXED_BYTES 1024 /* all names, numbers and punctuation of a line */
+
+#define LITERAL(out, text)            buf_put(out, text, sizeof(text) - 1)
+#define NAME(out, name)               LITERAL(out, ",\"" name "\":")
+#define NUMBER(out, name, v)          (NAME(out, name), buf_put_i64(out, (int64_t)(v)))
+#define TEXT(out, name, ...)          (NAME(out, name), buf_put_json(out, __VA_ARGS__))
+#define TEXT_OR_NULL(out, name, cstr) (NAME(out, name), put_text_or_null(out, cstr))
+
+const char *report_type_name(enum report_type type)
+{
+    static const char *const names[] = {
+        [REPORT_RECEPTION] = "Reception",        [REPORT_DELIVERY] = "Delivery",
+        [REPORT_TRANSIENT] = "TransientFailure", [REPORT_BOUNCE] = "Bounce",
+        [REPORT_EXPIRATION] = "Expiration",      [REPORT_ADMIN_BOUNCE] = "AdminBounce",
+        [REPORT_ADMIN_HOLD] = "AdminHold",       [REPORT_ADMIN_RELEASE] = "AdminRelease",
+        [REPORT_ADMIN_REBIND] = "AdminRebind",   [REPORT_DELAYED] = "Delayed",
+        [REPORT_REJECTION] = "Rejection",
+    };
+
+    ASSERT((size_t)type < ARRAY_LEN(names));
+    return names[type];
+}
+
+static void put_text_or_null(struct buf *out, const char *text)
+{
+    if (text == NULL)
+        LITERAL(out, "null");
+    else
+        buf_put_json(out, str_of(text));
+}
+
+/* --- parts --- */
+
+static void put_response(struct buf *out, const struct report_event *e)
+{
+    const struct smtp_reply *reply = e->reply;
+
+    LITERAL(out, ",\"response\":{\"code\":");
+    /* The field is never null at KumoMTA: a reception without words of its own was accepted. */
+    buf_put_u64(out, reply != NULL ? reply->code : e->type == REPORT_RECEPTION ? 250 : 0);
+    if (reply == NULL || reply->enhanced.class == 0) {
+        LITERAL(out, ",\"enhanced_code\":null");
+    } else {
+        LITERAL(out, ",\"enhanced_code\":{\"class\":");
+        buf_put_u64(out, reply->enhanced.class);
+        NUMBER(out, "subject", reply->enhanced.subject);
+        NUMBER(out, "detail", reply->enhanced.detail);
+        buf_putc(out, '}');
+    }
+    TEXT(out, "content", reply == NULL ? STR("") : (struct str){reply->text, reply->text_len});
+    TEXT_OR_NULL(out, "command", e->command);
+    buf_putc(out, '}');
+}
+
+/* "192.0.2.1:25" and "[2001:db8::1]:25" without the port: KumoMTA's addr is an IP address. What has
+ * another form (a Unix socket) stays as it is. */
+static struct str without_port(struct str addr)
+{
+    ptrdiff_t first = str_find(addr, ':'), last = str_rfind(addr, ':');
+
+    if (addr.len > 2 && addr.ptr[0] == '[' && last > 2 && addr.ptr[last - 1] == ']')
+        return (struct str){addr.ptr + 1, (size_t)last - 2};
+    if (first > 0 && first == last && addr.ptr[0] >= '0' && addr.ptr[0] <= '9')
+        return (struct str){addr.ptr, (size_t)first};
+    return addr;
+}
+
+static void put_peer(struct buf *out, const struct report_event *e)
+{
+    LITERAL(out, ",\"peer_address\":");
+    if (e->peer_addr == NULL) {
+        LITERAL(out, "null");
+        return;
+    }
+    LITERAL(out, "{\"name\":");
+    buf_put_json(out, str_of(e->peer_name));
+    TEXT(out, "addr", without_port(str_of(e->peer_addr)));
+    buf_putc(out, '}');
+}
+
+static void put_source(struct buf *out, const struct report_event *e)
+{
+    LITERAL(out, ",\"egress_pool\":null,\"egress_source\":");
+    put_text_or_null(out, e->source_name);
+    LITERAL(out, ",\"source_address\":");
+    if (e->source_addr == NULL) {
+        LITERAL(out, "null");
+    } else {
+        LITERAL(out, "{\"address\":");
+        buf_put_json(out, str_of(e->source_addr));
+        buf_putc(out, '}');
+    }
+}
+
+/* Whether s may stand in a line as the JSON object it was stored as. Who stores it has parsed it;
+ * this makes sure that even a mistake there costs one value and not the line. */
+static bool is_object(struct str s)
+{
+    if (s.len < 2 || s.ptr[0] != '{' || s.ptr[s.len - 1] != '}')
+        return false;
+    for (size_t i = 0; i < s.len; i++)
+        if ((unsigned char)s.ptr[i] < ' ')
+            return false;
+    return true;
+}
+
+static void put_object(struct buf *out, struct str s)
+{
+    if (is_object(s))
+        buf_put_str(out, s);
+    else
+        LITERAL(out, "{}");
+}
+
+/* meta, with the tenant and campaign names in front, where consumers of KumoMTA's records expect
+ * them. */
+static void put_meta(struct buf *out, const struct message *m)
+{
+    bool any = false;
+
+    LITERAL(out, ",\"meta\":");
+    if (m->tenant.len == 0 && m->campaign.len == 0) {
+        put_object(out, m->meta);
+        return;
+    }
+    buf_putc(out, '{');
+    if (m->tenant.len > 0) {
+        LITERAL(out, "\"tenant\":");
+        buf_put_json(out, m->tenant);
+        any = true;
+    }
+    if (m->campaign.len > 0) {
+        if (any)
+            buf_putc(out, ',');
+        LITERAL(out, "\"campaign\":");
+        buf_put_json(out, m->campaign);
+    }
+    if (is_object(m->meta)) {
+        struct str inside = str_trim((struct str){m->meta.ptr + 1, m->meta.len - 2});
+
+        if (inside.len > 0) {
+            buf_putc(out, ',');
+            buf_put_str(out, inside);
+        }
+    }
+    buf_putc(out, '}');
+}
+
+static void put_envelope(struct buf *out, const struct report_event *e)
+{
+    const struct message *m = e->message;
+    char id[MSGID_TEXT_BYTES] = "";
+
+    if (m != NULL)
+        msgid_text(&m->id, id);
+    LITERAL(out, "{\"type\":\"");
+    buf_puts(out, report_type_name(e->type));
+    LITERAL(out, "\",\"id\":\"");
+    buf_puts(out, id);
+    LITERAL(out, "\",\"sender\":");
+    buf_put_json(out, m != NULL ? m->sender : e->sender);
+    TEXT(out, "recipient", e->recipient);
+    TEXT(out, "queue", e->queue);
+    TEXT(out, "site", e->site);
+    NUMBER(out, "size", e->size);
+}
+
+static void put_times(struct buf *out, const struct report_event *e)
+{
+    int64_t created_ms = e->message != NULL ? e->message->created_ms : e->timestamp_ms;
+
+    NUMBER(out, "timestamp", e->timestamp_ms / 1000);
+    NUMBER(out, "created", created_ms / 1000);
+    NUMBER(out, "num_attempts", e->attempts);
+    TEXT(out, "bounce_classification",
+         str_of(e->classification != NULL ? e->classification : "Uncategorized"));
+}
+
+static void put_own(struct buf *out, const struct report_event *e)
+{
+    NUMBER(out, "timestamp_ms", e->timestamp_ms);
+    if (e->message != NULL)
+        NUMBER(out, "num_recipients", e->message->recipients);
+    LITERAL(out, ",\"queue_ms\":");
+    /* By the wall clock, which may have been set back meanwhile. */
+    buf_put_i64(out, e->message != NULL && e->timestamp_ms > e->message->created_ms
+                         ? e->timestamp_ms - e->message->created_ms
+                         : 0);
+    NUMBER(out, "connect_ms", e->connect_ms);
+    NUMBER(out, "transaction_ms", e->transaction_ms);
+    if (e->type == REPORT_TRANSIENT)
+        NUMBER(out, "next_attempt", e->next_attempt_ms / 1000);
+    if (e->omitted > 0)
+        NUMBER(out, "num_omitted", e->omitted);
+}
+
+void report_line(struct buf *out, const struct report_event *event)
+{
+    const struct message *m = event->message;
+    size_t texts = event->recipient.len + event->queue.len + event->site.len + SMTP_REPLY_TEXT_MAX;
+
+    if (m != NULL)
+        texts += m->sender.len + m->meta.len + m->trace.len;
+    ASSERT(buf_reserve(out, FIXED_BYTES + texts) == 0);
+    put_envelope(out, event);
+    put_response(out, event);
+    put_peer(out, event);
+    put_times(out, event);
+    put_source(out, event);
+    LITERAL(out, ",\"feedback_report\":null");
+    if (m != NULL) {
+        put_meta(out, m);
+        LITERAL(out, ",\"headers\":");
+        put_object(out, m->trace);
+    } else {
+        LITERAL(out, ",\"meta\":{},\"headers\":{}");
+    }
+    TEXT_OR_NULL(out, "delivery_protocol", event->delivery_protocol);
+    LITERAL(out, ",\"reception_protocol\":");
+    if (event->reception_protocol == NULL && m != NULL && m->protocol.len > 0)
+        buf_put_json(out, m->protocol);
+    else
+        put_text_or_null(out, event->reception_protocol);
+    TEXT(out, "nodeid", str_of(event->node_id));
+    if (event->session_id != NULL) {
+        TEXT(out, "session_id", str_of(event->session_id));
+    }
+    put_own(out, event);
+    LITERAL(out, "}\n");
+}

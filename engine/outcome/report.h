@@ -1,0 +1,53 @@
+/* Event records: one JSON line per event with KumoMTA's field names (docs/records.md). Pure
+ * formatting into a buffer; the line becomes durable with the queue change that carries it. */
+#ifndef HAYAUMA_ENGINE_REPORT_H
+#define HAYAUMA_ENGINE_REPORT_H
+
+#include "base/buf.h"
+#include "outcome/outcome.h"
+#include "queue/message.h"
+
+enum report_type {
+    REPORT_RECEPTION,
+    REPORT_DELIVERY,
+    REPORT_TRANSIENT,
+    REPORT_BOUNCE,
+    REPORT_EXPIRATION,
+    REPORT_ADMIN_BOUNCE,
+    REPORT_ADMIN_HOLD,
+    REPORT_ADMIN_RELEASE,
+    REPORT_ADMIN_REBIND,
+    REPORT_DELAYED,
+    REPORT_REJECTION
+};
+
+struct report_event {
+    enum report_type type;
+    const char *node_id;
+    int64_t timestamp_ms;
+    const struct message *message; /* NULL for REPORT_REJECTION */
+    struct str recipient; /* address; empty for REPORT_RECEPTION: then recipients of the message
+                             are not named, one line a message */
+    struct str queue, site;
+    struct str sender;              /* when message is NULL */
+    const struct smtp_reply *reply; /* NULL = none */
+    const char *command;            /* what the reply answered: "RCPT TO", or NULL */
+    const char *peer_name;          /* exchanger or client name, NULL = none */
+    const char *peer_addr;          /* "192.0.2.1:25" */
+    const char *source_name, *source_addr;
+    uint16_t attempts;
+    const char *delivery_protocol;  /* "ESMTP", "SMTP", "LMTP" or NULL */
+    const char *reception_protocol; /* NULL: the message's */
+    const char *session_id;         /* or NULL */
+    const char *classification;     /* bounce_classification, or NULL */
+    uint64_t size;
+    /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
+    uint32_t connect_ms, transaction_ms;
+    int64_t next_attempt_ms; /* REPORT_TRANSIENT */
+    uint64_t omitted;        /* REPORT_REJECTION that stands for this many; 0: for itself */
+};
+
+void report_line(struct buf *out, const struct report_event *event);
+const char *report_type_name(enum report_type type);
+
+#endif

@@ -1,0 +1,467 @@
+#include "outcome/sweep.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "limits/retry.h"
+#include "outcome/admin.h"
+#include "outcome/judge.h"
+#include "schedule/lane_private.h"
+
+#define CLOCK_JUMP_MS 1000
+#define LOOK_MS       1000 /* at every lane */
+#define LOOK_AGAIN_MS 20   /* between two steps of that */
+#define LOOK_BUCKETS  2048
+#define LOOK_ENDS     256 /* recipients that end in a step */
+#define STEP_MS       20  /* between two steps of a walk */
+#define STEP_ROWS     2000
+#define STEP_FOUND    200
+#define LANE_EVERY_MS 30000 /* a lane's rows are walked over, at most */
+#define AGAIN_MS      60000 /* until the second walk behind a jump of the clock */
+#define CLOCK_PASSES                                                                               \
+    2 /* what was under way at the jump may be stored behind the first's cursor                    \
+       */
+#define STEP_LANES 200
+
+enum sweep_kind {
+    SWEEP_TIMES, /* over all rows of a shard: due times; says when what is stored expires */
+    SWEEP_LANE,  /* over a lane's: lifetimes */
+    SWEEP_KINDS
+};
+
+/* Of a shard. */
+struct sweep {
+    struct worker *worker;
+    uint32_t shard;
+    enum sweep_kind kind;
+    bool walking;   /* amid a pass */
+    bool stepping;  /* the loader or administration is at it */
+    bool restart;   /* SWEEP_TIMES: the clock was set back amid the pass */
+    uint8_t passes; /* SWEEP_TIMES: still to begin */
+    struct timer timer;
+    struct queue_walk walk;
+    struct control_job job;
+    struct control_row found[STEP_FOUND];
+    struct config *config; /* a reference, while stepping */
+    int64_t site_longest_ms, now_ms;
+    uint64_t changed;
+    /* SWEEP_TIMES: lanes of the step, and when the first of their rows expires; SWEEP_LANE: the
+     * lane of the pass, and that of those that have not expired. */
+    struct sweep_lane {
+        int64_t expires_ms;
+        uint32_t flow;
+        uint16_t len;
+        char name[QUEUE_NAME_MAX];
+    } * lanes;
+    size_t lanes_len;
+    struct list waiting; /* SWEEP_LANE: lanes that want a pass, by outlived_node */
+};
+
+struct sweeps {
+    struct worker *worker;
+    struct timer timer;
+    size_t bucket; /* of lanes: where the look goes on */
+    int64_t wall_ahead_ms;
+    bool wall_known;
+    uint32_t shards_len;
+    struct sweep shards[][SWEEP_KINDS]; /* those that the worker owns */
+};
+
+static void pass_begin(struct sweep *s);
+
+/* --- what is to be done with a row --- */
+
+static int64_t site_longest_ms(const struct config *c)
+{
+    int64_t longest_ms = NOTICE_WAIT_MS;
+
+    for (size_t i = 0; i < c->destinations_len; i++) {
+        const struct config_destination *d = &c->destinations[i];
+        int64_t ms = strncmp(d->pattern, "site:", 5) == 0 ? retry_longest_ms(d, UINT16_MAX) : 0;
+
+        longest_ms = ms > longest_ms ? ms : longest_ms;
+    }
+    return longest_ms;
+}
+
+/* The site of stored mail is not known: of the delays that it may have had the longest counts. */
+static int64_t right_ms(const struct config *c, int64_t site_ms, struct str queue,
+                        const struct retry_place *p, int64_t now_ms)
+{
+    ptrdiff_t at = str_rfind(queue, '@');
+    struct str domain = {queue.ptr + at + 1, queue.len - (size_t)(at + 1)};
+    int64_t ms = retry_longest_ms(config_destination_for(c, domain, STR("")), p->attempts);
+
+    return retry_right_ms(p, ms > site_ms ? ms : site_ms, now_ms);
+}
+
+int64_t sweep_right_ms(const struct worker *w, const struct recipient *r)
+{
+    struct retry_place p = {.due_ms = r->due_ms,
+                            .created_ms = r->message->created_ms,
+                            .expires_ms = recipient_expires_ms(r),
+                            .last_attempt_ms = r->last_attempt_ms,
+                            .attempts = r->attempts};
+
+    return right_ms(w->config, site_longest_ms(w->config), r->queue, &p, worker_wall_ms(w));
+}
+
+/* Of a row without its message, which would be read for it: its id says when it came, within a
+ * second. */
+static bool is_misplaced(const struct sweep *s, const struct queue_row_view *row)
+{
+    struct retry_place p = {.due_ms = row->due_ms,
+                            .created_ms = msgid_ms(&row->id),
+                            .last_attempt_ms = row->last_attempt_ms,
+                            .attempts = row->attempts};
+
+    p.expires_ms = p.created_ms + (int64_t)row->lifetime_s * 1000;
+    return right_ms(s->config, s->site_longest_ms, row->queue, &p, s->now_ms) != row->due_ms;
+}
+
+/* When it ends without being tried; what was put off behind its lifetime, when that is over. */
+static int64_t ends_ms(const struct queue_row_view *row)
+{
+    int64_t ms = msgid_ms(&row->id) + (int64_t)row->lifetime_s * 1000;
+
+    if (row->due_ms >= ms) /* the last attempt */
+        ms += LANE_LAST_TRY_MS;
+    return row->due_ms > ms ? row->due_ms : ms;
+}
+
+/* The lane of row among those of the step; rows come in order of their lanes. */
+static struct sweep_lane *step_lane(struct sweep *s, uint32_t flow, struct str name)
+{
+    struct sweep_lane *l = s->lanes_len == 0 ? NULL : &s->lanes[s->lanes_len - 1];
+
+    if (l == NULL || l->flow != flow || !str_eq((struct str){l->name, l->len}, name)) {
+        l = &s->lanes[s->lanes_len++];
+        *l = (struct sweep_lane){.expires_ms = INT64_MAX, .flow = flow, .len = (uint16_t)name.len};
+        memcpy(l->name, name.ptr, name.len);
+    }
+    return l;
+}
+
+/* --- a step --- */
+
+/* In the loader's thread. */
+static bool on_row(void *arg, const struct queue_row_view *row)
+{
+    struct sweep *s = arg;
+    struct control_row *r = &s->found[s->job.rows_len];
+    struct sweep_lane *lane;
+    int64_t ms = ends_ms(row);
+    bool found;
+
+    if ((row->flags & RECIPIENT_HELD) != 0)
+        return true;
+    lane = step_lane(s, row->flow, row->queue);
+    found = s->kind == SWEEP_TIMES ? is_misplaced(s, row) : ms <= s->now_ms;
+    if (!found || s->kind == SWEEP_TIMES)
+        lane->expires_ms = ms < lane->expires_ms ? ms : lane->expires_ms;
+    if (!found)
+        return s->lanes_len < STEP_LANES;
+    *r = (struct control_row){.id = row->id,
+                              .index = row->index,
+                              .flow = row->flow,
+                              .flags = row->flags,
+                              .due_ms = row->due_ms,
+                              .queue = {(char *)s->job.memory.len, row->queue.len}};
+    if (buf_reserve(&s->job.memory, row->queue.len) < 0)
+        return false; /* found by the next pass */
+    buf_put_str(&s->job.memory, row->queue);
+    return ++s->job.rows_len < STEP_FOUND && s->lanes_len < STEP_LANES;
+}
+
+/* What the lanes walked over are to know. */
+static void lanes_learn(struct sweep *s)
+{
+    for (size_t i = 0; i < s->lanes_len; i++) {
+        const struct sweep_lane *from = &s->lanes[i];
+        struct lane *lane =
+            lane_get(s->worker, s->shard, from->flow, (struct str){from->name, from->len});
+
+        ASSERT(lane != NULL);
+        if (from->expires_ms < lane->expires_ms)
+            lane->expires_ms = from->expires_ms;
+        lane_update(lane);
+    }
+}
+
+static void next_lane(struct sweep *s)
+{
+    struct list_node *n = list_pop_front(&s->waiting);
+    struct lane *lane;
+
+    if (n == NULL)
+        return;
+    lane = LIST_ENTRY(n, struct lane, outlived_node);
+    lane->expires_ms = s->now_ms + LANE_EVERY_MS;
+    s->lanes_len = 0;
+    step_lane(s, lane->flow, lane_name(lane));
+    pass_begin(s);
+}
+
+static void pass_end(struct sweep *s)
+{
+    struct worker *w = s->worker;
+
+    s->walking = false;
+    if (s->kind == SWEEP_LANE) {
+        lanes_learn(s);
+        next_lane(s);
+        return;
+    }
+    if (s->changed > 0)
+        log_warn("queue.due_times_put_right", "shard=%u rows=%llu", s->shard,
+                 (unsigned long long)s->changed);
+    s->changed = 0;
+    if (s->passes > 0)
+        wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + AGAIN_MS);
+}
+
+static void step_end(struct sweep *s, bool last)
+{
+    struct io *io = s->worker->io;
+
+    s->stepping = false;
+    config_unref(s->config);
+    s->config = NULL;
+    buf_clear(&s->job.memory);
+    if (s->worker->draining)
+        return;
+    if (s->kind == SWEEP_TIMES)
+        lanes_learn(s);
+    if (last && !s->restart)
+        pass_end(s);
+    else
+        wheel_arm(io_wheel(io), &s->timer, io_now_ms(io) + STEP_MS);
+}
+
+static void on_changed(struct control_job *job, int result)
+{
+    struct sweep *s = job->owner;
+
+    if (result < 0)
+        log_error("queue.sweep_failed", "shard=%u error=%d", s->shard, result);
+    s->changed += job->changed;
+    step_end(s, s->walk.end);
+}
+
+static void on_walked(struct queue_walk *walk, int result)
+{
+    struct sweep *s = walk->owner;
+
+    if (result < 0)
+        log_error("queue.sweep_failed", "shard=%u error=%d", s->shard, result);
+    if (result < 0 || s->worker->draining || s->job.rows_len == 0) {
+        step_end(s, result < 0 || walk->end);
+        return;
+    }
+    for (size_t i = 0; i < s->job.rows_len; i++)
+        s->found[i].queue.ptr = (const char *)s->job.memory.data + (size_t)s->found[i].queue.ptr;
+    admin_begin(s->worker, &s->job, on_changed);
+}
+
+static void sweep_step(struct sweep *s)
+{
+    struct worker *w = s->worker;
+
+    s->stepping = true;
+    s->config = config_ref(w->config);
+    s->site_longest_ms = site_longest_ms(w->config);
+    s->now_ms = worker_wall_ms(w);
+    if (s->restart)
+        s->walk.cursor.len = 0;
+    s->restart = false;
+    s->job.action = s->kind == SWEEP_TIMES ? CONTROL_RETIME : CONTROL_OUTLIVE;
+    s->job.rows_len = 0;
+    s->job.changed = 0;
+    s->walk.what = (struct queue_visit){.rows_max = STEP_ROWS, .visit = on_row, .arg = s};
+    if (s->kind == SWEEP_LANE) {
+        s->walk.what.flow = s->lanes[0].flow;
+        s->walk.what.queue = (struct str){s->lanes[0].name, s->lanes[0].len};
+    } else
+        s->lanes_len = 0;
+    queue_walk(w->port, s->shard, &s->walk);
+}
+
+static void pass_begin(struct sweep *s)
+{
+    s->walking = true;
+    s->walk.cursor.len = 0;
+    sweep_step(s);
+}
+
+static void on_step(struct timer *timer)
+{
+    struct sweep *s = CONTAINER_OF(timer, struct sweep, timer);
+
+    if (s->worker->draining || s->stepping)
+        return;
+    if (s->walking) {
+        sweep_step(s);
+    } else if (s->passes > 0) {
+        s->passes--;
+        pass_begin(s);
+    }
+}
+
+/* --- the clock --- */
+
+void sweep_clock(struct worker *w)
+{
+    struct sweeps *all = w->sweeps;
+    int64_t ahead_ms = worker_wall_ms(w) - (int64_t)io_now_ms(w->io);
+    int64_t by_ms = all->wall_known ? ahead_ms - all->wall_ahead_ms : 0;
+
+    all->wall_known = true;
+    all->wall_ahead_ms = ahead_ms;
+    if (llabs(by_ms) < CLOCK_JUMP_MS)
+        return;
+    if (w->index == 0)
+        log_warn("clock.jumped", "by_s=%+.3f", (double)by_ms / 1000);
+    if (by_ms > 0)
+        return; /* what is due by it is found when lanes are looked at */
+    for (uint32_t i = 0; i < all->shards_len; i++) {
+        struct sweep *s = &all->shards[i][SWEEP_TIMES];
+
+        s->restart = s->walking;
+        s->passes = s->walking ? CLOCK_PASSES - 1 : CLOCK_PASSES;
+        if (!s->walking)
+            wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + 1);
+    }
+}
+
+/* --- lanes --- */
+
+static struct sweep *lane_sweep(struct worker *w, uint32_t shard)
+{
+    struct sweep *s = &w->sweeps->shards[shard / w->engine->workers_len][SWEEP_LANE];
+
+    ASSERT(s->shard == shard);
+    return s;
+}
+
+/* Ends what has outlived its lifetime in the window. Returns how many. */
+static uint32_t window_look(struct lane *lane, int64_t now_ms, uint32_t max)
+{
+    struct list_node *n, *next;
+    uint32_t ended = 0;
+
+    if (lane->window_len == 0 || lane->window_expires_ms > now_ms)
+        return 0;
+    lane->window_expires_ms = INT64_MAX;
+    for (n = list_first(&lane->window); n != NULL; n = next) {
+        struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+
+        next = list_next(&lane->window, n);
+        if (ended < max && lane_expired(r, now_ms)) {
+            lane_take(r);
+            lane_expire(lane, r);
+            ended++;
+        } else {
+            lane_window_expires(lane, r);
+        }
+    }
+    return ended;
+}
+
+static void lane_look(struct lane *lane, int64_t now_ms)
+{
+    struct sweep *s = lane_sweep(lane->worker, lane->shard);
+
+    if (lane->stored_due_ms > now_ms)
+        return;
+    if (!lane_suspended(lane))
+        lane_load_want(lane, now_ms); /* its timer was armed by the clock before */
+    if (lane->expires_ms > now_ms || list_node_linked(&lane->outlived_node))
+        return;
+    list_push_back(&s->waiting, &lane->outlived_node);
+    if (!s->walking) {
+        s->now_ms = now_ms;
+        next_lane(s);
+    }
+}
+
+static void on_look(struct timer *timer)
+{
+    struct sweeps *all = CONTAINER_OF(timer, struct sweeps, timer);
+    struct worker *w = all->worker;
+    int64_t now_ms = worker_wall_ms(w);
+    size_t until = all->bucket + LOOK_BUCKETS;
+    struct map_node *n = NULL;
+    uint32_t ended = 0;
+
+    if (w->draining)
+        return;
+    while (all->bucket < until && ended < LOOK_ENDS &&
+           (n = map_walk(&w->lanes, &all->bucket, n)) != NULL) {
+        struct lane *lane = CONTAINER_OF(n, struct lane, node);
+
+        ended += window_look(lane, now_ms, LOOK_ENDS - ended);
+        lane_look(lane, now_ms);
+    }
+    if (n == NULL)
+        all->bucket = 0;
+    wheel_arm(io_wheel(w->io), &all->timer,
+              io_now_ms(w->io) + (n == NULL ? LOOK_MS : LOOK_AGAIN_MS));
+}
+
+/* --- open and close --- */
+
+int sweep_open(struct worker *w)
+{
+    uint32_t shards = queue_shards(w->engine->queue), workers = w->engine->workers_len;
+    uint32_t own = (shards + workers - 1 - w->index) / workers;
+    struct sweeps *all = calloc(1, sizeof(*all) + own * sizeof(all->shards[0]));
+
+    if (all == NULL)
+        return -ENOMEM;
+    w->sweeps = all;
+    all->worker = w;
+    all->shards_len = own;
+    all->timer.on_timer = on_look;
+    for (uint32_t i = 0; i < own * SWEEP_KINDS; i++) {
+        struct sweep *s = &all->shards[i / SWEEP_KINDS][i % SWEEP_KINDS];
+
+        s->worker = w;
+        s->kind = (enum sweep_kind)(i % SWEEP_KINDS);
+        s->shard = w->index + i / SWEEP_KINDS * workers;
+        s->lanes = calloc(s->kind == SWEEP_TIMES ? STEP_LANES : 1, sizeof(*s->lanes));
+        if (s->lanes == NULL)
+            return -ENOMEM;
+        list_init(&s->waiting);
+        s->timer.on_timer = on_step;
+        s->walk.owner = s->job.owner = s;
+        s->walk.on_done = on_walked;
+        s->job.shard = s->shard;
+        s->job.rows = s->found;
+        if (s->kind == SWEEP_LANE)
+            continue;
+        s->passes = 1; /* the clock may have been set while nothing ran */
+        wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + LOOK_MS);
+    }
+    wheel_arm(io_wheel(w->io), &all->timer, io_now_ms(w->io) + LOOK_MS);
+    return 0;
+}
+
+void sweep_close(struct worker *w)
+{
+    struct sweeps *all = w->sweeps;
+
+    if (all == NULL)
+        return;
+    wheel_cancel(io_wheel(w->io), &all->timer);
+    for (uint32_t i = 0; i < all->shards_len * SWEEP_KINDS; i++) {
+        struct sweep *s = &all->shards[i / SWEEP_KINDS][i % SWEEP_KINDS];
+
+        wheel_cancel(io_wheel(w->io), &s->timer);
+        config_unref(s->config);
+        buf_done(&s->job.memory);
+        free(s->lanes);
+    }
+    free(all);
+    w->sweeps = NULL;
+}

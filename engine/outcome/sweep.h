@@ -1,0 +1,28 @@
+/* Sweeps: what time alone does to mail that nothing else touches, in bounded steps.
+ *
+ * Of the worker: lanes are looked at in turn, once a second each. What has outlived its lifetime in
+ * a window ends there; what has in the store, behind a suspended lane or a full window, is found by
+ * a walk over the lane's rows. Of a shard: where the clock was set back, and once after a start,
+ * all rows are walked over and due times put right.
+ *
+ * Walks run in the loader's thread, a step at a time; the rows found are changed as administration
+ * changes rows (admin.h). Timers: the worker's, to the next look at lanes; a shard's, between two
+ * steps of a walk. */
+#ifndef HAYAUMA_ENGINE_SWEEP_H
+#define HAYAUMA_ENGINE_SWEEP_H
+
+#include "worker/worker.h"
+
+struct lane;
+
+/* The worker's queue port is open. 0 or -ENOMEM. */
+int sweep_open(struct worker *w) MUST_USE;
+/* The port is closed. */
+void sweep_close(struct worker *w);
+/* Looks whether somebody set the clock. Once a turn, in front of all else that asks for the time.
+ */
+void sweep_clock(struct worker *w);
+/* The due time that r, as it is stored, should have. */
+int64_t sweep_right_ms(const struct worker *w, const struct recipient *r);
+
+#endif

@@ -1,0 +1,384 @@
+#include "run/engine.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "intake/inject.h"
+#include "schedule/lane.h"
+
+#define QUARANTINE_LINES_MAX 10
+#define QUARANTINE_LINE_MS   UINT64_C(6000)
+
+static void pin(uint32_t index)
+{
+    cpu_set_t set;
+
+    CPU_ZERO(&set);
+    CPU_SET(index % (uint32_t)sysconf(_SC_NPROCESSORS_ONLN), &set);
+    pthread_setaffinity_np(pthread_self(), sizeof(set), &set);
+}
+
+bool engine_start_failed(struct engine *e, int err)
+{
+    int none = 0;
+
+    return atomic_compare_exchange_strong(&e->start_error, &none, err);
+}
+
+struct worker_arg {
+    struct engine *engine;
+    uint32_t index;
+};
+
+/* Four meetings with the main thread: all have bound; the queue is open; all have started; nobody
+ * posts or wakes any more. */
+static void *worker_main(void *arg)
+{
+    struct worker_arg *a = arg;
+    struct engine *e = a->engine;
+    struct worker *w = &e->workers[a->index];
+    char name[16];
+    int err;
+
+    snprintf(name, sizeof(name), "worker-%u", a->index);
+    pthread_setname_np(pthread_self(), name);
+    if (e->config->pin_cpus)
+        pin(a->index);
+    err = worker_open(w, e, a->index);
+    free(a);
+    if (err < 0)
+        (void)engine_start_failed(e, err);
+    pthread_barrier_wait(&e->barrier);
+    pthread_barrier_wait(&e->barrier);
+    if (atomic_load(&e->start_error) == 0) {
+        err = worker_start(w);
+        if (err < 0)
+            (void)engine_start_failed(e, err);
+    }
+    pthread_barrier_wait(&e->barrier);
+    if (atomic_load(&e->start_error) == 0)
+        worker_run(w);
+    pthread_barrier_wait(&e->barrier);
+    worker_close(w);
+    return NULL;
+}
+
+static uint32_t workers_wanted(const struct config *c)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+    if (c->workers != 0)
+        return c->workers < WORKERS_MAX ? c->workers : WORKERS_MAX;
+    return cores < 1 ? 1 : cores > WORKERS_MAX ? WORKERS_MAX : (uint32_t)cores;
+}
+
+/* Descriptors that sessions out leave to everything else: a tenth, at least 64 and at most 1,000.
+ */
+static uint32_t sessions_out_max(void)
+{
+    struct rlimit limit;
+    rlim_t files = 1024, kept;
+
+    if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
+        files = limit.rlim_cur < UINT32_MAX ? limit.rlim_cur : UINT32_MAX;
+    kept = files / 10 < 64 ? 64 : files / 10 > 1000 ? 1000 : files / 10;
+    return files > kept ? (uint32_t)(files - kept) : 1;
+}
+
+static const char *listen_advice(bool is_unix, int err)
+{
+    switch (err) {
+    case -EADDRINUSE:
+        return is_unix ? "a file or another program's socket is there: remove it, or change "
+                         "'listen'"
+                       : "stop the other program, or change 'listen'";
+    case -EADDRNOTAVAIL:
+        return "this machine has no such address: change 'listen'";
+    case -EACCES:
+        return is_unix ? "its directory cannot be written: change that, or 'listen'"
+                       : "ports below 1024 are for root and CAP_NET_BIND_SERVICE";
+    case -ENOENT:
+        return "make its directory, or change 'listen'";
+    default:
+        return "change 'listen'";
+    }
+}
+
+void engine_listen_failed(const struct config_listener *l, int err)
+{
+    log_error("smtp.listen_failed", "listener=%s address=%s error=\"%s\" action=\"%s\"", l->name,
+              l->address.text, strerror(-err),
+              listen_advice(l->address.addr.ss_family == AF_UNIX, err));
+}
+
+static int listeners_free(const struct config *c)
+{
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        const struct config_address *a = &c->listeners[i].address;
+        int err = io_address_free((const struct sockaddr *)&a->addr, a->len);
+
+        if (err < 0) {
+            engine_listen_failed(&c->listeners[i], err);
+            return err;
+        }
+    }
+    return 0;
+}
+
+static void buf_put_why(struct buf *error, int err)
+{
+    buf_printf(error, "cannot start: %s; the log lines above say what to change",
+               err == -EADDRINUSE ? "an address is already in use" : strerror(-err));
+}
+
+int engine_open(struct engine *e, struct config *config, struct buf *error)
+{
+    int err;
+
+    memset(e, 0, sizeof(*e));
+    err = listeners_free(config);
+    if (err < 0) {
+        buf_put_why(error, err);
+        return err;
+    }
+    e->config = config_ref(config);
+    e->started_ms = clock_wall_ms();
+    e->workers_len = workers_wanted(config);
+    e->sessions_out_max = sessions_out_max();
+    e->workers = aligned_alloc(CACHE_LINE_BYTES, e->workers_len * sizeof(*e->workers));
+    e->threads = calloc(e->workers_len, sizeof(*e->threads));
+    if (e->workers == NULL || e->threads == NULL || clients_init(&e->clients) < 0 ||
+        governor_open(&e->governor) < 0) {
+        buf_puts(error, "out of memory");
+        return -ENOMEM;
+    }
+    memset(e->workers, 0, e->workers_len * sizeof(*e->workers));
+    pthread_barrier_init(&e->barrier, NULL, e->workers_len + 1);
+    for (uint32_t i = 0; i < e->workers_len; i++) {
+        struct worker_arg *arg = malloc(sizeof(*arg));
+
+        ASSERT(arg != NULL);
+        *arg = (struct worker_arg){e, i};
+        err = -pthread_create(&e->threads[i], NULL, worker_main, arg);
+        ASSERT(err == 0);
+    }
+    pthread_barrier_wait(&e->barrier);
+    e->meetings = 1;
+    err = atomic_load(&e->start_error);
+    if (err < 0)
+        buf_put_why(error, err);
+    return err;
+}
+
+/* A bad disk damages many records at once, and the quarantine names them all: the log has ten
+ * lines, and then one in six seconds. Any thread; two may have one place, relaxed. */
+static bool log_quarantined(void *arg, const struct queue_quarantined *q)
+{
+    struct engine *e = arg;
+    uint64_t now_ms = clock_mono_ns() / 1000000;
+    uint64_t full_ms = atomic_load_explicit(&e->quarantine_ms, memory_order_relaxed);
+    char id[MSGID_TEXT_BYTES] = "";
+
+    if (full_ms < now_ms)
+        full_ms = now_ms;
+    if (full_ms >= now_ms + QUARANTINE_LINES_MAX * QUARANTINE_LINE_MS)
+        return false;
+    atomic_store_explicit(&e->quarantine_ms, full_ms + QUARANTINE_LINE_MS, memory_order_relaxed);
+    if (q->is_row)
+        msgid_text(&q->id, id);
+    log_error("queue.quarantined",
+              "shard=%u tree=%s reason=\"%.*s\" queue=\"%.*s\" id=%s "
+              "action=\"see 'hayauma queue quarantine', which names all\"",
+              q->shard, q->tree, STR_FMT(q->reason), STR_FMT(q->queue), id);
+    return true;
+}
+
+static void on_quarantined(void *arg, const struct queue_quarantined *q)
+{
+    (void)log_quarantined(arg, q);
+}
+
+/* Those of earlier, and what the start has just found. */
+static void log_quarantine(struct engine *e)
+{
+    for (uint32_t i = 0; i < queue_shards(e->queue); i++) {
+        struct queue_cursor cursor = {0};
+
+        (void)queue_quarantine_visit(e->queue, i, &cursor, QUARANTINE_LINES_MAX, log_quarantined,
+                                     e);
+    }
+}
+
+static void queue_options_of(const struct config *c, uint32_t workers, struct queue_options *o)
+{
+    *o = (struct queue_options){.path = c->queue.path,
+                                .shards = c->queue.shards != 0 ? c->queue.shards : workers,
+                                .map_bytes = c->queue.map_bytes,
+                                .records = {.path = c->records.path,
+                                            .segment_bytes_max = c->records.segment_bytes_max,
+                                            .segment_age_s_max = c->records.segment_age_s_max,
+                                            .zstd = c->records.zstd,
+                                            .retention_s = c->records.retention_s,
+                                            .retention_bytes = c->records.retention_bytes}};
+}
+
+int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
+                 struct buf *error)
+{
+    struct queue_options options;
+    const char *why = NULL;
+    int err;
+
+    queue_options_of(e->config, e->workers_len, &options);
+    options.on_quarantined = on_quarantined;
+    options.on_quarantined_arg = e;
+    err = crew_open(&e->crew, e->workers_len, CREW_JOBS_PER_WORKER * e->workers_len);
+    if (err == 0)
+        err = queue_open(&e->queue, &options, &why);
+    if (err < 0) {
+        buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
+                   options.records.path != NULL ? options.records.path : "no place",
+                   why != NULL ? why : strerror(-err));
+        (void)engine_start_failed(e, err);
+    } else {
+        log_quarantine(e);
+        err = ready(arg, error);
+        if (err < 0)
+            (void)engine_start_failed(e, err);
+    }
+    pthread_barrier_wait(&e->barrier);
+    pthread_barrier_wait(&e->barrier);
+    e->meetings = 3;
+    err = atomic_load(&e->start_error);
+    if (err < 0 && error->len == 0)
+        buf_put_why(error, err);
+    return err;
+}
+
+/* --- orders to all workers --- */
+
+struct order {
+    struct worker_note note;
+    struct config *config;
+    bool hard;
+};
+
+static void order_all(struct engine *e, void (*run)(struct worker *, struct worker_note *),
+                      struct config *config, bool hard)
+{
+    for (uint32_t i = 0; i < e->workers_len; i++) {
+        struct order *o = calloc(1, sizeof(*o));
+
+        ASSERT(o != NULL);
+        o->note.run = run;
+        o->config = config == NULL ? NULL : config_ref(config);
+        o->hard = hard;
+        worker_post(e, NULL, i, &o->note);
+    }
+}
+
+static void on_reload(struct worker *w, struct worker_note *note)
+{
+    struct order *o = CONTAINER_OF(note, struct order, note);
+    struct config *old = w->config;
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    w->config = o->config;
+    free(o);
+    inject_reload(w);
+    while ((n = map_walk(&w->lanes, &bucket, n)) != NULL)
+        CONTAINER_OF(n, struct lane, node)->route_expires_ms = 0; /* routes and limits anew */
+    config_unref(old);
+}
+
+void engine_reload(struct engine *e, struct config *config, struct buf *cannot)
+{
+    config_keep(e->config, config, cannot);
+    order_all(e, on_reload, config, false);
+    config_unref(e->config);
+    e->config = config_ref(config);
+}
+
+static void on_drain(struct worker *w, struct worker_note *note)
+{
+    struct order *o = CONTAINER_OF(note, struct order, note);
+
+    worker_drain(w, o->hard);
+    free(o);
+}
+
+void engine_drain(struct engine *e)
+{
+    if (!atomic_exchange(&e->draining, true))
+        order_all(e, on_drain, NULL, false);
+}
+
+void engine_cut(struct engine *e)
+{
+    order_all(e, on_drain, NULL, true);
+}
+
+bool engine_drained(const struct engine *e)
+{
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        if (!atomic_load_explicit(&e->workers[i].drained, memory_order_relaxed))
+            return false;
+    return true;
+}
+
+bool engine_alive(const struct engine *e, uint64_t limit_ms)
+{
+    uint64_t now_ms = clock_mono_ns() / 1000000;
+
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        if (atomic_load_explicit(&e->workers[i].turned_ms, memory_order_relaxed) + limit_ms <
+            now_ms)
+            return false;
+    return true;
+}
+
+static void on_stop(struct worker *w, struct worker_note *note)
+{
+    worker_drain(w, true);
+    w->stopping = true;
+    free(CONTAINER_OF(note, struct order, note));
+}
+
+void engine_close(struct engine *e)
+{
+    bool running = e->meetings == 3 && atomic_load(&e->start_error) == 0;
+
+    if (e->workers == NULL)
+        return;
+    if (running)
+        order_all(e, on_stop, NULL, true);
+    else if (e->meetings < 3)
+        (void)engine_start_failed(e, -ECANCELED);
+    crew_stop(e->crew); /* its results wake workers: none may come after the last meeting */
+    for (; e->meetings < 4; e->meetings++)
+        pthread_barrier_wait(&e->barrier);
+    for (uint32_t i = 0; i < e->workers_len; i++)
+        pthread_join(e->threads[i], NULL);
+    for (size_t i = 0; i < e->config->listeners_len; i++) {
+        const struct config_address *a = &e->config->listeners[i].address;
+
+        (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
+    }
+    crew_close(e->crew);
+    queue_close(e->queue);
+    governor_close(e->governor);
+    clients_done(&e->clients);
+    pthread_barrier_destroy(&e->barrier);
+    config_unref(e->config);
+    free(e->workers);
+    free(e->threads);
+    memset(e, 0, sizeof(*e));
+}

@@ -1,0 +1,147 @@
+#include "schedule/exchanger.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "config/config.h"
+#include "dns/dns.h"
+
+static void exchanger_set(struct exchanger *e, const struct dns_route *route,
+                          const struct dns_address *from, uint16_t port)
+{
+    e->host = route->hosts[from->host].name;
+    e->preference = route->hosts[from->host].preference;
+    if (from->sa.sa_family == AF_INET6) {
+        e->addr.in6 = from->in6;
+        e->addr.in6.sin6_port = htons(port);
+        e->len = sizeof(e->addr.in6);
+    } else {
+        e->addr.in = from->in;
+        e->addr.in.sin_port = htons(port);
+        e->len = sizeof(e->addr.in);
+    }
+}
+
+bool exchanger_same(const struct exchanger *a, const struct exchanger *b)
+{
+    return a->len == b->len && memcmp(&a->addr, &b->addr, a->len) == 0;
+}
+
+void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port)
+{
+    struct exchangers old = *x;
+
+    x->list = calloc(route->addresses_len, sizeof(*x->list));
+    ASSERT(x->list != NULL);
+    x->len = route->addresses_len;
+    x->route = dns_route_ref(route);
+    for (uint16_t i = 0; i < x->len; i++) {
+        struct exchanger *e = &x->list[i];
+
+        exchanger_set(e, route, &route->addresses[i], port);
+        for (uint16_t j = 0; j < old.len; j++)
+            if (exchanger_same(&old.list[j], e))
+                e->failed_ms = old.list[j].failed_ms;
+    }
+    exchangers_done(&old);
+}
+
+void exchangers_of_socket(struct exchangers *x, const struct config_address *socket)
+{
+    x->list = calloc(1, sizeof(*x->list));
+    ASSERT(x->list != NULL);
+    x->len = 1;
+    memcpy(&x->list[0].addr, &socket->addr, socket->len);
+    x->list[0].len = socket->len;
+    x->list[0].host = socket->text;
+}
+
+void exchangers_done(struct exchangers *x)
+{
+    if (x->route != NULL)
+        dns_route_unref(x->route);
+    free(x->list);
+}
+
+static int family_index(sa_family_t family)
+{
+    return family == AF_INET6;
+}
+
+static sa_family_t family_of(const struct exchanger *e)
+{
+    return e->addr.sa.sa_family;
+}
+
+/* When the address, or the way to its family, last failed; 0: never. */
+static uint64_t failed_ms(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
+{
+    uint64_t no_route_ms = x->families == NULL || family_of(e) == AF_UNIX
+                               ? 0
+                               : x->families->no_route_ms[family_index(family_of(e))];
+
+    if (no_route_ms > e->failed_ms && no_route_ms + EXCHANGER_BAD_MS > now_ms)
+        return no_route_ms;
+    return e->failed_ms;
+}
+
+static bool failed_lately(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms,
+                          bool down)
+{
+    uint64_t at_ms = failed_ms(x, e, now_ms);
+
+    return at_ms != 0 && (down || at_ms + EXCHANGER_BAD_MS > now_ms);
+}
+
+int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn)
+{
+    uint64_t now_ms = turn->now_ms;
+    uint16_t best = 0;
+    int first = -1, oldest = -1;
+
+    while (best < x->len && x->list[best].preference == x->list[0].preference)
+        best++;
+    for (uint16_t i = 0; i < x->len; i++) {
+        uint16_t at = (uint16_t)(i < best ? (i + turn->offset) % best : i);
+        const struct exchanger *e = &x->list[at];
+
+        if (failed_lately(x, e, now_ms, turn->down)) {
+            if (oldest < 0 || failed_ms(x, e, now_ms) < failed_ms(x, &x->list[oldest], now_ms))
+                oldest = at;
+            continue;
+        }
+        if (first >= 0 && !turn->avoid_most && e->preference != x->list[first].preference)
+            break;
+        if (turn->avoid == 0 || family_of(e) != turn->avoid)
+            return at;
+        if (first < 0)
+            first = at;
+    }
+    return first >= 0 ? first : oldest;
+}
+
+bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
+{
+    for (uint16_t i = 0; i < x->len; i++)
+        if (!exchanger_same(&x->list[i], e) && !failed_lately(x, &x->list[i], now_ms, false))
+            return true;
+    return false;
+}
+
+bool families_no_route(struct families *f, sa_family_t family, uint64_t now_ms)
+{
+    uint64_t *at_ms = &f->no_route_ms[family_index(family)];
+    bool news = *at_ms == 0;
+
+    ASSERT(family == AF_INET || family == AF_INET6);
+    *at_ms = now_ms;
+    return news;
+}
+
+void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
+{
+    for (uint16_t i = 0; i < x->len; i++)
+        if (exchanger_same(&x->list[i], e))
+            x->list[i].failed_ms = now_ms;
+}

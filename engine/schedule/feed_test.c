@@ -1,0 +1,219 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "schedule/feed.h"
+#include "schedule/lane.h"
+
+#define LANES 64
+
+/* Flows 1.. of tenants "a", "b", "c"; flow 9 is of a better priority. */
+static const struct queue_flow names[] = {
+    {.id = 0, .priority = 5, .tenant = STR("a")}, {.id = 1, .priority = 5, .tenant = STR("a")},
+    {.id = 2, .priority = 5, .tenant = STR("a")}, {.id = 3, .priority = 5, .tenant = STR("b")},
+    {.id = 4, .priority = 5, .tenant = STR("c")}, {.id = 5, .priority = 5, .tenant = STR("")},
+    {.id = 6, .priority = 9, .tenant = STR("a")}, {.id = 7, .priority = 9, .tenant = STR("b")},
+    {.id = 8, .priority = 0, .tenant = STR("a")}, {.id = 9, .priority = 0, .tenant = STR("b")},
+};
+
+static struct lane lanes[LANES];
+static struct feed feed;
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(lanes, 0, sizeof(lanes));
+    feed_init(&feed);
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < LANES; i++)
+        feed_remove(&feed, &lanes[i]);
+    feed_done(&feed);
+    return 0;
+}
+
+static struct lane *ready(size_t i, uint32_t flow)
+{
+    lanes[i].flow = flow;
+    lanes[i].names = &names[flow];
+    feed_add(&feed, &lanes[i]);
+    return &lanes[i];
+}
+
+/* Serves turns messages of n recipients; counts those of each flow. */
+static void serve(size_t turns, size_t n, size_t served[ARRAY_LEN(names)])
+{
+    memset(served, 0, ARRAY_LEN(names) * sizeof(*served));
+    for (size_t i = 0; i < turns; i++) {
+        struct lane *lane = feed_next(&feed);
+
+        assert_non_null(lane);
+        feed_turn(&feed, lane);
+        feed_pay_more(&feed, lane, n - 1);
+        served[lane->flow] += n;
+    }
+}
+
+static void test_tenants_share(void **state)
+{
+    size_t served[ARRAY_LEN(names)];
+
+    (void)state;
+    for (size_t i = 0; i < 30; i++) /* many lanes and two flows are no more than one */
+        ready(i, 1 + i % 2);
+    ready(30, 3);
+    ready(31, 4);
+    serve(300, 1, served);
+    assert_int_equal(served[3], 100);
+    assert_int_equal(served[4], 100);
+    assert_int_equal(served[1], 50);
+    assert_int_equal(served[2], 50);
+}
+
+static void test_priority_first(void **state)
+{
+    size_t served[ARRAY_LEN(names)];
+
+    (void)state;
+    ready(0, 1);
+    ready(1, 6);
+    serve(10, 1, served);
+    assert_int_equal(served[1], 10);
+    ready(2, 8);
+    ready(3, 9);
+    serve(10, 1, served);
+    assert_int_equal(served[8], 5);
+    assert_int_equal(served[9], 5);
+    feed_remove(&feed, &lanes[2]);
+    feed_remove(&feed, &lanes[3]);
+    feed_remove(&feed, &lanes[0]);
+    serve(10, 1, served);
+    assert_int_equal(served[6], 10);
+}
+
+/* Who sends to many at once waits until the others had as many. */
+static void test_recipients_count(void **state)
+{
+    size_t one = 0, many = 0;
+
+    (void)state;
+    ready(0, 3);
+    ready(1, 4);
+    for (size_t i = 0; i < 1010; i++) {
+        struct lane *lane = feed_next(&feed);
+        size_t n = lane->flow == 4 ? 100 : 1;
+
+        feed_turn(&feed, lane);
+        feed_pay_more(&feed, lane, n - 1);
+        *(n == 1 ? &one : &many) += n;
+    }
+    assert_true(one + 101 >= many && many + 101 >= one);
+}
+
+/* A lane that leaves with each message, as lanes of one recipient do, has paid all the same. */
+static void test_lanes_that_leave(void **state)
+{
+    size_t served[ARRAY_LEN(names)] = {0};
+    size_t next = 1;
+
+    (void)state;
+    ready(0, 3);
+    for (size_t i = 1; i < 40; i++)
+        ready(i, 1);
+    for (size_t i = 0; i < 60; i++) {
+        struct lane *lane = feed_next(&feed);
+
+        feed_turn(&feed, lane);
+        served[lane->flow]++;
+        if (lane->flow == 1) {
+            feed_remove(&feed, lane);
+            assert_ptr_equal(lane, &lanes[next++]);
+        }
+    }
+    assert_int_equal(served[1], 30);
+    assert_int_equal(served[3], 30);
+}
+
+static void test_newcomers_have_no_credit(void **state)
+{
+    size_t served[ARRAY_LEN(names)];
+
+    (void)state;
+    ready(0, 3);
+    serve(1000, 1, served);
+    ready(1, 4);
+    serve(10, 1, served);
+    assert_int_equal(served[4], 5);
+    feed_remove(&feed, &lanes[1]);
+    serve(1000, 1, served);
+    ready(1, 4);
+    serve(10, 1, served);
+    assert_int_equal(served[4], 5);
+}
+
+/* Against a plain model: whatever comes and goes, what is ready is found and nothing else. */
+static void test_random(void **state)
+{
+    bool in[LANES] = {0};
+    struct rng rng;
+    size_t n = 0;
+
+    (void)state;
+    rng_seed(&rng, 7);
+    for (int step = 0; step < 200000; step++) {
+        size_t i = rng_below(&rng, LANES);
+        struct lane *lane;
+
+        switch (rng_below(&rng, 3)) {
+        case 0:
+            if (!in[i]) {
+                lanes[i].flow = (uint32_t)rng_below(&rng, ARRAY_LEN(names));
+                lanes[i].names = &names[lanes[i].flow];
+                n++;
+            }
+            in[i] = true;
+            feed_add(&feed, &lanes[i]);
+            break;
+        case 1:
+            n -= in[i];
+            in[i] = false;
+            feed_remove(&feed, &lanes[i]);
+            break;
+        default:
+            lane = feed_next(&feed);
+            assert_int_equal(lane != NULL, n > 0);
+            if (lane == NULL)
+                break;
+            assert_true(in[lane - lanes]);
+            for (size_t j = 0; j < LANES; j++)
+                assert_true(!in[j] || lane_priority(&lanes[j]) >= lane_priority(lane));
+            feed_turn(&feed, lane);
+            feed_pay_more(&feed, lane, rng_below(&rng, 300));
+        }
+        assert_int_equal(feed_empty(&feed), n == 0);
+    }
+}
+
+int main(void)
+{
+#define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
+    const struct CMUnitTest tests[] = {
+        TEST(test_tenants_share),
+        TEST(test_priority_first),
+        TEST(test_recipients_count),
+        TEST(test_lanes_that_leave),
+        TEST(test_newcomers_have_no_credit),
+        TEST(test_random),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

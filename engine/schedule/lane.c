@@ -1,0 +1,526 @@
+#include "schedule/lane_private.h"
+
+#include <stdlib.h>
+
+#include "limits/retry.h"
+#include "run/engine.h"
+#include "schedule/site.h"
+
+#define IDLE_MS        60000 /* an empty lane stays this long: its route and site are warm */
+#define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
+
+static void on_lane_timer(struct timer *timer);
+
+/* --- the table of lanes and of what is in memory --- */
+
+static uint64_t lane_hash(const struct worker *w, uint32_t shard, uint32_t flow, struct str name)
+{
+    return hash_bytes(name.ptr, name.len, w->hash_seed ^ shard ^ (uint64_t)flow << 32);
+}
+
+static struct lane *lane_lookup(struct worker *w, uint32_t shard, uint32_t flow, struct str name,
+                                uint64_t hash)
+{
+    for (struct map_node *n = map_find(&w->lanes, hash); n != NULL; n = map_find_next(n)) {
+        struct lane *lane = CONTAINER_OF(n, struct lane, node);
+
+        if (lane->shard == shard && lane->flow == flow && str_eq(lane_name(lane), name))
+            return lane;
+    }
+    return NULL;
+}
+
+struct lane *lane_known(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
+{
+    return lane_lookup(w, shard, flow, name, lane_hash(w, shard, flow, name));
+}
+
+struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
+{
+    uint64_t hash = lane_hash(w, shard, flow, name);
+    struct lane *lane = lane_lookup(w, shard, flow, name, hash);
+
+    if (lane != NULL)
+        return lane;
+    lane = calloc(1, sizeof(*lane) + name.len + 1);
+    if (lane == NULL)
+        return NULL;
+    memcpy(lane->name, name.ptr, name.len);
+    lane->name_len = (uint16_t)name.len;
+    lane->worker = w;
+    lane->shard = shard;
+    lane->flow = flow;
+    lane->names = queue_flow_find(w->engine->queue, flow);
+    lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
+    lane->expires_ms = lane->window_expires_ms = INT64_MAX;
+    lane->refill = LANE_REFILL_MIN;
+    lane->timer.on_timer = on_lane_timer;
+    list_init(&lane->window);
+    list_init(&lane->zombies);
+    map_insert(&w->lanes, &lane->node, hash);
+    gauge_set(&w->counters.lanes, (uint32_t)w->lanes.count);
+    return lane;
+}
+
+uint64_t lane_memory_hash(const struct worker *w, const struct msgid *id, uint32_t index)
+{
+    uint64_t high, low;
+
+    memcpy(&high, id->bytes, 8);
+    memcpy(&low, id->bytes + 8, 8);
+    high = (high ^ w->hash_seed) * UINT64_C(0x9e3779b97f4a7c15);
+    return (high ^ (high >> 29) ^ low ^ index) * UINT64_C(0xbf58476d1ce4e5b9);
+}
+
+struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index)
+{
+    uint64_t hash = lane_memory_hash(w, id, index);
+
+    for (struct map_node *n = map_find(&w->memory, hash); n != NULL; n = map_find_next(n)) {
+        struct recipient *r = CONTAINER_OF(n, struct recipient, in_memory);
+
+        if (r->index == index && memcmp(&r->message->id, id, sizeof(*id)) == 0)
+            return r;
+    }
+    return NULL;
+}
+
+void lane_memory_put(struct lane *lane, struct recipient *r)
+{
+    struct worker *w = lane->worker;
+
+    map_insert(&w->memory, &r->in_memory, lane_memory_hash(w, &r->message->id, r->index));
+    gauge_set(&w->counters.in_memory, (uint32_t)w->memory.count);
+    r->holder = lane;
+    lane->in_memory++;
+}
+
+/* Forgets r and frees it; its row, if there is one, is the store's again. */
+void lane_memory_drop(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+    struct worker *w = lane->worker;
+
+    map_remove(&w->memory, &r->in_memory);
+    gauge_set(&w->counters.in_memory, (uint32_t)w->memory.count);
+    lane->in_memory--;
+    recipient_free(r);
+}
+
+/* --- the window --- */
+
+static void keep_earlier(int64_t *ms, const struct recipient *r)
+{
+    int64_t expires_ms = recipient_expires_ms(r);
+
+    if (expires_ms < *ms)
+        *ms = expires_ms;
+}
+
+void lane_window_expires(struct lane *lane, const struct recipient *r)
+{
+    keep_earlier(&lane->window_expires_ms, r);
+}
+
+void lane_kept(struct lane *lane, const struct recipient *r)
+{
+    keep_earlier(&lane->expires_ms, r);
+}
+
+void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
+{
+    r->state = PLACE_WINDOW;
+    if (front)
+        list_push_front(&lane->window, &r->node);
+    else
+        list_push_back(&lane->window, &r->node);
+    lane->window_len++;
+    lane_window_expires(lane, r);
+    if (lane->site != NULL)
+        lane->site->waiting++;
+}
+
+void lane_take(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    ASSERT(r->state == PLACE_WINDOW && lane->window_len > 0);
+    list_remove(&r->node);
+    r->state = PLACE_FLIGHT;
+    lane->window_len--;
+    lane->in_flight++;
+    if (lane->site != NULL)
+        lane->site->waiting--;
+    if (lane->window_len == 0 && lane->site != NULL)
+        feed_remove(&lane->site->feed, lane);
+}
+
+struct recipient *lane_peek(const struct lane *lane)
+{
+    struct list_node *n = list_first(&lane->window);
+
+    return n == NULL ? NULL : LIST_ENTRY(n, struct recipient, node);
+}
+
+struct recipient *lane_pop(struct lane *lane)
+{
+    struct recipient *r = lane_peek(lane);
+
+    if (r == NULL)
+        return NULL;
+    lane_take(r);
+    if (lane->stored_due_ms != INT64_MAX)
+        lane_load_want(lane, worker_wall_ms(lane->worker));
+    return r;
+}
+
+void lane_unpop(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
+    if (lane_suspended(lane) || lane->worker->draining ||
+        r->due_ms > worker_wall_ms(lane->worker)) {
+        lane_return(r);
+        return;
+    }
+    lane->in_flight--;
+    lane_window_insert(lane, r, true);
+    lane_update(lane);
+}
+
+void lane_return(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+    int64_t due_ms = r->due_ms;
+
+    ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
+    lane->in_flight--;
+    lane_kept(lane, r);
+    lane_memory_drop(r);
+    lane_stored(lane, due_ms);
+}
+
+void lane_settling(struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
+    lane->in_flight--;
+    r->state = PLACE_SETTLING;
+}
+
+void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
+{
+    struct lane *lane = lane_get(w, shard, r->flow, r->queue);
+    int64_t now_ms = worker_wall_ms(w);
+    uint32_t max;
+
+    ASSERT(lane != NULL);
+    max = lane_window_max(lane);
+    /* What waits in the store came first: newcomers get half of the window, loads the rest. */
+    if (lane->stored_due_ms <= now_ms)
+        max /= 2;
+    /* A read of the store may have found the row between its commit and our hearing of that, and
+     * what it found may have been sent and settled since: then the store alone knows. */
+    if (w->draining || lane_suspended(lane) || r->due_ms > now_ms || lane->window_len >= max ||
+        r->message->born_ms <= lane->seen_until_ms || lane_memory_full(w)) {
+        int64_t due_ms = r->due_ms;
+
+        lane_kept(lane, r);
+        recipient_free(r);
+        lane_stored(lane, due_ms);
+        return;
+    }
+    lane_memory_put(lane, r);
+    lane_window_insert(lane, r, false);
+    lane_update(lane);
+}
+
+void lane_seen(struct lane *lane, uint64_t until_ms)
+{
+    if (until_ms > lane->seen_until_ms)
+        lane->seen_until_ms = until_ms;
+}
+
+bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
+{
+    struct lane *lane;
+
+    if (lane_find(w, &r->message->id, r->index) != NULL) {
+        recipient_free(r);
+        return false;
+    }
+    lane = lane_get(w, shard, r->flow, r->queue);
+    ASSERT(lane != NULL);
+    lane_seen(lane, io_now_ms(w->io)); /* it may be on its way from its commit to here */
+    lane_memory_put(lane, r);
+    r->state = PLACE_FLIGHT;
+    lane->in_flight++;
+    return true;
+}
+
+void lane_zombies_drop(struct lane *lane)
+{
+    struct list_node *n;
+
+    if (lane->loading || lane->fetching > 0)
+        return;
+    while ((n = list_pop_front(&lane->zombies)) != NULL)
+        lane_memory_drop(LIST_ENTRY(n, struct recipient, node));
+}
+
+void lane_fetch_begin(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
+{
+    struct lane *lane = lane_get(w, shard, flow, name);
+
+    ASSERT(lane != NULL);
+    lane->fetching++;
+}
+
+void lane_fetch_end(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
+{
+    struct lane *lane = lane_get(w, shard, flow, name);
+
+    ASSERT(lane != NULL && lane->fetching > 0);
+    if (--lane->fetching > 0)
+        return;
+    lane_zombies_drop(lane);
+    lane_update(lane);
+}
+
+void lane_stored(struct lane *lane, int64_t due_ms)
+{
+    if (due_ms >= QUEUE_DUE_HELD)
+        return;
+    if (lane->load != NULL) {
+        if (due_ms < lane->behind_due_ms)
+            lane->behind_due_ms = due_ms;
+        return;
+    }
+    if (due_ms < lane->loaded_until_ms)
+        lane->loaded_until_ms = due_ms;
+    if (due_ms < lane->stored_due_ms) {
+        lane->stored_due_ms = due_ms;
+        lane_update(lane);
+    }
+}
+
+void lane_settled(struct recipient *r, int64_t next_due_ms)
+{
+    struct lane *lane = r->holder;
+
+    ASSERT(r->state == PLACE_SETTLING);
+    if (next_due_ms != INT64_MAX)
+        lane_kept(lane, r);
+    if (lane->loading || lane->fetching > 0) {
+        r->state = PLACE_ZOMBIE;
+        r->due_ms = next_due_ms < QUEUE_DUE_HELD ? next_due_ms : QUEUE_DUE_HELD;
+        list_push_back(&lane->zombies, &r->node);
+    } else {
+        lane_memory_drop(r);
+    }
+    if (next_due_ms != INT64_MAX)
+        lane_stored(lane, next_due_ms);
+    if (lane->in_memory == 0)
+        lane_update(lane); /* perhaps idle now */
+    else if (lane->stored_due_ms != INT64_MAX && !lane_suspended(lane))
+        lane_load_want(lane, worker_wall_ms(lane->worker)); /* perhaps it waited for this */
+}
+
+/* Gives the window back to the store. */
+static void window_release(struct lane *lane)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&lane->window)) != NULL) {
+        struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+        int64_t due_ms = r->due_ms;
+
+        lane_take(r);
+        lane->in_flight--;
+        lane_kept(lane, r);
+        lane_memory_drop(r);
+        if (lane->load != NULL) {
+            if (due_ms < lane->behind_due_ms)
+                lane->behind_due_ms = due_ms;
+            continue;
+        }
+        if (due_ms < lane->stored_due_ms)
+            lane->stored_due_ms = due_ms;
+        if (due_ms < lane->loaded_until_ms)
+            lane->loaded_until_ms = due_ms;
+    }
+}
+
+/* --- states --- */
+
+static void lane_free(struct lane *lane)
+{
+    struct worker *w = lane->worker;
+
+    ASSERT(lane->in_memory == 0 && !lane->loading);
+    wheel_cancel(io_wheel(w->io), &lane->timer);
+    if (list_node_linked(&lane->wait_node))
+        list_remove(&lane->wait_node);
+    if (list_node_linked(&lane->outlived_node))
+        list_remove(&lane->outlived_node);
+    lane_route_cancel(lane);
+    if (lane->site != NULL)
+        site_detach(lane->site, lane);
+    map_remove(&w->lanes, &lane->node);
+    gauge_set(&w->counters.lanes, (uint32_t)w->lanes.count);
+    free(lane->load);
+    free(lane->last_error);
+    free(lane->last_host);
+    free(lane);
+}
+
+bool lane_suspended(const struct lane *lane)
+{
+    return lane->suspended_until_ms > io_now_ms(lane->worker->io);
+}
+
+int64_t lane_suspended_wall_ms(const struct lane *lane)
+{
+    const struct io *io = lane->worker->io;
+
+    return io_wall_ms(io) + (int64_t)(lane->suspended_until_ms - io_now_ms(io));
+}
+
+static bool lane_is_idle(const struct lane *lane)
+{
+    return lane->in_memory == 0 && lane->fetching == 0 && !lane->loading && lane->load == NULL &&
+           lane->stored_due_ms == INT64_MAX && lane->routing == NULL &&
+           lane->suspended_until_ms == 0;
+}
+
+static void lane_arm(struct lane *lane, int64_t wait_ms)
+{
+    struct io *io = lane->worker->io;
+
+    if (wait_ms > TIMER_AHEAD_MS)
+        wait_ms = TIMER_AHEAD_MS;
+    wheel_arm(io_wheel(io), &lane->timer, io_now_ms(io) + (uint64_t)(wait_ms < 1 ? 1 : wait_ms));
+}
+
+static void on_lane_timer(struct timer *timer)
+{
+    struct lane *lane = CONTAINER_OF(timer, struct lane, timer);
+
+    if (!lane_suspended(lane))
+        lane->suspended_until_ms = 0;
+    if (lane_is_idle(lane))
+        lane_free(lane);
+    else
+        lane_update(lane);
+}
+
+void lane_update(struct lane *lane)
+{
+    struct worker *w = lane->worker;
+    int64_t now_ms = worker_wall_ms(w);
+
+    if (lane_suspended(lane)) {
+        lane_arm(lane, (int64_t)(lane->suspended_until_ms - io_now_ms(w->io)));
+        return;
+    }
+    if (lane->stored_due_ms <= now_ms - LANE_HANDOVER_MS)
+        lane_load_want(lane, now_ms);
+    else if (lane->stored_due_ms != INT64_MAX)
+        lane_arm(lane, lane->stored_due_ms + LANE_HANDOVER_MS - now_ms);
+    if (lane->window_len > 0) {
+        /* An old route serves while a new one is looked up; an old configuration's does not. */
+        if (lane->site != NULL && lane->site->config != w->config)
+            site_detach(lane->site, lane);
+        if (lane->site == NULL || lane->route_expires_ms <= io_now_ms(w->io)) {
+            lane_route(lane); /* ends in an update of its own */
+            if (lane->site == NULL)
+                return;
+        }
+        if (lane->window_len > 0)
+            feed_add(&lane->site->feed, lane);
+        site_dirty(lane->site);
+        return;
+    }
+    if (lane_is_idle(lane) && !timer_armed(&lane->timer))
+        lane_arm(lane, IDLE_MS);
+}
+
+void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "%u ", reply->code);
+    if (reply->enhanced.class != 0)
+        buf_printf(&text, "%u.%u.%u ", reply->enhanced.class, reply->enhanced.subject,
+                   reply->enhanced.detail);
+    buf_put(&text, reply->text, reply->text_len);
+    buf_putc(&text, '\0');
+    free(lane->last_error);
+    lane->last_error = (char *)text.data;
+    free(lane->last_host);
+    lane->last_host = host == NULL ? NULL : strdup(host);
+}
+
+void lane_suspend(struct lane *lane, const struct config_destination *dest,
+                  const struct smtp_reply *reply, const char *host)
+{
+    struct worker *w = lane->worker;
+
+    if (lane->failures < UINT16_MAX)
+        lane->failures++;
+    lane_note_error(lane, reply, host);
+    lane->suspended_until_ms =
+        io_now_ms(w->io) + (uint64_t)retry_delay_ms(dest, lane->failures, &w->rng);
+    lane->site_down = false;
+    window_release(lane);
+    lane_update(lane);
+}
+
+void lane_pause(struct lane *lane, uint64_t until_ms)
+{
+    lane->suspended_until_ms = until_ms;
+    window_release(lane);
+    lane_update(lane);
+}
+
+void lane_succeeded(struct lane *lane)
+{
+    lane->failures = 0;
+}
+
+void lane_resume(struct lane *lane)
+{
+    lane->suspended_until_ms = 0;
+    lane->site_down = false;
+    lane->failures = 0;
+    lane_update(lane);
+}
+
+void lane_flush(struct lane *lane)
+{
+    lane->route_expires_ms = 0;
+    if (lane->site != NULL) {
+        lane->site->open_after_ms = 0;
+        governor_probe_now(lane->site->governor, io_now_ns(lane->worker->io));
+    }
+    lane_resume(lane);
+}
+
+void lane_close_all(struct worker *w)
+{
+    struct map_node *n;
+    size_t bucket = 0;
+
+    wheel_cancel(io_wheel(w->io), &w->load_timer);
+    while ((n = map_walk(&w->lanes, &bucket, NULL)) != NULL) {
+        struct lane *lane = CONTAINER_OF(n, struct lane, node);
+
+        lane->loading = false;
+        while (!list_empty(&lane->zombies))
+            lane_memory_drop(LIST_ENTRY(list_pop_front(&lane->zombies), struct recipient, node));
+        window_release(lane);
+        lane_free(lane);
+    }
+}

@@ -1,0 +1,141 @@
+/* A lane: one queue name of one flow in one shard. It has the due times, the bounded window of
+ * recipients in memory, and the back-off of a destination; it feeds a site's sessions.
+ *
+ * A recipient in memory belongs to its lane (r->holder) from arrival or load until the commit that
+ * settles it; where it is meanwhile is r->state. Rows that are not in memory are known by the
+ * earliest due time among them. See docs/ARCHITECTURE.md, "Rules that keep memory and store
+ * agreeing". */
+#ifndef HAYAUMA_ENGINE_LANE_H
+#define HAYAUMA_ENGINE_LANE_H
+
+#include "smtp/reply.h"
+#include "worker/worker.h"
+
+struct feed_flow;
+struct site;
+struct lane_load;
+struct lane_routing;
+
+enum recipient_place {
+    PLACE_WINDOW = 1, /* in lane->window */
+    PLACE_FLIGHT,     /* in a transaction, or between two windows */
+    PLACE_SETTLING,   /* in a settle */
+    PLACE_ZOMBIE,     /* settled while a load of its lane was under way */
+};
+
+struct lane {
+    struct map_node node; /* worker->lanes */
+    struct worker *worker;
+    struct list_node ready_node;    /* in site->feed while the window has something to send */
+    struct list_node wait_node;     /* worker->load_wait */
+    struct list_node site_node;     /* site->attached */
+    struct list_node outlived_node; /* sweep's waiting: stored rows that have outlived theirs */
+    struct list window;
+    struct list zombies;
+    struct site *site;            /* NULL until routed */
+    struct lane_load *load;       /* while loading or amid a scan of the store */
+    struct lane_routing *routing; /* while a route is looked up */
+    struct timer timer;
+    char *last_error; /* "450 4.2.0 text" of the last failed attempt; for status and expired mail */
+    char *last_host;  /* whose answer last_error is; NULL: nobody was asked */
+    uint64_t route_expires_ms;   /* monotonic */
+    uint64_t refilled_ms;        /* monotonic: when the last refill came */
+    uint64_t seen_until_ms;      /* monotonic: what was born up to then may have been read back */
+    uint64_t suspended_until_ms; /* monotonic: destination back-off; 0: none */
+    int64_t stored_due_ms;       /* earliest due row that is not in memory; INT64_MAX: none */
+    int64_t behind_due_ms;       /* the same for rows that a scan under way may have passed */
+    int64_t expires_ms; /* no row in the store ends before that, untried; INT64_MAX: none known */
+    int64_t window_expires_ms; /* the same of the window */
+    int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
+    uint32_t shard, flow;
+    const struct queue_flow *names; /* the flow; NULL when its record was lost */
+    struct feed_flow *share;        /* while it is ready: its flow's in site->feed */
+    uint32_t in_memory, window_len, in_flight;
+    uint32_t refill;   /* rows that a refill brings the window to; follows the lane's pace */
+    uint32_t fetching; /* reads of single rows under way (administration) */
+    uint16_t failures; /* failures in a row of the destination as a whole */
+    uint16_t name_len;
+    bool loading;
+    bool site_down; /* suspended because its site did not answer */
+    char name[];
+};
+
+/* The lane of a shard, made when missing. NULL when memory is out. */
+struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
+/* The same, NULL when there is none: nothing of it is due. */
+struct lane *lane_known(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
+static inline struct str lane_name(const struct lane *lane)
+{
+    return (struct str){lane->name, lane->name_len};
+}
+/* Whether the destination's back-off is not over. */
+bool lane_suspended(const struct lane *lane);
+/* By the wall clock, for those who are shown it: when that ends. */
+int64_t lane_suspended_wall_ms(const struct lane *lane);
+static inline uint8_t lane_priority(const struct lane *lane)
+{
+    return lane->names == NULL ? PRIORITY_DEFAULT : lane->names->priority;
+}
+static inline struct str lane_tenant(const struct lane *lane)
+{
+    return lane->names == NULL ? STR("") : lane->names->tenant;
+}
+/* The destination domain in it. */
+struct str lane_domain(const struct lane *lane);
+
+/* A stored recipient comes from memory (after its commit): into the window, or freed when there is
+ * no room, to be loaded later. */
+void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r);
+/* Rows appeared or changed in the store that memory does not have; the earliest is due at due_ms.
+ */
+void lane_stored(struct lane *lane, int64_t due_ms);
+/* r's settle committed; next_due_ms: its new due time, INT64_MAX when its row is gone. Frees r. */
+void lane_settled(struct recipient *r, int64_t next_due_ms);
+/* The next recipient to send, now PLACE_FLIGHT; NULL when the window is empty. */
+struct recipient *lane_pop(struct lane *lane);
+/* The recipient that lane_pop() would give, or NULL. */
+struct recipient *lane_peek(const struct lane *lane);
+/* Whether r's time is over before it could be tried again. The last attempt is due at expiry itself
+ * (retry_next_ms()): it is made, unless it comes late. */
+bool lane_expired(const struct recipient *r, int64_t now_ms);
+/* Puts back, in front, what was not attempted. */
+void lane_unpop(struct recipient *r);
+/* Gives r, which is PLACE_FLIGHT, back to the store, whatever room the window has. */
+void lane_return(struct recipient *r);
+/* r left the lane's flight for a settle. */
+void lane_settling(struct recipient *r);
+/* Takes a recipient that was read from the store for some other purpose than sending into memory,
+ * as PLACE_FLIGHT. False: it is in memory already; r is freed. */
+bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
+/* Around a read for lane_adopt(), once per row: what is settled meanwhile stays known, since the
+ * read may still have found it. */
+void lane_fetch_begin(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
+void lane_fetch_end(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
+/* The last attempt failed: with this reply, at host (NULL: nobody was asked). */
+void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host);
+/* The destination as a whole failed, as in lane_note_error(): backs off by how often that was in a
+ * row, gives its window up. */
+void lane_suspend(struct lane *lane, const struct config_destination *dest,
+                  const struct smtp_reply *reply, const char *host);
+/* The destination is stopped: as above, until until_ms (monotonic), which is nobody's failure. */
+void lane_pause(struct lane *lane, uint64_t until_ms);
+/* The destination works: forgets failures. */
+void lane_succeeded(struct lane *lane);
+/* Ends the suspension: attempts go on now. */
+void lane_resume(struct lane *lane);
+/* Forgets suspension and route: attempts at once (flush). */
+void lane_flush(struct lane *lane);
+/* Re-evaluates what the lane should be doing now. */
+void lane_update(struct lane *lane);
+/* Finds a recipient in memory, or NULL. */
+struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index);
+/* Takes a recipient out of the window; it is then PLACE_FLIGHT. */
+void lane_take(struct recipient *r);
+/* Whether lane_start_loads() would start some. */
+bool lane_loads_wait(const struct worker *w);
+/* Starts refills that wait, as far as memory and LOADS_MAX allow. Once a turn. */
+void lane_start_loads(struct worker *w);
+/* Teardown: frees every lane and what it holds. */
+void lane_close_all(struct worker *w);
+
+#endif

@@ -1,0 +1,293 @@
+/* What a lane holds in memory and how it is filled again from the store: budgets, refills. */
+#include "schedule/lane_private.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "limits/retry.h"
+#include "outcome/judge.h"
+#include "run/engine.h"
+#include "schedule/site.h"
+
+#define LOAD_BYTES_MAX (4u << 20)
+#define LOAD_RETRY_MS  1000
+#define TRIM_BUCKETS   64 /* a turn */
+#define MEMORY_WAIT_MS 50
+#define MEMORY_MIN     64 /* recipients of a worker */
+#define SETTLING_MIN   64 /* of a lane, whatever its window: what a commit or two take */
+/* A refill that lasted less than this (half of it, to be exact, since then the next is wanted) is
+ * too small, one that lasted as long as that too large: loads cost little and windows take memory.
+ */
+#define REFILL_FAST_MS 200
+#define REFILL_SLOW_MS 2000
+
+struct lane_load {
+    struct queue_load load;
+    struct lane *lane;
+    int64_t wall_ahead_ms; /* of the monotonic clock, when the scan began */
+};
+
+/* --- how much --- */
+
+/* What messages in memory take, and what waits for commits to be over with them: deliveries can be
+ * faster than the disk. A record line that waits is soon there three times: in its settle, in the
+ * batch, in the store's dirty pages. */
+static uint64_t memory_alive(const struct worker *w)
+{
+    return message_bytes_alive() +
+           2 * atomic_load_explicit(&w->engine->settle_bytes, memory_order_relaxed);
+}
+
+uint32_t lane_window_max(const struct lane *lane)
+{
+    const struct config *c = lane->worker->config;
+    uint64_t alive = memory_alive(lane->worker), max = c->queue.memory_bytes_max;
+
+    if (alive < max / 2)
+        return c->queue.window_recipients;
+    if (alive < max / 4 * 3)
+        return c->queue.window_recipients / 4 + 1;
+    /* Then each lane may go on with one recipient: no lane stalls the others. */
+    return alive < max ? 4 : 1;
+}
+
+/* With as many lanes as there are domains even one recipient each is too much. What is in memory
+ * moves on: it is sent, or its lane backs off and gives it up. A few always may, since others hold
+ * messages too: intake, the loaders' caches. */
+bool lane_memory_full(const struct worker *w)
+{
+    uint64_t max = w->config->queue.memory_bytes_max;
+
+    return w->memory.count >= MEMORY_MIN && memory_alive(w) >= max + max / 4;
+}
+
+/* Whether commits are behind: what is sent and not yet recorded would be sent again after a fault,
+ * and takes memory. */
+static bool settling_full(const struct lane *lane)
+{
+    uint32_t max = 2 * lane_window_max(lane);
+
+    return lane->in_memory - lane->window_len - lane->in_flight >
+           (max < SETTLING_MIN ? SETTLING_MIN : max);
+}
+
+static uint32_t refill_max(const struct lane *lane)
+{
+    uint32_t max = lane_window_max(lane);
+
+    return lane->refill < max ? lane->refill : max;
+}
+
+/* Wants a refill when less than half of the last is left and the store has due rows. */
+void lane_load_want(struct lane *lane, int64_t now_ms)
+{
+    if (lane->loading || list_node_linked(&lane->wait_node) || lane->worker->draining ||
+        lane->stored_due_ms > now_ms - LANE_HANDOVER_MS)
+        return;
+    if (lane->window_len * 2 <= refill_max(lane) && !settling_full(lane))
+        list_push_back(&lane->worker->load_wait, &lane->wait_node);
+}
+
+/* --- refills --- */
+
+bool lane_expired(const struct recipient *r, int64_t now_ms)
+{
+    int64_t expires_ms = recipient_expires_ms(r);
+
+    return retry_expired(now_ms,
+                         r->due_ms == expires_ms ? expires_ms + LANE_LAST_TRY_MS : expires_ms);
+}
+
+void lane_expire(struct lane *lane, struct recipient *r)
+{
+    struct worker *w = lane->worker;
+    struct judge_context context = {
+        .dest = lane->site != NULL ? lane->site->dest
+                                   : config_destination_for(w->config, lane_domain(lane), STR("")),
+        .site = lane->site != NULL ? str_of(lane->site->name) : STR("")};
+
+    judge_expired(w, &context, r);
+}
+
+static void load_adopt(struct lane *lane, struct queue_load *load)
+{
+    struct list_node *n;
+    bool suspended = lane_suspended(lane);
+    int64_t now_ms = worker_wall_ms(lane->worker);
+
+    /* The table is larger than caches are: its lines come while the rows are walked. */
+    for (n = list_first(&load->rcpts); n != NULL; n = list_next(&load->rcpts, n)) {
+        const struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+
+        map_prefetch(&lane->worker->memory,
+                     lane_memory_hash(lane->worker, &r->message->id, r->index));
+    }
+    while ((n = list_pop_front(&load->rcpts)) != NULL) {
+        struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+        const struct recipient *known = lane_find(lane->worker, &r->message->id, r->index);
+
+        if (known != NULL && (known->state != PLACE_ZOMBIE || known->due_ms != r->due_ms)) {
+            recipient_free(r);
+        } else if (known != NULL || suspended || lane->worker->draining || r->due_ms > now_ms) {
+            /* known: a zombie as it was stored anew before this load looked, kept by a fetch. Not
+             * due: the clock was set back amid the load. */
+            if (r->due_ms < lane->behind_due_ms)
+                lane->behind_due_ms = r->due_ms;
+            lane_kept(lane, r);
+            recipient_free(r);
+        } else {
+            lane_memory_put(lane, r);
+            counter_add(&lane->worker->counters.loaded, 1);
+            if (lane_expired(r, now_ms)) {
+                r->state = PLACE_FLIGHT;
+                lane->in_flight++;
+                lane_expire(lane, r);
+            } else {
+                lane_window_insert(lane, r, false);
+            }
+        }
+    }
+    lane_zombies_drop(lane);
+}
+
+static int64_t wall_ahead_ms(const struct worker *w)
+{
+    return worker_wall_ms(w) - (int64_t)io_now_ms(w->io);
+}
+
+static void on_loaded(struct queue_load *load, int result)
+{
+    struct lane_load *l = load->owner;
+    struct lane *lane = l->lane;
+    struct worker *w = lane->worker;
+
+    /* By a clock that was set back amid the scan, what is younger than its begin may have been due
+     * at that. */
+    if (llabs(wall_ahead_ms(w) - l->wall_ahead_ms) > LANE_HANDOVER_MS / 2)
+        lane_seen(lane, io_now_ms(w->io));
+    lane->loading = false;
+    lane->refilled_ms = io_now_ms(w->io);
+    w->loads--;
+    load_adopt(lane, load);
+    if (result < 0) {
+        log_error("queue.load_failed", "shard=%u queue=%s error=%d", lane->shard, lane->name,
+                  result);
+        load->end = true; /* scan anew, a little later */
+        load->next_due_ms = worker_wall_ms(w) + LOAD_RETRY_MS;
+        lane->behind_due_ms = 0;
+    }
+    if (load->end) {
+        lane->loaded_until_ms =
+            load->now_ms + 1 < lane->behind_due_ms ? load->now_ms + 1 : lane->behind_due_ms;
+        if (result < 0)
+            lane->behind_due_ms = INT64_MAX;
+        lane->stored_due_ms =
+            load->next_due_ms < lane->behind_due_ms ? load->next_due_ms : lane->behind_due_ms;
+        lane->behind_due_ms = INT64_MAX;
+        lane->load = NULL;
+        free(l);
+    } else {
+        lane->stored_due_ms = 0;
+    }
+    if (lane->stored_due_ms >= QUEUE_DUE_HELD)
+        lane->stored_due_ms = INT64_MAX;
+    lane_update(lane);
+}
+
+static void refill_adapt(struct lane *lane)
+{
+    uint64_t lasted_ms = io_now_ms(lane->worker->io) - lane->refilled_ms;
+
+    if (lane->refilled_ms == 0)
+        return;
+    if (lasted_ms < REFILL_FAST_MS && lane->refill < lane_window_max(lane))
+        lane->refill *= 2;
+    else if (lasted_ms >= REFILL_SLOW_MS && lane->refill > LANE_REFILL_MIN)
+        lane->refill /= 2;
+}
+
+static void load_start(struct lane *lane)
+{
+    struct worker *w = lane->worker;
+    uint32_t max;
+    struct lane_load *l = lane->load;
+
+    if (l == NULL) {
+        l = calloc(1, sizeof(*l));
+        ASSERT(l != NULL);
+        l->lane = lane;
+        l->load.flow = lane->flow;
+        l->load.queue = lane_name(lane);
+        l->load.on_done = on_loaded;
+        l->load.owner = l;
+        l->load.from_ms = lane->loaded_until_ms;
+        /* Of the whole scan, so that its end means one time. */
+        l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
+        lane_seen(lane, io_now_ms(w->io) - LANE_HANDOVER_MS);
+        l->wall_ahead_ms = wall_ahead_ms(w);
+        lane->load = l;
+        lane->stored_due_ms = 0;
+    }
+    if (l->load.now_ms > worker_wall_ms(w) - LANE_HANDOVER_MS) /* it was set back amid the scan */
+        l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
+    refill_adapt(lane);
+    max = refill_max(lane);
+    list_init(&l->load.rcpts);
+    l->load.rows_max = max - (lane->window_len < max ? lane->window_len : max - 1);
+    l->load.bytes_max = LOAD_BYTES_MAX;
+    lane->loading = true;
+    w->loads++;
+    counter_add(&w->counters.loads, 1);
+    queue_load(w->port, lane->shard, &l->load);
+}
+
+bool lane_loads_wait(const struct worker *w)
+{
+    return !list_empty(&w->load_wait) && w->loads < LOADS_MAX && !lane_memory_full(w);
+}
+
+/* Lanes that filled their windows when there was room keep no more of it than others get now. */
+static void windows_trim(struct worker *w)
+{
+    for (int i = 0; i < TRIM_BUCKETS; i++) {
+        struct map_node *n = NULL;
+
+        if (w->trim_bucket > w->lanes.mask)
+            w->trim_bucket = 0;
+        for (n = w->lanes.buckets[w->trim_bucket++]; n != NULL; n = n->next) {
+            struct lane *lane = CONTAINER_OF(n, struct lane, node);
+
+            while (lane->window_len > lane_window_max(lane)) {
+                struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
+
+                lane_take(r);
+                lane_return(r);
+            }
+        }
+    }
+}
+
+/* The end of this turn looks again. */
+static void on_load_timer(struct timer *timer)
+{
+    (void)timer;
+}
+
+void lane_start_loads(struct worker *w)
+{
+    struct list_node *n;
+
+    if (lane_memory_full(w) && !list_empty(&w->load_wait)) {
+        windows_trim(w);
+        w->load_timer.on_timer = on_load_timer;
+        if (!timer_armed(&w->load_timer)) /* another worker may be the one that frees memory */
+            wheel_arm(io_wheel(w->io), &w->load_timer, io_now_ms(w->io) + MEMORY_WAIT_MS);
+        return;
+    }
+    while (w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, wait_node);
+
+        if (!w->draining && !lane->loading && !lane_suspended(lane))
+            load_start(lane);
+    }
+}

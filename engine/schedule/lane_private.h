@@ -1,0 +1,50 @@
+/* The inside of a lane, shared by lane.c (what is in memory, states), lane_load.c (how much of it,
+ * and refills from the store) and lane_route.c (where it goes). */
+#ifndef HAYAUMA_ENGINE_LANE_PRIVATE_H
+#define HAYAUMA_ENGINE_LANE_PRIVATE_H
+
+#include "schedule/lane.h"
+
+/* What was just accepted is left to come from memory: a row that a load has seen is not taken from
+ * there, and loads that followed acceptance closely would read back everything a busy lane gets. */
+#define LANE_HANDOVER_MS 100
+#define LANE_REFILL_MIN  32
+/* The last attempt, due when the lifetime ends, may be so late. */
+#define LANE_LAST_TRY_MS 60000
+
+/* --- lane.c --- */
+
+uint64_t lane_memory_hash(const struct worker *w, const struct msgid *id, uint32_t index);
+/* r is in memory from here on. */
+void lane_memory_put(struct lane *lane, struct recipient *r);
+/* Forgets r and frees it; its row, if there is one, is the store's again. */
+void lane_memory_drop(struct recipient *r);
+void lane_window_insert(struct lane *lane, struct recipient *r, bool front);
+/* The store is read for what was born up to until_ms. */
+void lane_seen(struct lane *lane, uint64_t until_ms);
+/* r goes to the store, or is stored anew. */
+void lane_kept(struct lane *lane, const struct recipient *r);
+/* r is, or stays, in the window. */
+void lane_window_expires(struct lane *lane, const struct recipient *r);
+/* No read is under way that may have found them. */
+void lane_zombies_drop(struct lane *lane);
+
+/* --- lane_load.c --- */
+
+/* How many recipients the window may hold now. */
+uint32_t lane_window_max(const struct lane *lane);
+bool lane_memory_full(const struct worker *w);
+/* Wants a refill when less than half of the last is left and the store has due rows. */
+void lane_load_want(struct lane *lane, int64_t now_ms);
+
+/* r, which is PLACE_FLIGHT, ends without being tried. So a backlog whose time is over goes as fast
+ * as it can be read, also where the destination is down and is only probed. */
+void lane_expire(struct lane *lane, struct recipient *r);
+
+/* --- lane_route.c --- */
+
+/* Finds the lane's site; ends in an update of the lane. */
+void lane_route(struct lane *lane);
+void lane_route_cancel(struct lane *lane);
+
+#endif

@@ -1,0 +1,148 @@
+/* Where a lane's mail goes: the configured route or the exchangers that DNS names, as a site. */
+#include "schedule/lane_private.h"
+
+#include <stdlib.h>
+
+#include "dns/dns.h"
+#include "outcome/classify.h"
+#include "outcome/judge.h"
+#include "schedule/site.h"
+
+#define ROUTE_MIN_MS 1000
+
+struct lane_routing {
+    struct dns_query query;
+    struct lane *lane;
+};
+
+struct str lane_domain(const struct lane *lane)
+{
+    struct str name = lane_name(lane);
+    ptrdiff_t at = str_rfind(name, '@');
+
+    return at < 0 ? name : (struct str){name.ptr + at + 1, name.len - (size_t)at - 1};
+}
+
+static void lane_route_to(struct lane *lane, struct site *site)
+{
+    if (site != lane->site) {
+        if (lane->site != NULL)
+            site_detach(lane->site, lane);
+        site_attach(site, lane);
+    }
+}
+
+/* No way there: a permanent reason ends everything in the window, a temporary one defers its first
+ * and suspends the lane. */
+static void no_route(struct lane *lane, const struct outcome *outcome)
+{
+    struct worker *w = lane->worker;
+    const struct config_destination *dest =
+        config_destination_for(w->config, lane_domain(lane), STR(""));
+    struct judge_context context = {.dest = dest};
+    struct recipient *r;
+
+    if (outcome->class == OUTCOME_FAILED) {
+        while ((r = lane_pop(lane)) != NULL)
+            judge_one(w, &context, r, outcome);
+        lane_update(lane);
+        return;
+    }
+    if ((r = lane_pop(lane)) != NULL)
+        judge_one(w, &context, r, outcome);
+    lane_suspend(lane, dest, &outcome->reply, NULL);
+}
+
+static void route_failed(struct lane *lane, const struct dns_route *route)
+{
+    struct outcome outcome = {
+        .class = classify_dns(route->status).class, .stage = SMTP_STAGE_CONNECT, .local = true};
+
+    classify_dns_reply(route->status, str_of(route->error), &outcome.reply);
+    no_route(lane, &outcome);
+}
+
+static void lane_routed(struct lane *lane, const struct config_route *target,
+                        struct dns_route *route)
+{
+    struct site *site;
+
+    if (route != NULL && route->status != DNS_OK) {
+        route_failed(lane, route);
+        return;
+    }
+    site = site_get(lane->worker, lane_domain(lane), target, route);
+    ASSERT(site != NULL);
+    lane->route_expires_ms = UINT64_MAX;
+    if (route !=
+        NULL) { /* an answer served stale has expired already: ask again, but not at once */
+        uint64_t soonest_ms = io_now_ms(lane->worker->io) + ROUTE_MIN_MS;
+
+        lane->route_expires_ms = route->expires_ms < soonest_ms ? soonest_ms : route->expires_ms;
+    }
+    lane_route_to(lane, site);
+    lane_update(lane);
+}
+
+static void on_route(struct dns_query *query, struct dns_route *route)
+{
+    struct lane_routing *routing = CONTAINER_OF(query, struct lane_routing, query);
+    struct lane *lane = routing->lane;
+    const struct config_route *target = config_route_for(lane->worker->config, lane_domain(lane));
+
+    lane->routing = NULL;
+    free(routing);
+    lane_routed(lane, target, route);
+}
+
+static void route_rejected(struct lane *lane)
+{
+    struct outcome outcome = {.class = OUTCOME_FAILED, .stage = SMTP_STAGE_CONNECT, .local = true};
+
+    classify_rejected_reply(&outcome.reply);
+    no_route(lane, &outcome);
+}
+
+void lane_route(struct lane *lane)
+{
+    struct worker *w = lane->worker;
+    struct str domain = lane_domain(lane);
+    const struct config_route *target = config_route_for(w->config, domain);
+    struct dns_route *route;
+    bool host_only = false;
+
+    if (lane->routing != NULL)
+        return;
+    if (target != NULL && target->kind == CONFIG_ROUTE_REJECT) {
+        route_rejected(lane);
+        return;
+    }
+    if (target != NULL && target->socket.len != 0) {
+        lane_routed(lane, target, NULL);
+        return;
+    }
+    if (target != NULL && target->host != NULL) {
+        domain = str_of(target->host);
+        host_only = !target->mx_lookup;
+    }
+    route = dns_cached(w->dns, domain, host_only);
+    if (route != NULL) {
+        lane_routed(lane, target, route);
+        dns_route_unref(route);
+        return;
+    }
+    lane->routing = calloc(1, sizeof(*lane->routing));
+    ASSERT(lane->routing != NULL);
+    lane->routing->lane = lane;
+    lane->routing->query.on_route = on_route;
+    dns_lookup(w->dns, &lane->routing->query, domain, host_only);
+}
+
+void lane_route_cancel(struct lane *lane)
+{
+    if (lane->routing == NULL)
+        return;
+    dns_cancel(lane->worker->dns, &lane->routing->query);
+    free(lane->routing);
+    lane->routing = NULL;
+}

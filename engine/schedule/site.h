@@ -1,0 +1,93 @@
+/* A site: the set of exchangers that serve one or more domains, or a static route, with the limits
+ * that hold there. It owns the sessions; lanes with ready mail queue up in it and are served in
+ * turn. */
+#ifndef HAYAUMA_ENGINE_SITE_H
+#define HAYAUMA_ENGINE_SITE_H
+
+#include "schedule/exchanger.h"
+#include "schedule/feed.h"
+#include "smtp/client.h"
+#include "worker/worker.h"
+
+struct lane;
+struct delivery;
+struct outcome;
+
+struct site {
+    struct map_node node; /* worker->sites */
+    struct worker *worker;
+    struct config *config; /* a reference; dest points into it */
+    const struct config_destination *dest;
+    struct governor_entry *governor;
+    struct exchangers exchangers;
+    uint16_t rotate; /* see exchangers_next() */
+    bool lmtp;
+    struct smtp_client_options options;
+    struct list attached; /* lanes whose mail goes here */
+    struct feed feed;     /* of them those with something in their window */
+    struct list sessions, idle;
+    struct list_node dirty_node;
+    struct list_node dead_node; /* worker->sites_dead while nobody is attached */
+    struct timer timer;
+    uint32_t lanes;   /* attached; the site goes with the last one and the last session */
+    uint32_t waiting; /* recipients in the windows of attached lanes */
+    uint32_t sessions_len, connecting;
+    uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
+    uint64_t shortage_until_ms; /* monotonic: this host lacked what a session needs */
+    uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
+    uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
+    uint16_t failures;          /* in a row to set up a session */
+    bool down;         /* nothing gets through; what does next wakes the lanes of all workers */
+    uint32_t ups_seen; /* governor_ups() when it went down */
+    /* A peer that ends sessions behind so many messages, without having said so. */
+    uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */
+    uint64_t messages_until_ms;           /* monotonic: then a session may try to get further */
+    char *name;                           /* for records and status: site name or static route */
+    char *key;
+};
+
+/* The site of a route for a domain, made when missing; attached lanes are counted with
+ * site_attach(). target: static route or NULL. NULL when memory is out. */
+struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
+                      struct dns_route *route);
+void site_attach(struct site *site, struct lane *lane);
+void site_detach(struct site *site, struct lane *lane);
+/* Work or room appeared: looked at once at the end of the turn. */
+void site_dirty(struct site *site);
+/* End of a turn: gives idle sessions work, opens sessions. */
+void site_dispatch_all(struct worker *w);
+/* End of a turn: frees sites without lanes and sessions. Nothing else does: whoever calls something
+ * that may detach the last lane can go on using its site. */
+void site_reap(struct worker *w);
+
+/* The next recipients to send in one transaction: same message, at most max of at most domains_max
+ * domains (0: any). 0 when nothing is ready or the rate says wait (then the site's timer is armed).
+ */
+size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max);
+
+/* Sessions tell. */
+void site_session_begun(struct site *site, struct delivery *d);
+/* A session is set up: more may follow. */
+void site_session_works(struct site *site);
+/* This host lacks what a session needs: nobody's failure, it is tried again in a second. */
+void site_shortage(struct site *site, int err);
+/* Something got through: what waited because the site was down goes on. */
+void site_works(struct site *site);
+/* An attempt that began at begun_ms ended without anything getting through: the run_max-th in a row
+ * stops the destination. True: it is stopped. */
+bool site_run_counts(struct site *site, uint64_t begun_ms, uint32_t run_max);
+/* The peer ended a session between two transactions, behind messages of them. */
+void site_session_limit(struct site *site, uint32_t messages);
+/* How many messages a session may take by what was learnt; UINT32_MAX: any number. */
+uint32_t site_messages_max(const struct site *site);
+void site_session_ended(struct site *site, struct delivery *d);
+/* No address gave a session, whether others work or not: further ones are tried one at a time and
+ * further and further apart, or a peer that limits connections would be asked without end. */
+void site_refused(struct site *site);
+/* A session could not be set up at any address, and no other session works: the destination is down
+ * for now. outcome says why. Deferred: each ready lane's first recipient is, the lanes back off.
+ * Failed: it takes no mail, ever; all that is ready fails. */
+void site_failed(struct site *site, const struct outcome *outcome,
+                 const struct exchanger *exchanger);
+
+#endif

@@ -1,0 +1,104 @@
+#include "worker/clients.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/rng.h"
+
+struct client {
+    struct map_node node;
+    uint8_t key[8];
+    uint32_t sessions;
+};
+
+int clients_init(struct clients *c)
+{
+    pthread_mutex_init(&c->mutex, NULL);
+    c->seed = rng_entropy();
+    return map_init(&c->sessions, 64);
+}
+
+void clients_done(struct clients *c)
+{
+    ASSERT(c->sessions.count == 0);
+    map_done(&c->sessions);
+    pthread_mutex_destroy(&c->mutex);
+}
+
+/* 8 bytes that stand for a client: an IPv4 address behind a marker no /64 of the Internet has, the
+ * first 64 bits of an IPv6 address; Unix sockets are one client. */
+static void client_key(const struct sockaddr *addr, uint8_t key[8])
+{
+    memset(key, 0, 8);
+    if (addr->sa_family == AF_INET) {
+        key[0] = 0xff;
+        key[1] = 4;
+        memcpy(key + 4, &((const struct sockaddr_in *)(const void *)addr)->sin_addr, 4);
+    } else if (addr->sa_family == AF_INET6) {
+        const struct in6_addr *in6 = &((const struct sockaddr_in6 *)(const void *)addr)->sin6_addr;
+
+        if (IN6_IS_ADDR_V4MAPPED(in6)) {
+            key[0] = 0xff;
+            key[1] = 4;
+            memcpy(key + 4, in6->s6_addr + 12, 4);
+        } else {
+            memcpy(key, in6->s6_addr, 8);
+        }
+    }
+}
+
+static struct client *client_find(struct clients *c, const uint8_t key[8], uint64_t hash)
+{
+    for (struct map_node *n = map_find(&c->sessions, hash); n != NULL; n = map_find_next(n)) {
+        struct client *client = CONTAINER_OF(n, struct client, node);
+
+        if (memcmp(client->key, key, 8) == 0)
+            return client;
+    }
+    return NULL;
+}
+
+bool clients_take(struct clients *c, const struct sockaddr *addr, uint32_t max)
+{
+    uint8_t key[8];
+    uint64_t hash;
+    struct client *client;
+    bool ok = false;
+
+    client_key(addr, key);
+    hash = hash_bytes(key, sizeof(key), c->seed);
+    pthread_mutex_lock(&c->mutex);
+    client = client_find(c, key, hash);
+    if (client == NULL) {
+        client = calloc(1, sizeof(*client));
+        if (client == NULL)
+            goto out;
+        memcpy(client->key, key, sizeof(key));
+        map_insert(&c->sessions, &client->node, hash);
+    }
+    if (max == 0 || client->sessions < max) {
+        client->sessions++;
+        ok = true;
+    }
+out:
+    pthread_mutex_unlock(&c->mutex);
+    return ok;
+}
+
+void clients_give(struct clients *c, const struct sockaddr *addr)
+{
+    uint8_t key[8];
+    struct client *client;
+
+    client_key(addr, key);
+    pthread_mutex_lock(&c->mutex);
+    client = client_find(c, key, hash_bytes(key, sizeof(key), c->seed));
+    ASSERT(client != NULL && client->sessions > 0);
+    if (--client->sessions == 0) {
+        map_remove(&c->sessions, &client->node);
+        free(client);
+    }
+    pthread_mutex_unlock(&c->mutex);
+}

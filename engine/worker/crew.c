@@ -1,0 +1,138 @@
+#include "worker/crew.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct crew {
+    pthread_mutex_t lock; /* protects what follows up to threads */
+    pthread_cond_t wanted;
+    struct list waiting;
+    uint32_t waiting_len, jobs_max;
+    bool stopping;
+    uint32_t threads_len;
+    pthread_t threads[];
+};
+
+static void job_finish(struct crew_job *job)
+{
+    struct crew_desk *desk = job->desk;
+
+    job->run(job);
+    /* The desk is woken by whoever finds it empty; its thread takes all. */
+    if (mailbox_put(&desk->done, &job->node))
+        desk->wake(desk->arg);
+}
+
+static struct crew_job *job_next(struct crew *crew)
+{
+    struct list_node *n;
+
+    pthread_mutex_lock(&crew->lock);
+    while (list_empty(&crew->waiting) && !crew->stopping)
+        pthread_cond_wait(&crew->wanted, &crew->lock);
+    n = list_pop_front(&crew->waiting);
+    crew->waiting_len -= n != NULL;
+    pthread_mutex_unlock(&crew->lock);
+    return n == NULL ? NULL : LIST_ENTRY(n, struct crew_job, node);
+}
+
+static void *crew_main(void *arg)
+{
+    struct crew *crew = arg;
+    struct crew_job *job;
+
+    pthread_setname_np(pthread_self(), "crew");
+    while ((job = job_next(crew)) != NULL)
+        job_finish(job);
+    return NULL;
+}
+
+int crew_open(struct crew **out, uint32_t threads, uint32_t jobs_max)
+{
+    struct crew *crew = calloc(1, sizeof(*crew) + threads * sizeof(crew->threads[0]));
+
+    ASSERT(jobs_max > 0);
+    if (crew == NULL)
+        return -ENOMEM;
+    pthread_mutex_init(&crew->lock, NULL);
+    pthread_cond_init(&crew->wanted, NULL);
+    list_init(&crew->waiting);
+    crew->jobs_max = jobs_max;
+    for (; crew->threads_len < threads; crew->threads_len++) {
+        int err = -pthread_create(&crew->threads[crew->threads_len], NULL, crew_main, crew);
+
+        if (err < 0) {
+            crew_stop(crew);
+            crew_close(crew);
+            return err;
+        }
+    }
+    *out = crew;
+    return 0;
+}
+
+void crew_desk_init(struct crew_desk *desk, void (*wake)(void *arg), void *arg)
+{
+    mailbox_init(&desk->done);
+    desk->wake = wake;
+    desk->arg = arg;
+}
+
+bool crew_submit(struct crew *crew, struct crew_job *job)
+{
+    bool taken, at_once;
+
+    ASSERT(job->run != NULL && job->done != NULL && job->desk != NULL);
+    pthread_mutex_lock(&crew->lock);
+    taken = !crew->stopping && crew->waiting_len < crew->jobs_max;
+    at_once = crew->threads_len == 0;
+    if (taken && !at_once) {
+        list_push_back(&crew->waiting, &job->node);
+        crew->waiting_len++;
+        pthread_cond_signal(&crew->wanted);
+    }
+    pthread_mutex_unlock(&crew->lock);
+    if (taken && at_once)
+        job_finish(job);
+    return taken;
+}
+
+void crew_collect(struct crew_desk *desk)
+{
+    struct list done;
+    struct list_node *n;
+
+    list_init(&done);
+    mailbox_take(&desk->done, &done);
+    while ((n = list_pop_front(&done)) != NULL) {
+        struct crew_job *job = LIST_ENTRY(n, struct crew_job, node);
+
+        job->done(job);
+    }
+}
+
+void crew_stop(struct crew *crew)
+{
+    if (crew == NULL)
+        return;
+    pthread_mutex_lock(&crew->lock);
+    crew->stopping = true;
+    pthread_cond_broadcast(&crew->wanted);
+    pthread_mutex_unlock(&crew->lock);
+    for (uint32_t i = 0; i < crew->threads_len; i++)
+        pthread_join(crew->threads[i], NULL);
+    ASSERT(list_empty(&crew->waiting));
+    crew->threads_len = 0;
+}
+
+void crew_close(struct crew *crew)
+{
+    if (crew == NULL)
+        return;
+    ASSERT(crew->stopping);
+    pthread_cond_destroy(&crew->wanted);
+    pthread_mutex_destroy(&crew->lock);
+    free(crew);
+}

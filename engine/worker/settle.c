@@ -1,0 +1,404 @@
+#include "worker/settle.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "run/engine.h"
+#include "schedule/lane.h"
+
+/* After a commit that failed for want of space. */
+#define RETRY_MS 500
+/* After one that the store refuses, each time twice as long as before. */
+#define REFUSED_MAX_MS 300000
+/* Of one change. A turn may end hundreds of recipients, and a map that is nearly full has room for
+ * a change of some, never for one of all. */
+#define CUT_ROWS          64
+#define CUT_RECORDS_BYTES (32u << 10)
+/* Of the store's room that a notice takes, beside its content. */
+#define NOTICE_OVERHEAD_BYTES 2048
+/* Kept for reuse, with their memory: what grew anew each turn cost page faults and copies, 2 % of a
+ * message's CPU. */
+#define SPARE_MAX       128
+#define SPARE_BYTES_MAX (32u << 10)
+
+struct settle {
+    struct queue_change change;
+    struct worker *worker;
+    uint32_t shard;
+    size_t rows_cap, messages_cap;
+    struct settle_part { /* where each part ends that must happen whole: records, rows, notice */
+        uint32_t rows, messages, records;
+    } * parts;
+    size_t parts_len, parts_cap;
+    struct timer timer;
+    struct list_node node;        /* settles_under_way or settles_spare */
+    struct settle_waiter *waiter; /* or NULL */
+    bool complained;
+    uint32_t
+        refused_ms; /* how long it waits, refused for another reason than space; 0: it is not */
+};
+
+static void on_settled(struct queue_change *change, int result);
+
+static void *xrealloc(void *p, size_t n)
+{
+    p = realloc(p, n);
+    ASSERT(p != NULL);
+    return p;
+}
+
+static struct settle *settle_new(struct worker *w)
+{
+    struct list_node *spare = list_pop_front(&w->settles_spare);
+    struct settle *s;
+
+    if (spare != NULL) {
+        w->settles_spare_len--;
+        return CONTAINER_OF(spare, struct settle, node);
+    }
+    s = calloc(1, sizeof(*s));
+    ASSERT(s != NULL);
+    s->worker = w;
+    s->change.on_done = on_settled;
+    s->change.owner = s;
+    return s;
+}
+
+static struct settle *settle_open(struct worker *w, uint32_t shard)
+{
+    struct settle *s = w->settles[shard];
+
+    if (s == NULL) {
+        s = settle_new(w);
+        s->shard = shard;
+        w->settles[shard] = s;
+    }
+    return s;
+}
+
+struct buf *settle_records(struct worker *w, uint32_t shard)
+{
+    return &settle_open(w, shard)->change.records;
+}
+
+static void row_put(struct worker *w, uint32_t shard, const struct queue_row *row)
+{
+    struct settle *s = settle_open(w, shard);
+
+    if (s->change.rows_len == s->rows_cap) {
+        s->rows_cap = s->rows_cap == 0 ? 32 : s->rows_cap * 2;
+        s->change.rows = xrealloc(s->change.rows, s->rows_cap * sizeof(*row));
+    }
+    s->change.rows[s->change.rows_len++] = *row;
+}
+
+void settle_remove(struct worker *w, struct recipient *r)
+{
+    struct lane *lane = r->holder;
+
+    row_put(w, lane->shard,
+            &(struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms});
+}
+
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms)
+{
+    struct lane *lane = r->holder;
+
+    row_put(w, lane->shard,
+            &(struct queue_row){.kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms});
+}
+
+void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)
+{
+    struct settle *s = settle_open(w, shard);
+
+    if (s->change.messages_len == s->messages_cap) {
+        s->messages_cap = s->messages_cap == 0 ? 4 : s->messages_cap * 2;
+        s->change.messages =
+            xrealloc(s->change.messages, s->messages_cap * sizeof(struct message *));
+    }
+    s->change.messages[s->change.messages_len++] = m;
+    w->notice_bytes += m->content_len + NOTICE_OVERHEAD_BYTES;
+    row_put(w, shard, &(struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r});
+}
+
+static uint64_t settle_bytes(const struct settle *s)
+{
+    return s->change.records.cap + s->rows_cap * sizeof(struct queue_row);
+}
+
+static void settle_free(struct settle *s)
+{
+    free(s->change.messages);
+    free(s->change.rows);
+    free(s->parts);
+    buf_done(&s->change.records);
+    free(s);
+}
+
+static void settle_keep(struct settle *s)
+{
+    s->change.messages_len = s->change.rows_len = s->parts_len = 0;
+    buf_clear(&s->change.records);
+    s->complained = false;
+    s->refused_ms = 0;
+    list_push_front(&s->worker->settles_spare, &s->node);
+    s->worker->settles_spare_len++;
+}
+
+static void waiter_release(struct settle *s)
+{
+    struct settle_waiter *waiter = s->waiter;
+
+    s->waiter = NULL;
+    if (waiter != NULL && --waiter->parts == 0)
+        waiter->on_settled(waiter);
+}
+
+/* It committed, or never will. */
+static void settle_end(struct settle *s)
+{
+    struct settle_waiter *waiter = s->waiter;
+
+    atomic_fetch_sub_explicit(&s->worker->engine->settle_bytes, settle_bytes(s),
+                              memory_order_relaxed);
+    s->waiter = NULL;
+    for (size_t i = 0; i < s->change.messages_len; i++) {
+        s->worker->notice_bytes -= s->change.messages[i]->content_len + NOTICE_OVERHEAD_BYTES;
+        message_unref(s->change.messages[i]);
+    }
+    if (settle_bytes(s) <= SPARE_BYTES_MAX && s->worker->settles_spare_len < SPARE_MAX)
+        settle_keep(s);
+    else
+        settle_free(s);
+    if (waiter != NULL && --waiter->parts == 0)
+        waiter->on_settled(waiter);
+}
+
+static void on_retry(struct timer *timer)
+{
+    struct settle *s = CONTAINER_OF(timer, struct settle, timer);
+
+    queue_submit(s->worker->port, s->shard, &s->change);
+}
+
+/* What has been put in since the last part ends one. */
+static void part_end(struct settle *s)
+{
+    if (s->change.rows_len == (s->parts_len == 0 ? 0 : s->parts[s->parts_len - 1].rows))
+        return;
+    if (s->parts_len == s->parts_cap) {
+        s->parts_cap = s->parts_cap == 0 ? 32 : s->parts_cap * 2;
+        s->parts = xrealloc(s->parts, s->parts_cap * sizeof(*s->parts));
+    }
+    s->parts[s->parts_len++] = (struct settle_part){.rows = (uint32_t)s->change.rows_len,
+                                                    .messages = (uint32_t)s->change.messages_len,
+                                                    .records = (uint32_t)s->change.records.len};
+}
+
+static void part_submit(struct settle *s, struct settle_part from, struct settle_part to)
+{
+    struct worker *w = s->worker;
+    struct settle *part = settle_new(w);
+
+    part->shard = s->shard;
+    part->waiter = s->waiter;
+    if (part->waiter != NULL)
+        part->waiter->parts++;
+    part->rows_cap = part->change.rows_len = to.rows - from.rows;
+    part->change.rows = xrealloc(part->change.rows, part->rows_cap * sizeof(struct queue_row));
+    memcpy(part->change.rows, s->change.rows + from.rows,
+           part->rows_cap * sizeof(struct queue_row));
+    part->messages_cap = part->change.messages_len = to.messages - from.messages;
+    if (part->messages_cap > 0) {
+        part->change.messages =
+            xrealloc(part->change.messages, part->messages_cap * sizeof(struct message *));
+        memcpy(part->change.messages, s->change.messages + from.messages,
+               part->messages_cap * sizeof(struct message *));
+    }
+    buf_put(&part->change.records, s->change.records.data + from.records,
+            to.records - from.records);
+    list_push_back(&w->settles_under_way, &part->node);
+    atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(part), memory_order_relaxed);
+    queue_submit(w->port, part->shard, &part->change);
+}
+
+/* One part that the store refuses must not hold the others: each is tried alone. */
+static void settle_split(struct settle *s)
+{
+    struct settle_part from = {0}, *last = &s->parts[s->parts_len - 1];
+
+    last->messages = (uint32_t)s->change.messages_len;
+    last->records = (uint32_t)s->change.records.len;
+    for (size_t i = 0; i < s->parts_len; i++) {
+        part_submit(s, from, s->parts[i]);
+        from = s->parts[i];
+    }
+    s->change.rows_len = s->change.messages_len = 0;
+    list_remove(&s->node);
+    settle_end(s);
+}
+
+/* For another reason than space: the tree is damaged there, or we made a row that cannot be stored.
+ * The recipient stays in memory as settling, so that it is not sent again while the process lives,
+ * and is tried further and further apart; nobody waits for it. */
+static void settle_refused(struct settle *s, int result)
+{
+    struct worker *w = s->worker;
+    char id[MSGID_TEXT_BYTES] = "";
+    uint32_t n;
+
+    part_end(s);
+    if (s->parts_len > 1) {
+        settle_split(s);
+        return;
+    }
+    if (s->refused_ms == 0) {
+        n = ++w->settles_refused;
+        if (s->change.rows_len > 0)
+            msgid_text(&s->change.rows[0].rcpt->message->id, id);
+        if ((n & (n - 1)) == 0) /* the first, the second, the fourth ... */
+            log_error("queue.settle_refused",
+                      "shard=%u id=%s error=\"%s\" refused=%u action=\"it is tried again, and sent "
+                      "again after a restart; see 'A damaged queue' in the manual\"",
+                      s->shard, id, strerror(-result), n);
+        waiter_release(s);
+    }
+    s->refused_ms = s->refused_ms == 0                   ? RETRY_MS
+                    : s->refused_ms < REFUSED_MAX_MS / 2 ? s->refused_ms * 2
+                                                         : REFUSED_MAX_MS;
+    s->timer.on_timer = on_retry;
+    wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + s->refused_ms);
+}
+
+static void settle_again(struct settle *s, int result)
+{
+    struct worker *w = s->worker;
+
+    if (!s->complained && w->settles_failing++ == 0) /* one line for all that find no room */
+        log_error("queue.settle_failed", "shard=%u rows=%zu error=%d action=retry", s->shard,
+                  s->change.rows_len, result);
+    s->complained = true;
+    if (result == -ESHUTDOWN) /* the process is about to exit; nothing more can be recorded */
+        return;
+    s->timer.on_timer = on_retry;
+    wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + RETRY_MS);
+}
+
+static void on_settled(struct queue_change *change, int result)
+{
+    struct settle *s = change->owner;
+    struct worker *w = s->worker;
+
+    if (result == -ENOSPC || result == -ENOMEM || result == -ESHUTDOWN) {
+        settle_again(s, result);
+        return;
+    }
+    w->settles_failing -= s->complained;
+    s->complained = false;
+    if (result < 0) {
+        settle_refused(s, result);
+        return;
+    }
+    w->settles_refused -= s->refused_ms != 0;
+    list_remove(&s->node);
+    for (size_t i = 0; i < change->rows_len; i++) {
+        struct queue_row *row = &change->rows[i];
+
+        switch (row->kind) {
+        case QUEUE_ROW_ADD:
+            lane_arrive(w, s->shard, row->rcpt);
+            break;
+        case QUEUE_ROW_REMOVE:
+            lane_settled(row->rcpt, INT64_MAX);
+            break;
+        case QUEUE_ROW_MOVE:
+            lane_settled(row->rcpt, row->missing ? INT64_MAX : row->rcpt->due_ms);
+            break;
+        }
+    }
+    settle_end(s);
+}
+
+static void settle_submit(struct worker *w, struct settle *s)
+{
+    w->settles[s->shard] = NULL;
+    s->waiter = w->settles_follower;
+    if (s->waiter != NULL)
+        s->waiter->parts++;
+    list_push_back(&w->settles_under_way, &s->node);
+    atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(s), memory_order_relaxed);
+    queue_submit(w->port, s->shard, &s->change);
+}
+
+bool settle_takes_notice(const struct worker *w, uint32_t shard)
+{
+    return queue_notice_room_bytes(w->engine->queue, shard) > w->notice_bytes;
+}
+
+void settle_cut(struct worker *w, uint32_t shard, bool apart)
+{
+    struct settle *s = w->settles[shard];
+
+    if (s != NULL)
+        part_end(s);
+    if (s != NULL &&
+        (apart || s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES))
+        settle_submit(w, s);
+}
+
+void settle_follow(struct worker *w, struct settle_waiter *waiter)
+{
+    w->settles_follower = waiter;
+}
+
+void settle_wait(struct worker *w, uint32_t shard)
+{
+    settle_submit(w, settle_open(w, shard));
+    w->settles_follower = NULL;
+}
+
+void settle_flush(struct worker *w)
+{
+    uint32_t shards = queue_shards(w->engine->queue);
+
+    for (uint32_t shard = 0; shard < shards; shard++)
+        if (w->settles[shard] != NULL)
+            settle_submit(w, w->settles[shard]);
+}
+
+bool settle_pending(const struct worker *w)
+{
+    uint32_t shards = queue_shards(w->engine->queue);
+
+    for (uint32_t shard = 0; shard < shards; shard++)
+        if (w->settles[shard] != NULL)
+            return true;
+    for (struct list_node *n = list_first(&w->settles_under_way); n != NULL;
+         n = list_next(&w->settles_under_way, n))
+        if (LIST_ENTRY(n, struct settle, node)->refused_ms == 0)
+            return true;
+    return false;
+}
+
+void settle_abandon(struct worker *w)
+{
+    struct list_node *n;
+
+    settle_flush(w);
+    while ((n = list_pop_front(&w->settles_under_way)) != NULL) {
+        struct settle *s = LIST_ENTRY(n, struct settle, node);
+
+        wheel_cancel(io_wheel(w->io), &s->timer);
+        for (size_t i = 0; i < s->change.rows_len; i++) {
+            if (s->change.rows[i].kind == QUEUE_ROW_ADD)
+                recipient_free(s->change.rows[i].rcpt);
+            else
+                lane_settled(s->change.rows[i].rcpt, INT64_MAX);
+        }
+        settle_end(s);
+    }
+    while ((n = list_pop_front(&w->settles_spare)) != NULL)
+        settle_free(CONTAINER_OF(n, struct settle, node));
+}

@@ -1,0 +1,45 @@
+/* Settling: what became of recipients goes to the committers, one change a shard and turn; more
+ * when much happened.
+ *
+ * A settle owns its recipients until its commit: a committed one is dropped from memory (and, when
+ * it was deferred, remembered by its lane as stored); a commit that failed for want of space is
+ * submitted again until it succeeds, since a delivery that is not recorded is a duplicate later.
+ * What the store refuses for another reason (a damaged page) is tried alone, further and further
+ * apart, and holds up neither the others nor a drain. */
+#ifndef HAYAUMA_ENGINE_SETTLE_H
+#define HAYAUMA_ENGINE_SETTLE_H
+
+#include "worker/worker.h"
+
+/* The buffer in which to write the record lines of what is settled in shard this turn. */
+struct buf *settle_records(struct worker *w, uint32_t shard);
+/* r is done with: its row goes. */
+void settle_remove(struct worker *w, struct recipient *r);
+/* r was changed (attempts, due_ms, flags, last_error): its row is rewritten. old_due_ms as stored.
+ */
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms);
+/* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
+ * over; they arrive in their lane once committed. */
+void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);
+/* Calls on_settled once all changes that were submitted between settle_follow() and settle_wait(),
+ * in the same turn, have committed; settle_wait() submits one more, that of shard as it is. waiter
+ * lives until then. */
+struct settle_waiter {
+    uint32_t parts; /* the caller may add one of its own */
+    void (*on_settled)(struct settle_waiter *waiter);
+};
+void settle_follow(struct worker *w, struct settle_waiter *waiter);
+void settle_wait(struct worker *w, uint32_t shard);
+/* Whether the store has room for a further notice, with those under way. */
+bool settle_takes_notice(const struct worker *w, uint32_t shard);
+/* What has been put in so far is whole: it may go as a change of its own if it is large; apart: in
+ * any case. */
+void settle_cut(struct worker *w, uint32_t shard, bool apart);
+/* Submits what this turn gathered. */
+void settle_flush(struct worker *w);
+/* Settles open or under way. */
+bool settle_pending(const struct worker *w);
+/* Teardown after the queue's threads ended: frees what never committed. */
+void settle_abandon(struct worker *w);
+
+#endif

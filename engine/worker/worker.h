@@ -1,0 +1,159 @@
+/* A worker: one thread, one io, its sessions in and out, the lanes of the shards it owns.
+ *
+ * This header is the engine's inside: inject, lane, site, delivery, settle and outcome share it;
+ * nothing outside engine/ includes it. Everything in struct worker belongs to its thread; other
+ * threads reach it through worker_post() only.
+ *
+ * A turn (io_turn): handlers absorb events and mark what changed; worker_tick() then runs once:
+ * dirty sites hand out work, dirty sessions send, the turn's settles go to the committers as one
+ * change a shard. So the cost of a wake-up is shared by all that happened in it, and nothing
+ * recurses.
+ *
+ * Timers of a worker: lane (next due, end of back-off, idle removal), site (rate, session slot),
+ * delivery (stage timeout, idle), sweeps (sweep.h), inject (idle, total), settle (retry of a failed
+ * commit), worker (drain limit). */
+#ifndef HAYAUMA_ENGINE_WORKER_H
+#define HAYAUMA_ENGINE_WORKER_H
+
+#include <stdatomic.h>
+
+#include "base/map.h"
+#include "base/msgid.h"
+#include "base/pool.h"
+#include "base/ring.h"
+#include "base/rng.h"
+#include "config/config.h"
+#include "dns/dns.h"
+#include "io/io.h"
+#include "limits/governor.h"
+#include "queue/queue.h"
+#include "schedule/exchanger.h"
+#include "worker/crew.h"
+
+struct engine;
+struct worker;
+struct settle;
+struct inject_listener;
+struct sweeps;
+
+#define WORKERS_MAX 64
+#define SHARDS_MAX  256
+#define LOADS_MAX   32 /* refills under way per worker */
+
+#define WORKER_TURN_MS 1000 /* a worker turns at least this often */
+
+/* Something for another worker to do; lives in its sender's message. run() executes in the target's
+ * thread and owns the note from then on. */
+struct worker_note {
+    void (*run)(struct worker *w, struct worker_note *note);
+    struct list_node node;
+};
+
+/* Written by the worker alone, read by anybody: relaxed loads and stores, each counter is true by
+ * itself. */
+struct worker_counters {
+    _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
+        accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices,
+        notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
+        sessions_out_total, tls_out;
+    _Atomic int accept_error; /* of the last of accept_failures */
+    _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
+};
+
+struct worker {
+    _Alignas(CACHE_LINE_BYTES) struct engine *engine; /* neighbours in an array share no line */
+    uint32_t index;
+    struct io *io;
+    struct dns *dns;
+    struct queue_port *port;
+    struct config *config; /* what new sessions use; a reference */
+    struct rng rng;
+    struct msgid_source ids;
+    bool draining;
+    bool draining_hard;         /* the limit is over: close everything */
+    bool stopping;              /* ends as soon as it is drained */
+    _Atomic bool drained;       /* read by the main thread; relaxed, a hint */
+    _Atomic uint64_t turned_ms; /* when the last turn began, monotonic; for the watchdog */
+
+    /* In: one ring per sending worker and one for the control thread, and what did not fit. */
+    struct ring *inbox;  /* [workers + 1] */
+    struct list *outbox; /* [workers]: notes waiting for room in another's ring */
+
+    /* Injection. */
+    struct inject_listener *listeners;
+    size_t listeners_len;
+    struct list injects, injects_dirty, injects_dead;
+    uint32_t injects_len;
+    struct pool inject_pool, answer_pool;
+
+    /* Delivery. */
+    struct map lanes, sites;
+    struct map idle;         /* sessions without work, by address: idle.c */
+    struct map memory;       /* recipients in memory, by message id and index */
+    struct list load_wait;   /* lanes that want a refill */
+    uint32_t loads;          /* under way */
+    size_t trim_bucket;      /* of lanes: where windows_trim() goes on */
+    struct sweeps *sweeps;   /* sweep.h */
+    struct timer load_timer; /* memory was full: look again */
+    struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
+    struct list conversions; /* under way */
+    uint32_t deliveries;
+    struct families families;
+    struct pool delivery_pool, transaction_pool, output_pool;
+    uint64_t hash_seed;
+
+    struct buf rejections; /* record lines */
+    uint64_t rejections_omitted;
+    uint64_t refusals_ms, omitted_ms; /* when refusals may have all lines again; the next count */
+
+    struct settle **settles; /* [shards]: the open change of each shard, or NULL */
+    struct list settles_under_way, settles_spare;
+    uint32_t settles_spare_len;
+    struct settle_waiter *settles_follower; /* of what is submitted now, or NULL */
+    uint32_t settles_failing;               /* of them, found no room */
+    uint32_t settles_refused;               /* of them, refused for another reason */
+    uint64_t notice_bytes;                  /* of notices in them */
+    uint32_t directories;                   /* start-up scans still running */
+
+    struct crew_desk desk; /* where the crew's results come back */
+    struct worker_counters counters;
+};
+
+static inline void counter_add(_Atomic uint64_t *c, uint64_t n)
+{
+    atomic_store_explicit(c, atomic_load_explicit(c, memory_order_relaxed) + n,
+                          memory_order_relaxed);
+}
+
+static inline void gauge_set(_Atomic uint32_t *g, uint32_t v)
+{
+    atomic_store_explicit(g, v, memory_order_relaxed);
+}
+
+/* Opens io and listeners of worker index. Runs in the worker's thread. 0 or -errno. */
+int worker_open(struct worker *w, struct engine *engine, uint32_t index);
+/* After the queue is open: port, resolver, accepting, start-up scans. */
+int worker_start(struct worker *w);
+/* Turns until stopping and drained. */
+void worker_run(struct worker *w);
+/* One turn, waiting at most wait_ms. */
+int worker_turn(struct worker *w, uint32_t wait_ms);
+/* Whether the last turn left something for the next one, which then waits for nothing. */
+bool worker_busy(const struct worker *w);
+void worker_close(struct worker *w);
+/* Ends sessions, after what is past the dot; hard: at once. Its own thread. */
+void worker_drain(struct worker *w, bool hard);
+/* Whether everything a drain waits for has ended. */
+bool worker_drained(const struct worker *w);
+
+/* Sends note to worker `to`, from worker `from` (its thread), or from the control thread (from
+ * NULL; one control thread only). Never fails. */
+void worker_post(struct engine *engine, struct worker *from, uint32_t to, struct worker_note *note);
+struct worker *worker_of_shard(struct engine *engine, uint32_t shard);
+
+static inline int64_t worker_wall_ms(const struct worker *w)
+{
+    return io_wall_ms(w->io);
+}
+
+#endif

@@ -1,0 +1,153 @@
+/* hayauma config: what is in a file, what it means, and what could be in it. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/config.h"
+#include "config/suggest.h"
+#include "tools/commands/commands.h"
+
+#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
+
+static const char help[] =
+    "usage: hayauma config check [FILE]   say what is wrong with a file\n"
+    "       hayauma config show [FILE]    every value in force, as YAML\n"
+    "       hayauma config docs           the reference of all keys, as Markdown\n"
+    "\n"
+    "FILE is " CONFIG_FILE " unless given; 'show --defaults' needs none.\n"
+    "\n"
+    "  -c, --config FILE   the same as FILE, as other commands have it\n"
+    "      --defaults      show: all defaults, no file\n"
+    "  -q, --quiet         check: say nothing but warnings when the file is good\n"
+    "  -h, --help          this text\n"
+    "\n"
+    "Exit codes: 0 good, 1 the file has mistakes or cannot be read, 2 wrong usage.\n";
+
+struct options {
+    const char *file;
+    bool defaults, quiet;
+};
+
+/* The configuration, or NULL with its mistakes printed. */
+static struct config *load(const struct options *o)
+{
+    struct config *c = NULL;
+    struct buf errors = {0};
+
+    if (o->defaults)
+        return config_default();
+    if (config_load(o->file, &c, &errors) != 0)
+        fwrite(errors.data, 1, errors.len, stderr);
+    buf_done(&errors);
+    return c;
+}
+
+static int check(const struct options *o)
+{
+    struct config *c = load(o);
+    struct buf warnings = {0};
+
+    if (c == NULL)
+        return EXIT_FAILED;
+    config_warnings(c, geteuid() == 0, &warnings);
+    fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
+    buf_done(&warnings);
+    if (!o->quiet)
+        printf("%s: good (%zu listener%s, %zu route%s, %zu destination%s)\n", o->file,
+               c->listeners_len, c->listeners_len == 1 ? "" : "s", c->routes_len,
+               c->routes_len == 1 ? "" : "s", c->destinations_len,
+               c->destinations_len == 1 ? "" : "s");
+    config_unref(c);
+    return EXIT_OK;
+}
+
+static int print(struct buf *text)
+{
+    fwrite(text->data, 1, text->len, stdout);
+    buf_done(text);
+    return EXIT_OK;
+}
+
+static int show(const struct options *o)
+{
+    struct config *c = load(o);
+    struct buf text = {0};
+
+    if (c == NULL)
+        return EXIT_FAILED;
+    config_print(c, &text);
+    config_unref(c);
+    return print(&text);
+}
+
+static int docs(const struct options *o)
+{
+    struct buf text = {0};
+
+    (void)o;
+    config_print_docs(&text);
+    return print(&text);
+}
+
+static const struct {
+    const char *name;
+    int (*run)(const struct options *o);
+    bool takes_file;
+} actions[] = {{"check", check, true}, {"show", show, true}, {"docs", docs, false}};
+
+static int run(const char *name, const struct options *o, bool has_file)
+{
+    struct suggest s;
+
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++) {
+        suggest_offer(&s, actions[i].name);
+        if (strcmp(name, actions[i].name) != 0)
+            continue;
+        if (!has_file || actions[i].takes_file)
+            return actions[i].run(o);
+        fprintf(stderr, "hayauma config %s: takes no file\n", name);
+        return EXIT_USAGE;
+    }
+    fprintf(stderr, "hayauma config: check, show or docs, not '%s'", name);
+    if (s.best != NULL)
+        fprintf(stderr, "; did you mean '%s'?", s.best);
+    fputc('\n', stderr);
+    return EXIT_USAGE;
+}
+
+int cmd_config(int argc, char **argv)
+{
+    static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
+                                          {"defaults", no_argument, NULL, 'd'},
+                                          {"quiet", no_argument, NULL, 'q'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    struct options o = {.file = CONFIG_FILE};
+    bool has_file = false;
+    int c;
+
+    while ((c = getopt_long(argc, argv, "c:qh", longs, NULL)) != -1) {
+        if (c == 'c') {
+            o.file = optarg;
+            has_file = true;
+        } else if (c == 'd') {
+            o.defaults = true;
+        } else if (c == 'q') {
+            o.quiet = true;
+        } else {
+            fputs(help, c == 'h' ? stdout : stderr);
+            return c == 'h' ? EXIT_OK : EXIT_USAGE;
+        }
+    }
+    if (optind == argc || argc - optind > 2 - has_file) {
+        fputs(help, stderr);
+        return EXIT_USAGE;
+    }
+    if (optind + 1 < argc) {
+        o.file = argv[optind + 1];
+        has_file = true;
+    }
+    return run(argv[optind], &o, has_file);
+}

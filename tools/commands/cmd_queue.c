@@ -1,0 +1,281 @@
+/* hayauma queue: what is in the queue, and changing it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/suggest.h"
+#include "tools/commands/channel.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/queue_export.h"
+#include "tools/commands/queue_filter.h"
+#include "tools/commands/queue_view.h"
+#include "tools/commands/screen.h"
+
+static const char help_head[] =
+    "usage: hayauma queue <action> [ID | DOMAIN] [options]\n"
+    "\n"
+    "  summary      recipients by domain, the most first\n"
+    "  list         recipients\n"
+    "  show ID      a message, its recipients and its headers\n"
+    "  export       messages as files (--to DIR), or one to stdout (ID)\n"
+    "  flush        try now: what is deferred, and destinations that are backed off\n"
+    "  hold         keep in the queue until released\n"
+    "  release      let go what was held\n"
+    "  cancel       remove; nobody is told but the record\n"
+    "  expire       end as undeliverable; senders get a notice\n"
+    "  quarantine   stored records that failed their checksum; RECORD, ID or DOMAIN say which:\n"
+    "    list       their names and what is wrong (the same as without a word)\n"
+    "    show       with what is left of them\n"
+    "    export     their bytes and contents as files (--to DIR)\n"
+    "    purge      forget them\n"
+    "\n";
+static const char help_tail[] =
+    "\n"
+    "Examples:\n"
+    "  hayauma queue list --error 'mailbox full' --limit 20\n"
+    "  hayauma queue flush example.com\n"
+    "  hayauma queue cancel --campaign spring --state deferred\n"
+    "  hayauma queue export --sender news@example.com --to /tmp/news\n"
+    "  hayauma queue quarantine purge 0-1f2e3d4c5b6a7988\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
+
+static int help(FILE *to)
+{
+    fputs(help_head, to);
+    fputs(queue_filter_help, to);
+    fputs("\n      --to DIR            export: where to, a new or an empty directory\n" CHANNEL_HELP
+          "  -h, --help              this text\n",
+          to);
+    fputs(help_tail, to);
+    return to == stdout ? EXIT_OK : EXIT_USAGE;
+}
+
+/* --- actions --- */
+
+#define OTHERS_GONE "the others had ended or were being delivered"
+
+static const struct action {
+    const char *name;
+    const char *op, *count; /* of the control channel: to do it, to count first */
+    const char *noun;
+    const char *past;
+    const char *others;  /* what the matched but unchanged ones are */
+    const char *warning; /* NULL: undone easily, or does no harm */
+} actions[] = {
+    {"hold", "hold", "count", "recipient", "held", OTHERS_GONE, NULL},
+    {"release", "release", "count", "recipient", "released", OTHERS_GONE, NULL},
+    {"flush", "flush", "count", "recipient", "made due", "the others were due already", NULL},
+    {"cancel", "cancel", "count", "recipient", "cancelled", OTHERS_GONE,
+     "They will not be delivered, and senders are not told."},
+    {"expire", "expire", "count", "recipient", "expired", OTHERS_GONE,
+     "They will not be delivered; senders get a notice."},
+    {"quarantine purge", "purge", "quarantine", "damaged record", "purged", "the others had gone",
+     "What is left of them is lost, and their senders are not told."},
+};
+
+/* Whether to go on. */
+static bool confirm(const struct action *a, uint64_t matched)
+{
+    struct buf text = {0};
+    char answer[16] = "";
+
+    buf_printf(&text, "%s ", a->op);
+    put_count(&text, matched);
+    buf_printf(&text, " %s%s? %s [y/N] ", a->noun, matched == 1 ? "" : "s", a->warning);
+    flush_text(&text, stderr);
+    buf_done(&text);
+    return fgets(answer, sizeof(answer), stdin) != NULL && (answer[0] == 'y' || answer[0] == 'Y');
+}
+
+/* Counts and asks before a mass action that cannot be undone. 0 to go on. */
+static int may_act(struct channel *ch, const struct action *a, const struct queue_options *o)
+{
+    json_t *done = NULL;
+    uint64_t matched;
+    int code;
+
+    if (json_object_size(o->filter) == 0 && !o->all) {
+        fprintf(stderr, "hayauma %s: this means every %s of the queue; say which, or --all\n",
+                o->channel.command, a->noun);
+        return EXIT_USAGE;
+    }
+    if (o->limit != 0) { /* it would do all the same */
+        fprintf(stderr, "hayauma %s: --limit is for what is shown\n", o->channel.command);
+        return EXIT_USAGE;
+    }
+    if (a->warning == NULL || o->yes || o->one_id != NULL)
+        return 0;
+    if (isatty(STDIN_FILENO) == 0) {
+        fprintf(stderr, "hayauma %s: this cannot be undone; say --yes\n", o->channel.command);
+        return EXIT_USAGE;
+    }
+    code = channel_ask(ch, queue_request(o, a->count), &done);
+    matched = code == 0 ? (uint64_t)reply_number(done, "matched") : 0;
+    json_decref(done);
+    if (code != 0 || matched == 0 || confirm(a, matched))
+        return code;
+    fputs("nothing was changed\n", stderr);
+    return EXIT_FAILED;
+}
+
+static void show_progress(const json_t *p)
+{
+    struct buf text = {0};
+
+    if (p == NULL || isatty(STDERR_FILENO) == 0)
+        return;
+    buf_puts(&text, "\r");
+    put_count(&text, (uint64_t)reply_number(p, "changed"));
+    buf_puts(&text, " done, ");
+    put_count(&text, (uint64_t)reply_number(p, "visited"));
+    buf_puts(&text, " looked at\033[K");
+    flush_text(&text, stderr);
+    buf_done(&text);
+}
+
+static void print_outcome(const struct action *a, const json_t *done)
+{
+    uint64_t matched = (uint64_t)reply_number(done, "matched");
+    uint64_t changed = (uint64_t)reply_number(done, "changed");
+    struct buf text = {0};
+
+    if (isatty(STDERR_FILENO) != 0)
+        fputs("\r\033[K", stderr);
+    if (matched == 0) {
+        buf_printf(&text, "no %s matches\n", a->noun);
+    } else {
+        put_count(&text, changed);
+        if (changed != matched) {
+            buf_puts(&text, " of ");
+            put_count(&text, matched);
+        }
+        buf_printf(&text, " %s%s %s", a->noun, matched == 1 ? "" : "s", a->past);
+        if (changed < matched)
+            buf_printf(&text, "; %s", a->others);
+        buf_putc(&text, '\n');
+    }
+    flush_text(&text, stdout);
+    buf_done(&text);
+}
+
+static int act(struct channel *ch, const struct action *a, const struct queue_options *o)
+{
+    json_t *reply, *done = NULL;
+    int code = may_act(ch, a, o);
+
+    if (code == 0)
+        code = channel_send(ch, queue_request(o, a->op));
+    if (code != 0)
+        return code;
+    while ((reply = channel_next(ch, &done, &code)) != NULL) {
+        if (o->channel.json)
+            queue_print_json(reply);
+        else
+            show_progress(json_object_get(reply, "progress"));
+        json_decref(reply);
+    }
+    if (code == 0 && o->channel.json)
+        queue_print_json(done);
+    else if (code == 0)
+        print_outcome(a, done);
+    if (code == 0 && !o->all && reply_number(done, "matched") == 0)
+        code = EXIT_FAILED; /* what was meant is not there */
+    json_decref(done);
+    return code;
+}
+
+/* --- the command --- */
+
+static const struct view {
+    const char *name;
+    int (*run)(struct channel *ch, struct queue_options *o);
+} views[] = {{"summary", queue_view_summary},
+             {"list", queue_view_list},
+             {"show", queue_view_show},
+             {"export", queue_export},
+             {"quarantine", queue_view_quarantine},
+             {"quarantine list", queue_view_quarantine},
+             {"quarantine show", queue_view_quarantine_show},
+             {"quarantine export", queue_export_quarantine}};
+
+static const struct view *find_view(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(views); i++)
+        if (strcmp(name, views[i].name) == 0)
+            return &views[i];
+    return NULL;
+}
+
+static const struct action *find_action(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
+        if (strcmp(name, actions[i].name) == 0)
+            return &actions[i];
+    return NULL;
+}
+
+static int unknown(const char *name)
+{
+    struct suggest s;
+
+    if (*name == '-') {
+        fputs("hayauma queue: the action comes first: hayauma queue list ...\n", stderr);
+        return EXIT_USAGE;
+    }
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < ARRAY_LEN(views); i++)
+        suggest_offer(&s, views[i].name);
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
+        suggest_offer(&s, actions[i].name);
+    fprintf(stderr, "hayauma queue: no such action: '%s'", name);
+    if (s.best != NULL)
+        fprintf(stderr, "; did you mean '%s'?", s.best);
+    fputs("\n'hayauma queue --help' lists them.\n", stderr);
+    return EXIT_USAGE;
+}
+
+/* What to do with the quarantine, rather than with which part of it. */
+static bool is_word(const char *text)
+{
+    return *text != 0 && text[strspn(text, "abcdefghijklmnopqrstuvwxyz")] == 0;
+}
+
+int cmd_queue(int argc, char **argv)
+{
+    struct queue_options o = {0};
+    const struct view *view;
+    const struct action *action;
+    struct channel ch;
+    char title[64], name[32];
+    int code;
+
+    if (argc < 2)
+        return help(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return help(stdout);
+    snprintf(name, sizeof(name), "%s", argv[1]);
+    o.records = strcmp(name, "quarantine") == 0;
+    if (o.records && argc > 2 && is_word(argv[2])) {
+        snprintf(name, sizeof(name), "quarantine %.16s", argv[2]);
+        argc--;
+        argv++;
+    }
+    view = find_view(name);
+    action = find_action(name);
+    if (view == NULL && action == NULL)
+        return unknown(name);
+    snprintf(title, sizeof(title), "hayauma queue %s", name);
+    o.channel.command = title + strlen("hayauma ");
+    argv[1] = title; /* for getopt's own errors */
+    code = queue_options_parse(&o, argc - 1, argv + 1);
+    if (code != 0)
+        return code == -1 ? help(stdout) : code;
+    code = channel_open(&ch, &o.channel);
+    if (code == 0)
+        code = view != NULL ? view->run(&ch, &o) : act(&ch, action, &o);
+    channel_close(&ch);
+    queue_options_done(&o);
+    return code;
+}

@@ -1,0 +1,25 @@
+#include <stdio.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#include "tools/commands/commands.h"
+
+int cmd_version(int argc, char **argv)
+{
+    struct utsname os;
+
+    if (argc > 1 && strcmp(argv[1], "--json") == 0) {
+        puts("{\"version\":\"" HAYAUMA_VERSION "\"}");
+        return EXIT_OK;
+    }
+    if (argc > 1) {
+        int help = strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0;
+
+        fputs("usage: hayauma version [--json]\n", help ? stdout : stderr);
+        return help ? EXIT_OK : EXIT_USAGE;
+    }
+    printf("hayauma %s\n", HAYAUMA_VERSION);
+    if (uname(&os) == 0)
+        printf("%s %s, %s, built with %s\n", os.sysname, os.release, os.machine, __VERSION__);
+    return EXIT_OK;
+}

@@ -1,0 +1,268 @@
+#include "tools/commands/queue_export.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "tools/commands/commands.h"
+#include "tools/commands/screen.h"
+
+/* The engine's own base64: no blanks, padding at the end only. */
+size_t queue_decode_base64(const char *text, uint8_t *out)
+{
+    size_t n = 0;
+    uint32_t bits = 0, have = 0;
+
+    for (; *text != 0 && *text != '='; text++) {
+        char c = *text;
+        uint32_t v = c >= 'a'   ? (uint32_t)(c - 'a') + 26
+                     : c >= 'A' ? (uint32_t)(c - 'A')
+                     : c >= '0' ? (uint32_t)(c - '0') + 52
+                     : c == '+' ? 62
+                                : 63;
+
+        bits = bits << 6 | v;
+        have += 6;
+        if (have >= 8) {
+            have -= 8;
+            out[n++] = (uint8_t)(bits >> have);
+        }
+    }
+    return n;
+}
+
+/* Our own trouble, as opposed to what the engine says of one message. */
+#define WRITE_FAILED (-1)
+
+static int write_failed(const char *what)
+{
+    fprintf(stderr, "hayauma queue export: %s: %s\n", what, strerror(errno));
+    return WRITE_FAILED;
+}
+
+/* The content of a message into to. 0, WRITE_FAILED or an exit code, with the error printed. */
+static int fetch(struct channel *ch, const char *op, const char *id, FILE *to, const char *name)
+{
+    int code = channel_send(ch, json_pack("{s:s, s:s}", "op", op, "id", id));
+    bool failed = false;
+    json_t *reply;
+
+    if (code != 0)
+        return code;
+    while ((reply = channel_next(ch, NULL, &code)) != NULL) {
+        const char *text = reply_text(reply, "content");
+        uint8_t *bytes = malloc(strlen(text) + 1);
+        size_t n = bytes == NULL ? 0 : queue_decode_base64(text, bytes);
+
+        failed = failed || bytes == NULL || fwrite(bytes, 1, n, to) != n;
+        free(bytes);
+        json_decref(reply);
+    }
+    if (code == 0 && (fflush(to) != 0 || failed))
+        return write_failed(name);
+    return code;
+}
+
+/* What is exported: recipients with their messages, or damaged records with what is stored. */
+static const struct export_kind {
+    const char *op, *member;         /* one of its lines */
+    const char *content_op, *suffix; /* of a message */
+    const char *list, *noun;         /* the file with the lines, what each is */
+    bool data;                       /* lines have the record's bytes */
+} recipients = {"list", "row", "content", "eml", "recipients.jsonl", "recipient", false},
+  records = {"quarantine",    "quarantined",    "stored", "content",
+             "records.jsonl", "damaged record", true};
+
+struct exporter {
+    const struct export_kind *kind;
+    struct channel contents; /* a second connection: content travels while the list goes on */
+    const char *directory;
+    FILE *list;
+    uint64_t messages, rows, lost;
+};
+
+/* 0 also when the message ended in between; that is not a failure of the export. */
+static int export_message(struct exporter *e, const char *id)
+{
+    char *name = NULL;
+    FILE *to;
+    int fd, code;
+
+    if (asprintf(&name, "%s/%s.%s", e->directory, id, e->kind->suffix) < 0)
+        return write_failed("memory");
+    /* Once for each message, however many of its recipients match. */
+    fd = open(name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0) {
+        code = errno == EEXIST ? 0 : write_failed(name);
+        free(name);
+        return code;
+    }
+    to = fdopen(fd, "w");
+    code = to == NULL ? write_failed(name) : fetch(&e->contents, e->kind->content_op, id, to, name);
+    if (to != NULL)
+        fclose(to);
+    if (code == 0) {
+        e->messages++;
+    } else {
+        unlink(name);
+        e->lost++;
+    }
+    free(name);
+    /* That the engine does not have this one (any more) is not the end of the others. */
+    return code == EXIT_FAILED ? 0 : code;
+}
+
+/* A member of the row that is bytes becomes a file of its own. */
+static int export_bytes(const struct exporter *e, json_t *row, const char *member)
+{
+    const char *text = reply_text(row, member);
+    uint8_t *bytes = malloc(strlen(text) + 1);
+    size_t n = bytes == NULL ? 0 : queue_decode_base64(text, bytes);
+    char *name = NULL;
+    FILE *to = NULL;
+    int code = 0;
+
+    if (bytes != NULL &&
+        asprintf(&name, "%s/%s.%s", e->directory, reply_text(row, "record"), member) >= 0)
+        to = fopen(name, "wex");
+    if (to == NULL || fwrite(bytes, 1, n, to) != n)
+        code = write_failed(member);
+    if (to != NULL && fclose(to) != 0 && code == 0)
+        code = write_failed(member);
+    json_object_del(row, member);
+    free(bytes);
+    free(name);
+    return code;
+}
+
+static int export_row(struct exporter *e, json_t *row)
+{
+    int code = e->kind->data ? export_bytes(e, row, "key") : 0;
+
+    if (code == 0 && e->kind->data)
+        code = export_bytes(e, row, "value");
+    if (code != 0)
+        return code;
+    if (json_dumpf(row, e->list, JSON_COMPACT) != 0 || fputc('\n', e->list) == EOF)
+        return write_failed(e->kind->list);
+    e->rows++;
+    if (e->kind->data && json_object_get(row, "content_bytes") == NULL)
+        return 0; /* nothing of a message is there */
+    return export_message(e, reply_text(row, "id"));
+}
+
+static bool is_empty(const char *path)
+{
+    DIR *d = opendir(path);
+    size_t n = 0;
+
+    while (d != NULL && readdir(d) != NULL)
+        n++;
+    if (d != NULL)
+        closedir(d);
+    return n == 2; /* "." and ".." */
+}
+
+/* The directory must be new or empty, so that what is in it afterwards is what was asked for. */
+static int open_directory(struct exporter *e, const struct queue_options *o)
+{
+    char *name = NULL;
+
+    e->directory = o->to;
+    umask(0077); /* an empty one may be open to others */
+    if (mkdir(o->to, 0700) != 0) {
+        if (errno != EEXIST)
+            return write_failed(o->to);
+        if (!is_empty(o->to)) {
+            fprintf(stderr,
+                    "hayauma queue export: %s is no empty directory; name a new or an empty one\n",
+                    o->to);
+            return WRITE_FAILED;
+        }
+    }
+    if (asprintf(&name, "%s/%s", o->to, e->kind->list) < 0)
+        return write_failed("memory");
+    e->list = fopen(name, "wex");
+    free(name);
+    return e->list == NULL ? write_failed(o->to) : 0;
+}
+
+static int export_all(struct channel *ch, struct exporter *e, const struct queue_options *o)
+{
+    json_t *request = queue_request(o, e->kind->op), *reply;
+    int failed = 0, code;
+
+    if (e->kind->data)
+        json_object_set_new(request, "data", json_true());
+    code = channel_send(ch, request);
+    if (code != 0)
+        return code;
+    while (failed == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        json_t *row = json_object_get(reply, e->kind->member);
+
+        if (row != NULL)
+            failed = export_row(e, row);
+        json_decref(reply);
+    }
+    if (fclose(e->list) != 0 && failed == 0)
+        failed = write_failed(e->kind->list);
+    return failed != 0 ? failed : code;
+}
+
+static void print_result(const struct exporter *e, const struct queue_options *o)
+{
+    struct buf text = {0};
+
+    put_count(&text, e->messages);
+    buf_printf(&text, " message%s and ", e->messages == 1 ? "" : "s");
+    put_count(&text, e->rows);
+    buf_printf(&text, " %s%s in %s\n", e->kind->noun, e->rows == 1 ? "" : "s", o->to);
+    if (e->lost != 0)
+        buf_printf(&text, "%llu message%s had ended in between\n", (unsigned long long)e->lost,
+                   e->lost == 1 ? "" : "s");
+    flush_text(&text, stderr);
+    buf_done(&text);
+}
+
+static int export_to(struct channel *ch, const struct export_kind *kind,
+                     const struct queue_options *o)
+{
+    struct exporter e = {.kind = kind};
+    int code = channel_open(&e.contents, &o->channel);
+
+    if (code == 0)
+        code = open_directory(&e, o);
+    if (code == 0)
+        code = export_all(ch, &e, o);
+    if (code == 0)
+        print_result(&e, o);
+    channel_close(&e.contents);
+    return code == WRITE_FAILED ? EXIT_FAILED : code;
+}
+
+int queue_export(struct channel *ch, struct queue_options *o)
+{
+    int code;
+
+    if (o->to != NULL)
+        return export_to(ch, &recipients, o);
+    if (o->one_id == NULL) {
+        fprintf(stderr, "hayauma queue export: say where: --to DIR, or give a message id\n");
+        return EXIT_USAGE;
+    }
+    code = fetch(ch, "content", o->one_id, stdout, "stdout");
+    return code == WRITE_FAILED ? EXIT_FAILED : code;
+}
+
+int queue_export_quarantine(struct channel *ch, struct queue_options *o)
+{
+    if (o->to != NULL)
+        return export_to(ch, &records, o);
+    fprintf(stderr, "hayauma queue quarantine export: say where: --to DIR\n");
+    return EXIT_USAGE;
+}

@@ -1,0 +1,58 @@
+/* Columns of text for people. */
+#include "tools/commands/screen.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static void check(const char *text, unsigned columns, bool pad, const char *wanted)
+{
+    struct buf out = {0};
+
+    buf_puts(&out, "x");
+    put_text(&out, text, columns, pad);
+    buf_putc(&out, 0);
+    assert_string_equal((const char *)out.data + 1, wanted);
+    buf_done(&out);
+}
+
+static void test_text(void **state)
+{
+    (void)state;
+    check("abc", 0, false, "abc");
+    check("abc", 3, true, "abc");
+    check("abc", 5, true, "abc  ");
+    check("abcd", 3, true, "ab…");
+    check("a\x1b[31m\tb\xffz", 0, false, "a?[31m b?z");
+    check("a\xe2\x80\xae"
+          "b\xe2\x81\xa6\xc2\x9b",
+          0, false, "a???b?????"); /* direction, C1 */
+    check("é\xcc\x81x", 3, true, "é\xcc\x81x ");
+}
+
+/* Kanji take two columns each: a line that counts them as one is longer than the screen. */
+static void test_wide(void **state)
+{
+    (void)state;
+    check("太郎@例え.jp", 14, true, "太郎@例え.jp  ");
+    check("太郎@例え.jp", 12, true, "太郎@例え.jp");
+    check("太郎@例え.jp", 11, true, "太郎@例え.…");
+    check("太郎", 3, true, "太…");
+    check("太郎", 2, true, "… ");
+    check("が\xe3\x82\x99ガ", 4, true, "が\xe3\x82\x99ガ");
+    check("ｶﾞ😀、", 6, true, "ｶﾞ😀、");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_text),
+        cmocka_unit_test(test_wide),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
