@@ -76,13 +76,13 @@ static struct worker *worker_ready(void)
     if (bench.worker != NULL)
         return bench.worker;
     must(config_load_text("bench.yaml", str_of(text), &e->config, &errors) == 0, "configuration");
-    must(governor_open(&e->governor) == 0, "governor");
-    e->workers_len = 1;
-    e->workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->workers));
-    must(e->workers != NULL, "memory");
-    memset(e->workers, 0, sizeof(*e->workers));
-    must(worker_open(&e->workers[0], e, 0) == 0, "io_uring");
-    bench.worker = &e->workers[0];
+    must(governor_open(&e->shared.governor) == 0, "governor");
+    e->shared.workers_len = 1;
+    e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
+    must(e->shared.workers != NULL, "memory");
+    memset(e->shared.workers, 0, sizeof(*e->shared.workers));
+    must(worker_open(&e->shared.workers[0], e, 0) == 0, "io_uring");
+    bench.worker = &e->shared.workers[0];
     msgid_source_init(&bench.ids, 1);
     wait_lanes();
     for (uint32_t i = 0; i < READY_LANES * READY_RCPTS; i++)
@@ -155,7 +155,7 @@ static struct governor_entry *limited(void)
 
     (void)worker_ready();
     if (entry == NULL)
-        entry = governor_get(bench.engine.governor, STR("bench"),
+        entry = governor_get(bench.engine.shared.governor, STR("bench"),
                              &(struct governor_limits){.sessions_max = 20,
                                                        .rate_messages = UINT64_C(1000000),
                                                        .rate_period_ms = 1000});

@@ -7,6 +7,7 @@
 #include "outcome/admin.h"
 #include "schedule/lane_wait.h"
 #include "schedule/site.h"
+#include "worker/worker.h"
 
 #define STATUS_SLICE_LANES 2000 /* looked at in one turn of a worker */
 
@@ -54,13 +55,13 @@ static const struct {
 
 static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, bool), void *to)
 {
-    struct engine *e = ((struct backend *)arg)->engine;
+    struct shared *all = ((struct backend *)arg)->shared;
 
     for (size_t i = 0; i < ARRAY_LEN(totals); i++) {
         uint64_t sum = 0;
 
-        for (uint32_t w = 0; w < e->workers_len; w++) {
-            char *base = (char *)&e->workers[w].counters;
+        for (uint32_t w = 0; w < all->workers_len; w++) {
+            char *base = (char *)&all->workers[w].counters;
 
             sum += atomic_load_explicit((_Atomic uint64_t *)(void *)(base + totals[i].offset),
                                         memory_order_relaxed);
@@ -70,8 +71,8 @@ static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, b
     for (size_t i = 0; i < ARRAY_LEN(gauges); i++) {
         uint64_t sum = 0;
 
-        for (uint32_t w = 0; w < e->workers_len; w++) {
-            char *base = (char *)&e->workers[w].counters;
+        for (uint32_t w = 0; w < all->workers_len; w++) {
+            char *base = (char *)&all->workers[w].counters;
 
             sum += atomic_load_explicit((_Atomic uint32_t *)(void *)(base + gauges[i].offset),
                                         memory_order_relaxed);
@@ -79,19 +80,15 @@ static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, b
         put(to, gauges[i].name, sum, true);
     }
     put(to, "memory_bytes", message_bytes_alive(), true);
-    put(to, "intake_bytes", atomic_load_explicit(&e->intake_bytes, memory_order_relaxed), true);
+    put(to, "intake_bytes", atomic_load_explicit(&all->intake_bytes, memory_order_relaxed), true);
 }
 
 static void on_describe(void *arg, struct control_description *out)
 {
-    struct engine *e = ((struct backend *)arg)->engine;
+    struct backend *b = arg;
 
-    *out = (struct control_description){.node_id = e->config->node_id,
-                                        .host_name = e->config->host_name,
-                                        .config_file = e->config->file,
-                                        .started_ms = e->started_ms,
-                                        .workers = e->workers_len,
-                                        .draining = atomic_load(&e->draining)};
+    b->describe(b->arg, out);
+    out->workers = b->shared->workers_len;
 }
 
 static int on_reload(void *arg, struct buf *cannot, struct buf *errors)
@@ -137,7 +134,7 @@ static void offer(struct control_job *job, struct lane *lane)
                                     .next_due_ms = lane->stored_due_ms};
     bool complete;
 
-    d.rows = queue_name_rows(lane->worker->engine->queue, lane->shard, lane_name(lane), &complete);
+    d.rows = queue_name_rows(lane->worker->shared->queue, lane->shard, lane_name(lane), &complete);
     /* While rows are counted after a start, what has none may well have some. */
     if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
         return;
@@ -172,8 +169,8 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
         walk->worker++;
         walk->bucket = 0;
     }
-    if (walk->worker < w->engine->workers_len) {
-        worker_post(w->engine, w, walk->worker, &walk->note);
+    if (walk->worker < w->shared->workers_len) {
+        worker_post(w->shared, w, walk->worker, &walk->note);
         return;
     }
     control_job_done(walk->job, 0);
@@ -185,13 +182,13 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
 static void answer_query(struct worker *w, struct control_wait_query *q)
 {
     uint32_t first = q->shard == CONTROL_SHARD_ANY ? 0 : q->shard;
-    uint32_t last = q->shard == CONTROL_SHARD_ANY ? queue_shards(w->engine->queue) - 1 : q->shard;
+    uint32_t last = q->shard == CONTROL_SHARD_ANY ? queue_shards(w->shared->queue) - 1 : q->shard;
 
     for (uint32_t shard = first; shard <= last; shard++) {
         struct control_wait wait = {0};
         const struct lane *lane;
 
-        if (worker_of_shard(w->engine, shard) != w)
+        if (worker_of_shard(w->shared, shard) != w)
             continue;
         lane = lane_known(w, shard, q->flow, q->queue);
         if (lane == NULL)
@@ -207,8 +204,8 @@ static void answer_queries(struct worker *w, struct worker_note *note)
 
     for (size_t i = 0; i < walk->job->waits_len; i++)
         answer_query(w, &walk->job->waits[i]);
-    if (++walk->worker < w->engine->workers_len) {
-        worker_post(w->engine, w, walk->worker, &walk->note);
+    if (++walk->worker < w->shared->workers_len) {
+        worker_post(w->shared, w, walk->worker, &walk->note);
         return;
     }
     control_job_done(walk->job, 0);
@@ -217,15 +214,15 @@ static void answer_queries(struct worker *w, struct worker_note *note)
 
 static void on_job(void *arg, struct control_job *job)
 {
-    struct engine *e = ((struct backend *)arg)->engine;
+    struct shared *all = ((struct backend *)arg)->shared;
     struct status_walk *walk;
 
     if (job->kind == CONTROL_JOB_ACTION) {
-        admin_submit(e, job);
+        admin_submit(all, job);
         return;
     }
     if (job->kind == CONTROL_JOB_PURGE) {
-        admin_purge(e, job);
+        admin_purge(all, job);
         return;
     }
     walk = calloc(1, sizeof(*walk));
@@ -235,7 +232,7 @@ static void on_job(void *arg, struct control_job *job)
     }
     walk->note.run = job->kind == CONTROL_JOB_WAITS ? answer_queries : walk_lanes;
     walk->job = job;
-    worker_post(e, NULL, 0, &walk->note);
+    worker_post(all, NULL, 0, &walk->note);
 }
 
 const struct control_backend backend_functions = {.describe = on_describe,

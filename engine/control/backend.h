@@ -4,11 +4,13 @@
 #define HAYAUMA_ENGINE_BACKEND_H
 
 #include "control/control.h"
-#include "run/engine.h"
+#include "worker/shared.h"
 
 struct backend {
-    struct engine *engine;
-    /* How serve reloads (it knows the file) and begins its drain. */
+    struct shared *shared;
+    /* What the process is, all but its workers; how serve reloads (it knows the file) and begins
+     * its drain. */
+    void (*describe)(void *arg, struct control_description *out);
     int (*reload)(void *arg, struct buf *cannot, struct buf *errors);
     void (*drain)(void *arg);
     void *arg;

@@ -5,9 +5,9 @@
 
 #include "mail/header.h"
 #include "outcome/admin.h"
-#include "run/engine.h"
 #include "schedule/lane.h"
 #include "worker/crew.h"
+#include "worker/shared.h"
 
 /* Converting so much takes a worker less than half a millisecond; handing it over would not be
  * worth its while. */
@@ -100,7 +100,7 @@ static void conversion_submit(struct conversion *c)
     if (c->worker->draining) { /* they go back as they are */
         c->result = -ECANCELED;
         conversion_end(c);
-    } else if (!crew_submit(c->worker->engine->crew, &c->job)) {
+    } else if (!crew_submit(c->worker->shared->crew, &c->job)) {
         wheel_arm(io_wheel(io), &c->timer, io_now_ms(io) + FULL_RETRY_MS);
     }
 }

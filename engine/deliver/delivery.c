@@ -10,8 +10,8 @@
 #include "limits/retry.h"
 #include "outcome/classify.h"
 #include "outcome/policy.h"
-#include "run/engine.h"
 #include "schedule/lane.h"
+#include "worker/shared.h"
 
 #define PIPELINE_MS   1000 /* a transaction that takes longer gets no second one behind it */
 #define IDLE_LOOK_MS  250  /* whether another worker wants an idle session's slot */
@@ -147,7 +147,7 @@ static uint64_t next_look_ms(const struct delivery *d)
 {
     uint64_t look_ms = d->deadline_ms;
 
-    if (list_node_linked(&d->idle_node) && d->worker->engine->workers_len > 1)
+    if (list_node_linked(&d->idle_node) && d->worker->shared->workers_len > 1)
         look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
     else if (in_body(d))
         look_ms = d->body.look_ms;
@@ -200,9 +200,9 @@ static void on_timer(struct timer *timer)
 
 /* --- work --- */
 
-static bool sessions_exhausted(const struct engine *e)
+static bool sessions_exhausted(const struct shared *all)
 {
-    return atomic_load_explicit(&e->sessions_out, memory_order_relaxed) >= e->sessions_out_max;
+    return atomic_load_explicit(&all->sessions_out, memory_order_relaxed) >= all->sessions_out_max;
 }
 
 /* Where descriptors are short a session without work makes way for other destinations. */
@@ -212,7 +212,7 @@ static void delivery_idle(struct delivery *d)
         list_node_linked(&d->idle_node))
         return;
     if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
-        (sessions_exhausted(d->worker->engine) && feed_empty(&d->site->feed))) {
+        (sessions_exhausted(d->worker->shared) && feed_empty(&d->site->feed))) {
         delivery_quit(d);
         return;
     }
@@ -415,11 +415,10 @@ static void setup_never(struct delivery *d, int err)
 bool delivery_open(struct site *site)
 {
     struct worker *w = site->worker;
-    struct engine *e = w->engine;
     struct delivery *d;
     int err;
 
-    if (sessions_exhausted(e))
+    if (sessions_exhausted(w->shared))
         return false;
     d = pool_get(&w->delivery_pool);
     if (d == NULL)
@@ -452,7 +451,7 @@ bool delivery_open(struct site *site)
     site->connecting++;
     site_session_begun(site, d);
     w->deliveries++;
-    atomic_fetch_add_explicit(&e->sessions_out, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     counter_add(&w->counters.sessions_out_total, 1);
     gauge_set(&w->counters.sessions_out, w->deliveries);
     return true;
@@ -664,7 +663,7 @@ static void delivery_free(struct delivery *d)
     smtp_client_free(d->client);
     site_session_ended(d->site, d);
     w->deliveries--;
-    atomic_fetch_sub_explicit(&w->engine->sessions_out, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     gauge_set(&w->counters.sessions_out, w->deliveries);
     pool_put(&w->delivery_pool, d);
 }

@@ -6,10 +6,10 @@
 
 #include "base/log.h"
 #include "intake/inject_message.h"
-#include "run/engine.h"
 #include "schedule/lane.h"
 #include "worker/peer_text.h"
 #include "worker/queue_name.h"
+#include "worker/shared.h"
 
 #define DRAINING "421 4.3.2 shutting down, try again shortly"
 
@@ -101,8 +101,8 @@ static void inject_free(struct inject *s)
     s->rcpts_cap = 0;
     inject_count(s);
     if (s->counted) {
-        clients_give(&w->engine->clients, (struct sockaddr *)&s->peer);
-        atomic_fetch_sub(&w->engine->listener_sessions[s->listener->index], 1);
+        clients_give(&w->shared->clients, (struct sockaddr *)&s->peer);
+        atomic_fetch_sub(&w->shared->listener_sessions[s->listener->index], 1);
     }
     config_unref(s->config);
     list_remove(&s->node);
@@ -148,12 +148,12 @@ static void on_timer(struct timer *timer)
 static const char *intake_refusal(const struct inject *s)
 {
     const struct worker *w = s->worker;
-    const struct engine *e = w->engine;
+    struct queue *q = w->shared->queue;
 
     if (w->draining)
         return DRAINING;
-    for (uint32_t i = 0; i < queue_shards(e->queue); i++) {
-        switch (queue_intake(e->queue, i)) {
+    for (uint32_t i = 0; i < queue_shards(q); i++) {
+        switch (queue_intake(q, i)) {
         case QUEUE_INTAKE_OK:
             break;
         case QUEUE_INTAKE_MAP_FULL:
@@ -504,8 +504,8 @@ static struct smtp_server_options server_options(const struct inject_listener *l
 /* NULL: come in. */
 static const char *session_refusal(struct inject *s)
 {
-    struct engine *e = s->worker->engine;
-    _Atomic uint32_t *sessions = &e->listener_sessions[s->listener->index];
+    struct shared *all = s->worker->shared;
+    _Atomic uint32_t *sessions = &all->listener_sessions[s->listener->index];
     uint32_t max = s->settings->sessions_max;
 
     if (s->worker->draining)
@@ -516,7 +516,7 @@ static const char *session_refusal(struct inject *s)
         atomic_fetch_sub(sessions, 1);
         return "421 4.3.2 too many sessions, try again later";
     }
-    if (!clients_take(&e->clients, (struct sockaddr *)&s->peer,
+    if (!clients_take(&all->clients, (struct sockaddr *)&s->peer,
                       s->settings->sessions_per_client_max)) {
         atomic_fetch_sub(sessions, 1);
         return "421 4.7.0 too many sessions from your address";

@@ -28,7 +28,7 @@ struct inject_listener {
     const struct config_listener *settings;
     struct io_op accept;
     struct timer timer; /* accepting goes on after descriptors ran out */
-    size_t index;       /* in engine->listener_sessions: that of the start, whatever reloads do */
+    size_t index;       /* in shared->listener_sessions: that of the start, whatever reloads do */
     int fd;             /* -1: closed */
     bool complained;    /* of accepting, since it worked last */
 };

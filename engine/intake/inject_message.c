@@ -11,8 +11,8 @@
 #include "mail/international.h"
 #include "mail/trace.h"
 #include "outcome/report.h"
-#include "run/engine.h"
 #include "schedule/lane.h"
+#include "worker/shared.h"
 
 #define CONTENT_SLACK_BYTES 1024        /* room for trace fields and a little more */
 #define BODY_BYTES_DEFAULT  8192        /* when no size is announced */
@@ -31,7 +31,7 @@ static const char out_of_memory[] = "452 4.3.1 out of memory, try again later";
 bool inject_has_room(const struct inject *s, uint64_t bytes)
 {
     uint64_t max = s->worker->config->queue.intake_bytes_max;
-    uint64_t held = atomic_load_explicit(&s->worker->engine->intake_bytes, memory_order_relaxed);
+    uint64_t held = atomic_load_explicit(&s->worker->shared->intake_bytes, memory_order_relaxed);
     uint64_t others = held > s->held_bytes ? held - s->held_bytes : 0, own = s->held_bytes + bytes;
 
     return others < max / 8 || others + own <= (own > SMALL_BYTES ? max / 4 * 3 : max);
@@ -44,7 +44,7 @@ void inject_count(struct inject *s)
 
     if (held == s->held_bytes)
         return;
-    atomic_fetch_add_explicit(&s->worker->engine->intake_bytes, held - s->held_bytes,
+    atomic_fetch_add_explicit(&s->worker->shared->intake_bytes, held - s->held_bytes,
                               memory_order_relaxed);
     s->held_bytes = held;
 }
@@ -361,7 +361,7 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
     fields->envid = slice_str(s, s->envid);
     fields->protocol = s->server.esmtp ? STR("ESMTP") : STR("SMTP");
     fields->origin = str_of(s->peer_text);
-    flow = queue_flow_get(s->worker->engine->queue, fields->priority, fields->tenant,
+    flow = queue_flow_get(s->worker->shared->queue, fields->priority, fields->tenant,
                           fields->campaign, STR(""));
     if (flow == NULL || !draft_content(s, d, fields))
         return NULL;
@@ -394,7 +394,7 @@ static void record_reception(struct inject *s, struct buf *out, const struct mes
 
 static void commit_free(struct inject_commit *c)
 {
-    atomic_fetch_sub_explicit(&c->worker->engine->intake_bytes, c->held_bytes,
+    atomic_fetch_sub_explicit(&c->worker->shared->intake_bytes, c->held_bytes,
                               memory_order_relaxed);
     buf_done(&c->change.records);
     message_unref(c->message);
@@ -431,7 +431,7 @@ static void on_committed(struct queue_change *change, int result)
 {
     struct inject_commit *c = CONTAINER_OF(change, struct inject_commit, change);
     struct inject_answer *answer = c->answer;
-    struct worker *w = c->worker, *owner = worker_of_shard(w->engine, c->shard);
+    struct worker *w = c->worker, *owner = worker_of_shard(w->shared, c->shard);
 
     if (result < 0) {
         commit_fail(c, result);
@@ -443,7 +443,7 @@ static void on_committed(struct queue_change *change, int result)
     if (owner == w)
         commit_arrive(w, c);
     else
-        worker_post(w->engine, w, owner->index, &c->note);
+        worker_post(w->shared, w, owner->index, &c->note);
     if (answer != NULL)
         inject_committed(answer, 0);
 }
@@ -478,7 +478,7 @@ static struct inject_commit *commit_new(struct inject *s, struct message *m, int
     c->answer = inject_answer_new(s, &m->id);
     c->message = message_ref(m);
     c->note.run = on_arrival;
-    c->shard = queue_shard_of(s->worker->engine->queue, slice_str(s, s->rcpts[0].queue));
+    c->shard = queue_shard_of(s->worker->shared->queue, slice_str(s, s->rcpts[0].queue));
     c->change.messages = &c->message;
     c->change.messages_len = 1;
     c->change.rows = c->rows;

@@ -23,7 +23,7 @@ struct inject_commit {
     struct worker *worker;
     struct inject_answer *answer; /* NULL when the session has ended */
     struct message *message;
-    uint64_t held_bytes; /* bytes in engine->intake_bytes */
+    uint64_t held_bytes; /* bytes in shared->intake_bytes */
     uint32_t shard;
     struct queue_row rows[]; /* [recipients] */
 };
@@ -94,7 +94,7 @@ struct inject {
     bool body_lost;      /* no memory for it: refused at its end */
     size_t body_room;    /* in front of it, for the trace fields */
     size_t body_last;    /* of the last message of the session, for the next one's buffer */
-    uint64_t held_bytes; /* bytes in engine->intake_bytes: body, envelope, pending */
+    uint64_t held_bytes; /* bytes in shared->intake_bytes: body, envelope, pending */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];

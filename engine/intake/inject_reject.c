@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "intake/inject_message.h"
 #include "outcome/report.h"
-#include "run/engine.h"
 #include "worker/settle.h"
+#include "worker/shared.h"
 
 #define WAITING_BYTES_MAX  (256u << 10) /* of a worker */
 #define REFUSALS_LINES_MAX 300          /* at once, of a worker */
@@ -23,14 +23,14 @@
 
 static uint32_t shard_of(const struct worker *w)
 {
-    return w->index % queue_shards(w->engine->queue);
+    return w->index % queue_shards(w->shared->queue);
 }
 
 /* A token bucket: refusals_ms is when it is full again. */
 static bool refusal_takes_line(struct worker *w)
 {
     uint64_t now_ms = io_now_ms(w->io);
-    uint64_t line_ms = REFUSALS_LINE_MS * (uint64_t)w->engine->workers_len;
+    uint64_t line_ms = REFUSALS_LINE_MS * (uint64_t)w->shared->workers_len;
 
     if (w->refusals_ms < now_ms)
         w->refusals_ms = now_ms;
@@ -114,7 +114,7 @@ void inject_rejections_flush(struct worker *w)
     struct buf *out;
 
     if ((w->rejections.len == 0 && !omitted) || w->settles_failing > 0 ||
-        queue_intake(w->engine->queue, shard_of(w)) != QUEUE_INTAKE_OK)
+        queue_intake(w->shared->queue, shard_of(w)) != QUEUE_INTAKE_OK)
         return;
     out = settle_records(w, shard_of(w));
     buf_put_str(out, buf_str(&w->rejections));

@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 #include "intake/inject_message.h"
-#include "run/engine.h"
+#include "worker/shared.h"
 
 #define BEHIND_KEPT_BYTES 4096 /* between messages */
 

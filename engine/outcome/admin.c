@@ -335,13 +335,13 @@ void admin_begin(struct worker *w, struct control_job *job,
         admin_act_on(w, a);
 }
 
-void admin_submit(struct engine *e, struct control_job *job)
+void admin_submit(struct shared *all, struct control_job *job)
 {
     struct admin *a = admin_new(job, control_job_done);
 
     if (a == NULL)
         return;
-    worker_post(e, NULL, worker_of_shard(e, job->shard)->index, &a->note);
+    worker_post(all, NULL, worker_of_shard(all, job->shard)->index, &a->note);
 }
 
 /* --- damaged records --- */
@@ -375,7 +375,7 @@ static void purge_run(struct worker *w, struct worker_note *note)
     queue_submit(w->port, p->job->shard, &p->change);
 }
 
-void admin_purge(struct engine *e, struct control_job *job)
+void admin_purge(struct shared *all, struct control_job *job)
 {
     struct purge *p = calloc(1, sizeof(*p));
 
@@ -385,5 +385,5 @@ void admin_purge(struct engine *e, struct control_job *job)
     }
     p->job = job;
     p->note.run = purge_run;
-    worker_post(e, NULL, worker_of_shard(e, job->shard)->index, &p->note);
+    worker_post(all, NULL, worker_of_shard(all, job->shard)->index, &p->note);
 }

@@ -8,12 +8,12 @@
 
 #include "control/control.h"
 #include "queue/message.h"
-#include "run/engine.h"
+#include "worker/shared.h"
 
 /* Main thread. control_job_done() follows when the changes are committed. */
-void admin_submit(struct engine *e, struct control_job *job);
+void admin_submit(struct shared *all, struct control_job *job);
 /* The same for damaged records. */
-void admin_purge(struct engine *e, struct control_job *job);
+void admin_purge(struct shared *all, struct control_job *job);
 /* The worker's: the same for itself, with done in place of control_job_done(). */
 void admin_begin(struct worker *w, struct control_job *job,
                  void (*done)(struct control_job *job, int result));

@@ -8,10 +8,10 @@
 #include "outcome/classify.h"
 #include "outcome/notice.h"
 #include "outcome/report.h"
-#include "run/engine.h"
 #include "schedule/lane_wait.h"
 #include "worker/queue_name.h"
 #include "worker/settle.h"
+#include "worker/shared.h"
 
 /* --- records --- */
 
@@ -120,7 +120,7 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     if (smtputf8)
         fields.flags |= MESSAGE_SMTPUTF8;
     fields.flags |= MESSAGE_DOT_LINES; /* not looked at: stuffing looks for itself */
-    flow = queue_flow_get(w->engine->queue, original->priority, original->tenant,
+    flow = queue_flow_get(w->shared->queue, original->priority, original->tenant,
                           original->campaign, STR(""));
     ASSERT(flow != NULL);
     fields.flow = flow->id;
@@ -330,7 +330,7 @@ void judge_end(struct judge_batch *b)
     uint32_t shard = b->len > 0 ? ((struct lane *)b->entries[0].recipient->holder)->shard : 0;
     /* What may have to wait for room keeps nothing else waiting. */
     bool apart = b->len > 0 && (!settle_takes_notice(w, shard) ||
-                                queue_intake(w->engine->queue, shard) != QUEUE_INTAKE_OK);
+                                queue_intake(w->shared->queue, shard) != QUEUE_INTAKE_OK);
 
     settle_cut(w, shard, apart);
     for (size_t i = 0; i < b->len; i++)

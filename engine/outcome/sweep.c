@@ -338,7 +338,7 @@ void sweep_clock(struct worker *w)
 
 static struct sweep *lane_sweep(struct worker *w, uint32_t shard)
 {
-    struct sweep *s = &w->sweeps->shards[shard / w->engine->workers_len][SWEEP_LANE];
+    struct sweep *s = &w->sweeps->shards[shard / w->shared->workers_len][SWEEP_LANE];
 
     ASSERT(s->shard == shard);
     return s;
@@ -413,7 +413,7 @@ static void on_look(struct timer *timer)
 
 int sweep_open(struct worker *w)
 {
-    uint32_t shards = queue_shards(w->engine->queue), workers = w->engine->workers_len;
+    uint32_t shards = queue_shards(w->shared->queue), workers = w->shared->workers_len;
     uint32_t own = (shards + workers - 1 - w->index) / workers;
     struct sweeps *all = calloc(1, sizeof(*all) + own * sizeof(all->shards[0]));
 

@@ -43,7 +43,7 @@ static void *worker_main(void *arg)
 {
     struct worker_arg *a = arg;
     struct engine *e = a->engine;
-    struct worker *w = &e->workers[a->index];
+    struct worker *w = &e->shared.workers[a->index];
     char name[16];
     int err;
 
@@ -150,18 +150,19 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
     }
     e->config = config_ref(config);
     e->started_ms = clock_wall_ms();
-    e->workers_len = workers_wanted(config);
-    e->sessions_out_max = sessions_out_max();
-    e->workers = aligned_alloc(CACHE_LINE_BYTES, e->workers_len * sizeof(*e->workers));
-    e->threads = calloc(e->workers_len, sizeof(*e->threads));
-    if (e->workers == NULL || e->threads == NULL || clients_init(&e->clients) < 0 ||
-        governor_open(&e->governor) < 0) {
+    e->shared.workers_len = workers_wanted(config);
+    e->shared.sessions_out_max = sessions_out_max();
+    e->shared.workers =
+        aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
+    e->threads = calloc(e->shared.workers_len, sizeof(*e->threads));
+    if (e->shared.workers == NULL || e->threads == NULL || clients_init(&e->shared.clients) < 0 ||
+        governor_open(&e->shared.governor) < 0) {
         buf_puts(error, "out of memory");
         return -ENOMEM;
     }
-    memset(e->workers, 0, e->workers_len * sizeof(*e->workers));
-    pthread_barrier_init(&e->barrier, NULL, e->workers_len + 1);
-    for (uint32_t i = 0; i < e->workers_len; i++) {
+    memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
+    pthread_barrier_init(&e->barrier, NULL, e->shared.workers_len + 1);
+    for (uint32_t i = 0; i < e->shared.workers_len; i++) {
         struct worker_arg *arg = malloc(sizeof(*arg));
 
         ASSERT(arg != NULL);
@@ -208,11 +209,11 @@ static void on_quarantined(void *arg, const struct queue_quarantined *q)
 /* Those of earlier, and what the start has just found. */
 static void log_quarantine(struct engine *e)
 {
-    for (uint32_t i = 0; i < queue_shards(e->queue); i++) {
+    for (uint32_t i = 0; i < queue_shards(e->shared.queue); i++) {
         struct queue_cursor cursor = {0};
 
-        (void)queue_quarantine_visit(e->queue, i, &cursor, QUARANTINE_LINES_MAX, log_quarantined,
-                                     e);
+        (void)queue_quarantine_visit(e->shared.queue, i, &cursor, QUARANTINE_LINES_MAX,
+                                     log_quarantined, e);
     }
 }
 
@@ -236,12 +237,13 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     const char *why = NULL;
     int err;
 
-    queue_options_of(e->config, e->workers_len, &options);
+    queue_options_of(e->config, e->shared.workers_len, &options);
     options.on_quarantined = on_quarantined;
     options.on_quarantined_arg = e;
-    err = crew_open(&e->crew, e->workers_len, CREW_JOBS_PER_WORKER * e->workers_len);
+    err = crew_open(&e->shared.crew, e->shared.workers_len,
+                    CREW_JOBS_PER_WORKER * e->shared.workers_len);
     if (err == 0)
-        err = queue_open(&e->queue, &options, &why);
+        err = queue_open(&e->shared.queue, &options, &why);
     if (err < 0) {
         buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
                    options.records.path != NULL ? options.records.path : "no place",
@@ -273,14 +275,14 @@ struct order {
 static void order_all(struct engine *e, void (*run)(struct worker *, struct worker_note *),
                       struct config *config, bool hard)
 {
-    for (uint32_t i = 0; i < e->workers_len; i++) {
+    for (uint32_t i = 0; i < e->shared.workers_len; i++) {
         struct order *o = calloc(1, sizeof(*o));
 
         ASSERT(o != NULL);
         o->note.run = run;
         o->config = config == NULL ? NULL : config_ref(config);
         o->hard = hard;
-        worker_post(e, NULL, i, &o->note);
+        worker_post(&e->shared, NULL, i, &o->note);
     }
 }
 
@@ -328,8 +330,8 @@ void engine_cut(struct engine *e)
 
 bool engine_drained(const struct engine *e)
 {
-    for (uint32_t i = 0; i < e->workers_len; i++)
-        if (!atomic_load_explicit(&e->workers[i].drained, memory_order_relaxed))
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
+        if (!atomic_load_explicit(&e->shared.workers[i].drained, memory_order_relaxed))
             return false;
     return true;
 }
@@ -338,8 +340,8 @@ bool engine_alive(const struct engine *e, uint64_t limit_ms)
 {
     uint64_t now_ms = clock_mono_ns() / 1000000;
 
-    for (uint32_t i = 0; i < e->workers_len; i++)
-        if (atomic_load_explicit(&e->workers[i].turned_ms, memory_order_relaxed) + limit_ms <
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
+        if (atomic_load_explicit(&e->shared.workers[i].turned_ms, memory_order_relaxed) + limit_ms <
             now_ms)
             return false;
     return true;
@@ -356,29 +358,29 @@ void engine_close(struct engine *e)
 {
     bool running = e->meetings == 3 && atomic_load(&e->start_error) == 0;
 
-    if (e->workers == NULL)
+    if (e->shared.workers == NULL)
         return;
     if (running)
         order_all(e, on_stop, NULL, true);
     else if (e->meetings < 3)
         (void)engine_start_failed(e, -ECANCELED);
-    crew_stop(e->crew); /* its results wake workers: none may come after the last meeting */
+    crew_stop(e->shared.crew); /* its results wake workers: none may come after the last meeting */
     for (; e->meetings < 4; e->meetings++)
         pthread_barrier_wait(&e->barrier);
-    for (uint32_t i = 0; i < e->workers_len; i++)
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
         pthread_join(e->threads[i], NULL);
     for (size_t i = 0; i < e->config->listeners_len; i++) {
         const struct config_address *a = &e->config->listeners[i].address;
 
         (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
     }
-    crew_close(e->crew);
-    queue_close(e->queue);
-    governor_close(e->governor);
-    clients_done(&e->clients);
+    crew_close(e->shared.crew);
+    queue_close(e->shared.queue);
+    governor_close(e->shared.governor);
+    clients_done(&e->shared.clients);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);
-    free(e->workers);
+    free(e->shared.workers);
     free(e->threads);
     memset(e, 0, sizeof(*e));
 }

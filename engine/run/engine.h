@@ -7,31 +7,13 @@
 #include <stdatomic.h>
 
 #include "config/config.h"
-#include "limits/governor.h"
-#include "queue/queue.h"
-#include "worker/clients.h"
-#include "worker/crew.h"
+#include "worker/shared.h"
 #include "worker/worker.h"
 
 struct engine {
+    struct shared shared;  /* with the workers */
     struct config *config; /* main thread; workers hold their own references */
-    struct queue *queue;
-    struct governor *governor;
-    struct crew *crew;      /* as many threads as workers */
-    struct clients clients; /* sessions per client address, process-wide */
-    struct worker *workers;
-    uint32_t workers_len;
     int64_t started_ms;
-    /* Content bytes being received, all workers: intake backpressure. Relaxed: a limit, not an
-     * invariant. */
-    _Atomic uint64_t intake_bytes;
-    _Atomic uint64_t
-        settle_bytes; /* of settles that have not committed: records and rows; likewise */
-    _Atomic uint32_t listener_sessions[64]; /* per listener, all workers */
-    /* Sessions out, all workers, and how many there may be: descriptors are kept for intake.
-     * Relaxed: a limit. */
-    _Atomic uint32_t sessions_out;
-    uint32_t sessions_out_max;
     _Atomic bool draining;
     _Atomic uint64_t quarantine_ms; /* when as many lines as may be at once may tell of it again */
     /* Start-up in two steps: workers bind, main drops privileges and opens the queue, workers go

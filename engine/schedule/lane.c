@@ -3,8 +3,8 @@
 #include <stdlib.h>
 
 #include "limits/retry.h"
-#include "run/engine.h"
 #include "schedule/site.h"
+#include "worker/shared.h"
 
 #define IDLE_MS        60000 /* an empty lane stays this long: its route and site are warm */
 #define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
@@ -50,7 +50,7 @@ struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct st
     lane->worker = w;
     lane->shard = shard;
     lane->flow = flow;
-    lane->names = queue_flow_find(w->engine->queue, flow);
+    lane->names = queue_flow_find(w->shared->queue, flow);
     lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
     lane->expires_ms = lane->window_expires_ms = INT64_MAX;
     lane->refill = LANE_REFILL_MIN;

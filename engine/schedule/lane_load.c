@@ -6,8 +6,8 @@
 #include "base/log.h"
 #include "limits/retry.h"
 #include "outcome/judge.h"
-#include "run/engine.h"
 #include "schedule/site.h"
+#include "worker/shared.h"
 
 #define LOAD_BYTES_MAX (4u << 20)
 #define LOAD_RETRY_MS  1000
@@ -35,7 +35,7 @@ struct lane_load {
 static uint64_t memory_alive(const struct worker *w)
 {
     return message_bytes_alive() +
-           2 * atomic_load_explicit(&w->engine->settle_bytes, memory_order_relaxed);
+           2 * atomic_load_explicit(&w->shared->settle_bytes, memory_order_relaxed);
 }
 
 uint32_t lane_window_max(const struct lane *lane)

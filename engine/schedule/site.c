@@ -7,9 +7,9 @@
 #include "deliver/idle.h"
 #include "limits/retry.h"
 #include "outcome/judge.h"
-#include "run/engine.h"
 #include "schedule/lane.h"
 #include "worker/peer_text.h"
+#include "worker/shared.h"
 
 #define SLOT_RETRY_MS   20 /* asking the governor again for a session slot */
 #define GIVE_WAY_MS     (3 * SLOT_RETRY_MS)
@@ -64,7 +64,7 @@ static void site_configure(struct site *site, struct config *config,
 
     site->config = config_ref(config);
     site->dest = dest;
-    site->governor = governor_get(w->engine->governor, str_of(site->key), &limits);
+    site->governor = governor_get(w->shared->governor, str_of(site->key), &limits);
     ASSERT(site->governor != NULL);
     /* A static route may well lead to another server of this host. */
     site->options = (struct smtp_client_options){.ehlo_name = config->source.ehlo_name,
@@ -142,7 +142,7 @@ static void site_free(struct site *site)
     if (list_node_linked(&site->dirty_node))
         list_remove(&site->dirty_node);
     governor_session_withdraw(site->governor, w->index, 0);
-    governor_put(w->engine->governor, site->governor, io_now_ns(w->io));
+    governor_put(w->shared->governor, site->governor, io_now_ns(w->io));
     exchangers_done(&site->exchangers);
     feed_done(&site->feed);
     config_unref(site->config);

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 
 #include "base/log.h"
-#include "run/engine.h"
 #include "schedule/lane.h"
+#include "worker/shared.h"
 
 /* After a commit that failed for want of space. */
 #define RETRY_MS 500
@@ -161,7 +161,7 @@ static void settle_end(struct settle *s)
 {
     struct settle_waiter *waiter = s->waiter;
 
-    atomic_fetch_sub_explicit(&s->worker->engine->settle_bytes, settle_bytes(s),
+    atomic_fetch_sub_explicit(&s->worker->shared->settle_bytes, settle_bytes(s),
                               memory_order_relaxed);
     s->waiter = NULL;
     for (size_t i = 0; i < s->change.messages_len; i++) {
@@ -220,7 +220,7 @@ static void part_submit(struct settle *s, struct settle_part from, struct settle
     buf_put(&part->change.records, s->change.records.data + from.records,
             to.records - from.records);
     list_push_back(&w->settles_under_way, &part->node);
-    atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(part), memory_order_relaxed);
+    atomic_fetch_add_explicit(&w->shared->settle_bytes, settle_bytes(part), memory_order_relaxed);
     queue_submit(w->port, part->shard, &part->change);
 }
 
@@ -328,13 +328,13 @@ static void settle_submit(struct worker *w, struct settle *s)
     if (s->waiter != NULL)
         s->waiter->parts++;
     list_push_back(&w->settles_under_way, &s->node);
-    atomic_fetch_add_explicit(&w->engine->settle_bytes, settle_bytes(s), memory_order_relaxed);
+    atomic_fetch_add_explicit(&w->shared->settle_bytes, settle_bytes(s), memory_order_relaxed);
     queue_submit(w->port, s->shard, &s->change);
 }
 
 bool settle_takes_notice(const struct worker *w, uint32_t shard)
 {
-    return queue_notice_room_bytes(w->engine->queue, shard) > w->notice_bytes;
+    return queue_notice_room_bytes(w->shared->queue, shard) > w->notice_bytes;
 }
 
 void settle_cut(struct worker *w, uint32_t shard, bool apart)
@@ -361,7 +361,7 @@ void settle_wait(struct worker *w, uint32_t shard)
 
 void settle_flush(struct worker *w)
 {
-    uint32_t shards = queue_shards(w->engine->queue);
+    uint32_t shards = queue_shards(w->shared->queue);
 
     for (uint32_t shard = 0; shard < shards; shard++)
         if (w->settles[shard] != NULL)
@@ -370,7 +370,7 @@ void settle_flush(struct worker *w)
 
 bool settle_pending(const struct worker *w)
 {
-    uint32_t shards = queue_shards(w->engine->queue);
+    uint32_t shards = queue_shards(w->shared->queue);
 
     for (uint32_t shard = 0; shard < shards; shard++)
         if (w->settles[shard] != NULL)

@@ -19,12 +19,12 @@
 
 /* --- messages between workers --- */
 
-void worker_post(struct engine *engine, struct worker *from, uint32_t to, struct worker_note *note)
+void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct worker_note *note)
 {
-    struct worker *target = &engine->workers[to];
+    struct worker *target = &shared->workers[to];
 
     if (from == NULL) {
-        while (!ring_push(&target->inbox[engine->workers_len], note)) {
+        while (!ring_push(&target->inbox[shared->workers_len], note)) {
             io_wake(target->io);
             usleep(1000);
         }
@@ -35,15 +35,15 @@ void worker_post(struct engine *engine, struct worker *from, uint32_t to, struct
     io_wake(target->io);
 }
 
-struct worker *worker_of_shard(struct engine *engine, uint32_t shard)
+struct worker *worker_of_shard(struct shared *shared, uint32_t shard)
 {
-    return &engine->workers[shard % engine->workers_len];
+    return &shared->workers[shard % shared->workers_len];
 }
 
 static void outbox_flush(struct worker *w)
 {
-    for (uint32_t to = 0; to < w->engine->workers_len; to++) {
-        struct worker *target = &w->engine->workers[to];
+    for (uint32_t to = 0; to < w->shared->workers_len; to++) {
+        struct worker *target = &w->shared->workers[to];
         struct list_node *n;
         bool pushed = false;
 
@@ -62,7 +62,7 @@ static void inbox_drain(struct worker *w)
 {
     struct worker_note *note;
 
-    for (uint32_t i = 0; i <= w->engine->workers_len; i++)
+    for (uint32_t i = 0; i <= w->shared->workers_len; i++)
         while ((note = ring_pop(&w->inbox[i])) != NULL)
             note->run(w, note);
 }
@@ -103,7 +103,7 @@ bool worker_busy(const struct worker *w)
 
 int worker_turn(struct worker *w, uint32_t wait_ms)
 {
-    for (uint32_t to = 0; to < w->engine->workers_len; to++)
+    for (uint32_t to = 0; to < w->shared->workers_len; to++)
         if (!list_empty(&w->outbox[to]) && wait_ms > 1)
             wait_ms = 1;
     return io_turn(w->io, worker_busy(w) ? 0 : wait_ms);
@@ -113,7 +113,7 @@ int worker_turn(struct worker *w, uint32_t wait_ms)
 
 static int worker_alloc(struct worker *w)
 {
-    uint32_t workers = w->engine->workers_len;
+    uint32_t workers = w->shared->workers_len;
 
     w->inbox = aligned_alloc(CACHE_LINE_BYTES, (workers + 1) * sizeof(*w->inbox));
     w->outbox = calloc(workers, sizeof(*w->outbox));
@@ -142,7 +142,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     const struct config_listener *which = NULL;
     int err;
 
-    w->engine = engine;
+    w->shared = &engine->shared;
     w->index = index;
     w->config = config_ref(engine->config);
     rng_seed(&w->rng, rng_entropy());
@@ -230,7 +230,7 @@ static int resolver_open(struct worker *w)
 
 int worker_start(struct worker *w)
 {
-    struct queue *q = w->engine->queue;
+    struct queue *q = w->shared->queue;
     int err = queue_port_open(&w->port, q, wake_worker, w);
 
     if (err < 0)
@@ -247,7 +247,7 @@ int worker_start(struct worker *w)
                   "error=\"%s\" action=\"check dns.servers or /etc/resolv.conf\"", strerror(-err));
         return err;
     }
-    for (uint32_t shard = w->index; shard < queue_shards(q); shard += w->engine->workers_len) {
+    for (uint32_t shard = w->index; shard < queue_shards(q); shard += w->shared->workers_len) {
         struct start_scan *scan = calloc(1, sizeof(*scan));
 
         if (scan == NULL)
@@ -306,7 +306,7 @@ static void notes_end(struct worker *w)
 
     inbox_drain(w);
     crew_collect(&w->desk);
-    for (uint32_t to = 0; to < w->engine->workers_len; to++) {
+    for (uint32_t to = 0; to < w->shared->workers_len; to++) {
         while ((n = list_pop_front(&w->outbox[to])) != NULL) {
             struct worker_note *note = LIST_ENTRY(n, struct worker_note, node);
 
@@ -335,7 +335,7 @@ void worker_close(struct worker *w)
         inject_close(w);
         io_close(w->io);
     }
-    for (uint32_t i = 0; w->inbox != NULL && i <= w->engine->workers_len; i++)
+    for (uint32_t i = 0; w->inbox != NULL && i <= w->shared->workers_len; i++)
         ring_done(&w->inbox[i]);
     free(w->inbox);
     free(w->outbox);

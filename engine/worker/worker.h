@@ -31,6 +31,7 @@
 #include "worker/crew.h"
 
 struct engine;
+struct shared;
 struct worker;
 struct settle;
 struct inject_listener;
@@ -61,7 +62,7 @@ struct worker_counters {
 };
 
 struct worker {
-    _Alignas(CACHE_LINE_BYTES) struct engine *engine; /* neighbours in an array share no line */
+    _Alignas(CACHE_LINE_BYTES) struct shared *shared; /* neighbours in an array share no line */
     uint32_t index;
     struct io *io;
     struct dns *dns;
@@ -148,8 +149,8 @@ bool worker_drained(const struct worker *w);
 
 /* Sends note to worker `to`, from worker `from` (its thread), or from the control thread (from
  * NULL; one control thread only). Never fails. */
-void worker_post(struct engine *engine, struct worker *from, uint32_t to, struct worker_note *note);
-struct worker *worker_of_shard(struct engine *engine, uint32_t shard);
+void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct worker_note *note);
+struct worker *worker_of_shard(struct shared *shared, uint32_t shard);
 
 static inline int64_t worker_wall_ms(const struct worker *w)
 {

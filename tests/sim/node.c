@@ -183,7 +183,7 @@ static uint64_t disk_delay_ns(void)
 /* Work that was submitted gets its time on disk. */
 static void disks_look(void)
 {
-    struct queue *q = node.engine->queue;
+    struct queue *q = node.engine->shared.queue;
 
     for (uint32_t i = 0; i < queue_shards(q); i++) {
         if (node.disks[i].commit.slot == 0 && queue_part_wanted(q, i, QUEUE_COMMITTER))
@@ -195,7 +195,7 @@ static void disks_look(void)
 
 static void on_commit(struct sim_event *event)
 {
-    struct queue *q = node.engine->queue;
+    struct queue *q = node.engine->shared.queue;
     uint32_t shard = (uint32_t)(CONTAINER_OF(event, struct disk, commit) - node.disks);
 
     node.committing = true;
@@ -213,13 +213,13 @@ static void on_load(struct sim_event *event)
 {
     uint32_t shard = (uint32_t)(CONTAINER_OF(event, struct disk, load) - node.disks);
 
-    queue_pump_part(node.engine->queue, shard, QUEUE_LOADER);
+    queue_pump_part(node.engine->shared.queue, shard, QUEUE_LOADER);
 }
 
 static void on_sync(struct sim_event *event)
 {
     (void)event;
-    queue_pump_part(node.engine->queue, 0, QUEUE_SYNCER);
+    queue_pump_part(node.engine->shared.queue, 0, QUEUE_SYNCER);
 }
 
 /* --- workers --- */
@@ -299,18 +299,20 @@ static void engine_make(struct engine *e)
 
     e->config = c;
     e->started_ms = sim_wall_ms();
-    e->workers_len = world.workers;
-    e->sessions_out_max = world.fds_max / 2 + 1;
-    e->workers = aligned_alloc(CACHE_LINE_BYTES, e->workers_len * sizeof(*e->workers));
-    ASSERT(e->workers != NULL && clients_init(&e->clients) == 0 &&
-           governor_open(&e->governor) == 0 && crew_open(&e->crew, 0, CREW_JOBS_PER_WORKER) == 0);
-    memset(e->workers, 0, e->workers_len * sizeof(*e->workers));
-    for (uint32_t i = 0; i < e->workers_len; i++)
-        ASSERT(worker_open(&e->workers[i], e, i) == 0);
-    if (queue_open(&e->queue, &options, &why) < 0)
+    e->shared.workers_len = world.workers;
+    e->shared.sessions_out_max = world.fds_max / 2 + 1;
+    e->shared.workers =
+        aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
+    ASSERT(e->shared.workers != NULL && clients_init(&e->shared.clients) == 0 &&
+           governor_open(&e->shared.governor) == 0 &&
+           crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER) == 0);
+    memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
+        ASSERT(worker_open(&e->shared.workers[i], e, i) == 0);
+    if (queue_open(&e->shared.queue, &options, &why) < 0)
         sim_fail("restart", "the queue cannot be opened: %s", why);
-    for (uint32_t i = 0; i < e->workers_len; i++)
-        ASSERT(worker_start(&e->workers[i]) == 0);
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
+        ASSERT(worker_start(&e->shared.workers[i]) == 0);
 }
 
 static void node_start(void)
@@ -320,11 +322,12 @@ static void node_start(void)
     node.engine = calloc(1, sizeof(*node.engine));
     ASSERT(node.engine != NULL);
     engine_make(node.engine);
-    for (uint32_t i = 0; i < node.engine->workers_len; i++) {
+    for (uint32_t i = 0; i < node.engine->shared.workers_len; i++) {
         struct turner *t = &node.turners[i];
 
-        *t = (struct turner){
-            .event.run = on_turn, .worker = &node.engine->workers[i], .settled_ns = sim_now_ns()};
+        *t = (struct turner){.event.run = on_turn,
+                             .worker = &node.engine->shared.workers[i],
+                             .settled_ns = sim_now_ns()};
         sim_io_watch(t->worker->io, on_ready, t);
         sim_in(&t->event, sim_draw(SIM_MS));
     }
@@ -392,9 +395,9 @@ static void node_kill(void)
         if (node.phases[i].until_ns + SETTLE_MAX_NS > sim_now_ns() &&
             node.phases[i].from_ns < from_ns)
             from_ns = node.phases[i].from_ns;
-    for (uint32_t i = 0; i < node.engine->workers_len; i++)
-        if ((node.engine->workers[i].settles_failing > 0 ||
-             node.engine->workers[i].settles_refused > 0) &&
+    for (uint32_t i = 0; i < node.engine->shared.workers_len; i++)
+        if ((node.engine->shared.workers[i].settles_failing > 0 ||
+             node.engine->shared.workers[i].settles_refused > 0) &&
             node.turners[i].settled_ns - SETTLE_MAX_NS < from_ns)
             from_ns = node.turners[i].settled_ns - SETTLE_MAX_NS;
     pins_end(false);
@@ -427,29 +430,30 @@ static void node_close(void)
     struct engine *e = node.engine;
 
     sim_trace("close");
-    for (uint32_t i = 0; i < e->workers_len; i++)
-        if (e->workers[i].settles_refused > 0) /* as if they had died with it */
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
+        if (e->shared.workers[i].settles_refused > 0) /* as if they had died with it */
             ledger_crashed(node.turners[i].settled_ns < SETTLE_MAX_NS
                                ? 0
                                : node.turners[i].settled_ns - SETTLE_MAX_NS);
     events_cancel();
-    for (uint32_t i = 0; i < e->workers_len; i++)
-        check_worker(&e->workers[i]);
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
+        check_worker(&e->shared.workers[i]);
     pins_end(true);
-    crew_stop(e->crew);
-    for (uint32_t i = 0; i < e->workers_len; i++)
-        worker_close(&e->workers[i]);
-    crew_close(e->crew);
-    queue_close(e->queue);
-    governor_close(e->governor);
-    clients_done(&e->clients);
+    crew_stop(e->shared.crew);
+    for (uint32_t i = 0; i < e->shared.workers_len; i++)
+        worker_close(&e->shared.workers[i]);
+    crew_close(e->shared.crew);
+    queue_close(e->shared.queue);
+    governor_close(e->shared.governor);
+    clients_done(&e->shared.clients);
     config_unref(e->config);
-    free(e->workers);
-    if (atomic_load(&e->intake_bytes) != 0 || atomic_load(&e->sessions_out) != 0 ||
-        atomic_load(&e->listener_sessions[0]) != 0)
+    free(e->shared.workers);
+    if (atomic_load(&e->shared.intake_bytes) != 0 || atomic_load(&e->shared.sessions_out) != 0 ||
+        atomic_load(&e->shared.listener_sessions[0]) != 0)
         sim_fail("pools", "%llu bytes of intake, %u sessions out, %u sessions in are left",
-                 (unsigned long long)atomic_load(&e->intake_bytes), atomic_load(&e->sessions_out),
-                 atomic_load(&e->listener_sessions[0]));
+                 (unsigned long long)atomic_load(&e->shared.intake_bytes),
+                 atomic_load(&e->shared.sessions_out),
+                 atomic_load(&e->shared.listener_sessions[0]));
     free(e);
     node.engine = NULL;
     if (sim_io_fds() != 0)
@@ -513,7 +517,7 @@ static void admin(uint32_t shard, enum control_action action, bool held)
     job->shard = shard;
     job->rows = calloc(job_rows_max(), sizeof(*job->rows));
     ASSERT(job->rows != NULL);
-    queue_visit(node.engine->queue, shard, &cursor,
+    queue_visit(node.engine->shared.queue, shard, &cursor,
                 &(struct queue_visit){
                     .rows_max = world_full ? 10000 : 500, .visit = on_row, .arg = &picking});
     sim_trace("admin %d on %zu rows of shard %u", action, job->rows_len, shard);
@@ -522,7 +526,7 @@ static void admin(uint32_t shard, enum control_action action, bool held)
         __wrap_control_job_done(job, 0);
         return;
     }
-    admin_submit(node.engine, job);
+    admin_submit(&node.engine->shared, job);
     disks_look();
 }
 
@@ -532,7 +536,7 @@ static void admin_any(void)
                                                   CONTROL_FLUSH, CONTROL_FLUSH, CONTROL_CANCEL,
                                                   CONTROL_EXPIRE};
 
-    admin((uint32_t)sim_draw(queue_shards(node.engine->queue)),
+    admin((uint32_t)sim_draw(queue_shards(node.engine->shared.queue)),
           actions[sim_draw(ARRAY_LEN(actions))], false);
 }
 
@@ -690,13 +694,13 @@ static void check_shard_times(uint32_t shard)
     if (sim_now_ns() - node.timed_ns < RIGHT_AFTER_NS)
         return;
     queue_visit(
-        node.engine->queue, shard, &cursor,
+        node.engine->shared.queue, shard, &cursor,
         &(struct queue_visit){.rows_max = 100000, .need_message = true, .visit = check_times});
 }
 
 void node_check(void)
 {
-    for (uint32_t i = 0; node.engine != NULL && i < queue_shards(node.engine->queue); i++)
+    for (uint32_t i = 0; node.engine != NULL && i < queue_shards(node.engine->shared.queue); i++)
         check_shard_times(i);
 }
 
@@ -706,10 +710,10 @@ bool node_empty(void)
 
     if (node.engine == NULL || node.restarting || node.actions_left > 0 || node.jobs > 0)
         return false;
-    for (uint32_t i = 0; i < queue_shards(node.engine->queue); i++) {
+    for (uint32_t i = 0; i < queue_shards(node.engine->shared.queue); i++) {
         struct queue_counters c;
 
-        queue_counters(node.engine->queue, i, &c);
+        queue_counters(node.engine->shared.queue, i, &c);
         if (c.quarantined != 0)
             sim_fail("store", "shard %u has quarantined something", i);
         if (c.rows == 0 && c.messages != 0)
@@ -773,17 +777,17 @@ void node_describe(void)
 
     if (node.engine == NULL)
         return;
-    for (uint32_t i = 0; i < queue_shards(node.engine->queue); i++) {
+    for (uint32_t i = 0; i < queue_shards(node.engine->shared.queue); i++) {
         struct queue_counters c;
 
-        queue_counters(node.engine->queue, i, &c);
+        queue_counters(node.engine->shared.queue, i, &c);
         fprintf(stderr, "shard %u: rows %llu messages %llu map used %llu reusable %llu intake %d\n",
                 i, (unsigned long long)c.rows, (unsigned long long)c.messages,
                 (unsigned long long)c.map_used_bytes, (unsigned long long)c.map_reusable_bytes,
-                queue_intake(node.engine->queue, i));
+                queue_intake(node.engine->shared.queue, i));
     }
-    for (uint32_t i = 0; i < node.engine->workers_len; i++) {
-        struct worker *w = &node.engine->workers[i];
+    for (uint32_t i = 0; i < node.engine->shared.workers_len; i++) {
+        struct worker *w = &node.engine->shared.workers[i];
         size_t bucket = 0;
 
         fprintf(stderr,

@@ -224,6 +224,17 @@ static int block_signals(void)
     return signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
+static void serve_describe(void *arg, struct control_description *out)
+{
+    const struct serve *s = arg;
+
+    *out = (struct control_description){.node_id = s->engine.config->node_id,
+                                        .host_name = s->engine.config->host_name,
+                                        .config_file = s->engine.config->file,
+                                        .started_ms = s->engine.started_ms,
+                                        .draining = atomic_load(&s->engine.draining)};
+}
+
 /* For SIGHUP and the control channel alike. */
 static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
 {
@@ -292,8 +303,8 @@ static void serve_note_intake(struct serve *s, uint64_t now)
     static const char *const names[] = {"ok", "map_full", "disk_full", "failed"};
     enum queue_intake worst = QUEUE_INTAKE_OK, one;
 
-    for (uint32_t i = 0; i < queue_shards(s->engine.queue); i++)
-        if ((one = queue_intake(s->engine.queue, i)) > worst)
+    for (uint32_t i = 0; i < queue_shards(s->engine.shared.queue); i++)
+        if ((one = queue_intake(s->engine.shared.queue, i)) > worst)
             worst = one;
     if (worst == s->intake || (s->intake_ms != 0 && now < s->intake_ms + INTAKE_MS))
         return;
@@ -312,8 +323,8 @@ static void serve_note_failures(struct serve *s, uint64_t now)
     uint64_t failures = 0;
     int error = 0, last;
 
-    for (uint32_t i = 0; i < s->engine.workers_len; i++) {
-        const struct worker_counters *c = &s->engine.workers[i].counters;
+    for (uint32_t i = 0; i < s->engine.shared.workers_len; i++) {
+        const struct worker_counters *c = &s->engine.shared.workers[i].counters;
 
         failures += atomic_load_explicit(&c->accept_failures, memory_order_relaxed);
         last = atomic_load_explicit(&c->accept_error, memory_order_relaxed);
@@ -337,9 +348,9 @@ static void serve_note_records(struct serve *s, uint64_t now)
     if (now < s->records_looked_ms + RECORDS_LOOK_MS)
         return;
     s->records_looked_ms = now;
-    for (uint32_t i = 0; i < queue_shards(s->engine.queue); i++) {
+    for (uint32_t i = 0; i < queue_shards(s->engine.shared.queue); i++) {
         uint64_t bytes;
-        int err = queue_records_error(s->engine.queue, i, &bytes);
+        int err = queue_records_error(s->engine.shared.queue, i, &bytes);
 
         lag += bytes;
         error = err != 0 ? err : error;
@@ -362,7 +373,7 @@ static bool serve_check(struct serve *s)
 {
     uint64_t now = now_ms();
 
-    if (queue_failed(s->engine.queue)) {
+    if (queue_failed(s->engine.shared.queue)) {
         log_error("queue.failed",
                   "reason=\"a sync to disk failed; what was not acknowledged is not stored\" "
                   "action=\"check the disk, then start again\"");
@@ -429,9 +440,9 @@ static int serve_control(void *arg, struct buf *error)
 {
     struct serve *s = arg;
 
-    s->backend = (struct backend){&s->engine, serve_reload, serve_drain, s};
+    s->backend = (struct backend){&s->engine.shared, serve_describe, serve_reload, serve_drain, s};
     return control_open(&s->control, s->config->control_socket, &backend_functions, &s->backend,
-                        s->engine.queue, error);
+                        s->engine.shared.queue, error);
 }
 
 static int serve_run(struct serve *s)
@@ -454,8 +465,8 @@ static int serve_run(struct serve *s)
     for (size_t i = 0; i < s->config->listeners_len; i++)
         buf_printf(&listeners, "%s%s", i > 0 ? " " : "", s->config->listeners[i].address.text);
     log_info("serve.ready", "workers=%u shards=%u queue=%s listeners=\"%.*s\"",
-             s->engine.workers_len, queue_shards(s->engine.queue), s->config->queue.path,
-             STR_FMT(buf_str(&listeners)));
+             s->engine.shared.workers_len, queue_shards(s->engine.shared.queue),
+             s->config->queue.path, STR_FMT(buf_str(&listeners)));
     buf_done(&listeners);
     notify_state("READY=1");
     serve_loop(s);

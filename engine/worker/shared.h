@@ -1,0 +1,34 @@
+/* What the workers of a process share, beside what they post to each other (worker_post()): the one
+ * queue, the limits, the crew, and a few counts that are limits of the process as a whole. Made by
+ * run/, before the first worker, and constant while workers turn, but for the atomics. */
+#ifndef HAYAUMA_ENGINE_SHARED_H
+#define HAYAUMA_ENGINE_SHARED_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "limits/governor.h"
+#include "queue/queue.h"
+#include "worker/clients.h"
+#include "worker/crew.h"
+
+struct worker;
+
+#define LISTENERS_MAX 64
+
+struct shared {
+    struct queue *queue; /* NULL until it is open: workers bind before that */
+    struct governor *governor;
+    struct crew *crew;      /* as many threads as workers */
+    struct clients clients; /* sessions per client address */
+    struct worker *workers;
+    uint32_t workers_len;
+    uint32_t sessions_out_max; /* descriptors are kept for intake */
+    /* Of all workers. Relaxed: each is a limit, no invariant. */
+    _Atomic uint64_t intake_bytes; /* content being received: intake backpressure */
+    _Atomic uint64_t settle_bytes; /* records and rows of settles that have not committed */
+    _Atomic uint32_t sessions_out;
+    _Atomic uint32_t listener_sessions[LISTENERS_MAX]; /* of each listener */
+};
+
+#endif
