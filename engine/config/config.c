@@ -62,6 +62,9 @@ void config_unref(struct config *c)
     map_done(&owner->routes.names);
     map_done(&owner->destinations.names);
     map_done(&owner->destinations.sites);
+    map_done(&owner->lines);
+    map_done(&owner->tenants);
+    map_done(&owner->campaigns);
     while (owner->blocks != NULL) {
         struct config_block *block = owner->blocks;
 
@@ -70,6 +73,113 @@ void config_unref(struct config *c)
     }
     free(owner);
 }
+
+/* --- where values come from --- */
+
+struct line {
+    struct map_node node;
+    const void *base;
+    const struct config_field *field;
+    unsigned line;
+};
+
+static uint64_t line_hash(const void *base, const struct config_field *f)
+{
+    const void *const key[] = {base, f};
+
+    return hash_bytes(key, sizeof(key), 0);
+}
+
+void config_note_line(struct config *c, const void *base, const struct config_field *f,
+                      unsigned line)
+{
+    struct config_owner *owner = (struct config_owner *)c;
+    struct line *at = config_alloc(c, sizeof(*at));
+    int err = owner->lines.buckets == NULL ? map_init(&owner->lines, 64) : 0;
+
+    ASSERT(err == 0);
+    at->base = base;
+    at->field = f;
+    at->line = line;
+    map_insert(&owner->lines, &at->node, line_hash(base, f));
+}
+
+static unsigned line_find(const struct config_owner *owner, const void *base,
+                          const struct config_field *f)
+{
+    uint64_t hash = line_hash(base, f);
+
+    if (owner->lines.buckets == NULL)
+        return 0;
+    for (struct map_node *n = map_find(&owner->lines, hash); n != NULL; n = map_find_next(n)) {
+        const struct line *at = CONTAINER_OF(n, struct line, node);
+
+        if (at->base == base && at->field == f)
+            return at->line;
+    }
+    return 0;
+}
+
+unsigned config_line_of(const struct config *c, const void *base, const struct config_field *f)
+{
+    const struct config_owner *owner = (const struct config_owner *)c;
+    const char *at = base, *first = (const char *)c->destinations;
+    unsigned line = line_find(owner, base, f);
+
+    if (line == 0 && at >= first && at < first + c->destinations_len * sizeof(*c->destinations))
+        line = line_find(owner, owner->destinations_star, f);
+    return line;
+}
+
+/* --- shares --- */
+
+struct share_node {
+    struct map_node node;
+    const struct config_share *share;
+};
+
+static void index_shares(struct config *c, struct map *map, const struct config_share *shares,
+                         size_t len)
+{
+    int err;
+
+    if (len == 0 || map->buckets != NULL)
+        return;
+    err = map_init(map, 64);
+    ASSERT(err == 0);
+    for (size_t i = 0; i < len; i++) {
+        struct share_node *n = config_alloc(c, sizeof(*n));
+
+        n->share = &shares[i];
+        map_insert(map, &n->node, hash_bytes(shares[i].name, strlen(shares[i].name), 0));
+    }
+}
+
+static uint32_t share_weight(const struct map *map, struct str name)
+{
+    if (map->buckets == NULL)
+        return 1;
+    for (struct map_node *n = map_find(map, hash_bytes(name.ptr, name.len, 0)); n != NULL;
+         n = map_find_next(n)) {
+        const struct config_share *share = CONTAINER_OF(n, struct share_node, node)->share;
+
+        if (str_eq(str_of(share->name), name))
+            return share->weight;
+    }
+    return 1;
+}
+
+uint32_t config_tenant_weight(const struct config *c, struct str name)
+{
+    return share_weight(&((const struct config_owner *)c)->tenants, name);
+}
+
+uint32_t config_campaign_weight(const struct config *c, struct str name)
+{
+    return share_weight(&((const struct config_owner *)c)->campaigns, name);
+}
+
+/* --- completing --- */
 
 /* A machine's name that is no host name ("my laptop") would make bad Received lines. */
 static char *machine_name(struct config *c)
@@ -113,6 +223,8 @@ static void finish_routes(struct config *c)
 
 void config_finish(struct config *c)
 {
+    struct config_owner *owner = (struct config_owner *)c;
+
     if (c->host_name == NULL)
         c->host_name = machine_name(c);
     if (c->node_id == NULL)
@@ -122,6 +234,8 @@ void config_finish(struct config *c)
     finish_listeners(c);
     finish_own_names(c);
     finish_routes(c);
+    index_shares(c, &owner->tenants, c->tenants, c->tenants_len);
+    index_shares(c, &owner->campaigns, c->campaigns, c->campaigns_len);
 }
 
 /* The listener that is there when the file names none. */
@@ -187,7 +301,7 @@ static void keep_section(struct config *c, const struct config_section *s, const
 
         if (f->type == CONFIG_SECTION) {
             keep_section(c, f->section, f->name, ".", old, new, cannot);
-        } else if (f->restart && config_types[f->type].class != CONFIG_CLASS_SECTION &&
+        } else if (f->restart && config_types[f->type].class < CONFIG_CLASS_ITEMS &&
                    member_differs(f, old, new, &from, &to)) {
             buf_printf(cannot, "%s%s%s: %.*s -> %.*s needs %s\n", prefix, separator, f->name,
                        STR_FMT(buf_str(&from)), STR_FMT(buf_str(&to)),

@@ -24,7 +24,8 @@ struct config_network { /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 mat
     uint8_t prefix; /* on the 128-bit form */
 };
 
-#define CONFIG_LISTENERS_MAX 64
+#define CONFIG_LISTENERS_MAX  64
+#define CONFIG_SHARE_NAME_MAX 64 /* as trace.h takes them from the header */
 
 /* What a listener does otherwise for clients of a network; NULL: as for all. */
 struct config_client {
@@ -70,6 +71,7 @@ struct config_route { /* static route of a domain pattern */
     char *host;     /* name, or address literal */
     uint16_t port;
     bool port_given;              /* else it is dns.port */
+    unsigned line;                /* of the file; 0: none */
     struct config_address socket; /* LMTP over a Unix socket or TCP */
 };
 
@@ -94,6 +96,11 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t lifetime_s;        /* queue lifetime */
     uint32_t notice_lifetime_s; /* of our own DSNs */
     uint32_t warn_after_s;      /* delay notice; 0 = none */
+};
+
+struct config_share { /* a tenant or campaign */
+    char *name;
+    uint32_t weight;
 };
 
 struct config_source { /* where sessions come from */
@@ -150,6 +157,8 @@ goes at the addresses found */
 
     struct config_listener *listeners;
     size_t listeners_len;
+    struct config_share *tenants, *campaigns;
+    size_t tenants_len, campaigns_len;
     const char **own_names; /* host_name and those of the listeners; ends with NULL */
     struct config_source source;
     struct config_route *routes;
@@ -189,6 +198,9 @@ const struct config_destination *config_destination_for(const struct config *c, 
 /* Whether bare CR and LF of this client are repaired: the narrowest network of the listener that
  * has it says so, else the listener. */
 bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client);
+/* 1 where there is no entry. */
+uint32_t config_tenant_weight(const struct config *c, struct str name);
+uint32_t config_campaign_weight(const struct config *c, struct str name);
 bool config_network_match(const struct config_network *nets, size_t len,
                           const struct sockaddr *addr);
 

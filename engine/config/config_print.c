@@ -108,64 +108,111 @@ void config_print_member(const struct config_field *f, const void *base, struct 
     case CONFIG_CLASS_LIST:
         print_list(f, base, out);
         break;
+    case CONFIG_CLASS_ITEMS:
     case CONFIG_CLASS_SECTION:
         break;
     }
 }
 
-static void print_section(const struct config_section *s, const void *base, int indent,
-                          const char *first, struct buf *out);
-
-static void print_clients(const struct config_listener *l, int indent, struct buf *out)
+void config_print_key(const struct config_field *f, const void *item, struct buf *out)
 {
-    buf_printf(out, "%*sclients:%s\n", indent, "", l->clients_len == 0 ? " {}" : "");
-    for (size_t i = 0; i < l->clients_len; i++) {
-        buf_printf(out, "%*s\"", indent + 2, "");
-        config_format_network(out, &l->clients[i].network);
-        buf_puts(out, "\":\n");
-        print_section(&config_client_schema, &l->clients[i], indent + 4, NULL, out);
+    const void *key = (const char *)item + f->items->key_offset;
+
+    switch (f->items->key) {
+    case CONFIG_KEY_NETWORK:
+        buf_putc(out, '"');
+        config_format_network(out, key);
+        buf_putc(out, '"');
+        break;
+    case CONFIG_KEY_NAME:
+        print_text(out, *(char *const *)key);
+        break;
     }
 }
 
-/* indent: of the section's keys. first: what goes before the first one instead ("- "). */
-static void print_section(const struct config_section *s, const void *base, int indent,
-                          const char *first, struct buf *out)
+/* What a configuration is printed with. */
+struct printer {
+    const struct config *c;
+    struct buf *out;
+};
+
+static void print_section(struct printer *p, const struct config_section *s, const void *base,
+                          int indent, const char *first);
+
+static void print_items(struct printer *p, const struct config_field *f, const void *base,
+                        int indent)
+{
+    size_t n = *(const size_t *)(const void *)((const char *)base + f->offset2);
+    const char *items = *(char *const *)member(f, base);
+    bool is_map = f->type == CONFIG_MAP;
+
+    buf_printf(p->out, "%*s%s:%s\n", indent, "", f->name, n > 0 ? "" : is_map ? " {}" : " []");
+    for (size_t i = 0; i < n; i++) {
+        const char *item = items + i * f->items->bytes;
+
+        if (!is_map) {
+            print_section(p, f->section, item, indent + 4, "- ");
+            continue;
+        }
+        buf_printf(p->out, "%*s", indent + 2, "");
+        config_print_key(f, item, p->out);
+        buf_puts(p->out, ":\n");
+        print_section(p, f->section, item, indent + 4, NULL);
+    }
+}
+
+/* What is absent stays so as a comment, so that the text can be read back; behind a value stands
+ * the line of the file that gives it. */
+static void print_value(struct printer *p, const struct config_field *f, const void *base,
+                        int indent, const char *first)
+{
+    unsigned line = config_line_of(p->c, base, f);
+    struct buf value = {0};
+
+    config_print_member(f, base, &value);
+    if (first != NULL)
+        buf_printf(p->out, "%*s%s", indent - (int)strlen(first), "", first);
+    else
+        buf_printf(p->out, "%*s%s", indent, "", value.len == 0 ? "# " : "");
+    buf_printf(p->out, "%s:%s%.*s", f->name, value.len == 0 ? "" : " ", STR_FMT(buf_str(&value)));
+    if (line != 0)
+        buf_printf(p->out, "  # %s:%u", p->c->file, line);
+    buf_putc(p->out, '\n');
+    buf_done(&value);
+}
+
+/* indent: of the section's keys. first: what goes before the first one ("- "). */
+static void print_section(struct printer *p, const struct config_section *s, const void *base,
+                          int indent, const char *first)
 {
     for (size_t i = 0; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
-        struct buf value = {0};
 
         if (f->type == CONFIG_SECTION || f->type == CONFIG_RETRY) {
-            buf_printf(out, "%*s%s:\n", indent, "", f->name);
-            print_section(f->section, base, indent + 2, NULL, out);
-        } else if (f->type == CONFIG_CLIENTS) {
-            print_clients(base, indent, out);
+            buf_printf(p->out, "%*s%s:\n", indent, "", f->name);
+            print_section(p, f->section, base, indent + 2, NULL);
+        } else if (f->items != NULL) {
+            print_items(p, f, base, indent);
         } else if (config_types[f->type].class != CONFIG_CLASS_SECTION) {
-            config_print_member(f, base, &value);
-            /* What is absent stays so as a comment, so that the text can be read back. */
-            if (first != NULL)
-                buf_printf(out, "%s%s: %.*s\n", first, f->name, STR_FMT(buf_str(&value)));
-            else
-                buf_printf(out, "%*s%s%s:%s%.*s\n", indent, "", value.len == 0 ? "# " : "", f->name,
-                           value.len == 0 ? "" : " ", STR_FMT(buf_str(&value)));
+            print_value(p, f, base, indent, first);
             first = NULL;
         }
-        buf_done(&value);
     }
 }
 
 void config_print(const struct config *c, struct buf *out)
 {
-    print_section(&config_schema, c, 0, NULL, out);
-    buf_puts(out, c->listeners_len == 0 ? "listeners: []\n" : "listeners:\n");
-    for (size_t i = 0; i < c->listeners_len; i++)
-        print_section(&config_listener_schema, &c->listeners[i], 4, "  - ", out);
+    struct printer p = {c, out};
+
+    print_section(&p, &config_schema, c, 0, NULL);
     buf_puts(out, c->routes_len == 0 ? "routes: {}\n" : "routes:\n");
     for (size_t i = 0; i < c->routes_len; i++) {
         buf_puts(out, "  ");
         print_text(out, c->routes[i].pattern);
         buf_puts(out, ": ");
         config_print_route(&c->routes[i], out);
+        if (c->routes[i].line != 0)
+            buf_printf(out, "  # %s:%u", c->file, c->routes[i].line);
         buf_putc(out, '\n');
     }
     buf_puts(out, "destinations:\n");
@@ -173,7 +220,7 @@ void config_print(const struct config *c, struct buf *out)
         buf_puts(out, "  ");
         print_text(out, c->destinations[i].pattern);
         buf_puts(out, ":\n");
-        print_section(&config_destination_schema, &c->destinations[i], 4, NULL, out);
+        print_section(&p, &config_destination_schema, &c->destinations[i], 4, NULL);
     }
 }
 
@@ -234,16 +281,17 @@ static void docs_rows(const struct config_section *s, const char *prefix, struct
     for (size_t i = 0; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
 
-        bool by_network = f->type == CONFIG_CLIENTS;
+        bool is_map = f->type == CONFIG_MAP;
 
-        if (f->type != CONFIG_SECTION && f->type != CONFIG_RETRY && !by_network) {
+        if (f->type != CONFIG_SECTION && f->type != CONFIG_RETRY && !is_map) {
             docs_row(f, prefix, out);
         } else {
             struct buf below = {0};
 
-            buf_printf(&below, "%s%s.%s%c", prefix, f->name, by_network ? "NETWORK." : "", 0);
-            buf_printf(out, "| `%s%s` | %s | | %s |\n", prefix, f->name,
-                       by_network ? "map" : "section", f->section->doc);
+            buf_printf(&below, "%s%s.%s%s%c", prefix, f->name, is_map ? f->items->key_word : "",
+                       is_map ? "." : "", 0);
+            buf_printf(out, "| `%s%s` | %s | | %s |\n", prefix, f->name, is_map ? "map" : "section",
+                       f->section->doc);
             docs_rows(f->section, (const char *)below.data, out);
             buf_done(&below);
         }

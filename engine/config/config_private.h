@@ -28,6 +28,9 @@ struct config_owner {
     struct config config; /* first: a struct config is always one of these */
     struct config_block *blocks;
     struct config_index routes, destinations;
+    struct map lines;              /* of the members that the file gives, by struct and field */
+    struct map tenants, campaigns; /* by name; made with the first */
+    const void *destinations_star; /* what "*" was read into: the others begin with its values */
 };
 
 /* All defaults, not yet finished; everything in it is released by config_unref(). */
@@ -57,6 +60,8 @@ int config_set_network(struct str text, struct config_network *out, struct buf *
 /* Sets the list member of f from n texts. -EINVAL: *bad is the one that is wrong. */
 int config_set_list(struct config *c, const struct config_field *f, void *base,
                     const struct str *texts, size_t n, struct buf *why, size_t *bad) MUST_USE;
+/* A tenant's or campaign's name into *out, a member. */
+int config_set_name(struct config *c, struct str text, char **out, struct buf *why) MUST_USE;
 /* The member of f in from, into to, which belongs to c. */
 void config_copy_member(struct config *c, const struct config_field *f, const void *from, void *to);
 bool config_field_is_list(const struct config_field *f);
@@ -72,6 +77,13 @@ void config_finish(struct config *c);
 /* Appends a member as YAML; lists as [a, b]. */
 void config_print_member(const struct config_field *f, const void *base, struct buf *out);
 void config_print_route(const struct config_route *route, struct buf *out);
+/* The key of a map's item. */
+void config_print_key(const struct config_field *f, const void *item, struct buf *out);
+/* The file gives the member of f in base on this line. */
+void config_note_line(struct config *c, const void *base, const struct config_field *f,
+                      unsigned line);
+/* On which line of c->file; 0: the value is a default. */
+unsigned config_line_of(const struct config *c, const void *base, const struct config_field *f);
 /* "100 to 10k", or nothing for a type without range. */
 void config_print_range(const struct config_field *f, struct buf *out);
 

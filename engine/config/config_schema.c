@@ -138,7 +138,13 @@ static const struct config_field client_fields[] = {
     {"bare_newlines", CONFIG_CHOICE, AT_CLIENT(bare_newlines), .def_text = "the listener's",
      .choices = NEWLINES, .doc = "As the listener's, for these clients."},
 };
-const struct config_section config_client_schema = {
+static const struct config_items client_items = {
+    .bytes = sizeof(struct config_client),
+    .key = CONFIG_KEY_NETWORK,
+    .key_offset = offsetof(struct config_client, network),
+    .key_word = "NETWORK",
+    .write = "\"10.0.0.0/8: {bare_newlines: repair}\""};
+static const struct config_section client_schema = {
     .doc =
         "What holds for clients of a network: each key is a network or an address. The narrowest "
         "that has the client applies; what it leaves out comes from the listener. For example "
@@ -170,8 +176,9 @@ static const struct config_field listener_fields[] = {
             "them otherwise. 'repair' makes such a LF a CRLF and such a CR a space, for "
             "applications that send them (Python's `sendmail(message.as_bytes())`); only CRLF.CRLF "
             "ends the content still."},
-    {"clients", CONFIG_CLIENTS, AT_LISTENER(clients),
-     .offset2 = offsetof(struct config_listener, clients_len), .section = &config_client_schema},
+    {"clients", CONFIG_MAP, AT_LISTENER(clients),
+     .offset2 = offsetof(struct config_listener, clients_len), .section = &client_schema,
+     .items = &client_items},
     {"message_size_max", CONFIG_BYTES, AT_LISTENER(message_bytes_max), .def = "50MiB",
      RANGE(64 * KIB, 2 * GIB),
      .doc =
@@ -336,6 +343,35 @@ const struct config_section config_listener_schema = {
     .fields = listener_fields,
     .len = ARRAY_LEN(listener_fields)};
 
+static const struct config_items listener_items = {.bytes = sizeof(struct config_listener),
+                                                   .max = CONFIG_LISTENERS_MAX,
+                                                   .unique = "listen",
+                                                   .write = "\"- listen: 127.0.0.1:25\""};
+
+static const struct config_field share_fields[] = {
+    {"weight", CONFIG_COUNT, .offset = offsetof(struct config_share, weight), .def = "1",
+     RANGE(1, 1000), .doc = "Its part, against the others' that have mail for the same site."},
+};
+static const struct config_items share_items = {.bytes = sizeof(struct config_share),
+                                                .key = CONFIG_KEY_NAME,
+                                                .key_offset = offsetof(struct config_share, name),
+                                                .key_word = "NAME",
+                                                .write = "\"acme: {weight: 3}\""};
+static const struct config_section tenant_schema = {
+    .doc = "Tenants (`X-Hayauma-Tenant`) by name. At each site those that have mail of the same "
+           "priority share what the limits allow by weight, whatever their numbers of messages and "
+           "domains; one without an entry has the weight 1.",
+    .example = "tenants:\n"
+               "  acme: {weight: 3}\n"
+               "  small-shop: {weight: 1}\n",
+    .fields = share_fields,
+    .len = ARRAY_LEN(share_fields)};
+static const struct config_section campaign_schema = {
+    .doc = "Campaigns (`X-Hayauma-Campaign`) by name: those of one tenant share the tenant's part "
+           "by weight.",
+    .fields = share_fields,
+    .len = ARRAY_LEN(share_fields)};
+
 const struct config_section config_destination_schema = {
     .doc = "Limits and timing by destination. Each key is a pattern: `example.com`, "
            "`*.example.com` (every domain below it), `site:` and the name of a site as `hayauma "
@@ -409,8 +445,12 @@ static const struct config_field fields[] = {
     {"dns", CONFIG_SECTION, .section = &dns_schema},
     {"bounce", CONFIG_SECTION, .section = &bounce_schema},
     {"source", CONFIG_SECTION, .section = &source_schema},
-    {"listeners", CONFIG_LISTENERS, .restart = true, AT(listeners), LEN_AT(listeners_len),
-     .section = &config_listener_schema},
+    {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
+     .section = &config_listener_schema, .items = &listener_items},
+    {"tenants", CONFIG_MAP, AT(tenants), LEN_AT(tenants_len), .section = &tenant_schema,
+     .items = &share_items},
+    {"campaigns", CONFIG_MAP, AT(campaigns), LEN_AT(campaigns_len), .section = &campaign_schema,
+     .items = &share_items},
     {"routes", CONFIG_ROUTES, AT(routes), LEN_AT(routes_len), .section = &routes_schema},
     {"destinations", CONFIG_DESTINATIONS, AT(destinations), LEN_AT(destinations_len),
      .section = &config_destination_schema},

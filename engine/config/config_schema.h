@@ -39,10 +39,10 @@ enum config_type {
     CONFIG_SECONDS_LIST, /* uint32_t *, length at offset2 */
     CONFIG_SECTION,      /* keys below; offset is that of the struct their offsets count from */
     CONFIG_RETRY,        /* a section, or a list of durations that stands for its 'steps' */
-    CONFIG_CLIENTS,      /* mapping: network -> client section; length at offset2 */
-    CONFIG_LISTENERS,    /* sequence of listener sections */
-    CONFIG_ROUTES,       /* mapping: pattern -> next hop */
-    CONFIG_DESTINATIONS  /* mapping: pattern -> destination section */
+    CONFIG_ITEMS,        /* sequence of sections: an array of structs, length (size_t) at offset2 */
+    CONFIG_MAP,         /* mapping from a key to a section; the same, the key is a member of each */
+    CONFIG_ROUTES,      /* mapping: pattern -> next hop */
+    CONFIG_DESTINATIONS /* mapping: pattern -> destination section */
 };
 
 /* How values of a type are handled. */
@@ -53,7 +53,8 @@ enum config_class {
     CONFIG_CLASS_ADDRESS,
     CONFIG_CLASS_RATE,
     CONFIG_CLASS_LIST,
-    CONFIG_CLASS_SECTION /* and all that is made of sections */
+    CONFIG_CLASS_ITEMS,
+    CONFIG_CLASS_SECTION /* and what is made of sections in a way of its own */
 };
 
 struct config_type_info {
@@ -69,6 +70,18 @@ extern const struct config_type_info config_types[]; /* by enum config_type */
 
 struct config_section;
 
+/* Of a sequence or mapping of sections. */
+struct config_items {
+    size_t bytes; /* of an item */
+    size_t max;   /* how many there may be; 0: any number */
+    /* A mapping's key, a member of the item: a name (char *) or a network. */
+    enum { CONFIG_KEY_NAME, CONFIG_KEY_NETWORK } key;
+    uint32_t key_offset;
+    const char *key_word; /* in the reference: "NETWORK" */
+    const char *unique;   /* a field that no two items of a sequence may have alike, or NULL */
+    const char *write;    /* "write ..." of an error */
+};
+
 struct config_field {
     const char *name;
     enum config_type type;
@@ -82,6 +95,7 @@ struct config_field {
     const char *zero;     /* the word for 0 or NULL ("auto", "none"), or NULL when there is none */
     const char *choices;  /* "error, warn, info, debug" */
     const struct config_section *section;
+    const struct config_items *items;
     const char *doc;
     const char *example; /* of the value */
 };
@@ -95,7 +109,6 @@ struct config_section {
 
 extern const struct config_section config_schema;             /* offsets in struct config */
 extern const struct config_section config_listener_schema;    /* in struct config_listener */
-extern const struct config_section config_client_schema;      /* in struct config_client */
 extern const struct config_section config_destination_schema; /* in struct config_destination */
 
 /* The field of a section, or NULL. */

@@ -185,6 +185,7 @@ int config_set_scalar(struct config *c, const struct config_field *f, void *base
     case CONFIG_CLASS_RATE:
         return set_rate(f, base, text, why);
     case CONFIG_CLASS_LIST:
+    case CONFIG_CLASS_ITEMS:
     case CONFIG_CLASS_SECTION:
         break;
     }
@@ -194,6 +195,20 @@ int config_set_scalar(struct config *c, const struct config_field *f, void *base
 bool config_field_is_list(const struct config_field *f)
 {
     return info(f)->class == CONFIG_CLASS_LIST;
+}
+
+int config_set_name(struct config *c, struct str text, char **out, struct buf *why)
+{
+    bool ok = text.len > 0 && text.len <= CONFIG_SHARE_NAME_MAX;
+
+    for (size_t i = 0; i < text.len && ok; i++)
+        ok = (text.ptr[i] >= 'a' && text.ptr[i] <= 'z') ||
+             (text.ptr[i] >= 'A' && text.ptr[i] <= 'Z') ||
+             (text.ptr[i] >= '0' && text.ptr[i] <= '9') || strchr("._-", text.ptr[i]) != NULL;
+    if (!ok)
+        return complain(why, text, "is not a name of 1 to 64 letters, digits, '.', '_', '-'");
+    *out = config_dup(c, text);
+    return 0;
 }
 
 int config_set_network(struct str text, struct config_network *out, struct buf *why)
@@ -264,18 +279,34 @@ static void copy_list(struct config *c, const struct config_field *f, const void
     *(size_t *)((char *)to + f->offset2) = n;
 }
 
-static void copy_clients(struct config *c, const struct config_listener *from,
-                         struct config_listener *to)
+static void copy_section(struct config *c, const struct config_section *s, const void *from,
+                         void *to)
 {
-    const struct config_section *s = &config_client_schema;
+    for (size_t i = 0; i < s->len; i++)
+        if (s->fields[i].type == CONFIG_SECTION)
+            copy_section(c, s->fields[i].section, from, to);
+        else
+            config_copy_member(c, &s->fields[i], from, to);
+}
 
-    to->clients_len = from->clients_len;
-    to->clients = config_alloc(c, (from->clients_len + 1) * sizeof(*to->clients));
-    for (size_t i = 0; i < from->clients_len; i++) {
-        to->clients[i].network = from->clients[i].network;
-        for (size_t j = 0; j < s->len; j++)
-            config_copy_member(c, &s->fields[j], &from->clients[i], &to->clients[i]);
+static void copy_items(struct config *c, const struct config_field *f, const void *from, void *to)
+{
+    size_t n = *(const size_t *)(const void *)((const char *)from + f->offset2);
+    size_t bytes = f->items->bytes;
+    const char *source = *(char *const *)(const void *)((const char *)from + f->offset);
+    char *items = config_alloc(c, (n + 1) * bytes);
+
+    if (n != 0)
+        memcpy(items, source, n * bytes); /* the keys */
+    for (size_t i = 0; i < n; i++) {
+        char **name = (char **)(void *)(items + i * bytes + f->items->key_offset);
+
+        if (f->type == CONFIG_MAP && f->items->key == CONFIG_KEY_NAME)
+            *name = config_dup(c, str_of(*name));
+        copy_section(c, f->section, source + i * bytes, items + i * bytes);
     }
+    memcpy(member(f, to), &items, sizeof(items));
+    memcpy((char *)to + f->offset2, &n, sizeof(n));
 }
 
 void config_copy_member(struct config *c, const struct config_field *f, const void *from, void *to)
@@ -304,11 +335,11 @@ void config_copy_member(struct config *c, const struct config_field *f, const vo
     case CONFIG_CLASS_LIST:
         copy_list(c, f, from, to);
         return;
-    case CONFIG_CLASS_SECTION:
-        ASSERT(f->type == CONFIG_CLIENTS);
-        copy_clients(c, from, to);
+    case CONFIG_CLASS_ITEMS:
+        copy_items(c, f, from, to);
         return;
     case CONFIG_CLASS_RATE:
+    case CONFIG_CLASS_SECTION:
         break;
     }
     assert_failed("a member that a reload keeps", __FILE__, __LINE__, __func__);
@@ -345,6 +376,8 @@ void config_set_defaults(struct config *c, const struct config_section *s, void 
     for (size_t i = 0; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
 
+        if (f->items != NULL)
+            continue;
         if (f->type == CONFIG_SECTION || f->type == CONFIG_RETRY)
             config_set_defaults(c, f->section, base);
         else if (f->def != NULL && config_field_is_list(f))

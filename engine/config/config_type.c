@@ -122,8 +122,8 @@ const struct config_type_info config_types[] = {
                              .format = format_seconds},
     [CONFIG_SECTION] = SECTION(),
     [CONFIG_RETRY] = SECTION(),
-    [CONFIG_CLIENTS] = SECTION(),
-    [CONFIG_LISTENERS] = SECTION(),
+    [CONFIG_ITEMS] = {.name = "list of sections", .wrong = "", .class = CONFIG_CLASS_ITEMS},
+    [CONFIG_MAP] = {.name = "map", .wrong = "", .class = CONFIG_CLASS_ITEMS},
     [CONFIG_ROUTES] = SECTION(),
     [CONFIG_DESTINATIONS] = SECTION(),
 };

@@ -1,6 +1,7 @@
 /* A YAML document along the schema into members. All mistakes are collected. */
 #include "config/config_walk.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -208,93 +209,158 @@ static void load_retry(struct config_loader *l, const struct config_field *f, vo
         config_complain(l, at, "%s: 'first' is longer than 'max'", path);
 }
 
-static void load_client(struct config_loader *l, struct config_listener *listener,
-                        struct fy_node_pair *pair, const char *path, struct config_place at)
-{
-    struct config_client *client = &listener->clients[listener->clients_len];
-    struct fy_node *key = fy_node_pair_key(pair), *value;
-    char below[PATH_BYTES + INET6_ADDRSTRLEN + 8];
-    struct target t = {&config_client_schema, client, below, config_place_of(key, at), 0};
-    struct str text = fy_node_is_scalar(key) ? scalar_text(key) : STR("");
-    struct buf why = {0};
+/* --- lists and maps of sections --- */
 
-    if (config_set_network(text, &client->network, &why) != 0) {
-        config_complain(l, t.place, "%s: %.*s", path, STR_FMT(buf_str(&why)));
-        buf_done(&why);
-        return;
-    }
-    for (size_t i = 0; i < listener->clients_len; i++)
-        if (memcmp(&listener->clients[i].network, &client->network, sizeof(client->network)) == 0)
-            config_complain(l, t.place, "%s: '%.*s' is given twice", path, STR_FMT(text));
-    listener->clients_len++;
-    snprintf(below, sizeof(below), "%s['%.*s']", path, text.len > 48 ? 48 : (int)text.len,
-             text.ptr);
-    value = follow(l, fy_node_pair_value(pair), t.place);
-    if (value != NULL && !is_empty(value))
-        load_section(l, &t, value);
+static void *item_at(const struct config_field *f, void *base, size_t n)
+{
+    return *(char **)((char *)base + f->offset) + n * f->items->bytes;
 }
 
-static void load_clients(struct config_loader *l, struct config_listener *listener,
-                         struct fy_node *node, const char *path, struct config_place at)
+/* Sets the key of a map's item. False with the error written. */
+static bool load_key(struct config_loader *l, const struct config_field *f, void *item,
+                     struct str text, const char *path, struct config_place at)
 {
+    void *key = (char *)item + f->items->key_offset;
+    struct buf why = {0};
+    int err = -EINVAL;
+
+    switch (f->items->key) {
+    case CONFIG_KEY_NETWORK:
+        err = config_set_network(text, key, &why);
+        break;
+    case CONFIG_KEY_NAME:
+        err = config_set_name(l->c, text, key, &why);
+        break;
+    }
+    if (err != 0)
+        config_complain(l, at, "%s: %.*s", path, STR_FMT(buf_str(&why)));
+    buf_done(&why);
+    return err == 0;
+}
+
+struct key_seen {
+    struct map_node node;
+    struct str text;
+};
+
+/* Keys that are written in two ways are one: what they are printed as counts. */
+static bool is_new_key(struct config_loader *l, const struct config_field *f, const void *item,
+                       struct map *seen)
+{
+    struct key_seen *k = config_alloc(l->c, sizeof(*k));
+    struct buf text = {0};
+    uint64_t hash;
+
+    config_print_key(f, item, &text);
+    k->text = str_of(config_dup(l->c, buf_str(&text)));
+    buf_done(&text);
+    hash = hash_bytes(k->text.ptr, k->text.len, 0);
+    for (struct map_node *n = map_find(seen, hash); n != NULL; n = map_find_next(n))
+        if (str_eq(CONTAINER_OF(n, struct key_seen, node)->text, k->text))
+            return false;
+    map_insert(seen, &k->node, hash);
+    return true;
+}
+
+static void load_map(struct config_loader *l, const struct config_field *f, void *base,
+                     struct fy_node *node, const char *path, struct config_place at)
+{
+    size_t *len = (size_t *)(void *)((char *)base + f->offset2);
+    struct map seen;
     struct fy_node_pair *pair;
     void *i = NULL;
+    int err = map_init(&seen, 64);
 
-    if (!fy_node_is_mapping(node)) {
-        config_complain(l, at,
-                        "%s takes a mapping from network to settings; write \"10.0.0.0/8: "
-                        "{bare_newlines: repair}\"",
-                        path);
-        return;
+    ASSERT(err == 0);
+    while ((pair = fy_node_mapping_iterate(node, &i)) != NULL) {
+        struct fy_node *key = fy_node_pair_key(pair), *value;
+        struct str text = fy_node_is_scalar(key) ? scalar_text(key) : STR("");
+        char below[PATH_BYTES + INET6_ADDRSTRLEN + 24];
+        struct target t = {f->section, item_at(f, base, *len), below, config_place_of(key, at), 0};
+
+        if (!load_key(l, f, t.base, text, path, t.place))
+            continue;
+        if (!is_new_key(l, f, t.base, &seen))
+            config_complain(l, t.place, "%s: '%.*s' is given twice", path, STR_FMT(text));
+        ++*len;
+        snprintf(below, sizeof(below), "%s['%.*s']", path, text.len > 64 ? 64 : (int)text.len,
+                 text.ptr);
+        config_set_defaults(l->c, f->section, t.base);
+        value = follow(l, fy_node_pair_value(pair), t.place);
+        if (value != NULL && !is_empty(value))
+            load_section(l, &t, value);
     }
-    listener->clients = config_alloc(l->c, ((size_t)fy_node_mapping_item_count(node) + 1) *
-                                               sizeof(*listener->clients));
-    while ((pair = fy_node_mapping_iterate(node, &i)) != NULL)
-        load_client(l, listener, pair, path, at);
+    map_done(&seen);
 }
 
 /* Two listeners on one address would share its connections at random (SO_REUSEPORT). */
-static void check_listener(struct config_loader *l, size_t n, struct config_place at)
+static void check_unique(struct config_loader *l, const struct config_field *f, void *base,
+                         size_t n, const char *path, struct config_place at)
 {
-    const struct config_address *a = &l->c->listeners[n].address;
+    const struct config_field *u = config_field_find(f->section, str_of(f->items->unique));
+    struct buf a = {0}, b = {0};
 
-    for (size_t i = 0; a->len != 0 && i < n; i++) {
-        const struct config_address *b = &l->c->listeners[i].address;
-
-        if (b->len == a->len && memcmp(&a->addr, &b->addr, a->len) == 0)
-            config_complain(l, at, "listeners[%zu]: %s is taken by listeners[%zu]", n, a->text, i);
+    config_print_member(u, item_at(f, base, n), &a);
+    for (size_t i = 0; a.len != 0 && i < n; i++) {
+        buf_clear(&b);
+        config_print_member(u, item_at(f, base, i), &b);
+        if (str_eq(buf_str(&a), buf_str(&b)))
+            config_complain(l, at, "%s[%zu]: %.*s is taken by %s[%zu]", path, n,
+                            STR_FMT(buf_str(&a)), path, i);
     }
+    buf_done(&a);
+    buf_done(&b);
 }
 
-static void load_listeners(struct config_loader *l, struct fy_node *node, struct config_place at)
+static void load_sequence(struct config_loader *l, const struct config_field *f, void *base,
+                          struct fy_node *node, const char *path, struct config_place at)
 {
+    size_t *len = (size_t *)(void *)((char *)base + f->offset2);
     struct fy_node *item;
     void *i = NULL;
-    size_t n = 0;
 
-    if (!fy_node_is_sequence(node)) {
-        config_complain(l, at, "listeners takes a list; write \"- listen: 127.0.0.1:25\"");
-        return;
-    }
-    l->c->listeners_len = (size_t)fy_node_sequence_item_count(node);
-    if (l->c->listeners_len > CONFIG_LISTENERS_MAX) {
-        config_complain(l, at, "listeners: %zu are too many, at most %d", l->c->listeners_len,
-                        CONFIG_LISTENERS_MAX);
-        return;
-    }
-    l->c->listeners = config_alloc(l->c, l->c->listeners_len * sizeof(*l->c->listeners));
     while ((item = fy_node_sequence_iterate(node, &i)) != NULL) {
-        char path[PATH_BYTES];
-        struct target t = {&config_listener_schema, &l->c->listeners[n], path,
-                           config_place_of(item, at), 0};
+        char below[PATH_BYTES + 24];
+        struct target t = {f->section, item_at(f, base, *len), below, config_place_of(item, at), 0};
 
-        snprintf(path, sizeof(path), "listeners[%zu]", n++);
+        snprintf(below, sizeof(below), "%s[%zu]", path, (*len)++);
         config_set_defaults(l->c, t.section, t.base);
         item = follow(l, item, at);
         if (item != NULL)
             load_section(l, &t, item);
-        check_listener(l, n - 1, t.place);
+        if (f->items->unique != NULL)
+            check_unique(l, f, base, *len - 1, path, t.place);
     }
+}
+
+static void load_items(struct config_loader *l, const struct config_field *f, void *base,
+                       struct fy_node *node, const char *path, struct config_place at)
+{
+    bool is_map = f->type == CONFIG_MAP;
+    size_t n;
+    char *items;
+
+    if (is_map && !fy_node_is_mapping(node)) {
+        config_complain(l, at, "%s takes a mapping from %s to settings; write %s", path,
+                        f->items->key == CONFIG_KEY_NETWORK ? "network" : "name", f->items->write);
+        return;
+    }
+    if (!is_map && !fy_node_is_sequence(node)) {
+        config_complain(l, at, "%s takes a list; write %s", path, f->items->write);
+        return;
+    }
+    n = (size_t)(is_map ? fy_node_mapping_item_count(node) : fy_node_sequence_item_count(node));
+    if (f->items->max != 0 && n > f->items->max) {
+        config_complain(l, at, "%s: %zu are too many, at most %zu", path, n, f->items->max);
+        return;
+    }
+    items = config_alloc(l->c, (n + 1) * f->items->bytes);
+    memcpy((char *)base + f->offset, &items, sizeof(items));
+    memset((char *)base + f->offset2, 0, sizeof(size_t));
+    if (is_map)
+        load_map(l, f, base, node, path, at);
+    else
+        load_sequence(l, f, base, node, path, at);
 }
 
 /* One of two lists keyed by pattern. */
@@ -385,6 +451,7 @@ static void load_routes(struct config_loader *l, struct fy_node *node, struct co
         if (route->pattern == NULL)
             continue;
         l->c->routes_len++;
+        route->line = (unsigned)key_at.line;
         load_route(l, route, follow(l, fy_node_pair_value(pair), key_at), key_at);
     }
     free(p.places);
@@ -426,12 +493,14 @@ static struct fy_node_pair *find_star(struct fy_node *node)
 static void load_destinations(struct config_loader *l, struct fy_node *node, struct config_place at)
 {
     struct config_owner *owner = (struct config_owner *)l->c;
-    struct config_destination base = l->c->destinations[0];
+    struct config_destination *base = config_alloc(l->c, sizeof(*base));
     struct patterns p = {.index = &owner->destinations, .sites = true, .path = "destinations"};
     struct fy_node_pair *pair, *star;
     void *i = NULL;
     size_t count, n = 0;
 
+    *base = l->c->destinations[0];
+    owner->destinations_star = base;
     if (!begin_patterns(l, &p, node, at, &count))
         return;
     l->c->destinations = config_alloc(l->c, (count + 1) * sizeof(*l->c->destinations));
@@ -443,7 +512,7 @@ static void load_destinations(struct config_loader *l, struct fy_node *node, str
         /* So that a second "*" is told where the first is. */
         owner->destinations.fallback = (uint32_t)count;
         p.places[count] = key_at;
-        load_destination(l, &base, follow(l, fy_node_pair_value(star), key_at), key_at);
+        load_destination(l, base, follow(l, fy_node_pair_value(star), key_at), key_at);
     }
     while ((pair = fy_node_mapping_iterate(node, &i)) != NULL) {
         struct config_place key_at = config_place_of(fy_node_pair_key(pair), at);
@@ -451,14 +520,14 @@ static void load_destinations(struct config_loader *l, struct fy_node *node, str
 
         if (pair == star)
             continue;
-        *d = base;
+        *d = *base;
         d->pattern = load_pattern(l, &p, fy_node_pair_key(pair), (uint32_t)n, key_at);
         if (d->pattern == NULL)
             continue;
         n++;
         load_destination(l, d, follow(l, fy_node_pair_value(pair), key_at), key_at);
     }
-    l->c->destinations[n] = base;
+    l->c->destinations[n] = *base;
     l->c->destinations_len = n + 1;
     owner->destinations.fallback = (uint32_t)n;
     free(p.places);
@@ -473,10 +542,8 @@ static void load_value(struct config_loader *l, struct target *t, const struct c
         load_section(l, &below, node);
     else if (f->type == CONFIG_RETRY)
         load_retry(l, f, t->base, node, path, at);
-    else if (f->type == CONFIG_CLIENTS)
-        load_clients(l, t->base, node, path, at);
-    else if (f->type == CONFIG_LISTENERS)
-        load_listeners(l, node, at);
+    else if (f->items != NULL)
+        load_items(l, f, t->base, node, path, at);
     else if (f->type == CONFIG_ROUTES)
         load_routes(l, node, at);
     else if (f->type == CONFIG_DESTINATIONS)
@@ -560,6 +627,7 @@ static void load_pair(struct config_loader *l, struct target *t, struct fy_node_
         return;
     }
     t->seen |= bit;
+    config_note_line(l->c, t->base, f, (unsigned)at.line);
     if (is_empty(value) && f->type != CONFIG_SECTION) {
         config_complain(l, at, "%s has no value; give it one or remove the line", path);
         return;

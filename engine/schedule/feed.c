@@ -4,8 +4,6 @@
 
 #include "schedule/lane.h"
 
-#define WEIGHT 1 /* of every tenant and flow */
-
 /* A part in something that is shared. */
 struct share {
     struct list_node node; /* among those that it shares with, while it takes part */
@@ -89,7 +87,8 @@ static struct feed_flow *flow_find(const struct feed *f, uint32_t id)
     return NULL;
 }
 
-static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str name)
+static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str name,
+                                      uint32_t weight)
 {
     uint64_t hash = hash_bytes(name.ptr, name.len, band);
     struct feed_tenant *t;
@@ -103,14 +102,15 @@ static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str n
     ASSERT(t != NULL);
     t->name = name;
     t->band = band;
-    t->share.weight = WEIGHT;
+    t->share.weight = weight;
     list_init(&t->flows);
     map_insert(&f->tenants, &t->node, hash);
     return t;
 }
 
 /* Made idle. */
-static struct feed_flow *flow_new(struct feed *f, const struct lane *lane)
+static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
+                                  struct feed_weights weights)
 {
     struct feed_flow *flow = calloc(1, sizeof(*flow));
     int err = 0;
@@ -122,8 +122,8 @@ static struct feed_flow *flow_new(struct feed *f, const struct lane *lane)
     }
     ASSERT(err == 0);
     flow->id = lane->flow;
-    flow->share.weight = WEIGHT;
-    flow->tenant = tenant_get(f, lane_priority(lane), lane_tenant(lane));
+    flow->share.weight = weights.flow;
+    flow->tenant = tenant_get(f, lane_priority(lane), lane_tenant(lane), weights.tenant);
     flow->tenant->flows_len++;
     list_init(&flow->lanes);
     map_insert(&f->flows, &flow->node, flow_hash(flow->id));
@@ -166,7 +166,7 @@ static void flow_leave(struct feed *f, struct feed_flow *flow)
 
 /* --- lanes --- */
 
-void feed_add(struct feed *f, struct lane *lane)
+void feed_add(struct feed *f, struct lane *lane, struct feed_weights (*weigh)(const struct lane *))
 {
     struct feed_flow *flow;
 
@@ -174,7 +174,7 @@ void feed_add(struct feed *f, struct lane *lane)
         return;
     flow = f->flows.buckets == NULL ? NULL : flow_find(f, lane->flow);
     if (flow == NULL)
-        flow = flow_new(f, lane);
+        flow = flow_new(f, lane, weigh(lane));
     if (list_empty(&flow->lanes))
         flow_join(f, flow);
     list_push_back(&flow->lanes, &lane->ready_node);

@@ -33,8 +33,12 @@ static inline bool feed_empty(const struct feed *f)
 {
     return f->busy == 0;
 }
-/* lane has something to send. Nothing happens if it is there already. */
-void feed_add(struct feed *f, struct lane *lane);
+struct feed_weights {
+    uint32_t tenant, flow; /* from 1 */
+};
+/* lane has something to send. Nothing happens if it is there already. weigh() is asked when the
+ * flow is new to the feed: weights are of the configuration that the feed's site was made with. */
+void feed_add(struct feed *f, struct lane *lane, struct feed_weights (*weigh)(const struct lane *));
 /* lane has nothing left. Nothing happens if it is not there. */
 void feed_remove(struct feed *f, struct lane *lane);
 /* Whose turn it is, or NULL. */

@@ -24,10 +24,19 @@ static const struct queue_flow names[] = {
 static struct lane lanes[LANES];
 static struct feed feed;
 
+static struct feed_weights weights[ARRAY_LEN(names)];
+
+static struct feed_weights weigh(const struct lane *lane)
+{
+    return weights[lane->flow];
+}
+
 static int setup(void **state)
 {
     (void)state;
     memset(lanes, 0, sizeof(lanes));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        weights[i] = (struct feed_weights){1, 1};
     feed_init(&feed);
     return 0;
 }
@@ -45,7 +54,7 @@ static struct lane *ready(size_t i, uint32_t flow)
 {
     lanes[i].flow = flow;
     lanes[i].names = &names[flow];
-    feed_add(&feed, &lanes[i]);
+    feed_add(&feed, &lanes[i], weigh);
     return &lanes[i];
 }
 
@@ -77,6 +86,31 @@ static void test_tenants_share(void **state)
     assert_int_equal(served[4], 100);
     assert_int_equal(served[1], 50);
     assert_int_equal(served[2], 50);
+}
+
+/* Ten parts are shared as 6, 3 and 1, and the first one's by its campaigns as 2 to 1. */
+static void test_weights(void **state)
+{
+    size_t served[ARRAY_LEN(names)];
+
+    (void)state;
+    weights[1] = (struct feed_weights){6, 2};
+    weights[2] = (struct feed_weights){6, 1};
+    weights[3] = (struct feed_weights){3, 5};
+    for (size_t i = 0; i < 20; i++)
+        ready(i, 1 + i % 2);
+    ready(30, 3);
+    ready(31, 4);
+    serve(1000, 1, served);
+    assert_int_equal(served[1], 400);
+    assert_int_equal(served[2], 200);
+    assert_int_equal(served[3], 300);
+    assert_int_equal(served[4], 100);
+    serve(1000, 7, served);
+    assert_in_range(served[1], 7 * 390, 7 * 410);
+    assert_in_range(served[2], 7 * 190, 7 * 210);
+    assert_in_range(served[3], 7 * 290, 7 * 310);
+    assert_in_range(served[4], 7 * 90, 7 * 110);
 }
 
 static void test_priority_first(void **state)
@@ -181,7 +215,7 @@ static void test_random(void **state)
                 n++;
             }
             in[i] = true;
-            feed_add(&feed, &lanes[i]);
+            feed_add(&feed, &lanes[i], weigh);
             break;
         case 1:
             n -= in[i];
@@ -207,11 +241,9 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_tenants_share),
-        TEST(test_priority_first),
-        TEST(test_recipients_count),
-        TEST(test_lanes_that_leave),
-        TEST(test_newcomers_have_no_credit),
+        TEST(test_tenants_share),    TEST(test_weights),
+        TEST(test_priority_first),   TEST(test_recipients_count),
+        TEST(test_lanes_that_leave), TEST(test_newcomers_have_no_credit),
         TEST(test_random),
     };
 

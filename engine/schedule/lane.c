@@ -416,6 +416,16 @@ static void on_lane_timer(struct timer *timer)
         lane_update(lane);
 }
 
+static struct feed_weights weigh(const struct lane *lane)
+{
+    const struct config *c = lane->site->config;
+
+    if (lane->names == NULL)
+        return (struct feed_weights){1, 1};
+    return (struct feed_weights){.tenant = config_tenant_weight(c, lane->names->tenant),
+                                 .flow = config_campaign_weight(c, lane->names->campaign)};
+}
+
 void lane_update(struct lane *lane)
 {
     struct worker *w = lane->worker;
@@ -439,7 +449,7 @@ void lane_update(struct lane *lane)
                 return;
         }
         if (lane->window_len > 0)
-            feed_add(&lane->site->feed, lane);
+            feed_add(&lane->site->feed, lane, weigh);
         site_dirty(lane->site);
         return;
     }
