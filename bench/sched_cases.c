@@ -5,6 +5,7 @@
 
 #include "config/config_load.h"
 #include "run/engine.h"
+#include "run/turn.h"
 #include "schedule/lane.h"
 #include "schedule/site.h"
 

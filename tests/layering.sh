@@ -16,7 +16,7 @@ tls: base; openssl/
 config: base smtp; libfyaml.h idn2.h
 mail: base smtp dns; idn2.h gmime/
 limits: base config;
-worker: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
+worker: base io smtp queue dns tls config mail limits;
 schedule: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
 outcome: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
 deliver: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/

@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "intake/inject_message.h"
 #include "outcome/report.h"
-#include "worker/settle.h"
+#include "schedule/settle.h"
 #include "worker/shared.h"
 
 #define WAITING_BYTES_MAX  (256u << 10) /* of a worker */

@@ -7,7 +7,7 @@
 #include "outcome/report.h"
 #include "outcome/sweep.h"
 #include "schedule/lane.h"
-#include "worker/settle.h"
+#include "schedule/settle.h"
 
 #define CANCELLED "cancelled by the administrator"
 

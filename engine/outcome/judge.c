@@ -9,8 +9,8 @@
 #include "outcome/notice.h"
 #include "outcome/report.h"
 #include "schedule/lane_wait.h"
+#include "schedule/settle.h"
 #include "worker/queue_name.h"
-#include "worker/settle.h"
 #include "worker/shared.h"
 
 /* --- records --- */

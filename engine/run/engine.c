@@ -1,4 +1,5 @@
 #include "run/engine.h"
+#include "run/turn.h"
 
 #include <errno.h>
 #include <pthread.h>

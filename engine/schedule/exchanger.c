@@ -64,11 +64,6 @@ void exchangers_done(struct exchangers *x)
     free(x->list);
 }
 
-static int family_index(sa_family_t family)
-{
-    return family == AF_INET6;
-}
-
 static sa_family_t family_of(const struct exchanger *e)
 {
     return e->addr.sa.sa_family;
@@ -77,9 +72,8 @@ static sa_family_t family_of(const struct exchanger *e)
 /* When the address, or the way to its family, last failed; 0: never. */
 static uint64_t failed_ms(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
 {
-    uint64_t no_route_ms = x->families == NULL || family_of(e) == AF_UNIX
-                               ? 0
-                               : x->families->no_route_ms[family_index(family_of(e))];
+    uint64_t no_route_ms =
+        x->families == NULL ? 0 : families_no_route_ms(x->families, family_of(e));
 
     if (no_route_ms > e->failed_ms && no_route_ms + EXCHANGER_BAD_MS > now_ms)
         return no_route_ms;
@@ -127,16 +121,6 @@ bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uin
         if (!exchanger_same(&x->list[i], e) && !failed_lately(x, &x->list[i], now_ms, false))
             return true;
     return false;
-}
-
-bool families_no_route(struct families *f, sa_family_t family, uint64_t now_ms)
-{
-    uint64_t *at_ms = &f->no_route_ms[family_index(family)];
-    bool news = *at_ms == 0;
-
-    ASSERT(family == AF_INET || family == AF_INET6);
-    *at_ms = now_ms;
-    return news;
 }
 
 void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t now_ms)

@@ -9,6 +9,8 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
+#include "worker/families.h"
+
 struct config_address;
 struct dns_route;
 
@@ -27,17 +29,13 @@ struct exchanger {
     uint64_t failed_ms; /* monotonic: when it gave no session; 0: never */
 };
 
-/* When this host last had no route at all to an address of a family: such addresses come last for
- * EXCHANGER_BAD_MS. A worker's, for all its sites. */
-struct families {
-    uint64_t no_route_ms[2]; /* monotonic, IPv4 and IPv6; 0: never */
-};
-
 struct exchangers {
     struct exchanger *list;
     uint16_t len;
-    struct dns_route *route;         /* a reference; NULL: a socket */
-    const struct families *families; /* may be NULL */
+    struct dns_route *route; /* a reference; NULL: a socket */
+    /* Addresses of a family that this host has no route to come last for EXCHANGER_BAD_MS. NULL:
+     * all are taken to have one. */
+    const struct families *families;
 };
 
 /* Whose turn it is. */
@@ -66,8 +64,5 @@ bool exchanger_same(const struct exchanger *a, const struct exchanger *b);
 bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms);
 /* e, which may be a copy, gave no session, or none that is of use. */
 void exchangers_failed(struct exchangers *x, const struct exchanger *e, uint64_t now_ms);
-
-/* This host has no route to any address of family. True: that is news. */
-bool families_no_route(struct families *f, sa_family_t family, uint64_t now_ms);
 
 #endif

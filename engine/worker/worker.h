@@ -1,13 +1,8 @@
 /* A worker: one thread, one io, its sessions in and out, the lanes of the shards it owns.
  *
- * This header is the engine's inside: inject, lane, site, delivery, settle and outcome share it;
- * nothing outside engine/ includes it. Everything in struct worker belongs to its thread; other
- * threads reach it through worker_post() only.
- *
- * A turn (io_turn): handlers absorb events and mark what changed; worker_tick() then runs once:
- * dirty sites hand out work, dirty sessions send, the turn's settles go to the committers as one
- * change a shard. So the cost of a wake-up is shared by all that happened in it, and nothing
- * recurses.
+ * This header is the engine's inside: the rooms above share it; nothing outside engine/ includes
+ * it. Everything in struct worker belongs to its thread; other threads reach it through
+ * worker_post() only. What a turn is made of: run/turn.h.
  *
  * Timers of a worker: lane (next due, end of back-off, idle removal), site (rate, session slot),
  * delivery (stage timeout, idle), sweeps (sweep.h), inject (idle, total), settle (retry of a failed
@@ -27,10 +22,9 @@
 #include "io/io.h"
 #include "limits/governor.h"
 #include "queue/queue.h"
-#include "schedule/exchanger.h"
 #include "worker/crew.h"
+#include "worker/families.h"
 
-struct engine;
 struct shared;
 struct worker;
 struct settle;
@@ -131,26 +125,21 @@ static inline void gauge_set(_Atomic uint32_t *g, uint32_t v)
     atomic_store_explicit(g, v, memory_order_relaxed);
 }
 
-/* Opens io and listeners of worker index. Runs in the worker's thread. 0 or -errno. */
-int worker_open(struct worker *w, struct engine *engine, uint32_t index);
-/* After the queue is open: port, resolver, accepting, start-up scans. */
-int worker_start(struct worker *w);
-/* Turns until stopping and drained. */
-void worker_run(struct worker *w);
-/* One turn, waiting at most wait_ms. */
-int worker_turn(struct worker *w, uint32_t wait_ms);
-/* Whether the last turn left something for the next one, which then waits for nothing. */
-bool worker_busy(const struct worker *w);
-void worker_close(struct worker *w);
-/* Ends sessions, after what is past the dot; hard: at once. Its own thread. */
-void worker_drain(struct worker *w, bool hard);
-/* Whether everything a drain waits for has ended. */
-bool worker_drained(const struct worker *w);
-
 /* Sends note to worker `to`, from worker `from` (its thread), or from the control thread (from
  * NULL; one control thread only). Never fails. */
 void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct worker_note *note);
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard);
+/* The turn's part of that: runs what others have sent; sends what waits for room in their rings;
+ * whether some does. */
+void worker_notes_take(struct worker *w);
+void worker_notes_send(struct worker *w);
+bool worker_notes_wait(const struct worker *w);
+/* 0 or -ENOMEM; worker_notes_close() follows in any case. */
+int worker_notes_open(struct worker *w) MUST_USE;
+/* Runs what others handed over after the worker's last turn, and what never found room in their
+ * rings: nobody turns any more, and arrivals of a draining worker are left to the store. */
+void worker_notes_end(struct worker *w);
+void worker_notes_close(struct worker *w);
 
 static inline int64_t worker_wall_ms(const struct worker *w)
 {

@@ -10,11 +10,12 @@
 #include "deliver/delivery.h"
 #include "outcome/admin.h"
 #include "run/engine.h"
+#include "run/turn.h"
 #include "schedule/lane.h"
+#include "schedule/settle.h"
 #include "schedule/site.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/sim_io.h"
-#include "worker/settle.h"
 
 #define WORKERS_MAX_SIM 4
 #define SHARDS_MAX_SIM  5

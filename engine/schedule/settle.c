@@ -1,4 +1,4 @@
-#include "worker/settle.h"
+#include "schedule/settle.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,0 +1,271 @@
+#include "run/turn.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "deliver/delivery.h"
+#include "deliver/transaction.h"
+#include "intake/inject_message.h"
+#include "outcome/sweep.h"
+#include "run/engine.h"
+#include "schedule/lane.h"
+#include "schedule/settle.h"
+#include "schedule/site.h"
+
+#define DIRECTORY_LANES 512
+
+/* --- turns --- */
+
+static void on_wake(void *arg)
+{
+    struct worker *w = arg;
+
+    worker_notes_take(w);
+    crew_collect(&w->desk);
+    if (w->port != NULL)
+        queue_port_poll(w->port);
+}
+
+static void on_tick(void *arg)
+{
+    struct worker *w = arg;
+
+    if (w->port == NULL)
+        return;
+    sweep_clock(w);
+    lane_start_loads(w);
+    site_dispatch_all(w);
+    delivery_flush_all(w);
+    site_reap(w);
+    inject_flush_all(w);
+    settle_flush(w);
+    worker_notes_send(w);
+}
+
+bool worker_busy(const struct worker *w)
+{
+    return !list_empty(&w->sites_dirty) || !list_empty(&w->deliveries_dirty) ||
+           !list_empty(&w->injects_dirty) || lane_loads_wait(w);
+}
+
+int worker_turn(struct worker *w, uint32_t wait_ms)
+{
+    if (wait_ms > 1 && worker_notes_wait(w))
+        wait_ms = 1;
+    return io_turn(w->io, worker_busy(w) ? 0 : wait_ms);
+}
+
+/* --- start --- */
+
+static int maps_init(struct worker *w)
+{
+    return map_init(&w->lanes, 1024) < 0 || map_init(&w->sites, 256) < 0 ||
+                   map_init(&w->memory, 4096) < 0 || map_init(&w->idle, 256) < 0
+               ? -ENOMEM
+               : 0;
+}
+
+static void wake_worker(void *arg)
+{
+    io_wake(((struct worker *)arg)->io);
+}
+
+int worker_open(struct worker *w, struct engine *engine, uint32_t index)
+{
+    struct io_options options = {.on_tick = on_tick, .on_wake = on_wake, .arg = w};
+    const struct config_listener *which = NULL;
+    int err;
+
+    w->shared = &engine->shared;
+    w->index = index;
+    w->config = config_ref(engine->config);
+    rng_seed(&w->rng, rng_entropy());
+    msgid_source_init(&w->ids, rng_entropy());
+    w->hash_seed = rng_next(&w->rng);
+    list_init(&w->injects);
+    list_init(&w->injects_dirty);
+    list_init(&w->injects_dead);
+    list_init(&w->load_wait);
+    list_init(&w->conversions);
+    crew_desk_init(&w->desk, wake_worker, w);
+    list_init(&w->sites_dirty);
+    list_init(&w->sites_dead);
+    list_init(&w->deliveries_dirty);
+    list_init(&w->deliveries_dead);
+    list_init(&w->settles_under_way);
+    list_init(&w->settles_spare);
+    err = worker_notes_open(w);
+    if (err == 0)
+        err = maps_init(w);
+    if (err < 0)
+        return err;
+    pool_init(&w->inject_pool, "inject", sizeof(struct inject), SIZE_MAX);
+    pool_init(&w->answer_pool, "answer", sizeof(struct inject_answer), SIZE_MAX);
+    pool_init(&w->output_pool, "output", SMTP_CLIENT_OUTPUT_BYTES, SIZE_MAX);
+    pool_init(&w->delivery_pool, "delivery", sizeof(struct delivery), SIZE_MAX);
+    pool_init(&w->transaction_pool, "transaction", transaction_bytes(), SIZE_MAX);
+    err = io_open(&w->io, &options);
+    if (err < 0) {
+        if (engine_start_failed(engine, err))
+            log_error("worker.io_failed", "worker=%u error=%d reason=\"%s\"", index, err,
+                      io_why_unavailable(err));
+        return err;
+    }
+    err = inject_open(w, &which);
+    if (err < 0 && which != NULL && engine_start_failed(engine, err))
+        engine_listen_failed(which, err);
+    return err;
+}
+
+struct start_scan {
+    struct queue_directory directory;
+    struct worker *worker;
+    uint32_t shard;
+};
+
+static void on_directory(struct queue_directory *d, int result)
+{
+    struct start_scan *scan = d->owner;
+    struct worker *w = scan->worker;
+
+    for (size_t i = 0; result >= 0 && i < d->lanes_len; i++) {
+        struct lane *lane = lane_get(w, scan->shard, d->lanes[i].flow, d->lanes[i].name);
+
+        ASSERT(lane != NULL);
+        lane_stored(lane, d->lanes[i].first_due_ms);
+    }
+    if (result < 0)
+        log_error("queue.directory_failed", "shard=%u error=%d action=\"restart to retry\"",
+                  scan->shard, result);
+    queue_directory_done(d);
+    if (result >= 0 && !d->end && !w->draining) {
+        queue_directory(w->port, scan->shard, d);
+        return;
+    }
+    w->directories--;
+    free(scan);
+}
+
+static int resolver_open(struct worker *w)
+{
+    const struct config *c = w->config;
+    struct dns_options options = {.servers = (const char *const *)c->dns.servers,
+                                  .servers_len = c->dns.servers_len,
+                                  .timeout_ms = c->dns.timeout_ms,
+                                  .tries = c->dns.tries,
+                                  .cache_entries_max = c->dns.cache_entries_max,
+                                  .negative_ttl_max_s = c->dns.negative_ttl_max_s,
+                                  .in_flight_max = c->dns.in_flight_max,
+                                  .no_ipv6 = !c->dns.ipv6,
+                                  .no_ipv4 = !c->dns.ipv4,
+                                  .own_name = c->host_name,
+                                  .seed = rng_next(&w->rng)};
+
+    return dns_open(&w->dns, w->io, &options);
+}
+
+int worker_start(struct worker *w)
+{
+    struct queue *q = w->shared->queue;
+    int err = queue_port_open(&w->port, q, wake_worker, w);
+
+    if (err < 0)
+        return err;
+    w->settles = calloc(queue_shards(q), sizeof(struct settle *));
+    if (w->settles == NULL)
+        return -ENOMEM;
+    err = sweep_open(w);
+    if (err < 0)
+        return err;
+    err = resolver_open(w);
+    if (err < 0) {
+        log_error("dns.open_failed",
+                  "error=\"%s\" action=\"check dns.servers or /etc/resolv.conf\"", strerror(-err));
+        return err;
+    }
+    for (uint32_t shard = w->index; shard < queue_shards(q); shard += w->shared->workers_len) {
+        struct start_scan *scan = calloc(1, sizeof(*scan));
+
+        if (scan == NULL)
+            return -ENOMEM;
+        scan->worker = w;
+        scan->shard = shard;
+        scan->directory.lanes_max = DIRECTORY_LANES;
+        scan->directory.on_done = on_directory;
+        scan->directory.owner = scan;
+        w->directories++;
+        queue_directory(w->port, shard, &scan->directory);
+    }
+    inject_start(w);
+    return 0;
+}
+
+/* --- end --- */
+
+void worker_drain(struct worker *w, bool hard)
+{
+    if (!w->draining || (hard && !w->draining_hard)) {
+        w->draining = true;
+        w->draining_hard = hard;
+        inject_drain(w, hard);
+        delivery_drain_all(w, hard);
+    }
+}
+
+bool worker_drained(const struct worker *w)
+{
+    return w->draining && inject_drained(w) && w->deliveries == 0 && w->directories == 0 &&
+           w->loads == 0 && list_empty(&w->conversions) && !settle_pending(w) &&
+           queue_port_pending(w->port) == 0;
+}
+
+void worker_run(struct worker *w)
+{
+    atomic_store_explicit(&w->turned_ms, io_now_ms(w->io), memory_order_relaxed);
+    while (!(w->stopping && atomic_load_explicit(&w->drained, memory_order_relaxed))) {
+        int err = worker_turn(w, WORKER_TURN_MS);
+
+        if (err < 0) {
+            log_error("worker.turn_failed", "worker=%u error=\"%s\"", w->index, strerror(-err));
+            abort();
+        }
+        atomic_store_explicit(&w->drained, worker_drained(w), memory_order_relaxed);
+        atomic_store_explicit(&w->turned_ms, io_now_ms(w->io), memory_order_relaxed);
+    }
+}
+
+void worker_close(struct worker *w)
+{
+    w->draining = true;
+    if (w->port != NULL) {
+        crew_collect(&w->desk);
+        worker_notes_end(w);
+        settle_abandon(w);
+        lane_close_all(w);
+        site_reap(w);
+        dns_close(w->dns);
+        queue_port_close(w->port);
+        sweep_close(w);
+        w->port = NULL; /* turns from here on only end operations */
+    }
+    if (w->io != NULL) {
+        inject_drain(w, true);
+        worker_turn(w, 0); /* what was cancelled ends */
+        worker_turn(w, 0);
+        inject_close(w);
+        io_close(w->io);
+    }
+    worker_notes_close(w);
+    free(w->settles);
+    map_done(&w->lanes);
+    map_done(&w->sites);
+    map_done(&w->memory);
+    map_done(&w->idle);
+    pool_done(&w->inject_pool);
+    pool_done(&w->answer_pool);
+    pool_done(&w->delivery_pool);
+    pool_done(&w->output_pool);
+    pool_done(&w->transaction_pool);
+    config_unref(w->config);
+}
