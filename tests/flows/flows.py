@@ -17,8 +17,8 @@ RATE = 20  # a second, of the one destination
 BULK = 3000
 
 
-def settings(sink):
-    return {"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+def settings(sink, **more):
+    return {**more, "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
             "destinations": {"*": {"rate": f"{RATE}/s"}}}
 
 
@@ -94,6 +94,22 @@ def test_tenants_share():
         came = senders(sink)[before + last:]
         if abs(came.count("large") - came.count("second")) > 2:
             raise Failure(f"the campaigns do not share: {came}")
+
+
+def test_weights():
+    """Tenants share by weight, the campaigns of each by theirs."""
+    more = {"tenants": {"large": {"weight": 3}}, "campaigns": {"one": {"weight": 2}}}
+    with Sink() as sink, Engine(settings(sink, **more)) as engine:
+        inject(engine, BULK, "one", "X-Hayauma-Tenant: large\r\nX-Hayauma-Campaign: one\r\n")
+        inject(engine, 300, "two", "X-Hayauma-Tenant: large\r\nX-Hayauma-Campaign: two\r\n")
+        inject(engine, 300, "small", "X-Hayauma-Tenant: small\r\n")
+        before = len(senders(sink))
+        wait_for(sink, "small", 15, 30)
+        came = senders(sink)[before:]
+        part = len(came) / 4
+        for sender, parts in (("one", 2), ("two", 1), ("small", 1)):
+            if abs(came.count(sender) - parts * part) > 3:
+                raise Failure(f"{came.count(sender)} of {sender}, not about {parts * part}: {came}")
 
 
 if __name__ == "__main__":
