@@ -21,6 +21,7 @@ struct transaction {
     uint64_t begun_ms;
     enum policy_run run;        /* what it is in the run of attempts without a success */
     bool answered;              /* some reply was about this transaction */
+    bool tried;                 /* some of it was for the peer to answer */
     bool taken;                 /* by some recipient's server */
     bool polite;                /* the session ended before it: at a limit of messages, perhaps */
     uint16_t accepted;          /* recipients whose fate came with the end of the message */
@@ -286,6 +287,8 @@ void transaction_recipient(const struct smtp_event *event)
 
     if (event->fate == SMTP_FATE_REPLY)
         t->answered = true;
+    if (event->fate != SMTP_FATE_UNABLE)
+        t->tried = true;
     if (event->stage == SMTP_STAGE_BODY)
         t->accepted++;
     if (event->fate == SMTP_FATE_REPLY && event->stage == SMTP_STAGE_BODY &&
@@ -330,6 +333,8 @@ void transaction_done(const struct smtp_event *event)
         d->completed++;
         d->transaction_ms = (uint32_t)(io_now_ms(d->worker->io) - t->begun_ms);
     }
+    if (!t->tried)
+        governor_probe_back(d->site->governor);
     if (t->taken)
         governor_taken(d->site->governor, io_now_ns(d->worker->io));
     if (t->polite)

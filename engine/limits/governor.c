@@ -288,6 +288,12 @@ bool governor_may_send(struct governor_entry *e, bool take, uint64_t now_ns)
                                                    now_ns + PROBE_WAIT_MS * 1000000);
 }
 
+void governor_probe_back(struct governor_entry *e)
+{
+    if (governor_stopped_ns(e) != 0)
+        atomic_store(&e->shared.probe_ns, 0);
+}
+
 bool governor_session_take(struct governor_entry *e, uint32_t worker, uint64_t now_ns)
 {
     uint64_t bit = UINT64_C(1) << (worker % 64);

@@ -104,6 +104,8 @@ static inline uint64_t governor_stopped_ns(const struct governor_entry *e)
 /* Whether a message may go out now: nothing is stopped, or it is the probe, which then is claimed
  * (take) until its answer comes, or for half a minute. */
 bool governor_may_send(struct governor_entry *entry, bool take, uint64_t now_ns);
+/* What was claimed as the probe was never sent: it tells nothing, and another one may go out. */
+void governor_probe_back(struct governor_entry *entry);
 /* A site that had not answered works again. */
 void governor_up(struct governor_entry *entry);
 /* How often that was: another worker that holds mail back for it looks now and then. */

@@ -179,6 +179,8 @@ static void test_stop(void **state)
     assert_false(governor_may_send(e, true, 5 * S));
     assert_false(governor_may_send(e, false, 34 * S));
     assert_true(governor_may_send(e, false, 35 * S)); /* never answered */
+    governor_probe_back(e);                           /* never sent */
+    assert_true(governor_may_send(e, true, 5 * S));
     assert_true(governor_run_counts(e, 5 * S, 6 * S, 3, 300000));
     assert_int_equal(governor_stopped_ns(e), 10 * S);
     for (uint64_t now = 10, pause = 8; pause < 300; now += pause, pause *= 2) {

@@ -8,7 +8,7 @@ import email
 import email.policy
 import smtplib
 
-from servers import Server, World, resident_bytes, run, wait_until
+from servers import Server, World, free_port, resident_bytes, run, wait_until
 
 OLD = b"250-old.example\r\n250 PIPELINING\r\n"
 EIGHT = b"250-eight.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
@@ -88,6 +88,23 @@ def test_large():
     wait_until("memory is given back",
                lambda: resident_bytes(world.engine.process.pid) < before + (60 << 20), 30)
     world.finish()
+
+
+def test_probe():
+    """What a peer cannot take tells nothing of a destination that was stopped: behind twenty messages that
+    fail here the mail that can be sent goes as the probe at once, not after half a minute for each."""
+    port = free_port(("127.0.0.1",))
+    world = World({}, retry="1s", routes={"old.example": f"[127.0.0.1]:{port}"})
+    submit(world, HEAD + SIGNED, "s@old.example")
+    wait_until("the stop", lambda: len(world.records("TransientFailure", "old")) >= 4, 30)
+    for i in range(20):
+        submit(world, HEAD + SIGNED, f"s{i}@old.example")
+    world.send("old", "plain")
+    old = Server({"EHLO": OLD}, port=port)
+    wait_until("the mail", lambda: world.records("Delivery", "old"), 25)
+    wait_until("the failures", lambda: len(world.records("Bounce", "old")) == 21, 20)
+    world.finish()
+    old.close()
 
 
 if __name__ == "__main__":
