@@ -159,7 +159,8 @@ static struct governor_entry *limited(void)
         entry = governor_get(bench.engine.shared.governor, STR("bench"),
                              &(struct governor_limits){.sessions_max = 20,
                                                        .rate_messages = UINT64_C(1000000),
-                                                       .rate_period_ms = 1000});
+                                                       .rate_period_ms = 1000},
+                             0);
     return entry;
 }
 

@@ -111,10 +111,11 @@ struct config_source { /* where sessions come from */
 
 struct config {
     uint32_t refs;
-    char *file;       /* where it was read from */
-    char *host_name;  /* our name: Received, EHLO, Message-ID; default gethostname() */
-    char *node_id;    /* in records; default host_name */
-    uint32_t workers; /* 0 = one per core */
+    uint64_t generation; /* given by the engine: larger with each reload */
+    char *file;          /* where it was read from */
+    char *host_name;     /* our name: Received, EHLO, Message-ID; default gethostname() */
+    char *node_id;       /* in records; default host_name */
+    uint32_t workers;    /* 0 = one per core */
     bool pin_cpus;
     char *user, *group; /* to become after binding; NULL = stay */
     char *control_socket;

@@ -99,19 +99,37 @@ static struct governor_entry *entry_new(struct str key)
     return e;
 }
 
-static void entry_limit(struct governor_entry *e, const struct governor_limits *limits)
+/* The part of the old interval that is left, of the new one. */
+static uint64_t scaled_ns(uint64_t left_ns, uint64_t old_ns, uint64_t new_ns)
 {
-    uint64_t interval_ns = 0;
+    double left = (double)left_ns / (double)old_ns * (double)new_ns;
 
+    return left < (double)INT64_MAX ? (uint64_t)left : INT64_MAX;
+}
+
+static void entry_limit(struct governor_entry *e, const struct governor_limits *limits,
+                        uint64_t now_ns)
+{
+    uint64_t interval_ns = 0, old_ns, next;
+
+    if (limits->generation < e->generation)
+        return;
+    e->generation = limits->generation;
     if (limits->rate_messages != 0)
         interval_ns = (uint64_t)limits->rate_period_ms * 1000000 / limits->rate_messages;
     atomic_store_explicit(&e->sessions_max, limits->sessions_max, memory_order_relaxed);
-    if (atomic_exchange_explicit(&e->interval_ns, interval_ns, memory_order_relaxed) != interval_ns)
-        atomic_store(&e->shared.next_ns, 0); /* a new rate does not wait out the old one */
+    old_ns = atomic_exchange_explicit(&e->interval_ns, interval_ns, memory_order_relaxed);
+    if (old_ns == interval_ns || old_ns == 0 || interval_ns == 0)
+        return;
+    next = atomic_load(&e->shared.next_ns);
+    while (next > now_ns &&
+           !atomic_compare_exchange_weak(&e->shared.next_ns, &next,
+                                         now_ns + scaled_ns(next - now_ns, old_ns, interval_ns)))
+        ;
 }
 
 struct governor_entry *governor_get(struct governor *g, struct str key,
-                                    const struct governor_limits *limits)
+                                    const struct governor_limits *limits, uint64_t now_ns)
 {
     uint64_t hash = hash_bytes(key.ptr, key.len, g->seed);
     struct governor_entry *e;
@@ -126,7 +144,7 @@ struct governor_entry *governor_get(struct governor *g, struct str key,
     if (e != NULL) {
         if (e->refs++ == 0 && list_node_linked(&e->cooling))
             list_remove(&e->cooling);
-        entry_limit(e, limits);
+        entry_limit(e, limits, now_ns);
     }
     pthread_mutex_unlock(&g->mutex);
     return e;

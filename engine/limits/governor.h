@@ -24,12 +24,14 @@ struct governor_limits {
     uint32_t sessions_max;  /* 0 = none */
     uint64_t rate_messages; /* per rate_period_ms; 0 = none */
     uint32_t rate_period_ms;
+    uint64_t generation; /* of the configuration that says so */
 };
 
 struct governor_entry {
     struct map_node node; /* under the governor's mutex, as are cooling, refs and key */
     struct list_node cooling;
     uint32_t refs;
+    uint64_t generation; /* of the limits; under the mutex too */
     char *key;
     /* Limits: written on reload, read on every take; relaxed, since a limit has no moment at which
      * it must be seen by all. */
@@ -58,9 +60,12 @@ struct governor_entry {
 int governor_open(struct governor **out) MUST_USE;
 void governor_close(struct governor *g);
 
-/* The entry of key, made when missing; limits are (re-)applied. NULL when memory is out. */
+/* The entry of key, made when missing. limits are applied unless those of a later generation are: a
+ * worker that is late with a reload does not bring old limits back. A new rate gives no message for
+ * free: what is left of the old interval is waited for in the same part of the new one. NULL when
+ * memory is out. now_ns: monotonic. */
 struct governor_entry *governor_get(struct governor *g, struct str key,
-                                    const struct governor_limits *limits);
+                                    const struct governor_limits *limits, uint64_t now_ns);
 void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now_ns);
 
 /* Takes a session slot for worker. False: at the limit; the denial is remembered, so that holders

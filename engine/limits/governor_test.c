@@ -18,8 +18,8 @@ static void test_sessions(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &two);
-    assert_ptr_equal(governor_get(g, STR("a"), &two), e);
+    e = governor_get(g, STR("a"), &two, 0);
+    assert_ptr_equal(governor_get(g, STR("a"), &two, 0), e);
     assert_ptr_not_equal(e, NULL);
     assert_true(governor_session_take(e, 0, 0));
     assert_true(governor_session_take(e, 0, 0));
@@ -46,7 +46,7 @@ static void test_time_slice(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &one);
+    e = governor_get(g, STR("a"), &one, 0);
     assert_true(governor_session_take(e, 0, 0));
     assert_false(governor_session_take(e, 1, 0));
     assert_false(governor_should_yield(e, 0, 1, 1000, 0));
@@ -67,7 +67,7 @@ static void test_slow_down(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &twenty);
+    e = governor_get(g, STR("a"), &twenty, 0);
     for (int i = 0; i < 20; i++)
         assert_true(governor_session_take(e, 0, 1000 * S));
     for (int i = 0; i < 15; i++)
@@ -106,7 +106,7 @@ static void test_withdraw(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &two);
+    e = governor_get(g, STR("a"), &two, 0);
     assert_true(governor_session_take(e, 0, 0));
     assert_true(governor_session_take(e, 0, 0));
     assert_false(governor_session_take(e, 1, 0));
@@ -133,7 +133,7 @@ static void test_step_down(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &twenty);
+    e = governor_get(g, STR("a"), &twenty, 0);
     for (int i = 0; i < 3; i++)
         assert_true(governor_session_take(e, 0, 1000 * S));
     governor_step_down(e, 1000 * S);
@@ -161,7 +161,7 @@ static void test_stop(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &two);
+    e = governor_get(g, STR("a"), &two, 0);
     assert_false(governor_run_counts(e, 1 * S, 1 * S, 3, 300000));
     assert_false(governor_run_counts(e, 1 * S, 1 * S, 3, 300000));
     assert_false(governor_run_ends(e)); /* something got through */
@@ -213,7 +213,7 @@ static void test_give(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &one);
+    e = governor_get(g, STR("a"), &one, 0);
     assert_true(governor_session_take(e, 0, 0));
     assert_false(governor_session_take(e, 1, 0));
     governor_session_give(e);
@@ -244,7 +244,7 @@ static void test_rate(void **state)
 
         rng_seed(&rng, i);
         assert_int_equal(governor_open(&g), 0);
-        e = governor_get(g, STR("a"), &limits);
+        e = governor_get(g, STR("a"), &limits, 0);
         while (sent < 500) {
             at = governor_message_take(e, now_ns, 1);
             if (at == 0) {
@@ -275,12 +275,46 @@ static void test_rate_survives(void **state)
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
-    e = governor_get(g, STR("a"), &slow);
+    e = governor_get(g, STR("a"), &slow, 0);
     assert_int_equal(governor_message_take(e, now_ns, 1), 0);
     governor_put(g, e, now_ns);
-    e = governor_get(g, STR("a"), &slow);
+    e = governor_get(g, STR("a"), &slow, 0);
     assert_true(governor_message_take(e, now_ns + 1000, 1) > 0);
     governor_put(g, e, now_ns);
+    governor_close(g);
+}
+
+/* A reload: what is left of the old interval is waited for in its part of the new one, a worker
+ * that is late with the old configuration changes nothing, and taking a rate away and giving it
+ * again is no message more. */
+static void test_rate_changes(void **state)
+{
+    const struct governor_limits slow = {
+        .rate_messages = 1, .rate_period_ms = 60000, .sessions_max = 1, .generation = 1};
+    const struct governor_limits fast = {
+        .rate_messages = 1, .rate_period_ms = 6000, .sessions_max = 5, .generation = 2};
+    const struct governor_limits none = {.sessions_max = 5, .generation = 3};
+    const struct governor_limits again = {
+        .rate_messages = 1, .rate_period_ms = 6000, .sessions_max = 5, .generation = 4};
+    const uint64_t s = UINT64_C(1000000000), now_ns = 5 * s;
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &slow, now_ns);
+    assert_int_equal(governor_message_take(e, now_ns, 1), 0);
+    assert_ptr_equal(governor_get(g, STR("a"), &fast, now_ns + 30 * s), e); /* half is over */
+    assert_int_equal(governor_message_at(e), now_ns + 33 * s);
+    assert_ptr_equal(governor_get(g, STR("a"), &slow, now_ns + 30 * s), e);
+    assert_int_equal(governor_message_at(e), now_ns + 33 * s);
+    assert_int_equal(governor_message_take(e, now_ns + 33 * s, 1), 0);
+    assert_ptr_equal(governor_get(g, STR("a"), &none, now_ns + 34 * s), e);
+    assert_int_equal(governor_message_at(e), 0);
+    assert_ptr_equal(governor_get(g, STR("a"), &again, now_ns + 34 * s), e);
+    assert_int_equal(governor_message_take(e, now_ns + 34 * s, 1), now_ns + 39 * s);
+    for (int i = 0; i < 5; i++)
+        governor_put(g, e, UINT64_MAX);
     governor_close(g);
 }
 
@@ -319,7 +353,7 @@ static void test_threads(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     for (uint32_t i = 0; i < 4; i++) {
-        h[i] = (struct hammer){governor_get(g, STR("a"), &two), i, &open, &peak};
+        h[i] = (struct hammer){governor_get(g, STR("a"), &two, 0), i, &open, &peak};
         pthread_create(&threads[i], NULL, hammer, &h[i]);
     }
     for (uint32_t i = 0; i < 4; i++) {
@@ -337,7 +371,8 @@ int main(void)
         cmocka_unit_test(test_slow_down),     cmocka_unit_test(test_withdraw),
         cmocka_unit_test(test_give),          cmocka_unit_test(test_step_down),
         cmocka_unit_test(test_stop),          cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_rate_changes),
+        cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

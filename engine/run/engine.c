@@ -291,20 +291,18 @@ static void on_reload(struct worker *w, struct worker_note *note)
 {
     struct order *o = CONTAINER_OF(note, struct order, note);
     struct config *old = w->config;
-    struct map_node *n = NULL;
-    size_t bucket = 0;
 
     w->config = o->config;
     free(o);
     inject_reload(w);
-    while ((n = map_walk(&w->lanes, &bucket, n)) != NULL)
-        CONTAINER_OF(n, struct lane, node)->route_expires_ms = 0; /* routes and limits anew */
+    lanes_renew(w);
     config_unref(old);
 }
 
 void engine_reload(struct engine *e, struct config *config, struct buf *cannot)
 {
     config_keep(e->config, config, cannot);
+    config->generation = e->config->generation + 1;
     order_all(e, on_reload, config, false);
     config_unref(e->config);
     e->config = config_ref(config);

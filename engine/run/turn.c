@@ -34,6 +34,7 @@ static void on_tick(void *arg)
     if (w->port == NULL)
         return;
     sweep_clock(w);
+    lanes_renew_step(w);
     lane_start_loads(w);
     site_dispatch_all(w);
     delivery_flush_all(w);
@@ -46,7 +47,7 @@ static void on_tick(void *arg)
 bool worker_busy(const struct worker *w)
 {
     return !list_empty(&w->sites_dirty) || !list_empty(&w->deliveries_dirty) ||
-           !list_empty(&w->injects_dirty) || lane_loads_wait(w);
+           !list_empty(&w->injects_dirty) || w->renewing || lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)

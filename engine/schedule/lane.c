@@ -6,6 +6,11 @@
 #include "schedule/site.h"
 #include "worker/shared.h"
 
+/* Of lanes_renew_step(), a turn: buckets looked into; lanes, and recipients in their windows, since
+ * each of these may end by a new route. */
+#define RENEW_BUCKETS 4096
+#define RENEW_WORK    2000
+
 #define IDLE_MS        60000 /* an empty lane stays this long: its route and site are warm */
 #define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
 
@@ -455,6 +460,40 @@ void lane_update(struct lane *lane)
     }
     if (lane_is_idle(lane) && !timer_armed(&lane->timer))
         lane_arm(lane, IDLE_MS);
+}
+
+void lanes_renew(struct worker *w)
+{
+    w->renewing = true;
+    w->renew_bucket = 0;
+}
+
+static void lane_renew(struct lane *lane)
+{
+    lane->route_expires_ms = 0;
+    if (lane->window_len == 0 && lane->site != NULL && lane->site->config != lane->worker->config)
+        site_detach(lane->site, lane);
+    lane_update(lane);
+}
+
+/* The table may double amid the walk: then what was in the bucket to come is there, or behind. */
+void lanes_renew_step(struct worker *w)
+{
+    uint32_t work = 0;
+
+    for (int i = 0; w->renewing && i < RENEW_BUCKETS && work < RENEW_WORK; i++) {
+        struct map_node *n, *next;
+
+        for (n = w->lanes.buckets[w->renew_bucket]; n != NULL; n = next) {
+            struct lane *lane = CONTAINER_OF(n, struct lane, node);
+
+            next = n->next;
+            work += 1 + lane->window_len;
+            lane_renew(lane);
+        }
+        if (w->renew_bucket++ == w->lanes.mask)
+            w->renewing = false;
+    }
 }
 
 void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host)

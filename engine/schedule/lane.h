@@ -125,6 +125,10 @@ void lane_succeeded(struct lane *lane);
 void lane_resume(struct lane *lane);
 /* Forgets suspension and route: attempts at once (flush). */
 void lane_flush(struct lane *lane);
+/* Behind a reload: routes and limits of all lanes are looked up anew, some lanes a turn, so that a
+ * million of them hold up nothing. The first call begins (anew), the second is for each turn. */
+void lanes_renew(struct worker *w);
+void lanes_renew_step(struct worker *w);
 /* Re-evaluates what the lane should be doing now. */
 void lane_update(struct lane *lane);
 /* Finds a recipient in memory, or NULL. */

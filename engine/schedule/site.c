@@ -60,11 +60,13 @@ static void site_configure(struct site *site, struct config *config,
     struct worker *w = site->worker;
     struct governor_limits limits = {.sessions_max = dest->sessions_max,
                                      .rate_messages = dest->rate_messages,
-                                     .rate_period_ms = dest->rate_period_ms};
+                                     .rate_period_ms = dest->rate_period_ms,
+                                     .generation = config->generation};
 
     site->config = config_ref(config);
     site->dest = dest;
-    site->governor = governor_get(w->shared->governor, str_of(site->key), &limits);
+    site->governor =
+        governor_get(w->shared->governor, str_of(site->key), &limits, io_now_ns(w->io));
     ASSERT(site->governor != NULL);
     /* A static route may well lead to another server of this host. */
     site->options = (struct smtp_client_options){.ehlo_name = config->source.ehlo_name,

@@ -88,6 +88,8 @@ struct worker {
     struct list load_wait;   /* lanes that want a refill */
     uint32_t loads;          /* under way */
     size_t trim_bucket;      /* of lanes: where windows_trim() goes on */
+    size_t renew_bucket;     /* of lanes: where lanes_renew_step() goes on */
+    bool renewing;           /* behind a reload */
     struct sweeps *sweeps;   /* sweep.h */
     struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;

@@ -3,6 +3,7 @@
 
 flows.py [TEST...]"""
 
+import json
 import pathlib
 import sys
 import time
@@ -110,6 +111,28 @@ def test_weights():
         for sender, parts in (("one", 2), ("two", 1), ("small", 1)):
             if abs(came.count(sender) - parts * part) > 3:
                 raise Failure(f"{came.count(sender)} of {sender}, not about {parts * part}: {came}")
+
+
+def test_a_reload_reaches_what_waits():
+    """Mail that waits in memory behind a rate goes when a reload takes the rate away, and goes slowly
+    when one brings it back."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        engine.config["destinations"] = {"*": {"rate": "10/h"}}
+        engine.file.write_text(json.dumps(engine.config))
+        engine.command("reload")
+        inject(engine, 100, "bulk")
+        wait_for(sink, "bulk", 1, 20)
+        engine.config["destinations"] = {"*": {"rate": "none"}}
+        engine.file.write_text(json.dumps(engine.config))
+        engine.command("reload")
+        wait_for(sink, "bulk", 100, 10)
+        engine.config["destinations"] = {"*": {"rate": "10/h"}}
+        engine.file.write_text(json.dumps(engine.config))
+        engine.command("reload")
+        inject(engine, 100, "later")
+        time.sleep(2)
+        if senders(sink).count("later") > 1:
+            raise Failure(f"{senders(sink).count('later')} went at 10 an hour")
 
 
 if __name__ == "__main__":
