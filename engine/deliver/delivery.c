@@ -15,6 +15,7 @@
 
 #define PIPELINE_MS   1000 /* a transaction that takes longer gets no second one behind it */
 #define IDLE_LOOK_MS  250  /* whether another worker wants an idle session's slot */
+#define IDLE_KEEP_MS  1000 /* so long a worker keeps idle sessions of its fair share */
 #define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
 /* Looks at content in a period of `body` or `dot`, the shorter, and what the peer must take in it:
  * 360 bytes a second with the default. A peer that takes less is as good as stuck. */
@@ -168,10 +169,23 @@ static void arm_timer(struct delivery *d)
         wheel_arm(io_wheel(io), &d->timer, due_ms);
 }
 
-/* Whether another worker lacks the slot that this idle session holds without work for it. */
+static bool over_share(const struct delivery *d, uint64_t held_ms)
+{
+    return governor_should_yield(d->site->governor, d->worker->index,
+                                 d->site->sessions_len - d->site->yielding, held_ms,
+                                 io_now_ns(d->worker->io));
+}
+
+/* Whether another worker lacks the slot that this idle session holds without work for it. Mail
+ * comes in bursts: a worker whose share goes with each pause asks for it again with the next burst.
+ */
 static bool idle_is_wanted(const struct delivery *d)
 {
-    return feed_empty(&d->site->feed) && governor_contended(d->site->governor, d->worker->index);
+    uint64_t since_ms = d->deadline_ms - d->site->dest->idle_ms;
+
+    if (!feed_empty(&d->site->feed) || !governor_contended(d->site->governor, d->worker->index))
+        return false;
+    return io_now_ms(d->worker->io) >= since_ms + IDLE_KEEP_MS || over_share(d, UINT64_MAX);
 }
 
 static void rearm_timer(struct delivery *d)
@@ -233,11 +247,24 @@ static uint32_t messages_max(const struct delivery *d)
     return peer < max ? peer : max;
 }
 
+/* The site counts those that yield: until they are closed they hold their slots, and a share that
+ * only they exceed is no reason for others to go too. */
+static void set_yielding(struct delivery *d, bool yielding)
+{
+    if (d->yielding == yielding)
+        return;
+    d->yielding = yielding;
+    if (yielding)
+        d->site->yielding++;
+    else
+        d->site->yielding--;
+}
+
 void delivery_retire(struct delivery *d, bool one_less)
 {
     if (one_less && !d->yielding)
         governor_step_down(d->site->governor, io_now_ns(d->worker->io));
-    d->yielding = true;
+    set_yielding(d, true);
     if (list_node_linked(&d->idle_node))
         delivery_quit(d);
 }
@@ -273,9 +300,8 @@ bool delivery_work(struct delivery *d)
 
     if (d->state != DELIVERY_OPEN || d->yielding || d->worker->draining)
         return false;
-    if (governor_should_yield(d->site->governor, d->worker->index, d->site->sessions_len,
-                              io_now_ms(d->worker->io) - d->connected_ms, io_now_ns(d->worker->io)))
-        d->yielding = true;
+    if (over_share(d, io_now_ms(d->worker->io) - d->connected_ms))
+        set_yielding(d, true);
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
         len = site_take(d->site, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));
         if (len == 0)
@@ -284,7 +310,7 @@ bool delivery_work(struct delivery *d)
         d->submitted++;
     }
     if (d->submitted >= messages_max(d)) {
-        d->yielding = true;
+        set_yielding(d, true);
         site_dirty(d->site); /* its successor need not wait for the end of QUIT */
     }
     if (d->submitted == before) {
@@ -661,6 +687,7 @@ static void delivery_free(struct delivery *d)
     struct worker *w = d->worker;
 
     smtp_client_free(d->client);
+    set_yielding(d, false);
     site_session_ended(d->site, d);
     w->deliveries--;
     atomic_fetch_sub_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
@@ -676,7 +703,8 @@ static bool delivery_reopen(struct delivery *d)
     smtp_client_free(d->client);
     d->client = smtp_client_new(&d->site->options);
     ASSERT(d->client != NULL);
-    d->reopen = d->yielding = d->greeted = false;
+    d->reopen = d->greeted = false;
+    set_yielding(d, false);
     set_state(d, DELIVERY_CONNECTING);
     err = connect_next(d);
     if (err == 0) {

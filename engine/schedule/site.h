@@ -32,6 +32,7 @@ struct site {
     uint32_t lanes;   /* attached; the site goes with the last one and the last session */
     uint32_t waiting; /* recipients in the windows of attached lanes */
     uint32_t sessions_len, connecting;
+    uint32_t yielding;          /* of the sessions: they take nothing more, and end */
     uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
     uint64_t shortage_until_ms; /* monotonic: this host lacked what a session needs */
     uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */

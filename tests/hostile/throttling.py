@@ -4,9 +4,12 @@
 throttling.py [TEST...]"""
 
 import pathlib
+import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "lib")]
+from engine import program  # noqa: E402
 from faults import Client, Engine, Sink, TempDir, run, settings_for, wait_until  # noqa: E402
 
 COUNT = 200
@@ -70,6 +73,24 @@ def test_limits_of_messages():
         counters = world.engine.status()["counters"]
         assert counters["lost"] == 0 and counters["deferred"] == 0, (behaviour, counters)
         world.finish()
+
+
+def test_workers_share_sessions():
+    """Two workers with mail for one host of few sessions: who has more than its share gives back what is
+    over it, not all of it; and keeps its share over the pauses of a burst."""
+    count, sessions_max = 20_000, 40
+    with Sink() as sink, Engine(settings_for(
+            sink, workers=2, routes={"*": f"[{sink.host}]:{sink.port}"},
+            destinations={"*": {"sessions_max": sessions_max, "session_messages_max": 0}})) as engine:
+        done = subprocess.run(
+            [program(), "source", "--to", f"{engine.host}:{engine.port}", "--messages", str(count),
+             "--sessions", "64", "--pipeline", "8", "--size", "1024", "--rcpt-domains", "100"],
+            capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stderr
+        wait_until("all delivered", lambda: engine.status()["counters"]["delivered"] == count, 60,
+                   process=engine.process)
+        connects = engine.status()["counters"]["connects"]
+        assert connects <= 4 * sessions_max, f"{connects} connections for {sessions_max} sessions"
 
 
 if __name__ == "__main__":
