@@ -106,11 +106,11 @@ static const struct queue_flow *insert(struct flows *f, const struct queue_flow 
     return &e->flow;
 }
 
-static const struct queue_flow *find_id(const struct flows *f, uint32_t id)
+static const struct queue_flow *find_any(const struct flows *f, uint32_t id)
 {
     struct flows_chunk *chunk;
 
-    if (id / FLOWS_CHUNK >= FLOWS_CHUNKS)
+    if (id >= FLOW_IDS)
         return NULL;
     chunk = atomic_load_explicit(&f->chunks[id / FLOWS_CHUNK], memory_order_acquire);
     return chunk == NULL
@@ -118,19 +118,49 @@ static const struct queue_flow *find_id(const struct flows *f, uint32_t id)
                : atomic_load_explicit(&chunk->flows[id % FLOWS_CHUNK], memory_order_acquire);
 }
 
+static const struct queue_flow *find_id(const struct flows *f, uint32_t id)
+{
+    const struct queue_flow *flow = find_any(f, id);
+
+    return flow == &f->lost ? NULL : flow;
+}
+
 int flows_add(struct flows *f, const struct queue_flow *stored)
 {
     const struct queue_flow *known = find_id(f, stored->id);
     uint64_t hash = name_hash(stored);
 
-    if (stored->id == 0 || stored->id / FLOWS_CHUNK >= FLOWS_CHUNKS)
+    if (stored->id == 0 || stored->id >= FLOW_IDS)
         return -EBADMSG;
     if (known != NULL) /* each shard tells of it */
         return find_name(f, stored, hash) == known ? 0 : -EBADMSG;
-    if (insert(f, stored, hash) == NULL)
+    return insert(f, stored, hash) == NULL ? -ENOMEM : 0;
+}
+
+int flows_reserve(struct flows *f, uint32_t id)
+{
+    struct queue_flow *_Atomic *at;
+
+    if (id == 0 || id >= FLOW_IDS)
+        return 0;
+    at = place(f, id);
+    if (at == NULL)
         return -ENOMEM;
-    if (stored->id >= f->next_id)
-        f->next_id = stored->id + 1;
+    if (atomic_load_explicit(at, memory_order_relaxed) == NULL)
+        atomic_store_explicit(at, &f->lost, memory_order_release);
+    return 0;
+}
+
+/* An id without a flow. There is one: flows and lost ones are far fewer than ids. */
+static uint32_t id_take(struct flows *f)
+{
+    for (uint32_t i = 0; i < FLOW_IDS; i++) {
+        uint32_t id = f->next_id;
+
+        f->next_id = id + 1 < FLOW_IDS ? id + 1 : 1;
+        if (find_any(f, id) == NULL)
+            return id;
+    }
     return 0;
 }
 
@@ -141,9 +171,8 @@ static const struct queue_flow *find_or_make(struct flows *f, struct queue_flow 
     const struct queue_flow *flow = find_name(f, wanted, hash);
 
     if (flow == NULL && f->by_name.count < flows_max) {
-        wanted->id = f->next_id;
-        flow = insert(f, wanted, hash);
-        f->next_id += flow != NULL;
+        wanted->id = id_take(f);
+        flow = wanted->id == 0 ? NULL : insert(f, wanted, hash);
     }
     return flow;
 }

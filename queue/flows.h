@@ -10,7 +10,8 @@
 #include "queue/flow.h"
 
 #define FLOWS_CHUNK  4096u
-#define FLOWS_CHUNKS 4096u /* ids go on from the largest stored: below 2^24 */
+#define FLOWS_CHUNKS 4096u
+#define FLOW_IDS     (FLOWS_CHUNK * FLOWS_CHUNKS) /* ids are below */
 
 struct flows_chunk {
     struct queue_flow *_Atomic flows[FLOWS_CHUNK];
@@ -19,7 +20,8 @@ struct flows_chunk {
 struct flows {
     pthread_mutex_t lock; /* protects by_name, next_id and making of chunks */
     struct map by_name;
-    uint32_t next_id;
+    uint32_t next_id;       /* looked at first for a new flow */
+    struct queue_flow lost; /* in the place of an id that only rows, or a damaged record, name */
     /* By id. Release when a flow is put in, acquire by readers, who see it whole. */
     struct flows_chunk *_Atomic chunks[FLOWS_CHUNKS];
 };
@@ -28,5 +30,9 @@ int flows_init(struct flows *f) MUST_USE;
 void flows_done(struct flows *f);
 /* A stored flow. 0, -ENOMEM; -EBADMSG: the id has another meaning already, or cannot be. */
 int flows_add(struct flows *f, const struct queue_flow *stored) MUST_USE;
+/* No new flow gets id, if it has none: rows have it, and their flow's record was lost. 0 or
+ * -ENOMEM.
+ */
+int flows_reserve(struct flows *f, uint32_t id) MUST_USE;
 
 #endif

@@ -119,49 +119,72 @@ void state_flow_unmark(struct shard *s, uint32_t flow)
 struct flow_loader {
     struct shard *shard;
     MDB_txn *txn;
-    MDB_cursor *rows;
     struct buf unused; /* ids */
-    int err;
 };
 
-/* Whether the shard has rows of the flow. */
-static bool flow_has_rows(const struct flow_loader *l, uint32_t flow)
+/* A flow that the shard has rows of. A record that is missing or damaged costs the flow its names,
+ * not its mail; its id is not given to another flow, whose mail would come beside those rows. */
+static int load_flow(struct flow_loader *l, uint32_t id)
 {
-    static const enum row_class classes[] = {ROW_FRESH, ROW_LATER};
-    uint8_t bytes[ROW_KEY_MAX];
-    MDB_val key, value;
-
-    for (size_t i = 0; i < ARRAY_LEN(classes); i++) {
-        (void)codec_row_prefix(bytes, classes[i], flow, STR(""));
-        key = (MDB_val){ROW_KEY_HEAD, bytes};
-        if (mdb_cursor_get(l->rows, &key, &value, MDB_SET_RANGE) == 0 &&
-            key.mv_size >= ROW_KEY_HEAD && memcmp(key.mv_data, bytes, ROW_KEY_HEAD) == 0)
-            return true;
-    }
-    return false;
-}
-
-/* A record that is damaged costs the flow its names, not its mail. */
-static void load_flow(void *arg, struct str key, struct str value)
-{
-    struct flow_loader *l = arg;
+    struct flows *flows = &l->shard->queue->flows;
+    uint8_t key_bytes[FLOW_KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes}, stored;
     struct queue_flow flow;
+    struct str value;
     int err;
 
-    if (value.ptr == NULL || codec_flow_decode(key, value, &flow) < 0)
-        return;
-    if (!flow_has_rows(l, flow.id)) {
-        buf_put(&l->unused, &flow.id, sizeof(flow.id));
-        return;
-    }
-    err = flows_add(&l->shard->queue->flows, &flow);
-    if (err == 0)
-        err = state_flow_mark(l->shard, flow.id);
-    if (err == -ENOMEM)
-        l->err = err;
+    if (id == 0 || id >= FLOW_IDS || state_flow_stored(l->shard, id))
+        return 0;
+    err = state_flow_mark(l->shard, id); /* a damaged record stays too */
+    if (err < 0)
+        return err;
+    codec_flow_key(key_bytes, id);
+    if (mdb_get(l->txn, l->shard->state, &key, &stored) != 0 ||
+        !shard_readable(l->shard, &stored) ||
+        codec_state_decode(val_str(&key), val_str(&stored), &value) < 0 ||
+        codec_flow_decode(val_str(&key), value, &flow) < 0)
+        return flows_reserve(flows, id);
+    err = flows_add(flows, &flow);
+    return err == -ENOMEM ? err : 0;
 }
 
-static int forget_unused(struct flow_loader *l)
+/* All flows of a class of rows: from each to the first row of the next. A negative errno. */
+static int load_class(struct flow_loader *l, MDB_cursor *rows, enum row_class class)
+{
+    uint8_t bytes[ROW_KEY_MAX];
+    uint32_t flow = 0;
+    MDB_val key, value;
+    int rc, err;
+
+    for (;; flow++) {
+        (void)codec_row_prefix(bytes, class, flow, STR(""));
+        key = (MDB_val){ROW_KEY_HEAD, bytes};
+        rc = mdb_cursor_get(rows, &key, &value, MDB_SET_RANGE);
+        if (rc == MDB_NOTFOUND)
+            return 0;
+        if (rc != 0)
+            return lmdb_errno(rc);
+        if (key.mv_size < ROW_KEY_HEAD || *(const uint8_t *)key.mv_data != class)
+            return 0;
+        flow = codec_row_key_flow(val_str(&key));
+        err = load_flow(l, flow);
+        if (err < 0 || flow == UINT32_MAX)
+            return err;
+    }
+}
+
+static void find_unused(void *arg, struct str key, struct str value)
+{
+    struct flow_loader *l = arg;
+    uint32_t id = key.len == FLOW_KEY_BYTES ? codec_row_key_flow(key) : 0;
+
+    (void)value;
+    if (key.len == FLOW_KEY_BYTES && !state_flow_stored(l->shard, id))
+        buf_put(&l->unused, &id, sizeof(id));
+}
+
+/* Flows without rows go. On a full disk they stay: the queue is opened all the same. */
+static void forget_unused(struct flow_loader *l)
 {
     int rc = 0;
 
@@ -174,25 +197,31 @@ static int forget_unused(struct flow_loader *l)
         rc = state_apply(l->shard, l->txn,
                          &(struct queue_state){.key = {(char *)key, sizeof(key)}, .remove = true});
     }
-    return rc;
+    if (rc == 0 && l->unused.len > 0)
+        rc = mdb_txn_commit(l->txn);
+    else
+        mdb_txn_abort(l->txn);
 }
 
 int state_load_flows(struct shard *s)
 {
     struct flow_loader l = {.shard = s};
-    int rc = mdb_txn_begin(s->env, NULL, 0, &l.txn);
+    MDB_cursor *rows;
+    int rc = mdb_txn_begin(s->env, NULL, 0, &l.txn), err;
 
     if (rc != 0)
         return lmdb_errno(rc);
-    rc = mdb_cursor_open(l.txn, s->rows, &l.rows);
-    if (rc == 0)
-        rc = visit_states(s, l.txn, STATE_FLOW, load_flow, &l);
-    if (rc == 0)
-        rc = forget_unused(&l);
-    if (rc == 0 && l.unused.len > 0)
-        rc = mdb_txn_commit(l.txn);
+    err = lmdb_errno(mdb_cursor_open(l.txn, s->rows, &rows));
+    if (err == 0)
+        err = load_class(&l, rows, ROW_FRESH);
+    if (err == 0)
+        err = load_class(&l, rows, ROW_LATER);
+    if (err == 0)
+        err = lmdb_errno(visit_states(s, l.txn, STATE_FLOW, find_unused, &l));
+    if (err == 0)
+        forget_unused(&l);
     else
         mdb_txn_abort(l.txn);
     buf_done(&l.unused);
-    return rc != 0 ? lmdb_errno(rc) : l.err;
+    return err;
 }

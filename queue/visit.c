@@ -104,7 +104,9 @@ static int visit_next_named(const struct visitor *v, MDB_cursor *rows, MDB_val *
 
         if (order == 0 && key->mv_size >= len)
             return 0;
-        if (order > 0 && only == 0 && flow < UINT32_MAX)
+        if (class < ROW_FRESH) /* damaged; the loader and visits of all rows tell of it */
+            len = codec_row_prefix(prefix, ROW_FRESH, only, name);
+        else if (order > 0 && only == 0 && flow < UINT32_MAX)
             len = codec_row_prefix(prefix, class, flow + 1, name);
         else if (order > 0 && class == ROW_FRESH)
             len = codec_row_prefix(prefix, ROW_LATER, only, name);
