@@ -191,13 +191,30 @@ void feed_remove(struct feed *f, struct lane *lane)
     lane->share = NULL;
 }
 
+/* All of shares are in debt: passes the laps that would leave each of them so. */
+static void shares_skip_laps(struct list *shares)
+{
+    int64_t laps = INT64_MAX;
+
+    for (struct list_node *n = list_first(shares); n != NULL; n = list_next(shares, n)) {
+        const struct share *s = LIST_ENTRY(n, struct share, node);
+
+        laps = -s->credit / s->weight < laps ? -s->credit / s->weight : laps;
+    }
+    for (struct list_node *n = list_first(shares); n != NULL; n = list_next(shares, n)) {
+        struct share *s = LIST_ENTRY(n, struct share, node);
+
+        s->credit += laps * s->weight;
+    }
+}
+
 /* The first of shares that has credit. Those in front of it are in debt, get their weight and go
- * behind the others: each at most as often as a transaction has recipients. */
+ * behind the others. Two laps at most, and one of them only after each has been served. */
 static struct share *share_next(struct list *shares)
 {
-    for (;;) {
-        struct share *s = LIST_ENTRY(list_first(shares), struct share, node);
+    struct share *first = LIST_ENTRY(list_first(shares), struct share, node);
 
+    for (struct share *s = first;; s = LIST_ENTRY(list_first(shares), struct share, node)) {
         if (s->credit <= 0 && list_next(shares, &s->node) == NULL)
             s->credit = 0; /* alone it owes nobody */
         if (s->credit <= 0)
@@ -206,6 +223,8 @@ static struct share *share_next(struct list *shares)
             return s;
         list_remove(&s->node);
         list_push_back(shares, &s->node);
+        if (LIST_ENTRY(list_first(shares), struct share, node) == first)
+            shares_skip_laps(shares);
     }
 }
 

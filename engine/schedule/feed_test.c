@@ -6,6 +6,8 @@
 
 #include <cmocka.h>
 
+#include <time.h>
+
 #include "base/rng.h"
 #include "schedule/feed.h"
 #include "schedule/lane.h"
@@ -237,6 +239,54 @@ static void test_random(void **state)
     }
 }
 
+/* This thread's, whatever else the machine does. */
+static uint64_t cpu_ns(void)
+{
+    struct timespec t;
+
+    assert_int_equal(clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t), 0);
+    return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
+/* However much each of many owes, whose turn it is is found within a turn's time. */
+static void test_debts_of_many(void **state)
+{
+    enum { FLOWS = 10000, LAPS = 3, RECIPIENTS = 1000 };
+    struct queue_flow *flows = calloc(FLOWS, sizeof(*flows));
+    struct lane *many = calloc(FLOWS, sizeof(*many));
+    unsigned *served = calloc(FLOWS, sizeof(*served));
+    uint64_t longest_ns = 0;
+
+    (void)state;
+    assert_true(flows != NULL && many != NULL && served != NULL);
+    for (uint32_t i = 0; i < FLOWS; i++) {
+        flows[i] = (struct queue_flow){.id = i + 1, .priority = 5, .tenant = STR("a")};
+        many[i].flow = i + 1;
+        many[i].names = &flows[i];
+        feed_add(&feed, &many[i]);
+    }
+    for (size_t turn = 0; turn < (size_t)FLOWS * LAPS; turn++) {
+        uint64_t began_ns = cpu_ns(), took_ns;
+        struct lane *lane = feed_next(&feed);
+
+        feed_turn(&feed, lane);
+        feed_pay_more(&feed, lane, RECIPIENTS - 1);
+        took_ns = cpu_ns() - began_ns;
+        longest_ns = took_ns > longest_ns ? took_ns : longest_ns;
+        served[lane - many]++;
+    }
+    for (size_t i = 0; i < FLOWS; i++) {
+        assert_int_equal(served[i], LAPS);
+        feed_remove(&feed, &many[i]);
+    }
+    assert_true(longest_ns < UINT64_C(20000000));
+    feed_done(&feed);
+    feed_init(&feed);
+    free(flows);
+    free(many);
+    free(served);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -245,6 +295,7 @@ int main(void)
         TEST(test_priority_first),   TEST(test_recipients_count),
         TEST(test_lanes_that_leave), TEST(test_newcomers_have_no_credit),
         TEST(test_random),
+        TEST(test_debts_of_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
