@@ -392,7 +392,8 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     fields->protocol = strings[5];
     fields->origin = strings[6];
     fields->trace = strings[7];
-    if (r.tail.len > fields->content_len)
+    if (r.tail.len > fields->content_len || fields->priority >= FLOW_PRIORITIES ||
+        fields->created_ms < 0 || fields->created_ms > QUEUE_DUE_HELD)
         return -EBADMSG;
     if (record != NULL)
         *record = r;

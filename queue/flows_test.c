@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include "base/crc32c.h"
 #include "base/rng.h"
 #include "queue/shard.h"
 
@@ -349,6 +350,45 @@ static void test_contents_come_and_go(void **state)
     assert_int_equal(counters.pieces, 0);
 }
 
+/* Replaces the head of r's content by m's. */
+static void forge(struct fixture *f, struct message *m)
+{
+    struct content_layout l = codec_content_layout(m, f->q->shards[0]->page_bytes);
+    uint8_t *head;
+
+    l.tail_bytes = 0;
+    head = malloc(l.head_bytes);
+    assert_non_null(head);
+    codec_content_encode(head, m, &l);
+    memcpy(head + 13, &(uint64_t){UINT64_C(1) << 39}, 8);
+    memcpy(head,
+           &(uint32_t){crc32c(crc32c(0, m->id.bytes, MSGID_BYTES), head + 4, l.head_bytes - 4)}, 4);
+    put_raw(f, f->q->shards[0]->content, (struct str){(char *)m->id.bytes, MSGID_BYTES},
+            (struct str){(char *)head, l.head_bytes});
+    free(head);
+}
+
+/* A length that no memory has, with the right seal, costs that row and not its lane. */
+static void test_forged_length(void **state)
+{
+    struct fixture *f = *state;
+    struct kit_load load = {0};
+    struct recipient *bad, *good;
+
+    f->options.map_bytes = UINT64_C(1) << 40;
+    reopen(f);
+    bad = add_in(f, 0, "a.example", 500);
+    good = add_in(f, 0, "a.example", 501);
+    forge(f, bad->message);
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", 1000, 10), 0);
+    recipient_free(bad);
+    bad = kit_pop(&load);
+    assert_int_equal(bad->due_ms, good->due_ms);
+    recipient_free(bad);
+    assert_null(kit_pop(&load));
+    recipient_free(good);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -358,6 +398,7 @@ int main(void)
         TEST(test_damaged_class_hides_nothing),
         TEST(test_contents_come_and_go),
         TEST(test_ids_go_round),
+        TEST(test_forged_length),
         TEST(test_opens_on_a_full_disk),
     };
 
