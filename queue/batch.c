@@ -358,11 +358,11 @@ static void count_row(struct counts *counts, const struct queue_row *row)
 
     if (row->kind != QUEUE_ROW_ADD) {
         len = codec_row_key(key, r->flow, r->queue, row->old_due_ms, &r->message->id, r->index);
-        counts_change(counts, (struct str){(char *)key, len}, r->queue, -1);
+        counts_change(counts, (struct str){(char *)key, len}, -1);
     }
     if (row->kind != QUEUE_ROW_REMOVE) {
         len = codec_row_key(key, r->flow, r->queue, r->due_ms, &r->message->id, r->index);
-        counts_change(counts, (struct str){(char *)key, len}, r->queue, 1);
+        counts_change(counts, (struct str){(char *)key, len}, 1);
     }
 }
 
@@ -600,7 +600,7 @@ static void count_suspects(struct shard *s, struct list *suspects)
         struct str key = {(char *)suspect->key, suspect->key_len};
 
         if (suspect->moved && codec_row_key_parse(key, &row))
-            counts_change(&s->counts, key, row.queue, -1);
+            counts_change(&s->counts, key, -1);
     }
     counts_unlock(&s->counts);
 }

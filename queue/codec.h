@@ -49,6 +49,12 @@ static inline uint32_t codec_row_key_flow(struct str key)
     ASSERT(key.len >= ROW_KEY_HEAD);
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
+/* What a row's key, which is valid, has of its lane: flow and name. */
+static inline struct str codec_row_key_lane(struct str key)
+{
+    ASSERT(key.len > ROW_KEY_HEAD + ROW_KEY_TAIL);
+    return (struct str){key.ptr + 1, key.len - 1 - 1 - ROW_KEY_TAIL};
+}
 /* Whether the row is of message id: the same by a glance. */
 static inline bool codec_row_key_of(struct str key, const struct msgid *id)
 {

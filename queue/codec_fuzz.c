@@ -18,11 +18,13 @@ static void decode(uint8_t which, struct str key, struct str value)
     struct queue_format format;
     struct message fields;
     struct row_state state;
+    struct queue_flow flow;
     struct row_key row;
+    struct str stored;
     uint32_t count;
 
     memcpy(id.bytes, key.ptr, key.len < MSGID_BYTES ? key.len : MSGID_BYTES);
-    switch (which % 6) {
+    switch (which % 8) {
     case 0:
         if (codec_row_key_parse(key, &row))
             ASSERT(row.queue.len <= QUEUE_NAME_MAX && row.due_ms <= QUEUE_DUE_HELD);
@@ -43,9 +45,17 @@ static void decode(uint8_t which, struct str key, struct str value)
         if (codec_outbox_decode(key, value, &entry) == 0)
             ASSERT(entry.lines.len < value.len);
         break;
-    default:
+    case 5:
         if (codec_format_decode(value, &format) == 0)
             ASSERT(value.len == FORMAT_BYTES);
+        break;
+    case 6:
+        if (codec_state_decode(key, value, &stored) == 0)
+            ASSERT(stored.len == value.len - STATE_HEAD_BYTES);
+        break;
+    default:
+        if (codec_flow_decode(key, value, &flow) == 0)
+            ASSERT(flow.priority < FLOW_PRIORITIES && flow.tenant.len < value.len);
     }
 }
 
@@ -60,12 +70,12 @@ static void reseal(uint8_t which, struct str key, uint8_t *value, size_t len)
     if (len < 9)
         return;
     memcpy(&head, value + 5, sizeof(head));
-    if (which % 6 == 2 && head > 4 && head <= len)
+    if (which % 8 == 2 && head > 4 && head <= len)
         len = head;
-    if (which % 6 == 2 || which % 6 == 3)
+    if (which % 8 == 2 || which % 8 == 3)
         crc = crc32c(0, id, sizeof(id));
     else
-        crc = which % 6 == 5 ? crc32c(0, "format", 6) : crc32c(0, key.ptr, key.len);
+        crc = which % 8 == 5 ? crc32c(0, "format", 6) : crc32c(0, key.ptr, key.len);
     crc = crc32c(crc, value + 4, len - 4);
     memcpy(value, &crc, sizeof(crc));
 }

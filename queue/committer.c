@@ -270,8 +270,8 @@ static void count_slice(struct shard *s)
     uint8_t position[sizeof(s->counts.position)];
     MDB_val key = {s->counts.position_len, position}, value;
     uint64_t rows = 0;
-    struct str lane = {NULL, 0};
-    char lane_bytes[QUEUE_NAME_MAX];
+    struct str lane = {NULL, 0}, found;
+    char lane_bytes[ROW_KEY_MAX];
     struct row_key row;
     MDB_cursor *cursor = NULL;
     MDB_txn *txn;
@@ -289,10 +289,11 @@ static void count_slice(struct shard *s)
          n++, rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
         if (!codec_row_key_parse(val_str(&key), &row))
             continue;
-        if (!str_eq(row.queue, lane)) {
+        found = codec_row_key_lane(val_str(&key));
+        if (!str_eq(found, lane)) {
             counts_found(&s->counts, lane, rows);
-            memcpy(lane_bytes, row.queue.ptr, row.queue.len);
-            lane = (struct str){lane_bytes, row.queue.len};
+            memcpy(lane_bytes, found.ptr, found.len);
+            lane = (struct str){lane_bytes, found.len};
             rows = 0;
         }
         rows++;

@@ -97,10 +97,10 @@ static bool counted(const struct counts *c, struct str key)
     return order != 0 ? order < 0 : key.len < c->position_len;
 }
 
-void counts_change(struct counts *c, struct str key, struct str lane, int delta)
+void counts_change(struct counts *c, struct str key, int delta)
 {
     if (counted(c, key))
-        add(c, lane, delta);
+        add(c, codec_row_key_lane(key), delta);
 }
 
 void counts_found(struct counts *c, struct str lane, uint64_t rows)

@@ -34,9 +34,10 @@ void counts_done(struct counts *c);
 /* The caller holds the lock around a run of these. */
 void counts_lock(struct counts *c);
 void counts_unlock(struct counts *c);
-/* A row appeared (+1) or went (-1): counts when its key is before the position. */
-void counts_change(struct counts *c, struct str key, struct str lane, int delta);
-/* rows more of lane were found by the count; lane may be empty for "none". */
+/* The row of key appeared (+1) or went (-1): counts when the key is before the position. */
+void counts_change(struct counts *c, struct str key, int delta);
+/* lane: as codec_row_key_lane() names it. rows more of it were found by the count; it may be empty
+ * for "none". */
 void counts_found(struct counts *c, struct str lane, uint64_t rows);
 void counts_advance(struct counts *c, struct str key_behind);
 void counts_finish(struct counts *c);

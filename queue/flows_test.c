@@ -134,6 +134,30 @@ static void test_lost_flow_keeps_its_id(void **state)
     assert_int_not_equal(flow->id, id);
 }
 
+/* A flow whose first change failed has no record, and gets one with the next. */
+static void test_failed_change_brings_no_flow(void **state)
+{
+    struct fixture *f = *state;
+    const struct queue_flow *flow = queue_flow_get(f->q, 5, STR("t"), STR("late"), STR(""));
+    struct recipient *first = add_in(f, 0, "a.example", 500), *r;
+    struct kit_change *c = kit_change();
+    uint32_t id = flow->id;
+
+    r = kit_recipient(first->message, 1, "a.example", 500);
+    r->flow = id;
+    kit_row(c, QUEUE_ROW_ADD, r);
+    kit_row(c, QUEUE_ROW_ADD, first); /* is there */
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), -EEXIST);
+    assert_false(state_flow_stored(f->q->shards[0], id));
+    recipient_free(r);
+    recipient_free(first);
+    recipient_free(add_in(f, id, "a.example", 500));
+    reopen(f);
+    flow = queue_flow_find(f->q, id);
+    assert_non_null(flow);
+    assert_true(str_eq(flow->campaign, STR("late")));
+}
+
 /* What goes at the start may stay: a full disk does not keep the queue closed. */
 static void test_opens_on_a_full_disk(void **state)
 {
@@ -154,6 +178,37 @@ static void test_opens_on_a_full_disk(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
     open_queue(f);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+}
+
+static void wait_rows(struct fixture *f, uint32_t flow, const char *name, uint64_t rows)
+{
+    bool complete = false;
+
+    for (unsigned ms = 0; !complete; ms++) {
+        assert_true(ms < 5000);
+        (void)queue_lane_rows(f->q, 0, flow, str_of(name), &complete);
+        poll(NULL, 0, 1);
+    }
+    assert_int_equal(queue_lane_rows(f->q, 0, flow, str_of(name), &complete), rows);
+}
+
+/* Each flow's rows of a name are counted apart, before and behind a restart: sums over lanes are
+ * of rows. */
+static void test_lanes_are_counted_apart(void **state)
+{
+    struct fixture *f = *state;
+
+    for (int i = 0; i < 2; i++) {
+        for (uint32_t flow = 0; flow < 4; flow++)
+            for (uint32_t n = 0; n <= flow; n++)
+                recipient_free(add_in(f, flow, "a.example", 500 + 5000 * (n % 2)));
+        for (uint32_t flow = 0; flow < 4; flow++)
+            wait_rows(f, flow, "a.example", (uint64_t)(flow + 1) * (uint64_t)(i + 1));
+        wait_rows(f, 1, "a.exampl", 0);
+        reopen(f);
+    }
+    for (uint32_t flow = 0; flow < 4; flow++)
+        wait_rows(f, flow, "a.example", (uint64_t)(flow + 1) * 2);
 }
 
 /* --- visits by name against a model --- */
@@ -398,6 +453,8 @@ int main(void)
         TEST(test_damaged_class_hides_nothing),
         TEST(test_contents_come_and_go),
         TEST(test_ids_go_round),
+        TEST(test_failed_change_brings_no_flow),
+        TEST(test_lanes_are_counted_apart),
         TEST(test_forged_length),
         TEST(test_opens_on_a_full_disk),
     };

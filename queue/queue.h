@@ -247,9 +247,9 @@ int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint3
 /* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards.
  */
 struct message *queue_message(struct queue *q, const struct msgid *id, int *err);
-/* Rows of a queue name in all flows; exact once the count after start is complete (*complete). Any
- * thread. */
-uint64_t queue_name_rows(struct queue *q, uint32_t shard, struct str name, bool *complete);
+/* Rows of a lane; exact once the count after start is complete (*complete). Any thread. */
+uint64_t queue_lane_rows(struct queue *q, uint32_t shard, uint32_t flow, struct str name,
+                         bool *complete);
 
 /* The value stored under key (kind and rest) is put behind what out has. 0, -ENOENT, -EBADMSG,
  * -EIO, -ENOMEM. */

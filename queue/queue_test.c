@@ -673,13 +673,13 @@ static void test_lane_counts(void **state)
     add_one(f, "a.example", 5, 1);
     for (unsigned ms = 0; !complete; ms++) {
         assert_true(ms < 5000);
-        queue_name_rows(f->q, 0, STR("a.example"), &complete);
+        queue_lane_rows(f->q, 0, 0, STR("a.example"), &complete);
         poll(NULL, 0, 1);
     }
     add_one(f, "a.example", 5, 1);
-    assert_int_equal(queue_name_rows(f->q, 0, STR("a.example"), &complete), 7);
-    assert_int_equal(queue_name_rows(f->q, 0, STR("b.example"), &complete), 1);
-    assert_int_equal(queue_name_rows(f->q, 0, STR("c.example"), &complete), 0);
+    assert_int_equal(queue_lane_rows(f->q, 0, 0, STR("a.example"), &complete), 7);
+    assert_int_equal(queue_lane_rows(f->q, 0, 0, STR("b.example"), &complete), 1);
+    assert_int_equal(queue_lane_rows(f->q, 0, 0, STR("c.example"), &complete), 0);
 }
 
 static void test_second_opener(void **state)

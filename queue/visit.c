@@ -229,10 +229,15 @@ struct message *queue_message_stored(struct queue *q, const struct msgid *id, in
     return find_message(q, id, err, read_stored_message);
 }
 
-uint64_t queue_name_rows(struct queue *q, uint32_t shard, struct str name, bool *complete)
+uint64_t queue_lane_rows(struct queue *q, uint32_t shard, uint32_t flow, struct str name,
+                         bool *complete)
 {
+    uint8_t prefix[ROW_KEY_MAX];
+    size_t len = codec_row_prefix(prefix, ROW_FRESH, flow, name);
+
     ASSERT(shard < q->shards_len);
-    return counts_get(&q->shards[shard]->counts, name, complete);
+    return counts_get(&q->shards[shard]->counts, (struct str){(char *)prefix + 1, len - 2},
+                      complete);
 }
 
 static uint64_t load(const _Atomic uint64_t *counter)

@@ -134,7 +134,8 @@ static void offer(struct control_job *job, struct lane *lane)
                                     .next_due_ms = lane->stored_due_ms};
     bool complete;
 
-    d.rows = queue_name_rows(lane->worker->shared->queue, lane->shard, lane_name(lane), &complete);
+    d.rows = queue_lane_rows(lane->worker->shared->queue, lane->shard, lane->flow, lane_name(lane),
+                             &complete);
     /* While rows are counted after a start, what has none may well have some. */
     if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
         return;

@@ -135,5 +135,22 @@ def test_a_reload_reaches_what_waits():
             raise Failure(f"{senders(sink).count('later')} went at 10 an hour")
 
 
+def test_status_counts_once():
+    """A destination's rows in status are those of all its flows, each once."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        for sender, fields in (("a", ""), ("b", "X-Hayauma-Campaign: one\r\n"),
+                               ("c", "X-Hayauma-Tenant: t\r\n"),
+                               ("d", "X-Hayauma-Priority: 0\r\n")):
+            inject(engine, 100, sender, fields)
+
+        def counted():
+            status = engine.status()
+            return [d["rows"] for d in status["destinations"]], status["queue"]["rows"]
+
+        rows, in_all = counted()
+        if len(rows) != 1 or not in_all <= rows[0] <= 400:  # the rows are fewer by the second look
+            raise Failure(f"the destinations have {rows} of {in_all} rows")
+
+
 if __name__ == "__main__":
     run(globals())
