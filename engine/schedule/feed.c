@@ -134,7 +134,8 @@ static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
 
 static void share_join(struct list *shares, struct share *s)
 {
-    s->credit = 0;
+    if (s->credit > 0)
+        s->credit = 0;
     list_push_back(shares, &s->node);
 }
 
@@ -240,10 +241,11 @@ struct lane *feed_next(struct feed *f)
     return LIST_ENTRY(list_first(&flow->lanes), struct lane, ready_node);
 }
 
+/* A share that has left owes too, if there is anybody else. */
 static void share_pay(struct list *shares, struct share *s, size_t recipients)
 {
-    s->credit -= (int64_t)recipients;
-    if (s->credit > 0)
+    s->credit = list_empty(shares) ? 0 : s->credit - (int64_t)recipients;
+    if (s->credit > 0 || !list_node_linked(&s->node))
         return;
     list_remove(&s->node);
     list_push_back(shares, &s->node);
@@ -266,7 +268,7 @@ void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients)
 {
     struct feed_flow *flow = recipients == 0 ? NULL : flow_find(f, lane->flow);
 
-    if (flow != NULL && !list_empty(&flow->lanes))
+    if (flow != NULL)
         flow_pay(f, flow, recipients);
 }
 

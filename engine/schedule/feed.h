@@ -5,7 +5,8 @@
  *
  * Deficit round robin, counted in recipients: who is served pays for what was taken, and whoever
  * has paid more than its share waits until the others had theirs. A share takes part while it has
- * lanes that are ready, and begins without debt and without credit. One thread. */
+ * lanes that are ready; it begins without credit, and with what it owed when its last lane left.
+ * One thread. */
 #ifndef HAYAUMA_ENGINE_FEED_H
 #define HAYAUMA_ENGINE_FEED_H
 

@@ -179,6 +179,47 @@ static void test_lanes_that_leave(void **state)
     assert_int_equal(served[3], 30);
 }
 
+/* A lane whose window a transaction empties, and that a load fills again, owes what it took. */
+static void test_debt_outlives_the_window(void **state)
+{
+    size_t one = 0, many = 0;
+
+    (void)state;
+    ready(0, 3);
+    ready(1, 4);
+    for (size_t i = 0; i < 1000; i++) {
+        struct lane *lane = feed_next(&feed);
+
+        feed_turn(&feed, lane);
+        if (lane->flow == 3) {
+            one++;
+            continue;
+        }
+        feed_remove(&feed, lane);
+        feed_pay_more(&feed, lane, 31);
+        many += 32;
+        ready(1, 4);
+    }
+    assert_true(one + 33 >= many && many + 33 >= one);
+}
+
+/* What was taken while nobody else was there is no debt. */
+static void test_alone_nothing_is_owed(void **state)
+{
+    size_t served[ARRAY_LEN(names)];
+    struct lane *lane = ready(0, 3);
+
+    (void)state;
+    assert_ptr_equal(feed_next(&feed), lane);
+    feed_turn(&feed, lane);
+    feed_remove(&feed, lane);
+    feed_pay_more(&feed, lane, 999);
+    ready(0, 3);
+    ready(1, 4);
+    serve(20, 1, served);
+    assert_int_equal(served[3], 10);
+}
+
 static void test_newcomers_have_no_credit(void **state)
 {
     size_t served[ARRAY_LEN(names)];
@@ -291,9 +332,14 @@ int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
-        TEST(test_tenants_share),    TEST(test_weights),
-        TEST(test_priority_first),   TEST(test_recipients_count),
-        TEST(test_lanes_that_leave), TEST(test_newcomers_have_no_credit),
+        TEST(test_tenants_share),
+        TEST(test_weights),
+        TEST(test_priority_first),
+        TEST(test_recipients_count),
+        TEST(test_lanes_that_leave),
+        TEST(test_debt_outlives_the_window),
+        TEST(test_alone_nothing_is_owed),
+        TEST(test_newcomers_have_no_credit),
         TEST(test_random),
         TEST(test_debts_of_many),
     };
