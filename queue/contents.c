@@ -128,7 +128,7 @@ static int read_pages(struct shard *s, MDB_txn *txn, const struct msgid *id, uin
 
 /* --- messages --- */
 
-#define LENGTH_TRUSTED (UINT64_C(1) << 20) /* what looking for the last piece is not worth */
+#define LENGTH_TRUSTED (UINT64_C(1) << 20) /* what adding the pieces up is not worth */
 
 static int read_content(struct shard *s, MDB_txn *txn, const struct message *fields,
                         const struct content_record *record, uint8_t *out)
@@ -145,23 +145,38 @@ static int read_content(struct shard *s, MDB_txn *txn, const struct message *fie
     return crc32c(0, out, fields->content_len) == record->crc ? 0 : -EBADMSG;
 }
 
+/* Of the pieces under id, whatever the head says. */
+static int pages_bytes(struct shard *s, MDB_txn *txn, const struct msgid *id, uint64_t *bytes)
+{
+    uint8_t key_bytes[PAGE_KEY_BYTES];
+    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+    MDB_cursor *at;
+    int rc = mdb_cursor_open(txn, s->pages, &at);
+
+    *bytes = 0;
+    if (rc != 0)
+        return lmdb_errno(rc);
+    codec_page_key(key_bytes, id, 0);
+    for (rc = mdb_cursor_get(at, &key, &value, MDB_SET_RANGE);
+         rc == 0 && key.mv_size == PAGE_KEY_BYTES &&
+         memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0 && shard_readable(s, &value);
+         rc = mdb_cursor_get(at, &key, &value, MDB_NEXT))
+        *bytes += value.mv_size;
+    mdb_cursor_close(at);
+    return rc == 0 || rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
+}
+
 /* A head that was forged, with a seal that is right, must not make us ask for any memory: it would
- * not be had, and the lane's load would fail for ever. A content is as long as its last piece says.
- */
+ * not be had, and the lane's load would fail for ever. */
 static int check_length(struct shard *s, MDB_txn *txn, const struct message *fields,
                         const struct content_record *record)
 {
-    uint64_t in_pages = fields->content_len - record->tail.len, last;
-    uint8_t key_bytes[PAGE_KEY_BYTES];
-    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
+    uint64_t in_pages = fields->content_len - record->tail.len, bytes;
+    int err = in_pages <= LENGTH_TRUSTED ? 0 : pages_bytes(s, txn, &fields->id, &bytes);
 
-    if (in_pages <= LENGTH_TRUSTED)
-        return 0;
-    last = (in_pages - 1) / (s->page_bytes - CHECK_HEADER_BYTES);
-    if (last > PAGES_MAX)
-        return -EBADMSG;
-    codec_page_key(key_bytes, &fields->id, (uint32_t)last);
-    return mdb_get(txn, s->pages, &key, &value) == 0 ? 0 : -EBADMSG;
+    if (in_pages <= LENGTH_TRUSTED || err < 0)
+        return err;
+    return bytes == in_pages ? 0 : -EBADMSG;
 }
 
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
@@ -201,27 +216,6 @@ struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct ms
     if (m == NULL)
         *err = -ENOMEM;
     return m;
-}
-
-/* What lies under id, and what is left of its pieces, whatever the head says. */
-static int pages_bytes(struct shard *s, MDB_txn *txn, const struct msgid *id, uint64_t *bytes)
-{
-    uint8_t key_bytes[PAGE_KEY_BYTES];
-    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
-    MDB_cursor *at;
-    int rc = mdb_cursor_open(txn, s->pages, &at);
-
-    *bytes = 0;
-    if (rc != 0)
-        return lmdb_errno(rc);
-    codec_page_key(key_bytes, id, 0);
-    for (rc = mdb_cursor_get(at, &key, &value, MDB_SET_RANGE);
-         rc == 0 && key.mv_size == PAGE_KEY_BYTES &&
-         memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0 && shard_readable(s, &value);
-         rc = mdb_cursor_get(at, &key, &value, MDB_NEXT))
-        *bytes += value.mv_size;
-    mdb_cursor_close(at);
-    return rc == 0 || rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
 }
 
 struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err)
