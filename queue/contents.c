@@ -59,8 +59,9 @@ static int run_read(struct run_of_pages *run)
     n = preadv(run->shard->probe_fd, run->iov, run->iov_len,
                (off_t)(run->begin - (const uint8_t *)run->shard->map));
     run->iov_len = 0;
+    /* A page that the disk does not give any more: this message's loss, not its lane's. */
     if (n < 0)
-        return -errno;
+        return errno == EIO ? -EBADMSG : -errno;
     return (size_t)n == run->bytes ? 0 : -EBADMSG;
 }
 

@@ -4,6 +4,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <sys/uio.h>
 
 #include "base/crc32c.h"
 #include "base/rng.h"
@@ -444,6 +445,58 @@ static void test_forged_length(void **state)
     recipient_free(good);
 }
 
+/* In place of the C library's: the sector that a content begins in cannot be read. */
+static const struct msgid *unreadable;
+
+ssize_t preadv(int fd, const struct iovec *iov, int iov_len, off_t at)
+{
+    ssize_t sum = 0;
+
+    for (int i = 0; i < iov_len; i++) {
+        ssize_t n = pread(fd, iov[i].iov_base, iov[i].iov_len, at + sum);
+
+        if (n < 0)
+            return n;
+        sum += n;
+    }
+    if (unreadable != NULL && memcmp(iov[0].iov_base, unreadable->bytes, MSGID_BYTES) == 0) {
+        errno = EIO;
+        return -1;
+    }
+    return sum;
+}
+
+static struct recipient *add_large(struct fixture *f, int64_t due_ms)
+{
+    struct message *m = kit_message(20000, 1, 5);
+    struct kit_change *c = kit_change();
+    struct recipient *r = kit_recipient(m, 0, "a.example", due_ms);
+
+    kit_content(c, m);
+    kit_row(c, QUEUE_ROW_ADD, r);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    message_unref(m);
+    return r;
+}
+
+/* A sector that the disk does not give any more costs that message and not its lane. */
+static void test_unreadable_sector(void **state)
+{
+    struct fixture *f = *state;
+    struct recipient *bad = add_large(f, 500), *good = add_large(f, 501), *r;
+    struct kit_load load = {0};
+
+    unreadable = &bad->message->id;
+    assert_int_equal(kit_load(f->q, f->port, 0, &load, "a.example", 1000, 10), 0);
+    unreadable = NULL;
+    r = kit_pop(&load);
+    assert_int_equal(r->due_ms, 501);
+    recipient_free(r);
+    assert_null(kit_pop(&load));
+    recipient_free(bad);
+    recipient_free(good);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -453,6 +506,7 @@ int main(void)
         TEST(test_damaged_class_hides_nothing),
         TEST(test_contents_come_and_go),
         TEST(test_ids_go_round),
+        TEST(test_unreadable_sector),
         TEST(test_failed_change_brings_no_flow),
         TEST(test_lanes_are_counted_apart),
         TEST(test_forged_length),
