@@ -526,6 +526,11 @@ static void test_map_full(void **state)
     f->options.map_bytes = 4u << 20;
     assert_int_equal(open_queue(f), 0);
     assert_true(fill(f) > 30);
+    /* The first refusal may be of the estimate; the free pages are counted each 100 ms. */
+    for (int i = 0; i < 20 && queue_intake(f->q, 0) == QUEUE_INTAKE_OK; i++) {
+        poll(NULL, 0, 150);
+        (void)fill(f);
+    }
     wait_intake(f, QUEUE_INTAKE_MAP_FULL);
     settle_all(f);
     wait_intake(f, QUEUE_INTAKE_OK);
@@ -674,7 +679,8 @@ static void test_map_full_of_notices(void **state)
     }
     left = (uint32_t)(bounces / len) + 1; /* columns from here on are whole */
     assert_true(bounces > 10 && left + 2 < KIT_ROWS_MAX);
-    assert_true(queue_notice_room_bytes(f->q, 0) < 4096);
+    /* A notice needs a page for its content, and what its records cost beside. */
+    assert_true(queue_notice_room_bytes(f->q, 0) < 2 * 4096);
     /* In one batch only the notice is refused. */
     bounced = bounce(rows[0][left]);
     notice_rcpt = bounced->rows[0].rcpt;
