@@ -64,6 +64,7 @@ struct sweeps {
     size_t bucket; /* of lanes: where the look goes on */
     int64_t wall_ahead_ms;
     bool wall_known;
+    bool unsettled; /* at the end of a pass behind a jump settles waited, with times from before */
     uint32_t shards_len;
     struct sweep shards[][SWEEP_KINDS]; /* those that the worker owns */
 };
@@ -203,6 +204,12 @@ static void next_lane(struct sweep *s)
     pass_begin(s);
 }
 
+/* For room, or since the store refuses them. */
+static bool settles_wait(const struct worker *w)
+{
+    return w->settles_failing > 0 || w->settles_refused > 0;
+}
+
 static void pass_end(struct sweep *s)
 {
     struct worker *w = s->worker;
@@ -219,6 +226,8 @@ static void pass_end(struct sweep *s)
     s->changed = 0;
     if (s->passes > 0)
         wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + AGAIN_MS);
+    else
+        w->sweeps->unsettled |= settles_wait(w);
 }
 
 static void step_end(struct sweep *s, bool last)
@@ -310,6 +319,20 @@ static void on_step(struct timer *timer)
 
 /* --- the clock --- */
 
+static void times_begin(struct worker *w)
+{
+    struct sweeps *all = w->sweeps;
+
+    for (uint32_t i = 0; i < all->shards_len; i++) {
+        struct sweep *s = &all->shards[i][SWEEP_TIMES];
+
+        s->restart = s->walking;
+        s->passes = s->walking ? CLOCK_PASSES - 1 : CLOCK_PASSES;
+        if (!s->walking)
+            wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + 1);
+    }
+}
+
 void sweep_clock(struct worker *w)
 {
     struct sweeps *all = w->sweeps;
@@ -322,16 +345,8 @@ void sweep_clock(struct worker *w)
         return;
     if (w->index == 0)
         log_warn("clock.jumped", "by_s=%+.3f", (double)by_ms / 1000);
-    if (by_ms > 0)
-        return; /* what is due by it is found when lanes are looked at */
-    for (uint32_t i = 0; i < all->shards_len; i++) {
-        struct sweep *s = &all->shards[i][SWEEP_TIMES];
-
-        s->restart = s->walking;
-        s->passes = s->walking ? CLOCK_PASSES - 1 : CLOCK_PASSES;
-        if (!s->walking)
-            wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + 1);
-    }
+    if (by_ms < 0) /* else what is due by it is found when lanes are looked at */
+        times_begin(w);
 }
 
 /* --- lanes --- */
@@ -396,6 +411,10 @@ static void on_look(struct timer *timer)
 
     if (w->draining)
         return;
+    if (all->unsettled && !settles_wait(w)) {
+        all->unsettled = false;
+        times_begin(w);
+    }
     while (all->bucket < until && ended < LOOK_ENDS &&
            (n = map_walk(&w->lanes, &all->bucket, n)) != NULL) {
         struct lane *lane = CONTAINER_OF(n, struct lane, node);

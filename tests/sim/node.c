@@ -668,21 +668,34 @@ void node_begin(const char *dir)
     node_start();
 }
 
+/* How far ahead a row that waits may be due at most. */
+static int64_t ahead_max_s(const struct queue_row_view *row, int64_t now_ms)
+{
+    int64_t created_ms = row->expires_ms - (int64_t)row->lifetime_s * 1000;
+
+    if (row->attempts > 0)
+        return 2 * world.retry_max_s + NOTICE_WAIT_S;
+    if (row->due_ms >= row->expires_ms) /* its end found no room for the notice */
+        return NOTICE_WAIT_S;
+    /* Its not-before time, which its sender may have computed by a clock that ran ahead. */
+    if (world.not_before_s_max > 0 && row->due_ms > created_ms)
+        return (created_ms - now_ms) / 1000 + world.not_before_s_max + world.clock_jump_s;
+    return 0;
+}
+
 /* No due time lies further ahead than retries and not-before times allow, and nothing outlives its
  * lifetime, whatever it waits for. */
 static bool check_times(void *arg, const struct queue_row_view *row)
 {
-    int64_t now_ms = sim_wall_ms(), ahead_s = world.not_before_s_max;
+    int64_t now_ms = sim_wall_ms();
 
     (void)arg;
     if ((row->flags & RECIPIENT_HELD) != 0)
         return true;
-    if (row->attempts > 0)
-        ahead_s = 2 * world.retry_max_s + NOTICE_WAIT_S;
-    if (row->due_ms > now_ms + ahead_s * 1000 + 1000)
+    if (row->due_ms > now_ms + ahead_max_s(row, now_ms) * 1000 + 1000)
         sim_fail("due times", "%.*s, tried %u times, is due in %lld s", STR_FMT(row->address),
                  row->attempts, (long long)(row->due_ms - now_ms) / 1000);
-    if (world.map_filled == 0 && !world.refusals && row->expires_ms + OUTLIVED_MS < now_ms)
+    if (world.map_filled == 0 && row->expires_ms + OUTLIVED_MS < now_ms)
         sim_fail("lifetimes", "%.*s expired %lld s ago, and is in the queue", STR_FMT(row->address),
                  (long long)(now_ms - row->expires_ms) / 1000);
     return true;
@@ -699,8 +712,20 @@ static void check_shard_times(uint32_t shard)
         &(struct queue_visit){.rows_max = 100000, .need_message = true, .visit = check_times});
 }
 
+/* What the store refuses to change stays as it was, and is put right once it is taken. */
+static bool settles_refused(void)
+{
+    uint32_t refused = 0;
+
+    for (uint32_t i = 0; i < node.engine->shared.workers_len; i++)
+        refused += node.engine->shared.workers[i].settles_refused;
+    return refused > 0;
+}
+
 void node_check(void)
 {
+    if (node.engine != NULL && settles_refused())
+        node.timed_ns = sim_now_ns();
     for (uint32_t i = 0; node.engine != NULL && i < queue_shards(node.engine->shared.queue); i++)
         check_shard_times(i);
 }
