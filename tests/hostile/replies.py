@@ -83,7 +83,9 @@ def test_what_was_said_is_told():
                      "timed out: an unfinished reply: wait")}
     home = Server({})
     servers = {name: Server({"banner": answer}) for name, (answer, _, _) in said.items()}
-    world = World({**servers, "home": home}, lifetime="4s")
+    # Long enough for the three sessions, 1 s and 2 s apart, before an attempt counts.
+    world = World({**servers, "home": home}, lifetime="8s", destinations={
+        "slow.example": {"lifetime": "14s", "timeouts": {**TIMEOUTS, "banner": "1s"}}})
     for name in servers:
         with Client(world.engine) as client:
             client.expect(client.message(f"u@{name}.example", sender=f"{name}@home.example"), 250)
