@@ -105,7 +105,7 @@ size_t site_case_pick(void)
     struct recipient *r;
 
     (void)worker_ready();
-    must(site_take(bench.site, &r, 1, 0) == 1, "nothing to pick");
+    must(site_take(bench.site, &r, 1, 0).len == 1, "nothing to pick");
     lane_unpop(r);
     return 1;
 }
@@ -117,7 +117,7 @@ size_t lane_case_cycle(void)
 
     (void)worker_ready();
     arrive(lane++ % READY_LANES);
-    must(site_take(bench.site, &r, 1, 0) == 1, "nothing to pick");
+    must(site_take(bench.site, &r, 1, 0).len == 1, "nothing to pick");
     lane_settling(r);
     lane_settled(r, INT64_MAX);
     return 1;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "deliver/idle.h"
+#include "deliver/sessions.h"
 #include "deliver/transaction.h"
 #include "limits/retry.h"
 #include "outcome/classify.h"
@@ -243,7 +244,7 @@ static uint32_t messages_max(const struct delivery *d)
         max = UINT32_MAX;
     if (peer != 0 && peer < max)
         max = peer;
-    peer = site_messages_max(d->site);
+    peer = sessions_messages_max(d->site);
     return peer < max ? peer : max;
 }
 
@@ -303,7 +304,8 @@ bool delivery_work(struct delivery *d)
     if (over_share(d, io_now_ms(d->worker->io) - d->connected_ms))
         set_yielding(d, true);
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
-        len = site_take(d->site, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));
+        len = sessions_take(d->site, rcpts, recipients_max(d),
+                            smtp_client_rcpt_domain_max(d->client));
         if (len == 0)
             break;
         smtp_client_submit(d->client, transaction_smtp(transaction_new(d, rcpts, len)));
@@ -418,24 +420,24 @@ static int connect_next(struct delivery *d)
 
 /* No address gave a session. One that works elsewhere, in another worker perhaps, means that the
  * destination takes mail; else it is an attempt of the run that stops it. */
-static void no_session(struct delivery *d, const struct outcome *outcome)
+static void no_address_left(struct delivery *d, const struct outcome *outcome)
 {
     bool works = governor_any_works(d->site->governor);
 
-    site_refused(d->site);
+    sessions_space_out(d->site);
     if (!works && (outcome->class == OUTCOME_FAILED ||
                    site_run_counts(d->site, d->started_ms, POLICY_RUN_SETUP)))
-        site_failed(d->site, outcome, &d->dial.exchanger);
+        sessions_give_up(d->site, outcome, &d->dial.exchanger);
 }
 
 /* There cannot even be a socket to any address: as if none had answered. */
-static void setup_never(struct delivery *d, int err)
+static void no_socket(struct delivery *d, int err)
 {
     struct outcome outcome = {
         .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
     classify_io_reply(SMTP_STAGE_CONNECT, err, STR(""), &outcome.reply);
-    no_session(d, &outcome);
+    no_address_left(d, &outcome);
 }
 
 bool delivery_open(struct site *site)
@@ -466,16 +468,16 @@ bool delivery_open(struct site *site)
     err = connect_next(d);
     if (err < 0) {
         if (dial_is_shortage(err)) {
-            site_shortage(site, err);
+            sessions_shortage(site, err);
         } else {
             log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
                      d->dial.peer_addr, strerror(-err));
-            setup_never(d, err);
+            no_socket(d, err);
         }
         goto fail;
     }
     site->connecting++;
-    site_session_begun(site, d);
+    sessions_begun(site, d);
     w->deliveries++;
     atomic_fetch_add_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     counter_add(&w->counters.sessions_out_total, 1);
@@ -508,7 +510,8 @@ static void delivery_close(struct delivery *d)
 
 /* The address did not give us a session: the next one, or the site is down. That it takes no mail
  * ever (521, RFC 7504) is believed when every address says so. */
-static void setup_failed(struct delivery *d, struct outcome *outcome, const struct verdict *verdict)
+static void address_failed(struct delivery *d, struct outcome *outcome,
+                           const struct verdict *verdict)
 {
     struct site *site = d->site;
 
@@ -522,7 +525,7 @@ static void setup_failed(struct delivery *d, struct outcome *outcome, const stru
         outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len
                              ? OUTCOME_DEFERRED
                              : OUTCOME_FAILED;
-        no_session(d, outcome);
+        no_address_left(d, outcome);
     }
     delivery_close(d);
 }
@@ -548,7 +551,7 @@ static void on_own_address(struct delivery *d)
     struct verdict verdict = {.class = OUTCOME_FAILED, .scope = FAULT_HOST, .next_host = true};
 
     classify_own_reply(&outcome.reply);
-    setup_failed(d, &outcome, &verdict);
+    address_failed(d, &outcome, &verdict);
 }
 
 static void on_setup_over(struct delivery *d, const struct smtp_event *event)
@@ -557,7 +560,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     struct verdict verdict;
 
     if (d->state == DELIVERY_CONNECTING && dial_lacked(&d->dial, d->site, d->error)) {
-        site_shortage(d->site, d->error);
+        sessions_shortage(d->site, d->error);
         delivery_close(d);
         return;
     }
@@ -571,7 +574,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
         delivery_own_words(d, outcome.stage, event->reply, &outcome.reply);
         verdict = classify(outcome.stage, SMTP_FATE_NOT_SENT, SMTP_UNABLE_NONE, NULL);
     }
-    setup_failed(d, &outcome, &verdict);
+    address_failed(d, &outcome, &verdict);
 }
 
 /* At the end of a turn: a peer that closes, or talks nonsense, right behind its greeting has given
@@ -583,7 +586,7 @@ static void on_ready(struct delivery *d)
     set_state(d, DELIVERY_OPEN);
     arm_timer(d);
     source_describe(d);
-    site_session_works(d->site);
+    sessions_works(d->site);
     delivery_idle(d);
     site_dirty(d->site); /* it gets work, and more connections may follow a working one */
 }
@@ -688,7 +691,7 @@ static void delivery_free(struct delivery *d)
 
     smtp_client_free(d->client);
     set_yielding(d, false);
-    site_session_ended(d->site, d);
+    sessions_ended(d->site, d);
     w->deliveries--;
     atomic_fetch_sub_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     gauge_set(&w->counters.sessions_out, w->deliveries);
@@ -712,9 +715,9 @@ static bool delivery_reopen(struct delivery *d)
         return true;
     }
     if (dial_is_shortage(err))
-        site_shortage(d->site, err);
+        sessions_shortage(d->site, err);
     else
-        setup_never(d, err == -ENOENT ? -EHOSTUNREACH : err);
+        no_socket(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;
 }
 

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "deliver/conversion.h"
+#include "deliver/sessions.h"
 #include "mail/header.h"
 #include "outcome/admin.h"
 #include "outcome/classify.h"
@@ -338,7 +339,7 @@ void transaction_done(const struct smtp_event *event)
     if (t->taken)
         governor_taken(d->site->governor, io_now_ns(d->worker->io));
     if (t->polite)
-        site_session_limit(d->site, d->completed);
+        sessions_limit_seen(d->site, d->completed);
     transaction_put_back(t);
     transaction_run(t);
     judge_end(&t->batch);

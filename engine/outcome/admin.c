@@ -106,7 +106,6 @@ static int64_t due_at_once(const struct recipient *r, int64_t now_ms)
 /* Does the action to r, which is PLACE_FLIGHT. False: nothing to do, r is put back. */
 static bool act(struct worker *w, enum control_action action, struct recipient *r)
 {
-    struct judge_context context = {.dest = config_destination_for(w->config, r->queue, STR(""))};
     bool held = (r->flags & RECIPIENT_HELD) != 0;
     int64_t now_ms = worker_wall_ms(w), right_ms;
 
@@ -137,7 +136,7 @@ static bool act(struct worker *w, enum control_action action, struct recipient *
     case CONTROL_EXPIRE:
         if (!judge_has_room(w, r, NOTICE_EXPIRED))
             return false;
-        judge_expired(w, &context, r);
+        judge_expired(r);
         return true;
     case CONTROL_RETIME:
         right_ms = held ? r->due_ms : sweep_right_ms(w, r);
@@ -148,7 +147,7 @@ static bool act(struct worker *w, enum control_action action, struct recipient *
     case CONTROL_OUTLIVE:
         if (held || !lane_expired(r, now_ms))
             return false;
-        judge_expired(w, &context, r);
+        judge_expired(r);
         return true;
     }
     return false;

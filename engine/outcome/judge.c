@@ -10,6 +10,7 @@
 #include "outcome/report.h"
 #include "schedule/lane_wait.h"
 #include "schedule/settle.h"
+#include "schedule/site.h"
 #include "worker/queue_name.h"
 #include "worker/shared.h"
 
@@ -385,13 +386,44 @@ void judge_one(struct worker *w, const struct judge_context *context, struct rec
     judge_end(&b);
 }
 
-void judge_expired(struct worker *w, const struct judge_context *context, struct recipient *r)
+void judge_expired(struct recipient *r)
 {
     struct outcome outcome = {.class = OUTCOME_EXPIRED, .stage = SMTP_STAGE_READY, .local = true};
+    struct lane *lane = r->holder;
+    struct worker *w = lane->worker;
+    struct judge_context context = {
+        .dest = lane->site != NULL ? lane->site->dest
+                                   : config_destination_for(w->config, lane_domain(lane), STR("")),
+        .site = lane->site != NULL ? str_of(lane->site->name) : STR("")};
     struct buf waited = {0};
 
-    lane_waited_for(r->holder, &waited);
+    lane_waited_for(lane, &waited);
     classify_expired_reply(r->last_error, buf_str(&waited), &outcome.reply);
     buf_done(&waited);
-    judge_one(w, context, r, &outcome);
+    judge_one(w, &context, r, &outcome);
+}
+
+void judge_unroutable(struct lane *lane, const struct dns_route *route)
+{
+    struct worker *w = lane->worker;
+    struct outcome outcome = {.class = OUTCOME_FAILED, .stage = SMTP_STAGE_CONNECT, .local = true};
+    struct judge_context context = {
+        .dest = config_destination_for(w->config, lane_domain(lane), STR(""))};
+    struct recipient *r;
+
+    if (route == NULL) {
+        classify_rejected_reply(&outcome.reply);
+    } else {
+        outcome.class = classify_dns(route->status).class;
+        classify_dns_reply(route->status, str_of(route->error), &outcome.reply);
+    }
+    while ((r = lane_pop(lane)) != NULL) {
+        judge_one(w, &context, r, &outcome);
+        if (outcome.class != OUTCOME_FAILED)
+            break;
+    }
+    if (outcome.class == OUTCOME_FAILED)
+        lane_update(lane);
+    else
+        lane_suspend(lane, context.dest, &outcome.reply, NULL); /* gives up the others */
 }

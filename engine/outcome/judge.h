@@ -24,6 +24,9 @@ struct judge_context {
     bool peer_dsn;                               /* the peer took over RFC 3461 duties */
 };
 
+struct dns_route;
+struct lane;
+
 struct judge_entry {
     struct recipient *recipient;
     struct outcome outcome;
@@ -59,6 +62,10 @@ void judge_one(struct worker *w, const struct judge_context *context, struct rec
  */
 bool judge_has_room(const struct worker *w, const struct recipient *r, enum notice_kind kind);
 /* r's lifetime is over before it could be tried (again). */
-void judge_expired(struct worker *w, const struct judge_context *context, struct recipient *r);
+void judge_expired(struct recipient *r);
+/* There is no way to lane's domain: what the lookup said, or NULL: the configuration rejects it. A
+ * permanent reason ends all of the window, a temporary one defers its first and suspends the lane.
+ */
+void judge_unroutable(struct lane *lane, const struct dns_route *route);
 
 #endif

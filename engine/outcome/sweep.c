@@ -374,7 +374,7 @@ static uint32_t window_look(struct lane *lane, int64_t now_ms, uint32_t max)
         next = list_next(&lane->window, n);
         if (ended < max && lane_expired(r, now_ms)) {
             lane_take(r);
-            lane_expire(lane, r);
+            judge_expired(r);
             ended++;
         } else {
             lane_window_expires(lane, r);

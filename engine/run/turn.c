@@ -5,8 +5,10 @@
 
 #include "base/log.h"
 #include "deliver/delivery.h"
+#include "deliver/sessions.h"
 #include "deliver/transaction.h"
 #include "intake/inject_message.h"
+#include "outcome/judge.h"
 #include "outcome/sweep.h"
 #include "run/engine.h"
 #include "schedule/lane.h"
@@ -14,6 +16,9 @@
 #include "schedule/site.h"
 
 #define DIRECTORY_LANES 512
+
+static const struct lane_hooks lane_hooks = {.expired = judge_expired,
+                                             .unroutable = judge_unroutable};
 
 /* --- turns --- */
 
@@ -36,7 +41,7 @@ static void on_tick(void *arg)
     sweep_clock(w);
     lanes_renew_step(w);
     lane_start_loads(w);
-    site_dispatch_all(w);
+    sessions_dispatch_all(w);
     delivery_flush_all(w);
     site_reap(w);
     inject_flush_all(w);
@@ -80,6 +85,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
 
     w->shared = &engine->shared;
     w->index = index;
+    w->lane_hooks = &lane_hooks;
     w->config = config_ref(engine->config);
     rng_seed(&w->rng, rng_entropy());
     msgid_source_init(&w->ids, rng_entropy());

@@ -11,6 +11,7 @@
 #include "smtp/reply.h"
 #include "worker/worker.h"
 
+struct dns_route;
 struct feed_flow;
 struct site;
 struct lane_load;
@@ -58,6 +59,15 @@ struct lane {
     bool loading;
     bool site_down; /* suspended because its site did not answer */
     char name[];
+};
+
+/* What lanes tell the rooms above; run/ sets them before the worker's first turn. */
+struct lane_hooks {
+    /* r, PLACE_FLIGHT, ends: its lifetime was over before it could be tried (again). */
+    void (*expired)(struct recipient *r);
+    /* There is no way to lane's domain: what the lookup said, or NULL: the configuration rejects
+     * it. What becomes of its window, and of the lane, is the hook's. */
+    void (*unroutable)(struct lane *lane, const struct dns_route *route);
 };
 
 /* The lane of a shard, made when missing. NULL when memory is out. */

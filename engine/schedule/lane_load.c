@@ -5,7 +5,6 @@
 
 #include "base/log.h"
 #include "limits/retry.h"
-#include "outcome/judge.h"
 #include "schedule/site.h"
 #include "worker/shared.h"
 
@@ -98,17 +97,6 @@ bool lane_expired(const struct recipient *r, int64_t now_ms)
                          r->due_ms == expires_ms ? expires_ms + LANE_LAST_TRY_MS : expires_ms);
 }
 
-void lane_expire(struct lane *lane, struct recipient *r)
-{
-    struct worker *w = lane->worker;
-    struct judge_context context = {
-        .dest = lane->site != NULL ? lane->site->dest
-                                   : config_destination_for(w->config, lane_domain(lane), STR("")),
-        .site = lane->site != NULL ? str_of(lane->site->name) : STR("")};
-
-    judge_expired(w, &context, r);
-}
-
 static void load_adopt(struct lane *lane, struct queue_load *load)
 {
     struct list_node *n;
@@ -141,7 +129,9 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
             if (lane_expired(r, now_ms)) {
                 r->state = PLACE_FLIGHT;
                 lane->in_flight++;
-                lane_expire(lane, r);
+                /* So a backlog whose time is over goes as fast as it can be read, also where the
+                 * destination is down and is only probed. */
+                lane->worker->lane_hooks->expired(r);
             } else {
                 lane_window_insert(lane, r, false);
             }

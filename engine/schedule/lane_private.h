@@ -37,10 +37,6 @@ bool lane_memory_full(const struct worker *w);
 /* Wants a refill when less than half of the last is left and the store has due rows. */
 void lane_load_want(struct lane *lane, int64_t now_ms);
 
-/* r, which is PLACE_FLIGHT, ends without being tried. So a backlog whose time is over goes as fast
- * as it can be read, also where the destination is down and is only probed. */
-void lane_expire(struct lane *lane, struct recipient *r);
-
 /* --- lane_route.c --- */
 
 /* Finds the lane's site; ends in an update of the lane. */

@@ -4,8 +4,6 @@
 #include <stdlib.h>
 
 #include "dns/dns.h"
-#include "outcome/classify.h"
-#include "outcome/judge.h"
 #include "schedule/site.h"
 
 #define ROUTE_MIN_MS 1000
@@ -32,43 +30,13 @@ static void lane_route_to(struct lane *lane, struct site *site)
     }
 }
 
-/* No way there: a permanent reason ends everything in the window, a temporary one defers its first
- * and suspends the lane. */
-static void no_route(struct lane *lane, const struct outcome *outcome)
-{
-    struct worker *w = lane->worker;
-    const struct config_destination *dest =
-        config_destination_for(w->config, lane_domain(lane), STR(""));
-    struct judge_context context = {.dest = dest};
-    struct recipient *r;
-
-    if (outcome->class == OUTCOME_FAILED) {
-        while ((r = lane_pop(lane)) != NULL)
-            judge_one(w, &context, r, outcome);
-        lane_update(lane);
-        return;
-    }
-    if ((r = lane_pop(lane)) != NULL)
-        judge_one(w, &context, r, outcome);
-    lane_suspend(lane, dest, &outcome->reply, NULL);
-}
-
-static void route_failed(struct lane *lane, const struct dns_route *route)
-{
-    struct outcome outcome = {
-        .class = classify_dns(route->status).class, .stage = SMTP_STAGE_CONNECT, .local = true};
-
-    classify_dns_reply(route->status, str_of(route->error), &outcome.reply);
-    no_route(lane, &outcome);
-}
-
 static void lane_routed(struct lane *lane, const struct config_route *target,
                         struct dns_route *route)
 {
     struct site *site;
 
     if (route != NULL && route->status != DNS_OK) {
-        route_failed(lane, route);
+        lane->worker->lane_hooks->unroutable(lane, route);
         return;
     }
     site = site_get(lane->worker, lane_domain(lane), target, route);
@@ -95,14 +63,6 @@ static void on_route(struct dns_query *query, struct dns_route *route)
     lane_routed(lane, target, route);
 }
 
-static void route_rejected(struct lane *lane)
-{
-    struct outcome outcome = {.class = OUTCOME_FAILED, .stage = SMTP_STAGE_CONNECT, .local = true};
-
-    classify_rejected_reply(&outcome.reply);
-    no_route(lane, &outcome);
-}
-
 void lane_route(struct lane *lane)
 {
     struct worker *w = lane->worker;
@@ -114,7 +74,7 @@ void lane_route(struct lane *lane)
     if (lane->routing != NULL)
         return;
     if (target != NULL && target->kind == CONFIG_ROUTE_REJECT) {
-        route_rejected(lane);
+        w->lane_hooks->unroutable(lane, NULL);
         return;
     }
     if (target != NULL && target->socket.len != 0) {

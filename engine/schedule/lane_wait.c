@@ -34,7 +34,7 @@ static void site_answer(const struct site *site, struct lane_wait *out)
     }
 }
 
-/* In the order in which site_dispatch() finds them. */
+/* In the order in which sessions_dispatch_all() finds them. */
 static void site_wait(const struct site *site, struct lane_wait *out)
 {
     struct io *io = site->worker->io;

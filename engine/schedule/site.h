@@ -1,6 +1,7 @@
 /* A site: the set of exchangers that serve one or more domains, or a static route, with the limits
- * that hold there. It owns the sessions; lanes with ready mail queue up in it and are served in
- * turn. */
+ * that hold there. Lanes with ready mail queue up in it and are served in turn, by the sessions
+ * that deliver/ opens (deliver/sessions.h): here it is decided what is next, and whether it may go.
+ */
 #ifndef HAYAUMA_ENGINE_SITE_H
 #define HAYAUMA_ENGINE_SITE_H
 
@@ -10,8 +11,6 @@
 #include "worker/worker.h"
 
 struct lane;
-struct delivery;
-struct outcome;
 
 struct site {
     struct map_node node; /* worker->sites */
@@ -23,9 +22,9 @@ struct site {
     uint16_t rotate; /* see exchangers_next() */
     bool lmtp;
     struct smtp_client_options options;
-    struct list attached; /* lanes whose mail goes here */
-    struct feed feed;     /* of them those with something in their window */
-    struct list sessions, idle;
+    struct list attached;       /* lanes whose mail goes here */
+    struct feed feed;           /* of them those with something in their window */
+    struct list sessions, idle; /* deliver/'s: all, and those without work */
     struct list_node dirty_node;
     struct list_node dead_node; /* worker->sites_dead while nobody is attached */
     struct timer timer;
@@ -55,40 +54,40 @@ void site_attach(struct site *site, struct lane *lane);
 void site_detach(struct site *site, struct lane *lane);
 /* Work or room appeared: looked at once at the end of the turn. */
 void site_dirty(struct site *site);
-/* End of a turn: gives idle sessions work, opens sessions. */
-void site_dispatch_all(struct worker *w);
+/* The same at at_ms (monotonic), or earlier. */
+void site_wake(struct site *site, uint64_t at_ms);
 /* End of a turn: frees sites without lanes and sessions. Nothing else does: whoever calls something
  * that may detach the last lane can go on using its site. */
 void site_reap(struct worker *w);
 
+/* What site_take() took. */
+struct site_taken {
+    size_t len;
+    bool expired; /* one whose time was over before it could be tried (again): not to be sent */
+    uint64_t again_ms; /* nothing is taken, since limits or a stop say wait: monotonic; 0: no */
+};
 /* The next recipients to send in one transaction: same message, at most max of at most domains_max
- * domains (0: any). 0 when nothing is ready or the rate says wait (then the site's timer is armed).
- */
-size_t site_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max);
+ * domains (0: any). They are PLACE_FLIGHT, and the limits' leave for one message is taken with
+ * them. All 0: nothing is ready. */
+struct site_taken site_take(struct site *site, struct recipient **out, size_t max,
+                            uint32_t domains_max);
+/* When a destination that is stopped may be sent something: it gets one message to try, when its
+ * time has come. 0: now; else when to look again (monotonic). take: that one is taken now. */
+uint64_t site_stopped_ms(const struct site *site, bool take);
 
 /* Sessions tell. */
-void site_session_begun(struct site *site, struct delivery *d);
-/* A session is set up: more may follow. */
-void site_session_works(struct site *site);
-/* This host lacks what a session needs: nobody's failure, it is tried again in a second. */
-void site_shortage(struct site *site, int err);
+
 /* Something got through: what waited because the site was down goes on. */
 void site_works(struct site *site);
 /* An attempt that began at begun_ms ended without anything getting through: the run_max-th in a row
  * stops the destination. True: it is stopped. */
 bool site_run_counts(struct site *site, uint64_t begun_ms, uint32_t run_max);
-/* The peer ended a session between two transactions, behind messages of them. */
-void site_session_limit(struct site *site, uint32_t messages);
-/* How many messages a session may take by what was learnt; UINT32_MAX: any number. */
-uint32_t site_messages_max(const struct site *site);
-void site_session_ended(struct site *site, struct delivery *d);
-/* No address gave a session, whether others work or not: further ones are tried one at a time and
- * further and further apart, or a peer that limits connections would be asked without end. */
-void site_refused(struct site *site);
-/* A session could not be set up at any address, and no other session works: the destination is down
- * for now. outcome says why. Deferred: each ready lane's first recipient is, the lanes back off.
- * Failed: it takes no mail, ever; all that is ready fails. */
-void site_failed(struct site *site, const struct outcome *outcome,
-                 const struct exchanger *exchanger);
+/* No session can be had: until one can, in whichever worker, its lanes wait. */
+void site_down(struct site *site);
+/* In front of handing out work: whether a site that was down works again; in a long pause its mail
+ * goes back to the store. */
+void site_look(struct site *site);
+/* A lane or a session has left it: without any the end of the turn frees it. */
+void site_left(struct site *site);
 
 #endif

@@ -28,6 +28,7 @@
 struct shared;
 struct worker;
 struct settle;
+struct lane_hooks;
 struct inject_listener;
 struct sweeps;
 
@@ -82,6 +83,7 @@ struct worker {
     struct pool inject_pool, answer_pool;
 
     /* Delivery. */
+    const struct lane_hooks *lane_hooks; /* schedule/lane.h */
     struct map lanes, sites;
     struct map idle;         /* sessions without work, by address: idle.c */
     struct map memory;       /* recipients in memory, by message id and index */
