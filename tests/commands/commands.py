@@ -505,6 +505,10 @@ def test_reload():
         socket = engine.config["control_socket"]
         done = run("reload", "--socket", socket, status=1)
         assert "unknown key 'lisen'" in done.stderr and "nothing was changed" in done.stderr
+        # A file that was just spoilt does not put its engine out of reach.
+        done = run("reload", "-c", engine.file, status=1)
+        assert "unknown key 'lisen'" in done.stderr and "nothing was changed" in done.stderr
+        assert "pid" in engine.run_ok("status", "--once")
         # Who names a file gets the engine of that file, or none.
         engine.file.write_text(json.dumps({"control_sockt": socket}))
         for command in ("reload", "status", "stop"):

@@ -32,18 +32,51 @@ bool channel_option(struct channel_options *o, int c)
     return true;
 }
 
-/* Of a file that was named: with a mistake in it another engine than the one meant could be found
- * by it. */
+static char *default_socket(void)
+{
+    struct config *config = config_default();
+    char *path = strdup(config->control_socket);
+
+    config_unref(config);
+    return path;
+}
+
+/* Of a file that was named. With mistakes in it the socket counts only when the file names one that
+ * is not the usual: else an engine could be found that was not meant. */
 static char *socket_of_file(const char *file, struct buf *errors)
 {
     struct config *config;
-    char *path;
+    struct buf again = {0};
+    char *path, *usual;
 
-    if (config_load(file, &config, errors) != 0)
-        return NULL;
-    path = strdup(config->control_socket);
-    config_unref(config);
+    if (config_load(file, &config, errors) == 0) {
+        path = strdup(config->control_socket);
+        config_unref(config);
+        return path;
+    }
+    path = config_control_socket(file, &again);
+    buf_done(&again);
+    usual = default_socket();
+    if (path != NULL && strcmp(path, usual) == 0) {
+        free(path);
+        path = NULL;
+    }
+    free(usual);
     return path;
+}
+
+/* Of the usual file. Where it is no YAML any more, the running engine was most likely started with
+ * the usual socket. */
+static char *socket_of_usual_file(void)
+{
+    struct buf errors = {0};
+    char *path = NULL;
+
+    if (access(CONFIG_FILE, R_OK) == 0)
+        path = config_control_socket(CONFIG_FILE, &errors);
+    fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
+    buf_done(&errors);
+    return path != NULL ? path : default_socket();
 }
 
 /* Where the engine listens: --socket, that of --config, $HAYAUMA_SOCKET, the usual file's, the
@@ -51,22 +84,14 @@ static char *socket_of_file(const char *file, struct buf *errors)
 static char *socket_path(const struct channel_options *o)
 {
     const char *env = getenv("HAYAUMA_SOCKET");
-    struct config *config;
     struct buf errors = {0};
     char *path;
 
     if (o->socket != NULL)
         return strdup(o->socket);
-    if (o->config == NULL && env != NULL && *env != 0)
-        return strdup(env);
-    if (o->config == NULL && access(CONFIG_FILE, R_OK) != 0) {
-        config = config_default();
-        path = strdup(config->control_socket);
-        config_unref(config);
-        return path;
-    }
-    path = o->config != NULL ? socket_of_file(o->config, &errors)
-                             : config_control_socket(CONFIG_FILE, &errors);
+    if (o->config == NULL)
+        return env != NULL && *env != 0 ? strdup(env) : socket_of_usual_file();
+    path = socket_of_file(o->config, &errors);
     if (path == NULL) {
         fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
         fprintf(stderr, "hayauma %s: the control socket is not known; use --socket\n", o->command);

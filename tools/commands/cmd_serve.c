@@ -43,7 +43,9 @@ static const char usage[] =
     "  -w, --workers N     worker threads, instead of the file's (default: one per core)\n"
     "  -h, --help          this text\n"
     "\n"
-    "Exit codes: 0 drained and stopped, 1 could not start or failed, 2 wrong usage.\n";
+    "Exit codes: 0 drained and stopped, 1 could not start or failed, 2 wrong usage, 78 a mistake "
+    "in\n"
+    "the file.\n";
 
 struct serve {
     const char *file;
