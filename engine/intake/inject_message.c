@@ -270,7 +270,7 @@ struct draft {
     struct trace_facts facts;
     struct str wanted[TRACE_WANTED_MAX]; /* names of the configured headers */
     size_t wanted_len;
-    bool needs_utf8;
+    bool needs_utf8, dot_lines;
     struct msgid id;
     int64_t now_ms;
     uint8_t *start;
@@ -287,6 +287,8 @@ static void draft_read(struct inject *s, struct draft *d)
     lead = trace_lead(d->start, d->len);
     d->start += lead;
     d->len -= lead;
+    /* What was behind a byte order mark begins a line now. */
+    d->dot_lines = s->server.facts.dot_lines || (lead > 0 && d->start[0] == '.');
     d->wanted_len = s->config->records.headers_len;
     for (size_t i = 0; i < d->wanted_len && i < TRACE_WANTED_MAX; i++)
         d->wanted[i] = str_of(s->config->records.headers[i]);
@@ -352,7 +354,7 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
     fields->created_ms = d->now_ms;
     fields->born_ms = io_now_ms(s->worker->io);
     fields->flags = (body->eight_bit ? MESSAGE_8BIT : 0u) |
-                    (body->dot_lines ? MESSAGE_DOT_LINES : 0u) |
+                    (d->dot_lines ? MESSAGE_DOT_LINES : 0u) |
                     (d->needs_utf8 ? MESSAGE_SMTPUTF8 : 0u);
     fields->ret = s->ret;
     fields->priority = d->facts.priority < 0 ? 5 : (uint8_t)d->facts.priority;

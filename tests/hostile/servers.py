@@ -224,6 +224,18 @@ def test_odd_but_well():
     world.finish()
 
 
+def test_dot_behind_a_byte_order_mark():
+    """The mark is dropped at the door; what stands behind it then begins a line, and its dot is stuffed."""
+    peer = Server({"EHLO": b"250-bad.example\r\n250 8BITMIME\r\n"})
+    world = World({"dots": peer})
+    with Client(world.engine) as client:
+        data = b"\xef\xbb\xbf.X: 1\r\nFrom: a@sender.example\r\n\r\nx\r\n"
+        client.expect(client.message("u@dots.example", data=data), 250)
+    wait_until("the mail", lambda: peer.taken, 20)
+    assert b"\r\n..X: 1\r\n" in peer.taken[0], peer.taken
+    world.finish()
+
+
 def test_answers_out_of_turn():
     """Answers before their commands, 250 for DATA, 354 although nobody was accepted."""
     ahead = Server({"banner": USUAL["banner"] + b"250 hello\r\n250 ok\r\n250 ok\r\n354 go\r\n250 done\r\n"})
