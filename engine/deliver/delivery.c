@@ -22,6 +22,7 @@
  * 360 bytes a second with the default. A peer that takes less is as good as stuck. */
 #define BODY_LOOKS     4
 #define BODY_BYTES_MIN 65536
+#define UNSENT_MAX     64 /* transactions of a turn that end without having been sent */
 
 enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT_TIMEOUT };
 
@@ -664,15 +665,24 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
 
 /* --- the end of a turn --- */
 
-static void delivery_flush(struct delivery *d)
+/* What the peer cannot take is final as soon as it is submitted, and the next one is taken: a
+ * backlog of such mail ends at so many a turn, *unsent_left, and the session looks again. */
+static void take_work(struct delivery *d, uint32_t *unsent_left)
+{
+    while (d->state == DELIVERY_OPEN && *unsent_left > 0 && delivery_work(d)) {
+        drain_events(d);
+        *unsent_left -= d->state == DELIVERY_OPEN && smtp_client_in_flight(d->client) == 0;
+    }
+}
+
+static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
 {
     size_t n;
 
     drain_events(d);
     if (d->state == DELIVERY_GREETING && d->greeted)
         on_ready(d);
-    while (d->state == DELIVERY_OPEN && delivery_work(d))
-        drain_events(d); /* what the peer cannot take is final as soon as it is submitted */
+    take_work(d, unsent_left);
     if (d->state == DELIVERY_CLOSING)
         return;
     delivery_idle(d);
@@ -743,10 +753,11 @@ static void delivery_reap(struct worker *w)
 
 void delivery_flush_all(struct worker *w)
 {
+    uint32_t unsent_left = UNSENT_MAX;
     struct list_node *n;
 
-    while ((n = list_pop_front(&w->deliveries_dirty)) != NULL)
-        delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node));
+    while (unsent_left > 0 && (n = list_pop_front(&w->deliveries_dirty)) != NULL)
+        delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node), &unsent_left);
     delivery_reap(w);
 }
 
