@@ -298,9 +298,9 @@ uint32_t queue_shards(const struct queue *q)
     return q->shards_len;
 }
 
-uint32_t queue_shard_of(const struct queue *q, struct str queue_name)
+uint32_t queue_shard_of(const struct queue *q, struct str what)
 {
-    return (uint32_t)(hash_bytes(queue_name.ptr, queue_name.len, 0) % q->shards_len);
+    return (uint32_t)(hash_bytes(what.ptr, what.len, 0) % q->shards_len);
 }
 
 enum queue_intake queue_intake(const struct queue *q, uint32_t shard)

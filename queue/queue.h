@@ -62,8 +62,9 @@ int queue_open(struct queue **out, const struct queue_options *options,
 void queue_close(struct queue *q);
 
 uint32_t queue_shards(const struct queue *q);
-/* The shard of a message whose first recipient has this queue name. */
-uint32_t queue_shard_of(const struct queue *q, struct str queue_name);
+/* A shard for a message: by the queue name of its first recipient, or by whatever spreads it
+ * evenly; every shard may have rows of every name. */
+uint32_t queue_shard_of(const struct queue *q, struct str what);
 
 enum queue_intake {
     QUEUE_INTAKE_OK,

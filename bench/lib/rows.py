@@ -315,6 +315,66 @@ def drain(scale):
     return row
 
 
+def thread_seconds(pid):
+    """CPU of each thread of a process by its name; of threads with one name the sum."""
+    seconds = {}
+    for task in pathlib.Path(f"/proc/{pid}/task").iterdir():
+        name, rest = (task / "stat").read_text().split("(", 1)[1].rsplit(")", 1)
+        ticks = rest.split()
+        seconds[name] = seconds.get(name, 0) + (int(ticks[11]) + int(ticks[12])) / os.sysconf("SC_CLK_TCK")
+    return seconds
+
+
+def unevenness(threads):
+    """How far the busiest thread of a kind ("q-load-0", "q-load-1") is above the least busy one; of
+    kinds that take a tenth of the busiest thread's time at least."""
+    kinds = {}
+    for name, seconds in threads.items():
+        kinds.setdefault(name.rstrip("0123456789"), []).append(seconds)
+    return max(max(kind) / max(min(kind), 0.01) for kind in kinds.values()
+               if max(kind) >= max(threads.values()) / 10)
+
+
+def drain_one_domain(count, workers):
+    """Mail for one domain comes in while its receiver is away; how a new process delivers it."""
+    temp = TempDir("hayauma-hot-")
+    away = f"{LOCALHOST}:{free_port()}"
+    settings = {"workers": workers, "queue": {"shards": workers},
+                "destinations": {"*": {"retry": ["1s"]}}}
+    relay = engine_on(temp.path, away, settings).start()
+    own_source(relay.address(), count)
+    rows = relay.engine.status()["queue"]["rows_by_shard"]
+    relay.stop()
+    sink = OwnSink()
+    relay = engine_on(temp.path, sink.address, settings)
+    start = time.monotonic()
+    relay.start()
+    try:
+        wait_until("the last delivery", lambda: delivered(relay.engine) >= count, 60, 0.1)
+        seconds = time.monotonic() - start
+        threads = thread_seconds(relay.engine.process.pid)
+        busiest = max(threads, key=threads.get)
+        return {"server": f"{workers} workers", "messages": count, "rows_by_shard": rows,
+                "messages_per_s": round(count / seconds), "bounding_thread": busiest,
+                "messages_per_cpu_s_of_it": round(count / threads[busiest]),
+                "cpu_s": {k: v for k, v in sorted(threads.items()) if v >= 0.1},
+                "unevenness": round(unevenness(threads), 2)}
+    finally:
+        relay.stop()
+        sink.stop()
+        temp.close()
+
+
+def hot(scale):
+    count = int(300_000 * scale)
+    one, two = drain_one_domain(count, 1), drain_one_domain(count, 2)
+    row = Row("one domain: draining its 4 KiB messages by one worker and by two", [one, two])
+    row.want("times the capacity of one worker, by the CPU of the busiest thread",
+             two["messages_per_cpu_s_of_it"] / one["messages_per_cpu_s_of_it"], ">=", 1.7)
+    row.want("busiest thread of a kind against the least busy", two["unevenness"], "<=", 1.3)
+    return row
+
+
 class DelayedPath:
     """bench/delay_relay: 25 ms each way to port."""
 
@@ -561,6 +621,6 @@ def throttling(scale):
 
 
 ROWS = {"main": main, "sessions400": sessions400, "one-session": one_session, "slow-sync": slow_sync,
-        "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "rtt50": rtt50,
-        "sessions18k": sessions_18k, "backlog10m": backlog_10m, "latency": latency,
+        "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "hot": hot,
+        "rtt50": rtt50, "sessions18k": sessions_18k, "backlog10m": backlog_10m, "latency": latency,
         "throttling": throttling}

@@ -1,4 +1,5 @@
 /* The lines of JSON that requests are answered with. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -290,6 +291,7 @@ static const char *intake_name(enum queue_intake intake)
 static void put_queue(struct control *c, struct buf *out)
 {
     struct queue_counters sum = {.rows_complete = true};
+    struct buf rows = {0};
     enum queue_intake intake = QUEUE_INTAKE_OK;
 
     for (uint32_t shard = 0; shard < queue_shards(c->queue); shard++) {
@@ -298,6 +300,7 @@ static void put_queue(struct control *c, struct buf *out)
 
         queue_counters(c->queue, shard, &one);
         sum_counters(&sum, &one);
+        buf_printf(&rows, "%s%" PRIu64, shard == 0 ? "" : ",", one.rows);
         if (state > intake)
             intake = state;
     }
@@ -305,6 +308,10 @@ static void put_queue(struct control *c, struct buf *out)
     json_text(out, "intake", str_of(intake_name(intake)));
     buf_puts(out, "\"queue\":{");
     json_count(out, "rows", sum.rows);
+    buf_puts(out, "\"rows_by_shard\":[");
+    buf_put_str(out, buf_str(&rows));
+    buf_puts(out, "],");
+    buf_done(&rows);
     json_count(out, "messages", sum.messages);
     json_bool(out, "rows_complete", sum.rows_complete);
     json_count(out, "commits", sum.commits);

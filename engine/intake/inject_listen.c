@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 
 #include "base/log.h"
+#include "intake/hot.h"
 #include "intake/inject_message.h"
 
 #define ACCEPT_RETRY_MS 100
@@ -69,7 +70,8 @@ int inject_open(struct worker *w, const struct config_listener **which)
     struct config *c = w->config;
 
     w->listeners = calloc(c->listeners_len + 1, sizeof(*w->listeners));
-    if (w->listeners == NULL)
+    w->hot = calloc(1, sizeof(*w->hot));
+    if (w->listeners == NULL || w->hot == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < c->listeners_len; i++) {
         struct inject_listener *l = &w->listeners[i];
@@ -124,5 +126,6 @@ void inject_close(struct worker *w)
         config_unref(w->listeners[i].config);
     }
     free(w->listeners);
+    free(w->hot);
     inject_rejections_end(w);
 }

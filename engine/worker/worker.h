@@ -27,6 +27,7 @@
 
 struct shared;
 struct worker;
+struct hot;
 struct settle;
 struct lane_hooks;
 struct inject_listener;
@@ -81,6 +82,7 @@ struct worker {
     struct list injects, injects_dirty, injects_dead;
     uint32_t injects_len;
     struct pool inject_pool, answer_pool;
+    struct hot *hot; /* which domains much of the mail is for */
 
     /* Delivery. */
     const struct lane_hooks *lane_hooks; /* schedule/lane.h */
