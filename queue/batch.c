@@ -99,7 +99,7 @@ static int refs_apply(struct batch *b, const struct refs_delta *d)
     struct shard *s = b->shard;
     MDB_val key = {MSGID_BYTES, (void *)d->id.bytes}, value;
     uint8_t bytes[REFS_BYTES];
-    uint32_t count = 0;
+    uint64_t count = 0;
     int rc = mdb_get(b->txn, s->refs, &key, &value);
 
     if (rc != 0 && rc != MDB_NOTFOUND)
@@ -113,7 +113,7 @@ static int refs_apply(struct batch *b, const struct refs_delta *d)
         rc = mdb_del(b->txn, s->refs, &key, NULL);
         return rc == 0 ? delete_content(b, &d->id) : rc;
     }
-    codec_refs_encode(bytes, &d->id, (uint32_t)((int64_t)count + d->delta));
+    codec_refs_encode(bytes, &d->id, (uint64_t)((int64_t)count + d->delta));
     value = (MDB_val){sizeof(bytes), bytes};
     return mdb_put(b->txn, s->refs, &key, &value, 0);
 }
@@ -127,10 +127,11 @@ static int apply_refs(struct batch *b)
     return rc;
 }
 
-/* A row of m came or went. */
+/* A row of m came or went. A content of one recipient goes with its row; those of several, and of a
+ * number that is not known yet (0: rows come later), are counted. */
 static int reference(struct batch *b, const struct message *m, int delta)
 {
-    if (m->recipients > 1)
+    if (m->recipients != 1)
         return refs_add(b, &m->id, delta);
     return delta < 0 ? delete_content(b, &m->id) : 0;
 }
@@ -251,7 +252,7 @@ bool change_accepts(const struct queue_change *c)
     for (size_t i = 0; i < c->rows_len; i++)
         if (c->rows[i].kind != QUEUE_ROW_ADD)
             return false;
-    return c->messages_len > 0;
+    return c->rows_len > 0;
 }
 
 static uint64_t content_need_bytes(const struct message *m, size_t page_bytes)
@@ -262,19 +263,22 @@ static uint64_t content_need_bytes(const struct message *m, size_t page_bytes)
            (uint64_t)l.pieces * (page_bytes + PIECE_OVERHEAD_BYTES);
 }
 
-/* Map space that the messages of a change take; 0 for a settle without notices. */
+/* Map space that what a change brings takes, its messages and their rows; 0 for a settle without
+ * notices. */
 static uint64_t change_need_bytes(const struct batch *b, const struct queue_change *c)
 {
     size_t page_bytes = b->shard->page_bytes;
     uint64_t need = 0;
 
-    if (c->messages_len == 0)
-        return 0;
     for (size_t i = 0; i < c->messages_len; i++)
         need += content_need_bytes(c->messages[i], page_bytes);
     for (size_t i = 0; i < c->rows_len; i++)
         if (c->rows[i].kind == QUEUE_ROW_ADD)
             need += codec_row_bytes(c->rows[i].rcpt) + RECORD_OVERHEAD_BYTES;
+    if (need == 0)
+        return 0;
+    for (size_t i = 0; i < c->states_len; i++)
+        need += c->states[i].key.len + c->states[i].value.len + RECORD_OVERHEAD_BYTES;
     return need + c->records.len;
 }
 
@@ -295,15 +299,20 @@ static int has_several(struct batch *b, const struct msgid *id, bool *several)
     struct shard *s = b->shard;
     MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
     struct message header;
-    uint64_t bytes;
     int rc = mdb_get(b->txn, s->refs, &key, &value), err;
 
     *several = rc == 0;
     if (rc != MDB_NOTFOUND)
         return rc;
-    err = read_header(s, b->txn, id, &header, &bytes);
-    *several = err == 0 && header.recipients > 1;
-    return err == -EIO ? EIO : 0;
+    rc = mdb_get(b->txn, s->content, &key, &value);
+    if (rc != 0)
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    /* What this transaction has written lies outside of the map. */
+    if (!shard_written(s, &value) && !shard_readable(s, &value))
+        return 0;
+    err = codec_content_decode(id, val_str(&value), &header, NULL);
+    *several = err == 0 && header.recipients != 1;
+    return 0;
 }
 
 /* A quarantined row has still counted as one of its message's. */
@@ -327,6 +336,25 @@ static int apply_purge(struct batch *b, struct str purge)
     return several ? refs_add(b, &row.id, -1) : delete_content(b, &row.id);
 }
 
+/* Rows that come without their content: it must be here. */
+static int check_contents(struct batch *b, const struct queue_change *c)
+{
+    const struct msgid *last = NULL;
+    int rc = 0;
+
+    for (size_t i = 0; i < c->rows_len && rc == 0; i++) {
+        const struct msgid *id = &c->rows[i].rcpt->message->id;
+        MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value;
+
+        if (c->rows[i].kind != QUEUE_ROW_ADD ||
+            (last != NULL && memcmp(last, id, sizeof(*id)) == 0))
+            continue;
+        rc = mdb_cursor_get(b->content, &key, &value, MDB_SET);
+        last = id;
+    }
+    return rc == MDB_NOTFOUND ? ENOENT : rc;
+}
+
 static int apply_change(struct batch *b, struct queue_change *c)
 {
     uint64_t need = change_need_bytes(b, c);
@@ -337,6 +365,8 @@ static int apply_change(struct batch *b, struct queue_change *c)
     if (need > 0 && need + shard_leaves_bytes(b->shard, change_accepts(c)) > b->room_bytes)
         return ENOSPC;
     b->room_bytes -= need;
+    if (c->messages_len == 0)
+        rc = check_contents(b, c);
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
         rc = put_content(b, c->messages[i]);
     for (size_t i = 0; i < c->rows_len && rc == 0; i++)

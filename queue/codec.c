@@ -5,12 +5,7 @@
 
 #include "base/crc32c.h"
 
-#define ROW_VERSION     2
-#define CONTENT_VERSION 2
-#define REFS_VERSION    1
-#define OUTBOX_VERSION  1
-#define STATE_VERSION   1
-#define CRC_BYTES       4
+#define CRC_BYTES 4
 
 /* --- bounded reading and unbounded writing (sizes are computed first) --- */
 
@@ -70,19 +65,33 @@ static void seal(uint8_t *value, size_t n, const void *key, size_t key_len)
     out_uint(value, crc32c(crc, value + CRC_BYTES, n - CRC_BYTES), CRC_BYTES);
 }
 
-/* Checks seal and version and starts reading behind them. The version comes first: what a newer
- * version seals is its own affair. */
-static int unseal(struct in *in, const void *key, size_t key_len, struct str value, uint8_t version)
+/* Which versions of a record this build reads; it writes the newest. */
+struct versions {
+    uint8_t oldest, newest;
+};
+
+static const struct versions row_versions = {3, 3}, content_versions = {3, 3},
+                             refs_versions = {2, 2}, outbox_versions = {1, 1},
+                             state_versions = {1, 1};
+
+/* Checks seal and version and starts reading behind them. The version comes behind the seal, which
+ * newer builds put in the same place. */
+static int unseal(struct in *in, const void *key, size_t key_len, struct str value,
+                  struct versions v)
 {
     const uint8_t *bytes = (const uint8_t *)value.ptr;
     uint32_t crc;
+    uint8_t version;
 
     *in = (struct in){bytes, bytes + value.len, false};
     crc = (uint32_t)in_uint(in, CRC_BYTES);
     if (value.len <= CRC_BYTES ||
         crc != crc32c(crc32c(0, key, key_len), bytes + CRC_BYTES, value.len - CRC_BYTES))
         return -EBADMSG;
-    return in_uint(in, 1) > version ? -EPROTO : 0;
+    version = (uint8_t)in_uint(in, 1);
+    if (version < v.oldest)
+        return -EBADMSG;
+    return version > v.newest ? -EPROTO : 0;
 }
 
 static int in_end(const struct in *in)
@@ -254,7 +263,7 @@ void codec_row_encode(uint8_t *out, struct str key, const struct recipient *r)
     uint8_t *at = out + CRC_BYTES;
 
     row_fields(r, fields);
-    at = out_uint(at, ROW_VERSION, 1);
+    at = out_uint(at, row_versions.newest, 1);
     at = out_uint(at, r->notify, 1);
     at = out_uint(at, r->flags, 1);
     at = out_uint(at, r->attempts, 2);
@@ -268,7 +277,7 @@ int codec_row_decode(struct str key, struct str value, struct row_state *out)
 {
     struct str fields[ROW_FIELDS] = {{0}};
     struct in in;
-    int err = unseal(&in, key.ptr, key.len, value, ROW_VERSION);
+    int err = unseal(&in, key.ptr, key.len, value, row_versions);
 
     if (err < 0)
         return err;
@@ -339,7 +348,7 @@ void codec_content_encode(uint8_t *out, const struct message *m, const struct co
     uint8_t *at = out + CRC_BYTES;
 
     content_fields(m, fields);
-    at = out_uint(at, CONTENT_VERSION, 1);
+    at = out_uint(at, content_versions.newest, 1);
     at = out_uint(at, l->head_bytes, 4);
     at = out_uint(at, crc32c(0, m->content, m->content_len), 4);
     at = out_uint(at, m->content_len, 8);
@@ -369,7 +378,7 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     head = (size_t)in_uint(&in, 4);
     if (in.bad || head < CONTENT_HEAD_FIXED || head > value.len)
         return -EBADMSG;
-    err = unseal(&in, id->bytes, MSGID_BYTES, (struct str){value.ptr, head}, CONTENT_VERSION);
+    err = unseal(&in, id->bytes, MSGID_BYTES, (struct str){value.ptr, head}, content_versions);
     if (err < 0)
         return err;
     in_take(&in, 4);
@@ -402,20 +411,20 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
 
 /* --- refs --- */
 
-void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint32_t count)
+void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint64_t count)
 {
-    out_uint(out_uint(out + CRC_BYTES, REFS_VERSION, 1), count, 4);
+    out_uint(out_uint(out + CRC_BYTES, refs_versions.newest, 1), count, 8);
     seal(out, REFS_BYTES, id->bytes, MSGID_BYTES);
 }
 
-int codec_refs_decode(const struct msgid *id, struct str value, uint32_t *count)
+int codec_refs_decode(const struct msgid *id, struct str value, uint64_t *count)
 {
     struct in in;
-    int err = unseal(&in, id->bytes, MSGID_BYTES, value, REFS_VERSION);
+    int err = unseal(&in, id->bytes, MSGID_BYTES, value, refs_versions);
 
     if (err < 0)
         return err;
-    *count = (uint32_t)in_uint(&in, 4);
+    *count = in_uint(&in, 8);
     return in_end(&in);
 }
 
@@ -436,7 +445,7 @@ void codec_outbox_encode(uint8_t *out, uint64_t sequence, const struct outbox_en
     uint8_t key[OUTBOX_KEY_BYTES], *at = out + CRC_BYTES;
 
     codec_sequence_key(key, sequence);
-    at = out_uint(at, OUTBOX_VERSION, 1);
+    at = out_uint(at, outbox_versions.newest, 1);
     at = out_uint(at, entry->segment, 8);
     at = out_uint(at, (uint64_t)entry->start_ms, 8);
     at = out_uint(at, entry->offset, 8);
@@ -447,7 +456,7 @@ void codec_outbox_encode(uint8_t *out, uint64_t sequence, const struct outbox_en
 int codec_outbox_decode(struct str key, struct str value, struct outbox_entry *out)
 {
     struct in in;
-    int err = unseal(&in, key.ptr, key.len, value, OUTBOX_VERSION);
+    int err = unseal(&in, key.ptr, key.len, value, outbox_versions);
 
     if (err < 0)
         return err;
@@ -464,7 +473,7 @@ int codec_outbox_decode(struct str key, struct str value, struct outbox_entry *o
 
 void codec_state_encode(uint8_t *out, struct str key, struct str value)
 {
-    uint8_t *at = out_uint(out + CRC_BYTES, STATE_VERSION, 1);
+    uint8_t *at = out_uint(out + CRC_BYTES, state_versions.newest, 1);
 
     if (value.len > 0)
         memcpy(at, value.ptr, value.len);
@@ -474,7 +483,7 @@ void codec_state_encode(uint8_t *out, struct str key, struct str value)
 int codec_state_decode(struct str key, struct str stored, struct str *value)
 {
     struct in in;
-    int err = unseal(&in, key.ptr, key.len, stored, STATE_VERSION);
+    int err = unseal(&in, key.ptr, key.len, stored, state_versions);
 
     if (err == 0)
         *value = (struct str){(const char *)in.at, (size_t)(in.end - in.at)};

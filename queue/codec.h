@@ -113,9 +113,9 @@ struct content_record {
 int codec_content_decode(const struct msgid *id, struct str value, struct message *fields,
                          struct content_record *record) MUST_USE;
 
-#define REFS_BYTES 9
-void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint32_t count);
-int codec_refs_decode(const struct msgid *id, struct str value, uint32_t *count) MUST_USE;
+#define REFS_BYTES 13
+void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint64_t count);
+int codec_refs_decode(const struct msgid *id, struct str value, uint64_t *count) MUST_USE;
 
 /* Outbox: key sequence 8; value: these bytes belong at this place of this segment. */
 #define OUTBOX_KEY_BYTES  8

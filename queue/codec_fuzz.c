@@ -21,7 +21,7 @@ static void decode(uint8_t which, struct str key, struct str value)
     struct queue_flow flow;
     struct row_key row;
     struct str stored;
-    uint32_t count;
+    uint64_t count;
 
     memcpy(id.bytes, key.ptr, key.len < MSGID_BYTES ? key.len : MSGID_BYTES);
     switch (which % 8) {

@@ -172,7 +172,7 @@ static int decode_content(struct str key, struct str value)
 static int decode_refs(struct str key, struct str value)
 {
     struct msgid id = id_of(key);
-    uint32_t count;
+    uint64_t count;
 
     return codec_refs_decode(&id, value, &count);
 }

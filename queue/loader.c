@@ -118,7 +118,7 @@ static void cache_drop(struct shard *s, size_t slot)
 /* Messages of one recipient are never asked for again. */
 static void cache_add(struct shard *s, struct message *m)
 {
-    if (m->recipients <= 1 || m->content_len > LOADER_CACHE_BYTES_MAX)
+    if (m->recipients == 1 || m->content_len > LOADER_CACHE_BYTES_MAX)
         return;
     for (size_t i = 0;
          i < LOADER_CACHE_SLOTS && s->loader.cache_bytes + m->content_len > LOADER_CACHE_BYTES_MAX;

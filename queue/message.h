@@ -34,7 +34,7 @@ struct message {
     uint8_t ret;         /* enum smtp_ret */
     uint8_t priority;    /* band 0 (first) .. 9; default 5 */
     uint32_t flow;       /* id that new recipients get; not stored with the message */
-    uint32_t recipients; /* in all, at acceptance */
+    uint32_t recipients; /* in all, at acceptance; 0: they come later */
     struct str sender;   /* return path without <>, empty: null sender */
     struct str envid;    /* xtext */
     struct str tenant, campaign;

@@ -109,7 +109,9 @@ struct queue_row {
 
 struct queue_change {
     /* Set by the caller; arrays and what they name live until on_done. */
-    struct message **messages; /* new content; each must have ADD rows in this change */
+    /* New content; each must have ADD rows in this change. Without any, ADD rows are further ones
+     * of contents that are stored in the shard, or the change ends with -ENOENT. */
+    struct message **messages;
     size_t messages_len;
     struct queue_row *rows;
     size_t rows_len;

@@ -285,6 +285,46 @@ static void test_rows_added_later(void **state)
     message_unref(m);
 }
 
+/* A content whose recipients come later is counted, however few there are at a time; rows without
+ * their content are refused. */
+static void test_open_ended_content(void **state)
+{
+    struct fixture *f = *state;
+    struct message *m = kit_message(5000, 0, 5), *unknown = kit_message(100, 0, 5);
+    struct recipient *r[3], *stray = kit_recipient(unknown, 0, "a.example", 1000);
+    struct kit_change *c = kit_change();
+
+    for (uint32_t i = 0; i < 3; i++)
+        r[i] = kit_recipient(m, i, "a.example", 1000);
+    kit_content(c, m);
+    kit_row(c, QUEUE_ROW_ADD, r[0]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_ADD, r[1]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_REMOVE, r[0]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(messages(f), 1);
+    reopen(f);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_ADD, r[2]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_ADD, stray);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), -ENOENT);
+    c = kit_change();
+    kit_row(c, QUEUE_ROW_REMOVE, r[1]);
+    kit_row(c, QUEUE_ROW_REMOVE, r[2]);
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(messages(f), 0);
+    for (uint32_t i = 0; i < 3; i++)
+        recipient_free(r[i]);
+    recipient_free(stray);
+    message_unref(m);
+    message_unref(unknown);
+}
+
 static void test_order_and_cursor(void **state)
 {
     struct fixture *f = *state;
@@ -833,6 +873,7 @@ int main(void)
         TEST(test_move_and_remove),
         TEST(test_content_goes_with_last_row),
         TEST(test_rows_added_later),
+        TEST(test_open_ended_content),
         TEST(test_order_and_cursor),
         TEST(test_flows),
         TEST(test_flow_behind_a_failure),

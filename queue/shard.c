@@ -106,13 +106,18 @@ bool shard_readable(const struct shard *s, const MDB_val *value)
     return at >= from && at - from <= bytes && value->mv_size <= bytes - (at - from);
 }
 
+bool shard_written(const struct shard *s, const MDB_val *value)
+{
+    uintptr_t from = (uintptr_t)s->map, at = (uintptr_t)value->mv_data;
+
+    return s->map == NULL || at < from || at - from >= s->options.map_bytes;
+}
+
 bool shard_can_free(const struct shard *s, const MDB_val *value)
 {
     uintptr_t from = (uintptr_t)s->map, at = (uintptr_t)value->mv_data;
 
-    /* Written in this transaction, and so not in the map, or small. */
-    if (s->map == NULL || at < from || at - from >= s->options.map_bytes ||
-        (at - from) % s->page_bytes != CHECK_HEADER_BYTES)
+    if (shard_written(s, value) || (at - from) % s->page_bytes != CHECK_HEADER_BYTES) /* or small */
         return true;
     return shard_readable(s, value) &&
            check_large((const uint8_t *)value->mv_data - CHECK_HEADER_BYTES, value->mv_size,

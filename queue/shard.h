@@ -155,6 +155,9 @@ uint64_t shard_reusable_pages(struct shard *s, MDB_txn *txn);
 /* Whether a value that a read transaction returned lies in the used part of the map: a damaged page
  * may say anything, and a read behind the file's end is a SIGBUS. */
 bool shard_readable(const struct shard *s, const MDB_val *value);
+/* Whether a value that a write transaction returned was written by it: such values are not in the
+ * map. */
+bool shard_written(const struct shard *s, const MDB_val *value);
 /* Whether LMDB may free a value of a write transaction: of a large one it frees as many pages as
  * their header says, which check_file() has not read. */
 bool shard_can_free(const struct shard *s, const MDB_val *value);

@@ -171,16 +171,17 @@ int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
 static int locate_in(struct shard *s, const struct msgid *id, uint32_t *rows)
 {
     MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value;
+    uint64_t count = 1;
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 
     if (rc != 0)
         return lmdb_errno(rc);
-    *rows = 1;
     rc = mdb_get(txn, s->content, &key, &value);
     if (rc == 0 && mdb_get(txn, s->refs, &key, &value) == 0 &&
-        codec_refs_decode(id, val_str(&value), rows) < 0)
-        *rows = UINT32_MAX; /* nobody knows */
+        codec_refs_decode(id, val_str(&value), &count) < 0)
+        count = UINT32_MAX; /* nobody knows */
+    *rows = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX;
     mdb_txn_abort(txn);
     return lmdb_errno(rc);
 }
