@@ -10,7 +10,8 @@
 
 /* Numbers are stored: none is ever used again for something else. */
 enum state_kind {
-    STATE_FLOW = 1, /* the queue's own: flow id 4 -> priority 1, names */
+    STATE_FLOW = 1,       /* the queue's own: flow id 4 -> priority 1, names */
+    STATE_SUSPENSION = 2, /* shard 0; scope 1, name: worker/suspensions.h */
 };
 
 #define STATE_KEY_MAX 480

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "outcome/admin.h"
+#include "outcome/suspend.h"
 #include "schedule/lane_wait.h"
 #include "schedule/site.h"
 #include "worker/worker.h"
@@ -114,13 +115,19 @@ struct status_walk {
     size_t bucket;
 };
 
-static void put_wait(const struct lane *lane, struct control_wait *out)
+static void put_wait(struct lane *lane, struct control_wait *out)
 {
     struct lane_wait wait;
 
     lane_wait(lane, &wait);
     out->reason = lane_wait_name(wait.reason);
     out->until_ms = wait.until_ms;
+    if (wait.reason == LANE_WAIT_SUSPENDED) {
+        out->since_ms = wait.suspension.since_ms;
+        out->scope = suspension_scope_name(wait.suspension.scope);
+        memcpy(out->name, wait.suspension.name, sizeof(out->name));
+        memcpy(out->text, wait.suspension.reason, sizeof(out->text));
+    }
     snprintf(out->host, sizeof(out->host), "%s", wait.host != NULL ? wait.host : "");
     snprintf(out->error, sizeof(out->error), "%s", wait.error != NULL ? wait.error : "");
 }
@@ -146,8 +153,8 @@ static void offer(struct control_job *job, struct lane *lane)
     }
     if (lane->last_error != NULL)
         snprintf(d.last_error, sizeof(d.last_error), "%s", lane->last_error);
-    if (lane_suspended(lane)) {
-        d.suspended_until_ms = lane_suspended_wall_ms(lane);
+    if (lane_backs_off(lane)) {
+        d.suspended_until_ms = lane_backs_off_wall_ms(lane);
         if (d.rows > 0)
             d.next_due_ms = d.suspended_until_ms;
     }
@@ -187,7 +194,7 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
 
     for (uint32_t shard = first; shard <= last; shard++) {
         struct control_wait wait = {0};
-        const struct lane *lane;
+        struct lane *lane;
 
         if (worker_of_shard(w->shared, shard) != w)
             continue;
@@ -196,6 +203,8 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
             continue;
         put_wait(lane, &wait);
         control_wait_merge(&q->wait, &wait);
+        if (lane->site != NULL)
+            snprintf(q->site, sizeof(q->site), "%s", lane->site->name);
     }
 }
 
@@ -213,6 +222,16 @@ static void answer_queries(struct worker *w, struct worker_note *note)
     free(walk);
 }
 
+static void on_suspended(void *arg, int result)
+{
+    control_job_done(arg, result);
+}
+
+static void on_suspensions(void *arg, void (*visit)(void *, const struct suspension *), void *to)
+{
+    suspensions_visit(&((struct backend *)arg)->shared->suspensions, visit, to);
+}
+
 static void on_job(void *arg, struct control_job *job)
 {
     struct shared *all = ((struct backend *)arg)->shared;
@@ -224,6 +243,13 @@ static void on_job(void *arg, struct control_job *job)
     }
     if (job->kind == CONTROL_JOB_PURGE) {
         admin_purge(all, job);
+        return;
+    }
+    if (job->kind == CONTROL_JOB_SUSPEND) {
+        suspend_submit(all, &(struct suspend_order){.what = job->suspension,
+                                                    .resume = job->resume,
+                                                    .on_done = on_suspended,
+                                                    .arg = job});
         return;
     }
     walk = calloc(1, sizeof(*walk));
@@ -240,4 +266,5 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .counters = on_counters,
                                                   .reload = on_reload,
                                                   .drain = on_drain,
+                                                  .suspensions = on_suspensions,
                                                   .job = on_job};

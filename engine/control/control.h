@@ -13,6 +13,7 @@
 #include "base/list.h"
 #include "base/msgid.h"
 #include "queue/queue.h"
+#include "worker/suspensions.h"
 
 struct control;
 
@@ -42,6 +43,10 @@ struct control_wait {
     const char *reason; /* see lane_wait_name(), static; NULL: nothing does */
     int64_t until_ms;   /* wall clock; 0: nobody knows */
     char host[128], error[200];
+    /* Of "suspended": since when, by what and why. */
+    int64_t since_ms;
+    const char *scope; /* static */
+    char name[SUSPENSION_NAME_MAX + 1], text[SUSPENSION_REASON_MAX + 1];
 };
 
 struct control_destination {
@@ -62,6 +67,7 @@ struct control_wait_query {
     struct str queue; /* into the job's memory */
     uint32_t flow, shard;
     struct control_wait wait; /* out */
+    char site[160];           /* out: where it goes, as far as that is known */
 };
 
 /* The largest destinations, gathered by workers one after the other. */
@@ -72,7 +78,13 @@ struct control_status {
 
 /* Something the engine does for a client. Lives until control_job_done(). */
 struct control_job {
-    enum { CONTROL_JOB_STATUS, CONTROL_JOB_WAITS, CONTROL_JOB_ACTION, CONTROL_JOB_PURGE } kind;
+    enum {
+        CONTROL_JOB_STATUS,
+        CONTROL_JOB_WAITS,
+        CONTROL_JOB_ACTION,
+        CONTROL_JOB_PURGE,
+        CONTROL_JOB_SUSPEND
+    } kind;
     /* CONTROL_JOB_ACTION: all rows are of one shard; CONTROL_JOB_PURGE: so are its records. */
     enum control_action action;
     uint32_t shard;
@@ -84,6 +96,9 @@ struct control_job {
     struct buf records; /* to be written with them */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
     struct control_status status;
+    /* CONTROL_JOB_SUSPEND */
+    struct suspension suspension;
+    bool resume; /* of it scope and name count */
     /* CONTROL_JOB_WAITS */
     struct control_wait_query *waits;
     size_t waits_len;
@@ -114,6 +129,8 @@ struct control_backend {
      * errors has the mistakes and nothing was changed. */
     int (*reload)(void *arg, struct buf *cannot, struct buf *errors);
     void (*drain)(void *arg);
+    /* Visits all suspensions, in no order; visit() calls nothing of the backend. */
+    void (*suspensions)(void *arg, void (*visit)(void *to, const struct suspension *one), void *to);
     /* Does the job and calls control_job_done() when it is done (for an action: when its commit
      * is), from any thread, also from within. Must not block. */
     void (*job)(void *arg, struct control_job *job);

@@ -64,8 +64,7 @@ static bool found_all(const struct control_client *client)
     return w->found >= w->rows && (w->rows == 1 || client->request.op != CONTROL_OP_ACTION);
 }
 
-/* One slice of rows. 0 or -errno; work.ended when there are no more. */
-static int walk(struct control_client *client, bool need_message, visit_fn visit)
+int control_walk(struct control_client *client, bool need_message, visit_fn visit)
 {
     struct control_work *w = &client->work;
     bool of_message = client->request.filter.has_id;
@@ -116,7 +115,7 @@ enum control_step control_finished(struct control_client *client)
     return CONTROL_STEP_DONE;
 }
 
-static void report_progress(struct control_client *client)
+void control_report_progress(struct control_client *client)
 {
     struct control_work *w = &client->work;
 
@@ -168,7 +167,7 @@ static bool visit_summary(void *arg, const struct queue_row_view *row)
 
 static enum control_step step_walk(struct control_client *client, bool need_message, visit_fn visit)
 {
-    int err = walk(client, need_message, visit);
+    int err = control_walk(client, need_message, visit);
 
     if (err != 0)
         return control_store_failed(client, err);
@@ -176,7 +175,7 @@ static enum control_step step_walk(struct control_client *client, bool need_mess
         return control_ask_rows(client);
     if (client->work.ended)
         return control_finished(client);
-    report_progress(client); /* so that a client knows that a long search goes on */
+    control_report_progress(client);
     return CONTROL_STEP_MORE;
 }
 
@@ -192,13 +191,13 @@ static enum control_step step_summary(struct control_client *client)
     if (w->summary == NULL)
         w->summary = control_summary_new();
     if (!w->ended) {
-        int err = walk(client, needs_message(client), visit_summary);
+        int err = control_walk(client, needs_message(client), visit_summary);
 
         if (err != 0)
             return control_store_failed(client, err);
         if (w->ended)
             control_summary_finish(w->summary);
-        report_progress(client);
+        control_report_progress(client);
         return CONTROL_STEP_MORE;
     }
     return control_ask_groups(client);
@@ -366,7 +365,7 @@ static enum control_step step_action(struct control_client *client)
 
     if (err != 0)
         return control_store_failed(client, err);
-    report_progress(client);
+    control_report_progress(client);
     if (w->ended)
         return control_finished(client);
     shard = w->shard;
@@ -379,7 +378,7 @@ static enum control_step step_action(struct control_client *client)
         ASSERT(w->job->rows != NULL);
     }
     job = w->job;
-    err = walk(client, needs_message(client), visit_action);
+    err = control_walk(client, needs_message(client), visit_action);
     if (err != 0)
         return control_store_failed(client, err);
     if (job->rows_len == 0) {
@@ -506,6 +505,8 @@ enum control_step control_job_returned(struct control_client *client, struct con
         return status_returned(client, job);
     case CONTROL_JOB_WAITS:
         return control_waits_returned(client, job);
+    case CONTROL_JOB_SUSPEND:
+        return control_suspend_returned(client, job);
     case CONTROL_JOB_ACTION:
     case CONTROL_JOB_PURGE:
         break;
@@ -590,6 +591,9 @@ static const struct {
     [CONTROL_OP_VERSION] = {step_version, false},
     [CONTROL_OP_STORED] = {step_content, true},
     [CONTROL_OP_PURGE] = {control_step_purge, true},
+    [CONTROL_OP_SUSPEND] = {control_step_suspend, true},
+    [CONTROL_OP_RESUME] = {control_step_suspend, true},
+    [CONTROL_OP_SUSPENSIONS] = {control_step_suspensions, true},
 };
 
 enum control_step control_step(struct control_client *client)
@@ -610,5 +614,6 @@ void control_work_done(struct control_client *client)
         message_unref(w->message);
     control_summary_free(w->summary);
     control_held_free(w->held);
+    control_suspensions_free(w->suspensions);
     *w = (struct control_work){0};
 }

@@ -29,6 +29,7 @@ enum control_step {
 
 struct control_summary;
 struct control_held;
+struct control_suspensions;
 
 /* A request under way. */
 struct control_work {
@@ -46,6 +47,7 @@ struct control_work {
     struct message *message; /* of show and content; a reference */
     uint64_t content_at;
     struct control_summary *summary;
+    struct control_suspensions *suspensions;
     struct control_held *held; /* rows, while workers are asked what holds them */
 };
 
@@ -94,6 +96,11 @@ void control_work_done(struct control_client *client);
 void control_job_free(struct control_job *job);
 
 /* What requests have in common. */
+/* One slice of rows. 0 or -errno; work.ended when there are no more. */
+int control_walk(struct control_client *client, bool need_message,
+                 bool (*visit)(void *arg, const struct queue_row_view *row));
+/* So that a client knows that a long search goes on. */
+void control_report_progress(struct control_client *client);
 bool control_out_full(const struct control_client *client);
 bool control_at_limit(struct control_client *client);
 void control_next_shard(struct control_client *client);
@@ -113,6 +120,22 @@ enum control_step control_ask_rows(struct control_client *client);
 enum control_step control_ask_groups(struct control_client *client);
 enum control_step control_waits_returned(struct control_client *client, struct control_job *job);
 void control_held_free(struct control_held *h);
+
+/* A CONTROL_JOB_WAITS of at most CONTROL_SLICE_ROWS queries, to be filled and given away. */
+struct control_job *control_waits_new(struct control_client *client);
+/* False: it is the last query already. */
+bool control_waits_add(struct control_job *job, struct str queue, uint32_t flow, uint32_t shard);
+enum control_step control_waits_ask(struct control_client *client, struct control_job *job);
+
+/* --- control_suspension.c --- */
+
+enum control_step control_step_suspensions(struct control_client *client);
+enum control_step control_step_suspend(struct control_client *client);
+enum control_step control_suspend_returned(struct control_client *client,
+                                           const struct control_job *job);
+/* The sites of a slice's rows. */
+void control_suspensions_returned(struct control_client *client, const struct control_job *job);
+void control_suspensions_free(struct control_suspensions *s);
 
 /* --- control_quarantine.c --- */
 

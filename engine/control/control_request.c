@@ -9,9 +9,11 @@
 #include "config/glob.h"
 #include "config/suggest.h"
 #include "dns/name.h"
+#include "worker/queue_name.h"
 
 #define DESTINATIONS_DEFAULT 50
 #define DESTINATIONS_MAX     1000
+#define SUSPENSION_MS_MAX    (INT64_C(3650) * 24 * 3600 * 1000)
 
 static const struct op_name {
     const char *name;
@@ -31,6 +33,9 @@ static const struct op_name {
     {"expire", CONTROL_OP_ACTION, CONTROL_EXPIRE},
     {"quarantine", CONTROL_OP_QUARANTINE, 0},
     {"purge", CONTROL_OP_PURGE, 0},
+    {"suspend", CONTROL_OP_SUSPEND, 0},
+    {"resume", CONTROL_OP_RESUME, 0},
+    {"suspensions", CONTROL_OP_SUSPENSIONS, 0},
     {"stored", CONTROL_OP_STORED, 0},
     {"reload", CONTROL_OP_RELOAD, 0},
     {"drain", CONTROL_OP_DRAIN, 0},
@@ -273,6 +278,65 @@ static int take_destinations(struct control_request *r, struct control_refusal *
     return err;
 }
 
+static int take_scope(struct control_request *r, struct control_refusal *why, const json_t *value)
+{
+    struct str text = {json_string_value(value), json_string_length(value)};
+
+    if (json_is_string(value))
+        r->suspension.scope = suspension_scope_of(text);
+    return r->suspension.scope != 0 ? 0
+                                    : refuse(why, "'scope' is domain, campaign, tenant or site");
+}
+
+static int take_for(struct control_refusal *why, const json_t *value, int64_t *out)
+{
+    if (!json_is_integer(value) || json_integer_value(value) < 1 ||
+        json_integer_value(value) > SUSPENSION_MS_MAX)
+        return refuse(why, "'for_ms' takes a number, 1 to ten years");
+    *out = json_integer_value(value);
+    return 0;
+}
+
+/* Copies text that is stored with a NUL behind it. */
+static int take_short(struct control_refusal *why, const char *name, const json_t *value, char *out,
+                      size_t size)
+{
+    if (!json_is_string(value))
+        return refuse(why, "'%.40s' takes a string", name);
+    if (json_string_length(value) >= size)
+        return refuse(why, "'%.40s' is longer than %zu bytes", name, size - 1);
+    if (strlen(json_string_value(value)) != json_string_length(value))
+        return refuse(why, "'%.40s' has a NUL in it", name);
+    memcpy(out, json_string_value(value), json_string_length(value) + 1);
+    return 0;
+}
+
+/* The name as the queue knows it: a domain by its A-labels, a campaign or tenant as far as flows
+ * look at names. */
+static int name_settle(struct suspension *one, struct control_refusal *why)
+{
+    struct dns_name domain;
+
+    if (one->scope == 0)
+        return refuse(why, "'scope' is missing: domain, campaign, tenant or site");
+    if (one->name[0] == '\0')
+        return refuse(why, "'name' is missing");
+    if (one->scope == SUSPENSION_CAMPAIGN || one->scope == SUSPENSION_TENANT)
+        one->name[FLOW_NAME_MAX] = '\0';
+    if (one->scope != SUSPENSION_DOMAIN)
+        return 0;
+    if (queue_name_of(str_of(one->name), &domain) < 0) {
+        snprintf(
+            why->hint, sizeof(why->hint),
+            "one domain, no pattern; a site takes all its domains, a campaign and a tenant all "
+            "of theirs");
+        return refuse(why, "'%.100s' is no domain", one->name);
+    }
+    memcpy(one->name, domain.text, domain.len);
+    one->name[domain.len] = '\0';
+    return 0;
+}
+
 static int take_member(struct control_request *r, struct control_refusal *why, const char *name,
                        json_t *value, bool *has_id)
 {
@@ -286,6 +350,16 @@ static int take_member(struct control_request *r, struct control_refusal *why, c
         return take_destinations(r, why, value);
     if (strcmp(name, "all") == 0)
         return take_bool(why, name, value, &r->all);
+    if (strcmp(name, "scope") == 0)
+        return take_scope(r, why, value);
+    if (strcmp(name, "name") == 0)
+        return take_short(why, name, value, r->suspension.name, sizeof(r->suspension.name));
+    if (strcmp(name, "reason") == 0)
+        return take_short(why, name, value, r->suspension.reason, sizeof(r->suspension.reason));
+    if (strcmp(name, "who") == 0)
+        return take_short(why, name, value, r->suspension.who, sizeof(r->suspension.who));
+    if (strcmp(name, "for_ms") == 0)
+        return take_for(why, value, &r->for_ms);
     if (strcmp(name, "data") == 0)
         return take_bool(why, name, value, &r->data);
     if (strcmp(name, "id") == 0) {
@@ -316,6 +390,8 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
     if ((r->op == CONTROL_OP_SHOW || r->op == CONTROL_OP_CONTENT || r->op == CONTROL_OP_STORED) &&
         !has_id)
         return refuse(why, "'id' is missing");
+    if (r->op == CONTROL_OP_SUSPEND || r->op == CONTROL_OP_RESUME)
+        return name_settle(&r->suspension, why);
     if ((r->op == CONTROL_OP_ACTION || r->op == CONTROL_OP_PURGE) && !r->filtered && !r->all) {
         snprintf(why->hint, sizeof(why->hint), "give a filter, or \"all\":true to mean every row");
         return refuse(why, r->op == CONTROL_OP_PURGE

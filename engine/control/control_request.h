@@ -16,6 +16,9 @@ enum control_op {
     CONTROL_OP_ACTION,
     CONTROL_OP_QUARANTINE,
     CONTROL_OP_PURGE,
+    CONTROL_OP_SUSPEND,
+    CONTROL_OP_RESUME,
+    CONTROL_OP_SUSPENSIONS,
     CONTROL_OP_RELOAD,
     CONTROL_OP_DRAIN,
     CONTROL_OP_VERSION
@@ -49,7 +52,9 @@ struct control_request {
     struct msgid id; /* of show, content and stored */
     uint64_t limit;  /* 0 = none */
     uint32_t destinations;
-    void *json; /* what the slices point into; private */
+    struct suspension suspension; /* of suspend and resume: scope, name, reason, who */
+    int64_t for_ms;               /* suspend: 0 = until it is resumed */
+    void *json;                   /* what the slices point into; private */
 };
 
 /* What is wrong with a request. */

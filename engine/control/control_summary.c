@@ -165,7 +165,7 @@ void control_summary_put(struct control_summary *s, const struct control_wait *w
     if (g->next_due_ms != INT64_MAX)
         json_number(out, "next_due_ms", g->next_due_ms);
     json_text(out, "last_error", (struct str){g->last_error, g->error_len});
-    if (g->ready > 0)
+    if (g->ready > 0 || (wait->scope != NULL && g->deferred > 0))
         json_wait(out, wait);
     json_end(out);
     buf_puts(out, "}\n");
@@ -173,9 +173,15 @@ void control_summary_put(struct control_summary *s, const struct control_wait *w
 
 /* --- status --- */
 
+/* A suspension that has no end lasts longest; of others without one nobody knows. */
+static int64_t wait_ends_ms(const struct control_wait *wait)
+{
+    return wait->scope != NULL && wait->until_ms == 0 ? INT64_MAX : wait->until_ms;
+}
+
 void control_wait_merge(struct control_wait *to, const struct control_wait *from)
 {
-    if (from->reason != NULL && (to->reason == NULL || from->until_ms > to->until_ms))
+    if (from->reason != NULL && (to->reason == NULL || wait_ends_ms(from) > wait_ends_ms(to)))
         *to = *from;
 }
 

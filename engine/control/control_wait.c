@@ -19,7 +19,7 @@ struct control_held {
     struct held_row rows[CONTROL_SLICE_ROWS];
 };
 
-static struct control_job *waits_new(struct control_client *client)
+struct control_job *control_waits_new(struct control_client *client)
 {
     struct control_job *job = control_job_new(client);
 
@@ -29,15 +29,24 @@ static struct control_job *waits_new(struct control_client *client)
     return job;
 }
 
-static void waits_add(struct control_job *job, struct str queue, uint32_t flow, uint32_t shard)
+bool control_waits_add(struct control_job *job, struct str queue, uint32_t flow, uint32_t shard)
 {
+    const struct control_wait_query *last = &job->waits[job->waits_len - 1];
+
+    /* The name is where it was gathered: see control_waits_ask(). */
+    if (job->waits_len > 0 && last->flow == flow && last->shard == shard &&
+        str_eq((struct str){(const char *)job->memory.data + job->memory.len - last->queue.len,
+                            last->queue.len},
+               queue))
+        return false;
     ASSERT(job->waits_len < CONTROL_SLICE_ROWS);
     job->waits[job->waits_len++] =
         (struct control_wait_query){.queue = queue, .flow = flow, .shard = shard};
     buf_put_str(&job->memory, queue);
+    return true;
 }
 
-static enum control_step waits_ask(struct control_client *client, struct control_job *job)
+enum control_step control_waits_ask(struct control_client *client, struct control_job *job)
 {
     const char *at = (const char *)job->memory.data;
 
@@ -54,22 +63,14 @@ static enum control_step waits_ask(struct control_client *client, struct control
 bool control_hold_row(struct control_client *client, const struct queue_row_view *row)
 {
     struct control_held *h = client->work.held;
-    struct str last = {0};
-    uint32_t last_flow = 0;
 
     if (h == NULL) {
         h = client->work.held = calloc(1, sizeof(*h));
         ASSERT(h != NULL);
     }
     if (h->job == NULL)
-        h->job = waits_new(client);
-    if (h->job->waits_len > 0) {
-        last_flow = h->job->waits[h->job->waits_len - 1].flow;
-        last.len = h->job->waits[h->job->waits_len - 1].queue.len;
-        last.ptr = (const char *)h->job->memory.data + h->job->memory.len - last.len;
-    }
-    if (last_flow != row->flow || !str_eq(last, row->queue)) /* rows come by flow and queue */
-        waits_add(h->job, row->queue, row->flow, client->work.shard);
+        h->job = control_waits_new(client);
+    (void)control_waits_add(h->job, row->queue, row->flow, client->work.shard);
     control_put_row(&h->text, row, client->control->wall_ms);
     ASSERT(h->len < CONTROL_SLICE_ROWS);
     h->rows[h->len++] = (struct held_row){
@@ -89,13 +90,15 @@ enum control_step control_ask_rows(struct control_client *client)
     struct control_job *job = client->work.held->job;
 
     client->work.held->job = NULL;
-    return waits_ask(client, job);
+    return control_waits_ask(client, job);
 }
 
 /* What a queue waits for holds its due rows, and those that will be due before it is over. */
 static bool concerns_row(const struct control_wait *wait, int64_t due_ms, int64_t now_ms)
 {
-    return due_ms < QUEUE_DUE_HELD && (due_ms <= now_ms || due_ms < wait->until_ms);
+    bool for_ever = wait->scope != NULL && wait->until_ms == 0; /* suspended */
+
+    return due_ms < QUEUE_DUE_HELD && (for_ever || due_ms <= now_ms || due_ms < wait->until_ms);
 }
 
 static void put_rows(struct control_client *client, const struct control_job *job)
@@ -133,18 +136,18 @@ void control_held_free(struct control_held *h)
 enum control_step control_ask_groups(struct control_client *client)
 {
     struct control_work *w = &client->work;
-    struct control_job *job = waits_new(client);
+    struct control_job *job = control_waits_new(client);
     uint64_t limit = client->request.limit;
     struct str name;
     uint32_t flow;
 
     while (job->waits_len < CONTROL_SLICE_ROWS && (limit == 0 || w->sent < limit) &&
            control_summary_peek(w->summary, job->waits_len, &name, &flow)) {
-        waits_add(job, name, flow, CONTROL_SHARD_ANY);
+        (void)control_waits_add(job, name, flow, CONTROL_SHARD_ANY);
         w->sent++;
     }
     if (job->waits_len > 0)
-        return waits_ask(client, job);
+        return control_waits_ask(client, job);
     w->truncated = control_summary_peek(w->summary, 0, &name, &flow);
     control_job_free(job);
     return control_finished(client);
@@ -154,7 +157,9 @@ enum control_step control_ask_groups(struct control_client *client)
 
 enum control_step control_waits_returned(struct control_client *client, struct control_job *job)
 {
-    if (client->work.summary == NULL)
+    if (client->work.suspensions != NULL)
+        control_suspensions_returned(client, job);
+    else if (client->work.summary == NULL)
         put_rows(client, job);
     else
         for (size_t i = 0; i < job->waits_len; i++)

@@ -245,6 +245,8 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
                     CREW_JOBS_PER_WORKER * e->shared.workers_len);
     if (err == 0)
         err = queue_open(&e->shared.queue, &options, &why);
+    if (err == 0)
+        err = suspensions_open(&e->shared.suspensions, e->shared.queue);
     if (err < 0) {
         buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
                    options.records.path != NULL ? options.records.path : "no place",
@@ -377,6 +379,7 @@ void engine_close(struct engine *e)
     queue_close(e->shared.queue);
     governor_close(e->shared.governor);
     clients_done(&e->shared.clients);
+    suspensions_done(&e->shared.suspensions);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);
     free(e->shared.workers);

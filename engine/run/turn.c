@@ -9,6 +9,7 @@
 #include "deliver/transaction.h"
 #include "intake/inject_message.h"
 #include "outcome/judge.h"
+#include "outcome/suspend.h"
 #include "outcome/sweep.h"
 #include "run/engine.h"
 #include "schedule/lane.h"
@@ -40,6 +41,7 @@ static void on_tick(void *arg)
         return;
     sweep_clock(w);
     lanes_renew_step(w);
+    lane_suspensions_walk(w);
     lane_start_loads(w);
     sessions_dispatch_all(w);
     delivery_flush_all(w);
@@ -52,7 +54,8 @@ static void on_tick(void *arg)
 bool worker_busy(const struct worker *w)
 {
     return !list_empty(&w->sites_dirty) || !list_empty(&w->deliveries_dirty) ||
-           !list_empty(&w->injects_dirty) || w->renewing || lane_loads_wait(w);
+           !list_empty(&w->injects_dirty) || !list_empty(&w->suspension_walks) || w->renewing ||
+           lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)
@@ -95,6 +98,8 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->injects_dead);
     list_init(&w->load_wait);
     list_init(&w->conversions);
+    list_init(&w->suspension_walks);
+    list_init(&w->suspension_changes);
     crew_desk_init(&w->desk, wake_worker, w);
     list_init(&w->sites_dirty);
     list_init(&w->sites_dead);
@@ -185,6 +190,8 @@ int worker_start(struct worker *w)
     err = sweep_open(w);
     if (err < 0)
         return err;
+    if (w == worker_of_shard(w->shared, 0))
+        suspend_open(w);
     err = resolver_open(w);
     if (err < 0) {
         log_error("dns.open_failed",
@@ -248,6 +255,8 @@ void worker_close(struct worker *w)
     if (w->port != NULL) {
         crew_collect(&w->desk);
         worker_notes_end(w);
+        suspend_close(w);
+        lane_suspensions_abandon(w);
         settle_abandon(w);
         lane_close_all(w);
         site_reap(w);

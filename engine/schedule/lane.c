@@ -62,6 +62,7 @@ struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct st
     lane->timer.on_timer = on_lane_timer;
     list_init(&lane->window);
     list_init(&lane->zombies);
+    lane_suspensions_look(lane);
     map_insert(&w->lanes, &lane->node, hash);
     gauge_set(&w->counters.lanes, (uint32_t)w->lanes.count);
     return lane;
@@ -333,9 +334,9 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
         lane_load_want(lane, worker_wall_ms(lane->worker)); /* perhaps it waited for this */
 }
 
-/* Gives the window back to the store. */
-static void window_release(struct lane *lane)
+uint32_t lane_window_release(struct lane *lane)
 {
+    uint32_t released = lane->window_len;
     struct list_node *n;
 
     while ((n = list_first(&lane->window)) != NULL) {
@@ -356,6 +357,7 @@ static void window_release(struct lane *lane)
         if (due_ms < lane->loaded_until_ms)
             lane->loaded_until_ms = due_ms;
     }
+    return released;
 }
 
 /* --- states --- */
@@ -381,12 +383,12 @@ static void lane_free(struct lane *lane)
     free(lane);
 }
 
-bool lane_suspended(const struct lane *lane)
+bool lane_backs_off(const struct lane *lane)
 {
     return lane->suspended_until_ms > io_now_ms(lane->worker->io);
 }
 
-int64_t lane_suspended_wall_ms(const struct lane *lane)
+int64_t lane_backs_off_wall_ms(const struct lane *lane)
 {
     const struct io *io = lane->worker->io;
 
@@ -413,7 +415,7 @@ static void on_lane_timer(struct timer *timer)
 {
     struct lane *lane = CONTAINER_OF(timer, struct lane, timer);
 
-    if (!lane_suspended(lane))
+    if (!lane_backs_off(lane))
         lane->suspended_until_ms = 0;
     if (lane_is_idle(lane))
         lane_free(lane);
@@ -437,7 +439,11 @@ void lane_update(struct lane *lane)
     int64_t now_ms = worker_wall_ms(w);
 
     if (lane_suspended(lane)) {
-        lane_arm(lane, (int64_t)(lane->suspended_until_ms - io_now_ms(w->io)));
+        (void)lane_window_release(lane);
+        if (lane_backs_off(lane))
+            lane_arm(lane, (int64_t)(lane->suspended_until_ms - io_now_ms(w->io)));
+        else if (lane_is_idle(lane) && !timer_armed(&lane->timer))
+            lane_arm(lane, IDLE_MS);
         return;
     }
     if (lane->stored_due_ms <= now_ms - LANE_HANDOVER_MS)
@@ -523,14 +529,14 @@ void lane_suspend(struct lane *lane, const struct config_destination *dest,
     lane->suspended_until_ms =
         io_now_ms(w->io) + (uint64_t)retry_delay_ms(dest, lane->failures, &w->rng);
     lane->site_down = false;
-    window_release(lane);
+    (void)lane_window_release(lane);
     lane_update(lane);
 }
 
 void lane_pause(struct lane *lane, uint64_t until_ms)
 {
     lane->suspended_until_ms = until_ms;
-    window_release(lane);
+    (void)lane_window_release(lane);
     lane_update(lane);
 }
 
@@ -569,7 +575,7 @@ void lane_close_all(struct worker *w)
         lane->loading = false;
         while (!list_empty(&lane->zombies))
             lane_memory_drop(LIST_ENTRY(list_pop_front(&lane->zombies), struct recipient, node));
-        window_release(lane);
+        (void)lane_window_release(lane);
         lane_free(lane);
     }
 }

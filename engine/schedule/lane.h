@@ -57,7 +57,9 @@ struct lane {
     uint16_t failures; /* failures in a row of the destination as a whole */
     uint16_t name_len;
     bool loading;
-    bool site_down; /* suspended because its site did not answer */
+    bool site_down;               /* suspended because its site did not answer */
+    uint8_t suspensions;          /* what an operator suspended it by: a bit for each scope */
+    uint32_t suspensions_changed; /* the worker's, when that was found out */
     char name[];
 };
 
@@ -79,9 +81,11 @@ static inline struct str lane_name(const struct lane *lane)
     return (struct str){lane->name, lane->name_len};
 }
 /* Whether the destination's back-off is not over. */
-bool lane_suspended(const struct lane *lane);
+bool lane_backs_off(const struct lane *lane);
 /* By the wall clock, for those who are shown it: when that ends. */
-int64_t lane_suspended_wall_ms(const struct lane *lane);
+int64_t lane_backs_off_wall_ms(const struct lane *lane);
+/* Whether nothing of it may be sent: it backs off, or an operator has suspended it. */
+bool lane_suspended(struct lane *lane);
 static inline uint8_t lane_priority(const struct lane *lane)
 {
     return lane->names == NULL ? PRIORITY_DEFAULT : lane->names->priority;
@@ -131,14 +135,29 @@ void lane_suspend(struct lane *lane, const struct config_destination *dest,
 void lane_pause(struct lane *lane, uint64_t until_ms);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);
-/* Ends the suspension: attempts go on now. */
+/* Ends the back-off: attempts go on now. */
 void lane_resume(struct lane *lane);
-/* Forgets suspension and route: attempts at once (flush). */
+/* Forgets back-off and route: attempts at once (flush), unless an operator suspended it. */
 void lane_flush(struct lane *lane);
 /* Behind a reload: routes and limits of all lanes are looked up anew, some lanes a turn, so that a
  * million of them hold up nothing. The first call begins (anew), the second is for each turn. */
 void lanes_renew(struct worker *w);
 void lanes_renew_step(struct worker *w);
+/* Its site is another one: it may be suspended. */
+void lane_suspensions_look(struct lane *lane);
+/* Suspends and resumes lanes as shared->suspensions says now; on_done() is called when all have
+ * heard of it, or when the worker ends. walk lives until then. */
+struct suspension_walk {
+    void (*on_done)(struct suspension_walk *walk);
+    size_t bucket;
+    struct list_node node;
+};
+void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk);
+/* The next slice. Once a turn. */
+void lane_suspensions_walk(struct worker *w);
+void lane_suspensions_abandon(struct worker *w);
+/* Gives the window back to the store. Returns how many recipients it had. */
+uint32_t lane_window_release(struct lane *lane);
 /* Re-evaluates what the lane should be doing now. */
 void lane_update(struct lane *lane);
 /* Finds a recipient in memory, or NULL. */

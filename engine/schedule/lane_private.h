@@ -4,6 +4,7 @@
 #define HAYAUMA_ENGINE_LANE_PRIVATE_H
 
 #include "schedule/lane.h"
+#include "worker/suspensions.h"
 
 /* What was just accepted is left to come from memory: a row that a load has seen is not taken from
  * there, and loads that followed acceptance closely would read back everything a busy lane gets. */
@@ -36,6 +37,11 @@ uint32_t lane_window_max(const struct lane *lane);
 bool lane_memory_full(const struct worker *w);
 /* Wants a refill when less than half of the last is left and the store has due rows. */
 void lane_load_want(struct lane *lane, int64_t now_ms);
+
+/* --- lane_suspend.c --- */
+
+/* What it may be suspended by, by scope. */
+void lane_suspension_names(const struct lane *lane, struct str names[SUSPENSION_SCOPES]);
 
 /* --- lane_route.c --- */
 

@@ -2,6 +2,7 @@
 
 #include "schedule/lane_private.h"
 #include "schedule/site.h"
+#include "worker/shared.h"
 
 #define LANES_LOOKED_AT 32
 
@@ -13,7 +14,7 @@ const char *lane_wait_name(enum lane_wait_reason reason)
         [LANE_WAIT_NO_ROUTE] = "no_route", [LANE_WAIT_MEMORY] = "memory",
         [LANE_WAIT_LOOKUP] = "lookup",     [LANE_WAIT_RATE] = "rate",
         [LANE_WAIT_SESSIONS] = "sessions", [LANE_WAIT_CONNECT] = "connect",
-        [LANE_WAIT_SHORTAGE] = "shortage",
+        [LANE_WAIT_SHORTAGE] = "shortage", [LANE_WAIT_SUSPENDED] = "suspended",
     };
 
     ASSERT((size_t)reason < ARRAY_LEN(names));
@@ -65,8 +66,29 @@ static void site_wait(const struct site *site, struct lane_wait *out)
     }
 }
 
+/* Of several the one that lasts longest. */
+static bool suspended(struct lane *lane, struct suspension *out)
+{
+    struct suspensions *all = &lane->worker->shared->suspensions;
+    struct str names[SUSPENSION_SCOPES];
+    struct suspension one;
+
+    *out = (struct suspension){0};
+    if (suspensions_count(all) == 0)
+        return false;
+    lane_suspension_names(lane, names);
+    for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++) {
+        if (names[scope].len == 0 || !suspensions_find(all, scope, names[scope], &one))
+            continue;
+        if (out->scope == 0 ||
+            (out->until_ms != 0 && (one.until_ms == 0 || one.until_ms > out->until_ms)))
+            *out = one;
+    }
+    return out->scope != 0;
+}
+
 /* What concerns the whole lane. False: nothing. */
-static bool lane_held(const struct lane *lane, struct lane_wait *out)
+static bool lane_held(struct lane *lane, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
 
@@ -75,17 +97,20 @@ static bool lane_held(const struct lane *lane, struct lane_wait *out)
         out->reason = LANE_WAIT_DRAINING;
     } else if (w->settles_failing > 0) {
         out->reason = LANE_WAIT_DISK;
-    } else if (lane_suspended(lane)) {
+    } else if (suspended(lane, &out->suspension)) {
+        out->reason = LANE_WAIT_SUSPENDED;
+        out->until_ms = out->suspension.until_ms;
+    } else if (lane_backs_off(lane)) {
         out->reason =
             lane->last_host != NULL || lane->site_down ? LANE_WAIT_BACK_OFF : LANE_WAIT_NO_ROUTE;
-        out->until_ms = lane_suspended_wall_ms(lane);
+        out->until_ms = lane_backs_off_wall_ms(lane);
         out->host = lane->last_host;
         out->error = lane->last_error;
     }
     return out->reason != LANE_WAIT_NONE;
 }
 
-void lane_wait(const struct lane *lane, struct lane_wait *out)
+void lane_wait(struct lane *lane, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
     bool stored = lane->stored_due_ms <= worker_wall_ms(w);
@@ -104,12 +129,13 @@ void lane_wait(const struct lane *lane, struct lane_wait *out)
     }
 }
 
-void lane_waited_for(const struct lane *lane, struct buf *out)
+void lane_waited_for(struct lane *lane, struct buf *out)
 {
     static const char *const words[] = {
         [LANE_WAIT_NONE] = "its turn",
         [LANE_WAIT_DRAINING] = "a restart",
         [LANE_WAIT_DISK] = "room in the store",
+        [LANE_WAIT_SUSPENDED] = "the end of a suspension by the operator",
         [LANE_WAIT_BACK_OFF] = "the end of the destination's back-off",
         [LANE_WAIT_NO_ROUTE] = "a route to its domain",
         [LANE_WAIT_MEMORY] = "memory",

@@ -5,31 +5,34 @@
 #define HAYAUMA_ENGINE_LANE_WAIT_H
 
 #include "schedule/lane.h"
+#include "worker/suspensions.h"
 
 enum lane_wait_reason {
-    LANE_WAIT_NONE,     /* nothing is due, or it is being sent */
-    LANE_WAIT_DRAINING, /* the engine is about to stop */
-    LANE_WAIT_DISK,     /* what was sent cannot be recorded: the store has no room */
-    LANE_WAIT_BACK_OFF, /* the destination failed as a whole */
-    LANE_WAIT_NO_ROUTE, /* its domain could not be looked up */
-    LANE_WAIT_MEMORY,   /* queue.memory_max is reached */
-    LANE_WAIT_LOOKUP,   /* its domain is being looked up */
-    LANE_WAIT_RATE,     /* our own limit: the next message may not go yet */
-    LANE_WAIT_SESSIONS, /* as many sessions as are allowed are open, and busy */
-    LANE_WAIT_SHORTAGE, /* this host lacks descriptors, memory or local ports for a session */
-    LANE_WAIT_CONNECT,  /* no session yet, or none could be had: tried again then */
+    LANE_WAIT_NONE,      /* nothing is due, or it is being sent */
+    LANE_WAIT_DRAINING,  /* the engine is about to stop */
+    LANE_WAIT_DISK,      /* what was sent cannot be recorded: the store has no room */
+    LANE_WAIT_SUSPENDED, /* an operator said so */
+    LANE_WAIT_BACK_OFF,  /* the destination failed as a whole */
+    LANE_WAIT_NO_ROUTE,  /* its domain could not be looked up */
+    LANE_WAIT_MEMORY,    /* queue.memory_max is reached */
+    LANE_WAIT_LOOKUP,    /* its domain is being looked up */
+    LANE_WAIT_RATE,      /* our own limit: the next message may not go yet */
+    LANE_WAIT_SESSIONS,  /* as many sessions as are allowed are open, and busy */
+    LANE_WAIT_SHORTAGE,  /* this host lacks descriptors, memory or local ports for a session */
+    LANE_WAIT_CONNECT,   /* no session yet, or none could be had: tried again then */
 };
 
 struct lane_wait {
     enum lane_wait_reason reason;
-    int64_t until_ms;         /* wall clock; 0: nobody knows */
-    const char *host, *error; /* of the answer that is the reason, or NULL; the lane's */
+    int64_t until_ms;             /* wall clock; 0: nobody knows */
+    const char *host, *error;     /* of the answer that is the reason, or NULL; the lane's */
+    struct suspension suspension; /* of LANE_WAIT_SUSPENDED */
 };
 
-void lane_wait(const struct lane *lane, struct lane_wait *out);
+void lane_wait(struct lane *lane, struct lane_wait *out);
 /* What a recipient that expires untried has waited for, in words: "the rate limit"; what it was
  * that let it wait has not ended. */
-void lane_waited_for(const struct lane *lane, struct buf *out);
+void lane_waited_for(struct lane *lane, struct buf *out);
 /* "back_off", as docs/control.md lists them; NULL for LANE_WAIT_NONE. */
 const char *lane_wait_name(enum lane_wait_reason reason);
 

@@ -158,6 +158,7 @@ void site_attach(struct site *site, struct lane *lane)
     list_push_back(&site->attached, &lane->site_node);
     site->lanes++;
     site->waiting += lane->window_len;
+    lane_suspensions_look(lane);
 }
 
 void site_detach(struct site *site, struct lane *lane)
@@ -209,7 +210,8 @@ static size_t take_heads(struct feed *feed, const struct lane *of, const struct 
         size_t before = len;
 
         next = feed_after(lane);
-        len = take_same(lane, m, out, len, max);
+        if (!lane_suspended(lane))
+            len = take_same(lane, m, out, len, max);
         domains += len != before;
         lane = next;
     }
@@ -264,10 +266,13 @@ static void prefetch_next(struct site *site)
 struct site_taken site_take(struct site *site, struct recipient **out, size_t max,
                             uint32_t domains_max)
 {
-    struct lane *lane = feed_next(&site->feed);
     struct site_taken taken = {0};
     struct recipient *r;
+    struct lane *lane;
 
+    /* A suspended one gives its window back: the walk that tells lanes has not come to it. */
+    while ((lane = feed_next(&site->feed)) != NULL && lane_suspended(lane))
+        lane_update(lane);
     if (lane == NULL)
         return taken;
     r = lane_peek(lane);

@@ -11,6 +11,7 @@
 #include "queue/queue.h"
 #include "worker/clients.h"
 #include "worker/crew.h"
+#include "worker/suspensions.h"
 
 struct worker;
 
@@ -21,6 +22,7 @@ struct shared {
     struct governor *governor;
     struct crew *crew;      /* as many threads as workers */
     struct clients clients; /* sessions per client address */
+    struct suspensions suspensions;
     struct worker *workers;
     uint32_t workers_len;
     uint32_t sessions_out_max; /* descriptors are kept for intake */

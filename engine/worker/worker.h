@@ -87,14 +87,20 @@ struct worker {
     /* Delivery. */
     const struct lane_hooks *lane_hooks; /* schedule/lane.h */
     struct map lanes, sites;
-    struct map idle;         /* sessions without work, by address: idle.c */
-    struct map memory;       /* recipients in memory, by message id and index */
-    struct list load_wait;   /* lanes that want a refill */
-    uint32_t loads;          /* under way */
-    size_t trim_bucket;      /* of lanes: where windows_trim() goes on */
-    size_t renew_bucket;     /* of lanes: where lanes_renew_step() goes on */
-    bool renewing;           /* behind a reload */
-    struct sweeps *sweeps;   /* sweep.h */
+    struct map idle;              /* sessions without work, by address: idle.c */
+    struct map memory;            /* recipients in memory, by message id and index */
+    struct list load_wait;        /* lanes that want a refill */
+    uint32_t loads;               /* under way */
+    size_t trim_bucket;           /* of lanes: where windows_trim() goes on */
+    size_t renew_bucket;          /* of lanes: where lanes_renew_step() goes on */
+    bool renewing;                /* behind a reload */
+    struct sweeps *sweeps;        /* sweep.h */
+    struct list suspension_walks; /* over lanes: schedule/lane_suspend.c */
+    uint32_t suspensions_changed; /* how often this worker has heard of a change */
+    /* Of the worker that owns shard 0: outcome/suspend.c. */
+    struct list suspension_changes; /* that wait for the one under way */
+    bool suspension_changing;
+    struct timer suspension_timer;
     struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     struct list conversions; /* under way */

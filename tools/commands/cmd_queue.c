@@ -9,6 +9,7 @@
 #include "tools/commands/commands.h"
 #include "tools/commands/queue_export.h"
 #include "tools/commands/queue_filter.h"
+#include "tools/commands/queue_suspend.h"
 #include "tools/commands/queue_view.h"
 #include "tools/commands/screen.h"
 
@@ -20,7 +21,13 @@ static const char help_head[] =
     "  show ID      a message, its recipients and its headers\n"
     "  export       messages as files (--to DIR), or one to stdout (ID)\n"
     "  flush        try now: what is deferred, and destinations that are backed off\n"
-    "  hold         keep in the queue until released\n"
+    "  suspend      send nothing of a domain, campaign, tenant or site, what is still to come\n"
+    "               included: DOMAIN, --campaign NAME, --tenant NAME or --site NAME\n"
+    "    --for TIME       until then (30m, 2h, 3d); else until it is resumed\n"
+    "    --reason TEXT    shown wherever mail waits for it\n"
+    "  resume       end that; takes the same names\n"
+    "  suspensions  what is suspended, since when, why, and how much waits for it\n"
+    "  hold         keep these recipients in the queue until released\n"
     "  release      let go what was held\n"
     "  cancel       remove; nobody is told but the record\n"
     "  expire       end as undeliverable; senders get a notice\n"
@@ -35,6 +42,7 @@ static const char help_tail[] =
     "Examples:\n"
     "  hayauma queue list --error 'mailbox full' --limit 20\n"
     "  hayauma queue flush example.com\n"
+    "  hayauma queue suspend --campaign spring --reason 'complaints' --for 2h\n"
     "  hayauma queue cancel --campaign spring --state deferred\n"
     "  hayauma queue export --sender news@example.com --to /tmp/news\n"
     "  hayauma queue quarantine purge 0-1f2e3d4c5b6a7988\n"
@@ -229,6 +237,8 @@ static int unknown(const char *name)
         suggest_offer(&s, views[i].name);
     for (size_t i = 0; i < ARRAY_LEN(actions); i++)
         suggest_offer(&s, actions[i].name);
+    for (int i = 0; queue_suspend_name(i) != NULL; i++)
+        suggest_offer(&s, queue_suspend_name(i));
     fprintf(stderr, "hayauma queue: no such action: '%s'", name);
     if (s.best != NULL)
         fprintf(stderr, "; did you mean '%s'?", s.best);
@@ -256,6 +266,12 @@ int cmd_queue(int argc, char **argv)
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
         return help(stdout);
     snprintf(name, sizeof(name), "%s", argv[1]);
+    if (queue_suspend_is(name)) {
+        snprintf(title, sizeof(title), "hayauma queue %s", name);
+        argv[1] = title; /* for getopt's own errors */
+        code = queue_suspend(name, argc - 1, argv + 1);
+        return code == -1 ? help(stdout) : code;
+    }
     o.records = strcmp(name, "quarantine") == 0;
     if (o.records && argc > 2 && is_word(argv[2])) {
         snprintf(name, sizeof(name), "quarantine %.16s", argv[2]);

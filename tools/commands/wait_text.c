@@ -36,6 +36,22 @@ int64_t wait_until_ms(const json_t *object)
                : reply_number(wait, "until_ms");
 }
 
+/* "suspended 5m ago, for 2h more: campaign spring: complaints". */
+static void put_suspension(struct buf *out, const json_t *wait, int64_t until_ms, int64_t now_ms)
+{
+    buf_puts(out, "suspended ");
+    put_age(out, now_ms - reply_number(wait, "since_ms"));
+    buf_puts(out, " ago");
+    if (until_ms > now_ms) {
+        buf_puts(out, ", for ");
+        put_age(out, until_ms - now_ms);
+        buf_puts(out, " more");
+    }
+    buf_printf(out, ": %s %s", reply_text(wait, "scope"), reply_text(wait, "name"));
+    if (*reply_text(wait, "text") != 0)
+        buf_printf(out, ": %s", reply_text(wait, "text"));
+}
+
 static void put_reason(struct buf *out, const json_t *wait, int64_t until_ms, int64_t now_ms)
 {
     const char *reason = reply_text(wait, "reason");
@@ -43,7 +59,9 @@ static void put_reason(struct buf *out, const json_t *wait, int64_t until_ms, in
 
     while (i < ARRAY_LEN(reasons) && strcmp(reasons[i].reason, reason) != 0)
         i++;
-    if (i == ARRAY_LEN(reasons)) { /* of a newer engine */
+    if (json_object_get(wait, "scope") != NULL) {
+        put_suspension(out, wait, until_ms, now_ms);
+    } else if (i == ARRAY_LEN(reasons)) { /* of a newer engine */
         buf_puts(out, reason);
     } else if (until_ms > now_ms && reasons[i].words_until != NULL) {
         buf_puts(out, reasons[i].words_until);

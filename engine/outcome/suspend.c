@@ -1,0 +1,237 @@
+#include "outcome/suspend.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "schedule/lane.h"
+
+#define LOOK_MS 1000 /* the wall clock may be set while a timer runs */
+
+/* A change under way. It is in the hands of the owner until its commit, then of all workers; the
+ * last one frees it. */
+struct suspend_change {
+    struct worker_note note;
+    struct list_node node; /* worker->suspension_changes */
+    struct worker *owner;
+    struct suspend_order order;
+    uint8_t key[SUSPENSION_KEY_MAX];
+    struct buf value;
+    struct queue_state state;
+    struct queue_change change;
+    /* Relaxed but for the last, who must see what the others left: acquire and release. */
+    _Atomic uint32_t walks;
+    struct suspend_walk {
+        struct worker_note note;
+        struct suspension_walk walk;
+        struct suspend_change *change;
+    } each[];
+};
+
+static void changes_go_on(struct worker *w);
+
+static void change_free(struct suspend_change *c, int result)
+{
+    if (c->order.on_done != NULL)
+        c->order.on_done(c->order.arg, result);
+    buf_done(&c->value);
+    free(c);
+}
+
+/* --- behind the commit: every worker's lanes --- */
+
+static void on_walked(struct suspension_walk *walk)
+{
+    struct suspend_change *c = CONTAINER_OF(walk, struct suspend_walk, walk)->change;
+
+    if (atomic_fetch_sub_explicit(&c->walks, 1, memory_order_acq_rel) == 1)
+        change_free(c, 0);
+}
+
+static void on_told(struct worker *w, struct worker_note *note)
+{
+    struct suspend_walk *each = CONTAINER_OF(note, struct suspend_walk, note);
+
+    lane_suspensions_begin(w, &each->walk);
+}
+
+static void tell_all(struct suspend_change *c)
+{
+    struct shared *all = c->owner->shared;
+
+    atomic_store_explicit(&c->walks, all->workers_len, memory_order_relaxed);
+    for (uint32_t i = 0, workers = all->workers_len; i < workers; i++) {
+        struct suspend_walk *each = &c->each[i];
+
+        each->change = c;
+        each->walk.on_done = on_walked;
+        each->note.run = on_told;
+        worker_post(all, c->owner, i, &each->note);
+    }
+}
+
+static void say(const struct suspend_change *c)
+{
+    const struct suspension *s = &c->order.what;
+
+    if (!c->order.resume)
+        log_info("queue.suspended", "scope=%s name=\"%s\" until_ms=%lld who=\"%s\" reason=\"%s\"",
+                 suspension_scope_name(s->scope), s->name, (long long)s->until_ms, s->who,
+                 s->reason);
+    else
+        log_info("queue.resumed", "scope=%s name=\"%s\" who=\"%s\"",
+                 suspension_scope_name(s->scope), s->name,
+                 c->order.on_done == NULL ? "its time is over" : s->who);
+}
+
+/* --- the record --- */
+
+static int table_change(struct suspend_change *c)
+{
+    struct suspensions *all = &c->owner->shared->suspensions;
+
+    if (!c->order.resume)
+        return suspensions_put(all, &c->order.what);
+    (void)suspensions_remove(all, c->order.what.scope, str_of(c->order.what.name));
+    return 0;
+}
+
+static void on_committed(struct queue_change *change, int result)
+{
+    struct suspend_change *c = change->owner;
+    struct worker *w = c->owner;
+
+    w->suspension_changing = false;
+    if (result == 0)
+        result = table_change(c);
+    if (result == 0) {
+        say(c);
+        tell_all(c);
+    } else {
+        log_error("queue.suspension_failed", "scope=%s name=\"%s\" error=\"%s\"",
+                  suspension_scope_name(c->order.what.scope), c->order.what.name,
+                  strerror(-result));
+        change_free(c, result);
+    }
+    changes_go_on(w);
+}
+
+/* Whether it can be done. */
+static int change_check(const struct suspend_change *c)
+{
+    struct suspensions *all = &c->owner->shared->suspensions;
+    const struct suspension *what = &c->order.what;
+    struct suspension known;
+    bool is_known = suspensions_find(all, what->scope, str_of(what->name), &known);
+
+    if (c->owner->draining)
+        return -ESHUTDOWN;
+    if (c->order.resume)
+        return is_known ? 0 : -ENOENT;
+    return is_known || suspensions_count(all) < SUSPENSIONS_MAX ? 0 : -ENOSPC;
+}
+
+static void change_submit(struct suspend_change *c)
+{
+    const struct suspension *what = &c->order.what;
+
+    c->state.key.ptr = (const char *)c->key;
+    c->state.key.len = suspension_key(c->key, what->scope, str_of(what->name));
+    c->state.remove = c->order.resume;
+    if (!c->order.resume)
+        suspension_encode(&c->value, what);
+    c->state.value = buf_str(&c->value);
+    c->change = (struct queue_change){
+        .states = &c->state, .states_len = 1, .urgent = true, .on_done = on_committed, .owner = c};
+    c->owner->suspension_changing = true;
+    queue_submit(c->owner->port, 0, &c->change);
+}
+
+static struct suspend_change *change_new(struct shared *all, const struct suspend_order *order)
+{
+    struct suspend_change *c =
+        calloc(1, sizeof(*c) + all->workers_len * sizeof(struct suspend_walk));
+
+    if (c == NULL)
+        return NULL;
+    c->owner = worker_of_shard(all, 0);
+    c->order = *order;
+    return c;
+}
+
+/* Looks for one whose time is over. */
+static void end_one(struct worker *w)
+{
+    struct suspend_order order = {.resume = true};
+    struct suspend_change *c;
+    int64_t next_ms, wait_ms = LOOK_MS;
+
+    if (w->draining)
+        return;
+    if (suspensions_ended(&w->shared->suspensions, worker_wall_ms(w), &order.what, &next_ms)) {
+        c = change_new(w->shared, &order);
+        if (c != NULL)
+            change_submit(c);
+    } else if (next_ms == INT64_MAX) {
+        return;
+    } else if (next_ms - worker_wall_ms(w) < wait_ms) {
+        wait_ms = next_ms - worker_wall_ms(w);
+    }
+    wheel_arm(io_wheel(w->io), &w->suspension_timer, io_now_ms(w->io) + (uint64_t)wait_ms);
+}
+
+static void changes_go_on(struct worker *w)
+{
+    struct list_node *n;
+
+    while (!w->suspension_changing && (n = list_pop_front(&w->suspension_changes)) != NULL) {
+        struct suspend_change *c = LIST_ENTRY(n, struct suspend_change, node);
+        int err = change_check(c);
+
+        if (err == 0)
+            change_submit(c);
+        else
+            change_free(c, err);
+    }
+    if (!w->suspension_changing && !timer_armed(&w->suspension_timer))
+        wheel_arm(io_wheel(w->io), &w->suspension_timer, io_now_ms(w->io) + 1);
+}
+
+static void on_timer(struct timer *timer)
+{
+    struct worker *w = CONTAINER_OF(timer, struct worker, suspension_timer);
+
+    if (!w->suspension_changing)
+        end_one(w);
+}
+
+static void on_order(struct worker *w, struct worker_note *note)
+{
+    struct suspend_change *c = CONTAINER_OF(note, struct suspend_change, note);
+
+    list_push_back(&w->suspension_changes, &c->node);
+    changes_go_on(w);
+}
+
+void suspend_submit(struct shared *all, const struct suspend_order *order)
+{
+    struct suspend_change *c = change_new(all, order);
+
+    if (c == NULL) {
+        order->on_done(order->arg, -ENOMEM);
+        return;
+    }
+    c->note.run = on_order;
+    worker_post(all, NULL, c->owner->index, &c->note);
+}
+
+void suspend_open(struct worker *w)
+{
+    w->suspension_timer.on_timer = on_timer;
+    wheel_arm(io_wheel(w->io), &w->suspension_timer, io_now_ms(w->io) + 1);
+}
+
+void suspend_close(struct worker *w)
+{
+    wheel_cancel(io_wheel(w->io), &w->suspension_timer);
+}

@@ -1,0 +1,25 @@
+/* Changes of suspensions (worker/suspensions.h): the record first, then the table, then the lanes
+ * of all workers. The worker that owns shard 0, where the records are, makes them, one after the
+ * other; it also ends those whose time is over. */
+#ifndef HAYAUMA_ENGINE_SUSPEND_H
+#define HAYAUMA_ENGINE_SUSPEND_H
+
+#include "worker/shared.h"
+#include "worker/worker.h"
+
+struct suspend_order {
+    struct suspension what; /* resume: its scope and name */
+    bool resume;
+    /* From any thread. 0: it is stored, and all lanes have heard of it; -ENOENT: nothing is
+     * suspended so; -ENOSPC: too many are, or the store is full; -ESHUTDOWN; -errno. */
+    void (*on_done)(void *arg, int result);
+    void *arg;
+};
+
+/* Main thread. */
+void suspend_submit(struct shared *all, const struct suspend_order *order);
+/* In the worker that owns shard 0, at its start and end. */
+void suspend_open(struct worker *w);
+void suspend_close(struct worker *w);
+
+#endif

@@ -1,0 +1,96 @@
+/* Lanes that an operator suspended: which are, and how each hears of a change.
+ *
+ * A worker counts the changes that it has heard of, and a lane remembers the count at its last
+ * look into the table. So whoever asks lane_suspended() gets the present answer from the change on,
+ * and the walk only gives back windows, or wakes what was resumed. */
+#include "schedule/lane_private.h"
+#include "schedule/site.h"
+#include "worker/shared.h"
+
+/* Of a slice: what fits a turn. */
+#define WALK_LANES      2000
+#define WALK_RECIPIENTS 10000
+
+void lane_suspension_names(const struct lane *lane, struct str names[SUSPENSION_SCOPES])
+{
+    names[0] = STR("");
+    names[SUSPENSION_DOMAIN] = lane_domain(lane);
+    names[SUSPENSION_CAMPAIGN] = lane->names == NULL ? STR("") : lane->names->campaign;
+    names[SUSPENSION_TENANT] = lane_tenant(lane);
+    names[SUSPENSION_SITE] = lane->site == NULL ? STR("") : str_of(lane->site->name);
+}
+
+void lane_suspensions_look(struct lane *lane)
+{
+    struct suspensions *all = &lane->worker->shared->suspensions;
+    struct str names[SUSPENSION_SCOPES];
+
+    lane->suspensions_changed = lane->worker->suspensions_changed;
+    lane->suspensions = 0;
+    if (suspensions_count(all) == 0)
+        return;
+    lane_suspension_names(lane, names);
+    lane->suspensions = (uint8_t)suspensions_of(all, names);
+}
+
+bool lane_suspended(struct lane *lane)
+{
+    if (lane->suspensions_changed != lane->worker->suspensions_changed)
+        lane_suspensions_look(lane);
+    return lane->suspensions != 0 || lane_backs_off(lane);
+}
+
+void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk)
+{
+    w->suspensions_changed++;
+    walk->bucket = 0;
+    list_push_back(&w->suspension_walks, &walk->node);
+}
+
+/* Looks at the lane. Returns how many recipients went back to the store. */
+static uint32_t lane_hears(struct lane *lane)
+{
+    uint32_t window = lane->window_len;
+
+    /* Who was resumed is not told from who never was: somebody may have looked before. */
+    if (lane_suspended(lane) ? window > 0 : lane->stored_due_ms != INT64_MAX)
+        lane_update(lane);
+    return window - lane->window_len;
+}
+
+static void walk_end(struct suspension_walk *walk)
+{
+    list_remove(&walk->node);
+    walk->on_done(walk);
+}
+
+void lane_suspensions_walk(struct worker *w)
+{
+    struct list_node *first = list_first(&w->suspension_walks);
+    struct suspension_walk *walk;
+    struct map_node *n = NULL;
+    uint32_t recipients = 0;
+    size_t until;
+
+    if (first == NULL)
+        return;
+    walk = LIST_ENTRY(first, struct suspension_walk, node);
+    /* Whole buckets. Those of a table that grows are the old ones and, behind them, their second
+     * halves: no lane is passed by. */
+    until = walk->bucket + WALK_LANES;
+    while (walk->bucket < until && (n = map_walk(&w->lanes, &walk->bucket, n)) != NULL) {
+        recipients += lane_hears(CONTAINER_OF(n, struct lane, node));
+        if (recipients >= WALK_RECIPIENTS)
+            until = walk->bucket + 1;
+    }
+    if (n == NULL)
+        walk_end(walk);
+}
+
+void lane_suspensions_abandon(struct worker *w)
+{
+    struct list_node *n;
+
+    while ((n = list_first(&w->suspension_walks)) != NULL)
+        walk_end(LIST_ENTRY(n, struct suspension_walk, node));
+}

@@ -1,0 +1,291 @@
+#include "worker/suspensions.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+#define VERSION 1
+/* version 1, since_ms 8, until_ms 8, then reason and who: length 1, bytes */
+#define VALUE_MIN (1 + 8 + 8 + 1 + 1)
+
+struct entry {
+    struct map_node node;
+    struct suspension one;
+};
+
+static const char *const scope_names[SUSPENSION_SCOPES] = {[SUSPENSION_DOMAIN] = "domain",
+                                                           [SUSPENSION_CAMPAIGN] = "campaign",
+                                                           [SUSPENSION_TENANT] = "tenant",
+                                                           [SUSPENSION_SITE] = "site"};
+
+const char *suspension_scope_name(enum suspension_scope scope)
+{
+    return scope > 0 && scope < SUSPENSION_SCOPES ? scope_names[scope] : NULL;
+}
+
+enum suspension_scope suspension_scope_of(struct str name)
+{
+    for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++)
+        if (str_eq(str_of(scope_names[scope]), name))
+            return scope;
+    return 0;
+}
+
+/* --- the table --- */
+
+void suspensions_done(struct suspensions *s)
+{
+    struct map_node *n;
+    size_t bucket = 0;
+
+    if (s->by_name.buckets == NULL)
+        return;
+    while ((n = map_walk(&s->by_name, &bucket, NULL)) != NULL) {
+        map_remove(&s->by_name, n);
+        free(CONTAINER_OF(n, struct entry, node));
+    }
+    map_done(&s->by_name);
+    pthread_mutex_destroy(&s->lock);
+}
+
+static uint64_t hash_of(enum suspension_scope scope, struct str name)
+{
+    return hash_bytes(name.ptr, name.len, scope);
+}
+
+/* Under the lock. */
+static struct entry *entry_find(const struct suspensions *s, enum suspension_scope scope,
+                                struct str name)
+{
+    for (struct map_node *n = map_find(&s->by_name, hash_of(scope, name)); n != NULL;
+         n = map_find_next(n)) {
+        struct entry *e = CONTAINER_OF(n, struct entry, node);
+
+        if (e->one.scope == scope && str_eq(str_of(e->one.name), name))
+            return e;
+    }
+    return NULL;
+}
+
+/* Under the lock. */
+static void count_again(struct suspensions *s)
+{
+    atomic_store_explicit(&s->count, (uint32_t)s->by_name.count, memory_order_relaxed);
+}
+
+int suspensions_put(struct suspensions *s, const struct suspension *one)
+{
+    struct str name = str_of(one->name);
+    struct entry *e;
+
+    ASSERT(suspension_scope_name(one->scope) != NULL && name.len > 0);
+    pthread_mutex_lock(&s->lock);
+    e = entry_find(s, one->scope, name);
+    if (e == NULL) {
+        e = calloc(1, sizeof(*e));
+        if (e != NULL)
+            map_insert(&s->by_name, &e->node, hash_of(one->scope, name));
+    }
+    if (e != NULL)
+        e->one = *one;
+    count_again(s);
+    pthread_mutex_unlock(&s->lock);
+    return e == NULL ? -ENOMEM : 0;
+}
+
+bool suspensions_remove(struct suspensions *s, enum suspension_scope scope, struct str name)
+{
+    struct entry *e;
+
+    pthread_mutex_lock(&s->lock);
+    e = entry_find(s, scope, name);
+    if (e != NULL)
+        map_remove(&s->by_name, &e->node);
+    count_again(s);
+    pthread_mutex_unlock(&s->lock);
+    free(e);
+    return e != NULL;
+}
+
+bool suspensions_find(struct suspensions *s, enum suspension_scope scope, struct str name,
+                      struct suspension *out)
+{
+    const struct entry *e;
+
+    pthread_mutex_lock(&s->lock);
+    e = entry_find(s, scope, name);
+    if (e != NULL)
+        *out = e->one;
+    pthread_mutex_unlock(&s->lock);
+    return e != NULL;
+}
+
+uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES])
+{
+    uint32_t found = 0;
+
+    if (suspensions_count(s) == 0)
+        return 0;
+    pthread_mutex_lock(&s->lock);
+    for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++)
+        if (names[scope].len > 0 && entry_find(s, scope, names[scope]) != NULL)
+            found |= 1u << scope;
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
+bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension *out,
+                       int64_t *next_ms)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+    bool found = false;
+
+    *next_ms = INT64_MAX;
+    pthread_mutex_lock(&s->lock);
+    while (!found && (n = map_walk(&s->by_name, &bucket, n)) != NULL) {
+        const struct suspension *one = &CONTAINER_OF(n, struct entry, node)->one;
+
+        if (one->until_ms == 0)
+            continue;
+        found = one->until_ms <= now_ms;
+        if (found)
+            *out = *one;
+        if (one->until_ms < *next_ms)
+            *next_ms = one->until_ms;
+    }
+    pthread_mutex_unlock(&s->lock);
+    return found;
+}
+
+void suspensions_visit(struct suspensions *s,
+                       void (*visit)(void *arg, const struct suspension *one), void *arg)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    pthread_mutex_lock(&s->lock);
+    while ((n = map_walk(&s->by_name, &bucket, n)) != NULL)
+        visit(arg, &CONTAINER_OF(n, struct entry, node)->one);
+    pthread_mutex_unlock(&s->lock);
+}
+
+/* --- the record --- */
+
+size_t suspension_key(uint8_t out[SUSPENSION_KEY_MAX], enum suspension_scope scope, struct str name)
+{
+    ASSERT(name.len > 0 && name.len <= SUSPENSION_NAME_MAX);
+    out[0] = STATE_SUSPENSION;
+    out[1] = (uint8_t)scope;
+    memcpy(out + 2, name.ptr, name.len);
+    return 2 + name.len;
+}
+
+static void put_number(struct buf *out, int64_t v)
+{
+    for (int shift = 0; shift < 64; shift += 8)
+        buf_putc(out, (char)((uint64_t)v >> shift));
+}
+
+static int64_t number_at(const char *at)
+{
+    uint64_t v = 0;
+
+    for (int i = 7; i >= 0; i--)
+        v = v << 8 | (uint8_t)at[i];
+    return (int64_t)v;
+}
+
+static void put_text(struct buf *out, const char *text)
+{
+    size_t len = strlen(text);
+
+    ASSERT(len <= UINT8_MAX);
+    buf_putc(out, (char)len);
+    buf_put(out, text, len);
+}
+
+void suspension_encode(struct buf *out, const struct suspension *one)
+{
+    buf_putc(out, VERSION);
+    put_number(out, one->since_ms);
+    put_number(out, one->until_ms);
+    put_text(out, one->reason);
+    put_text(out, one->who);
+}
+
+/* The text at the beginning of in, which is shortened by it. */
+static bool text_take(struct str *in, char *out, size_t max)
+{
+    size_t len = in->len == 0 ? SIZE_MAX : (uint8_t)in->ptr[0];
+
+    if (len > max || in->len < 1 + len)
+        return false;
+    memcpy(out, in->ptr + 1, len);
+    out[len] = '\0';
+    *in = (struct str){in->ptr + 1 + len, in->len - 1 - len};
+    return strlen(out) == len;
+}
+
+int suspension_decode(struct str key, struct str value, struct suspension *out)
+{
+    struct suspension one = {0};
+    struct str rest;
+
+    if (key.len < 3 || key.len > SUSPENSION_KEY_MAX || key.ptr[0] != STATE_SUSPENSION ||
+        value.len < VALUE_MIN || suspension_scope_name((uint8_t)key.ptr[1]) == NULL)
+        return -EBADMSG;
+    if (value.ptr[0] != VERSION)
+        return -EPROTO;
+    one.scope = (uint8_t)key.ptr[1];
+    memcpy(one.name, key.ptr + 2, key.len - 2);
+    one.since_ms = number_at(value.ptr + 1);
+    one.until_ms = number_at(value.ptr + 9);
+    rest = (struct str){value.ptr + 17, value.len - 17};
+    if (strlen(one.name) != key.len - 2 || !text_take(&rest, one.reason, SUSPENSION_REASON_MAX) ||
+        !text_take(&rest, one.who, SUSPENSION_WHO_MAX) || rest.len != 0)
+        return -EBADMSG;
+    *out = one;
+    return 0;
+}
+
+struct loading {
+    struct suspensions *to;
+    int err;
+};
+
+/* What a damaged record says is unknown but for its key: mail that was not to go does not go. */
+static void load_one(void *arg, struct str key, struct str value)
+{
+    struct loading *l = arg;
+    struct suspension one = {0};
+    int err = suspension_decode(key, value, &one);
+
+    if (err < 0) {
+        log_error("queue.suspension_damaged",
+                  "scope=%d name=\"%.*s\" action=\"see 'hayauma queue suspensions'; suspend or "
+                  "resume it anew\"",
+                  key.len < 2 ? 0 : key.ptr[1], (int)(key.len < 2 ? 0 : key.len - 2), key.ptr + 2);
+        if (key.len < 3 || key.len > SUSPENSION_KEY_MAX ||
+            suspension_scope_name((uint8_t)key.ptr[1]) == NULL)
+            return;
+        one = (struct suspension){.scope = (uint8_t)key.ptr[1], .reason = "its record is damaged"};
+        memcpy(one.name, key.ptr + 2, key.len - 2);
+    }
+    if (one.name[0] != '\0' && l->err == 0)
+        l->err = suspensions_put(l->to, &one);
+}
+
+int suspensions_open(struct suspensions *s, struct queue *q)
+{
+    struct loading l = {.to = s};
+    int err = map_init(&s->by_name, 64);
+
+    if (err < 0)
+        return err;
+    pthread_mutex_init(&s->lock, NULL);
+    atomic_init(&s->count, 0);
+    err = queue_state_visit(q, 0, STATE_SUSPENSION, load_one, &l);
+    return err < 0 ? err : l.err;
+}

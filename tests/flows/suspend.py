@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""Suspensions: what an operator suspended stays in the queue, all of it, whatever happens meanwhile.
+
+suspend.py [TEST...]"""
+
+import json
+import pathlib
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+
+from engine import Engine, Sink, program  # noqa: E402
+from proc import Failure, wait_until  # noqa: E402
+from talk import Client, run  # noqa: E402
+
+RATE = 100  # a second and site
+BULK = 1500
+# Mail of kind x is all that a suspension may name; that of kind y is none of it.
+KINDS = {"x": ("x.example", "spring", "acme"), "y": ("y.example", "autumn", "beta")}
+
+
+def settings(sink, **more):
+    return {"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+            "routes": {"x.example": f"[{sink.host}]:{sink.port}"},
+            "destinations": {"*": {"rate": f"{RATE}/s", **more}}}
+
+
+def scopes(sink):
+    return [["x.example"], ["--campaign", "spring"], ["--tenant", "acme"],
+            ["--site", f"[{sink.host}]"]]
+
+
+def inject(engine, count, kind, mark=""):
+    domain, campaign, tenant = KINDS[kind]
+    body = (f"X-Hayauma-Campaign: {campaign}\r\nX-Hayauma-Tenant: {tenant}\r\nSubject: {kind}\r\n\r\n"
+            "text\r\n")
+    with Client(engine) as client:
+        for first in range(0, count, 200):
+            some = range(first, min(count, first + 200))
+            client.send("".join(
+                f"MAIL FROM:<{kind}{mark}@sender.example>\r\nRCPT TO:<r{i}@{domain}>\r\n"
+                f"BDAT {len(body)} LAST\r\n{body}" for i in some).encode())
+            got = b""
+            while got.count(b"queued as") < len(some):
+                part = client.socket.recv(65536)
+                if not part:
+                    raise Failure(f"the session ended: {got[-200:]}")
+                got += part
+
+
+def came(sink, kind):
+    """How many messages of the kind, whatever their mark, the sink took."""
+    return sum(next(f for f in row if f.endswith("@sender.example")).startswith(kind)
+               for row in sink.ledger())
+
+
+def wait_for(sink, kind, count, timeout_s=30):
+    wait_until(f"{count} messages of {kind}", lambda: came(sink, kind) >= count, timeout_s)
+
+
+def nothing_goes(sink, kind, others, others_more):
+    """While others_more further messages of the kind others go, none of kind does."""
+    before = came(sink, kind)
+    wait_for(sink, others, came(sink, others) + others_more)
+    if came(sink, kind) != before:
+        raise Failure(f"{came(sink, kind) - before} of {kind} went, and it is suspended")
+
+
+def lines(engine, *arguments):
+    return [json.loads(line) for line in engine.command(*arguments, "--json").splitlines()]
+
+
+def waits(engine, *arguments):
+    """The reasons that rows or groups of a listing wait for."""
+    found = [o.get("row", o) for o in lines(engine, *arguments)]  # of show each is in an object
+    return {tuple(o.get("wait", {}).get(name) for name in ("reason", "scope", "text"))
+            for o in found if "index" in o or "rows" in o}
+
+
+def check_screens(engine, what):
+    scope = what[0][2:] if what[0].startswith("--") else "domain"
+    wanted = {("suspended", scope, "complaints")}
+    row = lines(engine, "queue", "list", "x.example", "--limit", "1")[0]
+    for screen in (["queue", "list", "x.example", "--limit", "20"], ["queue", "summary", "x.example"],
+                   ["queue", "show", row["id"]]):
+        if waits(engine, *screen) != wanted:
+            raise Failure(f"{screen} says {waits(engine, *screen)}, not {wanted}")
+    shown = [d for d in engine.status()["destinations"] if d["queue"] == "x.example"]
+    if [d.get("wait", {}).get("reason") for d in shown] != ["suspended"]:
+        raise Failure(f"status says {shown}")
+    for screen in (["queue", "list", "x.example"], ["queue", "summary"], ["status"]):
+        if f"{scope} {what[-1]}: complaints" not in engine.command(*screen):
+            raise Failure(f"{screen} does not say why:\n{engine.command(*screen)}")
+    one, = lines(engine, "queue", "suspensions")
+    if (one["scope"], one["name"], one["reason"]) != (scope, what[-1], "complaints"):
+        raise Failure(f"suspensions says {one}")
+    rows = int(lines(engine, "queue", "summary", "x.example")[0]["rows"])
+    if one["rows"] != rows:
+        raise Failure(f"suspensions counts {one['rows']} recipients, and {rows} wait")
+
+
+def check_scope(what):
+    """Suspended under traffic: at once, for new mail, behind a restart; resumed all of it goes."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        inject(engine, BULK, "x")
+        inject(engine, BULK, "y")
+        wait_for(sink, "x", 20)
+        engine.command("queue", "suspend", *what, "--reason", "complaints")
+        time.sleep(1)  # what was on its way
+        nothing_goes(sink, "x", "y", RATE)
+        inject(engine, 50, "x", "new")
+        engine.command("queue", "flush", "x.example")
+        nothing_goes(sink, "x", "y", RATE)
+        check_screens(engine, what)
+        engine.kill()
+        engine.start()
+        nothing_goes(sink, "x", "y", RATE)
+        check_screens(engine, what)
+        engine.command("queue", "resume", *what)
+        wait_for(sink, "x", BULK + 50, 60)
+        if engine.command("queue", "suspensions") != "":
+            raise Failure("something is suspended still")
+
+
+def test_domain():
+    check_scope(["x.example"])
+
+
+def test_campaign():
+    check_scope(["--campaign", "spring"])
+
+
+def test_tenant():
+    check_scope(["--tenant", "acme"])
+
+
+def test_site():
+    check_scope(["--site", "[127.0.0.1]"])
+
+
+def test_two_scopes():
+    """Mail is suspended until the last that holds it is resumed."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        all_scopes = scopes(sink)
+        for what in all_scopes:
+            engine.command("queue", "suspend", *what)
+        inject(engine, 20, "x")
+        inject(engine, BULK, "y")
+        for what in all_scopes:
+            nothing_goes(sink, "x", "y", RATE)
+            engine.command("queue", "resume", *what)
+        wait_for(sink, "x", 20)
+
+
+def test_for():
+    """--for ends by itself, also when the engine does not run at that time, and is not back behind
+    the next start."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        for stopped in (False, True):
+            engine.command("queue", "suspend", "x.example", "--for", "3s")
+            inject(engine, 5, "x")
+            time.sleep(1)
+            wanted = 5 if stopped else 0
+            if came(sink, "x") != wanted:
+                raise Failure("suspended mail went")
+            if stopped:
+                engine.kill()
+                time.sleep(3)
+                engine.start()
+            wait_for(sink, "x", wanted + 5, 15)
+            wait_until("no suspension", lambda: not lines(engine, "queue", "suspensions"), 5)
+        engine.kill()
+        engine.start()
+        if lines(engine, "queue", "suspensions"):
+            raise Failure("it is back")
+
+
+def test_expires():
+    """The lifetime of suspended mail goes on: of what waits in the store, and of what came later."""
+    with Sink() as sink, Engine(settings(sink, lifetime="3s", retry={"first": "1s"})) as engine:
+        for what in ["x.example"], ["--site", f"[{sink.host}]"]:
+            engine.command("queue", "suspend", *what)
+            inject(engine, 300, "x")
+            before = len(engine.records("Expiration"))
+            records = engine.wait_records("Expiration", before + 300, 60)
+            if "suspension" not in records[-1]["response"]["content"]:
+                raise Failure(f"it expired for another reason: {records[-1]}")
+            engine.command("queue", "resume", *what)
+        if came(sink, "x") != 0:
+            raise Failure("suspended mail went")
+
+
+def refused(engine, *arguments):
+    done = subprocess.run([program(), "queue", *arguments, "-c", str(engine.file)],
+                          capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stderr
+
+
+def test_refusals():
+    """What cannot be meant is refused, with what to do."""
+    with Sink() as sink, Engine(settings(sink)) as engine:
+        cases = [(("resume", "x.example"), 1, "'hayauma queue suspensions' lists what is"),
+                 (("resume", "--campaign", "spring"), 1, "campaign 'spring' is not suspended"),
+                 (("suspend",), 2, "say which"),
+                 (("suspend", "x.example", "--tenant", "acme"), 2, "at a time"),
+                 (("suspend", "*.example"), 2, "one domain, no pattern"),
+                 (("suspend", "x.example", "--for", "soon"), 2, "duration"),
+                 (("suspend", "--tenant", "a" * 300), 2, "longer than 255"),
+                 (("suspensions", "x.example"), 2, "it lists all")]
+        for arguments, code, text in cases:
+            got = refused(engine, *arguments)
+            if got[0] != code or text not in got[1]:
+                raise Failure(f"{arguments}: {got}")
+        engine.command("queue", "suspend", "X.Example")  # a domain in any case
+        engine.command("queue", "suspend", "例え.jp")
+        names = {one["name"] for one in lines(engine, "queue", "suspensions")}
+        if names != {"x.example", "xn--r8jz45g.jp"}:
+            raise Failure(f"suspended are {names}")
+        engine.command("queue", "resume", "例え.JP")
+        engine.command("queue", "resume", "x.example")
+
+
+if __name__ == "__main__":
+    run(globals())

@@ -1,0 +1,263 @@
+#include "tools/commands/queue_suspend.h"
+
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "config/config_value.h"
+#include "dns/name.h"
+#include "tools/commands/channel.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/screen.h"
+
+enum { OPT_CAMPAIGN = 300, OPT_TENANT, OPT_SITE, OPT_FOR, OPT_REASON };
+
+static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
+                                      {"queue", required_argument, NULL, 'q'},
+                                      {"domain", required_argument, NULL, 'q'},
+                                      {"campaign", required_argument, NULL, OPT_CAMPAIGN},
+                                      {"tenant", required_argument, NULL, OPT_TENANT},
+                                      {"site", required_argument, NULL, OPT_SITE},
+                                      {"for", required_argument, NULL, OPT_FOR},
+                                      {"reason", required_argument, NULL, OPT_REASON},
+                                      {"help", no_argument, NULL, 'h'},
+                                      {NULL, 0, NULL, 0}};
+
+struct suspend_options {
+    struct channel_options channel;
+    const char *scope, *name, *reason;
+    uint64_t for_ms;
+};
+
+static const char *const names[] = {"suspend", "resume", "suspensions"};
+
+const char *queue_suspend_name(int at)
+{
+    return at >= 0 && at < (int)ARRAY_LEN(names) ? names[at] : NULL;
+}
+
+bool queue_suspend_is(const char *action)
+{
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (strcmp(action, names[i]) == 0)
+            return true;
+    return false;
+}
+
+/* --- options --- */
+
+static int usage_error(const struct suspend_options *o, const char *what)
+{
+    fprintf(stderr, "hayauma %s: %s\n", o->channel.command, what);
+    return EXIT_USAGE;
+}
+
+static int set_scope(struct suspend_options *o, const char *scope, const char *name)
+{
+    if (o->scope != NULL)
+        return usage_error(o, "one domain, campaign, tenant or site at a time");
+    o->scope = scope;
+    o->name = name;
+    return 0;
+}
+
+static int take_option(struct suspend_options *o, bool suspends, int c)
+{
+    switch (c) {
+    case 'q':
+        return set_scope(o, "domain", optarg);
+    case OPT_CAMPAIGN:
+        return set_scope(o, "campaign", optarg);
+    case OPT_TENANT:
+        return set_scope(o, "tenant", optarg);
+    case OPT_SITE:
+        return set_scope(o, "site", optarg);
+    case OPT_FOR:
+        if (!suspends)
+            return usage_error(o, "--for is of suspend");
+        return config_parse_duration(str_of(optarg), &o->for_ms) == 0 && o->for_ms > 0
+                   ? 0
+                   : usage_error(o, "--for takes a duration: 30m, 2h or 3d");
+    case OPT_REASON:
+        o->reason = optarg;
+        return suspends ? 0 : usage_error(o, "--reason is of suspend");
+    case 'h':
+        return -1;
+    default:
+        fprintf(stderr, "'hayauma queue --help' shows the options.\n");
+        return EXIT_USAGE;
+    }
+}
+
+static int options_parse(struct suspend_options *o, const char *action, int argc, char **argv)
+{
+    bool suspends = strcmp(action, "suspend") == 0, lists = strcmp(action, "suspensions") == 0;
+    int c, code = 0;
+
+    optind = 0; /* glibc: start again */
+    while (code == 0 && (c = getopt_long(argc, argv, "c:q:h", longs, NULL)) != -1)
+        if (!channel_option(&o->channel, c))
+            code = take_option(o, suspends, c);
+    if (code == 0 && optind < argc)
+        code = set_scope(o, "domain", argv[optind++]);
+    if (code == 0 && optind < argc)
+        code = usage_error(o, "one domain, campaign, tenant or site at a time");
+    if (code == 0 && lists && o->scope != NULL)
+        code = usage_error(o, "it lists all: say nothing more");
+    if (code == 0 && !lists && o->scope == NULL)
+        code = usage_error(o, "say which: DOMAIN, --campaign NAME, --tenant NAME or --site NAME");
+    return code;
+}
+
+/* --- changing --- */
+
+/* Whoever stands behind sudo. */
+static const char *who(void)
+{
+    const char *sudo = getenv("SUDO_USER");
+    const struct passwd *user = sudo != NULL && *sudo != 0 ? NULL : getpwuid(getuid());
+
+    return user != NULL ? user->pw_name : sudo != NULL ? sudo : "";
+}
+
+static json_t *change_request(const struct suspend_options *o, const char *action)
+{
+    json_t *request = json_pack("{s:s, s:s, s:s, s:s}", "op", action, "scope", o->scope, "name",
+                                o->name, "who", who());
+
+    if (request != NULL && o->reason != NULL)
+        json_object_set_new(request, "reason", json_string(o->reason));
+    if (request != NULL && o->for_ms > 0)
+        json_object_set_new(request, "for_ms", json_integer((json_int_t)o->for_ms));
+    return request;
+}
+
+static void print_change(const struct suspend_options *o, const char *action, const json_t *done)
+{
+    struct buf line = {0};
+
+    buf_printf(&line, "%s ", o->scope);
+    put_text(&line, o->name, 0, false);
+    if (strcmp(action, "resume") == 0) {
+        buf_puts(&line, " resumed\n");
+    } else if (json_object_get(done, "until_ms") != NULL) {
+        char text[CLOCK_RFC3339_BYTES];
+
+        clock_rfc3339(reply_number(done, "until_ms"), text);
+        buf_printf(&line, " suspended until %s\n", text);
+    } else {
+        buf_puts(&line, " suspended until it is resumed\n");
+    }
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int change(struct channel *ch, const struct suspend_options *o, const char *action)
+{
+    json_t *request = change_request(o, action), *done = NULL;
+    int code;
+
+    if (request == NULL)
+        return usage_error(o, "the name or the reason is not UTF-8");
+    code = channel_ask(ch, request, &done);
+    if (code == 0 && o->channel.json) {
+        json_dumpf(done, stdout, JSON_COMPACT);
+        putchar('\n');
+    } else if (code == 0) {
+        print_change(o, action, done);
+    }
+    json_decref(done);
+    return code;
+}
+
+/* --- listing --- */
+
+static void print_one(const json_t *one)
+{
+    int64_t now_ms = clock_wall_ms(), until_ms = reply_number(one, "until_ms");
+    struct buf line = {0};
+    size_t from;
+
+    buf_printf(&line, "%-8s ", reply_text(one, "scope"));
+    from = line.len;
+    if (strcmp(reply_text(one, "scope"), "domain") == 0) {
+        char *name = dns_name_readable(reply_text(one, "name"));
+
+        put_text(&line, name, 0, false);
+        free(name);
+    } else {
+        put_text(&line, reply_text(one, "name"), 0, false);
+    }
+    pad_from(&line, from, 30, false);
+    buf_putc(&line, ' ');
+    from = line.len;
+    put_count(&line, (uint64_t)reply_number(one, "rows"));
+    pad_from(&line, from, 10, true);
+    buf_putc(&line, ' ');
+    from = line.len;
+    put_age(&line, now_ms - reply_number(one, "since_ms"));
+    pad_from(&line, from, 7, true);
+    buf_putc(&line, ' ');
+    from = line.len;
+    if (until_ms == 0)
+        buf_putc(&line, '-');
+    else
+        put_age(&line, until_ms - now_ms);
+    pad_from(&line, from, 7, true);
+    buf_putc(&line, ' ');
+    put_text(&line, reply_text(one, "reason"), 0, false);
+    if (*reply_text(one, "who") != 0) {
+        buf_puts(&line, *reply_text(one, "reason") != 0 ? " (" : "(");
+        put_text(&line, reply_text(one, "who"), 0, false);
+        buf_putc(&line, ')');
+    }
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int list(struct channel *ch, const struct suspend_options *o)
+{
+    int code = channel_send(ch, json_pack("{s:s}", "op", "suspensions"));
+    json_t *reply;
+    bool any = false;
+
+    if (code != 0)
+        return code;
+    while ((reply = channel_next(ch, NULL, &code)) != NULL) {
+        const json_t *one = json_object_get(reply, "suspension");
+
+        if (one != NULL && o->channel.json) {
+            json_dumpf(one, stdout, JSON_COMPACT);
+            putchar('\n');
+        } else if (one != NULL) {
+            if (!any)
+                printf("%-8s %-30s %10s %7s %7s %s\n", "WHAT", "NAME", "RECIPIENTS", "SINCE",
+                       "ENDS IN", "WHY");
+            any = true;
+            print_one(one);
+        }
+        json_decref(reply);
+    }
+    if (code == 0 && !any && !o->channel.json)
+        fputs("nothing is suspended\n", stderr);
+    return code;
+}
+
+int queue_suspend(const char *action, int argc, char **argv)
+{
+    struct suspend_options o = {.channel.command = argv[0] + strlen("hayauma ")};
+    struct channel ch;
+    int code = options_parse(&o, action, argc, argv);
+
+    if (code != 0)
+        return code;
+    code = channel_open(&ch, &o.channel);
+    if (code == 0)
+        code = strcmp(action, "suspensions") == 0 ? list(&ch, &o) : change(&ch, &o, action);
+    channel_close(&ch);
+    return code;
+}
