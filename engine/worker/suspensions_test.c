@@ -1,0 +1,234 @@
+/* Suspensions: the table, the record, and what a start finds. */
+#include "worker/suspensions.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+
+#include "queue/testkit.h"
+
+static struct suspension make(enum suspension_scope scope, const char *name, int64_t until_ms)
+{
+    struct suspension one = {
+        .scope = scope, .since_ms = INT64_C(1700000000001), .until_ms = until_ms};
+
+    snprintf(one.name, sizeof(one.name), "%s", name);
+    strcpy(one.reason, "complaints");
+    strcpy(one.who, "hanako");
+    return one;
+}
+
+static void assert_same(const struct suspension *a, const struct suspension *b)
+{
+    assert_int_equal(a->scope, b->scope);
+    assert_int_equal(a->since_ms, b->since_ms);
+    assert_int_equal(a->until_ms, b->until_ms);
+    assert_string_equal(a->name, b->name);
+    assert_string_equal(a->reason, b->reason);
+    assert_string_equal(a->who, b->who);
+}
+
+static uint32_t held_by(struct suspensions *s, const char *domain, const char *campaign,
+                        const char *tenant, const char *site)
+{
+    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_DOMAIN] = str_of(domain),
+                                           [SUSPENSION_CAMPAIGN] = str_of(campaign),
+                                           [SUSPENSION_TENANT] = str_of(tenant),
+                                           [SUSPENSION_SITE] = str_of(site)};
+
+    return suspensions_of(s, names);
+}
+
+struct place {
+    char *dir;
+    struct queue *queue;
+    struct queue_port *port;
+    struct suspensions table;
+};
+
+static void place_open(struct place *p)
+{
+    struct queue_options options = {
+        .path = p->dir, .shards = 2, .map_bytes = 16u << 20, .no_threads = true, .no_sync = true};
+    const char *why = NULL;
+
+    memset(&p->table, 0, sizeof(p->table));
+    assert_int_equal(queue_open(&p->queue, &options, &why), 0);
+    assert_int_equal(queue_port_open(&p->port, p->queue, NULL, NULL), 0);
+    assert_int_equal(suspensions_open(&p->table, p->queue), 0);
+}
+
+static void place_close(struct place *p)
+{
+    suspensions_done(&p->table);
+    queue_port_close(p->port);
+    queue_close(p->queue);
+}
+
+static void on_stored(struct queue_change *change, int result)
+{
+    *(int *)change->owner = result;
+}
+
+static void store(struct place *p, struct str key, struct str value, bool remove)
+{
+    struct queue_state state = {.key = key, .value = value, .remove = remove};
+    int result = 1;
+    struct queue_change change = {
+        .states = &state, .states_len = 1, .urgent = true, .on_done = on_stored, .owner = &result};
+
+    queue_submit(p->port, 0, &change);
+    queue_pump(p->queue);
+    queue_port_poll(p->port);
+    assert_int_equal(result, 0);
+}
+
+static void store_one(struct place *p, const struct suspension *one, bool remove)
+{
+    uint8_t key[SUSPENSION_KEY_MAX];
+    struct buf value = {0};
+    size_t len = suspension_key(key, one->scope, str_of(one->name));
+
+    suspension_encode(&value, one);
+    store(p, (struct str){(char *)key, len}, buf_str(&value), remove);
+    buf_done(&value);
+}
+
+/* --- the table --- */
+
+static void test_each_scope(void **state)
+{
+    struct place p = {.dir = kit_dir()};
+
+    (void)state;
+    place_open(&p);
+    assert_int_equal(held_by(&p.table, "x", "x", "x", "x"), 0);
+    for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++) {
+        struct suspension one = make(scope, "x", 0), found;
+
+        assert_int_equal(suspension_scope_of(str_of(suspension_scope_name(scope))), scope);
+        assert_int_equal(suspensions_put(&p.table, &one), 0);
+        assert_int_equal(suspensions_count(&p.table), 1);
+        assert_int_equal(held_by(&p.table, "x", "x", "x", "x"), 1u << scope);
+        assert_int_equal(held_by(&p.table, "y", "xx", "", ""), 0);
+        one.until_ms = 7; /* the same anew */
+        assert_int_equal(suspensions_put(&p.table, &one), 0);
+        assert_int_equal(suspensions_count(&p.table), 1);
+        assert_true(suspensions_find(&p.table, scope, STR("x"), &found));
+        assert_same(&found, &one);
+        assert_true(suspensions_remove(&p.table, scope, STR("x")));
+        assert_false(suspensions_remove(&p.table, scope, STR("x")));
+        assert_int_equal(held_by(&p.table, "x", "x", "x", "x"), 0);
+    }
+    assert_int_equal(suspension_scope_of(STR("queue")), 0);
+    assert_null(suspension_scope_name(0));
+    assert_null(suspension_scope_name(SUSPENSION_SCOPES));
+    place_close(&p);
+    kit_remove(p.dir);
+}
+
+static void test_ends(void **state)
+{
+    struct place p = {.dir = kit_dir()};
+    struct suspension one = make(SUSPENSION_DOMAIN, "never", 0), out;
+    int64_t next_ms;
+
+    (void)state;
+    place_open(&p);
+    assert_int_equal(suspensions_put(&p.table, &one), 0);
+    assert_false(suspensions_ended(&p.table, 1000, &out, &next_ms));
+    assert_int_equal(next_ms, INT64_MAX);
+    one = make(SUSPENSION_DOMAIN, "late", 3000);
+    assert_int_equal(suspensions_put(&p.table, &one), 0);
+    one = make(SUSPENSION_TENANT, "soon", 2000);
+    assert_int_equal(suspensions_put(&p.table, &one), 0);
+    assert_false(suspensions_ended(&p.table, 1999, &out, &next_ms));
+    assert_int_equal(next_ms, 2000);
+    assert_true(suspensions_ended(&p.table, 2000, &out, &next_ms));
+    assert_same(&out, &one);
+    place_close(&p);
+    kit_remove(p.dir);
+}
+
+/* --- the record --- */
+
+static void test_start(void **state)
+{
+    struct place p = {.dir = kit_dir()};
+    struct suspension a = make(SUSPENSION_DOMAIN, "a.example", 0),
+                      b = make(SUSPENSION_SITE, "mx.b.example", INT64_MAX), found;
+
+    (void)state;
+    place_open(&p);
+    store_one(&p, &a, false);
+    store_one(&p, &b, false);
+    store(&p, STR("\2\2spring"), STR("\1not all of it"), false); /* damaged: it holds */
+    store(&p, STR("\2\77spring"), STR("\1not all of it"), false);
+    place_close(&p);
+    place_open(&p);
+    assert_int_equal(suspensions_count(&p.table), 3);
+    assert_true(suspensions_find(&p.table, SUSPENSION_DOMAIN, STR("a.example"), &found));
+    assert_same(&found, &a);
+    assert_true(suspensions_find(&p.table, SUSPENSION_SITE, STR("mx.b.example"), &found));
+    assert_same(&found, &b);
+    assert_int_equal(held_by(&p.table, "", "spring", "", ""), 1u << SUSPENSION_CAMPAIGN);
+    store_one(&p, &a, true);
+    place_close(&p);
+    place_open(&p);
+    assert_int_equal(suspensions_count(&p.table), 2);
+    assert_false(suspensions_find(&p.table, SUSPENSION_DOMAIN, STR("a.example"), &found));
+    place_close(&p);
+    kit_remove(p.dir);
+}
+
+static void test_broken_records(void **state)
+{
+    struct suspension one = make(SUSPENSION_TENANT, "acme", -1), out;
+    uint8_t bytes[SUSPENSION_KEY_MAX];
+    struct buf value = {0};
+    struct str key;
+
+    (void)state;
+    memset(one.name, 'n', SUSPENSION_NAME_MAX);
+    memset(one.reason, 'r', SUSPENSION_REASON_MAX);
+    memset(one.who, 'w', SUSPENSION_WHO_MAX);
+    key = (struct str){(char *)bytes, suspension_key(bytes, one.scope, str_of(one.name))};
+    suspension_encode(&value, &one);
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), 0);
+    assert_same(&out, &one);
+    for (size_t len = 0; len < value.len; len++)
+        assert_int_equal(suspension_decode(key, (struct str){(char *)value.data, len}, &out),
+                         -EBADMSG);
+    buf_putc(&value, 0);
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EBADMSG);
+    value.len--;
+    value.data[0] = 2;
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EPROTO);
+    value.data[0] = 1;
+    value.data[17] = SUSPENSION_REASON_MAX + 1;
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EBADMSG);
+    value.data[17] = SUSPENSION_REASON_MAX;
+    value.data[18] = 0; /* a NUL would end it */
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EBADMSG);
+    value.data[18] = 'r';
+    for (size_t len = 0; len < 3; len++)
+        assert_int_equal(suspension_decode((struct str){key.ptr, len}, buf_str(&value), &out),
+                         -EBADMSG);
+    bytes[1] = SUSPENSION_SCOPES;
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EBADMSG);
+    bytes[1] = 0;
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EBADMSG);
+    buf_done(&value);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_scope),
+                                       cmocka_unit_test(test_ends), cmocka_unit_test(test_start),
+                                       cmocka_unit_test(test_broken_records)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
