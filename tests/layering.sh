@@ -17,15 +17,15 @@ config: base smtp; libfyaml.h idn2.h
 mail: base smtp dns; idn2.h gmime/
 limits: base config;
 worker: base io smtp queue dns tls config mail limits;
-schedule: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
-outcome: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
-deliver: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
-intake: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
-control: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
-run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/
-tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run tools/send tools/sink; jansson.h gmime/ libfyaml.h
-tools/send: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run tools/commands tools/sink; jansson.h gmime/ libfyaml.h
-tools/sink: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run tools/commands; jansson.h gmime/ libfyaml.h
+schedule: base io smtp queue dns tls config mail limits worker;
+outcome: base io smtp queue dns tls config mail limits worker schedule; jansson.h gmime/
+deliver: base io smtp queue dns tls config mail limits worker schedule outcome;
+intake: base io smtp queue dns tls config mail limits worker schedule outcome;
+control: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake; jansson.h
+run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control;
+tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/ libfyaml.h
+tools/send: base io smtp queue dns tls config mail limits tools/commands tools/sink; gmime/
+tools/sink: base io smtp queue dns tls config mail limits tools/commands; libfyaml.h
 tools: base config tools/commands;
 '
 third_party='liburing.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ libpsl.h curl/ hiredis/'

@@ -232,17 +232,23 @@ static void on_suspensions(void *arg, void (*visit)(void *, const struct suspens
     suspensions_visit(&((struct backend *)arg)->shared->suspensions, visit, to);
 }
 
+static void on_admin_done(struct admin_job *admin, int result)
+{
+    control_job_done(CONTAINER_OF(admin, struct control_job, admin), result);
+}
+
 static void on_job(void *arg, struct control_job *job)
 {
     struct shared *all = ((struct backend *)arg)->shared;
     struct status_walk *walk;
 
+    job->admin.done = on_admin_done;
     if (job->kind == CONTROL_JOB_ACTION) {
-        admin_submit(all, job);
+        admin_submit(all, &job->admin);
         return;
     }
     if (job->kind == CONTROL_JOB_PURGE) {
-        admin_purge(all, job);
+        admin_purge(all, &job->admin);
         return;
     }
     if (job->kind == CONTROL_JOB_SUSPEND) {

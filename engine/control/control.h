@@ -11,32 +11,11 @@
 
 #include "base/buf.h"
 #include "base/list.h"
-#include "base/msgid.h"
+#include "outcome/admin.h"
 #include "queue/queue.h"
 #include "worker/suspensions.h"
 
 struct control;
-
-enum control_action {
-    CONTROL_HOLD,    /* due_ms becomes QUEUE_DUE_HELD */
-    CONTROL_RELEASE, /* held rows become due now */
-    CONTROL_FLUSH,   /* due now; the lane forgets its back-off */
-    CONTROL_CANCEL,  /* removed, with an AdminBounce record, no notice */
-    CONTROL_EXPIRE,  /* expires now, with notice and record */
-    /* The engine's own. */
-    CONTROL_RETIME, /* its due time is put right: retry_right_ms() */
-    CONTROL_OUTLIVE /* expires if its lifetime is over */
-};
-
-/* A stored row as the control thread saw it; by the time of the job it may have moved or gone. */
-struct control_row {
-    struct msgid id;
-    uint32_t index;
-    uint32_t flow;
-    uint8_t flags;
-    int64_t due_ms;
-    struct str queue; /* into the job's memory */
-};
 
 /* What holds a queue's due mail back. */
 struct control_wait {
@@ -85,15 +64,7 @@ struct control_job {
         CONTROL_JOB_PURGE,
         CONTROL_JOB_SUSPEND
     } kind;
-    /* CONTROL_JOB_ACTION: all rows are of one shard; CONTROL_JOB_PURGE: so are its records. */
-    enum control_action action;
-    uint32_t shard;
-    struct control_row *rows;
-    size_t rows_len;
-    uint64_t changed;   /* out: rows that were changed */
-    struct str *purges; /* as in struct queue_change; all are done, or none */
-    size_t purges_len;
-    struct buf records; /* to be written with them */
+    struct admin_job admin; /* CONTROL_JOB_ACTION and CONTROL_JOB_PURGE; texts into memory */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
     struct control_status status;
     /* CONTROL_JOB_SUSPEND */

@@ -283,10 +283,10 @@ void control_job_free(struct control_job *job)
 {
     if (job == NULL)
         return;
-    free(job->rows);
-    free(job->purges);
+    free(job->admin.rows);
+    free(job->admin.purges);
     free(job->waits);
-    buf_done(&job->records);
+    buf_done(&job->admin.records);
     free(job->status.destinations);
     buf_done(&job->memory);
     free(job);
@@ -310,17 +310,17 @@ static bool concerns(const struct control_client *client, const struct queue_row
     bool held = (row->flags & RECIPIENT_HELD) != 0;
 
     switch (client->request.action) {
-    case CONTROL_HOLD:
+    case ADMIN_HOLD:
         return !held;
-    case CONTROL_RELEASE:
+    case ADMIN_RELEASE:
         return held;
-    case CONTROL_FLUSH:
+    case ADMIN_FLUSH:
         /* What somebody held stays so until it is released. */
         return !held && !tried_meanwhile(client, row);
-    case CONTROL_CANCEL:
-    case CONTROL_EXPIRE:
-    case CONTROL_RETIME:
-    case CONTROL_OUTLIVE:
+    case ADMIN_CANCEL:
+    case ADMIN_EXPIRE:
+    case ADMIN_RETIME:
+    case ADMIN_OUTLIVE:
         break;
     }
     return true;
@@ -332,17 +332,17 @@ static bool visit_action(void *arg, const struct queue_row_view *row)
     struct control_job *job = client->work.job;
 
     if (concerns(client, row) && matches(client, row)) {
-        struct control_row *r = &job->rows[job->rows_len++];
+        struct admin_row *r = &job->admin.rows[job->admin.rows_len++];
 
-        *r = (struct control_row){.id = row->id,
-                                  .index = row->index,
-                                  .flow = row->flow,
-                                  .flags = row->flags,
-                                  .due_ms = row->due_ms,
-                                  .queue.len = row->queue.len};
+        *r = (struct admin_row){.id = row->id,
+                                .index = row->index,
+                                .flow = row->flow,
+                                .flags = row->flags,
+                                .due_ms = row->due_ms,
+                                .queue.len = row->queue.len};
         buf_put_str(&job->memory, row->queue);
     }
-    return job->rows_len < CONTROL_ACTION_ROWS;
+    return job->admin.rows_len < CONTROL_ACTION_ROWS;
 }
 
 /* Rows' names were gathered in a buffer that moved as it grew. */
@@ -350,9 +350,9 @@ static void place_names(struct control_job *job)
 {
     const char *at = (const char *)job->memory.data;
 
-    for (size_t i = 0; i < job->rows_len; i++) {
-        job->rows[i].queue.ptr = at;
-        at += job->rows[i].queue.len;
+    for (size_t i = 0; i < job->admin.rows_len; i++) {
+        job->admin.rows[i].queue.ptr = at;
+        at += job->admin.rows[i].queue.len;
     }
 }
 
@@ -372,21 +372,21 @@ static enum control_step step_action(struct control_client *client)
     if (w->job == NULL) {
         w->job = control_job_new(client);
         w->job->kind = CONTROL_JOB_ACTION;
-        w->job->action = client->request.action;
-        w->job->shard = shard;
-        w->job->rows = calloc(CONTROL_ACTION_ROWS, sizeof(struct control_row));
-        ASSERT(w->job->rows != NULL);
+        w->job->admin.action = client->request.action;
+        w->job->admin.shard = shard;
+        w->job->admin.rows = calloc(CONTROL_ACTION_ROWS, sizeof(struct admin_row));
+        ASSERT(w->job->admin.rows != NULL);
     }
     job = w->job;
     err = control_walk(client, needs_message(client), visit_action);
     if (err != 0)
         return control_store_failed(client, err);
-    if (job->rows_len == 0) {
-        job->shard = w->shard;
+    if (job->admin.rows_len == 0) {
+        job->admin.shard = w->shard;
         return CONTROL_STEP_MORE;
     }
     /* Gather on, unless the job is full or the shard is done. */
-    if (job->rows_len < CONTROL_ACTION_ROWS && w->shard == shard && !w->ended)
+    if (job->admin.rows_len < CONTROL_ACTION_ROWS && w->shard == shard && !w->ended)
         return CONTROL_STEP_MORE;
     w->job = NULL;
     place_names(job);
@@ -395,7 +395,7 @@ static enum control_step step_action(struct control_client *client)
 
 static enum control_step action_returned(struct control_client *client, struct control_job *job)
 {
-    client->work.changed += job->changed;
+    client->work.changed += job->admin.changed;
     if (job->result == 0)
         return CONTROL_STEP_MORE;
     control_put_error(&client->out, "failed", strerror(-job->result),

@@ -138,12 +138,13 @@ static bool visit_purge(void *arg, const struct queue_quarantined *q)
     struct control_job *job = client->work.job;
 
     if (matches(client, q)) {
-        job->purges[job->purges_len++].len = q->key.len; /* placed when memory moves no more */
+        job->admin.purges[job->admin.purges_len++].len =
+            q->key.len; /* placed when memory moves no more */
         buf_put_str(&job->memory, q->key);
         if (q->is_row)
-            record_end(client, q, &job->records);
+            record_end(client, q, &job->admin.records);
     }
-    return job->purges_len < CONTROL_ACTION_ROWS;
+    return job->admin.purges_len < CONTROL_ACTION_ROWS;
 }
 
 enum control_step control_step_purge(struct control_client *client)
@@ -157,21 +158,21 @@ enum control_step control_step_purge(struct control_client *client)
         return control_finished(client);
     job = w->job = control_job_new(client);
     job->kind = CONTROL_JOB_PURGE;
-    job->shard = w->shard;
-    job->purges = calloc(CONTROL_ACTION_ROWS, sizeof(struct str));
-    ASSERT(job->purges != NULL);
+    job->admin.shard = w->shard;
+    job->admin.purges = calloc(CONTROL_ACTION_ROWS, sizeof(struct str));
+    ASSERT(job->admin.purges != NULL);
     err = walk(client, visit_purge);
     if (err != 0)
         return control_store_failed(client, err);
     w->job = NULL;
-    if (job->purges_len == 0) {
+    if (job->admin.purges_len == 0) {
         control_job_free(job);
         return CONTROL_STEP_MORE;
     }
     at = (const char *)job->memory.data;
-    for (size_t i = 0; i < job->purges_len; i++) {
-        job->purges[i].ptr = at;
-        at += job->purges[i].len;
+    for (size_t i = 0; i < job->admin.purges_len; i++) {
+        job->admin.purges[i].ptr = at;
+        at += job->admin.purges[i].len;
     }
     return control_give_job(client, job);
 }

@@ -18,7 +18,7 @@
 static const struct op_name {
     const char *name;
     enum control_op op;
-    enum control_action action;
+    enum admin_action action;
 } ops[] = {
     {"status", CONTROL_OP_STATUS, 0},
     {"list", CONTROL_OP_LIST, 0},
@@ -26,11 +26,11 @@ static const struct op_name {
     {"summary", CONTROL_OP_SUMMARY, 0},
     {"show", CONTROL_OP_SHOW, 0},
     {"content", CONTROL_OP_CONTENT, 0},
-    {"hold", CONTROL_OP_ACTION, CONTROL_HOLD},
-    {"release", CONTROL_OP_ACTION, CONTROL_RELEASE},
-    {"flush", CONTROL_OP_ACTION, CONTROL_FLUSH},
-    {"cancel", CONTROL_OP_ACTION, CONTROL_CANCEL},
-    {"expire", CONTROL_OP_ACTION, CONTROL_EXPIRE},
+    {"hold", CONTROL_OP_ACTION, ADMIN_HOLD},
+    {"release", CONTROL_OP_ACTION, ADMIN_RELEASE},
+    {"flush", CONTROL_OP_ACTION, ADMIN_FLUSH},
+    {"cancel", CONTROL_OP_ACTION, ADMIN_CANCEL},
+    {"expire", CONTROL_OP_ACTION, ADMIN_EXPIRE},
     {"quarantine", CONTROL_OP_QUARANTINE, 0},
     {"purge", CONTROL_OP_PURGE, 0},
     {"suspend", CONTROL_OP_SUSPEND, 0},

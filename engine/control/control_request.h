@@ -44,7 +44,7 @@ struct control_filter {
 
 struct control_request {
     enum control_op op;
-    enum control_action action;
+    enum admin_action action;
     struct control_filter filter;
     bool filtered; /* the filter has members */
     bool all;

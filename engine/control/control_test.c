@@ -108,7 +108,7 @@ static void finish(struct bench *b, struct control_job *job)
     else if (job->kind == CONTROL_JOB_WAITS)
         fill_waits(job);
     else
-        job->changed = job->rows_len - 1; /* one had ended */
+        job->admin.changed = job->admin.rows_len - 1; /* one had ended */
     control_job_done(job, b->job_result);
 }
 
@@ -116,13 +116,13 @@ static void on_job(void *arg, struct control_job *job)
 {
     struct bench *b = arg;
 
-    for (size_t i = 0; i < job->rows_len; i++) {
-        assert_true(job->rows[i].queue.len != 0 &&
-                    memcmp(job->rows[i].queue.ptr + job->rows[i].queue.len - 8, ".example", 8) ==
-                        0);
-        assert_true(job->rows[i].id.bytes[0] != 0 || job->rows[i].id.bytes[1] != 0);
+    for (size_t i = 0; i < job->admin.rows_len; i++) {
+        assert_true(job->admin.rows[i].queue.len != 0 &&
+                    memcmp(job->admin.rows[i].queue.ptr + job->admin.rows[i].queue.len - 8,
+                           ".example", 8) == 0);
+        assert_true(job->admin.rows[i].id.bytes[0] != 0 || job->admin.rows[i].id.bytes[1] != 0);
     }
-    b->rows_seen += job->rows_len;
+    b->rows_seen += job->admin.rows_len;
     b->jobs_seen++;
     if (b->keep_jobs)
         b->jobs[b->jobs_len++] = job;

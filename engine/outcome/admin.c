@@ -17,8 +17,7 @@ struct admin {
     struct worker_note note;
     struct settle_waiter waiter;
     struct queue_load load; /* the fetch */
-    struct control_job *job;
-    void (*done)(struct control_job *job, int result);
+    struct admin_job *job;
     struct worker *worker;
     struct queue_row_key *fetched, *later; /* [job->rows_len] */
     size_t later_len;
@@ -30,7 +29,7 @@ static void on_fetched(struct queue_load *load, int result);
 
 static void admin_done(struct admin *a, int result)
 {
-    a->done(a->job, result);
+    a->job->done(a->job, result);
     free(a->fetched);
     free(a->later);
     free(a);
@@ -44,7 +43,7 @@ static void admin_fetch(struct admin *a)
     a->fetched = keys;
     a->load = (struct queue_load){.exact = keys,
                                   .exact_len = a->later_len,
-                                  .header_only = a->job->action == CONTROL_RETIME,
+                                  .header_only = a->job->action == ADMIN_RETIME,
                                   .on_done = on_fetched,
                                   .owner = a};
     list_init(&a->load.rcpts);
@@ -104,47 +103,47 @@ static int64_t due_at_once(const struct recipient *r, int64_t now_ms)
 }
 
 /* Does the action to r, which is PLACE_FLIGHT. False: nothing to do, r is put back. */
-static bool act(struct worker *w, enum control_action action, struct recipient *r)
+static bool act(struct worker *w, enum admin_action action, struct recipient *r)
 {
     bool held = (r->flags & RECIPIENT_HELD) != 0;
     int64_t now_ms = worker_wall_ms(w), right_ms;
 
     switch (action) {
-    case CONTROL_HOLD:
+    case ADMIN_HOLD:
         if (held)
             return false;
         record(w, r, REPORT_ADMIN_HOLD);
         redue(w, r, QUEUE_DUE_HELD, r->flags | RECIPIENT_HELD);
         return true;
-    case CONTROL_RELEASE:
+    case ADMIN_RELEASE:
         if (!held)
             return false;
         record(w, r, REPORT_ADMIN_RELEASE);
         redue(w, r, due_at_once(r, now_ms), r->flags & (uint8_t)~RECIPIENT_HELD);
         return true;
-    case CONTROL_FLUSH:
+    case ADMIN_FLUSH:
         if (held || r->due_ms <= now_ms)
             return false;
         redue(w, r, due_at_once(r, now_ms), r->flags);
         return true;
-    case CONTROL_CANCEL:
+    case ADMIN_CANCEL:
         record(w, r, REPORT_ADMIN_BOUNCE);
         counter_add(&w->counters.cancelled, 1);
         lane_settling(r);
         settle_remove(w, r);
         return true;
-    case CONTROL_EXPIRE:
+    case ADMIN_EXPIRE:
         if (!judge_has_room(w, r, NOTICE_EXPIRED))
             return false;
         judge_expired(r);
         return true;
-    case CONTROL_RETIME:
+    case ADMIN_RETIME:
         right_ms = held ? r->due_ms : sweep_right_ms(w, r);
         if (right_ms == r->due_ms)
             return false;
         redue(w, r, right_ms, r->flags);
         return true;
-    case CONTROL_OUTLIVE:
+    case ADMIN_OUTLIVE:
         if (held || !lane_expired(r, now_ms))
             return false;
         judge_expired(r);
@@ -155,14 +154,14 @@ static bool act(struct worker *w, enum control_action action, struct recipient *
 
 bool admin_wants(struct recipient *r)
 {
-    if (r->wanted == 1 + CONTROL_RETIME) /* its new due time is right */
+    if (r->wanted == 1 + ADMIN_RETIME) /* its new due time is right */
         r->wanted = 0;
     return r->wanted != 0;
 }
 
 void admin_obey(struct worker *w, struct recipient *r)
 {
-    enum control_action action = r->wanted - 1u;
+    enum admin_action action = r->wanted - 1u;
 
     r->wanted = 0;
     if (!act(w, action, r))
@@ -182,11 +181,11 @@ void admin_put_back(struct recipient *r)
 /* The attempt under way may still deliver it. */
 static void remember(struct admin *a, struct recipient *r)
 {
-    enum control_action action = a->job->action;
+    enum admin_action action = a->job->action;
 
-    if (action == CONTROL_FLUSH || action == CONTROL_RELEASE || action == CONTROL_OUTLIVE)
+    if (action == ADMIN_FLUSH || action == ADMIN_RELEASE || action == ADMIN_OUTLIVE)
         return; /* it is under way */
-    if (action == CONTROL_RETIME && r->wanted != 0)
+    if (action == ADMIN_RETIME && r->wanted != 0)
         return;
     r->wanted = (uint8_t)(1 + action);
     a->job->changed++;
@@ -275,7 +274,7 @@ static void flush_lane(struct worker *w, uint32_t shard, uint32_t flow, struct s
 
 static void admin_act_on(struct worker *w, struct admin *a)
 {
-    struct control_job *job = a->job;
+    struct admin_job *job = a->job;
 
     a->worker = w;
     a->fetched = calloc(job->rows_len + 1, sizeof(*a->fetched));
@@ -283,7 +282,7 @@ static void admin_act_on(struct worker *w, struct admin *a)
     ASSERT(a->fetched != NULL && a->later != NULL);
     settle_follow(w, &a->waiter);
     for (size_t i = 0; i < job->rows_len; i++) {
-        const struct control_row *row = &job->rows[i];
+        const struct admin_row *row = &job->rows[i];
         struct queue_row_key key = {.queue = row->queue,
                                     .id = row->id,
                                     .index = row->index,
@@ -291,7 +290,7 @@ static void admin_act_on(struct worker *w, struct admin *a)
                                     .due_ms = row->due_ms};
         struct recipient *r;
 
-        if (job->action == CONTROL_FLUSH) /* first: it may give the lane's window up */
+        if (job->action == ADMIN_FLUSH) /* first: it may give the lane's window up */
             flush_lane(w, job->shard, row->flow, row->queue);
         r = lane_find(w, &row->id, row->index);
         if (r != NULL)
@@ -309,38 +308,34 @@ static void admin_run(struct worker *w, struct worker_note *note)
     admin_act_on(w, CONTAINER_OF(note, struct admin, note));
 }
 
-static struct admin *admin_new(struct control_job *job,
-                               void (*done)(struct control_job *job, int result))
+static struct admin *admin_new(struct admin_job *job)
 {
     struct admin *a = calloc(1, sizeof(*a));
 
     if (a == NULL) {
-        done(job, -ENOMEM);
+        job->done(job, -ENOMEM);
         return NULL;
     }
     a->job = job;
-    a->done = done;
     a->note.run = admin_run;
     a->waiter.on_settled = on_admin_settled;
     return a;
 }
 
-void admin_begin(struct worker *w, struct control_job *job,
-                 void (*done)(struct control_job *job, int result))
+void admin_begin(struct worker *w, struct admin_job *job)
 {
-    struct admin *a = admin_new(job, done);
+    struct admin *a = admin_new(job);
 
     if (a != NULL)
         admin_act_on(w, a);
 }
 
-void admin_submit(struct shared *all, struct control_job *job)
+void admin_submit(struct shared *all, struct admin_job *job)
 {
-    struct admin *a = admin_new(job, control_job_done);
+    struct admin *a = admin_new(job);
 
-    if (a == NULL)
-        return;
-    worker_post(all, NULL, worker_of_shard(all, job->shard)->index, &a->note);
+    if (a != NULL)
+        worker_post(all, NULL, worker_of_shard(all, job->shard)->index, &a->note);
 }
 
 /* --- damaged records --- */
@@ -348,7 +343,7 @@ void admin_submit(struct shared *all, struct control_job *job)
 struct purge {
     struct worker_note note;
     struct queue_change change;
-    struct control_job *job;
+    struct admin_job *job;
 };
 
 static void on_purged(struct queue_change *change, int result)
@@ -357,7 +352,7 @@ static void on_purged(struct queue_change *change, int result)
 
     if (result == 0)
         p->job->changed = p->job->purges_len;
-    control_job_done(p->job, result);
+    p->job->done(p->job, result);
     free(p);
 }
 
@@ -374,12 +369,12 @@ static void purge_run(struct worker *w, struct worker_note *note)
     queue_submit(w->port, p->job->shard, &p->change);
 }
 
-void admin_purge(struct shared *all, struct control_job *job)
+void admin_purge(struct shared *all, struct admin_job *job)
 {
     struct purge *p = calloc(1, sizeof(*p));
 
     if (p == NULL) {
-        control_job_done(job, -ENOMEM);
+        job->done(job, -ENOMEM);
         return;
     }
     p->job = job;

@@ -6,17 +6,56 @@
 #ifndef HAYAUMA_ENGINE_ADMIN_H
 #define HAYAUMA_ENGINE_ADMIN_H
 
-#include "control/control.h"
+#include "base/buf.h"
+#include "base/msgid.h"
 #include "queue/message.h"
-#include "worker/shared.h"
 
-/* Main thread. control_job_done() follows when the changes are committed. */
-void admin_submit(struct shared *all, struct control_job *job);
-/* The same for damaged records. */
-void admin_purge(struct shared *all, struct control_job *job);
-/* The worker's: the same for itself, with done in place of control_job_done(). */
-void admin_begin(struct worker *w, struct control_job *job,
-                 void (*done)(struct control_job *job, int result));
+struct shared;
+struct worker;
+
+enum admin_action {
+    ADMIN_HOLD,    /* due_ms becomes QUEUE_DUE_HELD */
+    ADMIN_RELEASE, /* held rows become due now */
+    ADMIN_FLUSH,   /* due now; the lane forgets its back-off */
+    ADMIN_CANCEL,  /* removed, with an AdminBounce record, no notice */
+    ADMIN_EXPIRE,  /* expires now, with notice and record */
+    /* The engine's own. */
+    ADMIN_RETIME, /* its due time is put right: retry_right_ms() */
+    ADMIN_OUTLIVE /* expires if its lifetime is over */
+};
+
+/* A stored row as somebody saw it; by the time of the job it may have moved or gone. */
+struct admin_row {
+    struct msgid id;
+    uint32_t index;
+    uint32_t flow;
+    uint8_t flags;
+    int64_t due_ms;
+    struct str queue;
+};
+
+/* What is to be done to rows of one shard, or to its damaged records. With all that it points to it
+ * lives until done() is called. */
+struct admin_job {
+    enum admin_action action;
+    uint32_t shard;
+    struct admin_row *rows;
+    size_t rows_len;
+    struct str *purges; /* as in struct queue_change; all are done, or none */
+    size_t purges_len;
+    struct buf records; /* to be written with them */
+    uint64_t changed;   /* out: rows, or damaged records, that were changed */
+    /* The changes are committed, or result (-errno) says why not. The worker's thread, or at once
+     * the caller's where memory is out. */
+    void (*done)(struct admin_job *job, int result);
+};
+
+/* Main thread: job->rows. */
+void admin_submit(struct shared *all, struct admin_job *job);
+/* Main thread: job->purges. */
+void admin_purge(struct shared *all, struct admin_job *job);
+/* The worker's, for itself: job->rows. */
+void admin_begin(struct worker *w, struct admin_job *job);
 /* Whether a recipient that is stored anew behind its attempt is not to be stored as the attempt
  * says. */
 bool admin_wants(struct recipient *r);

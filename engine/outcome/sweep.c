@@ -8,6 +8,7 @@
 #include "outcome/admin.h"
 #include "outcome/judge.h"
 #include "schedule/lane_private.h"
+#include "worker/shared.h"
 
 #define CLOCK_JUMP_MS 1000
 #define LOOK_MS       1000 /* at every lane */
@@ -41,8 +42,9 @@ struct sweep {
     uint8_t passes; /* SWEEP_TIMES: still to begin */
     struct timer timer;
     struct queue_walk walk;
-    struct control_job job;
-    struct control_row found[STEP_FOUND];
+    struct admin_job job;
+    struct buf memory; /* queues of found */
+    struct admin_row found[STEP_FOUND];
     struct config *config; /* a reference, while stepping */
     int64_t site_longest_ms, now_ms;
     uint64_t changed;
@@ -150,7 +152,7 @@ static struct sweep_lane *step_lane(struct sweep *s, uint32_t flow, struct str n
 static bool on_row(void *arg, const struct queue_row_view *row)
 {
     struct sweep *s = arg;
-    struct control_row *r = &s->found[s->job.rows_len];
+    struct admin_row *r = &s->found[s->job.rows_len];
     struct sweep_lane *lane;
     int64_t ms = ends_ms(row);
     bool found;
@@ -163,15 +165,15 @@ static bool on_row(void *arg, const struct queue_row_view *row)
         lane->expires_ms = ms < lane->expires_ms ? ms : lane->expires_ms;
     if (!found)
         return s->lanes_len < STEP_LANES;
-    *r = (struct control_row){.id = row->id,
-                              .index = row->index,
-                              .flow = row->flow,
-                              .flags = row->flags,
-                              .due_ms = row->due_ms,
-                              .queue = {(char *)s->job.memory.len, row->queue.len}};
-    if (buf_reserve(&s->job.memory, row->queue.len) < 0)
+    *r = (struct admin_row){.id = row->id,
+                            .index = row->index,
+                            .flow = row->flow,
+                            .flags = row->flags,
+                            .due_ms = row->due_ms,
+                            .queue = {(char *)s->memory.len, row->queue.len}};
+    if (buf_reserve(&s->memory, row->queue.len) < 0)
         return false; /* found by the next pass */
-    buf_put_str(&s->job.memory, row->queue);
+    buf_put_str(&s->memory, row->queue);
     return ++s->job.rows_len < STEP_FOUND && s->lanes_len < STEP_LANES;
 }
 
@@ -237,7 +239,7 @@ static void step_end(struct sweep *s, bool last)
     s->stepping = false;
     config_unref(s->config);
     s->config = NULL;
-    buf_clear(&s->job.memory);
+    buf_clear(&s->memory);
     if (s->worker->draining)
         return;
     if (s->kind == SWEEP_TIMES)
@@ -248,9 +250,9 @@ static void step_end(struct sweep *s, bool last)
         wheel_arm(io_wheel(io), &s->timer, io_now_ms(io) + STEP_MS);
 }
 
-static void on_changed(struct control_job *job, int result)
+static void on_changed(struct admin_job *job, int result)
 {
-    struct sweep *s = job->owner;
+    struct sweep *s = CONTAINER_OF(job, struct sweep, job);
 
     if (result < 0)
         log_error("queue.sweep_failed", "shard=%u error=%d", s->shard, result);
@@ -269,8 +271,8 @@ static void on_walked(struct queue_walk *walk, int result)
         return;
     }
     for (size_t i = 0; i < s->job.rows_len; i++)
-        s->found[i].queue.ptr = (const char *)s->job.memory.data + (size_t)s->found[i].queue.ptr;
-    admin_begin(s->worker, &s->job, on_changed);
+        s->found[i].queue.ptr = (const char *)s->memory.data + (size_t)s->found[i].queue.ptr;
+    admin_begin(s->worker, &s->job);
 }
 
 static void sweep_step(struct sweep *s)
@@ -284,7 +286,7 @@ static void sweep_step(struct sweep *s)
     if (s->restart)
         s->walk.cursor.len = 0;
     s->restart = false;
-    s->job.action = s->kind == SWEEP_TIMES ? CONTROL_RETIME : CONTROL_OUTLIVE;
+    s->job.action = s->kind == SWEEP_TIMES ? ADMIN_RETIME : ADMIN_OUTLIVE;
     s->job.rows_len = 0;
     s->job.changed = 0;
     s->walk.what = (struct queue_visit){.rows_max = STEP_ROWS, .visit = on_row, .arg = s};
@@ -453,7 +455,8 @@ int sweep_open(struct worker *w)
             return -ENOMEM;
         list_init(&s->waiting);
         s->timer.on_timer = on_step;
-        s->walk.owner = s->job.owner = s;
+        s->walk.owner = s;
+        s->job.done = on_changed;
         s->walk.on_done = on_walked;
         s->job.shard = s->shard;
         s->job.rows = s->found;
@@ -478,7 +481,7 @@ void sweep_close(struct worker *w)
 
         wheel_cancel(io_wheel(w->io), &s->timer);
         config_unref(s->config);
-        buf_done(&s->job.memory);
+        buf_done(&s->memory);
         free(s->lanes);
     }
     free(all);

@@ -95,7 +95,6 @@ static void plan(enum action_kind kind, uint64_t within_ns);
 
 uint64_t __real_message_bytes_alive(void);
 uint64_t __wrap_message_bytes_alive(void);
-void __wrap_control_job_done(struct control_job *job, int result);
 void __real_queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change);
 void __wrap_queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change);
 int __real_mdb_txn_commit(MDB_txn *txn);
@@ -108,7 +107,7 @@ uint64_t __wrap_message_bytes_alive(void)
     return __real_message_bytes_alive() - node.alive_base;
 }
 
-void __wrap_control_job_done(struct control_job *job, int result)
+static void on_admin_done(struct admin_job *job, int result)
 {
     sim_trace("admin job done: %d, changed %llu", result, (unsigned long long)job->changed);
     for (size_t i = 0; i < job->rows_len; i++)
@@ -480,7 +479,7 @@ static void node_look_drained(void)
 /* --- administration --- */
 
 struct picking {
-    struct control_job *job;
+    struct admin_job *job;
     bool held; /* only those */
 };
 
@@ -492,28 +491,28 @@ static size_t job_rows_max(void)
 static bool on_row(void *arg, const struct queue_row_view *row)
 {
     struct picking *p = arg;
-    struct control_job *job = p->job;
+    struct admin_job *job = p->job;
 
     if (p->held ? (row->flags & RECIPIENT_HELD) == 0 : sim_chance(600))
         return true;
     job->rows[job->rows_len++] =
-        (struct control_row){.id = row->id,
-                             .index = row->index,
-                             .flow = row->flow,
-                             .flags = row->flags,
-                             .due_ms = row->due_ms,
-                             .queue = {strndup(row->queue.ptr, row->queue.len), row->queue.len}};
+        (struct admin_row){.id = row->id,
+                           .index = row->index,
+                           .flow = row->flow,
+                           .flags = row->flags,
+                           .due_ms = row->due_ms,
+                           .queue = {strndup(row->queue.ptr, row->queue.len), row->queue.len}};
     return job->rows_len < job_rows_max();
 }
 
-static void admin(uint32_t shard, enum control_action action, bool held)
+static void admin(uint32_t shard, enum admin_action action, bool held)
 {
-    struct control_job *job = calloc(1, sizeof(*job));
+    struct admin_job *job = calloc(1, sizeof(*job));
     struct queue_cursor cursor = {0};
     struct picking picking = {job, held};
 
     ASSERT(job != NULL);
-    job->kind = CONTROL_JOB_ACTION;
+    job->done = on_admin_done;
     job->action = action;
     job->shard = shard;
     job->rows = calloc(job_rows_max(), sizeof(*job->rows));
@@ -524,7 +523,7 @@ static void admin(uint32_t shard, enum control_action action, bool held)
     sim_trace("admin %d on %zu rows of shard %u", action, job->rows_len, shard);
     node.jobs++;
     if (job->rows_len == 0) {
-        __wrap_control_job_done(job, 0);
+        on_admin_done(job, 0);
         return;
     }
     admin_submit(&node.engine->shared, job);
@@ -533,9 +532,9 @@ static void admin(uint32_t shard, enum control_action action, bool held)
 
 static void admin_any(void)
 {
-    static const enum control_action actions[] = {CONTROL_HOLD,  CONTROL_HOLD,  CONTROL_RELEASE,
-                                                  CONTROL_FLUSH, CONTROL_FLUSH, CONTROL_CANCEL,
-                                                  CONTROL_EXPIRE};
+    static const enum admin_action actions[] = {ADMIN_HOLD,  ADMIN_HOLD,  ADMIN_RELEASE,
+                                                ADMIN_FLUSH, ADMIN_FLUSH, ADMIN_CANCEL,
+                                                ADMIN_EXPIRE};
 
     admin((uint32_t)sim_draw(queue_shards(node.engine->shared.queue)),
           actions[sim_draw(ARRAY_LEN(actions))], false);
@@ -747,7 +746,7 @@ bool node_empty(void)
                      (unsigned long long)c.messages);
         empty = empty && c.rows == 0;
         if (c.rows > 0 && world.admin_jobs > 0 && sim_chance(100))
-            admin(i, CONTROL_RELEASE, true);
+            admin(i, ADMIN_RELEASE, true);
     }
     return empty;
 }
