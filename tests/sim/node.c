@@ -311,6 +311,7 @@ static void engine_make(struct engine *e)
         ASSERT(worker_open(&e->shared.workers[i], e, i) == 0);
     if (queue_open(&e->shared.queue, &options, &why) < 0)
         sim_fail("restart", "the queue cannot be opened: %s", why);
+    ASSERT(suspensions_open(&e->shared.suspensions, e->shared.queue) == 0);
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
         ASSERT(worker_start(&e->shared.workers[i]) == 0);
 }
@@ -446,6 +447,7 @@ static void node_close(void)
     queue_close(e->shared.queue);
     governor_close(e->shared.governor);
     clients_done(&e->shared.clients);
+    suspensions_done(&e->shared.suspensions);
     config_unref(e->config);
     free(e->shared.workers);
     if (atomic_load(&e->shared.intake_bytes) != 0 || atomic_load(&e->shared.sessions_out) != 0 ||
