@@ -299,15 +299,13 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
     PUT(o, " id ");
     put(o, id, MSGID_TEXT_BYTES - 1);
     if (may_name(s->recipient)) {
-        size_t local = smtp_address_unquoted(s->recipient);
+        char room[SMTP_PATH_MAX];
+        size_t given;
+        struct str local = smtp_address_local(s->recipient, room, &given);
 
         PUT(o, "\r\n\tfor <");
-        if (local != 0) {
-            PUT(o, "\"");
-            put(o, s->recipient.ptr, local);
-            PUT(o, "\"");
-        }
-        put(o, s->recipient.ptr + local, s->recipient.len - local);
+        put(o, local.ptr, local.len);
+        put(o, s->recipient.ptr + given, s->recipient.len - given);
         PUT(o, ">");
     }
     PUT(o, ";\r\n\t");

@@ -222,7 +222,9 @@ bool smtp_domain_valid(struct str s, bool utf8_ok)
     return s.len != 0 && skip_domain(s, utf8_ok, &utf8) == s.len;
 }
 
-size_t smtp_address_unquoted(struct str address)
+/* The length of a local part without quotes that must have them before others see it, since it has
+ * dots at its ends or in a row; 0: it is written as it is. */
+static size_t lacks_quotes(struct str address)
 {
     bool dot = true; /* where one more is one too many */
     bool dots = false;
@@ -240,16 +242,78 @@ size_t smtp_address_unquoted(struct str address)
     return 0;
 }
 
+/* Of a quoted local part at the start of address what it stands for, written to room; its length,
+ * and with *given that of the quoted form. 0 when nothing is quoted, or not by the book. */
+static size_t unquote(struct str address, char room[static SMTP_PATH_MAX], size_t *given)
+{
+    size_t len = 0;
+
+    if (address.len == 0 || address.ptr[0] != '"')
+        return 0;
+    for (size_t i = 1; i < address.len && len < SMTP_PATH_MAX; i++) {
+        if (address.ptr[i] == '"') {
+            *given = i + 1;
+            return len;
+        }
+        if (address.ptr[i] == '\\' && ++i == address.len)
+            return 0;
+        room[len++] = address.ptr[i];
+    }
+    return 0;
+}
+
+/* Atoms with one dot between each two. */
+static bool is_dot_string(struct str s)
+{
+    bool utf8;
+    size_t at = 0;
+
+    for (;;) {
+        size_t n = skip_run(s, at, ATEXT, true, &utf8);
+
+        at += n;
+        if (n == 0 || at == s.len)
+            return n != 0;
+        if (s.ptr[at++] != '.')
+            return false;
+    }
+}
+
+struct str smtp_address_local(struct str address, char room[static SMTP_PATH_MAX], size_t *given)
+{
+    char plain[SMTP_PATH_MAX];
+    size_t len = lacks_quotes(address), n = 0;
+
+    *given = len;
+    if (len != 0 && len <= SMTP_PATH_MAX - 2)
+        memcpy(plain, address.ptr, len);
+    else
+        len = unquote(address, plain, given);
+    if (len == 0 || *given > SMTP_PATH_MAX) {
+        *given = 0;
+        return STR("");
+    }
+    if (is_dot_string((struct str){plain, len})) {
+        memcpy(room, plain, len);
+        return (struct str){room, len};
+    }
+    room[n++] = '"';
+    for (size_t i = 0; i < len; i++) {
+        if (plain[i] == '"' || plain[i] == '\\')
+            room[n++] = '\\';
+        room[n++] = plain[i];
+    }
+    room[n++] = '"';
+    return (struct str){room, n};
+}
+
 void smtp_address_put(struct buf *out, struct str address)
 {
-    size_t local = smtp_address_unquoted(address);
+    char room[SMTP_PATH_MAX];
+    size_t given;
 
-    if (local != 0) {
-        buf_putc(out, '"');
-        buf_put(out, address.ptr, local);
-        buf_putc(out, '"');
-    }
-    buf_put_str(out, str_from(address, local));
+    buf_put_str(out, smtp_address_local(address, room, &given));
+    buf_put_str(out, str_from(address, given));
 }
 
 /* Mailbox at the start of s; its length, with a final dot that out does not have, 0 if it is none.
@@ -276,7 +340,7 @@ static size_t skip_mailbox(struct str s, bool postmaster_ok, bool utf8_ok, struc
         return 0;
     out->domain = (struct str){s.ptr + local + 1, domain};
     out->text.len = local + 1 + domain;
-    quotes = smtp_address_unquoted(out->text) != 0 ? 2 : 0;
+    quotes = lacks_quotes(out->text) != 0 ? 2 : 0;
     if (out->text.len + quotes + 2 > SMTP_PATH_MAX)
         return 0;
     final_dot = out->text.len < s.len && s.ptr[out->text.len] == '.' && out->domain.ptr[0] != '[';

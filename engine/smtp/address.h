@@ -34,9 +34,11 @@ int smtp_path_parse(struct str in, bool null_ok, bool utf8_ok, struct smtp_addre
 int smtp_address_parse(struct str in, bool utf8_ok, struct smtp_address *out);
 /* The same at the start of in, up to a space or the end; *used: bytes up to there. */
 int smtp_bare_path_parse(struct str in, bool utf8_ok, struct smtp_address *out, size_t *used);
-/* The length of a local part that must be quoted before others see it (RFC 5321 4.1.2), since it
- * has dots at its ends or in a row; 0: address is written as it is. */
-size_t smtp_address_unquoted(struct str address);
+/* The local part of address as others may see it, in room: with quotes where it needs them, as for
+ * dots at its ends or in a row, and only there (RFC 5321 4.1.2: "a.b"@c is a.b@c, and not every
+ * server knows that). *given: the length of what this stands for in address; 0, and an empty
+ * string, when address is written as it is. At most SMTP_PATH_MAX bytes of address are looked at. */
+struct str smtp_address_local(struct str address, char room[static SMTP_PATH_MAX], size_t *given);
 /* Appends address as others may see it: "a..b"@c for a..b@c. */
 void smtp_address_put(struct buf *out, struct str address);
 /* xtext (RFC 3461 4): decodes into out (cap bytes); length or -EINVAL. Hex digits in lower case,

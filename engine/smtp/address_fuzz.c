@@ -9,7 +9,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void check(const struct smtp_address *a, bool utf8_ok)
 {
     struct smtp_address again;
-    struct buf outward = {0};
+    struct buf outward = {0}, twice = {0};
 
     ASSERT(a->text.len + 2 <= SMTP_PATH_MAX);
     ASSERT(a->domain.len <= SMTP_DOMAIN_MAX && (utf8_ok || !a->utf8));
@@ -23,8 +23,10 @@ static void check(const struct smtp_address *a, bool utf8_ok)
     ASSERT(a->local_part.len + 1 + a->domain.len == a->text.len);
     smtp_address_put(&outward, a->text);
     ASSERT(smtp_address_parse(buf_str(&outward), utf8_ok, &again) == 0);
-    ASSERT(str_eq(again.text, buf_str(&outward)) && smtp_address_unquoted(again.text) == 0);
-    ASSERT(str_eq(again.domain, a->domain));
+    ASSERT(str_eq(again.text, buf_str(&outward)) && str_eq(again.domain, a->domain));
+    smtp_address_put(&twice, buf_str(&outward));
+    ASSERT(str_eq(buf_str(&twice), buf_str(&outward)));
+    buf_done(&twice);
     buf_done(&outward);
 }
 

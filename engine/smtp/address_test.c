@@ -233,6 +233,17 @@ static void test_quoted_outward(void **state)
         {".@c", "\".\"@c"},
         {"\"a..b\"@c", "\"a..b\"@c"},
         {"\"a@b..\"@c", "\"a@b..\"@c"},
+        {"\"ab\"@c", "ab@c"}, /* the minimum of quotes */
+        {"\"a.b\"@c", "a.b@c"},
+        {"\"a\\b\"@c", "ab@c"},
+        {"\"a\\ b\"@c", "\"a b\"@c"},
+        {"\"a\\\"b\\\\c\"@d", "\"a\\\"b\\\\c\"@d"},
+        {"\"a\\@b\"@c", "\"a@b\"@c"},
+        {"\"\"@c", "\"\"@c"},
+        {"\".a\"@c", "\".a\"@c"},
+        {"\"\xe3\x81\x82\"@c", "\xe3\x81\x82@c"},
+        {"\"a", "\"a"},
+        {"\"a\\", "\"a\\"},
         {"postmaster", "postmaster"},
         {"", ""},
     };

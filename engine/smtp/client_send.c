@@ -141,14 +141,11 @@ static void put_number(struct smtp_client *c, uint64_t v)
 /* As others may see it (smtp_address_put()). */
 static void put_address(struct smtp_client *c, struct str address)
 {
-    size_t local = smtp_address_unquoted(address);
+    char room[SMTP_PATH_MAX];
+    size_t given;
 
-    if (local != 0) {
-        PUT(c, "\"");
-        put(c, address.ptr, local);
-        PUT(c, "\"");
-    }
-    put_str(c, (struct str){address.ptr + local, address.len - local});
+    put_str(c, smtp_address_local(address, room, &given));
+    put_str(c, (struct str){address.ptr + given, address.len - given});
 }
 
 /* --- commands --- */

@@ -27,13 +27,18 @@ static InternetAddressList *parse_mailboxes(const char *text)
     struct smtp_address parsed;
     InternetAddressList *list;
     struct buf quoted = {0};
+    char room[SMTP_PATH_MAX];
+    size_t quotes;
 
     g_mime_init();
     if (open >= 0 && given.ptr[given.len - 1] == '>') {
         name = (struct str){given.ptr, (size_t)open};
         address = (struct str){given.ptr + open + 1, given.len - (size_t)open - 2};
     }
-    if (smtp_address_parse(address, true, &parsed) < 0 || smtp_address_unquoted(parsed.text) == 0)
+    if (smtp_address_parse(address, true, &parsed) < 0)
+        return internet_address_list_parse(NULL, text);
+    smtp_address_local(parsed.text, room, &quotes);
+    if (quotes == 0)
         return internet_address_list_parse(NULL, text);
     buf_put_str(&quoted, name);
     buf_putc(&quoted, '<');
