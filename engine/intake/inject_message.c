@@ -319,7 +319,7 @@ static void draft_stamp(struct inject *s, struct draft *d, const struct str *wan
     if (s->rcpts_len == 1)
         stamp.recipient = slice_str(s, s->rcpts[0].address);
     trace_wanted_json(&d->facts, wanted, d->wanted_len, trace_json);
-    d->start += d->facts.has_private ? trace_strip(d->start, &d->facts) : 0;
+    d->start += d->facts.has_ending ? trace_strip(d->start, &d->facts) : 0;
     d->start -= trace_border(d->start, (size_t)(s->body.data + s->body.len - d->start), &d->facts);
     start = trace_prepend(d->start, &stamp, &d->facts);
     d->len = (size_t)(s->body.data + s->body.len - start);

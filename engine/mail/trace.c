@@ -25,6 +25,20 @@ static bool is_private(struct str name)
            str_starts_nocase(name, (struct str){private_prefix, PRIVATE_PREFIX_BYTES});
 }
 
+/* Fields that end here: ours, what would show blind recipients to the others, and what only the
+ * last server writes (RFC 5321 4.4). Postfix drops the same (message_drop_headers). */
+static bool ends_here(struct str name)
+{
+    switch (ascii_lower(name.ptr[0])) {
+    case 'b':
+        return str_eq_nocase(name, STR("bcc"));
+    case 'r':
+        return str_eq_nocase(name, STR("resent-bcc")) || str_eq_nocase(name, STR("return-path"));
+    default:
+        return is_private(name);
+    }
+}
+
 /* --- X-Hayauma-* --- */
 
 static bool is_label(struct str s)
@@ -90,6 +104,7 @@ static void take_field(const uint8_t *content, const struct header_field *f,
 {
     struct str name = f->name;
 
+    facts->has_ending |= ends_here(name);
     switch (ascii_lower(name.ptr[0])) {
     case 'r':
         facts->received += str_eq_nocase(name, STR("received"));
@@ -114,7 +129,6 @@ static void take_field(const uint8_t *content, const struct header_field *f,
         if (is_private(name)) {
             const char *error = take_private(name, header_field_value(content, f), facts);
 
-            facts->has_private = true;
             if (facts->error == NULL)
                 facts->error = error;
         }
@@ -186,13 +200,13 @@ size_t trace_strip(uint8_t *content, struct trace_facts *facts)
     size_t kept = 0, removed;
     struct header_field f;
 
-    if (!facts->has_private)
+    if (!facts->has_ending)
         return 0;
     /* First together at the front, then once to the back: linear whatever the number of fields. */
     for (size_t at = 0;
          at < facts->header_len && header_field_next(content, facts->header_len, at, &f);
          at = f.end) {
-        if (is_private(f.name))
+        if (ends_here(f.name))
             continue;
         memmove(content + kept, content + f.start, f.end - f.start);
         kept += f.end - f.start;
@@ -201,7 +215,7 @@ size_t trace_strip(uint8_t *content, struct trace_facts *facts)
     memmove(content + removed, content, kept);
     facts->header_len = kept;
     facts->body_offset -= removed;
-    facts->has_private = false;
+    facts->has_ending = false;
     return removed;
 }
 

@@ -21,8 +21,8 @@ struct trace_facts {
     size_t body_offset; /* behind the empty line; content length when there is none */
     uint32_t received;  /* Received fields: loops */
     bool has_message_id, has_date, has_from;
-    bool eight_bit;   /* a byte > 127 in the header: needs SMTPUTF8, cannot be converted */
-    bool has_private; /* some X-Hayauma-* field: call trace_strip() */
+    bool eight_bit;  /* a byte > 127 in the header: needs SMTPUTF8, cannot be converted */
+    bool has_ending; /* some field that trace_strip() takes away */
     struct str subject, message_id;
     struct str campaign, tenant; /* validated: 1..64 bytes of letters, digits and "._-" */
     int8_t priority;             /* X-Hayauma-Priority 0..9, -1 when missing */
@@ -42,8 +42,9 @@ size_t trace_lead(const uint8_t *content, size_t len);
 void trace_scan(const uint8_t *content, size_t len, const struct str *names, size_t names_len,
                 struct trace_facts *facts);
 
-/* Removes X-Hayauma-* fields by moving the fields in front of them towards the body, so that the
- * body stays where it is. Returns how many bytes were taken away: the message now starts at content
+/* Removes X-Hayauma-*, Bcc, Resent-Bcc and Return-Path fields by moving the fields in front of them
+ * towards the body, so that the body stays where it is. Returns how many bytes were taken away: the
+ * message now starts at content
  * + that. facts' slices are stale afterwards (copy what is needed before), header_len and
  * body_offset are updated relative to the new start. */
 size_t trace_strip(uint8_t *content, struct trace_facts *facts);

@@ -41,7 +41,7 @@ static void test_facts(void **state)
     trace_scan((const uint8_t *)content, sizeof(content) - 1, names, ARRAY_LEN(names), &f);
     assert_int_equal(f.received, 2);
     assert_true(f.has_from && f.has_message_id && !f.has_date);
-    assert_false(f.eight_bit || f.has_private);
+    assert_false(f.eight_bit || f.has_ending);
     assert_str(f.subject, "=?utf-8?b?44GC?=\r\n more");
     assert_str(f.message_id, "<1@x>");
     assert_memory_equal(content + f.header_len, "\r\nDate", 6);
@@ -109,7 +109,7 @@ static void test_private(void **state)
          "X-HAYAUMA-PRIORITY : 0\r\nX-Hayauma-Not-Before: Sun, 22 Nov 2026 00:49:17 +0900\r\n\r\n",
          &f);
     assert_null(f.error);
-    assert_true(f.has_private);
+    assert_true(f.has_ending);
     assert_str(f.campaign, "spring_2026.a-1");
     assert_str(f.tenant, "acme");
     assert_int_equal(f.priority, 0);
@@ -161,6 +161,11 @@ static void test_strip(void **state)
         {"A: 1\r\nX-Hayauma-Campaign: a\r\n", "A: 1\r\n"},
         {"X-Hayauma-Campaign: a\r\nA: 1\r\nX-Hayauma-Priority: 3\r\n\r\n", "A: 1\r\n\r\n"},
         {"A: 1\r\n\r\nX-Hayauma-Campaign: a\r\n", "A: 1\r\n\r\nX-Hayauma-Campaign: a\r\n"},
+        {"Bcc: a@b\r\nA: 1\r\nBCC:\r\n c@d,\r\n e@f\r\nResent-Bcc: g@h\r\nReturn-Path: "
+         "<i@j>\r\n\r\nx",
+         "A: 1\r\n\r\nx"},
+        {"Bcc-Note: 1\r\nResent-To: 2\r\nReturn-Path-X: 3\r\n\r\nBcc: x\r\n",
+         "Bcc-Note: 1\r\nResent-To: 2\r\nReturn-Path-X: 3\r\n\r\nBcc: x\r\n"},
     };
 
     (void)state;
@@ -174,7 +179,7 @@ static void test_strip(void **state)
         start = copy + removed;
         assert_str((struct str){start, len - removed}, rows[i].out);
         scan(start, &again);
-        assert_false(again.has_private);
+        assert_false(again.has_ending);
         assert_int_equal(again.header_len, f.header_len);
         assert_int_equal(again.body_offset, f.body_offset);
         free(copy);
