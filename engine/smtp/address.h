@@ -37,7 +37,8 @@ int smtp_bare_path_parse(struct str in, bool utf8_ok, struct smtp_address *out, 
 /* The local part of address as others may see it, in room: with quotes where it needs them, as for
  * dots at its ends or in a row, and only there (RFC 5321 4.1.2: "a.b"@c is a.b@c, and not every
  * server knows that). *given: the length of what this stands for in address; 0, and an empty
- * string, when address is written as it is. At most SMTP_PATH_MAX bytes of address are looked at. */
+ * string, when address is written as it is. At most SMTP_PATH_MAX bytes of address are looked at.
+ */
 struct str smtp_address_local(struct str address, char room[static SMTP_PATH_MAX], size_t *given);
 /* Appends address as others may see it: "a..b"@c for a..b@c. */
 void smtp_address_put(struct buf *out, struct str address);

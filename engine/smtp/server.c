@@ -3,6 +3,9 @@
  * us, of which the body 0.3 us. */
 #include "smtp/server.h"
 
+#include <inttypes.h>
+#include <stdio.h>
+
 #include "smtp/reply.h"
 #include "smtp/server_command.h"
 
@@ -284,7 +287,7 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
 /* --- bodies --- */
 
 /* Why a complete body is refused, or NULL. */
-static const char *body_fault(const struct smtp_server *s)
+static const char *body_fault(struct smtp_server *s)
 {
     const struct smtp_server_options *o = s->options;
 
@@ -295,8 +298,13 @@ static const char *body_fault(const struct smtp_server *s)
     if (s->facts.nul)
         return "554 5.6.0 message has a NUL byte";
     if (o->body_line_bytes_max != 0 &&
-        s->facts.line_bytes_max + (uint64_t)2 > o->body_line_bytes_max)
-        return "554 5.6.0 message has a line that is too long";
+        s->facts.line_bytes_max + (uint64_t)2 > o->body_line_bytes_max) {
+        snprintf(s->fault, sizeof(s->fault),
+                 "554 5.6.0 a line of the message has %" PRIu64 " bytes with CRLF, and %" PRIu32
+                 " are the most",
+                 s->facts.line_bytes_max + (uint64_t)2, o->body_line_bytes_max);
+        return s->fault;
+    }
     return NULL;
 }
 

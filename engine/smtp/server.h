@@ -114,6 +114,7 @@ struct smtp_server {
     bool chunk_last, line_used, skip_cr, closing;
     struct buf line; /* a command line split over reads; the reply kept for a dropped chunk */
     struct buf helo_copy;
+    char fault[112]; /* the reply to a body, where it has figures */
 };
 
 void smtp_server_init(struct smtp_server *s, const struct smtp_server_options *options);

@@ -27,6 +27,7 @@ static struct str skip_spaces(struct str s)
 /* Each returns NULL or the refusal. */
 typedef const char *param_fn(struct smtp_server *s, struct str value);
 
+/* Stands for the text of the row in params. */
 static const char *const bad_value = "501 5.5.4 bad parameter value";
 
 static const char *param_size(struct smtp_server *s, struct str value)
@@ -157,15 +158,18 @@ static const struct param {
     bool has_value;
     size_t off_at; /* in smtp_server_options: the bool that takes the offer back */
     param_fn *set;
+    const char *bad; /* the reply to a value that cannot be */
 } params[] = {
 #define OFF(member) offsetof(struct smtp_server_options, member)
-    {{"SIZE", 4}, PARAM_MAIL, true, OFF(no_size), param_size},
-    {{"BODY", 4}, PARAM_MAIL, true, OFF(no_8bitmime), param_body},
-    {{"SMTPUTF8", 8}, PARAM_MAIL, false, OFF(no_smtputf8), param_smtputf8},
-    {{"RET", 3}, PARAM_MAIL, true, OFF(no_dsn), param_ret},
-    {{"ENVID", 5}, PARAM_MAIL, true, OFF(no_dsn), param_envid},
-    {{"NOTIFY", 6}, PARAM_RCPT, true, OFF(no_dsn), param_notify},
-    {{"ORCPT", 5}, PARAM_RCPT, true, OFF(no_dsn), param_orcpt},
+#define BAD(name)   "501 5.5.4 bad value of parameter " name
+    {{"SIZE", 4}, PARAM_MAIL, true, OFF(no_size), param_size, BAD("SIZE")},
+    {{"BODY", 4}, PARAM_MAIL, true, OFF(no_8bitmime), param_body, BAD("BODY")},
+    {{"SMTPUTF8", 8}, PARAM_MAIL, false, OFF(no_smtputf8), param_smtputf8, BAD("SMTPUTF8")},
+    {{"RET", 3}, PARAM_MAIL, true, OFF(no_dsn), param_ret, BAD("RET")},
+    {{"ENVID", 5}, PARAM_MAIL, true, OFF(no_dsn), param_envid, BAD("ENVID")},
+    {{"NOTIFY", 6}, PARAM_RCPT, true, OFF(no_dsn), param_notify, BAD("NOTIFY")},
+    {{"ORCPT", 5}, PARAM_RCPT, true, OFF(no_dsn), param_orcpt, BAD("ORCPT")},
+#undef BAD
 #undef OFF
 };
 
@@ -195,6 +199,7 @@ static const char *parse_param(struct smtp_server *s, enum param_owner owner, st
     ptrdiff_t equals = str_find(token, '=');
     struct str name = {token.ptr, equals < 0 ? token.len : (size_t)equals};
     struct str value = equals < 0 ? STR("") : str_from(token, (size_t)equals + 1);
+    const char *refusal;
 
     for (size_t i = 0; i < ARRAY_LEN(params); i++) {
         const struct param *p = &params[i];
@@ -204,9 +209,10 @@ static const char *parse_param(struct smtp_server *s, enum param_owner owner, st
         if ((*seen & 1u << i) != 0)
             return "501 5.5.4 parameter given twice";
         *seen |= 1u << i;
-        if (p->has_value ? !is_value(s, value) : equals >= 0)
-            return bad_value;
-        return p->set(s, value);
+        refusal = bad_value;
+        if (p->has_value ? is_value(s, value) : equals < 0)
+            refusal = p->set(s, value);
+        return refusal == bad_value ? p->bad : refusal;
     }
     return "555 5.5.4 parameter not recognised";
 }
@@ -250,12 +256,27 @@ static bool knows_utf8(const struct smtp_server *s)
     return s->esmtp && !s->options->no_smtputf8;
 }
 
+/* "< a@b >": lists that were cut at commas have blanks around addresses. */
+static bool parse_blank_path(struct str path, bool utf8_ok, struct smtp_address *out, size_t *used)
+{
+    ptrdiff_t close = str_find(path, '>');
+
+    if (close < 1)
+        return false;
+    *used = (size_t)close + 1;
+    return smtp_address_parse(str_trim((struct str){path.ptr + 1, (size_t)close - 1}), utf8_ok,
+                              out) == 0;
+}
+
 static bool parse_path(const struct smtp_server *s, struct str path, bool null_ok,
                        struct smtp_address *out, size_t *used)
 {
+    bool utf8_ok = knows_utf8(s);
+
     if (s->options->trusted && path.len != 0 && path.ptr[0] != '<')
-        return smtp_bare_path_parse(path, knows_utf8(s), out, used) == 0;
-    return smtp_path_parse(path, null_ok, knows_utf8(s), out, used) == 0;
+        return smtp_bare_path_parse(path, utf8_ok, out, used) == 0;
+    return smtp_path_parse(path, null_ok, utf8_ok, out, used) == 0 ||
+           (s->options->trusted && parse_blank_path(path, utf8_ok, out, used));
 }
 
 static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, struct buf *out)

@@ -235,7 +235,8 @@ static const struct transcript {
     {OPEN "DATA\r\na\nb\r\n.\r\nNOOP\r\n", OPEN_R DATA_R BARE_R "[abort][close]"},
     {OPEN "DATA\r\na\rb\r\n.\r\nNOOP\r\n", OPEN_R DATA_R BARE_R "[abort][close]"},
     {OPEN "DATA\r\n0123456789012345678901234567890123456789012345678901234567890\r\n.\r\n" MAIL,
-     OPEN_R DATA_R "554 5.6.0 message has a line that is too long\n[abort]" MAIL_R},
+     OPEN_R DATA_R
+     "554 5.6.0 a line of the message has 63 bytes with CRLF, and 60 are the most\n[abort]" MAIL_R},
     {OPEN "DATA\r\n"
           "012345678901234567890123456789012345678901234567\r\n"
           "012345678901234567890123456789012345678901234567\r\nx\r\n.\r\n" MAIL,
@@ -301,7 +302,7 @@ static void test_nul(void **state)
 
 /* --- ESMTP parameters: one command each --- */
 
-#define BAD_VALUE "501 5.5.4 bad parameter value\n"
+#define BAD(name) "501 5.5.4 bad value of parameter " name "\n"
 #define UNKNOWN   "555 5.5.4 parameter not recognised\n"
 #define OK_MAIL   "[mail a@b]250 2.1.0 OK\n"
 #define OK_RCPT   "[rcpt c@d]250 2.1.5 OK\n"
@@ -312,17 +313,17 @@ static const struct transcript parameters[] = {
     {"MAIL FROM:<a@b> body=7bit ret=full", OK_MAIL},
     {"MAIL FROM:<a@b> SIZE=101", LARGE_R},
     {"MAIL FROM:<a@b> SIZE=99999999999999999999", LARGE_R},
-    {"MAIL FROM:<a@b> SIZE=999999999999999999999", BAD_VALUE},
-    {"MAIL FROM:<a@b> SIZE=", BAD_VALUE},
-    {"MAIL FROM:<a@b> SIZE", BAD_VALUE},
-    {"MAIL FROM:<a@b> SIZE=1x", BAD_VALUE},
+    {"MAIL FROM:<a@b> SIZE=999999999999999999999", BAD("SIZE")},
+    {"MAIL FROM:<a@b> SIZE=", BAD("SIZE")},
+    {"MAIL FROM:<a@b> SIZE", BAD("SIZE")},
+    {"MAIL FROM:<a@b> SIZE=1x", BAD("SIZE")},
     {"MAIL FROM:<a@b> SIZE=1 SIZE=1", "501 5.5.4 parameter given twice\n"},
-    {"MAIL FROM:<a@b> BODY=9BIT", BAD_VALUE},
+    {"MAIL FROM:<a@b> BODY=9BIT", BAD("BODY")},
     {"MAIL FROM:<a@b> BODY=BINARYMIME", "504 5.5.4 BINARYMIME is not offered\n"},
-    {"MAIL FROM:<a@b> SMTPUTF8=1", BAD_VALUE},
-    {"MAIL FROM:<a@b> RET=SOME", BAD_VALUE},
-    {"MAIL FROM:<a@b> ENVID=+0A", BAD_VALUE},
-    {"MAIL FROM:<a@b> ENVID=a=b", BAD_VALUE},
+    {"MAIL FROM:<a@b> SMTPUTF8=1", BAD("SMTPUTF8")},
+    {"MAIL FROM:<a@b> RET=SOME", BAD("RET")},
+    {"MAIL FROM:<a@b> ENVID=+0A", BAD("ENVID")},
+    {"MAIL FROM:<a@b> ENVID=a=b", BAD("ENVID")},
     {"MAIL FROM:<a@b> AUTH=<>", UNKNOWN},
     {"MAIL FROM:<a@b> NOTIFY=NEVER", UNKNOWN},
     {"MAIL FROM:<a@b> =1", UNKNOWN},
@@ -332,15 +333,15 @@ static const struct transcript parameters[] = {
     {"MAIL FROM:<>", "[mail ]250 2.1.0 OK\n"},
     {"RCPT TO:<c@d> NOTIFY=NEVER", OK_RCPT},
     {"RCPT TO:<c@d> NOTIFY=SUCCESS,FAILURE,DELAY ORCPT=rfc822;c+2Bx@d", OK_RCPT},
-    {"RCPT TO:<c@d> NOTIFY=NEVER,SUCCESS", BAD_VALUE},
-    {"RCPT TO:<c@d> NOTIFY=", BAD_VALUE},
-    {"RCPT TO:<c@d> NOTIFY=,", BAD_VALUE},
-    {"RCPT TO:<c@d> NOTIFY=SOMETIMES", BAD_VALUE},
-    {"RCPT TO:<c@d> ORCPT=c@d", BAD_VALUE},
-    {"RCPT TO:<c@d> ORCPT=rfc822;", BAD_VALUE},
-    {"RCPT TO:<c@d> ORCPT=;c@d", BAD_VALUE},
-    {"RCPT TO:<c@d> ORCPT=rfc822;c+0D@d", BAD_VALUE},
-    {"RCPT TO:<c@d> ORCPT=utf-8;\xc3\xa9@d", BAD_VALUE},
+    {"RCPT TO:<c@d> NOTIFY=NEVER,SUCCESS", BAD("NOTIFY")},
+    {"RCPT TO:<c@d> NOTIFY=", BAD("NOTIFY")},
+    {"RCPT TO:<c@d> NOTIFY=,", BAD("NOTIFY")},
+    {"RCPT TO:<c@d> NOTIFY=SOMETIMES", BAD("NOTIFY")},
+    {"RCPT TO:<c@d> ORCPT=c@d", BAD("ORCPT")},
+    {"RCPT TO:<c@d> ORCPT=rfc822;", BAD("ORCPT")},
+    {"RCPT TO:<c@d> ORCPT=;c@d", BAD("ORCPT")},
+    {"RCPT TO:<c@d> ORCPT=rfc822;c+0D@d", BAD("ORCPT")},
+    {"RCPT TO:<c@d> ORCPT=utf-8;\xc3\xa9@d", BAD("ORCPT")},
     {"RCPT TO:<c@d> SIZE=1", UNKNOWN},
     {"RCPT TO:<\xc3\xa9@d>", "553 5.6.7 a non-ASCII address needs SMTPUTF8\n"},
     {"RCPT TO:<b@\xe4\xbe\x8b.mx.example> NOTIFY=NEVER",
@@ -472,6 +473,9 @@ static void test_trusted(void **state)
     check(&o, HELO "MAIL FROM:\r\nMAIL FROM:a@b>\r\nMAIL FROM:<a@b\r\n",
           HELO_R "501 5.1.7 bad sender address syntax\n501 5.1.7 bad sender address syntax\n"
                  "501 5.1.7 bad sender address syntax\n");
+    check(&o, HELO "MAIL FROM:< a@b >\r\nRCPT TO:<c@d >\r\nRCPT TO:< >\r\nRCPT TO:<c @d>\r\n",
+          HELO_R MAIL_R "[rcpt c@d]250 2.1.5 OK\n501 5.1.3 bad recipient address syntax\n"
+                        "501 5.1.3 bad recipient address syntax\n");
     check(&o, "QUIT \t \r\n", "221 2.0.0 bye\n[close]");
     o.errors_max = o.commands_max = 2;
     buf_puts(&in, OPEN);
