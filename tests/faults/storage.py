@@ -84,6 +84,9 @@ def test_disk_full():
         until_refused(books, rig.engine)
         acknowledged = sum(len(b.acknowledged) for b in books)
         assert acknowledged > 0 and queued(rig.engine) > 0
+        wait_until("the log says where", lambda: "queue.intake_refused reason=disk_full "
+                   f"path={disk}/queue" in log_of(rig.engine))
+        assert "INTAKE REFUSED: less than 64 MiB" in rig.engine.command("status", "--once")
         rig.sink.start()
         wait_empty(rig.engine)  # deliveries are recorded although nothing is free
         rests(rig.engine, 1, 0.6)

@@ -74,7 +74,8 @@ static const struct action {
 } actions[] = {
     {"hold", "hold", "count", "recipient", "held", OTHERS_GONE, NULL},
     {"release", "release", "count", "recipient", "released", OTHERS_GONE, NULL},
-    {"flush", "flush", "count", "recipient", "made due", "the others were due already", NULL},
+    {"flush", "flush", "count", "recipient", "made due",
+     "the others were due already; back-offs are over", NULL},
     {"cancel", "cancel", "count", "recipient", "cancelled", OTHERS_GONE,
      "They will not be delivered, and senders are not told."},
     {"expire", "expire", "count", "recipient", "expired", OTHERS_GONE,

@@ -313,8 +313,9 @@ static void serve_note_intake(struct serve *s, uint64_t now)
     if (worst == QUEUE_INTAKE_OK)
         log_info("queue.intake_resumed", "was=%s", names[s->intake]);
     else
-        log_warn("queue.intake_refused", "reason=%s action=\"make room; it resumes by itself\"",
-                 names[worst]);
+        log_warn("queue.intake_refused",
+                 "reason=%s path=%s action=\"make room; it resumes by itself\"", names[worst],
+                 s->config->queue.path);
     s->intake = worst;
     s->intake_ms = now;
 }

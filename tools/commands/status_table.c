@@ -107,7 +107,8 @@ static void put_intake(const struct frame *f)
         buf_puts(f->out,
                  "INTAKE REFUSED: a shard's map is full; raise queue.map_size and restart\n");
     else if (strcmp(intake, "disk_full") == 0)
-        buf_puts(f->out, "INTAKE REFUSED: the disk of the queue is full\n");
+        buf_puts(f->out,
+                 "INTAKE REFUSED: less than 64 MiB free for the queue; make room, it resumes\n");
     else if (strcmp(intake, "failed") == 0)
         buf_puts(f->out, "INTAKE REFUSED: the store failed; see the log\n");
 }
