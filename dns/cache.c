@@ -58,7 +58,8 @@ uint64_t cache_hash(const struct cache *cache, struct str name, bool host_only)
     return hash_bytes(name.ptr, name.len, cache->hash_seed + host_only);
 }
 
-static struct entry *find(const struct cache *cache, uint64_t hash, struct str name, bool host_only)
+static struct entry *entry_find(const struct cache *cache, uint64_t hash, struct str name,
+                                bool host_only)
 {
     struct map_node *node = map_find(&cache->map, hash);
 
@@ -73,7 +74,7 @@ static struct entry *find(const struct cache *cache, uint64_t hash, struct str n
 
 struct dns_route *cache_find(struct cache *cache, uint64_t hash, struct str name, bool host_only)
 {
-    struct entry *e = find(cache, hash, name, host_only);
+    struct entry *e = entry_find(cache, hash, name, host_only);
 
     if (e == NULL)
         return NULL;
@@ -109,7 +110,7 @@ static bool is_full(const struct cache *cache)
 void cache_put(struct cache *cache, uint64_t hash, struct str name, bool host_only,
                struct dns_route *route)
 {
-    struct entry *e = find(cache, hash, name, host_only);
+    struct entry *e = entry_find(cache, hash, name, host_only);
 
     if (e != NULL) {
         dns_route_ref(route);

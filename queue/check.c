@@ -87,7 +87,7 @@ static int read_at(struct check *c, uint8_t *out, size_t len, uint64_t at, uint6
 }
 
 /* Each page belongs to one tree, one large value or the free ones. */
-static int take(struct check *c, uint64_t page, uint64_t n, uint64_t by)
+static int claim_pages(struct check *c, uint64_t page, uint64_t n, uint64_t by)
 {
     if (page < META_PAGES || page >= c->pages || n > c->pages - page)
         return fault(c, by, "names a page that is not there");
@@ -124,7 +124,7 @@ static int check_free(struct check *c, uint64_t at, uint64_t len, uint64_t by)
         err = read_at(c, (uint8_t *)ids, n * sizeof(*ids), at, by);
         for (size_t i = 0; err == 0 && i < n; before = ids[i], i++)
             err = ids[i] >= before ? fault(c, by, "has a list of free pages out of order")
-                                   : take(c, ids[i], 1, by);
+                                   : claim_pages(c, ids[i], 1, by);
         count -= n;
     }
     return err;
@@ -154,7 +154,7 @@ static int check_value(struct check *c, uint64_t page, const uint8_t *node, size
     if (flags == NODE_BIG) {
         uint64_t first = get(value, 8);
 
-        err = take(c, first, large_pages(bytes, c->page_bytes), page);
+        err = claim_pages(c, first, large_pages(bytes, c->page_bytes), page);
         if (err < 0)
             return err;
         at = first * c->page_bytes + HEADER_BYTES;
@@ -219,7 +219,7 @@ static int check_page(struct check *c, uint64_t page, unsigned depth, enum tree_
     bool leaf = depth == 1;
     uint8_t *p = c->level[level];
     size_t n = 0;
-    int err = take(c, page, 1, by);
+    int err = claim_pages(c, page, 1, by);
 
     if (err == 0 && leaf && kind == TREE_NAMED && clock_mono_ns() > c->until_ns)
         return 0;

@@ -160,7 +160,7 @@ static void commit_all(struct shard *s, struct list *changes, struct list *done)
 
 /* --- forming batches --- */
 
-static size_t take(struct mailbox *from, struct list *to)
+static size_t mailbox_move(struct mailbox *from, struct list *to)
 {
     struct list_node *node;
     struct list taken;
@@ -181,13 +181,13 @@ static size_t take(struct mailbox *from, struct list *to)
 static void gather(struct shard *s, uint64_t now_ns, bool now)
 {
     mailbox_take(&s->suspects, &s->own.suspects);
-    s->own.urgent_len += take(&s->urgent, &s->own.urgent);
+    s->own.urgent_len += mailbox_move(&s->urgent, &s->own.urgent);
     if (mailbox_empty(&s->patient))
         return;
     if (s->own.company_until_ns == 0)
         s->own.company_until_ns = now_ns + WAIT_COMPANY_NS;
     if (now || now_ns >= s->own.company_until_ns) {
-        s->own.patient_len += take(&s->patient, &s->own.patient);
+        s->own.patient_len += mailbox_move(&s->patient, &s->own.patient);
         s->own.company_until_ns = 0;
     }
 }
@@ -318,7 +318,7 @@ static void free_suspects(struct shard *s)
 }
 
 /* What has to be done now and then; idle: nothing waits for a commit. */
-static void keep(struct shard *s, bool idle, uint64_t now_ns)
+static void keep_house(struct shard *s, bool idle, uint64_t now_ns)
 {
     bool due = now_ns - s->own.kept_ns >= KEEP_MS * NS_PER_MS;
 
@@ -355,7 +355,7 @@ size_t committer_round(struct shard *s, bool now)
         ended += commit_batch(s);
         gather(s, clock_mono_ns(), now);
     }
-    keep(s, true, clock_mono_ns());
+    keep_house(s, true, clock_mono_ns());
     return ended;
 }
 
@@ -366,7 +366,7 @@ bool committer_wanted(const struct shard *s)
 
 /* --- the thread --- */
 
-static void rest(struct shard *s)
+static void rest_until_company(struct shard *s)
 {
     uint64_t now_ns = clock_mono_ns();
     struct timespec left;
@@ -418,16 +418,17 @@ void *committer_main(void *arg)
         gather(s, now_ns, stop);
         if (s->own.urgent_len + s->own.patient_len > 0) {
             if (!stop)
-                rest(s);
+                rest_until_company(s);
             commit_batch(s);
-            keep(s, false, now_ns);
+            keep_house(s, false, now_ns);
             worked_ns = now_ns;
             continue;
         }
         if (stop)
             return NULL;
-        keep(s, s->own.company_until_ns == 0 && now_ns - worked_ns >= COUNT_BUSY_MS * NS_PER_MS,
-             now_ns);
+        keep_house(s,
+                   s->own.company_until_ns == 0 && now_ns - worked_ns >= COUNT_BUSY_MS * NS_PER_MS,
+                   now_ns);
         wait_for_work(s, clock_mono_ns());
     }
 }

@@ -48,7 +48,7 @@ void counts_unlock(struct counts *c)
     pthread_mutex_unlock(&c->lock);
 }
 
-static struct lane_count *find(struct counts *c, struct str lane, uint64_t hash)
+static struct lane_count *lane_count_find(struct counts *c, struct str lane, uint64_t hash)
 {
     struct map_node *node;
 
@@ -61,10 +61,10 @@ static struct lane_count *find(struct counts *c, struct str lane, uint64_t hash)
     return NULL;
 }
 
-static void add(struct counts *c, struct str lane, int64_t delta)
+static void lane_count_add(struct counts *c, struct str lane, int64_t delta)
 {
     uint64_t hash = hash_bytes(lane.ptr, lane.len, c->seed);
-    struct lane_count *count = find(c, lane, hash);
+    struct lane_count *count = lane_count_find(c, lane, hash);
 
     if (count == NULL) {
         if (delta < 0) /* a lane that found no place when it grew */
@@ -100,13 +100,13 @@ static bool counted(const struct counts *c, struct str key)
 void counts_change(struct counts *c, struct str key, int delta)
 {
     if (counted(c, key))
-        add(c, codec_row_key_lane(key), delta);
+        lane_count_add(c, codec_row_key_lane(key), delta);
 }
 
 void counts_found(struct counts *c, struct str lane, uint64_t rows)
 {
     if (rows > 0)
-        add(c, lane, (int64_t)rows);
+        lane_count_add(c, lane, (int64_t)rows);
 }
 
 void counts_advance(struct counts *c, struct str key_behind)
@@ -128,7 +128,7 @@ uint64_t counts_get(struct counts *c, struct str lane, bool *complete)
     uint64_t rows;
 
     counts_lock(c);
-    count = find(c, lane, hash_bytes(lane.ptr, lane.len, c->seed));
+    count = lane_count_find(c, lane, hash_bytes(lane.ptr, lane.len, c->seed));
     rows = count == NULL ? 0 : count->rows;
     *complete = c->complete && !c->overflowed;
     counts_unlock(c);

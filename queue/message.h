@@ -71,11 +71,13 @@ enum recipient_flags {
 #define PRIORITY_DEFAULT 5
 #define QUEUE_DUE_HELD   INT64_C(0xffffffffffff)
 
+struct lane;
+
 struct recipient {
-    struct list_node node;     /* the lane's window, or a transaction's list; the holder's */
+    struct list_node node;     /* the lane's window, or a transaction's list */
     struct map_node in_memory; /* the worker's table of what is in memory */
     struct message *message;   /* holds a reference */
-    void *holder;              /* the worker's: lane or transaction that has it now */
+    struct lane *lane;         /* the engine's, while it is in memory there */
     /* Key of the stored row: (flow, queue, due_ms, message id, index). */
     int64_t due_ms;      /* wall clock of the next attempt */
     uint32_t flow;       /* id; 0 until it is known */

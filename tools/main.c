@@ -43,7 +43,7 @@ static void print_help(FILE *to)
           to);
 }
 
-static const struct command *find(const char *name)
+static const struct command *command_find(const char *name)
 {
     for (size_t i = 0; i < COMMANDS_LEN; i++)
         if (strcmp(name, commands[i].name) == 0)
@@ -104,7 +104,7 @@ int main(int argc, char **argv)
         return EXIT_USAGE;
     }
     if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0 || strcmp(name, "help") == 0) {
-        command = argc > 2 ? find(argv[2]) : NULL;
+        command = argc > 2 ? command_find(argv[2]) : NULL;
         if (command != NULL)
             return run(command, 2, (char *[]){NULL, (char[]){"--help"}, NULL});
         if (argc > 2)
@@ -114,6 +114,6 @@ int main(int argc, char **argv)
     }
     if (strcmp(name, "--version") == 0)
         name = "version";
-    command = find(name);
+    command = command_find(name);
     return command == NULL ? unknown(name) : run(command, argc - 1, argv + 1);
 }

@@ -12,7 +12,7 @@ static void *member(const struct config_field *f, void *base)
     return (char *)base + f->offset;
 }
 
-static const struct config_type_info *info(const struct config_field *f)
+static const struct config_type_info *field_type_info(const struct config_field *f)
 {
     return &config_types[f->type];
 }
@@ -30,9 +30,9 @@ static int check_number(const struct config_field *f, struct str text, uint64_t 
     int err = 0;
 
     if (f->zero == NULL || !str_eq_nocase(text, str_of(f->zero)))
-        err = info(f)->parse(text, &v);
+        err = field_type_info(f)->parse(text, &v);
     if (err == -EINVAL)
-        return complain(why, text, info(f)->wrong);
+        return complain(why, text, field_type_info(f)->wrong);
     if (err != 0 || v < f->min || v > f->max) {
         buf_printf(why, "'%.*s' is out of range: ", STR_FMT(text));
         config_print_range(f, why);
@@ -49,9 +49,9 @@ static int set_number(const struct config_field *f, void *base, struct str text,
 
     if (err != 0)
         return err;
-    if (info(f)->bytes == sizeof(uint64_t))
+    if (field_type_info(f)->bytes == sizeof(uint64_t))
         *(uint64_t *)member(f, base) = v;
-    else if (info(f)->bytes == sizeof(uint16_t))
+    else if (field_type_info(f)->bytes == sizeof(uint16_t))
         *(uint16_t *)member(f, base) = (uint16_t)v;
     else
         *(uint32_t *)member(f, base) = (uint32_t)v;
@@ -63,7 +63,7 @@ static int set_bool(const struct config_field *f, void *base, struct str text, s
     bool v;
 
     if (config_parse_bool(text, &v) != 0)
-        return complain(why, text, info(f)->wrong);
+        return complain(why, text, field_type_info(f)->wrong);
     *(bool *)member(f, base) = f->type == CONFIG_NOT ? !v : v;
     return 0;
 }
@@ -126,7 +126,7 @@ static int set_text(struct config *c, const struct config_field *f, void *base, 
         return -EINVAL;
     }
     if (!ok)
-        return complain(why, text, info(f)->wrong);
+        return complain(why, text, field_type_info(f)->wrong);
     *(char **)member(f, base) = config_dup(c, text);
     return 0;
 }
@@ -145,7 +145,7 @@ static int set_address(struct config *c, const struct config_field *f, void *bas
     if (err == 0 && f->type == CONFIG_IPV6 && a.addr.ss_family != AF_INET6)
         err = -EINVAL;
     if (err != 0)
-        return complain(why, text, info(f)->wrong);
+        return complain(why, text, field_type_info(f)->wrong);
     a.text = config_dup(c, text);
     *(struct config_address *)member(f, base) = a;
     return 0;
@@ -164,7 +164,7 @@ static int set_rate(const struct config_field *f, void *base, struct str text, s
     if (err == -ERANGE)
         return complain(why, text, "is out of range: a period is 1ms to 31d");
     if (err != 0)
-        return complain(why, text, info(f)->wrong);
+        return complain(why, text, field_type_info(f)->wrong);
     *(uint64_t *)member(f, base) = messages;
     *(uint32_t *)((char *)base + f->offset2) = period_ms;
     return 0;
@@ -173,7 +173,7 @@ static int set_rate(const struct config_field *f, void *base, struct str text, s
 int config_set_scalar(struct config *c, const struct config_field *f, void *base, struct str text,
                       struct buf *why)
 {
-    switch (info(f)->class) {
+    switch (field_type_info(f)->class) {
     case CONFIG_CLASS_BOOL:
         return set_bool(f, base, text, why);
     case CONFIG_CLASS_NUMBER:
@@ -194,7 +194,7 @@ int config_set_scalar(struct config *c, const struct config_field *f, void *base
 
 bool config_field_is_list(const struct config_field *f)
 {
-    return info(f)->class == CONFIG_CLASS_LIST;
+    return field_type_info(f)->class == CONFIG_CLASS_LIST;
 }
 
 int config_set_name(struct config *c, struct str text, char **out, struct buf *why)
@@ -239,9 +239,9 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
     }
     if (f->type == CONFIG_SERVER_LIST &&
         (config_parse_address(text, 53, &server) != 0 || server.addr.ss_family == AF_UNIX))
-        return complain(why, text, info(f)->wrong);
+        return complain(why, text, field_type_info(f)->wrong);
     if (!printable(text))
-        return complain(why, text, info(f)->wrong);
+        return complain(why, text, field_type_info(f)->wrong);
     *(char **)item = config_dup(c, text);
     return 0;
 }
@@ -249,7 +249,7 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
 int config_set_list(struct config *c, const struct config_field *f, void *base,
                     const struct str *texts, size_t n, struct buf *why, size_t *bad)
 {
-    size_t bytes = info(f)->bytes;
+    size_t bytes = field_type_info(f)->bytes;
     char *items = n == 0 ? NULL : config_alloc(c, n * bytes);
 
     for (size_t i = 0; i < n; i++) {
@@ -267,7 +267,8 @@ int config_set_list(struct config *c, const struct config_field *f, void *base,
 
 static void copy_list(struct config *c, const struct config_field *f, const void *from, void *to)
 {
-    size_t n = *(const size_t *)((const char *)from + f->offset2), bytes = info(f)->bytes;
+    size_t n = *(const size_t *)((const char *)from + f->offset2),
+           bytes = field_type_info(f)->bytes;
     char *items = n == 0 ? NULL : config_alloc(c, n * bytes);
 
     if (n != 0)
@@ -315,12 +316,12 @@ void config_copy_member(struct config *c, const struct config_field *f, const vo
     const char *text;
     struct config_address *address;
 
-    switch (info(f)->class) {
+    switch (field_type_info(f)->class) {
     case CONFIG_CLASS_BOOL:
         memcpy(member(f, to), source, sizeof(bool));
         return;
     case CONFIG_CLASS_NUMBER:
-        memcpy(member(f, to), source, info(f)->bytes);
+        memcpy(member(f, to), source, field_type_info(f)->bytes);
         return;
     case CONFIG_CLASS_TEXT:
         text = *(char *const *)source;

@@ -111,7 +111,8 @@ static void on_timer(struct timer *timer)
     conversion_submit(CONTAINER_OF(timer, struct conversion, timer));
 }
 
-static struct conversion *find(struct worker *w, const struct message *m, enum convert what)
+static struct conversion *conversion_find(struct worker *w, const struct message *m,
+                                          enum convert what)
 {
     struct list_node *n;
 
@@ -124,9 +125,9 @@ static struct conversion *find(struct worker *w, const struct message *m, enum c
     return NULL;
 }
 
-static void hold(struct worker *w, struct recipient *r, enum convert what)
+static void conversion_join(struct worker *w, struct recipient *r, enum convert what)
 {
-    struct conversion *c = find(w, r->message, what);
+    struct conversion *c = conversion_find(w, r->message, what);
 
     if (c != NULL) {
         list_push_back(&c->recipients, &r->node);
@@ -154,7 +155,7 @@ bool conversion_take(struct worker *w, struct recipient *r, enum convert what)
     if ((m->inconvertible & 1u << what) != 0)
         return false;
     if (m->converted[what] == NULL && m->content_len > AT_ONCE_BYTES && !w->draining) {
-        hold(w, r, what);
+        conversion_join(w, r, what);
         return true;
     }
     if (m->converted[what] == NULL && m->content_len <= AT_ONCE_BYTES) {

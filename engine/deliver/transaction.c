@@ -294,7 +294,7 @@ void transaction_recipient(const struct smtp_event *event)
         t->accepted++;
     if (event->fate == SMTP_FATE_REPLY && event->stage == SMTP_STAGE_BODY &&
         event->reply->code < 300) {
-        lane_succeeded(r->holder);
+        lane_succeeded(r->lane);
         t->run = policy_of(POLICY_TAKEN)->run;
         t->taken = true;
         judge_delivered(d->worker, &t->context, r, event->reply);

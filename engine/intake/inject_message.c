@@ -52,7 +52,7 @@ void inject_count(struct inject *s)
 
 /* --- envelope --- */
 
-static struct inject_slice keep(struct inject *s, struct str text)
+static struct inject_slice envelope_put(struct inject *s, struct str text)
 {
     struct inject_slice slice = {(uint32_t)s->envelope.len, (uint32_t)text.len};
 
@@ -115,7 +115,7 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
         buf_put_str(&s->envelope, host);
         r->address.len += (uint32_t)host.len + 1;
     }
-    r->queue = keep(s, queue);
+    r->queue = envelope_put(s, queue);
     r->orcpt = keep_xtext(s, rcpt->orcpt);
     r->notify = rcpt->notify;
 }

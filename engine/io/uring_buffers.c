@@ -7,7 +7,7 @@
 #define CIRCULATING_MIN 32
 #define ADAPT_NS        UINT64_C(200000000)
 
-static void put(struct io *io, uint16_t index)
+static void buffer_give(struct io *io, uint16_t index)
 {
     struct buffers *b = &io->buffers;
 
@@ -21,7 +21,7 @@ static void top_up(struct io *io)
     struct buffers *b = &io->buffers;
 
     while (b->circulating < b->target && b->spare_len > 0) {
-        put(io, b->spare[--b->spare_len]);
+        buffer_give(io, b->spare[--b->spare_len]);
         b->circulating++;
     }
 }
@@ -114,5 +114,5 @@ void buffer_return(struct io *io, uint16_t index)
         (void)madvise(buffer_data(io, index), io->options.buffer_bytes, MADV_DONTNEED);
         return;
     }
-    put(io, index);
+    buffer_give(io, index);
 }

@@ -238,14 +238,14 @@ struct out {
     size_t len;
 };
 
-static void put(struct out *o, const char *bytes, size_t n)
+static void out_put(struct out *o, const char *bytes, size_t n)
 {
     ASSERT(n <= sizeof(o->bytes) - o->len);
     memcpy(o->bytes + o->len, bytes, n);
     o->len += n;
 }
 
-#define PUT(o, literal) put(o, literal, sizeof(literal) - 1)
+#define PUT(o, literal) out_put(o, literal, sizeof(literal) - 1)
 
 static const bool host_bytes[256] = {
     ['a' ... 'z'] = true, ['A' ... 'Z'] = true, ['0' ... '9'] = true, ['.'] = true,
@@ -309,21 +309,21 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
     PUT(o, "\r\n\tby ");
     put_host(o, str_of(s->host_name), HOST_BYTES_MAX);
     PUT(o, " with ");
-    put(o, protocol.ptr, protocol.len);
+    out_put(o, protocol.ptr, protocol.len);
     PUT(o, " id ");
-    put(o, id, MSGID_TEXT_BYTES - 1);
+    out_put(o, id, MSGID_TEXT_BYTES - 1);
     if (may_name(s->recipient)) {
         char room[SMTP_PATH_MAX];
         size_t given;
         struct str local = smtp_address_local(s->recipient, room, &given);
 
         PUT(o, "\r\n\tfor <");
-        put(o, local.ptr, local.len);
-        put(o, s->recipient.ptr + given, s->recipient.len - given);
+        out_put(o, local.ptr, local.len);
+        out_put(o, s->recipient.ptr + given, s->recipient.len - given);
         PUT(o, ">");
     }
     PUT(o, ";\r\n\t");
-    put(o, date, date_len);
+    out_put(o, date, date_len);
     PUT(o, "\r\n");
 }
 
@@ -351,14 +351,14 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
     put_received(&o, stamp, id, date, date_len);
     if (!facts->has_message_id) {
         PUT(&o, "Message-ID: <");
-        put(&o, id, MSGID_TEXT_BYTES - 1);
+        out_put(&o, id, MSGID_TEXT_BYTES - 1);
         PUT(&o, "@");
         put_host(&o, str_of(stamp->host_name), HOST_BYTES_MAX);
         PUT(&o, ">\r\n");
     }
     if (!facts->has_date) {
         PUT(&o, "Date: ");
-        put(&o, date, date_len);
+        out_put(&o, date, date_len);
         PUT(&o, "\r\n");
     }
     ASSERT(o.len <= trace_stamp_room(stamp));

@@ -81,7 +81,7 @@ static void record(struct worker *w, struct recipient *r, enum report_type type)
                                  .attempts = r->attempts,
                                  .size = r->message->content_len};
 
-    report_line(settle_records(w, ((struct lane *)r->holder)->shard), &event);
+    report_line(settle_records(w, r->lane->shard), &event);
 }
 
 static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t flags)
@@ -103,7 +103,7 @@ static int64_t due_at_once(const struct recipient *r, int64_t now_ms)
 }
 
 /* Does the action to r, which is PLACE_FLIGHT. False: nothing to do, r is put back. */
-static bool act(struct worker *w, enum admin_action action, struct recipient *r)
+static bool do_action(struct worker *w, enum admin_action action, struct recipient *r)
 {
     bool held = (r->flags & RECIPIENT_HELD) != 0;
     int64_t now_ms = worker_wall_ms(w), right_ms;
@@ -164,13 +164,13 @@ void admin_obey(struct worker *w, struct recipient *r)
     enum admin_action action = r->wanted - 1u;
 
     r->wanted = 0;
-    if (!act(w, action, r))
+    if (!do_action(w, action, r))
         lane_unpop(r);
 }
 
 void admin_put_back(struct recipient *r)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
 
     if (r->wanted != 0)
         admin_obey(lane->worker, r);
@@ -194,7 +194,7 @@ static void remember(struct admin *a, struct recipient *r)
 /* Does it, in changes that find room in a store that has little. */
 static bool admin_act(struct admin *a, struct recipient *r)
 {
-    if (!act(a->worker, a->job->action, r))
+    if (!do_action(a->worker, a->job->action, r))
         return false;
     a->job->changed++;
     settle_cut(a->worker, a->job->shard, false);

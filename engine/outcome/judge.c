@@ -25,7 +25,7 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
                    const struct recipient *r, const struct smtp_reply *reply, const char *command,
                    const char *classification, int64_t next_ms)
 {
-    const struct lane *lane = r->holder;
+    const struct lane *lane = r->lane;
     int64_t wall_ms = worker_wall_ms(w);
     uint64_t now_ms = io_now_ms(w->io);
     struct report_event event = {
@@ -169,7 +169,7 @@ static void notice_send(struct judge_batch *b, enum notice_kind kind)
     }
     if (notice.recipients_len > 0) {
         notice.id = msgid_next(&w->ids, notice.now_ms);
-        notice_submit(w, ((struct lane *)b->entries[0].recipient->holder)->shard, m, &notice);
+        notice_submit(w, b->entries[0].recipient->lane->shard, m, &notice);
     }
     free(list);
 }
@@ -193,7 +193,7 @@ static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_
 
 bool judge_has_room(const struct worker *w, const struct recipient *r, enum notice_kind kind)
 {
-    const struct lane *lane = r->holder;
+    const struct lane *lane = r->lane;
 
     return !notice_wanted(kind, r->message, r->notify) || settle_takes_notice(w, lane->shard);
 }
@@ -212,10 +212,10 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     if (retry_expired(now_ms, expires_ms))
         r->due_ms = now_ms + NOTICE_WAIT_MS;
     if (e->outcome.class != OUTCOME_EXPIRED) /* it was tried */
-        recipient_set_error(r, str_of(((struct lane *)r->holder)->last_error));
+        recipient_set_error(r, str_of(r->lane->last_error));
     /* Mail with a not-before time is late from then on: its lifetime, which its domain gave it, was
      * counted from there. */
-    own = config_destination_for(w->config, lane_domain(r->holder), STR(""));
+    own = config_destination_for(w->config, lane_domain(r->lane), STR(""));
     start_ms = expires_ms - (int64_t)own->lifetime_s * 1000;
     if (start_ms < m->created_ms)
         start_ms = m->created_ms;
@@ -263,7 +263,7 @@ static void entry_expire(struct judge_batch *b, struct judge_entry *e)
     }
     e->outcome.class = OUTCOME_EXPIRED;
     if (tried.class != OUTCOME_EXPIRED) {
-        const struct lane *lane = e->recipient->holder;
+        const struct lane *lane = e->recipient->lane;
 
         e->outcome.local = true;
         classify_expired_reply(str_of(lane->last_error), STR(""), &e->outcome.reply);
@@ -283,7 +283,7 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
     if (e->outcome.class != OUTCOME_EXPIRED) {
         r->attempts = r->attempts == UINT16_MAX ? UINT16_MAX : (uint16_t)(r->attempts + 1);
         r->last_attempt_ms = now_ms;
-        lane_note_error(r->holder, &e->outcome.reply, b->context->peer_name);
+        lane_note_error(r->lane, &e->outcome.reply, b->context->peer_name);
     }
     switch (e->outcome.class) {
     case OUTCOME_FAILED:
@@ -328,7 +328,7 @@ struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
 void judge_end(struct judge_batch *b)
 {
     struct worker *w = b->worker;
-    uint32_t shard = b->len > 0 ? ((struct lane *)b->entries[0].recipient->holder)->shard : 0;
+    uint32_t shard = b->len > 0 ? b->entries[0].recipient->lane->shard : 0;
     /* What may have to wait for room keeps nothing else waiting. */
     bool apart = b->len > 0 && (!settle_takes_notice(w, shard) ||
                                 queue_intake(w->shared->queue, shard) != QUEUE_INTAKE_OK);
@@ -373,7 +373,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     counter_add(&w->counters.delivered, 1);
     lane_settling(r);
     settle_remove(w, r);
-    settle_cut(w, ((struct lane *)r->holder)->shard, false);
+    settle_cut(w, r->lane->shard, false);
 }
 
 void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,
@@ -389,7 +389,7 @@ void judge_one(struct worker *w, const struct judge_context *context, struct rec
 void judge_expired(struct recipient *r)
 {
     struct outcome outcome = {.class = OUTCOME_EXPIRED, .stage = SMTP_STAGE_READY, .local = true};
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
     struct worker *w = lane->worker;
     struct judge_context context = {
         .dest = lane->site != NULL ? lane->site->dest

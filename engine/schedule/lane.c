@@ -97,14 +97,14 @@ void lane_memory_put(struct lane *lane, struct recipient *r)
 
     map_insert(&w->memory, &r->in_memory, lane_memory_hash(w, &r->message->id, r->index));
     gauge_set(&w->counters.in_memory, (uint32_t)w->memory.count);
-    r->holder = lane;
+    r->lane = lane;
     lane->in_memory++;
 }
 
 /* Forgets r and frees it; its row, if there is one, is the store's again. */
 void lane_memory_drop(struct recipient *r)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
     struct worker *w = lane->worker;
 
     map_remove(&w->memory, &r->in_memory);
@@ -148,7 +148,7 @@ void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
 
 void lane_take(struct recipient *r)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_WINDOW && lane->window_len > 0);
     list_remove(&r->node);
@@ -182,7 +182,7 @@ struct recipient *lane_pop(struct lane *lane)
 
 void lane_unpop(struct recipient *r)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
     if (lane_suspended(lane) || lane->worker->draining ||
@@ -197,7 +197,7 @@ void lane_unpop(struct recipient *r)
 
 void lane_return(struct recipient *r)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
     int64_t due_ms = r->due_ms;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
@@ -209,7 +209,7 @@ void lane_return(struct recipient *r)
 
 void lane_settling(struct recipient *r)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
     lane->in_flight--;
@@ -314,7 +314,7 @@ void lane_stored(struct lane *lane, int64_t due_ms)
 
 void lane_settled(struct recipient *r, int64_t next_due_ms)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_SETTLING);
     if (next_due_ms != INT64_MAX)

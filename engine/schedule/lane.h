@@ -1,7 +1,7 @@
 /* A lane: one queue name of one flow in one shard. It has the due times, the bounded window of
  * recipients in memory, and the back-off of a destination; it feeds a site's sessions.
  *
- * A recipient in memory belongs to its lane (r->holder) from arrival or load until the commit that
+ * A recipient in memory belongs to its lane (r->lane) from arrival or load until the commit that
  * settles it; where it is meanwhile is r->state. Rows that are not in memory are known by the
  * earliest due time among them. See docs/ARCHITECTURE.md, "Rules that keep memory and store
  * agreeing". */

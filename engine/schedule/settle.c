@@ -95,7 +95,7 @@ static void row_put(struct worker *w, uint32_t shard, const struct queue_row *ro
 
 void settle_remove(struct worker *w, struct recipient *r)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
 
     row_put(w, lane->shard,
             &(struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms});
@@ -103,7 +103,7 @@ void settle_remove(struct worker *w, struct recipient *r)
 
 void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms)
 {
-    struct lane *lane = r->holder;
+    struct lane *lane = r->lane;
 
     row_put(w, lane->shard,
             &(struct queue_row){.kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms});

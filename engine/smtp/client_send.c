@@ -106,7 +106,7 @@ static bool has_room(const struct smtp_client *c)
            c->iov_len < c->iov_max;
 }
 
-static void put(struct smtp_client *c, const char *bytes, size_t n)
+static void output_put(struct smtp_client *c, const char *bytes, size_t n)
 {
     struct iovec *last = c->iov_len == 0 ? NULL : &c->iov[c->iov_len - 1];
     char *at;
@@ -126,10 +126,10 @@ static void put(struct smtp_client *c, const char *bytes, size_t n)
 static void put_str(struct smtp_client *c, struct str s)
 {
     if (s.len != 0)
-        put(c, s.ptr, s.len);
+        output_put(c, s.ptr, s.len);
 }
 
-#define PUT(c, literal) put(c, literal, sizeof(literal) - 1)
+#define PUT(c, literal) output_put(c, literal, sizeof(literal) - 1)
 
 static void put_number(struct smtp_client *c, uint64_t v)
 {

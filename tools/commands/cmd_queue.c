@@ -169,7 +169,7 @@ static void print_outcome(const struct action *a, const json_t *done)
     buf_done(&text);
 }
 
-static int act(struct channel *ch, const struct action *a, const struct queue_options *o)
+static int run_action(struct channel *ch, const struct action *a, const struct queue_options *o)
 {
     json_t *reply, *done = NULL;
     int code = may_act(ch, a, o);
@@ -291,7 +291,7 @@ int cmd_queue(int argc, char **argv)
         return code == -1 ? help(stdout) : code;
     code = channel_open(&ch, &o.channel);
     if (code == 0)
-        code = view != NULL ? view->run(&ch, &o) : act(&ch, action, &o);
+        code = view != NULL ? view->run(&ch, &o) : run_action(&ch, action, &o);
     channel_close(&ch);
     queue_options_done(&o);
     return code;

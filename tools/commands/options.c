@@ -22,7 +22,7 @@ static int take_number(const struct option_row *row, void *member, const char *t
     return err;
 }
 
-static int take(const struct option_row *row, void *of, const char *text)
+static int option_take(const struct option_row *row, void *of, const char *text)
 {
     char *member = (char *)of + row->offset;
 
@@ -53,7 +53,7 @@ int options_read(const struct option_row *rows, size_t len, void *of, const char
             fputs(usage, stdout);
             return 1;
         }
-        err = option == '?' ? -EINVAL : take(&rows[option - FIRST], of, optarg);
+        err = option == '?' ? -EINVAL : option_take(&rows[option - FIRST], of, optarg);
         if (err < 0 && option != '?') /* getopt has said what is wrong */
             fprintf(stderr, "hayauma %s: --%s: cannot use '%s': %s\n", command,
                     rows[option - FIRST].name, optarg, quantity_why(err));

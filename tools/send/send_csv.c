@@ -16,7 +16,7 @@ void csv_done(struct csv *c)
     buf_done(&c->text);
 }
 
-static char take(struct csv *c)
+static char csv_byte(struct csv *c)
 {
     char byte = *c->rest.ptr++;
 
@@ -29,10 +29,10 @@ static char take(struct csv *c)
 static bool take_end(struct csv *c)
 {
     if (c->rest.len >= 2 && memcmp(c->rest.ptr, "\r\n", 2) == 0)
-        take(c);
+        csv_byte(c);
     if (c->rest.len == 0 || *c->rest.ptr != '\n')
         return false;
-    take(c);
+    csv_byte(c);
     return true;
 }
 
@@ -40,14 +40,14 @@ static int broken(struct csv *c, const char *error)
 {
     c->error = error;
     while (c->rest.len > 0 && !take_end(c))
-        take(c);
+        csv_byte(c);
     return -EINVAL;
 }
 
 /* The inside of a quoted cell, its quotes included. */
 static int take_quoted(struct csv *c)
 {
-    take(c);
+    csv_byte(c);
     for (;;) {
         char byte;
 
@@ -55,11 +55,11 @@ static int take_quoted(struct csv *c)
             c->error = "a quote is not closed before the end of the file";
             return -EINVAL;
         }
-        byte = take(c);
+        byte = csv_byte(c);
         if (byte == '"') {
             if (c->rest.len == 0 || *c->rest.ptr != '"')
                 return 0;
-            take(c);
+            csv_byte(c);
         }
         buf_putc(&c->text, byte);
     }
@@ -80,7 +80,7 @@ static int take_cell(struct csv *c)
             return broken(c, "a quote inside a cell that is not quoted");
         if (c->rest.len >= 2 && memcmp(c->rest.ptr, "\r\n", 2) == 0)
             break;
-        buf_putc(&c->text, take(c));
+        buf_putc(&c->text, csv_byte(c));
     }
     return 0;
 }
@@ -103,7 +103,7 @@ static int take_record(struct csv *c)
             return 1;
         if (*c->rest.ptr != ',')
             return broken(c, "a carriage return inside a line");
-        take(c);
+        csv_byte(c);
     }
 }
 

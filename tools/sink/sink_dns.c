@@ -34,7 +34,7 @@ struct writer {
     bool overflow;
 };
 
-static void put(struct writer *w, const void *bytes, size_t n)
+static void writer_put(struct writer *w, const void *bytes, size_t n)
 {
     if (w->overflow || n > w->max - w->len) {
         w->overflow = true;
@@ -48,7 +48,7 @@ static void put_u16(struct writer *w, uint32_t v)
 {
     uint8_t bytes[2] = {(uint8_t)(v >> 8), (uint8_t)v};
 
-    put(w, bytes, sizeof(bytes));
+    writer_put(w, bytes, sizeof(bytes));
 }
 
 static void put_u32(struct writer *w, uint32_t v)
@@ -64,8 +64,8 @@ static void put_name(struct writer *w, struct str name)
         size_t label = dot < 0 ? name.len : (size_t)dot;
         uint8_t length = (uint8_t)label;
 
-        put(w, &length, 1);
-        put(w, name.ptr, label);
+        writer_put(w, &length, 1);
+        writer_put(w, name.ptr, label);
         name.ptr += label;
         name.len -= label;
         if (name.len > 0) {
@@ -73,7 +73,7 @@ static void put_name(struct writer *w, struct str name)
             name.len--;
         }
     }
-    put(w, "", 1);
+    writer_put(w, "", 1);
 }
 
 static uint16_t get_u16(const uint8_t *p)
@@ -209,7 +209,7 @@ static uint32_t answer_mx(struct writer *w, const struct sink_class *c, struct s
 
     if (c->dns == SINK_DNS_NULL_MX) { /* RFC 7505 */
         record_begin(w, TYPE_MX, c->ttl_s, 3);
-        put(w, "\0\0\0", 3);
+        writer_put(w, "\0\0\0", 3);
         return 1;
     }
     for (uint32_t n = c->dead_exchanger ? 0 : 1; n <= c->exchangers; n++) {
@@ -229,12 +229,12 @@ static uint32_t put_address(struct writer *w, enum dns_type type, uint32_t ttl_s
 {
     if (type == TYPE_A && addr->ss_family == AF_INET) {
         record_begin(w, type, ttl_s, 4);
-        put(w, &((const struct sockaddr_in *)addr)->sin_addr, 4);
+        writer_put(w, &((const struct sockaddr_in *)addr)->sin_addr, 4);
         return 1;
     }
     if (type == TYPE_AAAA && addr->ss_family == AF_INET6) {
         record_begin(w, type, ttl_s, 16);
-        put(w, &((const struct sockaddr_in6 *)addr)->sin6_addr, 16);
+        writer_put(w, &((const struct sockaddr_in6 *)addr)->sin6_addr, 16);
         return 1;
     }
     return 0;
@@ -341,7 +341,7 @@ static int answer_question(struct writer *w, const struct sink_zone *zone, const
 
 static void put_opt(struct writer *w)
 {
-    put(w, "", 1);
+    writer_put(w, "", 1);
     put_u16(w, TYPE_OPT);
     put_u16(w, UDP_BYTES_MAX);
     put_u32(w, 0);
@@ -363,7 +363,7 @@ size_t sink_dns_answer(const struct sink_zone *zone, const uint8_t *query, size_
         rcode = RCODE_NOT_IMPLEMENTED;
     else if (!read_question(query, query_len, &q))
         rcode = RCODE_FORMAT;
-    put(&w, query, rcode == RCODE_OK ? q.end : HEADER_BYTES);
+    writer_put(&w, query, rcode == RCODE_OK ? q.end : HEADER_BYTES);
     if (rcode == RCODE_OK) {
         w.max = udp ? q.udp_bytes_max - 11 : SINK_DNS_MESSAGE_MAX - 11; /* room for OPT */
         answers = answer_question(&w, zone, &q, &ttl_s, &rcode);
