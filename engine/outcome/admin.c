@@ -11,6 +11,9 @@
 
 #define CANCELLED "cancelled by the administrator"
 
+/* A recipient whose change the store refuses is settling each time it is looked for. */
+#define ROUNDS_MAX 8
+
 /* Rows come from memory, or from the store (a fetch), or from there in a further round: what was
  * being settled when it was looked for is stored anew behind that. */
 struct admin {
@@ -21,6 +24,7 @@ struct admin {
     struct worker *worker;
     struct queue_row_key *fetched, *later; /* [job->rows_len] */
     size_t later_len;
+    uint32_t rounds; /* fetches so far */
     int result;
     bool settling; /* some of later are: not to be fetched yet */
 };
@@ -48,6 +52,7 @@ static void admin_fetch(struct admin *a)
                                   .owner = a};
     list_init(&a->load.rcpts);
     a->later_len = 0;
+    a->rounds++;
     a->settling = false;
     a->waiter.parts++;
     for (size_t i = 0; i < a->load.exact_len; i++)
@@ -59,7 +64,7 @@ static void on_admin_settled(struct settle_waiter *waiter)
 {
     struct admin *a = CONTAINER_OF(waiter, struct admin, waiter);
 
-    if (a->result == 0 && a->later_len > 0)
+    if (a->result == 0 && a->later_len > 0 && a->rounds < ROUNDS_MAX)
         admin_fetch(a);
     else
         admin_done(a, a->result);

@@ -32,6 +32,7 @@
 #define RIGHT_AFTER_NS (150 * SIM_S)
 #define OUTLIVED_MS    INT64_C(600000)
 #define NOTICE_WAIT_S  300
+#define ASKED_NS       (120 * SIM_S)
 
 enum action_kind {
     ACTION_KILL,
@@ -83,6 +84,7 @@ static struct {
     struct {
         uint64_t from_ns, until_ns;
     } refusal;
+    struct list asked;   /* of administration, and not yet done */
     uint64_t timed_ns;   /* when it started last, or the clock was set */
     uint64_t alive_base; /* bytes of messages that died with their process */
 } node;
@@ -107,13 +109,22 @@ uint64_t __wrap_message_bytes_alive(void)
     return __real_message_bytes_alive() - node.alive_base;
 }
 
+struct asked {
+    struct admin_job job;
+    struct list_node node;
+    uint64_t begun_ns;
+};
+
 static void on_admin_done(struct admin_job *job, int result)
 {
+    struct asked *asked = CONTAINER_OF(job, struct asked, job);
+
     sim_trace("admin job done: %d, changed %llu", result, (unsigned long long)job->changed);
     for (size_t i = 0; i < job->rows_len; i++)
         free((char *)job->rows[i].queue.ptr);
     free(job->rows);
-    free(job);
+    list_remove(&asked->node);
+    free(asked);
     node.jobs--;
 }
 
@@ -320,6 +331,7 @@ static void node_start(void)
 {
     sim_trace("start");
     node.timed_ns = sim_now_ns();
+    list_init(&node.asked);
     node.engine = calloc(1, sizeof(*node.engine));
     ASSERT(node.engine != NULL);
     engine_make(node.engine);
@@ -509,11 +521,14 @@ static bool on_row(void *arg, const struct queue_row_view *row)
 
 static void admin(uint32_t shard, enum admin_action action, bool held)
 {
-    struct admin_job *job = calloc(1, sizeof(*job));
+    struct asked *asked = calloc(1, sizeof(*asked));
+    struct admin_job *job = &asked->job;
     struct queue_cursor cursor = {0};
     struct picking picking = {job, held};
 
-    ASSERT(job != NULL);
+    ASSERT(asked != NULL);
+    asked->begun_ns = sim_now_ns();
+    list_push_back(&node.asked, &asked->node);
     job->done = on_admin_done;
     job->action = action;
     job->shard = shard;
@@ -723,8 +738,21 @@ static bool settles_refused(void)
     return refused > 0;
 }
 
+/* Whatever a recipient is about, administration that looks for it comes to an end. */
+static void check_asked(void)
+{
+    struct list_node *n = node.jobs == 0 ? NULL : list_first(&node.asked);
+
+    if (n == NULL || world.map_filled > 0 || world.commit_fault_phases > 0)
+        return;
+    if (LIST_ENTRY(n, struct asked, node)->begun_ns + ASKED_NS < sim_now_ns())
+        sim_fail("administration", "a job of %zu rows has not ended",
+                 LIST_ENTRY(n, struct asked, node)->job.rows_len);
+}
+
 void node_check(void)
 {
+    check_asked();
     if (node.engine != NULL && settles_refused())
         node.timed_ns = sim_now_ns();
     for (uint32_t i = 0; node.engine != NULL && i < queue_shards(node.engine->shared.queue); i++)
