@@ -123,6 +123,7 @@ static void dispatch(struct site *site)
     if (site->worker->draining)
         return;
     site_look(site);
+    site_feed_hungry(site);
     while (site->lanes == 0 && (n = list_first(&site->idle)) != NULL)
         delivery_quit(LIST_ENTRY(n, struct delivery, idle_node));
     while (!feed_empty(&site->feed) && (n = list_first(&site->idle)) != NULL) {

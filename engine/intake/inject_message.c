@@ -471,7 +471,9 @@ static bool commit_rows(struct inject *s, struct inject_commit *c, int64_t due_m
     return true;
 }
 
-/* By the first recipient's domain, as nearly all mail has but one; of a hot domain by its id. */
+/* By the first recipient's domain, as nearly all mail has but one; of a hot domain by its id. One
+ * with a rate of its own needs no second core, and with one worker alone its priorities and weights
+ * hold exactly. */
 static uint32_t message_shard(const struct inject *s, const struct msgid *id)
 {
     struct worker *w = s->worker;
@@ -479,7 +481,8 @@ static uint32_t message_shard(const struct inject *s, const struct msgid *id)
     struct str domain = slice_str(s, s->rcpts[0].queue);
     uint64_t hash = hash_bytes(domain.ptr, domain.len, w->hash_seed);
 
-    if (hot_arrives(w->hot, hash, queue_shards(q), io_now_ms(w->io)))
+    if (config_destination_for(s->config, domain, STR(""))->rate_messages == 0 &&
+        hot_arrives(w->hot, hash, queue_shards(q), io_now_ms(w->io)))
         domain = (struct str){(const char *)id->bytes, sizeof(id->bytes)};
     return queue_shard_of(q, domain);
 }

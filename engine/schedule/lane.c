@@ -141,9 +141,12 @@ void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
     else
         list_push_back(&lane->window, &r->node);
     lane->window_len++;
+    lane->window_bytes += site_bytes_of(r);
     lane_window_expires(lane, r);
-    if (lane->site != NULL)
+    if (lane->site != NULL) {
         lane->site->waiting++;
+        lane->site->held += site_bytes_of(r);
+    }
 }
 
 void lane_take(struct recipient *r)
@@ -154,10 +157,13 @@ void lane_take(struct recipient *r)
     list_remove(&r->node);
     r->state = PLACE_FLIGHT;
     lane->window_len--;
+    lane->window_bytes -= site_bytes_of(r);
     lane->in_flight++;
-    if (lane->site != NULL)
-        lane->site->waiting--;
-    if (lane->window_len == 0 && lane->site != NULL)
+    if (lane->site == NULL)
+        return;
+    lane->site->waiting--;
+    lane->site->held -= site_bytes_of(r);
+    if (lane->window_len == 0)
         feed_remove(&lane->site->feed, lane);
 }
 
@@ -230,7 +236,7 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     /* A read of the store may have found the row between its commit and our hearing of that, and
      * what it found may have been sent and settled since: then the store alone knows. */
     if (w->draining || lane_suspended(lane) || r->due_ms > now_ms || lane->window_len >= max ||
-        r->message->born_ms <= lane->seen_until_ms || lane_memory_full(w)) {
+        r->message->born_ms <= lane->seen_until_ms || lane_memory_full(w) || !lane_has_room(lane)) {
         int64_t due_ms = r->due_ms;
 
         lane_kept(lane, r);

@@ -52,9 +52,10 @@ struct lane {
     const struct queue_flow *names; /* the flow; NULL when its record was lost */
     struct feed_flow *share;        /* while it is ready: its flow's in site->feed */
     uint32_t in_memory, window_len, in_flight;
-    uint32_t refill;   /* rows that a refill brings the window to; follows the lane's pace */
-    uint32_t fetching; /* reads of single rows under way (administration) */
-    uint16_t failures; /* failures in a row of the destination as a whole */
+    uint64_t window_bytes; /* see site_bytes_of() */
+    uint32_t refill;       /* rows that a refill brings the window to; follows the lane's pace */
+    uint32_t fetching;     /* reads of single rows under way (administration) */
+    uint16_t failures;     /* failures in a row of the destination as a whole */
     uint16_t name_len;
     bool loading;
     bool site_down;               /* suspended because its site did not answer */
@@ -164,6 +165,10 @@ void lane_update(struct lane *lane);
 struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index);
 /* Takes a recipient out of the window; it is then PLACE_FLIGHT. */
 void lane_take(struct recipient *r);
+/* lane leaves site: a load that it waited for there, or has under way, is the lane's alone now. */
+void lane_load_leave(struct lane *lane, struct site *site);
+/* Whether messages in memory are so many that sites must share it: site_has_room(). */
+bool lane_memory_tight(const struct worker *w);
 /* Whether lane_start_loads() would start some. */
 bool lane_loads_wait(const struct worker *w);
 /* Starts refills that wait, as far as memory and LOADS_MAX allow. Once a turn. */

@@ -8,12 +8,13 @@
 #include "schedule/site.h"
 #include "worker/shared.h"
 
-#define LOAD_BYTES_MAX (4u << 20)
-#define LOAD_RETRY_MS  1000
-#define TRIM_BUCKETS   64 /* a turn */
-#define MEMORY_WAIT_MS 50
-#define MEMORY_MIN     64 /* recipients of a worker */
-#define SETTLING_MIN   64 /* of a lane, whatever its window: what a commit or two take */
+#define LOAD_BYTES_MAX    (4u << 20)
+#define LOAD_RETRY_MS     1000
+#define TRIM_BUCKETS      64   /* of the lanes, looked at in a turn while memory is short */
+#define TRIM_BUCKETS_FULL 1024 /* while it is full */
+#define MEMORY_WAIT_MS    10
+#define MEMORY_MIN        64 /* recipients of a worker */
+#define SETTLING_MIN      64 /* of a lane, whatever its window: what a commit or two take */
 /* A refill that lasted less than this (half of it, to be exact, since then the next is wanted) is
  * too small, one that lasted as long as that too large: loads cost little and windows take memory.
  */
@@ -23,6 +24,7 @@
 struct lane_load {
     struct queue_load load;
     struct lane *lane;
+    uint64_t reserved;     /* bytes, of lane->site->loading */
     int64_t wall_ahead_ms; /* of the monotonic clock, when the scan began */
 };
 
@@ -60,6 +62,18 @@ bool lane_memory_full(const struct worker *w)
     return w->memory.count >= MEMORY_MIN && memory_alive(w) >= max + max / 4;
 }
 
+bool lane_memory_tight(const struct worker *w)
+{
+    return memory_alive(w) >= w->config->queue.memory_bytes_max / 2;
+}
+
+bool lane_has_room(const struct lane *lane)
+{
+    if (lane->site != NULL)
+        return site_has_room(lane->site);
+    return lane->window_len == 0 || !lane_memory_tight(lane->worker);
+}
+
 /* Whether commits are behind: what is sent and not yet recorded would be sent again after a fault,
  * and takes memory. */
 static bool settling_full(const struct lane *lane)
@@ -83,8 +97,34 @@ void lane_load_want(struct lane *lane, int64_t now_ms)
     if (lane->loading || list_node_linked(&lane->wait_node) || lane->worker->draining ||
         lane->stored_due_ms > now_ms - LANE_HANDOVER_MS)
         return;
-    if (lane->window_len * 2 <= refill_max(lane) && !settling_full(lane))
+    if (lane->window_len * 2 > refill_max(lane) || settling_full(lane))
+        return;
+    if (lane->site == NULL || site_has_room(lane->site)) {
         list_push_back(&lane->worker->load_wait, &lane->wait_node);
+        return;
+    }
+    list_push_back(&lane->site->hungry, &lane->wait_node);
+    site_dirty(lane->site);
+}
+
+/* What a load under way may bring does not count for the site any more. */
+static void unreserve(struct lane_load *l, struct site *site)
+{
+    if (site != NULL) {
+        ASSERT(site->loading >= l->reserved);
+        site->loading -= l->reserved;
+    }
+    l->reserved = 0;
+}
+
+void lane_load_leave(struct lane *lane, struct site *site)
+{
+    if (lane->load != NULL)
+        unreserve(lane->load, site);
+    if (!list_node_linked(&lane->wait_node))
+        return;
+    list_remove(&lane->wait_node);
+    list_push_back(&lane->worker->load_wait, &lane->wait_node);
 }
 
 /* --- refills --- */
@@ -158,6 +198,7 @@ static void on_loaded(struct queue_load *load, int result)
     lane->loading = false;
     lane->refilled_ms = io_now_ms(w->io);
     w->loads--;
+    unreserve(l, lane->site);
     load_adopt(lane, load);
     if (result < 0) {
         log_error("queue.load_failed", "shard=%u queue=%s error=%d", lane->shard, lane->name,
@@ -225,6 +266,15 @@ static void load_start(struct lane *lane)
     list_init(&l->load.rcpts);
     l->load.rows_max = max - (lane->window_len < max ? lane->window_len : max - 1);
     l->load.bytes_max = LOAD_BYTES_MAX;
+    if (lane->site == NULL && lane_memory_tight(w)) {
+        l->load.rows_max = 1;
+    } else if (lane->site != NULL) {
+        uint64_t room = site_room_bytes(lane->site);
+
+        l->load.bytes_max = room < LOAD_BYTES_MAX ? room : LOAD_BYTES_MAX;
+        l->reserved = l->load.bytes_max;
+        lane->site->loading += l->reserved;
+    }
     lane->loading = true;
     w->loads++;
     counter_add(&w->counters.loads, 1);
@@ -236,10 +286,17 @@ bool lane_loads_wait(const struct worker *w)
     return !list_empty(&w->load_wait) && w->loads < LOADS_MAX && !lane_memory_full(w);
 }
 
-/* Lanes that filled their windows when there was room keep no more of it than others get now. */
-static void windows_trim(struct worker *w)
+/* Whether lane holds more than its part, now that memory is short. */
+static bool holds_too_much(const struct lane *lane)
 {
-    for (int i = 0; i < TRIM_BUCKETS; i++) {
+    return lane->window_len > lane_window_max(lane) ||
+           (lane->window_len > 0 && lane->site != NULL && !site_has_room(lane->site));
+}
+
+/* Lanes that filled their windows when there was room keep no more of it than others get now. */
+static void windows_trim(struct worker *w, size_t buckets)
+{
+    for (size_t i = 0; i < buckets && lane_memory_tight(w); i++) {
         struct map_node *n = NULL;
 
         if (w->trim_bucket > w->lanes.mask)
@@ -247,7 +304,7 @@ static void windows_trim(struct worker *w)
         for (n = w->lanes.buckets[w->trim_bucket++]; n != NULL; n = n->next) {
             struct lane *lane = CONTAINER_OF(n, struct lane, node);
 
-            while (lane->window_len > lane_window_max(lane)) {
+            while (holds_too_much(lane)) {
                 struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
 
                 lane_take(r);
@@ -265,10 +322,12 @@ static void on_load_timer(struct timer *timer)
 
 void lane_start_loads(struct worker *w)
 {
+    bool full = lane_memory_full(w);
     struct list_node *n;
 
-    if (lane_memory_full(w) && !list_empty(&w->load_wait)) {
-        windows_trim(w);
+    if (lane_memory_tight(w))
+        windows_trim(w, full ? TRIM_BUCKETS_FULL : TRIM_BUCKETS);
+    if (full && !list_empty(&w->load_wait)) {
         w->load_timer.on_timer = on_load_timer;
         if (!timer_armed(&w->load_timer)) /* another worker may be the one that frees memory */
             wheel_arm(io_wheel(w->io), &w->load_timer, io_now_ms(w->io) + MEMORY_WAIT_MS);
@@ -277,7 +336,13 @@ void lane_start_loads(struct worker *w)
     while (w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL) {
         struct lane *lane = LIST_ENTRY(n, struct lane, wait_node);
 
-        if (!w->draining && !lane->loading && !lane_suspended(lane))
-            load_start(lane);
+        if (w->draining || lane->loading || lane_suspended(lane))
+            continue;
+        if (lane->site != NULL && !site_has_room(lane->site)) {
+            list_push_back(&lane->site->hungry, &lane->wait_node);
+            site_wake(lane->site, io_now_ms(w->io) + 1);
+            continue;
+        }
+        load_start(lane);
     }
 }

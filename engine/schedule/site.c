@@ -6,9 +6,13 @@
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
-#define DOWN_LOOK_MS 1000 /* whether another worker found that the site works again */
-#define PARK_MS      3000 /* of a pause that is longer mail does not wait in memory */
-#define HEADS_MAX    16   /* other lanes looked at for recipients of the same message */
+#define DOWN_LOOK_MS   1000        /* whether another worker found that the site works again */
+#define PARK_MS        3000        /* of a pause that is longer mail does not wait in memory */
+#define CLOSED_MS      1000        /* a site that cannot send for longer holds nothing ready */
+#define HELD_MIN_BYTES (64u << 10) /* of a site that has sent nothing yet */
+#define HUNGRY_FED     32          /* lanes that get their turn at a time */
+#define HUNGRY_LOOK_MS 100
+#define HEADS_MAX      16 /* other lanes looked at for recipients of the same message */
 
 static void on_site_timer(struct timer *timer)
 {
@@ -98,6 +102,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->lmtp = target != NULL && target->kind == CONFIG_ROUTE_LMTP;
     list_init(&site->attached);
     feed_init(&site->feed);
+    list_init(&site->hungry);
     list_init(&site->sessions);
     list_init(&site->idle);
     site->timer.on_timer = on_site_timer;
@@ -125,6 +130,7 @@ static void site_free(struct site *site)
     struct worker *w = site->worker;
 
     ASSERT(feed_empty(&site->feed) && list_empty(&site->sessions) && site->waiting == 0);
+    ASSERT(list_empty(&site->hungry) && site->held == 0 && site->loading == 0);
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     wheel_cancel(io_wheel(w->io), &site->timer);
@@ -158,6 +164,7 @@ void site_attach(struct site *site, struct lane *lane)
     list_push_back(&site->attached, &lane->site_node);
     site->lanes++;
     site->waiting += lane->window_len;
+    site->held += lane->window_bytes;
     lane_suspensions_look(lane);
 }
 
@@ -169,6 +176,8 @@ void site_detach(struct site *site, struct lane *lane)
     lane->site = NULL;
     site->lanes--;
     site->waiting -= lane->window_len;
+    site->held -= lane->window_bytes;
+    lane_load_leave(lane, site);
     if (site->lanes == 0) /* its idle sessions have nothing to wait for */
         site_dirty(site);
     site_left(site);
@@ -263,6 +272,18 @@ static void prefetch_next(struct site *site)
         __builtin_prefetch(&lane->window);
 }
 
+static void pace_add(struct site *site, uint64_t bytes)
+{
+    uint64_t now_s = io_now_ms(site->worker->io) / 1000;
+
+    if (now_s != site->pace_s) {
+        site->pace[1] = now_s == site->pace_s + 1 ? site->pace[0] : 0;
+        site->pace[0] = 0;
+        site->pace_s = now_s;
+    }
+    site->pace[0] += bytes;
+}
+
 struct site_taken site_take(struct site *site, struct recipient **out, size_t max,
                             uint32_t domains_max)
 {
@@ -292,7 +313,71 @@ struct site_taken site_take(struct site *site, struct recipient **out, size_t ma
     if (r->message->recipients > taken.len)
         taken.len = take_heads(&site->feed, lane, r->message, out, taken.len, max, domains_max);
     feed_pay_more(&site->feed, lane, taken.len - 1);
+    for (size_t i = 0; i < taken.len; i++)
+        pace_add(site, site_bytes_of(out[i]));
+    if (!list_empty(&site->hungry))
+        site_dirty(site);
     return taken;
+}
+
+/* --- memory --- */
+
+/* When it may send something again: monotonic, now or in the past where it may at once. */
+static uint64_t closed_until_ms(const struct site *site)
+{
+    uint64_t until_ms = site_stopped_ms(site, false);
+    uint64_t rate_ms = governor_message_at(site->governor) / 1000000;
+
+    until_ms = rate_ms > until_ms ? rate_ms : until_ms;
+    until_ms = site->shortage_until_ms > until_ms ? site->shortage_until_ms : until_ms;
+    return site->open_after_ms > until_ms ? site->open_after_ms : until_ms;
+}
+
+/* A load takes a millisecond or two: what may go sooner than this is held ready. */
+static bool is_closed(const struct site *site)
+{
+    return closed_until_ms(site) > io_now_ms(site->worker->io) + CLOSED_MS;
+}
+
+static uint64_t budget_bytes(const struct site *site)
+{
+    uint64_t now_s = io_now_ms(site->worker->io) / 1000;
+
+    if (now_s == site->pace_s)
+        return HELD_MIN_BYTES + 2 * (site->pace[0] + site->pace[1]);
+    return HELD_MIN_BYTES + (now_s == site->pace_s + 1 ? 2 * site->pace[0] : 0);
+}
+
+bool site_has_room(const struct site *site)
+{
+    if (!lane_memory_tight(site->worker))
+        return true;
+    return !is_closed(site) && site->held + site->loading < budget_bytes(site);
+}
+
+uint64_t site_room_bytes(const struct site *site)
+{
+    uint64_t used = site->held + site->loading, budget;
+
+    if (!lane_memory_tight(site->worker))
+        return UINT64_MAX;
+    budget = budget_bytes(site);
+    return used < budget ? budget - used : 1;
+}
+
+void site_feed_hungry(struct site *site)
+{
+    uint64_t now_ms = io_now_ms(site->worker->io), at_ms;
+    struct list_node *n;
+
+    /* Each of them will take some of the room when its load begins, at the end of the turn. */
+    for (int i = 0;
+         i < HUNGRY_FED && site_has_room(site) && (n = list_pop_front(&site->hungry)) != NULL; i++)
+        list_push_back(&site->worker->load_wait, n);
+    if (list_empty(&site->hungry))
+        return;
+    at_ms = closed_until_ms(site);
+    site_wake(site, at_ms > now_ms + HUNGRY_LOOK_MS ? at_ms : now_ms + HUNGRY_LOOK_MS);
 }
 
 /* --- whether it works --- */

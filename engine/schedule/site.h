@@ -12,6 +12,8 @@
 
 struct lane;
 
+#define RECIPIENT_BYTES 512 /* of one in memory, about, beside its content */
+
 struct site {
     struct map_node node; /* worker->sites */
     struct worker *worker;
@@ -30,6 +32,12 @@ struct site {
     struct timer timer;
     uint32_t lanes;   /* attached; the site goes with the last one and the last session */
     uint32_t waiting; /* recipients in the windows of attached lanes */
+    /* Memory: see site_has_room(). Bytes. */
+    uint64_t held;      /* by these windows */
+    uint64_t loading;   /* that loads under way may bring */
+    uint64_t pace[2];   /* handed out in the present second and in the one before */
+    uint64_t pace_s;    /* the present one, monotonic */
+    struct list hungry; /* lanes that wait for room, by wait_node */
     uint32_t sessions_len, connecting;
     uint32_t yielding;          /* of the sessions: they take nothing more, and end */
     uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
@@ -74,6 +82,24 @@ struct site_taken site_take(struct site *site, struct recipient **out, size_t ma
 /* When a destination that is stopped may be sent something: it gets one message to try, when its
  * time has come. 0: now; else when to look again (monotonic). take: that one is taken now. */
 uint64_t site_stopped_ms(const struct site *site, bool take);
+
+/* What r takes of the memory that its lane's site may have: content is shared by a message's
+ * recipients. */
+static inline uint64_t site_bytes_of(const struct recipient *r)
+{
+    return RECIPIENT_BYTES +
+           r->message->content_len / (r->message->recipients > 0 ? r->message->recipients : 1);
+}
+/* Whether the site's lanes may hold more. While memory is short that is what the site sends in a
+ * second or two, and a little to begin with; one that cannot send for a while has none, and its
+ * windows go back to the store (lane_start_loads()). So thousands of lanes behind one slow
+ * destination hold what it needs and no more. */
+bool site_has_room(const struct site *site);
+/* How many bytes a load for it may bring; at least one message comes. */
+uint64_t site_room_bytes(const struct site *site);
+/* Lanes that waited for room want their loads, as far as there is some now; else the site looks
+ * again when there may be. In front of handing out work. */
+void site_feed_hungry(struct site *site);
 
 /* Sessions tell. */
 
