@@ -36,6 +36,7 @@ struct bench {
     size_t jobs_len, jobs_seen, rows_seen;
     bool keep_jobs; /* do not finish them at once */
     int job_result, reload_result;
+    struct control_job suspend; /* the last; what it points to has gone */
     bool drained;
 };
 
@@ -98,6 +99,8 @@ static void fill_waits(struct control_job *job)
                 .reason = "back_off", .until_ms = LATER + 1, .host = "mx", .error = "421 busy"};
         else if (str_eq(q->queue, STR("c.example")))
             q->wait = (struct control_wait){.reason = "sessions"};
+        if (str_eq(q->queue, STR("a.example")))
+            strcpy(q->site, "mx.a.example");
     }
 }
 
@@ -107,6 +110,8 @@ static void finish(struct bench *b, struct control_job *job)
         fill_status(&job->status);
     else if (job->kind == CONTROL_JOB_WAITS)
         fill_waits(job);
+    else if (job->kind == CONTROL_JOB_SUSPEND)
+        b->suspend = *job;
     else
         job->admin.changed = job->admin.rows_len - 1; /* one had ended */
     control_job_done(job, b->job_result);
@@ -130,10 +135,24 @@ static void on_job(void *arg, struct control_job *job)
         finish(b, job);
 }
 
+static const struct suspension suspended[] = {
+    {SUSPENSION_SITE, 7, 0, "mx.a.example", "", ""},
+    {SUSPENSION_DOMAIN, 7, 0, "xn--r8jz45g.example", "", ""},
+    {SUSPENSION_DOMAIN, 5, 9, "b.example", "complaints", "hanako"},
+    {SUSPENSION_TENANT, 6, 0, "nobody", "", ""}};
+
+static void on_suspensions(void *arg, void (*visit)(void *, const struct suspension *), void *to)
+{
+    (void)arg;
+    for (size_t i = 0; i < ARRAY_LEN(suspended); i++)
+        visit(to, &suspended[i]);
+}
+
 static const struct control_backend backend = {.describe = on_describe,
                                                .counters = on_counters,
                                                .reload = on_reload,
                                                .drain = on_drain,
+                                               .suspensions = on_suspensions,
                                                .job = on_job};
 
 /* --- the bench --- */
@@ -399,6 +418,14 @@ static void test_bad_requests(void **state)
         {"{\"op\":\"list\",\"filter\":{\"id\":\"xyz\"}}", "32 hexadecimal"},
         {"{\"op\":\"list\",\"filter\":{\"age_min_ms\":\"1h\"}}", "takes a number"},
         {"{\"op\":\"show\"}", "'id' is missing"},
+        {"{\"op\":\"suspend\",\"name\":\"x\"}", "'scope' is missing"},
+        {"{\"op\":\"suspend\",\"scope\":\"x\",\"name\":\"x\"}", "domain, campaign, tenant or site"},
+        {"{\"op\":\"resume\",\"scope\":\"site\"}", "'name' is missing"},
+        {"{\"op\":\"suspend\",\"scope\":\"site\",\"name\":7}", "takes a string"},
+        {"{\"op\":\"suspend\",\"scope\":\"domain\",\"name\":\"*.example\"}", "no domain"},
+        {"{\"op\":\"suspend\",\"scope\":\"site\",\"name\":\"x\",\"for_ms\":0}", "ten years"},
+        {"{\"op\":\"suspend\",\"scope\":\"site\",\"name\":\"x\",\"for_ms\":9223372036854775807}",
+         "ten years"},
         {"{\"op\":\"cancel\"}", "every recipient"},
         {"{\"op\":\"cancel\",\"filter\":{}}", "every recipient"},
         {"{\"op\":\"cancel\",\"all\":false}", "every recipient"},
@@ -745,6 +772,90 @@ static void *finish_later(void *arg)
 }
 
 /* A job comes back from another thread; its client waits, another is served, a third has gone. */
+static void test_suspend(void **state)
+{
+    static const struct {
+        const char *request;
+        struct suspension what;
+        bool resume;
+        const char *code; /* NULL: it is done */
+        int result;
+    } cases[] = {
+        {"{\"op\":\"suspend\",\"scope\":\"domain\",\"name\":\"B.Example\",\"for_ms\":1000,"
+         "\"reason\":\"complaints\",\"who\":\"hanako\"}",
+         {SUSPENSION_DOMAIN, NOW_MS, NOW_MS + 1000, "b.example", "complaints", "hanako"},
+         false,
+         NULL,
+         0},
+        {"{\"op\":\"resume\",\"scope\":\"site\",\"name\":\"Mx\"}",
+         {SUSPENSION_SITE, NOW_MS, 0, "Mx", "", ""},
+         true,
+         NULL,
+         0},
+        {"{\"op\":\"suspend\",\"scope\":\"campaign\",\"name\":\""
+         "0123456789012345678901234567890123456789012345678901234567890123456\"}",
+         {SUSPENSION_CAMPAIGN, NOW_MS, 0,
+          "0123456789012345678901234567890123456789012345678901234567890123", "", ""},
+         false,
+         NULL,
+         0},
+        {"{\"op\":\"resume\",\"scope\":\"tenant\",\"name\":\"acme\"}",
+         {SUSPENSION_TENANT, NOW_MS, 0, "acme", "", ""},
+         true,
+         "not_found",
+         -ENOENT},
+        {"{\"op\":\"suspend\",\"scope\":\"tenant\",\"name\":\"acme\"}",
+         {SUSPENSION_TENANT, NOW_MS, 0, "acme", "", ""},
+         false,
+         "refused",
+         -ESHUTDOWN},
+    };
+    struct bench *b = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        const struct suspension *got = &b->suspend.suspension, *wanted = &cases[i].what;
+        struct replies *r;
+
+        b->job_result = cases[i].result;
+        r = ask(b, cases[i].request);
+        b->job_result = 0;
+        assert_int_equal(b->suspend.resume, cases[i].resume);
+        assert_int_equal(got->scope, wanted->scope);
+        assert_int_equal(got->since_ms, wanted->since_ms);
+        assert_int_equal(got->until_ms, wanted->until_ms);
+        assert_string_equal(got->name, wanted->name);
+        assert_string_equal(got->reason, wanted->reason);
+        assert_string_equal(got->who, wanted->who);
+        if (cases[i].code == NULL)
+            assert_true(json_is_true(json_object_get(last(r), "done")));
+        else
+            assert_string_equal(
+                json_string_value(json_object_get(json_object_get(last(r), "error"), "code")),
+                cases[i].code);
+        replies_done(r);
+    }
+}
+
+/* By scope and name; rows that somebody holds do not wait for it. */
+static void test_suspensions(void **state)
+{
+    static const char *const names[] = {"b.example", "xn--r8jz45g.example", "nobody",
+                                        "mx.a.example"};
+    static const int rows[] = {ROWS / 3, 0, 0, ROWS / 3};
+    struct replies *r = ask(*state, "{\"op\":\"suspensions\"}");
+
+    assert_int_equal(r->len, ARRAY_LEN(names) + 1);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        const json_t *one = json_object_get(r->lines[i], "suspension");
+
+        assert_string_equal(json_string_value(json_object_get(one, "name")), names[i]);
+        assert_int_equal(number(one, "rows"), rows[i]);
+    }
+    assert_int_equal(number(json_object_get(r->lines[0], "suspension"), "until_ms"), 9);
+    assert_null(json_object_get(json_object_get(r->lines[1], "suspension"), "until_ms"));
+    replies_done(r);
+}
+
 static void test_job_elsewhere(void **state)
 {
     struct bench *b = *state;
@@ -967,14 +1078,14 @@ static void test_no_descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_open),           TEST(test_stale),        TEST(test_no_socket),
-        TEST(test_bad_requests),   TEST(test_long_line),    TEST(test_filters),
-        TEST(test_list),           TEST(test_summary),      TEST(test_show),
-        TEST(test_show_moved),     TEST(test_show_many),    TEST(test_waits),
-        TEST(test_content),        TEST(test_actions),      TEST(test_job_elsewhere),
-        TEST(test_status),         TEST(test_reload_drain), TEST(test_pipeline),
-        TEST(test_slow_client),    TEST(test_idle_client),  TEST(test_many_clients),
-        TEST(test_no_descriptors),
+        TEST(test_open),         TEST(test_stale),         TEST(test_no_socket),
+        TEST(test_bad_requests), TEST(test_long_line),     TEST(test_filters),
+        TEST(test_list),         TEST(test_summary),       TEST(test_show),
+        TEST(test_show_moved),   TEST(test_show_many),     TEST(test_waits),
+        TEST(test_content),      TEST(test_actions),       TEST(test_suspend),
+        TEST(test_suspensions),  TEST(test_job_elsewhere), TEST(test_status),
+        TEST(test_reload_drain), TEST(test_pipeline),      TEST(test_slow_client),
+        TEST(test_idle_client),  TEST(test_many_clients),  TEST(test_no_descriptors),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

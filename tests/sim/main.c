@@ -214,7 +214,8 @@ static const struct {
     [SABOTAGE_CONTENT] = {"a changed byte", "content"},
     [SABOTAGE_SESSIONS] = {"too many sessions", "limits"},
     [SABOTAGE_RATE] = {"too high a rate", "limits"},
-    [SABOTAGE_MEMORY] = {"a message never freed", "pools"}};
+    [SABOTAGE_MEMORY] = {"a message never freed", "pools"},
+    [SABOTAGE_SUSPENSION] = {"a suspension overlooked", "suspensions"}};
 
 /* Whether a run under sabotage ended with the right accusation. */
 static bool noticed(uint64_t seed)

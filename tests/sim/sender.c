@@ -6,6 +6,7 @@
 
 #include "smtp/client.h"
 #include "tests/sim/ledger.h"
+#include "tests/sim/suspender.h"
 #include "tests/sim/world.h"
 
 #define SENDERS_MAX 8
@@ -53,6 +54,10 @@ static void letter_content(struct letter *l, struct ledger_message *m)
     buf_printf(&l->content, "From: <a@d0.test>\r\nTo: <b@d0.test>\r\nSubject: %u\r\n", m->number);
     if (sim_chance(300))
         buf_printf(&l->content, "X-Hayauma-Priority: %u\r\n", (unsigned)sim_draw(10));
+    if (sim_chance(500))
+        buf_printf(&l->content, "X-Hayauma-Tenant: t%u\r\n", (unsigned)sim_draw(SUSPENDER_NAMES));
+    if (sim_chance(500))
+        buf_printf(&l->content, "X-Hayauma-Campaign: c%u\r\n", (unsigned)sim_draw(SUSPENDER_NAMES));
     if (world.not_before_s_max > 0 && sim_chance(300))
         buf_printf(&l->content, "X-Hayauma-Not-Before: %lld\r\n",
                    (long long)(sim_wall_ms() / 1000 + (int64_t)sim_draw(world.not_before_s_max)));

@@ -54,12 +54,13 @@ _Noreturn void sim_fail(const char *invariant, const char *fmt, ...)
 /* Faults that a checker must notice (sim --self-test). */
 enum sim_sabotage {
     SABOTAGE_NONE,
-    SABOTAGE_COMMIT,   /* a commit says that it is done, and is not */
-    SABOTAGE_REPLY,    /* the engine reads 451 where a receiver said 250 */
-    SABOTAGE_CONTENT,  /* a byte of a message changes */
-    SABOTAGE_SESSIONS, /* the engine is told a higher limit of sessions */
-    SABOTAGE_RATE,     /* or of the rate */
-    SABOTAGE_MEMORY,   /* a message is never freed */
+    SABOTAGE_COMMIT,     /* a commit says that it is done, and is not */
+    SABOTAGE_REPLY,      /* the engine reads 451 where a receiver said 250 */
+    SABOTAGE_CONTENT,    /* a byte of a message changes */
+    SABOTAGE_SESSIONS,   /* the engine is told a higher limit of sessions */
+    SABOTAGE_RATE,       /* or of the rate */
+    SABOTAGE_MEMORY,     /* a message is never freed */
+    SABOTAGE_SUSPENSION, /* now and then a lane does not hear that it is suspended */
     SABOTAGES
 };
 extern enum sim_sabotage sim_sabotage;

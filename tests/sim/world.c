@@ -140,6 +140,7 @@ static void engine_make(void)
     world.retry_max_s = draw(20, 1200);
     world.crashes = sim_chance(500) ? draw(1, 3) : 0;
     world.admin_jobs = sim_chance(400) ? draw(1, 40) : 0;
+    world.suspensions = sim_chance(500) ? draw(1, 30) : 0;
     world.commit_fault_phases = sim_chance(250) ? draw(1, 3) : 0;
     world.refusals = sim_chance(150);
     world.map_filled = sim_chance(world_full ? 1000 : 200) ? draw(13600, 14300) << 10 : 0;

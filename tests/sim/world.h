@@ -78,7 +78,7 @@ struct world {
     struct world_domain domains[WORLD_DOMAINS_MAX];
     uint32_t hosts_len, sites_len, domains_len;
     /* The engine. */
-    uint32_t workers, shards, window, fds_max, crashes, admin_jobs;
+    uint32_t workers, shards, window, fds_max, crashes, admin_jobs, suspensions;
     uint64_t memory_max;
     size_t map_filled;   /* bytes of the map of each shard, 16 MiB, that are gone */
     uint32_t pin_phases; /* in which an old reader keeps pages from being used again */
