@@ -143,8 +143,9 @@ size_t lane_case_backoff(void)
         .code = 451, .enhanced = {4, 4, 1}, .text_len = 18, .text = "connection refused"};
     struct lane *lane = next_waiting();
 
-    lane_suspend(lane, config_destination_for(bench.engine.config, lane_name(lane), STR("")),
-                 &refused, "mx.example");
+    lane_suspend(lane, LANE_UNROUTED,
+                 config_destination_for(bench.engine.config, lane_name(lane), STR("")), &refused,
+                 "mx.example");
     lane_succeeded(lane);
     lane_resume(lane);
     return 1;

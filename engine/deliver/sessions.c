@@ -244,8 +244,7 @@ void sessions_give_up(struct site *site, const struct outcome *outcome,
             else
                 judge_one(w, &context, r, outcome);
             if (outcome->class != OUTCOME_FAILED) {
-                lane_suspend(lane, site->dest, &outcome->reply, exchanger->host);
-                lane->site_down = true;
+                lane_suspend(lane, LANE_SITE_DOWN, site->dest, &outcome->reply, exchanger->host);
             }
         }
     }

@@ -425,5 +425,6 @@ void judge_unroutable(struct lane *lane, const struct dns_route *route)
     if (outcome.class == OUTCOME_FAILED)
         lane_update(lane);
     else
-        lane_suspend(lane, context.dest, &outcome.reply, NULL); /* gives up the others */
+        lane_suspend(lane, LANE_UNROUTED, context.dest, &outcome.reply,
+                     NULL); /* gives up the others */
 }

@@ -389,7 +389,7 @@ static void lane_look(struct lane *lane, int64_t now_ms)
 {
     struct sweep *s = lane_sweep(lane->worker, lane->shard);
 
-    if (lane->stored_due_ms > now_ms)
+    if (!lane_has_due(lane, now_ms))
         return;
     if (!lane_suspended(lane))
         lane_load_want(lane, now_ms); /* its timer was armed by the clock before */

@@ -2,7 +2,6 @@
 
 #include <stdlib.h>
 
-#include "limits/retry.h"
 #include "schedule/site.h"
 #include "worker/shared.h"
 
@@ -231,7 +230,7 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     ASSERT(lane != NULL);
     max = lane_window_max(lane);
     /* What waits in the store came first: newcomers get half of the window, loads the rest. */
-    if (lane->stored_due_ms <= now_ms)
+    if (lane_has_due(lane, now_ms))
         max /= 2;
     /* A read of the store may have found the row between its commit and our hearing of that, and
      * what it found may have been sent and settled since: then the store alone knows. */
@@ -276,7 +275,7 @@ void lane_zombies_drop(struct lane *lane)
 {
     struct list_node *n;
 
-    if (lane->loading || lane->fetching > 0)
+    if (lane->scan == LANE_SCAN_READS || lane->fetching > 0)
         return;
     while ((n = list_pop_front(&lane->zombies)) != NULL)
         lane_memory_drop(LIST_ENTRY(n, struct recipient, node));
@@ -305,7 +304,7 @@ void lane_stored(struct lane *lane, int64_t due_ms)
 {
     if (due_ms >= QUEUE_DUE_HELD)
         return;
-    if (lane->load != NULL) {
+    if (lane->scan != LANE_SCAN_NONE) {
         if (due_ms < lane->behind_due_ms)
             lane->behind_due_ms = due_ms;
         return;
@@ -325,7 +324,7 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     ASSERT(r->state == PLACE_SETTLING);
     if (next_due_ms != INT64_MAX)
         lane_kept(lane, r);
-    if (lane->loading || lane->fetching > 0) {
+    if (lane->scan == LANE_SCAN_READS || lane->fetching > 0) {
         r->state = PLACE_ZOMBIE;
         r->due_ms = next_due_ms < QUEUE_DUE_HELD ? next_due_ms : QUEUE_DUE_HELD;
         list_push_back(&lane->zombies, &r->node);
@@ -353,7 +352,7 @@ uint32_t lane_window_release(struct lane *lane)
         lane->in_flight--;
         lane_kept(lane, r);
         lane_memory_drop(r);
-        if (lane->load != NULL) {
+        if (lane->scan != LANE_SCAN_NONE) {
             if (due_ms < lane->behind_due_ms)
                 lane->behind_due_ms = due_ms;
             continue;
@@ -372,7 +371,7 @@ static void lane_free(struct lane *lane)
 {
     struct worker *w = lane->worker;
 
-    ASSERT(lane->in_memory == 0 && !lane->loading);
+    ASSERT(lane->in_memory == 0);
     wheel_cancel(io_wheel(w->io), &lane->timer);
     if (list_node_linked(&lane->wait_node))
         list_remove(&lane->wait_node);
@@ -389,23 +388,10 @@ static void lane_free(struct lane *lane)
     free(lane);
 }
 
-bool lane_backs_off(const struct lane *lane)
-{
-    return lane->suspended_until_ms > io_now_ms(lane->worker->io);
-}
-
-int64_t lane_backs_off_wall_ms(const struct lane *lane)
-{
-    const struct io *io = lane->worker->io;
-
-    return io_wall_ms(io) + (int64_t)(lane->suspended_until_ms - io_now_ms(io));
-}
-
 static bool lane_is_idle(const struct lane *lane)
 {
-    return lane->in_memory == 0 && lane->fetching == 0 && !lane->loading && lane->load == NULL &&
-           lane->stored_due_ms == INT64_MAX && lane->routing == NULL &&
-           lane->suspended_until_ms == 0;
+    return lane->in_memory == 0 && lane->fetching == 0 && lane->scan == LANE_SCAN_NONE &&
+           lane->stored_due_ms == INT64_MAX && lane->routing == NULL && lane->state == LANE_OPEN;
 }
 
 static void lane_arm(struct lane *lane, int64_t wait_ms)
@@ -422,7 +408,7 @@ static void on_lane_timer(struct timer *timer)
     struct lane *lane = CONTAINER_OF(timer, struct lane, timer);
 
     if (!lane_backs_off(lane))
-        lane->suspended_until_ms = 0;
+        lane_set_state(lane, LANE_OPEN);
     if (lane_is_idle(lane))
         lane_free(lane);
     else
@@ -447,12 +433,12 @@ void lane_update(struct lane *lane)
     if (lane_suspended(lane)) {
         (void)lane_window_release(lane);
         if (lane_backs_off(lane))
-            lane_arm(lane, (int64_t)(lane->suspended_until_ms - io_now_ms(w->io)));
+            lane_arm(lane, (int64_t)(lane->shut_until_ms - io_now_ms(w->io)));
         else if (lane_is_idle(lane) && !timer_armed(&lane->timer))
             lane_arm(lane, IDLE_MS);
         return;
     }
-    if (lane->stored_due_ms <= now_ms - LANE_HANDOVER_MS)
+    if (lane_has_due(lane, now_ms - LANE_HANDOVER_MS))
         lane_load_want(lane, now_ms);
     else if (lane->stored_due_ms != INT64_MAX)
         lane_arm(lane, lane->stored_due_ms + LANE_HANDOVER_MS - now_ms);
@@ -508,67 +494,6 @@ void lanes_renew_step(struct worker *w)
     }
 }
 
-void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host)
-{
-    struct buf text = {0};
-
-    buf_printf(&text, "%u ", reply->code);
-    if (reply->enhanced.class != 0)
-        buf_printf(&text, "%u.%u.%u ", reply->enhanced.class, reply->enhanced.subject,
-                   reply->enhanced.detail);
-    buf_put(&text, reply->text, reply->text_len);
-    buf_putc(&text, '\0');
-    free(lane->last_error);
-    lane->last_error = (char *)text.data;
-    free(lane->last_host);
-    lane->last_host = host == NULL ? NULL : strdup(host);
-}
-
-void lane_suspend(struct lane *lane, const struct config_destination *dest,
-                  const struct smtp_reply *reply, const char *host)
-{
-    struct worker *w = lane->worker;
-
-    if (lane->failures < UINT16_MAX)
-        lane->failures++;
-    lane_note_error(lane, reply, host);
-    lane->suspended_until_ms =
-        io_now_ms(w->io) + (uint64_t)retry_delay_ms(dest, lane->failures, &w->rng);
-    lane->site_down = false;
-    (void)lane_window_release(lane);
-    lane_update(lane);
-}
-
-void lane_pause(struct lane *lane, uint64_t until_ms)
-{
-    lane->suspended_until_ms = until_ms;
-    (void)lane_window_release(lane);
-    lane_update(lane);
-}
-
-void lane_succeeded(struct lane *lane)
-{
-    lane->failures = 0;
-}
-
-void lane_resume(struct lane *lane)
-{
-    lane->suspended_until_ms = 0;
-    lane->site_down = false;
-    lane->failures = 0;
-    lane_update(lane);
-}
-
-void lane_flush(struct lane *lane)
-{
-    lane->route_expires_ms = 0;
-    if (lane->site != NULL) {
-        lane->site->open_after_ms = 0;
-        governor_probe_now(lane->site->governor, io_now_ns(lane->worker->io));
-    }
-    lane_resume(lane);
-}
-
 void lane_close_all(struct worker *w)
 {
     struct map_node *n;
@@ -578,7 +503,6 @@ void lane_close_all(struct worker *w)
     while ((n = map_walk(&w->lanes, &bucket, NULL)) != NULL) {
         struct lane *lane = CONTAINER_OF(n, struct lane, node);
 
-        lane->loading = false;
         while (!list_empty(&lane->zombies))
             lane_memory_drop(LIST_ENTRY(list_pop_front(&lane->zombies), struct recipient, node));
         (void)lane_window_release(lane);

@@ -24,6 +24,23 @@ enum recipient_place {
     PLACE_ZOMBIE,     /* settled while a load of its lane was under way */
 };
 
+/* Whether its mail may go, as far as the destination is concerned. */
+enum lane_state {
+    LANE_OPEN,
+    LANE_UNROUTED,  /* its domain could not be looked up, it backs off */
+    LANE_SITE_DOWN, /* its site does not answer, or is stopped: it goes on when the site works again
+                     */
+    LANE_STATES
+};
+
+/* Reading what is due from the store: a scan, in one load or many. */
+enum lane_scan {
+    LANE_SCAN_NONE,
+    LANE_SCAN_READS, /* a load is under way */
+    LANE_SCAN_RESTS, /* amid a scan: the next load waits for room */
+    LANE_SCANS
+};
+
 struct lane {
     struct map_node node; /* worker->lanes */
     struct worker *worker;
@@ -34,17 +51,18 @@ struct lane {
     struct list window;
     struct list zombies;
     struct site *site;            /* NULL until routed */
-    struct lane_load *load;       /* while loading or amid a scan of the store */
+    struct lane_load *load;       /* while there is a scan */
     struct lane_routing *routing; /* while a route is looked up */
     struct timer timer;
     char *last_error; /* "450 4.2.0 text" of the last failed attempt; for status and expired mail */
     char *last_host;  /* whose answer last_error is; NULL: nobody was asked */
-    uint64_t route_expires_ms;   /* monotonic */
-    uint64_t refilled_ms;        /* monotonic: when the last refill came */
-    uint64_t seen_until_ms;      /* monotonic: what was born up to then may have been read back */
-    uint64_t suspended_until_ms; /* monotonic: destination back-off; 0: none */
-    int64_t stored_due_ms;       /* earliest due row that is not in memory; INT64_MAX: none */
-    int64_t behind_due_ms;       /* the same for rows that a scan under way may have passed */
+    uint64_t route_expires_ms; /* monotonic */
+    uint64_t refilled_ms;      /* monotonic: when the last refill came */
+    uint64_t seen_until_ms;    /* monotonic: what was born up to then may have been read back */
+    uint64_t shut_until_ms;    /* monotonic: when a state other than LANE_OPEN ends */
+    int64_t stored_due_ms;     /* earliest due row that is not in memory, or was not when the scan
+                                  under way began; INT64_MAX: none */
+    int64_t behind_due_ms;     /* the same for rows that a scan under way may have passed */
     int64_t expires_ms; /* no row in the store ends before that, untried; INT64_MAX: none known */
     int64_t window_expires_ms; /* the same of the window */
     int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
@@ -57,8 +75,8 @@ struct lane {
     uint32_t fetching;     /* reads of single rows under way (administration) */
     uint16_t failures;     /* failures in a row of the destination as a whole */
     uint16_t name_len;
-    bool loading;
-    bool site_down;               /* suspended because its site did not answer */
+    uint8_t state;                /* enum lane_state; lane_set_state() */
+    uint8_t scan;                 /* enum lane_scan; lane_set_scan() */
     uint8_t suspensions;          /* what an operator suspended it by: a bit for each scope */
     uint32_t suspensions_changed; /* the worker's, when that was found out */
     char name[];
@@ -81,7 +99,12 @@ static inline struct str lane_name(const struct lane *lane)
 {
     return (struct str){lane->name, lane->name_len};
 }
-/* Whether the destination's back-off is not over. */
+/* Whether the store has rows that were due at now_ms, or a scan has not found out yet. */
+static inline bool lane_has_due(const struct lane *lane, int64_t now_ms)
+{
+    return lane->scan != LANE_SCAN_NONE || lane->stored_due_ms <= now_ms;
+}
+/* Whether it is shut by its state, and the time of that is not over. */
 bool lane_backs_off(const struct lane *lane);
 /* By the wall clock, for those who are shown it: when that ends. */
 int64_t lane_backs_off_wall_ms(const struct lane *lane);
@@ -128,11 +151,11 @@ void lane_fetch_begin(struct worker *w, uint32_t shard, uint32_t flow, struct st
 void lane_fetch_end(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 /* The last attempt failed: with this reply, at host (NULL: nobody was asked). */
 void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host);
-/* The destination as a whole failed, as in lane_note_error(): backs off by how often that was in a
- * row, gives its window up. */
-void lane_suspend(struct lane *lane, const struct config_destination *dest,
+/* The destination as a whole failed, as in lane_note_error(): until by how often that was in a row
+ * it is in state, and its window is given up. */
+void lane_suspend(struct lane *lane, enum lane_state state, const struct config_destination *dest,
                   const struct smtp_reply *reply, const char *host);
-/* The destination is stopped: as above, until until_ms (monotonic), which is nobody's failure. */
+/* Its site is stopped until until_ms (monotonic), which is nobody's failure: as above. */
 void lane_pause(struct lane *lane, uint64_t until_ms);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);

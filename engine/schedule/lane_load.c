@@ -94,8 +94,8 @@ static uint32_t refill_max(const struct lane *lane)
 /* Wants a refill when less than half of the last is left and the store has due rows. */
 void lane_load_want(struct lane *lane, int64_t now_ms)
 {
-    if (lane->loading || list_node_linked(&lane->wait_node) || lane->worker->draining ||
-        lane->stored_due_ms > now_ms - LANE_HANDOVER_MS)
+    if (lane->scan == LANE_SCAN_READS || list_node_linked(&lane->wait_node) ||
+        lane->worker->draining || !lane_has_due(lane, now_ms - LANE_HANDOVER_MS))
         return;
     if (lane->window_len * 2 > refill_max(lane) || settling_full(lane))
         return;
@@ -195,7 +195,7 @@ static void on_loaded(struct queue_load *load, int result)
      * at that. */
     if (llabs(wall_ahead_ms(w) - l->wall_ahead_ms) > LANE_HANDOVER_MS / 2)
         lane_seen(lane, io_now_ms(w->io));
-    lane->loading = false;
+    lane_set_scan(lane, LANE_SCAN_RESTS);
     lane->refilled_ms = io_now_ms(w->io);
     w->loads--;
     unreserve(l, lane->site);
@@ -215,10 +215,9 @@ static void on_loaded(struct queue_load *load, int result)
         lane->stored_due_ms =
             load->next_due_ms < lane->behind_due_ms ? load->next_due_ms : lane->behind_due_ms;
         lane->behind_due_ms = INT64_MAX;
+        lane_set_scan(lane, LANE_SCAN_NONE);
         lane->load = NULL;
         free(l);
-    } else {
-        lane->stored_due_ms = 0;
     }
     if (lane->stored_due_ms >= QUEUE_DUE_HELD)
         lane->stored_due_ms = INT64_MAX;
@@ -257,7 +256,6 @@ static void load_start(struct lane *lane)
         lane_seen(lane, io_now_ms(w->io) - LANE_HANDOVER_MS);
         l->wall_ahead_ms = wall_ahead_ms(w);
         lane->load = l;
-        lane->stored_due_ms = 0;
     }
     if (l->load.now_ms > worker_wall_ms(w) - LANE_HANDOVER_MS) /* it was set back amid the scan */
         l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
@@ -275,7 +273,7 @@ static void load_start(struct lane *lane)
         l->reserved = l->load.bytes_max;
         lane->site->loading += l->reserved;
     }
-    lane->loading = true;
+    lane_set_scan(lane, LANE_SCAN_READS);
     w->loads++;
     counter_add(&w->counters.loads, 1);
     queue_load(w->port, lane->shard, &l->load);
@@ -336,7 +334,7 @@ void lane_start_loads(struct worker *w)
     while (w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL) {
         struct lane *lane = LIST_ENTRY(n, struct lane, wait_node);
 
-        if (w->draining || lane->loading || lane_suspended(lane))
+        if (w->draining || lane->scan == LANE_SCAN_READS || lane_suspended(lane))
             continue;
         if (lane->site != NULL && !site_has_room(lane->site)) {
             list_push_back(&lane->site->hungry, &lane->wait_node);

@@ -1,4 +1,5 @@
-/* The inside of a lane, shared by lane.c (what is in memory, states), lane_load.c (how much of it,
+/* The inside of a lane, shared by lane.c (what is in memory), lane_state.c (whether it may
+ * go), lane_load.c (how much of it,
  * and refills from the store) and lane_route.c (where it goes). */
 #ifndef HAYAUMA_ENGINE_LANE_PRIVATE_H
 #define HAYAUMA_ENGINE_LANE_PRIVATE_H
@@ -14,6 +15,10 @@
 #define LANE_LAST_TRY_MS 60000
 
 /* --- lane.c --- */
+
+/* In lane_state.c. The only ways to another state; a move that is not in the tables is a bug. */
+void lane_set_state(struct lane *lane, enum lane_state state);
+void lane_set_scan(struct lane *lane, enum lane_scan scan);
 
 uint64_t lane_memory_hash(const struct worker *w, const struct msgid *id, uint32_t index);
 /* r is in memory from here on. */

@@ -101,8 +101,7 @@ static bool lane_held(struct lane *lane, struct lane_wait *out)
         out->reason = LANE_WAIT_SUSPENDED;
         out->until_ms = out->suspension.until_ms;
     } else if (lane_backs_off(lane)) {
-        out->reason =
-            lane->last_host != NULL || lane->site_down ? LANE_WAIT_BACK_OFF : LANE_WAIT_NO_ROUTE;
+        out->reason = lane->state == LANE_UNROUTED ? LANE_WAIT_NO_ROUTE : LANE_WAIT_BACK_OFF;
         out->until_ms = lane_backs_off_wall_ms(lane);
         out->host = lane->last_host;
         out->error = lane->last_error;
@@ -113,7 +112,7 @@ static bool lane_held(struct lane *lane, struct lane_wait *out)
 void lane_wait(struct lane *lane, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
-    bool stored = lane->stored_due_ms <= worker_wall_ms(w);
+    bool stored = lane_has_due(lane, worker_wall_ms(w));
 
     if (lane_held(lane, out))
         return;

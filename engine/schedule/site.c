@@ -395,7 +395,7 @@ static void site_resume(struct site *site)
         struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
 
         next = list_next(&site->attached, n);
-        if (lane->site_down)
+        if (lane->state == LANE_SITE_DOWN)
             lane_resume(lane);
     }
 }
@@ -427,7 +427,6 @@ static void site_park(struct site *site)
         return;
     site_down(site);
     while ((lane = feed_next(&site->feed)) != NULL) {
-        lane->site_down = true;
         lane_pause(lane, until_ms); /* leaves the feed with its window */
     }
 }

@@ -870,16 +870,14 @@ void node_describe(void)
         for (n = NULL; (n = map_walk(&w->lanes, &bucket, n)) != NULL;) {
             struct lane *l = CONTAINER_OF(n, struct lane, node);
 
-            fprintf(stderr,
-                    "  lane %s shard %u window %u flight %u memory %u stored %+lld suspended %+lld "
-                    "loading %d load %d site %s\n",
-                    l->name, l->shard, l->window_len, l->in_flight, l->in_memory,
-                    l->stored_due_ms == INT64_MAX ? -1
-                                                  : (long long)(l->stored_due_ms - sim_wall_ms()),
-                    (long long)(l->suspended_until_ms == 0
-                                    ? 0
-                                    : l->suspended_until_ms - sim_now_ns() / SIM_MS),
-                    l->loading, l->load != NULL, l->site == NULL ? "-" : l->site->name);
+            fprintf(
+                stderr,
+                "  lane %s shard %u window %u flight %u memory %u stored %+lld suspended %+lld "
+                "state %d scan %d site %s\n",
+                l->name, l->shard, l->window_len, l->in_flight, l->in_memory,
+                l->stored_due_ms == INT64_MAX ? -1 : (long long)(l->stored_due_ms - sim_wall_ms()),
+                (long long)(l->state == LANE_OPEN ? 0 : l->shut_until_ms - sim_now_ns() / SIM_MS),
+                l->state, l->scan, l->site == NULL ? "-" : l->site->name);
         }
     }
 }

@@ -1,0 +1,118 @@
+/* Whether a lane's mail may go, and whether its rows are being read: the states, and who changes
+ * them. */
+#include "schedule/lane_private.h"
+
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "limits/retry.h"
+#include "schedule/site.h"
+
+struct state_row {
+    const char *name;
+    uint32_t next; /* which may follow, a bit for each */
+};
+
+static const struct state_row states[LANE_STATES] = {
+    [LANE_OPEN] = {"open", 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN},
+    /* A time that is over is noticed by the timer; the next failure may come before it. */
+    [LANE_UNROUTED] = {"unrouted", 1 << LANE_OPEN | 1 << LANE_SITE_DOWN},
+    [LANE_SITE_DOWN] = {"site_down", 1 << LANE_OPEN | 1 << LANE_UNROUTED},
+};
+
+static const struct state_row scans[LANE_SCANS] = {
+    [LANE_SCAN_NONE] = {"none", 1 << LANE_SCAN_READS},
+    [LANE_SCAN_READS] = {"reads", 1 << LANE_SCAN_RESTS},
+    [LANE_SCAN_RESTS] = {"rests", 1 << LANE_SCAN_READS | 1 << LANE_SCAN_NONE},
+};
+
+void lane_set_state(struct lane *lane, enum lane_state state)
+{
+    if (lane->state == state)
+        return;
+    ASSERT(state < LANE_STATES && (states[lane->state].next & 1u << state) != 0);
+    log_debug("lane.state", "queue=%s from=%s to=%s", lane->name, states[lane->state].name,
+              states[state].name);
+    lane->state = (uint8_t)state;
+}
+
+void lane_set_scan(struct lane *lane, enum lane_scan scan)
+{
+    ASSERT(scan < LANE_SCANS && (scans[lane->scan].next & 1u << scan) != 0);
+    log_debug("lane.scan", "queue=%s from=%s to=%s", lane->name, scans[lane->scan].name,
+              scans[scan].name);
+    lane->scan = (uint8_t)scan;
+}
+
+bool lane_backs_off(const struct lane *lane)
+{
+    return lane->state != LANE_OPEN && lane->shut_until_ms > io_now_ms(lane->worker->io);
+}
+
+int64_t lane_backs_off_wall_ms(const struct lane *lane)
+{
+    const struct io *io = lane->worker->io;
+
+    return io_wall_ms(io) + (int64_t)(lane->shut_until_ms - io_now_ms(io));
+}
+
+void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "%u ", reply->code);
+    if (reply->enhanced.class != 0)
+        buf_printf(&text, "%u.%u.%u ", reply->enhanced.class, reply->enhanced.subject,
+                   reply->enhanced.detail);
+    buf_put(&text, reply->text, reply->text_len);
+    buf_putc(&text, '\0');
+    free(lane->last_error);
+    lane->last_error = (char *)text.data;
+    free(lane->last_host);
+    lane->last_host = host == NULL ? NULL : strdup(host);
+}
+
+void lane_suspend(struct lane *lane, enum lane_state state, const struct config_destination *dest,
+                  const struct smtp_reply *reply, const char *host)
+{
+    struct worker *w = lane->worker;
+
+    if (lane->failures < UINT16_MAX)
+        lane->failures++;
+    lane_note_error(lane, reply, host);
+    lane->shut_until_ms =
+        io_now_ms(w->io) + (uint64_t)retry_delay_ms(dest, lane->failures, &w->rng);
+    lane_set_state(lane, state);
+    (void)lane_window_release(lane);
+    lane_update(lane);
+}
+
+void lane_pause(struct lane *lane, uint64_t until_ms)
+{
+    lane_set_state(lane, LANE_SITE_DOWN);
+    lane->shut_until_ms = until_ms;
+    (void)lane_window_release(lane);
+    lane_update(lane);
+}
+
+void lane_succeeded(struct lane *lane)
+{
+    lane->failures = 0;
+}
+
+void lane_resume(struct lane *lane)
+{
+    lane_set_state(lane, LANE_OPEN);
+    lane->failures = 0;
+    lane_update(lane);
+}
+
+void lane_flush(struct lane *lane)
+{
+    lane->route_expires_ms = 0;
+    if (lane->site != NULL) {
+        lane->site->open_after_ms = 0;
+        governor_probe_now(lane->site->governor, io_now_ns(lane->worker->io));
+    }
+    lane_resume(lane);
+}
