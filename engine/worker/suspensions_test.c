@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 #include <errno.h>
+#include <stdlib.h>
 
 #include "queue/testkit.h"
 
@@ -128,6 +129,7 @@ static void test_each_scope(void **state)
     assert_null(suspension_scope_name(SUSPENSION_SCOPES));
     place_close(&p);
     kit_remove(p.dir);
+    free(p.dir);
 }
 
 static void test_ends(void **state)
@@ -151,6 +153,7 @@ static void test_ends(void **state)
     assert_same(&out, &one);
     place_close(&p);
     kit_remove(p.dir);
+    free(p.dir);
 }
 
 /* --- the record --- */
@@ -182,6 +185,7 @@ static void test_start(void **state)
     assert_false(suspensions_find(&p.table, SUSPENSION_DOMAIN, STR("a.example"), &found));
     place_close(&p);
     kit_remove(p.dir);
+    free(p.dir);
 }
 
 static void test_broken_records(void **state)

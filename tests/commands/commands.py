@@ -291,7 +291,8 @@ class Waiting(Engine):
         self.sink = Sink(self.temp_world.path / "world.yaml").start()
         super().__init__({
             "drain_timeout": "1s",
-            "dns": {"servers": [f"127.0.0.1:{self.sink.dns_port}"], "port": self.sink.port},
+            "dns": {"servers": [f"127.0.0.1:{self.sink.dns_port}"], "port": self.sink.port,
+                    "timeout": "30s"},  # a lookup that outlasts the test
             "destinations": {"*": {"retry": ["1h"]}, "paced.example": {"rate": "1/h"},
                              "slow.example": {"sessions_max": 1}}})
 

@@ -274,7 +274,9 @@ def test_input_behind_a_refusal_has_an_end():
 
 def test_floods_give_memory_back():
     """Clients that send commands as fast as they can and read nothing."""
-    with listening(commands_max="1M", errors_max="100k") as engine:
+    engine = listening(commands_max="1M", errors_max="100k")
+    engine.env = {"ASAN_OPTIONS": "quarantine_size_mb=1"}
+    with engine:
         before = resident_bytes(engine.process.pid)
         floods = [Client(engine) for _ in range(15)]
         for c in floods:

@@ -337,7 +337,8 @@ def test_administration_in_flight():
     servers = {f"{job}-{how}": Server({"dot": does}) for job in jobs
                for how, does in (("later", later), ("taken", taken), ("lost", lost))}
     servers |= {f"{job}-early": Server({"MAIL": lost}) for job in jobs}  # never tried
-    world = World(servers, retry="2s")
+    world = World(servers, retry="2s", destinations={  # nobody's patience ends before they are told
+        "*": {"timeouts": {**TIMEOUTS, "mail": "60s", "data": "60s", "dot": "60s"}}})
     for name in servers:
         world.send(name)
     for name, server in servers.items():
