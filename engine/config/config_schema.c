@@ -42,7 +42,8 @@ static const struct config_field queue_fields[] = {
      .doc = "Messages and recipients kept in memory in all. What does not fit waits in the store "
             "and is read back when its turn comes, so the backlog may be any size."},
     {"window", CONFIG_COUNT, AT(queue.window_recipients), .def = "2000", RANGE(10, 1000000),
-     .doc = "Recipients of one destination kept in memory; the rest stay in the store."},
+     .doc = "Recipients of one campaign for one domain kept in memory; the rest stay in the "
+            "store."},
     {"intake_memory_max", CONFIG_BYTES, AT(queue.intake_bytes_max), .def = "128MiB",
      RANGE(1 * MIB, 1 * TIB),
      .doc = "Content under way from clients to the store. At this much new messages get 452 4.3.1 "
