@@ -138,15 +138,16 @@ static int reference(struct batch *b, const struct message *m, int delta)
 
 /* --- changes --- */
 
-static int put_pages(struct batch *b, const struct message *m, const struct content_layout *l)
+static int put_pages(struct batch *b, const struct message *m)
 {
+    struct content_layout l = codec_content_layout(m, b->shard->page_bytes);
     uint8_t key_bytes[PAGE_KEY_BYTES];
     const uint8_t *at = m->content;
     int rc = 0;
 
-    for (uint32_t i = 0; i < l->pieces && rc == 0; i++) {
+    for (uint32_t i = 0; i < l.pieces && rc == 0; i++) {
         MDB_val key = {sizeof(key_bytes), key_bytes};
-        MDB_val value = {content_piece_bytes(l, m->content_len, i), NULL};
+        MDB_val value = {content_piece_bytes(&l, m->content_len, i), NULL};
 
         codec_page_key(key_bytes, &m->id, i);
         rc = mdb_cursor_put(b->pages, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
@@ -157,16 +158,15 @@ static int put_pages(struct batch *b, const struct message *m, const struct cont
     return rc;
 }
 
-static int put_content(struct batch *b, const struct message *m)
+static int put_head(struct batch *b, const struct message *m)
 {
     struct content_layout l = codec_content_layout(m, b->shard->page_bytes);
     MDB_val key = {MSGID_BYTES, (void *)m->id.bytes}, value = {l.head_bytes + l.tail_bytes, NULL};
     int rc = mdb_cursor_put(b->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
 
-    if (rc != 0)
-        return rc;
-    codec_content_encode(value.mv_data, m, &l);
-    return put_pages(b, m, &l);
+    if (rc == 0)
+        codec_content_encode(value.mv_data, m, &l);
+    return rc;
 }
 
 static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
@@ -355,7 +355,13 @@ static int check_contents(struct batch *b, const struct queue_change *c)
     return rc == MDB_NOTFOUND ? ENOENT : rc;
 }
 
-static int apply_change(struct batch *b, struct queue_change *c)
+/* A batch goes over its changes step by step, since LMDB gives out the lowest free page first: what
+ * is made together, and goes together, then lies together. Of the main row (bench/run), a message,
+ * change by change / step by step: writes of a single page 0.50 / 0.30, block requests 0.55 / 0.42.
+ */
+typedef int batch_step(struct batch *b, struct queue_change *c);
+
+static int apply_pages(struct batch *b, struct queue_change *c)
 {
     uint64_t need = change_need_bytes(b, c);
     int rc = 0;
@@ -365,10 +371,24 @@ static int apply_change(struct batch *b, struct queue_change *c)
     if (need > 0 && need + shard_leaves_bytes(b->shard, change_accepts(c)) > b->room_bytes)
         return ENOSPC;
     b->room_bytes -= need;
-    if (c->messages_len == 0)
-        rc = check_contents(b, c);
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
-        rc = put_content(b, c->messages[i]);
+        rc = put_pages(b, c->messages[i]);
+    return rc;
+}
+
+static int apply_heads(struct batch *b, struct queue_change *c)
+{
+    int rc = 0;
+
+    for (size_t i = 0; i < c->messages_len && rc == 0; i++)
+        rc = put_head(b, c->messages[i]);
+    return rc;
+}
+
+static int apply_rows(struct batch *b, struct queue_change *c)
+{
+    int rc = c->messages_len == 0 ? check_contents(b, c) : 0;
+
     for (size_t i = 0; i < c->rows_len && rc == 0; i++)
         rc = apply_row(b, &c->rows[i]);
     for (size_t i = 0; i < c->purges_len && rc == 0; i++)
@@ -376,6 +396,22 @@ static int apply_change(struct batch *b, struct queue_change *c)
     for (size_t i = 0; i < c->states_len && rc == 0; i++)
         rc = state_apply(b->shard, b->txn, &c->states[i]);
     return rc == 0 ? -records_stage(&b->shard->records, &c->records) : rc;
+}
+
+static int apply_step(struct batch *b, batch_step *step, struct list *changes,
+                      struct queue_change **failed)
+{
+    struct list_node *node;
+    int rc = 0;
+
+    for (node = list_first(changes); node != NULL && rc == 0; node = list_next(changes, node)) {
+        struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
+
+        rc = step(b, c);
+        if (rc != 0)
+            *failed = c;
+    }
+    return rc;
 }
 
 /* --- what a commit changes in memory --- */
@@ -505,6 +541,7 @@ static int batch_end(struct batch *b)
 
 int batch_commit(struct shard *s, struct list *changes, struct queue_change **failed)
 {
+    static batch_step *const steps[] = {apply_pages, apply_heads, apply_rows};
     struct list_node *node;
     struct batch b;
     size_t n = 0;
@@ -514,14 +551,8 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
     records_write(&s->records); /* when this is the rest of a batch that had to be split */
     if (rc != 0)
         return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
-    for (node = list_first(changes); node != NULL && rc == 0; node = list_next(changes, node)) {
-        struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
-
-        rc = apply_change(&b, c);
-        if (rc != 0)
-            *failed = c;
-        n++;
-    }
+    for (size_t i = 0; i < ARRAY_LEN(steps) && rc == 0; i++)
+        rc = apply_step(&b, steps[i], changes, failed);
     if (rc == 0)
         rc = apply_refs(&b);
     batch_free_refs(&b);
@@ -539,6 +570,8 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
         return rc;
     }
     count_changes(s, changes);
+    for (node = list_first(changes); node != NULL; node = list_next(changes, node))
+        n++;
     store(&s->shared.batch_last, n);
     atomic_fetch_add_explicit(&s->shared.changes, n, memory_order_relaxed);
     return 0;

@@ -620,7 +620,25 @@ def throttling(scale):
     return row
 
 
+def holes(scale):
+    """The queue alone: what an earlier backlog costs large messages, and what a small one writes."""
+    temp = TempDir("hayauma-holes-")
+    try:
+        got = run_json([bench_program("queue_holes"), "--path", temp.path / "queue",
+                        "--fill", int(300_000 * scale), "--messages", int(10_000 * scale)], 600)
+    finally:
+        temp.close()
+    names = {"small": "4 KiB", "empty": "50 KiB, empty", "holes": "50 KiB, holes"}
+    row = Row("50 KiB mail into an empty queue, and into one that 4 KiB mail left half empty",
+              [{"server": names[name]} | values for name, values in got.items()])
+    row.want("rate in holes against an empty queue", got["holes"]["per_s"] / got["empty"]["per_s"],
+             ">=", 1 / 1.2)
+    if got["small"]["written_bytes"] > 0:
+        row.want("bytes on disk per 4 KiB message", got["small"]["written_bytes"], "<=", 11 * 1024)
+    return row
+
+
 ROWS = {"main": main, "sessions400": sessions400, "one-session": one_session, "slow-sync": slow_sync,
         "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "hot": hot,
-        "rtt50": rtt50, "sessions18k": sessions_18k, "backlog10m": backlog_10m, "latency": latency,
-        "throttling": throttling}
+        "rtt50": rtt50, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m,
+        "latency": latency, "throttling": throttling}
