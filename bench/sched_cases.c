@@ -1,5 +1,6 @@
 #include "bench/sched_cases.h"
 
+#include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -47,6 +48,7 @@ static void arrive(uint32_t lane)
     snprintf(address, sizeof(address), "user@%s", queue);
     m = message_new(&(struct message){.id = msgid_next(&bench.ids, worker_wall_ms(w)),
                                       .created_ms = worker_wall_ms(w),
+                                      .born_ms = io_now_ms(w->io) + 1,
                                       .priority = 5,
                                       .recipients = 1});
     r = m == NULL ? NULL : recipient_new(m, 0, str_of(queue), str_of(address), STR(""), STR(""));
@@ -69,6 +71,27 @@ static void wait_lanes(void)
     }
 }
 
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+/* An empty one, of which nothing is left: lanes ask it for their flow. */
+static void queue_ready(struct shared *all)
+{
+    char dir[] = "/tmp/sched-bench-XXXXXX";
+    struct queue_options options = {
+        .path = dir, .shards = 1, .map_bytes = 64 << 20, .no_threads = true, .no_sync = true};
+    const char *why = NULL;
+    int err;
+
+    must(mkdtemp(dir) != NULL, "no directory");
+    err = queue_open(&all->queue, &options, &why);
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+    must(err == 0, why != NULL ? why : "queue");
+}
+
 static struct worker *worker_ready(void)
 {
     struct engine *e = &bench.engine;
@@ -78,6 +101,7 @@ static struct worker *worker_ready(void)
         return bench.worker;
     must(config_load_text("bench.yaml", str_of(text), &e->config, &errors) == 0, "configuration");
     must(governor_open(&e->shared.governor) == 0, "governor");
+    queue_ready(&e->shared);
     e->shared.workers_len = 1;
     e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
     must(e->shared.workers != NULL, "memory");
