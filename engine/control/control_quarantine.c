@@ -115,21 +115,18 @@ static void record_end(struct control_client *client, const struct queue_quarant
     struct control_description d = {0};
     struct message unknown = {.id = q->id, .created_ms = msgid_ms(&q->id)};
     struct smtp_reply reply = {.code = 551, .enhanced = {5, 7, 1}};
+    struct report_event event;
     int n = snprintf(reply.text, sizeof(reply.text), "purged by the administrator: %.*s",
                      STR_FMT(q->reason));
 
     reply.text_len = (uint16_t)n;
     c->backend->describe(c->arg, &d);
-    report_line(out,
-                &(struct report_event){.type = REPORT_ADMIN_BOUNCE,
-                                       .node_id = d.node_id,
-                                       .timestamp_ms = c->wall_ms,
-                                       .message = q->header != NULL ? q->header : &unknown,
-                                       .recipient = q->address,
-                                       .queue = q->queue,
-                                       .site = STR(""),
-                                       .reply = &reply,
-                                       .size = q->header != NULL ? q->header->content_len : 0});
+    event = report_event_of(REPORT_ADMIN_BOUNCE, d.node_id, c->wall_ms,
+                            q->header != NULL ? q->header : &unknown, NULL);
+    event.recipient = q->address;
+    event.queue = q->queue;
+    event.reply = &reply;
+    report_line(out, &event);
 }
 
 static bool visit_purge(void *arg, const struct queue_quarantined *q)

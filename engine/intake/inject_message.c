@@ -377,20 +377,16 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
 
 static void record_reception(struct inject *s, struct buf *out, const struct message *m)
 {
-    report_line(out,
-                &(struct report_event){
-                    .type = REPORT_RECEPTION,
-                    .node_id = s->config->node_id,
-                    .timestamp_ms = m->created_ms,
-                    .message = m,
-                    .recipient = m->recipients == 1 ? slice_str(s, s->rcpts[0].address) : STR(""),
-                    .queue = m->recipients == 1 ? slice_str(s, s->rcpts[0].queue) : STR(""),
-                    .sender = m->sender,
-                    .peer_name = s->helo,
-                    .peer_addr = s->peer_text,
-                    .reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP",
-                    .session_id = s->id,
-                    .size = m->content_len});
+    struct report_event event =
+        report_event_of(REPORT_RECEPTION, s->config->node_id, m->created_ms, m, NULL);
+
+    event.recipient = m->recipients == 1 ? slice_str(s, s->rcpts[0].address) : STR("");
+    event.queue = m->recipients == 1 ? slice_str(s, s->rcpts[0].queue) : STR("");
+    event.peer_name = s->helo;
+    event.peer_addr = s->peer_text;
+    event.reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP";
+    event.session_id = s->id;
+    report_line(out, &event);
 }
 
 /* --- commit --- */

@@ -74,18 +74,10 @@ static void record(struct worker *w, struct recipient *r, enum report_type type)
 {
     static const struct smtp_reply cancelled = {
         .code = 551, .enhanced = {5, 7, 1}, .text_len = sizeof(CANCELLED) - 1, .text = CANCELLED};
-    struct report_event event = {.type = type,
-                                 .node_id = w->config->node_id,
-                                 .timestamp_ms = worker_wall_ms(w),
-                                 .message = r->message,
-                                 .recipient = r->address,
-                                 .queue = r->queue,
-                                 .site = STR(""),
-                                 .sender = r->message->sender,
-                                 .reply = type == REPORT_ADMIN_BOUNCE ? &cancelled : NULL,
-                                 .attempts = r->attempts,
-                                 .size = r->message->content_len};
+    struct report_event event =
+        report_event_of(type, w->config->node_id, worker_wall_ms(w), r->message, r);
 
+    event.reply = type == REPORT_ADMIN_BOUNCE ? &cancelled : NULL;
     report_line(settle_records(w, r->lane->shard), &event);
 }
 

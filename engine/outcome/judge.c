@@ -26,33 +26,22 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
                    const char *classification, int64_t next_ms)
 {
     const struct lane *lane = r->lane;
-    int64_t wall_ms = worker_wall_ms(w);
-    uint64_t now_ms = io_now_ms(w->io);
-    struct report_event event = {
-        .type = type,
-        .node_id = w->config->node_id,
-        .timestamp_ms = wall_ms,
-        .message = r->message,
-        .recipient = r->address,
-        .queue = r->queue,
-        .site = c->site,
-        .sender = r->message->sender,
-        .reply = reply,
-        .command = command,
-        .peer_name = c->peer_name,
-        .peer_addr = c->peer_addr,
-        .source_name = c->source_name,
-        .source_addr = c->source_addr,
-        .attempts = r->attempts,
-        .delivery_protocol = c->protocol,
-        .session_id = c->session_id,
-        .size = r->message->content_len,
-        .connect_ms = span_ms(c->started_ms, c->connected_ms),
-        .transaction_ms = span_ms(c->begun_ms, now_ms),
-        .classification = classification,
-        .next_attempt_ms = next_ms,
-    };
+    struct report_event event =
+        report_event_of(type, w->config->node_id, worker_wall_ms(w), r->message, r);
 
+    event.site = c->site;
+    event.reply = reply;
+    event.command = command;
+    event.peer_name = c->peer_name;
+    event.peer_addr = c->peer_addr;
+    event.source_name = c->source_name;
+    event.source_addr = c->source_addr;
+    event.delivery_protocol = c->protocol;
+    event.session_id = c->session_id;
+    event.connect_ms = span_ms(c->started_ms, c->connected_ms);
+    event.transaction_ms = span_ms(c->begun_ms, io_now_ms(w->io));
+    event.classification = classification;
+    event.next_attempt_ms = next_ms;
     report_line(settle_records(w, lane->shard), &event);
 }
 
@@ -74,15 +63,10 @@ static const enum notice_kind notice_kinds[] = {NOTICE_FAILED, NOTICE_EXPIRED, N
 static void notice_record(struct worker *w, uint32_t shard, const struct message *m,
                           const struct recipient *r)
 {
-    struct report_event event = {.type = REPORT_RECEPTION,
-                                 .node_id = w->config->node_id,
-                                 .timestamp_ms = m->created_ms,
-                                 .message = m,
-                                 .recipient = r->address,
-                                 .queue = r->queue,
-                                 .reception_protocol = "internal",
-                                 .size = m->content_len};
+    struct report_event event =
+        report_event_of(REPORT_RECEPTION, w->config->node_id, m->created_ms, m, r);
 
+    event.reception_protocol = "internal";
     report_line(settle_records(w, shard), &event);
 }
 

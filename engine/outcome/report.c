@@ -202,6 +202,24 @@ static void put_own(struct buf *out, const struct report_event *e)
         NUMBER(out, "num_omitted", e->omitted);
 }
 
+struct report_event report_event_of(enum report_type type, const char *node_id,
+                                    int64_t timestamp_ms, const struct message *m,
+                                    const struct recipient *r)
+{
+    struct report_event event = {.type = type,
+                                 .node_id = node_id,
+                                 .timestamp_ms = timestamp_ms,
+                                 .message = m,
+                                 .size = m->content_len};
+
+    if (r != NULL) {
+        event.recipient = r->address;
+        event.queue = r->queue;
+        event.attempts = r->attempts;
+    }
+    return event;
+}
+
 void report_line(struct buf *out, const struct report_event *event)
 {
     const struct message *m = event->message;

@@ -47,6 +47,11 @@ struct report_event {
     uint64_t omitted;        /* REPORT_REJECTION that stands for this many; 0: for itself */
 };
 
+/* An event of m, and of r unless NULL, with what the two say: at timestamp_ms, at node_id. The
+ * caller adds what else there is to say of it. */
+struct report_event report_event_of(enum report_type type, const char *node_id,
+                                    int64_t timestamp_ms, const struct message *m,
+                                    const struct recipient *r);
 void report_line(struct buf *out, const struct report_event *event);
 const char *report_type_name(enum report_type type);
 
