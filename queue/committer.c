@@ -412,7 +412,8 @@ void *committer_main(void *arg)
     bool stop;
 
     for (;;) {
-        /* Before the gathering: what was submitted before the stop is committed. */
+        /* stop is read before the mailboxes are emptied, so that all that was submitted before it
+         * was set is committed. */
         stop = atomic_load_explicit(&s->stop_committer, memory_order_acquire);
         now_ns = clock_mono_ns();
         gather(s, now_ns, stop);

@@ -21,9 +21,9 @@
 #define BALLAST_BYTES   (4u << 20)
 #define WAIT_COMPANY_NS UINT64_C(20000000) /* what nobody waits for may wait this long */
 
-/* A recent message of many recipients, kept so that their rows share one struct message. */
 #define BATCH_ROWS_MAX 16384 /* bounds the dirty pages of a transaction */
 
+/* The loader keeps recent messages of many recipients, whose rows then share one struct message. */
 #define LOADER_CACHE_SLOTS     16
 #define LOADER_CACHE_BYTES_MAX (8u << 20)
 

@@ -146,8 +146,7 @@ struct config {
         size_t servers_len;
         uint32_t timeout_ms, tries, cache_entries_max, negative_ttl_max_s, in_flight_max;
         bool ipv6, ipv4;
-        uint16_t port; /* 25: where mail
-goes at the addresses found */
+        uint16_t port; /* of exchangers, and of routes that name no port: 25 */
     } dns;
     struct {
         char *postmaster; /* From of notices */

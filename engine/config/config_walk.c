@@ -170,7 +170,8 @@ static void load_list(struct config_loader *l, const struct config_field *f, voi
     free(texts);
 }
 
-/* retry: a list of waits, or a section. What it says replaces the inherited kind of schedule. */
+/* retry is a list of waits, or a section. A section without steps that sets more than jitter
+ * replaces an inherited list of waits. */
 static void load_retry(struct config_loader *l, const struct config_field *f, void *base,
                        struct fy_node *node, const char *path, struct config_place at)
 {

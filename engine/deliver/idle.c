@@ -19,7 +19,8 @@ void idle_leave(struct delivery *d)
     map_remove(&d->worker->idle, &d->idle_map);
 }
 
-/* One of a site that has work waits for its rate, not for work. */
+/* Whether site may take d over. An idle session whose site has work is not free: it waits for that
+ * site's rate. */
 static bool may_take_over(const struct delivery *d, const struct site *site,
                           const struct exchanger *to)
 {

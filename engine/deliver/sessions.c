@@ -12,7 +12,7 @@
 #define MEMORY_RETRY_MS 1000 /* opening again where descriptors or memory were short */
 #define REFUSED_MS      1000 /* until the next connection; doubled with each in a row that fails */
 #define REFUSED_MAX     6
-#define SHORTAGE_SAY_MS 60000   /* without one until the log has it again */
+#define SHORTAGE_SAY_MS 60000   /* after so long without a shortage the log names the next one */
 #define SHORTAGE_MS     1000    /* until it is looked whether this host has again what it lacked */
 #define LIMIT_MS        3600000 /* how long a learnt number of messages per session is believed */
 
@@ -50,8 +50,8 @@ static uint32_t sessions_wanted(const struct site *site)
     return wanted;
 }
 
-/* A session that another site has without work, to the address that would be connected to. Its slot
- * there is given back, ours is taken. */
+/* Takes over a session that another site has without work, to the address that this site would
+ * connect to. The session's slot there is given back, one of this site is taken. */
 static bool take_over(struct site *site)
 {
     struct worker *w = site->worker;
@@ -101,7 +101,7 @@ static void open_sessions(struct site *site)
         return;
     }
     for (uint32_t n = sessions_wanted(site); n > 0; n--) {
-        /* One that would have to yield at once is not worth a connection. */
+        /* A session that would have to yield at once is not worth a connection. */
         if (governor_should_yield(site->governor, w->index, site->sessions_len + 1, 0, now_ns) ||
             now_ms < site->give_way_until_ms ||
             !governor_session_take(site->governor, w->index, now_ns)) {
@@ -174,7 +174,7 @@ void sessions_shortage(struct site *site, int err)
     site_wake(site, site->shortage_until_ms);
 }
 
-/* Twice at the same number is no chance. */
+/* Two sessions that end at the same number of messages show a limit: it is no chance. */
 void sessions_limit_seen(struct site *site, uint32_t messages)
 {
     if (site->messages_max > messages)
@@ -213,7 +213,8 @@ void sessions_ended(struct site *site, struct delivery *d)
     governor_session_give(site->governor);
     if (site->sessions_len == 0 && feed_empty(&site->feed))
         governor_session_withdraw(site->governor, site->worker->index, 0);
-    /* We would hear of the free slot first, and take it again. */
+    /* Another worker wants a slot. Without a pause this worker, which sees the freed slot first,
+     * would take it again. */
     if (governor_contended(site->governor, site->worker->index))
         site->give_way_until_ms = io_now_ms(site->worker->io) + GIVE_WAY_MS;
     site_left(site);

@@ -10,14 +10,14 @@
 
 #define LOAD_BYTES_MAX    (4u << 20)
 #define LOAD_RETRY_MS     1000
-#define TRIM_BUCKETS      64   /* of the lanes, looked at in a turn while memory is short */
+#define TRIM_BUCKETS      64 /* of the table of lanes, looked at in a turn while memory is short */
 #define TRIM_BUCKETS_FULL 1024 /* while it is full */
 #define MEMORY_WAIT_MS    10
 #define MEMORY_MIN        64 /* recipients of a worker */
 #define SETTLING_MIN      64 /* of a lane, whatever its window: what a commit or two take */
-/* A refill that lasted less than this (half of it, to be exact, since then the next is wanted) is
- * too small, one that lasted as long as that too large: loads cost little and windows take memory.
- */
+/* A refill whose rows lasted less than REFILL_FAST_MS was too small, one whose rows lasted
+ * REFILL_SLOW_MS too large: loads cost little and windows take memory. The time is that of half the
+ * rows: then the next refill is wanted. */
 #define REFILL_FAST_MS 200
 #define REFILL_SLOW_MS 2000
 
@@ -30,9 +30,9 @@ struct lane_load {
 
 /* --- how much --- */
 
-/* What messages in memory take, and what waits for commits to be over with them: deliveries can be
- * faster than the disk. A record line that waits is soon there three times: in its settle, in the
- * batch, in the store's dirty pages. */
+/* Memory that messages take, and that their settles take until they commit: deliveries can be
+ * faster than the disk. A record line that waits for its commit exists three times: in its settle,
+ * in the batch, in the store's dirty pages. */
 static uint64_t memory_alive(const struct worker *w)
 {
     return message_bytes_alive() +
@@ -48,13 +48,14 @@ uint32_t lane_window_max(const struct lane *lane)
         return c->queue.window_recipients;
     if (alive < max / 4 * 3)
         return c->queue.window_recipients / 4 + 1;
-    /* Then each lane may go on with one recipient: no lane stalls the others. */
+    /* From here on each lane may go on with a few recipients, at last with one: no lane stalls the
+     * others. */
     return alive < max ? 4 : 1;
 }
 
-/* With as many lanes as there are domains even one recipient each is too much. What is in memory
- * moves on: it is sent, or its lane backs off and gives it up. A few always may, since others hold
- * messages too: intake, the loaders' caches. */
+/* With a lane for each domain even one recipient a lane can be too much. A full memory empties:
+ * recipients are sent, or their lane backs off and gives them up. MEMORY_MIN recipients are always
+ * allowed, since intake and the loaders' caches hold messages too. */
 bool lane_memory_full(const struct worker *w)
 {
     uint64_t max = w->config->queue.memory_bytes_max;
@@ -74,8 +75,8 @@ bool lane_has_room(const struct lane *lane)
     return lane->window_len == 0 || !lane_memory_tight(lane->worker);
 }
 
-/* Whether commits are behind: what is sent and not yet recorded would be sent again after a fault,
- * and takes memory. */
+/* Whether commits lag behind deliveries: a recipient that is sent and not yet recorded takes
+ * memory, and would be sent again after a crash. */
 static bool settling_full(const struct lane *lane)
 {
     uint32_t max = 2 * lane_window_max(lane);
@@ -91,7 +92,7 @@ static uint32_t refill_max(const struct lane *lane)
     return lane->refill < max ? lane->refill : max;
 }
 
-/* Wants a refill when less than half of the last is left and the store has due rows. */
+/* Asks for a refill when no more than half of the last one is left and the store has due rows. */
 void lane_load_want(struct lane *lane, int64_t now_ms)
 {
     if (lane->scan == LANE_SCAN_READS || list_node_linked(&lane->wait_node) ||
@@ -107,7 +108,7 @@ void lane_load_want(struct lane *lane, int64_t now_ms)
     site_dirty(lane->site);
 }
 
-/* What a load under way may bring does not count for the site any more. */
+/* Takes the bytes that l, which is under way, may bring off site's account. */
 static void unreserve(struct lane_load *l, struct site *site)
 {
     if (site != NULL) {
@@ -143,7 +144,8 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
     bool suspended = lane_suspended(lane);
     int64_t now_ms = worker_wall_ms(lane->worker);
 
-    /* The table is larger than caches are: its lines come while the rows are walked. */
+    /* The table of recipients is larger than the CPU's caches: its lines are fetched while the rows
+     * are walked. */
     for (n = list_first(&load->rcpts); n != NULL; n = list_next(&load->rcpts, n)) {
         const struct recipient *r = LIST_ENTRY(n, struct recipient, node);
 
@@ -157,8 +159,9 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
         if (known != NULL && (known->state != PLACE_ZOMBIE || known->due_ms != r->due_ms)) {
             recipient_free(r);
         } else if (known != NULL || suspended || lane->worker->draining || r->due_ms > now_ms) {
-            /* known: a zombie as it was stored anew before this load looked, kept by a fetch. Not
-             * due: the clock was set back amid the load. */
+            /* r stays in the store for a later load. known: its settle stored this row anew before
+             * the load read it, and a fetch keeps the zombie. Not due: the clock was set back
+             * during the load. */
             if (r->due_ms < lane->behind_due_ms)
                 lane->behind_due_ms = r->due_ms;
             lane_kept(lane, r);
@@ -169,8 +172,8 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
             if (lane_expired(r, now_ms)) {
                 r->state = PLACE_FLIGHT;
                 lane->in_flight++;
-                /* So a backlog whose time is over goes as fast as it can be read, also where the
-                 * destination is down and is only probed. */
+                /* r ends here, so that an expired backlog goes as fast as it can be read, even
+                 * where the destination is down and is only probed. */
                 lane->worker->lane_hooks->expired(r);
             } else {
                 lane_window_insert(lane, r, false);
@@ -191,8 +194,8 @@ static void on_loaded(struct queue_load *load, int result)
     struct lane *lane = l->lane;
     struct worker *w = lane->worker;
 
-    /* By a clock that was set back amid the scan, what is younger than its begin may have been due
-     * at that. */
+    /* The wall clock was set during the scan: a row received since the scan began may have been due
+     * by that clock, and the scan may have read it. */
     if (llabs(wall_ahead_ms(w) - l->wall_ahead_ms) > LANE_HANDOVER_MS / 2)
         lane_seen(lane, io_now_ms(w->io));
     lane_set_scan(lane, LANE_SCAN_RESTS);
@@ -251,7 +254,8 @@ static void load_start(struct lane *lane)
         l->load.on_done = on_loaded;
         l->load.owner = l;
         l->load.from_ms = lane->loaded_until_ms;
-        /* Of the whole scan, so that its end means one time. */
+        /* All loads of a scan use one now_ms, so that the scan's end says: what was due then is
+         * read. */
         l->load.now_ms = worker_wall_ms(w) - LANE_HANDOVER_MS;
         lane_seen(lane, io_now_ms(w->io) - LANE_HANDOVER_MS);
         l->wall_ahead_ms = wall_ahead_ms(w);
@@ -291,7 +295,8 @@ static bool holds_too_much(const struct lane *lane)
            (lane->window_len > 0 && lane->site != NULL && !site_has_room(lane->site));
 }
 
-/* Lanes that filled their windows when there was room keep no more of it than others get now. */
+/* Lanes that filled their windows while there was room give back what exceeds the part that lanes
+ * get now. */
 static void windows_trim(struct worker *w, size_t buckets)
 {
     for (size_t i = 0; i < buckets && lane_memory_tight(w); i++) {
@@ -312,7 +317,7 @@ static void windows_trim(struct worker *w, size_t buckets)
     }
 }
 
-/* The end of this turn looks again. */
+/* The timer has no work of its own: the end of this turn calls lane_start_loads(). */
 static void on_load_timer(struct timer *timer)
 {
     (void)timer;

@@ -318,7 +318,8 @@ static bool send_body(struct smtp_client *c, struct smtp_transaction *t)
         c->content_left -= end - t->content_sent;
         t->content_sent = end;
         t->in_output = true;
-        /* Behind the line's own dot, which comes to the same. */
+        /* The extra dot goes behind the line's own dot instead of in front of it: the bytes are the
+         * same. */
         if (dot != t->content_len)
             put_piece(c, ".", 1);
     }
