@@ -9,11 +9,12 @@
 #include "worker/crew.h"
 #include "worker/shared.h"
 
-/* Converting so much takes a worker a fifth of a millisecond, one of nothing but names to look at
- * (each word of a Received field may be one, of an address list each domain) one and a half:
- * handing it over would not be worth its while. */
+/* A worker converts a message of up to so many bytes itself. That takes a fifth of a millisecond,
+ * or one and a half where the message is nothing but names to look at (each word of a Received
+ * field may be one, each domain of an address list): handing it over would not be worth its while.
+ * */
 #define AT_ONCE_BYTES (4u << 10)
-#define FULL_RETRY_MS 20 /* asking a crew again that had enough to do */
+#define FULL_RETRY_MS 20 /* until a crew that had no room is asked again */
 
 /* A message that the crew converts. */
 struct conversion {
@@ -28,7 +29,7 @@ struct conversion {
     struct timer timer; /* the crew had no room */
 };
 
-/* Keeps what came of converting m: a copy, or that it cannot be. */
+/* Remembers in m what its conversion gave: a converted copy, or that there can be none. */
 static void message_converted(struct message *m, enum convert what, int result, struct buf *content)
 {
     struct message fields = *m;
@@ -98,7 +99,7 @@ static void conversion_submit(struct conversion *c)
 {
     struct io *io = c->worker->io;
 
-    if (c->worker->draining) { /* they go back as they are */
+    if (c->worker->draining) { /* recipients go back with the message unconverted */
         c->result = -ECANCELED;
         conversion_end(c);
     } else if (!crew_submit(c->worker->shared->crew, &c->job)) {

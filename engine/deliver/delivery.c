@@ -18,8 +18,9 @@
 #define IDLE_LOOK_MS  250  /* whether another worker wants an idle session's slot */
 #define IDLE_KEEP_MS  1000 /* so long a worker keeps idle sessions of its fair share */
 #define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
-/* Looks at content in a period of `body` or `dot`, the shorter, and what the peer must take in it:
- * 360 bytes a second with the default. A peer that takes less is as good as stuck. */
+/* How often content under way is looked at in the shorter of the times `body` and `dot`, and what
+ * the peer must take of it in that time: 360 bytes a second with the default. A peer that takes
+ * less is as good as stuck. */
 #define BODY_LOOKS     4
 #define BODY_BYTES_MIN 65536
 #define UNSENT_MAX     64 /* transactions of a turn that end without having been sent */
@@ -70,7 +71,7 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
 
     if (d->state == DELIVERY_CONNECTING)
         return dest->connect_timeout_ms;
-    if (d->state == DELIVERY_QUITTING) /* before QUIT is out, too */
+    if (d->state == DELIVERY_QUITTING) /* also before QUIT is sent */
         return d->worker->draining ? DRAIN_QUIT_MS : dest->quit_timeout_ms;
     if (d->greeted && d->state == DELIVERY_GREETING) /* until the turn's end */
         return dest->ehlo_timeout_ms;
@@ -114,7 +115,8 @@ static uint64_t body_look_ms(const struct delivery *d)
     return io_now_ms(d->worker->io) + period_ms / BODY_LOOKS;
 }
 
-/* Since the last event. The looks are for stages that last: a swift peer costs none. */
+/* Begins the watch with the last event. Only stages that last are looked at: a swift peer costs
+ * none. */
 static void watch_body_anew(struct delivery *d)
 {
     d->body = (struct body_watch){.since_ms = io_now_ms(d->worker->io), .look_ms = body_look_ms(d)};
@@ -318,7 +320,8 @@ bool delivery_work(struct delivery *d)
     }
     if (d->submitted == before) {
         if (d->yielding && list_node_linked(&d->idle_node))
-            delivery_quit(d); /* nothing else would end it; it blocks the idle ones behind it */
+            delivery_quit(
+                d); /* nothing else would end d, and d blocks the idle sessions behind it */
         return false;
     }
     idle_leave(d);
@@ -419,8 +422,8 @@ static int connect_next(struct delivery *d)
     return 0;
 }
 
-/* No address gave a session. One that works elsewhere, in another worker perhaps, means that the
- * destination takes mail; else it is an attempt of the run that stops it. */
+/* No address gave a session. Where another session works, perhaps in another worker, the
+ * destination takes mail; else this is an attempt of the run that stops it. */
 static void no_address_left(struct delivery *d, const struct outcome *outcome)
 {
     bool works = governor_any_works(d->site->governor);
@@ -522,7 +525,8 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
     if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less)
         governor_slow_down(site->governor, io_now_ns(d->worker->io));
-    if (!d->reopen && !d->worker->draining) { /* a drain cuts it short: nobody's failure */
+    if (!d->reopen &&
+        !d->worker->draining) { /* an attempt that a drain cuts short is nobody's failure */
         outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len
                              ? OUTCOME_DEFERRED
                              : OUTCOME_FAILED;
@@ -545,7 +549,8 @@ void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
     classify_io_reply(stage, d->error, unfinished.len == 0 ? STR("") : str_of(said), out);
 }
 
-/* As if it had said 521: it has just connected. */
+/* The connection, just made, leads to a listener of ours: the address ends as if it had said 521.
+ * */
 static void on_own_address(struct delivery *d)
 {
     struct outcome outcome = {.stage = SMTP_STAGE_CONNECT, .local = true};
@@ -578,9 +583,9 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     address_failed(d, &outcome, &verdict);
 }
 
-/* At the end of a turn: a peer that closes, or talks nonsense, right behind its greeting has given
- * us no session. Otherwise it would be one that worked, and the next were opened at once, for ever.
- */
+/* Waits for the end of the turn, since a peer that closes or talks nonsense right behind its
+ * greeting has given us no session. Counted as one that works, it would have the next opened at
+ * once, for ever. */
 static void on_ready(struct delivery *d)
 {
     d->site->connecting--;
@@ -589,7 +594,7 @@ static void on_ready(struct delivery *d)
     source_describe(d);
     sessions_works(d->site);
     delivery_idle(d);
-    site_dirty(d->site); /* it gets work, and more connections may follow a working one */
+    site_dirty(d->site); /* the session gets work, and more connections may follow one that works */
 }
 
 static void drain_events(struct delivery *d)
@@ -665,8 +670,8 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
 
 /* --- the end of a turn --- */
 
-/* What the peer cannot take is final as soon as it is submitted, and the next one is taken: a
- * backlog of such mail ends at so many a turn, *unsent_left, and the session looks again. */
+/* Mail that the peer cannot take is final as soon as it is submitted, and the next is taken at
+ * once. Of a backlog of such mail *unsent_left end in a turn; then the session looks again. */
 static void take_work(struct delivery *d, uint32_t *unsent_left)
 {
     while (d->state == DELIVERY_OPEN && *unsent_left > 0 && delivery_work(d)) {
@@ -692,7 +697,7 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     if (n == 0)
         return;
     io_send(d->worker->io, &d->send, d->dial.fd, d->iov, n);
-    arm_timer(d); /* what is waited for may be another thing now */
+    arm_timer(d); /* the session may wait for another thing now */
 }
 
 static void delivery_free(struct delivery *d)
@@ -708,7 +713,7 @@ static void delivery_free(struct delivery *d)
     pool_put(&w->delivery_pool, d);
 }
 
-/* Another address with a fresh protocol state. */
+/* Goes on to another address, with a fresh protocol state. */
 static bool delivery_reopen(struct delivery *d)
 {
     int err;
@@ -743,8 +748,8 @@ static void delivery_reap(struct worker *w)
             continue;
         list_remove(&d->dirty_node);
         held_drop(d);
-        /* A peer that did not take what it was sent does not get it behind our back, when its mail
-         * is tried again; and the kernel does not keep megabytes for it. */
+        /* A peer that did not take what it was sent must not get it from the kernel later, when the
+         * mail is tried again; nor should the kernel keep megabytes for it. */
         io_close_fd(w->io, d->dial.fd, d->error == -ETIMEDOUT);
         if (!d->reopen || w->draining || !delivery_reopen(d))
             delivery_free(d);
@@ -771,8 +776,9 @@ static void delivery_drain(struct delivery *d, bool hard)
         delivery_quit(d);
 }
 
-/* What a session had in flight goes back to its lane, which may then make a site: the map of sites
- * is only walked before. Sessions themselves are freed at the end of a turn, not here. */
+/* Draining a session gives its recipients back to their lanes, which may make sites: so all
+ * sessions are gathered before the first is drained. They are freed at the end of a turn, not here.
+ * */
 void delivery_drain_all(struct worker *w, bool hard)
 {
     struct delivery **all = calloc(w->deliveries + 1, sizeof(struct delivery *));

@@ -23,7 +23,7 @@ static const struct config_address *source_for(const struct site *site, sa_famil
     return bind != NULL && bind->len != 0 ? bind : NULL;
 }
 
-/* Whether it is this host that has no way to the address, whatever is there. A router's or a
+/* Whether err says that this host has no route to the address, whatever is there. A router's or a
  * neighbour's "unreachable" reads the same, but the kernel has a route then. */
 static bool has_no_route(const struct dial *d, const struct site *site, int err)
 {
@@ -56,7 +56,7 @@ void dial_failed(struct dial *d, struct site *site, int err)
     if (!has_no_route(d, site, err))
         return;
     d->no_route++;
-    /* A route to nowhere may be that of one network. */
+    /* These errors concern the whole family; a route to nowhere may be that of one network. */
     if ((err == -ENETUNREACH || err == -EAFNOSUPPORT || err == -EADDRNOTAVAIL) &&
         families_no_route(&w->families, family, io_now_ms(w->io)))
         log_info("delivery.no_route",

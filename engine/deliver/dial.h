@@ -12,10 +12,9 @@ struct dial {
     struct io_op connect;
     int fd;
     uint16_t offset;
-    uint16_t tried; /* addresses */
-    uint16_t
-        no_route; /* of them: this host has no way there, which costs nothing of addresses_max */
-    bool both;    /* of either family */
+    uint16_t tried;    /* addresses */
+    uint16_t no_route; /* of them those that this host has no route to: not in addresses_max */
+    bool both;         /* of either family */
     struct exchanger exchanger; /* its host: peer_name, for the site may get another route */
     char peer_addr[PEER_TEXT_BYTES];
     char peer_name[256];
@@ -24,13 +23,13 @@ struct dial {
 /* Starts connecting to the next address for which there can be a socket. -errno: a shortage, or of
  * the last address when no more may be tried (-ENOENT: none was). */
 int dial_next(struct dial *d, struct site *site) MUST_USE;
-/* Another site calls the address by another name. */
+/* The session's new site calls the address by the name host. */
 void dial_rename(struct dial *d, const char *host);
 /* The address did not give a session. err: of the connection, or 0. */
 void dial_failed(struct dial *d, struct site *site, int err);
 /* Whether there is another address to try, and this session may (addresses_max). */
 bool dial_may_go_on(const struct dial *d, const struct site *site);
-/* Whether an error is of ours, not of an address. */
+/* Whether err says that this host lacks something, and nothing of the address. */
 bool dial_is_shortage(int err);
 /* Whether the connect operation ended with err because this host lacks something, a port perhaps.
  */

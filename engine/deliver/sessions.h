@@ -14,19 +14,20 @@ void sessions_dispatch_all(struct worker *w);
  */
 size_t sessions_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max);
 
-/* A session is the site's from here; until here. */
+/* d is a session of site from sessions_begun() until sessions_ended(). */
 void sessions_begun(struct site *site, struct delivery *d);
 void sessions_ended(struct site *site, struct delivery *d);
 /* A session is set up: more may follow. */
 void sessions_works(struct site *site);
-/* This host lacks what a session needs: nobody's failure, it is tried again in a second. */
+/* This host lacks what a session needs: nobody's failure. Sessions are tried again in a second. */
 void sessions_shortage(struct site *site, int err);
-/* The peer ended a session between two transactions, behind messages of them. */
+/* The peer ended a session between two transactions, after so many messages. */
 void sessions_limit_seen(struct site *site, uint32_t messages);
 /* How many messages a session may take by what was learnt; UINT32_MAX: any number. */
 uint32_t sessions_messages_max(const struct site *site);
-/* No address gave a session, whether others work or not: further ones are tried one at a time and
- * further and further apart, or a peer that limits connections would be asked without end. */
+/* No address gave a session, whether other sessions work or not: further connections are tried one
+ * at a time and less and less often, or a peer that limits connections would be asked without end.
+ * */
 void sessions_space_out(struct site *site);
 /* A session could not be set up at any address, and no other session works: the destination is down
  * for now. outcome says why. Deferred: each ready lane's first recipient is, the lanes back off.

@@ -20,7 +20,7 @@ struct transaction {
     struct message *message;  /* a reference: its content is sent from where it is */
     struct recipient **rcpts;
     uint64_t begun_ms;
-    enum policy_run run;        /* what it is in the run of attempts without a success */
+    enum policy_run run;        /* how it counts in the run of attempts without a success */
     bool answered;              /* some reply was about this transaction */
     bool tried;                 /* some of it was for the peer to answer */
     bool taken;                 /* by some recipient's server */
@@ -110,8 +110,8 @@ static bool is_ascii(struct str s)
     return !header_eight_bit((const uint8_t *)s.ptr, s.len);
 }
 
-/* Whether the peer may get it converted instead: what only a header needs SMTPUTF8 for, and 8-bit
- * text. An address that is not ASCII cannot be. */
+/* Whether the message may be converted for the peer: 8-bit text, and a header that alone needs
+ * SMTPUTF8. An address that is not ASCII cannot be converted. */
 static bool transaction_convert(struct transaction *t, struct recipient *r,
                                 enum smtp_unable *unable)
 {
@@ -137,10 +137,10 @@ static bool closed_between(const struct delivery *d, const struct smtp_event *ev
            (d->error == -EPIPE || d->error == -ECONNRESET || event->reply->code == 421);
 }
 
-/* What the end of the session means for a transaction that had no answer of its own. The first that
- * hears of it is the one in which the session ended. The peer sends its answers in order: it has
- * not looked at those behind. Only where the network may have swallowed answers they are in doubt
- * too. */
+/* What the end of the session means for a transaction that had no answer of its own. The first
+ * transaction that hears of the end is the one in which the session ended. The peer answers in
+ * order, so it has not looked at the transactions behind; only where the network may have swallowed
+ * answers they are in doubt too. */
 static enum policy_event event_of_end(struct delivery *d, const struct transaction *t,
                                       const struct smtp_event *event)
 {
@@ -170,12 +170,12 @@ static enum policy_event event_of(struct delivery *d, const struct transaction *
         break;
     }
     if (verdict->goodbye && d->front == NULL)
-        d->front = t; /* what is behind was not looked at */
+        d->front = t; /* the peer has not looked at those behind */
     return policy_of_refusal(verdict, event->stage, d->completed > 0);
 }
 
-/* Whether r goes back without having been tried. Where its content had been handed over, or its
- * envelope was being answered, only once: a peer may do the same each time. */
+/* Whether r goes back as not tried. Where its content had been handed over, or its envelope was
+ * being answered, r does so only once: a peer may do the same each time. */
 static bool is_free(const struct policy *policy, struct recipient *r,
                     const struct smtp_event *event, const struct delivery *d)
 {
@@ -190,7 +190,8 @@ static bool is_free(const struct policy *policy, struct recipient *r,
     return true;
 }
 
-/* The event of one recipient; the transaction is what the best of them is. */
+/* Notes the event of one recipient. The transaction counts as the best of its recipients' events.
+ * */
 static void transaction_note(struct transaction *t, const struct policy *policy)
 {
     if (policy->run > t->run)
@@ -230,8 +231,8 @@ static void outcome_of(const struct delivery *d, const struct smtp_event *event,
     }
 }
 
-/* RFC 5321 5.1: at least two hosts are tried. Where another one may do better at once r goes there,
- * once in an attempt: the destination as a whole may be the one that is not well. */
+/* RFC 5321 5.1: at least two hosts are tried. When another host may do better at once r goes there,
+ * once in an attempt: it may be the destination as a whole that is not well. */
 static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_scope scope)
 {
     uint64_t now_ms = io_now_ms(d->worker->io);
@@ -305,8 +306,9 @@ void transaction_recipient(const struct smtp_event *event)
     on_failure(t, r, event, unable);
 }
 
-/* RFC 5321 4.5.3.1.10: who was refused only because others had been accepted goes into the next
- * transaction at once, and later ones of this session carry no more than this one could. */
+/* RFC 5321 4.5.3.1.10: a recipient that was refused only because others had been accepted goes into
+ * the next transaction at once, and later transactions of this session carry no more than this one
+ * could. */
 static void transaction_put_back(struct transaction *t)
 {
     struct judge_batch *b = &t->batch;

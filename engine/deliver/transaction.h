@@ -10,7 +10,8 @@ struct transaction;
 
 /* Size of the objects of worker->transaction_pool. */
 size_t transaction_bytes(void);
-/* Of recipients of one message, PLACE_FLIGHT. Its owner is the session until transaction_done(). */
+/* A transaction of recipients of one message, all PLACE_FLIGHT. d owns it until transaction_done().
+ * */
 struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len);
 struct smtp_transaction *transaction_smtp(struct transaction *t);
 /* SMTP_EVENT_RECIPIENT: what becomes of one recipient. */

@@ -25,7 +25,7 @@ struct exchanger {
     } addr;
     socklen_t len;
     uint16_t preference;
-    const char *host;   /* into the route, or the static route's text */
+    const char *host;   /* points into the route, or to the static route's text */
     uint64_t failed_ms; /* monotonic: when it gave no session; 0: never */
 };
 
@@ -38,19 +38,21 @@ struct exchangers {
     const struct families *families;
 };
 
-/* Whose turn it is. */
+/* What decides which address is next. */
 struct exchanger_turn {
     uint64_t now_ms;
-    uint16_t offset; /* rotates those of the best preference, so that equals share the load */
-    bool down; /* none worked lately, so whenever an address failed counts: an attempt that ended
-                  before all were tried is taken up by the next one */
+    uint16_t offset; /* rotates the addresses of the best preference, so that equal ones share the
+                        load */
+    bool down; /* no address worked lately: then a failure of any age counts, so that an attempt
+                  goes on where the one before it ended */
     /* The family that did not work just now: among equal addresses the other one is next, so that
      * addresses_max is spread over both. 0: none. */
     sa_family_t avoid;
-    bool avoid_most; /* the last try, and all were of that family: before preference, too */
+    bool avoid_most; /* the last try, and all before it were of family avoid: another family then
+                        goes before preference */
 };
 
-/* Takes the addresses of route over; what failed stays known. */
+/* Replaces the addresses by those of route. When an address of both failed stays known. */
 void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port);
 /* A static route's one address; socket must live as long as x. */
 void exchangers_of_socket(struct exchangers *x, const struct config_address *socket);

@@ -4,11 +4,12 @@
 
 #include "schedule/lane.h"
 
-/* A part in something that is shared. */
+/* A share: what a tenant may take beside other tenants, or a flow beside the tenant's other flows.
+ * */
 struct share {
     struct list_node node; /* among those that it shares with, while it takes part */
     int64_t credit;        /* recipients; it is served while this is above 0 */
-    uint32_t weight;       /* added when its turn comes anew */
+    uint32_t weight;       /* added to credit when the share's turn comes again */
 };
 
 struct feed_tenant {
@@ -108,7 +109,7 @@ static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str n
     return t;
 }
 
-/* Made idle. */
+/* A new flow is idle: it takes no part until a lane of it is added. */
 static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
                                   struct feed_weights weights)
 {
@@ -217,7 +218,7 @@ static struct share *share_next(struct list *shares)
 
     for (struct share *s = first;; s = LIST_ENTRY(list_first(shares), struct share, node)) {
         if (s->credit <= 0 && list_next(shares, &s->node) == NULL)
-            s->credit = 0; /* alone it owes nobody */
+            s->credit = 0; /* a share that is alone owes nobody */
         if (s->credit <= 0)
             s->credit += s->weight;
         if (s->credit > 0)
@@ -241,7 +242,8 @@ struct lane *feed_next(struct feed *f)
     return LIST_ENTRY(list_first(&flow->lanes), struct lane, ready_node);
 }
 
-/* A share that has left owes too, if there is anybody else. */
+/* Takes the recipients off the credit of s. A share whose last lane has left pays too, if others
+ * take part. */
 static void share_pay(struct list *shares, struct share *s, size_t recipients)
 {
     s->credit = list_empty(shares) ? 0 : s->credit - (int64_t)recipients;

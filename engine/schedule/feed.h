@@ -21,8 +21,8 @@ struct lane;
 
 struct feed {
     struct list bands[FLOW_PRIORITIES]; /* of the tenants' shares that take part */
-    uint32_t busy;                      /* bit per band with some */
-    struct map flows, tenants;          /* all shares; made with the first */
+    uint32_t busy;                      /* bit per band that has tenants */
+    struct map flows, tenants;          /* all shares; the maps are made with the first share */
     struct list idle;                   /* shares of flows that take no part, the oldest first */
     uint32_t idle_len;
 };
@@ -42,12 +42,13 @@ struct feed_weights {
 void feed_add(struct feed *f, struct lane *lane, struct feed_weights (*weigh)(const struct lane *));
 /* lane has nothing left. Nothing happens if it is not there. */
 void feed_remove(struct feed *f, struct lane *lane);
-/* Whose turn it is, or NULL. */
+/* The lane whose turn it is, or NULL. */
 struct lane *feed_next(struct feed *f);
 /* lane, whose turn it is, is about to be served: it goes behind the others of its flow, and its
  * shares pay for one recipient. */
 void feed_turn(struct feed *f, struct lane *lane);
-/* So many more were taken with that one. The lane may have left the feed since. */
+/* So many more recipients were taken with the one that feed_turn() has counted. lane may have left
+ * the feed since. */
 void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients);
 /* The ready lanes of lane's flow in order of their turns, the first, and the one behind lane; NULL:
  * no more. lane itself may have left the feed where the first is asked for. */

@@ -5,8 +5,8 @@
 #include "schedule/site.h"
 #include "worker/shared.h"
 
-/* Of lanes_renew_step(), a turn: buckets looked into; lanes, and recipients in their windows, since
- * each of these may end by a new route. */
+/* What lanes_renew_step() does in a turn at most: buckets looked into; lanes renewed, with the
+ * recipients in their windows, since a new route may end each of these. */
 #define RENEW_BUCKETS 4096
 #define RENEW_WORK    2000
 
@@ -232,8 +232,8 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     /* What waits in the store came first: newcomers get half of the window, loads the rest. */
     if (lane_has_due(lane, now_ms))
         max /= 2;
-    /* A read of the store may have found the row between its commit and our hearing of that, and
-     * what it found may have been sent and settled since: then the store alone knows. */
+    /* A load may have read r's row before this worker heard of the row's commit, and what it read
+     * may have been sent and settled since: only the store knows whether the row is still there. */
     if (w->draining || lane_suspended(lane) || r->due_ms > now_ms || lane->window_len >= max ||
         r->message->born_ms <= lane->seen_until_ms || lane_memory_full(w) || !lane_has_room(lane)) {
         int64_t due_ms = r->due_ms;
@@ -264,7 +264,7 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
     }
     lane = lane_get(w, shard, r->flow, r->queue);
     ASSERT(lane != NULL);
-    lane_seen(lane, io_now_ms(w->io)); /* it may be on its way from its commit to here */
+    lane_seen(lane, io_now_ms(w->io)); /* the same row may be on its way to lane_arrive() */
     lane_memory_put(lane, r);
     r->state = PLACE_FLIGHT;
     lane->in_flight++;
@@ -334,9 +334,10 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     if (next_due_ms != INT64_MAX)
         lane_stored(lane, next_due_ms);
     if (lane->in_memory == 0)
-        lane_update(lane); /* perhaps idle now */
+        lane_update(lane); /* the lane may be idle now */
     else if (lane->stored_due_ms != INT64_MAX && !lane_suspended(lane))
-        lane_load_want(lane, worker_wall_ms(lane->worker)); /* perhaps it waited for this */
+        lane_load_want(lane,
+                       worker_wall_ms(lane->worker)); /* the lane may have waited for this commit */
 }
 
 uint32_t lane_window_release(struct lane *lane)
@@ -443,7 +444,8 @@ void lane_update(struct lane *lane)
     else if (lane->stored_due_ms != INT64_MAX)
         lane_arm(lane, lane->stored_due_ms + LANE_HANDOVER_MS - now_ms);
     if (lane->window_len > 0) {
-        /* An old route serves while a new one is looked up; an old configuration's does not. */
+        /* An old route serves while a new one is looked up; a site of an old configuration does
+         * not. */
         if (lane->site != NULL && lane->site->config != w->config)
             site_detach(lane->site, lane);
         if (lane->site == NULL || lane->route_expires_ms <= io_now_ms(w->io)) {
@@ -474,7 +476,8 @@ static void lane_renew(struct lane *lane)
     lane_update(lane);
 }
 
-/* The table may double amid the walk: then what was in the bucket to come is there, or behind. */
+/* The table may double during the walk. Lanes of a bucket not yet visited are then in the bucket of
+ * the same number or in a later one: none is missed. */
 void lanes_renew_step(struct worker *w)
 {
     uint32_t work = 0;

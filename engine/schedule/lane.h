@@ -44,10 +44,11 @@ enum lane_scan {
 struct lane {
     struct map_node node; /* worker->lanes */
     struct worker *worker;
-    struct list_node ready_node;    /* in site->feed while the window has something to send */
-    struct list_node wait_node;     /* worker->load_wait */
-    struct list_node site_node;     /* site->attached */
-    struct list_node outlived_node; /* sweep's waiting: stored rows that have outlived theirs */
+    struct list_node ready_node; /* in site->feed while the window has something to send */
+    struct list_node wait_node;  /* worker->load_wait */
+    struct list_node site_node;  /* site->attached */
+    struct list_node
+        outlived_node; /* sweep's waiting: lanes with stored rows whose lifetime is over */
     struct list window;
     struct list zombies;
     struct site *site;            /* NULL until routed */
@@ -55,15 +56,15 @@ struct lane {
     struct lane_routing *routing; /* while a route is looked up */
     struct timer timer;
     char *last_error; /* "450 4.2.0 text" of the last failed attempt; for status and expired mail */
-    char *last_host;  /* whose answer last_error is; NULL: nobody was asked */
+    char *last_host;  /* the host that answered last_error; NULL: no host was asked */
     uint64_t route_expires_ms; /* monotonic */
     uint64_t refilled_ms;      /* monotonic: when the last refill came */
-    uint64_t seen_until_ms;    /* monotonic: what was born up to then may have been read back */
+    uint64_t seen_until_ms;    /* monotonic: a load may have read what was received up to then */
     uint64_t shut_until_ms;    /* monotonic: when a state other than LANE_OPEN ends */
     int64_t stored_due_ms;     /* earliest due row that is not in memory, or was not when the scan
                                   under way began; INT64_MAX: none */
     int64_t behind_due_ms;     /* the same for rows that a scan under way may have passed */
-    int64_t expires_ms; /* no row in the store ends before that, untried; INT64_MAX: none known */
+    int64_t expires_ms; /* no stored row expires untried before this; INT64_MAX: none known */
     int64_t window_expires_ms; /* the same of the window */
     int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
     uint32_t shard, flow;
@@ -77,8 +78,8 @@ struct lane {
     uint16_t name_len;
     uint8_t state;                /* enum lane_state; lane_set_state() */
     uint8_t scan;                 /* enum lane_scan; lane_set_scan() */
-    uint8_t suspensions;          /* what an operator suspended it by: a bit for each scope */
-    uint32_t suspensions_changed; /* the worker's, when that was found out */
+    uint8_t suspensions;          /* bit per scope in which an operator has suspended the lane */
+    uint32_t suspensions_changed; /* the worker's count of changes when suspensions was looked up */
     char name[];
 };
 
@@ -86,14 +87,14 @@ struct lane {
 struct lane_hooks {
     /* r, PLACE_FLIGHT, ends: its lifetime was over before it could be tried (again). */
     void (*expired)(struct recipient *r);
-    /* There is no way to lane's domain: what the lookup said, or NULL: the configuration rejects
-     * it. What becomes of its window, and of the lane, is the hook's. */
+    /* No route leads to lane's domain. route: what the lookup said; NULL: the configuration rejects
+     * the domain. The hook decides what becomes of the lane and of its window. */
     void (*unroutable)(struct lane *lane, const struct dns_route *route);
 };
 
 /* The lane of a shard, made when missing. NULL when memory is out. */
 struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
-/* The same, NULL when there is none: nothing of it is due. */
+/* The same, but NULL when there is none: such a lane has nothing that is due. */
 struct lane *lane_known(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 static inline struct str lane_name(const struct lane *lane)
 {
@@ -106,9 +107,9 @@ static inline bool lane_has_due(const struct lane *lane, int64_t now_ms)
 }
 /* Whether it is shut by its state, and the time of that is not over. */
 bool lane_backs_off(const struct lane *lane);
-/* By the wall clock, for those who are shown it: when that ends. */
+/* When the back-off ends, by the wall clock, to be shown. */
 int64_t lane_backs_off_wall_ms(const struct lane *lane);
-/* Whether nothing of it may be sent: it backs off, or an operator has suspended it. */
+/* Whether nothing of lane may be sent: it backs off, or an operator has suspended it. */
 bool lane_suspended(struct lane *lane);
 static inline uint8_t lane_priority(const struct lane *lane)
 {
@@ -118,7 +119,7 @@ static inline struct str lane_tenant(const struct lane *lane)
 {
     return lane->names == NULL ? STR("") : lane->names->tenant;
 }
-/* The destination domain in it. */
+/* The destination domain in the lane's name. */
 struct str lane_domain(const struct lane *lane);
 
 /* A stored recipient comes from memory (after its commit): into the window, or freed when there is
@@ -136,7 +137,7 @@ struct recipient *lane_peek(const struct lane *lane);
 /* Whether r's time is over before it could be tried again. The last attempt is due at expiry itself
  * (retry_next_ms()): it is made, unless it comes late. */
 bool lane_expired(const struct recipient *r, int64_t now_ms);
-/* Puts back, in front, what was not attempted. */
+/* Puts r, which was not attempted, back in front of the window. */
 void lane_unpop(struct recipient *r);
 /* Gives r, which is PLACE_FLIGHT, back to the store, whatever room the window has. */
 void lane_return(struct recipient *r);
@@ -145,14 +146,14 @@ void lane_settling(struct recipient *r);
 /* Takes a recipient that was read from the store for some other purpose than sending into memory,
  * as PLACE_FLIGHT. False: it is in memory already; r is freed. */
 bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r);
-/* Around a read for lane_adopt(), once per row: what is settled meanwhile stays known, since the
- * read may still have found it. */
+/* Around a read for lane_adopt(), once per row: a recipient that is settled during the read stays
+ * known, since the read may have found its row before that. */
 void lane_fetch_begin(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 void lane_fetch_end(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
-/* The last attempt failed: with this reply, at host (NULL: nobody was asked). */
+/* Remembers that the last attempt failed: with reply, at host (NULL: no host was asked). */
 void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host);
-/* The destination as a whole failed, as in lane_note_error(): until by how often that was in a row
- * it is in state, and its window is given up. */
+/* The destination as a whole failed; arguments as in lane_note_error(). The lane backs off, longer
+ * with each such failure in a row, and gives its window up. */
 void lane_suspend(struct lane *lane, enum lane_state state, const struct config_destination *dest,
                   const struct smtp_reply *reply, const char *host);
 /* Its site is stopped until until_ms (monotonic), which is nobody's failure: as above. */
@@ -163,11 +164,12 @@ void lane_succeeded(struct lane *lane);
 void lane_resume(struct lane *lane);
 /* Forgets back-off and route: attempts at once (flush), unless an operator suspended it. */
 void lane_flush(struct lane *lane);
-/* Behind a reload: routes and limits of all lanes are looked up anew, some lanes a turn, so that a
- * million of them hold up nothing. The first call begins (anew), the second is for each turn. */
+/* After a reload: routes and limits of all lanes are looked up anew, some lanes a turn, so that a
+ * million of them hold up nothing. lanes_renew() begins that, lanes_renew_step() is called in each
+ * turn. */
 void lanes_renew(struct worker *w);
 void lanes_renew_step(struct worker *w);
-/* Its site is another one: it may be suspended. */
+/* lane has got another site: looks whether that site is suspended. */
 void lane_suspensions_look(struct lane *lane);
 /* Suspends and resumes lanes as shared->suspensions says now; on_done() is called when all have
  * heard of it, or when the worker ends. walk lives until then. */
@@ -177,7 +179,7 @@ struct suspension_walk {
     struct list_node node;
 };
 void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk);
-/* The next slice. Once a turn. */
+/* Walks the next slice of lanes. Once a turn. */
 void lane_suspensions_walk(struct worker *w);
 void lane_suspensions_abandon(struct worker *w);
 /* Gives the window back to the store. Returns how many recipients it had. */

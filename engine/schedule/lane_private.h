@@ -7,11 +7,12 @@
 #include "schedule/lane.h"
 #include "worker/suspensions.h"
 
-/* What was just accepted is left to come from memory: a row that a load has seen is not taken from
- * there, and loads that followed acceptance closely would read back everything a busy lane gets. */
+/* A load leaves out what became due in the last so many ms: what was just accepted comes from
+ * memory. A row that a load may have read is not taken from memory, so a load right behind
+ * acceptance would make a busy lane read back all that it gets. */
 #define LANE_HANDOVER_MS 100
 #define LANE_REFILL_MIN  32
-/* The last attempt, due when the lifetime ends, may be so late. */
+/* The last attempt is due when the lifetime ends, and may be made so much later. */
 #define LANE_LAST_TRY_MS 60000
 
 /* --- lane.c --- */
@@ -26,13 +27,13 @@ void lane_memory_put(struct lane *lane, struct recipient *r);
 /* Forgets r and frees it; its row, if there is one, is the store's again. */
 void lane_memory_drop(struct recipient *r);
 void lane_window_insert(struct lane *lane, struct recipient *r, bool front);
-/* The store is read for what was born up to until_ms. */
+/* A load reads what was received up to until_ms (monotonic). */
 void lane_seen(struct lane *lane, uint64_t until_ms);
 /* r goes to the store, or is stored anew. */
 void lane_kept(struct lane *lane, const struct recipient *r);
 /* r is, or stays, in the window. */
 void lane_window_expires(struct lane *lane, const struct recipient *r);
-/* No read is under way that may have found them. */
+/* Frees the zombies, unless a read is under way that may have found their rows. */
 void lane_zombies_drop(struct lane *lane);
 
 /* --- lane_load.c --- */

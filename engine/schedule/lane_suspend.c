@@ -7,7 +7,7 @@
 #include "schedule/site.h"
 #include "worker/shared.h"
 
-/* Of a slice: what fits a turn. */
+/* Of a slice: as many lanes, or recipients that go back, as fit a turn. */
 #define WALK_LANES      2000
 #define WALK_RECIPIENTS 10000
 
@@ -52,7 +52,8 @@ static uint32_t lane_hears(struct lane *lane)
 {
     uint32_t window = lane->window_len;
 
-    /* Who was resumed is not told from who never was: somebody may have looked before. */
+    /* A lane that was resumed cannot be told from one that was never suspended, since
+     * lane_suspended() may have been asked before: every lane with stored rows is looked at. */
     if (lane_suspended(lane) ? window > 0 : lane->stored_due_ms != INT64_MAX)
         lane_update(lane);
     return window - lane->window_len;
@@ -75,8 +76,8 @@ void lane_suspensions_walk(struct worker *w)
     if (first == NULL)
         return;
     walk = LIST_ENTRY(first, struct suspension_walk, node);
-    /* Whole buckets. Those of a table that grows are the old ones and, behind them, their second
-     * halves: no lane is passed by. */
+    /* The walk takes whole buckets. When the table doubles, a bucket's lanes stay in it or move to
+     * a later one: no lane is passed by. */
     until = walk->bucket + WALK_LANES;
     while (walk->bucket < until && (n = map_walk(&w->lanes, &walk->bucket, n)) != NULL) {
         recipients += lane_hears(CONTAINER_OF(n, struct lane, node));

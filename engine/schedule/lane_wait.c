@@ -21,7 +21,7 @@ const char *lane_wait_name(enum lane_wait_reason reason)
     return names[reason];
 }
 
-/* Whose answer stopped the site: of one of its lanes, at least the first few of them. */
+/* Finds the answer that stopped the site, at one of the first few of its lanes. */
 static void site_answer(const struct site *site, struct lane_wait *out)
 {
     const struct list_node *n = list_first(&site->attached);
@@ -66,7 +66,8 @@ static void site_wait(const struct site *site, struct lane_wait *out)
     }
 }
 
-/* Of several the one that lasts longest. */
+/* Whether lane is suspended, and in *out by what: of several suspensions the one that lasts
+ * longest. */
 static bool suspended(struct lane *lane, struct suspension *out)
 {
     struct suspensions *all = &lane->worker->shared->suspensions;
@@ -87,7 +88,7 @@ static bool suspended(struct lane *lane, struct suspension *out)
     return out->scope != 0;
 }
 
-/* What concerns the whole lane. False: nothing. */
+/* Finds what holds the whole lane back. False: nothing does. */
 static bool lane_held(struct lane *lane, struct lane_wait *out)
 {
     struct worker *w = lane->worker;

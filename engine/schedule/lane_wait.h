@@ -30,8 +30,8 @@ struct lane_wait {
 };
 
 void lane_wait(struct lane *lane, struct lane_wait *out);
-/* What a recipient that expires untried has waited for, in words: "the rate limit"; what it was
- * that let it wait has not ended. */
+/* Appends in words what a recipient that expires untried has waited for: "the rate limit". Called
+ * while that reason still holds. */
 void lane_waited_for(struct lane *lane, struct buf *out);
 /* "back_off", as docs/control.md lists them; NULL for LANE_WAIT_NONE. */
 const char *lane_wait_name(enum lane_wait_reason reason);

@@ -7,18 +7,18 @@
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
-/* After a commit that failed for want of space. */
+/* Until a change for which there was no space is submitted again. */
 #define RETRY_MS 500
-/* After one that the store refuses, each time twice as long as before. */
+/* The longest wait of a change that the store refuses; each wait is twice the one before. */
 #define REFUSED_MAX_MS 300000
-/* Of one change. A turn may end hundreds of recipients, and a map that is nearly full has room for
- * a change of some, never for one of all. */
+/* The rows of one change. A turn may end hundreds of recipients, and a map that is nearly full has
+ * room for a change of some, never for one of all. */
 #define CUT_ROWS          64
 #define CUT_RECORDS_BYTES (32u << 10)
-/* Of the store's room that a notice takes, beside its content. */
+/* The room that a notice takes in the store, beside its content. */
 #define NOTICE_OVERHEAD_BYTES 2048
-/* Kept for reuse, with their memory: what grew anew each turn cost page faults and copies, 2 % of a
- * message's CPU. */
+/* Settles that are kept for reuse, with their memory: growing it anew each turn cost page faults
+ * and copies, 2 % of a message's CPU. */
 #define SPARE_MAX       128
 #define SPARE_BYTES_MAX (32u << 10)
 
@@ -156,7 +156,7 @@ static void waiter_release(struct settle *s)
         waiter->on_settled(waiter);
 }
 
-/* It committed, or never will. */
+/* s has committed, or never will. */
 static void settle_end(struct settle *s)
 {
     struct settle_waiter *waiter = s->waiter;
@@ -183,7 +183,7 @@ static void on_retry(struct timer *timer)
     queue_submit(s->worker->port, s->shard, &s->change);
 }
 
-/* What has been put in since the last part ends one. */
+/* Ends a part: what was put in since the last one. */
 static void part_end(struct settle *s)
 {
     if (s->change.rows_len == (s->parts_len == 0 ? 0 : s->parts[s->parts_len - 1].rows))
@@ -224,7 +224,7 @@ static void part_submit(struct settle *s, struct settle_part from, struct settle
     queue_submit(w->port, part->shard, &part->change);
 }
 
-/* One part that the store refuses must not hold the others: each is tried alone. */
+/* Makes each part a settle of its own: one that the store refuses must not hold up the others. */
 static void settle_split(struct settle *s)
 {
     struct settle_part from = {0}, *last = &s->parts[s->parts_len - 1];
@@ -240,9 +240,9 @@ static void settle_split(struct settle *s)
     settle_end(s);
 }
 
-/* For another reason than space: the tree is damaged there, or we made a row that cannot be stored.
- * The recipient stays in memory as settling, so that it is not sent again while the process lives,
- * and is tried further and further apart; nobody waits for it. */
+/* The store refuses s for another reason than space: the tree is damaged there, or we made a row
+ * that cannot be stored. The recipient stays in memory as settling, so that it is not sent again
+ * while the process lives, and its settle is tried less and less often; nobody waits for it. */
 static void settle_refused(struct settle *s, int result)
 {
     struct worker *w = s->worker;

@@ -30,10 +30,10 @@ struct settle_waiter {
 };
 void settle_follow(struct worker *w, struct settle_waiter *waiter);
 void settle_wait(struct worker *w, uint32_t shard);
-/* Whether the store has room for a further notice, with those under way. */
+/* Whether the store has room for a further notice beside the notices under way. */
 bool settle_takes_notice(const struct worker *w, uint32_t shard);
-/* What has been put in so far is whole: it may go as a change of its own if it is large; apart: in
- * any case. */
+/* What was put in so far is whole: it becomes a change of its own if it is large, or in any case
+ * when apart is set. */
 void settle_cut(struct worker *w, uint32_t shard, bool apart);
 /* Submits what this turn gathered. */
 void settle_flush(struct worker *w);

@@ -7,9 +7,9 @@
 #include "worker/shared.h"
 
 #define DOWN_LOOK_MS   1000        /* whether another worker found that the site works again */
-#define PARK_MS        3000        /* of a pause that is longer mail does not wait in memory */
+#define PARK_MS        3000        /* mail does not wait in memory while a longer pause lasts */
 #define CLOSED_MS      1000        /* a site that cannot send for longer holds nothing ready */
-#define HELD_MIN_BYTES (64u << 10) /* of a site that has sent nothing yet */
+#define HELD_MIN_BYTES (64u << 10) /* what a site that has sent nothing yet may hold */
 #define HUNGRY_FED     32          /* lanes that get their turn at a time */
 #define HUNGRY_LOOK_MS 100
 #define HEADS_MAX      16 /* other lanes looked at for recipients of the same message */
@@ -21,7 +21,8 @@ static void on_site_timer(struct timer *timer)
 
 /* --- making and finding --- */
 
-/* What records, status and patterns call it: at another port is another server. */
+/* The site's name in records, status and patterns. It has the port, for another port is another
+ * server. */
 static char *site_name(const struct config *config, const struct config_route *target,
                        const struct dns_route *route)
 {
@@ -237,7 +238,7 @@ uint64_t site_stopped_ms(const struct site *site, bool take)
     return stopped_ns > now_ns ? stopped_ns / 1000000 + 1 : now_ns / 1000000 + DOWN_LOOK_MS;
 }
 
-/* 0, with the limits' leave for one message; else when they may give it. */
+/* Takes the limits' leave for one message. 0: it is given; else when it may be (monotonic, ms). */
 static uint64_t leave_ms(struct site *site)
 {
     uint64_t again_ms = site_stopped_ms(site, false), again_ns;
@@ -250,9 +251,10 @@ static uint64_t leave_ms(struct site *site)
     return site_stopped_ms(site, true);
 }
 
-/* What is taken next was written a while ago, perhaps by another thread, and is in no cache. Each
- * take brings it a step nearer: the third lane, the second one's recipient, the first one's
- * message (a drain of a thousand lanes: 3.5 -> 3.1 us of the worker's own code a message). */
+/* The recipients that are taken next were written a while ago, perhaps by another thread, and are
+ * in no cache. Each take fetches one step for each of them: the third lane, the second one's
+ * recipient, the first one's message (a drain of a thousand lanes: 3.5 -> 3.1 us of the worker's
+ * own code a message). */
 static void prefetch_next(struct site *site)
 {
     struct lane *lane = feed_next(&site->feed);
@@ -291,7 +293,8 @@ struct site_taken site_take(struct site *site, struct recipient **out, size_t ma
     struct recipient *r;
     struct lane *lane;
 
-    /* A suspended one gives its window back: the walk that tells lanes has not come to it. */
+    /* A suspended lane is in the feed while the walk over lanes has not come to it: it gives its
+     * window back here. */
     while ((lane = feed_next(&site->feed)) != NULL && lane_suspended(lane))
         lane_update(lane);
     if (lane == NULL)
@@ -322,7 +325,7 @@ struct site_taken site_take(struct site *site, struct recipient **out, size_t ma
 
 /* --- memory --- */
 
-/* When it may send something again: monotonic, now or in the past where it may at once. */
+/* When the site may send something again: monotonic, now or in the past where it may at once. */
 static uint64_t closed_until_ms(const struct site *site)
 {
     uint64_t until_ms = site_stopped_ms(site, false);
@@ -333,7 +336,7 @@ static uint64_t closed_until_ms(const struct site *site)
     return site->open_after_ms > until_ms ? site->open_after_ms : until_ms;
 }
 
-/* A load takes a millisecond or two: what may go sooner than this is held ready. */
+/* Whether the site cannot send for a while. What may go within CLOSED_MS is held ready. */
 static bool is_closed(const struct site *site)
 {
     return closed_until_ms(site) > io_now_ms(site->worker->io) + CLOSED_MS;
@@ -370,7 +373,8 @@ void site_feed_hungry(struct site *site)
     uint64_t now_ms = io_now_ms(site->worker->io), at_ms;
     struct list_node *n;
 
-    /* Each of them will take some of the room when its load begins, at the end of the turn. */
+    /* Only so many at a time: each takes its part of the room when its load begins, at the turn's
+     * end. */
     for (int i = 0;
          i < HUNGRY_FED && site_has_room(site) && (n = list_pop_front(&site->hungry)) != NULL; i++)
         list_push_back(&site->worker->load_wait, n);
@@ -382,8 +386,8 @@ void site_feed_hungry(struct site *site)
 
 /* --- whether it works --- */
 
-/* It works again: what waits for it goes on, except recipients that were tried and have times of
- * their own. */
+/* The site works again: its lanes go on, except recipients that were tried and have times of their
+ * own. */
 static void site_resume(struct site *site)
 {
     struct list_node *n, *next;
@@ -400,7 +404,8 @@ static void site_resume(struct site *site)
     }
 }
 
-/* The site did not answer: whichever worker finds that it does again, all go on. */
+/* Watches a site that did not answer: whichever worker finds that it answers again, lanes of all
+ * workers go on. */
 static void site_watch(struct site *site)
 {
     if (governor_ups(site->governor) != site->ups_seen)

@@ -39,18 +39,20 @@ struct site {
     uint64_t pace_s;    /* the present one, monotonic */
     struct list hungry; /* lanes that wait for room, by wait_node */
     uint32_t sessions_len, connecting;
-    uint32_t yielding;          /* of the sessions: they take nothing more, and end */
+    uint32_t yielding;          /* sessions that take nothing more, and end */
     uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
     uint64_t shortage_until_ms; /* monotonic: this host lacked what a session needs */
     uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
-    uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
-    uint16_t failures;          /* in a row to set up a session */
-    bool down;         /* nothing gets through; what does next wakes the lanes of all workers */
+    uint32_t connecting_max; /* connections begun at once: more with each that succeeds, one after a
+                                failure */
+    uint16_t failures;       /* in a row to set up a session */
+    bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
-    /* A peer that ends sessions behind so many messages, without having said so. */
-    uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */
-    uint64_t messages_until_ms;           /* monotonic: then a session may try to get further */
-    char *name;                           /* for records and status: site name or static route */
+    /* A peer that ends sessions after so many messages without having said so. */
+    uint32_t messages_last,
+        messages_max;           /* at which the last session ended; the number learnt, 0: none */
+    uint64_t messages_until_ms; /* monotonic: then a session may try to get further */
+    char *name;                 /* for records and status: site name or static route */
     char *key;
 };
 
@@ -60,9 +62,9 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
                       struct dns_route *route);
 void site_attach(struct site *site, struct lane *lane);
 void site_detach(struct site *site, struct lane *lane);
-/* Work or room appeared: looked at once at the end of the turn. */
+/* Work or room appeared: the end of the turn looks at the site. */
 void site_dirty(struct site *site);
-/* The same at at_ms (monotonic), or earlier. */
+/* The site is looked at when at_ms (monotonic) has come, or earlier. */
 void site_wake(struct site *site, uint64_t at_ms);
 /* End of a turn: frees sites without lanes and sessions. Nothing else does: whoever calls something
  * that may detach the last lane can go on using its site. */
@@ -101,7 +103,7 @@ uint64_t site_room_bytes(const struct site *site);
  * again when there may be. In front of handing out work. */
 void site_feed_hungry(struct site *site);
 
-/* Sessions tell. */
+/* What sessions tell of the site. */
 
 /* Something got through: what waited because the site was down goes on. */
 void site_works(struct site *site);
@@ -110,10 +112,10 @@ void site_works(struct site *site);
 bool site_run_counts(struct site *site, uint64_t begun_ms, uint32_t run_max);
 /* No session can be had: until one can, in whichever worker, its lanes wait. */
 void site_down(struct site *site);
-/* In front of handing out work: whether a site that was down works again; in a long pause its mail
- * goes back to the store. */
+/* Before work is handed out: looks whether a site that was down works again; in a long pause its
+ * mail goes back to the store. */
 void site_look(struct site *site);
-/* A lane or a session has left it: without any the end of the turn frees it. */
+/* A lane or a session has left site: the end of the turn frees a site that has neither. */
 void site_left(struct site *site);
 
 #endif
