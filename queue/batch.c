@@ -199,7 +199,8 @@ static int take_row(struct batch *b, struct queue_row *row)
     return rc == 0 ? mdb_cursor_del(b->rows, 0) : rc;
 }
 
-/* The first row of a flow in this shard brings the flow's record. One without a record is well. */
+/* The first row of a flow in this shard brings the flow's record. A flow whose record was lost has
+ * none to bring: that is no error. */
 static int need_flow(struct batch *b, uint32_t id)
 {
     const struct queue_flow *flow;
@@ -315,7 +316,7 @@ static int has_several(struct batch *b, const struct msgid *id, bool *several)
     return 0;
 }
 
-/* A quarantined row has still counted as one of its message's. */
+/* A quarantined row counts as one of its message's until it is purged. */
 static int apply_purge(struct batch *b, struct str purge)
 {
     struct shard *s = b->shard;
@@ -470,7 +471,7 @@ static int batch_begin(struct batch *b, struct shard *s)
     return rc;
 }
 
-/* What the committer took to be stored is not. */
+/* The transaction failed: the flows that it would have brought are not stored, though marked so. */
 static void batch_unmark_flows(struct batch *b)
 {
     for (size_t at = 0; at < b->flows_new.len; at += sizeof(uint32_t)) {

@@ -17,11 +17,11 @@
 #define NS_PER_MS  UINT64_C(1000000)
 #define KEEP_MS    1000
 #define REFUSED_MS 100
-/* A commit of this many is one of hundreds of sessions. Those it answers come back while the next
- * would run with the other half; waited for, they all fit in one: as many messages a second in half
- * as many commits, which write fewer pages: 9 % of a message's CPU at 400 sessions. Where fewer are
- * under way the commit's time is what they wait for, and resting costs up to a fifth of their
- * throughput (64 sessions). */
+/* From so many changes on a commit serves hundreds of sessions. Those that it answers come back
+ * while the next commit would run with the other half of them; when the committer waits, all fit in
+ * one: as many messages a second in half as many commits, which write fewer pages: 9 % of a
+ * message's CPU at 400 sessions. With fewer changes under way sessions wait for nothing but the
+ * commit, and resting costs up to a fifth of their throughput (64 sessions). */
 #define REST_CHANGES_MIN 64
 #define REST_NS_MAX      (8 * NS_PER_MS)
 #define COUNT_PAUSE_MS   1    /* between slices when idle: counting must not crowd memory */

@@ -35,10 +35,10 @@ int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct me
 
 /* --- pieces --- */
 
-/* Through the map each reader would fault the pieces' pages in and have them taken away again: of a
- * drain's CPU a sixth. A read finds them in the page cache, and a file that was cut is an error
- * instead of a signal. Pieces whose pages follow one another, as most do, are one read: the headers
- * of LMDB between them go to waste. */
+/* Pieces are read from the file, not through the map. Through the map each reader would fault their
+ * pages in and have them taken away again: a sixth of a drain's CPU. A read finds them in the page
+ * cache, and a file that was cut is an error instead of a signal. Pieces whose pages follow one
+ * another, as most do, are one read: the headers of LMDB between them go to waste. */
 #define RUN_MAX 32
 
 struct run_of_pages {
@@ -129,7 +129,8 @@ static int read_pages(struct shard *s, MDB_txn *txn, const struct msgid *id, uin
 
 /* --- messages --- */
 
-#define LENGTH_TRUSTED (UINT64_C(1) << 20) /* what adding the pieces up is not worth */
+#define LENGTH_TRUSTED                                                                             \
+    (UINT64_C(1) << 20) /* a length that is believed without adding up the pieces */
 
 static int read_content(struct shard *s, MDB_txn *txn, const struct message *fields,
                         const struct content_record *record, uint8_t *out)

@@ -24,8 +24,8 @@ struct counts {
     bool complete;         /* the position is behind the last row */
     bool overflowed;       /* a lane found no place */
     uint16_t position_len; /* rows with keys below position are counted */
-    /* Of a key longer than any row's (a damaged one) what it begins with: one byte more, so that no
-     * row is at it. */
+    /* A damaged key may be longer than any row's. Its beginning is kept then, one byte more than a
+     * row's key has, so that no row is at that position. */
     uint8_t position[ROW_KEY_MAX + 1];
 };
 

@@ -364,7 +364,8 @@ static int directory_add(struct queue_directory *d, uint32_t flow, struct str na
     return 0;
 }
 
-/* What names a lane among all, as its keys begin behind the class; the cursor's form too. */
+/* What names a lane among all: the beginning of its keys behind the class. The directory's cursor
+ * has this form too. */
 struct lane_id {
     size_t len;
     uint8_t bytes[ROW_KEY_MAX];

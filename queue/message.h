@@ -45,9 +45,9 @@ struct message {
     uint8_t *content;    /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
     uint64_t content_len;
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
-    /* What peers get that cannot take it as it is, by enum convert, references or NULL; and bits
-     * for what cannot be made. The only things that change: the worker of the message's shard makes
-     * them when they are first needed (engine/deliver/conversion.h). */
+    /* Converted messages for peers that cannot take this one as it is, by enum convert: references,
+     * or NULL; and bits for those that cannot be made. Nothing else of a message changes: the
+     * worker of its shard makes them when they are first needed (engine/deliver/conversion.h). */
     struct message *converted[2];
     uint8_t inconvertible;
 };

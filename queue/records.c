@@ -161,8 +161,8 @@ static int replay_open(struct replay *p, const struct outbox_entry *entry)
         return 0;
     if (fstat(p->fd, &st) < 0)
         return -errno;
-    /* What was synced before the crash is gone: somebody removed or cut the file. What the outbox
-     * has goes to its beginning then, each time the same way. */
+    /* What was synced before the crash is gone: somebody removed or cut the file. The lines that
+     * the outbox has then go to the file's beginning, each time the same way. */
     if ((uint64_t)st.st_size >= entry->offset)
         return 0;
     p->base = entry->offset;

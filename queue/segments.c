@@ -290,8 +290,8 @@ static struct records_file *list_files(struct records *r, uint64_t below, size_t
     return files;
 }
 
-/* By a clock that has just jumped forward everything is old. Nothing goes for its age for a day, in
- * which the clock may be set right; set back, it is believed again at once. */
+/* By a clock that has just jumped forward every segment is old. None is deleted for its age for a
+ * day, in which the clock may be set right; a clock set back is believed again at once. */
 static bool clock_jumped(struct records *r, int64_t wall_ms)
 {
     if (r->looked_ms != 0 && wall_ms - r->looked_ms > JUMP_MS)

@@ -212,7 +212,7 @@ void shard_check_space(struct shard *s, uint64_t now_ns)
     room = shard_unused_bytes(s);
     s->own.reusable_bytes = 0;
     disk = disk_free(s);
-    /* Walking the free list costs time: only when it decides. */
+    /* Walking the free list costs time: it is done only when it decides. */
     if ((room < 2 * low || disk < s->options.disk_free_bytes_min) &&
         mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) == 0) {
         s->own.reusable_bytes = shard_reusable_pages(s, txn) * s->page_bytes;

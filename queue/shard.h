@@ -50,8 +50,8 @@ struct shard {
     int probe_fd; /* same data file, other descriptor: see shard_commit_verdict() */
     int dir_fd;
 
-    struct mailbox urgent;   /* of struct queue_change, to the committer */
-    struct mailbox patient;  /* the same of those that may wait for company */
+    struct mailbox urgent;  /* of struct queue_change, to the committer */
+    struct mailbox patient; /* of struct queue_change that may wait for company, to the committer */
     struct mailbox suspects; /* of struct suspect, to the committer */
     struct mailbox loads;    /* of struct queue_load, to the loader */
     struct mailbox directories, walks;
@@ -66,13 +66,14 @@ struct shard {
         struct list suspects;
         uint64_t company_until_ns; /* when the patient ones are taken; 0: there are none */
         uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
-        uint64_t reusable_bytes;   /* of it, as counted last; 0 when there was no need to count */
-        uint64_t rows_bytes;       /* pages of the rows tree */
+        uint64_t
+            reusable_bytes;  /* of room_bytes, as counted last; 0 when there was no need to count */
+        uint64_t rows_bytes; /* pages of the rows tree */
         uint64_t space_checked_ns, kept_ns, counted_ns; /* when these were last looked at */
         uint64_t rest_until_ns;                         /* after a commit of many */
-        size_t last_urgent_len;                         /* what it answered */
-        bool ballast;                                   /* the emergency space is there */
-        uint64_t *flows; /* bit per flow id: its record is stored here */
+        size_t last_urgent_len; /* urgent changes that this commit answered */
+        bool ballast;           /* the emergency space is there */
+        uint64_t *flows;        /* bit per flow id: its record is stored here */
         size_t flows_words;
     } own;
 
@@ -100,7 +101,7 @@ struct queue {
     char *path, *records_path;
     int lock_fd, records_lock_fd; /* both held by flock() */
     int statm_fd;                 /* the process's sizes, or -1 */
-    uint64_t check_until_ns;      /* files are looked at so long at the start */
+    uint64_t check_until_ns;      /* the start checks the pages of files until then */
     uint32_t shards_len;
     struct shard **shards;
     struct flows flows;
@@ -136,7 +137,8 @@ int lmdb_errno(int rc);
 /* After mdb_txn_commit() failed with rc (already negative errno): -ENOSPC when space ran out,
  * -ENOMEM, or -ESHUTDOWN when the device failed. */
 int shard_commit_verdict(struct shard *s, int err);
-/* What acceptance, or otherwise a settle with notices, leaves of the map to settles without. */
+/* How much of the map must be left to settles without notices: by acceptance (accepting), or by
+ * settles with notices. */
 uint64_t shard_leaves_bytes(const struct shard *s, bool accepting);
 /* How the rows tree is now. */
 void shard_rows_are(struct shard *s, const MDB_stat *rows);
@@ -199,9 +201,9 @@ int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state);
 int state_load_flows(struct shard *s) MUST_USE;
 /* Whether flow's record is stored here as far as the committer knows. */
 bool state_flow_stored(const struct shard *s, uint32_t flow);
-/* It is from now on. 0 or -ENOMEM. */
+/* flow's record is stored here from now on. */
 int state_flow_mark(struct shard *s, uint32_t flow) MUST_USE;
-/* It is not, after all. */
+/* flow's record is not stored here after all. */
 void state_flow_unmark(struct shard *s, uint32_t flow);
 
 /* --- committer.c --- */
@@ -222,9 +224,9 @@ void loader_done(struct shard *s);
 
 /* --- contents.c --- */
 
-/* What is stored with the content, without it; strings lie in the map. *bytes: what
+/* Reads a message's head, without content; strings lie in the map. *bytes: what
  * read_stored_message() would give, as far as the head can be read. 0, -ENOENT, -EBADMSG, -EPROTO.
- */
+ * */
 int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct message *header,
                 uint64_t *bytes);
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO

@@ -16,7 +16,7 @@
 #define OUT_MAX      (64u << 10) /* unsent replies; then the client must read first */
 #define RCPT_BYTES   2048        /* that an accepted recipient takes, about */
 #define LAST_WORD_MS 5000        /* to send a 421 and to hear the client out after it */
-#define HEARD_MAX    (16u << 20) /* bytes, of the latter */
+#define HEARD_MAX    (16u << 20) /* bytes that are heard from the client after it */
 
 /* Timers of a session: one, at the nearer of idle and total limit. */
 static void on_timer(struct timer *timer);
@@ -47,8 +47,8 @@ static void touch(struct inject *s)
 static const struct inject_rule {
     const char *name;
     uint32_t may_follow;         /* BIT of each state */
-    enum inject_state when_said; /* where all answers are in and sent */
-    enum inject_state when_late; /* where the client keeps us waiting */
+    enum inject_state when_said; /* the next state once all answers are in and sent */
+    enum inject_state when_late; /* the next state when the client keeps us waiting */
     bool hears;                  /* what comes is received, and thrown away */
 } rules[] = {
     [INJECT_OPEN] = {"open", BIT(INJECT_BYE) | BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_OPEN,
@@ -133,7 +133,7 @@ static void on_timer(struct timer *timer)
 
     if (io_now_ms(io) < s->deadline_ms) {
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
-    } else if (!list_empty(&s->answers)) { /* our commit is slow, not the client */
+    } else if (!list_empty(&s->answers)) { /* it is our commit that is slow, not the client */
         deadline_set(s, LAST_WORD_MS);
     } else if (rules[s->state].when_late == INJECT_BYE && !io_op_busy(&s->send)) {
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
@@ -231,7 +231,7 @@ static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
 }
 
 /* A transaction whose content has not begun waits for its client: the next command ends it (RFC
- * 5321 3.8). What has begun is taken. */
+ * 5321 3.8). Content that has begun is taken. */
 static bool answer_drain(struct inject *s)
 {
     if (s->worker->draining)
@@ -322,15 +322,16 @@ static size_t pending_len(const struct inject *s)
     return s->pending.len - s->pending_at;
 }
 
-/* What a client pipelines behind its commits is worth keeping, where there is room. One that does
- * not read its replies has said enough. */
+/* How many bytes that a client pipelines behind its commits are kept, where there is room. Of a
+ * client that does not read its replies no more are kept. */
 static size_t pending_max(const struct inject *s)
 {
     return !inject_may_go_on(s) && inject_has_room(s, 0) ? INJECT_PENDING_MAX : 0;
 }
 
-/* All but left bytes are used. What is left moves only when it is the smaller part: a client that
- * pipelines a hundred messages must not have the rest of them moved after each. */
+/* Drops the pending bytes that are used: all but the last left bytes. These move only when they are
+ * the smaller part: a client that pipelines a hundred messages must not have the rest of them moved
+ * after each. */
 static void pending_consume(struct inject *s, size_t left)
 {
     s->pending_at = s->pending.len - left;
@@ -408,7 +409,7 @@ static void on_send(struct io_op *op, const struct io_event *event)
         mark_dirty(s);
     } else {
         touch(s);
-        inject_process(s, NULL, 0); /* it may have waited for the client to read */
+        inject_process(s, NULL, 0); /* the session may have waited for the client to read */
     }
 }
 
@@ -510,7 +511,8 @@ static const char *session_refusal(struct inject *s)
 
     if (s->worker->draining)
         return DRAINING;
-    if (!inject_may_relay(s)) /* strangers that come and stay keep nobody out who sends mail */
+    if (!inject_may_relay(s)) /* half of the sessions is kept from strangers, so that those who come
+                                 and stay shut out nobody who sends mail */
         max = (max + 1) / 2;
     if (atomic_fetch_add(sessions, 1) >= max) {
         atomic_fetch_sub(sessions, 1);

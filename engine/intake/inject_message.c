@@ -15,20 +15,22 @@
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
-#define CONTENT_SLACK_BYTES 1024        /* room for trace fields and a little more */
-#define BODY_BYTES_DEFAULT  8192        /* when no size is announced */
-#define BODY_BYTES_TRUSTED  (1u << 20)  /* a larger announced size is believed as it arrives */
-#define SMALL_BYTES         (64u << 10) /* what always has its share of intake_memory_max */
-#define ENVELOPE_KEPT_BYTES 4096        /* between messages */
+#define CONTENT_SLACK_BYTES 1024       /* room for trace fields and a little more */
+#define BODY_BYTES_DEFAULT  8192       /* when no size is announced */
+#define BODY_BYTES_TRUSTED  (1u << 20) /* a larger announced size is believed as it arrives */
+#define SMALL_BYTES                                                                                \
+    (64u << 10) /* a message up to this has a share of intake_memory_max that no larger one gets   \
+                 */
+#define ENVELOPE_KEPT_BYTES 4096 /* between messages */
 
 const char inject_too_much[] = "452 4.3.1 too much mail is being received, try again later";
 static const char out_of_memory[] = "452 4.3.1 out of memory, try again later";
 
 /* --- memory --- */
 
-/* What is larger than small leaves a quarter to the small, so that a few slow clients with much to
- * say do not silence all others. What has nearly nothing beside it has room whatever its size, or
- * a message larger than the limit could never come in. */
+/* A message larger than SMALL_BYTES leaves a quarter of the room to smaller ones, so that a few
+ * slow clients with much to say do not silence all others. One that has nearly nothing beside it
+ * has room whatever its size, or a message larger than the limit could never come in. */
 bool inject_has_room(const struct inject *s, uint64_t bytes)
 {
     uint64_t max = s->worker->config->queue.intake_bytes_max;
@@ -235,7 +237,7 @@ static bool body_grow(struct inject *s, size_t more)
     return true;
 }
 
-/* What finds no room is refused at its end; until then it takes none. */
+/* Content that finds no room is refused at its end; until then it takes no memory. */
 void inject_body_add(struct inject *s, struct str bytes)
 {
     if (s->body_lost)
@@ -467,9 +469,9 @@ static bool commit_rows(struct inject *s, struct inject_commit *c, int64_t due_m
     return true;
 }
 
-/* By the first recipient's domain, as nearly all mail has but one; of a hot domain by its id. One
- * with a rate of its own needs no second core, and with one worker alone its priorities and weights
- * hold exactly. */
+/* A message goes to the shard of its first recipient's domain, as nearly all mail has but one; mail
+ * of a hot domain is spread by its ids. A domain with a rate of its own is not: it needs no second
+ * core, and with one worker alone its priorities and weights hold exactly. */
 static uint32_t message_shard(const struct inject *s, const struct msgid *id)
 {
     struct worker *w = s->worker;

@@ -11,11 +11,13 @@
 
 #define CANCELLED "cancelled by the administrator"
 
-/* A recipient whose change the store refuses is settling each time it is looked for. */
+/* Bounds the rounds: a recipient whose change the store refuses is settling each time it is looked
+ * for. */
 #define ROUNDS_MAX 8
 
-/* Rows come from memory, or from the store (a fetch), or from there in a further round: what was
- * being settled when it was looked for is stored anew behind that. */
+/* An administration job under way. Rows come from memory, or from the store by a fetch. A row that
+ * was being settled when it was looked for is stored anew afterwards, and is fetched in a further
+ * round. */
 struct admin {
     struct worker_note note;
     struct settle_waiter waiter;
@@ -26,7 +28,7 @@ struct admin {
     size_t later_len;
     uint32_t rounds; /* fetches so far */
     int result;
-    bool settling; /* some of later are: not to be fetched yet */
+    bool settling; /* some rows of later are being settled: later is not to be fetched yet */
 };
 
 static void on_fetched(struct queue_load *load, int result);
@@ -175,7 +177,7 @@ void admin_put_back(struct recipient *r)
         lane_unpop(r);
 }
 
-/* The attempt under way may still deliver it. */
+/* Has the end of r's attempt do the action, since the attempt may still deliver r. */
 static void remember(struct admin *a, struct recipient *r)
 {
     enum admin_action action = a->job->action;
@@ -188,7 +190,7 @@ static void remember(struct admin *a, struct recipient *r)
     a->job->changed++;
 }
 
-/* Does it, in changes that find room in a store that has little. */
+/* Does the action to r, in changes that find room in a store that has little. */
 static bool admin_act(struct admin *a, struct recipient *r)
 {
     if (!do_action(a->worker, a->job->action, r))

@@ -34,8 +34,8 @@ struct admin_row {
     struct str queue;
 };
 
-/* What is to be done to rows of one shard, or to its damaged records. With all that it points to it
- * lives until done() is called. */
+/* What is to be done to rows of one shard, or to its damaged records. The job, and all that it
+ * points to, lives until done() is called. */
 struct admin_job {
     enum admin_action action;
     uint32_t shard;
@@ -56,7 +56,7 @@ void admin_submit(struct shared *all, struct admin_job *job);
 void admin_purge(struct shared *all, struct admin_job *job);
 /* The worker's, for itself: job->rows. */
 void admin_begin(struct worker *w, struct admin_job *job);
-/* Whether a recipient that is stored anew behind its attempt is not to be stored as the attempt
+/* Whether something was asked for during r's attempt, so that r is not to be stored as the attempt
  * says. */
 bool admin_wants(struct recipient *r);
 /* The worker's: r, which is PLACE_FLIGHT and stored as it says, was not delivered, and r->wanted is

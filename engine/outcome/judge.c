@@ -104,7 +104,7 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
         fields.flags |= MESSAGE_8BIT;
     if (smtputf8)
         fields.flags |= MESSAGE_SMTPUTF8;
-    fields.flags |= MESSAGE_DOT_LINES; /* not looked at: stuffing looks for itself */
+    fields.flags |= MESSAGE_DOT_LINES; /* nobody has looked for dot lines: stuffing does */
     flow = queue_flow_get(w->shared->queue, original->priority, original->tenant,
                           original->campaign, STR(""));
     ASSERT(flow != NULL);
@@ -197,8 +197,8 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
         r->due_ms = now_ms + NOTICE_WAIT_MS;
     if (e->outcome.class != OUTCOME_EXPIRED) /* it was tried */
         recipient_set_error(r, str_of(r->lane->last_error));
-    /* Mail with a not-before time is late from then on: its lifetime, which its domain gave it, was
-     * counted from there. */
+    /* The delay of mail with a not-before time is counted from that time on, as the lifetime that
+     * its domain gave it was. */
     own = config_destination_for(w->config, lane_domain(r->lane), STR(""));
     start_ms = expires_ms - (int64_t)own->lifetime_s * 1000;
     if (start_ms < m->created_ms)
@@ -220,9 +220,9 @@ static _Atomic uint64_t *end_counter(struct worker *w, const struct recipient *r
     return (r->message->flags & MESSAGE_NOTICE) != 0 ? &w->counters.notices_failed : counter;
 }
 
-/* Where the store has no room for its notice a bounce waits there, as a row: in memory hundreds
- * would keep all else from being loaded that could make room. It is tried again, or found expired
- * again. */
+/* A bounce for whose notice the store has no room waits in the store, as a row: in memory, hundreds
+ * of them would keep out all else whose end could make room. The row is tried again, or found
+ * expired again. */
 static void entry_fail(struct judge_batch *b, struct judge_entry *e)
 {
     struct worker *w = b->worker;
@@ -313,7 +313,7 @@ void judge_end(struct judge_batch *b)
 {
     struct worker *w = b->worker;
     uint32_t shard = b->len > 0 ? b->entries[0].recipient->lane->shard : 0;
-    /* What may have to wait for room keeps nothing else waiting. */
+    /* A notice that may have to wait for room goes apart, and keeps nothing else waiting. */
     bool apart = b->len > 0 && (!settle_takes_notice(w, shard) ||
                                 queue_intake(w->shared->queue, shard) != QUEUE_INTAKE_OK);
 
@@ -410,5 +410,5 @@ void judge_unroutable(struct lane *lane, const struct dns_route *route)
         lane_update(lane);
     else
         lane_suspend(lane, LANE_UNROUTED, context.dest, &outcome.reply,
-                     NULL); /* gives up the others */
+                     NULL); /* gives up the lane's other recipients */
 }

@@ -383,7 +383,7 @@ void notice_build(const struct notice *n, struct buf *out, bool *eight_bit, bool
     trace_scan(m->content, m->content_len, NULL, 0, &b.facts);
     b.full = returns_full(n) && is_returnable(m);
     b.returned_len = b.full ? m->content_len : header_bytes(m, b.facts.header_len);
-    /* Where the sender is ASCII its server may know nothing else. */
+    /* The server of an ASCII sender may know nothing but ASCII. */
     b.global = !is_ascii(m->sender);
     b.eight_bit = b.global || header_eight_bit(m->content, b.returned_len);
     msgid_text(&n->id, b.id);

@@ -8,8 +8,8 @@
 
 #define LOOK_MS 1000 /* the wall clock may be set while a timer runs */
 
-/* A change under way. It is in the hands of the owner until its commit, then of all workers; the
- * last one frees it. */
+/* A change under way. The worker that owns shard 0 has it until its commit, then all workers have
+ * it; the last one frees it. */
 struct suspend_change {
     struct worker_note note;
     struct list_node node; /* worker->suspension_changes */
@@ -116,7 +116,7 @@ static void on_committed(struct queue_change *change, int result)
     changes_go_on(w);
 }
 
-/* Whether it can be done. */
+/* 0, or an -errno that says why c cannot be done. */
 static int change_check(const struct suspend_change *c)
 {
     struct suspensions *all = &c->owner->shared->suspensions;
@@ -159,7 +159,7 @@ static struct suspend_change *change_new(struct shared *all, const struct suspen
     return c;
 }
 
-/* Looks for one whose time is over. */
+/* Ends one suspension whose time is over, if there is one. */
 static void end_one(struct worker *w)
 {
     struct suspend_order order = {.resume = true};

@@ -11,8 +11,8 @@
 #include "worker/shared.h"
 
 #define CLOCK_JUMP_MS 1000
-#define LOOK_MS       1000 /* at every lane */
-#define LOOK_AGAIN_MS 20   /* between two steps of that */
+#define LOOK_MS       1000 /* within which every lane is looked at */
+#define LOOK_AGAIN_MS 20   /* between two steps of that look */
 #define LOOK_BUCKETS  2048
 #define LOOK_ENDS     256 /* recipients that end in a step */
 #define STEP_MS       20  /* between two steps of a walk */
@@ -37,7 +37,7 @@ struct sweep {
     uint32_t shard;
     enum sweep_kind kind;
     bool walking;   /* amid a pass */
-    bool stepping;  /* the loader or administration is at it */
+    bool stepping;  /* the loader, or administration, works on a step */
     bool restart;   /* SWEEP_TIMES: the clock was set back amid the pass */
     uint8_t passes; /* SWEEP_TIMES: still to begin */
     struct timer timer;
@@ -66,7 +66,8 @@ struct sweeps {
     size_t bucket; /* of lanes: where the look goes on */
     int64_t wall_ahead_ms;
     bool wall_known;
-    bool unsettled; /* at the end of a pass behind a jump settles waited, with times from before */
+    bool unsettled; /* settles waited at the end of a pass after a jump of the clock: their due
+                       times are from before */
     uint32_t shards_len;
     struct sweep shards[][SWEEP_KINDS]; /* those that the worker owns */
 };
@@ -88,7 +89,8 @@ static int64_t site_longest_ms(const struct config *c)
     return longest_ms;
 }
 
-/* The site of stored mail is not known: of the delays that it may have had the longest counts. */
+/* The site of stored mail is not known: of the delays that the row may have had the longest counts.
+ * */
 static int64_t right_ms(const struct config *c, int64_t site_ms, struct str queue,
                         const struct retry_place *p, int64_t now_ms)
 {
@@ -110,8 +112,8 @@ int64_t sweep_right_ms(const struct worker *w, const struct recipient *r)
     return right_ms(w->config, site_longest_ms(w->config), r->queue, &p, worker_wall_ms(w));
 }
 
-/* Of a row without its message, which would be read for it: its id says when it came, within a
- * second. */
+/* Whether the row is due at a wrong time. Its message is not read for that: the message's id says
+ * within a second when it came. */
 static bool is_misplaced(const struct sweep *s, const struct queue_row_view *row)
 {
     struct retry_place p = {.due_ms = row->due_ms,
@@ -123,7 +125,8 @@ static bool is_misplaced(const struct sweep *s, const struct queue_row_view *row
     return right_ms(s->config, s->site_longest_ms, row->queue, &p, s->now_ms) != row->due_ms;
 }
 
-/* When it ends without being tried; what was put off behind its lifetime, when that is over. */
+/* When the row ends without being tried. A row that was put off beyond its lifetime ends with the
+ * lifetime. */
 static int64_t ends_ms(const struct queue_row_view *row)
 {
     int64_t ms = msgid_ms(&row->id) + (int64_t)row->lifetime_s * 1000;
@@ -177,7 +180,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
     return ++s->job.rows_len < STEP_FOUND && s->lanes_len < STEP_LANES;
 }
 
-/* What the lanes walked over are to know. */
+/* Tells the lanes walked over what the step found. */
 static void lanes_learn(struct sweep *s)
 {
     for (size_t i = 0; i < s->lanes_len; i++) {
@@ -206,7 +209,7 @@ static void next_lane(struct sweep *s)
     pass_begin(s);
 }
 
-/* For room, or since the store refuses them. */
+/* Whether settles wait, for room or since the store refuses them. */
 static bool settles_wait(const struct worker *w)
 {
     return w->settles_failing > 0 || w->settles_refused > 0;
@@ -347,7 +350,8 @@ void sweep_clock(struct worker *w)
         return;
     if (w->index == 0)
         log_warn("clock.jumped", "by_s=%+.3f", (double)by_ms / 1000);
-    if (by_ms < 0) /* else what is due by it is found when lanes are looked at */
+    if (by_ms <
+        0) /* set forward, it needs no walk: what is due is found when lanes are looked at */
         times_begin(w);
 }
 
