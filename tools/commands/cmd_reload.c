@@ -7,8 +7,11 @@
 static const char help[] =
     "usage: hayauma reload [options]\n"
     "\n"
-    "Makes the running engine read its configuration file again. What can change applies to what\n"
-    "begins from now on; what needs a restart is listed. A file with a mistake changes nothing.\n"
+    "Makes the running engine read its configuration file again. Limits, weights and routes apply "
+    "to\n"
+    "mail that waits too, all else to what begins from now on; what needs a restart is listed. A "
+    "file\n"
+    "with a mistake changes nothing.\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
     "Exit codes: 0 applied, 1 the file has mistakes, 2 wrong usage, 3 the engine does not "
