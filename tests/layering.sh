@@ -101,9 +101,11 @@ self_test() {
     dir=$(mktemp -d)
     trap 'rm -rf "$dir"' EXIT
     for case in 'engine/smtp/a.c|#include "io/io.h"' 'engine/base/a.h|#include <jansson.h>' \
-        'queue/a.c|#include "config/config.h"' 'dns/a.c|#include <lmdb.h>' 'dns/a.c|#include "dns.h"'; do
+        'queue/a.c|#include "config/config.h"' 'dns/a.c|#include <lmdb.h>' 'dns/a.c|#include "dns.h"' \
+        'engine/worker/a.c|#include "schedule/lane.h"' 'engine/schedule/a.c|#include "outcome/judge.h"' \
+        'engine/outcome/a.c|#include "control/control.h"' 'engine/intake/a.c|#include "deliver/dial.h"'; do
         rm -rf "${dir:?}"/*
-        mkdir -p "$dir"/{engine/{base,io,smtp,config},queue,dns,tls,tools}
+        mkdir -p "$dir"/{engine/{base,io,smtp,config,worker,schedule,outcome,intake},queue,dns,tls,tools}
         printf '%s\n' "${case#*|}" >"$dir/${case%%|*}"
         if check "$dir" >/dev/null; then
             echo "not noticed: $case"
