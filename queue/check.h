@@ -1,9 +1,9 @@
-/* Whether the pages of a shard's file hang together: looked at before LMDB is given the file. It
+/* Whether the pages of a shard's file hang together: looked at before LMDB is given the file. LMDB
  * has no page checksums and trusts what it maps, so that a damaged header ends in a crash, or in
  * pages of one record handed to another.
  *
  * Reads every page of every tree and the list of free pages, not the pages of large values (their
- * records have checksums). Once the time is over it leaves leaves out: a start with ten million
+ * records have checksums). Once the time is over it passes leaf pages by: a start with ten million
  * recipients on a cold disk must not take a quarter of a minute. Thread: the opener's. */
 #ifndef HAYAUMA_QUEUE_CHECK_H
 #define HAYAUMA_QUEUE_CHECK_H

@@ -39,7 +39,7 @@ bool codec_row_key_parse(struct str key, struct row_key *out);
 /* What the keys of a lane's rows of a class begin with; returns its length. */
 size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
                         struct str queue);
-/* The same and due time: where the rows due then or later begin. */
+/* The same with due_ms behind: where the rows due then or later begin. */
 size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t flow,
                        struct str queue, int64_t due_ms);
 static inline uint32_t codec_row_key_flow(struct str key)
@@ -55,7 +55,7 @@ static inline struct str codec_row_key_lane(struct str key)
     ASSERT(key.len > ROW_KEY_HEAD + ROW_KEY_TAIL);
     return (struct str){key.ptr + 1, key.len - 1 - 1 - ROW_KEY_TAIL};
 }
-/* Whether the row is of message id: the same by a glance. */
+/* Whether the row of key is of message id, without decoding the key. */
 static inline bool codec_row_key_of(struct str key, const struct msgid *id)
 {
     return key.len >= ROW_KEY_TAIL &&

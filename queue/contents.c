@@ -129,8 +129,7 @@ static int read_pages(struct shard *s, MDB_txn *txn, const struct msgid *id, uin
 
 /* --- messages --- */
 
-#define LENGTH_TRUSTED                                                                             \
-    (UINT64_C(1) << 20) /* a length that is believed without adding up the pieces */
+#define LENGTH_TRUSTED (UINT64_C(1) << 20) /* believed without adding pieces up */
 
 static int read_content(struct shard *s, MDB_txn *txn, const struct message *fields,
                         const struct content_record *record, uint8_t *out)

@@ -132,7 +132,7 @@ int flows_add(struct flows *f, const struct queue_flow *stored)
 
     if (stored->id == 0 || stored->id >= FLOW_IDS)
         return -EBADMSG;
-    if (known != NULL) /* each shard tells of it */
+    if (known != NULL) /* each shard that stores a flow adds it */
         return find_name(f, stored, hash) == known ? 0 : -EBADMSG;
     return insert(f, stored, hash) == NULL ? -ENOMEM : 0;
 }

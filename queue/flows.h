@@ -1,4 +1,5 @@
-/* The table of flows behind flow.h; private to queue/. */
+/* The table of flows behind flow.h; private to queue/. It lives from the opening of the queue to
+ * its end; a flow in it never moves, so that readers need no lock. */
 #ifndef HAYAUMA_QUEUE_FLOWS_H
 #define HAYAUMA_QUEUE_FLOWS_H
 

@@ -6,7 +6,8 @@
 
 #include "queue/shard.h"
 
-/* A slice: what is read in one read transaction. Its age is what the free list waits for. */
+/* A slice: what is read in one read transaction. The free list waits for the oldest reader, so a
+ * slice is small. */
 #define SLICE_ROWS  256
 #define SLICE_BYTES (4u << 20)
 #define SLICE_LANES 1024
@@ -194,7 +195,7 @@ static int run_next_due(struct run *run, struct queue_load *load)
     return run->rc == MDB_NOTFOUND ? 0 : run->rc;
 }
 
-/* What is not due ends the run. */
+/* Ends the run at the first row that is not due. */
 static void run_want(struct run *run, const struct queue_load *load)
 {
     if (run->rc == 0 && run->row.due_ms > load->now_ms)
@@ -410,7 +411,7 @@ static int run_order(const struct run *a, const struct run *b)
     return strcmp(a->row.queue.ptr, b->row.queue.ptr); /* keys have a NUL behind the name */
 }
 
-/* The first lane that a run is at. An LMDB code. */
+/* Finds the first lane that a run is at. An LMDB code. */
 static int slice_next_lane(struct slice *slice, struct lane_id *id)
 {
     struct run *first = NULL;
@@ -430,7 +431,7 @@ static int slice_next_lane(struct slice *slice, struct lane_id *id)
     return 0;
 }
 
-/* The first row of the lane that run is at tells when it is due; on to the next lane. */
+/* Gives the due time of the first row of the lane that run is at, and moves on to the next lane. */
 static int64_t run_pass_lane(struct run *run, uint32_t flow, const struct lane_id *id)
 {
     int64_t first_ms;

@@ -122,7 +122,8 @@ struct queue_change {
     const struct queue_state *states;
     size_t states_len;
     struct buf records; /* complete JSON lines to append to the record stream, or empty */
-    bool urgent;        /* somebody waits for it: commit now. Others wait 20 ms, to be many */
+    bool urgent; /* somebody waits for this change: commit now. Other changes wait 20 ms, to be many
+                  */
     void (*on_done)(struct queue_change *change, int result);
     void *owner;
     /* private */
@@ -302,9 +303,9 @@ struct message *queue_message_stored(struct queue *q, const struct msgid *id, in
 
 /* Simulation: runs pending work of all shards now; returns how many things ended. */
 size_t queue_pump(struct queue *q);
-/* The same in parts, for a simulation that orders them itself: what one thread would do now.
- * Changes that nobody waits for get their company's time, as with threads. The syncer is one for
- * all shards. */
+/* The same in parts, for a simulation that orders them itself: does what one thread would do now.
+ * Changes that nobody waits for wait for company as long as with threads. One syncer serves all
+ * shards. */
 enum queue_part { QUEUE_COMMITTER, QUEUE_LOADER, QUEUE_SYNCER };
 size_t queue_pump_part(struct queue *q, uint32_t shard, enum queue_part part);
 /* Whether the committer or loader of shard has something to do. */

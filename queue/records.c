@@ -183,7 +183,7 @@ static int replay_entry(struct replay *p, const struct outbox_entry *entry)
     if (err < 0)
         return err;
     at = entry->offset - p->base;
-    /* Entries in between were damaged: the file keeps to lines. */
+    /* Entries in between were damaged: their place is filled so that the file keeps to lines. */
     for (; p->end < at && err == 0; p->end++)
         err = write_at(p->fd, (struct str){&newline, 1}, p->end);
     if (err == 0)

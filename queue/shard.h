@@ -32,7 +32,7 @@ struct suspect {
     struct list_node node;
     const char *reason; /* static */
     bool moved;         /* out */
-    bool named;         /* in the quarantine; what cannot be moved is named there all the same */
+    bool named; /* the quarantine has it; a row that cannot be moved is named there all the same */
     uint32_t key_len;
     uint8_t key[];
 };
@@ -66,12 +66,11 @@ struct shard {
         struct list suspects;
         uint64_t company_until_ns; /* when the patient ones are taken; 0: there are none */
         uint64_t room_bytes;       /* map space left, reusable pages included (an estimate) */
-        uint64_t
-            reusable_bytes;  /* of room_bytes, as counted last; 0 when there was no need to count */
-        uint64_t rows_bytes; /* pages of the rows tree */
+        uint64_t reusable_bytes;   /* part of room_bytes, counted last; 0: no need to count */
+        uint64_t rows_bytes;       /* pages of the rows tree */
         uint64_t space_checked_ns, kept_ns, counted_ns; /* when these were last looked at */
         uint64_t rest_until_ns;                         /* after a commit of many */
-        size_t last_urgent_len; /* urgent changes that this commit answered */
+        size_t last_urgent_len; /* how many urgent changes the last commit had */
         bool ballast;           /* the emergency space is there */
         uint64_t *flows;        /* bit per flow id: its record is stored here */
         size_t flows_words;
@@ -225,8 +224,7 @@ void loader_done(struct shard *s);
 /* --- contents.c --- */
 
 /* Reads a message's head, without content; strings lie in the map. *bytes: what
- * read_stored_message() would give, as far as the head can be read. 0, -ENOENT, -EBADMSG, -EPROTO.
- * */
+ * read_stored_message() would give, if the head can be read. 0, -ENOENT, -EBADMSG, -EPROTO. */
 int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct message *header,
                 uint64_t *bytes);
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO

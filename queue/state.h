@@ -1,6 +1,6 @@
-/* State: what else must survive, changed in the transactions of rows and records, or in one of its
- * own (queue_change.states). A value under a key; the key's first byte is the kind, which says
- * whose it is. */
+/* State: values under keys that must survive a crash beside rows and records. A value changes in a
+ * transaction of rows and records, or in one of its own (queue_change.states). A key's first byte
+ * is the kind, which says whose the value is. */
 #ifndef HAYAUMA_QUEUE_STATE_H
 #define HAYAUMA_QUEUE_STATE_H
 

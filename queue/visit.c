@@ -11,7 +11,7 @@ struct visitor {
     const struct queue_visit *what;
     uint32_t rows_left;
     bool stopped;
-    /* The header read last: neighbours are often of one message. */
+    /* The header that was read last is kept: neighbouring rows are often of one message. */
     MDB_txn *txn;
     struct message header; /* strings into the map */
     bool header_valid;

@@ -11,8 +11,7 @@
 
 /* A worker converts a message of up to so many bytes itself. That takes a fifth of a millisecond,
  * or one and a half where the message is nothing but names to look at (each word of a Received
- * field may be one, each domain of an address list): handing it over would not be worth its while.
- * */
+ * field may be one, each domain of an address list): the crew would cost more than that. */
 #define AT_ONCE_BYTES (4u << 10)
 #define FULL_RETRY_MS 20 /* until a crew that had no room is asked again */
 

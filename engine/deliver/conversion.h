@@ -1,7 +1,7 @@
 /* Conversion of a message for peers that cannot take it as it is (convert.h), once for all its
  * recipients. A small message is converted at once, a large one by the crew: its recipients are
- * held meanwhile and then go back to their lanes with the converted message. What cannot be
- * converted is remembered in the message, and not tried again. Thread: the worker's. */
+ * held meanwhile and then go back to their lanes with the converted message. A message that cannot
+ * be converted remembers that, and is not tried again. Thread: the worker's. */
 #ifndef HAYAUMA_ENGINE_CONVERSION_H
 #define HAYAUMA_ENGINE_CONVERSION_H
 

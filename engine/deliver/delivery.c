@@ -320,8 +320,7 @@ bool delivery_work(struct delivery *d)
     }
     if (d->submitted == before) {
         if (d->yielding && list_node_linked(&d->idle_node))
-            delivery_quit(
-                d); /* nothing else would end d, and d blocks the idle sessions behind it */
+            delivery_quit(d); /* nothing else would end d */
         return false;
     }
     idle_leave(d);
@@ -525,8 +524,7 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
     if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less)
         governor_slow_down(site->governor, io_now_ns(d->worker->io));
-    if (!d->reopen &&
-        !d->worker->draining) { /* an attempt that a drain cuts short is nobody's failure */
+    if (!d->reopen && !d->worker->draining) { /* a drain is nobody's failure */
         outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len
                              ? OUTCOME_DEFERRED
                              : OUTCOME_FAILED;
@@ -549,8 +547,7 @@ void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
     classify_io_reply(stage, d->error, unfinished.len == 0 ? STR("") : str_of(said), out);
 }
 
-/* The connection, just made, leads to a listener of ours: the address ends as if it had said 521.
- * */
+/* The new connection leads to a listener of ours: the address ends as if it had said 521. */
 static void on_own_address(struct delivery *d)
 {
     struct outcome outcome = {.stage = SMTP_STAGE_CONNECT, .local = true};
@@ -777,8 +774,7 @@ static void delivery_drain(struct delivery *d, bool hard)
 }
 
 /* Draining a session gives its recipients back to their lanes, which may make sites: so all
- * sessions are gathered before the first is drained. They are freed at the end of a turn, not here.
- * */
+ * sessions are gathered before the first is drained. The end of a turn frees them, not this. */
 void delivery_drain_all(struct worker *w, bool hard)
 {
     struct delivery **all = calloc(w->deliveries + 1, sizeof(struct delivery *));

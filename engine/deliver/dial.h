@@ -1,5 +1,6 @@
 /* A session's way to an exchanger: which address is tried next, its socket, its connect operation.
- * Part of a delivery, which hears of the end of the operation and closes the descriptor. */
+ * A dial is a part of a delivery and lives as long; the delivery gets the end of the connect
+ * operation and closes the descriptor. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_DIAL_H
 #define HAYAUMA_ENGINE_DIAL_H
 
@@ -13,7 +14,7 @@ struct dial {
     int fd;
     uint16_t offset;
     uint16_t tried;    /* addresses */
-    uint16_t no_route; /* of them those that this host has no route to: not in addresses_max */
+    uint16_t no_route; /* of them: no route from this host; these cost nothing of addresses_max */
     bool both;         /* of either family */
     struct exchanger exchanger; /* its host: peer_name, for the site may get another route */
     char peer_addr[PEER_TEXT_BYTES];

@@ -1,6 +1,6 @@
-/* Sessions without work. Their site gives them work first; another one that wants a connection to
- * the same address, under the same limits, takes one over: domains that share some of their
- * exchangers, not all, share sessions so. Thread: their worker. */
+/* Idle sessions: those without work. A session's own site gives it work first. Another site that
+ * wants a connection to the same address, under the same limits, takes it over; so domains that
+ * share some of their exchangers, not all, share sessions. Thread: the sessions' worker. */
 #ifndef HAYAUMA_ENGINE_IDLE_H
 #define HAYAUMA_ENGINE_IDLE_H
 

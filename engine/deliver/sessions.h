@@ -26,8 +26,7 @@ void sessions_limit_seen(struct site *site, uint32_t messages);
 /* How many messages a session may take by what was learnt; UINT32_MAX: any number. */
 uint32_t sessions_messages_max(const struct site *site);
 /* No address gave a session, whether other sessions work or not: further connections are tried one
- * at a time and less and less often, or a peer that limits connections would be asked without end.
- * */
+ * at a time, less and less often, or a peer that limits connections would be asked without end. */
 void sessions_space_out(struct site *site);
 /* A session could not be set up at any address, and no other session works: the destination is down
  * for now. outcome says why. Deferred: each ready lane's first recipient is, the lanes back off.

@@ -190,8 +190,7 @@ static bool is_free(const struct policy *policy, struct recipient *r,
     return true;
 }
 
-/* Notes the event of one recipient. The transaction counts as the best of its recipients' events.
- * */
+/* Notes the event of one recipient. The transaction counts as the best of these events. */
 static void transaction_note(struct transaction *t, const struct policy *policy)
 {
     if (policy->run > t->run)

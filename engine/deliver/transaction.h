@@ -1,5 +1,6 @@
 /* A message on its way through one session: a transaction of smtp_client with its recipients, and
- * what the replies make of each of them. Thread: the session's worker. */
+ * what the replies make of each recipient. A recipient is delivered, or converted for the peer, or
+ * put back, or judged by transaction_done(): none is left behind. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_TRANSACTION_H
 #define HAYAUMA_ENGINE_TRANSACTION_H
 
@@ -10,8 +11,7 @@ struct transaction;
 
 /* Size of the objects of worker->transaction_pool. */
 size_t transaction_bytes(void);
-/* A transaction of recipients of one message, all PLACE_FLIGHT. d owns it until transaction_done().
- * */
+/* A transaction of recipients, PLACE_FLIGHT, of one message. d owns it until transaction_done(). */
 struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len);
 struct smtp_transaction *transaction_smtp(struct transaction *t);
 /* SMTP_EVENT_RECIPIENT: what becomes of one recipient. */

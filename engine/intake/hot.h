@@ -1,9 +1,9 @@
-/* Domains that one shard is too little for: much of all that arrives is for them. Their mail goes
- * to shards by message id instead of by domain, which any lane allows: a domain may have rows in
- * every shard, and what limits it is the governor's. So nothing is remembered but a few counters,
- * and a wrong answer costs nothing but locality.
+/* Hot domains: one shard is too little for a domain that gets much of all that arrives. Mail for a
+ * hot domain goes to shards by message id instead of by domain. Any lane allows that: a domain may
+ * have rows in every shard, and the governor limits it over all of them. So nothing is remembered
+ * but a few counters, and a wrong answer costs nothing but locality.
  *
- * One per worker, its thread. Domains that share a counter count together. */
+ * One struct per worker, used by its thread. Domains that share a counter count together. */
 #ifndef HAYAUMA_ENGINE_HOT_H
 #define HAYAUMA_ENGINE_HOT_H
 

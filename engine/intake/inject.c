@@ -511,8 +511,7 @@ static const char *session_refusal(struct inject *s)
 
     if (s->worker->draining)
         return DRAINING;
-    if (!inject_may_relay(s)) /* half of the sessions is kept from strangers, so that those who come
-                                 and stay shut out nobody who sends mail */
+    if (!inject_may_relay(s)) /* strangers get half */
         max = (max + 1) / 2;
     if (atomic_fetch_add(sessions, 1) >= max) {
         atomic_fetch_sub(sessions, 1);

@@ -15,13 +15,11 @@
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
-#define CONTENT_SLACK_BYTES 1024       /* room for trace fields and a little more */
-#define BODY_BYTES_DEFAULT  8192       /* when no size is announced */
-#define BODY_BYTES_TRUSTED  (1u << 20) /* a larger announced size is believed as it arrives */
-#define SMALL_BYTES                                                                                \
-    (64u << 10) /* a message up to this has a share of intake_memory_max that no larger one gets   \
-                 */
-#define ENVELOPE_KEPT_BYTES 4096 /* between messages */
+#define CONTENT_SLACK_BYTES 1024        /* room for trace fields and a little more */
+#define BODY_BYTES_DEFAULT  8192        /* when no size is announced */
+#define BODY_BYTES_TRUSTED  (1u << 20)  /* a larger announced size is believed as it arrives */
+#define SMALL_BYTES         (64u << 10) /* such messages have a share of their own in memory */
+#define ENVELOPE_KEPT_BYTES 4096        /* between messages */
 
 const char inject_too_much[] = "452 4.3.1 too much mail is being received, try again later";
 static const char out_of_memory[] = "452 4.3.1 out of memory, try again later";

@@ -1,5 +1,6 @@
 /* The message that an intake session gathers: envelope, body, and what becomes of them at the end
- * of data. inject.c has the session's life, this has its mail. */
+ * of data. The session's life is in inject.c, its mail in inject_message.c, its replies in
+ * inject_reply.c. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_INJECT_MESSAGE_H
 #define HAYAUMA_ENGINE_INJECT_MESSAGE_H
 
@@ -32,7 +33,7 @@ struct inject_commit {
 struct inject_answer {
     struct list_node node; /* inject->answers, in the order of the messages */
     struct inject *inject;
-    struct inject_commit *commit; /* NULL: it has ended, with result */
+    struct inject_commit *commit; /* NULL: the commit has ended, with result */
     struct msgid id;
     int result;
     uint64_t bytes;       /* the commit's held_bytes */
@@ -42,15 +43,15 @@ struct inject_answer {
 /* What a session does; inject.c has the table. */
 enum inject_state {
     INJECT_OPEN,   /* reads commands and mail */
-    INJECT_BYE,    /* its last reply is written */
+    INJECT_BYE,    /* the session's last reply is written */
     INJECT_TALKED, /* the same, but the client talks on: it is heard out, since bytes that nobody
                       read would turn our close into a reset, and that would destroy the reply */
     INJECT_LINGER, /* the last reply is sent, our sending has ended; for a client that talked on */
     INJECT_DEAD,   /* its operations are ending */
 };
 
-/* How it receives: a stream of buffers may bring a MiB and more before it is stopped, so a session
- * has it when its client has sent mail and keeps to what it is answered. */
+/* How a session receives. A stream of buffers may bring a MiB and more before it is stopped, so a
+ * session gets one once mail of it was answered, and loses it when more comes than may wait. */
 enum inject_input {
     INJECT_BY_ONE, /* one buffer at a time */
     INJECT_STREAM,
@@ -60,7 +61,7 @@ enum inject_input {
 struct inject {
     struct worker *worker;
     struct inject_listener *listener;
-    struct config *config; /* that of its beginning, whatever reloads do */
+    struct config *config; /* that of the session's beginning, whatever reloads do */
     const struct config_listener *settings;
     struct smtp_server_options options;
     struct list_node node, dirty_node; /* dirty_node: injects_dirty or injects_dead */
@@ -81,7 +82,7 @@ struct inject {
     int fd;
     enum inject_state state;
     enum inject_input input;
-    uint32_t heard; /* bytes behind our last word */
+    uint32_t heard; /* bytes that came after our last reply */
     bool counted;   /* among the sessions of its listener and its client */
     /* The transaction. */
     struct buf envelope, body;
@@ -89,11 +90,11 @@ struct inject {
     struct inject_rcpt *rcpts;
     uint32_t rcpts_len, rcpts_cap;
     uint8_t ret;
-    bool smtputf8;       /* said of it */
-    bool utf8_address;   /* one of its addresses is not ASCII */
-    bool body_lost;      /* no memory for it: refused at its end */
-    size_t body_room;    /* in front of it, for the trace fields */
-    size_t body_last;    /* of the last message of the session, for the next one's buffer */
+    bool smtputf8;       /* MAIL said SMTPUTF8 */
+    bool utf8_address;   /* an address of the transaction is not ASCII */
+    bool body_lost;      /* no memory for the body: the message is refused at its end */
+    size_t body_room;    /* in front of the body, for the trace fields */
+    size_t body_last;    /* length of the session's last body, for the next one's buffer */
     uint64_t held_bytes; /* bytes in shared->intake_bytes: body, envelope, pending */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
@@ -107,7 +108,7 @@ extern const char inject_too_much[];
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
 struct str inject_sender(const struct inject *s);
-/* False: there is no room for it. */
+/* False: there is no room for a body. */
 bool inject_body_begin(struct inject *s);
 void inject_body_add(struct inject *s, struct str bytes);
 /* Whether the intake may hold so many bytes more for this session. */
@@ -116,26 +117,25 @@ bool inject_has_room(const struct inject *s, uint64_t bytes);
 void inject_count(struct inject *s);
 /* Forgets body and recipients. */
 void inject_body_drop(struct inject *s);
-/* Makes the gathered message durable: it is submitted, and its answer is awaited; NULL. Otherwise
- * why it is refused. */
+/* Submits the gathered message, whose answer is then awaited: NULL. Else why it is refused. */
 const char *inject_message(struct inject *s);
-/* Whether its client may send mail to others. */
+/* Whether the session's client may send mail to others. */
 bool inject_may_relay(const struct inject *s);
-/* In inject_reject.c: what the client was refused, counted and recorded; lines go to the open
- * settle, once a turn; what could not be written is named at the end. */
+/* In inject_reject.c: counts and records what the client was refused. Lines go to the open settle,
+ * once a turn; at the end refusals that could not be written are named. */
 void inject_refused(struct smtp_server *server, struct str text);
 void inject_rejections_flush(struct worker *w);
 void inject_rejections_end(struct worker *w);
-/* In inject_listen.c: once accepting has ended, so that clients go elsewhere; more often does no
- * harm. */
+/* In inject_listen.c: closes the listener once accepting has ended, so that clients go elsewhere. A
+ * second call does nothing. */
 void inject_listener_close(struct inject_listener *l);
-/* In inject_reply.c: replies in order. Where the next reply goes: */
+/* In inject_reply.c: replies in order. The buffer that the next reply is written to. */
 struct buf *inject_out(struct inject *s);
 /* Bytes of replies that are not being sent. */
 size_t inject_unsent(const struct inject *s);
 /* Whether the session may take more of what its client pipelines. */
 bool inject_may_go_on(const struct inject *s);
-/* For a message to be submitted; NULL: no memory. */
+/* Makes the answer of a message that is about to be submitted; NULL: no memory. */
 struct inject_answer *inject_answer_new(struct inject *s, const struct msgid *id);
 /* From here on replies wait behind that of c. */
 void inject_await(struct inject *s, struct inject_commit *c);

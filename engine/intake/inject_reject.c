@@ -16,10 +16,10 @@
 #include "worker/shared.h"
 
 #define WAITING_BYTES_MAX  (256u << 10) /* of a worker */
-#define REFUSALS_LINES_MAX 300          /* at once, of a worker */
-#define REFUSALS_LINE_MS   50           /* between two in the long run, of the process */
+#define REFUSALS_LINES_MAX 300          /* lines of a worker at once */
+#define REFUSALS_LINE_MS   50           /* between two lines of the process in the long run */
 #define OMITTED_EVERY_MS   1000
-#define ADDRESS_BYTES_MAX  320 /* of what may be none */
+#define ADDRESS_BYTES_MAX  320 /* of an address, or of what should have been one */
 
 static uint32_t shard_of(const struct worker *w)
 {
@@ -40,7 +40,7 @@ static bool refusal_takes_line(struct worker *w)
     return true;
 }
 
-/* How records call a command, and whose the address in it is. NULL: a line that was none. */
+/* How records call a command, and whose address it carries. NULL: a line that was no command. */
 static const struct stage {
     const char *command, *name;
     bool is_sender, is_recipient, has_mail; /* has_mail: mail goes no further when it is refused */

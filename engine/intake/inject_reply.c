@@ -79,7 +79,7 @@ void inject_answers_forget(struct inject *s)
     }
 }
 
-/* Held replies up to the place until may be sent. */
+/* Lets held replies up to the place until be sent. */
 static void behind_release(struct inject *s, uint64_t until)
 {
     size_t end = (size_t)(until - s->behind_base);
@@ -112,7 +112,7 @@ static void put_answer(struct inject *s, const struct inject_answer *a)
     }
 }
 
-/* The answers that are in, up to the first one that is not, and what was said behind them. */
+/* Sends the answers that are in, up to the first that is not, and what was said behind them. */
 static void answers_release(struct inject *s)
 {
     struct list_node *n;

@@ -1,8 +1,9 @@
 /* Administration of queued recipients: hold, release, flush, cancel, expire. The worker that owns
- * the shard does it, since nobody else may change rows: recipients in its memory are taken out of
- * their lane, others are read from the store first; then all go the way of every settled recipient.
- * What is in a transaction is asked for when its attempt ends without delivery; a crash in between
- * forgets it. */
+ * the shard does it, since nobody else may change rows. It takes recipients in its memory out of
+ * their lane and reads others from the store first; then all go the way of every settled recipient.
+ *
+ * For a recipient in a transaction the action waits until the attempt ends without delivery; a
+ * crash before that forgets the action. */
 #ifndef HAYAUMA_ENGINE_ADMIN_H
 #define HAYAUMA_ENGINE_ADMIN_H
 

@@ -410,5 +410,5 @@ void judge_unroutable(struct lane *lane, const struct dns_route *route)
         lane_update(lane);
     else
         lane_suspend(lane, LANE_UNROUTED, context.dest, &outcome.reply,
-                     NULL); /* gives up the lane's other recipients */
+                     NULL); /* gives up the others in lane */
 }

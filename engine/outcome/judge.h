@@ -1,6 +1,6 @@
 /* The one place that turns how an attempt ended into policy: retry time, bounce with its notice,
- * record, counters (DESIGN.md section 6). What it decides goes into the worker's settle of this
- * turn. */
+ * record, counters (DESIGN.md section 6). Its decisions go into the worker's settle of this turn,
+ * which does not fail (settle.h). Thread: the worker that has the recipient. */
 #ifndef HAYAUMA_ENGINE_JUDGE_H
 #define HAYAUMA_ENGINE_JUDGE_H
 

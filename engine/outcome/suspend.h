@@ -1,6 +1,6 @@
-/* Changes of suspensions (worker/suspensions.h): the record first, then the table, then the lanes
- * of all workers. The worker that owns shard 0, where the records are, makes them, one after the
- * other; it also ends those whose time is over. */
+/* Changes of suspensions (worker/suspensions.h). A change is stored first, then made in the table,
+ * then told to the lanes of all workers. The worker that owns shard 0, where suspensions are
+ * stored, makes changes one after the other, and ends suspensions whose time is over. */
 #ifndef HAYAUMA_ENGINE_SUSPEND_H
 #define HAYAUMA_ENGINE_SUSPEND_H
 

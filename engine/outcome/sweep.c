@@ -89,8 +89,8 @@ static int64_t site_longest_ms(const struct config *c)
     return longest_ms;
 }
 
-/* The site of stored mail is not known: of the delays that the row may have had the longest counts.
- * */
+/* The site of stored mail is not known: of the delays that the row may have had the longest is
+ * right. */
 static int64_t right_ms(const struct config *c, int64_t site_ms, struct str queue,
                         const struct retry_place *p, int64_t now_ms)
 {
@@ -350,8 +350,7 @@ void sweep_clock(struct worker *w)
         return;
     if (w->index == 0)
         log_warn("clock.jumped", "by_s=%+.3f", (double)by_ms / 1000);
-    if (by_ms <
-        0) /* set forward, it needs no walk: what is due is found when lanes are looked at */
+    if (by_ms < 0) /* set forward: looks at lanes find what is due */
         times_begin(w);
 }
 

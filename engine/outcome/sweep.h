@@ -1,9 +1,9 @@
 /* Sweeps: what time alone does to mail that nothing else touches, in bounded steps.
  *
- * Of the worker: lanes are looked at in turn, once a second each. What has outlived its lifetime in
- * a window ends there; what has in the store, behind a suspended lane or a full window, is found by
- * a walk over the lane's rows. Of a shard: where the clock was set back, and once after a start,
- * all rows are walked over and due times put right.
+ * A worker looks at each of its lanes once a second. What has outlived its lifetime in a window
+ * ends there; what has outlived it in the store, behind a suspended lane or a full window, is found
+ * by a walk over the lane's rows. In each shard, after the clock was set back and once after a
+ * start, a walk over all rows puts due times right.
  *
  * Walks run in the loader's thread, a step at a time; the rows found are changed as administration
  * changes rows (admin.h). Timers: the worker's, to the next look at lanes; a shard's, between two

@@ -52,7 +52,7 @@ struct exchanger_turn {
                         goes before preference */
 };
 
-/* Replaces the addresses by those of route. When an address of both failed stays known. */
+/* Replaces the addresses by those of route. One that is in both keeps the time of its failure. */
 void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port);
 /* A static route's one address; socket must live as long as x. */
 void exchangers_of_socket(struct exchangers *x, const struct config_address *socket);

@@ -4,8 +4,7 @@
 
 #include "schedule/lane.h"
 
-/* A share: what a tenant may take beside other tenants, or a flow beside the tenant's other flows.
- * */
+/* A share: what a tenant may take beside other tenants, or a flow beside others of its tenant. */
 struct share {
     struct list_node node; /* among those that it shares with, while it takes part */
     int64_t credit;        /* recipients; it is served while this is above 0 */

@@ -1,12 +1,12 @@
-/* A feed: which lane of a site is served next. Bands by priority, the lowest number first; in a
- * band tenants in turn, each as much as its weight, in a tenant its flows likewise, in a flow its
- * lanes one message each. So a tenant with a million messages, or a thousand domains, gets no more
- * than one with ten.
+/* A feed: which lane of a site is served next. The band with the lowest priority number goes first.
+ * In a band tenants take turns, each as much as its weight; in a tenant its flows do likewise; in a
+ * flow its lanes send one message each. So a tenant with a million messages, or a thousand domains,
+ * gets no more than one with ten.
  *
- * Deficit round robin, counted in recipients: who is served pays for what was taken, and whoever
- * has paid more than its share waits until the others had theirs. A share takes part while it has
- * lanes that are ready; it begins without credit, and with what it owed when its last lane left.
- * One thread. */
+ * It is deficit round robin, counted in recipients: the flow and the tenant that are served pay for
+ * what was taken, and one that has paid more than its share waits until the others had theirs. A
+ * share takes part while it has lanes that are ready. It begins without credit, or with the debt
+ * that it had when its last lane left. Thread: the site's worker. */
 #ifndef HAYAUMA_ENGINE_FEED_H
 #define HAYAUMA_ENGINE_FEED_H
 

@@ -336,8 +336,7 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     if (lane->in_memory == 0)
         lane_update(lane); /* the lane may be idle now */
     else if (lane->stored_due_ms != INT64_MAX && !lane_suspended(lane))
-        lane_load_want(lane,
-                       worker_wall_ms(lane->worker)); /* the lane may have waited for this commit */
+        lane_load_want(lane, worker_wall_ms(lane->worker)); /* lane may have waited for it */
 }
 
 uint32_t lane_window_release(struct lane *lane)

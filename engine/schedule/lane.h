@@ -1,10 +1,10 @@
-/* A lane: one queue name of one flow in one shard. It has the due times, the bounded window of
+/* A lane: one queue name of one flow in one shard. A lane has the due times, the bounded window of
  * recipients in memory, and the back-off of a destination; it feeds a site's sessions.
  *
  * A recipient in memory belongs to its lane (r->lane) from arrival or load until the commit that
- * settles it; where it is meanwhile is r->state. Rows that are not in memory are known by the
- * earliest due time among them. See docs/ARCHITECTURE.md, "Rules that keep memory and store
- * agreeing". */
+ * settles it; r->state says where it is meanwhile. Of rows that are not in memory a lane knows the
+ * earliest due time. See docs/ARCHITECTURE.md, "Rules that keep memory and store agreeing". Thread:
+ * the worker that owns the shard. */
 #ifndef HAYAUMA_ENGINE_LANE_H
 #define HAYAUMA_ENGINE_LANE_H
 
@@ -44,11 +44,10 @@ enum lane_scan {
 struct lane {
     struct map_node node; /* worker->lanes */
     struct worker *worker;
-    struct list_node ready_node; /* in site->feed while the window has something to send */
-    struct list_node wait_node;  /* worker->load_wait */
-    struct list_node site_node;  /* site->attached */
-    struct list_node
-        outlived_node; /* sweep's waiting: lanes with stored rows whose lifetime is over */
+    struct list_node ready_node;    /* in site->feed while the window has something to send */
+    struct list_node wait_node;     /* worker->load_wait */
+    struct list_node site_node;     /* site->attached */
+    struct list_node outlived_node; /* sweep's waiting: stored rows are past their lifetime */
     struct list window;
     struct list zombies;
     struct site *site;            /* NULL until routed */
@@ -105,7 +104,7 @@ static inline bool lane_has_due(const struct lane *lane, int64_t now_ms)
 {
     return lane->scan != LANE_SCAN_NONE || lane->stored_due_ms <= now_ms;
 }
-/* Whether it is shut by its state, and the time of that is not over. */
+/* Whether lane's state shuts it, and the time of that is not over. */
 bool lane_backs_off(const struct lane *lane);
 /* When the back-off ends, by the wall clock, to be shown. */
 int64_t lane_backs_off_wall_ms(const struct lane *lane);
@@ -156,7 +155,8 @@ void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const ch
  * with each such failure in a row, and gives its window up. */
 void lane_suspend(struct lane *lane, enum lane_state state, const struct config_destination *dest,
                   const struct smtp_reply *reply, const char *host);
-/* Its site is stopped until until_ms (monotonic), which is nobody's failure: as above. */
+/* lane's site is stopped until until_ms (monotonic), which is nobody's failure: as lane_suspend(),
+ * without counting it. */
 void lane_pause(struct lane *lane, uint64_t until_ms);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);

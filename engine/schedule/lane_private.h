@@ -1,6 +1,5 @@
-/* The inside of a lane, shared by lane.c (what is in memory), lane_state.c (whether it may
- * go), lane_load.c (how much of it,
- * and refills from the store) and lane_route.c (where it goes). */
+/* The inside of a lane, shared by lane.c (what is in memory), lane_state.c (whether it may go),
+ * lane_load.c (how much of it, and refills from the store) and lane_route.c (where it goes). */
 #ifndef HAYAUMA_ENGINE_LANE_PRIVATE_H
 #define HAYAUMA_ENGINE_LANE_PRIVATE_H
 

@@ -1,4 +1,4 @@
-/* What holds a lane's due mail back now, for those who ask: nothing here changes anything.
+/* What holds a lane's due mail back now, for status and `why`: nothing here changes anything.
  *
  * Thread: the lane's worker. */
 #ifndef HAYAUMA_ENGINE_LANE_WAIT_H

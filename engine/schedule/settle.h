@@ -1,11 +1,11 @@
-/* Settling: what became of recipients goes to the committers, one change a shard and turn; more
- * when much happened.
+/* Settling: tells the committers what became of recipients, in one change a shard and turn, or in
+ * several when much happened.
  *
- * A settle owns its recipients until its commit: a committed one is dropped from memory (and, when
- * it was deferred, remembered by its lane as stored); a commit that failed for want of space is
- * submitted again until it succeeds, since a delivery that is not recorded is a duplicate later.
- * What the store refuses for another reason (a damaged page) is tried alone, further and further
- * apart, and holds up neither the others nor a drain. */
+ * A settle owns its recipients until its commit. Recipients of a committed settle are dropped from
+ * memory; when one was deferred its lane remembers the stored row. A commit that failed for want of
+ * space is submitted again until it succeeds, since a delivery that is not recorded is a duplicate
+ * later. What the store refuses for another reason (a damaged page) is tried alone, less and less
+ * often, and holds up neither other settles nor a drain. Thread: the worker's. */
 #ifndef HAYAUMA_ENGINE_SETTLE_H
 #define HAYAUMA_ENGINE_SETTLE_H
 

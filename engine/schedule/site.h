@@ -1,7 +1,7 @@
 /* A site: the set of exchangers that serve one or more domains, or a static route, with the limits
- * that hold there. Lanes with ready mail queue up in it and are served in turn, by the sessions
- * that deliver/ opens (deliver/sessions.h): here it is decided what is next, and whether it may go.
- */
+ * that hold there. Lanes with ready mail queue up in a site and are served in turn, by the sessions
+ * that deliver/ opens (deliver/sessions.h). site.c decides what is sent next, and whether it may
+ * go. Thread: the worker's; a site lives until its last lane and its last session have left. */
 #ifndef HAYAUMA_ENGINE_SITE_H
 #define HAYAUMA_ENGINE_SITE_H
 
@@ -43,16 +43,14 @@ struct site {
     uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
     uint64_t shortage_until_ms; /* monotonic: this host lacked what a session needs */
     uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
-    uint32_t connecting_max; /* connections begun at once: more with each that succeeds, one after a
-                                failure */
-    uint16_t failures;       /* in a row to set up a session */
+    uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
+    uint16_t failures;          /* in a row to set up a session */
     bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
     /* A peer that ends sessions after so many messages without having said so. */
-    uint32_t messages_last,
-        messages_max;           /* at which the last session ended; the number learnt, 0: none */
-    uint64_t messages_until_ms; /* monotonic: then a session may try to get further */
-    char *name;                 /* for records and status: site name or static route */
+    uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */
+    uint64_t messages_until_ms;           /* monotonic: then a session may try to get further */
+    char *name;                           /* for records and status: site name or static route */
     char *key;
 };
 
