@@ -11,7 +11,7 @@
 #define RECORD_OVERHEAD_BYTES 512
 #define PIECE_OVERHEAD_BYTES  64
 
-/* Rows that came and went of one message of many recipients, summed over the batch. */
+/* How many rows of one message of many recipients came and went, summed over the batch. */
 struct refs_delta {
     struct map_node node;
     struct refs_delta *next;
@@ -25,8 +25,8 @@ struct batch {
     MDB_cursor *rows, *content, *pages; /* end with txn */
     struct map refs;
     struct refs_delta *refs_list;
-    struct buf flows_new; /* ids whose records this transaction brings */
-    uint32_t flow;        /* the last one that was looked at */
+    struct buf flows_new; /* ids of flows whose records this transaction brings */
+    uint32_t flow;        /* the flow that was looked at last */
     uint64_t room_bytes;
 };
 
@@ -182,7 +182,7 @@ static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
     return rc;
 }
 
-/* Deletes the row as it is stored; sets row->missing. */
+/* Deletes row's record as it is stored; sets row->missing. */
 static int take_row(struct batch *b, struct queue_row *row)
 {
     const struct recipient *r = row->rcpt;
@@ -308,7 +308,7 @@ static int has_several(struct batch *b, const struct msgid *id, bool *several)
     rc = mdb_get(b->txn, s->content, &key, &value);
     if (rc != 0)
         return rc == MDB_NOTFOUND ? 0 : rc;
-    /* What this transaction has written lies outside of the map. */
+    /* A value that this transaction has written lies outside of the map. */
     if (!shard_written(s, &value) && !shard_readable(s, &value))
         return 0;
     err = codec_content_decode(id, val_str(&value), &header, NULL);
@@ -330,14 +330,14 @@ static int apply_purge(struct batch *b, struct str purge)
         return rc;
     key = str_val(row_key);
     if (mdb_get(b->txn, s->rows, &key, &value) == 0)
-        return 0; /* it could not be taken out, see move_suspect(): it counts on */
+        return 0; /* the row could not be taken out, see move_suspect(): it counts on */
     rc = has_several(b, &row.id, &several);
     if (rc != 0)
         return rc;
     return several ? refs_add(b, &row.id, -1) : delete_content(b, &row.id);
 }
 
-/* Rows that come without their content: it must be here. */
+/* Rows that come without content belong to stored content: checks that it is here. */
 static int check_contents(struct batch *b, const struct queue_change *c)
 {
     const struct msgid *last = NULL;
@@ -549,7 +549,7 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
     int rc = batch_begin(&b, s);
 
     *failed = NULL;
-    records_write(&s->records); /* when this is the rest of a batch that had to be split */
+    records_write(&s->records); /* for when this is the rest of a batch that had to be split */
     if (rc != 0)
         return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
     for (size_t i = 0; i < ARRAY_LEN(steps) && rc == 0; i++)
@@ -580,8 +580,9 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
 
 /* --- housekeeping --- */
 
-/* A second look: the first may have been unlucky with memory, not with the disk, and what is
- * quarantined is not sent. look: a reader of the last commit, so that values lie in the map. */
+/* A second look at a bad record: the first may have been unlucky with memory, not with the disk,
+ * and what is quarantined is not sent. look: a reader of the last commit, so that values lie in the
+ * map. */
 static bool still_bad(struct shard *s, MDB_txn *look, struct str key, const MDB_val *value)
 {
     struct row_state state;
@@ -605,7 +606,7 @@ static int move_suspect(struct batch *b, MDB_txn *look, struct suspect *suspect)
 
     suspect->moved = rc == 0 && still_bad(s, look, val_str(&key), &value);
     if (!suspect->moved)
-        return rc == MDB_NOTFOUND ? 0 : rc; /* it has gone meanwhile, or is well */
+        return rc == MDB_NOTFOUND ? 0 : rc; /* the record has gone meanwhile, or is well */
     if (!shard_readable(s, &value)) {
         /* LMDB would trust the node's length and ruin memory: the row is named and stays. */
         suspect->moved = false;

@@ -55,7 +55,7 @@ struct check {
     int fd;
     uint64_t until_ns;
     size_t page_bytes;
-    uint64_t pages;      /* in use or free: the last one's number and one */
+    uint64_t pages;      /* in use or free: the last page's number, and one more */
     uint64_t file_bytes; /* free pages at its end may never have been written */
     uint8_t *taken;      /* bit per page */
     uint8_t *level[LEVELS];
@@ -141,7 +141,7 @@ bool check_large(const uint8_t *header, size_t bytes, uint64_t number, size_t pa
            get(header + 12, 4) == large_pages(bytes, page_bytes);
 }
 
-/* node is at byte offset of page. */
+/* Checks the value of node, which lies at byte offset of page. */
 static int check_value(struct check *c, uint64_t page, const uint8_t *node, size_t offset,
                        enum tree_kind kind, unsigned level)
 {
@@ -174,7 +174,7 @@ static int check_value(struct check *c, uint64_t page, const uint8_t *node, size
 
 /* --- pages --- */
 
-/* Nodes lie between upper and the end, and have room there beside one another. */
+/* Checks that nodes lie between upper and the page's end, and that none overlaps another. */
 static int check_nodes(struct check *c, uint64_t page, const uint8_t *p, size_t n, bool leaf)
 {
     size_t upper = get(p + 14, 2), sum = 0;
@@ -197,7 +197,7 @@ static int check_nodes(struct check *c, uint64_t page, const uint8_t *p, size_t 
     return sum > c->page_bytes - upper ? fault(c, page, "has nodes that overlap") : 0;
 }
 
-/* Its header; *n: how many nodes. */
+/* Checks the page's header; *n: how many nodes it has. */
 static int check_header(struct check *c, uint64_t page, const uint8_t *p, bool leaf, size_t n_min,
                         size_t *n)
 {

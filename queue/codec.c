@@ -11,7 +11,7 @@
 
 struct in {
     const uint8_t *at, *end;
-    bool bad; /* ran over the end; sticky, everything read since is 0 */
+    bool bad; /* a read ran over the end; all reads since give 0 */
 };
 
 static const uint8_t *in_take(struct in *in, size_t n)
@@ -152,7 +152,8 @@ static uint64_t in_varint(struct in *in)
     return 0;
 }
 
-/* To the end of in. 0, -EBADMSG, or -EPROTO: a field that this version must not pass by. */
+/* Reads fields to the end of in. 0, -EBADMSG, or -EPROTO: a field that this version must not pass
+ * by. */
 static int in_fields(struct in *in, struct str *strings, size_t len)
 {
     uint64_t last = 0;
@@ -183,7 +184,7 @@ bool codec_row_valid(const struct recipient *r)
            r->variables.len <= UINT32_MAX;
 }
 
-/* A function of what names the row anyway, so that whoever knows the row knows its key. */
+/* The class follows from what names the row anyway, so that whoever knows the row knows its key. */
 static enum row_class row_class(int64_t due_ms, const struct msgid *id)
 {
     return due_ms <= msgid_ms(id) ? ROW_FRESH : ROW_LATER;
@@ -317,7 +318,7 @@ static void content_fields(const struct message *m, struct str out[CONTENT_FIELD
 struct content_layout codec_content_layout(const struct message *m, size_t lmdb_page_bytes)
 {
     struct content_layout l = {.head_bytes = CONTENT_HEAD_FIXED};
-    /* Of a value that LMDB keeps in a leaf: two nodes fit into a page. */
+    /* The largest value that LMDB keeps in a leaf: two nodes fit into a page. */
     size_t leaf = ((lmdb_page_bytes - LMDB_HEADER_BYTES) / 2 & ~(size_t)1) - 2 - LMDB_NODE_BYTES -
                   MSGID_BYTES;
     struct str fields[CONTENT_FIELDS];

@@ -24,8 +24,8 @@
  * commit, and resting costs up to a fifth of their throughput (64 sessions). */
 #define REST_CHANGES_MIN 64
 #define REST_NS_MAX      (8 * NS_PER_MS)
-#define COUNT_PAUSE_MS   1    /* between slices when idle: counting must not crowd memory */
-#define COUNT_BUSY_MS    20   /* between slices when there is work, and what makes it idle again */
+#define COUNT_PAUSE_MS   1  /* between slices when idle: counting must not crowd memory */
+#define COUNT_BUSY_MS    20 /* between slices when there is work; idle after so long without any */
 #define COUNT_SLICE_ROWS 2000 /* about 0.3 ms of a committer's time */
 
 void committer_wake(struct shard *s)
@@ -91,7 +91,7 @@ static void split(struct list *changes, struct list *rest)
     list_splice_back(changes, &half);
 }
 
-/* Moves what brings notices to the end of rest; false when all do, or none. */
+/* Moves changes that bring notices to the end of rest; false when all changes do, or none. */
 static bool notices_behind(struct list *changes, struct list *rest)
 {
     struct list_node *node, *next;
@@ -176,8 +176,8 @@ static size_t mailbox_move(struct mailbox *from, struct list *to)
 
 /* Changes that nobody waits for stay in their mailbox for a while (a non-empty mailbox wakes
  * nobody), and do not ride with every commit of urgent ones: a settle touches pages far from where
- * acceptance writes, and twenty commits' worth of settles at once touch hardly more of them than
- * one's. now: do not wait. */
+ * acceptance writes, and the settles of twenty commits at once touch hardly more pages than those
+ * of one. now: do not wait. */
 static void gather(struct shard *s, uint64_t now_ns, bool now)
 {
     mailbox_take(&s->suspects, &s->own.suspects);
@@ -206,7 +206,7 @@ struct batch_size {
     uint64_t bytes;
 };
 
-/* Moves the oldest of from to batch, up to the limits of a batch, at least one if the batch is
+/* Moves the oldest changes of from to batch, up to the limits of a batch, at least one if batch is
  * empty. */
 static void take_from(struct shard *s, struct list *from, size_t *from_len, struct list *batch,
                       struct batch_size *size)
@@ -254,7 +254,7 @@ static size_t commit_batch(struct shard *s)
     for (node = list_first(&done); node != NULL; node = list_next(&done, node))
         n++;
     port_changes_done(&done);
-    /* Nobody waits for what follows. */
+    /* Nobody waits for the work that follows: all changes have ended. */
     records_write(&s->records);
     records_rotate(&s->records, clock_wall_ms());
     if (maps_are_large(s->queue))
@@ -402,7 +402,7 @@ static void wait_for_work(struct shard *s, uint64_t now_ns)
     if (!mailbox_empty(&s->urgent) || poll(&fd, 1, wait_ms(s, now_ns)) <= 0)
         return;
     if (read(s->committer_event, &count, sizeof(count)) < 0)
-        return; /* somebody else's wake was taken already: the mailbox is looked at anyway */
+        return; /* the wake was taken already: the mailbox is looked at anyway */
 }
 
 void *committer_main(void *arg)

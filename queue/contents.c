@@ -7,7 +7,7 @@
 #include "base/crc32c.h"
 #include "queue/shard.h"
 
-/* The record in the map. */
+/* Finds the record of message id, in the map. */
 static int find_record(struct shard *s, MDB_txn *txn, const struct msgid *id, MDB_val *value)
 {
     MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes};
@@ -59,7 +59,7 @@ static int run_read(struct run_of_pages *run)
     n = preadv(run->shard->probe_fd, run->iov, run->iov_len,
                (off_t)(run->begin - (const uint8_t *)run->shard->map));
     run->iov_len = 0;
-    /* A page that the disk does not give any more: this message's loss, not its lane's. */
+    /* A page that the disk does not give any more is this message's loss, not its lane's. */
     if (n < 0)
         return errno == EIO ? -EBADMSG : -errno;
     return (size_t)n == run->bytes ? 0 : -EBADMSG;
@@ -83,12 +83,12 @@ static int run_add(struct run_of_pages *run, const MDB_val *value, uint8_t *out)
     }
     run->iov[run->iov_len++] = (struct iovec){out, value->mv_size};
     run->bytes += value->mv_size;
-    /* Only what fills its page ends where the next page begins. */
+    /* Only a piece that fills its page ends where the next page begins. */
     run->end = value->mv_size + CHECK_HEADER_BYTES == page_bytes ? at + page_bytes : NULL;
     return 0;
 }
 
-/* A small last piece lies in a leaf. */
+/* Whether a piece has a page alone: a small last piece lies in a leaf. */
 static bool lies_alone(const struct shard *s, const MDB_val *value)
 {
     return s->map != NULL && value->mv_size >= s->page_bytes / 2;
@@ -146,7 +146,7 @@ static int read_content(struct shard *s, MDB_txn *txn, const struct message *fie
     return crc32c(0, out, fields->content_len) == record->crc ? 0 : -EBADMSG;
 }
 
-/* Of the pieces under id, whatever the head says. */
+/* Adds up the pieces under id, whatever the head says. */
 static int pages_bytes(struct shard *s, MDB_txn *txn, const struct msgid *id, uint64_t *bytes)
 {
     uint8_t key_bytes[PAGE_KEY_BYTES];
@@ -167,8 +167,9 @@ static int pages_bytes(struct shard *s, MDB_txn *txn, const struct msgid *id, ui
     return rc == 0 || rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
 }
 
-/* A head that was forged, with a seal that is right, must not make us ask for any memory: it would
- * not be had, and the lane's load would fail for ever. */
+/* Compares the head's length with the pieces. A forged head, with a seal that is right, must not
+ * make us ask for any amount of memory: there would be none, and the lane's load would fail for
+ * ever. */
 static int check_length(struct shard *s, MDB_txn *txn, const struct message *fields,
                         const struct content_record *record)
 {

@@ -22,7 +22,7 @@
 #define SEGMENT_BYTES       (256u << 20)
 #define SEGMENT_AGE_S       3600
 #define CHECK_NS            UINT64_C(1000000000)
-#define PUMPS_PER_SYNC      8 /* the syncer runs more seldom than the committer, as with threads */
+#define PUMPS_PER_SYNC      8 /* the syncer runs less often than the committer, as with threads */
 
 static void fill_defaults(struct queue_options *o)
 {
@@ -40,7 +40,7 @@ static void fill_defaults(struct queue_options *o)
         o->records.segment_age_s_max = SEGMENT_AGE_S;
 }
 
-/* why, unless the disk is read-only: then owner and mode are innocent. */
+/* Returns why, unless the disk is read-only: then owner and mode are innocent. */
 static const char *unless_read_only(const char *why)
 {
     return errno == EROFS ? "its disk is mounted read-only: mount it for writing" : why;
@@ -80,7 +80,7 @@ static int take_records_lock(struct queue *q, const char **error)
 
     if (path == NULL)
         return 0;
-    (void)mkdir(path, 0750); /* open() says what is wrong with it */
+    (void)mkdir(path, 0750); /* open() says what is wrong with path */
     q->records_lock_fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (q->records_lock_fd < 0) {
         *error = "the directory of the records cannot be opened (records.path)";
@@ -229,7 +229,7 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
     q->records_path = options->records.path == NULL ? NULL : strdup(options->records.path);
     if (q->path == NULL || (options->records.path != NULL && q->records_path == NULL))
         goto fail;
-    *error = NULL; /* the errno says it, where nothing better does */
+    *error = NULL; /* the errno says why, where no text does */
     q->options.path = q->path;
     q->options.records.path = q->records_path;
     if (q->options.shards > SHARDS_MAX) {
@@ -260,7 +260,7 @@ fail:
     return err;
 }
 
-/* The last words: records synced and trimmed, so that the next start has nothing to replay. */
+/* Syncs and trims the records at the end, so that the next start has nothing to replay. */
 static void settle_down(struct queue *q)
 {
     for (uint32_t i = 0; i < q->shards_len; i++)

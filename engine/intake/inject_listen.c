@@ -31,7 +31,7 @@ static void on_accept(struct io_op *op, const struct io_event *event)
     struct inject_listener *l = CONTAINER_OF(op, struct inject_listener, accept);
     struct worker *w = l->worker;
 
-    if (event->result >= 0 && w->port == NULL) /* before the start, or behind the end */
+    if (event->result >= 0 && w->port == NULL) /* the worker has not begun, or has ended */
         io_close_fd(w->io, event->result, true);
     else if (event->result >= 0)
         inject_begin(l, event->result);
@@ -101,7 +101,7 @@ void inject_start(struct worker *w)
         io_accept(w->io, &w->listeners[i].accept, w->listeners[i].fd);
 }
 
-/* For new sessions; those that are there end under the configuration that they began with. */
+/* New sessions get the new configuration; present ones end under that of their beginning. */
 void inject_reload(struct worker *w)
 {
     for (size_t i = 0; i < w->listeners_len; i++) {

@@ -1,11 +1,11 @@
-/* What is refused at the door, for the records. Lines ride in the next change of the worker's
+/* Records of what is refused at the door. Their lines ride in the next change of the worker's
  * shard; nothing waits for them.
  *
- * They wait here while the store has no room: what is left there is for deliveries, which make
- * room. Whoever is refused may come back at once, so what waits has an end, and is counted beyond.
+ * Lines wait here while the store has no room: the room left there is for deliveries, which make
+ * more. A refused client may come back at once, so few lines may wait; refusals beyond are counted.
  *
  * Anybody can be refused, as often as he likes, and that must not fill the disk of the records:
- * refusals have lines at a rate only, and are counted beyond. Only the recipients and messages of
+ * refusals get lines at a bounded rate, and are counted beyond it. Only recipients and messages of
  * those who may relay have a line each: somebody will ask what became of that mail. */
 #include <stdlib.h>
 

@@ -9,10 +9,11 @@
 #include "outcome/outcome.h"
 #include "worker/worker.h"
 
-/* Until a bounce that found no room for its notice is looked at again, its lifetime being over. */
+/* How long a bounce that found no room for its notice waits for the next look; its lifetime is
+ * over. */
 #define NOTICE_WAIT_MS 300000
 
-/* Where an attempt was made; all pointers live during the call. */
+/* Where an attempt was made. All pointers are valid during the call. */
 struct judge_context {
     const struct config_destination *dest;
     struct str site;

@@ -13,7 +13,7 @@
 #include "smtp/address.h"
 
 #define FIELD_BYTES_MAX                                                                            \
-    900 /* of a value: below the line limit of 998 even without a place to fold */
+    900 /* the longest value: below the line limit of 998 even without a place to fold */
 #define FOLD_COLUMN       76
 #define HEADERS_BYTES_MAX 65536 /* of the original's header that are returned */
 #define BOUNDARY_BYTES    64

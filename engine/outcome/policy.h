@@ -13,7 +13,7 @@
 
 #include "outcome/classify.h"
 
-/* So many attempts in a row without a success, on fresh sessions, and the destination stops. */
+/* After so many attempts in a row without a success, on fresh sessions, the destination stops. */
 #define POLICY_RUN_SETUP 3 /* no address gave a session; between them 1 s, 2 s */
 #define POLICY_RUN_MAIL  8 /* each session refused what it was given, at once after the other */
 
@@ -36,22 +36,24 @@ enum policy_event {
     POLICY_EVENTS
 };
 
-/* Whether it is an attempt of the recipient: counted and recorded, and it costs the retry time. */
+/* Whether the event is an attempt of the recipient: counted and recorded, at the cost of the retry
+ * time. */
 enum policy_attempt {
     POLICY_ATTEMPT,
-    POLICY_ONCE_FREE, /* tried once more at once; the second time it is one */
+    POLICY_ONCE_FREE, /* the recipient is tried once more at once; the second time counts as an
+                         attempt */
     POLICY_FREE,
-    POLICY_NOBODY, /* no recipient was given to it */
+    POLICY_NOBODY, /* no recipient was given to the session */
 };
 
-/* What it is in the run of attempts without a success. */
+/* What the event does to the run of attempts without a success. */
 enum policy_run { POLICY_RUN_KEEPS, POLICY_RUN_COUNTS, POLICY_RUN_ENDS };
 
 struct policy {
     const char *name; /* as in the document */
     enum policy_attempt attempt;
-    bool ends_session; /* it takes nothing more */
-    bool one_less;     /* of the sessions at once */
+    bool ends_session; /* the session takes nothing more */
+    bool one_less;     /* one session fewer at once */
     enum policy_run run;
 };
 

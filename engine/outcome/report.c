@@ -100,8 +100,8 @@ static void put_source(struct buf *out, const struct report_event *e)
     }
 }
 
-/* Whether s may stand in a line as the JSON object it was stored as. Who stores it has parsed it;
- * this makes sure that even a mistake there costs one value and not the line. */
+/* Whether s may stand in a line as the JSON object it was stored as. s was parsed before it was
+ * stored; this check makes sure that even a mistake there costs one value and not the line. */
 static bool is_object(struct str s)
 {
     if (s.len < 2 || s.ptr[0] != '{' || s.ptr[s.len - 1] != '}')
@@ -190,7 +190,7 @@ static void put_own(struct buf *out, const struct report_event *e)
     if (e->message != NULL)
         NUMBER(out, "num_recipients", e->message->recipients);
     LITERAL(out, ",\"queue_ms\":");
-    /* By the wall clock, which may have been set back meanwhile. */
+    /* Both times are the wall clock's, which may have been set back between them. */
     buf_put_i64(out, e->message != NULL && e->timestamp_ms > e->message->created_ms
                          ? e->timestamp_ms - e->message->created_ms
                          : 0);

@@ -6,7 +6,7 @@
 #include "base/log.h"
 #include "schedule/lane.h"
 
-#define LOOK_MS 1000 /* the wall clock may be set while a timer runs */
+#define LOOK_MS 1000 /* between looks at the wall clock, which may be set while a timer runs */
 
 /* A change under way. The worker that owns shard 0 has it until its commit, then all workers have
  * it; the last one frees it. */

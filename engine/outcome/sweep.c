@@ -11,7 +11,7 @@
 #include "worker/shared.h"
 
 #define CLOCK_JUMP_MS 1000
-#define LOOK_MS       1000 /* within which every lane is looked at */
+#define LOOK_MS       1000 /* within so long every lane is looked at once */
 #define LOOK_AGAIN_MS 20   /* between two steps of that look */
 #define LOOK_BUCKETS  2048
 #define LOOK_ENDS     256 /* recipients that end in a step */
@@ -26,12 +26,13 @@
 #define STEP_LANES 200
 
 enum sweep_kind {
-    SWEEP_TIMES, /* over all rows of a shard: due times; says when what is stored expires */
-    SWEEP_LANE,  /* over a lane's: lifetimes */
+    SWEEP_TIMES, /* walks over all rows of a shard: puts due times right, learns when stored rows
+                    expire */
+    SWEEP_LANE,  /* walks over a lane's rows: finds those whose lifetime is over */
     SWEEP_KINDS
 };
 
-/* Of a shard. */
+/* One kind of walk over a shard. */
 struct sweep {
     struct worker *worker;
     uint32_t shard;
@@ -39,17 +40,17 @@ struct sweep {
     bool walking;   /* amid a pass */
     bool stepping;  /* the loader, or administration, works on a step */
     bool restart;   /* SWEEP_TIMES: the clock was set back amid the pass */
-    uint8_t passes; /* SWEEP_TIMES: still to begin */
+    uint8_t passes; /* SWEEP_TIMES: passes still to begin */
     struct timer timer;
     struct queue_walk walk;
     struct admin_job job;
-    struct buf memory; /* queues of found */
+    struct buf memory; /* the queue names of found */
     struct admin_row found[STEP_FOUND];
     struct config *config; /* a reference, while stepping */
     int64_t site_longest_ms, now_ms;
     uint64_t changed;
-    /* SWEEP_TIMES: lanes of the step, and when the first of their rows expires; SWEEP_LANE: the
-     * lane of the pass, and that of those that have not expired. */
+    /* SWEEP_TIMES: the lanes of the step, and when the first row of each expires. SWEEP_LANE: the
+     * lane of the pass, and when the first of its rows that have not expired will. */
     struct sweep_lane {
         int64_t expires_ms;
         uint32_t flow;
@@ -63,13 +64,13 @@ struct sweep {
 struct sweeps {
     struct worker *worker;
     struct timer timer;
-    size_t bucket; /* of lanes: where the look goes on */
+    size_t bucket; /* of the table of lanes: where the look goes on */
     int64_t wall_ahead_ms;
     bool wall_known;
     bool unsettled; /* settles waited at the end of a pass after a jump of the clock: their due
                        times are from before */
     uint32_t shards_len;
-    struct sweep shards[][SWEEP_KINDS]; /* those that the worker owns */
+    struct sweep shards[][SWEEP_KINDS]; /* the shards that the worker owns */
 };
 
 static void pass_begin(struct sweep *s);
@@ -151,7 +152,7 @@ static struct sweep_lane *step_lane(struct sweep *s, uint32_t flow, struct str n
 
 /* --- a step --- */
 
-/* In the loader's thread. */
+/* Runs in the loader's thread: notes what is to be done with row. False: the step is full. */
 static bool on_row(void *arg, const struct queue_row_view *row)
 {
     struct sweep *s = arg;
@@ -175,7 +176,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
                             .due_ms = row->due_ms,
                             .queue = {(char *)s->memory.len, row->queue.len}};
     if (buf_reserve(&s->memory, row->queue.len) < 0)
-        return false; /* found by the next pass */
+        return false; /* the next pass finds this row */
     buf_put_str(&s->memory, row->queue);
     return ++s->job.rows_len < STEP_FOUND && s->lanes_len < STEP_LANES;
 }
@@ -395,7 +396,7 @@ static void lane_look(struct lane *lane, int64_t now_ms)
     if (!lane_has_due(lane, now_ms))
         return;
     if (!lane_suspended(lane))
-        lane_load_want(lane, now_ms); /* its timer was armed by the clock before */
+        lane_load_want(lane, now_ms); /* the lane's timer was armed by the clock before the jump */
     if (lane->expires_ms > now_ms || list_node_linked(&lane->outlived_node))
         return;
     list_push_back(&s->waiting, &lane->outlived_node);

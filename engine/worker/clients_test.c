@@ -26,14 +26,14 @@ static struct sockaddr_storage address(const char *text)
     return out;
 }
 
-static bool take(struct clients *c, const char *text, uint32_t max)
+static bool client_take(struct clients *c, const char *text, uint32_t max)
 {
     struct sockaddr_storage from = address(text);
 
     return clients_take(c, (struct sockaddr *)&from, max);
 }
 
-static void give(struct clients *c, const char *text)
+static void client_give(struct clients *c, const char *text)
 {
     struct sockaddr_storage from = address(text);
 
@@ -64,12 +64,12 @@ static void test_same_client(void **state)
         bool took;
 
         assert_int_equal(clients_init(&c), 0);
-        assert_true(take(&c, pairs[i].a, 1));
-        took = take(&c, pairs[i].b, 1);
+        assert_true(client_take(&c, pairs[i].a, 1));
+        took = client_take(&c, pairs[i].b, 1);
         assert_int_equal(took, !pairs[i].same);
         if (took)
-            give(&c, pairs[i].b);
-        give(&c, pairs[i].a);
+            client_give(&c, pairs[i].b);
+        client_give(&c, pairs[i].a);
         clients_done(&c);
     }
 }
@@ -82,11 +82,11 @@ static void test_limit(void **state)
     assert_int_equal(clients_init(&c), 0);
     for (int round = 0; round < 2; round++) {
         for (int i = 0; i < 3; i++)
-            assert_true(take(&c, "192.0.2.1", 3));
-        assert_false(take(&c, "192.0.2.1", 3));
-        assert_true(take(&c, "192.0.2.1", 0)); /* no limit */
+            assert_true(client_take(&c, "192.0.2.1", 3));
+        assert_false(client_take(&c, "192.0.2.1", 3));
+        assert_true(client_take(&c, "192.0.2.1", 0)); /* no limit */
         for (int i = 0; i < 4; i++)
-            give(&c, "192.0.2.1");
+            client_give(&c, "192.0.2.1");
     }
     clients_done(&c);
 }
