@@ -52,7 +52,7 @@ static void codec_setup(void)
     codec.key_len = codec_row_key(codec.key, 0, codec.r->queue, codec.r->due_ms, &codec.m->id, 0);
     codec_row_encode(codec.row, (struct str){(char *)codec.key, codec.key_len}, codec.r);
     codec.layout = codec_content_layout(codec.m, 4096);
-    codec_content_encode(codec.content, codec.m, &codec.layout);
+    codec_content_encode(codec.content, codec.m, &codec.layout, false);
 }
 
 size_t queue_case_row_encode(void)
@@ -79,7 +79,7 @@ size_t queue_case_row_decode(void)
 size_t queue_case_content_encode(void)
 {
     codec_setup();
-    codec_content_encode(codec.content, codec.m, &codec.layout);
+    codec_content_encode(codec.content, codec.m, &codec.layout, false);
     return codec.m->content_len;
 }
 

@@ -158,14 +158,14 @@ static int put_pages(struct batch *b, const struct message *m)
     return rc;
 }
 
-static int put_head(struct batch *b, const struct message *m)
+static int put_head(struct batch *b, const struct message *m, bool prepared)
 {
     struct content_layout l = codec_content_layout(m, b->shard->page_bytes);
     MDB_val key = {MSGID_BYTES, (void *)m->id.bytes}, value = {l.head_bytes + l.tail_bytes, NULL};
     int rc = mdb_cursor_put(b->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
 
     if (rc == 0)
-        codec_content_encode(value.mv_data, m, &l);
+        codec_content_encode(value.mv_data, m, &l, prepared);
     return rc;
 }
 
@@ -294,6 +294,27 @@ static bool change_valid(const struct queue_change *c)
     return true;
 }
 
+/* What was prepared is mail from now on. What is damaged is left for the loader to find. */
+static int content_whole(struct batch *b, const struct msgid *id)
+{
+    MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value, again;
+    int rc = mdb_cursor_get(b->content, &key, &value, MDB_SET);
+    uint8_t *copy;
+
+    if (rc != 0 || !shard_can_free(b->shard, &value))
+        return rc == MDB_NOTFOUND ? 0 : rc;
+    copy = malloc(value.mv_size);
+    if (copy == NULL)
+        return ENOMEM;
+    memcpy(copy, value.mv_data, value.mv_size);
+    if (codec_content_whole(id, copy, value.mv_size) == 0) {
+        again = (MDB_val){value.mv_size, copy};
+        rc = mdb_cursor_put(b->content, &key, &again, 0);
+    }
+    free(copy);
+    return rc;
+}
+
 /* Whether a message had more than one recipient, as far as the store can still tell. */
 static int has_several(struct batch *b, const struct msgid *id, bool *several)
 {
@@ -382,7 +403,7 @@ static int apply_heads(struct batch *b, struct queue_change *c)
     int rc = 0;
 
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
-        rc = put_head(b, c->messages[i]);
+        rc = put_head(b, c->messages[i], c->prepared);
     return rc;
 }
 
@@ -396,6 +417,8 @@ static int apply_rows(struct batch *b, struct queue_change *c)
         rc = apply_purge(b, c->purges[i]);
     for (size_t i = 0; i < c->states_len && rc == 0; i++)
         rc = state_apply(b->shard, b->txn, &c->states[i]);
+    if (rc == 0 && c->whole != NULL)
+        rc = content_whole(b, c->whole);
     return rc == 0 ? -records_stage(&b->shard->records, &c->records) : rc;
 }
 
@@ -595,7 +618,7 @@ static bool still_bad(struct shard *s, MDB_txn *look, struct str key, const MDB_
         return true;
     m = read_message(s, look, &row.id, &err);
     message_unref(m);
-    return m == NULL && err != -ENOMEM;
+    return m == NULL && err != -ENOMEM && err != -EAGAIN;
 }
 
 static int move_suspect(struct batch *b, MDB_txn *look, struct suspect *suspect)

@@ -297,9 +297,11 @@ int codec_row_decode(struct str key, struct str value, struct row_state *out)
 
 /* --- content: a head with its own seal (listings read only that) and the content's tail --- */
 
-#define CONTENT_HEAD_FIXED (CRC_BYTES + 1 + 4 + 4 + 8 + 8 + 4 + 1 + 1 + 4)
-#define LMDB_HEADER_BYTES  16
-#define LMDB_NODE_BYTES    8
+#define CONTENT_STATE_AT   (CRC_BYTES + 1 + 4 + 4 + 8 + 8 + 4 + 1 + 1 + 4)
+#define CONTENT_HEAD_FIXED (CONTENT_STATE_AT + 1)
+enum content_state { CONTENT_WHOLE = 0, CONTENT_PREPARED = 1 };
+#define LMDB_HEADER_BYTES 16
+#define LMDB_NODE_BYTES   8
 
 /* In order of their tags. */
 #define CONTENT_FIELDS 8
@@ -343,7 +345,8 @@ void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_
     out_be(out + MSGID_BYTES, piece, 3);
 }
 
-void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l)
+void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l,
+                          bool prepared)
 {
     struct str fields[CONTENT_FIELDS];
     uint8_t *at = out + CRC_BYTES;
@@ -358,6 +361,7 @@ void codec_content_encode(uint8_t *out, const struct message *m, const struct co
     at = out_uint(at, m->ret, 1);
     at = out_uint(at, m->priority, 1);
     at = out_uint(at, m->recipients, 4);
+    at = out_uint(at, prepared ? CONTENT_PREPARED : CONTENT_WHOLE, 1);
     at = out_fields(at, fields, CONTENT_FIELDS);
     ASSERT(at == out + l->head_bytes);
     if (l->tail_bytes > 0)
@@ -372,6 +376,7 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     struct in in = {bytes, bytes + value.len, false};
     struct str strings[CONTENT_FIELDS] = {{0}};
     struct content_record r;
+    uint64_t state;
     size_t head;
     int err;
 
@@ -391,6 +396,10 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     fields->ret = (uint8_t)in_uint(&in, 1);
     fields->priority = (uint8_t)in_uint(&in, 1);
     fields->recipients = (uint32_t)in_uint(&in, 4);
+    state = in_uint(&in, 1);
+    if (state > CONTENT_PREPARED)
+        return -EPROTO;
+    r.prepared = state == CONTENT_PREPARED;
     err = in_fields(&in, strings, CONTENT_FIELDS);
     if (err < 0)
         return err;
@@ -407,6 +416,20 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
         return -EBADMSG;
     if (record != NULL)
         *record = r;
+    return 0;
+}
+
+int codec_content_whole(const struct msgid *id, uint8_t *value, size_t len)
+{
+    struct str record = {(const char *)value, len};
+    struct content_record r;
+    struct message fields;
+    int err = codec_content_decode(id, record, &fields, &r);
+
+    if (err < 0)
+        return err;
+    value[CONTENT_STATE_AT] = CONTENT_WHOLE;
+    seal(value, len - r.tail.len, id->bytes, MSGID_BYTES);
     return 0;
 }
 
@@ -521,6 +544,30 @@ int codec_flow_decode(struct str key, struct str value, struct queue_flow *out)
     out->campaign = names[1];
     out->pool = names[2];
     return err == 0 && out->priority >= FLOW_PRIORITIES ? -EBADMSG : err;
+}
+
+void codec_spread_key(uint8_t out[SPREAD_KEY_BYTES], enum state_kind kind, const struct msgid *id)
+{
+    out[0] = (uint8_t)kind;
+    memcpy(out + 1, id->bytes, MSGID_BYTES);
+}
+
+void codec_part_encode(uint8_t out[PART_VALUE_BYTES], const struct spread_part *part)
+{
+    out_uint(out_uint(out, part->flow, 4), (uint64_t)part->due_ms, 6);
+}
+
+int codec_part_decode(struct str key, struct str value, struct spread_part *out)
+{
+    const uint8_t *bytes = (const uint8_t *)value.ptr;
+    struct in in = {bytes, bytes + value.len, false};
+
+    if (key.len != SPREAD_KEY_BYTES)
+        return -EBADMSG;
+    memcpy(out->id.bytes, key.ptr + 1, MSGID_BYTES);
+    out->flow = (uint32_t)in_uint(&in, 4);
+    out->due_ms = (int64_t)in_uint(&in, 6);
+    return in.bad ? -EBADMSG : 0; /* fields may follow */
 }
 
 /* --- format --- */

@@ -103,15 +103,20 @@ static inline size_t content_piece_bytes(const struct content_layout *l, uint64_
 }
 void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_t piece);
 /* out: head_bytes + tail_bytes. */
-void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l);
+void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l,
+                          bool prepared);
 /* What the record of a content says. */
 struct content_record {
     struct str tail;
-    uint32_t crc; /* CRC-32C of the whole content */
+    uint32_t crc;  /* CRC-32C of the whole content */
+    bool prepared; /* whether it is mail is not decided: spread.h */
 };
 /* fields: strings point into value; refs and content are not set. record may be NULL. */
 int codec_content_decode(const struct msgid *id, struct str value, struct message *fields,
                          struct content_record *record) MUST_USE;
+
+/* A prepared one is mail from now on. As codec_content_decode(). */
+int codec_content_whole(const struct msgid *id, uint8_t *value, size_t len) MUST_USE;
 
 #define REFS_BYTES 13
 void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint64_t count);
@@ -144,6 +149,18 @@ void codec_flow_key(uint8_t out[FLOW_KEY_BYTES], uint32_t id);
 size_t codec_flow_encode(uint8_t out[FLOW_VALUE_BYTES], const struct queue_flow *flow);
 /* Names point into value. */
 int codec_flow_decode(struct str key, struct str value, struct queue_flow *out) MUST_USE;
+
+/* A message in several shards: the state under STATE_PART or STATE_WHOLE and its id. */
+#define SPREAD_KEY_BYTES (1 + MSGID_BYTES)
+#define PART_VALUE_BYTES 10
+struct spread_part {
+    struct msgid id;
+    uint32_t flow;  /* of all its rows, */
+    int64_t due_ms; /* as is this: that is where they are */
+};
+void codec_spread_key(uint8_t out[SPREAD_KEY_BYTES], enum state_kind kind, const struct msgid *id);
+void codec_part_encode(uint8_t out[PART_VALUE_BYTES], const struct spread_part *part);
+int codec_part_decode(struct str key, struct str value, struct spread_part *out) MUST_USE;
 
 /* Meta: key "format"; value: what this queue is. */
 #define FORMAT_BYTES 33

@@ -82,7 +82,7 @@ static void test_content_round_trip(void **state)
     l = codec_content_layout(s.m, 4096);
     assert_int_equal(l.pieces, 0);
     assert_int_equal(l.tail_bytes, 300);
-    codec_content_encode(value, s.m, &l);
+    codec_content_encode(value, s.m, &l, false);
     assert_int_equal(codec_content_decode(&s.m->id,
                                           (struct str){(char *)value, l.head_bytes + l.tail_bytes},
                                           &fields, &record),
@@ -236,7 +236,7 @@ static void test_damage_is_noticed(void **state)
     /* The tail is under the content's checksum, not the head's. */
     s.m->content_len = 0;
     l = codec_content_layout(s.m, 4096);
-    codec_content_encode(value, s.m, &l);
+    codec_content_encode(value, s.m, &l, false);
     check_damage(s.m->id.bytes, MSGID_BYTES, value, l.head_bytes, decode_content);
     codec_refs_encode(value, &s.m->id, 77);
     check_damage(s.m->id.bytes, MSGID_BYTES, value, REFS_BYTES, decode_refs);

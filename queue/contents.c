@@ -30,7 +30,7 @@ int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct me
         err = codec_content_decode(id, val_str(&value), header, &record);
     if (err == 0)
         *bytes += header->content_len - record.tail.len;
-    return err;
+    return err == 0 && record.prepared ? -EAGAIN : err;
 }
 
 /* --- pieces --- */
@@ -190,6 +190,8 @@ struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *
     *err = find_record(s, txn, id, &value);
     if (*err == 0)
         *err = codec_content_decode(id, val_str(&value), &fields, &record);
+    if (*err == 0 && record.prepared)
+        *err = -EAGAIN;
     if (*err == 0)
         *err = check_length(s, txn, &fields, &record);
     if (*err < 0)

@@ -415,7 +415,7 @@ static void forge(struct fixture *f, struct message *m)
     l.tail_bytes = 0;
     head = malloc(l.head_bytes);
     assert_non_null(head);
-    codec_content_encode(head, m, &l);
+    codec_content_encode(head, m, &l, false);
     memcpy(head + 13, &(uint64_t){UINT64_C(1) << 39}, 8);
     memcpy(head,
            &(uint32_t){crc32c(crc32c(0, m->id.bytes, MSGID_BYTES), head + 4, l.head_bytes - 4)}, 4);

@@ -161,8 +161,8 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
             shard_suspect(s, key, content_fault(err));
             return -EBADMSG;
         }
-        if (m == NULL)
-            return err;
+        if (m == NULL) /* what is prepared is passed by */
+            return err == -EAGAIN ? -EBADMSG : err;
         *loaded_bytes += m->content_len;
         if (!load->header_only)
             cache_add(s, m);

@@ -39,6 +39,11 @@ static uint64_t message_bytes(const struct message *m)
            m->meta.len + m->protocol.len + m->origin.len + m->trace.len;
 }
 
+static uint64_t content_bytes(const struct message *m)
+{
+    return m->content_of == NULL ? m->content_len : 0;
+}
+
 struct message *message_new(const struct message *fields)
 {
     uint64_t bytes = message_bytes(fields);
@@ -58,8 +63,22 @@ struct message *message_new(const struct message *fields)
     m->protocol = place(&at, fields->protocol);
     m->origin = place(&at, fields->origin);
     m->trace = place(&at, fields->trace);
-    alive_add(bytes + m->content_len);
+    alive_add(bytes + content_bytes(m));
     return m;
+}
+
+struct message *message_share(struct message *m)
+{
+    struct message fields = *m, *share;
+
+    fields.content_of = m;
+    fields.content_block = NULL;
+    fields.converted[0] = fields.converted[1] = NULL;
+    fields.inconvertible = 0;
+    share = message_new(&fields);
+    if (share != NULL)
+        message_ref(m);
+    return share;
 }
 
 struct message *message_ref(struct message *m)
@@ -73,10 +92,12 @@ void message_unref(struct message *m)
     /* Release: our last use comes before the free; acquire: the one who frees sees all uses. */
     if (m == NULL || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
         return;
-    alive_sub(message_bytes(m) + m->content_len);
+    alive_sub(message_bytes(m) + content_bytes(m));
     message_unref(m->converted[0]);
     message_unref(m->converted[1]);
-    free(m->content_block != NULL ? m->content_block : m->content);
+    message_unref(m->content_of);
+    if (m->content_of == NULL)
+        free(m->content_block != NULL ? m->content_block : m->content);
     free(m);
 }
 

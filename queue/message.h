@@ -45,6 +45,7 @@ struct message {
     uint8_t *content;    /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
     uint64_t content_len;
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
+    struct message *content_of; /* whose content it is, a reference; NULL: its own */
     /* Converted messages for peers that cannot take this one as it is, by enum convert: references,
      * or NULL; and bits for those that cannot be made. Nothing else of a message changes: the
      * worker of its shard makes them when they are first needed (engine/deliver/conversion.h). */
@@ -56,6 +57,9 @@ struct message {
  * References: 1.
  * NULL when memory is out (content is then still the caller's). */
 struct message *message_new(const struct message *fields);
+/* Another of the same, for another worker: what changes of a message is its worker's. They have one
+ * content in memory. NULL when memory is out. */
+struct message *message_share(struct message *m);
 struct message *message_ref(struct message *m);
 void message_unref(struct message *m);
 /* Bytes of messages and recipients alive in the process, for the bounded window and intake memory.

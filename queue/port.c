@@ -28,6 +28,7 @@ void queue_port_close(struct queue_port *port)
 {
     if (port == NULL)
         return;
+    port->ending = true;
     while (port->pending > 0) {
         if (port->queue->options.no_threads)
             queue_pump(port->queue);
@@ -37,6 +38,11 @@ void queue_port_close(struct queue_port *port)
     while (atomic_load_explicit(&port->handing, memory_order_acquire) != 0)
         sched_yield();
     free(port);
+}
+
+void queue_port_end(struct queue_port *port)
+{
+    port->ending = true;
 }
 
 size_t queue_port_pending(const struct queue_port *port)

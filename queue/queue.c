@@ -246,6 +246,8 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
         err = flows_init(&q->flows);
     if (err == 0)
         err = open_shards(q, error);
+    if (err == 0)
+        err = spread_settle(q);
     for (uint32_t i = 0; i < q->shards_len && err == 0; i++)
         err = state_load_flows(q->shards[i]);
     if (err == 0 && !q->options.no_threads)

@@ -87,6 +87,9 @@ bool queue_failed(const struct queue *q);
 int queue_port_open(struct queue_port **out, struct queue *q, void (*wake)(void *arg),
                     void *arg) MUST_USE;
 void queue_port_close(struct queue_port *port);
+/* The port is to be closed soon: what could not be finished is not tried again, but left to the
+ * next start. */
+void queue_port_end(struct queue_port *port);
 /* Runs on_done of what ended. Returns how many. */
 size_t queue_port_poll(struct queue_port *port);
 /* Things submitted and not yet returned. */
@@ -121,7 +124,9 @@ struct queue_change {
     size_t purges_len;
     const struct queue_state *states;
     size_t states_len;
-    struct buf records; /* complete JSON lines to append to the record stream, or empty */
+    bool prepared;             /* messages are no mail yet: spread.h */
+    const struct msgid *whole; /* a message that was prepared and is mail from now on, or NULL */
+    struct buf records;        /* complete JSON lines to append to the record stream, or empty */
     bool urgent; /* somebody waits for this change: commit now. Other changes wait 20 ms, to be many
                   */
     void (*on_done)(struct queue_change *change, int result);
@@ -246,7 +251,8 @@ struct queue_walk {
     int result;
 };
 void queue_walk(struct queue_port *port, uint32_t shard, struct queue_walk *walk);
-/* The shard of a message, and how many of its rows are left there. 0 or -ENOENT, -EIO. */
+/* A shard that has a message, and how many of its rows are left there. *shard: in: the first to
+ * look at; messages of many recipients are in several. 0 or -ENOENT, -EIO. */
 int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint32_t *rows);
 /* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards.
  */

@@ -684,6 +684,7 @@ static void test_visit_and_message(void **state)
     assert_int_equal(seen.rows, 12);
     assert_int_equal(queue_visit(f->q, 0, &cursor, &one), 1);
     assert_int_equal(seen.rows, 13);
+    shard = 0;
     assert_int_equal(queue_locate(f->q, &last, &shard, &rows), 0);
     assert_int_equal(shard, 0);
     assert_int_equal(rows, 1);

@@ -117,6 +117,7 @@ struct queue_port {
     void (*wake)(void *arg);
     void *wake_arg;
     size_t pending;           /* the port's thread only */
+    bool ending;              /* likewise: nothing is tried again */
     _Atomic uint32_t handing; /* queue threads about to wake the port: it must not be freed yet */
     struct mailbox changes, loads, directories, walks; /* ended */
 };
@@ -196,6 +197,8 @@ int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
 
 /* Within a write transaction. An LMDB code. */
 int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state);
+/* Whether there is any of kind. An LMDB code. */
+int state_any(struct shard *s, MDB_txn *txn, enum state_kind kind, bool *any);
 /* The flows that the shard has stored come into the queue's table. 0 or -errno. */
 int state_load_flows(struct shard *s) MUST_USE;
 /* Whether flow's record is stored here as far as the committer knows. */
@@ -204,6 +207,11 @@ bool state_flow_stored(const struct shard *s, uint32_t flow);
 int state_flow_mark(struct shard *s, uint32_t flow) MUST_USE;
 /* flow's record is not stored here after all. */
 void state_flow_unmark(struct shard *s, uint32_t flow);
+
+/* --- spread.c --- */
+
+/* Finishes or drops what a process that died left between. Before threads run. 0 or -errno. */
+int spread_settle(struct queue *q) MUST_USE;
 
 /* --- committer.c --- */
 
@@ -224,11 +232,12 @@ void loader_done(struct shard *s);
 /* --- contents.c --- */
 
 /* Reads a message's head, without content; strings lie in the map. *bytes: what
- * read_stored_message() would give, if the head can be read. 0, -ENOENT, -EBADMSG, -EPROTO. */
+ * read_stored_message() would give, if the head can be read. 0, -ENOENT, -EBADMSG, -EPROTO;
+ * -EAGAIN: the message is prepared only, and no mail yet, see spread.h; header is set. */
 int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct message *header,
                 uint64_t *bytes);
-/* Reads a message with its content within txn. NULL: *err is -ENOMEM, or -ENOENT, -EBADMSG, -EPROTO
- * when what is stored is at fault. */
+/* Reads a message with its content within txn. NULL: *err is -ENOMEM, -EAGAIN as above, or -ENOENT,
+ * -EBADMSG, -EPROTO when what is stored is at fault. */
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
 /* The same without content. */
 struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);

@@ -70,6 +70,22 @@ static int visit_states(struct shard *s, MDB_txn *txn, enum state_kind kind,
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
+int state_any(struct shard *s, MDB_txn *txn, enum state_kind kind, bool *any)
+{
+    uint8_t first[1] = {(uint8_t)kind};
+    MDB_val key = {sizeof(first), first}, stored;
+    MDB_cursor *at;
+    int rc = mdb_cursor_open(txn, s->state, &at);
+
+    *any = false;
+    if (rc != 0)
+        return rc;
+    rc = mdb_cursor_get(at, &key, &stored, MDB_SET_RANGE);
+    *any = rc == 0 && *(const uint8_t *)key.mv_data == first[0];
+    mdb_cursor_close(at);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 int queue_state_visit(struct queue *q, uint32_t shard, enum state_kind kind,
                       void (*visit)(void *arg, struct str key, struct str value), void *arg)
 {

@@ -14,18 +14,21 @@ struct visitor {
     /* The header that was read last is kept: neighbouring rows are often of one message. */
     MDB_txn *txn;
     struct message header; /* strings into the map */
-    bool header_valid;
+    bool header_read;
+    int header_err;
+    bool undecided; /* the shard has contents that are prepared only */
 };
 
-/* Header fields of a row's message; false when it is missing or damaged. */
-static bool find_header(struct visitor *v, const struct msgid *id)
+/* Header fields of a row's message. As read_header(). */
+static int find_header(struct visitor *v, const struct msgid *id)
 {
     uint64_t bytes;
 
-    if (v->header_valid && memcmp(&v->header.id, id, sizeof(*id)) == 0)
-        return true;
-    v->header_valid = read_header(v->shard, v->txn, id, &v->header, &bytes) == 0;
-    return v->header_valid;
+    if (v->header_read && memcmp(&v->header.id, id, sizeof(*id)) == 0)
+        return v->header_err;
+    v->header_err = read_header(v->shard, v->txn, id, &v->header, &bytes);
+    v->header_read = v->header_err == 0 || v->header_err == -EAGAIN;
+    return v->header_err;
 }
 
 static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
@@ -42,6 +45,8 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
     /* A damaged row is the loader's to judge when its turn comes; here it is only left out. */
     if (!shard_readable(v->shard, value) || codec_row_decode(key, val_str(value), &state) < 0)
         return;
+    if (v->undecided && find_header(v, &row.id) == -EAGAIN)
+        return;
     flow = queue_flow_find(v->shard->queue, row.flow);
     view = (struct queue_row_view){
         .flow = row.flow,
@@ -57,7 +62,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
         .address = state.address,
         .last_error = state.last_error,
     };
-    if (v->what->need_message && find_header(v, &row.id)) {
+    if (v->what->need_message && find_header(v, &row.id) == 0) {
         view.created_ms = v->header.created_ms;
         view.expires_ms = v->header.created_ms + (int64_t)state.lifetime_s * 1000;
         view.sender = v->header.sender;
@@ -129,8 +134,10 @@ static int visit_slice(struct visitor *v)
 
     if (rc != 0)
         return lmdb_errno(rc);
-    v->header_valid = false;
+    v->header_read = false;
     rc = mdb_cursor_open(v->txn, v->shard->rows, &rows);
+    if (rc == 0)
+        rc = state_any(v->shard, v->txn, STATE_PART, &v->undecided);
     if (rc == 0)
         rc = cursor_seek(rows, v->cursor, &key, &value);
     for (unsigned n = 0; rc == 0 && n < VISIT_SLICE_ROWS && v->rows_left > 0 && !v->stopped; n++) {
@@ -172,12 +179,16 @@ static int locate_in(struct shard *s, const struct msgid *id, uint32_t *rows)
 {
     MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value;
     uint64_t count = 1;
+    struct message header;
+    uint64_t bytes;
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 
     if (rc != 0)
         return lmdb_errno(rc);
     rc = mdb_get(txn, s->content, &key, &value);
+    if (rc == 0 && read_header(s, txn, id, &header, &bytes) == -EAGAIN)
+        rc = MDB_NOTFOUND;
     if (rc == 0 && mdb_get(txn, s->refs, &key, &value) == 0 &&
         codec_refs_decode(id, val_str(&value), &count) < 0)
         count = UINT32_MAX; /* nobody knows */
@@ -190,7 +201,7 @@ int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint3
 {
     int err = -ENOENT;
 
-    for (*shard = 0; *shard < q->shards_len; ++*shard)
+    for (; *shard < q->shards_len; ++*shard)
         if ((err = locate_in(q->shards[*shard], id, rows)) != -ENOENT)
             break;
     return err;
@@ -213,6 +224,8 @@ static struct message *find_message(struct queue *q, const struct msgid *id, int
             return NULL;
         }
         m = read(s, txn, id, err);
+        if (*err == -EAGAIN)
+            *err = -ENOENT;
         mdb_txn_abort(txn);
     }
     if (m != NULL)

@@ -40,8 +40,8 @@ static bool visit_found(void *arg, const struct queue_row_view *row)
     return w->visit(client, row);
 }
 
-/* For a request for one message, once: it is in one shard, which knows how many of its rows are
- * left. */
+/* For a request for one message: the next shard that has it, which knows how many of its rows are
+ * left there. */
 static int locate(struct control_client *client)
 {
     struct control_work *w = &client->work;
@@ -82,10 +82,11 @@ int control_walk(struct control_client *client, bool need_message, visit_fn visi
     rc = queue_visit(client->control->queue, w->shard, &w->cursor, &what);
     if (rc < 0)
         return rc;
-    if (rc == 1)
-        control_next_shard(client);
-    if (of_message && (rc == 1 || found_all(client)))
-        w->ended = true;
+    if (rc != 1 && !(of_message && found_all(client)))
+        return 0;
+    control_next_shard(client);
+    w->located = false;
+    w->found = 0;
     return 0;
 }
 
