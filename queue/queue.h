@@ -1,10 +1,9 @@
 /* The durable queue: LMDB environments (shards), one committer and one loader thread each.
  *
- * A message lives whole in one shard: that of its first recipient's queue name. So its content,
- * envelope and every recipient row are committed in one synced transaction, whatever the domains
- * (promise 1), and a notice is accepted in the same transaction that ends the recipient it is
- * about. Messages with one recipient, which bulk mail is, are thereby sharded by destination
- * exactly.
+ * A message of few recipients lives whole in one shard: its content, envelope and every recipient
+ * row are committed in one synced transaction, whatever the domains (promise 1), and a notice is
+ * accepted in the same transaction that ends the recipient it is about. One of many has rows in all
+ * shards: spread.h.
  *
  * Threads: each thread that uses the queue opens a port. Changes and loads are submitted through
  * it and their on_done runs in the same thread, from queue_port_poll(). Rows of a shard are changed

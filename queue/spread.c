@@ -96,23 +96,35 @@ void queue_spread_submit(struct queue_port *port, struct queue_spread *s)
 
 /* --- behind the decision --- */
 
+/* Of a change that drops rows: more find no room in a map that is nearly full. */
+#define DROP_ROWS 256
+
+static void drop_more(struct queue_spread_part *part)
+{
+    size_t left = part->rows_len - part->dropped, len = left < DROP_ROWS ? left : DROP_ROWS;
+    struct queue_row *rows = part->rows + part->dropped;
+
+    for (size_t i = 0; i < len; i++) {
+        rows[i].kind = QUEUE_ROW_REMOVE;
+        rows[i].old_due_ms = rows[i].rcpt->due_ms;
+    }
+    part->change = (struct queue_change){
+        .rows = rows, .rows_len = len, .states = &part->note, .states_len = len == left};
+    submit(part);
+}
+
 /* The note goes, and with it what it said, one way or the other. Nobody waits for it. */
 static void part_finish(struct queue_spread_part *part, bool whole)
 {
     part->note.remove = true;
-    part->change = (struct queue_change){.states = &part->note, .states_len = 1};
-    if (whole) {
-        part->change.whole = &part->message->id;
-        set_state(part, PART_FINISHING);
-    } else {
-        for (size_t i = 0; i < part->rows_len; i++) {
-            part->rows[i].kind = QUEUE_ROW_REMOVE;
-            part->rows[i].old_due_ms = part->rows[i].rcpt->due_ms;
-        }
-        part->change.rows = part->rows;
-        part->change.rows_len = part->rows_len;
-        set_state(part, PART_DROPPING);
+    set_state(part, whole ? PART_FINISHING : PART_DROPPING);
+    if (!whole) {
+        part->dropped = 0;
+        drop_more(part);
+        return;
     }
+    part->change =
+        (struct queue_change){.states = &part->note, .states_len = 1, .whole = &part->message->id};
     submit(part);
 }
 
@@ -174,6 +186,13 @@ static void on_finished(struct queue_spread_part *part, int result)
     }
     if (part->state == PART_WHOLE) /* the home's note */
         return;
+    if (result == 0 && part->state == PART_DROPPING) {
+        part->dropped += part->change.rows_len;
+        if (part->dropped < part->rows_len) {
+            drop_more(part);
+            return;
+        }
+    }
     set_state(part, result == 0 && part->state == PART_FINISHING ? PART_WHOLE : PART_GONE);
     if (part->state == PART_WHOLE)
         part->spread->on_whole(part->spread, shard_of(part));

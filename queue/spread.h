@@ -38,6 +38,7 @@ struct queue_spread_part {
     /* private */
     struct queue_spread *spread;
     struct queue_change change;
+    size_t dropped; /* of rows */
     struct queue_state note;
     uint8_t key[SPREAD_KEY_BYTES], value[PART_VALUE_BYTES];
 };

@@ -7,7 +7,7 @@
 #include "queue/spread.h"
 
 #define SHARDS 3
-#define RCPTS  300
+#define RCPTS  900
 #define LANES  7
 
 struct fixture {

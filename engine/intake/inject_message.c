@@ -6,13 +6,9 @@
 
 #include "base/log.h"
 #include "dns/name.h"
-#include "intake/hot.h"
-#include "limits/retry.h"
 #include "mail/header.h"
 #include "mail/international.h"
 #include "mail/trace.h"
-#include "outcome/report.h"
-#include "schedule/lane.h"
 #include "worker/shared.h"
 
 #define CONTENT_SLACK_BYTES 1024        /* room for trace fields and a little more */
@@ -74,11 +70,6 @@ static struct inject_slice keep_xtext(struct inject *s, struct str xtext)
 
     international_put_xtext(&s->envelope, xtext);
     return (struct inject_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
-}
-
-static struct str slice_str(const struct inject *s, struct inject_slice slice)
-{
-    return (struct str){(const char *)s->envelope.data + slice.at, slice.len};
 }
 
 struct str inject_sender(const struct inject *s)
@@ -375,141 +366,6 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
     return m;
 }
 
-static void record_reception(struct inject *s, struct buf *out, const struct message *m)
-{
-    struct report_event event =
-        report_event_of(REPORT_RECEPTION, s->config->node_id, m->created_ms, m, NULL);
-
-    event.recipient = m->recipients == 1 ? slice_str(s, s->rcpts[0].address) : STR("");
-    event.queue = m->recipients == 1 ? slice_str(s, s->rcpts[0].queue) : STR("");
-    event.peer_name = s->helo;
-    event.peer_addr = s->peer_text;
-    event.reception_protocol = s->server.esmtp ? "ESMTP" : "SMTP";
-    event.session_id = s->id;
-    report_line(out, &event);
-}
-
-/* --- commit --- */
-
-static void commit_free(struct inject_commit *c)
-{
-    atomic_fetch_sub_explicit(&c->worker->shared->intake_bytes, c->held_bytes,
-                              memory_order_relaxed);
-    buf_done(&c->change.records);
-    message_unref(c->message);
-    free(c);
-}
-
-static void commit_arrive(struct worker *w, struct inject_commit *c)
-{
-    for (size_t i = 0; i < c->change.rows_len; i++)
-        lane_arrive(w, c->shard, c->rows[i].rcpt);
-    commit_free(c);
-}
-
-static void on_arrival(struct worker *w, struct worker_note *note)
-{
-    commit_arrive(w, CONTAINER_OF(note, struct inject_commit, note));
-}
-
-static void commit_fail(struct inject_commit *c, int result)
-{
-    struct inject_answer *answer = c->answer;
-    struct worker_counters *counters = &c->worker->counters;
-
-    atomic_store_explicit(&counters->accept_error, result, memory_order_relaxed);
-    counter_add(&counters->accept_failures, 1); /* the main thread logs them */
-    for (size_t i = 0; i < c->change.rows_len; i++)
-        recipient_free(c->rows[i].rcpt);
-    commit_free(c);
-    if (answer != NULL)
-        inject_committed(answer, result);
-}
-
-static void on_committed(struct queue_change *change, int result)
-{
-    struct inject_commit *c = CONTAINER_OF(change, struct inject_commit, change);
-    struct inject_answer *answer = c->answer;
-    struct worker *w = c->worker, *owner = worker_of_shard(w->shared, c->shard);
-
-    if (result < 0) {
-        commit_fail(c, result);
-        return;
-    }
-    counter_add(&w->counters.received_messages, 1);
-    counter_add(&w->counters.received_recipients, c->change.rows_len);
-    counter_add(&w->counters.received_bytes, c->message->content_len);
-    if (owner == w)
-        commit_arrive(w, c);
-    else
-        worker_post(w->shared, w, owner->index, &c->note);
-    if (answer != NULL)
-        inject_committed(answer, 0);
-}
-
-static bool commit_rows(struct inject *s, struct inject_commit *c, int64_t due_ms)
-{
-    for (uint32_t i = 0; i < s->rcpts_len; i++) {
-        const struct inject_rcpt *from = &s->rcpts[i];
-        struct recipient *r =
-            recipient_new(c->message, i, slice_str(s, from->queue), slice_str(s, from->address),
-                          slice_str(s, from->orcpt), STR(""));
-
-        if (r == NULL)
-            return false;
-        r->due_ms = due_ms;
-        r->lifetime_s = retry_lifetime_s(config_destination_for(s->config, r->queue, STR("")),
-                                         false, due_ms - c->message->created_ms);
-        r->notify = from->notify;
-        c->rows[i] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
-        c->change.rows_len++;
-    }
-    return true;
-}
-
-/* A message goes to the shard of its first recipient's domain, as nearly all mail has but one; mail
- * of a hot domain is spread by its ids. A domain with a rate of its own is not: it needs no second
- * core, and with one worker alone its priorities and weights hold exactly. */
-static uint32_t message_shard(const struct inject *s, const struct msgid *id)
-{
-    struct worker *w = s->worker;
-    struct queue *q = w->shared->queue;
-    struct str domain = slice_str(s, s->rcpts[0].queue);
-    uint64_t hash = hash_bytes(domain.ptr, domain.len, w->hash_seed);
-
-    if (config_destination_for(s->config, domain, STR(""))->rate_messages == 0 &&
-        hot_arrives(w->hot, hash, queue_shards(q), io_now_ms(w->io)))
-        domain = (struct str){(const char *)id->bytes, sizeof(id->bytes)};
-    return queue_shard_of(q, domain);
-}
-
-static struct inject_commit *commit_new(struct inject *s, struct message *m, int64_t due_ms)
-{
-    struct inject_commit *c = calloc(1, sizeof(*c) + s->rcpts_len * sizeof(c->rows[0]));
-
-    if (c == NULL)
-        return NULL;
-    c->worker = s->worker;
-    c->answer = inject_answer_new(s, &m->id);
-    c->message = message_ref(m);
-    c->note.run = on_arrival;
-    c->shard = message_shard(s, &m->id);
-    c->change.messages = &c->message;
-    c->change.messages_len = 1;
-    c->change.rows = c->rows;
-    c->change.urgent = true;
-    c->change.on_done = on_committed;
-    if (c->answer == NULL || !commit_rows(s, c, due_ms)) {
-        for (size_t i = 0; i < c->change.rows_len; i++)
-            recipient_free(c->rows[i].rcpt);
-        pool_put(&s->worker->answer_pool, c->answer);
-        commit_free(c);
-        return NULL;
-    }
-    record_reception(s, &c->change.records, m);
-    return c;
-}
-
 const char *inject_message(struct inject *s)
 {
     struct worker *w = s->worker;
@@ -517,9 +373,9 @@ const char *inject_message(struct inject *s)
     struct message fields = {0};
     struct buf trace_json = {0};
     struct message *m;
-    struct inject_commit *c;
     const char *refusal;
     int64_t due_ms;
+    bool submitted;
 
     if (s->body_lost)
         return inject_too_much;
@@ -545,14 +401,7 @@ const char *inject_message(struct inject *s)
     buf_done(&trace_json);
     if (m == NULL)
         return out_of_memory;
-    c = commit_new(s, m, due_ms);
+    submitted = inject_submit(s, m, due_ms);
     message_unref(m);
-    if (c == NULL)
-        return out_of_memory;
-    c->held_bytes = s->held_bytes; /* held on until the commit */
-    s->held_bytes = 0;
-    inject_body_drop(s);
-    inject_await(s, c);
-    queue_submit(w->port, c->shard, &c->change);
-    return NULL;
+    return submitted ? NULL : out_of_memory;
 }

@@ -19,14 +19,10 @@ struct inject_rcpt {
 
 /* A message under way to its commit; outlives its session. */
 struct inject_commit {
-    struct queue_change change;
-    struct worker_note note; /* to the worker that owns the shard */
     struct worker *worker;
     struct inject_answer *answer; /* NULL when the session has ended */
     struct message *message;
     uint64_t held_bytes; /* bytes in shared->intake_bytes */
-    uint32_t shard;
-    struct queue_row rows[]; /* [recipients] */
 };
 
 /* The answer to a message of a session, from its submission until its reply is written. */
@@ -107,6 +103,10 @@ extern const char inject_too_much[];
 
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
+static inline struct str slice_str(const struct inject *s, struct inject_slice slice)
+{
+    return (struct str){(const char *)s->envelope.data + slice.at, slice.len};
+}
 struct str inject_sender(const struct inject *s);
 /* False: there is no room for a body. */
 bool inject_body_begin(struct inject *s);
@@ -119,6 +119,9 @@ void inject_count(struct inject *s);
 void inject_body_drop(struct inject *s);
 /* Submits the gathered message, whose answer is then awaited: NULL. Else why it is refused. */
 const char *inject_message(struct inject *s);
+/* In inject_commit.c: m is submitted to the queue, for the session's recipients, and its answer
+ * awaited. The session's bytes are held until the commit. False: no memory. */
+bool inject_submit(struct inject *s, struct message *m, int64_t due_ms);
 /* Whether the session's client may send mail to others. */
 bool inject_may_relay(const struct inject *s);
 /* In inject_reject.c: counts and records what the client was refused. Lines go to the open settle,

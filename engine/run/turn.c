@@ -224,6 +224,8 @@ void worker_drain(struct worker *w, bool hard)
         w->draining_hard = hard;
         inject_drain(w, hard);
         delivery_drain_all(w, hard);
+        if (w->port != NULL)
+            queue_port_end(w->port);
     }
 }
 

@@ -7,9 +7,11 @@ hot.py [TEST...]"""
 import pathlib
 import subprocess
 import sys
+import threading
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Engine, Sink, TempDir, program, run, settings_for, wait_empty,  # noqa: E402
+from faults import (Client, Engine, Failure, Sink, TempDir, program, run, settings_for, wait_empty,  # noqa: E402
                     wait_until)
 
 WORKERS = 2
@@ -27,6 +29,8 @@ class World:
                                           routes={"*": f"[{self.sink.host}]:{self.sink.port}"},
                                           destinations={"*": limits}),
                              directory=self.temp.path / "engine").start()
+        if count == 0:
+            return
         subprocess.run([program(), "source", "--to", f"{self.engine.host}:{self.engine.port}",
                         "--messages", str(count), "--rcpt-domains", str(domains), "--size", "1000"],
                        check=True, capture_output=True, timeout=60)
@@ -82,6 +86,73 @@ def test_one_rate_for_all():
     for i, begin in enumerate(times):
         within = sum(begin <= t < begin + 1000 for t in times[i:i + 400])
         assert within <= 240, f"{within} messages in a second"
+    world.finish()
+
+
+def many(number, count):
+    return [f"m{number}-{i}@d{i % 50}.example" for i in range(count)]
+
+
+def send_many(engine, recipients):
+    """The id that the 250 says."""
+    with Client(engine) as client:
+        client.send("".join(["MAIL FROM:<news@sender.example>\r\n"] +
+                            [f"RCPT TO:<{r}>\r\n" for r in recipients]))
+        for _ in range(len(recipients) + 1):
+            client.expect(client.reply(), 250)
+        client.expect(client.command("DATA"), 354)
+        client.send("Subject: x\r\n\r\nhello\r\n.\r\n")
+        return client.expect(client.reply(), 250).split()[-1]
+
+
+def test_one_message_for_many():
+    """Its recipients are in all shards, each once; what is asked by its id is done in all of them."""
+    world = World(0)
+    world.count = 900
+    first = send_many(world.engine, many(1, 900))
+    rows = world.rows_by_shard()
+    assert sum(rows) == 900 and min(rows) >= 0.4 * 900, rows
+    assert len(world.engine.records("Reception")) == 1, "a reception for each shard"
+    second = send_many(world.engine, many(2, 300))
+    assert sum(world.rows_by_shard()) == 1200
+    assert len(world.engine.command("queue", "list", "--id", second, "--json").split("\n")) >= 300
+    world.engine.command("queue", "cancel", second, "--yes")
+    assert sum(world.rows_by_shard()) == 900, (first, second, world.rows_by_shard())
+    world.receive()
+    wait_until("all recipients", lambda: len(world.sink.ledger()) >= 900, 60)
+    wait_empty(world.engine)
+    got = sorted(row[3] for row in world.sink.ledger())
+    assert got == sorted(many(1, 900)), (len(got), len(set(got)))
+    world.finish()
+
+
+def test_killed_between():
+    """kill -9 while such messages come in: what had a 250 is whole, the rest whole or nothing."""
+    world = World(0)
+    said = []
+
+    def send(number):
+        try:
+            send_many(world.engine, many(number, 700))
+            said.append(number)
+        except (Failure, OSError):
+            pass
+
+    for number in range(8):
+        sender = threading.Thread(target=send, args=(number,))
+        sender.start()
+        time.sleep(0.01 + 0.007 * number)
+        world.engine.kill()
+        sender.join()
+        world.engine.start()
+    world.receive()
+    wait_empty(world.engine, 90)
+    got = [row[3] for row in world.sink.ledger()]
+    assert len(got) == len(set(got)), "a recipient came twice"
+    assert len(said) < 8, "nothing was killed in the middle"
+    for number in range(8):
+        here = len(set(got) & set(many(number, 700)))
+        assert here in ((700,) if number in said else (0, 700)), (number, here, said)
     world.finish()
 
 
