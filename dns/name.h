@@ -32,7 +32,7 @@ enum dns_literal { DNS_LITERAL_NONE, DNS_LITERAL_ADDRESS, DNS_LITERAL_BAD };
 /* "[192.0.2.1]", "[IPv6:2001:db8::1]"; with bare also "192.0.2.1", "2001:db8::1" and
  * "[2001:db8::1]" (static routes). BAD: brackets around something else. out gets port 25. */
 enum dns_literal dns_literal_parse(struct dns_address *out, struct str in, bool bare);
-/* The same in RFC 5321 form, whatever it was written like. */
+/* The same in RFC 5321 form, whatever form the name was written in. */
 void dns_literal_text(const struct dns_address *address, struct dns_name *out);
 
 /* No mail server has this address: unspecified, multicast, broadcast, IPv4-mapped IPv6. A hostile

@@ -377,10 +377,10 @@ static int check_contents(struct batch *b, const struct queue_change *c)
     return rc == MDB_NOTFOUND ? ENOENT : rc;
 }
 
-/* A batch goes over its changes step by step, since LMDB gives out the lowest free page first: what
- * is made together, and goes together, then lies together. Of the main row (bench/run), a message,
- * change by change / step by step: writes of a single page 0.50 / 0.30, block requests 0.55 / 0.42.
- */
+/* A batch goes over its changes step by step, since LMDB gives out the lowest free page first:
+ * pages that are made together, and freed together, then lie together. For a message of the main
+ * row (bench/run), change by change and step by step: writes of a single page 0.50 and 0.30, block
+ * requests 0.55 and 0.42. */
 typedef int batch_step(struct batch *b, struct queue_change *c);
 
 static int apply_pages(struct batch *b, struct queue_change *c)

@@ -49,7 +49,7 @@ static inline uint32_t codec_row_key_flow(struct str key)
     ASSERT(key.len >= ROW_KEY_HEAD);
     return (uint32_t)at[0] << 24 | (uint32_t)at[1] << 16 | (uint32_t)at[2] << 8 | at[3];
 }
-/* What a row's key, which is valid, has of its lane: flow and name. */
+/* The part of a valid row's key that names its lane: flow and name. */
 static inline struct str codec_row_key_lane(struct str key)
 {
     ASSERT(key.len > ROW_KEY_HEAD + ROW_KEY_TAIL);

@@ -34,7 +34,7 @@ struct run {
     struct row_key row;
 };
 
-/* What one read transaction reads with: a lane's rows are two runs of keys. */
+/* The cursors of one read transaction: a lane's rows are two runs of keys. */
 struct slice {
     struct run runs[RUNS];
 };

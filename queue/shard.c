@@ -18,7 +18,7 @@
 #define SETTLE_SHARE       64
 #define SETTLE_SHARE_SMALL 16
 #define SETTLE_SMALL_BYTES (UINT64_C(1) << 20)
-/* What a row comes to, with its last error and in pages partly filled, as moves leave them. */
+/* The space that a row takes, with its last error, in partly filled pages, as moves leave them. */
 #define ROW_BYTES 640
 /* Acceptance leaves so much for each row, beside the share of settling: its last error comes when
  * it is deferred, into pages partly filled. */

@@ -239,7 +239,7 @@ int read_header(struct shard *s, MDB_txn *txn, const struct msgid *id, struct me
 /* Reads a message with its content within txn. NULL: *err is -ENOMEM, -EAGAIN as above, or -ENOENT,
  * -EBADMSG, -EPROTO when what is stored is at fault. */
 struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
-/* The same without content. */
+/* Reads a message as read_message(), but without content. */
 struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct msgid *id, int *err);
 /* The record as it is stored and all pieces behind it, as the content of a message of which only
  * the id is set. */

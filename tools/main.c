@@ -65,7 +65,8 @@ static int unknown(const char *name)
     return EXIT_USAGE;
 }
 
-/* Who reads an exit code of 0 believes that the output is all there: on a full disk it is not. */
+/* A caller that reads an exit code of 0 believes that the output is all there: on a full disk it is
+ * not. */
 static int finish(int code)
 {
     bool lost = ferror(stdout) != 0;

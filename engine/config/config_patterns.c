@@ -151,7 +151,7 @@ void config_walk_destinations(struct config_loader *l, struct fy_node *node, str
     if (star != NULL) {
         struct config_place key_at = config_place_of(fy_node_pair_key(star), at);
 
-        /* So that a second "*" is told where the first is. */
+        /* "*" is loaded before the patterns, so that a second "*" is told where the first is. */
         owner->destinations.fallback = (uint32_t)count;
         p.places[count] = key_at;
         load_destination(l, base, config_walk_follow(l, fy_node_pair_value(star), key_at), key_at);

@@ -22,7 +22,7 @@ struct control_wait {
     const char *reason; /* see lane_wait_name(), static; NULL: nothing does */
     int64_t until_ms;   /* wall clock; 0: nobody knows */
     char host[128], error[200];
-    /* Of "suspended": since when, by what and why. */
+    /* For "suspended": since when, by what and why. */
     int64_t since_ms;
     const char *scope; /* static */
     char name[SUSPENSION_NAME_MAX + 1], text[SUSPENSION_REASON_MAX + 1];

@@ -485,7 +485,7 @@ static void read_error(struct control *c, struct control_destination *d)
     struct queue_visit what = {
         .queue = str_of(d->queue), .rows_max = STATUS_ERROR_ROWS, .visit = visit_error, .arg = d};
 
-    /* Of what is being sent the next attempt tells. */
+    /* Only for a lane without mail in memory: where mail is being sent the next attempt tells. */
     if (c->queue != NULL && d->last_error[0] == 0 && d->in_memory == 0 && d->rows != 0)
         (void)queue_visit(c->queue, d->shard, &cursor, &what);
 }

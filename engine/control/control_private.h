@@ -99,7 +99,7 @@ void control_job_free(struct control_job *job);
 /* One slice of rows. 0 or -errno; work.ended when there are no more. */
 int control_walk(struct control_client *client, bool need_message,
                  bool (*visit)(void *arg, const struct queue_row_view *row));
-/* So that a client knows that a long search goes on. */
+/* Tells a client that a long search goes on. */
 void control_report_progress(struct control_client *client);
 bool control_out_full(const struct control_client *client);
 bool control_at_limit(struct control_client *client);

@@ -30,7 +30,8 @@ enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT
 static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
                              int result);
 
-/* What may follow, and what waits where. The protocol's own states are smtp_client's. */
+/* Which states may follow a state, and what a session waits for in it. The protocol's own states
+ * are smtp_client's. */
 static const struct delivery_row {
     const char *name;
     uint32_t next; /* bit per state */

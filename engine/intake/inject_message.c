@@ -134,7 +134,7 @@ static bool same_rcpt(const struct inject *s, const struct inject_rcpt *a,
            str_eq(slice_str(s, a->orcpt), slice_str(s, b->orcpt));
 }
 
-/* Who is named twice gets one copy, unless the notices asked for differ. */
+/* A recipient that is named twice gets one copy, unless the notices asked for differ. */
 static void drop_doubles(struct inject *s)
 {
     uint32_t mask = 1, kept = 0, *seen; /* [hash]: 1 + index of one that is kept */
@@ -240,8 +240,8 @@ void inject_body_add(struct inject *s, struct str bytes)
     inject_count(s);
 }
 
-/* Also between two messages of a session: an idle session holds no body, and the allocator's next
- * buffer is warmer than one kept here. */
+/* Drops the body, also between two messages of a session: an idle session holds none, and the
+ * allocator's next buffer is warmer than one kept here. */
 void inject_body_drop(struct inject *s)
 {
     buf_done(&s->body);
@@ -279,7 +279,7 @@ static void draft_read(struct inject *s, struct draft *d)
     lead = trace_lead(d->start, d->len);
     d->start += lead;
     d->len -= lead;
-    /* What was behind a byte order mark begins a line now. */
+    /* The text behind a byte order mark begins a line now. */
     d->dot_lines = s->server.facts.dot_lines || (lead > 0 && d->start[0] == '.');
     d->wanted_len = s->config->records.headers_len;
     for (size_t i = 0; i < d->wanted_len && i < TRACE_WANTED_MAX; i++)

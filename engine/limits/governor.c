@@ -212,7 +212,7 @@ static uint32_t one_less(const struct governor_entry *e, uint64_t now_ns)
     return allowed > 1 ? allowed - 1 : 1;
 }
 
-/* Of two workers that do this at once one may be forgotten: the peer will say it again. */
+/* When two workers do this at once one of the two may be forgotten: the peer will say it again. */
 void governor_slow_down(struct governor_entry *e, uint64_t now_ns)
 {
     atomic_store_explicit(&e->shared.lowered, lowered_at(now_ns, one_less(e, now_ns)),

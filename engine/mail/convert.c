@@ -258,7 +258,8 @@ static enum delimiter find_delimiter(const struct walk *w, size_t at, size_t end
     return DELIMITER_NONE;
 }
 
-/* Its fields, up to an empty line, a delimiter, or a line that is no field: false then. */
+/* Reads the part's fields, up to an empty line, a delimiter, or a line that is no field: false
+ * then. */
 static bool parse_fields(struct walk *w, struct part *part, struct open *open)
 {
     struct header_field f;

@@ -17,7 +17,7 @@ struct header_field {
 /* The field that starts at offset at; false at the empty line, at the end, or at a line that is no
  * field. White space before the colon is tolerated (RFC 5322 4.5.3). */
 bool header_field_next(const uint8_t *content, size_t len, size_t at, struct header_field *field);
-/* Its value without white space at the ends, still folded. */
+/* The field's value without white space at the ends, still folded. */
 struct str header_field_value(const uint8_t *content, const struct header_field *field);
 /* Offset behind the line that at is in (behind its LF, or len). */
 size_t header_line_end(const uint8_t *content, size_t len, size_t at);

@@ -93,7 +93,8 @@ static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t
     settle_move(w, r, old_due_ms);
 }
 
-/* What was never tried is due from its reception on: a later time would be a not-before time. */
+/* A recipient that was never tried is due from its reception on: a later time would be a not-before
+ * time. */
 static int64_t due_at_once(const struct recipient *r, int64_t now_ms)
 {
     int64_t created_ms = r->message->created_ms;

@@ -23,8 +23,8 @@ enum fault_scope {
 };
 
 struct verdict {
-    /* Of the recipient(s) in question. At a stage before MAIL nobody was refused yet: the class
-     * then says what becomes of recipients that have no other host left to try. */
+    /* The class for the recipient(s) in question. At a stage before MAIL nobody was refused yet:
+     * the class then says what becomes of recipients that have no other host left to try. */
     enum outcome_class class;
     enum fault_scope scope;
     bool next_host; /* another exchanger may do better at once (RFC 5321 5.1); false: an answer for

@@ -353,7 +353,8 @@ static size_t header_bytes(const struct message *m, size_t header_len)
     return at;
 }
 
-/* What cannot be converted for a peer without 8BITMIME comes back as its header. */
+/* Whether all of m may come back: a message that cannot be converted for a peer without 8BITMIME
+ * comes back as its header. */
 static bool is_returnable(const struct message *m)
 {
     struct convert_facts facts;

@@ -48,7 +48,7 @@ void lane_load_want(struct lane *lane, int64_t now_ms);
 
 /* --- lane_suspend.c --- */
 
-/* What it may be suspended by, by scope. */
+/* The names by which lane may be suspended, one per scope. */
 void lane_suspension_names(const struct lane *lane, struct str names[SUSPENSION_SCOPES]);
 
 /* --- lane_route.c --- */

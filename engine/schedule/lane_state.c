@@ -15,7 +15,7 @@ struct state_row {
 
 static const struct state_row states[LANE_STATES] = {
     [LANE_OPEN] = {"open", 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN},
-    /* A time that is over is noticed by the timer; the next failure may come before it. */
+    /* The timer notices that a state's time is over; the next failure may come before the timer. */
     [LANE_UNROUTED] = {"unrouted", 1 << LANE_OPEN | 1 << LANE_SITE_DOWN},
     [LANE_SITE_DOWN] = {"site_down", 1 << LANE_OPEN | 1 << LANE_UNROUTED},
 };

@@ -149,8 +149,8 @@ struct smtp_client_options { /* immutable, shared */
     uint16_t pipeline_max;       /* transactions in flight with CHUNKING; 1 = none */
     uint32_t pipeline_bytes_max; /* content bytes in flight beyond the first transaction */
     bool no_chunking, no_pipelining;
-    /* Of SMTP_CLIENT_OUTPUT_BYTES each, the thread's: a session holds one only while an output is
-     * on its way. */
+    /* Buffers of SMTP_CLIENT_OUTPUT_BYTES, the thread's: a session holds one only while an output
+     * is on its way. */
     struct pool *outputs;
 };
 

@@ -237,7 +237,7 @@ static void unsolicited(struct smtp_client *c, const struct smtp_reply *reply)
         client_protocol_error(c, "a reply too many");
         return;
     }
-    /* In the middle of a body, whose end the server has not seen: it is about that message. */
+    /* A reply in the middle of a body, whose end the server has not seen, is about that message. */
     if (stage == SMTP_STAGE_BODY)
         client_emit_reply(c, c->sending, stage, reply);
     c->close_not_sent = true;

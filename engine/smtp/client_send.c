@@ -138,7 +138,7 @@ static void put_number(struct smtp_client *c, uint64_t v)
     put_str(c, str_of_u64(v, digits));
 }
 
-/* As others may see it (smtp_address_put()). */
+/* Puts the address in the form that others may see (smtp_address_put()). */
 static void put_address(struct smtp_client *c, struct str address)
 {
     char room[SMTP_PATH_MAX];

@@ -26,7 +26,7 @@ struct shared {
     struct worker *workers;
     uint32_t workers_len;
     uint32_t sessions_out_max; /* descriptors are kept for intake */
-    /* Of all workers. Relaxed: each is a limit, no invariant. */
+    /* Sums over all workers. Relaxed: each is a limit, no invariant. */
     _Atomic uint64_t intake_bytes; /* content being received: intake backpressure */
     _Atomic uint64_t settle_bytes; /* records and rows of settles that have not committed */
     _Atomic uint32_t sessions_out;

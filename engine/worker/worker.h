@@ -97,7 +97,7 @@ struct worker {
     struct sweeps *sweeps;        /* sweep.h */
     struct list suspension_walks; /* over lanes: schedule/lane_suspend.c */
     uint32_t suspensions_changed; /* how often this worker has heard of a change */
-    /* Of the worker that owns shard 0: outcome/suspend.c. */
+    /* Only in the worker that owns shard 0: outcome/suspend.c. */
     struct list suspension_changes; /* that wait for the one under way */
     bool suspension_changing;
     struct timer suspension_timer;

@@ -94,7 +94,7 @@ struct sink_worker {
 int sink_worker_open(struct sink_worker *w) MUST_USE;
 /* Turns until sink->shared.stop, then closes sessions and listeners. */
 void sink_worker_run(struct sink_worker *w);
-/* Also after a failed open. Counters stay for the summary. */
+/* Closes w, also after a failed open. Counters stay for the summary. */
 void sink_worker_close(struct sink_worker *w);
 /* Tells all workers to stop; error: 0 or why (the first is kept). Any thread. */
 void sink_stop(struct sink *sink, int error);
