@@ -12,7 +12,7 @@
 #define LOAD_RETRY_MS     1000
 #define TRIM_BUCKETS      64 /* of the table of lanes, looked at in a turn while memory is short */
 #define TRIM_BUCKETS_FULL 1024 /* while it is full */
-#define MEMORY_WAIT_MS    10
+#define MEMORY_WAIT_MS    50
 #define MEMORY_MIN        64 /* recipients of a worker */
 #define SETTLING_MIN      64 /* of a lane, whatever its window: what a commit or two take */
 /* A refill whose rows lasted less than REFILL_FAST_MS was too small, one whose rows lasted
@@ -288,33 +288,38 @@ bool lane_loads_wait(const struct worker *w)
     return !list_empty(&w->load_wait) && w->loads < LOADS_MAX && !lane_memory_full(w);
 }
 
-/* Whether lane holds more than its part, now that memory is short. */
-static bool holds_too_much(const struct lane *lane)
+/* Gives back what lane holds beyond its part, now that memory is short. */
+static void window_trim(struct lane *lane)
 {
-    return lane->window_len > lane_window_max(lane) ||
-           (lane->window_len > 0 && lane->site != NULL && !site_has_room(lane->site));
+    while (lane->window_len > 0 && (lane->window_len > lane_window_max(lane) ||
+                                    (lane->site != NULL && !site_has_room(lane->site)))) {
+        struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
+
+        lane_take(r);
+        lane_return(r);
+        lane->worker->trim_idle = 0;
+    }
 }
 
 /* Lanes that filled their windows while there was room give back what exceeds the part that lanes
- * get now. */
+ * get now. A round over all lanes that gave nothing back is not repeated at once, since each turn
+ * would pay for it. */
 static void windows_trim(struct worker *w, size_t buckets)
 {
-    for (size_t i = 0; i < buckets && lane_memory_tight(w); i++) {
-        struct map_node *n = NULL;
+    uint64_t now_ms = io_now_ms(w->io);
 
+    if (w->trim_idle > w->lanes.mask && now_ms < w->trim_after_ms)
+        return;
+    if (w->trim_idle > w->lanes.mask)
+        w->trim_idle = 0;
+    for (size_t i = 0; i < buckets && w->trim_idle <= w->lanes.mask; i++) {
         if (w->trim_bucket > w->lanes.mask)
             w->trim_bucket = 0;
-        for (n = w->lanes.buckets[w->trim_bucket++]; n != NULL; n = n->next) {
-            struct lane *lane = CONTAINER_OF(n, struct lane, node);
-
-            while (holds_too_much(lane)) {
-                struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
-
-                lane_take(r);
-                lane_return(r);
-            }
-        }
+        w->trim_idle++;
+        for (struct map_node *n = w->lanes.buckets[w->trim_bucket++]; n != NULL; n = n->next)
+            window_trim(CONTAINER_OF(n, struct lane, node));
     }
+    w->trim_after_ms = now_ms + MEMORY_WAIT_MS;
 }
 
 /* The timer has no work of its own: the end of this turn calls lane_start_loads(). */

@@ -92,6 +92,8 @@ struct worker {
     struct list load_wait;        /* lanes that want a refill */
     uint32_t loads;               /* under way */
     size_t trim_bucket;           /* of lanes: where windows_trim() goes on */
+    size_t trim_idle;             /* buckets since windows_trim() gave something back */
+    uint64_t trim_after_ms;       /* monotonic: when it may look again behind a round for nothing */
     size_t renew_bucket;          /* of lanes: where lanes_renew_step() goes on */
     bool renewing;                /* behind a reload */
     struct sweeps *sweeps;        /* sweep.h */
