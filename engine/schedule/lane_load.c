@@ -292,7 +292,7 @@ bool lane_loads_wait(const struct worker *w)
 static void window_trim(struct lane *lane)
 {
     while (lane->window_len > 0 && (lane->window_len > lane_window_max(lane) ||
-                                    (lane->site != NULL && !site_has_room(lane->site)))) {
+                                    (lane->site != NULL && site_holds_too_much(lane->site)))) {
         struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
 
         lane_take(r);

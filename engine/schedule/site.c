@@ -346,6 +346,9 @@ static uint64_t budget_bytes(const struct site *site)
 {
     uint64_t now_s = io_now_ms(site->worker->io) / 1000;
 
+    /* A message to try is enough where nothing gets through. */
+    if (site->failures > 0 || governor_stopped_ns(site->governor) != 0)
+        return 1;
     if (now_s == site->pace_s)
         return HELD_MIN_BYTES + 2 * (site->pace[0] + site->pace[1]);
     return HELD_MIN_BYTES + (now_s == site->pace_s + 1 ? 2 * site->pace[0] : 0);
@@ -356,6 +359,13 @@ bool site_has_room(const struct site *site)
     if (!lane_memory_tight(site->worker))
         return true;
     return !is_closed(site) && site->held + site->loading < budget_bytes(site);
+}
+
+bool site_holds_too_much(const struct site *site)
+{
+    return lane_memory_tight(site->worker) &&
+           (is_closed(site) ||
+            (site->held > HELD_MIN_BYTES && site->held > 2 * budget_bytes(site)));
 }
 
 uint64_t site_room_bytes(const struct site *site)

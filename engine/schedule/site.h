@@ -95,6 +95,9 @@ static inline uint64_t site_bytes_of(const struct recipient *r)
  * windows go back to the store (lane_start_loads()). So thousands of lanes behind one slow
  * destination hold what it needs and no more. */
 bool site_has_room(const struct site *site);
+/* While memory is short: whether windows are to go back to the store. Twice what loads may fill, or
+ * what a load brought would go back at once, for ever. */
+bool site_holds_too_much(const struct site *site);
 /* How many bytes a load for it may bring; at least one message comes. */
 uint64_t site_room_bytes(const struct site *site);
 /* Lanes that waited for room want their loads, as far as there is some now; else the site looks
