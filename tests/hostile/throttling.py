@@ -32,7 +32,7 @@ class World:
     def records(self, kind):
         return len(self.engine.records(kind))
 
-    def all_tried(self, seconds=30):
+    def all_tried(self, seconds=90):
         wait_until("an outcome of each", lambda: self.records("Delivery") + self.records(
             "TransientFailure") >= COUNT, seconds, process=self.engine.process)
         return self.records("Delivery"), self.records("TransientFailure")
@@ -68,7 +68,7 @@ def test_limits_of_messages():
                       "close_after: 20, without: [chunking]",
                       "close_after: 20, without: [chunking, pipelining]"):
         world = World(behaviour)
-        delivered, deferred = world.all_tried(20)
+        delivered, deferred = world.all_tried()
         assert (delivered, deferred) == (COUNT, 0), (behaviour, delivered, deferred)
         counters = world.engine.status()["counters"]
         assert counters["lost"] == 0 and counters["deferred"] == 0, (behaviour, counters)
