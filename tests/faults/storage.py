@@ -127,7 +127,7 @@ def test_restart_on_a_full_disk():
 def test_disk_of_the_records_full():
     """Mail goes on; the lines wait in the queue, and all are there once there is space."""
     temp = TempDir("hayauma-disk-")
-    with small_disk(temp.path, "1m") as disk:
+    with small_disk(temp.path, "16m") as disk:
         rig = Later(temp.path, records={"path": str(disk / "records"), "segment_size": "64KiB"})
         rig.sink.start()
         rig.engine.start()
