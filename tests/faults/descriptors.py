@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, free_port, log_of, rests, run,
+from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, log_of, rests, run,
                     settings_for, wait_empty, wait_until)
 
 
@@ -164,10 +164,12 @@ def test_nobody_to_connect_to():
         filler.setblocking(False)
         filler.connect_ex(full.getsockname())
         fillers.append(filler)
+    refusing = socket.socket()  # nobody else may listen there meanwhile
+    refusing.bind(("127.0.0.1", 0))
     with Sink(directory=temp.path / "sink") as sink:
         timeouts = {"timeouts": {"connect": "1s"}}
         engine = Engine(settings_for(sink, dns={"ipv6": True}, routes={
-            "refused.example": f"[127.0.0.1]:{free_port()}",
+            "refused.example": f"[127.0.0.1]:{refusing.getsockname()[1]}",
             "unreachable.example": "[2001:db8::1]:25",
             "backlog.example": f"[127.0.0.1]:{full.getsockname()[1]}"},
             destinations={"*": timeouts}), directory=temp.path / "engine")
@@ -179,7 +181,8 @@ def test_nobody_to_connect_to():
                 client.expect(client.message(f"u@{name}.example"), 250)
         for name in bad:
             wait_until(f"the deferral of {name}", lambda: any(
-                r["recipient"] == f"u@{name}.example" for r in engine.records("TransientFailure")))
+                r["recipient"] == f"u@{name}.example" for r in engine.records("TransientFailure")),
+                       process=engine.process)
         for record in engine.records("TransientFailure"):
             assert record["response"]["code"] == 451, record
             assert (record["response"]["enhanced_code"]["class"],
@@ -192,7 +195,7 @@ def test_nobody_to_connect_to():
             {row[7] for row in sink.ledger()} - {"-"}) == len(books.acknowledged))
         all_arrived([books], sink)
         engine.stop()
-    for filler in (*fillers, full):
+    for filler in (*fillers, full, refusing):
         filler.close()
 
 
