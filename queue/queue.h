@@ -251,7 +251,8 @@ struct queue_walk {
 };
 void queue_walk(struct queue_port *port, uint32_t shard, struct queue_walk *walk);
 /* A shard that has a message, and how many of its rows are left there. *shard: in: the first to
- * look at; messages of many recipients are in several. 0 or -ENOENT, -EIO. */
+ * look at; messages of many recipients are in several. 0, or -ENOENT, -EIO; -EAGAIN: what that
+ * shard has of it is no mail yet, for the milliseconds until all shards of the message agree. */
 int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint32_t *rows);
 /* A message with its content, or NULL (*err: -ENOENT, -EBADMSG corrupt, -EIO). Searches all shards.
  */

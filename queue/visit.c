@@ -181,20 +181,20 @@ static int locate_in(struct shard *s, const struct msgid *id, uint32_t *rows)
     uint64_t count = 1;
     struct message header;
     uint64_t bytes;
+    bool prepared;
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 
     if (rc != 0)
         return lmdb_errno(rc);
     rc = mdb_get(txn, s->content, &key, &value);
-    if (rc == 0 && read_header(s, txn, id, &header, &bytes) == -EAGAIN)
-        rc = MDB_NOTFOUND;
-    if (rc == 0 && mdb_get(txn, s->refs, &key, &value) == 0 &&
+    prepared = rc == 0 && read_header(s, txn, id, &header, &bytes) == -EAGAIN;
+    if (rc == 0 && !prepared && mdb_get(txn, s->refs, &key, &value) == 0 &&
         codec_refs_decode(id, val_str(&value), &count) < 0)
         count = UINT32_MAX; /* nobody knows */
     *rows = count < UINT32_MAX ? (uint32_t)count : UINT32_MAX;
     mdb_txn_abort(txn);
-    return lmdb_errno(rc);
+    return prepared ? -EAGAIN : lmdb_errno(rc);
 }
 
 int queue_locate(struct queue *q, const struct msgid *id, uint32_t *shard, uint32_t *rows)

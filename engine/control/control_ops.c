@@ -5,6 +5,8 @@
 
 #include "control/control_private.h"
 
+#define PREPARED_WAIT_MS 200
+
 /* --- walking the rows --- */
 
 typedef bool (*visit_fn)(void *arg, const struct queue_row_view *row);
@@ -41,7 +43,8 @@ static bool visit_found(void *arg, const struct queue_row_view *row)
 }
 
 /* For a request for one message: the next shard that has it, which knows how many of its rows are
- * left there. */
+ * left there. Who was told the id a moment ago means all of the message: shards that are about to
+ * have it are waited for. Not for long: one that failed may keep it so until the next start. */
 static int locate(struct control_client *client)
 {
     struct control_work *w = &client->work;
@@ -51,6 +54,11 @@ static int locate(struct control_client *client)
     if (!f->has_id || w->located)
         return 0;
     err = queue_locate(client->control->queue, &f->id, &w->shard, &w->rows);
+    if (err == -EAGAIN) {
+        if (client->control->mono_ms - w->reported_ms >= PREPARED_WAIT_MS)
+            control_next_shard(client);
+        return 0;
+    }
     w->located = true;
     w->ended = err == -ENOENT;
     return w->ended ? 0 : err;
@@ -76,7 +84,7 @@ int control_walk(struct control_client *client, bool need_message, visit_fn visi
                                .arg = client};
     int rc = locate(client);
 
-    if (rc != 0 || w->ended)
+    if (rc != 0 || w->ended || (of_message && !w->located))
         return rc;
     w->visit = visit;
     rc = queue_visit(client->control->queue, w->shard, &w->cursor, &what);
