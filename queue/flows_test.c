@@ -10,57 +10,9 @@
 #include "base/rng.h"
 #include "queue/shard.h"
 
-struct fixture {
-    char *dir;
-    struct queue_options options;
-    struct queue *q;
-    struct queue_port *port;
-};
-
-static void open_queue(struct fixture *f)
-{
-    const char *error = NULL;
-    int err = queue_open(&f->q, &f->options, &error);
-
-    if (err < 0)
-        fail_msg("queue_open: %d %s", err, error);
-    assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
-}
-
-static void reopen(struct fixture *f)
-{
-    queue_port_close(f->port);
-    queue_close(f->q);
-    open_queue(f);
-}
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    f->dir = kit_dir();
-    kit_clock_ms = 800;
-    f->options = (struct queue_options){.path = f->dir, .map_bytes = UINT64_C(1) << 30};
-    open_queue(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    queue_port_close(f->port);
-    queue_close(f->q);
-    kit_remove(f->dir);
-    free(f->dir);
-    free(f);
-    assert_int_equal(message_bytes_alive(), 0);
-    return 0;
-}
-
 /* A message for one recipient in flow. */
-static struct recipient *add_in(struct fixture *f, uint32_t flow, const char *name, int64_t due_ms)
+static struct recipient *add_in(struct kit_queue *f, uint32_t flow, const char *name,
+                                int64_t due_ms)
 {
     struct message *m = kit_message(100, 1, 5);
     struct kit_change *c = kit_change();
@@ -75,7 +27,7 @@ static struct recipient *add_in(struct fixture *f, uint32_t flow, const char *na
     return r;
 }
 
-static void put_raw(struct fixture *f, MDB_dbi tree, struct str key, struct str value)
+static void put_raw(struct kit_queue *f, MDB_dbi tree, struct str key, struct str value)
 {
     MDB_val k = str_val(key), v = str_val(value);
     MDB_txn *txn;
@@ -85,7 +37,7 @@ static void put_raw(struct fixture *f, MDB_dbi tree, struct str key, struct str 
     assert_int_equal(mdb_txn_commit(txn), 0);
 }
 
-static void put_flow(struct fixture *f, uint32_t id, struct str campaign)
+static void put_flow(struct kit_queue *f, uint32_t id, struct str campaign)
 {
     uint8_t key[FLOW_KEY_BYTES], value[FLOW_VALUE_BYTES], stored[sizeof(value) + STATE_HEAD_BYTES];
     struct queue_flow flow = {.id = id, .priority = 5, .campaign = campaign};
@@ -101,13 +53,13 @@ static void put_flow(struct fixture *f, uint32_t id, struct str campaign)
 /* The largest id in use is no wall: what is free below it is given out. */
 static void test_ids_go_round(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     uint32_t last = FLOWS_CHUNK * FLOWS_CHUNKS - 1;
     const struct queue_flow *a, *b;
 
     recipient_free(add_in(f, last, "a.example", 500));
     put_flow(f, last, STR("last"));
-    reopen(f);
+    kit_queue_reopen(f);
     assert_non_null(queue_flow_find(f->q, last));
     a = queue_flow_get(f->q, 5, STR("t"), STR("one"), STR(""));
     b = queue_flow_get(f->q, 5, STR("t"), STR("two"), STR(""));
@@ -120,7 +72,7 @@ static void test_ids_go_round(void **state)
 /* A flow whose record is lost keeps its id for its rows: nobody else's mail comes beside them. */
 static void test_lost_flow_keeps_its_id(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_flow *flow = queue_flow_get(f->q, 5, STR("t"), STR("lost"), STR(""));
     uint32_t id = flow->id;
     uint8_t key[FLOW_KEY_BYTES];
@@ -128,7 +80,7 @@ static void test_lost_flow_keeps_its_id(void **state)
     recipient_free(add_in(f, id, "a.example", 500));
     codec_flow_key(key, id);
     put_raw(f, f->q->shards[0]->state, (struct str){(char *)key, sizeof(key)}, STR("damaged!"));
-    reopen(f);
+    kit_queue_reopen(f);
     assert_null(queue_flow_find(f->q, id));
     flow = queue_flow_get(f->q, 5, STR("other"), STR("new"), STR(""));
     assert_non_null(flow);
@@ -138,7 +90,7 @@ static void test_lost_flow_keeps_its_id(void **state)
 /* A flow whose first change failed has no record, and gets one with the next. */
 static void test_failed_change_brings_no_flow(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_flow *flow = queue_flow_get(f->q, 5, STR("t"), STR("late"), STR(""));
     struct recipient *first = add_in(f, 0, "a.example", 500), *r;
     struct kit_change *c = kit_change();
@@ -153,7 +105,7 @@ static void test_failed_change_brings_no_flow(void **state)
     recipient_free(r);
     recipient_free(first);
     recipient_free(add_in(f, id, "a.example", 500));
-    reopen(f);
+    kit_queue_reopen(f);
     flow = queue_flow_find(f->q, id);
     assert_non_null(flow);
     assert_true(str_eq(flow->campaign, STR("late")));
@@ -162,7 +114,7 @@ static void test_failed_change_brings_no_flow(void **state)
 /* What goes at the start may stay: a full disk does not keep the queue closed. */
 static void test_opens_on_a_full_disk(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_flow *flow = queue_flow_get(f->q, 5, STR("t"), STR("gone"), STR(""));
     struct kit_change *c = kit_change();
     struct recipient *r = add_in(f, flow->id, "a.example", 500);
@@ -177,11 +129,11 @@ static void test_opens_on_a_full_disk(void **state)
     queue_port_close(f->port);
     queue_close(f->q);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
-    open_queue(f);
+    kit_queue_open(f);
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
 }
 
-static void wait_rows(struct fixture *f, uint32_t flow, const char *name, uint64_t rows)
+static void wait_rows(struct kit_queue *f, uint32_t flow, const char *name, uint64_t rows)
 {
     bool complete = false;
 
@@ -197,7 +149,7 @@ static void wait_rows(struct fixture *f, uint32_t flow, const char *name, uint64
  * of rows. */
 static void test_lanes_are_counted_apart(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
 
     for (int i = 0; i < 2; i++) {
         for (uint32_t flow = 0; flow < 4; flow++)
@@ -206,7 +158,7 @@ static void test_lanes_are_counted_apart(void **state)
         for (uint32_t flow = 0; flow < 4; flow++)
             wait_rows(f, flow, "a.example", (uint64_t)(flow + 1) * (uint64_t)(i + 1));
         wait_rows(f, 1, "a.exampl", 0);
-        reopen(f);
+        kit_queue_reopen(f);
     }
     for (uint32_t flow = 0; flow < 4; flow++)
         wait_rows(f, flow, "a.example", (uint64_t)(flow + 1) * 2);
@@ -249,7 +201,7 @@ static bool on_model_row(void *arg, const struct queue_row_view *row)
     return false;
 }
 
-static void model_visit(struct fixture *f, struct model *m, struct str name, uint32_t flow)
+static void model_visit(struct kit_queue *f, struct model *m, struct str name, uint32_t flow)
 {
     struct queue_visit what = {.queue = name, .flow = flow, .visit = on_model_row, .arg = m};
     struct queue_cursor cursor = {0};
@@ -268,7 +220,7 @@ static void model_visit(struct fixture *f, struct model *m, struct str name, uin
         assert_int_equal(m->seen[i], model_wants(m, m->rows[i]) ? 1 : 0);
 }
 
-static void model_add(struct fixture *f, struct model *m)
+static void model_add(struct kit_queue *f, struct model *m)
 {
     static const uint32_t flows[] = {0, 1, 2, 3, 255, 256, 70000, UINT32_MAX};
     uint32_t flow = flows[rng_below(&m->rng, ARRAY_LEN(flows))];
@@ -277,7 +229,7 @@ static void model_add(struct fixture *f, struct model *m)
     m->rows[m->len++] = add_in(f, flow, name, (int64_t)rng_below(&m->rng, 2000));
 }
 
-static void model_change(struct fixture *f, struct model *m, size_t i)
+static void model_change(struct kit_queue *f, struct model *m, size_t i)
 {
     struct kit_change *c = kit_change();
     struct recipient *r = m->rows[i];
@@ -297,7 +249,7 @@ static void model_change(struct fixture *f, struct model *m, size_t i)
 
 static void test_visits_as_the_model(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct model *m = calloc(1, sizeof(*m));
 
     assert_non_null(m);
@@ -323,7 +275,7 @@ static void test_visits_as_the_model(void **state)
 /* A key with a damaged class hides no row from a visit by name. */
 static void test_damaged_class_hides_nothing(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct model *m = calloc(1, sizeof(*m));
     uint8_t key[ROW_KEY_MAX];
     size_t len;
@@ -356,7 +308,7 @@ static const size_t piece_sizes[] = {0,    1,    1900, 2040,  2100,  4079,   408
 
 static void test_contents_come_and_go(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct recipient *rows[60] = {0};
     struct queue_counters counters;
     struct rng rng;
@@ -407,7 +359,7 @@ static void test_contents_come_and_go(void **state)
 }
 
 /* Replaces the head of r's content by m's. */
-static void forge(struct fixture *f, struct message *m)
+static void forge(struct kit_queue *f, struct message *m)
 {
     struct content_layout l = codec_content_layout(m, f->q->shards[0]->page_bytes);
     uint8_t *head;
@@ -427,12 +379,12 @@ static void forge(struct fixture *f, struct message *m)
 /* A length that no memory has, with the right seal, costs that row and not its lane. */
 static void test_forged_length(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct kit_load load = {0};
     struct recipient *bad, *good;
 
     f->options.map_bytes = UINT64_C(1) << 40;
-    reopen(f);
+    kit_queue_reopen(f);
     bad = add_in(f, 0, "a.example", 500);
     good = add_in(f, 0, "a.example", 501);
     forge(f, bad->message);
@@ -468,7 +420,7 @@ ssize_t preadv(int fd, const struct iovec *iov, int iov_len, off_t at)
     return sum;
 }
 
-static struct recipient *add_large(struct fixture *f, int64_t due_ms)
+static struct recipient *add_large(struct kit_queue *f, int64_t due_ms)
 {
     struct message *m = kit_message(20000, 1, 5);
     struct kit_change *c = kit_change();
@@ -484,7 +436,7 @@ static struct recipient *add_large(struct fixture *f, int64_t due_ms)
 /* A sector that the disk does not give any more costs that message and not its lane. */
 static void test_unreadable_sector(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct recipient *bad = add_large(f, 500), *good = add_large(f, 501), *r;
     struct kit_load load = {0};
 
@@ -502,7 +454,7 @@ static void test_unreadable_sector(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, kit_queue_setup, kit_queue_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_lost_flow_keeps_its_id),
         TEST(test_visits_as_the_model),

@@ -3,64 +3,8 @@
 
 #include "queue/shard.h"
 
-struct fixture {
-    char *dir;
-    struct queue_options options;
-    struct queue *q;
-    struct queue_port *port;
-};
-
-static void open_queue(struct fixture *f)
-{
-    const char *error = NULL;
-    int err = queue_open(&f->q, &f->options, &error);
-
-    if (err < 0)
-        fail_msg("queue_open: %d %s", err, error);
-    assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
-}
-
-static void close_queue(struct fixture *f)
-{
-    queue_port_close(f->port);
-    queue_close(f->q);
-    f->q = NULL;
-    f->port = NULL;
-}
-
-static void reopen(struct fixture *f)
-{
-    close_queue(f);
-    open_queue(f);
-}
-
-static int setup(void **state)
-{
-    struct fixture *f = calloc(1, sizeof(*f));
-
-    f->dir = kit_dir();
-    kit_clock_ms = 800; /* what is due at 1000 is for later, what is due at 500 is fresh */
-    f->options = (struct queue_options){.path = f->dir, .map_bytes = UINT64_C(1) << 30};
-    open_queue(f);
-    *state = f;
-    return 0;
-}
-
-static int teardown(void **state)
-{
-    struct fixture *f = *state;
-
-    if (f->q != NULL)
-        close_queue(f);
-    kit_remove(f->dir);
-    free(f->dir);
-    free(f);
-    assert_int_equal(message_bytes_alive(), 0);
-    return 0;
-}
-
 /* Adds a message with one row per lane name. */
-static struct msgid add(struct fixture *f, const char *const *lanes, uint32_t n, uint8_t priority,
+static struct msgid add(struct kit_queue *f, const char *const *lanes, uint32_t n, uint8_t priority,
                         int64_t due_ms)
 {
     struct message *m = kit_message(3000, n, priority);
@@ -80,12 +24,12 @@ static struct msgid add(struct fixture *f, const char *const *lanes, uint32_t n,
     return id;
 }
 
-static struct msgid add_one(struct fixture *f, const char *lane, uint8_t priority, int64_t due_ms)
+static struct msgid add_one(struct kit_queue *f, const char *lane, uint8_t priority, int64_t due_ms)
 {
     return add(f, &lane, 1, priority, due_ms);
 }
 
-static uint64_t messages(struct fixture *f)
+static uint64_t messages(struct kit_queue *f)
 {
     struct queue_counters counters;
 
@@ -100,7 +44,7 @@ static void test_sizes(void **state)
     static const size_t sizes[] = {0,    1,    1700, 2014, 2100,  4079,  4080,   4081,
                                    4500, 8159, 8160, 8161, 51200, 65537, 200000, 1100000};
     struct recipient *kept[ARRAY_LEN(sizes)], *added;
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
 
     for (int round = 0; round < 3; round++) {
         for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
@@ -142,12 +86,12 @@ static void test_sizes(void **state)
 
 static void test_stored_and_loaded(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct kit_load load = {0};
     struct recipient *r;
     struct msgid id = add_one(f, "example.org", 5, 1000);
 
-    reopen(f);
+    kit_queue_reopen(f);
     assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 1000, 10), 0);
     r = kit_pop(&load);
     assert_non_null(r);
@@ -169,7 +113,7 @@ static void test_stored_and_loaded(void **state)
 
 static void test_move_and_remove(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct kit_load load = {0};
     struct kit_change *c;
     struct queue_row *row;
@@ -188,7 +132,7 @@ static void test_move_and_remove(void **state)
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
     recipient_free(r);
 
-    reopen(f);
+    kit_queue_reopen(f);
     load = (struct kit_load){0};
     assert_int_equal(kit_load(f->q, f->port, 0, &load, "example.org", 4999, 10), 0);
     assert_true(list_empty(&load.load.rcpts));
@@ -221,7 +165,7 @@ static void test_move_and_remove(void **state)
 
 static void test_content_goes_with_last_row(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const char *lanes[] = {"a.example", "b.example", "b.example"};
     struct kit_load a = {0}, b = {0};
     struct recipient *ra, *rb, *rb2;
@@ -242,7 +186,7 @@ static void test_content_goes_with_last_row(void **state)
     kit_row(c, QUEUE_ROW_REMOVE, ra);
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
     assert_int_equal(messages(f), 1);
-    reopen(f);
+    kit_queue_reopen(f);
     c = kit_change();
     kit_row(c, QUEUE_ROW_REMOVE, rb2);
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
@@ -255,7 +199,7 @@ static void test_content_goes_with_last_row(void **state)
 /* Later changes may bring more rows of a stored message: a campaign's list in chunks. */
 static void test_rows_added_later(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct message *m = kit_message(100, 1000, 5);
     struct recipient *r[4];
     struct kit_change *c = kit_change();
@@ -289,7 +233,7 @@ static void test_rows_added_later(void **state)
  * their content are refused. */
 static void test_open_ended_content(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct message *m = kit_message(5000, 0, 5), *unknown = kit_message(100, 0, 5);
     struct recipient *r[3], *stray = kit_recipient(unknown, 0, "a.example", 1000);
     struct kit_change *c = kit_change();
@@ -306,7 +250,7 @@ static void test_open_ended_content(void **state)
     kit_row(c, QUEUE_ROW_REMOVE, r[0]);
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
     assert_int_equal(messages(f), 1);
-    reopen(f);
+    kit_queue_reopen(f);
     c = kit_change();
     kit_row(c, QUEUE_ROW_ADD, r[2]);
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
@@ -327,7 +271,7 @@ static void test_open_ended_content(void **state)
 
 static void test_order_and_cursor(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     /* In the order they must come out; then those not due. */
     static const int64_t rows[] = {50, 60, 100, 700, 900, 1000},
                          later[] = {3000, 4000, QUEUE_DUE_HELD};
@@ -372,7 +316,7 @@ static void test_order_and_cursor(void **state)
 }
 
 /* A message in a flow, for one recipient. */
-static void add_in(struct fixture *f, const struct queue_flow *flow, const char *name,
+static void add_in(struct kit_queue *f, const struct queue_flow *flow, const char *name,
                    int64_t due_ms)
 {
     struct message *m = kit_message(100, 1, flow->priority);
@@ -405,7 +349,7 @@ static bool count_row(void *arg, const struct queue_row_view *row)
  * long as they have rows. */
 static void test_flows(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_flow *news = queue_flow_get(f->q, 7, STR("acme"), STR("news"), STR(""));
     const struct queue_flow *codes = queue_flow_get(f->q, 0, STR("acme"), STR(""), STR(""));
     const struct queue_flow *empty = queue_flow_get(f->q, 5, STR("nobody"), STR(""), STR(""));
@@ -427,7 +371,7 @@ static void test_flows(void **state)
     add_in(f, codes, "a.example", 1900);
     assert_int_equal(queue_state_visit(f->q, 0, STATE_FLOW, count_state, &states), 0);
     assert_int_equal(states, 2);
-    reopen(f);
+    kit_queue_reopen(f);
     news = queue_flow_find(f->q, news_id);
     assert_non_null(news);
     assert_true(news->priority == 7 && str_eq(news->tenant, STR("acme")) &&
@@ -462,7 +406,7 @@ static void test_flows(void **state)
         assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
         recipient_free(r);
     }
-    reopen(f);
+    kit_queue_reopen(f);
     assert_null(queue_flow_find(f->q, codes_id));
     assert_non_null(queue_flow_find(f->q, news_id));
 }
@@ -470,7 +414,7 @@ static void test_flows(void **state)
 /* A flow whose first change fails comes with the next that does not. */
 static void test_flow_behind_a_failure(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_flow *flow = queue_flow_get(f->q, 3, STR("acme"), STR(""), STR(""));
     const struct queue_state bad = {.key = STR("\xf0"), .value = STR("no name")};
     struct message *m = kit_message(100, 1, 3);
@@ -489,14 +433,14 @@ static void test_flow_behind_a_failure(void **state)
     recipient_free(r);
     message_unref(m);
     add_in(f, flow, "a.example", 1000);
-    reopen(f);
+    kit_queue_reopen(f);
     assert_non_null(queue_flow_find(f->q, id));
 }
 
 /* Beyond the limit what is new shares a flow. */
 static void test_flows_are_bounded(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_flow *flow = NULL;
     char name[20];
 
@@ -515,7 +459,7 @@ static void test_flows_are_bounded(void **state)
 /* State comes and goes with a change, or not at all. */
 static void test_state(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_state put[] = {{.key = STR("\xf0one"), .value = STR("first")},
                                       {.key = STR("\xf0two"), .value = STR("")}};
     const struct queue_state next[] = {{.key = STR("\xf0one"), .value = STR("second")},
@@ -542,7 +486,7 @@ static void test_state(void **state)
     c->change.states = next;
     c->change.states_len = ARRAY_LEN(next);
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
-    reopen(f);
+    kit_queue_reopen(f);
     assert_int_equal(queue_state_get(f->q, 0, STR("\xf0one"), &value), 0);
     assert_true(str_eq(buf_str(&value), STR("second")));
     assert_int_equal(queue_state_get(f->q, 0, STR("\xf0two"), &value), -ENOENT);
@@ -552,7 +496,7 @@ static void test_state(void **state)
 /* Rows asked for by key, due or not; what is gone is left out. And a lane from a time on. */
 static void test_exact_and_from(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct msgid ids[3];
     struct queue_row_key keys[3];
     struct kit_load load = {0};
@@ -607,7 +551,7 @@ static void on_directory(struct queue_directory *d, int result)
 
 static void test_directory(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     static const char *const names[] = {"a.example", "a.example.org", "b", "b.example"};
     struct kit_directory kit = {.d = {.on_done = on_directory}};
 
@@ -653,7 +597,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
 
 static void test_visit_and_message(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct queue_cursor cursor = {0};
     struct seen seen = {.with_message = true};
     struct queue_visit all = {.rows_max = 100, .need_message = true, .visit = on_row, .arg = &seen};
@@ -704,13 +648,13 @@ static void test_visit_and_message(void **state)
 
 static void test_lane_counts(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     bool complete = false;
 
     for (int i = 0; i < 5; i++)
         add_one(f, "a.example", 5, 1000 + i);
     add_one(f, "b.example", 5, 1000);
-    reopen(f);
+    kit_queue_reopen(f);
     add_one(f, "a.example", 5, 1);
     for (unsigned ms = 0; !complete; ms++) {
         assert_true(ms < 5000);
@@ -725,7 +669,7 @@ static void test_lane_counts(void **state)
 
 static void test_second_opener(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const char *error = NULL;
     struct queue *q;
 
@@ -736,34 +680,34 @@ static void test_second_opener(void **state)
 
 static void test_older_format(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const struct queue_format format = {.version = FORMAT_VERSION - 1, .shards = 1, .complete = 1};
     const char *error = NULL;
     struct queue *q;
 
     assert_int_equal(shard_write_format(f->q->shards[0], &format), 0);
-    close_queue(f);
+    kit_queue_close(f);
     assert_int_equal(queue_open(&q, &f->options, &error), -EPROTO);
     assert_non_null(strstr(error, "older version"));
 }
 
 static void test_shards_are_kept(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     const char *error = NULL;
     char from[300], to[300];
     struct queue *q;
 
     assert_int_equal(queue_shards(f->q), 1);
-    close_queue(f);
+    kit_queue_close(f);
     kit_remove(f->dir);
     f->options.shards = 3;
-    open_queue(f);
+    kit_queue_open(f);
     assert_int_equal(queue_shards(f->q), 3);
     f->options.shards = 5;
-    reopen(f);
+    kit_queue_reopen(f);
     assert_int_equal(queue_shards(f->q), 3);
-    close_queue(f);
+    kit_queue_close(f);
     /* A shard that is lost is noticed; one that belongs elsewhere too. */
     snprintf(from, sizeof(from), "%s/shard-001", f->dir);
     snprintf(to, sizeof(to), "%s/elsewhere", f->dir);
@@ -771,13 +715,13 @@ static void test_shards_are_kept(void **state)
     assert_true(queue_open(&q, &f->options, &error) < 0);
     assert_non_null(strstr(error, "missing"));
     assert_int_equal(rename(to, from), 0);
-    open_queue(f);
+    kit_queue_open(f);
 }
 
 /* A change that cannot be stored fails alone. */
 static void test_bad_change_fails_alone(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct kit_change *c[3];
     struct recipient *r[3];
     struct message *m[3];
@@ -815,7 +759,7 @@ static void count_wake(void *arg)
 /* Each port gets its own changes back, and is woken. */
 static void test_two_ports(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct queue_port *ports[2];
     struct kit_change *c[2][50];
     struct recipient *r[2][50];
@@ -852,7 +796,7 @@ static void test_two_ports(void **state)
 /* A change nobody waits for is committed within the company time. */
 static void test_not_urgent(void **state)
 {
-    struct fixture *f = *state;
+    struct kit_queue *f = *state;
     struct message *m = kit_message(10, 1, 5);
     struct recipient *r = kit_recipient(m, 0, "a.example", 1000);
     struct kit_change *c = kit_change();
@@ -867,7 +811,7 @@ static void test_not_urgent(void **state)
 
 int main(void)
 {
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, kit_queue_setup, kit_queue_teardown)
     const struct CMUnitTest tests[] = {
         TEST(test_stored_and_loaded),
         TEST(test_sizes),

@@ -219,4 +219,62 @@ static inline void kit_free_loaded(struct kit_load *kit)
         recipient_free(r);
 }
 
+/* --- a queue of its own for each test --- */
+
+struct kit_queue {
+    char *dir;
+    struct queue_options options;
+    struct queue *q;
+    struct queue_port *port;
+};
+
+static inline void kit_queue_open(struct kit_queue *f)
+{
+    const char *error = NULL;
+    int err = queue_open(&f->q, &f->options, &error);
+
+    if (err < 0)
+        fail_msg("queue_open: %d %s", err, error);
+    assert_int_equal(queue_port_open(&f->port, f->q, NULL, NULL), 0);
+}
+
+static inline void kit_queue_close(struct kit_queue *f)
+{
+    queue_port_close(f->port);
+    queue_close(f->q);
+    f->q = NULL;
+    f->port = NULL;
+}
+
+static inline void kit_queue_reopen(struct kit_queue *f)
+{
+    kit_queue_close(f);
+    kit_queue_open(f);
+}
+
+static inline int kit_queue_setup(void **state)
+{
+    struct kit_queue *f = calloc(1, sizeof(*f));
+
+    f->dir = kit_dir();
+    kit_clock_ms = 800; /* what is due at 1000 is for later, what is due at 500 is fresh */
+    f->options = (struct queue_options){.path = f->dir, .map_bytes = UINT64_C(1) << 30};
+    kit_queue_open(f);
+    *state = f;
+    return 0;
+}
+
+static inline int kit_queue_teardown(void **state)
+{
+    struct kit_queue *f = *state;
+
+    if (f->q != NULL)
+        kit_queue_close(f);
+    kit_remove(f->dir);
+    free(f->dir);
+    free(f);
+    assert_int_equal(message_bytes_alive(), 0);
+    return 0;
+}
+
 #endif
