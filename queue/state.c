@@ -45,19 +45,36 @@ int queue_state_get(struct queue *q, uint32_t shard, struct str key, struct buf 
     return err;
 }
 
+static bool is_of_kind(const MDB_val *key, enum state_kind kind)
+{
+    return key->mv_size > 0 && *(const uint8_t *)key->mv_data == kind;
+}
+
+/* The first state of a kind, or MDB_NOTFOUND. The caller closes *at, which is NULL when there is
+ * none to close. */
+static int first_state(struct shard *s, MDB_txn *txn, enum state_kind kind, MDB_cursor **at,
+                       MDB_val *key, MDB_val *stored)
+{
+    uint8_t first[1] = {(uint8_t)kind};
+    int rc;
+
+    *at = NULL;
+    *key = (MDB_val){sizeof(first), first};
+    rc = mdb_cursor_open(txn, s->state, at);
+    if (rc == 0)
+        rc = mdb_cursor_get(*at, key, stored, MDB_SET_RANGE);
+    return rc == 0 && !is_of_kind(key, kind) ? MDB_NOTFOUND : rc;
+}
+
 /* An LMDB code. */
 static int visit_states(struct shard *s, MDB_txn *txn, enum state_kind kind,
                         void (*visit)(void *arg, struct str key, struct str value), void *arg)
 {
-    uint8_t first[1] = {(uint8_t)kind};
-    MDB_val key = {sizeof(first), first}, stored;
+    MDB_val key, stored;
     MDB_cursor *at;
-    int rc = mdb_cursor_open(txn, s->state, &at);
+    int rc;
 
-    if (rc != 0)
-        return rc;
-    for (rc = mdb_cursor_get(at, &key, &stored, MDB_SET_RANGE);
-         rc == 0 && key.mv_size > 0 && *(uint8_t *)key.mv_data == first[0];
+    for (rc = first_state(s, txn, kind, &at, &key, &stored); rc == 0 && is_of_kind(&key, kind);
          rc = mdb_cursor_get(at, &key, &stored, MDB_NEXT)) {
         struct str value = {NULL, 0};
 
@@ -66,23 +83,20 @@ static int visit_states(struct shard *s, MDB_txn *txn, enum state_kind kind,
             value = (struct str){NULL, 0};
         visit(arg, val_str(&key), value);
     }
-    mdb_cursor_close(at);
+    if (at != NULL)
+        mdb_cursor_close(at);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 int state_any(struct shard *s, MDB_txn *txn, enum state_kind kind, bool *any)
 {
-    uint8_t first[1] = {(uint8_t)kind};
-    MDB_val key = {sizeof(first), first}, stored;
+    MDB_val key, stored;
     MDB_cursor *at;
-    int rc = mdb_cursor_open(txn, s->state, &at);
+    int rc = first_state(s, txn, kind, &at, &key, &stored);
 
-    *any = false;
-    if (rc != 0)
-        return rc;
-    rc = mdb_cursor_get(at, &key, &stored, MDB_SET_RANGE);
-    *any = rc == 0 && *(const uint8_t *)key.mv_data == first[0];
-    mdb_cursor_close(at);
+    *any = rc == 0;
+    if (at != NULL)
+        mdb_cursor_close(at);
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
