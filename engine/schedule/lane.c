@@ -300,21 +300,26 @@ void lane_fetch_end(struct worker *w, uint32_t shard, uint32_t flow, struct str 
     lane_update(lane);
 }
 
-void lane_stored(struct lane *lane, int64_t due_ms)
+/* The store has a row due then that is not in memory. Whether the lane may now be due earlier. */
+static bool note_stored(struct lane *lane, int64_t due_ms)
 {
-    if (due_ms >= QUEUE_DUE_HELD)
-        return;
     if (lane->scan != LANE_SCAN_NONE) {
         if (due_ms < lane->behind_due_ms)
             lane->behind_due_ms = due_ms;
-        return;
+        return false;
     }
     if (due_ms < lane->loaded_until_ms)
         lane->loaded_until_ms = due_ms;
-    if (due_ms < lane->stored_due_ms) {
-        lane->stored_due_ms = due_ms;
+    if (due_ms >= lane->stored_due_ms)
+        return false;
+    lane->stored_due_ms = due_ms;
+    return true;
+}
+
+void lane_stored(struct lane *lane, int64_t due_ms)
+{
+    if (due_ms < QUEUE_DUE_HELD && note_stored(lane, due_ms))
         lane_update(lane);
-    }
 }
 
 void lane_settled(struct recipient *r, int64_t next_due_ms)
@@ -339,9 +344,8 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
         lane_load_want(lane, worker_wall_ms(lane->worker)); /* lane may have waited for it */
 }
 
-uint32_t lane_window_release(struct lane *lane)
+void lane_window_release(struct lane *lane)
 {
-    uint32_t released = lane->window_len;
     struct list_node *n;
 
     while ((n = list_first(&lane->window)) != NULL) {
@@ -352,17 +356,8 @@ uint32_t lane_window_release(struct lane *lane)
         lane->in_flight--;
         lane_kept(lane, r);
         lane_memory_drop(r);
-        if (lane->scan != LANE_SCAN_NONE) {
-            if (due_ms < lane->behind_due_ms)
-                lane->behind_due_ms = due_ms;
-            continue;
-        }
-        if (due_ms < lane->stored_due_ms)
-            lane->stored_due_ms = due_ms;
-        if (due_ms < lane->loaded_until_ms)
-            lane->loaded_until_ms = due_ms;
+        (void)note_stored(lane, due_ms); /* the caller updates the lane, once */
     }
-    return released;
 }
 
 /* --- states --- */
@@ -431,7 +426,7 @@ void lane_update(struct lane *lane)
     int64_t now_ms = worker_wall_ms(w);
 
     if (lane_suspended(lane)) {
-        (void)lane_window_release(lane);
+        lane_window_release(lane);
         if (lane_backs_off(lane))
             lane_arm(lane, (int64_t)(lane->shut_until_ms - io_now_ms(w->io)));
         else if (lane_is_idle(lane) && !timer_armed(&lane->timer))
@@ -507,7 +502,7 @@ void lane_close_all(struct worker *w)
 
         while (!list_empty(&lane->zombies))
             lane_memory_drop(LIST_ENTRY(list_pop_front(&lane->zombies), struct recipient, node));
-        (void)lane_window_release(lane);
+        lane_window_release(lane);
         lane_free(lane);
     }
 }

@@ -182,8 +182,8 @@ void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk);
 /* Walks the next slice of lanes. Once a turn. */
 void lane_suspensions_walk(struct worker *w);
 void lane_suspensions_abandon(struct worker *w);
-/* Gives the window back to the store. Returns how many recipients it had. */
-uint32_t lane_window_release(struct lane *lane);
+/* Gives the window back to the store. The caller updates the lane. */
+void lane_window_release(struct lane *lane);
 /* Re-evaluates what the lane should be doing now. */
 void lane_update(struct lane *lane);
 /* Finds a recipient in memory, or NULL. */

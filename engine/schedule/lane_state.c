@@ -83,7 +83,7 @@ void lane_suspend(struct lane *lane, enum lane_state state, const struct config_
     lane->shut_until_ms =
         io_now_ms(w->io) + (uint64_t)retry_delay_ms(dest, lane->failures, &w->rng);
     lane_set_state(lane, state);
-    (void)lane_window_release(lane);
+    lane_window_release(lane);
     lane_update(lane);
 }
 
@@ -91,7 +91,7 @@ void lane_pause(struct lane *lane, uint64_t until_ms)
 {
     lane_set_state(lane, LANE_SITE_DOWN);
     lane->shut_until_ms = until_ms;
-    (void)lane_window_release(lane);
+    lane_window_release(lane);
     lane_update(lane);
 }
 
