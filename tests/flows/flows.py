@@ -26,20 +26,8 @@ def settings(sink, **more):
 def inject(engine, count, sender, fields=""):
     """count messages to d.example in few round trips."""
     with Client(engine) as client:
-        for first in range(0, count, 200):
-            some = range(first, min(count, first + 200))
-            text = ""
-            for i in some:
-                body = f"{fields}Subject: {i}\r\n\r\ntext\r\n"
-                text += (f"MAIL FROM:<{sender}@sender.example>\r\nRCPT TO:<{sender}{i}@d.example>\r\n"
-                         f"BDAT {len(body)} LAST\r\n{body}")
-            client.send(text.encode())
-            got = b""
-            while got.count(b"queued as") < len(some):
-                part = client.socket.recv(65536)
-                if not part:
-                    raise Failure(f"the session ended: {got[-200:]}")
-                got += part
+        client.messages([(f"{sender}@sender.example", f"{sender}{i}@d.example",
+                          f"{fields}Subject: {i}\r\n\r\ntext\r\n") for i in range(count)])
 
 
 def senders(sink):

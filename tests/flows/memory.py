@@ -10,7 +10,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
 from engine import Engine, Sink  # noqa: E402
-from proc import Failure, wait_until  # noqa: E402
+from proc import wait_until  # noqa: E402
 from talk import Client, run  # noqa: E402
 
 SLOW, DOMAINS, FAST, BYTES = 3000, 2000, 500, 50 << 10
@@ -19,18 +19,8 @@ BODY = "Subject: x\r\n\r\n" + ("y" * 76 + "\r\n") * (BYTES // 78)
 
 def inject(engine, recipients):
     """A message each, as fast as they are taken."""
-    with Client(engine) as client:
-        client.socket.settimeout(60)
-        for first in range(0, len(recipients), 20):
-            some = recipients[first:first + 20]
-            client.send("".join(f"MAIL FROM:<a@sender.example>\r\nRCPT TO:<{to}>\r\n"
-                                f"BDAT {len(BODY)} LAST\r\n{BODY}" for to in some).encode())
-            got = b""
-            while got.count(b"queued as") < len(some):
-                part = client.socket.recv(65536)
-                if not part or b"\n4" in got or b"\n5" in got:
-                    raise Failure(f"refused: {got[-200:]}")
-                got += part
+    with Client(engine, timeout_s=60) as client:
+        client.messages([("a@sender.example", to, BODY) for to in recipients], at_once=20)
 
 
 def taken(sink, domain):

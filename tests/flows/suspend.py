@@ -37,17 +37,7 @@ def inject(engine, count, kind):
     body = (f"X-Hayauma-Campaign: {campaign}\r\nX-Hayauma-Tenant: {tenant}\r\nSubject: {kind}\r\n\r\n"
             "text\r\n")
     with Client(engine) as client:
-        for first in range(0, count, 200):
-            some = range(first, min(count, first + 200))
-            client.send("".join(
-                f"MAIL FROM:<{kind}@sender.example>\r\nRCPT TO:<r{i}@{domain}>\r\n"
-                f"BDAT {len(body)} LAST\r\n{body}" for i in some).encode())
-            got = b""
-            while got.count(b"queued as") < len(some):
-                part = client.socket.recv(65536)
-                if not part:
-                    raise Failure(f"the session ended: {got[-200:]}")
-                got += part
+        client.messages([(f"{kind}@sender.example", f"r{i}@{domain}", body) for i in range(count)])
 
 
 def came(sink, kind):

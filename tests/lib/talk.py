@@ -118,6 +118,15 @@ class Client:
         self.send(data + b".\r\n")
         return self.reply()
 
+    def messages(self, mails, at_once=200):
+        """(sender, recipient, data) each, at_once of them in a round trip; all must be accepted."""
+        for first in range(0, len(mails), at_once):
+            some = mails[first:first + at_once]
+            self.send("".join(f"MAIL FROM:<{sender}>\r\nRCPT TO:<{recipient}>\r\n"
+                              f"BDAT {len(data)} LAST\r\n{data}" for sender, recipient, data in some))
+            for _ in range(3 * len(some)):
+                self.expect(self.reply(), 250)
+
     def ended(self, timeout_s=10):
         """Whether the engine closes the connection in time, whatever it says before."""
         end = time.monotonic() + timeout_s
