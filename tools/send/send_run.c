@@ -1,7 +1,6 @@
 #include "tools/send/send_run.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -204,16 +203,6 @@ static void send_trouble(void *arg, const char *what)
     snprintf(c->trouble, sizeof(c->trouble), "%s", what);
 }
 
-static volatile sig_atomic_t interrupted;
-static struct io *signal_io;
-
-static void on_signal(int number)
-{
-    (void)number;
-    interrupted = 1;
-    io_wake(signal_io);
-}
-
 static void print_progress(struct send *c, uint64_t now_ns)
 {
     size_t all = send_list_len(&c->list), ended = c->accepted + c->refused;
@@ -251,7 +240,7 @@ static void send_tick(void *arg)
 
     if (c->submit == NULL)
         return;
-    if (interrupted)
+    if (send_interrupted())
         submit_abort(c->submit);
     else if (c->accepted + c->refused == send_list_len(&c->list))
         submit_finish(c->submit);
@@ -261,23 +250,6 @@ static void send_tick(void *arg)
         c->progress_ns = now_ns;
         print_progress(c, now_ns);
     }
-}
-
-static int open_io(struct send *c)
-{
-    struct io_options options = {.on_tick = send_tick, .arg = c};
-    struct sigaction action = {.sa_handler = on_signal};
-    int err = io_open(&c->io, &options);
-
-    if (err < 0) {
-        fprintf(stderr, "hayauma send: %s\n", io_why_unavailable(err));
-        return err;
-    }
-    signal_io = c->io;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
-    return 0;
 }
 
 int send_run(struct send *c)
@@ -297,7 +269,7 @@ int send_run(struct send *c)
     if (c->submit_options.sessions > busy)
         c->submit_options.sessions = (uint32_t)busy;
     msgid_source_init(&c->ids, rng_entropy());
-    err = open_io(c);
+    err = submit_io_open(&c->io, "send", send_tick, c);
     if (err < 0)
         return err;
     c->started_ns = c->progress_ns = io_now_ns(c->io);
@@ -312,7 +284,7 @@ int send_run(struct send *c)
 
 bool send_interrupted(void)
 {
-    return interrupted != 0;
+    return submit_signals() > 0;
 }
 
 void send_done(struct send *c)

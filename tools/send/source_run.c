@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -165,16 +164,6 @@ static void source_trouble(void *arg, const char *what)
     note_error(c, what);
 }
 
-static volatile sig_atomic_t signals_seen;
-static struct io *signal_io;
-
-static void on_signal(int number)
-{
-    (void)number;
-    signals_seen++;
-    io_wake(signal_io);
-}
-
 static void print_progress(struct source *c)
 {
     fprintf(stderr, "%6.0f s %12lu accepted %10lu/s %8lu refused %8lu again %6u sessions\n",
@@ -197,10 +186,10 @@ static void source_tick(void *arg)
         c->error = err;
         buf_clear(&c->ledger);
     }
-    if (c->made >= c->messages_max || signals_seen > 0 ||
+    if (c->made >= c->messages_max || submit_signals() > 0 ||
         (c->duration_ms > 0 && now_ns - c->started_ns >= c->duration_ms * 1000000))
         c->ended = true;
-    if (c->error != 0 || signals_seen >= SIGNALS_TO_QUIT)
+    if (c->error != 0 || submit_signals() >= SIGNALS_TO_QUIT)
         submit_abort(c->submit);
     else if (c->ended && c->finished == c->made)
         submit_finish(c->submit);
@@ -216,8 +205,6 @@ static int open_all(struct source *c)
 {
     static const struct submit_hooks hooks = {source_next, source_recipient, source_transaction,
                                               source_trouble};
-    struct io_options io_options = {.on_tick = source_tick, .arg = c};
-    struct sigaction action = {.sa_handler = on_signal};
     int err;
 
     if (c->ledger_file != NULL) {
@@ -227,15 +214,9 @@ static int open_all(struct source *c)
             return -errno;
         }
     }
-    err = io_open(&c->io, &io_options);
-    if (err < 0) {
-        fprintf(stderr, "hayauma source: %s\n", io_why_unavailable(err));
+    err = submit_io_open(&c->io, "source", source_tick, c);
+    if (err < 0)
         return err;
-    }
-    signal_io = c->io;
-    sigaction(SIGINT, &action, NULL);
-    sigaction(SIGTERM, &action, NULL);
-    signal(SIGPIPE, SIG_IGN);
     c->started_ns = c->progress_ns = io_now_ns(c->io);
     return submit_open(&c->submit, c->io, &c->submit_options, &hooks, c);
 }

@@ -1,6 +1,7 @@
 #include "tools/send/submit.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,6 +53,42 @@ struct submit {
 };
 
 static void session_pump(struct submit_session *s);
+
+/* --- the io of the command --- */
+
+static volatile sig_atomic_t signals_seen;
+static struct io *signal_io;
+
+static void on_signal(int number)
+{
+    (void)number;
+    signals_seen++;
+    io_wake(signal_io);
+}
+
+int submit_io_open(struct io **out, const char *command, void (*on_tick)(void *arg), void *arg)
+{
+    struct io_options options = {.on_tick = on_tick, .arg = arg};
+    struct sigaction action = {.sa_handler = on_signal};
+    int err = io_open(out, &options);
+
+    if (err < 0) {
+        fprintf(stderr, "hayauma %s: %s\n", command, io_why_unavailable(err));
+        return err;
+    }
+    signal_io = *out;
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+    return 0;
+}
+
+int submit_signals(void)
+{
+    return signals_seen;
+}
+
+/* --- sessions --- */
 
 static uint64_t backoff_ms(struct submit_session *s)
 {

@@ -36,6 +36,13 @@ struct submit_hooks {
 
 struct submit;
 
+/* An io for a command that SIGINT and SIGTERM wake, and that SIGPIPE does not end. Errors:
+ * io_open()'s, said on stderr. One in a process. */
+int submit_io_open(struct io **out, const char *command, void (*on_tick)(void *arg),
+                   void *arg) MUST_USE;
+/* How many SIGINT and SIGTERM have come since. */
+int submit_signals(void);
+
 /* Begins to connect. 0 or -ENOMEM. */
 int submit_open(struct submit **out, struct io *io, const struct submit_options *options,
                 const struct submit_hooks *hooks, void *arg) MUST_USE;
