@@ -17,6 +17,20 @@ bool str_eq_nocase(struct str a, struct str b)
     return a.len == b.len && str_starts_nocase(a, b);
 }
 
+bool str_is_ascii(struct str s)
+{
+    uint64_t seen = 0, word;
+    size_t i = 0;
+
+    for (; i + sizeof(word) <= s.len; i += sizeof(word)) {
+        memcpy(&word, s.ptr + i, sizeof(word));
+        seen |= word;
+    }
+    for (; i < s.len; i++)
+        seen |= (uint8_t)s.ptr[i];
+    return (seen & UINT64_C(0x8080808080808080)) == 0;
+}
+
 static bool is_blank(char c)
 {
     return c == ' ' || c == '\t';

@@ -34,6 +34,8 @@ static inline char ascii_lower(char c)
 
 bool str_eq_nocase(struct str a, struct str b);
 bool str_starts_nocase(struct str s, struct str prefix);
+/* Whether no byte is above 127. */
+bool str_is_ascii(struct str s);
 /* Strips SP and HT at both ends. */
 struct str str_trim(struct str s);
 /* Offset of the first/last byte c, or -1. */

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "control/control_private.h"
+#include "worker/queue_name.h"
 
 struct held_by {
     struct map_node node;
@@ -91,13 +92,6 @@ void control_suspensions_free(struct control_suspensions *s)
 
 /* --- what they hold --- */
 
-static struct str domain_of(struct str queue)
-{
-    ptrdiff_t at = str_rfind(queue, '@');
-
-    return at < 0 ? queue : (struct str){queue.ptr + at + 1, queue.len - (size_t)at - 1};
-}
-
 static bool visit_row(void *arg, const struct queue_row_view *row)
 {
     struct control_client *client = arg;
@@ -107,7 +101,7 @@ static bool visit_row(void *arg, const struct queue_row_view *row)
     client->work.visited++;
     if ((row->flags & RECIPIENT_HELD) != 0)
         return true;
-    count_rows(s, SUSPENSION_DOMAIN, domain_of(row->queue), 1);
+    count_rows(s, SUSPENSION_DOMAIN, queue_name_destination(row->queue), 1);
     if (flow != NULL) {
         count_rows(s, SUSPENSION_CAMPAIGN, flow->campaign, 1);
         count_rows(s, SUSPENSION_TENANT, flow->tenant, 1);

@@ -5,7 +5,6 @@
 
 #include "deliver/conversion.h"
 #include "deliver/sessions.h"
-#include "mail/header.h"
 #include "outcome/admin.h"
 #include "outcome/classify.h"
 #include "outcome/judge.h"
@@ -105,11 +104,6 @@ static void transaction_free(struct transaction *t)
     pool_put(&w->transaction_pool, t);
 }
 
-static bool is_ascii(struct str s)
-{
-    return !header_eight_bit((const uint8_t *)s.ptr, s.len);
-}
-
 /* Whether the message may be converted for the peer: 8-bit text, and a header that alone needs
  * SMTPUTF8. An address that is not ASCII cannot be converted. */
 static bool transaction_convert(struct transaction *t, struct recipient *r,
@@ -118,7 +112,7 @@ static bool transaction_convert(struct transaction *t, struct recipient *r,
     bool eight_bit = (smtp_client_capabilities(t->delivery->client) & SMTP_CAP_8BITMIME) != 0;
 
     if (*unable == SMTP_UNABLE_UTF8) {
-        if (!is_ascii(t->message->sender) || !is_ascii(r->address))
+        if (!str_is_ascii(t->message->sender) || !str_is_ascii(r->address))
             return false;
         *unable = SMTP_UNABLE_UTF8_HEADER;
     } else if (*unable != SMTP_UNABLE_8BIT) {

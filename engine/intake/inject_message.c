@@ -6,7 +6,6 @@
 
 #include "base/log.h"
 #include "dns/name.h"
-#include "mail/header.h"
 #include "mail/international.h"
 #include "mail/trace.h"
 #include "worker/shared.h"
@@ -168,7 +167,7 @@ static struct str helo_ascii(const struct inject *s, struct dns_name *name)
 {
     struct str helo = str_of(s->helo);
 
-    if (!header_eight_bit((const uint8_t *)helo.ptr, helo.len) || dns_name_parse(name, helo) < 0)
+    if (str_is_ascii(helo) || dns_name_parse(name, helo) < 0)
         return helo;
     return (struct str){name->text, name->len};
 }

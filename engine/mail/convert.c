@@ -176,7 +176,7 @@ static bool parse_type(struct str value, struct part *part, struct open *open)
     }
     while (open->boundary_len > 0 && open->boundary[open->boundary_len - 1] == ' ')
         open->boundary_len--;
-    return value.len == 0 && !header_eight_bit((uint8_t *)open->boundary, open->boundary_len) &&
+    return value.len == 0 && str_is_ascii((struct str){open->boundary, open->boundary_len}) &&
            (!multipart || open->boundary_len > 0);
 }
 

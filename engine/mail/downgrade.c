@@ -10,11 +10,6 @@
 #define GROWTH_MAX     16
 #define PARAMETERS_MAX 64 /* that are looked at; more make no type or name */
 
-static bool is_ascii(struct str s)
-{
-    return !header_eight_bit((const uint8_t *)s.ptr, s.len);
-}
-
 static bool is_space(char c)
 {
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
@@ -152,7 +147,7 @@ static void run_word(struct run *r, const struct lexer *l, const struct token *t
 {
     bool encoded = is_encoded(t->text);
 
-    if (!is_ascii(t->text)) {
+    if (!str_is_ascii(t->text)) {
         if (r->text.len == 0) {
             words_put_gap(r->w, r->space);
             if (!r->after_encoded)
@@ -191,7 +186,7 @@ static void put_text(struct words *w, struct str s, enum syntax syntax)
     struct run r = {.w = w, .in_phrase = syntax == PHRASE};
     struct token t;
 
-    if (is_ascii(s)) {
+    if (str_is_ascii(s)) {
         struct str inside = trim(s);
 
         words_put_gap(w, between(s.ptr, inside.ptr));
@@ -221,11 +216,11 @@ static bool put_address(struct words *w, struct str address)
     struct dns_name domain;
     struct buf text = {0};
 
-    if (is_ascii(address)) {
+    if (str_is_ascii(address)) {
         words_put_raw(w, address);
         return true;
     }
-    if (at < 0 || !is_ascii((struct str){address.ptr, (size_t)at}) ||
+    if (at < 0 || !str_is_ascii((struct str){address.ptr, (size_t)at}) ||
         dns_name_parse(&domain, between(address.ptr + at + 1, address.ptr + address.len)) < 0)
         return false;
     buf_put(&text, address.ptr, (size_t)at + 1);
@@ -314,7 +309,7 @@ static void put_bare(struct words *w, struct str s)
         to = t.text.ptr + t.text.len;
     }
     address = from == NULL ? (struct str){0} : between(from, to);
-    if (is_ascii(address) || str_find(address, '@') < 0 || str_find(address, '(') >= 0) {
+    if (str_is_ascii(address) || str_find(address, '@') < 0 || str_find(address, '(') >= 0) {
         put_text(w, s, PHRASE);
         return;
     }
@@ -444,7 +439,7 @@ static void look_at_others(const struct parameters *all, const struct parameter 
         if (!is_same_name(other, p))
             continue;
         *coded |= other->is_coded;
-        *eight_bit |= (other == p || other->section.len > 0) && !is_ascii(other->raw);
+        *eight_bit |= (other == p || other->section.len > 0) && !str_is_ascii(other->raw);
     }
 }
 
@@ -456,7 +451,7 @@ static void put_parameter(struct words *w, const struct parameters *all, const s
     bool eight_bit, coded;
 
     look_at_others(all, p, &eight_bit, &coded);
-    if (p->base.len == 0 || !is_ascii(p->base) || !is_ascii(p->section) || !eight_bit) {
+    if (p->base.len == 0 || !str_is_ascii(p->base) || !str_is_ascii(p->section) || !eight_bit) {
         words_put_raw(w, STR(";"));
         put_text(w, p->raw, PHRASE);
         return;
@@ -505,7 +500,7 @@ static void put_received(struct words *w, struct str s)
     while ((t = next_token(&l)).kind != TOKEN_END) {
         if (t.kind == TOKEN_SPACE)
             continue;
-        if (t.kind == TOKEN_WORD && l.comments == 0 && !is_ascii(t.text) &&
+        if (t.kind == TOKEN_WORD && l.comments == 0 && !str_is_ascii(t.text) &&
             dns_name_parse(&name, t.text) == 0) {
             put_text(w, between(begin, t.text.ptr), PHRASE);
             words_put_raw(w, (struct str){name.text, name.len});
@@ -521,7 +516,7 @@ static void put_received(struct words *w, struct str s)
             while (end < s.ptr + s.len && *end != '>')
                 end++;
             end += end < s.ptr + s.len;
-            if (!is_ascii(between(clause, end))) {
+            if (!str_is_ascii(between(clause, end))) {
                 put_text(w, between(begin, clause), PHRASE);
                 begin = end;
             }

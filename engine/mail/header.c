@@ -51,17 +51,3 @@ struct str header_field_value(const uint8_t *content, const struct header_field 
         end--;
     return (struct str){start, (size_t)(end - start)};
 }
-
-bool header_eight_bit(const uint8_t *p, size_t len)
-{
-    uint64_t seen = 0, word;
-    size_t i = 0;
-
-    for (; i + sizeof(word) <= len; i += sizeof(word)) {
-        memcpy(&word, p + i, sizeof(word));
-        seen |= word;
-    }
-    for (; i < len; i++)
-        seen |= p[i];
-    return (seen & UINT64_C(0x8080808080808080)) != 0;
-}

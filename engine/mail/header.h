@@ -22,6 +22,9 @@ struct str header_field_value(const uint8_t *content, const struct header_field 
 /* Offset behind the line that at is in (behind its LF, or len). */
 size_t header_line_end(const uint8_t *content, size_t len, size_t at);
 /* Whether some byte is above 127. */
-bool header_eight_bit(const uint8_t *p, size_t len);
+static inline bool header_eight_bit(const uint8_t *p, size_t len)
+{
+    return !str_is_ascii((struct str){(const char *)p, len});
+}
 
 #endif

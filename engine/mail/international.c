@@ -2,12 +2,6 @@
 
 #include "dns/name.h"
 #include "mail/convert.h"
-#include "mail/header.h"
-
-static bool is_ascii(struct str s)
-{
-    return !header_eight_bit((const uint8_t *)s.ptr, s.len);
-}
 
 bool international_content(const uint8_t *content, size_t len, const struct trace_facts *facts,
                            bool eight_bit)
@@ -24,7 +18,7 @@ bool international_put_address(struct buf *out, const struct smtp_address *addre
     size_t before = address->text.len - address->domain.len; /* the local part and '@' */
     struct dns_name domain;
 
-    if (!address->utf8 || !is_ascii(address->local_part) ||
+    if (!address->utf8 || !str_is_ascii(address->local_part) ||
         dns_name_parse(&domain, address->domain) < 0 || before + domain.len > SMTP_PATH_MAX - 2) {
         buf_put_str(out, address->text);
         return !address->utf8;

@@ -98,11 +98,6 @@ static void put_date_field(struct buf *out, const char *name, int64_t ms)
     put_folded(out, name, (struct str){date, len});
 }
 
-static bool is_ascii(struct str s)
-{
-    return !header_eight_bit((const uint8_t *)s.ptr, s.len);
-}
-
 /* --- the notice's own header --- */
 
 /* The name before the address: a quoted-string, or an encoded-word (RFC 2047) for other than ASCII.
@@ -111,7 +106,7 @@ static void put_display_name(struct buf *out, struct str name)
 {
     if (name.len > 45) /* one encoded-word of 75 holds 45 bytes */
         name.len = 45;
-    if (!is_ascii(name)) {
+    if (!str_is_ascii(name)) {
         while (name.len > 0 && !smtp_utf8_valid(name)) /* cut between characters */
             name.len--;
         buf_puts(out, "=?UTF-8?B?");
@@ -210,7 +205,7 @@ static void put_address_field(const struct build *b, const char *name, const cha
 {
     struct buf text = {0};
 
-    if (b->global || is_ascii(address) || !smtp_utf8_valid(address)) {
+    if (b->global || str_is_ascii(address) || !smtp_utf8_valid(address)) {
         put_field(b, name, prefix, address);
         return;
     }
@@ -276,7 +271,7 @@ static void put_recipient(const struct build *b, const struct notice_recipient *
 
     buf_puts(b->out, "\r\n");
     put_original_recipient(b, r->orcpt);
-    put_address_field(b, "Final-Recipient", is_ascii(r->address) ? "rfc822; " : "utf-8; ",
+    put_address_field(b, "Final-Recipient", str_is_ascii(r->address) ? "rfc822; " : "utf-8; ",
                       r->address);
     buf_printf(b->out, "Action: %s\r\nStatus: %u.%u.%u\r\n", actions[b->n->kind], status.class,
                status.subject, status.detail);
@@ -385,7 +380,7 @@ void notice_build(const struct notice *n, struct buf *out, bool *eight_bit, bool
     b.full = returns_full(n) && is_returnable(m);
     b.returned_len = b.full ? m->content_len : header_bytes(m, b.facts.header_len);
     /* The server of an ASCII sender may know nothing but ASCII. */
-    b.global = !is_ascii(m->sender);
+    b.global = !str_is_ascii(m->sender);
     b.eight_bit = b.global || header_eight_bit(m->content, b.returned_len);
     msgid_text(&n->id, b.id);
     choose_boundary(&b);

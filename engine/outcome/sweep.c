@@ -8,6 +8,7 @@
 #include "outcome/admin.h"
 #include "outcome/judge.h"
 #include "schedule/lane_private.h"
+#include "worker/queue_name.h"
 #include "worker/shared.h"
 
 #define CLOCK_JUMP_MS 1000
@@ -95,8 +96,7 @@ static int64_t site_longest_ms(const struct config *c)
 static int64_t right_ms(const struct config *c, int64_t site_ms, struct str queue,
                         const struct retry_place *p, int64_t now_ms)
 {
-    ptrdiff_t at = str_rfind(queue, '@');
-    struct str domain = {queue.ptr + at + 1, queue.len - (size_t)(at + 1)};
+    struct str domain = queue_name_destination(queue);
     int64_t ms = retry_longest_ms(config_destination_for(c, domain, STR("")), p->attempts);
 
     return retry_right_ms(p, ms > site_ms ? ms : site_ms, now_ms);

@@ -5,6 +5,7 @@
 
 #include "dns/dns.h"
 #include "schedule/site.h"
+#include "worker/queue_name.h"
 
 #define ROUTE_MIN_MS 1000
 
@@ -15,10 +16,7 @@ struct lane_routing {
 
 struct str lane_domain(const struct lane *lane)
 {
-    struct str name = lane_name(lane);
-    ptrdiff_t at = str_rfind(name, '@');
-
-    return at < 0 ? name : (struct str){name.ptr + at + 1, name.len - (size_t)at - 1};
+    return queue_name_destination(lane_name(lane));
 }
 
 static void lane_route_to(struct lane *lane, struct site *site)

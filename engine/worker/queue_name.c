@@ -20,9 +20,12 @@ int queue_name_of(struct str domain, struct dns_name *out)
 
 struct str queue_name_domain(struct str address)
 {
-    ptrdiff_t at = str_rfind(address, '@');
+    return str_rfind(address, '@') < 0 ? STR("") : queue_name_destination(address);
+}
 
-    if (at < 0)
-        return STR("");
-    return (struct str){address.ptr + at + 1, address.len - (size_t)at - 1};
+struct str queue_name_destination(struct str queue)
+{
+    size_t at = (size_t)(str_rfind(queue, '@') + 1);
+
+    return (struct str){queue.ptr + at, queue.len - at};
 }

@@ -10,5 +10,7 @@
 int queue_name_of(struct str domain, struct dns_name *out);
 /* The domain of local@domain: behind the last '@'; empty when there is none. */
 struct str queue_name_domain(struct str address);
+/* The domain that mail of a queue goes to: all of its name, or what is behind its last '@'. */
+struct str queue_name_destination(struct str queue);
 
 #endif
