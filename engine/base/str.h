@@ -32,6 +32,12 @@ static inline char ascii_lower(char c)
     return c >= 'A' && c <= 'Z' ? (char)(c + 32) : c;
 }
 
+/* CTL of RFC 5234. */
+static inline bool ascii_is_control(char c)
+{
+    return (unsigned char)c < ' ' || c == 0x7f;
+}
+
 bool str_eq_nocase(struct str a, struct str b);
 bool str_starts_nocase(struct str s, struct str prefix);
 /* Whether no byte is above 127. */

@@ -71,7 +71,7 @@ static int set_bool(const struct config_field *f, void *base, struct str text, s
 static bool printable(struct str s)
 {
     for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] < ' ' || s.ptr[i] == 0x7f)
+        if (ascii_is_control(s.ptr[i]))
             return false;
     return s.len != 0 && s.len <= 1000;
 }

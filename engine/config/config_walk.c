@@ -24,7 +24,7 @@ void config_complain(struct config_loader *l, struct config_place at, const char
     va_end(args);
     /* What was quoted from the file must not break the line. */
     for (char *p = text; *p != 0; p++)
-        if ((unsigned char)*p < ' ' || *p == 0x7f)
+        if (ascii_is_control(*p))
             *p = '?';
     if (at.line != 0)
         buf_printf(l->errors, "%s:%d:%d: %s\n", l->file, at.line, at.column, text);

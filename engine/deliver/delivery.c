@@ -464,8 +464,7 @@ bool delivery_open(struct site *site)
     d->send.on_event = on_send;
     d->timer.on_timer = on_timer;
     d->started_ms = io_now_ms(w->io);
-    snprintf(d->id, sizeof(d->id), "%02x%08x%08x", w->index, (uint32_t)(d->started_ms),
-             (uint32_t)rng_next(&w->rng));
+    worker_session_id(w, d->id);
     d->client = smtp_client_new(&site->options);
     if (d->client == NULL)
         goto fail;

@@ -54,7 +54,7 @@ struct delivery {
     struct iovec iov[DELIVERY_IOV_MAX];
     struct message **held; /* messages that a send under way may still read from */
     size_t held_len;
-    char id[24];
+    char id[SESSION_ID_BYTES];
     char source_addr[PEER_TEXT_BYTES];
 };
 

@@ -1,7 +1,6 @@
 #include "intake/inject.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -175,7 +174,7 @@ static void answer_helo(struct inject *s)
     size_t n = helo.len < sizeof(s->helo) - 1 ? helo.len : sizeof(s->helo) - 1;
 
     for (size_t i = 0; i < n; i++)
-        s->helo[i] = (uint8_t)helo.ptr[i] < ' ' || helo.ptr[i] == 0x7f ? '?' : helo.ptr[i];
+        s->helo[i] = ascii_is_control(helo.ptr[i]) ? '?' : helo.ptr[i];
     s->helo[n] = '\0';
     smtp_server_answer(&s->server, inject_out(s), NULL);
 }
@@ -546,8 +545,7 @@ void inject_begin(struct inject_listener *l, int fd)
     s->send.on_event = on_send;
     s->timer.on_timer = on_timer;
     s->started_ms = io_now_ms(w->io);
-    snprintf(s->id, sizeof(s->id), "%02x%08x%08x", w->index, (uint32_t)s->started_ms,
-             (uint32_t)rng_next(&w->rng));
+    worker_session_id(w, s->id);
     list_push_back(&w->injects, &s->node);
     w->injects_len++;
     counter_add(&w->counters.sessions_in_total, 1);

@@ -348,7 +348,7 @@ static struct message *draft_message(struct inject *s, const struct draft *d,
                     (d->dot_lines ? MESSAGE_DOT_LINES : 0u) |
                     (d->needs_utf8 ? MESSAGE_SMTPUTF8 : 0u);
     fields->ret = s->ret;
-    fields->priority = d->facts.priority < 0 ? 5 : (uint8_t)d->facts.priority;
+    fields->priority = d->facts.priority < 0 ? PRIORITY_DEFAULT : (uint8_t)d->facts.priority;
     fields->recipients = s->rcpts_len;
     fields->sender = inject_sender(s);
     fields->envid = slice_str(s, s->envid);

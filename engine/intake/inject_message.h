@@ -95,7 +95,7 @@ struct inject {
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];
-    char id[24];
+    char id[SESSION_ID_BYTES];
 };
 
 /* The refusal of what the intake has no room for. */

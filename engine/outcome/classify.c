@@ -449,11 +449,8 @@ struct verdict classify_dns(enum dns_status status)
 
 static void reply_add(struct smtp_reply *out, const char *text, size_t len)
 {
-    for (size_t i = 0; i < len && out->text_len < SMTP_REPLY_TEXT_MAX; i++) {
-        char c = text[i];
-
-        out->text[out->text_len++] = (unsigned char)c < ' ' || c == 0x7f ? '?' : c;
-    }
+    for (size_t i = 0; i < len && out->text_len < SMTP_REPLY_TEXT_MAX; i++)
+        out->text[out->text_len++] = ascii_is_control(text[i]) ? '?' : text[i];
 }
 
 static void reply_set(struct smtp_reply *out, uint16_t code, struct smtp_enhanced enhanced,

@@ -71,13 +71,8 @@ static void append_text(struct smtp_reply *r, struct str text)
         r->text[at++] = ' ';
     if (text.len > sizeof(r->text) - at)
         text.len = sizeof(r->text) - at;
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-
-        if ((unsigned char)c < 0x20 || c == 0x7f)
-            c = '?';
-        r->text[at++] = c;
-    }
+    for (size_t i = 0; i < text.len; i++)
+        r->text[at++] = ascii_is_control(text.ptr[i]) ? '?' : text.ptr[i];
     r->text_len = (uint16_t)at;
 }
 

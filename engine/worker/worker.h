@@ -11,6 +11,7 @@
 #define HAYAUMA_ENGINE_WORKER_H
 
 #include <stdatomic.h>
+#include <stdio.h>
 
 #include "base/map.h"
 #include "base/msgid.h"
@@ -158,6 +159,14 @@ void worker_notes_close(struct worker *w);
 static inline int64_t worker_wall_ms(const struct worker *w)
 {
     return io_wall_ms(w->io);
+}
+
+/* A new session's name in the log and the records. */
+#define SESSION_ID_BYTES 24
+static inline void worker_session_id(struct worker *w, char out[SESSION_ID_BYTES])
+{
+    snprintf(out, SESSION_ID_BYTES, "%02x%08x%08x", w->index, (uint32_t)io_now_ms(w->io),
+             (uint32_t)rng_next(&w->rng));
 }
 
 #endif

@@ -118,7 +118,7 @@ static int usage_error(const char *what)
 static bool is_header_text(const char *text)
 {
     for (const char *c = text; c != NULL && *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f)
+        if (ascii_is_control(*c))
             return false;
     return smtp_utf8_valid(str_of(text));
 }
