@@ -26,7 +26,6 @@ struct batch {
     struct map refs;
     struct refs_delta *refs_list;
     struct buf flows_new; /* ids of flows whose records this transaction brings */
-    uint32_t flow;        /* the flow that was looked at last */
     uint64_t room_bytes;
 };
 
@@ -74,8 +73,7 @@ static int delete_pages(struct batch *b, const struct msgid *id)
 
     codec_page_key(key_bytes, id, 0);
     rc = mdb_cursor_get(b->pages, &key, &value, MDB_SET_RANGE);
-    while (rc == 0 && key.mv_size == PAGE_KEY_BYTES &&
-           memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0) {
+    while (rc == 0 && codec_page_key_of(val_str(&key), id)) {
         if (shard_can_free(b->shard, &value))
             rc = mdb_cursor_del(b->pages, 0);
         if (rc == 0)
@@ -208,7 +206,7 @@ static int need_flow(struct batch *b, uint32_t id)
     struct queue_state state = {.key = {(char *)key, sizeof(key)}};
     int rc;
 
-    if (id == b->flow || state_flow_stored(b->shard, id))
+    if (state_flow_stored(b->shard, id))
         return 0;
     flow = queue_flow_find(b->shard->queue, id);
     if (flow == NULL)
@@ -222,7 +220,6 @@ static int need_flow(struct batch *b, uint32_t id)
     if (rc != 0)
         return rc;
     buf_put(&b->flows_new, &id, sizeof(id));
-    b->flow = id;
     return 0;
 }
 

@@ -102,6 +102,11 @@ static inline size_t content_piece_bytes(const struct content_layout *l, uint64_
     return left < l->piece_bytes ? (size_t)left : l->piece_bytes;
 }
 void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_t piece);
+/* Whether key is of a piece of message id. */
+static inline bool codec_page_key_of(struct str key, const struct msgid *id)
+{
+    return key.len == PAGE_KEY_BYTES && memcmp(key.ptr, id->bytes, MSGID_BYTES) == 0;
+}
 /* out: head_bytes + tail_bytes. */
 void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l,
                           bool prepared);

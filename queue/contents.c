@@ -110,8 +110,7 @@ static int read_pages(struct shard *s, MDB_txn *txn, const struct msgid *id, uin
         return lmdb_errno(rc);
     codec_page_key(key_bytes, id, 0);
     rc = mdb_cursor_get(at, &key, &value, MDB_SET_RANGE);
-    while (rc == 0 && err == 0 && key.mv_size == PAGE_KEY_BYTES &&
-           memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0) {
+    while (rc == 0 && err == 0 && codec_page_key_of(val_str(&key), id)) {
         if (!shard_readable(s, &value) || value.mv_size > bytes - *got)
             err = -EBADMSG;
         else if (lies_alone(s, &value))
@@ -159,8 +158,7 @@ static int pages_bytes(struct shard *s, MDB_txn *txn, const struct msgid *id, ui
         return lmdb_errno(rc);
     codec_page_key(key_bytes, id, 0);
     for (rc = mdb_cursor_get(at, &key, &value, MDB_SET_RANGE);
-         rc == 0 && key.mv_size == PAGE_KEY_BYTES &&
-         memcmp(key.mv_data, id->bytes, MSGID_BYTES) == 0 && shard_readable(s, &value);
+         rc == 0 && codec_page_key_of(val_str(&key), id) && shard_readable(s, &value);
          rc = mdb_cursor_get(at, &key, &value, MDB_NEXT))
         *bytes += value.mv_size;
     mdb_cursor_close(at);

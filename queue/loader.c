@@ -315,36 +315,37 @@ static int load_exact(struct shard *s, struct queue_load *load, size_t from, siz
 
 static int run_load_exact(struct shard *s, struct queue_load *load)
 {
-    struct list_node *node;
     int err = 0;
 
     for (size_t at = 0; at < load->exact_len && err == 0; at += SLICE_ROWS)
         err = load_exact(s, load, at,
                          at + SLICE_ROWS < load->exact_len ? at + SLICE_ROWS : load->exact_len);
-    while (err < 0 && (node = list_pop_front(&load->rcpts)) != NULL)
-        recipient_free(CONTAINER_OF(node, struct recipient, node));
     return err;
 }
 
-static int run_load(struct shard *s, struct queue_load *load)
+static int run_load_lane(struct shard *s, struct queue_load *load)
 {
-    struct list_node *node;
     uint64_t bytes = 0;
     uint32_t rows = 0;
     int err;
 
-    load->end = false;
-    load->next_due_ms = INT64_MAX;
-    if (load->exact != NULL)
-        return run_load_exact(s, load);
     if (load->queue.len == 0 || load->queue.len > QUEUE_NAME_MAX)
         return -EINVAL;
     do {
         err = load_slice(s, load, &rows, &bytes);
     } while (err == 0);
-    if (err == 1)
-        return 0;
-    while ((node = list_pop_front(&load->rcpts)) != NULL)
+    return err < 0 ? err : 0;
+}
+
+static int run_load(struct shard *s, struct queue_load *load)
+{
+    struct list_node *node;
+    int err;
+
+    load->end = false;
+    load->next_due_ms = INT64_MAX;
+    err = load->exact != NULL ? run_load_exact(s, load) : run_load_lane(s, load);
+    while (err < 0 && (node = list_pop_front(&load->rcpts)) != NULL)
         recipient_free(CONTAINER_OF(node, struct recipient, node));
     return err;
 }
