@@ -263,7 +263,7 @@ static int dropped_add(struct dropped *d, const struct row_key *row)
 }
 
 /* From the row at key, of the part's flow and class, on to those of the part in its lane, and
- * behind the lane. An LMDB code; negative: -ENOMEM. */
+ * behind the lane. An LMDB code. */
 static int find_in_lane(MDB_cursor *rows, const struct spread_part *part, MDB_val *key,
                         MDB_val *value, struct dropped *d)
 {
@@ -283,7 +283,7 @@ static int find_in_lane(MDB_cursor *rows, const struct spread_part *part, MDB_va
         if (d->rows_len == BATCH_ROWS_MAX)
             return 0;
         if (codec_row_key_parse(val_str(key), &row) && dropped_add(d, &row) < 0)
-            return -ENOMEM;
+            return ENOMEM;
         rc = mdb_cursor_get(rows, key, value, MDB_NEXT);
     }
     if (rc != 0)
@@ -316,7 +316,7 @@ static int find_rows(struct shard *s, const struct spread_part *part, struct dro
     if (rows != NULL)
         mdb_cursor_close(rows);
     mdb_txn_abort(txn);
-    return rc == MDB_NOTFOUND ? 0 : rc < 0 && rc == -ENOMEM ? rc : lmdb_errno(rc);
+    return rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
 }
 
 /* The threads do not run yet: commits are this thread's. */

@@ -147,11 +147,8 @@ static void settle_keep(struct settle *s)
     s->worker->settles_spare_len++;
 }
 
-static void waiter_release(struct settle *s)
+static void waiter_release(struct settle_waiter *waiter)
 {
-    struct settle_waiter *waiter = s->waiter;
-
-    s->waiter = NULL;
     if (waiter != NULL && --waiter->parts == 0)
         waiter->on_settled(waiter);
 }
@@ -172,8 +169,7 @@ static void settle_end(struct settle *s)
         settle_keep(s);
     else
         settle_free(s);
-    if (waiter != NULL && --waiter->parts == 0)
-        waiter->on_settled(waiter);
+    waiter_release(waiter);
 }
 
 static void on_retry(struct timer *timer)
@@ -246,6 +242,7 @@ static void settle_split(struct settle *s)
 static void settle_refused(struct settle *s, int result)
 {
     struct worker *w = s->worker;
+    struct settle_waiter *waiter = s->waiter;
     char id[MSGID_TEXT_BYTES] = "";
     uint32_t n;
 
@@ -263,7 +260,8 @@ static void settle_refused(struct settle *s, int result)
                       "shard=%u id=%s error=\"%s\" refused=%u action=\"it is tried again, and sent "
                       "again after a restart; see 'A damaged queue' in the manual\"",
                       s->shard, id, strerror(-result), n);
-        waiter_release(s);
+        s->waiter = NULL;
+        waiter_release(waiter);
     }
     s->refused_ms = s->refused_ms == 0                   ? RETRY_MS
                     : s->refused_ms < REFUSED_MAX_MS / 2 ? s->refused_ms * 2

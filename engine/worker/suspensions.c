@@ -1,6 +1,7 @@
 #include "worker/suspensions.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -228,18 +229,27 @@ static bool text_take(struct str *in, char *out, size_t max)
     return strlen(out) == len;
 }
 
+/* Scope and name; the rest of out is cleared. */
+static bool key_decode(struct str key, struct suspension *out)
+{
+    *out = (struct suspension){0};
+    if (key.len < 3 || key.len > SUSPENSION_KEY_MAX || key.ptr[0] != STATE_SUSPENSION ||
+        suspension_scope_name((uint8_t)key.ptr[1]) == NULL)
+        return false;
+    out->scope = (uint8_t)key.ptr[1];
+    memcpy(out->name, key.ptr + 2, key.len - 2);
+    return true;
+}
+
 int suspension_decode(struct str key, struct str value, struct suspension *out)
 {
-    struct suspension one = {0};
+    struct suspension one;
     struct str rest;
 
-    if (key.len < 3 || key.len > SUSPENSION_KEY_MAX || key.ptr[0] != STATE_SUSPENSION ||
-        value.len < VALUE_MIN || suspension_scope_name((uint8_t)key.ptr[1]) == NULL)
+    if (!key_decode(key, &one) || value.len < VALUE_MIN)
         return -EBADMSG;
     if (value.ptr[0] != VERSION)
         return -EPROTO;
-    one.scope = (uint8_t)key.ptr[1];
-    memcpy(one.name, key.ptr + 2, key.len - 2);
     one.since_ms = number_at(value.ptr + 1);
     one.until_ms = number_at(value.ptr + 9);
     rest = (struct str){value.ptr + 17, value.len - 17};
@@ -267,11 +277,9 @@ static void load_one(void *arg, struct str key, struct str value)
                   "scope=%d name=\"%.*s\" action=\"see 'hayauma queue suspensions'; suspend or "
                   "resume it anew\"",
                   key.len < 2 ? 0 : key.ptr[1], (int)(key.len < 2 ? 0 : key.len - 2), key.ptr + 2);
-        if (key.len < 3 || key.len > SUSPENSION_KEY_MAX ||
-            suspension_scope_name((uint8_t)key.ptr[1]) == NULL)
+        if (!key_decode(key, &one))
             return;
-        one = (struct suspension){.scope = (uint8_t)key.ptr[1], .reason = "its record is damaged"};
-        memcpy(one.name, key.ptr + 2, key.len - 2);
+        snprintf(one.reason, sizeof(one.reason), "its record is damaged");
     }
     if (one.name[0] != '\0' && l->err == 0)
         l->err = suspensions_put(l->to, &one);
