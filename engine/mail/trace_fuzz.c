@@ -34,7 +34,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *room = malloc(TRACE_STAMP_BYTES_MAX + size), *content = room + TRACE_STAMP_BYTES_MAX;
     struct trace_facts facts;
     struct buf json = {0};
-    size_t removed, lead, body_len;
+    size_t lead, body_len;
+    ptrdiff_t removed; /* below zero: a border was put in */
     int64_t ms;
 
     if (room == NULL)
@@ -48,11 +49,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     ASSERT(lead == 0 || facts.header_len > 0);
     body_len = size - facts.body_offset;
     trace_wanted_json(&facts, names, ARRAY_LEN(names), &json);
-    removed = trace_strip(content, &facts);
-    removed -= trace_border(content + removed, size - removed, &facts);
+    removed = (ptrdiff_t)trace_strip(content, &facts);
+    removed -= (ptrdiff_t)trace_border(content + removed, size - (size_t)removed, &facts);
     facts.eight_bit = false;
     for (size_t i = 0; i < facts.header_len; i++)
-        facts.eight_bit |= content[removed + i] > 127;
+        facts.eight_bit |= content[removed + (ptrdiff_t)i] > 127;
     uint8_t *start = trace_prepend(content + removed, &stamp, &facts);
     check_stamped(start, (size_t)(content + size - start), &facts, body_len);
     (void)trace_date_parse(text, &ms);

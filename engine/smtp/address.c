@@ -223,7 +223,7 @@ bool smtp_domain_valid(struct str s, bool utf8_ok)
 }
 
 /* The length of a local part without quotes that must have them before others see it, since it has
- * dots at its ends or in a row; 0: it is written as it is. */
+ * dots at its ends or in a row; 0: it is written as it is, as is what no parser of ours let in. */
 static size_t lacks_quotes(struct str address)
 {
     bool dot = true; /* where one more is one too many */
@@ -232,7 +232,7 @@ static size_t lacks_quotes(struct str address)
     for (size_t i = 0; i < address.len; i++) {
         char c = address.ptr[i];
 
-        if (c == '"')
+        if (c == '"' || c == '\\')
             return 0;
         if (c == '@')
             return dots || (dot && i > 0) ? i : 0;

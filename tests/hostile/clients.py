@@ -405,6 +405,7 @@ def test_reset_at_every_stage():
 def test_session_limits():
     """sessions_max and sessions_per_client_max; 2,000 idle ones cost little; slots come back."""
     with listening(sessions_max=2000, sessions_per_client_max=1900) as engine:
+        wait_no_sessions(engine)
         before = resident_bytes(engine.process.pid)
         held = [Client(engine, hello=None) for _ in range(1900)]
         assert all(c.reply().startswith("220") for c in held)

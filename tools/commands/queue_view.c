@@ -53,6 +53,19 @@ static void print_total(const json_t *done, const char *what)
     buf_done(&text);
 }
 
+/* What op says, line by line, and how many there were. */
+static int view(struct channel *ch, const struct queue_options *o, const char *op, const char *name,
+                void (*print)(const struct queue_options *o, const json_t *value), const char *what)
+{
+    json_t *done = NULL;
+    int code = each(ch, queue_request(o, op), name, print, o, &done);
+
+    if (code == 0 && !o->channel.json)
+        print_total(done, what);
+    json_decref(done);
+    return code;
+}
+
 /* --- list --- */
 
 #define ID_COLUMNS   32
@@ -140,16 +153,9 @@ static void print_row(const struct queue_options *o, const json_t *row)
 
 int queue_view_list(struct channel *ch, struct queue_options *o)
 {
-    json_t *done = NULL;
-    int code;
-
     if (!o->channel.json)
         list_head();
-    code = each(ch, queue_request(o, "list"), "row", print_row, o, &done);
-    if (code == 0 && !o->channel.json)
-        print_total(done, "recipient");
-    json_decref(done);
-    return code;
+    return view(ch, o, "list", "row", print_row, "recipient");
 }
 
 /* --- summary --- */
@@ -211,16 +217,9 @@ static void print_group(const struct queue_options *o, const json_t *queue)
 
 int queue_view_summary(struct channel *ch, struct queue_options *o)
 {
-    json_t *done = NULL;
-    int code;
-
     if (!o->channel.json)
         summary_head();
-    code = each(ch, queue_request(o, "summary"), "queue", print_group, o, &done);
-    if (code == 0 && !o->channel.json)
-        print_total(done, "recipient");
-    json_decref(done);
-    return code;
+    return view(ch, o, "summary", "queue", print_group, "recipient");
 }
 
 /* --- show --- */
@@ -369,13 +368,7 @@ static void print_quarantined(const struct queue_options *o, const json_t *q)
 
 int queue_view_quarantine(struct channel *ch, struct queue_options *o)
 {
-    json_t *done = NULL;
-    int code = each(ch, queue_request(o, "quarantine"), "quarantined", print_quarantined, o, &done);
-
-    if (code == 0 && !o->channel.json)
-        print_total(done, "damaged record");
-    json_decref(done);
-    return code;
+    return view(ch, o, "quarantine", "quarantined", print_quarantined, "damaged record");
 }
 
 /* As hexdump -C. */
