@@ -135,8 +135,8 @@ static void watch_body(struct delivery *d)
     struct io_progress p;
     bool left;
 
-    io_send_progress(d->worker->io, d->dial.fd, &p);
-    left = io_op_busy(&d->send) || p.left_bytes > 0;
+    stream_progress(&d->stream, &p);
+    left = stream_sending(&d->stream) || p.left_bytes > 0;
     if (b->looked && (p.taken_bytes - b->taken_bytes >= BODY_BYTES_MIN || (b->left && !left))) {
         b->since_ms = now_ms;
         b->taken_bytes = p.taken_bytes;
@@ -334,7 +334,7 @@ bool delivery_work(struct delivery *d)
  * lost: then the kernel may still be reading it. */
 void delivery_release(struct delivery *d, struct message *m)
 {
-    if (!io_op_busy(&d->send)) {
+    if (!stream_sending(&d->stream)) {
         message_unref(m);
         return;
     }
@@ -386,29 +386,21 @@ static void on_connect(struct io_op *op, const struct io_event *event)
         delivery_advance(d, EVENT_CONNECTED, NULL, 0);
 }
 
-static void on_recv(struct io_op *op, const struct io_event *event)
+static void on_recv(struct stream *stream, int32_t result, const uint8_t *data)
 {
-    struct delivery *d = CONTAINER_OF(op, struct delivery, recv);
+    struct delivery *d = CONTAINER_OF(stream, struct delivery, stream);
 
-    if (d->state == DELIVERY_CLOSING)
-        return;
-    if (event->result > 0)
-        delivery_advance(d, EVENT_DATA, event->data, event->result);
-    else
-        delivery_advance(d, EVENT_LOST, NULL, event->result);
+    delivery_advance(d, result > 0 ? EVENT_DATA : EVENT_LOST, data, result);
 }
 
-static void on_send(struct io_op *op, const struct io_event *event)
+static void on_sent(struct stream *stream, int32_t result)
 {
-    struct delivery *d = CONTAINER_OF(op, struct delivery, send);
+    struct delivery *d = CONTAINER_OF(stream, struct delivery, stream);
 
-    if (d->state == DELIVERY_CLOSING)
-        return;
-    if (event->result < 0)
-        delivery_advance(d, EVENT_LOST, NULL, event->result);
-    else
-        delivery_advance(d, EVENT_SENT, NULL, event->result);
+    delivery_advance(d, result < 0 ? EVENT_LOST : EVENT_SENT, NULL, result);
 }
+
+static const struct stream_handlers stream_handlers = {on_recv, on_sent};
 
 static int connect_next(struct delivery *d)
 {
@@ -416,6 +408,7 @@ static int connect_next(struct delivery *d)
 
     if (err < 0)
         return err;
+    stream_attach(&d->stream, d->dial.fd);
     d->error = 0;
     counter_add(&d->worker->counters.connects, 1);
     arm_timer(d);
@@ -460,8 +453,7 @@ bool delivery_open(struct site *site)
     d->dial.offset = site->rotate++;
     d->state = DELIVERY_CONNECTING;
     d->dial.connect.on_event = on_connect;
-    d->recv.on_event = on_recv;
-    d->send.on_event = on_send;
+    stream_init(&d->stream, &w->streams, &stream_handlers);
     d->timer.on_timer = on_timer;
     d->started_ms = io_now_ms(w->io);
     worker_session_id(w, d->id);
@@ -506,8 +498,7 @@ static void delivery_close(struct delivery *d)
     d->site->options.no_chunking |= smtp_client_chunking_refused(d->client);
     wheel_cancel(io_wheel(io), &d->timer);
     io_cancel(io, &d->dial.connect);
-    io_cancel(io, &d->recv);
-    io_cancel(io, &d->send);
+    stream_cancel(&d->stream, d->error == 0);
     list_push_back(&d->worker->deliveries_dead, &d->dirty_node);
 }
 
@@ -641,7 +632,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
             on_own_address(d);
             return;
         }
-        io_recv(d->worker->io, &d->recv, d->dial.fd);
+        stream_recv(&d->stream);
         break;
     case EVENT_DATA:
         smtp_client_input(d->client, data, (size_t)result);
@@ -680,6 +671,7 @@ static void take_work(struct delivery *d, uint32_t *unsent_left)
 static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
 {
     size_t n;
+    int err;
 
     drain_events(d);
     if (d->state == DELIVERY_GREETING && d->greeted)
@@ -688,13 +680,16 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     if (d->state == DELIVERY_CLOSING)
         return;
     delivery_idle(d);
-    if (d->state == DELIVERY_CONNECTING || io_op_busy(&d->send))
+    if (d->state == DELIVERY_CONNECTING || stream_sending(&d->stream))
         return;
     n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
     if (n == 0)
         return;
-    io_send(d->worker->io, &d->send, d->dial.fd, d->iov, n);
-    arm_timer(d); /* the session may wait for another thing now */
+    err = stream_send(&d->stream, d->iov, n);
+    if (err < 0)
+        delivery_advance(d, EVENT_LOST, NULL, err);
+    else
+        arm_timer(d); /* the session may wait for another thing now */
 }
 
 static void delivery_free(struct delivery *d)
@@ -741,13 +736,13 @@ static void delivery_reap(struct worker *w)
         struct delivery *d = LIST_ENTRY(n, struct delivery, dirty_node);
 
         next = list_next(&w->deliveries_dead, n);
-        if (io_op_busy(&d->dial.connect) || io_op_busy(&d->recv) || io_op_busy(&d->send))
+        if (io_op_busy(&d->dial.connect) || stream_busy(&d->stream))
             continue;
         list_remove(&d->dirty_node);
         held_drop(d);
         /* A peer that did not take what it was sent must not get it from the kernel later, when the
          * mail is tried again; nor should the kernel keep megabytes for it. */
-        io_close_fd(w->io, d->dial.fd, d->error == -ETIMEDOUT);
+        stream_close(&d->stream, d->error == -ETIMEDOUT);
         if (!d->reopen || w->draining || !delivery_reopen(d))
             delivery_free(d);
     }

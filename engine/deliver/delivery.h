@@ -9,6 +9,7 @@
 #include "deliver/dial.h"
 #include "schedule/site.h"
 #include "smtp/client.h"
+#include "worker/stream.h"
 #include "worker/worker.h"
 
 #define DELIVERY_IOV_MAX   32
@@ -31,7 +32,7 @@ struct delivery {
     struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
     struct map_node idle_map;                          /* worker->idle */
     struct dial dial;
-    struct io_op recv, send;
+    struct stream stream;
     struct timer timer;
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
     struct body_watch {   /* of content on its way: see watch_body() */

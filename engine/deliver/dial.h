@@ -1,6 +1,6 @@
 /* A session's way to an exchanger: which address is tried next, its socket, its connect operation.
  * A dial is a part of a delivery and lives as long; the delivery gets the end of the connect
- * operation and closes the descriptor. Thread: the session's worker. */
+ * operation, and its stream closes the descriptor. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_DIAL_H
 #define HAYAUMA_ENGINE_DIAL_H
 

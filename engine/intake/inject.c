@@ -78,8 +78,7 @@ static void inject_end(struct inject *s)
     set_state(s, INJECT_DEAD);
     inject_answers_forget(s);
     wheel_cancel(io_wheel(io), &s->timer);
-    io_cancel(io, &s->recv);
-    io_cancel(io, &s->send);
+    stream_cancel(&s->stream, true);
     if (list_node_linked(&s->dirty_node))
         list_remove(&s->dirty_node);
     list_push_back(&s->worker->injects_dead, &s->dirty_node);
@@ -134,7 +133,7 @@ static void on_timer(struct timer *timer)
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
     } else if (!list_empty(&s->answers)) { /* it is our commit that is slow, not the client */
         deadline_set(s, LAST_WORD_MS);
-    } else if (rules[s->state].when_late == INJECT_BYE && !io_op_busy(&s->send)) {
+    } else if (rules[s->state].when_late == INJECT_BYE && !stream_sending(&s->stream)) {
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
         deadline_set(s, LAST_WORD_MS);
     } else {
@@ -370,39 +369,35 @@ static void inject_process(struct inject *s, const uint8_t *data, size_t len)
     mark_dirty(s);
 }
 
-static void on_recv(struct io_op *op, const struct io_event *event)
+static void on_recv(struct stream *stream, int32_t result, const uint8_t *data)
 {
-    struct inject *s = CONTAINER_OF(op, struct inject, recv);
+    struct inject *s = CONTAINER_OF(stream, struct inject, stream);
 
-    if (s->state == INJECT_DEAD)
-        return;
-    if (event->result > 0) {
+    if (result > 0) {
         if (s->state == INJECT_OPEN) {
             touch(s);
-            inject_process(s, event->data, (size_t)event->result);
+            inject_process(s, data, (size_t)result);
         } else if (s->state == INJECT_BYE) {
             set_state(s, INJECT_TALKED);
-        } else if ((s->heard += (uint32_t)event->result) > HEARD_MAX) {
+        } else if ((s->heard += (uint32_t)result) > HEARD_MAX) {
             inject_end(s);
             return;
         }
-    } else if (event->result == 0) {
+    } else if (result == 0) {
         s->input = INJECT_ENDED; /* perhaps only its sending side: it may wait for replies */
-    } else if (event->result != -ECANCELED) {
+    } else if (result != -ECANCELED) {
         inject_end(s);
         return;
     }
     mark_dirty(s);
 }
 
-static void on_send(struct io_op *op, const struct io_event *event)
+static void on_sent(struct stream *stream, int32_t result)
 {
-    struct inject *s = CONTAINER_OF(op, struct inject, send);
+    struct inject *s = CONTAINER_OF(stream, struct inject, stream);
 
-    if (s->state == INJECT_DEAD)
-        return;
     buf_clear(&s->sending);
-    if (event->result < 0) {
+    if (result < 0) {
         inject_end(s);
     } else if (s->state != INJECT_OPEN) {
         mark_dirty(s);
@@ -412,6 +407,8 @@ static void on_send(struct io_op *op, const struct io_event *event)
     }
 }
 
+static const struct stream_handlers stream_handlers = {on_recv, on_sent};
+
 static void inject_receive(struct inject *s)
 {
     bool wanted =
@@ -419,14 +416,14 @@ static void inject_receive(struct inject *s)
 
     if (!wanted && s->input == INJECT_STREAM) {
         s->input = INJECT_BY_ONE;
-        io_cancel(s->worker->io, &s->recv);
+        stream_recv_stop(&s->stream);
     }
-    if (!wanted || s->input == INJECT_ENDED || io_op_busy(&s->recv))
+    if (!wanted || s->input == INJECT_ENDED || stream_receiving(&s->stream))
         return;
     if (s->input == INJECT_STREAM)
-        io_recv(s->worker->io, &s->recv, s->fd);
+        stream_recv(&s->stream);
     else
-        io_recv_once(s->worker->io, &s->recv, s->fd);
+        stream_recv_once(&s->stream);
 }
 
 /* All that was written is sent. */
@@ -441,7 +438,7 @@ static void inject_said(struct inject *s)
         return;
     }
     set_state(s, next);
-    io_send_end(s->worker->io, s->fd); /* whoever waits for an answer waits no longer */
+    stream_send_end(&s->stream); /* whoever waits for an answer waits no longer */
     deadline_set(s, LAST_WORD_MS);
     inject_receive(s);
 }
@@ -451,7 +448,7 @@ static void inject_flush(struct inject *s)
     struct buf empty;
 
     inject_receive(s);
-    if (io_op_busy(&s->send))
+    if (stream_sending(&s->stream))
         return;
     if (s->out.len == 0) {
         inject_said(s);
@@ -461,7 +458,8 @@ static void inject_flush(struct inject *s)
     s->sending = s->out;
     s->out = empty;
     s->iov = (struct iovec){s->sending.data, s->sending.len};
-    io_send(s->worker->io, &s->send, s->fd, &s->iov, 1);
+    if (stream_send(&s->stream, &s->iov, 1) < 0)
+        inject_end(s);
 }
 
 void inject_flush_all(struct worker *w)
@@ -474,10 +472,10 @@ void inject_flush_all(struct worker *w)
         struct inject *s = LIST_ENTRY(n, struct inject, dirty_node);
 
         next = list_next(&w->injects_dead, n);
-        if (io_op_busy(&s->recv) || io_op_busy(&s->send))
+        if (stream_busy(&s->stream))
             continue;
         list_remove(&s->dirty_node);
-        io_close_fd(w->io, s->fd, false);
+        stream_close(&s->stream, false);
         inject_free(s);
     }
     inject_rejections_flush(w);
@@ -539,10 +537,9 @@ void inject_begin(struct inject_listener *l, int fd)
     s->config = config_ref(l->config);
     s->settings = l->settings;
     s->options = server_options(l);
-    s->fd = fd;
+    stream_init(&s->stream, &w->streams, &stream_handlers);
+    stream_attach(&s->stream, fd);
     list_init(&s->answers);
-    s->recv.on_event = on_recv;
-    s->send.on_event = on_send;
     s->timer.on_timer = on_timer;
     s->started_ms = io_now_ms(w->io);
     worker_session_id(w, s->id);

@@ -6,6 +6,7 @@
 
 #include "intake/inject.h"
 #include "worker/peer_text.h"
+#include "worker/stream.h"
 
 /* Envelope strings live one behind the other in inject->envelope; these are offsets into it. */
 struct inject_slice {
@@ -61,7 +62,7 @@ struct inject {
     const struct config_listener *settings;
     struct smtp_server_options options;
     struct list_node node, dirty_node; /* dirty_node: injects_dirty or injects_dead */
-    struct io_op recv, send;
+    struct stream stream;
     struct timer timer;
     uint64_t started_ms, deadline_ms;
     struct smtp_server server;
@@ -75,7 +76,6 @@ struct inject {
     uint64_t behind_base;
     struct buf pending; /* input that waits for an answer of ours, from pending_at on */
     size_t pending_at;
-    int fd;
     enum inject_state state;
     enum inject_input input;
     uint32_t heard; /* bytes that came after our last reply */

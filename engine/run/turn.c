@@ -124,6 +124,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
                       io_why_unavailable(err));
         return err;
     }
+    streams_init(&w->streams, w->io);
     err = inject_open(w, &which);
     if (err < 0 && which != NULL && engine_start_failed(engine, err))
         engine_listen_failed(which, err);
@@ -280,6 +281,7 @@ void worker_close(struct worker *w)
     map_done(&w->sites);
     map_done(&w->memory);
     map_done(&w->idle);
+    streams_done(&w->streams);
     pool_done(&w->inject_pool);
     pool_done(&w->answer_pool);
     pool_done(&w->delivery_pool);

@@ -25,6 +25,7 @@
 #include "queue/queue.h"
 #include "worker/crew.h"
 #include "worker/families.h"
+#include "worker/stream.h"
 
 struct shared;
 struct worker;
@@ -62,6 +63,7 @@ struct worker {
     _Alignas(CACHE_LINE_BYTES) struct shared *shared; /* neighbours in an array share no line */
     uint32_t index;
     struct io *io;
+    struct streams streams;
     struct dns *dns;
     struct queue_port *port;
     struct config *config; /* what new sessions use; a reference */

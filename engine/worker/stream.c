@@ -1,0 +1,336 @@
+#include "worker/stream.h"
+
+#include <errno.h>
+#include <string.h>
+
+void streams_init(struct streams *all, struct io *io)
+{
+    all->io = io;
+    pool_init(&all->wires, "wire", STREAM_WIRE_BYTES, SIZE_MAX);
+}
+
+void streams_done(struct streams *all)
+{
+    pool_done(&all->wires);
+}
+
+static bool filter_busy(const struct stream *s)
+{
+    return s->filter != NULL && s->filter->kind->busy != NULL && s->filter->kind->busy(s->filter);
+}
+
+static void wire_drop(struct stream *s)
+{
+    pool_put(&s->all->wires, s->wire);
+    s->wire = NULL;
+}
+
+/* --- what goes out, through a filter --- */
+
+/* The session's next bytes in one piece: where pieces are small, they are gathered. */
+static struct str slice_of(const struct stream *s, char gathered[STREAM_SLICE_BYTES])
+{
+    struct str first = {0};
+    size_t at = s->iov_at, len = 0;
+
+    if (s->iov_len == 0)
+        return first;
+    first = (struct str){(char *)s->iov->iov_base + at, s->iov->iov_len - at};
+    if (first.len >= STREAM_SLICE_BYTES || s->iov_len == 1) {
+        first.len = first.len < STREAM_SLICE_BYTES ? first.len : STREAM_SLICE_BYTES;
+        return first;
+    }
+    for (size_t i = 0; i < s->iov_len && len < STREAM_SLICE_BYTES; i++, at = 0) {
+        size_t n = s->iov[i].iov_len - at;
+
+        n = n < STREAM_SLICE_BYTES - len ? n : STREAM_SLICE_BYTES - len;
+        memcpy(gathered + len, (char *)s->iov[i].iov_base + at, n);
+        len += n;
+    }
+    return (struct str){gathered, len};
+}
+
+static void slice_taken(struct stream *s, size_t len)
+{
+    s->iov_at += len;
+    while (s->iov_len > 0 && s->iov_at >= s->iov->iov_len) {
+        s->iov_at -= s->iov->iov_len;
+        s->iov++;
+        s->iov_len--;
+    }
+}
+
+/* Fills the wire's buffer. Its length, or -errno. */
+static ssize_t wire_fill(struct stream *s)
+{
+    char gathered[STREAM_SLICE_BYTES];
+    size_t len = 0;
+    ssize_t n;
+
+    do {
+        struct str slice = slice_of(s, gathered), left = slice;
+
+        n = s->filter->kind->out(s->filter, &left, s->wire + len, STREAM_WIRE_BYTES - len);
+        if (n < 0)
+            return n;
+        ASSERT((size_t)n <= STREAM_WIRE_BYTES - len && left.len <= slice.len);
+        slice_taken(s, slice.len - left.len);
+        len += (size_t)n;
+    } while (n > 0 && STREAM_WIRE_BYTES - len >= STREAM_SLICE_BYTES + STREAM_FILTER_BYTES);
+    return (ssize_t)len;
+}
+
+/* Sends what the filter has, unless something is on its way. 0 or -errno. */
+static int pump(struct stream *s)
+{
+    ssize_t len;
+
+    if (s->filter == NULL || io_op_busy(&s->send))
+        return 0;
+    ASSERT(s->wire == NULL);
+    s->wire = pool_get(&s->all->wires);
+    if (s->wire == NULL)
+        return -ENOMEM;
+    len = wire_fill(s);
+    if (len <= 0) {
+        wire_drop(s);
+        if (len == 0 && s->end_sending)
+            io_send_end(s->all->io, s->fd);
+        return (int)len;
+    }
+    s->wire_iov = (struct iovec){s->wire, (size_t)len};
+    io_send(s->all->io, &s->send, s->fd, &s->wire_iov, 1);
+    return 0;
+}
+
+/* The last that the session hears. */
+static void fail(struct stream *s, int err)
+{
+    if (s->ended || s->cancelled)
+        return;
+    s->ended = true;
+    s->handlers->on_recv(s, err, NULL);
+}
+
+static void on_send(struct io_op *op, const struct io_event *event)
+{
+    struct stream *s = CONTAINER_OF(op, struct stream, send);
+    int32_t result = event->result < 0 ? event->result : 0;
+    bool told = s->wire == NULL || (s->owed && (result < 0 || s->iov_len == 0));
+
+    if (s->wire != NULL)
+        wire_drop(s);
+    if (s->cancelled)
+        return;
+    if (told)
+        s->owed = false;
+    if (result == 0)
+        result = pump(s);
+    if (told || (result < 0 && s->owed)) {
+        s->owed = false;
+        s->handlers->on_sent(s, result);
+    } else if (result < 0) { /* the filter's own bytes: nobody waits for them */
+        fail(s, result);
+    }
+}
+
+int stream_send(struct stream *s, struct iovec *iov, size_t iov_len)
+{
+    ASSERT(!stream_sending(s) && !s->end_sending && !s->cancelled);
+    if (s->filter == NULL) {
+        io_send(s->all->io, &s->send, s->fd, iov, iov_len);
+        return 0;
+    }
+    s->iov = iov;
+    s->iov_len = iov_len;
+    s->iov_at = 0;
+    s->owed = true;
+    return pump(s);
+}
+
+bool stream_sending(const struct stream *s)
+{
+    return s->owed || (s->filter == NULL && io_op_busy(&s->send));
+}
+
+void stream_send_end(struct stream *s)
+{
+    ASSERT(!stream_sending(s));
+    if (s->end_sending)
+        return;
+    s->end_sending = true;
+    if (s->filter != NULL && s->filter->kind->end != NULL)
+        s->filter->kind->end(s->filter);
+    if (s->filter == NULL || pump(s) < 0)
+        io_send_end(s->all->io, s->fd);
+}
+
+void stream_progress(const struct stream *s, struct io_progress *out)
+{
+    io_send_progress(s->all->io, s->fd, out);
+}
+
+/* --- what comes in --- */
+
+static void give(struct stream *s, int32_t result, const uint8_t *data)
+{
+    s->ended = result == 0;
+    s->handlers->on_recv(s, result, data);
+}
+
+/* Whether the session was given anything. */
+static bool feed(struct stream *s, struct str wire)
+{
+    uint8_t plain[STREAM_SLICE_BYTES];
+    bool given = false;
+    ssize_t n;
+
+    do {
+        n = s->filter->kind->in(s->filter, &wire, plain, sizeof(plain));
+        if (n == 0) {
+            ASSERT(wire.len == 0);
+            break;
+        }
+        given = true;
+        if (n < 0 && n != -ENODATA)
+            fail(s, (int)n);
+        else
+            give(s, n < 0 ? 0 : (int32_t)n, plain);
+    } while (!s->ended && !s->cancelled);
+    return given;
+}
+
+/* What came may have the filter say something. */
+static void answer(struct stream *s)
+{
+    int err = s->cancelled ? 0 : pump(s);
+
+    if (err < 0)
+        fail(s, err);
+}
+
+static void on_recv(struct io_op *op, const struct io_event *event)
+{
+    struct stream *s = CONTAINER_OF(op, struct stream, recv);
+    bool given;
+
+    if (s->cancelled || s->ended)
+        return;
+    if (event->result <= 0 && event->result != -ECANCELED && filter_busy(s)) {
+        s->late_end = true; /* behind what the filter is about to give */
+        s->late_result = event->result;
+        return;
+    }
+    if (s->filter == NULL || event->result <= 0) {
+        give(s, event->result, event->data);
+        return;
+    }
+    given = feed(s, (struct str){(const char *)event->data, (size_t)event->result});
+    answer(s);
+    if (given || s->ended || s->cancelled || io_op_busy(&s->recv))
+        return;
+    if (s->once)
+        io_recv_once(s->all->io, &s->recv, s->fd);
+    else
+        give(s, -ECANCELED, NULL); /* it was stopped, within what is nothing yet */
+}
+
+void stream_resume(struct stream *s, struct str wire)
+{
+    if (s->cancelled || s->ended)
+        return;
+    if (wire.len > 0)
+        feed(s, wire);
+    answer(s);
+    if (s->late_end && !s->ended && !s->cancelled && !filter_busy(s)) {
+        s->late_end = false;
+        give(s, s->late_result, NULL);
+    }
+}
+
+void stream_recv(struct stream *s)
+{
+    ASSERT(!s->cancelled);
+    s->once = false;
+    io_recv(s->all->io, &s->recv, s->fd);
+}
+
+void stream_recv_once(struct stream *s)
+{
+    ASSERT(!s->cancelled);
+    s->once = true;
+    io_recv_once(s->all->io, &s->recv, s->fd);
+}
+
+void stream_recv_stop(struct stream *s)
+{
+    io_cancel(s->all->io, &s->recv);
+}
+
+bool stream_receiving(const struct stream *s)
+{
+    return io_op_busy(&s->recv);
+}
+
+/* --- life --- */
+
+void stream_init(struct stream *s, struct streams *all, const struct stream_handlers *handlers)
+{
+    *s = (struct stream){.fd = -1, .all = all, .handlers = handlers};
+    s->recv.on_event = on_recv;
+    s->send.on_event = on_send;
+}
+
+void stream_attach(struct stream *s, int fd)
+{
+    ASSERT(s->fd < 0 && fd >= 0 && s->filter == NULL);
+    s->fd = fd;
+}
+
+void stream_filter_set(struct stream *s, struct stream_filter *f)
+{
+    ASSERT(s->filter == NULL && !stream_sending(s) && !s->cancelled);
+    s->filter = f;
+    f->stream = s;
+}
+
+/* A peer that does not read what it was sent would never let the farewell go. */
+static bool farewell_may_go(const struct stream *s)
+{
+    struct io_progress p;
+
+    if (s->filter == NULL || s->filter->kind->end == NULL || filter_busy(s) || stream_sending(s) ||
+        io_op_busy(&s->send))
+        return false;
+    stream_progress(s, &p);
+    return p.left_bytes == 0;
+}
+
+void stream_cancel(struct stream *s, bool polite)
+{
+    if (s->fd < 0 || s->cancelled)
+        return;
+    s->cancelled = true;
+    io_cancel(s->all->io, &s->recv);
+    if (polite && farewell_may_go(s)) {
+        s->filter->kind->end(s->filter);
+        (void)pump(s); /* whoever leaves minds no failure */
+    } else {
+        io_cancel(s->all->io, &s->send);
+    }
+}
+
+bool stream_busy(const struct stream *s)
+{
+    return io_op_busy(&s->recv) || io_op_busy(&s->send) || filter_busy(s);
+}
+
+void stream_close(struct stream *s, bool abort)
+{
+    ASSERT(!stream_busy(s));
+    if (s->filter != NULL)
+        s->filter->kind->close(s->filter);
+    if (s->fd >= 0)
+        io_close_fd(s->all->io, s->fd, abort);
+    stream_init(s, s->all, s->handlers);
+}
