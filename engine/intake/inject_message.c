@@ -6,11 +6,10 @@
 
 #include "base/log.h"
 #include "dns/name.h"
+#include "intake/draft.h"
 #include "mail/international.h"
-#include "mail/trace.h"
 #include "worker/shared.h"
 
-#define CONTENT_SLACK_BYTES 1024        /* room for trace fields and a little more */
 #define BODY_BYTES_DEFAULT  8192        /* when no size is announced */
 #define BODY_BYTES_TRUSTED  (1u << 20)  /* a larger announced size is believed as it arrives */
 #define SMALL_BYTES         (64u << 10) /* such messages have a share of their own in memory */
@@ -47,28 +46,28 @@ void inject_count(struct inject *s)
 
 /* --- envelope --- */
 
-static struct inject_slice envelope_put(struct inject *s, struct str text)
+static struct accept_slice envelope_put(struct inject *s, struct str text)
 {
-    struct inject_slice slice = {(uint32_t)s->envelope.len, (uint32_t)text.len};
+    struct accept_slice slice = {(uint32_t)s->envelope.len, (uint32_t)text.len};
 
     buf_put_str(&s->envelope, text);
     return slice;
 }
 
-static struct inject_slice keep_address(struct inject *s, const struct smtp_address *address)
+static struct accept_slice keep_address(struct inject *s, const struct smtp_address *address)
 {
     size_t at = s->envelope.len;
 
     s->utf8_address |= !international_put_address(&s->envelope, address);
-    return (struct inject_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
+    return (struct accept_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
 }
 
-static struct inject_slice keep_xtext(struct inject *s, struct str xtext)
+static struct accept_slice keep_xtext(struct inject *s, struct str xtext)
 {
     size_t at = s->envelope.len;
 
     international_put_xtext(&s->envelope, xtext);
-    return (struct inject_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
+    return (struct accept_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
 }
 
 struct str inject_sender(const struct inject *s)
@@ -89,7 +88,7 @@ void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail)
 
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue)
 {
-    struct inject_rcpt *r;
+    struct accept_rcpt *r;
 
     if (s->rcpts_len == s->rcpts_cap) {
         s->rcpts_cap = s->rcpts_cap == 0 ? 4 : s->rcpts_cap * 2;
@@ -110,14 +109,14 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
     r->notify = rcpt->notify;
 }
 
-static struct str local_part(const struct inject *s, const struct inject_rcpt *r)
+static struct str local_part(const struct inject *s, const struct accept_rcpt *r)
 {
     struct str address = slice_str(s, r->address);
 
     return (struct str){address.ptr, (size_t)str_rfind(address, '@')};
 }
 
-static uint64_t rcpt_hash(const struct inject *s, const struct inject_rcpt *r)
+static uint64_t rcpt_hash(const struct inject *s, const struct accept_rcpt *r)
 {
     struct str local = local_part(s, r), queue = slice_str(s, r->queue);
     uint64_t seed = s->worker->hash_seed;
@@ -125,8 +124,8 @@ static uint64_t rcpt_hash(const struct inject *s, const struct inject_rcpt *r)
     return hash_bytes(local.ptr, local.len, hash_bytes(queue.ptr, queue.len, seed));
 }
 
-static bool same_rcpt(const struct inject *s, const struct inject_rcpt *a,
-                      const struct inject_rcpt *b)
+static bool same_rcpt(const struct inject *s, const struct accept_rcpt *a,
+                      const struct accept_rcpt *b)
 {
     return str_eq(slice_str(s, a->queue), slice_str(s, b->queue)) &&
            str_eq(local_part(s, a), local_part(s, b)) && a->notify == b->notify &&
@@ -250,157 +249,67 @@ void inject_body_drop(struct inject *s)
         free(s->rcpts);
         s->rcpts = NULL;
         s->rcpts_cap = 0;
-        s->sender = s->envid = (struct inject_slice){0};
+        s->sender = s->envid = (struct accept_slice){0};
     }
     inject_count(s);
 }
 
 /* --- message --- */
 
-struct draft {
-    struct trace_facts facts;
-    struct str wanted[TRACE_WANTED_MAX]; /* names of the configured headers */
-    size_t wanted_len;
-    bool needs_utf8, dot_lines;
-    struct msgid id;
-    int64_t now_ms;
-    uint8_t *start;
-    size_t len;
-};
-
-static void draft_read(struct inject *s, struct draft *d)
-{
-    size_t lead;
-
-    d->start = s->body.data + s->body_room;
-    d->len = s->body.len - s->body_room;
-    s->body_last = d->len;
-    lead = trace_lead(d->start, d->len);
-    d->start += lead;
-    d->len -= lead;
-    /* The text behind a byte order mark begins a line now. */
-    d->dot_lines = s->server.facts.dot_lines || (lead > 0 && d->start[0] == '.');
-    d->wanted_len = s->config->records.headers_len;
-    for (size_t i = 0; i < d->wanted_len && i < TRACE_WANTED_MAX; i++)
-        d->wanted[i] = str_of(s->config->records.headers[i]);
-    trace_scan(d->start, d->len, d->wanted, d->wanted_len, &d->facts);
-}
-
-static const char *draft_refusal(const struct inject *s, const struct draft *d)
-{
-    if (d->facts.received >= s->settings->received_max)
-        return "554 5.4.6 too many hops: this message is in a mail loop";
-    return d->facts.error;
-}
-
-static void draft_stamp(struct inject *s, struct draft *d, const struct str *wanted,
-                        struct buf *trace_json)
+static struct message *make_message(struct inject *s, int64_t now_ms, const struct msgid *id,
+                                    int64_t *due_ms, const char **refusal)
 {
     struct dns_name helo;
-    struct trace_stamp stamp = {.helo = helo_ascii(s, &helo),
-                                .esmtp = s->server.esmtp,
-                                .smtputf8 = s->smtputf8,
-                                .peer_addr = s->peer_ip[0] != '\0' ? s->peer_ip : NULL,
-                                .host_name = s->config->host_name,
-                                .id = &d->id,
-                                .now_ms = d->now_ms};
-    uint8_t *start;
-
-    if (s->rcpts_len == 1)
-        stamp.recipient = slice_str(s, s->rcpts[0].address);
-    trace_wanted_json(&d->facts, wanted, d->wanted_len, trace_json);
-    d->start += d->facts.has_ending ? trace_strip(d->start, &d->facts) : 0;
-    d->start -= trace_border(d->start, (size_t)(s->body.data + s->body.len - d->start), &d->facts);
-    start = trace_prepend(d->start, &stamp, &d->facts);
-    d->len = (size_t)(s->body.data + s->body.len - start);
-    d->start = start;
-}
-
-/* The content becomes the message's: the gathering buffer itself where little of it is unused, else
- * an exact copy, since it may live long in the window. */
-static bool draft_content(struct inject *s, const struct draft *d, struct message *fields)
-{
-    fields->content_len = d->len;
-    if (d->len >= s->body.cap / 4 * 3 || s->body.cap - d->len <= CONTENT_SLACK_BYTES) {
-        fields->content_block = s->body.data;
-        fields->content = d->start;
-        s->body = (struct buf){0};
-        return true;
-    }
-    fields->content = malloc(d->len);
-    if (fields->content == NULL)
-        return false;
-    memcpy(fields->content, d->start, d->len);
-    return true;
-}
-
-static struct message *draft_message(struct inject *s, const struct draft *d,
-                                     struct message *fields)
-{
-    const struct smtp_body_facts *body = &s->server.facts;
-    const struct queue_flow *flow;
+    struct draft d = {
+        .config = s->config,
+        .queue = s->worker->shared->queue,
+        .body = &s->body,
+        .room = s->body_room,
+        .stamp = {.helo = helo_ascii(s, &helo),
+                  .esmtp = s->server.esmtp,
+                  .smtputf8 = s->smtputf8,
+                  .peer_addr = s->peer_ip[0] != '\0' ? s->peer_ip : NULL,
+                  .host_name = s->config->host_name,
+                  .id = id,
+                  .recipient = s->rcpts_len == 1 ? slice_str(s, s->rcpts[0].address) : STR(""),
+                  .now_ms = now_ms},
+        .received_max = s->settings->received_max,
+        .recipients = s->rcpts_len,
+        .born_ms = io_now_ms(s->worker->io),
+        .sender = inject_sender(s),
+        .envid = slice_str(s, s->envid),
+        .protocol = s->server.esmtp ? STR("ESMTP") : STR("SMTP"),
+        .origin = str_of(s->peer_text),
+        .priority = -1,
+        .ret = s->ret,
+        .eight_bit = s->server.facts.eight_bit,
+        .dot_lines = s->server.facts.dot_lines,
+        .smtputf8 = s->smtputf8,
+        .utf8_address = s->utf8_address};
     struct message *m;
 
-    fields->id = d->id;
-    fields->created_ms = d->now_ms;
-    fields->born_ms = io_now_ms(s->worker->io);
-    fields->flags = (body->eight_bit ? MESSAGE_8BIT : 0u) |
-                    (d->dot_lines ? MESSAGE_DOT_LINES : 0u) |
-                    (d->needs_utf8 ? MESSAGE_SMTPUTF8 : 0u);
-    fields->ret = s->ret;
-    fields->priority = d->facts.priority < 0 ? PRIORITY_DEFAULT : (uint8_t)d->facts.priority;
-    fields->recipients = s->rcpts_len;
-    fields->sender = inject_sender(s);
-    fields->envid = slice_str(s, s->envid);
-    fields->protocol = s->server.esmtp ? STR("ESMTP") : STR("SMTP");
-    fields->origin = str_of(s->peer_text);
-    flow = queue_flow_get(s->worker->shared->queue, fields->priority, fields->tenant,
-                          fields->campaign, STR(""));
-    if (flow == NULL || !draft_content(s, d, fields))
-        return NULL;
-    fields->flow = flow->id;
-    m = message_new(fields);
-    if (m == NULL)
-        free(fields->content_block != NULL ? fields->content_block : fields->content);
+    s->body_last = s->body.len - s->body_room;
+    m = draft_message(&d, refusal);
+    *due_ms = d.not_before_ms > now_ms ? d.not_before_ms : now_ms;
     return m;
 }
 
 const char *inject_message(struct inject *s)
 {
-    struct worker *w = s->worker;
-    struct draft d = {.now_ms = worker_wall_ms(w)};
-    struct message fields = {0};
-    struct buf trace_json = {0};
+    int64_t now_ms = worker_wall_ms(s->worker), due_ms;
+    struct msgid id;
     struct message *m;
-    const char *refusal;
-    int64_t due_ms;
-    bool submitted;
+    const char *refusal = NULL;
 
     if (s->body_lost)
         return inject_too_much;
     drop_doubles(s);
-    draft_read(s, &d);
-    refusal = draft_refusal(s, &d);
-    if (refusal != NULL)
-        return refusal;
-    d.needs_utf8 =
-        s->smtputf8 && (s->utf8_address ||
-                        international_content(d.start, d.len, &d.facts, s->server.facts.eight_bit));
-    d.id = msgid_next(&w->ids, d.now_ms);
-    /* Campaign and tenant point into the header, which stamping moves. */
-    char campaign[TRACE_NAME_BYTES_MAX], tenant[TRACE_NAME_BYTES_MAX];
-    memcpy(campaign, d.facts.campaign.ptr, d.facts.campaign.len);
-    memcpy(tenant, d.facts.tenant.ptr, d.facts.tenant.len);
-    fields.campaign = (struct str){campaign, d.facts.campaign.len};
-    fields.tenant = (struct str){tenant, d.facts.tenant.len};
-    due_ms = d.facts.not_before_ms > d.now_ms ? d.facts.not_before_ms : d.now_ms;
-    draft_stamp(s, &d, d.wanted, &trace_json);
-    fields.trace = buf_str(&trace_json);
-    m = draft_message(s, &d, &fields);
-    buf_done(&trace_json);
+    id = msgid_next(&s->worker->ids, now_ms);
+    m = make_message(s, now_ms, &id, &due_ms, &refusal);
     if (m == NULL)
-        return out_of_memory;
-    submitted = inject_submit(s, m, due_ms);
+        return refusal;
+    if (!inject_submit(s, m, due_ms))
+        refusal = out_of_memory;
     message_unref(m);
-    return submitted ? NULL : out_of_memory;
+    return refusal;
 }

@@ -4,36 +4,19 @@
 #ifndef HAYAUMA_ENGINE_INJECT_MESSAGE_H
 #define HAYAUMA_ENGINE_INJECT_MESSAGE_H
 
+#include "intake/accept.h"
 #include "intake/inject.h"
 #include "worker/peer_text.h"
 #include "worker/stream.h"
-
-/* Envelope strings live one behind the other in inject->envelope; these are offsets into it. */
-struct inject_slice {
-    uint32_t at, len;
-};
-
-struct inject_rcpt {
-    struct inject_slice address, queue, orcpt;
-    uint8_t notify;
-};
-
-/* A message under way to its commit; outlives its session. */
-struct inject_commit {
-    struct worker *worker;
-    struct inject_answer *answer; /* NULL when the session has ended */
-    struct message *message;
-    uint64_t held_bytes; /* bytes in shared->intake_bytes */
-};
 
 /* The answer to a message of a session, from its submission until its reply is written. */
 struct inject_answer {
     struct list_node node; /* inject->answers, in the order of the messages */
     struct inject *inject;
-    struct inject_commit *commit; /* NULL: the commit has ended, with result */
+    struct accept_waiter waiter;
     struct msgid id;
-    int result;
-    uint64_t bytes;       /* the commit's held_bytes */
+    int result;           /* once nothing is under way */
+    uint64_t bytes;       /* that the session held */
     uint64_t behind_from; /* where in the held replies those behind this one begin */
 };
 
@@ -82,8 +65,8 @@ struct inject {
     bool counted;   /* among the sessions of its listener and its client */
     /* The transaction. */
     struct buf envelope, body;
-    struct inject_slice sender, envid;
-    struct inject_rcpt *rcpts;
+    struct accept_slice sender, envid;
+    struct accept_rcpt *rcpts;
     uint32_t rcpts_len, rcpts_cap;
     uint8_t ret;
     bool smtputf8;       /* MAIL said SMTPUTF8 */
@@ -103,7 +86,7 @@ extern const char inject_too_much[];
 
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
-static inline struct str slice_str(const struct inject *s, struct inject_slice slice)
+static inline struct str slice_str(const struct inject *s, struct accept_slice slice)
 {
     return (struct str){(const char *)s->envelope.data + slice.at, slice.len};
 }
@@ -119,9 +102,6 @@ void inject_count(struct inject *s);
 void inject_body_drop(struct inject *s);
 /* Submits the gathered message, whose answer is then awaited: NULL. Else why it is refused. */
 const char *inject_message(struct inject *s);
-/* In inject_commit.c: m is submitted to the queue, for the session's recipients, and its answer
- * awaited. The session's bytes are held until the commit. False: no memory. */
-bool inject_submit(struct inject *s, struct message *m, int64_t due_ms);
 /* Whether the session's client may send mail to others. */
 bool inject_may_relay(const struct inject *s);
 /* In inject_reject.c: counts and records what the client was refused. Lines go to the open settle,
@@ -138,12 +118,9 @@ struct buf *inject_out(struct inject *s);
 size_t inject_unsent(const struct inject *s);
 /* Whether the session may take more of what its client pipelines. */
 bool inject_may_go_on(const struct inject *s);
-/* Makes the answer of a message that is about to be submitted; NULL: no memory. */
-struct inject_answer *inject_answer_new(struct inject *s, const struct msgid *id);
-/* From here on replies wait behind that of c. */
-void inject_await(struct inject *s, struct inject_commit *c);
-/* The commit has ended: 0 or -errno. */
-void inject_committed(struct inject_answer *a, int result);
+/* Submits m, whose answer is then awaited: from here on replies wait behind it. The session's bytes
+ * are held until the commit. False: no memory. */
+bool inject_submit(struct inject *s, struct message *m, int64_t due_ms);
 void inject_answers_forget(struct inject *s);
 /* In inject.c: a session on an accepted connection; some of its answers were written. */
 void inject_begin(struct inject_listener *l, int fd);

@@ -33,28 +33,41 @@ bool inject_may_go_on(const struct inject *s)
            inject_has_room(s, 0);
 }
 
-struct inject_answer *inject_answer_new(struct inject *s, const struct msgid *id)
+static void on_accepted(struct accept_waiter *waiter, int result);
+
+bool inject_submit(struct inject *s, struct message *m, int64_t due_ms)
 {
     struct inject_answer *a = pool_get(&s->worker->answer_pool);
+    struct accept_order order = {.worker = s->worker,
+                                 .config = s->config,
+                                 .message = m,
+                                 .strings = s->envelope.data,
+                                 .rcpts = s->rcpts,
+                                 .rcpts_len = s->rcpts_len,
+                                 .due_ms = due_ms,
+                                 .held_bytes = s->held_bytes,
+                                 .protocol = s->server.esmtp ? "ESMTP" : "SMTP",
+                                 .peer_name = s->helo,
+                                 .peer_addr = s->peer_text,
+                                 .session_id = s->id};
 
     if (a == NULL)
-        return NULL;
-    a->inject = s;
-    a->id = *id;
-    return a;
-}
-
-/* The answer of a message that was submitted as c. */
-void inject_await(struct inject *s, struct inject_commit *c)
-{
-    struct inject_answer *a = c->answer;
-
-    a->commit = c;
-    a->bytes = c->held_bytes;
-    a->behind_from = s->behind_base + s->behind.len;
+        return false;
+    *a = (struct inject_answer){.inject = s,
+                                .waiter = {.on_done = on_accepted},
+                                .id = m->id,
+                                .bytes = s->held_bytes,
+                                .behind_from = s->behind_base + s->behind.len};
+    if (!accept_submit(&order, &a->waiter)) {
+        pool_put(&s->worker->answer_pool, a);
+        return false;
+    }
     list_push_back(&s->answers, &a->node);
     s->answers_len++;
     s->answers_bytes += a->bytes;
+    s->held_bytes = 0;
+    inject_body_drop(s);
+    return true;
 }
 
 static void answer_drop(struct inject *s, struct inject_answer *a)
@@ -73,8 +86,7 @@ void inject_answers_forget(struct inject *s)
     while ((n = list_first(&s->answers)) != NULL) {
         struct inject_answer *a = LIST_ENTRY(n, struct inject_answer, node);
 
-        if (a->commit != NULL)
-            a->commit->answer = NULL;
+        accept_forget(&a->waiter);
         answer_drop(s, a);
     }
 }
@@ -120,7 +132,7 @@ static void answers_release(struct inject *s)
     while ((n = list_first(&s->answers)) != NULL) {
         struct inject_answer *a = LIST_ENTRY(n, struct inject_answer, node);
 
-        if (a->commit != NULL)
+        if (a->waiter.under_way != NULL)
             return;
         put_answer(s, a);
         n = list_next(&s->answers, n);
@@ -130,12 +142,12 @@ static void answers_release(struct inject *s)
     }
 }
 
-void inject_committed(struct inject_answer *a, int result)
+static void on_accepted(struct accept_waiter *waiter, int result)
 {
+    struct inject_answer *a = CONTAINER_OF(waiter, struct inject_answer, waiter);
     struct inject *s = a->inject;
 
-    ASSERT(a->commit != NULL && result <= 0);
-    a->commit = NULL;
+    ASSERT(result <= 0);
     a->result = result;
     if (list_first(&s->answers) != &a->node)
         return;

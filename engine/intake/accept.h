@@ -1,0 +1,47 @@
+/* Acceptance: what lies between "content and recipients are complete" and the answer, for whatever
+ * brings mail. The message's shards are chosen, rows and the reception's record made, one change or
+ * several submitted; behind the commit the recipients come to their lanes and the waiter is told.
+ *
+ * A message of few recipients lies in one shard: one change. One of many has rows in all shards:
+ * queue/spread.h. Thread: the worker's. */
+#ifndef HAYAUMA_ENGINE_ACCEPT_H
+#define HAYAUMA_ENGINE_ACCEPT_H
+
+#include "worker/worker.h"
+
+/* Envelope strings live one behind the other in a buffer; these are offsets into it. */
+struct accept_slice {
+    uint32_t at, len;
+};
+
+struct accept_rcpt {
+    struct accept_slice address, queue, orcpt;
+    uint8_t notify;
+};
+
+struct accept_order {
+    struct worker *worker;
+    const struct config *config; /* says how long mail lives */
+    struct message *message;     /* a reference is taken */
+    const uint8_t *strings;      /* what the recipients' slices are of; copied, as they are */
+    const struct accept_rcpt *rcpts;
+    uint32_t rcpts_len;
+    int64_t due_ms;      /* wall clock of the first attempt */
+    int64_t expires_ms;  /* wall clock; 0: as the configuration says */
+    uint64_t held_bytes; /* of shared->intake_bytes; given back when the commit has ended */
+    /* For the record. */
+    const char *protocol, *peer_name, *peer_addr, *session_id;
+};
+
+/* Who is told how it ended; lives until then, or until accept_forget(). */
+struct accept_waiter {
+    void (*on_done)(struct accept_waiter *waiter, int result); /* durable (0), or -errno */
+    struct acceptance *under_way;                              /* NULL: it has ended */
+};
+
+/* True: waiter->on_done() will be called, later. False: no memory, and nothing was done. */
+bool accept_submit(const struct accept_order *order, struct accept_waiter *waiter) MUST_USE;
+/* The waiter goes; what was submitted commits all the same. */
+void accept_forget(struct accept_waiter *waiter);
+
+#endif

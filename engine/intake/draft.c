@@ -1,0 +1,151 @@
+/* See draft.h. */
+#include "intake/draft.h"
+
+#include <stdlib.h>
+
+#include "mail/international.h"
+
+#define CONTENT_SLACK_BYTES 1024 /* room for trace fields and a little more */
+
+struct reading {
+    struct draft *draft;
+    struct trace_facts facts;
+    struct str wanted[TRACE_WANTED_MAX]; /* names of the configured headers */
+    size_t wanted_len;
+    bool dot_lines, needs_utf8;
+    uint8_t *start;
+    size_t len;
+    char campaign[TRACE_NAME_BYTES_MAX], tenant[TRACE_NAME_BYTES_MAX];
+};
+
+static void content_read(struct reading *r)
+{
+    const struct draft *d = r->draft;
+    size_t lead;
+
+    r->start = d->body->data + d->room;
+    r->len = d->body->len - d->room;
+    lead = trace_lead(r->start, r->len);
+    r->start += lead;
+    r->len -= lead;
+    /* The text behind a byte order mark begins a line now. */
+    r->dot_lines = d->dot_lines || (lead > 0 && r->start[0] == '.');
+    r->wanted_len = d->config->records.headers_len;
+    for (size_t i = 0; i < r->wanted_len && i < TRACE_WANTED_MAX; i++)
+        r->wanted[i] = str_of(d->config->records.headers[i]);
+    trace_scan(r->start, r->len, r->wanted, r->wanted_len, &r->facts);
+}
+
+static const char *content_refusal(const struct reading *r)
+{
+    if (r->facts.received >= r->draft->received_max)
+        return "554 5.4.6 too many hops: this message is in a mail loop";
+    return r->facts.error;
+}
+
+/* A name of the header, which stamping moves, in room of its own. */
+static struct str name_kept(char room[static TRACE_NAME_BYTES_MAX], struct str said,
+                            struct str found)
+{
+    if (said.len > 0)
+        return said;
+    memcpy(room, found.ptr, found.len);
+    return (struct str){room, found.len};
+}
+
+static void content_stamp(struct reading *r)
+{
+    const struct draft *d = r->draft;
+    const uint8_t *end = d->body->data + d->body->len;
+
+    r->start += r->facts.has_ending ? trace_strip(r->start, &r->facts) : 0;
+    r->start -= trace_border(r->start, (size_t)(end - r->start), &r->facts);
+    r->start = trace_prepend(r->start, &d->stamp, &r->facts);
+    r->len = (size_t)(end - r->start);
+}
+
+/* The content becomes the message's: the gathering buffer itself where little of it is unused, else
+ * an exact copy, since it may live long in the window. */
+static bool content_take(struct reading *r, struct message *fields)
+{
+    struct buf *body = r->draft->body;
+
+    fields->content_len = r->len;
+    if (r->len >= body->cap / 4 * 3 || body->cap - r->len <= CONTENT_SLACK_BYTES) {
+        fields->content_block = body->data;
+        fields->content = r->start;
+        *body = (struct buf){0};
+        return true;
+    }
+    fields->content = malloc(r->len);
+    if (fields->content == NULL)
+        return false;
+    memcpy(fields->content, r->start, r->len);
+    return true;
+}
+
+static uint8_t priority_of(const struct reading *r)
+{
+    int said = r->draft->priority >= 0 ? r->draft->priority : r->facts.priority;
+
+    return said < 0 ? PRIORITY_DEFAULT : (uint8_t)said;
+}
+
+static struct message *message_make(struct reading *r, struct str trace, struct str campaign,
+                                    struct str tenant)
+{
+    const struct draft *d = r->draft;
+    const struct queue_flow *flow;
+    struct message *m;
+    struct message fields = {.id = *d->stamp.id,
+                             .created_ms = d->stamp.now_ms,
+                             .born_ms = d->born_ms,
+                             .flags = (d->eight_bit ? MESSAGE_8BIT : 0u) |
+                                      (r->dot_lines ? MESSAGE_DOT_LINES : 0u) |
+                                      (r->needs_utf8 ? MESSAGE_SMTPUTF8 : 0u),
+                             .ret = d->ret,
+                             .priority = priority_of(r),
+                             .recipients = d->recipients,
+                             .sender = d->sender,
+                             .envid = d->envid,
+                             .campaign = campaign,
+                             .tenant = tenant,
+                             .meta = d->meta,
+                             .protocol = d->protocol,
+                             .origin = d->origin,
+                             .trace = trace};
+
+    flow = queue_flow_get(d->queue, fields.priority, fields.tenant, fields.campaign, STR(""));
+    if (flow == NULL || !content_take(r, &fields))
+        return NULL;
+    fields.flow = flow->id;
+    m = message_new(&fields);
+    if (m == NULL)
+        free(fields.content_block != NULL ? fields.content_block : fields.content);
+    return m;
+}
+
+struct message *draft_message(struct draft *d, const char **refusal)
+{
+    struct reading r = {.draft = d};
+    struct buf trace_json = {0};
+    struct str campaign, tenant;
+    struct message *m;
+
+    content_read(&r);
+    *refusal = content_refusal(&r);
+    if (*refusal != NULL)
+        return NULL;
+    r.needs_utf8 = d->smtputf8 && (d->utf8_address ||
+                                   international_content(r.start, r.len, &r.facts, d->eight_bit));
+    campaign = name_kept(r.campaign, d->campaign, r.facts.campaign);
+    tenant = name_kept(r.tenant, d->tenant, r.facts.tenant);
+    d->not_before_ms = r.facts.not_before_ms;
+    trace_wanted_json(&r.facts, r.wanted, r.wanted_len, &trace_json);
+    content_stamp(&r);
+    m = message_make(&r, buf_str(&trace_json), campaign, tenant);
+    buf_done(&trace_json);
+    if (m == NULL)
+        *refusal = "452 4.3.1 out of memory, try again later";
+    return m;
+}

@@ -1,0 +1,35 @@
+/* Content that was gathered, on its way to a message: looked at, stripped of what is for us alone,
+ * stamped. The same for whatever brings mail. Any thread. */
+#ifndef HAYAUMA_ENGINE_DRAFT_H
+#define HAYAUMA_ENGINE_DRAFT_H
+
+#include "base/buf.h"
+#include "config/config.h"
+#include "mail/trace.h"
+#include "queue/queue.h"
+
+struct draft {
+    /* The caller's. */
+    const struct config *config;
+    struct queue *queue;
+    struct buf *body; /* room free bytes, then the content; becomes the message's where it fits */
+    size_t room;      /* trace_stamp_room(&stamp) */
+    struct trace_stamp stamp;
+    uint32_t received_max;
+    uint32_t recipients;
+    uint64_t born_ms; /* monotonic */
+    struct str sender, envid, protocol, origin, meta;
+    struct str tenant, campaign; /* instead of what the header says; empty: that */
+    int priority;                /* the same; -1: that */
+    uint8_t ret;
+    bool eight_bit, dot_lines; /* of the content */
+    bool smtputf8;             /* the client may send what needs it */
+    bool utf8_address;         /* an address of the envelope is not ASCII */
+    /* Out. */
+    int64_t not_before_ms; /* the header's; 0: none */
+};
+
+/* The message, with one reference. NULL: *refusal is the reply. */
+struct message *draft_message(struct draft *d, const char **refusal);
+
+#endif
