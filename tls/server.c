@@ -1,0 +1,139 @@
+/* The accepting side: what clients are shown. */
+#include <errno.h>
+#include <openssl/err.h>
+#include <openssl/evp.h>
+#include <openssl/x509v3.h>
+#include <stdlib.h>
+
+#include "tls/tls_private.h"
+
+/* Of TLS 1.2 what is forward secret and authenticated (RFC 9325 4.2); those of 1.3 all are. */
+#define CIPHERS "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+/* Of each type of key the first certificate that bears the name, NULL: the first. How many were
+ * taken, or -1. */
+static int use_certificates(SSL *ssl, const struct tls_server *s, const char *name)
+{
+    int types[8]; /* more than OpenSSL has slots for */
+    int used = 0;
+
+    for (size_t i = 0; i < s->certificates_len; i++) {
+        const struct tls_certificate *c = s->certificates[i];
+        int type = EVP_PKEY_get_base_id(c->key), j = 0;
+
+        while (j < used && types[j] != type)
+            j++;
+        if (j < used || used == (int)ARRAY_LEN(types) ||
+            (name != NULL && X509_check_host(c->leaf, name, 0, 0, NULL) != 1))
+            continue;
+        if (SSL_use_cert_and_key(ssl, c->leaf, c->key, c->chain, 1) != 1)
+            return -1;
+        types[used++] = type;
+    }
+    return used;
+}
+
+/* Returns to OpenSSL: 1 go on, 0 failed. */
+static int on_certificate(SSL *ssl, void *arg)
+{
+    const struct tls_server *s = arg;
+    const char *name = SSL_get_servername(ssl, TLSEXT_NAMETYPE_host_name);
+    int used = name == NULL ? 0 : use_certificates(ssl, s, name);
+
+    if (used == 0)
+        used = use_certificates(ssl, s, NULL);
+    return used > 0;
+}
+
+/* The name is kept in the session and its tickets; on_certificate() obeys it. */
+static int on_server_name(SSL *ssl, int *alert, void *arg)
+{
+    (void)ssl, (void)alert, (void)arg;
+    return SSL_TLSEXT_ERR_OK;
+}
+
+static bool context_set(struct tls_server *s)
+{
+    SSL_CTX *ctx = s->ctx;
+
+    SSL_CTX_set_app_data(ctx, s);
+    SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
+                                 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+    SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
+    SSL_CTX_set_cert_cb(ctx, on_certificate, s);
+    SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
+    /* Sessions live in tickets, which cost no memory here. */
+    SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
+    SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, tls_on_ticket);
+    SSL_CTX_set_timeout(ctx, TLS_TICKET_KEY_S);
+    return SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
+           SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
+           SSL_CTX_set_cipher_list(ctx, CIPHERS) == 1;
+}
+
+int tls_server_new(struct tls_server **out, struct tls_certificate *const *certificates, size_t len,
+                   struct tls_tickets *tickets)
+{
+    struct tls_server *s = calloc(1, sizeof(*s) + len * sizeof(s->certificates[0]));
+
+    ASSERT(len > 0);
+    if (s == NULL)
+        return -ENOMEM;
+    s->refs = 1;
+    s->tickets = tls_tickets_ref(tickets);
+    for (; s->certificates_len < len; s->certificates_len++)
+        s->certificates[s->certificates_len] =
+            tls_certificate_ref(certificates[s->certificates_len]);
+    s->ctx = SSL_CTX_new(TLS_server_method());
+    if (s->ctx == NULL || !context_set(s)) {
+        ERR_clear_error();
+        tls_server_unref(s);
+        return -ENOMEM;
+    }
+    *out = s;
+    return 0;
+}
+
+struct tls_server *tls_server_ref(struct tls_server *s)
+{
+    atomic_fetch_add(&s->refs, 1);
+    return s;
+}
+
+void tls_server_unref(struct tls_server *s)
+{
+    if (s == NULL || atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    SSL_CTX_free(s->ctx);
+    for (size_t i = 0; i < s->certificates_len; i++)
+        tls_certificate_unref(s->certificates[i]);
+    tls_tickets_unref(s->tickets);
+    free(s);
+}
+
+/* OpenSSL compares the scope of a ticket with that of the connection: it is its "session id
+ * context". */
+static bool scope_set(SSL *ssl, struct str scope)
+{
+    uint8_t hash[EVP_MAX_MD_SIZE];
+    unsigned int len = 0;
+
+    return EVP_Digest(scope.ptr, scope.len, hash, &len, EVP_sha256(), NULL) == 1 &&
+           len <= SSL_MAX_SSL_SESSION_ID_LENGTH && SSL_set_session_id_context(ssl, hash, len) == 1;
+}
+
+struct tls *tls_accept(struct tls_server *s, const struct tls_accept_options *options)
+{
+    struct tls *t = tls_new(SSL_new(s->ctx));
+    int version = options->version_min == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
+
+    if (t == NULL)
+        return NULL;
+    if (!scope_set(t->ssl, options->scope) || SSL_set_min_proto_version(t->ssl, version) != 1) {
+        tls_free(t);
+        return NULL;
+    }
+    SSL_set_accept_state(t->ssl);
+    t->server = tls_server_ref(s);
+    return t;
+}

@@ -1,0 +1,79 @@
+/* The library's inside: what its sources share. Nothing outside tls/ includes it. */
+#ifndef HAYAUMA_TLS_PRIVATE_H
+#define HAYAUMA_TLS_PRIVATE_H
+
+#include <openssl/ssl.h>
+#include <stdatomic.h>
+
+#include "tls/tls.h"
+
+struct tls_certificate {
+    _Atomic uint32_t refs;
+    X509 *leaf;
+    EVP_PKEY *key;
+    STACK_OF(X509) * chain; /* behind the leaf */
+    char *names;            /* in words */
+    char key_type[48];
+};
+
+struct tls_server {
+    _Atomic uint32_t refs;
+    SSL_CTX *ctx;
+    struct tls_tickets *tickets;
+    size_t certificates_len;
+    struct tls_certificate *certificates[];
+};
+
+struct tls_client {
+    _Atomic uint32_t refs;
+    SSL_CTX *ctx;
+};
+
+/* Where a connection is; connection.c moves it. */
+enum tls_state {
+    TLS_SHAKING,
+    TLS_OPEN,
+    TLS_ENDED, /* the peer has said so; we may still write */
+    TLS_BROKEN,
+};
+
+struct tls {
+    SSL *ssl;
+    struct tls_server *server; /* of an accepted one; OpenSSL's callbacks ask it */
+    enum tls_state state;
+    bool closing; /* close_notify is said */
+    /* Of the call at hand: where OpenSSL reads from, and writes to as long as nothing waits. */
+    struct str *wire;
+    uint8_t *window;
+    size_t window_len, window_used;
+    struct buf unsent;    /* what OpenSSL wrote elsewhere */
+    SSL_SESSION *session; /* a client's newest that nobody has taken */
+    enum tls_verify verify;
+    char **names; /* that a client wants one of */
+    size_t names_len;
+    char peer_name[256];
+    char error[192];
+};
+
+/* connection.c: around a new SSL, which is the connection's from here on, also when it is NULL: no
+ * memory. */
+struct tls *tls_new(SSL *ssl);
+static inline struct tls *tls_of(const SSL *ssl)
+{
+    return SSL_get_app_data(ssl);
+}
+/* What OpenSSL says of the last failure of this thread; takes it from its queue. */
+void tls_put_failure(struct buf *out);
+/* verify.c: a client's part. The callback of a context; names given to a connection; whether the
+ * session that a finished handshake resumed is one that the connection may trust. */
+int tls_on_verify(X509_STORE_CTX *store, void *arg);
+bool tls_names_set(struct tls *t, const struct tls_connect_options *options);
+bool tls_resumed_well(const struct tls *t);
+enum tls_verdict tls_verdict(const struct tls *t);
+/* tickets.c */
+int tls_on_ticket(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher,
+                  EVP_MAC_CTX *mac, int sealing);
+/* certificate.c: the first name of a certificate, else "". */
+void tls_first_name(X509 *leaf, char *out, size_t size);
+
+#endif
