@@ -290,6 +290,8 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
         case SMTP_SERVER_HELO:
             answer_helo(s);
             break;
+        case SMTP_SERVER_TLS:
+            ASSERT(false); /* not offered */
         case SMTP_SERVER_MAIL:
             answer_mail(s);
             break;

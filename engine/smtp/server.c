@@ -29,6 +29,19 @@ bool smtp_server_idle(const struct smtp_server *s)
 /* What is refused is read to its end, so that its client hears why; but not for ever. */
 #define DISCARD_BYTES_MIN (UINT64_C(64) << 20)
 
+void smtp_server_encrypted(struct smtp_server *s)
+{
+    ASSERT(!s->tls && s->state <= SERVER_READY && s->asked == SMTP_SERVER_INPUT &&
+           (s->mode == MODE_TLS || s->helo_copy.len == 0));
+    s->tls = true;
+    s->mode = MODE_COMMAND;
+    s->state = SERVER_NEW;
+    s->esmtp = false;
+    s->helo = STR("");
+    buf_clear(&s->helo_copy);
+    buf_clear(&s->line);
+}
+
 /* --- replies --- */
 
 static void put_reply(const struct smtp_server *s, struct buf *out, struct str text)
@@ -150,6 +163,10 @@ static void reply_hello(struct smtp_server *s, struct buf *out)
         last = out->len;
         buf_puts(out, offers[i].line);
     }
+    if (s->esmtp && o->starttls && !s->tls) {
+        last = out->len;
+        buf_puts(out, "250-STARTTLS\r\n");
+    }
     if (s->esmtp && !o->no_size) {
         last = out->len;
         buf_puts(out, "250-SIZE ");
@@ -252,6 +269,12 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
             reply_hello(s, out);
         if (accepted)
             s->state = SERVER_READY;
+        break;
+    case SMTP_SERVER_TLS:
+        if (reply == NULL) {
+            server_reply(s, out, STR("220 2.0.0 ready to start TLS"));
+            s->mode = MODE_TLS;
+        }
         break;
     case SMTP_SERVER_MAIL:
         if (reply == NULL)
@@ -536,8 +559,8 @@ static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_ser
 
 static bool is_question(enum smtp_server_want want)
 {
-    return want == SMTP_SERVER_HELO || want == SMTP_SERVER_MAIL || want == SMTP_SERVER_RCPT ||
-           want == SMTP_SERVER_DATA || want == SMTP_SERVER_MESSAGE;
+    return want == SMTP_SERVER_HELO || want == SMTP_SERVER_TLS || want == SMTP_SERVER_MAIL ||
+           want == SMTP_SERVER_RCPT || want == SMTP_SERVER_DATA || want == SMTP_SERVER_MESSAGE;
 }
 
 enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server_input *in,
@@ -572,6 +595,8 @@ enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server
         case MODE_DROP:
             want = step_drop(s, in, out);
             break;
+        case MODE_TLS:
+            ASSERT(false); /* the handshake is the caller's */
         }
     }
     if (is_question(want))

@@ -1,6 +1,7 @@
 /* The receiving side of SMTP (RFC 5321, 1870 SIZE, 2034, 2920 PIPELINING, 3030 CHUNKING, 3461 DSN,
- * 6152 8BITMIME, 6531 SMTPUTF8, 9422 LIMITS) as a pure machine: it consumes bytes, writes replies
- * to a buffer, and stops to ask for a decision. No socket, clock or malloc (out may grow).
+ * 3207 STARTTLS, 6152 8BITMIME, 6531 SMTPUTF8, 9422 LIMITS) as a pure machine: it consumes bytes,
+ * writes replies to a buffer, and stops to ask for a decision. No socket, clock or malloc (out may
+ * grow).
  *
  * Use:   for (;;) switch (smtp_server_step(&s, &in, &out)) ...
  * Every question must be answered by smtp_server_answer() before the next step; only the answer to
@@ -40,6 +41,8 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
                      addresses, and what its lists and messages are refused for is no error: a
                      recipient costs nothing, the rest counts against commands_max */
     bool repair_newlines; /* bare CR and LF in content are repaired (repair.h), else refused */
+    bool starttls;        /* offered as long as the session is not encrypted */
+    bool tls_required;    /* and asked for before there is mail: 530 5.7.0 */
     bool lmtp;            /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
     bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
         no_enhanced; /* for the sink: what is not offered */
@@ -72,6 +75,10 @@ struct smtp_rcpt { /* parameters of RCPT TO */
 enum smtp_server_want {
     SMTP_SERVER_INPUT,   /* in is used up: read more */
     SMTP_SERVER_HELO,    /* s->helo, s->esmtp: answer NULL to accept, or refuse */
+    SMTP_SERVER_TLS,     /* STARTTLS: answer NULL to accept, or refuse. Accepted, what follows in in
+                            is no step's: the reply is sent, the handshake made, and then
+                            smtp_server_encrypted() called. Bytes that are there already are of
+                            somebody who wants commands in plaintext to count as encrypted ones */
     SMTP_SERVER_MAIL,    /* s->mail; answer */
     SMTP_SERVER_RCPT,    /* s->rcpt; answer */
     SMTP_SERVER_DATA,    /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
@@ -94,6 +101,7 @@ struct smtp_server {
     /* Valid at the question they belong to. */
     struct str helo;
     bool esmtp;
+    bool tls; /* the session is encrypted */
     struct smtp_mail mail;
     struct smtp_rcpt rcpt;
     struct str body;
@@ -123,6 +131,9 @@ void smtp_server_done(struct smtp_server *s);
 void smtp_server_greet(struct smtp_server *s, struct buf *out, const char *refuse);
 enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server_input *in,
                                        struct buf *out);
+/* The session is encrypted from here on: behind STARTTLS was accepted, or in front of the greeting.
+ * What the client said before is forgotten (RFC 3207 4.2), but for what is counted. */
+void smtp_server_encrypted(struct smtp_server *s);
 /* Answers the question at hand. reply NULL: accepted with the standard reply. Otherwise the reply's
  * text without CRLF: "250 2.0.0 queued as X", "451 4.3.0 try again later", "421 ..." (closes).
  * In LMTP the MESSAGE answer takes one line per accepted recipient, separated by "\n". */

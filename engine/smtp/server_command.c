@@ -440,6 +440,27 @@ static enum smtp_server_want verb_lhlo(struct smtp_server *s, struct str args, s
                             : refuse(s, out, "500 5.5.1 this is SMTP: send EHLO");
 }
 
+static enum smtp_server_want verb_missing(struct smtp_server *s, struct str args, struct buf *out)
+{
+    (void)args;
+    return refuse(s, out, "502 5.5.1 command not implemented");
+}
+
+static enum smtp_server_want verb_starttls(struct smtp_server *s, struct str args, struct buf *out)
+{
+    if (!s->options->starttls && !s->tls)
+        return verb_missing(s, args, out);
+    if (args.len != 0)
+        return refuse(s, out, "501 5.5.4 STARTTLS takes no parameter");
+    if (s->tls)
+        return refuse(s, out, "503 5.5.1 the session is encrypted already");
+    if (s->state == SERVER_NEW || !s->esmtp)
+        return refuse(s, out, "503 5.5.1 send EHLO first");
+    if (s->state != SERVER_READY)
+        return refuse(s, out, "503 5.5.1 a transaction is open");
+    return SMTP_SERVER_TLS;
+}
+
 static enum smtp_server_want verb_rset(struct smtp_server *s, struct str args, struct buf *out)
 {
     if (args.len != 0)
@@ -478,12 +499,6 @@ static enum smtp_server_want verb_quit(struct smtp_server *s, struct str args, s
     return SMTP_SERVER_INPUT;
 }
 
-static enum smtp_server_want verb_missing(struct smtp_server *s, struct str args, struct buf *out)
-{
-    (void)args;
-    return refuse(s, out, "502 5.5.1 command not implemented");
-}
-
 /* A browser was made to talk to us; its next lines may be commands. */
 static enum smtp_server_want verb_http(struct smtp_server *s, struct str args, struct buf *out)
 {
@@ -496,20 +511,35 @@ static const struct verb {
     struct str name;
     enum verb_class class;
     verb_fn *run;
+    bool
+        plain; /* taken before TLS where that is required (RFC 3207 4); a chunk needs MAIL anyway */
 } verbs[] = {
-    {{"RCPT", 4}, VERB_RCPT, verb_rcpt},         {{"MAIL", 4}, VERB_MAIL, verb_mail},
-    {{"DATA", 4}, VERB_MAIL, verb_data},         {{"BDAT", 4}, VERB_MAIL, verb_bdat},
-    {{"RSET", 4}, VERB_OTHER, verb_rset},        {{"EHLO", 4}, VERB_OTHER, verb_ehlo},
-    {{"HELO", 4}, VERB_OTHER, verb_helo},        {{"LHLO", 4}, VERB_OTHER, verb_lhlo},
-    {{"QUIT", 4}, VERB_OTHER, verb_quit},        {{"NOOP", 4}, VERB_OTHER, verb_noop},
-    {{"VRFY", 4}, VERB_OTHER, verb_vrfy},        {{"HELP", 4}, VERB_OTHER, verb_help},
-    {{"EXPN", 4}, VERB_OTHER, verb_missing},     {{"TURN", 4}, VERB_OTHER, verb_missing},
-    {{"ETRN", 4}, VERB_OTHER, verb_missing},     {{"AUTH", 4}, VERB_OTHER, verb_missing},
-    {{"STARTTLS", 8}, VERB_OTHER, verb_missing}, {{"SEND", 4}, VERB_OTHER, verb_missing},
-    {{"SOML", 4}, VERB_OTHER, verb_missing},     {{"SAML", 4}, VERB_OTHER, verb_missing},
-    {{"GET", 3}, VERB_OTHER, verb_http},         {{"POST", 4}, VERB_OTHER, verb_http},
-    {{"HEAD", 4}, VERB_OTHER, verb_http},        {{"PUT", 3}, VERB_OTHER, verb_http},
-    {{"OPTIONS", 7}, VERB_OTHER, verb_http},     {{"CONNECT", 7}, VERB_OTHER, verb_http},
+    {{"RCPT", 4}, VERB_RCPT, verb_rcpt, false},
+    {{"MAIL", 4}, VERB_MAIL, verb_mail, false},
+    {{"DATA", 4}, VERB_MAIL, verb_data, false},
+    {{"BDAT", 4}, VERB_MAIL, verb_bdat, true},
+    {{"RSET", 4}, VERB_OTHER, verb_rset, false},
+    {{"EHLO", 4}, VERB_OTHER, verb_ehlo, true},
+    {{"HELO", 4}, VERB_OTHER, verb_helo, true},
+    {{"LHLO", 4}, VERB_OTHER, verb_lhlo, true},
+    {{"QUIT", 4}, VERB_OTHER, verb_quit, true},
+    {{"NOOP", 4}, VERB_OTHER, verb_noop, true},
+    {{"VRFY", 4}, VERB_OTHER, verb_vrfy, false},
+    {{"HELP", 4}, VERB_OTHER, verb_help, false},
+    {{"EXPN", 4}, VERB_OTHER, verb_missing, false},
+    {{"TURN", 4}, VERB_OTHER, verb_missing, false},
+    {{"ETRN", 4}, VERB_OTHER, verb_missing, false},
+    {{"AUTH", 4}, VERB_OTHER, verb_missing, false},
+    {{"STARTTLS", 8}, VERB_OTHER, verb_starttls, true},
+    {{"SEND", 4}, VERB_OTHER, verb_missing, false},
+    {{"SOML", 4}, VERB_OTHER, verb_missing, false},
+    {{"SAML", 4}, VERB_OTHER, verb_missing, false},
+    {{"GET", 3}, VERB_OTHER, verb_http, true},
+    {{"POST", 4}, VERB_OTHER, verb_http, true},
+    {{"HEAD", 4}, VERB_OTHER, verb_http, true},
+    {{"PUT", 3}, VERB_OTHER, verb_http, true},
+    {{"OPTIONS", 7}, VERB_OTHER, verb_http, true},
+    {{"CONNECT", 7}, VERB_OTHER, verb_http, true},
 };
 
 enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out)
@@ -530,6 +560,8 @@ enum smtp_server_want server_command(struct smtp_server *s, struct str line, str
         s->command = v->name.ptr;
         if (v->class == VERB_OTHER && !server_count_command(s, out))
             return SMTP_SERVER_INPUT;
+        if (s->options->tls_required && !s->tls && !v->plain)
+            return refuse(s, out, "530 5.7.0 must issue a STARTTLS command first");
         return v->run(s, skip_spaces(str_from(line, name.len)), out);
     }
     return refuse(s, out, "500 5.5.1 command not recognised");

@@ -18,6 +18,7 @@ enum server_mode {
     MODE_DATA,
     MODE_CHUNK, /* chunk_left bytes of a body */
     MODE_DROP,  /* chunk_left bytes of nothing, then the reply in s->line */
+    MODE_TLS,   /* STARTTLS was accepted: no step, but smtp_server_encrypted() */
 };
 
 /* What a refusal of the command says about its client. */

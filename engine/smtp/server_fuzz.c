@@ -44,6 +44,7 @@ static void check_message(struct session *s)
 static bool feed(struct session *s, const uint8_t *bytes, size_t len)
 {
     struct smtp_server_input in = {bytes, len};
+    const char *reply;
 
     for (;;) {
         enum smtp_server_want want = smtp_server_step(&s->server, &in, &s->out);
@@ -64,6 +65,12 @@ static bool feed(struct session *s, const uint8_t *bytes, size_t len)
         case SMTP_SERVER_MESSAGE:
             check_message(s);
             smtp_server_answer(&s->server, &s->out, answer(s));
+            break;
+        case SMTP_SERVER_TLS: /* what follows counts as encrypted */
+            reply = answer(s);
+            smtp_server_answer(&s->server, &s->out, reply);
+            if (reply == NULL)
+                smtp_server_encrypted(&s->server);
             break;
         case SMTP_SERVER_HELO:
         case SMTP_SERVER_MAIL:
@@ -119,6 +126,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.lmtp = (data[1] & 16) != 0;
     options.trusted = (data[1] & 32) != 0;
     options.repair_newlines = (data[1] & 64) != 0;
+    options.starttls = (data[1] & 128) != 0;
+    options.tls_required = options.starttls && (data[2] & 1) != 0;
     run(&whole, &options, data[2], data + 3, size - 3, size);
     run(&pieces, &options, data[2], data + 3, size - 3, (size_t)data[0] + 1);
     ASSERT(str_eq(buf_str(&whole.out), buf_str(&pieces.out)));

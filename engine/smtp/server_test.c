@@ -71,6 +71,13 @@ static bool feed(struct session *s, const char *bytes, size_t len)
         if (want == SMTP_SERVER_HELO) {
             note(s, "helo", server->helo);
             answer = decide(server->helo);
+        } else if (want == SMTP_SERVER_TLS) { /* what follows counts as encrypted */
+            buf_puts(&s->out, "[tls]");
+            answer = decide(server->helo);
+            smtp_server_answer(server, &s->out, answer);
+            if (answer == NULL)
+                smtp_server_encrypted(server);
+            continue;
         } else if (want == SMTP_SERVER_MAIL) {
             note(s, "mail", server->mail.sender.text);
             answer = decide(server->mail.sender.text);
@@ -685,10 +692,64 @@ static void test_deferred(void **state)
     buf_done(&out);
 }
 
+#define EHLO        "EHLO c\r\n"
+#define OFFERS_R    "250-mx\n250-CHUNKING\n250"
+#define EHLO_R      "[helo c]" OFFERS_R "-ENHANCEDSTATUSCODES\n250 STARTTLS\n"
+#define TLS_FIRST_R "530 5.7.0 must issue a STARTTLS command first\n"
+#define ENCRYPT     EHLO "STARTTLS\r\n"
+#define ENCRYPT_R   EHLO_R "[tls]220 2.0.0 ready to start TLS\n"
+#define FIRST_R     "503 5.5.1 send EHLO first\n"
+
+static const struct transcript starttls[] = {
+    /* offered until the session is encrypted; it begins anew then (RFC 3207 4.2) */
+    {ENCRYPT EHLO MAIL, ENCRYPT_R "[helo c]" OFFERS_R " ENHANCEDSTATUSCODES\n" MAIL_R},
+    {ENCRYPT MAIL "STARTTLS\r\n" EHLO "STARTTLS\r\nQUIT\r\n", ENCRYPT_R FIRST_R
+     "503 5.5.1 the session is encrypted already\n[helo c]" OFFERS_R " ENHANCEDSTATUSCODES\n"
+     "503 5.5.1 the session is encrypted already\n221 2.0.0 bye\n[close]"},
+    /* where it has no place */
+    {"STARTTLS\r\n" HELO "STARTTLS\r\n" EHLO "STARTTLS now\r\n" MAIL "STARTTLS\r\nRSET\r\n",
+     FIRST_R HELO_R FIRST_R EHLO_R "501 5.5.4 STARTTLS takes no parameter\n" MAIL_R
+                                   "503 5.5.1 a transaction is open\n250 2.0.0 OK\n[abort]"},
+    /* the engine has no certificate: the session goes on as it was */
+    {EHLO "EHLO later\r\nSTARTTLS\r\n" MAIL,
+     EHLO_R "[helo later]451 4.3.0 try later\n[tls]451 4.3.0 try later\n" MAIL_R},
+};
+
+static const struct transcript tls_required[] = {
+    {EHLO MAIL RCPT "DATA\r\nBDAT 4 LAST\r\nMAILRSET\r\nVRFY a\r\nNOOP\r\nQUIT\r\n",
+     EHLO_R TLS_FIRST_R TLS_FIRST_R TLS_FIRST_R BEFORE_R TLS_FIRST_R TLS_FIRST_R
+     "250 2.0.0 OK\n221 2.0.0 bye\n[close]"},
+    {HELO MAIL, HELO_R TLS_FIRST_R},
+    {ENCRYPT EHLO MAIL RCPT "RSET\r\n",
+     ENCRYPT_R "[helo c]" OFFERS_R " ENHANCEDSTATUSCODES\n" MAIL_R RCPT_R "250 2.0.0 OK\n[abort]"},
+};
+
+static void test_tls(void **state)
+{
+    struct smtp_server_options options = {.host_name = "mx",
+                                          .line_bytes_max = 512,
+                                          .errors_max = 20,
+                                          .commands_max = 20,
+                                          .starttls = true,
+                                          .no_pipelining = true,
+                                          .no_8bitmime = true,
+                                          .no_smtputf8 = true,
+                                          .no_dsn = true,
+                                          .no_size = true};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(starttls); i++)
+        check(&options, starttls[i].in, starttls[i].out);
+    options.tls_required = true;
+    for (size_t i = 0; i < ARRAY_LEN(tls_required); i++)
+        check(&options, tls_required[i].in, tls_required[i].out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_transcripts),
+        cmocka_unit_test(test_tls),
         cmocka_unit_test(test_nul),
         cmocka_unit_test(test_parameters),
         cmocka_unit_test(test_parameter_values),

@@ -211,6 +211,8 @@ static void serve(struct world *w, const uint8_t *bytes, size_t len)
         case SMTP_SERVER_CLOSE:
             w->server_closed = true;
             return;
+        case SMTP_SERVER_TLS:
+            ASSERT(false); /* not offered */
         }
     }
 }

@@ -316,6 +316,7 @@ static bool answer(struct receiver *r)
     case SMTP_SERVER_MESSAGE:
         return answer_message(r);
     case SMTP_SERVER_INPUT:
+    case SMTP_SERVER_TLS: /* not offered */
     case SMTP_SERVER_BODY:
     case SMTP_SERVER_ABORT:
     case SMTP_SERVER_CLOSE:
@@ -388,6 +389,7 @@ static bool step(struct receiver *r)
         r->rcpts_len = 0;
         break;
     case SMTP_SERVER_HELO:
+    case SMTP_SERVER_TLS:
     case SMTP_SERVER_MAIL:
     case SMTP_SERVER_RCPT:
     case SMTP_SERVER_DATA:

@@ -341,6 +341,8 @@ static void session_handle(struct sink_session *s, enum smtp_server_want want)
     case SMTP_SERVER_CLOSE:
         s->closing = true;
         break;
+    case SMTP_SERVER_TLS:
+        ASSERT(false); /* not offered */
     }
 }
 
