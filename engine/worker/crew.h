@@ -1,7 +1,7 @@
 /* The crew: threads for work that takes CPU and belongs to nobody's turn, as the conversion of a
- * large message (later TLS handshakes, signatures, password hashes). A job is run by some thread of
- * the crew; its result comes back to the desk of the worker that submitted it, which collects it in
- * its own turn. No thread of the crew touches what belongs to a worker.
+ * large message or a step of a TLS handshake (later signatures, password hashes). A job is run by
+ * some thread of the crew; its result comes back to the desk of the worker that submitted it, which
+ * collects it in its own turn. No thread of the crew touches what belongs to a worker.
  *
  * Bounded: crew_submit() refuses what is beyond jobs_max, and its caller waits or does without.
  * With no threads, as in a simulation, a job is run when it is submitted; its result comes back the

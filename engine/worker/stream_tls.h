@@ -1,0 +1,48 @@
+/* TLS on a stream (worker/stream.h), for sessions of both directions: a filter that carries bytes
+ * between stream and tls/. Steps of a handshake, which cost up to milliseconds, run in the crew.
+ *
+ * States of a connection (stream_tls.c has the table): it waits for bytes of its peer; its step is
+ * queued, since no more than HANDSHAKES_AT_ONCE of a worker's are in the crew, whose threads have
+ * other work too; its step runs; then it is open or failed.
+ *
+ * Thread: the stream's; the crew's touch a connection in its step only, and stream_busy() is true
+ * for as long. There is no timer: the session has a deadline for the handshake, as for all that its
+ * peer may take long for. */
+#ifndef HAYAUMA_ENGINE_STREAM_TLS_H
+#define HAYAUMA_ENGINE_STREAM_TLS_H
+
+#include "tls/tls.h"
+#include "worker/crew.h"
+#include "worker/stream.h"
+
+#define HANDSHAKES_AT_ONCE  16          /* of a worker, in the crew */
+#define HANDSHAKE_BYTES_MAX (64u << 10) /* that a peer may send while its step waits or runs */
+
+/* What the handshakes of a thread share. */
+struct handshakes {
+    struct crew *crew;
+    struct crew_desk *desk;
+    struct io *io;
+    struct list queued;
+    uint32_t running;
+    struct timer timer; /* the crew was full: look again */
+};
+void handshakes_init(struct handshakes *h, struct crew *crew, struct crew_desk *desk,
+                     struct io *io);
+void handshakes_done(struct handshakes *h); /* none queued or running */
+
+/* Called once, in a turn, and never from inside stream_tls_start(): error NULL, the handshake is
+ * complete, stream_tls_of() has its facts; else why it failed: an alert is on its way to the peer,
+ * which stream_send_end() lets go out. Not called when the stream was cancelled before, or ended:
+ * the session hears that from the stream. */
+typedef void stream_tls_ended(struct stream *s, const char *error);
+
+/* From here on what is sent and received on s passes tls, which is the stream's, also when this
+ * fails; see stream_filter_set(). A client's handshake begins, a server's waits for its client. 0
+ * or -ENOMEM. */
+int stream_tls_start(struct stream *s, struct handshakes *h, struct tls *tls,
+                     stream_tls_ended *on_ended) MUST_USE;
+/* The connection of a stream whose handshake is complete; NULL: it is not encrypted. */
+struct tls *stream_tls_of(const struct stream *s);
+
+#endif
