@@ -104,7 +104,7 @@ void lane_load_want(struct lane *lane, int64_t now_ms)
         list_push_back(&lane->worker->load_wait, &lane->wait_node);
         return;
     }
-    list_push_back(&lane->site->hungry, &lane->wait_node);
+    site_hungers(lane->site, lane);
     site_dirty(lane->site);
 }
 
@@ -347,7 +347,7 @@ void lane_start_loads(struct worker *w)
         if (w->draining || lane->scan == LANE_SCAN_READS || lane_suspended(lane))
             continue;
         if (lane->site != NULL && !site_has_room(lane->site)) {
-            list_push_back(&lane->site->hungry, &lane->wait_node);
+            site_hungers(lane->site, lane);
             site_wake(lane->site, io_now_ms(w->io) + 1);
             continue;
         }

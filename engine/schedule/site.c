@@ -103,7 +103,8 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->lmtp = target != NULL && target->kind == CONFIG_ROUTE_LMTP;
     list_init(&site->attached);
     feed_init(&site->feed);
-    list_init(&site->hungry);
+    for (int i = 0; i < FLOW_PRIORITIES; i++)
+        list_init(&site->hungry[i]);
     list_init(&site->sessions);
     list_init(&site->idle);
     site->timer.on_timer = on_site_timer;
@@ -126,12 +127,33 @@ void site_left(struct site *site)
         list_push_back(&site->worker->sites_dead, &site->dead_node);
 }
 
+/* The hungry lanes that come first, or NULL. */
+static struct list *hungry_band(struct site *site)
+{
+    while (site->hungry_bands != 0) {
+        int band = __builtin_ctz(site->hungry_bands);
+
+        if (!list_empty(&site->hungry[band]))
+            return &site->hungry[band];
+        site->hungry_bands &= (uint16_t)(site->hungry_bands - 1); /* its lanes have left */
+    }
+    return NULL;
+}
+
+void site_hungers(struct site *site, struct lane *lane)
+{
+    uint8_t band = lane_priority(lane);
+
+    list_push_back(&site->hungry[band], &lane->wait_node);
+    site->hungry_bands |= (uint16_t)(1u << band);
+}
+
 static void site_free(struct site *site)
 {
     struct worker *w = site->worker;
 
     ASSERT(feed_empty(&site->feed) && list_empty(&site->sessions) && site->waiting == 0);
-    ASSERT(list_empty(&site->hungry) && site->held == 0 && site->loading == 0);
+    ASSERT(hungry_band(site) == NULL && site->held == 0 && site->loading == 0);
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     wheel_cancel(io_wheel(w->io), &site->timer);
@@ -318,12 +340,19 @@ struct site_taken site_take(struct site *site, struct recipient **out, size_t ma
     feed_pay_more(&site->feed, lane, taken.len - 1);
     for (size_t i = 0; i < taken.len; i++)
         pace_add(site, site_bytes_of(out[i]));
-    if (!list_empty(&site->hungry))
+    if (site->hungry_bands != 0)
         site_dirty(site);
     return taken;
 }
 
 /* --- memory --- */
+
+/* Whether a session is up. What keeps further ones from opening, as a peer that takes only so many,
+ * does not concern the mail that goes out by these. */
+static bool has_session(const struct site *site)
+{
+    return site->sessions_len > site->connecting + site->yielding;
+}
 
 /* When the site may send something again: monotonic, now or in the past where it may at once. */
 static uint64_t closed_until_ms(const struct site *site)
@@ -332,6 +361,8 @@ static uint64_t closed_until_ms(const struct site *site)
     uint64_t rate_ms = governor_message_at(site->governor) / 1000000;
 
     until_ms = rate_ms > until_ms ? rate_ms : until_ms;
+    if (has_session(site))
+        return until_ms;
     until_ms = site->shortage_until_ms > until_ms ? site->shortage_until_ms : until_ms;
     return site->open_after_ms > until_ms ? site->open_after_ms : until_ms;
 }
@@ -347,7 +378,7 @@ static uint64_t budget_bytes(const struct site *site)
     uint64_t now_s = io_now_ms(site->worker->io) / 1000;
 
     /* A message to try is enough where nothing gets through. */
-    if (site->failures > 0 || governor_stopped_ns(site->governor) != 0)
+    if ((site->failures > 0 && !has_session(site)) || governor_stopped_ns(site->governor) != 0)
         return 1;
     if (now_s == site->pace_s)
         return HELD_MIN_BYTES + 2 * (site->pace[0] + site->pace[1]);
@@ -381,14 +412,14 @@ uint64_t site_room_bytes(const struct site *site)
 void site_feed_hungry(struct site *site)
 {
     uint64_t now_ms = io_now_ms(site->worker->io), at_ms;
-    struct list_node *n;
+    struct list *band;
 
     /* Only so many at a time: each takes its part of the room when its load begins, at the turn's
      * end. */
-    for (int i = 0;
-         i < HUNGRY_FED && site_has_room(site) && (n = list_pop_front(&site->hungry)) != NULL; i++)
-        list_push_back(&site->worker->load_wait, n);
-    if (list_empty(&site->hungry))
+    for (int i = 0; i < HUNGRY_FED && site_has_room(site) && (band = hungry_band(site)) != NULL;
+         i++)
+        list_push_back(&site->worker->load_wait, list_pop_front(band));
+    if (hungry_band(site) == NULL)
         return;
     at_ms = closed_until_ms(site);
     site_wake(site, at_ms > now_ms + HUNGRY_LOOK_MS ? at_ms : now_ms + HUNGRY_LOOK_MS);

@@ -33,11 +33,12 @@ struct site {
     uint32_t lanes;   /* attached; the site goes with the last one and the last session */
     uint32_t waiting; /* recipients in the windows of attached lanes */
     /* Memory: see site_has_room(). Bytes. */
-    uint64_t held;      /* by these windows */
-    uint64_t loading;   /* that loads under way may bring */
-    uint64_t pace[2];   /* handed out in the present second and in the one before */
-    uint64_t pace_s;    /* the present one, monotonic */
-    struct list hungry; /* lanes that wait for room, by wait_node */
+    uint64_t held;    /* by these windows */
+    uint64_t loading; /* that loads under way may bring */
+    uint64_t pace[2]; /* handed out in the present second and in the one before */
+    uint64_t pace_s;  /* the present one, monotonic */
+    struct list hungry[FLOW_PRIORITIES]; /* lanes that wait for room, by wait_node */
+    uint16_t hungry_bands;               /* bit per priority of which some may wait */
     uint32_t sessions_len, connecting;
     uint32_t yielding;          /* sessions that take nothing more, and end */
     uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
@@ -100,6 +101,8 @@ bool site_has_room(const struct site *site);
 bool site_holds_too_much(const struct site *site);
 /* How many bytes a load for it may bring; at least one message comes. */
 uint64_t site_room_bytes(const struct site *site);
+/* lane waits for room, behind those of its priority and of better ones. */
+void site_hungers(struct site *site, struct lane *lane);
 /* Lanes that waited for room want their loads, as far as there is some now; else the site looks
  * again when there may be. In front of handing out work. */
 void site_feed_hungry(struct site *site);

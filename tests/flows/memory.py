@@ -10,11 +10,14 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
 from engine import Engine, Sink  # noqa: E402
-from proc import wait_until  # noqa: E402
+from proc import TempDir, wait_until  # noqa: E402
 from talk import Client, run  # noqa: E402
 
 SLOW, DOMAINS, FAST, BYTES = 3000, 2000, 500, 50 << 10
 BODY = "Subject: x\r\n\r\n" + ("y" * 76 + "\r\n") * (BYTES // 78)
+
+LARGE = b"Subject: x\r\n\r\n" + (b"y" * 76 + b"\r\n") * (4 << 20 >> 6)
+URGENT = b"X-Hayauma-Priority: 0\r\nSubject: urgent\r\n\r\nx\r\n"
 
 
 def inject(engine, recipients):
@@ -23,8 +26,8 @@ def inject(engine, recipients):
         client.messages([("a@sender.example", to, BODY) for to in recipients], at_once=20)
 
 
-def taken(sink, domain):
-    return sum(any(f.endswith(domain) for f in row) for row in sink.ledger())
+def taken(sink, domain, user=""):
+    return sum(any(f.endswith(domain) and f.startswith(user) for f in row) for row in sink.ledger())
 
 
 def test_slow_mail_leaves_memory_to_fast():
@@ -46,6 +49,35 @@ def test_slow_mail_leaves_memory_to_fast():
             wait_until("slow mail goes on", lambda b=before: taken(sink, ".slow.example") > b + 5, 20)
             engine.kill()
             engine.start()
+
+
+def test_priority_where_lanes_wait_for_room():
+    """Memory is short, and a thousand lanes of bulk wait for room at a slow relay: urgent mail passes
+    them, for a domain too that had some before."""
+    bulk, temp = 2400, TempDir("hayauma-memory-")
+    behaviour = temp.path / "behaviour.yaml"
+    behaviour.write_text("""
+default: {latency: {dot: 50ms}}
+classes: [{name: stuck, domains: [stuck.example], latency: {dot: 100s}}]
+""")
+    with Sink(behaviour) as sink, Engine({
+            "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+            "workers": 1, "queue": {"memory_max": "16MiB"}, "drain_timeout": "1s",
+            "routes": {"*.bulk.example": f"[{sink.host}]:{sink.port}"},
+            "destinations": {"*": {"sessions_max": 3}}}) as engine:
+        with Client(engine, timeout_s=60) as client:
+            for i in range(3):  # more than half of memory_max
+                client.expect(client.message(f"u{i}@stuck.example", data=LARGE), 250)
+            wait_until("memory is short", lambda: engine.status()["gauges"]["sessions_out"] == 3, 20)
+            client.messages([("a@sender.example", f"u@d{i % (bulk // 2)}.bulk.example", BODY[:78 * 130 + 14])
+                             for i in range(bulk)])
+            for number in range(3):
+                before = taken(sink, ".bulk.example")
+                client.expect(client.message(f"urgent{number}@d1.bulk.example", data=URGENT), 250)
+                wait_until("urgent mail", lambda n=number: taken(sink, "@d1.bulk.example", f"urgent{n}"), 20)
+                passed = taken(sink, ".bulk.example") - before
+                assert passed < 150, f"{passed} went before urgent mail {number}"
+            assert taken(sink, ".bulk.example") < bulk, "nothing was in its way"
 
 
 if __name__ == "__main__":

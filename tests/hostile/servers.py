@@ -14,6 +14,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"
 from faults import (Books, Client, Engine, Failure, Sink, TempDir, all_arrived,  # noqa: E402
                     free_port, merge, queued, rests, resident_bytes, run, settings_for, wait_until)
 
+LARGE = b"Subject: large\r\n\r\n" + (b"x" * 76 + b"\r\n") * (4 << 20 >> 6)
 STAGES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot")
 USUAL = {"banner": b"220 bad.example ESMTP\r\n", "EHLO": b"250-bad.example\r\n250 PIPELINING\r\n",
          "MAIL": b"250 ok\r\n", "RCPT": b"250 ok\r\n", "DATA": b"354 go\r\n", "dot": b"250 taken\r\n",
@@ -588,6 +589,49 @@ def test_one_connection_only():
     wait_until("all", lambda: len(world.records("Delivery", "one")) == 100, 30)
     assert not world.records("TransientFailure", "one")
     assert len(refused) <= 8, len(refused)
+    world.finish()
+
+
+def test_few_connections_in_a_tight_memory():
+    """Connections that are refused keep no mail from those that work, also where memory is short: there
+    a destination that cannot send holds nothing."""
+    limit, count, room = 4, 200, threading.Lock()
+    alive, stalled, go = [], [], threading.Event()
+
+    class Few(Server):
+        def session(self, peer):
+            with room:
+                refused = len(alive) >= limit
+                alive.extend([] if refused else [peer])
+            if refused:
+                reset(peer)
+                peer.close()
+                return
+            super().session(peer)
+            with room:
+                alive.remove(peer)
+
+    def slow(peer):
+        time.sleep(0.02)
+        peer.sendall(USUAL["dot"])
+
+    def stall(peer):
+        stalled.append(peer)
+        go.wait(60)
+        peer.sendall(USUAL["dot"])
+
+    world = World({"few": Few({"dot": slow}), "stuck": Server({"dot": stall})}, retry="1h", workers=1,
+                  queue={"memory_max": "16MiB"},
+                  destinations={"stuck.example": {"timeouts": {"dot": "90s"}}})
+    with Client(world.engine) as client:
+        for i in range(3):  # memory is short beyond half of it
+            client.expect(client.message(f"u{i}@stuck.example", data=LARGE), 250)
+        wait_until("the stuck ones", lambda: len(stalled) == 3, 20)
+        for i in range(count):
+            client.expect(client.message(f"u{i}@few.example"), 250)
+    wait_until("all", lambda: len(world.records("Delivery", "few")) == count, 25)
+    assert not world.records("TransientFailure", "few")
+    go.set()
     world.finish()
 
 
