@@ -393,11 +393,20 @@ static void on_recv(struct stream *stream, int32_t result, const uint8_t *data)
     delivery_advance(d, result > 0 ? EVENT_DATA : EVENT_LOST, data, result);
 }
 
+/* That the peer has closed is found by a send before what the peer had said is received: it may be
+ * the 250 of a message, which must not be sent again. The receive ends behind that, with the
+ * connection. */
 static void on_sent(struct stream *stream, int32_t result)
 {
     struct delivery *d = CONTAINER_OF(stream, struct delivery, stream);
+    bool closed = result == -EPIPE || result == -ECONNRESET;
 
-    delivery_advance(d, result < 0 ? EVENT_LOST : EVENT_SENT, NULL, result);
+    if (closed && stream_receiving(&d->stream)) {
+        d->unsendable = true;
+        set_yielding(d, true);
+    } else {
+        delivery_advance(d, result < 0 ? EVENT_LOST : EVENT_SENT, NULL, result);
+    }
 }
 
 static const struct stream_handlers stream_handlers = {on_recv, on_sent};
@@ -680,7 +689,7 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     if (d->state == DELIVERY_CLOSING)
         return;
     delivery_idle(d);
-    if (d->state == DELIVERY_CONNECTING || stream_sending(&d->stream))
+    if (d->state == DELIVERY_CONNECTING || d->unsendable || stream_sending(&d->stream))
         return;
     n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
     if (n == 0)
@@ -713,7 +722,7 @@ static bool delivery_reopen(struct delivery *d)
     smtp_client_free(d->client);
     d->client = smtp_client_new(&d->site->options);
     ASSERT(d->client != NULL);
-    d->reopen = d->greeted = false;
+    d->reopen = d->greeted = d->unsendable = false;
     set_yielding(d, false);
     set_state(d, DELIVERY_CONNECTING);
     err = connect_next(d);

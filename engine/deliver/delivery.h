@@ -41,11 +41,12 @@ struct delivery {
     } body;
     struct smtp_client *client;
     enum delivery_state state;
-    bool greeted;                    /* EHLO or HELO was accepted; ready at the turn's end */
-    bool yielding;                   /* takes nothing more; quits when empty */
-    bool reopen;                     /* closing leads to the next address */
-    bool refused_for_now;            /* some address of this attempt may take mail later */
-    int error;                       /* -errno that ended the connection, 0: none */
+    bool greeted;         /* EHLO or HELO was accepted; ready at the turn's end */
+    bool yielding;        /* takes nothing more; quits when empty */
+    bool reopen;          /* closing leads to the next address */
+    bool unsendable;      /* the peer has closed: what it had said is still to be received */
+    bool refused_for_now; /* some address of this attempt may take mail later */
+    int error;            /* -errno that ended the connection, 0: none */
     const struct transaction *front; /* the one in which the session ended; NULL: it has not */
     uint32_t submitted, completed;
     uint32_t refused;        /* transactions in a row that got nothing through */

@@ -174,16 +174,22 @@ void sessions_shortage(struct site *site, int err)
     site_wake(site, site->shortage_until_ms);
 }
 
-/* Two sessions that end at the same number of messages show a limit: it is no chance. */
-void sessions_limit_seen(struct site *site, uint32_t messages)
+/* Two sessions that end at the same number of messages show a limit: it is no chance where the
+ * second began behind the end of the first. A peer that restarts ends all its sessions at once,
+ * most of them at the same number. */
+void sessions_limit_seen(struct site *site, const struct delivery *d)
 {
-    if (site->messages_max > messages)
+    uint64_t now_ms = io_now_ms(site->worker->io);
+
+    if (site->messages_max > d->completed)
         site->messages_max = 0;
-    if (site->messages_last == messages) {
-        site->messages_max = messages;
-        site->messages_until_ms = io_now_ms(site->worker->io) + LIMIT_MS;
+    if (site->messages_last != d->completed) {
+        site->messages_last = d->completed;
+        site->messages_last_ms = now_ms;
+    } else if (d->started_ms >= site->messages_last_ms) {
+        site->messages_max = d->completed;
+        site->messages_until_ms = now_ms + LIMIT_MS;
     }
-    site->messages_last = messages;
 }
 
 uint32_t sessions_messages_max(const struct site *site)

@@ -22,7 +22,7 @@ void sessions_works(struct site *site);
 /* This host lacks what a session needs: nobody's failure. Sessions are tried again in a second. */
 void sessions_shortage(struct site *site, int err);
 /* The peer ended a session between two transactions, after so many messages. */
-void sessions_limit_seen(struct site *site, uint32_t messages);
+void sessions_limit_seen(struct site *site, const struct delivery *d);
 /* How many messages a session may take by what was learnt; UINT32_MAX: any number. */
 uint32_t sessions_messages_max(const struct site *site);
 /* No address gave a session, whether other sessions work or not: further connections are tried one

@@ -334,7 +334,7 @@ void transaction_done(const struct smtp_event *event)
     if (t->taken)
         governor_taken(d->site->governor, io_now_ns(d->worker->io));
     if (t->polite)
-        sessions_limit_seen(d->site, d->completed);
+        sessions_limit_seen(d->site, d);
     transaction_put_back(t);
     transaction_run(t);
     judge_end(&t->batch);

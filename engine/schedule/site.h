@@ -50,6 +50,7 @@ struct site {
     uint32_t ups_seen; /* governor_ups() when it went down */
     /* A peer that ends sessions after so many messages without having said so. */
     uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */
+    uint64_t messages_last_ms;            /* monotonic: when a session first ended there */
     uint64_t messages_until_ms;           /* monotonic: then a session may try to get further */
     char *name;                           /* for records and status: site name or static route */
     char *key;

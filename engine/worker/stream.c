@@ -122,6 +122,8 @@ static void on_send(struct io_op *op, const struct io_event *event)
         wire_drop(s);
     if (s->cancelled)
         return;
+    if (result < 0) /* the session may go on to receive, and does not keep these bytes */
+        s->iov_len = 0;
     if (told)
         s->owed = false;
     if (result == 0)

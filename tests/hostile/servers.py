@@ -635,6 +635,84 @@ def test_few_connections_in_a_tight_memory():
     world.finish()
 
 
+def test_answer_in_the_midst_of_content():
+    """A peer that answers before it has all, and closes: the send fails before the answer is received,
+    and the answer counts all the same."""
+    class Hasty(Server):
+        """Says 552 to a message in its midst."""
+        def session(self, peer):
+            with peer, contextlib.suppress(OSError):
+                self.say(peer, "banner")
+                lines = peer.makefile("rb")
+                while line := lines.readline():
+                    verb = line[:4].decode()
+                    if verb in ("DATA", "BDAT"):
+                        peer.sendall(b"" if verb == "BDAT" else USUAL["DATA"])
+                        lines.read(100_000)
+                        peer.sendall(b"552 5.3.4 too large\r\n")
+                        return
+                    self.say(peer, verb)
+
+    count, names = 6, {"data": USUAL["EHLO"], "bdat": b"250-bad.example\r\n250-PIPELINING\r\n250 CHUNKING\r\n"}
+    world = World({name: Hasty({"EHLO": offers}) for name, offers in names.items()}, retry="1h")
+    with Client(world.engine) as client:
+        for i in range(count):
+            for name in names:
+                client.expect(client.message(f"u{i}@{name}.example", data=LARGE), 250)
+    for name in names:
+        wait_until("an outcome of each", lambda n=name: len(
+            world.records("Bounce", n) + world.records("TransientFailure", n)) >= count, 20)
+        answers = [r["response"]["code"] for r in world.records("Bounce", name)]
+        assert answers == [552] * count, (name, answers, world.records("TransientFailure", name)[:1])
+    world.finish()
+
+
+def test_a_restart_is_no_limit():
+    """A peer that restarts ends all sessions at about the same number of messages: that is no limit of
+    messages per session, which would be kept to for an hour."""
+    class Restarting(Server):
+        """Begins to take leave at the 30th message, of the sessions that it has then."""
+        restart = 30
+
+        def __init__(self):
+            self.old, self.open, self.ends = set(), set(), []
+            super().__init__({})
+
+        def session(self, peer):
+            taken = 0
+            with peer, contextlib.suppress(OSError):
+                self.say(peer, "banner")
+                lines = peer.makefile("rb")
+                while line := lines.readline():
+                    verb = line[:4].decode()
+                    if verb == "MAIL" and peer in self.old:
+                        self.ends.append(taken)
+                        peer.sendall(b"421 4.3.2 shutting down\r\n")
+                        return
+                    self.say(peer, verb)
+                    if verb == "EHLO":
+                        self.open.add(peer)
+                    elif verb == "DATA":
+                        self.taken.append(b"".join(iter(lines.readline, b".\r\n")))
+                        taken += 1
+                        if len(self.taken) == self.restart:
+                            self.old |= self.open
+                        time.sleep(0.02)
+                        self.say(peer, "dot")
+
+    world = World({"again": Restarting()}, retry="1h", workers=1)
+    again = world.servers["again"]
+    with Client(world.engine) as client:
+        for first in (0, 200):
+            before = again.sessions
+            for i in range(first, first + 200):
+                client.expect(client.message(f"u{i}@again.example"), 250)
+            wait_until("all", lambda n=first: len(again.taken) == n + 200, 30)
+    assert len(again.ends) > len(set(again.ends)), again.ends  # some at the same number
+    assert again.sessions - before <= 25, (again.sessions - before, again.ends)
+    world.finish()
+
+
 def forwarder(port):
     """A port that leads to port, as a balancer's or a router's does."""
     def copy(come, go):
