@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 
 # Module: modules it may use; third-party headers it owns.
 rules='
-base:;
+base:; crypt.h
 io: base; liburing.h
 smtp: base;
 queue: base; lmdb.h zstd.h
@@ -28,7 +28,7 @@ tools/send: base io smtp queue dns tls config mail limits tools/commands tools/s
 tools/sink: base io smtp queue dns tls config mail limits tools/commands; libfyaml.h
 tools: base config tools/commands;
 '
-third_party='liburing.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ libpsl.h curl/ hiredis/'
+third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ libpsl.h curl/ hiredis/'
 
 check() { # root of a tree
     local file

@@ -1,0 +1,62 @@
+#include "base/base64.h"
+
+#include <errno.h>
+
+static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+void base64_put(struct buf *out, struct str bytes)
+{
+    const uint8_t *p = (const uint8_t *)bytes.ptr;
+
+    for (size_t at = 0; at < bytes.len; at += 3) {
+        size_t n = bytes.len - at < 3 ? bytes.len - at : 3;
+        uint32_t v = (uint32_t)p[at] << 16 | (n > 1 ? (uint32_t)p[at + 1] << 8 : 0) |
+                     (n > 2 ? (uint32_t)p[at + 2] : 0);
+        char four[4] = {letters[v >> 18], letters[v >> 12 & 63], n > 1 ? letters[v >> 6 & 63] : '=',
+                        n > 2 ? letters[v & 63] : '='};
+
+        buf_put(out, four, sizeof(four));
+    }
+}
+
+/* 0 to 63, or -1. */
+static int value_of(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '+' ? 62 : c == '/' ? 63 : -1;
+}
+
+int base64_decode(struct buf *out, struct str text)
+{
+    size_t before = out->len, padding = 0;
+
+    if (text.len % 4 != 0)
+        return -EINVAL;
+    while (padding < 2 && padding < text.len && text.ptr[text.len - 1 - padding] == '=')
+        padding++;
+    for (size_t at = 0; at < text.len; at += 4) {
+        size_t skip = at + 4 == text.len ? padding : 0;
+        uint32_t v = 0;
+
+        for (size_t i = 0; i < 4; i++) {
+            int digit = i < 4 - skip ? value_of(text.ptr[at + i]) : 0;
+
+            if (digit < 0)
+                goto wrong;
+            v = v << 6 | (uint32_t)digit;
+        }
+        /* Bits that stand for nothing must be 0. */
+        if ((skip == 1 && (v & 0xff) != 0) || (skip == 2 && (v & 0xffff) != 0))
+            goto wrong;
+        buf_put(out, (uint8_t[]){(uint8_t)(v >> 16), (uint8_t)(v >> 8), (uint8_t)v}, 3 - skip);
+    }
+    return 0;
+wrong:
+    out->len = before;
+    return -EINVAL;
+}

@@ -1,0 +1,26 @@
+/* The header of the PROXY protocol, versions 1 and 2, by which a balancer says whose connection it
+ * passes on (HAProxy's doc/proxy-protocol.txt). Pure. */
+#ifndef HAYAUMA_BASE_PROXY_HEADER_H
+#define HAYAUMA_BASE_PROXY_HEADER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+/* Version 2 may say more about a connection than its addresses: longer ones are refused. */
+#define PROXY_HEADER_BYTES_MAX 2048
+
+enum proxy_header_status { PROXY_HEADER_MORE, PROXY_HEADER_DONE, PROXY_HEADER_BAD };
+
+struct proxy_header {
+    size_t len;                     /* of the header: what follows is the connection's */
+    struct sockaddr_storage client; /* AF_UNSPEC: not told. It is a check of the balancer's own
+                                       (LOCAL, UNKNOWN), or no TCP connection */
+};
+
+/* bytes: all that has come so far. Looked at anew with each call; out is set when DONE. */
+enum proxy_header_status proxy_header_parse(const uint8_t *bytes, size_t len,
+                                            struct proxy_header *out);
+
+#endif
