@@ -20,6 +20,7 @@ static const struct command commands[] = {
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
     {"status", cmd_status, "what the engine is doing, live"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},
+    {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},
     {"reload", cmd_reload, "make the engine read its configuration again"},
     {"stop", cmd_stop, "make the engine finish what is under way, then exit"},
     {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains"},

@@ -65,6 +65,7 @@ void config_unref(struct config *c)
     map_done(&owner->lines);
     map_done(&owner->tenants);
     map_done(&owner->campaigns);
+    map_done(&owner->users);
     while (owner->blocks != NULL) {
         struct config_block *block = owner->blocks;
 

@@ -40,6 +40,10 @@ struct config_listener {
     char *host_name;                       /* banner; default: the global one */
     struct config_network *relay_networks; /* may relay; default 127.0.0.0/8 and ::1 */
     size_t relay_networks_len;
+    struct config_network *proxy_from; /* balancers, who say whose connection it is; else NULL */
+    size_t proxy_from_len;
+    char *auth; /* "none", "offered", "required" */
+    bool auth_without_tls;
     char *bare_newlines;           /* "refuse", "repair" */
     struct config_client *clients; /* by network, in any order */
     size_t clients_len;
@@ -103,6 +107,18 @@ struct config_share { /* a tenant or campaign */
     uint32_t weight;
 };
 
+struct config_user { /* who may log in to submit: a line of auth.users_file */
+    char *name;
+    char *hash;         /* of the password, as crypt(3) has it */
+    char **senders;     /* "example.com", "*.example.com", "a@example.com", "" (the null sender) */
+    size_t senders_len; /* 0: any */
+    char *tenant;       /* all mail is of it; NULL: as the mail says */
+    char *pool;         /* NULL: as the mail says */
+    int8_t priority;    /* the best that mail gets; -1: any */
+    uint64_t rate_messages; /* per rate_period_ms; 0: no limit */
+    uint32_t rate_period_ms;
+};
+
 struct config_source { /* where sessions come from */
     char *name;
     struct config_address ipv4, ipv6; /* len 0 = the kernel chooses */
@@ -155,6 +171,14 @@ struct config {
         uint64_t return_bytes_max;
     } bounce;
 
+    struct {
+        char *users_file;          /* NULL: none */
+        struct config_user *users; /* what was in it */
+        size_t users_len;
+        uint32_t failures_max;
+        uint32_t failures_period_ms;
+    } auth;
+
     struct config_listener *listeners;
     size_t listeners_len;
     struct config_share *tenants, *campaigns;
@@ -172,6 +196,8 @@ struct config {
 /* Reads and checks file. On failure *out is untouched, errors has one line for each mistake
  * ("hayauma.yaml:12:5: unknown key 'lisen' in listeners[0]; did you mean 'listen'?"). */
 int config_load(const char *file, struct config **out, struct buf *errors) MUST_USE;
+/* The same without the files that it names, of which some are only for the engine to read. */
+int config_load_file(const char *file, struct config **out, struct buf *errors) MUST_USE;
 /* The control_socket that file names (to be freed), whatever else is wrong in it: an engine whose
  * file was just spoilt must stay within reach. NULL and lines in errors when it is no YAML. */
 char *config_control_socket(const char *file, struct buf *errors);
@@ -198,6 +224,10 @@ const struct config_destination *config_destination_for(const struct config *c, 
 /* Whether bare CR and LF of this client are repaired: the narrowest network of the listener that
  * has it says so, else the listener. */
 bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client);
+/* NULL: there is none of that name. */
+const struct config_user *config_user_find(const struct config *c, struct str name);
+/* domain in lower-case A-labels; both empty: the null sender. */
+bool config_user_may_send(const struct config_user *u, struct str local_part, struct str domain);
 /* 1 where there is no entry. */
 uint32_t config_tenant_weight(const struct config *c, struct str name);
 uint32_t config_campaign_weight(const struct config *c, struct str name);

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "config/config_secret.h"
 #include "config/config_walk.h"
 
 #define FILE_BYTES_MAX (64 * 1024 * 1024)
@@ -164,7 +165,7 @@ static int read_file(const char *file, struct buf *text)
     return err;
 }
 
-int config_load(const char *file, struct config **out, struct buf *errors)
+int config_load_file(const char *file, struct config **out, struct buf *errors)
 {
     struct buf text = {0};
     int err = read_file(file, &text);
@@ -174,6 +175,20 @@ int config_load(const char *file, struct config **out, struct buf *errors)
     else
         err = config_load_text(file, buf_str(&text), out, errors);
     buf_done(&text);
+    return err;
+}
+
+int config_load(const char *file, struct config **out, struct buf *errors)
+{
+    struct config *c = NULL;
+    int err = config_load_file(file, &c, errors);
+
+    if (err == 0)
+        err = config_load_users(c, errors);
+    if (err == 0)
+        *out = c;
+    else
+        config_unref(c);
     return err;
 }
 

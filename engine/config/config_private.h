@@ -30,6 +30,7 @@ struct config_owner {
     struct config_index routes, destinations;
     struct map lines;              /* of the members that the file gives, by struct and field */
     struct map tenants, campaigns; /* by name; made with the first */
+    struct map users;              /* by name */
     const void *destinations_star; /* what "*" was read into: the others begin with its values */
 };
 

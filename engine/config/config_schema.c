@@ -122,6 +122,21 @@ static const struct config_field bounce_fields[] = {
      .doc = "A larger message is returned as headers even when all was asked for."},
 };
 
+static const struct config_field auth_fields[] = {
+    {"users_file", CONFIG_PATH, AT(auth.users_file), .def_text = "none",
+     .example = "/etc/hayauma/users",
+     .doc = "Who may log in: a line each, with the hash of a password, written by `hayauma user`. "
+            "Only its owner, the engine's user, may read it (mode 0600). It is read again with "
+            "each reload."},
+    {"failures_max", CONFIG_COUNT, AT(auth.failures_max), .def = "10", RANGE(1, 1000),
+     .doc = "Failed logins of a client address (IPv6: a /64), and for a user name, in "
+            "`failures_period`. Beyond it AUTH gets 454 4.7.0 whatever the password, and one more "
+            "try is let through each time that this part of the period is over. An address from "
+            "which a user has logged in before is not kept out by others who try that name."},
+    {"failures_period", CONFIG_MS, AT(auth.failures_period_ms), .def = "10m",
+     RANGE(1 * SECOND_MS, 1 * DAY_MS), .doc = "The time that `failures_max` is for."},
+};
+
 static const struct config_field source_fields[] = {
     {"name", CONFIG_TEXT, AT(source.name), .def = "default",
      .doc = "Name of the source in records (egress_source)."},
@@ -168,8 +183,26 @@ static const struct config_field listener_fields[] = {
     {"relay_networks", CONFIG_NETWORK_LIST, AT_LISTENER(relay_networks),
      .offset2 = offsetof(struct config_listener, relay_networks_len), .def = "127.0.0.0/8, ::1",
      .example = "[127.0.0.0/8, \"::1\", 10.0.0.0/8]",
-     .doc = "Clients that may send mail anywhere. Everyone else gets 550 5.7.1: Hayauma takes mail "
-            "for no domain of its own, and must never be an open relay."},
+     .doc =
+         "Clients that may send mail anywhere without AUTH. Everyone else gets 550 5.7.1: Hayauma "
+         "takes mail for no domain of its own, and must never be an open relay."},
+    {"proxy_from", CONFIG_NETWORK_LIST, AT_LISTENER(proxy_from),
+     .offset2 = offsetof(struct config_listener, proxy_from_len), .def_text = "`[]`: no balancer",
+     .example = "[10.0.0.2, 10.0.0.3]",
+     .doc =
+         "Balancers in front of this listener. Each of their connections must begin with a header "
+         "of the PROXY protocol (version 1 or 2), and its client is whom that names: for limits, "
+         "`relay_networks`, records and Received. Others hear 421 4.7.0: who could connect past "
+         "the balancers could claim to be anybody. A Unix socket takes all that may open it for "
+         "balancers."},
+    {"auth", CONFIG_CHOICE, AT_LISTENER(auth), .def = "none", .choices = "none, offered, required",
+     .doc = "Whether clients may log in (AUTH PLAIN and LOGIN), and then send mail anywhere. "
+            "'required' takes mail of nobody else, and `relay_networks` counts for nothing there: "
+            "for port 587. Needs `auth.users_file`, and TLS unless `auth_without_tls`."},
+    {"auth_without_tls", CONFIG_BOOL, AT_LISTENER(auth_without_tls), .def = "no",
+     .doc = "Take passwords over connections that are not encrypted: whoever sees the packets has "
+            "them. For a listener that only a network of one's own or a program on this machine "
+            "reaches. Loopback is no exception: the setting says it there too."},
     {"bare_newlines", CONFIG_CHOICE, AT_LISTENER(bare_newlines), .def = "refuse",
      .choices = NEWLINES,
      .doc = "Content with a LF without CR or a CR without LF: 'refuse' answers 554 5.6.0 and ends "
@@ -329,6 +362,10 @@ static const struct config_section dns_schema = {
 static const struct config_section bounce_schema = {.doc = "Notices to senders (RFC 3461 to 3464).",
                                                     .fields = bounce_fields,
                                                     .len = ARRAY_LEN(bounce_fields)};
+static const struct config_section auth_schema = {
+    .doc = "Clients that log in to submit (SMTP AUTH; see the manual).",
+    .fields = auth_fields,
+    .len = ARRAY_LEN(auth_fields)};
 static const struct config_section source_schema = {
     .doc = "Where deliveries come from.", .fields = source_fields, .len = ARRAY_LEN(source_fields)};
 
@@ -445,6 +482,7 @@ static const struct config_field fields[] = {
     {"records", CONFIG_SECTION, .section = &records_schema},
     {"dns", CONFIG_SECTION, .section = &dns_schema},
     {"bounce", CONFIG_SECTION, .section = &bounce_schema},
+    {"auth", CONFIG_SECTION, .section = &auth_schema},
     {"source", CONFIG_SECTION, .section = &source_schema},
     {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
      .section = &config_listener_schema, .items = &listener_items},

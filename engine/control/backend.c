@@ -43,6 +43,8 @@ static const struct {
         TOTAL(transactions),
         TOTAL(sessions_in_total),
         TOTAL(sessions_out_total),
+        TOTAL(logins),
+        TOTAL(logins_failed),
 #undef TOTAL
 },
   gauges[] = {

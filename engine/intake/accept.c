@@ -39,6 +39,7 @@ static void record_reception(const struct accept_order *o, struct buf *out)
     event.peer_addr = o->peer_addr;
     event.reception_protocol = o->protocol;
     event.session_id = o->session_id;
+    event.user = o->user;
     report_line(out, &event);
 }
 

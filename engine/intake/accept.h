@@ -31,6 +31,7 @@ struct accept_order {
     uint64_t held_bytes; /* of shared->intake_bytes; given back when the commit has ended */
     /* For the record. */
     const char *protocol, *peer_name, *peer_addr, *session_id;
+    const char *user; /* who has logged in, or NULL */
 };
 
 /* Who is told how it ended; lives until then, or until accept_forget(). */

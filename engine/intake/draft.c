@@ -87,8 +87,11 @@ static bool content_take(struct reading *r, struct message *fields)
 static uint8_t priority_of(const struct reading *r)
 {
     int said = r->draft->priority >= 0 ? r->draft->priority : r->facts.priority;
+    int best = r->draft->priority_cap - 1;
 
-    return said < 0 ? PRIORITY_DEFAULT : (uint8_t)said;
+    if (said < 0)
+        said = best >= 0 ? best : PRIORITY_DEFAULT;
+    return (uint8_t)(said < best ? best : said);
 }
 
 static struct message *message_make(struct reading *r, struct str trace, struct str campaign,
@@ -115,7 +118,7 @@ static struct message *message_make(struct reading *r, struct str trace, struct 
                              .origin = d->origin,
                              .trace = trace};
 
-    flow = queue_flow_get(d->queue, fields.priority, fields.tenant, fields.campaign, STR(""));
+    flow = queue_flow_get(d->queue, fields.priority, fields.tenant, fields.campaign, d->pool);
     if (flow == NULL || !content_take(r, &fields))
         return NULL;
     fields.flow = flow->id;

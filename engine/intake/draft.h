@@ -21,6 +21,8 @@ struct draft {
     struct str sender, envid, protocol, origin, meta;
     struct str tenant, campaign; /* instead of what the header says; empty: that */
     int priority;                /* the same; -1: that */
+    uint8_t priority_cap;        /* 1 + the best that it may get, whatever is said; 0: any */
+    struct str pool;
     uint8_t ret;
     bool eight_bit, dot_lines; /* of the content */
     bool smtputf8;             /* the client may send what needs it */

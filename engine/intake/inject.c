@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "intake/inject_login.h"
 #include "intake/inject_message.h"
 #include "schedule/lane.h"
 #include "worker/peer_text.h"
@@ -14,12 +15,14 @@
 
 #define OUT_MAX      (64u << 10) /* unsent replies; then the client must read first */
 #define RCPT_BYTES   2048        /* that an accepted recipient takes, about */
+#define PROXY_MS     5000        /* for a balancer's header, which it sends with the connection */
 #define LAST_WORD_MS 5000        /* to send a 421 and to hear the client out after it */
 #define HEARD_MAX    (16u << 20) /* bytes that are heard from the client after it */
 
 /* Timers of a session: one, at the nearer of idle and total limit. */
 static void on_timer(struct timer *timer);
 static void inject_process(struct inject *s, const uint8_t *data, size_t len);
+static void inject_admit(struct inject *s);
 
 static void mark_dirty(struct inject *s)
 {
@@ -50,6 +53,8 @@ static const struct inject_rule {
     enum inject_state when_late; /* the next state when the client keeps us waiting */
     bool hears;                  /* what comes is received, and thrown away */
 } rules[] = {
+    [INJECT_PROXY] = {"proxy header", BIT(INJECT_OPEN) | BIT(INJECT_DEAD), INJECT_PROXY,
+                      INJECT_DEAD, false},
     [INJECT_OPEN] = {"open", BIT(INJECT_BYE) | BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_OPEN,
                      INJECT_BYE, false},
     [INJECT_BYE] = {"bye", BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_DEAD, INJECT_DEAD, true},
@@ -77,6 +82,7 @@ static void inject_end(struct inject *s)
         return;
     set_state(s, INJECT_DEAD);
     inject_answers_forget(s);
+    inject_login_forget(s);
     wheel_cancel(io_wheel(io), &s->timer);
     stream_cancel(&s->stream, true);
     if (list_node_linked(&s->dirty_node))
@@ -131,7 +137,8 @@ static void on_timer(struct timer *timer)
 
     if (io_now_ms(io) < s->deadline_ms) {
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
-    } else if (!list_empty(&s->answers)) { /* it is our commit that is slow, not the client */
+    } else if (!list_empty(&s->answers) ||
+               inject_login_pending(s)) { /* we are slow, not the client */
         deadline_set(s, LAST_WORD_MS);
     } else if (rules[s->state].when_late == INJECT_BYE && !stream_sending(&s->stream)) {
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
@@ -179,22 +186,26 @@ static void answer_helo(struct inject *s)
 }
 
 /* A domain of UTF-8 may be no domain although it is read as one: its A-labels say. */
-static const char *sender_refusal(const struct smtp_address *sender)
+static const char *sender_refusal(struct inject *s, const struct smtp_address *sender)
 {
+    struct str domain = sender->domain;
     struct dns_name name;
 
-    return sender->utf8 && queue_name_of(sender->domain, &name) < 0
-               ? "553 5.1.7 the sender's domain is none"
-               : NULL;
+    if (sender->utf8 || s->user != NULL) {
+        if (queue_name_of(domain, &name) == 0)
+            domain = (struct str){name.text, name.len};
+        else if (sender->utf8)
+            return "553 5.1.7 the sender's domain is none";
+    }
+    return inject_user_refusal(s, sender, domain);
 }
 
 static void answer_mail(struct inject *s)
 {
-    const char *refusal = sender_refusal(&s->server.mail.sender);
+    const char *refusal = intake_refusal(s);
 
     if (refusal == NULL)
-        refusal = intake_refusal(s);
-
+        refusal = sender_refusal(s, &s->server.mail.sender);
     if (refusal == NULL)
         inject_envelope_begin(s, &s->server.mail);
     smtp_server_answer(&s->server, inject_out(s), refusal);
@@ -205,6 +216,8 @@ bool inject_may_relay(const struct inject *s)
 {
     const struct config_listener *l = s->settings;
 
+    if (s->user != NULL || s->options.auth_required || s->nobody)
+        return s->user != NULL;
     return s->peer.ss_family == AF_UNIX ||
            config_network_match(l->relay_networks, l->relay_networks_len,
                                 (const struct sockaddr *)&s->peer);
@@ -270,12 +283,23 @@ static void answer_message(struct inject *s)
     smtp_server_answer(&s->server, inject_out(s), refusal);
 }
 
+void inject_resume(struct inject *s)
+{
+    touch(s);
+    inject_process(s, NULL, 0);
+}
+
 void inject_answered(struct inject *s)
 {
     if (s->input == INJECT_BY_ONE)
         s->input = INJECT_STREAM;
-    touch(s);
-    inject_process(s, NULL, 0);
+    inject_resume(s);
+}
+
+static void answer_auth(struct inject *s)
+{
+    if (!answer_drain(s))
+        inject_login(s);
 }
 
 /* --- bytes --- */
@@ -292,6 +316,9 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
             break;
         case SMTP_SERVER_TLS:
             ASSERT(false); /* not offered */
+        case SMTP_SERVER_AUTH:
+            answer_auth(s);
+            break;
         case SMTP_SERVER_MAIL:
             answer_mail(s);
             break;
@@ -326,7 +353,9 @@ static size_t pending_len(const struct inject *s)
  * client that does not read its replies no more are kept. */
 static size_t pending_max(const struct inject *s)
 {
-    return !inject_may_go_on(s) && inject_has_room(s, 0) ? INJECT_PENDING_MAX : 0;
+    return !inject_login_pending(s) && !inject_may_go_on(s) && inject_has_room(s, 0)
+               ? INJECT_PENDING_MAX
+               : 0;
 }
 
 /* Drops the pending bytes that are used: all but the last left bytes. These move only when they are
@@ -371,11 +400,31 @@ static void inject_process(struct inject *s, const uint8_t *data, size_t len)
     mark_dirty(s);
 }
 
+/* The header, or a part of it. What is none ends without a word: it may be no SMTP client. */
+static void on_proxy_input(struct inject *s, const uint8_t *data, size_t len)
+{
+    switch (inject_proxy_input(s, data, len)) {
+    case PROXY_HEADER_MORE:
+        break;
+    case PROXY_HEADER_BAD:
+        inject_end(s);
+        break;
+    case PROXY_HEADER_DONE:
+        set_state(s, INJECT_OPEN);
+        inject_admit(s);
+        break;
+    }
+}
+
 static void on_recv(struct stream *stream, int32_t result, const uint8_t *data)
 {
     struct inject *s = CONTAINER_OF(stream, struct inject, stream);
 
-    if (result > 0) {
+    if (s->state == INJECT_PROXY && result > 0) {
+        on_proxy_input(s, data, (size_t)result);
+    } else if (s->state == INJECT_PROXY) { /* a check that only connects, or a client that went */
+        inject_end(s);
+    } else if (result > 0) {
         if (s->state == INJECT_OPEN) {
             touch(s);
             inject_process(s, data, (size_t)result);
@@ -383,15 +432,14 @@ static void on_recv(struct stream *stream, int32_t result, const uint8_t *data)
             set_state(s, INJECT_TALKED);
         } else if ((s->heard += (uint32_t)result) > HEARD_MAX) {
             inject_end(s);
-            return;
         }
     } else if (result == 0) {
         s->input = INJECT_ENDED; /* perhaps only its sending side: it may wait for replies */
     } else if (result != -ECANCELED) {
         inject_end(s);
-        return;
     }
-    mark_dirty(s);
+    if (s->state != INJECT_DEAD)
+        mark_dirty(s);
 }
 
 static void on_sent(struct stream *stream, int32_t result)
@@ -413,8 +461,8 @@ static const struct stream_handlers stream_handlers = {on_recv, on_sent};
 
 static void inject_receive(struct inject *s)
 {
-    bool wanted =
-        rules[s->state].hears || (s->state == INJECT_OPEN && pending_len(s) <= pending_max(s));
+    bool wanted = rules[s->state].hears || s->state == INJECT_PROXY ||
+                  (s->state == INJECT_OPEN && pending_len(s) <= pending_max(s));
 
     if (!wanted && s->input == INJECT_STREAM) {
         s->input = INJECT_BY_ONE;
@@ -433,7 +481,7 @@ static void inject_said(struct inject *s)
 {
     enum inject_state next = s->input == INJECT_ENDED ? INJECT_DEAD : rules[s->state].when_said;
 
-    if (!list_empty(&s->answers) || next == s->state)
+    if (!list_empty(&s->answers) || inject_login_pending(s) || next == s->state)
         return;
     if (next == INJECT_DEAD) {
         inject_end(s);
@@ -488,6 +536,7 @@ void inject_flush_all(struct worker *w)
 static struct smtp_server_options server_options(const struct inject_listener *l)
 {
     const struct config_listener *c = l->settings;
+    bool auth = strcmp(c->auth, "none") != 0;
 
     return (struct smtp_server_options){.host_name = c->host_name != NULL ? c->host_name
                                                                           : l->config->host_name,
@@ -498,6 +547,9 @@ static struct smtp_server_options server_options(const struct inject_listener *l
                                         .errors_max = c->errors_max,
                                         .commands_max = c->commands_max,
                                         .messages_max = c->messages_max,
+                                        .auth = auth ? SMTP_AUTH_PLAIN | SMTP_AUTH_LOGIN : 0,
+                                        .auth_without_tls = c->auth_without_tls,
+                                        .auth_required = strcmp(c->auth, "required") == 0,
                                         .on_refused = inject_refused};
 }
 
@@ -510,7 +562,10 @@ static const char *session_refusal(struct inject *s)
 
     if (s->worker->draining)
         return DRAINING;
-    if (!inject_may_relay(s)) /* strangers get half */
+    if (s->settings->proxy_from_len > 0 && !s->proxied)
+        return "421 4.7.0 connect to the balancer of this port";
+    /* Strangers get half, where others are known by their addresses. */
+    if (!inject_may_relay(s) && !s->options.auth_required)
         max = (max + 1) / 2;
     if (atomic_fetch_add(sessions, 1) >= max) {
         atomic_fetch_sub(sessions, 1);
@@ -523,6 +578,18 @@ static const char *session_refusal(struct inject *s)
     }
     s->counted = true;
     return NULL;
+}
+
+/* The session knows its client: greets it, or says why not. */
+static void inject_admit(struct inject *s)
+{
+    s->options.trusted = inject_may_relay(s);
+    s->options.repair_newlines =
+        config_repairs_newlines(s->settings, (const struct sockaddr *)&s->peer);
+    peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
+    smtp_server_greet(&s->server, &s->out, session_refusal(s));
+    touch(s);
+    inject_process(s, NULL, 0);
 }
 
 void inject_begin(struct inject_listener *l, int fd)
@@ -552,13 +619,14 @@ void inject_begin(struct inject_listener *l, int fd)
     smtp_server_init(&s->server, &s->options);
     if (io_peer_name(w->io, fd, &s->peer) < 0)
         s->peer.ss_family = AF_UNSPEC;
-    s->options.trusted = inject_may_relay(s);
-    s->options.repair_newlines =
-        config_repairs_newlines(s->settings, (const struct sockaddr *)&s->peer);
-    peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
-    smtp_server_greet(&s->server, &s->out, session_refusal(s));
-    touch(s);
-    inject_process(s, NULL, 0);
+    if (inject_proxy_expected(s)) {
+        s->state = INJECT_PROXY;
+        deadline_set(s, PROXY_MS);
+        mark_dirty(s);
+    } else {
+        s->state = INJECT_OPEN;
+        inject_admit(s);
+    }
 }
 
 void inject_drain(struct worker *w, bool hard)

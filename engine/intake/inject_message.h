@@ -4,6 +4,7 @@
 #ifndef HAYAUMA_ENGINE_INJECT_MESSAGE_H
 #define HAYAUMA_ENGINE_INJECT_MESSAGE_H
 
+#include "base/proxy_header.h"
 #include "intake/accept.h"
 #include "intake/inject.h"
 #include "worker/peer_text.h"
@@ -22,6 +23,7 @@ struct inject_answer {
 
 /* What a session does; inject.c has the table. */
 enum inject_state {
+    INJECT_PROXY,  /* a balancer is to say whose connection it is: inject_proxy.c */
     INJECT_OPEN,   /* reads commands and mail */
     INJECT_BYE,    /* the session's last reply is written */
     INJECT_TALKED, /* the same, but the client talks on: it is heard out, since bytes that nobody
@@ -38,6 +40,8 @@ enum inject_input {
     INJECT_ENDED, /* the client has sent all: replies, then the end */
 };
 
+struct login;
+
 struct inject {
     struct worker *worker;
     struct inject_listener *listener;
@@ -49,7 +53,10 @@ struct inject {
     struct timer timer;
     uint64_t started_ms, deadline_ms;
     struct smtp_server server;
-    struct buf out, sending; /* replies: being written, being sent */
+    struct login *login;            /* an AUTH that is awaited, or NULL */
+    const struct config_user *user; /* who is logged in, or NULL */
+    struct config *user_config;     /* a reference, for user */
+    struct buf out, sending;        /* replies: being written, being sent */
     struct iovec iov;
     struct list answers; /* of struct inject_answer, awaited: inject_reply.c */
     uint32_t answers_len;
@@ -62,6 +69,8 @@ struct inject {
     enum inject_state state;
     enum inject_input input;
     uint32_t heard; /* bytes that came after our last reply */
+    bool proxied;   /* a balancer said whose connection it is ... */
+    bool nobody;    /* ... or that it is nobody's it knows: relay_networks does not have it */
     bool counted;   /* among the sessions of its listener and its client */
     /* The transaction. */
     struct buf envelope, body;
@@ -78,6 +87,7 @@ struct inject {
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];
+    char refusal[96]; /* where it has figures */
     char id[SESSION_ID_BYTES];
 };
 
@@ -122,8 +132,15 @@ bool inject_may_go_on(const struct inject *s);
  * are held until the commit. False: no memory. */
 bool inject_submit(struct inject *s, struct message *m, int64_t due_ms);
 void inject_answers_forget(struct inject *s);
+/* In inject_proxy.c: whether the connection is a balancer's, and must begin with a header. */
+bool inject_proxy_expected(const struct inject *s);
+/* What came of the header. PROXY_HEADER_DONE: s->peer is the client's; what follows the header is
+ * pending. */
+enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len);
 /* In inject.c: a session on an accepted connection; some of its answers were written. */
 void inject_begin(struct inject_listener *l, int fd);
 void inject_answered(struct inject *s);
+/* The session goes on with what its client has sent meanwhile. */
+void inject_resume(struct inject *s);
 
 #endif

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "intake/inject_login.h"
 #include "intake/inject_message.h"
 #include "outcome/report.h"
 #include "schedule/settle.h"
@@ -77,6 +78,7 @@ void inject_refused(struct smtp_server *server, struct str text)
     struct worker *w = s->worker;
     struct stage stage = stage_of(server->command);
     struct str address = server->address;
+    const char *user = inject_login_name(s);
     struct smtp_reply reply;
 
     if (address.len > ADDRESS_BYTES_MAX)
@@ -104,7 +106,11 @@ void inject_refused(struct smtp_server *server, struct str text)
                                        .peer_name = s->helo[0] != '\0' ? s->helo : NULL,
                                        .peer_addr = s->peer_text,
                                        .reception_protocol = server->esmtp ? "ESMTP" : "SMTP",
-                                       .session_id = s->id});
+                                       .session_id = s->id,
+                                       .user = user});
+    if (stage.name != NULL && strcmp(stage.name, "AUTH") == 0)
+        log_warn("smtp.auth_failed", "session=%s peer=%s user=\"%s\" reply=\"%.*s\"", s->id,
+                 s->peer_text, user != NULL ? user : "", STR_FMT(text));
 }
 
 void inject_rejections_flush(struct worker *w)

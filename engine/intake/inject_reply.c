@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdio.h>
 
+#include "intake/inject_login.h"
 #include "intake/inject_message.h"
 #include "worker/shared.h"
 
@@ -27,6 +28,8 @@ size_t inject_unsent(const struct inject *s)
 
 bool inject_may_go_on(const struct inject *s)
 {
+    if (inject_login_pending(s))
+        return false;
     if (list_empty(&s->answers))
         return true;
     return s->answers_len < INJECT_COMMITS_MAX && s->answers_bytes < INJECT_COMMIT_BYTES_MAX &&
@@ -49,7 +52,8 @@ bool inject_submit(struct inject *s, struct message *m, int64_t due_ms)
                                  .protocol = s->server.esmtp ? "ESMTP" : "SMTP",
                                  .peer_name = s->helo,
                                  .peer_addr = s->peer_text,
-                                 .session_id = s->id};
+                                 .session_id = s->id,
+                                 .user = s->user != NULL ? s->user->name : NULL};
 
     if (a == NULL)
         return false;

@@ -283,19 +283,20 @@ static bool may_name(struct str recipient)
     return true;
 }
 
-static struct str protocol_name(const struct trace_stamp *s)
+/* RFC 3848; RFC 6531 4.3. */
+static const char *protocol_name(const struct trace_stamp *s)
 {
-    if (s->smtputf8) /* RFC 6531 4.3 */
-        return s->tls ? STR("UTF8SMTPS") : STR("UTF8SMTP");
-    if (s->esmtp) /* RFC 3848 */
-        return s->tls ? STR("ESMTPS") : STR("ESMTP");
-    return STR("SMTP");
+    static const char *const names[2][2][2] = {
+        {{"ESMTP", "ESMTPA"}, {"ESMTPS", "ESMTPSA"}},
+        {{"UTF8SMTP", "UTF8SMTPA"}, {"UTF8SMTPS", "UTF8SMTPSA"}}};
+
+    return s->esmtp || s->smtputf8 ? names[s->smtputf8][s->tls][s->auth] : "SMTP";
 }
 
 static void put_received(struct out *o, const struct trace_stamp *s, const char *id,
                          const char *date, size_t date_len)
 {
-    struct str protocol = protocol_name(s);
+    const char *protocol = protocol_name(s);
 
     PUT(o, "Received: from ");
     put_host(o, s->helo, HELO_BYTES_MAX);
@@ -309,7 +310,7 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
     PUT(o, "\r\n\tby ");
     put_host(o, str_of(s->host_name), HOST_BYTES_MAX);
     PUT(o, " with ");
-    out_put(o, protocol.ptr, protocol.len);
+    out_put(o, protocol, strlen(protocol));
     PUT(o, " id ");
     out_put(o, id, MSGID_TEXT_BYTES - 1);
     if (may_name(s->recipient)) {

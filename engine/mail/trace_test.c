@@ -318,8 +318,9 @@ static void test_protocols(void **state)
 {
     char room[TRACE_STAMP_BYTES_MAX + 1], want[64];
     struct trace_facts f = {.has_message_id = true, .has_date = true, .body_offset = 10};
-    static const char *const names[] = {"SMTP",     "ESMTP",    "SMTP",      "ESMTPS",
-                                        "UTF8SMTP", "UTF8SMTP", "UTF8SMTPS", "UTF8SMTPS"};
+    static const char *const names[] = {
+        "SMTP", "ESMTP",  "SMTP", "ESMTPS",  "UTF8SMTP",  "UTF8SMTP",  "UTF8SMTPS",  "UTF8SMTPS",
+        "SMTP", "ESMTPA", "SMTP", "ESMTPSA", "UTF8SMTPA", "UTF8SMTPA", "UTF8SMTPSA", "UTF8SMTPSA"};
 
     (void)state;
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
@@ -329,6 +330,7 @@ static void test_protocols(void **state)
         s.esmtp = i & 1;
         s.tls = i & 2;
         s.smtputf8 = i & 4;
+        s.auth = i & 8;
         s.peer_addr = NULL;
         text = stamp(room, &s, &f);
         snprintf(want, sizeof(want), "Received: from h\r\n\tby mx.example.jp with %s id ",

@@ -251,6 +251,9 @@ void report_line(struct buf *out, const struct report_event *event)
     if (event->session_id != NULL) {
         TEXT(out, "session_id", str_of(event->session_id));
     }
+    if (event->user != NULL) {
+        TEXT(out, "user", str_of(event->user));
+    }
     put_own(out, event);
     LITERAL(out, "}\n");
 }

@@ -39,6 +39,7 @@ struct report_event {
     const char *delivery_protocol;  /* "ESMTP", "SMTP", "LMTP" or NULL */
     const char *reception_protocol; /* NULL: the message's */
     const char *session_id;         /* or NULL */
+    const char *user;               /* who has logged in, or tried to; or NULL */
     const char *classification;     /* bounce_classification, or NULL */
     uint64_t size;
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */

@@ -157,7 +157,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
         aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
     e->threads = calloc(e->shared.workers_len, sizeof(*e->threads));
     if (e->shared.workers == NULL || e->threads == NULL || clients_init(&e->shared.clients) < 0 ||
-        governor_open(&e->shared.governor) < 0) {
+        logins_init(&e->shared.logins) < 0 || governor_open(&e->shared.governor) < 0) {
         buf_puts(error, "out of memory");
         return -ENOMEM;
     }
@@ -379,6 +379,7 @@ void engine_close(struct engine *e)
     queue_close(e->shared.queue);
     governor_close(e->shared.governor);
     clients_done(&e->shared.clients);
+    logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);

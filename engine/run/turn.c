@@ -96,6 +96,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->injects);
     list_init(&w->injects_dirty);
     list_init(&w->injects_dead);
+    list_init(&w->login_wait);
     list_init(&w->load_wait);
     list_init(&w->conversions);
     list_init(&w->suspension_walks);

@@ -16,6 +16,7 @@ void smtp_server_init(struct smtp_server *s, const struct smtp_server_options *o
 
 void smtp_server_done(struct smtp_server *s)
 {
+    server_auth_end(s);
     buf_done(&s->line);
     buf_done(&s->helo_copy);
 }
@@ -33,6 +34,8 @@ void smtp_server_encrypted(struct smtp_server *s)
 {
     ASSERT(!s->tls && s->state <= SERVER_READY && s->asked == SMTP_SERVER_INPUT &&
            (s->mode == MODE_TLS || s->helo_copy.len == 0));
+    server_auth_end(s);
+    s->authenticated = false;
     s->tls = true;
     s->mode = MODE_COMMAND;
     s->state = SERVER_NEW;
@@ -167,6 +170,10 @@ static void reply_hello(struct smtp_server *s, struct buf *out)
         last = out->len;
         buf_puts(out, "250-STARTTLS\r\n");
     }
+    if (s->esmtp && server_auth_offered(s) != 0) {
+        last = out->len;
+        server_auth_put_offer(s, out);
+    }
     if (s->esmtp && !o->no_size) {
         last = out->len;
         buf_puts(out, "250-SIZE ");
@@ -275,6 +282,12 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
             server_reply(s, out, STR("220 2.0.0 ready to start TLS"));
             s->mode = MODE_TLS;
         }
+        break;
+    case SMTP_SERVER_AUTH:
+        server_auth_end(s);
+        s->authenticated = accepted;
+        if (reply == NULL)
+            server_reply(s, out, STR("235 2.7.0 authentication successful"));
         break;
     case SMTP_SERVER_MAIL:
         if (reply == NULL)
@@ -489,6 +502,7 @@ static void skip_line(struct smtp_server *s, struct smtp_server_input *in, struc
 /* Refuses a line whose end is not seen yet; last: its last byte so far. */
 static void refuse_line(struct smtp_server *s, struct buf *out, const char *text, uint8_t last)
 {
+    server_auth_end(s);
     s->mode = MODE_SKIP;
     s->skip_cr = last == '\r';
     s->line_used = true;
@@ -500,7 +514,9 @@ static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struc
                       struct str *line)
 {
     static const char *const bare = "500 5.5.2 lines must end in CRLF: bare CR or LF";
-    size_t room = s->options->line_bytes_max - s->line.len;
+    bool auth = s->mode == MODE_AUTH;
+    size_t max = auth ? SERVER_AUTH_LINE_BYTES_MAX : s->options->line_bytes_max;
+    size_t room = max - s->line.len;
     size_t n = in->len < room ? in->len : room;
     const uint8_t *lf = memchr(in->data, '\n', n);
 
@@ -509,7 +525,8 @@ static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struc
     *line = (struct str){(const char *)in->data, n};
     input_consume(in, n);
     if (lf == NULL && n == room) {
-        refuse_line(s, out, "500 5.5.2 line too long", (uint8_t)line->ptr[n - 1]);
+        refuse_line(s, out, auth ? "500 5.5.6 line too long" : "500 5.5.2 line too long",
+                    (uint8_t)line->ptr[n - 1]);
         return false;
     }
     if (lf == NULL || s->line.len != 0) {
@@ -525,6 +542,7 @@ static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struc
     }
     line->len -= 2;
     if (str_find(*line, '\r') >= 0) {
+        server_auth_end(s);
         server_refuse(s, out, bare);
         return false;
     }
@@ -536,14 +554,28 @@ static bool is_text(uint8_t c)
     return (c >= ' ' && c < 0x7f) || c == '\t' || c == '\r' || c == '\n';
 }
 
+static void line_begin(struct smtp_server *s)
+{
+    if (s->line_used)
+        buf_clear(&s->line);
+    s->line_used = false;
+}
+
+static enum smtp_server_want step_auth(struct smtp_server *s, struct smtp_server_input *in,
+                                       struct buf *out)
+{
+    struct str line;
+
+    line_begin(s);
+    return take_line(s, in, out, &line) ? server_auth_line(s, line, out) : SMTP_SERVER_INPUT;
+}
+
 static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_server_input *in,
                                           struct buf *out)
 {
     struct str line;
 
-    if (s->line_used)
-        buf_clear(&s->line);
-    s->line_used = false;
+    line_begin(s);
     s->verb = VERB_OTHER;
     s->command = NULL;
     s->address = (struct str){0};
@@ -559,8 +591,9 @@ static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_ser
 
 static bool is_question(enum smtp_server_want want)
 {
-    return want == SMTP_SERVER_HELO || want == SMTP_SERVER_TLS || want == SMTP_SERVER_MAIL ||
-           want == SMTP_SERVER_RCPT || want == SMTP_SERVER_DATA || want == SMTP_SERVER_MESSAGE;
+    return want == SMTP_SERVER_HELO || want == SMTP_SERVER_TLS || want == SMTP_SERVER_AUTH ||
+           want == SMTP_SERVER_MAIL || want == SMTP_SERVER_RCPT || want == SMTP_SERVER_DATA ||
+           want == SMTP_SERVER_MESSAGE;
 }
 
 enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server_input *in,
@@ -585,6 +618,9 @@ enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server
             break;
         case MODE_SKIP:
             skip_line(s, in, out);
+            break;
+        case MODE_AUTH:
+            want = step_auth(s, in, out);
             break;
         case MODE_DATA:
             want = step_data(s, in, out);

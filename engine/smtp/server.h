@@ -1,7 +1,7 @@
 /* The receiving side of SMTP (RFC 5321, 1870 SIZE, 2034, 2920 PIPELINING, 3030 CHUNKING, 3461 DSN,
- * 3207 STARTTLS, 6152 8BITMIME, 6531 SMTPUTF8, 9422 LIMITS) as a pure machine: it consumes bytes,
- * writes replies to a buffer, and stops to ask for a decision. No socket, clock or malloc (out may
- * grow).
+ * 3207 STARTTLS, 4954 AUTH, 6152 8BITMIME, 6531 SMTPUTF8, 9422 LIMITS) as a pure machine: it
+ * consumes bytes, writes replies to a buffer, and stops to ask for a decision. No socket, clock or
+ * malloc (out may grow).
  *
  * Use:   for (;;) switch (smtp_server_step(&s, &in, &out)) ...
  * Every question must be answered by smtp_server_answer() before the next step; only the answer to
@@ -40,12 +40,20 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
     bool trusted; /* the client may relay: it is served under any name, without brackets around
                      addresses, and what its lists and messages are refused for is no error: a
                      recipient costs nothing, the rest counts against commands_max */
-    bool repair_newlines; /* bare CR and LF in content are repaired (repair.h), else refused */
-    bool starttls;        /* offered as long as the session is not encrypted */
-    bool tls_required;    /* and asked for before there is mail: 530 5.7.0 */
-    bool lmtp;            /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
+    bool repair_newlines;  /* bare CR and LF in content are repaired (repair.h), else refused */
+    bool starttls;         /* offered as long as the session is not encrypted */
+    bool tls_required;     /* and asked for before there is mail: 530 5.7.0 */
+    uint32_t auth;         /* mechanisms of AUTH, bits of enum smtp_auth; 0: no such command */
+    bool auth_without_tls; /* these may be used over a connection that is not encrypted */
+    bool auth_required;    /* 530 5.7.0 at MAIL without it */
+    bool lmtp;             /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
     bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
         no_enhanced; /* for the sink: what is not offered */
+};
+
+enum smtp_auth { /* SASL mechanisms (RFC 4616; LOGIN has no RFC) */
+                 SMTP_AUTH_PLAIN = 1 << 0,
+                 SMTP_AUTH_LOGIN = 1 << 1,
 };
 
 enum smtp_dsn_notify {
@@ -72,6 +80,11 @@ struct smtp_rcpt { /* parameters of RCPT TO */
     struct str orcpt; /* "rfc822;xtext" as given, empty when absent */
 };
 
+struct smtp_login { /* what AUTH brought; valid until the answer */
+    enum smtp_auth mechanism;
+    struct str authzid, user, password; /* without NUL; authzid: whom to act as, mostly empty */
+};
+
 enum smtp_server_want {
     SMTP_SERVER_INPUT,   /* in is used up: read more */
     SMTP_SERVER_HELO,    /* s->helo, s->esmtp: answer NULL to accept, or refuse */
@@ -79,6 +92,8 @@ enum smtp_server_want {
                             is no step's: the reply is sent, the handshake made, and then
                             smtp_server_encrypted() called. Bytes that are there already are of
                             somebody who wants commands in plaintext to count as encrypted ones */
+    SMTP_SERVER_AUTH,    /* s->login; answer NULL for 235, or refuse. The answer may take its time:
+                            until then there is no step */
     SMTP_SERVER_MAIL,    /* s->mail; answer */
     SMTP_SERVER_RCPT,    /* s->rcpt; answer */
     SMTP_SERVER_DATA,    /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
@@ -104,8 +119,10 @@ struct smtp_server {
     bool tls; /* the session is encrypted */
     struct smtp_mail mail;
     struct smtp_rcpt rcpt;
+    struct smtp_login login;
     struct str body;
     struct smtp_body_facts facts;
+    bool authenticated;  /* AUTH was answered with 235 */
     uint32_t rcpts;      /* accepted in this transaction */
     uint64_t body_bytes; /* decoded bytes of this body so far */
     uint32_t messages, errors, commands;
@@ -122,7 +139,9 @@ struct smtp_server {
     bool chunk_last, line_used, skip_cr, closing;
     struct buf line; /* a command line split over reads; the reply kept for a dropped chunk */
     struct buf helo_copy;
-    char fault[112]; /* the reply to a body, where it has figures */
+    struct buf secret;   /* what the client has sent in the exchange of AUTH */
+    size_t secret_first; /* length of the first of it, where the mechanism has two */
+    char fault[112];     /* the reply to a body, where it has figures */
 };
 
 void smtp_server_init(struct smtp_server *s, const struct smtp_server_options *options);

@@ -5,6 +5,7 @@
 #define SIZE_DIGITS_MAX 20  /* RFC 1870 3 */
 #define ENVID_BYTES_MAX 100 /* RFC 3461 4.4 */
 #define ORCPT_BYTES_MAX 500 /* RFC 3461 4.2 */
+#define AUTH_BYTES_MAX  500 /* RFC 4954 5 */
 #define BDAT_BYTES_MAX  INT64_MAX
 #define CHUNK_BYTES_MIN 64 /* smaller ones, but for the last, carry no mail worth their reply */
 
@@ -89,6 +90,18 @@ static const char *param_envid(struct smtp_server *s, struct str value)
     return NULL;
 }
 
+/* Whose mail the client says that it is (RFC 4954 5): nothing is made of it. */
+static const char *param_auth(struct smtp_server *s, struct str value)
+{
+    char decoded[AUTH_BYTES_MAX];
+
+    (void)s;
+    return value.len > AUTH_BYTES_MAX || (!str_eq(value, STR("<>")) &&
+                                          smtp_xtext_decode(value, decoded, sizeof(decoded)) < 0)
+               ? bad_value
+               : NULL;
+}
+
 static const char *param_notify(struct smtp_server *s, struct str value)
 {
     static const struct {
@@ -167,6 +180,7 @@ static const struct param {
     {{"SMTPUTF8", 8}, PARAM_MAIL, false, OFF(no_smtputf8), param_smtputf8, BAD("SMTPUTF8")},
     {{"RET", 3}, PARAM_MAIL, true, OFF(no_dsn), param_ret, BAD("RET")},
     {{"ENVID", 5}, PARAM_MAIL, true, OFF(no_dsn), param_envid, BAD("ENVID")},
+    {{"AUTH", 4}, PARAM_MAIL, true, 0, param_auth, BAD("AUTH")},
     {{"NOTIFY", 6}, PARAM_RCPT, true, OFF(no_dsn), param_notify, BAD("NOTIFY")},
     {{"ORCPT", 5}, PARAM_RCPT, true, OFF(no_dsn), param_orcpt, BAD("ORCPT")},
 #undef BAD
@@ -175,6 +189,8 @@ static const struct param {
 
 static bool is_offered(const struct smtp_server *s, const struct param *p)
 {
+    if (p->set == param_auth)
+        return s->esmtp && server_auth_offered(s) != 0;
     return s->esmtp && !*((const bool *)((const char *)s->options + p->off_at));
 }
 
@@ -289,6 +305,10 @@ static enum smtp_server_want verb_mail(struct smtp_server *s, struct str args, s
         return refuse(s, out, "503 5.5.1 send EHLO first");
     if (s->state != SERVER_READY)
         return refuse(s, out, "503 5.5.1 a transaction is open");
+    if (s->options->auth_required && !s->authenticated)
+        return refuse(s, out,
+                      server_auth_offered(s) != 0 ? "530 5.7.0 send AUTH first"
+                                                  : "530 5.7.0 send STARTTLS and AUTH first");
     if (s->options->messages_max != 0 && s->messages >= s->options->messages_max) {
         server_bye(s, out, "421 4.7.0 too many messages in one session");
         return SMTP_SERVER_INPUT;
@@ -499,6 +519,11 @@ static enum smtp_server_want verb_quit(struct smtp_server *s, struct str args, s
     return SMTP_SERVER_INPUT;
 }
 
+static enum smtp_server_want verb_auth(struct smtp_server *s, struct str args, struct buf *out)
+{
+    return s->options->auth == 0 ? verb_missing(s, args, out) : server_auth(s, args, out);
+}
+
 /* A browser was made to talk to us; its next lines may be commands. */
 static enum smtp_server_want verb_http(struct smtp_server *s, struct str args, struct buf *out)
 {
@@ -529,7 +554,7 @@ static const struct verb {
     {{"EXPN", 4}, VERB_OTHER, verb_missing, false},
     {{"TURN", 4}, VERB_OTHER, verb_missing, false},
     {{"ETRN", 4}, VERB_OTHER, verb_missing, false},
-    {{"AUTH", 4}, VERB_OTHER, verb_missing, false},
+    {{"AUTH", 4}, VERB_OTHER, verb_auth, false},
     {{"STARTTLS", 8}, VERB_OTHER, verb_starttls, true},
     {{"SEND", 4}, VERB_OTHER, verb_missing, false},
     {{"SOML", 4}, VERB_OTHER, verb_missing, false},

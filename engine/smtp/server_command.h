@@ -15,6 +15,7 @@ enum server_state {
 enum server_mode {
     MODE_COMMAND,
     MODE_SKIP, /* drop up to CRLF: the rest of a refused line */
+    MODE_AUTH, /* a line of the exchange that AUTH began */
     MODE_DATA,
     MODE_CHUNK, /* chunk_left bytes of a body */
     MODE_DROP,  /* chunk_left bytes of nothing, then the reply in s->line */
@@ -30,6 +31,16 @@ enum verb_class {
 
 /* One line without its CRLF. SMTP_SERVER_INPUT: done with, go on. */
 enum smtp_server_want server_command(struct smtp_server *s, struct str line, struct buf *out);
+
+/* server_auth.c: the command, a line of its exchange, and its end, at which what the client sent is
+ * wiped. */
+enum smtp_server_want server_auth(struct smtp_server *s, struct str args, struct buf *out);
+enum smtp_server_want server_auth_line(struct smtp_server *s, struct str line, struct buf *out);
+void server_auth_end(struct smtp_server *s);
+/* The mechanisms that the client may use now. */
+uint32_t server_auth_offered(const struct smtp_server *s);
+void server_auth_put_offer(const struct smtp_server *s, struct buf *out);
+#define SERVER_AUTH_LINE_BYTES_MAX 2048 /* with CRLF; PLAIN takes at most 1,374 */
 
 /* server.c */
 void server_reply(struct smtp_server *s, struct buf *out, struct str text);

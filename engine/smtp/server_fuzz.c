@@ -41,6 +41,14 @@ static void check_message(struct session *s)
     buf_clear(&s->body);
 }
 
+static void check_login(const struct smtp_login *login)
+{
+    const struct str texts[] = {login->authzid, login->user, login->password};
+
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        ASSERT(texts[i].len < 512 && str_find(texts[i], '\0') < 0 && (i == 0 || texts[i].len > 0));
+}
+
 static bool feed(struct session *s, const uint8_t *bytes, size_t len)
 {
     struct smtp_server_input in = {bytes, len};
@@ -71,6 +79,10 @@ static bool feed(struct session *s, const uint8_t *bytes, size_t len)
             smtp_server_answer(&s->server, &s->out, reply);
             if (reply == NULL)
                 smtp_server_encrypted(&s->server);
+            break;
+        case SMTP_SERVER_AUTH:
+            check_login(&s->server.login);
+            smtp_server_answer(&s->server, &s->out, answer(s));
             break;
         case SMTP_SERVER_HELO:
         case SMTP_SERVER_MAIL:
@@ -128,6 +140,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.repair_newlines = (data[1] & 64) != 0;
     options.starttls = (data[1] & 128) != 0;
     options.tls_required = options.starttls && (data[2] & 1) != 0;
+    options.auth = (data[2] & 2) != 0 ? SMTP_AUTH_PLAIN | SMTP_AUTH_LOGIN : 0;
+    options.auth_required = options.auth != 0 && (data[2] & 4) != 0;
+    options.auth_without_tls = (data[2] & 8) != 0;
     run(&whole, &options, data[2], data + 3, size - 3, size);
     run(&pieces, &options, data[2], data + 3, size - 3, (size_t)data[0] + 1);
     ASSERT(str_eq(buf_str(&whole.out), buf_str(&pieces.out)));

@@ -78,6 +78,12 @@ static bool feed(struct session *s, const char *bytes, size_t len)
             if (answer == NULL)
                 smtp_server_encrypted(server);
             continue;
+        } else if (want == SMTP_SERVER_AUTH) {
+            buf_printf(&s->out, "[auth %.*s|%.*s|%.*s]", STR_FMT(server->login.authzid),
+                       STR_FMT(server->login.user), STR_FMT(server->login.password));
+            answer = str_eq(server->login.password, STR("good"))
+                         ? NULL
+                         : "535 5.7.8 authentication failed";
         } else if (want == SMTP_SERVER_MAIL) {
             note(s, "mail", server->mail.sender.text);
             answer = decide(server->mail.sender.text);
@@ -632,6 +638,165 @@ static void test_lmtp(void **state)
     check(&o, LHLO MAIL "BDAT 1 LAST\r\nxNOOP\r\n", LHLO_R MAIL_R NONE_R "[abort]250 2.0.0 OK\n");
 }
 
+#define WITH       "EHLO c\r\n"
+#define RIGHT      "AHUAZ29vZA==" /* NUL u NUL good */
+#define WRONG      "AHUAYmFk"     /* NUL u NUL bad */
+#define LOGIN_USER "334 VXNlcm5hbWU6\n"
+#define LOGIN_PASS "334 UGFzc3dvcmQ6\n"
+#define DONE_R     "235 2.7.0 authentication successful\n"
+#define WRONG_R    "535 5.7.8 authentication failed\n"
+#define SHAPE_R    "501 5.5.2 not a user and a password of usual lengths\n"
+
+static struct smtp_server_options auth_options(bool without_tls, bool required)
+{
+    struct smtp_server_options o = defaults;
+
+    o.no_8bitmime = o.no_smtputf8 = o.no_chunking = o.no_dsn = o.no_limits = true;
+    o.auth = SMTP_AUTH_PLAIN | SMTP_AUTH_LOGIN;
+    o.auth_without_tls = without_tls;
+    o.auth_required = required;
+    return o;
+}
+#define WITH_R                                                                                     \
+    "[helo c]250-mx\n250-PIPELINING\n250-ENHANCEDSTATUSCODES\n250-AUTH PLAIN LOGIN\n250 SIZE "     \
+    "100\n"
+
+/* RFC 4954 4: each way through the exchange. */
+static void test_auth(void **state)
+{
+    struct smtp_server_options o = auth_options(true, true);
+    static const struct transcript cases[] = {
+        {WITH "AUTH PLAIN " RIGHT "\r\n" MAIL, WITH_R "[auth |u|good]" DONE_R MAIL_R},
+        {WITH "auth plain\r\n" RIGHT "\r\n" MAIL, WITH_R "334 \n[auth |u|good]" DONE_R MAIL_R},
+        {WITH "AUTH LOGIN\r\ndQ==\r\nZ29vZA==\r\n" MAIL,
+         WITH_R LOGIN_USER LOGIN_PASS "[auth |u|good]" DONE_R MAIL_R},
+        {WITH "AUTH LOGIN dQ==\r\nZ29vZA==\r\n" MAIL,
+         WITH_R LOGIN_PASS "[auth |u|good]" DONE_R MAIL_R},
+        /* As another: who may, the caller says. */
+        {WITH "AUTH PLAIN YQB1AGdvb2Q=\r\n", WITH_R "[auth a|u|good]" DONE_R},
+        /* Refused, and once more. */
+        {WITH "AUTH PLAIN " WRONG "\r\n" MAIL "AUTH PLAIN " RIGHT "\r\n" MAIL,
+         WITH_R "[auth |u|bad]" WRONG_R "530 5.7.0 send AUTH first\n[auth |u|good]" DONE_R MAIL_R},
+        /* Out of its place. */
+        {"AUTH PLAIN " RIGHT "\r\n", "503 5.5.1 send EHLO first\n"},
+        {HELO "AUTH PLAIN " RIGHT "\r\n", HELO_R "503 5.5.1 send EHLO first\n"},
+        {WITH "AUTH PLAIN " RIGHT "\r\nAUTH PLAIN " RIGHT "\r\n" MAIL "AUTH PLAIN " RIGHT "\r\n",
+         WITH_R "[auth |u|good]" DONE_R "503 5.5.1 you are authenticated already\n" MAIL_R
+                "503 5.5.1 you are authenticated already\n"},
+        /* The login outlives RSET and another EHLO. */
+        {WITH "AUTH PLAIN " RIGHT "\r\nRSET\r\n" WITH MAIL,
+         WITH_R "[auth |u|good]" DONE_R "250 2.0.0 OK\n" WITH_R MAIL_R},
+        /* No such mechanism, cancelled, not base64, no NUL, one NUL, three NULs, nothing. */
+        {WITH "AUTH\r\nAUTH CRAM-MD5\r\nAUTH PLAINX\r\n",
+         WITH_R "504 5.5.4 no such mechanism is offered\n504 5.5.4 no such mechanism is offered\n"
+                "504 5.5.4 no such mechanism is offered\n"},
+        {WITH "AUTH PLAIN\r\n*\r\nAUTH LOGIN dQ==\r\n*\r\nNOOP\r\n",
+         WITH_R "334 \n501 5.7.0 authentication cancelled\n" LOGIN_PASS
+                "501 5.7.0 authentication cancelled\n250 2.0.0 OK\n"},
+        {WITH "AUTH PLAIN AHUA Z29vZA==\r\nAUTH PLAIN\r\nMAIL FROM:<a@b>\r\nNOOP\r\n",
+         WITH_R "501 5.5.2 not base64\n334 \n501 5.5.2 not base64\n250 2.0.0 OK\n"},
+        {WITH "AUTH PLAIN dQ==\r\nAUTH PLAIN AHU=\r\nAUTH PLAIN AHUAYQBi\r\nAUTH PLAIN =\r\n",
+         WITH_R "501 5.5.2 not a response of PLAIN\n501 5.5.2 not a response of PLAIN\n" SHAPE_R
+                "501 5.5.2 not a response of PLAIN\n"},
+        {WITH "AUTH PLAIN AABnb29k\r\nAUTH PLAIN AHUA\r\nAUTH LOGIN =\r\nAUTH LOGIN "
+              "dQBh\r\nZ29vZA==\r\nAUTH LOGIN dQ==\r\n\r\n",
+         WITH_R SHAPE_R SHAPE_R "501 5.5.2 no user\n" LOGIN_PASS SHAPE_R LOGIN_PASS SHAPE_R},
+        /* A line that ends otherwise ends the exchange. */
+        {WITH "AUTH PLAIN\r\nAH\nUA\r\nNOOP\r\n",
+         WITH_R "334 \n500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+        {WITH "AUTH PLAIN\r\nAH\rUA\r\nNOOP\r\n",
+         WITH_R "334 \n500 5.5.2 lines must end in CRLF: bare CR or LF\n250 2.0.0 OK\n"},
+        /* What a relay says of whose mail it is. */
+        {WITH "AUTH PLAIN " RIGHT "\r\nMAIL FROM:<a@b> AUTH=a+3Db@c\r\n",
+         WITH_R "[auth |u|good]" DONE_R MAIL_R},
+        {WITH "AUTH PLAIN " RIGHT "\r\nMAIL FROM:<a@b> AUTH=<>\r\n",
+         WITH_R "[auth |u|good]" DONE_R MAIL_R},
+        {WITH "AUTH PLAIN " RIGHT "\r\nMAIL FROM:<a@b> AUTH=a+zz\r\nMAIL FROM:<a@b> AUTH=\r\n",
+         WITH_R "[auth |u|good]" DONE_R "501 5.5.4 bad value of parameter AUTH\n"
+                "501 5.5.4 bad value of parameter AUTH\n"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        check(&o, cases[i].in, cases[i].out);
+    /* Optional. */
+    o.auth_required = false;
+    check(&o, WITH MAIL "AUTH PLAIN " RIGHT "\r\n",
+          WITH_R MAIL_R "503 5.5.1 a transaction is open\n");
+}
+
+static void test_auth_without_tls(void **state)
+{
+    struct smtp_server_options o = auth_options(false, true);
+
+    (void)state;
+    check(&o, WITH "AUTH PLAIN " RIGHT "\r\n" MAIL "MAIL FROM:<a@b> AUTH=<>\r\n",
+          "[helo c]250-mx\n250-PIPELINING\n250-ENHANCEDSTATUSCODES\n250 SIZE 100\n"
+          "538 5.7.11 encryption is needed first: send STARTTLS\n"
+          "530 5.7.0 send STARTTLS and AUTH first\n530 5.7.0 send STARTTLS and AUTH first\n");
+    o.auth = 0;
+    o.auth_required = false;
+    check(&o, WITH "AUTH PLAIN " RIGHT "\r\nMAIL FROM:<a@b> AUTH=<>\r\n",
+          "[helo c]250-mx\n250-PIPELINING\n250-ENHANCEDSTATUSCODES\n250 SIZE 100\n"
+          "502 5.5.1 command not implemented\n555 5.5.4 parameter not recognised\n");
+}
+
+/* Lines of any length and exchanges without end. */
+static void test_auth_bounds(void **state)
+{
+    struct smtp_server_options o = auth_options(true, true);
+    struct buf in = {0}, want = {0};
+
+    (void)state;
+    o.line_bytes_max = 8192;
+    buf_puts(&in, WITH "AUTH PLAIN\r\n");
+    for (size_t i = 0; i < 3000; i++)
+        buf_putc(&in, 'A');
+    buf_puts(&in, "\r\nAUTH PLAIN ");
+    for (size_t i = 0; i < 3000; i++)
+        buf_putc(&in, 'A');
+    buf_puts(&in, "\r\nAUTH LOGIN\r\n");
+    for (size_t i = 0; i < 512; i++) /* a user of 384 bytes */
+        buf_putc(&in, 'Q');
+    buf_puts(&in, "\r\nZ29vZA==\r\nAUTH LOGIN dQ==\r\n");
+    for (size_t i = 0; i < 700; i++) /* a password of 525 */
+        buf_putc(&in, 'Q');
+    buf_puts(&in, "\r\nNOOP\r\n");
+    buf_putc(&in, '\0');
+    check(&o, (char *)in.data,
+          WITH_R "334 \n500 5.5.6 line too long\n500 5.5.6 line too long\n" LOGIN_USER LOGIN_PASS
+              SHAPE_R LOGIN_PASS SHAPE_R "250 2.0.0 OK\n");
+    buf_clear(&in);
+    o.errors_max = 1000;
+    buf_puts(&in, WITH);
+    buf_puts(&want, WITH_R);
+    for (uint32_t i = 0; i < o.commands_max; i++) {
+        buf_puts(&in, "AUTH LOGIN\r\n*\r\n");
+        if (i + 1 < o.commands_max)
+            buf_puts(&want, LOGIN_USER "501 5.7.0 authentication cancelled\n");
+    }
+    buf_puts(&want, "421 4.7.0 too many commands without mail\n[close]");
+    buf_putc(&in, '\0');
+    buf_putc(&want, '\0');
+    check(&o, (char *)in.data, (char *)want.data);
+    buf_clear(&in);
+    buf_clear(&want);
+    o.errors_max = 2;
+    buf_puts(&in, WITH);
+    buf_puts(&want, WITH_R);
+    for (uint32_t i = 0; i < 4; i++) {
+        buf_puts(&in, "AUTH PLAIN " WRONG "\r\n");
+        if (i < 3)
+            buf_puts(&want, "[auth |u|bad]" WRONG_R);
+    }
+    buf_puts(&want, "421 4.7.0 too many errors\n[close]");
+    buf_putc(&in, '\0');
+    buf_putc(&want, '\0');
+    check(&o, (char *)in.data, (char *)want.data);
+    buf_done(&in);
+    buf_done(&want);
+}
+
 static void test_greeting_and_idle(void **state)
 {
     struct smtp_server_input none = {NULL, 0};
@@ -759,6 +924,9 @@ int main(void)
         cmocka_unit_test(test_discards_have_an_end),
         cmocka_unit_test(test_nothing_offered),
         cmocka_unit_test(test_lmtp),
+        cmocka_unit_test(test_auth),
+        cmocka_unit_test(test_auth_without_tls),
+        cmocka_unit_test(test_auth_bounds),
         cmocka_unit_test(test_greeting_and_idle),
         cmocka_unit_test(test_deferred),
         cmocka_unit_test(test_trusted),

@@ -178,6 +178,7 @@ static void serve(struct world *w, const uint8_t *bytes, size_t len)
         case SMTP_SERVER_INPUT:
             return;
         case SMTP_SERVER_HELO:
+        case SMTP_SERVER_AUTH:
             smtp_server_answer(s, &w->to_client, NULL);
             break;
         case SMTP_SERVER_MAIL:

@@ -27,9 +27,8 @@ void clients_done(struct clients *c)
     pthread_mutex_destroy(&c->mutex);
 }
 
-/* 8 bytes that stand for a client: an IPv4 address behind a marker no /64 of the Internet has, the
- * first 64 bits of an IPv6 address; Unix sockets are one client. */
-static void client_key(const struct sockaddr *addr, uint8_t key[8])
+/* An IPv4 address is behind a marker that no /64 of the Internet has. */
+void client_key(const struct sockaddr *addr, uint8_t key[CLIENT_KEY_BYTES])
 {
     memset(key, 0, 8);
     if (addr->sa_family == AF_INET) {

@@ -17,6 +17,11 @@ struct clients {
     uint64_t seed;
 };
 
+/* 8 bytes that stand for a client: an IPv4 address, the first 64 bits of an IPv6 address; all Unix
+ * sockets are one client. */
+#define CLIENT_KEY_BYTES 8
+void client_key(const struct sockaddr *addr, uint8_t key[CLIENT_KEY_BYTES]);
+
 int clients_init(struct clients *c) MUST_USE;
 void clients_done(struct clients *c);
 /* False when the address already has max sessions (max 0: no limit). */

@@ -11,6 +11,7 @@
 #include "queue/queue.h"
 #include "worker/clients.h"
 #include "worker/crew.h"
+#include "worker/logins.h"
 #include "worker/suspensions.h"
 
 struct worker;
@@ -22,6 +23,7 @@ struct shared {
     struct governor *governor;
     struct crew *crew;      /* as many threads as workers */
     struct clients clients; /* sessions per client address */
+    struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
     struct worker *workers;
     uint32_t workers_len;

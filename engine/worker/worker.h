@@ -54,7 +54,7 @@ struct worker_counters {
     _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
         accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices,
         notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
-        sessions_out_total, tls_out;
+        sessions_out_total, tls_out, logins, logins_failed;
     _Atomic int accept_error; /* of the last of accept_failures */
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
@@ -85,6 +85,8 @@ struct worker {
     struct list injects, injects_dirty, injects_dead;
     uint32_t injects_len;
     struct pool inject_pool, answer_pool;
+    struct list login_wait; /* logins whose passwords are to be checked: inject_login.c */
+    uint32_t logins_waiting, login_checks;
     struct hot *hot; /* which domains much of the mail is for */
 
     /* Delivery. */

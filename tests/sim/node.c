@@ -317,7 +317,7 @@ static void engine_make(struct engine *e)
     e->shared.workers =
         aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
     ASSERT(e->shared.workers != NULL && clients_init(&e->shared.clients) == 0 &&
-           governor_open(&e->shared.governor) == 0 &&
+           logins_init(&e->shared.logins) == 0 && governor_open(&e->shared.governor) == 0 &&
            crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER) == 0);
     memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
@@ -462,6 +462,7 @@ static void node_close(void)
     queue_close(e->shared.queue);
     governor_close(e->shared.governor);
     clients_done(&e->shared.clients);
+    logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
     config_unref(e->config);
     free(e->shared.workers);

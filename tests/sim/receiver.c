@@ -317,6 +317,7 @@ static bool answer(struct receiver *r)
         return answer_message(r);
     case SMTP_SERVER_INPUT:
     case SMTP_SERVER_TLS: /* not offered */
+    case SMTP_SERVER_AUTH:
     case SMTP_SERVER_BODY:
     case SMTP_SERVER_ABORT:
     case SMTP_SERVER_CLOSE:
@@ -390,6 +391,7 @@ static bool step(struct receiver *r)
         break;
     case SMTP_SERVER_HELO:
     case SMTP_SERVER_TLS:
+    case SMTP_SERVER_AUTH:
     case SMTP_SERVER_MAIL:
     case SMTP_SERVER_RCPT:
     case SMTP_SERVER_DATA:

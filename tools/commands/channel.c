@@ -49,7 +49,7 @@ static char *socket_of_file(const char *file, struct buf *errors)
     struct buf again = {0};
     char *path, *usual;
 
-    if (config_load(file, &config, errors) == 0) {
+    if (config_load_file(file, &config, errors) == 0) {
         path = strdup(config->control_socket);
         config_unref(config);
         return path;

@@ -17,6 +17,7 @@ int cmd_status(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
+int cmd_user(int argc, char **argv);
 int cmd_sink(int argc, char **argv);
 int cmd_source(int argc, char **argv);
 int cmd_version(int argc, char **argv);

@@ -1,0 +1,90 @@
+#include "config/config_secret.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define FILE_BYTES_MAX (64u << 20)
+
+static int check_mode(const char *file, int fd, size_t *bytes, struct buf *errors)
+{
+    struct stat st;
+
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode)) {
+        buf_printf(errors, "%s: is no file\n", file);
+        return -EINVAL;
+    }
+    if ((st.st_mode & 077) != 0) {
+        buf_printf(errors,
+                   "%s: has mode %04o, and it holds secrets: nobody but its owner may read it; "
+                   "chmod 600 %s\n",
+                   file, (unsigned)st.st_mode & 07777, file);
+        return -EACCES;
+    }
+    if (st.st_size > FILE_BYTES_MAX) {
+        buf_printf(errors, "%s: is larger than 64 MiB\n", file);
+        return -EFBIG;
+    }
+    *bytes = (size_t)st.st_size;
+    return 0;
+}
+
+/* The buffer has its size from the start: one that grew would leave copies behind. */
+static int read_all(int fd, size_t bytes, struct buf *text)
+{
+    ssize_t n = 1;
+
+    if (buf_reserve(text, bytes + 1) < 0)
+        return -ENOMEM;
+    while (n > 0 && text->len < text->cap) {
+        n = read(fd, text->data + text->len, text->cap - text->len);
+        if (n < 0)
+            return -errno;
+        text->len += (size_t)n;
+    }
+    return 0;
+}
+
+int config_secret_read(const char *file, struct buf *text, struct buf *errors)
+{
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err = fd < 0 ? -errno : 0;
+    size_t bytes = 0, before = errors->len;
+
+    if (err == 0)
+        err = check_mode(file, fd, &bytes, errors);
+    if (err == 0)
+        err = read_all(fd, bytes, text);
+    if (fd >= 0)
+        close(fd);
+    if (err < 0 && errors->len == before)
+        buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
+    return err;
+}
+
+void config_secret_done(struct buf *text)
+{
+    if (text->data != NULL)
+        explicit_bzero(text->data, text->cap);
+    buf_done(text);
+}
+
+bool config_secret_next(struct str text, size_t *at, unsigned *line, struct str *entry)
+{
+    while (*at < text.len) {
+        struct str rest = {text.ptr + *at, text.len - *at};
+        ptrdiff_t end = str_find(rest, '\n');
+        size_t n = end < 0 ? rest.len : (size_t)end;
+
+        *at += n + (end >= 0);
+        ++*line;
+        *entry = str_trim((struct str){rest.ptr, n});
+        if (entry->len != 0 && entry->ptr[entry->len - 1] == '\r')
+            entry->len--;
+        if (entry->len != 0 && entry->ptr[0] != '#')
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,325 @@
+/* The file of users (auth.users_file): who may log in, and what of theirs is taken. A line each:
+ *
+ *   name:hash of the password:senders=shop.example,news@example.com tenant=shop rate=1000/h
+ *
+ * docs/manual.md describes it; `hayauma user` writes it. */
+#include <errno.h>
+
+#include "base/password.h"
+#include "config/config_private.h"
+#include "config/config_secret.h"
+#include "config/config_value.h"
+#include "smtp/address.h"
+
+#define USER_NAME_BYTES_MAX 128
+
+/* --- a line --- */
+
+/* Each takes the value of a field. */
+typedef int field_fn(struct config *c, struct str value, struct config_user *u, struct buf *why);
+
+static bool is_name(struct str s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (s.ptr[i] <= ' ' || s.ptr[i] >= 0x7f || s.ptr[i] == ':')
+            return false;
+    return s.len > 0 && s.len <= USER_NAME_BYTES_MAX && s.ptr[0] != '#';
+}
+
+/* "a@example.com" with its domain in A-labels and lower case. NULL: it is none. */
+static char *normal_sender_address(struct config *c, struct str text, struct buf *why)
+{
+    struct smtp_address address;
+    struct buf whole = {0};
+    char *domain, *out;
+
+    if (smtp_address_parse(text, true, &address) < 0) {
+        buf_printf(why, "senders: '%.*s' is no address", STR_FMT(text));
+        return NULL;
+    }
+    domain = config_pattern_normal(c, address.domain, false, why);
+    if (domain == NULL)
+        return NULL;
+    buf_put_str(&whole, address.local_part);
+    buf_putc(&whole, '@');
+    buf_puts(&whole, domain);
+    out = config_dup(c, buf_str(&whole));
+    buf_done(&whole);
+    return out;
+}
+
+static int add_sender(struct config *c, struct str text, struct config_user *u, struct buf *why)
+{
+    char *sender;
+
+    if (str_eq(text, STR("<>")))
+        sender = config_dup(c, STR(""));
+    else if (str_find(text, '@') >= 0)
+        sender = normal_sender_address(c, text, why);
+    else
+        sender = config_pattern_normal(c, text, false, why);
+    if (sender == NULL)
+        return -EINVAL;
+    u->senders[u->senders_len++] = sender;
+    return 0;
+}
+
+static int set_senders(struct config *c, struct str value, struct config_user *u, struct buf *why)
+{
+    size_t n = 1;
+
+    for (size_t i = 0; i < value.len; i++)
+        n += value.ptr[i] == ',';
+    u->senders = config_alloc(c, n * sizeof(*u->senders));
+    for (;;) {
+        ptrdiff_t comma = str_find(value, ',');
+        struct str one = {value.ptr, comma < 0 ? value.len : (size_t)comma};
+
+        if (add_sender(c, one, u, why) < 0)
+            return -EINVAL;
+        if (comma < 0)
+            return 0;
+        value = (struct str){value.ptr + comma + 1, value.len - (size_t)comma - 1};
+    }
+}
+
+static int set_tenant(struct config *c, struct str value, struct config_user *u, struct buf *why)
+{
+    return config_set_name(c, value, &u->tenant, why);
+}
+
+static int set_pool(struct config *c, struct str value, struct config_user *u, struct buf *why)
+{
+    return config_set_name(c, value, &u->pool, why);
+}
+
+static int set_priority(struct config *c, struct str value, struct config_user *u, struct buf *why)
+{
+    (void)c;
+    if (value.len != 1 || value.ptr[0] < '0' || value.ptr[0] > '9') {
+        buf_puts(why, "priority is a number from 0 to 9");
+        return -EINVAL;
+    }
+    u->priority = (int8_t)(value.ptr[0] - '0');
+    return 0;
+}
+
+static int set_rate(struct config *c, struct str value, struct config_user *u, struct buf *why)
+{
+    (void)c;
+    if (config_parse_rate(value, &u->rate_messages, &u->rate_period_ms) == 0 &&
+        u->rate_messages != 0)
+        return 0;
+    buf_printf(why, "rate: '%.*s' is no rate; write 1000/h, 20/min", STR_FMT(value));
+    return -EINVAL;
+}
+
+static const struct {
+    struct str name;
+    field_fn *set;
+} fields[] = {
+    {{"senders", 7}, set_senders},   {{"tenant", 6}, set_tenant}, {{"pool", 4}, set_pool},
+    {{"priority", 8}, set_priority}, {{"rate", 4}, set_rate},
+};
+
+static int set_field(struct config *c, struct str text, struct config_user *u, uint32_t *seen,
+                     struct buf *why)
+{
+    ptrdiff_t equals = str_find(text, '=');
+    struct str name = {text.ptr, equals < 0 ? text.len : (size_t)equals};
+
+    for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
+        if (equals < 0 || !str_eq(name, fields[i].name))
+            continue;
+        if ((*seen & 1u << i) != 0) {
+            buf_printf(why, "%.*s is given twice", STR_FMT(name));
+            return -EINVAL;
+        }
+        *seen |= 1u << i;
+        return fields[i].set(c, (struct str){text.ptr + equals + 1, text.len - (size_t)equals - 1},
+                             u, why);
+    }
+    buf_printf(why, "'%.*s' is no field; there are senders=, tenant=, pool=, priority= and rate=",
+               STR_FMT(name));
+    return -EINVAL;
+}
+
+static int set_fields(struct config *c, struct str rest, struct config_user *u, struct buf *why)
+{
+    uint32_t seen = 0;
+
+    while ((rest = str_trim(rest)).len != 0) {
+        ptrdiff_t space = str_find(rest, ' ');
+        struct str one = {rest.ptr, space < 0 ? rest.len : (size_t)space};
+
+        if (set_field(c, one, u, &seen, why) < 0)
+            return -EINVAL;
+        rest = (struct str){rest.ptr + one.len, rest.len - one.len};
+    }
+    return 0;
+}
+
+int config_user_parse(struct config *c, struct str entry, struct config_user *out, struct buf *why)
+{
+    ptrdiff_t first = str_find(entry, ':'), second;
+    struct str name = {entry.ptr, first < 0 ? entry.len : (size_t)first}, rest, hash;
+
+    *out = (struct config_user){.priority = -1};
+    if (first < 0 || !is_name(name)) {
+        buf_puts(why, "is not \"name:hash\", with a name of 1 to 128 visible ASCII characters");
+        return -EINVAL;
+    }
+    rest = (struct str){entry.ptr + first + 1, entry.len - (size_t)first - 1};
+    second = str_find(rest, ':');
+    hash = (struct str){rest.ptr, second < 0 ? rest.len : (size_t)second};
+    if (password_method(hash) == NULL) {
+        buf_printf(why,
+                   "user %.*s: no whole hash of yescrypt, bcrypt or sha512 behind the name; "
+                   "'hayauma user passwd %.*s' makes one",
+                   STR_FMT(name), STR_FMT(name));
+        return -EINVAL;
+    }
+    out->name = config_dup(c, name);
+    out->hash = config_dup(c, hash);
+    if (second < 0)
+        return 0;
+    rest = (struct str){rest.ptr + second + 1, rest.len - (size_t)second - 1};
+    return set_fields(c, rest, out, why);
+}
+
+/* --- the file --- */
+
+struct user_node {
+    struct map_node node;
+    const struct config_user *user;
+};
+
+static uint64_t name_hash(struct str name)
+{
+    return hash_bytes(name.ptr, name.len, 0);
+}
+
+const struct config_user *config_user_find(const struct config *c, struct str name)
+{
+    const struct map *users = &((const struct config_owner *)c)->users;
+
+    if (users->buckets == NULL)
+        return NULL;
+    for (struct map_node *n = map_find(users, name_hash(name)); n != NULL; n = map_find_next(n)) {
+        const struct config_user *u = CONTAINER_OF(n, struct user_node, node)->user;
+
+        if (str_eq(str_of(u->name), name))
+            return u;
+    }
+    return NULL;
+}
+
+static int add_user(struct config *c, struct str entry, struct buf *why)
+{
+    struct map *users = &((struct config_owner *)c)->users;
+    struct config_user *u = &c->auth.users[c->auth.users_len];
+    struct user_node *n;
+
+    if (config_user_parse(c, entry, u, why) < 0)
+        return -EINVAL;
+    if (config_user_find(c, str_of(u->name)) != NULL) {
+        buf_printf(why, "user %s is there twice", u->name);
+        return -EINVAL;
+    }
+    n = config_alloc(c, sizeof(*n));
+    n->user = u;
+    map_insert(users, &n->node, name_hash(str_of(u->name)));
+    c->auth.users_len++;
+    return 0;
+}
+
+static int load_entries(struct config *c, struct str text, struct buf *errors)
+{
+    struct config_owner *owner = (struct config_owner *)c;
+    size_t at = 0, count = 1;
+    struct str entry;
+    unsigned line = 0;
+    int err = map_init(&owner->users, 64), result = 0;
+
+    ASSERT(err == 0);
+    for (size_t i = 0; i < text.len; i++)
+        count += text.ptr[i] == '\n';
+    c->auth.users = config_alloc(c, count * sizeof(*c->auth.users));
+    while (config_secret_next(text, &at, &line, &entry)) {
+        struct buf why = {0};
+
+        if (add_user(c, entry, &why) < 0) {
+            buf_printf(errors, "%s:%u: %.*s\n", c->auth.users_file, line, STR_FMT(buf_str(&why)));
+            result = -EINVAL;
+        }
+        buf_done(&why);
+    }
+    return result;
+}
+
+/* A listener that asks for users nobody has would take no mail, and nobody would know why. */
+static int check_listeners(const struct config *c, struct buf *errors)
+{
+    const struct config_field *f = config_field_find(&config_listener_schema, STR("auth"));
+
+    for (size_t i = 0; i < c->listeners_len && c->auth.users_file == NULL; i++) {
+        const struct config_listener *l = &c->listeners[i];
+
+        if (strcmp(l->auth, "none") == 0)
+            continue;
+        buf_printf(errors,
+                   "%s:%u: listeners[%zu].auth: there are no users: set auth.users_file, and make "
+                   "one with 'hayauma user add'\n",
+                   c->file, config_line_of(c, l, f), i);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+int config_load_users(struct config *c, struct buf *errors)
+{
+    struct buf text = {0};
+    int err = check_listeners(c, errors);
+
+    if (err == 0 && c->auth.users_file != NULL) {
+        err = config_secret_read(c->auth.users_file, &text, errors);
+        if (err == 0)
+            err = load_entries(c, buf_str(&text), errors);
+        config_secret_done(&text);
+    }
+    return err;
+}
+
+/* --- what a user may --- */
+
+/* "example.com", "*.example.com" or "*", as config_pattern_normal() gives them. */
+static bool domain_matches(struct str pattern, struct str domain)
+{
+    if (str_eq(pattern, STR("*")))
+        return true;
+    if (pattern.ptr[0] != '*')
+        return str_eq_nocase(pattern, domain);
+    pattern = (struct str){pattern.ptr + 1, pattern.len - 1}; /* ".example.com" */
+    return domain.len > pattern.len &&
+           str_eq_nocase(pattern, (struct str){domain.ptr + domain.len - pattern.len, pattern.len});
+}
+
+static bool sender_matches(struct str pattern, struct str local_part, struct str domain)
+{
+    ptrdiff_t at = str_rfind(pattern, '@');
+
+    if (pattern.len == 0 || domain.len == 0)
+        return pattern.len == 0 && domain.len == 0 && local_part.len == 0;
+    if (at < 0)
+        return domain_matches(pattern, domain);
+    return str_eq_nocase((struct str){pattern.ptr, (size_t)at}, local_part) &&
+           str_eq_nocase((struct str){pattern.ptr + at + 1, pattern.len - (size_t)at - 1}, domain);
+}
+
+bool config_user_may_send(const struct config_user *u, struct str local_part, struct str domain)
+{
+    for (size_t i = 0; i < u->senders_len; i++)
+        if (sender_matches(str_of(u->senders[i]), local_part, domain))
+            return true;
+    return u->senders_len == 0;
+}

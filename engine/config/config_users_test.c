@@ -1,0 +1,193 @@
+/* The file of users: what is read, what is refused and how that is told, who may send as whom. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/config_load.h"
+#include "config/config_secret.h"
+
+#define HASH "$y$j9T$kHfkUYnP.7mPxii5pG2gZ/$DfjQ8e.vdR2qSCoiknNp5MjCC6CoWIRS7/WZ4Cnp0e2"
+
+static char directory[] = "/tmp/hayauma-users-XXXXXX";
+static char users[64], file[64];
+
+static void write_text(const char *path, const char *text, mode_t mode)
+{
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+    assert_true(fd >= 0);
+    assert_int_equal(write(fd, text, strlen(text)), (ssize_t)strlen(text));
+    assert_int_equal(fchmod(fd, mode), 0);
+    close(fd);
+}
+
+/* The configuration with a file of users of this text, or NULL with errors. */
+static struct config *load(const char *text, mode_t mode, struct buf *errors)
+{
+    struct config *c = NULL;
+    struct buf yaml = {0};
+
+    write_text(users, text, mode);
+    buf_printf(&yaml,
+               "listeners: [{listen: 127.0.0.1:587, auth: required}]\n"
+               "auth: {users_file: %s}\n",
+               users);
+    buf_putc(&yaml, '\0');
+    write_text(file, (char *)yaml.data, 0644);
+    buf_done(&yaml);
+    buf_clear(errors);
+    if (config_load(file, &c, errors) < 0)
+        assert_null(c);
+    return c;
+}
+
+static bool may_send(const struct config_user *u, const char *local, const char *domain)
+{
+    return config_user_may_send(u, str_of(local), str_of(domain));
+}
+
+static void test_good(void **state)
+{
+    struct buf errors = {0};
+    struct config *c = load("# users\n\nshop:" HASH ":senders=shop.example,*.shop.example,"
+                            "News@Other.EXAMPLE,日本語.example tenant=shop pool=p1 priority=3 "
+                            "rate=1000/h\r\n"
+                            "any@where:" HASH "\n"
+                            "notices:" HASH ":senders=<>,n.example\n  last:" HASH ":",
+                            0600, &errors);
+    const struct config_user *u;
+
+    (void)state;
+    assert_int_equal(errors.len, 0);
+    assert_non_null(c);
+    assert_int_equal(c->auth.users_len, 4);
+    u = config_user_find(c, STR("shop"));
+    assert_non_null(u);
+    assert_string_equal(u->hash, HASH);
+    assert_string_equal(u->tenant, "shop");
+    assert_string_equal(u->pool, "p1");
+    assert_int_equal(u->priority, 3);
+    assert_int_equal(u->rate_messages, 1000);
+    assert_int_equal(u->rate_period_ms, 3600 * 1000);
+    assert_true(may_send(u, "a", "shop.example"));
+    assert_true(may_send(u, "a", "SHOP.example"));
+    assert_true(may_send(u, "a", "x.y.shop.example"));
+    assert_true(may_send(u, "news", "other.example"));
+    assert_true(may_send(u, "a", "xn--wgv71a119e.example"));
+    assert_false(may_send(u, "new", "other.example"));
+    assert_false(may_send(u, "news2", "other.example"));
+    assert_false(may_send(u, "a", "notshop.example"));
+    assert_false(may_send(u, "a", ".shop.example"));
+    assert_false(may_send(u, "a", "example"));
+    assert_false(may_send(u, "", ""));
+    assert_false(may_send(u, "postmaster", ""));
+    u = config_user_find(c, STR("any@where"));
+    assert_true(u->tenant == NULL && u->pool == NULL && u->priority == -1 && u->rate_messages == 0);
+    assert_true(may_send(u, "a", "anything.example") && may_send(u, "", ""));
+    u = config_user_find(c, STR("notices"));
+    assert_true(may_send(u, "", "") && may_send(u, "a", "n.example"));
+    assert_false(may_send(u, "a", "") || may_send(u, "", "o.example"));
+    assert_non_null(config_user_find(c, STR("last")));
+    assert_null(config_user_find(c, STR("SHOP")));
+    assert_null(config_user_find(c, STR("")));
+    config_unref(c);
+    buf_done(&errors);
+}
+
+static void test_mistakes(void **state)
+{
+    static const struct {
+        const char *text, *error;
+    } cases[] = {
+        {"shop", ":1: is not \"name:hash\""},
+        {":" HASH, ":1: is not \"name:hash\""},
+        {"a b:" HASH, ":1: is not \"name:hash\""},
+        {"# x\nshop:secret", ":2: user shop: no whole hash of yescrypt"},
+        {"shop:$1$saltsalt$4px9i58NU2Z2/vZOUlGjq.", ":1: user shop: no whole hash"},
+        {"shop:" HASH "x", ":1: user shop: no whole hash"},
+        {"shop:" HASH ":sender=a.example", "'sender' is no field; there are senders="},
+        {"shop:" HASH ":tenant", "'tenant' is no field"},
+        {"shop:" HASH ":tenant=a tenant=b", "tenant is given twice"},
+        {"shop:" HASH ":tenant=a/b", "'a/b' is not a name"},
+        {"shop:" HASH ":priority=10", "priority is a number from 0 to 9"},
+        {"shop:" HASH ":rate=many", "'many' is no rate"},
+        {"shop:" HASH ":rate=0/h", "'0/h' is no rate"},
+        {"shop:" HASH ":senders=a.example,,b.example", "is not a domain pattern"},
+        {"shop:" HASH ":senders=a@", "'a@' is no address"},
+        {"shop:" HASH ":senders=site:x", "is not a domain pattern"},
+        {"shop:" HASH "\nshop:" HASH, ":2: user shop is there twice"},
+    };
+    struct buf errors = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        assert_null(load(cases[i].text, 0600, &errors));
+        buf_putc(&errors, '\0');
+        if (strstr((char *)errors.data, cases[i].error) == NULL)
+            fail_msg("%s: %s", cases[i].text, (char *)errors.data);
+        assert_null(strstr((char *)errors.data, "DfjQ8e")); /* no hash is shown */
+        assert_null(strstr((char *)errors.data, "secret"));
+    }
+    buf_done(&errors);
+}
+
+static void test_files(void **state)
+{
+    static const mode_t loose[] = {0640, 0604, 0660, 0601, 0620};
+    struct buf errors = {0};
+    struct config *c = NULL;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(loose); i++) {
+        assert_null(load("shop:" HASH "\n", loose[i], &errors));
+        buf_putc(&errors, '\0');
+        assert_non_null(strstr((char *)errors.data, "chmod 600"));
+    }
+    c = load("", 0600, &errors); /* nobody yet: nobody gets in */
+    assert_non_null(c);
+    config_unref(c);
+    unlink(users);
+    buf_clear(&errors);
+    assert_int_equal(config_load(file, &c, &errors), -ENOENT);
+    buf_clear(&errors);
+    assert_int_equal(mkdir(users, 0700), 0);
+    assert_int_equal(config_load(file, &c, &errors), -EINVAL);
+    assert_int_equal(rmdir(users), 0);
+    /* A listener for users that there are not. */
+    write_text(file, "listeners:\n  - listen: 127.0.0.1:587\n    auth: offered\n", 0644);
+    buf_clear(&errors);
+    assert_int_equal(config_load(file, &c, &errors), -EINVAL);
+    buf_putc(&errors, '\0');
+    assert_non_null(strstr((char *)errors.data, ":3: listeners[0].auth: there are no users"));
+    assert_int_equal(config_load_file(file, &c, &errors), 0);
+    config_unref(c);
+    buf_done(&errors);
+}
+
+int main(void)
+{
+    static const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_good),
+        cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_files),
+    };
+    int failed;
+
+    if (mkdtemp(directory) == NULL)
+        return 1;
+    snprintf(users, sizeof(users), "%s/users", directory);
+    snprintf(file, sizeof(file), "%s/hayauma.yaml", directory);
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    unlink(users);
+    unlink(file);
+    rmdir(directory);
+    return failed;
+}

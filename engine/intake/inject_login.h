@@ -1,0 +1,27 @@
+/* AUTH of an intake session: the password is checked by the crew, a few at a time, while the
+ * session waits (its machine takes no step until the answer). Thread: the session's worker. */
+#ifndef HAYAUMA_ENGINE_INJECT_LOGIN_H
+#define HAYAUMA_ENGINE_INJECT_LOGIN_H
+
+#include "intake/inject_message.h"
+
+/* Of a worker: checks in the crew at once, which leaves the crew to other work; sessions that wait
+ * for them to end. Beyond that AUTH gets 454. */
+#define LOGIN_CHECKS_MAX  2
+#define LOGIN_WAITING_MAX 128
+
+/* The machine asked SMTP_SERVER_AUTH: it is answered, now or later. */
+void inject_login(struct inject *s);
+/* Whether an answer is to come. */
+bool inject_login_pending(const struct inject *s);
+/* The session ends. */
+void inject_login_forget(struct inject *s);
+/* Nobody is logged in any more. */
+void inject_logout(struct inject *s);
+/* The user that the session's client has tried to be, for records of a refusal: only a name that
+ * exists, since who types a password in its place should not find it there. Else NULL. */
+const char *inject_login_name(const struct inject *s);
+/* Why MAIL of the session's user is refused, or NULL. domain: the sender's, in A-labels. */
+const char *inject_user_refusal(struct inject *s, const struct smtp_address *sender,
+                                struct str domain);
+#endif

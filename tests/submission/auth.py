@@ -1,0 +1,391 @@
+#!/usr/bin/env python3
+"""Who logs in may submit, whoever else may not: real clients, rules for users, hostile tries.
+
+auth.py [TEST...]"""
+
+import base64
+import concurrent.futures
+import json
+import os
+import pathlib
+import re
+import shutil
+import smtplib
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
+from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds, log_of,  # noqa: E402
+                    program, run, settings_for, wait_empty, wait_until)
+
+STRANGER = "127.0.0.2"  # configured to be outside of relay_networks
+PASSWORD = "Canary-Kanarienvogel-4711"
+FAST = "$6$rounds=1000$saltsalt$ZlL/LbKn4.EFBhAuSohmL9nOx7e3MANciQckL/4ayMnrRGa/9xFzcA8i9dC9c94JphnHf3yBBVSA8kUkO51s2."
+SLOW = "$6$rounds=20000$saltsalt$y0KIKDLrTRov7a8RzVRLofIx.33MsIUmKOguwbVnVmjKzJ8/nFYw0yr6bB8jyqUi3cyF5aMl6jgakhsw4JIa9."
+TEXT = "From: <a@shop.example>\r\nSubject: hello\r\n\r\nhello\r\n"
+NPM = pathlib.Path(os.environ.get("HAYAUMA_PEERS") or pathlib.Path(
+    os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "hayauma" / "peers") / "npm"
+
+
+def user(engine, *arguments, password=PASSWORD):
+    """hayauma user, for the engine's file."""
+    done = subprocess.run([program(), "user", *arguments, "--file", engine.dir / "users"],
+                          input=password + "\n", capture_output=True, text=True, timeout=60,
+                          check=False)
+    if done.returncode != 0:
+        raise Failure(f"hayauma user {arguments}: {done.stderr}")
+
+
+class Submission:
+    """An engine whose listener asks for logins, in front of a sink; user shop is there."""
+
+    def __init__(self, login="required", users=(("shop",),), listener=None, fast=FAST, **settings):
+        self.temp = TempDir("hayauma-auth-")
+        self.sink = Sink(directory=self.temp.path / "sink").start()
+        self.engine = Engine(settings_for(self.sink, **settings), directory=self.temp.path / "engine")
+        self.engine.config.setdefault("auth", {})["users_file"] = str(self.engine.dir / "users")
+        self.engine.config["listeners"][0].update({
+            "auth": login, "auth_without_tls": True, "relay_networks": ["127.0.0.1/32"],
+            **(listener or {})})
+        for arguments in users:
+            user(self.engine, "add", *arguments)
+        if fast:  # to check, not to guess
+            file = self.engine.dir / "users"
+            file.write_text(re.sub(r":\$y\$[^:\n]*", ":" + fast, file.read_text()))
+
+    def __enter__(self):
+        self.engine.start()
+        return self
+
+    def __exit__(self, *_):
+        self.engine.stop()
+        self.sink.stop()
+
+    def counter(self, name):
+        return self.engine.status()["counters"][name]
+
+
+def plain(name, password=PASSWORD):
+    return "AUTH PLAIN " + base64.b64encode(f"\0{name}\0{password}".encode()).decode()
+
+
+def word(text):
+    return base64.b64encode(text.encode()).decode()
+
+
+def command(argv, text=b"", **more):
+    done = subprocess.run([str(a) for a in argv], input=text, capture_output=True, timeout=60,
+                          env={**os.environ, **more}, check=False)
+    assert done.returncode == 0, (argv[0], done.stdout, done.stderr)
+    return done.stdout
+
+
+# --- real clients ---
+
+def test_clients():
+    """smtplib, swaks, msmtp and nodemailer log in and submit; the record and Received say so."""
+    with Submission() as s:
+        engine, sent = s.engine, 0
+        for mechanism in ("auth_plain", "auth_login"):
+            with smtplib.SMTP(engine.host, engine.port, timeout=30) as smtp:
+                smtp.ehlo("client.example")
+                smtp.user, smtp.password = "shop", PASSWORD
+                assert smtp.auth(mechanism[5:], getattr(smtp, mechanism))[0] == 235
+                smtp.sendmail("a@shop.example", ["u@d1.example"], TEXT)
+                sent += 1
+        with smtplib.SMTP(engine.host, engine.port, timeout=30) as smtp:
+            smtp.login("shop", PASSWORD)
+            smtp.sendmail("a@shop.example", ["u@d1.example"], TEXT)
+            sent += 1
+        for mechanism in ("PLAIN", "LOGIN"):
+            command(["swaks", "--server", engine.host, "--port", engine.port, "--auth", mechanism,
+                     "--auth-user", "shop", "--auth-password", PASSWORD, "--from", "a@shop.example",
+                     "--to", "u@d1.example", "--helo", "client.example"])
+            command(["msmtp", f"--host={engine.host}", f"--port={engine.port}",
+                     "--from=a@shop.example", "--tls=off", f"--auth={mechanism.lower()}",
+                     "--user=shop", f"--passwordeval=echo {PASSWORD}", "--domain=client.example",
+                     "u@d1.example"], TEXT.encode())
+            sent += 2
+        if shutil.which("node") and (NPM / "node_modules/nodemailer").exists():
+            script = s.temp.path / "send.js"
+            script.write_text("""
+const mailer = require("nodemailer").createTransport({host: process.argv[2], port: +process.argv[3],
+  ignoreTLS: true, name: "client.example", auth: {user: "shop", pass: process.argv[4]}});
+mailer.sendMail({from: "a@shop.example", to: "u@d1.example", text: "x"}).then(() => mailer.close(),
+  e => { console.error(e); process.exit(1); });
+""")
+            command(["node", script, engine.host, engine.port, PASSWORD],
+                    NODE_PATH=str(NPM / "node_modules"))
+            sent += 1
+        wait_empty(engine)
+        assert len(s.sink.ledger()) == sent
+        assert [r["user"] for r in engine.wait_records("Reception", sent)] == ["shop"] * sent
+        assert s.counter("logins") == sent and s.counter("logins_failed") == 0
+
+
+def test_trace():
+    """Received says ESMTPA of who is logged in, and ESMTP of who is not."""
+    with Submission(login="offered") as s:
+        s.engine.command("queue", "suspend", "--domain", "d1.example")
+        for login in (True, False):
+            with Client(s.engine) as client:
+                if login:
+                    client.expect(client.command(plain("shop")), 235)
+                client.expect(client.message("u@d1.example"), 250)
+        ids = [r["id"] for r in s.engine.wait_records("Reception", 2)]
+        for message_id, with_what in zip(ids, (" with ESMTPA id ", " with ESMTP id ")):
+            assert with_what in s.engine.command("queue", "show", message_id)
+        assert "user" not in s.engine.records("Reception")[1]
+        # What waits would keep the engine from an empty queue, and not from its end.
+
+
+# --- who may ---
+
+def test_required():
+    """Nobody's mail but that of users, from relay_networks neither; who has logged in may relay from
+    anywhere. EHLO offers it, and AUTH= is taken."""
+    with Submission() as s:
+        for source in (None, STRANGER):
+            with Client(s.engine, hello=None, source=source) as client:
+                client.expect(client.reply(), 220)
+                assert "250-AUTH PLAIN LOGIN\n" in client.command("EHLO c.example")
+                assert client.message("u@d1.example").startswith("530 5.7.0 ")
+                assert client.command("RCPT TO:<u@d1.example>").startswith("503 ")
+                assert client.command("VRFY <u@d1.example>").startswith("252 ")
+                client.expect(client.command(plain("shop")), 235)
+                assert client.command(plain("shop")).startswith("503 5.5.1")
+                client.expect(client.command("MAIL FROM:<a@b.example> AUTH=<>"), 250)
+                client.command("RSET")
+                client.expect(client.message("u@d1.example"), 250)
+        wait_empty(s.engine)
+        assert len(s.sink.ledger()) == 2
+
+
+def test_offered():
+    """Beside relay_networks: a stranger may relay once logged in, and not before."""
+    with Submission(login="offered") as s:
+        with Client(s.engine) as client:
+            client.expect(client.message("u@d1.example"), 250)
+        with Client(s.engine, source=STRANGER) as client:
+            assert client.message("u@d1.example").startswith("550 5.7.1")
+            client.command("RSET")
+            assert client.command(plain("shop", "wrong")).startswith("535 5.7.8")
+            assert client.message("u@d1.example").startswith("550 5.7.1")
+            client.command("RSET")
+            client.expect(client.command("AUTH LOGIN"), 334)
+            client.expect(client.command(word("shop")), 334)
+            client.expect(client.command(word(PASSWORD)), 235)
+            client.expect(client.message("u@d1.example"), 250)
+        # To be another is nothing that a user may.
+        with Client(s.engine, source=STRANGER) as client:
+            both = base64.b64encode(f"root\0shop\0{PASSWORD}".encode()).decode()
+            assert client.command(f"AUTH PLAIN {both}").startswith("535 5.7.8")
+            same = base64.b64encode(f"shop\0shop\0{PASSWORD}".encode()).decode()
+            client.expect(client.command(f"AUTH PLAIN {same}"), 235)
+
+
+def test_tls_first():
+    """Without auth_without_tls no password is taken over a connection that is not encrypted."""
+    with Submission(listener={"auth_without_tls": False}) as s:
+        with Client(s.engine, hello=None) as client:
+            client.expect(client.reply(), 220)
+            assert "AUTH" not in client.command("EHLO c.example")
+            assert client.command(plain("shop")).startswith("538 5.7.11")
+            assert client.message("u@d1.example").startswith("530 5.7.0 send STARTTLS")
+
+
+def test_user_rules():
+    """Senders, tenant, priority and rate of a user."""
+    with Submission(users=(
+            ("shop", "--senders", "shop.example,*.shop.example,b@other.example", "--tenant", "shop",
+             "--priority", "6", "--rate", "5/h"), ("free",))) as s:
+        with Client(s.engine) as client:
+            client.expect(client.command(plain("shop")), 235)
+            for sender in ("", "a@other.example", "a@notshop.example", "a@example",
+                           "shop.example@x.example"):
+                reply = client.command(f"MAIL FROM:<{sender}>")
+                assert reply.startswith("553 5.7.1"), (sender, reply)
+            for sender, header in (
+                    ("a@shop.example", ""), ("a@x.SHOP.example", "X-Hayauma-Tenant: acme\r\n"),
+                    ("B@other.example", "X-Hayauma-Priority: 1\r\n"),
+                    ("a@shop.example", "X-Hayauma-Priority: 8\r\n")):
+                client.expect(client.message("u@d1.example", sender=sender,
+                                             data=(header + TEXT).encode()), 250)
+            client.command("MAIL FROM:<a@shop.example>")
+            client.command("RSET")
+            reply = client.command("MAIL FROM:<a@shop.example>")
+            assert reply.startswith("450 4.7.1 you have sent as much as you may"), reply
+        with Client(s.engine) as client:
+            client.expect(client.command(plain("free")), 235)
+            client.expect(client.message("u@d1.example", sender="",
+                                         data=b"X-Hayauma-Tenant: acme\r\n" + TEXT.encode()), 250)
+        records = s.engine.wait_records("Reception", 5)
+        assert [r["meta"].get("tenant") for r in records] == ["shop"] * 4 + ["acme"]
+        assert [r["user"] for r in records] == ["shop"] * 4 + ["free"]
+        refused = [r for r in s.engine.wait_records("Rejection", 6) if r["response"]["code"] == 553]
+        assert refused and all(r["user"] == "shop" for r in refused)
+
+
+def test_priority():
+    """A user's mail goes with no better priority than the user's."""
+    with Submission(users=(("shop", "--priority", "6"),)) as s:
+        s.engine.command("queue", "suspend", "--domain", "d1.example")
+        with Client(s.engine) as client:
+            client.expect(client.command(plain("shop")), 235)
+            for header in ("", "X-Hayauma-Priority: 1\r\n", "X-Hayauma-Priority: 8\r\n"):
+                client.expect(client.message("u@d1.example", data=(header + TEXT).encode()), 250)
+        s.engine.wait_records("Reception", 3)
+        rows = [json.loads(line)["priority"] for line in
+                s.engine.command("queue", "list", "--json").splitlines()]
+        assert sorted(rows) == [6, 6, 8], rows
+
+
+def test_reload():
+    """The file is read again: who is new gets in, who is gone or has another password is out at his
+    next message; a file with a mistake, or one that others may read, changes nothing."""
+    with Submission(users=(("shop",), ("gone",), ("other",))) as s:
+        clients = {}
+        for name in ("shop", "gone", "other"):
+            clients[name] = Client(s.engine)
+            clients[name].expect(clients[name].command(plain(name)), 235)
+        user(s.engine, "remove", "gone")
+        user(s.engine, "passwd", "other", password="another-" + PASSWORD)
+        user(s.engine, "add", "new")
+        users = s.engine.dir / "users"
+        users.chmod(0o640)
+        done = subprocess.run([program(), "reload", "-c", s.engine.file], capture_output=True,
+                              text=True, check=False, timeout=60)
+        assert done.returncode == 1 and "chmod 600" in done.stderr + done.stdout, done
+        with Client(s.engine) as client:
+            client.expect(client.command(plain("gone")), 235)
+        users.chmod(0o600)
+        s.engine.command("reload")
+        for name, codes in (("shop", (250,)), ("gone", (421,)), ("other", (421,))):
+            clients[name].expect(clients[name].command("MAIL FROM:<a@b.example>"), *codes)
+            clients[name].close()
+        with Client(s.engine) as client:
+            assert client.command(plain("gone")).startswith("535")
+            assert client.command(plain("other")).startswith("535")
+            client.expect(client.command(plain("new")), 235)
+
+
+# --- hostile ---
+
+def test_no_password_shown():
+    """Passwords are in no log (with debug), no record and no answer of the control channel; nor is a
+    name that is none, which may be a password typed in its place."""
+    with Submission(log_level="debug") as s:
+        with Client(s.engine) as client:
+            for line in (plain("shop", "x" + PASSWORD), plain(PASSWORD, "x"),
+                         f"AUTH LOGIN {word(PASSWORD)}", word(PASSWORD), "AUTH LOGIN", word("shop"),
+                         word("y" + PASSWORD), f"AUTH PLAIN {word(PASSWORD)}",
+                         "AUTH PLAIN " + word("\0shop\0" + PASSWORD)[:-3], plain("shop")):
+                last = client.command(line)
+            client.expect(last, 235)
+            client.expect(client.message("u@d1.example"), 250)
+        with Client(s.engine) as client:  # in pieces, and an end in the middle
+            half = plain("shop")
+            client.send(half[:30])
+            time.sleep(0.05)
+            client.send(half[30:])
+        wait_empty(s.engine)
+        failed = [r for r in s.engine.wait_records("Rejection", 5)
+                  if r["response"]["command"] == "AUTH"]
+        assert any(r.get("user") == "shop" for r in failed)
+        assert "smtp.auth_failed" in log_of(s.engine)
+        texts = [log_of(s.engine), s.engine.command("status", "--json"),
+                 s.engine.command("queue", "list", "--json"), s.engine.command("config", "show"),
+                 *(p.read_text() for p in (s.engine.dir / "records").glob("*"))]
+        texts = [t if isinstance(t, str) else "" for t in texts]
+        for secret in (PASSWORD, word(PASSWORD)[:-4], word("\0shop\0" + PASSWORD)[:-4], FAST[:20]):
+            assert not any(secret in t for t in texts), secret
+
+
+def test_endless_tries():
+    """10,000 tries from one address cost as many checks as failures_max, and others log in
+    meanwhile, the same user from where he is known too. The records do not fill."""
+    with Submission(auth={"failures_max": 3, "failures_period": "1h"}) as s:
+        engine, tried, replies = s.engine, 0, {}
+        with Client(engine, source="127.0.0.9") as client:  # where shop is known from here on
+            client.expect(client.command(plain("shop")), 235)
+        before = cpu_seconds(engine.process.pid)
+        while tried < 10000:
+            with Client(engine, source=STRANGER) as client:
+                client.send("".join(plain("shop", f"p{tried + i}") + "\r\n" for i in range(150)))
+                while (reply := client.reply()) and not reply.startswith("421"):
+                    replies[reply[:9]] = replies.get(reply[:9], 0) + 1
+                    tried += 1
+                    if tried % 150 == 0:
+                        break
+        assert replies.pop("535 5.7.8") == 3, replies
+        assert set(replies) == {"454 4.7.0"}, replies
+        with Client(engine, source="127.0.0.9") as client:
+            client.expect(client.command(plain("shop")), 235)
+        with Client(engine, source="127.0.0.10") as client:  # unknown here: kept out as well
+            assert client.command(plain("shop")).startswith("454 4.7.0")
+        assert cpu_seconds(engine.process.pid) - before < 10
+        assert len(engine.records("Rejection")) < 1000
+        assert s.counter("logins_failed") == tried + 1
+
+
+def test_unknown_user_costs_the_same():
+    """A name that is none is checked like one that is: nobody learns from the time which there are."""
+    with Submission(auth={"failures_max": 1000}, fast=None) as s:
+        cost = {}
+        for name in ("shop", "nobody"):
+            before = cpu_seconds(s.engine.process.pid)
+
+            def one(i, name=name):
+                with Client(s.engine, source=f"127.0.1.{i + 1}") as client:
+                    assert client.command(plain(name, "wrong")).startswith("535")
+            with concurrent.futures.ThreadPoolExecutor(10) as pool:
+                list(pool.map(one, range(10)))
+            cost[name] = cpu_seconds(s.engine.process.pid) - before
+        assert cost["nobody"] > cost["shop"] / 2, cost
+
+
+def test_many_at_once():
+    """More logins at once than wait: each is answered, in time, and nobody hangs. Those who go away
+    meanwhile take nothing with them, nor does the end of the engine."""
+    submission = Submission(fast=SLOW)
+    submission.engine.arguments = ("--workers", "1")
+    with submission as s:
+        clients = [Client(s.engine) for _ in range(180)]
+        for client in clients:
+            client.send(plain("shop") + "\r\n")
+        for client in clients[::4]:
+            client.reset()
+        codes = [client.reply()[:9] for i, client in enumerate(clients) if i % 4]
+        assert set(codes) == {"235 2.7.0", "454 4.7.0"}, set(codes)
+        for i, client in enumerate(clients):
+            if i % 4:
+                client.close()
+        clients = [Client(s.engine) for _ in range(30)]
+        for client in clients:
+            client.send(plain("shop", "wrong") + "\r\n")
+    for client in clients:
+        client.close()
+
+
+def test_no_memory_for_a_talker():
+    """Who talks on while his password is checked fills no memory."""
+    with Submission() as s:
+        with Client(s.engine) as client:
+            client.socket.setblocking(False)
+            client.send(plain("shop", "wrong") + "\r\n")
+            sent = 0
+            try:
+                while sent < 64 << 20:
+                    sent += client.socket.send(b"NOOP\r\n" * 10000)
+            except BlockingIOError:
+                pass
+            assert s.engine.status()["gauges"]["intake_bytes"] < 1 << 20
+            assert sent < 32 << 20
+
+
+if __name__ == "__main__":
+    for needed in ("swaks", "msmtp"):
+        if not shutil.which(needed):
+            raise Skip(f"no {needed} here")
+    run(globals())

@@ -1,0 +1,162 @@
+#include "tools/commands/users_file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <limits.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "config/config_secret.h"
+
+static int complain(const char *command, const char *path, int err)
+{
+    fprintf(stderr, "hayauma %s: %s: %s\n", command, path, strerror(err));
+    return -1;
+}
+
+/* Opens and locks the directory that path is in. */
+static int lock_directory(const char *path)
+{
+    char *copy = strdup(path);
+    int fd;
+
+    ASSERT(copy != NULL);
+    fd = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    free(copy);
+    if (fd < 0)
+        return -errno;
+    while (flock(fd, LOCK_EX) < 0) {
+        int err = errno;
+
+        if (err == EINTR)
+            continue;
+        close(fd);
+        return -err;
+    }
+    return fd;
+}
+
+static void set_owner(struct users_file *f, const char *owner)
+{
+    const struct passwd *pw = owner != NULL && geteuid() == 0 ? getpwnam(owner) : NULL;
+
+    f->uid = pw != NULL ? pw->pw_uid : geteuid();
+    f->gid = pw != NULL ? pw->pw_gid : getegid();
+}
+
+int users_open(struct users_file *f, const char *command, const char *path, const char *owner)
+{
+    struct buf errors = {0};
+    struct stat st;
+    int err = 0;
+
+    *f = (struct users_file){.directory = -1};
+    f->path = realpath(path, NULL);
+    if (f->path == NULL && errno == ENOENT)
+        f->path = strdup(path); /* a new one */
+    if (f->path == NULL)
+        return complain(command, path, errno);
+    f->directory = lock_directory(f->path);
+    if (f->directory < 0)
+        return complain(command, f->path, -f->directory);
+    set_owner(f, owner);
+    if (stat(f->path, &st) < 0)
+        return errno == ENOENT ? 0 : complain(command, f->path, errno);
+    f->exists = true;
+    f->uid = st.st_uid;
+    f->gid = st.st_gid;
+    err = config_secret_read(f->path, &f->text, &errors);
+    if (err < 0)
+        fprintf(stderr, "hayauma %s: %.*s", command, STR_FMT(buf_str(&errors)));
+    buf_done(&errors);
+    if (err == 0 && f->text.len > 0 && f->text.data[f->text.len - 1] != '\n')
+        buf_putc(&f->text, '\n');
+    return err == 0 ? 0 : -1;
+}
+
+bool users_find(const struct users_file *f, struct str name, size_t *at, struct str *line)
+{
+    struct str text = buf_str(&f->text), entry;
+    size_t next = 0;
+    unsigned number = 0;
+
+    while (config_secret_next(text, &next, &number, &entry)) {
+        if (entry.len <= name.len || entry.ptr[name.len] != ':' ||
+            !str_eq((struct str){entry.ptr, name.len}, name))
+            continue;
+        *line = entry;
+        *at = (size_t)(entry.ptr - text.ptr);
+        return true;
+    }
+    return false;
+}
+
+void users_replace(struct users_file *f, size_t at, size_t old_len, struct str text)
+{
+    struct buf out = {0};
+
+    ASSERT(at + old_len <= f->text.len);
+    ASSERT(buf_reserve(&out, f->text.len + text.len) == 0);
+    buf_put(&out, f->text.data, at);
+    buf_put_str(&out, text);
+    buf_put(&out, f->text.data + at + old_len, f->text.len - at - old_len);
+    config_secret_done(&f->text);
+    f->text = out;
+}
+
+static int write_all(int fd, const struct buf *text)
+{
+    size_t at = 0;
+
+    while (at < text->len) {
+        ssize_t n = write(fd, text->data + at, text->len - at);
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        at += n > 0 ? (size_t)n : 0;
+    }
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+/* Beside the old file: nobody else is here, so the name may always be the same. */
+int users_write(struct users_file *f, const char *command)
+{
+    struct buf name = {0};
+    const char *path;
+    int fd, err = 0;
+
+    buf_printf(&name, "%s.new", f->path);
+    buf_putc(&name, '\0');
+    path = (const char *)name.data;
+    (void)unlink(path);
+    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0)
+        err = -errno;
+    else if (fchmod(fd, 0600) < 0 || (geteuid() == 0 && fchown(fd, f->uid, f->gid) < 0))
+        err = -errno;
+    if (err == 0)
+        err = write_all(fd, &f->text);
+    if (fd >= 0)
+        close(fd);
+    if (err == 0 && (rename(path, f->path) < 0 || fsync(f->directory) < 0))
+        err = -errno;
+    if (err < 0) {
+        (void)complain(command, path, -err);
+        (void)unlink(path);
+    }
+    buf_done(&name);
+    return err < 0 ? -1 : 0;
+}
+
+void users_close(struct users_file *f)
+{
+    config_secret_done(&f->text);
+    if (f->directory >= 0)
+        close(f->directory);
+    free(f->path);
+}
