@@ -14,21 +14,22 @@ queue: base; lmdb.h zstd.h
 dns: base io; ares.h idn2.h
 tls: base; openssl/
 config: base smtp; libfyaml.h idn2.h
-mail: base smtp dns; idn2.h gmime/
+mail: base smtp dns; idn2.h gmime/ jansson.h glib.h
 limits: base config;
 worker: base io smtp queue dns tls config mail limits;
 schedule: base io smtp queue dns tls config mail limits worker;
 outcome: base io smtp queue dns tls config mail limits worker schedule; jansson.h gmime/
 deliver: base io smtp queue dns tls config mail limits worker schedule outcome;
 intake: base io smtp queue dns tls config mail limits worker schedule outcome;
-control: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake; jansson.h
-run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control;
-tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake control run; jansson.h gmime/ libfyaml.h
+http: base io smtp queue dns tls config mail limits worker schedule outcome intake; jansson.h glib.h microhttpd.h
+control: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http; jansson.h
+run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control;
+tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control run; jansson.h gmime/ libfyaml.h
 tools/send: base io smtp queue dns tls config mail limits tools/commands tools/sink; gmime/
 tools/sink: base io smtp queue dns tls config mail limits tools/commands; libfyaml.h
 tools: base config tools/commands;
 '
-third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ libpsl.h curl/ hiredis/'
+third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ glib.h microhttpd.h libpsl.h curl/ hiredis/'
 
 check() { # root of a tree
     local file

@@ -1,0 +1,569 @@
+/* Tokens to nodes: a parser by recursive descent. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "mail/template_parse.h"
+
+/* --- nodes --- */
+
+static uint32_t node_new(struct parser *p, struct node node)
+{
+    struct template *t = p->t;
+    uint32_t below[] = {node.a, node.b, node.c};
+
+    for (size_t i = 0; i < ARRAY_LEN(below); i++)
+        if (t->nodes[below[i]].depth >= node.depth)
+            node.depth = (uint16_t)(t->nodes[below[i]].depth + 1);
+    if (node.depth > TEMPLATE_DEPTH_MAX)
+        template_fail(p, node.at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
+    if (t->nodes_len >= TEMPLATE_NODES_MAX)
+        template_fail(p, node.at, "more than %d constructs in one template", TEMPLATE_NODES_MAX);
+    if (p->failed)
+        return 0;
+    if (t->nodes_len == t->nodes_cap) {
+        t->nodes_cap *= 2;
+        t->nodes = realloc(t->nodes, t->nodes_cap * sizeof(*t->nodes));
+        ASSERT(t->nodes != NULL);
+    }
+    t->nodes[t->nodes_len] = node;
+    return t->nodes_len++;
+}
+
+static void expect_sign(struct parser *p, const char *sign)
+{
+    if (!p->failed && !token_take_sign(p, sign))
+        template_fail(p, p->token.at, "'%s' is missing", sign);
+}
+
+/* --- expressions --- */
+
+static uint32_t parse_expression(struct parser *p);
+
+static const struct {
+    const char *name;
+    enum constant constant;
+} constants[] = {{"true", CONSTANT_TRUE},   {"True", CONSTANT_TRUE}, {"false", CONSTANT_FALSE},
+                 {"False", CONSTANT_FALSE}, {"none", CONSTANT_NONE}, {"None", CONSTANT_NONE}};
+
+static uint32_t parse_name(struct parser *p)
+{
+    struct node node = {.kind = NODE_NAME, .at = (uint32_t)p->token.at, .text = p->token.text};
+    static const char *const words[] = {"and", "or", "not", "in", "is", "if", "else"};
+
+    for (size_t i = 0; i < ARRAY_LEN(constants); i++)
+        if (token_is_name(p, constants[i].name)) {
+            node.kind = NODE_CONSTANT;
+            node.which = constants[i].constant;
+        }
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (token_is_name(p, words[i]))
+            template_fail(p, p->token.at, "a value is missing in front of '%s'", words[i]);
+    if (p->failed)
+        return 0;
+    template_next(p);
+    return node_new(p, node);
+}
+
+static uint32_t parse_primary(struct parser *p)
+{
+    struct node node = {.at = (uint32_t)p->token.at};
+    bool minus = token_take_sign(p, "-");
+    uint32_t inner;
+
+    if (minus && p->token.kind != TOKEN_INTEGER && p->token.kind != TOKEN_REAL)
+        template_fail(p, node.at,
+                      "'-' is taken in front of a number alone; there is no arithmetic");
+    switch (p->token.kind) {
+    case TOKEN_NAME:
+        return parse_name(p);
+    case TOKEN_STRING:
+        node.kind = NODE_STRING;
+        node.text = p->token.text;
+        break;
+    case TOKEN_INTEGER:
+        node.kind = NODE_INTEGER;
+        node.integer = minus ? -p->token.integer : p->token.integer;
+        break;
+    case TOKEN_REAL:
+        node.kind = NODE_REAL;
+        node.real = minus ? -p->token.real : p->token.real;
+        break;
+    case TOKEN_SIGN:
+        if (!token_is_sign(p, "(")) {
+            template_fail(p, p->token.at, "a value is missing in front of '%.*s'",
+                          STR_FMT(p->token.text));
+            return 0;
+        }
+        template_next(p);
+        inner = parse_expression(p);
+        expect_sign(p, ")");
+        return inner;
+    case TOKEN_CLOSE:
+    case TOKEN_END:
+        template_fail(p, p->token.at, "a value is missing");
+        return 0;
+    }
+    template_next(p);
+    return node_new(p, node);
+}
+
+/* ".name" and "[expression]". */
+static uint32_t parse_postfix(struct parser *p)
+{
+    uint32_t a = parse_primary(p);
+
+    while (!p->failed) {
+        struct node node = {.kind = NODE_ATTRIBUTE, .at = (uint32_t)p->token.at, .a = a};
+
+        if (token_take_sign(p, ".")) {
+            if (p->token.kind != TOKEN_NAME && p->token.kind != TOKEN_INTEGER)
+                template_fail(p, p->token.at, "a name is missing behind '.'");
+            node.text = p->token.text;
+            if (p->token.kind == TOKEN_INTEGER) {
+                node.kind = NODE_ITEM;
+                node.b = node_new(p, (struct node){.kind = NODE_INTEGER,
+                                                   .at = node.at,
+                                                   .integer = p->token.integer});
+            }
+            template_next(p);
+        } else if (token_take_sign(p, "[")) {
+            node.kind = NODE_ITEM;
+            node.b = parse_expression(p);
+            expect_sign(p, "]");
+        } else if (token_is_sign(p, "(")) {
+            template_fail(p, p->token.at, "calls are not taken");
+            return 0;
+        } else {
+            return a;
+        }
+        a = node_new(p, node);
+    }
+    return 0;
+}
+
+/* Behind '|'. */
+static uint32_t parse_filter(struct parser *p, uint32_t a)
+{
+    struct node node = {.kind = NODE_FILTER, .at = (uint32_t)p->token.at, .a = a};
+    struct str name = p->token.text;
+    uint32_t args[TEMPLATE_ARGS_MAX] = {0};
+    size_t len = 0;
+
+    while (node.which < template_filters_len &&
+           !(p->token.kind == TOKEN_NAME && token_is_name(p, template_filters[node.which].name)))
+        node.which++;
+    if (node.which == template_filters_len) {
+        template_fail(p, p->token.at, "there is no filter '%.*s'", STR_FMT(name));
+        return 0;
+    }
+    template_next(p);
+    if (token_take_sign(p, "(")) {
+        while (!p->failed && !token_is_sign(p, ")")) {
+            if (len == TEMPLATE_ARGS_MAX)
+                template_fail(p, p->token.at, "too many arguments for '%.*s'", STR_FMT(name));
+            else
+                args[len++] = parse_expression(p);
+            if (!token_take_sign(p, ","))
+                break;
+        }
+        expect_sign(p, ")");
+    }
+    if (!p->failed && (len < template_filters[node.which].args_min ||
+                       len > template_filters[node.which].args_max))
+        template_fail(p, node.at, "the filter '%.*s' takes %d to %d arguments", STR_FMT(name),
+                      template_filters[node.which].args_min, template_filters[node.which].args_max);
+    if (p->failed)
+        return 0;
+    node.b = args[0];
+    node.c = args[1];
+    return node_new(p, node);
+}
+
+/* Behind "is". */
+static uint32_t parse_test(struct parser *p, uint32_t a)
+{
+    bool negated = token_take_name(p, "not");
+    struct node node = {.kind = NODE_TEST, .at = (uint32_t)p->token.at, .a = a};
+
+    while (node.which < template_tests_len &&
+           !(p->token.kind == TOKEN_NAME && token_is_name(p, template_tests[node.which].name)))
+        node.which++;
+    if (node.which == template_tests_len) {
+        template_fail(p, p->token.at, "there is no such test behind 'is'");
+        return 0;
+    }
+    template_next(p);
+    a = node_new(p, node);
+    return negated ? node_new(p, (struct node){.kind = NODE_NOT, .at = node.at, .a = a}) : a;
+}
+
+static uint32_t parse_filtered(struct parser *p)
+{
+    uint32_t a = parse_postfix(p);
+
+    while (!p->failed) {
+        if (token_take_sign(p, "|"))
+            a = parse_filter(p, a);
+        else if (token_take_name(p, "is"))
+            a = parse_test(p, a);
+        else
+            return a;
+    }
+    return 0;
+}
+
+static uint32_t parse_concat(struct parser *p)
+{
+    uint32_t a = parse_filtered(p);
+
+    while (!p->failed && token_is_sign(p, "~")) {
+        uint32_t at = (uint32_t)p->token.at;
+
+        template_next(p);
+        a = node_new(p,
+                     (struct node){.kind = NODE_CONCAT, .at = at, .a = a, .b = parse_filtered(p)});
+    }
+    return a;
+}
+
+static uint32_t parse_compare(struct parser *p)
+{
+    static const char *const signs[] = {"==", "!=", "<", "<=", ">", ">="};
+    uint32_t a = parse_concat(p), at = (uint32_t)p->token.at;
+
+    for (uint8_t i = 0; i < ARRAY_LEN(signs); i++)
+        if (token_take_sign(p, signs[i]))
+            return node_new(
+                p, (struct node){
+                       .kind = NODE_COMPARE, .which = i, .at = at, .a = a, .b = parse_concat(p)});
+    if (token_take_name(p, "in"))
+        return node_new(p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
+    if (token_is_name(p, "not")) {
+        template_next(p);
+        if (!token_take_name(p, "in"))
+            template_fail(p, at, "'in' is missing behind 'not'");
+        a = node_new(p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
+        return node_new(p, (struct node){.kind = NODE_NOT, .at = at, .a = a});
+    }
+    return a;
+}
+
+/* Whether p may go one level deeper. */
+static bool descend(struct parser *p)
+{
+    if (p->depth++ >= TEMPLATE_DEPTH_MAX)
+        template_fail(p, p->token.at, "nested more than %d deep", TEMPLATE_DEPTH_MAX);
+    return !p->failed;
+}
+
+static uint32_t parse_not(struct parser *p)
+{
+    uint32_t at = (uint32_t)p->token.at, a = 0;
+
+    if (!token_is_name(p, "not"))
+        return parse_compare(p);
+    template_next(p);
+    if (descend(p))
+        a = node_new(p, (struct node){.kind = NODE_NOT, .at = at, .a = parse_not(p)});
+    p->depth--;
+    return a;
+}
+
+static uint32_t parse_and(struct parser *p)
+{
+    uint32_t a = parse_not(p);
+
+    while (!p->failed && token_is_name(p, "and")) {
+        uint32_t at = (uint32_t)p->token.at;
+
+        template_next(p);
+        a = node_new(p, (struct node){.kind = NODE_AND, .at = at, .a = a, .b = parse_not(p)});
+    }
+    return a;
+}
+
+static uint32_t parse_or(struct parser *p)
+{
+    uint32_t a = parse_and(p);
+
+    while (!p->failed && token_is_name(p, "or")) {
+        uint32_t at = (uint32_t)p->token.at;
+
+        template_next(p);
+        a = node_new(p, (struct node){.kind = NODE_OR, .at = at, .a = a, .b = parse_and(p)});
+    }
+    return a;
+}
+
+static uint32_t parse_expression(struct parser *p)
+{
+    uint32_t a = 0;
+
+    if (descend(p))
+        a = parse_or(p);
+    while (!p->failed && token_is_name(p, "if")) {
+        struct node node = {.kind = NODE_CHOICE, .at = (uint32_t)p->token.at, .a = a};
+
+        template_next(p);
+        node.b = parse_or(p);
+        if (token_take_name(p, "else"))
+            node.c = parse_expression(p);
+        a = node_new(p, node);
+    }
+    p->depth--;
+    return a;
+}
+
+static void expect_close(struct parser *p)
+{
+    if (!p->failed && p->token.kind != TOKEN_CLOSE)
+        template_fail(p, p->token.at, "the tag does not end here; what follows is not understood");
+}
+
+/* --- statements --- */
+
+static uint32_t parse_statements(struct parser *p, const char *const *ends, struct str *end);
+
+static uint32_t parse_if(struct parser *p, uint32_t at)
+{
+    static const char *const ends[] = {"elif", "else", "endif", NULL}, *const last[] = {"endif",
+                                                                                        NULL};
+    struct node node = {.kind = NODE_IF, .at = at, .a = parse_expression(p)};
+    struct str end = STR("");
+
+    expect_close(p);
+    node.b = parse_statements(p, ends, &end);
+    if (str_eq(end, STR("elif"))) {
+        if (descend(p))
+            node.c = parse_if(p, (uint32_t)p->token.at);
+        p->depth--;
+    } else if (str_eq(end, STR("else"))) {
+        expect_close(p);
+        node.c = parse_statements(p, last, &end);
+        expect_close(p);
+    } else {
+        expect_close(p);
+    }
+    return node_new(p, node);
+}
+
+static uint32_t parse_for(struct parser *p, uint32_t at)
+{
+    static const char *const ends[] = {"else", "endfor", NULL}, *const last[] = {"endfor", NULL};
+    struct node node = {.kind = NODE_FOR, .at = at, .text = p->token.text};
+    struct str end = STR("");
+
+    if (p->token.kind != TOKEN_NAME)
+        template_fail(p, p->token.at, "a name is missing behind 'for'");
+    template_next(p);
+    if (!p->failed && !token_take_name(p, "in"))
+        template_fail(p, p->token.at, "'in' is missing; one name is taken in front of it");
+    node.a = parse_or(p);
+    expect_close(p);
+    node.b = parse_statements(p, ends, &end);
+    expect_close(p);
+    if (str_eq(end, STR("else"))) {
+        node.c = parse_statements(p, last, &end);
+        expect_close(p);
+    }
+    return node_new(p, node);
+}
+
+/* A tag that is none of ends: its statement. */
+static uint32_t parse_tag(struct parser *p)
+{
+    uint32_t at = (uint32_t)p->token.at, a = 0;
+    struct str name = p->token.text;
+
+    if (p->token.kind != TOKEN_NAME) {
+        template_fail(p, at, "a word is missing behind '{%%'");
+        return 0;
+    }
+    if (!descend(p)) {
+        p->depth--;
+        return 0;
+    }
+    template_next(p);
+    if (str_eq(name, STR("if")))
+        a = parse_if(p, at);
+    else if (str_eq(name, STR("for")))
+        a = parse_for(p, at);
+    else if (str_eq(name, STR("else")) || str_eq(name, STR("elif")) || str_eq(name, STR("endif")) ||
+             str_eq(name, STR("endfor")))
+        template_fail(p, at, "'%.*s' has no beginning", STR_FMT(name));
+    else
+        template_fail(p, at, "'%.*s' is not taken; there are 'if' and 'for'", STR_FMT(name));
+    p->depth--;
+    return a;
+}
+
+/* Text up to the next tag, which p->at then stands behind. The tag's second character; '\0': the
+ * end. */
+static char parse_text(struct parser *p, uint32_t *text)
+{
+    size_t from = p->at, at = from, to;
+    char kind = '\0';
+
+    while (at + 1 < p->source.len && kind == '\0') {
+        const char *brace = memchr(p->source.ptr + at, '{', p->source.len - at - 1);
+
+        at = brace == NULL ? p->source.len : (size_t)(brace - p->source.ptr);
+        if (brace != NULL && (brace[1] == '{' || brace[1] == '%' || brace[1] == '#'))
+            kind = brace[1];
+        else if (brace != NULL)
+            at++;
+    }
+    to = at = kind == '\0' ? p->source.len : at;
+    while (p->trims && from < to && template_is_space(p->source.ptr[from]))
+        from++;
+    p->at = kind == '\0' ? at : at + 2;
+    if (kind != '\0' && p->at < p->source.len && p->source.ptr[p->at] == '-')
+        while (to > from && template_is_space(p->source.ptr[to - 1]))
+            to--;
+    if (kind != '\0' && p->at < p->source.len &&
+        (p->source.ptr[p->at] == '-' || p->source.ptr[p->at] == '+'))
+        p->at++;
+    p->trims = false;
+    *text = from == to ? 0
+                       : node_new(p, (struct node){.kind = NODE_TEXT,
+                                                   .at = (uint32_t)from,
+                                                   .text = template_between(p, from, to)});
+    return kind;
+}
+
+static void skip_comment(struct parser *p)
+{
+    const char *end = memmem(p->source.ptr + p->at, p->source.len - p->at, "#}", 2);
+
+    if (end == NULL) {
+        template_fail(p, p->at - 2, "a comment without its closing #}");
+        return;
+    }
+    p->trims = end > p->source.ptr + p->at && end[-1] == '-';
+    p->at = (size_t)(end - p->source.ptr) + 2;
+}
+
+/* Whether the word of a tag, read already, ends what is parsed. */
+static bool ends_here(struct parser *p, const char *const *ends, struct str *end)
+{
+    for (; ends != NULL && *ends != NULL; ends++)
+        if (token_is_name(p, *ends)) {
+            *end = p->token.text;
+            template_next(p);
+            return true;
+        }
+    return false;
+}
+
+struct statements {
+    uint32_t first, last;
+};
+
+static void append(struct parser *p, struct statements *list, uint32_t node)
+{
+    if (node == 0)
+        return;
+    if (list->first == 0)
+        list->first = node;
+    else
+        p->t->nodes[list->last].next = node;
+    list->last = node;
+}
+
+static uint32_t parse_output(struct parser *p)
+{
+    struct node node = {.kind = NODE_OUTPUT, .at = (uint32_t)p->token.at};
+
+    node.a = parse_expression(p);
+    expect_close(p);
+    return node_new(p, node);
+}
+
+/* ends: words of tags that end the list, the last is the one that must come; NULL: the end of the
+ * source does. *end: which. The first node of the list; 0: there is none. */
+static uint32_t parse_statements(struct parser *p, const char *const *ends, struct str *end)
+{
+    struct statements list = {0};
+    size_t began = p->at, must = 0;
+
+    while (!p->failed) {
+        uint32_t text;
+        char kind = parse_text(p, &text);
+
+        append(p, &list, text);
+        p->close = kind == '{' ? '}' : '%';
+        if (kind == '\0')
+            break;
+        if (kind == '#') {
+            skip_comment(p);
+            continue;
+        }
+        template_next(p);
+        if (kind == '%' && ends_here(p, ends, end))
+            return list.first;
+        append(p, &list, p->failed ? 0 : kind == '%' ? parse_tag(p) : parse_output(p));
+    }
+    while (ends != NULL && ends[must + 1] != NULL)
+        must++;
+    if (ends != NULL)
+        template_fail(p, began, "'%s' is missing for the tag in front of this", ends[must]);
+    return list.first;
+}
+
+/* --- the whole --- */
+
+static struct template *template_new(struct str source, enum template_place place)
+{
+    struct template *t = calloc(1, sizeof(*t));
+
+    ASSERT(t != NULL); /* as in buf_*: memory is fatal */
+    t->place = place;
+    t->source = malloc(source.len + 1);
+    t->strings = malloc(source.len + 1);
+    t->nodes_cap = 16;
+    t->nodes = calloc(t->nodes_cap, sizeof(*t->nodes));
+    ASSERT(t->source != NULL && t->strings != NULL && t->nodes != NULL);
+    t->nodes_len = 1;
+    for (size_t i = 0; i < source.len; i++) {
+        if (source.ptr[i] == '\r' && i + 1 < source.len && source.ptr[i + 1] == '\n')
+            continue;
+        t->source[t->source_len++] = source.ptr[i] == '\r' ? '\n' : source.ptr[i];
+    }
+    return t;
+}
+
+struct template *template_literal(struct str source)
+{
+    struct template *t = template_new(source, TEMPLATE_TEXT);
+
+    t->nodes[1] = (struct node){.kind = NODE_TEXT, .text = {t->source, t->source_len}};
+    t->nodes_len = 2;
+    t->first = 1;
+    return t;
+}
+
+struct template *template_compile(struct str source, enum template_place place,
+                                  struct template_error *error)
+{
+    struct template *t = template_new(source, place);
+    struct parser p = {.t = t, .source = {t->source, t->source_len}, .error = error};
+
+    ASSERT(source.len < UINT32_MAX);
+    if (p.source.len > 0 && p.source.ptr[p.source.len - 1] == '\n') /* Jinja drops one */
+        p.source.len--;
+    t->first = parse_statements(&p, NULL, NULL);
+    if (!p.failed)
+        return t;
+    template_free(t);
+    return NULL;
+}
+
+void template_free(struct template *t)
+{
+    if (t == NULL)
+        return;
+    free(t->source);
+    free(t->strings);
+    free(t->nodes);
+    free(t);
+}

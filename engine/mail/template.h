@@ -1,0 +1,49 @@
+/* Templates in the language of Jinja, as far as letters need it (docs/http.md): compiled once,
+ * rendered for each recipient. What is not known is an error with its place, never guessed.
+ *
+ * Bounded: nesting, constructs, steps and output. Pure but for memory; any thread, and one template
+ * by many at once. Source and variables are valid UTF-8 without NUL. */
+#ifndef HAYAUMA_ENGINE_TEMPLATE_H
+#define HAYAUMA_ENGINE_TEMPLATE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+
+struct template;
+struct json_t;
+
+/* What the output is, which says how values are written into it. */
+enum template_place {
+    TEMPLATE_TEXT,    /* as they are */
+    TEMPLATE_HTML,    /* with & < > ' " escaped, unless they are marked as safe */
+    TEMPLATE_MESSAGE, /* header and body of a message: in the header without line ends */
+};
+
+struct template_error {
+    uint32_t line, column; /* from 1; columns in bytes */
+    char text[160];
+};
+
+/* 0: no more than is allowed. Rendering counts down. */
+struct template_budget {
+    uint64_t bytes; /* of output and of what is made on the way */
+    uint64_t steps; /* of evaluation; about 50 ns each */
+};
+
+/* NULL, and *error, when source is not understood. */
+struct template *template_compile(struct str source, enum template_place place,
+                                  struct template_error *error);
+/* One that is its source: nothing in it is read. */
+struct template *template_literal(struct str source);
+/* Appends to out. variables: an object. 0; or -EINVAL, and *error: a value does not fit what is
+ * done with it, or the budget is spent; out has anything then. */
+int template_render(const struct template *t, struct json_t *variables,
+                    struct template_budget *budget, struct buf *out,
+                    struct template_error *error) MUST_USE;
+/* NULL is accepted. */
+void template_free(struct template *t);
+
+#endif

@@ -1,0 +1,332 @@
+/* Filters and tests, as Jinja has them. Letters change their case by GLib's rules, which are those
+ * of Unicode. */
+#include <string.h>
+
+#include <glib.h>
+
+#include "mail/template_private.h"
+
+/* A copy of what GLib made, which is freed. */
+static struct value from_glib(struct render *r, uint32_t at, char *made, bool safe)
+{
+    size_t len = strlen(made);
+    char *room = render_scratch(r, at, len);
+
+    if (room != NULL)
+        memcpy(room, made, len);
+    g_free(made);
+    return room == NULL ? (struct value){0}
+                        : (struct value){.kind = VALUE_STRING, .safe = safe, .string = {room, len}};
+}
+
+#define FILTER(name)                                                                               \
+    static struct value name(struct render *r, uint32_t at, struct value v,                        \
+                             const struct value *args, size_t args_len)
+
+FILTER(filter_upper)
+{
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    return r->failed ? v
+                     : from_glib(r, at, g_utf8_strup(v.string.ptr, (gssize)v.string.len), v.safe);
+}
+
+FILTER(filter_lower)
+{
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    return r->failed ? v
+                     : from_glib(r, at, g_utf8_strdown(v.string.ptr, (gssize)v.string.len), v.safe);
+}
+
+static size_t char_len(struct str s)
+{
+    size_t n = 1;
+
+    while (n < s.len && ((unsigned char)s.ptr[n] & 0xc0) == 0x80)
+        n++;
+    return n;
+}
+
+static bool ends_word(gunichar c)
+{
+    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || g_unichar_isspace(c) ||
+           c == '\v' || (c >= 0x1c && c <= 0x1f) || c == 0x85;
+}
+
+/* The first letter of each word, or of the text alone, in upper case, the others in lower. */
+static struct value begin_upper(struct render *r, uint32_t at, struct value v, bool each_word)
+{
+    GString *out;
+    bool begins = true;
+
+    v = value_text(r, at, v);
+    if (r->failed)
+        return v;
+    out = g_string_new(NULL);
+    for (size_t i = 0, n; i < v.string.len; i += n) {
+        struct str rest = {v.string.ptr + i, v.string.len - i};
+        gunichar c = g_utf8_get_char(rest.ptr);
+        char *made;
+
+        n = char_len(rest);
+        made = begins ? g_utf8_strup(rest.ptr, (gssize)n) : g_utf8_strdown(rest.ptr, (gssize)n);
+        g_string_append(out, made);
+        g_free(made);
+        begins = each_word && ends_word(c);
+    }
+    return from_glib(r, at, g_string_free(out, FALSE), v.safe);
+}
+
+FILTER(filter_title)
+{
+    (void)args, (void)args_len;
+    v = begin_upper(r, at, v, true);
+    v.safe = false; /* as in Jinja, whose pieces are plain strings */
+    return v;
+}
+
+FILTER(filter_capitalize)
+{
+    (void)args, (void)args_len;
+    return begin_upper(r, at, v, false);
+}
+
+static bool is_blank(gunichar c)
+{
+    return g_unichar_isspace(c) || c == '\v' || (c >= 0x1c && c <= 0x1f) || c == 0x85;
+}
+
+FILTER(filter_trim)
+{
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    while (!r->failed && v.string.len > 0 && is_blank(g_utf8_get_char(v.string.ptr))) {
+        size_t n = char_len(v.string);
+
+        v.string.ptr += n;
+        v.string.len -= n;
+    }
+    while (!r->failed && v.string.len > 0) {
+        const char *last = v.string.ptr + v.string.len - 1;
+
+        while (((unsigned char)*last & 0xc0) == 0x80)
+            last--;
+        if (!is_blank(g_utf8_get_char(last)))
+            break;
+        v.string.len = (size_t)(last - v.string.ptr);
+    }
+    return v;
+}
+
+FILTER(filter_length)
+{
+    int64_t n = 0;
+
+    (void)args, (void)args_len;
+    if (v.kind == VALUE_JSON)
+        n = (int64_t)(json_is_array(v.json) ? json_array_size(v.json) : json_object_size(v.json));
+    else if (v.kind == VALUE_STRING)
+        n = g_utf8_strlen(v.string.ptr, (gssize)v.string.len);
+    else if (v.kind != VALUE_UNDEFINED)
+        return render_fail(r, at, "only texts, lists and objects have a length");
+    return (struct value){.kind = VALUE_INTEGER, .integer = n};
+}
+
+FILTER(filter_default)
+{
+    bool take = v.kind == VALUE_UNDEFINED;
+
+    (void)r, (void)at;
+    if (args_len > 1 && value_true(&args[1]))
+        take = !value_true(&v);
+    if (!take)
+        return v;
+    return args_len > 0 ? args[0] : (struct value){.kind = VALUE_STRING, .string = STR("")};
+}
+
+FILTER(filter_escape)
+{
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    return r->failed ? v : value_escaped(r, at, v);
+}
+
+FILTER(filter_safe)
+{
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    v.safe = true;
+    return v;
+}
+
+FILTER(filter_join)
+{
+    struct value separator = args_len > 0 ? value_text(r, at, args[0])
+                                          : (struct value){.kind = VALUE_STRING, .string = STR("")};
+    bool safe = separator.safe && r->t->place == TEMPLATE_HTML;
+    struct buf out = {0};
+    char *room;
+
+    if (v.kind == VALUE_UNDEFINED)
+        return (struct value){.kind = VALUE_STRING, .safe = safe, .string = STR("")};
+    if (v.kind != VALUE_JSON || !json_is_array(v.json))
+        return render_fail(r, at, "'join' takes a list");
+    for (size_t i = 0; !r->failed && i < json_array_size(v.json); i++) {
+        struct value one = value_text(r, at, value_of_json(json_array_get(v.json, i)));
+
+        if (safe) /* as Jinja has it: what such a text joins becomes as safe */
+            one = value_escaped(r, at, one);
+        if (!render_spend(r, at, 1 + one.string.len / 16) || out.len > r->budget->bytes)
+            break;
+        if (i > 0)
+            buf_put_str(&out, separator.string);
+        buf_put_str(&out, one.string);
+    }
+    room = render_scratch(r, at, out.len);
+    if (room != NULL && out.len > 0)
+        memcpy(room, out.data, out.len);
+    v = (struct value){.kind = VALUE_STRING, .safe = safe, .string = {room, out.len}};
+    buf_done(&out);
+    return r->failed ? (struct value){0} : v;
+}
+
+static struct value at_end(struct render *r, uint32_t at, struct value v, bool last)
+{
+    size_t n;
+
+    if (v.kind == VALUE_JSON && json_is_array(v.json)) {
+        n = json_array_size(v.json);
+        return value_of_json(n == 0 ? NULL : json_array_get(v.json, last ? n - 1 : 0));
+    }
+    if (v.kind == VALUE_UNDEFINED || (v.kind == VALUE_STRING && v.string.len == 0))
+        return (struct value){0};
+    if (v.kind != VALUE_STRING)
+        return render_fail(r, at, "only texts and lists have a first and a last");
+    for (n = v.string.len - 1; last && ((unsigned char)v.string.ptr[n] & 0xc0) == 0x80;)
+        n--;
+    v.string = last ? (struct str){v.string.ptr + n, v.string.len - n}
+                    : (struct str){v.string.ptr, char_len(v.string)};
+    return v;
+}
+
+FILTER(filter_first)
+{
+    (void)args, (void)args_len;
+    return at_end(r, at, v, false);
+}
+
+FILTER(filter_last)
+{
+    (void)args, (void)args_len;
+    return at_end(r, at, v, true);
+}
+
+FILTER(filter_replace)
+{
+    struct value from = value_text(r, at, args[0]), to = value_text(r, at, args[1]);
+    struct buf out = {0};
+    size_t i = 0;
+    char *room;
+
+    (void)args_len;
+    v = value_text(r, at, v);
+    if (r->failed || from.string.len == 0)
+        return r->failed ? v : render_fail(r, at, "'replace' of nothing");
+    v.safe &= r->t->place == TEMPLATE_HTML;
+    if (v.safe) { /* it stays so */
+        from = value_escaped(r, at, from);
+        to = value_escaped(r, at, to);
+    }
+    while (i < v.string.len && out.len <= r->budget->bytes) {
+        bool here = v.string.len - i >= from.string.len &&
+                    memcmp(v.string.ptr + i, from.string.ptr, from.string.len) == 0;
+
+        buf_put(&out, here ? to.string.ptr : v.string.ptr + i, here ? to.string.len : 1);
+        i += here ? from.string.len : 1;
+    }
+    room = render_scratch(r, at, out.len);
+    if (room != NULL && out.len > 0)
+        memcpy(room, out.data, out.len);
+    v.string = (struct str){room, room == NULL ? 0 : out.len};
+    buf_done(&out);
+    return r->failed ? (struct value){0} : v;
+}
+
+FILTER(filter_urlencode)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    char *room;
+    size_t len = 0;
+
+    (void)args, (void)args_len;
+    v = value_text(r, at, v);
+    room = r->failed ? NULL : render_scratch(r, at, 3 * v.string.len);
+    if (room == NULL)
+        return (struct value){0};
+    for (size_t i = 0; i < v.string.len; i++) {
+        char c = v.string.ptr[i];
+
+        if (g_ascii_isalnum(c) || strchr("_.-~/", c) != NULL) {
+            room[len++] = c;
+            continue;
+        }
+        room[len++] = '%';
+        room[len++] = hex[(unsigned char)c >> 4];
+        room[len++] = hex[(unsigned char)c & 15];
+    }
+    return (struct value){.kind = VALUE_STRING, .string = {room, len}};
+}
+
+const struct filter template_filters[] = {
+    {"capitalize", 0, 0, filter_capitalize},
+    {"count", 0, 0, filter_length},
+    {"d", 0, 2, filter_default},
+    {"default", 0, 2, filter_default},
+    {"e", 0, 0, filter_escape},
+    {"escape", 0, 0, filter_escape},
+    {"first", 0, 0, filter_first},
+    {"join", 0, 1, filter_join},
+    {"last", 0, 0, filter_last},
+    {"length", 0, 0, filter_length},
+    {"lower", 0, 0, filter_lower},
+    {"replace", 2, 2, filter_replace},
+    {"safe", 0, 0, filter_safe},
+    {"title", 0, 0, filter_title},
+    {"trim", 0, 0, filter_trim},
+    {"upper", 0, 0, filter_upper},
+    {"urlencode", 0, 0, filter_urlencode},
+};
+const size_t template_filters_len = ARRAY_LEN(template_filters);
+
+static bool is_defined(const struct value *v)
+{
+    return v->kind != VALUE_UNDEFINED;
+}
+
+static bool is_undefined(const struct value *v)
+{
+    return v->kind == VALUE_UNDEFINED;
+}
+
+static bool is_none(const struct value *v)
+{
+    return v->kind == VALUE_NONE;
+}
+
+static bool is_string(const struct value *v)
+{
+    return v->kind == VALUE_STRING;
+}
+
+static bool is_number_or_bool(const struct value *v)
+{
+    return v->kind == VALUE_INTEGER || v->kind == VALUE_REAL || v->kind == VALUE_BOOL;
+}
+
+const struct test template_tests[] = {{"defined", is_defined},
+                                      {"undefined", is_undefined},
+                                      {"none", is_none},
+                                      {"string", is_string},
+                                      {"number", is_number_or_bool}};
+const size_t template_tests_len = ARRAY_LEN(template_tests);

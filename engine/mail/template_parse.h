@@ -1,0 +1,50 @@
+/* Between template_lex.c (tokens) and template.c (what they mean). */
+#ifndef HAYAUMA_ENGINE_TEMPLATE_PARSE_H
+#define HAYAUMA_ENGINE_TEMPLATE_PARSE_H
+
+#include "mail/template_private.h"
+
+enum token_kind {
+    TOKEN_END,   /* of the source */
+    TOKEN_CLOSE, /* of the tag: "}}" or "%}" */
+    TOKEN_NAME,
+    TOKEN_STRING,
+    TOKEN_INTEGER,
+    TOKEN_REAL,
+    TOKEN_SIGN, /* of one or two characters: text */
+};
+
+struct token {
+    enum token_kind kind;
+    size_t at;
+    struct str text;
+    int64_t integer;
+    double real;
+};
+
+struct parser {
+    struct template *t;
+    struct str source;
+    size_t at;
+    char close; /* of the tag that is read: '}' or '%' */
+    bool trims; /* the last tag ended with '-': white space behind it goes */
+    struct token token;
+    unsigned depth;
+    bool failed;
+    struct template_error *error;
+};
+
+/* The first error counts. Behind it there are no tokens, so that everything unwinds. */
+void template_fail(struct parser *p, size_t at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Reads the next token of the tag. */
+void template_next(struct parser *p);
+bool template_is_space(char c);
+struct str template_between(const struct parser *p, size_t from, size_t to);
+/* Of the present token; take: and then reads the next. */
+bool token_is_sign(const struct parser *p, const char *sign);
+bool token_is_name(const struct parser *p, const char *name);
+bool token_take_sign(struct parser *p, const char *sign);
+bool token_take_name(struct parser *p, const char *name);
+
+#endif

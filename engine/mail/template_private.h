@@ -1,0 +1,148 @@
+/* The inside of templates: template_lex.c and template.c compile, template_render.c and
+ * template_filter.c render. */
+#ifndef HAYAUMA_ENGINE_TEMPLATE_PRIVATE_H
+#define HAYAUMA_ENGINE_TEMPLATE_PRIVATE_H
+
+#include <jansson.h>
+
+#include "mail/template.h"
+
+#define TEMPLATE_DEPTH_MAX 100
+#define TEMPLATE_NODES_MAX 100000
+#define TEMPLATE_ARGS_MAX  2 /* of a filter */
+
+enum node_kind {
+    /* Statements; next is the one behind. */
+    NODE_TEXT,   /* text */
+    NODE_OUTPUT, /* a */
+    NODE_IF,     /* a: condition, b: statements, c: statements otherwise */
+    NODE_FOR,    /* text: name, a: of what, b: statements, c: statements when there is nothing */
+    /* Expressions; next is the next argument. */
+    NODE_NAME,   /* text */
+    NODE_STRING, /* text */
+    NODE_INTEGER,
+    NODE_REAL,
+    NODE_CONSTANT,  /* which: enum constant */
+    NODE_ATTRIBUTE, /* a.text */
+    NODE_ITEM,      /* a[b] */
+    NODE_FILTER,    /* a, which, b: arguments */
+    NODE_TEST,      /* a, which */
+    NODE_NOT,       /* a */
+    NODE_AND,       /* a, b, as in all that follow */
+    NODE_OR,
+    NODE_COMPARE, /* which: enum comparison */
+    NODE_IN,
+    NODE_CONCAT,
+    NODE_CHOICE, /* a if b else c */
+};
+
+enum constant { CONSTANT_NONE, CONSTANT_FALSE, CONSTANT_TRUE };
+enum comparison { COMPARE_EQ, COMPARE_NE, COMPARE_LT, COMPARE_LE, COMPARE_GT, COMPARE_GE };
+
+struct node {
+    uint8_t kind, which;
+    uint16_t depth;
+    uint32_t at; /* offset in the source */
+    uint32_t next, a, b, c;
+    union {
+        struct str text;
+        int64_t integer;
+        double real;
+    };
+};
+
+struct template
+{
+    enum template_place place;
+    struct node *nodes; /* [0] is none */
+    uint32_t nodes_len, nodes_cap;
+    uint32_t first;
+    char *source; /* with LF line ends */
+    size_t source_len;
+    char *strings; /* those with escapes; as large as the source */
+    size_t strings_len;
+};
+
+void template_place_of(const struct template *t, uint32_t at, struct template_error *error);
+
+/* --- values --- */
+
+enum value_kind {
+    VALUE_UNDEFINED,
+    VALUE_NONE,
+    VALUE_BOOL,
+    VALUE_INTEGER,
+    VALUE_REAL,
+    VALUE_STRING,
+    VALUE_JSON, /* a list or an object */
+    VALUE_LOOP, /* the variable "loop" */
+};
+
+struct value {
+    enum value_kind kind;
+    bool safe; /* of a string: it is escaped already */
+    union {
+        bool boolean;
+        int64_t integer;
+        double real;
+        struct str string;
+        json_t *json;
+        const struct frame *loop;
+    };
+};
+
+struct frame { /* of a loop */
+    const struct frame *outer;
+    struct str name;
+    struct value value;
+    size_t index, len;
+};
+
+struct scratch_block;
+
+struct render {
+    const struct template *t;
+    json_t *variables;
+    struct template_budget *budget;
+    struct buf *out;
+    struct template_error *error;
+    const struct frame *frame;
+    struct scratch_block *scratch;
+    bool failed;
+    /* Of a message: something was put, of this line too. */
+    bool in_header, began, line_began;
+};
+
+/* Ends the rendering; the first error stays. at: of the node. */
+struct value render_fail(struct render *r, uint32_t at, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* Bytes that live until the statement's end. NULL: the budget is spent, and the rendering ends. */
+char *render_scratch(struct render *r, uint32_t at, size_t len);
+/* Takes steps from the budget; false: it is spent. */
+bool render_spend(struct render *r, uint32_t at, uint64_t steps);
+struct value value_of_json(json_t *json);
+bool value_true(const struct value *v);
+/* v as a string. */
+struct value value_text(struct render *r, uint32_t at, struct value v);
+/* The string v, escaped and safe. */
+struct value value_escaped(struct render *r, uint32_t at, struct value v);
+
+/* --- template_filter.c --- */
+
+struct filter {
+    const char *name;
+    uint8_t args_min, args_max;
+    struct value (*run)(struct render *r, uint32_t at, struct value v, const struct value *args,
+                        size_t args_len);
+};
+extern const struct filter template_filters[];
+extern const size_t template_filters_len;
+
+struct test {
+    const char *name;
+    bool (*holds)(const struct value *v);
+};
+extern const struct test template_tests[];
+extern const size_t template_tests_len;
+
+#endif

@@ -1,0 +1,603 @@
+/* Nodes and variables to text. */
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mail/template_private.h"
+
+#define SCRATCH_BYTES  1024
+#define BYTES_PER_STEP 64
+
+struct value render_fail(struct render *r, uint32_t at, const char *format, ...)
+{
+    va_list args;
+
+    if (!r->failed) {
+        template_place_of(r->t, at, r->error);
+        va_start(args, format);
+        vsnprintf(r->error->text, sizeof(r->error->text), format, args);
+        va_end(args);
+    }
+    r->failed = true;
+    return (struct value){0};
+}
+
+/* --- the budget --- */
+
+bool render_spend(struct render *r, uint32_t at, uint64_t steps)
+{
+    if (!r->failed && r->budget->steps < steps)
+        render_fail(r, at, "rendering takes more steps than it may");
+    if (r->failed)
+        return false;
+    r->budget->steps -= steps;
+    return true;
+}
+
+static bool spend_bytes(struct render *r, uint32_t at, size_t bytes)
+{
+    if (!r->failed && r->budget->bytes < bytes)
+        render_fail(r, at, "the rendered text is longer than it may be");
+    if (r->failed)
+        return false;
+    r->budget->bytes -= bytes;
+    return render_spend(r, at, bytes / BYTES_PER_STEP);
+}
+
+struct scratch_block {
+    struct scratch_block *next;
+    size_t used, size;
+    char bytes[];
+};
+
+char *render_scratch(struct render *r, uint32_t at, size_t len)
+{
+    struct scratch_block *b = r->scratch;
+
+    if (!spend_bytes(r, at, len))
+        return NULL;
+    if (b == NULL || b->size - b->used < len) {
+        size_t size = len > SCRATCH_BYTES ? len : SCRATCH_BYTES;
+
+        b = malloc(sizeof(*b) + size);
+        ASSERT(b != NULL);
+        *b = (struct scratch_block){.next = r->scratch, .size = size};
+        r->scratch = b;
+    }
+    b->used += len;
+    return b->bytes + b->used - len;
+}
+
+static void scratch_free(struct render *r)
+{
+    struct scratch_block *b;
+
+    while ((b = r->scratch) != NULL) {
+        r->scratch = b->next;
+        free(b);
+    }
+}
+
+/* --- values --- */
+
+struct value value_of_json(json_t *json)
+{
+    if (json == NULL)
+        return (struct value){.kind = VALUE_UNDEFINED};
+    switch (json_typeof(json)) {
+    case JSON_NULL:
+        return (struct value){.kind = VALUE_NONE};
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return (struct value){.kind = VALUE_BOOL, .boolean = json_is_true(json)};
+    case JSON_INTEGER:
+        return (struct value){.kind = VALUE_INTEGER, .integer = json_integer_value(json)};
+    case JSON_REAL:
+        return (struct value){.kind = VALUE_REAL, .real = json_real_value(json)};
+    case JSON_STRING:
+        return (struct value){.kind = VALUE_STRING,
+                              .string = {json_string_value(json), json_string_length(json)}};
+    case JSON_OBJECT:
+    case JSON_ARRAY:
+        return (struct value){.kind = VALUE_JSON, .json = json};
+    }
+    return (struct value){0};
+}
+
+bool value_true(const struct value *v)
+{
+    switch (v->kind) {
+    case VALUE_UNDEFINED:
+    case VALUE_NONE:
+        return false;
+    case VALUE_BOOL:
+        return v->boolean;
+    case VALUE_INTEGER:
+        return v->integer != 0;
+    case VALUE_REAL:
+        return v->real != 0;
+    case VALUE_STRING:
+        return v->string.len > 0;
+    case VALUE_JSON:
+        return json_is_array(v->json) ? json_array_size(v->json) > 0
+                                      : json_object_size(v->json) > 0;
+    case VALUE_LOOP:
+        return true;
+    }
+    return false;
+}
+
+static struct value string_copy(struct render *r, uint32_t at, struct str text)
+{
+    char *room = render_scratch(r, at, text.len);
+
+    if (room == NULL)
+        return (struct value){0};
+    memcpy(room, text.ptr, text.len);
+    return (struct value){.kind = VALUE_STRING, .string = {room, text.len}};
+}
+
+/* The shortest text that is read as the same number, with a point. */
+static struct value real_text(struct render *r, uint32_t at, double v)
+{
+    char text[40];
+
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof(text), "%.*g", digits, v);
+        if (strtod(text, NULL) == v)
+            break;
+    }
+    if (strpbrk(text, ".eni") == NULL)
+        strcat(text, ".0");
+    return string_copy(r, at, str_of(text));
+}
+
+struct value value_text(struct render *r, uint32_t at, struct value v)
+{
+    char text[24], *dump;
+
+    switch (v.kind) {
+    case VALUE_UNDEFINED:
+        return (struct value){.kind = VALUE_STRING, .string = STR("")};
+    case VALUE_NONE:
+        return (struct value){.kind = VALUE_STRING, .string = STR("none")};
+    case VALUE_BOOL:
+        return (struct value){.kind = VALUE_STRING,
+                              .string = v.boolean ? STR("true") : STR("false")};
+    case VALUE_INTEGER:
+        snprintf(text, sizeof(text), "%lld", (long long)v.integer);
+        return string_copy(r, at, str_of(text));
+    case VALUE_REAL:
+        return real_text(r, at, v.real);
+    case VALUE_STRING:
+        return v;
+    case VALUE_JSON:
+        dump = json_dumps(v.json, JSON_ENCODE_ANY);
+        ASSERT(dump != NULL);
+        v = string_copy(r, at, str_of(dump));
+        free(dump);
+        return v;
+    case VALUE_LOOP:
+        return render_fail(r, at, "'loop' is no text; loop.index is one");
+    }
+    return (struct value){0};
+}
+
+static struct str html_of(char c)
+{
+    switch (c) {
+    case '&':
+        return STR("&amp;");
+    case '<':
+        return STR("&lt;");
+    case '>':
+        return STR("&gt;");
+    case '\'':
+        return STR("&#39;");
+    case '"':
+        return STR("&#34;");
+    default:
+        return STR("");
+    }
+}
+
+struct value value_escaped(struct render *r, uint32_t at, struct value v)
+{
+    size_t len = v.string.len;
+    char *room;
+
+    if (v.safe)
+        return v;
+    for (size_t i = 0; i < v.string.len; i++)
+        if (html_of(v.string.ptr[i]).len > 0)
+            len += html_of(v.string.ptr[i]).len - 1;
+    v.safe = true;
+    if (len == v.string.len)
+        return v;
+    room = render_scratch(r, at, len);
+    if (room == NULL)
+        return (struct value){0};
+    len = 0;
+    for (size_t i = 0; i < v.string.len; i++) {
+        struct str html = html_of(v.string.ptr[i]);
+
+        memcpy(room + len, html.len > 0 ? html.ptr : v.string.ptr + i, html.len > 0 ? html.len : 1);
+        len += html.len > 0 ? html.len : 1;
+    }
+    v.string = (struct str){room, len};
+    return v;
+}
+
+/* --- output --- */
+
+/* In a message's header only the template's own text ends lines: what a variable brings there is
+ * one line, whatever it has. The header ends at the first empty line of that text; empty lines in
+ * front of it are no part of the message (trace_lead()). */
+static void put_header(struct render *r, struct str text, bool own)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+
+        if (!r->in_header) {
+            buf_put(r->out, text.ptr + i, text.len - i);
+            return;
+        }
+        if (!own && (c == '\n' || c == '\r'))
+            c = ' ';
+        if (c == '\n' && r->began && !r->line_began)
+            r->in_header = false;
+        r->line_began = c != '\n';
+        r->began |= r->line_began;
+        buf_putc(r->out, c);
+    }
+}
+
+static void put_text(struct render *r, uint32_t at, struct str text, bool own)
+{
+    if (!spend_bytes(r, at, text.len))
+        return;
+    if (r->in_header)
+        put_header(r, text, own);
+    else
+        buf_put_str(r->out, text);
+}
+
+/* --- expressions --- */
+
+static struct value eval(struct render *r, uint32_t n);
+
+static struct value look_up(struct render *r, struct str name)
+{
+    for (const struct frame *f = r->frame; f != NULL; f = f->outer) {
+        if (str_eq(name, STR("loop")))
+            return (struct value){.kind = VALUE_LOOP, .loop = f};
+        if (str_eq(name, f->name))
+            return f->value;
+    }
+    return value_of_json(json_object_getn(r->variables, name.ptr, name.len));
+}
+
+static struct value loop_attribute(const struct frame *f, struct str name)
+{
+    const struct {
+        const char *name;
+        struct value value;
+    } all[] = {
+        {"index", {.kind = VALUE_INTEGER, .integer = (int64_t)f->index + 1}},
+        {"index0", {.kind = VALUE_INTEGER, .integer = (int64_t)f->index}},
+        {"revindex", {.kind = VALUE_INTEGER, .integer = (int64_t)(f->len - f->index)}},
+        {"first", {.kind = VALUE_BOOL, .boolean = f->index == 0}},
+        {"last", {.kind = VALUE_BOOL, .boolean = f->index + 1 == f->len}},
+        {"length", {.kind = VALUE_INTEGER, .integer = (int64_t)f->len}},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (str_eq(name, str_of(all[i].name)))
+            return all[i].value;
+    return (struct value){0};
+}
+
+static struct value attribute(struct render *r, const struct node *node, struct value of)
+{
+    if (of.kind == VALUE_UNDEFINED)
+        return render_fail(r, node->at, "'%.*s' is asked of a variable that is not given",
+                           STR_FMT(node->text));
+    if (of.kind == VALUE_LOOP)
+        return loop_attribute(of.loop, node->text);
+    if (of.kind == VALUE_JSON && json_is_object(of.json))
+        return value_of_json(json_object_getn(of.json, node->text.ptr, node->text.len));
+    return (struct value){0};
+}
+
+static struct value item(struct render *r, const struct node *node, struct value of,
+                         struct value which)
+{
+    int64_t i = which.integer;
+
+    if (of.kind == VALUE_UNDEFINED)
+        return render_fail(r, node->at, "an item is asked of a variable that is not given");
+    if (of.kind != VALUE_JSON)
+        return (struct value){0};
+    if (which.kind == VALUE_STRING && json_is_object(of.json))
+        return value_of_json(json_object_getn(of.json, which.string.ptr, which.string.len));
+    if (which.kind != VALUE_INTEGER || !json_is_array(of.json))
+        return (struct value){0};
+    i += i < 0 ? (int64_t)json_array_size(of.json) : 0;
+    return i < 0 ? (struct value){0} : value_of_json(json_array_get(of.json, (size_t)i));
+}
+
+static struct value filtered(struct render *r, const struct node *node)
+{
+    struct value v = eval(r, node->a), args[TEMPLATE_ARGS_MAX];
+    size_t len = 0;
+
+    if (node->b != 0)
+        args[len++] = eval(r, node->b);
+    if (node->c != 0)
+        args[len++] = eval(r, node->c);
+    return r->failed ? v : template_filters[node->which].run(r, node->at, v, args, len);
+}
+
+static bool is_number(const struct value *v)
+{
+    return v->kind == VALUE_BOOL || v->kind == VALUE_INTEGER || v->kind == VALUE_REAL;
+}
+
+static double number(const struct value *v)
+{
+    return v->kind == VALUE_REAL   ? v->real
+           : v->kind == VALUE_BOOL ? (double)v->boolean
+                                   : (double)v->integer;
+}
+
+static int order(struct str a, struct str b)
+{
+    size_t n = a.len < b.len ? a.len : b.len;
+    int by = n == 0 ? 0 : memcmp(a.ptr, b.ptr, n);
+
+    return by != 0 ? by : (a.len > b.len) - (a.len < b.len);
+}
+
+static bool equal(struct render *r, uint32_t at, const struct value *a, const struct value *b)
+{
+    if (is_number(a) && is_number(b))
+        return a->kind == VALUE_INTEGER && b->kind == VALUE_INTEGER ? a->integer == b->integer
+                                                                    : number(a) == number(b);
+    if (a->kind != b->kind)
+        return false;
+    switch (a->kind) {
+    case VALUE_STRING:
+        return render_spend(r, at, a->string.len / BYTES_PER_STEP) && str_eq(a->string, b->string);
+    case VALUE_JSON:
+        return a->json == b->json || (render_spend(r, at, 1000) && json_equal(a->json, b->json));
+    case VALUE_UNDEFINED:
+    case VALUE_NONE:
+        return true;
+    case VALUE_LOOP:
+        return a->loop == b->loop;
+    case VALUE_BOOL:
+    case VALUE_INTEGER:
+    case VALUE_REAL:
+        break;
+    }
+    return false;
+}
+
+static struct value boolean(bool v)
+{
+    return (struct value){.kind = VALUE_BOOL, .boolean = v};
+}
+
+static struct value compared(struct render *r, const struct node *node)
+{
+    struct value a = eval(r, node->a), b = eval(r, node->b);
+    int by;
+
+    if (node->which == COMPARE_EQ || node->which == COMPARE_NE)
+        return boolean(equal(r, node->at, &a, &b) == (node->which == COMPARE_EQ));
+    if (is_number(&a) && is_number(&b))
+        by = (number(&a) > number(&b)) - (number(&a) < number(&b));
+    else if (a.kind == VALUE_STRING && b.kind == VALUE_STRING)
+        by = order(a.string, b.string);
+    else
+        return render_fail(r, node->at, "only numbers, or only texts, can be less or greater");
+    return boolean(node->which == COMPARE_LT   ? by < 0
+                   : node->which == COMPARE_LE ? by <= 0
+                   : node->which == COMPARE_GT ? by > 0
+                                               : by >= 0);
+}
+
+static struct value contained(struct render *r, const struct node *node)
+{
+    struct value a = eval(r, node->a), b = eval(r, node->b);
+    bool found = false;
+
+    if (b.kind == VALUE_STRING && a.kind == VALUE_STRING)
+        return boolean(render_spend(r, node->at, b.string.len / BYTES_PER_STEP) &&
+                       (a.string.len == 0 ||
+                        memmem(b.string.ptr, b.string.len, a.string.ptr, a.string.len) != NULL));
+    if (b.kind == VALUE_JSON && json_is_object(b.json))
+        return boolean(a.kind == VALUE_STRING &&
+                       json_object_getn(b.json, a.string.ptr, a.string.len) != NULL);
+    if (b.kind != VALUE_JSON && b.kind != VALUE_UNDEFINED)
+        return render_fail(r, node->at, "'in' looks into a list, a text or an object");
+    for (size_t i = 0; b.kind == VALUE_JSON && !found && i < json_array_size(b.json); i++) {
+        struct value one = value_of_json(json_array_get(b.json, i));
+
+        found = render_spend(r, node->at, 1) && equal(r, node->at, &a, &one);
+    }
+    return boolean(found);
+}
+
+/* As Jinja has it: when one of the two is escaped already, both are. */
+static struct value concatenated(struct render *r, const struct node *node)
+{
+    struct value a = value_text(r, node->at, eval(r, node->a));
+    struct value b = value_text(r, node->at, eval(r, node->b));
+    bool safe = r->t->place == TEMPLATE_HTML && (a.safe || b.safe);
+    char *room;
+
+    if (safe) {
+        a = value_escaped(r, node->at, a);
+        b = value_escaped(r, node->at, b);
+    }
+    room = render_scratch(r, node->at, a.string.len + b.string.len);
+    if (room == NULL)
+        return (struct value){0};
+    memcpy(room, a.string.ptr, a.string.len);
+    memcpy(room + a.string.len, b.string.ptr, b.string.len);
+    return (struct value){
+        .kind = VALUE_STRING, .safe = safe, .string = {room, a.string.len + b.string.len}};
+}
+
+static struct value constant(enum constant which)
+{
+    return which == CONSTANT_NONE ? (struct value){.kind = VALUE_NONE}
+                                  : boolean(which == CONSTANT_TRUE);
+}
+
+static struct value eval(struct render *r, uint32_t n)
+{
+    const struct node *node = &r->t->nodes[n];
+    struct value v;
+
+    if (!render_spend(r, node->at, 1))
+        return (struct value){0};
+    switch ((enum node_kind)node->kind) {
+    case NODE_NAME:
+        return look_up(r, node->text);
+    case NODE_STRING:
+        return (struct value){.kind = VALUE_STRING, .string = node->text};
+    case NODE_INTEGER:
+        return (struct value){.kind = VALUE_INTEGER, .integer = node->integer};
+    case NODE_REAL:
+        return (struct value){.kind = VALUE_REAL, .real = node->real};
+    case NODE_CONSTANT:
+        return constant(node->which);
+    case NODE_ATTRIBUTE:
+        return attribute(r, node, eval(r, node->a));
+    case NODE_ITEM:
+        v = eval(r, node->a);
+        return item(r, node, v, eval(r, node->b));
+    case NODE_FILTER:
+        return filtered(r, node);
+    case NODE_TEST:
+        v = eval(r, node->a);
+        return boolean(template_tests[node->which].holds(&v));
+    case NODE_NOT:
+        v = eval(r, node->a);
+        return boolean(!value_true(&v));
+    case NODE_AND:
+        v = eval(r, node->a);
+        return value_true(&v) ? eval(r, node->b) : v;
+    case NODE_OR:
+        v = eval(r, node->a);
+        return value_true(&v) ? v : eval(r, node->b);
+    case NODE_COMPARE:
+        return compared(r, node);
+    case NODE_IN:
+        return contained(r, node);
+    case NODE_CONCAT:
+        return concatenated(r, node);
+    case NODE_CHOICE:
+        v = eval(r, node->b);
+        return value_true(&v) ? eval(r, node->a)
+               : node->c != 0 ? eval(r, node->c)
+                              : (struct value){0};
+    case NODE_TEXT:
+    case NODE_OUTPUT:
+    case NODE_IF:
+    case NODE_FOR:
+        break;
+    }
+    return render_fail(r, node->at, "no expression");
+}
+
+/* --- statements --- */
+
+static void run(struct render *r, uint32_t n);
+
+static void run_output(struct render *r, const struct node *node)
+{
+    struct value v = value_text(r, node->at, eval(r, node->a));
+
+    if (r->t->place == TEMPLATE_HTML)
+        v = value_escaped(r, node->at, v);
+    if (!r->failed)
+        put_text(r, node->at, v.string, false);
+}
+
+static void run_for(struct render *r, const struct node *node)
+{
+    struct value of = eval(r, node->a);
+    struct frame frame = {.outer = r->frame, .name = node->text};
+    void *member = NULL;
+
+    if (of.kind == VALUE_JSON && json_is_array(of.json)) {
+        frame.len = json_array_size(of.json);
+    } else if (of.kind == VALUE_JSON) {
+        frame.len = json_object_size(of.json);
+        member = json_object_iter(of.json);
+    } else if (of.kind != VALUE_UNDEFINED && of.kind != VALUE_NONE) {
+        render_fail(r, node->at, "'for' goes over lists, and over the names of an object");
+    }
+    if (frame.len == 0 && node->c != 0)
+        run(r, node->c);
+    for (; frame.index < frame.len && render_spend(r, node->at, 1); frame.index++) {
+        if (member == NULL) {
+            frame.value = value_of_json(json_array_get(of.json, frame.index));
+        } else {
+            const char *key = json_object_iter_key(member);
+
+            frame.value = (struct value){.kind = VALUE_STRING, .string = str_of(key)};
+            member = json_object_iter_next(of.json, member);
+        }
+        r->frame = &frame;
+        run(r, node->b);
+        r->frame = frame.outer;
+    }
+}
+
+static void run(struct render *r, uint32_t n)
+{
+    for (; n != 0 && !r->failed; n = r->t->nodes[n].next) {
+        const struct node *node = &r->t->nodes[n];
+        struct value v;
+
+        switch ((enum node_kind)node->kind) {
+        case NODE_TEXT:
+            put_text(r, node->at, node->text, true);
+            break;
+        case NODE_OUTPUT:
+            run_output(r, node);
+            scratch_free(r);
+            break;
+        case NODE_IF:
+            v = eval(r, node->a);
+            run(r, value_true(&v) ? node->b : node->c);
+            break;
+        case NODE_FOR:
+            run_for(r, node);
+            break;
+        case NODE_NAME ... NODE_CHOICE:
+            ASSERT(!"a statement");
+        }
+    }
+}
+
+int template_render(const struct template *t, struct json_t *variables,
+                    struct template_budget *budget, struct buf *out, struct template_error *error)
+{
+    struct render r = {.t = t,
+                       .variables = variables,
+                       .budget = budget,
+                       .out = out,
+                       .error = error,
+                       .in_header = t->place == TEMPLATE_MESSAGE};
+
+    run(&r, t->first);
+    scratch_free(&r);
+    return r.failed ? -EINVAL : 0;
+}

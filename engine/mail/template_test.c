@@ -1,0 +1,158 @@
+#include "mail/template.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+
+/* What Jinja itself says to most of this: tests/template/jinja.py. Here: what is ours alone. */
+
+static int render(const char *source, enum template_place place, const char *variables,
+                  struct template_budget *budget, struct buf *out, struct template_error *error)
+{
+    struct template *t = template_compile(str_of(source), place, error);
+    json_t *json = json_loads(variables, 0, NULL);
+    int err;
+
+    assert_non_null(json);
+    buf_clear(out);
+    err = t == NULL ? -1 : template_render(t, json, budget, out, error);
+    buf_putc(out, '\0');
+    json_decref(json);
+    template_free(t);
+    return err;
+}
+
+static void check(const char *source, enum template_place place, const char *variables,
+                  const char *want)
+{
+    struct template_budget budget = {1 << 20, 100000};
+    struct template_error error = {0};
+    struct buf out = {0};
+
+    if (render(source, place, variables, &budget, &out, &error) != 0)
+        fail_msg("%s: %u:%u %s", source, error.line, error.column, error.text);
+    assert_string_equal((char *)out.data, want);
+    buf_done(&out);
+}
+
+static void test_places(void **state)
+{
+    const char *v = "{\"x\": \"<a>\\r\\nB: c\\n\\n\", \"e\": \"\"}";
+
+    (void)state;
+    check("{{ x }}", TEMPLATE_TEXT, v, "<a>\r\nB: c\n\n");
+    check("<b>{{ x }}", TEMPLATE_HTML, v, "<b>&lt;a&gt;\r\nB: c\n\n");
+    check("S: {{ x }}|\n\n{{ x }}", TEMPLATE_MESSAGE, v, "S: <a>  B: c  |\n\n<a>\r\nB: c\n\n");
+    /* Lines that are empty by themselves in front of the header do not end it; a variable's never
+     * do. */
+    check("\n\nS: {{ x }}\n", TEMPLATE_MESSAGE, v, "\n\nS: <a>  B: c  ");
+    check("S: a\n{{ x }}\nT: {{ x }}", TEMPLATE_MESSAGE, v, "S: a\n<a>  B: c  \nT: <a>  B: c  ");
+}
+
+static void test_values(void **state)
+{
+    (void)state;
+    check("{{ a }} {{ b }} {{ c }} {{ d }} {{ e }}", TEMPLATE_TEXT,
+          "{\"a\": true, \"b\": null, \"c\": 0.1, \"d\": 1e30, \"e\": [1, \"x\"]}",
+          "true none 0.1 1e+30 [1, \"x\"]");
+}
+
+static struct template_error refused(const char *source, struct template_budget budget)
+{
+    struct template_error error = {0};
+    struct buf out = {0};
+
+    assert_int_not_equal(render(source, TEMPLATE_TEXT, "{\"l\": [1,2,3,4,5,6,7,8,9,10], \"x\": 1}",
+                                &budget, &out, &error),
+                         0);
+    buf_done(&out);
+    return error;
+}
+
+static char *repeated(const char *what, size_t times, const char *end)
+{
+    struct buf out = {0};
+
+    for (size_t i = 0; i < times; i++)
+        buf_puts(&out, what);
+    buf_put(&out, end, strlen(end) + 1);
+    return (char *)out.data;
+}
+
+static void test_bounds(void **state)
+{
+    static const char loops[] = "{% for a in l %}{% for b in l %}{% for c in l %}{% for d in l %}"
+                                "{% for e in l %}{% for f in l %}x{% endfor %}{% endfor %}"
+                                "{% endfor %}{% endfor %}{% endfor %}{% endfor %}";
+    static const char *const deep[] = {"(", "{{ not ", "{% if x %}", "not ", "x if x else "};
+    const struct template_budget plenty = {1 << 20, 100000};
+
+    (void)state;
+    assert_string_equal(refused(loops, plenty).text, "rendering takes more steps than it may");
+    assert_string_equal(refused(loops, (struct template_budget){1000, 10000000}).text,
+                        "the rendered text is longer than it may be");
+    for (size_t i = 0; i < ARRAY_LEN(deep); i++) {
+        char *source = repeated(deep[i], 100000, ""), *whole = malloc(strlen(source) + 16);
+
+        sprintf(whole, "%s%s", i == 0 || i > 2 ? "{{ " : "", source);
+        (void)refused(whole, plenty);
+        free(whole);
+        free(source);
+    }
+    for (size_t i = 0; i < 4; i++) { /* chains are as deep when they are evaluated */
+        static const char *const chains[] = {"|upper", "~x", " and x", "[0]"};
+        char *chain = repeated(chains[i], 100000, " }}"), *whole = malloc(strlen(chain) + 16);
+
+        sprintf(whole, "{{ x%s", chain);
+        assert_non_null(strstr(refused(whole, plenty).text, "deep"));
+        free(whole);
+        free(chain);
+    }
+    free(NULL);
+    char *many = repeated("{{x}}", 100000, "");
+    assert_non_null(strstr(refused(many, plenty).text, "constructs"));
+    free(many);
+}
+
+static void test_error_places(void **state)
+{
+    struct template_error e = refused("a\r\nb {{ x|nothing }}", (struct template_budget){100, 100});
+
+    (void)state;
+    assert_int_equal(e.line, 2);
+    assert_int_equal(e.column, 8);
+    e = refused("é {{ y.z }}", (struct template_budget){100, 100});
+    assert_int_equal(e.column, 8);
+    assert_non_null(strstr(e.text, "'z'"));
+}
+
+static void test_literal(void **state)
+{
+    struct template *t = template_literal(STR("{{ x }}\r\n{%\n"));
+    struct template_budget budget = {100, 100};
+    struct template_error error;
+    struct buf out = {0};
+
+    (void)state;
+    assert_int_equal(template_render(t, NULL, &budget, &out, &error), 0);
+    buf_putc(&out, '\0');
+    assert_string_equal((char *)out.data, "{{ x }}\n{%\n");
+    buf_done(&out);
+    template_free(t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_places),  cmocka_unit_test(test_values),
+        cmocka_unit_test(test_bounds),  cmocka_unit_test(test_error_places),
+        cmocka_unit_test(test_literal),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

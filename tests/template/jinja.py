@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Templates rendered by the engine's compiler and by Jinja's: the same text, or both refuse.
+
+jinja.py PROGRAM [--seed N] [--cases N]
+
+Where the two differ on purpose the case says so: what is text, not Python, is written as minijinja and
+so KumoMTA write it (true, none)."""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+
+try:
+    import jinja2
+except ImportError:
+    print("python3-jinja2 is not installed")
+    sys.exit(77)
+
+VARIABLES = {
+    "name": "早馬 <太郎> & \"co\"", "empty": "", "first": "ada", "n": 3, "zero": 0, "real": 2.5,
+    "whole": 4.0, "yes": True, "no": False, "nothing": None, "list": ["b", "a", "é<"],
+    "nobody": [], "numbers": [1, 2, 3], "user": {"name": "Grace Hopper", "tags": ["x", "y"], "age": 85},
+    "people": [{"name": "Ann", "ok": True}, {"name": "Bob", "ok": False}],
+    "title": "the quick-brown (fox) éCOLE straße", "space": "  \t padded \u3000\n",
+    "日本": "にほん", "line": "a\nb",
+}
+
+# Template, place; the output is Jinja's.
+CASES = [
+    "Dear {{ name }},", "{{name}}", "{{ missing }}", "{{ user.name }} {{ user['name'] }} {{ user.tags[1] }}",
+    "{{ list[0] }}{{ list[-1] }}{{ list[7] }}", "{{ user.missing }}|", "{{ missing.x }}",
+    "{{ n }} {{ real }} {{ whole }} {{ zero }} {{ -5 }} {{ 1.25 }}", "{{ 'a\\'b' }} {{ \"c\\\"d\\n\" }}",
+    "{% if yes %}a{% else %}b{% endif %}", "{% if no %}a{% elif n == 3 %}c{% else %}b{% endif %}",
+    "{% if missing %}a{% endif %}.", "{% if not empty and list %}a{% endif %}",
+    "{% if n > 2 and n <= 3 or zero %}a{% endif %}", "{% if 'a' in list %}y{% endif %}",
+    "{% if 'z' not in list %}y{% endif %}", "{% if 'da' in first %}y{% endif %}",
+    "{% if 'name' in user %}y{% endif %}", "{% if missing is defined %}d{% else %}u{% endif %}",
+    "{% if nothing is none %}n{% endif %}{% if n is not none %}m{% endif %}",
+    "{% if first is string %}s{% endif %}{% if n is number %}n{% endif %}",
+    "{% for x in list %}{{ loop.index }}{{ x }}{% if not loop.last %}, {% endif %}{% endfor %}",
+    "{% for x in nobody %}a{% else %}empty{% endfor %}", "{% for x in missing %}a{% else %}e{% endfor %}",
+    "{% for p in people %}{{ p.name }}{% if p.ok %}!{% endif %}{% endfor %}",
+    "{% for k in user %}{{ k }};{% endfor %}",
+    "{% for x in list %}{% for y in numbers %}{{ x }}{{ y }}{{ loop.first }}{% endfor %}{{ loop.length }}{% endfor %}",
+    "{{ name|upper }}", "{{ name|lower|upper }}", "{{ title|title }}", "{{ title|capitalize }}",
+    "[{{ space|trim }}]", "{{ list|length }}{{ first|length }}{{ name|count }}", "{{ list|join(', ') }}",
+    "{{ list|join }}", "{{ missing|default('x') }}{{ empty|default('x') }}{{ empty|d('x', true) }}",
+    "{{ name|e }}{{ name|escape|upper }}", "{{ name|safe }}", "{{ list|first }}{{ list|last }}",
+    "{{ first|first }}{{ name|last }}", "{{ first|replace('a', '<') }}", "{{ name|urlencode }}",
+    "{{ 'a' ~ n ~ name }}", "{{ 'x' if yes else 'y' }}{{ 'x' if no }}.", "{{ ('a' if no else 'b')|upper }}",
+    "a {#- comment -#} b", "a\n  {%- if yes -%}\n b\n {%- endif %}\nc\n", "a {{- n -}} b", "{{+ n }}",
+    "last line ends\n", "two\n\n", "crlf\r\nlines\r{{ n }}\r\n", "{ { } } {% if yes %}{{ '}}' }}{% endif %}",
+    "{{ 日本 }}", "{{ n == 3.0 }}{{ n != 4 }}", "{{ not yes }}", "{{ yes and first }}{{ zero or 'z' }}",
+    "{% if (n > 2) and not (zero or no) %}a{% endif %}", "{{ user.age if user.age > 80 else 'young' }}",
+    "{{ \"<b>\" }}{{ '&'|safe }}", "{{ name|replace('太', '<i>')|safe }}", "{{ title|safe|title }}",
+    "{{ first|upper ~ first|lower }}", "{{ name|e ~ name }}", "{{ first < name }}", "{{ list.0 }}",
+    # Refused by both.
+    "{{", "{{ }}", "{% if %}a{% endif %}", "{% if yes %}a", "{% endif %}", "{% for x %}{% endfor %}", "{{ a b }}",
+    "{{ 'open }}", "{% unknown %}", "{{ name|unknown }}", "{{ name|", "{# open", "{{ (n }}", "{{ n is unknown }}",
+    "{% for in list %}{% endfor %}", "{{ list[ }}", "{{ n < }}", "{{ n < first }}", "{% else %}", "{{ x.. }}",
+    "{% for x in list %}{% endif %}", "{{ name|replace('a') }}",
+]
+
+REPLACEMENTS = ["'<'", "'zz'"]
+
+# Jinja takes these, we do not, and say so.
+NOT_TAKEN = ["{% set x = 1 %}", "{% include 'x' %}", "{% macro m() %}{% endmacro %}", "{{ n + 1 }}",
+             "{{ first.upper() }}", "{% raw %}{{ }}{% endraw %}", "{{ [1, 2] }}", "{{ {'a': 1} }}",
+             "{% for a, b in people %}{% endfor %}", "{{ range(9) }}", "{{ name|sort }}", "{{ 1 < 2 < 3 }}"]
+
+# Source, place, and the output: header rules of whole messages, which Jinja has not.
+MESSAGES = [
+    ("Subject: {{ line }}\n\n{{ line }}", "Subject: a b\n\na\nb"),
+    ("\n\nSubject: {{ line }}\nTo: x\n\n{{ line }}", "\n\nSubject: a b\nTo: x\n\na\nb"),
+    ("A: {{ empty }}\nB: {{ line }}{% if yes %}\n\n{% endif %}{{ line }}", "A: \nB: a b\n\na\nb"),
+    ("A: {{ '\\n\\n' }}{{ line }}\n\nx", "A:   a b\n\nx"),
+]
+
+
+def finalize(value):
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "none" if value is None else value
+
+
+def oracle(source, html):
+    environment = jinja2.Environment(autoescape=html, finalize=finalize)
+    try:
+        return environment.from_string(source).render(**VARIABLES)
+    except (jinja2.TemplateError, TypeError):
+        return None
+
+
+class Generator:
+    """Templates of the common language, at random."""
+
+    def __init__(self, seed):
+        self.random = random.Random(seed)
+
+    def text(self):
+        return self.random.choice(["a", " ", "\n", "<b>", "早", "{", "}", "%", "#", "'", "&amp;", ""])
+
+    def string(self, depth, names):
+        """An expression that is a text or undefined at its top."""
+        kind = self.random.randrange(9) if depth < 3 else self.random.randrange(2)
+        if kind == 0:
+            return self.random.choice(["name", "first", "empty", "title", "missing", "user.name",
+                                       "user.missing", *names])
+        if kind == 1:
+            return self.random.choice(["'x'", "\"<y>\"", "'早'", "''"])
+        inner = self.string(depth + 1, names)
+        if kind == 2:
+            return f"({inner})|{self.random.choice(['upper', 'lower', 'title', 'capitalize', 'trim'])}"
+        if kind == 3:
+            return f"({inner})|default({self.string(depth + 1, names)})"
+        if kind == 4:
+            return f"({inner})|{self.random.choice(['e', 'escape', 'safe'])}"
+        if kind == 5:
+            return f"({inner} if {self.condition(depth + 1, names)} else {self.string(depth + 1, names)})"
+        if kind == 6:
+            return f"list|join({inner})"
+        if kind == 7:
+            return f"({inner})|replace('a', {self.random.choice(REPLACEMENTS)})"
+        return f"(list|{self.random.choice(['first', 'last'])})"
+
+    def condition(self, depth, names):
+        kind = self.random.randrange(8) if depth < 4 else 0
+        if kind <= 1:
+            return self.random.choice(["yes", "no", "empty", "list", "zero", "n", "missing", "nothing"])
+        if kind == 2:
+            return f"(not {self.condition(depth + 1, names)})"
+        if kind == 3:
+            return (f"({self.condition(depth + 1, names)} {self.random.choice(['and', 'or'])} "
+                    f"{self.condition(depth + 1, names)})")
+        if kind == 4:
+            return (f"{self.random.choice(['n', 'zero', 'real', '2', '3.0'])} "
+                    f"{self.random.choice(['==', '!=', '<', '<=', '>', '>='])} "
+                    f"{self.random.choice(['n', 'whole', '1', '-2.5'])}")
+        if kind == 5:
+            return f"{self.string(3, names)} {self.random.choice(['in', 'not in'])} list"
+        if kind == 6:
+            return f"{self.random.choice(['first', 'missing', 'nothing', 'n'])} is " + \
+                self.random.choice(["defined", "not defined", "none", "string", "number", "not none"])
+        return f"{self.string(depth + 1, names)} == {self.string(depth + 1, names)}"
+
+    def tag(self, inner, statement=True):
+        left, right = ("{%", "%}") if statement else ("{{", "}}")
+        return (left + self.random.choice(["", "", "-", "+"]) + " " + inner + " "
+                + self.random.choice(["", "", "-"]) + right)
+
+    def statements(self, depth=0, names=()):
+        parts = []
+        for _ in range(self.random.randrange(1, 5)):
+            kind = self.random.randrange(6 if depth < 3 else 3)
+            if kind == 0:
+                parts.append(self.text())
+            elif kind <= 2:
+                parts.append(self.tag(self.string(0, names), False))
+            elif kind == 3:
+                parts.append(self.tag(f"if {self.condition(0, names)}") + self.statements(depth + 1, names)
+                             + (self.tag("else") + self.statements(depth + 1, names)
+                                if self.random.random() < 0.5 else "") + self.tag("endif"))
+            elif kind == 4:
+                name = f"x{depth}"
+                parts.append(self.tag(f"for {name} in {self.random.choice(['list', 'user.tags', 'nobody'])}")
+                             + self.statements(depth + 1, (*names, name))
+                             + self.random.choice(["", "{{ loop.index }}", "{% if loop.last %}.{% endif %}"])
+                             + self.tag("endfor"))
+            else:
+                parts.append("{#" + self.text() + "#}")
+        return "".join(parts)
+
+
+def ask(program, lines):
+    done = subprocess.run([program], input="".join(json.dumps(line) + "\n" for line in lines),
+                          capture_output=True, text=True, timeout=120, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("program")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--cases", type=int, default=3000)
+    options = parser.parse_args()
+    generator = Generator(options.seed)
+    sources = CASES + [generator.statements() for _ in range(options.cases)]
+    cases = [(source, place) for source in sources for place in ("text", "html")]
+    lines = [{"template": source, "place": place, "variables": VARIABLES} for source, place in cases]
+    failures, refused = [], 0
+    for (source, place), said in zip(cases, ask(options.program, lines), strict=True):
+        want = oracle(source, place == "html")
+        refused += want is None
+        if said.get("out") != want:
+            failures.append(f"{place} {source!r}\n  want {want!r}\n  got  {said}")
+    lines = [{"template": source, "place": "text", "variables": VARIABLES} for source in NOT_TAKEN]
+    for source, said in zip(NOT_TAKEN, ask(options.program, lines), strict=True):
+        if "error" not in said or said["line"] != 1 or not 1 <= said["column"] <= len(source) + 1:
+            failures.append(f"{source!r} should be refused at a place: {said}")
+    lines = [{"template": source, "place": "message", "variables": VARIABLES} for source, _ in MESSAGES]
+    for (source, want), said in zip(MESSAGES, ask(options.program, lines), strict=True):
+        if said.get("out") != want:
+            failures.append(f"message {source!r}\n  want {want!r}\n  got  {said}")
+    # An error names its place: line and column of the tag that is wrong.
+    (place,) = ask(options.program, [{"template": "a\nbc {{ x|nofilter }}", "place": "text", "variables": {}}])
+    if (place.get("line"), place.get("column")) != (2, 9):
+        failures.append(f"the place of an error: {place}")
+    print("\n".join(failures[:20]))
+    print(f"{len(cases)} cases, {refused} refused by Jinja, {len(failures)} differ (seed {options.seed})")
+    return bool(failures)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

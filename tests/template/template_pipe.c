@@ -1,0 +1,58 @@
+/* Lines of JSON {"template":...,"place":"text"|"html"|"message","variables":{...}} in, for each a
+ * line {"out":...} or {"error":...,"line":N,"column":N} out. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "mail/template.h"
+
+static enum template_place place_of(const char *name)
+{
+    return strcmp(name, "html") == 0      ? TEMPLATE_HTML
+           : strcmp(name, "message") == 0 ? TEMPLATE_MESSAGE
+                                          : TEMPLATE_TEXT;
+}
+
+static json_t *answer(json_t *line)
+{
+    json_t *source = json_object_get(line, "template");
+    struct template_budget budget = {1 << 20, 1000000};
+    struct template_error error = {0};
+    struct template *t =
+        template_compile((struct str){json_string_value(source), json_string_length(source)},
+                         place_of(json_string_value(json_object_get(line, "place"))), &error);
+    struct buf out = {0};
+    json_t *said;
+
+    if (t == NULL ||
+        template_render(t, json_object_get(line, "variables"), &budget, &out, &error) < 0)
+        said = json_pack("{s:s,s:i,s:i}", "error", error.text, "line", (int)error.line, "column",
+                         (int)error.column);
+    else
+        said =
+            json_pack("{s:o}", "out", json_stringn(out.len > 0 ? (char *)out.data : "", out.len));
+    template_free(t);
+    buf_done(&out);
+    return said;
+}
+
+int main(void)
+{
+    char *text = NULL;
+    size_t size = 0;
+
+    while (getline(&text, &size, stdin) > 0) {
+        json_t *line = json_loads(text, 0, NULL), *said;
+
+        ASSERT(line != NULL);
+        said = answer(line);
+        json_dumpf(said, stdout, JSON_COMPACT);
+        putchar('\n');
+        json_decref(said);
+        json_decref(line);
+    }
+    free(text);
+    return 0;
+}
