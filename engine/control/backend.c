@@ -8,82 +8,16 @@
 #include "outcome/suspend.h"
 #include "schedule/lane_wait.h"
 #include "schedule/site.h"
+#include "worker/counters.h"
 #include "worker/worker.h"
 
 #define STATUS_SLICE_LANES 2000 /* looked at in one turn of a worker */
 
 /* --- counters --- */
 
-static const struct {
-    const char *name;
-    size_t offset;
-} totals[] =
-    {
-#define TOTAL(name)                                                                                \
-    {                                                                                              \
-#name, offsetof(struct worker_counters, name)                                              \
-    }
-        TOTAL(received_messages),
-        TOTAL(received_recipients),
-        TOTAL(received_bytes),
-        TOTAL(rejected),
-        TOTAL(accept_failures),
-        TOTAL(delivered),
-        TOTAL(deferred),
-        TOTAL(failed),
-        TOTAL(expired),
-        TOTAL(cancelled),
-        TOTAL(lost),
-        TOTAL(notices),
-        TOTAL(notices_failed),
-        TOTAL(connects),
-        TOTAL(connect_failures),
-        TOTAL(loads),
-        TOTAL(loaded),
-        TOTAL(transactions),
-        TOTAL(sessions_in_total),
-        TOTAL(sessions_out_total),
-        TOTAL(logins),
-        TOTAL(logins_failed),
-#undef TOTAL
-},
-  gauges[] = {
-#define GAUGE(name)                                                                                \
-    {                                                                                              \
-#name, offsetof(struct worker_counters, name)                                              \
-    }
-      GAUGE(sessions_in), GAUGE(sessions_out), GAUGE(lanes), GAUGE(sites), GAUGE(in_memory),
-#undef GAUGE
-};
-
 static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, bool), void *to)
 {
-    struct shared *all = ((struct backend *)arg)->shared;
-
-    for (size_t i = 0; i < ARRAY_LEN(totals); i++) {
-        uint64_t sum = 0;
-
-        for (uint32_t w = 0; w < all->workers_len; w++) {
-            char *base = (char *)&all->workers[w].counters;
-
-            sum += atomic_load_explicit((_Atomic uint64_t *)(void *)(base + totals[i].offset),
-                                        memory_order_relaxed);
-        }
-        put(to, totals[i].name, sum, false);
-    }
-    for (size_t i = 0; i < ARRAY_LEN(gauges); i++) {
-        uint64_t sum = 0;
-
-        for (uint32_t w = 0; w < all->workers_len; w++) {
-            char *base = (char *)&all->workers[w].counters;
-
-            sum += atomic_load_explicit((_Atomic uint32_t *)(void *)(base + gauges[i].offset),
-                                        memory_order_relaxed);
-        }
-        put(to, gauges[i].name, sum, true);
-    }
-    put(to, "memory_bytes", message_bytes_alive(), true);
-    put(to, "intake_bytes", atomic_load_explicit(&all->intake_bytes, memory_order_relaxed), true);
+    counters_visit(((struct backend *)arg)->shared, put, to);
 }
 
 static void on_describe(void *arg, struct control_description *out)

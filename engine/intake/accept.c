@@ -8,9 +8,55 @@
 #include "outcome/report.h"
 #include "queue/spread.h"
 #include "schedule/lane.h"
+#include "worker/queue_name.h"
 #include "worker/shared.h"
 
 #define WHOLE_RCPTS_MAX 64 /* of a message that lies in one shard */
+
+#define SMALL_BYTES (64u << 10) /* such messages have a share of their own in memory */
+
+/* --- what may come in --- */
+
+enum queue_intake accept_intake(const struct queue *q)
+{
+    enum queue_intake worst = QUEUE_INTAKE_OK;
+
+    for (uint32_t i = 0; i < queue_shards(q); i++) {
+        enum queue_intake one = queue_intake(q, i);
+
+        worst = one > worst ? one : worst;
+    }
+    return worst;
+}
+
+/* A message larger than SMALL_BYTES leaves a quarter of the room to smaller ones, so that a few
+ * slow clients with much to say do not silence all others. One that has nearly nothing beside it
+ * has room whatever its size, or a message larger than the limit could never come in. */
+bool accept_has_room(const struct shared *shared, const struct config *c, uint64_t mine,
+                     uint64_t bytes)
+{
+    uint64_t max = c->queue.intake_bytes_max;
+    uint64_t held = atomic_load_explicit(&shared->intake_bytes, memory_order_relaxed);
+    uint64_t others = held > mine ? held - mine : 0, own = mine + bytes;
+
+    return others < max / 8 || others + own <= (own > SMALL_BYTES ? max / 4 * 3 : max);
+}
+
+const char *accept_rcpt_refusal(const struct config *c, const struct smtp_address *recipient,
+                                struct dns_name *name)
+{
+    const struct config_route *route;
+    struct str domain = recipient->domain;
+
+    if (domain.len == 0) /* <postmaster> */
+        domain = str_of(c->host_name);
+    if (queue_name_of(domain, name) < 0)
+        return "553 5.1.2 not a domain that mail can go to";
+    route = config_route_for(c, (struct str){name->text, name->len});
+    if (route != NULL && route->kind == CONFIG_ROUTE_REJECT)
+        return "550 5.7.1 mail for this domain is not accepted here";
+    return NULL;
+}
 
 /* A message under way to its commit; outlives who brought it. */
 struct acceptance {

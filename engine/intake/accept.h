@@ -7,6 +7,8 @@
 #ifndef HAYAUMA_ENGINE_ACCEPT_H
 #define HAYAUMA_ENGINE_ACCEPT_H
 
+#include "dns/name.h"
+#include "smtp/address.h"
 #include "worker/worker.h"
 
 /* Envelope strings live one behind the other in a buffer; these are offsets into it. */
@@ -39,6 +41,15 @@ struct accept_waiter {
     void (*on_done)(struct accept_waiter *waiter, int result); /* durable (0), or -errno */
     struct acceptance *under_way;                              /* NULL: it has ended */
 };
+
+/* Whether new mail may be taken now: the worst of all shards. Any thread. */
+enum queue_intake accept_intake(const struct queue *q);
+/* Whether who holds so many of shared->intake_bytes may hold bytes more. Any thread. */
+bool accept_has_room(const struct shared *shared, const struct config *c, uint64_t held,
+                     uint64_t bytes);
+/* Why mail to recipient is not taken, as a reply, or NULL: *name is the queue's then. */
+const char *accept_rcpt_refusal(const struct config *c, const struct smtp_address *recipient,
+                                struct dns_name *name);
 
 /* True: waiter->on_done() will be called, later. False: no memory, and nothing was done. */
 bool accept_submit(const struct accept_order *order, struct accept_waiter *waiter) MUST_USE;

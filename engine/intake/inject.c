@@ -153,21 +153,18 @@ static void on_timer(struct timer *timer)
 static const char *intake_refusal(const struct inject *s)
 {
     const struct worker *w = s->worker;
-    struct queue *q = w->shared->queue;
 
     if (w->draining)
         return DRAINING;
-    for (uint32_t i = 0; i < queue_shards(q); i++) {
-        switch (queue_intake(q, i)) {
-        case QUEUE_INTAKE_OK:
-            break;
-        case QUEUE_INTAKE_MAP_FULL:
-            return "452 4.3.1 queue is full, try again later";
-        case QUEUE_INTAKE_DISK_FULL:
-            return "452 4.3.1 insufficient disk space, try again later";
-        case QUEUE_INTAKE_FAILED:
-            return "421 4.3.0 queue failure, try again later";
-        }
+    switch (accept_intake(w->shared->queue)) {
+    case QUEUE_INTAKE_OK:
+        break;
+    case QUEUE_INTAKE_MAP_FULL:
+        return "452 4.3.1 queue is full, try again later";
+    case QUEUE_INTAKE_DISK_FULL:
+        return "452 4.3.1 insufficient disk space, try again later";
+    case QUEUE_INTAKE_FAILED:
+        return "421 4.3.0 queue failure, try again later";
     }
     return inject_has_room(s, s->server.mail.size) ? NULL : inject_too_much;
 }
@@ -226,18 +223,13 @@ bool inject_may_relay(const struct inject *s)
 static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
                                 struct dns_name *name)
 {
-    const struct config_route *route;
-    struct str domain = rcpt->recipient.domain;
+    const char *refusal;
 
     if (!inject_may_relay(s))
         return "550 5.7.1 relaying denied";
-    if (domain.len == 0) /* <postmaster> */
-        domain = str_of(s->config->host_name);
-    if (queue_name_of(domain, name) < 0)
-        return "553 5.1.2 not a domain that mail can go to";
-    route = config_route_for(s->config, (struct str){name->text, name->len});
-    if (route != NULL && route->kind == CONFIG_ROUTE_REJECT)
-        return "550 5.7.1 mail for this domain is not accepted here";
+    refusal = accept_rcpt_refusal(s->config, &rcpt->recipient, name);
+    if (refusal != NULL)
+        return refusal;
     return inject_has_room(s, RCPT_BYTES) ? NULL : inject_too_much;
 }
 

@@ -10,26 +10,18 @@
 #include "mail/international.h"
 #include "worker/shared.h"
 
-#define BODY_BYTES_DEFAULT  8192        /* when no size is announced */
-#define BODY_BYTES_TRUSTED  (1u << 20)  /* a larger announced size is believed as it arrives */
-#define SMALL_BYTES         (64u << 10) /* such messages have a share of their own in memory */
-#define ENVELOPE_KEPT_BYTES 4096        /* between messages */
+#define BODY_BYTES_DEFAULT  8192       /* when no size is announced */
+#define BODY_BYTES_TRUSTED  (1u << 20) /* a larger announced size is believed as it arrives */
+#define ENVELOPE_KEPT_BYTES 4096       /* between messages */
 
 const char inject_too_much[] = "452 4.3.1 too much mail is being received, try again later";
 static const char out_of_memory[] = "452 4.3.1 out of memory, try again later";
 
 /* --- memory --- */
 
-/* A message larger than SMALL_BYTES leaves a quarter of the room to smaller ones, so that a few
- * slow clients with much to say do not silence all others. One that has nearly nothing beside it
- * has room whatever its size, or a message larger than the limit could never come in. */
 bool inject_has_room(const struct inject *s, uint64_t bytes)
 {
-    uint64_t max = s->worker->config->queue.intake_bytes_max;
-    uint64_t held = atomic_load_explicit(&s->worker->shared->intake_bytes, memory_order_relaxed);
-    uint64_t others = held > s->held_bytes ? held - s->held_bytes : 0, own = s->held_bytes + bytes;
-
-    return others < max / 8 || others + own <= (own > SMALL_BYTES ? max / 4 * 3 : max);
+    return accept_has_room(s->worker->shared, s->worker->config, s->held_bytes, bytes);
 }
 
 void inject_count(struct inject *s)

@@ -290,6 +290,8 @@ static const char *protocol_name(const struct trace_stamp *s)
         {{"ESMTP", "ESMTPA"}, {"ESMTPS", "ESMTPSA"}},
         {{"UTF8SMTP", "UTF8SMTPA"}, {"UTF8SMTPS", "UTF8SMTPSA"}}};
 
+    if (s->protocol != NULL)
+        return s->protocol;
     return s->esmtp || s->smtputf8 ? names[s->smtputf8][s->tls][s->auth] : "SMTP";
 }
 
@@ -349,7 +351,8 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
 
     o.len = 0;
     msgid_text(stamp->id, id);
-    put_received(&o, stamp, id, date, date_len);
+    if (!stamp->no_received)
+        put_received(&o, stamp, id, date, date_len);
     if (!facts->has_message_id) {
         PUT(&o, "Message-ID: <");
         out_put(&o, id, MSGID_TEXT_BYTES - 1);

@@ -59,6 +59,8 @@ struct trace_stamp {
     struct str helo; /* as the client said it: hostile */
     bool esmtp, smtputf8, tls,
         auth;              /* the protocol: SMTP, ESMTP, UTF8SMTP and their S, A, SA forms */
+    const char *protocol;  /* instead of these, or NULL: "HTTP" */
+    bool no_received;      /* no Received field is written */
     const char *peer_addr; /* "192.0.2.1" or "2001:db8::1", no port; or NULL (Unix socket) */
     const char *host_name; /* ours: "by", and the right side of a Message-ID */
     const struct msgid *id;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "deliver/delivery.h"
 #include "deliver/sessions.h"
@@ -33,6 +34,20 @@ static void on_wake(void *arg)
         queue_port_poll(w->port);
 }
 
+/* How long the turn took since its events came. */
+static void note_turn(struct worker *w)
+{
+    static const uint64_t limits_ms[] = TURN_MS_LIMITS;
+    uint64_t now_ns = clock_mono_ns(), began_ns = io_now_ns(w->io);
+    uint64_t took_ns = now_ns > began_ns ? now_ns - began_ns : 0;
+    size_t i = 0;
+
+    while (i < TURN_MS_LIMITS_LEN && took_ns > limits_ms[i] * 1000000)
+        i++;
+    counter_add(&w->counters.turns[i], 1);
+    counter_add(&w->counters.turns_ns, took_ns);
+}
+
 static void on_tick(void *arg)
 {
     struct worker *w = arg;
@@ -49,6 +64,7 @@ static void on_tick(void *arg)
     inject_flush_all(w);
     settle_flush(w);
     worker_notes_send(w);
+    note_turn(w);
 }
 
 bool worker_busy(const struct worker *w)

@@ -23,6 +23,7 @@ int worker_notes_open(struct worker *w)
             return -ENOMEM;
     for (uint32_t i = 0; i < workers; i++)
         list_init(&w->outbox[i]);
+    mailbox_init(&w->letterbox);
     return 0;
 }
 
@@ -50,6 +51,14 @@ void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct
     io_wake(target->io);
 }
 
+void worker_send(struct shared *shared, uint32_t to, struct worker_note *note)
+{
+    struct worker *target = &shared->workers[to];
+
+    if (mailbox_put(&target->letterbox, &note->node))
+        io_wake(target->io);
+}
+
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard)
 {
     return &shared->workers[shard % shared->workers_len];
@@ -58,10 +67,18 @@ struct worker *worker_of_shard(struct shared *shared, uint32_t shard)
 void worker_notes_take(struct worker *w)
 {
     struct worker_note *note;
+    struct list letters;
+    struct list_node *n;
 
     for (uint32_t i = 0; i <= w->shared->workers_len; i++)
         while ((note = ring_pop(&w->inbox[i])) != NULL)
             note->run(w, note);
+    list_init(&letters);
+    mailbox_take(&w->letterbox, &letters);
+    while ((n = list_pop_front(&letters)) != NULL) {
+        note = LIST_ENTRY(n, struct worker_note, node);
+        note->run(w, note);
+    }
 }
 
 void worker_notes_send(struct worker *w)

@@ -22,6 +22,7 @@
 #include "dns/dns.h"
 #include "io/io.h"
 #include "limits/governor.h"
+#include "queue/mailbox.h"
 #include "queue/queue.h"
 #include "worker/crew.h"
 #include "worker/families.h"
@@ -41,6 +42,12 @@ struct sweeps;
 
 #define WORKER_TURN_MS 1000 /* a worker turns at least this often */
 
+#define TURN_MS_LIMITS                                                                             \
+    {                                                                                              \
+        1, 5, 20, 100, 500                                                                         \
+    }
+#define TURN_MS_LIMITS_LEN 5
+
 /* Something for another worker to do; lives in its sender's message. run() executes in the target's
  * thread and owns the note from then on. */
 struct worker_note {
@@ -56,6 +63,8 @@ struct worker_counters {
         notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
         sessions_out_total, tls_out, logins, logins_failed;
     _Atomic int accept_error; /* of the last of accept_failures */
+    /* Turns, by how long they took: the last are those beyond all of TURN_MS_LIMITS. */
+    _Atomic uint64_t turns[TURN_MS_LIMITS_LEN + 1], turns_ns;
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
 
@@ -76,8 +85,9 @@ struct worker {
     _Atomic uint64_t turned_ms; /* when the last turn began, monotonic; for the watchdog */
 
     /* In: one ring per sending worker and one for the control thread, and what did not fit. */
-    struct ring *inbox;  /* [workers + 1] */
-    struct list *outbox; /* [workers]: notes waiting for room in another's ring */
+    struct ring *inbox;       /* [workers + 1] */
+    struct list *outbox;      /* [workers]: notes waiting for room in another's ring */
+    struct mailbox letterbox; /* notes of threads that are none of these */
 
     /* Injection. */
     struct inject_listener *listeners;
@@ -147,6 +157,8 @@ static inline void gauge_set(_Atomic uint32_t *g, uint32_t v)
 /* Sends note to worker `to`, from worker `from` (its thread), or from the control thread (from
  * NULL; one control thread only). Never fails. */
 void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct worker_note *note);
+/* The same from any thread. A worker that sends so to itself goes on in its next turn. */
+void worker_send(struct shared *shared, uint32_t to, struct worker_note *note);
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard);
 /* The turn's part of that: runs what others have sent; sends what waits for room in their rings;
  * whether some does. */
