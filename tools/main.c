@@ -19,6 +19,7 @@ static const struct command commands[] = {
     {"send", cmd_send, "send a message to one recipient or to a list"},
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
     {"status", cmd_status, "what the engine is doing, live"},
+    {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},
     {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},
     {"reload", cmd_reload, "make the engine read its configuration again"},

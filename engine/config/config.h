@@ -178,6 +178,17 @@ struct config {
         uint32_t failures_max;
         uint32_t failures_period_ms;
     } auth;
+    struct {                                     /* engine/http */
+        struct config_address listen;            /* len 0: there is no HTTP */
+        bool insecure;                           /* may listen beyond loopback */
+        char *tokens;                            /* file */
+        struct config_network *trusted_networks; /* need no token */
+        size_t trusted_networks_len;
+        uint64_t body_bytes_max, message_bytes_max;
+        uint32_t connections_max, connections_per_client_max;
+        uint32_t idle_timeout_ms, request_timeout_ms;
+        uint32_t threads;
+    } http;
 
     struct config_listener *listeners;
     size_t listeners_len;

@@ -305,7 +305,7 @@ bool config_repairs_newlines(const struct config_listener *l, const struct socka
 
 /* --- what may well be meant otherwise --- */
 
-static bool is_loopback(const struct sockaddr *addr)
+bool config_is_loopback(const struct sockaddr *addr)
 {
     static const struct config_network loopback[] = {
         {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127}, 104}, {{[15] = 1}, 128}};
@@ -324,7 +324,7 @@ static bool is_loopback_server(const char *text)
     struct config_address address;
 
     return config_parse_address(str_of(text), 53, &address) == 0 &&
-           is_loopback((const struct sockaddr *)&address.addr);
+           config_is_loopback((const struct sockaddr *)&address.addr);
 }
 
 void config_warnings(const struct config *c, bool as_root, struct buf *out)
@@ -343,7 +343,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
         const struct config_listener *l = &c->listeners[i];
         const struct sockaddr *addr = (const struct sockaddr *)&l->address.addr;
 
-        if (addr->sa_family == AF_UNIX || is_loopback(addr))
+        if (addr->sa_family == AF_UNIX || config_is_loopback(addr))
             continue;
         for (size_t j = 0; j < l->relay_networks_len; j++) {
             if (!is_everybody(&l->relay_networks[j]))

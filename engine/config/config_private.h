@@ -72,6 +72,7 @@ void config_set_defaults(struct config *c, const struct config_section *s, void 
 int config_set_route(struct config *c, struct config_route *route, struct str text,
                      struct buf *why) MUST_USE;
 
+bool config_is_loopback(const struct sockaddr *addr);
 /* Fills what follows from other values (names, own addresses) and adds the default entries. */
 void config_finish(struct config *c);
 

@@ -261,6 +261,42 @@ static const struct config_field listener_fields[] = {
          "that trickles bytes can hold."},
 };
 
+static const struct config_field http_fields[] = {
+    {"listen", CONFIG_ADDRESS, .restart = true, AT(http.listen),
+     .def_text = "none: there is no HTTP", .example = "\"127.0.0.1:8000\"",
+     .doc = "Address and port. There is no TLS here: beyond loopback a proxy in front (HAProxy, "
+            "nginx) has it, or `insecure` says that the network is safe."},
+    {"insecure", CONFIG_BOOL, .restart = true, AT(http.insecure), .def = "no",
+     .doc = "Allows an address beyond loopback, where tokens and mail go unencrypted."},
+    {"tokens", CONFIG_PATH, AT(http.tokens), .def = "/var/lib/hayauma/tokens",
+     .doc = "File of the tokens that `hayauma token` writes; a change of it is in force at once."},
+    {"trusted_networks", CONFIG_NETWORK_LIST, AT(http.trusted_networks),
+     LEN_AT(http.trusted_networks_len), .def_text = "`[]`: everybody needs a token",
+     .example = "[127.0.0.0/8, \"::1\"]",
+     .doc = "Clients that need no token and may do everything. With a proxy in front all of its "
+            "clients have its address: it is no network to trust then."},
+    {"body_max", CONFIG_BYTES, AT(http.body_bytes_max), .def = "32MiB", RANGE(64 * KIB, 1 * GIB),
+     .doc = "Largest body of a request; 413 beyond."},
+    {"message_size_max", CONFIG_BYTES, AT(http.message_bytes_max), .def = "50MiB",
+     RANGE(64 * KIB, 1 * GIB),
+     .doc = "Largest text that templates may make of one letter, and of its parts on the way."},
+    {"connections_max", CONFIG_COUNT, .restart = true, AT(http.connections_max), .def = "1000",
+     RANGE(1, 100000),
+     .doc = "Connections at a time; further ones wait to be accepted, or are closed."},
+    {"connections_per_client_max", CONFIG_COUNT, .restart = true,
+     AT(http.connections_per_client_max), .def = "200", RANGE(1, 100000),
+     .doc = "The same of one client address. With a proxy in front set it as `connections_max`."},
+    {"idle_timeout", CONFIG_MS, .restart = true, AT(http.idle_timeout_ms), .def = "30s",
+     RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "A connection on which nothing goes in either direction for so long is closed."},
+    {"request_timeout", CONFIG_MS, AT(http.request_timeout_ms), .def = "2m",
+     RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Time for a request to arrive whole, since the connection began or its last request "
+            "was answered. It bounds what a client that trickles bytes can hold."},
+    {"threads", CONFIG_COUNT, .restart = true, AT(http.threads), .def = "2", RANGE(1, 64),
+     .doc = "Threads that read requests and render letters."},
+};
+
 static const struct config_field timeouts_fields[] = {
     {"connect", CONFIG_MS, AT_DEST(connect_timeout_ms), .def = "30s",
      RANGE(1 * SECOND_MS, 1 * HOUR_MS),
@@ -366,6 +402,13 @@ static const struct config_section auth_schema = {
     .doc = "Clients that log in to submit (SMTP AUTH; see the manual).",
     .fields = auth_fields,
     .len = ARRAY_LEN(auth_fields)};
+static const struct config_section http_schema = {
+    .doc = "The HTTP API, metrics and health checks (http.md).",
+    .example = "http:\n"
+               "  listen: \"127.0.0.1:8000\"\n"
+               "  trusted_networks: [127.0.0.0/8]  # else: hayauma token add NAME\n",
+    .fields = http_fields,
+    .len = ARRAY_LEN(http_fields)};
 static const struct config_section source_schema = {
     .doc = "Where deliveries come from.", .fields = source_fields, .len = ARRAY_LEN(source_fields)};
 
@@ -484,6 +527,7 @@ static const struct config_field fields[] = {
     {"bounce", CONFIG_SECTION, .section = &bounce_schema},
     {"auth", CONFIG_SECTION, .section = &auth_schema},
     {"source", CONFIG_SECTION, .section = &source_schema},
+    {"http", CONFIG_SECTION, .section = &http_schema},
     {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
      .section = &config_listener_schema, .items = &listener_items},
     {"tenants", CONFIG_MAP, AT(tenants), LEN_AT(tenants_len), .section = &tenant_schema,

@@ -390,6 +390,26 @@ static void refuse_nul(struct config_loader *l, struct fy_node *node, struct con
     }
 }
 
+/* What no value says by itself. */
+static void check_together(struct config_loader *l, const struct config_field *http)
+{
+    const struct config *c = l->c;
+    const struct config_address *a = &c->http.listen;
+    struct config_place at = {
+        (int)config_line_of(c, c, config_field_find(http->section, STR("listen"))), 1};
+
+    if (a->len == 0 || c->http.insecure || config_is_loopback((const struct sockaddr *)&a->addr))
+        return;
+    if (a->addr.ss_family == AF_UNIX)
+        config_complain(l, at, "http.listen: %s is no address of IP; write 127.0.0.1:8000",
+                        a->text);
+    else
+        config_complain(l, at,
+                        "http.listen: %s is beyond loopback, and there is no TLS: put a proxy in "
+                        "front and write 127.0.0.1, or write 'insecure: yes'",
+                        a->text);
+}
+
 void config_walk(struct config_loader *l, struct fy_node *root)
 {
     struct config_target top = {&config_schema, l->c, "", {1, 1}, 0};
@@ -397,4 +417,5 @@ void config_walk(struct config_loader *l, struct fy_node *root)
     refuse_nul(l, root, top.place);
     if (!config_walk_empty(root)) /* an empty file is all defaults */
         config_walk_section(l, &top, root);
+    check_together(l, config_field_find(&config_schema, STR("http")));
 }

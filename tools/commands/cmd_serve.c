@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "control/backend.h"
 #include "control/control.h"
+#include "http/http.h"
 #include "run/engine.h"
 #include "run/notify.h"
 #include "tools/commands/commands.h"
@@ -54,6 +55,7 @@ struct serve {
     struct engine engine;
     struct backend backend;
     struct control *control;
+    struct http *http;
     int signals;
     uint64_t drain_began_ms;
     bool cut;
@@ -248,6 +250,7 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
     c = serve_load(s, errors);
     if (c != NULL) {
         engine_reload(&s->engine, c, cannot);
+        http_reload(s->http, c);
         set_log_level(c);
         config_unref(s->config);
         s->config = c;
@@ -284,6 +287,7 @@ static void serve_drain(void *arg)
     log_info("serve.draining", "limit_ms=%u", s->config->drain_timeout_ms);
     notify_state("STOPPING=1");
     s->drain_began_ms = now_ms();
+    http_drain(s->http);
     engine_drain(&s->engine);
 }
 
@@ -413,6 +417,7 @@ static void serve_loop(struct serve *s)
 
         (void)poll(fds, ARRAY_LEN(fds), wait_ms < 0 || wait_ms > TICK_MS ? TICK_MS : wait_ms);
         serve_signals(s);
+        http_tick(s->http);
         control_turn(s->control, now_ms(), clock_wall_ms());
         if (watchdog_ms != 0 && now_ms() >= next_ms) {
             /* The main thread speaks for all: a worker that is stuck is what the watchdog is for.
@@ -454,10 +459,15 @@ static int serve_run(struct serve *s)
     int err = engine_open(&s->engine, s->config, &error);
 
     if (err == 0)
+        err = http_open(&s->http, s->config, &error);
+    if (err == 0)
         err = drop_privileges(s->config);
     if (err == 0)
         err = engine_start(&s->engine, serve_control, s, &error);
+    if (err == 0)
+        err = http_start(s->http, &s->engine.shared, &error);
     if (err < 0) {
+        http_close(s->http);
         control_close(s->control);
         if (error.len > 0)
             fprintf(stderr, "hayauma serve: %.*s\n", (int)error.len, (char *)error.data);
@@ -467,12 +477,14 @@ static int serve_run(struct serve *s)
     }
     for (size_t i = 0; i < s->config->listeners_len; i++)
         buf_printf(&listeners, "%s%s", i > 0 ? " " : "", s->config->listeners[i].address.text);
-    log_info("serve.ready", "workers=%u shards=%u queue=%s listeners=\"%.*s\"",
+    log_info("serve.ready", "workers=%u shards=%u queue=%s listeners=\"%.*s\" http=\"%s\"",
              s->engine.shared.workers_len, queue_shards(s->engine.shared.queue),
-             s->config->queue.path, STR_FMT(buf_str(&listeners)));
+             s->config->queue.path, STR_FMT(buf_str(&listeners)),
+             s->http == NULL ? "" : s->config->http.listen.text);
     buf_done(&listeners);
     notify_state("READY=1");
     serve_loop(s);
+    http_close(s->http); /* what its requests wait for comes from the workers */
     serve_close_control(s);
     engine_close(&s->engine);
     log_info("serve.stopped", "reason=drained");

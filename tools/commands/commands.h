@@ -14,6 +14,7 @@ int cmd_serve(int argc, char **argv);
 int cmd_send(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_status(int argc, char **argv);
+int cmd_token(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
 int cmd_stop(int argc, char **argv);

@@ -1,0 +1,104 @@
+/* The inside of engine/http: http.c (the server), request.c (what is asked, by whom, answers),
+ * submission.c (mail to the workers), metrics.c. */
+#ifndef HAYAUMA_ENGINE_HTTP_PRIVATE_H
+#define HAYAUMA_ENGINE_HTTP_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+
+#include <microhttpd.h>
+
+#include "base/list.h"
+#include "http/http.h"
+#include "http/tokens.h"
+#include "worker/peer_text.h"
+
+#define HTTP_RETRY_AFTER_S "5"
+
+struct http_request;
+
+enum http_counted { HTTP_2XX, HTTP_4XX, HTTP_5XX, HTTP_COUNTED };
+
+struct endpoint {
+    const char *path, *name; /* name: of metrics */
+    const char *methods;     /* of a 405 */
+    unsigned scope;          /* of enum token_scope; 0: open to all */
+    bool posts;              /* POST with a JSON body; else GET and HEAD */
+    /* The request is here whole. Answers it, or suspends it and has it resumed. */
+    void (*handle)(struct http_request *r);
+};
+
+#define ENDPOINTS_MAX 8
+
+struct http {
+    struct shared *shared;
+    struct MHD_Daemon *daemon;
+    int listen_fd;
+    struct tokens tokens;
+    pthread_mutex_t lock;  /* of config and connections */
+    struct config *config; /* a reference: what new requests use */
+    struct list connections;
+    _Atomic bool draining;
+    _Atomic uint32_t requests;    /* under way */
+    _Atomic uint32_t next_worker; /* letters go to the workers in turn */
+    _Atomic uint32_t walks;       /* of metrics, under way */
+    _Atomic uint64_t counts[ENDPOINTS_MAX][HTTP_COUNTED];
+};
+
+struct http_connection {
+    struct list_node node;
+    int fd;
+    /* Monotonic: when waiting for the present request began. 0: it is here, and worked on. */
+    _Atomic uint64_t since_ms;
+};
+
+struct http_request {
+    struct http *http;
+    struct MHD_Connection *connection;
+    struct http_connection *client;
+    struct config *config; /* a reference */
+    const struct endpoint *endpoint;
+    const char *method;
+    struct token token; /* whose request it is; no name: of a trusted network */
+    struct sockaddr_storage peer;
+    char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
+    struct buf body;
+    uint64_t held_bytes; /* of shared->intake_bytes */
+    uint64_t dropped;    /* bytes of a body that is refused at its end */
+    unsigned refusal;    /* the status of that; 0: none */
+    bool handled;        /* endpoint->handle() was called */
+    bool answered;
+    /* After a suspension: goes on. */
+    void (*resumed)(struct http_request *r);
+    void (*done)(struct http_request *r); /* frees work; NULL: there is none */
+    void *work;
+};
+
+extern const struct endpoint http_endpoints[];
+extern const size_t http_endpoints_len;
+
+/* --- request.c --- */
+
+/* What is wrong with a request's head: answered, and true. Else endpoint and token are known. */
+bool request_refused(struct http_request *r, const char *url, const char *version);
+/* Answers, once. type: of the body. */
+void request_answer(struct http_request *r, unsigned status, const char *type, struct str body);
+/* A problem (RFC 9457); field: the path in the request's JSON, or "". */
+void request_problem(struct http_request *r, unsigned status, const char *field, const char *format,
+                     ...) __attribute__((format(printf, 4, 5)));
+/* The name of the token, or NULL: a trusted client without one. */
+const char *request_token(const struct http_request *r);
+/* Whether the request may hold so many bytes more; they count until it is done. */
+bool request_hold(struct http_request *r, uint64_t bytes);
+/* The request waits, holding no thread, until request_resume(), which any thread may call. Nothing
+ * of r may be touched behind the one and before the other. */
+void request_suspend(struct http_request *r, void (*resumed)(struct http_request *r));
+void request_resume(struct http_request *r);
+
+/* --- submission.c, metrics.c --- */
+
+void handle_injection(struct http_request *r);
+void handle_metrics(struct http_request *r);
+
+#endif

@@ -1,0 +1,51 @@
+/* The body of POST /api/inject/v1, read and checked: what is sent, and to whom. Pure but for
+ * memory; one thread at a time. Everything outside is named by its path ("recipients[3].email"). */
+#ifndef HAYAUMA_ENGINE_INJECTION_H
+#define HAYAUMA_ENGINE_INJECTION_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/msgid.h"
+#include "mail/template.h"
+
+struct injection;
+struct json_t;
+
+#define INJECTION_DEPTH_MAX  32
+#define INJECTION_VALUES_MAX 1000000 /* of JSON; some 100 bytes each */
+
+struct injection_error {
+    unsigned status; /* of HTTP: 400 not JSON or not these fields, 422 they make no letter */
+    char field[120]; /* path, or empty */
+    char text[240];
+};
+
+/* now_ms: wall clock. 0 or -EINVAL. */
+int injection_parse(struct str body, int64_t now_ms, struct injection **out,
+                    struct injection_error *error) MUST_USE;
+void injection_free(struct injection *in); /* NULL is accepted */
+
+/* What concerns all letters. Slices live as long as the injection. */
+struct injection_facts {
+    struct str sender; /* address without <>, as given; empty: the null sender */
+    struct str campaign, tenant;
+    int priority;                      /* -1: not given */
+    int64_t not_before_ms, expires_ms; /* wall clock; 0: not given */
+    bool received;                     /* letters get a Received field */
+    size_t recipients;
+    uint64_t bytes; /* of memory that the injection takes, about */
+};
+const struct injection_facts *injection_facts(const struct injection *in);
+struct str injection_email(const struct injection *in, size_t recipient);
+/* A JSON object for the records, to be freed by the caller, or NULL. */
+char *injection_metadata(const struct injection *in, size_t recipient);
+/* Appends the letter for a recipient: CRLF lines, header in ASCII. id makes what is to be unique.
+ * 0, or -EINVAL: error says why this recipient gets none. */
+int injection_letter(const struct injection *in, size_t recipient, const struct msgid *id,
+                     struct template_budget budget, struct buf *out,
+                     struct injection_error *error) MUST_USE;
+
+#endif

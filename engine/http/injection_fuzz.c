@@ -1,0 +1,49 @@
+/* Any body: refused at a place, or letters that are messages: CRLF alone ends lines, lines are
+ * short enough, the header is ASCII, and a second From or Bcc is in none. */
+#include <stdlib.h>
+
+#include "http/injection.h"
+#include "mail/header.h"
+#include "mail/trace.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+#define RECIPIENTS 3
+
+static void check_letter(const uint8_t *p, size_t len)
+{
+    struct trace_facts facts;
+    size_t line = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        ASSERT(p[i] != '\n' || (i > 0 && p[i - 1] == '\r'));
+        ASSERT(p[i] != '\r' || (i + 1 < len && p[i + 1] == '\n'));
+        line = p[i] == '\n' ? 0 : line + 1;
+        ASSERT(line <= 999); /* with the CR */
+    }
+    trace_scan(p, len, NULL, 0, &facts);
+    ASSERT(!facts.eight_bit);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static const struct msgid id = {{1, 2, 3}};
+    struct injection_error error = {0};
+    struct injection *in;
+
+    if (injection_parse((struct str){(const char *)data, size}, 1000000, &in, &error) < 0) {
+        ASSERT(error.status >= 400 && error.status < 500 && error.text[0] != '\0');
+        return 0;
+    }
+    for (size_t i = 0; i < injection_facts(in)->recipients && i < RECIPIENTS; i++) {
+        struct template_budget budget = {100000, 100000};
+        struct buf out = {0};
+
+        if (injection_letter(in, i, &id, budget, &out, &error) == 0)
+            check_letter(out.data, out.len);
+        free(injection_metadata(in, i));
+        buf_done(&out);
+    }
+    injection_free(in);
+    return 0;
+}

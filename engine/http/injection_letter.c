@@ -1,0 +1,245 @@
+/* A recipient's letter: templates rendered with what is known of the recipient, and put together.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "http/injection_private.h"
+#include "mail/convert.h"
+#include "mail/header.h"
+#include "mail/mime.h"
+#include "mail/trace.h"
+#include "smtp/address.h"
+
+#define LINE_BYTES_MAX 998 /* RFC 5322 2.1.1 */
+
+struct letter {
+    const struct injection *in;
+    json_t *recipient, *variables;
+    struct str email, name;
+    struct template_budget budget;
+    char id[MSGID_TEXT_BYTES];
+    struct buf *out;
+    struct injection_error *error;
+};
+
+static int render(struct letter *l, const struct template *t, const char *field, struct buf *out)
+{
+    struct template_error why;
+
+    if (template_render(t, l->variables, &l->budget, out, &why) == 0)
+        return 0;
+    injection_fail(l->error, 422, field, "template, line %u, column %u: %s", why.line, why.column,
+                   why.text);
+    return -EINVAL;
+}
+
+/* The global substitutions, then what the recipient is, then the recipient's own: the last wins. */
+static void gather_variables(struct letter *l)
+{
+    json_t *own = json_object_get(l->recipient, "substitutions");
+    struct buf to = {0};
+
+    l->variables = l->in->substitutions == NULL ? json_object() : json_copy(l->in->substitutions);
+    ASSERT(l->variables != NULL);
+    json_object_set_new(l->variables, "email", json_stringn(l->email.ptr, l->email.len));
+    if (l->name.len > 0) {
+        json_object_set_new(l->variables, "name", json_stringn(l->name.ptr, l->name.len));
+        buf_putc(&to, '"');
+        for (size_t i = 0; i < l->name.len; i++) {
+            if (l->name.ptr[i] == '"' || l->name.ptr[i] == '\\')
+                buf_putc(&to, '\\');
+            buf_putc(&to, l->name.ptr[i]);
+        }
+        buf_puts(&to, "\" ");
+    }
+    buf_putc(&to, '<');
+    buf_put_str(&to, l->email);
+    buf_putc(&to, '>');
+    json_object_set_new(l->variables, "to_header", json_stringn((char *)to.data, to.len));
+    buf_done(&to);
+    if (json_is_object(own))
+        json_object_update(l->variables, own);
+}
+
+/* --- header --- */
+
+static int too_long(struct letter *l, const char *field)
+{
+    injection_fail(l->error, 422, field, "is too long for a header field: no place to fold it");
+    return -EINVAL;
+}
+
+static int put_mailbox(struct letter *l, const char *name, const char *field,
+                       const struct letter_mailbox *box)
+{
+    struct buf email = {0}, display = {0};
+    struct smtp_address address;
+    int err;
+
+    if (box->email == NULL)
+        return 0;
+    err = render(l, box->email, field, &email);
+    if (err == 0 && box->name != NULL)
+        err = render(l, box->name, field, &display);
+    if (err == 0 &&
+        (smtp_address_parse(buf_str(&email), true, &address) < 0 || address.domain.len == 0)) {
+        injection_fail(l->error, 422, field, "email is no mail address");
+        err = -EINVAL;
+    }
+    if (err == 0 && mime_put_mailbox(l->out, str_of(name), buf_str(&display), address.text) < 0)
+        err = too_long(l, field);
+    buf_done(&email);
+    buf_done(&display);
+    return err;
+}
+
+static int put_header(struct letter *l)
+{
+    const struct injection *in = l->in;
+    struct buf value = {0};
+    int err = put_mailbox(l, "From", "content.from", &in->from);
+
+    if (err == 0)
+        err = put_mailbox(l, "Reply-To", "content.reply_to", &in->reply_to);
+    if (err == 0 && !in->has_to && mime_put_mailbox(l->out, STR("To"), l->name, l->email) < 0)
+        err = too_long(l, "name");
+    for (size_t i = 0; err == 0 && i < in->fields_len; i++) {
+        char field[100];
+
+        snprintf(field, sizeof(field), "content.headers.%.*s", STR_FMT(in->fields[i].name));
+        buf_clear(&value);
+        err = render(l, in->fields[i].value, field, &value);
+        if (err == 0 && mime_put_field(l->out, in->fields[i].name, buf_str(&value)) < 0)
+            err = too_long(l, field);
+    }
+    buf_done(&value);
+    return err;
+}
+
+/* --- parts --- */
+
+/* Makes one part of several: as it is, when there is one. part takes the result. */
+static void combine(const struct letter *l, const char *subtype, struct buf *part,
+                    const struct buf *more, size_t more_len)
+{
+    struct str parts[1 + 100];
+    char seed[MSGID_TEXT_BYTES + 2];
+    struct buf out = {0};
+    size_t len = 0;
+
+    if (more_len == 0)
+        return;
+    ASSERT(more_len < ARRAY_LEN(parts));
+    parts[len++] = buf_str(part);
+    for (size_t i = 0; i < more_len; i++)
+        parts[len++] = buf_str(&more[i]);
+    snprintf(seed, sizeof(seed), "%s%c", l->id, subtype[0]);
+    mime_put_multipart(&out, subtype, parts, len, str_of(seed));
+    buf_done(part);
+    *part = out;
+}
+
+static int put_parts(struct letter *l)
+{
+    static const char *const paths[] = {"content.text_body", "content.amp_html_body",
+                                        "content.html_body"};
+    const struct injection *in = l->in;
+    struct buf texts[LETTER_TEXTS_MAX] = {0}, rendered = {0};
+    int err = 0;
+
+    for (size_t i = 0; err == 0 && i < in->texts_len; i++) {
+        buf_clear(&rendered);
+        err = render(l, in->texts[i].text,
+                     str_eq(in->texts[i].subtype, STR("plain"))  ? paths[0]
+                     : str_eq(in->texts[i].subtype, STR("html")) ? paths[2]
+                                                                 : paths[1],
+                     &rendered);
+        if (err == 0)
+            mime_put_text(&texts[i], in->texts[i].subtype, buf_str(&rendered));
+    }
+    buf_done(&rendered);
+    if (err == 0) {
+        combine(l, "alternative", &texts[0], texts + 1, in->texts_len - 1);
+        combine(l, "related", &texts[0], in->inlined, in->inlined_len);
+        combine(l, "mixed", &texts[0], in->attached, in->attached_len);
+        buf_puts(l->out, "MIME-Version: 1.0\r\n");
+        buf_put(l->out, texts[0].data, texts[0].len);
+    }
+    for (size_t i = 0; i < LETTER_TEXTS_MAX; i++)
+        buf_done(&texts[i]);
+    return err;
+}
+
+/* --- a whole message --- */
+
+static int check_lines(struct letter *l, struct str text)
+{
+    size_t from = 0;
+
+    for (size_t i = 0; i < text.len; i++) {
+        from = text.ptr[i] == '\n' ? i + 1 : from;
+        if (i < from + LINE_BYTES_MAX + 1) /* with the CR */
+            continue;
+        injection_fail(l->error, 422, "content",
+                       "a line of more than %d bytes: encode it, or give text_body or html_body",
+                       LINE_BYTES_MAX);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+static int put_message(struct letter *l)
+{
+    struct buf text = {0}, lines = {0};
+    int err = render(l, l->in->message, "content", &text);
+    size_t began = l->out->len;
+    struct header_field field;
+
+    mime_put_lines(&lines, buf_str(&text));
+    buf_done(&text);
+    if (err == 0) {
+        size_t lead = trace_lead(lines.data, lines.len);
+
+        buf_consume(&lines, lead);
+        if (!header_field_next(lines.data, lines.len, 0, &field)) {
+            injection_fail(l->error, 422, "content", "does not begin with a header field");
+            err = -EINVAL;
+        }
+    }
+    if (err == 0 && convert_message(lines.data, lines.len, CONVERT_HEADERS, l->out) < 0) {
+        injection_fail(l->error, 422, "content", "has more parts than are looked at");
+        err = -EINVAL;
+    }
+    if (err == 0)
+        err = check_lines(l, (struct str){(const char *)l->out->data + began, l->out->len - began});
+    buf_done(&lines);
+    return err;
+}
+
+int injection_letter(const struct injection *in, size_t recipient, const struct msgid *id,
+                     struct template_budget budget, struct buf *out, struct injection_error *error)
+{
+    struct letter l = {.in = in,
+                       .recipient = json_array_get(in->recipients, recipient),
+                       .email = injection_email(in, recipient),
+                       .budget = budget,
+                       .out = out,
+                       .error = error};
+    json_t *name = json_object_get(l.recipient, "name");
+    int err;
+
+    l.name = json_is_string(name) ? json_str(name) : STR("");
+    msgid_text(id, l.id);
+    gather_variables(&l);
+    if (in->message != NULL) {
+        err = put_message(&l);
+    } else {
+        err = put_header(&l);
+        if (err == 0)
+            err = put_parts(&l);
+    }
+    json_decref(l.variables);
+    return err;
+}

@@ -1,0 +1,408 @@
+/* GET /metrics: OpenMetrics text. Counters are read where they are; what belongs to workers is
+ * gathered by a walk through their lanes and sites, a slice a turn, while the request is suspended.
+ * Series are bounded: the largest sites and tenants have one of their own, the others are summed.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+
+#include "base/clock.h"
+#include "base/map.h"
+#include "http/http_private.h"
+#include "intake/accept.h"
+#include "schedule/lane.h"
+#include "schedule/site.h"
+#include "worker/counters.h"
+
+#define SLICE_BUCKETS 2000 /* of a worker's lanes or sites, in one turn */
+#define GROUPS_MAX    20000
+#define SERIES_MAX    100
+#define WALKS_MAX     4
+#define HASH_SEED     UINT64_C(0x6d657472696373)
+
+/* Numbers of a site or tenant. */
+struct group {
+    struct map_node node;
+    uint64_t rows, in_flight, sessions;
+    size_t len;
+    char name[];
+};
+
+enum walk_part { WALK_LANES, WALK_SITES, WALK_PARTS };
+
+struct walk {
+    struct worker_note note;
+    struct http_request *request;
+    uint32_t worker;
+    enum walk_part part;
+    size_t bucket;
+    int64_t now_ms, oldest_due_ms;
+    struct map sites, tenants;
+    struct group *other_sites, *other_tenants;
+};
+
+/* --- groups --- */
+
+static struct group *group_new(struct str name)
+{
+    struct group *g = calloc(1, sizeof(*g) + name.len);
+
+    ASSERT(g != NULL);
+    g->len = name.len;
+    memcpy(g->name, name.ptr, name.len);
+    return g;
+}
+
+static struct group *group_get(struct map *map, struct group *others, struct str name)
+{
+    uint64_t hash = hash_bytes(name.ptr, name.len, HASH_SEED);
+    struct group *g;
+
+    for (struct map_node *n = map_find(map, hash); n != NULL; n = map_find_next(n)) {
+        g = CONTAINER_OF(n, struct group, node);
+        if (str_eq((struct str){g->name, g->len}, name))
+            return g;
+    }
+    if (map->count >= GROUPS_MAX)
+        return others;
+    g = group_new(name);
+    map_insert(map, &g->node, hash);
+    return g;
+}
+
+static void group_add(struct group *to, const struct group *g)
+{
+    to->rows += g->rows;
+    to->in_flight += g->in_flight;
+    to->sessions += g->sessions;
+}
+
+static int by_size(const void *a, const void *b)
+{
+    const struct group *x = *(struct group *const *)a, *y = *(struct group *const *)b;
+
+    if (x->rows != y->rows)
+        return x->rows > y->rows ? -1 : 1;
+    return (x->sessions < y->sessions) - (x->sessions > y->sessions);
+}
+
+/* --- the walk, in the workers' threads --- */
+
+static void see_lane(struct walk *walk, struct lane *lane)
+{
+    bool complete;
+    uint64_t rows = queue_lane_rows(lane->worker->shared->queue, lane->shard, lane->flow,
+                                    lane_name(lane), &complete);
+    struct str tenant = lane_tenant(lane);
+    struct group *site =
+        group_get(&walk->sites, walk->other_sites,
+                  lane->site == NULL ? STR("(no route yet)") : str_of(lane->site->name));
+    struct group *owner =
+        group_get(&walk->tenants, walk->other_tenants, tenant.len == 0 ? STR("(none)") : tenant);
+
+    site->rows += rows;
+    site->in_flight += lane->in_flight;
+    owner->rows += rows;
+    owner->in_flight += lane->in_flight;
+    if (lane->stored_due_ms < walk->oldest_due_ms && !lane_suspended(lane))
+        walk->oldest_due_ms = lane->stored_due_ms;
+}
+
+static void see_site(struct walk *walk, const struct site *site)
+{
+    group_get(&walk->sites, walk->other_sites, str_of(site->name))->sessions += site->sessions_len;
+}
+
+static bool slice(struct walk *walk, struct worker *w)
+{
+    struct map *map = walk->part == WALK_LANES ? &w->lanes : &w->sites;
+    size_t began = walk->bucket;
+    struct map_node *n = NULL;
+
+    /* Whole buckets, as the status has it. */
+    while (walk->bucket < began + SLICE_BUCKETS && (n = map_walk(map, &walk->bucket, n)) != NULL) {
+        if (walk->part == WALK_LANES)
+            see_lane(walk, CONTAINER_OF(n, struct lane, node));
+        else
+            see_site(walk, CONTAINER_OF(n, struct site, node));
+    }
+    return n == NULL;
+}
+
+static void on_walk(struct worker *w, struct worker_note *note)
+{
+    struct walk *walk = CONTAINER_OF(note, struct walk, note);
+
+    if (slice(walk, w)) {
+        walk->bucket = 0;
+        if (++walk->part == WALK_PARTS) {
+            walk->part = WALK_LANES;
+            walk->worker++;
+        }
+    }
+    if (walk->worker < w->shared->workers_len)
+        worker_send(w->shared, walk->worker, &walk->note); /* to itself: in its next turn */
+    else
+        request_resume(walk->request);
+}
+
+/* --- text --- */
+
+static void put_label(struct buf *out, const char *name, struct str value)
+{
+    buf_putc(out, '{');
+    buf_puts(out, name);
+    buf_puts(out, "=\"");
+    for (size_t i = 0; i < value.len; i++) {
+        char c = value.ptr[i];
+
+        if (c == '\\' || c == '"')
+            buf_putc(out, '\\');
+        buf_putc(out, ascii_is_control(c) ? '?' : c);
+    }
+    buf_puts(out, "\"}");
+}
+
+static void put_family(struct buf *out, const char *name, const char *type, const char *help)
+{
+    buf_printf(out, "# TYPE hayauma_%s %s\n", name, type);
+    if (help != NULL)
+        buf_printf(out, "# HELP hayauma_%s %s\n", name, help);
+}
+
+static void put_counter(void *to, const char *name, uint64_t value, bool gauge)
+{
+    struct buf *out = to;
+    size_t len = strlen(name);
+    char family[64];
+
+    /* "sessions_in_total" is a total beside the gauge "sessions_in". */
+    if (len > 6 && strcmp(name + len - 6, "_total") == 0)
+        snprintf(family, sizeof(family), "%.*s_begun", (int)len - 6, name);
+    else
+        snprintf(family, sizeof(family), "%s", name);
+    put_family(out, family, gauge ? "gauge" : "counter", NULL);
+    buf_printf(out, "hayauma_%s%s %" PRIu64 "\n", family, gauge ? "" : "_total", value);
+}
+
+static void put_gauge(struct buf *out, const char *name, const char *help, double value)
+{
+    put_family(out, name, "gauge", help);
+    buf_printf(out, "hayauma_%s %.17g\n", name, value);
+}
+
+static void put_groups(struct buf *out, struct map *map, const struct group *others,
+                       const char *label)
+{
+    struct group **sorted = calloc(map->count + 1, sizeof(*sorted)), rest = *others;
+    size_t len = 0, bucket = 0, shown;
+    static const struct {
+        const char *name, *help;
+        size_t offset;
+    } values[] = {
+        {"recipients", "Recipients in the queue", offsetof(struct group, rows)},
+        {"in_flight", "Recipients in transactions", offsetof(struct group, in_flight)},
+        {"sessions", "Sessions out", offsetof(struct group, sessions)},
+    };
+
+    ASSERT(sorted != NULL);
+    for (struct map_node *n = map_walk(map, &bucket, NULL); n != NULL;
+         n = map_walk(map, &bucket, n))
+        sorted[len++] = CONTAINER_OF(n, struct group, node);
+    qsort(sorted, len, sizeof(*sorted), by_size);
+    shown = len < SERIES_MAX ? len : SERIES_MAX;
+    for (size_t i = shown; i < len; i++)
+        group_add(&rest, sorted[i]);
+    for (size_t v = 0; v < ARRAY_LEN(values) - (strcmp(label, "tenant") == 0); v++) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "%s_%s", label, values[v].name);
+        put_family(out, name, "gauge", values[v].help);
+        for (size_t i = 0; i <= shown; i++) {
+            const struct group *g = i < shown ? sorted[i] : &rest;
+
+            if (i == shown && len <= SERIES_MAX)
+                break;
+            buf_printf(out, "hayauma_%s", name);
+            put_label(out, label, i < shown ? (struct str){g->name, g->len} : STR("(others)"));
+            buf_printf(out, " %" PRIu64 "\n",
+                       *(const uint64_t *)(const void *)((const char *)g + values[v].offset));
+        }
+    }
+    free(sorted);
+}
+
+static void put_turns(struct buf *out, struct shared *shared)
+{
+    static const uint64_t limits_ms[] = TURN_MS_LIMITS;
+    uint64_t count = 0, ns = 0;
+
+    put_family(out, "turn_seconds", "histogram", "How long turns of workers took");
+    for (size_t i = 0; i <= TURN_MS_LIMITS_LEN; i++) {
+        for (uint32_t w = 0; w < shared->workers_len; w++)
+            count +=
+                atomic_load_explicit(&shared->workers[w].counters.turns[i], memory_order_relaxed);
+        if (i < TURN_MS_LIMITS_LEN)
+            buf_printf(out, "hayauma_turn_seconds_bucket{le=\"%g\"} %" PRIu64 "\n",
+                       (double)limits_ms[i] / 1000, count);
+        else
+            buf_printf(out, "hayauma_turn_seconds_bucket{le=\"+Inf\"} %" PRIu64 "\n", count);
+    }
+    for (uint32_t w = 0; w < shared->workers_len; w++)
+        ns += atomic_load_explicit(&shared->workers[w].counters.turns_ns, memory_order_relaxed);
+    buf_printf(out, "hayauma_turn_seconds_count %" PRIu64 "\nhayauma_turn_seconds_sum %.9f\n",
+               count, (double)ns / 1e9);
+}
+
+static void put_queue(struct buf *out, struct queue *q)
+{
+    struct queue_counters sum = {0};
+
+    for (uint32_t i = 0; i < queue_shards(q); i++) {
+        struct queue_counters c = {0};
+
+        queue_counters(q, i, &c);
+        sum.rows += c.rows;
+        sum.messages += c.messages;
+        sum.commits += c.commits;
+        sum.commit_ns_total += c.commit_ns_total;
+        sum.commit_errors += c.commit_errors;
+        sum.quarantined += c.quarantined;
+        sum.map_bytes += c.map_bytes;
+        sum.map_used_bytes += c.map_used_bytes - c.map_reusable_bytes;
+        sum.records_lag += c.records_lag;
+        sum.disk_free_bytes = c.disk_free_bytes;
+    }
+    put_gauge(out, "queue_recipients", "Recipients in the queue", (double)sum.rows);
+    put_gauge(out, "queue_messages", "Messages in the queue", (double)sum.messages);
+    put_family(out, "queue_commit_seconds", "summary", "How long commits took");
+    buf_printf(out,
+               "hayauma_queue_commit_seconds_count %" PRIu64
+               "\nhayauma_queue_commit_seconds_sum %.9f\n",
+               sum.commits, (double)sum.commit_ns_total / 1e9);
+    put_counter(out, "queue_commit_errors", sum.commit_errors, false);
+    put_gauge(out, "queue_quarantined", "Damaged records that were put aside",
+              (double)sum.quarantined);
+    put_gauge(out, "queue_map_bytes", "Room of the queue", (double)sum.map_bytes);
+    put_gauge(out, "queue_map_used_bytes", "Room that is taken", (double)sum.map_used_bytes);
+    put_gauge(out, "queue_disk_free_bytes", "Room of its disk", (double)sum.disk_free_bytes);
+    put_gauge(out, "records_lag_bytes", "Records that wait for their file",
+              (double)sum.records_lag);
+    put_gauge(out, "intake_open", "1: mail is taken; 0: there is no room for it",
+              accept_intake(q) == QUEUE_INTAKE_OK);
+}
+
+static void put_listeners(struct buf *out, const struct http_request *r)
+{
+    put_family(out, "listener_sessions", "gauge", "Sessions in");
+    for (size_t i = 0; i < r->config->listeners_len; i++) {
+        buf_puts(out, "hayauma_listener_sessions");
+        put_label(out, "listener", str_of(r->config->listeners[i].name));
+        buf_printf(
+            out, " %u\n",
+            atomic_load_explicit(&r->http->shared->listener_sessions[i], memory_order_relaxed));
+    }
+}
+
+static void put_requests(struct buf *out, struct http *h)
+{
+    static const char *const classes[] = {"2xx", "4xx", "5xx"};
+
+    put_family(out, "http_answers", "counter", "Requests of HTTP, by path and class of answer");
+    for (size_t i = 0; i <= http_endpoints_len; i++)
+        for (size_t j = 0; j < HTTP_COUNTED; j++)
+            buf_printf(out,
+                       "hayauma_http_answers_total{endpoint=\"%s\",class=\"%s\"} %" PRIu64 "\n",
+                       i < http_endpoints_len ? http_endpoints[i].name : "other", classes[j],
+                       atomic_load_explicit(&h->counts[i][j], memory_order_relaxed));
+}
+
+static void put_process(struct buf *out)
+{
+    struct rusage usage = {0};
+
+    getrusage(RUSAGE_SELF, &usage);
+    put_family(out, "process_cpu_seconds", "counter", NULL);
+    buf_printf(out, "hayauma_process_cpu_seconds_total %.6f\n",
+               (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+                   (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
+}
+
+static void answer(struct http_request *r)
+{
+    struct walk *walk = r->work;
+    struct shared *shared = r->http->shared;
+    struct buf out = {0};
+    int64_t late_ms = walk->now_ms - walk->oldest_due_ms;
+
+    put_family(&out, "build", "info", NULL);
+    buf_puts(&out, "hayauma_build_info{version=\"" HAYAUMA_VERSION "\"} 1\n");
+    counters_visit(shared, put_counter, &out);
+    put_queue(&out, shared->queue);
+    put_gauge(&out, "queue_due_age_seconds",
+              "For how long the mail that has waited longest has been due",
+              walk->oldest_due_ms == INT64_MAX || late_ms < 0 ? 0 : (double)late_ms / 1000);
+    put_turns(&out, shared);
+    put_listeners(&out, r);
+    put_requests(&out, r->http);
+    put_groups(&out, &walk->sites, walk->other_sites, "site");
+    put_groups(&out, &walk->tenants, walk->other_tenants, "tenant");
+    put_gauge(&out, "draining", NULL, atomic_load(&r->http->draining));
+    put_process(&out);
+    buf_puts(&out, "# EOF\n");
+    request_answer(r, 200, "application/openmetrics-text; version=1.0.0; charset=utf-8",
+                   buf_str(&out));
+    buf_done(&out);
+}
+
+static void groups_free(struct map *map, struct group *others)
+{
+    struct map_node *n, *next;
+    size_t bucket = 0;
+
+    for (n = map_walk(map, &bucket, NULL); n != NULL; n = next) {
+        next = map_walk(map, &bucket, n);
+        free(CONTAINER_OF(n, struct group, node));
+    }
+    map_done(map);
+    free(others);
+}
+
+static void walk_free(struct http_request *r)
+{
+    struct walk *walk = r->work;
+
+    groups_free(&walk->sites, walk->other_sites);
+    groups_free(&walk->tenants, walk->other_tenants);
+    free(walk);
+    atomic_fetch_sub(&r->http->walks, 1);
+}
+
+void handle_metrics(struct http_request *r)
+{
+    struct walk *walk;
+
+    if (atomic_fetch_add(&r->http->walks, 1) >= WALKS_MAX) {
+        atomic_fetch_sub(&r->http->walks, 1);
+        request_problem(r, 503, "", "%d requests for metrics are under way", WALKS_MAX);
+        return;
+    }
+    walk = calloc(1, sizeof(*walk));
+    ASSERT(walk != NULL);
+    if (map_init(&walk->sites, 256) < 0 || map_init(&walk->tenants, 64) < 0)
+        ASSERT(!"memory"); /* as in buf_*: memory is fatal */
+    *walk = (struct walk){.note = {.run = on_walk},
+                          .request = r,
+                          .now_ms = clock_wall_ms(),
+                          .oldest_due_ms = INT64_MAX,
+                          .sites = walk->sites,
+                          .tenants = walk->tenants,
+                          .other_sites = group_new(STR("")),
+                          .other_tenants = group_new(STR(""))};
+    r->work = walk;
+    r->done = walk_free;
+    request_suspend(r, answer);
+    worker_send(r->http->shared, 0, &walk->note);
+}

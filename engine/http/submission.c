@@ -1,0 +1,422 @@
+/* POST /api/inject/v1: letters are rendered a round at a time in the library's thread, and given to
+ * a worker, which accepts them (intake/accept.h). Meanwhile the request is suspended; its next
+ * round begins when all letters of the last one are durable or refused. So a request holds one
+ * round in memory whatever the number of its recipients, and no thread for longer than a round
+ * takes.
+ *
+ * A crash between two rounds leaves the earlier ones sent and the client without an answer: it is
+ * told nothing that is not so, and sends again. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "http/http_private.h"
+#include "http/injection.h"
+#include "intake/accept.h"
+#include "intake/draft.h"
+#include "mail/international.h"
+#include "smtp/scan.h"
+
+#define ROUND_LETTERS 256
+#define ROUND_BYTES   (1u << 20)
+#define ROUND_MS      20
+#define LETTER_STEPS  2000000 /* of a template: 100 ms */
+#define RECEIVED_MAX  30
+#define ERRORS_MAX    100 /* that are told; all failed recipients are named */
+
+struct letter { /* of a round */
+    struct accept_waiter waiter;
+    struct submission *submission;
+    struct message *message;
+    struct buf strings; /* what rcpt's slices are of */
+    struct accept_rcpt rcpt;
+    size_t recipient;
+    int64_t due_ms;
+    int result;
+};
+
+struct submission {
+    struct worker_note note;
+    struct http_request *request;
+    struct worker *worker; /* of this round */
+    struct injection *injection;
+    struct msgid_source ids;
+    char batch_id[MSGID_TEXT_BYTES];
+    struct buf sender; /* as it is kept */
+    bool sender_ascii;
+    size_t next; /* recipient */
+    struct letter letters[ROUND_LETTERS];
+    size_t letters_len, under_way;
+    bool drained; /* a worker took none: we are shutting down */
+    int shortage; /* -errno of the last letter that the queue did not take */
+    size_t success, failed;
+    struct buf ids_json, failed_json, errors_json; /* lists without their brackets */
+    size_t errors;
+};
+
+/* --- the worker's thread --- */
+
+static void letter_done(struct letter *l, int result)
+{
+    struct submission *s = l->submission;
+
+    l->result = result;
+    if (--s->under_way == 0)
+        request_resume(s->request);
+}
+
+static void on_accepted(struct accept_waiter *waiter, int result)
+{
+    letter_done(CONTAINER_OF(waiter, struct letter, waiter), result);
+}
+
+static void on_round(struct worker *w, struct worker_note *note)
+{
+    struct submission *s = CONTAINER_OF(note, struct submission, note);
+    struct http_request *r = s->request;
+    size_t len = s->letters_len;
+
+    s->under_way = len + 1; /* one more, or s might be gone in the middle */
+    for (size_t i = 0; i < len; i++) {
+        struct letter *l = &s->letters[i];
+        struct accept_order order = {.worker = w,
+                                     .config = r->config,
+                                     .message = l->message,
+                                     .strings = l->strings.data,
+                                     .rcpts = &l->rcpt,
+                                     .rcpts_len = 1,
+                                     .due_ms = l->due_ms,
+                                     .expires_ms = injection_facts(s->injection)->expires_ms,
+                                     .protocol = "HTTP",
+                                     .peer_name = request_token(r),
+                                     .peer_addr = r->peer_text,
+                                     .session_id = s->batch_id};
+
+        l->waiter = (struct accept_waiter){.on_done = on_accepted};
+        if (w->draining)
+            letter_done(l, -ESHUTDOWN);
+        else if (!accept_submit(&order, &l->waiter))
+            letter_done(l, -ENOMEM);
+    }
+    if (--s->under_way == 0)
+        request_resume(r);
+}
+
+/* --- the answer --- */
+
+static void put_string(struct buf *list, struct str text)
+{
+    if (list->len > 0)
+        buf_putc(list, ',');
+    buf_put_json(list, text);
+}
+
+static void fail_recipient(struct submission *s, size_t recipient, const char *field,
+                           const char *text)
+{
+    struct str email = injection_email(s->injection, recipient);
+    struct buf line = {0};
+
+    s->failed++;
+    put_string(&s->failed_json, email);
+    if (s->errors++ >= ERRORS_MAX)
+        return;
+    buf_put_str(&line, email);
+    buf_puts(&line, ": ");
+    buf_puts(&line, field);
+    buf_puts(&line, *field != '\0' ? ": " : "");
+    buf_puts(&line, text);
+    put_string(&s->errors_json, buf_str(&line));
+    buf_done(&line);
+}
+
+static const char *shortage_text(int err)
+{
+    switch (err) {
+    case -ENOSPC:
+        return "452 4.3.1 insufficient storage, try again later";
+    case -ESHUTDOWN:
+        return "421 4.3.2 shutting down, try again shortly";
+    case -ENOMEM:
+        return "452 4.3.1 out of memory, try again later";
+    default:
+        return "451 4.3.0 could not store the message, try again later";
+    }
+}
+
+static void answer(struct submission *s)
+{
+    struct buf out = {0};
+
+    if (s->success == 0 && s->shortage != 0) {
+        request_problem(s->request, 503, "", "%s", shortage_text(s->shortage));
+        return;
+    }
+    buf_printf(&out, "{\"success_count\":%zu,\"fail_count\":%zu,\"failed_recipients\":[",
+               s->success, s->failed);
+    buf_put_str(&out, buf_str(&s->failed_json));
+    buf_puts(&out, "],\"errors\":[");
+    buf_put_str(&out, buf_str(&s->errors_json));
+    buf_printf(&out, "],\"batch_id\":\"%s\",\"ids\":[", s->batch_id);
+    buf_put_str(&out, buf_str(&s->ids_json));
+    buf_puts(&out, "]}\n");
+    request_answer(s->request, 200, "application/json", buf_str(&out));
+    buf_done(&out);
+}
+
+/* --- a letter --- */
+
+static struct trace_stamp stamp_of(const struct submission *s, const struct msgid *id,
+                                   int64_t now_ms, struct str recipient)
+{
+    const struct http_request *r = s->request;
+
+    return (struct trace_stamp){
+        .helo = str_of(request_token(r) != NULL ? request_token(r) : "localhost"),
+        .protocol = "HTTP",
+        .no_received = !injection_facts(s->injection)->received,
+        .peer_addr = r->peer_ip,
+        .host_name = r->config->host_name,
+        .id = id,
+        .recipient = recipient,
+        .now_ms = now_ms};
+}
+
+/* Why the recipient gets no letter, or NULL: address and queue are in l. */
+static const char *take_address(struct submission *s, struct letter *l, bool *ascii)
+{
+    const struct config *c = s->request->config;
+    struct str email = injection_email(s->injection, l->recipient);
+    struct smtp_address address;
+    struct dns_name name;
+    const char *refusal;
+
+    if (email.len > SMTP_PATH_MAX - 2 || smtp_address_parse(email, true, &address) < 0)
+        return "553 5.1.3 is no mail address";
+    refusal = accept_rcpt_refusal(c, &address, &name);
+    if (refusal != NULL)
+        return refusal;
+    *ascii = international_put_address(&l->strings, &address);
+    if (address.domain.len == 0) { /* <postmaster>: of this host */
+        buf_putc(&l->strings, '@');
+        buf_puts(&l->strings, c->host_name);
+    }
+    l->rcpt = (struct accept_rcpt){.address = {0, (uint32_t)l->strings.len}};
+    l->rcpt.queue = (struct accept_slice){(uint32_t)l->strings.len, (uint32_t)name.len};
+    buf_put(&l->strings, name.text, name.len);
+    return NULL;
+}
+
+/* The rendered letter in body, behind room, to a message. */
+static const char *take_message(struct submission *s, struct letter *l, struct draft *d)
+{
+    const struct injection_facts *facts = injection_facts(s->injection);
+    const uint8_t *content = d->body->data + d->room;
+    size_t len = d->body->len - d->room;
+    char *meta = injection_metadata(s->injection, l->recipient);
+    const char *refusal;
+
+    d->config = s->request->config;
+    d->queue = s->request->http->shared->queue;
+    d->received_max = RECEIVED_MAX;
+    d->recipients = 1;
+    d->born_ms = clock_mono_ns() / 1000000;
+    d->sender = buf_str(&s->sender);
+    d->protocol = STR("HTTP");
+    d->origin = str_of(s->request->peer_text);
+    d->meta = str_of(meta);
+    d->tenant =
+        s->request->token.tenant[0] != '\0' ? str_of(s->request->token.tenant) : facts->tenant;
+    d->campaign = facts->campaign;
+    d->priority = facts->priority;
+    d->eight_bit = !str_is_ascii((struct str){(const char *)content, len});
+    d->dot_lines = smtp_find_dot_line(content, len, 0) < len;
+    d->smtputf8 = d->utf8_address;
+    l->message = draft_message(d, &refusal);
+    free(meta);
+    l->due_ms = facts->not_before_ms > 0 ? facts->not_before_ms : d->not_before_ms;
+    l->due_ms = l->due_ms > d->stamp.now_ms ? l->due_ms : d->stamp.now_ms;
+    return l->message == NULL ? refusal : NULL;
+}
+
+/* Renders the next recipient's letter. *bytes: of its content. */
+static void make_letter(struct submission *s, size_t *bytes)
+{
+    struct letter *l = &s->letters[s->letters_len];
+    struct msgid id = msgid_next(&s->ids, clock_wall_ms());
+    struct injection_error error = {0};
+    struct template_budget budget = {s->request->config->http.message_bytes_max, LETTER_STEPS};
+    struct buf body = {0};
+    struct draft d = {.body = &body};
+    char id_text[MSGID_TEXT_BYTES];
+    const char *refusal;
+    bool ascii = true;
+
+    *l = (struct letter){.submission = s, .recipient = s->next++};
+    refusal = take_address(s, l, &ascii);
+    if (refusal == NULL) {
+        d.stamp = stamp_of(s, &id, clock_wall_ms(),
+                           (struct str){(const char *)l->strings.data, l->rcpt.address.len});
+        d.room = body.len = trace_stamp_room(&d.stamp);
+        d.utf8_address = !ascii || !s->sender_ascii;
+        body.len = 0;
+        ASSERT(buf_reserve(&body, d.room + 4096) == 0);
+        body.len = d.room;
+        if (injection_letter(s->injection, l->recipient, &id, budget, &body, &error) < 0)
+            refusal = error.text;
+        else
+            refusal = take_message(s, l, &d);
+    }
+    buf_done(&body);
+    if (refusal != NULL) {
+        fail_recipient(s, l->recipient, error.field, refusal);
+        buf_done(&l->strings);
+        return;
+    }
+    msgid_text(&id, id_text);
+    *bytes += l->message->content_len;
+    s->letters_len++;
+}
+
+/* --- rounds --- */
+
+static void next_round(struct http_request *r);
+
+static void letters_free(struct submission *s)
+{
+    for (size_t i = 0; i < s->letters_len; i++) {
+        message_unref(s->letters[i].message);
+        buf_done(&s->letters[i].strings);
+    }
+    s->letters_len = 0;
+}
+
+static void take_results(struct submission *s)
+{
+    char id[MSGID_TEXT_BYTES];
+
+    for (size_t i = 0; i < s->letters_len; i++) {
+        const struct letter *l = &s->letters[i];
+
+        if (l->result == 0) {
+            s->success++;
+            msgid_text(&l->message->id, id);
+            put_string(&s->ids_json, str_of(id));
+        } else {
+            s->shortage = l->result;
+            fail_recipient(s, l->recipient, "", shortage_text(l->result));
+        }
+    }
+    letters_free(s);
+}
+
+/* What is short is not asked again and again: the rest is refused as the last was. */
+static void give_up(struct submission *s)
+{
+    for (; s->next < injection_facts(s->injection)->recipients; s->next++)
+        fail_recipient(s, s->next, "", shortage_text(s->shortage));
+}
+
+static void next_round(struct http_request *r)
+{
+    struct submission *s = r->work;
+    struct shared *shared = r->http->shared;
+    uint64_t until_ns = clock_mono_ns() + ROUND_MS * UINT64_C(1000000);
+    size_t recipients = injection_facts(s->injection)->recipients, bytes = 0;
+    uint32_t to;
+
+    take_results(s);
+    if (s->shortage == 0 && accept_intake(shared->queue) != QUEUE_INTAKE_OK)
+        s->shortage = -ENOSPC;
+    if (s->shortage == 0 && atomic_load(&r->http->draining))
+        s->shortage = -ESHUTDOWN;
+    if (s->shortage != 0)
+        give_up(s);
+    while (s->next < recipients && s->letters_len < ROUND_LETTERS && bytes < ROUND_BYTES &&
+           (s->letters_len == 0 || clock_mono_ns() < until_ns))
+        make_letter(s, &bytes);
+    if (s->letters_len == 0) {
+        answer(s);
+        return;
+    }
+    s->note.run = on_round;
+    to = atomic_fetch_add_explicit(&r->http->next_worker, 1, memory_order_relaxed) %
+         shared->workers_len;
+    request_suspend(r, next_round);
+    worker_send(shared, to, &s->note);
+}
+
+static void submission_free(struct http_request *r)
+{
+    struct submission *s = r->work;
+
+    letters_free(s);
+    injection_free(s->injection);
+    buf_done(&s->sender);
+    buf_done(&s->ids_json);
+    buf_done(&s->failed_json);
+    buf_done(&s->errors_json);
+    free(s);
+}
+
+static bool tenant_refused(struct http_request *r, const struct injection_facts *facts)
+{
+    if (r->token.tenant[0] == '\0' || facts->tenant.len == 0 ||
+        str_eq(facts->tenant, str_of(r->token.tenant)))
+        return false;
+    request_problem(r, 403, "tenant", "this token is of the tenant '%s'", r->token.tenant);
+    return true;
+}
+
+static void take_sender(struct submission *s)
+{
+    struct smtp_address address;
+    struct str sender = injection_facts(s->injection)->sender;
+
+    s->sender_ascii = true;
+    if (sender.len == 0)
+        return;
+    ASSERT(smtp_address_parse(sender, true, &address) == 0);
+    s->sender_ascii = international_put_address(&s->sender, &address);
+}
+
+void handle_injection(struct http_request *r)
+{
+    struct injection *injection;
+    struct injection_error error;
+    struct submission *s;
+    struct msgid batch;
+
+    if (atomic_load(&r->http->draining)) {
+        request_problem(r, 503, "", "%s", shortage_text(-ESHUTDOWN));
+        return;
+    }
+    if (injection_parse(buf_str(&r->body), clock_wall_ms(), &injection, &error) < 0) {
+        request_problem(r, error.status, error.field, "%s%s%s", error.field,
+                        error.field[0] != '\0' ? ": " : "", error.text);
+        return;
+    }
+    buf_done(&r->body); /* what was held for it is held for the tree */
+    if (tenant_refused(r, injection_facts(injection))) {
+        injection_free(injection);
+        return;
+    }
+    s = calloc(1, sizeof(*s));
+    ASSERT(s != NULL);
+    s->request = r;
+    s->injection = injection;
+    r->work = s;
+    r->done = submission_free;
+    if (injection_facts(injection)->bytes > r->held_bytes &&
+        !request_hold(r, injection_facts(injection)->bytes - r->held_bytes)) {
+        request_problem(r, 503, "", "too much mail is being received, try again later");
+        return;
+    }
+    msgid_source_init(&s->ids, rng_entropy());
+    batch = msgid_next(&s->ids, clock_wall_ms());
+    msgid_text(&batch, s->batch_id);
+    take_sender(s);
+    next_round(r);
+}

@@ -1,0 +1,311 @@
+#include "http/tokens.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include <glib.h>
+
+#include "base/log.h"
+
+#define FILE_BYTES_MAX (16u << 20)
+#define RANDOM_BYTES   32
+#define FIELDS         5
+
+/* --- scopes and names --- */
+
+static const struct {
+    const char *name;
+    unsigned scope;
+} scopes[] = {{"inject", TOKEN_INJECT}, {"read", TOKEN_READ}, {"admin", TOKEN_ADMIN}};
+
+static struct str take_until(struct str *rest, char c)
+{
+    ptrdiff_t end = str_find(*rest, c);
+    struct str part = {rest->ptr, end < 0 ? rest->len : (size_t)end};
+
+    rest->ptr += part.len + (end >= 0);
+    rest->len -= part.len + (end >= 0);
+    return part;
+}
+
+unsigned token_scopes_parse(struct str text)
+{
+    unsigned all = 0;
+
+    while (text.len > 0) {
+        struct str one = take_until(&text, ',');
+        unsigned scope = 0;
+
+        for (size_t i = 0; i < ARRAY_LEN(scopes); i++)
+            if (str_eq(one, str_of(scopes[i].name)))
+                scope = scopes[i].scope;
+        if (scope == 0)
+            return 0;
+        all |= scope;
+    }
+    return all;
+}
+
+void token_scopes_put(struct buf *out, unsigned all)
+{
+    const char *comma = "";
+
+    for (size_t i = 0; i < ARRAY_LEN(scopes); i++) {
+        if ((all & scopes[i].scope) == 0)
+            continue;
+        buf_puts(out, comma);
+        buf_puts(out, scopes[i].name);
+        comma = ",";
+    }
+}
+
+bool token_name_valid(struct str name)
+{
+    for (size_t i = 0; i < name.len; i++)
+        if (!g_ascii_isalnum(name.ptr[i]) && strchr("._-", name.ptr[i]) == NULL)
+            return false;
+    return name.len > 0 && name.len <= TOKEN_NAME_MAX && !str_eq(name, STR("-"));
+}
+
+void token_hash(struct str text, char hash[static TOKEN_HASH_CHARS + 1])
+{
+    char *made = g_compute_checksum_for_data(G_CHECKSUM_SHA256, (const guchar *)text.ptr, text.len);
+
+    memcpy(hash, made, TOKEN_HASH_CHARS + 1);
+    g_free(made);
+}
+
+void token_make(char text[static TOKEN_TEXT_BYTES], char hash[static TOKEN_HASH_CHARS + 1])
+{
+    uint8_t random[RANDOM_BYTES];
+    size_t got = 0;
+    char *made;
+
+    while (got < sizeof(random)) {
+        ssize_t n = getrandom(random + got, sizeof(random) - got, 0);
+
+        ASSERT(n > 0 || errno == EINTR);
+        got += n > 0 ? (size_t)n : 0;
+    }
+    made = g_base64_encode(random, sizeof(random));
+    for (char *c = made; *c != '\0'; c++)
+        *c = *c == '+' ? '-' : *c == '/' ? '_' : *c == '=' ? '\0' : *c;
+    snprintf(text, TOKEN_TEXT_BYTES, "hym_%s", made);
+    g_free(made);
+    token_hash(str_of(text), hash);
+}
+
+/* --- the file --- */
+
+static bool parse_line(struct str line, struct token *out)
+{
+    struct str f[FIELDS];
+    uint64_t created;
+
+    for (size_t i = 0; i < FIELDS; i++)
+        f[i] = take_until(&line, ' ');
+    if (line.len > 0 || !token_name_valid(f[0]) || f[1].len != TOKEN_HASH_CHARS ||
+        !(str_eq(f[3], STR("-")) || token_name_valid(f[3])) ||
+        str_to_u64(f[4], INT64_MAX, &created) < 0)
+        return false;
+    *out = (struct token){.scopes = token_scopes_parse(f[2]), .created_s = (int64_t)created};
+    memcpy(out->name, f[0].ptr, f[0].len);
+    memcpy(out->hash, f[1].ptr, f[1].len);
+    if (!str_eq(f[3], STR("-")))
+        memcpy(out->tenant, f[3].ptr, f[3].len);
+    return out->scopes != 0;
+}
+
+static int read_all(const char *file, struct buf *text)
+{
+    int fd = open(file, O_RDONLY | O_CLOEXEC), err = 0;
+    ssize_t n = 1;
+
+    if (fd < 0)
+        return -errno;
+    while (err == 0 && n > 0) {
+        ASSERT(buf_reserve(text, 4096) == 0);
+        n = read(fd, text->data + text->len, 4096);
+        if (n > 0)
+            text->len += (size_t)n;
+        err = n < 0 && errno != EINTR ? -errno : text->len > FILE_BYTES_MAX ? -EFBIG : 0;
+        n = n < 0 ? 1 : n;
+    }
+    close(fd);
+    return err;
+}
+
+int token_list_load(const char *file, struct token_list *out, struct buf *error)
+{
+    struct buf text = {0};
+    struct token_list list = {.tokens = calloc(TOKENS_MAX, sizeof(*list.tokens))};
+    int err = read_all(file, &text);
+    struct str rest = buf_str(&text);
+    unsigned line = 0;
+
+    ASSERT(list.tokens != NULL);
+    if (err < 0)
+        buf_printf(error, "%s: %s", file, strerror(-err));
+    while (err == 0 && rest.len > 0) {
+        struct str one = take_until(&rest, '\n');
+
+        line++;
+        if (list.len == TOKENS_MAX || !parse_line(one, &list.tokens[list.len++])) {
+            buf_printf(error, "%s:%u: no line of a token", file, line);
+            err = -EINVAL;
+        }
+    }
+    buf_done(&text);
+    if (err < 0)
+        token_list_done(&list);
+    else
+        *out = list;
+    return err;
+}
+
+static int write_all(int fd, struct str text)
+{
+    while (text.len > 0) {
+        ssize_t n = write(fd, text.ptr, text.len);
+
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        text.ptr += n > 0 ? n : 0;
+        text.len -= n > 0 ? (size_t)n : 0;
+    }
+    return fsync(fd) < 0 ? -errno : 0;
+}
+
+/* The new file belongs to whom the old one belonged, or its directory, so that an engine with a
+ * user of its own can read it. */
+static int replace(const char *file, const char *dir, const char *beside, struct str text)
+{
+    struct stat old;
+    int fd, err;
+
+    (void)unlink(beside); /* of who was killed */
+    fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return -errno;
+    err = write_all(fd, text);
+    if (err == 0 && stat(file, &old) < 0) {
+        err = stat(dir, &old) < 0 ? -errno : 0;
+        old.st_mode = 0600;
+    }
+    if (err == 0 && ((old.st_uid != geteuid() && fchown(fd, old.st_uid, old.st_gid) < 0) ||
+                     fchmod(fd, old.st_mode & 0777) < 0))
+        err = -errno;
+    close(fd);
+    if (err == 0 && rename(beside, file) < 0)
+        err = -errno;
+    if (err < 0)
+        unlink(beside);
+    return err;
+}
+
+static int sync_directory(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int err = fd < 0 || fsync(fd) < 0 ? -errno : 0;
+
+    if (fd >= 0)
+        close(fd);
+    return err;
+}
+
+int token_list_store(const char *file, const struct token_list *list)
+{
+    struct buf text = {0};
+    char *beside = g_strdup_printf("%s.new", file), *dir = g_path_get_dirname(file);
+    int err;
+
+    for (size_t i = 0; i < list->len; i++) {
+        const struct token *t = &list->tokens[i];
+
+        buf_printf(&text, "%s %s ", t->name, t->hash);
+        token_scopes_put(&text, t->scopes);
+        buf_printf(&text, " %s %lld\n", t->tenant[0] == '\0' ? "-" : t->tenant,
+                   (long long)t->created_s);
+    }
+    err = replace(file, dir, beside, buf_str(&text));
+    if (err == 0)
+        err = sync_directory(dir);
+    g_free(dir);
+    g_free(beside);
+    buf_done(&text);
+    return err;
+}
+
+void token_list_done(struct token_list *list)
+{
+    free(list->tokens);
+    *list = (struct token_list){0};
+}
+
+struct token *token_list_find(struct token_list *list, const char *name)
+{
+    for (size_t i = 0; i < list->len; i++)
+        if (strcmp(list->tokens[i].name, name) == 0)
+            return &list->tokens[i];
+    return NULL;
+}
+
+/* --- the engine's --- */
+
+void tokens_init(struct tokens *t)
+{
+    *t = (struct tokens){0};
+    pthread_mutex_init(&t->lock, NULL);
+}
+
+void tokens_done(struct tokens *t)
+{
+    token_list_done(&t->list);
+    pthread_mutex_destroy(&t->lock);
+}
+
+/* A file that cannot be read, or is spoilt, gives no token any right: those who were removed from
+ * it must not stay in. */
+static void look(struct tokens *t, const char *file)
+{
+    struct buf error = {0};
+    struct stat st;
+
+    if (stat(file, &st) < 0) {
+        token_list_done(&t->list);
+        t->inode = 0;
+        return;
+    }
+    if (st.st_ino == t->inode && st.st_mtim.tv_sec == t->changed.tv_sec &&
+        st.st_mtim.tv_nsec == t->changed.tv_nsec)
+        return;
+    token_list_done(&t->list);
+    if (token_list_load(file, &t->list, &error) < 0)
+        log_error("http.tokens", "error=\"%.*s\" action=\"no token is taken until it is mended\"",
+                  STR_FMT(buf_str(&error)));
+    buf_done(&error);
+    t->inode = st.st_ino;
+    t->changed = st.st_mtim;
+}
+
+bool tokens_find(struct tokens *t, const char *file, struct str text, struct token *out)
+{
+    char hash[TOKEN_HASH_CHARS + 1];
+    bool found = false;
+
+    token_hash(text, hash);
+    pthread_mutex_lock(&t->lock);
+    look(t, file);
+    for (size_t i = 0; i < t->list.len && !found; i++) {
+        found = strcmp(t->list.tokens[i].hash, hash) == 0;
+        if (found)
+            *out = t->list.tokens[i];
+    }
+    pthread_mutex_unlock(&t->lock);
+    return found;
+}

@@ -1,0 +1,602 @@
+#!/usr/bin/env python3
+"""The HTTP side of the engine, by real clients and by hostile ones.
+
+http_api.py [TEST...]"""
+
+import base64
+import collections
+import contextlib
+import email
+import email.policy
+import http.client
+import json
+import pathlib
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+HERE = pathlib.Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE.parent / "lib"), str(HERE.parent / "hostile")]
+
+from engine import Engine, Sink  # noqa: E402
+from proc import Failure, free_port, wait_port, wait_until  # noqa: E402
+from servers import Server  # noqa: E402
+from talk import run  # noqa: E402
+
+LOOPBACK = ["127.0.0.0/8"]
+LETTER = {"envelope_sender": "news@sender.example", "recipients": [{"email": "a@x.example"}],
+          "content": {"text_body": "hello", "subject": "hi", "from": {"email": "news@sender.example"}}}
+
+
+def settings(port, **more):
+    return {"http": {"listen": f"127.0.0.1:{free_port()}", "trusted_networks": LOOPBACK, **more},
+            "routes": {"*": f"[127.0.0.1]:{port}"}}
+
+
+class Api(Engine):
+    def __init__(self, port=1, more=None, **http_more):
+        super().__init__({**settings(port, **http_more), **(more or {})})
+        self.config["http"].setdefault("tokens", str(self.dir / "tokens"))
+        self.web = int(self.config["http"]["listen"].rpartition(":")[2])
+
+    def start(self, timeout_s=60):
+        super().start(timeout_s)
+        wait_port(("127.0.0.1", self.web), self.process, timeout_s)
+        return self
+
+    def ask(self, method, path, body=None, headers=None, timeout_s=60):
+        """(status, headers, body)"""
+        connection = http.client.HTTPConnection("127.0.0.1", self.web, timeout=timeout_s)
+        with contextlib.closing(connection):
+            if body is not None and not isinstance(body, (bytes, str)):
+                body = json.dumps(body)
+            connection.request(method, path, body,
+                               {**({"Content-Type": "application/json"} if body is not None else {}),
+                                **(headers or {})})
+            answer = connection.getresponse()
+            return answer.status, dict(answer.getheaders()), answer.read()
+
+    def inject(self, body, **more):
+        status, _, text = self.ask("POST", "/api/inject/v1", body, **more)
+        if status != 200:
+            raise Failure(f"{status} {text}")
+        return json.loads(text)
+
+    def raw(self, data, timeout_s=15):
+        """All that comes back to these bytes, until the connection ends."""
+        with socket.create_connection(("127.0.0.1", self.web), timeout_s) as s:
+            s.settimeout(timeout_s)
+            got = b""
+            with contextlib.suppress(ConnectionError):
+                s.sendall(data)
+            with contextlib.suppress(ConnectionError):
+                while part := s.recv(65536):
+                    got += part
+            return got
+
+
+def check(what, got, want):
+    if got != want:
+        raise Failure(f"{what}: {got!r}, expected {want!r}")
+
+
+def parsed(content):
+    """What a receiver took, as Python's email package sees it."""
+    content = re.sub(rb"^\.", b"", content, flags=re.M)
+    message = email.message_from_bytes(content, policy=email.policy.SMTP)
+    if message.defects or any(p.defects for p in message.walk()):
+        raise Failure(f"defects {message.defects} in {content!r}")
+    if max(map(len, content.split(b"\r\n"))) > 998 or re.search(rb"[^\r]\n|\r[^\n]", content):
+        raise Failure(f"lines of {content!r}")
+    return message
+
+
+def letters(server, count):
+    """Letters by their recipient."""
+    wait_until(f"{count} letters", lambda: len(server.taken) >= count)
+    return {str(m["To"].addresses[0].addr_spec): m for m in map(parsed, server.taken)}
+
+
+# --- what is sent ---
+
+def test_parts():
+    """A letter of all kinds of parts, with personal texts, arrives as it was meant."""
+    picture = bytes(random.Random(1).randbytes(3000))
+    content = {
+        "text_body": "{{ name }}様\n{% for item in items %}- {{ item }}\n{% endfor %}.\nend {{ missing }}",
+        "html_body": "<p>{{ name }} {{ raw|safe }} {{ unsafe }}</p>" + "長い行" * 400,
+        "amp_html_body": "<html amp4email><body>{{ name }}</body></html>",
+        "attachments": [
+            {"data": base64.b64encode(picture).decode(), "base64": True, "content_type": "image/png",
+             "content_id": "logo@x", "file_name": "logo.png"},
+            {"data": "a,b\n", "content_type": "text/csv; charset=utf-8", "file_name": "見積書\r\nX: y.csv"}],
+        "headers": {"X-Campaign": "{{ code }}", "List-Unsubscribe": "<https://x.example/u/{{ code }}>"},
+        "from": {"email": "news@sender.example", "name": "早馬 \"ニュース\""},
+        "reply_to": {"email": "reply@sender.example"},
+        "subject": "【お知らせ】{{ name }}様、春のセールが始まりました。ぜひご覧ください。"}
+    body = {"envelope_sender": "bounce@sender.example", "content": content,
+            "substitutions": {"items": ["one", "二"], "code": "global", "unsafe": "<&>"},
+            "recipients": [
+                {"email": "taro@x.example", "name": "太郎", "substitutions": {"code": "c1", "raw": "<b>!</b>"}},
+                {"email": "hana@y.example", "name": "花子 <b>", "metadata": {"k": [1]}}]}
+    server = Server({})
+    with Api(server.port) as engine:
+        answer = engine.inject(body)
+        check("counts", (answer["success_count"], answer["fail_count"], len(answer["ids"])), (2, 0, 2))
+        found = letters(server, 2)
+        records = {r["recipient"]: r for r in engine.wait_records("Reception", 2)}
+    taro, hana = found["taro@x.example"], found["hana@y.example"]
+    check("subject", taro["Subject"], content["subject"].replace("{{ name }}", "太郎"))
+    check("from", (taro["From"].addresses[0].display_name, taro["From"].addresses[0].addr_spec),
+          ("早馬 \"ニュース\"", "news@sender.example"))
+    check("to", hana["To"].addresses[0].display_name, "花子 <b>")
+    check("fields", (taro["X-Campaign"], hana["X-Campaign"], taro["Reply-To"]),
+          ("c1", "global", "reply@sender.example"))
+    check("once", [len(taro.get_all(f)) for f in ("Message-ID", "Date", "MIME-Version", "From", "To")], [1] * 5)
+    check("no Received of ours", taro.get_all("Received"), None)
+    check("structure", [p.get_content_type() for p in taro.walk()],
+          ["multipart/mixed", "multipart/related", "multipart/alternative", "text/plain", "text/x-amp-html",
+           "text/html", "image/png", "text/csv"])
+    parts = [p for p in taro.walk() if not p.is_multipart()]
+    check("text", parts[0].get_content(), "太郎様\r\n- one\r\n- 二\r\n.\r\nend \r\n")
+    check("html", parts[2].get_content().strip(), "<p>太郎 <b>!</b> &lt;&amp;&gt;</p>" + "長い行" * 400)
+    check("html is escaped", "花子 &lt;b&gt;" in [p for p in hana.walk()][5].get_content(), True)
+    check("picture", (parts[3].get_content(), parts[3]["Content-ID"], parts[3].get_content_disposition()),
+          (picture, "<logo@x>", "inline"))
+    check("csv", (parts[4].get_content(), parts[4].get_filename()), ("a,b\n", "見積書__X: y.csv"))
+    check("record", (records["hana@y.example"]["reception_protocol"], records["hana@y.example"]["id"] in
+                     answer["ids"], records["hana@y.example"]["meta"]["k"]), ("HTTP", True, [1]))
+
+
+def test_whole_message():
+    """A message as one text: rendered, its header in ASCII, private fields obeyed and taken off."""
+    text = ("From: 早馬 <news@sender.example>\nTo: \"{{ name }}\" <{{ email }}>\n"
+            "Subject: {{ name }}さん\nX-Hayauma-Campaign: spring\nBcc: secret@x.example\n"
+            "Content-Type: text/plain; charset=utf-8\n\n{{ name }}さん\n.\n")
+    server = Server({})
+    with Api(server.port) as engine:
+        engine.inject({"envelope_sender": "", "content": text,
+                       "recipients": [{"email": "a@x.example", "name": "花子"}],
+                       "trace_headers": {"received_header": True}})
+        engine.inject({"envelope_sender": "b@sender.example", "template_dialect": "Static",
+                       "content": "Subject: {{ x }}\r\nTo: b@x.example\r\n\r\n{{ y }}",
+                       "recipients": [{"email": "b@x.example"}]})
+        found = letters(server, 2)
+        (record,) = [r for r in engine.records("Reception") if r["recipient"] == "a@x.example"]
+    m = found["a@x.example"]
+    check("header", (m["Subject"], m["From"].addresses[0].display_name, m["Bcc"], m["X-Hayauma-Campaign"]),
+          ("花子さん", "早馬", None, None))
+    check("body", m.get_content(), "花子さん\r\n.\r\n")
+    check("received", " with HTTP id " in m["Received"], True)
+    check("campaign", record["meta"].get("campaign"), "spring")
+    check("static", (found["b@x.example"]["Subject"], found["b@x.example"].get_payload()),
+          ("{{ x }}", "{{ y }}\r\n"))
+
+
+def test_no_variable_makes_a_field():
+    """Line ends in variables: of header fields, names, addresses; in whole messages and in parts."""
+    evil = "x\r\nBcc: victim@x.example\r\n\r\ninjected"
+    whole = "From: {{ e }} <n@sender.example>\nTo: {{ email }}\nSubject: {{ e }}\nX: {{ e }}\n\n{{ e }}"
+    parts = {"text_body": "t", "subject": "{{ e }}", "from": {"email": "n@sender.example", "name": "{{ e }}"},
+             "headers": {"X-Any": "{{ e }}", "X-Own": evil}, "reply_to": {"email": "r@sender.example", "name": "{{e}}"}}
+    server = Server({})
+    with Api(server.port) as engine:
+        for n, content in enumerate((whole, parts)):
+            engine.inject({"envelope_sender": "n@sender.example", "content": content,
+                           "recipients": [{"email": f"r{n}@x.example", "name": evil,
+                                           "substitutions": {"e": evil}}]})
+        found = letters(server, 2)
+    for m in found.values():
+        if set(m.keys()) - {"From", "To", "Subject", "X", "X-Any", "X-Own", "Reply-To", "Message-ID", "Date",
+                            "MIME-Version", "Content-Type", "Content-Transfer-Encoding"}:
+            raise Failure(f"fields {m.keys()}")
+        check("subject", " ".join(m["Subject"].split()), "x Bcc: victim@x.example injected")
+    check("body", found["r0@x.example"].get_payload().startswith("x\r\nBcc:"), True)
+
+
+def test_failed_recipients():
+    """Some recipients fail, each with its reason; the others are sent to."""
+    server = Server({})
+    body = {"envelope_sender": "n@sender.example",
+            "content": {"text_body": "{{ user.name }}", "from": {"email": "n@sender.example"}},
+            "recipients": [{"email": "no address"}, {"email": "b@x.example"},
+                           {"email": "c@no.example", "substitutions": {"user": {"name": "x"}}},
+                           {"email": "d@x.example", "substitutions": {"user": {"name": "dora"}}}]}
+    with Api(server.port, {"routes": {"no.example": "reject", "*": f"[127.0.0.1]:{server.port}"}}) as engine:
+        answer = engine.inject(body)
+        check("counts", (answer["success_count"], answer["fail_count"]), (1, 3))
+        check("failed", answer["failed_recipients"], ["no address", "b@x.example", "c@no.example"])
+        for error, part in zip(answer["errors"], ("5.1.3", "content.text_body: template, line 1, column", "5.7.1")):
+            check(error, part in error, True)
+        check("sent", list(letters(server, 1)), ["d@x.example"])
+        answer = engine.inject({**body, "recipients": []})
+        check("nobody", (answer["success_count"], answer["ids"]), (0, []))
+
+
+def test_times_and_names():
+    """not_before, expires, priority, campaign and tenant are what the queue shows."""
+    with Api() as engine:
+        engine.config["routes"] = {}
+        soon = int(time.time()) + 3600
+        engine.inject({**LETTER, "campaign": "spring", "tenant": "acme", "priority": 2, "not_before": soon,
+                       "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(soon + 60))})
+        (row,) = [json.loads(line) for line in
+                  engine.command("queue", "list", "--json").splitlines() if '"id"' in line]
+        row = row.get("row", row)
+        check("row", (row["priority"], row["campaign"], row["tenant"], row["due_ms"] // 1000,
+                      abs(row["expires_ms"] // 1000 - soon - 60) <= 1), (2, "spring", "acme", soon, True))
+
+
+# --- what is refused ---
+
+REFUSED = [
+    ({"x": 1}, 400, "x"),
+    ({**LETTER, "recipents": []}, 400, "recipents"),
+    ({k: v for k, v in LETTER.items() if k != "content"}, 400, "content"),
+    ({**LETTER, "recipients": [{"email": "a@x.example", "emial": 1}]}, 400, "recipients[0].emial"),
+    ({**LETTER, "recipients": [{}]}, 400, "recipients[0].email"),
+    ({**LETTER, "recipients": {"email": "a@x.example"}}, 400, "recipients"),
+    ({**LETTER, "recipients": ["a@x.example"]}, 400, "recipients[0]"),
+    ({**LETTER, "envelope_sender": "not an address"}, 422, "envelope_sender"),
+    ({**LETTER, "template_dialect": "Handlebars"}, 422, "template_dialect"),
+    ({**LETTER, "content": "{{ broken"}, 422, "content"),
+    ({**LETTER, "content": {"amp_html_body": "x", "from": {"email": "a@b.example"}}}, 422, "content"),
+    ({**LETTER, "content": {"text_body": "x"}}, 422, "content.from"),
+    ({**LETTER, "content": {**LETTER["content"], "headers": {"From": "x"}}}, 422, "content.headers.From"),
+    ({**LETTER, "content": {**LETTER["content"], "headers": {"Bad name": "x"}}}, 422, "content.headers.Bad name"),
+    ({**LETTER, "content": {**LETTER["content"], "headers": {"Content-Type": "x"}}}, 422,
+     "content.headers.Content-Type"),
+    ({**LETTER, "content": {**LETTER["content"], "attachments": [{"data": "x", "content_type": "multipart/x"}]}},
+     422, "content.attachments[0]"),
+    ({**LETTER, "content": {**LETTER["content"], "attachments":
+                            [{"data": "*", "content_type": "a/b", "base64": True}]}}, 422, "content.attachments[0]"),
+    ({**LETTER, "tenant": "a b"}, 422, "tenant"), ({**LETTER, "priority": 10}, 422, "priority"),
+    ({**LETTER, "not_before": "soon"}, 422, "not_before"), ({**LETTER, "expires": 1}, 422, "expires"),
+    ({**LETTER, "trace_headers": {"supplemental_header": True}}, 422, "trace_headers.supplemental_header"),
+    (b'{"a":' * 40 + b"1" + b"}" * 40, 400, ""), (b"[" * 1000000, 400, ""), (b"[1]", 400, ""), (b"", 400, ""),
+    (b'{"a": 1e999}', 400, ""), (b'{"a": 99999999999999999999999}', 400, ""), (b'{"a": "\xff"}', 400, ""),
+    (b'{"a": "\\u0000"}', 400, ""), (b'{"a": 1, "a": 2}', 400, ""), (b"[" + b"1," * 1000001 + b"1]", 400, ""),
+    (b'{"a": 1} x', 400, ""), (b'"\\ud800"', 400, ""),
+]
+
+
+def test_refused():
+    """Each mistake is answered with its place, and nothing of the request is sent."""
+    with Api() as engine:
+        for body, status, field in REFUSED:
+            got, headers, text = engine.ask("POST", "/api/inject/v1", body)
+            said = json.loads(text)
+            check(f"{str(body)[:100]}: {said}",
+                  (got, said["status"], said.get("field", ""), headers["Content-Type"]),
+                  (status, status, field, "application/problem+json"))
+        for method, path, headers, status in (
+                ("GET", "/api/inject/v1", {}, 405), ("POST", "/nothing", {}, 404), ("PUT", "/metrics", {}, 405),
+                ("POST", "/api/inject/v1", {"Content-Type": "text/plain"}, 415),
+                ("POST", "/api/inject/v1", {"Content-Encoding": "gzip"}, 415)):
+            check(f"{method} {path} {headers}",
+                  engine.ask(method, path, LETTER if method != "GET" else None, headers)[0], status)
+        check("nothing sent", engine.status()["counters"]["received_messages"], 0)
+        engine.inject(LETTER)
+
+
+def head(*fields, path="/api/inject/v1"):
+    lines = [f"POST {path} HTTP/1.1", "Host: x", "Connection: close", "Content-Type: application/json", *fields]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode()
+
+
+def test_framing():
+    """Lengths that two readers would read otherwise, bad chunks, too much: refused, or cut, never mail."""
+    text = json.dumps(LETTER).encode()
+    length = f"Content-Length: {len(text)}"
+    chunked = "Transfer-Encoding: chunked"
+    chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(text), text)
+    cases = [
+        (head(length, length) + text, b"400"), (head(length, "Content-Length: 1") + text, b"400"),
+        (head(length, chunked) + chunks, b"400"), (head(chunked, chunked) + chunks, b"400"),
+        (head("Transfer-Encoding: gzip, chunked") + chunks, b"501"), (head("Content-Length: -1") + text, b"400"),
+        (head("Content-Length: +5") + text, b"400"), (head("Content-Length: 0x10") + text, b"400"),
+        (head("Content-Length: 99999999999999999999999") + text, b"4"), (head(f"{length},{len(text)}") + text, b"400"),
+        (head("Content-Length: 999999999") + text, b"413"), (head(length, "Host: y") + text, b"400"),
+        (head(length, "Authorization: Bearer x", "Authorization: Bearer y") + text, b"400"),
+        (head(chunked) + b"zz\r\n" + text, None), (head(chunked) + b"-1\r\n" + text, None),
+        (head(chunked) + b"fffffffffffffffff\r\n" + text, None), (head(chunked) + b"5\r\nabcdefgh\r\n0\r\n\r\n", None),
+        (head(chunked) + b"100000\r\n" + b"x" * 0x100000 + b"\r\n0\r\n\r\n", b"413"),
+        (head(length) + text[:-5], None), (b"POST / HTTP/9.9\r\n\r\n", None), (b"\0" * 1000, None),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + b"X: " + b"y" * 200000 + b"\r\n\r\n", None),
+    ]
+    with Api(body_max="512KiB", idle_timeout="1s") as engine:  # what is missing is not waited for
+        for data, want in cases:
+            got = engine.raw(data)
+            status = got[9:12]
+            if want is None and status[:1] not in (b"", b"4", b"5"):
+                raise Failure(f"{data[:150]!r}: {got[:100]!r}")
+            if want is not None and not status.startswith(want):
+                raise Failure(f"{data[:150]!r}: {got[:100]!r}, expected {want}")
+        check("nothing sent", engine.status()["counters"]["received_messages"], 0)
+        got = engine.raw(head(chunked) + chunks)
+        check(f"chunks: {got}", got[9:12], b"200")
+
+
+# --- who may ---
+
+def test_tokens():
+    """No token, no mail; scopes and tenants hold; a removed token ends at once; the file keeps none."""
+    with Api(trusted_networks=[]) as engine:
+        bearer = {}
+        for name, *options in (("app",), ("watch", "--scopes", "read"), ("shop", "--tenant", "acme"),
+                               ("root", "--scopes", "admin,inject")):
+            bearer[name] = engine.command("token", "add", name, *options).strip()
+            if bearer[name] in (engine.dir / "tokens").read_text():
+                raise Failure("the token itself is in the file")
+        check("mode", (engine.dir / "tokens").stat().st_mode & 0o777, 0o600)
+        check("list", [line.split()[:3] for line in engine.command("token", "list").splitlines()],
+              [["app", "inject", "-"], ["watch", "read", "-"], ["shop", "inject", "acme"],
+               ["root", "inject,admin", "-"]])
+
+        def post(name, body=None, **headers):
+            if name:
+                headers["Authorization"] = f"Bearer {bearer[name]}"
+            return engine.ask("POST", "/api/inject/v1", body or LETTER, headers)[0]
+
+        def scrape(name):
+            return engine.ask("GET", "/metrics", None, {"Authorization": f"Bearer {bearer[name]}"})[0]
+        check("posts", [post(n) for n in (None, "app", "watch", "shop", "root")], [401, 200, 403, 200, 200])
+        check("scrapes", [scrape(n) for n in ("app", "watch", "root")], [403, 200, 200])
+        check("other tenant", post("shop", {**LETTER, "tenant": "other"}), 403)
+        check("wrong", engine.ask("POST", "/api/inject/v1", LETTER, {"Authorization": "Bearer hym_x"})[0], 401)
+        basic = base64.b64encode(f"any:{bearer['app']}".encode()).decode()
+        check("basic", engine.ask("POST", "/api/inject/v1", LETTER, {"Authorization": f"Basic {basic}"})[0], 200)
+        check("health is open", engine.ask("GET", "/health/ready")[0], 200)
+        check("twice", engine.command("token", "add", "app", check=False), "")
+        engine.command("token", "remove", "app")
+        check("removed", post("app"), 401)
+        records = engine.wait_records("Reception", 4)
+        check("names", sorted((r["peer_address"]["name"], r["meta"].get("tenant")) for r in records),
+              [("app", None), ("app", None), ("root", None), ("shop", "acme")])
+        (engine.dir / "tokens").write_text("spoilt\n")
+        check("a spoilt file lets nobody in", post("root"), 401)
+
+
+# --- load, pressure, ends ---
+
+def test_concurrent():
+    """Many at once over kept connections: each letter once."""
+    threads, requests, recipients = 8, 15, 20
+
+    def client(n):
+        connection = http.client.HTTPConnection("127.0.0.1", engine.web, timeout=120)
+        for i in range(requests):
+            body = {**LETTER, "recipients": [{"email": f"t{n}i{i}r{r}@x{r % 3}.example"} for r in range(recipients)]}
+            connection.request("POST", "/api/inject/v1", json.dumps(body), {"Content-Type": "application/json"})
+            answer = json.loads(connection.getresponse().read())
+            ids.extend(answer["ids"])
+        connection.close()
+    ids = []
+    with Sink() as sink, Api(sink.port) as engine:
+        running = [threading.Thread(target=client, args=(n,)) for n in range(threads)]
+        for t in running:
+            t.start()
+        for t in running:
+            t.join()
+        total = threads * requests * recipients
+        check("ids", (len(ids), len(set(ids))), (total, total))
+        wait_until("all to arrive", lambda: len(sink.ledger()) >= total, 60)
+        check("each once", max(collections.Counter(row[3] for row in sink.ledger()).values()), 1)
+        check("connections", engine.status()["counters"]["http_requests"], threads * requests)
+
+
+def test_kill9():
+    """What was answered 2xx arrives, and exactly once, whatever kill -9 falls between."""
+    rng = random.Random()
+    promised, stop = [], threading.Event()
+
+    def client(n):
+        i = 0
+        while not stop.is_set():
+            i += 1
+            names = [f"c{n}-{i}-{r}@x{r % 2}.example" for r in range(rng.choice((1, 5, 300)))]
+            with contextlib.suppress(OSError, http.client.HTTPException, ValueError):
+                status, _, text = engine.ask("POST", "/api/inject/v1", {
+                    **LETTER, "recipients": [{"email": name} for name in names]})
+                if status == 200:
+                    failed = set(json.loads(text)["failed_recipients"])
+                    promised.extend(name for name in names if name not in failed)
+    # The sink is down until the end: no delivery is cut by a kill, so that none may come twice.
+    port = free_port()
+    with Api(port, {"destinations": {"*": {"retry": ["1s"]}}}) as engine:
+        clients = [threading.Thread(target=client, args=(n,)) for n in range(3)]
+        for t in clients:
+            t.start()
+        for _ in range(3):
+            before = len(promised)
+            wait_until("answers", lambda: len(promised) > before + 100)
+            time.sleep(rng.random() / 4)
+            engine.kill()
+            engine.start()
+        stop.set()
+        for t in clients:
+            t.join()
+        sink = Sink()
+        sink.port = port
+        with sink:
+            engine.command("queue", "flush", "--all", "--yes", check=False)
+            wait_until("an empty queue", lambda: engine.status()["queue"]["rows"] == 0, 120,
+                       process=engine.process)
+            arrived = collections.Counter(row[3] for row in sink.ledger())
+    lost = [name for name in promised if arrived[name] != 1]
+    if lost:
+        raise Failure(f"{len(lost)} of {len(promised)} not exactly once: {lost[:3]}")
+
+
+def test_slow_uploads():
+    """Hundreds who trickle: others are served meanwhile, memory stays, and their time ends."""
+    with Api(request_timeout="3s", idle_timeout="60s", connections_per_client_max=600,
+             body_max="8MiB") as engine:
+        slow = []
+        for _ in range(400):
+            s = socket.create_connection(("127.0.0.1", engine.web))
+            s.sendall(head("Content-Length: 5000000") + b"{")
+            slow.append(s)
+        began = time.monotonic()
+        engine.inject(LETTER)
+        for s in slow[:100]:  # bytes now and then do not help
+            with contextlib.suppress(OSError):
+                s.sendall(b" ")
+        engine.inject(LETTER)
+        check("ready", engine.ask("GET", "/health/ready")[0], 200)
+
+        def ended(s):
+            s.setblocking(False)
+            try:
+                return s.recv(1000) == b""
+            except BlockingIOError:
+                return False
+            except ConnectionError:
+                return True
+        wait_until("their end", lambda: all(map(ended, slow)), 30)
+        if time.monotonic() - began < 2:
+            raise Failure("they ended at once")
+        for s in slow:
+            s.close()
+        wait_until("no connections", lambda: engine.status()["gauges"]["http_connections"] == 0)
+        check("memory", engine.status()["gauges"]["intake_bytes"], 0)
+
+
+def test_pressure():
+    """Without room: 503 with Retry-After, and mail again when there is some."""
+    with Api(more={"queue": {"intake_memory_max": "4MiB"}}, body_max="32MiB") as engine:
+        engine.config["queue"]["path"] = str(engine.dir / "queue")
+        hold = socket.create_connection(("127.0.0.1", engine.web))
+        hold.sendall(head("Content-Length: 2900000") + b" " * 2800000)
+        wait_until("its bytes", lambda: engine.status()["gauges"]["intake_bytes"] > 2000000)
+        big = {**LETTER, "content": {**LETTER["content"], "text_body": "x" * 2000000}}
+        status, headers, _ = engine.ask("POST", "/api/inject/v1", big)
+        check("pressure", (status, headers.get("Retry-After")), (503, "5"))
+        hold.close()
+        wait_until("room again", lambda: engine.ask("POST", "/api/inject/v1", LETTER)[0] == 200)
+
+
+def test_drain():
+    """A drain: not ready, no mail; who is under way gets the answer."""
+    stall = Server({"dot": lambda peer: time.sleep(3)})
+    with Api(stall.port) as engine:
+        engine.inject(LETTER)
+        wait_until("the delivery", lambda: "DATA" in stall.heard)
+        engine.process.send(signal.SIGTERM)
+
+        def ready():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                return engine.ask("GET", "/health/ready")[0]
+            return None
+        wait_until("not ready", lambda: ready() == 503)
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            check("no mail", engine.ask("POST", "/api/inject/v1", LETTER)[0], 503)
+            check("live", engine.ask("GET", "/health/live")[0], 200)
+
+
+# --- metrics ---
+
+def families(text):
+    """Parses OpenMetrics text as strictly as these series need; {family: {labels: value}}."""
+    lines = text.split("\n")
+    if lines[-2:] != ["# EOF", ""]:
+        raise Failure(f"ends with {lines[-2:]}")
+    found, family, kind = {}, None, None
+    suffixes = {"counter": ("_total",), "gauge": ("",), "info": ("_info",), "summary": ("_count", "_sum"),
+                "histogram": ("_bucket", "_count", "_sum")}
+    for line in lines[:-2]:
+        if line.startswith("# TYPE "):
+            _, _, family, kind = line.split(" ")
+            if family in found:
+                raise Failure(f"{family} twice")
+            found[family] = {}
+        elif line.startswith("# HELP "):
+            check(line, line.split(" ")[2], family)
+        else:
+            m = re.fullmatch(r'([a-z0-9_]+)(\{(?:[a-z]+="(?:[^"\\]|\\.)*",?)+\})? ([-+.0-9e]+)', line)
+            if not m or m[1] not in [family + s for s in suffixes[kind]]:
+                raise Failure(f"{line!r} in {family}, {kind}")
+            if m[1] + (m[2] or "") in found[family]:
+                raise Failure(f"{line!r} twice")
+            found[family][m[1] + (m[2] or "")] = float(m[3])
+    return found
+
+
+def test_metrics():
+    """All there and true; series are bounded whatever the number of sites."""
+    with Api() as engine:
+        engine.config["routes"] = {}
+        routes = {f"d{i}.example": f"[127.0.0.1]:{i + 2}" for i in range(150)}
+        engine.config["routes"] = {**routes}
+        engine.file.write_text(json.dumps(engine.config))
+        engine.command("reload")
+        engine.inject({**LETTER, "tenant": "acme", "recipients":
+                       [{"email": f"a{n}@d{i}.example"} for i in range(150) for n in range(1 + (i == 7))]})
+        status, headers, text = engine.ask("GET", "/metrics")
+        found = families(text.decode())
+        check("type", (status, headers["Content-Type"].split(";")[0]), (200, "application/openmetrics-text"))
+        check("received", found["hayauma_received_messages"]["hayauma_received_messages_total"], 151)
+        check("queue", found["hayauma_queue_recipients"]["hayauma_queue_recipients"], 151)
+        check("tenant", found["hayauma_tenant_recipients"], {'hayauma_tenant_recipients{tenant="acme"}': 151})
+        sites = found["hayauma_site_recipients"]
+        check("sites", (len(sites) <= 101, sum(sites.values())), (True, 151))
+        turns = found["hayauma_turn_seconds"]
+        check("turns", turns["hayauma_turn_seconds_count"] > 0, True)
+        check("answers", found["hayauma_http_answers"]
+              ['hayauma_http_answers_total{endpoint="inject",class="2xx"}'], 1)
+        for name in ("hayauma_queue_commit_seconds", "hayauma_queue_due_age_seconds", "hayauma_listener_sessions",
+                     "hayauma_sessions_in_begun", "hayauma_intake_open", "hayauma_draining", "hayauma_build"):
+            check(name, name in found and len(found[name]) > 0, True)
+        if shutil.which("promtool"):
+            done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, check=False)
+            check(f"promtool: {done.stderr.decode()}", b"error" in done.stderr.lower(), False)
+        check("HEAD", engine.ask("HEAD", "/metrics")[::2], (200, b""))
+
+
+# --- other clients ---
+
+def test_clients():
+    """curl and Node's fetch, with bodies of several sizes."""
+    node = """
+        const [url, size] = process.argv.slice(1);
+        const body = {envelope_sender: "n@sender.example", recipients: [{email: "node@x.example"}],
+                      content: {text_body: "早".repeat(Number(size)), from: {email: "n@sender.example"}}};
+        const r = await fetch(url, {method: "POST", body: JSON.stringify(body),
+                                    headers: {"Content-Type": "application/json"}});
+        console.log(r.status, (await r.json()).success_count);"""
+    with Sink() as sink, Api(sink.port) as engine:
+        url = f"http://127.0.0.1:{engine.web}/api/inject/v1"
+        sent = 0
+        for size in (1, 300000, 3000000):
+            body = json.dumps({**LETTER, "content": {**LETTER["content"], "text_body": "x" * size}})
+            for more in ([], ["-H", "Transfer-Encoding: chunked"], ["--http1.0"]):
+                done = subprocess.run(["curl", "-s", "-S", "--json", "@-", *more, url], input=body.encode(),
+                                      capture_output=True, timeout=60, check=False)
+                check(f"curl {size} {more}: {done}", json.loads(done.stdout or b"{}").get("success_count"), 1)
+                sent += 1
+            if shutil.which("node"):
+                done = subprocess.run(["node", "--input-type=module", "-e", node, url, str(size // 3)],
+                                      capture_output=True, timeout=60, check=False)
+                check(f"node {size}: {done}", done.stdout, b"200 1\n")
+                sent += 1
+        wait_until("all to arrive", lambda: len(sink.ledger()) >= sent)
+
+
+def test_reload():
+    """What can change changes with a reload; what cannot is said."""
+    with Api() as engine:
+        engine.config["http"].update({"trusted_networks": [], "threads": 7})
+        engine.file.write_text(json.dumps(engine.config))
+        said = engine.command("reload")
+        check(said, "http.threads" in said, True)
+        check("token", engine.ask("POST", "/api/inject/v1", LETTER)[0], 401)
+
+
+if __name__ == "__main__":
+    run(globals())
