@@ -380,8 +380,9 @@ def test_no_memory_for_a_talker():
                     sent += client.socket.send(b"NOOP\r\n" * 10000)
             except BlockingIOError:
                 pass
-            assert s.engine.status()["gauges"]["intake_bytes"] < 1 << 20
-            assert sent < 32 << 20
+            # What came in one buffer, not what others may pipeline behind their commits.
+            held = s.engine.status()["gauges"]["intake_bytes"]
+            assert held < 150_000 and sent < 32 << 20, (held, sent)
 
 
 if __name__ == "__main__":
