@@ -14,7 +14,7 @@ queue: base; lmdb.h zstd.h
 dns: base io; ares.h idn2.h
 tls: base; openssl/
 config: base smtp; libfyaml.h idn2.h
-mail: base smtp dns; idn2.h gmime/ jansson.h glib.h
+mail: base smtp dns tls; idn2.h gmime/ jansson.h glib.h
 limits: base config;
 worker: base io smtp queue dns tls config mail limits;
 schedule: base io smtp queue dns tls config mail limits worker;

@@ -1,0 +1,198 @@
+#include "mail/dkim_canon.h"
+
+#include <errno.h>
+#include <string.h>
+
+/* --- the body --- */
+
+int dkim_body_begin(struct dkim_body *b, bool relaxed)
+{
+    b->hash = dkim_hash_new();
+    b->relaxed = relaxed;
+    b->cr = b->space = b->any = false;
+    b->empty_lines = 0;
+    b->room_len = 0;
+    return b->hash == NULL ? -ENOMEM : 0;
+}
+
+static void flush(struct dkim_body *b)
+{
+    dkim_hash_add(b->hash, b->room, b->room_len);
+    b->room_len = 0;
+}
+
+static void put(struct dkim_body *b, uint8_t byte)
+{
+    if (b->room_len == sizeof(b->room))
+        flush(b);
+    b->room[b->room_len++] = byte;
+}
+
+/* What was held back counts: something follows. */
+static void put_held(struct dkim_body *b)
+{
+    for (; b->empty_lines > 0; b->empty_lines--) {
+        put(b, '\r');
+        put(b, '\n');
+    }
+    if (b->space)
+        put(b, ' ');
+    if (b->cr)
+        put(b, '\r');
+    b->space = b->cr = false;
+    b->any = true;
+}
+
+static void add_byte(struct dkim_body *b, uint8_t byte)
+{
+    if (b->cr && byte == '\n') {
+        b->cr = b->space = false;
+        b->empty_lines++;
+        return;
+    }
+    if (b->cr)
+        put_held(b);
+    if (byte == '\r') {
+        b->cr = true;
+    } else if (b->relaxed && (byte == ' ' || byte == '\t')) {
+        b->space = true;
+    } else {
+        if (b->empty_lines > 0 || b->space)
+            put_held(b);
+        put(b, byte);
+        b->any = true;
+    }
+}
+
+/* Bytes up to the next one that means something: most of a body. */
+static size_t plain_run(const struct dkim_body *b, const uint8_t *bytes, size_t len)
+{
+    size_t n = 0;
+
+    if (b->cr || b->space || b->empty_lines > 0)
+        return 0;
+    if (!b->relaxed) {
+        const uint8_t *cr = memchr(bytes, '\r', len);
+
+        return cr == NULL ? len : (size_t)(cr - bytes);
+    }
+    while (n < len && bytes[n] != ' ' && bytes[n] != '\t' && bytes[n] != '\r')
+        n++;
+    return n;
+}
+
+void dkim_body_add(struct dkim_body *b, const uint8_t *bytes, size_t len)
+{
+    while (len > 0) {
+        size_t n = plain_run(b, bytes, len);
+
+        if (n == 0) {
+            add_byte(b, *bytes);
+            n = 1;
+        } else {
+            if (n > sizeof(b->room) - b->room_len)
+                flush(b);
+            if (n > sizeof(b->room)) {
+                dkim_hash_add(b->hash, bytes, n);
+            } else {
+                memcpy(b->room + b->room_len, bytes, n);
+                b->room_len += n;
+            }
+            b->any = true;
+        }
+        bytes += n;
+        len -= n;
+    }
+}
+
+/* RFC 6376 3.4.3 and 3.4.4: empty lines at the end count for nothing, and a last line end is added
+ * where it lacks; a body without anything is one empty line, when relaxed nothing. */
+int dkim_body_end(struct dkim_body *b, uint8_t out[DKIM_HASH_BYTES])
+{
+    struct dkim_hash *hash = b->hash;
+
+    if (b->cr)
+        put_held(b);
+    if (b->any || !b->relaxed) {
+        put(b, '\r');
+        put(b, '\n');
+    }
+    flush(b);
+    b->hash = NULL;
+    return dkim_hash_end(hash, out);
+}
+
+/* --- header fields --- */
+
+static bool is_wsp(char c)
+{
+    return c == ' ' || c == '\t';
+}
+
+struct line {
+    struct dkim_hash *hash;
+    size_t len;
+    char bytes[512];
+};
+
+static void line_put(struct line *l, char c)
+{
+    if (l->len == sizeof(l->bytes)) {
+        dkim_hash_add(l->hash, l->bytes, l->len);
+        l->len = 0;
+    }
+    l->bytes[l->len++] = c;
+}
+
+/* RFC 6376 3.4.2: the name in lower case, no white space around the colon, the value on one line,
+ * white space in it one space each and none at its end. */
+static void relaxed_field(struct line *l, struct str name, struct str bytes)
+{
+    size_t at = name.len;
+    bool space = false, any = false;
+
+    for (size_t i = 0; i < name.len; i++)
+        line_put(l, ascii_lower(name.ptr[i]));
+    while (at < bytes.len && bytes.ptr[at] != ':')
+        at++;
+    line_put(l, ':');
+    for (at++; at < bytes.len; at++) {
+        char c = bytes.ptr[at];
+
+        if (is_wsp(c)) {
+            space = true;
+        } else if (c != '\r' && c != '\n') {
+            if (space && any)
+                line_put(l, ' ');
+            line_put(l, c);
+            space = false;
+            any = true;
+        }
+    }
+}
+
+void dkim_canon_field(struct dkim_hash *h, bool relaxed, struct str name, struct str bytes)
+{
+    struct line l = {.hash = h};
+
+    if (!relaxed) {
+        dkim_hash_add(h, bytes.ptr, bytes.len);
+        return;
+    }
+    relaxed_field(&l, name, bytes);
+    line_put(&l, '\r');
+    line_put(&l, '\n');
+    dkim_hash_add(h, l.bytes, l.len);
+}
+
+void dkim_canon_signature(struct dkim_hash *h, bool relaxed, struct str bytes)
+{
+    struct line l = {.hash = h};
+
+    if (!relaxed) {
+        dkim_hash_add(h, bytes.ptr, bytes.len);
+        return;
+    }
+    relaxed_field(&l, STR("dkim-signature"), bytes);
+    dkim_hash_add(h, l.bytes, l.len);
+}
