@@ -22,6 +22,7 @@ static const struct command commands[] = {
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},
     {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},
+    {"dkim", cmd_dkim, "make keys for signatures, compare them with DNS, try them"},
     {"reload", cmd_reload, "make the engine read its configuration again"},
     {"stop", cmd_stop, "make the engine finish what is under way, then exit"},
     {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains"},

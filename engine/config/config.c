@@ -59,6 +59,8 @@ void config_unref(struct config *c)
     /* Acquire-release: what others read must be read before it is freed here. */
     if (__atomic_sub_fetch(&c->refs, 1, __ATOMIC_ACQ_REL) != 0)
         return;
+    if (c->keyring != NULL)
+        c->keyring_free(c->keyring);
     map_done(&owner->routes.names);
     map_done(&owner->destinations.names);
     map_done(&owner->destinations.sites);
@@ -222,6 +224,17 @@ static void finish_routes(struct config *c)
             c->routes[i].port = c->dns.port;
 }
 
+/* A key that cannot be used is told with the line that names its file. */
+static void finish_dkim(struct config *c)
+{
+    const struct config_field *dkim = config_field_find(&config_schema, STR("dkim"));
+    const struct config_field *keys = config_field_find(dkim->section, STR("keys"));
+    const struct config_field *file = config_field_find(keys->section, STR("file"));
+
+    for (size_t i = 0; i < c->dkim.keys_len; i++)
+        c->dkim.keys[i].line = config_line_of(c, &c->dkim.keys[i], file);
+}
+
 void config_finish(struct config *c)
 {
     struct config_owner *owner = (struct config_owner *)c;
@@ -235,6 +248,7 @@ void config_finish(struct config *c)
     finish_listeners(c);
     finish_own_names(c);
     finish_routes(c);
+    finish_dkim(c);
     index_shares(c, &owner->tenants, c->tenants, c->tenants_len);
     index_shares(c, &owner->campaigns, c->campaigns, c->campaigns_len);
 }

@@ -125,6 +125,14 @@ struct config_source { /* where sessions come from */
     char *ehlo_name;
 };
 
+struct config_dkim_key { /* a key that signs mail of its domain */
+    char *domain, *selector, *file;
+    bool subdomains; /* also mail of domains below it that have no key of their own */
+    unsigned line;   /* of the file; 0: none */
+};
+
+struct keyring;
+
 struct config {
     uint32_t refs;
     uint64_t generation; /* given by the engine: larger with each reload */
@@ -189,6 +197,19 @@ struct config {
         uint32_t idle_timeout_ms, request_timeout_ms;
         uint32_t threads;
     } http;
+    struct {
+        struct config_dkim_key *keys;
+        size_t keys_len;
+        char *canonicalization; /* "relaxed/relaxed": header, body */
+        char **headers;         /* signed beside the usual ones */
+        size_t headers_len;
+        uint32_t expires_s; /* 0: never */
+        char *fallback;     /* domain whose keys sign mail of domains without; or NULL */
+        char *platform;     /* domain whose keys sign all mail besides; or NULL */
+    } dkim;
+    /* What dkim.keys names, once worker/keyring.h has read it; freed with this. */
+    struct keyring *keyring;
+    void (*keyring_free)(struct keyring *k);
 
     struct config_listener *listeners;
     size_t listeners_len;

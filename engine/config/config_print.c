@@ -281,16 +281,19 @@ static void docs_rows(const struct config_section *s, const char *prefix, struct
     for (size_t i = 0; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
 
-        bool is_map = f->type == CONFIG_MAP;
+        bool is_map = f->type == CONFIG_MAP, is_list = f->type == CONFIG_ITEMS;
 
-        if (f->type != CONFIG_SECTION && f->type != CONFIG_RETRY && !is_map) {
+        if (f->type != CONFIG_SECTION && f->type != CONFIG_RETRY && !is_map && !is_list) {
             docs_row(f, prefix, out);
         } else {
             struct buf below = {0};
 
-            buf_printf(&below, "%s%s.%s%s%c", prefix, f->name, is_map ? f->items->key_word : "",
-                       is_map ? "." : "", 0);
-            buf_printf(out, "| `%s%s` | %s | | %s |\n", prefix, f->name, is_map ? "map" : "section",
+            buf_printf(&below, "%s%s%s.%s%s%c", prefix, f->name, is_list ? "[]" : "",
+                       is_map ? f->items->key_word : "", is_map ? "." : "", 0);
+            buf_printf(out, "| `%s%s` | %s | | %s |\n", prefix, f->name,
+                       is_map    ? "map"
+                       : is_list ? "list"
+                                 : "section",
                        f->section->doc);
             docs_rows(f->section, (const char *)below.data, out);
             buf_done(&below);

@@ -148,6 +148,59 @@ static const struct config_field source_fields[] = {
      .doc = "Name given in EHLO. Should resolve to the source address, and back."},
 };
 
+#define AT_KEY(member) .offset = offsetof(struct config_dkim_key, member)
+
+static const struct config_field dkim_key_fields[] = {
+    {"domain", CONFIG_NAME, .required = true, AT_KEY(domain), .example = "example.com",
+     .doc = "Mail whose From field names this domain is signed (d=). A-labels where it is not "
+            "ASCII. Required."},
+    {"selector", CONFIG_NAME, .required = true, AT_KEY(selector), .example = "s1-rsa",
+     .doc = "Name of the key: its public half stands in DNS at `SELECTOR._domainkey.DOMAIN`. "
+            "Required."},
+    {"file", CONFIG_PATH, .required = true, AT_KEY(file),
+     .example = "/etc/hayauma/dkim/example.com.s1-rsa.pem",
+     .doc = "The private key, RSA or Ed25519, in PEM; `hayauma dkim keygen` makes one. Others must "
+            "not be able to read it (mode 0600, or root's with 0640), and `user` must, or a reload "
+            "would fail. Required."},
+    {"subdomains", CONFIG_BOOL, AT_KEY(subdomains), .def = "no",
+     .doc =
+         "Also sign mail of the domains below, where none nearer has a key. DMARC takes that for "
+         "theirs unless the domain's record says `adkim=s`."},
+};
+static const struct config_section dkim_key_schema = {
+    .doc = "The keys. All keys of the nearest domain sign: an RSA and an Ed25519 key make two "
+           "signatures, the RSA one first.",
+    .fields = dkim_key_fields,
+    .len = ARRAY_LEN(dkim_key_fields)};
+static const struct config_items dkim_key_items = {
+    .bytes = sizeof(struct config_dkim_key),
+    .write = "\"- {domain: example.com, selector: s1-rsa, file: /etc/hayauma/dkim/...pem}\""};
+
+static const struct config_field dkim_fields[] = {
+    {"keys", CONFIG_ITEMS, AT(dkim.keys), LEN_AT(dkim.keys_len), .section = &dkim_key_schema,
+     .items = &dkim_key_items},
+    {"default", CONFIG_NAME, AT(dkim.fallback), .def_text = "none", .zero = "none",
+     .example = "mail.example.net",
+     .doc = "Domain of `keys` that signs mail of From domains without a key. Without it such mail "
+            "goes out unsigned."},
+    {"platform", CONFIG_NAME, AT(dkim.platform), .def_text = "none", .zero = "none",
+     .example = "mail.example.net",
+     .doc = "Domain of `keys` that signs all mail besides: the sending service's own, which its "
+            "feedback loops are registered with."},
+    {"canonicalization", CONFIG_CHOICE, AT(dkim.canonicalization), .def = "relaxed/relaxed",
+     .choices = "relaxed/relaxed, relaxed/simple, simple/relaxed, simple/simple",
+     .doc = "Of header and body. 'relaxed' outlives changes of white space on the way."},
+    {"headers", CONFIG_TEXT_LIST, AT(dkim.headers), LEN_AT(dkim.headers_len), .def_text = "`[]`",
+     .example = "[X-Campaign]",
+     .doc =
+         "Header fields to sign, where a message has them, beside the usual ones (From, Subject, "
+         "Date, To, List-*, Feedback-ID and others: see the manual)."},
+    {"expires", CONFIG_SECONDS, AT(dkim.expires_s), .def = "0", RANGE(0, 365 * DAY_S),
+     .zero = "none",
+     .doc = "How long a signature is valid (x=). Few verifiers look at it; it must outlast delays "
+            "on the way."},
+};
+
 #define NEWLINES "refuse, repair"
 
 static const struct config_field client_fields[] = {
@@ -412,6 +465,20 @@ static const struct config_section http_schema = {
 static const struct config_section source_schema = {
     .doc = "Where deliveries come from.", .fields = source_fields, .len = ARRAY_LEN(source_fields)};
 
+static const struct config_section dkim_schema = {
+    .doc =
+        "Signatures (DKIM, RFC 6376 and 8463) of the mail that goes out. Without `keys` nothing is "
+        "signed; the manual says how to begin. Key files are read at the start and with each "
+        "reload.",
+    .example = "dkim:\n"
+               "  keys:\n"
+               "    - {domain: example.com, selector: s1-rsa, file: "
+               "/etc/hayauma/dkim/example.com.s1-rsa.pem}\n"
+               "    - {domain: example.com, selector: s1-ed25519, file: "
+               "/etc/hayauma/dkim/example.com.s1-ed25519.pem}\n",
+    .fields = dkim_fields,
+    .len = ARRAY_LEN(dkim_fields)};
+
 const struct config_section config_listener_schema = {
     .doc = "Where mail comes in: a list, each with its own limits. Without this key there is one "
            "listener at `127.0.0.1:25`; `[]` is none.",
@@ -528,6 +595,7 @@ static const struct config_field fields[] = {
     {"auth", CONFIG_SECTION, .section = &auth_schema},
     {"source", CONFIG_SECTION, .section = &source_schema},
     {"http", CONFIG_SECTION, .section = &http_schema},
+    {"dkim", CONFIG_SECTION, .section = &dkim_schema},
     {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
      .section = &config_listener_schema, .items = &listener_items},
     {"tenants", CONFIG_MAP, AT(tenants), LEN_AT(tenants_len), .section = &tenant_schema,

@@ -35,6 +35,14 @@ def run(*arguments):
                           check=False)
 
 
+def with_keys(text, directory):
+    """text with its DKIM keys, which a check reads, in directory."""
+    place = "/etc/hayauma/dkim"
+    for domain, selector in set(re.findall(place + r"/([\w.-]+)\.([\w-]+)-(?:rsa|ed25519)\.pem", text)):
+        run("dkim", "keygen", domain, "--selector", selector, "--directory", directory)
+    return text.replace(place, directory)
+
+
 class Documented(unittest.TestCase):
     help_of = {}
 
@@ -66,6 +74,7 @@ class Documented(unittest.TestCase):
         for page in PAGES:
             for start, text in blocks(page, "yaml"):
                 with self.subTest(page=page.name, block=start), \
+                        tempfile.TemporaryDirectory() as keys, \
                         tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
                     for key in ("users_file", "credentials_file"):  # these must be there
                         secret = pathlib.Path(file.name + key)
@@ -73,7 +82,7 @@ class Documented(unittest.TestCase):
                             secret.touch(mode=0o600)
                             self.addCleanup(secret.unlink)
                             text = re.sub(f"{key}: \\S+", f"{key}: {secret}", text)
-                    file.write(text)
+                    file.write(with_keys(text, keys))
                     file.flush()
                     if re.search("^classes:", text, re.M):  # a behaviour of the sink's
                         done = run("sink", "--listen", f"127.0.0.1:{free_port()}", "--duration", "100ms",

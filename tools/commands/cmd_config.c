@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "config/suggest.h"
 #include "tools/commands/commands.h"
+#include "worker/keyring.h"
 
 #define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
 
@@ -27,6 +28,7 @@ static const char help[] =
 struct options {
     const char *file;
     bool defaults, quiet;
+    bool keys; /* the files that it names are read too */
 };
 
 /* The configuration, or NULL with its mistakes printed. */
@@ -37,17 +39,23 @@ static struct config *load(const struct options *o)
 
     if (o->defaults)
         return config_default();
-    if (config_load(o->file, &c, &errors) != 0)
-        fwrite(errors.data, 1, errors.len, stderr);
+    if (config_load(o->file, &c, &errors) == 0 && o->keys && keyring_open(c, &errors) != 0) {
+        config_unref(c);
+        c = NULL;
+    }
+    fwrite(errors.data, 1, errors.len, stderr);
     buf_done(&errors);
     return c;
 }
 
 static int check(const struct options *o)
 {
-    struct config *c = load(o);
+    struct options with_keys = *o;
+    struct config *c;
     struct buf warnings = {0};
 
+    with_keys.keys = true;
+    c = load(&with_keys);
     if (c == NULL)
         return EXIT_FAILED;
     config_warnings(c, geteuid() == 0, &warnings);

@@ -23,6 +23,7 @@
 #include "run/engine.h"
 #include "run/notify.h"
 #include "tools/commands/commands.h"
+#include "worker/keyring.h"
 
 #define TICK_MS 200
 /* As EX_CONFIG of sysexits.h: the same file would fail again, so nobody should restart us. */
@@ -137,12 +138,24 @@ static void log_warnings(const struct serve *s, const struct config *c)
     buf_done(&lines);
 }
 
+/* A core dump would have the private keys in it, and so would what another process of the same user
+ * may read of our memory. Behind each change of user, which sets it anew. */
+static void keep_keys_in(const struct config *c)
+{
+    if (c->keyring != NULL && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+        log_warn("serve.dumpable", "error=\"%s\"", strerror(errno));
+}
+
 static struct config *serve_load(struct serve *s, struct buf *errors)
 {
     struct config *c = NULL;
 
     if (config_load(s->file, &c, errors) < 0)
         return NULL;
+    if (keyring_open(c, errors) < 0) {
+        config_unref(c);
+        return NULL;
+    }
     if (s->workers != 0)
         c->workers = s->workers;
     log_warnings(s, c);
@@ -252,6 +265,7 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
         engine_reload(&s->engine, c, cannot);
         http_reload(s->http, c);
         set_log_level(c);
+        keep_keys_in(c);
         config_unref(s->config);
         s->config = c;
         words = joined(buf_str(cannot));
@@ -462,6 +476,7 @@ static int serve_run(struct serve *s)
         err = http_open(&s->http, s->config, &error);
     if (err == 0)
         err = drop_privileges(s->config);
+    keep_keys_in(s->config);
     if (err == 0)
         err = engine_start(&s->engine, serve_control, s, &error);
     if (err == 0)

@@ -1,0 +1,26 @@
+/* The keys that sign mail, read from the files that the configuration names (`dkim.keys`), and
+ * whose keys sign what. A keyring belongs to its configuration and lives as long; it never changes,
+ * so any thread may use it. */
+#ifndef HAYAUMA_ENGINE_KEYRING_H
+#define HAYAUMA_ENGINE_KEYRING_H
+
+#include "config/config.h"
+#include "mail/dkim.h"
+
+#define KEYRING_FILE_BYTES_MAX 16384
+
+/* Reads the keys of c->dkim into c->keyring, which stays NULL when there are none. Not for a
+ * worker: it reads files. 0, or -EINVAL with a line in errors for each mistake. */
+int keyring_open(struct config *c, struct buf *errors) MUST_USE;
+
+/* Who signs content, RSA first: its author's domain or the nearest above it that signs for it, or
+ * the default, and the platform. 0: nobody. */
+size_t keyring_signers(const struct keyring *k, const uint8_t *content, size_t len,
+                       struct dkim_signer out[DKIM_SIGNERS_MAX]);
+const struct dkim_options *keyring_options(const struct keyring *k);
+
+/* The keys in the order of the configuration, for tools. */
+size_t keyring_len(const struct keyring *k);
+const struct dkim_signer *keyring_at(const struct keyring *k, size_t i);
+
+#endif
