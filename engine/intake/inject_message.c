@@ -290,6 +290,22 @@ static struct message *make_message(struct inject *s, int64_t now_ms, const stru
     return m;
 }
 
+/* By BDAT content may come without the end of its last line. On the way it would get one from
+ * somebody, or not, and a signature would fit one of the two only. False: no memory. */
+static bool end_last_line(struct inject *s)
+{
+    const uint8_t *end = s->body.data + s->body.len;
+    size_t len = s->body.len - s->body_room;
+
+    if (len == 0 || (len >= 2 && end[-2] == '\r' && end[-1] == '\n'))
+        return true;
+    if (buf_reserve(&s->body, 2) != 0)
+        return false;
+    buf_puts(&s->body, "\r\n");
+    inject_count(s);
+    return true;
+}
+
 const char *inject_message(struct inject *s)
 {
     int64_t now_ms = worker_wall_ms(s->worker), due_ms;
@@ -299,6 +315,8 @@ const char *inject_message(struct inject *s)
 
     if (s->body_lost)
         return inject_too_much;
+    if (!end_last_line(s))
+        return out_of_memory;
     drop_doubles(s);
     id = msgid_next(&s->worker->ids, now_ms);
     m = make_message(s, now_ms, &id, &due_ms, &refusal);
