@@ -252,8 +252,7 @@ static void client_say(struct client_case *c, const char *text)
         t->sender = STR("bounce+12345@news.example.org");
         t->rcpts = &c->rcpts[c->next];
         t->rcpts_len = 1;
-        t->content = body;
-        t->content_len = MESSAGE_BYTES;
+        t->pieces[0] = (struct smtp_piece){body, MESSAGE_BYTES};
         smtp_client_submit(c->client, t);
         c->next = 1 - c->next;
     }

@@ -75,10 +75,47 @@ struct message *message_share(struct message *m)
     fields.content_block = NULL;
     fields.converted[0] = fields.converted[1] = NULL;
     fields.inconvertible = 0;
+    fields.front = NULL;
+    fields.signing = NULL;
     share = message_new(&fields);
     if (share != NULL)
         message_ref(m);
     return share;
+}
+
+static uint64_t front_bytes(const struct message_front *f)
+{
+    return sizeof(*f) + f->fields.len + f->signers.len;
+}
+
+struct message_front *message_front_new(struct str fields, struct str signers)
+{
+    struct message_front *f = malloc(sizeof(*f) + fields.len + signers.len);
+    char *at;
+
+    if (f == NULL)
+        return NULL;
+    at = (char *)(f + 1);
+    *f = (struct message_front){.fields = place(&at, fields), .signers = place(&at, signers)};
+    return f;
+}
+
+void message_put_front(struct message *m, struct message_front *front)
+{
+    front->older = m->front;
+    m->front = front;
+    alive_add(front_bytes(front));
+}
+
+static void fronts_free(struct message_front *f)
+{
+    while (f != NULL) {
+        struct message_front *older = f->older;
+
+        alive_sub(front_bytes(f));
+        free(f);
+        f = older;
+    }
 }
 
 struct message *message_ref(struct message *m)
@@ -96,6 +133,7 @@ void message_unref(struct message *m)
     message_unref(m->converted[0]);
     message_unref(m->converted[1]);
     message_unref(m->content_of);
+    fronts_free(m->front);
     if (m->content_of == NULL)
         free(m->content_block != NULL ? m->content_block : m->content);
     free(m);

@@ -24,6 +24,17 @@ enum message_flags {
     MESSAGE_BINARY = 1 << 5,    /* reserved: BODY=BINARYMIME */
 };
 
+/* Header fields that go out in front of a message's content, and are no part of it: signatures. */
+struct message_front {
+    struct message_front *older; /* one that this replaced: a send may still read from it */
+    uint64_t generation;         /* of the configuration that it was made by */
+    int64_t good_until_ms;       /* wall clock */
+    struct str fields;           /* whole fields with their line ends; may be empty */
+    struct str signers;          /* a JSON array for records; may be empty */
+};
+
+struct signing;
+
 /* All strings live in the same allocation as the struct. Text fields may be empty. */
 struct message {
     _Atomic uint32_t refs;
@@ -46,11 +57,14 @@ struct message {
     uint64_t content_len;
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
     struct message *content_of; /* whose content it is, a reference; NULL: its own */
-    /* Converted messages for peers that cannot take this one as it is, by enum convert: references,
-     * or NULL; and bits for those that cannot be made. Nothing else of a message changes: the
-     * worker of its shard makes them when they are first needed (engine/deliver/conversion.h). */
+    /* What the worker of its shard makes when it is first needed; nothing else of a message
+     * changes. Converted messages for peers that cannot take this one as it is, by enum convert:
+     * references, or NULL; and bits for those that cannot be made (engine/deliver/conversion.h). */
     struct message *converted[2];
     uint8_t inconvertible;
+    /* Its signatures, or NULL, and those that are being made (engine/deliver/signing.h). */
+    struct message_front *front;
+    struct signing *signing;
 };
 
 /* A copy of fields (strings deep-copied); content (malloc'd) and converted are taken over.
@@ -62,6 +76,10 @@ struct message *message_new(const struct message *fields);
 struct message *message_share(struct message *m);
 struct message *message_ref(struct message *m);
 void message_unref(struct message *m);
+/* A front of copies of fields and signers, older and the rest zero. NULL when memory is out. */
+struct message_front *message_front_new(struct str fields, struct str signers);
+/* front is m's from here on, in place of what m had. */
+void message_put_front(struct message *m, struct message_front *front);
 /* Bytes of messages and recipients alive in the process, for the bounded window and intake memory.
  */
 uint64_t message_bytes_alive(void);

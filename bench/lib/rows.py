@@ -315,6 +315,59 @@ def drain(scale):
     return row
 
 
+def rsa_signatures_per_core():
+    """What `openssl speed` makes of 2048-bit RSA signatures, a second of one core, all cores at work."""
+    cores = os.cpu_count()
+    done = subprocess.run(["openssl", "speed", "-mr", "-seconds", "5", "-multi", str(cores), "rsa2048"],
+                          capture_output=True, text=True, check=True)
+    line = [l for l in done.stdout.split("\n") if l.startswith("+F2:")][-1].split(":")
+    return 1 / float(line[3]) / cores
+
+
+def drain_signed(count, kinds, shared=False):
+    """Drains a queue of 4 KiB messages that keys of these kinds sign: messages a second, and the
+    engine's CPU in microseconds a message."""
+    temp, sink = TempDir("hayauma-dkim-"), OwnSink(count)
+    fill(temp.path / "queue", "--recipients", count, "--domains", 100, "--size", 4096,
+         *(["--shared"] if shared else []))
+    subprocess.run([program(), "dkim", "keygen", "bench.example", "--selector", "s", "--directory",
+                    temp.path / "keys"], check=True, capture_output=True)
+    keys = [{"domain": "bench.example", "selector": f"s-{kind}",
+             "file": str(temp.path / f"keys/bench.example.s-{kind}.pem")} for kind in kinds]
+    relay = engine_on(temp.path, sink.address, {
+        "destinations": {"*": {"sessions_max": 64, "session_messages_max": 0}},
+        "dkim": {"keys": keys, **({"default": "bench.example"} if keys else {})}})
+    start = time.monotonic()
+    relay.start()
+    try:
+        sink.summary(180)
+        seconds, cpu = time.monotonic() - start, relay.cpu_s()
+        signed = relay.engine.status()["counters"]["signed_messages"]
+    finally:
+        relay.stop()
+        sink.stop()
+        temp.close()
+    return {"server": "+".join(kinds) or "unsigned", "content": "shared" if shared else "own",
+            "messages": count, "messages_per_s": round(count / seconds),
+            "cpu_us_per_message": round(cpu / count * 1e6, 1), "signed": signed}
+
+
+def dkim(scale):
+    few, many = int(20_000 * scale), int(100_000 * scale)
+    speed = rsa_signatures_per_core()
+    own = {kind: drain_signed(few if kind == "rsa" else many, [kind] if kind else [])
+           for kind in ("", "rsa", "ed25519")}
+    shared = [drain_signed(many, kinds, True) for kinds in ([], ["rsa"])]
+    row = Row("signatures (DKIM) of 4 KiB messages, one a message and one for all",
+              [{"server": "openssl speed", "rsa2048_per_core_and_s": round(speed)}, *own.values(), *shared])
+    cost_us = own["rsa"]["cpu_us_per_message"] - own[""]["cpu_us_per_message"]
+    row.want("RSA, share of openssl speed, the delivery's CPU subtracted", 1e6 / speed / cost_us, ">=", 0.85)
+    row.want("Ed25519 against unsigned", own["ed25519"]["messages_per_s"] / own[""]["messages_per_s"], ">=", 0.5)
+    row.want("one content for all, signed against unsigned",
+             shared[1]["messages_per_s"] / shared[0]["messages_per_s"], ">=", 0.95)
+    return row
+
+
 def thread_seconds(pid):
     """CPU of each thread of a process by its name; of threads with one name the sum."""
     seconds = {}
@@ -641,4 +694,4 @@ def holes(scale):
 ROWS = {"main": main, "sessions400": sessions400, "one-session": one_session, "slow-sync": slow_sync,
         "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "hot": hot,
         "rtt50": rtt50, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m,
-        "latency": latency, "throttling": throttling}
+        "latency": latency, "throttling": throttling, "dkim": dkim}

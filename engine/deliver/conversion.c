@@ -46,6 +46,8 @@ static void message_converted(struct message *m, enum convert what, int result, 
         fields.flags |= MESSAGE_8BIT;
     fields.converted[CONVERT_HEADERS] = fields.converted[CONVERT_ALL] = NULL;
     fields.inconvertible = 0;
+    fields.front = NULL;
+    fields.signing = NULL;
     m->converted[what] = message_new(&fields);
     ASSERT(m->converted[what] != NULL);
     *content = (struct buf){0};

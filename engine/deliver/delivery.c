@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "deliver/idle.h"
+#include "deliver/letters.h"
 #include "deliver/sessions.h"
 #include "deliver/transaction.h"
 #include "limits/retry.h"
@@ -62,6 +63,17 @@ static void mark_dirty(struct delivery *d)
 {
     if (!list_node_linked(&d->dirty_node))
         list_push_back(&d->worker->deliveries_dirty, &d->dirty_node);
+}
+
+void delivery_letter_ready(struct delivery *d)
+{
+    mark_dirty(d);
+}
+
+/* Whether the session has nothing to do. */
+static bool is_empty(const struct delivery *d)
+{
+    return smtp_client_in_flight(d->client) == 0 && d->letters_len == 0;
 }
 
 /* --- time --- */
@@ -227,8 +239,7 @@ static bool sessions_exhausted(const struct shared *all)
 /* Where descriptors are short a session without work makes way for other destinations. */
 static void delivery_idle(struct delivery *d)
 {
-    if (d->state != DELIVERY_OPEN || smtp_client_in_flight(d->client) > 0 ||
-        list_node_linked(&d->idle_node))
+    if (d->state != DELIVERY_OPEN || !is_empty(d) || list_node_linked(&d->idle_node))
         return;
     if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
         (sessions_exhausted(d->worker->shared) && feed_empty(&d->site->feed))) {
@@ -270,6 +281,7 @@ void delivery_retire(struct delivery *d, bool one_less)
     if (one_less && !d->yielding)
         governor_step_down(d->site->governor, io_now_ns(d->worker->io));
     set_yielding(d, true);
+    letters_take_back(d);
     if (list_node_linked(&d->idle_node))
         delivery_quit(d);
 }
@@ -291,10 +303,9 @@ static size_t recipients_max(const struct delivery *d)
  * doubt when the connection breaks. */
 static bool wants_more(const struct delivery *d)
 {
-    if (!smtp_client_can_submit(d->client))
+    if (smtp_client_room(d->client) <= d->letters_len)
         return false;
-    return smtp_client_in_flight(d->client) == 0 ||
-           (d->completed > 0 && d->transaction_ms <= PIPELINE_MS);
+    return is_empty(d) || (d->completed > 0 && d->transaction_ms <= PIPELINE_MS);
 }
 
 bool delivery_work(struct delivery *d)
@@ -312,8 +323,9 @@ bool delivery_work(struct delivery *d)
                             smtp_client_rcpt_domain_max(d->client));
         if (len == 0)
             break;
-        smtp_client_submit(d->client, transaction_smtp(transaction_new(d, rcpts, len)));
+        letters_add(d, transaction_new(d, rcpts, len));
         d->submitted++;
+        letters_submit(d);
     }
     if (d->submitted >= messages_max(d)) {
         set_yielding(d, true);
@@ -357,6 +369,7 @@ void delivery_quit(struct delivery *d)
     idle_leave(d);
     if (d->state != DELIVERY_OPEN)
         return;
+    ASSERT(list_empty(&d->letters));
     smtp_client_quit(d->client);
     set_state(d, DELIVERY_QUITTING);
     arm_timer(d);
@@ -464,6 +477,7 @@ bool delivery_open(struct site *site)
     d->dial.connect.on_event = on_connect;
     stream_init(&d->stream, &w->streams, &stream_handlers);
     d->timer.on_timer = on_timer;
+    list_init(&d->letters);
     d->started_ms = io_now_ms(w->io);
     worker_session_id(w, d->id);
     d->client = smtp_client_new(&site->options);
@@ -504,6 +518,7 @@ static void delivery_close(struct delivery *d)
     if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
         d->site->connecting--;
     set_state(d, DELIVERY_CLOSING);
+    letters_take_back(d);
     d->site->options.no_chunking |= smtp_client_chunking_refused(d->client);
     wheel_cancel(io_wheel(io), &d->timer);
     io_cancel(io, &d->dial.connect);
@@ -673,7 +688,7 @@ static void take_work(struct delivery *d, uint32_t *unsent_left)
 {
     while (d->state == DELIVERY_OPEN && *unsent_left > 0 && delivery_work(d)) {
         drain_events(d);
-        *unsent_left -= d->state == DELIVERY_OPEN && smtp_client_in_flight(d->client) == 0;
+        *unsent_left -= d->state == DELIVERY_OPEN && is_empty(d);
     }
 }
 
@@ -685,6 +700,8 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     drain_events(d);
     if (d->state == DELIVERY_GREETING && d->greeted)
         on_ready(d);
+    letters_submit(d);
+    drain_events(d);
     take_work(d, unsent_left);
     if (d->state == DELIVERY_CLOSING)
         return;
@@ -771,10 +788,13 @@ static void delivery_drain(struct delivery *d, bool hard)
 {
     if (d->state == DELIVERY_CLOSING)
         return;
-    if (hard || d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+    if (hard || d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING) {
         delivery_advance(d, EVENT_LOST, NULL, -ECANCELED);
-    else if (d->state == DELIVERY_OPEN && smtp_client_in_flight(d->client) == 0)
-        delivery_quit(d);
+    } else if (d->state == DELIVERY_OPEN) {
+        letters_take_back(d);
+        if (is_empty(d))
+            delivery_quit(d);
+    }
 }
 
 /* Draining a session gives its recipients back to their lanes, which may make sites: so all

@@ -48,10 +48,13 @@ struct delivery {
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */
     const struct transaction *front; /* the one in which the session ended; NULL: it has not */
-    uint32_t submitted, completed;
-    uint32_t refused;        /* transactions in a row that got nothing through */
-    uint32_t rcpts_max;      /* learned from a refusal; 0: not yet */
-    uint32_t transaction_ms; /* how long the last transaction took */
+    struct list letters;             /* transactions that are not submitted: they wait for their
+                                        signatures, or for room */
+    uint32_t letters_len;
+    uint32_t submitted, completed; /* with the letters */
+    uint32_t refused;              /* transactions in a row that got nothing through */
+    uint32_t rcpts_max;            /* learned from a refusal; 0: not yet */
+    uint32_t transaction_ms;       /* how long the last transaction took */
     uint64_t started_ms, connected_ms;
     struct iovec iov[DELIVERY_IOV_MAX];
     struct message **held; /* messages that a send under way may still read from */
@@ -67,6 +70,8 @@ bool delivery_open(struct site *site);
 bool delivery_work(struct delivery *d);
 /* Drops a message reference, at once or when a send under way cannot touch its content any more. */
 void delivery_release(struct delivery *d, struct message *m);
+/* A letter may be submitted now: the end of the turn looks. */
+void delivery_letter_ready(struct delivery *d);
 /* The session takes nothing more: its peer is of no use for now, or asked for less, and then the
  * destination gets one session less. */
 void delivery_retire(struct delivery *d, bool one_less);

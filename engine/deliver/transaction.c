@@ -5,6 +5,7 @@
 
 #include "deliver/conversion.h"
 #include "deliver/sessions.h"
+#include "deliver/signing.h"
 #include "outcome/admin.h"
 #include "outcome/classify.h"
 #include "outcome/judge.h"
@@ -17,6 +18,10 @@ struct transaction {
     struct judge_context context;
     struct judge_batch batch; /* recipients that were not delivered */
     struct message *message;  /* a reference: its content is sent from where it is */
+    struct list_node letter;  /* delivery->letters, until it is submitted */
+    struct signing_wait wait;
+    bool waiting;    /* for its signatures */
+    int sign_result; /* -errno: there are none */
     struct recipient **rcpts;
     uint64_t begun_ms;
     enum policy_run run;        /* how it counts in the run of attempts without a success */
@@ -71,12 +76,9 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
     t->smtp.eight_bit = (m->flags & MESSAGE_8BIT) != 0;
     t->smtp.smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0;
     t->smtp.dot_lines = (m->flags & MESSAGE_DOT_LINES) != 0;
-    t->smtp.content = m->content;
-    t->smtp.content_len = m->content_len;
+    t->smtp.pieces[SMTP_PIECES_MAX - 1] = (struct smtp_piece){m->content, m->content_len};
     t->smtp.owner = t;
-    t->begun_ms = io_now_ms(d->worker->io);
     context_fill(d, &t->context);
-    t->context.begun_ms = t->begun_ms;
     t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
     judge_begin(&t->batch, d->worker, &t->context);
     return t;
@@ -85,11 +87,6 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
 size_t transaction_bytes(void)
 {
     return sizeof(struct transaction);
-}
-
-struct smtp_transaction *transaction_smtp(struct transaction *t)
-{
-    return &t->smtp;
 }
 
 static void transaction_free(struct transaction *t)
@@ -103,6 +100,88 @@ static void transaction_free(struct transaction *t)
     }
     pool_put(&w->transaction_pool, t);
 }
+
+/* --- in front of the protocol --- */
+
+static void on_signed(struct signing_wait *wait, int result)
+{
+    struct transaction *t = CONTAINER_OF(wait, struct transaction, wait);
+
+    t->waiting = false;
+    t->sign_result = result;
+    delivery_letter_ready(t->delivery);
+}
+
+bool transaction_prepare(struct transaction *t)
+{
+    struct worker *w = t->delivery->worker;
+    const struct message_front *front;
+
+    if (t->waiting)
+        return false;
+    if (!signing_front(w, t->message, &front)) {
+        if (smtp_client_lacks(t->delivery->client, &t->smtp) != SMTP_UNABLE_NONE)
+            return true;
+        t->wait.on_signed = on_signed;
+        t->waiting = true;
+        signing_wait(w, t->message, &t->wait);
+        return false;
+    }
+    if (front != NULL) {
+        t->smtp.pieces[0] =
+            (struct smtp_piece){(const uint8_t *)front->fields.ptr, front->fields.len};
+        t->context.signers = front->signers;
+    }
+    return true;
+}
+
+void transaction_submit(struct transaction *t)
+{
+    t->begun_ms = io_now_ms(t->delivery->worker->io);
+    t->context.begun_ms = t->begun_ms;
+    smtp_client_submit(t->delivery->client, &t->smtp);
+}
+
+struct list_node *transaction_letter(struct transaction *t)
+{
+    return &t->letter;
+}
+
+struct transaction *transaction_of_letter(struct list_node *n)
+{
+    return LIST_ENTRY(n, struct transaction, letter);
+}
+
+void transaction_take_back(struct transaction *t)
+{
+    if (t->waiting)
+        signing_leave(&t->wait);
+    for (size_t i = 0; i < t->smtp.rcpts_len; i++)
+        admin_put_back(t->rcpts[i]);
+    governor_probe_back(t->delivery->site->governor);
+    judge_end(&t->batch);
+    transaction_free(t);
+}
+
+bool transaction_unsigned(const struct transaction *t)
+{
+    return t->sign_result != 0;
+}
+
+/* Unsigned it would be taken for forged where its domain says that it signs. */
+void transaction_defer_unsigned(struct transaction *t)
+{
+    struct outcome outcome = {.class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_READY, .local = true};
+
+    classify_unsigned_reply(t->sign_result, &outcome.reply);
+    for (size_t i = 0; i < t->smtp.rcpts_len; i++)
+        judge_add(&t->batch, t->rcpts[i], &outcome);
+    governor_probe_back(t->delivery->site->governor);
+    judge_end(&t->batch);
+    transaction_free(t);
+}
+
+/* --- behind it --- */
 
 /* Whether the message may be converted for the peer: 8-bit text, and a header that alone needs
  * SMTPUTF8. An address that is not ASCII cannot be converted. */

@@ -1,6 +1,10 @@
 /* A message on its way through one session: a transaction of smtp_client with its recipients, and
  * what the replies make of each recipient. A recipient is delivered, or converted for the peer, or
- * put back, or judged by transaction_done(): none is left behind. Thread: the session's worker. */
+ * put back, or judged by transaction_done(): none is left behind.
+ *
+ * In front of its content goes what is made for this sending: its signatures (deliver/signing.h).
+ * They are made behind conversion, so that what is signed is what leaves; a message that the peer
+ * cannot take is not signed. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_TRANSACTION_H
 #define HAYAUMA_ENGINE_TRANSACTION_H
 
@@ -13,7 +17,19 @@ struct transaction;
 size_t transaction_bytes(void);
 /* A transaction of recipients, PLACE_FLIGHT, of one message. d owns it until transaction_done(). */
 struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len);
-struct smtp_transaction *transaction_smtp(struct transaction *t);
+/* Makes t what the peer will get: with its signatures in front. True: transaction_submit() may
+ * come. False: they are being made; delivery_letter_ready() is called, then this again. */
+bool transaction_prepare(struct transaction *t) MUST_USE;
+/* Hands t to the session's protocol, which has room. */
+void transaction_submit(struct transaction *t);
+/* t is not submitted, and never will be: its recipients go back to their lanes. */
+void transaction_take_back(struct transaction *t);
+/* Whether t could not be signed, and its end then: its recipients are deferred. */
+bool transaction_unsigned(const struct transaction *t);
+void transaction_defer_unsigned(struct transaction *t);
+/* t in the list of those that are not submitted. */
+struct list_node *transaction_letter(struct transaction *t);
+struct transaction *transaction_of_letter(struct list_node *n);
 /* SMTP_EVENT_RECIPIENT: what becomes of one recipient. */
 void transaction_recipient(const struct smtp_event *event);
 /* SMTP_EVENT_DONE: settles whoever was not delivered, frees the transaction. */

@@ -531,6 +531,12 @@ void classify_rejected_reply(struct smtp_reply *out)
               "not sent: our configuration rejects mail for this domain (route: reject)");
 }
 
+void classify_unsigned_reply(int error, struct smtp_reply *out)
+{
+    reply_set(out, 451, (struct smtp_enhanced){4, 7, 5}, "not sent: it cannot be signed (DKIM)");
+    reply_add_detail(out, str_of(strerror(-error)));
+}
+
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
 {
     ASSERT(unable != SMTP_UNABLE_NONE);

@@ -55,6 +55,8 @@ void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_r
 void classify_own_reply(struct smtp_reply *out);
 /* A route of ours says reject: what is queued ends as what comes is refused. */
 void classify_rejected_reply(struct smtp_reply *out);
+/* The message has no signature, although its domain signs: -errno. */
+void classify_unsigned_reply(int error, struct smtp_reply *out);
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out);
 /* 5xx 4.4.7 "message expired", with what it waited for and the last error behind it, where there
  * are such. */

@@ -42,6 +42,7 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     event.transaction_ms = span_ms(c->begun_ms, io_now_ms(w->io));
     event.classification = classification;
     event.next_attempt_ms = next_ms;
+    event.signers = c->signers;
     report_line(settle_records(w, lane->shard), &event);
 }
 

@@ -23,6 +23,7 @@ struct judge_context {
     const char *protocol;                        /* "ESMTP", "SMTP", "LMTP" or NULL */
     uint64_t started_ms, connected_ms, begun_ms; /* monotonic; 0: not reached */
     bool peer_dsn;                               /* the peer took over RFC 3461 duties */
+    struct str signers;                          /* of the message: a JSON array, or empty */
 };
 
 struct dns_route;

@@ -198,6 +198,10 @@ static void put_own(struct buf *out, const struct report_event *e)
     NUMBER(out, "transaction_ms", e->transaction_ms);
     if (e->type == REPORT_TRANSIENT)
         NUMBER(out, "next_attempt", e->next_attempt_ms / 1000);
+    if (e->signers.len > 0) {
+        NAME(out, "dkim");
+        buf_put_str(out, e->signers);
+    }
     if (e->omitted > 0)
         NUMBER(out, "num_omitted", e->omitted);
 }
@@ -223,7 +227,8 @@ struct report_event report_event_of(enum report_type type, const char *node_id,
 void report_line(struct buf *out, const struct report_event *event)
 {
     const struct message *m = event->message;
-    size_t texts = event->recipient.len + event->queue.len + event->site.len + SMTP_REPLY_TEXT_MAX;
+    size_t texts = event->recipient.len + event->queue.len + event->site.len + event->signers.len +
+                   SMTP_REPLY_TEXT_MAX;
 
     if (m != NULL)
         texts += m->sender.len + m->meta.len + m->trace.len;

@@ -45,6 +45,7 @@ struct report_event {
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
     uint32_t connect_ms, transaction_ms;
     int64_t next_attempt_ms; /* REPORT_TRANSIENT */
+    struct str signers;      /* of what was sent, a JSON array; empty: it was not signed */
     uint64_t omitted;        /* REPORT_REJECTION that stands for this many; 0: for itself */
 };
 

@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "deliver/delivery.h"
 #include "deliver/sessions.h"
+#include "deliver/signing.h"
 #include "deliver/transaction.h"
 #include "intake/inject_message.h"
 #include "outcome/judge.h"
@@ -115,6 +116,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->login_wait);
     list_init(&w->load_wait);
     list_init(&w->conversions);
+    signings_init(w);
     list_init(&w->suspension_walks);
     list_init(&w->suspension_changes);
     crew_desk_init(&w->desk, wake_worker, w);
@@ -250,8 +252,8 @@ void worker_drain(struct worker *w, bool hard)
 bool worker_drained(const struct worker *w)
 {
     return w->draining && inject_drained(w) && w->deliveries == 0 && w->directories == 0 &&
-           w->loads == 0 && list_empty(&w->conversions) && !settle_pending(w) &&
-           queue_port_pending(w->port) == 0;
+           w->loads == 0 && list_empty(&w->conversions) && !signings_pending(w) &&
+           !settle_pending(w) && queue_port_pending(w->port) == 0;
 }
 
 void worker_run(struct worker *w)
@@ -299,6 +301,7 @@ void worker_close(struct worker *w)
     map_done(&w->memory);
     map_done(&w->idle);
     streams_done(&w->streams);
+    signings_done(w);
     pool_done(&w->inject_pool);
     pool_done(&w->answer_pool);
     pool_done(&w->delivery_pool);

@@ -152,18 +152,25 @@ enum smtp_stage smtp_client_stage(const struct smtp_client *c)
     return SMTP_STAGE_READY;
 }
 
+uint32_t smtp_client_room(const struct smtp_client *c)
+{
+    uint32_t max = pipeline_max(c->options);
+
+    if (c->session != SESSION_READY || c->quit || c->lost)
+        return 0;
+    if (client_is_stepwise(c))
+        max = 1;
+    else if (!client_is_chunking(c))
+        max = 2; /* one in its body, one behind it */
+    else if (c->in_flight > 0 &&
+             client_bytes_behind_first(c, NULL) >= c->options->pipeline_bytes_max)
+        max = 0;
+    return max > c->in_flight ? max - c->in_flight : 0;
+}
+
 bool smtp_client_can_submit(const struct smtp_client *c)
 {
-    if (c->session != SESSION_READY || c->quit || c->lost)
-        return false;
-    if (client_is_stepwise(c))
-        return c->in_flight == 0;
-    /* One in its body, one behind it. */
-    if (!client_is_chunking(c))
-        return c->in_flight < 2;
-    return c->in_flight == 0 ||
-           (c->in_flight < pipeline_max(c->options) &&
-            client_bytes_behind_first(c, NULL) < c->options->pipeline_bytes_max);
+    return smtp_client_room(c) > 0;
 }
 
 /* --- submitting --- */
@@ -187,13 +194,22 @@ static bool is_parameter(struct str value, size_t bytes_max, bool utf8_ok)
     return value.len <= bytes_max;
 }
 
-static enum smtp_unable why_unable(const struct smtp_client *c, const struct smtp_transaction *t)
+static uint64_t pieces_bytes(const struct smtp_transaction *t)
+{
+    uint64_t n = 0;
+
+    for (size_t i = 0; i < SMTP_PIECES_MAX; i++)
+        n += t->pieces[i].len;
+    return n;
+}
+
+enum smtp_unable smtp_client_lacks(const struct smtp_client *c, const struct smtp_transaction *t)
 {
     if (t->smtputf8 && (c->peer.capabilities & SMTP_CAP_SMTPUTF8) == 0)
         return SMTP_UNABLE_UTF8; /* first: conversion to 7 bits does not help */
     if (t->eight_bit && (c->peer.capabilities & SMTP_CAP_8BITMIME) == 0)
         return SMTP_UNABLE_8BIT;
-    if (c->peer.size_max != 0 && t->content_len > c->peer.size_max)
+    if (c->peer.size_max != 0 && pieces_bytes(t) > c->peer.size_max)
         return SMTP_UNABLE_SIZE;
     if (t->sender.len != 0 && !is_address(t->sender, t->smtputf8))
         return SMTP_UNABLE_ADDRESS;
@@ -225,10 +241,13 @@ void smtp_client_submit(struct smtp_client *c, struct smtp_transaction *t)
     t->state = TRANSACTION_QUEUED;
     t->expected = 0;
     t->mail_accepted = t->mail_refused = t->stray_accepted = t->end_refused = t->in_output = false;
-    t->content_sent = 0;
+    t->line = LINE_START;
+    t->piece = 0;
+    t->piece_sent = 0;
+    t->content_len = pieces_bytes(t);
     if (!is_parameter(t->envid, ENVID_BYTES_MAX, false))
         t->envid.len = 0;
-    t->unable = (uint8_t)why_unable(c, t);
+    t->unable = (uint8_t)smtp_client_lacks(c, t);
     if (!any_rcpt_valid(t) && t->unable == SMTP_UNABLE_NONE)
         t->unable = SMTP_UNABLE_ADDRESS;
     c->in_flight++;

@@ -92,14 +92,22 @@ struct smtp_transaction_rcpt {
 };
 /* What would be no valid envid or orcpt parameter is left out: the mail matters more. */
 
+/* What is sent as one content, one piece after the other: header fields of ours, and what was
+ * stored. Lines and CRLFs may go over from one to the next. */
+#define SMTP_PIECES_MAX 2
+struct smtp_piece {
+    const uint8_t *bytes;
+    size_t len;
+};
+
 struct smtp_transaction {  /* the caller's; lives until its SMTP_EVENT_DONE */
     struct list_node node; /* private */
     struct str sender;
     struct str envid; /* xtext or empty */
     enum smtp_ret ret;
     bool eight_bit, smtputf8, dot_lines;
-    const uint8_t *content; /* whole message, CRLF lines, not dot-stuffed, ends in CRLF */
-    size_t content_len;
+    struct smtp_piece pieces[SMTP_PIECES_MAX]; /* whole message, CRLF lines, not dot-stuffed, ends
+                                                  in CRLF */
     struct smtp_transaction_rcpt *rcpts;
     uint16_t rcpts_len;
     void *owner;
@@ -107,9 +115,12 @@ struct smtp_transaction {  /* the caller's; lives until its SMTP_EVENT_DONE */
     uint16_t rcpts_sent, rcpts_replied, rcpts_accepted, rcpts_final;
     uint8_t state, expected, unable;
     bool mail_accepted, mail_refused, in_output;
-    bool stray_accepted; /* a recipient, although the sender was refused */
-    bool end_refused;    /* by one reply at least */
-    size_t content_sent;
+    bool stray_accepted;  /* a recipient, although the sender was refused */
+    bool end_refused;     /* by one reply at least */
+    uint8_t line;         /* enum line_state: behind the pieces before the present one */
+    uint8_t piece;        /* the present one */
+    size_t piece_sent;    /* of it */
+    uint64_t content_len; /* of all pieces */
 };
 /* Whether the server answered its first command. */
 static inline bool smtp_transaction_answered(const struct smtp_transaction *t)
@@ -166,6 +177,10 @@ void smtp_client_free(struct smtp_client *c);
 
 /* Whether another transaction may be submitted now (READY seen, pipeline not full, no QUIT). */
 bool smtp_client_can_submit(const struct smtp_client *c);
+/* How many more may be, as far as their contents are short. */
+uint32_t smtp_client_room(const struct smtp_client *c);
+/* What the peer lacks for t, which would never be sent. */
+enum smtp_unable smtp_client_lacks(const struct smtp_client *c, const struct smtp_transaction *t);
 /* Transactions inside. */
 uint32_t smtp_client_in_flight(const struct smtp_client *c);
 /* Only when smtp_client_can_submit(). Ask for events afterwards: what cannot be sent is final at

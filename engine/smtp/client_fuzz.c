@@ -29,8 +29,7 @@ static void submit(struct run *r)
 
     *t = (struct smtp_transaction){
         .sender = STR("s@x"),
-        .content = (const uint8_t *)contents[k % 4],
-        .content_len = strlen(contents[k % 4]),
+        .pieces = {{(const uint8_t *)contents[k % 4], strlen(contents[k % 4])}},
         .dot_lines = true,
         .eight_bit = k % 4 == 3,
         .rcpts = r->rcpts[k],
@@ -59,8 +58,7 @@ static void drain(struct run *r)
             break;
         case SMTP_EVENT_DONE:
             r->dones[(uintptr_t)e.transaction->owner]++;
-            e.transaction->content = NULL; /* whoever still reads it shows */
-            e.transaction->content_len = 1;
+            e.transaction->pieces[0] = (struct smtp_piece){NULL, 1}; /* who still reads it shows */
             break;
         case SMTP_EVENT_CLOSE:
             ASSERT(!r->closed && smtp_client_in_flight(r->client) == 0);

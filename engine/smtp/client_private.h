@@ -35,6 +35,9 @@ enum transaction_state {
     TRANSACTION_STATES,
 };
 
+/* Where the content stands: at the start of a line, behind its CR, within it. */
+enum line_state { LINE_START, LINE_CR, LINE_WITHIN };
+
 enum rcpt_state { RCPT_PENDING, RCPT_ACCEPTED, RCPT_INVALID, RCPT_FINAL };
 
 /* A command, or a run of RCPTs, whose reply is to come. */

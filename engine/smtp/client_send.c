@@ -298,30 +298,73 @@ static bool send_data(struct smtp_client *c, struct smtp_transaction *t)
     return true;
 }
 
+/* Where a line begins with a dot in p, at or behind what is sent of it; its length: nowhere. The
+ * bytes in front of p decide about its first two. */
+static size_t next_dot(const struct smtp_transaction *t, const struct smtp_piece *p)
+{
+    size_t from = t->piece_sent;
+
+    if (from <= 1 && t->line == LINE_CR && p->len > 1 && p->bytes[0] == '\n' && p->bytes[1] == '.')
+        return 1;
+    if (from == 0 && t->line != LINE_START)
+        from = 1; /* a line starts at 0 for smtp_find_dot_line() */
+    return smtp_find_dot_line(p->bytes, p->len, from);
+}
+
+/* The line state behind p. */
+static enum line_state line_behind(enum line_state before, const struct smtp_piece *p)
+{
+    uint8_t last;
+    bool cr;
+
+    if (p->len == 0)
+        return before;
+    last = p->bytes[p->len - 1];
+    cr = p->len == 1 ? before == LINE_CR : p->bytes[p->len - 2] == '\r';
+    if (last == '\r')
+        return LINE_CR;
+    return last == '\n' && cr ? LINE_START : LINE_WITHIN;
+}
+
+/* Sends of the present piece what there is room for; false: there is more of it. */
+static bool send_piece(struct smtp_client *c, struct smtp_transaction *t, bool stuff)
+{
+    const struct smtp_piece *p = &t->pieces[t->piece];
+
+    while (t->piece_sent < p->len) {
+        size_t dot = p->len, end;
+
+        if (c->iov_max - c->iov_len < 2 || c->content_left == 0)
+            return false;
+        if (stuff)
+            dot = next_dot(t, p);
+        end = dot == p->len ? dot : dot + 1;
+        if (end - t->piece_sent > c->content_left) {
+            end = t->piece_sent + c->content_left;
+            dot = p->len; /* not in this output */
+        }
+        put_piece(c, p->bytes + t->piece_sent, end - t->piece_sent);
+        c->content_left -= end - t->piece_sent;
+        t->piece_sent = end;
+        t->in_output = true;
+        /* The extra dot goes behind the line's own dot instead of in front of it: the bytes are the
+         * same. */
+        if (dot != p->len)
+            put_piece(c, ".", 1);
+    }
+    return true;
+}
+
 static bool send_body(struct smtp_client *c, struct smtp_transaction *t)
 {
     bool chunk = client_is_chunking(c);
 
-    while (t->content_sent < t->content_len) {
-        size_t dot = t->content_len, end;
-
-        if (c->iov_max - c->iov_len < 2 || c->content_left == 0)
+    while (t->piece < SMTP_PIECES_MAX) {
+        if (!send_piece(c, t, t->dot_lines && !chunk))
             return false;
-        if (t->dot_lines && !chunk)
-            dot = smtp_find_dot_line(t->content, t->content_len, t->content_sent);
-        end = dot == t->content_len ? dot : dot + 1;
-        if (end - t->content_sent > c->content_left) {
-            end = t->content_sent + c->content_left;
-            dot = t->content_len; /* not in this piece */
-        }
-        put_piece(c, t->content + t->content_sent, end - t->content_sent);
-        c->content_left -= end - t->content_sent;
-        t->content_sent = end;
-        t->in_output = true;
-        /* The extra dot goes behind the line's own dot instead of in front of it: the bytes are the
-         * same. */
-        if (dot != t->content_len)
-            put_piece(c, ".", 1);
+        t->line = (uint8_t)line_behind((enum line_state)t->line, &t->pieces[t->piece]);
+        t->piece++;
+        t->piece_sent = 0;
     }
     transaction_set_state(c, t, chunk ? TRANSACTION_SENT : TRANSACTION_DOT);
     return true;
@@ -332,7 +375,7 @@ static bool send_dot(struct smtp_client *c, struct smtp_transaction *t)
     if (!has_room(c))
         return false;
     /* Without its CRLF the dot would be content, and the peer would wait for ever. */
-    if (t->content_len != 0 && t->content[t->content_len - 1] != '\n')
+    if (t->line != LINE_START)
         PUT(c, "\r\n");
     PUT(c, ".\r\n");
     client_expect(c, t, SMTP_STAGE_BODY);

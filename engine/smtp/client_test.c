@@ -22,6 +22,7 @@ struct mail {
     const char *sender, *rcpt; /* instead of sN@x and r@x */
     uint8_t notify;
     const char *orcpt, *envid;
+    size_t cut; /* how much of content its first piece has */
 };
 
 static struct pool outputs;
@@ -419,8 +420,8 @@ static void prepare(struct run *r, const struct script *script)
             .eight_bit = m->eight_bit,
             .smtputf8 = m->smtputf8,
             .dot_lines = true,
-            .content = (const uint8_t *)m->content,
-            .content_len = strlen(m->content),
+            .pieces = {{(const uint8_t *)m->content, m->cut},
+                       {(const uint8_t *)m->content + m->cut, strlen(m->content) - m->cut}},
             .rcpts = r->rcpts[k],
             .rcpts_len = m->rcpts,
             .owner = (void *)(uintptr_t)k,
@@ -832,6 +833,35 @@ static void test_dots_across_outputs(void **state)
     free(content);
 }
 
+/* The content comes in two pieces, cut at each place: what is sent is the same, and so is its size.
+ */
+static void test_pieces(void **state)
+{
+    static const char content[] = ".\r\n..\r\n\r\n.b\r\nc.\r.\n.\r\n.\r\r\n.\r\n";
+    static const char stuffed[] = "..\r\n...\r\n\r\n..b\r\nc.\r.\n.\r\n..\r\r\n..\r\n.\r\nQUIT\r\n";
+    struct script script = one_pipelined;
+
+    (void)state;
+    script.mails[0].content = content;
+    for (size_t cut = 0; cut < sizeof(content); cut++) {
+        struct run r;
+
+        script.mails[0].cut = cut;
+        open_session(&r, &script);
+        take_output(&r, 64);
+        say(&r, OK OK GO, strlen(OK OK GO));
+        buf_clear(&r.out);
+        take_output(&r, 64);
+        say(&r, OK, strlen(OK));
+        take_output(&r, 64);
+        buf_putc(&r.out, 0);
+        assert_string_equal((char *)r.out.data, stuffed);
+        assert_int_equal(r.transactions[0].content_len, sizeof(content) - 1);
+        r.out.len--;
+        done(&r);
+    }
+}
+
 /* A send that is under way when the session is lost still reads the commands: another session gets
  * other memory until the client is freed. */
 static void test_lost_keeps_the_commands(void **state)
@@ -917,8 +947,7 @@ static void test_many_recipients(void **state)
     struct smtp_transaction t = {.sender = STR("a@b"),
                                  .rcpts = rcpts,
                                  .rcpts_len = MANY,
-                                 .content = (const uint8_t *)"x\r\n",
-                                 .content_len = 3};
+                                 .pieces = {{(const uint8_t *)"x\r\n", 3}}};
     struct run r = {.client = smtp_client_new(&options)};
     size_t at = 0, lines = 0;
 
@@ -952,6 +981,7 @@ int main(void)
         cmocka_unit_test(test_early_reply_to_bdat),
         cmocka_unit_test(test_large_body_waits),
         cmocka_unit_test(test_dots_across_outputs),
+        cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_lost_keeps_the_commands),
         cmocka_unit_test(test_what_was_said),
         cmocka_unit_test(test_capabilities),

@@ -59,8 +59,7 @@ static void submit(struct smtp_client *c)
     rcpts[submitted % 8].address = STR("somebody@example.net");
     *t = (struct smtp_transaction){
         .sender = STR("bounce@example.org"),
-        .content = content,
-        .content_len = sizeof(content),
+        .pieces = {{content, sizeof(content)}},
         .dot_lines = true,
         .rcpts = &rcpts[submitted % 8],
         .rcpts_len = 1,

@@ -86,8 +86,7 @@ static void make_message(struct world *w, size_t index)
     }
     snprintf(m->sender, sizeof(m->sender), "m%zu@sender.test", index);
     t->sender = str_of(m->sender);
-    t->content = m->content;
-    t->content_len = len;
+    t->pieces[0] = (struct smtp_piece){m->content, len};
     t->dot_lines = smtp_find_dot_line(m->content, len, 0) < len;
     t->rcpts = m->rcpts;
     t->rcpts_len = (uint16_t)(1 + rng_below(&w->rng, RCPTS_MAX));

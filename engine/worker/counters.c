@@ -34,6 +34,8 @@ static const struct {
         TOTAL(sessions_out_total),
         TOTAL(logins),
         TOTAL(logins_failed),
+        TOTAL(signed_messages),
+        TOTAL(sign_failures),
 #undef TOTAL
 },
   gauges[] = {

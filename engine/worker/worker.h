@@ -61,7 +61,7 @@ struct worker_counters {
     _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
         accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices,
         notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
-        sessions_out_total, tls_out, logins, logins_failed;
+        sessions_out_total, tls_out, logins, logins_failed, signed_messages, sign_failures;
     _Atomic int accept_error; /* of the last of accept_failures */
     /* Turns, by how long they took: the last are those beyond all of TURN_MS_LIMITS. */
     _Atomic uint64_t turns[TURN_MS_LIMITS_LEN + 1], turns_ns;
@@ -121,6 +121,12 @@ struct worker {
     struct timer load_timer; /* memory was full: look again */
     struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     struct list conversions; /* under way */
+    struct {
+        struct list waiting; /* for a place with the crew */
+        uint32_t with_crew;
+        struct timer timer; /* the crew had no room */
+        struct pool pool;
+    } signings; /* deliver/signing.h */
     uint32_t deliveries;
     struct families families;
     struct pool delivery_pool, transaction_pool, output_pool;

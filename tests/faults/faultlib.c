@@ -19,7 +19,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum fault_call { FAULT_NONE, FAULT_WRITE, FAULT_SYNC, FAULT_OPEN, FAULT_MALLOC };
+enum fault_call { FAULT_NONE, FAULT_WRITE, FAULT_SYNC, FAULT_OPEN, FAULT_MALLOC, FAULT_SIGN };
 
 static struct fault {
     _Atomic int32_t call; /* enum fault_call; written last */
@@ -106,6 +106,13 @@ int fdatasync(int fd)
 int fsync(int fd)
 {
     return strikes_fd(FAULT_SYNC, fd, SIZE_MAX) ? -1 : REAL(fsync)(fd);
+}
+
+/* OpenSSL's, by their ABI alone: the engine may be linked with it, this is not. */
+int EVP_PKEY_sign(void *ctx, uint8_t *out, size_t *out_len, const uint8_t *in, size_t len);
+int EVP_PKEY_sign(void *ctx, uint8_t *out, size_t *out_len, const uint8_t *in, size_t len)
+{
+    return strikes(FAULT_SIGN, SIZE_MAX) ? 0 : REAL(EVP_PKEY_sign)(ctx, out, out_len, in, len);
 }
 
 int clock_gettime(clockid_t clock, struct timespec *now)

@@ -14,7 +14,7 @@ from proc import (Failure, Process, TempDir, cpu_seconds, free_port,  # noqa: E4
                   resident_bytes, wait_until)
 from talk import Client, Skip, run  # noqa: E402, F401
 
-WRITE, SYNC, OPEN, MALLOC = 1, 2, 3, 4
+WRITE, SYNC, OPEN, MALLOC, SIGN = 1, 2, 3, 4, 5
 
 
 class Faults:

@@ -5,10 +5,11 @@ syscalls.py [TEST...]"""
 
 import errno
 import json
+import subprocess
 import time
 
-from faults import (MALLOC, SYNC, WRITE, Books, Client, Engine, Faults, Sink, TempDir, all_arrived,
-                    free_port, log_of, rests, run, settings_for, wait_empty, wait_until)
+from faults import (MALLOC, SIGN, SYNC, WRITE, Books, Client, Engine, Faults, Sink, TempDir, all_arrived,
+                    free_port, log_of, program, rests, run, settings_for, wait_empty, wait_until)
 
 
 # The meta page is written in place and is smaller: on a full disk that still works.
@@ -242,6 +243,33 @@ def test_out_of_memory_anywhere():
         wait_empty(rig.engine)
         all_arrived(rig.books, rig.sink, duplicates_max=stops * 200)
         print(f"  stopped {stops} times of 8")
+
+
+def test_signatures_fail():
+    """Mail that should be signed and cannot be is deferred, with the reason, and never sent unsigned;
+    other mail flows. Later it goes out signed."""
+    temp = TempDir("hayauma-signs-")
+    keys = temp.path / "keys"
+    subprocess.run([program(), "dkim", "keygen", "signed.example", "--selector", "s", "--directory", keys],
+                   check=True, capture_output=True)
+    with Rig(dkim={"keys": [{"domain": "signed.example", "selector": "s-rsa",
+                             "file": str(keys / "signed.example.s-rsa.pem")}]}) as rig:
+        rig.faults.arm(SIGN, 1, errno.EIO, repeat=True)
+        with Client(rig.engine) as client:
+            for author in ("signed.example", "other.example"):
+                data = f"From: <a@{author}>\r\nSubject: x\r\n\r\nx\r\n".encode()
+                Client.expect(client.message(f"u@{author}", data=data), 250)
+        first = rig.engine.wait_records("TransientFailure")[0]
+        assert first["recipient"] == "u@signed.example" and first["response"]["code"] == 451, first
+        assert first["response"]["enhanced_code"] == {"class": 4, "subject": 7, "detail": 5}, first
+        assert "dkim" not in first, first
+        rig.engine.wait_records("Delivery")
+        assert [row[3] for row in rig.sink.ledger()] == ["u@other.example"], rig.sink.ledger()
+        rig.faults.disarm()
+        signed = next(r for r in rig.engine.wait_records("Delivery", 2)
+                      if r["recipient"] == "u@signed.example")
+        assert signed["dkim"] == ["s-rsa._domainkey.signed.example"], signed
+        assert rig.engine.status()["counters"]["sign_failures"] >= 1
 
 
 if __name__ == "__main__":

@@ -93,8 +93,7 @@ static struct letter *letter_new(void)
     l->smtp.sender = str_of(l->sender);
     l->smtp.eight_bit = m->eight_bit;
     l->smtp.dot_lines = true;
-    l->smtp.content = l->content.data;
-    l->smtp.content_len = l->content.len;
+    l->smtp.pieces[0] = (struct smtp_piece){l->content.data, l->content.len};
     l->smtp.rcpts = l->rcpts;
     l->smtp.rcpts_len = (uint16_t)rcpts;
     l->smtp.owner = l;
