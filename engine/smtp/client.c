@@ -90,6 +90,28 @@ void smtp_client_free(struct smtp_client *c)
     free(c);
 }
 
+/* --- encryption --- */
+
+void smtp_client_use_tls(struct smtp_client *c, enum smtp_tls tls)
+{
+    ASSERT(c->session == SESSION_BANNER && c->in.len == 0);
+    c->tls = (uint8_t)tls;
+}
+
+void smtp_client_secured(struct smtp_client *c)
+{
+    ASSERT(!c->secured && c->in.len == c->in_at && !c->lost);
+    ASSERT(c->session == SESSION_HANDSHAKE || c->session == SESSION_BANNER);
+    c->secured = true;
+    if (c->session == SESSION_HANDSHAKE)
+        client_greet(c);
+}
+
+bool smtp_client_tls_refused(const struct smtp_client *c)
+{
+    return c->tls_refused;
+}
+
 /* --- what the caller may ask --- */
 
 uint32_t smtp_client_capabilities(const struct smtp_client *c)
@@ -147,6 +169,8 @@ enum smtp_stage smtp_client_stage(const struct smtp_client *c)
         return SMTP_STAGE_EHLO;
     if (c->session == SESSION_HELO)
         return SMTP_STAGE_HELO;
+    if (c->session == SESSION_STARTTLS || c->session == SESSION_HANDSHAKE)
+        return SMTP_STAGE_STARTTLS;
     if (c->sending != NULL && c->sending->state >= TRANSACTION_BODY)
         return SMTP_STAGE_BODY;
     return SMTP_STAGE_READY;
@@ -400,7 +424,9 @@ void smtp_client_input(struct smtp_client *c, const uint8_t *in, size_t len)
 {
     if (c->lost || c->session >= SESSION_CLOSING)
         return;
-    if (buf_reserve(&c->in, len) != 0)
+    if (c->session == SESSION_HANDSHAKE)
+        client_injected(c);
+    else if (buf_reserve(&c->in, len) != 0)
         smtp_client_lost(c, "out of memory");
     else
         buf_put(&c->in, in, len);
@@ -448,8 +474,10 @@ static enum step step_unable(struct smtp_client *c, struct smtp_event *event)
 static enum step step_closed(struct smtp_client *c, struct smtp_event *event)
 {
     c->session = SESSION_CLOSED;
-    *event = (struct smtp_event){
-        .kind = SMTP_EVENT_CLOSE, .stage = c->close_stage, .reply = c->close_reply};
+    *event = (struct smtp_event){.kind = SMTP_EVENT_CLOSE,
+                                 .stage = c->close_stage,
+                                 .own = c->close_reply == &c->local,
+                                 .reply = c->close_reply};
     return STEP_EVENT;
 }
 
@@ -531,9 +559,11 @@ enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_e
     while (step == STEP_ON) {
         if (next_emitted(c, event))
             break;
-        if (c->ready_unsaid) {
-            c->ready_unsaid = false;
-            *event = (struct smtp_event){.kind = SMTP_EVENT_READY, .reply = &c->parser.reply};
+        if (c->ready_unsaid || c->starttls_unsaid) {
+            *event = (struct smtp_event){.kind = c->ready_unsaid ? SMTP_EVENT_READY
+                                                                 : SMTP_EVENT_STARTTLS,
+                                         .reply = &c->parser.reply};
+            c->ready_unsaid = c->starttls_unsaid = false;
             break;
         }
         step = step_unable(c, event);

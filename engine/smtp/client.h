@@ -21,6 +21,9 @@
  * next message's recipients would go under its sender, and its content to both messages'
  * recipients. A RSET in the group costs no round trip.
  *
+ * STARTTLS (RFC 3207) goes alone, behind EHLO; the handshake is the caller's. Behind it the session
+ * begins anew with EHLO, and what the server offered before counts for nothing.
+ *
  * Use:  smtp_client_input() with what was received, then smtp_client_next_event() until
  *       SMTP_EVENT_NONE, then smtp_client_output() and send it; smtp_client_sent() when sent. */
 #ifndef HAYAUMA_SMTP_CLIENT_H
@@ -130,7 +133,9 @@ static inline bool smtp_transaction_answered(const struct smtp_transaction *t)
 
 enum smtp_event_kind {
     SMTP_EVENT_NONE,
-    SMTP_EVENT_READY,     /* greeted and EHLO done: capabilities are set */
+    SMTP_EVENT_STARTTLS,  /* the server waits for the handshake; smtp_client_secured() goes on */
+    SMTP_EVENT_READY,     /* greeted and EHLO done: capabilities are set. smtp_client_tls_refused():
+                             reply is that to STARTTLS */
     SMTP_EVENT_RECIPIENT, /* final for one recipient: transaction, rcpt, fate, stage, reply */
     SMTP_EVENT_DONE,      /* final for the transaction; the machine forgets it */
     SMTP_EVENT_CLOSE,     /* the session is over: stage, reply (code 0: protocol error, text says);
@@ -144,8 +149,9 @@ struct smtp_event {
     enum smtp_fate fate;
     enum smtp_unable unable;
     enum smtp_stage stage;
-    const struct smtp_reply *reply; /* never NULL; our own words have code 0. Valid until the next
-                                       call */
+    bool own;                       /* CLOSE: the reply is our own words */
+    const struct smtp_reply *reply; /* never NULL; our own words mostly have code 0. Valid until the
+                                       next call */
 };
 
 /* Command text of one output. More does not fit and goes with the next: bounded memory, and pieces
@@ -167,9 +173,22 @@ struct smtp_client_options { /* immutable, shared */
 
 struct smtp_client;
 
+enum smtp_tls {
+    SMTP_TLS_NONE,     /* STARTTLS is not said */
+    SMTP_TLS_MAY,      /* it is where it is offered; a session that is refused it goes on without */
+    SMTP_TLS_REQUIRED, /* without it there is no session */
+};
+
 size_t smtp_client_bytes(void); /* size of a client without its buffers, for memory accounting */
 /* NULL when memory is out. */
 struct smtp_client *smtp_client_new(const struct smtp_client_options *options);
+/* Before anything is received; SMTP_TLS_NONE else. */
+void smtp_client_use_tls(struct smtp_client *c, enum smtp_tls tls);
+/* The handshake is complete: behind SMTP_EVENT_STARTTLS, or before anything is received where the
+ * connection begins with it. What is received and sent from here on is encrypted. */
+void smtp_client_secured(struct smtp_client *c);
+/* STARTTLS was offered and refused, and the session goes on without (SMTP_TLS_MAY). */
+bool smtp_client_tls_refused(const struct smtp_client *c);
 /* Only pipeline_max and outputs must stay as they were. */
 void smtp_client_use_options(struct smtp_client *c, const struct smtp_client_options *options);
 /* Transactions still inside are forgotten (call smtp_client_lost() and drain events first). */

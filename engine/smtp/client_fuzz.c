@@ -18,7 +18,7 @@ struct run {
     struct smtp_transaction_rcpt rcpts[MAILS_MAX][RCPTS_MAX];
     uint8_t finals[MAILS_MAX][RCPTS_MAX], dones[MAILS_MAX];
     size_t submitted;
-    bool closed, unsent;
+    bool closed, unsent, secured;
 };
 
 static void submit(struct run *r)
@@ -52,6 +52,12 @@ static void drain(struct run *r)
         switch (smtp_client_next_event(r->client, &e)) {
         case SMTP_EVENT_NONE:
         case SMTP_EVENT_READY:
+            break;
+        case SMTP_EVENT_STARTTLS:
+            ASSERT(!r->secured && r->submitted == 0);
+            r->secured = true;
+            smtp_client_secured(r->client);
+            ASSERT(smtp_client_capabilities(r->client) == 0);
             break;
         case SMTP_EVENT_RECIPIENT:
             r->finals[(uintptr_t)e.transaction->owner][e.rcpt]++;
@@ -109,6 +115,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.no_pipelining = (data[0] & 4) != 0;
     options.pipeline_max = data[0] >> 3 & 7;
     r.client = smtp_client_new(&options);
+    if (options.pipeline_max % 4 != 0) /* the rest of the tests of others stays as it was */
+        smtp_client_use_tls(r.client, options.pipeline_max % 2 ? SMTP_TLS_MAY : SMTP_TLS_REQUIRED);
     while (at < size && !r.closed) {
         size_t n = data[at] & 0x7f;
 

@@ -15,6 +15,8 @@ enum session_state {
     SESSION_BANNER, /* nothing is said before the greeting */
     SESSION_EHLO,   /* EHLO is to be sent, or out */
     SESSION_HELO,
+    SESSION_STARTTLS,  /* STARTTLS is to be sent, or out */
+    SESSION_HANDSHAKE, /* nothing is said or heard here */
     SESSION_READY,
     SESSION_QUIT,    /* QUIT is out */
     SESSION_CLOSING, /* events only, then CLOSE */
@@ -58,8 +60,11 @@ struct emission {
 struct smtp_client {
     const struct smtp_client_options *options;
     uint8_t session;
-    bool ready_unsaid; /* SMTP_EVENT_READY is to be given */
-    bool hello_out, quit, rset_needed, output_busy, lost;
+    bool ready_unsaid;                          /* SMTP_EVENT_READY is to be given */
+    uint8_t tls;                                /* enum smtp_tls */
+    bool secured, tls_refused, starttls_unsaid; /* unsaid: the event is to be given */
+    bool command_out;                           /* the session's own, EHLO or the like */
+    bool quit, rset_needed, output_busy, lost;
     bool reply_taken; /* the parser's reply is dealt with */
     uint32_t replies; /* so many were */
     struct smtp_peer peer;
@@ -111,6 +116,10 @@ void client_emit_reply_one(struct smtp_client *c, struct smtp_transaction *t, ui
 
 /* client_receive.c: the parser has a whole reply. */
 void client_take_reply(struct smtp_client *c);
+/* The next that is said is EHLO. */
+void client_greet(struct smtp_client *c);
+/* Bytes came where the handshake is to begin: whoever put them there is not the encrypted peer. */
+void client_injected(struct smtp_client *c);
 
 /* client_send.c */
 void transaction_set_state(struct smtp_client *c, struct smtp_transaction *t,

@@ -5,18 +5,25 @@
  * What the end of the session means at each point is in the table of client_send.c. */
 typedef void reply_fn(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply);
 
-static reply_fn on_banner, on_ehlo, on_helo, on_mail, on_rcpt, on_data, on_body, on_rset, on_quit;
+static reply_fn on_banner, on_ehlo, on_helo, on_starttls, on_mail, on_rcpt, on_data, on_body,
+    on_rset, on_quit;
 
 static const struct {
     const char *name;
     reply_fn *on_reply;
 } stages[SMTP_STAGES] = {
-    [SMTP_STAGE_CONNECT] = {"connect", NULL},   [SMTP_STAGE_BANNER] = {"banner", on_banner},
-    [SMTP_STAGE_EHLO] = {"ehlo", on_ehlo},      [SMTP_STAGE_HELO] = {"helo", on_helo},
-    [SMTP_STAGE_STARTTLS] = {"starttls", NULL}, [SMTP_STAGE_READY] = {"ready", NULL},
-    [SMTP_STAGE_MAIL] = {"mail", on_mail},      [SMTP_STAGE_RCPT] = {"rcpt", on_rcpt},
-    [SMTP_STAGE_DATA] = {"data", on_data},      [SMTP_STAGE_BODY] = {"body", on_body},
-    [SMTP_STAGE_RSET] = {"rset", on_rset},      [SMTP_STAGE_QUIT] = {"quit", on_quit},
+    [SMTP_STAGE_CONNECT] = {"connect", NULL},
+    [SMTP_STAGE_BANNER] = {"banner", on_banner},
+    [SMTP_STAGE_EHLO] = {"ehlo", on_ehlo},
+    [SMTP_STAGE_HELO] = {"helo", on_helo},
+    [SMTP_STAGE_STARTTLS] = {"starttls", on_starttls},
+    [SMTP_STAGE_READY] = {"ready", NULL},
+    [SMTP_STAGE_MAIL] = {"mail", on_mail},
+    [SMTP_STAGE_RCPT] = {"rcpt", on_rcpt},
+    [SMTP_STAGE_DATA] = {"data", on_data},
+    [SMTP_STAGE_BODY] = {"body", on_body},
+    [SMTP_STAGE_RSET] = {"rset", on_rset},
+    [SMTP_STAGE_QUIT] = {"quit", on_quit},
 };
 
 const char *smtp_stage_name(enum smtp_stage stage)
@@ -37,6 +44,14 @@ static unsigned reply_class(const struct smtp_reply *reply)
     return reply->code / 100u;
 }
 
+void client_greet(struct smtp_client *c)
+{
+    c->session = SESSION_EHLO;
+    c->command_out = false;
+    c->parser.on_line = on_ehlo_line;
+    c->parser.arg = c;
+}
+
 static void on_banner(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
 {
     (void)e;
@@ -45,9 +60,7 @@ static void on_banner(struct smtp_client *c, struct expected *e, const struct sm
     } else if (reply_class(reply) != 2) {
         client_start_close(c, SMTP_STAGE_BANNER, reply);
     } else {
-        c->session = SESSION_EHLO;
-        c->parser.on_line = on_ehlo_line;
-        c->parser.arg = c;
+        client_greet(c);
     }
 }
 
@@ -66,21 +79,41 @@ static bool is_own_name(const struct smtp_client *c, const struct smtp_reply *re
     return false;
 }
 
-static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
+static void be_ready(struct smtp_client *c)
 {
-    if (is_own_name(c, reply)) {
-        client_local_reply(c, "this is our own name: mail would loop");
-        c->local.code = 521;
-        c->local.enhanced = (struct smtp_enhanced){5, 4, 6};
-        client_start_close(c, stage, &c->local);
-        return;
-    }
     if (c->options->no_chunking)
         c->peer.capabilities &= ~(uint32_t)SMTP_CAP_CHUNKING;
     if (c->options->no_pipelining)
         c->peer.capabilities &= ~(uint32_t)SMTP_CAP_PIPELINING;
     c->session = SESSION_READY;
     c->ready_unsaid = true;
+}
+
+static void own_refusal(struct smtp_client *c, enum smtp_stage stage, uint16_t code,
+                        struct smtp_enhanced enhanced, const char *text)
+{
+    client_local_reply(c, text);
+    c->local.code = code;
+    c->local.enhanced = enhanced;
+    client_start_close(c, stage, &c->local);
+}
+
+static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
+{
+    bool offered = (c->peer.capabilities & SMTP_CAP_STARTTLS) != 0;
+
+    if (is_own_name(c, reply)) {
+        own_refusal(c, stage, 521, (struct smtp_enhanced){5, 4, 6},
+                    "this is our own name: mail would loop");
+    } else if (c->secured || c->tls == SMTP_TLS_NONE || (c->tls == SMTP_TLS_MAY && !offered)) {
+        be_ready(c);
+    } else if (offered) {
+        c->session = SESSION_STARTTLS;
+        c->command_out = false;
+    } else {
+        own_refusal(c, SMTP_STAGE_STARTTLS, 451, (struct smtp_enhanced){4, 7, 4},
+                    "TLS is required, and the peer does not offer STARTTLS");
+    }
 }
 
 static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
@@ -91,7 +124,7 @@ static void on_ehlo(struct smtp_client *c, struct expected *e, const struct smtp
         greeted(c, SMTP_STAGE_EHLO, reply);
     } else if (reply_class(reply) == 5 && !c->options->lmtp) {
         c->session = SESSION_HELO;
-        c->hello_out = false;
+        c->command_out = false;
         c->peer = (struct smtp_peer){0}; /* a refusal offers nothing, whatever its lines say */
     } else if (reply_class(reply) == 3) {
         client_protocol_error(c, "unexpected reply to EHLO");
@@ -109,6 +142,31 @@ static void on_helo(struct smtp_client *c, struct expected *e, const struct smtp
         client_protocol_error(c, "unexpected reply to HELO");
     else
         client_start_close(c, SMTP_STAGE_HELO, reply);
+}
+
+void client_injected(struct smtp_client *c)
+{
+    client_protocol_error(c, "bytes in plaintext behind the reply to STARTTLS");
+}
+
+static void on_starttls(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    (void)e;
+    if (reply_class(reply) == 2) {
+        c->session = SESSION_HANDSHAKE;
+        c->peer = (struct smtp_peer){0}; /* RFC 3207 4.2: anybody may have said it */
+        if (c->in_at != c->in.len)
+            client_injected(c);
+        else
+            c->starttls_unsaid = true;
+    } else if (reply_class(reply) == 3) {
+        client_protocol_error(c, "unexpected reply to STARTTLS");
+    } else if (c->tls == SMTP_TLS_MAY && reply->code != 421) {
+        c->tls_refused = true;
+        be_ready(c);
+    } else {
+        client_start_close(c, SMTP_STAGE_STARTTLS, reply);
+    }
 }
 
 static void on_rset(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)

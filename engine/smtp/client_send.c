@@ -401,7 +401,15 @@ static void send_hello(struct smtp_client *c)
     put_str(c, str_of(c->options->ehlo_name));
     PUT(c, "\r\n");
     client_expect(c, NULL, helo ? SMTP_STAGE_HELO : SMTP_STAGE_EHLO);
-    c->hello_out = true;
+    c->command_out = true;
+}
+
+/* Alone: what is sent behind it is the handshake. */
+static void send_starttls(struct smtp_client *c)
+{
+    PUT(c, "STARTTLS\r\n");
+    client_expect(c, NULL, SMTP_STAGE_STARTTLS);
+    c->command_out = true;
 }
 
 static void send_transactions(struct smtp_client *c)
@@ -432,13 +440,18 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
     switch ((enum session_state)c->session) {
     case SESSION_EHLO:
     case SESSION_HELO:
-        if (!c->hello_out)
+        if (!c->command_out)
             send_hello(c);
+        break;
+    case SESSION_STARTTLS:
+        if (!c->command_out)
+            send_starttls(c);
         break;
     case SESSION_READY:
         send_transactions(c);
         break;
     case SESSION_BANNER:
+    case SESSION_HANDSHAKE:
     case SESSION_QUIT:
     case SESSION_CLOSING:
     case SESSION_CLOSED:

@@ -30,6 +30,7 @@ static const char *const our_names[] = {"other.our.example", "mx.our.example", N
 
 struct script {
     const char *name;
+    enum smtp_tls tls;
     struct smtp_client_options options;
     struct mail mails[MESSAGES_MAX];
     struct step {
@@ -54,6 +55,7 @@ struct script {
         .ehlo_name = "me", .pipeline_max = 3, .pipeline_bytes_max = 100, .outputs = &outputs}
 #define PIPELINING "250-PIPELINING\r\n"
 #define CHUNKING   "250-CHUNKING\r\n"
+#define STARTTLS   "250-STARTTLS\r\n"
 
 static const struct script scripts[] = {
     {"a command at a time",
@@ -231,17 +233,17 @@ static const struct script scripts[] = {
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"502 what?\r\n", "HELO me\r\n", ""}, {"504 no\r\n", "", "close/helo/504 "}}},
     {"ourselves",
-     {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
+     .options = {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"250-MX.our.example greets\r\n250 DSN\r\n", "", "close/ehlo/521 "}}},
     {"ourselves by HELO",
-     {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
+     .options = {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING,
       {"502 what?\r\n", "HELO me\r\n", ""},
       {"250 mx.our.example\r\n", "", "close/helo/521 "}}},
     {"nearly ourselves",
-     {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
+     .options = {.ehlo_name = "me", .own_names = our_names, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {"250 mx.our.example.net\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
     {"EHLO deferred",
@@ -299,7 +301,7 @@ static const struct script scripts[] = {
       {GO, "a\r\n.\r\n", ""},
       {OK, "QUIT\r\n", "2.1:reply/body/250 2.0:unable4/ready/0 2:done "}}},
     {"LMTP",
-     {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
+     .options = {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 3}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING), GROUP2("0") "RCPT TO:<r2@x>\r\nDATA\r\n", "ready "},
@@ -307,7 +309,7 @@ static const struct script scripts[] = {
       {OK LATER, "", "0.0:reply/body/250 0.2:reply/body/451 0:done "},
       {OK OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
     {"LMTP, chunking",
-     {.ehlo_name = "me", .lmtp = true, .pipeline_max = 1, .outputs = &outputs},
+     .options = {.ehlo_name = "me", .lmtp = true, .pipeline_max = 1, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 2}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING CHUNKING), GROUP2("0") "BDAT 3 LAST\r\na\r\n", "ready "},
@@ -315,7 +317,7 @@ static const struct script scripts[] = {
        "0.0:reply/body/451 0.1:reply/body/250 0:done "},
       {OK OK NO SEQUENCE, "QUIT\r\n", "1.0:reply/rcpt/550 1:done "}}},
     {"LMTP, 421 to one of two: the other may have it",
-     {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
+     .options = {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 2}, {.content = "b\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""},
       {EHLO(PIPELINING), GROUP2("0") "DATA\r\n", "ready "},
@@ -324,7 +326,7 @@ static const struct script scripts[] = {
        "0.0:reply/body/421 0.1:lost/body/421 0:done 1.0:not_sent/body/421 1:done "
        "close/body/421 "}}},
     {"LMTP has no HELO",
-     {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
+     .options = {.ehlo_name = "me", .lmtp = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {{"220 mx\r\n", "LHLO me\r\n", ""}, {NO, "", "close/ehlo/550 "}}},
     {"421 to a recipient",
@@ -386,9 +388,64 @@ static const struct script scripts[] = {
       {OK NO SEQUENCE, "RSET\r\n" GROUP("1") "DATA\r\n", "0.0:reply/rcpt/550 0:done "},
       {NO, "", "1.0:not_sent/rset/550 1:done close/rset/550 "}}},
     {"LIMITS and no offers taken",
-     {.ehlo_name = "me", .no_chunking = true, .no_pipelining = true, .outputs = &outputs},
+     .options =
+         {.ehlo_name = "me", .no_chunking = true, .no_pipelining = true, .outputs = &outputs},
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING, {EHLO(PIPELINING CHUNKING), "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"STARTTLS: what was offered before is forgotten, and it is asked for once",
+     SMTP_TLS_MAY,
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(STARTTLS PIPELINING CHUNKING), "STARTTLS\r\n", ""},
+      {"220 go\r\n", "EHLO me\r\n", "starttls "},
+      {EHLO(STARTTLS), "MAIL FROM:<s0@x>\r\n", "ready "},
+      {OK, "RCPT TO:<r0@x>\r\n", ""}}},
+    {"STARTTLS offered, and not wanted",
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING, {EHLO(STARTTLS), "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"STARTTLS not offered",
+     SMTP_TLS_MAY,
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING, {EHLO(PIPELINING), GROUP("0") "DATA\r\n", "ready "}}},
+    {"STARTTLS refused: the session goes on with what it has",
+     SMTP_TLS_MAY,
+     ME,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(STARTTLS PIPELINING), "STARTTLS\r\n", ""},
+      {"454 4.7.0 no\r\n", GROUP("0") "DATA\r\n", "ready "}}},
+    {"STARTTLS refused with 421",
+     SMTP_TLS_MAY,
+     ME,
+     {{.content = NULL}},
+     {GREETING, {EHLO(STARTTLS), "STARTTLS\r\n", ""}, {"421 bye\r\n", "", "close/starttls/421 "}}},
+    {"STARTTLS answered by 354",
+     SMTP_TLS_MAY,
+     ME,
+     {{.content = NULL}},
+     {GREETING, {EHLO(STARTTLS), "STARTTLS\r\n", ""}, {GO, "", "close/starttls/0 "}}},
+    {"TLS required, and refused",
+     SMTP_TLS_REQUIRED,
+     ME,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(STARTTLS), "STARTTLS\r\n", ""},
+      {"454 4.7.0 no\r\n", "", "close/starttls/454 "}}},
+    {"TLS required, and not offered",
+     SMTP_TLS_REQUIRED,
+     ME,
+     {{.content = NULL}},
+     {GREETING, {EHLO(PIPELINING), "", "close/starttls/451 "}}},
+    {"TLS required, by a peer that knows no EHLO",
+     SMTP_TLS_REQUIRED,
+     ME,
+     {{.content = NULL}},
+     {GREETING,
+      {"250-mx\r\n250-STARTTLS\r\n550 no\r\n", "HELO me\r\n", ""},
+      {OK, "", "close/starttls/451 "}}},
 };
 
 /* --- running a script --- */
@@ -407,6 +464,7 @@ struct run {
 static void prepare(struct run *r, const struct script *script)
 {
     *r = (struct run){.client = smtp_client_new(&script->options)};
+    smtp_client_use_tls(r->client, script->tls);
     for (; r->mails < MESSAGES_MAX && script->mails[r->mails].content != NULL; r->mails++) {
         const struct mail *m = &script->mails[r->mails];
         size_t k = r->mails;
@@ -450,6 +508,9 @@ static void note(struct run *r, const struct smtp_event *e)
     switch (e->kind) {
     case SMTP_EVENT_NONE:
         break;
+    case SMTP_EVENT_STARTTLS:
+        buf_puts(&r->events, "starttls ");
+        break;
     case SMTP_EVENT_READY:
         buf_puts(&r->events, "ready ");
         break;
@@ -480,6 +541,8 @@ static void drain(struct run *r)
             smtp_client_submit(r->client, &r->transactions[r->submitted++]);
         smtp_client_next_event(r->client, &e);
         note(r, &e);
+        if (e.kind == SMTP_EVENT_STARTTLS) /* the handshake takes no time here */
+            smtp_client_secured(r->client);
     } while (e.kind != SMTP_EVENT_NONE);
     if (r->mails != 0 && r->submitted == r->mails && smtp_client_in_flight(r->client) == 0)
         smtp_client_quit(r->client);
@@ -916,6 +979,46 @@ static void test_what_was_said(void **state)
     }
 }
 
+/* Bytes in plaintext behind the 220, with it or later, end the session: none of them is taken for
+ * what the encrypted peer says. */
+static void test_injection(void **state)
+{
+    static const char *const behind[] = {"250-mx\r\n250 SIZE 1\r\n", "2", "220 again\r\n", "\r"};
+    static const struct script script = {ME, .tls = SMTP_TLS_MAY};
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(behind); i++) {
+        struct buf said = {0};
+        struct smtp_event e;
+        struct run r;
+
+        prepare(&r, &script);
+        say(&r, "220 mx\r\n", 8);
+        take_output(&r, 64);
+        say(&r, EHLO(STARTTLS), strlen(EHLO(STARTTLS)));
+        take_output(&r, 64);
+        buf_puts(&said, "220 go\r\n");
+        if (i % 2 == 1) {
+            smtp_client_input(r.client, said.data, said.len);
+            assert_int_equal(smtp_client_next_event(r.client, &e), SMTP_EVENT_STARTTLS);
+            assert_int_equal(smtp_client_stage(r.client), SMTP_STAGE_STARTTLS);
+            take_output(&r, 64);
+            buf_clear(&said);
+        }
+        buf_puts(&said, behind[i / 2]);
+        buf_clear(&r.out);
+        smtp_client_input(r.client, said.data, said.len);
+        assert_int_equal(smtp_client_next_event(r.client, &e), SMTP_EVENT_CLOSE);
+        assert_int_equal(e.stage, SMTP_STAGE_STARTTLS);
+        assert_int_equal(e.reply->code, 0);
+        assert_non_null(strstr(e.reply->text, "in plaintext"));
+        take_output(&r, 64);
+        assert_int_equal(r.out.len, 0);
+        buf_done(&said);
+        done(&r);
+    }
+}
+
 static void test_capabilities(void **state)
 {
     static const char ehlo[] = "250-mx PIPELINING\r\n250-size 12345\r\n250-LIMITS RCPTMAX=20 "
@@ -984,6 +1087,7 @@ int main(void)
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_lost_keeps_the_commands),
         cmocka_unit_test(test_what_was_said),
+        cmocka_unit_test(test_injection),
         cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_many_recipients),
     };

@@ -240,6 +240,7 @@ static void drain(struct world *w)
             smtp_client_submit(w->client, &w->messages[w->submitted++].smtp);
         switch (smtp_client_next_event(w->client, &e)) {
         case SMTP_EVENT_NONE:
+        case SMTP_EVENT_STARTTLS: /* not wanted */
         case SMTP_EVENT_READY:
             break;
         case SMTP_EVENT_RECIPIENT:

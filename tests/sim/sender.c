@@ -170,6 +170,7 @@ static bool sender_events(struct sender *s)
             sender_close(s, sim_chance(300));
             return false;
         case SMTP_EVENT_NONE:
+        case SMTP_EVENT_STARTTLS: /* not wanted */
             break;
         }
     }
