@@ -79,6 +79,8 @@ struct config_route { /* static route of a domain pattern */
     struct config_address socket; /* LMTP over a Unix socket or TCP */
 };
 
+enum config_tls { CONFIG_TLS_NONE, CONFIG_TLS_MAY, CONFIG_TLS_ENCRYPT, CONFIG_TLS_VERIFY };
+
 struct config_destination { /* limits and timing for a domain or site pattern; first match wins */
     char *pattern;          /* "example.com", "*.example.com", "site:*.google.com", "*" */
     uint32_t sessions_max;  /* per source, process-wide */
@@ -90,8 +92,10 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t pipeline_max;  /* transactions in flight with CHUNKING */
     uint32_t idle_ms;       /* keep an idle session this long */
     bool no_chunking, no_pipelining;
-    uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, mail_timeout_ms,
-        rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms, quit_timeout_ms;
+    char *tls; /* "none", "may", "encrypt", "verify"; config_tls_of() */
+    uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, tls_timeout_ms,
+        mail_timeout_ms, rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms,
+        quit_timeout_ms;
     /* Retry. Either a list or exponential. */
     uint32_t *retry_list_s; /* seconds after each attempt; the last repeats */
     size_t retry_list_len;
@@ -144,6 +148,7 @@ struct config {
     char *user, *group; /* to become after binding; NULL = stay */
     char *control_socket;
     char *log_level;
+    char *tls_ca_file; /* whom tls: verify trusts; NULL: the system's authorities */
     uint32_t drain_timeout_ms;
     uint32_t file_limit; /* RLIMIT_NOFILE wanted; 0 = the hard limit */
 
@@ -253,6 +258,7 @@ const struct config_route *config_route_for(const struct config *c, struct str d
 /* site may be empty (before routing). */
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,
                                                         struct str site);
+enum config_tls config_tls_of(const struct config_destination *dest);
 /* Whether bare CR and LF of this client are repaired: the narrowest network of the listener that
  * has it says so, else the listener. */
 bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client);

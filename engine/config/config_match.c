@@ -42,6 +42,21 @@ bool config_host_name_valid(struct str s)
     return label != 0 && s.ptr[s.len - 1] != '-';
 }
 
+enum config_tls config_tls_of(const struct config_destination *dest)
+{
+    static const char *const words[] = {[CONFIG_TLS_NONE] = "none",
+                                        [CONFIG_TLS_MAY] = "may",
+                                        [CONFIG_TLS_ENCRYPT] = "encrypt",
+                                        [CONFIG_TLS_VERIFY] = "verify"};
+    enum config_tls tls = CONFIG_TLS_NONE;
+
+    while (strcmp(words[tls], dest->tls) != 0) {
+        tls++;
+        ASSERT(tls < ARRAY_LEN(words));
+    }
+    return tls;
+}
+
 /* The domain in lower-case A-labels without its trailing dot, or NULL. */
 static char *normal_domain(struct config *c, struct str domain)
 {

@@ -358,6 +358,8 @@ static const struct config_field timeouts_fields[] = {
      RANGE(1 * SECOND_MS, 1 * HOUR_MS), .doc = "The 220 greeting (RFC 5321 4.5.3.2.1)."},
     {"ehlo", CONFIG_MS, AT_DEST(ehlo_timeout_ms), .def = "5m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
      .doc = "Reply to EHLO, HELO or LHLO."},
+    {"tls", CONFIG_MS, AT_DEST(tls_timeout_ms), .def = "1m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
+     .doc = "Reply to STARTTLS, and then the handshake."},
     {"mail", CONFIG_MS, AT_DEST(mail_timeout_ms), .def = "5m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
      .doc = "Reply to MAIL (4.5.3.2.2)."},
     {"rcpt", CONFIG_MS, AT_DEST(rcpt_timeout_ms), .def = "5m", RANGE(1 * SECOND_MS, 1 * HOUR_MS),
@@ -427,6 +429,12 @@ static const struct config_field destination_fields[] = {
      .doc = "Use CHUNKING (BDAT) where offered. 'no' is for peers that get it wrong."},
     {"pipelining", CONFIG_NOT, AT_DEST(no_pipelining), .def = "yes",
      .doc = "Use PIPELINING where offered."},
+    {"tls", CONFIG_CHOICE, AT_DEST(tls), .def = "may", .choices = "none, may, encrypt, verify",
+     .doc = "Encryption of sessions. 'may': where the exchanger offers STARTTLS, whatever its "
+            "certificate; where that fails mail goes in plaintext for an hour, and records say so. "
+            "'encrypt': always, with any certificate; else mail waits. 'verify': always, with a "
+            "certificate of an authority in `tls_ca_file` that bears the exchanger's host name. "
+            "Connections to port 465 begin with TLS. Protocols: TLS 1.2 and 1.3."},
     {"lifetime", CONFIG_SECONDS, AT_DEST(lifetime_s), .def = "3d", RANGE(0, 60 * DAY_S),
      .doc = "Mail not delivered in this time is returned. RFC 5321 4.5.4.1 says four to five days; "
             "bulk mail is stale sooner. 0 tries once. Not for `site:` patterns: mail gets its "
@@ -581,6 +589,11 @@ static const struct config_field fields[] = {
          "Unix socket of `hayauma queue`, `status`, `reload`; only its owner and root may use it."},
     {"log_level", CONFIG_CHOICE, AT(log_level), .def = "info",
      .choices = "error, warn, info, debug", .doc = "How much is logged to stderr or the journal."},
+    {"tls_ca_file", CONFIG_PATH, AT(tls_ca_file), .def_text = "those of the system",
+     .example = "/etc/hayauma/authorities.pem",
+     .doc =
+         "Certificates of the authorities (PEM) that sessions out with `tls: verify` trust. Read "
+         "at the start and with each reload."},
     {"drain_timeout", CONFIG_MS, AT(drain_timeout_ms), .def = "30s",
      RANGE(1 * SECOND_MS, 1 * HOUR_MS),
      .doc =

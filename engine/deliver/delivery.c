@@ -26,7 +26,14 @@
 #define BODY_BYTES_MIN 65536
 #define UNSENT_MAX     64 /* transactions of a turn that end without having been sent */
 
-enum delivery_event { EVENT_CONNECTED, EVENT_DATA, EVENT_SENT, EVENT_LOST, EVENT_TIMEOUT };
+enum delivery_event {
+    EVENT_CONNECTED,
+    EVENT_SECURED,
+    EVENT_DATA,
+    EVENT_SENT,
+    EVENT_LOST,
+    EVENT_TIMEOUT
+};
 
 static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
                              int result);
@@ -38,7 +45,9 @@ static const struct delivery_row {
     uint32_t next; /* bit per state */
 } delivery_table[DELIVERY_STATES] = {
     [DELIVERY_CONNECTING] = {"connecting", 1 << DELIVERY_GREETING | 1 << DELIVERY_CLOSING},
-    [DELIVERY_GREETING] = {"greeting", 1 << DELIVERY_OPEN | 1 << DELIVERY_CLOSING},
+    [DELIVERY_GREETING] = {"greeting",
+                           1 << DELIVERY_HANDSHAKE | 1 << DELIVERY_OPEN | 1 << DELIVERY_CLOSING},
+    [DELIVERY_HANDSHAKE] = {"handshake", 1 << DELIVERY_GREETING | 1 << DELIVERY_CLOSING},
     [DELIVERY_OPEN] = {"open", 1 << DELIVERY_QUITTING | 1 << DELIVERY_CLOSING},
     [DELIVERY_QUITTING] = {"quitting", 1 << DELIVERY_CLOSING},
     [DELIVERY_CLOSING] = {"closing", 1 << DELIVERY_CONNECTING},
@@ -57,6 +66,12 @@ static void set_state(struct delivery *d, enum delivery_state state)
     if (state == DELIVERY_OPEN || d->state == DELIVERY_OPEN)
         governor_session_works(d->site->governor, state == DELIVERY_OPEN);
     d->state = state;
+}
+
+/* No session yet. */
+static bool is_setup(const struct delivery *d)
+{
+    return d->state < DELIVERY_OPEN;
 }
 
 static void mark_dirty(struct delivery *d)
@@ -84,6 +99,8 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
 
     if (d->state == DELIVERY_CONNECTING)
         return dest->connect_timeout_ms;
+    if (d->state == DELIVERY_HANDSHAKE)
+        return dest->tls_timeout_ms;
     if (d->state == DELIVERY_QUITTING) /* also before QUIT is sent */
         return d->worker->draining ? DRAIN_QUIT_MS : dest->quit_timeout_ms;
     if (d->greeted && d->state == DELIVERY_GREETING) /* until the turn's end */
@@ -94,8 +111,9 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
         return dest->banner_timeout_ms;
     case SMTP_STAGE_EHLO:
     case SMTP_STAGE_HELO:
-    case SMTP_STAGE_STARTTLS:
         return dest->ehlo_timeout_ms;
+    case SMTP_STAGE_STARTTLS:
+        return dest->tls_timeout_ms;
     case SMTP_STAGE_READY: /* the turn's end finds work, or that there is none */
         return list_node_linked(&d->idle_node) ? dest->idle_ms : dest->mail_timeout_ms;
     case SMTP_STAGE_MAIL:
@@ -426,8 +444,9 @@ static const struct stream_handlers stream_handlers = {on_recv, on_sent};
 
 static int connect_next(struct delivery *d)
 {
-    int err = dial_next(&d->dial, d->site);
+    int err = d->again ? dial_again(&d->dial, d->site) : dial_next(&d->dial, d->site);
 
+    d->again = false;
     if (err < 0)
         return err;
     stream_attach(&d->stream, d->dial.fd);
@@ -515,8 +534,9 @@ static void delivery_close(struct delivery *d)
     idle_leave(d);
     if (list_node_linked(&d->dirty_node))
         list_remove(&d->dirty_node);
-    if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+    if (is_setup(d))
         d->site->connecting--;
+    secure_keep(d);
     set_state(d, DELIVERY_CLOSING);
     letters_take_back(d);
     d->site->options.no_chunking |= smtp_client_chunking_refused(d->client);
@@ -572,6 +592,31 @@ static void on_own_address(struct delivery *d)
     address_failed(d, &outcome, &verdict);
 }
 
+/* The connection did not become an encrypted one. */
+static void tls_failed(struct delivery *d, const char *why)
+{
+    struct outcome outcome = {.stage = SMTP_STAGE_STARTTLS, .local = true};
+    struct verdict verdict = {.class = OUTCOME_DEFERRED, .scope = FAULT_HOST, .next_host = true};
+
+    if (secure_failed(d, why)) {
+        d->reopen = d->again = true;
+        delivery_close(d);
+        return;
+    }
+    classify_tls_reply(str_of(why), &outcome.reply);
+    address_failed(d, &outcome, &verdict);
+}
+
+/* Whether the session ended without an answer from STARTTLS on, up to the end of the EHLO behind
+ * the handshake: a client's handshake is complete before its server has looked at all of it. */
+static bool ended_by_tls(const struct delivery *d, const struct smtp_event *event)
+{
+    if (d->worker->draining || (d->error == 0 && event->reply->code != 0))
+        return false;
+    return d->state == DELIVERY_HANDSHAKE || event->stage == SMTP_STAGE_STARTTLS ||
+           (d->secure.active && d->state == DELIVERY_GREETING);
+}
+
 static void on_setup_over(struct delivery *d, const struct smtp_event *event)
 {
     struct outcome outcome = {.stage = event->stage};
@@ -582,7 +627,15 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
         delivery_close(d);
         return;
     }
+    if (ended_by_tls(d, event)) {
+        char why[SMTP_REPLY_TEXT_MAX + 1];
+
+        snprintf(why, sizeof(why), "%.*s", (int)event->reply->text_len, event->reply->text);
+        tls_failed(d, why);
+        return;
+    }
     if (d->error == 0 && event->reply->code != 0) {
+        outcome.local = event->own;
         outcome.reply = *event->reply;
         verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
     } else {
@@ -609,6 +662,31 @@ static void on_ready(struct delivery *d)
     site_dirty(d->site); /* the session gets work, and more connections may follow one that works */
 }
 
+static void on_tls_ended(struct stream *stream, const char *error)
+{
+    struct delivery *d = CONTAINER_OF(stream, struct delivery, stream);
+
+    if (error != NULL)
+        tls_failed(d, error);
+    else
+        delivery_advance(d, EVENT_SECURED, NULL, 0);
+}
+
+/* STARTTLS was answered, perhaps before the kernel has told us that it is sent. */
+static void begin_handshake(struct delivery *d)
+{
+    int err;
+
+    if (!d->secure.due || stream_sending(&d->stream))
+        return;
+    set_state(d, DELIVERY_HANDSHAKE);
+    err = secure_handshake(d, on_tls_ended);
+    if (err < 0) {
+        sessions_shortage(d->site, err);
+        delivery_close(d);
+    }
+}
+
 static void drain_events(struct delivery *d)
 {
     struct smtp_event event;
@@ -616,8 +694,15 @@ static void drain_events(struct delivery *d)
     while (d->state != DELIVERY_CLOSING &&
            smtp_client_next_event(d->client, &event) != SMTP_EVENT_NONE) {
         switch (event.kind) {
+        case SMTP_EVENT_STARTTLS:
+            d->secure.due = true;
+            begin_handshake(d);
+            break;
         case SMTP_EVENT_READY:
             d->greeted = true;
+            secure_ready(d, smtp_client_tls_refused(d->client)
+                                ? (struct str){event.reply->text, event.reply->text_len}
+                                : STR(""));
             break;
         case SMTP_EVENT_RECIPIENT:
             transaction_recipient(&event);
@@ -626,7 +711,7 @@ static void drain_events(struct delivery *d)
             transaction_done(&event);
             break;
         case SMTP_EVENT_CLOSE:
-            if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING)
+            if (is_setup(d))
                 on_setup_over(d, &event);
             else
                 delivery_close(d);
@@ -657,6 +742,14 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
             return;
         }
         stream_recv(&d->stream);
+        secure_begin(d);
+        d->secure.due = d->secure.implicit;
+        begin_handshake(d);
+        break;
+    case EVENT_SECURED:
+        set_state(d, DELIVERY_GREETING);
+        smtp_client_secured(d->client);
+        secure_opened(d);
         break;
     case EVENT_DATA:
         smtp_client_input(d->client, data, (size_t)result);
@@ -664,6 +757,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     case EVENT_SENT:
         held_drop(d);
         smtp_client_sent(d->client);
+        begin_handshake(d);
         break;
     case EVENT_LOST:
     case EVENT_TIMEOUT:
@@ -788,7 +882,7 @@ static void delivery_drain(struct delivery *d, bool hard)
 {
     if (d->state == DELIVERY_CLOSING)
         return;
-    if (hard || d->state == DELIVERY_CONNECTING || d->state == DELIVERY_GREETING) {
+    if (hard || is_setup(d)) {
         delivery_advance(d, EVENT_LOST, NULL, -ECANCELED);
     } else if (d->state == DELIVERY_OPEN) {
         letters_take_back(d);

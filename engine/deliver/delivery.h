@@ -7,6 +7,7 @@
 #define HAYAUMA_ENGINE_DELIVERY_H
 
 #include "deliver/dial.h"
+#include "deliver/secure.h"
 #include "schedule/site.h"
 #include "smtp/client.h"
 #include "worker/stream.h"
@@ -19,7 +20,8 @@ struct transaction;
 
 enum delivery_state {
     DELIVERY_CONNECTING, /* waiting for the connect operation */
-    DELIVERY_GREETING,   /* connected; banner, EHLO */
+    DELIVERY_GREETING,   /* connected; banner, EHLO, STARTTLS */
+    DELIVERY_HANDSHAKE,  /* of TLS; then the greeting goes on */
     DELIVERY_OPEN,       /* ready: transactions or idle */
     DELIVERY_QUITTING,   /* QUIT sent or queued; nothing more is submitted */
     DELIVERY_CLOSING,    /* operations are being cancelled; the fd is closed with the last */
@@ -33,6 +35,7 @@ struct delivery {
     struct map_node idle_map;                          /* worker->idle */
     struct dial dial;
     struct stream stream;
+    struct secure secure;
     struct timer timer;
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
     struct body_watch {   /* of content on its way: see watch_body() */
@@ -44,6 +47,7 @@ struct delivery {
     bool greeted;         /* EHLO or HELO was accepted; ready at the turn's end */
     bool yielding;        /* takes nothing more; quits when empty */
     bool reopen;          /* closing leads to the next address */
+    bool again;           /* or once more to the same */
     bool unsendable;      /* the peer has closed: what it had said is still to be received */
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */

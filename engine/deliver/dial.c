@@ -182,6 +182,11 @@ static int dial(struct dial *d, struct site *site)
     return 0;
 }
 
+int dial_again(struct dial *d, struct site *site)
+{
+    return dial(d, site);
+}
+
 int dial_next(struct dial *d, struct site *site)
 {
     int err = -ENOENT;

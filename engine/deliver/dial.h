@@ -24,6 +24,8 @@ struct dial {
 /* Starts connecting to the next address for which there can be a socket. -errno: a shortage, or of
  * the last address when no more may be tried (-ENOENT: none was). */
 int dial_next(struct dial *d, struct site *site) MUST_USE;
+/* The same for the present address, which does not count as another one tried. */
+int dial_again(struct dial *d, struct site *site) MUST_USE;
 /* The session's new site calls the address by the name host. */
 void dial_rename(struct dial *d, const char *host);
 /* The address did not give a session. err: of the connection, or 0. */

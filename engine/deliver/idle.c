@@ -26,7 +26,7 @@ static bool may_take_over(const struct delivery *d, const struct site *site,
 {
     return d->site != site && d->site->config == site->config && d->site->dest == site->dest &&
            d->site->lmtp == site->lmtp && feed_empty(&d->site->feed) &&
-           exchanger_same(&d->dial.exchanger, to);
+           exchanger_same(&d->dial.exchanger, to) && secure_suits(d, to->host);
 }
 
 struct delivery *idle_find(const struct site *site, const struct exchanger *to)

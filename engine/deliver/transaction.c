@@ -44,6 +44,7 @@ static void context_fill(struct delivery *d, struct judge_context *c)
                                 .source_addr = d->source_addr,
                                 .session_id = d->id,
                                 .protocol = d->site->lmtp ? "LMTP" : "ESMTP",
+                                .tls = secure_report(d),
                                 .started_ms = d->started_ms,
                                 .connected_ms = d->connected_ms};
 }

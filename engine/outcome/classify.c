@@ -90,6 +90,8 @@ static const struct enhanced_name enhanced_names[] = {
     {7, 0, WEAK, "PolicyRelated"},
     {7, 1, WEAK, "PolicyRelated"},
     {7, 2, STRONG, "PolicyRelated"},
+    {7, 4, STRONG, "ProtocolErrors"}, /* TLS was required and not offered */
+    {7, 5, STRONG, "ProtocolErrors"}, /* TLS failed */
     {7, 7, WEAK, "SpamContent"},
     {7, 13, STRONG, "InactiveMailbox"},
     {7, 15, STRONG, "TransientFailure"},
@@ -517,6 +519,12 @@ void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_r
         break;
     }
     reply_add_detail(out, detail);
+}
+
+void classify_tls_reply(struct str why, struct smtp_reply *out)
+{
+    reply_set(out, 451, (struct smtp_enhanced){4, 7, 5}, "TLS failed");
+    reply_add_detail(out, why);
 }
 
 void classify_own_reply(struct smtp_reply *out)

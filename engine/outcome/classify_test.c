@@ -229,6 +229,8 @@ static void test_own_words(void **state)
     check_text(&r, 451, 5, 0, "while waiting for the reply to EHLO: the peer does not speak SMTP");
     classify_io_reply(SMTP_STAGE_READY, -100000, STR(""), &r);
     check_text(&r, 451, 4, 2, "while idle: unknown error");
+    classify_tls_reply(STR("certificate has expired"), &r);
+    check_text(&r, 451, 7, 5, "TLS failed: certificate has expired");
     classify_expired_reply(STR(""), STR(""), &r);
     check_text(&r, 554, 4, 7, "message expired");
     classify_expired_reply(STR(""), STR("the rate limit"), &r);
@@ -262,6 +264,8 @@ static void test_names(void **state)
     assert_string_equal(classify_bounce(&o), "ProtocolErrors");
     o.local = true; /* what is quoted names nothing */
     classify_io_reply(BODY, -EPROTO, STR("550 relay spam"), &o.reply);
+    assert_string_equal(classify_bounce(&o), "ProtocolErrors");
+    classify_tls_reply(STR("peer's alert: access denied by policy"), &o.reply);
     assert_string_equal(classify_bounce(&o), "ProtocolErrors");
     o.local = false;
     classify_rejected_reply(&o.reply);

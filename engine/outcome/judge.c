@@ -38,6 +38,7 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     event.source_addr = c->source_addr;
     event.delivery_protocol = c->protocol;
     event.session_id = c->session_id;
+    event.tls = c->tls;
     event.connect_ms = span_ms(c->started_ms, c->connected_ms);
     event.transaction_ms = span_ms(c->begun_ms, io_now_ms(w->io));
     event.classification = classification;

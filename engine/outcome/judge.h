@@ -7,6 +7,7 @@
 #include "config/config.h"
 #include "outcome/notice.h"
 #include "outcome/outcome.h"
+#include "outcome/report.h"
 #include "worker/worker.h"
 
 /* How long a bounce that found no room for its notice waits for the next look; its lifetime is
@@ -24,6 +25,7 @@ struct judge_context {
     uint64_t started_ms, connected_ms, begun_ms; /* monotonic; 0: not reached */
     bool peer_dsn;                               /* the peer took over RFC 3461 duties */
     struct str signers;                          /* of the message: a JSON array, or empty */
+    const struct report_tls *tls;                /* of the session; NULL: none */
 };
 
 struct dns_route;

@@ -6,7 +6,7 @@
  * once (buf_reserve below covers everything but escapes). Order and names of the fields are
  * KumoMTA's; what is ours comes last. docs/records.md describes every field. */
 
-#define FIXED_BYTES 1024 /* all names, numbers and punctuation of a line */
+#define FIXED_BYTES 1536 /* all names, numbers and punctuation of a line */
 
 #define LITERAL(out, text)            buf_put(out, text, sizeof(text) - 1)
 #define NAME(out, name)               LITERAL(out, ",\"" name "\":")
@@ -184,6 +184,27 @@ static void put_times(struct buf *out, const struct report_event *e)
          str_of(e->classification != NULL ? e->classification : "Uncategorized"));
 }
 
+/* KumoMTA's fields. */
+static void put_tls(struct buf *out, const struct report_tls *tls)
+{
+    if (tls == NULL || tls->protocol == NULL)
+        return;
+    TEXT(out, "tls_cipher", str_of(tls->cipher));
+    TEXT(out, "tls_protocol_version", str_of(tls->protocol));
+}
+
+static void put_own_tls(struct buf *out, const struct report_tls *tls)
+{
+    TEXT(out, "tls_policy", str_of(tls->policy));
+    if (tls->protocol != NULL) {
+        TEXT(out, "tls_verification", str_of(tls->verification));
+        NAME(out, "tls_resumed");
+        buf_puts(out, tls->resumed ? "true" : "false");
+    } else if (tls->plaintext != NULL) {
+        TEXT(out, "tls_plaintext", str_of(tls->plaintext));
+    }
+}
+
 static void put_own(struct buf *out, const struct report_event *e)
 {
     NUMBER(out, "timestamp_ms", e->timestamp_ms);
@@ -204,6 +225,8 @@ static void put_own(struct buf *out, const struct report_event *e)
     }
     if (e->omitted > 0)
         NUMBER(out, "num_omitted", e->omitted);
+    if (e->tls != NULL)
+        put_own_tls(out, e->tls);
 }
 
 struct report_event report_event_of(enum report_type type, const char *node_id,
@@ -253,6 +276,7 @@ void report_line(struct buf *out, const struct report_event *event)
     else
         put_text_or_null(out, event->reception_protocol);
     TEXT(out, "nodeid", str_of(event->node_id));
+    put_tls(out, event->tls);
     if (event->session_id != NULL) {
         TEXT(out, "session_id", str_of(event->session_id));
     }

@@ -21,6 +21,15 @@ enum report_type {
     REPORT_REJECTION
 };
 
+/* What a session's TLS was. */
+struct report_tls {
+    const char *policy;            /* "may" */
+    const char *protocol, *cipher; /* NULL: it was not encrypted */
+    const char *verification;      /* in words: "verified", "not checked" */
+    bool resumed;
+    const char *plaintext; /* why it was not encrypted, where it might have been */
+};
+
 struct report_event {
     enum report_type type;
     const char *node_id;
@@ -40,6 +49,7 @@ struct report_event {
     const char *reception_protocol; /* NULL: the message's */
     const char *session_id;         /* or NULL */
     const char *user;               /* who has logged in, or tried to; or NULL */
+    const struct report_tls *tls;   /* or NULL */
     const char *classification;     /* bounce_classification, or NULL */
     uint64_t size;
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */

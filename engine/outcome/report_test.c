@@ -96,6 +96,51 @@ static void test_delivery(void **state)
     buf_done(&b);
 }
 
+/* What is said of TLS: KumoMTA's fields where the session was encrypted, else why not. */
+static void test_tls(void **state)
+{
+    static const struct {
+        struct report_tls tls;
+        const char *want;
+    } rows[] = {
+        {{.policy = "verify",
+          .protocol = "TLSv1.3",
+          .cipher = "TLS_AES_256_GCM_SHA384",
+          .verification = "verified",
+          .resumed = true,
+          .plaintext = "not this"},
+         "{\"tls_cipher\":\"TLS_AES_256_GCM_SHA384\",\"tls_protocol_version\":\"TLSv1.3\","
+         "\"tls_policy\":\"verify\",\"tls_verification\":\"verified\",\"tls_resumed\":true}"},
+        {{.policy = "may", .plaintext = "STARTTLS was refused: \"no\""},
+         "{\"tls_policy\":\"may\",\"tls_plaintext\":\"STARTTLS was refused: \\\"no\\\"\"}"},
+        {{.policy = "encrypt"}, "{\"tls_policy\":\"encrypt\"}"},
+    };
+    struct message m = make_message();
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct report_event e = make_event(&m, NULL);
+        json_t *line, *found = json_object(), *want, *value;
+        struct buf b = {0};
+        const char *key;
+
+        e.tls = &rows[i].tls;
+        report_line(&b, &e);
+        line = parse_line(&b);
+        json_object_foreach(line, key, value)
+        {
+            if (strncmp(key, "tls_", 4) == 0)
+                json_object_set(found, key, value);
+        }
+        want = json_loads(rows[i].want, 0, NULL);
+        assert_true(json_equal(found, want));
+        json_decref(line);
+        json_decref(found);
+        json_decref(want);
+        buf_done(&b);
+    }
+}
+
 /* The type of each field, as KumoMTA's documentation has it; o optional, n may be null. */
 static void check_types(const json_t *o)
 {
@@ -343,10 +388,11 @@ static void test_documented(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_delivery),     cmocka_unit_test(test_every_type_sparse),
-        cmocka_unit_test(test_rejection),    cmocka_unit_test(test_addresses),
-        cmocka_unit_test(test_meta),         cmocka_unit_test(test_hostile_bytes),
-        cmocka_unit_test(test_hostile_long), cmocka_unit_test(test_documented),
+        cmocka_unit_test(test_delivery),          cmocka_unit_test(test_tls),
+        cmocka_unit_test(test_every_type_sparse), cmocka_unit_test(test_rejection),
+        cmocka_unit_test(test_addresses),         cmocka_unit_test(test_meta),
+        cmocka_unit_test(test_hostile_bytes),     cmocka_unit_test(test_hostile_long),
+        cmocka_unit_test(test_documented),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

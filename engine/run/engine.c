@@ -149,6 +149,9 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
         buf_put_why(error, err);
         return err;
     }
+    err = trust_load(&e->trust, config, error);
+    if (err < 0)
+        return err;
     e->config = config_ref(config);
     e->started_ms = clock_wall_ms();
     e->shared.workers_len = workers_wanted(config);
@@ -272,11 +275,12 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
 struct order {
     struct worker_note note;
     struct config *config;
+    struct trust *trust;
     bool hard;
 };
 
 static void order_all(struct engine *e, void (*run)(struct worker *, struct worker_note *),
-                      struct config *config, bool hard)
+                      struct config *config, struct trust *trust, bool hard)
 {
     for (uint32_t i = 0; i < e->shared.workers_len; i++) {
         struct order *o = calloc(1, sizeof(*o));
@@ -284,6 +288,7 @@ static void order_all(struct engine *e, void (*run)(struct worker *, struct work
         ASSERT(o != NULL);
         o->note.run = run;
         o->config = config == NULL ? NULL : config_ref(config);
+        o->trust = trust == NULL ? NULL : trust_ref(trust);
         o->hard = hard;
         worker_post(&e->shared, NULL, i, &o->note);
     }
@@ -295,19 +300,29 @@ static void on_reload(struct worker *w, struct worker_note *note)
     struct config *old = w->config;
 
     w->config = o->config;
+    trust_unref(w->trust);
+    w->trust = o->trust;
     free(o);
     inject_reload(w);
     lanes_renew(w);
     config_unref(old);
 }
 
-void engine_reload(struct engine *e, struct config *config, struct buf *cannot)
+int engine_reload(struct engine *e, struct config *config, struct buf *cannot, struct buf *errors)
 {
+    struct trust *trust;
+    int err = trust_load(&trust, config, errors);
+
+    if (err < 0)
+        return err;
     config_keep(e->config, config, cannot);
     config->generation = e->config->generation + 1;
-    order_all(e, on_reload, config, false);
+    order_all(e, on_reload, config, trust, false);
     config_unref(e->config);
     e->config = config_ref(config);
+    trust_unref(e->trust);
+    e->trust = trust;
+    return 0;
 }
 
 static void on_drain(struct worker *w, struct worker_note *note)
@@ -321,12 +336,12 @@ static void on_drain(struct worker *w, struct worker_note *note)
 void engine_drain(struct engine *e)
 {
     if (!atomic_exchange(&e->draining, true))
-        order_all(e, on_drain, NULL, false);
+        order_all(e, on_drain, NULL, NULL, false);
 }
 
 void engine_cut(struct engine *e)
 {
-    order_all(e, on_drain, NULL, true);
+    order_all(e, on_drain, NULL, NULL, true);
 }
 
 bool engine_drained(const struct engine *e)
@@ -362,7 +377,7 @@ void engine_close(struct engine *e)
     if (e->shared.workers == NULL)
         return;
     if (running)
-        order_all(e, on_stop, NULL, true);
+        order_all(e, on_stop, NULL, NULL, true);
     else if (e->meetings < 3)
         (void)engine_start_failed(e, -ECANCELED);
     crew_stop(e->shared.crew); /* its results wake workers: none may come after the last meeting */
@@ -383,6 +398,7 @@ void engine_close(struct engine *e)
     suspensions_done(&e->shared.suspensions);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);
+    trust_unref(e->trust);
     free(e->shared.workers);
     free(e->threads);
     memset(e, 0, sizeof(*e));

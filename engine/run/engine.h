@@ -8,11 +8,13 @@
 
 #include "config/config.h"
 #include "worker/shared.h"
+#include "worker/trust.h"
 #include "worker/worker.h"
 
 struct engine {
     struct shared shared;  /* with the workers */
     struct config *config; /* main thread; workers hold their own references */
+    struct trust *trust;   /* likewise */
     int64_t started_ms;
     _Atomic bool draining;
     _Atomic uint64_t quarantine_ms; /* when as many lines as may be at once may tell of it again */
@@ -32,8 +34,9 @@ int engine_open(struct engine *e, struct config *config, struct buf *error) MUST
 int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
                  struct buf *error) MUST_USE;
 /* New configuration for what can change; in it, what can't keeps its running value and has a line
- * in cannot. */
-void engine_reload(struct engine *e, struct config *config, struct buf *cannot);
+ * in cannot. 0, or -errno and lines in errors: a file that it names is of no use, and nothing has
+ * changed. */
+int engine_reload(struct engine *e, struct config *config, struct buf *cannot, struct buf *errors);
 /* Begins to drain: no new sessions, what is past the dot is finished and settled. */
 void engine_drain(struct engine *e);
 /* The drain took too long: sessions are cut, settles still commit. */

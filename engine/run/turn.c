@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "deliver/delivery.h"
+#include "deliver/secure.h"
 #include "deliver/sessions.h"
 #include "deliver/signing.h"
 #include "deliver/transaction.h"
@@ -87,7 +88,8 @@ int worker_turn(struct worker *w, uint32_t wait_ms)
 static int maps_init(struct worker *w)
 {
     return map_init(&w->lanes, 1024) < 0 || map_init(&w->sites, 256) < 0 ||
-                   map_init(&w->memory, 4096) < 0 || map_init(&w->idle, 256) < 0
+                   map_init(&w->memory, 4096) < 0 || map_init(&w->idle, 256) < 0 ||
+                   secure_memory_open(w) < 0
                ? -ENOMEM
                : 0;
 }
@@ -107,6 +109,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     w->index = index;
     w->lane_hooks = &lane_hooks;
     w->config = config_ref(engine->config);
+    w->trust = trust_ref(engine->trust);
     rng_seed(&w->rng, rng_entropy());
     msgid_source_init(&w->ids, rng_entropy());
     w->hash_seed = rng_next(&w->rng);
@@ -204,6 +207,7 @@ int worker_start(struct worker *w)
 
     if (err < 0)
         return err;
+    handshakes_init(&w->handshakes, w->shared->crew, &w->desk, w->io);
     w->settles = calloc(queue_shards(q), sizeof(struct settle *));
     if (w->settles == NULL)
         return -ENOMEM;
@@ -291,6 +295,8 @@ void worker_close(struct worker *w)
         inject_drain(w, true);
         worker_turn(w, 0); /* what was cancelled ends */
         worker_turn(w, 0);
+        if (w->handshakes.io != NULL)
+            handshakes_done(&w->handshakes);
         inject_close(w);
         io_close(w->io);
     }
@@ -300,6 +306,7 @@ void worker_close(struct worker *w)
     map_done(&w->sites);
     map_done(&w->memory);
     map_done(&w->idle);
+    secure_memory_close(w);
     streams_done(&w->streams);
     signings_done(w);
     pool_done(&w->inject_pool);
@@ -308,4 +315,5 @@ void worker_close(struct worker *w)
     pool_done(&w->output_pool);
     pool_done(&w->transaction_pool);
     config_unref(w->config);
+    trust_unref(w->trust);
 }

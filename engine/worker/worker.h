@@ -26,7 +26,7 @@
 #include "queue/queue.h"
 #include "worker/crew.h"
 #include "worker/families.h"
-#include "worker/stream.h"
+#include "worker/stream_tls.h"
 
 struct shared;
 struct worker;
@@ -35,6 +35,8 @@ struct settle;
 struct lane_hooks;
 struct inject_listener;
 struct sweeps;
+struct trust;
+struct secure_memory;
 
 #define WORKERS_MAX 64
 #define SHARDS_MAX  256
@@ -61,7 +63,8 @@ struct worker_counters {
     _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
         accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices,
         notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
-        sessions_out_total, tls_out, logins, logins_failed, signed_messages, sign_failures;
+        sessions_out_total, tls_out, tls_out_resumed, tls_out_failures, tls_out_plaintext, logins,
+        logins_failed, signed_messages, sign_failures;
     _Atomic int accept_error; /* of the last of accept_failures */
     /* Turns, by how long they took: the last are those beyond all of TURN_MS_LIMITS. */
     _Atomic uint64_t turns[TURN_MS_LIMITS_LEN + 1], turns_ns;
@@ -76,6 +79,7 @@ struct worker {
     struct dns *dns;
     struct queue_port *port;
     struct config *config; /* what new sessions use; a reference */
+    struct trust *trust;   /* that belongs to it; a reference */
     struct rng rng;
     struct msgid_source ids;
     bool draining;
@@ -144,6 +148,9 @@ struct worker {
     uint32_t settles_refused;               /* of them, refused for another reason */
     uint64_t notice_bytes;                  /* of notices in them */
     uint32_t directories;                   /* start-up scans still running */
+
+    struct handshakes handshakes;
+    struct secure_memory *secure_memory; /* deliver/secure.h */
 
     struct crew_desk desk; /* where the crew's results come back */
     struct worker_counters counters;

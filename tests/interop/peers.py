@@ -35,6 +35,7 @@ class Peer:
 
     tree = ""
     accounts = ""
+    key_open = True  # whoever the server becomes reads its key
 
     def __init__(self, domain, host="127.0.0.1", port=None):
         self.domain, self.host = domain, host
@@ -45,6 +46,13 @@ class Peer:
         self.mail.mkdir()
         os.chown(self.mail, MAIL_ID, MAIL_ID)
         self.process = None
+        self.chain = self.key = None
+
+    def encrypt(self, chain, key):
+        """Offers STARTTLS with copies of these files; before start()."""
+        self.chain = self.write("tls.pem", pathlib.Path(chain).read_text())
+        self.key = self.write("tls.key", pathlib.Path(key).read_text(), 0o644 if self.key_open else 0o600)
+        return self
 
     def write(self, name, text, mode=0o644):
         path = self.dir / name
@@ -129,6 +137,10 @@ class Postfix(Peer):
         }
         if not self.relayhost:
             del settings["transport_maps"]
+        if self.chain:
+            settings.update({"smtpd_tls_security_level": "may", "smtpd_tls_loglevel": 1,
+                             "smtpd_tls_cert_file": self.chain, "smtpd_tls_key_file": self.key,
+                             "smtpd_tls_received_header": "yes"})
         settings.update(self.settings)
         main = "".join(f"{k} = {v}\n" for k, v in settings.items())
         self.write("etc/main.cf", main)
@@ -185,7 +197,9 @@ smtp_accept_max_per_connection = 10000
 smtp_accept_queue_per_connection = 0
 queue_only_load = 1000
 message_size_limit = 50M
-tls_advertise_hosts =
+tls_advertise_hosts = {"*" if self.chain else ""}
+tls_certificate = {self.chain or ""}
+tls_privatekey = {self.key or ""}
 rfc1413_query_timeout = 0s
 begin acl
 check_rcpt:
@@ -219,13 +233,16 @@ maildirs:
 
 class OpenSmtpd(Peer):
     tree = "opensmtpd"
+    key_open = False
     accounts = "opensmtpd:5301 opensmtpq:5302"
 
     def configure(self):
         self.write("users", "".join(f"{u} {MAIL_ID}:{MAIL_ID}:{self.mail}/{u}\n" for u in USERS))
+        pki = f"mx.{self.domain}"
+        lines = (f'pki {pki} cert "{self.chain}"\npki {pki} key "{self.key}"\n' if self.chain else "")
         self.write("smtpd.conf", f"""
-table users file:{self.dir}/users
-listen on {self.host} port {self.port} hostname mx.{self.domain}
+{lines}table users file:{self.dir}/users
+listen on {self.host} port {self.port} {f"tls pki {pki}" if self.chain else ""} hostname mx.{self.domain}
 action "store" maildir "{self.mail}/%{{rcpt.user}}" userbase <users>
 match from any for domain "{self.domain}" action "store"
 """, 0o600)

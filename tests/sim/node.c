@@ -308,8 +308,10 @@ static void engine_make(struct engine *e)
                                     .records = {.path = c->records.path},
                                     .no_threads = true,
                                     .no_sync = true};
+    struct buf errors = {0};
     const char *why = NULL;
 
+    ASSERT(trust_load(&e->trust, c, &errors) == 0);
     e->config = c;
     e->started_ms = sim_wall_ms();
     e->shared.workers_len = world.workers;
@@ -465,6 +467,7 @@ static void node_close(void)
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
     config_unref(e->config);
+    trust_unref(e->trust);
     free(e->shared.workers);
     if (atomic_load(&e->shared.intake_bytes) != 0 || atomic_load(&e->shared.sessions_out) != 0 ||
         atomic_load(&e->shared.listener_sessions[0]) != 0)
@@ -565,7 +568,7 @@ static void admin_any(void)
 
 static void reload(bool changed)
 {
-    struct buf cannot = {0};
+    struct buf cannot = {0}, errors = {0};
     struct config *config;
 
     sim_trace("reload");
@@ -574,9 +577,10 @@ static void reload(bool changed)
         ledger_reloaded();
     }
     config = config_make();
-    engine_reload(node.engine, config, &cannot);
+    ASSERT(engine_reload(node.engine, config, &cannot, &errors) == 0);
     config_unref(config);
     buf_done(&cannot);
+    buf_done(&errors);
 }
 
 static void clock_set(int64_t by_s)

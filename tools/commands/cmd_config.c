@@ -8,6 +8,7 @@
 #include "config/suggest.h"
 #include "tools/commands/commands.h"
 #include "worker/keyring.h"
+#include "worker/trust.h"
 
 #define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
 
@@ -48,6 +49,19 @@ static struct config *load(const struct options *o)
     return c;
 }
 
+/* Whether the files that c names are of use; else they are named. */
+static bool files_good(const struct config *c)
+{
+    struct buf errors = {0};
+    struct trust *trust = NULL;
+    bool good = trust_load(&trust, c, &errors) == 0;
+
+    fwrite(errors.data, 1, errors.len, stderr);
+    buf_done(&errors);
+    trust_unref(trust);
+    return good;
+}
+
 static int check(const struct options *o)
 {
     struct options with_keys = *o;
@@ -58,6 +72,10 @@ static int check(const struct options *o)
     c = load(&with_keys);
     if (c == NULL)
         return EXIT_FAILED;
+    if (!files_good(c)) {
+        config_unref(c);
+        return EXIT_FAILED;
+    }
     config_warnings(c, geteuid() == 0, &warnings);
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
     buf_done(&warnings);

@@ -261,8 +261,11 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
 
     notify_reloading();
     c = serve_load(s, errors);
+    if (c != NULL && engine_reload(&s->engine, c, cannot, errors) < 0) {
+        config_unref(c);
+        c = NULL;
+    }
     if (c != NULL) {
-        engine_reload(&s->engine, c, cannot);
         http_reload(s->http, c);
         set_log_level(c);
         keep_keys_in(c);

@@ -1,0 +1,274 @@
+#include "deliver/secure.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/list.h"
+#include "base/log.h"
+#include "base/map.h"
+#include "deliver/delivery.h"
+#include "worker/trust.h"
+
+struct secure_memory {
+    struct map known;
+    struct list by_use; /* the longest unused first */
+};
+
+/* An exchanger that the worker knows something of. */
+struct known {
+    struct map_node node;
+    struct list_node use;
+    struct tls_session *session; /* to resume, or NULL */
+    uint64_t plain_until_ms;     /* monotonic; 0: never */
+    char reason[SECURE_REASON_BYTES];
+    size_t key_len;
+    uint8_t key[];
+};
+
+int secure_memory_open(struct worker *w)
+{
+    w->secure_memory = calloc(1, sizeof(*w->secure_memory));
+    if (w->secure_memory == NULL)
+        return -ENOMEM;
+    list_init(&w->secure_memory->by_use);
+    return map_init(&w->secure_memory->known, 64);
+}
+
+static void known_drop(struct secure_memory *m, struct known *k)
+{
+    map_remove(&m->known, &k->node);
+    list_remove(&k->use);
+    tls_session_free(k->session);
+    free(k);
+}
+
+void secure_memory_close(struct worker *w)
+{
+    struct secure_memory *m = w->secure_memory;
+    struct list_node *n;
+
+    if (m == NULL)
+        return;
+    while ((n = list_first(&m->by_use)) != NULL)
+        known_drop(m, LIST_ENTRY(n, struct known, use));
+    map_done(&m->known);
+    free(m);
+    w->secure_memory = NULL;
+}
+
+/* A configuration's authorities may differ from those of the one before, so it resumes none of the
+ * other's sessions. */
+static void put_key(struct buf *key, const struct delivery *d)
+{
+    const struct exchanger *to = &d->dial.exchanger;
+    const struct config *config = d->site->config;
+
+    buf_put(key, &to->addr, to->len);
+    buf_putc(key, (char)d->secure.policy);
+    buf_puts(key, to->host);
+    buf_putc(key, '\0');
+    buf_puts(key, config->source.name);
+    buf_putc(key, '\0');
+    buf_put(key, &config->generation, sizeof(config->generation));
+}
+
+static struct known *known_find(const struct secure_memory *m, struct str key, uint64_t hash)
+{
+    for (struct map_node *n = map_find(&m->known, hash); n != NULL; n = map_find_next(n)) {
+        struct known *k = CONTAINER_OF(n, struct known, node);
+
+        if (str_eq(key, (struct str){(const char *)k->key, k->key_len}))
+            return k;
+    }
+    return NULL;
+}
+
+static struct known *known_new(struct secure_memory *m, struct str key, uint64_t hash)
+{
+    struct known *k = calloc(1, sizeof(*k) + key.len);
+
+    ASSERT(k != NULL);
+    if (m->known.count >= SECURE_KNOWN_MAX)
+        known_drop(m, LIST_ENTRY(list_first(&m->by_use), struct known, use));
+    k->key_len = key.len;
+    memcpy(k->key, key.ptr, key.len);
+    map_insert(&m->known, &k->node, hash);
+    return k;
+}
+
+/* What the worker knows of d's exchanger; NULL: nothing, and none is to be made. */
+static struct known *known_of(const struct delivery *d, bool make)
+{
+    struct secure_memory *m = d->worker->secure_memory;
+    struct buf key = {0};
+    struct known *k;
+    uint64_t hash;
+
+    put_key(&key, d);
+    hash = hash_bytes(key.data, key.len, d->worker->hash_seed);
+    k = known_find(m, buf_str(&key), hash);
+    if (k == NULL && make)
+        k = known_new(m, buf_str(&key), hash);
+    buf_done(&key);
+    if (k == NULL)
+        return NULL;
+    if (list_node_linked(&k->use))
+        list_remove(&k->use);
+    list_push_back(&m->by_use, &k->use);
+    return k;
+}
+
+static uint16_t port_of(const struct exchanger *e)
+{
+    return ntohs(e->addr.sa.sa_family == AF_INET6 ? e->addr.in6.sin6_port : e->addr.in.sin_port);
+}
+
+void secure_begin(struct delivery *d)
+{
+    struct secure *t = &d->secure;
+    const struct known *known;
+
+    *t = (struct secure){.anew = t->anew, .policy = config_tls_of(d->site->dest)};
+    if (d->dial.exchanger.addr.sa.sa_family == AF_UNIX) /* whoever could listen is root */
+        t->policy = CONFIG_TLS_NONE;
+    if (t->policy == CONFIG_TLS_NONE)
+        return;
+    t->report.policy = d->site->dest->tls;
+    t->implicit = port_of(&d->dial.exchanger) == SECURE_PORT;
+    if (t->implicit)
+        return;
+    known = t->policy == CONFIG_TLS_MAY ? known_of(d, false) : NULL;
+    if (known != NULL && known->plain_until_ms > io_now_ms(d->worker->io)) {
+        t->plain = true;
+        snprintf(t->reason, sizeof(t->reason), "%s", known->reason);
+    } else {
+        smtp_client_use_tls(d->client,
+                            t->policy == CONFIG_TLS_MAY ? SMTP_TLS_MAY : SMTP_TLS_REQUIRED);
+    }
+}
+
+/* An address has no name that could be asked for, nor a certificate. */
+static bool is_name(const char *host)
+{
+    struct str s = str_of(host);
+
+    if (str_find(s, ':') >= 0 || str_find(s, '[') >= 0)
+        return false;
+    return s.len != strspn(host, "0123456789.");
+}
+
+int secure_handshake(struct delivery *d, stream_tls_ended *on_ended)
+{
+    struct secure *t = &d->secure;
+    const char *host = d->dial.peer_name;
+    const struct known *known = t->anew ? NULL : known_of(d, false);
+    struct tls_connect_options options = {
+        .server_name = is_name(host) ? host : NULL,
+        .names = &host,
+        .names_len = 1,
+        .verify = t->policy == CONFIG_TLS_VERIFY ? TLS_VERIFY_REQUIRE : TLS_VERIFY_NONE,
+        .version_min = TLS_1_2,
+        .session = known == NULL ? NULL : known->session};
+    struct tls *tls = tls_connect(d->worker->trust->client, &options);
+
+    t->due = false;
+    if (tls == NULL)
+        return -ENOMEM;
+    t->resuming = options.session != NULL;
+    return stream_tls_start(&d->stream, &d->worker->handshakes, tls, on_ended);
+}
+
+void secure_opened(struct delivery *d)
+{
+    struct secure *t = &d->secure;
+    struct worker_counters *counters = &d->worker->counters;
+    struct tls_facts facts;
+
+    tls_facts(stream_tls_of(&d->stream), &facts);
+    t->active = true;
+    t->report.protocol = facts.protocol;
+    t->report.cipher = facts.cipher;
+    t->report.verification = facts.verify;
+    t->report.resumed = facts.resumed;
+    counter_add(&counters->tls_out, 1);
+    if (facts.resumed)
+        counter_add(&counters->tls_out_resumed, 1);
+}
+
+void secure_ready(struct delivery *d, struct str refusal)
+{
+    struct secure *t = &d->secure;
+
+    if (t->policy == CONFIG_TLS_NONE)
+        return;
+    if (t->active) {
+        secure_keep(d);
+        return;
+    }
+    ASSERT(t->policy == CONFIG_TLS_MAY && !t->implicit);
+    if (refusal.len > 0)
+        snprintf(t->reason, sizeof(t->reason), "STARTTLS was refused: %.*s", STR_FMT(refusal));
+    else if (!t->plain)
+        snprintf(t->reason, sizeof(t->reason), "STARTTLS is not offered");
+    t->report.plaintext = t->reason;
+    counter_add(&d->worker->counters.tls_out_plaintext, 1);
+}
+
+static void log_failure(const struct delivery *d, const char *why, const char *action)
+{
+    log_info("delivery.tls_failed",
+             "session=%s site=%s host=%s address=%s policy=%s error=\"%s\" action=\"%s\"", d->id,
+             d->site->name, d->dial.peer_name, d->dial.peer_addr, d->site->dest->tls, why, action);
+}
+
+bool secure_failed(struct delivery *d, const char *why)
+{
+    struct secure *t = &d->secure;
+    struct known *known;
+
+    counter_add(&d->worker->counters.tls_out_failures, 1);
+    if (t->resuming && !t->anew) {
+        known = known_of(d, false);
+        if (known != NULL) {
+            tls_session_free(known->session);
+            known->session = NULL;
+        }
+        t->anew = true;
+        log_failure(d, why, "tried anew without resuming");
+        return true;
+    }
+    if (t->policy != CONFIG_TLS_MAY || t->implicit) {
+        log_failure(d, why, "the next exchanger, or later");
+        return false;
+    }
+    known = known_of(d, true);
+    known->plain_until_ms = io_now_ms(d->worker->io) + SECURE_PLAIN_MS;
+    snprintf(known->reason, sizeof(known->reason), "TLS failed: %s", why);
+    log_failure(d, why, "plaintext for an hour");
+    return true;
+}
+
+void secure_keep(struct delivery *d)
+{
+    struct tls *tls = stream_tls_of(&d->stream);
+    struct tls_session *session = tls == NULL ? NULL : tls_take_session(tls);
+    struct known *known;
+
+    if (session == NULL)
+        return;
+    known = known_of(d, true);
+    tls_session_free(known->session);
+    known->session = session;
+}
+
+bool secure_suits(const struct delivery *d, const char *host)
+{
+    return d->secure.policy != CONFIG_TLS_VERIFY ||
+           str_eq_nocase(str_of(d->dial.peer_name), str_of(host));
+}
+
+const struct report_tls *secure_report(const struct delivery *d)
+{
+    return d->secure.policy == CONFIG_TLS_NONE ? NULL : &d->secure.report;
+}

@@ -1,0 +1,63 @@
+/* TLS of sessions outward: what a session asks for by the policy of its destination, its handshake,
+ * and what the worker remembers of exchangers: sessions of TLS to resume, and handshakes that
+ * failed. Policies (docs/failures.md has what each failure gets):
+ *   none     never
+ *   may      where STARTTLS is offered, with any certificate. An exchanger with which that failed
+ *            gets plaintext for SECURE_PLAIN_MS, the first time at once
+ *   encrypt  always, with any certificate
+ *   verify   always, with a certificate of a known authority that bears the exchanger's name
+ * A connection to port 465 begins with TLS (RFC 8314), whatever the policy but none; it has no
+ * plaintext to fall back to. Thread: the session's worker. */
+#ifndef HAYAUMA_ENGINE_SECURE_H
+#define HAYAUMA_ENGINE_SECURE_H
+
+#include "config/config.h"
+#include "outcome/report.h"
+#include "worker/stream_tls.h"
+
+struct delivery;
+struct worker;
+
+#define SECURE_PLAIN_MS     3600000 /* an exchanger's handshake failed: plaintext for so long */
+#define SECURE_KNOWN_MAX    1024 /* exchangers that a worker remembers; the longest unused goes */
+#define SECURE_PORT         465
+#define SECURE_REASON_BYTES 160
+
+/* What the worker remembers, by address, name, source and policy. 0 or -ENOMEM; closing follows in
+ * any case. */
+int secure_memory_open(struct worker *w) MUST_USE;
+void secure_memory_close(struct worker *w);
+
+/* Of one connection; a part of its delivery. */
+struct secure {
+    enum config_tls policy;
+    bool implicit;                    /* the connection begins with TLS */
+    bool plain;                       /* not asked for: a handshake failed lately */
+    bool due;                         /* the peer waits for our handshake */
+    bool active;                      /* the session is encrypted */
+    bool resuming;                    /* a session of TLS was offered to the peer */
+    bool anew;                        /* none is: resuming failed. Outlives a connection */
+    struct report_tls report;         /* for the records; see secure_report() */
+    char reason[SECURE_REASON_BYTES]; /* why it is plaintext, or will be */
+};
+
+/* A connection is there: what it asks for. */
+void secure_begin(struct delivery *d);
+/* The handshake begins; see stream_tls_start(). 0 or -errno. */
+int secure_handshake(struct delivery *d, stream_tls_ended *on_ended) MUST_USE;
+/* It is complete. */
+void secure_opened(struct delivery *d);
+/* The session is ready, perhaps without TLS: refusal is what the peer said to STARTTLS, or empty.
+ */
+void secure_ready(struct delivery *d, struct str refusal);
+/* The connection ended where it was to become encrypted. True: the same address is worth another
+ * connection at once, without the session that was to be resumed or, by policy, in plaintext. */
+bool secure_failed(struct delivery *d, const char *why);
+/* Remembers the newest session of TLS that the peer gave. */
+void secure_keep(struct delivery *d);
+/* Whether d, which is idle, is as good for site as a session of its own. */
+bool secure_suits(const struct delivery *d, const char *host);
+/* What records of the session say; NULL: nothing, TLS was never thought of. */
+const struct report_tls *secure_report(const struct delivery *d);
+
+#endif

@@ -1,0 +1,23 @@
+/* What TLS needs beside the configuration: what the files hold that the configuration names. It is
+ * read by the main thread, at the start (as root, where the engine was started so) and with each
+ * reload; workers get it together with the configuration that it belongs to. Counted by reference,
+ * constant once loaded. */
+#ifndef HAYAUMA_ENGINE_TRUST_H
+#define HAYAUMA_ENGINE_TRUST_H
+
+#include <stdatomic.h>
+
+#include "config/config.h"
+#include "tls/tls.h"
+
+struct trust {
+    _Atomic uint32_t refs;
+    struct tls_client *client; /* of sessions out */
+};
+
+/* Not for a worker. 0, or -errno and a line in errors for each file that is of no use. */
+int trust_load(struct trust **out, const struct config *config, struct buf *errors) MUST_USE;
+struct trust *trust_ref(struct trust *t);
+void trust_unref(struct trust *t); /* NULL is accepted */
+
+#endif
