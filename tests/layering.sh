@@ -26,7 +26,7 @@ control: base io smtp queue dns tls config mail limits worker schedule outcome d
 run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control;
 tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control run; jansson.h gmime/ libfyaml.h
 tools/send: base io smtp queue dns tls config mail limits tools/commands tools/sink; gmime/
-tools/sink: base io smtp queue dns tls config mail limits tools/commands; libfyaml.h
+tools/sink: base io smtp queue dns tls config mail limits worker tools/commands; libfyaml.h
 tools: base config tools/commands;
 '
 third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ glib.h microhttpd.h libpsl.h curl/ hiredis/'

@@ -12,6 +12,7 @@ import time
 import ends
 import machine
 import servers
+from authority import Authority
 from engine import Engine, program
 from proc import (Failure, Process, TempDir, cpu_seconds, free_port, resident_bytes, wait_port,
                   wait_until)
@@ -50,11 +51,11 @@ def run_json(argv, timeout_s=300):
 class OwnSink:
     """`hayauma sink`; with count it ends by itself after so many messages."""
 
-    def __init__(self, count=None, behaviour=None, workers=1, ledger=False):
+    def __init__(self, count=None, behaviour=None, workers=1, ledger=False, more=()):
         self.temp = TempDir("hayauma-sink-")
         self.port = free_port()
         self.address = f"{LOCALHOST}:{self.port}"
-        argv = [program(), "sink", "--listen", self.address, "--json", "--workers", workers]
+        argv = [program(), "sink", "--listen", self.address, "--json", "--workers", workers, *more]
         if count:
             argv += ["--count", count]
         if behaviour:
@@ -365,6 +366,43 @@ def dkim(scale):
     row.want("Ed25519 against unsigned", own["ed25519"]["messages_per_s"] / own[""]["messages_per_s"], ">=", 0.5)
     row.want("one content for all, signed against unsigned",
              shared[1]["messages_per_s"] / shared[0]["messages_per_s"], ">=", 0.95)
+    return row
+
+
+def drain_over(authority, tls, count, settings):
+    """Draining count messages of 4 KiB under that policy of TLS, to a sink that offers STARTTLS."""
+    chain, key = authority.certificate("sink.example")
+    temp = TempDir("hayauma-tls-")
+    fill(temp.path / "queue", "--recipients", count, "--domains", 100, "--size", 4096)
+    sink = OwnSink(count, more=("--tls-certificate", chain, "--tls-key", key))
+    relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
+        "tls": tls, "sessions_max": 16, **settings}}})
+    start = time.monotonic()
+    relay.start()
+    try:
+        summary = sink.summary(180)
+        seconds = time.monotonic() - start
+        counters = relay.engine.status()["counters"]
+        return {"server": f"tls: {tls}", "messages": count, "messages_per_s": round(count / seconds),
+                "cpu_us_per_message": round(relay.cpu_s() / count * 1e6, 1),
+                "sink_cpu_us": summary["cpu_us_per_message"], "sessions": counters["tls_out"],
+                "resumed": counters["tls_out_resumed"]}
+    finally:
+        relay.stop()
+        sink.stop()
+        temp.close()
+
+
+def tls_out(scale):
+    """Sessions that are kept."""
+    temp = TempDir("hayauma-authority-")
+    authority = Authority(temp.path)
+    count, kept = int(200_000 * scale), {"session_messages_max": 0}
+    plain = drain_over(authority, "none", count, kept)
+    encrypted = drain_over(authority, "encrypt", count, kept)
+    row = Row("STARTTLS out, sessions kept: draining 4 KiB messages, against the same in plaintext",
+              [plain, encrypted])
+    row.want("share of plaintext", encrypted["messages_per_s"] / plain["messages_per_s"], ">=", 0.65)
     return row
 
 
@@ -693,5 +731,5 @@ def holes(scale):
 
 ROWS = {"main": main, "sessions400": sessions400, "one-session": one_session, "slow-sync": slow_sync,
         "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "hot": hot,
-        "rtt50": rtt50, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m,
+        "rtt50": rtt50, "tls-out": tls_out, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m,
         "latency": latency, "throttling": throttling, "dkim": dkim}

@@ -6,6 +6,7 @@ import os
 import pathlib
 import shutil
 import socket
+import ssl
 import struct
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import time
 
 from cases import (Process, Session, Sink, Skip, TempDir, free_port, program, resident_bytes, run, tool,
                    wait_port, wait_until)
+from authority import Authority  # behind cases, which knows where it is
 
 BEHAVIOUR = """
 seed: 7
@@ -116,6 +118,47 @@ def test_accepts_and_notes():
             assert s.reply()[:3] == "250"
         again = sink.ledger()[-1]
         assert again[2] == "-" and again[4:6] == row[4:6], (row, again)
+
+
+def test_starttls():
+    """With a certificate it offers STARTTLS; mail goes on behind it, resumed too, and what comes in front
+    of the handshake ends the session."""
+    temp = TempDir()
+    authority = Authority(temp.path)
+    chain, key = authority.certificate("sink.example")
+    context = ssl.create_default_context(cafile=authority.ca)
+    for arguments in (["--tls-certificate", chain], ["--tls-certificate", chain, "--tls-key", authority.ca]):
+        tool("sink", *arguments, status=2)
+    with Sink(arguments=["--tls-certificate", chain, "--tls-key", key]) as sink:
+        session = None
+        for n in range(1, 4):
+            with Session(sink) as s:
+                assert "STARTTLS" in s.hello, s.hello
+                assert s.command("STARTTLS")[:3] == "220"
+                s.socket = context.wrap_socket(s.socket, server_hostname="sink.example", session=session)
+                s.file = s.socket.makefile("rb")
+                assert "STARTTLS" not in s.command("EHLO me.example")
+                assert s.mail("u@d.example", body="x\r\n" + "y" * 900 * n + "\r\n")[:3] == "250"
+                assert s.socket.session_reused == (n > 1)
+                session = s.socket.session
+                assert len(sink.ledger()) == n
+                s.socket.unwrap()
+        with Session(sink) as s:
+            s.socket.sendall(b"STARTTLS\r\nMAIL FROM:<a@b.example>\r\n")
+            try:
+                assert "503" not in s.reply() and not s.reply().startswith("250")
+            except ConnectionError:
+                pass
+        with Session(sink) as s:
+            assert s.command("STARTTLS")[:3] == "220"
+            s.socket.sendall(b"MAIL FROM:<a@b.example>\r\n" * 10)
+            try:
+                while s.file.read(4096):
+                    pass
+            except ConnectionError:
+                pass
+        with Session(sink) as s:
+            assert s.mail("u@d.example")[:3] == "250"
 
 
 def test_ledger_line_is_there_before_the_reply():

@@ -34,6 +34,8 @@ static const char usage[] =
     "  --lmtp                 speak LMTP: a reply for each recipient after the dot\n"
     "  --host-name NAME       name in the greeting (default: sink.example)\n"
     "  --size-max BYTES       SIZE limit (default 100MiB)\n"
+    "  --tls-certificate FILE offer STARTTLS with this certificate and its chain (PEM) ...\n"
+    "  --tls-key FILE         ... and this key\n"
     "  --behaviour FILE       YAML: delays, deferrals, refusals, greylisting, limits, drops and "
     "DNS\n"
     "                         answers by class of domains; see docs/sink.md\n"
@@ -61,7 +63,7 @@ static const char usage[] =
 struct sink_command {
     struct sink sink;
     struct smtp_server_options options;
-    const char *behaviour_file, *ledger_file;
+    const char *behaviour_file, *ledger_file, *tls_certificate, *tls_key;
     struct endpoint dns;
     bool stats, json;
     const char *suffixes[SUFFIXES_MAX];
@@ -107,6 +109,8 @@ static const struct option_row options[] = {
     OPTION_TEXT("host-name", struct sink_command, options.host_name),
     OPTION_NUMBER("size-max", struct sink_command, options.message_bytes_max, quantity_bytes, 0,
                   UINT64_MAX),
+    OPTION_TEXT("tls-certificate", struct sink_command, tls_certificate),
+    OPTION_TEXT("tls-key", struct sink_command, tls_key),
     OPTION_TEXT("behaviour", struct sink_command, behaviour_file),
     OPTION_TAKE("dns", take_dns),
     OPTION_TAKE("zone", take_zone),
@@ -130,6 +134,10 @@ static int read_options(struct sink_command *c, int argc, char **argv)
     if (err != 0)
         return err;
     c->options.lmtp = c->sink.lmtp;
+    if ((c->tls_certificate == NULL) != (c->tls_key == NULL)) {
+        fprintf(stderr, "hayauma sink: --tls-certificate and --tls-key go together\n");
+        return -EINVAL;
+    }
     if (optind < argc) {
         fprintf(stderr, "hayauma sink: unexpected '%s'\n", argv[optind]);
         return -EINVAL;
@@ -423,6 +431,28 @@ static int load_behaviour(struct sink_command *c)
     return err;
 }
 
+/* What the sink shows to clients that ask for STARTTLS. */
+static int load_tls(struct sink_command *c)
+{
+    struct tls_certificate *certificate = NULL;
+    struct tls_tickets *tickets = tls_tickets_new();
+    struct buf why = {0};
+    int err = tickets == NULL ? -ENOMEM : 0;
+
+    if (err == 0)
+        err = tls_certificate_load(&certificate, c->tls_certificate, c->tls_key, &why);
+    if (err == 0)
+        err = tls_server_new(&c->sink.tls, &certificate, 1, tickets);
+    if (err < 0)
+        fprintf(stderr, "hayauma sink: %.*s\n",
+                STR_FMT(why.len > 0 ? buf_str(&why) : str_of(strerror(-err))));
+    c->options.starttls = err == 0;
+    tls_certificate_unref(certificate);
+    tls_tickets_unref(tickets);
+    buf_done(&why);
+    return err;
+}
+
 static int sink_run(struct sink_command *c)
 {
     struct sink *sink = &c->sink;
@@ -476,6 +506,7 @@ static int sink_finish(struct sink_command *c, int err)
     if (sink->ledger_fd > 0)
         close(sink->ledger_fd);
     sink_behaviour_free(sink->behaviour);
+    tls_server_unref(sink->tls);
     return err;
 }
 
@@ -496,6 +527,8 @@ int cmd_sink(int argc, char **argv)
         .commands_max = UINT32_MAX,
     };
     err = read_options(c, argc, argv);
+    if (err == 0 && c->tls_certificate != NULL)
+        err = load_tls(c);
     if (err == 0)
         err = load_behaviour(c);
     if (err != 0) {

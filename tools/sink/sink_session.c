@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "tools/sink/sink_ledger.h"
+#include "worker/stream_tls.h"
 
 /* Input kept while an answer is delayed; beyond it the session stops reading. */
 #define PENDING_BYTES_MAX ((size_t)64 * 1024)
@@ -15,8 +16,7 @@ struct sink_session {
     struct list_node node;  /* worker->sessions */
     struct list_node dirty; /* worker->dirty */
     uint64_t id;
-    int fd;
-    struct io_op recv, send;
+    struct stream stream;
     struct timer timer; /* armed while waiting */
     struct smtp_server smtp;
     struct sink_class *session_class; /* by the address it came to */
@@ -26,6 +26,7 @@ struct sink_session {
     bool asked;   /* what the wait ends with: the answer to stage, fault and reply */
     bool eof;     /* the peer has ended its side */
     bool closing; /* close when all is sent */
+    bool shaking; /* STARTTLS was taken: nothing is read or said until the handshake is complete */
     bool ending;  /* cancelled: freed on the last completion */
     bool body_seen;
     bool abort;        /* RST */
@@ -64,12 +65,14 @@ static void session_reap(struct sink_session *s)
 {
     struct sink_worker *w = s->worker;
 
-    if (io_op_busy(&s->recv) || io_op_busy(&s->send))
+    if (stream_busy(&s->stream)) {
+        list_push_back(&w->ending, &s->dirty);
         return;
+    }
     s->class = s->session_class;
     atomic_fetch_sub_explicit(&s->session_class->shared.connections, 1, memory_order_relaxed);
     sink_count(&session_counters(s)->open, UINT64_MAX); /* one less */
-    io_close_fd(w->io, s->fd, s->abort);
+    stream_close(&s->stream, s->abort);
     list_remove(&s->node);
     smtp_server_done(&s->smtp);
     ledger_content_done(&s->content);
@@ -89,8 +92,7 @@ static void session_end(struct sink_session *s, bool abort)
     s->ending = true;
     s->abort = abort;
     wheel_cancel(io_wheel(s->worker->io), &s->timer);
-    io_cancel(s->worker->io, &s->recv);
-    io_cancel(s->worker->io, &s->send);
+    stream_cancel(&s->stream, !abort);
     session_mark(s);
 }
 
@@ -344,7 +346,9 @@ static void session_handle(struct sink_session *s, enum smtp_server_want want)
         s->closing = true;
         break;
     case SMTP_SERVER_TLS:
-        ASSERT(false); /* not offered */
+        smtp_server_answer(&s->smtp, &s->out, NULL);
+        s->shaking = true;
+        break;
     }
 }
 
@@ -352,7 +356,7 @@ static void session_steps(struct sink_session *s, struct smtp_server_input *in)
 {
     enum smtp_server_want want;
 
-    while (!s->waiting && !s->closing && !s->ending) {
+    while (!s->waiting && !s->closing && !s->ending && !s->shaking) {
         want = smtp_server_step(&s->smtp, in, &s->out);
         if (want == SMTP_SERVER_INPUT)
             break;
@@ -365,7 +369,7 @@ static void session_work(struct sink_session *s)
 {
     uint64_t rate = s->session_class->bytes_per_second;
 
-    while (s->pending.len > 0 && !s->waiting && !s->closing && !s->ending) {
+    while (s->pending.len > 0 && !s->waiting && !s->closing && !s->ending && !s->shaking) {
         size_t slice = s->pending.len;
         struct smtp_server_input in = {s->pending.data, slice};
 
@@ -385,19 +389,31 @@ static void session_settle(struct sink_session *s)
         return;
     if (s->out.len > 0 || s->closing || s->eof)
         session_mark(s);
-    if (s->pending.len == 0 && !s->eof && !s->closing && !io_op_busy(&s->recv))
-        io_recv(s->worker->io, &s->recv, s->fd);
-    if (s->pending.len > PENDING_BYTES_MAX && io_op_busy(&s->recv))
-        io_cancel(s->worker->io, &s->recv);
+    if (s->pending.len == 0 && !s->eof && !s->closing && !stream_receiving(&s->stream))
+        stream_recv(&s->stream);
+    if (s->pending.len > PENDING_BYTES_MAX && stream_receiving(&s->stream))
+        stream_recv_stop(&s->stream);
+}
+
+/* Bytes behind STARTTLS, before the handshake: of a client that does not keep to RFC 3207, or of
+ * somebody else. */
+static bool session_injected(struct sink_session *s, size_t len)
+{
+    if (!s->shaking || len == 0)
+        return false;
+    session_end(s, true);
+    return true;
 }
 
 static void session_input(struct sink_session *s, const uint8_t *data, size_t len)
 {
     struct smtp_server_input in = {data, len};
 
+    if (session_injected(s, len))
+        return;
     if (!s->waiting && s->pending.len == 0 && s->session_class->bytes_per_second == 0) {
         session_steps(s, &in);
-        if (in.len > 0 && !s->ending && !s->closing)
+        if (!session_injected(s, in.len) && in.len > 0 && !s->ending && !s->closing)
             buf_put(&s->pending, in.data, in.len);
         return;
     }
@@ -405,33 +421,56 @@ static void session_input(struct sink_session *s, const uint8_t *data, size_t le
     session_work(s);
 }
 
-static void on_session_recv(struct io_op *op, const struct io_event *event)
+static void on_session_recv(struct stream *stream, int32_t result, const uint8_t *data)
 {
-    struct sink_session *s = CONTAINER_OF(op, struct sink_session, recv);
+    struct sink_session *s = CONTAINER_OF(stream, struct sink_session, stream);
 
-    if (s->ending) {
-        session_mark(s);
-        return;
-    }
-    if (event->result > 0)
-        session_input(s, event->data, (size_t)event->result);
-    else if (event->result == 0)
+    if (result > 0)
+        session_input(s, data, (size_t)result);
+    else if (result == 0)
         s->eof = true;
-    else if (event->result != -ECANCELED)
+    else if (result != -ECANCELED)
         session_end(s, false);
     session_settle(s);
 }
 
-static void on_session_send(struct io_op *op, const struct io_event *event)
+static void on_session_tls(struct stream *stream, const char *error)
 {
-    struct sink_session *s = CONTAINER_OF(op, struct sink_session, send);
+    struct sink_session *s = CONTAINER_OF(stream, struct sink_session, stream);
+
+    s->shaking = false;
+    if (error != NULL)
+        session_end(s, false);
+    else
+        smtp_server_encrypted(&s->smtp);
+    session_settle(s);
+}
+
+/* The 220 is sent. */
+static void session_shake(struct sink_session *s)
+{
+    struct sink_worker *w = s->worker;
+    struct tls_accept_options options = {.scope = STR("sink"), .version_min = TLS_1_2};
+    struct tls *tls = tls_accept(w->sink->tls, &options);
+
+    if (tls == NULL || stream_tls_start(&s->stream, &w->handshakes, tls, on_session_tls) < 0)
+        session_end(s, true);
+}
+
+static void on_session_sent(struct stream *stream, int32_t result)
+{
+    struct sink_session *s = CONTAINER_OF(stream, struct sink_session, stream);
 
     buf_clear(&s->sending);
-    if (event->result < 0)
+    if (result < 0)
         session_end(s, false);
+    else if (s->shaking && s->out.len == 0)
+        session_shake(s);
     if (s->ending || s->out.len > 0 || s->closing || s->eof)
         session_mark(s);
 }
+
+static const struct stream_handlers stream_handlers = {on_session_recv, on_session_sent};
 
 static void on_session_timer(struct timer *timer)
 {
@@ -455,14 +494,15 @@ static void session_flush(struct sink_session *s)
 
     if (s->ending) {
         session_reap(s);
-    } else if (io_op_busy(&s->send)) {
+    } else if (stream_sending(&s->stream)) {
         return; /* its completion comes back here */
     } else if (s->out.len > 0) {
         swap = s->sending;
         s->sending = s->out;
         s->out = swap;
         s->iov = (struct iovec){s->sending.data, s->sending.len};
-        io_send(s->worker->io, &s->send, s->fd, &s->iov, 1);
+        if (stream_send(&s->stream, &s->iov, 1) < 0)
+            session_end(s, false);
     } else if (s->closing || (s->eof && !s->waiting && s->pending.len == 0)) {
         session_end(s, false);
     }
@@ -470,7 +510,8 @@ static void session_flush(struct sink_session *s)
 
 void sink_session_flush_all(struct sink_worker *w)
 {
-    /* A session that ends here is marked again and reaped in the same pass. */
+    /* A session that ends here is marked again and reaped in the same pass, or in a later turn. */
+    list_splice_back(&w->dirty, &w->ending);
     for (struct list_node *node; (node = list_pop_front(&w->dirty)) != NULL;)
         session_flush(LIST_ENTRY(node, struct sink_session, dirty));
 }
@@ -521,10 +562,9 @@ void sink_session_start(struct sink_worker *w, int fd)
         return;
     }
     s->worker = w;
-    s->fd = fd;
+    stream_init(&s->stream, &w->streams, &stream_handlers);
+    stream_attach(&s->stream, fd);
     s->id = w->next_session++;
-    s->recv.on_event = on_session_recv;
-    s->send.on_event = on_session_send;
     s->timer.on_timer = on_session_timer;
     s->session_class = &b->classes[b->classes_len - 1];
     if (b->classes_len > 1 && io_local_name(w->io, fd, &local) == 0)

@@ -80,6 +80,16 @@ static void on_worker_tick(void *arg)
     worker_count(w);
 }
 
+static void on_worker_wake(void *arg)
+{
+    crew_collect(&((struct sink_worker *)arg)->desk);
+}
+
+static void wake(void *arg)
+{
+    io_wake(((struct sink_worker *)arg)->io);
+}
+
 static void worker_set_io(struct sink_worker *w, struct io *io)
 {
     pthread_mutex_lock(&w->sink->shared.lock);
@@ -110,7 +120,7 @@ static int worker_listen(struct sink_worker *w, const struct endpoint *at)
 
 int sink_worker_open(struct sink_worker *w)
 {
-    struct io_options options = {.on_tick = on_worker_tick, .arg = w};
+    struct io_options options = {.on_tick = on_worker_tick, .on_wake = on_worker_wake, .arg = w};
     struct sink *sink = w->sink;
     struct io *io = NULL;
     int err;
@@ -118,11 +128,18 @@ int sink_worker_open(struct sink_worker *w)
     w->next_session = (uint64_t)w->index << 40;
     list_init(&w->sessions);
     list_init(&w->dirty);
+    list_init(&w->ending);
     rng_seed(&w->rng, sink->behaviour->seed + w->index);
     pool_init(&w->pool, "sink_session", sink_session_bytes(), sink->sessions_max);
     w->failed = NULL;
     err = io_open(&io, &options);
     worker_set_io(w, io);
+    streams_init(&w->streams, io);
+    crew_desk_init(&w->desk, wake, w);
+    if (err == 0)
+        err = crew_open(&w->crew, 0, 1);
+    if (err == 0)
+        handshakes_init(&w->handshakes, w->crew, &w->desk, io);
     for (size_t i = 0; err == 0 && i < sink->listeners_len; i++) {
         w->failed = sink->listeners[i].text;
         err = worker_listen(w, &sink->listeners[i]);
@@ -175,8 +192,12 @@ void sink_worker_close(struct sink_worker *w)
         sink_dns_close(w->dns);
     for (size_t i = 0; i < w->listeners_len; i++)
         io_close_fd(io, w->listeners[i].fd, false);
+    handshakes_done(&w->handshakes);
     worker_set_io(w, NULL);
     io_close(io);
+    crew_stop(w->crew);
+    crew_close(w->crew);
+    streams_done(&w->streams);
     pool_done(&w->pool);
     buf_done(&w->ledger);
 }

@@ -21,6 +21,7 @@
 #include "tools/commands/endpoint.h"
 #include "tools/sink/sink_behaviour.h"
 #include "tools/sink/sink_dns.h"
+#include "worker/stream_tls.h"
 
 #define SINK_LISTENERS_MAX 64
 
@@ -36,6 +37,7 @@ struct sink {
     uint32_t sessions_max; /* of one worker; beyond it connections are closed at once */
     struct sink_worker *workers;
     uint32_t workers_len;
+    struct tls_server *tls;     /* NULL: no STARTTLS */
     const struct endpoint *dns; /* NULL: none */
     struct sink_zone zone;
     sem_t opened; /* posted by each worker when its open has ended */
@@ -80,7 +82,12 @@ struct sink_worker {
     size_t listeners_len;
     struct pool pool;
     struct list sessions;
-    struct list dirty; /* sessions with replies to send at the end of the turn */
+    struct streams streams;
+    struct handshakes handshakes; /* by its own thread: the crew has none */
+    struct crew *crew;
+    struct crew_desk desk;
+    struct list ending; /* sessions whose operations end */
+    struct list dirty;  /* sessions with replies to send at the end of the turn */
     struct buf ledger;
     struct rng rng;
     uint64_t next_session;
