@@ -131,8 +131,9 @@ static void on_send(struct io_op *op, const struct io_event *event)
     if (told || (result < 0 && s->owed)) {
         s->owed = false;
         s->handlers->on_sent(s, result);
-    } else if (result < 0) { /* the filter's own bytes: nobody waits for them */
-        fail(s, result);
+    } else if (result < 0 &&
+               !(stream_receiving(s) && (result == -EPIPE || result == -ECONNRESET))) {
+        fail(s, result); /* else the receive ends, behind what the peer has said */
     }
 }
 
