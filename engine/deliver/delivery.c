@@ -546,6 +546,14 @@ static void delivery_close(struct delivery *d)
     list_push_back(&d->worker->deliveries_dead, &d->dirty_node);
 }
 
+/* Whether this worker finds no session while others have some. The peer may take only so many
+ * connections and refuse the next without a word: then those that it takes are to be shared, or
+ * this worker's mail would wait as long as the others have any. */
+static bool others_have_all(const struct delivery *d)
+{
+    return !d->reopen && !site_has_session(d->site) && governor_any_works(d->site->governor);
+}
+
 /* The address did not give us a session: the next one, or the site is down. That it takes no mail
  * ever (521, RFC 7504) is believed when every address says so. */
 static void address_failed(struct delivery *d, struct outcome *outcome,
@@ -557,7 +565,8 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
     dial_failed(&d->dial, site, d->state == DELIVERY_CONNECTING ? d->error : 0);
     d->refused_for_now |= verdict->class != OUTCOME_FAILED;
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
-    if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less)
+    if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less ||
+        others_have_all(d))
         governor_slow_down(site->governor, io_now_ns(d->worker->io));
     if (!d->reopen && !d->worker->draining) { /* a drain is nobody's failure */
         outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len

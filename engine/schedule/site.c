@@ -347,13 +347,6 @@ struct site_taken site_take(struct site *site, struct recipient **out, size_t ma
 
 /* --- memory --- */
 
-/* Whether a session is up. What keeps further ones from opening, as a peer that takes only so many,
- * does not concern the mail that goes out by these. */
-static bool has_session(const struct site *site)
-{
-    return site->sessions_len > site->connecting + site->yielding;
-}
-
 /* When the site may send something again: monotonic, now or in the past where it may at once. */
 static uint64_t closed_until_ms(const struct site *site)
 {
@@ -361,7 +354,7 @@ static uint64_t closed_until_ms(const struct site *site)
     uint64_t rate_ms = governor_message_at(site->governor) / 1000000;
 
     until_ms = rate_ms > until_ms ? rate_ms : until_ms;
-    if (has_session(site))
+    if (site_has_session(site)) /* what keeps further ones from opening does not matter */
         return until_ms;
     until_ms = site->shortage_until_ms > until_ms ? site->shortage_until_ms : until_ms;
     return site->open_after_ms > until_ms ? site->open_after_ms : until_ms;
@@ -378,7 +371,7 @@ static uint64_t budget_bytes(const struct site *site)
     uint64_t now_s = io_now_ms(site->worker->io) / 1000;
 
     /* A message to try is enough where nothing gets through. */
-    if ((site->failures > 0 && !has_session(site)) || governor_stopped_ns(site->governor) != 0)
+    if ((site->failures > 0 && !site_has_session(site)) || governor_stopped_ns(site->governor) != 0)
         return 1;
     if (now_s == site->pace_s)
         return HELD_MIN_BYTES + 2 * (site->pace[0] + site->pace[1]);

@@ -66,6 +66,11 @@ void site_detach(struct site *site, struct lane *lane);
 void site_dirty(struct site *site);
 /* The site is looked at when at_ms (monotonic) has come, or earlier. */
 void site_wake(struct site *site, uint64_t at_ms);
+/* Whether a session is up, of this worker. */
+static inline bool site_has_session(const struct site *site)
+{
+    return site->sessions_len > site->connecting + site->yielding;
+}
 /* End of a turn: frees sites without lanes and sessions. Nothing else does: whoever calls something
  * that may detach the last lane can go on using its site. */
 void site_reap(struct worker *w);

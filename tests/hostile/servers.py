@@ -5,6 +5,7 @@ servers.py [TEST...]"""
 
 import contextlib
 import pathlib
+import re
 import socket
 import sys
 import threading
@@ -632,6 +633,42 @@ def test_few_connections_in_a_tight_memory():
     wait_until("all", lambda: len(world.records("Delivery", "few")) == count, 25)
     assert not world.records("TransientFailure", "few")
     go.set()
+    world.finish()
+
+
+def test_the_only_connection_is_shared():
+    """A peer that takes one connection and resets the next ones: mail of both workers goes out in turns,
+    not that of one after that of the other."""
+    limit, domains, count, room, alive = 1, 20, 3000, threading.Lock(), []
+
+    class Few(Server):
+        def session(self, peer):
+            with room:
+                refused = len(alive) >= limit
+                alive.extend([] if refused else [peer])
+            if refused:
+                reset(peer)
+                peer.close()
+                return
+            super().session(peer)
+            with room:
+                alive.remove(peer)
+
+    def slow(peer):
+        time.sleep(0.02)
+        peer.sendall(USUAL["dot"])
+
+    def seen():
+        return {re.search(rb"X-Domain: (\d+)", text)[1] for text in list(few.taken)}
+
+    few = Few({"dot": slow})
+    world = World({"*.few": few}, retry="1h")
+    with Client(world.engine) as client:
+        client.messages([("a@sender.example", f"u{i}@d{i % domains}.few.example",
+                          f"X-Domain: {i % domains}\r\n\r\nx\r\n") for i in range(count)])
+    wait_until("mail of all domains, or much of some", lambda: len(seen()) == domains or
+               len(few.taken) > count / 4, 60, process=world.engine.process)
+    assert len(seen()) == domains, (len(few.taken), seen())
     world.finish()
 
 
