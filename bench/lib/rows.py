@@ -5,10 +5,12 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import time
 
+import certs
 import ends
 import machine
 import servers
@@ -729,7 +731,56 @@ def holes(scale):
     return row
 
 
+def s_time(port, seconds, *arguments):
+    """Handshakes a second by `openssl s_time`, one client that connects again and again."""
+    done = subprocess.run(["openssl", "s_time", "-connect", f"{LOCALHOST}:{port}", "-time", str(seconds),
+                           *arguments], capture_output=True, text=True, timeout=60 + 3 * seconds, check=False)
+    found = re.search(r"(\d+) connections in (\d+) real seconds", done.stdout)
+    if not found:
+        raise Failure(f"s_time: {done.returncode}\n{done.stdout[-500:]}\n{done.stderr[-500:]}")
+    return int(found[1]) / seconds
+
+
+class SServer:
+    """`openssl s_server` with the same certificate."""
+
+    def __init__(self, certificate):
+        self.port = free_port()
+        self.temp = TempDir("hayauma-s_server-")
+        self.process = Process(["openssl", "s_server", "-accept", f"{LOCALHOST}:{self.port}", "-cert",
+                                certificate.chain, "-key", certificate.key, "-quiet"], self.temp.path / "log")
+        wait_port((LOCALHOST, self.port), self.process)
+
+    def stop(self):
+        self.process.kill()
+        self.temp.close()
+
+
+def tls_in(scale):
+    """Handshakes of clients, several at once, against openssl's own server, which serves one at a time."""
+    seconds, row = max(2, int(4 * scale)), Row("TLS handshakes a second, in", [])
+    temp = TempDir("hayauma-tls-")
+    certificate = certs.Certificate(temp.path, "mx.example")
+    engine = Engine({"certificates": [certificate.files()]})
+    engine.config["listeners"][0]["tls"] = "implicit"
+    server = SServer(certificate)
+    try:
+        with engine:
+            for what in ("new", "reuse"):
+                for version in ("-tls1_3", "-tls1_2"):
+                    ours = s_time(engine.port, seconds, f"-{what}", version)
+                    theirs = s_time(server.port, seconds, f"-{what}", version)
+                    row.results += [{"server": "hayauma", "what": f"{what} {version}", "per_s": ours},
+                                    {"server": "s_server", "what": f"{what} {version}", "per_s": theirs}]
+                    row.want(f"{what} {version}: against s_server", ours / theirs, ">=", 0.85)
+    finally:
+        server.stop()
+        temp.close()
+    return row
+
+
 ROWS = {"main": main, "sessions400": sessions400, "one-session": one_session, "slow-sync": slow_sync,
         "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "hot": hot,
         "rtt50": rtt50, "tls-out": tls_out, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m,
-        "latency": latency, "throttling": throttling, "dkim": dkim}
+        "latency": latency, "throttling": throttling, "dkim": dkim,
+        "tls-in": tls_in}
