@@ -100,7 +100,7 @@ static struct worker *worker_ready(void)
     if (bench.worker != NULL)
         return bench.worker;
     must(config_load_text("bench.yaml", str_of(text), &e->config, &errors) == 0, "configuration");
-    must(trust_load(&e->trust, e->config, &errors) == 0, "authorities");
+    must(trust_load(&e->trust, e->config, NULL, &errors) == 0, "authorities");
     must(governor_open(&e->shared.governor) == 0, "governor");
     queue_ready(&e->shared);
     e->shared.workers_len = 1;

@@ -10,7 +10,6 @@ import signal
 import subprocess
 import time
 
-import certs
 import ends
 import machine
 import servers
@@ -744,11 +743,11 @@ def s_time(port, seconds, *arguments):
 class SServer:
     """`openssl s_server` with the same certificate."""
 
-    def __init__(self, certificate):
+    def __init__(self, chain, key):
         self.port = free_port()
         self.temp = TempDir("hayauma-s_server-")
         self.process = Process(["openssl", "s_server", "-accept", f"{LOCALHOST}:{self.port}", "-cert",
-                                certificate.chain, "-key", certificate.key, "-quiet"], self.temp.path / "log")
+                                chain, "-key", key, "-quiet"], self.temp.path / "log")
         wait_port((LOCALHOST, self.port), self.process)
 
     def stop(self):
@@ -760,10 +759,10 @@ def tls_in(scale):
     """Handshakes of clients, several at once, against openssl's own server, which serves one at a time."""
     seconds, row = max(2, int(4 * scale)), Row("TLS handshakes a second, in", [])
     temp = TempDir("hayauma-tls-")
-    certificate = certs.Certificate(temp.path, "mx.example")
-    engine = Engine({"certificates": [certificate.files()]})
+    chain, key = Authority(temp.path).self_signed("mx.example")
+    engine = Engine({"certificates": [{"chain": str(chain), "key": str(key)}]})
     engine.config["listeners"][0]["tls"] = "implicit"
-    server = SServer(certificate)
+    server = SServer(chain, key)
     try:
         with engine:
             for what in ("new", "reuse"):

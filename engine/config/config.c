@@ -7,6 +7,8 @@
 
 #include "config/config_private.h"
 
+#define SUBMISSIONS_PORT 465 /* RFC 8314 7.3 */
+
 struct config_block {
     struct config_block *next;
     max_align_t data[];
@@ -194,6 +196,17 @@ static char *machine_name(struct config *c)
     return config_dup(c, str_of(name));
 }
 
+static char *default_tls(struct config *c, const struct config_listener *l)
+{
+    const struct sockaddr_storage *addr = &l->address.addr;
+    in_port_t port = addr->ss_family == AF_INET6 ? ((const struct sockaddr_in6 *)addr)->sin6_port
+                                                 : ((const struct sockaddr_in *)addr)->sin_port;
+
+    if (c->certificates_len == 0 || addr->ss_family == AF_UNIX)
+        return config_dup(c, STR("none"));
+    return config_dup(c, port == htons(SUBMISSIONS_PORT) ? STR("implicit") : STR("starttls"));
+}
+
 static void finish_listeners(struct config *c)
 {
     for (size_t i = 0; i < c->listeners_len; i++) {
@@ -203,6 +216,8 @@ static void finish_listeners(struct config *c)
             l->name = l->address.text;
         if (l->host_name == NULL)
             l->host_name = c->host_name;
+        if (l->tls == NULL)
+            l->tls = default_tls(c, l);
     }
 }
 

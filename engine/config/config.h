@@ -24,13 +24,18 @@ struct config_network { /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 mat
     uint8_t prefix; /* on the 128-bit form */
 };
 
-#define CONFIG_LISTENERS_MAX  64
-#define CONFIG_SHARE_NAME_MAX 64 /* as trace.h takes them from the header */
+#define CONFIG_LISTENERS_MAX    64
+#define CONFIG_CERTIFICATES_MAX 256
+#define CONFIG_SHARE_NAME_MAX   64 /* as trace.h takes them from the header */
 
 /* What a listener does otherwise for clients of a network; NULL: as for all. */
 struct config_client {
     struct config_network network;
     char *bare_newlines;
+};
+
+struct config_certificate { /* files in PEM */
+    char *chain_file, *key_file;
 };
 
 struct config_listener {
@@ -47,6 +52,10 @@ struct config_listener {
     char *bare_newlines;           /* "refuse", "repair" */
     struct config_client *clients; /* by network, in any order */
     size_t clients_len;
+    char *tls;               /* "none", "starttls", "implicit" */
+    bool tls_required;       /* before there is mail */
+    char *tls_version_min;   /* "1.2", "1.3" */
+    uint32_t tls_timeout_ms; /* of a handshake */
     uint64_t message_bytes_max;
     uint32_t recipients_max;
     uint32_t command_line_bytes_max;
@@ -216,6 +225,8 @@ struct config {
     struct keyring *keyring;
     void (*keyring_free)(struct keyring *k);
 
+    struct config_certificate *certificates;
+    size_t certificates_len;
     struct config_listener *listeners;
     size_t listeners_len;
     struct config_share *tenants, *campaigns;

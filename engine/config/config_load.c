@@ -127,16 +127,38 @@ static void load_text(struct config_loader *l, struct str text)
         load_yaml(l, text);
 }
 
+/* Each value for itself is right; what they say together may be wrong. */
+static void check_listeners(struct config_loader *l)
+{
+    const struct config_section *s = &config_listener_schema;
+
+    for (size_t i = 0; i < l->c->listeners_len; i++) {
+        const struct config_listener *listener = &l->c->listeners[i];
+        bool none = strcmp(listener->tls, "none") == 0;
+        const struct config_field *f =
+            config_field_find(s, none ? STR("tls_required") : STR("tls"));
+        struct config_place at = {(int)config_line_of(l->c, listener, f), 1};
+
+        if (none && listener->tls_required)
+            config_complain(l, at, "listeners[%zu].tls_required: without tls no client gets in", i);
+        if (!none && l->c->certificates_len == 0)
+            config_complain(l, at, "listeners[%zu].tls: %s needs 'certificates'", i, listener->tls);
+    }
+}
+
 int config_load_text(const char *file, struct str text, struct config **out, struct buf *errors)
 {
     struct config_loader l = {.c = config_new_default(), .file = file, .errors = errors};
 
     load_text(&l, text);
+    if (l.errors_count == 0) {
+        config_finish(l.c);
+        check_listeners(&l);
+    }
     if (l.errors_count != 0) {
         config_unref(l.c);
         return -EINVAL;
     }
-    config_finish(l.c);
     *out = l.c;
     return 0;
 }

@@ -266,6 +266,19 @@ static const struct config_field listener_fields[] = {
     {"clients", CONFIG_MAP, AT_LISTENER(clients),
      .offset2 = offsetof(struct config_listener, clients_len), .section = &client_schema,
      .items = &client_items},
+    {"tls", CONFIG_CHOICE, AT_LISTENER(tls), .choices = "none, starttls, implicit",
+     .def_text = "with `certificates`: `implicit` on port 465, `starttls` elsewhere; without them, "
+                 "and on Unix sockets: `none`",
+     .doc =
+         "Encryption (TLS 1.2 and 1.3): 'starttls' offers STARTTLS (RFC 3207), 'implicit' begins "
+         "with TLS (RFC 8314)."},
+    {"tls_required", CONFIG_BOOL, AT_LISTENER(tls_required), .def = "no",
+     .doc = "Take mail in encrypted sessions only: before STARTTLS commands get 530 5.7.0. Not for "
+            "a host that the world's MX point to (RFC 3207 4)."},
+    {"tls_version_min", CONFIG_CHOICE, AT_LISTENER(tls_version_min), .def = "1.2",
+     .choices = "1.2, 1.3", .doc = "The oldest version of TLS that is taken."},
+    {"tls_handshake_timeout", CONFIG_MS, AT_LISTENER(tls_timeout_ms), .def = "30s",
+     RANGE(1 * SECOND_MS, 10 * MINUTE_MS), .doc = "All of a handshake; then the session is cut."},
     {"message_size_max", CONFIG_BYTES, AT_LISTENER(message_bytes_max), .def = "50MiB",
      RANGE(64 * KIB, 2 * GIB),
      .doc =
@@ -487,6 +500,36 @@ static const struct config_section dkim_schema = {
     .fields = dkim_fields,
     .len = ARRAY_LEN(dkim_fields)};
 
+#define AT_CERTIFICATE(member) .offset = offsetof(struct config_certificate, member)
+
+static const struct config_field certificate_fields[] = {
+    {"chain", CONFIG_PATH, .required = true, AT_CERTIFICATE(chain_file),
+     .example = "/etc/hayauma/tls/fullchain.pem",
+     .doc = "The certificate, then those that signed it but for the last, in PEM. Required."},
+    {"key", CONFIG_PATH, .required = true, AT_CERTIFICATE(key_file),
+     .example = "/etc/hayauma/tls/privkey.pem",
+     .doc = "Its private key, in PEM, without a pass phrase. Required."},
+};
+static const struct config_items certificate_items = {
+    .bytes = sizeof(struct config_certificate),
+    .max = CONFIG_CERTIFICATES_MAX,
+    .unique = "chain",
+    .write = "\"- {chain: /etc/hayauma/tls/fullchain.pem, key: /etc/hayauma/tls/privkey.pem}\""};
+static const struct config_section certificate_schema = {
+    .doc =
+        "What the engine shows to clients that want encryption: a list. A client that asks for a "
+        "name (SNI) gets the first certificate of each type of key, ECDSA and RSA, that bears the "
+        "name; one that asks for none, or for one that no certificate bears, gets the first of "
+        "each "
+        "type. A reload reads the files again; of a file that is broken the certificate loaded "
+        "before stays, and the log says so. The engine must be able to read them after it has "
+        "become `user`.",
+    .example = "certificates:\n"
+               "  - {chain: /etc/hayauma/tls/mx.ecdsa.pem, key: /etc/hayauma/tls/mx.ecdsa.key}\n"
+               "  - {chain: /etc/hayauma/tls/mx.rsa.pem, key: /etc/hayauma/tls/mx.rsa.key}\n",
+    .fields = certificate_fields,
+    .len = ARRAY_LEN(certificate_fields)};
+
 const struct config_section config_listener_schema = {
     .doc = "Where mail comes in: a list, each with its own limits. Without this key there is one "
            "listener at `127.0.0.1:25`; `[]` is none.",
@@ -609,6 +652,8 @@ static const struct config_field fields[] = {
     {"source", CONFIG_SECTION, .section = &source_schema},
     {"http", CONFIG_SECTION, .section = &http_schema},
     {"dkim", CONFIG_SECTION, .section = &dkim_schema},
+    {"certificates", CONFIG_ITEMS, AT(certificates), LEN_AT(certificates_len),
+     .section = &certificate_schema, .items = &certificate_items},
     {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
      .section = &config_listener_schema, .items = &listener_items},
     {"tenants", CONFIG_MAP, AT(tenants), LEN_AT(tenants_len), .section = &tenant_schema,

@@ -86,6 +86,7 @@ static void record_reception(const struct accept_order *o, struct buf *out)
     event.reception_protocol = o->protocol;
     event.session_id = o->session_id;
     event.user = o->user;
+    event.tls = o->tls;
     report_line(out, &event);
 }
 

@@ -11,6 +11,8 @@
 #include "smtp/address.h"
 #include "worker/worker.h"
 
+struct report_tls;
+
 /* Envelope strings live one behind the other in a buffer; these are offsets into it. */
 struct accept_slice {
     uint32_t at, len;
@@ -33,7 +35,8 @@ struct accept_order {
     uint64_t held_bytes; /* of shared->intake_bytes; given back when the commit has ended */
     /* For the record. */
     const char *protocol, *peer_name, *peer_addr, *session_id;
-    const char *user; /* who has logged in, or NULL */
+    const char *user;             /* who has logged in, or NULL */
+    const struct report_tls *tls; /* or NULL */
 };
 
 /* Who is told how it ended; lives until then, or until accept_forget(). */

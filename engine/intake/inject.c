@@ -55,8 +55,14 @@ static const struct inject_rule {
 } rules[] = {
     [INJECT_PROXY] = {"proxy header", BIT(INJECT_OPEN) | BIT(INJECT_DEAD), INJECT_PROXY,
                       INJECT_DEAD, false},
-    [INJECT_OPEN] = {"open", BIT(INJECT_BYE) | BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_OPEN,
-                     INJECT_BYE, false},
+    [INJECT_OPEN] = {"open",
+                     BIT(INJECT_AGREED) | BIT(INJECT_SHAKING) | BIT(INJECT_BYE) |
+                         BIT(INJECT_TALKED) | BIT(INJECT_DEAD),
+                     INJECT_OPEN, INJECT_BYE, false},
+    [INJECT_AGREED] = {"agreed on TLS", BIT(INJECT_SHAKING) | BIT(INJECT_DEAD), INJECT_SHAKING,
+                       INJECT_DEAD, false},
+    [INJECT_SHAKING] = {"handshake", BIT(INJECT_OPEN) | BIT(INJECT_TALKED) | BIT(INJECT_DEAD),
+                        INJECT_SHAKING, INJECT_DEAD, true},
     [INJECT_BYE] = {"bye", BIT(INJECT_TALKED) | BIT(INJECT_DEAD), INJECT_DEAD, INJECT_DEAD, true},
     [INJECT_TALKED] = {"talked on", BIT(INJECT_LINGER) | BIT(INJECT_DEAD), INJECT_LINGER,
                        INJECT_DEAD, false},
@@ -80,6 +86,8 @@ static void inject_end(struct inject *s)
 
     if (s->state == INJECT_DEAD)
         return;
+    if (s->state == INJECT_SHAKING)
+        inject_tls_failed(s, "the session ended within the handshake");
     set_state(s, INJECT_DEAD);
     inject_answers_forget(s);
     inject_login_forget(s);
@@ -197,6 +205,19 @@ static const char *sender_refusal(struct inject *s, const struct smtp_address *s
     return inject_user_refusal(s, sender, domain);
 }
 
+/* What came behind the command was there before its reply: no client that means well does that, but
+ * somebody on the way who wants his commands to be the client's. */
+static void answer_starttls(struct inject *s, const struct smtp_server_input *in)
+{
+    const char *refusal = in->len > 0
+                              ? "421 4.7.0 nothing may be sent behind STARTTLS before its reply"
+                              : inject_tls_refusal(s);
+
+    smtp_server_answer(&s->server, inject_out(s), s->worker->draining ? DRAINING : refusal);
+    if (refusal == NULL && !s->worker->draining)
+        set_state(s, INJECT_AGREED);
+}
+
 static void answer_mail(struct inject *s)
 {
     const char *refusal = intake_refusal(s);
@@ -307,7 +328,8 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
             answer_helo(s);
             break;
         case SMTP_SERVER_TLS:
-            ASSERT(false); /* not offered */
+            answer_starttls(s, in);
+            break;
         case SMTP_SERVER_AUTH:
             answer_auth(s);
             break;
@@ -422,10 +444,13 @@ static void on_recv(struct stream *stream, int32_t result, const uint8_t *data)
             inject_process(s, data, (size_t)result);
         } else if (s->state == INJECT_BYE) {
             set_state(s, INJECT_TALKED);
+        } else if (s->state == INJECT_AGREED) { /* as in answer_starttls() */
+            inject_end(s);
+            return;
         } else if ((s->heard += (uint32_t)result) > HEARD_MAX) {
             inject_end(s);
         }
-    } else if (result == 0) {
+    } else if (result == 0 && s->state != INJECT_SHAKING) {
         s->input = INJECT_ENDED; /* perhaps only its sending side: it may wait for replies */
     } else if (result != -ECANCELED) {
         inject_end(s);
@@ -468,6 +493,20 @@ static void inject_receive(struct inject *s)
         stream_recv_once(&s->stream);
 }
 
+/* The state is INJECT_SHAKING, and nothing is on its way to the client. */
+static void handshake_begin(struct inject *s)
+{
+    if (inject_tls_begin(s) < 0) {
+        inject_end(s);
+        return;
+    }
+    deadline_set(s, s->settings->tls_timeout_ms);
+    /* What a balancer sent behind its header. */
+    stream_resume(&s->stream, buf_str(&s->pending));
+    buf_done(&s->pending);
+    inject_receive(s);
+}
+
 /* All that was written is sent. */
 static void inject_said(struct inject *s)
 {
@@ -480,6 +519,10 @@ static void inject_said(struct inject *s)
         return;
     }
     set_state(s, next);
+    if (next == INJECT_SHAKING) {
+        handshake_begin(s);
+        return;
+    }
     stream_send_end(&s->stream); /* whoever waits for an answer waits no longer */
     deadline_set(s, LAST_WORD_MS);
     inject_receive(s);
@@ -502,6 +545,23 @@ static void inject_flush(struct inject *s)
     s->iov = (struct iovec){s->sending.data, s->sending.len};
     if (stream_send(&s->stream, &s->iov, 1) < 0)
         inject_end(s);
+}
+
+void inject_shaken(struct inject *s, bool complete)
+{
+    if (!complete) { /* the alert goes out, and the client is heard until it has read that */
+        set_state(s, INJECT_TALKED);
+        mark_dirty(s);
+        return;
+    }
+    set_state(s, INJECT_OPEN);
+    smtp_server_encrypted(&s->server);
+    s->helo[0] = '\0';
+    inject_logout(s); /* what was said in plaintext is forgotten */
+    if (inject_tls_implicit(s))
+        smtp_server_greet(&s->server, &s->out, s->worker->draining ? DRAINING : NULL);
+    touch(s);
+    inject_process(s, NULL, 0);
 }
 
 void inject_flush_all(struct worker *w)
@@ -542,6 +602,8 @@ static struct smtp_server_options server_options(const struct inject_listener *l
                                         .auth = auth ? SMTP_AUTH_PLAIN | SMTP_AUTH_LOGIN : 0,
                                         .auth_without_tls = c->auth_without_tls,
                                         .auth_required = strcmp(c->auth, "required") == 0,
+                                        .starttls = strcmp(c->tls, "starttls") == 0,
+                                        .tls_required = c->tls_required,
                                         .on_refused = inject_refused};
 }
 
@@ -572,16 +634,29 @@ static const char *session_refusal(struct inject *s)
     return NULL;
 }
 
-/* The session knows its client: greets it, or says why not. */
+/* The session knows its client: greets it, begins with TLS, or says why not; but not where a
+ * handshake would come first, since that is what costs. */
 static void inject_admit(struct inject *s)
 {
+    bool implicit = inject_tls_implicit(s);
+    const char *refusal;
+
     s->options.trusted = inject_may_relay(s);
     s->options.repair_newlines =
         config_repairs_newlines(s->settings, (const struct sockaddr *)&s->peer);
     peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
-    smtp_server_greet(&s->server, &s->out, session_refusal(s));
-    touch(s);
-    inject_process(s, NULL, 0);
+    refusal = session_refusal(s);
+    if (!implicit || refusal != NULL)
+        smtp_server_greet(&s->server, &s->out, refusal);
+    if (!implicit) {
+        touch(s);
+        inject_process(s, NULL, 0);
+    } else if (refusal == NULL) {
+        set_state(s, INJECT_SHAKING);
+        handshake_begin(s);
+    } else {
+        inject_end(s);
+    }
 }
 
 void inject_begin(struct inject_listener *l, int fd)
@@ -633,7 +708,7 @@ void inject_drain(struct worker *w, bool hard)
         struct inject *s = LIST_ENTRY(n, struct inject, node);
 
         next = list_next(&w->injects, n);
-        if (hard)
+        if (hard || s->state == INJECT_SHAKING)
             inject_end(s);
         else
             drain_say(s);

@@ -8,7 +8,9 @@
 #include "intake/accept.h"
 #include "intake/inject.h"
 #include "worker/peer_text.h"
-#include "worker/stream.h"
+#include "worker/stream_tls.h"
+
+struct report_tls;
 
 /* The answer to a message of a session, from its submission until its reply is written. */
 struct inject_answer {
@@ -23,13 +25,15 @@ struct inject_answer {
 
 /* What a session does; inject.c has the table. */
 enum inject_state {
-    INJECT_PROXY,  /* a balancer is to say whose connection it is: inject_proxy.c */
-    INJECT_OPEN,   /* reads commands and mail */
-    INJECT_BYE,    /* the session's last reply is written */
-    INJECT_TALKED, /* the same, but the client talks on: it is heard out, since bytes that nobody
-                      read would turn our close into a reset, and that would destroy the reply */
-    INJECT_LINGER, /* the last reply is sent, our sending has ended; for a client that talked on */
-    INJECT_DEAD,   /* its operations are ending */
+    INJECT_PROXY,   /* a balancer is to say whose connection it is: inject_proxy.c */
+    INJECT_OPEN,    /* reads commands and mail */
+    INJECT_AGREED,  /* STARTTLS was accepted: the reply is to be sent, and nothing may come */
+    INJECT_SHAKING, /* the handshake is under way: inject_tls.c */
+    INJECT_BYE,     /* the session's last reply is written */
+    INJECT_TALKED,  /* the same, but the client talks on: it is heard out, since bytes that nobody
+                       read would turn our close into a reset, and that would destroy the reply */
+    INJECT_LINGER,  /* the last reply is sent, our sending has ended; for a client that talked on */
+    INJECT_DEAD,    /* its operations are ending */
 };
 
 /* How a session receives. A stream of buffers may bring a MiB and more before it is stopped, so a
@@ -56,6 +60,7 @@ struct inject {
     struct login *login;            /* an AUTH that is awaited, or NULL */
     const struct config_user *user; /* who is logged in, or NULL */
     struct config *user_config;     /* a reference, for user */
+    struct tls_facts tls;           /* of an encrypted session */
     struct buf out, sending;        /* replies: being written, being sent */
     struct iovec iov;
     struct list answers; /* of struct inject_answer, awaited: inject_reply.c */
@@ -137,9 +142,20 @@ bool inject_proxy_expected(const struct inject *s);
 /* What came of the header. PROXY_HEADER_DONE: s->peer is the client's; what follows the header is
  * pending. */
 enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len);
-/* In inject.c: a session on an accepted connection; some of its answers were written. */
+/* In inject_tls.c: why STARTTLS is refused, or NULL; the handshake begins (0 or -errno), its end is
+ * told by inject_shaken(); the session ended within it. */
+bool inject_tls_implicit(const struct inject *s); /* sessions of its listener begin with TLS */
+const char *inject_tls_refusal(const struct inject *s);
+int inject_tls_begin(struct inject *s) MUST_USE;
+void inject_tls_failed(struct inject *s, const char *why);
+/* What records say of it; NULL: the session is not encrypted. */
+const char *inject_protocol(const struct inject *s); /* "ESMTPS" (RFC 3848) */
+const struct report_tls *inject_tls_report(const struct inject *s, struct report_tls *out);
+/* In inject.c: a session on an accepted connection; some of its answers were written; its handshake
+ * is over. */
 void inject_begin(struct inject_listener *l, int fd);
 void inject_answered(struct inject *s);
+void inject_shaken(struct inject *s, bool complete);
 /* The session goes on with what its client has sent meanwhile. */
 void inject_resume(struct inject *s);
 

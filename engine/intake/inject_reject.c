@@ -80,6 +80,7 @@ void inject_refused(struct smtp_server *server, struct str text)
     struct str address = server->address;
     const char *user = inject_login_name(s);
     struct smtp_reply reply;
+    struct report_tls tls;
 
     if (address.len > ADDRESS_BYTES_MAX)
         address.len = ADDRESS_BYTES_MAX;
@@ -105,9 +106,10 @@ void inject_refused(struct smtp_server *server, struct str text)
                                        .command = stage.name,
                                        .peer_name = s->helo[0] != '\0' ? s->helo : NULL,
                                        .peer_addr = s->peer_text,
-                                       .reception_protocol = server->esmtp ? "ESMTP" : "SMTP",
+                                       .reception_protocol = inject_protocol(s),
                                        .session_id = s->id,
-                                       .user = user});
+                                       .user = user,
+                                       .tls = inject_tls_report(s, &tls)});
     if (stage.name != NULL && strcmp(stage.name, "AUTH") == 0)
         log_warn("smtp.auth_failed", "session=%s peer=%s user=\"%s\" reply=\"%.*s\"", s->id,
                  s->peer_text, user != NULL ? user : "", STR_FMT(text));

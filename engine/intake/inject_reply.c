@@ -12,6 +12,7 @@
 
 #include "intake/inject_login.h"
 #include "intake/inject_message.h"
+#include "outcome/report.h"
 #include "worker/shared.h"
 
 #define BEHIND_KEPT_BYTES 4096 /* between messages */
@@ -41,6 +42,7 @@ static void on_accepted(struct accept_waiter *waiter, int result);
 bool inject_submit(struct inject *s, struct message *m, int64_t due_ms)
 {
     struct inject_answer *a = pool_get(&s->worker->answer_pool);
+    struct report_tls tls;
     struct accept_order order = {.worker = s->worker,
                                  .config = s->config,
                                  .message = m,
@@ -49,11 +51,12 @@ bool inject_submit(struct inject *s, struct message *m, int64_t due_ms)
                                  .rcpts_len = s->rcpts_len,
                                  .due_ms = due_ms,
                                  .held_bytes = s->held_bytes,
-                                 .protocol = s->server.esmtp ? "ESMTP" : "SMTP",
+                                 .protocol = inject_protocol(s),
                                  .peer_name = s->helo,
                                  .peer_addr = s->peer_text,
                                  .session_id = s->id,
-                                 .user = s->user != NULL ? s->user->name : NULL};
+                                 .user = s->user != NULL ? s->user->name : NULL,
+                                 .tls = inject_tls_report(s, &tls)};
 
     if (a == NULL)
         return false;

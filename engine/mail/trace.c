@@ -13,7 +13,8 @@
 #define HOST_BYTES_MAX   255
 #define FOR_BYTES_MAX    400
 #define WANTED_BYTES_MAX 512
-#define FIXED_BYTES_MAX  384 /* of a stamp: all but the three names */
+#define CIPHER_BYTES_MAX 64
+#define FIXED_BYTES_MAX  576 /* of a stamp: all but the three names */
 #define BORDER_BYTES     2
 
 static const char private_prefix[] = "x-hayauma-";
@@ -292,7 +293,22 @@ static const char *protocol_name(const struct trace_stamp *s)
 
     if (s->protocol != NULL)
         return s->protocol;
-    return s->esmtp || s->smtputf8 ? names[s->smtputf8][s->tls][s->auth] : "SMTP";
+    return s->esmtp || s->smtputf8 ? names[s->smtputf8][s->tls_protocol != NULL][s->auth] : "SMTP";
+}
+
+/* As Postfix writes it. */
+static void put_tls(struct out *o, const struct trace_stamp *s)
+{
+    char digits[STR_U64_BYTES];
+    struct str bits = str_of_u64((uint64_t)s->tls_bits, digits);
+
+    PUT(o, "\r\n\t(using ");
+    put_host(o, str_of(s->tls_protocol), CIPHER_BYTES_MAX);
+    PUT(o, " with cipher ");
+    put_host(o, str_of(s->tls_cipher), CIPHER_BYTES_MAX);
+    PUT(o, " (");
+    out_put(o, bits.ptr, bits.len);
+    PUT(o, " bits))");
 }
 
 static void put_received(struct out *o, const struct trace_stamp *s, const char *id,
@@ -309,6 +325,8 @@ static void put_received(struct out *o, const struct trace_stamp *s, const char 
         put_host(o, str_of(s->peer_addr), HOST_BYTES_MAX);
         PUT(o, "])");
     }
+    if (s->tls_protocol != NULL)
+        put_tls(o, s);
     PUT(o, "\r\n\tby ");
     put_host(o, str_of(s->host_name), HOST_BYTES_MAX);
     PUT(o, " with ");

@@ -56,13 +56,15 @@ size_t trace_strip(uint8_t *content, struct trace_facts *facts);
 size_t trace_border(uint8_t *content, size_t len, struct trace_facts *facts);
 
 struct trace_stamp {
-    struct str helo; /* as the client said it: hostile */
-    bool esmtp, smtputf8, tls,
-        auth;              /* the protocol: SMTP, ESMTP, UTF8SMTP and their S, A, SA forms */
-    const char *protocol;  /* instead of these, or NULL: "HTTP" */
-    bool no_received;      /* no Received field is written */
-    const char *peer_addr; /* "192.0.2.1" or "2001:db8::1", no port; or NULL (Unix socket) */
-    const char *host_name; /* ours: "by", and the right side of a Message-ID */
+    struct str helo;            /* as the client said it: hostile */
+    bool esmtp, smtputf8, auth; /* the protocol: SMTP, ESMTP, UTF8SMTP and their S, A, SA forms */
+    const char *tls_protocol;   /* "TLSv1.3"; NULL: the session was not encrypted */
+    const char *tls_cipher;     /* "TLS_AES_256_GCM_SHA384" */
+    int tls_bits;               /* 256 */
+    const char *protocol;       /* instead of these, or NULL: "HTTP" */
+    bool no_received;           /* no Received field is written */
+    const char *peer_addr;      /* "192.0.2.1" or "2001:db8::1", no port; or NULL (Unix socket) */
+    const char *host_name;      /* ours: "by", and the right side of a Message-ID */
     const struct msgid *id;
     struct str recipient; /* "for"; empty when the message has more than one (RFC 5321 7.2) */
     int64_t now_ms;

@@ -316,7 +316,7 @@ static void test_stamp(void **state)
 
 static void test_protocols(void **state)
 {
-    char room[TRACE_STAMP_BYTES_MAX + 1], want[64];
+    char room[TRACE_STAMP_BYTES_MAX + 1], want[160];
     struct trace_facts f = {.has_message_id = true, .has_date = true, .body_offset = 10};
     static const char *const names[] = {
         "SMTP", "ESMTP",  "SMTP", "ESMTPS",  "UTF8SMTP",  "UTF8SMTP",  "UTF8SMTPS",  "UTF8SMTPS",
@@ -328,12 +328,19 @@ static void test_protocols(void **state)
         struct str text;
 
         s.esmtp = i & 1;
-        s.tls = i & 2;
+        if ((i & 2) != 0) {
+            s.tls_protocol = "TLSv1.3";
+            s.tls_cipher = "TLS_AES_256_GCM_SHA384";
+            s.tls_bits = 256;
+        }
         s.smtputf8 = i & 4;
         s.auth = i & 8;
         s.peer_addr = NULL;
         text = stamp(room, &s, &f);
-        snprintf(want, sizeof(want), "Received: from h\r\n\tby mx.example.jp with %s id ",
+        snprintf(want, sizeof(want), "Received: from h%s\r\n\tby mx.example.jp with %s id ",
+                 (i & 2) != 0
+                     ? "\r\n\t(using TLSv1.3 with cipher TLS_AES_256_GCM_SHA384 (256 bits))"
+                     : "",
                  names[i]);
         assert_memory_equal(text.ptr, want, strlen(want));
     }

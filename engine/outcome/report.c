@@ -195,9 +195,11 @@ static void put_tls(struct buf *out, const struct report_tls *tls)
 
 static void put_own_tls(struct buf *out, const struct report_tls *tls)
 {
-    TEXT(out, "tls_policy", str_of(tls->policy));
+    if (tls->policy != NULL)
+        TEXT(out, "tls_policy", str_of(tls->policy));
     if (tls->protocol != NULL) {
-        TEXT(out, "tls_verification", str_of(tls->verification));
+        if (tls->verification != NULL)
+            TEXT(out, "tls_verification", str_of(tls->verification));
         NAME(out, "tls_resumed");
         buf_puts(out, tls->resumed ? "true" : "false");
     } else if (tls->plaintext != NULL) {

@@ -23,9 +23,9 @@ enum report_type {
 
 /* What a session's TLS was. */
 struct report_tls {
-    const char *policy;            /* "may" */
+    const char *policy;            /* "may"; NULL: of a session in */
     const char *protocol, *cipher; /* NULL: it was not encrypted */
-    const char *verification;      /* in words: "verified", "not checked" */
+    const char *verification;      /* in words: "verified", "not checked"; NULL: of a session in */
     bool resumed;
     const char *plaintext; /* why it was not encrypted, where it might have been */
 };

@@ -149,7 +149,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
         buf_put_why(error, err);
         return err;
     }
-    err = trust_load(&e->trust, config, error);
+    err = trust_load(&e->trust, config, NULL, error);
     if (err < 0)
         return err;
     e->config = config_ref(config);
@@ -311,10 +311,11 @@ static void on_reload(struct worker *w, struct worker_note *note)
 int engine_reload(struct engine *e, struct config *config, struct buf *cannot, struct buf *errors)
 {
     struct trust *trust;
-    int err = trust_load(&trust, config, errors);
+    int err = trust_load(&trust, config, e->trust, errors);
 
     if (err < 0)
         return err;
+    buf_put_str(cannot, buf_str(&trust->certificates->complaints));
     config_keep(e->config, config, cannot);
     config->generation = e->config->generation + 1;
     order_all(e, on_reload, config, trust, false);

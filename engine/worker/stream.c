@@ -297,7 +297,9 @@ void stream_filter_set(struct stream *s, struct stream_filter *f)
     f->stream = s;
 }
 
-/* A peer that does not read what it was sent would never let the farewell go. */
+/* A peer that does not read what it was sent would never let the farewell go. The last reply may
+ * well be on its way: every socket has room for so much more. */
+#define FAREWELL_LEFT_MAX 2048
 static bool farewell_may_go(const struct stream *s)
 {
     struct io_progress p;
@@ -306,7 +308,7 @@ static bool farewell_may_go(const struct stream *s)
         io_op_busy(&s->send))
         return false;
     stream_progress(s, &p);
-    return p.left_bytes == 0;
+    return p.left_bytes <= FAREWELL_LEFT_MAX;
 }
 
 void stream_cancel(struct stream *s, bool polite)

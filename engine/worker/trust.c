@@ -16,7 +16,8 @@ static int load_client(struct trust *t, const struct config *config, struct buf 
     return err;
 }
 
-int trust_load(struct trust **out, const struct config *config, struct buf *errors)
+int trust_load(struct trust **out, const struct config *config, const struct trust *old,
+               struct buf *errors)
 {
     struct trust *t = calloc(1, sizeof(*t));
     int err;
@@ -25,6 +26,8 @@ int trust_load(struct trust **out, const struct config *config, struct buf *erro
         return -ENOMEM;
     t->refs = 1;
     err = load_client(t, config, errors);
+    if (err == 0)
+        err = certificates_load(&t->certificates, config, old == NULL ? NULL : old->certificates);
     if (err < 0)
         trust_unref(t);
     else
@@ -43,5 +46,6 @@ void trust_unref(struct trust *t)
     if (t == NULL || atomic_fetch_sub(&t->refs, 1) != 1)
         return;
     tls_client_unref(t->client);
+    certificates_free(t->certificates);
     free(t);
 }

@@ -9,14 +9,18 @@
 
 #include "config/config.h"
 #include "tls/tls.h"
+#include "worker/certificates.h"
 
 struct trust {
     _Atomic uint32_t refs;
-    struct tls_client *client; /* of sessions out */
+    struct tls_client *client;         /* of sessions out */
+    struct certificates *certificates; /* what clients are shown */
 };
 
-/* Not for a worker. 0, or -errno and a line in errors for each file that is of no use. */
-int trust_load(struct trust **out, const struct config *config, struct buf *errors) MUST_USE;
+/* Not for a worker. 0, or -errno and a line in errors for each file that is of no use; certificates
+ * have theirs in certificates->complaints. old: what is in force, or NULL. */
+int trust_load(struct trust **out, const struct config *config, const struct trust *old,
+               struct buf *errors) MUST_USE;
 struct trust *trust_ref(struct trust *t);
 void trust_unref(struct trust *t); /* NULL is accepted */
 

@@ -1,6 +1,7 @@
 """A certificate authority of a test, by the openssl program."""
 
 import pathlib
+import ssl
 import subprocess
 
 CONFIG = """
@@ -42,10 +43,12 @@ class Authority:
     def key_options(rsa):
         return ("rsa:2048",) if rsa else ("ec", "-pkeyopt", "ec_paramgen_curve:prime256v1")
 
-    def self_signed(self, host, name=None, rsa=False):
+    def self_signed(self, host, name=None, rsa=False, more=()):
+        """Also in the place of what the files hold; more: further names."""
         chain, key = self.files(name or f"self-{host}")
+        names = ",".join(f"DNS:{n}" for n in (host, *more))
         self.openssl("req", "-x509", "-newkey", *self.key_options(rsa), "-nodes", "-days", 30,
-                     "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+                     "-subj", f"/CN={host}", "-addext", f"subjectAltName={names}",
                      "-keyout", key, "-out", chain)
         return chain, key
 
@@ -60,3 +63,21 @@ class Authority:
         self.openssl("ca", "-batch", "-notext", "-config", self.dir / "config", "-cert", self.ca,
                      "-keyfile", self.key, *times, "-in", request, "-out", chain)
         return chain, key
+
+
+def trusting(*chains):
+    """A client's context that trusts these certificates, and nobody else."""
+    context = ssl.create_default_context()
+    for chain in chains:
+        context.load_verify_locations(chain)
+    return context
+
+
+def careless(**settings):
+    """One that takes any certificate."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    for name, value in settings.items():
+        setattr(context, name, value)
+    return context

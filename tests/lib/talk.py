@@ -73,6 +73,18 @@ class Client:
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.close()
 
+    def encrypt(self, context, name="mta.sender.example"):
+        """The session's handshake, here and now."""
+        self.file.close()
+        self.socket = context.wrap_socket(self.socket, server_hostname=name,
+                                          suppress_ragged_eofs=False)
+        self.file = self.socket.makefile("rb")
+
+    def starttls(self, context, name="mta.sender.example", hello="client.example"):
+        self.expect(self.command("STARTTLS"), 220)
+        self.encrypt(context, name)
+        return self.expect(self.command(f"EHLO {hello}"), 250)
+
     @staticmethod
     def expect(reply, *codes):
         if not reply or int(reply[:3]) not in codes:

@@ -311,7 +311,7 @@ static void engine_make(struct engine *e)
     struct buf errors = {0};
     const char *why = NULL;
 
-    ASSERT(trust_load(&e->trust, c, &errors) == 0);
+    ASSERT(trust_load(&e->trust, c, NULL, &errors) == 0);
     e->config = c;
     e->started_ms = sim_wall_ms();
     e->shared.workers_len = world.workers;

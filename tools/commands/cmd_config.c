@@ -2,6 +2,7 @@
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "config/config.h"
@@ -49,13 +50,19 @@ static struct config *load(const struct options *o)
     return c;
 }
 
-/* Whether the files that c names are of use; else they are named. */
+/* Whether the files that c names are of use; else they are named. Of certificates that are, warns
+ * when they are not valid for long. */
 static bool files_good(const struct config *c)
 {
     struct buf errors = {0};
     struct trust *trust = NULL;
-    bool good = trust_load(&trust, c, &errors) == 0;
+    bool good = trust_load(&trust, c, NULL, &errors) == 0;
 
+    if (good) {
+        buf_put_str(&errors, buf_str(&trust->certificates->complaints));
+        good = errors.len == 0;
+        certificates_warnings(trust->certificates, (int64_t)time(NULL), &errors);
+    }
     fwrite(errors.data, 1, errors.len, stderr);
     buf_done(&errors);
     trust_unref(trust);

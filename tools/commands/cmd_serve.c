@@ -252,6 +252,23 @@ static void serve_describe(void *arg, struct control_description *out)
                                         .draining = atomic_load(&s->engine.draining)};
 }
 
+/* Mail that needs no encryption goes on; certificates that do not work are seen here alone. */
+static void log_certificates(const struct serve *s)
+{
+    const struct certificates *c = s->engine.trust->certificates;
+    struct buf warnings = {0}, words = joined(buf_str(&c->complaints));
+
+    if (words.len > 0)
+        log_error("tls.certificate_failed", "reason=\"%.*s\"", STR_FMT(buf_str(&words)));
+    buf_done(&words);
+    certificates_warnings(c, clock_wall_ms() / 1000, &warnings);
+    words = joined(buf_str(&warnings));
+    if (words.len > 0)
+        log_warn("tls.certificate_expires", "reason=\"%.*s\"", STR_FMT(buf_str(&words)));
+    buf_done(&words);
+    buf_done(&warnings);
+}
+
 /* For SIGHUP and the control channel alike. */
 static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
 {
@@ -267,6 +284,7 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
     }
     if (c != NULL) {
         http_reload(s->http, c);
+        log_certificates(s);
         set_log_level(c);
         keep_keys_in(c);
         config_unref(s->config);
@@ -475,6 +493,8 @@ static int serve_run(struct serve *s)
     struct buf error = {0}, listeners = {0};
     int err = engine_open(&s->engine, s->config, &error);
 
+    if (err == 0)
+        log_certificates(s);
     if (err == 0)
         err = http_open(&s->http, s->config, &error);
     if (err == 0)

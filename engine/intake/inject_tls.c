@@ -1,0 +1,76 @@
+/* TLS of sessions inward (RFC 3207, 8314): when it begins, and what is kept of it. The handshake
+ * runs in the crew (worker/stream_tls.h) while the session waits for its end in INJECT_SHAKING, no
+ * longer than tls_handshake_timeout. */
+#include <errno.h>
+
+#include "base/log.h"
+#include "intake/inject_message.h"
+#include "outcome/report.h"
+#include "worker/trust.h"
+
+bool inject_tls_implicit(const struct inject *s)
+{
+    return strcmp(s->settings->tls, "implicit") == 0;
+}
+
+const char *inject_tls_refusal(const struct inject *s)
+{
+    return s->worker->trust->certificates->server == NULL
+               ? "454 4.7.0 TLS is not available now, try again later"
+               : NULL;
+}
+
+void inject_tls_failed(struct inject *s, const char *why)
+{
+    counter_add(&s->worker->counters.tls_in_failures, 1);
+    log_debug("smtp.tls_failed", "session=%s peer=%s reason=\"%s\"", s->id, s->peer_text, why);
+}
+
+static void on_ended(struct stream *stream, const char *error)
+{
+    struct inject *s = CONTAINER_OF(stream, struct inject, stream);
+    struct worker_counters *counters = &s->worker->counters;
+
+    if (error != NULL) {
+        inject_tls_failed(s, error);
+    } else {
+        tls_facts(stream_tls_of(stream), &s->tls);
+        counter_add(&counters->tls_in, 1);
+        counter_add(&counters->tls_in_resumed, s->tls.resumed);
+        log_debug("smtp.tls", "session=%s peer=%s protocol=%s cipher=%s resumed=%d name=\"%s\"",
+                  s->id, s->peer_text, s->tls.protocol, s->tls.cipher, s->tls.resumed,
+                  s->tls.server_name);
+    }
+    inject_shaken(s, error == NULL);
+}
+
+int inject_tls_begin(struct inject *s)
+{
+    struct tls_server *server = s->worker->trust->certificates->server;
+    struct tls_accept_options options = {.scope = str_of(s->settings->address.text)};
+    struct tls *tls;
+
+    if (strcmp(s->settings->tls_version_min, "1.3") == 0)
+        options.version_min = TLS_1_3;
+    if (server == NULL) /* of a listener that begins with TLS */
+        return -ENOENT;
+    tls = tls_accept(server, &options);
+    return tls == NULL ? -ENOMEM
+                       : stream_tls_start(&s->stream, &s->worker->handshakes, tls, on_ended);
+}
+
+const char *inject_protocol(const struct inject *s)
+{
+    static const char *const names[2][2] = {{"ESMTP", "ESMTPA"}, {"ESMTPS", "ESMTPSA"}};
+
+    return s->server.esmtp ? names[s->server.tls][s->user != NULL] : "SMTP";
+}
+
+const struct report_tls *inject_tls_report(const struct inject *s, struct report_tls *out)
+{
+    if (!s->server.tls)
+        return NULL;
+    *out = (struct report_tls){
+        .protocol = s->tls.protocol, .cipher = s->tls.cipher, .resumed = s->tls.resumed};
+    return out;
+}
