@@ -13,7 +13,6 @@
 
 #define BACKLOG        1024
 #define MEMORY_BYTES   (64u << 10) /* of a connection: head of a request, pieces of a body */
-#define DROPPED_BYTES  4           /* times body_max: of a refused body, then it is cut */
 #define CLOSE_PAUSE_US 5000
 #define ANSWERS_MS     2000 /* for clients to take them, at the end */
 
@@ -120,17 +119,16 @@ static bool body_take(struct http_request *r, const char *bytes, size_t len)
 {
     uint64_t max = r->config->http.body_bytes_max;
 
+    r->body_follows = true;
     if (r->refusal == 0 && r->body.len + len > max)
-        r->refusal = 413;
+        request_refuse(r, 413, "the body is longer than %llu bytes", (unsigned long long)max);
     if (r->refusal == 0 && r->body.cap - r->body.len < len) {
         size_t cap = r->body.cap < 4096 ? 4096 : r->body.cap * 2;
 
         while (cap < r->body.len + len)
             cap *= 2;
-        if (!request_hold(r, cap - r->body.cap))
-            r->refusal = 503;
-        else if (buf_reserve(&r->body, cap - r->body.len) < 0)
-            r->refusal = 503;
+        if (!request_hold(r, cap - r->body.cap) || buf_reserve(&r->body, cap - r->body.len) < 0)
+            request_refuse(r, 503, "too much mail is being received, try again later");
     }
     if (r->refusal == 0) {
         buf_put(&r->body, bytes, len);
@@ -138,18 +136,15 @@ static bool body_take(struct http_request *r, const char *bytes, size_t len)
     }
     buf_done(&r->body);
     r->dropped += len;
-    return r->dropped <= DROPPED_BYTES * max;
+    return r->dropped <= HTTP_DROPPED_TIMES * max;
 }
 
 static void body_here(struct http_request *r)
 {
     atomic_store_explicit(&r->client->since_ms, 0, memory_order_relaxed);
     r->handled = true;
-    if (r->refusal == 413)
-        request_problem(r, 413, "", "the body is longer than %llu bytes",
-                        (unsigned long long)r->config->http.body_bytes_max);
-    else if (r->refusal != 0)
-        request_problem(r, 503, "", "too much mail is being received, try again later");
+    if (r->refusal != 0)
+        request_problem(r, r->refusal, "", "%s", r->refusal_text);
     else
         r->endpoint->handle(r);
 }
@@ -161,11 +156,12 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
                                   size_t *upload_len, void **context)
 {
     struct http_request *r = *context;
-    void (*resumed)(struct http_request * r);
+    void (*resumed)(struct http_request *);
 
+    (void)version;
     if (r == NULL) {
         *context = r = request_new(arg, connection, method);
-        (void)request_refused(r, url, version);
+        request_begin(r, url);
         return MHD_YES;
     }
     if (r->answered) {

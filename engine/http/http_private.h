@@ -15,6 +15,7 @@
 #include "worker/peer_text.h"
 
 #define HTTP_RETRY_AFTER_S "5"
+#define HTTP_DROPPED_TIMES 4 /* body_max: of a refused body, then its connection is cut */
 
 struct http_request;
 
@@ -65,9 +66,11 @@ struct http_request {
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     struct buf body;
     uint64_t held_bytes; /* of shared->intake_bytes */
-    uint64_t dropped;    /* bytes of a body that is refused at its end */
+    bool body_follows;   /* and is read before a refusal, whose client would not see it else */
+    uint64_t dropped;    /* bytes of such a body */
     unsigned refusal;    /* the status of that; 0: none */
-    bool handled;        /* endpoint->handle() was called */
+    char refusal_text[160];
+    bool handled; /* endpoint->handle() was called */
     bool answered;
     /* After a suspension: goes on. */
     void (*resumed)(struct http_request *r);
@@ -80,8 +83,12 @@ extern const size_t http_endpoints_len;
 
 /* --- request.c --- */
 
-/* What is wrong with a request's head: answered, and true. Else endpoint and token are known. */
-bool request_refused(struct http_request *r, const char *url, const char *version);
+/* Reads a request's head. What is refused is answered, or will be at the body's end: refusal. Else
+ * endpoint and token are known. */
+void request_begin(struct http_request *r, const char *url);
+/* The request is refused: now, or at the end of its body. */
+void request_refuse(struct http_request *r, unsigned status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 /* Answers, once. type: of the body. */
 void request_answer(struct http_request *r, unsigned status, const char *type, struct str body);
 /* A problem (RFC 9457); field: the path in the request's JSON, or "". */

@@ -101,6 +101,19 @@ const char *request_token(const struct http_request *r)
     return r->token.name[0] == '\0' ? NULL : r->token.name;
 }
 
+void request_refuse(struct http_request *r, unsigned status, const char *format, ...)
+{
+    va_list args;
+
+    ASSERT(r->refusal == 0);
+    r->refusal = status;
+    va_start(args, format);
+    vsnprintf(r->refusal_text, sizeof(r->refusal_text), format, args);
+    va_end(args);
+    if (!r->body_follows)
+        request_problem(r, status, "", "%s", r->refusal_text);
+}
+
 bool request_hold(struct http_request *r, uint64_t bytes)
 {
     if (!accept_has_room(r->http->shared, r->config, r->held_bytes, bytes))
@@ -114,15 +127,28 @@ bool request_hold(struct http_request *r, uint64_t bytes)
 
 /* Fields that one request may have once: of two the library would take one, and a proxy in front
  * perhaps the other. */
-static const char *const once[] = {"Authorization",  "Content-Encoding",
-                                   "Content-Length", "Content-Type",
-                                   "Host",           "Transfer-Encoding"};
+enum once {
+    AUTHORIZATION,
+    CONTENT_ENCODING,
+    CONTENT_LENGTH,
+    CONTENT_TYPE,
+    EXPECT,
+    HOST,
+    TRANSFER_ENCODING,
+    ONCE
+};
+static const char *const once[ONCE] = {[AUTHORIZATION] = "Authorization",
+                                       [CONTENT_ENCODING] = "Content-Encoding",
+                                       [CONTENT_LENGTH] = "Content-Length",
+                                       [CONTENT_TYPE] = "Content-Type",
+                                       [EXPECT] = "Expect",
+                                       [HOST] = "Host",
+                                       [TRANSFER_ENCODING] = "Transfer-Encoding"};
 
 struct head {
-    unsigned seen[ARRAY_LEN(once)];
-    const char *values[ARRAY_LEN(once)];
+    unsigned seen[ONCE];
+    const char *values[ONCE];
 };
-enum { AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING };
 
 static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *name,
                                 const char *value)
@@ -130,7 +156,7 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
     struct head *head = arg;
 
     (void)kind;
-    for (size_t i = 0; i < ARRAY_LEN(once); i++)
+    for (size_t i = 0; i < ONCE; i++)
         if (str_eq_nocase(str_of(name), str_of(once[i]))) {
             head->seen[i]++;
             head->values[i] = value == NULL ? "" : value;
@@ -138,11 +164,11 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
     return MHD_YES;
 }
 
-static bool head_refused(struct http_request *r, const struct head *head)
+static bool framing_refused(struct http_request *r, const struct head *head)
 {
     const char *coding = head->values[TRANSFER_ENCODING];
 
-    for (size_t i = 0; i < ARRAY_LEN(once); i++)
+    for (size_t i = 0; i < ONCE; i++)
         if (head->seen[i] > 1) {
             request_problem(r, 400, "", "the field %s is there %u times", once[i], head->seen[i]);
             return true;
@@ -215,14 +241,14 @@ static bool client_refused(struct http_request *r, const char *authorization)
         return false;
     r->token.scopes = 0;
     if (!token_of(r, authorization)) {
-        request_problem(r, 401, "",
-                        authorization == NULL
-                            ? "a token is missing: \"Authorization: Bearer hym_...\""
-                            : "no such token");
+        request_refuse(r, 401,
+                       authorization == NULL
+                           ? "a token is missing: \"Authorization: Bearer hym_...\""
+                           : "no such token");
         return true;
     }
     if ((r->token.scopes & (r->endpoint->scope | TOKEN_ADMIN)) == 0) {
-        request_problem(r, 403, "", "this token may not do that; see 'hayauma token list'");
+        request_refuse(r, 403, "this token may not do that; see 'hayauma token list'");
         return true;
     }
     return false;
@@ -241,58 +267,56 @@ static bool is_json(const char *type)
             str_eq_nocase((struct str){s.ptr + s.len - 5, 5}, STR("+json")));
 }
 
-static bool body_refused(struct http_request *r, const struct head *head)
+static void check_body(struct http_request *r, const struct head *head)
 {
     const char *type = head->values[CONTENT_TYPE], *coding = head->values[CONTENT_ENCODING];
-    uint64_t len = 0;
+    uint64_t len = 0, max = r->config->http.body_bytes_max;
 
     /* A page in a browser may send other types to this host without asking first. */
-    if (type == NULL || !is_json(type)) {
-        request_problem(r, 415, "", "the body must be JSON: \"Content-Type: application/json\"");
-        return true;
-    }
-    if (coding != NULL && !str_eq_nocase(str_of(coding), STR("identity"))) {
-        request_problem(r, 415, "", "content codings (gzip, ...) are not taken");
-        return true;
-    }
-    if (head->seen[CONTENT_LENGTH] > 0 &&
-        str_to_u64(str_of(head->values[CONTENT_LENGTH]), UINT64_MAX / 2, &len) < 0) {
-        request_problem(r, 400, "", "Content-Length is no number");
-        return true;
-    }
-    if (len > r->config->http.body_bytes_max) {
-        request_problem(r, 413, "", "the body is longer than %llu bytes",
-                        (unsigned long long)r->config->http.body_bytes_max);
-        return true;
-    }
-    if (!accept_has_room(r->http->shared, r->config, 0, len)) {
-        request_problem(r, 503, "", "too much mail is being received, try again later");
-        return true;
-    }
-    return false;
+    if (type == NULL || !is_json(type))
+        request_refuse(r, 415, "the body must be JSON: \"Content-Type: application/json\"");
+    else if (coding != NULL && !str_eq_nocase(str_of(coding), STR("identity")))
+        request_refuse(r, 415, "content codings (gzip, ...) are not taken");
+    else if (head->seen[CONTENT_LENGTH] > 0 &&
+             str_to_u64(str_of(head->values[CONTENT_LENGTH]), UINT64_MAX / 2, &len) < 0)
+        request_refuse(r, 400, "Content-Length is no number");
+    else if (len > max)
+        request_refuse(r, 413, "the body is longer than %llu bytes", (unsigned long long)max);
+    else if (!accept_has_room(r->http->shared, r->config, 0, len))
+        request_refuse(r, 503, "too much mail is being received, try again later");
 }
 
-bool request_refused(struct http_request *r, const char *url, const char *version)
+/* Whether the body can be read to its end, and its client waits for no word of ours before it sends
+ * it. */
+static bool body_follows(const struct http_request *r, const struct head *head)
+{
+    uint64_t len = 0;
+
+    if (head->seen[EXPECT] > 0)
+        return false;
+    if (head->seen[TRANSFER_ENCODING] > 0)
+        return true;
+    return head->seen[CONTENT_LENGTH] > 0 &&
+           str_to_u64(str_of(head->values[CONTENT_LENGTH]), UINT64_MAX / 2, &len) == 0 && len > 0 &&
+           len <= HTTP_DROPPED_TIMES * r->config->http.body_bytes_max;
+}
+
+void request_begin(struct http_request *r, const char *url)
 {
     struct head head = {0};
 
-    (void)version;
     (void)MHD_get_connection_values(r->connection, MHD_HEADER_KIND, on_field, &head);
     r->endpoint = endpoint_find(url);
-    if (head_refused(r, &head))
-        return true;
-    if (r->endpoint == NULL) {
-        request_problem(r, 404, "", "there is nothing at this path; see docs/http.md");
-        return true;
-    }
-    if (strcmp(r->method, r->endpoint->posts ? "POST" : "GET") != 0 &&
-        (r->endpoint->posts || strcmp(r->method, "HEAD") != 0)) {
-        request_problem(r, 405, "", "this path takes %s", r->endpoint->methods);
-        return true;
-    }
-    if (client_refused(r, head.values[AUTHORIZATION]))
-        return true;
-    return r->endpoint->posts && body_refused(r, &head);
+    if (framing_refused(r, &head))
+        return;
+    r->body_follows = body_follows(r, &head);
+    if (r->endpoint == NULL)
+        request_refuse(r, 404, "there is nothing at this path; see docs/http.md");
+    else if (strcmp(r->method, r->endpoint->posts ? "POST" : "GET") != 0 &&
+             (r->endpoint->posts || strcmp(r->method, "HEAD") != 0))
+        request_refuse(r, 405, "this path takes %s", r->endpoint->methods);
+    else if (!client_refused(r, head.values[AUTHORIZATION]) && r->endpoint->posts)
+        check_body(r, &head);
 }
 
 /* --- small endpoints --- */

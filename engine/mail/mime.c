@@ -116,6 +116,8 @@ void mime_put_lines(struct buf *out, struct str in)
 {
     size_t from = 0;
 
+    if (in.len == 0) /* and its pointer perhaps none */
+        return;
     for (size_t i = 0; i < in.len; i++) {
         if (in.ptr[i] != '\n' && in.ptr[i] != '\r')
             continue;

@@ -352,13 +352,15 @@ def test_tokens():
         check("wrong", engine.ask("POST", "/api/inject/v1", LETTER, {"Authorization": "Bearer hym_x"})[0], 401)
         basic = base64.b64encode(f"any:{bearer['app']}".encode()).decode()
         check("basic", engine.ask("POST", "/api/inject/v1", LETTER, {"Authorization": f"Basic {basic}"})[0], 200)
+        long = {**LETTER, "content": {**LETTER["content"], "text_body": "x" * 5000000}}
+        check("who sends much hears it too", [post(n, long) for n in (None, "watch", "app")], [401, 403, 200])
         check("health is open", engine.ask("GET", "/health/ready")[0], 200)
         check("twice", engine.command("token", "add", "app", check=False), "")
         engine.command("token", "remove", "app")
         check("removed", post("app"), 401)
-        records = engine.wait_records("Reception", 4)
+        records = engine.wait_records("Reception", 5)
         check("names", sorted((r["peer_address"]["name"], r["meta"].get("tenant")) for r in records),
-              [("app", None), ("app", None), ("root", None), ("shop", "acme")])
+              [("app", None)] * 3 + [("root", None), ("shop", "acme")])
         (engine.dir / "tokens").write_text("spoilt\n")
         check("a spoilt file lets nobody in", post("root"), 401)
 
