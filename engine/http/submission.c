@@ -29,7 +29,8 @@
 struct letter { /* of a round */
     struct accept_waiter waiter;
     struct submission *submission;
-    struct message *message;
+    struct message *message; /* until it is submitted */
+    struct msgid id;
     struct buf strings; /* what rcpt's slices are of */
     struct accept_rcpt rcpt;
     size_t recipient;
@@ -99,6 +100,9 @@ static void on_round(struct worker *w, struct worker_note *note)
             letter_done(l, -ESHUTDOWN);
         else if (!accept_submit(&order, &l->waiter))
             letter_done(l, -ENOMEM);
+        /* Here and not later: once it is mail it is its worker's, the count of references too. */
+        message_unref(l->message);
+        l->message = NULL;
     }
     if (--s->under_way == 0)
         request_resume(r);
@@ -250,7 +254,6 @@ static void make_letter(struct submission *s, size_t *bytes)
     struct template_budget budget = {s->request->config->http.message_bytes_max, LETTER_STEPS};
     struct buf body = {0};
     struct draft d = {.body = &body};
-    char id_text[MSGID_TEXT_BYTES];
     const char *refusal;
     bool ascii = true;
 
@@ -275,7 +278,7 @@ static void make_letter(struct submission *s, size_t *bytes)
         buf_done(&l->strings);
         return;
     }
-    msgid_text(&id, id_text);
+    l->id = id;
     *bytes += l->message->content_len;
     s->letters_len++;
 }
@@ -302,7 +305,7 @@ static void take_results(struct submission *s)
 
         if (l->result == 0) {
             s->success++;
-            msgid_text(&l->message->id, id);
+            msgid_text(&l->id, id);
             put_string(&s->ids_json, str_of(id));
         } else {
             s->shortage = l->result;
