@@ -90,24 +90,42 @@ int mime_put_field(struct buf *out, struct str name, struct str value)
 
 int mime_put_mailbox(struct buf *out, struct str name, struct str display, struct str address)
 {
-    struct buf value = {0};
-    int err;
+    struct words w = {.out = out};
+    struct buf text = {0};
+    size_t began = out->len;
 
-    if (display.len > 0) {
-        buf_putc(&value, '"');
-        for (size_t i = 0; i < display.len; i++) {
-            if (display.ptr[i] == '"' || display.ptr[i] == '\\')
-                buf_putc(&value, '\\');
-            buf_putc(&value, display.ptr[i]);
-        }
-        buf_puts(&value, "\" ");
+    words_put_raw(&w, name);
+    words_put_raw(&w, STR(":"));
+    words_put_gap(&w, STR(" "));
+    for (size_t i = 0; i < display.len; i++) {
+        char c = ascii_is_control(display.ptr[i]) ? ' ' : display.ptr[i];
+
+        if (str_is_ascii(display) && (c == '"' || c == '\\'))
+            buf_putc(&text, '\\');
+        buf_putc(&text, c);
     }
-    buf_putc(&value, '<');
-    smtp_address_put(&value, address);
-    buf_putc(&value, '>');
-    err = mime_put_field(out, name, buf_str(&value));
-    buf_done(&value);
-    return err;
+    if (!str_is_ascii(display)) {
+        words_put_encoded(&w, buf_str(&text), true);
+    } else if (display.len > 0) {
+        words_put_raw(&w, STR("\""));
+        words_put_raw(&w, buf_str(&text));
+        words_put_raw(&w, STR("\""));
+    }
+    if (display.len > 0)
+        words_need_gap(&w);
+    buf_clear(&text);
+    buf_putc(&text, '<');
+    smtp_address_put(&text, address);
+    buf_putc(&text, '>');
+    words_put_raw(&w, buf_str(&text));
+    words_end(&w);
+    buf_done(&text);
+    if (!lines_fit((struct str){(const char *)out->data + began, out->len - began})) {
+        out->len = began;
+        return -EMSGSIZE;
+    }
+    buf_puts(out, "\r\n");
+    return 0;
 }
 
 /* --- parts --- */

@@ -1,6 +1,7 @@
 /* Messages built from parts: header fields (RFC 5322, RFC 2047), text and attachments (RFC 2045,
- * RFC 2046). Everything that is written is ASCII in lines of at most 998 bytes with CRLF. Texts are
- * valid UTF-8 without NUL; whatever else is in them, no value makes a second field or part. Pure.
+ * RFC 2046). Everything that is written is ASCII, but for an address that is not, in lines of at
+ * most 998 bytes with CRLF. Texts are valid UTF-8 without NUL; whatever else is in them, no value
+ * makes a second field or part. Pure.
  */
 #ifndef HAYAUMA_ENGINE_MIME_H
 #define HAYAUMA_ENGINE_MIME_H

@@ -8,15 +8,14 @@
 #include <gmime/gmime.h>
 
 #include "base/clock.h"
-#include "mail/encode.h"
+#include "base/rng.h"
+#include "mail/mime.h"
 #include "mail/trace.h"
+#include "mail/words.h"
 #include "smtp/address.h"
 #include "smtp/scan.h"
 #include "tools/send/send_list.h"
 #include "tools/send/send_type.h"
-
-#define WORD_BYTES_MAX 39 /* of text in an encoded-word: a line with "Subject: " holds one */
-#define LINE_BYTES_MAX 76
 
 /* GMime's list of what text names, or NULL. GMime wants quotes around a local part with dots at its
  * ends or in a row, and people write none. */
@@ -110,25 +109,6 @@ static int check_header(const char *file, struct str content)
     return line > 0 ? 0 : wrong(file, 1, "empty");
 }
 
-/* CRLF wherever the file has LF, CR or CRLF, and at its end. */
-static void copy_lines(struct str in, struct buf *out)
-{
-    size_t from = 0;
-
-    for (size_t i = 0; i < in.len; i++) {
-        if (in.ptr[i] != '\n' && in.ptr[i] != '\r')
-            continue;
-        buf_put(out, in.ptr + from, i - from);
-        buf_put(out, "\r\n", 2);
-        if (in.ptr[i] == '\r' && i + 1 < in.len && in.ptr[i + 1] == '\n')
-            i++;
-        from = i + 1;
-    }
-    buf_put(out, in.ptr + from, in.len - from);
-    if (from < in.len)
-        buf_put(out, "\r\n", 2);
-}
-
 /* Bcc names people whom the others must not see (RFC 5322 3.6.3): off with it. */
 static void drop_bcc(struct buf *content)
 {
@@ -194,7 +174,7 @@ int send_message_read(const char *file, struct send_message *out)
     if (err == 0)
         err = check_header(file, text);
     if (err == 0) {
-        copy_lines(text, &m.content);
+        mime_put_lines(&m.content, text);
         drop_bcc(&m.content);
         err = take_facts(file, &m);
     }
@@ -215,30 +195,17 @@ void send_message_done(struct send_message *m)
 
 /* --- built from parts --- */
 
-static GMimeObject *text_part(const char *file, const char *subtype)
+static int text_part(const char *file, const char *subtype, struct buf *out)
 {
-    struct buf raw = {0}, text = {0};
-    GMimeTextPart *part = NULL;
-    GMimeContentEncoding encoding;
+    struct buf raw = {0};
     int err = send_read_file(file, &raw);
 
     if (err == 0 && (!smtp_utf8_valid(buf_str(&raw)) || memchr(raw.data, '\0', raw.len) != NULL))
         err = wrong(file, 1, "not UTF-8 text");
-    copy_lines(buf_str(&raw), &text); /* base64 encodes what there is (RFC 2045 6.8) */
+    if (err == 0)
+        mime_put_text(out, str_of(subtype), buf_str(&raw));
     buf_done(&raw);
-    if (err < 0) {
-        buf_done(&text);
-        return NULL;
-    }
-    buf_putc(&text, '\0');
-    part = g_mime_text_part_new_with_subtype(subtype);
-    g_mime_text_part_set_charset(part, "utf-8");
-    g_mime_text_part_set_text(part, (const char *)text.data);
-    encoding =
-        g_mime_part_get_best_content_encoding(GMIME_PART(part), GMIME_ENCODING_CONSTRAINT_7BIT);
-    g_mime_part_set_content_encoding(GMIME_PART(part), encoding);
-    buf_done(&text);
-    return GMIME_OBJECT(part);
+    return err;
 }
 
 const char *send_file_name(const char *path)
@@ -248,184 +215,106 @@ const char *send_file_name(const char *path)
     return slash == NULL ? path : slash + 1;
 }
 
-static GMimeObject *attachment_part(const char *file)
+static int attachment_part(const char *file, struct buf *out)
 {
-    struct buf bytes = {0};
-    const char *type = send_type_of(send_file_name(file));
-    GMimeContentType *content_type;
-    GMimeStream *stream;
-    GMimeDataWrapper *wrapper;
-    GMimePart *part;
+    struct buf bytes = {0}, type = {0};
+    int err = send_read_file(file, &bytes);
 
-    if (send_read_file(file, &bytes) < 0) {
-        buf_done(&bytes);
-        return NULL;
-    }
-    content_type = g_mime_content_type_parse(NULL, type);
-    if (g_mime_content_type_is_type(content_type, "text", "*") && smtp_utf8_valid(buf_str(&bytes)))
-        g_mime_content_type_set_parameter(content_type, "charset", "utf-8");
-    part = g_mime_part_new();
-    g_mime_object_set_content_type(GMIME_OBJECT(part), content_type);
-    stream = g_mime_stream_mem_new_with_buffer((const char *)bytes.data, bytes.len);
-    wrapper = g_mime_data_wrapper_new_with_stream(stream, GMIME_CONTENT_ENCODING_DEFAULT);
-    g_mime_part_set_content(part, wrapper);
-    g_mime_part_set_filename(part, send_file_name(file));
-    g_mime_object_set_disposition(GMIME_OBJECT(part), "attachment");
-    g_mime_part_set_content_encoding(part, GMIME_CONTENT_ENCODING_BASE64);
-    g_object_unref(wrapper);
-    g_object_unref(stream);
-    g_object_unref(content_type);
+    buf_puts(&type, send_type_of(send_file_name(file)));
+    if (str_starts_nocase(buf_str(&type), STR("text/")) && smtp_utf8_valid(buf_str(&bytes)))
+        buf_puts(&type, "; charset=utf-8");
+    if (err == 0)
+        mime_put_attachment(out,
+                            &(struct mime_attachment){.type = buf_str(&type),
+                                                      .file_name = str_of(send_file_name(file)),
+                                                      .bytes = buf_str(&bytes)});
+    buf_done(&type);
     buf_done(&bytes);
-    return GMIME_OBJECT(part);
+    return err;
 }
 
-/* Wraps root, which may be NULL, and part into a multipart of this subtype, root's own if it is
- * one. */
-static GMimeObject *join(GMimeObject *root, const char *subtype, GMimeObject *part)
+/* The parts as one: as it is, when there is one. The parts are dropped. */
+static void combine(struct buf *parts, size_t len, const char *subtype, struct buf *out)
 {
-    GMimeMultipart *both;
+    struct str all[2 + SEND_ATTACHMENTS_MAX];
+    char seed[40];
 
-    if (root == NULL)
-        return part;
-    if (GMIME_IS_MULTIPART(root) &&
-        g_mime_content_type_is_type(g_mime_object_get_content_type(root), "multipart", subtype)) {
-        both = GMIME_MULTIPART(root);
-    } else {
-        both = g_mime_multipart_new_with_subtype(subtype);
-        g_mime_multipart_add(both, root);
-        g_object_unref(root);
-    }
-    g_mime_multipart_add(both, part);
-    g_object_unref(part);
-    return GMIME_OBJECT(both);
+    ASSERT(len > 0 && len <= ARRAY_LEN(all));
+    for (size_t i = 0; i < len; i++)
+        all[i] = buf_str(&parts[i]);
+    snprintf(seed, sizeof(seed), "%016lx%016lx", rng_entropy(), rng_entropy());
+    if (len == 1)
+        buf_put_str(out, all[0]);
+    else
+        mime_put_multipart(out, subtype, all, len, str_of(seed));
+    for (size_t i = 0; i < len; i++)
+        buf_done(&parts[i]);
 }
 
-/* Adds a part that could not be made: NULL ends it all. */
-static bool add_part(GMimeObject **root, const char *subtype, GMimeObject *part)
+static int build_parts(const struct send_parts *parts, struct buf *out)
 {
-    if (part == NULL)
-        return false;
-    *root = join(*root, subtype, part);
-    return true;
+    struct buf texts[2] = {0}, all[1 + SEND_ATTACHMENTS_MAX] = {0};
+    size_t texts_len = 0, len = 0;
+    int err = 0;
+
+    if (parts->text_file != NULL)
+        err = text_part(parts->text_file, "plain", &texts[texts_len++]);
+    if (err == 0 && parts->html_file != NULL)
+        err = text_part(parts->html_file, "html", &texts[texts_len++]);
+    if (texts_len > 0)
+        combine(texts, texts_len, "alternative", &all[len++]);
+    for (size_t i = 0; err == 0 && i < parts->attachments_len; i++)
+        err = attachment_part(parts->attachments[i], &all[len++]);
+    combine(all, len, "mixed", out);
+    return err;
 }
 
-static bool add_parts(const struct send_parts *parts, GMimeObject **root)
+/* A subject that looks like an encoded word is text all the same. */
+static int put_subject(struct buf *out, struct str subject)
 {
-    if (parts->text_file != NULL &&
-        !add_part(root, "alternative", text_part(parts->text_file, "plain")))
-        return false;
-    if (parts->html_file != NULL &&
-        !add_part(root, "alternative", text_part(parts->html_file, "html")))
-        return false;
-    for (size_t i = 0; i < parts->attachments_len; i++)
-        if (!add_part(root, "mixed", attachment_part(parts->attachments[i])))
-            return false;
-    return true;
+    struct words w = {.out = out};
+
+    if (memmem(subject.ptr, subject.len, "=?", 2) == NULL)
+        return mime_put_field(out, STR("Subject"), subject);
+    words_put_raw(&w, STR("Subject:"));
+    words_put_gap(&w, STR(" "));
+    words_put_encoded(&w, str_trim(subject), false);
+    words_end(&w);
+    buf_puts(out, "\r\n");
+    return 0;
 }
 
-/* Whether text may stand in a header as it is, also between quotes. */
-static bool is_plain(struct str text)
-{
-    for (size_t i = 0; i < text.len; i++)
-        if (text.ptr[i] < ' ' || text.ptr[i] > '~' || strchr("\"\\?", text.ptr[i]) != NULL)
-            return false;
-    return true;
-}
-
-/* Encoded-words (RFC 2047 2) in lines of at most 76 bytes. Not GMime's: it counts characters, and
- * Japanese ones have three bytes. */
-static void put_encoded(struct buf *out, struct str text)
-{
-    for (size_t from = 0, n; from < text.len; from += n) {
-        n = text.len - from < WORD_BYTES_MAX ? text.len - from : WORD_BYTES_MAX;
-        while (from + n < text.len && ((unsigned char)text.ptr[from + n] & 0xc0) == 0x80)
-            n--; /* cut between characters */
-        buf_puts(out, from > 0 ? "\r\n =?UTF-8?B?" : "=?UTF-8?B?");
-        ASSERT(encode_base64((const uint8_t *)text.ptr + from, n, out) == 0);
-        buf_puts(out, "?=");
-    }
-}
-
-/* Folds at spaces. */
-static void put_subject(struct buf *out, struct str text)
-{
-    size_t column = sizeof("Subject: ") - 1;
-
-    if (!is_plain(text)) {
-        put_encoded(out, text);
-        return;
-    }
-    while (text.len > 0) {
-        struct str rest = {text.ptr + 1, text.len - 1};
-        ptrdiff_t space = str_find(rest, ' ');
-        struct str word = {text.ptr, space < 0 ? text.len : (size_t)space + 1};
-
-        if (column + word.len > LINE_BYTES_MAX && *word.ptr == ' ') {
-            buf_puts(out, "\r\n");
-            column = 0;
-        }
-        buf_put_str(out, word);
-        column += word.len;
-        text.ptr += word.len;
-        text.len -= word.len;
-    }
-}
-
-static void put_from(struct buf *out, const char *mailbox)
+static int put_from(struct buf *out, const char *mailbox)
 {
     InternetAddressList *list = parse_mailboxes(mailbox);
     InternetAddress *address = internet_address_list_get_address(list, 0);
-    const char *name = internet_address_get_name(address);
-    bool named = name != NULL && *name != '\0';
+    struct buf wire = {0};
+    int err;
 
-    buf_puts(out, "From: ");
-    if (named && is_plain(str_of(name))) {
-        buf_putc(out, '"');
-        buf_puts(out, name);
-        buf_putc(out, '"');
-    } else if (named) {
-        put_encoded(out, str_of(name));
-    }
-    buf_puts(out, named ? "\r\n <" : "");
-    send_put_wire(out,
+    send_put_wire(&wire,
                   str_of(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(address))));
-    buf_puts(out, named ? ">\r\n" : "\r\n");
+    err = mime_put_mailbox(out, STR("From"), str_of(internet_address_get_name(address)),
+                           buf_str(&wire));
+    buf_done(&wire);
     g_object_unref(list);
-}
-
-static void write_message(const struct send_parts *parts, GMimeObject *root, struct buf *out)
-{
-    GMimeFormatOptions *format = g_mime_format_options_new();
-    GMimeStream *stream = g_mime_stream_mem_new();
-    GByteArray *bytes;
-
-    put_from(out, parts->from);
-    buf_puts(out, "Subject: ");
-    put_subject(out, str_of(parts->subject));
-    buf_puts(out, "\r\nMIME-Version: 1.0\r\n");
-    g_mime_format_options_set_newline_format(format, GMIME_NEWLINE_FORMAT_DOS);
-    g_mime_object_write_to_stream(root, format, stream);
-    bytes = g_mime_stream_mem_get_byte_array(GMIME_STREAM_MEM(stream));
-    copy_lines((struct str){(const char *)bytes->data, bytes->len}, out);
-    g_object_unref(stream);
-    g_mime_format_options_free(format);
+    return err;
 }
 
 int send_message_build(const struct send_parts *parts, struct send_message *out)
 {
     struct send_message m = {0};
-    GMimeObject *root = NULL;
-    int err = 0;
+    int err;
 
     g_mime_init();
-    if (!add_parts(parts, &root)) {
-        if (root != NULL)
-            g_object_unref(root);
-        return -EINVAL;
+    if (put_from(&m.content, parts->from) < 0 ||
+        put_subject(&m.content, str_of(parts->subject)) < 0) {
+        send_message_done(&m);
+        return wrong("--from, --subject", 1, "a word of more than 900 bytes");
     }
-    write_message(parts, root, &m.content);
-    g_object_unref(root);
-    err = take_facts("(the message)", &m);
+    buf_puts(&m.content, "MIME-Version: 1.0\r\n");
+    err = build_parts(parts, &m.content);
+    if (err == 0)
+        err = take_facts("(the message)", &m);
     if (err < 0) {
         send_message_done(&m);
         return err;

@@ -1,4 +1,4 @@
-/* The message of `hayauma send`: read from a file as it is, or built from parts with GMime. */
+/* The message of `hayauma send`: read from a file as it is, or built from parts (mail/mime.h). */
 #ifndef HAYAUMA_TOOLS_SEND_MESSAGE_H
 #define HAYAUMA_TOOLS_SEND_MESSAGE_H
 
