@@ -45,7 +45,7 @@ static struct config *load(const struct options *o)
         config_unref(c);
         c = NULL;
     }
-    fwrite(errors.data, 1, errors.len, stderr);
+    fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
     buf_done(&errors);
     return c;
 }
@@ -63,7 +63,7 @@ static bool files_good(const struct config *c)
         good = errors.len == 0;
         certificates_warnings(trust->certificates, (int64_t)time(NULL), &errors);
     }
-    fwrite(errors.data, 1, errors.len, stderr);
+    fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
     buf_done(&errors);
     trust_unref(trust);
     return good;
