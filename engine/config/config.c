@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "config/config_private.h"
+#include "config/config_secret.h"
 
 #define SUBMISSIONS_PORT 465 /* RFC 8314 7.3 */
 
@@ -63,6 +64,7 @@ void config_unref(struct config *c)
         return;
     if (c->keyring != NULL)
         c->keyring_free(c->keyring);
+    config_wipe_credentials(c);
     map_done(&owner->routes.names);
     map_done(&owner->destinations.names);
     map_done(&owner->destinations.sites);

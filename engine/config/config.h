@@ -77,15 +77,20 @@ enum config_route_kind {
     CONFIG_ROUTE_REJECT
 };
 
+struct config_credentials { /* with which we log in to a next hop: a line of credentials_file */
+    char *user, *password;
+};
+
 struct config_route { /* static route of a domain pattern */
     char *pattern;    /* "example.com", "*.example.com", "*" (the default smarthost) */
     enum config_route_kind kind;
     bool mx_lookup; /* host without brackets: MX of host; with brackets: its address */
     char *host;     /* name, or address literal */
     uint16_t port;
-    bool port_given;              /* else it is dns.port */
-    unsigned line;                /* of the file; 0: none */
-    struct config_address socket; /* LMTP over a Unix socket or TCP */
+    bool port_given;                              /* else it is dns.port */
+    unsigned line;                                /* of the file; 0: none */
+    struct config_address socket;                 /* LMTP over a Unix socket or TCP */
+    const struct config_credentials *credentials; /* NULL: none, no AUTH */
 };
 
 enum config_tls { CONFIG_TLS_NONE, CONFIG_TLS_MAY, CONFIG_TLS_ENCRYPT, CONFIG_TLS_VERIFY };
@@ -101,6 +106,7 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t pipeline_max;  /* transactions in flight with CHUNKING */
     uint32_t idle_ms;       /* keep an idle session this long */
     bool no_chunking, no_pipelining;
+    bool auth_without_tls;
     char *tls; /* "none", "may", "encrypt", "verify"; config_tls_of() */
     uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, tls_timeout_ms,
         mail_timeout_ms, rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms,
@@ -157,7 +163,8 @@ struct config {
     char *user, *group; /* to become after binding; NULL = stay */
     char *control_socket;
     char *log_level;
-    char *tls_ca_file; /* whom tls: verify trusts; NULL: the system's authorities */
+    char *credentials_file; /* NULL: none */
+    char *tls_ca_file;      /* whom tls: verify trusts; NULL: the system's authorities */
     uint32_t drain_timeout_ms;
     uint32_t file_limit; /* RLIMIT_NOFILE wanted; 0 = the hard limit */
 

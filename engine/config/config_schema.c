@@ -448,6 +448,9 @@ static const struct config_field destination_fields[] = {
             "'encrypt': always, with any certificate; else mail waits. 'verify': always, with a "
             "certificate of an authority in `tls_ca_file` that bears the exchanger's host name. "
             "Connections to port 465 begin with TLS. Protocols: TLS 1.2 and 1.3."},
+    {"auth_without_tls", CONFIG_BOOL, AT_DEST(auth_without_tls), .def = "no",
+     .doc = "Send a password of `credentials_file` to a next hop that was not verified (`tls: "
+            "verify`), or in the clear. For a next hop in a network of one's own."},
     {"lifetime", CONFIG_SECONDS, AT_DEST(lifetime_s), .def = "3d", RANGE(0, 60 * DAY_S),
      .doc = "Mail not delivered in this time is returned. RFC 5321 4.5.4.1 says four to five days; "
             "bulk mail is stale sooner. 0 tries once. Not for `site:` patterns: mail gets its "
@@ -608,7 +611,7 @@ static const struct config_section routes_schema = {
         "  lists.example.com: \"[10.0.0.7]:2525\"\n"
         "  \"*.internal.example\": lmtp:unix:/run/dovecot/lmtp\n"
         "  partner.example: mx\n"
-        "  \"*\": \"[smarthost.example.net]:25\"  # there is no AUTH yet: not its port 587\n"};
+        "  \"*\": \"[smarthost.example.net]:587\"  # its user and password: credentials_file\n"};
 
 static const struct config_field fields[] = {
     {"host_name", CONFIG_NAME, .restart = true, AT(host_name),
@@ -632,6 +635,13 @@ static const struct config_field fields[] = {
          "Unix socket of `hayauma queue`, `status`, `reload`; only its owner and root may use it."},
     {"log_level", CONFIG_CHOICE, AT(log_level), .def = "info",
      .choices = "error, warn, info, debug", .doc = "How much is logged to stderr or the journal."},
+    {"credentials_file", CONFIG_PATH, AT(credentials_file), .def_text = "none",
+     .example = "/etc/hayauma/credentials",
+     .doc = "How to log in (AUTH) at next hops of `routes`: a line each, `NEXTHOP USER PASSWORD`, "
+            "the next hop as in the route, such as `[smtp.example.net]:587`. Only its owner, the "
+            "engine's user, may read it (mode 0600). Passwords go to next hops that were verified, "
+            "hence `destinations` with `tls: verify`, or to all with `auth_without_tls`. It is "
+            "read again with each reload."},
     {"tls_ca_file", CONFIG_PATH, AT(tls_ca_file), .def_text = "those of the system",
      .example = "/etc/hayauma/authorities.pem",
      .doc =

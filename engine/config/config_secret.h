@@ -20,5 +20,8 @@ int config_user_parse(struct config *c, struct str entry, struct config_user *ou
                       struct buf *why) MUST_USE;
 /* Loads the files that c names. 0, or -errno with lines in errors. */
 int config_load_users(struct config *c, struct buf *errors) MUST_USE;
+int config_load_credentials(struct config *c, struct buf *errors) MUST_USE;
+/* Passwords leave memory with the configuration. */
+void config_wipe_credentials(struct config *c);
 
 #endif

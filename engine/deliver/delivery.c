@@ -15,10 +15,11 @@
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
-#define PIPELINE_MS   1000 /* a transaction that takes longer gets no second one behind it */
-#define IDLE_LOOK_MS  250  /* whether another worker wants an idle session's slot */
-#define IDLE_KEEP_MS  1000 /* so long a worker keeps idle sessions of its fair share */
-#define DRAIN_QUIT_MS 1000 /* a drain does not wait long for 221 */
+#define PIPELINE_MS        1000 /* a transaction that takes longer gets no second one behind it */
+#define IDLE_LOOK_MS       250  /* whether another worker wants an idle session's slot */
+#define IDLE_KEEP_MS       1000 /* so long a worker keeps idle sessions of its fair share */
+#define LOGIN_COMPLAINT_MS 60000
+#define DRAIN_QUIT_MS      1000 /* a drain does not wait long for 221 */
 /* How often content under way is looked at in the shorter of the times `body` and `dot`, and what
  * the peer must take of it in that time: 360 bytes a second with the default. A peer that takes
  * less is as good as stuck. */
@@ -111,6 +112,7 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
         return dest->banner_timeout_ms;
     case SMTP_STAGE_EHLO:
     case SMTP_STAGE_HELO:
+    case SMTP_STAGE_AUTH:
         return dest->ehlo_timeout_ms;
     case SMTP_STAGE_STARTTLS:
         return dest->tls_timeout_ms;
@@ -626,6 +628,23 @@ static bool ended_by_tls(const struct delivery *d, const struct smtp_event *even
            (d->secure.active && d->state == DELIVERY_GREETING);
 }
 
+/* Mail waits until somebody mends this, so he should hear of it: a line a minute. */
+static void login_failed(struct delivery *d, const struct smtp_event *event)
+{
+    struct site *site = d->site;
+    uint64_t now_ms = io_now_ms(d->worker->io);
+
+    counter_add(&d->worker->counters.logins_out_failed, 1);
+    if (now_ms < site->login_complaint_ms)
+        return;
+    site->login_complaint_ms = now_ms + LOGIN_COMPLAINT_MS;
+    log_warn("delivery.auth_failed",
+             "session=%s site=%s host=%s address=%s user=\"%s\" reply=\"%u %.*s\" action=\"mail "
+             "waits; mend the credentials, or what the reply names\"",
+             d->id, site->name, d->dial.peer_name, d->dial.peer_addr, site->options.auth_user,
+             event->reply->code, (int)event->reply->text_len, event->reply->text);
+}
+
 static void on_setup_over(struct delivery *d, const struct smtp_event *event)
 {
     struct outcome outcome = {.stage = event->stage};
@@ -636,6 +655,8 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
         delivery_close(d);
         return;
     }
+    if (event->stage == SMTP_STAGE_AUTH && d->error == 0)
+        login_failed(d, event);
     if (ended_by_tls(d, event)) {
         char why[SMTP_REPLY_TEXT_MAX + 1];
 
@@ -752,11 +773,15 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         }
         stream_recv(&d->stream);
         secure_begin(d);
+        if (d->site->dest->auth_without_tls)
+            smtp_client_trust(d->client);
         d->secure.due = d->secure.implicit;
         begin_handshake(d);
         break;
     case EVENT_SECURED:
         set_state(d, DELIVERY_GREETING);
+        if (d->secure.policy == CONFIG_TLS_VERIFY)
+            smtp_client_trust(d->client);
         smtp_client_secured(d->client);
         secure_opened(d);
         break;

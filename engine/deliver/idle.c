@@ -25,8 +25,9 @@ static bool may_take_over(const struct delivery *d, const struct site *site,
                           const struct exchanger *to)
 {
     return d->site != site && d->site->config == site->config && d->site->dest == site->dest &&
-           d->site->lmtp == site->lmtp && feed_empty(&d->site->feed) &&
-           exchanger_same(&d->dial.exchanger, to) && secure_suits(d, to->host);
+           d->site->lmtp == site->lmtp && d->site->options.auth_user == site->options.auth_user &&
+           feed_empty(&d->site->feed) && exchanger_same(&d->dial.exchanger, to) &&
+           secure_suits(d, to->host);
 }
 
 struct delivery *idle_find(const struct site *site, const struct exchanger *to)

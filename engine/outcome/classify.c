@@ -254,6 +254,8 @@ const char *classify_bounce(const struct outcome *outcome)
     case OUTCOME_FAILED:
         break;
     }
+    if (outcome->stage == SMTP_STAGE_AUTH)
+        return "BadConfiguration";
     if (outcome->reply.code != 0)
         return name_from_reply(outcome->stage, outcome->local, &outcome->reply);
     return outcome->stage == SMTP_STAGE_CONNECT ? "NoAnswerFromHost" : "BadConnection";
@@ -320,6 +322,17 @@ static struct verdict refused_session(const struct smtp_reply *reply, const stru
         v.slow_down = true;
     }
     return v;
+}
+
+/* Our credentials are wrong, or their service does not work: no mail was refused, and mail waits
+ * for somebody to mend it. Other addresses ask the same service, which may lock out who tries on.
+ */
+static struct verdict refused_login(const struct smtp_reply *reply)
+{
+    return (struct verdict){.class = OUTCOME_DEFERRED,
+                            .scope = FAULT_SITE,
+                            .next_host = reply->code < 500,
+                            .close = true};
 }
 
 /* "452 4.5.3", or words to that effect from a peer without enhanced codes. */
@@ -435,6 +448,8 @@ struct verdict classify(enum smtp_stage stage, enum smtp_fate fate, enum smtp_un
     words_init(&w, reply);
     if (stage == SMTP_STAGE_READY || stage == SMTP_STAGE_QUIT || stage == SMTP_STAGE_RSET)
         return (struct verdict){.class = OUTCOME_DEFERRED, .scope = FAULT_SESSION, .close = true};
+    if (stage == SMTP_STAGE_AUTH)
+        return refused_login(reply);
     if (is_before_mail(stage))
         return refused_session(reply, &w);
     return reply->code < 500 ? transient(stage, reply, &w) : permanent(stage, reply, &w);
@@ -596,15 +611,11 @@ void classify_expired_reply(struct str last_error, struct str waited_for, struct
 const char *classify_command(enum smtp_stage stage)
 {
     static const char *const commands[SMTP_STAGES] = {
-        [SMTP_STAGE_EHLO] = "EHLO",
-        [SMTP_STAGE_HELO] = "HELO",
-        [SMTP_STAGE_STARTTLS] = "STARTTLS",
-        [SMTP_STAGE_MAIL] = "MAIL FROM",
-        [SMTP_STAGE_RCPT] = "RCPT TO",
-        [SMTP_STAGE_DATA] = "DATA",
-        [SMTP_STAGE_BODY] = ".",
-        [SMTP_STAGE_RSET] = "RSET",
-        [SMTP_STAGE_QUIT] = "QUIT",
+        [SMTP_STAGE_EHLO] = "EHLO",         [SMTP_STAGE_HELO] = "HELO",
+        [SMTP_STAGE_STARTTLS] = "STARTTLS", [SMTP_STAGE_AUTH] = "AUTH",
+        [SMTP_STAGE_MAIL] = "MAIL FROM",    [SMTP_STAGE_RCPT] = "RCPT TO",
+        [SMTP_STAGE_DATA] = "DATA",         [SMTP_STAGE_BODY] = ".",
+        [SMTP_STAGE_RSET] = "RSET",         [SMTP_STAGE_QUIT] = "QUIT",
     };
 
     return (unsigned)stage < SMTP_STAGES ? commands[stage] : NULL;

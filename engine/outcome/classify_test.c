@@ -57,6 +57,9 @@ struct reply_row {
 
 static const struct reply_row reply_rows[] = {
     /* greeting and EHLO: the session, not the mail */
+    {SMTP_STAGE_AUTH, "535 5.7.8 bad credentials", DEFER, FAULT_SITE, CLOSE, "BadConfiguration"},
+    {SMTP_STAGE_AUTH, "454 4.7.0 try later", DEFER, FAULT_SITE, NEXT | CLOSE, "BadConfiguration"},
+    {SMTP_STAGE_AUTH, "521 5.7.0 too many logins", DEFER, FAULT_SITE, CLOSE, "BadConfiguration"},
     {BANN, "554 5.7.1 rejected by policy", DEFER, FAULT_HOST, NEXT | CLOSE, "PolicyRelated"},
     {BANN, "521 host does not accept mail", FAIL, FAULT_HOST, NEXT | CLOSE, "BadDomain"},
     {BANN, "421 4.3.2 shutting down", DEFER, FAULT_HOST, NEXT | CLOSE, "TransientFailure"},

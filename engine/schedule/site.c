@@ -48,7 +48,7 @@ static struct site *site_find(struct worker *w, struct str key, uint64_t hash)
 }
 
 static void site_configure(struct site *site, struct config *config,
-                           const struct config_destination *dest, bool is_static)
+                           const struct config_destination *dest, const struct config_route *target)
 {
     struct worker *w = site->worker;
     struct governor_limits limits = {.sessions_max = dest->sessions_max,
@@ -62,14 +62,19 @@ static void site_configure(struct site *site, struct config *config,
         governor_get(w->shared->governor, str_of(site->key), &limits, io_now_ns(w->io));
     ASSERT(site->governor != NULL);
     /* A static route may well lead to another server of this host. */
-    site->options = (struct smtp_client_options){.ehlo_name = config->source.ehlo_name,
-                                                 .own_names = is_static ? NULL : config->own_names,
-                                                 .lmtp = site->lmtp,
-                                                 .pipeline_max = (uint16_t)dest->pipeline_max,
-                                                 .pipeline_bytes_max = 1 << 20,
-                                                 .no_chunking = dest->no_chunking,
-                                                 .no_pipelining = dest->no_pipelining,
-                                                 .outputs = &w->output_pool};
+    site->options =
+        (struct smtp_client_options){.ehlo_name = config->source.ehlo_name,
+                                     .own_names = target != NULL ? NULL : config->own_names,
+                                     .lmtp = site->lmtp,
+                                     .pipeline_max = (uint16_t)dest->pipeline_max,
+                                     .pipeline_bytes_max = 1 << 20,
+                                     .no_chunking = dest->no_chunking,
+                                     .no_pipelining = dest->no_pipelining,
+                                     .outputs = &w->output_pool};
+    if (target != NULL && target->credentials != NULL) {
+        site->options.auth_user = target->credentials->user;
+        site->options.auth_password = target->credentials->password;
+    }
 }
 
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
@@ -85,6 +90,8 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     /* One set of exchangers (or one static route) under one set of limits: domains with limits of
      * their own get sessions of their own. */
     buf_printf(&key, "%s|%s", dest->pattern, name);
+    if (target != NULL && target->credentials != NULL) /* the same host without AUTH is another */
+        buf_puts(&key, "|auth");
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     site = site_find(w, buf_str(&key), hash);
     if (site != NULL) {
@@ -111,7 +118,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->connecting_max = 1;
     site->exchangers.families = &w->families;
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
-    site_configure(site, w->config, dest, target != NULL);
+    site_configure(site, w->config, dest, target);
     if (route != NULL)
         exchangers_of_route(&site->exchangers, route, port);
     else

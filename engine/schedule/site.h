@@ -40,12 +40,13 @@ struct site {
     struct list hungry[FLOW_PRIORITIES]; /* lanes that wait for room, by wait_node */
     uint16_t hungry_bands;               /* bit per priority of which some may wait */
     uint32_t sessions_len, connecting;
-    uint32_t yielding;          /* sessions that take nothing more, and end */
-    uint64_t give_way_until_ms; /* monotonic: another worker is to get the session that ended */
-    uint64_t shortage_until_ms; /* monotonic: this host lacked what a session needs */
-    uint64_t open_after_ms;     /* monotonic: no connection before; the last ones failed */
-    uint32_t connecting_max;    /* at once: more with each that succeeds, one after a failure */
-    uint16_t failures;          /* in a row to set up a session */
+    uint32_t yielding;           /* sessions that take nothing more, and end */
+    uint64_t give_way_until_ms;  /* monotonic: another worker is to get the session that ended */
+    uint64_t shortage_until_ms;  /* monotonic: this host lacked what a session needs */
+    uint64_t open_after_ms;      /* monotonic: no connection before; the last ones failed */
+    uint32_t connecting_max;     /* at once: more with each that succeeds, one after a failure */
+    uint16_t failures;           /* in a row to set up a session */
+    uint64_t login_complaint_ms; /* monotonic: when a refused login may be told again */
     bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
     /* A peer that ends sessions after so many messages without having said so. */

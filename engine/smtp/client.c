@@ -86,6 +86,7 @@ void smtp_client_free(struct smtp_client *c)
     while (list_pop_front(&c->transactions) != NULL || list_pop_front(&c->unable) != NULL)
         ;
     buf_done(&c->in);
+    client_forget_secret(c);
     pool_put(c->options->outputs, c->commands);
     free(c);
 }
@@ -110,6 +111,11 @@ void smtp_client_secured(struct smtp_client *c)
 bool smtp_client_tls_refused(const struct smtp_client *c)
 {
     return c->tls_refused;
+}
+
+void smtp_client_trust(struct smtp_client *c)
+{
+    c->trusted = true;
 }
 
 /* --- what the caller may ask --- */
@@ -171,6 +177,8 @@ enum smtp_stage smtp_client_stage(const struct smtp_client *c)
         return SMTP_STAGE_HELO;
     if (c->session == SESSION_STARTTLS || c->session == SESSION_HANDSHAKE)
         return SMTP_STAGE_STARTTLS;
+    if (c->session == SESSION_AUTH)
+        return SMTP_STAGE_AUTH;
     if (c->sending != NULL && c->sending->state >= TRANSACTION_BODY)
         return SMTP_STAGE_BODY;
     return SMTP_STAGE_READY;

@@ -24,6 +24,9 @@
  * STARTTLS (RFC 3207) goes alone, behind EHLO; the handshake is the caller's. Behind it the session
  * begins anew with EHLO, and what the server offered before counts for nothing.
  *
+ * AUTH (RFC 4954) follows the last EHLO where the options have a user; a session in which it is
+ * refused, or cannot be had, is none.
+ *
  * Use:  smtp_client_input() with what was received, then smtp_client_next_event() until
  *       SMTP_EVENT_NONE, then smtp_client_output() and send it; smtp_client_sent() when sent. */
 #ifndef HAYAUMA_SMTP_CLIENT_H
@@ -50,7 +53,8 @@ enum smtp_capability {
     SMTP_CAP_STARTTLS = 1 << 6,
     SMTP_CAP_ENHANCED = 1 << 7,
     SMTP_CAP_LIMITS = 1 << 8,
-    SMTP_CAP_BINARYMIME = 1 << 9
+    SMTP_CAP_BINARYMIME = 1 << 9,
+    SMTP_CAP_AUTH = 1 << 10
 };
 
 /* Where a session or a recipient was when something happened; names in smtp_stage_name(). */
@@ -60,6 +64,7 @@ enum smtp_stage {
     SMTP_STAGE_EHLO,
     SMTP_STAGE_HELO,
     SMTP_STAGE_STARTTLS,
+    SMTP_STAGE_AUTH,
     SMTP_STAGE_READY, /* nothing expected */
     SMTP_STAGE_MAIL,
     SMTP_STAGE_RCPT,
@@ -166,6 +171,9 @@ struct smtp_client_options { /* immutable, shared */
     uint16_t pipeline_max;       /* transactions in flight with CHUNKING; 1 = none */
     uint32_t pipeline_bytes_max; /* content bytes in flight beyond the first transaction */
     bool no_chunking, no_pipelining;
+    /* Log in as this user (at most 255 bytes, and 511 of password), if smtp_client_trust() says so;
+     * without it there is no session. NULL: no AUTH. */
+    const char *auth_user, *auth_password;
     /* Buffers of SMTP_CLIENT_OUTPUT_BYTES, the thread's: a session holds one only while an output
      * is on its way. */
     struct pool *outputs;
@@ -187,6 +195,8 @@ void smtp_client_use_tls(struct smtp_client *c, enum smtp_tls tls);
 /* The handshake is complete: behind SMTP_EVENT_STARTTLS, or before anything is received where the
  * connection begins with it. What is received and sent from here on is encrypted. */
 void smtp_client_secured(struct smtp_client *c);
+/* The server may have the password: the session is with nobody else, or that does not matter. */
+void smtp_client_trust(struct smtp_client *c);
 /* STARTTLS was offered and refused, and the session goes on without (SMTP_TLS_MAY). */
 bool smtp_client_tls_refused(const struct smtp_client *c);
 /* Only pipeline_max and outputs must stay as they were. */

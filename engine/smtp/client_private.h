@@ -17,6 +17,7 @@ enum session_state {
     SESSION_HELO,
     SESSION_STARTTLS,  /* STARTTLS is to be sent, or out */
     SESSION_HANDSHAKE, /* nothing is said or heard here */
+    SESSION_AUTH,      /* AUTH, or what follows a challenge, is to be sent, or out */
     SESSION_READY,
     SESSION_QUIT,    /* QUIT is out */
     SESSION_CLOSING, /* events only, then CLOSE */
@@ -63,6 +64,11 @@ struct smtp_client {
     bool ready_unsaid;                          /* SMTP_EVENT_READY is to be given */
     uint8_t tls;                                /* enum smtp_tls */
     bool secured, tls_refused, starttls_unsaid; /* unsaid: the event is to be given */
+    bool trusted;                               /* with the password of the options */
+    bool authenticated;                         /* AUTH was accepted */
+    bool auth_begun;                            /* AUTH has gone out */
+    bool secret_out;                            /* the output has the password in it */
+    uint8_t auth_step;                          /* responses that have gone out */
     bool command_out;                           /* the session's own, EHLO or the like */
     bool quit, rset_needed, output_busy, lost;
     bool reply_taken; /* the parser's reply is dealt with */
@@ -121,11 +127,25 @@ void client_greet(struct smtp_client *c);
 /* Bytes came where the handshake is to begin: whoever put them there is not the encrypted peer. */
 void client_injected(struct smtp_client *c);
 
+/* client_auth.c: whether the session is to log in, and has not; why it cannot, or NULL; how it
+ * goes.
+ */
+#define SMTP_CLIENT_AUTH_BYTES_MAX 1100 /* of a line, in base64 */
+bool client_auth_wanted(const struct smtp_client *c);
+const char *client_auth_refusal(const struct smtp_client *c);
+void client_auth_begin(struct smtp_client *c);
+void client_auth_send(struct smtp_client *c);
+/* The server gave a challenge. False: one too many. */
+bool client_auth_goes_on(struct smtp_client *c);
+
 /* client_send.c */
+void client_put(struct smtp_client *c, struct str bytes);
 void transaction_set_state(struct smtp_client *c, struct smtp_transaction *t,
                            enum transaction_state state);
 /* Whether the peer may take further commands into t, by what it has answered so far. */
 bool transaction_may_be_open(const struct smtp_transaction *t);
+/* The output under way is over: the password goes from it, if it has been in it. */
+void client_forget_secret(struct smtp_client *c);
 /* The contents of the output under way are not read any more, or nobody waits for that. */
 void client_contents_sent(struct smtp_client *c);
 /* What the end of the session means for t. */

@@ -5,8 +5,8 @@
  * What the end of the session means at each point is in the table of client_send.c. */
 typedef void reply_fn(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply);
 
-static reply_fn on_banner, on_ehlo, on_helo, on_starttls, on_mail, on_rcpt, on_data, on_body,
-    on_rset, on_quit;
+static reply_fn on_banner, on_ehlo, on_helo, on_starttls, on_auth, on_mail, on_rcpt, on_data,
+    on_body, on_rset, on_quit;
 
 static const struct {
     const char *name;
@@ -17,6 +17,7 @@ static const struct {
     [SMTP_STAGE_EHLO] = {"ehlo", on_ehlo},
     [SMTP_STAGE_HELO] = {"helo", on_helo},
     [SMTP_STAGE_STARTTLS] = {"starttls", on_starttls},
+    [SMTP_STAGE_AUTH] = {"auth", on_auth},
     [SMTP_STAGE_READY] = {"ready", NULL},
     [SMTP_STAGE_MAIL] = {"mail", on_mail},
     [SMTP_STAGE_RCPT] = {"rcpt", on_rcpt},
@@ -79,16 +80,6 @@ static bool is_own_name(const struct smtp_client *c, const struct smtp_reply *re
     return false;
 }
 
-static void be_ready(struct smtp_client *c)
-{
-    if (c->options->no_chunking)
-        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_CHUNKING;
-    if (c->options->no_pipelining)
-        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_PIPELINING;
-    c->session = SESSION_READY;
-    c->ready_unsaid = true;
-}
-
 static void own_refusal(struct smtp_client *c, enum smtp_stage stage, uint16_t code,
                         struct smtp_enhanced enhanced, const char *text)
 {
@@ -96,6 +87,27 @@ static void own_refusal(struct smtp_client *c, enum smtp_stage stage, uint16_t c
     c->local.code = code;
     c->local.enhanced = enhanced;
     client_start_close(c, stage, &c->local);
+}
+
+/* The session is set up, but for AUTH where that is wanted. */
+static void be_ready(struct smtp_client *c)
+{
+    const char *refusal = client_auth_wanted(c) ? client_auth_refusal(c) : NULL;
+
+    if (refusal != NULL) {
+        own_refusal(c, SMTP_STAGE_AUTH, 451, (struct smtp_enhanced){4, 7, 0}, refusal);
+        return;
+    }
+    if (client_auth_wanted(c)) {
+        client_auth_begin(c);
+        return;
+    }
+    if (c->options->no_chunking)
+        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_CHUNKING;
+    if (c->options->no_pipelining)
+        c->peer.capabilities &= ~(uint32_t)SMTP_CAP_PIPELINING;
+    c->session = SESSION_READY;
+    c->ready_unsaid = true;
 }
 
 static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct smtp_reply *reply)
@@ -166,6 +178,19 @@ static void on_starttls(struct smtp_client *c, struct expected *e, const struct 
         be_ready(c);
     } else {
         client_start_close(c, SMTP_STAGE_STARTTLS, reply);
+    }
+}
+
+static void on_auth(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
+{
+    (void)e;
+    if (reply_class(reply) == 2) {
+        c->authenticated = true;
+        be_ready(c);
+    } else if (reply_class(reply) != 3) {
+        client_start_close(c, SMTP_STAGE_AUTH, reply);
+    } else if (!client_auth_goes_on(c)) {
+        client_protocol_error(c, "a challenge too many in AUTH");
     }
 }
 

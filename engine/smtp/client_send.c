@@ -129,6 +129,11 @@ static void put_str(struct smtp_client *c, struct str s)
         output_put(c, s.ptr, s.len);
 }
 
+void client_put(struct smtp_client *c, struct str bytes)
+{
+    put_str(c, bytes);
+}
+
 #define PUT(c, literal) output_put(c, literal, sizeof(literal) - 1)
 
 static void put_number(struct smtp_client *c, uint64_t v)
@@ -447,6 +452,10 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
         if (!c->command_out)
             send_starttls(c);
         break;
+    case SESSION_AUTH:
+        if (!c->command_out)
+            client_auth_send(c);
+        break;
     case SESSION_READY:
         send_transactions(c);
         break;
@@ -469,9 +478,17 @@ void client_contents_sent(struct smtp_client *c)
         LIST_ENTRY(n, struct smtp_transaction, node)->in_output = false;
 }
 
+void client_forget_secret(struct smtp_client *c)
+{
+    if (c->secret_out && c->commands != NULL)
+        explicit_bzero(c->commands, SMTP_CLIENT_OUTPUT_BYTES);
+    c->secret_out = false;
+}
+
 void smtp_client_sent(struct smtp_client *c)
 {
     c->output_busy = false;
+    client_forget_secret(c);
     pool_put(c->options->outputs, c->commands);
     c->commands = NULL;
     client_contents_sent(c);

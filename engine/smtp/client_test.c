@@ -10,6 +10,14 @@
 
 #include "smtp/client.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define POISONED 1
+#elif defined(__has_feature)
+#define POISONED __has_feature(address_sanitizer)
+#else
+#define POISONED 0
+#endif
+
 #define MESSAGES_MAX 4
 #define RCPTS_MAX    3
 #define STEPS_MAX    12
@@ -31,6 +39,7 @@ static const char *const our_names[] = {"other.our.example", "mx.our.example", N
 struct script {
     const char *name;
     enum smtp_tls tls;
+    bool trusted, trusted_behind_tls; /* with the password */
     struct smtp_client_options options;
     struct mail mails[MESSAGES_MAX];
     struct step {
@@ -53,6 +62,14 @@ struct script {
 #define ME                                                                                         \
     .options = {                                                                                   \
         .ehlo_name = "me", .pipeline_max = 3, .pipeline_bytes_max = 100, .outputs = &outputs}
+#define USER                                                                                       \
+    .options = {.ehlo_name = "me",                                                                 \
+                .pipeline_max = 3,                                                                 \
+                .pipeline_bytes_max = 100,                                                         \
+                .outputs = &outputs,                                                               \
+                .auth_user = "u",                                                                  \
+                .auth_password = "good"}
+#define AUTH(list) "250-AUTH " list "\r\n"
 #define PIPELINING "250-PIPELINING\r\n"
 #define CHUNKING   "250-CHUNKING\r\n"
 #define STARTTLS   "250-STARTTLS\r\n"
@@ -446,6 +463,95 @@ static const struct script scripts[] = {
      {GREETING,
       {"250-mx\r\n250-STARTTLS\r\n550 no\r\n", "HELO me\r\n", ""},
       {OK, "", "close/starttls/451 "}}},
+    {"AUTH PLAIN, and the session begins",
+     .trusted = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(AUTH("CRAM-MD5 plain LOGIN") PIPELINING), "AUTH PLAIN AHUAZ29vZA==\r\n", ""},
+      {"235 2.7.0 in\r\n", GROUP("0") "DATA\r\n", "ready "}}},
+    {"AUTH PLAIN of a server that does not read what comes with it",
+     .trusted = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(AUTH("PLAIN")), "AUTH PLAIN AHUAZ29vZA==\r\n", ""},
+      {"334 \r\n", "AHUAZ29vZA==\r\n", ""},
+      {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"AUTH LOGIN, as it was offered once",
+     .trusted = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO("250-AUTH=LOGIN NTLM\r\n"), "AUTH LOGIN\r\n", ""},
+      {"334 VXNlcm5hbWU6\r\n", "dQ==\r\n", ""},
+      {"334 UGFzc3dvcmQ6\r\n", "Z29vZA==\r\n", ""},
+      {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"AUTH behind STARTTLS, of what is offered there",
+     .tls = SMTP_TLS_REQUIRED,
+     .trusted_behind_tls = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(STARTTLS AUTH("LOGIN")), "STARTTLS\r\n", ""},
+      {"220 go\r\n", "EHLO me\r\n", "starttls "},
+      {EHLO(AUTH("PLAIN")), "AUTH PLAIN AHUAZ29vZA==\r\n", ""},
+      {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"AUTH: no password to whom is not trusted",
+     USER,
+     {{.content = NULL}},
+     {GREETING, {EHLO(AUTH("PLAIN LOGIN")), "", "close/auth/451 "}}},
+    {"AUTH: nor where TLS was refused",
+     .tls = SMTP_TLS_MAY,
+     .trusted_behind_tls = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(STARTTLS AUTH("PLAIN")), "STARTTLS\r\n", ""},
+      {"454 no\r\n", "", "close/auth/451 "}}},
+    {"AUTH: offered in front of TLS only",
+     .tls = SMTP_TLS_MAY,
+     .trusted_behind_tls = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(STARTTLS AUTH("PLAIN")), "STARTTLS\r\n", ""},
+      {"220 go\r\n", "EHLO me\r\n", "starttls "},
+      {EHLO(""), "", "close/auth/451 "}}},
+    {"AUTH: none that we know",
+     .trusted = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING, {EHLO(AUTH("CRAM-MD5 XOAUTH2")), "", "close/auth/451 "}}},
+    {"AUTH: by a peer that knows no EHLO",
+     .trusted = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {"250-mx\r\n250-AUTH PLAIN\r\n550 no\r\n", "HELO me\r\n", ""},
+      {OK, "", "close/auth/451 "}}},
+    {"AUTH refused",
+     .trusted = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("PLAIN")), "AUTH PLAIN AHUAZ29vZA==\r\n", ""},
+      {"535 5.7.8 no\r\n", "", "close/auth/535 "}}},
+    {"AUTH: challenges without end",
+     .trusted = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("PLAIN")), "AUTH PLAIN AHUAZ29vZA==\r\n", ""},
+      {"334 \r\n", "AHUAZ29vZA==\r\n", ""},
+      {"334 \r\n", "", "close/auth/0 "}}},
+    {"AUTH in LOGIN answered too early is an answer",
+     .trusted = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(AUTH("LOGIN")), "AUTH LOGIN\r\n", ""},
+      {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
 };
 
 /* --- running a script --- */
@@ -457,7 +563,7 @@ struct run {
     char names[MESSAGES_MAX][RCPTS_MAX + 1][32];
     size_t mails, submitted;
     unsigned finals[MESSAGES_MAX][RCPTS_MAX], dones[MESSAGES_MAX];
-    bool closed, mail_over;
+    bool closed, mail_over, trusted_behind_tls;
     struct buf out, events;
 };
 
@@ -465,6 +571,9 @@ static void prepare(struct run *r, const struct script *script)
 {
     *r = (struct run){.client = smtp_client_new(&script->options)};
     smtp_client_use_tls(r->client, script->tls);
+    if (script->trusted)
+        smtp_client_trust(r->client);
+    r->trusted_behind_tls = script->trusted_behind_tls;
     for (; r->mails < MESSAGES_MAX && script->mails[r->mails].content != NULL; r->mails++) {
         const struct mail *m = &script->mails[r->mails];
         size_t k = r->mails;
@@ -541,6 +650,8 @@ static void drain(struct run *r)
             smtp_client_submit(r->client, &r->transactions[r->submitted++]);
         smtp_client_next_event(r->client, &e);
         note(r, &e);
+        if (e.kind == SMTP_EVENT_STARTTLS && r->trusted_behind_tls)
+            smtp_client_trust(r->client);
         if (e.kind == SMTP_EVENT_STARTTLS) /* the handshake takes no time here */
             smtp_client_secured(r->client);
     } while (e.kind != SMTP_EVENT_NONE);
@@ -979,6 +1090,38 @@ static void test_what_was_said(void **state)
     }
 }
 
+/* The longest credentials fit an output, and leave it when it has gone. */
+static void test_auth_leaves_nothing(void **state)
+{
+    char user[256], password[512];
+    struct script script = {"long credentials", USER, .trusted = true};
+    struct run r;
+    struct iovec iov[64];
+    const char *commands;
+
+    (void)state;
+    memset(user, 'u', sizeof(user) - 1);
+    memset(password, 'p', sizeof(password) - 1);
+    user[sizeof(user) - 1] = password[sizeof(password) - 1] = '\0';
+    script.options.auth_user = user;
+    script.options.auth_password = password;
+    prepare(&r, &script);
+    say(&r, "220 mx\r\n", 8);
+    take_output(&r, 64);
+    say(&r, EHLO(AUTH("PLAIN")), strlen(EHLO(AUTH("PLAIN"))));
+    assert_int_equal(smtp_client_output(r.client, iov, 64), 1);
+    assert_int_equal(iov[0].iov_len, 11 + 1024 + 2);
+    assert_int_equal(smtp_client_stage(r.client), SMTP_STAGE_AUTH);
+    commands = iov[0].iov_base;
+    assert_memory_equal(commands, "AUTH PLAIN AHV1", 15);
+    smtp_client_sent(r.client);
+#if !POISONED /* the pool keeps the buffer: nothing of the credentials is in it */
+    for (size_t i = 16; i < 1000; i++)
+        assert_true(commands[i] == '\0');
+#endif
+    done(&r);
+}
+
 /* Bytes in plaintext behind the 220, with it or later, end the session: none of them is taken for
  * what the encrypted peer says. */
 static void test_injection(void **state)
@@ -1087,6 +1230,7 @@ int main(void)
         cmocka_unit_test(test_pieces),
         cmocka_unit_test(test_lost_keeps_the_commands),
         cmocka_unit_test(test_what_was_said),
+        cmocka_unit_test(test_auth_leaves_nothing),
         cmocka_unit_test(test_injection),
         cmocka_unit_test(test_capabilities),
         cmocka_unit_test(test_many_recipients),

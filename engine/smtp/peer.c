@@ -17,6 +17,7 @@ static const struct {
     {{"ENHANCEDSTATUSCODES", 19}, SMTP_CAP_ENHANCED},
     {{"LIMITS", 6}, SMTP_CAP_LIMITS},
     {{"BINARYMIME", 10}, SMTP_CAP_BINARYMIME},
+    {{"AUTH", 4}, SMTP_CAP_AUTH},
 };
 
 /* Takes the next word off *rest; empty at the end. */
@@ -29,6 +30,14 @@ static struct str next_word(struct str *rest)
         n++;
     *rest = (struct str){s.ptr + n, s.len - n};
     return (struct str){s.ptr, n};
+}
+
+static void take_mechanism(struct smtp_peer *peer, struct str word)
+{
+    if (str_eq_nocase(word, STR("PLAIN")))
+        peer->auth |= SMTP_AUTH_PLAIN;
+    else if (str_eq_nocase(word, STR("LOGIN")))
+        peer->auth |= SMTP_AUTH_LOGIN;
 }
 
 static void take_limit(struct smtp_peer *peer, struct str word)
@@ -67,6 +76,13 @@ void smtp_peer_line(struct smtp_peer *peer, struct str line)
     if (capability == SMTP_CAP_SIZE &&
         str_to_u64(next_word(&rest), UINT64_MAX, &peer->size_max) != 0)
         peer->size_max = 0;
+    /* "AUTH=PLAIN" is how it was written before it was a standard, and some still write both. */
+    if (str_starts_nocase(keyword, STR("AUTH="))) {
+        take_mechanism(peer, (struct str){keyword.ptr + 5, keyword.len - 5});
+        capability = SMTP_CAP_AUTH;
+    }
+    while (capability == SMTP_CAP_AUTH && (word = next_word(&rest)).len != 0)
+        take_mechanism(peer, word);
     while (capability == SMTP_CAP_LIMITS && (word = next_word(&rest)).len != 0)
         take_limit(peer, word);
 }

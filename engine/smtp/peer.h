@@ -8,6 +8,7 @@
 
 struct smtp_peer {
     uint32_t capabilities;                        /* bits of enum smtp_capability */
+    uint32_t auth;                                /* mechanisms of AUTH, bits of enum smtp_auth */
     uint64_t size_max;                            /* 0: none stated */
     uint32_t mail_max, rcpt_max, rcpt_domain_max; /* RFC 9422; 0: none stated */
 };

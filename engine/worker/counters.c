@@ -41,6 +41,7 @@ static const struct {
         TOTAL(tls_in_failures),
         TOTAL(logins),
         TOTAL(logins_failed),
+        TOTAL(logins_out_failed),
         TOTAL(signed_messages),
         TOTAL(sign_failures),
 #undef TOTAL
