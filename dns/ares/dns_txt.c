@@ -57,14 +57,15 @@ static void on_answer(void *arg, int status, int timeouts, unsigned char *bytes,
 static void turn(ares_channel channel)
 {
     ares_socket_t sockets[ARES_GETSOCK_MAXNUM];
-    int bits = ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
+    unsigned bits = (unsigned)ares_getsock(channel, sockets, ARES_GETSOCK_MAXNUM);
     struct pollfd fds[ARES_GETSOCK_MAXNUM];
     struct timeval room, *wait = ares_timeout(channel, NULL, &room);
     nfds_t n = 0;
 
+    /* A bit per socket to read from, and above these one to write to. */
     for (unsigned i = 0; i < ARES_GETSOCK_MAXNUM; i++) {
-        short events = (short)((ARES_GETSOCK_READABLE(bits, i) ? POLLIN : 0) |
-                               (ARES_GETSOCK_WRITABLE(bits, i) ? POLLOUT : 0));
+        short events = (short)(((bits >> i & 1) != 0 ? POLLIN : 0) |
+                               ((bits >> (i + ARES_GETSOCK_MAXNUM) & 1) != 0 ? POLLOUT : 0));
 
         if (events != 0)
             fds[n++] = (struct pollfd){.fd = sockets[i], .events = events};

@@ -210,7 +210,8 @@ def test_peers_that_go():
     world = World({"full": receiver}, {}, keys)
     for i in range(6):
         world.send(LARGE, f"u{i}@full.example")
-    assert world.engine.process.stop(60) == 0
+    status = world.engine.process.stop(60)
+    assert status == 0, (status, world.engine.process.tail(60))
     world.engine.start()
     world.wait("full", 6, 90)
     wait_until("six records", lambda: len(world.engine.records("Delivery")) == 6)

@@ -20,6 +20,7 @@
 #define SELF_TEST_TO 40
 #define TWICE_EVERY  10 /* one in so many seeds runs twice: both must be the same */
 #define BURSTS_EVERY 4  /* in one of so many seeds */
+#define SIGNS_EVERY  3  /* likewise: mail is signed */
 #define SLACK_S      10800
 
 static bool verbose;
@@ -107,6 +108,7 @@ static void run_seed(uint64_t seed, const char *dir)
     log_set_level(verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
     signal(SIGABRT, on_abort);
     world_bursts = seed % BURSTS_EVERY == 1;
+    world_signs = seed % SIGNS_EVERY == 2;
     sim_begin(seed, verbose);
     run(dir);
     snprintf(records, sizeof(records), "%s/records", dir);

@@ -1,6 +1,7 @@
 #include "tests/sim/node.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <lmdb.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +9,7 @@
 
 #include "config/config_load.h"
 #include "deliver/delivery.h"
+#include "mail/dkim_vectors.h"
 #include "outcome/admin.h"
 #include "run/engine.h"
 #include "run/turn.h"
@@ -17,6 +19,7 @@
 #include "tests/sim/ledger.h"
 #include "tests/sim/sim_io.h"
 #include "tests/sim/suspender.h"
+#include "worker/keyring.h"
 
 #define WORKERS_MAX_SIM 4
 #define SHARDS_MAX_SIM  5
@@ -284,6 +287,19 @@ static void on_turn(struct sim_event *event)
 
 /* --- start and end --- */
 
+/* The key that signs all mail of a world that signs. */
+static void key_make(void)
+{
+    static const char key[] = RFC8463_ED25519_KEY;
+    char path[256];
+    int fd;
+
+    snprintf(path, sizeof(path), "%s/" WORLD_KEY_FILE, node.dir);
+    fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    ASSERT(fd >= 0 && write(fd, key, sizeof(key) - 1) == (ssize_t)sizeof(key) - 1);
+    close(fd);
+}
+
 static struct config *config_make(void)
 {
     struct config *config = NULL;
@@ -291,6 +307,10 @@ static struct config *config_make(void)
 
     world_config(node.dir, node.reloaded, &text);
     if (config_load_text("sim.yaml", buf_str(&text), &config, &errors) < 0)
+        sim_fail("configuration", "%.*s", STR_FMT(buf_str(&errors)));
+    if (world_signs)
+        key_make();
+    if (keyring_open(config, &errors) < 0)
         sim_fail("configuration", "%.*s", STR_FMT(buf_str(&errors)));
     config->queue.memory_bytes_max = world.memory_max; /* smaller than may be configured */
     buf_done(&text);

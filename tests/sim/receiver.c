@@ -250,6 +250,8 @@ static bool answer_message(struct receiver *r)
         keep_open(r, v == DEFER || v == REFUSE);
         return go_on;
     }
+    if (world_signs && !str_starts_nocase(buf_str(&r->body), STR("DKIM-Signature:")))
+        sim_fail("signed", "a message without a signature");
     /* A null sender may also be a sender's. */
     if (r->null_sender && r->rcpts[0] == NULL)
         identify_notice(r);

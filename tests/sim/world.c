@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 struct world world;
-bool world_full, world_bursts;
+bool world_full, world_bursts, world_signs;
 
 #define TTL_S 60
 
@@ -456,6 +456,11 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
                draw(1, 100), yes[world.pipelining], yes[world.chunking], draw(1, 8), draw(0, 8000),
                draw(1, 100), world.lifetime_s, world.notice_lifetime_s, draw(60, 3600),
                draw(1, world.retry_max_s), world.retry_max_s, draw(0, 100));
+    if (world_signs)
+        buf_printf(out,
+                   "dkim:\n  default: engine.test\n  keys:\n"
+                   "    - {domain: engine.test, selector: s, file: %s/%s}\n",
+                   dir, WORLD_KEY_FILE);
     buf_puts(out, "routes:\n  none.test: reject\n");
     for (uint32_t i = 0; i < world.domains_len; i++) {
         if (world.domains[i].kind != ZONE_ROUTED)

@@ -100,7 +100,8 @@ struct world {
 extern struct world world;
 /* Set before world_make(): every map is nearly full; applications pipeline many messages at once.
  */
-extern bool world_full, world_bursts;
+extern bool world_full, world_bursts, world_signs;
+#define WORLD_KEY_FILE "key.pem" /* in the node's directory, in a world that signs */
 
 void world_make(void);
 /* The configuration; reloaded: as it is behind the reload. */

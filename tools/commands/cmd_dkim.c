@@ -46,6 +46,12 @@ struct options {
     const char *domain; /* or NULL */
 };
 
+static void print_buf(const struct buf *b, FILE *to)
+{
+    if (b->len > 0)
+        fwrite(b->data, 1, b->len, to);
+}
+
 static struct config *load(const struct options *o)
 {
     struct config *c = NULL;
@@ -55,7 +61,7 @@ static struct config *load(const struct options *o)
         config_unref(c);
         c = NULL;
     }
-    fwrite(errors.data, 1, errors.len, stderr);
+    print_buf(&errors, stderr);
     buf_done(&errors);
     if (c != NULL && c->keyring == NULL) {
         fprintf(stderr, "hayauma dkim: %s has no keys (dkim.keys); see 'hayauma dkim keygen'\n",
@@ -85,7 +91,7 @@ static bool find_owner(const struct options *o, struct owner *owner)
     if (geteuid() != 0 || (!o->has_file && access(o->file, R_OK) != 0))
         return true;
     if (config_load(o->file, &c, &errors) != 0) {
-        fwrite(errors.data, 1, errors.len, stderr);
+        print_buf(&errors, stderr);
         buf_done(&errors);
         return false;
     }
@@ -162,7 +168,7 @@ static void print_made(const struct options *o, const char *domain, const struct
         buf_printf(&out, ";       - {domain: %s, selector: %s, file: %s}\n", domain,
                    made[i].selector, made[i].path);
     buf_printf(&out, "; When the zone is out: hayauma dkim check %s && hayauma reload\n", domain);
-    fwrite(out.data, 1, out.len, stdout);
+    print_buf(&out, stdout);
     buf_done(&out);
 }
 
@@ -375,8 +381,8 @@ static int sign(const struct options *o)
         fprintf(stderr, "hayauma dkim sign: no key signs mail from this author\n");
     else if (err != 0)
         fprintf(stderr, "hayauma dkim sign: %s\n", strerror(-err));
-    fwrite(fields.data, 1, fields.len, stdout);
-    fwrite(message.data, 1, message.len, stdout);
+    print_buf(&fields, stdout);
+    print_buf(&message, stdout);
     buf_done(&message);
     buf_done(&fields);
     config_unref(c);
