@@ -484,6 +484,27 @@ def test_pressure():
         wait_until("room again", lambda: engine.ask("POST", "/api/inject/v1", LETTER)[0] == 200)
 
 
+def test_full_queue():
+    """A queue that gets full amid requests: what was counted is there, no more and no less."""
+    with Api(more={"queue": {"map_size": "16MiB", "shards": 1}, "routes": {}}) as engine:
+        body = {**LETTER, "content": {**LETTER["content"], "text_body": "x " * 20000},
+                "recipients": [{"email": f"a{i}@x.example"} for i in range(60)]}
+        promised, ends = 0, []
+        while len(ends) < 3:
+            status, headers, text = engine.ask("POST", "/api/inject/v1", body)
+            said = json.loads(text)
+            promised += said.get("success_count", 0)
+            if status == 200:
+                check("all are told", said["success_count"] + said["fail_count"], 60)
+            else:
+                check("refusal", (status, headers.get("Retry-After")), (503, "5"))
+            if status != 200 or said["fail_count"]:
+                ends.append(said)
+        check("rows", engine.status()["queue"]["rows"], promised)
+        status, _, text = engine.ask("GET", "/health/ready")
+        check(f"ready: {text}", (status, "full" in json.loads(text)["detail"]), (503, True))
+
+
 def test_drain():
     """A drain: not ready, no mail; who is under way gets the answer."""
     stall = Server({"dot": lambda peer: time.sleep(3)})
