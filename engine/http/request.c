@@ -8,6 +8,7 @@
 
 #include "base/log.h"
 #include "http/http_private.h"
+#include "http/openapi.h"
 #include "intake/accept.h"
 
 #define BEARER "Bearer "
@@ -344,11 +345,17 @@ static void handle_ready(struct http_request *r)
         request_answer(r, 200, "text/plain", STR("ready\n"));
 }
 
+static void handle_openapi(struct http_request *r)
+{
+    request_answer(r, 200, "application/json", (struct str){http_openapi, http_openapi_len});
+}
+
 const struct endpoint http_endpoints[] = {
     {"/api/inject/v1", "inject", "POST", TOKEN_INJECT, true, handle_injection},
     {"/metrics", "metrics", "GET, HEAD", TOKEN_READ, false, handle_metrics},
     {"/health/live", "live", "GET, HEAD", 0, false, handle_live},
     {"/health/ready", "ready", "GET, HEAD", 0, false, handle_ready},
+    {"/api/openapi.json", "openapi", "GET, HEAD", 0, false, handle_openapi},
 };
 const size_t http_endpoints_len = ARRAY_LEN(http_endpoints);
 _Static_assert(ARRAY_LEN(http_endpoints) < ENDPOINTS_MAX, "one more counts unknown paths");

@@ -611,6 +611,55 @@ def test_clients():
         wait_until("all to arrive", lambda: len(sink.ledger()) >= sent)
 
 
+def sample(schema, document):
+    """A value with everything that the schema has, by its examples."""
+    if "$ref" in schema:
+        return sample(document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+    if "example" in schema:
+        return schema["example"]
+    if "oneOf" in schema:
+        return sample(schema["oneOf"][-1], document)
+    if schema["type"] == "array":
+        return [sample(schema["items"], document)]
+    return {name: sample(one, document) for name, one in schema["properties"].items()}
+
+
+def fits(value, schema, document):
+    """Whether an answer has what the schema says, and nothing else."""
+    if "$ref" in schema:
+        return fits(value, document["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document)
+    if schema["type"] == "array":
+        return isinstance(value, list) and all(fits(one, schema["items"], document) for one in value)
+    if schema["type"] == "object":
+        return (set(schema["required"]) <= set(value) <= set(schema["properties"]) and
+                all(fits(value[n], schema["properties"][n], document) for n in value))
+    return isinstance(value, {"integer": int, "string": str}[schema["type"]])
+
+
+def test_openapi():
+    """The document is of this server: its paths are there, a request with every field is taken, answers
+    are as it says, and it knows all fields that the server knows."""
+    with Api() as engine:
+        document = json.loads(engine.ask("GET", "/api/openapi.json")[2])
+        for path, methods in document["paths"].items():
+            for method in methods:
+                status, _, text = engine.ask(method.upper(), path, {} if method == "post" else None)
+                check(f"{path} {text}", str(status) in methods[method]["responses"], True)
+                if status >= 400:
+                    check(text, fits(json.loads(text), document["components"]["schemas"]["Problem"], document), True)
+        schemas = document["components"]["schemas"]
+        request = sample(schemas["InjectRequest"], document)
+        request["expires"] = int(time.time()) + 3600
+        check("all fields", sorted(request), sorted(schemas["InjectRequest"]["properties"]))
+        answer = engine.inject(request)
+        check("answer", (fits(answer, schemas["InjectResponse"], document), answer["success_count"]), (True, 1))
+        known = set(re.findall(r'\{"(\w+)", (?:STRING|OBJECT|ARRAY|BOOLEAN|NUMBER)',
+                               (HERE.parent.parent / "engine/http/injection.c").read_text()))
+        said = {n for s in ("InjectRequest", "Recipient", "Content", "Attachment") for n in schemas[s]["properties"]}
+        said |= {"received_header", "supplemental_header"}
+        check("fields", said, known)
+
+
 def test_reload():
     """What can change changes with a reload; what cannot is said."""
     with Api() as engine:
