@@ -693,8 +693,11 @@ def throttled(relay_of, behaviour, count, limit_s):
 
 
 def throttling(scale):
-    """Against Postfix in the same run; both try again after RETRY_S."""
+    """Against Postfix in the same run; both try again after RETRY_S. Who is refused how often is drawn:
+    half of 300 recipients refused each time leave a deviation of 6 after 30 s, and of two retries for the
+    last of them, on each side. The comparison allows for three deviations, or it would be a draw itself."""
     count, limit_s = int(1000 * scale), 120
+    drawn = 3 * (2 * count * 0.125 * 0.875) ** 0.5
     row = Row("a destination that defers, limits or closes: 1,000 messages, default settings", [])
     for what, behaviour in THROTTLING.items():
         ours, postfix = (throttled(relay_of, behaviour, count, limit_s) for relay_of in (
@@ -705,8 +708,9 @@ def throttling(scale):
                 "queue_run_delay": f"{RETRY_S}s"})))
         row.results += [ours, postfix]
         row.want(f"{what}: delivered after 30 s", ours["delivered_after_30_s"], ">=",
-                 postfix["delivered_after_30_s"])
-        row.want(f"{what}: s to the last", ours["last_after_s"], "<=", postfix["last_after_s"])
+                 postfix["delivered_after_30_s"] - (drawn if "rate" in behaviour else 0))
+        row.want(f"{what}: s to the last", ours["last_after_s"], "<=",
+                 postfix["last_after_s"] + (6 * RETRY_S if "rate" in behaviour else 0))
         row.want(f"{what}: refusals per delivered", ours["refusals_per_delivered"], "<=",
                  postfix["refusals_per_delivered"] + 0.02)
     return row
