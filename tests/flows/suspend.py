@@ -139,6 +139,8 @@ def test_two_scopes():
         inject(engine, BULK, "y")
         for what in all_scopes:
             nothing_goes(sink, "x", "y", RATE)
+            if came(sink, "x") > 0:  # before anything else was looked at
+                raise Failure(f"{came(sink, 'x')} of suspended mail went")
             engine.command("queue", "resume", *what)
         wait_for(sink, "x", 20)
 
