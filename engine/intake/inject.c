@@ -6,15 +6,10 @@
 #include "base/log.h"
 #include "intake/inject_login.h"
 #include "intake/inject_message.h"
-#include "schedule/lane.h"
 #include "worker/peer_text.h"
-#include "worker/queue_name.h"
 #include "worker/shared.h"
 
-#define DRAINING "421 4.3.2 shutting down, try again shortly"
-
 #define OUT_MAX      (64u << 10) /* unsent replies; then the client must read first */
-#define RCPT_BYTES   2048        /* that an accepted recipient takes, about */
 #define PROXY_MS     5000        /* for a balancer's header, which it sends with the connection */
 #define LAST_WORD_MS 5000        /* to send a 421 and to hear the client out after it */
 #define HEARD_MAX    (16u << 20) /* bytes that are heard from the client after it */
@@ -156,146 +151,6 @@ static void on_timer(struct timer *timer)
     }
 }
 
-/* --- decisions --- */
-
-static const char *intake_refusal(const struct inject *s)
-{
-    const struct worker *w = s->worker;
-
-    if (w->draining)
-        return DRAINING;
-    switch (accept_intake(w->shared->queue)) {
-    case QUEUE_INTAKE_OK:
-        break;
-    case QUEUE_INTAKE_MAP_FULL:
-        return "452 4.3.1 queue is full, try again later";
-    case QUEUE_INTAKE_DISK_FULL:
-        return "452 4.3.1 insufficient disk space, try again later";
-    case QUEUE_INTAKE_FAILED:
-        return "421 4.3.0 queue failure, try again later";
-    }
-    return inject_has_room(s, s->server.mail.size) ? NULL : inject_too_much;
-}
-
-/* A client that may relay calls itself what it likes: no byte of that is a control character or
- * ends the text. */
-static void answer_helo(struct inject *s)
-{
-    struct str helo = s->server.helo;
-    size_t n = helo.len < sizeof(s->helo) - 1 ? helo.len : sizeof(s->helo) - 1;
-
-    for (size_t i = 0; i < n; i++)
-        s->helo[i] = ascii_is_control(helo.ptr[i]) ? '?' : helo.ptr[i];
-    s->helo[n] = '\0';
-    smtp_server_answer(&s->server, inject_out(s), NULL);
-}
-
-/* A domain of UTF-8 may be no domain although it is read as one: its A-labels say. */
-static const char *sender_refusal(struct inject *s, const struct smtp_address *sender)
-{
-    struct str domain = sender->domain;
-    struct dns_name name;
-
-    if (sender->utf8 || s->user != NULL) {
-        if (queue_name_of(domain, &name) == 0)
-            domain = (struct str){name.text, name.len};
-        else if (sender->utf8)
-            return "553 5.1.7 the sender's domain is none";
-    }
-    return inject_user_refusal(s, sender, domain);
-}
-
-/* What came behind the command was there before its reply: no client that means well does that, but
- * somebody on the way who wants his commands to be the client's. */
-static void answer_starttls(struct inject *s, const struct smtp_server_input *in)
-{
-    const char *refusal = in->len > 0
-                              ? "421 4.7.0 nothing may be sent behind STARTTLS before its reply"
-                              : inject_tls_refusal(s);
-
-    smtp_server_answer(&s->server, inject_out(s), s->worker->draining ? DRAINING : refusal);
-    if (refusal == NULL && !s->worker->draining)
-        set_state(s, INJECT_AGREED);
-}
-
-static void answer_mail(struct inject *s)
-{
-    const char *refusal = intake_refusal(s);
-
-    if (refusal == NULL)
-        refusal = sender_refusal(s, &s->server.mail.sender);
-    if (refusal == NULL)
-        inject_envelope_begin(s, &s->server.mail);
-    smtp_server_answer(&s->server, inject_out(s), refusal);
-}
-
-/* Who may open a Unix socket is for the file system to say. */
-bool inject_may_relay(const struct inject *s)
-{
-    const struct config_listener *l = s->settings;
-
-    if (s->user != NULL || s->options.auth_required || s->nobody)
-        return s->user != NULL;
-    return s->peer.ss_family == AF_UNIX ||
-           config_network_match(l->relay_networks, l->relay_networks_len,
-                                (const struct sockaddr *)&s->peer);
-}
-
-static const char *rcpt_refusal(struct inject *s, const struct smtp_rcpt *rcpt,
-                                struct dns_name *name)
-{
-    const char *refusal;
-
-    if (!inject_may_relay(s))
-        return "550 5.7.1 relaying denied";
-    refusal = accept_rcpt_refusal(s->config, &rcpt->recipient, name);
-    if (refusal != NULL)
-        return refusal;
-    return inject_has_room(s, RCPT_BYTES) ? NULL : inject_too_much;
-}
-
-/* A transaction whose content has not begun waits for its client: the next command ends it (RFC
- * 5321 3.8). Content that has begun is taken. */
-static bool answer_drain(struct inject *s)
-{
-    if (s->worker->draining)
-        smtp_server_answer(&s->server, inject_out(s), DRAINING);
-    return s->worker->draining;
-}
-
-static void answer_rcpt(struct inject *s)
-{
-    const struct smtp_rcpt *rcpt = &s->server.rcpt;
-    struct dns_name name;
-    const char *refusal;
-
-    if (answer_drain(s))
-        return;
-    refusal = rcpt_refusal(s, rcpt, &name);
-    if (refusal == NULL)
-        inject_envelope_add(s, rcpt, (struct str){name.text, name.len});
-    smtp_server_answer(&s->server, inject_out(s), refusal);
-}
-
-static void answer_data(struct inject *s)
-{
-    if (answer_drain(s))
-        return;
-    smtp_server_answer(&s->server, inject_out(s), inject_body_begin(s) ? NULL : inject_too_much);
-}
-
-static void answer_message(struct inject *s)
-{
-    const char *refusal = inject_message(s);
-
-    if (refusal == NULL) {
-        smtp_server_defer(&s->server);
-        return;
-    }
-    inject_body_drop(s);
-    smtp_server_answer(&s->server, inject_out(s), refusal);
-}
-
 void inject_resume(struct inject *s)
 {
     touch(s);
@@ -309,50 +164,37 @@ void inject_answered(struct inject *s)
     inject_resume(s);
 }
 
-static void answer_auth(struct inject *s)
-{
-    if (!answer_drain(s))
-        inject_login(s);
-}
-
 /* --- bytes --- */
 
 /* Steps the machine until it wants more, an answer that takes time, or the end. */
 static void inject_run(struct inject *s, struct smtp_server_input *in)
 {
     while (s->state == INJECT_OPEN && inject_unsent(s) < OUT_MAX && inject_may_go_on(s)) {
-        switch (smtp_server_step(&s->server, in, inject_out(s))) {
+        enum smtp_server_want want = smtp_server_step(&s->server, in, inject_out(s));
+
+        switch (want) {
         case SMTP_SERVER_INPUT:
             return;
-        case SMTP_SERVER_HELO:
-            answer_helo(s);
-            break;
         case SMTP_SERVER_TLS:
-            answer_starttls(s, in);
-            break;
-        case SMTP_SERVER_AUTH:
-            answer_auth(s);
-            break;
-        case SMTP_SERVER_MAIL:
-            answer_mail(s);
-            break;
-        case SMTP_SERVER_RCPT:
-            answer_rcpt(s);
-            break;
-        case SMTP_SERVER_DATA:
-            answer_data(s);
+            if (inject_tls_answer(s, in->len))
+                set_state(s, INJECT_AGREED);
             break;
         case SMTP_SERVER_BODY:
             inject_body_add(s, s->server.body);
-            break;
-        case SMTP_SERVER_MESSAGE:
-            answer_message(s);
             break;
         case SMTP_SERVER_ABORT:
             inject_body_drop(s);
             break;
         case SMTP_SERVER_CLOSE:
             set_state(s, in->len > 0 ? INJECT_TALKED : INJECT_BYE);
+            break;
+        case SMTP_SERVER_HELO:
+        case SMTP_SERVER_AUTH:
+        case SMTP_SERVER_MAIL:
+        case SMTP_SERVER_RCPT:
+        case SMTP_SERVER_DATA:
+        case SMTP_SERVER_MESSAGE:
+            inject_answer(s, want);
             break;
         }
     }
@@ -391,7 +233,7 @@ static void drain_say(struct inject *s)
 {
     if (s->worker->draining && s->state == INJECT_OPEN && list_empty(&s->answers) &&
         pending_len(s) == 0 && smtp_server_idle(&s->server))
-        say_and_end(s, DRAINING "\r\n");
+        say_and_end(s, INJECT_DRAINING "\r\n");
 }
 
 /* New bytes behind what is pending. Either or both may be empty. */
@@ -559,7 +401,7 @@ void inject_shaken(struct inject *s, bool complete)
     s->helo[0] = '\0';
     inject_logout(s); /* what was said in plaintext is forgotten */
     if (inject_tls_implicit(s))
-        smtp_server_greet(&s->server, &s->out, s->worker->draining ? DRAINING : NULL);
+        smtp_server_greet(&s->server, &s->out, s->worker->draining ? INJECT_DRAINING : NULL);
     touch(s);
     inject_process(s, NULL, 0);
 }
@@ -615,7 +457,7 @@ static const char *session_refusal(struct inject *s)
     uint32_t max = s->settings->sessions_max;
 
     if (s->worker->draining)
-        return DRAINING;
+        return INJECT_DRAINING;
     if (s->settings->proxy_from_len > 0 && !s->proxied)
         return "421 4.7.0 connect to the balancer of this port";
     /* Strangers get half, where others are known by their addresses. */

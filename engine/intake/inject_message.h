@@ -96,6 +96,8 @@ struct inject {
     char id[SESSION_ID_BYTES];
 };
 
+#define INJECT_DRAINING "421 4.3.2 shutting down, try again shortly"
+
 /* The refusal of what the intake has no room for. */
 extern const char inject_too_much[];
 
@@ -142,10 +144,13 @@ bool inject_proxy_expected(const struct inject *s);
 /* What came of the header. PROXY_HEADER_DONE: s->peer is the client's; what follows the header is
  * pending. */
 enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len);
-/* In inject_tls.c: why STARTTLS is refused, or NULL; the handshake begins (0 or -errno), its end is
- * told by inject_shaken(); the session ended within it. */
+/* In inject_answer.c: answers a question of the session's machine, but for STARTTLS. */
+void inject_answer(struct inject *s, enum smtp_server_want want);
+/* In inject_tls.c: answers STARTTLS, behind which so many bytes have come, and says whether the
+ * handshake follows; begins it (0 or -errno): its end is told by inject_shaken(), or the session
+ * ended within it. */
 bool inject_tls_implicit(const struct inject *s); /* sessions of its listener begin with TLS */
-const char *inject_tls_refusal(const struct inject *s);
+bool inject_tls_answer(struct inject *s, size_t behind);
 int inject_tls_begin(struct inject *s) MUST_USE;
 void inject_tls_failed(struct inject *s, const char *why);
 /* What records say of it; NULL: the session is not encrypted. */

@@ -13,11 +13,20 @@ bool inject_tls_implicit(const struct inject *s)
     return strcmp(s->settings->tls, "implicit") == 0;
 }
 
-const char *inject_tls_refusal(const struct inject *s)
+/* What came behind the command was there before its reply: no client that means well does that, but
+ * somebody on the way who wants his commands to be the client's. */
+bool inject_tls_answer(struct inject *s, size_t behind)
 {
-    return s->worker->trust->certificates->server == NULL
-               ? "454 4.7.0 TLS is not available now, try again later"
-               : NULL;
+    const char *refusal = NULL;
+
+    if (s->worker->draining)
+        refusal = INJECT_DRAINING;
+    else if (behind > 0)
+        refusal = "421 4.7.0 nothing may be sent behind STARTTLS before its reply";
+    else if (s->worker->trust->certificates->server == NULL)
+        refusal = "454 4.7.0 TLS is not available now, try again later";
+    smtp_server_answer(&s->server, inject_out(s), refusal);
+    return refusal == NULL;
 }
 
 void inject_tls_failed(struct inject *s, const char *why)
