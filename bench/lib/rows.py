@@ -52,10 +52,11 @@ def run_json(argv, timeout_s=300):
 class OwnSink:
     """`hayauma sink`; with count it ends by itself after so many messages."""
 
-    def __init__(self, count=None, behaviour=None, workers=1, ledger=False, more=()):
+    def __init__(self, count=None, behaviour=None, workers=1, ledger=False, more=(), host=LOCALHOST,
+                 port=None):
         self.temp = TempDir("hayauma-sink-")
-        self.port = free_port()
-        self.address = f"{LOCALHOST}:{self.port}"
+        self.port = port or free_port()
+        self.address = f"{host}:{self.port}"
         argv = [program(), "sink", "--listen", self.address, "--json", "--workers", workers, *more]
         if count:
             argv += ["--count", count]
@@ -67,7 +68,7 @@ class OwnSink:
             argv += ["--ledger", self.temp.path / "ledger"]
         self.process = Process(argv, self.temp.path / "log")
         # A connection that sends nothing is no message.
-        wait_port((LOCALHOST, self.port), self.process)
+        wait_port((host, self.port), self.process)
 
     def summary(self, timeout_s=60):
         """Waits for its end."""
@@ -370,14 +371,15 @@ def dkim(scale):
     return row
 
 
-def drain_over(authority, tls, count, settings):
+def drain_over(authority, tls, count, messages_max=0, **where):
     """Draining count messages of 4 KiB under that policy of TLS, to a sink that offers STARTTLS."""
     chain, key = authority.certificate("sink.example")
+    more = where.pop("more", ())
     temp = TempDir("hayauma-tls-")
     fill(temp.path / "queue", "--recipients", count, "--domains", 100, "--size", 4096)
-    sink = OwnSink(count, more=("--tls-certificate", chain, "--tls-key", key))
+    sink = OwnSink(count, more=("--tls-certificate", chain, "--tls-key", key, *more), **where)
     relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
-        "tls": tls, "sessions_max": 16, **settings}}})
+        "tls": tls, "sessions_max": 16, "session_messages_max": messages_max}}})
     start = time.monotonic()
     relay.start()
     try:
@@ -398,9 +400,9 @@ def tls_out(scale):
     """Sessions that are kept."""
     temp = TempDir("hayauma-authority-")
     authority = Authority(temp.path)
-    count, kept = int(200_000 * scale), {"session_messages_max": 0}
-    plain = drain_over(authority, "none", count, kept)
-    encrypted = drain_over(authority, "encrypt", count, kept)
+    count = int(200_000 * scale)
+    plain = drain_over(authority, "none", count)
+    encrypted = drain_over(authority, "encrypt", count)
     row = Row("STARTTLS out, sessions kept: draining 4 KiB messages, against the same in plaintext",
               [plain, encrypted])
     row.want("share of plaintext", encrypted["messages_per_s"] / plain["messages_per_s"], ">=", 0.65)
@@ -782,8 +784,26 @@ def tls_in(scale):
     return row
 
 
+def tls_out_new(scale):
+    """A session for each message. s_time only connects and shakes hands, with the same sink."""
+    seconds, count = max(2, int(4 * scale)), int(10_000 * scale)
+    row = Row("TLS 1.3 out from the beginning of each connection, one message of 4 KiB each", [])
+    temp = TempDir("hayauma-authority-")
+    authority = Authority(temp.path)
+    chain, key = authority.certificate("sink.example")
+    for what, more in (("new", ("--tls-no-resuming",)), ("reuse", ())):
+        sink = OwnSink(port=465, more=("--tls-certificate", chain, "--tls-key", key, *more))
+        theirs = s_time(465, seconds, f"-{what}", "-tls1_3")
+        sink.stop()
+        ours = drain_over(authority, "encrypt", count, 1, port=465, more=more)
+        row.results += [{"server": "s_time", "what": what, "per_s": theirs}, ours | {"what": what}]
+        row.want(f"{what}: sessions a second against s_time", ours["messages_per_s"] / theirs, ">=", 0.85)
+    temp.close()
+    return row
+
+
 ROWS = {"main": main, "sessions400": sessions400, "one-session": one_session, "slow-sync": slow_sync,
         "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "hot": hot,
         "rtt50": rtt50, "tls-out": tls_out, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m,
         "latency": latency, "throttling": throttling, "dkim": dkim,
-        "tls-in": tls_in}
+        "tls-in": tls_in, "tls-out-new": tls_out_new}

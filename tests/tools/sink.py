@@ -161,6 +161,36 @@ def test_starttls():
             assert s.mail("u@d.example")[:3] == "250"
 
 
+def test_port_465():
+    """Connections begin with TLS; without resuming each handshake is a full one."""
+    if os.geteuid() != 0:
+        raise Skip("port 465 is for root")
+    temp = TempDir()
+    authority = Authority(temp.path)
+    chain, key = authority.certificate("sink.example")
+    context = ssl.create_default_context(cafile=authority.ca)
+    for more, reused in ((), True), (("--tls-no-resuming",), False):
+        sink = Sink(arguments=["--tls-certificate", chain, "--tls-key", key, *more], host="127.0.47.1")
+        sink.port, session = 465, None
+        with sink:
+            for n in range(3):
+                with socket.create_connection((sink.host, 465), timeout=10) as plain, context.wrap_socket(
+                        plain, server_hostname="sink.example", session=session) as s:
+                    file = s.makefile("rb")
+                    assert file.readline()[:3] == b"220"
+                    s.sendall(b"EHLO me.example\r\nQUIT\r\n")
+                    text = file.read()
+                    assert b"\r\n221" in text and b"STARTTLS" not in text, text
+                    assert s.session_reused == (reused and n > 0), (more, n)
+                    session = s.session
+            with socket.create_connection((sink.host, 465), timeout=10) as plain:
+                plain.sendall(b"EHLO me.example\r\n")  # no TLS
+                try:
+                    assert b"220" not in plain.recv(4096)
+                except ConnectionError:
+                    pass
+
+
 def test_ledger_line_is_there_before_the_reply():
     with Sink() as sink, Session(sink) as s:
         for n in range(1, 200):

@@ -35,7 +35,8 @@ static const char usage[] =
     "  --host-name NAME       name in the greeting (default: sink.example)\n"
     "  --size-max BYTES       SIZE limit (default 100MiB)\n"
     "  --tls-certificate FILE offer STARTTLS with this certificate and its chain (PEM) ...\n"
-    "  --tls-key FILE         ... and this key\n"
+    "  --tls-key FILE         ... and this key; on port 465 connections begin with TLS\n"
+    "  --tls-no-resuming      a full handshake each time\n"
     "  --behaviour FILE       YAML: delays, deferrals, refusals, greylisting, limits, drops and "
     "DNS\n"
     "                         answers by class of domains; see docs/sink.md\n"
@@ -111,6 +112,7 @@ static const struct option_row options[] = {
                   UINT64_MAX),
     OPTION_TEXT("tls-certificate", struct sink_command, tls_certificate),
     OPTION_TEXT("tls-key", struct sink_command, tls_key),
+    OPTION_FLAG("tls-no-resuming", struct sink_command, sink.tls_no_resuming),
     OPTION_TEXT("behaviour", struct sink_command, behaviour_file),
     OPTION_TAKE("dns", take_dns),
     OPTION_TAKE("zone", take_zone),

@@ -26,7 +26,9 @@ struct sink_session {
     bool asked;   /* what the wait ends with: the answer to stage, fault and reply */
     bool eof;     /* the peer has ended its side */
     bool closing; /* close when all is sent */
-    bool shaking; /* STARTTLS was taken: nothing is read or said until the handshake is complete */
+    bool greeted;
+    bool shaking; /* the handshake is due: STARTTLS was taken: nothing is read or said until the
+                     handshake is complete */
     bool ending;  /* cancelled: freed on the last completion */
     bool body_seen;
     bool abort;        /* RST */
@@ -70,7 +72,8 @@ static void session_reap(struct sink_session *s)
         return;
     }
     s->class = s->session_class;
-    atomic_fetch_sub_explicit(&s->session_class->shared.connections, 1, memory_order_relaxed);
+    if (s->greeted)
+        atomic_fetch_sub_explicit(&s->session_class->shared.connections, 1, memory_order_relaxed);
     sink_count(&session_counters(s)->open, UINT64_MAX); /* one less */
     stream_close(&s->stream, s->abort);
     list_remove(&s->node);
@@ -434,25 +437,33 @@ static void on_session_recv(struct stream *stream, int32_t result, const uint8_t
     session_settle(s);
 }
 
+static void session_greet(struct sink_session *s);
+
 static void on_session_tls(struct stream *stream, const char *error)
 {
     struct sink_session *s = CONTAINER_OF(stream, struct sink_session, stream);
 
     s->shaking = false;
-    if (error != NULL)
+    if (error != NULL) {
         session_end(s, false);
-    else
+    } else {
         smtp_server_encrypted(&s->smtp);
+        if (!s->greeted)
+            session_greet(s);
+    }
     session_settle(s);
 }
 
-/* The 220 is sent. */
+/* The 220 to STARTTLS is sent, or the connection begins with TLS. */
 static void session_shake(struct sink_session *s)
 {
     struct sink_worker *w = s->worker;
     struct tls_accept_options options = {.scope = STR("sink"), .version_min = TLS_1_2};
-    struct tls *tls = tls_accept(w->sink->tls, &options);
+    struct tls *tls;
 
+    if (w->sink->tls_no_resuming) /* a ticket is of no use where it was not given */
+        options.scope = (struct str){(const char *)&s->id, sizeof(s->id)};
+    tls = tls_accept(w->sink->tls, &options);
     if (tls == NULL || stream_tls_start(&s->stream, &w->handshakes, tls, on_session_tls) < 0)
         session_end(s, true);
 }
@@ -537,6 +548,7 @@ static void session_greet(struct sink_session *s)
     struct sink_class *c = s->session_class;
     bool admitted = session_admitted(s);
 
+    s->greeted = true;
     if (admitted) {
         session_ask(s, SINK_BANNER, NULL);
     } else if (c->connections_reset) {
@@ -554,7 +566,7 @@ void sink_session_start(struct sink_worker *w, int fd)
     struct sink_behaviour *b = w->sink->behaviour;
     struct sink_session *s = pool_get(&w->pool);
     struct sink_counters *counters;
-    struct sockaddr_storage local;
+    struct sockaddr_storage local = {0};
     uint64_t open;
 
     if (s == NULL) {
@@ -567,7 +579,7 @@ void sink_session_start(struct sink_worker *w, int fd)
     s->id = w->next_session++;
     s->timer.on_timer = on_session_timer;
     s->session_class = &b->classes[b->classes_len - 1];
-    if (b->classes_len > 1 && io_local_name(w->io, fd, &local) == 0)
+    if (io_local_name(w->io, fd, &local) == 0 && b->classes_len > 1)
         s->session_class = sink_class_of_address(b, &local);
     s->class = s->session_class;
     list_push_back(&w->sessions, &s->node);
@@ -579,6 +591,11 @@ void sink_session_start(struct sink_worker *w, int fd)
     open = atomic_load_explicit(&counters->open, memory_order_relaxed);
     if (open > atomic_load_explicit(&counters->open_max, memory_order_relaxed))
         atomic_store_explicit(&counters->open_max, open, memory_order_relaxed);
-    session_greet(s);
+    if (w->sink->tls != NULL && endpoint_port(&local) == SINK_TLS_PORT) {
+        s->shaking = true;
+        session_shake(s);
+    } else {
+        session_greet(s);
+    }
     session_settle(s);
 }

@@ -24,6 +24,7 @@
 #include "worker/stream_tls.h"
 
 #define SINK_LISTENERS_MAX 64
+#define SINK_TLS_PORT      465 /* where connections begin with TLS */
 
 struct sink_worker;
 
@@ -37,7 +38,8 @@ struct sink {
     uint32_t sessions_max; /* of one worker; beyond it connections are closed at once */
     struct sink_worker *workers;
     uint32_t workers_len;
-    struct tls_server *tls;     /* NULL: no STARTTLS */
+    struct tls_server *tls; /* NULL: no STARTTLS, nor TLS from the beginning */
+    bool tls_no_resuming;
     const struct endpoint *dns; /* NULL: none */
     struct sink_zone zone;
     sem_t opened; /* posted by each worker when its open has ended */
