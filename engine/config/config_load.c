@@ -141,6 +141,14 @@ static void check_listeners(struct config_loader *l)
 
         if (none && listener->tls_required)
             config_complain(l, at, "listeners[%zu].tls_required: without tls no client gets in", i);
+        if (none && strcmp(listener->auth, "none") != 0 && !listener->auth_without_tls) {
+            at.line = (int)config_line_of(l->c, listener, config_field_find(s, STR("auth")));
+            config_complain(
+                l, at,
+                "listeners[%zu].auth: without tls nobody can log in; set 'certificates', "
+                "or auth_without_tls",
+                i);
+        }
         if (!none && l->c->certificates_len == 0)
             config_complain(l, at, "listeners[%zu].tls: %s needs 'certificates'", i, listener->tls);
     }

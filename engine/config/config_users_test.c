@@ -37,7 +37,7 @@ static struct config *load(const char *text, mode_t mode, struct buf *errors)
 
     write_text(users, text, mode);
     buf_printf(&yaml,
-               "listeners: [{listen: 127.0.0.1:587, auth: required}]\n"
+               "listeners: [{listen: 127.0.0.1:587, auth: required, auth_without_tls: yes}]\n"
                "auth: {users_file: %s}\n",
                users);
     buf_putc(&yaml, '\0');
@@ -162,13 +162,22 @@ static void test_files(void **state)
     assert_int_equal(config_load(file, &c, &errors), -EINVAL);
     assert_int_equal(rmdir(users), 0);
     /* A listener for users that there are not. */
-    write_text(file, "listeners:\n  - listen: 127.0.0.1:587\n    auth: offered\n", 0644);
+    write_text(
+        file,
+        "listeners:\n  - listen: 127.0.0.1:587\n    auth: offered\n    auth_without_tls: yes\n",
+        0644);
     buf_clear(&errors);
     assert_int_equal(config_load(file, &c, &errors), -EINVAL);
     buf_putc(&errors, '\0');
     assert_non_null(strstr((char *)errors.data, ":3: listeners[0].auth: there are no users"));
     assert_int_equal(config_load_file(file, &c, &errors), 0);
     config_unref(c);
+    /* And one that offers nobody a way to log in. */
+    write_text(file, "listeners:\n  - listen: 127.0.0.1:587\n    auth: offered\n", 0644);
+    buf_clear(&errors);
+    assert_int_equal(config_load_file(file, &c, &errors), -EINVAL);
+    buf_putc(&errors, '\0');
+    assert_non_null(strstr((char *)errors.data, ":3:1: listeners[0].auth: without tls nobody"));
     buf_done(&errors);
 }
 

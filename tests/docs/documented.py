@@ -9,6 +9,7 @@ import tempfile
 import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+from authority import Authority  # noqa: E402
 from engine import TREE, program  # noqa: E402
 from proc import free_port  # noqa: E402
 
@@ -36,11 +37,15 @@ def run(*arguments):
 
 
 def with_keys(text, directory):
-    """text with its DKIM keys, which a check reads, in directory."""
+    """text with its DKIM keys and its certificates, which a check reads, in directory."""
     place = "/etc/hayauma/dkim"
     for domain, selector in set(re.findall(place + r"/([\w.-]+)\.([\w-]+)-(?:rsa|ed25519)\.pem", text)):
         run("dkim", "keygen", domain, "--selector", selector, "--directory", directory)
-    return text.replace(place, directory)
+    text = text.replace(place, directory)
+    for number, (chain, key) in enumerate(re.findall(r"chain: (/etc/[^,\s]+), key: (/etc/[^}\s]+)}", text)):
+        files = Authority(directory).self_signed("mx.example.com", name=f"tls{number}")
+        text = text.replace(chain, str(files[0])).replace(key, str(files[1]))
+    return text
 
 
 class Documented(unittest.TestCase):

@@ -17,7 +17,8 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds, log_of,  # noqa: E402
-                    program, run, settings_for, wait_empty, wait_until)
+                    free_port, program, run, settings_for, wait_empty, wait_until)
+from authority import Authority, careless  # noqa: E402
 
 STRANGER = "127.0.0.2"  # configured to be outside of relay_networks
 PASSWORD = "Canary-Kanarienvogel-4711"
@@ -185,14 +186,64 @@ def test_offered():
             client.expect(client.command(f"AUTH PLAIN {same}"), 235)
 
 
+class Encrypted(Submission):
+    """With a certificate, STARTTLS on port and TLS from the start on implicit."""
+
+    def __init__(self, **more):
+        super().__init__(**more)
+        chain, key = Authority(self.temp.path / "authority").self_signed("mta.sender.example")
+        self.implicit = free_port()
+        first = self.engine.config["listeners"][0]
+        self.engine.config["certificates"] = [{"chain": str(chain), "key": str(key)}]
+        self.engine.config["listeners"].append({**first, "listen": f"127.0.0.1:{self.implicit}",
+                                                "tls": "implicit"})
+
+
 def test_tls_first():
-    """Without auth_without_tls no password is taken over a connection that is not encrypted."""
-    with Submission(listener={"auth_without_tls": False}) as s:
-        with Client(s.engine, hello=None) as client:
+    """Without auth_without_tls no password is taken over a connection that is not encrypted; behind
+    STARTTLS and over TLS from the start it is. Real clients do so."""
+    with Encrypted(listener={"auth_without_tls": False}) as s:
+        engine = s.engine
+        with Client(engine, hello=None) as client:
             client.expect(client.reply(), 220)
             assert "AUTH" not in client.command("EHLO c.example")
             assert client.command(plain("shop")).startswith("538 5.7.11")
             assert client.message("u@d1.example").startswith("530 5.7.0 send STARTTLS")
+        with smtplib.SMTP(engine.host, engine.port, timeout=30) as smtp:
+            smtp.starttls(context=careless())
+            smtp.login("shop", PASSWORD)
+            smtp.sendmail("a@shop.example", ["u@d1.example"], TEXT)
+        with smtplib.SMTP_SSL(engine.host, s.implicit, timeout=30, context=careless()) as smtp:
+            smtp.login("shop", PASSWORD)
+            smtp.sendmail("a@shop.example", ["u@d1.example"], TEXT)
+        for more in (["--port", engine.port, "--tls"], ["--port", s.implicit, "--tls-on-connect"]):
+            command(["swaks", "--server", engine.host, *more, "--auth", "LOGIN", "--auth-user", "shop",
+                     "--auth-password", PASSWORD, "--from", "a@shop.example", "--to", "u@d1.example",
+                     "--helo", "client.example"])
+        for port, starttls in ((engine.port, "on"), (s.implicit, "off")):
+            command(["msmtp", f"--host={engine.host}", f"--port={port}", "--from=a@shop.example",
+                     "--tls=on", f"--tls-starttls={starttls}", "--tls-certcheck=off", "--auth=plain",
+                     "--user=shop", f"--passwordeval=echo {PASSWORD}", "--domain=client.example",
+                     "u@d1.example"], TEXT.encode())
+        records = engine.wait_records("Reception", 6)
+        assert [r["reception_protocol"] for r in records] == ["ESMTPSA"] * 6
+        assert [r["user"] for r in records] == ["shop"] * 6
+        wait_empty(engine)
+
+
+def test_login_before_tls():
+    """A login from before STARTTLS counts for nothing behind it: it may have been another's."""
+    with Encrypted() as s:
+        with Client(s.engine) as client:
+            client.expect(client.command(plain("shop")), 235)
+            client.expect(client.command("STARTTLS"), 220)
+            client.socket = careless().wrap_socket(client.socket)
+            client.file = client.socket.makefile("rb")
+            client.expect(client.command("EHLO c.example"), 250)
+            assert client.message("u@d1.example").startswith("530 5.7.0")
+            client.expect(client.command(plain("shop")), 235)
+            client.expect(client.message("u@d1.example"), 250)
+        wait_empty(s.engine)
 
 
 def test_user_rules():

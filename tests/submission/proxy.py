@@ -7,6 +7,7 @@ proxy.py [TEST...]"""
 import os
 import pathlib
 import socket
+import ssl
 import struct
 import sys
 import time
@@ -14,6 +15,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Client, Engine, Sink, TempDir, log_of, run, settings_for,  # noqa: E402
                     wait_empty, wait_until)
+from authority import Authority, careless  # noqa: E402
 
 BALANCER = "127.0.0.3"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -42,6 +44,9 @@ class Behind:
         self.engine.config["listeners"][0].update({
             "proxy_from": [BALANCER], "relay_networks": ["10.1.0.0/16", "127.0.0.0/8", "2001:db8::/32"],
             **(listener or {})})
+        if listener and "tls" in listener:
+            chain, key = Authority(temp.path / "authority").self_signed("mta.sender.example")
+            self.engine.config["certificates"] = [{"chain": str(chain), "key": str(key)}]
 
     def __enter__(self):
         self.engine.start()
@@ -148,6 +153,31 @@ def test_limits():
             assert client.reply().startswith("421 4.7.0 too many sessions from your address")
         for client in clients:
             client.close()
+
+
+def test_tls_behind():
+    """A connection that begins with TLS, of which the first bytes come in one packet with the header."""
+    with Behind({"tls": "implicit"}) as b:
+        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        tls = careless().wrap_bio(incoming, outgoing)
+        with b.connect(b"") as client:
+            header = v2()
+            while True:
+                try:
+                    tls.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    client.send(header + outgoing.read())
+                    header = b""
+                    incoming.write(client.socket.recv(65536))
+            client.send(outgoing.read())
+            greeting = b""
+            while not greeting:
+                try:
+                    greeting = tls.read()
+                except ssl.SSLWantReadError:
+                    incoming.write(client.socket.recv(65536))
+            assert greeting.startswith(b"220 "), greeting
 
 
 def test_no_balancer():
