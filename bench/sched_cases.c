@@ -7,8 +7,8 @@
 #include "config/config_load.h"
 #include "run/engine.h"
 #include "run/turn.h"
+#include "schedule/channel.h"
 #include "schedule/lane.h"
-#include "schedule/site.h"
 
 #define READY_LANES   1000
 #define READY_RCPTS   10 /* of each */
@@ -25,7 +25,7 @@ static struct {
     struct msgid_source ids;
     struct lane *waiting[WAITING_LANES];
     char names[WAITING_LANES][NAME_BYTES];
-    struct site *site;
+    struct channel *channel;
     uint32_t next;
 } bench;
 
@@ -96,12 +96,14 @@ static struct worker *worker_ready(void)
 {
     struct engine *e = &bench.engine;
     struct buf errors = {0};
+    struct supply *supply;
 
     if (bench.worker != NULL)
         return bench.worker;
     must(config_load_text("bench.yaml", str_of(text), &e->config, &errors) == 0, "configuration");
     must(trust_load(&e->trust, e->config, NULL, &errors) == 0, "authorities");
     must(governor_open(&e->shared.governor) == 0, "governor");
+    must(sources_init(&e->shared.sources) == 0, "sources");
     queue_ready(&e->shared);
     e->shared.workers_len = 1;
     e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
@@ -113,8 +115,9 @@ static struct worker *worker_ready(void)
     wait_lanes();
     for (uint32_t i = 0; i < READY_LANES * READY_RCPTS; i++)
         arrive(i % READY_LANES);
-    bench.site = lane_get(bench.worker, 0, 0, STR("ready0.example"))->site;
-    must(bench.site != NULL && bench.site->waiting == READY_LANES * READY_RCPTS, "no site");
+    supply = lane_get(bench.worker, 0, 0, STR("ready0.example"))->supply;
+    must(supply != NULL && supply->waiting == READY_LANES * READY_RCPTS, "no supply");
+    bench.channel = seat_channel(supply_next(supply));
     return bench.worker;
 }
 
@@ -130,7 +133,7 @@ size_t site_case_pick(void)
     struct recipient *r;
 
     (void)worker_ready();
-    must(site_take(bench.site, &r, 1, 0).len == 1, "nothing to pick");
+    must(channel_take(bench.channel, &r, 1, 0).len == 1, "nothing to pick");
     lane_unpop(r);
     return 1;
 }
@@ -142,7 +145,7 @@ size_t lane_case_cycle(void)
 
     (void)worker_ready();
     arrive(lane++ % READY_LANES);
-    must(site_take(bench.site, &r, 1, 0).len == 1, "nothing to pick");
+    must(channel_take(bench.channel, &r, 1, 0).len == 1, "nothing to pick");
     lane_settling(r);
     lane_settled(r, INT64_MAX);
     return 1;

@@ -13,6 +13,17 @@ struct command {
     const char *help;
 };
 
+/* `hayauma source list` and its like are about the engine's sources. */
+static int source(int argc, char **argv)
+{
+    static const char *const actions[] = {"list", "show", "suspend", "resume"};
+
+    for (size_t i = 0; argc > 1 && i < sizeof(actions) / sizeof(actions[0]); i++)
+        if (strcmp(argv[1], actions[i]) == 0)
+            return cmd_sources(argc, argv);
+    return cmd_source(argc, argv);
+}
+
 /* In the order in which the help shows them. */
 static const struct command commands[] = {
     {"serve", cmd_serve, "run the engine"},
@@ -20,13 +31,14 @@ static const struct command commands[] = {
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
     {"status", cmd_status, "what the engine is doing, live"},
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
+    {"pool", cmd_pool, "the pools and what is in them"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},
     {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},
     {"dkim", cmd_dkim, "make keys for signatures, compare them with DNS, try them"},
     {"reload", cmd_reload, "make the engine read its configuration again"},
     {"stop", cmd_stop, "make the engine finish what is under way, then exit"},
     {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains"},
-    {"source", cmd_source, "a load generator"},
+    {"source", source, "the addresses that mail is sent from; and a load generator"},
     {"version", cmd_version, "print the version"},
 };
 #define COMMANDS_LEN (sizeof(commands) / sizeof(commands[0]))

@@ -23,6 +23,7 @@ static struct config *config_new(void)
     ASSERT(owner != NULL);
     owner->config.refs = 1;
     owner->routes.fallback = owner->destinations.fallback = CONFIG_NO_MATCH;
+    owner->senders.fallback = CONFIG_NO_MATCH;
     return &owner->config;
 }
 
@@ -72,6 +73,8 @@ void config_unref(struct config *c)
     map_done(&owner->tenants);
     map_done(&owner->campaigns);
     map_done(&owner->users);
+    map_done(&owner->senders.names);
+    map_done(&owner->pools);
     while (owner->blocks != NULL) {
         struct config_block *block = owner->blocks;
 
@@ -145,6 +148,8 @@ struct share_node {
     const struct config_share *share;
 };
 
+static const struct config_share no_share = {.name = "", .weight = 1};
+
 static void index_shares(struct config *c, struct map *map, const struct config_share *shares,
                          size_t len)
 {
@@ -162,28 +167,28 @@ static void index_shares(struct config *c, struct map *map, const struct config_
     }
 }
 
-static uint32_t share_weight(const struct map *map, struct str name)
+static const struct config_share *share_find(const struct map *map, struct str name)
 {
     if (map->buckets == NULL)
-        return 1;
+        return &no_share;
     for (struct map_node *n = map_find(map, hash_bytes(name.ptr, name.len, 0)); n != NULL;
          n = map_find_next(n)) {
         const struct config_share *share = CONTAINER_OF(n, struct share_node, node)->share;
 
         if (str_eq(str_of(share->name), name))
-            return share->weight;
+            return share;
     }
-    return 1;
+    return &no_share;
 }
 
-uint32_t config_tenant_weight(const struct config *c, struct str name)
+const struct config_share *config_tenant(const struct config *c, struct str name)
 {
-    return share_weight(&((const struct config_owner *)c)->tenants, name);
+    return share_find(&((const struct config_owner *)c)->tenants, name);
 }
 
-uint32_t config_campaign_weight(const struct config *c, struct str name)
+const struct config_share *config_campaign(const struct config *c, struct str name)
 {
-    return share_weight(&((const struct config_owner *)c)->campaigns, name);
+    return share_find(&((const struct config_owner *)c)->campaigns, name);
 }
 
 /* --- completing --- */
@@ -209,6 +214,12 @@ static char *default_tls(struct config *c, const struct config_listener *l)
     return config_dup(c, port == htons(SUBMISSIONS_PORT) ? STR("implicit") : STR("starttls"));
 }
 
+static const char *const header_words[CONFIG_HEADERS] = {[CONFIG_HEADER_POOL] = "pool",
+                                                         [CONFIG_HEADER_CAMPAIGN] = "campaign",
+                                                         [CONFIG_HEADER_TENANT] = "tenant",
+                                                         [CONFIG_HEADER_PRIORITY] = "priority",
+                                                         [CONFIG_HEADER_NOT_BEFORE] = "not-before"};
+
 static void finish_listeners(struct config *c)
 {
     for (size_t i = 0; i < c->listeners_len; i++) {
@@ -220,6 +231,11 @@ static void finish_listeners(struct config *c)
             l->host_name = c->host_name;
         if (l->tls == NULL)
             l->tls = default_tls(c, l);
+        l->headers_taken = 0;
+        for (size_t j = 0; j < l->headers_len; j++)
+            for (int h = 0; h < CONFIG_HEADERS; h++)
+                if (strcmp(l->headers[j], header_words[h]) == 0)
+                    l->headers_taken |= 1u << h;
     }
 }
 
@@ -260,8 +276,7 @@ void config_finish(struct config *c)
         c->host_name = machine_name(c);
     if (c->node_id == NULL)
         c->node_id = c->host_name;
-    if (c->source.ehlo_name == NULL)
-        c->source.ehlo_name = c->host_name;
+    config_finish_pools(c);
     finish_listeners(c);
     finish_own_names(c);
     finish_routes(c);
@@ -385,8 +400,9 @@ static void keep_listeners(const struct config *old, struct config *new, struct 
 void config_keep(const struct config *old, struct config *new, struct buf *cannot)
 {
     /* What was left out follows the host name that stays. */
-    if (new->source.ehlo_name == new->host_name)
-        new->source.ehlo_name = NULL;
+    for (size_t i = 0; i < new->sources_len; i++)
+        if (new->sources[i].ehlo_name == new->host_name)
+            new->sources[i].ehlo_name = NULL;
     for (size_t i = 0; i < new->listeners_len; i++)
         if (new->listeners[i].host_name == new->host_name)
             new->listeners[i].host_name = NULL;

@@ -32,6 +32,7 @@ struct config_network { /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 mat
 struct config_client {
     struct config_network network;
     char *bare_newlines;
+    char *pool;
 };
 
 struct config_certificate { /* files in PEM */
@@ -56,6 +57,10 @@ struct config_listener {
     bool tls_required;       /* before there is mail */
     char *tls_version_min;   /* "1.2", "1.3" */
     uint32_t tls_timeout_ms; /* of a handshake */
+    char **headers; /* X-Hayauma- fields that clients may choose with: "pool", "tenant", ... */
+    size_t headers_len;
+    uint32_t headers_taken; /* the same, a bit for each enum config_header */
+    char *pool;             /* of mail that no rule closer to it sends elsewhere, or NULL */
     uint64_t message_bytes_max;
     uint32_t recipients_max;
     uint32_t command_line_bytes_max;
@@ -102,6 +107,9 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t recipients_max; /* per transaction */
     uint64_t rate_messages;  /* messages per rate_period_ms; 0 = no limit */
     uint32_t rate_period_ms;
+    uint32_t total_sessions_max; /* over all sources; 0 = no limit */
+    uint64_t total_rate_messages;
+    uint32_t total_rate_period_ms;
     uint32_t addresses_max; /* tried by one session; 0 = all */
     uint32_t pipeline_max;  /* transactions in flight with CHUNKING */
     uint32_t idle_ms;       /* keep an idle session this long */
@@ -124,6 +132,7 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
 struct config_share { /* a tenant or campaign */
     char *name;
     uint32_t weight;
+    char *pool; /* or NULL */
 };
 
 struct config_user { /* who may log in to submit: a line of auth.users_file */
@@ -138,10 +147,49 @@ struct config_user { /* who may log in to submit: a line of auth.users_file */
     uint32_t rate_period_ms;
 };
 
+/* What a message's header may choose: X-Hayauma-Pool and so on. */
+enum config_header {
+    CONFIG_HEADER_POOL,
+    CONFIG_HEADER_CAMPAIGN,
+    CONFIG_HEADER_TENANT,
+    CONFIG_HEADER_PRIORITY,
+    CONFIG_HEADER_NOT_BEFORE,
+    CONFIG_HEADERS
+};
+
+#define CONFIG_SOURCES_MAX 1000
+
 struct config_source { /* where sessions come from */
     char *name;
-    struct config_address ipv4, ipv6; /* len 0 = the kernel chooses */
+    struct config_address ipv4, ipv6; /* len 0: not over this family; both 0: the kernel chooses */
     char *ehlo_name;
+};
+
+struct config_pool_source { /* a source's place in a pool */
+    char *name;
+    uint32_t weight;
+    const struct config_source *source;
+};
+
+enum config_selection {
+    CONFIG_SELECT_WEIGHTED, /* weighted round robin */
+    CONFIG_SELECT_DOMAIN,   /* mail for one domain comes from one source */
+    CONFIG_SELECT_CAMPAIGN  /* mail of one campaign does */
+};
+
+struct config_pool {
+    char *name;
+    struct config_pool_source *sources;
+    size_t sources_len;
+    char *selection_word;
+    enum config_selection selection;
+    char *overflow_name;
+    const struct config_pool *overflow; /* sends what finds no room here; or NULL */
+};
+
+struct config_sender { /* a rule for mail of a sender domain */
+    char *pattern;     /* "example.com", "*.example.com", "*" */
+    char *pool;
 };
 
 struct config_dkim_key { /* a key that signs mail of its domain */
@@ -238,8 +286,15 @@ struct config {
     size_t listeners_len;
     struct config_share *tenants, *campaigns;
     size_t tenants_len, campaigns_len;
+    struct config_sender *senders; /* in file order; the first that matches */
+    size_t senders_len;
     const char **own_names; /* host_name and those of the listeners; ends with NULL */
-    struct config_source source;
+    struct config_source *sources;
+    size_t sources_len;
+    struct config_pool *pools;
+    size_t pools_len;
+    char *default_pool_name;
+    const struct config_pool *default_pool;
     struct config_route *routes;
     size_t routes_len;
     struct config_destination
@@ -284,9 +339,23 @@ bool config_repairs_newlines(const struct config_listener *l, const struct socka
 const struct config_user *config_user_find(const struct config *c, struct str name);
 /* domain in lower-case A-labels; both empty: the null sender. */
 bool config_user_may_send(const struct config_user *u, struct str local_part, struct str domain);
-/* 1 where there is no entry. */
-uint32_t config_tenant_weight(const struct config *c, struct str name);
-uint32_t config_campaign_weight(const struct config *c, struct str name);
+/* What decides which pool sends a message. */
+struct config_pool_question {
+    const struct config_listener *listener; /* or NULL; of client */
+    const struct sockaddr *client;
+    struct str header; /* what X-Hayauma-Pool names, where the listener lets it; or empty */
+    struct str campaign, tenant, sender_domain;
+};
+/* The name of the pool that a rule chooses: header, campaign, tenant, sender domain, client's
+ * network, listener, in this order. Empty: no rule does, the mail goes by default_pool. */
+struct str config_pool_chosen(const struct config *c, const struct config_pool_question *q);
+/* The pool of this name, or NULL. */
+const struct config_pool *config_pool_find(const struct config *c, struct str name);
+/* The same, but the default pool where there is none (any more). */
+const struct config_pool *config_pool_for(const struct config *c, struct str name);
+/* Where there is no entry one of weight 1 that says nothing else. */
+const struct config_share *config_tenant(const struct config *c, struct str name);
+const struct config_share *config_campaign(const struct config *c, struct str name);
 bool config_network_match(const struct config_network *nets, size_t len,
                           const struct sockaddr *addr);
 

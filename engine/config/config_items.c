@@ -25,6 +25,10 @@ static bool load_key(struct config_loader *l, const struct config_field *f, void
     case CONFIG_KEY_NAME:
         err = config_set_name(l->c, text, key, &why);
         break;
+    case CONFIG_KEY_PATTERN:
+        *(char **)key = config_pattern_normal(l->c, text, false, &why);
+        err = *(char **)key == NULL ? -EINVAL : 0;
+        break;
     }
     if (err != 0)
         config_complain(l, at, "%s: %.*s", path, STR_FMT(buf_str(&why)));
@@ -77,6 +81,7 @@ static void load_map(struct config_loader *l, const struct config_field *f, void
             continue;
         if (!is_new_key(l, f, t.base, &seen))
             config_complain(l, t.place, "%s: '%.*s' is given twice", path, STR_FMT(text));
+        config_note_line(l->c, t.base, f, (unsigned)t.place.line);
         ++*len;
         snprintf(below, sizeof(below), "%s['%.*s']", path, text.len > 64 ? 64 : (int)text.len,
                  text.ptr);
@@ -137,8 +142,12 @@ void config_walk_items(struct config_loader *l, const struct config_field *f, vo
     char *items;
 
     if (is_map && !fy_node_is_mapping(node)) {
+        static const char *const keys[] = {[CONFIG_KEY_NAME] = "name",
+                                           [CONFIG_KEY_PATTERN] = "pattern",
+                                           [CONFIG_KEY_NETWORK] = "network"};
+
         config_complain(l, at, "%s takes a mapping from %s to settings; write %s", path,
-                        f->items->key == CONFIG_KEY_NETWORK ? "network" : "name", f->items->write);
+                        keys[f->items->key], f->items->write);
         return;
     }
     if (!is_map && !fy_node_is_sequence(node)) {

@@ -154,6 +154,11 @@ static void check_listeners(struct config_loader *l)
     }
 }
 
+static void on_mistake(void *arg, unsigned line, const char *what)
+{
+    config_complain(arg, (struct config_place){(int)line, 1}, "%s", what);
+}
+
 int config_load_text(const char *file, struct str text, struct config **out, struct buf *errors)
 {
     struct config_loader l = {.c = config_new_default(), .file = file, .errors = errors};
@@ -162,6 +167,7 @@ int config_load_text(const char *file, struct str text, struct config **out, str
     if (l.errors_count == 0) {
         config_finish(l.c);
         check_listeners(&l);
+        config_check_pools(l.c, on_mistake, &l);
     }
     if (l.errors_count != 0) {
         config_unref(l.c);

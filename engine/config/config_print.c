@@ -125,6 +125,7 @@ void config_print_key(const struct config_field *f, const void *item, struct buf
         buf_putc(out, '"');
         break;
     case CONFIG_KEY_NAME:
+    case CONFIG_KEY_PATTERN:
         print_text(out, *(char *const *)key);
         break;
     }

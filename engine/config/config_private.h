@@ -27,10 +27,11 @@ struct config_block;
 struct config_owner {
     struct config config; /* first: a struct config is always one of these */
     struct config_block *blocks;
-    struct config_index routes, destinations;
+    struct config_index routes, destinations, senders;
     struct map lines;              /* of the members that the file gives, by struct and field */
     struct map tenants, campaigns; /* by name; made with the first */
     struct map users;              /* by name */
+    struct map pools;              /* the same */
     const void *destinations_star; /* what "*" was read into: the others begin with its values */
 };
 
@@ -73,6 +74,16 @@ int config_set_route(struct config *c, struct config_route *route, struct str te
                      struct buf *why) MUST_USE;
 
 bool config_is_loopback(const struct sockaddr *addr);
+/* --- config_pool.c --- */
+
+/* Makes the source and the pool that are there when the file names none, and finds what names
+ * stand for. */
+void config_finish_pools(struct config *c);
+/* What is wrong with sources, pools and the rules that choose among them: tell() is called for each
+ * mistake. */
+void config_check_pools(const struct config *c,
+                        void (*tell)(void *arg, unsigned line, const char *what), void *arg);
+
 /* Fills what follows from other values (names, own addresses) and adds the default entries. */
 void config_finish(struct config *c);
 

@@ -6,6 +6,8 @@
 #define AT(member)          .offset = offsetof(struct config, member)
 #define AT_LISTENER(member) .offset = offsetof(struct config_listener, member)
 #define AT_CLIENT(member)   .offset = offsetof(struct config_client, member)
+#define AT_SOURCE(member)   .offset = offsetof(struct config_source, member)
+#define AT_POOL(member)     .offset = offsetof(struct config_pool, member)
 #define AT_DEST(member)     .offset = offsetof(struct config_destination, member)
 #define LEN_AT(member)      .offset2 = offsetof(struct config, member)
 #define RANGE(lo, hi)       .min = (lo), .max = (hi)
@@ -137,17 +139,6 @@ static const struct config_field auth_fields[] = {
      RANGE(1 * SECOND_MS, 1 * DAY_MS), .doc = "The time that `failures_max` is for."},
 };
 
-static const struct config_field source_fields[] = {
-    {"name", CONFIG_TEXT, AT(source.name), .def = "default",
-     .doc = "Name of the source in records (egress_source)."},
-    {"ipv4", CONFIG_IPV4, AT(source.ipv4), .def_text = "the kernel chooses",
-     .example = "192.0.2.10", .doc = "Address to send from to IPv4 hosts."},
-    {"ipv6", CONFIG_IPV6, AT(source.ipv6), .def_text = "the kernel chooses",
-     .example = "\"2001:db8::10\"", .doc = "Address to send from to IPv6 hosts."},
-    {"ehlo_name", CONFIG_NAME, AT(source.ehlo_name), .def_text = "`host_name`",
-     .doc = "Name given in EHLO. Should resolve to the source address, and back."},
-};
-
 #define AT_KEY(member) .offset = offsetof(struct config_dkim_key, member)
 
 static const struct config_field dkim_key_fields[] = {
@@ -206,6 +197,8 @@ static const struct config_field dkim_fields[] = {
 static const struct config_field client_fields[] = {
     {"bare_newlines", CONFIG_CHOICE, AT_CLIENT(bare_newlines), .def_text = "the listener's",
      .choices = NEWLINES, .doc = "As the listener's, for these clients."},
+    {"pool", CONFIG_TEXT, AT_CLIENT(pool), .def_text = "the listener's",
+     .doc = "The pool that sends mail of these clients."},
 };
 static const struct config_items client_items = {
     .bytes = sizeof(struct config_client),
@@ -279,6 +272,16 @@ static const struct config_field listener_fields[] = {
      .choices = "1.2, 1.3", .doc = "The oldest version of TLS that is taken."},
     {"tls_handshake_timeout", CONFIG_MS, AT_LISTENER(tls_timeout_ms), .def = "30s",
      RANGE(1 * SECOND_MS, 10 * MINUTE_MS), .doc = "All of a handshake; then the session is cut."},
+    {"pool", CONFIG_TEXT, AT_LISTENER(pool), .def_text = "`default_pool`",
+     .doc = "The pool that sends mail of this listener, where none of the message's own rules says "
+            "otherwise (see pools)."},
+    {"headers", CONFIG_TEXT_LIST, AT_LISTENER(headers),
+     .offset2 = offsetof(struct config_listener, headers_len),
+     .def = "pool, campaign, tenant, priority, not-before",
+     .choices = "pool, campaign, tenant, priority, not-before", .example = "[campaign, priority]",
+     .doc =
+         "What clients may choose in the header of a message: `X-Hayauma-Pool` and so on. Fields "
+         "of all these names are taken off; those that are not listed here mean nothing."},
     {"message_size_max", CONFIG_BYTES, AT_LISTENER(message_bytes_max), .def = "50MiB",
      RANGE(64 * KIB, 2 * GIB),
      .doc =
@@ -415,8 +418,9 @@ static const struct config_section retry_schema = {
 
 static const struct config_field destination_fields[] = {
     {"sessions_max", CONFIG_COUNT, AT_DEST(sessions_max), .def = "20", RANGE(1, 100000),
-     .doc = "Sessions at a time to the site (all domains that share its exchangers), for the whole "
-            "process. Most hosts take 20 from a sender they do not know."},
+     .doc = "Sessions at a time from one source to the site (all domains that share its "
+            "exchangers), for the whole process. Most hosts take 20 from a sender they do not "
+            "know."},
     {"session_messages_max", CONFIG_COUNT, AT_DEST(session_messages_max), .def = "1000",
      RANGE(0, 100000000), .zero = "none",
      .doc = "Messages of one session, then it is closed and another opened, perhaps to another "
@@ -432,7 +436,14 @@ static const struct config_field destination_fields[] = {
      .doc = "Recipients of one transaction. RFC 5321 4.5.3.1.8: every host must take 100."},
     {"rate", CONFIG_RATE, AT_DEST(rate_messages),
      .offset2 = offsetof(struct config_destination, rate_period_ms), .def = "none", .zero = "none",
-     .example = "100/min", .doc = "Messages per time to the site, for the whole process."},
+     .example = "100/min",
+     .doc = "Messages per time to the site from one source, for the whole process."},
+    {"total_sessions_max", CONFIG_COUNT, AT_DEST(total_sessions_max), .def = "0", RANGE(0, 1000000),
+     .zero = "none", .doc = "Sessions at a time to the site over all sources."},
+    {"total_rate", CONFIG_RATE, AT_DEST(total_rate_messages),
+     .offset2 = offsetof(struct config_destination, total_rate_period_ms), .def = "none",
+     .zero = "none", .example = "1000/min",
+     .doc = "Messages per time to the site over all sources."},
     {"pipeline_max", CONFIG_COUNT, AT_DEST(pipeline_max), .def = "4", RANGE(1, 100),
      .doc = "Transactions in flight on one session with a peer that offers CHUNKING. A lost "
             "connection can duplicate this many messages."},
@@ -486,8 +497,109 @@ static const struct config_section http_schema = {
                "  trusted_networks: [127.0.0.0/8]  # else: hayauma token add NAME\n",
     .fields = http_fields,
     .len = ARRAY_LEN(http_fields)};
+
+static const struct config_field source_fields[] = {
+    {"ipv4", CONFIG_IPV4, AT_SOURCE(ipv4), .def_text = "none", .example = "192.0.2.10",
+     .doc = "Address to send from to IPv4 hosts."},
+    {"ipv6", CONFIG_IPV6, AT_SOURCE(ipv6), .def_text = "none", .example = "\"2001:db8::10\"",
+     .doc = "Address to send from to IPv6 hosts. A source that has one address sends over its "
+            "family alone; for one without any the kernel chooses the address."},
+    {"ehlo_name", CONFIG_NAME, AT_SOURCE(ehlo_name), .def_text = "`host_name`",
+     .doc = "Name given in EHLO. Should resolve to the source's address, and back."},
+};
+static const struct config_items source_items = {.bytes = sizeof(struct config_source),
+                                                 .max = CONFIG_SOURCES_MAX,
+                                                 .key = CONFIG_KEY_NAME,
+                                                 .key_offset = offsetof(struct config_source, name),
+                                                 .key_word = "NAME",
+                                                 .write = "\"a1: {ipv4: 192.0.2.10}\""};
 static const struct config_section source_schema = {
-    .doc = "Where deliveries come from.", .fields = source_fields, .len = ARRAY_LEN(source_fields)};
+    .doc = "Where deliveries come from: addresses of this machine by name (`egress_source` in "
+           "records). Without an entry there is one source, `default`, whose address the kernel "
+           "chooses. An address that the machine does not hold is noticed, reported and left out "
+           "until it is there.",
+    .example = "sources:\n"
+               "  a1: {ipv4: 192.0.2.11, ehlo_name: a1.example.com}\n"
+               "  a2: {ipv4: 192.0.2.12, ipv6: \"2001:db8::12\", ehlo_name: a2.example.com}\n",
+    .fields = source_fields,
+    .len = ARRAY_LEN(source_fields)};
+
+static const struct config_field pool_source_fields[] = {
+    {"weight", CONFIG_COUNT, .offset = offsetof(struct config_pool_source, weight), .def = "1",
+     RANGE(1, 1000), .doc = "Its part of the pool's messages, against the others'."},
+};
+static const struct config_items pool_source_items = {.bytes = sizeof(struct config_pool_source),
+                                                      .max = CONFIG_SOURCES_MAX,
+                                                      .key = CONFIG_KEY_NAME,
+                                                      .key_offset =
+                                                          offsetof(struct config_pool_source, name),
+                                                      .key_word = "SOURCE",
+                                                      .write = "\"a1: {weight: 2}\""};
+static const struct config_section pool_source_schema = {
+    .doc = "The pool's sources with their weights, for example `sources: {a1: {weight: 3}, a2: "
+           "{weight: 1}}`. Required.",
+    .fields = pool_source_fields,
+    .len = ARRAY_LEN(pool_source_fields)};
+
+static const struct config_field pool_fields[] = {
+    {"sources", CONFIG_MAP, .required = true, AT_POOL(sources),
+     .offset2 = offsetof(struct config_pool, sources_len), .section = &pool_source_schema,
+     .items = &pool_source_items, .example = "{a1: {weight: 1}}"},
+    {"selection", CONFIG_CHOICE, AT_POOL(selection_word), .def = "weighted",
+     .choices = "weighted, domain, campaign",
+     .doc = "Which source sends a message. 'weighted': they take turns at each site, each as often "
+            "as its weight says. 'domain' and 'campaign': mail for one recipient domain, or of one "
+            "campaign, comes from one source; weights say how many domains or campaigns each "
+            "has. While that source is suspended or away the next one takes its place."},
+    {"overflow", CONFIG_TEXT, AT_POOL(overflow_name), .def_text = "none",
+     .doc = "The pool that sends what no source of this one may send now: all are suspended, away, "
+            "stopped by the destination or at a limit. Its own overflow is not asked."},
+};
+static const struct config_items pool_items = {.bytes = sizeof(struct config_pool),
+                                               .max = CONFIG_SOURCES_MAX,
+                                               .key = CONFIG_KEY_NAME,
+                                               .key_offset = offsetof(struct config_pool, name),
+                                               .key_word = "NAME",
+                                               .write = "\"bulk: {sources: {a1: {weight: 1}}}\""};
+static const struct config_section pool_schema = {
+    .doc =
+        "Sets of sources by name. The first of these that names a pool decides when a message is "
+        "accepted: `X-Hayauma-Pool` in its header (where the listener's `headers` has it), its "
+        "campaign, its tenant, its sender's domain (`senders`), the client's network and the "
+        "listener, at last `default_pool`. Without an entry there is one pool, `default`, of all "
+        "sources.",
+    .example = "sources: {a1: {ipv4: 192.0.2.11}, a2: {ipv4: 192.0.2.12}, a3: {ipv4: 192.0.2.13}}\n"
+               "pools:\n"
+               "  bulk:\n"
+               "    sources: {a1: {weight: 3}, a2: {weight: 1}}\n"
+               "    overflow: spare\n"
+               "  spare: {sources: {a3: {weight: 1}}}\n"
+               "default_pool: bulk\n",
+    .fields = pool_fields,
+    .len = ARRAY_LEN(pool_fields)};
+
+static const struct config_field sender_fields[] = {
+    {"pool", CONFIG_TEXT, .required = true, .offset = offsetof(struct config_sender, pool),
+     .example = "bulk", .doc = "The pool that sends such mail."},
+};
+static const struct config_items sender_items = {.bytes = sizeof(struct config_sender),
+                                                 .key = CONFIG_KEY_PATTERN,
+                                                 .key_offset =
+                                                     offsetof(struct config_sender, pattern),
+                                                 .key_word = "PATTERN",
+                                                 .write = "\"example.com: {pool: bulk}\""};
+static const struct config_section sender_schema = {
+    .doc =
+        "Rules by the domain of the envelope sender. Each key is a pattern: `example.com`, "
+        "`*.example.com` (every domain below it), or `\"*\"`; the first of the file that matches "
+        "applies, `\"*\"` comes last.",
+    .example = "sources: {a1: {ipv4: 192.0.2.11}, a2: {ipv4: 192.0.2.12}}\n"
+               "pools: {bulk: {sources: {a1: {}}}, codes: {sources: {a2: {}}}}\n"
+               "default_pool: codes\n"
+               "senders:\n"
+               "  news.example.com: {pool: bulk}\n",
+    .fields = sender_fields,
+    .len = ARRAY_LEN(sender_fields)};
 
 static const struct config_section dkim_schema = {
     .doc =
@@ -553,6 +665,8 @@ static const struct config_items listener_items = {.bytes = sizeof(struct config
 static const struct config_field share_fields[] = {
     {"weight", CONFIG_COUNT, .offset = offsetof(struct config_share, weight), .def = "1",
      RANGE(1, 1000), .doc = "Its part, against the others' that have mail for the same site."},
+    {"pool", CONFIG_TEXT, .offset = offsetof(struct config_share, pool),
+     .def_text = "as other rules say", .doc = "The pool that sends its mail."},
 };
 static const struct config_items share_items = {.bytes = sizeof(struct config_share),
                                                 .key = CONFIG_KEY_NAME,
@@ -654,16 +768,23 @@ static const struct config_field fields[] = {
          "is safe either way; exiting earlier risks duplicates."},
     {"file_limit", CONFIG_COUNT, .restart = true, AT(file_limit), .def = "0", RANGE(0, 10000000),
      .zero = "auto", .doc = "Open files wanted (RLIMIT_NOFILE); 'auto' is the hard limit."},
+    {"default_pool", CONFIG_TEXT, AT(default_pool_name), .def_text = "the only one",
+     .doc = "The pool of mail that no rule sends elsewhere; required where there are several."},
     {"queue", CONFIG_SECTION, .section = &queue_schema},
     {"records", CONFIG_SECTION, .section = &records_schema},
     {"dns", CONFIG_SECTION, .section = &dns_schema},
     {"bounce", CONFIG_SECTION, .section = &bounce_schema},
     {"auth", CONFIG_SECTION, .section = &auth_schema},
-    {"source", CONFIG_SECTION, .section = &source_schema},
     {"http", CONFIG_SECTION, .section = &http_schema},
     {"dkim", CONFIG_SECTION, .section = &dkim_schema},
     {"certificates", CONFIG_ITEMS, AT(certificates), LEN_AT(certificates_len),
      .section = &certificate_schema, .items = &certificate_items},
+    {"sources", CONFIG_MAP, AT(sources), LEN_AT(sources_len), .section = &source_schema,
+     .items = &source_items},
+    {"pools", CONFIG_MAP, AT(pools), LEN_AT(pools_len), .section = &pool_schema,
+     .items = &pool_items},
+    {"senders", CONFIG_MAP, AT(senders), LEN_AT(senders_len), .section = &sender_schema,
+     .items = &sender_items},
     {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
      .section = &config_listener_schema, .items = &listener_items},
     {"tenants", CONFIG_MAP, AT(tenants), LEN_AT(tenants_len), .section = &tenant_schema,

@@ -74,8 +74,8 @@ struct config_section;
 struct config_items {
     size_t bytes; /* of an item */
     size_t max;   /* how many there may be; 0: any number */
-    /* A mapping's key, a member of the item: a name (char *) or a network. */
-    enum { CONFIG_KEY_NAME, CONFIG_KEY_NETWORK } key;
+    /* A mapping's key, a member of the item: a name or a domain pattern (char *), or a network. */
+    enum { CONFIG_KEY_NAME, CONFIG_KEY_PATTERN, CONFIG_KEY_NETWORK } key;
     uint32_t key_offset;
     const char *key_word; /* in the reference: "NETWORK" */
     const char *unique;   /* a field that no two items of a sequence may have alike, or NULL */

@@ -240,6 +240,10 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
     if (f->type == CONFIG_SERVER_LIST &&
         (config_parse_address(text, 53, &server) != 0 || server.addr.ss_family == AF_UNIX))
         return complain(why, text, field_type_info(f)->wrong);
+    if (f->choices != NULL && !is_choice(f, text)) {
+        buf_printf(why, "'%.*s' is none of %s", STR_FMT(text), f->choices);
+        return -EINVAL;
+    }
     if (!printable(text))
         return complain(why, text, field_type_info(f)->wrong);
     *(char **)item = config_dup(c, text);
@@ -302,7 +306,7 @@ static void copy_items(struct config *c, const struct config_field *f, const voi
     for (size_t i = 0; i < n; i++) {
         char **name = (char **)(void *)(items + i * bytes + f->items->key_offset);
 
-        if (f->type == CONFIG_MAP && f->items->key == CONFIG_KEY_NAME)
+        if (f->type == CONFIG_MAP && f->items->key != CONFIG_KEY_NETWORK)
             *name = config_dup(c, str_of(*name));
         copy_section(c, f->section, source + i * bytes, items + i * bytes);
     }

@@ -399,7 +399,7 @@ static void test_reload_names(void **state)
     config_keep(old, new, &cannot);
     assert_string_equal(new->host_name, "one.test");
     assert_string_equal(new->node_id, "one.test");
-    assert_string_equal(new->source.ehlo_name, "one.test");
+    assert_string_equal(new->sources[0].ehlo_name, "one.test");
     assert_string_equal(new->listeners[0].host_name, "mx.test");
     assert_int_equal(new->dns.port, 2501);
     assert_int_equal(config_route_for(new, STR("a.test"))->port, 2501);

@@ -243,6 +243,12 @@ static void unknown_key(struct config_loader *l, const struct config_target *t, 
     char where[PATH_BYTES], text[PATH_BYTES];
     struct suggest s;
 
+    if (t->section == &config_schema && str_eq(name, STR("source"))) {
+        config_complain(l, at,
+                        "'source' is 'sources' now, with a name for each; write sources: {main: "
+                        "{ipv4: 192.0.2.10, ehlo_name: mail.example.com}}");
+        return;
+    }
     suggest_init(&s, name);
     for (size_t i = 0; i < t->section->len; i++)
         suggest_offer(&s, t->section->fields[i].name);

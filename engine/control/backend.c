@@ -168,6 +168,34 @@ static void on_suspensions(void *arg, void (*visit)(void *, const struct suspens
     suspensions_visit(&((struct backend *)arg)->shared->suspensions, visit, to);
 }
 
+static const struct config *on_config(void *arg)
+{
+    struct backend *b = arg;
+
+    return b->config(b->arg);
+}
+
+static void on_source(void *arg, const struct config_source *of, struct control_source *out)
+{
+    struct shared *all = ((struct backend *)arg)->shared;
+    struct source *s = sources_get(&all->sources, of);
+    struct suspension one;
+
+    *out = (struct control_source){
+        .sessions = atomic_load_explicit(&s->shared.sessions, memory_order_relaxed),
+        .messages = atomic_load_explicit(&s->shared.messages, memory_order_relaxed),
+        .connects = atomic_load_explicit(&s->shared.connects, memory_order_relaxed),
+        .connect_failures = atomic_load_explicit(&s->shared.connect_failures, memory_order_relaxed),
+        .suspended =
+            suspensions_find(&all->suspensions, SUSPENSION_SOURCE, str_of(of->name), &one)};
+    for (int i = 0; i < SOURCE_FAMILIES; i++) {
+        out->family[i].away = source_away_ns(s, (enum source_family)i) != 0;
+        out->family[i].since_ms =
+            atomic_load_explicit(&s->shared.since_ms[i], memory_order_relaxed);
+        out->family[i].error = atomic_load_explicit(&s->shared.error[i], memory_order_relaxed);
+    }
+}
+
 static void on_admin_done(struct admin_job *admin, int result)
 {
     control_job_done(CONTAINER_OF(admin, struct control_job, admin), result);
@@ -209,4 +237,6 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .reload = on_reload,
                                                   .drain = on_drain,
                                                   .suspensions = on_suspensions,
+                                                  .config = on_config,
+                                                  .source = on_source,
                                                   .job = on_job};

@@ -13,6 +13,7 @@ struct backend {
     void (*describe)(void *arg, struct control_description *out);
     int (*reload)(void *arg, struct buf *cannot, struct buf *errors);
     void (*drain)(void *arg);
+    const struct config *(*config)(void *arg); /* the running one */
     void *arg;
 };
 

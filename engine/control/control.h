@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "base/list.h"
+#include "config/config.h"
 #include "outcome/admin.h"
 #include "queue/queue.h"
 #include "worker/suspensions.h"
@@ -37,6 +38,19 @@ struct control_destination {
     int64_t suspended_until_ms; /* wall clock, 0 = not */
     int64_t next_due_ms;        /* wall clock, INT64_MAX = none */
     struct control_wait wait;
+};
+
+/* A source as the process has it. */
+struct control_source {
+    uint32_t sessions;
+    uint64_t messages, connects, connect_failures;
+    bool suspended;
+    /* Its address is not this machine's, since since_ms (wall clock): error is -errno. */
+    struct {
+        bool away;
+        int64_t since_ms;
+        int error;
+    } family[2]; /* IPv4, IPv6 */
 };
 
 #define CONTROL_SHARD_ANY UINT32_MAX
@@ -102,6 +116,9 @@ struct control_backend {
     void (*drain)(void *arg);
     /* Visits all suspensions, in no order; visit() calls nothing of the backend. */
     void (*suspensions)(void *arg, void (*visit)(void *to, const struct suspension *one), void *to);
+    /* The running configuration, valid until the next turn; and what became of a source of it. */
+    const struct config *(*config)(void *arg);
+    void (*source)(void *arg, const struct config_source *of, struct control_source *out);
     /* Does the job and calls control_job_done() when it is done (for an action: when its commit
      * is), from any thread, also from within. Must not block. */
     void (*job)(void *arg, struct control_job *job);

@@ -137,6 +137,12 @@ enum control_step control_suspend_returned(struct control_client *client,
 void control_suspensions_returned(struct control_client *client, const struct control_job *job);
 void control_suspensions_free(struct control_suspensions *s);
 
+/* --- control_egress.c --- */
+
+/* "sources":[...],"pools":[...], of the status. */
+void control_put_egress(struct control *c, struct buf *out);
+bool control_source_known(struct control *c, const char *name);
+
 /* --- control_quarantine.c --- */
 
 enum control_step control_step_quarantine(struct control_client *client);
@@ -148,7 +154,7 @@ void control_put_error(struct buf *out, const char *code, const char *message, c
 void control_put_done(struct buf *out, const struct control_work *w, enum control_op op);
 void control_put_progress(struct buf *out, const struct control_work *w);
 /* All of the line but its end, so that more can be said. */
-void control_put_row(struct buf *out, const struct queue_row_view *row, int64_t now_ms);
+void control_put_row(struct control *c, struct buf *out, const struct queue_row_view *row);
 void control_put_message(struct buf *out, const struct message *m);
 void control_put_content(struct buf *out, const uint8_t *bytes, size_t n);
 void control_put_version(struct control *c, struct buf *out);

@@ -116,9 +116,10 @@ void control_put_progress(struct buf *out, const struct control_work *w)
     buf_puts(out, "}\n");
 }
 
-void control_put_row(struct buf *out, const struct queue_row_view *row, int64_t now_ms)
+void control_put_row(struct control *c, struct buf *out, const struct queue_row_view *row)
 {
-    enum control_state state = control_row_state(row, now_ms);
+    enum control_state state = control_row_state(row, c->wall_ms);
+    const struct queue_flow *flow = queue_flow_find(c->queue, row->flow);
     char id[MSGID_TEXT_BYTES];
 
     msgid_text(&row->id, id);
@@ -133,6 +134,10 @@ void control_put_row(struct buf *out, const struct queue_row_view *row, int64_t 
     json_number(out, "last_attempt_ms", row->last_attempt_ms);
     json_number(out, "attempts", row->attempts);
     json_text(out, "recipient", row->address);
+    json_text(
+        out, "pool",
+        str_of(config_pool_for(c->backend->config(c->arg), flow == NULL ? STR("") : flow->pool)
+                   ->name));
     json_text(out, "last_error", row->last_error);
     if (row->created_ms != 0) { /* what is stored with the message was read */
         json_number(out, "created_ms", row->created_ms);
@@ -363,6 +368,7 @@ void control_put_status(struct control *c, struct control_status *s, struct buf 
     if (c->queue != NULL)
         put_queue(c, out);
     put_process(out);
+    control_put_egress(c, out);
     buf_puts(out, "\"destinations\":[");
     for (uint32_t i = 0; i < s->len; i++)
         put_destination(&s->destinations[i], out);

@@ -284,8 +284,9 @@ static int take_scope(struct control_request *r, struct control_refusal *why, co
 
     if (json_is_string(value))
         r->suspension.scope = suspension_scope_of(text);
-    return r->suspension.scope != 0 ? 0
-                                    : refuse(why, "'scope' is domain, campaign, tenant or site");
+    return r->suspension.scope != 0
+               ? 0
+               : refuse(why, "'scope' is domain, campaign, tenant, site or source");
 }
 
 static int take_for(struct control_refusal *why, const json_t *value, int64_t *out)
@@ -318,7 +319,7 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
     struct dns_name domain;
 
     if (one->scope == 0)
-        return refuse(why, "'scope' is missing: domain, campaign, tenant or site");
+        return refuse(why, "'scope' is missing: domain, campaign, tenant, site or source");
     if (one->name[0] == '\0')
         return refuse(why, "'name' is missing");
     if (one->scope == SUSPENSION_CAMPAIGN || one->scope == SUSPENSION_TENANT)

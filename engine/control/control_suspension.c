@@ -166,11 +166,22 @@ enum control_step control_step_suspensions(struct control_client *client)
 
 enum control_step control_step_suspend(struct control_client *client)
 {
-    struct control_job *job = control_job_new(client);
+    const struct suspension *what = &client->request.suspension;
+    bool resume = client->request.op == CONTROL_OP_RESUME;
+    struct control_job *job;
 
+    if (!resume && what->scope == SUSPENSION_SOURCE &&
+        !control_source_known(client->control, what->name)) {
+        char text[SUSPENSION_NAME_MAX + 64];
+
+        snprintf(text, sizeof(text), "there is no source '%s'", what->name);
+        control_put_error(&client->out, "not_found", text, "'hayauma source list' shows them");
+        return CONTROL_STEP_DONE;
+    }
+    job = control_job_new(client);
     job->kind = CONTROL_JOB_SUSPEND;
     job->suspension = client->request.suspension;
-    job->resume = client->request.op == CONTROL_OP_RESUME;
+    job->resume = resume;
     job->suspension.since_ms = client->control->wall_ms;
     if (client->request.for_ms > 0)
         job->suspension.until_ms = client->control->wall_ms + client->request.for_ms;

@@ -148,11 +148,29 @@ static void on_suspensions(void *arg, void (*visit)(void *, const struct suspens
         visit(to, &suspended[i]);
 }
 
+static struct config *configured;
+
+static const struct config *on_config(void *arg)
+{
+    (void)arg;
+    return configured;
+}
+
+static void on_source(void *arg, const struct config_source *of, struct control_source *out)
+{
+    (void)arg;
+    *out = (struct control_source){.sessions = 2, .messages = 7, .suspended = of->name[0] == 'b'};
+    if (of->name[0] == 'c')
+        out->family[0].away = true, out->family[0].error = -EADDRNOTAVAIL;
+}
+
 static const struct control_backend backend = {.describe = on_describe,
                                                .counters = on_counters,
                                                .reload = on_reload,
                                                .drain = on_drain,
                                                .suspensions = on_suspensions,
+                                               .config = on_config,
+                                               .source = on_source,
                                                .job = on_job};
 
 /* --- the bench --- */
@@ -419,7 +437,8 @@ static void test_bad_requests(void **state)
         {"{\"op\":\"list\",\"filter\":{\"age_min_ms\":\"1h\"}}", "takes a number"},
         {"{\"op\":\"show\"}", "'id' is missing"},
         {"{\"op\":\"suspend\",\"name\":\"x\"}", "'scope' is missing"},
-        {"{\"op\":\"suspend\",\"scope\":\"x\",\"name\":\"x\"}", "domain, campaign, tenant or site"},
+        {"{\"op\":\"suspend\",\"scope\":\"x\",\"name\":\"x\"}",
+         "domain, campaign, tenant, site or source"},
         {"{\"op\":\"resume\",\"scope\":\"site\"}", "'name' is missing"},
         {"{\"op\":\"suspend\",\"scope\":\"site\",\"name\":7}", "takes a string"},
         {"{\"op\":\"suspend\",\"scope\":\"domain\",\"name\":\"*.example\"}", "no domain"},
@@ -1077,6 +1096,7 @@ static void test_no_descriptors(void **state)
 
 int main(void)
 {
+    int failed;
     const struct CMUnitTest tests[] = {
         TEST(test_open),         TEST(test_stale),         TEST(test_no_socket),
         TEST(test_bad_requests), TEST(test_long_line),     TEST(test_filters),
@@ -1088,5 +1108,8 @@ int main(void)
         TEST(test_idle_client),  TEST(test_many_clients),  TEST(test_no_descriptors),
     };
 
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    configured = config_default();
+    failed = cmocka_run_group_tests(tests, NULL, NULL);
+    config_unref(configured);
+    return failed;
 }

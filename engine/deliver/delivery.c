@@ -65,7 +65,7 @@ static void set_state(struct delivery *d, enum delivery_state state)
     log_debug("delivery.state", "session=%s from=%s to=%s", d->id, delivery_table[d->state].name,
               delivery_table[state].name);
     if (state == DELIVERY_OPEN || d->state == DELIVERY_OPEN)
-        governor_session_works(d->site->governor, state == DELIVERY_OPEN);
+        governor_session_works(d->channel->governor, state == DELIVERY_OPEN);
     d->state = state;
 }
 
@@ -208,9 +208,7 @@ static void arm_timer(struct delivery *d)
 
 static bool over_share(const struct delivery *d, uint64_t held_ms)
 {
-    return governor_should_yield(d->site->governor, d->worker->index,
-                                 d->site->sessions_len - d->site->yielding, held_ms,
-                                 io_now_ns(d->worker->io));
+    return sessions_over_share(d->channel, 0, held_ms);
 }
 
 /* Whether another worker lacks the slot that this idle session holds without work for it. Mail
@@ -220,7 +218,7 @@ static bool idle_is_wanted(const struct delivery *d)
 {
     uint64_t since_ms = d->deadline_ms - d->site->dest->idle_ms;
 
-    if (!feed_empty(&d->site->feed) || !governor_contended(d->site->governor, d->worker->index))
+    if (channel_has_mail(d->channel) || !sessions_contended(d->channel))
         return false;
     return io_now_ms(d->worker->io) >= since_ms + IDLE_KEEP_MS || over_share(d, UINT64_MAX);
 }
@@ -262,7 +260,7 @@ static void delivery_idle(struct delivery *d)
     if (d->state != DELIVERY_OPEN || !is_empty(d) || list_node_linked(&d->idle_node))
         return;
     if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
-        (sessions_exhausted(d->worker->shared) && feed_empty(&d->site->feed))) {
+        (sessions_exhausted(d->worker->shared) && !channel_has_mail(d->channel))) {
         delivery_quit(d);
         return;
     }
@@ -279,7 +277,7 @@ static uint32_t messages_max(const struct delivery *d)
         max = UINT32_MAX;
     if (peer != 0 && peer < max)
         max = peer;
-    peer = sessions_messages_max(d->site);
+    peer = sessions_messages_max(d->channel);
     return peer < max ? peer : max;
 }
 
@@ -291,15 +289,15 @@ static void set_yielding(struct delivery *d, bool yielding)
         return;
     d->yielding = yielding;
     if (yielding)
-        d->site->yielding++;
+        d->channel->yielding++;
     else
-        d->site->yielding--;
+        d->channel->yielding--;
 }
 
 void delivery_retire(struct delivery *d, bool one_less)
 {
     if (one_less && !d->yielding)
-        governor_step_down(d->site->governor, io_now_ns(d->worker->io));
+        governor_step_down(d->channel->governor, io_now_ns(d->worker->io));
     set_yielding(d, true);
     letters_take_back(d);
     if (list_node_linked(&d->idle_node))
@@ -338,8 +336,9 @@ bool delivery_work(struct delivery *d)
         return false;
     if (over_share(d, io_now_ms(d->worker->io) - d->connected_ms))
         set_yielding(d, true);
+    channel_is_free(d->channel);
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
-        len = sessions_take(d->site, rcpts, recipients_max(d),
+        len = sessions_take(d->channel, rcpts, recipients_max(d),
                             smtp_client_rcpt_domain_max(d->client));
         if (len == 0)
             break;
@@ -349,7 +348,7 @@ bool delivery_work(struct delivery *d)
     }
     if (d->submitted >= messages_max(d)) {
         set_yielding(d, true);
-        site_dirty(d->site); /* its successor need not wait for the end of QUIT */
+        channel_dirty(d->channel); /* its successor need not wait for the end of QUIT */
     }
     if (d->submitted == before) {
         if (d->yielding && list_node_linked(&d->idle_node))
@@ -446,7 +445,7 @@ static const struct stream_handlers stream_handlers = {on_recv, on_sent};
 
 static int connect_next(struct delivery *d)
 {
-    int err = d->again ? dial_again(&d->dial, d->site) : dial_next(&d->dial, d->site);
+    int err = d->again ? dial_again(&d->dial, d->channel) : dial_next(&d->dial, d->channel);
 
     d->again = false;
     if (err < 0)
@@ -462,12 +461,12 @@ static int connect_next(struct delivery *d)
  * destination takes mail; else this is an attempt of the run that stops it. */
 static void no_address_left(struct delivery *d, const struct outcome *outcome)
 {
-    bool works = governor_any_works(d->site->governor);
+    bool works = governor_any_works(d->channel->governor);
 
-    sessions_space_out(d->site);
+    sessions_space_out(d->channel);
     if (!works && (outcome->class == OUTCOME_FAILED ||
-                   site_run_counts(d->site, d->started_ms, POLICY_RUN_SETUP)))
-        sessions_give_up(d->site, outcome, &d->dial.exchanger);
+                   channel_run_counts(d->channel, d->started_ms, POLICY_RUN_SETUP)))
+        sessions_give_up(d->channel, outcome, &d->dial.exchanger);
 }
 
 /* There cannot even be a socket to any address: as if none had answered. */
@@ -480,8 +479,9 @@ static void no_socket(struct delivery *d, int err)
     no_address_left(d, &outcome);
 }
 
-bool delivery_open(struct site *site)
+bool delivery_open(struct channel *c)
 {
+    struct site *site = c->site;
     struct worker *w = site->worker;
     struct delivery *d;
     int err;
@@ -492,6 +492,7 @@ bool delivery_open(struct site *site)
     if (d == NULL)
         return false;
     d->worker = w;
+    d->channel = c;
     d->site = site;
     d->dial.offset = site->rotate++;
     d->state = DELIVERY_CONNECTING;
@@ -501,13 +502,15 @@ bool delivery_open(struct site *site)
     list_init(&d->letters);
     d->started_ms = io_now_ms(w->io);
     worker_session_id(w, d->id);
-    d->client = smtp_client_new(&site->options);
+    d->client = smtp_client_new(&c->options);
     if (d->client == NULL)
         goto fail;
     err = connect_next(d);
     if (err < 0) {
         if (dial_is_shortage(err)) {
-            sessions_shortage(site, err);
+            sessions_shortage(c, err);
+        } else if (dial_addresses(c) == 0) {
+            (void)channel_look(c); /* the source's address is gone: the channel leaves its turns */
         } else {
             log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
                      d->dial.peer_addr, strerror(-err));
@@ -515,8 +518,8 @@ bool delivery_open(struct site *site)
         }
         goto fail;
     }
-    site->connecting++;
-    sessions_begun(site, d);
+    c->connecting++;
+    sessions_begun(c, d);
     w->deliveries++;
     atomic_fetch_add_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     counter_add(&w->counters.sessions_out_total, 1);
@@ -537,11 +540,12 @@ static void delivery_close(struct delivery *d)
     if (list_node_linked(&d->dirty_node))
         list_remove(&d->dirty_node);
     if (is_setup(d))
-        d->site->connecting--;
+        d->channel->connecting--;
     secure_keep(d);
     set_state(d, DELIVERY_CLOSING);
     letters_take_back(d);
-    d->site->options.no_chunking |= smtp_client_chunking_refused(d->client);
+    if (smtp_client_chunking_refused(d->client))
+        d->channel->options.no_chunking = d->site->no_chunking = true;
     wheel_cancel(io_wheel(io), &d->timer);
     io_cancel(io, &d->dial.connect);
     stream_cancel(&d->stream, d->error == 0);
@@ -553,7 +557,8 @@ static void delivery_close(struct delivery *d)
  * this worker's mail would wait as long as the others have any. */
 static bool others_have_all(const struct delivery *d)
 {
-    return !d->reopen && !site_has_session(d->site) && governor_any_works(d->site->governor);
+    return !d->reopen && !channel_has_session(d->channel) &&
+           governor_any_works(d->channel->governor);
 }
 
 /* The address did not give us a session: the next one, or the site is down. That it takes no mail
@@ -561,17 +566,16 @@ static bool others_have_all(const struct delivery *d)
 static void address_failed(struct delivery *d, struct outcome *outcome,
                            const struct verdict *verdict)
 {
-    struct site *site = d->site;
-
     counter_add(&d->worker->counters.connect_failures, 1);
-    dial_failed(&d->dial, site, d->state == DELIVERY_CONNECTING ? d->error : 0);
+    atomic_fetch_add_explicit(&d->channel->state->shared.connect_failures, 1, memory_order_relaxed);
+    dial_failed(&d->dial, d->channel, d->state == DELIVERY_CONNECTING ? d->error : 0);
     d->refused_for_now |= verdict->class != OUTCOME_FAILED;
-    d->reopen = verdict->next_host && dial_may_go_on(&d->dial, site) && !d->worker->draining;
+    d->reopen = verdict->next_host && dial_may_go_on(&d->dial, d->channel) && !d->worker->draining;
     if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less ||
         others_have_all(d))
-        governor_slow_down(site->governor, io_now_ns(d->worker->io));
+        governor_slow_down(d->channel->governor, io_now_ns(d->worker->io));
     if (!d->reopen && !d->worker->draining) { /* a drain is nobody's failure */
-        outcome->class = d->refused_for_now || d->dial.tried < site->exchangers.len
+        outcome->class = d->refused_for_now || d->dial.tried < dial_addresses(d->channel)
                              ? OUTCOME_DEFERRED
                              : OUTCOME_FAILED;
         no_address_left(d, outcome);
@@ -641,7 +645,7 @@ static void login_failed(struct delivery *d, const struct smtp_event *event)
     log_warn("delivery.auth_failed",
              "session=%s site=%s host=%s address=%s user=\"%s\" reply=\"%u %.*s\" action=\"mail "
              "waits; mend the credentials, or what the reply names\"",
-             d->id, site->name, d->dial.peer_name, d->dial.peer_addr, site->options.auth_user,
+             d->id, site->name, d->dial.peer_name, d->dial.peer_addr, d->channel->options.auth_user,
              event->reply->code, (int)event->reply->text_len, event->reply->text);
 }
 
@@ -650,8 +654,8 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     struct outcome outcome = {.stage = event->stage};
     struct verdict verdict;
 
-    if (d->state == DELIVERY_CONNECTING && dial_lacked(&d->dial, d->site, d->error)) {
-        sessions_shortage(d->site, d->error);
+    if (d->state == DELIVERY_CONNECTING && dial_lacked(&d->dial, d->channel, d->error)) {
+        sessions_shortage(d->channel, d->error);
         delivery_close(d);
         return;
     }
@@ -683,13 +687,14 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
  * once, for ever. */
 static void on_ready(struct delivery *d)
 {
-    d->site->connecting--;
+    d->channel->connecting--;
     set_state(d, DELIVERY_OPEN);
     arm_timer(d);
     source_describe(d);
-    sessions_works(d->site);
+    sessions_works(d->channel);
     delivery_idle(d);
-    site_dirty(d->site); /* the session gets work, and more connections may follow one that works */
+    channel_dirty(
+        d->channel); /* the session gets work, and more connections may follow one that works */
 }
 
 static void on_tls_ended(struct stream *stream, const char *error)
@@ -712,7 +717,7 @@ static void begin_handshake(struct delivery *d)
     set_state(d, DELIVERY_HANDSHAKE);
     err = secure_handshake(d, on_tls_ended);
     if (err < 0) {
-        sessions_shortage(d->site, err);
+        sessions_shortage(d->channel, err);
         delivery_close(d);
     }
 }
@@ -767,7 +772,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     case EVENT_CONNECTED:
         set_state(d, DELIVERY_GREETING);
         d->connected_ms = io_now_ms(d->worker->io);
-        if (d->site->options.own_names != NULL && dial_is_own(&d->dial, d->site)) {
+        if (d->channel->options.own_names != NULL && dial_is_own(&d->dial, d->site)) {
             on_own_address(d);
             return;
         }
@@ -852,7 +857,7 @@ static void delivery_free(struct delivery *d)
 
     smtp_client_free(d->client);
     set_yielding(d, false);
-    sessions_ended(d->site, d);
+    sessions_ended(d->channel, d);
     w->deliveries--;
     atomic_fetch_sub_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     gauge_set(&w->counters.sessions_out, w->deliveries);
@@ -865,18 +870,20 @@ static bool delivery_reopen(struct delivery *d)
     int err;
 
     smtp_client_free(d->client);
-    d->client = smtp_client_new(&d->site->options);
+    d->client = smtp_client_new(&d->channel->options);
     ASSERT(d->client != NULL);
     d->reopen = d->greeted = d->unsendable = false;
     set_yielding(d, false);
     set_state(d, DELIVERY_CONNECTING);
     err = connect_next(d);
     if (err == 0) {
-        d->site->connecting++;
+        d->channel->connecting++;
         return true;
     }
     if (dial_is_shortage(err))
-        sessions_shortage(d->site, err);
+        sessions_shortage(d->channel, err);
+    else if (dial_addresses(d->channel) == 0)
+        (void)channel_look(d->channel);
     else
         no_socket(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;
@@ -925,6 +932,15 @@ static void delivery_drain(struct delivery *d, bool hard)
     }
 }
 
+static uint32_t sessions_list(const struct channel *c, struct delivery **out)
+{
+    uint32_t len = 0;
+
+    for (struct list_node *s = list_first(&c->sessions); s != NULL; s = list_next(&c->sessions, s))
+        out[len++] = LIST_ENTRY(s, struct delivery, site_node);
+    return len;
+}
+
 /* Draining a session gives its recipients back to their lanes, which may make sites: so all
  * sessions are gathered before the first is drained. The end of a turn frees them, not this. */
 void delivery_drain_all(struct worker *w, bool hard)
@@ -936,10 +952,10 @@ void delivery_drain_all(struct worker *w, bool hard)
 
     ASSERT(all != NULL);
     while ((n = map_walk(&w->sites, &bucket, n)) != NULL) {
-        const struct list *sessions = &CONTAINER_OF(n, struct site, node)->sessions;
+        const struct list *channels = &CONTAINER_OF(n, struct site, node)->channels;
 
-        for (struct list_node *s = list_first(sessions); s != NULL; s = list_next(sessions, s))
-            all[len++] = LIST_ENTRY(s, struct delivery, site_node);
+        for (struct list_node *c = list_first(channels); c != NULL; c = list_next(channels, c))
+            len += sessions_list(LIST_ENTRY(c, struct channel, site_node), all + len);
     }
     ASSERT(len == w->deliveries);
     for (uint32_t i = 0; i < len; i++)

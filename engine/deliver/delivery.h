@@ -8,7 +8,7 @@
 
 #include "deliver/dial.h"
 #include "deliver/secure.h"
-#include "schedule/site.h"
+#include "schedule/channel.h"
 #include "smtp/client.h"
 #include "worker/stream.h"
 #include "worker/worker.h"
@@ -31,6 +31,7 @@ enum delivery_state {
 struct delivery {
     struct worker *worker;
     struct site *site;
+    struct channel *channel;                           /* of site */
     struct list_node site_node, idle_node, dirty_node; /* dirty_node: deliveries_dirty or _dead */
     struct map_node idle_map;                          /* worker->idle */
     struct dial dial;
@@ -67,9 +68,9 @@ struct delivery {
     char source_addr[PEER_TEXT_BYTES];
 };
 
-/* Opens a session for site, whose governor slot the caller has taken. False: no memory or
+/* Opens a session for c, whose slot the caller has taken. False: no memory or
  * descriptor; nothing changed. */
-bool delivery_open(struct site *site);
+bool delivery_open(struct channel *c);
 /* Gives an idle or ready session work; false when there was none to take. */
 bool delivery_work(struct delivery *d);
 /* Drops a message reference, at once or when a send under way cannot touch its content any more. */

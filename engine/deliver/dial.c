@@ -12,23 +12,12 @@ bool dial_is_shortage(int err)
     return err == -EMFILE || err == -ENFILE || err == -ENOMEM || err == -ENOBUFS;
 }
 
-/* The address to connect from, or NULL: the kernel chooses. */
-static const struct config_address *source_for(const struct site *site, sa_family_t family)
-{
-    const struct config_source *source = &site->config->source;
-    const struct config_address *bind = family == AF_INET    ? &source->ipv4
-                                        : family == AF_INET6 ? &source->ipv6
-                                                             : NULL;
-
-    return bind != NULL && bind->len != 0 ? bind : NULL;
-}
-
 /* Whether err says that this host has no route to the address, whatever is there. A router's or a
  * neighbour's "unreachable" reads the same, but the kernel has a route then. */
-static bool has_no_route(const struct dial *d, const struct site *site, int err)
+static bool has_no_route(const struct dial *d, const struct channel *c, int err)
 {
     const struct exchanger *to = &d->exchanger;
-    const struct config_address *from = source_for(site, to->addr.sa.sa_family);
+    const struct config_address *from = source_address(c->source, to->addr.sa.sa_family);
 
     switch (err) {
     case -ENETUNREACH:
@@ -42,18 +31,19 @@ static bool has_no_route(const struct dial *d, const struct site *site, int err)
         return false;
     }
     return to->addr.sa.sa_family != AF_UNIX &&
-           io_route(site->worker->io, &to->addr.sa, to->len,
+           io_route(c->site->worker->io, &to->addr.sa, to->len,
                     from == NULL ? NULL : (const struct sockaddr *)&from->addr,
                     from == NULL ? 0 : from->len) < 0;
 }
 
-void dial_failed(struct dial *d, struct site *site, int err)
+void dial_failed(struct dial *d, struct channel *c, int err)
 {
+    struct site *site = c->site;
     struct worker *w = site->worker;
     sa_family_t family = d->exchanger.addr.sa.sa_family;
 
     exchangers_failed(&site->exchangers, &d->exchanger, io_now_ms(w->io));
-    if (!has_no_route(d, site, err))
+    if (!has_no_route(d, c, err))
         return;
     d->no_route++;
     /* These errors concern the whole family; a route to nowhere may be that of one network. */
@@ -66,11 +56,11 @@ void dial_failed(struct dial *d, struct site *site, int err)
                  family == AF_INET6 ? "ipv6" : "ipv4");
 }
 
-bool dial_lacked(const struct dial *d, const struct site *site, int err)
+bool dial_lacked(const struct dial *d, const struct channel *c, int err)
 {
     return dial_is_shortage(err) ||
            (err == -EADDRNOTAVAIL && d->exchanger.addr.sa.sa_family != AF_UNIX &&
-            !has_no_route(d, site, err));
+            !has_no_route(d, c, err));
 }
 
 static bool same_host(const struct sockaddr_storage *a, const struct sockaddr_storage *b)
@@ -140,9 +130,14 @@ static uint16_t tries_left(const struct dial *d, const struct site *site)
     return used < max ? (uint16_t)(max - used) : 0;
 }
 
-bool dial_may_go_on(const struct dial *d, const struct site *site)
+uint16_t dial_addresses(const struct channel *c)
 {
-    return d->tried < site->exchangers.len && tries_left(d, site) > 0;
+    return exchangers_usable(&c->site->exchangers, channel_families(c));
+}
+
+bool dial_may_go_on(const struct dial *d, const struct channel *c)
+{
+    return d->tried < dial_addresses(c) && tries_left(d, c->site) > 0;
 }
 
 void dial_rename(struct dial *d, const char *host)
@@ -151,13 +146,15 @@ void dial_rename(struct dial *d, const char *host)
     d->exchanger.host = d->peer_name;
 }
 
-static void choose(struct dial *d, const struct site *site)
+static void choose(struct dial *d, const struct channel *c)
 {
+    const struct site *site = c->site;
     const struct exchangers *x = &site->exchangers;
     sa_family_t last = d->tried > 0 ? d->exchanger.addr.sa.sa_family : 0;
     struct exchanger_turn turn = {.now_ms = io_now_ms(site->worker->io),
                                   .offset = d->offset,
-                                  .down = site->down,
+                                  .families = channel_families(c),
+                                  .down = c->down,
                                   .avoid = last,
                                   .avoid_most = !d->both && tries_left(d, site) == 1};
 
@@ -168,35 +165,41 @@ static void choose(struct dial *d, const struct site *site)
     peer_text(&d->exchanger.addr.sa, NULL, d->peer_addr);
 }
 
-static int dial(struct dial *d, struct site *site)
+/* -errno; the source's address may turn out not to be this machine's. */
+static int dial(struct dial *d, struct channel *c)
 {
-    const struct config_address *from = source_for(site, d->exchanger.addr.sa.sa_family);
-    struct io *io = site->worker->io;
+    sa_family_t family = d->exchanger.addr.sa.sa_family;
+    const struct config_address *from = source_address(c->source, family);
+    struct worker *w = c->site->worker;
 
-    d->fd =
-        io_stream(io, d->exchanger.addr.sa.sa_family,
-                  from != NULL ? (const void *)&from->addr : NULL, from != NULL ? from->len : 0);
+    d->fd = io_stream(w->io, family, from != NULL ? (const void *)&from->addr : NULL,
+                      from != NULL ? from->len : 0);
+    if (d->fd == -EADDRNOTAVAIL && from != NULL)
+        source_missing(c->state, c->source, (enum source_family)source_family(family), d->fd, w);
     if (d->fd < 0)
         return d->fd;
-    io_connect(io, &d->connect, d->fd, &d->exchanger.addr.sa, d->exchanger.len);
+    atomic_fetch_add_explicit(&c->state->shared.connects, 1, memory_order_relaxed);
+    io_connect(w->io, &d->connect, d->fd, &d->exchanger.addr.sa, d->exchanger.len);
     return 0;
 }
 
-int dial_again(struct dial *d, struct site *site)
+int dial_again(struct dial *d, struct channel *c)
 {
-    return dial(d, site);
+    return dial(d, c);
 }
 
-int dial_next(struct dial *d, struct site *site)
+int dial_next(struct dial *d, struct channel *c)
 {
     int err = -ENOENT;
 
-    while (dial_may_go_on(d, site)) {
-        choose(d, site);
-        err = dial(d, site);
+    while (dial_may_go_on(d, c)) {
+        choose(d, c);
+        err = dial(d, c);
         if (err == 0 || dial_is_shortage(err))
             return err;
-        dial_failed(d, site, err); /* no such family here, or the source address is not ours */
+        if (err != -EADDRNOTAVAIL ||
+            source_address(c->source, d->exchanger.addr.sa.sa_family) == NULL)
+            dial_failed(d, c, err); /* no such family here */
     }
     return err;
 }

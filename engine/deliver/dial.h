@@ -5,8 +5,8 @@
 #define HAYAUMA_ENGINE_DIAL_H
 
 #include "io/io.h"
+#include "schedule/channel.h"
 #include "schedule/exchanger.h"
-#include "schedule/site.h"
 #include "worker/peer_text.h"
 
 struct dial {
@@ -23,20 +23,22 @@ struct dial {
 
 /* Starts connecting to the next address for which there can be a socket. -errno: a shortage, or of
  * the last address when no more may be tried (-ENOENT: none was). */
-int dial_next(struct dial *d, struct site *site) MUST_USE;
+int dial_next(struct dial *d, struct channel *c) MUST_USE;
 /* The same for the present address, which does not count as another one tried. */
-int dial_again(struct dial *d, struct site *site) MUST_USE;
+int dial_again(struct dial *d, struct channel *c) MUST_USE;
 /* The session's new site calls the address by the name host. */
 void dial_rename(struct dial *d, const char *host);
 /* The address did not give a session. err: of the connection, or 0. */
-void dial_failed(struct dial *d, struct site *site, int err);
+void dial_failed(struct dial *d, struct channel *c, int err);
 /* Whether there is another address to try, and this session may (addresses_max). */
-bool dial_may_go_on(const struct dial *d, const struct site *site);
+bool dial_may_go_on(const struct dial *d, const struct channel *c);
+/* How many addresses of the site the channel's source can connect to. */
+uint16_t dial_addresses(const struct channel *c);
 /* Whether err says that this host lacks something, and nothing of the address. */
 bool dial_is_shortage(int err);
 /* Whether the connect operation ended with err because this host lacks something, a port perhaps.
  */
-bool dial_lacked(const struct dial *d, const struct site *site, int err);
+bool dial_lacked(const struct dial *d, const struct channel *c, int err);
 /* Whether the connection leads to a listener of this engine. */
 bool dial_is_own(const struct dial *d, const struct site *site);
 

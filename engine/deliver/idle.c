@@ -7,7 +7,7 @@ static uint64_t idle_hash(const struct worker *w, const struct exchanger *e)
 
 void idle_enter(struct delivery *d)
 {
-    list_push_back(&d->site->idle, &d->idle_node);
+    list_push_back(&d->channel->idle, &d->idle_node);
     map_insert(&d->worker->idle, &d->idle_map, idle_hash(d->worker, &d->dial.exchanger));
 }
 
@@ -19,25 +19,27 @@ void idle_leave(struct delivery *d)
     map_remove(&d->worker->idle, &d->idle_map);
 }
 
-/* Whether site may take d over. An idle session whose site has work is not free: it waits for that
- * site's rate. */
-static bool may_take_over(const struct delivery *d, const struct site *site,
+/* Whether c may take d over: the peer has seen the same source say the same EHLO name. An idle
+ * session whose channel has work is not free: it waits for a limit, or for its turn. */
+static bool may_take_over(const struct delivery *d, const struct channel *c,
                           const struct exchanger *to)
 {
-    return d->site != site && d->site->config == site->config && d->site->dest == site->dest &&
-           d->site->lmtp == site->lmtp && d->site->options.auth_user == site->options.auth_user &&
-           feed_empty(&d->site->feed) && exchanger_same(&d->dial.exchanger, to) &&
-           secure_suits(d, to->host);
+    return d->site != c->site && d->site->config == c->site->config &&
+           d->channel->source == c->source && d->site->dest == c->site->dest &&
+           d->site->lmtp == c->site->lmtp &&
+           d->channel->options.auth_user == c->options.auth_user && !channel_has_mail(d->channel) &&
+           exchanger_same(&d->dial.exchanger, to) && secure_suits(d, to->host);
 }
 
-struct delivery *idle_find(const struct site *site, const struct exchanger *to)
+struct delivery *idle_find(const struct channel *c, const struct exchanger *to)
 {
-    struct map_node *n = map_find(&site->worker->idle, idle_hash(site->worker, to));
+    struct worker *w = c->site->worker;
+    struct map_node *n = map_find(&w->idle, idle_hash(w, to));
 
     for (; n != NULL; n = map_find_next(n)) {
         struct delivery *d = CONTAINER_OF(n, struct delivery, idle_map);
 
-        if (may_take_over(d, site, to))
+        if (may_take_over(d, c, to))
             return d;
     }
     return NULL;

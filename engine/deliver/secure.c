@@ -68,7 +68,7 @@ static void put_key(struct buf *key, const struct delivery *d)
     buf_putc(key, (char)d->secure.policy);
     buf_puts(key, to->host);
     buf_putc(key, '\0');
-    buf_puts(key, config->source.name);
+    buf_puts(key, d->channel->source->name);
     buf_putc(key, '\0');
     buf_put(key, &config->generation, sizeof(config->generation));
 }

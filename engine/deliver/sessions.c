@@ -4,6 +4,7 @@
 #include "deliver/idle.h"
 #include "limits/retry.h"
 #include "outcome/judge.h"
+#include "schedule/channel.h"
 #include "schedule/lane.h"
 #include "worker/peer_text.h"
 
@@ -12,19 +13,18 @@
 #define MEMORY_RETRY_MS 1000 /* opening again where descriptors or memory were short */
 #define REFUSED_MS      1000 /* until the next connection; doubled with each in a row that fails */
 #define REFUSED_MAX     6
-#define SHORTAGE_SAY_MS 60000   /* after so long without a shortage the log names the next one */
-#define SHORTAGE_MS     1000    /* until it is looked whether this host has again what it lacked */
+#define SHORTAGE_SAY_MS 60000 /* after so long without a shortage the log names the next one */
+#define SHORTAGE_MS     1000  /* until it is looked whether this host has again what it lacked */
+#define ROUNDS          4 /* of looks at supplies and channels in a turn: one may call for the other */
 #define LIMIT_MS        3600000 /* how long a learnt number of messages per session is believed */
 
 /* --- handing out work --- */
 
-size_t sessions_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max)
+size_t sessions_take(struct channel *c, struct recipient **out, size_t max, uint32_t domains_max)
 {
     for (;;) {
-        struct site_taken taken = site_take(site, out, max, domains_max);
+        struct channel_taken taken = channel_take(c, out, max, domains_max);
 
-        if (taken.again_ms != 0)
-            site_wake(site, taken.again_ms);
         if (!taken.expired)
             return taken.len;
         judge_expired(out[0]);
@@ -34,225 +34,347 @@ size_t sessions_take(struct site *site, struct recipient **out, size_t max, uint
 /* How many more sessions are wanted now. A new destination starts with one connection and may have
  * as many connecting as are already up, so the count doubles each time connections succeed; never
  * more than there are recipients waiting for one. */
-static uint32_t sessions_wanted(const struct site *site)
+static uint32_t sessions_wanted(const struct channel *c, uint32_t waiting)
 {
-    uint32_t up = site->sessions_len - site->connecting;
+    uint32_t up = c->sessions_len - c->connecting;
     uint32_t connecting_max = up < 1 ? 1 : up;
     uint32_t wanted;
 
-    if (connecting_max > site->connecting_max)
-        connecting_max = site->connecting_max;
-    if (site->connecting >= connecting_max || site->waiting <= site->connecting)
+    if (connecting_max > c->connecting_max)
+        connecting_max = c->connecting_max;
+    if (c->connecting >= connecting_max || waiting <= c->connecting)
         return 0;
-    wanted = connecting_max - site->connecting;
-    if (wanted > site->waiting - site->connecting)
-        wanted = site->waiting - site->connecting;
+    wanted = connecting_max - c->connecting;
+    if (wanted > waiting - c->connecting)
+        wanted = waiting - c->connecting;
     return wanted;
 }
 
-/* Takes over a session that another site has without work, to the address that this site would
- * connect to. The session's slot there is given back, one of this site is taken. */
-static bool take_over(struct site *site)
+/* Takes over a session that another site has without work, from the same source to the address that
+ * this channel would connect to. The session's slot there is given back, one of this channel is
+ * taken. */
+static bool take_over(struct channel *c)
 {
-    struct worker *w = site->worker;
-    struct exchanger_turn turn = {
-        .now_ms = io_now_ms(w->io), .offset = site->rotate, .down = site->down};
+    struct site *site = c->site;
+    struct exchanger_turn turn = {.now_ms = io_now_ms(site->worker->io),
+                                  .offset = site->rotate,
+                                  .families = channel_families(c),
+                                  .down = c->down};
     int at = exchangers_next(&site->exchangers, &turn);
-    const struct exchanger *to = &site->exchangers.list[at];
-    struct delivery *d = idle_find(site, to);
+    const struct exchanger *to = at < 0 ? NULL : &site->exchangers.list[at];
+    struct delivery *d = to == NULL ? NULL : idle_find(c, to);
 
     if (d == NULL)
         return false;
     dial_rename(&d->dial, to->host);
     idle_leave(d);
-    governor_session_works(d->site->governor, false);
-    governor_session_works(site->governor, true);
-    smtp_client_use_options(d->client, &site->options);
-    sessions_ended(d->site, d);
+    governor_session_works(d->channel->governor, false);
+    governor_session_works(c->governor, true);
+    smtp_client_use_options(d->client, &c->options);
+    sessions_ended(d->channel, d);
+    d->channel = c;
     d->site = site;
-    sessions_begun(site, d);
+    sessions_begun(c, d);
     idle_enter(d);
     site->rotate++;
     delivery_work(d);
     return true;
 }
 
-static void open_sessions(struct site *site)
+/* Whether the next session is another channel's, which has a second to take it. */
+static bool is_claimed(const struct channel *c)
 {
-    struct worker *w = site->worker;
-    uint64_t now_ms = io_now_ms(w->io), now_ns = io_now_ns(w->io);
-    uint64_t allowed_ns = governor_message_at(site->governor);
-    uint64_t stopped_ms = site_stopped_ms(site, false);
+    const struct channel *by = c->site->claimant;
 
-    if (stopped_ms != 0) {
-        site_wake(site, stopped_ms);
+    return by != NULL && by != c && by->busy_until_ms > io_now_ms(c->site->worker->io);
+}
+
+/* The site's limit over all sources is reached, and c has no session: one of the source that has
+ * most makes room, and c has the next one. The others go on meanwhile. */
+static void make_room(struct channel *c)
+{
+    struct site *site = c->site;
+    struct channel *most = NULL;
+
+    if (c->sessions_len > 0 || site->claimant == c || is_claimed(c))
+        return;
+    for (struct list_node *n = list_first(&site->channels); n != NULL;
+         n = list_next(&site->channels, n)) {
+        struct channel *other = LIST_ENTRY(n, struct channel, site_node);
+
+        if (other->sessions_len > other->yielding &&
+            (most == NULL || other->sessions_len > most->sessions_len))
+            most = other;
+    }
+    if (most != NULL) { /* else they are other workers' */
+        struct list_node *n = list_first(!list_empty(&most->idle) ? &most->idle : &most->sessions);
+
+        delivery_retire(!list_empty(&most->idle) ? LIST_ENTRY(n, struct delivery, idle_node)
+                                                 : LIST_ENTRY(n, struct delivery, site_node),
+                        false);
+    }
+    site->claimant = c;
+    channel_is_busy(c);
+}
+
+bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms)
+{
+    const struct site *site = c->site;
+    uint64_t now_ns = io_now_ns(site->worker->io);
+    uint32_t index = site->worker->index;
+
+    return governor_should_yield(c->governor, index, c->sessions_len - c->yielding + more, held_ms,
+                                 now_ns) ||
+           (site->total != NULL &&
+            governor_should_yield(site->total, index, site->sessions_len - c->yielding + more,
+                                  held_ms, now_ns));
+}
+
+bool sessions_contended(const struct channel *c)
+{
+    uint32_t index = c->site->worker->index;
+
+    return governor_contended(c->governor, index) ||
+           (c->site->total != NULL && governor_contended(c->site->total, index));
+}
+
+/* Takes a slot under the limits of the channel and of its site. */
+static bool slot_take(struct channel *c)
+{
+    struct site *site = c->site;
+    struct worker *w = site->worker;
+    uint64_t now_ns = io_now_ns(w->io);
+
+    if (!governor_session_take(c->governor, w->index, now_ns))
+        return false;
+    if (site->total == NULL)
+        return true;
+    if (!is_claimed(c) && governor_session_take(site->total, w->index, now_ns)) {
+        site->claimant = NULL;
+        return true;
+    }
+    governor_session_give(c->governor);
+    make_room(c);
+    return false;
+}
+
+static void slot_give(struct channel *c)
+{
+    governor_session_give(c->governor);
+    if (c->site->total != NULL)
+        governor_session_give(c->site->total);
+}
+
+static void slot_withdraw(struct channel *c)
+{
+    struct site *site = c->site;
+
+    governor_session_withdraw(c->governor, site->worker->index, c->sessions_len);
+    if (site->total != NULL)
+        governor_session_withdraw(site->total, site->worker->index, site->sessions_len);
+}
+
+static void open_sessions(struct channel *c, uint32_t waiting)
+{
+    struct worker *w = c->site->worker;
+    uint64_t now_ms = io_now_ms(w->io);
+
+    if (now_ms < c->shortage_until_ms) {
+        channel_wake(c, c->shortage_until_ms);
         return;
     }
-    if (now_ms < site->shortage_until_ms) {
-        site_wake(site, site->shortage_until_ms);
+    if (now_ms < c->open_after_ms) {
+        channel_wake(c, c->open_after_ms);
         return;
     }
-    if (now_ms < site->open_after_ms) {
-        site_wake(site, site->open_after_ms);
-        return;
-    }
-    if (allowed_ns > now_ns) { /* a session would have to wait, and end idle */
-        site_wake(site, allowed_ns / 1000000 + 1);
-        return;
-    }
-    for (uint32_t n = sessions_wanted(site); n > 0; n--) {
+    for (uint32_t n = sessions_wanted(c, waiting); n > 0; n--) {
         /* A session that would have to yield at once is not worth a connection. */
-        if (governor_should_yield(site->governor, w->index, site->sessions_len + 1, 0, now_ns) ||
-            now_ms < site->give_way_until_ms ||
-            !governor_session_take(site->governor, w->index, now_ns)) {
-            site_wake(site, now_ms + SLOT_RETRY_MS);
+        if (sessions_over_share(c, 1 + c->yielding, 0) || now_ms < c->give_way_until_ms ||
+            !slot_take(c)) {
+            channel_wake(c, now_ms + SLOT_RETRY_MS);
             return;
         }
-        if (!take_over(site) && !delivery_open(site)) { /* out of descriptors or memory: later */
-            governor_session_give(site->governor);
-            site_wake(site, now_ms + MEMORY_RETRY_MS);
+        if (!take_over(c) && !delivery_open(c)) { /* out of descriptors or memory: later */
+            slot_give(c);
+            channel_wake(c, now_ms + MEMORY_RETRY_MS);
             return;
         }
     }
 }
 
-static void dispatch(struct site *site)
+static void dispatch(struct channel *c)
 {
+    uint32_t waiting;
     struct list_node *n;
 
-    if (site->worker->draining)
+    if (c->site->worker->draining)
         return;
-    site_look(site);
-    site_feed_hungry(site);
-    while (site->lanes == 0 && (n = list_first(&site->idle)) != NULL)
+    while (c->site->lanes == 0 && (n = list_first(&c->idle)) != NULL)
         delivery_quit(LIST_ENTRY(n, struct delivery, idle_node));
-    while (!feed_empty(&site->feed) && (n = list_first(&site->idle)) != NULL) {
-        struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
+    if (channel_look(c)) {
+        while ((n = list_first(&c->idle)) != NULL && channel_has_work(c)) {
+            struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
 
-        if (!delivery_work(d) && list_node_linked(&d->idle_node))
-            break; /* the rate says wait */
+            if (!delivery_work(d) && list_node_linked(&d->idle_node))
+                break; /* a limit says wait */
+        }
     }
-    if (feed_empty(&site->feed))
-        governor_session_withdraw(site->governor, site->worker->index, site->sessions_len);
-    else
-        open_sessions(site);
+    waiting = channel_waiting(c);
+    if (c->site->claimant == c && c->busy_until_ms <= io_now_ms(c->site->worker->io))
+        c->site->claimant = NULL;
+    if (c->site->claimant == c && waiting == 0)
+        waiting = channel_has_mail(c);
+    if (waiting == 0)
+        slot_withdraw(c);
+    else if (list_empty(&c->idle))
+        open_sessions(c, waiting);
 }
 
 void sessions_dispatch_all(struct worker *w)
 {
     struct list_node *n;
 
-    while ((n = list_pop_front(&w->sites_dirty)) != NULL)
-        dispatch(LIST_ENTRY(n, struct site, dirty_node));
+    for (int i = 0;
+         i < ROUNDS && (!list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty)); i++) {
+        while ((n = list_pop_front(&w->supplies_dirty)) != NULL)
+            if (!w->draining)
+                supply_look(LIST_ENTRY(n, struct supply, dirty_node));
+        while ((n = list_pop_front(&w->channels_dirty)) != NULL)
+            dispatch(LIST_ENTRY(n, struct channel, dirty_node));
+    }
 }
 
 /* --- what becomes of them --- */
 
-void sessions_begun(struct site *site, struct delivery *d)
+void sessions_begun(struct channel *c, struct delivery *d)
 {
-    list_push_back(&site->sessions, &d->site_node);
-    site->sessions_len++;
+    list_push_back(&c->sessions, &d->site_node);
+    c->sessions_len++;
+    c->site->sessions_len++;
+    atomic_fetch_add_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
 }
 
-void sessions_works(struct site *site)
+void sessions_works(struct channel *c)
 {
-    if (site->connecting_max < UINT32_MAX)
-        site->connecting_max++;
-    site->failures = 0;
-    site->open_after_ms = 0;
+    if (c->connecting_max < UINT32_MAX)
+        c->connecting_max++;
+    c->failures = 0;
+    c->open_after_ms = 0;
+    (void)channel_look(c);
 }
 
-void sessions_shortage(struct site *site, int err)
+void sessions_shortage(struct channel *c, int err)
 {
-    uint64_t now_ms = io_now_ms(site->worker->io);
+    uint64_t now_ms = io_now_ms(c->site->worker->io);
 
-    if (site->shortage_until_ms == 0 || site->shortage_until_ms + SHORTAGE_SAY_MS < now_ms)
+    if (c->shortage_until_ms == 0 || c->shortage_until_ms + SHORTAGE_SAY_MS < now_ms)
         log_warn("delivery.shortage",
-                 "site=%s error=\"%s\" action=\"it waits; see System in the manual\"", site->name,
-                 strerror(-err));
-    site->shortage_until_ms = now_ms + SHORTAGE_MS;
-    site_wake(site, site->shortage_until_ms);
+                 "site=%s source=%s error=\"%s\" action=\"it waits; see System in the manual\"",
+                 c->site->name, c->source->name, strerror(-err));
+    c->shortage_until_ms = now_ms + SHORTAGE_MS;
+    channel_wake(c, c->shortage_until_ms);
+    (void)channel_look(c);
 }
 
 /* Two sessions that end at the same number of messages show a limit: it is no chance where the
  * second began behind the end of the first. A peer that restarts ends all its sessions at once,
  * most of them at the same number. */
-void sessions_limit_seen(struct site *site, const struct delivery *d)
+void sessions_limit_seen(struct channel *c, const struct delivery *d)
 {
-    uint64_t now_ms = io_now_ms(site->worker->io);
+    uint64_t now_ms = io_now_ms(c->site->worker->io);
 
-    if (site->messages_max > d->completed)
-        site->messages_max = 0;
-    if (site->messages_last != d->completed) {
-        site->messages_last = d->completed;
-        site->messages_last_ms = now_ms;
-    } else if (d->started_ms >= site->messages_last_ms) {
-        site->messages_max = d->completed;
-        site->messages_until_ms = now_ms + LIMIT_MS;
+    if (c->messages_max > d->completed)
+        c->messages_max = 0;
+    if (c->messages_last != d->completed) {
+        c->messages_last = d->completed;
+        c->messages_last_ms = now_ms;
+    } else if (d->started_ms >= c->messages_last_ms) {
+        c->messages_max = d->completed;
+        c->messages_until_ms = now_ms + LIMIT_MS;
     }
 }
 
-uint32_t sessions_messages_max(const struct site *site)
+uint32_t sessions_messages_max(const struct channel *c)
 {
-    if (site->messages_max == 0 || site->messages_until_ms < io_now_ms(site->worker->io))
+    if (c->messages_max == 0 || c->messages_until_ms < io_now_ms(c->site->worker->io))
         return UINT32_MAX;
-    return site->messages_max;
+    return c->messages_max;
 }
 
-void sessions_space_out(struct site *site)
+void sessions_space_out(struct channel *c)
 {
-    struct worker *w = site->worker;
-    int64_t wait_ms = (int64_t)REFUSED_MS << site->failures;
+    struct worker *w = c->site->worker;
+    int64_t wait_ms = (int64_t)REFUSED_MS << c->failures;
     int64_t retry_ms;
 
-    if (site->failures < REFUSED_MAX)
-        site->failures++;
-    retry_ms = retry_delay_ms(site->dest, site->failures, &w->rng);
-    site->connecting_max = 1;
-    site->open_after_ms = io_now_ms(w->io) + (uint64_t)(retry_ms < wait_ms ? retry_ms : wait_ms);
+    if (c->failures < REFUSED_MAX)
+        c->failures++;
+    retry_ms = retry_delay_ms(c->site->dest, c->failures, &w->rng);
+    c->connecting_max = 1;
+    c->open_after_ms = io_now_ms(w->io) + (uint64_t)(retry_ms < wait_ms ? retry_ms : wait_ms);
+    (void)channel_look(c);
 }
 
-void sessions_ended(struct site *site, struct delivery *d)
+void sessions_ended(struct channel *c, struct delivery *d)
 {
+    struct site *site = c->site;
+    struct worker *w = site->worker;
+
     list_remove(&d->site_node);
+    c->sessions_len--;
     site->sessions_len--;
-    governor_session_give(site->governor);
-    if (site->sessions_len == 0 && feed_empty(&site->feed))
-        governor_session_withdraw(site->governor, site->worker->index, 0);
+    atomic_fetch_sub_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
+    slot_give(c);
+    if (c->sessions_len == 0 && !channel_has_mail(c))
+        slot_withdraw(c);
     /* Another worker wants a slot. Without a pause this worker, which sees the freed slot first,
      * would take it again. */
-    if (governor_contended(site->governor, site->worker->index))
-        site->give_way_until_ms = io_now_ms(site->worker->io) + GIVE_WAY_MS;
+    if (sessions_contended(c))
+        c->give_way_until_ms = io_now_ms(w->io) + GIVE_WAY_MS;
     site_left(site);
-    if (!feed_empty(&site->feed))
-        site_dirty(site);
+    if (channel_has_mail(c))
+        channel_dirty(c);
 }
 
-void sessions_give_up(struct site *site, const struct outcome *outcome,
-                      const struct exchanger *exchanger)
+/* What becomes of the mail of s when no source gets a session. */
+static void supply_give_up(struct supply *s, const struct outcome *outcome,
+                           const struct judge_context *context, const char *host)
 {
-    struct worker *w = site->worker;
-    char peer_addr[PEER_TEXT_BYTES];
-    struct judge_context context = {.dest = site->dest,
-                                    .site = str_of(site->name),
-                                    .peer_name = exchanger->host,
-                                    .peer_addr = exchanger->len == 0 ? NULL : peer_addr};
+    struct worker *w = s->site->worker;
     struct lane *lane;
 
-    peer_text(&exchanger->addr.sa, NULL, peer_addr);
-    site->ups_seen = governor_ups(site->governor);
-    site_down(site);
-    while ((lane = feed_next(&site->feed)) != NULL) {
+    supply_down(s);
+    while ((lane = feed_next(&s->feed)) != NULL) {
         struct recipient *r;
 
         while ((r = lane_pop(lane)) != NULL) {
             if (lane_expired(r, worker_wall_ms(w)))
                 judge_expired(r);
             else
-                judge_one(w, &context, r, outcome);
-            if (outcome->class != OUTCOME_FAILED) {
-                lane_suspend(lane, LANE_SITE_DOWN, site->dest, &outcome->reply, exchanger->host);
-            }
+                judge_one(w, context, r, outcome);
+            if (outcome->class != OUTCOME_FAILED)
+                lane_suspend(lane, LANE_SITE_DOWN, s->site->dest, &outcome->reply, host);
         }
+    }
+}
+
+void sessions_give_up(struct channel *c, const struct outcome *outcome,
+                      const struct exchanger *exchanger)
+{
+    char peer_addr[PEER_TEXT_BYTES];
+    struct judge_context context = {.dest = c->site->dest,
+                                    .site = str_of(c->site->name),
+                                    .source_name = c->source->name,
+                                    .peer_name = exchanger->host,
+                                    .peer_addr = exchanger->len == 0 ? NULL : peer_addr};
+
+    peer_text(&exchanger->addr.sa, NULL, peer_addr);
+    channel_down(c);
+    for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
+        struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
+
+        context.pool_name = seat->supply->pool->name;
+        if (!supply_has_hope(seat->supply))
+            supply_give_up(seat->supply, outcome, &context, exchanger->host);
     }
 }

@@ -1,37 +1,44 @@
-/* The sessions of a site: how many there should be, which of them gets work, and what the site
- * learns from how they begin and end. Thread: the site's worker. */
+/* The sessions of a channel: how many there should be, which of them gets work, and what the
+ * channel learns from how they begin and end. Thread: the channel's worker. */
 #ifndef HAYAUMA_ENGINE_SESSIONS_H
 #define HAYAUMA_ENGINE_SESSIONS_H
 
 #include "deliver/delivery.h"
 #include "outcome/outcome.h"
 
-/* End of a turn, for each site in which work, room or time has come: gives idle sessions work,
- * opens sessions, ends those of a site that no lane needs any more. */
+/* End of a turn, for each supply and channel in which work, room or time has come: gives idle
+ * sessions work, opens sessions, ends those of a site that no lane needs any more. */
 void sessions_dispatch_all(struct worker *w);
-/* The next recipients to send in one transaction, as site_take() says; what has outlived its
- * lifetime ends on the way. 0: nothing is ready, or limits say wait: the site is looked at again.
- */
-size_t sessions_take(struct site *site, struct recipient **out, size_t max, uint32_t domains_max);
+/* The next recipients to send in one transaction, as channel_take() says; what has outlived its
+ * lifetime ends on the way. 0: nothing is ready, limits say wait, or it is another source's turn:
+ * the channel is looked at again. */
+size_t sessions_take(struct channel *c, struct recipient **out, size_t max, uint32_t domains_max);
+/* Whether the worker, with more sessions beside those that stay, would hold more than its share of
+ * what the limits allow, and others wait for one. held_ms: see governor_should_yield(). */
+bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms);
 
-/* d is a session of site from sessions_begun() until sessions_ended(). */
-void sessions_begun(struct site *site, struct delivery *d);
-void sessions_ended(struct site *site, struct delivery *d);
+/* Whether another worker was denied a session and still wants one. */
+bool sessions_contended(const struct channel *c);
+
+/* d is a session of c from sessions_begun() until sessions_ended(). */
+void sessions_begun(struct channel *c, struct delivery *d);
+void sessions_ended(struct channel *c, struct delivery *d);
 /* A session is set up: more may follow. */
-void sessions_works(struct site *site);
+void sessions_works(struct channel *c);
 /* This host lacks what a session needs: nobody's failure. Sessions are tried again in a second. */
-void sessions_shortage(struct site *site, int err);
+void sessions_shortage(struct channel *c, int err);
 /* The peer ended a session between two transactions, after so many messages. */
-void sessions_limit_seen(struct site *site, const struct delivery *d);
+void sessions_limit_seen(struct channel *c, const struct delivery *d);
 /* How many messages a session may take by what was learnt; UINT32_MAX: any number. */
-uint32_t sessions_messages_max(const struct site *site);
+uint32_t sessions_messages_max(const struct channel *c);
 /* No address gave a session, whether other sessions work or not: further connections are tried one
  * at a time, less and less often, or a peer that limits connections would be asked without end. */
-void sessions_space_out(struct site *site);
-/* A session could not be set up at any address, and no other session works: the destination is down
- * for now. outcome says why. Deferred: each ready lane's first recipient is, the lanes back off.
- * Failed: it takes no mail, ever; all that is ready fails. */
-void sessions_give_up(struct site *site, const struct outcome *outcome,
+void sessions_space_out(struct channel *c);
+/* A session could not be set up at any address, and no other session works: the channel is down for
+ * now. Where no other source of a pool may send, its mail at the site waits too; outcome says why.
+ * Deferred: each ready lane's first recipient is, the lanes back off. Failed: the destination takes
+ * no mail, ever; all that is ready fails. */
+void sessions_give_up(struct channel *c, const struct outcome *outcome,
                       const struct exchanger *exchanger);
 
 #endif

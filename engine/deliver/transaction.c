@@ -40,7 +40,7 @@ static void context_fill(struct delivery *d, struct judge_context *c)
                                 .site = str_of(d->site->name),
                                 .peer_name = d->dial.peer_name,
                                 .peer_addr = d->dial.peer_addr,
-                                .source_name = d->site->config->source.name,
+                                .source_name = d->channel->source->name,
                                 .source_addr = d->source_addr,
                                 .session_id = d->id,
                                 .protocol = d->site->lmtp ? "LMTP" : "ESMTP",
@@ -80,6 +80,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
     t->smtp.pieces[SMTP_PIECES_MAX - 1] = (struct smtp_piece){m->content, m->content_len};
     t->smtp.owner = t;
     context_fill(d, &t->context);
+    t->context.pool_name = rcpts[0]->lane->supply->pool->name;
     t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
     judge_begin(&t->batch, d->worker, &t->context);
     return t;
@@ -159,7 +160,7 @@ void transaction_take_back(struct transaction *t)
         signing_leave(&t->wait);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         admin_put_back(t->rcpts[i]);
-    governor_probe_back(t->delivery->site->governor);
+    governor_probe_back(t->delivery->channel->governor);
     judge_end(&t->batch);
     transaction_free(t);
 }
@@ -177,7 +178,7 @@ void transaction_defer_unsigned(struct transaction *t)
     classify_unsigned_reply(t->sign_result, &outcome.reply);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         judge_add(&t->batch, t->rcpts[i], &outcome);
-    governor_probe_back(t->delivery->site->governor);
+    governor_probe_back(t->delivery->channel->governor);
     judge_end(&t->batch);
     transaction_free(t);
 }
@@ -275,13 +276,13 @@ static void transaction_note(struct transaction *t, const struct policy *policy)
 
 static void transaction_run(struct transaction *t)
 {
-    struct site *site = t->delivery->site;
+    struct channel *c = t->delivery->channel;
 
     if (t->run == POLICY_RUN_ENDS) {
         t->delivery->refused = 0;
-        site_works(site);
+        channel_works(c);
     } else if (t->run == POLICY_RUN_COUNTS) {
-        site_run_counts(site, t->begun_ms, POLICY_RUN_MAIL);
+        channel_run_counts(c, t->begun_ms, POLICY_RUN_MAIL);
         if (++t->delivery->refused > 1) /* a fresh session may do better */
             delivery_retire(t->delivery, false);
     }
@@ -315,8 +316,8 @@ static bool try_next_host(struct delivery *d, struct recipient *r, enum fault_sc
         return false;
     exchangers_failed(&d->site->exchangers, &d->dial.exchanger, now_ms);
     delivery_retire(d, false);
-    for (n = list_first(&d->site->sessions); scope == FAULT_HOST && n != NULL;
-         n = list_next(&d->site->sessions, n)) {
+    for (n = list_first(&d->channel->sessions); scope == FAULT_HOST && n != NULL;
+         n = list_next(&d->channel->sessions, n)) {
         struct delivery *other = LIST_ENTRY(n, struct delivery, site_node);
 
         if (exchanger_same(&other->dial.exchanger, &d->dial.exchanger))
@@ -410,11 +411,11 @@ void transaction_done(const struct smtp_event *event)
         d->transaction_ms = (uint32_t)(io_now_ms(d->worker->io) - t->begun_ms);
     }
     if (!t->tried)
-        governor_probe_back(d->site->governor);
+        governor_probe_back(d->channel->governor);
     if (t->taken)
-        governor_taken(d->site->governor, io_now_ns(d->worker->io));
+        governor_taken(d->channel->governor, io_now_ns(d->worker->io));
     if (t->polite)
-        sessions_limit_seen(d->site, d);
+        sessions_limit_seen(d->channel, d);
     transaction_put_back(t);
     transaction_run(t);
     judge_end(&t->batch);

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "mail/international.h"
+#include "worker/queue_name.h"
 
 #define CONTENT_SLACK_BYTES 1024 /* room for trace fields and a little more */
 
@@ -15,7 +16,7 @@ struct reading {
     bool dot_lines, needs_utf8;
     uint8_t *start;
     size_t len;
-    char campaign[TRACE_NAME_BYTES_MAX], tenant[TRACE_NAME_BYTES_MAX];
+    char campaign[TRACE_NAME_BYTES_MAX], tenant[TRACE_NAME_BYTES_MAX], pool[TRACE_NAME_BYTES_MAX];
 };
 
 static void content_read(struct reading *r)
@@ -36,11 +37,47 @@ static void content_read(struct reading *r)
     trace_scan(r->start, r->len, r->wanted, r->wanted_len, &r->facts);
 }
 
+/* What the content may not choose it has not chosen. */
+static void choices_forget(struct trace_facts *f, uint32_t ignored)
+{
+    if ((ignored & 1u << CONFIG_HEADER_POOL) != 0)
+        f->pool = STR("");
+    if ((ignored & 1u << CONFIG_HEADER_CAMPAIGN) != 0)
+        f->campaign = STR("");
+    if ((ignored & 1u << CONFIG_HEADER_TENANT) != 0)
+        f->tenant = STR("");
+    if ((ignored & 1u << CONFIG_HEADER_PRIORITY) != 0)
+        f->priority = -1;
+    if ((ignored & 1u << CONFIG_HEADER_NOT_BEFORE) != 0)
+        f->not_before_ms = 0;
+}
+
 static const char *content_refusal(const struct reading *r)
 {
     if (r->facts.received >= r->draft->received_max)
         return "554 5.4.6 too many hops: this message is in a mail loop";
+    if (r->facts.error == NULL && r->facts.pool.len > 0 &&
+        config_pool_find(r->draft->config, r->facts.pool) == NULL)
+        return "550 5.6.0 X-Hayauma-Pool: there is no such pool";
     return r->facts.error;
+}
+
+/* The pool that sends the message, as the rules say. */
+static struct str pool_of(struct reading *r, struct str campaign, struct str tenant)
+{
+    const struct draft *d = r->draft;
+    struct config_pool_question q = {.listener = d->listener,
+                                     .client = d->client,
+                                     .header = r->facts.pool,
+                                     .campaign = campaign,
+                                     .tenant = tenant,
+                                     .sender_domain = queue_name_domain(d->sender)};
+    struct str chosen = d->pool.len > 0 ? d->pool : config_pool_chosen(d->config, &q);
+
+    if (chosen.len > sizeof(r->pool))
+        chosen.len = sizeof(r->pool);
+    memcpy(r->pool, chosen.ptr, chosen.len); /* the header, which stamping moves, may have it */
+    return (struct str){r->pool, chosen.len};
 }
 
 /* A name of the header, which stamping moves, in room of its own. */
@@ -95,7 +132,7 @@ static uint8_t priority_of(const struct reading *r)
 }
 
 static struct message *message_make(struct reading *r, struct str trace, struct str campaign,
-                                    struct str tenant)
+                                    struct str tenant, struct str pool)
 {
     const struct draft *d = r->draft;
     const struct queue_flow *flow;
@@ -118,7 +155,7 @@ static struct message *message_make(struct reading *r, struct str trace, struct 
                              .origin = d->origin,
                              .trace = trace};
 
-    flow = queue_flow_get(d->queue, fields.priority, fields.tenant, fields.campaign, d->pool);
+    flow = queue_flow_get(d->queue, fields.priority, fields.tenant, fields.campaign, pool);
     if (flow == NULL || !content_take(r, &fields))
         return NULL;
     fields.flow = flow->id;
@@ -132,10 +169,11 @@ struct message *draft_message(struct draft *d, const char **refusal)
 {
     struct reading r = {.draft = d};
     struct buf trace_json = {0};
-    struct str campaign, tenant;
+    struct str campaign, tenant, pool;
     struct message *m;
 
     content_read(&r);
+    choices_forget(&r.facts, d->headers_ignored);
     *refusal = content_refusal(&r);
     if (*refusal != NULL)
         return NULL;
@@ -143,10 +181,11 @@ struct message *draft_message(struct draft *d, const char **refusal)
                                    international_content(r.start, r.len, &r.facts, d->eight_bit));
     campaign = name_kept(r.campaign, d->campaign, r.facts.campaign);
     tenant = name_kept(r.tenant, d->tenant, r.facts.tenant);
+    pool = pool_of(&r, campaign, tenant);
     d->not_before_ms = r.facts.not_before_ms;
     trace_wanted_json(&r.facts, r.wanted, r.wanted_len, &trace_json);
     content_stamp(&r);
-    m = message_make(&r, buf_str(&trace_json), campaign, tenant);
+    m = message_make(&r, buf_str(&trace_json), campaign, tenant, pool);
     buf_done(&trace_json);
     if (m == NULL)
         *refusal = "452 4.3.1 out of memory, try again later";

@@ -22,7 +22,10 @@ struct draft {
     struct str tenant, campaign; /* instead of what the header says; empty: that */
     int priority;                /* the same; -1: that */
     uint8_t priority_cap;        /* 1 + the best that it may get, whatever is said; 0: any */
-    struct str pool;
+    struct str pool; /* instead of what rules choose (config_pool_chosen()); empty: that */
+    const struct config_listener *listener; /* by whose rules, or NULL; of client */
+    const struct sockaddr *client;
+    uint32_t headers_ignored; /* a bit for each enum config_header that means nothing */
     uint8_t ret;
     bool eight_bit, dot_lines; /* of the content */
     bool smtputf8;             /* the client may send what needs it */

@@ -118,6 +118,8 @@ static void entry_limit(struct governor_entry *e, const struct governor_limits *
     if (limits->rate_messages != 0)
         interval_ns = (uint64_t)limits->rate_period_ms * 1000000 / limits->rate_messages;
     atomic_store_explicit(&e->sessions_max, limits->sessions_max, memory_order_relaxed);
+    atomic_store_explicit(&e->rate_messages, limits->rate_messages, memory_order_relaxed);
+    atomic_store_explicit(&e->rate_period_ms, limits->rate_period_ms, memory_order_relaxed);
     old_ns = atomic_exchange_explicit(&e->interval_ns, interval_ns, memory_order_relaxed);
     if (old_ns == interval_ns || old_ns == 0 || interval_ns == 0)
         return;
@@ -200,6 +202,13 @@ static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns
 bool governor_sessions_full(const struct governor_entry *e, uint64_t now_ns)
 {
     return atomic_load(&e->shared.sessions) >= sessions_allowed(e, now_ns);
+}
+
+bool governor_is_lowered(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+
+    return sessions_allowed(e, now_ns) < (max == 0 ? UINT32_MAX : max);
 }
 
 /* One less than are open, or than may be. */
@@ -398,6 +407,24 @@ uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32
             from = now_ns;
     } while (!atomic_compare_exchange_weak(&e->shared.next_ns, &next, from + interval * messages));
     return 0;
+}
+
+void governor_message_give(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+{
+    uint64_t taken = messages * atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
+    uint64_t next = atomic_load(&e->shared.next_ns), back;
+
+    do {
+        back = next - (taken < next ? taken : next);
+        if (back < now_ns)
+            back = now_ns < next ? now_ns : next;
+    } while (!atomic_compare_exchange_weak(&e->shared.next_ns, &next, back));
+}
+
+void governor_rate(const struct governor_entry *e, uint64_t *messages, uint32_t *period_ms)
+{
+    *messages = atomic_load_explicit(&e->rate_messages, memory_order_relaxed);
+    *period_ms = atomic_load_explicit(&e->rate_period_ms, memory_order_relaxed);
 }
 
 uint64_t governor_message_at(const struct governor_entry *e)

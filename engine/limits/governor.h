@@ -1,5 +1,6 @@
-/* The process-wide table of limits, one entry per (source x site): how many sessions are open and
- * when the next message may go. It is the seam at which a pool of machines will share limits.
+/* The process-wide table of limits, one entry per source x site, and one for a site over all
+ * sources where it has such limits: how many sessions are open and when the next message may go. It
+ * is the seam at which a pool of machines will share limits.
  *
  * Threads: entries are found and released under a mutex (rare: when a worker makes or drops a
  * site); taking is atomics only. An entry lives while somebody holds it. */
@@ -36,7 +37,9 @@ struct governor_entry {
     /* Limits: written on reload, read on every take; relaxed, since a limit has no moment at which
      * it must be seen by all. */
     _Atomic uint32_t sessions_max;
-    _Atomic uint64_t interval_ns; /* between two messages; 0 = no rate limit */
+    _Atomic uint64_t interval_ns;   /* between two messages; 0 = no rate limit */
+    _Atomic uint64_t rate_messages; /* as configured, to be shown */
+    _Atomic uint32_t rate_period_ms;
     struct {
         /* Taken and given by all workers. seq_cst by default: the order between workers decides who
          * gets the last session. */
@@ -79,6 +82,8 @@ bool governor_sessions_full(const struct governor_entry *entry, uint64_t now_ns)
 /* The peer refused a session for being one too many: as many as are open but one may be. A tenth
  * more, one at least, each minute, until it is sessions_max again. */
 void governor_slow_down(struct governor_entry *entry, uint64_t now_ns);
+/* Whether the peer made it fewer sessions than the configuration allows. */
+bool governor_is_lowered(const struct governor_entry *entry, uint64_t now_ns);
 /* The peer asked for less in answer to mail: one less, as above; and one more for as many messages
  * taken as there may be sessions. So with one such answer in n messages n sessions remain. */
 void governor_step_down(struct governor_entry *entry, uint64_t now_ns);
@@ -129,6 +134,11 @@ bool governor_should_yield(struct governor_entry *entry, uint32_t worker, uint32
  * value is the monotonic time in ns at which to ask again. Smooth (GCRA): a rate of 300 a minute is
  * one every 200 ms, never a burst. */
 uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
+/* Gives back what governor_message_take() took and nobody sent. Time that has passed since is not
+ * given: what the peer sees never exceeds the rate. */
+void governor_message_give(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
+/* The rate in force, to be shown. */
+void governor_rate(const struct governor_entry *entry, uint64_t *messages, uint32_t *period_ms);
 /* When the next may be sent, monotonic in ns; 0 or in the past: now. */
 uint64_t governor_message_at(const struct governor_entry *entry);
 

@@ -79,6 +79,10 @@ static const char *take_private(struct str name, struct str value, struct trace_
         return take_label(
             value, &facts->tenant,
             "550 5.6.0 X-Hayauma-Tenant: 1 to 64 letters, digits, dots, dashes, underscores");
+    if (str_eq_nocase(key, STR("pool")))
+        return take_label(
+            value, &facts->pool,
+            "550 5.6.0 X-Hayauma-Pool: 1 to 64 letters, digits, dots, dashes, underscores");
     if (str_eq_nocase(key, STR("priority"))) {
         if (facts->priority >= 0)
             return "550 5.6.0 an X-Hayauma field is given twice";

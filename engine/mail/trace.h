@@ -24,9 +24,9 @@ struct trace_facts {
     bool eight_bit;  /* a byte > 127 in the header: needs SMTPUTF8, cannot be converted */
     bool has_ending; /* some field that trace_strip() takes away */
     struct str subject, message_id;
-    struct str campaign, tenant; /* validated: 1..64 bytes of letters, digits and "._-" */
-    int8_t priority;             /* X-Hayauma-Priority 0..9, -1 when missing */
-    int64_t not_before_ms;       /* X-Hayauma-Not-Before, 0 when missing */
+    struct str campaign, tenant, pool; /* validated: 1..64 bytes of letters, digits and "._-" */
+    int8_t priority;                   /* X-Hayauma-Priority 0..9, -1 when missing */
+    int64_t not_before_ms;             /* X-Hayauma-Not-Before, 0 when missing */
     const char *error; /* the reply to a wrong X-Hayauma-* field ("550 5.6.0 ..."), or NULL */
     struct str wanted[TRACE_WANTED_MAX]; /* values of the names given, in their order */
 };

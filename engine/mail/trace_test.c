@@ -106,6 +106,7 @@ static void test_private(void **state)
 
     (void)state;
     scan("X-Hayauma-Campaign: spring_2026.a-1\r\nx-hayauma-tenant: acme\r\n"
+         "X-Hayauma-POOL: bulk-1\r\n"
          "X-HAYAUMA-PRIORITY : 0\r\nX-Hayauma-Not-Before: Sun, 22 Nov 2026 00:49:17 +0900\r\n\r\n",
          &f);
     assert_null(f.error);
@@ -129,6 +130,8 @@ static void test_private_errors(void **state)
         "X-Hayauma-Campaign: 12345678901234567890123456789012345678901234567890123456789012345\r\n",
         "X-Hayauma-Campaign: a\r\nX-Hayauma-Campaign: b\r\n",
         "X-Hayauma-Tenant: a:b\r\n",
+        "X-Hayauma-Pool: a b\r\n",
+        "X-Hayauma-Pool: a\r\nX-Hayauma-Pool: a\r\n",
         "X-Hayauma-Priority: 10\r\n",
         "X-Hayauma-Priority: -1\r\n",
         "X-Hayauma-Priority:\r\n",

@@ -10,7 +10,7 @@
 #include "outcome/report.h"
 #include "schedule/lane_wait.h"
 #include "schedule/settle.h"
-#include "schedule/site.h"
+#include "schedule/supply.h"
 #include "worker/queue_name.h"
 #include "worker/shared.h"
 
@@ -36,6 +36,7 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     event.peer_addr = c->peer_addr;
     event.source_name = c->source_name;
     event.source_addr = c->source_addr;
+    event.pool_name = c->pool_name;
     event.delivery_protocol = c->protocol;
     event.session_id = c->session_id;
     event.tls = c->tls;
@@ -380,7 +381,8 @@ void judge_expired(struct recipient *r)
     struct judge_context context = {
         .dest = lane->site != NULL ? lane->site->dest
                                    : config_destination_for(w->config, lane_domain(lane), STR("")),
-        .site = lane->site != NULL ? str_of(lane->site->name) : STR("")};
+        .site = lane->site != NULL ? str_of(lane->site->name) : STR(""),
+        .pool_name = lane->supply != NULL ? lane->supply->pool->name : NULL};
     struct buf waited = {0};
 
     lane_waited_for(lane, &waited);

@@ -19,7 +19,7 @@ struct judge_context {
     const struct config_destination *dest;
     struct str site;
     const char *peer_name, *peer_addr; /* NULL: none was reached */
-    const char *source_name, *source_addr;
+    const char *source_name, *source_addr, *pool_name;
     const char *session_id;
     const char *protocol;                        /* "ESMTP", "SMTP", "LMTP" or NULL */
     uint64_t started_ms, connected_ms, begun_ms; /* monotonic; 0: not reached */

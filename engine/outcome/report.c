@@ -88,7 +88,8 @@ static void put_peer(struct buf *out, const struct report_event *e)
 
 static void put_source(struct buf *out, const struct report_event *e)
 {
-    LITERAL(out, ",\"egress_pool\":null,\"egress_source\":");
+    TEXT_OR_NULL(out, "egress_pool", e->pool_name);
+    LITERAL(out, ",\"egress_source\":");
     put_text_or_null(out, e->source_name);
     LITERAL(out, ",\"source_address\":");
     if (e->source_addr == NULL) {

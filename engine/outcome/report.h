@@ -43,7 +43,7 @@ struct report_event {
     const char *command;            /* what the reply answered: "RCPT TO", or NULL */
     const char *peer_name;          /* exchanger or client name, NULL = none */
     const char *peer_addr;          /* "192.0.2.1:25" */
-    const char *source_name, *source_addr;
+    const char *source_name, *source_addr, *pool_name;
     uint16_t attempts;
     const char *delivery_protocol;  /* "ESMTP", "SMTP", "LMTP" or NULL */
     const char *reception_protocol; /* NULL: the message's */

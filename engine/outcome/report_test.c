@@ -165,7 +165,7 @@ static void check_types(const json_t *o)
         fail_msg("%s", error.text);
     assert_true(json_is_object(meta) && json_is_object(headers));
     assert_true(json_is_null(command) || json_is_string(command));
-    assert_true(json_is_null(report) && json_is_null(pool));
+    assert_true(json_is_null(report) && (json_is_null(pool) || json_is_string(pool)));
     assert_true(json_is_null(enhanced) || json_object_size(enhanced) == 3);
     assert_true(json_is_null(peer) || json_object_size(peer) == 2);
     assert_true(json_is_null(source) || json_is_object(source));

@@ -160,7 +160,8 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
         aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
     e->threads = calloc(e->shared.workers_len, sizeof(*e->threads));
     if (e->shared.workers == NULL || e->threads == NULL || clients_init(&e->shared.clients) < 0 ||
-        logins_init(&e->shared.logins) < 0 || governor_open(&e->shared.governor) < 0) {
+        logins_init(&e->shared.logins) < 0 || sources_init(&e->shared.sources) < 0 ||
+        governor_open(&e->shared.governor) < 0) {
         buf_puts(error, "out of memory");
         return -ENOMEM;
     }
@@ -305,6 +306,8 @@ static void on_reload(struct worker *w, struct worker_note *note)
     free(o);
     inject_reload(w);
     lanes_renew(w);
+    if (w == worker_of_shard(w->shared, 0))
+        sources_look(w);
     config_unref(old);
 }
 
@@ -397,6 +400,7 @@ void engine_close(struct engine *e)
     clients_done(&e->shared.clients);
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
+    sources_done(&e->shared.sources);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);
     trust_unref(e->trust);

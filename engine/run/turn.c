@@ -71,9 +71,9 @@ static void on_tick(void *arg)
 
 bool worker_busy(const struct worker *w)
 {
-    return !list_empty(&w->sites_dirty) || !list_empty(&w->deliveries_dirty) ||
-           !list_empty(&w->injects_dirty) || !list_empty(&w->suspension_walks) || w->renewing ||
-           lane_loads_wait(w);
+    return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
+           !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
+           !list_empty(&w->suspension_walks) || w->renewing || lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)
@@ -123,7 +123,8 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->suspension_walks);
     list_init(&w->suspension_changes);
     crew_desk_init(&w->desk, wake_worker, w);
-    list_init(&w->sites_dirty);
+    list_init(&w->supplies_dirty);
+    list_init(&w->channels_dirty);
     list_init(&w->sites_dead);
     list_init(&w->deliveries_dirty);
     list_init(&w->deliveries_dead);
@@ -214,8 +215,10 @@ int worker_start(struct worker *w)
     err = sweep_open(w);
     if (err < 0)
         return err;
-    if (w == worker_of_shard(w->shared, 0))
+    if (w == worker_of_shard(w->shared, 0)) {
         suspend_open(w);
+        sources_look(w);
+    }
     err = resolver_open(w);
     if (err < 0) {
         log_error("dns.open_failed",
@@ -282,6 +285,7 @@ void worker_close(struct worker *w)
         crew_collect(&w->desk);
         worker_notes_end(w);
         suspend_close(w);
+        sources_look_end(w);
         lane_suspensions_abandon(w);
         settle_abandon(w);
         lane_close_all(w);

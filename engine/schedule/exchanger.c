@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "config/config.h"
 #include "dns/dns.h"
+#include "worker/sources.h"
 
 static void exchanger_set(struct exchanger *e, const struct dns_route *route,
                           const struct dns_address *from, uint16_t port)
@@ -69,6 +70,22 @@ static sa_family_t family_of(const struct exchanger *e)
     return e->addr.sa.sa_family;
 }
 
+static bool is_of(const struct exchanger *e, uint8_t families)
+{
+    int family = source_family(family_of(e));
+
+    return family < 0 || (families & 1 << family) != 0;
+}
+
+uint16_t exchangers_usable(const struct exchangers *x, uint8_t families)
+{
+    uint16_t usable = 0;
+
+    for (uint16_t i = 0; i < x->len; i++)
+        usable += is_of(&x->list[i], families);
+    return usable;
+}
+
 /* When the address, or the way to its family, last failed; 0: never. */
 static uint64_t failed_ms(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
 {
@@ -100,6 +117,8 @@ int exchangers_next(const struct exchangers *x, const struct exchanger_turn *tur
         uint16_t at = (uint16_t)(i < best ? (i + turn->offset) % best : i);
         const struct exchanger *e = &x->list[at];
 
+        if (turn->families != 0 && !is_of(e, turn->families))
+            continue;
         if (failed_lately(x, e, now_ms, turn->down)) {
             if (oldest < 0 || failed_ms(x, e, now_ms) < failed_ms(x, &x->list[oldest], now_ms))
                 oldest = at;

@@ -41,8 +41,9 @@ struct exchangers {
 /* What decides which address is next. */
 struct exchanger_turn {
     uint64_t now_ms;
-    uint16_t offset; /* rotates the addresses of the best preference, so that equal ones share the
-                        load */
+    uint16_t offset;  /* rotates the addresses of the best preference, so that equal ones share the
+                         load */
+    uint8_t families; /* that may be connected to, as source_families() has them; 0: all */
     bool down; /* no address worked lately: then a failure of any age counts, so that an attempt
                   goes on where the one before it ended */
     /* The family that did not work just now: among equal addresses the other one is next, so that
@@ -57,8 +58,11 @@ void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t
 /* A static route's one address; socket must live as long as x. */
 void exchangers_of_socket(struct exchangers *x, const struct config_address *socket);
 void exchangers_done(struct exchangers *x);
-/* The index of the address to try next. Those that failed lately come last, the oldest failure
- * first: what a session has tried itself does not come again before every other one did. */
+/* How many of the addresses are of these families; a Unix socket is of all. */
+uint16_t exchangers_usable(const struct exchangers *x, uint8_t families);
+/* The index of the address to try next; -1: there is none of turn's families. Those that failed
+ * lately come last, the oldest failure first: what a session has tried itself does not come again
+ * before every other one did. */
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn);
 /* Whether it is the same address. */
 bool exchanger_same(const struct exchanger *a, const struct exchanger *b);

@@ -2,7 +2,7 @@
 
 #include <stdlib.h>
 
-#include "schedule/site.h"
+#include "schedule/supply.h"
 #include "worker/shared.h"
 
 /* What lanes_renew_step() does in a turn at most: buckets looked into; lanes renewed, with the
@@ -140,11 +140,11 @@ void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
     else
         list_push_back(&lane->window, &r->node);
     lane->window_len++;
-    lane->window_bytes += site_bytes_of(r);
+    lane->window_bytes += supply_bytes_of(r);
     lane_window_expires(lane, r);
-    if (lane->site != NULL) {
-        lane->site->waiting++;
-        lane->site->held += site_bytes_of(r);
+    if (lane->supply != NULL) {
+        lane->supply->waiting++;
+        lane->supply->held += supply_bytes_of(r);
     }
 }
 
@@ -156,14 +156,14 @@ void lane_take(struct recipient *r)
     list_remove(&r->node);
     r->state = PLACE_FLIGHT;
     lane->window_len--;
-    lane->window_bytes -= site_bytes_of(r);
+    lane->window_bytes -= supply_bytes_of(r);
     lane->in_flight++;
-    if (lane->site == NULL)
+    if (lane->supply == NULL)
         return;
-    lane->site->waiting--;
-    lane->site->held -= site_bytes_of(r);
+    lane->supply->waiting--;
+    lane->supply->held -= supply_bytes_of(r);
     if (lane->window_len == 0)
-        feed_remove(&lane->site->feed, lane);
+        feed_remove(&lane->supply->feed, lane);
 }
 
 struct recipient *lane_peek(const struct lane *lane)
@@ -416,8 +416,8 @@ static struct feed_weights weigh(const struct lane *lane)
 
     if (lane->names == NULL)
         return (struct feed_weights){1, 1};
-    return (struct feed_weights){.tenant = config_tenant_weight(c, lane->names->tenant),
-                                 .flow = config_campaign_weight(c, lane->names->campaign)};
+    return (struct feed_weights){.tenant = config_tenant(c, lane->names->tenant)->weight,
+                                 .flow = config_campaign(c, lane->names->campaign)->weight};
 }
 
 void lane_update(struct lane *lane)
@@ -448,8 +448,8 @@ void lane_update(struct lane *lane)
                 return;
         }
         if (lane->window_len > 0)
-            feed_add(&lane->site->feed, lane, weigh);
-        site_dirty(lane->site);
+            feed_add(&lane->supply->feed, lane, weigh);
+        supply_dirty(lane->supply);
         return;
     }
     if (lane_is_idle(lane) && !timer_armed(&lane->timer))

@@ -14,6 +14,7 @@
 struct dns_route;
 struct feed_flow;
 struct site;
+struct supply;
 struct lane_load;
 struct lane_routing;
 
@@ -44,13 +45,14 @@ enum lane_scan {
 struct lane {
     struct map_node node; /* worker->lanes */
     struct worker *worker;
-    struct list_node ready_node;    /* in site->feed while the window has something to send */
+    struct list_node ready_node;    /* in supply->feed while the window has something to send */
     struct list_node wait_node;     /* worker->load_wait */
-    struct list_node site_node;     /* site->attached */
+    struct list_node site_node;     /* supply->attached */
     struct list_node outlived_node; /* sweep's waiting: stored rows are past their lifetime */
     struct list window;
     struct list zombies;
     struct site *site;            /* NULL until routed */
+    struct supply *supply;        /* its pool's at the site; with site */
     struct lane_load *load;       /* while there is a scan */
     struct lane_routing *routing; /* while a route is looked up */
     struct timer timer;
@@ -68,9 +70,9 @@ struct lane {
     int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
     uint32_t shard, flow;
     const struct queue_flow *names; /* the flow; NULL when its record was lost */
-    struct feed_flow *share;        /* while it is ready: its flow's in site->feed */
+    struct feed_flow *share;        /* while it is ready: its flow's in supply->feed */
     uint32_t in_memory, window_len, in_flight;
-    uint64_t window_bytes; /* see site_bytes_of() */
+    uint64_t window_bytes; /* see supply_bytes_of() */
     uint32_t refill;       /* rows that a refill brings the window to; follows the lane's pace */
     uint32_t fetching;     /* reads of single rows under way (administration) */
     uint16_t failures;     /* failures in a row of the destination as a whole */
@@ -190,9 +192,10 @@ void lane_update(struct lane *lane);
 struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index);
 /* Takes a recipient out of the window; it is then PLACE_FLIGHT. */
 void lane_take(struct recipient *r);
-/* lane leaves site: a load that it waited for there, or has under way, is the lane's alone now. */
-void lane_load_leave(struct lane *lane, struct site *site);
-/* Whether messages in memory are so many that sites must share it: site_has_room(). */
+/* lane leaves supply: a load that it waited for there, or has under way, is the lane's alone now.
+ */
+void lane_load_leave(struct lane *lane, struct supply *supply);
+/* Whether messages in memory are so many that supplies must share it: supply_has_room(). */
 bool lane_memory_tight(const struct worker *w);
 /* Whether lane_start_loads() would start some. */
 bool lane_loads_wait(const struct worker *w);

@@ -5,7 +5,7 @@
 
 #include "base/log.h"
 #include "limits/retry.h"
-#include "schedule/site.h"
+#include "schedule/supply.h"
 #include "worker/shared.h"
 
 #define LOAD_BYTES_MAX    (4u << 20)
@@ -24,7 +24,7 @@
 struct lane_load {
     struct queue_load load;
     struct lane *lane;
-    uint64_t reserved;     /* bytes, of lane->site->loading */
+    uint64_t reserved;     /* bytes, of lane->supply->loading */
     int64_t wall_ahead_ms; /* of the monotonic clock, when the scan began */
 };
 
@@ -70,8 +70,8 @@ bool lane_memory_tight(const struct worker *w)
 
 bool lane_has_room(const struct lane *lane)
 {
-    if (lane->site != NULL)
-        return site_has_room(lane->site);
+    if (lane->supply != NULL)
+        return supply_has_room(lane->supply);
     return lane->window_len == 0 || !lane_memory_tight(lane->worker);
 }
 
@@ -100,28 +100,28 @@ void lane_load_want(struct lane *lane, int64_t now_ms)
         return;
     if (lane->window_len * 2 > refill_max(lane) || settling_full(lane))
         return;
-    if (lane->site == NULL || site_has_room(lane->site)) {
+    if (lane->supply == NULL || supply_has_room(lane->supply)) {
         list_push_back(&lane->worker->load_wait, &lane->wait_node);
         return;
     }
-    site_hungers(lane->site, lane);
-    site_dirty(lane->site);
+    supply_hungers(lane->supply, lane);
+    supply_dirty(lane->supply);
 }
 
-/* Takes the bytes that l, which is under way, may bring off site's account. */
-static void unreserve(struct lane_load *l, struct site *site)
+/* Takes the bytes that l, which is under way, may bring off supply's account. */
+static void unreserve(struct lane_load *l, struct supply *supply)
 {
-    if (site != NULL) {
-        ASSERT(site->loading >= l->reserved);
-        site->loading -= l->reserved;
+    if (supply != NULL) {
+        ASSERT(supply->loading >= l->reserved);
+        supply->loading -= l->reserved;
     }
     l->reserved = 0;
 }
 
-void lane_load_leave(struct lane *lane, struct site *site)
+void lane_load_leave(struct lane *lane, struct supply *supply)
 {
     if (lane->load != NULL)
-        unreserve(lane->load, site);
+        unreserve(lane->load, supply);
     if (!list_node_linked(&lane->wait_node))
         return;
     list_remove(&lane->wait_node);
@@ -201,7 +201,7 @@ static void on_loaded(struct queue_load *load, int result)
     lane_set_scan(lane, LANE_SCAN_RESTS);
     lane->refilled_ms = io_now_ms(w->io);
     w->loads--;
-    unreserve(l, lane->site);
+    unreserve(l, lane->supply);
     load_adopt(lane, load);
     if (result < 0) {
         log_error("queue.load_failed", "shard=%u queue=%s error=%d", lane->shard, lane->name,
@@ -270,12 +270,12 @@ static void load_start(struct lane *lane)
     l->load.bytes_max = LOAD_BYTES_MAX;
     if (lane->site == NULL && lane_memory_tight(w)) {
         l->load.rows_max = 1;
-    } else if (lane->site != NULL) {
-        uint64_t room = site_room_bytes(lane->site);
+    } else if (lane->supply != NULL) {
+        uint64_t room = supply_room_bytes(lane->supply);
 
         l->load.bytes_max = room < LOAD_BYTES_MAX ? room : LOAD_BYTES_MAX;
         l->reserved = l->load.bytes_max;
-        lane->site->loading += l->reserved;
+        lane->supply->loading += l->reserved;
     }
     lane_set_scan(lane, LANE_SCAN_READS);
     w->loads++;
@@ -291,8 +291,9 @@ bool lane_loads_wait(const struct worker *w)
 /* Gives back what lane holds beyond its part, now that memory is short. */
 static void window_trim(struct lane *lane)
 {
-    while (lane->window_len > 0 && (lane->window_len > lane_window_max(lane) ||
-                                    (lane->site != NULL && site_holds_too_much(lane->site)))) {
+    while (lane->window_len > 0 &&
+           (lane->window_len > lane_window_max(lane) ||
+            (lane->supply != NULL && supply_holds_too_much(lane->supply)))) {
         struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
 
         lane_take(r);
@@ -346,9 +347,9 @@ void lane_start_loads(struct worker *w)
 
         if (w->draining || lane->scan == LANE_SCAN_READS || lane_suspended(lane))
             continue;
-        if (lane->site != NULL && !site_has_room(lane->site)) {
-            site_hungers(lane->site, lane);
-            site_wake(lane->site, io_now_ms(w->io) + 1);
+        if (lane->supply != NULL && !supply_has_room(lane->supply)) {
+            supply_hungers(lane->supply, lane);
+            supply_wake(lane->supply, io_now_ms(w->io) + 1);
             continue;
         }
         load_start(lane);

@@ -40,7 +40,8 @@ void lane_zombies_drop(struct lane *lane);
 /* How many recipients the window may hold now. */
 uint32_t lane_window_max(const struct lane *lane);
 bool lane_memory_full(const struct worker *w);
-/* Whether the lane may hold more: as its site has room; without a site one recipient, to be routed.
+/* Whether the lane may hold more: as its supply has room; without a site one recipient, to be
+ * routed.
  */
 bool lane_has_room(const struct lane *lane);
 /* Wants a refill when less than half of the last is left and the store has due rows. */

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 #include "limits/retry.h"
-#include "schedule/site.h"
+#include "schedule/supply.h"
 
 struct state_row {
     const char *name;
@@ -110,9 +110,7 @@ void lane_resume(struct lane *lane)
 void lane_flush(struct lane *lane)
 {
     lane->route_expires_ms = 0;
-    if (lane->site != NULL) {
-        lane->site->open_after_ms = 0;
-        governor_probe_now(lane->site->governor, io_now_ns(lane->worker->io));
-    }
+    if (lane->supply != NULL)
+        supply_flush(lane->supply);
     lane_resume(lane);
 }

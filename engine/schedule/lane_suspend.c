@@ -4,7 +4,7 @@
  * look into the table. So whoever asks lane_suspended() gets the present answer from the change on,
  * and the walk only gives back windows, or wakes what was resumed. */
 #include "schedule/lane_private.h"
-#include "schedule/site.h"
+#include "schedule/supply.h"
 #include "worker/shared.h"
 
 /* Of a slice: as many lanes, or recipients that go back, as fit a turn. */
@@ -18,6 +18,7 @@ void lane_suspension_names(const struct lane *lane, struct str names[SUSPENSION_
     names[SUSPENSION_CAMPAIGN] = lane->names == NULL ? STR("") : lane->names->campaign;
     names[SUSPENSION_TENANT] = lane_tenant(lane);
     names[SUSPENSION_SITE] = lane->site == NULL ? STR("") : str_of(lane->site->name);
+    names[SUSPENSION_SOURCE] = STR(""); /* the mail of a source goes by the others of its pool */
 }
 
 void lane_suspensions_look(struct lane *lane)
@@ -52,6 +53,9 @@ static uint32_t lane_hears(struct lane *lane)
 {
     uint32_t window = lane->window_len;
 
+    if (lane->supply != NULL &&
+        lane->supply->suspensions_changed != lane->worker->suspensions_changed)
+        supply_dirty(lane->supply);
     /* A lane that was resumed cannot be told from one that was never suspended, since
      * lane_suspended() may have been asked before: every lane with stored rows is looked at. */
     if (lane_suspended(lane) ? window > 0 : lane->stored_due_ms != INT64_MAX)

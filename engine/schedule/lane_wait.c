@@ -1,7 +1,7 @@
 #include "schedule/lane_wait.h"
 
+#include "schedule/channel.h"
 #include "schedule/lane_private.h"
-#include "schedule/site.h"
 #include "worker/shared.h"
 
 #define LANES_LOOKED_AT 32
@@ -15,55 +15,108 @@ const char *lane_wait_name(enum lane_wait_reason reason)
         [LANE_WAIT_LOOKUP] = "lookup",     [LANE_WAIT_RATE] = "rate",
         [LANE_WAIT_SESSIONS] = "sessions", [LANE_WAIT_CONNECT] = "connect",
         [LANE_WAIT_SHORTAGE] = "shortage", [LANE_WAIT_SUSPENDED] = "suspended",
+        [LANE_WAIT_SOURCE] = "source",
     };
 
     ASSERT((size_t)reason < ARRAY_LEN(names));
     return names[reason];
 }
 
-/* Finds the answer that stopped the site, at one of the first few of its lanes. */
-static void site_answer(const struct site *site, struct lane_wait *out)
+/* Finds the answer that stopped the supply, at one of the first few of its lanes. */
+static void supply_answer(const struct supply *s, struct lane_wait *out)
 {
-    const struct list_node *n = list_first(&site->attached);
+    const struct list_node *n = list_first(&s->attached);
 
     for (int i = 0; i < LANES_LOOKED_AT && n != NULL && out->host == NULL; i++) {
         const struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
 
         out->host = lane->last_host;
         out->error = lane->last_host != NULL ? lane->last_error : NULL;
-        n = list_next(&site->attached, n);
+        n = list_next(&s->attached, n);
     }
 }
 
-/* In the order in which sessions_dispatch_all() finds them. */
-static void site_wait(const struct site *site, struct lane_wait *out)
+/* No session of c takes anything, though it may send. */
+static void session_wait(const struct channel *c, struct lane_wait *out)
 {
-    struct io *io = site->worker->io;
-    uint64_t now_ns = io_now_ns(io), now_ms = io_now_ms(io);
-    uint64_t allowed_ns = governor_message_at(site->governor);
-    int64_t wall_ms = worker_wall_ms(site->worker);
+    struct io *io = c->site->worker->io;
+    uint64_t now_ms = io_now_ms(io);
+    int64_t wall_ms = worker_wall_ms(c->site->worker);
 
-    if (!governor_may_send(site->governor, false, now_ns)) { /* nothing gets through */
-        uint64_t stopped_ns = governor_stopped_ns(site->governor);
-
-        out->reason = LANE_WAIT_BACK_OFF;
-        if (stopped_ns > now_ns)
-            out->until_ms = wall_ms + (int64_t)((stopped_ns - now_ns) / 1000000) + 1;
-        site_answer(site, out);
-    } else if (allowed_ns > now_ns) {
-        out->reason = LANE_WAIT_RATE;
-        out->until_ms = wall_ms + (int64_t)((allowed_ns - now_ns) / 1000000) + 1;
-    } else if (governor_sessions_full(site->governor, now_ns) &&
-               (site->connecting == 0 || site->sessions_len > site->connecting)) {
+    if (governor_sessions_full(c->governor, io_now_ns(io)) &&
+        (c->connecting == 0 || c->sessions_len > c->connecting)) {
         out->reason = LANE_WAIT_SESSIONS;
-    } else if (site->shortage_until_ms > now_ms) {
+    } else if (c->shortage_until_ms > now_ms) {
         out->reason = LANE_WAIT_SHORTAGE;
-        out->until_ms = wall_ms + (int64_t)(site->shortage_until_ms - now_ms);
-    } else if (site->sessions_len == site->connecting) {
+        out->until_ms = wall_ms + (int64_t)(c->shortage_until_ms - now_ms);
+    } else if (c->sessions_len == c->connecting) {
         out->reason = LANE_WAIT_CONNECT;
-        if (site->open_after_ms > now_ms)
-            out->until_ms = wall_ms + (int64_t)(site->open_after_ms - now_ms);
+        if (c->open_after_ms > now_ms)
+            out->until_ms = wall_ms + (int64_t)(c->open_after_ms - now_ms);
     }
+}
+
+/* A source of s that an operator has suspended. */
+static bool source_suspension(const struct supply *s, struct suspension *out)
+{
+    struct suspensions *all = &s->site->worker->shared->suspensions;
+
+    for (uint32_t i = 0; i < s->seats_len && suspensions_count(all) > 0; i++)
+        if (suspensions_find(all, SUSPENSION_SOURCE, str_of(s->seats[i].source->name), out))
+            return true;
+    return false;
+}
+
+/* No source may send. */
+static void shut_wait(const struct supply *s, enum channel_shut shut, uint64_t until_ms,
+                      struct lane_wait *out)
+{
+    static const enum lane_wait_reason reasons[] = {
+        [CHANNEL_SUSPENDED] = LANE_WAIT_SUSPENDED, [CHANNEL_AWAY] = LANE_WAIT_SOURCE,
+        [CHANNEL_FAMILY] = LANE_WAIT_SOURCE,       [CHANNEL_STOPPED] = LANE_WAIT_BACK_OFF,
+        [CHANNEL_LIMIT] = LANE_WAIT_RATE,          [CHANNEL_SHORTAGE] = LANE_WAIT_SHORTAGE,
+        [CHANNEL_REFUSED] = LANE_WAIT_CONNECT,     [CHANNEL_BUSY] = LANE_WAIT_SESSIONS};
+    uint64_t now_ms = io_now_ms(s->site->worker->io);
+
+    out->reason = reasons[shut];
+    if (shut == CHANNEL_SUSPENDED && !source_suspension(s, &out->suspension))
+        out->reason = LANE_WAIT_SOURCE;
+    if (shut == CHANNEL_STOPPED)
+        supply_answer(s, out);
+    if (out->reason == LANE_WAIT_SUSPENDED)
+        out->until_ms = out->suspension.until_ms;
+    else if (until_ms != UINT64_MAX && until_ms > now_ms && shut != CHANNEL_BUSY)
+        out->until_ms = worker_wall_ms(s->site->worker) + (int64_t)(until_ms - now_ms);
+}
+
+static void supply_wait(struct supply *s, struct lane_wait *out)
+{
+    struct channel *c;
+    uint64_t until_ms;
+    enum channel_shut shut = supply_shut(s, &c, &until_ms);
+    const struct seat *next = supply_next(s);
+
+    if (next != NULL)
+        c = next->channel;
+    if (shut != CHANNEL_OPEN)
+        shut_wait(s, shut, until_ms, out);
+    else if (c != NULL) /* it may be about to take part in the turns again */
+        session_wait(c, out);
+    else
+        out->reason = LANE_WAIT_CONNECT;
+}
+
+/* Whether all sources of s are suspended or away: its lanes are paused for that. */
+static bool is_without_source(struct supply *s, struct lane_wait *out)
+{
+    struct channel *c;
+    uint64_t until_ms;
+    enum channel_shut shut = supply_shut(s, &c, &until_ms);
+
+    if (shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY)
+        return false;
+    shut_wait(s, shut, until_ms, out);
+    return true;
 }
 
 /* Whether lane is suspended, and in *out by what: of several suspensions the one that lasts
@@ -101,6 +154,8 @@ static bool lane_held(struct lane *lane, struct lane_wait *out)
     } else if (suspended(lane, &out->suspension)) {
         out->reason = LANE_WAIT_SUSPENDED;
         out->until_ms = out->suspension.until_ms;
+    } else if (lane->supply != NULL && is_without_source(lane->supply, out)) {
+        return true;
     } else if (lane_backs_off(lane)) {
         out->reason = lane->state == LANE_UNROUTED ? LANE_WAIT_NO_ROUTE : LANE_WAIT_BACK_OFF;
         out->until_ms = lane_backs_off_wall_ms(lane);
@@ -120,12 +175,12 @@ void lane_wait(struct lane *lane, struct lane_wait *out)
     if (lane->window_len == 0) {
         if (stored && lane->in_flight == 0 && lane_memory_full(w))
             out->reason = LANE_WAIT_MEMORY;
-        else if (stored && lane->in_flight > 0 && lane->site != NULL)
-            site_wait(lane->site, out);
+        else if (stored && lane->in_flight > 0 && lane->supply != NULL)
+            supply_wait(lane->supply, out);
     } else if (lane->site == NULL) {
         out->reason = LANE_WAIT_LOOKUP;
     } else {
-        site_wait(lane->site, out);
+        supply_wait(lane->supply, out);
     }
 }
 
@@ -144,12 +199,13 @@ void lane_waited_for(struct lane *lane, struct buf *out)
         [LANE_WAIT_SESSIONS] = "a session: as many as may be are busy",
         [LANE_WAIT_SHORTAGE] = "descriptors, memory or local ports of this host",
         [LANE_WAIT_CONNECT] = "a session: no connection, or no greeting yet",
+        [LANE_WAIT_SOURCE] = "a source whose address this machine holds",
     };
     struct lane_wait wait;
 
     if (!lane_held(lane, &wait)) {
-        if (lane->site != NULL)
-            site_wait(lane->site, &wait);
+        if (lane->supply != NULL)
+            supply_wait(lane->supply, &wait);
         else if (lane->routing != NULL)
             wait.reason = LANE_WAIT_LOOKUP;
         if (wait.reason == LANE_WAIT_NONE && lane_memory_full(lane->worker))

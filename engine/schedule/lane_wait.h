@@ -19,6 +19,7 @@ enum lane_wait_reason {
     LANE_WAIT_RATE,      /* our own limit: the next message may not go yet */
     LANE_WAIT_SESSIONS,  /* as many sessions as are allowed are open, and busy */
     LANE_WAIT_SHORTAGE,  /* this host lacks descriptors, memory or local ports for a session */
+    LANE_WAIT_SOURCE,    /* no source of its pool has an address here, or of the site's family */
     LANE_WAIT_CONNECT,   /* no session yet, or none could be had: tried again then */
 };
 

@@ -12,6 +12,7 @@
 #include "worker/clients.h"
 #include "worker/crew.h"
 #include "worker/logins.h"
+#include "worker/sources.h"
 #include "worker/suspensions.h"
 
 struct worker;
@@ -25,6 +26,7 @@ struct shared {
     struct clients clients; /* sessions per client address */
     struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
+    struct sources sources;
     struct worker *workers;
     uint32_t workers_len;
     uint32_t sessions_out_max; /* descriptors are kept for intake */

@@ -18,7 +18,8 @@ struct entry {
 static const char *const scope_names[SUSPENSION_SCOPES] = {[SUSPENSION_DOMAIN] = "domain",
                                                            [SUSPENSION_CAMPAIGN] = "campaign",
                                                            [SUSPENSION_TENANT] = "tenant",
-                                                           [SUSPENSION_SITE] = "site"};
+                                                           [SUSPENSION_SITE] = "site",
+                                                           [SUSPENSION_SOURCE] = "source"};
 
 const char *suspension_scope_name(enum suspension_scope scope)
 {

@@ -1,5 +1,6 @@
-/* Suspensions: orders that mail of a domain, campaign, tenant or site stays in the queue until it
- * is resumed. Each is one durable record: a state of kind STATE_SUSPENSION in shard 0.
+/* Suspensions: orders that mail of a domain, campaign, tenant or site stays in the queue, or that a
+ * source sends nothing, until it is resumed. Each is one durable record: a state of kind
+ * STATE_SUSPENSION in shard 0.
  *
  * The table is the process's: filled from the store before workers begin, changed behind the commit
  * of a record (outcome/suspend.c), looked at by all workers. While it is empty a look costs one
@@ -20,6 +21,7 @@ enum suspension_scope {
     SUSPENSION_CAMPAIGN,
     SUSPENSION_TENANT,
     SUSPENSION_SITE,
+    SUSPENSION_SOURCE, /* the source sends nothing: its mail goes by the others of its pool */
     SUSPENSION_SCOPES
 };
 

@@ -38,7 +38,8 @@ static uint32_t held_by(struct suspensions *s, const char *domain, const char *c
     struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_DOMAIN] = str_of(domain),
                                            [SUSPENSION_CAMPAIGN] = str_of(campaign),
                                            [SUSPENSION_TENANT] = str_of(tenant),
-                                           [SUSPENSION_SITE] = str_of(site)};
+                                           [SUSPENSION_SITE] = str_of(site),
+                                           [SUSPENSION_SOURCE] = str_of(site)};
 
     return suspensions_of(s, names);
 }

@@ -123,8 +123,9 @@ struct worker {
     struct list suspension_changes; /* that wait for the one under way */
     bool suspension_changing;
     struct timer suspension_timer;
-    struct timer load_timer; /* memory was full: look again */
-    struct list sites_dirty, sites_dead, deliveries_dirty, deliveries_dead;
+    struct timer load_timer;    /* memory was full: look again */
+    struct timer sources_timer; /* only in the worker that owns shard 0: sources_look() */
+    struct list supplies_dirty, channels_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     struct list conversions; /* under way */
     struct {
         struct list waiting; /* for a place with the crew */

@@ -14,10 +14,10 @@
 static struct {
     struct map rcpts;
     struct list messages;
-    struct {
+    struct use {
         uint32_t sessions;
-        uint64_t due_ns; /* of the next message, by the rate */
-    } sites[WORLD_SITES_MAX];
+        uint64_t due_ns;                             /* of the next message, by the rate */
+    } sites[WORLD_SITES_MAX][WORLD_SOURCES_MAX + 1]; /* by source; the last: of all */
     bool reloaded;
 } ledger = {.messages = {{&ledger.messages.head, &ledger.messages.head}}};
 
@@ -115,7 +115,8 @@ void ledger_crashed(uint64_t from_ns)
     size_t bucket = 0;
 
     for (int i = 0; i < WORLD_SITES_MAX; i++)
-        ledger.sites[i].due_ns = 0; /* the new process starts its rates anew */
+        for (int j = 0; j <= WORLD_SOURCES_MAX; j++)
+            ledger.sites[i][j].due_ns = 0; /* the new process starts its rates anew */
     while (ledger.rcpts.buckets != NULL && (n = map_walk(&ledger.rcpts, &bucket, n)) != NULL) {
         struct ledger_rcpt *r = CONTAINER_OF(n, struct ledger_rcpt, map);
 
@@ -136,40 +137,62 @@ void ledger_reloaded(void)
     ledger.reloaded = true;
 }
 
-void ledger_session(const struct sockaddr *to, bool opened)
+static void count_session(struct use *use, const uint32_t limits[2], bool opened, const char *site,
+                          uint32_t source)
 {
-    uint32_t index = world_host_at(to)->site;
-    const struct world_site *s = &world.sites[index];
-    uint32_t max = s->sessions_max[0];
+    uint32_t max = limits[0];
 
-    /* A lower limit of a reload lets what is open end by itself. */
-    if (ledger.reloaded && s->sessions_max[1] > max)
-        max = s->sessions_max[1];
+    /* A lower limit of a reload lets what is open end by itself; 0 is none. */
+    if (ledger.reloaded && (limits[1] > max || limits[1] == 0))
+        max = limits[1];
+    if (limits[0] == 0)
+        max = 0;
     if (!opened) {
-        ledger.sites[index].sessions--;
+        use->sessions--;
         return;
     }
-    ledger.sites[index].sessions++;
-    sim_trace("connect %s: %u", s->name, ledger.sites[index].sessions);
-    if (ledger.sites[index].sessions > max)
-        sim_fail("limits", "site %s has %u sessions, %u are allowed", s->name,
-                 ledger.sites[index].sessions, max);
+    use->sessions++;
+    sim_trace("connect %s source %u: %u", site, source, use->sessions);
+    if (max != 0 && use->sessions > max)
+        sim_fail("limits", "site %s has %u sessions from source %u, %u are allowed", site,
+                 use->sessions, source, max);
 }
 
-void ledger_mail(const struct world_host *host)
+void ledger_session(const struct sockaddr *from, const struct sockaddr *to, bool opened)
 {
-    const struct world_site *s = &world.sites[host->site];
-    uint64_t interval_ns = s->interval_ms[0] * SIM_MS, now_ns = sim_now_ns(),
-             *due_ns = &ledger.sites[host->site].due_ns;
+    uint32_t index = world_host_at(to)->site, source = world_source_at(from);
+    const struct world_site *s = &world.sites[index];
 
-    if (ledger.reloaded && s->interval_ms[1] * SIM_MS < interval_ns)
-        interval_ns = s->interval_ms[1] * SIM_MS;
+    if (opened && world.sources_len > 0 && !world_source_here(source))
+        sim_fail("sources", "source %u connects, and its address is gone", source);
+    count_session(&ledger.sites[index][source], s->sessions_max, opened, s->name, source);
+    count_session(&ledger.sites[index][WORLD_SOURCES_MAX], s->total_sessions_max, opened, s->name,
+                  WORLD_SOURCES_MAX);
+}
+
+static void count_mail(struct use *use, const uint32_t intervals_ms[2], const char *site,
+                       uint32_t source)
+{
+    uint64_t interval_ns = intervals_ms[0] * SIM_MS, now_ns = sim_now_ns();
+
+    if (ledger.reloaded && intervals_ms[1] * SIM_MS < interval_ns)
+        interval_ns = intervals_ms[1] * SIM_MS;
     if (interval_ns == 0)
         return;
-    if (now_ns + RATE_SLACK_NS + world.stall_ns < *due_ns)
-        sim_fail("limits", "site %s gets messages faster than one in %u ms", s->name,
-                 s->interval_ms[0]);
-    *due_ns = (*due_ns > now_ns ? *due_ns : now_ns) + interval_ns;
+    if (now_ns + RATE_SLACK_NS + world.stall_ns < use->due_ns)
+        sim_fail("limits", "site %s gets messages of source %u faster than one in %u ms", site,
+                 source, intervals_ms[0]);
+    use->due_ns = (use->due_ns > now_ns ? use->due_ns : now_ns) + interval_ns;
+}
+
+void ledger_mail(const struct sockaddr *from, const struct world_host *host)
+{
+    const struct world_site *s = &world.sites[host->site];
+    uint32_t source = world_source_at(from);
+
+    count_mail(&ledger.sites[host->site][source], s->interval_ms, s->name, source);
+    count_mail(&ledger.sites[host->site][WORLD_SOURCES_MAX], s->total_interval_ms, s->name,
+               WORLD_SOURCES_MAX);
 }
 
 /* --- the engine's records --- */

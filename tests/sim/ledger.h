@@ -5,8 +5,8 @@
  *   one outcome      at most one final record for a recipient, and none without acceptance
  *   duplicates       of all times that a recipient was taken, at most one is without excuse: its
  * 250 reached the engine, which then lived long enough to settle it limits           sessions and
- * message rate of a site, at every moment content          what is taken is what was sent notices
- * a failed recipient's sender gets one */
+ * message rate of each source at a site, and of all together, at every moment content          what
+ * is taken is what was sent notices a failed recipient's sender gets one */
 #ifndef HAYAUMA_TESTS_SIM_LEDGER_H
 #define HAYAUMA_TESTS_SIM_LEDGER_H
 
@@ -57,8 +57,8 @@ void ledger_seen(struct list *session, uint64_t offset);
 /* The engine died: what was answered at or after from_ns may not be settled. */
 void ledger_crashed(uint64_t from_ns);
 
-void ledger_session(const struct sockaddr *to, bool opened);
-void ledger_mail(const struct world_host *host);
+void ledger_session(const struct sockaddr *from, const struct sockaddr *to, bool opened);
+void ledger_mail(const struct sockaddr *from, const struct world_host *host);
 void ledger_reloaded(void);
 
 uint64_t ledger_hash(const void *bytes, size_t len);

@@ -318,6 +318,11 @@ static struct config *config_make(void)
     return config;
 }
 
+static bool is_here(const struct sockaddr *source)
+{
+    return world_source_here(world_source_at(source));
+}
+
 /* As engine_open() and engine_start(), but for the threads. */
 static void engine_make(struct engine *e)
 {
@@ -340,6 +345,7 @@ static void engine_make(struct engine *e)
         aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
     ASSERT(e->shared.workers != NULL && clients_init(&e->shared.clients) == 0 &&
            logins_init(&e->shared.logins) == 0 && governor_open(&e->shared.governor) == 0 &&
+           sources_init(&e->shared.sources) == 0 &&
            crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER) == 0);
     memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
@@ -486,6 +492,7 @@ static void node_close(void)
     clients_done(&e->shared.clients);
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
+    sources_done(&e->shared.sources);
     config_unref(e->config);
     trust_unref(e->trust);
     free(e->shared.workers);
@@ -715,7 +722,7 @@ void node_begin(const char *dir)
         sim_in(&node.pins[i].begin, sim_draw(span_ns));
     }
     sim_io_limit(&(struct sim_io_limits){
-        .fds_max = world.fds_max, .path = world_path, .session = ledger_session});
+        .fds_max = world.fds_max, .path = world_path, .session = ledger_session, .here = is_here});
     node_start();
 }
 
@@ -841,29 +848,51 @@ bool node_was_killed(void)
     return node.killed;
 }
 
+static void describe_session(const struct delivery *d)
+{
+    fprintf(stderr,
+            "      session %s %s stage %s yielding %d submitted %u in flight %u idle %d "
+            "deadline %+lld\n",
+            d->id, delivery_state_name(d->state), smtp_stage_name(smtp_client_stage(d->client)),
+            d->yielding, d->submitted, smtp_client_in_flight(d->client),
+            list_node_linked(&d->idle_node), (long long)(d->deadline_ms - sim_now_ns() / SIM_MS));
+}
+
+static void describe_channel(struct channel *c)
+{
+    const struct io *io = c->site->worker->io;
+    struct limit_denial why;
+    uint64_t until_ms;
+    enum channel_shut shut = channel_shut(c, &until_ms, &why);
+
+    fprintf(stderr,
+            "    channel %s sessions %u connecting %u shut %d until %+lld down %d; run %u, all "
+            "sessions %u, stopped %+lld ms\n",
+            c->source->name, c->sessions_len, c->connecting, shut,
+            (long long)(until_ms - io_now_ms(io)), c->down, atomic_load(&c->governor->shared.run),
+            atomic_load(&c->governor->shared.sessions),
+            (long long)(governor_stopped_ns(c->governor) / 1000000) - (long long)io_now_ms(io));
+    for (struct list_node *n = list_first(&c->sessions); n != NULL; n = list_next(&c->sessions, n))
+        describe_session(LIST_ENTRY(n, struct delivery, site_node));
+}
+
 static void describe_site(const struct site *site)
 {
-    fprintf(stderr, "  site %s sessions %u connecting %u waiting %u lanes %u ready %d\n",
-            site->name, site->sessions_len, site->connecting, site->waiting, site->lanes,
-            !feed_empty(&site->feed));
-    fprintf(stderr, "    down %d timer %d in %lld ms; run %u, all sessions %u, stopped %+lld ms\n",
-            site->down, timer_armed(&site->timer),
-            (long long)(site->timer.due_ms - io_now_ms(site->worker->io)),
-            atomic_load(&site->governor->shared.run), atomic_load(&site->governor->shared.sessions),
-            (long long)(governor_stopped_ns(site->governor) / 1000000) -
-                (long long)io_now_ms(site->worker->io));
-    for (struct list_node *n = list_first(&site->sessions); n != NULL;
-         n = list_next(&site->sessions, n)) {
-        struct delivery *d = LIST_ENTRY(n, struct delivery, site_node);
+    fprintf(stderr, "  site %s sessions %u lanes %u\n", site->name, site->sessions_len,
+            site->lanes);
+    for (struct list_node *n = list_first(&site->supplies); n != NULL;
+         n = list_next(&site->supplies, n)) {
+        const struct supply *s = LIST_ENTRY(n, struct supply, site_node);
 
-        fprintf(stderr,
-                "    session %s %s stage %s yielding %d submitted %u in flight %u idle %d "
-                "deadline %+lld\n",
-                d->id, delivery_state_name(d->state), smtp_stage_name(smtp_client_stage(d->client)),
-                d->yielding, d->submitted, smtp_client_in_flight(d->client),
-                list_node_linked(&d->idle_node),
-                (long long)(d->deadline_ms - sim_now_ns() / SIM_MS));
+        fprintf(
+            stderr,
+            "    supply %s bound %u waiting %u lanes %u ready %d turns %u+%u down %d timer %d\n",
+            s->pool->name, s->bound, s->waiting, s->lanes, !feed_empty(&s->feed), s->turns.len,
+            s->overflow.len, s->down, timer_armed(&s->timer));
     }
+    for (struct list_node *n = list_first(&site->channels); n != NULL;
+         n = list_next(&site->channels, n))
+        describe_channel(LIST_ENTRY(n, struct channel, site_node));
 }
 
 void node_describe(void)

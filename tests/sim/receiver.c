@@ -280,7 +280,7 @@ static bool answer_mail(struct receiver *r)
     enum verdict v = verdict_at(r, AT_MAIL);
     bool go_on;
 
-    ledger_mail(r->host);
+    ledger_mail((const struct sockaddr *)&r->end->remote, r->host);
     r->rcpts_len = 0;
     r->null_sender = r->server.mail.sender.text.len == 0;
     sim_trace("mail %.*s at %u", STR_FMT(r->server.mail.sender.text), host_index(r->host));

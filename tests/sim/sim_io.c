@@ -122,7 +122,7 @@ static void fd_close(struct fd *f, bool abort)
         free(LIST_ENTRY(n, struct waiting, node));
     }
     if (f->told)
-        limits.session((struct sockaddr *)&f->remote, false);
+        limits.session((struct sockaddr *)&f->local, (struct sockaddr *)&f->remote, false);
     if (f->end != NULL)
         net_close(f->end, abort);
     f->used = false;
@@ -179,8 +179,11 @@ int io_listen(struct io *io, const struct sockaddr *addr, socklen_t len, int bac
 
 int io_stream(struct io *io, int family, const struct sockaddr *source, socklen_t len)
 {
-    int fd = fd_new(io);
+    int fd;
 
+    if (source != NULL && !limits.here(source))
+        return -EADDRNOTAVAIL;
+    fd = fd_new(io);
     if (fd < 0)
         return fd;
     fd_of(fd)->local.ss_family = (sa_family_t)family;
@@ -268,7 +271,7 @@ void io_connect(struct io *io, struct io_op *op, int fd, const struct sockaddr *
     limits.path(addr, &path);
     memcpy(&f->remote, addr, len);
     f->told = true;
-    limits.session(addr, true);
+    limits.session((struct sockaddr *)&f->local, addr, true);
     end_own(f, net_connect((struct sockaddr *)&f->local, addr, len, &path));
 }
 

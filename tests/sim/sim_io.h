@@ -11,7 +11,9 @@ struct sim_io_limits {
     /* The path to an address, and what is told of sessions there: opened true at the connect, false
      * at the close. */
     void (*path)(const struct sockaddr *to, struct net_path *path);
-    void (*session)(const struct sockaddr *to, bool opened);
+    void (*session)(const struct sockaddr *from, const struct sockaddr *to, bool opened);
+    /* Whether the machine holds the address. */
+    bool (*here)(const struct sockaddr *source);
 };
 void sim_io_limit(const struct sim_io_limits *limits);
 

@@ -68,6 +68,7 @@ static void check(const struct delivery *d, const struct recipient *r)
         [SUSPENSION_CAMPAIGN] = lane->names->campaign,
         [SUSPENSION_TENANT] = lane->names->tenant,
         [SUSPENSION_SITE] = str_of(d->site->name),
+        [SUSPENSION_SOURCE] = str_of(d->channel->source->name),
     };
 
     for (uint32_t i = 0; i < book.len; i++) {
@@ -136,7 +137,7 @@ static bool name_draw(struct engine *engine, struct suspension *what)
     struct map_node *n = NULL;
     size_t bucket = 0, at;
 
-    what->scope = (enum suspension_scope)sim_between(SUSPENSION_DOMAIN, SUSPENSION_SITE);
+    what->scope = (enum suspension_scope)sim_between(SUSPENSION_DOMAIN, SUSPENSION_SOURCE);
     switch (what->scope) {
     case SUSPENSION_DOMAIN:
         strcpy(what->name, world.domains[sim_draw(world.domains_len)].name);
@@ -154,6 +155,10 @@ static bool name_draw(struct engine *engine, struct suspension *what)
         if (n != NULL)
             strcpy(what->name, CONTAINER_OF(n, struct site, node)->name);
         return n != NULL;
+    case SUSPENSION_SOURCE:
+        if (world.sources_len > 0)
+            snprintf(what->name, sizeof(what->name), "a%u", (unsigned)sim_draw(world.sources_len));
+        return world.sources_len > 0;
     case SUSPENSION_SCOPES:
         break;
     }

@@ -93,9 +93,15 @@ static void site_make(struct world_site *s, uint32_t index)
         s->sessions_max[i] = sim_chance(500) ? draw(1, 4) : draw(5, 30);
         s->interval_ms[i] = s->swift && sim_chance(500) ? draw(50, 3000) : 0;
     }
+    for (int i = 0; i < 2; i++) {
+        s->total_sessions_max[i] = sim_chance(300) ? draw(1, 10) : 0;
+        s->total_interval_ms[i] = s->swift && sim_chance(300) ? draw(50, 1500) : 0;
+    }
     if (!world.reload) {
         s->sessions_max[1] = s->sessions_max[0];
         s->interval_ms[1] = s->interval_ms[0];
+        s->total_sessions_max[1] = s->total_sessions_max[0];
+        s->total_interval_ms[1] = s->total_interval_ms[0];
     }
 }
 
@@ -122,6 +128,24 @@ static void domain_make(struct world_domain *d, uint32_t index)
             *s = (*s + 1) % world.sites_len;
     if (sim_chance(150))
         d->flaky_until_ns = sim_now_ns() + sim_draw(1200 * SIM_S);
+}
+
+static void sources_make(void)
+{
+    static const char *const selections[] = {"weighted", "domain", "campaign"};
+
+    world.sources_len = sim_chance(400) ? 0 : draw(1, WORLD_SOURCES_MAX);
+    for (uint32_t i = 0; i < world.sources_len; i++) {
+        struct world_source *s = &world.sources[i];
+
+        s->weight = sim_chance(500) ? 1 : draw(1, 100);
+        if (sim_chance(250)) {
+            s->away_from_ns = sim_now_ns() + sim_draw(600 * SIM_S);
+            s->away_until_ns = s->away_from_ns + sim_draw(1800 * SIM_S);
+        }
+    }
+    world.overflow = sim_chance(500);
+    world.selection = selections[sim_draw(3)];
 }
 
 static void engine_make(void)
@@ -164,6 +188,7 @@ void world_make(void)
     uint32_t sites = draw(2, 10), plain;
 
     engine_make();
+    sources_make();
     while (world.sites_len < sites) {
         site_make(&world.sites[world.sites_len], world.sites_len);
         world.sites_len++;
@@ -206,6 +231,26 @@ void world_address(const struct world_host *host, bool v6, struct sockaddr_stora
         in->sin_port = htons(host_port(host));
         in->sin_addr.s_addr = htonl(0x0a000000 + index);
     }
+}
+
+uint32_t world_source_at(const struct sockaddr *addr)
+{
+    const struct sockaddr_in *in = (const void *)addr;
+    const struct sockaddr_in6 *in6 = (const void *)addr;
+    uint32_t index = addr->sa_family == AF_INET6 ? in6->sin6_addr.s6_addr[15]
+                                                 : ntohl(in->sin_addr.s_addr) & 0xff;
+
+    if (world.sources_len == 0)
+        return 0;
+    ASSERT(index >= 1 && index <= world.sources_len);
+    return index - 1;
+}
+
+bool world_source_here(uint32_t source)
+{
+    const struct world_source *s = &world.sources[source];
+
+    return sim_now_ns() < s->away_from_ns || sim_now_ns() >= s->away_until_ns;
 }
 
 struct world_host *world_host_at(const struct sockaddr *addr)
@@ -427,6 +472,32 @@ static void config_site(const struct world_site *s, bool reloaded, struct buf *o
     if (s->interval_ms[reloaded] != 0)
         buf_printf(out, "    rate: %u/%ums\n", sim_sabotage == SABOTAGE_RATE ? 3 : 1,
                    s->interval_ms[reloaded]);
+    if (s->total_sessions_max[reloaded] != 0)
+        buf_printf(out, "    total_sessions_max: %u\n", s->total_sessions_max[reloaded]);
+    if (s->total_interval_ms[reloaded] != 0)
+        buf_printf(out, "    total_rate: 1/%ums\n", s->total_interval_ms[reloaded]);
+}
+
+/* All mail goes by all sources, but that of two tenants. */
+static void config_sources(struct buf *out)
+{
+    if (world.sources_len == 0)
+        return;
+    buf_puts(out, "sources:\n");
+    for (uint32_t i = 0; i < world.sources_len; i++)
+        buf_printf(out,
+                   "  a%u: {ipv4: 10.9.0.%u, ipv6: \"fd09::%x\", ehlo_name: a%u.engine.test}\n", i,
+                   i + 1, i + 1, i);
+    buf_puts(out, "pools:\n  all:\n    sources:\n");
+    for (uint32_t i = 0; i < world.sources_len; i++)
+        buf_printf(out, "      a%u: {weight: %u}\n", i, world.sources[i].weight);
+    buf_puts(out, "  few:\n    sources: {a0: {weight: 1}");
+    if (world.sources_len > 2)
+        buf_puts(out, ", a1: {weight: 2}");
+    buf_printf(out, "}\n    selection: %s\n", world.selection);
+    if (world.overflow)
+        buf_puts(out, "    overflow: all\n");
+    buf_puts(out, "default_pool: all\ntenants:\n  t0: {pool: few}\n  t1: {pool: few}\n");
 }
 
 void world_config(const char *dir, bool reloaded, struct buf *out)
@@ -461,6 +532,7 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
                    "dkim:\n  default: engine.test\n  keys:\n"
                    "    - {domain: engine.test, selector: s, file: %s/%s}\n",
                    dir, WORLD_KEY_FILE);
+    config_sources(out);
     buf_puts(out, "routes:\n  none.test: reject\n");
     for (uint32_t i = 0; i < world.domains_len; i++) {
         if (world.domains[i].kind != ZONE_ROUTED)

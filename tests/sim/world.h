@@ -13,6 +13,7 @@
 #define WORLD_HOSTS_MAX   64
 #define WORLD_SITES_MAX   24
 #define WORLD_DOMAINS_MAX 48
+#define WORLD_SOURCES_MAX 5
 #define WORLD_PORT_IN     2525
 #define WORLD_PORT_OUT    25
 #define WORLD_PORT_LMTP   24
@@ -48,11 +49,18 @@ struct world_site {
     char name[40]; /* of the domain that its exchangers are in */
     enum world_route route;
     uint32_t first_host, hosts;
-    bool implicit;            /* one host, which is the domain itself */
-    bool kind;                /* never refuses anybody for good */
-    bool swift;               /* no delays: its rate can be checked */
-    uint32_t sessions_max[2]; /* by configuration, before and after the reload */
-    uint32_t interval_ms[2];  /* between messages, 0: no rate */
+    bool implicit; /* one host, which is the domain itself */
+    bool kind;     /* never refuses anybody for good */
+    bool swift;    /* no delays: its rate can be checked */
+    /* By configuration, before and after the reload; of each source, and of all together. */
+    uint32_t sessions_max[2], total_sessions_max[2]; /* the latter 0: no limit */
+    uint32_t interval_ms[2], total_interval_ms[2];   /* between messages, 0: no rate */
+};
+
+/* An address that the engine sends from, IPv4 and IPv6. */
+struct world_source {
+    uint32_t weight;
+    uint64_t away_from_ns, away_until_ns; /* the machine does not hold it */
 };
 
 enum zone_kind {
@@ -76,7 +84,11 @@ struct world {
     struct world_host hosts[WORLD_HOSTS_MAX];
     struct world_site sites[WORLD_SITES_MAX];
     struct world_domain domains[WORLD_DOMAINS_MAX];
-    uint32_t hosts_len, sites_len, domains_len;
+    struct world_source sources[WORLD_SOURCES_MAX];
+    uint32_t hosts_len, sites_len, domains_len,
+        sources_len;       /* without sources the kernel chooses */
+    bool overflow;         /* the second pool has one */
+    const char *selection; /* of the second pool, that of tenants t0 and t1 */
     /* The engine. */
     uint32_t workers, shards, window, fds_max, crashes, admin_jobs, suspensions;
     uint64_t memory_max;
@@ -106,6 +118,10 @@ extern bool world_full, world_bursts, world_signs;
 void world_make(void);
 /* The configuration; reloaded: as it is behind the reload. */
 void world_config(const char *dir, bool reloaded, struct buf *out);
+/* The number of the source that an address is of; 0 where there are none. */
+uint32_t world_source_at(const struct sockaddr *addr);
+/* Whether the machine holds the source's address now. */
+bool world_source_here(uint32_t source);
 struct world_host *world_host_at(const struct sockaddr *addr);
 void world_address(const struct world_host *host, bool v6, struct sockaddr_storage *addr);
 void world_path(const struct sockaddr *to, struct net_path *path);

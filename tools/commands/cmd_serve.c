@@ -478,12 +478,18 @@ static void serve_close_control(struct serve *s)
     control_close(s->control);
 }
 
+static const struct config *serve_config(void *arg)
+{
+    return ((struct serve *)arg)->engine.config;
+}
+
 /* In front of the first client's greeting: who saw that finds an engine to ask. */
 static int serve_control(void *arg, struct buf *error)
 {
     struct serve *s = arg;
 
-    s->backend = (struct backend){&s->engine.shared, serve_describe, serve_reload, serve_drain, s};
+    s->backend = (struct backend){&s->engine.shared, serve_describe, serve_reload,
+                                  serve_drain,       serve_config,   s};
     return control_open(&s->control, s->config->control_socket, &backend_functions, &s->backend,
                         s->engine.shared.queue, error);
 }

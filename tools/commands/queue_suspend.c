@@ -87,12 +87,14 @@ static int take_option(struct suspend_options *o, bool suspends, int c)
     case 'h':
         return -1;
     default:
-        fprintf(stderr, "'hayauma queue --help' shows the options.\n");
+        fprintf(stderr, "'hayauma %.*s --help' shows the options.\n",
+                (int)strcspn(o->channel.command, " "), o->channel.command);
         return EXIT_USAGE;
     }
 }
 
-static int options_parse(struct suspend_options *o, const char *action, int argc, char **argv)
+static int options_parse(struct suspend_options *o, const char *action, const char *scope, int argc,
+                         char **argv)
 {
     bool suspends = strcmp(action, "suspend") == 0, lists = strcmp(action, "suspensions") == 0;
     int c, code = 0;
@@ -102,7 +104,11 @@ static int options_parse(struct suspend_options *o, const char *action, int argc
         if (!channel_option(&o->channel, c))
             code = take_option(o, suspends, c);
     if (code == 0 && optind < argc)
-        code = set_scope(o, "domain", argv[optind++]);
+        code = set_scope(o, scope, argv[optind++]);
+    if (code == 0 && strcmp(scope, "source") == 0)
+        return optind == argc && o->name != NULL && strcmp(o->scope, scope) == 0
+                   ? 0
+                   : usage_error(o, "say which: one NAME, as 'hayauma source list' shows it");
     if (code == 0 && optind < argc)
         code = usage_error(o, "one domain, campaign, tenant or site at a time");
     if (code == 0 && lists && o->scope != NULL)
@@ -247,11 +253,11 @@ static int list(struct channel *ch, const struct suspend_options *o)
     return code;
 }
 
-int queue_suspend(const char *action, int argc, char **argv)
+static int run(const char *action, const char *scope, int argc, char **argv)
 {
     struct suspend_options o = {.channel.command = argv[0] + strlen("hayauma ")};
     struct channel ch;
-    int code = options_parse(&o, action, argc, argv);
+    int code = options_parse(&o, action, scope, argc, argv);
 
     if (code != 0)
         return code;
@@ -260,4 +266,14 @@ int queue_suspend(const char *action, int argc, char **argv)
         code = strcmp(action, "suspensions") == 0 ? list(&ch, &o) : change(&ch, &o, action);
     channel_close(&ch);
     return code;
+}
+
+int queue_suspend(const char *action, int argc, char **argv)
+{
+    return run(action, "domain", argc, argv);
+}
+
+int source_suspend(const char *action, int argc, char **argv)
+{
+    return run(action, "source", argc, argv);
 }

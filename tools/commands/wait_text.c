@@ -17,6 +17,8 @@ static const struct {
     {"connect", "connecting", "no session, next try in "},
     {"shortage", "no descriptors, memory or local ports here",
      "no descriptors, memory or local ports here, next try in "},
+    {"source", "no source of its pool has an address here",
+     "no source of its pool has an address here, next look in "},
     {"disk", "the queue's disk or map is full", NULL},
     {"memory", "queue.memory_max is reached", NULL},
     {"draining", "the engine is stopping", NULL},

@@ -18,7 +18,9 @@
 
 static const char usage[] =
     "usage: hayauma source --to HOST[:PORT] [OPTION]...\n"
-    "Generates mail: each message has its number in X-Seq, a body and a recipient of its own.\n"
+    "Generates mail: each message has its number in X-Seq, a body and a recipient of its own. The\n"
+    "addresses that the engine sends from are another matter: hayauma source list, show NAME,\n"
+    "suspend NAME [--for TIME] [--reason TEXT], resume NAME; 'hayauma source list --help'.\n"
     "\n"
     "  --to HOST[:PORT]       where to send (default 127.0.0.1:25); unix:PATH too\n"
     "  --lmtp                 speak LMTP\n"

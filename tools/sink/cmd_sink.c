@@ -47,6 +47,7 @@ static const char usage[] =
     "  --ledger FILE          append a line per accepted message and recipient, written before the "
     "250:\n"
     "                         time_ms session sender recipient size crc32c message-id x-seq\n"
+    "  --sessions FILE        append a line per session at its EHLO: time_ms session peer name\n"
     "  --workers N            threads (default 1)\n"
     "  --sessions-max N       concurrent sessions per thread (default: as files allow)\n"
     "  --count N              stop after N messages\n"
@@ -64,7 +65,7 @@ static const char usage[] =
 struct sink_command {
     struct sink sink;
     struct smtp_server_options options;
-    const char *behaviour_file, *ledger_file, *tls_certificate, *tls_key;
+    const char *behaviour_file, *ledger_file, *sessions_file, *tls_certificate, *tls_key;
     struct endpoint dns;
     bool stats, json;
     const char *suffixes[SUFFIXES_MAX];
@@ -117,6 +118,7 @@ static const struct option_row options[] = {
     OPTION_TAKE("dns", take_dns),
     OPTION_TAKE("zone", take_zone),
     OPTION_TEXT("ledger", struct sink_command, ledger_file),
+    OPTION_TEXT("sessions", struct sink_command, sessions_file),
     COUNT("workers", workers, 1, WORKERS_MAX),
     COUNT("sessions-max", sink.sessions_max, 1, SESSIONS_MAX),
     COUNT("count", sink.count_max, 0, UINT64_MAX),
@@ -455,6 +457,19 @@ static int load_tls(struct sink_command *c)
     return err;
 }
 
+/* Opens file to be appended to. *fd is -1 when there is none. 0 or -errno. */
+static int append_to(const char *file, int *fd)
+{
+    *fd = -1;
+    if (file == NULL)
+        return 0;
+    *fd = open(file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
+    if (*fd >= 0)
+        return 0;
+    fprintf(stderr, "hayauma sink: %s: %s\n", file, strerror(errno));
+    return -errno;
+}
+
 static int sink_run(struct sink_command *c)
 {
     struct sink *sink = &c->sink;
@@ -466,14 +481,11 @@ static int sink_run(struct sink_command *c)
     err = listen_for_classes(sink);
     if (err < 0)
         return err;
-    sink->ledger_fd = -1;
-    if (c->ledger_file != NULL) {
-        sink->ledger_fd = open(c->ledger_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-        if (sink->ledger_fd < 0) {
-            fprintf(stderr, "hayauma sink: %s: %s\n", c->ledger_file, strerror(errno));
-            return -errno;
-        }
-    }
+    err = append_to(c->ledger_file, &sink->ledger_fd);
+    if (err == 0)
+        err = append_to(c->sessions_file, &sink->sessions_fd);
+    if (err < 0)
+        return err;
     raise_file_limit(sink);
     sigemptyset(&signals);
     sigaddset(&signals, SIGINT);
@@ -507,6 +519,8 @@ static int sink_finish(struct sink_command *c, int err)
     free(sink->workers);
     if (sink->ledger_fd > 0)
         close(sink->ledger_fd);
+    if (sink->sessions_fd > 0)
+        close(sink->sessions_fd);
     sink_behaviour_free(sink->behaviour);
     tls_server_unref(sink->tls);
     return err;

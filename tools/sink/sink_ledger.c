@@ -165,6 +165,18 @@ void ledger_line(struct buf *lines, int64_t wall_ms, uint64_t session, struct st
     lines->data[lines->len - 1] = '\n'; /* the last field's TAB */
 }
 
+void ledger_session(struct buf *lines, int64_t wall_ms, uint64_t session, struct str peer,
+                    struct str helo)
+{
+    buf_put_i64(lines, wall_ms);
+    buf_putc(lines, '\t');
+    buf_put_u64(lines, session);
+    buf_putc(lines, '\t');
+    put_text(lines, peer);
+    put_text(lines, helo);
+    lines->data[lines->len - 1] = '\n';
+}
+
 int ledger_flush(struct buf *lines, int fd)
 {
     size_t at = 0;

@@ -45,6 +45,9 @@ void ledger_content_done(struct ledger_content *c);
 /* Appends one line to lines. */
 void ledger_line(struct buf *lines, int64_t wall_ms, uint64_t session, struct str sender,
                  struct str recipient, const struct ledger_content *c);
+/* A line for a session: "time_ms session peer helo". */
+void ledger_session(struct buf *lines, int64_t wall_ms, uint64_t session, struct str peer,
+                    struct str helo);
 /* Writes lines to fd and clears them; 0 or -errno. */
 int ledger_flush(struct buf *lines, int fd) MUST_USE;
 

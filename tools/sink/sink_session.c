@@ -1,5 +1,6 @@
 #include "tools/sink/sink_session.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <string.h>
 
@@ -129,6 +130,29 @@ static void session_ledger(struct sink_session *s, struct str recipient)
     if (w->sink->ledger_fd >= 0)
         ledger_line(&w->ledger, io_wall_ms(w->io), s->id, buf_str(&s->sender), recipient,
                     &s->content);
+}
+
+/* Who the session is from, in a line of its own: tests look up the ledger's session in it. */
+static void session_note(struct sink_session *s)
+{
+    struct sink_worker *w = s->worker;
+    struct sockaddr_storage peer = {0};
+    const struct sockaddr_in *in = (const void *)&peer;
+    const struct sockaddr_in6 *in6 = (const void *)&peer;
+    char text[INET6_ADDRSTRLEN] = "-";
+    struct buf line = {0};
+
+    if (w->sink->sessions_fd < 0)
+        return;
+    (void)io_peer_name(w->io, s->stream.fd, &peer);
+    if (peer.ss_family == AF_INET)
+        inet_ntop(AF_INET, &in->sin_addr, text, sizeof(text));
+    else if (peer.ss_family == AF_INET6)
+        inet_ntop(AF_INET6, &in6->sin6_addr, text, sizeof(text));
+    ledger_session(&line, io_wall_ms(w->io), s->id, str_of(text), s->smtp.helo);
+    if (ledger_flush(&line, w->sink->sessions_fd) < 0)
+        s->abort = true;
+    buf_done(&line);
 }
 
 static struct str next_recipient(const struct sink_session *s, size_t *at)
@@ -315,6 +339,7 @@ static void session_handle(struct sink_session *s, enum smtp_server_want want)
         break;
     case SMTP_SERVER_HELO:
         s->class = s->session_class;
+        session_note(s);
         session_ask(s, SINK_EHLO,
                     s->class->no_ehlo && s->smtp.esmtp ? "502 5.5.1 not implemented" : NULL);
         break;

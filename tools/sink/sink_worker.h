@@ -32,7 +32,8 @@ struct sink {
     struct sink_behaviour *behaviour;
     struct endpoint listeners[SINK_LISTENERS_MAX];
     size_t listeners_len;
-    int ledger_fd; /* -1: none */
+    int ledger_fd;   /* -1: none */
+    int sessions_fd; /* the same: a line for each session */
     bool lmtp;
     uint64_t count_max;    /* messages to take before stopping by itself; 0 = no limit */
     uint32_t sessions_max; /* of one worker; beyond it connections are closed at once */

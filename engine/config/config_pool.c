@@ -1,0 +1,372 @@
+/* Sources and pools: what names stand for, what is wrong, and which pool a message goes by. */
+#include <stdarg.h>
+#include <stdio.h>
+
+#include "config/config_private.h"
+#include "config/suggest.h"
+
+#define NAMED_DEFAULT "default"
+
+struct pool_node {
+    struct map_node node;
+    const struct config_pool *pool;
+};
+
+/* --- finding --- */
+
+static const struct config_source *source_find(const struct config *c, const char *name)
+{
+    for (size_t i = 0; i < c->sources_len; i++)
+        if (strcmp(c->sources[i].name, name) == 0)
+            return &c->sources[i];
+    return NULL;
+}
+
+const struct config_pool *config_pool_find(const struct config *c, struct str name)
+{
+    const struct map *pools = &((const struct config_owner *)c)->pools;
+
+    if (name.len == 0)
+        return NULL;
+    for (struct map_node *n = map_find(pools, hash_bytes(name.ptr, name.len, 0)); n != NULL;
+         n = map_find_next(n)) {
+        const struct config_pool *pool = CONTAINER_OF(n, struct pool_node, node)->pool;
+
+        if (str_eq(str_of(pool->name), name))
+            return pool;
+    }
+    return NULL;
+}
+
+const struct config_pool *config_pool_for(const struct config *c, struct str name)
+{
+    const struct config_pool *pool = config_pool_find(c, name);
+
+    return pool != NULL ? pool : c->default_pool;
+}
+
+/* The narrowest network of the listener that has the client and names a pool. */
+static const char *client_pool(const struct config_listener *l, const struct sockaddr *client)
+{
+    const char *pool = l->pool;
+    int narrowest = -1;
+
+    for (size_t i = 0; i < l->clients_len; i++) {
+        const struct config_client *c = &l->clients[i];
+
+        if (c->pool == NULL || c->network.prefix <= narrowest ||
+            !config_network_match(&c->network, 1, client))
+            continue;
+        narrowest = c->network.prefix;
+        pool = c->pool;
+    }
+    return pool;
+}
+
+struct str config_pool_chosen(const struct config *c, const struct config_pool_question *q)
+{
+    const struct config_owner *owner = (const struct config_owner *)c;
+    const char *pool;
+
+    if (q->header.len > 0)
+        return q->header;
+    pool = q->campaign.len == 0 ? NULL : config_campaign(c, q->campaign)->pool;
+    if (pool == NULL && q->tenant.len > 0)
+        pool = config_tenant(c, q->tenant)->pool;
+    if (pool == NULL && c->senders_len > 0) {
+        uint32_t at = config_index_find(&owner->senders, q->sender_domain, STR(""));
+
+        pool = at == CONFIG_NO_MATCH ? NULL : c->senders[at].pool;
+    }
+    if (pool == NULL && q->listener != NULL)
+        pool = client_pool(q->listener, q->client);
+    return pool == NULL ? STR("") : str_of(pool);
+}
+
+/* --- completing --- */
+
+/* The file names none: one whose address the kernel chooses. */
+static void default_source(struct config *c)
+{
+    c->sources = config_alloc(c, sizeof(*c->sources));
+    c->sources_len = 1;
+    c->sources->name = config_dup(c, STR(NAMED_DEFAULT));
+}
+
+/* The file names none: one of all sources. */
+static void default_pool(struct config *c)
+{
+    struct config_pool *pool = config_alloc(c, sizeof(*pool));
+
+    pool->name = config_dup(c, STR(NAMED_DEFAULT));
+    pool->selection_word = config_dup(c, STR("weighted"));
+    pool->sources = config_alloc(c, c->sources_len * sizeof(*pool->sources));
+    pool->sources_len = c->sources_len;
+    for (size_t i = 0; i < c->sources_len; i++)
+        pool->sources[i] = (struct config_pool_source){.name = c->sources[i].name, .weight = 1};
+    c->pools = pool;
+    c->pools_len = 1;
+}
+
+static void index_pools(struct config *c)
+{
+    struct config_owner *owner = (struct config_owner *)c;
+    int err;
+
+    if (owner->pools.buckets != NULL)
+        return;
+    err = map_init(&owner->pools, 16);
+    ASSERT(err == 0); /* memory: fatal while a configuration is built */
+    for (size_t i = 0; i < c->pools_len; i++) {
+        struct pool_node *n = config_alloc(c, sizeof(*n));
+
+        n->pool = &c->pools[i];
+        map_insert(&owner->pools, &n->node, hash_bytes(n->pool->name, strlen(n->pool->name), 0));
+    }
+    for (size_t i = 0; i < c->senders_len; i++)
+        (void)config_index_add(c, &owner->senders, c->senders[i].pattern, (uint32_t)i);
+}
+
+static enum config_selection selection_of(const char *word)
+{
+    if (strcmp(word, "domain") == 0)
+        return CONFIG_SELECT_DOMAIN;
+    return strcmp(word, "campaign") == 0 ? CONFIG_SELECT_CAMPAIGN : CONFIG_SELECT_WEIGHTED;
+}
+
+void config_finish_pools(struct config *c)
+{
+    if (c->sources_len == 0)
+        default_source(c);
+    if (c->pools_len == 0)
+        default_pool(c);
+    index_pools(c);
+    for (size_t i = 0; i < c->sources_len; i++)
+        if (c->sources[i].ehlo_name == NULL)
+            c->sources[i].ehlo_name = c->host_name;
+    for (size_t i = 0; i < c->pools_len; i++) {
+        struct config_pool *pool = &c->pools[i];
+
+        pool->selection = selection_of(pool->selection_word);
+        pool->overflow =
+            pool->overflow_name == NULL ? NULL : config_pool_find(c, str_of(pool->overflow_name));
+        for (size_t j = 0; j < pool->sources_len; j++)
+            pool->sources[j].source = source_find(c, pool->sources[j].name);
+    }
+    if (c->default_pool_name == NULL && c->pools_len == 1)
+        c->default_pool_name = c->pools->name;
+    c->default_pool =
+        c->default_pool_name == NULL ? NULL : config_pool_find(c, str_of(c->default_pool_name));
+}
+
+/* --- mistakes --- */
+
+struct checker {
+    const struct config *c;
+    void (*tell)(void *arg, unsigned line, const char *what);
+    void *arg;
+};
+
+static void mistake(const struct checker *k, unsigned line, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+static void mistake(const struct checker *k, unsigned line, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    k->tell(k->arg, line, text);
+}
+
+static const struct config_field *top_field(const char *name)
+{
+    return config_field_find(&config_schema, str_of(name));
+}
+
+/* Says that what, on line, names a pool that is not there. */
+static void check_pool_name(const struct checker *k, unsigned line, const char *what,
+                            const char *name)
+{
+    struct suggest s;
+
+    if (name == NULL || config_pool_find(k->c, str_of(name)) != NULL)
+        return;
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < k->c->pools_len; i++)
+        suggest_offer(&s, k->c->pools[i].name);
+    if (s.best != NULL)
+        mistake(k, line, "%s: there is no pool '%s'; did you mean '%s'?", what, name, s.best);
+    else
+        mistake(k, line, "%s: there is no pool '%s'; 'pools' must have it", what, name);
+}
+
+static void check_pool_sources(const struct checker *k, const struct config_pool *pool)
+{
+    const struct config_field *pools = top_field("pools"),
+                              *list = config_field_find(pools->section, STR("sources"));
+
+    if (pool->sources_len == 0)
+        mistake(k, config_line_of(k->c, pool, list), "pools['%s'].sources has no source; name one",
+                pool->name);
+    for (size_t i = 0; i < pool->sources_len; i++) {
+        const struct config_pool_source *p = &pool->sources[i];
+        struct suggest s;
+
+        if (p->source != NULL)
+            continue;
+        suggest_init(&s, str_of(p->name));
+        for (size_t j = 0; j < k->c->sources_len; j++)
+            suggest_offer(&s, k->c->sources[j].name);
+        mistake(k, config_line_of(k->c, p, list),
+                "pools['%s'].sources: there is no source '%s'%s%s%s", pool->name, p->name,
+                s.best != NULL ? "; did you mean '" : "; 'sources' must have it",
+                s.best != NULL ? s.best : "", s.best != NULL ? "'?" : "");
+    }
+}
+
+static void check_pools(const struct checker *k)
+{
+    const struct config_field *pools = top_field("pools"),
+                              *overflow = config_field_find(pools->section, STR("overflow"));
+
+    for (size_t i = 0; i < k->c->pools_len; i++) {
+        const struct config_pool *pool = &k->c->pools[i];
+        unsigned line = config_line_of(k->c, pool, overflow);
+        char what[CONFIG_SHARE_NAME_MAX + 24];
+
+        check_pool_sources(k, pool);
+        snprintf(what, sizeof(what), "pools['%s'].overflow", pool->name);
+        check_pool_name(k, line, what, pool->overflow_name);
+        if (pool->overflow == pool)
+            mistake(k, line, "pools['%s'].overflow names the pool itself; name another",
+                    pool->name);
+    }
+}
+
+static bool same_address(const struct config_address *a, const struct config_address *b)
+{
+    return a->len != 0 && a->len == b->len && memcmp(&a->addr, &b->addr, a->len) == 0;
+}
+
+/* Two sources on one address would be limited apart, and the receiver sees one. */
+static void check_sources(const struct checker *k)
+{
+    const struct config_field *sources = top_field("sources"),
+                              *v4 = config_field_find(sources->section, STR("ipv4")),
+                              *v6 = config_field_find(sources->section, STR("ipv6"));
+    const struct config *c = k->c;
+
+    for (size_t i = 0; i < c->sources_len; i++) {
+        for (size_t j = 0; j < i; j++) {
+            if (same_address(&c->sources[i].ipv4, &c->sources[j].ipv4))
+                mistake(k, config_line_of(c, &c->sources[i], v4),
+                        "sources['%s'].ipv4: %s is the address of '%s' already", c->sources[i].name,
+                        c->sources[i].ipv4.text, c->sources[j].name);
+            if (same_address(&c->sources[i].ipv6, &c->sources[j].ipv6))
+                mistake(k, config_line_of(c, &c->sources[i], v6),
+                        "sources['%s'].ipv6: %s is the address of '%s' already", c->sources[i].name,
+                        c->sources[i].ipv6.text, c->sources[j].name);
+        }
+    }
+}
+
+static bool is_in_pool(const struct config *c, const struct config_source *source)
+{
+    for (size_t i = 0; i < c->pools_len; i++)
+        for (size_t j = 0; j < c->pools[i].sources_len; j++)
+            if (c->pools[i].sources[j].source == source)
+                return true;
+    return false;
+}
+
+/* Sources that would never send. */
+static void check_use(const struct checker *k)
+{
+    const struct config_field *sources = top_field("sources");
+    const struct config *c = k->c;
+
+    for (size_t i = 0; i < c->sources_len; i++) {
+        const struct config_source *s = &c->sources[i];
+        unsigned line = config_line_of(c, s, sources);
+        bool v4 = s->ipv4.len != 0, v6 = s->ipv6.len != 0;
+
+        if (!is_in_pool(c, s))
+            mistake(k, line, "sources['%s'] is in no pool and would send nothing; put it in one",
+                    s->name);
+        if (v4 != v6 && !(v4 ? c->dns.ipv4 : c->dns.ipv6))
+            mistake(
+                k, line,
+                "sources['%s'] has no address but one for %s, and dns.%s is 'no': it would send "
+                "nothing",
+                s->name, v4 ? "IPv4" : "IPv6", v4 ? "ipv4" : "ipv6");
+    }
+}
+
+static void check_shares(const struct checker *k, const char *name,
+                         const struct config_share *shares, size_t len)
+{
+    const struct config_field *f = config_field_find(top_field(name)->section, STR("pool"));
+
+    for (size_t i = 0; i < len; i++)
+        check_pool_name(k, config_line_of(k->c, &shares[i], f), name, shares[i].pool);
+}
+
+static void check_listeners(const struct checker *k)
+{
+    const struct config_field *own = config_field_find(&config_listener_schema, STR("pool")),
+                              *clients = config_field_find(&config_listener_schema, STR("clients")),
+                              *client = config_field_find(clients->section, STR("pool"));
+
+    for (size_t i = 0; i < k->c->listeners_len; i++) {
+        const struct config_listener *l = &k->c->listeners[i];
+
+        check_pool_name(k, config_line_of(k->c, l, own), "listeners: pool", l->pool);
+        for (size_t j = 0; j < l->clients_len; j++)
+            check_pool_name(k, config_line_of(k->c, &l->clients[j], client),
+                            "listeners: clients: pool", l->clients[j].pool);
+    }
+}
+
+static void check_senders(const struct checker *k)
+{
+    const struct config_field *senders = top_field("senders"),
+                              *pool = config_field_find(senders->section, STR("pool"));
+    const struct config_owner *owner = (const struct config_owner *)k->c;
+
+    for (size_t i = 0; i < k->c->senders_len; i++) {
+        const struct config_sender *s = &k->c->senders[i];
+        bool wild = s->pattern[0] == '*' && s->pattern[1] != '\0';
+        struct str below = str_of(wild ? s->pattern + 1 : s->pattern);
+        uint32_t first = strcmp(s->pattern, "*") == 0
+                             ? owner->senders.fallback
+                             : config_index_find(&owner->senders, below, STR(""));
+
+        check_pool_name(k, config_line_of(k->c, s, pool), "senders", s->pool);
+        if (first < i)
+            mistake(k, config_line_of(k->c, s, senders),
+                    "senders: '%s' is never reached: '%s' already matches it; the first match wins",
+                    s->pattern, k->c->senders[first].pattern);
+    }
+}
+
+void config_check_pools(const struct config *c,
+                        void (*on_mistake)(void *arg, unsigned line, const char *what), void *arg)
+{
+    struct checker k = {c, on_mistake, arg};
+
+    check_sources(&k);
+    check_use(&k);
+    check_pools(&k);
+    if (c->default_pool_name == NULL)
+        mistake(&k, config_line_of(c, c, top_field("pools")),
+                "several pools, and no default_pool; write default_pool: %s, or another",
+                c->pools->name);
+    check_pool_name(&k, config_line_of(c, c, top_field("default_pool")), "default_pool",
+                    c->default_pool_name);
+    check_shares(&k, "tenants", c->tenants, c->tenants_len);
+    check_shares(&k, "campaigns", c->campaigns, c->campaigns_len);
+    check_senders(&k);
+    check_listeners(&k);
+}

@@ -1,0 +1,51 @@
+#include "limits/limit.h"
+
+#include <errno.h>
+
+const char *limit_name(enum limit_kind kind)
+{
+    static const char *const names[LIMIT_KINDS] = {
+        [LIMIT_NONE] = "none", [LIMIT_RATE] = "rate", [LIMIT_TOTAL_RATE] = "total_rate"};
+
+    ASSERT(kind < LIMIT_KINDS);
+    return names[kind];
+}
+
+static void denial_fill(struct limit_denial *why, const struct limit *by, uint64_t until_ns)
+{
+    *why = (struct limit_denial){.kind = by->kind, .until_ns = until_ns};
+    governor_rate(by->entry, &why->max, &why->period_ms);
+}
+
+int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
+                struct limit_denial *why)
+{
+    for (size_t i = 0; i < len; i++) {
+        uint64_t until_ns =
+            limits[i].entry == NULL ? 0 : governor_message_take(limits[i].entry, now_ns, n);
+
+        if (until_ns == 0)
+            continue;
+        denial_fill(why, &limits[i], until_ns);
+        while (i-- > 0)
+            if (limits[i].entry != NULL)
+                governor_message_give(limits[i].entry, now_ns, n);
+        return -EAGAIN;
+    }
+    return 0;
+}
+
+int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct limit_denial *why)
+{
+    int err = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        uint64_t until_ns = limits[i].entry == NULL ? 0 : governor_message_at(limits[i].entry);
+
+        if (until_ns <= now_ns || (err != 0 && until_ns <= why->until_ns))
+            continue;
+        denial_fill(why, &limits[i], until_ns);
+        err = -EAGAIN;
+    }
+    return err;
+}

@@ -1,0 +1,108 @@
+/* A channel: one source x one site, in one worker. It has the sessions, its place in the limits
+ * (its governor entry, which all workers share), and what was learnt of how the site treats the
+ * source. It takes from the supplies of the pools that its source is in, when its turn comes there.
+ * channel.c decides what is sent next, and whether it may go. Thread: the worker's; a channel lives
+ * as long as its site. */
+#ifndef HAYAUMA_ENGINE_CHANNEL_H
+#define HAYAUMA_ENGINE_CHANNEL_H
+
+#include "limits/limit.h"
+#include "schedule/supply.h"
+#include "worker/sources.h"
+
+#define CHANNEL_SLOW_MS 1000 /* so long the others of a supply wait for one that is busy */
+
+struct channel {
+    struct site *site;
+    const struct config_source *source; /* in site->config */
+    struct source *state;               /* the process's */
+    struct governor_entry *governor;
+    struct list_node site_node;  /* site->channels */
+    struct list_node dirty_node; /* worker->channels_dirty */
+    struct list seats;           /* in the site's supplies */
+    struct timer timer;
+    struct smtp_client_options options;
+    struct list sessions, idle; /* deliver/'s: all, and those without work */
+    uint32_t sessions_len, connecting;
+    uint32_t yielding;            /* sessions that take nothing more, and end */
+    uint64_t give_way_until_ms;   /* monotonic: another worker is to get the session that ended */
+    uint64_t shortage_until_ms;   /* monotonic: this host lacked what a session needs */
+    uint64_t open_after_ms;       /* monotonic: no connection before; the last ones failed */
+    uint64_t busy_until_ms;       /* monotonic: until then, or a session is free, others go first */
+    uint32_t connecting_max;      /* at once: more with each that succeeds, one after a failure */
+    uint32_t suspensions_changed; /* the worker's count when suspended was looked up */
+    uint16_t failures;            /* in a row to set up a session */
+    bool suspended;               /* its source is */
+    bool usable;                  /* neither suspended nor away, at the last look */
+    bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
+    uint32_t ups_seen; /* governor_ups() when it went down */
+    uint32_t messages; /* taken, and not yet in state's count */
+    /* A peer that ends sessions after so many messages without having said so. */
+    uint32_t messages_last, messages_max; /* where the last one ended; learnt, 0: not */
+    uint64_t messages_last_ms;            /* monotonic: when a session first ended there */
+    uint64_t messages_until_ms;           /* monotonic: then a session may try to get further */
+};
+
+struct channel *channel_new(struct site *site, const struct config_source *source);
+/* Without sessions and seats. */
+void channel_free(struct channel *c);
+/* Work or room appeared: the end of the turn looks at the channel. */
+void channel_dirty(struct channel *c);
+/* The channel is looked at when at_ms (monotonic) has come, or earlier. */
+void channel_wake(struct channel *c, uint64_t at_ms);
+
+/* What channel_take() took. */
+struct channel_taken {
+    size_t len;
+    bool expired; /* one whose time was over before it could be tried (again): not to be sent */
+};
+/* The next recipients to send in one transaction: same message, at most max of at most domains_max
+ * domains (0: any). They are PLACE_FLIGHT, and the limits' leave for one message is taken with
+ * them. All 0: nothing is ready, or it is another channel's turn. */
+struct channel_taken channel_take(struct channel *c, struct recipient **out, size_t max,
+                                  uint32_t domains_max);
+/* Whether some supply has something that the channel may take now. */
+bool channel_has_work(struct channel *c);
+/* Whether something waits in a supply that the channel takes from, whoever's turn it is. */
+bool channel_has_mail(const struct channel *c);
+/* How many recipients would be the channel's; for these it opens sessions. */
+uint32_t channel_waiting(const struct channel *c);
+
+/* Takes the leave of all limits of the channel for one message, or of none of them. 0; -EAGAIN:
+ * *why says which refuses. */
+int channel_limits_take(struct channel *c, struct limit_denial *why) MUST_USE;
+/* Whether its own limits would, those of the site over all sources apart (site_waits()). */
+int channel_limits_ask(const struct channel *c, struct limit_denial *why) MUST_USE;
+/* Whether and until when (monotonic ms; UINT64_MAX: nobody knows) the channel may send nothing. */
+enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms, struct limit_denial *why);
+/* The channel takes part in the turns of its supplies as channel_shut() says now. True: it does. */
+bool channel_look(struct channel *c);
+/* A bit for each family that it may connect over; see source_families(). */
+static inline uint8_t channel_families(const struct channel *c)
+{
+    return source_families(c->state);
+}
+
+/* Whether a session is up. What keeps further ones from opening, as a peer that takes only so many,
+ * does not concern the mail that goes out by these. */
+static inline bool channel_has_session(const struct channel *c)
+{
+    return c->sessions_len > c->connecting + c->yielding;
+}
+
+/* What sessions tell of the channel. */
+
+/* Something got through: what waited because the site was down goes on. */
+void channel_works(struct channel *c);
+/* An attempt that began at begun_ms ended without anything getting through: the run_max-th in a row
+ * stops the channel. True: it is stopped. */
+bool channel_run_counts(struct channel *c, uint64_t begun_ms, uint32_t run_max);
+/* No session can be had. */
+void channel_down(struct channel *c);
+/* The others of its supplies do not wait for it any more: it leaves the turns until a session of it
+ * is free, for a second at most. */
+void channel_is_busy(struct channel *c);
+/* A session is without work: the channel is not busy. */
+void channel_is_free(struct channel *c);
+
+#endif

@@ -1,0 +1,648 @@
+#include "schedule/supply.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+#include "schedule/channel.h"
+#include "schedule/lane.h"
+#include "worker/shared.h"
+
+#define DOWN_LOOK_MS   1000 /* whether some worker found that it works again */
+#define PARK_MS        3000 /* mail does not wait in memory while a longer pause lasts */
+#define PARK_MS_MAX    3600000
+#define CLOSED_MS      1000        /* who cannot send for longer holds nothing ready */
+#define HELD_MIN_BYTES (64u << 10) /* what a supply that has sent nothing yet may hold */
+#define HUNGRY_FED     32          /* lanes that get their turn at a time */
+#define HUNGRY_LOOK_MS 100
+#define TOLD_MAX       16 /* channels that a look tells of work */
+
+static void on_supply_timer(struct timer *timer)
+{
+    supply_dirty(CONTAINER_OF(timer, struct supply, timer));
+}
+
+void supply_dirty(struct supply *s)
+{
+    if (!list_node_linked(&s->dirty_node))
+        list_push_back(&s->site->worker->supplies_dirty, &s->dirty_node);
+}
+
+void supply_wake(struct supply *s, uint64_t at_ms)
+{
+    if (!timer_armed(&s->timer) || s->timer.due_ms > at_ms)
+        wheel_arm(io_wheel(s->site->worker->io), &s->timer, at_ms);
+}
+
+/* --- making and finding --- */
+
+static double uniform(struct rng *rng)
+{
+    return ((double)rng_below(rng, UINT32_MAX) + 0.5) / (double)UINT32_MAX;
+}
+
+/* The source that what stands in text is bound to: each source draws a number from text and its own
+ * name, and the smallest by weight has it. So a source that comes or goes moves no more than its
+ * own part. */
+static uint32_t bound_source(const struct config_pool *pool, struct str text)
+{
+    uint64_t seed = hash_bytes(text.ptr, text.len, 0);
+    double best = INFINITY;
+    uint32_t bound = 0;
+
+    for (size_t i = 0; i < pool->sources_len; i++) {
+        const struct config_pool_source *p = &pool->sources[i];
+        uint64_t hash = hash_bytes(p->name, strlen(p->name), seed);
+        double draw = -log(((double)(hash >> 11) + 0.5) / 9007199254740992.0) / p->weight;
+
+        if (draw < best) {
+            best = draw;
+            bound = (uint32_t)i + 1;
+        }
+    }
+    return bound;
+}
+
+static uint32_t bound_for(const struct config_pool *pool, const struct lane *lane)
+{
+    if (pool->selection == CONFIG_SELECT_DOMAIN)
+        return bound_source(pool, lane_domain(lane));
+    if (pool->selection == CONFIG_SELECT_CAMPAIGN)
+        return bound_source(pool, lane->names == NULL ? STR("") : lane->names->campaign);
+    return 0;
+}
+
+static void seats_fill(struct supply *s, const struct config_pool *pool, bool overflow)
+{
+    struct rng *rng = &s->site->worker->rng;
+
+    for (size_t i = 0; pool != NULL && i < pool->sources_len; i++) {
+        struct seat *seat = &s->seats[s->seats_len++];
+
+        turn_init(&seat->turn, pool->sources[i].weight, uniform(rng));
+        seat->supply = s;
+        seat->source = pool->sources[i].source;
+        seat->overflow = overflow;
+    }
+}
+
+static struct supply *supply_new(struct site *site, const struct config_pool *pool, uint32_t bound)
+{
+    struct supply *s = calloc(1, sizeof(*s));
+    size_t seats = pool->sources_len + (pool->overflow == NULL ? 0 : pool->overflow->sources_len);
+
+    ASSERT(s != NULL);
+    s->site = site;
+    s->pool = pool;
+    s->bound = bound;
+    s->timer.on_timer = on_supply_timer;
+    list_init(&s->attached);
+    for (int i = 0; i < FLOW_PRIORITIES; i++)
+        list_init(&s->hungry[i]);
+    feed_init(&s->feed);
+    s->seats = calloc(seats, sizeof(*s->seats));
+    ASSERT(s->seats != NULL);
+    seats_fill(s, pool, false);
+    seats_fill(s, pool->overflow, true);
+    list_push_back(&site->supplies, &s->site_node);
+    supply_look_seats(s, true);
+    return s;
+}
+
+struct supply *supply_get(struct site *site, const struct lane *lane)
+{
+    const struct config_pool *pool =
+        config_pool_for(site->config, lane->names == NULL ? STR("") : lane->names->pool);
+    uint32_t bound = bound_for(pool, lane);
+
+    for (struct list_node *n = list_first(&site->supplies); n != NULL;
+         n = list_next(&site->supplies, n)) {
+        struct supply *s = LIST_ENTRY(n, struct supply, site_node);
+
+        if (s->pool == pool && s->bound == bound)
+            return s;
+    }
+    return supply_new(site, pool, bound);
+}
+
+/* The hungry lanes that come first, or NULL. */
+static struct list *hungry_band(struct supply *s)
+{
+    while (s->hungry_bands != 0) {
+        int band = __builtin_ctz(s->hungry_bands);
+
+        if (!list_empty(&s->hungry[band]))
+            return &s->hungry[band];
+        s->hungry_bands &= (uint16_t)(s->hungry_bands - 1); /* its lanes have left */
+    }
+    return NULL;
+}
+
+void supply_hungers(struct supply *s, struct lane *lane)
+{
+    uint8_t band = lane_priority(lane);
+
+    list_push_back(&s->hungry[band], &lane->wait_node);
+    s->hungry_bands |= (uint16_t)(1u << band);
+}
+
+void supply_free(struct supply *s)
+{
+    ASSERT(feed_empty(&s->feed) && s->lanes == 0 && s->waiting == 0);
+    ASSERT(hungry_band(s) == NULL && s->held == 0 && s->loading == 0);
+    wheel_cancel(io_wheel(s->site->worker->io), &s->timer);
+    if (list_node_linked(&s->dirty_node))
+        list_remove(&s->dirty_node);
+    for (uint32_t i = 0; i < s->seats_len; i++) {
+        seat_set(&s->seats[i], false);
+        if (s->seats[i].channel != NULL)
+            list_remove(&s->seats[i].channel_node);
+    }
+    turns_done(&s->turns);
+    turns_done(&s->overflow);
+    feed_done(&s->feed);
+    free(s->seats);
+    free(s);
+}
+
+/* --- whose turn it is --- */
+
+struct channel *seat_channel(struct seat *seat)
+{
+    struct site *site = seat->supply->site;
+    struct list_node *n = list_first(&site->channels);
+
+    if (seat->channel != NULL)
+        return seat->channel;
+    for (; n != NULL && seat->channel == NULL; n = list_next(&site->channels, n))
+        if (LIST_ENTRY(n, struct channel, site_node)->source == seat->source)
+            seat->channel = LIST_ENTRY(n, struct channel, site_node);
+    if (seat->channel == NULL)
+        seat->channel = channel_new(site, seat->source);
+    list_push_back(&seat->channel->seats, &seat->channel_node);
+    return seat->channel;
+}
+
+static struct turns *seat_turns(const struct seat *seat)
+{
+    return seat->overflow ? &seat->supply->overflow : &seat->supply->turns;
+}
+
+void seat_set(struct seat *seat, bool in)
+{
+    if (in)
+        turns_join(seat_turns(seat), &seat->turn);
+    else
+        turns_leave(seat_turns(seat), &seat->turn);
+}
+
+struct seat *supply_next(struct supply *s)
+{
+    struct turn *first = turns_first(supply_turns(s));
+
+    return first == NULL ? NULL : CONTAINER_OF(first, struct seat, turn);
+}
+
+/* Whether seat takes part, and no overflow seat while the pool's own do. */
+static bool seat_counts(const struct seat *seat)
+{
+    return turn_in(&seat->turn) && (!seat->overflow || seat->supply->turns.len == 0);
+}
+
+/* Whether all sessions of the channel are at work. One that has none yet is not busy. */
+static bool is_busy(const struct channel *c)
+{
+    return c != NULL && c->sessions_len > c->connecting && list_empty(&c->idle);
+}
+
+/* The receiver wants fewer sessions of the source than the configuration, and these are busy: that
+ * is a limit, for which nobody waits. */
+static bool is_held_down(const struct channel *c)
+{
+    return is_busy(c) && governor_is_lowered(c->governor, io_now_ns(c->site->worker->io));
+}
+
+bool seat_may_take(struct seat *seat)
+{
+    struct seat *first;
+
+    if (!seat_counts(seat))
+        return false;
+    for (;;) {
+        first = supply_next(seat->supply);
+        if (first == seat)
+            return true;
+        if (!is_held_down(first->channel))
+            break;
+        channel_is_busy(first->channel);
+    }
+    return is_busy(first->channel) && turns_within(seat_turns(seat), &seat->turn, TURNS_AHEAD);
+}
+
+bool seat_may_open(struct seat *seat)
+{
+    return seat_counts(seat) && !feed_empty(&seat->supply->feed) &&
+           turns_within(seat_turns(seat), &seat->turn, seat->supply->waiting);
+}
+
+uint32_t seat_waiting(const struct seat *seat)
+{
+    const struct supply *s = seat->supply;
+    uint64_t part = s->waiting;
+
+    if (!seat_counts(seat) || feed_empty(&s->feed))
+        return 0;
+    if (seat_turns(seat)->len > 1)
+        part = part * seat->turn.weight / seat_turns(seat)->weights + 1;
+    return part < s->waiting ? (uint32_t)part : s->waiting;
+}
+
+/* There is work, and channel c may do it: it gets to know, unless its sessions ask anyway. */
+static void tell(struct seat *seat)
+{
+    struct channel *c = seat_channel(seat);
+
+    if (!is_busy(c))
+        channel_dirty(c);
+}
+
+void seat_pay(struct seat *seat)
+{
+    struct supply *s = seat->supply;
+    struct seat *next;
+
+    turns_pay(seat_turns(seat), &seat->turn, 1);
+    if (s->seats_len == 1 || feed_empty(&s->feed))
+        return;
+    next = supply_next(s);
+    if (next == NULL || next == seat)
+        return;
+    tell(next);
+    if (!timer_armed(&s->timer)) /* it may be slow */
+        supply_wake(s, io_now_ms(s->site->worker->io) + CHANNEL_SLOW_MS);
+}
+
+static bool source_suspended(const struct supply *s, const struct config_source *source)
+{
+    struct suspensions *all = &s->site->worker->shared->suspensions;
+    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_SOURCE] = str_of(source->name)};
+
+    return suspensions_count(all) > 0 && suspensions_of(all, names) != 0;
+}
+
+/* A seat without a channel takes part unless its source may not send at all. */
+static bool seat_is_usable(const struct supply *s, const struct seat *seat)
+{
+    if (seat->channel != NULL) {
+        uint64_t until_ms;
+        struct limit_denial why;
+        enum channel_shut shut = channel_shut(seat->channel, &until_ms, &why);
+
+        return shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY;
+    }
+    return !source_suspended(s, seat->source) &&
+           source_families(sources_get(&s->site->worker->shared->sources, seat->source)) != 0;
+}
+
+/* Of a bound supply one seat takes part: the first from the bound one on whose source can send. */
+static void look_bound(struct supply *s)
+{
+    uint32_t len = (uint32_t)s->pool->sources_len, chosen = len;
+
+    for (uint32_t i = 0; i < len && chosen == len; i++) {
+        uint32_t at = (s->bound - 1 + i) % len;
+
+        if (seat_is_usable(s, &s->seats[at]))
+            chosen = at;
+    }
+    for (uint32_t i = 0; i < len; i++) {
+        s->seats[i].unbound = i != chosen;
+        if (s->seats[i].unbound)
+            seat_set(&s->seats[i], false);
+    }
+}
+
+void supply_look_seats(struct supply *s, bool force)
+{
+    const struct worker *w = s->site->worker;
+    uint32_t addresses = atomic_load_explicit(&w->shared->sources.changed, memory_order_relaxed);
+
+    if (!force && s->suspensions_changed == w->suspensions_changed &&
+        s->sources_changed == addresses)
+        return;
+    s->suspensions_changed = w->suspensions_changed;
+    s->sources_changed = addresses;
+    if (s->bound != 0)
+        look_bound(s);
+    for (uint32_t i = 0; i < s->seats_len; i++) {
+        struct seat *seat = &s->seats[i];
+
+        if (seat->unbound)
+            continue;
+        if (seat->channel != NULL)
+            (void)channel_look(seat->channel);
+        else
+            seat_set(seat, seat_is_usable(s, seat));
+    }
+}
+
+/* A source whose turn it is keeps the others waiting for a second at most. */
+static void look_slow(struct supply *s)
+{
+    uint64_t now_ms = io_now_ms(s->site->worker->io);
+    struct seat *first = supply_next(s);
+
+    if (first == NULL || supply_turns(s)->len + s->overflow.len < 2 || feed_empty(&s->feed)) {
+        s->slow = NULL;
+        return;
+    }
+    if (s->slow == first && s->slow_pass == first->turn.pass) {
+        if (now_ms < s->slow_until_ms)
+            return;
+        if (first->channel != NULL && list_empty(&first->channel->idle))
+            channel_is_busy(first->channel);
+        first = supply_next(s);
+        if (first == NULL)
+            return;
+    }
+    s->slow = first;
+    s->slow_pass = first->turn.pass;
+    s->slow_until_ms = now_ms + CHANNEL_SLOW_MS;
+    supply_wake(s, s->slow_until_ms);
+}
+
+/* The channels in front get to know that there is work: as many as may be needed. The heap's first
+ * are not quite those that are next, but the first of all is. */
+static void tell_front(struct supply *s)
+{
+    struct turns *turns = supply_turns(s);
+    struct seat *front[TOLD_MAX];
+    uint32_t len = turns->len;
+
+    if (len > TOLD_MAX)
+        len = TOLD_MAX;
+    if (len > s->waiting)
+        len = s->waiting;
+    for (uint32_t i = 0; i < len; i++)
+        front[i] = CONTAINER_OF(turns->heap[i], struct seat, turn);
+    for (uint32_t i = 0; i < len; i++) /* busy ones too: they may open sessions */
+        channel_dirty(seat_channel(front[i]));
+}
+
+/* --- memory --- */
+
+enum channel_shut supply_shut(const struct supply *s, struct channel **out, uint64_t *until_ms)
+{
+    enum channel_shut soonest = CHANNEL_SUSPENDED;
+    uint64_t soonest_ms = UINT64_MAX;
+
+    *out = NULL;
+    *until_ms = 0;
+    if (s->turns.len > 0 || s->overflow.len > 0) {
+        if (!site_waits(s->site))
+            return CHANNEL_OPEN;
+        *until_ms = site_waits_until_ms(s->site);
+        return CHANNEL_LIMIT;
+    }
+    for (uint32_t i = 0; i < s->seats_len; i++) {
+        struct channel *c = s->seats[i].channel;
+        struct limit_denial why;
+        enum channel_shut shut;
+
+        if (c == NULL || s->seats[i].unbound)
+            continue;
+        shut = channel_shut(c, until_ms, &why);
+        if (*out != NULL && *until_ms >= soonest_ms)
+            continue;
+        *out = c;
+        soonest = shut;
+        soonest_ms = *until_ms;
+    }
+    *until_ms = soonest_ms;
+    return soonest;
+}
+
+/* Whether no source can send for a while. What may go within CLOSED_MS is held ready. */
+static bool is_closed(const struct supply *s)
+{
+    struct channel *c;
+    uint64_t until_ms;
+
+    return supply_shut(s, &c, &until_ms) != CHANNEL_OPEN &&
+           until_ms > io_now_ms(s->site->worker->io) + CLOSED_MS;
+}
+
+/* Whether some source gets mail through, as far as is known. */
+static bool is_well(const struct supply *s)
+{
+    const struct turns *turns = s->turns.len > 0 ? &s->turns : &s->overflow;
+
+    for (uint32_t i = 0; i < turns->len; i++) {
+        const struct channel *c = CONTAINER_OF(turns->heap[i], struct seat, turn)->channel;
+
+        if (c == NULL ||
+            ((c->failures == 0 || channel_has_session(c)) && governor_stopped_ns(c->governor) == 0))
+            return true;
+    }
+    return false;
+}
+
+static uint64_t budget_bytes(const struct supply *s)
+{
+    uint64_t now_s = io_now_ms(s->site->worker->io) / 1000;
+
+    /* A message to try is enough where nothing gets through. */
+    if (!is_well(s))
+        return 1;
+    if (now_s == s->pace_s)
+        return HELD_MIN_BYTES + 2 * (s->pace[0] + s->pace[1]);
+    return HELD_MIN_BYTES + (now_s == s->pace_s + 1 ? 2 * s->pace[0] : 0);
+}
+
+void supply_pace(struct supply *s, uint64_t bytes)
+{
+    uint64_t now_s = io_now_ms(s->site->worker->io) / 1000;
+
+    if (now_s != s->pace_s) {
+        s->pace[1] = now_s == s->pace_s + 1 ? s->pace[0] : 0;
+        s->pace[0] = 0;
+        s->pace_s = now_s;
+    }
+    s->pace[0] += bytes;
+}
+
+bool supply_has_room(const struct supply *s)
+{
+    if (!lane_memory_tight(s->site->worker))
+        return true;
+    return !is_closed(s) && s->held + s->loading < budget_bytes(s);
+}
+
+bool supply_holds_too_much(const struct supply *s)
+{
+    return lane_memory_tight(s->site->worker) &&
+           (is_closed(s) || (s->held > HELD_MIN_BYTES && s->held > 2 * budget_bytes(s)));
+}
+
+uint64_t supply_room_bytes(const struct supply *s)
+{
+    uint64_t used = s->held + s->loading, budget;
+
+    if (!lane_memory_tight(s->site->worker))
+        return UINT64_MAX;
+    budget = budget_bytes(s);
+    return used < budget ? budget - used : 1;
+}
+
+/* Lanes that waited for room want their loads, as far as there is some now; else the supply looks
+ * again when there may be. In front of handing out work. */
+static void feed_hungry(struct supply *s)
+{
+    uint64_t now_ms = io_now_ms(s->site->worker->io), at_ms;
+    struct channel *c;
+    struct list *band;
+
+    /* Only so many at a time: each takes its part of the room when its load begins, at the turn's
+     * end. */
+    for (int i = 0; i < HUNGRY_FED && supply_has_room(s) && (band = hungry_band(s)) != NULL; i++)
+        list_push_back(&s->site->worker->load_wait, list_pop_front(band));
+    if (hungry_band(s) == NULL)
+        return;
+    (void)supply_shut(s, &c, &at_ms);
+    if (at_ms == UINT64_MAX)
+        at_ms = now_ms + DOWN_LOOK_MS;
+    supply_wake(s, at_ms > now_ms + HUNGRY_LOOK_MS ? at_ms : now_ms + HUNGRY_LOOK_MS);
+}
+
+/* --- whether it works --- */
+
+bool supply_has_hope(const struct supply *s)
+{
+    for (uint32_t i = 0; i < s->seats_len; i++) {
+        const struct seat *seat = &s->seats[i];
+        enum channel_shut shut;
+        struct limit_denial why;
+        uint64_t until_ms;
+
+        if (turn_in(&seat->turn))
+            return true;
+        if (seat->channel == NULL || seat->unbound)
+            continue;
+        shut = channel_shut(seat->channel, &until_ms, &why);
+        if (shut == CHANNEL_LIMIT || shut == CHANNEL_SHORTAGE || shut == CHANNEL_BUSY)
+            return true;
+    }
+    return false;
+}
+
+/* The supply works again: its lanes go on, except recipients that were tried and have times of
+ * their own. */
+void supply_resume(struct supply *s)
+{
+    struct list_node *n, *next;
+
+    if (!s->down)
+        return;
+    s->down = false;
+    for (n = list_first(&s->attached); n != NULL; n = next) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
+
+        next = list_next(&s->attached, n);
+        if (lane->state == LANE_SITE_DOWN)
+            lane_resume(lane);
+    }
+}
+
+void supply_down(struct supply *s)
+{
+    s->down = true;
+    supply_wake(s, io_now_ms(s->site->worker->io) + DOWN_LOOK_MS);
+}
+
+/* Whether a source may send that could not when the supply went down: it works in another worker,
+ * was resumed, or its address is back. */
+static bool is_up(const struct supply *s)
+{
+    for (uint32_t i = 0; i < s->seats_len; i++) {
+        const struct seat *seat = &s->seats[i];
+        const struct channel *c = seat->channel;
+
+        if (c != NULL && c->down && governor_ups(c->governor) != c->ups_seen)
+            return true;
+        if (turn_in(&seat->turn) &&
+            (c == NULL || (!c->down && c->failures == 0 && governor_stopped_ns(c->governor) == 0)))
+            return true;
+    }
+    return false;
+}
+
+/* Watches a supply that was down: whichever worker finds that the site answers again, lanes of all
+ * workers go on. */
+static void watch(struct supply *s)
+{
+    supply_look_seats(s, true);
+    if (is_up(s))
+        supply_resume(s);
+    else
+        supply_wake(s, io_now_ms(s->site->worker->io) + DOWN_LOOK_MS);
+}
+
+/* In a long pause mail waits in the store: there it takes no memory and expires in time. */
+static void park(struct supply *s)
+{
+    uint64_t now_ms = io_now_ms(s->site->worker->io), until_ms;
+    struct channel *c;
+    struct lane *lane;
+
+    if (feed_empty(&s->feed))
+        return;
+    switch (supply_shut(s, &c, &until_ms)) {
+    case CHANNEL_SUSPENDED:
+    case CHANNEL_AWAY:
+    case CHANNEL_FAMILY:
+    case CHANNEL_STOPPED:
+        break;
+    case CHANNEL_OPEN:
+    case CHANNEL_LIMIT:
+    case CHANNEL_SHORTAGE:
+    case CHANNEL_REFUSED:
+    case CHANNEL_BUSY:
+        return;
+    }
+    if (until_ms <= now_ms + PARK_MS)
+        return;
+    if (until_ms > now_ms + PARK_MS_MAX)
+        until_ms = now_ms + PARK_MS_MAX;
+    supply_down(s);
+    while ((lane = feed_next(&s->feed)) != NULL)
+        lane_pause(lane, until_ms + 1); /* leaves the feed with its window */
+}
+
+void supply_look(struct supply *s)
+{
+    supply_look_seats(s, false);
+    if (s->down)
+        watch(s);
+    park(s);
+    feed_hungry(s);
+    look_slow(s);
+    if (site_waits(s->site))
+        supply_wake(s, site_waits_until_ms(s->site));
+    else if (!feed_empty(&s->feed))
+        tell_front(s);
+}
+
+void supply_flush(struct supply *s)
+{
+    struct worker *w = s->site->worker;
+
+    for (uint32_t i = 0; i < s->seats_len; i++) {
+        struct channel *c = s->seats[i].channel;
+
+        if (c == NULL)
+            continue;
+        c->open_after_ms = 0;
+        governor_probe_now(c->governor, io_now_ns(w->io));
+        (void)channel_look(c);
+    }
+    supply_dirty(s);
+}

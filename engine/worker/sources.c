@@ -1,0 +1,212 @@
+#include "worker/sources.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "worker/shared.h"
+#include "worker/worker.h"
+
+#define LOOK_MS     1000 /* behind the first look in vain; doubled with each */
+#define LOOK_MS_MAX 60000
+#define NS_PER_MS   UINT64_C(1000000)
+
+int sources_init(struct sources *s)
+{
+    int err = map_init(&s->by_key, 16);
+
+    if (err == 0)
+        pthread_mutex_init(&s->lock, NULL);
+    return err;
+}
+
+void sources_done(struct sources *s)
+{
+    struct map_node *n;
+    size_t bucket = 0;
+
+    if (s->by_key.buckets == NULL)
+        return;
+    while ((n = map_walk(&s->by_key, &bucket, NULL)) != NULL) {
+        struct source *one = CONTAINER_OF(n, struct source, node);
+
+        map_remove(&s->by_key, n);
+        free(one->key);
+        free(one);
+    }
+    map_done(&s->by_key);
+    pthread_mutex_destroy(&s->lock);
+}
+
+static struct source *source_new(const struct config_source *of, struct buf *key)
+{
+    struct source *s = aligned_alloc(CACHE_LINE_BYTES, sizeof(*s));
+
+    ASSERT(s != NULL);
+    memset(s, 0, sizeof(*s));
+    buf_putc(key, '\0');
+    s->key = (char *)key->data;
+    *key = (struct buf){0};
+    s->has[SOURCE_IPV4] = of->ipv4.len != 0;
+    s->has[SOURCE_IPV6] = of->ipv6.len != 0;
+    return s;
+}
+
+struct source *sources_get(struct sources *all, const struct config_source *of)
+{
+    struct source *s = NULL;
+    struct buf key = {0};
+    struct map_node *n;
+    uint64_t hash;
+
+    buf_printf(&key, "%s|%s|%s", of->name, of->ipv4.len != 0 ? of->ipv4.text : "",
+               of->ipv6.len != 0 ? of->ipv6.text : "");
+    hash = hash_bytes(key.data, key.len, 0);
+    pthread_mutex_lock(&all->lock);
+    for (n = map_find(&all->by_key, hash); n != NULL && s == NULL; n = map_find_next(n))
+        if (str_eq(str_of(CONTAINER_OF(n, struct source, node)->key), buf_str(&key)))
+            s = CONTAINER_OF(n, struct source, node);
+    if (s == NULL) {
+        s = source_new(of, &key);
+        map_insert(&all->by_key, &s->node, hash);
+    }
+    pthread_mutex_unlock(&all->lock);
+    buf_done(&key);
+    return s;
+}
+
+int source_family(sa_family_t family)
+{
+    return family == AF_INET ? SOURCE_IPV4 : family == AF_INET6 ? SOURCE_IPV6 : -1;
+}
+
+const struct config_address *source_address(const struct config_source *of, sa_family_t family)
+{
+    const struct config_address *a = family == AF_INET    ? &of->ipv4
+                                     : family == AF_INET6 ? &of->ipv6
+                                                          : NULL;
+
+    return a != NULL && a->len != 0 ? a : NULL;
+}
+
+uint8_t source_families(const struct source *s)
+{
+    uint8_t families = 0;
+
+    if (!s->has[SOURCE_IPV4] && !s->has[SOURCE_IPV6])
+        return 1 << SOURCE_IPV4 | 1 << SOURCE_IPV6;
+    for (int i = 0; i < SOURCE_FAMILIES; i++)
+        if (s->has[i] && source_away_ns(s, (enum source_family)i) == 0)
+            families |= (uint8_t)(1 << i);
+    return families;
+}
+
+uint64_t source_look_ns(const struct source *s)
+{
+    uint64_t v4 = source_away_ns(s, SOURCE_IPV4), v6 = source_away_ns(s, SOURCE_IPV6);
+
+    return v4 == 0 || (v6 != 0 && v6 < v4) ? v6 : v4;
+}
+
+/* --- whether the address is there --- */
+
+void source_missing(struct source *s, const struct config_source *of, enum source_family family,
+                    int err, struct worker *w)
+{
+    const struct config_address *a = family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
+    uint64_t wait_ms = LOOK_MS_MAX;
+    uint32_t looks;
+
+    if (source_away_ns(s, family) > io_now_ns(w->io))
+        return; /* several sessions found out at once */
+    looks = atomic_fetch_add_explicit(&s->shared.looks[family], 1, memory_order_relaxed);
+    if (looks < 6)
+        wait_ms = (uint64_t)LOOK_MS << looks;
+
+    atomic_store_explicit(&s->shared.error[family], err, memory_order_relaxed);
+    if (atomic_exchange_explicit(&s->shared.away_ns[family], io_now_ns(w->io) + wait_ms * NS_PER_MS,
+                                 memory_order_relaxed) != 0)
+        return;
+    atomic_fetch_add_explicit(&w->shared->sources.changed, 1, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.since_ms[family], worker_wall_ms(w), memory_order_relaxed);
+    log_warn("source.address_missing",
+             "source=%s address=%s error=\"%s\" action=\"add the address to this machine; the "
+             "source is left out until it is there\"",
+             of->name, a->text, strerror(-err));
+}
+
+static void source_back(struct sources *all, struct source *s, const struct config_source *of,
+                        enum source_family family)
+{
+    atomic_store_explicit(&s->shared.looks[family], 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&s->shared.away_ns[family], 0, memory_order_relaxed) == 0)
+        return;
+    atomic_fetch_add_explicit(&all->changed, 1, memory_order_relaxed);
+    log_info("source.address_back", "source=%s address=%s", of->name,
+             family == SOURCE_IPV4 ? of->ipv4.text : of->ipv6.text);
+}
+
+/* Whether err says that the address, or its family, is not there; a shortage says nothing. */
+static bool is_missing(int err)
+{
+    return err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT || err == -EACCES || err == -EINVAL;
+}
+
+static void look(struct worker *w, const struct config_source *of, enum source_family family)
+{
+    struct source *s = sources_get(&w->shared->sources, of);
+    const struct config_address *a = family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
+    int fd = io_stream(w->io, a->addr.ss_family, (const struct sockaddr *)&a->addr, a->len);
+
+    if (fd >= 0) {
+        io_close_fd(w->io, fd, true);
+        source_back(&w->shared->sources, s, of, family);
+    } else if (is_missing(fd)) {
+        source_missing(s, of, family, fd, w);
+    }
+}
+
+/* Whether there is an address that may be away. */
+static bool look_at_all(struct worker *w, bool all)
+{
+    uint64_t now_ns = io_now_ns(w->io);
+    bool any = false;
+
+    for (size_t i = 0; i < w->config->sources_len; i++) {
+        const struct config_source *of = &w->config->sources[i];
+
+        for (int family = 0; family < SOURCE_FAMILIES; family++) {
+            const struct config_address *a = family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
+            uint64_t away_ns;
+
+            if (a->len == 0)
+                continue;
+            any = true;
+            away_ns =
+                source_away_ns(sources_get(&w->shared->sources, of), (enum source_family)family);
+            if (all || (away_ns != 0 && away_ns <= now_ns))
+                look(w, of, (enum source_family)family);
+        }
+    }
+    return any;
+}
+
+static void on_look(struct timer *timer)
+{
+    struct worker *w = CONTAINER_OF(timer, struct worker, sources_timer);
+
+    if (!w->draining && look_at_all(w, false))
+        wheel_arm(io_wheel(w->io), timer, io_now_ms(w->io) + LOOK_MS);
+}
+
+void sources_look(struct worker *w)
+{
+    w->sources_timer.on_timer = on_look;
+    if (look_at_all(w, true))
+        wheel_arm(io_wheel(w->io), &w->sources_timer, io_now_ms(w->io) + LOOK_MS);
+}
+
+void sources_look_end(struct worker *w)
+{
+    wheel_cancel(io_wheel(w->io), &w->sources_timer);
+}

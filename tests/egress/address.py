@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""A source whose address this machine does not hold, in a network of its own: it is left out and
+reported once, the others send its mail, and it comes back by itself.
+
+usage: address.py; exit status 77 where no network namespace may be had"""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+from egress import Receiver, inject, settings  # noqa: E402
+from engine import Engine  # noqa: E402
+from proc import Failure, wait_until  # noqa: E402
+from talk import run  # noqa: E402
+
+
+def ip(*arguments):
+    subprocess.run(["ip", *arguments], check=True)
+
+
+def states(engine):
+    return {s["name"]: s["state"] for s in engine.status()["sources"]}
+
+
+def address(number):
+    return f"10.7.0.{10 + number}"
+
+
+def own_sources(*numbers):
+    return {f"a{n}": {"ipv4": address(n), "ehlo_name": f"a{n}.sender.example"} for n in numbers}
+
+
+def sends(engine, sink, wanted, first):
+    """Whether 20 messages come from exactly these sources."""
+    before = len(sink.ledger())
+    inject(engine, 20, first=first)
+    sink.wait_mails(before + 20)
+    return set(sink.shares(before)) == wanted
+
+
+def test_missing_and_back():
+    ip("address", "add", f"{address(1)}/32", "dev", "lo")
+    with Receiver(host="127.0.0.1") as sink, \
+            Engine({**settings(sink, (), destinations={"*": {"idle": "500ms"}}),
+                    "sources": own_sources(1, 2)}) as engine:
+        wait_until("a2 to be missed", lambda: states(engine) == {"a1": "ok", "a2": "missing"})
+        if not sends(engine, sink, {1}, 0):
+            raise Failure(f"a2 has no address: {sink.shares()}")
+        ip("address", "add", f"{address(2)}/32", "dev", "lo")
+        wait_until("a2 to be back", lambda: states(engine) == {"a1": "ok", "a2": "ok"})
+        wait_until("a2 to send", lambda: sends(engine, sink, {1, 2}, 100))
+        # An address that vanishes while the engine runs: the first session that wants it notices.
+        wait_until("all sessions to end", lambda: engine.status()["gauges"]["sessions_out"] == 0)
+        ip("address", "del", f"{address(1)}/32", "dev", "lo")
+        if not sends(engine, sink, {2}, 200):
+            raise Failure(f"a1 lost its address: {sink.shares()}")
+        wait_until("a1 to be missed", lambda: states(engine) == {"a1": "missing", "a2": "ok"})
+        shown = engine.command("source", "show", "a1")
+        if f"{address(1)}: Cannot assign requested address" not in shown:
+            raise Failure(f"source show a1 says\n{shown}")
+        # The last one goes too: mail waits, nobody's failure, until one of the two is there again.
+        wait_until("all sessions to end", lambda: engine.status()["gauges"]["sessions_out"] == 0)
+        ip("address", "del", f"{address(2)}/32", "dev", "lo")
+        before = len(sink.ledger())
+        inject(engine, 20, first=300)
+        wait_until("the mail to wait for a source", lambda: '"reason":"source"' in
+                   engine.command("queue", "list", "--limit", "1", "--json"))
+        ip("address", "add", f"{address(1)}/32", "dev", "lo")
+        sink.wait_mails(before + 20)
+        if set(sink.shares(before)) != {1}:
+            raise Failure(f"only a1 has an address: {sink.shares(before)}")
+        if engine.records("TransientFailure"):
+            raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
+        log = engine.process.log.read_text()
+        for number, missed in ((1, 1), (2, 2)):
+            if log.count(f"source.address_missing source=a{number} ") != missed:
+                raise Failure(f"a{number} was not missed {missed} times:\n{log}")
+
+
+def test_family():
+    """A source that has one family sends over it alone: not from what else the machine has."""
+    ip("address", "add", "10.7.0.21/32", "dev", "lo")
+    with Receiver(host="127.0.0.1") as sink, \
+            Engine({**settings(sink, ()), "sources": {
+                "a1": {"ipv6": "::1"}, "a11": {"ipv4": "10.7.0.21"}},
+                "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port,
+                        "ipv6": True}}) as engine:
+        if not sends(engine, sink, {11}, 0):
+            raise Failure(f"a1 has no IPv4 address: {sink.shares()}")
+
+
+if __name__ == "__main__":
+    if not os.environ.get("HAYAUMA_OWN_NETWORK"):
+        own = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+        if subprocess.run([*own, "ip", "link"], capture_output=True, check=False).returncode != 0:
+            print("no network namespace, or no ip")
+            sys.exit(77)
+        os.execvpe(own[0], [*own, sys.executable, *sys.argv], {**os.environ, "HAYAUMA_OWN_NETWORK": "1"})
+    ip("link", "set", "lo", "up")
+    run(globals())

@@ -1,0 +1,336 @@
+/* hayauma source list, show, suspend, resume; hayauma pool list. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "tools/commands/channel.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/queue_suspend.h"
+#include "tools/commands/screen.h"
+
+static const char source_help[] =
+    "usage: hayauma source list [options]\n"
+    "       hayauma source show NAME [options]\n"
+    "       hayauma source suspend NAME [--for TIME] [--reason TEXT] [options]\n"
+    "       hayauma source resume NAME [options]\n"
+    "\n"
+    "The addresses that the running engine sends from. A source that is suspended sends nothing;\n"
+    "its mail goes by the others of its pools. 'hayauma queue suspensions' lists what is "
+    "suspended.\n"
+    "\n"
+    "      --for TIME          suspend: resume it by itself after TIME (30m, 2h, 3d)\n"
+    "      --reason TEXT       suspend: why, for those who look later\n" CHANNEL_HELP
+    "  -h, --help              this text\n"
+    "\n"
+    "Without one of these actions 'hayauma source' is the load generator: 'hayauma source "
+    "--help'.\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
+
+static const char pool_help[] =
+    "usage: hayauma pool list [options]\n"
+    "\n"
+    "The pools of the running engine: which sources each has, with their weights.\n"
+    "\n" CHANNEL_HELP "  -h, --help              this text\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
+
+/* --- what the engine says --- */
+
+/* The member name of its status (a new reference), or NULL with *code set. */
+static json_t *ask(const struct channel_options *o, const char *name, int *code)
+{
+    struct channel ch;
+    json_t *reply, *list = NULL;
+
+    *code = channel_open(&ch, o);
+    if (*code == 0)
+        *code = channel_send(&ch, json_pack("{s:s, s:i}", "op", "status", "destinations", 0));
+    while (*code == 0 && (reply = channel_next(&ch, NULL, code)) != NULL) {
+        json_t *found = json_object_get(json_object_get(reply, "status"), name);
+
+        if (found != NULL && list == NULL)
+            list = json_incref(found);
+        json_decref(reply);
+    }
+    channel_close(&ch);
+    return list;
+}
+
+static void print_json(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_COMPACT);
+    putchar('\n');
+}
+
+static void put_column(struct buf *line, const char *text, unsigned columns)
+{
+    size_t from = line->len;
+
+    put_text(line, *text != 0 ? text : "-", 0, false);
+    pad_from(line, from, columns, false);
+    buf_putc(line, ' ');
+}
+
+static void put_number(struct buf *line, long long v, unsigned columns)
+{
+    size_t from = line->len;
+
+    put_count(line, (uint64_t)v);
+    pad_from(line, from, columns, true);
+    buf_putc(line, ' ');
+}
+
+/* --- sources --- */
+
+static void print_source(const json_t *s)
+{
+    struct buf line = {0};
+
+    put_column(&line, reply_text(s, "name"), 20);
+    put_column(&line, reply_text(s, "state"), 9);
+    put_number(&line, reply_number(s, "sessions"), 8);
+    put_number(&line, reply_number(s, "messages"), 12);
+    put_column(&line, reply_text(s, "ipv4"), 15);
+    put_column(&line, reply_text(s, "ipv6"), 15);
+    put_text(&line, reply_text(s, "ehlo_name"), 0, false);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int list_sources(const struct channel_options *o)
+{
+    int code;
+    json_t *list = ask(o, "sources", &code);
+    size_t i;
+    json_t *s;
+
+    if (list != NULL && !o->json)
+        printf("%-20s %-9s %8s %12s %-15s %-15s %s\n", "SOURCE", "STATE", "SESSIONS", "MESSAGES",
+               "IPV4", "IPV6", "EHLO NAME");
+    json_array_foreach(list, i, s)
+    {
+        if (o->json)
+            print_json(s);
+        else
+            print_source(s);
+    }
+    json_decref(list);
+    return code;
+}
+
+static void print_field(const char *name, const char *text)
+{
+    struct buf line = {0};
+
+    put_column(&line, name, 18);
+    put_text(&line, text, 0, false);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static void print_count(const char *name, long long v)
+{
+    struct buf line = {0};
+
+    put_count(&line, (uint64_t)v);
+    buf_putc(&line, '\0');
+    print_field(name, (const char *)line.data);
+    buf_done(&line);
+}
+
+static void print_missing(const json_t *missing)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "%s: %s, since ", reply_text(missing, "address"),
+               reply_text(missing, "error"));
+    put_age(&text, clock_wall_ms() - reply_number(missing, "since_ms"));
+    buf_putc(&text, '\0');
+    print_field("missing", (const char *)text.data);
+    buf_done(&text);
+}
+
+static void print_details(const json_t *s)
+{
+    const json_t *missing = json_object_get(s, "missing"), *pools = json_object_get(s, "pools");
+    size_t i;
+    json_t *item;
+
+    print_field("source", reply_text(s, "name"));
+    print_field("state", reply_text(s, "state"));
+    if (*reply_text(s, "ipv4") != 0)
+        print_field("ipv4", reply_text(s, "ipv4"));
+    if (*reply_text(s, "ipv6") != 0)
+        print_field("ipv6", reply_text(s, "ipv6"));
+    json_array_foreach(missing, i, item) print_missing(item);
+    print_field("ehlo name", reply_text(s, "ehlo_name"));
+    json_array_foreach(pools, i, item) print_field("pool", json_string_value(item));
+    print_count("sessions", reply_number(s, "sessions"));
+    print_count("messages", reply_number(s, "messages"));
+    print_count("connects", reply_number(s, "connects"));
+    print_count("connect failures", reply_number(s, "connect_failures"));
+}
+
+static int show_source(const struct channel_options *o, const char *name)
+{
+    int code;
+    json_t *list = ask(o, "sources", &code), *s;
+    bool found = false;
+    size_t i;
+
+    json_array_foreach(list, i, s)
+    {
+        if (strcmp(reply_text(s, "name"), name) != 0)
+            continue;
+        found = true;
+        if (o->json)
+            print_json(s);
+        else
+            print_details(s);
+    }
+    if (code == 0 && !found) {
+        fprintf(stderr,
+                "hayauma source show: there is no source '%s'; 'hayauma source list' shows "
+                "them\n",
+                name);
+        code = EXIT_FAILED;
+    }
+    json_decref(list);
+    return code;
+}
+
+/* --- pools --- */
+
+static void print_pool(const json_t *pool)
+{
+    const json_t *sources = json_object_get(pool, "sources");
+    struct buf line = {0};
+    size_t i;
+    json_t *s;
+
+    put_column(&line, reply_text(pool, "name"), 20);
+    put_column(&line, reply_text(pool, "selection"), 9);
+    put_column(&line, reply_text(pool, "overflow"), 20);
+    json_array_foreach(sources, i, s)
+    {
+        buf_puts(&line, i == 0 ? "" : ", ");
+        put_text(&line, reply_text(s, "name"), 0, false);
+        buf_printf(&line, " %lld", reply_number(s, "weight"));
+    }
+    if (json_is_true(json_object_get(pool, "default")))
+        buf_puts(&line, " (default)");
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static int list_pools(const struct channel_options *o)
+{
+    int code;
+    json_t *list = ask(o, "pools", &code);
+    size_t i;
+    json_t *pool;
+
+    if (list != NULL && !o->json)
+        printf("%-20s %-9s %-20s %s\n", "POOL", "SELECTION", "OVERFLOW", "SOURCES AND WEIGHTS");
+    json_array_foreach(list, i, pool)
+    {
+        if (o->json)
+            print_json(pool);
+        else
+            print_pool(pool);
+    }
+    json_decref(list);
+    return code;
+}
+
+/* --- options --- */
+
+/* The options behind the action. -1: help was asked for; names_max words may follow. */
+static int options_parse(struct channel_options *o, int argc, char **argv, int names_max)
+{
+    static const struct option longs[] = {
+        CHANNEL_LONG_OPTIONS, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    int c;
+
+    optind = 0; /* glibc: start again */
+    while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+        if (channel_option(o, c))
+            continue;
+        if (c == 'h')
+            return -1;
+        return EXIT_USAGE;
+    }
+    if (argc - optind <= names_max)
+        return 0;
+    fprintf(stderr, "hayauma %s: unexpected '%s'\n", o->command, argv[optind + names_max]);
+    return EXIT_USAGE;
+}
+
+/* Runs the action of argv[1], under the name by which its errors are said. */
+static int run(const char *what, const char *help, int argc, char **argv,
+               int (*action)(const struct channel_options *o, const char *name), bool named)
+{
+    char title[64];
+    struct channel_options o = {0};
+    int code;
+
+    snprintf(title, sizeof(title), "hayauma %s %s", what, argv[1]);
+    o.command = title + strlen("hayauma ");
+    argv[1] = title;
+    code = options_parse(&o, argc - 1, argv + 1, named ? 1 : 0);
+    if (code == 0 && named && argc - 1 == optind) {
+        fprintf(stderr, "%s: say which\n", title);
+        code = EXIT_USAGE;
+    }
+    if (code == 0)
+        return action(&o, named ? argv[1 + optind] : NULL);
+    if (code == -1)
+        fputs(help, stdout);
+    return code == -1 ? EXIT_OK : code;
+}
+
+static int source_list(const struct channel_options *o, const char *name)
+{
+    (void)name;
+    return list_sources(o);
+}
+
+static int pool_list(const struct channel_options *o, const char *name)
+{
+    (void)name;
+    return list_pools(o);
+}
+
+int cmd_sources(int argc, char **argv)
+{
+    const char *action = argv[1];
+    char title[64];
+    int code;
+
+    if (strcmp(action, "list") == 0)
+        return run("source", source_help, argc, argv, source_list, false);
+    if (strcmp(action, "show") == 0)
+        return run("source", source_help, argc, argv, show_source, true);
+    snprintf(title, sizeof(title), "hayauma source %s", action);
+    argv[1] = title;
+    code =
+        source_suspend(strcmp(action, "suspend") == 0 ? "suspend" : "resume", argc - 1, argv + 1);
+    if (code == -1)
+        fputs(source_help, stdout);
+    return code == -1 ? EXIT_OK : code;
+}
+
+int cmd_pool(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "list") == 0)
+        return run("pool", pool_help, argc, argv, pool_list, false);
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        fputs(pool_help, stdout);
+        return EXIT_OK;
+    }
+    fputs(pool_help, stderr);
+    return EXIT_USAGE;
+}
