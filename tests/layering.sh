@@ -21,7 +21,7 @@ schedule: base io smtp queue dns tls config mail limits worker;
 outcome: base io smtp queue dns tls config mail limits worker schedule; jansson.h gmime/
 deliver: base io smtp queue dns tls config mail limits worker schedule outcome;
 intake: base io smtp queue dns tls config mail limits worker schedule outcome;
-http: base io smtp queue dns tls config mail limits worker schedule outcome intake; jansson.h glib.h microhttpd.h
+http: base io smtp queue dns tls config mail limits worker schedule outcome intake; jansson.h glib.h microhttpd.h zlib.h
 control: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http; jansson.h
 run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control;
 tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control run; jansson.h gmime/ libfyaml.h
@@ -29,7 +29,7 @@ tools/send: base io smtp queue dns tls config mail limits tools/commands tools/s
 tools/sink: base io smtp queue dns tls config mail limits worker tools/commands; libfyaml.h
 tools: base config tools/commands;
 '
-third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ glib.h microhttpd.h libpsl.h curl/ hiredis/'
+third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ glib.h microhttpd.h zlib.h libpsl.h curl/ hiredis/'
 
 check() { # root of a tree
     local file

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "http/coding.h"
 #include "http/http_private.h"
 #include "io/io.h"
 
@@ -139,13 +140,36 @@ static bool body_take(struct http_request *r, const char *bytes, size_t len)
     return r->dropped <= HTTP_DROPPED_TIMES * max;
 }
 
+static bool hold(void *arg, uint64_t bytes)
+{
+    return request_hold(arg, bytes);
+}
+
+static void body_inflate(struct http_request *r)
+{
+    uint64_t max = r->config->http.body_bytes_max;
+    struct buf plain = {0};
+    int err = coding_inflate(buf_str(&r->body), max, hold, r, &plain);
+
+    buf_done(&r->body);
+    r->body = plain;
+    if (err == -EFBIG)
+        request_problem(r, 413, "", "the body is longer than %llu bytes", (unsigned long long)max);
+    else if (err == -ENOMEM)
+        request_problem(r, 503, "", "too much mail is being received, try again later");
+    else if (err < 0)
+        request_problem(r, 400, "", "the body is not coded as Content-Encoding says");
+}
+
 static void body_here(struct http_request *r)
 {
     atomic_store_explicit(&r->client->since_ms, 0, memory_order_relaxed);
     r->handled = true;
     if (r->refusal != 0)
         request_problem(r, r->refusal, "", "%s", r->refusal_text);
-    else
+    else if (r->coded)
+        body_inflate(r);
+    if (!r->answered)
         r->endpoint->handle(r);
 }
 

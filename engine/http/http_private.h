@@ -70,6 +70,7 @@ struct http_request {
     uint64_t dropped;    /* bytes of such a body */
     unsigned refusal;    /* the status of that; 0: none */
     char refusal_text[160];
+    bool coded;   /* the body, by gzip or deflate */
     bool handled; /* endpoint->handle() was called */
     bool answered;
     /* After a suspension: goes on. */

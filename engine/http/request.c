@@ -268,6 +268,13 @@ static bool is_json(const char *type)
             str_eq_nocase((struct str){s.ptr + s.len - 5, 5}, STR("+json")));
 }
 
+static bool take_coding(struct http_request *r, struct str coding)
+{
+    r->coded = str_eq_nocase(coding, STR("gzip")) || str_eq_nocase(coding, STR("x-gzip")) ||
+               str_eq_nocase(coding, STR("deflate"));
+    return r->coded || str_eq_nocase(coding, STR("identity"));
+}
+
 static void check_body(struct http_request *r, const struct head *head)
 {
     const char *type = head->values[CONTENT_TYPE], *coding = head->values[CONTENT_ENCODING];
@@ -276,8 +283,8 @@ static void check_body(struct http_request *r, const struct head *head)
     /* A page in a browser may send other types to this host without asking first. */
     if (type == NULL || !is_json(type))
         request_refuse(r, 415, "the body must be JSON: \"Content-Type: application/json\"");
-    else if (coding != NULL && !str_eq_nocase(str_of(coding), STR("identity")))
-        request_refuse(r, 415, "content codings (gzip, ...) are not taken");
+    else if (coding != NULL && !take_coding(r, str_of(coding)))
+        request_refuse(r, 415, "of content codings gzip and deflate are taken, one of them");
     else if (head->seen[CONTENT_LENGTH] > 0 &&
              str_to_u64(str_of(head->values[CONTENT_LENGTH]), UINT64_MAX / 2, &len) < 0)
         request_refuse(r, 400, "Content-Length is no number");
