@@ -415,6 +415,24 @@ def test_a_login_in_plaintext_is_forgotten():
         expect("protocol", engine.wait_records("Reception")[0]["reception_protocol"], "ESMTPSA")
 
 
+def test_keys_are_shown_nowhere():
+    """Neither a certificate's key nor what is sent encrypted is in log, records or a status."""
+    engine = Secure()
+    engine.config["log_level"] = "debug"
+    with engine:
+        with engine.implicit() as client:
+            client.expect(client.message("b@d.example", data=b"Subject: x\r\n\r\nCanary-4711\r\n"), 250)
+        with raw(engine, engine.tls_port) as connection:
+            connection.sendall(b"\x16\x03\x01\x00\x04\x0e\x00\x00\x00")
+            read_end(connection)
+        engine.wait_records("Reception")
+        wait_until("failures", lambda: engine.totals()["tls_in_failures"] == 1)
+        shown = (engine.dir / "log").read_text() + str(engine.records()) + str(engine.status())
+        expect("handshakes", ("smtp.tls " in shown, "smtp.tls_failed" in shown), (True, True))
+        secrets = engine.certificates[0][1].read_text().split("\n")[1:-2] + ["Canary-4711"]
+        expect("secrets", [line for line in secrets if line[:40] in shown], [])
+
+
 def test_sslscan():
     if not shutil.which("sslscan"):
         raise Skip("no sslscan")

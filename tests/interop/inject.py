@@ -11,19 +11,26 @@ import unittest
 import case
 import mail
 import peers
+from authority import Authority
 from engine import Engine
-from proc import TempDir, wait_until
+from proc import TempDir, free_port, wait_until
 
 SENDER = "sender@sender.example"
-dovecot = engine = scratch = None
+MX = "mta.sender.example"
+dovecot = engine = scratch = tls_port = ca = None
 
 
 def setUpModule():
-    global dovecot, engine, scratch
+    global dovecot, engine, scratch, tls_port, ca
     scratch = TempDir("hayauma-clients-").path
     dovecot = peers.Dovecot("dovecot.example").start()
     unittest.addModuleCleanup(dovecot.stop)
-    engine = Engine({"routes": {"*": f"lmtp:unix:{dovecot.dir}/lmtp.sock"}}).start()
+    ca, key = Authority(scratch / "ca").self_signed(MX, more=("localhost",))
+    tls_port = free_port()
+    engine = Engine({"routes": {"*": f"lmtp:unix:{dovecot.dir}/lmtp.sock"},
+                     "certificates": [{"chain": str(ca), "key": str(key)}]})
+    engine.config["listeners"].append({"listen": f"{engine.host}:{tls_port}", "tls": "implicit"})
+    engine.start()
     unittest.addModuleCleanup(engine.stop)
 
 
@@ -124,22 +131,70 @@ class Clients(unittest.TestCase):
                     message = self.arrived(user, f"Subject: relayed-{n}.\n".encode())
                     self.assertEqual(mail.split(message)[1], body)
 
+    def check_encrypted(self, user, marker, protocol=b"ESMTPS"):
+        """Received says so."""
+        head, _ = mail.split(self.arrived(user, marker))
+        self.assertRegex(head, rb"\(using TLSv1\.[23] with cipher [A-Z0-9_-]+ \([0-9]+ bits\)\)")
+        self.assertIn(b" with " + protocol + b" id ", head)
+
+    def test_swaks_encrypted(self):
+        for how, port in (("--tls", engine.port), ("--tlsc", tls_port)):
+            with self.subTest(how=how):
+                run(["swaks", "--server", engine.host, "--port", port, how, "--tls-verify",
+                     "--tls-ca-path", ca, "--from", SENDER, "--to", "taro@dovecot.example", "--body",
+                     f"swaks{how}.", "--helo", "client.example"])
+                self.check_encrypted("taro", f"swaks{how}.".encode())
+
+    def test_msmtp_encrypted(self):
+        for starttls, port in (("on", engine.port), ("off", tls_port)):
+            with self.subTest(starttls=starttls):
+                text = f"Subject: msmtp-starttls-{starttls}\nTo: hanako@dovecot.example\n\nx\n"
+                run(["msmtp", "--host=localhost", f"--port={port}", f"--from={SENDER}", "--tls=on",
+                     f"--tls-starttls={starttls}", f"--tls-trust-file={ca}", "--auth=off",
+                     "--domain=client.example", "hanako@dovecot.example"], text.encode())
+                self.check_encrypted("hanako", f"msmtp-starttls-{starttls}".encode())
+
+    def test_s_nail_encrypted(self):
+        for scheme, more, port in (("smtp", ["-Ssmtp-use-starttls"], engine.port), ("smtps", [], tls_port)):
+            with self.subTest(scheme=scheme):
+                run(["s-nail", "-:/", "-Sv15-compat", f"-Smta={scheme}://localhost:{port}", *more,
+                     "-Ssmtp-auth=none", "-Shostname=client.example", f"-Sfrom={SENDER}", "-Ssendwait",
+                     f"-Stls-ca-file={ca}", "-Stls-verify=strict", "-r", SENDER, "-s", f"s-nail-{scheme}.",
+                     "hanako@dovecot.example"], b"x\n", LC_ALL="C.UTF-8")
+                # It says HELO where it does not log in.
+                self.check_encrypted("hanako", f"s-nail-{scheme}.".encode(), b"SMTP")
+
+    def test_postfix_encrypted(self):
+        """Several messages in each session, and sessions that resume."""
+        with peers.Postfix("client.example", relayhost=f"[{engine.host}]:{engine.port}",
+                           settings={"smtp_tls_security_level": "encrypt"}) as client:
+            for n in range(10):
+                case.submit(client, SENDER, ["taro@dovecot.example"],
+                            mail.header(f"encrypted-{n}.", SENDER, "taro") + b"x\r\n", ())
+            for n in range(10):
+                self.check_encrypted("taro", f"Subject: encrypted-{n}.\n".encode())
+
     @unittest.skipUnless(shutil.which("node") and (peers.TREES / "npm/node_modules/nodemailer").exists(),
                          "no nodemailer here")
     def test_nodemailer(self):
         script = """
 const mailer = require("nodemailer").createTransport({host: process.argv[2], port: +process.argv[3],
-  ignoreTLS: true, pool: true, maxConnections: 3, name: "client.example"});
+  secure: process.argv[4] == "implicit", ignoreTLS: process.argv[4] == "none",
+  requireTLS: process.argv[4] == "starttls", tls: {rejectUnauthorized: false}, pool: true,
+  maxConnections: 3, name: "client.example"});
 const mails = [...Array(20).keys()].map(n => mailer.sendMail({
-  from: "sender@sender.example", to: "taro@dovecot.example", subject: `nodemailer-${n}.`,
+  from: "sender@sender.example", to: "taro@dovecot.example", subject: `nodemailer-${process.argv[4]}-${n}.`,
   text: "本文 nodemailer\\n.\\n", html: "<p>早馬</p>"}));
 Promise.all(mails).then(() => mailer.close(), e => { console.error(e); process.exit(1); });
 """
         (scratch / "send.js").write_text(script)
-        run(["node", scratch / "send.js", engine.host, engine.port],
-            NODE_PATH=str(peers.TREES / "npm/node_modules"))
-        for n in range(20):
-            self.check_trace(self.arrived("taro", f"Subject: nodemailer-{n}.\n".encode()))
+        for how, port in (("none", engine.port), ("starttls", engine.port), ("implicit", tls_port)):
+            run(["node", scratch / "send.js", engine.host, port, how],
+                NODE_PATH=str(peers.TREES / "npm/node_modules"))
+            for n in range(20):
+                self.check_trace(self.arrived("taro", f"Subject: nodemailer-{how}-{n}.\n".encode()))
+            if how != "none":
+                self.check_encrypted("taro", f"Subject: nodemailer-{how}-7.\n".encode())
 
 
 if __name__ == "__main__":
