@@ -76,25 +76,28 @@ class Documented(unittest.TestCase):
         self.assertGreater(checked, 0, "no option found in any page: the pattern is wrong")
 
     def test_yaml(self):
-        for page in PAGES:
-            for start, text in blocks(page, "yaml"):
-                with self.subTest(page=page.name, block=start), \
-                        tempfile.TemporaryDirectory() as keys, \
-                        tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-                    for key in ("users_file", "credentials_file"):  # these must be there
-                        secret = pathlib.Path(file.name + key)
-                        if re.search(f"{key}: /", text):
-                            secret.touch(mode=0o600)
-                            self.addCleanup(secret.unlink)
-                            text = re.sub(f"{key}: \\S+", f"{key}: {secret}", text)
-                    file.write(with_keys(text, keys))
-                    file.flush()
-                    if re.search("^classes:", text, re.M):  # a behaviour of the sink's
-                        done = run("sink", "--listen", f"127.0.0.1:{free_port()}", "--duration", "100ms",
-                                   "--behaviour", file.name)
-                    else:
-                        done = run("config", "check", file.name)
-                    self.assertEqual(done.returncode, 0, done.stderr)
+        examples = TREE.glob("docs/examples/*.yaml")
+        found = [*((page, *block) for page in PAGES for block in blocks(page, "yaml")),
+                 *((page, 1, re.sub("^user: .*", "", page.read_text(encoding="utf-8"), flags=re.M))
+                   for page in examples)]
+        for page, start, text in found:
+            with self.subTest(page=page.name, block=start), \
+                    tempfile.TemporaryDirectory() as keys, \
+                    tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+                for key in ("users_file", "credentials_file"):  # these must be there
+                    secret = pathlib.Path(file.name + key)
+                    if re.search(f"{key}: /", text):
+                        secret.touch(mode=0o600)
+                        self.addCleanup(secret.unlink)
+                        text = re.sub(f"{key}: \\S+", f"{key}: {secret}", text)
+                file.write(with_keys(text, keys))
+                file.flush()
+                if re.search("^classes:", text, re.M):  # a behaviour of the sink's
+                    done = run("sink", "--listen", f"127.0.0.1:{free_port()}", "--duration", "100ms",
+                               "--behaviour", file.name)
+                else:
+                    done = run("config", "check", file.name)
+                self.assertEqual(done.returncode, 0, done.stderr)
 
     def test_links_and_paths(self):
         for page in PAGES:

@@ -23,7 +23,7 @@ from authority import Authority, careless  # noqa: E402
 STRANGER = "127.0.0.2"  # configured to be outside of relay_networks
 PASSWORD = "Canary-Kanarienvogel-4711"
 FAST = "$6$rounds=1000$saltsalt$ZlL/LbKn4.EFBhAuSohmL9nOx7e3MANciQckL/4ayMnrRGa/9xFzcA8i9dC9c94JphnHf3yBBVSA8kUkO51s2."
-SLOW = "$6$rounds=20000$saltsalt$y0KIKDLrTRov7a8RzVRLofIx.33MsIUmKOguwbVnVmjKzJ8/nFYw0yr6bB8jyqUi3cyF5aMl6jgakhsw4JIa9."
+SLOW = "$6$rounds=5000$saltsalt$MJgKIR1VoUBDEgdlnLGNDMEWYxZ1iDV2fNxtJnpe.UNyyehgzH1r5FQ4hbva2HnfdefJoPPYH4xRLHb91oSqP1"
 TEXT = "From: <a@shop.example>\r\nSubject: hello\r\n\r\nhello\r\n"
 NPM = pathlib.Path(os.environ.get("HAYAUMA_PEERS") or pathlib.Path(
     os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "hayauma" / "peers") / "npm"
@@ -327,13 +327,20 @@ def test_no_password_shown():
     """Passwords are in no log (with debug), no record and no answer of the control channel; nor is a
     name that is none, which may be a password typed in its place."""
     with Submission(log_level="debug") as s:
+        tries = ((plain("shop", "x" + PASSWORD),), (plain(PASSWORD, "x"),),
+                 (f"AUTH LOGIN {word(PASSWORD)}", word(PASSWORD)),
+                 ("AUTH LOGIN", word("shop"), word("y" + PASSWORD)), (f"AUTH PLAIN {word(PASSWORD)}",),
+                 ("AUTH PLAIN " + word("\0shop\0" + PASSWORD)[:-3],))
+
+        def fail(number):  # each from an address of its own: a second failure is told later
+            with Client(s.engine, source=f"127.0.2.{number + 1}") as client:
+                for line in tries[number]:
+                    last = client.command(line)
+                assert last[:3] in ("535", "501"), last
+        with concurrent.futures.ThreadPoolExecutor(len(tries)) as pool:
+            list(pool.map(fail, range(len(tries))))
         with Client(s.engine) as client:
-            for line in (plain("shop", "x" + PASSWORD), plain(PASSWORD, "x"),
-                         f"AUTH LOGIN {word(PASSWORD)}", word(PASSWORD), "AUTH LOGIN", word("shop"),
-                         word("y" + PASSWORD), f"AUTH PLAIN {word(PASSWORD)}",
-                         "AUTH PLAIN " + word("\0shop\0" + PASSWORD)[:-3], plain("shop")):
-                last = client.command(line)
-            client.expect(last, 235)
+            client.expect(client.command(plain("shop")), 235)
             client.expect(client.message("u@d1.example"), 250)
         with Client(s.engine) as client:  # in pieces, and an end in the middle
             half = plain("shop")
@@ -356,7 +363,7 @@ def test_no_password_shown():
 def test_endless_tries():
     """10,000 tries from one address cost as many checks as failures_max, and others log in
     meanwhile, the same user from where he is known too. The records do not fill."""
-    with Submission(auth={"failures_max": 3, "failures_period": "1h"}) as s:
+    with Submission(auth={"failures_max": 2, "failures_period": "1h"}) as s:
         engine, tried, replies = s.engine, 0, {}
         with Client(engine, source="127.0.0.9") as client:  # where shop is known from here on
             client.expect(client.command(plain("shop")), 235)
@@ -369,7 +376,7 @@ def test_endless_tries():
                     tried += 1
                     if tried % 150 == 0:
                         break
-        assert replies.pop("535 5.7.8") == 3, replies
+        assert replies.pop("535 5.7.8") == 2, replies
         assert set(replies) == {"454 4.7.0"}, replies
         with Client(engine, source="127.0.0.9") as client:
             client.expect(client.command(plain("shop")), 235)
@@ -412,7 +419,7 @@ def test_many_at_once():
         for i, client in enumerate(clients):
             if i % 4:
                 client.close()
-        clients = [Client(s.engine) for _ in range(30)]
+        clients = [Client(s.engine) for _ in range(2)]
         for client in clients:
             client.send(plain("shop", "wrong") + "\r\n")
     for client in clients:
