@@ -564,7 +564,7 @@ static int read_options(struct reading *r, int64_t now_ms)
     }
     facts->received = json_is_true(json_object_get(trace, "received_header"));
     if (read_name(r, "campaign", &facts->campaign) < 0 ||
-        read_name(r, "tenant", &facts->tenant) < 0 ||
+        read_name(r, "tenant", &facts->tenant) < 0 || read_name(r, "pool", &facts->pool) < 0 ||
         read_time(r, "not_before", now_ms, &facts->not_before_ms) < 0 ||
         read_time(r, "expires", now_ms, &facts->expires_ms) < 0)
         return -EINVAL;
@@ -585,6 +585,7 @@ static int read_root(struct reading *r, int64_t now_ms)
                                           {"trace_headers", OBJECT | OPTIONAL},
                                           {"campaign", STRING | OPTIONAL},
                                           {"tenant", STRING | OPTIONAL},
+                                          {"pool", STRING | OPTIONAL},
                                           {"priority", NUMBER | OPTIONAL},
                                           {"not_before", STRING | NUMBER | OPTIONAL},
                                           {"expires", STRING | NUMBER | OPTIONAL}};

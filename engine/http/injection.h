@@ -31,7 +31,7 @@ void injection_free(struct injection *in); /* NULL is accepted */
 /* What concerns all letters. Slices live as long as the injection. */
 struct injection_facts {
     struct str sender; /* address without <>, as given; empty: the null sender */
-    struct str campaign, tenant;
+    struct str campaign, tenant, pool;
     int priority;                      /* -1: not given */
     int64_t not_before_ms, expires_ms; /* wall clock; 0: not given */
     bool received;                     /* letters get a Received field */

@@ -234,6 +234,10 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     d->tenant =
         s->request->token.tenant[0] != '\0' ? str_of(s->request->token.tenant) : facts->tenant;
     d->campaign = facts->campaign;
+    d->pool = facts->pool;
+    d->client = (const struct sockaddr *)&s->request->peer;
+    if (s->request->token.tenant[0] != '\0')
+        d->headers_ignored = 1u << CONFIG_HEADER_POOL | 1u << CONFIG_HEADER_TENANT;
     d->priority = facts->priority;
     d->eight_bit = !str_is_ascii((struct str){(const char *)content, len});
     d->dot_lines = smtp_find_dot_line(content, len, 0) < len;
@@ -364,6 +368,18 @@ static void submission_free(struct http_request *r)
     free(s);
 }
 
+/* A tenant's mail goes by the pool that the rules have for the tenant. */
+static bool pool_refused(struct http_request *r, const struct injection_facts *facts)
+{
+    if (facts->pool.len == 0)
+        return false;
+    if (r->token.tenant[0] != '\0')
+        request_problem(r, 403, "pool", "a token of a tenant chooses no pool");
+    else if (config_pool_find(r->config, facts->pool) == NULL)
+        request_problem(r, 422, "pool", "pool: there is no such pool");
+    return r->answered;
+}
+
 static bool tenant_refused(struct http_request *r, const struct injection_facts *facts)
 {
     if (r->token.tenant[0] == '\0' || facts->tenant.len == 0 ||
@@ -402,7 +418,8 @@ void handle_injection(struct http_request *r)
         return;
     }
     buf_done(&r->body); /* what was held for it is held for the tree */
-    if (tenant_refused(r, injection_facts(injection))) {
+    if (tenant_refused(r, injection_facts(injection)) ||
+        pool_refused(r, injection_facts(injection))) {
         injection_free(injection);
         return;
     }

@@ -235,6 +235,24 @@ def test_times_and_names():
                       abs(row["expires_ms"] // 1000 - soon - 60) <= 1), (2, "spring", "acme", soon, True))
 
 
+POOLS = {"sources": {"a": {"ipv4": "127.0.0.1"}, "b": {"ipv4": "127.0.0.2"}}, "default_pool": "few",
+         "pools": {"few": {"sources": {"a": {"weight": 1}}}, "bulk": {"sources": {"b": {"weight": 1}}}}}
+
+
+def test_pool():
+    """A pool that the request names, or its message; one that there is not is refused."""
+    with Sink() as sink, Api(sink.port, POOLS) as engine:
+        engine.inject({**LETTER, "pool": "bulk", "recipients": [{"email": "one@x.example"}]})
+        engine.inject({**LETTER, "recipients": [{"email": "two@x.example"}]})
+        engine.inject({**LETTER, "recipients": [{"email": "three@x.example"}],
+                       "content": "From: a@x.example\nX-Hayauma-Pool: bulk\n\nx"})
+        records = {r["recipient"].partition("@")[0]: r for r in engine.wait_records("Delivery", 3)}
+        check("pools", {n: (r["egress_pool"], r["egress_source"]) for n, r in records.items()},
+              {"one": ("bulk", "b"), "two": ("few", "a"), "three": ("bulk", "b")})
+        status, _, text = engine.ask("POST", "/api/inject/v1", {**LETTER, "pool": "none"})
+        check(f"no pool {text}", (status, json.loads(text)["field"]), (422, "pool"))
+
+
 # --- what is refused ---
 
 REFUSED = [
@@ -368,6 +386,7 @@ def test_tokens():
         check("posts", [post(n) for n in (None, "app", "watch", "shop", "root")], [401, 200, 403, 200, 200])
         check("scrapes", [scrape(n) for n in ("app", "watch", "root")], [403, 200, 200])
         check("other tenant", post("shop", {**LETTER, "tenant": "other"}), 403)
+        check("pool of a tenant", post("shop", {**LETTER, "pool": "default"}), 403)
         check("wrong", engine.ask("POST", "/api/inject/v1", LETTER, {"Authorization": "Bearer hym_x"})[0], 401)
         basic = base64.b64encode(f"any:{bearer['app']}".encode()).decode()
         check("basic", engine.ask("POST", "/api/inject/v1", LETTER, {"Authorization": f"Basic {basic}"})[0], 200)
@@ -665,7 +684,7 @@ def fits(value, schema, document):
 def test_openapi():
     """The document is of this server: its paths are there, a request with every field is taken, answers
     are as it says, and it knows all fields that the server knows."""
-    with Api() as engine:
+    with Api(more=POOLS) as engine:
         document = json.loads(engine.ask("GET", "/api/openapi.json")[2])
         for path, methods in document["paths"].items():
             for method in methods:
