@@ -8,6 +8,7 @@
 #include <openssl/pem.h>
 #include <openssl/rsa.h>
 #include <openssl/x509.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 struct dkim_key {
@@ -22,6 +23,22 @@ const char *dkim_algorithm_name(enum dkim_algorithm algorithm)
 
 /* --- hashes --- */
 
+/* Looked up once: each look-up costs as much as hashing a header. */
+static EVP_MD *sha256;
+static pthread_once_t sha256_once = PTHREAD_ONCE_INIT;
+
+static void sha256_fetch(void)
+{
+    sha256 = EVP_MD_fetch(NULL, "SHA256", NULL);
+    ASSERT(sha256 != NULL);
+}
+
+static const EVP_MD *sha256_get(void)
+{
+    pthread_once(&sha256_once, sha256_fetch);
+    return sha256;
+}
+
 /* struct dkim_hash is OpenSSL's context by another name. */
 static EVP_MD_CTX *context_of(struct dkim_hash *h)
 {
@@ -32,7 +49,7 @@ struct dkim_hash *dkim_hash_new(void)
 {
     EVP_MD_CTX *ctx = EVP_MD_CTX_new();
 
-    if (ctx != NULL && EVP_DigestInit_ex(ctx, EVP_sha256(), NULL) == 1)
+    if (ctx != NULL && EVP_DigestInit_ex(ctx, sha256_get(), NULL) == 1)
         return (struct dkim_hash *)ctx;
     EVP_MD_CTX_free(ctx);
     ERR_clear_error();
@@ -221,7 +238,7 @@ static EVP_PKEY_CTX *rsa_context(const struct dkim_key *key, int (*init)(EVP_PKE
 
     if (ctx != NULL && init(ctx) == 1 &&
         EVP_PKEY_CTX_set_rsa_padding(ctx, RSA_PKCS1_PADDING) == 1 &&
-        EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) == 1)
+        EVP_PKEY_CTX_set_signature_md(ctx, sha256_get()) == 1)
         return ctx;
     EVP_PKEY_CTX_free(ctx);
     return NULL;

@@ -324,7 +324,7 @@ def rsa_signatures_per_core():
     done = subprocess.run(["openssl", "speed", "-mr", "-seconds", "5", "-multi", str(cores), "rsa2048"],
                           capture_output=True, text=True, check=True)
     line = [l for l in done.stdout.split("\n") if l.startswith("+F2:")][-1].split(":")
-    return 1 / float(line[3]) / cores
+    return float(line[3]) / cores
 
 
 def drain_signed(count, kinds, shared=False):

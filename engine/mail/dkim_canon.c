@@ -64,41 +64,71 @@ static void add_byte(struct dkim_body *b, uint8_t byte)
     }
 }
 
-/* Bytes up to the next one that means something: most of a body. */
-static size_t plain_run(const struct dkim_body *b, const uint8_t *bytes, size_t len)
+static const bool is_special[256] = {[' '] = true, ['\t'] = true, ['\r'] = true};
+
+/* How many bytes are hashed as they are, where nothing is held back: a simple body changes in its
+ * last line ends only. */
+static size_t simple_run(const uint8_t *bytes, size_t len)
 {
     size_t n = 0;
 
-    if (b->cr || b->space || b->empty_lines > 0)
-        return 0;
-    if (!b->relaxed) {
-        const uint8_t *cr = memchr(bytes, '\r', len);
+    for (;;) {
+        const uint8_t *cr = memchr(bytes + n, '\r', len - n);
 
-        return cr == NULL ? len : (size_t)(cr - bytes);
+        if (cr == NULL)
+            return len;
+        n = (size_t)(cr - bytes);
+        if (n + 2 >= len || cr[1] != '\n' || cr[2] == '\r')
+            return n;
+        n += 2;
     }
-    while (n < len && bytes[n] != ' ' && bytes[n] != '\t' && bytes[n] != '\r')
-        n++;
-    return n;
+}
+
+/* The same of a relaxed one: up to white space that may end a line or is more than one space, and
+ * up to a line end that an empty line may follow. */
+static size_t relaxed_run(const uint8_t *bytes, size_t len)
+{
+    size_t n = 0;
+
+    for (;;) {
+        while (n < len && !is_special[bytes[n]])
+            n++;
+        if (n + 1 < len && bytes[n] == ' ' && !is_special[bytes[n + 1]])
+            n += 2;
+        else if (n + 2 < len && bytes[n] == '\r' && bytes[n + 1] == '\n' &&
+                 !is_special[bytes[n + 2]])
+            n += 3;
+        else
+            return n;
+    }
+}
+
+/* Short runs are gathered first. */
+static void add_run(struct dkim_body *b, const uint8_t *bytes, size_t n)
+{
+    if (n > sizeof(b->room) - b->room_len)
+        flush(b);
+    if (n > sizeof(b->room)) {
+        dkim_hash_add(b->hash, bytes, n);
+    } else {
+        memcpy(b->room + b->room_len, bytes, n);
+        b->room_len += n;
+    }
+    b->any = true;
 }
 
 void dkim_body_add(struct dkim_body *b, const uint8_t *bytes, size_t len)
 {
     while (len > 0) {
-        size_t n = plain_run(b, bytes, len);
+        size_t n = 0;
 
-        if (n == 0) {
+        if (!b->cr && !b->space && b->empty_lines == 0)
+            n = b->relaxed ? relaxed_run(bytes, len) : simple_run(bytes, len);
+        if (n > 0) {
+            add_run(b, bytes, n);
+        } else {
             add_byte(b, *bytes);
             n = 1;
-        } else {
-            if (n > sizeof(b->room) - b->room_len)
-                flush(b);
-            if (n > sizeof(b->room)) {
-                dkim_hash_add(b->hash, bytes, n);
-            } else {
-                memcpy(b->room + b->room_len, bytes, n);
-                b->room_len += n;
-            }
-            b->any = true;
         }
         bytes += n;
         len -= n;
