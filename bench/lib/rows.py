@@ -338,7 +338,7 @@ def drain_signed(count, kinds, shared=False):
     keys = [{"domain": "bench.example", "selector": f"s-{kind}",
              "file": str(temp.path / f"keys/bench.example.s-{kind}.pem")} for kind in kinds]
     relay = engine_on(temp.path, sink.address, {
-        "destinations": {"*": {"sessions_max": 64, "session_messages_max": 0}},
+        "destinations": {"*": {"sessions_max": 64, "session_messages_max": 0, "recipients_max": 1}},
         "dkim": {"keys": keys, **({"default": "bench.example"} if keys else {})}})
     start = time.monotonic()
     relay.start()
