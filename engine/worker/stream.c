@@ -7,11 +7,13 @@ void streams_init(struct streams *all, struct io *io)
 {
     all->io = io;
     pool_init(&all->wires, "wire", STREAM_WIRE_BYTES, SIZE_MAX);
+    pool_init(&all->small_wires, "small_wire", STREAM_WIRE_SMALL_BYTES, SIZE_MAX);
 }
 
 void streams_done(struct streams *all)
 {
     pool_done(&all->wires);
+    pool_done(&all->small_wires);
 }
 
 static bool filter_busy(const struct stream *s)
@@ -21,14 +23,15 @@ static bool filter_busy(const struct stream *s)
 
 static void wire_drop(struct stream *s)
 {
-    pool_put(&s->all->wires, s->wire);
+    pool_put(s->wire_pool, s->wire);
     s->wire = NULL;
 }
 
 /* --- what goes out, through a filter --- */
 
-/* The session's next bytes in one piece: where pieces are small, they are gathered. */
-static struct str slice_of(const struct stream *s, char gathered[STREAM_SLICE_BYTES])
+/* The session's next bytes, max of them at most, in one piece: where pieces are small, they are
+ * gathered. */
+static struct str slice_of(const struct stream *s, char gathered[STREAM_SLICE_BYTES], size_t max)
 {
     struct str first = {0};
     size_t at = s->iov_at, len = 0;
@@ -36,14 +39,14 @@ static struct str slice_of(const struct stream *s, char gathered[STREAM_SLICE_BY
     if (s->iov_len == 0)
         return first;
     first = (struct str){(char *)s->iov->iov_base + at, s->iov->iov_len - at};
-    if (first.len >= STREAM_SLICE_BYTES || s->iov_len == 1) {
-        first.len = first.len < STREAM_SLICE_BYTES ? first.len : STREAM_SLICE_BYTES;
+    if (first.len >= max || s->iov_len == 1) {
+        first.len = first.len < max ? first.len : max;
         return first;
     }
-    for (size_t i = 0; i < s->iov_len && len < STREAM_SLICE_BYTES; i++, at = 0) {
+    for (size_t i = 0; i < s->iov_len && len < max; i++, at = 0) {
         size_t n = s->iov[i].iov_len - at;
 
-        n = n < STREAM_SLICE_BYTES - len ? n : STREAM_SLICE_BYTES - len;
+        n = n < max - len ? n : max - len;
         memcpy(gathered + len, (char *)s->iov[i].iov_base + at, n);
         len += n;
     }
@@ -60,23 +63,39 @@ static void slice_taken(struct stream *s, size_t len)
     }
 }
 
+/* Whether the session's bytes are few. */
+static bool is_small(const struct stream *s)
+{
+    size_t len = 0;
+
+    for (size_t i = 0; i < s->iov_len; i++) {
+        len += s->iov[i].iov_len;
+        if (len > s->iov_at + STREAM_WIRE_SMALL_BYTES - STREAM_FILTER_BYTES)
+            return false;
+    }
+    return true;
+}
+
 /* Fills the wire's buffer. Its length, or -errno. */
-static ssize_t wire_fill(struct stream *s)
+static ssize_t wire_fill(struct stream *s, size_t wire_max)
 {
     char gathered[STREAM_SLICE_BYTES];
     size_t len = 0;
     ssize_t n;
 
     do {
-        struct str slice = slice_of(s, gathered), left = slice;
+        size_t room = wire_max - len - STREAM_FILTER_BYTES;
+        struct str slice =
+            slice_of(s, gathered, room < STREAM_SLICE_BYTES ? room : STREAM_SLICE_BYTES);
+        struct str left = slice;
 
-        n = s->filter->kind->out(s->filter, &left, s->wire + len, STREAM_WIRE_BYTES - len);
+        n = s->filter->kind->out(s->filter, &left, s->wire + len, wire_max - len);
         if (n < 0)
             return n;
-        ASSERT((size_t)n <= STREAM_WIRE_BYTES - len && left.len <= slice.len);
+        ASSERT((size_t)n <= wire_max - len && left.len <= slice.len);
         slice_taken(s, slice.len - left.len);
         len += (size_t)n;
-    } while (n > 0 && STREAM_WIRE_BYTES - len >= STREAM_SLICE_BYTES + STREAM_FILTER_BYTES);
+    } while (n > 0 && wire_max - len > 2 * STREAM_FILTER_BYTES);
     return (ssize_t)len;
 }
 
@@ -88,10 +107,11 @@ static int pump(struct stream *s)
     if (s->filter == NULL || io_op_busy(&s->send))
         return 0;
     ASSERT(s->wire == NULL);
-    s->wire = pool_get(&s->all->wires);
+    s->wire_pool = is_small(s) ? &s->all->small_wires : &s->all->wires;
+    s->wire = pool_get(s->wire_pool);
     if (s->wire == NULL)
         return -ENOMEM;
-    len = wire_fill(s);
+    len = wire_fill(s, s->wire_pool->object_bytes);
     if (len <= 0) {
         wire_drop(s);
         if (len == 0 && s->end_sending)

@@ -21,6 +21,9 @@
 #define STREAM_SLICE_BYTES  16384u /* of a session's bytes, given to a filter at once */
 #define STREAM_FILTER_BYTES 512u   /* so many more may a filter make of a slice */
 #define STREAM_WIRE_BYTES   (2 * (STREAM_SLICE_BYTES + STREAM_FILTER_BYTES))
+/* For what is no more than a few commands and a small message: sessions that send at the same time
+ * have a buffer each, and a thousand of the large ones would be 33 MiB. */
+#define STREAM_WIRE_SMALL_BYTES 6144u
 
 struct stream;
 
@@ -45,9 +48,9 @@ struct stream_filter_kind {
      * its stream within the filter; other -errno: broken, the end of the connection. */
     ssize_t (*in)(struct stream_filter *f, struct str *wire, uint8_t *plain, size_t plain_max);
     /* Gives bytes for the network: the filter's own (a handshake's, an answer to the peer), then
-     * what it makes of bytes that it takes from the front of plain: at most STREAM_SLICE_BYTES, for
-     * which wire has room. 0: none now, as within a handshake; stream_resume() says when there are.
-     * -errno: broken. */
+     * what it makes of bytes that it takes from the front of plain, at most STREAM_SLICE_BYTES, and
+     * STREAM_FILTER_BYTES fewer than wire has room for. 0: none now, as within a handshake;
+     * stream_resume() says when there are. -errno: broken. */
     ssize_t (*out)(struct stream_filter *f, struct str *plain, uint8_t *wire, size_t wire_max);
     /* Nothing more is sent: what tells the peer so comes from out(). May be NULL. */
     void (*end)(struct stream_filter *f);
@@ -60,7 +63,7 @@ struct stream_filter_kind {
 /* What the streams of a thread share. */
 struct streams {
     struct io *io;
-    struct pool wires; /* of STREAM_WIRE_BYTES */
+    struct pool wires, small_wires; /* of STREAM_WIRE_BYTES, STREAM_WIRE_SMALL_BYTES */
 };
 void streams_init(struct streams *all, struct io *io);
 void streams_done(struct streams *all);
@@ -76,7 +79,8 @@ struct stream { /* only fd is for others to read */
     struct stream_filter *filter; /* NULL: none */
     struct iovec *iov;            /* the session's bytes that are not in the filter yet */
     size_t iov_len, iov_at;
-    uint8_t *wire; /* what the filter made, on its way */
+    struct pool *wire_pool;
+    uint8_t *wire; /* what the filter made, on its way: of that pool */
     struct iovec wire_iov;
 };
 
