@@ -159,6 +159,51 @@ enum config_header {
 
 #define CONFIG_SOURCES_MAX 1000
 
+/* --- warm-up --- */
+
+/* What a provider's answers say against more volume. */
+enum config_warmup_sign {
+    CONFIG_WARMUP_DEFERRED,
+    CONFIG_WARMUP_BOUNCED,
+    CONFIG_WARMUP_COMPLAINED,
+    CONFIG_WARMUP_SIGNS
+};
+
+struct config_warmup_schedule {
+    char *name;
+    uint32_t *steps; /* recipients a day, stage by stage */
+    size_t steps_len;
+};
+
+struct config_warmup_source {
+    char *name, *schedule;
+    uint32_t from; /* day since 1970-01-01; 0: that of its first mail */
+    char *mode;    /* "earned", "calendar" */
+    bool promote;
+};
+
+struct config_warmup_provider {
+    char *name;
+    char **mx; /* how names of its exchangers end */
+    size_t mx_len;
+    uint32_t pace, top_of_hour_s; /* percent; 0: as shipped */
+    bool promote;
+    uint32_t hold[CONFIG_WARMUP_SIGNS]; /* in 1/100 %; 0: as for all */
+    uint32_t fall[CONFIG_WARMUP_SIGNS];
+};
+
+/* All that holds for a source at a provider. Pointers are into the configuration or constant. */
+struct config_warmup_policy {
+    const uint32_t *steps;
+    size_t steps_len;
+    uint32_t pace, top_of_hour_s;
+    uint32_t from;
+    bool calendar, promote;
+    uint32_t advance_used; /* percent */
+    uint32_t hold[CONFIG_WARMUP_SIGNS], fall[CONFIG_WARMUP_SIGNS], fall_stages;
+    uint32_t rewarm_days; /* 0: never */
+};
+
 struct config_source { /* where sessions come from */
     char *name;
     struct config_address ipv4, ipv6; /* len 0: not over this family; both 0: the kernel chooses */
@@ -249,6 +294,17 @@ struct config {
     } bounce;
 
     struct {
+        char *time_zone;
+        uint32_t day_hour, quiet_hours;                                /* a bit per hour */
+        uint32_t advance_used;                                         /* percent */
+        uint32_t hold[CONFIG_WARMUP_SIGNS], fall[CONFIG_WARMUP_SIGNS]; /* in 1/100 % */
+        uint32_t fall_stages, rewarm_after_s;
+        struct config_warmup_schedule *schedules;
+        struct config_warmup_source *sources;
+        struct config_warmup_provider *providers;
+        size_t schedules_len, sources_len, providers_len;
+    } warmup;
+    struct {
         char *users_file;          /* NULL: none */
         struct config_user *users; /* what was in it */
         size_t users_len;
@@ -332,6 +388,15 @@ const struct config_route *config_route_for(const struct config *c, struct str d
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,
                                                         struct str site);
 enum config_tls config_tls_of(const struct config_destination *dest);
+/* Who runs the exchanger host: "google"; "default" of what is none of the known. Constant, or as
+ * long as c. */
+const char *config_provider_of(const struct config *c, struct str host);
+/* Visits the names of all: shipped, and those of the file. */
+void config_providers_visit(const struct config *c,
+                            void (*visit)(void *arg, const char *name, const char *mx), void *arg);
+/* What holds for a source at a provider. False: the source is not being warmed up. */
+bool config_warmup_policy(const struct config *c, const char *source, const char *provider,
+                          struct config_warmup_policy *out);
 /* Whether bare CR and LF of this client are repaired: the narrowest network of the listener that
  * has it says so, else the listener. */
 bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client);

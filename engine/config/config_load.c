@@ -63,6 +63,8 @@ static void load_document(struct config_loader *l, struct fy_parser *parser, str
         syntax_errors(l, diag, text);
     else
         config_walk(l, root);
+    if (doc != NULL)
+        config_warmup_check(l);
     l->walked = doc != NULL;
     more = doc == NULL ? NULL : fy_parse_load_document(parser);
     if (more != NULL)

@@ -368,4 +368,5 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
             buf_puts(out, " in relay_networks anybody may relay\n");
         }
     }
+    config_warmup_warnings(c, out);
 }

@@ -43,7 +43,7 @@ static uint64_t number(const struct config_field *f, const void *base)
 
 static void print_item(const struct config_field *f, const void *items, size_t i, struct buf *out)
 {
-    if (f->type == CONFIG_SECONDS_LIST) {
+    if (f->type == CONFIG_SECONDS_LIST || f->type == CONFIG_COUNT_LIST) {
         config_types[f->type].format(out, ((const uint32_t *)items)[i]);
     } else if (f->type == CONFIG_NETWORK_LIST) {
         buf_putc(out, '"');
@@ -235,7 +235,7 @@ void config_print_range(const struct config_field *f, struct buf *out)
         buf_puts(out, f->choices);
         return;
     }
-    if (f->max == 0)
+    if (f->max == 0 || f->type == CONFIG_HOURS)
         return;
     plain.zero = NULL;
     if (f->min == 0 && f->zero != NULL)
@@ -335,6 +335,9 @@ static const char docs_head[] =
     "1000) |\n"
     "| duration | `500ms`, `30s`, `5m`, `2h`, `3d`, `1w`, `1h30m`; a number alone is refused |\n"
     "| rate | `5/s`, `100/min`, `10k/h`, `20000/d`, `100/10s` |\n"
+    "| percentage | `10%`, `0.5%` |\n"
+    "| hours | `22-7`: from 22:00 up to 7:00; `\"0-6, 12-13\"` |\n"
+    "| date | `2026-12-01` |\n"
     "| yes or no | `yes`, `no`, `true`, `false`, `on`, `off` |\n"
     "| list | `[a, b]`, or one value for a list of one |\n"
     "| address | `192.0.2.1:25`, `\"[2001:db8::1]:25\"`, `unix:/path` |\n"

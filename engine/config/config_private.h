@@ -84,6 +84,8 @@ void config_finish_pools(struct config *c);
 void config_check_pools(const struct config *c,
                         void (*tell)(void *arg, unsigned line, const char *what), void *arg);
 
+/* Lines of config_warnings(). */
+void config_warmup_warnings(const struct config *c, struct buf *out);
 /* Fills what follows from other values (names, own addresses) and adds the default entries. */
 void config_finish(struct config *c);
 

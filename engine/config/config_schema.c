@@ -785,6 +785,7 @@ static const struct config_field fields[] = {
      .items = &pool_items},
     {"senders", CONFIG_MAP, AT(senders), LEN_AT(senders_len), .section = &sender_schema,
      .items = &sender_items},
+    {"warmup", CONFIG_SECTION, .section = &config_warmup_schema},
     {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
      .section = &config_listener_schema, .items = &listener_items},
     {"tenants", CONFIG_MAP, AT(tenants), LEN_AT(tenants_len), .section = &tenant_schema,

@@ -12,31 +12,36 @@
 #include "base/str.h"
 
 enum config_type {
-    CONFIG_BOOL,    /* bool */
-    CONFIG_NOT,     /* bool that the file states the other way round */
-    CONFIG_COUNT,   /* uint32_t */
-    CONFIG_PORT,    /* uint16_t */
-    CONFIG_PERCENT, /* uint32_t */
-    CONFIG_BYTES,   /* uint64_t */
-    CONFIG_BYTES32, /* uint32_t */
-    CONFIG_MS,      /* uint32_t, a duration */
-    CONFIG_SECONDS, /* uint32_t, a duration */
-    CONFIG_MODE,    /* uint32_t, of a file */
-    CONFIG_TEXT,    /* char *, NULL when absent */
-    CONFIG_NAME,    /* char *, a host name */
-    CONFIG_MAILBOX, /* char *, a mail address */
-    CONFIG_PATH,    /* char *, absolute */
-    CONFIG_USER,    /* char *, a user of this machine */
-    CONFIG_GROUP,   /* char *, a group of this machine */
-    CONFIG_CHOICE,  /* char *, one of the words in choices */
-    CONFIG_ADDRESS, /* struct config_address with a port, or unix: */
-    CONFIG_IPV4,    /* struct config_address without one; len 0 when absent */
+    CONFIG_BOOL,       /* bool */
+    CONFIG_NOT,        /* bool that the file states the other way round */
+    CONFIG_COUNT,      /* uint32_t */
+    CONFIG_PORT,       /* uint16_t */
+    CONFIG_PERCENT,    /* uint32_t */
+    CONFIG_HUNDREDTHS, /* uint32_t, a percentage in hundredths of a percent */
+    CONFIG_HOURS,      /* uint32_t, bit per hour of the day */
+    CONFIG_DATE,       /* uint32_t, days since 1970-01-01 */
+    CONFIG_BYTES,      /* uint64_t */
+    CONFIG_BYTES32,    /* uint32_t */
+    CONFIG_MS,         /* uint32_t, a duration */
+    CONFIG_SECONDS,    /* uint32_t, a duration */
+    CONFIG_MODE,       /* uint32_t, of a file */
+    CONFIG_TEXT,       /* char *, NULL when absent */
+    CONFIG_NAME,       /* char *, a host name */
+    CONFIG_MAILBOX,    /* char *, a mail address */
+    CONFIG_PATH,       /* char *, absolute */
+    CONFIG_ZONE,       /* char *, a time zone of this machine */
+    CONFIG_USER,       /* char *, a user of this machine */
+    CONFIG_GROUP,      /* char *, a group of this machine */
+    CONFIG_CHOICE,     /* char *, one of the words in choices */
+    CONFIG_ADDRESS,    /* struct config_address with a port, or unix: */
+    CONFIG_IPV4,       /* struct config_address without one; len 0 when absent */
     CONFIG_IPV6,
     CONFIG_RATE,         /* uint64_t rate_messages with uint32_t rate_period_ms at offset2 */
     CONFIG_TEXT_LIST,    /* char **, length (size_t) at offset2 */
     CONFIG_SERVER_LIST,  /* the same, of name server addresses "192.0.2.53[:port]" */
     CONFIG_NETWORK_LIST, /* struct config_network *, length at offset2 */
     CONFIG_SECONDS_LIST, /* uint32_t *, length at offset2 */
+    CONFIG_COUNT_LIST,   /* the same */
     CONFIG_SECTION,      /* keys below; offset is that of the struct their offsets count from */
     CONFIG_RETRY,        /* a section, or a list of durations that stands for its 'steps' */
     CONFIG_ITEMS,        /* sequence of sections: an array of structs, length (size_t) at offset2 */
@@ -110,6 +115,7 @@ struct config_section {
 extern const struct config_section config_schema;             /* offsets in struct config */
 extern const struct config_section config_listener_schema;    /* in struct config_listener */
 extern const struct config_section config_destination_schema; /* in struct config_destination */
+extern const struct config_section config_warmup_schema;      /* in struct config */
 
 /* The field of a section, or NULL. */
 const struct config_field *config_field_find(const struct config_section *s, struct str name);

@@ -4,6 +4,7 @@
 #include <pwd.h>
 #include <stdlib.h>
 
+#include "base/zone.h"
 #include "config/config_private.h"
 #include "config/config_value.h"
 
@@ -102,6 +103,16 @@ static bool mailbox_valid(struct str s)
     return config_host_name_valid((struct str){s.ptr + at + 1, s.len - (size_t)at - 1});
 }
 
+static bool zone_exists(struct str name)
+{
+    struct zone *z;
+
+    if (zone_load(name, &z) != 0)
+        return false;
+    zone_free(z);
+    return true;
+}
+
 static int set_text(struct config *c, const struct config_field *f, void *base, struct str text,
                     struct buf *why)
 {
@@ -117,6 +128,8 @@ static int set_text(struct config *c, const struct config_field *f, void *base, 
         ok = mailbox_valid(text);
     else if (ok && f->type == CONFIG_PATH)
         ok = text.ptr[0] == '/';
+    else if (ok && f->type == CONFIG_ZONE)
+        ok = zone_exists(text);
     else if (ok && f->type == CONFIG_USER)
         ok = getpwnam(config_dup(c, text)) != NULL;
     else if (ok && f->type == CONFIG_GROUP)
@@ -231,7 +244,7 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
 
     if (f->type == CONFIG_NETWORK_LIST)
         return config_set_network(text, item, why);
-    if (f->type == CONFIG_SECONDS_LIST) {
+    if (f->type == CONFIG_SECONDS_LIST || f->type == CONFIG_COUNT_LIST) {
         err = check_number(f, text, &v, why);
         if (err == 0)
             *(uint32_t *)item = (uint32_t)v;

@@ -58,6 +58,11 @@ void config_walk_routes(struct config_loader *l, struct fy_node *node, struct co
 void config_walk_destinations(struct config_loader *l, struct fy_node *node,
                               struct config_place at);
 
+/* --- config_warmup.c --- */
+
+/* What the document says of warm-up is complete: complains of what makes no sense. */
+void config_warmup_check(struct config_loader *l);
+
 /* --- config_walk.c --- */
 
 /* Fills l->c from the document. */
