@@ -1,0 +1,504 @@
+#include "limits/warmup_private.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+
+#define RETRY_NS  UINT64_C(20000000)   /* until the keeper has answered */
+#define LOOK_NS   UINT64_C(5000000000) /* the clock may be set meanwhile, or the caps */
+#define SLACK_NS  UINT64_C(2000000000) /* time in which nothing could be sent is made good */
+#define NS_PER_MS 1000000
+#define MINUTE_MS 60000
+
+/* --- the table --- */
+
+int warmup_open(struct warmup *w, void (*wake)(void *arg), void *arg)
+{
+    int err = map_init(&w->streams, 64);
+
+    if (err < 0)
+        return err;
+    pthread_mutex_init(&w->lock, NULL);
+    list_init(&w->asking);
+    w->wake = wake;
+    w->arg = arg;
+    return 0;
+}
+
+void warmup_done(struct warmup *w)
+{
+    struct map_node *n;
+    size_t bucket = 0;
+
+    if (w->streams.buckets == NULL)
+        return;
+    while ((n = map_walk(&w->streams, &bucket, NULL)) != NULL) {
+        struct warmup_stream *s = CONTAINER_OF(n, struct warmup_stream, node);
+
+        map_remove(&w->streams, n);
+        free((void *)(uintptr_t)s->policy.steps);
+        free(s->source);
+        free(s->provider);
+        free(s);
+    }
+    map_done(&w->streams);
+    zone_free(w->zone);
+    pthread_mutex_destroy(&w->lock);
+}
+
+/* Under the lock, as is all that takes a stream's state. */
+static struct warmup_stream *stream_find(const struct warmup *w, struct str source,
+                                         struct str provider)
+{
+    uint64_t hash = hash_bytes(source.ptr, source.len, hash_bytes(provider.ptr, provider.len, 0));
+
+    for (struct map_node *n = map_find(&w->streams, hash); n != NULL; n = map_find_next(n)) {
+        struct warmup_stream *s = CONTAINER_OF(n, struct warmup_stream, node);
+
+        if (str_eq(str_of(s->source), source) && str_eq(str_of(s->provider), provider))
+            return s;
+    }
+    return NULL;
+}
+
+/* NULL when memory is out. */
+static struct warmup_stream *stream_make(struct warmup *w, struct str source, struct str provider)
+{
+    struct warmup_stream *s = aligned_alloc(CACHE_LINE_BYTES, sizeof(*s));
+
+    if (s == NULL)
+        return NULL;
+    memset(s, 0, sizeof(*s));
+    s->source = strndup(source.ptr, source.len);
+    s->provider = strndup(provider.ptr, provider.len);
+    if (s->source == NULL || s->provider == NULL) {
+        free(s->source);
+        free(s->provider);
+        free(s);
+        return NULL;
+    }
+    map_insert(&w->streams, &s->node,
+               hash_bytes(source.ptr, source.len, hash_bytes(provider.ptr, provider.len, 0)));
+    return s;
+}
+
+int warmup_restore(struct warmup *w, struct str source, struct str provider,
+                   const struct warmup_state *state)
+{
+    struct warmup_stream *s = stream_make(w, source, provider);
+
+    if (s == NULL)
+        return -ENOMEM;
+    s->begun = state != NULL;
+    s->lost = state == NULL;
+    if (state != NULL)
+        s->state = *state;
+    return 0;
+}
+
+/* --- the configuration --- */
+
+static void calendar_set(struct warmup *w, const struct config *c)
+{
+    struct zone *zone;
+    int err = zone_load(str_of(c->warmup.time_zone), &zone);
+
+    if (err < 0) {
+        log_error("warmup.zone_failed", "zone=\"%s\" error=\"%s\" action=\"UTC is used\"",
+                  c->warmup.time_zone, strerror(-err));
+        err = zone_load(STR("UTC"), &zone);
+        ASSERT(err == 0);
+    }
+    zone_free(w->zone);
+    w->zone = zone;
+    w->calendar = (struct warmup_calendar){
+        .zone = zone, .day_hour = c->warmup.day_hour, .quiet_hours = c->warmup.quiet_hours};
+}
+
+/* Under the lock. */
+static void ask_locked(struct warmup *w, struct warmup_stream *s)
+{
+    if (atomic_exchange(&s->shared.asked, true))
+        return;
+    list_push_back(&w->asking, &s->asking);
+    atomic_store(&w->asks, true);
+    w->wake(w->arg);
+}
+
+static void ask(struct warmup *w, struct warmup_stream *s)
+{
+    if (atomic_load_explicit(&s->shared.asked, memory_order_relaxed))
+        return;
+    pthread_mutex_lock(&w->lock);
+    ask_locked(w, s);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* A stream of what the file does not name keeps its state, for the file may name it again. */
+static void policy_set(struct warmup *w, struct warmup_stream *s, const struct config *c)
+{
+    struct config_warmup_policy p;
+    bool was_configured = s->configured;
+    uint32_t *steps;
+
+    s->configured = config_warmup_policy(c, s->source, s->provider, &p);
+    if (!s->configured)
+        return;
+    ASSERT(p.steps_len > 0);
+    steps = malloc(p.steps_len * sizeof(*steps));
+    ASSERT(steps != NULL);
+    memcpy(steps, p.steps, p.steps_len * sizeof(*steps));
+    free((void *)(uintptr_t)s->policy.steps);
+    s->policy = p;
+    s->policy.steps = steps;
+    s->policies++;
+    /* What is granted may be more than the new caps allow: the keeper looks at it before more is
+     * sent. */
+    atomic_store_explicit(&s->shared.until_ms, 0, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.from_ms, 0, memory_order_relaxed);
+    if (was_configured)
+        ask_locked(w, s);
+}
+
+/* Under the lock. */
+static void configure(struct warmup *w, const struct config *c)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+
+    if (w->configured && c->generation <= w->generation)
+        return;
+    calendar_set(w, c);
+    while ((n = map_walk(&w->streams, &bucket, n)) != NULL)
+        policy_set(w, CONTAINER_OF(n, struct warmup_stream, node), c);
+    w->generation = c->generation;
+    w->configured = true;
+}
+
+void warmup_configure(struct warmup *w, const struct config *c)
+{
+    pthread_mutex_lock(&w->lock);
+    configure(w, c);
+    pthread_mutex_unlock(&w->lock);
+}
+
+struct warmup_stream *warmup_stream_of(struct warmup *w, const struct config *c, const char *source,
+                                       struct str host)
+{
+    struct config_warmup_policy policy;
+    struct warmup_stream *s;
+    const char *provider;
+
+    if (c->warmup.sources_len == 0)
+        return NULL;
+    provider = config_provider_of(c, host);
+    if (!config_warmup_policy(c, source, provider, &policy))
+        return NULL;
+    pthread_mutex_lock(&w->lock);
+    configure(w, c);
+    s = stream_find(w, str_of(source), str_of(provider));
+    if (s == NULL) {
+        s = stream_make(w, str_of(source), str_of(provider));
+        ASSERT(s != NULL);
+        policy_set(w, s, c);
+    }
+    pthread_mutex_unlock(&w->lock);
+    if (atomic_load(&s->shared.budget) <= 0)
+        ask(w, s);
+    return s;
+}
+
+/* --- taking --- */
+
+static uint64_t soon(uint64_t wait_ns, uint64_t now_ns)
+{
+    return now_ns + (wait_ns < LOOK_NS ? wait_ns : LOOK_NS);
+}
+
+uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
+{
+    int64_t from_ms;
+    uint64_t next_ns;
+
+    if (s == NULL || atomic_load_explicit(&s->shared.warm, memory_order_relaxed))
+        return 0;
+    from_ms = atomic_load_explicit(&s->shared.from_ms, memory_order_relaxed);
+    next_ns = atomic_load_explicit(&s->shared.next_ns, memory_order_relaxed);
+    if (wall_ms < from_ms)
+        return soon((uint64_t)(from_ms - wall_ms) * NS_PER_MS, now_ns);
+    if (next_ns > now_ns)
+        return soon(next_ns - now_ns, now_ns);
+    /* The keeper is about to answer. */
+    return atomic_load_explicit(&s->shared.asked, memory_order_relaxed) &&
+                   atomic_load_explicit(&s->shared.budget, memory_order_relaxed) <= 0
+               ? now_ns + RETRY_NS
+               : 0;
+}
+
+/* Moves the pace on by one. False: another thread has taken this moment. */
+static bool pace_take(struct warmup_stream *s, uint64_t now_ns)
+{
+    uint64_t interval = atomic_load_explicit(&s->shared.interval_ns, memory_order_relaxed);
+    uint64_t next = atomic_load_explicit(&s->shared.next_ns, memory_order_relaxed), from;
+
+    do {
+        if (next > now_ns)
+            return false;
+        from = now_ns - next > SLACK_NS ? now_ns - SLACK_NS : next;
+    } while (!atomic_compare_exchange_weak_explicit(&s->shared.next_ns, &next, from + interval,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return true;
+}
+
+/* Up to want of what is leased for the present hour. Who takes the last asks for more, so that the
+ * next one need not wait for the store. */
+static uint32_t budget_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
+                            uint32_t want)
+{
+    int64_t budget = atomic_load(&s->shared.budget), n;
+
+    if (wall_ms >= atomic_load_explicit(&s->shared.until_ms, memory_order_relaxed))
+        return 0;
+    do {
+        if (budget <= 0)
+            return 0;
+        n = budget < want ? budget : want;
+    } while (!atomic_compare_exchange_weak(&s->shared.budget, &budget, budget - n));
+    if (n == budget)
+        ask(w, s);
+    return (uint32_t)n;
+}
+
+uint64_t warmup_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
+{
+    uint64_t again_ns = warmup_at(s, wall_ms, now_ns);
+
+    if (atomic_load_explicit(&s->shared.warm, memory_order_relaxed)) {
+        if (wall_ms >= atomic_load_explicit(&s->shared.until_ms, memory_order_relaxed))
+            ask(w, s);
+        return 0;
+    }
+    if (again_ns != 0) {
+        /* Far off: it was told, perhaps, before the clock was set. */
+        if (atomic_load_explicit(&s->shared.from_ms, memory_order_relaxed) - wall_ms > HOUR_MS)
+            ask(w, s);
+        return again_ns;
+    }
+    if (budget_take(w, s, wall_ms, 1) == 0) {
+        ask(w, s);
+        return now_ns + RETRY_NS;
+    }
+    if (pace_take(s, now_ns))
+        return 0;
+    atomic_fetch_add(&s->shared.budget, 1);
+    return atomic_load_explicit(&s->shared.next_ns, memory_order_relaxed);
+}
+
+uint32_t warmup_more(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint32_t want)
+{
+    uint64_t interval;
+    uint32_t n;
+
+    if (s == NULL || want == 0 || atomic_load_explicit(&s->shared.warm, memory_order_relaxed))
+        return want;
+    n = budget_take(w, s, wall_ms, want);
+    interval = atomic_load_explicit(&s->shared.interval_ns, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->shared.next_ns, interval * n, memory_order_relaxed);
+    return n;
+}
+
+void warmup_give(struct warmup_stream *s, int64_t taken_ms, uint32_t n)
+{
+    uint64_t back, next;
+    int64_t until_ms;
+
+    if (s == NULL || n == 0 || atomic_load_explicit(&s->shared.warm, memory_order_relaxed))
+        return;
+    until_ms = atomic_load_explicit(&s->shared.until_ms, memory_order_relaxed);
+    if (taken_ms < until_ms - HOUR_MS || taken_ms >= until_ms)
+        return;
+    atomic_fetch_add(&s->shared.budget, n);
+    back = n * atomic_load_explicit(&s->shared.interval_ns, memory_order_relaxed);
+    next = atomic_load_explicit(&s->shared.next_ns, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&s->shared.next_ns, &next,
+                                                  next > back ? next - back : 0,
+                                                  memory_order_relaxed, memory_order_relaxed))
+        ;
+}
+
+/* --- the keeper --- */
+
+/* What shared has gathered goes into the state. */
+static void stream_gather(struct warmup_stream *s)
+{
+    int64_t left = atomic_exchange(&s->shared.budget, 0);
+
+    if (left > 0)
+        warmup_unlease(&s->state, left < UINT32_MAX ? (uint32_t)left : UINT32_MAX);
+    for (int i = 0; i < WARMUP_EVENTS; i++)
+        s->state.events[i] +=
+            atomic_exchange_explicit(&s->shared.events[i], 0, memory_order_relaxed);
+}
+
+static bool states_differ(const struct warmup_state *a, const struct warmup_state *b)
+{
+    return a->stage != b->stage || a->warm != b->warm || a->day != b->day || a->mail != b->mail ||
+           a->used != b->used;
+}
+
+static void stream_begin(struct warmup_stream *s, const struct warmup_hour *now)
+{
+    warmup_begin(&s->state, &s->policy, now);
+    if (s->lost)
+        s->state.used = warmup_cap(&s->policy, &s->state);
+    s->begun = true;
+    s->lost = false;
+    s->unsaved = true;
+}
+
+static void stream_turn(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
+                        struct warmup_put *put)
+{
+    struct warmup_state before = s->state;
+
+    *put = (struct warmup_put){.stream = s, .policies = s->policies};
+    if (!s->configured)
+        return;
+    warmup_hour_at(&w->calendar, wall_ms, &put->now);
+    if (!s->begun)
+        stream_begin(s, &put->now);
+    stream_gather(s);
+    put->ended = warmup_turn(&s->state, &s->policy, &put->now, &put->past);
+    put->granted = warmup_lease(&s->state, &s->policy, &put->now);
+    put->state = s->state;
+    put->cap = warmup_cap(&s->policy, &s->state);
+    put->store = s->unsaved || put->ended || states_differ(&before, &s->state);
+    s->unsaved = false;
+}
+
+bool warmup_next(struct warmup *w, int64_t wall_ms, struct warmup_put *put)
+{
+    struct list_node *n;
+
+    pthread_mutex_lock(&w->lock);
+    n = list_pop_front(&w->asking);
+    atomic_store(&w->asks, !list_empty(&w->asking));
+    if (n != NULL)
+        stream_turn(w, LIST_ENTRY(n, struct warmup_stream, asking), wall_ms, put);
+    pthread_mutex_unlock(&w->lock);
+    return n != NULL;
+}
+
+/* What is left of the old interval is waited for in the same part of the new one. */
+static void pace_set(struct warmup_stream *s, uint64_t interval_ns, uint64_t now_ns)
+{
+    uint64_t old_ns =
+        atomic_exchange_explicit(&s->shared.interval_ns, interval_ns, memory_order_relaxed);
+    uint64_t next = atomic_load_explicit(&s->shared.next_ns, memory_order_relaxed), to;
+
+    if (old_ns == 0 || old_ns == interval_ns)
+        return;
+    do {
+        if (next <= now_ns)
+            return;
+        to = now_ns + (uint64_t)((double)(next - now_ns) / (double)old_ns * (double)interval_ns);
+    } while (!atomic_compare_exchange_weak_explicit(&s->shared.next_ns, &next, to,
+                                                    memory_order_relaxed, memory_order_relaxed));
+}
+
+static void stream_grant(struct warmup *w, struct warmup_stream *s, const struct warmup_put *put,
+                         uint64_t now_ns)
+{
+    int64_t from_ms = put->now.begins_ms + s->policy.top_of_hour_s * INT64_C(1000);
+    int64_t until_ms = put->now.ends_ms, window_ms = until_ms - from_ms;
+    uint32_t share = warmup_share(&put->state, &s->policy, &put->now);
+
+    if (put->state.warm) {
+        until_ms = put->now.day_ends_ms;
+    } else if (put->granted == 0) {
+        from_ms = warmup_opens_ms(w, s, &put->state, &put->now);
+    } else {
+        if (window_ms < MINUTE_MS) /* of an hour that is cut short when clocks change */
+            window_ms = MINUTE_MS;
+        pace_set(s, (uint64_t)window_ms * NS_PER_MS / (share > 0 ? share : 1), now_ns);
+        atomic_fetch_add(&s->shared.budget, put->granted);
+    }
+    atomic_store_explicit(&s->shared.warm, put->state.warm, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.until_ms, until_ms, memory_order_relaxed);
+    atomic_store_explicit(&s->shared.from_ms, from_ms, memory_order_relaxed);
+}
+
+void warmup_granted(struct warmup *w, const struct warmup_put *put, bool stored, uint64_t now_ns)
+{
+    struct warmup_stream *s = put->stream;
+    bool is_of_old;
+
+    pthread_mutex_lock(&w->lock);
+    is_of_old = put->policies != s->policies; /* the caps have changed meanwhile */
+    if (s->configured && stored && !is_of_old)
+        stream_grant(w, s, put, now_ns);
+    else if (put->granted != WARMUP_NO_CAP)
+        warmup_unlease(&s->state, put->granted);
+    atomic_store(&s->shared.asked, false);
+    s->unsaved = s->unsaved || !stored;
+    if (is_of_old)
+        ask_locked(w, s);
+    pthread_mutex_unlock(&w->lock);
+}
+
+/* --- what the operator says --- */
+
+static int stream_order(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
+                        const struct warmup_order *order)
+{
+    struct warmup_hour now;
+
+    warmup_hour_at(&w->calendar, wall_ms, &now);
+    if (order->kind == WARMUP_STAGE && order->number > s->policy.steps_len + 1)
+        return -ERANGE;
+    if (!s->begun)
+        stream_begin(s, &now);
+    switch (order->kind) {
+    case WARMUP_START:
+        warmup_set_stage(&s->state, &s->policy, 0, now.day);
+        s->state.paused = false;
+        break;
+    case WARMUP_PAUSE:
+    case WARMUP_RESUME:
+        s->state.paused = order->kind == WARMUP_PAUSE;
+        break;
+    case WARMUP_STAGE:
+        warmup_set_stage(&s->state, &s->policy, order->number - 1, now.day);
+        break;
+    case WARMUP_COMPLAINTS:
+        s->state.events[WARMUP_EVENT_COMPLAINED] += order->number;
+        break;
+    }
+    s->unsaved = true;
+    ask_locked(w, s);
+    return 0;
+}
+
+static bool is_meant(const struct warmup_stream *s, const struct warmup_order *order)
+{
+    return s->configured && strcmp(s->source, order->source) == 0 &&
+           (*order->provider == 0 || strcmp(s->provider, order->provider) == 0);
+}
+
+int warmup_order(struct warmup *w, int64_t wall_ms, const struct warmup_order *order)
+{
+    struct map_node *n = NULL;
+    size_t bucket = 0;
+    int err = -ENOENT;
+
+    pthread_mutex_lock(&w->lock);
+    while ((err == 0 || err == -ENOENT) && (n = map_walk(&w->streams, &bucket, n)) != NULL) {
+        struct warmup_stream *s = CONTAINER_OF(n, struct warmup_stream, node);
+
+        if (is_meant(s, order))
+            err = stream_order(w, s, wall_ms, order);
+    }
+    pthread_mutex_unlock(&w->lock);
+    return err;
+}

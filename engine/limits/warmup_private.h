@@ -1,0 +1,11 @@
+/* Between the table of warm-up (warmup.c) and what is shown of it (warmup_view.c). */
+#ifndef HAYAUMA_ENGINE_WARMUP_PRIVATE_H
+#define HAYAUMA_ENGINE_WARMUP_PRIVATE_H
+
+#include "limits/warmup.h"
+
+/* When the stream, which has nothing now, may send next: wall clock. Under the lock. */
+int64_t warmup_opens_ms(const struct warmup *w, const struct warmup_stream *s,
+                        const struct warmup_state *state, const struct warmup_hour *now);
+
+#endif
