@@ -6,6 +6,7 @@
 
 #include "outcome/admin.h"
 #include "outcome/suspend.h"
+#include "outcome/warm.h"
 #include "schedule/lane_wait.h"
 #include "schedule/site.h"
 #include "worker/counters.h"
@@ -54,6 +55,7 @@ struct status_walk {
 static void put_wait(struct lane *lane, struct control_wait *out)
 {
     struct lane_wait wait;
+    struct buf text = {0};
 
     lane_wait(lane, &wait);
     out->reason = lane_wait_name(wait.reason);
@@ -64,6 +66,10 @@ static void put_wait(struct lane *lane, struct control_wait *out)
         memcpy(out->name, wait.suspension.name, sizeof(out->name));
         memcpy(out->text, wait.suspension.reason, sizeof(out->text));
     }
+    lane_wait_put_warmup(lane->worker, &wait, &text);
+    if (text.len > 0)
+        snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(buf_str(&text)));
+    buf_done(&text);
     snprintf(out->host, sizeof(out->host), "%s", wait.host != NULL ? wait.host : "");
     snprintf(out->error, sizeof(out->error), "%s", wait.error != NULL ? wait.error : "");
 }
@@ -158,7 +164,7 @@ static void answer_queries(struct worker *w, struct worker_note *note)
     free(walk);
 }
 
-static void on_suspended(void *arg, int result)
+static void on_job_done(void *arg, int result)
 {
     control_job_done(arg, result);
 }
@@ -196,6 +202,12 @@ static void on_source(void *arg, const struct config_source *of, struct control_
     }
 }
 
+static void on_warmup(void *arg, int64_t wall_ms, void (*visit)(void *, const struct warmup_view *),
+                      void *to)
+{
+    warmup_visit(&((struct backend *)arg)->shared->warmup, wall_ms, visit, to);
+}
+
 static void on_admin_done(struct admin_job *admin, int result)
 {
     control_job_done(CONTAINER_OF(admin, struct control_job, admin), result);
@@ -218,8 +230,13 @@ static void on_job(void *arg, struct control_job *job)
     if (job->kind == CONTROL_JOB_SUSPEND) {
         suspend_submit(all, &(struct suspend_order){.what = job->suspension,
                                                     .resume = job->resume,
-                                                    .on_done = on_suspended,
+                                                    .on_done = on_job_done,
                                                     .arg = job});
+        return;
+    }
+    if (job->kind == CONTROL_JOB_WARMUP) {
+        warm_submit(all,
+                    &(struct warm_order){.what = job->warmup, .on_done = on_job_done, .arg = job});
         return;
     }
     walk = calloc(1, sizeof(*walk));
@@ -239,4 +256,5 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .suspensions = on_suspensions,
                                                   .config = on_config,
                                                   .source = on_source,
+                                                  .warmup = on_warmup,
                                                   .job = on_job};

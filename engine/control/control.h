@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "config/config.h"
+#include "limits/warmup.h"
 #include "outcome/admin.h"
 #include "queue/queue.h"
 #include "worker/suspensions.h"
@@ -26,7 +27,8 @@ struct control_wait {
     /* For "suspended": since when, by what and why. */
     int64_t since_ms;
     const char *scope; /* static */
-    char name[SUSPENSION_NAME_MAX + 1], text[SUSPENSION_REASON_MAX + 1];
+    char name[SUSPENSION_NAME_MAX + 1];
+    char text[SUSPENSION_REASON_MAX + 1]; /* why; for "warmup": how much is used */
 };
 
 struct control_destination {
@@ -76,14 +78,16 @@ struct control_job {
         CONTROL_JOB_WAITS,
         CONTROL_JOB_ACTION,
         CONTROL_JOB_PURGE,
-        CONTROL_JOB_SUSPEND
+        CONTROL_JOB_SUSPEND,
+        CONTROL_JOB_WARMUP
     } kind;
     struct admin_job admin; /* CONTROL_JOB_ACTION and CONTROL_JOB_PURGE; texts into memory */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
     struct control_status status;
     /* CONTROL_JOB_SUSPEND */
     struct suspension suspension;
-    bool resume; /* of it scope and name count */
+    bool resume;                /* of it scope and name count */
+    struct warmup_order warmup; /* CONTROL_JOB_WARMUP */
     /* CONTROL_JOB_WAITS */
     struct control_wait_query *waits;
     size_t waits_len;
@@ -119,6 +123,9 @@ struct control_backend {
     /* The running configuration, valid until the next turn; and what became of a source of it. */
     const struct config *(*config)(void *arg);
     void (*source)(void *arg, const struct config_source *of, struct control_source *out);
+    /* Visits all streams of warm-up, in the same way. */
+    void (*warmup)(void *arg, int64_t wall_ms,
+                   void (*visit)(void *to, const struct warmup_view *view), void *to);
     /* Does the job and calls control_job_done() when it is done (for an action: when its commit
      * is), from any thread, also from within. Must not block. */
     void (*job)(void *arg, struct control_job *job);

@@ -516,6 +516,8 @@ enum control_step control_job_returned(struct control_client *client, struct con
         return control_waits_returned(client, job);
     case CONTROL_JOB_SUSPEND:
         return control_suspend_returned(client, job);
+    case CONTROL_JOB_WARMUP:
+        return control_warmup_returned(client, job);
     case CONTROL_JOB_ACTION:
     case CONTROL_JOB_PURGE:
         break;
@@ -603,6 +605,9 @@ static const struct {
     [CONTROL_OP_SUSPEND] = {control_step_suspend, true},
     [CONTROL_OP_RESUME] = {control_step_suspend, true},
     [CONTROL_OP_SUSPENSIONS] = {control_step_suspensions, true},
+    [CONTROL_OP_WARMUP] = {control_step_warmup, true},
+    [CONTROL_OP_WARMUP_DAYS] = {control_step_warmup_days, true},
+    [CONTROL_OP_WARMUP_ORDER] = {control_step_warmup_order, true},
 };
 
 enum control_step control_step(struct control_client *client)

@@ -143,6 +143,14 @@ void control_suspensions_free(struct control_suspensions *s);
 void control_put_egress(struct control *c, struct buf *out);
 bool control_source_known(struct control *c, const char *name);
 
+/* --- control_warmup.c --- */
+
+enum control_step control_step_warmup(struct control_client *client);
+enum control_step control_step_warmup_days(struct control_client *client);
+enum control_step control_step_warmup_order(struct control_client *client);
+enum control_step control_warmup_returned(struct control_client *client,
+                                          const struct control_job *job);
+
 /* --- control_quarantine.c --- */
 
 enum control_step control_step_quarantine(struct control_client *client);

@@ -65,9 +65,9 @@ void json_wait(struct buf *out, const struct control_wait *wait)
         json_number(out, "since_ms", wait->since_ms);
         json_text(out, "scope", str_of(wait->scope));
         json_text(out, "name", str_of(wait->name));
-        if (wait->text[0] != 0)
-            json_text(out, "text", str_of(wait->text));
     }
+    if (wait->text[0] != 0)
+        json_text(out, "text", str_of(wait->text));
     if (wait->host[0] != 0)
         json_text(out, "host", str_of(wait->host));
     if (wait->error[0] != 0)

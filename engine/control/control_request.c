@@ -13,6 +13,9 @@
 
 #define DESTINATIONS_DEFAULT 50
 #define DESTINATIONS_MAX     1000
+#define DAYS_DEFAULT         30
+#define DAYS_MAX             10000
+#define WARMUP_NUMBER_MAX    1000000
 #define SUSPENSION_MS_MAX    (INT64_C(3650) * 24 * 3600 * 1000)
 
 static const struct op_name {
@@ -36,6 +39,9 @@ static const struct op_name {
     {"suspend", CONTROL_OP_SUSPEND, 0},
     {"resume", CONTROL_OP_RESUME, 0},
     {"suspensions", CONTROL_OP_SUSPENSIONS, 0},
+    {"warmup", CONTROL_OP_WARMUP, 0},
+    {"warmup_days", CONTROL_OP_WARMUP_DAYS, 0},
+    {"warmup_order", CONTROL_OP_WARMUP_ORDER, 0},
     {"stored", CONTROL_OP_STORED, 0},
     {"reload", CONTROL_OP_RELOAD, 0},
     {"drain", CONTROL_OP_DRAIN, 0},
@@ -338,6 +344,71 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
     return 0;
 }
 
+static int take_order(struct control_request *r, struct control_refusal *why, const json_t *value)
+{
+    static const char *const names[] = {[WARMUP_START] = "start",
+                                        [WARMUP_PAUSE] = "pause",
+                                        [WARMUP_RESUME] = "resume",
+                                        [WARMUP_STAGE] = "stage",
+                                        [WARMUP_COMPLAINTS] = "complaints"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names) && json_is_string(value); i++) {
+        if (strcmp(json_string_value(value), names[i]) != 0)
+            continue;
+        r->warmup.kind = i;
+        r->has_order = true;
+        return 0;
+    }
+    return refuse(why, "'order' is start, pause, resume, stage or complaints");
+}
+
+static int take_order_number(struct control_request *r, struct control_refusal *why,
+                             const json_t *value)
+{
+    uint64_t v = 0;
+    int err = take_number(why, "number", value, &v);
+
+    if (err == 0 && (v == 0 || v > WARMUP_NUMBER_MAX))
+        return refuse(why, "'number' is 1 to %d", WARMUP_NUMBER_MAX);
+    r->warmup.number = (uint32_t)v;
+    return err;
+}
+
+/* An order is whole: of whom, what, and how many. */
+static int order_check(const struct control_request *r, struct control_refusal *why)
+{
+    bool counts = r->warmup.kind == WARMUP_STAGE || r->warmup.kind == WARMUP_COMPLAINTS;
+
+    if (!r->has_order)
+        return refuse(why, "'order' is missing: start, pause, resume, stage or complaints");
+    if (*r->warmup.source == 0)
+        return refuse(why, "'source' is missing");
+    if (r->warmup.kind == WARMUP_COMPLAINTS && *r->warmup.provider == 0)
+        return refuse(why, "'provider' is missing: whose users complained?");
+    if (counts != (r->warmup.number != 0))
+        return refuse(why, counts ? "'number' is missing" : "this order takes no 'number'");
+    return 0;
+}
+
+static int take_warmup(struct control_request *r, struct control_refusal *why, const char *name,
+                       const json_t *value)
+{
+    if (strcmp(name, "source") == 0)
+        return take_short(why, name, value, r->warmup.source, sizeof(r->warmup.source));
+    if (strcmp(name, "provider") == 0)
+        return take_short(why, name, value, r->warmup.provider, sizeof(r->warmup.provider));
+    if (strcmp(name, "order") == 0)
+        return take_order(r, why, value);
+    if (strcmp(name, "number") == 0)
+        return take_order_number(r, why, value);
+    if (strcmp(name, "days") == 0) {
+        int err = take_number(why, name, value, &r->days);
+
+        return err == 0 && r->days > DAYS_MAX ? refuse(why, "'days' is at most %d", DAYS_MAX) : err;
+    }
+    return refuse(why, "unknown member '%.40s'", name);
+}
+
 static int take_member(struct control_request *r, struct control_refusal *why, const char *name,
                        json_t *value, bool *has_id)
 {
@@ -367,7 +438,7 @@ static int take_member(struct control_request *r, struct control_refusal *why, c
         *has_id = true;
         return take_id(why, value, &r->id);
     }
-    return refuse(why, "unknown member '%.40s'", name);
+    return take_warmup(r, why, name, value);
 }
 
 static int take_request(struct control_request *r, struct control_refusal *why, json_t *root)
@@ -393,6 +464,8 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
         return refuse(why, "'id' is missing");
     if (r->op == CONTROL_OP_SUSPEND || r->op == CONTROL_OP_RESUME)
         return name_settle(&r->suspension, why);
+    if (r->op == CONTROL_OP_WARMUP_ORDER)
+        return order_check(r, why);
     if ((r->op == CONTROL_OP_ACTION || r->op == CONTROL_OP_PURGE) && !r->filtered && !r->all) {
         snprintf(why->hint, sizeof(why->hint), "give a filter, or \"all\":true to mean every row");
         return refuse(why, r->op == CONTROL_OP_PURGE
@@ -405,6 +478,7 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
 int control_request_parse(struct str line, struct control_request *out, struct control_refusal *why)
 {
     struct control_request r = {.destinations = DESTINATIONS_DEFAULT,
+                                .days = DAYS_DEFAULT,
                                 .filter = {.age_max_ms = INT64_MAX, .attempts_max = UINT64_MAX}};
     json_error_t error;
     json_t *root = json_loadb(line.ptr, line.len, JSON_REJECT_DUPLICATES, &error);

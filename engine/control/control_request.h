@@ -19,6 +19,9 @@ enum control_op {
     CONTROL_OP_SUSPEND,
     CONTROL_OP_RESUME,
     CONTROL_OP_SUSPENSIONS,
+    CONTROL_OP_WARMUP,
+    CONTROL_OP_WARMUP_DAYS,
+    CONTROL_OP_WARMUP_ORDER,
     CONTROL_OP_RELOAD,
     CONTROL_OP_DRAIN,
     CONTROL_OP_VERSION
@@ -54,7 +57,10 @@ struct control_request {
     uint32_t destinations;
     struct suspension suspension; /* of suspend and resume: scope, name, reason, who */
     int64_t for_ms;               /* suspend: 0 = until it is resumed */
-    void *json;                   /* what the slices point into; private */
+    struct warmup_order warmup;   /* of warm-up: source and provider; the order */
+    bool has_order;
+    uint64_t days; /* of warmup_days: so far back */
+    void *json;    /* what the slices point into; private */
 };
 
 /* What is wrong with a request. */

@@ -364,6 +364,7 @@ void sessions_give_up(struct channel *c, const struct outcome *outcome,
     char peer_addr[PEER_TEXT_BYTES];
     struct judge_context context = {.dest = c->site->dest,
                                     .site = str_of(c->site->name),
+                                    .warmup = c->warmup,
                                     .source_name = c->source->name,
                                     .peer_name = exchanger->host,
                                     .peer_addr = exchanger->len == 0 ? NULL : peer_addr};

@@ -6,6 +6,7 @@
 #include "deliver/conversion.h"
 #include "deliver/sessions.h"
 #include "deliver/signing.h"
+#include "limits/warmup.h"
 #include "outcome/admin.h"
 #include "outcome/classify.h"
 #include "outcome/judge.h"
@@ -38,6 +39,7 @@ static void context_fill(struct delivery *d, struct judge_context *c)
 {
     *c = (struct judge_context){.dest = d->site->dest,
                                 .site = str_of(d->site->name),
+                                .warmup = d->channel->warmup,
                                 .peer_name = d->dial.peer_name,
                                 .peer_addr = d->dial.peer_addr,
                                 .source_name = d->channel->source->name,
@@ -265,6 +267,15 @@ static bool is_free(const struct policy *policy, struct recipient *r,
     return true;
 }
 
+/* r was not sent: the next try takes its leave of warm-up anew. */
+static void warmup_take_back(const struct transaction *t)
+{
+    struct worker *w = t->delivery->worker;
+    int64_t ago_ms = (int64_t)(io_now_ms(w->io) - t->begun_ms);
+
+    warmup_give(t->context.warmup, worker_wall_ms(w) - ago_ms, 1);
+}
+
 /* Notes the event of one recipient. The transaction counts as the best of these events. */
 static void transaction_note(struct transaction *t, const struct policy *policy)
 {
@@ -347,6 +358,8 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
             return;
     }
     if (what != POLICY_TOO_MANY && is_free(policy, r, event, d)) {
+        if (event->fate != SMTP_FATE_UNABLE)
+            warmup_take_back(t);
         admin_put_back(r);
         return;
     }
@@ -375,8 +388,11 @@ void transaction_recipient(const struct smtp_event *event)
         judge_delivered(d->worker, &t->context, r, event->reply);
         return;
     }
-    if (event->fate == SMTP_FATE_UNABLE && transaction_convert(t, r, &unable))
-        return;
+    if (event->fate == SMTP_FATE_UNABLE) {
+        warmup_take_back(t);
+        if (transaction_convert(t, r, &unable))
+            return;
+    }
     on_failure(t, r, event, unable);
 }
 

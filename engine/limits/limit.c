@@ -4,8 +4,10 @@
 
 const char *limit_name(enum limit_kind kind)
 {
-    static const char *const names[LIMIT_KINDS] = {
-        [LIMIT_NONE] = "none", [LIMIT_RATE] = "rate", [LIMIT_TOTAL_RATE] = "total_rate"};
+    static const char *const names[LIMIT_KINDS] = {[LIMIT_NONE] = "none",
+                                                   [LIMIT_RATE] = "rate",
+                                                   [LIMIT_TOTAL_RATE] = "total_rate",
+                                                   [LIMIT_WARMUP] = "warmup"};
 
     ASSERT(kind < LIMIT_KINDS);
     return names[kind];

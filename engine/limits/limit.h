@@ -9,6 +9,7 @@ enum limit_kind {
     LIMIT_NONE,
     LIMIT_RATE,       /* one source x one site */
     LIMIT_TOTAL_RATE, /* one site, over all sources */
+    LIMIT_WARMUP,     /* one source at one provider: limits/warmup.h */
     LIMIT_KINDS
 };
 

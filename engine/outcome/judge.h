@@ -20,6 +20,7 @@ struct judge_context {
     struct str site;
     const char *peer_name, *peer_addr; /* NULL: none was reached */
     const char *source_name, *source_addr, *pool_name;
+    struct warmup_stream *warmup; /* the source's there, or NULL */
     const char *session_id;
     const char *protocol;                        /* "ESMTP", "SMTP", "LMTP" or NULL */
     uint64_t started_ms, connected_ms, begun_ms; /* monotonic; 0: not reached */

@@ -289,3 +289,37 @@ void report_line(struct buf *out, const struct report_event *event)
     put_own(out, event);
     LITERAL(out, "}\n");
 }
+
+/* --- warm-up --- */
+
+static void put_cap(struct buf *out, const char *name, uint32_t cap)
+{
+    if (cap == WARMUP_NO_CAP)
+        buf_printf(out, ",\"%s\":null", name);
+    else
+        buf_printf(out, ",\"%s\":%u", name, cap);
+}
+
+void report_warmup(struct buf *out, const struct report_warmup *w)
+{
+    const struct warmup_past *p = w->past;
+    char day[DAY_TEXT_BYTES];
+
+    LITERAL(out, "{\"type\":\"Warmup\"");
+    NUMBER(out, "timestamp", w->timestamp_ms / 1000);
+    TEXT(out, "egress_source", str_of(w->source));
+    TEXT(out, "provider", str_of(w->provider));
+    TEXT(out, "day", str_of(day_text(p->day, day)));
+    NUMBER(out, "stage", p->stage + 1);
+    put_cap(out, "cap", p->cap);
+    NUMBER(out, "used", p->used);
+    NUMBER(out, "delivered", p->events[WARMUP_EVENT_DELIVERED]);
+    NUMBER(out, "deferred", p->events[WARMUP_EVENT_DEFERRED]);
+    NUMBER(out, "bounced", p->events[WARMUP_EVENT_BOUNCED]);
+    NUMBER(out, "complained", p->events[WARMUP_EVENT_COMPLAINED]);
+    TEXT(out, "verdict", str_of(warmup_verdict_name(p->verdict)));
+    NUMBER(out, "next_stage", w->next_stage + 1);
+    put_cap(out, "next_cap", w->next_cap);
+    TEXT(out, "nodeid", str_of(w->node_id));
+    LITERAL(out, "}\n");
+}

@@ -4,6 +4,7 @@
 #define HAYAUMA_ENGINE_REPORT_H
 
 #include "base/buf.h"
+#include "limits/warmup_stream.h"
 #include "outcome/outcome.h"
 #include "queue/message.h"
 
@@ -65,6 +66,14 @@ struct report_event report_event_of(enum report_type type, const char *node_id,
                                     int64_t timestamp_ms, const struct message *m,
                                     const struct recipient *r);
 void report_line(struct buf *out, const struct report_event *event);
+/* A day of a warm-up stream is over; the line has fields of its own (docs/records.md, Warmup). */
+struct report_warmup {
+    const char *node_id, *source, *provider;
+    int64_t timestamp_ms;
+    const struct warmup_past *past;
+    uint32_t next_stage, next_cap; /* next_stage from 0, as in past */
+};
+void report_warmup(struct buf *out, const struct report_warmup *w);
 const char *report_type_name(enum report_type type);
 
 #endif

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "intake/inject.h"
 #include "schedule/lane.h"
+#include "worker/warmup_store.h"
 
 #define QUARANTINE_LINES_MAX 10
 #define QUARANTINE_LINE_MS   UINT64_C(6000)
@@ -235,6 +236,11 @@ static void queue_options_of(const struct config *c, uint32_t workers, struct qu
                                             .retention_bytes = c->records.retention_bytes}};
 }
 
+static void wake_keeper(void *arg)
+{
+    io_wake(worker_of_shard(arg, 0)->io);
+}
+
 int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
                  struct buf *error)
 {
@@ -251,6 +257,10 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
         err = queue_open(&e->shared.queue, &options, &why);
     if (err == 0)
         err = suspensions_open(&e->shared.suspensions, e->shared.queue);
+    if (err == 0)
+        err = warmup_store_open(&e->shared.warmup, e->shared.queue, wake_keeper, &e->shared);
+    if (err == 0)
+        warmup_configure(&e->shared.warmup, e->config);
     if (err < 0) {
         buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
                    options.records.path != NULL ? options.records.path : "no place",
@@ -321,6 +331,7 @@ int engine_reload(struct engine *e, struct config *config, struct buf *cannot, s
     buf_put_str(cannot, buf_str(&trust->certificates->complaints));
     config_keep(e->config, config, cannot);
     config->generation = e->config->generation + 1;
+    warmup_configure(&e->shared.warmup, config);
     order_all(e, on_reload, config, trust, false);
     config_unref(e->config);
     e->config = config_ref(config);
@@ -401,6 +412,7 @@ void engine_close(struct engine *e)
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
     sources_done(&e->shared.sources);
+    warmup_done(&e->shared.warmup);
     pthread_barrier_destroy(&e->barrier);
     config_unref(e->config);
     trust_unref(e->trust);

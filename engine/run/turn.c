@@ -14,6 +14,7 @@
 #include "outcome/judge.h"
 #include "outcome/suspend.h"
 #include "outcome/sweep.h"
+#include "outcome/warm.h"
 #include "run/engine.h"
 #include "schedule/lane.h"
 #include "schedule/settle.h"
@@ -61,6 +62,7 @@ static void on_tick(void *arg)
     lane_suspensions_walk(w);
     lane_start_loads(w);
     sessions_dispatch_all(w);
+    warm_keep(w);
     delivery_flush_all(w);
     site_reap(w);
     inject_flush_all(w);
@@ -218,6 +220,9 @@ int worker_start(struct worker *w)
     if (w == worker_of_shard(w->shared, 0)) {
         suspend_open(w);
         sources_look(w);
+        err = warm_open(w);
+        if (err < 0)
+            return err;
     }
     err = resolver_open(w);
     if (err < 0) {
@@ -286,6 +291,7 @@ void worker_close(struct worker *w)
         worker_notes_end(w);
         suspend_close(w);
         sources_look_end(w);
+        warm_close(w);
         lane_suspensions_abandon(w);
         settle_abandon(w);
         lane_close_all(w);

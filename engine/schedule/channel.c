@@ -47,6 +47,17 @@ static struct governor_entry *governor_of(const struct channel *c)
     return e;
 }
 
+/* Its provider is who runs the exchanger that comes first. */
+static struct warmup_stream *warmup_of(const struct channel *c)
+{
+    const struct exchangers *x = &c->site->exchangers;
+
+    if (c->site->lmtp || x->len == 0)
+        return NULL;
+    return warmup_stream_of(&c->site->worker->shared->warmup, c->site->config, c->source->name,
+                            str_of(x->list[0].host));
+}
+
 struct channel *channel_new(struct site *site, const struct config_source *source)
 {
     struct channel *c = calloc(1, sizeof(*c));
@@ -57,6 +68,7 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
     c->source = source;
     c->state = sources_get(&site->worker->shared->sources, source);
     c->governor = governor_of(c);
+    c->warmup = warmup_of(c);
     c->timer.on_timer = on_channel_timer;
     c->connecting_max = 1;
     c->usable = true;
@@ -122,8 +134,30 @@ static uint64_t stopped_ms(const struct channel *c)
 int channel_limits_ask(const struct channel *c, struct limit_denial *why)
 {
     const struct limit limits[] = {{c->governor, LIMIT_RATE}};
+    struct worker *w = c->site->worker;
+    uint64_t now_ns = io_now_ns(w->io);
+    int err = limits_ask(limits, ARRAY_LEN(limits), now_ns, why);
+    uint64_t warmup_ns = 0;
 
-    return limits_ask(limits, ARRAY_LEN(limits), io_now_ns(c->site->worker->io), why);
+    if (c->warmup != NULL)
+        warmup_ns = warmup_at(c->warmup, worker_wall_ms(w), now_ns);
+    if (warmup_ns <= now_ns || (err < 0 && why->until_ns >= warmup_ns))
+        return err;
+    *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = warmup_ns};
+    return -EAGAIN;
+}
+
+static int warmup_leave(struct channel *c, struct limit_denial *why)
+{
+    struct worker *w = c->site->worker;
+    uint64_t again_ns = 0;
+
+    if (c->warmup != NULL)
+        again_ns = warmup_take(&w->shared->warmup, c->warmup, worker_wall_ms(w), io_now_ns(w->io));
+    if (again_ns == 0)
+        return 0;
+    *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = again_ns};
+    return -EAGAIN;
 }
 
 /* The probe of a channel that is stopped is claimed last: nothing refuses behind it. */
@@ -137,8 +171,13 @@ int channel_limits_take(struct channel *c, struct limit_denial *why)
     if (!governor_may_send(c->governor, false, now_ns))
         return -EAGAIN;
     err = limits_take(limits, ARRAY_LEN(limits), now_ns, 1, why);
-    if (err < 0 || governor_may_send(c->governor, true, now_ns))
+    if (err < 0)
         return err;
+    err = warmup_leave(c, why);
+    if (err == 0 && governor_may_send(c->governor, true, now_ns))
+        return 0;
+    if (err == 0)
+        warmup_give(c->warmup, worker_wall_ms(c->site->worker), 1);
     for (size_t i = 0; i < ARRAY_LEN(limits); i++)
         if (limits[i].entry != NULL)
             governor_message_give(limits[i].entry, now_ns, 1);
@@ -390,6 +429,19 @@ static void channel_pay(struct channel *c, struct seat *seat)
         (void)channel_look(c);
 }
 
+/* How many of m's recipients may go at once, of at most max: one has its leave. Warm-up counts
+ * recipients; what is not taken of the leave for more goes back. */
+static size_t may_take(const struct channel *c, const struct message *m, size_t max)
+{
+    struct worker *w = c->site->worker;
+
+    if (c->warmup == NULL || max <= 1)
+        return max;
+    if (max > m->recipients && m->recipients > 0)
+        max = m->recipients;
+    return 1 + warmup_more(&w->shared->warmup, c->warmup, worker_wall_ms(w), (uint32_t)max - 1);
+}
+
 struct channel_taken channel_take(struct channel *c, struct recipient **out, size_t max,
                                   uint32_t domains_max)
 {
@@ -418,10 +470,13 @@ struct channel_taken channel_take(struct channel *c, struct recipient **out, siz
     }
     feed_turn(&s->feed, lane);
     out[0] = lane_pop(lane);
+    max = may_take(c, r->message, max);
     taken.len = take_same(lane, r->message, out, 1, max);
     prefetch_next(&s->feed);
     if (r->message->recipients > taken.len)
         taken.len = take_heads(&s->feed, lane, r->message, out, taken.len, max, domains_max);
+    if (c->warmup != NULL)
+        warmup_give(c->warmup, worker_wall_ms(c->site->worker), (uint32_t)(max - taken.len));
     feed_pay_more(&s->feed, lane, taken.len - 1);
     for (size_t i = 0; i < taken.len; i++)
         supply_pace(s, supply_bytes_of(out[i]));

@@ -17,9 +17,10 @@ struct channel {
     const struct config_source *source; /* in site->config */
     struct source *state;               /* the process's */
     struct governor_entry *governor;
-    struct list_node site_node;  /* site->channels */
-    struct list_node dirty_node; /* worker->channels_dirty */
-    struct list seats;           /* in the site's supplies */
+    struct warmup_stream *warmup; /* of the source here; NULL: it is not being warmed up */
+    struct list_node site_node;   /* site->channels */
+    struct list_node dirty_node;  /* worker->channels_dirty */
+    struct list seats;            /* in the site's supplies */
     struct timer timer;
     struct smtp_client_options options;
     struct list sessions, idle; /* deliver/'s: all, and those without work */

@@ -15,7 +15,7 @@ const char *lane_wait_name(enum lane_wait_reason reason)
         [LANE_WAIT_LOOKUP] = "lookup",     [LANE_WAIT_RATE] = "rate",
         [LANE_WAIT_SESSIONS] = "sessions", [LANE_WAIT_CONNECT] = "connect",
         [LANE_WAIT_SHORTAGE] = "shortage", [LANE_WAIT_SUSPENDED] = "suspended",
-        [LANE_WAIT_SOURCE] = "source",
+        [LANE_WAIT_SOURCE] = "source",     [LANE_WAIT_WARMUP] = "warmup",
     };
 
     ASSERT((size_t)reason < ARRAY_LEN(names));
@@ -67,9 +67,20 @@ static bool source_suspension(const struct supply *s, struct suspension *out)
     return false;
 }
 
+/* When s may send next, wall clock. It looks at that more often, so that until_ns, which is when it
+ * looks, may be before. */
+static int64_t warmup_opens_ms(struct worker *w, struct warmup_stream *s, uint64_t until_ns)
+{
+    struct warmup_view view;
+
+    warmup_view(&w->shared->warmup, s, worker_wall_ms(w), &view);
+    return view.next_ms != 0 ? view.next_ms
+                             : worker_wall_ms(w) + (int64_t)(until_ns / 1000000 - io_now_ms(w->io));
+}
+
 /* No source may send. */
-static void shut_wait(const struct supply *s, enum channel_shut shut, uint64_t until_ms,
-                      struct lane_wait *out)
+static void shut_wait(const struct supply *s, enum channel_shut shut, const struct channel *c,
+                      uint64_t until_ms, struct lane_wait *out)
 {
     static const enum lane_wait_reason reasons[] = {
         [CHANNEL_SUSPENDED] = LANE_WAIT_SUSPENDED, [CHANNEL_AWAY] = LANE_WAIT_SOURCE,
@@ -77,14 +88,22 @@ static void shut_wait(const struct supply *s, enum channel_shut shut, uint64_t u
         [CHANNEL_LIMIT] = LANE_WAIT_RATE,          [CHANNEL_SHORTAGE] = LANE_WAIT_SHORTAGE,
         [CHANNEL_REFUSED] = LANE_WAIT_CONNECT,     [CHANNEL_BUSY] = LANE_WAIT_SESSIONS};
     uint64_t now_ms = io_now_ms(s->site->worker->io);
+    struct limit_denial why;
 
     out->reason = reasons[shut];
     if (shut == CHANNEL_SUSPENDED && !source_suspension(s, &out->suspension))
         out->reason = LANE_WAIT_SOURCE;
     if (shut == CHANNEL_STOPPED)
         supply_answer(s, out);
+    if (shut == CHANNEL_LIMIT && c != NULL && channel_limits_ask(c, &why) < 0 &&
+        why.kind == LIMIT_WARMUP) {
+        out->reason = LANE_WAIT_WARMUP;
+        out->warmup = c->warmup;
+    }
     if (out->reason == LANE_WAIT_SUSPENDED)
         out->until_ms = out->suspension.until_ms;
+    else if (out->reason == LANE_WAIT_WARMUP)
+        out->until_ms = warmup_opens_ms(s->site->worker, c->warmup, why.until_ns);
     else if (until_ms != UINT64_MAX && until_ms > now_ms && shut != CHANNEL_BUSY)
         out->until_ms = worker_wall_ms(s->site->worker) + (int64_t)(until_ms - now_ms);
 }
@@ -96,12 +115,10 @@ static void supply_wait(struct supply *s, struct lane_wait *out)
     enum channel_shut shut = supply_shut(s, &c, &until_ms);
     const struct seat *next = supply_next(s);
 
-    if (next != NULL)
-        c = next->channel;
     if (shut != CHANNEL_OPEN)
-        shut_wait(s, shut, until_ms, out);
-    else if (c != NULL) /* it may be about to take part in the turns again */
-        session_wait(c, out);
+        shut_wait(s, shut, c, until_ms, out);
+    else if (next != NULL || c != NULL) /* c: it may be about to take part in the turns again */
+        session_wait(next != NULL ? next->channel : c, out);
     else
         out->reason = LANE_WAIT_CONNECT;
 }
@@ -115,7 +132,7 @@ static bool is_without_source(struct supply *s, struct lane_wait *out)
 
     if (shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY)
         return false;
-    shut_wait(s, shut, until_ms, out);
+    shut_wait(s, shut, c, until_ms, out);
     return true;
 }
 
@@ -184,6 +201,16 @@ void lane_wait(struct lane *lane, struct lane_wait *out)
     }
 }
 
+void lane_wait_put_warmup(struct worker *w, const struct lane_wait *wait, struct buf *out)
+{
+    struct warmup_view view;
+
+    if (wait->reason != LANE_WAIT_WARMUP)
+        return;
+    warmup_view(&w->shared->warmup, wait->warmup, worker_wall_ms(w), &view);
+    warmup_put_words(&w->shared->warmup, &view, out);
+}
+
 void lane_waited_for(struct lane *lane, struct buf *out)
 {
     static const char *const words[] = {
@@ -196,6 +223,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
         [LANE_WAIT_MEMORY] = "memory",
         [LANE_WAIT_LOOKUP] = "the name servers",
         [LANE_WAIT_RATE] = "the rate limit",
+        [LANE_WAIT_WARMUP] = "the warm-up of its source: ",
         [LANE_WAIT_SESSIONS] = "a session: as many as may be are busy",
         [LANE_WAIT_SHORTAGE] = "descriptors, memory or local ports of this host",
         [LANE_WAIT_CONNECT] = "a session: no connection, or no greeting yet",
@@ -212,6 +240,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
             wait.reason = LANE_WAIT_MEMORY;
     }
     buf_puts(out, words[wait.reason]);
+    lane_wait_put_warmup(lane->worker, &wait, out);
     if (wait.error != NULL)
         buf_printf(out, ", after %s%s%s", wait.host == NULL ? "" : wait.host,
                    wait.host == NULL ? "" : ": ", wait.error);

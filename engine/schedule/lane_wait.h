@@ -17,6 +17,7 @@ enum lane_wait_reason {
     LANE_WAIT_MEMORY,    /* queue.memory_max is reached */
     LANE_WAIT_LOOKUP,    /* its domain is being looked up */
     LANE_WAIT_RATE,      /* our own limit: the next message may not go yet */
+    LANE_WAIT_WARMUP,    /* its source is being warmed up, and has sent what it may for now */
     LANE_WAIT_SESSIONS,  /* as many sessions as are allowed are open, and busy */
     LANE_WAIT_SHORTAGE,  /* this host lacks descriptors, memory or local ports for a session */
     LANE_WAIT_SOURCE,    /* no source of its pool has an address here, or of the site's family */
@@ -28,12 +29,16 @@ struct lane_wait {
     int64_t until_ms;             /* wall clock; 0: nobody knows */
     const char *host, *error;     /* of the answer that is the reason, or NULL; the lane's */
     struct suspension suspension; /* of LANE_WAIT_SUSPENDED */
+    struct warmup_stream *warmup; /* of LANE_WAIT_WARMUP */
 };
 
 void lane_wait(struct lane *lane, struct lane_wait *out);
 /* Appends in words what a recipient that expires untried has waited for: "the rate limit". Called
  * while that reason still holds. */
 void lane_waited_for(struct lane *lane, struct buf *out);
+/* Appends how far it has come, where the reason is LANE_WAIT_WARMUP: "1,200 of 1,200 today, next
+ * hour's share at 14:00". */
+void lane_wait_put_warmup(struct worker *w, const struct lane_wait *wait, struct buf *out);
 /* "back_off", as docs/control.md lists them; NULL for LANE_WAIT_NONE. */
 const char *lane_wait_name(enum lane_wait_reason reason);
 

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "limits/governor.h"
+#include "limits/warmup.h"
 #include "queue/queue.h"
 #include "worker/clients.h"
 #include "worker/crew.h"
@@ -27,6 +28,7 @@ struct shared {
     struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
     struct sources sources;
+    struct warmup warmup;
     struct worker *workers;
     uint32_t workers_len;
     uint32_t sessions_out_max; /* descriptors are kept for intake */

@@ -20,6 +20,7 @@
 #include "tests/sim/sim_io.h"
 #include "tests/sim/suspender.h"
 #include "worker/keyring.h"
+#include "worker/warmup_store.h"
 
 #define WORKERS_MAX_SIM 4
 #define SHARDS_MAX_SIM  5
@@ -323,6 +324,11 @@ static bool is_here(const struct sockaddr *source)
     return world_source_here(world_source_at(source));
 }
 
+static void wake_keeper(void *arg)
+{
+    io_wake(worker_of_shard(arg, 0)->io);
+}
+
 /* As engine_open() and engine_start(), but for the threads. */
 static void engine_make(struct engine *e)
 {
@@ -353,6 +359,8 @@ static void engine_make(struct engine *e)
     if (queue_open(&e->shared.queue, &options, &why) < 0)
         sim_fail("restart", "the queue cannot be opened: %s", why);
     ASSERT(suspensions_open(&e->shared.suspensions, e->shared.queue) == 0);
+    ASSERT(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_keeper, &e->shared) == 0);
+    warmup_configure(&e->shared.warmup, c);
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
         ASSERT(worker_start(&e->shared.workers[i]) == 0);
 }
@@ -493,6 +501,7 @@ static void node_close(void)
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
     sources_done(&e->shared.sources);
+    warmup_done(&e->shared.warmup);
     config_unref(e->config);
     trust_unref(e->trust);
     free(e->shared.workers);

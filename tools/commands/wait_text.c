@@ -13,6 +13,7 @@ static const struct {
     {"no_route", "no route", "no route, again in "},
     {"lookup", "looking up its route", NULL},
     {"rate", "our rate limit", "our rate limit: next in "},
+    {"warmup", "warm-up", NULL},
     {"sessions", "session limit: all are busy", NULL},
     {"connect", "connecting", "no session, next try in "},
     {"shortage", "no descriptors, memory or local ports here",
@@ -71,6 +72,8 @@ static void put_reason(struct buf *out, const json_t *wait, int64_t until_ms, in
     } else {
         buf_puts(out, reasons[i].words);
     }
+    if (json_object_get(wait, "scope") == NULL && *reply_text(wait, "text") != 0)
+        buf_printf(out, ": %s", reply_text(wait, "text"));
     if (*reply_text(wait, "host") != 0)
         buf_printf(out, ": %s", reply_text(wait, "host"));
     if (*reply_text(wait, "error") != 0)

@@ -1,0 +1,224 @@
+#include "outcome/warm.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "outcome/report.h"
+#include "worker/warmup_store.h"
+
+#define PUTS_MAX       64
+#define STATES_PER_PUT 3 /* the stream, its day, a day that is too old to be kept */
+#define RETRY_MS       1000
+
+/* An order of the operator. */
+struct order {
+    struct worker_note note;
+    struct list_node node; /* warm->waiting or warm->stored_with */
+    struct warm_order order;
+};
+
+struct warm {
+    struct worker *worker;
+    bool storing;
+    uint64_t retry_ms;                /* monotonic: the store had no room */
+    struct list waiting, stored_with; /* orders: to be made, and in the change under way */
+    struct warmup_put puts[PUTS_MAX];
+    size_t puts_len;
+    struct queue_state states[PUTS_MAX * STATES_PER_PUT];
+    uint8_t keys[PUTS_MAX * STATES_PER_PUT][WARMUP_KEY_MAX];
+    struct buf values[PUTS_MAX * STATES_PER_PUT];
+    size_t states_len;
+    struct queue_change change;
+};
+
+static void order_done(struct order *o, int result)
+{
+    o->order.on_done(o->order.arg, result);
+    free(o);
+}
+
+static void orders_done(struct list *orders, int result)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(orders)) != NULL)
+        order_done(LIST_ENTRY(n, struct order, node), result);
+}
+
+/* --- what is stored --- */
+
+/* The buffer for the value of a state under key. */
+static struct buf *state_add(struct warm *k, const struct warmup_key *key, bool remove)
+{
+    size_t at = k->states_len++;
+
+    ASSERT(at < ARRAY_LEN(k->states));
+    buf_clear(&k->values[at]);
+    k->states[at] = (struct queue_state){
+        .key = {(const char *)k->keys[at], warmup_key_encode(k->keys[at], key)}, .remove = remove};
+    return &k->values[at];
+}
+
+static void record_day(struct warm *k, const struct warmup_put *put)
+{
+    const struct report_warmup record = {.node_id = k->worker->config->node_id,
+                                         .source = put->stream->source,
+                                         .provider = put->stream->provider,
+                                         .timestamp_ms = worker_wall_ms(k->worker),
+                                         .past = &put->past,
+                                         .next_stage = put->state.stage,
+                                         .next_cap = put->cap};
+
+    report_warmup(&k->change.records, &record);
+}
+
+static void store_day(struct warm *k, const struct warmup_put *put, struct warmup_key key)
+{
+    key.record = WARMUP_RECORD_DAY;
+    key.day = put->past.day;
+    warmup_past_encode(&put->past, state_add(k, &key, false));
+    key.day -= WARMUP_DAYS_KEPT;
+    (void)state_add(k, &key, true);
+    record_day(k, put);
+    log_info("warmup.day", "source=%s provider=%s used=%u verdict=%s stage=%u", put->stream->source,
+             put->stream->provider, put->past.used, warmup_verdict_name(put->past.verdict),
+             put->state.stage + 1);
+}
+
+static void store_stream(struct warm *k, const struct warmup_put *put)
+{
+    struct warmup_key key = {.record = WARMUP_RECORD_STREAM,
+                             .source = str_of(put->stream->source),
+                             .provider = str_of(put->stream->provider)};
+
+    warmup_state_encode(&put->state, state_add(k, &key, false));
+    if (put->ended)
+        store_day(k, put, key);
+}
+
+/* --- rounds --- */
+
+static void on_stored(struct queue_change *change, int result)
+{
+    struct warm *k = change->owner;
+    struct worker *w = k->worker;
+
+    k->storing = false;
+    if (result < 0 && result != -ESHUTDOWN) {
+        log_error("warmup.store_failed", "error=\"%s\" action=\"streams wait until it succeeds\"",
+                  strerror(-result));
+        k->retry_ms = io_now_ms(w->io) + RETRY_MS;
+    }
+    for (size_t i = 0; i < k->puts_len; i++)
+        warmup_granted(&w->shared->warmup, &k->puts[i], result == 0, io_now_ns(w->io));
+    orders_done(&k->stored_with, result);
+}
+
+static void orders_make(struct warm *k)
+{
+    struct worker *w = k->worker;
+    struct list_node *n;
+
+    while ((n = list_pop_front(&k->waiting)) != NULL) {
+        struct order *o = LIST_ENTRY(n, struct order, node);
+        int err = w->draining ? -ESHUTDOWN
+                              : warmup_order(&w->shared->warmup, worker_wall_ms(w), &o->order.what);
+
+        if (err < 0)
+            order_done(o, err);
+        else
+            list_push_back(&k->stored_with, &o->node);
+    }
+}
+
+static void round_begin(struct warm *k)
+{
+    struct worker *w = k->worker;
+    struct warmup *all = &w->shared->warmup;
+
+    k->puts_len = k->states_len = 0;
+    buf_clear(&k->change.records);
+    while (k->puts_len < PUTS_MAX && warmup_next(all, worker_wall_ms(w), &k->puts[k->puts_len])) {
+        const struct warmup_put *put = &k->puts[k->puts_len];
+
+        if (put->store) {
+            store_stream(k, put);
+            k->puts_len++;
+        } else {
+            warmup_granted(all, put, true, io_now_ns(w->io));
+        }
+    }
+    for (size_t i = 0; i < k->states_len; i++)
+        k->states[i].value = buf_str(&k->values[i]);
+    if (k->states_len == 0) {
+        orders_done(&k->stored_with, 0);
+        return;
+    }
+    k->change.states = k->states;
+    k->change.states_len = k->states_len;
+    k->change.urgent = true;
+    k->change.on_done = on_stored;
+    k->change.owner = k;
+    k->storing = true;
+    queue_submit(w->port, 0, &k->change);
+}
+
+void warm_keep(struct worker *w)
+{
+    struct warm *k = w->warm;
+
+    if (k == NULL || k->storing)
+        return;
+    if (!list_empty(&k->waiting))
+        orders_make(k);
+    if (w->draining || !warmup_asks(&w->shared->warmup) || io_now_ms(w->io) < k->retry_ms)
+        return;
+    round_begin(k);
+}
+
+static void on_order(struct worker *w, struct worker_note *note)
+{
+    struct order *o = CONTAINER_OF(note, struct order, note);
+
+    list_push_back(&w->warm->waiting, &o->node);
+}
+
+void warm_submit(struct shared *all, const struct warm_order *order)
+{
+    struct order *o = calloc(1, sizeof(*o));
+
+    if (o == NULL) {
+        order->on_done(order->arg, -ENOMEM);
+        return;
+    }
+    o->order = *order;
+    o->note.run = on_order;
+    worker_post(all, NULL, worker_of_shard(all, 0)->index, &o->note);
+}
+
+int warm_open(struct worker *w)
+{
+    w->warm = calloc(1, sizeof(*w->warm));
+    if (w->warm == NULL)
+        return -ENOMEM;
+    w->warm->worker = w;
+    list_init(&w->warm->waiting);
+    list_init(&w->warm->stored_with);
+    return 0;
+}
+
+void warm_close(struct worker *w)
+{
+    struct warm *k = w->warm;
+
+    if (k == NULL)
+        return;
+    orders_done(&k->waiting, -ESHUTDOWN);
+    orders_done(&k->stored_with, -ESHUTDOWN);
+    for (size_t i = 0; i < ARRAY_LEN(k->values); i++)
+        buf_done(&k->values[i]);
+    buf_done(&k->change.records);
+    free(k);
+    w->warm = NULL;
+}

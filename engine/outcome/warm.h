@@ -1,0 +1,28 @@
+/* The keeper of warm-up (limits/warmup.h): the worker that owns shard 0 leases what streams ask
+ * for, stores it, and grants it behind the commit; with a day that is over it stores what that day
+ * was and writes a record of it. One change is under way at a time. */
+#ifndef HAYAUMA_ENGINE_WARM_H
+#define HAYAUMA_ENGINE_WARM_H
+
+#include "worker/shared.h"
+#include "worker/worker.h"
+
+struct warm;
+
+/* In the worker that owns shard 0, at its start and end. 0 or -ENOMEM. */
+int warm_open(struct worker *w) MUST_USE;
+void warm_close(struct worker *w);
+/* Once a turn, in any worker. */
+void warm_keep(struct worker *w);
+
+struct warm_order {
+    struct warmup_order what;
+    /* From any thread. 0: it is stored; -ENOENT, -ERANGE: see warmup_order(); -ESHUTDOWN; -errno.
+     */
+    void (*on_done)(void *arg, int result);
+    void *arg;
+};
+/* Main thread. */
+void warm_submit(struct shared *all, const struct warm_order *order);
+
+#endif

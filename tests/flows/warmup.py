@@ -1,0 +1,216 @@
+#!/usr/bin/env python3
+"""Warm-up: a source that is being warmed up sends its share of the hour and no more, over crashes and
+reloads; what waits for it says so; what an operator orders is done.
+
+warmup.py [TEST...]"""
+
+import json
+import pathlib
+import sys
+import tempfile
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+
+from engine import Engine, Sink  # noqa: E402
+from proc import Failure, wait_until  # noqa: E402
+from talk import Client, run  # noqa: E402
+
+# A day of 24 has one or two for each hour, far apart: the first one goes at once, no second one soon.
+# Of 12 million a day 500k to 1M are an hour's, 140 to 280 a second, in chunks of 1,400 to 2,800.
+SMALL, LARGE = 24, 12_000_000
+BODY = "Subject: warm\r\n\r\ntext\r\n"
+
+
+def settings(sink, cap, **more):
+    return {"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+            "sources": {"new": {"ipv4": "127.0.0.1"}},
+            "warmup": {"schedules": {"mine": {"steps": [cap, cap + 1, cap + 2]}},
+                       "sources": {"new": {"schedule": "mine"}}, **more}}
+
+
+def inject(engine, count, domain="x.example"):
+    with Client(engine) as client:
+        client.messages([("a@sender.example", f"r{i}@{domain}", BODY) for i in range(count)])
+
+
+def came(sink):
+    return len(sink.ledger())
+
+
+def streams(engine, *arguments):
+    return [json.loads(line) for line in
+            engine.command("warmup", "status", *arguments, "--json").splitlines()]
+
+
+def reload(engine):
+    engine.file.write_text(json.dumps(engine.config))
+    engine.command("reload")
+
+
+def hour():
+    return int(time.time() // 3600)
+
+
+def share_of(engine):
+    one, = streams(engine)
+    return one["hour_share"]
+
+
+def nothing_more(sink, before, seconds=1):
+    time.sleep(seconds)
+    if came(sink) != before:
+        raise Failure(f"{came(sink) - before} more went than the share of the hour")
+
+
+def test_cap():
+    """One of 40 goes; the others say what they wait for; two crashes let no more go than the share."""
+    began = hour()
+    with Sink() as sink, Engine(settings(sink, SMALL)) as engine:
+        inject(engine, 40)
+        wait_until("the first of the hour", lambda: came(sink) >= 1)
+        share = share_of(engine)
+        nothing_more(sink, 1 + hour() - began)
+        text = engine.command("queue", "list", "x.example", "--limit", "5")
+        if f"warm-up: 1 of {SMALL} today" not in text and hour() == began:
+            raise Failure(f"the list does not say why:\n{text}")
+        row = engine.status()["destinations"][0]
+        if row["wait"]["reason"] != "warmup" or row["wait"]["until_ms"] <= time.time() * 1000:
+            raise Failure(f"status says {row}")
+        for _ in range(2):
+            engine.kill()
+            engine.start()
+            time.sleep(1)
+        if came(sink) > share * (1 + hour() - began):
+            raise Failure(f"{came(sink)} went in crashes, the share is {share}")
+        one, = streams(engine)
+        if (one["source"], one["provider"], one["stage"], one["cap"]) != ("new", "default", 1, SMALL):
+            raise Failure(f"after a restart: {one}")
+
+
+def test_recipients_count():
+    """A message for 50 recipients is sent to one."""
+    began = hour()
+    with Sink() as sink, Engine(settings(sink, SMALL)) as engine:
+        with Client(engine) as client:
+            client.expect(client.message(*(f"r{i}@x.example" for i in range(50)),
+                                         data=BODY.encode()), 250)
+        wait_until("the first", lambda: came(sink) >= 1)
+        nothing_more(sink, 1 + hour() - began)
+        one, = streams(engine)
+        if one["delivered"] != came(sink):
+            raise Failure(f"{came(sink)} went, {one}")
+
+
+def test_answers_count():
+    """What the peer says of recipients is counted; what it never looked at is taken again, and counts once."""
+    behaviour = {"classes": [{"name": "shy", "domains": ["shy.example"], "address": "127.0.0.5",
+                              "close_after": 3},
+                             {"name": "no", "domains": ["no.example"], "unknown_users": "100%"}]}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(behaviour, file)
+        file.flush()
+        with Sink(behaviour=file.name) as sink, Engine(
+                {**settings(sink, LARGE), "destinations": {"*": {"retry": ["1s"]}}}) as engine:
+            inject(engine, 120, "shy.example")
+            inject(engine, 10, "no.example")
+            engine.wait_records("Bounce", 10)
+            engine.wait_records("Delivery", 130)  # with ten notices
+            one, = streams(engine)
+            if (one["delivered"], one["bounced"], one["deferred"]) != (130, 10, 0):
+                raise Failure(f"counted: {one}")
+            again = len(engine.records("TransientFailure"))
+            if not 140 <= one["used"] <= 140 + again:
+                raise Failure(f"{one['used']} are said to be used for 140 recipients")
+
+
+def test_pace():
+    """A large cap: spread evenly, and counted right over two crashes."""
+    with Sink() as sink, Engine(settings(sink, LARGE)) as engine:
+        inject(engine, 3000)
+        wait_until("some", lambda: came(sink) >= 100)
+        share = share_of(engine)
+        first, began = came(sink), time.monotonic()
+        time.sleep(3)
+        rate = (came(sink) - first) / (time.monotonic() - began)
+        if rate > share / 3600 * 1.25:
+            raise Failure(f"{rate:.0f} a second, the share of the hour is {share / 3600:.0f}")
+        for _ in range(2):
+            engine.kill()
+            engine.start()
+            before = came(sink)
+            wait_until("it goes on", lambda: came(sink) > before + 100)
+        engine.command("queue", "suspend", "x.example")
+        time.sleep(1)
+        one, = streams(engine)
+        sent, chunk = came(sink), share // 360 + 2
+        # What a crash loses counts as sent. A transaction that it cut may have been sent twice.
+        if not sent - 100 <= one["used"] <= sent + 2 * chunk + 100:
+            raise Failure(f"{sent} went, {one['used']} are counted, a chunk is {chunk}")
+
+
+def test_overflow():
+    """What the cap leaves goes by the other sources of the pool, then by its overflow."""
+    for pools in ({"all": {"sources": {"new": {"weight": 9}, "old": {"weight": 1}}}},
+                  {"all": {"sources": {"new": {"weight": 1}}, "overflow": "spare"},
+                   "spare": {"sources": {"old": {"weight": 1}}}}):
+        with Sink() as sink, Engine({**settings(sink, SMALL), "pools": pools, "default_pool": "all",
+                                     "sources": {"new": {"ipv4": "127.0.0.2"},
+                                                 "old": {"ipv4": "127.0.0.3"}}}) as engine:
+            began = hour()
+            inject(engine, 1)  # while the new source's first lease is stored the other one may have it
+            engine.wait_records("Delivery", 1)
+            inject(engine, 100)
+            by = [r["egress_source"] for r in engine.wait_records("Delivery", 101)]
+            if len(by) != 101 or not 1 <= by.count("new") <= 1 + hour() - began:
+                raise Failure(f"{by.count('new')} of {len(by)} went by the new source")
+
+
+def test_reload():
+    """A larger cap counts at once, a smaller one too, and none without warm-up."""
+    with Sink() as sink, Engine(settings(sink, SMALL)) as engine:
+        inject(engine, 3000)
+        wait_until("the first", lambda: came(sink) >= 1)
+        engine.config["warmup"]["schedules"]["mine"]["steps"] = [LARGE]
+        reload(engine)
+        wait_until("more than a small cap", lambda: came(sink) > 100)
+        engine.config["warmup"]["schedules"]["mine"]["steps"] = [SMALL]
+        reload(engine)
+        time.sleep(1)  # what was on its way
+        nothing_more(sink, came(sink))
+        if not any("of 24 today" in line for line in
+                   engine.command("queue", "summary").split("\n")):
+            raise Failure(engine.command("queue", "summary"))
+        engine.config["warmup"]["sources"] = {}
+        reload(engine)
+        wait_until("all", lambda: came(sink) == 3000)
+
+
+def test_orders():
+    """Stages, pauses and complaints by command, kept over a crash; a reload in flight."""
+    with Sink() as sink, Engine(settings(sink, SMALL)) as engine:
+        inject(engine, 200)
+        wait_until("the first", lambda: came(sink) >= 1)
+        engine.command("warmup", "set", "new", "default", "--stage", "2")
+        engine.command("warmup", "pause", "new")
+        engine.command("warmup", "complaints", "new", "default", "--count", "3")
+        engine.kill()
+        engine.start()
+        one, = streams(engine, "new")
+        if (one["stage"], one["paused"], one["complained"], one["verdict"]) != (2, True, 3, "set"):
+            raise Failure(f"after orders: {one}")
+        for wrong in (["set", "new", "--stage", "9"], ["start", "nobody"], ["start", "new", "google"]):
+            try:
+                engine.command("warmup", *wrong)
+            except Failure:
+                continue
+            raise Failure(f"{wrong} was done")
+        engine.command("warmup", "set", "new", "--stage", "4")
+        wait_until("no cap any more", lambda: came(sink) == 200)
+        one, = streams(engine)
+        if one["cap"] is not None:
+            raise Failure(f"behind the last stage: {one}")
+
+
+if __name__ == "__main__":
+    run(globals())

@@ -1,0 +1,330 @@
+/* hayauma warmup: where new sources stand, the operator's orders, and what a plan comes to. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "config/config_value.h"
+#include "config/suggest.h"
+#include "tools/commands/channel.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/screen.h"
+#include "tools/commands/warmup_print.h"
+
+#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
+
+static const char help_text[] =
+    "usage: hayauma warmup <action> [SOURCE [PROVIDER]] [options]\n"
+    "\n"
+    "  status       streams (a source at a provider): stage, cap, how much of it is used, why it "
+    "is\n"
+    "               in this stage, and the cap that comes next\n"
+    "  history      the days that are over, and what followed from each\n"
+    "    --days N         so far back (30)\n"
+    "  start        SOURCE begins anew, at its first stage\n"
+    "  pause        SOURCE stays in its stage; mail goes on within the cap\n"
+    "  resume       end that\n"
+    "  set          SOURCE goes to another stage at once\n"
+    "    --stage N        from 1; one more than there are is no cap\n"
+    "  complaints   SOURCE PROVIDER: users of the provider complained of today's mail\n"
+    "    --count N        so many more\n"
+    "  providers    names of providers, and how names of their exchangers end\n"
+    "  plan         what the configuration comes to, without an engine: caps day by day\n"
+    "    --list N         how long a list of N recipients takes\n"
+    "    --volume N       the day on which N recipients a day are reached\n"
+    "    --mix PARTS      where recipients are, in percent (google=40,microsoft=20,yahoo=10,\n"
+    "                     apple=5,default=25)\n"
+    "\n" CHANNEL_HELP "  -h, --help              this text\n"
+    "\n"
+    "Examples:\n"
+    "  hayauma warmup status\n"
+    "  hayauma warmup history mx-new google --days 14\n"
+    "  hayauma warmup set mx-new docomo --stage 5\n"
+    "  hayauma warmup plan mx-new --list 300k --mix docomo=30,au=20,softbank=20,default=30\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
+
+enum { OPT_DAYS = 300, OPT_STAGE, OPT_COUNT, OPT_LIST, OPT_VOLUME, OPT_MIX };
+
+static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
+                                      {"days", required_argument, NULL, OPT_DAYS},
+                                      {"stage", required_argument, NULL, OPT_STAGE},
+                                      {"count", required_argument, NULL, OPT_COUNT},
+                                      {"list", required_argument, NULL, OPT_LIST},
+                                      {"volume", required_argument, NULL, OPT_VOLUME},
+                                      {"mix", required_argument, NULL, OPT_MIX},
+                                      {"help", no_argument, NULL, 'h'},
+                                      {NULL, 0, NULL, 0}};
+
+struct options {
+    struct channel_options channel;
+    const char *source, *provider, *mix;
+    uint64_t days, number, list, volume;
+};
+
+static int usage_error(const struct options *o, const char *what)
+{
+    fprintf(stderr, "hayauma %s: %s\n", o->channel.command, what);
+    return EXIT_USAGE;
+}
+
+/* --- of the engine --- */
+
+static json_t *request_of(const struct options *o, const char *op)
+{
+    json_t *request = json_pack("{s:s}", "op", op);
+
+    if (request != NULL && o->source != NULL)
+        json_object_set_new(request, "source", json_string(o->source));
+    if (request != NULL && o->provider != NULL)
+        json_object_set_new(request, "provider", json_string(o->provider));
+    return request;
+}
+
+/* Prints the member name of each line of the reply. */
+static int each(const struct options *o, json_t *request, const char *name,
+                void (*print)(const json_t *value, bool first), const char *nothing)
+{
+    json_t *reply;
+    struct channel ch;
+    bool any = false;
+    int code;
+
+    if (request == NULL)
+        return usage_error(o, "names are UTF-8");
+    code = channel_open(&ch, &o->channel);
+    if (code == 0)
+        code = channel_send(&ch, request);
+    else
+        json_decref(request);
+    while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
+        const json_t *value = json_object_get(reply, name);
+
+        if (value != NULL && o->channel.json) {
+            json_dumpf(value, stdout, JSON_COMPACT);
+            putchar('\n');
+        } else if (value != NULL) {
+            print(value, !any);
+        }
+        any = any || value != NULL;
+        json_decref(reply);
+    }
+    channel_close(&ch);
+    if (code == 0 && !any && !o->channel.json)
+        fprintf(stderr, "%s\n", nothing);
+    return code;
+}
+
+static int status(const struct options *o, const char *action)
+{
+    (void)action;
+    return each(o, request_of(o, "warmup"), "stream", warmup_print_stream,
+                "nothing is being warmed up: no source in warmup.sources has sent mail yet");
+}
+
+static int history(const struct options *o, const char *action)
+{
+    json_t *request = request_of(o, "warmup_days");
+
+    (void)action;
+    if (request != NULL && o->days != 0)
+        json_object_set_new(request, "days", json_integer((json_int_t)o->days));
+    return each(o, request, "past", warmup_print_past, "no day with mail is over");
+}
+
+static int order(const struct options *o, const char *action)
+{
+    bool sets = strcmp(action, "set") == 0, complains = strcmp(action, "complaints") == 0;
+    json_t *request = request_of(o, "warmup_order");
+    struct channel ch;
+    int code;
+
+    if (o->source == NULL)
+        return usage_error(o, "say which SOURCE");
+    if (complains && o->provider == NULL)
+        return usage_error(o, "say at which PROVIDER");
+    if ((sets || complains) && o->number == 0)
+        return usage_error(o, sets ? "say --stage N" : "say --count N");
+    if (request == NULL)
+        return usage_error(o, "names are UTF-8");
+    json_object_set_new(request, "order", json_string(sets ? "stage" : action));
+    if (o->number != 0)
+        json_object_set_new(request, "number", json_integer((json_int_t)o->number));
+    code = channel_open(&ch, &o->channel);
+    if (code == 0)
+        code = channel_ask(&ch, request, NULL);
+    else
+        json_decref(request);
+    channel_close(&ch);
+    if (code == 0)
+        code = status(o, action);
+    return code;
+}
+
+/* --- of the configuration --- */
+
+static struct config *load(const struct options *o)
+{
+    struct config *c = NULL;
+    struct buf errors = {0};
+
+    if (config_load(o->channel.config != NULL ? o->channel.config : CONFIG_FILE, &c, &errors) != 0)
+        fwrite(errors.data, 1, errors.len, stderr);
+    buf_done(&errors);
+    return c;
+}
+
+static void print_provider(void *arg, const char *name, const char *mx)
+{
+    const struct options *o = arg;
+
+    if (!o->channel.json)
+        printf("%-16s %s\n", name, *mx == 0 ? "(all others)" : mx);
+    else
+        printf("{\"provider\":\"%s\",\"mx\":\"%s\"}\n", name, mx);
+}
+
+static int providers(const struct options *o, const char *action)
+{
+    struct config *c = o->channel.config == NULL ? config_default() : load(o);
+
+    (void)action;
+    if (c == NULL)
+        return EXIT_FAILED;
+    config_providers_visit(c, print_provider, (void *)(uintptr_t)o);
+    config_unref(c);
+    return EXIT_OK;
+}
+
+static int plan(const struct options *o, const char *action)
+{
+    static const char mix[] = "google=40,microsoft=20,yahoo=10,apple=5,default=25";
+    struct config *c = load(o);
+    struct plan p = {.config = c,
+                     .source = o->source,
+                     .today = (int32_t)(clock_wall_ms() / 1000 / DAY_SECONDS),
+                     .list = o->list};
+    struct buf why = {0};
+    int code;
+
+    (void)action;
+    if (c == NULL)
+        return EXIT_FAILED;
+    if (plan_mix_parse(&p, str_of(o->mix != NULL ? o->mix : mix), &why) != 0) {
+        fprintf(stderr, "hayauma %s: --mix: %.*s\n", o->channel.command, STR_FMT(buf_str(&why)));
+        code = EXIT_USAGE;
+    } else if (warmup_print_plan(&p, o->volume, o->channel.json) != 0) {
+        fprintf(stderr, "hayauma %s: %s is not being warmed up; warmup.sources says what is\n",
+                o->channel.command, o->source != NULL ? o->source : "a source");
+        code = EXIT_FAILED;
+    } else {
+        code = EXIT_OK;
+    }
+    buf_done(&why);
+    config_unref(c);
+    return code;
+}
+
+/* --- the command line --- */
+
+#define BIT(option) (1u << ((option)-OPT_DAYS))
+
+static const struct {
+    const char *name;
+    int (*run)(const struct options *o, const char *action);
+    unsigned options; /* of its own */
+    int names;        /* at most */
+} actions[] = {
+    {"status", status, 0, 2},
+    {"history", history, BIT(OPT_DAYS), 2},
+    {"start", order, 0, 2},
+    {"pause", order, 0, 2},
+    {"resume", order, 0, 2},
+    {"set", order, BIT(OPT_STAGE), 2},
+    {"complaints", order, BIT(OPT_COUNT), 2},
+    {"providers", providers, 0, 0},
+    {"plan", plan, BIT(OPT_LIST) | BIT(OPT_VOLUME) | BIT(OPT_MIX), 1},
+};
+
+static int action_find(const char *name)
+{
+    struct suggest s;
+
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++) {
+        suggest_offer(&s, actions[i].name);
+        if (strcmp(actions[i].name, name) == 0)
+            return (int)i;
+    }
+    fprintf(stderr, "hayauma warmup: no such action: '%s'", name);
+    if (s.best != NULL)
+        fprintf(stderr, "; did you mean '%s'?", s.best);
+    fputs("\n'hayauma warmup --help' lists them.\n", stderr);
+    return -1;
+}
+
+static int take_count(const struct options *o, uint64_t *out, uint64_t max)
+{
+    return config_parse_count(str_of(optarg), out) == 0 && *out > 0 && *out <= max
+               ? 0
+               : usage_error(o, "that is no number; write 100, 10k or 2M");
+}
+
+static int take_option(struct options *o, unsigned own, int c)
+{
+    if (c == 'h')
+        return -1;
+    if (c < OPT_DAYS || c > OPT_MIX) {
+        fputs("'hayauma warmup --help' shows the options.\n", stderr);
+        return EXIT_USAGE;
+    }
+    if ((own & BIT(c)) == 0)
+        return usage_error(o, "it does not take this option");
+    switch (c) {
+    case OPT_DAYS:
+        return take_count(o, &o->days, 10000);
+    case OPT_LIST:
+        return take_count(o, &o->list, UINT64_C(1000000000000));
+    case OPT_VOLUME:
+        return take_count(o, &o->volume, UINT64_C(1000000000000));
+    case OPT_MIX:
+        o->mix = optarg;
+        return 0;
+    default:
+        return take_count(o, &o->number, 1000000);
+    }
+}
+
+int cmd_warmup(int argc, char **argv)
+{
+    struct options o = {0};
+    char command[32] = "warmup";
+    int c, code = 0, at = argc > 1 && argv[1][0] != '-' ? action_find(argv[1]) : -1;
+
+    if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
+        fputs(help_text, stdout);
+        return EXIT_OK;
+    }
+    if (argc < 2 || argv[1][0] == '-')
+        fputs(help_text, stderr);
+    if (at < 0)
+        return EXIT_USAGE;
+    snprintf(command, sizeof(command), "warmup %s", actions[at].name);
+    o.channel.command = command;
+    argv++;
+    argc--;
+    while (code == 0 && (c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1)
+        if (!channel_option(&o.channel, c))
+            code = take_option(&o, actions[at].options, c);
+    if (code < 0) {
+        fputs(help_text, stdout);
+        return EXIT_OK;
+    }
+    if (code == 0 && argc - optind > actions[at].names)
+        code = usage_error(&o, "too many names");
+    if (code != 0)
+        return code;
+    o.source = optind < argc ? argv[optind] : NULL;
+    o.provider = optind + 1 < argc ? argv[optind + 1] : NULL;
+    return actions[at].run(&o, actions[at].name);
+}

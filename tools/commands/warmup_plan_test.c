@@ -1,0 +1,124 @@
+#include "tools/commands/warmup_plan.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "config/config_load.h"
+
+static const char text[] = "sources: {a: {ipv4: 192.0.2.1}}\n"
+                           "warmup:\n"
+                           "  schedules: {mine: {steps: [100, 180, 320, 560]}}\n"
+                           "  sources: {a: {schedule: mine}}\n";
+
+static struct config *config_of(const char *yaml)
+{
+    struct buf errors = {0};
+    struct config *c = NULL;
+
+    if (config_load_text("test.yaml", str_of(yaml), &c, &errors) != 0)
+        fail_msg("%.*s", STR_FMT(buf_str(&errors)));
+    return c;
+}
+
+struct seen {
+    uint32_t days;
+    struct plan_day day[40];
+};
+
+static bool see(void *arg, const struct plan_day *day)
+{
+    struct seen *s = arg;
+
+    assert_true(s->days < 40);
+    s->day[s->days++] = *day;
+    return true;
+}
+
+static struct plan plan_of(const struct config *c, const char *mix)
+{
+    struct plan p = {.config = c, .today = 20000};
+    struct buf why = {0};
+
+    assert_int_equal(plan_mix_parse(&p, str_of(mix), &why), 0);
+    return p;
+}
+
+/* Mail is always there: a stage a day, then no cap. */
+static void test_caps(void **state)
+{
+    struct config *c = config_of(text);
+    struct plan p = plan_of(c, "google=50,microsoft=50");
+    struct seen s = {0};
+
+    (void)state;
+    assert_int_equal(plan_run(&p, see, &s), 0);
+    assert_int_equal(s.days, 5);
+    assert_int_equal(s.day[0].day, 20000);
+    assert_int_equal(s.day[0].caps[0], 100);
+    assert_int_equal(s.day[0].caps[1], 50); /* half for Microsoft */
+    assert_int_equal(s.day[0].most, 100);   /* 50 there, and so 50 at Google */
+    assert_int_equal(s.day[3].most, 560);
+    assert_true(s.day[4].most == UINT64_MAX);
+    config_unref(c);
+}
+
+/* A list: what is short at one provider holds its stage there. */
+static void test_list(void **state)
+{
+    struct config *c = config_of(text);
+    struct plan p = plan_of(c, "google=90,default=10");
+    struct seen s = {0};
+
+    (void)state;
+    p.list = 1000; /* 900 and 100 */
+    assert_int_equal(plan_run(&p, see, &s), 0);
+    assert_int_equal(s.days, 4); /* 100 + 180 + 320 + 300 */
+    assert_int_equal(s.day[0].sent, 200);
+    assert_int_equal(s.day[0].left, 800);
+    assert_int_equal(s.day[1].caps[1], 180);
+    assert_int_equal(s.day[2].caps[1], 180);
+    assert_int_equal(s.day[3].left, 0);
+    assert_int_equal(s.day[3].sent, 300);
+    p.source = "b";
+    assert_int_equal(plan_run(&p, see, &s), -ENOENT);
+    config_unref(c);
+}
+
+static void test_mix(void **state)
+{
+    static const struct {
+        const char *mix, *why;
+    } cases[] = {{"google=50", "are 50 in all"},
+                 {"google", "is no part"},
+                 {"google=x,default=10", "is no part"},
+                 {"=100", "is no part"},
+                 {"gogle=100", "no provider 'gogle'"},
+                 {"google=101", "is no part"},
+                 {"", "are 0 in all"}};
+    struct config *c = config_of(text);
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct plan p = {.config = c};
+        struct buf why = {0};
+
+        assert_int_equal(plan_mix_parse(&p, str_of(cases[i].mix), &why), -EINVAL);
+        buf_putc(&why, 0);
+        assert_non_null(strstr((const char *)why.data, cases[i].why));
+        buf_done(&why);
+    }
+    config_unref(c);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_caps), cmocka_unit_test(test_list),
+                                       cmocka_unit_test(test_mix)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,303 @@
+#include "tools/commands/warmup_print.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "tools/commands/channel.h"
+#include "tools/commands/screen.h"
+
+#define BAR_COLUMNS  10
+#define PLOT_COLUMNS 30
+
+static void put_cap(struct buf *out, const json_t *object, const char *name)
+{
+    size_t from = out->len;
+
+    if (json_is_integer(json_object_get(object, name)))
+        put_short_count(out, (uint64_t)reply_number(object, name));
+    else
+        buf_puts(out, "no cap");
+    pad_from(out, from, 7, true);
+    buf_putc(out, ' ');
+}
+
+static void put_number(struct buf *out, uint64_t v, unsigned columns)
+{
+    size_t from = out->len;
+
+    put_short_count(out, v);
+    pad_from(out, from, columns, true);
+    buf_putc(out, ' ');
+}
+
+static void put_name(struct buf *out, const json_t *object, const char *name)
+{
+    put_text(out, reply_text(object, name), 14, true);
+    buf_putc(out, ' ');
+}
+
+/* "####......": part of whole. */
+static void put_bar(struct buf *out, uint64_t part, uint64_t whole, unsigned columns)
+{
+    uint64_t filled = whole == 0 ? 0 : part * columns / whole;
+
+    for (unsigned i = 0; i < columns; i++)
+        buf_putc(out, i < filled ? '#' : '.');
+    buf_putc(out, ' ');
+}
+
+static void put_stage(struct buf *out, const json_t *o)
+{
+    size_t from = out->len;
+
+    buf_printf(out, "%lld/%lld", reply_number(o, "stage"), reply_number(o, "stages"));
+    pad_from(out, from, 6, true);
+    buf_putc(out, ' ');
+}
+
+void warmup_print_stream(const json_t *o, bool first)
+{
+    bool has_cap = json_is_integer(json_object_get(o, "cap"));
+    int64_t now_ms = clock_wall_ms(), next_ms = reply_number(o, "next_ms");
+    struct buf line = {0};
+
+    if (first)
+        buf_printf(&line, "%-14s %-14s %6s %7s %7s %-10s %13s %7s %s\n", "SOURCE", "PROVIDER",
+                   "STAGE", "CAP", "USED", "TODAY", "THIS HOUR", "NEXT", "WHY");
+    put_name(&line, o, "source");
+    put_name(&line, o, "provider");
+    put_stage(&line, o);
+    put_cap(&line, o, "cap");
+    put_number(&line, (uint64_t)reply_number(o, "used"), 7);
+    put_bar(&line, has_cap ? (uint64_t)reply_number(o, "used") : 0,
+            (uint64_t)reply_number(o, "cap"), BAR_COLUMNS);
+    if (has_cap) {
+        size_t from = line.len;
+
+        put_short_count(&line, (uint64_t)reply_number(o, "hour_used"));
+        buf_puts(&line, " of ");
+        put_short_count(&line, (uint64_t)reply_number(o, "hour_share"));
+        pad_from(&line, from, 13, true);
+        buf_putc(&line, ' ');
+    } else {
+        buf_printf(&line, "%13s ", "");
+    }
+    put_cap(&line, o, "next_cap");
+    put_text(&line, reply_text(o, "why"), 0, false);
+    if (json_is_true(json_object_get(o, "paused")))
+        buf_puts(&line, "; paused");
+    if (json_object_get(o, "begins") != NULL) {
+        buf_printf(&line, "; begins on %s", reply_text(o, "begins"));
+    } else if (next_ms > now_ms) {
+        buf_puts(&line, "; next hour's share in ");
+        put_age(&line, next_ms - now_ms);
+    }
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+void warmup_print_past(const json_t *o, bool first)
+{
+    struct buf line = {0};
+
+    if (first)
+        buf_printf(&line, "%-10s %-14s %-14s %5s %7s %7s %-10s %9s %8s %7s %10s %s\n", "DAY",
+                   "SOURCE", "PROVIDER", "STAGE", "CAP", "USED", "", "DELIVERED", "DEFERRED",
+                   "BOUNCED", "COMPLAINED", "WHAT FOLLOWED");
+    buf_printf(&line, "%s ", reply_text(o, "day"));
+    put_name(&line, o, "source");
+    put_name(&line, o, "provider");
+    put_number(&line, (uint64_t)reply_number(o, "stage"), 5);
+    put_cap(&line, o, "cap");
+    put_number(&line, (uint64_t)reply_number(o, "used"), 7);
+    put_bar(&line, (uint64_t)reply_number(o, "used"), (uint64_t)reply_number(o, "cap"),
+            BAR_COLUMNS);
+    put_number(&line, (uint64_t)reply_number(o, "delivered"), 9);
+    put_number(&line, (uint64_t)reply_number(o, "deferred"), 8);
+    put_number(&line, (uint64_t)reply_number(o, "bounced"), 7);
+    put_number(&line, (uint64_t)reply_number(o, "complained"), 10);
+    put_text(&line, reply_text(o, "why"), 0, false);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+/* --- the plan --- */
+
+struct printing {
+    const struct plan *plan;
+    uint64_t volume, high;  /* high: the most of a day, which fills the plot */
+    uint32_t reached, days; /* days: printed; reached: volume, on this one */
+    int32_t reached_on, last;
+    bool json, sent;
+};
+
+static bool measure(void *arg, const struct plan_day *d)
+{
+    struct printing *p = arg;
+
+    if (d->most != UINT64_MAX && d->most > p->high)
+        p->high = d->most;
+    return true;
+}
+
+/* On a logarithmic scale: volumes grow by factors. */
+static void put_plot(struct buf *out, uint64_t v, uint64_t high)
+{
+    unsigned columns = PLOT_COLUMNS;
+
+    if (v != UINT64_MAX && v < high)
+        columns = (unsigned)(log((double)v + 1) / log((double)high + 1) * PLOT_COLUMNS);
+    for (unsigned i = 0; i < columns; i++)
+        buf_putc(out, '#');
+}
+
+static void put_most(struct buf *out, uint64_t v, unsigned columns)
+{
+    size_t from = out->len;
+
+    if (v == UINT64_MAX)
+        buf_puts(out, "no cap");
+    else
+        put_short_count(out, v);
+    pad_from(out, from, columns, true);
+    buf_putc(out, ' ');
+}
+
+static void print_head(const struct plan *plan)
+{
+    struct buf line = {0};
+
+    buf_printf(&line, "%4s %-10s %9s ", "DAY", "DATE", plan->list != 0 ? "SENT" : "A DAY");
+    for (size_t m = 0; m < plan->mix_len; m++) {
+        size_t from = line.len;
+
+        buf_printf(&line, "%.10s %u%%", plan->mix[m].provider, plan->mix[m].percent);
+        pad_from(&line, from, 14, true);
+        buf_putc(&line, ' ');
+    }
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static void print_text(const struct printing *p, const struct plan_day *d)
+{
+    uint64_t shown = p->plan->list != 0 ? d->sent : d->most;
+    char day[DAY_TEXT_BYTES];
+    struct buf line = {0};
+
+    if (d->number == 1)
+        print_head(p->plan);
+    buf_printf(&line, "%4u %s ", d->number, day_text(d->day, day));
+    put_most(&line, shown, 9);
+    for (size_t m = 0; m < p->plan->mix_len; m++)
+        put_most(&line, d->caps[m], 14);
+    put_plot(&line, shown, p->high);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static void json_most(struct buf *out, const char *name, uint64_t v)
+{
+    if (v == UINT64_MAX)
+        buf_printf(out, ",\"%s\":null", name);
+    else
+        buf_printf(out, ",\"%s\":%llu", name, (unsigned long long)v);
+}
+
+static void print_json(const struct printing *p, const struct plan_day *d)
+{
+    char day[DAY_TEXT_BYTES];
+    struct buf line = {0};
+
+    buf_printf(&line, "{\"number\":%u,\"day\":\"%s\"", d->number, day_text(d->day, day));
+    json_most(&line, "most", d->most);
+    if (p->plan->list != 0) {
+        json_most(&line, "sent", d->sent);
+        json_most(&line, "left", d->left);
+    }
+    buf_puts(&line, ",\"caps\":{");
+    for (size_t m = 0; m < p->plan->mix_len; m++) {
+        struct buf one = {0};
+
+        json_most(&one, p->plan->mix[m].provider, d->caps[m]);
+        buf_put(&line, one.data + (m == 0), one.len - (m == 0));
+        buf_done(&one);
+    }
+    buf_puts(&line, "}}\n");
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static bool print_day(void *arg, const struct plan_day *d)
+{
+    struct printing *p = arg;
+
+    if (p->json)
+        print_json(p, d);
+    else
+        print_text(p, d);
+    p->days = d->number;
+    p->last = d->day;
+    p->sent = d->left == 0;
+    if (p->reached == 0 && p->volume != 0 && d->most >= p->volume) {
+        p->reached = d->number;
+        p->reached_on = d->day;
+    }
+    return true;
+}
+
+static void print_forecast(const struct printing *p)
+{
+    char day[DAY_TEXT_BYTES];
+    struct buf line = {0};
+
+    if (p->plan->list != 0) {
+        put_count(&line, p->plan->list);
+        if (p->sent)
+            buf_printf(&line, " recipients take %u days, until %s\n", p->days,
+                       day_text(p->last, day));
+        else
+            buf_printf(&line, " recipients take more than %u days\n", p->days);
+    }
+    if (p->volume != 0) {
+        put_count(&line, p->volume);
+        if (p->reached != 0)
+            buf_printf(&line, " a day are reached on day %u, %s\n", p->reached,
+                       day_text(p->reached_on, day));
+        else
+            buf_printf(&line, " a day are not reached in %u days\n", p->days);
+    }
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+int warmup_print_plan(const struct plan *plan, uint64_t volume, bool json)
+{
+    struct printing p = {.plan = plan, .volume = volume, .json = json};
+    char day[DAY_TEXT_BYTES];
+    int err = plan_run(plan, measure, &p);
+
+    if (err == 0)
+        err = plan_run(plan, print_day, &p);
+    if (err < 0)
+        return err;
+    if (!json) {
+        print_forecast(&p);
+        return 0;
+    }
+    printf("{\"forecast\":{\"days\":%u", p.days);
+    if (plan->list != 0)
+        printf(",\"list\":%llu,\"sent\":%s", (unsigned long long)plan->list,
+               p.sent ? "true" : "false");
+    if (volume != 0)
+        printf(",\"volume\":%llu,\"reached\":%s%s%s", (unsigned long long)volume,
+               p.reached != 0 ? "\"" : "null", p.reached != 0 ? day_text(p.reached_on, day) : "",
+               p.reached != 0 ? "\"" : "");
+    puts("}}");
+    return 0;
+}
