@@ -183,7 +183,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
-    parser.add_argument("--cases", type=int, default=3000)
+    parser.add_argument("--cases", type=int, default=1500)
     options = parser.parse_args()
     generator = Generator(options.seed)
     sources = CASES + [generator.statements() for _ in range(options.cases)]
