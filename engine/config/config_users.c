@@ -226,6 +226,10 @@ static int add_user(struct config *c, struct str entry, struct buf *why)
         buf_printf(why, "user %s is there twice", u->name);
         return -EINVAL;
     }
+    if (u->pool != NULL && config_pool_find(c, str_of(u->pool)) == NULL) {
+        buf_printf(why, "user %s: there is no pool '%s' in 'pools'", u->name, u->pool);
+        return -EINVAL;
+    }
     n = config_alloc(c, sizeof(*n));
     n->user = u;
     map_insert(users, &n->node, name_hash(str_of(u->name)));

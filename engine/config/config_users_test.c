@@ -38,6 +38,8 @@ static struct config *load(const char *text, mode_t mode, struct buf *errors)
     write_text(users, text, mode);
     buf_printf(&yaml,
                "listeners: [{listen: 127.0.0.1:587, auth: required, auth_without_tls: yes}]\n"
+               "sources: {a1: {ipv4: 192.0.2.11}}\n"
+               "pools: {p1: {sources: {a1: {}}}}\n"
                "auth: {users_file: %s}\n",
                users);
     buf_putc(&yaml, '\0');
@@ -117,6 +119,7 @@ static void test_mistakes(void **state)
         {"shop:" HASH ":tenant", "'tenant' is no field"},
         {"shop:" HASH ":tenant=a tenant=b", "tenant is given twice"},
         {"shop:" HASH ":tenant=a/b", "'a/b' is not a name"},
+        {"shop:" HASH ":pool=p2", ":1: user shop: there is no pool 'p2' in 'pools'"},
         {"shop:" HASH ":priority=10", "priority is a number from 0 to 9"},
         {"shop:" HASH ":rate=many", "'many' is no rate"},
         {"shop:" HASH ":rate=0/h", "'0/h' is no rate"},

@@ -292,6 +292,19 @@ def test_priority():
         assert sorted(rows) == [6, 6, 8], rows
 
 
+def test_pool():
+    """A user's mail goes by the user's pool, others' by the default one."""
+    with Submission(users=(("shop", "--pool", "p2"), ("free",)), default_pool="p1",
+                    sources={"a1": {"ipv4": "127.0.0.1"}, "a2": {"ipv4": "127.0.0.12"}},
+                    pools={"p1": {"sources": {"a1": {}}}, "p2": {"sources": {"a2": {}}}}) as s:
+        for name in ("shop", "free"):
+            with Client(s.engine) as client:
+                client.expect(client.command(plain(name)), 235)
+                client.expect(client.message(f"{name}@d1.example"), 250)
+        pools = {r["recipient"]: r["egress_pool"] for r in s.engine.wait_records("Delivery", 2)}
+        assert pools == {"shop@d1.example": "p2", "free@d1.example": "p1"}, pools
+
+
 def test_reload():
     """The file is read again: who is new gets in, who is gone or has another password is out at his
     next message; a file with a mistake, or one that others may read, changes nothing."""
