@@ -75,6 +75,8 @@ def test_missing_and_back():
         if engine.records("TransientFailure"):
             raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
         log = engine.process.log.read_text()
+        if "delivery.socket_failed" in log:
+            raise Failure(f"a missing address was taken for a failure of the destination:\n{log}")
         for number, missed in ((1, 1), (2, 2)):
             if log.count(f"source.address_missing source=a{number} ") != missed:
                 raise Failure(f"a{number} was not missed {missed} times:\n{log}")
