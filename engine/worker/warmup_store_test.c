@@ -1,0 +1,178 @@
+/* Warm-up in the store: keys, what a start finds, days that are over. */
+#include "worker/warmup_store.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "config/config_load.h"
+#include "queue/testkit.h"
+
+static int64_t at_hour(int32_t day, int hour)
+{
+    return ((int64_t)day * DAY_SECONDS + hour * 3600) * 1000;
+}
+
+static void test_keys(void **state)
+{
+    const struct warmup_key keys[] = {
+        {.record = WARMUP_RECORD_STREAM, .source = STR("a"), .provider = STR("google")},
+        {.record = WARMUP_RECORD_DAY, .source = STR("a"), .provider = STR("google"), .day = 20778},
+        {.record = WARMUP_RECORD_DAY, .source = STR("ab"), .provider = STR("g"), .day = 1}};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        uint8_t bytes[WARMUP_KEY_MAX];
+        size_t len = warmup_key_encode(bytes, &keys[i]);
+        struct warmup_key read;
+
+        assert_int_equal(warmup_key_decode((struct str){(char *)bytes, len}, &read), 0);
+        assert_int_equal(read.record, keys[i].record);
+        assert_int_equal(read.day, keys[i].day);
+        assert_true(str_eq(read.source, keys[i].source));
+        assert_true(str_eq(read.provider, keys[i].provider));
+        for (size_t n = 0; n < len; n++) /* cut: never what it was */
+            assert_true(warmup_key_decode((struct str){(char *)bytes, n}, &read) < 0 ||
+                        read.record != keys[i].record);
+        bytes[1] = 9;
+        assert_int_equal(warmup_key_decode((struct str){(char *)bytes, len}, &read), -EBADMSG);
+    }
+}
+
+struct place {
+    char *dir;
+    struct queue *queue;
+    struct queue_port *port;
+};
+
+static void place_open(struct place *p)
+{
+    struct queue_options options = {
+        .path = p->dir, .shards = 2, .map_bytes = 16u << 20, .no_threads = true, .no_sync = true};
+    const char *why = NULL;
+
+    assert_int_equal(queue_open(&p->queue, &options, &why), 0);
+    assert_int_equal(queue_port_open(&p->port, p->queue, NULL, NULL), 0);
+}
+
+static void place_close(struct place *p)
+{
+    queue_port_close(p->port);
+    queue_close(p->queue);
+}
+
+static void on_stored(struct queue_change *change, int result)
+{
+    *(int *)change->owner = result;
+}
+
+static void store(struct place *p, const struct warmup_key *key, struct str value)
+{
+    uint8_t bytes[WARMUP_KEY_MAX];
+    struct queue_state state = {.key = {(char *)bytes, warmup_key_encode(bytes, key)},
+                                .value = value};
+    int result = 1;
+    struct queue_change change = {
+        .states = &state, .states_len = 1, .urgent = true, .on_done = on_stored, .owner = &result};
+
+    queue_submit(p->port, 0, &change);
+    queue_pump(p->queue);
+    queue_port_poll(p->port);
+    assert_int_equal(result, 0);
+}
+
+static void no_wake(void *arg)
+{
+    (void)arg;
+}
+
+struct days {
+    int len;
+    int32_t day[8];
+    uint32_t used[8];
+};
+
+static void see_day(void *arg, const struct warmup_key *key, const struct warmup_past *past)
+{
+    struct days *d = arg;
+
+    assert_true(str_eq(key->source, STR("a")) && d->len < 8);
+    assert_int_equal(key->day, past->day);
+    d->day[d->len] = past->day;
+    d->used[d->len++] = past->used;
+}
+
+/* A start finds streams as they were; of one that is damaged it knows that it sends nothing more
+ * today. Days come in their order, streams are none. */
+static void test_start(void **state)
+{
+    struct warmup_key google = {
+        .record = WARMUP_RECORD_STREAM, .source = STR("a"), .provider = STR("google")};
+    struct warmup_key yahoo = {
+        .record = WARMUP_RECORD_STREAM, .source = STR("a"), .provider = STR("yahoo")};
+    struct warmup_key day = google;
+    struct warmup_state s = {
+        .stage = 2, .step = 390, .day = 20778, .since = 20776, .mail = 20778, .used = 100};
+    struct place p = {.dir = kit_dir()};
+    struct buf b = {0}, errors = {0};
+    struct warmup w = {0};
+    struct warmup_view v;
+    struct days days = {0};
+    struct config *c;
+
+    (void)state;
+    place_open(&p);
+    warmup_state_encode(&s, &b);
+    store(&p, &google, buf_str(&b));
+    store(&p, &yahoo, STR("\1broken"));
+    day.record = WARMUP_RECORD_DAY;
+    for (day.day = 20777; day.day >= 20775; day.day--) {
+        struct warmup_past past = {.day = day.day, .used = (uint32_t)(day.day - 20000)};
+
+        buf_clear(&b);
+        warmup_past_encode(&past, &b);
+        store(&p, &day, buf_str(&b));
+    }
+    assert_int_equal(warmup_store_open(&w, p.queue, no_wake, NULL), 0);
+    assert_int_equal(config_load_text("t", STR("warmup: {sources: {default: {}}}"), &c, &errors),
+                     0);
+    warmup_configure(&w, c);
+    warmup_view(&w, warmup_stream_of(&w, c, "default", STR("mx.example")), at_hour(20778, 5), &v);
+    assert_int_equal(v.used, 0);
+    config_unref(c);
+    assert_int_equal(config_load_text("t",
+                                      STR("sources: {a: {ipv4: 192.0.2.1}}\n"
+                                          "warmup: {sources: {a: {schedule: standard}}}\n"),
+                                      &c, &errors),
+                     0);
+    c->generation = 1;
+    warmup_configure(&w, c);
+    warmup_view(&w, warmup_stream_of(&w, c, "a", STR("mx.google.com")), at_hour(20778, 5), &v);
+    assert_int_equal(v.stage, 3);
+    assert_int_equal(v.used, 100);
+    warmup_view(&w, warmup_stream_of(&w, c, "a", STR("mx.yahoodns.net")), at_hour(20778, 5), &v);
+    assert_int_equal(v.stage, 1);
+    assert_int_equal(v.used, v.cap);
+    assert_int_equal(warmup_store_days(p.queue, see_day, &days), 0);
+    assert_int_equal(days.len, 3);
+    assert_int_equal(days.day[0], 20775);
+    assert_int_equal(days.day[2], 20777);
+    assert_int_equal(days.used[2], 777);
+    warmup_done(&w);
+    config_unref(c);
+    place_close(&p);
+    buf_done(&b);
+    buf_done(&errors);
+    free(p.dir);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_keys), cmocka_unit_test(test_start)};
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
