@@ -24,6 +24,7 @@ struct transaction {
     bool waiting;    /* for its signatures */
     int sign_result; /* -errno: there are none */
     struct recipient **rcpts;
+    uint64_t bytes; /* of site->under_way */
     uint64_t begun_ms;
     enum policy_run run;        /* how it counts in the run of attempts without a success */
     bool answered;              /* some reply was about this transaction */
@@ -72,6 +73,8 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
         t->smtp.rcpts[i].notify = rcpts[i]->notify;
         t->smtp.rcpts[i].orcpt = rcpts[i]->orcpt;
     }
+    t->bytes = len * supply_bytes_of(rcpts[0]);
+    d->site->under_way += t->bytes;
     t->smtp.rcpts_len = (uint16_t)len;
     t->smtp.sender = m->sender;
     t->smtp.envid = m->envid;
@@ -97,6 +100,7 @@ static void transaction_free(struct transaction *t)
 {
     struct worker *w = t->delivery->worker;
 
+    site_ended(t->delivery->site, t->bytes);
     delivery_release(t->delivery, t->message);
     if (t->rcpts != &t->one_rcpt) {
         free(t->rcpts);

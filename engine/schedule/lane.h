@@ -197,6 +197,8 @@ void lane_take(struct recipient *r);
 void lane_load_leave(struct lane *lane, struct supply *supply);
 /* Whether messages in memory are so many that supplies must share it: supply_has_room(). */
 bool lane_memory_tight(const struct worker *w);
+/* Bytes of queue.memory_max that nothing takes. */
+uint64_t lane_memory_free(const struct worker *w);
 /* Whether lane_start_loads() would start some. */
 bool lane_loads_wait(const struct worker *w);
 /* Starts refills that wait, as far as memory and LOADS_MAX allow. Once a turn. */

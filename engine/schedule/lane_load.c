@@ -68,6 +68,13 @@ bool lane_memory_tight(const struct worker *w)
     return memory_alive(w) >= w->config->queue.memory_bytes_max / 2;
 }
 
+uint64_t lane_memory_free(const struct worker *w)
+{
+    uint64_t alive = memory_alive(w), max = w->config->queue.memory_bytes_max;
+
+    return alive < max ? max - alive : 0;
+}
+
 bool lane_has_room(const struct lane *lane)
 {
     if (lane->supply != NULL)

@@ -115,7 +115,9 @@ static void supply_wait(struct supply *s, struct lane_wait *out)
     enum channel_shut shut = supply_shut(s, &c, &until_ms);
     const struct seat *next = supply_next(s);
 
-    if (shut != CHANNEL_OPEN)
+    if (site_share_is_used(s->site))
+        out->reason = LANE_WAIT_MEMORY;
+    else if (shut != CHANNEL_OPEN)
         shut_wait(s, shut, c, until_ms, out);
     else if (next != NULL || c != NULL) /* c: it may be about to take part in the turns again */
         session_wait(next != NULL ? next->channel : c, out);
@@ -190,7 +192,9 @@ void lane_wait(struct lane *lane, struct lane_wait *out)
     if (lane_held(lane, out))
         return;
     if (lane->window_len == 0) {
-        if (stored && lane->in_flight == 0 && lane_memory_full(w))
+        bool shared = lane->site != NULL && site_share_is_used(lane->site);
+
+        if (stored && lane->in_flight == 0 && (shared || lane_memory_full(w)))
             out->reason = LANE_WAIT_MEMORY;
         else if (stored && lane->in_flight > 0 && lane->supply != NULL)
             supply_wait(lane->supply, out);

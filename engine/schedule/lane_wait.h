@@ -14,7 +14,7 @@ enum lane_wait_reason {
     LANE_WAIT_SUSPENDED, /* an operator said so */
     LANE_WAIT_BACK_OFF,  /* the destination failed as a whole */
     LANE_WAIT_NO_ROUTE,  /* its domain could not be looked up */
-    LANE_WAIT_MEMORY,    /* queue.memory_max is reached */
+    LANE_WAIT_MEMORY,    /* queue.memory_max is reached, or its site's share is under way */
     LANE_WAIT_LOOKUP,    /* its domain is being looked up */
     LANE_WAIT_RATE,      /* our own limit: the next message may not go yet */
     LANE_WAIT_WARMUP,    /* its source is being warmed up, and has sent what it may for now */

@@ -6,6 +6,9 @@
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
+#define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
+#define SHARE_LOOK_MS   100
+
 /* The site's name in records, status and patterns. It has the port, for another port is another
  * server. */
 static char *site_name(const struct config *config, const struct config_route *target,
@@ -108,6 +111,46 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     return site;
 }
 
+/* Each worker has a site of its own for the same peers, and the memory is the process's. */
+bool site_share_is_used(const struct site *site)
+{
+    const struct worker *w = site->worker;
+
+    return site->under_way >= SHARE_MIN_BYTES && lane_memory_tight(w) &&
+           site->under_way >= lane_memory_free(w) / w->shared->workers_len;
+}
+
+void site_ended(struct site *site, uint64_t bytes)
+{
+    bool used = site_share_is_used(site);
+
+    ASSERT(site->under_way >= bytes);
+    site->under_way -= bytes;
+    if (!used || site_share_is_used(site))
+        return;
+    for (struct list_node *n = list_first(&site->supplies); n != NULL;
+         n = list_next(&site->supplies, n))
+        supply_dirty(LIST_ENTRY(n, struct supply, site_node));
+}
+
+static uint64_t rate_at_ns(const struct site *site)
+{
+    return site->total == NULL ? 0 : governor_message_at(site->total);
+}
+
+bool site_waits(const struct site *site)
+{
+    return rate_at_ns(site) > io_now_ns(site->worker->io) || site_share_is_used(site);
+}
+
+uint64_t site_waits_until_ms(const struct site *site)
+{
+    uint64_t rate_ms = rate_at_ns(site) / 1000000 + 1;
+    uint64_t look_ms = site_share_is_used(site) ? io_now_ms(site->worker->io) + SHARE_LOOK_MS : 0;
+
+    return look_ms > rate_ms ? look_ms : rate_ms;
+}
+
 void site_left(struct site *site)
 {
     if (site->lanes == 0 && site->sessions_len == 0 && !list_node_linked(&site->dead_node))
@@ -119,6 +162,7 @@ static void site_free(struct site *site)
     struct worker *w = site->worker;
     struct list_node *n;
 
+    ASSERT(site->under_way == 0);
     while ((n = list_pop_front(&site->supplies)) != NULL)
         supply_free(LIST_ENTRY(n, struct supply, site_node));
     while ((n = list_pop_front(&site->channels)) != NULL)

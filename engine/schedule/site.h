@@ -29,6 +29,7 @@ struct site {
     struct list_node dead_node;        /* worker->sites_dead while nobody is attached */
     uint32_t lanes;        /* attached; the site goes with the last one and the last session */
     uint32_t sessions_len; /* of all channels */
+    uint64_t under_way;    /* bytes of what its sessions have: see site_share_is_used() */
     char *name;            /* for records and status: site name or static route */
     char *key;
 };
@@ -39,15 +40,17 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
                       struct dns_route *route);
 void site_attach(struct site *site, struct lane *lane);
 void site_detach(struct site *site, struct lane *lane);
-/* When the rate over all sources lets the next message go: monotonic ms, in the past: now. */
-static inline uint64_t site_waits_until_ms(const struct site *site)
-{
-    return site->total == NULL ? 0 : governor_message_at(site->total) / 1000000 + 1;
-}
-static inline bool site_waits(const struct site *site)
-{
-    return site->total != NULL && governor_message_at(site->total) > io_now_ns(site->worker->io);
-}
+/* Whether site has its share of the memory under way, while memory is short: as much as is free
+ * (queue.memory_max), so that there is always something free for sites that have nothing. What a
+ * peer does not answer stays in memory until its time is over. */
+bool site_share_is_used(const struct site *site);
+/* Bytes are no longer under way: the site's supplies go on if they waited for that. */
+void site_ended(struct site *site, uint64_t bytes);
+/* Whether nothing may be taken for the site now: by its share of the memory, or the rate over all
+ * sources. */
+bool site_waits(const struct site *site);
+/* When to ask site_waits() again: monotonic ms, in the past: now. */
+uint64_t site_waits_until_ms(const struct site *site);
 /* A lane or a session has left site: the end of the turn frees a site that has neither. */
 void site_left(struct site *site);
 /* End of a turn: frees sites without lanes and sessions. Nothing else does: whoever calls something

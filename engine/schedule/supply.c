@@ -625,9 +625,11 @@ void supply_look(struct supply *s)
     park(s);
     feed_hungry(s);
     look_slow(s);
+    if (feed_empty(&s->feed))
+        return;
     if (site_waits(s->site))
         supply_wake(s, site_waits_until_ms(s->site));
-    else if (!feed_empty(&s->feed))
+    else
         tell_front(s);
 }
 

@@ -5,10 +5,13 @@ memory.py [TEST...]"""
 
 import pathlib
 import sys
+import threading
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS / "lib"), str(TESTS / "hostile")]
 
+from servers import Server  # noqa: E402
 from engine import Engine, Sink  # noqa: E402
 from proc import TempDir, wait_until  # noqa: E402
 from talk import Client, run  # noqa: E402
@@ -58,7 +61,7 @@ def test_priority_where_lanes_wait_for_room():
     behaviour = temp.path / "behaviour.yaml"
     behaviour.write_text("""
 default: {latency: {dot: 50ms}}
-classes: [{name: stuck, domains: [stuck.example], latency: {dot: 100s}}]
+classes: [{name: stuck, domains: [stuck0.example, stuck1.example, stuck2.example], latency: {dot: 100s}}]
 """)
     with Sink(behaviour) as sink, Engine({
             "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
@@ -67,7 +70,7 @@ classes: [{name: stuck, domains: [stuck.example], latency: {dot: 100s}}]
             "destinations": {"*": {"sessions_max": 3}}}) as engine:
         with Client(engine, timeout_s=60) as client:
             for i in range(3):  # more than half of memory_max
-                client.expect(client.message(f"u{i}@stuck.example", data=LARGE), 250)
+                client.expect(client.message(f"u@stuck{i}.example", data=LARGE), 250)
             wait_until("memory is short", lambda: engine.status()["gauges"]["sessions_out"] == 3, 20)
             client.messages([("a@sender.example", f"u@d{i % (bulk // 2)}.bulk.example", BODY[:78 * 130 + 14])
                              for i in range(bulk)])
@@ -78,6 +81,44 @@ classes: [{name: stuck, domains: [stuck.example], latency: {dot: 100s}}]
                 passed = taken(sink, ".bulk.example") - before
                 assert passed < 150, f"{passed} went before urgent mail {number}"
             assert taken(sink, ".bulk.example") < bulk, "nothing was in its way"
+
+
+def test_stuck_peers_leave_memory():
+    """Peers that say nothing at the dot are sent half as much again as may be in memory, one of them for
+    a new domain each time. Mail for another goes at once all the same, memory keeps its bound, and
+    status says what the stuck mail waits for. When the peers answer all of it goes, each once."""
+    peers, each, answer = 4, 20, threading.Event()
+    hogs = [Server({"dot": lambda peer: (answer.wait(), peer.sendall(b"250 ok\r\n"))}) for _ in range(peers)]
+    good = Server({})
+    with Engine({
+            "workers": 1, "queue": {"memory_max": "16MiB"}, "drain_timeout": "1s",
+            "routes": {"good.example": f"[127.0.0.1]:{good.port}",
+                       **{f"*.hog{i}.example": f"[127.0.0.1]:{hog.port}" for i, hog in enumerate(hogs)}}}) as engine:
+        def memory():
+            return engine.status()["gauges"]["memory_bytes"]
+
+        def rests():
+            before = memory()
+            time.sleep(0.5)
+            return before > 8 << 20 and memory() == before
+
+        with Client(engine, timeout_s=60) as client:
+            for n in range(each):
+                for i in range(peers):
+                    domain = f"d{n if i == 0 else 0}.hog{i}.example"
+                    client.expect(client.message(f"u{n}@{domain}", data=LARGE[:300 << 10] + b"\r\n"), 250)
+            wait_until("no more is sent", rests, 30, process=engine.process)
+            assert memory() < (16 << 20) * 5 // 4 + (1 << 20), memory()
+            waits = {d["queue"]: d.get("wait", {}).get("reason") for d in engine.status()["destinations"]}
+            assert "memory" in waits.values(), waits
+            for n in range(50):
+                client.expect(client.message(f"u{n}@good.example"), 250)
+        wait_until("50 at good.example", lambda: len(good.taken) == 50, 20, process=engine.process)
+        assert not any(hog.taken for hog in hogs)
+        answer.set()
+        wait_until("stuck mail goes", lambda: engine.status()["counters"]["delivered"] == peers * each + 50, 30,
+                   process=engine.process)
+        assert [len(hog.taken) for hog in hogs] == [each] * peers
 
 
 if __name__ == "__main__":
