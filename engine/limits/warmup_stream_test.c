@@ -459,12 +459,14 @@ static void test_records(void **state)
                                .events = {310, 5, 3, 1},
                                .verdict = WARMUP_ADVANCED},
                        past_read = {0};
-    struct buf b = {0};
+    struct buf b = {0}, again = {0}; /* structs have padding: what they encode to is compared */
 
     (void)state;
     warmup_state_encode(&s, &b);
     assert_int_equal(warmup_state_decode(buf_str(&b), &read), 0);
-    assert_memory_equal(&read, &s, sizeof(s));
+    warmup_state_encode(&read, &again);
+    assert_true(str_eq(buf_str(&again), buf_str(&b)));
+    assert_memory_equal(read.events, s.events, sizeof(s.events));
     for (size_t n = 0; n < b.len; n++)
         assert_int_equal(warmup_state_decode((struct str){(char *)b.data, n}, &read), -EBADMSG);
     b.data[0] = 2;
@@ -472,12 +474,15 @@ static void test_records(void **state)
     buf_clear(&b);
     warmup_past_encode(&past, &b);
     assert_int_equal(warmup_past_decode(buf_str(&b), &past_read), 0);
-    assert_memory_equal(&past_read, &past, sizeof(past));
+    buf_clear(&again);
+    warmup_past_encode(&past_read, &again);
+    assert_true(str_eq(buf_str(&again), buf_str(&b)));
     for (size_t n = 0; n < b.len; n++)
         assert_int_equal(warmup_past_decode((struct str){(char *)b.data, n}, &past_read), -EBADMSG);
     b.data[0] = 9;
     assert_int_equal(warmup_past_decode(buf_str(&b), &past_read), -EPROTO);
     buf_done(&b);
+    buf_done(&again);
 }
 
 /* Whatever a record says, nothing that follows from it trips. */

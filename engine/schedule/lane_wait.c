@@ -119,8 +119,10 @@ static void supply_wait(struct supply *s, struct lane_wait *out)
         out->reason = LANE_WAIT_MEMORY;
     else if (shut != CHANNEL_OPEN)
         shut_wait(s, shut, c, until_ms, out);
-    else if (next != NULL || c != NULL) /* c: it may be about to take part in the turns again */
-        session_wait(next != NULL ? next->channel : c, out);
+    else if (next != NULL && next->channel != NULL) /* NULL: it had no turn yet */
+        session_wait(next->channel, out);
+    else if (c != NULL) /* it may be about to take part in the turns again */
+        session_wait(c, out);
     else
         out->reason = LANE_WAIT_CONNECT;
 }
