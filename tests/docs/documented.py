@@ -110,6 +110,20 @@ class Documented(unittest.TestCase):
                 with self.subTest(page=page.name, path=path):
                     self.assertTrue((TREE / path).exists() or list(TREE.glob(path + ".*")))
 
+    def test_anchors(self):
+        """A link into a page finds one section, and only one: titles that are linked stand once."""
+        titles = {}
+        for page in PAGES:
+            text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+            titles[page] = [re.sub(r"[^\w\- ]", "", re.sub(r"\]\([^)]*\)", "]", title).lower()).replace(" ", "-")
+                            for title in re.findall(r"^#+ +(.+?) *$", text, re.M)]
+        for page in PAGES:
+            for target, anchor in re.findall(r"\]\(([^)#\s]*)#([^)]+)\)", page.read_text(encoding="utf-8")):
+                other = (page.parent / target).resolve() if target else page
+                if "://" not in target and other in titles:
+                    with self.subTest(page=page.name, link=f"{target}#{anchor}"):
+                        self.assertEqual(titles[other].count(anchor), 1)
+
     def test_functions(self):
         """Where a page says to look at function(), there is one."""
         sources = "\n".join(path.read_text(encoding="utf-8") for folder in

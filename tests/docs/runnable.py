@@ -123,14 +123,14 @@ class Host:
             path.chmod(0o755)
         example = (TREE / "docs/examples/smarthost.yaml").read_text()
         for old, new in (("127.0.0.1:25", f"127.0.0.1:{self.port}"),
-                         ("[relay.example.com]:25", f"[127.0.0.1]:{self.sink.port}")):
+                         ("[relay.example.com]:25", f"[127.0.0.1]:{self.sink.port}"),
+                         ("user: hayauma", f"user: {pwd.getpwuid(os.getuid()).pw_name}")):
             if old not in example:
                 raise Failure(f"docs/examples/smarthost.yaml has no {old}")
             example = example.replace(old, new)
         (self.at["etc"] / "hayauma.yaml").write_text(
             f"{example}\nqueue: {{path: {self.at['lib']}/queue}}\nrecords: {{path: {self.at['log']}}}\n"
-            f"control_socket: {self.at['run']}/control.sock\n"
-            f"user: {pwd.getpwuid(os.getuid()).pw_name}\n")
+            f"control_socket: {self.at['run']}/control.sock\n")
 
     def shell(self, command):
         for old, new in self.replace.items():
