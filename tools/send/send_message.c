@@ -274,7 +274,7 @@ static int put_subject(struct buf *out, struct str subject)
 {
     struct words w = {.out = out};
 
-    if (memmem(subject.ptr, subject.len, "=?", 2) == NULL)
+    if (subject.len == 0 || memmem(subject.ptr, subject.len, "=?", 2) == NULL)
         return mime_put_field(out, STR("Subject"), subject);
     words_put_raw(&w, STR("Subject:"));
     words_put_gap(&w, STR(" "));
