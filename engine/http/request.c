@@ -212,21 +212,23 @@ static char *basic_token(const char *coded)
     return token;
 }
 
-static bool token_of(struct http_request *r, const char *authorization)
+/* As tokens_find(). */
+static int token_of(struct http_request *r, const char *authorization)
 {
     char *text = NULL;
-    bool known;
+    int err;
 
     if (authorization == NULL)
-        return false;
+        return -ENOENT;
     if (str_starts_nocase(str_of(authorization), STR(BEARER)))
         text = strdup(authorization + sizeof(BEARER) - 1);
     else if (str_starts_nocase(str_of(authorization), STR(BASIC)))
         text = basic_token(authorization + sizeof(BASIC) - 1);
-    known = text != NULL &&
-            tokens_find(&r->http->tokens, r->config->http.tokens, str_of(text), &r->token);
+    err = text == NULL
+              ? -ENOENT
+              : tokens_find(&r->http->tokens, r->config->http.tokens, str_of(text), &r->token);
     free(text);
-    return known;
+    return err;
 }
 
 static bool client_refused(struct http_request *r, const char *authorization)
@@ -234,6 +236,7 @@ static bool client_refused(struct http_request *r, const char *authorization)
     const struct config *c = r->config;
     bool trusted = config_network_match(c->http.trusted_networks, c->http.trusted_networks_len,
                                         (const struct sockaddr *)&r->peer);
+    int err;
 
     r->token = (struct token){.scopes = TOKEN_ADMIN};
     if (r->endpoint->scope == 0)
@@ -241,11 +244,16 @@ static bool client_refused(struct http_request *r, const char *authorization)
     if (authorization == NULL && trusted)
         return false;
     r->token.scopes = 0;
-    if (!token_of(r, authorization)) {
+    err = token_of(r, authorization);
+    if (err == -ENOENT) {
         request_refuse(r, 401,
                        authorization == NULL
                            ? "a token is missing: \"Authorization: Bearer hym_...\""
                            : "no such token");
+        return true;
+    }
+    if (err < 0) {
+        request_refuse(r, 503, "the file of tokens cannot be read; the engine's log says why");
         return true;
     }
     if ((r->token.scopes & (r->endpoint->scope | TOKEN_ADMIN)) == 0) {

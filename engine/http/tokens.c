@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -181,11 +182,27 @@ static int write_all(int fd, struct str text)
     return fsync(fd) < 0 ? -errno : 0;
 }
 
-/* The new file belongs to whom the old one belonged, or its directory, so that an engine with a
- * user of its own can read it. */
-static int replace(const char *file, const char *dir, const char *beside, struct str text)
+/* The new file belongs to whom the old one belonged; the first to user, else to its directory's
+ * owner: the engine must be able to read it. */
+static int find_owner(const char *file, const char *dir, const char *user, struct stat *owner)
 {
-    struct stat old;
+    const struct passwd *pw;
+
+    if (stat(file, owner) == 0)
+        return 0;
+    if (stat(dir, owner) < 0)
+        return -errno;
+    owner->st_mode = 0600;
+    pw = user == NULL || geteuid() != 0 ? NULL : getpwnam(user);
+    if (pw != NULL) {
+        owner->st_uid = pw->pw_uid;
+        owner->st_gid = pw->pw_gid;
+    }
+    return 0;
+}
+
+static int replace(const char *file, const char *beside, const struct stat *owner, struct str text)
+{
     int fd, err;
 
     (void)unlink(beside); /* of who was killed */
@@ -193,12 +210,8 @@ static int replace(const char *file, const char *dir, const char *beside, struct
     if (fd < 0)
         return -errno;
     err = write_all(fd, text);
-    if (err == 0 && stat(file, &old) < 0) {
-        err = stat(dir, &old) < 0 ? -errno : 0;
-        old.st_mode = 0600;
-    }
-    if (err == 0 && ((old.st_uid != geteuid() && fchown(fd, old.st_uid, old.st_gid) < 0) ||
-                     fchmod(fd, old.st_mode & 0777) < 0))
+    if (err == 0 && ((owner->st_uid != geteuid() && fchown(fd, owner->st_uid, owner->st_gid) < 0) ||
+                     fchmod(fd, owner->st_mode & 0777) < 0))
         err = -errno;
     close(fd);
     if (err == 0 && rename(beside, file) < 0)
@@ -218,11 +231,12 @@ static int sync_directory(const char *dir)
     return err;
 }
 
-int token_list_store(const char *file, const struct token_list *list)
+int token_list_store(const char *file, const struct token_list *list, const char *user)
 {
     struct buf text = {0};
     char *beside = g_strdup_printf("%s.new", file), *dir = g_path_get_dirname(file);
-    int err;
+    struct stat owner;
+    int err = find_owner(file, dir, user, &owner);
 
     for (size_t i = 0; i < list->len; i++) {
         const struct token *t = &list->tokens[i];
@@ -232,7 +246,8 @@ int token_list_store(const char *file, const struct token_list *list)
         buf_printf(&text, " %s %lld\n", t->tenant[0] == '\0' ? "-" : t->tenant,
                    (long long)t->created_s);
     }
-    err = replace(file, dir, beside, buf_str(&text));
+    if (err == 0)
+        err = replace(file, beside, &owner, buf_str(&text));
     if (err == 0)
         err = sync_directory(dir);
     g_free(dir);
@@ -269,43 +284,51 @@ void tokens_done(struct tokens *t)
     pthread_mutex_destroy(&t->lock);
 }
 
-/* A file that cannot be read, or is spoilt, gives no token any right: those who were removed from
- * it must not stay in. */
-static void look(struct tokens *t, const char *file)
+/* 0, or -errno: why the file cannot be used. Such a file gives no token any right: those who were
+ * removed from it must not stay in. One that could not be read is tried again each time, since
+ * what keeps it from being read may lie elsewhere. */
+static int look(struct tokens *t, const char *file)
 {
     struct buf error = {0};
     struct stat st;
+    int err = stat(file, &st) < 0 ? -errno : 0;
 
-    if (stat(file, &st) < 0) {
-        token_list_done(&t->list);
-        t->inode = 0;
-        return;
-    }
-    if (st.st_ino == t->inode && st.st_mtim.tv_sec == t->changed.tv_sec &&
-        st.st_mtim.tv_nsec == t->changed.tv_nsec)
-        return;
+    if (err == 0 && st.st_ino == t->inode && st.st_ctim.tv_sec == t->changed.tv_sec &&
+        st.st_ctim.tv_nsec == t->changed.tv_nsec)
+        return t->err;
     token_list_done(&t->list);
-    if (token_list_load(file, &t->list, &error) < 0)
+    if (err == 0)
+        err = token_list_load(file, &t->list, &error);
+    else
+        buf_printf(&error, "%s: %s", file, strerror(-err));
+    if (err == -ENOENT) /* nobody has made a token yet */
+        err = 0;
+    if (err == -EINVAL || (err < 0 && err != t->err)) /* once for each state of the file */
         log_error("http.tokens", "error=\"%.*s\" action=\"no token is taken until it is mended\"",
                   STR_FMT(buf_str(&error)));
     buf_done(&error);
-    t->inode = st.st_ino;
-    t->changed = st.st_mtim;
+    t->err = err;
+    t->inode = t->list.tokens != NULL || err == -EINVAL ? st.st_ino : 0;
+    t->changed = t->inode == 0 ? (struct timespec){0} : st.st_ctim;
+    return err;
 }
 
-bool tokens_find(struct tokens *t, const char *file, struct str text, struct token *out)
+int tokens_find(struct tokens *t, const char *file, struct str text, struct token *out)
 {
     char hash[TOKEN_HASH_CHARS + 1];
-    bool found = false;
+    int err;
 
     token_hash(text, hash);
     pthread_mutex_lock(&t->lock);
-    look(t, file);
-    for (size_t i = 0; i < t->list.len && !found; i++) {
-        found = strcmp(t->list.tokens[i].hash, hash) == 0;
-        if (found)
-            *out = t->list.tokens[i];
+    err = look(t, file);
+    if (err == 0)
+        err = -ENOENT;
+    for (size_t i = 0; i < t->list.len && err == -ENOENT; i++) {
+        if (strcmp(t->list.tokens[i].hash, hash) != 0)
+            continue;
+        *out = t->list.tokens[i];
+        err = 0;
     }
     pthread_mutex_unlock(&t->lock);
-    return found;
+    return err;
 }

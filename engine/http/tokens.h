@@ -40,8 +40,9 @@ struct token_list {
 
 /* 0; -ENOENT: there is no file; -errno; -EINVAL: error has "file:line: what". */
 int token_list_load(const char *file, struct token_list *out, struct buf *error) MUST_USE;
-/* Durable when it returns 0. One at a time. */
-int token_list_store(const char *file, const struct token_list *list) MUST_USE;
+/* Durable when it returns 0. One at a time. user: whose a new file is when root makes it; NULL: its
+ * directory's owner's. */
+int token_list_store(const char *file, const struct token_list *list, const char *user) MUST_USE;
 void token_list_done(struct token_list *list);
 /* NULL: there is none of that name. */
 struct token *token_list_find(struct token_list *list, const char *name);
@@ -57,13 +58,15 @@ void token_hash(struct str text, char hash[static TOKEN_HASH_CHARS + 1]);
 struct tokens {
     pthread_mutex_t lock; /* of all below */
     struct token_list list;
-    struct timespec changed; /* the file's, when it was read */
-    ino_t inode;
+    struct timespec changed; /* the file's ctime, when it was read: chmod and chown count too */
+    ino_t inode;             /* 0: it is to be read */
+    int err;                 /* why it cannot be used */
 };
 
 void tokens_init(struct tokens *t);
 void tokens_done(struct tokens *t);
-/* Whether text is a token of file: *out is a copy. */
-bool tokens_find(struct tokens *t, const char *file, struct str text, struct token *out);
+/* 0: text is a token of file, *out is a copy. -ENOENT: it is none, or there is no file. Another
+ * -errno: the file cannot be used. */
+int tokens_find(struct tokens *t, const char *file, struct str text, struct token *out) MUST_USE;
 
 #endif

@@ -1,11 +1,13 @@
 #include "http/tokens.h"
 
 #include <errno.h>
+#include <pwd.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -23,28 +25,84 @@ static void test_file(void **state)
     close(mkstemp(file));
     token_make(text, one.hash);
     assert_int_equal(strlen(text), TOKEN_TEXT_BYTES - 1);
-    assert_int_equal(token_list_store(file, &list), 0);
+    assert_int_equal(token_list_store(file, &list, NULL), 0);
     assert_int_equal(token_list_load(file, &read, &error), 0);
     assert_int_equal(read.len, 1);
     assert_memory_equal(&read.tokens[0], &one, sizeof(one));
     token_list_done(&read);
     tokens_init(&tokens);
     token_make(other, found.hash);
-    assert_true(tokens_find(&tokens, file, str_of(text), &found));
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), 0);
     assert_string_equal(found.name, "app");
-    assert_false(tokens_find(&tokens, file, str_of(other), &found));
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), &found), -ENOENT);
     /* Another token in its place, in the same second. */
     memcpy(one.tenant, "acme", 5);
     token_hash(str_of(other), one.hash);
-    assert_int_equal(token_list_store(file, &list), 0);
-    assert_false(tokens_find(&tokens, file, str_of(text), &found));
-    assert_true(tokens_find(&tokens, file, str_of(other), &found));
+    assert_int_equal(token_list_store(file, &list, NULL), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), &found), 0);
     assert_string_equal(found.tenant, "acme");
     unlink(file);
-    assert_false(tokens_find(&tokens, file, str_of(other), &found));
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), &found), -ENOENT);
     tokens_done(&tokens);
     assert_int_equal(token_list_load(file, &read, &error), -ENOENT);
     buf_done(&error);
+}
+
+/* What keeps the file from being read is mended without a write to the file. */
+static void test_unreadable(void **state)
+{
+    char dir[] = "/tmp/tokens_test.XXXXXX", file[64], text[TOKEN_TEXT_BYTES];
+    struct token one = {.name = "app", .scopes = TOKEN_INJECT}, found;
+    struct token_list list = {.tokens = &one, .len = 1};
+    struct tokens tokens;
+    uid_t me = geteuid();
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    snprintf(file, sizeof(file), "%s/tokens", dir);
+    token_make(text, one.hash);
+    assert_int_equal(token_list_store(file, &list, "nobody"), 0);
+    tokens_init(&tokens);
+    for (int i = 0; i < 2; i++) { /* the file, and the directory that it is in */
+        assert_int_equal(chmod(i == 0 ? dir : file, 0755), 0);
+        assert_int_equal(chmod(i == 0 ? file : dir, 0), 0);
+        assert_int_equal(me == 0 ? seteuid(65533) : 0, 0); /* root reads all */
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), -EACCES);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), -EACCES);
+        assert_int_equal(seteuid(me), 0);
+        assert_int_equal(chmod(i == 0 ? file : dir, 0755), 0);
+        assert_int_equal(me == 0 ? seteuid(65533) : 0, 0);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), 0);
+        assert_int_equal(seteuid(me), 0);
+    }
+    tokens_done(&tokens);
+    unlink(file);
+    rmdir(dir);
+}
+
+/* Root makes the file for the engine's user. */
+static void test_owner(void **state)
+{
+    char dir[] = "/tmp/tokens_test.XXXXXX", file[64];
+    const struct passwd *pw = getpwnam("nobody");
+    struct token_list list = {0};
+    struct stat st;
+
+    (void)state;
+    assert_non_null(mkdtemp(dir));
+    assert_non_null(pw);
+    snprintf(file, sizeof(file), "%s/tokens", dir);
+    assert_int_equal(token_list_store(file, &list, "nobody"), 0);
+    assert_int_equal(stat(file, &st), 0);
+    assert_int_equal(st.st_uid, geteuid() == 0 ? pw->pw_uid : geteuid());
+    assert_int_equal(st.st_mode & 0777, 0600);
+    unlink(file);
+    assert_int_equal(token_list_store(file, &list, NULL), 0);
+    assert_int_equal(stat(file, &st), 0);
+    assert_int_equal(st.st_uid, geteuid());
+    unlink(file);
+    rmdir(dir);
 }
 
 static void test_spoilt(void **state)
@@ -104,8 +162,8 @@ static void test_scopes(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_file),
-        cmocka_unit_test(test_spoilt),
+        cmocka_unit_test(test_file),   cmocka_unit_test(test_unreadable),
+        cmocka_unit_test(test_owner),  cmocka_unit_test(test_spoilt),
         cmocka_unit_test(test_scopes),
     };
 

@@ -399,8 +399,23 @@ def test_tokens():
         records = engine.wait_records("Reception", 5)
         check("names", sorted((r["peer_address"]["name"], r["meta"].get("tenant")) for r in records),
               [("app", None)] * 3 + [("root", None), ("shop", "acme")])
-        (engine.dir / "tokens").write_text("spoilt\n")
-        check("a spoilt file lets nobody in", post("root"), 401)
+        file = engine.dir / "tokens"
+        good = file.read_text()
+        file.write_text("spoilt\n")
+        check("a spoilt file lets nobody in", [post("root"), post(None)], [503, 401])
+        file.unlink()
+        file.mkdir()
+        check("nor does one that cannot be read", [post("root"), post("root")], [503, 503])
+        file.rmdir()
+        file.write_text(good)
+        check("mended", post("root"), 200)
+        logged = [line for line in (engine.dir / "log").read_text().splitlines() if "event=http.tokens" in line]
+        check("lines in the log", len(logged), 2)
+        # The configuration may name a file of users that is still to be made.
+        engine.config["auth"] = {"users_file": str(engine.dir / "users")}
+        engine.file.write_text(json.dumps(engine.config))
+        check("list", len(engine.command("token", "list").splitlines()), 3)
+        engine.command("token", "add", "more")
 
 
 # --- load, pressure, ends ---

@@ -90,7 +90,7 @@ static bool find_owner(const struct options *o, struct owner *owner)
     *owner = (struct owner){(uid_t)-1, (gid_t)-1};
     if (geteuid() != 0 || (!o->has_file && access(o->file, R_OK) != 0))
         return true;
-    if (config_load(o->file, &c, &errors) != 0) {
+    if (config_load_file(o->file, &c, &errors) != 0) {
         print_buf(&errors, stderr);
         buf_done(&errors);
         return false;

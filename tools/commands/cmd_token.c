@@ -36,6 +36,7 @@ static const char help[] =
 struct options {
     const char *config, *file, *scopes, *tenant;
     char *path; /* of the tokens */
+    char *user; /* whose a new file is; NULL: its directory's owner's */
     struct token_list list;
 };
 
@@ -56,12 +57,13 @@ static int find_file(struct options *o)
     struct config *c = NULL;
     struct buf errors = {0};
 
-    if (o->file == NULL && config_load(o->config, &c, &errors) < 0) {
+    if (o->file == NULL && config_load_file(o->config, &c, &errors) < 0) {
         fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
         buf_done(&errors);
         return EXIT_FAILED;
     }
     o->path = strdup(o->file != NULL ? o->file : c->http.tokens);
+    o->user = c == NULL || c->user == NULL ? NULL : strdup(c->user);
     config_unref(c);
     buf_done(&errors);
     return 0;
@@ -97,7 +99,7 @@ static int load(struct options *o)
 
 static int store(const struct options *o)
 {
-    int err = token_list_store(o->path, &o->list);
+    int err = token_list_store(o->path, &o->list, o->user);
 
     return err < 0 ? failed(o->path, strerror(-err)) : EXIT_OK;
 }
@@ -178,6 +180,7 @@ static int run(struct options *o, const char *what, const char *name)
         code = lists ? list_all(o) : adds ? add(o, name) : remove_one(o, name);
     token_list_done(&o->list);
     free(o->path);
+    free(o->user);
     return code;
 }
 
