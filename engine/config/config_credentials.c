@@ -99,7 +99,7 @@ int config_load_credentials(struct config *c, struct buf *errors)
 
     if (c->credentials_file == NULL)
         return 0;
-    err = config_secret_read(c->credentials_file, &text, errors);
+    err = config_secret_read(c, c->credentials_file, &text, errors);
     while (err == 0 && config_secret_next(buf_str(&text), &at, &line, &entry)) {
         struct buf why = {0};
 

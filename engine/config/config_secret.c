@@ -2,12 +2,27 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define FILE_BYTES_MAX (64u << 20)
 
-static int check_mode(const char *file, int fd, size_t *bytes, struct buf *errors)
+bool config_user_may_read(const struct config *c, const struct stat *st)
+{
+    const struct passwd *pw = c->user == NULL || geteuid() != 0 ? NULL : getpwnam(c->user);
+    const struct group *gr = c->group == NULL ? NULL : getgrnam(c->group);
+    gid_t gid;
+
+    if (pw == NULL || pw->pw_uid == 0 || st->st_uid == pw->pw_uid)
+        return true;
+    gid = gr == NULL ? pw->pw_gid : gr->gr_gid;
+    return (st->st_mode & S_IRGRP) != 0 && st->st_gid == gid;
+}
+
+static int check_mode(const struct config *c, const char *file, int fd, size_t *bytes,
+                      struct buf *errors)
 {
     struct stat st;
 
@@ -22,6 +37,11 @@ static int check_mode(const char *file, int fd, size_t *bytes, struct buf *error
                    "%s: has mode %04o, and it holds secrets: nobody but its owner may read it; "
                    "chmod 600 %s\n",
                    file, (unsigned)st.st_mode & 07777, file);
+        return -EACCES;
+    }
+    if (c != NULL && !config_user_may_read(c, &st)) {
+        buf_printf(errors, "%s: can be read by root, but not by 'user'; chown %s %s\n", file,
+                   c->user, file);
         return -EACCES;
     }
     if (st.st_size > FILE_BYTES_MAX) {
@@ -48,13 +68,14 @@ static int read_all(int fd, size_t bytes, struct buf *text)
     return 0;
 }
 
-int config_secret_read(const char *file, struct buf *text, struct buf *errors)
+int config_secret_read(const struct config *c, const char *file, struct buf *text,
+                       struct buf *errors)
 {
     int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err = fd < 0 ? -errno : 0;
     size_t bytes = 0, before = errors->len;
 
     if (err == 0)
-        err = check_mode(file, fd, &bytes, errors);
+        err = check_mode(c, file, fd, &bytes, errors);
     if (err == 0)
         err = read_all(fd, bytes, text);
     if (fd >= 0)

@@ -3,12 +3,19 @@
 #ifndef HAYAUMA_ENGINE_CONFIG_SECRET_H
 #define HAYAUMA_ENGINE_CONFIG_SECRET_H
 
+#include <sys/stat.h>
+
 #include "base/buf.h"
 #include "config/config.h"
 
+/* As root, before the change to c's user: whether that user will be able to read a file, which the
+ * next reload needs. Else true. */
+bool config_user_may_read(const struct config *c, const struct stat *st);
 /* The whole of file into text, to be wiped by config_secret_done(). 0, or -errno with a line in
- * errors. -EACCES: others than its owner may read or write it. */
-int config_secret_read(const char *file, struct buf *text, struct buf *errors) MUST_USE;
+ * errors. -EACCES: others than its owner may read or write it, or c's user may not. c may be NULL:
+ * the caller alone is to read it. */
+int config_secret_read(const struct config *c, const char *file, struct buf *text,
+                       struct buf *errors) MUST_USE;
 void config_secret_done(struct buf *text);
 /* The next entry of text, from *at on; empty lines and those that begin with '#' are passed over.
  * False at the end. *line: its number. */

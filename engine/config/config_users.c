@@ -286,7 +286,7 @@ int config_load_users(struct config *c, struct buf *errors)
     int err = check_listeners(c, errors);
 
     if (err == 0 && c->auth.users_file != NULL) {
-        err = config_secret_read(c->auth.users_file, &text, errors);
+        err = config_secret_read(c, c->auth.users_file, &text, errors);
         if (err == 0)
             err = load_entries(c, buf_str(&text), errors);
         config_secret_done(&text);

@@ -6,6 +6,7 @@
 #include <cmocka.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -142,6 +143,39 @@ static void test_mistakes(void **state)
     buf_done(&errors);
 }
 
+/* As root, which becomes 'user' behind this: files of root's are of no use to a reload. */
+static void test_of_user(void **state)
+{
+    static const char *const keys[] = {"auth:\n  users_file", "credentials_file"};
+    const struct passwd *pw = getpwnam("nobody");
+    bool root = geteuid() == 0;
+
+    (void)state;
+    assert_non_null(pw);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        struct buf yaml = {0}, errors = {0};
+        struct config *c = NULL;
+
+        write_text(users, "", 0600);
+        buf_printf(&yaml, "user: nobody\n%s: %s\n", keys[i], users);
+        buf_putc(&yaml, '\0');
+        write_text(file, (char *)yaml.data, 0644);
+        assert_int_equal(config_load(file, &c, &errors), root ? -EACCES : 0);
+        buf_putc(&errors, '\0');
+        assert_true(!root || strstr((char *)errors.data,
+                                    "by root, but not by 'user'; chown nobody ") != NULL);
+        config_unref(c);
+        c = NULL;
+        buf_clear(&errors);
+        assert_int_equal(root ? chown(users, pw->pw_uid, (gid_t)-1) : 0, 0);
+        assert_int_equal(config_load(file, &c, &errors), 0);
+        config_unref(c);
+        unlink(users);
+        buf_done(&errors);
+        buf_done(&yaml);
+    }
+}
+
 static void test_files(void **state)
 {
     static const mode_t loose[] = {0640, 0604, 0660, 0601, 0620};
@@ -189,6 +223,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_good),
         cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_of_user),
         cmocka_unit_test(test_files),
     };
     int failed;

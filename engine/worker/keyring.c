@@ -2,13 +2,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <grp.h>
-#include <pwd.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/map.h"
+#include "config/config_secret.h"
 #include "mail/author.h"
 
 #define SIGNERS_OF_DOMAIN_MAX (DKIM_SIGNERS_MAX / 2)
@@ -36,19 +35,6 @@ static void complain(const struct config *c, const struct config_dkim_key *key, 
     buf_printf(errors, "%s:%u: dkim.keys: %s %s%s\n", c->file, key->line, key->file, what, more);
 }
 
-/* As root, before the change to user: whether that user will be able to read the file again. */
-static bool user_may_read(const struct config *c, const struct stat *st)
-{
-    const struct passwd *pw = c->user == NULL || geteuid() != 0 ? NULL : getpwnam(c->user);
-    const struct group *gr = c->group == NULL ? NULL : getgrnam(c->group);
-    gid_t gid;
-
-    if (pw == NULL || pw->pw_uid == 0 || st->st_uid == pw->pw_uid)
-        return true;
-    gid = gr == NULL ? pw->pw_gid : gr->gr_gid;
-    return (st->st_mode & S_IRGRP) != 0 && st->st_gid == gid;
-}
-
 /* Whoever reads the file can sign in the domain's name; whoever writes it can stop the mail. A
  * group may read what is root's: so a service reads a key that it cannot change. */
 static bool is_private(const struct stat *st)
@@ -72,7 +58,7 @@ static int read_file(const struct config *c, const struct config_dkim_key *key,
         complain(c, key, errors, "is no file", "");
     } else if (!is_private(&st)) {
         complain(c, key, errors, "can be used by others than its owner; chmod 600 it", "");
-    } else if (!user_may_read(c, &st)) {
+    } else if (!config_user_may_read(c, &st)) {
         complain(c, key, errors, "can be read by root, but not by 'user'; chown it to that user",
                  "");
     } else if (st.st_size > KEYRING_FILE_BYTES_MAX) {

@@ -70,7 +70,7 @@ int users_open(struct users_file *f, const char *command, const char *path, cons
     f->exists = true;
     f->uid = st.st_uid;
     f->gid = st.st_gid;
-    err = config_secret_read(f->path, &f->text, &errors);
+    err = config_secret_read(NULL, f->path, &f->text, &errors);
     if (err < 0)
         fprintf(stderr, "hayauma %s: %.*s", command, STR_FMT(buf_str(&errors)));
     buf_done(&errors);
