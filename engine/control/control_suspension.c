@@ -134,7 +134,8 @@ static void put_one(const struct held_by *h, struct buf *out)
         json_number(out, "until_ms", h->one.until_ms);
     json_text(out, "reason", str_of(h->one.reason));
     json_text(out, "who", str_of(h->one.who));
-    json_number(out, "rows", (int64_t)h->rows);
+    if (h->one.scope != SUSPENSION_SOURCE) /* other sources of the pool may send its mail */
+        json_number(out, "rows", (int64_t)h->rows);
     json_end(out);
     buf_puts(out, "}\n");
 }

@@ -29,8 +29,8 @@ enum recipient_place {
 enum lane_state {
     LANE_OPEN,
     LANE_UNROUTED,  /* its domain could not be looked up, it backs off */
-    LANE_SITE_DOWN, /* its site does not answer, or is stopped: it goes on when the site works again
-                     */
+    LANE_SITE_DOWN, /* its site does not answer: it goes on when the site works again */
+    LANE_PAUSED,    /* no source may send for a while, nobody's failure: until one may */
     LANE_STATES
 };
 
@@ -157,9 +157,11 @@ void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const ch
  * with each such failure in a row, and gives its window up. */
 void lane_suspend(struct lane *lane, enum lane_state state, const struct config_destination *dest,
                   const struct smtp_reply *reply, const char *host);
-/* lane's site is stopped until until_ms (monotonic), which is nobody's failure: as lane_suspend(),
- * without counting it. */
+/* No source of lane's supply may send, until until_ms (monotonic) or lane_unpause(): the lane gives
+ * its window up. */
 void lane_pause(struct lane *lane, uint64_t until_ms);
+/* A source may send again. What failed before the pause counts on. */
+void lane_unpause(struct lane *lane);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);
 /* Ends the back-off: attempts go on now. */

@@ -14,10 +14,12 @@ struct state_row {
 };
 
 static const struct state_row states[LANE_STATES] = {
-    [LANE_OPEN] = {"open", 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN},
+    [LANE_OPEN] = {"open", 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN | 1 << LANE_PAUSED},
     /* The timer notices that a state's time is over; the next failure may come before the timer. */
-    [LANE_UNROUTED] = {"unrouted", 1 << LANE_OPEN | 1 << LANE_SITE_DOWN},
-    [LANE_SITE_DOWN] = {"site_down", 1 << LANE_OPEN | 1 << LANE_UNROUTED},
+    [LANE_UNROUTED] = {"unrouted", 1 << LANE_OPEN | 1 << LANE_SITE_DOWN | 1 << LANE_PAUSED},
+    [LANE_SITE_DOWN] = {"site_down", 1 << LANE_OPEN | 1 << LANE_UNROUTED | 1 << LANE_PAUSED},
+    /* What was under way when the pause began may still fail. */
+    [LANE_PAUSED] = {"paused", 1 << LANE_OPEN | 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN},
 };
 
 static const struct state_row scans[LANE_SCANS] = {
@@ -89,9 +91,15 @@ void lane_suspend(struct lane *lane, enum lane_state state, const struct config_
 
 void lane_pause(struct lane *lane, uint64_t until_ms)
 {
-    lane_set_state(lane, LANE_SITE_DOWN);
+    lane_set_state(lane, LANE_PAUSED);
     lane->shut_until_ms = until_ms;
     lane_window_release(lane);
+    lane_update(lane);
+}
+
+void lane_unpause(struct lane *lane)
+{
+    lane_set_state(lane, LANE_OPEN);
     lane_update(lane);
 }
 

@@ -182,6 +182,8 @@ static bool lane_held(struct lane *lane, struct lane_wait *out)
         out->until_ms = lane_backs_off_wall_ms(lane);
         out->host = lane->last_host;
         out->error = lane->last_error;
+        if (lane->state == LANE_PAUSED && out->error == NULL)
+            supply_answer(lane->supply, out);
     }
     return out->reason != LANE_WAIT_NONE;
 }

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "schedule/channel.h"
-#include "schedule/lane.h"
+#include "schedule/lane_private.h"
 #include "worker/shared.h"
 
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
@@ -227,6 +227,8 @@ void site_detach(struct site *site, struct lane *lane)
     s->waiting -= lane->window_len;
     s->held -= lane->window_bytes;
     lane_load_leave(lane, s);
+    if (lane->state == LANE_PAUSED) /* only s would tell the lane when its pause ends */
+        lane_set_state(lane, LANE_OPEN);
     if (site->lanes == 0)
         site_empty(site);
     site_left(site);

@@ -534,12 +534,29 @@ bool supply_has_hope(const struct supply *s)
     return false;
 }
 
+/* Some source may send again, whatever comes of it. */
+static void unpark(struct supply *s)
+{
+    struct list_node *n, *next;
+
+    s->parked = false;
+    for (n = list_first(&s->attached); n != NULL; n = next) {
+        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
+
+        next = list_next(&s->attached, n);
+        if (lane->state == LANE_PAUSED)
+            lane_unpause(lane);
+    }
+}
+
 /* The supply works again: its lanes go on, except recipients that were tried and have times of
  * their own. */
 void supply_resume(struct supply *s)
 {
     struct list_node *n, *next;
 
+    if (s->parked)
+        unpark(s);
     if (!s->down)
         return;
     s->down = false;
@@ -558,8 +575,8 @@ void supply_down(struct supply *s)
     supply_wake(s, io_now_ms(s->site->worker->io) + DOWN_LOOK_MS);
 }
 
-/* Whether a source may send that could not when the supply went down: it works in another worker,
- * was resumed, or its address is back. */
+/* Whether a source may send that could not when the supply went down, and none of whose connects
+ * failed: it works in another worker, was resumed, or its address is back. */
 static bool is_up(const struct supply *s)
 {
     for (uint32_t i = 0; i < s->seats_len; i++) {
@@ -575,14 +592,40 @@ static bool is_up(const struct supply *s)
     return false;
 }
 
+/* Whether what shuts the supply may last: mail does not wait for it in memory. */
+static bool shut_lasts(const struct supply *s, uint64_t *until_ms)
+{
+    struct channel *c;
+
+    switch (supply_shut(s, &c, until_ms)) {
+    case CHANNEL_SUSPENDED:
+    case CHANNEL_AWAY:
+    case CHANNEL_FAMILY:
+    case CHANNEL_STOPPED:
+        return true;
+    case CHANNEL_OPEN:
+    case CHANNEL_LIMIT:
+    case CHANNEL_SHORTAGE:
+    case CHANNEL_REFUSED:
+    case CHANNEL_BUSY:
+        break;
+    }
+    return false;
+}
+
 /* Watches a supply that was down: whichever worker finds that the site answers again, lanes of all
- * workers go on. */
+ * workers go on. Lanes that are only paused do so as soon as some source may try: whether it gets a
+ * session they find out themselves. */
 static void watch(struct supply *s)
 {
+    uint64_t until_ms;
+
     supply_look_seats(s, true);
-    if (is_up(s))
+    if (s->parked && !shut_lasts(s, &until_ms))
+        unpark(s);
+    if (s->down && is_up(s))
         supply_resume(s);
-    else
+    if (s->down || s->parked)
         supply_wake(s, io_now_ms(s->site->worker->io) + DOWN_LOOK_MS);
 }
 
@@ -590,29 +633,14 @@ static void watch(struct supply *s)
 static void park(struct supply *s)
 {
     uint64_t now_ms = io_now_ms(s->site->worker->io), until_ms;
-    struct channel *c;
     struct lane *lane;
 
-    if (feed_empty(&s->feed))
-        return;
-    switch (supply_shut(s, &c, &until_ms)) {
-    case CHANNEL_SUSPENDED:
-    case CHANNEL_AWAY:
-    case CHANNEL_FAMILY:
-    case CHANNEL_STOPPED:
-        break;
-    case CHANNEL_OPEN:
-    case CHANNEL_LIMIT:
-    case CHANNEL_SHORTAGE:
-    case CHANNEL_REFUSED:
-    case CHANNEL_BUSY:
-        return;
-    }
-    if (until_ms <= now_ms + PARK_MS)
+    if (feed_empty(&s->feed) || !shut_lasts(s, &until_ms) || until_ms <= now_ms + PARK_MS)
         return;
     if (until_ms > now_ms + PARK_MS_MAX)
         until_ms = now_ms + PARK_MS_MAX;
-    supply_down(s);
+    s->parked = true;
+    supply_wake(s, now_ms + DOWN_LOOK_MS);
     while ((lane = feed_next(&s->feed)) != NULL)
         lane_pause(lane, until_ms + 1); /* leaves the feed with its window */
 }
@@ -620,7 +648,7 @@ static void park(struct supply *s)
 void supply_look(struct supply *s)
 {
     supply_look_seats(s, false);
-    if (s->down)
+    if (s->down || s->parked)
         watch(s);
     park(s);
     feed_hungry(s);

@@ -67,7 +67,8 @@ struct supply {
     uint64_t loading; /* that loads under way may bring */
     uint64_t pace[2]; /* handed out in the present second and in the one before */
     uint64_t pace_s;  /* the present one, monotonic */
-    bool down;        /* nothing gets through, from any source: its lanes back off */
+    bool down;        /* no session can be had from any source: its lanes back off */
+    bool parked;      /* no source may send: lanes are paused */
 };
 
 /* That of the lane's pool, made when missing. */

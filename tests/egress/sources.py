@@ -148,6 +148,57 @@ def check_all_suspended(engine, sink):
         raise Failure("all sources are suspended, and mail goes")
 
 
+def waits(engine):
+    """Recipient -> why it waits."""
+    rows = [json.loads(line) for line in
+            engine.command("queue", "list", "--limit", "20", "--json").splitlines()]
+    return {row["recipient"]: row.get("wait", {}) for row in rows}
+
+
+def suspended_with_mail(engine, domain):
+    """Mail for the domain comes while the only source is suspended, and waits for it."""
+    engine.command("source", "suspend", "a1")
+    inject(engine, 1, [domain])
+    wait_until("the source to be waited for", lambda: waits(engine) and all(
+        w.get("scope") == "source" for w in waits(engine).values()))
+
+
+def test_resume_where_connects_fail():
+    """Behind a suspension mail for a site that refuses connects is tried, and backs off by the retry
+    table for what the site does; a reload amid the suspension changes nothing of that."""
+    def tried(domain):
+        return any(r["recipient"].endswith(domain) for r in engine.records("TransientFailure"))
+
+    with Receiver() as sink, Engine(settings(
+            sink, (1,), workers=1, routes={"*": "[127.0.0.94]:2599"},
+            destinations={"*": {"retry": ["1s"]}})) as engine:
+        inject(engine, 1, ["before.example"])
+        wait_until("the site to be found down", lambda: tried("before.example"))
+        for domain, reload in (("amid.example", False), ("reload.example", True)):
+            suspended_with_mail(engine, domain)
+            listed = engine.command("queue", "suspensions").splitlines()[1].split()
+            if listed[:3] != ["source", "a1", "-"]:
+                raise Failure(f"suspensions says {listed}")
+            if reload:
+                engine.command("reload")
+            engine.command("source", "resume", "a1")
+            wait_until(f"{domain} to be tried", lambda d=domain: tried(d), 20)
+            wait_until("the site's answer to be shown", lambda d=domain: waits(engine)[
+                f"r0@{d}"].get("reason") == "back_off" and "127.0.0.94" in str(waits(engine)))
+
+
+def test_resume_at_a_limit():
+    """Resumed at the limit of its rate, the source is waited for no longer, and the limit is."""
+    with Receiver() as sink, Engine(settings(
+            sink, (1,), workers=1, destinations={"*": {"rate": "1/h"}})) as engine:
+        inject(engine, 1, ["first.example"])
+        sink.wait_mails(1)
+        suspended_with_mail(engine, "second.example")
+        engine.command("source", "resume", "a1")
+        wait_until("the rate to be named", lambda: waits(engine)["r0@second.example"].get(
+            "reason") == "rate", 20)
+
+
 def test_overflow():
     """The overflow pool sends what the pool may not, and nothing else."""
     pools = {"first": {"sources": {"a1": {}}, "overflow": "spare"}, "spare": {"sources": {"a2": {}}}}

@@ -200,7 +200,10 @@ static void print_one(const json_t *one)
     pad_from(&line, from, 30, false);
     buf_putc(&line, ' ');
     from = line.len;
-    put_count(&line, (uint64_t)reply_number(one, "rows"));
+    if (json_object_get(one, "rows") == NULL)
+        buf_putc(&line, '-');
+    else
+        put_count(&line, (uint64_t)reply_number(one, "rows"));
     pad_from(&line, from, 10, true);
     buf_putc(&line, ' ');
     from = line.len;
