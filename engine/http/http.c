@@ -95,6 +95,16 @@ static struct http_request *request_new(struct http *h, struct MHD_Connection *c
     return r;
 }
 
+/* What the answer was made of: a client that takes its time to read holds no room for mail. */
+static void work_drop(struct http_request *r)
+{
+    if (r->done != NULL)
+        r->done(r);
+    r->done = NULL;
+    request_release(r, r->held_bytes);
+    buf_done(&r->body);
+}
+
 static void on_completed(void *arg, struct MHD_Connection *connection, void **context,
                          enum MHD_RequestTerminationCode code)
 {
@@ -104,11 +114,8 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     (void)connection, (void)code;
     if (r == NULL)
         return;
-    if (r->done != NULL)
-        r->done(r);
-    atomic_fetch_sub_explicit(&h->shared->intake_bytes, r->held_bytes, memory_order_relaxed);
+    work_drop(r);
     atomic_store_explicit(&r->client->since_ms, mono_ms(), memory_order_relaxed);
-    buf_done(&r->body);
     config_unref(r->config);
     free(r);
     *context = NULL;
@@ -121,6 +128,10 @@ static bool body_take(struct http_request *r, const char *bytes, size_t len)
     uint64_t max = r->config->http.body_bytes_max;
 
     r->body_follows = true;
+    if (r->refusal == 0 && !r->endpoint->posts) { /* nobody reads it: it takes no memory */
+        r->dropped += len;
+        return r->dropped <= HTTP_DROPPED_TIMES * max;
+    }
     if (r->refusal == 0 && r->body.len + len > max)
         request_refuse(r, 413, "the body is longer than %llu bytes", (unsigned long long)max);
     if (r->refusal == 0 && r->body.cap - r->body.len < len) {
@@ -204,6 +215,9 @@ static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, 
         r->resumed = NULL;
         resumed(r);
     }
+    /* A request that was suspended may be resumed by now, but this thread alone goes on with it. */
+    if (r->answered)
+        work_drop(r);
     return MHD_YES;
 }
 

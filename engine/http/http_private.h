@@ -99,6 +99,8 @@ void request_problem(struct http_request *r, unsigned status, const char *field,
 const char *request_token(const struct http_request *r);
 /* Whether the request may hold so many bytes more; they count until it is done. */
 bool request_hold(struct http_request *r, uint64_t bytes);
+/* Gives so many of them back. */
+void request_release(struct http_request *r, uint64_t bytes);
 /* The request waits, holding no thread, until request_resume(), which any thread may call. Nothing
  * of r may be touched behind the one and before the other. */
 void request_suspend(struct http_request *r, void (*resumed)(struct http_request *r));

@@ -124,6 +124,13 @@ bool request_hold(struct http_request *r, uint64_t bytes)
     return true;
 }
 
+void request_release(struct http_request *r, uint64_t bytes)
+{
+    ASSERT(bytes <= r->held_bytes);
+    atomic_fetch_sub_explicit(&r->http->shared->intake_bytes, bytes, memory_order_relaxed);
+    r->held_bytes -= bytes;
+}
+
 /* --- the head --- */
 
 /* Fields that one request may have once: of two the library would take one, and a proxy in front

@@ -24,7 +24,8 @@
 #define ROUND_MS      20
 #define LETTER_STEPS  2000000 /* of a template: 100 ms */
 #define RECEIVED_MAX  30
-#define ERRORS_MAX    100 /* that are told; all failed recipients are named */
+#define SMALL_BYTES   (64u << 10) /* a letter of so few is made where there is no room, alone */
+#define ERRORS_MAX    100         /* that are told; all failed recipients are named */
 
 struct letter { /* of a round */
     struct accept_waiter waiter;
@@ -34,6 +35,7 @@ struct letter { /* of a round */
     struct buf strings; /* what rcpt's slices are of */
     struct accept_rcpt rcpt;
     size_t recipient;
+    uint64_t held_bytes; /* of the request's */
     int64_t due_ms;
     int result;
 };
@@ -249,8 +251,21 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     return l->message == NULL ? refusal : NULL;
 }
 
-/* Renders the next recipient's letter. *bytes: of its content. */
-static void make_letter(struct submission *s, size_t *bytes)
+/* Whether the letter's content has room beside what others hold (queue.intake_memory_max). */
+static bool letter_hold(struct submission *s, struct letter *l)
+{
+    uint64_t bytes = l->message->content_len;
+
+    if (request_hold(s->request, bytes))
+        l->held_bytes = bytes;
+    else if (s->letters_len > 0 || bytes > SMALL_BYTES)
+        return false;
+    return true;
+}
+
+/* Renders the next recipient's letter. *bytes: of its content. False: the round is over, for there
+ * is no room for it. */
+static bool make_letter(struct submission *s, size_t *bytes)
 {
     struct letter *l = &s->letters[s->letters_len];
     struct msgid id = msgid_next(&s->ids, clock_wall_ms());
@@ -277,14 +292,23 @@ static void make_letter(struct submission *s, size_t *bytes)
             refusal = take_message(s, l, &d);
     }
     buf_done(&body);
+    if (refusal == NULL && !letter_hold(s, l)) {
+        message_unref(l->message);
+        buf_done(&l->strings);
+        s->next = l->recipient; /* in the next round, when this one's are given back ... */
+        if (s->letters_len == 0)
+            s->shortage = -ENOMEM; /* ... or there is none */
+        return false;
+    }
     if (refusal != NULL) {
         fail_recipient(s, l->recipient, error.field, refusal);
         buf_done(&l->strings);
-        return;
+        return true;
     }
     l->id = id;
     *bytes += l->message->content_len;
     s->letters_len++;
+    return true;
 }
 
 /* --- rounds --- */
@@ -296,6 +320,7 @@ static void letters_free(struct submission *s)
     for (size_t i = 0; i < s->letters_len; i++) {
         message_unref(s->letters[i].message);
         buf_done(&s->letters[i].strings);
+        request_release(s->request, s->letters[i].held_bytes);
     }
     s->letters_len = 0;
 }
@@ -331,7 +356,7 @@ static void next_round(struct http_request *r)
     struct submission *s = r->work;
     struct shared *shared = r->http->shared;
     uint64_t until_ns = clock_mono_ns() + ROUND_MS * UINT64_C(1000000);
-    size_t recipients = injection_facts(s->injection)->recipients, bytes = 0;
+    size_t recipients = injection_facts(s->injection)->recipients, bytes = 0, began;
     uint32_t to;
 
     take_results(s);
@@ -341,10 +366,15 @@ static void next_round(struct http_request *r)
         s->shortage = -ESHUTDOWN;
     if (s->shortage != 0)
         give_up(s);
-    while (s->next < recipients && s->letters_len < ROUND_LETTERS && bytes < ROUND_BYTES &&
-           (s->letters_len == 0 || clock_mono_ns() < until_ns))
-        make_letter(s, &bytes);
-    if (s->letters_len == 0) {
+    /* Letters that fail take time as well: a round without any goes by a worker all the same, so
+     * that this thread's other requests have their turn. */
+    for (began = s->next; s->next < recipients && s->letters_len < ROUND_LETTERS &&
+                          bytes < ROUND_BYTES && (s->next == began || clock_mono_ns() < until_ns) &&
+                          make_letter(s, &bytes);)
+        ;
+    if (s->letters_len == 0 && s->shortage != 0)
+        give_up(s);
+    if (s->letters_len == 0 && s->next == recipients) {
         answer(s);
         return;
     }

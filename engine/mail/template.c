@@ -558,6 +558,11 @@ struct template *template_compile(struct str source, enum template_place place,
     return NULL;
 }
 
+size_t template_bytes(const struct template *t)
+{
+    return sizeof(*t) + 2 * t->source_len + t->nodes_cap * sizeof(*t->nodes);
+}
+
 void template_free(struct template *t)
 {
     if (t == NULL)

@@ -43,6 +43,8 @@ struct template *template_literal(struct str source);
 int template_render(const struct template *t, struct json_t *variables,
                     struct template_budget *budget, struct buf *out,
                     struct template_error *error) MUST_USE;
+/* Memory that it takes, about. */
+size_t template_bytes(const struct template *t);
 /* NULL is accepted. */
 void template_free(struct template *t);
 

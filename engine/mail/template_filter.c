@@ -27,16 +27,18 @@ FILTER(filter_upper)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
-    return r->failed ? v
-                     : from_glib(r, at, g_utf8_strup(v.string.ptr, (gssize)v.string.len), v.safe);
+    if (!render_spend(r, at, v.string.len / CASED_PER_STEP))
+        return v;
+    return from_glib(r, at, g_utf8_strup(v.string.ptr, (gssize)v.string.len), v.safe);
 }
 
 FILTER(filter_lower)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
-    return r->failed ? v
-                     : from_glib(r, at, g_utf8_strdown(v.string.ptr, (gssize)v.string.len), v.safe);
+    if (!render_spend(r, at, v.string.len / CASED_PER_STEP))
+        return v;
+    return from_glib(r, at, g_utf8_strdown(v.string.ptr, (gssize)v.string.len), v.safe);
 }
 
 static size_t char_len(struct str s)
@@ -61,7 +63,7 @@ static struct value begin_upper(struct render *r, uint32_t at, struct value v, b
     bool begins = true;
 
     v = value_text(r, at, v);
-    if (r->failed)
+    if (!render_spend(r, at, 3 * v.string.len)) /* two allocations for each character */
         return v;
     out = g_string_new(NULL);
     for (size_t i = 0, n; i < v.string.len; i += n) {
@@ -101,6 +103,7 @@ FILTER(filter_trim)
 {
     (void)args, (void)args_len;
     v = value_text(r, at, v);
+    (void)render_spend(r, at, v.string.len / LOOKED_PER_STEP);
     while (!r->failed && v.string.len > 0 && is_blank(g_utf8_get_char(v.string.ptr))) {
         size_t n = char_len(v.string);
 
@@ -126,9 +129,9 @@ FILTER(filter_length)
     (void)args, (void)args_len;
     if (v.kind == VALUE_JSON)
         n = (int64_t)(json_is_array(v.json) ? json_array_size(v.json) : json_object_size(v.json));
-    else if (v.kind == VALUE_STRING)
+    else if (v.kind == VALUE_STRING && render_spend(r, at, v.string.len / LOOKED_PER_STEP))
         n = g_utf8_strlen(v.string.ptr, (gssize)v.string.len);
-    else if (v.kind != VALUE_UNDEFINED)
+    else if (v.kind != VALUE_STRING && v.kind != VALUE_UNDEFINED)
         return render_fail(r, at, "only texts, lists and objects have a length");
     return (struct value){.kind = VALUE_INTEGER, .integer = n};
 }
@@ -238,12 +241,17 @@ FILTER(filter_replace)
         from = value_escaped(r, at, from);
         to = value_escaped(r, at, to);
     }
-    while (i < v.string.len && out.len <= r->budget->bytes) {
-        bool here = v.string.len - i >= from.string.len &&
-                    memcmp(v.string.ptr + i, from.string.ptr, from.string.len) == 0;
+    /* memmem() is linear, whatever both are. */
+    (void)render_spend(r, at, (v.string.len + from.string.len) / LOOKED_PER_STEP);
+    while (i < v.string.len && out.len <= r->budget->bytes && render_spend(r, at, 1)) {
+        const char *rest = v.string.ptr + i;
+        const char *found = memmem(rest, v.string.len - i, from.string.ptr, from.string.len);
+        size_t n = found == NULL ? v.string.len - i : (size_t)(found - rest);
 
-        buf_put(&out, here ? to.string.ptr : v.string.ptr + i, here ? to.string.len : 1);
-        i += here ? from.string.len : 1;
+        buf_put(&out, rest, n);
+        if (found != NULL)
+            buf_put_str(&out, to.string);
+        i += n + (found == NULL ? 0 : from.string.len);
     }
     room = render_scratch(r, at, out.len);
     if (room != NULL && out.len > 0)

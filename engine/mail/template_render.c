@@ -7,8 +7,7 @@
 
 #include "mail/template_private.h"
 
-#define SCRATCH_BYTES  1024
-#define BYTES_PER_STEP 64
+#define SCRATCH_BYTES 1024
 
 struct value render_fail(struct render *r, uint32_t at, const char *format, ...)
 {
@@ -210,6 +209,8 @@ struct value value_escaped(struct render *r, uint32_t at, struct value v)
 
     if (v.safe)
         return v;
+    if (!render_spend(r, at, v.string.len / LOOKED_PER_STEP))
+        return (struct value){0};
     for (size_t i = 0; i < v.string.len; i++)
         if (html_of(v.string.ptr[i]).len > 0)
             len += html_of(v.string.ptr[i]).len - 1;
@@ -306,7 +307,8 @@ static struct value attribute(struct render *r, const struct node *node, struct 
                            STR_FMT(node->text));
     if (of.kind == VALUE_LOOP)
         return loop_attribute(of.loop, node->text);
-    if (of.kind == VALUE_JSON && json_is_object(of.json))
+    if (of.kind == VALUE_JSON && json_is_object(of.json) &&
+        render_spend(r, node->at, node->text.len / BYTES_PER_STEP))
         return value_of_json(json_object_getn(of.json, node->text.ptr, node->text.len));
     return (struct value){0};
 }
@@ -320,7 +322,8 @@ static struct value item(struct render *r, const struct node *node, struct value
         return render_fail(r, node->at, "an item is asked of a variable that is not given");
     if (of.kind != VALUE_JSON)
         return (struct value){0};
-    if (which.kind == VALUE_STRING && json_is_object(of.json))
+    if (which.kind == VALUE_STRING && json_is_object(of.json) &&
+        render_spend(r, node->at, which.string.len / BYTES_PER_STEP))
         return value_of_json(json_object_getn(of.json, which.string.ptr, which.string.len));
     if (which.kind != VALUE_INTEGER || !json_is_array(of.json))
         return (struct value){0};
@@ -360,6 +363,37 @@ static int order(struct str a, struct str b)
     return by != 0 ? by : (a.len > b.len) - (a.len < b.len);
 }
 
+/* As json_equal() has it, a step for each value. As deep as the variables are. */
+static bool json_alike(struct render *r, uint32_t at, json_t *a, json_t *b)
+{
+    const char *key;
+    json_t *one;
+
+    if (!render_spend(r, at, 1 + json_string_length(a) / BYTES_PER_STEP) ||
+        json_typeof(a) != json_typeof(b))
+        return false;
+    if (json_is_array(a)) {
+        if (json_array_size(a) != json_array_size(b))
+            return false;
+        for (size_t i = 0; i < json_array_size(a); i++)
+            if (!json_alike(r, at, json_array_get(a, i), json_array_get(b, i)))
+                return false;
+        return true;
+    }
+    if (!json_is_object(a))
+        return json_equal(a, b);
+    if (json_object_size(a) != json_object_size(b))
+        return false;
+    json_object_foreach(a, key, one)
+    {
+        json_t *other = json_object_get(b, key);
+
+        if (other == NULL || !json_alike(r, at, one, other))
+            return false;
+    }
+    return true;
+}
+
 static bool equal(struct render *r, uint32_t at, const struct value *a, const struct value *b)
 {
     if (is_number(a) && is_number(b))
@@ -371,7 +405,7 @@ static bool equal(struct render *r, uint32_t at, const struct value *a, const st
     case VALUE_STRING:
         return render_spend(r, at, a->string.len / BYTES_PER_STEP) && str_eq(a->string, b->string);
     case VALUE_JSON:
-        return a->json == b->json || (render_spend(r, at, 1000) && json_equal(a->json, b->json));
+        return a->json == b->json || json_alike(r, at, a->json, b->json);
     case VALUE_UNDEFINED:
     case VALUE_NONE:
         return true;
@@ -400,7 +434,8 @@ static struct value compared(struct render *r, const struct node *node)
     if (is_number(&a) && is_number(&b))
         by = (number(&a) > number(&b)) - (number(&a) < number(&b));
     else if (a.kind == VALUE_STRING && b.kind == VALUE_STRING)
-        by = order(a.string, b.string);
+        by = render_spend(r, node->at, a.string.len / BYTES_PER_STEP) ? order(a.string, b.string)
+                                                                      : 0;
     else
         return render_fail(r, node->at, "only numbers, or only texts, can be less or greater");
     return boolean(node->which == COMPARE_LT   ? by < 0
@@ -420,6 +455,7 @@ static struct value contained(struct render *r, const struct node *node)
                         memmem(b.string.ptr, b.string.len, a.string.ptr, a.string.len) != NULL));
     if (b.kind == VALUE_JSON && json_is_object(b.json))
         return boolean(a.kind == VALUE_STRING &&
+                       render_spend(r, node->at, a.string.len / BYTES_PER_STEP) &&
                        json_object_getn(b.json, a.string.ptr, a.string.len) != NULL);
     if (b.kind != VALUE_JSON && b.kind != VALUE_UNDEFINED)
         return render_fail(r, node->at, "'in' looks into a list, a text or an object");
@@ -467,7 +503,8 @@ static struct value eval(struct render *r, uint32_t n)
         return (struct value){0};
     switch ((enum node_kind)node->kind) {
     case NODE_NAME:
-        return look_up(r, node->text);
+        return render_spend(r, node->at, node->text.len / BYTES_PER_STEP) ? look_up(r, node->text)
+                                                                          : (struct value){0};
     case NODE_STRING:
         return (struct value){.kind = VALUE_STRING, .string = node->text};
     case NODE_INTEGER:
