@@ -9,11 +9,18 @@
  * hashes and key lengths are taken (RFC 7435). Their certificates are judged as those of others. */
 #define LEVEL_ANY 0
 
+#define TICKET_BYTES_MAX 8192 /* a server may send 64 KiB, and a thousand are remembered */
+
 /* Kept until somebody asks. Returns to OpenSSL: the reference is ours. */
 static int on_session(SSL *ssl, SSL_SESSION *session)
 {
     struct tls *t = tls_of(ssl);
+    const unsigned char *ticket;
+    size_t len = 0;
 
+    SSL_SESSION_get0_ticket(session, &ticket, &len);
+    if (len > TICKET_BYTES_MAX)
+        return 0;
     SSL_SESSION_free(t->session);
     t->session = session;
     return 1;
@@ -37,6 +44,10 @@ static int trust(SSL_CTX *ctx, const struct tls_client_options *o, struct buf *e
     return -EINVAL;
 }
 
+/* Without DHE, whose field the server chooses: one of 10,000 bits costs most of a second. Servers
+ * that know no ECDHE know RSA's key exchange. */
+#define CIPHERS "DEFAULT:!kDHE"
+
 static void context_set(SSL_CTX *ctx)
 {
     SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION);
@@ -56,7 +67,9 @@ int tls_client_new(struct tls_client **out, const struct tls_client_options *opt
         return -ENOMEM;
     c->refs = 1;
     c->ctx = SSL_CTX_new(TLS_client_method());
-    if (c->ctx != NULL && SSL_CTX_set_min_proto_version(c->ctx, TLS1_2_VERSION) == 1) {
+    if (c->ctx != NULL && SSL_CTX_set_min_proto_version(c->ctx, TLS1_2_VERSION) == 1 &&
+        SSL_CTX_set1_groups_list(c->ctx, TLS_GROUPS) == 1 &&
+        SSL_CTX_set_cipher_list(c->ctx, CIPHERS) == 1) {
         context_set(c->ctx);
         err = trust(c->ctx, options, error);
     }

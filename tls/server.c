@@ -68,6 +68,7 @@ static bool context_set(struct tls_server *s)
     SSL_CTX_set_timeout(ctx, TLS_TICKET_KEY_S);
     return SSL_CTX_set_num_tickets(ctx, 1) == 1 &&
            SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION) == 1 &&
+           SSL_CTX_set1_groups_list(ctx, TLS_GROUPS) == 1 &&
            SSL_CTX_set_cipher_list(ctx, CIPHERS) == 1;
 }
 

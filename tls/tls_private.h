@@ -7,6 +7,11 @@
 
 #include "tls/tls.h"
 
+/* Elliptic curves alone: OpenSSL 3.0 would take the fields of RFC 7919 too, up to 8192 bits, with
+ * which one ClientHello costs a thread of the crew a hundred times what another does
+ * (CVE-2002-20001, CVE-2022-40735). */
+#define TLS_GROUPS "X25519:P-256:P-384:X448:P-521"
+
 struct tls_certificate {
     _Atomic uint32_t refs;
     X509 *leaf;

@@ -9,6 +9,7 @@
 #include "deliver/letters.h"
 #include "deliver/sessions.h"
 #include "deliver/transaction.h"
+#include "dns/name.h"
 #include "limits/retry.h"
 #include "outcome/classify.h"
 #include "outcome/policy.h"
@@ -622,6 +623,15 @@ static void tls_failed(struct delivery *d, const char *why)
     address_failed(d, &outcome, &verdict);
 }
 
+/* Whether what kept the handshake from its end was this host: no memory, or a step that the crew
+ * has not come to. Nothing is known of the peer then, and it gets no plaintext for it. */
+static bool handshake_lacked(const struct delivery *d)
+{
+    return d->state == DELIVERY_HANDSHAKE &&
+           (dial_is_shortage(d->error) ||
+            (d->error == -ETIMEDOUT && stream_tls_is_late(&d->stream)));
+}
+
 /* Whether the session ended without an answer from STARTTLS on, up to the end of the EHLO behind
  * the handshake: a client's handshake is complete before its server has looked at all of it. */
 static bool ended_by_tls(const struct delivery *d, const struct smtp_event *event)
@@ -655,6 +665,11 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     struct verdict verdict;
 
     if (d->state == DELIVERY_CONNECTING && dial_lacked(&d->dial, d->channel, d->error)) {
+        sessions_shortage(d->channel, d->error);
+        delivery_close(d);
+        return;
+    }
+    if (handshake_lacked(d)) {
         sessions_shortage(d->channel, d->error);
         delivery_close(d);
         return;
@@ -762,6 +777,24 @@ static const char *lost_text(int result)
     return result == 0 ? "connection closed by peer" : strerror(-result);
 }
 
+/* Whether the peer's name, which its certificate bears, is the configuration's: that of the route,
+ * or one below it. Exchangers have the names that DNS says, and nothing proves what DNS says. */
+static bool is_named_by_route(const struct delivery *d)
+{
+    const struct config_route *target = d->site->target;
+    struct str peer = str_of(d->dial.peer_name), host;
+    struct dns_name name;
+
+    if (target == NULL || target->host == NULL || dns_name_parse(&name, str_of(target->host)) < 0)
+        return false;
+    host = (struct str){name.text, name.len};
+    if (str_eq_nocase(peer, host))
+        return true;
+    return target->mx_lookup && peer.len > host.len + 1 &&
+           peer.ptr[peer.len - host.len - 1] == '.' &&
+           str_eq_nocase((struct str){peer.ptr + peer.len - host.len, host.len}, host);
+}
+
 static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
                              int result)
 {
@@ -785,7 +818,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         break;
     case EVENT_SECURED:
         set_state(d, DELIVERY_GREETING);
-        if (d->secure.policy == CONFIG_TLS_VERIFY)
+        if (d->secure.policy == CONFIG_TLS_VERIFY && is_named_by_route(d))
             smtp_client_trust(d->client);
         smtp_client_secured(d->client);
         secure_opened(d);

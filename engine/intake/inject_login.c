@@ -21,6 +21,7 @@ struct login {
     struct timer timer;
     struct worker *worker;
     struct inject *inject;          /* NULL: the session has ended */
+    struct sockaddr_storage client; /* of the session */
     struct config *config;          /* a reference, for user */
     const struct config_user *user; /* NULL: there is none of that name */
     const char *hash;               /* the user's, or somebody's, for the time that it takes */
@@ -117,14 +118,20 @@ static void login_succeeded(struct login *login)
     inject_resume(s);
 }
 
+static uint32_t count_failure(const struct login *login)
+{
+    struct worker *w = login->worker;
+    struct logins_limit limit = limit_of(w);
+
+    return logins_failed(&w->shared->logins, (const struct sockaddr *)&login->client, login->name,
+                         &limit, io_now_ms(w->io));
+}
+
 /* Who tries many passwords waits longer for each; the crew has no part in that. */
 static void login_failed(struct login *login)
 {
-    struct inject *s = login->inject;
-    struct logins_limit limit = limit_of(login->worker);
     struct io *io = login->worker->io;
-    uint32_t failures = logins_failed(&login->worker->shared->logins, (struct sockaddr *)&s->peer,
-                                      login->name, &limit, io_now_ms(io));
+    uint32_t failures = count_failure(login);
 
     login->state = LOGIN_DELAYED;
     login->timer.on_timer = on_delay_over;
@@ -162,12 +169,15 @@ static void on_done(struct crew_job *job)
 
     ASSERT(w->login_checks > 0 && login->state == LOGIN_CHECKED);
     w->login_checks--;
-    if (login->inject == NULL)
+    if (login->inject == NULL) {
+        if (!login->ok) /* who does not wait for the answer has tried, too */
+            (void)count_failure(login);
         login_drop(login);
-    else if (login->ok)
+    } else if (login->ok) {
         login_succeeded(login);
-    else
+    } else {
         login_failed(login);
+    }
     next_submit(w);
 }
 
@@ -215,6 +225,7 @@ static struct login *login_new(struct inject *s, const struct smtp_login *from)
         return NULL;
     login->worker = w;
     login->inject = s;
+    login->client = s->peer;
     login->config = config_ref(w->config);
     memcpy(login->text, from->user.ptr, from->user.len);
     memcpy(login->text + from->user.len, from->password.ptr, from->password.len);

@@ -148,6 +148,8 @@ static void on_send(struct io_op *op, const struct io_event *event)
         s->owed = false;
     if (result == 0)
         result = pump(s);
+    if (result < 0)
+        s->iov_len = 0;
     if (told || (result < 0 && s->owed)) {
         s->owed = false;
         s->handlers->on_sent(s, result);

@@ -246,6 +246,16 @@ int stream_tls_start(struct stream *s, struct handshakes *h, struct tls *tls,
     return 0;
 }
 
+bool stream_tls_is_late(const struct stream *s)
+{
+    const struct stream_tls *st;
+
+    if (s->filter == NULL || s->filter->kind != &kind)
+        return false;
+    st = of_filter(s->filter);
+    return st->state == SHAKE_QUEUED || st->state == SHAKE_RUNS;
+}
+
 struct tls *stream_tls_of(const struct stream *s)
 {
     const struct stream_tls *st;

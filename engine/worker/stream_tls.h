@@ -42,6 +42,9 @@ typedef void stream_tls_ended(struct stream *s, const char *error);
  * or -ENOMEM. */
 int stream_tls_start(struct stream *s, struct handshakes *h, struct tls *tls,
                      stream_tls_ended *on_ended) MUST_USE;
+/* Whether a step of the handshake waits for the crew, or is there: it is not the peer that is slow.
+ */
+bool stream_tls_is_late(const struct stream *s);
 /* The connection of a stream whose handshake is complete; NULL: it is not encrypted. */
 struct tls *stream_tls_of(const struct stream *s);
 
