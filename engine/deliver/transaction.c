@@ -25,7 +25,7 @@ struct transaction {
     int sign_result; /* -errno: there are none */
     struct recipient **rcpts;
     uint64_t bytes; /* of site->under_way */
-    uint64_t begun_ms;
+    uint64_t taken_ms, begun_ms;
     enum policy_run run;        /* how it counts in the run of attempts without a success */
     bool answered;              /* some reply was about this transaction */
     bool tried;                 /* some of it was for the peer to answer */
@@ -59,6 +59,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
 
     ASSERT(t != NULL);
     t->delivery = d;
+    t->taken_ms = io_now_ms(d->worker->io);
     t->message = message_ref(m);
     t->rcpts = &t->one_rcpt;
     t->smtp.rcpts = &t->one_smtp;
@@ -160,12 +161,22 @@ struct transaction *transaction_of_letter(struct list_node *n)
     return LIST_ENTRY(n, struct transaction, letter);
 }
 
+/* n recipients were not sent: the next try takes their leave of warm-up anew. */
+static void warmup_take_back(const struct transaction *t, uint32_t n)
+{
+    struct worker *w = t->delivery->worker;
+    int64_t ago_ms = (int64_t)(io_now_ms(w->io) - t->taken_ms);
+
+    warmup_give(t->context.warmup, worker_wall_ms(w) - ago_ms, n);
+}
+
 void transaction_take_back(struct transaction *t)
 {
     if (t->waiting)
         signing_leave(&t->wait);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         admin_put_back(t->rcpts[i]);
+    warmup_take_back(t, t->smtp.rcpts_len);
     governor_probe_back(t->delivery->channel->governor);
     judge_end(&t->batch);
     transaction_free(t);
@@ -184,6 +195,7 @@ void transaction_defer_unsigned(struct transaction *t)
     classify_unsigned_reply(t->sign_result, &outcome.reply);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         judge_add(&t->batch, t->rcpts[i], &outcome);
+    warmup_take_back(t, t->smtp.rcpts_len);
     governor_probe_back(t->delivery->channel->governor);
     judge_end(&t->batch);
     transaction_free(t);
@@ -271,15 +283,6 @@ static bool is_free(const struct policy *policy, struct recipient *r,
     return true;
 }
 
-/* r was not sent: the next try takes its leave of warm-up anew. */
-static void warmup_take_back(const struct transaction *t)
-{
-    struct worker *w = t->delivery->worker;
-    int64_t ago_ms = (int64_t)(io_now_ms(w->io) - t->begun_ms);
-
-    warmup_give(t->context.warmup, worker_wall_ms(w) - ago_ms, 1);
-}
-
 /* Notes the event of one recipient. The transaction counts as the best of these events. */
 static void transaction_note(struct transaction *t, const struct policy *policy)
 {
@@ -363,7 +366,7 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
     }
     if (what != POLICY_TOO_MANY && is_free(policy, r, event, d)) {
         if (event->fate != SMTP_FATE_UNABLE)
-            warmup_take_back(t);
+            warmup_take_back(t, 1);
         admin_put_back(r);
         return;
     }
@@ -393,7 +396,7 @@ void transaction_recipient(const struct smtp_event *event)
         return;
     }
     if (event->fate == SMTP_FATE_UNABLE) {
-        warmup_take_back(t);
+        warmup_take_back(t, 1);
         if (transaction_convert(t, r, &unable))
             return;
     }
@@ -413,6 +416,7 @@ static void transaction_put_back(struct transaction *t)
     for (size_t i = 0; i < b->len; i++) {
         if (b->entries[i].too_many) {
             t->delivery->rcpts_max = t->accepted;
+            warmup_take_back(t, 1);
             admin_put_back(b->entries[i].recipient);
         } else {
             b->entries[kept++] = b->entries[i];

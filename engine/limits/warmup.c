@@ -201,8 +201,11 @@ struct warmup_stream *warmup_stream_of(struct warmup *w, const struct config *c,
     if (s == NULL) {
         s = stream_make(w, str_of(source), str_of(provider));
         ASSERT(s != NULL);
-        policy_set(w, s, c);
     }
+    /* Not of an old configuration, by a worker that is late or for a site that runs dry: its caps
+     * would stay. Such a stream gets no lease until the present one asks for it. */
+    if (!s->configured && c->generation >= w->generation)
+        policy_set(w, s, c);
     pthread_mutex_unlock(&w->lock);
     if (atomic_load(&s->shared.budget) <= 0)
         ask(w, s);
@@ -270,6 +273,20 @@ static uint32_t budget_take(struct warmup *w, struct warmup_stream *s, int64_t w
     return (uint32_t)n;
 }
 
+void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
+{
+    uint64_t last_ns;
+
+    if (s == NULL || atomic_load_explicit(&s->shared.warm, memory_order_relaxed) ||
+        atomic_load_explicit(&s->shared.from_ms, memory_order_relaxed) - wall_ms <= HOUR_MS)
+        return;
+    last_ns = atomic_load_explicit(&s->shared.doubted_ns, memory_order_relaxed);
+    if (last_ns != 0 && now_ns < last_ns + LOOK_NS)
+        return;
+    atomic_store_explicit(&s->shared.doubted_ns, now_ns | 1, memory_order_relaxed);
+    ask(w, s);
+}
+
 uint64_t warmup_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns)
 {
     uint64_t again_ns = warmup_at(s, wall_ms, now_ns);
@@ -280,9 +297,7 @@ uint64_t warmup_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
         return 0;
     }
     if (again_ns != 0) {
-        /* Far off: it was told, perhaps, before the clock was set. */
-        if (atomic_load_explicit(&s->shared.from_ms, memory_order_relaxed) - wall_ms > HOUR_MS)
-            ask(w, s);
+        warmup_doubt(w, s, wall_ms, now_ns);
         return again_ns;
     }
     if (budget_take(w, s, wall_ms, 1) == 0) {

@@ -35,6 +35,7 @@ struct warmup_stream {
         _Alignas(CACHE_LINE_BYTES) _Atomic int64_t budget; /* leased and stored, not sent */
         _Atomic int64_t from_ms, until_ms;                 /* wall: when the budget may be sent */
         _Atomic uint64_t interval_ns, next_ns;             /* monotonic: GCRA */
+        _Atomic uint64_t doubted_ns;                       /* monotonic: see warmup_doubt() */
         _Atomic uint32_t events[WARMUP_EVENTS];            /* that state has not */
         _Atomic bool warm; /* no cap: until_ms is when the keeper wants to hear of mail again */
         _Atomic bool asked;
@@ -78,6 +79,9 @@ uint64_t warmup_take(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
 uint32_t warmup_more(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint32_t want);
 /* The question of warmup_take() without taking. 0: now, as far as is known. s may be NULL. */
 uint64_t warmup_at(const struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
+/* Who waits for s says so now and then: when it is to go on was told, perhaps, before the clock was
+ * set, and the keeper looks anew. s may be NULL. */
+void warmup_doubt(struct warmup *w, struct warmup_stream *s, int64_t wall_ms, uint64_t now_ns);
 /* n recipients that were taken at taken_ms (wall) were not tried: they may be taken again while the
  * hour lasts. s may be NULL. */
 void warmup_give(struct warmup_stream *s, int64_t taken_ms, uint32_t n);

@@ -226,6 +226,9 @@ enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms, struct lim
     if (*until_ms != 0)
         return CHANNEL_STOPPED;
     if (channel_limits_ask(c, why) < 0) {
+        /* A channel that waits is out of the turns and takes nothing: it asks here. */
+        warmup_doubt(&c->site->worker->shared->warmup, c->warmup, worker_wall_ms(c->site->worker),
+                     io_now_ns(c->site->worker->io));
         *until_ms = why->until_ns / 1000000 + 1;
         return CHANNEL_LIMIT;
     }
