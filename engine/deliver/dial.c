@@ -146,7 +146,9 @@ void dial_rename(struct dial *d, const char *host)
     d->exchanger.host = d->peer_name;
 }
 
-static void choose(struct dial *d, const struct channel *c)
+/* False: there is none any more. Another worker may have found meanwhile that an address of the
+ * source is away. */
+static bool choose(struct dial *d, const struct channel *c)
 {
     const struct site *site = c->site;
     const struct exchangers *x = &site->exchangers;
@@ -157,12 +159,16 @@ static void choose(struct dial *d, const struct channel *c)
                                   .down = c->down,
                                   .avoid = last,
                                   .avoid_most = !d->both && tries_left(d, site) == 1};
+    int at = exchangers_next(x, &turn);
 
-    d->exchanger = x->list[exchangers_next(x, &turn)];
+    if (at < 0)
+        return false;
+    d->exchanger = x->list[at];
     d->tried++;
     d->both |= last != 0 && last != d->exchanger.addr.sa.sa_family;
     dial_rename(d, d->exchanger.host);
     peer_text(&d->exchanger.addr.sa, NULL, d->peer_addr);
+    return true;
 }
 
 /* -errno; the source's address may turn out not to be this machine's. */
@@ -192,8 +198,7 @@ int dial_next(struct dial *d, struct channel *c)
 {
     int err = -ENOENT;
 
-    while (dial_may_go_on(d, c)) {
-        choose(d, c);
+    while (dial_may_go_on(d, c) && choose(d, c)) {
         err = dial(d, c);
         if (err == 0 || dial_is_shortage(err))
             return err;

@@ -381,11 +381,13 @@ static bool spread_alloc(struct spread *c, const struct accept_order *o)
     for (uint32_t i = 0; i < c->spread.parts_len; i++) {
         struct arrival *a = malloc(sizeof(*a) + count[i] * sizeof(a->rows[0]));
 
-        c->arrivals[i] = a;
-        c->parts[i].message = message_share(o->message);
-        if (a == NULL || c->parts[i].message == NULL)
+        if (a == NULL)
             return false;
         *a = (struct arrival){.note = {.run = on_part_arrives}, .shard = i};
+        c->arrivals[i] = a;
+        c->parts[i].message = message_share(o->message);
+        if (c->parts[i].message == NULL)
+            return false;
         c->parts[i].rows = a->rows;
         c->parts[i].rows_len = count[i];
     }

@@ -12,6 +12,7 @@
 struct lane_routing {
     struct dns_query query;
     struct lane *lane;
+    uint64_t generation; /* of the configuration that said what is looked up */
 };
 
 struct str lane_domain(const struct lane *lane)
@@ -55,10 +56,17 @@ static void on_route(struct dns_query *query, struct dns_route *route)
     struct lane_routing *routing = CONTAINER_OF(query, struct lane_routing, query);
     struct lane *lane = routing->lane;
     const struct config_route *target = config_route_for(lane->worker->config, lane_domain(lane));
+    bool is_of_old = routing->generation != lane->worker->config->generation;
 
     lane->routing = NULL;
     free(routing);
-    lane_routed(lane, target, route);
+    if (!is_of_old) {
+        lane_routed(lane, target, route);
+        return;
+    }
+    /* Another host was asked for than the one that mail goes to now, and with whose password. */
+    lane->route_expires_ms = 0;
+    lane_update(lane);
 }
 
 void lane_route(struct lane *lane)
@@ -92,6 +100,7 @@ void lane_route(struct lane *lane)
     lane->routing = calloc(1, sizeof(*lane->routing));
     ASSERT(lane->routing != NULL);
     lane->routing->lane = lane;
+    lane->routing->generation = w->config->generation;
     lane->routing->query.on_route = on_route;
     dns_lookup(w->dns, &lane->routing->query, domain, host_only);
 }
