@@ -119,6 +119,29 @@ static void test_bounds(void **state)
     free(many);
 }
 
+/* What a filter does with large texts counts too, and ends when it may go no further. */
+static void test_work_is_paid(void **state)
+{
+    static const char *const sources[] = {
+        "{{ 'x'|safe|replace(b, '') }}", "{{ (b ~ b)|replace(b, b) }}", "{{ b|title }}",
+        "{% for i in l %}{{ b|length }}{% endfor %}", "{% for i in l %}{{ b < c }}{% endfor %}"};
+    char *b = repeated("&", 40000, ""), *json = malloc(2 * strlen(b) + 100);
+
+    (void)state;
+    sprintf(json, "{\"b\": \"%s\", \"c\": \"%s\", \"l\": [1,2,3,4]}", b, b);
+    for (size_t i = 0; i < ARRAY_LEN(sources); i++) {
+        struct template_budget budget = {100000, 2000};
+        struct template_error error = {0};
+        struct buf out = {0};
+
+        assert_int_not_equal(render(sources[i], TEMPLATE_HTML, json, &budget, &out, &error), 0);
+        assert_true(strstr(error.text, "steps") != NULL || strstr(error.text, "longer") != NULL);
+        buf_done(&out);
+    }
+    free(json);
+    free(b);
+}
+
 static void test_error_places(void **state)
 {
     struct template_error e = refused("a\r\nb {{ x|nothing }}", (struct template_budget){100, 100});
@@ -149,9 +172,9 @@ static void test_literal(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),  cmocka_unit_test(test_values),
-        cmocka_unit_test(test_bounds),  cmocka_unit_test(test_error_places),
-        cmocka_unit_test(test_literal),
+        cmocka_unit_test(test_places),       cmocka_unit_test(test_values),
+        cmocka_unit_test(test_bounds),       cmocka_unit_test(test_work_is_paid),
+        cmocka_unit_test(test_error_places), cmocka_unit_test(test_literal),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
