@@ -355,7 +355,7 @@ static int take_order(struct control_request *r, struct control_refusal *why, co
     for (size_t i = 0; i < ARRAY_LEN(names) && json_is_string(value); i++) {
         if (strcmp(json_string_value(value), names[i]) != 0)
             continue;
-        r->warmup.kind = i;
+        r->warmup.kind = (uint8_t)i;
         r->has_order = true;
         return 0;
     }

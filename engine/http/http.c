@@ -235,7 +235,8 @@ void request_resume(struct http_request *r)
 
 /* --- the server --- */
 
-static void on_log(void *arg, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *format,
+                                                         va_list args)
 {
     char text[256];
 

@@ -391,8 +391,9 @@ void handle_metrics(struct http_request *r)
     }
     walk = calloc(1, sizeof(*walk));
     ASSERT(walk != NULL);
+    /* As in buf_*: memory is fatal. */
     if (map_init(&walk->sites, 256) < 0 || map_init(&walk->tenants, 64) < 0)
-        ASSERT(!"memory"); /* as in buf_*: memory is fatal */
+        ASSERT(false);
     *walk = (struct walk){.note = {.run = on_walk},
                           .request = r,
                           .now_ms = clock_wall_ms(),

@@ -504,12 +504,15 @@ static void inject_admit(struct inject *s)
 void inject_begin(struct inject_listener *l, int fd)
 {
     struct worker *w = l->worker;
-    struct inject *s = pool_get(&w->inject_pool);
+    struct sockaddr_storage peer;
+    struct inject *s;
 
-    if (s == NULL) {
+    /* Who has gone again already, as a check that only connects may have, has no address. */
+    if (io_peer_name(w->io, fd, &peer) < 0 || (s = pool_get(&w->inject_pool)) == NULL) {
         io_close_fd(w->io, fd, true);
         return;
     }
+    s->peer = peer;
     s->worker = w;
     s->listener = l;
     s->config = config_ref(l->config);
@@ -526,8 +529,6 @@ void inject_begin(struct inject_listener *l, int fd)
     counter_add(&w->counters.sessions_in_total, 1);
     gauge_set(&w->counters.sessions_in, w->injects_len);
     smtp_server_init(&s->server, &s->options);
-    if (io_peer_name(w->io, fd, &s->peer) < 0)
-        s->peer.ss_family = AF_UNSPEC;
     if (inject_proxy_expected(s)) {
         s->state = INJECT_PROXY;
         deadline_set(s, PROXY_MS);

@@ -119,10 +119,10 @@ static enum warmup_verdict judge(const struct warmup_state *s, const struct conf
                                                [CONFIG_WARMUP_COMPLAINED] = WARMUP_COMPLAINED};
     uint32_t answered = 0;
 
-    for (int i = 0; i < CONFIG_WARMUP_SIGNS; i++)
+    for (enum config_warmup_sign i = 0; i < CONFIG_WARMUP_SIGNS; i++)
         if (is_sign(s, i, p->fall[i]))
             return WARMUP_FELL;
-    for (int i = 0; i < CONFIG_WARMUP_SIGNS; i++)
+    for (enum config_warmup_sign i = 0; i < CONFIG_WARMUP_SIGNS; i++)
         if (is_sign(s, i, p->hold[i]))
             return held[i];
     if (s->paused)

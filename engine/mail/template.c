@@ -53,7 +53,7 @@ static uint32_t parse_name(struct parser *p)
     for (size_t i = 0; i < ARRAY_LEN(constants); i++)
         if (token_is_name(p, constants[i].name)) {
             node.kind = NODE_CONSTANT;
-            node.which = constants[i].constant;
+            node.which = (uint8_t)constants[i].constant;
         }
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         if (token_is_name(p, words[i]))

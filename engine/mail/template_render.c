@@ -619,7 +619,7 @@ static void run(struct render *r, uint32_t n)
             run_for(r, node);
             break;
         case NODE_NAME ... NODE_CHOICE:
-            ASSERT(!"a statement");
+            ASSERT(false); /* a statement */
         }
     }
 }

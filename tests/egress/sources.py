@@ -90,8 +90,8 @@ def test_total_sessions():
     sink.behaviour = sink.dir / "behaviour.yaml"
     sink.behaviour.write_text(text)
     with sink, Engine(settings(sink, (1, 2, 3, 4, 5), destinations=limits)) as engine:
-        inject(engine, 150, DOMAINS)
-        sink.wait_mails(150)
+        inject(engine, 250, DOMAINS)
+        sink.wait_mails(250)
         if engine.records("TransientFailure"):
             raise Failure(f"more sessions than the sink takes: {engine.records('TransientFailure')[0]}")
         if len(sink.shares()) != 5:
@@ -241,7 +241,7 @@ def test_bound():
             number = next(iter(found["d0.example"]))
             engine.command("source", "suspend", f"a{number}")
             inject(engine, 20, ["d0.example"], "X-Hayauma-Campaign: c0\r\n", first=1000)
-            sink.wait_mails(500)
+            sink.wait_mails(250)
             after = sink.shares(480)
             if number in after or len(after) != 1:
                 raise Failure(f"{selection}: a{number} is suspended, and its mail came from {after}")

@@ -51,6 +51,7 @@ class HaProxy(peers.Peer):
         return {row[1]: (row[17], int(row[4])) for row in rows if row[0] == "nodes"}
 
     def wait_up(self):
+        wait_until("the balancer's socket", (self.dir / "admin.sock").exists, process=self.process)
         wait_until("both nodes up", lambda: all(
             self.servers()[n][0] == "UP" and self.checked(n) for n in ("node1", "node2")),
             process=self.process)
@@ -88,13 +89,17 @@ class Balancer(unittest.TestCase):
                     with self.assertRaises(smtplib.SMTPRecipientsRefused) as refused:
                         self.send(proxy, OTHER)
                     self.assertEqual(refused.exception.recipients["u@d1.example"][0], 550)
-                    records = [r for n in nodes for r in n.records("Reception")]
+                    def received():
+                        return [r for n in nodes for r in n.records("Reception")]
+
+                    wait_until("the records", lambda: len(received()) >= 4)
+                    records = received()
                     self.assertEqual(len(records), 4)
                     self.assertEqual({r["peer_address"]["addr"] for r in records}, {CLIENT})
                     rejected = wait_until("the refusal's record", lambda: [
                         r for n in nodes for r in n.records("Rejection")])
                     # Of all the checks there is none.
-                    self.assertEqual([r["peer_address"]["addr"] for r in rejected], [OTHER])
+                    self.assertEqual([r["peer_address"]["addr"] for r in rejected], [OTHER], rejected)
                     for node in nodes:
                         log = (node.dir / "log").read_text()
                         self.assertNotRegex(log, r" (warn|error) ")
@@ -115,8 +120,11 @@ class Balancer(unittest.TestCase):
             sent += [pool.submit(self.send, proxy, LATER) for _ in range(20)]
             for one in sent:
                 one.result()
-        self.assertEqual(len([r for r in nodes[1].records("Reception")
-                              if r["peer_address"]["addr"] == LATER]), 60)
+        def later():
+            return sum(r["peer_address"]["addr"] == LATER for r in nodes[1].records("Reception"))
+
+        wait_until("their records", lambda: later() >= 60)
+        self.assertEqual(later(), 60)
 
     def test_version_1(self):
         self.check("send-proxy")
