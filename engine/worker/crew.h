@@ -1,5 +1,5 @@
 /* The crew: threads for work that takes CPU and belongs to nobody's turn, as the conversion of a
- * large message or a step of a TLS handshake (later signatures, password hashes). A job is run by
+ * large message, a step of a TLS handshake, a signature or a password hash. A job is run by
  * some thread of the crew; its result comes back to the desk of the worker that submitted it, which
  * collects it in its own turn. No thread of the crew touches what belongs to a worker.
  *
