@@ -4,19 +4,32 @@
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
+/* Of three bytes, or the last one or two. */
+static uint8_t *put_group(uint8_t *out, const uint8_t *p, size_t len)
+{
+    uint32_t v = (uint32_t)p[0] << 16 | (len > 1 ? (uint32_t)p[1] << 8 : 0) |
+                 (len > 2 ? (uint32_t)p[2] : 0);
+
+    *out++ = (uint8_t)letters[v >> 18];
+    *out++ = (uint8_t)letters[v >> 12 & 63];
+    *out++ = len > 1 ? (uint8_t)letters[v >> 6 & 63] : '=';
+    *out++ = len > 2 ? (uint8_t)letters[v & 63] : '=';
+    return out;
+}
+
 void base64_put(struct buf *out, struct str bytes)
 {
     const uint8_t *p = (const uint8_t *)bytes.ptr;
+    size_t need = (bytes.len + 2) / 3 * 4;
+    uint8_t *at;
 
-    for (size_t at = 0; at < bytes.len; at += 3) {
-        size_t n = bytes.len - at < 3 ? bytes.len - at : 3;
-        uint32_t v = (uint32_t)p[at] << 16 | (n > 1 ? (uint32_t)p[at + 1] << 8 : 0) |
-                     (n > 2 ? (uint32_t)p[at + 2] : 0);
-        char four[4] = {letters[v >> 18], letters[v >> 12 & 63], n > 1 ? letters[v >> 6 & 63] : '=',
-                        n > 2 ? letters[v & 63] : '='};
-
-        buf_put(out, four, sizeof(four));
-    }
+    if (bytes.len == 0)
+        return;
+    ASSERT(buf_reserve(out, need) == 0);
+    at = out->data + out->len;
+    for (size_t i = 0; i < bytes.len; i += 3)
+        at = put_group(at, p + i, bytes.len - i);
+    out->len += need;
 }
 
 /* 0 to 63, or -1. */

@@ -5,6 +5,7 @@
 
 #include "base/buf.h"
 
+/* Appends the text of bytes; out grows once at most. */
 void base64_put(struct buf *out, struct str bytes);
 /* Appends what text stands for. 0, or -EINVAL with out unchanged. */
 int base64_decode(struct buf *out, struct str text) MUST_USE;

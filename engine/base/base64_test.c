@@ -38,6 +38,21 @@ static void test_pairs(void **state)
     }
 }
 
+/* What is there stays, and nothing adds nothing. */
+static void test_appends(void **state)
+{
+    struct buf out = {0};
+
+    (void)state;
+    base64_put(&out, (struct str){NULL, 0});
+    assert_int_equal(out.len, 0);
+    base64_put(&out, STR("ab"));
+    base64_put(&out, STR("abc"));
+    base64_put(&out, (struct str){NULL, 0});
+    assert_true(str_eq(buf_str(&out), STR("YWI=YWJj")));
+    buf_done(&out);
+}
+
 static void test_wrong(void **state)
 {
     static const char *const wrong[] = {"Z",      "Zg",   "Zg=",   "Zh==",     "Zm9=",
@@ -58,6 +73,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_appends),
         cmocka_unit_test(test_wrong),
     };
 

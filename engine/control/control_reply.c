@@ -4,6 +4,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "control/control_private.h"
 
 void json_text(struct buf *out, const char *name, struct str value)
@@ -27,22 +28,8 @@ void json_bool(struct buf *out, const char *name, bool value)
 
 void json_base64(struct buf *out, const char *name, const void *from, size_t n)
 {
-    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    const uint8_t *bytes = from;
-
     buf_printf(out, "\"%s\":\"", name);
-    for (size_t i = 0; i < n; i += 3) {
-        uint32_t v = (uint32_t)bytes[i] << 16;
-
-        if (i + 1 < n)
-            v |= (uint32_t)bytes[i + 1] << 8;
-        if (i + 2 < n)
-            v |= bytes[i + 2];
-        buf_putc(out, digits[v >> 18]);
-        buf_putc(out, digits[v >> 12 & 63]);
-        buf_putc(out, i + 1 < n ? digits[v >> 6 & 63] : '=');
-        buf_putc(out, i + 2 < n ? digits[v & 63] : '=');
-    }
+    base64_put(out, (struct str){from, n});
     buf_puts(out, "\",");
 }
 
