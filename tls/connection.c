@@ -295,23 +295,27 @@ static const char *words_of(enum tls_verdict verdict, const struct tls *t)
     return X509_verify_cert_error_string(SSL_get_verify_result(t->ssl));
 }
 
-void tls_facts(struct tls *t, struct tls_facts *out)
+void tls_facts(const struct tls *t, struct tls_facts *out)
 {
-    X509 *leaf = SSL_get0_peer_certificate(t->ssl);
-    const char *matched = SSL_get0_peername(t->ssl);
     const char *asked = SSL_get_servername(t->ssl, TLSEXT_NAMETYPE_host_name);
     enum tls_verdict verdict = tls_verdict(t);
 
-    if (matched != NULL)
-        snprintf(t->peer_name, sizeof(t->peer_name), "%s", matched);
-    else if (leaf != NULL)
-        tls_first_name(leaf, t->peer_name, sizeof(t->peer_name));
     *out = (struct tls_facts){.protocol = SSL_get_version(t->ssl),
                               .cipher = SSL_get_cipher_name(t->ssl),
                               .cipher_bits = SSL_get_cipher_bits(t->ssl, NULL),
                               .resumed = SSL_session_reused(t->ssl) == 1,
                               .server_name = asked == NULL ? "" : asked,
                               .verdict = verdict,
-                              .verify = words_of(verdict, t),
-                              .peer_name = t->peer_name};
+                              .verify = words_of(verdict, t)};
+}
+
+void tls_peer_name(const struct tls *t, char *out, size_t size)
+{
+    X509 *leaf = SSL_get0_peer_certificate(t->ssl);
+    const char *matched = SSL_get0_peername(t->ssl);
+
+    if (matched == NULL && leaf != NULL)
+        tls_first_name(leaf, out, size);
+    else
+        snprintf(out, size, "%s", matched == NULL ? "" : matched);
 }

@@ -151,10 +151,12 @@ struct tls_facts {        /* behind the handshake; texts live as long as the con
     const char *server_name; /* that the client asked for; "" when it did not */
     /* Of the peer's certificate; a resumed session has the verdict of its first handshake. */
     enum tls_verdict verdict;
-    const char *verify;    /* in words: "verified", "not checked", "self-signed certificate" */
-    const char *peer_name; /* which of names it bears, else its first name, else "" */
+    const char *verify; /* in words: "verified", "not checked", "self-signed certificate" */
 };
-void tls_facts(struct tls *t, struct tls_facts *out);
+void tls_facts(const struct tls *t, struct tls_facts *out);
+/* Of the peer's certificate which of names it bears, else its first name, else "". No fact, since
+ * it may take as long as the certificate has names. */
+void tls_peer_name(const struct tls *t, char *out, size_t size);
 /* What failed, in words for a log and a record: "peer's alert: unknown ca", "certificate verify
  * failed: certificate has expired". Printable, "" when nothing did. Of a handshake whose peer was
  * refused for its certificate tls_facts() has the verdict. */

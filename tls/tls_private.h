@@ -56,7 +56,6 @@ struct tls {
     enum tls_verify verify;
     char **names; /* that a client wants one of */
     size_t names_len;
-    char peer_name[256];
     char error[192];
 };
 
