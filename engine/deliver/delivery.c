@@ -623,10 +623,13 @@ static void tls_failed(struct delivery *d, const char *why)
     address_failed(d, &outcome, &verdict);
 }
 
-/* Whether what kept the handshake from its end was this host: no memory, or a step that the crew
- * has not come to. Nothing is known of the peer then, and it gets no plaintext for it. */
-static bool handshake_lacked(const struct delivery *d)
+/* Whether what kept the connection or the handshake from its end was this host: no memory, no port,
+ * or a step that the crew has not come to. Nothing is known of the peer then, and it gets no
+ * plaintext for it. */
+static bool host_lacked(const struct delivery *d)
 {
+    if (d->state == DELIVERY_CONNECTING)
+        return dial_lacked(&d->dial, d->channel, d->error);
     return d->state == DELIVERY_HANDSHAKE &&
            (dial_is_shortage(d->error) ||
             (d->error == -ETIMEDOUT && stream_tls_is_late(&d->stream)));
@@ -664,12 +667,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     struct outcome outcome = {.stage = event->stage};
     struct verdict verdict;
 
-    if (d->state == DELIVERY_CONNECTING && dial_lacked(&d->dial, d->channel, d->error)) {
-        sessions_shortage(d->channel, d->error);
-        delivery_close(d);
-        return;
-    }
-    if (handshake_lacked(d)) {
+    if (host_lacked(d)) {
         sessions_shortage(d->channel, d->error);
         delivery_close(d);
         return;

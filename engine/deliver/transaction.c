@@ -170,16 +170,22 @@ static void warmup_take_back(const struct transaction *t, uint32_t n)
     warmup_give(t->context.warmup, worker_wall_ms(w) - ago_ms, n);
 }
 
+/* The end of a transaction of which nothing was sent, and whose recipients have their fate. */
+static void end_unsent(struct transaction *t)
+{
+    warmup_take_back(t, t->smtp.rcpts_len);
+    governor_probe_back(t->delivery->channel->governor);
+    judge_end(&t->batch);
+    transaction_free(t);
+}
+
 void transaction_take_back(struct transaction *t)
 {
     if (t->waiting)
         signing_leave(&t->wait);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         admin_put_back(t->rcpts[i]);
-    warmup_take_back(t, t->smtp.rcpts_len);
-    governor_probe_back(t->delivery->channel->governor);
-    judge_end(&t->batch);
-    transaction_free(t);
+    end_unsent(t);
 }
 
 bool transaction_unsigned(const struct transaction *t)
@@ -195,10 +201,7 @@ void transaction_defer_unsigned(struct transaction *t)
     classify_unsigned_reply(t->sign_result, &outcome.reply);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         judge_add(&t->batch, t->rcpts[i], &outcome);
-    warmup_take_back(t, t->smtp.rcpts_len);
-    governor_probe_back(t->delivery->channel->governor);
-    judge_end(&t->batch);
-    transaction_free(t);
+    end_unsent(t);
 }
 
 /* --- behind it --- */
