@@ -80,11 +80,16 @@ int source_family(sa_family_t family)
     return family == AF_INET ? SOURCE_IPV4 : family == AF_INET6 ? SOURCE_IPV6 : -1;
 }
 
+static const struct config_address *address_of(const struct config_source *of,
+                                               enum source_family family)
+{
+    return family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
+}
+
 const struct config_address *source_address(const struct config_source *of, sa_family_t family)
 {
-    const struct config_address *a = family == AF_INET    ? &of->ipv4
-                                     : family == AF_INET6 ? &of->ipv6
-                                                          : NULL;
+    int own = source_family(family);
+    const struct config_address *a = own < 0 ? NULL : address_of(of, (enum source_family)own);
 
     return a != NULL && a->len != 0 ? a : NULL;
 }
@@ -113,7 +118,6 @@ uint64_t source_look_ns(const struct source *s)
 void source_missing(struct source *s, const struct config_source *of, enum source_family family,
                     int err, struct worker *w)
 {
-    const struct config_address *a = family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
     uint64_t wait_ms = LOOK_MS_MAX;
     uint32_t looks;
 
@@ -132,7 +136,7 @@ void source_missing(struct source *s, const struct config_source *of, enum sourc
     log_warn("source.address_missing",
              "source=%s address=%s error=\"%s\" action=\"add the address to this machine; the "
              "source is left out until it is there\"",
-             of->name, a->text, strerror(-err));
+             of->name, address_of(of, family)->text, strerror(-err));
 }
 
 static void source_back(struct sources *all, struct source *s, const struct config_source *of,
@@ -142,8 +146,7 @@ static void source_back(struct sources *all, struct source *s, const struct conf
     if (atomic_exchange_explicit(&s->shared.away_ns[family], 0, memory_order_relaxed) == 0)
         return;
     atomic_fetch_add_explicit(&all->changed, 1, memory_order_relaxed);
-    log_info("source.address_back", "source=%s address=%s", of->name,
-             family == SOURCE_IPV4 ? of->ipv4.text : of->ipv6.text);
+    log_info("source.address_back", "source=%s address=%s", of->name, address_of(of, family)->text);
 }
 
 /* Whether err says that the address, or its family, is not there; a shortage says nothing. */
@@ -152,10 +155,10 @@ static bool is_missing(int err)
     return err == -EADDRNOTAVAIL || err == -EAFNOSUPPORT || err == -EACCES || err == -EINVAL;
 }
 
-static void look(struct worker *w, const struct config_source *of, enum source_family family)
+static void look(struct worker *w, struct source *s, const struct config_source *of,
+                 enum source_family family)
 {
-    struct source *s = sources_get(&w->shared->sources, of);
-    const struct config_address *a = family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
+    const struct config_address *a = address_of(of, family);
     int fd = io_stream(w->io, a->addr.ss_family, (const struct sockaddr *)&a->addr, a->len);
 
     if (fd >= 0) {
@@ -174,18 +177,16 @@ static bool look_at_all(struct worker *w, bool all)
 
     for (size_t i = 0; i < w->config->sources_len; i++) {
         const struct config_source *of = &w->config->sources[i];
+        struct source *s = sources_get(&w->shared->sources, of);
 
-        for (int family = 0; family < SOURCE_FAMILIES; family++) {
-            const struct config_address *a = family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
-            uint64_t away_ns;
+        for (enum source_family family = SOURCE_IPV4; family < SOURCE_FAMILIES; family++) {
+            uint64_t away_ns = source_away_ns(s, family);
 
-            if (a->len == 0)
+            if (!s->has[family])
                 continue;
             any = true;
-            away_ns =
-                source_away_ns(sources_get(&w->shared->sources, of), (enum source_family)family);
             if (all || (away_ns != 0 && away_ns <= now_ns))
-                look(w, of, (enum source_family)family);
+                look(w, s, of, family);
         }
     }
     return any;
