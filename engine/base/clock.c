@@ -3,6 +3,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/zone.h"
+
 #define DAY_MS       86400000
 #define WALL_MS_LAST 253402300799999 /* 9999-12-31T23:59:59.999Z */
 
@@ -28,29 +30,25 @@ struct civil {
 };
 
 /* Not gmtime_r(): glibc takes a process-wide lock in it, and every message asks for a date.
- * Years are counted from March, so that the leap day is a year's last (proleptic Gregorian).
  * Times outside 1970..9999 are shown as the nearest end. */
 static struct civil civil_of(int64_t wall_ms)
 {
     uint64_t ms = wall_ms < 0 ? 0 : (uint64_t)(wall_ms > WALL_MS_LAST ? WALL_MS_LAST : wall_ms);
     unsigned days = (unsigned)(ms / DAY_MS), rest_ms = (unsigned)(ms % DAY_MS);
-    unsigned since = days + 719468; /* days since 0000-03-01 */
-    unsigned era = since / 146097, of_era = since % 146097;
-    unsigned year = (of_era - of_era / 1460 + of_era / 36524 - of_era / 146096) / 365;
-    unsigned of_year = of_era - (365 * year + year / 4 - year / 100);
-    unsigned month = (5 * of_year + 2) / 153; /* 0 = March */
-    struct civil c = {
-        .day = of_year - (153 * month + 2) / 5 + 1,
-        .month = month < 10 ? month + 3 : month - 9,
+    int month, day;
+    int32_t year;
+
+    date_of_day((int32_t)days, &year, &month, &day);
+    return (struct civil){
+        .year = (unsigned)year,
+        .month = (unsigned)month,
+        .day = (unsigned)day,
         .weekday = (days + 4) % 7,
         .hour = rest_ms / 3600000,
         .minute = rest_ms / 60000 % 60,
         .second = rest_ms / 1000 % 60,
         .ms = rest_ms % 1000,
     };
-
-    c.year = era * 400 + year + (c.month <= 2);
-    return c;
 }
 
 static char *put_digits(char *at, unsigned value, unsigned digits, char after)

@@ -1,6 +1,7 @@
 #include <errno.h>
 
 #include "base/assert.h"
+#include "base/zone.h"
 #include "mail/trace.h"
 
 #define UNIX_SECONDS_MAX UINT64_C(253402300799) /* end of the year 9999 */
@@ -98,14 +99,6 @@ static bool take_zone(struct str *s, int64_t *offset_min)
     return true;
 }
 
-static int64_t days_since_1970(int64_t year, int64_t month, int64_t day)
-{
-    int64_t y = month > 2 ? year : year - 1; /* years from March: the leap day is the last */
-    int64_t of_year = (153 * (month > 2 ? month - 3 : month + 9) + 2) / 5 + day - 1;
-
-    return y * 365 + y / 4 - y / 100 + y / 400 + of_year - 719468;
-}
-
 static bool day_exists(int64_t year, int month, int64_t day)
 {
     static const uint8_t days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
@@ -135,7 +128,7 @@ static bool take_date(struct str *s, int64_t *days)
         year += 1900;
     if (year < 1900 || !day_exists(year, month, day))
         return false;
-    *days = days_since_1970(year, month + 1, day);
+    *days = day_of_date((int32_t)year, month + 1, (int)day);
     return true;
 }
 
