@@ -55,7 +55,7 @@ void secure_ready(struct delivery *d, struct str refusal);
 bool secure_failed(struct delivery *d, const char *why);
 /* Remembers the newest session of TLS that the peer gave. */
 void secure_keep(struct delivery *d);
-/* Whether d, which is idle, is as good for site as a session of its own. */
+/* Whether d, which is idle, is as good as a new session for who calls its exchanger host. */
 bool secure_suits(const struct delivery *d, const char *host);
 /* What records of the session say; NULL: nothing, TLS was never thought of. */
 const struct report_tls *secure_report(const struct delivery *d);
