@@ -294,8 +294,7 @@ static bool seat_is_usable(const struct supply *s, const struct seat *seat)
 {
     if (seat->channel != NULL) {
         uint64_t until_ms;
-        struct limit_denial why;
-        enum channel_shut shut = channel_shut(seat->channel, &until_ms, &why);
+        enum channel_shut shut = channel_shut(seat->channel, &until_ms);
 
         return shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY;
     }
@@ -405,12 +404,11 @@ enum channel_shut supply_shut(const struct supply *s, struct channel **out, uint
     }
     for (uint32_t i = 0; i < s->seats_len; i++) {
         struct channel *c = s->seats[i].channel;
-        struct limit_denial why;
         enum channel_shut shut;
 
         if (c == NULL || s->seats[i].unbound)
             continue;
-        shut = channel_shut(c, until_ms, &why);
+        shut = channel_shut(c, until_ms);
         if (*out != NULL && *until_ms >= soonest_ms)
             continue;
         *out = c;
@@ -520,14 +518,13 @@ bool supply_has_hope(const struct supply *s)
     for (uint32_t i = 0; i < s->seats_len; i++) {
         const struct seat *seat = &s->seats[i];
         enum channel_shut shut;
-        struct limit_denial why;
         uint64_t until_ms;
 
         if (turn_in(&seat->turn))
             return true;
         if (seat->channel == NULL || seat->unbound)
             continue;
-        shut = channel_shut(seat->channel, &until_ms, &why);
+        shut = channel_shut(seat->channel, &until_ms);
         if (shut == CHANNEL_LIMIT || shut == CHANNEL_SHORTAGE || shut == CHANNEL_BUSY)
             return true;
     }

@@ -870,9 +870,8 @@ static void describe_session(const struct delivery *d)
 static void describe_channel(struct channel *c)
 {
     const struct io *io = c->site->worker->io;
-    struct limit_denial why;
     uint64_t until_ms;
-    enum channel_shut shut = channel_shut(c, &until_ms, &why);
+    enum channel_shut shut = channel_shut(c, &until_ms);
 
     fprintf(stderr,
             "    channel %s sessions %u connecting %u shut %d until %+lld down %d; run %u, all "
