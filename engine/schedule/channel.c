@@ -29,24 +29,6 @@ void channel_wake(struct channel *c, uint64_t at_ms)
         wheel_arm(io_wheel(c->site->worker->io), &c->timer, at_ms);
 }
 
-static struct governor_entry *governor_of(const struct channel *c)
-{
-    const struct config_destination *dest = c->site->dest;
-    struct governor_limits limits = {.sessions_max = dest->sessions_max,
-                                     .rate_messages = dest->rate_messages,
-                                     .rate_period_ms = dest->rate_period_ms,
-                                     .generation = c->site->config->generation};
-    struct worker *w = c->site->worker;
-    struct governor_entry *e;
-    struct buf key = {0};
-
-    buf_printf(&key, "%s|%s", c->source->name, c->site->key);
-    e = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io));
-    ASSERT(e != NULL);
-    buf_done(&key);
-    return e;
-}
-
 /* Its provider is who runs the exchanger that comes first. */
 static struct warmup_stream *warmup_of(const struct channel *c)
 {
@@ -67,7 +49,10 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
     c->site = site;
     c->source = source;
     c->state = sources_get(&site->worker->shared->sources, source);
-    c->governor = governor_of(c);
+    c->governor = site_governor(site, source->name,
+                                (struct governor_limits){.sessions_max = dest->sessions_max,
+                                                         .rate_messages = dest->rate_messages,
+                                                         .rate_period_ms = dest->rate_period_ms});
     c->warmup = warmup_of(c);
     c->timer.on_timer = on_channel_timer;
     c->connecting_max = 1;
