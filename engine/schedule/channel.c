@@ -157,13 +157,12 @@ static bool channel_limits_take(struct channel *c)
 static bool is_suspended(struct channel *c)
 {
     struct worker *w = c->site->worker;
-    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_SOURCE] = str_of(c->source->name)};
 
     if (c->suspensions_changed == w->suspensions_changed)
         return c->suspended;
     c->suspensions_changed = w->suspensions_changed;
-    c->suspended = suspensions_count(&w->shared->suspensions) > 0 &&
-                   suspensions_of(&w->shared->suspensions, names) != 0;
+    c->suspended =
+        suspensions_hold(&w->shared->suspensions, SUSPENSION_SOURCE, str_of(c->source->name));
     return c->suspended;
 }
 

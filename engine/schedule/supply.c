@@ -281,25 +281,19 @@ void seat_pay(struct seat *seat)
         supply_wake(s, io_now_ms(s->site->worker->io) + CHANNEL_SLOW_MS);
 }
 
-static bool source_suspended(const struct supply *s, const struct config_source *source)
-{
-    struct suspensions *all = &s->site->worker->shared->suspensions;
-    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_SOURCE] = str_of(source->name)};
-
-    return suspensions_count(all) > 0 && suspensions_of(all, names) != 0;
-}
-
 /* A seat without a channel takes part unless its source may not send at all. */
 static bool seat_is_usable(const struct supply *s, const struct seat *seat)
 {
+    struct shared *all = s->site->worker->shared;
+
     if (seat->channel != NULL) {
         uint64_t until_ms;
         enum channel_shut shut = channel_shut(seat->channel, &until_ms);
 
         return shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY;
     }
-    return !source_suspended(s, seat->source) &&
-           source_families(sources_get(&s->site->worker->shared->sources, seat->source)) != 0;
+    return !suspensions_hold(&all->suspensions, SUSPENSION_SOURCE, str_of(seat->source->name)) &&
+           source_families(sources_get(&all->sources, seat->source)) != 0;
 }
 
 /* Of a bound supply one seat takes part: the first from the bound one on whose source can send. */
