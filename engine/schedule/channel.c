@@ -238,7 +238,7 @@ bool channel_look(struct channel *c)
     uint64_t until_ms;
     enum channel_shut shut = channel_shut(c, &until_ms);
 
-    set_usable(c, shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY);
+    set_usable(c, !channel_shut_is_source(shut));
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
         struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
         bool in = shut == CHANNEL_OPEN && !seat->unbound;

@@ -288,9 +288,8 @@ static bool seat_is_usable(const struct supply *s, const struct seat *seat)
 
     if (seat->channel != NULL) {
         uint64_t until_ms;
-        enum channel_shut shut = channel_shut(seat->channel, &until_ms);
 
-        return shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY;
+        return !channel_shut_is_source(channel_shut(seat->channel, &until_ms));
     }
     return !suspensions_hold(&all->suspensions, SUSPENSION_SOURCE, str_of(seat->source->name)) &&
            source_families(sources_get(&all->sources, seat->source)) != 0;
@@ -587,21 +586,9 @@ static bool is_up(const struct supply *s)
 static bool shut_lasts(const struct supply *s, uint64_t *until_ms)
 {
     struct channel *c;
+    enum channel_shut shut = supply_shut(s, &c, until_ms);
 
-    switch (supply_shut(s, &c, until_ms)) {
-    case CHANNEL_SUSPENDED:
-    case CHANNEL_AWAY:
-    case CHANNEL_FAMILY:
-    case CHANNEL_STOPPED:
-        return true;
-    case CHANNEL_OPEN:
-    case CHANNEL_LIMIT:
-    case CHANNEL_SHORTAGE:
-    case CHANNEL_REFUSED:
-    case CHANNEL_BUSY:
-        break;
-    }
-    return false;
+    return channel_shut_is_source(shut) || shut == CHANNEL_STOPPED;
 }
 
 /* Watches a supply that was down: whichever worker finds that the site answers again, lanes of all
