@@ -524,39 +524,37 @@ bool supply_has_hope(const struct supply *s)
     return false;
 }
 
-/* Some source may send again, whatever comes of it. */
-static void unpark(struct supply *s)
+/* The supply's lanes in a state leave it; one that does may leave the supply. */
+static void lanes_go_on(struct supply *s, enum lane_state state, void (*go_on)(struct lane *lane))
 {
     struct list_node *n, *next;
 
-    s->parked = false;
     for (n = list_first(&s->attached); n != NULL; n = next) {
         struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
 
         next = list_next(&s->attached, n);
-        if (lane->state == LANE_PAUSED)
-            lane_unpause(lane);
+        if (lane->state == state)
+            go_on(lane);
     }
+}
+
+/* Some source may send again, whatever comes of it. */
+static void unpark(struct supply *s)
+{
+    s->parked = false;
+    lanes_go_on(s, LANE_PAUSED, lane_unpause);
 }
 
 /* The supply works again: its lanes go on, except recipients that were tried and have times of
  * their own. */
 void supply_resume(struct supply *s)
 {
-    struct list_node *n, *next;
-
     if (s->parked)
         unpark(s);
     if (!s->down)
         return;
     s->down = false;
-    for (n = list_first(&s->attached); n != NULL; n = next) {
-        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
-
-        next = list_next(&s->attached, n);
-        if (lane->state == LANE_SITE_DOWN)
-            lane_resume(lane);
-    }
+    lanes_go_on(s, LANE_SITE_DOWN, lane_resume);
 }
 
 void supply_down(struct supply *s)
