@@ -25,8 +25,7 @@ void channel_dirty(struct channel *c)
 
 void channel_wake(struct channel *c, uint64_t at_ms)
 {
-    if (!timer_armed(&c->timer) || c->timer.due_ms > at_ms)
-        wheel_arm(io_wheel(c->site->worker->io), &c->timer, at_ms);
+    wheel_arm_by(io_wheel(c->site->worker->io), &c->timer, at_ms);
 }
 
 /* Its provider is who runs the exchanger that comes first. */

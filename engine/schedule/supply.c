@@ -29,8 +29,7 @@ void supply_dirty(struct supply *s)
 
 void supply_wake(struct supply *s, uint64_t at_ms)
 {
-    if (!timer_armed(&s->timer) || s->timer.due_ms > at_ms)
-        wheel_arm(io_wheel(s->site->worker->io), &s->timer, at_ms);
+    wheel_arm_by(io_wheel(s->site->worker->io), &s->timer, at_ms);
 }
 
 /* --- making and finding --- */
