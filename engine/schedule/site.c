@@ -206,7 +206,6 @@ void site_attach(struct site *site, struct lane *lane)
     lane->supply = s;
     list_push_back(&s->attached, &lane->site_node);
     site->lanes++;
-    s->lanes++;
     s->waiting += lane->window_len;
     s->held += lane->window_bytes;
     lane_suspensions_look(lane);
@@ -224,13 +223,12 @@ void site_detach(struct site *site, struct lane *lane)
 {
     struct supply *s = lane->supply;
 
-    ASSERT(lane->site == site && s != NULL && s->site == site && s->lanes > 0);
+    ASSERT(lane->site == site && s != NULL && s->site == site && !list_empty(&s->attached));
     feed_remove(&s->feed, lane);
     list_remove(&lane->site_node);
     lane->site = NULL;
     lane->supply = NULL;
     site->lanes--;
-    s->lanes--;
     s->waiting -= lane->window_len;
     s->held -= lane->window_bytes;
     lane_load_leave(lane, s);

@@ -146,7 +146,7 @@ void supply_hungers(struct supply *s, struct lane *lane)
 
 void supply_free(struct supply *s)
 {
-    ASSERT(feed_empty(&s->feed) && s->lanes == 0 && s->waiting == 0);
+    ASSERT(feed_empty(&s->feed) && list_empty(&s->attached) && s->waiting == 0);
     ASSERT(hungry_band(s) == NULL && s->held == 0 && s->loading == 0);
     wheel_cancel(io_wheel(s->site->worker->io), &s->timer);
     if (list_node_linked(&s->dirty_node))

@@ -58,7 +58,6 @@ struct supply {
     struct feed feed;                    /* of them those with something in their window */
     struct list hungry[FLOW_PRIORITIES]; /* lanes that wait for room, by wait_node */
     uint16_t hungry_bands;               /* bit per priority of which some may wait */
-    uint32_t lanes;                      /* attached */
     uint32_t waiting;                    /* recipients in their windows */
     /* Who sends. */
     struct seat *seats; /* the pool's, then the overflow pool's */
