@@ -42,5 +42,11 @@ static inline bool timer_armed(const struct timer *timer)
 {
     return list_node_linked(&timer->node);
 }
+/* Arms timer for due_ms, unless it is armed for then or earlier. */
+static inline void wheel_arm_by(struct wheel *w, struct timer *timer, uint64_t due_ms)
+{
+    if (!timer_armed(timer) || timer->due_ms > due_ms)
+        wheel_arm(w, timer, due_ms);
+}
 
 #endif

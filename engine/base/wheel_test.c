@@ -182,6 +182,26 @@ static void note_order(struct timer *timer)
     order[order_len++] = timer->due_ms;
 }
 
+/* The earlier of two times holds, whichever comes first. */
+static void test_arm_by(void **state)
+{
+    struct timer timer = {.on_timer = note_order};
+    struct wheel w;
+
+    (void)state;
+    wheel_init(&w, 0);
+    order_len = 0;
+    wheel_arm_by(&w, &timer, 100);
+    wheel_arm_by(&w, &timer, 200);
+    assert_int_equal(timer.due_ms, 100);
+    wheel_arm_by(&w, &timer, 50);
+    assert_int_equal(wheel_advance(&w, 300), 1);
+    assert_int_equal(order[0], 50);
+    wheel_arm_by(&w, &timer, 400); /* it is not armed any more */
+    assert_true(timer_armed(&timer));
+    wheel_cancel(&w, &timer);
+}
+
 /* One advance over everything runs in order of time, whatever the levels. */
 static void test_order(void **state)
 {
@@ -230,6 +250,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_model),
+        cmocka_unit_test(test_arm_by),
         cmocka_unit_test(test_order),
         cmocka_unit_test(test_past),
     };

@@ -196,15 +196,12 @@ static uint64_t next_look_ms(const struct delivery *d)
 static void arm_timer(struct delivery *d)
 {
     struct io *io = d->worker->io;
-    uint64_t due_ms;
 
     d->deadline_ms = io_now_ms(io) + stage_timeout_ms(d);
     if (in_body(d))
         watch_body_anew(d);
-    due_ms = next_look_ms(d);
     /* Usually the deadline only moves out: the timer then finds out when it fires. */
-    if (!timer_armed(&d->timer) || d->timer.due_ms > due_ms)
-        wheel_arm(io_wheel(io), &d->timer, due_ms);
+    wheel_arm_by(io_wheel(io), &d->timer, next_look_ms(d));
 }
 
 static bool over_share(const struct delivery *d, uint64_t held_ms)

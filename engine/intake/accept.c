@@ -101,8 +101,8 @@ static uint32_t message_shard(const struct accept_order *o)
     struct str domain = slice_of(o, o->rcpts[0].queue);
     uint64_t hash = hash_bytes(domain.ptr, domain.len, w->hash_seed);
 
-    if (config_destination_for(o->config, domain, STR(""))->rate_messages == 0 &&
-        hot_arrives(w->hot, hash, queue_shards(q), io_now_ms(w->io)))
+    if (hot_arrives(w->hot, hash, queue_shards(q), io_now_ms(w->io)) &&
+        config_destination_for(o->config, domain, STR(""))->rate_messages == 0)
         domain = (struct str){(const char *)id->bytes, sizeof(id->bytes)};
     return queue_shard_of(q, domain);
 }

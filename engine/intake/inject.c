@@ -33,8 +33,7 @@ static void touch(struct inject *s)
     uint64_t total_ms = s->started_ms + l->session_timeout_ms;
 
     s->deadline_ms = idle_ms < total_ms ? idle_ms : total_ms;
-    if (!timer_armed(&s->timer) || s->timer.due_ms > s->deadline_ms)
-        wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
+    wheel_arm_by(io_wheel(io), &s->timer, s->deadline_ms);
 }
 
 /* --- states --- */

@@ -29,12 +29,17 @@ int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_
         if (until_ns == 0)
             continue;
         denial_fill(why, &limits[i], until_ns);
-        while (i-- > 0)
-            if (limits[i].entry != NULL)
-                governor_message_give(limits[i].entry, now_ns, n);
+        limits_give(limits, i, now_ns, n);
         return -EAGAIN;
     }
     return 0;
+}
+
+void limits_give(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n)
+{
+    for (size_t i = 0; i < len; i++)
+        if (limits[i].entry != NULL)
+            governor_message_give(limits[i].entry, now_ns, n);
 }
 
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct limit_denial *why)

@@ -30,6 +30,8 @@ const char *limit_name(enum limit_kind kind);
 /* 0: all of limits gave leave for n messages. -EAGAIN: none was taken, *why says which refused. */
 int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
                 struct limit_denial *why) MUST_USE;
+/* Gives back what limits_take() took of all of them and nobody sent. */
+void limits_give(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n);
 /* Whether they would. The refusal that lasts longest. */
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
                struct limit_denial *why) MUST_USE;

@@ -47,13 +47,17 @@ void warmup_done(struct warmup *w)
     pthread_mutex_destroy(&w->lock);
 }
 
+static uint64_t hash_of(struct str source, struct str provider)
+{
+    return hash_bytes(source.ptr, source.len, hash_bytes(provider.ptr, provider.len, 0));
+}
+
 /* Under the lock, as is all that takes a stream's state. */
 static struct warmup_stream *stream_find(const struct warmup *w, struct str source,
                                          struct str provider)
 {
-    uint64_t hash = hash_bytes(source.ptr, source.len, hash_bytes(provider.ptr, provider.len, 0));
-
-    for (struct map_node *n = map_find(&w->streams, hash); n != NULL; n = map_find_next(n)) {
+    for (struct map_node *n = map_find(&w->streams, hash_of(source, provider)); n != NULL;
+         n = map_find_next(n)) {
         struct warmup_stream *s = CONTAINER_OF(n, struct warmup_stream, node);
 
         if (str_eq(str_of(s->source), source) && str_eq(str_of(s->provider), provider))
@@ -78,8 +82,7 @@ static struct warmup_stream *stream_make(struct warmup *w, struct str source, st
         free(s);
         return NULL;
     }
-    map_insert(&w->streams, &s->node,
-               hash_bytes(source.ptr, source.len, hash_bytes(provider.ptr, provider.len, 0)));
+    map_insert(&w->streams, &s->node, hash_of(source, provider));
     return s;
 }
 

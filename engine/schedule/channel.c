@@ -25,26 +25,7 @@ void channel_dirty(struct channel *c)
 
 void channel_wake(struct channel *c, uint64_t at_ms)
 {
-    if (!timer_armed(&c->timer) || c->timer.due_ms > at_ms)
-        wheel_arm(io_wheel(c->site->worker->io), &c->timer, at_ms);
-}
-
-static struct governor_entry *governor_of(const struct channel *c)
-{
-    const struct config_destination *dest = c->site->dest;
-    struct governor_limits limits = {.sessions_max = dest->sessions_max,
-                                     .rate_messages = dest->rate_messages,
-                                     .rate_period_ms = dest->rate_period_ms,
-                                     .generation = c->site->config->generation};
-    struct worker *w = c->site->worker;
-    struct governor_entry *e;
-    struct buf key = {0};
-
-    buf_printf(&key, "%s|%s", c->source->name, c->site->key);
-    e = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io));
-    ASSERT(e != NULL);
-    buf_done(&key);
-    return e;
+    wheel_arm_by(io_wheel(c->site->worker->io), &c->timer, at_ms);
 }
 
 /* Its provider is who runs the exchanger that comes first. */
@@ -67,7 +48,10 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
     c->site = site;
     c->source = source;
     c->state = sources_get(&site->worker->shared->sources, source);
-    c->governor = governor_of(c);
+    c->governor = site_governor(site, source->name,
+                                (struct governor_limits){.sessions_max = dest->sessions_max,
+                                                         .rate_messages = dest->rate_messages,
+                                                         .rate_period_ms = dest->rate_period_ms});
     c->warmup = warmup_of(c);
     c->timer.on_timer = on_channel_timer;
     c->connecting_max = 1;
@@ -147,53 +131,37 @@ int channel_limits_ask(const struct channel *c, struct limit_denial *why)
     return -EAGAIN;
 }
 
-static int warmup_leave(struct channel *c, struct limit_denial *why)
-{
-    struct worker *w = c->site->worker;
-    uint64_t again_ns = 0;
-
-    if (c->warmup != NULL)
-        again_ns = warmup_take(&w->shared->warmup, c->warmup, worker_wall_ms(w), io_now_ns(w->io));
-    if (again_ns == 0)
-        return 0;
-    *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = again_ns};
-    return -EAGAIN;
-}
-
-/* The probe of a channel that is stopped is claimed last: nothing refuses behind it. */
-int channel_limits_take(struct channel *c, struct limit_denial *why)
+/* Takes the leave of all limits of the channel for one message, or of none of them. The probe of a
+ * channel that is stopped is claimed last: nothing refuses behind it. */
+static bool channel_limits_take(struct channel *c)
 {
     const struct limit limits[] = {{c->governor, LIMIT_RATE}, {c->site->total, LIMIT_TOTAL_RATE}};
-    uint64_t now_ns = io_now_ns(c->site->worker->io);
-    int err;
+    struct worker *w = c->site->worker;
+    uint64_t now_ns = io_now_ns(w->io);
+    int64_t wall_ms = worker_wall_ms(w);
+    struct limit_denial why;
 
-    *why = (struct limit_denial){.until_ns = now_ns};
-    if (!governor_may_send(c->governor, false, now_ns))
-        return -EAGAIN;
-    err = limits_take(limits, ARRAY_LEN(limits), now_ns, 1, why);
-    if (err < 0)
-        return err;
-    err = warmup_leave(c, why);
-    if (err == 0 && governor_may_send(c->governor, true, now_ns))
-        return 0;
-    if (err == 0)
-        warmup_give(c->warmup, worker_wall_ms(c->site->worker), 1);
-    for (size_t i = 0; i < ARRAY_LEN(limits); i++)
-        if (limits[i].entry != NULL)
-            governor_message_give(limits[i].entry, now_ns, 1);
-    return -EAGAIN;
+    if (!governor_may_send(c->governor, false, now_ns) ||
+        limits_take(limits, ARRAY_LEN(limits), now_ns, 1, &why) < 0)
+        return false;
+    if (c->warmup == NULL || warmup_take(&w->shared->warmup, c->warmup, wall_ms, now_ns) == 0) {
+        if (governor_may_send(c->governor, true, now_ns))
+            return true;
+        warmup_give(c->warmup, wall_ms, 1);
+    }
+    limits_give(limits, ARRAY_LEN(limits), now_ns, 1);
+    return false;
 }
 
 static bool is_suspended(struct channel *c)
 {
     struct worker *w = c->site->worker;
-    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_SOURCE] = str_of(c->source->name)};
 
     if (c->suspensions_changed == w->suspensions_changed)
         return c->suspended;
     c->suspensions_changed = w->suspensions_changed;
-    c->suspended = suspensions_count(&w->shared->suspensions) > 0 &&
-                   suspensions_of(&w->shared->suspensions, names) != 0;
+    c->suspended =
+        suspensions_hold(&w->shared->suspensions, SUSPENSION_SOURCE, str_of(c->source->name));
     return c->suspended;
 }
 
@@ -215,21 +183,22 @@ static enum channel_shut unusable(struct channel *c, uint64_t *until_ms)
     return CHANNEL_AWAY;
 }
 
-enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms, struct limit_denial *why)
+enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
 {
     uint64_t now_ms = io_now_ms(c->site->worker->io);
     enum channel_shut shut = unusable(c, until_ms);
+    struct limit_denial why;
 
     if (shut != CHANNEL_OPEN)
         return shut;
     *until_ms = stopped_ms(c);
     if (*until_ms != 0)
         return CHANNEL_STOPPED;
-    if (channel_limits_ask(c, why) < 0) {
+    if (channel_limits_ask(c, &why) < 0) {
         /* A channel that waits is out of the turns and takes nothing: it asks here. */
         warmup_doubt(&c->site->worker->shared->warmup, c->warmup, worker_wall_ms(c->site->worker),
                      io_now_ns(c->site->worker->io));
-        *until_ms = why->until_ns / 1000000 + 1;
+        *until_ms = why.until_ns / 1000000 + 1;
         return CHANNEL_LIMIT;
     }
     if (!channel_has_session(c)) {
@@ -265,11 +234,10 @@ static void set_usable(struct channel *c, bool usable)
 
 bool channel_look(struct channel *c)
 {
-    struct limit_denial why;
     uint64_t until_ms;
-    enum channel_shut shut = channel_shut(c, &until_ms, &why);
+    enum channel_shut shut = channel_shut(c, &until_ms);
 
-    set_usable(c, shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY);
+    set_usable(c, !channel_shut_is_source(shut));
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
         struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
         bool in = shut == CHANNEL_OPEN && !seat->unbound;
@@ -449,7 +417,6 @@ struct channel_taken channel_take(struct channel *c, struct recipient **out, siz
                                   uint32_t domains_max)
 {
     struct channel_taken taken = {0};
-    struct limit_denial why;
     struct supply *s;
     struct seat *seat;
     struct recipient *r;
@@ -465,7 +432,7 @@ struct channel_taken channel_take(struct channel *c, struct recipient **out, siz
         out[taken.len++] = lane_pop(lane);
         return taken;
     }
-    if (channel_limits_take(c, &why) < 0) {
+    if (!channel_limits_take(c)) {
         (void)channel_look(c);
         if (site_waits(c->site))
             wake_supplies(c);

@@ -69,13 +69,11 @@ bool channel_has_mail(const struct channel *c);
 /* How many recipients would be the channel's; for these it opens sessions. */
 uint32_t channel_waiting(const struct channel *c);
 
-/* Takes the leave of all limits of the channel for one message, or of none of them. 0; -EAGAIN:
- * *why says which refuses. */
-int channel_limits_take(struct channel *c, struct limit_denial *why) MUST_USE;
-/* Whether its own limits would, those of the site over all sources apart (site_waits()). */
+/* Whether the channel's own limits would give leave for a message, those of the site over all
+ * sources apart (site_waits()). 0; -EAGAIN: *why says which refuses. */
 int channel_limits_ask(const struct channel *c, struct limit_denial *why) MUST_USE;
 /* Whether and until when (monotonic ms; UINT64_MAX: nobody knows) the channel may send nothing. */
-enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms, struct limit_denial *why);
+enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms);
 /* The channel takes part in the turns of its supplies as channel_shut() says now. True: it does. */
 bool channel_look(struct channel *c);
 /* A bit for each family that it may connect over; see source_families(). */

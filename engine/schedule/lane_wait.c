@@ -134,7 +134,7 @@ static bool is_without_source(struct supply *s, struct lane_wait *out)
     uint64_t until_ms;
     enum channel_shut shut = supply_shut(s, &c, &until_ms);
 
-    if (shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY)
+    if (!channel_shut_is_source(shut))
         return false;
     shut_wait(s, shut, c, until_ms, out);
     return true;

@@ -35,25 +35,32 @@ static struct site *site_find(struct worker *w, struct str key, uint64_t hash)
     return NULL;
 }
 
-/* The entry of the limits over all sources. */
-static struct governor_entry *total_get(struct site *site)
+struct governor_entry *site_governor(const struct site *site, const char *source,
+                                     struct governor_limits limits)
 {
-    const struct config_destination *dest = site->dest;
-    struct governor_limits limits = {.sessions_max = dest->total_sessions_max,
-                                     .rate_messages = dest->total_rate_messages,
-                                     .rate_period_ms = dest->total_rate_period_ms,
-                                     .generation = site->config->generation};
     struct worker *w = site->worker;
     struct governor_entry *e;
     struct buf key = {0};
 
-    if (limits.sessions_max == 0 && limits.rate_messages == 0)
-        return NULL;
-    buf_printf(&key, "|%s", site->key); /* no source is called "" */
+    limits.generation = site->config->generation;
+    buf_printf(&key, "%s|%s", source, site->key);
     e = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io));
     ASSERT(e != NULL);
     buf_done(&key);
     return e;
+}
+
+/* Of the limits over all sources; NULL: there are none. */
+static struct governor_entry *total_get(const struct site *site)
+{
+    const struct config_destination *dest = site->dest;
+
+    if (dest->total_sessions_max == 0 && dest->total_rate_messages == 0)
+        return NULL;
+    return site_governor(site, "", /* which no source is called */
+                         (struct governor_limits){.sessions_max = dest->total_sessions_max,
+                                                  .rate_messages = dest->total_rate_messages,
+                                                  .rate_period_ms = dest->total_rate_period_ms});
 }
 
 static struct site *site_new(struct worker *w, const struct config_route *target)
@@ -199,7 +206,6 @@ void site_attach(struct site *site, struct lane *lane)
     lane->supply = s;
     list_push_back(&s->attached, &lane->site_node);
     site->lanes++;
-    s->lanes++;
     s->waiting += lane->window_len;
     s->held += lane->window_bytes;
     lane_suspensions_look(lane);
@@ -217,13 +223,12 @@ void site_detach(struct site *site, struct lane *lane)
 {
     struct supply *s = lane->supply;
 
-    ASSERT(lane->site == site && s != NULL && s->site == site && s->lanes > 0);
+    ASSERT(lane->site == site && s != NULL && s->site == site && !list_empty(&s->attached));
     feed_remove(&s->feed, lane);
     list_remove(&lane->site_node);
     lane->site = NULL;
     lane->supply = NULL;
     site->lanes--;
-    s->lanes--;
     s->waiting -= lane->window_len;
     s->held -= lane->window_bytes;
     lane_load_leave(lane, s);

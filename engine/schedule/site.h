@@ -38,6 +38,10 @@ struct site {
  * site_attach(). target: static route or NULL. NULL when memory is out. */
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
                       struct dns_route *route);
+/* The entry of limits at the site, which all workers share: those of a source, or, where source is
+ * "", over all sources. */
+struct governor_entry *site_governor(const struct site *site, const char *source,
+                                     struct governor_limits limits);
 void site_attach(struct site *site, struct lane *lane);
 void site_detach(struct site *site, struct lane *lane);
 /* Whether site has its share of the memory under way, while memory is short: as much as is free

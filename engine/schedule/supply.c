@@ -29,8 +29,7 @@ void supply_dirty(struct supply *s)
 
 void supply_wake(struct supply *s, uint64_t at_ms)
 {
-    if (!timer_armed(&s->timer) || s->timer.due_ms > at_ms)
-        wheel_arm(io_wheel(s->site->worker->io), &s->timer, at_ms);
+    wheel_arm_by(io_wheel(s->site->worker->io), &s->timer, at_ms);
 }
 
 /* --- making and finding --- */
@@ -147,7 +146,7 @@ void supply_hungers(struct supply *s, struct lane *lane)
 
 void supply_free(struct supply *s)
 {
-    ASSERT(feed_empty(&s->feed) && s->lanes == 0 && s->waiting == 0);
+    ASSERT(feed_empty(&s->feed) && list_empty(&s->attached) && s->waiting == 0);
     ASSERT(hungry_band(s) == NULL && s->held == 0 && s->loading == 0);
     wheel_cancel(io_wheel(s->site->worker->io), &s->timer);
     if (list_node_linked(&s->dirty_node))
@@ -281,26 +280,18 @@ void seat_pay(struct seat *seat)
         supply_wake(s, io_now_ms(s->site->worker->io) + CHANNEL_SLOW_MS);
 }
 
-static bool source_suspended(const struct supply *s, const struct config_source *source)
-{
-    struct suspensions *all = &s->site->worker->shared->suspensions;
-    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_SOURCE] = str_of(source->name)};
-
-    return suspensions_count(all) > 0 && suspensions_of(all, names) != 0;
-}
-
 /* A seat without a channel takes part unless its source may not send at all. */
 static bool seat_is_usable(const struct supply *s, const struct seat *seat)
 {
+    struct shared *all = s->site->worker->shared;
+
     if (seat->channel != NULL) {
         uint64_t until_ms;
-        struct limit_denial why;
-        enum channel_shut shut = channel_shut(seat->channel, &until_ms, &why);
 
-        return shut != CHANNEL_SUSPENDED && shut != CHANNEL_AWAY && shut != CHANNEL_FAMILY;
+        return !channel_shut_is_source(channel_shut(seat->channel, &until_ms));
     }
-    return !source_suspended(s, seat->source) &&
-           source_families(sources_get(&s->site->worker->shared->sources, seat->source)) != 0;
+    return !suspensions_hold(&all->suspensions, SUSPENSION_SOURCE, str_of(seat->source->name)) &&
+           source_families(sources_get(&all->sources, seat->source)) != 0;
 }
 
 /* Of a bound supply one seat takes part: the first from the bound one on whose source can send. */
@@ -405,12 +396,11 @@ enum channel_shut supply_shut(const struct supply *s, struct channel **out, uint
     }
     for (uint32_t i = 0; i < s->seats_len; i++) {
         struct channel *c = s->seats[i].channel;
-        struct limit_denial why;
         enum channel_shut shut;
 
         if (c == NULL || s->seats[i].unbound)
             continue;
-        shut = channel_shut(c, until_ms, &why);
+        shut = channel_shut(c, until_ms);
         if (*out != NULL && *until_ms >= soonest_ms)
             continue;
         *out = c;
@@ -520,53 +510,50 @@ bool supply_has_hope(const struct supply *s)
     for (uint32_t i = 0; i < s->seats_len; i++) {
         const struct seat *seat = &s->seats[i];
         enum channel_shut shut;
-        struct limit_denial why;
         uint64_t until_ms;
 
         if (turn_in(&seat->turn))
             return true;
         if (seat->channel == NULL || seat->unbound)
             continue;
-        shut = channel_shut(seat->channel, &until_ms, &why);
+        shut = channel_shut(seat->channel, &until_ms);
         if (shut == CHANNEL_LIMIT || shut == CHANNEL_SHORTAGE || shut == CHANNEL_BUSY)
             return true;
     }
     return false;
 }
 
-/* Some source may send again, whatever comes of it. */
-static void unpark(struct supply *s)
+/* The supply's lanes in a state leave it; one that does may leave the supply. */
+static void lanes_go_on(struct supply *s, enum lane_state state, void (*go_on)(struct lane *lane))
 {
     struct list_node *n, *next;
 
-    s->parked = false;
     for (n = list_first(&s->attached); n != NULL; n = next) {
         struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
 
         next = list_next(&s->attached, n);
-        if (lane->state == LANE_PAUSED)
-            lane_unpause(lane);
+        if (lane->state == state)
+            go_on(lane);
     }
+}
+
+/* Some source may send again, whatever comes of it. */
+static void unpark(struct supply *s)
+{
+    s->parked = false;
+    lanes_go_on(s, LANE_PAUSED, lane_unpause);
 }
 
 /* The supply works again: its lanes go on, except recipients that were tried and have times of
  * their own. */
 void supply_resume(struct supply *s)
 {
-    struct list_node *n, *next;
-
     if (s->parked)
         unpark(s);
     if (!s->down)
         return;
     s->down = false;
-    for (n = list_first(&s->attached); n != NULL; n = next) {
-        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
-
-        next = list_next(&s->attached, n);
-        if (lane->state == LANE_SITE_DOWN)
-            lane_resume(lane);
-    }
+    lanes_go_on(s, LANE_SITE_DOWN, lane_resume);
 }
 
 void supply_down(struct supply *s)
@@ -596,21 +583,9 @@ static bool is_up(const struct supply *s)
 static bool shut_lasts(const struct supply *s, uint64_t *until_ms)
 {
     struct channel *c;
+    enum channel_shut shut = supply_shut(s, &c, until_ms);
 
-    switch (supply_shut(s, &c, until_ms)) {
-    case CHANNEL_SUSPENDED:
-    case CHANNEL_AWAY:
-    case CHANNEL_FAMILY:
-    case CHANNEL_STOPPED:
-        return true;
-    case CHANNEL_OPEN:
-    case CHANNEL_LIMIT:
-    case CHANNEL_SHORTAGE:
-    case CHANNEL_REFUSED:
-    case CHANNEL_BUSY:
-        break;
-    }
-    return false;
+    return channel_shut_is_source(shut) || shut == CHANNEL_STOPPED;
 }
 
 /* Watches a supply that was down: whichever worker finds that the site answers again, lanes of all

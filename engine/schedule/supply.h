@@ -28,6 +28,13 @@ enum channel_shut {
     CHANNEL_BUSY       /* its sessions are all busy, for longer than others wait for it */
 };
 
+/* Whether the source cannot send there at all, whatever the receiver answers and limits say: what
+ * is bound to it goes by another. */
+static inline bool channel_shut_is_source(enum channel_shut shut)
+{
+    return shut == CHANNEL_SUSPENDED || shut == CHANNEL_AWAY || shut == CHANNEL_FAMILY;
+}
+
 #define RECIPIENT_BYTES 512 /* of one in memory, about, beside its content */
 
 /* The place of a source in a supply. */
@@ -51,7 +58,6 @@ struct supply {
     struct feed feed;                    /* of them those with something in their window */
     struct list hungry[FLOW_PRIORITIES]; /* lanes that wait for room, by wait_node */
     uint16_t hungry_bands;               /* bit per priority of which some may wait */
-    uint32_t lanes;                      /* attached */
     uint32_t waiting;                    /* recipients in their windows */
     /* Who sends. */
     struct seat *seats; /* the pool's, then the overflow pool's */

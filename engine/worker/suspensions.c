@@ -137,6 +137,13 @@ uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION
     return found;
 }
 
+bool suspensions_hold(struct suspensions *s, enum suspension_scope scope, struct str name)
+{
+    struct str names[SUSPENSION_SCOPES] = {[scope] = name};
+
+    return suspensions_of(s, names) != 0;
+}
+
 bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension *out,
                        int64_t *next_ms)
 {

@@ -70,6 +70,8 @@ static inline uint32_t suspensions_count(const struct suspensions *s)
 /* Which hold mail with these names (indexed by scope; an empty name is held by none): a bit for
  * each scope. */
 uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES]);
+/* Whether what is called so in scope is suspended. */
+bool suspensions_hold(struct suspensions *s, enum suspension_scope scope, struct str name);
 /* One whose time is over at now_ms. False: none; *next_ms is when the first will be, INT64_MAX:
  * never. */
 bool suspensions_ended(struct suspensions *s, int64_t now_ms, struct suspension *out,

@@ -870,9 +870,8 @@ static void describe_session(const struct delivery *d)
 static void describe_channel(struct channel *c)
 {
     const struct io *io = c->site->worker->io;
-    struct limit_denial why;
     uint64_t until_ms;
-    enum channel_shut shut = channel_shut(c, &until_ms, &why);
+    enum channel_shut shut = channel_shut(c, &until_ms);
 
     fprintf(stderr,
             "    channel %s sessions %u connecting %u shut %d until %+lld down %d; run %u, all "
@@ -893,11 +892,9 @@ static void describe_site(const struct site *site)
          n = list_next(&site->supplies, n)) {
         const struct supply *s = LIST_ENTRY(n, struct supply, site_node);
 
-        fprintf(
-            stderr,
-            "    supply %s bound %u waiting %u lanes %u ready %d turns %u+%u down %d timer %d\n",
-            s->pool->name, s->bound, s->waiting, s->lanes, !feed_empty(&s->feed), s->turns.len,
-            s->overflow.len, s->down, timer_armed(&s->timer));
+        fprintf(stderr, "    supply %s bound %u waiting %u ready %d turns %u+%u down %d timer %d\n",
+                s->pool->name, s->bound, s->waiting, !feed_empty(&s->feed), s->turns.len,
+                s->overflow.len, s->down, timer_armed(&s->timer));
     }
     for (struct list_node *n = list_first(&site->channels); n != NULL;
          n = list_next(&site->channels, n))
