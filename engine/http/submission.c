@@ -56,7 +56,6 @@ struct submission {
     int shortage; /* -errno of the last letter that the queue did not take */
     size_t success, failed;
     struct buf ids_json, failed_json, errors_json; /* lists without their brackets */
-    size_t errors;
 };
 
 /* --- the worker's thread --- */
@@ -125,9 +124,8 @@ static void fail_recipient(struct submission *s, size_t recipient, const char *f
     struct str email = injection_email(s->injection, recipient);
     struct buf line = {0};
 
-    s->failed++;
     put_string(&s->failed_json, email);
-    if (s->errors++ >= ERRORS_MAX)
+    if (s->failed++ >= ERRORS_MAX)
         return;
     buf_put_str(&line, email);
     buf_puts(&line, ": ");
@@ -281,9 +279,8 @@ static bool make_letter(struct submission *s, size_t *bytes)
     if (refusal == NULL) {
         d.stamp = stamp_of(s, &id, clock_wall_ms(),
                            (struct str){(const char *)l->strings.data, l->rcpt.address.len});
-        d.room = body.len = trace_stamp_room(&d.stamp);
+        d.room = trace_stamp_room(&d.stamp);
         d.utf8_address = !ascii || !s->sender_ascii;
-        body.len = 0;
         ASSERT(buf_reserve(&body, d.room + 4096) == 0);
         body.len = d.room;
         if (injection_letter(s->injection, l->recipient, &id, budget, &body, &error) < 0)
