@@ -458,7 +458,7 @@ void handle_injection(struct http_request *r)
     r->done = submission_free;
     if (injection_facts(injection)->bytes > r->held_bytes &&
         !request_hold(r, injection_facts(injection)->bytes - r->held_bytes)) {
-        request_problem(r, 503, "", "too much mail is being received, try again later");
+        request_problem(r, 503, "", HTTP_NO_ROOM);
         return;
     }
     msgid_source_init(&s->ids, rng_entropy());
