@@ -202,11 +202,7 @@ static const char *take_address(struct submission *s, struct letter *l, bool *as
     refusal = accept_rcpt_refusal(c, &address, &name);
     if (refusal != NULL)
         return refusal;
-    *ascii = international_put_address(&l->strings, &address);
-    if (address.domain.len == 0) { /* <postmaster>: of this host */
-        buf_putc(&l->strings, '@');
-        buf_puts(&l->strings, c->host_name);
-    }
+    *ascii = accept_put_rcpt(&l->strings, c, &address);
     l->rcpt = (struct accept_rcpt){.address = {0, (uint32_t)l->strings.len}};
     l->rcpt.queue = (struct accept_slice){(uint32_t)l->strings.len, (uint32_t)name.len};
     buf_put(&l->strings, name.text, name.len);
