@@ -11,6 +11,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 
+#include "base/base64.h"
+
 struct dkim_key {
     EVP_PKEY *pkey;
     enum dkim_algorithm algorithm;
@@ -217,7 +219,7 @@ int dkim_key_public(const struct dkim_key *key, struct buf *out)
     if (key->algorithm == DKIM_ED25519_SHA256) {
         if (EVP_PKEY_get_raw_public_key(key->pkey, bare, &bare_len) != 1)
             return -EIO;
-        dkim_put_base64(out, bare, bare_len);
+        base64_put(out, (struct str){(const char *)bare, bare_len});
         return 0;
     }
     len = i2d_PUBKEY(key->pkey, &info);
@@ -225,7 +227,7 @@ int dkim_key_public(const struct dkim_key *key, struct buf *out)
         ERR_clear_error();
         return -EIO;
     }
-    dkim_put_base64(out, info, (size_t)len);
+    base64_put(out, (struct str){(const char *)info, (size_t)len});
     OPENSSL_free(info);
     return 0;
 }
@@ -288,14 +290,6 @@ bool dkim_key_verify(const struct dkim_key *key, const uint8_t hash[DKIM_HASH_BY
 }
 
 /* --- text --- */
-
-void dkim_put_base64(struct buf *out, const uint8_t *bytes, size_t len)
-{
-    size_t text = (len + 2) / 3 * 4;
-
-    ASSERT(buf_reserve(out, text + 1) == 0); /* OpenSSL puts a NUL behind it */
-    out->len += (size_t)EVP_EncodeBlock(out->data + out->len, bytes, (int)len);
-}
 
 void dkim_wipe(void *bytes, size_t len)
 {

@@ -54,8 +54,6 @@ void dkim_hash_add(struct dkim_hash *h, const void *bytes, size_t len);
 int dkim_hash_end(struct dkim_hash *h, uint8_t out[DKIM_HASH_BYTES]) MUST_USE;
 void dkim_hash_free(struct dkim_hash *h); /* without its end; NULL is accepted */
 
-/* Appends base64 without line breaks. */
-void dkim_put_base64(struct buf *out, const uint8_t *bytes, size_t len);
 /* Overwrites what nobody may read later. */
 void dkim_wipe(void *bytes, size_t len);
 

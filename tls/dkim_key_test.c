@@ -78,17 +78,11 @@ static void test_hash(void **state)
     static const uint8_t empty[] = {0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14};
     uint8_t out[DKIM_HASH_BYTES];
     struct dkim_hash *h = dkim_hash_new();
-    struct buf text = {0};
 
     (void)state;
     assert_int_equal(dkim_hash_end(h, out), 0);
     assert_memory_equal(out, empty, sizeof(empty));
     dkim_hash_free(NULL);
-    dkim_put_base64(&text, (const uint8_t *)"ab", 2);
-    dkim_put_base64(&text, (const uint8_t *)"abc", 3);
-    dkim_put_base64(&text, NULL, 0);
-    assert_true(str_eq(buf_str(&text), STR("YWI=YWJj")));
-    buf_done(&text);
 }
 
 int main(void)

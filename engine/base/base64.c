@@ -8,14 +8,18 @@ void base64_put(struct buf *out, struct str bytes)
 {
     const uint8_t *p = (const uint8_t *)bytes.ptr;
 
+    ASSERT(buf_reserve(out, (bytes.len + 2) / 3 * 4) == 0);
     for (size_t at = 0; at < bytes.len; at += 3) {
         size_t n = bytes.len - at < 3 ? bytes.len - at : 3;
         uint32_t v = (uint32_t)p[at] << 16 | (n > 1 ? (uint32_t)p[at + 1] << 8 : 0) |
                      (n > 2 ? (uint32_t)p[at + 2] : 0);
-        char four[4] = {letters[v >> 18], letters[v >> 12 & 63], n > 1 ? letters[v >> 6 & 63] : '=',
-                        n > 2 ? letters[v & 63] : '='};
+        uint8_t *to = out->data + out->len;
 
-        buf_put(out, four, sizeof(four));
+        to[0] = (uint8_t)letters[v >> 18];
+        to[1] = (uint8_t)letters[v >> 12 & 63];
+        to[2] = n > 1 ? (uint8_t)letters[v >> 6 & 63] : '=';
+        to[3] = n > 2 ? (uint8_t)letters[v & 63] : '=';
+        out->len += 4;
     }
 }
 

@@ -38,6 +38,18 @@ static void test_pairs(void **state)
     }
 }
 
+static void test_appends(void **state)
+{
+    struct buf text = {0};
+
+    (void)state;
+    base64_put(&text, STR("ab"));
+    base64_put(&text, STR("abc"));
+    base64_put(&text, (struct str){NULL, 0});
+    assert_true(str_eq(buf_str(&text), STR("YWI=YWJj")));
+    buf_done(&text);
+}
+
 static void test_wrong(void **state)
 {
     static const char *const wrong[] = {"Z",      "Zg",   "Zg=",   "Zh==",     "Zm9=",
@@ -58,6 +70,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_pairs),
+        cmocka_unit_test(test_appends),
         cmocka_unit_test(test_wrong),
     };
 

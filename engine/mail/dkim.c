@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/base64.h"
 #include "mail/header.h"
 
 #define COLUMN_MAX 76 /* where a line is folded, if it can be */
@@ -337,7 +338,7 @@ static void put_field(struct writer *w, const struct cover *c, const struct dkim
         put_number(w, "x", now_s + options->expires_s);
     put_names(w, buf_str(&c->names));
     fold(w);
-    dkim_put_base64(&hash, c->body_hash, sizeof(c->body_hash));
+    base64_put(&hash, (struct str){(const char *)c->body_hash, sizeof(c->body_hash)});
     buf_puts(w->out, "bh=");
     buf_put_str(w->out, buf_str(&hash));
     buf_putc(w->out, ';');
@@ -370,7 +371,7 @@ static int sign_one(const struct cover *c, const struct dkim_options *options,
         err = dkim_key_sign(signer->key, hash, signature, &signature_len);
     if (err != 0)
         return err;
-    dkim_put_base64(&base64, signature, signature_len);
+    base64_put(&base64, (struct str){(const char *)signature, signature_len});
     put_signature(&w, buf_str(&base64));
     buf_done(&base64);
     return 0;

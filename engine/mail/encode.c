@@ -2,6 +2,8 @@
 
 #include <stdbool.h>
 
+#include "base/base64.h"
+
 #define LINE_CHARS     76
 #define LINE_BYTES_B64 57 /* of input in a full line */
 
@@ -97,37 +99,20 @@ size_t encode_base64_len(size_t len)
     return len == 0 ? 0 : (len + 2) / 3 * 4 + (len - 1) / LINE_BYTES_B64 * 2;
 }
 
-static uint8_t *base64_group(uint8_t *out, const uint8_t *in, size_t len)
-{
-    static const char alphabet[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    uint32_t bits = (uint32_t)in[0] << 16 | (len > 1 ? (uint32_t)in[1] << 8 : 0) |
-                    (len > 2 ? (uint32_t)in[2] : 0);
-
-    *out++ = (uint8_t)alphabet[bits >> 18];
-    *out++ = (uint8_t)alphabet[bits >> 12 & 63];
-    *out++ = len > 1 ? (uint8_t)alphabet[bits >> 6 & 63] : '=';
-    *out++ = len > 2 ? (uint8_t)alphabet[bits & 63] : '=';
-    return out;
-}
-
 int encode_base64(const uint8_t *in, size_t len, struct buf *out)
 {
-    size_t need = encode_base64_len(len);
-    int result = buf_reserve(out, need);
-    uint8_t *at;
+    size_t end = out->len + encode_base64_len(len);
+    int result = buf_reserve(out, end - out->len);
 
-    if (result != 0 || need == 0)
+    if (result != 0)
         return result;
-    at = out->data + out->len;
-    for (size_t i = 0; i < len; i += 3) {
-        if (i > 0 && i % LINE_BYTES_B64 == 0) {
-            *at++ = '\r';
-            *at++ = '\n';
-        }
-        at = base64_group(at, in + i, len - i);
+    for (size_t at = 0; at < len; at += LINE_BYTES_B64) {
+        size_t n = len - at < LINE_BYTES_B64 ? len - at : LINE_BYTES_B64;
+
+        if (at > 0)
+            buf_puts(out, "\r\n");
+        base64_put(out, (struct str){(const char *)in + at, n});
     }
-    ASSERT((size_t)(at - out->data) == out->len + need);
-    out->len += need;
+    ASSERT(out->len == end);
     return 0;
 }
