@@ -51,15 +51,6 @@ static bool labels_valid(const struct dns_name *name)
     return label > 0 && !digits;
 }
 
-static bool is_ascii(struct str s)
-{
-    for (size_t i = 0; i < s.len; i++) {
-        if ((unsigned char)s.ptr[i] >= 0x80)
-            return false;
-    }
-    return true;
-}
-
 static int parse_ascii(struct dns_name *out, struct str in)
 {
     if (in.len > 0 && in.ptr[in.len - 1] == '.')
@@ -89,7 +80,7 @@ static int parse_utf8(struct dns_name *out, struct str in)
 
 int dns_name_parse(struct dns_name *out, struct str in)
 {
-    return is_ascii(in) ? parse_ascii(out, in) : parse_utf8(out, in);
+    return str_is_ascii(in) ? parse_ascii(out, in) : parse_utf8(out, in);
 }
 
 char *dns_name_readable(const char *name)

@@ -281,6 +281,9 @@ struct queue_counters {
  * wait. Any thread. */
 int queue_records_error(const struct queue *q, uint32_t shard, uint64_t *lag_bytes);
 void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out);
+/* Adds those of a shard to a sum, which begins as {.rows_complete = true}. What is the last of
+ * something, and pieces, is not summed. */
+void queue_counters_add(struct queue_counters *sum, const struct queue_counters *one);
 /* A record that failed its checksum. Slices are valid during the visit. */
 struct queue_quarantined {
     uint32_t shard;

@@ -295,3 +295,22 @@ void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters
     out->map_reusable_bytes = shard_reusable_pages(s, txn) * s->page_bytes;
     mdb_txn_abort(txn);
 }
+
+void queue_counters_add(struct queue_counters *sum, const struct queue_counters *one)
+{
+    sum->rows += one->rows;
+    sum->messages += one->messages;
+    sum->rows_complete = sum->rows_complete && one->rows_complete;
+    sum->commits += one->commits;
+    sum->changes += one->changes;
+    sum->commit_ns_total += one->commit_ns_total;
+    sum->quarantined += one->quarantined;
+    sum->commit_errors += one->commit_errors;
+    sum->map_bytes += one->map_bytes;
+    sum->map_used_bytes += one->map_used_bytes;
+    sum->map_reusable_bytes += one->map_reusable_bytes;
+    sum->records_lag += one->records_lag;
+    /* One disk: not a sum. */
+    if (sum->disk_free_bytes == 0 || one->disk_free_bytes < sum->disk_free_bytes)
+        sum->disk_free_bytes = one->disk_free_bytes;
+}

@@ -253,25 +253,6 @@ static void put_process(struct buf *out)
     buf_putc(out, ',');
 }
 
-static void sum_counters(struct queue_counters *sum, const struct queue_counters *c)
-{
-    sum->rows += c->rows;
-    sum->messages += c->messages;
-    sum->rows_complete = sum->rows_complete && c->rows_complete;
-    sum->commits += c->commits;
-    sum->changes += c->changes;
-    sum->commit_ns_total += c->commit_ns_total;
-    sum->quarantined += c->quarantined;
-    sum->commit_errors += c->commit_errors;
-    sum->map_bytes += c->map_bytes;
-    sum->map_used_bytes += c->map_used_bytes;
-    sum->map_reusable_bytes += c->map_reusable_bytes;
-    sum->records_lag += c->records_lag;
-    /* One disk: not a sum. */
-    if (sum->disk_free_bytes == 0 || c->disk_free_bytes < sum->disk_free_bytes)
-        sum->disk_free_bytes = c->disk_free_bytes;
-}
-
 static const char *intake_name(enum queue_intake intake)
 {
     switch (intake) {
@@ -298,7 +279,7 @@ static void put_queue(struct control *c, struct buf *out)
         enum queue_intake state = queue_intake(c->queue, shard);
 
         queue_counters(c->queue, shard, &one);
-        sum_counters(&sum, &one);
+        queue_counters_add(&sum, &one);
         buf_printf(&rows, "%s%" PRIu64, shard == 0 ? "" : ",", one.rows);
         if (state > intake)
             intake = state;

@@ -72,14 +72,6 @@ static void hint_nearest(struct control_refusal *why, const struct suggest *s)
 
 /* --- members of the filter --- */
 
-static bool has_eight_bit(struct str s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] > 127)
-            return true;
-    return false;
-}
-
 static int take_text(struct control_refusal *why, const char *name, const json_t *value,
                      struct str *out)
 {
@@ -199,7 +191,7 @@ static json_t *ascii_pattern(struct str pattern)
         struct str label = {pattern.ptr, dot < 0 ? pattern.len : (size_t)dot};
         struct dns_name name;
 
-        if (!has_eight_bit(label)) {
+        if (str_is_ascii(label)) {
             buf_put_str(&out, label);
         } else {
             good = dns_name_parse(&name, label) == 0;
@@ -222,7 +214,7 @@ static int make_queue_ascii(struct control_refusal *why, json_t *filter)
     struct str text = {json_string_value(queue), json_string_length(queue)};
     json_t *ascii;
 
-    if (!has_eight_bit(text))
+    if (str_is_ascii(text))
         return 0;
     ascii = ascii_pattern(text);
     if (ascii == NULL)

@@ -122,33 +122,38 @@ static void on_completed(void *arg, struct MHD_Connection *connection, void **co
     atomic_fetch_sub(&h->requests, 1);
 }
 
-/* A body that finds no room is refused at its end, and takes no memory until then. */
-static bool body_take(struct http_request *r, const char *bytes, size_t len)
+/* Makes room for so many bytes of the body, or refuses the request. */
+static bool body_grow(struct http_request *r, size_t len)
 {
     uint64_t max = r->config->http.body_bytes_max;
+    size_t cap = r->body.cap < 4096 ? 4096 : r->body.cap * 2;
 
-    r->body_follows = true;
-    if (r->refusal == 0 && !r->endpoint->posts) { /* nobody reads it: it takes no memory */
-        r->dropped += len;
-        return r->dropped <= HTTP_DROPPED_TIMES * max;
-    }
-    if (r->refusal == 0 && r->body.len + len > max)
+    if (r->body.len + len > max) {
         request_refuse(r, 413, "the body is longer than %llu bytes", (unsigned long long)max);
-    if (r->refusal == 0 && r->body.cap - r->body.len < len) {
-        size_t cap = r->body.cap < 4096 ? 4096 : r->body.cap * 2;
-
-        while (cap < r->body.len + len)
-            cap *= 2;
-        if (!request_hold(r, cap - r->body.cap) || buf_reserve(&r->body, cap - r->body.len) < 0)
-            request_refuse(r, 503, "too much mail is being received, try again later");
+        return false;
     }
-    if (r->refusal == 0) {
+    if (r->body.cap - r->body.len >= len)
+        return true;
+    while (cap < r->body.len + len)
+        cap *= 2;
+    if (request_hold(r, cap - r->body.cap) && buf_reserve(&r->body, cap - r->body.len) == 0)
+        return true;
+    request_refuse(r, 503, HTTP_NO_ROOM);
+    return false;
+}
+
+/* A body that is refused, and one that nobody reads, takes no memory. What is refused is answered
+ * at its end. False: it does not come to one. */
+static bool body_take(struct http_request *r, const char *bytes, size_t len)
+{
+    r->body_follows = true;
+    if (r->refusal == 0 && r->endpoint->posts && body_grow(r, len)) {
         buf_put(&r->body, bytes, len);
         return true;
     }
     buf_done(&r->body);
     r->dropped += len;
-    return r->dropped <= HTTP_DROPPED_TIMES * max;
+    return r->dropped <= HTTP_DROPPED_TIMES * r->config->http.body_bytes_max;
 }
 
 static bool hold(void *arg, uint64_t bytes)
@@ -167,7 +172,7 @@ static void body_inflate(struct http_request *r)
     if (err == -EFBIG)
         request_problem(r, 413, "", "the body is longer than %llu bytes", (unsigned long long)max);
     else if (err == -ENOMEM)
-        request_problem(r, 503, "", "too much mail is being received, try again later");
+        request_problem(r, 503, "", HTTP_NO_ROOM);
     else if (err < 0)
         request_problem(r, 400, "", "the body is not coded as Content-Encoding says");
 }

@@ -16,6 +16,7 @@
 
 #define HTTP_RETRY_AFTER_S "5"
 #define HTTP_DROPPED_TIMES 4 /* body_max: of a refused body, then its connection is cut */
+#define HTTP_NO_ROOM       "too much mail is being received, try again later"
 
 struct http_request;
 

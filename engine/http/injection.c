@@ -240,8 +240,8 @@ static int read_texts(struct reading *r, json_t *content)
         t = compile(r, source, texts[i].place, texts[i].path);
         if (t == NULL)
             return -EINVAL;
-        r->in->texts[r->in->texts_len++] =
-            (struct letter_text){.subtype = str_of(texts[i].subtype), .text = t};
+        r->in->texts[r->in->texts_len++] = (struct letter_text){
+            .path = texts[i].path, .subtype = str_of(texts[i].subtype), .text = t};
     }
     if (member(content, "text_body") != NULL || member(content, "html_body") != NULL)
         return 0;

@@ -143,19 +143,13 @@ static void combine(const struct letter *l, const char *subtype, struct buf *par
 
 static int put_parts(struct letter *l)
 {
-    static const char *const paths[] = {"content.text_body", "content.amp_html_body",
-                                        "content.html_body"};
     const struct injection *in = l->in;
     struct buf texts[LETTER_TEXTS_MAX] = {0}, rendered = {0};
     int err = 0;
 
     for (size_t i = 0; err == 0 && i < in->texts_len; i++) {
         buf_clear(&rendered);
-        err = render(l, in->texts[i].text,
-                     str_eq(in->texts[i].subtype, STR("plain"))  ? paths[0]
-                     : str_eq(in->texts[i].subtype, STR("html")) ? paths[2]
-                                                                 : paths[1],
-                     &rendered);
+        err = render(l, in->texts[i].text, in->texts[i].path, &rendered);
         if (err == 0)
             mime_put_text(&texts[i], in->texts[i].subtype, buf_str(&rendered));
     }

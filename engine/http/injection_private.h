@@ -16,6 +16,7 @@ struct letter_mailbox { /* From, Reply-To */
 };
 
 struct letter_text { /* a body part */
+    const char *path;
     struct str subtype;
     struct template *text;
 };

@@ -258,22 +258,13 @@ static void put_turns(struct buf *out, struct shared *shared)
 
 static void put_queue(struct buf *out, struct queue *q)
 {
-    struct queue_counters sum = {0};
+    struct queue_counters sum = {.rows_complete = true};
 
     for (uint32_t i = 0; i < queue_shards(q); i++) {
-        struct queue_counters c = {0};
+        struct queue_counters one = {0};
 
-        queue_counters(q, i, &c);
-        sum.rows += c.rows;
-        sum.messages += c.messages;
-        sum.commits += c.commits;
-        sum.commit_ns_total += c.commit_ns_total;
-        sum.commit_errors += c.commit_errors;
-        sum.quarantined += c.quarantined;
-        sum.map_bytes += c.map_bytes;
-        sum.map_used_bytes += c.map_used_bytes - c.map_reusable_bytes;
-        sum.records_lag += c.records_lag;
-        sum.disk_free_bytes = c.disk_free_bytes;
+        queue_counters(q, i, &one);
+        queue_counters_add(&sum, &one);
     }
     put_gauge(out, "queue_recipients", "Recipients in the queue", (double)sum.rows);
     put_gauge(out, "queue_messages", "Messages in the queue", (double)sum.messages);
@@ -286,7 +277,7 @@ static void put_queue(struct buf *out, struct queue *q)
     put_gauge(out, "queue_quarantined", "Damaged records that were put aside",
               (double)sum.quarantined);
     put_gauge(out, "queue_map_bytes", "Room of the queue", (double)sum.map_bytes);
-    put_gauge(out, "queue_map_used_bytes", "Room that is taken", (double)sum.map_used_bytes);
+    put_gauge(out, "queue_map_used_bytes", "Room that is taken", (double)(sum.map_used_bytes - sum.map_reusable_bytes));
     put_gauge(out, "queue_disk_free_bytes", "Room of its disk", (double)sum.disk_free_bytes);
     put_gauge(out, "records_lag_bytes", "Records that wait for their file",
               (double)sum.records_lag);

@@ -306,7 +306,7 @@ static void check_body(struct http_request *r, const struct head *head)
     else if (len > max)
         request_refuse(r, 413, "the body is longer than %llu bytes", (unsigned long long)max);
     else if (!accept_has_room(r->http->shared, r->config, 0, len))
-        request_refuse(r, 503, "too much mail is being received, try again later");
+        request_refuse(r, 503, HTTP_NO_ROOM);
 }
 
 /* Whether the body can be read to its end, and its client waits for no word of ours before it sends

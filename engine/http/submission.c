@@ -56,7 +56,6 @@ struct submission {
     int shortage; /* -errno of the last letter that the queue did not take */
     size_t success, failed;
     struct buf ids_json, failed_json, errors_json; /* lists without their brackets */
-    size_t errors;
 };
 
 /* --- the worker's thread --- */
@@ -125,9 +124,8 @@ static void fail_recipient(struct submission *s, size_t recipient, const char *f
     struct str email = injection_email(s->injection, recipient);
     struct buf line = {0};
 
-    s->failed++;
     put_string(&s->failed_json, email);
-    if (s->errors++ >= ERRORS_MAX)
+    if (s->failed++ >= ERRORS_MAX)
         return;
     buf_put_str(&line, email);
     buf_puts(&line, ": ");
@@ -204,11 +202,7 @@ static const char *take_address(struct submission *s, struct letter *l, bool *as
     refusal = accept_rcpt_refusal(c, &address, &name);
     if (refusal != NULL)
         return refusal;
-    *ascii = international_put_address(&l->strings, &address);
-    if (address.domain.len == 0) { /* <postmaster>: of this host */
-        buf_putc(&l->strings, '@');
-        buf_puts(&l->strings, c->host_name);
-    }
+    *ascii = accept_put_rcpt(&l->strings, c, &address);
     l->rcpt = (struct accept_rcpt){.address = {0, (uint32_t)l->strings.len}};
     l->rcpt.queue = (struct accept_slice){(uint32_t)l->strings.len, (uint32_t)name.len};
     buf_put(&l->strings, name.text, name.len);
@@ -281,9 +275,8 @@ static bool make_letter(struct submission *s, size_t *bytes)
     if (refusal == NULL) {
         d.stamp = stamp_of(s, &id, clock_wall_ms(),
                            (struct str){(const char *)l->strings.data, l->rcpt.address.len});
-        d.room = body.len = trace_stamp_room(&d.stamp);
+        d.room = trace_stamp_room(&d.stamp);
         d.utf8_address = !ascii || !s->sender_ascii;
-        body.len = 0;
         ASSERT(buf_reserve(&body, d.room + 4096) == 0);
         body.len = d.room;
         if (injection_letter(s->injection, l->recipient, &id, budget, &body, &error) < 0)
@@ -461,7 +454,7 @@ void handle_injection(struct http_request *r)
     r->done = submission_free;
     if (injection_facts(injection)->bytes > r->held_bytes &&
         !request_hold(r, injection_facts(injection)->bytes - r->held_bytes)) {
-        request_problem(r, 503, "", "too much mail is being received, try again later");
+        request_problem(r, 503, "", HTTP_NO_ROOM);
         return;
     }
     msgid_source_init(&s->ids, rng_entropy());

@@ -5,6 +5,7 @@
 
 #include "intake/hot.h"
 #include "limits/retry.h"
+#include "mail/international.h"
 #include "outcome/report.h"
 #include "queue/spread.h"
 #include "schedule/lane.h"
@@ -56,6 +57,17 @@ const char *accept_rcpt_refusal(const struct config *c, const struct smtp_addres
     if (route != NULL && route->kind == CONFIG_ROUTE_REJECT)
         return "550 5.7.1 mail for this domain is not accepted here";
     return NULL;
+}
+
+bool accept_put_rcpt(struct buf *out, const struct config *c, const struct smtp_address *recipient)
+{
+    bool ascii = international_put_address(out, recipient);
+
+    if (recipient->domain.len == 0) {
+        buf_putc(out, '@');
+        buf_puts(out, c->host_name);
+    }
+    return ascii;
 }
 
 /* A message under way to its commit; outlives who brought it. */

@@ -53,6 +53,10 @@ bool accept_has_room(const struct shared *shared, const struct config *c, uint64
 /* Why mail to recipient is not taken, as a reply, or NULL: *name is the queue's then. */
 const char *accept_rcpt_refusal(const struct config *c, const struct smtp_address *recipient,
                                 struct dns_name *name);
+/* Appends a recipient's address as it is kept; <postmaster> is of this host. False: it is not
+ * ASCII (international_put_address()). */
+bool accept_put_rcpt(struct buf *out, const struct config *c,
+                     const struct smtp_address *recipient) MUST_USE;
 
 /* True: waiter->on_done() will be called, later. False: no memory, and nothing was done. */
 bool accept_submit(const struct accept_order *order, struct accept_waiter *waiter) MUST_USE;

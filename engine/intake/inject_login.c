@@ -35,21 +35,11 @@ struct login {
 static const char *const try_later = "454 4.7.0 too many logins at a time, try again shortly";
 static const char *const locked_out = "454 4.7.0 too many failed logins, try again later";
 
-static void login_free(struct login *login, size_t secret_len)
+static void login_free(struct login *login)
 {
-    explicit_bzero(login->text, secret_len);
+    explicit_bzero(login->text, login->name.len + strlen(login->password) + 1);
     config_unref(login->config);
     free(login);
-}
-
-static size_t text_len(const struct login *login)
-{
-    return login->name.len + strlen(login->password) + 1;
-}
-
-static void login_drop(struct login *login)
-{
-    login_free(login, text_len(login));
 }
 
 bool inject_login_pending(const struct inject *s)
@@ -91,7 +81,7 @@ static void answer(struct inject *s, const char *refusal)
     smtp_server_answer(&s->server, inject_out(s), refusal);
     s->login = NULL;
     if (login != NULL)
-        login_drop(login);
+        login_free(login);
 }
 
 static void on_delay_over(struct timer *timer)
@@ -172,7 +162,7 @@ static void on_done(struct crew_job *job)
     if (login->inject == NULL) {
         if (!login->ok) /* who does not wait for the answer has tried, too */
             (void)count_failure(login);
-        login_drop(login);
+        login_free(login);
     } else if (login->ok) {
         login_succeeded(login);
     } else {
@@ -275,7 +265,7 @@ void inject_login_forget(struct inject *s)
         wheel_cancel(io_wheel(s->worker->io), &login->timer);
         break;
     }
-    login_drop(login);
+    login_free(login);
 }
 
 /* --- what the user may --- */

@@ -46,12 +46,26 @@ static struct accept_slice envelope_put(struct inject *s, struct str text)
     return slice;
 }
 
-static struct accept_slice keep_address(struct inject *s, const struct smtp_address *address)
+/* What was put into the envelope from at on. */
+static struct accept_slice envelope_from(const struct inject *s, size_t at)
+{
+    return (struct accept_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
+}
+
+static struct accept_slice keep_sender(struct inject *s, const struct smtp_address *address)
 {
     size_t at = s->envelope.len;
 
     s->utf8_address |= !international_put_address(&s->envelope, address);
-    return (struct accept_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
+    return envelope_from(s, at);
+}
+
+static struct accept_slice keep_rcpt(struct inject *s, const struct smtp_address *address)
+{
+    size_t at = s->envelope.len;
+
+    s->utf8_address |= !accept_put_rcpt(&s->envelope, s->config, address);
+    return envelope_from(s, at);
 }
 
 static struct accept_slice keep_xtext(struct inject *s, struct str xtext)
@@ -59,7 +73,7 @@ static struct accept_slice keep_xtext(struct inject *s, struct str xtext)
     size_t at = s->envelope.len;
 
     international_put_xtext(&s->envelope, xtext);
-    return (struct accept_slice){(uint32_t)at, (uint32_t)(s->envelope.len - at)};
+    return envelope_from(s, at);
 }
 
 struct str inject_sender(const struct inject *s)
@@ -72,7 +86,7 @@ void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail)
     buf_clear(&s->envelope);
     s->rcpts_len = 0;
     s->utf8_address = false;
-    s->sender = keep_address(s, &mail->sender);
+    s->sender = keep_sender(s, &mail->sender);
     s->envid = keep_xtext(s, mail->envid);
     s->ret = (uint8_t)mail->ret;
     s->smtputf8 = mail->smtputf8;
@@ -88,14 +102,7 @@ void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct 
         ASSERT(s->rcpts != NULL);
     }
     r = &s->rcpts[s->rcpts_len++];
-    r->address = keep_address(s, &rcpt->recipient);
-    if (rcpt->recipient.domain.len == 0) { /* <postmaster>: of this host */
-        struct str host = str_of(s->config->host_name);
-
-        buf_putc(&s->envelope, '@');
-        buf_put_str(&s->envelope, host);
-        r->address.len += (uint32_t)host.len + 1;
-    }
+    r->address = keep_rcpt(s, &rcpt->recipient);
     r->queue = envelope_put(s, queue);
     r->orcpt = keep_xtext(s, rcpt->orcpt);
     r->notify = rcpt->notify;

@@ -93,6 +93,7 @@ int mime_put_mailbox(struct buf *out, struct str name, struct str display, struc
     struct words w = {.out = out};
     struct buf text = {0};
     size_t began = out->len;
+    bool ascii = str_is_ascii(display);
 
     words_put_raw(&w, name);
     words_put_raw(&w, STR(":"));
@@ -100,11 +101,11 @@ int mime_put_mailbox(struct buf *out, struct str name, struct str display, struc
     for (size_t i = 0; i < display.len; i++) {
         char c = ascii_is_control(display.ptr[i]) ? ' ' : display.ptr[i];
 
-        if (str_is_ascii(display) && (c == '"' || c == '\\'))
+        if (ascii && (c == '"' || c == '\\'))
             buf_putc(&text, '\\');
         buf_putc(&text, c);
     }
-    if (!str_is_ascii(display)) {
+    if (!ascii) {
         words_put_encoded(&w, buf_str(&text), true);
     } else if (display.len > 0) {
         words_put_raw(&w, STR("\""));

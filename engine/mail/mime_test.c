@@ -73,6 +73,21 @@ static void test_mailboxes(void **state)
     }
 }
 
+/* Nobody bounds a recipient's name but the body's length: work for each byte of it that looks at all
+ * others would take minutes here. */
+static void test_long_name(void **state)
+{
+    struct buf name = {0}, out = {0};
+
+    (void)state;
+    for (int i = 0; i < 500000; i++)
+        buf_puts(&name, "\xc3\xa9");
+    assert_int_equal(mime_put_mailbox(&out, STR("To"), buf_str(&name), STR("a@b.example")), 0);
+    assert_true(out.len > name.len);
+    buf_done(&name);
+    buf_done(&out);
+}
+
 static void text(const char *in, const char *want)
 {
     struct buf out = {0};
@@ -141,6 +156,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fields),
         cmocka_unit_test(test_mailboxes),
+        cmocka_unit_test(test_long_name),
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_attachments),
     };

@@ -6,17 +6,21 @@
 
 #include "mail/template_private.h"
 
-/* A copy of what GLib made, which is freed. */
+/* A copy of what GLib made, or of what is in a buffer, which is freed. */
 static struct value from_glib(struct render *r, uint32_t at, char *made, bool safe)
 {
-    size_t len = strlen(made);
-    char *room = render_scratch(r, at, len);
+    struct value v = value_copy(r, at, str_of(made), safe);
 
-    if (room != NULL)
-        memcpy(room, made, len);
     g_free(made);
-    return room == NULL ? (struct value){0}
-                        : (struct value){.kind = VALUE_STRING, .safe = safe, .string = {room, len}};
+    return v;
+}
+
+static struct value from_buf(struct render *r, uint32_t at, struct buf *made, bool safe)
+{
+    struct value v = value_copy(r, at, buf_str(made), safe);
+
+    buf_done(made);
+    return v;
 }
 
 #define FILTER(name)                                                                               \
@@ -50,10 +54,24 @@ static size_t char_len(struct str s)
     return n;
 }
 
+/* Where the last character of s, which has one, begins. */
+static size_t last_char(struct str s)
+{
+    size_t n = s.len - 1;
+
+    while (((unsigned char)s.ptr[n] & 0xc0) == 0x80)
+        n--;
+    return n;
+}
+
+static bool is_blank(gunichar c)
+{
+    return g_unichar_isspace(c) || c == '\v' || (c >= 0x1c && c <= 0x1f) || c == 0x85;
+}
+
 static bool ends_word(gunichar c)
 {
-    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || g_unichar_isspace(c) ||
-           c == '\v' || (c >= 0x1c && c <= 0x1f) || c == 0x85;
+    return c == '-' || c == '(' || c == '{' || c == '[' || c == '<' || is_blank(c);
 }
 
 /* The first letter of each word, or of the text alone, in upper case, the others in lower. */
@@ -94,11 +112,6 @@ FILTER(filter_capitalize)
     return begin_upper(r, at, v, false);
 }
 
-static bool is_blank(gunichar c)
-{
-    return g_unichar_isspace(c) || c == '\v' || (c >= 0x1c && c <= 0x1f) || c == 0x85;
-}
-
 FILTER(filter_trim)
 {
     (void)args, (void)args_len;
@@ -111,13 +124,11 @@ FILTER(filter_trim)
         v.string.len -= n;
     }
     while (!r->failed && v.string.len > 0) {
-        const char *last = v.string.ptr + v.string.len - 1;
+        size_t last = last_char(v.string);
 
-        while (((unsigned char)*last & 0xc0) == 0x80)
-            last--;
-        if (!is_blank(g_utf8_get_char(last)))
+        if (!is_blank(g_utf8_get_char(v.string.ptr + last)))
             break;
-        v.string.len = (size_t)(last - v.string.ptr);
+        v.string.len = last;
     }
     return v;
 }
@@ -169,7 +180,6 @@ FILTER(filter_join)
                                           : (struct value){.kind = VALUE_STRING, .string = STR("")};
     bool safe = separator.safe && r->t->place == TEMPLATE_HTML;
     struct buf out = {0};
-    char *room;
 
     if (v.kind == VALUE_UNDEFINED)
         return (struct value){.kind = VALUE_STRING, .safe = safe, .string = STR("")};
@@ -180,18 +190,14 @@ FILTER(filter_join)
 
         if (safe) /* as Jinja has it: what such a text joins becomes as safe */
             one = value_escaped(r, at, one);
-        if (!render_spend(r, at, 1 + one.string.len / 16) || out.len > r->budget->bytes)
+        if (!render_spend(r, at, 1 + one.string.len / LOOKED_PER_STEP) ||
+            out.len > r->budget->bytes)
             break;
         if (i > 0)
             buf_put_str(&out, separator.string);
         buf_put_str(&out, one.string);
     }
-    room = render_scratch(r, at, out.len);
-    if (room != NULL && out.len > 0)
-        memcpy(room, out.data, out.len);
-    v = (struct value){.kind = VALUE_STRING, .safe = safe, .string = {room, out.len}};
-    buf_done(&out);
-    return r->failed ? (struct value){0} : v;
+    return from_buf(r, at, &out, safe);
 }
 
 static struct value at_end(struct render *r, uint32_t at, struct value v, bool last)
@@ -206,8 +212,7 @@ static struct value at_end(struct render *r, uint32_t at, struct value v, bool l
         return (struct value){0};
     if (v.kind != VALUE_STRING)
         return render_fail(r, at, "only texts and lists have a first and a last");
-    for (n = v.string.len - 1; last && ((unsigned char)v.string.ptr[n] & 0xc0) == 0x80;)
-        n--;
+    n = last ? last_char(v.string) : 0;
     v.string = last ? (struct str){v.string.ptr + n, v.string.len - n}
                     : (struct str){v.string.ptr, char_len(v.string)};
     return v;
@@ -230,7 +235,6 @@ FILTER(filter_replace)
     struct value from = value_text(r, at, args[0]), to = value_text(r, at, args[1]);
     struct buf out = {0};
     size_t i = 0;
-    char *room;
 
     (void)args_len;
     v = value_text(r, at, v);
@@ -253,12 +257,7 @@ FILTER(filter_replace)
             buf_put_str(&out, to.string);
         i += n + (found == NULL ? 0 : from.string.len);
     }
-    room = render_scratch(r, at, out.len);
-    if (room != NULL && out.len > 0)
-        memcpy(room, out.data, out.len);
-    v.string = (struct str){room, room == NULL ? 0 : out.len};
-    buf_done(&out);
-    return r->failed ? (struct value){0} : v;
+    return from_buf(r, at, &out, v.safe);
 }
 
 FILTER(filter_urlencode)
@@ -327,14 +326,9 @@ static bool is_string(const struct value *v)
     return v->kind == VALUE_STRING;
 }
 
-static bool is_number_or_bool(const struct value *v)
-{
-    return v->kind == VALUE_INTEGER || v->kind == VALUE_REAL || v->kind == VALUE_BOOL;
-}
-
 const struct test template_tests[] = {{"defined", is_defined},
                                       {"undefined", is_undefined},
                                       {"none", is_none},
                                       {"string", is_string},
-                                      {"number", is_number_or_bool}};
+                                      {"number", value_is_number}};
 const size_t template_tests_len = ARRAY_LEN(template_tests);

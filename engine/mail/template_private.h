@@ -128,6 +128,9 @@ char *render_scratch(struct render *r, uint32_t at, size_t len);
 bool render_spend(struct render *r, uint32_t at, uint64_t steps);
 struct value value_of_json(json_t *json);
 bool value_true(const struct value *v);
+bool value_is_number(const struct value *v);
+/* A copy of text, in scratch. */
+struct value value_copy(struct render *r, uint32_t at, struct str text, bool safe);
 /* v as a string. */
 struct value value_text(struct render *r, uint32_t at, struct value v);
 /* The string v, escaped and safe. */

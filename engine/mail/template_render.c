@@ -105,6 +105,11 @@ struct value value_of_json(json_t *json)
     return (struct value){0};
 }
 
+bool value_is_number(const struct value *v)
+{
+    return v->kind == VALUE_BOOL || v->kind == VALUE_INTEGER || v->kind == VALUE_REAL;
+}
+
 bool value_true(const struct value *v)
 {
     switch (v->kind) {
@@ -128,14 +133,15 @@ bool value_true(const struct value *v)
     return false;
 }
 
-static struct value string_copy(struct render *r, uint32_t at, struct str text)
+struct value value_copy(struct render *r, uint32_t at, struct str text, bool safe)
 {
     char *room = render_scratch(r, at, text.len);
 
     if (room == NULL)
         return (struct value){0};
-    memcpy(room, text.ptr, text.len);
-    return (struct value){.kind = VALUE_STRING, .string = {room, text.len}};
+    if (text.len > 0) /* or its pointer is perhaps none */
+        memcpy(room, text.ptr, text.len);
+    return (struct value){.kind = VALUE_STRING, .safe = safe, .string = {room, text.len}};
 }
 
 /* The shortest text that is read as the same number, with a point. */
@@ -150,7 +156,7 @@ static struct value real_text(struct render *r, uint32_t at, double v)
     }
     if (strpbrk(text, ".eni") == NULL)
         strcat(text, ".0");
-    return string_copy(r, at, str_of(text));
+    return value_copy(r, at, str_of(text), false);
 }
 
 struct value value_text(struct render *r, uint32_t at, struct value v)
@@ -167,7 +173,7 @@ struct value value_text(struct render *r, uint32_t at, struct value v)
                               .string = v.boolean ? STR("true") : STR("false")};
     case VALUE_INTEGER:
         snprintf(text, sizeof(text), "%lld", (long long)v.integer);
-        return string_copy(r, at, str_of(text));
+        return value_copy(r, at, str_of(text), false);
     case VALUE_REAL:
         return real_text(r, at, v.real);
     case VALUE_STRING:
@@ -175,7 +181,7 @@ struct value value_text(struct render *r, uint32_t at, struct value v)
     case VALUE_JSON:
         dump = json_dumps(v.json, JSON_ENCODE_ANY);
         ASSERT(dump != NULL);
-        v = string_copy(r, at, str_of(dump));
+        v = value_copy(r, at, str_of(dump), false);
         free(dump);
         return v;
     case VALUE_LOOP:
@@ -271,12 +277,11 @@ static struct value eval(struct render *r, uint32_t n);
 
 static struct value look_up(struct render *r, struct str name)
 {
-    for (const struct frame *f = r->frame; f != NULL; f = f->outer) {
-        if (str_eq(name, STR("loop")))
-            return (struct value){.kind = VALUE_LOOP, .loop = f};
+    if (r->frame != NULL && str_eq(name, STR("loop")))
+        return (struct value){.kind = VALUE_LOOP, .loop = r->frame};
+    for (const struct frame *f = r->frame; f != NULL; f = f->outer)
         if (str_eq(name, f->name))
             return f->value;
-    }
     return value_of_json(json_object_getn(r->variables, name.ptr, name.len));
 }
 
@@ -343,11 +348,6 @@ static struct value filtered(struct render *r, const struct node *node)
     return r->failed ? v : template_filters[node->which].run(r, node->at, v, args, len);
 }
 
-static bool is_number(const struct value *v)
-{
-    return v->kind == VALUE_BOOL || v->kind == VALUE_INTEGER || v->kind == VALUE_REAL;
-}
-
 static double number(const struct value *v)
 {
     return v->kind == VALUE_REAL   ? v->real
@@ -396,7 +396,7 @@ static bool json_alike(struct render *r, uint32_t at, json_t *a, json_t *b)
 
 static bool equal(struct render *r, uint32_t at, const struct value *a, const struct value *b)
 {
-    if (is_number(a) && is_number(b))
+    if (value_is_number(a) && value_is_number(b))
         return a->kind == VALUE_INTEGER && b->kind == VALUE_INTEGER ? a->integer == b->integer
                                                                     : number(a) == number(b);
     if (a->kind != b->kind)
@@ -431,7 +431,7 @@ static struct value compared(struct render *r, const struct node *node)
 
     if (node->which == COMPARE_EQ || node->which == COMPARE_NE)
         return boolean(equal(r, node->at, &a, &b) == (node->which == COMPARE_EQ));
-    if (is_number(&a) && is_number(&b))
+    if (value_is_number(&a) && value_is_number(&b))
         by = (number(&a) > number(&b)) - (number(&a) < number(&b));
     else if (a.kind == VALUE_STRING && b.kind == VALUE_STRING)
         by = render_spend(r, node->at, a.string.len / BYTES_PER_STEP) ? order(a.string, b.string)

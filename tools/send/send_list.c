@@ -36,19 +36,11 @@ struct str send_list_at(const struct send_list *l, size_t i)
     return str_of((const char *)l->text.data + start);
 }
 
-static bool is_ascii(struct str s)
-{
-    for (size_t i = 0; i < s.len; i++)
-        if ((unsigned char)s.ptr[i] > 127)
-            return false;
-    return true;
-}
-
 struct str send_list_wire(const struct send_list *l, size_t i)
 {
     struct str given = send_list_at(l, i);
 
-    return is_ascii(given) ? given : str_of(given.ptr + given.len + 1);
+    return str_is_ascii(given) ? given : str_of(given.ptr + given.len + 1);
 }
 
 void send_put_wire(struct buf *out, struct str address)
@@ -56,8 +48,8 @@ void send_put_wire(struct buf *out, struct str address)
     struct smtp_address parsed;
     struct dns_name domain;
 
-    if (smtp_address_parse(address, true, &parsed) < 0 || !is_ascii(parsed.local_part) ||
-        is_ascii(parsed.domain) || dns_name_parse(&domain, parsed.domain) < 0) {
+    if (smtp_address_parse(address, true, &parsed) < 0 || !str_is_ascii(parsed.local_part) ||
+        str_is_ascii(parsed.domain) || dns_name_parse(&domain, parsed.domain) < 0) {
         buf_put_str(out, address);
         return;
     }
@@ -112,7 +104,7 @@ void send_list_add(struct send_list *l, struct str address, const char *where)
     }
     buf_put_str(&l->text, parsed.text);
     buf_putc(&l->text, '\0');
-    if (!is_ascii(address)) {
+    if (!str_is_ascii(address)) {
         send_put_wire(&l->text, parsed.text);
         buf_putc(&l->text, '\0');
     }
