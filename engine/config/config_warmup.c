@@ -112,15 +112,9 @@ static bool ends_in(struct str host, struct str suffix)
 
 static bool ends_in_one_of(struct str host, struct str suffixes)
 {
-    while (suffixes.len != 0) {
-        ptrdiff_t blank = str_find(suffixes, ' ');
-        size_t n = blank < 0 ? suffixes.len : (size_t)blank;
-
-        if (ends_in(host, (struct str){suffixes.ptr, n}))
+    while (suffixes.len != 0)
+        if (ends_in(host, str_take(&suffixes, ' ')))
             return true;
-        n += n < suffixes.len;
-        suffixes = (struct str){suffixes.ptr + n, suffixes.len - n};
-    }
     return false;
 }
 

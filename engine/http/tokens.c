@@ -24,22 +24,12 @@ static const struct {
     unsigned scope;
 } scopes[] = {{"inject", TOKEN_INJECT}, {"read", TOKEN_READ}, {"admin", TOKEN_ADMIN}};
 
-static struct str take_until(struct str *rest, char c)
-{
-    ptrdiff_t end = str_find(*rest, c);
-    struct str part = {rest->ptr, end < 0 ? rest->len : (size_t)end};
-
-    rest->ptr += part.len + (end >= 0);
-    rest->len -= part.len + (end >= 0);
-    return part;
-}
-
 unsigned token_scopes_parse(struct str text)
 {
     unsigned all = 0;
 
     while (text.len > 0) {
-        struct str one = take_until(&text, ',');
+        struct str one = str_take(&text, ',');
         unsigned scope = 0;
 
         for (size_t i = 0; i < ARRAY_LEN(scopes); i++)
@@ -109,7 +99,7 @@ static bool parse_line(struct str line, struct token *out)
     uint64_t created;
 
     for (size_t i = 0; i < FIELDS; i++)
-        f[i] = take_until(&line, ' ');
+        f[i] = str_take(&line, ' ');
     if (line.len > 0 || !token_name_valid(f[0]) || f[1].len != TOKEN_HASH_CHARS ||
         !(str_eq(f[3], STR("-")) || token_name_valid(f[3])) ||
         str_to_u64(f[4], INT64_MAX, &created) < 0)
@@ -153,7 +143,7 @@ int token_list_load(const char *file, struct token_list *out, struct buf *error)
     if (err < 0)
         buf_printf(error, "%s: %s", file, strerror(-err));
     while (err == 0 && rest.len > 0) {
-        struct str one = take_until(&rest, '\n');
+        struct str one = str_take(&rest, '\n');
 
         line++;
         if (list.len == TOKENS_MAX || !parse_line(one, &list.tokens[list.len++])) {
