@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "dns/name.h"
 #include "tools/commands/commands.h"
@@ -374,20 +375,20 @@ int queue_view_quarantine(struct channel *ch, struct queue_options *o)
 /* As hexdump -C. */
 static void print_bytes(const char *name, const char *base64)
 {
-    uint8_t *bytes = malloc(strlen(base64) + 1);
-    size_t len = bytes == NULL ? 0 : queue_decode_base64(base64, bytes);
+    struct buf bytes = {0};
 
-    printf("%s, %zu bytes\n", name, len);
-    for (size_t at = 0; at < len; at += 16) {
+    (void)!base64_decode(&bytes, str_of(base64)); /* what is none has 0 bytes */
+    printf("%s, %zu bytes\n", name, bytes.len);
+    for (size_t at = 0; at < bytes.len; at += 16) {
         printf("  %06zx ", at);
         for (size_t i = at; i < at + 16; i++)
-            i < len ? printf(" %02x", bytes[i]) : printf("   ");
+            i < bytes.len ? printf(" %02x", bytes.data[i]) : printf("   ");
         fputs("  ", stdout);
-        for (size_t i = at; i < at + 16 && i < len; i++)
-            putchar(bytes[i] >= ' ' && bytes[i] < 127 ? bytes[i] : '.');
+        for (size_t i = at; i < at + 16 && i < bytes.len; i++)
+            putchar(bytes.data[i] >= ' ' && bytes.data[i] < 127 ? bytes.data[i] : '.');
         putchar('\n');
     }
-    free(bytes);
+    buf_done(&bytes);
 }
 
 static void print_quarantined_all(const struct queue_options *o, const json_t *q)
