@@ -169,36 +169,17 @@ int config_user_parse(struct config *c, struct str entry, struct config_user *ou
 
 /* --- the file --- */
 
-struct user_node {
-    struct map_node node;
-    const struct config_user *user;
-};
-
-static uint64_t name_hash(struct str name)
-{
-    return hash_bytes(name.ptr, name.len, 0);
-}
-
 const struct config_user *config_user_find(const struct config *c, struct str name)
 {
-    const struct map *users = &((const struct config_owner *)c)->users;
+    uint32_t at = config_names_find(&((const struct config_owner *)c)->users, name);
 
-    if (users->buckets == NULL)
-        return NULL;
-    for (struct map_node *n = map_find(users, name_hash(name)); n != NULL; n = map_find_next(n)) {
-        const struct config_user *u = CONTAINER_OF(n, struct user_node, node)->user;
-
-        if (str_eq(str_of(u->name), name))
-            return u;
-    }
-    return NULL;
+    return at == CONFIG_NO_MATCH ? NULL : &c->auth.users[at];
 }
 
 static int add_user(struct config *c, struct str entry, struct buf *why)
 {
-    struct map *users = &((struct config_owner *)c)->users;
+    struct config_owner *owner = (struct config_owner *)c;
     struct config_user *u = &c->auth.users[c->auth.users_len];
-    struct user_node *n;
 
     if (config_user_parse(c, entry, u, why) < 0)
         return -EINVAL;
@@ -210,22 +191,17 @@ static int add_user(struct config *c, struct str entry, struct buf *why)
         buf_printf(why, "user %s: there is no pool '%s' in 'pools'", u->name, u->pool);
         return -EINVAL;
     }
-    n = config_alloc(c, sizeof(*n));
-    n->user = u;
-    map_insert(users, &n->node, name_hash(str_of(u->name)));
-    c->auth.users_len++;
+    config_names_add(c, &owner->users, str_of(u->name), (uint32_t)c->auth.users_len++);
     return 0;
 }
 
 static int load_entries(struct config *c, struct str text, struct buf *errors)
 {
-    struct config_owner *owner = (struct config_owner *)c;
     size_t at = 0, count = 1;
     struct str entry;
     unsigned line = 0;
-    int err = map_init(&owner->users, 64), result = 0;
+    int result = 0;
 
-    ASSERT(err == 0);
     for (size_t i = 0; i < text.len; i++)
         count += text.ptr[i] == '\n';
     c->auth.users = config_alloc(c, count * sizeof(*c->auth.users));
