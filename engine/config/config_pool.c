@@ -9,7 +9,7 @@
 
 /* --- finding --- */
 
-static const struct config_source *source_find(const struct config *c, const char *name)
+const struct config_source *config_source_find(const struct config *c, const char *name)
 {
     for (size_t i = 0; i < c->sources_len; i++)
         if (strcmp(c->sources[i].name, name) == 0)
@@ -130,7 +130,7 @@ void config_finish_pools(struct config *c)
         pool->overflow =
             pool->overflow_name == NULL ? NULL : config_pool_find(c, str_of(pool->overflow_name));
         for (size_t j = 0; j < pool->sources_len; j++)
-            pool->sources[j].source = source_find(c, pool->sources[j].name);
+            pool->sources[j].source = config_source_find(c, pool->sources[j].name);
     }
     if (c->default_pool_name == NULL && c->pools_len == 1)
         c->default_pool_name = c->pools->name;

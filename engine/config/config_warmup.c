@@ -255,10 +255,8 @@ static void check_schedule(struct config_loader *l, const struct config_warmup_s
 /* Without any in the file there is one, which config_finish() makes. */
 static bool source_exists(const struct config *c, const char *name)
 {
-    for (size_t i = 0; i < c->sources_len; i++)
-        if (strcmp(c->sources[i].name, name) == 0)
-            return true;
-    return c->sources_len == 0 && strcmp(name, "default") == 0;
+    return config_source_find(c, name) != NULL ||
+           (c->sources_len == 0 && strcmp(name, "default") == 0);
 }
 
 static void check_source_name(struct config_loader *l, const char *name, struct config_place at)
