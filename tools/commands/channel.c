@@ -301,3 +301,9 @@ long long reply_number(const json_t *object, const char *name)
 {
     return json_integer_value(json_object_get(object, name));
 }
+
+void reply_print(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_COMPACT);
+    putchar('\n');
+}

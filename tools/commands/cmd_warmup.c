@@ -100,12 +100,10 @@ static int each(const struct options *o, json_t *request, const char *name,
     while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
         const json_t *value = json_object_get(reply, name);
 
-        if (value != NULL && o->channel.json) {
-            json_dumpf(value, stdout, JSON_COMPACT);
-            putchar('\n');
-        } else if (value != NULL) {
+        if (value != NULL && o->channel.json)
+            reply_print(value);
+        else if (value != NULL)
             print(value, !any);
-        }
         any = any || value != NULL;
         json_decref(reply);
     }

@@ -12,12 +12,6 @@
 #include "tools/commands/screen.h"
 #include "tools/commands/wait_text.h"
 
-void queue_print_json(const json_t *value)
-{
-    json_dumpf(value, stdout, JSON_COMPACT);
-    putchar('\n');
-}
-
 /* Calls print for the member name of each line of the reply. */
 static int each(struct channel *ch, json_t *request, const char *name,
                 void (*print)(const struct queue_options *o, const json_t *value),
@@ -32,7 +26,7 @@ static int each(struct channel *ch, json_t *request, const char *name,
         json_t *value = json_object_get(reply, name);
 
         if (value != NULL && o->channel.json)
-            queue_print_json(value);
+            reply_print(value);
         else if (value != NULL)
             print(o, value);
         json_decref(reply);
@@ -334,7 +328,7 @@ int queue_view_show(struct channel *ch, struct queue_options *o)
         return code;
     while ((reply = channel_next(ch, NULL, &code)) != NULL) {
         if (o->channel.json)
-            queue_print_json(reply);
+            reply_print(reply);
         else if (json_object_get(reply, "message") != NULL)
             print_message(json_object_get(reply, "message"));
         else if (json_object_get(reply, "row") != NULL)
