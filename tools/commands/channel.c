@@ -14,7 +14,6 @@
 #include "config/config.h"
 #include "tools/commands/commands.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
 /* The engine writes progress twice a second while it works on a request. */
 #define SILENCE_S_MAX 30
 #define READ_BYTES    (64 * 1024)

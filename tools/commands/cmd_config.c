@@ -11,8 +11,6 @@
 #include "worker/keyring.h"
 #include "worker/trust.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
-
 static const char help[] =
     "usage: hayauma config check [FILE]   say what is wrong with a file\n"
     "       hayauma config show [FILE]    every value in force, as YAML\n"

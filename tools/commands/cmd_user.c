@@ -16,8 +16,6 @@
 #include "tools/commands/commands.h"
 #include "tools/commands/users_file.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
-
 static const char help[] =
     "usage: hayauma user add NAME [options]      a new user\n"
     "       hayauma user passwd NAME [options]   another password\n"

@@ -11,8 +11,6 @@
 #include "tools/commands/screen.h"
 #include "tools/commands/warmup_print.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
-
 static const char help_text[] =
     "usage: hayauma warmup <action> [SOURCE [PROVIDER]] [options]\n"
     "\n"
