@@ -131,8 +131,8 @@ static int history(const struct options *o, const char *action)
 static int order(const struct options *o, const char *action)
 {
     bool sets = strcmp(action, "set") == 0, complains = strcmp(action, "complaints") == 0;
-    json_t *request = request_of(o, "warmup_order");
     struct channel ch;
+    json_t *request;
     int code;
 
     if (o->source == NULL)
@@ -141,6 +141,7 @@ static int order(const struct options *o, const char *action)
         return usage_error(o, "say at which PROVIDER");
     if ((sets || complains) && o->number == 0)
         return usage_error(o, sets ? "say --stage N" : "say --count N");
+    request = request_of(o, "warmup_order");
     if (request == NULL)
         return usage_error(o, "names are UTF-8");
     json_object_set_new(request, "order", json_string(sets ? "stage" : action));
