@@ -44,17 +44,6 @@ static void set_ipv4(struct sockaddr_storage *client, const void *address, uint1
 
 /* --- version 1: "PROXY TCP4 192.0.2.1 198.51.100.1 4711 25" --- */
 
-/* Takes a word off *rest, and the space behind it. Words are parted by one space. */
-static struct str next_word(struct str *rest)
-{
-    ptrdiff_t space = str_find(*rest, ' ');
-    struct str word = {rest->ptr, space < 0 ? rest->len : (size_t)space};
-    size_t used = word.len + (space >= 0);
-
-    *rest = (struct str){rest->ptr + used, rest->len - used};
-    return word;
-}
-
 static bool parse_ip(struct str word, int family, void *out)
 {
     char text[INET6_ADDRSTRLEN];
@@ -84,9 +73,10 @@ static bool v1_addresses(struct str rest, int family, struct sockaddr_storage *c
 
     if (rest.len == 0 || rest.ptr[rest.len - 1] == ' ')
         return false;
-    if (!parse_ip(next_word(&rest), family, &from) || !parse_ip(next_word(&rest), family, &to) ||
-        !parse_port(next_word(&rest), &from_port) || !parse_port(next_word(&rest), &to_port) ||
-        rest.len != 0)
+    if (!parse_ip(str_take(&rest, ' '), family, &from) ||
+        !parse_ip(str_take(&rest, ' '), family, &to) ||
+        !parse_port(str_take(&rest, ' '), &from_port) ||
+        !parse_port(str_take(&rest, ' '), &to_port) || rest.len != 0)
         return false;
     if (family == AF_INET)
         set_ipv4(client, &from, from_port);
@@ -111,7 +101,7 @@ static enum proxy_header_status v1_parse(struct str in, struct proxy_header *out
     out->len = (size_t)end + 1;
     if (str_eq(line, STR("UNKNOWN")))
         return PROXY_HEADER_DONE;
-    protocol = next_word(&line);
+    protocol = str_take(&line, ' ');
     if (str_eq(protocol, STR("UNKNOWN"))) /* whatever follows */
         good = str_find(line, '\r') < 0;
     else

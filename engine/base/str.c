@@ -61,6 +61,16 @@ ptrdiff_t str_rfind(struct str s, char c)
     return at == NULL ? -1 : at - s.ptr;
 }
 
+struct str str_take(struct str *rest, char end)
+{
+    ptrdiff_t at = str_find(*rest, end);
+    struct str part = {rest->ptr, at < 0 ? rest->len : (size_t)at};
+    size_t used = part.len + (at >= 0);
+
+    *rest = (struct str){rest->ptr + used, rest->len - used};
+    return part;
+}
+
 struct str str_of_u64(uint64_t v, char digits[STR_U64_BYTES])
 {
     size_t at = STR_U64_BYTES;

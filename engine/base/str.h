@@ -47,6 +47,9 @@ struct str str_trim(struct str s);
 /* Offset of the first/last byte c, or -1. */
 ptrdiff_t str_find(struct str s, char c);
 ptrdiff_t str_rfind(struct str s, char c);
+/* Takes what is before the first end off *rest, and the end itself; all of it where there is none.
+ */
+struct str str_take(struct str *rest, char end);
 /* v in decimal, at the end of digits. */
 #define STR_U64_BYTES 20
 struct str str_of_u64(uint64_t v, char digits[STR_U64_BYTES]);

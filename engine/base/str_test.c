@@ -70,6 +70,25 @@ static void test_find(void **state)
     }
 }
 
+static void test_take(void **state)
+{
+    static const struct {
+        struct str s, part, rest;
+    } cases[] = {
+        {STR("a,b,c"), STR("a"), STR("b,c")}, {STR("a,"), STR("a"), STR("")},
+        {STR(",a"), STR(""), STR("a")},       {STR("abc"), STR("abc"), STR("")},
+        {STR(","), STR(""), STR("")},         {STR(""), STR(""), STR("")},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct str rest = cases[i].s;
+
+        assert_true(str_eq(str_take(&rest, ','), cases[i].part));
+        assert_true(str_eq(rest, cases[i].rest));
+    }
+}
+
 static void test_to_u64(void **state)
 {
     static const struct {
@@ -104,10 +123,8 @@ static void test_to_u64(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_compare),
-        cmocka_unit_test(test_trim),
-        cmocka_unit_test(test_find),
-        cmocka_unit_test(test_to_u64),
+        cmocka_unit_test(test_compare), cmocka_unit_test(test_trim),   cmocka_unit_test(test_find),
+        cmocka_unit_test(test_take),    cmocka_unit_test(test_to_u64),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

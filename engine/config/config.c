@@ -143,52 +143,33 @@ unsigned config_line_of(const struct config *c, const void *base, const struct c
 
 /* --- shares --- */
 
-struct share_node {
-    struct map_node node;
-    const struct config_share *share;
-};
-
 static const struct config_share no_share = {.name = "", .weight = 1};
 
-static void index_shares(struct config *c, struct map *map, const struct config_share *shares,
+static void index_shares(struct config *c, struct map *names, const struct config_share *shares,
                          size_t len)
 {
-    int err;
-
-    if (len == 0 || map->buckets != NULL)
+    if (names->count != 0)
         return;
-    err = map_init(map, 64);
-    ASSERT(err == 0);
-    for (size_t i = 0; i < len; i++) {
-        struct share_node *n = config_alloc(c, sizeof(*n));
-
-        n->share = &shares[i];
-        map_insert(map, &n->node, hash_bytes(shares[i].name, strlen(shares[i].name), 0));
-    }
+    for (size_t i = 0; i < len; i++)
+        config_names_add(c, names, str_of(shares[i].name), (uint32_t)i);
 }
 
-static const struct config_share *share_find(const struct map *map, struct str name)
+static const struct config_share *share_find(const struct map *names,
+                                             const struct config_share *shares, struct str name)
 {
-    if (map->buckets == NULL)
-        return &no_share;
-    for (struct map_node *n = map_find(map, hash_bytes(name.ptr, name.len, 0)); n != NULL;
-         n = map_find_next(n)) {
-        const struct config_share *share = CONTAINER_OF(n, struct share_node, node)->share;
+    uint32_t at = config_names_find(names, name);
 
-        if (str_eq(str_of(share->name), name))
-            return share;
-    }
-    return &no_share;
+    return at == CONFIG_NO_MATCH ? &no_share : &shares[at];
 }
 
 const struct config_share *config_tenant(const struct config *c, struct str name)
 {
-    return share_find(&((const struct config_owner *)c)->tenants, name);
+    return share_find(&((const struct config_owner *)c)->tenants, c->tenants, name);
 }
 
 const struct config_share *config_campaign(const struct config *c, struct str name)
 {
-    return share_find(&((const struct config_owner *)c)->campaigns, name);
+    return share_find(&((const struct config_owner *)c)->campaigns, c->campaigns, name);
 }
 
 /* --- completing --- */

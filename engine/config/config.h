@@ -404,6 +404,8 @@ bool config_repairs_newlines(const struct config_listener *l, const struct socka
 const struct config_user *config_user_find(const struct config *c, struct str name);
 /* domain in lower-case A-labels; both empty: the null sender. */
 bool config_user_may_send(const struct config_user *u, struct str local_part, struct str domain);
+/* NULL: there is none of that name. */
+const struct config_source *config_source_find(const struct config *c, const char *name);
 /* What decides which pool sends a message. */
 struct config_pool_question {
     const struct config_listener *listener; /* or NULL; of client */

@@ -2,10 +2,9 @@
 #include "config/config_load.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
-#include <unistd.h>
 
+#include "base/file.h"
 #include "config/config_secret.h"
 #include "config/config_walk.h"
 
@@ -179,34 +178,10 @@ int config_load_text(const char *file, struct str text, struct config **out, str
     return 0;
 }
 
-/* The whole of a file. 0 or -errno. */
-static int read_file(const char *file, struct buf *text)
-{
-    int fd = open(file, O_RDONLY | O_CLOEXEC), err = 0;
-    ssize_t n = 1;
-
-    if (fd < 0)
-        return -errno;
-    while (err == 0 && n > 0) {
-        err = text->len > FILE_BYTES_MAX ? -EFBIG : buf_reserve(text, 64 * 1024);
-        if (err != 0)
-            break;
-        n = read(fd, text->data + text->len, 64 * 1024);
-        if (n < 0)
-            err = errno == EINTR ? 0 : -errno;
-        else
-            text->len += (size_t)n;
-        if (n < 0 && err == 0)
-            n = 1;
-    }
-    close(fd);
-    return err;
-}
-
 int config_load_file(const char *file, struct config **out, struct buf *errors)
 {
     struct buf text = {0};
-    int err = read_file(file, &text);
+    int err = file_read(file, FILE_BYTES_MAX, &text);
 
     if (err != 0)
         buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
@@ -237,7 +212,7 @@ char *config_control_socket(const char *file, struct buf *errors)
     struct config_loader l = {.c = config_new_default(), .file = file, .errors = errors};
     struct buf text = {0};
     char *path = NULL;
-    int err = read_file(file, &text);
+    int err = file_read(file, FILE_BYTES_MAX, &text);
 
     if (err != 0)
         buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));

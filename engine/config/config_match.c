@@ -123,32 +123,35 @@ char *config_pattern_normal(struct config *c, struct str text, bool site_ok, str
     return name;
 }
 
-static const struct name_node *find_name(const struct map *names, struct str name)
+uint32_t config_names_find(const struct map *names, struct str name)
 {
-    uint64_t hash = hash_bytes(name.ptr, name.len, HASH_SEED);
-    struct map_node *n = names->buckets == NULL ? NULL : map_find(names, hash);
+    struct map_node *n;
 
+    if (names->count == 0)
+        return CONFIG_NO_MATCH;
+    n = map_find(names, hash_bytes(name.ptr, name.len, HASH_SEED));
     for (; n != NULL; n = map_find_next(n)) {
         const struct name_node *node = CONTAINER_OF(n, struct name_node, node);
 
         if (str_eq(node->name, name))
-            return node;
+            return node->position;
     }
-    return NULL;
+    return CONFIG_NO_MATCH;
 }
 
 /* First position of a pattern for the lower-case name: the name itself, then what it is below. */
 static uint32_t find_domain(const struct config_index *index, struct str name)
 {
-    const struct name_node *node = find_name(&index->names, name);
-    uint32_t best = node == NULL ? CONFIG_NO_MATCH : node->position;
+    uint32_t best = config_names_find(&index->names, name);
 
     for (size_t i = 1; i < name.len; i++) {
+        uint32_t at;
+
         if (name.ptr[i] != '.')
             continue;
-        node = find_name(&index->names, (struct str){name.ptr + i, name.len - i});
-        if (node != NULL && node->position < best)
-            best = node->position;
+        at = config_names_find(&index->names, (struct str){name.ptr + i, name.len - i});
+        if (at < best)
+            best = at;
     }
     return best;
 }
@@ -159,13 +162,13 @@ static uint32_t find_site(const struct config_index *index, struct str site, uin
     char lower[SITE_NAME_BYTES];
 
     if (site.len <= sizeof(lower)) {
-        const struct name_node *node;
+        uint32_t at;
 
         for (size_t i = 0; i < site.len; i++)
             lower[i] = ascii_lower(site.ptr[i]);
-        node = find_name(&index->sites, (struct str){lower, site.len});
-        if (node != NULL && node->position < best)
-            best = node->position;
+        at = config_names_find(&index->sites, (struct str){lower, site.len});
+        if (at < best)
+            best = at;
     }
     for (size_t i = 0; i < index->globs_len && index->globs[i].position < best; i++)
         if (glob_match(index->globs[i].glob, site))
@@ -188,7 +191,7 @@ uint32_t config_index_find(const struct config_index *index, struct str domain, 
     return best == CONFIG_NO_MATCH ? index->fallback : best;
 }
 
-static void add_name(struct config *c, struct map *names, struct str name, uint32_t position)
+void config_names_add(struct config *c, struct map *names, struct str name, uint32_t position)
 {
     struct name_node *node = config_alloc(c, sizeof(*node));
 
@@ -220,11 +223,11 @@ static void add_glob(struct config *c, struct config_index *index, struct str gl
 static uint32_t add_site(struct config *c, struct config_index *index, struct str pattern,
                          uint32_t position)
 {
-    const struct name_node *earlier = find_name(&index->sites, pattern);
+    uint32_t earlier = config_names_find(&index->sites, pattern);
 
-    if (earlier != NULL)
-        return earlier->position;
-    add_name(c, &index->sites, pattern, position);
+    if (earlier != CONFIG_NO_MATCH)
+        return earlier;
+    config_names_add(c, &index->sites, pattern, position);
     if (str_find(pattern, '*') >= 0)
         add_glob(c, index, pattern, position);
     return CONFIG_NO_MATCH;
@@ -248,7 +251,7 @@ uint32_t config_index_add(struct config *c, struct config_index *index, const ch
     earlier = find_domain(index, name);
     if (earlier != CONFIG_NO_MATCH)
         return earlier;
-    add_name(c, &index->names, name, position);
+    config_names_add(c, &index->names, name, position);
     return CONFIG_NO_MATCH;
 }
 

@@ -7,14 +7,9 @@
 
 #define NAMED_DEFAULT "default"
 
-struct pool_node {
-    struct map_node node;
-    const struct config_pool *pool;
-};
-
 /* --- finding --- */
 
-static const struct config_source *source_find(const struct config *c, const char *name)
+const struct config_source *config_source_find(const struct config *c, const char *name)
 {
     for (size_t i = 0; i < c->sources_len; i++)
         if (strcmp(c->sources[i].name, name) == 0)
@@ -24,18 +19,9 @@ static const struct config_source *source_find(const struct config *c, const cha
 
 const struct config_pool *config_pool_find(const struct config *c, struct str name)
 {
-    const struct map *pools = &((const struct config_owner *)c)->pools;
+    uint32_t at = config_names_find(&((const struct config_owner *)c)->pools, name);
 
-    if (name.len == 0)
-        return NULL;
-    for (struct map_node *n = map_find(pools, hash_bytes(name.ptr, name.len, 0)); n != NULL;
-         n = map_find_next(n)) {
-        const struct config_pool *pool = CONTAINER_OF(n, struct pool_node, node)->pool;
-
-        if (str_eq(str_of(pool->name), name))
-            return pool;
-    }
-    return NULL;
+    return at == CONFIG_NO_MATCH ? NULL : &c->pools[at];
 }
 
 const struct config_pool *config_pool_for(const struct config *c, struct str name)
@@ -111,18 +97,11 @@ static void default_pool(struct config *c)
 static void index_pools(struct config *c)
 {
     struct config_owner *owner = (struct config_owner *)c;
-    int err;
 
-    if (owner->pools.buckets != NULL)
+    if (owner->pools.count != 0)
         return;
-    err = map_init(&owner->pools, 16);
-    ASSERT(err == 0); /* memory: fatal while a configuration is built */
-    for (size_t i = 0; i < c->pools_len; i++) {
-        struct pool_node *n = config_alloc(c, sizeof(*n));
-
-        n->pool = &c->pools[i];
-        map_insert(&owner->pools, &n->node, hash_bytes(n->pool->name, strlen(n->pool->name), 0));
-    }
+    for (size_t i = 0; i < c->pools_len; i++)
+        config_names_add(c, &owner->pools, str_of(c->pools[i].name), (uint32_t)i);
     for (size_t i = 0; i < c->senders_len; i++)
         (void)config_index_add(c, &owner->senders, c->senders[i].pattern, (uint32_t)i);
 }
@@ -151,7 +130,7 @@ void config_finish_pools(struct config *c)
         pool->overflow =
             pool->overflow_name == NULL ? NULL : config_pool_find(c, str_of(pool->overflow_name));
         for (size_t j = 0; j < pool->sources_len; j++)
-            pool->sources[j].source = source_find(c, pool->sources[j].name);
+            pool->sources[j].source = config_source_find(c, pool->sources[j].name);
     }
     if (c->default_pool_name == NULL && c->pools_len == 1)
         c->default_pool_name = c->pools->name;

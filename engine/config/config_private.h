@@ -28,10 +28,8 @@ struct config_owner {
     struct config config; /* first: a struct config is always one of these */
     struct config_block *blocks;
     struct config_index routes, destinations, senders;
-    struct map lines;              /* of the members that the file gives, by struct and field */
-    struct map tenants, campaigns; /* by name; made with the first */
-    struct map users;              /* by name */
-    struct map pools;              /* the same */
+    struct map lines; /* of the members that the file gives, by struct and field */
+    struct map tenants, campaigns, users, pools; /* positions by name */
     const void *destinations_star; /* what "*" was read into: the others begin with its values */
 };
 
@@ -40,6 +38,11 @@ struct config *config_new_default(void);
 /* Zeroed memory that lives as long as c. As in buf_*, running out of memory is fatal. */
 void *config_alloc(struct config *c, size_t bytes);
 char *config_dup(struct config *c, struct str s);
+
+/* A list by the names of its entries. name lives as long as c. */
+void config_names_add(struct config *c, struct map *names, struct str name, uint32_t position);
+/* The entry's position in the list; CONFIG_NO_MATCH: there is none of that name. */
+uint32_t config_names_find(const struct map *names, struct str name);
 
 /* Adds pattern (lower case; checked by config_pattern_check()) at position. CONFIG_NO_MATCH, or the
  * position of an earlier pattern that matches all of what this one matches, which is then useless.

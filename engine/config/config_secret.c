@@ -96,12 +96,10 @@ bool config_secret_next(struct str text, size_t *at, unsigned *line, struct str 
 {
     while (*at < text.len) {
         struct str rest = {text.ptr + *at, text.len - *at};
-        ptrdiff_t end = str_find(rest, '\n');
-        size_t n = end < 0 ? rest.len : (size_t)end;
 
-        *at += n + (end >= 0);
+        *entry = str_trim(str_take(&rest, '\n'));
+        *at = text.len - rest.len;
         ++*line;
-        *entry = str_trim((struct str){rest.ptr, n});
         if (entry->len != 0 && entry->ptr[entry->len - 1] == '\r')
             entry->len--;
         if (entry->len != 0 && entry->ptr[0] != '#')

@@ -81,15 +81,9 @@ static bool is_choice(const struct config_field *f, struct str text)
 {
     struct str rest = str_of(f->choices);
 
-    while (rest.len != 0) {
-        ptrdiff_t comma = str_find(rest, ',');
-        size_t n = comma < 0 ? rest.len : (size_t)comma;
-
-        if (str_eq(str_trim((struct str){rest.ptr, n}), text))
+    while (rest.len != 0)
+        if (str_eq(str_trim(str_take(&rest, ',')), text))
             return true;
-        n += n < rest.len;
-        rest = (struct str){rest.ptr + n, rest.len - n};
-    }
     return false;
 }
 
@@ -373,13 +367,8 @@ static int set_default_list(struct config *c, const struct config_field *f, void
     int err;
 
     while (rest.len != 0) {
-        ptrdiff_t comma = str_find(rest, ',');
-        size_t len = comma < 0 ? rest.len : (size_t)comma;
-
         ASSERT(n < DEFAULT_ITEMS_MAX);
-        items[n++] = str_trim((struct str){rest.ptr, len});
-        len += len < rest.len;
-        rest = (struct str){rest.ptr + len, rest.len - len};
+        items[n++] = str_trim(str_take(&rest, ','));
     }
     err = config_set_list(c, f, base, items, n, &why, &bad);
     buf_done(&why);

@@ -71,16 +71,10 @@ static int set_senders(struct config *c, struct str value, struct config_user *u
     for (size_t i = 0; i < value.len; i++)
         n += value.ptr[i] == ',';
     u->senders = config_alloc(c, n * sizeof(*u->senders));
-    for (;;) {
-        ptrdiff_t comma = str_find(value, ',');
-        struct str one = {value.ptr, comma < 0 ? value.len : (size_t)comma};
-
-        if (add_sender(c, one, u, why) < 0)
+    for (; n > 0; n--)
+        if (add_sender(c, str_take(&value, ','), u, why) < 0)
             return -EINVAL;
-        if (comma < 0)
-            return 0;
-        value = (struct str){value.ptr + comma + 1, value.len - (size_t)comma - 1};
-    }
+    return 0;
 }
 
 static int set_tenant(struct config *c, struct str value, struct config_user *u, struct buf *why)
@@ -125,19 +119,17 @@ static const struct {
 static int set_field(struct config *c, struct str text, struct config_user *u, uint32_t *seen,
                      struct buf *why)
 {
-    ptrdiff_t equals = str_find(text, '=');
-    struct str name = {text.ptr, equals < 0 ? text.len : (size_t)equals};
+    struct str value = text, name = str_take(&value, '=');
 
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
-        if (equals < 0 || !str_eq(name, fields[i].name))
+        if (name.len == text.len || !str_eq(name, fields[i].name))
             continue;
         if ((*seen & 1u << i) != 0) {
             buf_printf(why, "%.*s is given twice", STR_FMT(name));
             return -EINVAL;
         }
         *seen |= 1u << i;
-        return fields[i].set(c, (struct str){text.ptr + equals + 1, text.len - (size_t)equals - 1},
-                             u, why);
+        return fields[i].set(c, value, u, why);
     }
     buf_printf(why, "'%.*s' is no field; there are senders=, tenant=, pool=, priority= and rate=",
                STR_FMT(name));
@@ -148,30 +140,21 @@ static int set_fields(struct config *c, struct str rest, struct config_user *u, 
 {
     uint32_t seen = 0;
 
-    while ((rest = str_trim(rest)).len != 0) {
-        ptrdiff_t space = str_find(rest, ' ');
-        struct str one = {rest.ptr, space < 0 ? rest.len : (size_t)space};
-
-        if (set_field(c, one, u, &seen, why) < 0)
+    while ((rest = str_trim(rest)).len != 0)
+        if (set_field(c, str_take(&rest, ' '), u, &seen, why) < 0)
             return -EINVAL;
-        rest = (struct str){rest.ptr + one.len, rest.len - one.len};
-    }
     return 0;
 }
 
 int config_user_parse(struct config *c, struct str entry, struct config_user *out, struct buf *why)
 {
-    ptrdiff_t first = str_find(entry, ':'), second;
-    struct str name = {entry.ptr, first < 0 ? entry.len : (size_t)first}, rest, hash;
+    struct str rest = entry, name = str_take(&rest, ':'), hash = str_take(&rest, ':');
 
     *out = (struct config_user){.priority = -1};
-    if (first < 0 || !is_name(name)) {
+    if (name.len == entry.len || !is_name(name)) {
         buf_puts(why, "is not \"name:hash\", with a name of 1 to 128 visible ASCII characters");
         return -EINVAL;
     }
-    rest = (struct str){entry.ptr + first + 1, entry.len - (size_t)first - 1};
-    second = str_find(rest, ':');
-    hash = (struct str){rest.ptr, second < 0 ? rest.len : (size_t)second};
     if (password_method(hash) == NULL) {
         buf_printf(why,
                    "user %.*s: no whole hash of yescrypt, bcrypt or sha512 behind the name; "
@@ -181,44 +164,22 @@ int config_user_parse(struct config *c, struct str entry, struct config_user *ou
     }
     out->name = config_dup(c, name);
     out->hash = config_dup(c, hash);
-    if (second < 0)
-        return 0;
-    rest = (struct str){rest.ptr + second + 1, rest.len - (size_t)second - 1};
     return set_fields(c, rest, out, why);
 }
 
 /* --- the file --- */
 
-struct user_node {
-    struct map_node node;
-    const struct config_user *user;
-};
-
-static uint64_t name_hash(struct str name)
-{
-    return hash_bytes(name.ptr, name.len, 0);
-}
-
 const struct config_user *config_user_find(const struct config *c, struct str name)
 {
-    const struct map *users = &((const struct config_owner *)c)->users;
+    uint32_t at = config_names_find(&((const struct config_owner *)c)->users, name);
 
-    if (users->buckets == NULL)
-        return NULL;
-    for (struct map_node *n = map_find(users, name_hash(name)); n != NULL; n = map_find_next(n)) {
-        const struct config_user *u = CONTAINER_OF(n, struct user_node, node)->user;
-
-        if (str_eq(str_of(u->name), name))
-            return u;
-    }
-    return NULL;
+    return at == CONFIG_NO_MATCH ? NULL : &c->auth.users[at];
 }
 
 static int add_user(struct config *c, struct str entry, struct buf *why)
 {
-    struct map *users = &((struct config_owner *)c)->users;
+    struct config_owner *owner = (struct config_owner *)c;
     struct config_user *u = &c->auth.users[c->auth.users_len];
-    struct user_node *n;
 
     if (config_user_parse(c, entry, u, why) < 0)
         return -EINVAL;
@@ -230,22 +191,17 @@ static int add_user(struct config *c, struct str entry, struct buf *why)
         buf_printf(why, "user %s: there is no pool '%s' in 'pools'", u->name, u->pool);
         return -EINVAL;
     }
-    n = config_alloc(c, sizeof(*n));
-    n->user = u;
-    map_insert(users, &n->node, name_hash(str_of(u->name)));
-    c->auth.users_len++;
+    config_names_add(c, &owner->users, str_of(u->name), (uint32_t)c->auth.users_len++);
     return 0;
 }
 
 static int load_entries(struct config *c, struct str text, struct buf *errors)
 {
-    struct config_owner *owner = (struct config_owner *)c;
     size_t at = 0, count = 1;
     struct str entry;
     unsigned line = 0;
-    int err = map_init(&owner->users, 64), result = 0;
+    int result = 0;
 
-    ASSERT(err == 0);
     for (size_t i = 0; i < text.len; i++)
         count += text.ptr[i] == '\n';
     c->auth.users = config_alloc(c, count * sizeof(*c->auth.users));

@@ -112,15 +112,9 @@ static bool ends_in(struct str host, struct str suffix)
 
 static bool ends_in_one_of(struct str host, struct str suffixes)
 {
-    while (suffixes.len != 0) {
-        ptrdiff_t blank = str_find(suffixes, ' ');
-        size_t n = blank < 0 ? suffixes.len : (size_t)blank;
-
-        if (ends_in(host, (struct str){suffixes.ptr, n}))
+    while (suffixes.len != 0)
+        if (ends_in(host, str_take(&suffixes, ' ')))
             return true;
-        n += n < suffixes.len;
-        suffixes = (struct str){suffixes.ptr + n, suffixes.len - n};
-    }
     return false;
 }
 
@@ -261,10 +255,8 @@ static void check_schedule(struct config_loader *l, const struct config_warmup_s
 /* Without any in the file there is one, which config_finish() makes. */
 static bool source_exists(const struct config *c, const char *name)
 {
-    for (size_t i = 0; i < c->sources_len; i++)
-        if (strcmp(c->sources[i].name, name) == 0)
-            return true;
-    return c->sources_len == 0 && strcmp(name, "default") == 0;
+    return config_source_find(c, name) != NULL ||
+           (c->sources_len == 0 && strcmp(name, "default") == 0);
 }
 
 static void check_source_name(struct config_loader *l, const char *name, struct config_place at)

@@ -106,13 +106,3 @@ void control_put_egress(struct control *c, struct buf *out)
         put_pool(config, &config->pools[i], out);
     close_list(out);
 }
-
-bool control_source_known(struct control *c, const char *name)
-{
-    const struct config *config = c->backend->config(c->arg);
-
-    for (size_t i = 0; i < config->sources_len; i++)
-        if (strcmp(config->sources[i].name, name) == 0)
-            return true;
-    return false;
-}

@@ -141,7 +141,6 @@ void control_suspensions_free(struct control_suspensions *s);
 
 /* "sources":[...],"pools":[...], of the status. */
 void control_put_egress(struct control *c, struct buf *out);
-bool control_source_known(struct control *c, const char *name);
 
 /* --- control_warmup.c --- */
 

@@ -169,10 +169,11 @@ enum control_step control_step_suspend(struct control_client *client)
 {
     const struct suspension *what = &client->request.suspension;
     bool resume = client->request.op == CONTROL_OP_RESUME;
+    const struct control *c = client->control;
     struct control_job *job;
 
     if (!resume && what->scope == SUSPENSION_SOURCE &&
-        !control_source_known(client->control, what->name)) {
+        config_source_find(c->backend->config(c->arg), what->name) == NULL) {
         char text[SUSPENSION_NAME_MAX + 64];
 
         snprintf(text, sizeof(text), "there is no source '%s'", what->name);

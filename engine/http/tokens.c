@@ -1,7 +1,6 @@
 #include "http/tokens.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 
 #include <glib.h>
 
+#include "base/file.h"
 #include "base/log.h"
 
 #define FILE_BYTES_MAX (16u << 20)
@@ -24,22 +24,12 @@ static const struct {
     unsigned scope;
 } scopes[] = {{"inject", TOKEN_INJECT}, {"read", TOKEN_READ}, {"admin", TOKEN_ADMIN}};
 
-static struct str take_until(struct str *rest, char c)
-{
-    ptrdiff_t end = str_find(*rest, c);
-    struct str part = {rest->ptr, end < 0 ? rest->len : (size_t)end};
-
-    rest->ptr += part.len + (end >= 0);
-    rest->len -= part.len + (end >= 0);
-    return part;
-}
-
 unsigned token_scopes_parse(struct str text)
 {
     unsigned all = 0;
 
     while (text.len > 0) {
-        struct str one = take_until(&text, ',');
+        struct str one = str_take(&text, ',');
         unsigned scope = 0;
 
         for (size_t i = 0; i < ARRAY_LEN(scopes); i++)
@@ -109,7 +99,7 @@ static bool parse_line(struct str line, struct token *out)
     uint64_t created;
 
     for (size_t i = 0; i < FIELDS; i++)
-        f[i] = take_until(&line, ' ');
+        f[i] = str_take(&line, ' ');
     if (line.len > 0 || !token_name_valid(f[0]) || f[1].len != TOKEN_HASH_CHARS ||
         !(str_eq(f[3], STR("-")) || token_name_valid(f[3])) ||
         str_to_u64(f[4], INT64_MAX, &created) < 0)
@@ -122,30 +112,11 @@ static bool parse_line(struct str line, struct token *out)
     return out->scopes != 0;
 }
 
-static int read_all(const char *file, struct buf *text)
-{
-    int fd = open(file, O_RDONLY | O_CLOEXEC), err = 0;
-    ssize_t n = 1;
-
-    if (fd < 0)
-        return -errno;
-    while (err == 0 && n > 0) {
-        ASSERT(buf_reserve(text, 4096) == 0);
-        n = read(fd, text->data + text->len, 4096);
-        if (n > 0)
-            text->len += (size_t)n;
-        err = n < 0 && errno != EINTR ? -errno : text->len > FILE_BYTES_MAX ? -EFBIG : 0;
-        n = n < 0 ? 1 : n;
-    }
-    close(fd);
-    return err;
-}
-
 int token_list_load(const char *file, struct token_list *out, struct buf *error)
 {
     struct buf text = {0};
     struct token_list list = {.tokens = calloc(TOKENS_MAX, sizeof(*list.tokens))};
-    int err = read_all(file, &text);
+    int err = file_read(file, FILE_BYTES_MAX, &text);
     struct str rest = buf_str(&text);
     unsigned line = 0;
 
@@ -153,7 +124,7 @@ int token_list_load(const char *file, struct token_list *out, struct buf *error)
     if (err < 0)
         buf_printf(error, "%s: %s", file, strerror(-err));
     while (err == 0 && rest.len > 0) {
-        struct str one = take_until(&rest, '\n');
+        struct str one = str_take(&rest, '\n');
 
         line++;
         if (list.len == TOKENS_MAX || !parse_line(one, &list.tokens[list.len++])) {
@@ -167,19 +138,6 @@ int token_list_load(const char *file, struct token_list *out, struct buf *error)
     else
         *out = list;
     return err;
-}
-
-static int write_all(int fd, struct str text)
-{
-    while (text.len > 0) {
-        ssize_t n = write(fd, text.ptr, text.len);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        text.ptr += n > 0 ? n : 0;
-        text.len -= n > 0 ? (size_t)n : 0;
-    }
-    return fsync(fd) < 0 ? -errno : 0;
 }
 
 /* The new file belongs to whom the old one belonged; the first to user, else to its directory's
@@ -201,40 +159,10 @@ static int find_owner(const char *file, const char *dir, const char *user, struc
     return 0;
 }
 
-static int replace(const char *file, const char *beside, const struct stat *owner, struct str text)
-{
-    int fd, err;
-
-    (void)unlink(beside); /* of who was killed */
-    fd = open(beside, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    err = write_all(fd, text);
-    if (err == 0 && ((owner->st_uid != geteuid() && fchown(fd, owner->st_uid, owner->st_gid) < 0) ||
-                     fchmod(fd, owner->st_mode & 0777) < 0))
-        err = -errno;
-    close(fd);
-    if (err == 0 && rename(beside, file) < 0)
-        err = -errno;
-    if (err < 0)
-        unlink(beside);
-    return err;
-}
-
-static int sync_directory(const char *dir)
-{
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    int err = fd < 0 || fsync(fd) < 0 ? -errno : 0;
-
-    if (fd >= 0)
-        close(fd);
-    return err;
-}
-
 int token_list_store(const char *file, const struct token_list *list, const char *user)
 {
     struct buf text = {0};
-    char *beside = g_strdup_printf("%s.new", file), *dir = g_path_get_dirname(file);
+    char *dir = g_path_get_dirname(file);
     struct stat owner;
     int err = find_owner(file, dir, user, &owner);
 
@@ -247,11 +175,10 @@ int token_list_store(const char *file, const struct token_list *list, const char
                    (long long)t->created_s);
     }
     if (err == 0)
-        err = replace(file, beside, &owner, buf_str(&text));
-    if (err == 0)
-        err = sync_directory(dir);
+        err = file_replace(file, owner.st_mode & 0777,
+                           geteuid() == 0 || owner.st_uid != geteuid() ? &owner : NULL,
+                           buf_str(&text));
     g_free(dir);
-    g_free(beside);
     buf_done(&text);
     return err;
 }

@@ -14,7 +14,6 @@
 #include "config/config.h"
 #include "tools/commands/commands.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
 /* The engine writes progress twice a second while it works on a request. */
 #define SILENCE_S_MAX 30
 #define READ_BYTES    (64 * 1024)
@@ -300,4 +299,10 @@ const char *reply_text(const json_t *object, const char *name)
 long long reply_number(const json_t *object, const char *name)
 {
     return json_integer_value(json_object_get(object, name));
+}
+
+void reply_print(const json_t *value)
+{
+    json_dumpf(value, stdout, JSON_COMPACT);
+    putchar('\n');
 }

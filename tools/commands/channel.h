@@ -61,5 +61,7 @@ void channel_wait_closed(struct channel *ch);
 /* Members of a reply; a default when missing. */
 const char *reply_text(const json_t *object, const char *name);
 long long reply_number(const json_t *object, const char *name);
+/* A reply, or a part of one, as a line of JSON. */
+void reply_print(const json_t *value);
 
 #endif

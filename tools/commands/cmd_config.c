@@ -11,8 +11,6 @@
 #include "worker/keyring.h"
 #include "worker/trust.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
-
 static const char help[] =
     "usage: hayauma config check [FILE]   say what is wrong with a file\n"
     "       hayauma config show [FILE]    every value in force, as YAML\n"
@@ -30,18 +28,17 @@ static const char help[] =
 struct options {
     const char *file;
     bool defaults, quiet;
-    bool keys; /* the files that it names are read too */
 };
 
-/* The configuration, or NULL with its mistakes printed. */
-static struct config *load(const struct options *o)
+/* The configuration, or NULL with its mistakes printed. keys: those of signatures are read too. */
+static struct config *load(const struct options *o, bool keys)
 {
     struct config *c = NULL;
     struct buf errors = {0};
 
     if (o->defaults)
         return config_default();
-    if (config_load(o->file, &c, &errors) == 0 && o->keys && keyring_open(c, &errors) != 0) {
+    if (config_load(o->file, &c, &errors) == 0 && keys && keyring_open(c, &errors) != 0) {
         config_unref(c);
         c = NULL;
     }
@@ -71,12 +68,9 @@ static bool files_good(const struct config *c)
 
 static int check(const struct options *o)
 {
-    struct options with_keys = *o;
-    struct config *c;
+    struct config *c = load(o, true);
     struct buf warnings = {0};
 
-    with_keys.keys = true;
-    c = load(&with_keys);
     if (c == NULL)
         return EXIT_FAILED;
     if (!files_good(c)) {
@@ -104,7 +98,7 @@ static int print(struct buf *text)
 
 static int show(const struct options *o)
 {
-    struct config *c = load(o);
+    struct config *c = load(o, false);
     struct buf text = {0};
 
     if (c == NULL)

@@ -17,7 +17,6 @@
 #include "tools/commands/dkim_record.h"
 #include "worker/keyring.h"
 
-#define CONFIG_FILE       "/etc/hayauma/hayauma.yaml"
 #define DIRECTORY         "/etc/hayauma/dkim"
 #define MESSAGE_BYTES_MAX ((size_t)64 << 20)
 #define SELECTOR_MAX      50

@@ -180,13 +180,13 @@ static int run_action(struct channel *ch, const struct action *a, const struct q
         return code;
     while ((reply = channel_next(ch, &done, &code)) != NULL) {
         if (o->channel.json)
-            queue_print_json(reply);
+            reply_print(reply);
         else
             show_progress(json_object_get(reply, "progress"));
         json_decref(reply);
     }
     if (code == 0 && o->channel.json)
-        queue_print_json(done);
+        reply_print(done);
     else if (code == 0)
         print_outcome(a, done);
     if (code == 0 && !o->all && reply_number(done, "matched") == 0)

@@ -23,8 +23,7 @@ static void print_result(const struct channel_options *o, const json_t *done)
     size_t i;
 
     if (o->json) {
-        json_dumpf(done, stdout, JSON_COMPACT);
-        putchar('\n');
+        reply_print(done);
         return;
     }
     puts("configuration applied");

@@ -41,7 +41,7 @@ static const char usage[] =
     "past the final dot, settles, and exits within drain_timeout. A second signal exits at once\n"
     "(nothing accepted is lost). SIGHUP reloads the configuration file.\n"
     "\n"
-    "  -c, --config FILE   configuration (default /etc/hayauma/hayauma.yaml)\n"
+    "  -c, --config FILE   configuration (default " CONFIG_FILE ")\n"
     "  -w, --workers N     worker threads, instead of the file's (default: one per core)\n"
     "  -h, --help          this text\n"
     "\n"
@@ -79,7 +79,7 @@ static int serve_options(struct serve *s, int argc, char **argv)
                                             {0}};
     int c;
 
-    s->file = "/etc/hayauma/hayauma.yaml";
+    s->file = CONFIG_FILE;
     while ((c = getopt_long(argc, argv, "c:w:h", options, NULL)) != -1) {
         switch (c) {
         case 'c':

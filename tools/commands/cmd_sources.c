@@ -56,10 +56,23 @@ static json_t *ask(const struct channel_options *o, const char *name, int *code)
     return list;
 }
 
-static void print_json(const json_t *value)
+/* All that name has. */
+static int print_list(const struct channel_options *o, const char *name,
+                      void (*print)(const json_t *one, bool first))
 {
-    json_dumpf(value, stdout, JSON_COMPACT);
-    putchar('\n');
+    int code;
+    json_t *list = ask(o, name, &code), *one;
+    size_t i;
+
+    json_array_foreach(list, i, one)
+    {
+        if (o->json)
+            reply_print(one);
+        else
+            print(one, i == 0);
+    }
+    json_decref(list);
+    return code;
 }
 
 static void put_column(struct buf *line, const char *text, unsigned columns)
@@ -82,10 +95,13 @@ static void put_number(struct buf *line, long long v, unsigned columns)
 
 /* --- sources --- */
 
-static void print_source(const json_t *s)
+static void print_source(const json_t *s, bool first)
 {
     struct buf line = {0};
 
+    if (first)
+        buf_printf(&line, "%-20s %-9s %8s %12s %-15s %-15s %s\n", "SOURCE", "STATE", "SESSIONS",
+                   "MESSAGES", "IPV4", "IPV6", "EHLO NAME");
     put_column(&line, reply_text(s, "name"), 20);
     put_column(&line, reply_text(s, "state"), 9);
     put_number(&line, reply_number(s, "sessions"), 8);
@@ -98,25 +114,10 @@ static void print_source(const json_t *s)
     buf_done(&line);
 }
 
-static int list_sources(const struct channel_options *o)
+static int source_list(const struct channel_options *o, const char *name)
 {
-    int code;
-    json_t *list = ask(o, "sources", &code);
-    size_t i;
-    json_t *s;
-
-    if (list != NULL && !o->json)
-        printf("%-20s %-9s %8s %12s %-15s %-15s %s\n", "SOURCE", "STATE", "SESSIONS", "MESSAGES",
-               "IPV4", "IPV6", "EHLO NAME");
-    json_array_foreach(list, i, s)
-    {
-        if (o->json)
-            print_json(s);
-        else
-            print_source(s);
-    }
-    json_decref(list);
-    return code;
+    (void)name;
+    return print_list(o, "sources", print_source);
 }
 
 static void print_field(const char *name, const char *text)
@@ -186,7 +187,7 @@ static int show_source(const struct channel_options *o, const char *name)
             continue;
         found = true;
         if (o->json)
-            print_json(s);
+            reply_print(s);
         else
             print_details(s);
     }
@@ -203,13 +204,16 @@ static int show_source(const struct channel_options *o, const char *name)
 
 /* --- pools --- */
 
-static void print_pool(const json_t *pool)
+static void print_pool(const json_t *pool, bool first)
 {
     const json_t *sources = json_object_get(pool, "sources");
     struct buf line = {0};
     size_t i;
     json_t *s;
 
+    if (first)
+        buf_printf(&line, "%-20s %-9s %-20s %s\n", "POOL", "SELECTION", "OVERFLOW",
+                   "SOURCES AND WEIGHTS");
     put_column(&line, reply_text(pool, "name"), 20);
     put_column(&line, reply_text(pool, "selection"), 9);
     put_column(&line, reply_text(pool, "overflow"), 20);
@@ -226,24 +230,10 @@ static void print_pool(const json_t *pool)
     buf_done(&line);
 }
 
-static int list_pools(const struct channel_options *o)
+static int pool_list(const struct channel_options *o, const char *name)
 {
-    int code;
-    json_t *list = ask(o, "pools", &code);
-    size_t i;
-    json_t *pool;
-
-    if (list != NULL && !o->json)
-        printf("%-20s %-9s %-20s %s\n", "POOL", "SELECTION", "OVERFLOW", "SOURCES AND WEIGHTS");
-    json_array_foreach(list, i, pool)
-    {
-        if (o->json)
-            print_json(pool);
-        else
-            print_pool(pool);
-    }
-    json_decref(list);
-    return code;
+    (void)name;
+    return print_list(o, "pools", print_pool);
 }
 
 /* --- options --- */
@@ -290,18 +280,6 @@ static int run(const char *what, const char *help, int argc, char **argv,
     if (code == -1)
         fputs(help, stdout);
     return code == -1 ? EXIT_OK : code;
-}
-
-static int source_list(const struct channel_options *o, const char *name)
-{
-    (void)name;
-    return list_sources(o);
-}
-
-static int pool_list(const struct channel_options *o, const char *name)
-{
-    (void)name;
-    return list_pools(o);
 }
 
 int cmd_sources(int argc, char **argv)

@@ -91,8 +91,7 @@ static int print_json(struct channel *ch, const struct options *o)
 
         if (status == NULL)
             break;
-        json_dumpf(status, stdout, JSON_COMPACT);
-        putchar('\n');
+        reply_print(status);
         fflush(stdout);
         json_decref(status);
         if (!o->paced || ferror(stdout) != 0)

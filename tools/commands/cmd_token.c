@@ -28,7 +28,7 @@ static const char help[] =
     "                     commas (default: inject)\n"
     "  --tenant NAME      mail sent with it is this tenant's\n"
     "  --file FILE        the file of tokens (default: http.tokens of the configuration)\n"
-    "  -c, --config FILE  configuration (default /etc/hayauma/hayauma.yaml)\n"
+    "  -c, --config FILE  configuration (default " CONFIG_FILE ")\n"
     "  -h, --help         this text\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n";
@@ -190,7 +190,7 @@ int cmd_token(int argc, char **argv)
         {"scopes", required_argument, NULL, 's'}, {"tenant", required_argument, NULL, 't'},
         {"file", required_argument, NULL, 'f'},   {"config", required_argument, NULL, 'c'},
         {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
-    struct options o = {.config = "/etc/hayauma/hayauma.yaml", .scopes = "inject"};
+    struct options o = {.config = CONFIG_FILE, .scopes = "inject"};
     int c;
 
     while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {

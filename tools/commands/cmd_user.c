@@ -16,8 +16,6 @@
 #include "tools/commands/commands.h"
 #include "tools/commands/users_file.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
-
 static const char help[] =
     "usage: hayauma user add NAME [options]      a new user\n"
     "       hayauma user passwd NAME [options]   another password\n"
@@ -253,15 +251,13 @@ static bool passwd(struct users_file *f, const struct options *o)
     size_t at, begin = strlen(o->name) + 1;
     struct buf hash = {0};
     struct str line, rest;
-    ptrdiff_t end;
     bool good;
 
     if (!find(f, o, &at, &line))
         return false;
     rest = (struct str){line.ptr + begin, line.len - begin};
-    end = str_find(rest, ':');
-    good = put_hash(&hash, o) && save(f, at + begin, end < 0 ? rest.len : (size_t)end, &hash,
-                                      "has another password", o->name);
+    good = put_hash(&hash, o) &&
+           save(f, at + begin, str_take(&rest, ':').len, &hash, "has another password", o->name);
     buf_done(&hash);
     return good;
 }

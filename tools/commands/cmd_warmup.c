@@ -11,8 +11,6 @@
 #include "tools/commands/screen.h"
 #include "tools/commands/warmup_print.h"
 
-#define CONFIG_FILE "/etc/hayauma/hayauma.yaml"
-
 static const char help_text[] =
     "usage: hayauma warmup <action> [SOURCE [PROVIDER]] [options]\n"
     "\n"
@@ -100,12 +98,10 @@ static int each(const struct options *o, json_t *request, const char *name,
     while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
         const json_t *value = json_object_get(reply, name);
 
-        if (value != NULL && o->channel.json) {
-            json_dumpf(value, stdout, JSON_COMPACT);
-            putchar('\n');
-        } else if (value != NULL) {
+        if (value != NULL && o->channel.json)
+            reply_print(value);
+        else if (value != NULL)
             print(value, !any);
-        }
         any = any || value != NULL;
         json_decref(reply);
     }
@@ -135,8 +131,8 @@ static int history(const struct options *o, const char *action)
 static int order(const struct options *o, const char *action)
 {
     bool sets = strcmp(action, "set") == 0, complains = strcmp(action, "complaints") == 0;
-    json_t *request = request_of(o, "warmup_order");
     struct channel ch;
+    json_t *request;
     int code;
 
     if (o->source == NULL)
@@ -145,6 +141,7 @@ static int order(const struct options *o, const char *action)
         return usage_error(o, "say at which PROVIDER");
     if ((sets || complains) && o->number == 0)
         return usage_error(o, sets ? "say --stage N" : "say --count N");
+    request = request_of(o, "warmup_order");
     if (request == NULL)
         return usage_error(o, "names are UTF-8");
     json_object_set_new(request, "order", json_string(sets ? "stage" : action));

@@ -3,6 +3,8 @@
 #ifndef HAYAUMA_TOOLS_COMMANDS_H
 #define HAYAUMA_TOOLS_COMMANDS_H
 
+#define CONFIG_FILE "/etc/hayauma/hayauma.yaml" /* where none is named */
+
 enum exit_code {
     EXIT_OK = 0,
     EXIT_FAILED = 1,     /* it was tried and did not work */

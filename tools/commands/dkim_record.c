@@ -51,15 +51,9 @@ static struct str trim(struct str s)
 /* Whether s has word among its values, which stand between colons. */
 static bool has_word(struct str s, struct str word)
 {
-    while (s.len > 0) {
-        ptrdiff_t colon = str_find(s, ':');
-        size_t n = colon < 0 ? s.len : (size_t)colon;
-
-        if (str_eq_nocase(trim((struct str){s.ptr, n}), word))
+    while (s.len > 0)
+        if (str_eq_nocase(trim(str_take(&s, ':')), word))
             return true;
-        n += n < s.len;
-        s = (struct str){s.ptr + n, s.len - n};
-    }
     return false;
 }
 
@@ -67,18 +61,13 @@ static bool has_word(struct str s, struct str word)
 static bool find_tag(struct str record, char tag, struct str *value)
 {
     while (record.len > 0) {
-        ptrdiff_t end = str_find(record, ';');
-        size_t n = end < 0 ? record.len : (size_t)end;
-        struct str one = {record.ptr, n};
-        ptrdiff_t equals = str_find(one, '=');
-        struct str name = trim((struct str){one.ptr, equals < 0 ? 0 : (size_t)equals});
+        struct str one = str_take(&record, ';'), rest = one, before = str_take(&rest, '=');
+        struct str name = trim(before);
 
-        if (name.len == 1 && name.ptr[0] == tag) {
-            *value = trim((struct str){one.ptr + equals + 1, one.len - (size_t)equals - 1});
+        if (before.len < one.len && name.len == 1 && name.ptr[0] == tag) {
+            *value = trim(rest);
             return true;
         }
-        n += n < record.len;
-        record = (struct str){record.ptr + n, record.len - n};
     }
     return false;
 }

@@ -9,32 +9,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/base64.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/screen.h"
-
-/* The engine's own base64: no blanks, padding at the end only. */
-size_t queue_decode_base64(const char *text, uint8_t *out)
-{
-    size_t n = 0;
-    uint32_t bits = 0, have = 0;
-
-    for (; *text != 0 && *text != '='; text++) {
-        char c = *text;
-        uint32_t v = c >= 'a'   ? (uint32_t)(c - 'a') + 26
-                     : c >= 'A' ? (uint32_t)(c - 'A')
-                     : c >= '0' ? (uint32_t)(c - '0') + 52
-                     : c == '+' ? 62
-                                : 63;
-
-        bits = bits << 6 | v;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            out[n++] = (uint8_t)(bits >> have);
-        }
-    }
-    return n;
-}
 
 /* Our own trouble, as opposed to what the engine says of one message. */
 #define WRITE_FAILED (-1)
@@ -55,12 +32,11 @@ static int fetch(struct channel *ch, const char *op, const char *id, FILE *to, c
     if (code != 0)
         return code;
     while ((reply = channel_next(ch, NULL, &code)) != NULL) {
-        const char *text = reply_text(reply, "content");
-        uint8_t *bytes = malloc(strlen(text) + 1);
-        size_t n = bytes == NULL ? 0 : queue_decode_base64(text, bytes);
+        struct buf bytes = {0};
 
-        failed = failed || bytes == NULL || fwrite(bytes, 1, n, to) != n;
-        free(bytes);
+        failed = failed || base64_decode(&bytes, str_of(reply_text(reply, "content"))) < 0 ||
+                 fwrite(bytes.data, 1, bytes.len, to) != bytes.len;
+        buf_done(&bytes);
         json_decref(reply);
     }
     if (code == 0 && (fflush(to) != 0 || failed))
@@ -120,22 +96,20 @@ static int export_message(struct exporter *e, const char *id)
 /* A member of the row that is bytes becomes a file of its own. */
 static int export_bytes(const struct exporter *e, json_t *row, const char *member)
 {
-    const char *text = reply_text(row, member);
-    uint8_t *bytes = malloc(strlen(text) + 1);
-    size_t n = bytes == NULL ? 0 : queue_decode_base64(text, bytes);
+    struct buf bytes = {0};
     char *name = NULL;
     FILE *to = NULL;
     int code = 0;
 
-    if (bytes != NULL &&
+    if (base64_decode(&bytes, str_of(reply_text(row, member))) == 0 &&
         asprintf(&name, "%s/%s.%s", e->directory, reply_text(row, "record"), member) >= 0)
         to = fopen(name, "wex");
-    if (to == NULL || fwrite(bytes, 1, n, to) != n)
+    if (to == NULL || fwrite(bytes.data, 1, bytes.len, to) != bytes.len)
         code = write_failed(member);
     if (to != NULL && fclose(to) != 0 && code == 0)
         code = write_failed(member);
     json_object_del(row, member);
-    free(bytes);
+    buf_done(&bytes);
     free(name);
     return code;
 }

@@ -169,12 +169,10 @@ static int change(struct channel *ch, const struct suspend_options *o, const cha
     if (request == NULL)
         return usage_error(o, "the name or the reason is not UTF-8");
     code = channel_ask(ch, request, &done);
-    if (code == 0 && o->channel.json) {
-        json_dumpf(done, stdout, JSON_COMPACT);
-        putchar('\n');
-    } else if (code == 0) {
+    if (code == 0 && o->channel.json)
+        reply_print(done);
+    else if (code == 0)
         print_change(o, action, done);
-    }
     json_decref(done);
     return code;
 }
@@ -240,8 +238,7 @@ static int list(struct channel *ch, const struct suspend_options *o)
         const json_t *one = json_object_get(reply, "suspension");
 
         if (one != NULL && o->channel.json) {
-            json_dumpf(one, stdout, JSON_COMPACT);
-            putchar('\n');
+            reply_print(one);
         } else if (one != NULL) {
             if (!any)
                 printf("%-8s %-30s %10s %7s %7s %s\n", "WHAT", "NAME", "RECIPIENTS", "SINCE",

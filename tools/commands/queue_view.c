@@ -4,18 +4,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "dns/name.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/queue_export.h"
 #include "tools/commands/screen.h"
 #include "tools/commands/wait_text.h"
-
-void queue_print_json(const json_t *value)
-{
-    json_dumpf(value, stdout, JSON_COMPACT);
-    putchar('\n');
-}
 
 /* Calls print for the member name of each line of the reply. */
 static int each(struct channel *ch, json_t *request, const char *name,
@@ -31,7 +26,7 @@ static int each(struct channel *ch, json_t *request, const char *name,
         json_t *value = json_object_get(reply, name);
 
         if (value != NULL && o->channel.json)
-            queue_print_json(value);
+            reply_print(value);
         else if (value != NULL)
             print(o, value);
         json_decref(reply);
@@ -333,7 +328,7 @@ int queue_view_show(struct channel *ch, struct queue_options *o)
         return code;
     while ((reply = channel_next(ch, NULL, &code)) != NULL) {
         if (o->channel.json)
-            queue_print_json(reply);
+            reply_print(reply);
         else if (json_object_get(reply, "message") != NULL)
             print_message(json_object_get(reply, "message"));
         else if (json_object_get(reply, "row") != NULL)
@@ -374,20 +369,20 @@ int queue_view_quarantine(struct channel *ch, struct queue_options *o)
 /* As hexdump -C. */
 static void print_bytes(const char *name, const char *base64)
 {
-    uint8_t *bytes = malloc(strlen(base64) + 1);
-    size_t len = bytes == NULL ? 0 : queue_decode_base64(base64, bytes);
+    struct buf bytes = {0};
 
-    printf("%s, %zu bytes\n", name, len);
-    for (size_t at = 0; at < len; at += 16) {
+    (void)!base64_decode(&bytes, str_of(base64)); /* what is none has 0 bytes */
+    printf("%s, %zu bytes\n", name, bytes.len);
+    for (size_t at = 0; at < bytes.len; at += 16) {
         printf("  %06zx ", at);
         for (size_t i = at; i < at + 16; i++)
-            i < len ? printf(" %02x", bytes[i]) : printf("   ");
+            i < bytes.len ? printf(" %02x", bytes.data[i]) : printf("   ");
         fputs("  ", stdout);
-        for (size_t i = at; i < at + 16 && i < len; i++)
-            putchar(bytes[i] >= ' ' && bytes[i] < 127 ? bytes[i] : '.');
+        for (size_t i = at; i < at + 16 && i < bytes.len; i++)
+            putchar(bytes.data[i] >= ' ' && bytes.data[i] < 127 ? bytes.data[i] : '.');
         putchar('\n');
     }
-    free(bytes);
+    buf_done(&bytes);
 }
 
 static void print_quarantined_all(const struct queue_options *o, const json_t *q)

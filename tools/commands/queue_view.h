@@ -13,7 +13,5 @@ int queue_view_summary(struct channel *ch, struct queue_options *o);
 int queue_view_show(struct channel *ch, struct queue_options *o);
 int queue_view_quarantine(struct channel *ch, struct queue_options *o);
 int queue_view_quarantine_show(struct channel *ch, struct queue_options *o);
-/* One line of JSON. */
-void queue_print_json(const json_t *value);
 
 #endif

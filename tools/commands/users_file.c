@@ -8,9 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/file.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/file.h"
 #include "config/config_secret.h"
 
 static int complain(const char *command, const char *path, int err)
@@ -45,15 +45,14 @@ static void set_owner(struct users_file *f, const char *owner)
 {
     const struct passwd *pw = owner != NULL && geteuid() == 0 ? getpwnam(owner) : NULL;
 
-    f->uid = pw != NULL ? pw->pw_uid : geteuid();
-    f->gid = pw != NULL ? pw->pw_gid : getegid();
+    f->owner.st_uid = pw != NULL ? pw->pw_uid : geteuid();
+    f->owner.st_gid = pw != NULL ? pw->pw_gid : getegid();
 }
 
 int users_open(struct users_file *f, const char *command, const char *path, const char *owner)
 {
     struct buf errors = {0};
-    struct stat st;
-    int err = 0;
+    int err;
 
     *f = (struct users_file){.directory = -1};
     f->path = realpath(path, NULL);
@@ -64,12 +63,12 @@ int users_open(struct users_file *f, const char *command, const char *path, cons
     f->directory = lock_directory(f->path);
     if (f->directory < 0)
         return complain(command, f->path, -f->directory);
-    set_owner(f, owner);
-    if (stat(f->path, &st) < 0)
-        return errno == ENOENT ? 0 : complain(command, f->path, errno);
-    f->exists = true;
-    f->uid = st.st_uid;
-    f->gid = st.st_gid;
+    if (stat(f->path, &f->owner) < 0) {
+        if (errno != ENOENT)
+            return complain(command, f->path, errno);
+        set_owner(f, owner);
+        return 0;
+    }
     err = config_secret_read(NULL, f->path, &f->text, &errors);
     if (err < 0)
         fprintf(stderr, "hayauma %s: %.*s", command, STR_FMT(buf_str(&errors)));
@@ -109,48 +108,12 @@ void users_replace(struct users_file *f, size_t at, size_t old_len, struct str t
     f->text = out;
 }
 
-static int write_all(int fd, const struct buf *text)
-{
-    size_t at = 0;
-
-    while (at < text->len) {
-        ssize_t n = write(fd, text->data + at, text->len - at);
-
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        at += n > 0 ? (size_t)n : 0;
-    }
-    return fsync(fd) < 0 ? -errno : 0;
-}
-
-/* Beside the old file: nobody else is here, so the name may always be the same. */
 int users_write(struct users_file *f, const char *command)
 {
-    struct buf name = {0};
-    const char *path;
-    int fd, err = 0;
+    const struct stat *owner = geteuid() == 0 ? &f->owner : NULL;
+    int err = file_replace(f->path, 0600, owner, buf_str(&f->text));
 
-    buf_printf(&name, "%s.new", f->path);
-    buf_putc(&name, '\0');
-    path = (const char *)name.data;
-    (void)unlink(path);
-    fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        err = -errno;
-    else if (fchmod(fd, 0600) < 0 || (geteuid() == 0 && fchown(fd, f->uid, f->gid) < 0))
-        err = -errno;
-    if (err == 0)
-        err = write_all(fd, &f->text);
-    if (fd >= 0)
-        close(fd);
-    if (err == 0 && (rename(path, f->path) < 0 || fsync(f->directory) < 0))
-        err = -errno;
-    if (err < 0) {
-        (void)complain(command, path, -err);
-        (void)unlink(path);
-    }
-    buf_done(&name);
-    return err < 0 ? -1 : 0;
+    return err < 0 ? complain(command, f->path, -err) : 0;
 }
 
 void users_close(struct users_file *f)

@@ -4,16 +4,14 @@
 #ifndef HAYAUMA_TOOLS_USERS_FILE_H
 #define HAYAUMA_TOOLS_USERS_FILE_H
 
-#include <sys/types.h>
+#include <sys/stat.h>
 
 #include "base/buf.h"
 
 struct users_file {
     char *path; /* without symbolic links */
     int directory;
-    bool exists;
-    uid_t uid; /* of the file, or what a new one gets */
-    gid_t gid;
+    struct stat owner; /* st_uid and st_gid: of the file, or what a new one gets */
     struct buf text;
 };
 

@@ -21,11 +21,9 @@ static void find_provider(void *arg, const char *name, const char *mx)
 
 static int mix_add(struct plan *p, struct str item, struct buf *why)
 {
-    ptrdiff_t equals = str_find(item, '=');
-    struct str name = {item.ptr, equals < 0 ? 0 : (size_t)equals}, wanted = name, number;
+    struct str number = item, name = str_take(&number, '='), wanted = name;
     uint64_t percent;
 
-    number = (struct str){item.ptr + name.len + 1, equals < 0 ? 0 : item.len - name.len - 1};
     if (name.len == 0 || name.len > CONFIG_SHARE_NAME_MAX ||
         str_to_u64(number, 100, &percent) != 0 || percent == 0) {
         buf_printf(why, "'%.*s' is no part; write google=40", STR_FMT(item));
@@ -53,14 +51,9 @@ int plan_mix_parse(struct plan *p, struct str text, struct buf *why)
 
     p->mix_len = 0;
     while (text.len != 0) {
-        ptrdiff_t comma = str_find(text, ',');
-        size_t n = comma < 0 ? text.len : (size_t)comma;
-
-        if (mix_add(p, str_trim((struct str){text.ptr, n}), why) != 0)
+        if (mix_add(p, str_trim(str_take(&text, ',')), why) != 0)
             return -EINVAL;
         sum += p->mix[p->mix_len - 1].percent;
-        n += n < text.len;
-        text = (struct str){text.ptr + n, text.len - n};
     }
     if (sum == 100)
         return 0;

@@ -604,7 +604,8 @@ void sink_session_start(struct sink_worker *w, int fd)
     s->id = w->next_session++;
     s->timer.on_timer = on_session_timer;
     s->session_class = &b->classes[b->classes_len - 1];
-    if (io_local_name(w->io, fd, &local) == 0 && b->classes_len > 1)
+    if ((b->classes_len > 1 || w->sink->tls != NULL) && io_local_name(w->io, fd, &local) == 0 &&
+        b->classes_len > 1)
         s->session_class = sink_class_of_address(b, &local);
     s->class = s->session_class;
     list_push_back(&w->sessions, &s->node);
