@@ -11,8 +11,8 @@ import signal
 import stat
 import subprocess
 
-from setting import (CHUNKS, FULL, OLD, Client, Engine, Keys, Receiver, Skip, TempDir, World, free_port,
-                     hayauma, peers, program, run, signatures, wait_until)
+from setting import (CHUNKS, FULL, OLD, Engine, Keys, Receiver, Skip, TempDir, World, free_port, hayauma,
+                     peers, program, run, signatures, wait_until)
 
 MAIL = b"From: A <a@%s>\r\nTo: u@x.example\r\nSubject: s\r\n\r\nhello\r\n"
 LARGE = b"From: A <a@sender.example>\r\nSubject: large\r\n\r\n" + (b"x " * 38 + b"\r\n") * 70_000
@@ -146,8 +146,7 @@ def test_who_signs():
     for i, (dkim, want) in enumerate((
             ({"default": "fallback.example"}, [("fallback.example", "s1-ed25519")]), ({}, []))):
         world.engine.config["dkim"] = {"keys": keys.rows, **dkim}
-        world.engine.file.write_text(json.dumps(world.engine.config))
-        world.engine.command("reload")
+        world.engine.reload()
         world.send(MAIL % b"other.example", f"w{i}@full.example")
         content = world.wait("full", 5 + i)[4 + i][1]
         assert names(signatures(content)) == want, signatures(content)
@@ -169,8 +168,7 @@ def test_rotation():
     keys.make("sender.example", "new")
     world.engine.config["dkim"]["keys"] = keys.rows
     world.engine.config["routes"]["later.example"] = world.engine.config["routes"]["full.example"]
-    world.engine.file.write_text(json.dumps(world.engine.config))
-    world.engine.command("reload")
+    world.engine.reload()
     later = world.wait("full", 2)[1]
     assert later[0] == ["w@later.example"], later
     assert {s["s"] for s in signatures(later[1])} == {"new-rsa", "new-ed25519"}

@@ -103,8 +103,7 @@ def received(sink):
 
 def settings_for(sink, **more):
     """Everything goes to the sink; tried again every second."""
-    return merge({"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port,
-                          "negative_ttl_max": "1s"},
+    return merge({"dns": sink.dns(negative_ttl_max="1s"),
                   "destinations": {"*": {"retry": ["1s"], "lifetime": "10m"}}}, more)
 
 
@@ -124,10 +123,6 @@ def all_arrived(books, sink, duplicates_max=0):
     again = sum(n - 1 for n in got.values())
     assert not missing, f"{len(missing)} acknowledged messages are missing: {missing[:10]}"
     assert again <= duplicates_max, f"{again} duplicates"
-
-
-def log_of(engine):
-    return (engine.dir / "log").read_text(errors="replace")
 
 
 def rests(engine, seconds=2.0, share_max=0.25):

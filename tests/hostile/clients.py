@@ -116,7 +116,7 @@ def test_refusals_leave_a_trace():
         assert all(r["peer_address"]["addr"] == "127.0.0.1" and r["response"]["content"] and
                    r["response"]["enhanced_code"] and r["session_id"] for r in records), records
         assert engine.status()["counters"]["rejected"] == len(wanted)
-        log = (engine.dir / "log").read_text()
+        log = engine.log()
         logged = [line for line in log.splitlines() if "event=smtp.refused" in line]
         assert len(logged) == len(wanted) and all("level=debug" in line for line in logged), log
         assert 'command="RCPT TO" address="u@bad.example" reply="550 5.7.1 ' in log, logged

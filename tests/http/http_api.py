@@ -228,9 +228,7 @@ def test_times_and_names():
         soon = int(time.time()) + 3600
         engine.inject({**LETTER, "campaign": "spring", "tenant": "acme", "priority": 2, "not_before": soon,
                        "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(soon + 60))})
-        (row,) = [json.loads(line) for line in
-                  engine.command("queue", "list", "--json").splitlines() if '"id"' in line]
-        row = row.get("row", row)
+        (row,) = engine.rows("queue", "list")
         check("row", (row["priority"], row["campaign"], row["tenant"], row["due_ms"] // 1000,
                       abs(row["expires_ms"] // 1000 - soon - 60) <= 1), (2, "spring", "acme", soon, True))
 
@@ -409,11 +407,11 @@ def test_tokens():
         file.rmdir()
         file.write_text(good)
         check("mended", post("root"), 200)
-        logged = [line for line in (engine.dir / "log").read_text().splitlines() if "event=http.tokens" in line]
+        logged = [line for line in engine.log().splitlines() if "event=http.tokens" in line]
         check("lines in the log", len(logged), 2)
         # The configuration may name a file of users that is still to be made.
         engine.config["auth"] = {"users_file": str(engine.dir / "users")}
-        engine.file.write_text(json.dumps(engine.config))
+        engine.write_config()
         check("list", len(engine.command("token", "list").splitlines()), 3)
         engine.command("token", "add", "more")
 
@@ -619,8 +617,7 @@ def test_metrics():
         engine.config["routes"] = {}
         routes = {f"d{i}.example": f"[127.0.0.1]:{i + 2}" for i in range(150)}
         engine.config["routes"] = {**routes}
-        engine.file.write_text(json.dumps(engine.config))
-        engine.command("reload")
+        engine.reload()
         engine.inject({**LETTER, "tenant": "acme", "recipients":
                        [{"email": f"a{n}@d{i}.example"} for i in range(150) for n in range(1 + (i == 7))]})
         status, headers, text = engine.ask("GET", "/metrics")
@@ -726,8 +723,7 @@ def test_reload():
     """What can change changes with a reload; what cannot is said."""
     with Api() as engine:
         engine.config["http"].update({"trusted_networks": [], "threads": 7})
-        engine.file.write_text(json.dumps(engine.config))
-        said = engine.command("reload")
+        said = engine.reload()
         check(said, "http.threads" in said, True)
         check("token", engine.ask("POST", "/api/inject/v1", LETTER)[0], 401)
 

@@ -5,7 +5,6 @@ tls.py [TEST...]"""
 
 import base64
 import concurrent.futures
-import json
 import os
 import pathlib
 import re
@@ -268,7 +267,7 @@ def test_reload():
             said = engine.command("reload")
             expect("says what is wrong", f"{key}: no private key" in said and
                    "the one loaded before stays" in said, True)
-            expect("logs it", "tls.certificate" in (engine.dir / "log").read_text(), True)
+            expect("logs it", "tls.certificate" in engine.log(), True)
             with Client(engine) as new:
                 new.starttls(careless())
                 expect("stays", new.socket.getpeercert(True), der(chain))
@@ -283,8 +282,7 @@ def test_reload():
             for listener in engine.config["listeners"]:
                 listener["tls"] = "none"
             with Client(engine) as late:
-                engine.file.write_text(json.dumps(engine.config))
-                engine.command("reload")
+                engine.reload()
                 late.expect(late.command("STARTTLS"), 454)
                 late.expect(late.message("b@d.example"), 250)
             with Client(engine) as new:
@@ -298,7 +296,7 @@ def test_no_certificate_works():
     engine = Secure()
     engine.certificates[0][1].unlink()
     with engine:
-        expect("logged", "No such file" in (engine.dir / "log").read_text(), True)
+        expect("logged", "No such file" in engine.log(), True)
         with Client(engine) as client:
             client.expect(client.command("STARTTLS"), 454)
             client.expect(client.message("b@d.example"), 250)
@@ -427,7 +425,7 @@ def test_keys_are_shown_nowhere():
             read_end(connection)
         engine.wait_records("Reception")
         wait_until("failures", lambda: engine.totals()["tls_in_failures"] == 1)
-        shown = (engine.dir / "log").read_text() + str(engine.records()) + str(engine.status())
+        shown = engine.log() + str(engine.records()) + str(engine.status())
         expect("handshakes", ("smtp.tls " in shown, "smtp.tls_failed" in shown), (True, True))
         secrets = engine.certificates[0][1].read_text().split("\n")[1:-2] + ["Canary-4711"]
         expect("secrets", [line for line in secrets if line[:40] in shown], [])

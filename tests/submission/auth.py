@@ -5,7 +5,6 @@ auth.py [TEST...]"""
 
 import base64
 import concurrent.futures
-import json
 import os
 import pathlib
 import re
@@ -16,8 +15,8 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds, log_of,  # noqa: E402
-                    free_port, program, run, settings_for, wait_empty, wait_until)
+from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds,  # noqa: E402
+                    free_port, program, run, settings_for, wait_empty)
 from authority import Authority, careless  # noqa: E402
 
 STRANGER = "127.0.0.2"  # configured to be outside of relay_networks
@@ -287,8 +286,7 @@ def test_priority():
             for header in ("", "X-Hayauma-Priority: 1\r\n", "X-Hayauma-Priority: 8\r\n"):
                 client.expect(client.message("u@d1.example", data=(header + TEXT).encode()), 250)
         s.engine.wait_records("Reception", 3)
-        rows = [json.loads(line)["priority"] for line in
-                s.engine.command("queue", "list", "--json").splitlines()]
+        rows = [row["priority"] for row in s.engine.rows("queue", "list")]
         assert sorted(rows) == [6, 6, 8], rows
 
 
@@ -364,8 +362,8 @@ def test_no_password_shown():
         failed = [r for r in s.engine.wait_records("Rejection", 5)
                   if r["response"]["command"] == "AUTH"]
         assert any(r.get("user") == "shop" for r in failed)
-        assert "smtp.auth_failed" in log_of(s.engine)
-        texts = [log_of(s.engine), s.engine.command("status", "--json"),
+        assert "smtp.auth_failed" in s.engine.log()
+        texts = [s.engine.log(), s.engine.command("status", "--json"),
                  s.engine.command("queue", "list", "--json"), s.engine.command("config", "show"),
                  *(p.read_text() for p in (s.engine.dir / "records").glob("*"))]
         texts = [t if isinstance(t, str) else "" for t in texts]

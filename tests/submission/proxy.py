@@ -13,7 +13,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, Sink, TempDir, log_of, run, settings_for,  # noqa: E402
+from faults import (Client, Engine, Sink, TempDir, run, settings_for,  # noqa: E402
                     wait_empty, wait_until)
 from authority import Authority, careless  # noqa: E402
 
@@ -126,7 +126,7 @@ def test_wrong_headers():
             with b.connect(header) as client:
                 assert client.reply() == "", header
         # A line of each worker.
-        assert 0 < log_of(b.engine).count("smtp.proxy_header_wrong") <= os.cpu_count()
+        assert 0 < b.engine.log().count("smtp.proxy_header_wrong") <= os.cpu_count()
         # A second header is no header, but a client's line.
         with b.connect(v2()) as client:
             client.expect(client.reply(), 220)

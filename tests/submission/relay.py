@@ -15,7 +15,7 @@ import sys
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, TempDir, log_of, program, run, wait_empty,  # noqa: E402
+from faults import (Client, Engine, TempDir, program, run, wait_empty,  # noqa: E402
                     wait_until)
 from authority import Authority  # noqa: E402
 
@@ -161,7 +161,7 @@ class Relay(Engine):
 
 
 def shown_nowhere(engine):
-    texts = [log_of(engine), engine.command("status", "--json"), engine.command("config", "show"),
+    texts = [engine.log(), engine.command("status", "--json"), engine.command("config", "show"),
              engine.command("queue", "list", "--json"),
              *(p.read_text() for p in (engine.dir / "records").glob("*"))]
     for secret in (PASSWORD, PLAIN, PASSWORD[-8:], base64.b64encode(PASSWORD.encode()).decode()):
@@ -204,7 +204,7 @@ def test_refused():
             assert not hop.said("AUTH") and not hop.said("MAIL")
             hop.offer = "AUTH PLAIN"
         # A line a minute for each, of each worker.
-        assert 6 <= log_of(engine).count("delivery.auth_failed") <= 6 * os.cpu_count()
+        assert 6 <= engine.log().count("delivery.auth_failed") <= 6 * os.cpu_count()
         assert engine.status()["counters"]["logins_out_failed"] >= 6
         engine.command("queue", "flush", "--all", "-y")
         wait_until("the mail to go", lambda: all(h.taken == 3 for h in engine.hops), 60)
