@@ -419,7 +419,7 @@ def test_actions():
             engine.run("queue", "release", "--all")
             engine.run("queue", "flush", "--all")  # its back-off is another matter
             wait_until("an empty queue", lambda: engine.count() == 0)
-        assert len(engine.records("Delivery")) == 20
+        assert len(engine.wait_records("Delivery", 20)) == 20
 
 
 def test_one_message():

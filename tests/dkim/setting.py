@@ -171,9 +171,6 @@ class World:
     def counters(self):
         return self.engine.status()["counters"]
 
-    def records(self, kind, user):
-        return [r for r in self.engine.records(kind) if r["recipient"].startswith(f"{user}@")]
-
     def finish(self):
         self.engine.stop(timeout_s=60)
         for receiver in self.receivers.values():

@@ -8,6 +8,7 @@ import itertools
 import pathlib
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
@@ -131,9 +132,8 @@ def test_suspend():
         for name in ("a1", "a2", "a3"):
             engine.command("source", "suspend", name, "--reason", "all of them")
         check_all_suspended(engine, sink)
-        total = len(engine.records("Reception"))
         engine.command("source", "resume", "a3")
-        sink.wait_mails(total)
+        sink.wait_mails(2100)  # all of it
 
 
 def check_all_suspended(engine, sink):
@@ -211,8 +211,7 @@ def test_overflow():
         for i in range(4):  # one at a time: never more than a1 may
             inject(engine, 1, first=100 + i)
             sink.wait_mails(11 + i)
-            wait_until("a1's rate", lambda: True)
-            subprocess.run(["sleep", "0.1"], check=True)
+            time.sleep(0.1)  # in which a1 may send two
         if sink.shares(10) != {1: 4}:
             raise Failure(f"a1 had room for these: {sink.shares(10)}")
         engine.command("source", "suspend", "a1")

@@ -9,11 +9,10 @@ import pathlib
 import random
 import socket
 import sys
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Books, Client, Engine, Sink, TempDir, queued, rests,  # noqa: E402
+from faults import (Client, Engine, Sink, TempDir, queued, rests,  # noqa: E402
                     resident_bytes, run, settings_for, wait_empty, wait_until)
 from talk import MESSAGE, sessions, wait_no_sessions  # noqa: E402
 

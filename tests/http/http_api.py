@@ -170,7 +170,7 @@ def test_whole_message():
                        "content": "Subject: {{ x }}\r\nTo: b@x.example\r\n\r\n{{ y }}",
                        "recipients": [{"email": "b@x.example"}]})
         found = letters(server, 2)
-        (record,) = [r for r in engine.records("Reception") if r["recipient"] == "a@x.example"]
+        (record,) = engine.wait_records("Reception", recipient="a@x.example")
     m = found["a@x.example"]
     check("header", (m["Subject"], m["From"].addresses[0].display_name, m["Bcc"], m["X-Hayauma-Campaign"]),
           ("花子さん", "早馬", None, None))
