@@ -125,6 +125,13 @@ def all_arrived(books, sink, duplicates_max=0):
     assert again <= duplicates_max, f"{again} duplicates"
 
 
+def shown(engine):
+    """All that an engine lets anybody read: log, status, queue, configuration, records."""
+    return "\n".join([engine.log(), engine.command("status", "--json"),
+                      engine.command("queue", "list", "--json"), engine.command("config", "show"),
+                      *(p.read_text() for p in (engine.dir / "records").glob("*"))])
+
+
 def rests(engine, seconds=2.0, share_max=0.25):
     """The process uses little of a CPU: nothing spins."""
     before = cpu_seconds(engine.process.pid)

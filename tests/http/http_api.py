@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE.parent / "lib"), str(HERE.parent / "hostile")]
 from engine import Engine, Sink  # noqa: E402
 from proc import Failure, free_port, wait_port, wait_until  # noqa: E402
 from servers import Server  # noqa: E402
-from talk import run  # noqa: E402
+from talk import check, read_all, run  # noqa: E402
 
 LOOPBACK = ["127.0.0.0/8"]
 LETTER = {"envelope_sender": "news@sender.example", "recipients": [{"email": "a@x.example"}],
@@ -73,19 +73,9 @@ class Api(Engine):
     def raw(self, data, timeout_s=15):
         """All that comes back to these bytes, until the connection ends."""
         with socket.create_connection(("127.0.0.1", self.web), timeout_s) as s:
-            s.settimeout(timeout_s)
-            got = b""
             with contextlib.suppress(ConnectionError):
                 s.sendall(data)
-            with contextlib.suppress(ConnectionError):
-                while part := s.recv(65536):
-                    got += part
-            return got
-
-
-def check(what, got, want):
-    if got != want:
-        raise Failure(f"{what}: {got!r}, expected {want!r}")
+            return read_all(s)
 
 
 def parsed(content):

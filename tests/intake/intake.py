@@ -16,22 +16,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
 from engine import Engine, Sink  # noqa: E402
 from proc import Failure, TempDir, free_port, wait_until  # noqa: E402
-from talk import Client, run, wait_no_sessions  # noqa: E402
+from talk import Client, read_all, run, wait_no_sessions  # noqa: E402
 
 BODY = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
 CHUNKED = (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nBDAT %d LAST\r\n" % len(BODY)
            + BODY)
-
-
-def read_all(connection):
-    """All that comes until the end of the connection."""
-    got = b""
-    try:
-        while part := connection.recv(65536):
-            got += part
-    except ConnectionError:
-        pass
-    return got
 
 
 def listens(engine):

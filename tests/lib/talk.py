@@ -43,6 +43,20 @@ def run(module):
     sys.exit(1 if failed else 0 if passed else SKIPPED)
 
 
+def check(what, got, wanted):
+    if got != wanted:
+        raise Failure(f"{what}: {got!r}, not {wanted!r}")
+
+
+def read_all(connection):
+    """All that comes until the end of the connection, which must come."""
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            got += part
+    return got
+
+
 class Client:
     """A session with the engine: sends bytes, reads replies. Closes without QUIT."""
 
@@ -74,6 +88,10 @@ class Client:
         """Ends with RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.close()
+
+    def announce(self, header, together):
+        """A balancer's header, in one packet with what is sent next or not."""
+        self.socket.sendall(header, socket.MSG_MORE if together else 0)
 
     def encrypt(self, context, name="mta.sender.example"):
         """The session's handshake, here and now."""
