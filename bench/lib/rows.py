@@ -285,6 +285,25 @@ def engine_on(directory, target, settings=None):
         "records": {"path": str(directory / "records")}, **(settings or {})}, directory=directory)
 
 
+def drained(temp, sink, count, settings):
+    """An engine starts on the queue that was filled in temp and is watched until the sink has all of it:
+    what that took, the engine's counters and its configuration."""
+    relay = engine_on(temp.path, sink.address, settings)
+    start = time.monotonic()
+    relay.start()
+    try:
+        summary = sink.summary(180)
+        seconds, cpu = time.monotonic() - start, relay.cpu_s()
+        counters = relay.engine.status()["counters"]
+    finally:
+        relay.stop()
+        sink.stop()
+        temp.close()
+    return {"messages": count, "messages_per_s": round(count / seconds),
+            "cpu_us_per_message": round(cpu / count * 1e6, 1),
+            "sink_cpu_us": summary["cpu_us_per_message"]}, counters, relay.settings()
+
+
 def drain(scale):
     count, domains, sessions = int(500_000 * scale), 1000, 64
     sink = OwnSink()
@@ -297,23 +316,11 @@ def drain(scale):
     temp = TempDir("hayauma-drain-")
     filled = fill(temp.path / "queue", "--recipients", count, "--domains", domains, "--size", 4096)
     sink = OwnSink(count)
-    relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
+    took, _, settings = drained(temp, sink, count, {"destinations": {"*": {
         "sessions_max": sessions, "session_messages_max": 0}}})
-    start = time.monotonic()
-    relay.start()
-    try:
-        summary = sink.summary(180)
-        seconds = time.monotonic() - start
-        cpu = relay.cpu_s()
-    finally:
-        relay.stop()
-        sink.stop()
-        temp.close()
-    ours = {"server": "hayauma", "messages": count, "domains": domains, "sessions": sessions,
-            "messages_per_s": round(count / seconds), "cpu_us_per_message": round(cpu / count * 1e6, 1),
-            "sink_cpu_us": summary["cpu_us_per_message"], "fill": filled}
+    ours = {"server": "hayauma", "domains": domains, "sessions": sessions, **took, "fill": filled}
     row = Row("draining a queue of 4 KiB messages in 1,000 domains, from the start of the process",
-              [raw, raw_data, ours], settings=relay.settings())
+              [raw, raw_data, ours], settings=settings)
     row.want("share of the bare client that sends the same", ours["messages_per_s"] / raw["messages_per_s"], ">=", 0.5)
     return row
 
@@ -337,22 +344,11 @@ def drain_signed(count, kinds, shared=False):
                     temp.path / "keys"], check=True, capture_output=True)
     keys = [{"domain": "bench.example", "selector": f"s-{kind}",
              "file": str(temp.path / f"keys/bench.example.s-{kind}.pem")} for kind in kinds]
-    relay = engine_on(temp.path, sink.address, {
+    took, counters, _ = drained(temp, sink, count, {
         "destinations": {"*": {"sessions_max": 64, "session_messages_max": 0, "recipients_max": 1}},
         "dkim": {"keys": keys, **({"default": "bench.example"} if keys else {})}})
-    start = time.monotonic()
-    relay.start()
-    try:
-        sink.summary(180)
-        seconds, cpu = time.monotonic() - start, relay.cpu_s()
-        signed = relay.engine.status()["counters"]["signed_messages"]
-    finally:
-        relay.stop()
-        sink.stop()
-        temp.close()
-    return {"server": "+".join(kinds) or "unsigned", "content": "shared" if shared else "own",
-            "messages": count, "messages_per_s": round(count / seconds),
-            "cpu_us_per_message": round(cpu / count * 1e6, 1), "signed": signed}
+    return {"server": "+".join(kinds) or "unsigned", "content": "shared" if shared else "own", **took,
+            "signed": counters["signed_messages"]}
 
 
 def dkim(scale):
@@ -378,22 +374,10 @@ def drain_over(authority, tls, count, messages_max=0, **where):
     temp = TempDir("hayauma-tls-")
     fill(temp.path / "queue", "--recipients", count, "--domains", 100, "--size", 4096)
     sink = OwnSink(count, more=("--tls-certificate", chain, "--tls-key", key, *more), **where)
-    relay = engine_on(temp.path, sink.address, {"destinations": {"*": {
+    took, counters, _ = drained(temp, sink, count, {"destinations": {"*": {
         "tls": tls, "sessions_max": 16, "session_messages_max": messages_max}}})
-    start = time.monotonic()
-    relay.start()
-    try:
-        summary = sink.summary(180)
-        seconds = time.monotonic() - start
-        counters = relay.engine.status()["counters"]
-        return {"server": f"tls: {tls}", "messages": count, "messages_per_s": round(count / seconds),
-                "cpu_us_per_message": round(relay.cpu_s() / count * 1e6, 1),
-                "sink_cpu_us": summary["cpu_us_per_message"], "sessions": counters["tls_out"],
-                "resumed": counters["tls_out_resumed"]}
-    finally:
-        relay.stop()
-        sink.stop()
-        temp.close()
+    return {"server": f"tls: {tls}", **took, "sessions": counters["tls_out"],
+            "resumed": counters["tls_out_resumed"]}
 
 
 def tls_out(scale):

@@ -32,7 +32,7 @@ WINDOW_MS = 1000  # a settle waits at most 20 ms for company, then for the commi
 
 def settings(sink):
     return {
-        "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port, "ipv6": False},
+        "dns": sink.dns(ipv6=False),
         "listeners": [{"listen": "127.0.0.1:0", "sessions_per_client_max": 1000}],
         "destinations": {"*": {"retry": ["1s"], "lifetime": "10m"}},
     }

@@ -11,8 +11,8 @@ import signal
 import stat
 import subprocess
 
-from setting import (CHUNKS, FULL, OLD, Client, Engine, Keys, Receiver, Skip, TempDir, World, free_port,
-                     hayauma, peers, program, run, signatures, wait_until)
+from setting import (CHUNKS, FULL, OLD, Engine, Keys, Receiver, Skip, TempDir, World, free_port, hayauma,
+                     peers, program, run, signatures, wait_until)
 
 MAIL = b"From: A <a@%s>\r\nTo: u@x.example\r\nSubject: s\r\n\r\nhello\r\n"
 LARGE = b"From: A <a@sender.example>\r\nSubject: large\r\n\r\n" + (b"x " * 38 + b"\r\n") * 70_000
@@ -139,20 +139,17 @@ def test_who_signs():
         world.send(MAIL % author.encode(), f"u{i}@full.example", sender="x@elsewhere.example")
         content = world.wait("full", i + 1)[i][1]
         assert names(signatures(content)) == want, (author, signatures(content))
-        wait_until("its record", lambda i=i: world.records("Delivery", f"u{i}"))
-        assert world.records("Delivery", f"u{i}")[0]["dkim"] == [
+        assert world.engine.wait_records("Delivery", recipient=f"u{i}@full.example")[0]["dkim"] == [
             f"{s}._domainkey.{d}" for d, s in want]
     # Without a platform but with a default; then with neither.
     for i, (dkim, want) in enumerate((
             ({"default": "fallback.example"}, [("fallback.example", "s1-ed25519")]), ({}, []))):
         world.engine.config["dkim"] = {"keys": keys.rows, **dkim}
-        world.engine.file.write_text(json.dumps(world.engine.config))
-        world.engine.command("reload")
+        world.engine.reload()
         world.send(MAIL % b"other.example", f"w{i}@full.example")
         content = world.wait("full", 5 + i)[4 + i][1]
         assert names(signatures(content)) == want, signatures(content)
-    wait_until("its record", lambda: world.records("Delivery", "w1"))
-    assert "dkim" not in world.records("Delivery", "w1")[0]
+    assert "dkim" not in world.engine.wait_records("Delivery", recipient="w1@full.example")[0]
     world.finish()
 
 
@@ -169,8 +166,7 @@ def test_rotation():
     keys.make("sender.example", "new")
     world.engine.config["dkim"]["keys"] = keys.rows
     world.engine.config["routes"]["later.example"] = world.engine.config["routes"]["full.example"]
-    world.engine.file.write_text(json.dumps(world.engine.config))
-    world.engine.command("reload")
+    world.engine.reload()
     later = world.wait("full", 2)[1]
     assert later[0] == ["w@later.example"], later
     assert {s["s"] for s in signatures(later[1])} == {"new-rsa", "new-ed25519"}
@@ -214,7 +210,7 @@ def test_peers_that_go():
     assert status == 0, (status, world.engine.process.tail(60))
     world.engine.start()
     world.wait("full", 6, 90)
-    wait_until("six records", lambda: len(world.engine.records("Delivery")) == 6)
+    assert len(world.engine.wait_records("Delivery", 6)) == 6
     assert sorted(t[0][0] for t in receiver.taken) == [f"u{i}@full.example" for i in range(6)]
     assert all(len(signatures(t[1])) == 2 and t[1].endswith(LARGE[-1000:]) for t in receiver.taken)
     assert world.counters()["sign_failures"] == 0

@@ -3,10 +3,8 @@
 import contextlib
 import pathlib
 import re
-import socket
 import subprocess
 import sys
-import threading
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lib"))
@@ -14,31 +12,20 @@ sys.path.insert(0, str(HERE.parent / "interop"))
 import peers  # noqa: E402, F401
 from engine import Engine, merge, program  # noqa: E402, F401
 from proc import Failure, TempDir, free_port, wait_until  # noqa: E402, F401
-from talk import Client, Skip, run  # noqa: E402, F401
+from talk import Client, Listener, Skip, run  # noqa: E402, F401
 
 FULL = ("PIPELINING", "8BITMIME", "SMTPUTF8", "SIZE 60000000")
 CHUNKS = (*FULL, "CHUNKING")
 OLD = ("PIPELINING",)
 
 
-class Receiver(threading.Thread):
+class Receiver(Listener):
     """Takes mail by DATA and BDAT. `taken`: (recipients, content, size said in MAIL). hook, if there
     is one, is called with each command's verb and its connection before the answer."""
 
     def __init__(self, offers, hook=None):
-        super().__init__(daemon=True)
-        self.offers, self.hook = offers, hook
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        self.taken, self.sessions = [], 0
-        self.start()
-
-    def run(self):
-        with contextlib.suppress(OSError):
-            while True:
-                peer = self.listener.accept()[0]
-                self.sessions += 1
-                threading.Thread(target=self.session, args=(peer,), daemon=True).start()
+        self.offers, self.hook, self.taken = offers, hook, []
+        super().__init__()
 
     def session(self, peer):
         with peer, contextlib.suppress(OSError):
@@ -88,9 +75,6 @@ class Receiver(threading.Thread):
     def contents(self, user):
         return [content for recipients, content, _ in self.taken
                 if any(r.startswith(f"{user}@") for r in recipients)]
-
-    def close(self):
-        self.listener.close()
 
 
 def hayauma(*arguments, status=0, text=None):
@@ -170,9 +154,6 @@ class World:
 
     def counters(self):
         return self.engine.status()["counters"]
-
-    def records(self, kind, user):
-        return [r for r in self.engine.records(kind) if r["recipient"].startswith(f"{user}@")]
 
     def finish(self):
         self.engine.stop(timeout_s=60)

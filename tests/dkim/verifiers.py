@@ -183,8 +183,7 @@ def test_odd_messages():
         for form in FORMS:
             users = [u for u in MESSAGES if u != "large" or form == FORMS[0]]
             world.engine.config["dkim"]["canonicalization"] = form
-            world.engine.file.write_text(json.dumps(world.engine.config))
-            world.engine.command("reload")
+            world.engine.reload()
             got = take(world, users)
             for name, content in got.items():
                 assert signatures(content)[0]["c"] == form, name

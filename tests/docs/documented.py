@@ -1,5 +1,5 @@
 """The documents are true as far as a program can tell: commands and options in them exist, YAML in
-"""
+them passes its check, links, sections, paths and functions lead somewhere."""
 
 import pathlib
 import re

@@ -74,7 +74,7 @@ def test_missing_and_back():
             raise Failure(f"only a1 has an address: {sink.shares(before)}")
         if engine.records("TransientFailure"):
             raise Failure(f"deferred: {engine.records('TransientFailure')[0]}")
-        log = engine.process.log.read_text()
+        log = engine.log()
         if "delivery.socket_failed" in log:
             raise Failure(f"a missing address was taken for a failure of the destination:\n{log}")
         for number, missed in ((1, 1), (2, 2)):
@@ -88,8 +88,7 @@ def test_family():
     with Receiver(host="127.0.0.1") as sink, \
             Engine({**settings(sink, ()), "sources": {
                 "a1": {"ipv6": "::1"}, "a11": {"ipv4": "10.7.0.21"}},
-                "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port,
-                        "ipv6": True}}) as engine:
+                "dns": sink.dns(ipv6=True)}) as engine:
         if not sends(engine, sink, {11}, 0):
             raise Failure(f"a1 has no IPv4 address: {sink.shares()}")
 

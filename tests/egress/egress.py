@@ -48,7 +48,7 @@ class Receiver(Sink):
 def settings(sink, sources, pools=None, **more):
     """Configuration of an engine whose mail goes to the sink, as one site, with sources of these
     numbers."""
-    config = {"workers": 2, "routes": {"*": f"[{sink.host}]:{sink.port}"}, "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+    config = {"workers": 2, "routes": {"*": f"[{sink.host}]:{sink.port}"}, "dns": sink.dns(),
               "sources": {f"a{n}": source(n) for n in sources}}
     if pools:
         config["pools"] = pools

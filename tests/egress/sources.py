@@ -5,10 +5,10 @@ limits, while sources are suspended, added and removed, with two workers.
 sources.py [TEST...]"""
 
 import itertools
-import json
 import pathlib
 import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
@@ -132,15 +132,13 @@ def test_suspend():
         for name in ("a1", "a2", "a3"):
             engine.command("source", "suspend", name, "--reason", "all of them")
         check_all_suspended(engine, sink)
-        total = len(engine.records("Reception"))
         engine.command("source", "resume", "a3")
-        sink.wait_mails(total)
+        sink.wait_mails(2100)  # all of it
 
 
 def check_all_suspended(engine, sink):
     def reasons():
-        rows = [json.loads(line) for line in
-                engine.command("queue", "list", "--limit", "20", "--json").splitlines()]
+        rows = engine.rows("queue", "list", "--limit", "20")
         return {(r.get("wait", {}).get("reason"), r.get("wait", {}).get("scope")) for r in rows}
 
     inject(engine, 50, DOMAINS)
@@ -153,9 +151,7 @@ def check_all_suspended(engine, sink):
 
 def waits(engine):
     """Recipient -> why it waits."""
-    rows = [json.loads(line) for line in
-            engine.command("queue", "list", "--limit", "20", "--json").splitlines()]
-    return {row["recipient"]: row.get("wait", {}) for row in rows}
+    return {row["recipient"]: row.get("wait", {}) for row in engine.rows("queue", "list", "--limit", "20")}
 
 
 def suspended_with_mail(engine, domain):
@@ -215,8 +211,7 @@ def test_overflow():
         for i in range(4):  # one at a time: never more than a1 may
             inject(engine, 1, first=100 + i)
             sink.wait_mails(11 + i)
-            wait_until("a1's rate", lambda: True)
-            subprocess.run(["sleep", "0.1"], check=True)
+            time.sleep(0.1)  # in which a1 may send two
         if sink.shares(10) != {1: 4}:
             raise Failure(f"a1 had room for these: {sink.shares(10)}")
         engine.command("source", "suspend", "a1")
@@ -299,8 +294,7 @@ def test_reload():
         inject(engine, 900, DOMAINS)
         sink.wait_mails(150)
         engine.config["sources"] = {f"a{n}": source(n) for n in (2, 3)}
-        engine.file.write_text(json.dumps(engine.config))
-        engine.command("reload")
+        engine.reload()
         wait_until("a3 to send, a1 no more",
                    lambda: set(sink.shares(max(0, len(sink.ledger()) - 40))) == {2, 3})
         done = len(sink.ledger())
@@ -318,7 +312,7 @@ def test_screens():
         engine.command("source", "suspend", "a1", "--for", "1h")
         for words in (["source", "list"], ["source", "show", "a1"], ["pool", "list"]):
             text = engine.command(*words)
-            rows = [json.loads(line) for line in engine.command(*words, "--json").splitlines()]
+            rows = engine.rows(*words)
             for word in (["bulk", "spare", "a1 2"] if words[0] == "pool" else ["a1", "suspended"]):
                 if word not in text:
                     raise Failure(f"{words} lacks {word}:\n{text}")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 
-from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, log_of, rests, run,
+from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, rests, run,
                     settings_for, wait_empty, wait_until)
 
 
@@ -48,9 +48,9 @@ def test_accepting_pauses():
         for _ in range(60):
             client = Client(engine, hello=None)
             clients.append(client)
-        wait_until("accepting to fail", lambda: "smtp.accept_failed" in log_of(engine), 10)
+        wait_until("accepting to fail", lambda: "smtp.accept_failed" in engine.log(), 10)
         rests(engine, 3, 0.1)
-        lines = log_of(engine).count("smtp.accept_failed")
+        lines = engine.log().count("smtp.accept_failed")
         assert lines <= 8, f"{lines} lines about it"
         for client in clients:
             client.close()
@@ -93,7 +93,7 @@ def test_questions_wait():
         limited(engine, 75)
         sender = Client(engine)
         idle = crowd(engine)
-        wait_until("accepting to fail", lambda: "smtp.accept_failed" in log_of(engine), 10)
+        wait_until("accepting to fail", lambda: "smtp.accept_failed" in engine.log(), 10)
         for i in range(10):
             sender.expect(sender.message(f"u@d{i}.example"), 250)
         rests(engine, 2, 0.3)
@@ -149,7 +149,7 @@ def test_no_local_ports():
             wait_empty(engine)
             assert len(sink.ledger()) == 200
             assert not engine.records("TransientFailure")
-            assert 1 <= log_of(engine).count("delivery.shortage") <= 2, log_of(engine)  # once a worker
+            assert 1 <= engine.log().count("delivery.shortage") <= 2, engine.log()  # once a worker
 
 
 def test_nobody_to_connect_to():

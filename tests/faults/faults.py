@@ -103,8 +103,7 @@ def received(sink):
 
 def settings_for(sink, **more):
     """Everything goes to the sink; tried again every second."""
-    return merge({"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port,
-                          "negative_ttl_max": "1s"},
+    return merge({"dns": sink.dns(negative_ttl_max="1s"),
                   "destinations": {"*": {"retry": ["1s"], "lifetime": "10m"}}}, more)
 
 
@@ -126,8 +125,11 @@ def all_arrived(books, sink, duplicates_max=0):
     assert again <= duplicates_max, f"{again} duplicates"
 
 
-def log_of(engine):
-    return (engine.dir / "log").read_text(errors="replace")
+def shown(engine):
+    """All that an engine lets anybody read: log, status, queue, configuration, records."""
+    return "\n".join([engine.log(), engine.command("status", "--json"),
+                      engine.command("queue", "list", "--json"), engine.command("config", "show"),
+                      *(p.read_text() for p in (engine.dir / "records").glob("*"))])
 
 
 def rests(engine, seconds=2.0, share_max=0.25):

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import time
 
-from faults import (Books, Client, Engine, Failure, Process, Sink, Skip, TempDir, free_port, log_of,
+from faults import (Books, Client, Engine, Failure, Process, Sink, Skip, TempDir, free_port,
                     program, queued, run, settings_for, wait_empty, wait_until)
 
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
@@ -23,7 +23,7 @@ WALL = 0x40000000  # waitpid(): threads too
 
 def serve(engine, *arguments, env=None, prefix=(), timeout_s=20):
     """A start that must fail: its exit status and what it said."""
-    engine.file.write_text(json.dumps(engine.config))
+    engine.write_config()
     done = subprocess.run([*prefix, program(), "serve", "-c", engine.file, *arguments],
                           capture_output=True, text=True, timeout=timeout_s, check=False,
                           env={**os.environ, **(env or {})})
@@ -109,7 +109,7 @@ def test_address_of_another_engine():
         status, said = serve(Engine({"listeners": [{"listen": listen}]}))
         assert status == 1 and listen in said and "ddress already in use" in said, said
         assert "action=" in said, said
-        assert f'listeners="{listen}"' in log_of(engine)
+        assert f'listeners="{listen}"' in engine.log()
 
 
 def test_what_cannot_be_opened():
@@ -174,7 +174,7 @@ def test_start_with_a_mistake():
 def test_control_answers_before_the_greeting():
     """Whoever saw a 220 finds an engine to ask."""
     engine = Engine()
-    engine.file.write_text(json.dumps(engine.config))
+    engine.write_config()
     process = Process([program(), "serve", "-c", engine.file], engine.dir / "log")
     greeting = b""
     while not greeting:
@@ -293,19 +293,19 @@ def test_sighup():
         good = json.dumps(engine.config)
         engine.file.write_text(good[:-1] + ', "lisen": 1}')
         engine.process.send(signal.SIGHUP)
-        wait_until("the complaint", lambda: "serve.reload_failed" in log_of(engine), 10)
-        assert "lisen" in log_of(engine)
-        assert "\\x0a" not in log_of(engine)
+        wait_until("the complaint", lambda: "serve.reload_failed" in engine.log(), 10)
+        assert "lisen" in engine.log()
+        assert "\\x0a" not in engine.log()
         listener["recipients_max"] = 2
         engine.file.write_text(json.dumps({**engine.config, "workers": 7, "nonsense": []}))
         engine.process.send(signal.SIGHUP)
-        wait_until("the complaint", lambda: "nonsense" in log_of(engine), 10)
+        wait_until("the complaint", lambda: "nonsense" in engine.log(), 10)
         assert not refused_at_three()
         engine.file.write_text(json.dumps({**engine.config, "workers": 7}))
         engine.process.send(signal.SIGHUP)
-        wait_until("the reload", lambda: "serve.reloaded" in log_of(engine), 10)
-        assert "workers" in log_of(engine).split("serve.reloaded")[1]
-        assert "\\x0a" not in log_of(engine)
+        wait_until("the reload", lambda: "serve.reloaded" in engine.log(), 10)
+        assert "workers" in engine.log().split("serve.reloaded")[1]
+        assert "\\x0a" not in engine.log()
         wait_until("the new limit", refused_at_three, 10)
 
 
@@ -356,7 +356,7 @@ def test_privileges():
         wait_empty(engine)
         engine.wait_records("Delivery")
         engine.process.send(signal.SIGHUP)
-        wait_until("the reload", lambda: "serve.reloaded" in log_of(engine), 10)
+        wait_until("the reload", lambda: "serve.reloaded" in engine.log(), 10)
         engine.kill()
         engine.start()
         engine.stop()
@@ -416,7 +416,7 @@ def test_watchdog_of_a_stuck_worker():
                     for _ in range(20):
                         notify.recv(1000)
                     raise Failure("WATCHDOG=1 goes on")
-                assert "serve.worker_stuck" in log_of(engine)
+                assert "serve.worker_stuck" in engine.log()
             finally:
                 ptrace(PTRACE_DETACH, tid, 0, 0)
             assert notify.recv(1000) == b"WATCHDOG=1"

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, free_port, log_of,
+from faults import (Books, Client, Engine, Sink, Skip, TempDir, all_arrived, free_port,
                     queued, rests, run, settings_for, wait_empty, wait_until)
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -85,7 +85,7 @@ def test_disk_full():
         acknowledged = sum(len(b.acknowledged) for b in books)
         assert acknowledged > 0 and queued(rig.engine) > 0
         wait_until("the log says where", lambda: "queue.intake_refused reason=disk_full "
-                   f"path={disk}/queue" in log_of(rig.engine))
+                   f"path={disk}/queue" in rig.engine.log())
         assert "INTAKE REFUSED: less than 64 MiB" in rig.engine.command("status", "--once")
         rig.sink.start()
         wait_empty(rig.engine)  # deliveries are recorded although nothing is free
@@ -96,7 +96,7 @@ def test_disk_full():
         wait_empty(rig.engine)
         all_arrived(books, rig.sink)
         # Messages that the full disk cut off from their 250: one line for all of them.
-        assert log_of(rig.engine).count("queue.accept_failed") <= 2, log_of(rig.engine)
+        assert rig.engine.log().count("queue.accept_failed") <= 2, rig.engine.log()
         rig.end()
 
 
@@ -135,12 +135,12 @@ def test_disk_of_the_records_full():
         books = [Books(rig.engine, i, pause_s=0.005) for i in range(2)]
         for _ in range(20):
             flows(books, rig.engine)
-        wait_until("the warning", lambda: "event=records.failed" in log_of(rig.engine), 10)
-        said = next(line for line in log_of(rig.engine).splitlines() if "event=records.failed" in line)
+        wait_until("the warning", lambda: "event=records.failed" in rig.engine.log(), 10)
+        said = next(line for line in rig.engine.log().splitlines() if "event=records.failed" in line)
         assert f"path={disk / 'records'}" in said and "No space left" in said and "lag_bytes=" in said, said
-        assert log_of(rig.engine).count("event=records.failed") == 1, "each second"
+        assert rig.engine.log().count("event=records.failed") == 1, "each second"
         junk.unlink()
-        wait_until("its end", lambda: "event=records.resumed" in log_of(rig.engine), 30)
+        wait_until("its end", lambda: "event=records.resumed" in rig.engine.log(), 30)
         stop(books)
         wait_empty(rig.engine)
         all_arrived(books, rig.sink)
@@ -206,7 +206,7 @@ def test_rejections_while_the_map_is_full():
 def test_quarantine_is_logged():
     """Ten lines at once, however many records are damaged, as it happens and at each start."""
     def logged():
-        found = [line for line in log_of(engine).splitlines() if "queue.quarantined" in line]
+        found = [line for line in engine.log().splitlines() if "queue.quarantined" in line]
         assert all('reason="its content is damaged" queue="d1.example" id=' in line and
                    " shard=0 tree=rows " in line for line in found), found
         return len(found)
@@ -224,11 +224,11 @@ def test_quarantine_is_logged():
     engine.start()
     engine.command("queue", "flush", "--all")
     wait_until("the damage", lambda: engine.status()["queue"]["quarantined"] == 30, 20)
-    assert 10 <= logged() <= 11 + (time.monotonic() - began) / 6, log_of(engine)
+    assert 10 <= logged() <= 11 + (time.monotonic() - began) / 6, engine.log()
     before = logged()
     engine.process.stop()
     engine.start()
-    assert logged() - before == 10, log_of(engine)
+    assert logged() - before == 10, engine.log()
     engine.stop()
 
 

@@ -4,12 +4,11 @@
 syscalls.py [TEST...]"""
 
 import errno
-import json
 import subprocess
 import time
 
 from faults import (MALLOC, SIGN, SYNC, WRITE, Books, Client, Engine, Faults, Sink, TempDir, all_arrived,
-                    free_port, log_of, program, rests, run, settings_for, wait_empty, wait_until)
+                    free_port, program, rests, run, settings_for, wait_empty, wait_until)
 
 
 # The meta page is written in place and is smaller: on a full disk that still works.
@@ -52,7 +51,7 @@ class Rig:
     def ends_and_restarts(self, duplicates_max):
         """The process must end with 1 and say why; after a restart nothing is missing."""
         assert self.engine.process.wait(10) == 1
-        told = log_of(self.engine)
+        told = self.engine.log()
         assert "queue.failed" in told and "a sync to disk failed" in told, told
         for books in self.books:
             books.stop()
@@ -72,10 +71,6 @@ def test_failed_sync_of_the_queue():
             rig.ends_and_restarts(duplicates_max=200)
 
 
-def rows_of(engine):
-    return [json.loads(line) for line in engine.command("queue", "list", "--json").splitlines()]
-
-
 def test_clock_set_back():
     """Mail of a time when the clock ran 40 days ahead is due within the retry table as soon as it is right
     again, while running and behind a restart, and flush finds all of it."""
@@ -91,23 +86,22 @@ def test_clock_set_back():
                 client.expect(client.message("later@up.example", data=b"Subject: x\r\nX-Hayauma-Not-Before: "
                                              b"%d\r\n\r\nx\r\n" % (time.time() + ahead_s + 7200)), 250)
             rig.engine.wait_records("TransientFailure")
-            wait_until("the deferral", lambda: any(r["attempts"] for r in rows_of(rig.engine)))
+            wait_until("the deferral", lambda: any(r["attempts"] for r in rig.engine.rows("queue", "list")))
             if restart:
                 rig.engine.stop()
             rig.faults.set_clock(0)
             if restart:
                 rig.engine.start()
             else:
-                wait_until("the jump to be told", lambda: "clock.jumped" in log_of(rig.engine), 10)
+                wait_until("the jump to be told", lambda: "clock.jumped" in rig.engine.log(), 10)
             wait_until("due times put right", lambda: all(
-                r["due_ms"] <= (time.time() + 3700) * 1000 for r in rows_of(rig.engine)
+                r["due_ms"] <= (time.time() + 3700) * 1000 for r in rig.engine.rows("queue", "list")
                 if r["recipient"] != "later@up.example"), 15)
-            assert "queue.due_times_put_right" in log_of(rig.engine)
-            later = [r for r in rows_of(rig.engine) if r["recipient"] == "later@up.example"]
+            assert "queue.due_times_put_right" in rig.engine.log()
+            later = [r for r in rig.engine.rows("queue", "list") if r["recipient"] == "later@up.example"]
             assert later[0]["due_ms"] > (time.time() + ahead_s) * 1000, later
             rig.engine.config["routes"]["down.example"] = f"[127.0.0.1]:{rig.sink.port}"
-            rig.engine.file.write_text(json.dumps(rig.engine.config))
-            rig.engine.command("reload")
+            rig.engine.reload()
             rig.engine.command("queue", "flush", "down.example")
             rig.engine.wait_records("Delivery", 20)
 

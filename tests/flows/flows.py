@@ -3,7 +3,6 @@
 
 flows.py [TEST...]"""
 
-import json
 import pathlib
 import sys
 import time
@@ -19,7 +18,7 @@ BULK = 3000
 
 
 def settings(sink, **more):
-    return {**more, "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+    return {**more, "dns": sink.dns(),
             "destinations": {"*": {"rate": f"{RATE}/s"}}}
 
 
@@ -106,17 +105,14 @@ def test_a_reload_reaches_what_waits():
     when one brings it back."""
     with Sink() as sink, Engine(settings(sink)) as engine:
         engine.config["destinations"] = {"*": {"rate": "10/h"}}
-        engine.file.write_text(json.dumps(engine.config))
-        engine.command("reload")
+        engine.reload()
         inject(engine, 100, "bulk")
         wait_for(sink, "bulk", 1, 20)
         engine.config["destinations"] = {"*": {"rate": "none"}}
-        engine.file.write_text(json.dumps(engine.config))
-        engine.command("reload")
+        engine.reload()
         wait_for(sink, "bulk", 100, 10)
         engine.config["destinations"] = {"*": {"rate": "10/h"}}
-        engine.file.write_text(json.dumps(engine.config))
-        engine.command("reload")
+        engine.reload()
         inject(engine, 100, "later")
         time.sleep(2)
         if senders(sink).count("later") > 1:

@@ -37,7 +37,7 @@ def test_slow_mail_leaves_memory_to_fast():
     """Thousands of large messages for thousands of domains behind a slow rate, many times what may be in
     memory: mail for another destination goes at once all the same, also behind a restart."""
     with Sink() as sink, Engine({
-            "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+            "dns": sink.dns(),
             "queue": {"memory_max": "16MiB"},
             "routes": {"*.slow.example": f"[{sink.host}]:{sink.port}"},
             "destinations": {"*.slow.example": {"rate": "5/s"}}}) as engine:
@@ -64,7 +64,7 @@ default: {latency: {dot: 50ms}}
 classes: [{name: stuck, domains: [stuck0.example, stuck1.example, stuck2.example], latency: {dot: 100s}}]
 """)
     with Sink(behaviour) as sink, Engine({
-            "dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+            "dns": sink.dns(),
             "workers": 1, "queue": {"memory_max": "16MiB"}, "drain_timeout": "1s",
             "routes": {"*.bulk.example": f"[{sink.host}]:{sink.port}"},
             "destinations": {"*": {"sessions_max": 3}}}) as engine:

@@ -3,7 +3,6 @@
 
 suspend.py [TEST...]"""
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -22,7 +21,7 @@ KINDS = {"x": ("x.example", "spring", "acme"), "y": ("y.example", "autumn", "bet
 
 
 def settings(sink, **more):
-    return {"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+    return {"dns": sink.dns(),
             "routes": {"x.example": f"[{sink.host}]:{sink.port}"},
             "destinations": {"*": {"rate": f"{RATE}/s", **more}}}
 
@@ -57,13 +56,9 @@ def nothing_goes(sink, kind, others, others_more):
         raise Failure(f"{came(sink, kind) - before} of {kind} went, and it is suspended")
 
 
-def lines(engine, *arguments):
-    return [json.loads(line) for line in engine.command(*arguments, "--json").splitlines()]
-
-
 def waits(engine, *arguments):
     """The reasons that rows or groups of a listing wait for."""
-    found = [o.get("row", o) for o in lines(engine, *arguments)]  # of show each is in an object
+    found = [o.get("row", o) for o in engine.rows(*arguments)]  # of show each is in an object
     return {tuple(o.get("wait", {}).get(name) for name in ("reason", "scope", "text"))
             for o in found if "index" in o or "rows" in o}
 
@@ -71,7 +66,7 @@ def waits(engine, *arguments):
 def check_screens(engine, what):
     scope = what[0][2:] if what[0].startswith("--") else "domain"
     wanted = {("suspended", scope, "complaints")}
-    row = lines(engine, "queue", "list", "x.example", "--limit", "1")[0]
+    row = engine.rows("queue", "list", "x.example", "--limit", "1")[0]
     for screen in (["queue", "list", "x.example", "--limit", "20"], ["queue", "summary", "x.example"],
                    ["queue", "show", row["id"]]):
         if waits(engine, *screen) != wanted:
@@ -82,10 +77,10 @@ def check_screens(engine, what):
     for screen in (["queue", "list", "x.example"], ["queue", "summary"], ["status"]):
         if f"{scope} {what[-1]}: complaints" not in engine.command(*screen):
             raise Failure(f"{screen} does not say why:\n{engine.command(*screen)}")
-    one, = lines(engine, "queue", "suspensions")
+    one, = engine.rows("queue", "suspensions")
     if (one["scope"], one["name"], one["reason"]) != (scope, what[-1], "complaints"):
         raise Failure(f"suspensions says {one}")
-    rows = int(lines(engine, "queue", "summary", "x.example")[0]["rows"])
+    rows = int(engine.rows("queue", "summary", "x.example")[0]["rows"])
     if one["rows"] != rows:
         raise Failure(f"suspensions counts {one['rows']} recipients, and {rows} wait")
 
@@ -161,10 +156,10 @@ def test_for():
                 time.sleep(3)
                 engine.start()
             wait_for(sink, "x", wanted + 5, 15)
-            wait_until("no suspension", lambda: not lines(engine, "queue", "suspensions"), 5)
+            wait_until("no suspension", lambda: not engine.rows("queue", "suspensions"), 5)
         engine.kill()
         engine.start()
-        if lines(engine, "queue", "suspensions"):
+        if engine.rows("queue", "suspensions"):
             raise Failure("it is back")
 
 
@@ -206,7 +201,7 @@ def test_refusals():
                 raise Failure(f"{arguments}: {got}")
         engine.command("queue", "suspend", "X.Example")  # a domain in any case
         engine.command("queue", "suspend", "例え.jp")
-        names = {one["name"] for one in lines(engine, "queue", "suspensions")}
+        names = {one["name"] for one in engine.rows("queue", "suspensions")}
         if names != {"x.example", "xn--r8jz45g.jp"}:
             raise Failure(f"suspended are {names}")
         engine.command("queue", "resume", "例え.JP")

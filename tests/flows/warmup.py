@@ -23,7 +23,7 @@ BODY = "Subject: warm\r\n\r\ntext\r\n"
 
 
 def settings(sink, cap, **more):
-    return {"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port},
+    return {"dns": sink.dns(),
             "sources": {"new": {"ipv4": "127.0.0.1"}},
             "warmup": {"schedules": {"mine": {"steps": [cap, cap + 1, cap + 2]}},
                        "sources": {"new": {"schedule": "mine"}}, **more}}
@@ -39,13 +39,7 @@ def came(sink):
 
 
 def streams(engine, *arguments):
-    return [json.loads(line) for line in
-            engine.command("warmup", "status", *arguments, "--json").splitlines()]
-
-
-def reload(engine):
-    engine.file.write_text(json.dumps(engine.config))
-    engine.command("reload")
+    return engine.rows("warmup", "status", *arguments)
 
 
 def hour():
@@ -179,17 +173,17 @@ def test_reload():
         inject(engine, 3000)
         wait_until("the first", lambda: came(sink) >= 1)
         engine.config["warmup"]["schedules"]["mine"]["steps"] = [LARGE]
-        reload(engine)
+        engine.reload()
         wait_until("more than a small cap", lambda: came(sink) > 100)
         engine.config["warmup"]["schedules"]["mine"]["steps"] = [SMALL]
-        reload(engine)
+        engine.reload()
         time.sleep(1)  # what was on its way
         nothing_more(sink, came(sink))
         if not any("of 24 today" in line for line in
                    engine.command("queue", "summary").split("\n")):
             raise Failure(engine.command("queue", "summary"))
         engine.config["warmup"]["sources"] = {}
-        reload(engine)
+        engine.reload()
         wait_until("all", lambda: came(sink) == 3000)
 
 

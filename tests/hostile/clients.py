@@ -9,11 +9,10 @@ import pathlib
 import random
 import socket
 import sys
-import threading
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Books, Client, Engine, Sink, TempDir, queued, rests,  # noqa: E402
+from faults import (Client, Engine, Sink, TempDir, queued, rests,  # noqa: E402
                     resident_bytes, run, settings_for, wait_empty, wait_until)
 from talk import MESSAGE, sessions, wait_no_sessions  # noqa: E402
 
@@ -116,7 +115,7 @@ def test_refusals_leave_a_trace():
         assert all(r["peer_address"]["addr"] == "127.0.0.1" and r["response"]["content"] and
                    r["response"]["enhanced_code"] and r["session_id"] for r in records), records
         assert engine.status()["counters"]["rejected"] == len(wanted)
-        log = (engine.dir / "log").read_text()
+        log = engine.log()
         logged = [line for line in log.splitlines() if "event=smtp.refused" in line]
         assert len(logged) == len(wanted) and all("level=debug" in line for line in logged), log
         assert 'command="RCPT TO" address="u@bad.example" reply="550 5.7.1 ' in log, logged

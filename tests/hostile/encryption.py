@@ -11,13 +11,12 @@ import socket
 import ssl
 import subprocess
 import sys
-import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
-from authority import Authority  # noqa: E402
+from authority import Authority, serving  # noqa: E402
 from engine import Engine, program  # noqa: E402
 from proc import Failure, TempDir, wait_until  # noqa: E402
-from servers import Close, Server, World  # noqa: E402
+from servers import Close, Server, World, reset  # noqa: E402
 from talk import Client, Skip, run  # noqa: E402
 
 # What is said before the handshake counts for nothing behind it: with SIZE 1 no message could go.
@@ -30,16 +29,15 @@ GARBAGE = b"HTTP/1.1 400 Bad Request\r\n\r\n" * 20
 class TlsServer(Server):
     """STARTTLS with the files (chain, key); with what the others have besides. `how` a handshake goes
     wrong: a function of the peer, called in its place. `encrypted`: whether each message in `taken`
-    came so; `resumed`: whether each handshake was."""
+    came so; `resumed`: whether each handshake was; `in_clear`: what was heard in plaintext."""
 
     def __init__(self, files=None, answers=(), how=None, offer=OFFER, implicit=False, **more):
         self.context = None
         if files:
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(*files)
+            self.context = serving(files)
             self.context.sni_callback = lambda _socket, name, _context: self.names.append(name)
         self.how, self.offer, self.implicit = how, offer, implicit
-        self.encrypted, self.resumed, self.names, self.secrets = [], [], [], []
+        self.encrypted, self.resumed, self.in_clear, self.names, self.secrets = [], [], [], [], []
         super().__init__({"STARTTLS": b"220 go\r\n", **dict(answers)}, **more)
 
     def shake_hands(self, peer):
@@ -50,42 +48,32 @@ class TlsServer(Server):
         return secure
 
     def session(self, peer):
-        with contextlib.suppress(OSError, Close):
-            peer.settimeout(30)
-            secure = self.implicit
-            if secure:
-                peer = self.shake_hands(peer)
-            self.say(peer, "banner")
-            lines = peer.makefile("rb")
-            while line := lines.readline():
-                verb = line.split()[0].upper().decode("latin-1") if line.strip() else ""
-                self.heard.append((verb, secure))
-                if verb in ("EHLO", "HELO", "LHLO"):
-                    peer.sendall(self.answers["EHLO"] if secure else self.offer)
-                elif verb == "STARTTLS":
-                    self.say(peer, "STARTTLS")
-                    if self.answers["STARTTLS"][:1] != b"2":
-                        continue
-                    peer = self.shake_hands(peer)
-                    secure, lines = True, peer.makefile("rb")
-                elif verb == "DATA":
-                    self.say(peer, "DATA")
-                    content = []
-                    while (text := lines.readline()) not in (b".\r\n", b""):
-                        content.append(text)
-                    if not text:
-                        break
-                    self.say(peer, "dot")
-                    self.taken.append(b"".join(content))
-                    self.encrypted.append(secure)
-                elif verb in ("MAIL", "RCPT", "RSET", "QUIT"):
-                    self.say(peer, verb)
-                    if verb == "QUIT":
-                        break
-                else:
-                    peer.sendall(b"500 what?\r\n")
-        with contextlib.suppress(OSError):
-            peer.close()
+        if self.implicit:
+            with peer, contextlib.suppress(OSError, Close):
+                peer.settimeout(30)
+                super().session(self.shake_hands(peer))
+        else:
+            super().session(peer)
+
+    def answer(self, peer, lines, verb):
+        if isinstance(peer, ssl.SSLSocket):
+            return super().answer(peer, lines, verb)
+        self.in_clear.append(verb)
+        if verb in ("EHLO", "HELO", "LHLO"):
+            peer.sendall(self.offer)
+        elif verb == "STARTTLS":
+            self.say(peer, verb)
+            if self.answers[verb].startswith(b"2"):
+                with self.shake_hands(peer) as secure:
+                    self.converse(secure)
+                return False
+        else:
+            return super().answer(peer, lines, verb)
+        return True
+
+    def take(self, peer, content):
+        self.encrypted.append(isinstance(peer, ssl.SSLSocket))
+        super().take(peer, content)
 
 
 # --- handshakes that do not come about ---
@@ -208,7 +196,7 @@ def check(world, server, policy, kind, name):
         if WHY.get(kind, "") not in said:
             raise fail
     if policy != "may" and kind not in ("stripped",):
-        assert not any(verb in ("MAIL", "RCPT", "DATA") for verb, secure in server.heard if not secure), name
+        assert not {"MAIL", "RCPT", "DATA"} & set(server.in_clear), name
 
 
 def test_policies():
@@ -237,7 +225,7 @@ def test_policies():
         world.send(name, "again")
         wait_until("the second", lambda n=name: len(world.records("Delivery", n)) == 2, 20)
         assert servers[name].sessions <= 3, (name, servers[name].sessions)
-        assert [verb for verb, _ in servers[name].heard].count("STARTTLS") == 1, servers[name].heard
+        assert servers[name].heard.count("STARTTLS") == 1, servers[name].heard
     counters = world.engine.status()["counters"]
     assert counters["tls_out"] == 2 * len(CERTIFICATES) + 1, counters
     assert counters["tls_out_failures"] >= 3 * len(BROKEN), counters
@@ -291,9 +279,7 @@ def test_sessions():
     assert {r["tls_verification"] for r in world.records("Delivery", "good")} == {"verified"}
     assert world.engine.status()["counters"]["tls_out_resumed"] == 7
     # Whoever has lost the keys of its tickets gets a handshake anew.
-    again = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    again.load_cert_chain(*authority.files("good-mx1.one.example"))
-    one.context = again
+    one.context = serving(authority.files("good-mx1.one.example"))
     world.send("one", "anew")
     wait_until("it", lambda: len(one.taken) == 9, 20, process=world.engine.process)
     assert one.resumed[-1] is False
@@ -345,7 +331,7 @@ def test_cut():
     def abort(peer):
         peer.sendall(b"354 go\r\n")
         peer.recv(4096)
-        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        reset(peer)
         peer.close()
         raise Close
 

@@ -112,7 +112,7 @@ def test_one_message_for_many():
     first = send_many(world.engine, many(1, 900))
     rows = world.rows_by_shard()
     assert sum(rows) == 900 and min(rows) >= 0.4 * 900, rows
-    assert len(world.engine.records("Reception")) == 1, "a reception for each shard"
+    assert len(world.engine.wait_records("Reception")) == 1, "a reception for each shard"
     second = send_many(world.engine, many(2, 300))
     assert sum(world.rows_by_shard()) == 1200
     listed = world.engine.command("queue", "list", "--id", second, "--json").splitlines()

@@ -14,6 +14,7 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Books, Client, Engine, Failure, Sink, TempDir, all_arrived,  # noqa: E402
                     free_port, merge, queued, rests, resident_bytes, run, settings_for, wait_until)
+from talk import Listener  # noqa: E402
 
 LARGE = b"Subject: large\r\n\r\n" + (b"x" * 76 + b"\r\n") * (4 << 20 >> 6)
 STAGES = ("banner", "EHLO", "MAIL", "RCPT", "DATA", "dot")
@@ -23,6 +24,7 @@ USUAL = {"banner": b"220 bad.example ESMTP\r\n", "EHLO": b"250-bad.example\r\n25
 
 
 def reset(peer):
+    """Its close will be a RST."""
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
 
 
@@ -30,25 +32,14 @@ class Close(Exception):
     """The server ends the session here."""
 
 
-class Server(threading.Thread):
+class Server(Listener):
     """Answers by the book but for what `answers` says of a stage: bytes, or a function of the peer.
     `taken`: contents whose dot was answered with 250."""
 
     def __init__(self, answers, lmtp=False, host="127.0.0.1", port=0):
-        super().__init__(daemon=True)
         self.answers = {**USUAL, **answers}
-        self.answers.setdefault("LHLO", self.answers["EHLO"])
-        self.listener = socket.create_server((host, port))
-        self.port = self.listener.getsockname()[1]
-        self.sessions, self.taken, self.lmtp, self.heard = 0, [], lmtp, []
-        self.start()
-
-    def run(self):
-        with contextlib.suppress(OSError):
-            while True:
-                peer = self.listener.accept()[0]
-                self.sessions += 1
-                threading.Thread(target=self.session, args=(peer,), daemon=True).start()
+        self.taken, self.lmtp, self.heard = [], lmtp, []
+        super().__init__(host, port)
 
     def say(self, peer, stage):
         answer = self.answers[stage]
@@ -61,36 +52,38 @@ class Server(threading.Thread):
         with peer, contextlib.suppress(OSError, Close):
             peer.settimeout(30)
             self.say(peer, "banner")
-            lines = peer.makefile("rb")
-            recipients = 0
-            while line := lines.readline():
-                verb = line[:4].upper().decode("latin-1")
-                self.heard.append(verb)
-                if verb in ("EHLO", "LHLO", "HELO"):
-                    self.say(peer, "EHLO")
-                elif verb == "RCPT":
-                    recipients += 1
-                    self.say(peer, "RCPT")
-                elif verb == "DATA":
-                    self.say(peer, "DATA")
-                    content = []
-                    while (text := lines.readline()) not in (b".\r\n", b""):
-                        content.append(text)
-                    if not text:
-                        return
-                    self.say(peer, "dot")
-                    self.taken.append(b"".join(content))
-                    recipients = 0
-                elif verb in ("MAIL", "RSET"):
-                    self.say(peer, verb)
-                elif verb == "QUIT":
-                    self.say(peer, "QUIT")
-                    return
-                else:
-                    peer.sendall(b"500 what?\r\n")
+            self.converse(peer)
 
-    def close(self):
-        self.listener.close()
+    def converse(self, peer):
+        """Until one of both ends the session."""
+        lines = peer.makefile("rb")
+        while line := lines.readline():
+            verb = line.split(maxsplit=1)[0].upper().decode("latin-1") if line.strip() else ""
+            self.heard.append(verb)
+            if not self.answer(peer, lines, verb):
+                return
+
+    def answer(self, peer, lines, verb):
+        """False when the session is over."""
+        if verb in ("EHLO", "LHLO", "HELO"):
+            self.say(peer, "EHLO")
+        elif verb == "DATA":
+            self.say(peer, "DATA")
+            content = []
+            while (text := lines.readline()) not in (b".\r\n", b""):
+                content.append(text)
+            if not text:
+                return False
+            self.say(peer, "dot")
+            self.take(peer, b"".join(content))
+        elif verb in ("MAIL", "RCPT", "RSET", "QUIT"):
+            self.say(peer, verb)
+        else:
+            peer.sendall(b"500 what?\r\n")
+        return verb != "QUIT"
+
+    def take(self, _peer, content):
+        self.taken.append(content)
 
 
 # --- what a bad server does at a stage ---
@@ -107,6 +100,12 @@ def hard(peer):
 def stall(peer):
     time.sleep(25)
     raise Close
+
+
+def late(peer):
+    """The dot's usual answer, a little later."""
+    time.sleep(0.02)
+    peer.sendall(USUAL["dot"])
 
 
 def endless(peer):
@@ -577,12 +576,8 @@ def test_one_connection_only():
         alive.remove(peer)
         peer.sendall(USUAL["QUIT"])
 
-    def slow(peer):
-        time.sleep(0.02)
-        peer.sendall(USUAL["dot"])
-
     alive, refused = [], []
-    one = Server({"banner": greet, "dot": slow, "QUIT": gone})
+    one = Server({"banner": greet, "dot": late, "QUIT": gone})
     world = World({"one": one}, retry="1h")
     with Client(world.engine) as client:
         for i in range(100):
@@ -593,35 +588,37 @@ def test_one_connection_only():
     world.finish()
 
 
+class Few(Server):
+    """Has so many sessions at once, answers late, and resets what connects besides."""
+
+    def __init__(self, limit):
+        self.limit, self.alive, self.room = limit, 0, threading.Lock()
+        super().__init__({"dot": late})
+
+    def session(self, peer):
+        with self.room:
+            refused = self.alive >= self.limit
+            self.alive += not refused
+        if refused:
+            reset(peer)
+            peer.close()
+            return
+        super().session(peer)
+        with self.room:
+            self.alive -= 1
+
+
 def test_few_connections_in_a_tight_memory():
     """Connections that are refused keep no mail from those that work, also where memory is short: there
     a destination that cannot send holds nothing."""
-    limit, count, room = 4, 200, threading.Lock()
-    alive, stalled, go = [], [], threading.Event()
-
-    class Few(Server):
-        def session(self, peer):
-            with room:
-                refused = len(alive) >= limit
-                alive.extend([] if refused else [peer])
-            if refused:
-                reset(peer)
-                peer.close()
-                return
-            super().session(peer)
-            with room:
-                alive.remove(peer)
-
-    def slow(peer):
-        time.sleep(0.02)
-        peer.sendall(USUAL["dot"])
+    count, stalled, go = 200, [], threading.Event()
 
     def stall(peer):
         stalled.append(peer)
         go.wait(60)
         peer.sendall(USUAL["dot"])
 
-    world = World({"few": Few({"dot": slow}), "stuck": Server({"dot": stall})}, retry="1h", workers=1,
+    world = World({"few": Few(4), "stuck": Server({"dot": stall})}, retry="1h", workers=1,
                   queue={"memory_max": "16MiB"},
                   destinations={"stuck.example": {"timeouts": {"dot": "90s"}}})
     with Client(world.engine) as client:
@@ -639,29 +636,12 @@ def test_few_connections_in_a_tight_memory():
 def test_the_only_connection_is_shared():
     """A peer that takes one connection and resets the next ones: mail of both workers goes out in turns,
     not that of one after that of the other."""
-    limit, domains, count, room, alive = 1, 20, 3000, threading.Lock(), []
-
-    class Few(Server):
-        def session(self, peer):
-            with room:
-                refused = len(alive) >= limit
-                alive.extend([] if refused else [peer])
-            if refused:
-                reset(peer)
-                peer.close()
-                return
-            super().session(peer)
-            with room:
-                alive.remove(peer)
-
-    def slow(peer):
-        time.sleep(0.02)
-        peer.sendall(USUAL["dot"])
+    domains, count = 20, 3000
 
     def seen():
         return {re.search(rb"X-Domain: (\d+)", text)[1] for text in list(few.taken)}
 
-    few = Few({"dot": slow})
+    few = Few(1)
     world = World({"*.few": few}, retry="1h")
     with Client(world.engine) as client:
         client.messages([("a@sender.example", f"u{i}@d{i % domains}.few.example",

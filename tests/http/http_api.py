@@ -29,7 +29,7 @@ sys.path[:0] = [str(HERE.parent / "lib"), str(HERE.parent / "hostile")]
 from engine import Engine, Sink  # noqa: E402
 from proc import Failure, free_port, wait_port, wait_until  # noqa: E402
 from servers import Server  # noqa: E402
-from talk import run  # noqa: E402
+from talk import check, read_all, run  # noqa: E402
 
 LOOPBACK = ["127.0.0.0/8"]
 LETTER = {"envelope_sender": "news@sender.example", "recipients": [{"email": "a@x.example"}],
@@ -73,19 +73,9 @@ class Api(Engine):
     def raw(self, data, timeout_s=15):
         """All that comes back to these bytes, until the connection ends."""
         with socket.create_connection(("127.0.0.1", self.web), timeout_s) as s:
-            s.settimeout(timeout_s)
-            got = b""
             with contextlib.suppress(ConnectionError):
                 s.sendall(data)
-            with contextlib.suppress(ConnectionError):
-                while part := s.recv(65536):
-                    got += part
-            return got
-
-
-def check(what, got, want):
-    if got != want:
-        raise Failure(f"{what}: {got!r}, expected {want!r}")
+            return read_all(s)
 
 
 def parsed(content):
@@ -170,7 +160,7 @@ def test_whole_message():
                        "content": "Subject: {{ x }}\r\nTo: b@x.example\r\n\r\n{{ y }}",
                        "recipients": [{"email": "b@x.example"}]})
         found = letters(server, 2)
-        (record,) = [r for r in engine.records("Reception") if r["recipient"] == "a@x.example"]
+        (record,) = engine.wait_records("Reception", recipient="a@x.example")
     m = found["a@x.example"]
     check("header", (m["Subject"], m["From"].addresses[0].display_name, m["Bcc"], m["X-Hayauma-Campaign"]),
           ("花子さん", "早馬", None, None))
@@ -228,9 +218,7 @@ def test_times_and_names():
         soon = int(time.time()) + 3600
         engine.inject({**LETTER, "campaign": "spring", "tenant": "acme", "priority": 2, "not_before": soon,
                        "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(soon + 60))})
-        (row,) = [json.loads(line) for line in
-                  engine.command("queue", "list", "--json").splitlines() if '"id"' in line]
-        row = row.get("row", row)
+        (row,) = engine.rows("queue", "list")
         check("row", (row["priority"], row["campaign"], row["tenant"], row["due_ms"] // 1000,
                       abs(row["expires_ms"] // 1000 - soon - 60) <= 1), (2, "spring", "acme", soon, True))
 
@@ -409,11 +397,11 @@ def test_tokens():
         file.rmdir()
         file.write_text(good)
         check("mended", post("root"), 200)
-        logged = [line for line in (engine.dir / "log").read_text().splitlines() if "event=http.tokens" in line]
+        logged = [line for line in engine.log().splitlines() if "event=http.tokens" in line]
         check("lines in the log", len(logged), 2)
         # The configuration may name a file of users that is still to be made.
         engine.config["auth"] = {"users_file": str(engine.dir / "users")}
-        engine.file.write_text(json.dumps(engine.config))
+        engine.write_config()
         check("list", len(engine.command("token", "list").splitlines()), 3)
         engine.command("token", "add", "more")
 
@@ -619,8 +607,7 @@ def test_metrics():
         engine.config["routes"] = {}
         routes = {f"d{i}.example": f"[127.0.0.1]:{i + 2}" for i in range(150)}
         engine.config["routes"] = {**routes}
-        engine.file.write_text(json.dumps(engine.config))
-        engine.command("reload")
+        engine.reload()
         engine.inject({**LETTER, "tenant": "acme", "recipients":
                        [{"email": f"a{n}@d{i}.example"} for i in range(150) for n in range(1 + (i == 7))]})
         status, headers, text = engine.ask("GET", "/metrics")
@@ -726,8 +713,7 @@ def test_reload():
     """What can change changes with a reload; what cannot is said."""
     with Api() as engine:
         engine.config["http"].update({"trusted_networks": [], "threads": 7})
-        engine.file.write_text(json.dumps(engine.config))
-        said = engine.command("reload")
+        said = engine.reload()
         check(said, "http.threads" in said, True)
         check("token", engine.ask("POST", "/api/inject/v1", LETTER)[0], 401)
 

@@ -16,22 +16,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 
 from engine import Engine, Sink  # noqa: E402
 from proc import Failure, TempDir, free_port, wait_until  # noqa: E402
-from talk import Client, run, wait_no_sessions  # noqa: E402
+from talk import Client, read_all, run, wait_no_sessions  # noqa: E402
 
 BODY = b"Subject: x\r\n\r\n" + b"y" * 70 + b"\r\n"
 CHUNKED = (b"MAIL FROM:<a@sender.example>\r\nRCPT TO:<b@d.example>\r\nBDAT %d LAST\r\n" % len(BODY)
            + BODY)
-
-
-def read_all(connection):
-    """All that comes until the end of the connection."""
-    got = b""
-    try:
-        while part := connection.recv(65536):
-            got += part
-    except ConnectionError:
-        pass
-    return got
 
 
 def listens(engine):
@@ -40,10 +29,6 @@ def listens(engine):
     except ConnectionRefusedError:
         return False
     return True
-
-
-def log(engine):
-    return (engine.dir / "log").read_text()
 
 
 def test_half_close_gets_every_reply():
@@ -147,9 +132,8 @@ def test_each_recipient_has_the_lifetime_of_its_destination():
     for order in (sorted(wanted), sorted(wanted, reverse=True)):
         with Engine(settings) as engine, Client(engine) as client:
             client.expect(client.message(*order), 250)
-            rows = [json.loads(line) for line in
-                    engine.command("queue", "list", "--json").splitlines()]
-            found = {r["recipient"]: (r["expires_ms"] - r["created_ms"]) // 1000 for r in rows}
+            found = {r["recipient"]: (r["expires_ms"] - r["created_ms"]) // 1000
+                     for r in engine.rows("queue", "list")}
             if found != wanted:
                 raise Failure(f"{found} instead of {wanted}")
 
@@ -163,8 +147,7 @@ def test_only_what_needs_smtputf8_asks_for_it():
              "Content-Description: 本文\r\n\r\nx\r\n--b--\r\n").encode()
     behaviour = TempDir("hayauma-intake-").path / "behaviour.yaml"
     behaviour.write_text("default: {without: [smtputf8, dsn]}\n")
-    with Sink(behaviour) as sink, Engine({"dns": {
-            "servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port}}) as engine:
+    with Sink(behaviour) as sink, Engine({"dns": sink.dns()}) as engine:
         with Client(engine) as client:
             for mail, rcpt, content in (
                     (f"a@{ja}", f"b@{ja}> NOTIFY=SUCCESS ORCPT=utf-8;b@{ja}", text),
@@ -217,9 +200,9 @@ def test_reload_while_sessions_last():
         old = [Client(engine, port=ports[0]) for _ in range(2)]
         engine.config["listeners"].reverse()
         engine.config["host_name"] = "other.example"
-        engine.file.write_text(json.dumps(engine.config))
+        engine.write_config()
         engine.process.send(signal.SIGHUP)
-        wait_until("the reload", lambda: "serve.reloaded" in log(engine), process=engine.process)
+        wait_until("the reload", lambda: "serve.reloaded" in engine.log(), process=engine.process)
         for client in old:
             client.expect(client.message("b@d.example"), 250)
             client.close()
@@ -239,7 +222,7 @@ def test_drain_says_goodbye_to_a_busy_session():
         client.envelope("b@d.example")
         client.expect(client.command("DATA"), 354)
         engine.process.send(signal.SIGTERM)
-        wait_until("the drain", lambda: "serve.draining" in log(engine), process=engine.process)
+        wait_until("the drain", lambda: "serve.draining" in engine.log(), process=engine.process)
         time.sleep(0.3)
         client.send(BODY + b".\r\n")
         client.expect(client.reply(), 250)

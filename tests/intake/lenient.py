@@ -30,7 +30,7 @@ def quoted(address):
 
 
 def to_sink(sink, **more):
-    return merge({"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port}}, more)
+    return merge({"dns": sink.dns()}, more)
 
 
 def holding(**listener):
@@ -74,7 +74,7 @@ def test_dotted_addresses():
         send("--eml", eml, "--to-file", lines, "--csv", csv, DOTTED[0])
         send("--text", eml, "--from", "早馬 <.s@d.example>", DOTTED[3])
         send("--text", eml, "--from", ".s@d.example", "a@final.example.")
-        rows = [json.loads(line) for line in engine.command("queue", "list", "--json").splitlines()]
+        rows = engine.rows("queue", "list")
         assert sorted(r["recipient"] for r in rows) == sorted(
             [*map(quoted, DOTTED), "a@final.example"]), rows
         assert {r["sender"] for r in rows} == {'"s..hop"@d.example', '".s"@d.example'}, rows

@@ -65,7 +65,7 @@ class Balancer(unittest.TestCase):
     def nodes(self, sink):
         nodes = []
         for _ in range(2):
-            engine = Engine({"dns": {"servers": [f"{sink.host}:{sink.dns_port}"], "port": sink.port}})
+            engine = Engine({"dns": sink.dns()})
             engine.config["listeners"][0].update(
                 {"proxy_from": ["127.0.0.1"], "relay_networks": [CLIENT, LATER]})
             nodes.append(engine)
@@ -101,7 +101,7 @@ class Balancer(unittest.TestCase):
                     # Of all the checks there is none.
                     self.assertEqual([r["peer_address"]["addr"] for r in rejected], [OTHER], rejected)
                     for node in nodes:
-                        log = (node.dir / "log").read_text()
+                        log = node.log()
                         self.assertNotRegex(log, r" (warn|error) ")
                         self.assertGreater(node.status()["counters"]["sessions_in_total"], 2)
                     self.take_out(proxy, nodes)

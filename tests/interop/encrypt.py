@@ -10,7 +10,7 @@ import mail
 import peers
 from authority import Authority
 from engine import Engine, Sink
-from proc import TempDir, wait_until
+from proc import TempDir
 
 SENDER = "taro@sender.example"
 NAMES = {"postfix": peers.Postfix, "exim": peers.Exim}
@@ -75,9 +75,7 @@ class Encrypted(unittest.TestCase):
                 self.assertEqual(len(found), 1)
                 self.assertIsNone(mail.difference(original, found[0]))
                 self.assertIn(RECEIVED[name], mail.split(found[0])[0])
-        records = wait_until("records", lambda: [
-            r for r in engine.records("Delivery") if r["recipient"] == to][len(sent) - 1:] and [
-            r for r in engine.records("Delivery") if r["recipient"] == to])
+        records = engine.wait_records("Delivery", len(sent), recipient=to)
         head = mail.split(received[0])[0]
         for record in records:
             self.assertEqual(record["tls_policy"], "verify" if kind == "good" else "encrypt")
@@ -106,8 +104,7 @@ class Refused(unittest.TestCase):
             case.submit(engine, SENDER, [to], mail.header("refused", SENDER, to) + b"text\r\n")
         for name in NAMES:
             to = f"jiro@verify.{servers[name, 'self'].domain}"
-            record = wait_until(f"a deferral by {name}", lambda t=to: [
-                r for r in engine.records("TransientFailure") if r["recipient"] == t])[0]
+            record = engine.wait_records("TransientFailure", recipient=to)[0]
             self.assertEqual(record["response"]["enhanced_code"],
                              {"class": 4, "subject": 7, "detail": 5}, record)
             self.assertIn("self", record["response"]["content"])
@@ -123,13 +120,11 @@ class Broken(unittest.TestCase):
         for recipient in (to, kept):
             case.submit(engine, SENDER, [recipient], mail.header("plain", SENDER, recipient) + b"text\r\n")
         server.wait_mail("hanako", 1)
-        record = wait_until("its record", lambda: [
-            r for r in engine.records("Delivery") if r["recipient"] == to])[0]
+        record = engine.wait_records("Delivery", recipient=to)[0]
         self.assertEqual(record["num_attempts"], 1)
         self.assertRegex(record["tls_plaintext"], "^TLS failed: ")
         self.assertNotIn("tls_cipher", record)
-        record = wait_until("a deferral", lambda: [
-            r for r in engine.records("TransientFailure") if r["recipient"] == kept])[0]
+        record = engine.wait_records("TransientFailure", recipient=kept)[0]
         self.assertEqual(record["response"]["enhanced_code"], {"class": 4, "subject": 7, "detail": 5})
 
 

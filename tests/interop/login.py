@@ -7,7 +7,7 @@ import unittest
 import case
 import peers
 from engine import Engine
-from proc import free_port, wait_until
+from proc import free_port
 
 USER, PASSWORD = "taro@relay.example", "secret"
 
@@ -61,7 +61,7 @@ class Login(unittest.TestCase):
         engine.command("reload")
         engine.command("queue", "flush", "--all", "-y")
         peer.wait_mail("taro")
-        wait_until("the record", lambda: engine.records("Delivery"))
+        engine.wait_records("Delivery")
         self.assertFalse(engine.records("Bounce"))
 
     def test_postfix(self):

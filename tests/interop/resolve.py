@@ -68,8 +68,7 @@ class Resolve(unittest.TestCase):
         for name in REACHED:
             with self.subTest(domain=name):
                 to = send(f"{name}.example")
-                record = wait_until(f"delivery to {to}", lambda to=to: [
-                    r for r in engine.records("Delivery") if r["recipient"] == to], 60)[0]
+                record = engine.wait_records("Delivery", timeout_s=60, recipient=to)[0]
                 self.assertEqual(record["peer_address"]["addr"].rpartition(":")[0] or
                                  record["peer_address"]["addr"], ALIVE)
                 # 20 are dead, and a session tries five: the third session without an answer is the
@@ -78,8 +77,7 @@ class Resolve(unittest.TestCase):
 
     def test_alias_of_the_domain(self):
         to = send("alias.example")
-        wait_until(f"delivery to {to}", lambda: [
-            r for r in engine.records("Delivery") if r["recipient"] == to], 60)
+        engine.wait_records("Delivery", timeout_s=60, recipient=to)
 
     def test_international_domain(self):
         to = send("早馬.example", ("SMTPUTF8",))
@@ -91,15 +89,13 @@ class Resolve(unittest.TestCase):
         for domain in ("null.example", "nosuch.example"):
             with self.subTest(domain=domain):
                 to = send(domain)
-                bounce = wait_until(f"bounce of {to}", lambda to=to: [
-                    r for r in engine.records("Bounce") if r["recipient"] == to])[0]
+                bounce = engine.wait_records("Bounce", recipient=to)[0]
                 self.assertEqual(bounce["response"]["enhanced_code"]["class"], 5)
 
     def test_transient_failure(self):
         to = send("broken.example")
-        wait_until(f"deferral of {to}", lambda: [
-            r for r in engine.records("TransientFailure") if r["recipient"] == to], 60)
-        self.assertFalse([r for r in engine.records("Bounce") if r["recipient"] == to])
+        engine.wait_records("TransientFailure", timeout_s=60, recipient=to)
+        self.assertFalse(engine.records("Bounce", recipient=to))
 
 
 if __name__ == "__main__":

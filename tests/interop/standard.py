@@ -11,7 +11,7 @@ import case
 import mail
 import peers
 from engine import Engine
-from proc import TempDir, wait_until
+from proc import TempDir
 
 SENDER = "sender@sender.example"
 V4, V6, DEAD_V4, DEAD_V6 = "192.0.2.25", "2001:db8::25", "192.0.2.99", "2001:db8::99"
@@ -75,8 +75,7 @@ class Standard(unittest.TestCase):
             with self.subTest(domain=name):
                 to = f"taro@{name}.example"
                 case.submit(engine, SENDER, [to], mail.header(name, SENDER, to) + b"text\r\n")
-                record = wait_until(f"delivery to {to}", lambda to=to: [
-                    r for r in engine.records("Delivery") if r["recipient"] == to])[0]
+                record = engine.wait_records("Delivery", recipient=to)[0]
                 self.assertIn(record["peer_address"]["addr"], expected)
                 self.assertEqual(record["num_attempts"], 1)
 

@@ -65,6 +65,13 @@ class Authority:
         return chain, key
 
 
+def serving(files):
+    """A server's context with a certificate's files."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*files)
+    return context
+
+
 def trusting(*chains):
     """A client's context that trusts these certificates, and nobody else."""
     context = ssl.create_default_context()

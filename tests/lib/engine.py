@@ -60,8 +60,11 @@ class Engine:
         self.file = self.dir / "hayauma.yaml"
         self.process = None
 
-    def start(self, timeout_s=60):
+    def write_config(self):
         self.file.write_text(json.dumps(self.config, indent=2) + "\n")
+
+    def start(self, timeout_s=60):
+        self.write_config()
         self.process = Process([*self.prefix, program(), "serve", "-c", self.file, *self.arguments],
                                self.dir / "log", env=self.env)
         wait_port((self.host, self.port), self.process, timeout_s)
@@ -99,8 +102,20 @@ class Engine:
     def status(self):
         return json.loads(self.command("status", "--json"))
 
-    def records(self, kind=None):
-        """All event records so far, or those of one type."""
+    def rows(self, *arguments):
+        """What a command lists, an object a line."""
+        return [json.loads(line) for line in self.command(*arguments, "--json").splitlines()]
+
+    def reload(self):
+        """With the configuration as it is now; what the command says."""
+        self.write_config()
+        return self.command("reload")
+
+    def log(self):
+        return (self.dir / "log").read_text(errors="replace")
+
+    def records(self, kind=None, recipient=None):
+        """All event records so far, or those of one type, or of one recipient."""
         found = []
         for segment in sorted((self.dir / "records").glob("*")):
             if segment.name.endswith(".zst"):
@@ -110,12 +125,15 @@ class Engine:
                 text = segment.read_text()
             # The last line of an open segment may be half written.
             found += [json.loads(line) for line in text.split("\n")[:-1]]
-        return [r for r in found if kind is None or r["type"] == kind]
+        return [r for r in found if kind in (None, r["type"]) and recipient in (None, r["recipient"])]
 
-    def wait_records(self, kind, count=1, timeout_s=30):
-        wait_until(f"{count} {kind} records", lambda: len(self.records(kind)) >= count, timeout_s,
-                   process=self.process)
-        return self.records(kind)
+    def wait_records(self, kind, count=1, timeout_s=30, recipient=None):
+        def enough():
+            found = self.records(kind, recipient)
+            return found if len(found) >= count else None
+
+        return wait_until(f"{count} {kind} records of {recipient or 'anybody'}", enough, timeout_s,
+                          process=self.process)
 
 
 class Sink:
@@ -157,6 +175,10 @@ class Sink:
                 raise Failure(f"hayauma sink ended with {status}:\n{process.tail()}")
         if self.temp:
             self.temp.close()
+
+    def dns(self, **more):
+        """`dns` of an engine whose mail is to come here."""
+        return {"servers": [f"{self.host}:{self.dns_port}"], "port": self.port, **more}
 
     def ledger(self):
         """Rows of the ledger, as lists of fields."""

@@ -1,8 +1,10 @@
-"""SMTP by hand, and a runner for test functions."""
+"""SMTP by hand from both ends, and a runner for test functions."""
 
+import contextlib
 import os
 import socket
 import sys
+import threading
 import time
 import traceback
 
@@ -41,6 +43,20 @@ def run(module):
     sys.exit(1 if failed else 0 if passed else SKIPPED)
 
 
+def check(what, got, wanted):
+    if got != wanted:
+        raise Failure(f"{what}: {got!r}, not {wanted!r}")
+
+
+def read_all(connection):
+    """All that comes until the end of the connection, which must come."""
+    got = b""
+    with contextlib.suppress(ConnectionError):
+        while part := connection.recv(65536):
+            got += part
+    return got
+
+
 class Client:
     """A session with the engine: sends bytes, reads replies. Closes without QUIT."""
 
@@ -72,6 +88,10 @@ class Client:
         """Ends with RST."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
         self.close()
+
+    def announce(self, header, together):
+        """A balancer's header, in one packet with what is sent next or not."""
+        self.socket.sendall(header, socket.MSG_MORE if together else 0)
 
     def encrypt(self, context, name="mta.sender.example"):
         """The session's handshake, here and now."""
@@ -152,6 +172,36 @@ class Client:
             except TimeoutError:
                 break
         return False
+
+
+class Listener(threading.Thread):
+    """A server: session(peer) of each connection runs in a thread of its own. What sessions look at must
+    be there before this class's __init__, which begins to take them."""
+
+    def __init__(self, host="127.0.0.1", port=0):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server((host, port))
+        self.port = self.listener.getsockname()[1]
+        self.sessions = 0
+        self.start()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                peer = self.listener.accept()[0]
+                self.sessions += 1
+                threading.Thread(target=self.session, args=(peer,), daemon=True).start()
+
+    def close(self):
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)  # wakes run()
+        self.listener.close()
 
 
 def sessions(engine):

@@ -5,7 +5,6 @@ auth.py [TEST...]"""
 
 import base64
 import concurrent.futures
-import json
 import os
 import pathlib
 import re
@@ -15,18 +14,19 @@ import subprocess
 import sys
 import time
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds, log_of,  # noqa: E402
-                    free_port, program, run, settings_for, wait_empty, wait_until)
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "interop")]
+from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds,  # noqa: E402
+                    free_port, program, run, settings_for, shown, wait_empty)
 from authority import Authority, careless  # noqa: E402
+from peers import TREES  # noqa: E402
 
 STRANGER = "127.0.0.2"  # configured to be outside of relay_networks
 PASSWORD = "Canary-Kanarienvogel-4711"
 FAST = "$6$rounds=1000$saltsalt$ZlL/LbKn4.EFBhAuSohmL9nOx7e3MANciQckL/4ayMnrRGa/9xFzcA8i9dC9c94JphnHf3yBBVSA8kUkO51s2."
 SLOW = "$6$rounds=5000$saltsalt$MJgKIR1VoUBDEgdlnLGNDMEWYxZ1iDV2fNxtJnpe.UNyyehgzH1r5FQ4hbva2HnfdefJoPPYH4xRLHb91oSqP1"
 TEXT = "From: <a@shop.example>\r\nSubject: hello\r\n\r\nhello\r\n"
-NPM = pathlib.Path(os.environ.get("HAYAUMA_PEERS") or pathlib.Path(
-    os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache") / "hayauma" / "peers") / "npm"
+NPM = TREES / "npm"
 
 
 def user(engine, *arguments, password=PASSWORD):
@@ -84,6 +84,18 @@ def command(argv, text=b"", **more):
 
 # --- real clients ---
 
+def swaks(engine, mechanism, port, *more):
+    command(["swaks", "--server", engine.host, "--port", port, *more, "--auth", mechanism,
+             "--auth-user", "shop", "--auth-password", PASSWORD, "--from", "a@shop.example",
+             "--to", "u@d1.example", "--helo", "client.example"])
+
+
+def msmtp(engine, mechanism, port, *more):
+    command(["msmtp", f"--host={engine.host}", f"--port={port}", "--from=a@shop.example", *more,
+             f"--auth={mechanism.lower()}", "--user=shop", f"--passwordeval=echo {PASSWORD}",
+             "--domain=client.example", "u@d1.example"], TEXT.encode())
+
+
 def test_clients():
     """smtplib, swaks, msmtp and nodemailer log in and submit; the record and Received say so."""
     with Submission() as s:
@@ -100,13 +112,8 @@ def test_clients():
             smtp.sendmail("a@shop.example", ["u@d1.example"], TEXT)
             sent += 1
         for mechanism in ("PLAIN", "LOGIN"):
-            command(["swaks", "--server", engine.host, "--port", engine.port, "--auth", mechanism,
-                     "--auth-user", "shop", "--auth-password", PASSWORD, "--from", "a@shop.example",
-                     "--to", "u@d1.example", "--helo", "client.example"])
-            command(["msmtp", f"--host={engine.host}", f"--port={engine.port}",
-                     "--from=a@shop.example", "--tls=off", f"--auth={mechanism.lower()}",
-                     "--user=shop", f"--passwordeval=echo {PASSWORD}", "--domain=client.example",
-                     "u@d1.example"], TEXT.encode())
+            swaks(engine, mechanism, engine.port)
+            msmtp(engine, mechanism, engine.port, "--tls=off")
             sent += 2
         if shutil.which("node") and (NPM / "node_modules/nodemailer").exists():
             script = s.temp.path / "send.js"
@@ -216,15 +223,9 @@ def test_tls_first():
         with smtplib.SMTP_SSL(engine.host, s.implicit, timeout=30, context=careless()) as smtp:
             smtp.login("shop", PASSWORD)
             smtp.sendmail("a@shop.example", ["u@d1.example"], TEXT)
-        for more in (["--port", engine.port, "--tls"], ["--port", s.implicit, "--tls-on-connect"]):
-            command(["swaks", "--server", engine.host, *more, "--auth", "LOGIN", "--auth-user", "shop",
-                     "--auth-password", PASSWORD, "--from", "a@shop.example", "--to", "u@d1.example",
-                     "--helo", "client.example"])
-        for port, starttls in ((engine.port, "on"), (s.implicit, "off")):
-            command(["msmtp", f"--host={engine.host}", f"--port={port}", "--from=a@shop.example",
-                     "--tls=on", f"--tls-starttls={starttls}", "--tls-certcheck=off", "--auth=plain",
-                     "--user=shop", f"--passwordeval=echo {PASSWORD}", "--domain=client.example",
-                     "u@d1.example"], TEXT.encode())
+        for port, how, starttls in ((engine.port, "--tls", "on"), (s.implicit, "--tls-on-connect", "off")):
+            swaks(engine, "LOGIN", port, how)
+            msmtp(engine, "PLAIN", port, "--tls=on", f"--tls-starttls={starttls}", "--tls-certcheck=off")
         records = engine.wait_records("Reception", 6)
         assert [r["reception_protocol"] for r in records] == ["ESMTPSA"] * 6
         assert [r["user"] for r in records] == ["shop"] * 6
@@ -236,10 +237,7 @@ def test_login_before_tls():
     with Encrypted() as s:
         with Client(s.engine) as client:
             client.expect(client.command(plain("shop")), 235)
-            client.expect(client.command("STARTTLS"), 220)
-            client.socket = careless().wrap_socket(client.socket)
-            client.file = client.socket.makefile("rb")
-            client.expect(client.command("EHLO c.example"), 250)
+            client.starttls(careless())
             assert client.message("u@d1.example").startswith("530 5.7.0")
             client.expect(client.command(plain("shop")), 235)
             client.expect(client.message("u@d1.example"), 250)
@@ -287,8 +285,7 @@ def test_priority():
             for header in ("", "X-Hayauma-Priority: 1\r\n", "X-Hayauma-Priority: 8\r\n"):
                 client.expect(client.message("u@d1.example", data=(header + TEXT).encode()), 250)
         s.engine.wait_records("Reception", 3)
-        rows = [json.loads(line)["priority"] for line in
-                s.engine.command("queue", "list", "--json").splitlines()]
+        rows = [row["priority"] for row in s.engine.rows("queue", "list")]
         assert sorted(rows) == [6, 6, 8], rows
 
 
@@ -364,13 +361,10 @@ def test_no_password_shown():
         failed = [r for r in s.engine.wait_records("Rejection", 5)
                   if r["response"]["command"] == "AUTH"]
         assert any(r.get("user") == "shop" for r in failed)
-        assert "smtp.auth_failed" in log_of(s.engine)
-        texts = [log_of(s.engine), s.engine.command("status", "--json"),
-                 s.engine.command("queue", "list", "--json"), s.engine.command("config", "show"),
-                 *(p.read_text() for p in (s.engine.dir / "records").glob("*"))]
-        texts = [t if isinstance(t, str) else "" for t in texts]
+        assert "smtp.auth_failed" in s.engine.log()
+        text = shown(s.engine)
         for secret in (PASSWORD, word(PASSWORD)[:-4], word("\0shop\0" + PASSWORD)[:-4], FAST[:20]):
-            assert not any(secret in t for t in texts), secret
+            assert secret not in text, secret
 
 
 def test_endless_tries():

@@ -7,15 +7,15 @@ proxy.py [TEST...]"""
 import os
 import pathlib
 import socket
-import ssl
 import struct
 import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, Sink, TempDir, log_of, run, settings_for,  # noqa: E402
-                    wait_empty, wait_until)
+from faults import (Client, Engine, Sink, TempDir, run, settings_for,  # noqa: E402
+                    wait_empty)
 from authority import Authority, careless  # noqa: E402
+from talk import wait_no_sessions  # noqa: E402
 
 BALANCER = "127.0.0.3"
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
@@ -126,7 +126,7 @@ def test_wrong_headers():
             with b.connect(header) as client:
                 assert client.reply() == "", header
         # A line of each worker.
-        assert 0 < log_of(b.engine).count("smtp.proxy_header_wrong") <= os.cpu_count()
+        assert 0 < b.engine.log().count("smtp.proxy_header_wrong") <= os.cpu_count()
         # A second header is no header, but a client's line.
         with b.connect(v2()) as client:
             client.expect(client.reply(), 220)
@@ -158,26 +158,10 @@ def test_limits():
 def test_tls_behind():
     """A connection that begins with TLS, of which the first bytes come in one packet with the header."""
     with Behind({"tls": "implicit"}) as b:
-        incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        tls = careless().wrap_bio(incoming, outgoing)
-        with b.connect(b"") as client:
-            header = v2()
-            while True:
-                try:
-                    tls.do_handshake()
-                    break
-                except ssl.SSLWantReadError:
-                    client.send(header + outgoing.read())
-                    header = b""
-                    incoming.write(client.socket.recv(65536))
-            client.send(outgoing.read())
-            greeting = b""
-            while not greeting:
-                try:
-                    greeting = tls.read()
-                except ssl.SSLWantReadError:
-                    incoming.write(client.socket.recv(65536))
-            assert greeting.startswith(b"220 "), greeting
+        with b.connect() as client:
+            client.announce(v2(), together=True)
+            client.encrypt(careless())
+            client.expect(client.reply(), 220)
 
 
 def test_no_balancer():
@@ -186,7 +170,7 @@ def test_no_balancer():
         with b.connect(v1()) as client:
             client.expect(client.reply(), 220)
             assert client.reply().startswith("500 ")
-        wait_until("the sessions to end", lambda: b.engine.status()["gauges"]["sessions_in"] == 0)
+        wait_no_sessions(b.engine, 30)
 
 
 if __name__ == "__main__":

@@ -15,45 +15,25 @@ import sys
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, TempDir, log_of, program, run, wait_empty,  # noqa: E402
+from faults import (Client, Engine, TempDir, program, run, shown, wait_empty,  # noqa: E402
                     wait_until)
-from authority import Authority  # noqa: E402
+from authority import Authority, serving  # noqa: E402
+from talk import Listener  # noqa: E402
 
 USER, PASSWORD = "shop@sender.example", "Canary Kanarien:vogel 4711"
 PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
 
 
-class Hop(threading.Thread):
+class Hop(Listener):
     """A server that wants a login. offer: what EHLO says of it; refuse: its answer to the password, or
     None; tls: files of a certificate for STARTTLS. heard: every line, with whether it was encrypted;
     taken: messages."""
 
     def __init__(self, offer="AUTH PLAIN LOGIN", refuse=None, tls=None, initial=True):
-        super().__init__(daemon=True)
         self.offer, self.refuse, self.initial = offer, refuse, initial
-        self.context = None
-        if tls:
-            self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.context.load_cert_chain(*tls)
-        self.heard, self.taken, self.sessions = [], 0, 0
-        self.socket = socket.create_server(("127.0.0.1", 0))
-        self.port = self.socket.getsockname()[1]
-        self.start()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        self.socket.close()
-
-    def run(self):
-        with contextlib.suppress(OSError):
-            while True:
-                peer, _ = self.socket.accept()
-                self.sessions += 1
-                threading.Thread(target=self.session, args=(peer,), daemon=True).start()
+        self.context = serving(tls) if tls else None
+        self.heard, self.taken = [], 0
+        super().__init__()
 
     def login(self, line, say, read):
         """The reply to AUTH."""
@@ -161,11 +141,9 @@ class Relay(Engine):
 
 
 def shown_nowhere(engine):
-    texts = [log_of(engine), engine.command("status", "--json"), engine.command("config", "show"),
-             engine.command("queue", "list", "--json"),
-             *(p.read_text() for p in (engine.dir / "records").glob("*"))]
+    text = shown(engine)
     for secret in (PASSWORD, PLAIN, PASSWORD[-8:], base64.b64encode(PASSWORD.encode()).decode()):
-        assert not any(secret in text for text in texts), secret
+        assert secret not in text, secret
 
 
 def test_logs_in():
@@ -204,7 +182,7 @@ def test_refused():
             assert not hop.said("AUTH") and not hop.said("MAIL")
             hop.offer = "AUTH PLAIN"
         # A line a minute for each, of each worker.
-        assert 6 <= log_of(engine).count("delivery.auth_failed") <= 6 * os.cpu_count()
+        assert 6 <= engine.log().count("delivery.auth_failed") <= 6 * os.cpu_count()
         assert engine.status()["counters"]["logins_out_failed"] >= 6
         engine.command("queue", "flush", "--all", "-y")
         wait_until("the mail to go", lambda: all(h.taken == 3 for h in engine.hops), 60)
