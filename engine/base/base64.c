@@ -7,8 +7,8 @@ static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvw
 /* Of three bytes, or the last one or two. */
 static uint8_t *put_group(uint8_t *out, const uint8_t *p, size_t len)
 {
-    uint32_t v = (uint32_t)p[0] << 16 | (len > 1 ? (uint32_t)p[1] << 8 : 0) |
-                 (len > 2 ? (uint32_t)p[2] : 0);
+    uint32_t v =
+        (uint32_t)p[0] << 16 | (len > 1 ? (uint32_t)p[1] << 8 : 0) | (len > 2 ? (uint32_t)p[2] : 0);
 
     *out++ = (uint8_t)letters[v >> 18];
     *out++ = (uint8_t)letters[v >> 12 & 63];

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-static char dir[] = "/tmp/file_test.XXXXXX", file[64], beside[64];
+static char dir[] = "/tmp/file_test.XXXXXX", file[64], beside[sizeof(file) + 4];
 
 static int setup(void **state)
 {

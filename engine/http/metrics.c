@@ -277,7 +277,8 @@ static void put_queue(struct buf *out, struct queue *q)
     put_gauge(out, "queue_quarantined", "Damaged records that were put aside",
               (double)sum.quarantined);
     put_gauge(out, "queue_map_bytes", "Room of the queue", (double)sum.map_bytes);
-    put_gauge(out, "queue_map_used_bytes", "Room that is taken", (double)(sum.map_used_bytes - sum.map_reusable_bytes));
+    put_gauge(out, "queue_map_used_bytes", "Room that is taken",
+              (double)(sum.map_used_bytes - sum.map_reusable_bytes));
     put_gauge(out, "queue_disk_free_bytes", "Room of its disk", (double)sum.disk_free_bytes);
     put_gauge(out, "records_lag_bytes", "Records that wait for their file",
               (double)sum.records_lag);

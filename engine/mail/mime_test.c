@@ -73,8 +73,8 @@ static void test_mailboxes(void **state)
     }
 }
 
-/* Nobody bounds a recipient's name but the body's length: work for each byte of it that looks at all
- * others would take minutes here. */
+/* Nobody bounds a recipient's name but the body's length: work for each byte of it that looks at
+ * all others would take minutes here. */
 static void test_long_name(void **state)
 {
     struct buf name = {0}, out = {0};
@@ -154,10 +154,8 @@ static void test_attachments(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_mailboxes),
-        cmocka_unit_test(test_long_name),
-        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_fields),      cmocka_unit_test(test_mailboxes),
+        cmocka_unit_test(test_long_name),   cmocka_unit_test(test_texts),
         cmocka_unit_test(test_attachments),
     };
 

@@ -139,8 +139,9 @@ uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION
 
 bool suspensions_hold(struct suspensions *s, enum suspension_scope scope, struct str name)
 {
-    struct str names[SUSPENSION_SCOPES] = {[scope] = name};
+    struct str names[SUSPENSION_SCOPES] = {{0}};
 
+    names[scope] = name;
     return suspensions_of(s, names) != 0;
 }
 

@@ -239,7 +239,7 @@ def test_bound():
             number = next(iter(found["d0.example"]))
             engine.command("source", "suspend", f"a{number}")
             inject(engine, 20, ["d0.example"], "X-Hayauma-Campaign: c0\r\n", first=1000)
-            sink.wait_mails(250)
+            sink.wait_mails(500)
             after = sink.shares(480)
             if number in after or len(after) != 1:
                 raise Failure(f"{selection}: a{number} is suspended, and its mail came from {after}")
