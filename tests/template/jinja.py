@@ -9,6 +9,7 @@ so KumoMTA write it (true, none)."""
 import argparse
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -86,6 +87,8 @@ def finalize(value):
 
 
 def oracle(source, html):
+    if re.search(r"\{#[-+]?\n?$", source):
+        return None  # Jinja overlooks a comment that begins with the last letters; minijinja refuses it
     environment = jinja2.Environment(autoescape=html, finalize=finalize)
     try:
         return environment.from_string(source).render(**VARIABLES)
