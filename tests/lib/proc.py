@@ -173,7 +173,9 @@ def cpu_seconds(pid):
 
 
 def resident_bytes(pid):
+    """Under ThreadSanitizer a third of it: beside each byte lie several of its own."""
+    shadow = 3 if "libtsan" in pathlib.Path(f"/proc/{pid}/maps").read_text() else 1
     for line in pathlib.Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
+            return int(line.split()[1]) * 1024 // shadow
     return 0
