@@ -13,6 +13,7 @@
 #define DEFAULT_TTL_MIN_S 30
 #define DEFAULT_TTL_MAX_S 86400
 #define DEFAULT_IN_FLIGHT 200
+#define DEFAULT_PORT      25
 
 /* ---- answers to those who asked ---- */
 
@@ -193,6 +194,8 @@ static int take_options(struct dns *dns, const struct dns_options *options)
     dns->send.fresh_max = or_default(options->in_flight_max, DEFAULT_IN_FLIGHT);
     dns->no_ipv6 = options->no_ipv6;
     dns->no_ipv4 = options->no_ipv4;
+    dns->validating = options->validating;
+    dns->tlsa_port = options->tlsa_port != 0 ? options->tlsa_port : DEFAULT_PORT;
     if (options->no_ipv6 && options->no_ipv4)
         return -EINVAL;
     if (options->own_name == NULL || options->own_name[0] == '[')

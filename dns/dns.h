@@ -38,9 +38,26 @@ struct dns_address {
     uint16_t host; /* index into hosts */
 };
 
+/* What DNS says, validated, of a host's certificates (RFC 6698, RFC 7672 2.2). Immutable, counted
+ * by reference. At most DNS_TLSA_MAX records of DNS_TLSA_BYTES_MAX bytes in all; what is beyond is
+ * not seen, and a certificate that only this would have matched counts as a wrong one. */
+#define DNS_TLSA_MAX       32
+#define DNS_TLSA_BYTES_MAX 16384
+struct dns_tlsa {
+    uint32_t refs;
+    uint32_t bytes; /* private: what the block takes */
+    /* The answer is bogus, or there was none: why. RFC 7672 2.1.2: such a host gets no mail from
+     * who goes by these records. NULL: there are records. */
+    char *error;
+    char *base; /* the name whose records they are: the host's, or that where its CNAMEs end */
+    uint16_t records_len;
+    struct str records[]; /* as they are: any bytes */
+};
+
 struct dns_host {
     char *name; /* lower case, no trailing dot */
     uint16_t preference;
+    struct dns_tlsa *tlsa; /* NULL: it has none, or DNS does not vouch for its addresses */
 };
 
 /* Immutable, reference-counted, shared by all that asked. addresses are in the order to try them:
@@ -56,8 +73,10 @@ struct dns_route {
     uint32_t refs;
     enum dns_status status;
     bool implicit_mx; /* no MX record: the domain's own address (RFC 5321 5.1) */
+    /* That these are the hosts is validated (DNSSEC); of a lookup without MX: true. */
+    bool secure;
     uint16_t hosts_len, addresses_len;
-    uint32_t bytes; /* private: what the block takes */
+    uint32_t bytes; /* private: what it takes, with the TLSA records that it shares with others */
     /* On io_now_ms()'s clock; a holder may use it past that, but should ask again. Moves forward
      * when the resolver fails and this route has to serve on (RFC 8767: up to an hour). */
     uint64_t expires_ms;
@@ -87,6 +106,10 @@ struct dns_options {
      * got lost in a resolver's default socket buffer, of 300 some did. */
     uint32_t in_flight_max;
     bool no_ipv6, no_ipv4;
+    /* The servers validate, and nobody forges what they say on its way: their AD bit is believed,
+     * and hosts are asked for TLSA records, those of tlsa_port (0 = 25). Else nothing is secure. */
+    bool validating;
+    uint16_t tlsa_port;
     /* This host as other servers know it, or NULL: where it is among a domain's exchangers, they
      * count only up to there (RFC 5321 5.1: no loop). A literal is in no such list. */
     const char *own_name;
@@ -119,6 +142,8 @@ void dns_cancel(struct dns *dns, struct dns_query *query);
 struct dns_route *dns_cached(struct dns *dns, struct str domain, bool host_only);
 struct dns_route *dns_route_ref(struct dns_route *route);
 void dns_route_unref(struct dns_route *route);
+struct dns_tlsa *dns_tlsa_ref(struct dns_tlsa *tlsa); /* NULL is accepted */
+void dns_tlsa_unref(struct dns_tlsa *tlsa);           /* NULL is accepted */
 
 struct dns_counters {
     uint64_t lookups;  /* asked for by the engine, dns_cached() only when it hit */
@@ -126,6 +151,7 @@ struct dns_counters {
     uint64_t upstream; /* queries to the resolver */
     uint64_t failures; /* of these without a usable answer */
     uint64_t stale;    /* expired routes that had to serve on */
+    uint64_t secure;   /* answers that the resolver has validated */
     uint64_t evictions;
     uint64_t bytes;              /* of the cache */
     uint32_t entries, in_flight; /* in flight: upstream queries */

@@ -21,9 +21,20 @@ static void check_mx(const struct dns_answer *answer)
     }
 }
 
+static void check_tlsa(const struct dns_answer *answer)
+{
+    struct dns_tlsa *tlsa = tlsa_new("a.test", answer->records, answer->records_len);
+
+    ASSERT(tlsa != NULL && tlsa->records_len <= DNS_TLSA_MAX);
+    for (uint16_t i = 0; i < tlsa->records_len; i++)
+        ASSERT(str_eq(tlsa->records[i], answer->records[i].tlsa));
+    dns_tlsa_unref(tlsa);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
-    static const enum dns_type types[] = {DNS_TYPE_MX, DNS_TYPE_A, DNS_TYPE_AAAA};
+    static const enum dns_type types[] = {DNS_TYPE_MX, DNS_TYPE_A, DNS_TYPE_AAAA, DNS_TYPE_TLSA,
+                                          DNS_TYPE_CNAME};
     struct dns_packet packet;
     enum dns_type type;
     struct dns_name name;
@@ -36,6 +47,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
     ASSERT((packet.answer.status == DNS_ANSWER_FAILED) == (packet.answer.error != NULL));
     if (packet.answer.records_len > 0 && type == DNS_TYPE_MX)
         check_mx(&packet.answer);
+    if (packet.answer.records_len > 0 && type == DNS_TYPE_TLSA)
+        check_tlsa(&packet.answer);
     dns_packet_done(&packet);
     /* The same bytes as a name somebody writes mail to. */
     if (dns_name_parse(&name, (struct str){(const char *)bytes, len}) == 0)

@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "dns/dns_upstream.h"
+#include "dns/route.h"
 #include "io/io.h"
 
 /* ---- the clock (io.h) ---- */
@@ -91,6 +92,26 @@ static const struct zone_row zone[] = {
     {"renew2.test", DNS_TYPE_MX, 3600, "20 short.test"},
     {"zero.test", DNS_TYPE_A, 0, "192.0.2.32"},
     {"forever.test", DNS_TYPE_A, INT32_MAX, "192.0.2.33"},
+    /* Names with "safe" are validated. */
+    {"safe.test", DNS_TYPE_MX, 3600, "10 mx.safe.test"},
+    {"mx.safe.test", DNS_TYPE_A, 3600, "192.0.2.41"},
+    {"_25._tcp.mx.safe.test", DNS_TYPE_TLSA, 600, "030101aa, 030001bbcc, , 03"},
+    {"open.test", DNS_TYPE_MX, 3600, "10 mx.safe.test"},
+    {"half.safe.test", DNS_TYPE_MX, 3600, "10 mx.open.test, 20 mx.safe.test"},
+    {"mx.open.test", DNS_TYPE_A, 3600, "192.0.2.42"},
+    {"_25._tcp.mx.open.test", DNS_TYPE_TLSA, 3600, "030101aa"},
+    {"own.safe.test", DNS_TYPE_A, 3600, "192.0.2.43"},
+    {"_25._tcp.own.safe.test", DNS_TYPE_TLSA, 3600, "030101dd"},
+    {"none.safe.test", DNS_TYPE_A, 3600, "192.0.2.44"},
+    {"fail.safe.test", DNS_TYPE_A, 3600, "192.0.2.45"},
+    {"_25._tcp.fail.safe.test", DNS_TYPE_TLSA, 0, "SERVFAIL"},
+    {"alias1.safe.test", DNS_TYPE_CNAME, 3600, "mx.safe.test"},
+    {"alias2.safe.test", DNS_TYPE_CNAME, 3600, "none.safe.test"},
+    {"_25._tcp.alias2.safe.test", DNS_TYPE_TLSA, 3600, "030101ee"},
+    {"alias3.safe.test", DNS_TYPE_CNAME, 3600, "mx.open.test"},
+    {"_25._tcp.alias3.safe.test", DNS_TYPE_TLSA, 3600, "030101ff"},
+    {"alias4.open.test", DNS_TYPE_CNAME, 3600, "mx.open.test"},
+    {"alias5.safe.test", DNS_TYPE_CNAME, 3600, "fail.safe.test"},
 };
 
 static struct {
@@ -102,6 +123,7 @@ static struct {
     bool generic;     /* every name not in the table: one A record and nothing else */
     bool hold;        /* names that begin with "slow" get no answer */
     const char *gone; /* this name does not exist */
+    const char *mute; /* of this name the CNAME is not told */
     const char *many; /* this name has ever so many MX records */
     bool bloated;     /* each name below bloated.test has, too */
 } upstream;
@@ -132,13 +154,26 @@ void dns_upstream_query(struct dns_upstream *up, struct dns_upstream_query *quer
     upstream.asked++;
 }
 
+/* Hex digits in their own place. */
+static struct str bytes_of(char *text)
+{
+    size_t len = 0;
+    unsigned byte;
+
+    for (; sscanf(text + 2 * len, "%2x", &byte) == 1; len++)
+        text[len] = (char)byte;
+    return (struct str){text, len};
+}
+
 static void put_record(struct dns_record *record, enum dns_type type, char *text)
 {
     char *space;
 
     while (*text == ' ')
         text++;
-    if (type == DNS_TYPE_MX) {
+    if (type == DNS_TYPE_TLSA) {
+        record->tlsa = bytes_of(text);
+    } else if (type == DNS_TYPE_MX) {
         space = strchr(text, ' ');
         record->mx.preference = (uint16_t)atoi(text);
         record->mx.exchanger = space == NULL ? "" : space + 1;
@@ -160,13 +195,27 @@ static void many_records(struct dns_record *records, struct dns_answer *answer)
     *answer = (struct dns_answer){.ttl_s = 3600, .records = records, .records_len = 500};
 }
 
+static const char *alias_of(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(zone); i++)
+        if (zone[i].type == DNS_TYPE_CNAME && strcmp(zone[i].name, name) == 0)
+            return zone[i].data;
+    return NULL;
+}
+
 static void answer_query(struct dns_upstream_query *query, const char *name, enum dns_type type)
 {
     struct dns_record records[DNS_RECORDS_MAX] = {0};
     struct dns_answer answer = {.status = DNS_ANSWER_NO_DOMAIN, .ttl_s = 7200, .records = records};
     char text[1024];
     char *save = NULL;
+    const char *alias = alias_of(name);
 
+    answer.secure = strstr(name, "safe") != NULL;
+    if (type != DNS_TYPE_CNAME && alias != NULL) {
+        answer.secure &= strstr(alias, "safe") != NULL;
+        answer.canonical = name = alias;
+    }
     for (size_t i = 0; i < ARRAY_LEN(zone); i++) {
         if (strcmp(zone[i].name, name) != 0)
             continue;
@@ -178,6 +227,12 @@ static void answer_query(struct dns_upstream_query *query, const char *name, enu
         if (strcmp(text, "SERVFAIL") == 0) {
             answer.status = DNS_ANSWER_FAILED;
             answer.error = "resolver answered SERVFAIL";
+            answer.secure = false;
+            break;
+        }
+        if (type == DNS_TYPE_CNAME) {
+            answer.status = DNS_ANSWER_RECORDS;
+            answer.records_len = 1;
             break;
         }
         answer.status = DNS_ANSWER_RECORDS;
@@ -199,6 +254,8 @@ static void answer_query(struct dns_upstream_query *query, const char *name, enu
         answer.status = DNS_ANSWER_RECORDS;
         answer.records_len = 100;
     }
+    if (type == DNS_TYPE_CNAME && upstream.mute != NULL && strcmp(upstream.mute, name) == 0)
+        answer = (struct dns_answer){.status = DNS_ANSWER_FAILED, .error = "no answer"};
     if (upstream.gone != NULL && strcmp(upstream.gone, name) == 0)
         answer = (struct dns_answer){.status = DNS_ANSWER_NO_DOMAIN};
     if (upstream.down)
@@ -992,6 +1049,140 @@ static void test_wide_hosts(void **state)
     teardown(&f);
 }
 
+/* "base: 030101aa 030001bbcc", "error: ...", or "none". */
+static void render_tlsa(struct buf *out, const struct dns_tlsa *tlsa)
+{
+    buf_clear(out);
+    if (tlsa == NULL)
+        buf_puts(out, "none");
+    else if (tlsa->error != NULL)
+        buf_printf(out, "error: %s", tlsa->error);
+    else
+        buf_printf(out, "%s:", tlsa->base);
+    for (uint16_t i = 0; tlsa != NULL && i < tlsa->records_len; i++) {
+        buf_putc(out, ' ');
+        for (size_t j = 0; j < tlsa->records[i].len; j++)
+            buf_printf(out, "%02x", (uint8_t)tlsa->records[i].ptr[j]);
+    }
+    buf_putc(out, '\0');
+}
+
+/* Whose records count, and what is asked for them. */
+static void test_tlsa(void **state)
+{
+    static const struct {
+        const char *domain;
+        bool host_only, secure;
+        uint64_t life_s;
+        size_t asked;
+        const char *tlsa; /* of the first host */
+    } rows[] = {
+        {"safe.test", false, true, 600, 4, "mx.safe.test: 030101aa 030001bbcc  03"},
+        {"open.test", false, false, 600, 4, "mx.safe.test: 030101aa 030001bbcc  03"},
+        {"half.safe.test", false, true, 600, 6, "none"},
+        {"own.safe.test", false, true, 300, 4, "own.safe.test: 030101dd"},
+        {"own.safe.test", true, true, 3600, 3, "own.safe.test: 030101dd"},
+        {"none.safe.test", true, true, 3600, 3, "none"},
+        {"mx.open.test", true, true, 3600, 2, "none"},
+        {"fail.safe.test", true, true, 300, 3,
+         "error: TLSA lookup for fail.safe.test: resolver answered SERVFAIL"},
+        {"alias1.safe.test", true, true, 600, 3, "mx.safe.test: 030101aa 030001bbcc  03"},
+        {"alias2.safe.test", true, true, 3600, 4, "alias2.safe.test: 030101ee"},
+        {"alias3.safe.test", true, true, 3600, 4, "alias3.safe.test: 030101ff"},
+        {"alias4.open.test", true, true, 3600, 3, "none"},
+        {"alias5.safe.test", true, true, 300, 3,
+         "error: TLSA lookup for alias5.safe.test: resolver answered SERVFAIL"},
+        {"[192.0.2.1]", false, false, 86400, 0, "none"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(rows); i++) {
+        struct fixture f;
+        struct dns_route *route;
+        struct buf got = {0};
+        bool validating = i % 2;
+
+        setup(&f, &(struct dns_options){.validating = validating});
+        route = resolve(&f, rows[i / 2].domain, rows[i / 2].host_only);
+        assert_int_equal(route->status, DNS_OK);
+        render_tlsa(&got, route->hosts[0].tlsa);
+        assert_string_equal((const char *)got.data, validating ? rows[i / 2].tlsa : "none");
+        if (validating) {
+            assert_int_equal(upstream.asked, rows[i / 2].asked);
+            assert_int_equal(route->secure, rows[i / 2].secure);
+            assert_int_equal((route->expires_ms - f.io.now_ns / 1000000) / 1000,
+                             rows[i / 2].life_s);
+        }
+        buf_done(&got);
+        dns_route_unref(route);
+        teardown(&f);
+    }
+}
+
+/* Nobody knows whether the alias is validated: the host is in doubt. A name that is too long for
+ * the records' has none. A host's records are shared by its domains, and of another port where that
+ * is where mail goes. */
+static void test_tlsa_rare(void **state)
+{
+    struct fixture f;
+    struct dns_route *host, *domain;
+    char name[DNS_NAME_MAX + 1];
+
+    (void)state;
+    setup(&f, &(struct dns_options){.validating = true});
+    upstream.mute = "alias4.open.test";
+    host = resolve(&f, "alias4.open.test", true);
+    assert_string_equal(host->hosts[0].tlsa->error, "TLSA lookup for alias4.open.test: no answer");
+    dns_route_unref(host);
+
+    upstream.generic = true;
+    for (size_t i = 0; i < sizeof(name); i++)
+        name[i] = "safe."[i % 5];
+    name[DNS_NAME_MAX] = '\0';
+    upstream.asked = 0;
+    host = resolve(&f, name, true);
+    assert_int_equal(host->status, DNS_OK);
+    assert_null(host->hosts[0].tlsa);
+    assert_int_equal(upstream.asked, 2);
+    dns_route_unref(host);
+
+    host = resolve(&f, "mx.safe.test", true);
+    domain = resolve(&f, "safe.test", false);
+    assert_non_null(host->hosts[0].tlsa);
+    assert_ptr_equal(host->hosts[0].tlsa, domain->hosts[0].tlsa);
+    dns_flush(f.dns);
+    dns_route_unref(host);
+    assert_int_equal(domain->hosts[0].tlsa->refs, 1);
+    dns_route_unref(domain);
+    teardown(&f);
+
+    setup(&f, &(struct dns_options){.validating = true, .tlsa_port = 2525});
+    host = resolve(&f, "mx.safe.test", true);
+    assert_null(host->hosts[0].tlsa);
+    dns_route_unref(host);
+    teardown(&f);
+}
+
+/* A set has bounds in number and in bytes. */
+static void test_tlsa_bounds(void **state)
+{
+    static const char bytes[4096];
+    struct dns_record records[100];
+    struct dns_tlsa *tlsa;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(records); i++)
+        records[i].tlsa = (struct str){bytes, 10};
+    tlsa = tlsa_new("a.test", records, ARRAY_LEN(records));
+    assert_int_equal(tlsa->records_len, DNS_TLSA_MAX);
+    dns_tlsa_unref(tlsa);
+    for (size_t i = 0; i < ARRAY_LEN(records); i++)
+        records[i].tlsa.len = sizeof(bytes);
+    tlsa = tlsa_new("a.test", records, ARRAY_LEN(records));
+    assert_int_equal(tlsa->records_len, DNS_TLSA_BYTES_MAX / sizeof(bytes));
+    dns_tlsa_unref(tlsa);
+}
+
 /* What a cached domain costs, with a few exchangers. */
 static void test_memory(void **state)
 {
@@ -1028,6 +1219,9 @@ int main(void)
         cmocka_unit_test(test_again),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_memory),
+        cmocka_unit_test(test_tlsa),
+        cmocka_unit_test(test_tlsa_rare),
+        cmocka_unit_test(test_tlsa_bounds),
         cmocka_unit_test(test_wide_hosts),
         cmocka_unit_test(test_slow_names),
         cmocka_unit_test(test_slow_limit),

@@ -9,20 +9,29 @@
 #define HAYAUMA_DNS_DNS_UPSTREAM_H
 
 #include <netinet/in.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/assert.h"
+#include "base/str.h"
 
 struct io;
 struct dns_options;
 struct dns_upstream;
 
-/* Numbers of RFC 1035 3.2.2 and RFC 3596 2.1. */
-enum dns_type { DNS_TYPE_A = 1, DNS_TYPE_MX = 15, DNS_TYPE_AAAA = 28 };
+/* Numbers of RFC 1035 3.2.2, RFC 3596 2.1 and RFC 6698 7.1. */
+enum dns_type {
+    DNS_TYPE_A = 1,
+    DNS_TYPE_CNAME = 5,
+    DNS_TYPE_MX = 15,
+    DNS_TYPE_AAAA = 28,
+    DNS_TYPE_TLSA = 52
+};
 
 enum dns_answer_status {
-    DNS_ANSWER_RECORDS,   /* at least one record of the type, CNAMEs followed */
+    DNS_ANSWER_RECORDS,   /* at least one record of the type, CNAMEs followed; of type CNAME only
+                             that there is one */
     DNS_ANSWER_NO_DATA,   /* the name exists, the type does not */
     DNS_ANSWER_NO_DOMAIN, /* NXDOMAIN */
     DNS_ANSWER_FAILED, /* anything that may be better later: SERVFAIL, REFUSED, timeout, garbage */
@@ -38,6 +47,7 @@ struct dns_record {
             const char *exchanger;
             uint16_t preference;
         } mx;
+        struct str tlsa; /* the record as it is: any bytes */
     };
 };
 
@@ -49,6 +59,11 @@ struct dns_answer {
     /* Smallest TTL on the way, CNAMEs included; for NO_DATA and NO_DOMAIN that of RFC 2308 5 (0
      * when the answer had no SOA). As received: clamping is the reader's. */
     uint32_t ttl_s;
+    /* The resolver has validated the whole answer, also that there is none (the AD bit, RFC 4035
+     * 3.2.3). False of FAILED, and where options did not say that the resolver validates. */
+    bool secure;
+    /* RECORDS: the name at which CNAMEs ended; NULL: the name asked for is none. */
+    const char *canonical;
     const char *error; /* FAILED: why, in a few words without line ends; else NULL */
     const struct dns_record *records;
     size_t records_len;
@@ -62,8 +77,8 @@ struct dns_upstream_query {
     _Alignas(8) unsigned char priv[160];
 };
 
-/* options: servers, timeout_ms, tries are for the upstream, with dns.h's defaults where 0.
- * 0 or -errno: -EINVAL for a server that cannot be parsed, -ENOENT when there is none. */
+/* options: servers, timeout_ms, tries, validating are for the upstream, with dns.h's defaults where
+ * 0. 0 or -errno: -EINVAL for a server that cannot be parsed, -ENOENT when there is none. */
 int dns_upstream_open(struct dns_upstream **out, struct io *io,
                       const struct dns_options *options) MUST_USE;
 /* Open queries get no callback; their memory is the caller's again. NULL is accepted. What it has

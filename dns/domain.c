@@ -17,6 +17,7 @@ struct exchanger {
 struct domain_work {
     uint64_t mx_expires_ms;
     bool implicit_mx;
+    bool secure;     /* that these are the exchangers */
     bool remembered; /* from the last route, whose MX records still hold */
     size_t len;
     char site_name[DNS_SITE_NAME_MAX + 1];
@@ -31,6 +32,8 @@ static void draft_exchanger(struct route_draft *draft, const struct exchanger *e
 
     draft->hosts[host].name = route->site_name;
     draft->hosts[host].preference = ex->preference;
+    if (route->hosts_len > 0)
+        draft->hosts[host].tlsa = route->hosts[0].tlsa;
     for (size_t i = 0; i < route->addresses_len && i < share; i++) {
         struct dns_address *address = &draft->addresses[draft->addresses_len++];
 
@@ -84,6 +87,7 @@ static void domain_finish(struct flight *flight)
     struct route_draft draft = {
         .status = domain_status(work, &blame),
         .implicit_mx = work->implicit_mx,
+        .secure = work->secure,
         .site_name = work->site_name,
         .mx_expires_ms = work->mx_expires_ms,
     };
@@ -93,7 +97,7 @@ static void domain_finish(struct flight *flight)
         /* The hosts have changed: perhaps their list has, too. */
         flight->domain = NULL;
         domain_free(work);
-        flight_ask(flight, DNS_TYPE_MX);
+        flight_ask(flight, flight->name, DNS_TYPE_MX);
         return;
     }
     draft.expires_ms = domain_expires(flight->dns, work, draft.status);
@@ -119,9 +123,9 @@ static void on_exchanger(struct dns_query *query, struct dns_route *route)
         domain_finish(ex->flight);
 }
 
-/* Looks up the exchangers' addresses; 0 or -ENOMEM. */
-static int domain_begin(struct flight *flight, const struct mx_list *list, uint64_t mx_expires_ms,
-                        bool implicit_mx, bool remembered)
+/* Looks up the exchangers' addresses; 0 or -ENOMEM. what: the work's facts. */
+static int domain_begin(struct flight *flight, const struct mx_list *list,
+                        const struct domain_work *what)
 {
     struct domain_work *work =
         calloc(1, sizeof(*work) + list->hosts_len * sizeof(struct exchanger));
@@ -129,9 +133,7 @@ static int domain_begin(struct flight *flight, const struct mx_list *list, uint6
     if (work == NULL)
         return -ENOMEM;
     flight->domain = work;
-    work->mx_expires_ms = mx_expires_ms;
-    work->implicit_mx = implicit_mx;
-    work->remembered = remembered;
+    *work = *what;
     work->len = flight->pending = list->hosts_len;
     memcpy(work->site_name, list->site_name, sizeof(work->site_name));
     for (size_t i = 0; i < work->len; i++) {
@@ -163,10 +165,13 @@ void domain_start(struct flight *flight)
             list.hosts[list.hosts_len].preference = old->hosts[list.hosts_len].preference;
         }
         snprintf(list.site_name, sizeof(list.site_name), "%s", old->site_name);
-        if (domain_begin(flight, &list, old->mx_expires_ms, false, true) == 0)
+        if (domain_begin(flight, &list,
+                         &(struct domain_work){.mx_expires_ms = old->mx_expires_ms,
+                                               .secure = old->secure,
+                                               .remembered = true}) == 0)
             return;
     }
-    flight_ask(flight, DNS_TYPE_MX);
+    flight_ask(flight, flight->name, DNS_TYPE_MX);
 }
 
 void domain_answer(struct flight *flight, const struct dns_answer *answer)
@@ -175,8 +180,8 @@ void domain_answer(struct flight *flight, const struct dns_answer *answer)
     const char *own_name = dns->has_own_name ? dns->own_name.text : NULL;
     struct dns_record self = {.mx.exchanger = flight->name};
     bool implicit_mx = answer->status == DNS_ANSWER_NO_DATA;
+    struct domain_work what = {.implicit_mx = implicit_mx, .secure = answer->secure};
     struct mx_list list;
-    uint64_t expires_ms;
 
     if (answer->status == DNS_ANSWER_FAILED) {
         flight_fail(flight, DNS_TEMPORARY, "MX", answer->error, 0);
@@ -195,9 +200,9 @@ void domain_answer(struct flight *flight, const struct dns_answer *answer)
         flight_fail(flight, list.status, "MX", list.error, answer->ttl_s);
         return;
     }
-    expires_ms =
+    what.mx_expires_ms =
         dns_expires_ms(dns, answer->ttl_s, implicit_mx ? dns->negative_ttl_max_s : dns->ttl_max_s);
-    if (domain_begin(flight, &list, expires_ms, implicit_mx, false) < 0)
+    if (domain_begin(flight, &list, &what) < 0)
         flight_fail(flight, DNS_TEMPORARY, "MX", "out of memory", 0);
 }
 

@@ -32,7 +32,7 @@ static void send_waiting(struct dns *dns)
         dns->send.in_flight++;
         dns->counters.upstream++;
         request->sent_ms = io_now_ms(dns->io);
-        dns_upstream_query(dns->upstream, &request->up, request->flight->name, request->type);
+        dns_upstream_query(dns->upstream, &request->up, request->name, request->type);
     }
     node = list_first(&dns->send.fresh);
     if (node == NULL || list_empty(&dns->send.waiting))
@@ -70,6 +70,7 @@ static void on_answer(struct dns_upstream_query *up, const struct dns_answer *an
     dns->send.in_flight--;
     flight->pending--;
     dns->counters.failures += answer->status == DNS_ANSWER_FAILED;
+    dns->counters.secure += answer->secure;
     if (flight->host_only)
         host_answer(flight, request->type, answer);
     else
@@ -78,12 +79,16 @@ static void on_answer(struct dns_upstream_query *up, const struct dns_answer *an
     dns_run_ready(dns);
 }
 
-void flight_ask(struct flight *flight, enum dns_type type)
+void flight_ask(struct flight *flight, const char *name, enum dns_type type)
 {
-    struct request *request = &flight->requests[flight->requests_len++];
+    struct request *request;
 
-    ASSERT(flight->requests_len <= FLIGHT_REQUESTS_MAX);
-    *request = (struct request){.up.on_answer = on_answer, .flight = flight, .type = type};
+    if (flight->pending == 0)
+        flight->requests_len = 0;
+    ASSERT(flight->requests_len < FLIGHT_REQUESTS_MAX);
+    request = &flight->requests[flight->requests_len++];
+    *request =
+        (struct request){.up.on_answer = on_answer, .flight = flight, .name = name, .type = type};
     flight->pending++;
     list_push_back(&flight->dns->send.waiting, &request->node);
     send_waiting(flight->dns);
@@ -94,7 +99,7 @@ void flight_ask(struct flight *flight, enum dns_type type)
 static void flight_free(struct flight *flight)
 {
     domain_free(flight->domain);
-    free(flight->host);
+    host_free(flight->host);
     free(flight);
 }
 

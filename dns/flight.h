@@ -10,7 +10,7 @@
 #include "dns/resolver.h"
 #include "dns/route.h"
 
-#define FLIGHT_REQUESTS_MAX 2
+#define FLIGHT_REQUESTS_MAX 2 /* at a time */
 
 struct host_work;
 struct domain_work;
@@ -19,6 +19,7 @@ struct domain_work;
 struct request {
     struct dns_upstream_query up;
     struct flight *flight;
+    const char *name;
     enum dns_type type;
     uint64_t sent_ms;
     struct list_node node; /* in dns->send.waiting, then .fresh */
@@ -51,8 +52,9 @@ static inline struct str flight_name(const struct flight *flight)
 {
     return (struct str){flight->name, flight->name_len};
 }
-/* Asks the upstream; each answer takes one from pending before it is handed on. */
-void flight_ask(struct flight *flight, enum dns_type type);
+/* Asks the upstream for name, which lives until the answer; each answer takes one from pending
+ * before it is handed on. */
+void flight_ask(struct flight *flight, const char *name, enum dns_type type);
 /* Ends the flight: a route for all who wait, and for the cache. */
 void flight_finish(struct flight *flight, const struct route_draft *draft);
 /* Ends it without hosts: "what lookup for NAME: why". ttl_s: 0 for a temporary failure, which is
@@ -63,6 +65,7 @@ void flight_fail(struct flight *flight, enum dns_status status, const char *what
 /* 0 or -ENOMEM. */
 int host_start(struct flight *flight) MUST_USE;
 void host_answer(struct flight *flight, enum dns_type type, const struct dns_answer *answer);
+void host_free(struct host_work *work); /* NULL is accepted */
 
 void domain_start(struct flight *flight);
 void domain_answer(struct flight *flight, const struct dns_answer *answer);

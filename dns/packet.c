@@ -11,9 +11,9 @@
 #define LABEL_MAX         63
 #define HOPS_MAX          127  /* the most labels of a name */
 #define ANSWER_RECORDS    2048 /* looked at in a section; a 64 KiB answer has at most 5,955 */
-#define TYPE_CNAME        5
 #define TYPE_SOA          6
 #define CLASS_IN          1
+#define FLAG_AD           0x20 /* of the fourth byte */
 #define RCODE_NXDOMAIN    3
 #define SOA_NUMBERS_BYTES 20
 
@@ -182,7 +182,7 @@ static int follow_cname(struct dns_answer *answer, struct reader r, size_t count
     for (size_t i = 0; i < count; i++) {
         if (!read_rr(&r, &rr))
             return -1;
-        if (rr.type != TYPE_CNAME || !owner_is(&r, &rr, name))
+        if (rr.type != DNS_TYPE_CNAME || !owner_is(&r, &rr, name))
             continue;
         if (!rdata_name(&r, &rr, 0, name))
             return -1;
@@ -192,9 +192,19 @@ static int follow_cname(struct dns_answer *answer, struct reader r, size_t count
     return 0;
 }
 
-/* False: malformed rdata. */
+/* Puts bytes where *at is, and moves that behind them. */
+static char *put(char **at, const void *bytes, size_t len)
+{
+    char *copy = memcpy(*at, bytes, len);
+
+    *at += len;
+    return copy;
+}
+
+/* *text: room for what the record has of variable length, moved behind that. False: malformed
+ * rdata. */
 static bool read_record(const struct reader *r, const struct rr *rr, enum dns_type type,
-                        struct dns_record *out, char text[DNS_NAME_MAX + 1])
+                        struct dns_record *out, char **text)
 {
     const uint8_t *p = r->bytes + rr->rdata;
     struct name name;
@@ -214,8 +224,13 @@ static bool read_record(const struct reader *r, const struct rr *rr, enum dns_ty
         if (!rdata_name(r, rr, 2, &name))
             return false;
         out->mx.preference = get16(p);
-        out->mx.exchanger = memcpy(text, name.text, name.len + 1);
+        out->mx.exchanger = put(text, name.text, name.len + 1);
         return true;
+    case DNS_TYPE_TLSA:
+        out->tlsa = (struct str){put(text, p, rr->rdata_len), rr->rdata_len};
+        return true;
+    case DNS_TYPE_CNAME:
+        return rdata_name(r, rr, 0, &name);
     }
     return false;
 }
@@ -239,7 +254,7 @@ static int gather(struct dns_packet *packet, struct reader r, size_t count, enum
                   const struct name *name)
 {
     size_t room = count_records(r, count, type);
-    size_t text_bytes = type == DNS_TYPE_MX ? DNS_NAME_MAX + 1 : 0;
+    size_t text_bytes;
     struct dns_record *records;
     char *text;
     struct rr rr;
@@ -248,11 +263,17 @@ static int gather(struct dns_packet *packet, struct reader r, size_t count, enum
         return -1;
     if (room == 0)
         return 0;
-    packet->memory = records = malloc(room * (sizeof(*records) + text_bytes));
+    /* Names may be compressed; other data is never longer than the packet that it lies in. */
+    text_bytes = type == DNS_TYPE_MX     ? room * (DNS_NAME_MAX + 1)
+                 : type == DNS_TYPE_TLSA ? r.len
+                                         : 0;
+    packet->memory = records = malloc(room * sizeof(*records) + text_bytes + name->len + 1);
     if (records == NULL)
         return -1;
     text = (char *)(records + room);
     packet->answer.records = records;
+    if (packet->cnames > 0)
+        packet->answer.canonical = put(&text, name->text, name->len + 1);
     for (size_t i = 0; i < count && packet->answer.records_len < room; i++) {
         size_t at = packet->answer.records_len;
 
@@ -260,7 +281,7 @@ static int gather(struct dns_packet *packet, struct reader r, size_t count, enum
             return -1;
         if (rr.type != type || !owner_is(&r, &rr, name))
             continue;
-        if (!read_record(&r, &rr, type, &records[at], text + at * text_bytes))
+        if (!read_record(&r, &rr, type, &records[at], &text))
             return -1;
         take_ttl(&packet->answer, rr.ttl_s);
         packet->answer.records_len++;
@@ -367,10 +388,11 @@ void dns_packet_parse(struct dns_packet *packet, const uint8_t *bytes, size_t le
         fail(answer, rcode_text(rcode));
         return;
     }
+    answer->secure = (bytes[3] & FLAG_AD) != 0;
     if (answers > ANSWER_RECORDS)
         answers = ANSWER_RECORDS;
     do {
-        found = follow_cname(answer, r, answers, &name);
+        found = type == DNS_TYPE_CNAME ? 0 : follow_cname(answer, r, answers, &name);
     } while (found > 0 && ++packet->cnames <= DNS_CNAMES_MAX);
     if (found > 0) {
         fail(answer, "CNAME chain too long or a loop");
@@ -383,6 +405,7 @@ void dns_packet_parse(struct dns_packet *packet, const uint8_t *bytes, size_t le
     }
     if (answer->records_len > 0)
         return;
+    answer->canonical = NULL;
     answer->status = rcode == RCODE_NXDOMAIN ? DNS_ANSWER_NO_DOMAIN : DNS_ANSWER_NO_DATA;
     if (rcode == 0 && packet->cnames > 0 && name.len > 0 &&
         !is_denied(r, answers, authorities, &name)) {

@@ -432,6 +432,117 @@ static void test_long_name(void **state)
     assert_int_equal(raw_exchanger(name, len), DNS_ANSWER_FAILED);
 }
 
+static void put_tlsa(struct message *m, const char *owner, const char *rdata, size_t len)
+{
+    size_t start = begin_rr(m, 6, owner, DNS_TYPE_TLSA, 300);
+
+    memcpy(m->bytes + m->len, rdata, len);
+    m->len += len;
+    end_rr(m, start);
+}
+
+/* Any bytes, none too; the reader of the records checks them. */
+static void test_tlsa(void **state)
+{
+    struct message *m = begin(DNS_TYPE_TLSA, 0, "_25._tcp.mx.test");
+    struct dns_packet packet;
+
+    (void)state;
+    put_tlsa(m, NULL, "\3\1\1\0x", 5);
+    put_tlsa(m, "_25._tcp.other.test", "\3\1\1other", 8);
+    put_tlsa(m, NULL, "", 0);
+    put_tlsa(m, NULL, "\3\0\1", 3);
+    packet = parse(m, m->len, DNS_TYPE_TLSA);
+    assert_int_equal(packet.answer.records_len, 3);
+    assert_true(str_eq(packet.answer.records[0].tlsa, STR("\3\1\1\0x")));
+    assert_int_equal(packet.answer.records[1].tlsa.len, 0);
+    assert_true(str_eq(packet.answer.records[2].tlsa, STR("\3\0\1")));
+    assert_null(packet.answer.canonical);
+    dns_packet_done(&packet);
+    /* Cut anywhere, nothing is read beyond. */
+    for (size_t len = 0; len < m->len; len++) {
+        packet = parse(m, len, DNS_TYPE_TLSA);
+        assert_int_equal(packet.answer.status, DNS_ANSWER_FAILED);
+        dns_packet_done(&packet);
+    }
+}
+
+/* Of many records that are not the name's, and then the one that is. */
+static void test_tlsa_of_others(void **state)
+{
+    struct message *m = begin(DNS_TYPE_TLSA, 0, "a");
+    char rdata[30000];
+    struct dns_packet packet;
+
+    (void)state;
+    memset(rdata, 'x', sizeof(rdata));
+    for (int i = 0; i < DNS_RECORDS_MAX; i++)
+        put_tlsa(m, "b", "", 0);
+    put_tlsa(m, NULL, rdata, sizeof(rdata));
+    packet = parse(m, m->len, DNS_TYPE_TLSA);
+    assert_int_equal(packet.answer.records_len, 1);
+    assert_int_equal(packet.answer.records[0].tlsa.len, sizeof(rdata));
+    dns_packet_done(&packet);
+}
+
+/* The AD bit, of answers that are none, too; where CNAMEs end. */
+static void test_secure(void **state)
+{
+    struct message *m = begin(DNS_TYPE_A, 0, "alias.test");
+    struct dns_packet packet;
+
+    (void)state;
+    put_cname(m, NULL, 300, "next.test");
+    put_cname(m, "next.test", 300, "end.test");
+    put_a(m, "end.test", 300, 1);
+    packet = parse(m, m->len, DNS_TYPE_A);
+    assert_int_equal(packet.answer.status, DNS_ANSWER_RECORDS);
+    assert_false(packet.answer.secure);
+    assert_string_equal(packet.answer.canonical, "end.test");
+    dns_packet_done(&packet);
+    m->bytes[3] |= 0x20;
+    packet = parse(m, m->len, DNS_TYPE_A);
+    assert_true(packet.answer.secure);
+    dns_packet_done(&packet);
+
+    m = begin(DNS_TYPE_TLSA, 3, "_25._tcp.mx.test");
+    m->bytes[3] |= 0x20;
+    put_soa(m, 300, 300);
+    packet = parse(m, m->len, DNS_TYPE_TLSA);
+    assert_int_equal(packet.answer.status, DNS_ANSWER_NO_DOMAIN);
+    assert_true(packet.answer.secure);
+    dns_packet_done(&packet);
+
+    m = begin(DNS_TYPE_A, 2, "mx.test"); /* SERVFAIL */
+    m->bytes[3] |= 0x20;
+    packet = parse(m, m->len, DNS_TYPE_A);
+    assert_int_equal(packet.answer.status, DNS_ANSWER_FAILED);
+    assert_false(packet.answer.secure);
+    dns_packet_done(&packet);
+}
+
+/* Asked for itself, a CNAME is an answer and is not followed. */
+static void test_cname_itself(void **state)
+{
+    struct message *m = begin(DNS_TYPE_CNAME, 0, "alias.test");
+    struct dns_packet packet;
+    size_t start;
+
+    (void)state;
+    put_cname(m, NULL, 300, "end.test");
+    expect(m, DNS_TYPE_CNAME, DNS_ANSWER_RECORDS, 1, 300);
+    m = begin(DNS_TYPE_CNAME, 0, "plain.test");
+    put_soa(m, 300, 300);
+    packet = parse(m, m->len, DNS_TYPE_CNAME);
+    assert_int_equal(packet.answer.status, DNS_ANSWER_NO_DATA);
+    dns_packet_done(&packet);
+    m = begin(DNS_TYPE_CNAME, 0, "alias.test");
+    start = begin_rr(m, 6, NULL, DNS_TYPE_CNAME, 300);
+    put16(m, 0x3f3f);
+    end_rr(m, start);
+    expect(m, DNS_TYPE_CNAME, DNS_ANSWER_FAILED, 0, 0);
+}
+
 static void test_not_an_answer(void **state)
 {
     struct message *m = begin(DNS_TYPE_MX, 0, "a.test");
@@ -462,6 +573,10 @@ int main(void)
         cmocka_unit_test(test_compression),
         cmocka_unit_test(test_pointer_chain),
         cmocka_unit_test(test_long_name),
+        cmocka_unit_test(test_tlsa),
+        cmocka_unit_test(test_tlsa_of_others),
+        cmocka_unit_test(test_secure),
+        cmocka_unit_test(test_cname_itself),
         cmocka_unit_test(test_not_an_answer),
     };
 

@@ -26,7 +26,8 @@ struct dns {
     struct rng rng;
     struct dns_route *bad_name, *no_memory;
     uint32_t negative_ttl_max_s, ttl_min_s, ttl_max_s;
-    bool no_ipv6, no_ipv4, has_own_name;
+    bool no_ipv6, no_ipv4, has_own_name, validating;
+    uint16_t tlsa_port;
     struct dns_name own_name;
     struct dns_counters counters;
 };

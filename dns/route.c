@@ -25,12 +25,14 @@ struct dns_route *route_build(const struct route_draft *draft)
     size_t addresses_bytes = draft->addresses_len * sizeof(struct dns_address);
     size_t texts_bytes = text_bytes(draft->error) + text_bytes(draft->site_name);
     struct dns_route *route;
-    size_t bytes;
+    size_t bytes, tlsa_bytes = 0;
     char *at;
 
     ASSERT(draft->hosts_len <= DNS_HOSTS_MAX && draft->addresses_len <= DNS_ADDRESSES_MAX);
-    for (size_t i = 0; i < draft->hosts_len; i++)
+    for (size_t i = 0; i < draft->hosts_len; i++) {
         texts_bytes += text_bytes(draft->hosts[i].name);
+        tlsa_bytes += draft->hosts[i].tlsa == NULL ? 0 : draft->hosts[i].tlsa->bytes;
+    }
     bytes = sizeof(*route) + hosts_bytes + addresses_bytes + texts_bytes;
     route = malloc(bytes);
     if (route == NULL)
@@ -39,9 +41,10 @@ struct dns_route *route_build(const struct route_draft *draft)
         .refs = 1,
         .status = draft->status,
         .implicit_mx = draft->implicit_mx,
+        .secure = draft->secure,
         .hosts_len = (uint16_t)draft->hosts_len,
         .addresses_len = (uint16_t)draft->addresses_len,
-        .bytes = (uint32_t)bytes,
+        .bytes = (uint32_t)(bytes + tlsa_bytes),
         .expires_ms = draft->expires_ms,
         .mx_expires_ms = draft->mx_expires_ms,
         .hosts = (struct dns_host *)(route + 1),
@@ -54,6 +57,7 @@ struct dns_route *route_build(const struct route_draft *draft)
     for (size_t i = 0; i < draft->hosts_len; i++) {
         route->hosts[i].name = put_text(&at, draft->hosts[i].name);
         route->hosts[i].preference = draft->hosts[i].preference;
+        route->hosts[i].tlsa = dns_tlsa_ref(draft->hosts[i].tlsa);
     }
     return route;
 }
@@ -70,6 +74,9 @@ void dns_route_unref(struct dns_route *route)
     if (route == NULL)
         return;
     ASSERT(route->refs > 0);
-    if (--route->refs == 0)
-        free(route);
+    if (--route->refs > 0)
+        return;
+    for (uint16_t i = 0; i < route->hosts_len; i++)
+        dns_tlsa_unref(route->hosts[i].tlsa);
+    free(route);
 }

@@ -17,12 +17,13 @@
 /* What a route is made from; lives on a stack. Texts are borrowed until route_build() returns. */
 struct route_draft {
     enum dns_status status;
-    bool implicit_mx;
+    bool implicit_mx, secure;
     uint64_t expires_ms, mx_expires_ms;
     const char *error, *site_name;
     struct {
         const char *name;
         uint16_t preference;
+        struct dns_tlsa *tlsa; /* the draft's maker keeps its reference */
     } hosts[DNS_HOSTS_MAX];
     size_t hosts_len;
     struct dns_address addresses[DNS_ADDRESSES_MAX];
@@ -31,6 +32,11 @@ struct route_draft {
 
 /* One block of memory with one reference, or NULL. */
 struct dns_route *route_build(const struct route_draft *draft);
+
+/* The records that were found for base. NULL without memory. */
+struct dns_tlsa *tlsa_new(const char *base, const struct dns_record *records, size_t len);
+/* There was no answer: "TLSA lookup for NAME: why". */
+struct dns_tlsa *tlsa_failed(const char *name, const char *why);
 
 /* The exchangers of a domain, chosen from its MX records. */
 struct mx_list {

@@ -14,8 +14,8 @@
  * Questions go without EDNS: c-ares 1.18 takes the first SERVFAIL for a lack of EDNS and turns it
  * off for good. Answers beyond 512 bytes come by TCP then, which c-ares does.
  *
- * Who can forge an answer must guess a query's id and its source port (RFC 5452). c-ares draws ids
- * at random, but keeps a channel's socket as long as queries are open on it. So a server beyond
+ * Who can forge an answer must guess a query's id and its source port (RFC 5452). Ids are random,
+ * but c-ares keeps a channel's socket as long as queries are open on it. So a server beyond
  * loopback has several channels: each query draws one, and a channel that had PORT_QUERIES queries
  * gets none before it is empty and its socket is closed. To loopback nobody else can send. */
 #include "dns/dns_upstream.h"
@@ -29,6 +29,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -45,6 +46,8 @@
 #define SERVERS_MAX        16
 #define CHANNELS_MAX       16 /* of 75 KB each */
 #define PORT_QUERIES       16
+#define HEADER_AD_BYTE     3 /* RFC 4035 3.2.3 */
+#define HEADER_AD          0x20
 
 struct channel {
     struct server *server;
@@ -79,6 +82,7 @@ struct attempt {
     enum dns_type type;
     uint32_t ttl_s;  /* of these CNAMEs, the smallest */
     uint16_t cnames; /* how many there were */
+    bool insecure;   /* one of their answers was not validated */
     uint16_t server;
     uint32_t left; /* sends still allowed */
     uint64_t sent_ms;
@@ -97,8 +101,11 @@ struct dns_upstream {
     uint32_t open;      /* attempts at c-ares */
     uint32_t tries, tick_ms;
     uint32_t preferred;
+    bool validating;
     bool closing;
-    struct rng rng; /* draws channels */
+    struct rng rng;    /* draws channels */
+    uint16_t ids[128]; /* for the next questions: from the kernel, since rng can be guessed */
+    size_t ids_len;
     uint32_t servers_len;
     struct server servers[SERVERS_MAX];
 };
@@ -290,6 +297,7 @@ static void attempt_follow(struct attempt *a)
     a->cnames = (uint16_t)cnames;
     if (a->packet.answer.ttl_s < a->ttl_s)
         a->ttl_s = a->packet.answer.ttl_s;
+    a->insecure |= !a->packet.answer.secure;
     free(a->alias);
     a->name = a->alias = a->packet.memory;
     a->packet = (struct dns_packet){0};
@@ -330,6 +338,7 @@ static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, i
     if (a->packet.answer.status != DNS_ANSWER_FAILED) {
         if (a->ttl_s < a->packet.answer.ttl_s)
             a->packet.answer.ttl_s = a->ttl_s;
+        a->packet.answer.secure &= up->validating && !a->insecure;
         attempt_done(a);
         return;
     }
@@ -355,6 +364,35 @@ static struct channel *channel_draw(struct dns_upstream *up, struct server *serv
     return &server->channels[first];
 }
 
+static uint16_t draw_id(struct dns_upstream *up)
+{
+    if (up->ids_len == 0) {
+        /* Up to 256 bytes are never cut short once the kernel's pool is ready (getrandom(2)). */
+        ASSERT(getrandom(up->ids, sizeof(up->ids), 0) == sizeof(up->ids));
+        up->ids_len = ARRAY_LEN(up->ids);
+    }
+    return up->ids[--up->ids_len];
+}
+
+/* ares_query() with the AD bit, by which a server is asked to say in that bit of its answer whether
+ * it has validated it (RFC 6840 5.7). */
+static void ask(struct attempt *a)
+{
+    struct dns_upstream *up = a->upstream;
+    unsigned char *bytes = NULL;
+    int len = 0;
+    int rc = ares_create_query(a->name, ns_c_in, (int)a->type, draw_id(up), 1, &bytes, &len, 0);
+
+    if (rc != ARES_SUCCESS) {
+        on_ares(a, rc, 0, NULL, 0);
+        return;
+    }
+    if (up->validating)
+        bytes[HEADER_AD_BYTE] |= HEADER_AD;
+    ares_send(a->channel->ares, bytes, len, on_ares, a);
+    ares_free_string(bytes);
+}
+
 static void attempt_send(struct attempt *a)
 {
     struct dns_upstream *up = a->upstream;
@@ -368,7 +406,7 @@ static void attempt_send(struct attempt *a)
     up->open++;
     if (!timer_armed(&up->tick))
         wheel_arm(io_wheel(up->io), &up->tick, io_now_ms(up->io) + up->tick_ms);
-    ares_query(a->channel->ares, a->name, ns_c_in, (int)a->type, on_ares, a);
+    ask(a);
 }
 
 void dns_upstream_query(struct dns_upstream *up, struct dns_upstream_query *query, const char *name,
@@ -402,10 +440,13 @@ static void on_deliver(struct timer *timer)
         struct dns_upstream_query *query =
             CONTAINER_OF((unsigned char *)a, struct dns_upstream_query, priv);
         struct dns_packet packet = a->packet; /* the handler may end the query's life */
+        char *alias = a->alias;
 
-        free(a->alias);
+        if (packet.answer.status == DNS_ANSWER_RECORDS && packet.answer.canonical == NULL)
+            packet.answer.canonical = alias;
         query->on_answer(query, &packet.answer);
         dns_packet_done(&packet);
+        free(alias);
     }
 }
 
@@ -552,6 +593,7 @@ int dns_upstream_open(struct dns_upstream **out, struct io *io, const struct dns
     up->deliver.on_timer = on_deliver;
     list_init(&up->done);
     list_init(&up->parked);
+    up->validating = options->validating;
     up->tries = options->tries != 0 ? options->tries : DEFAULT_TRIES;
     up->tick_ms = timeout_ms / 10 < TICK_MS_MAX ? timeout_ms / 10 + 1 : TICK_MS_MAX;
     rc = options->servers == NULL    ? add_servers(up, NULL, timeout_ms)

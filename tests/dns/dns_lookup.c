@@ -6,7 +6,7 @@
  *   counters                  prints them
  *
  * usage: dns_lookup [-s server]... [-t timeout_ms] [-r tries] [-m ttl_min_s] [-f in_flight_max]
- *                   [-o own_name] */
+ *                   [-o own_name] [-a]; -a: the AD bit of the servers is believed */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,12 +39,28 @@ static const char *status_name(enum dns_status status)
     return names[status];
 }
 
+/* Nothing, the error, or the base with the records' lengths. */
+static void put_tlsa(struct buf *out, const struct dns_tlsa *tlsa)
+{
+    struct buf text = {0};
+
+    if (tlsa == NULL)
+        return;
+    buf_puts(&text, tlsa->error != NULL ? tlsa->error : tlsa->base);
+    for (uint16_t i = 0; i < tlsa->records_len; i++)
+        buf_printf(&text, " %zu", tlsa->records[i].len);
+    buf_putc(out, ',');
+    buf_put_json(out, buf_str(&text));
+    buf_done(&text);
+}
+
 static void put_hosts(struct buf *out, const struct dns_route *route)
 {
     for (uint16_t i = 0; i < route->hosts_len; i++) {
         buf_puts(out, i > 0 ? ",[" : "[");
         buf_printf(out, "%u,", route->hosts[i].preference);
         buf_put_json(out, str_of(route->hosts[i].name));
+        put_tlsa(out, route->hosts[i].tlsa);
         buf_putc(out, ']');
     }
 }
@@ -70,9 +86,11 @@ static void on_route(struct dns_query *query, struct dns_route *route)
 
     buf_puts(&out, "{\"name\":");
     buf_put_json(&out, str_of(lookup->name));
-    buf_printf(&out, ",\"status\":\"%s\",\"implicit\":%s,\"ttl_ms\":%lld,\"took_ms\":%llu",
+    buf_printf(&out,
+               ",\"status\":\"%s\",\"implicit\":%s,\"secure\":%s,\"ttl_ms\":%lld,"
+               "\"took_ms\":%llu",
                status_name(route->status), route->implicit_mx ? "true" : "false",
-               (long long)(route->expires_ms - io_now_ms(io)),
+               route->secure ? "true" : "false", (long long)(route->expires_ms - io_now_ms(io)),
                (unsigned long long)(io_now_ms(io) - lookup->started_ms));
     buf_puts(&out, ",\"error\":");
     buf_put_json(&out, str_of(route->error == NULL ? "" : route->error));
@@ -160,7 +178,7 @@ int main(int argc, char **argv)
     char line[1024];
     int c, rc;
 
-    while ((c = getopt(argc, argv, "s:t:r:m:f:o:")) != -1) {
+    while ((c = getopt(argc, argv, "s:t:r:m:f:o:a")) != -1) {
         uint32_t number = optarg == NULL ? 0 : (uint32_t)strtoul(optarg, NULL, 10);
 
         if (c == 's' && options.servers_len < SERVERS_MAX)
@@ -175,6 +193,8 @@ int main(int argc, char **argv)
             options.in_flight_max = number;
         else if (c == 'o')
             options.own_name = optarg;
+        else if (c == 'a')
+            options.validating = true;
         else
             return 2;
     }

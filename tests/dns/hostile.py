@@ -18,7 +18,8 @@ import time
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 from lookup import Checks, Lookup  # noqa: E402
 
-A, MX, AAAA, ADDRESS = 1, 15, 28, bytes([192, 0, 2, 1])
+A, MX, AAAA, TLSA, ADDRESS = 1, 15, 28, 52, bytes([192, 0, 2, 1])
+AD = 0x20  # of the header's fourth byte
 TIMEOUT_MS = 300
 
 
@@ -316,6 +317,49 @@ def check_aliases(checks, program):
         lookup.send(*(f"domain {name}.test" for name, _, _ in rows), "sleep 1")
 
 
+def validated(query, stream):
+    """Says AD of all it says, but where it is asked without AD. alias -> far, which is another answer;
+    of near's far the first answer is not validated."""
+    name, kind, _ = question_of(query)
+    target = {"alias.test": "far.test", "near.test": "far.test"}.get(name)
+    if target:
+        records = [rr(5, wire_name(target))]
+    elif kind == TLSA:
+        records = [rr(TLSA, data) for data in (b"\3\1\1" + bytes(32), b"", b"\3\1\1")]
+    else:
+        records = [rr(A, ADDRESS)] if kind == A else []
+    secure = query[3] & AD and name != "near.test"
+    yield reply(query, records, flags=0x8180 | (AD if secure else 0))
+
+
+def large(query, stream):
+    """Records beyond 512 bytes, which come over TCP."""
+    if question_of(query)[1] != TLSA:
+        yield from validated(query, stream)
+    elif stream is None:
+        yield reply(query, [], flags=0x83a0)
+    else:
+        message = reply(query, [rr(TLSA, b"\3\0\0" + bytes(1500))] * 4, flags=0x81a0)
+        stream.sendall(struct.pack(">H", len(message)) + message)
+
+
+def check_validated(checks, program):
+    """The AD bit is asked for and believed where the configuration says so, and of a whole chain of
+    answers."""
+    server = Server({"*": validated})
+    three = " 35 0 3"
+    rows = [("plain.test", "plain.test" + three), ("alias.test", "far.test" + three), ("near.test", None)]
+    for options in ((), ("-a",)):
+        with Lookup(program, [server.address], "-t", str(TIMEOUT_MS), *options) as lookup:
+            for name, tlsa in rows:
+                host = lookup.ask(name, "host")["hosts"][0]
+                checks.equal(f"TLSA of {name} {options}", host[2:], [tlsa] if tlsa and options else [])
+            checks.equal(f"secure {options}", lookup.ask("plain.test")["secure"], bool(options))
+    large_one = Server({"*": large})
+    with Lookup(program, [large_one.address], "-t", str(TIMEOUT_MS), "-a") as lookup:
+        checks.equal("over TCP", lookup.ask("a.test", "host")["hosts"][0][2:], ["a.test" + " 1503" * 4])
+
+
 BEYOND = "192.0.2.53"  # an address that is not loopback's, in a network of our own
 
 
@@ -404,6 +448,7 @@ def main():
         beyond_loopback(sys.argv[1])
     checks = Checks()
     check_aliases(checks, sys.argv[1])
+    check_validated(checks, sys.argv[1])
     check_ports(checks, sys.argv[1])
     check_all(checks, sys.argv[1])
     check_failover(checks, sys.argv[1])
