@@ -69,7 +69,7 @@ int tls_client_new(struct tls_client **out, const struct tls_client_options *opt
     c->ctx = SSL_CTX_new(TLS_client_method());
     if (c->ctx != NULL && SSL_CTX_set_min_proto_version(c->ctx, TLS1_2_VERSION) == 1 &&
         SSL_CTX_set1_groups_list(c->ctx, TLS_GROUPS) == 1 &&
-        SSL_CTX_set_cipher_list(c->ctx, CIPHERS) == 1) {
+        SSL_CTX_set_cipher_list(c->ctx, CIPHERS) == 1 && SSL_CTX_dane_enable(c->ctx) == 1) {
         context_set(c->ctx);
         err = trust(c->ctx, options, error);
     }
@@ -111,15 +111,16 @@ static bool connection_set(struct tls *t, const struct tls_connect_options *o)
     int version = o->version_min == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
 
     t->verify = o->verify;
-    if (o->verify != TLS_VERIFY_REQUIRE) {
+    if (o->verify == TLS_VERIFY_DANE && !tls_dane_set(t, o))
+        return false;
+    if (!tls_demands(t)) {
         X509_VERIFY_PARAM_set_auth_level(SSL_get0_param(t->ssl), SSL_get_security_level(t->ssl));
         SSL_set_security_level(t->ssl, LEVEL_ANY);
         SSL_set_options(t->ssl, SSL_OP_LEGACY_SERVER_CONNECT);
     }
-    if (o->verify != TLS_VERIFY_NONE && !tls_names_set(t, o))
+    if (t->verify != TLS_VERIFY_NONE && !tls_names_set(t, o))
         return false;
-    SSL_set_verify(t->ssl, o->verify == TLS_VERIFY_REQUIRE ? SSL_VERIFY_PEER : SSL_VERIFY_NONE,
-                   NULL);
+    SSL_set_verify(t->ssl, tls_demands(t) ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     return SSL_set_min_proto_version(t->ssl, version) == 1 &&
            (o->server_name == NULL || SSL_set_tlsext_host_name(t->ssl, o->server_name) == 1) &&
            (o->session == NULL || resume(t, o->session));

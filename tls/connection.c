@@ -175,7 +175,7 @@ enum tls_step tls_handshake(struct tls *t, struct str *wire)
         broken(t);
         return TLS_FAILED;
     }
-    if (t->verify == TLS_VERIFY_REQUIRE && SSL_session_reused(t->ssl) && !tls_resumed_well(t)) {
+    if (tls_demands(t) && SSL_session_reused(t->ssl) && !tls_resumed_well(t)) {
         t->state = TLS_BROKEN;
         snprintf(t->error, sizeof(t->error), "the resumed session was not verified for this name");
         return TLS_FAILED;
@@ -283,7 +283,7 @@ static const char *words_of(enum tls_verdict verdict, const struct tls *t)
 {
     switch (verdict) {
     case TLS_UNCHECKED:
-        return "not checked";
+        return t->unusable ? "not checked: no TLSA record is usable" : "not checked";
     case TLS_VERIFIED:
         return "verified";
     case TLS_CERT_HOST_MISMATCH:

@@ -91,6 +91,7 @@ enum tls_verify {
     TLS_VERIFY_NONE,    /* opportunistic: any certificate, old algorithms too */
     TLS_VERIFY_REPORT,  /* verified, and the handshake goes on whatever comes of it (facts) */
     TLS_VERIFY_REQUIRE, /* the handshake fails when the certificate does */
+    TLS_VERIFY_DANE,    /* the same, by tlsa and no authority; as NONE where no record is usable */
 };
 struct tls_connect_options {
     const char *server_name;  /* SNI; NULL: none (an address is no name) */
@@ -98,6 +99,12 @@ struct tls_connect_options {
                                  one, none empty, unless verify is TLS_VERIFY_NONE */
     size_t names_len;
     enum tls_verify verify;
+    /* Of the server: whole records, as DNS has them (RFC 6698 2.1). Usable for mail are those that
+     * name the certificate or its authority themselves: usages 3, for which neither names nor dates
+     * count, and 2 (RFC 7672 3.1). The first name is the primary one. A session that is resumed was
+     * verified by these records: who keeps sessions keeps them by the records. */
+    const struct str *tlsa;
+    size_t tlsa_len;
     enum tls_version version_min;
     struct tls_session *session; /* to resume; NULL: none. Stays the caller's */
 };

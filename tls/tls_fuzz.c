@@ -1,6 +1,7 @@
 /* libFuzzer: bytes of a stranger, to a server or a client. The first byte says to which, and in
  * what pieces the rest comes: to a handshake that begins, or to an open connection. Whatever they
- * are, the end is a value with a text, and what there is to send stays within bounds. */
+ * are, the end is a value with a text, and what there is to send stays within bounds. The same
+ * bytes are a TLSA record, by which another connection verifies. */
 #include <errno.h>
 #include <openssl/pem.h>
 #include <stdlib.h>
@@ -64,6 +65,21 @@ static void carry(struct tls *from, struct tls *to, enum tls_step *step)
         give(to, step, (struct str){(const char *)wire, (size_t)n});
 }
 
+static void check_tlsa(struct str record)
+{
+    static const char *const name = "a.example";
+    struct tls *t = tls_connect(client, &(struct tls_connect_options){.names = &name,
+                                                                      .names_len = 1,
+                                                                      .verify = TLS_VERIFY_DANE,
+                                                                      .tlsa = &record,
+                                                                      .tlsa_len = 1});
+
+    ASSERT(t != NULL);
+    ASSERT(t->unusable == (t->verify == TLS_VERIFY_NONE));
+    ASSERT(t->unusable || (record.len > 3 && (record.ptr[0] == 2 || record.ptr[0] == 3)));
+    tls_free(t);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct tls *ends[2];
@@ -74,6 +90,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     if (server == NULL)
         make();
+    check_tlsa((struct str){(const char *)data, size});
     ends[0] = tls_connect(client, &(struct tls_connect_options){.server_name = "a.example"});
     ends[1] = tls_accept(server, &(struct tls_accept_options){.scope = STR("fuzz")});
     ASSERT(ends[0] != NULL && ends[1] != NULL);

@@ -54,7 +54,8 @@ struct tls {
     struct buf unsent;    /* what OpenSSL wrote elsewhere */
     SSL_SESSION *session; /* a client's newest that nobody has taken */
     enum tls_verify verify;
-    char **names; /* that a client wants one of */
+    bool unusable; /* TLSA records were given, and none is: verify became NONE */
+    char **names;  /* that a client wants one of */
     size_t names_len;
     char error[192];
 };
@@ -68,12 +69,19 @@ static inline struct tls *tls_of(const SSL *ssl)
 }
 /* What OpenSSL says of the last failure of this thread; takes it from its queue. */
 void tls_put_failure(struct buf *out);
+/* Whether the handshake fails when the certificate does. */
+static inline bool tls_demands(const struct tls *t)
+{
+    return t->verify == TLS_VERIFY_REQUIRE || t->verify == TLS_VERIFY_DANE;
+}
 /* verify.c: a client's part. The callback of a context; names given to a connection; whether the
  * session that a finished handshake resumed is one that the connection may trust. */
 int tls_on_verify(X509_STORE_CTX *store, void *arg);
 bool tls_names_set(struct tls *t, const struct tls_connect_options *options);
 bool tls_resumed_well(const struct tls *t);
 enum tls_verdict tls_verdict(const struct tls *t);
+/* dane.c: a client's connection becomes one of TLS_VERIFY_DANE, or NONE. False: no memory. */
+bool tls_dane_set(struct tls *t, const struct tls_connect_options *options);
 /* tickets.c */
 int tls_on_ticket(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher,
                   EVP_MAC_CTX *mac, int sealing);

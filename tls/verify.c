@@ -15,12 +15,18 @@
 int tls_on_verify(X509_STORE_CTX *store, void *arg)
 {
     const SSL *ssl = X509_STORE_CTX_get_ex_data(store, SSL_get_ex_data_X509_STORE_CTX_idx());
+    int result = 1;
 
     (void)arg;
-    if (tls_of(ssl)->verify != TLS_VERIFY_NONE)
-        return X509_verify_cert(store);
-    X509_STORE_CTX_set_error(store, NOT_CHECKED);
-    return 1;
+    if (tls_of(ssl)->verify == TLS_VERIFY_NONE) {
+        X509_STORE_CTX_set_error(store, NOT_CHECKED);
+    } else {
+        /* The store has the cause; what was tried on the way and did not do is none. */
+        ERR_set_mark();
+        result = X509_verify_cert(store);
+        ERR_pop_to_mark();
+    }
+    return result;
 }
 
 /* A connection that verifies and names nobody would trust anybody that the authorities know. */
@@ -52,10 +58,16 @@ static bool bears_a_name(const struct tls *t)
     return false;
 }
 
+/* A certificate that TLSA records name needs no other name. */
+static bool is_of_host(const struct tls *t)
+{
+    return t->verify == TLS_VERIFY_DANE || bears_a_name(t);
+}
+
 bool tls_resumed_well(const struct tls *t)
 {
     return t->verify == TLS_VERIFY_NONE ||
-           (SSL_get_verify_result(t->ssl) == X509_V_OK && bears_a_name(t));
+           (SSL_get_verify_result(t->ssl) == X509_V_OK && is_of_host(t));
 }
 
 enum tls_verdict tls_verdict(const struct tls *t)
@@ -64,7 +76,7 @@ enum tls_verdict tls_verdict(const struct tls *t)
     case X509_V_OK:
         if (SSL_get0_peer_certificate(t->ssl) == NULL)
             return TLS_UNCHECKED;
-        return t->names_len == 0 || bears_a_name(t) ? TLS_VERIFIED : TLS_CERT_HOST_MISMATCH;
+        return t->names_len == 0 || is_of_host(t) ? TLS_VERIFIED : TLS_CERT_HOST_MISMATCH;
     case NOT_CHECKED:
         return TLS_UNCHECKED;
     case X509_V_ERR_HOSTNAME_MISMATCH:
