@@ -98,7 +98,13 @@ struct config_route { /* static route of a domain pattern */
     const struct config_credentials *credentials; /* NULL: none, no AUTH */
 };
 
-enum config_tls { CONFIG_TLS_NONE, CONFIG_TLS_MAY, CONFIG_TLS_ENCRYPT, CONFIG_TLS_VERIFY };
+enum config_tls {
+    CONFIG_TLS_NONE,
+    CONFIG_TLS_MAY,
+    CONFIG_TLS_ENCRYPT,
+    CONFIG_TLS_VERIFY,
+    CONFIG_TLS_DANE /* where the receiver has published TLSA records, else may */
+};
 
 struct config_destination { /* limits and timing for a domain or site pattern; first match wins */
     char *pattern;          /* "example.com", "*.example.com", "site:*.google.com", "*" */
@@ -115,7 +121,7 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t idle_ms;       /* keep an idle session this long */
     bool no_chunking, no_pipelining;
     bool auth_without_tls;
-    char *tls; /* "none", "may", "encrypt", "verify"; config_tls_of() */
+    char *tls; /* config_tls_word(); config_tls_of() */
     uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, tls_timeout_ms,
         mail_timeout_ms, rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms,
         quit_timeout_ms;
@@ -283,7 +289,7 @@ struct config {
         char **servers;
         size_t servers_len;
         uint32_t timeout_ms, tries, cache_entries_max, negative_ttl_max_s, in_flight_max;
-        bool ipv6, ipv4;
+        bool ipv6, ipv4, validating;
         uint16_t port; /* of exchangers, and of routes that name no port: 25 */
     } dns;
     struct {
@@ -388,6 +394,7 @@ const struct config_route *config_route_for(const struct config *c, struct str d
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,
                                                         struct str site);
 enum config_tls config_tls_of(const struct config_destination *dest);
+const char *config_tls_word(enum config_tls tls);
 /* Who runs the exchanger host: "google"; "default" of what is none of the known. Constant, or as
  * long as c. */
 const char *config_provider_of(const struct config *c, struct str host);

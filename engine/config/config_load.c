@@ -155,6 +155,27 @@ static void check_listeners(struct config_loader *l)
     }
 }
 
+/* Else DANE would be asked for and never be found. */
+static void check_dane(struct config_loader *l)
+{
+    const struct config *c = l->c;
+    const struct config_field *f = config_field_find(&config_destination_schema, STR("tls"));
+
+    for (size_t i = c->destinations_len; i > 0 && !c->dns.validating; i--) {
+        const struct config_destination *d = &c->destinations[i - 1];
+        struct config_place at = {(int)config_line_of(c, d, f), 1};
+
+        if (config_tls_of(d) != CONFIG_TLS_DANE)
+            continue;
+        config_complain(l, at,
+                        "destinations['%s'].tls: dane needs a resolver that validates DNSSEC, such "
+                        "as Unbound on this machine; name it in 'dns.servers' and set "
+                        "'dns.validating: yes'",
+                        d->pattern);
+        return;
+    }
+}
+
 static void on_mistake(void *arg, unsigned line, const char *what)
 {
     config_complain(arg, (struct config_place){(int)line, 1}, "%s", what);
@@ -168,6 +189,7 @@ int config_load_text(const char *file, struct str text, struct config **out, str
     if (l.errors_count == 0) {
         config_finish(l.c);
         check_listeners(&l);
+        check_dane(&l);
         config_check_pools(l.c, on_mistake, &l);
     }
     if (l.errors_count != 0) {

@@ -42,19 +42,26 @@ bool config_host_name_valid(struct str s)
     return label != 0 && s.ptr[s.len - 1] != '-';
 }
 
-enum config_tls config_tls_of(const struct config_destination *dest)
-{
-    static const char *const words[] = {[CONFIG_TLS_NONE] = "none",
+static const char *const tls_words[] = {[CONFIG_TLS_NONE] = "none",
                                         [CONFIG_TLS_MAY] = "may",
                                         [CONFIG_TLS_ENCRYPT] = "encrypt",
-                                        [CONFIG_TLS_VERIFY] = "verify"};
+                                        [CONFIG_TLS_VERIFY] = "verify",
+                                        [CONFIG_TLS_DANE] = "dane"};
+
+enum config_tls config_tls_of(const struct config_destination *dest)
+{
     enum config_tls tls = CONFIG_TLS_NONE;
 
-    while (strcmp(words[tls], dest->tls) != 0) {
+    while (strcmp(tls_words[tls], dest->tls) != 0) {
         tls++;
-        ASSERT(tls < ARRAY_LEN(words));
+        ASSERT(tls < ARRAY_LEN(tls_words));
     }
     return tls;
+}
+
+const char *config_tls_word(enum config_tls tls)
+{
+    return tls_words[tls];
 }
 
 /* The domain in lower-case A-labels without its trailing dot, or NULL. */

@@ -108,6 +108,11 @@ static const struct config_field dns_fields[] = {
      .doc = "Deliver over IPv6: look for AAAA records."},
     {"port", CONFIG_PORT, .restart = true, AT(dns.port), .def = "25", RANGE(1, 65535),
      .doc = "Where mail goes at the addresses found. Anything but 25 is for tests."},
+    {"validating", CONFIG_BOOL, .restart = true, AT(dns.validating), .def = "no",
+     .doc = "The servers validate DNSSEC, and nobody can change what they say on its way: usually "
+            "Unbound on this machine. Then answers that they have validated (the AD bit) are "
+            "believed to be, which `tls: dane` needs. Of a server that does not validate, or whose "
+            "answers cross a network, whoever forges them says whose certificate is right."},
 };
 
 static const struct config_field bounce_fields[] = {
@@ -453,11 +458,14 @@ static const struct config_field destination_fields[] = {
      .doc = "Use CHUNKING (BDAT) where offered. 'no' is for peers that get it wrong."},
     {"pipelining", CONFIG_NOT, AT_DEST(no_pipelining), .def = "yes",
      .doc = "Use PIPELINING where offered."},
-    {"tls", CONFIG_CHOICE, AT_DEST(tls), .def = "may", .choices = "none, may, encrypt, verify",
+    {"tls", CONFIG_CHOICE, AT_DEST(tls), .def = "may",
+     .choices = "none, may, encrypt, verify, dane",
      .doc = "Encryption of sessions. 'may': where the exchanger offers STARTTLS, whatever its "
             "certificate; where that fails mail goes in plaintext for an hour, and records say so. "
             "'encrypt': always, with any certificate; else mail waits. 'verify': always, with a "
             "certificate of an authority in `tls_ca_file` that bears the exchanger's host name. "
+            "'dane' (RFC 7672; needs `dns.validating`): always, with a certificate as the "
+            "exchanger's TLSA records have it, where there are such; to others as 'may'. "
             "Connections to port 465 begin with TLS. Protocols: TLS 1.2 and 1.3."},
     {"auth_without_tls", CONFIG_BOOL, AT_DEST(auth_without_tls), .def = "no",
      .doc = "Send a password of `credentials_file` to a next hop that was not verified (`tls: "

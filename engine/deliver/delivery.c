@@ -467,13 +467,16 @@ static void no_address_left(struct delivery *d, const struct outcome *outcome)
         sessions_give_up(d->channel, outcome, &d->dial.exchanger);
 }
 
-/* There cannot even be a socket to any address: as if none had answered. */
+/* There cannot even be a socket to any address, or may not be: as if none had answered. */
 static void no_socket(struct delivery *d, int err)
 {
     struct outcome outcome = {
         .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
-    classify_io_reply(SMTP_STAGE_CONNECT, err, STR(""), &outcome.reply);
+    if (dial_in_doubt(&d->dial, d->site))
+        classify_tls_reply(str_of(d->dial.exchanger.tlsa->error), &outcome.reply);
+    else
+        classify_io_reply(SMTP_STAGE_CONNECT, err, STR(""), &outcome.reply);
     no_address_left(d, &outcome);
 }
 
@@ -510,8 +513,9 @@ bool delivery_open(struct channel *c)
         } else if (dial_addresses(c) == 0) {
             (void)channel_look(c); /* the source's address is gone: the channel leaves its turns */
         } else {
-            log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
-                     d->dial.peer_addr, strerror(-err));
+            if (!dial_in_doubt(&d->dial, site))
+                log_warn("delivery.socket_failed", "site=%s address=%s error=\"%s\"", site->name,
+                         d->dial.peer_addr, strerror(-err));
             no_socket(d, err);
         }
         goto fail;
@@ -525,6 +529,7 @@ bool delivery_open(struct channel *c)
     return true;
 fail:
     smtp_client_free(d->client);
+    dial_done(&d->dial);
     pool_put(&w->delivery_pool, d);
     return false;
 }
@@ -813,10 +818,10 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         break;
     case EVENT_SECURED:
         set_state(d, DELIVERY_GREETING);
-        if (d->secure.policy == CONFIG_TLS_VERIFY && is_named_by_route(d))
+        secure_opened(d);
+        if (d->secure.verified && is_named_by_route(d))
             smtp_client_trust(d->client);
         smtp_client_secured(d->client);
-        secure_opened(d);
         break;
     case EVENT_DATA:
         smtp_client_input(d->client, data, (size_t)result);
@@ -884,6 +889,7 @@ static void delivery_free(struct delivery *d)
     struct worker *w = d->worker;
 
     smtp_client_free(d->client);
+    dial_done(&d->dial);
     set_yielding(d, false);
     sessions_ended(d->channel, d);
     w->deliveries--;

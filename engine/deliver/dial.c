@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "dns/dns.h"
 #include "worker/worker.h"
 
 bool dial_is_shortage(int err)
@@ -163,12 +164,24 @@ static bool choose(struct dial *d, const struct channel *c)
 
     if (at < 0)
         return false;
+    dns_tlsa_unref(d->exchanger.tlsa);
     d->exchanger = x->list[at];
+    dns_tlsa_ref(d->exchanger.tlsa);
     d->tried++;
     d->both |= last != 0 && last != d->exchanger.addr.sa.sa_family;
     dial_rename(d, d->exchanger.host);
     peer_text(&d->exchanger.addr.sa, NULL, d->peer_addr);
     return true;
+}
+
+void dial_done(struct dial *d)
+{
+    dns_tlsa_unref(d->exchanger.tlsa);
+}
+
+bool dial_in_doubt(const struct dial *d, const struct site *site)
+{
+    return site->dane && d->exchanger.tlsa != NULL && d->exchanger.tlsa->error != NULL;
 }
 
 /* -errno; the source's address may turn out not to be this machine's. */
@@ -199,9 +212,12 @@ int dial_next(struct dial *d, struct channel *c)
     int err = -ENOENT;
 
     while (dial_may_go_on(d, c) && choose(d, c)) {
-        err = dial(d, c);
+        err = dial_in_doubt(d, c->site) ? -ENOKEY : dial(d, c);
         if (err == 0 || dial_is_shortage(err))
             return err;
+        if (err == -ENOKEY)
+            log_info("delivery.tlsa_failed", "site=%s host=%s error=\"%s\"", c->site->name,
+                     d->peer_name, d->exchanger.tlsa->error);
         if (err != -EADDRNOTAVAIL ||
             source_address(c->source, d->exchanger.addr.sa.sa_family) == NULL)
             dial_failed(d, c, err); /* no such family here */

@@ -16,7 +16,8 @@ struct dial {
     uint16_t tried;    /* addresses */
     uint16_t no_route; /* of them: no route from this host; these cost nothing of addresses_max */
     bool both;         /* of either family */
-    struct exchanger exchanger; /* its host: peer_name, for the site may get another route */
+    struct exchanger exchanger; /* its host: peer_name, for the site may get another route; for that
+                                   its tlsa is a reference, too */
     char peer_addr[PEER_TEXT_BYTES];
     char peer_name[256];
 };
@@ -26,6 +27,10 @@ struct dial {
 int dial_next(struct dial *d, struct channel *c) MUST_USE;
 /* The same for the present address, which does not count as another one tried. */
 int dial_again(struct dial *d, struct channel *c) MUST_USE;
+/* Whether the chosen exchanger gets no connection: its TLSA records count and could not be looked
+ * up, so nobody knows what its certificate must be (RFC 7672 2.1.2). */
+bool dial_in_doubt(const struct dial *d, const struct site *site);
+void dial_done(struct dial *d);
 /* The session's new site calls the address by the name host. */
 void dial_rename(struct dial *d, const char *host);
 /* The address did not give a session. err: of the connection, or 0. */

@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/map.h"
 #include "deliver/delivery.h"
+#include "dns/dns.h"
 #include "worker/trust.h"
 
 struct secure_memory {
@@ -71,6 +72,11 @@ static void put_key(struct buf *key, const struct delivery *d)
     buf_puts(key, d->channel->source->name);
     buf_putc(key, '\0');
     buf_put(key, &config->generation, sizeof(config->generation));
+    /* Records by which a session was verified may have been withdrawn. */
+    for (uint16_t i = 0; d->secure.policy == CONFIG_TLS_DANE && i < to->tlsa->records_len; i++) {
+        buf_put(key, &to->tlsa->records[i].len, sizeof(to->tlsa->records[i].len));
+        buf_put_str(key, to->tlsa->records[i]);
+    }
 }
 
 static struct known *known_find(const struct secure_memory *m, struct str key, uint64_t hash)
@@ -124,17 +130,26 @@ static uint16_t port_of(const struct exchanger *e)
     return ntohs(e->addr.sa.sa_family == AF_INET6 ? e->addr.in6.sin6_port : e->addr.in.sin_port);
 }
 
+static enum config_tls policy_of(const struct delivery *d)
+{
+    enum config_tls policy = config_tls_of(d->site->dest);
+
+    if (d->dial.exchanger.addr.sa.sa_family == AF_UNIX) /* whoever could listen is root */
+        return CONFIG_TLS_NONE;
+    if (policy == CONFIG_TLS_DANE && (!d->site->dane || d->dial.exchanger.tlsa == NULL))
+        return CONFIG_TLS_MAY;
+    return policy;
+}
+
 void secure_begin(struct delivery *d)
 {
     struct secure *t = &d->secure;
     const struct known *known;
 
-    *t = (struct secure){.anew = t->anew, .policy = config_tls_of(d->site->dest)};
-    if (d->dial.exchanger.addr.sa.sa_family == AF_UNIX) /* whoever could listen is root */
-        t->policy = CONFIG_TLS_NONE;
+    *t = (struct secure){.anew = t->anew, .policy = policy_of(d)};
     if (t->policy == CONFIG_TLS_NONE)
         return;
-    t->report.policy = d->site->dest->tls;
+    t->report.policy = config_tls_word(t->policy);
     t->implicit = port_of(&d->dial.exchanger) == SECURE_PORT;
     if (t->implicit)
         return;
@@ -158,20 +173,41 @@ static bool is_name(const char *host)
     return s.len != strspn(host, "0123456789.");
 }
 
+/* Names are tlsa's base, which is the first that a certificate may bear, and the exchanger's, which
+ * differs where that is an alias (RFC 7672 3.2.2; a certificate for the recipient's domain is none,
+ * since the session is for all domains of its site). */
+static void options_dane(struct tls_connect_options *options, const char **names,
+                         const struct delivery *d)
+{
+    const struct dns_tlsa *tlsa = d->dial.exchanger.tlsa;
+
+    names[0] = tlsa->base;
+    names[1] = d->dial.peer_name;
+    options->server_name = tlsa->base;
+    options->names_len = 2;
+    options->verify = TLS_VERIFY_DANE;
+    options->tlsa = tlsa->records;
+    options->tlsa_len = tlsa->records_len;
+}
+
 int secure_handshake(struct delivery *d, stream_tls_ended *on_ended)
 {
     struct secure *t = &d->secure;
     const char *host = d->dial.peer_name;
+    const char *names[2] = {host};
     const struct known *known = t->anew ? NULL : known_of(d, false);
     struct tls_connect_options options = {
         .server_name = is_name(host) ? host : NULL,
-        .names = &host,
+        .names = names,
         .names_len = 1,
         .verify = t->policy == CONFIG_TLS_VERIFY ? TLS_VERIFY_REQUIRE : TLS_VERIFY_NONE,
         .version_min = TLS_1_2,
         .session = known == NULL ? NULL : known->session};
-    struct tls *tls = tls_connect(d->worker->trust->client, &options);
+    struct tls *tls;
 
+    if (t->policy == CONFIG_TLS_DANE)
+        options_dane(&options, names, d);
+    tls = tls_connect(d->worker->trust->client, &options);
     t->due = false;
     if (tls == NULL)
         return -ENOMEM;
@@ -187,6 +223,7 @@ void secure_opened(struct delivery *d)
 
     tls_facts(stream_tls_of(&d->stream), &facts);
     t->active = true;
+    t->verified = facts.verdict == TLS_VERIFIED;
     t->report.protocol = facts.protocol;
     t->report.cipher = facts.cipher;
     t->report.verification = facts.verify;
@@ -194,6 +231,8 @@ void secure_opened(struct delivery *d)
     counter_add(&counters->tls_out, 1);
     if (facts.resumed)
         counter_add(&counters->tls_out_resumed, 1);
+    if (t->verified && t->policy == CONFIG_TLS_DANE)
+        counter_add(&counters->tls_out_dane, 1);
 }
 
 void secure_ready(struct delivery *d, struct str refusal)
@@ -219,7 +258,8 @@ static void log_failure(const struct delivery *d, const char *why, const char *a
 {
     log_info("delivery.tls_failed",
              "session=%s site=%s host=%s address=%s policy=%s error=\"%s\" action=\"%s\"", d->id,
-             d->site->name, d->dial.peer_name, d->dial.peer_addr, d->site->dest->tls, why, action);
+             d->site->name, d->dial.peer_name, d->dial.peer_addr, d->secure.report.policy, why,
+             action);
 }
 
 bool secure_failed(struct delivery *d, const char *why)
@@ -262,10 +302,12 @@ void secure_keep(struct delivery *d)
     known->session = session;
 }
 
-bool secure_suits(const struct delivery *d, const char *host)
+bool secure_suits(const struct delivery *d, const struct site *site, const char *host)
 {
-    return d->secure.policy != CONFIG_TLS_VERIFY ||
-           str_eq_nocase(str_of(d->dial.peer_name), str_of(host));
+    bool named = d->secure.policy == CONFIG_TLS_VERIFY || site->dane;
+
+    return d->site->dane == site->dane &&
+           (!named || str_eq_nocase(str_of(d->dial.peer_name), str_of(host)));
 }
 
 const struct report_tls *secure_report(const struct delivery *d)

@@ -6,6 +6,9 @@
  *            gets plaintext for SECURE_PLAIN_MS, the first time at once
  *   encrypt  always, with any certificate
  *   verify   always, with a certificate of a known authority that bears the exchanger's name
+ *   dane     always, with a certificate as the exchanger's TLSA records have it (RFC 7672); with
+ * any, where none of the records is usable. Exchangers without records, and those of sites for
+ *            which records do not count (site->dane), are sent to under may
  * A connection to port 465 begins with TLS (RFC 8314), whatever the policy but none; it has no
  * plaintext to fall back to. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_SECURE_H
@@ -16,6 +19,7 @@
 #include "worker/stream_tls.h"
 
 struct delivery;
+struct site;
 struct worker;
 
 #define SECURE_PLAIN_MS     3600000 /* an exchanger's handshake failed: plaintext for so long */
@@ -30,11 +34,12 @@ void secure_memory_close(struct worker *w);
 
 /* Of one connection; a part of its delivery. */
 struct secure {
-    enum config_tls policy;
+    enum config_tls policy;           /* in force: dane only where there are records */
     bool implicit;                    /* the connection begins with TLS */
     bool plain;                       /* not asked for: a handshake failed lately */
     bool due;                         /* the peer waits for our handshake */
     bool active;                      /* the session is encrypted */
+    bool verified;                    /* and the certificate is what the policy wants */
     bool resuming;                    /* a session of TLS was offered to the peer */
     bool anew;                        /* none is: resuming failed. Outlives a connection */
     struct report_tls report;         /* for the records; see secure_report() */
@@ -55,8 +60,8 @@ void secure_ready(struct delivery *d, struct str refusal);
 bool secure_failed(struct delivery *d, const char *why);
 /* Remembers the newest session of TLS that the peer gave. */
 void secure_keep(struct delivery *d);
-/* Whether d, which is idle, is as good as a new session for who calls its exchanger host. */
-bool secure_suits(const struct delivery *d, const char *host);
+/* Whether d, which is idle, is as good as a new session of site, which calls its exchanger host. */
+bool secure_suits(const struct delivery *d, const struct site *site, const char *host);
 /* What records of the session say; NULL: nothing, TLS was never thought of. */
 const struct report_tls *secure_report(const struct delivery *d);
 

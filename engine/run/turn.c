@@ -197,6 +197,8 @@ static int resolver_open(struct worker *w)
                                   .in_flight_max = c->dns.in_flight_max,
                                   .no_ipv6 = !c->dns.ipv6,
                                   .no_ipv4 = !c->dns.ipv4,
+                                  .validating = c->dns.validating,
+                                  .tlsa_port = c->dns.port,
                                   .own_name = c->host_name,
                                   .seed = rng_next(&w->rng)};
 

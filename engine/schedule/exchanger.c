@@ -13,6 +13,7 @@ static void exchanger_set(struct exchanger *e, const struct dns_route *route,
 {
     e->host = route->hosts[from->host].name;
     e->preference = route->hosts[from->host].preference;
+    e->tlsa = route->hosts[from->host].tlsa;
     if (from->sa.sa_family == AF_INET6) {
         e->addr.in6 = from->in6;
         e->addr.in6.sin6_port = htons(port);

@@ -13,6 +13,7 @@
 
 struct config_address;
 struct dns_route;
+struct dns_tlsa;
 
 #define EXCHANGER_BAD_MS 60000 /* an address that gave no session is tried last for so long */
 
@@ -25,8 +26,9 @@ struct exchanger {
     } addr;
     socklen_t len;
     uint16_t preference;
-    const char *host;   /* points into the route, or to the static route's text */
-    uint64_t failed_ms; /* monotonic: when it gave no session; 0: never */
+    const char *host;      /* points into the route, or to the static route's text */
+    struct dns_tlsa *tlsa; /* of the host: the route's, or NULL */
+    uint64_t failed_ms;    /* monotonic: when it gave no session; 0: never */
 };
 
 struct exchangers {

@@ -63,6 +63,15 @@ static struct governor_entry *total_get(const struct site *site)
                                                   .rate_period_ms = dest->total_rate_period_ms});
 }
 
+/* Whether TLSA records of the hosts count, which are those of dns.port: where the destination says
+ * so, and that these are the hosts is validated (RFC 7672 2.2.1). */
+static bool has_dane(const struct worker *w, const struct config_destination *dest,
+                     const struct dns_route *route, uint16_t port)
+{
+    return config_tls_of(dest) == CONFIG_TLS_DANE && route != NULL && route->secure &&
+           port == w->config->dns.port;
+}
+
 static struct site *site_new(struct worker *w, const struct config_route *target)
 {
     struct site *site = calloc(1, sizeof(*site));
@@ -85,6 +94,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     char *name = site_name(w->config, target, route);
     const struct config_destination *dest = config_destination_for(w->config, domain, str_of(name));
     uint16_t port = target != NULL ? target->port : w->config->dns.port;
+    bool dane = has_dane(w, dest, route, port);
     struct buf key = {0};
     struct site *site;
     uint64_t hash;
@@ -94,6 +104,8 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     buf_printf(&key, "%s|%s", dest->pattern, name);
     if (target != NULL && target->credentials != NULL) /* the same host without AUTH is another */
         buf_puts(&key, "|auth");
+    if (dane) /* another domain may name the same hosts, and its answer is not validated */
+        buf_puts(&key, "|dane");
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     site = site_find(w, buf_str(&key), hash);
     if (site != NULL) {
@@ -108,6 +120,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->key = (char *)key.data;
     site->name = name;
     site->dest = dest;
+    site->dane = dane;
     site->total = total_get(site);
     if (route != NULL)
         exchangers_of_route(&site->exchangers, route, port);

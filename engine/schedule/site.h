@@ -19,6 +19,7 @@ struct site {
     struct exchangers exchangers;
     uint16_t rotate; /* see exchangers_next() */
     bool lmtp;
+    bool dane; /* TLSA records of its hosts count: they are the hosts by what is validated */
     const struct config_route *target; /* the static route; NULL: the domain's exchangers */
     uint64_t login_complaint_ms;       /* monotonic: when a refused login may be told again */
     bool no_chunking;                  /* a session was refused it */

@@ -34,6 +34,7 @@ static const struct {
         TOTAL(sessions_out_total),
         TOTAL(tls_out),
         TOTAL(tls_out_resumed),
+        TOTAL(tls_out_dane),
         TOTAL(tls_out_failures),
         TOTAL(tls_out_plaintext),
         TOTAL(tls_in),

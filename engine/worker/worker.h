@@ -64,9 +64,9 @@ struct worker_counters {
     _Atomic uint64_t received_messages, received_recipients, received_bytes, rejected,
         accept_failures, delivered, deferred, failed, expired, cancelled, lost, notices,
         notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
-        sessions_out_total, tls_out, tls_out_resumed, tls_out_failures, tls_out_plaintext, tls_in,
-        tls_in_resumed, tls_in_failures, logins, logins_failed, logins_out_failed, signed_messages,
-        sign_failures;
+        sessions_out_total, tls_out, tls_out_resumed, tls_out_dane, tls_out_failures,
+        tls_out_plaintext, tls_in, tls_in_resumed, tls_in_failures, logins, logins_failed,
+        logins_out_failed, signed_messages, sign_failures;
     _Atomic int accept_error; /* of the last of accept_failures */
     /* Turns, by how long they took: the last are those beyond all of TURN_MS_LIMITS. */
     _Atomic uint64_t turns[TURN_MS_LIMITS_LEN + 1], turns_ns;
