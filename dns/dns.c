@@ -9,6 +9,7 @@
 #include "io/io.h"
 
 #define READY_ROUNDS_MAX  3
+#define READY_MAX         1000 /* that hear in a turn: a name may have a hundred thousand who wait */
 #define DEFAULT_ENTRIES   100000
 #define DEFAULT_TTL_MIN_S 30
 #define DEFAULT_TTL_MAX_S 86400
@@ -26,16 +27,18 @@ void dns_make_ready(struct dns *dns, struct dns_query *query, struct dns_route *
 }
 
 /* Some rounds, since an exchanger's answer makes its domain's ready; what handlers ask for again
- * and again waits for the next turn. */
-void dns_run_ready(struct dns *dns)
+ * and again waits for the next turn, and so do those for whom there is no room in this one. */
+static void call_ready(struct dns *dns)
 {
-    for (int round = 0; round < READY_ROUNDS_MAX && !list_empty(&dns->ready); round++) {
+    int left = READY_MAX;
+
+    for (int round = 0; round < READY_ROUNDS_MAX && left > 0 && !list_empty(&dns->ready); round++) {
         struct list batch;
         struct list_node *node;
 
         list_init(&batch);
         list_splice_back(&batch, &dns->ready);
-        while ((node = list_pop_front(&batch)) != NULL) {
+        for (; left > 0 && (node = list_pop_front(&batch)) != NULL; left--) {
             struct dns_query *query = LIST_ENTRY(node, struct dns_query, node);
             struct dns_route *route = query->route;
 
@@ -43,18 +46,25 @@ void dns_run_ready(struct dns *dns)
             query->on_route(query, route);
             dns_route_unref(route);
         }
+        list_splice_back(&batch, &dns->ready); /* who waits longest goes on being first */
+        list_splice_back(&dns->ready, &batch);
     }
-    if (list_empty(&dns->ready))
+    dns->ready_waits = !list_empty(&dns->ready);
+    if (!dns->ready_waits)
         wheel_cancel(io_wheel(dns->io), &dns->ready_timer);
+    else if (!timer_armed(&dns->ready_timer))
+        wheel_arm(io_wheel(dns->io), &dns->ready_timer, 0);
+}
+
+void dns_run_ready(struct dns *dns)
+{
+    if (!dns->ready_waits)
+        call_ready(dns);
 }
 
 static void on_ready_timer(struct timer *timer)
 {
-    struct dns *dns = CONTAINER_OF(timer, struct dns, ready_timer);
-
-    dns_run_ready(dns);
-    if (!list_empty(&dns->ready) && !timer_armed(&dns->ready_timer))
-        wheel_arm(io_wheel(dns->io), &dns->ready_timer, 0);
+    call_ready(CONTAINER_OF(timer, struct dns, ready_timer));
 }
 
 /* ---- lookups ---- */

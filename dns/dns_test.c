@@ -1013,6 +1013,43 @@ static void test_again(void **state)
     dns_close(f.dns);
 }
 
+/* Whoever waits for a name hears of it, but no turn is made of a thousand of them. */
+static void test_many_wait(void **state)
+{
+    static struct asked asked[3000];
+    struct fixture f;
+    unsigned heard = 0, rounds = 0;
+
+    (void)state;
+    setup(&f, NULL);
+    for (size_t i = 0; i < ARRAY_LEN(asked); i++)
+        ask(&f, &asked[i], "implicit.test", false);
+    dns_cancel(f.dns, &asked[7].query);
+    dns_cancel(f.dns, &asked[2999].query);
+    while (heard < ARRAY_LEN(asked) - 2) {
+        unsigned before = heard;
+
+        turn(&f);
+        heard = 0;
+        for (size_t i = 0; i < ARRAY_LEN(asked); i++)
+            heard += asked[i].calls;
+        assert_in_range(heard - before, 0, 1000 * 2); /* by the answer, and by the timer */
+        if (heard == before)
+            assert_in_range(++rounds, 1, 10); /* the answers come */
+        if (before == 0 && heard > 0)         /* one that is ready, and has not heard */
+            dns_cancel(f.dns, &asked[2998].query);
+        if (asked[2998].calls == 0 && heard == ARRAY_LEN(asked) - 3)
+            break;
+    }
+    assert_int_equal(asked[7].calls + asked[2998].calls + asked[2999].calls, 0);
+    for (size_t i = 0; i < ARRAY_LEN(asked); i++)
+        if (asked[i].calls > 0) {
+            assert_int_equal(asked[i].calls, 1);
+            dns_route_unref(asked[i].route);
+        }
+    teardown(&f);
+}
+
 static void test_bad_options(void **state)
 {
     struct fixture f = {0};
@@ -1217,6 +1254,7 @@ int main(void)
         cmocka_unit_test(test_families),
         cmocka_unit_test(test_many_exchangers),
         cmocka_unit_test(test_again),
+        cmocka_unit_test(test_many_wait),
         cmocka_unit_test(test_bad_options),
         cmocka_unit_test(test_memory),
         cmocka_unit_test(test_tlsa),

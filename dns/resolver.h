@@ -16,6 +16,7 @@ struct dns {
     struct map flights;
     struct list ready; /* queries with their routes, called in the next turn */
     struct timer ready_timer;
+    bool ready_waits; /* some of ready are left to the timer */
     struct {
         struct list waiting; /* requests not yet sent */
         struct list fresh;   /* sent less than a second ago; they count against the limit */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define MOVED 2 /* buckets that an insertion moves: all have moved before the map doubles again */
+
 /* Odd constants without structure (digits of pi); they only keep zero input from staying zero. */
 #define KEY_A 0x243f6a8885a308d3
 #define KEY_B 0x13198a2e03707345
@@ -66,45 +68,53 @@ int map_init(struct map *m, size_t buckets)
 void map_done(struct map *m)
 {
     free(m->buckets);
+    free(m->old);
     *m = (struct map){0};
 }
 
 static void link_node(struct map *m, struct map_node *node)
 {
-    struct map_node **bucket = &m->buckets[node->hash & m->mask];
+    struct map_node **bucket = map_bucket_of(m, node->hash);
 
     node->next = *bucket;
     *bucket = node;
 }
 
-/* Without memory the chains get longer and nothing else happens. */
+/* Begins to double. Without memory the chains get longer and nothing else happens. */
 static void grow(struct map *m)
 {
-    struct map_node **old = m->buckets;
-    size_t old_count = m->mask + 1;
-    struct map_node **larger = calloc(old_count * 2, sizeof(struct map_node *));
+    struct map_node **larger = calloc((m->mask + 1) * 2, sizeof(struct map_node *));
 
     if (larger == NULL)
         return;
+    m->old = m->buckets;
+    m->moved = 0;
     m->buckets = larger;
-    m->mask = old_count * 2 - 1;
-    for (size_t i = 0; i < old_count; i++) {
-        struct map_node *node = old[i];
+    m->mask = m->mask * 2 + 1;
+}
 
-        while (node != NULL) {
-            struct map_node *next = node->next;
+static void move_bucket(struct map *m)
+{
+    struct map_node *node = m->old[m->moved++];
 
-            link_node(m, node);
-            node = next;
-        }
+    while (node != NULL) {
+        struct map_node *next = node->next;
+
+        link_node(m, node);
+        node = next;
     }
-    free(old);
+    if (m->moved <= m->mask >> 1)
+        return;
+    free(m->old);
+    m->old = NULL;
 }
 
 void map_insert(struct map *m, struct map_node *node, uint64_t hash)
 {
-    if (m->count > m->mask)
+    if (m->old == NULL && m->count > m->mask)
         grow(m);
+    for (int i = 0; i < MOVED && m->old != NULL; i++)
+        move_bucket(m);
     node->hash = hash;
     link_node(m, node);
     m->count++;
@@ -112,7 +122,7 @@ void map_insert(struct map *m, struct map_node *node, uint64_t hash)
 
 void map_remove(struct map *m, struct map_node *node)
 {
-    struct map_node **at = &m->buckets[node->hash & m->mask];
+    struct map_node **at = map_bucket_of(m, node->hash);
 
     while (*at != node) {
         ASSERT(*at != NULL);
@@ -132,7 +142,7 @@ static struct map_node *first_equal(struct map_node *node, uint64_t hash)
 
 struct map_node *map_find(const struct map *m, uint64_t hash)
 {
-    return first_equal(m->buckets[hash & m->mask], hash);
+    return first_equal(*map_bucket_of(m, hash), hash);
 }
 
 struct map_node *map_find_next(const struct map_node *node)
@@ -148,7 +158,7 @@ struct map_node *map_walk(const struct map *m, size_t *bucket, struct map_node *
         ++*bucket;
     }
     for (; *bucket <= m->mask; ++*bucket)
-        if (m->buckets[*bucket] != NULL)
-            return m->buckets[*bucket];
+        if (map_bucket(m, *bucket) != NULL)
+            return map_bucket(m, *bucket);
     return NULL;
 }

@@ -86,6 +86,47 @@ static void test_walk(void **state)
     map_done(&m);
 }
 
+/* No insertion moves more than some nodes, and none is lost or passed by: neither by those who look
+ * for it nor by a walk that rests between two buckets. */
+static void test_grows_in_steps(void **state)
+{
+    size_t bucket = 0, rounds = 0;
+    struct map m;
+
+    (void)state;
+    assert_int_equal(map_init(&m, 2), 0);
+    for (int i = 0; i < ITEMS; i++) {
+        bool began = m.old == NULL;
+
+        items[i] = (struct item){0};
+        snprintf(items[i].key, sizeof(items[i].key), "example%d.org", i);
+        map_insert(&m, &items[i].node, hash_bytes(items[i].key, strlen(items[i].key), 7));
+        if (began && m.old != NULL)
+            assert_in_range(m.moved, 1, 2);
+        assert_ptr_equal(find(&m, items[i].key, 7), &items[i]);
+        assert_ptr_equal(find(&m, items[i / 2].key, 7), &items[i / 2]);
+        if (i % 3 == 2) { /* one that was moved, or will be */
+            map_remove(&m, &items[i / 3].node);
+            assert_null(find(&m, items[i / 3].key, 7));
+            map_insert(&m, &items[i / 3].node, items[i / 3].node.hash);
+        }
+        if (i < ITEMS / 8) /* what the walk must see is there before it begins */
+            continue;
+        for (int k = 0; k < 4 && bucket < map_buckets(&m); k++, bucket++)
+            for (struct map_node *n = map_bucket(&m, bucket); n != NULL; n = n->next)
+                CONTAINER_OF(n, struct item, node)->seen = true;
+        if (bucket < map_buckets(&m))
+            continue;
+        for (int j = 0; rounds == 0 && j < ITEMS / 8; j++)
+            assert_true(items[j].seen);
+        rounds++;
+        bucket = 0;
+    }
+    assert_int_equal(m.count, ITEMS);
+    assert_in_range(rounds, 1, ITEMS);
+    map_done(&m);
+}
+
 /* Equal hashes are the caller's to tell apart; all of them must come up. */
 static void test_collisions(void **state)
 {
@@ -172,8 +213,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_insert_find_remove), cmocka_unit_test(test_walk),
-        cmocka_unit_test(test_collisions),         cmocka_unit_test(test_hash_avalanche),
-        cmocka_unit_test(test_hash_spread),        cmocka_unit_test(test_hash_is_stable),
+        cmocka_unit_test(test_grows_in_steps),     cmocka_unit_test(test_collisions),
+        cmocka_unit_test(test_hash_avalanche),     cmocka_unit_test(test_hash_spread),
+        cmocka_unit_test(test_hash_is_stable),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

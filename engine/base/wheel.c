@@ -19,6 +19,7 @@ void wheel_init(struct wheel *w, uint64_t now_ms)
     memset(w, 0, sizeof(*w));
     w->now_ms = now_ms;
     list_init(&w->expired);
+    list_init(&w->moving);
     for (unsigned level = 0; level < WHEEL_LEVELS; level++)
         for (unsigned slot = 0; slot < WHEEL_SLOTS; slot++)
             list_init(&w->slots[level][slot]);
@@ -92,44 +93,54 @@ static bool next_slot(const struct wheel *w, uint64_t *start_ms, unsigned *level
 
 static void empty_slot(struct wheel *w, unsigned level, unsigned slot)
 {
-    struct list *list = &w->slots[level][slot];
-    struct list_node *node;
-
     w->occupied[level] &= ~(1ULL << slot);
-    if (level == 0) {
-        list_splice_back(&w->expired, list);
-        return;
+    list_splice_back(level == 0 ? &w->expired : &w->moving, &w->slots[level][slot]);
+}
+
+/* Moves the clock to now_ms. It stands still at a slot of a higher level until all timers of that
+ * have moved down. */
+static void move_clock(struct wheel *w, uint64_t now_ms)
+{
+    struct list_node *node;
+    uint64_t start_ms;
+    unsigned level, slot;
+
+    for (size_t moved = 0; moved < WHEEL_MOVE_MAX;) {
+        if ((node = list_pop_front(&w->moving)) != NULL) {
+            place(w, LIST_ENTRY(node, struct timer, node));
+            moved++;
+        } else if (next_slot(w, &start_ms, &level, &slot) && start_ms <= now_ms) {
+            w->now_ms = start_ms;
+            empty_slot(w, level, slot);
+        } else {
+            w->now_ms = now_ms;
+            return;
+        }
     }
-    while ((node = list_pop_front(list)) != NULL)
-        place(w, LIST_ENTRY(node, struct timer, node));
 }
 
 size_t wheel_advance(struct wheel *w, uint64_t now_ms)
 {
     struct list due;
     struct list_node *node;
-    uint64_t start_ms;
-    unsigned level, slot;
     size_t ran = 0;
 
     ASSERT(now_ms >= w->now_ms);
-    while (next_slot(w, &start_ms, &level, &slot) && start_ms <= now_ms) {
-        w->now_ms = start_ms;
-        empty_slot(w, level, slot);
-    }
-    w->now_ms = now_ms;
+    move_clock(w, now_ms);
 
     /* A list of its own: what a handler arms for the past runs at the next advance, so that no
      * handler can keep the caller here. */
     list_init(&due);
     list_splice_back(&due, &w->expired);
-    while ((node = list_pop_front(&due)) != NULL) {
+    while (ran < WHEEL_RUN_MAX && (node = list_pop_front(&due)) != NULL) {
         struct timer *timer = LIST_ENTRY(node, struct timer, node);
 
         w->armed--;
         ran++;
         timer->on_timer(timer);
     }
+    list_splice_back(&due, &w->expired);
+    list_splice_back(&w->expired, &due);
     return ran;
 }
 
@@ -138,7 +149,7 @@ uint64_t wheel_wait_ms(const struct wheel *w, uint64_t now_ms)
     uint64_t start_ms;
     unsigned level, slot;
 
-    if (!list_empty(&w->expired))
+    if (!list_empty(&w->expired) || !list_empty(&w->moving))
         return 0;
     if (!next_slot(w, &start_ms, &level, &slot))
         return UINT64_MAX;

@@ -10,7 +10,11 @@
 #include "base/list.h"
 
 #define WHEEL_LEVELS 6
-#define WHEEL_SLOTS  64
+/* What an advance does at most: timers that it runs, and timers that it moves to a lower level. A
+ * million that are due at once run in as many advances as that takes. */
+#define WHEEL_RUN_MAX  1000
+#define WHEEL_MOVE_MAX 20000
+#define WHEEL_SLOTS    64
 
 struct timer {
     struct list_node node; /* linked while armed */
@@ -24,6 +28,7 @@ struct wheel {
     uint64_t occupied[WHEEL_LEVELS]; /* a bit per slot that is not empty */
     struct list slots[WHEEL_LEVELS][WHEEL_SLOTS];
     struct list expired; /* due timers not yet run */
+    struct list moving;  /* of the slot that the clock has entered, not yet moved down */
 };
 
 void wheel_init(struct wheel *w, uint64_t now_ms);
@@ -31,8 +36,8 @@ void wheel_init(struct wheel *w, uint64_t now_ms);
 void wheel_arm(struct wheel *w, struct timer *timer, uint64_t due_ms);
 /* Does nothing when the timer is not armed. */
 void wheel_cancel(struct wheel *w, struct timer *timer);
-/* Moves the clock to now_ms and runs what is due, oldest first. Handlers may arm and cancel any
- * timer, themselves included. Returns how many ran. */
+/* Moves the clock to now_ms, or as far as it comes, and runs what is due, oldest first. Handlers
+ * may arm and cancel any timer, themselves included. Returns how many ran. */
 size_t wheel_advance(struct wheel *w, uint64_t now_ms);
 /* Milliseconds from now_ms until the wheel must be advanced next (a lower bound), UINT64_MAX when
  * nothing is armed. */

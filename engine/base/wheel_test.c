@@ -221,6 +221,14 @@ static void test_order(void **state)
         assert_true(order[i - 1] < order[i]);
 }
 
+static uint64_t *many_dues;
+static size_t many_len;
+
+static void note_many(struct timer *timer)
+{
+    many_dues[many_len++] = timer->due_ms;
+}
+
 static struct wheel *again_wheel;
 
 static void arm_again(struct timer *timer)
@@ -246,13 +254,56 @@ static void test_past(void **state)
     assert_true(wheel_wait_ms(&w, 2000) == UINT64_MAX);
 }
 
+enum { MANY = 3 * WHEEL_MOVE_MAX };
+
+/* However many timers are due at once, no advance runs or moves more than its share, and the others
+ * follow in order. Half of them come down from a slot of a higher level. */
+static void test_many(void **state)
+{
+    static struct timer many[MANY];
+    static uint64_t dues[MANY];
+    uint64_t now_ms = 10000;
+    size_t ran = 0, advances = 0;
+    struct wheel w;
+
+    (void)state;
+    memset(many, 0, sizeof(many));
+    wheel_init(&w, 0);
+    for (size_t i = 0; i < MANY; i++) {
+        many[i].on_timer = note_many;
+        wheel_arm(&w, &many[i], i % 2 == 0 ? 9000 : 8192 + i % 64);
+    }
+    many_dues = dues;
+    many_len = 0;
+    wheel_cancel(&w, &many[0]);
+    while (w.armed > 0) {
+        size_t now = wheel_advance(&w, now_ms++);
+
+        assert_in_range(now, 0, WHEEL_RUN_MAX);
+        ran += now;
+        advances++;
+        if (w.armed > 0)
+            assert_int_equal(wheel_wait_ms(&w, now_ms), 0); /* the rest is waited for no longer */
+        if (advances == 2) { /* one that waits to be moved, or to run */
+            wheel_cancel(&w, &many[MANY - 1]);
+            wheel_arm(&w, &many[2], 0);
+        }
+    }
+    assert_int_equal(ran, MANY - 2);
+    assert_int_equal(many_len, MANY - 2);
+    assert_in_range(advances, MANY / WHEEL_RUN_MAX, MANY / WHEEL_RUN_MAX + 5);
+    for (size_t i = 1; i < many_len; i++)
+        assert_true(dues[i - 1] <= dues[i] || dues[i] == 0);
+    assert_true(wheel_wait_ms(&w, now_ms) == UINT64_MAX);
+    for (size_t level = 0; level < WHEEL_LEVELS; level++)
+        assert_true(w.occupied[level] == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_model),
-        cmocka_unit_test(test_arm_by),
-        cmocka_unit_test(test_order),
-        cmocka_unit_test(test_past),
+        cmocka_unit_test(test_model), cmocka_unit_test(test_arm_by), cmocka_unit_test(test_order),
+        cmocka_unit_test(test_past),  cmocka_unit_test(test_many),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -8,17 +8,32 @@
 #include "outcome/suspend.h"
 #include "outcome/warm.h"
 #include "schedule/lane_wait.h"
+#include "schedule/lane_walk.h"
 #include "schedule/site.h"
 #include "worker/counters.h"
 #include "worker/worker.h"
 
-#define STATUS_SLICE_LANES 2000 /* looked at in one turn of a worker */
+#define STATUS_SLICE_WORK 2000 /* lanes looked at in one turn of a worker */
 
 /* --- counters --- */
 
 static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, bool), void *to)
 {
     counters_visit(((struct backend *)arg)->shared, put, to);
+}
+
+static struct control_turn turn_of(struct turn_longest t)
+{
+    return (struct control_turn){.us = t.us, .doing = turn_part_name(t.part), .lanes = t.lanes};
+}
+
+static void on_turns(void *arg, uint32_t worker, struct control_turn *longest,
+                     struct control_turn *lately)
+{
+    const struct turn_gauge *g = &((struct backend *)arg)->shared->workers[worker].turn;
+
+    *longest = turn_of(turn_longest(g));
+    *lately = turn_of(turn_longest_lately(g));
 }
 
 static void on_describe(void *arg, struct control_description *out)
@@ -74,8 +89,9 @@ static void put_wait(struct lane *lane, struct control_wait *out)
     snprintf(out->error, sizeof(out->error), "%s", wait.error != NULL ? wait.error : "");
 }
 
-static void offer(struct control_job *job, struct lane *lane)
+static uint32_t offer(struct lane *lane, void *arg)
 {
+    struct control_job *job = arg;
     struct control_destination d = {.shard = lane->shard,
                                     .in_memory = lane->in_memory,
                                     .in_flight = lane->in_flight,
@@ -87,7 +103,7 @@ static void offer(struct control_job *job, struct lane *lane)
                              &complete);
     /* While rows are counted after a start, what has none may well have some. */
     if (complete && d.rows == 0 && lane->in_memory == 0 && lane->last_error == NULL)
-        return;
+        return 0;
     snprintf(d.queue, sizeof(d.queue), "%s", lane->name);
     if (lane->site != NULL) {
         snprintf(d.site, sizeof(d.site), "%s", lane->site->name);
@@ -95,32 +111,22 @@ static void offer(struct control_job *job, struct lane *lane)
     }
     if (lane->last_error != NULL)
         snprintf(d.last_error, sizeof(d.last_error), "%s", lane->last_error);
-    if (lane_backs_off(lane)) {
-        d.suspended_until_ms = lane_backs_off_wall_ms(lane);
-        if (d.rows > 0)
-            d.next_due_ms = d.suspended_until_ms;
-    }
+    d.suspended_until_ms = lane_shut_wall_ms(lane);
+    if (d.suspended_until_ms != 0 && d.rows > 0)
+        d.next_due_ms = d.suspended_until_ms;
     put_wait(lane, &d.wait);
     control_status_offer(&job->status, &d);
+    return 1;
 }
 
 static void walk_lanes(struct worker *w, struct worker_note *note)
 {
     struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
-    struct map_node *n = NULL;
-    size_t began = walk->bucket;
 
-    /* Whole buckets, so that a slice can end between two. The table may grow between slices: a lane
-     * may then be seen twice or missed, in a view that is a second old anyway. */
-    while (walk->bucket < began + STATUS_SLICE_LANES &&
-           (n = map_walk(&w->lanes, &walk->bucket, n)) != NULL)
-        offer(walk->job, CONTAINER_OF(n, struct lane, node));
-    if (n == NULL) {
+    if (lane_walk(w, &walk->bucket, STATUS_SLICE_WORK, offer, walk->job))
         walk->worker++;
-        walk->bucket = 0;
-    }
     if (walk->worker < w->shared->workers_len) {
-        worker_post(w->shared, w, walk->worker, &walk->note);
+        worker_send(w->shared, walk->worker, &walk->note); /* to itself: in its next turn */
         return;
     }
     control_job_done(walk->job, 0);
@@ -251,6 +257,7 @@ static void on_job(void *arg, struct control_job *job)
 
 const struct control_backend backend_functions = {.describe = on_describe,
                                                   .counters = on_counters,
+                                                  .turns = on_turns,
                                                   .reload = on_reload,
                                                   .drain = on_drain,
                                                   .suspensions = on_suspensions,

@@ -100,6 +100,13 @@ struct control_job {
     int result;
 };
 
+/* The longest turn of a worker. */
+struct control_turn {
+    uint64_t us;
+    const char *doing; /* static */
+    uint32_t lanes;    /* visited in it */
+};
+
 struct control_description {
     const char *node_id, *host_name, *config_file; /* valid until the next turn */
     int64_t started_ms;
@@ -114,6 +121,9 @@ struct control_backend {
      * names are those of docs/control.md. */
     void (*counters)(void *arg, void (*put)(void *to, const char *name, uint64_t value, bool gauge),
                      void *to);
+    /* The longest turn of a worker since the start, and in the last minute. */
+    void (*turns)(void *arg, uint32_t worker, struct control_turn *longest,
+                  struct control_turn *lately);
     /* Reads the configuration again. 0: cannot has the lines of config_keep(). -errno:
      * errors has the mistakes and nothing was changed. */
     int (*reload)(void *arg, struct buf *cannot, struct buf *errors);

@@ -308,6 +308,33 @@ static void put_queue(struct control *c, struct buf *out)
     buf_putc(out, ',');
 }
 
+static void put_turn(struct buf *out, const char *name, const struct control_turn *t)
+{
+    buf_printf(out, "\"%s\":{", name);
+    json_count(out, "us", t->us);
+    json_text(out, "doing", str_of(t->doing));
+    json_number(out, "lanes", t->lanes);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void put_turns(struct control *c, struct buf *out)
+{
+    struct control_description d = {0};
+    struct control_turn longest, lately;
+
+    c->backend->describe(c->arg, &d);
+    buf_puts(out, "\"turns\":[");
+    for (uint32_t i = 0; i < d.workers; i++) {
+        c->backend->turns(c->arg, i, &longest, &lately);
+        buf_puts(out, i == 0 ? "{" : ",{");
+        put_turn(out, "longest", &longest);
+        put_turn(out, "last_minute", &lately);
+        json_end(out);
+    }
+    buf_puts(out, "],");
+}
+
 static void put_destination(const struct control_destination *d, struct buf *out)
 {
     buf_putc(out, '{');
@@ -336,6 +363,7 @@ void control_put_status(struct control *c, struct control_status *s, struct buf 
     if (c->queue != NULL)
         put_queue(c, out);
     put_process(out);
+    put_turns(c, out);
     control_put_egress(c, out);
     buf_puts(out, "\"destinations\":[");
     for (uint32_t i = 0; i < s->len; i++)

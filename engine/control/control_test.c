@@ -56,6 +56,14 @@ static void on_counters(void *arg, void (*put)(void *, const char *, uint64_t, b
     put(to, "sessions_in", 3, true);
 }
 
+static void on_turns(void *arg, uint32_t worker, struct control_turn *longest,
+                     struct control_turn *lately)
+{
+    (void)arg;
+    *longest = (struct control_turn){.us = 7000 + worker, .doing = "lanes", .lanes = 300};
+    *lately = (struct control_turn){.us = 5, .doing = "send"};
+}
+
 static int on_reload(void *arg, struct buf *cannot, struct buf *errors)
 {
     struct bench *b = arg;
@@ -166,6 +174,7 @@ static void on_source(void *arg, const struct config_source *of, struct control_
 
 static const struct control_backend backend = {.describe = on_describe,
                                                .counters = on_counters,
+                                               .turns = on_turns,
                                                .reload = on_reload,
                                                .drain = on_drain,
                                                .suspensions = on_suspensions,
@@ -921,6 +930,14 @@ static void test_status(void **state)
     assert_int_equal(number(queue, "rows"), ROWS);
     assert_int_equal(number(queue, "messages"), ROWS / 2);
     assert_string_equal(json_string_value(json_object_get(s, "intake")), "ok");
+    list = json_object_get(s, "turns");
+    assert_int_equal(json_array_size(list), 2);
+    list = json_object_get(json_array_get(list, 1), "longest");
+    assert_int_equal(number(list, "us"), 7001);
+    assert_int_equal(number(list, "lanes"), 300);
+    assert_string_equal(json_string_value(json_object_get(list, "doing")), "lanes");
+    list = json_object_get(json_array_get(json_object_get(s, "turns"), 1), "last_minute");
+    assert_int_equal(number(list, "us"), 5);
     list = json_object_get(s, "destinations");
     assert_int_equal(json_array_size(list), 9);
     assert_string_equal(json_string_value(json_object_get(json_array_get(list, 0), "queue")),

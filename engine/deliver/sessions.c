@@ -1,5 +1,7 @@
 #include "deliver/sessions.h"
 
+#include <stdlib.h>
+
 #include "base/log.h"
 #include "deliver/idle.h"
 #include "limits/retry.h"
@@ -336,46 +338,71 @@ void sessions_ended(struct channel *c, struct delivery *d)
         channel_dirty(c);
 }
 
-/* What becomes of the mail of s when no source gets a session. */
-static void supply_give_up(struct supply *s, const struct outcome *outcome,
-                           const struct judge_context *context, const char *host)
+/* Why no source of a supply gets a session, kept until all its lanes have heard. */
+struct give_up {
+    struct supply_failure failure;
+    struct worker *worker;
+    struct outcome outcome;
+    struct judge_context context;
+    char peer_addr[PEER_TEXT_BYTES];
+    char host[];
+};
+
+static void give_up_tell(struct supply_failure *failure, struct lane *lane, uint32_t max)
 {
-    struct worker *w = s->site->worker;
-    struct lane *lane;
+    struct give_up *g = CONTAINER_OF(failure, struct give_up, failure);
+    struct recipient *r;
 
-    supply_down(s);
-    while ((lane = feed_next(&s->feed)) != NULL) {
-        struct recipient *r;
-
-        while ((r = lane_pop(lane)) != NULL) {
-            if (lane_expired(r, worker_wall_ms(w)))
-                judge_expired(r);
-            else
-                judge_one(w, context, r, outcome);
-            if (outcome->class != OUTCOME_FAILED)
-                lane_suspend(lane, LANE_SITE_DOWN, s->site->dest, &outcome->reply, host);
-        }
+    for (uint32_t i = 0; i < max && (r = lane_pop(lane)) != NULL; i++) {
+        if (lane_expired(r, worker_wall_ms(g->worker)))
+            judge_expired(r);
+        else
+            judge_one(g->worker, &g->context, r, &g->outcome);
+        if (g->outcome.class != OUTCOME_FAILED)
+            lane_suspend(lane, LANE_SITE_DOWN, g->context.dest, &g->outcome.reply,
+                         g->context.peer_name);
     }
+}
+
+static void give_up_done(struct supply_failure *failure)
+{
+    free(CONTAINER_OF(failure, struct give_up, failure));
+}
+
+/* Of s, which lives longer: what names the site, the source and the pool is of the configuration
+ * that its site was made with. */
+static void give_up(struct supply *s, const struct channel *c, const struct outcome *outcome,
+                    const struct exchanger *exchanger)
+{
+    size_t len = exchanger->host == NULL ? 0 : strlen(exchanger->host) + 1;
+    struct give_up *g = calloc(1, sizeof(*g) + len);
+
+    ASSERT(g != NULL);
+    g->failure = (struct supply_failure){.tell = give_up_tell, .done = give_up_done};
+    g->worker = s->site->worker;
+    g->outcome = *outcome;
+    g->context = (struct judge_context){.dest = s->site->dest,
+                                        .site = str_of(s->site->name),
+                                        .warmup = c->warmup,
+                                        .source_name = c->source->name,
+                                        .pool_name = s->pool->name};
+    if (len != 0)
+        g->context.peer_name = memcpy(g->host, exchanger->host, len);
+    if (exchanger->len != 0) {
+        peer_text(&exchanger->addr.sa, NULL, g->peer_addr);
+        g->context.peer_addr = g->peer_addr;
+    }
+    supply_fail(s, &g->failure);
 }
 
 void sessions_give_up(struct channel *c, const struct outcome *outcome,
                       const struct exchanger *exchanger)
 {
-    char peer_addr[PEER_TEXT_BYTES];
-    struct judge_context context = {.dest = c->site->dest,
-                                    .site = str_of(c->site->name),
-                                    .warmup = c->warmup,
-                                    .source_name = c->source->name,
-                                    .peer_name = exchanger->host,
-                                    .peer_addr = exchanger->len == 0 ? NULL : peer_addr};
-
-    peer_text(&exchanger->addr.sa, NULL, peer_addr);
     channel_down(c);
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
-        struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
+        struct supply *s = LIST_ENTRY(n, struct seat, channel_node)->supply;
 
-        context.pool_name = seat->supply->pool->name;
-        if (!supply_has_hope(seat->supply))
-            supply_give_up(seat->supply, outcome, &context, exchanger->host);
+        if (!supply_has_hope(s))
+            give_up(s, c, outcome, exchanger);
     }
 }

@@ -13,14 +13,15 @@
 #include "http/http_private.h"
 #include "intake/accept.h"
 #include "schedule/lane.h"
+#include "schedule/lane_walk.h"
 #include "schedule/site.h"
 #include "worker/counters.h"
 
-#define SLICE_BUCKETS 2000 /* of a worker's lanes or sites, in one turn */
-#define GROUPS_MAX    20000
-#define SERIES_MAX    100
-#define WALKS_MAX     4
-#define HASH_SEED     UINT64_C(0x6d657472696373)
+#define SLICE_WORK 2000 /* a worker's lanes or sites, in one turn */
+#define GROUPS_MAX 20000
+#define SERIES_MAX 100
+#define WALKS_MAX  4
+#define HASH_SEED  UINT64_C(0x6d657472696373)
 
 /* Numbers of a site or tenant. */
 struct group {
@@ -90,8 +91,9 @@ static int by_size(const void *a, const void *b)
 
 /* --- the walk, in the workers' threads --- */
 
-static void see_lane(struct walk *walk, struct lane *lane)
+static uint32_t see_lane(struct lane *lane, void *arg)
 {
+    struct walk *walk = arg;
     bool complete;
     uint64_t rows = queue_lane_rows(lane->worker->shared->queue, lane->shard, lane->flow,
                                     lane_name(lane), &complete);
@@ -108,6 +110,7 @@ static void see_lane(struct walk *walk, struct lane *lane)
     owner->in_flight += lane->in_flight;
     if (lane->stored_due_ms < walk->oldest_due_ms && !lane_suspended(lane))
         walk->oldest_due_ms = lane->stored_due_ms;
+    return 1;
 }
 
 static void see_site(struct walk *walk, const struct site *site)
@@ -115,20 +118,19 @@ static void see_site(struct walk *walk, const struct site *site)
     group_get(&walk->sites, walk->other_sites, str_of(site->name))->sessions += site->sessions_len;
 }
 
+static bool see_sites(struct walk *walk, const struct map *sites)
+{
+    for (int i = 0; i < SLICE_WORK && walk->bucket < map_buckets(sites); i++, walk->bucket++)
+        for (struct map_node *n = map_bucket(sites, walk->bucket); n != NULL; n = n->next)
+            see_site(walk, CONTAINER_OF(n, struct site, node));
+    return walk->bucket >= map_buckets(sites);
+}
+
 static bool slice(struct walk *walk, struct worker *w)
 {
-    struct map *map = walk->part == WALK_LANES ? &w->lanes : &w->sites;
-    size_t began = walk->bucket;
-    struct map_node *n = NULL;
-
-    /* Whole buckets, as the status has it. */
-    while (walk->bucket < began + SLICE_BUCKETS && (n = map_walk(map, &walk->bucket, n)) != NULL) {
-        if (walk->part == WALK_LANES)
-            see_lane(walk, CONTAINER_OF(n, struct lane, node));
-        else
-            see_site(walk, CONTAINER_OF(n, struct site, node));
-    }
-    return n == NULL;
+    if (walk->part == WALK_LANES)
+        return lane_walk(w, &walk->bucket, SLICE_WORK, see_lane, walk);
+    return see_sites(walk, &w->sites);
 }
 
 static void on_walk(struct worker *w, struct worker_note *note)
@@ -242,8 +244,8 @@ static void put_turns(struct buf *out, struct shared *shared)
     put_family(out, "turn_seconds", "histogram", "How long turns of workers took");
     for (size_t i = 0; i <= TURN_MS_LIMITS_LEN; i++) {
         for (uint32_t w = 0; w < shared->workers_len; w++)
-            count +=
-                atomic_load_explicit(&shared->workers[w].counters.turns[i], memory_order_relaxed);
+            count += atomic_load_explicit(&shared->workers[w].turn.shared.turns[i],
+                                          memory_order_relaxed);
         if (i < TURN_MS_LIMITS_LEN)
             buf_printf(out, "hayauma_turn_seconds_bucket{le=\"%g\"} %" PRIu64 "\n",
                        (double)limits_ms[i] / 1000, count);
@@ -251,9 +253,31 @@ static void put_turns(struct buf *out, struct shared *shared)
             buf_printf(out, "hayauma_turn_seconds_bucket{le=\"+Inf\"} %" PRIu64 "\n", count);
     }
     for (uint32_t w = 0; w < shared->workers_len; w++)
-        ns += atomic_load_explicit(&shared->workers[w].counters.turns_ns, memory_order_relaxed);
+        ns += atomic_load_explicit(&shared->workers[w].turn.shared.turns_ns, memory_order_relaxed);
     buf_printf(out, "hayauma_turn_seconds_count %" PRIu64 "\nhayauma_turn_seconds_sum %.9f\n",
                count, (double)ns / 1e9);
+}
+
+/* Of each worker, with what it was doing. */
+static void put_longest(struct buf *out, struct shared *shared)
+{
+    static const struct {
+        const char *name, *help;
+        struct turn_longest (*of)(const struct turn_gauge *g);
+    } families[] = {
+        {"turn_longest_seconds", "The longest turn since the start", turn_longest},
+        {"turn_longest_lately_seconds", "The longest turn of the last minute", turn_longest_lately},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(families); i++) {
+        put_family(out, families[i].name, "gauge", families[i].help);
+        for (uint32_t w = 0; w < shared->workers_len; w++) {
+            struct turn_longest t = families[i].of(&shared->workers[w].turn);
+
+            buf_printf(out, "hayauma_%s{worker=\"%u\",doing=\"%s\"} %.6f\n", families[i].name, w,
+                       turn_part_name(t.part), (double)t.us / 1e6);
+        }
+    }
 }
 
 static void put_queue(struct buf *out, struct queue *q)
@@ -337,6 +361,7 @@ static void answer(struct http_request *r)
               "For how long the mail that has waited longest has been due",
               walk->oldest_due_ms == INT64_MAX || late_ms < 0 ? 0 : (double)late_ms / 1000);
     put_turns(&out, shared);
+    put_longest(&out, shared);
     put_listeners(&out, r);
     put_requests(&out, r->http);
     put_groups(&out, &walk->sites, walk->other_sites, "site");

@@ -14,6 +14,8 @@
 #include "worker/queue_name.h"
 #include "worker/shared.h"
 
+#define UNROUTABLE_MAX 250 /* recipients of a lane that end in a turn */
+
 /* --- records --- */
 
 static uint32_t span_ms(uint64_t from, uint64_t to)
@@ -429,12 +431,14 @@ void judge_unroutable(struct lane *lane, const struct dns_route *route)
         outcome.class = classify_dns(route->status).class;
         classify_dns_reply(route->status, str_of(route->error), &outcome.reply);
     }
-    while ((r = lane_pop(lane)) != NULL) {
+    for (int i = 0; i < UNROUTABLE_MAX && (r = lane_pop(lane)) != NULL; i++) {
         judge_one(w, &context, r, &outcome);
         if (outcome.class != OUTCOME_FAILED)
             break;
     }
-    if (outcome.class == OUTCOME_FAILED)
+    if (outcome.class == OUTCOME_FAILED && lane->window_len > 0)
+        lane_update_soon(lane); /* which asks for the route again */
+    else if (outcome.class == OUTCOME_FAILED)
         lane_update(lane);
     else
         lane_suspend(lane, LANE_UNROUTED, context.dest, &outcome.reply,

@@ -69,7 +69,8 @@ bool judge_has_room(const struct worker *w, const struct recipient *r, enum noti
 /* r's lifetime is over before it could be tried (again). */
 void judge_expired(struct recipient *r);
 /* There is no way to lane's domain: what the lookup said, or NULL: the configuration rejects it. A
- * permanent reason ends all of the window, a temporary one defers its first and suspends the lane.
+ * permanent reason ends the window, some of it a turn, a temporary one defers its first and
+ * suspends the lane.
  */
 void judge_unroutable(struct lane *lane, const struct dns_route *route);
 

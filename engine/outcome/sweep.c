@@ -8,19 +8,27 @@
 #include "outcome/admin.h"
 #include "outcome/judge.h"
 #include "schedule/lane_private.h"
+#include "schedule/lane_walk.h"
 #include "worker/queue_name.h"
 #include "worker/shared.h"
 
 #define CLOCK_JUMP_MS 1000
 #define LOOK_MS       1000 /* within so long every lane is looked at once */
 #define LOOK_AGAIN_MS 20   /* between two steps of that look */
-#define LOOK_BUCKETS  2048
-#define LOOK_ENDS     256 /* recipients that end in a step */
-#define STEP_MS       20  /* between two steps of a walk */
+#define LOOK_WORK     2048
+#define LOOK_END_WORK 8 /* of a recipient that ends, against a lane that is looked at */
+#define LOOK_ENDS     (LOOK_WORK / LOOK_END_WORK)
+#define STEP_MS       20 /* between two steps of a walk */
 #define STEP_ROWS     2000
 #define STEP_FOUND    200
 #define LANE_EVERY_MS 30000 /* a lane's rows are walked over, at most */
 #define AGAIN_MS      60000 /* until the second walk behind a jump of the clock */
+/* A pass over all rows takes the place of passes over lanes where at least one lane for so many
+ * rows wants one; of which it is known that they do, between these bounds. */
+#define ALL_ROWS      256
+#define ALL_LANES_MIN 4
+#define ALL_LANES_MAX 4096
+#define TAKEN_MAX     2000 /* lanes, in a turn */
 #define CLOCK_PASSES                                                                               \
     2 /* what was under way at the jump may be stored behind the first's cursor                    \
        */
@@ -29,7 +37,8 @@
 enum sweep_kind {
     SWEEP_TIMES, /* walks over all rows of a shard: puts due times right, learns when stored rows
                     expire */
-    SWEEP_LANE,  /* walks over a lane's rows: finds those whose lifetime is over */
+    SWEEP_LIFETIMES, /* walks over a lane's rows, or over all where many lanes want that: finds
+                        those whose lifetime is over */
     SWEEP_KINDS
 };
 
@@ -41,6 +50,7 @@ struct sweep {
     bool walking;   /* amid a pass */
     bool stepping;  /* the loader, or administration, works on a step */
     bool restart;   /* SWEEP_TIMES: the clock was set back amid the pass */
+    bool all;       /* SWEEP_LIFETIMES: the pass is over all rows; waiting empties before it */
     uint8_t passes; /* SWEEP_TIMES: passes still to begin */
     struct timer timer;
     struct queue_walk walk;
@@ -50,16 +60,17 @@ struct sweep {
     struct config *config; /* a reference, while stepping */
     int64_t site_longest_ms, now_ms;
     uint64_t changed;
-    /* SWEEP_TIMES: the lanes of the step, and when the first row of each expires. SWEEP_LANE: the
-     * lane of the pass, and when the first of its rows that have not expired will. */
+    /* The lanes of the step, and when the first row of each expires; SWEEP_LIFETIMES: the first of
+     * those that have not. Of a pass over one lane that lane, for the whole pass. */
     struct sweep_lane {
         int64_t expires_ms;
         uint32_t flow;
         uint16_t len;
+        bool found; /* rows whose lifetime is over */
         char name[QUEUE_NAME_MAX];
     } * lanes;
     size_t lanes_len;
-    struct list waiting; /* SWEEP_LANE: lanes that want a pass, by outlived_node */
+    struct list waiting; /* SWEEP_LIFETIMES: lanes that want a pass, by outlived_node */
 };
 
 struct sweeps {
@@ -169,6 +180,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
         lane->expires_ms = ms < lane->expires_ms ? ms : lane->expires_ms;
     if (!found)
         return s->lanes_len < STEP_LANES;
+    lane->found = true;
     *r = (struct admin_row){.id = row->id,
                             .index = row->index,
                             .flow = row->flow,
@@ -181,6 +193,19 @@ static bool on_row(void *arg, const struct queue_row_view *row)
     return ++s->job.rows_len < STEP_FOUND && s->lanes_len < STEP_LANES;
 }
 
+/* When lane wants a pass. Rows that were found may stay, as one that cannot be ended for lack of
+ * room. Others were kept since the lane was taken: lane->expires_ms is of these. */
+static int64_t wants_ms(const struct sweep *s, const struct lane *lane,
+                        const struct sweep_lane *from)
+{
+    int64_t ms = from->expires_ms < lane->expires_ms ? from->expires_ms : lane->expires_ms;
+    int64_t again_ms = s->now_ms + LANE_EVERY_MS;
+
+    if (s->kind == SWEEP_LIFETIMES && (from->found || ms < again_ms))
+        return again_ms;
+    return ms;
+}
+
 /* Tells the lanes walked over what the step found. */
 static void lanes_learn(struct sweep *s)
 {
@@ -190,24 +215,63 @@ static void lanes_learn(struct sweep *s)
             lane_get(s->worker, s->shard, from->flow, (struct str){from->name, from->len});
 
         ASSERT(lane != NULL);
-        if (from->expires_ms < lane->expires_ms)
-            lane->expires_ms = from->expires_ms;
+        lane->expires_ms = wants_ms(s, lane, from);
         lane_update(lane);
     }
 }
 
-static void next_lane(struct sweep *s)
+/* Takes the next lane that waits: what is kept from here on is seen by its pass, or noted. */
+static struct lane *take_lane(struct sweep *s)
 {
     struct list_node *n = list_pop_front(&s->waiting);
+    struct lane *lane = n == NULL ? NULL : LIST_ENTRY(n, struct lane, outlived_node);
+
+    if (lane != NULL)
+        lane->expires_ms = INT64_MAX;
+    return lane;
+}
+
+/* Whether so many lanes wait that a pass over all rows is less than one over each of them. */
+static bool many_wait(const struct sweep *s)
+{
+    struct queue_counters c = {0};
+    uint64_t many, len = 0;
+
+    queue_counters(s->worker->shared->queue, s->shard, &c);
+    many = c.rows / ALL_ROWS;
+    many = many < ALL_LANES_MIN ? ALL_LANES_MIN : many > ALL_LANES_MAX ? ALL_LANES_MAX : many;
+    for (struct list_node *n = list_first(&s->waiting); n != NULL && len < many;
+         n = list_next(&s->waiting, n))
+        len++;
+    return len == many;
+}
+
+static void next_pass(struct sweep *s)
+{
     struct lane *lane;
 
-    if (n == NULL)
+    if (list_empty(&s->waiting))
         return;
-    lane = LIST_ENTRY(n, struct lane, outlived_node);
-    lane->expires_ms = s->now_ms + LANE_EVERY_MS;
+    s->all = many_wait(s);
     s->lanes_len = 0;
-    step_lane(s, lane->flow, lane_name(lane));
+    if (!s->all) {
+        lane = take_lane(s);
+        step_lane(s, lane->flow, lane_name(lane));
+    }
     pass_begin(s);
+}
+
+/* A pass over all rows could not read them: what the lanes that it was for knew is lost. */
+static void all_learn(struct sweep *s)
+{
+    struct sweep *times = s - SWEEP_LIFETIMES + SWEEP_TIMES;
+
+    if (times->walking)
+        times->restart = true;
+    else if (times->passes == 0)
+        times->passes = 1;
+    if (!times->walking)
+        wheel_arm(io_wheel(s->worker->io), &times->timer, io_now_ms(s->worker->io) + AGAIN_MS);
 }
 
 /* Whether settles wait, for room or since the store refuses them. */
@@ -221,9 +285,10 @@ static void pass_end(struct sweep *s)
     struct worker *w = s->worker;
 
     s->walking = false;
-    if (s->kind == SWEEP_LANE) {
-        lanes_learn(s);
-        next_lane(s);
+    if (s->kind == SWEEP_LIFETIMES) {
+        if (!s->all)
+            lanes_learn(s);
+        next_pass(s);
         return;
     }
     if (s->changed > 0)
@@ -246,7 +311,7 @@ static void step_end(struct sweep *s, bool last)
     buf_clear(&s->memory);
     if (s->worker->draining)
         return;
-    if (s->kind == SWEEP_TIMES)
+    if (s->kind == SWEEP_TIMES || s->all)
         lanes_learn(s);
     if (last && !s->restart)
         pass_end(s);
@@ -268,8 +333,13 @@ static void on_walked(struct queue_walk *walk, int result)
 {
     struct sweep *s = walk->owner;
 
-    if (result < 0)
+    if (result < 0) {
         log_error("queue.sweep_failed", "shard=%u error=%d", s->shard, result);
+        if (s->all)
+            all_learn(s);
+        else if (s->kind == SWEEP_LIFETIMES)
+            s->lanes[0].found = true; /* it is walked over again */
+    }
     if (result < 0 || s->worker->draining || s->job.rows_len == 0) {
         step_end(s, result < 0 || walk->end);
         return;
@@ -294,7 +364,7 @@ static void sweep_step(struct sweep *s)
     s->job.rows_len = 0;
     s->job.changed = 0;
     s->walk.what = (struct queue_visit){.rows_max = STEP_ROWS, .visit = on_row, .arg = s};
-    if (s->kind == SWEEP_LANE) {
+    if (s->kind == SWEEP_LIFETIMES && !s->all) {
         s->walk.what.flow = s->lanes[0].flow;
         s->walk.what.queue = (struct str){s->lanes[0].name, s->lanes[0].len};
     } else
@@ -302,11 +372,22 @@ static void sweep_step(struct sweep *s)
     queue_walk(w->port, s->shard, &s->walk);
 }
 
+/* Lanes are taken before the first step of a pass over all rows. */
+static void sweep_go_on(struct sweep *s)
+{
+    for (int i = 0; s->all && s->walk.cursor.len == 0 && take_lane(s) != NULL; i++)
+        if (i == TAKEN_MAX) {
+            wheel_arm(io_wheel(s->worker->io), &s->timer, io_now_ms(s->worker->io) + 1);
+            return;
+        }
+    sweep_step(s);
+}
+
 static void pass_begin(struct sweep *s)
 {
     s->walking = true;
     s->walk.cursor.len = 0;
-    sweep_step(s);
+    sweep_go_on(s);
 }
 
 static void on_step(struct timer *timer)
@@ -316,7 +397,7 @@ static void on_step(struct timer *timer)
     if (s->worker->draining || s->stepping)
         return;
     if (s->walking) {
-        sweep_step(s);
+        sweep_go_on(s);
     } else if (s->passes > 0) {
         s->passes--;
         pass_begin(s);
@@ -359,7 +440,7 @@ void sweep_clock(struct worker *w)
 
 static struct sweep *lane_sweep(struct worker *w, uint32_t shard)
 {
-    struct sweep *s = &w->sweeps->shards[shard / w->shared->workers_len][SWEEP_LANE];
+    struct sweep *s = &w->sweeps->shards[shard / w->shared->workers_len][SWEEP_LIFETIMES];
 
     ASSERT(s->shard == shard);
     return s;
@@ -389,7 +470,7 @@ static uint32_t window_look(struct lane *lane, int64_t now_ms, uint32_t max)
     return ended;
 }
 
-static void lane_look(struct lane *lane, int64_t now_ms)
+static void stored_look(struct lane *lane, int64_t now_ms)
 {
     struct sweep *s = lane_sweep(lane->worker, lane->shard);
 
@@ -402,8 +483,17 @@ static void lane_look(struct lane *lane, int64_t now_ms)
     list_push_back(&s->waiting, &lane->outlived_node);
     if (!s->walking) {
         s->now_ms = now_ms;
-        next_lane(s);
+        next_pass(s);
     }
+}
+
+static uint32_t lane_look(struct lane *lane, void *arg)
+{
+    int64_t now_ms = *(const int64_t *)arg;
+    uint32_t ended = window_look(lane, now_ms, LOOK_ENDS);
+
+    stored_look(lane, now_ms);
+    return ended * LOOK_END_WORK;
 }
 
 static void on_look(struct timer *timer)
@@ -411,9 +501,7 @@ static void on_look(struct timer *timer)
     struct sweeps *all = CONTAINER_OF(timer, struct sweeps, timer);
     struct worker *w = all->worker;
     int64_t now_ms = worker_wall_ms(w);
-    size_t until = all->bucket + LOOK_BUCKETS;
-    struct map_node *n = NULL;
-    uint32_t ended = 0;
+    bool round;
 
     if (w->draining)
         return;
@@ -421,17 +509,8 @@ static void on_look(struct timer *timer)
         all->unsettled = false;
         times_begin(w);
     }
-    while (all->bucket < until && ended < LOOK_ENDS &&
-           (n = map_walk(&w->lanes, &all->bucket, n)) != NULL) {
-        struct lane *lane = CONTAINER_OF(n, struct lane, node);
-
-        ended += window_look(lane, now_ms, LOOK_ENDS - ended);
-        lane_look(lane, now_ms);
-    }
-    if (n == NULL)
-        all->bucket = 0;
-    wheel_arm(io_wheel(w->io), &all->timer,
-              io_now_ms(w->io) + (n == NULL ? LOOK_MS : LOOK_AGAIN_MS));
+    round = lane_walk(w, &all->bucket, LOOK_WORK, lane_look, &now_ms);
+    wheel_arm(io_wheel(w->io), &all->timer, io_now_ms(w->io) + (round ? LOOK_MS : LOOK_AGAIN_MS));
 }
 
 /* --- open and close --- */
@@ -454,7 +533,7 @@ int sweep_open(struct worker *w)
         s->worker = w;
         s->kind = (enum sweep_kind)(i % SWEEP_KINDS);
         s->shard = w->index + i / SWEEP_KINDS * workers;
-        s->lanes = calloc(s->kind == SWEEP_TIMES ? STEP_LANES : 1, sizeof(*s->lanes));
+        s->lanes = calloc(STEP_LANES, sizeof(*s->lanes));
         if (s->lanes == NULL)
             return -ENOMEM;
         list_init(&s->waiting);
@@ -464,7 +543,7 @@ int sweep_open(struct worker *w)
         s->walk.on_done = on_walked;
         s->job.shard = s->shard;
         s->job.rows = s->found;
-        if (s->kind == SWEEP_LANE)
+        if (s->kind == SWEEP_LIFETIMES)
             continue;
         s->passes = 1; /* the clock may have been set while nothing ran */
         wheel_arm(io_wheel(w->io), &s->timer, io_now_ms(w->io) + LOOK_MS);

@@ -19,6 +19,7 @@
 #include "schedule/lane.h"
 #include "schedule/settle.h"
 #include "schedule/site.h"
+#include "schedule/supply.h"
 
 #define DIRECTORY_LANES 512
 
@@ -27,28 +28,21 @@ static const struct lane_hooks lane_hooks = {.expired = judge_expired,
 
 /* --- turns --- */
 
+static void part_ends(struct worker *w, enum turn_part part)
+{
+    turn_part_ends(&w->turn, part, io_now_ns(w->io), clock_mono_ns());
+}
+
 static void on_wake(void *arg)
 {
     struct worker *w = arg;
 
+    part_ends(w, TURN_EVENTS);
     worker_notes_take(w);
     crew_collect(&w->desk);
     if (w->port != NULL)
         queue_port_poll(w->port);
-}
-
-/* How long the turn took since its events came. */
-static void note_turn(struct worker *w)
-{
-    static const uint64_t limits_ms[] = TURN_MS_LIMITS;
-    uint64_t now_ns = clock_mono_ns(), began_ns = io_now_ns(w->io);
-    uint64_t took_ns = now_ns > began_ns ? now_ns - began_ns : 0;
-    size_t i = 0;
-
-    while (i < TURN_MS_LIMITS_LEN && took_ns > limits_ms[i] * 1000000)
-        i++;
-    counter_add(&w->counters.turns[i], 1);
-    counter_add(&w->counters.turns_ns, took_ns);
+    part_ends(w, TURN_QUEUE);
 }
 
 static void on_tick(void *arg)
@@ -57,25 +51,30 @@ static void on_tick(void *arg)
 
     if (w->port == NULL)
         return;
+    part_ends(w, TURN_EVENTS);
     sweep_clock(w);
     lanes_renew_step(w);
     lane_suspensions_walk(w);
+    supplies_walk(w);
     lane_start_loads(w);
+    part_ends(w, TURN_LANES);
     sessions_dispatch_all(w);
     warm_keep(w);
+    part_ends(w, TURN_DISPATCH);
     delivery_flush_all(w);
     site_reap(w);
     inject_flush_all(w);
     settle_flush(w);
     worker_notes_send(w);
-    note_turn(w);
+    turn_ends(&w->turn, TURN_SEND, io_now_ns(w->io), clock_mono_ns());
 }
 
 bool worker_busy(const struct worker *w)
 {
     return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
            !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
-           !list_empty(&w->suspension_walks) || w->renewing || lane_loads_wait(w);
+           !list_empty(&w->suspension_walks) || !list_empty(&w->supply_walks) || w->renewing ||
+           lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)
@@ -123,6 +122,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->conversions);
     signings_init(w);
     list_init(&w->suspension_walks);
+    list_init(&w->supply_walks);
     list_init(&w->suspension_changes);
     crew_desk_init(&w->desk, wake_worker, w);
     list_init(&w->supplies_dirty);

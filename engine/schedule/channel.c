@@ -245,8 +245,9 @@ bool channel_look(struct channel *c)
         if (in == turn_in(&seat->turn))
             continue;
         seat_set(seat, in);
-        if (seat->supply->seats_len > 1 && !feed_empty(&seat->supply->feed))
-            supply_dirty(seat->supply); /* it may be another's turn now */
+        if (seat->supply->parked_ms != 0 ||
+            (seat->supply->seats_len > 1 && !feed_empty(&seat->supply->feed)))
+            supply_dirty(seat->supply); /* its mail may go, or it may be another's turn now */
     }
     if (shut != CHANNEL_OPEN && until_ms != UINT64_MAX)
         channel_wake(c, until_ms);

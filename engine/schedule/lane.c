@@ -2,13 +2,11 @@
 
 #include <stdlib.h>
 
+#include "schedule/lane_walk.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
 
-/* What lanes_renew_step() does in a turn at most: buckets looked into; lanes renewed, with the
- * recipients in their windows, since a new route may end each of these. */
-#define RENEW_BUCKETS 4096
-#define RENEW_WORK    2000
+#define RENEW_WORK 2000 /* of a turn: lanes, and the recipients in their windows */
 
 #define IDLE_MS        60000 /* an empty lane stays this long: its route and site are warm */
 #define TIMER_AHEAD_MS (24 * 3600 * 1000) /* wall-clock waits are re-checked at least daily */
@@ -398,12 +396,16 @@ static void lane_arm(struct lane *lane, int64_t wait_ms)
     wheel_arm(io_wheel(io), &lane->timer, io_now_ms(io) + (uint64_t)(wait_ms < 1 ? 1 : wait_ms));
 }
 
+void lane_update_soon(struct lane *lane)
+{
+    lane_arm(lane, 1);
+}
+
 static void on_lane_timer(struct timer *timer)
 {
     struct lane *lane = CONTAINER_OF(timer, struct lane, timer);
 
-    if (!lane_backs_off(lane))
-        lane_set_state(lane, LANE_OPEN);
+    lane_look_state(lane);
     if (lane_is_idle(lane))
         lane_free(lane);
     else
@@ -425,6 +427,8 @@ void lane_update(struct lane *lane)
     struct worker *w = lane->worker;
     int64_t now_ms = worker_wall_ms(w);
 
+    w->turn.lanes++;
+    lane_look_state(lane);
     if (lane_suspended(lane)) {
         lane_window_release(lane);
         if (lane_backs_off(lane))
@@ -462,33 +466,23 @@ void lanes_renew(struct worker *w)
     w->renew_bucket = 0;
 }
 
-static void lane_renew(struct lane *lane)
+/* A new route may end each recipient of the window. */
+static uint32_t lane_renew(struct lane *lane, void *arg)
 {
+    uint32_t work = 1 + lane->window_len;
+
+    (void)arg;
     lane->route_expires_ms = 0;
     if (lane->window_len == 0 && lane->site != NULL && lane->site->config != lane->worker->config)
         site_detach(lane->site, lane);
     lane_update(lane);
+    return work;
 }
 
-/* The table may double during the walk. Lanes of a bucket not yet visited are then in the bucket of
- * the same number or in a later one: none is missed. */
 void lanes_renew_step(struct worker *w)
 {
-    uint32_t work = 0;
-
-    for (int i = 0; w->renewing && i < RENEW_BUCKETS && work < RENEW_WORK; i++) {
-        struct map_node *n, *next;
-
-        for (n = w->lanes.buckets[w->renew_bucket]; n != NULL; n = next) {
-            struct lane *lane = CONTAINER_OF(n, struct lane, node);
-
-            next = n->next;
-            work += 1 + lane->window_len;
-            lane_renew(lane);
-        }
-        if (w->renew_bucket++ == w->lanes.mask)
-            w->renewing = false;
-    }
+    if (w->renewing && lane_walk(w, &w->renew_bucket, RENEW_WORK, lane_renew, NULL))
+        w->renewing = false;
 }
 
 void lane_close_all(struct worker *w)

@@ -29,8 +29,7 @@ enum recipient_place {
 enum lane_state {
     LANE_OPEN,
     LANE_UNROUTED,  /* its domain could not be looked up, it backs off */
-    LANE_SITE_DOWN, /* its site does not answer: it goes on when the site works again */
-    LANE_PAUSED,    /* no source may send for a while, nobody's failure: until one may */
+    LANE_SITE_DOWN, /* its supply is down: it goes on when the supply works again, or earlier */
     LANE_STATES
 };
 
@@ -47,7 +46,7 @@ struct lane {
     struct worker *worker;
     struct list_node ready_node;    /* in supply->feed while the window has something to send */
     struct list_node wait_node;     /* worker->load_wait */
-    struct list_node site_node;     /* supply->attached */
+    struct list_node site_node;     /* supply->attached, shut or waking */
     struct list_node outlived_node; /* sweep's waiting: stored rows are past their lifetime */
     struct list window;
     struct list zombies;
@@ -80,6 +79,7 @@ struct lane {
     uint8_t state;                /* enum lane_state; lane_set_state() */
     uint8_t scan;                 /* enum lane_scan; lane_set_scan() */
     uint8_t suspensions;          /* bit per scope in which an operator has suspended the lane */
+    bool held;                    /* in supply->shut or waking: supply_holds() */
     uint32_t suspensions_changed; /* the worker's count of changes when suspensions was looked up */
     char name[];
 };
@@ -106,11 +106,13 @@ static inline bool lane_has_due(const struct lane *lane, int64_t now_ms)
 {
     return lane->scan != LANE_SCAN_NONE || lane->stored_due_ms <= now_ms;
 }
-/* Whether lane's state shuts it, and the time of that is not over. */
+/* Whether lane's state shuts it, and neither the time of that nor its reason is over. */
 bool lane_backs_off(const struct lane *lane);
-/* When the back-off ends, by the wall clock, to be shown. */
-int64_t lane_backs_off_wall_ms(const struct lane *lane);
-/* Whether nothing of lane may be sent: it backs off, or an operator has suspended it. */
+/* Until when lane is shut by its state, or by its supply, which no source may serve: by the wall
+ * clock, to be shown. 0: it is not. */
+int64_t lane_shut_wall_ms(const struct lane *lane);
+/* Whether nothing of lane may be sent: it backs off, its supply is parked, or an operator has
+ * suspended it. */
 bool lane_suspended(struct lane *lane);
 static inline uint8_t lane_priority(const struct lane *lane)
 {
@@ -157,11 +159,6 @@ void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const ch
  * with each such failure in a row, and gives its window up. */
 void lane_suspend(struct lane *lane, enum lane_state state, const struct config_destination *dest,
                   const struct smtp_reply *reply, const char *host);
-/* No source of lane's supply may send, until until_ms (monotonic) or lane_unpause(): the lane gives
- * its window up. */
-void lane_pause(struct lane *lane, uint64_t until_ms);
-/* A source may send again. What failed before the pause counts on. */
-void lane_unpause(struct lane *lane);
 /* The destination works: forgets failures. */
 void lane_succeeded(struct lane *lane);
 /* Ends the back-off: attempts go on now. */
@@ -190,6 +187,8 @@ void lane_suspensions_abandon(struct worker *w);
 void lane_window_release(struct lane *lane);
 /* Re-evaluates what the lane should be doing now. */
 void lane_update(struct lane *lane);
+/* The same in one of the next turns. */
+void lane_update_soon(struct lane *lane);
 /* Finds a recipient in memory, or NULL. */
 struct recipient *lane_find(struct worker *w, const struct msgid *id, uint32_t index);
 /* Takes a recipient out of the window; it is then PLACE_FLIGHT. */

@@ -5,16 +5,21 @@
 
 #include "base/log.h"
 #include "limits/retry.h"
+#include "schedule/lane_walk.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
 
-#define LOAD_BYTES_MAX    (4u << 20)
-#define LOAD_RETRY_MS     1000
-#define TRIM_BUCKETS      64 /* of the table of lanes, looked at in a turn while memory is short */
-#define TRIM_BUCKETS_FULL 1024 /* while it is full */
-#define MEMORY_WAIT_MS    50
-#define MEMORY_MIN        64 /* recipients of a worker */
-#define SETTLING_MIN      64 /* of a lane, whatever its window: what a commit or two take */
+#define LOAD_BYTES_MAX (4u << 20)
+#define LOAD_RETRY_MS  1000
+#define LOOKED_AT_MAX  1000 /* lanes that want a load, in a turn */
+/* Lanes looked at in a turn while memory is short, with the recipients that they give back; and
+ * while it is full. */
+#define TRIM_WORK      128
+#define TRIM_WORK_FULL 2048
+#define MEMORY_WAIT_MS 50
+#define MEMORY_MIN     64  /* recipients of a worker */
+#define EXPIRED_MAX    500 /* that end as they are loaded, in a turn */
+#define SETTLING_MIN   64  /* of a lane, whatever its window: what a commit or two take */
 /* A refill whose rows lasted less than REFILL_FAST_MS was too small, one whose rows lasted
  * REFILL_SLOW_MS too large: loads cost little and windows take memory. The time is that of half the
  * rows: then the next refill is wanted. */
@@ -176,11 +181,13 @@ static void load_adopt(struct lane *lane, struct queue_load *load)
         } else {
             lane_memory_put(lane, r);
             counter_add(&lane->worker->counters.loaded, 1);
-            if (lane_expired(r, now_ms)) {
+            if (lane->worker->expired < EXPIRED_MAX && lane_expired(r, now_ms)) {
                 r->state = PLACE_FLIGHT;
                 lane->in_flight++;
-                /* r ends here, so that an expired backlog goes as fast as it can be read, even
-                 * where the destination is down and is only probed. */
+                /* r ends here, so that an expired backlog goes nearly as fast as it can be read,
+                 * even where the destination is down and is only probed. In the window it is
+                 * found by the sweep, or when its turn comes. */
+                lane->worker->expired++;
                 lane->worker->lane_hooks->expired(r);
             } else {
                 lane_window_insert(lane, r, false);
@@ -296,8 +303,11 @@ bool lane_loads_wait(const struct worker *w)
 }
 
 /* Gives back what lane holds beyond its part, now that memory is short. */
-static void window_trim(struct lane *lane)
+static uint32_t window_trim(struct lane *lane, void *arg)
 {
+    uint32_t window = lane->window_len;
+
+    (void)arg;
     while (lane->window_len > 0 &&
            (lane->window_len > lane_window_max(lane) ||
             (lane->supply != NULL && supply_holds_too_much(lane->supply)))) {
@@ -305,29 +315,22 @@ static void window_trim(struct lane *lane)
 
         lane_take(r);
         lane_return(r);
-        lane->worker->trim_idle = 0;
+        lane->worker->trimmed = true;
     }
+    return window - lane->window_len;
 }
 
 /* Lanes that filled their windows while there was room give back what exceeds the part that lanes
  * get now. A round over all lanes that gave nothing back is not repeated at once, since each turn
  * would pay for it. */
-static void windows_trim(struct worker *w, size_t buckets)
+static void windows_trim(struct worker *w, uint32_t work)
 {
     uint64_t now_ms = io_now_ms(w->io);
 
-    if (w->trim_idle > w->lanes.mask && now_ms < w->trim_after_ms)
+    if (now_ms < w->trim_after_ms || !lane_walk(w, &w->trim_bucket, work, window_trim, NULL))
         return;
-    if (w->trim_idle > w->lanes.mask)
-        w->trim_idle = 0;
-    for (size_t i = 0; i < buckets && w->trim_idle <= w->lanes.mask; i++) {
-        if (w->trim_bucket > w->lanes.mask)
-            w->trim_bucket = 0;
-        w->trim_idle++;
-        for (struct map_node *n = w->lanes.buckets[w->trim_bucket++]; n != NULL; n = n->next)
-            window_trim(CONTAINER_OF(n, struct lane, node));
-    }
-    w->trim_after_ms = now_ms + MEMORY_WAIT_MS;
+    w->trim_after_ms = w->trimmed ? 0 : now_ms + MEMORY_WAIT_MS;
+    w->trimmed = false;
 }
 
 /* The timer has no work of its own: the end of this turn calls lane_start_loads(). */
@@ -341,17 +344,21 @@ void lane_start_loads(struct worker *w)
     bool full = lane_memory_full(w);
     struct list_node *n;
 
+    w->expired = 0;
     if (lane_memory_tight(w))
-        windows_trim(w, full ? TRIM_BUCKETS_FULL : TRIM_BUCKETS);
+        windows_trim(w, full ? TRIM_WORK_FULL : TRIM_WORK);
     if (full && !list_empty(&w->load_wait)) {
         w->load_timer.on_timer = on_load_timer;
         if (!timer_armed(&w->load_timer)) /* another worker may be the one that frees memory */
             wheel_arm(io_wheel(w->io), &w->load_timer, io_now_ms(w->io) + MEMORY_WAIT_MS);
         return;
     }
-    while (w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL) {
+    for (int i = 0;
+         i < LOOKED_AT_MAX && w->loads < LOADS_MAX && (n = list_pop_front(&w->load_wait)) != NULL;
+         i++) {
         struct lane *lane = LIST_ENTRY(n, struct lane, wait_node);
 
+        w->turn.lanes++;
         if (w->draining || lane->scan == LANE_SCAN_READS || lane_suspended(lane))
             continue;
         if (lane->supply != NULL && !supply_has_room(lane->supply)) {

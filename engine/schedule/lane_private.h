@@ -19,6 +19,8 @@
 /* In lane_state.c. The only ways to another state; a move that is not in the tables is a bug. */
 void lane_set_state(struct lane *lane, enum lane_state state);
 void lane_set_scan(struct lane *lane, enum lane_scan scan);
+/* A state whose time or reason is over ends. */
+void lane_look_state(struct lane *lane);
 
 uint64_t lane_memory_hash(const struct worker *w, const struct msgid *id, uint32_t index);
 /* r is in memory from here on. */

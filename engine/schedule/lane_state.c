@@ -14,12 +14,10 @@ struct state_row {
 };
 
 static const struct state_row states[LANE_STATES] = {
-    [LANE_OPEN] = {"open", 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN | 1 << LANE_PAUSED},
-    /* The timer notices that a state's time is over; the next failure may come before the timer. */
-    [LANE_UNROUTED] = {"unrouted", 1 << LANE_OPEN | 1 << LANE_SITE_DOWN | 1 << LANE_PAUSED},
-    [LANE_SITE_DOWN] = {"site_down", 1 << LANE_OPEN | 1 << LANE_UNROUTED | 1 << LANE_PAUSED},
-    /* What was under way when the pause began may still fail. */
-    [LANE_PAUSED] = {"paused", 1 << LANE_OPEN | 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN},
+    [LANE_OPEN] = {"open", 1 << LANE_UNROUTED | 1 << LANE_SITE_DOWN},
+    /* A state's time is over before anybody notices; the next failure may come before that. */
+    [LANE_UNROUTED] = {"unrouted", 1 << LANE_OPEN | 1 << LANE_SITE_DOWN},
+    [LANE_SITE_DOWN] = {"site_down", 1 << LANE_OPEN | 1 << LANE_UNROUTED},
 };
 
 static const struct state_row scans[LANE_SCANS] = {
@@ -48,14 +46,28 @@ void lane_set_scan(struct lane *lane, enum lane_scan scan)
 
 bool lane_backs_off(const struct lane *lane)
 {
-    return lane->state != LANE_OPEN && lane->shut_until_ms > io_now_ms(lane->worker->io);
+    if (lane->state == LANE_OPEN || lane->shut_until_ms <= io_now_ms(lane->worker->io))
+        return false;
+    return lane->state != LANE_SITE_DOWN || lane->supply == NULL || lane->supply->down;
 }
 
-int64_t lane_backs_off_wall_ms(const struct lane *lane)
+int64_t lane_shut_wall_ms(const struct lane *lane)
 {
     const struct io *io = lane->worker->io;
+    uint64_t until_ms = lane_backs_off(lane) ? lane->shut_until_ms : 0;
 
-    return io_wall_ms(io) + (int64_t)(lane->shut_until_ms - io_now_ms(io));
+    if (lane->supply != NULL && lane->supply->parked_ms > until_ms)
+        until_ms = lane->supply->parked_ms;
+    return until_ms == 0 ? 0 : io_wall_ms(io) + (int64_t)(until_ms - io_now_ms(io));
+}
+
+void lane_look_state(struct lane *lane)
+{
+    if (lane->state == LANE_OPEN || lane_backs_off(lane))
+        return;
+    if (lane->shut_until_ms > io_now_ms(lane->worker->io)) /* the site works again */
+        lane->failures = 0;
+    lane_set_state(lane, LANE_OPEN);
 }
 
 void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const char *host)
@@ -86,20 +98,6 @@ void lane_suspend(struct lane *lane, enum lane_state state, const struct config_
         io_now_ms(w->io) + (uint64_t)retry_delay_ms(dest, lane->failures, &w->rng);
     lane_set_state(lane, state);
     lane_window_release(lane);
-    lane_update(lane);
-}
-
-void lane_pause(struct lane *lane, uint64_t until_ms)
-{
-    lane_set_state(lane, LANE_PAUSED);
-    lane->shut_until_ms = until_ms;
-    lane_window_release(lane);
-    lane_update(lane);
-}
-
-void lane_unpause(struct lane *lane)
-{
-    lane_set_state(lane, LANE_OPEN);
     lane_update(lane);
 }
 

@@ -4,12 +4,11 @@
  * look into the table. So whoever asks lane_suspended() gets the present answer from the change on,
  * and the walk only gives back windows, or wakes what was resumed. */
 #include "schedule/lane_private.h"
+#include "schedule/lane_walk.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
 
-/* Of a slice: as many lanes, or recipients that go back, as fit a turn. */
-#define WALK_LANES      2000
-#define WALK_RECIPIENTS 10000
+#define WALK_WORK 4000 /* of a turn: lanes, and recipients that go back */
 
 void lane_suspension_names(const struct lane *lane, struct str names[SUSPENSION_SCOPES])
 {
@@ -38,7 +37,7 @@ bool lane_suspended(struct lane *lane)
 {
     if (lane->suspensions_changed != lane->worker->suspensions_changed)
         lane_suspensions_look(lane);
-    return lane->suspensions != 0 || lane_backs_off(lane);
+    return supply_holds(lane) || lane->suspensions != 0 || lane_backs_off(lane);
 }
 
 void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk)
@@ -48,11 +47,11 @@ void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk)
     list_push_back(&w->suspension_walks, &walk->node);
 }
 
-/* Looks at the lane. Returns how many recipients went back to the store. */
-static uint32_t lane_hears(struct lane *lane)
+static uint32_t lane_hears(struct lane *lane, void *arg)
 {
     uint32_t window = lane->window_len;
 
+    (void)arg;
     if (lane->supply != NULL &&
         lane->supply->suspensions_changed != lane->worker->suspensions_changed)
         supply_dirty(lane->supply);
@@ -60,7 +59,7 @@ static uint32_t lane_hears(struct lane *lane)
      * lane_suspended() may have been asked before: every lane with stored rows is looked at. */
     if (lane_suspended(lane) ? window > 0 : lane->stored_due_ms != INT64_MAX)
         lane_update(lane);
-    return window - lane->window_len;
+    return 1 + window - lane->window_len;
 }
 
 static void walk_end(struct suspension_walk *walk)
@@ -73,22 +72,11 @@ void lane_suspensions_walk(struct worker *w)
 {
     struct list_node *first = list_first(&w->suspension_walks);
     struct suspension_walk *walk;
-    struct map_node *n = NULL;
-    uint32_t recipients = 0;
-    size_t until;
 
     if (first == NULL)
         return;
     walk = LIST_ENTRY(first, struct suspension_walk, node);
-    /* The walk takes whole buckets. When the table doubles, a bucket's lanes stay in it or move to
-     * a later one: no lane is passed by. */
-    until = walk->bucket + WALK_LANES;
-    while (walk->bucket < until && (n = map_walk(&w->lanes, &walk->bucket, n)) != NULL) {
-        recipients += lane_hears(CONTAINER_OF(n, struct lane, node));
-        if (recipients >= WALK_RECIPIENTS)
-            until = walk->bucket + 1;
-    }
-    if (n == NULL)
+    if (lane_walk(w, &walk->bucket, WALK_WORK, lane_hears, NULL))
         walk_end(walk);
 }
 

@@ -22,18 +22,25 @@ const char *lane_wait_name(enum lane_wait_reason reason)
     return names[reason];
 }
 
-/* Finds the answer that stopped the supply, at one of the first few of its lanes. */
-static void supply_answer(const struct supply *s, struct lane_wait *out)
+static void lanes_answer(const struct list *lanes, struct lane_wait *out)
 {
-    const struct list_node *n = list_first(&s->attached);
+    const struct list_node *n = list_first(lanes);
 
     for (int i = 0; i < LANES_LOOKED_AT && n != NULL && out->host == NULL; i++) {
         const struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
 
         out->host = lane->last_host;
         out->error = lane->last_host != NULL ? lane->last_error : NULL;
-        n = list_next(&s->attached, n);
+        n = list_next(lanes, n);
     }
+}
+
+/* Finds the answer that stopped the supply, at some of its lanes. */
+static void supply_answer(const struct supply *s, struct lane_wait *out)
+{
+    lanes_answer(&s->shut, out);
+    lanes_answer(&s->waking, out);
+    lanes_answer(&s->attached, out);
 }
 
 /* No session of c takes anything, though it may send. */
@@ -127,7 +134,7 @@ static void supply_wait(struct supply *s, struct lane_wait *out)
         out->reason = LANE_WAIT_CONNECT;
 }
 
-/* Whether all sources of s are suspended or away: its lanes are paused for that. */
+/* Whether all sources of s are suspended or away. */
 static bool is_without_source(struct supply *s, struct lane_wait *out)
 {
     struct channel *c;
@@ -177,12 +184,12 @@ static bool lane_held(struct lane *lane, struct lane_wait *out)
         out->until_ms = out->suspension.until_ms;
     } else if (lane->supply != NULL && is_without_source(lane->supply, out)) {
         return true;
-    } else if (lane_backs_off(lane)) {
+    } else if (lane_shut_wall_ms(lane) != 0) {
         out->reason = lane->state == LANE_UNROUTED ? LANE_WAIT_NO_ROUTE : LANE_WAIT_BACK_OFF;
-        out->until_ms = lane_backs_off_wall_ms(lane);
+        out->until_ms = lane_shut_wall_ms(lane);
         out->host = lane->last_host;
         out->error = lane->last_error;
-        if (lane->state == LANE_PAUSED && out->error == NULL)
+        if (lane->state == LANE_OPEN && out->error == NULL)
             supply_answer(lane->supply, out);
     }
     return out->reason != LANE_WAIT_NONE;

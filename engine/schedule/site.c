@@ -3,7 +3,8 @@
 #include <stdlib.h>
 
 #include "schedule/channel.h"
-#include "schedule/lane_private.h"
+#include "schedule/lane.h"
+#include "schedule/supply.h"
 #include "worker/shared.h"
 
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
@@ -236,17 +237,16 @@ void site_detach(struct site *site, struct lane *lane)
 {
     struct supply *s = lane->supply;
 
-    ASSERT(lane->site == site && s != NULL && s->site == site && !list_empty(&s->attached));
+    ASSERT(lane->site == site && s != NULL && s->site == site);
     feed_remove(&s->feed, lane);
     list_remove(&lane->site_node);
+    lane->held = false;
     lane->site = NULL;
     lane->supply = NULL;
     site->lanes--;
     s->waiting -= lane->window_len;
     s->held -= lane->window_bytes;
     lane_load_leave(lane, s);
-    if (lane->state == LANE_PAUSED) /* only s would tell the lane when its pause ends */
-        lane_set_state(lane, LANE_OPEN);
     if (site->lanes == 0)
         site_empty(site);
     site_left(site);

@@ -7,10 +7,8 @@
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
-#define DOWN_LOOK_MS   1000 /* whether some worker found that it works again */
-#define PARK_MS        3000 /* mail does not wait in memory while a longer pause lasts */
-#define PARK_MS_MAX    3600000
-#define CLOSED_MS      1000        /* who cannot send for longer holds nothing ready */
+#define SHUT_LOOK_MS   1000 /* whether a supply has room that nobody knows when it will have */
+#define CLOSED_MS      1000 /* who cannot send for longer holds nothing ready */
 #define HELD_MIN_BYTES (64u << 10) /* what a supply that has sent nothing yet may hold */
 #define HUNGRY_FED     32          /* lanes that get their turn at a time */
 #define HUNGRY_LOOK_MS 100
@@ -95,6 +93,8 @@ static struct supply *supply_new(struct site *site, const struct config_pool *po
     s->bound = bound;
     s->timer.on_timer = on_supply_timer;
     list_init(&s->attached);
+    list_init(&s->shut);
+    list_init(&s->waking);
     for (int i = 0; i < FLOW_PRIORITIES; i++)
         list_init(&s->hungry[i]);
     feed_init(&s->feed);
@@ -146,8 +146,10 @@ void supply_hungers(struct supply *s, struct lane *lane)
 
 void supply_free(struct supply *s)
 {
-    ASSERT(feed_empty(&s->feed) && list_empty(&s->attached) && s->waiting == 0);
+    ASSERT(feed_empty(&s->feed) && s->waiting == 0);
+    ASSERT(list_empty(&s->attached) && list_empty(&s->shut) && list_empty(&s->waking));
     ASSERT(hungry_band(s) == NULL && s->held == 0 && s->loading == 0);
+    supply_walk_end(s);
     wheel_cancel(io_wheel(s->site->worker->io), &s->timer);
     if (list_node_linked(&s->dirty_node))
         list_remove(&s->dirty_node);
@@ -499,133 +501,14 @@ static void feed_hungry(struct supply *s)
         return;
     (void)supply_shut(s, &c, &at_ms);
     if (at_ms == UINT64_MAX)
-        at_ms = now_ms + DOWN_LOOK_MS;
+        at_ms = now_ms + SHUT_LOOK_MS;
     supply_wake(s, at_ms > now_ms + HUNGRY_LOOK_MS ? at_ms : now_ms + HUNGRY_LOOK_MS);
-}
-
-/* --- whether it works --- */
-
-bool supply_has_hope(const struct supply *s)
-{
-    for (uint32_t i = 0; i < s->seats_len; i++) {
-        const struct seat *seat = &s->seats[i];
-        enum channel_shut shut;
-        uint64_t until_ms;
-
-        if (turn_in(&seat->turn))
-            return true;
-        if (seat->channel == NULL || seat->unbound)
-            continue;
-        shut = channel_shut(seat->channel, &until_ms);
-        if (shut == CHANNEL_LIMIT || shut == CHANNEL_SHORTAGE || shut == CHANNEL_BUSY)
-            return true;
-    }
-    return false;
-}
-
-/* The supply's lanes in a state leave it; one that does may leave the supply. */
-static void lanes_go_on(struct supply *s, enum lane_state state, void (*go_on)(struct lane *lane))
-{
-    struct list_node *n, *next;
-
-    for (n = list_first(&s->attached); n != NULL; n = next) {
-        struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
-
-        next = list_next(&s->attached, n);
-        if (lane->state == state)
-            go_on(lane);
-    }
-}
-
-/* Some source may send again, whatever comes of it. */
-static void unpark(struct supply *s)
-{
-    s->parked = false;
-    lanes_go_on(s, LANE_PAUSED, lane_unpause);
-}
-
-/* The supply works again: its lanes go on, except recipients that were tried and have times of
- * their own. */
-void supply_resume(struct supply *s)
-{
-    if (s->parked)
-        unpark(s);
-    if (!s->down)
-        return;
-    s->down = false;
-    lanes_go_on(s, LANE_SITE_DOWN, lane_resume);
-}
-
-void supply_down(struct supply *s)
-{
-    s->down = true;
-    supply_wake(s, io_now_ms(s->site->worker->io) + DOWN_LOOK_MS);
-}
-
-/* Whether a source may send that could not when the supply went down, and none of whose connects
- * failed: it works in another worker, was resumed, or its address is back. */
-static bool is_up(const struct supply *s)
-{
-    for (uint32_t i = 0; i < s->seats_len; i++) {
-        const struct seat *seat = &s->seats[i];
-        const struct channel *c = seat->channel;
-
-        if (c != NULL && c->down && governor_ups(c->governor) != c->ups_seen)
-            return true;
-        if (turn_in(&seat->turn) &&
-            (c == NULL || (!c->down && c->failures == 0 && governor_stopped_ns(c->governor) == 0)))
-            return true;
-    }
-    return false;
-}
-
-/* Whether what shuts the supply may last: mail does not wait for it in memory. */
-static bool shut_lasts(const struct supply *s, uint64_t *until_ms)
-{
-    struct channel *c;
-    enum channel_shut shut = supply_shut(s, &c, until_ms);
-
-    return channel_shut_is_source(shut) || shut == CHANNEL_STOPPED;
-}
-
-/* Watches a supply that was down: whichever worker finds that the site answers again, lanes of all
- * workers go on. Lanes that are only paused do so as soon as some source may try: whether it gets a
- * session they find out themselves. */
-static void watch(struct supply *s)
-{
-    uint64_t until_ms;
-
-    supply_look_seats(s, true);
-    if (s->parked && !shut_lasts(s, &until_ms))
-        unpark(s);
-    if (s->down && is_up(s))
-        supply_resume(s);
-    if (s->down || s->parked)
-        supply_wake(s, io_now_ms(s->site->worker->io) + DOWN_LOOK_MS);
-}
-
-/* In a long pause mail waits in the store: there it takes no memory and expires in time. */
-static void park(struct supply *s)
-{
-    uint64_t now_ms = io_now_ms(s->site->worker->io), until_ms;
-    struct lane *lane;
-
-    if (feed_empty(&s->feed) || !shut_lasts(s, &until_ms) || until_ms <= now_ms + PARK_MS)
-        return;
-    if (until_ms > now_ms + PARK_MS_MAX)
-        until_ms = now_ms + PARK_MS_MAX;
-    s->parked = true;
-    supply_wake(s, now_ms + DOWN_LOOK_MS);
-    while ((lane = feed_next(&s->feed)) != NULL)
-        lane_pause(lane, until_ms + 1); /* leaves the feed with its window */
 }
 
 void supply_look(struct supply *s)
 {
     supply_look_seats(s, false);
-    if (s->down || s->parked)
-        watch(s);
-    park(s);
+    supply_look_state(s);
     feed_hungry(s);
     look_slow(s);
     if (feed_empty(&s->feed))
@@ -634,20 +517,4 @@ void supply_look(struct supply *s)
         supply_wake(s, site_waits_until_ms(s->site));
     else
         tell_front(s);
-}
-
-void supply_flush(struct supply *s)
-{
-    struct worker *w = s->site->worker;
-
-    for (uint32_t i = 0; i < s->seats_len; i++) {
-        struct channel *c = s->seats[i].channel;
-
-        if (c == NULL)
-            continue;
-        c->open_after_ms = 0;
-        governor_probe_now(c->governor, io_now_ns(w->io));
-        (void)channel_look(c);
-    }
-    supply_dirty(s);
 }

@@ -35,6 +35,17 @@ static inline bool channel_shut_is_source(enum channel_shut shut)
     return shut == CHANNEL_SUSPENDED || shut == CHANNEL_AWAY || shut == CHANNEL_FAMILY;
 }
 
+/* No session can be had from any source: what the lanes that have something ready hear of it. Its
+ * owner makes it; from supply_fail() on it is the supply's. */
+struct supply_failure {
+    /* Tells lane. At least one recipient of its window ends or leaves it, and no more than max end.
+     */
+    void (*tell)(struct supply_failure *failure, struct lane *lane, uint32_t max);
+    /* All have heard, or it is over: failure may be freed. */
+    void (*done)(struct supply_failure *failure);
+    uint32_t left; /* recipients that waited when it failed, and have not heard */
+};
+
 #define RECIPIENT_BYTES 512 /* of one in memory, about, beside its content */
 
 /* The place of a source in a supply. */
@@ -54,8 +65,12 @@ struct supply {
     uint32_t bound; /* the source that this mail is bound to: its number in the pool from 1; 0 */
     struct list_node site_node, dirty_node;
     struct timer timer;
-    struct list attached;                /* lanes whose mail goes here */
-    struct feed feed;                    /* of them those with something in their window */
+    /* The lanes whose mail goes here are in one of three lists, by site_node. */
+    struct list attached;       /* those that may go on, as far as they know */
+    struct list shut;           /* those that asked, and are held back: supply_holds() */
+    struct list waking;         /* those of shut that have not heard that it is over */
+    struct list_node walk_node; /* worker->supply_walks while lanes have something to hear */
+    struct feed feed;           /* of them those with something in their window */
     struct list hungry[FLOW_PRIORITIES]; /* lanes that wait for room, by wait_node */
     uint16_t hungry_bands;               /* bit per priority of which some may wait */
     uint32_t waiting;                    /* recipients in their windows */
@@ -73,8 +88,11 @@ struct supply {
     uint64_t loading; /* that loads under way may bring */
     uint64_t pace[2]; /* handed out in the present second and in the one before */
     uint64_t pace_s;  /* the present one, monotonic */
-    bool down;        /* no session can be had from any source: its lanes back off */
-    bool parked;      /* no source may send: lanes are paused */
+    /* Whether it works: supply_state.c. */
+    bool down; /* no session can be had from any source: its lanes back off */
+    /* Monotonic. Not 0: no source may send until about then, and its mail waits in the store. */
+    uint64_t parked_ms;
+    struct supply_failure *failure; /* of which lanes have still to hear, or NULL */
 };
 
 /* That of the lane's pool, made when missing. */
@@ -108,8 +126,8 @@ uint32_t seat_waiting(const struct seat *seat);
 void seat_pay(struct seat *seat);
 /* Looks which sources are suspended or away, if that may have changed, or force. */
 void supply_look_seats(struct supply *s, bool force);
-/* Before work is handed out: looks at seats, hungry lanes and a supply that was down, and tells the
- * channels whose turn it is that there is work. */
+/* Before work is handed out: looks at seats, hungry lanes and whether the supply works, and tells
+ * the channels whose turn it is that there is work. */
 void supply_look(struct supply *s);
 
 /* What r takes of the memory that its lane's supply may have: content is shared by a message's
@@ -142,8 +160,17 @@ enum channel_shut supply_shut(const struct supply *s, struct channel **out, uint
 bool supply_has_hope(const struct supply *s);
 /* Something got through: what waited because the supply was down goes on. */
 void supply_resume(struct supply *s);
-/* No session can be had from any source: until one can, in whichever worker, the lanes wait. */
-void supply_down(struct supply *s);
+/* No session can be had from any source: until one can, in whichever worker, the lanes that have
+ * something ready hear failure, and back off. */
+void supply_fail(struct supply *s, struct supply_failure *failure);
+/* Whether lane's supply holds the lane back now: lane hears when that is over. */
+bool supply_holds(struct lane *lane);
+/* Whether it is down or parked may have changed. */
+void supply_look_state(struct supply *s);
+/* Lanes hear what became of their supplies, as many as fit a turn. Once a turn. */
+void supplies_walk(struct worker *w);
+/* s goes: nobody is left to hear. */
+void supply_walk_end(struct supply *s);
 /* An operator wants attempts now. */
 void supply_flush(struct supply *s);
 

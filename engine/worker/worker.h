@@ -27,6 +27,7 @@
 #include "worker/crew.h"
 #include "worker/families.h"
 #include "worker/stream_tls.h"
+#include "worker/turn_gauge.h"
 
 struct shared;
 struct worker;
@@ -45,12 +46,6 @@ struct warm;
 
 #define WORKER_TURN_MS 1000 /* a worker turns at least this often */
 
-#define TURN_MS_LIMITS                                                                             \
-    {                                                                                              \
-        1, 5, 20, 100, 500                                                                         \
-    }
-#define TURN_MS_LIMITS_LEN 5
-
 /* Something for another worker to do; lives in its sender's message. run() executes in the target's
  * thread and owns the note from then on. */
 struct worker_note {
@@ -68,8 +63,6 @@ struct worker_counters {
         tls_out_plaintext, tls_in, tls_in_resumed, tls_in_failures, logins, logins_failed,
         logins_out_failed, signed_messages, sign_failures;
     _Atomic int accept_error; /* of the last of accept_failures */
-    /* Turns, by how long they took: the last are those beyond all of TURN_MS_LIMITS. */
-    _Atomic uint64_t turns[TURN_MS_LIMITS_LEN + 1], turns_ns;
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
 
@@ -112,13 +105,15 @@ struct worker {
     struct map memory;            /* recipients in memory, by message id and index */
     struct list load_wait;        /* lanes that want a refill */
     uint32_t loads;               /* under way */
+    uint32_t expired;             /* ended as loads brought them, in the present turn */
     size_t trim_bucket;           /* of lanes: where windows_trim() goes on */
-    size_t trim_idle;             /* buckets since windows_trim() gave something back */
+    bool trimmed;                 /* windows_trim() gave something back in its present round */
     uint64_t trim_after_ms;       /* monotonic: when it may look again behind a round for nothing */
     size_t renew_bucket;          /* of lanes: where lanes_renew_step() goes on */
     bool renewing;                /* behind a reload */
     struct sweeps *sweeps;        /* sweep.h */
     struct list suspension_walks; /* over lanes: schedule/lane_suspend.c */
+    struct list supply_walks;     /* supplies some of whose lanes have something to hear */
     uint32_t suspensions_changed; /* how often this worker has heard of a change */
     /* Only in the worker that owns shard 0: outcome/suspend.c. */
     struct list suspension_changes; /* that wait for the one under way */
@@ -158,6 +153,7 @@ struct worker {
 
     struct crew_desk desk; /* where the crew's results come back */
     struct worker_counters counters;
+    struct turn_gauge turn;
 };
 
 static inline void counter_add(_Atomic uint64_t *c, uint64_t n)

@@ -178,6 +178,28 @@ def test_expires():
             raise Failure(f"{came(sink, 'x')} of suspended mail went")
 
 
+def test_expires_where_nothing_is_loaded():
+    """Mail of many domains that outlived its lifetime while nothing ran, and is suspended: it ends all the
+    same, though nothing loads it; what is still to live stays."""
+    with Sink() as sink, Engine(settings(sink, lifetime="4s")) as engine:
+        engine.command("queue", "suspend", "--campaign", "spring")
+        with Client(engine) as client:
+            client.messages([("x@sender.example", f"r@d{i}.example", "X-Hayauma-Campaign: spring\r\n\r\ntext\r\n")
+                             for i in range(500)])
+        engine.config["destinations"]["*"]["lifetime"] = "1h"
+        engine.reload()
+        inject(engine, 20, "x")
+        engine.kill()
+        ended = len(engine.records("Expiration"))
+        time.sleep(5)
+        engine.start()
+        ends = engine.wait_records("Expiration", 500, 60)
+        left = engine.rows("queue", "list", "x.example")
+        if ended == 500 or len(ends) != 500 or len(left) != 20 or came(sink, "x") != 0:
+            raise Failure(f"{ended} of {len(ends)} ended before the restart, {len(left)} of x are left, "
+                          f"{came(sink, 'x')} went")
+
+
 def refused(engine, *arguments):
     done = subprocess.run([program(), "queue", *arguments, "-c", str(engine.file)],
                           capture_output=True, text=True, timeout=60, check=False)

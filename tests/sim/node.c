@@ -892,9 +892,12 @@ static void describe_site(const struct site *site)
          n = list_next(&site->supplies, n)) {
         const struct supply *s = LIST_ENTRY(n, struct supply, site_node);
 
-        fprintf(stderr, "    supply %s bound %u waiting %u ready %d turns %u+%u down %d timer %d\n",
+        fprintf(stderr,
+                "    supply %s bound %u waiting %u ready %d turns %u+%u down %d parked "
+                "%d walks %d timer %d\n",
                 s->pool->name, s->bound, s->waiting, !feed_empty(&s->feed), s->turns.len,
-                s->overflow.len, s->down, timer_armed(&s->timer));
+                s->overflow.len, s->down, s->parked_ms != 0, list_node_linked(&s->walk_node),
+                timer_armed(&s->timer));
     }
     for (struct list_node *n = list_first(&site->channels); n != NULL;
          n = list_next(&site->channels, n))

@@ -1,0 +1,510 @@
+/* Many lanes: what concerns all of them takes many turns, none of which visits more than some; and
+ * however lanes join, leave and ask meanwhile, none is forgotten. The work of a turn is counted,
+ * since the time depends on the machine. */
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "config/config_load.h"
+#include "deliver/sessions.h"
+#include "run/engine.h"
+#include "run/turn.h"
+#include "schedule/channel.h"
+#include "schedule/lane.h"
+#include "worker/warmup_store.h"
+
+#define LANES 20000
+/* A turn may do a part of each walk there is, and take in what it settled in the one before. */
+#define LANES_OF_TURN 7000
+#define TURNS_MAX     2000
+
+/* A socket needs no lookup. Nobody listens there. */
+#define TEXT(socket)                                                                               \
+    "host_name: test.example\nlisteners: []\ndns: {servers: [127.0.0.1:1]}\n"                      \
+    "routes: {'*.a.example': 'lmtp:unix:/nowhere/" socket "', '*': 'lmtp:unix:/nowhere/b'}\n"
+
+static struct {
+    struct engine engine;
+    struct worker *w;
+    struct msgid_source ids;
+    struct rng rng;
+} world;
+
+static struct config *config_of(const char *text)
+{
+    struct buf errors = {0};
+    struct config *c;
+
+    assert_int_equal(config_load_text("test.yaml", str_of(text), &c, &errors), 0);
+    return c;
+}
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void queue_ready(struct queue **q)
+{
+    char dir[] = "/tmp/lanes-test-XXXXXX";
+    struct queue_options options = {
+        .path = dir, .shards = 1, .map_bytes = 64 << 20, .no_threads = true, .no_sync = true};
+    const char *why = NULL;
+
+    assert_non_null(mkdtemp(dir));
+    assert_int_equal(queue_open(q, &options, &why), 0);
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void wake_nobody(void *arg)
+{
+    (void)arg;
+}
+
+static void world_open(void)
+{
+    struct engine *e = &world.engine;
+    struct buf errors = {0};
+
+    memset(&world, 0, sizeof(world));
+    e->config = config_of(TEXT("a"));
+    assert_int_equal(trust_load(&e->trust, e->config, NULL, &errors), 0);
+    assert_int_equal(governor_open(&e->shared.governor), 0);
+    assert_int_equal(sources_init(&e->shared.sources), 0);
+    assert_int_equal(clients_init(&e->shared.clients), 0);
+    assert_int_equal(logins_init(&e->shared.logins), 0);
+    assert_int_equal(crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER), 0);
+    e->shared.workers_len = 1;
+    e->shared.sessions_out_max = 100;
+    e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
+    assert_non_null(e->shared.workers);
+    memset(e->shared.workers, 0, sizeof(*e->shared.workers));
+    world.w = &e->shared.workers[0];
+    assert_int_equal(worker_open(world.w, e, 0), 0);
+    queue_ready(&e->shared.queue);
+    assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
+    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
+    warmup_configure(&e->shared.warmup, e->config);
+    assert_int_equal(worker_start(world.w), 0);
+    msgid_source_init(&world.ids, 1);
+}
+
+static void turn(void)
+{
+    queue_pump(world.engine.shared.queue);
+    assert_int_equal(worker_turn(world.w, 0), 0);
+}
+
+static void world_close(void)
+{
+    struct engine *e = &world.engine;
+
+    worker_drain(world.w, true);
+    for (int i = 0; i < TURNS_MAX && !worker_drained(world.w); i++)
+        turn();
+    assert_true(worker_drained(world.w));
+    crew_stop(e->shared.crew);
+    worker_close(world.w);
+    crew_close(e->shared.crew);
+    queue_close(e->shared.queue);
+    governor_close(e->shared.governor);
+    clients_done(&e->shared.clients);
+    logins_done(&e->shared.logins);
+    suspensions_done(&e->shared.suspensions);
+    sources_done(&e->shared.sources);
+    warmup_done(&e->shared.warmup);
+    config_unref(e->config);
+    trust_unref(e->trust);
+    free(e->shared.workers);
+}
+
+static struct lane *lane_of(uint32_t number)
+{
+    char name[32];
+
+    snprintf(name, sizeof(name), "l%u.%c.example", number, number % 2 == 0 ? 'a' : 'b');
+    return lane_get(world.w, 0, 0, str_of(name));
+}
+
+static void arrive(uint32_t number)
+{
+    struct worker *w = world.w;
+    char queue[32], address[40];
+    struct message *m;
+    struct recipient *r;
+
+    snprintf(queue, sizeof(queue), "l%u.%c.example", number, number % 2 == 0 ? 'a' : 'b');
+    snprintf(address, sizeof(address), "user@%s", queue);
+    m = message_new(&(struct message){.id = msgid_next(&world.ids, worker_wall_ms(w)),
+                                      .created_ms = worker_wall_ms(w),
+                                      .born_ms = io_now_ms(w->io) + 1,
+                                      .recipients = 1});
+    assert_non_null(m);
+    r = recipient_new(m, 0, str_of(queue), str_of(address), STR(""), STR(""));
+    assert_non_null(r);
+    message_unref(m);
+    r->lifetime_s = 86400;
+    lane_arrive(w, 0, r);
+}
+
+static void counts_reset(void)
+{
+    world.w->turn.lanes = 0;
+    atomic_store(&world.w->turn.shared.lanes_max, 0);
+}
+
+static void check_counts(const char *what)
+{
+    uint32_t most = atomic_load(&world.w->turn.shared.lanes_max);
+
+    print_message("%s: %u lanes in the longest turn\n", what, most);
+    assert_in_range(most, 1, LANES_OF_TURN);
+}
+
+/* Turns until nothing is left to be walked over. */
+static void settle_down(const char *what)
+{
+    int turns = 0;
+
+    counts_reset();
+    do {
+        turn();
+        assert_in_range(++turns, 1, TURNS_MAX);
+    } while (!list_empty(&world.w->supply_walks) || !list_empty(&world.w->suspension_walks) ||
+             world.w->renewing);
+    for (int i = 0; i < 5; i++) /* what was put into the last one's settles */
+        turn();
+    check_counts(what);
+}
+
+static struct channel *channel_of(struct supply *s)
+{
+    return seat_channel(&s->seats[0]);
+}
+
+static void fail_site(struct supply *s)
+{
+    struct channel *c = channel_of(s);
+    struct outcome outcome = {.class = OUTCOME_DEFERRED,
+                              .stage = SMTP_STAGE_CONNECT,
+                              .local = true,
+                              .reply = {.code = 451, .enhanced = {4, 4, 1}}};
+
+    sessions_space_out(c);
+    sessions_give_up(c, &outcome, &s->site->exchangers.list[0]);
+}
+
+static void arrive_all(void)
+{
+    for (uint32_t i = 0; i < LANES; i++)
+        arrive(i);
+}
+
+static void on_walked(struct suspension_walk *walk)
+{
+    (void)walk;
+}
+
+static void source_suspend(const struct supply *s, bool suspend)
+{
+    struct suspension one = {.scope = SUSPENSION_SOURCE};
+
+    snprintf(one.name, sizeof(one.name), "%s", s->seats[0].source->name);
+    if (suspend)
+        assert_int_equal(suspensions_put(&world.w->shared->suspensions, &one), 0);
+    else
+        assert_true(
+            suspensions_remove(&world.w->shared->suspensions, SUSPENSION_SOURCE, str_of(one.name)));
+    world.w->suspensions_changed++;
+}
+
+/* Lanes that have heard: their mail is the store's. */
+static uint32_t lanes_empty(const struct supply *s)
+{
+    uint32_t n = 0;
+
+    for (uint32_t i = 0; i < LANES; i++) {
+        const struct lane *lane = lane_of(i);
+
+        n += lane->supply == s && lane->window_len == 0;
+    }
+    return n;
+}
+
+static void test_turns(void **state)
+{
+    struct suspension_walk walk = {.on_done = on_walked};
+    struct supply *a, *b;
+    struct config *other;
+    uint32_t suspended = 0;
+
+    (void)state;
+    world_open();
+    arrive_all();
+    a = lane_of(0)->supply;
+    b = lane_of(1)->supply;
+    assert_true(a != NULL && b != NULL && a != b);
+
+    fail_site(a);
+    assert_true(lane_of(0)->window_len > 0); /* not at once */
+    settle_down("a site fails");
+    assert_true(a->down);
+    assert_int_equal(lanes_empty(a), LANES / 2);
+    for (uint32_t i = 0; i < LANES; i += 2)
+        assert_true(lane_of(i)->state == LANE_SITE_DOWN && lane_of(i)->failures == 1);
+
+    channel_works(channel_of(a));
+    assert_false(lane_suspended(lane_of(LANES - 2))); /* the answer is right at once */
+    settle_down("it works again");
+    for (uint32_t i = 0; i < LANES; i += 2)
+        assert_true(lane_of(i)->state == LANE_OPEN && !lane_of(i)->held);
+
+    arrive_all();
+    source_suspend(a, true);
+    lane_suspensions_begin(world.w, &walk);
+    settle_down("no source may send");
+    assert_true(a->parked_ms != 0 && b->parked_ms != 0);
+    assert_int_equal(lanes_empty(a) + lanes_empty(b), LANES);
+    source_suspend(a, false);
+    lane_suspensions_begin(world.w, &walk);
+    settle_down("one may again");
+    for (uint32_t i = 0; i < LANES; i++)
+        suspended += lane_suspended(lane_of(i));
+    assert_int_equal(suspended, 0);
+
+    arrive_all();
+    other = config_of(TEXT("elsewhere"));
+    other->generation = world.w->config->generation + 1;
+    config_unref(world.w->config);
+    world.w->config = other;
+    lanes_renew(world.w);
+    settle_down("another route");
+    for (uint32_t i = 0; i < LANES; i++) {
+        const struct site *site = lane_of(i)->site;
+
+        assert_true(site == NULL || site->config == world.w->config);
+    }
+    world_close();
+}
+
+/* --- whoever joins, leaves and asks meanwhile --- */
+
+#define FEW 3000
+#define SETS                                                                                       \
+    40 /* of steps, behind each of which all is looked at */ /* of steps, behind each of which all \
+                                                                is looked at */
+
+static struct {
+    struct lane *lane;
+    bool told;     /* of a failure */
+    bool may_open; /* its supply has worked since: the lane opens when it hears that */
+    uint32_t by;
+} model[FEW];
+
+struct told {
+    struct supply_failure failure;
+    uint32_t number;
+    bool *ended;
+};
+
+static void on_tell(struct supply_failure *failure, struct lane *lane, uint32_t max)
+{
+    struct told *t = CONTAINER_OF(failure, struct told, failure);
+    static const struct smtp_reply reply = {.code = 451, .enhanced = {4, 4, 1}};
+    struct recipient *r = lane_pop(lane);
+    uint32_t i = 0;
+
+    assert_true(r != NULL && max > 0);
+    while (model[i].lane != lane)
+        assert_in_range(++i, 0, FEW - 1);
+    assert_true(model[i].by != t->number); /* nobody hears it twice */
+    model[i].by = t->number;
+    model[i].told = true;
+    model[i].may_open = false;
+    lane_settling(r);
+    lane_settled(r, INT64_MAX);
+    lane_suspend(lane, LANE_SITE_DOWN, lane->site->dest, &reply, NULL);
+}
+
+static void on_all_told(struct supply_failure *failure)
+{
+    struct told *t = CONTAINER_OF(failure, struct told, failure);
+
+    *t->ended = true;
+    free(t);
+}
+
+/* The part of a turn that concerns supplies, without their sessions. */
+static void few_step(void)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&world.w->supplies_dirty)) != NULL)
+        supply_look(LIST_ENTRY(n, struct supply, dirty_node));
+    supplies_walk(world.w);
+    lane_start_loads(world.w);
+}
+
+static void works(const struct supply *s)
+{
+    for (uint32_t i = 0; i < FEW; i++)
+        if (model[i].lane->supply == s)
+            model[i].may_open = true;
+}
+
+static void leave_and_join(uint32_t i, struct site *to)
+{
+    struct lane *lane = model[i].lane;
+
+    if (lane->site == NULL)
+        return;
+    site_detach(lane->site, lane);
+    site_attach(to, lane);
+    model[i].may_open |= !lane->supply->down;
+    lane_update(lane);
+}
+
+static bool is_shut(uint32_t i)
+{
+    const struct lane *lane = model[i].lane;
+
+    assert_true(lane->state == LANE_SITE_DOWN || !model[i].told || model[i].may_open);
+    if (lane->state == LANE_OPEN)
+        model[i].told = false;
+    assert_true(lane->state == LANE_OPEN || model[i].told);
+    return lane->supply != NULL &&
+           (lane->supply->parked_ms != 0 || (model[i].told && lane->supply->down));
+}
+
+static size_t len_of(const struct list *list, bool held)
+{
+    size_t len = 0;
+
+    for (struct list_node *n = list_first(list); n != NULL; n = list_next(list, n), len++)
+        assert_true(LIST_ENTRY(n, struct lane, site_node)->held == held);
+    return len;
+}
+
+static void check_lists(struct supply *const supplies[2])
+{
+    size_t lanes = 0, listed = 0;
+
+    for (uint32_t i = 0; i < FEW; i++)
+        lanes += model[i].lane->supply != NULL;
+    for (int i = 0; i < 2; i++)
+        listed += len_of(&supplies[i]->attached, false) + len_of(&supplies[i]->shut, true) +
+                  len_of(&supplies[i]->waking, true);
+    assert_int_equal(lanes, listed);
+}
+
+static bool wants(const struct lane *lane)
+{
+    return lane->scan != LANE_SCAN_NONE || list_node_linked(&lane->wait_node) ||
+           lane->window_len > 0 || lane->stored_due_ms > worker_wall_ms(world.w);
+}
+
+/* What everything comes to when the walks are over. */
+static void check_all_heard(void)
+{
+    for (uint32_t i = 0; i < FEW; i++) {
+        struct lane *lane = model[i].lane;
+
+        assert_true(lane_suspended(lane) == is_shut(i));
+        if (is_shut(i))
+            assert_true(lane->window_len == 0 && !list_node_linked(&lane->ready_node));
+        else
+            assert_true(wants(lane)); /* nobody is forgotten */
+    }
+}
+
+static void one_step(uint32_t number, struct supply *const supplies[2], bool *parked)
+{
+    static bool ended;
+    uint32_t i = (uint32_t)rng_below(&world.rng, FEW);
+    struct supply *s = supplies[rng_below(&world.rng, 2)];
+    struct told *t;
+
+    switch (rng_below(&world.rng, 8)) {
+    case 0:
+        for (uint32_t n = 0; n < 700; n++)
+            arrive((uint32_t)rng_below(&world.rng, FEW));
+        break;
+    case 1:
+        t = calloc(1, sizeof(*t));
+        assert_non_null(t);
+        *t = (struct told){{.tell = on_tell, .done = on_all_told}, number + 1, &ended};
+        channel_of(s)->failures = 1;
+        supply_fail(s, &t->failure);
+        break;
+    case 2:
+        ended = s->failure == NULL;
+        works(s);
+        channel_of(s)->failures = 0;
+        supply_resume(s);
+        assert_true(ended);
+        break;
+    case 3:
+        *parked = !*parked;
+        source_suspend(s, *parked);
+        supply_dirty(supplies[0]);
+        supply_dirty(supplies[1]);
+        break;
+    case 4:
+        for (uint32_t n = 0; n < 50; n++)
+            leave_and_join((i + n) % FEW, s->site);
+        break;
+    case 5:
+        for (uint32_t n = 0; n < 20; n++) /* the answer is right whatever the walk has come to */
+            assert_true(lane_suspended(model[(i + n) % FEW].lane) == is_shut((i + n) % FEW));
+        break;
+    default:
+        few_step();
+        break;
+    }
+}
+
+static void test_none_is_forgotten(void **state)
+{
+    struct supply *supplies[2];
+    bool parked = false;
+
+    (void)state;
+    world_open();
+    rng_seed(&world.rng, 1);
+    for (uint32_t i = 0; i < FEW; i++) {
+        arrive(i);
+        model[i].lane = lane_of(i);
+        model[i].told = model[i].may_open = false;
+        model[i].by = 0;
+    }
+    supplies[0] = lane_of(0)->supply;
+    supplies[1] = lane_of(1)->supply;
+    for (uint32_t i = 0; i < SETS * 25; i++) {
+        one_step(i, supplies, &parked);
+        check_lists(supplies);
+        if (i % 25 != 24)
+            continue;
+        do
+            few_step();
+        while (!list_empty(&world.w->supply_walks) || !list_empty(&world.w->supplies_dirty));
+        check_all_heard();
+    }
+    world_close();
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_none_is_forgotten),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
