@@ -268,6 +268,10 @@ int queue_state_get(struct queue *q, uint32_t shard, struct str key, struct buf 
  * the visit. One that is damaged has a value of {NULL, 0}. 0 or -EIO. */
 int queue_state_visit(struct queue *q, uint32_t shard, enum state_kind kind,
                       void (*visit)(void *arg, struct str key, struct str value), void *arg);
+/* Visits the keys from one, which need not be there, until before another, at most max of them. 0
+ * or -EIO. */
+int queue_state_keys(struct queue *q, uint32_t shard, struct str from, struct str to, size_t max,
+                     void (*visit)(void *arg, struct str key), void *arg);
 
 struct queue_counters {
     uint64_t rows, messages, pieces; /* stored now; pieces: of contents, a page each */

@@ -26,6 +26,9 @@ struct msgid_source {
 
 void msgid_source_init(struct msgid_source *s, uint64_t seed);
 struct msgid msgid_next(struct msgid_source *s, int64_t wall_ms);
+/* The nth behind an id, for a batch whose ids are known by its first: unique as that is, for n
+ * below 2^31. */
+struct msgid msgid_after(const struct msgid *first, uint32_t n);
 void msgid_text(const struct msgid *id, char out[MSGID_TEXT_BYTES]);
 /* When it was made. */
 int64_t msgid_ms(const struct msgid *id);

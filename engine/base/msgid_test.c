@@ -87,6 +87,29 @@ static void test_time_and_uniqueness(void **state)
     assert_true(memcmp(one.bytes + 10, two.bytes + 10, 6) != 0);
 }
 
+/* Ids of a batch: in order, all different, of its time. */
+static void test_after(void **state)
+{
+    struct msgid_source s;
+    struct msgid first, last, id;
+
+    (void)state;
+    msgid_source_init(&s, 3);
+    first = last = msgid_next(&s, 0x0123456789ab);
+    for (uint32_t n = 1; n < 100000; n++) {
+        id = msgid_after(&first, n);
+        assert_uuid7(&id);
+        assert_before(&last, &id);
+        assert_true(msgid_ms(&id) == 0x0123456789ab);
+        assert_memory_equal(id.bytes + 11, first.bytes + 11, 5);
+        last = id;
+    }
+    id = msgid_after(&first, 0);
+    assert_memory_equal(&id, &first, sizeof(id));
+    id = msgid_after(&first, INT32_MAX);
+    assert_before(&last, &id);
+}
+
 static void test_text(void **state)
 {
     static const struct {
@@ -124,6 +147,7 @@ int main(void)
         cmocka_unit_test(test_monotonic),
         cmocka_unit_test(test_sequence_overflow),
         cmocka_unit_test(test_time_and_uniqueness),
+        cmocka_unit_test(test_after),
         cmocka_unit_test(test_text),
     };
 

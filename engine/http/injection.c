@@ -14,11 +14,12 @@
 #include "mail/trace.h"
 #include "smtp/address.h"
 
-#define PATH_BYTES         120
-#define TIME_MS_MAX        (INT64_C(366) * 86400000)
-#define FIELDS_MAX         100 /* in content.headers */
-#define ATTACHED_MAX       100
-#define METADATA_BYTES_MAX 8192 /* of a recipient: each record about it has them */
+#define PATH_BYTES          120
+#define TIME_MS_MAX         (INT64_C(366) * 86400000)
+#define FIELDS_MAX          100 /* in content.headers */
+#define ATTACHED_MAX        100
+#define IDEMPOTENCY_KEY_MAX 256
+#define METADATA_BYTES_MAX  8192 /* of a recipient: each record about it has them */
 
 void injection_fail(struct injection_error *error, unsigned status, const char *field,
                     const char *format, ...)
@@ -203,6 +204,7 @@ static json_t *member(const json_t *object, const char *name)
 struct reading {
     struct injection *in;
     bool literal; /* the dialect is Static */
+    enum template_language language;
     struct injection_error *error;
 };
 
@@ -213,7 +215,7 @@ static struct template *compile(struct reading *r, const json_t *source, enum te
     struct template *t;
 
     t = r->literal ? template_literal(json_str(source))
-                   : template_compile(json_str(source), place, &why);
+                   : template_compile(json_str(source), r->language, place, &why);
     if (t == NULL)
         injection_fail(r->error, 422, path, "template, line %u, column %u: %s", why.line,
                        why.column, why.text);
@@ -515,6 +517,19 @@ static int read_name(struct reading *r, const char *field, struct str *out)
     return 0;
 }
 
+static int read_idempotency_key(struct reading *r, struct str *out)
+{
+    json_t *v = member(r->in->root, "idempotency_key");
+
+    *out = v == NULL ? STR("") : json_str(v);
+    if (v == NULL ||
+        (out->len > 0 && g_utf8_strlen(out->ptr, (gssize)out->len) <= IDEMPOTENCY_KEY_MAX))
+        return 0;
+    injection_fail(r->error, 422, "idempotency_key", "is not 1 to %d characters",
+                   IDEMPOTENCY_KEY_MAX);
+    return -EINVAL;
+}
+
 /* A date as RFC 3339 or as mail writes it, or Unix seconds. False: it is none. */
 static bool time_of(const json_t *v, int64_t *wall_ms)
 {
@@ -557,15 +572,27 @@ static int read_options(struct reading *r, int64_t now_ms)
     static const struct field trace_fields[] = {{"received_header", BOOLEAN | OPTIONAL},
                                                 {"supplemental_header", BOOLEAN | OPTIONAL}};
     struct injection_facts *facts = &r->in->facts;
+    static const struct {
+        struct str name;
+        enum template_language language;
+    } languages[] = {{STR("Jinja"), TEMPLATE_JINJA},
+                     {STR("Handlebars"), TEMPLATE_HANDLEBARS},
+                     {STR("Mustache"), TEMPLATE_MUSTACHE}};
     json_t *dialect = member(r->in->root, "template_dialect");
     json_t *priority = member(r->in->root, "priority"),
            *trace = member(r->in->root, "trace_headers");
     struct str name = dialect == NULL ? STR("Jinja") : json_str(dialect);
+    bool known = false;
 
+    for (size_t i = 0; i < ARRAY_LEN(languages); i++)
+        if (str_eq(name, languages[i].name)) {
+            r->language = languages[i].language;
+            known = true;
+        }
     r->literal = str_eq(name, STR("Static"));
-    if (!r->literal && !str_eq(name, STR("Jinja"))) {
+    if (!r->literal && !known) {
         injection_fail(r->error, 422, "template_dialect",
-                       "'%.*s' is not known here; Jinja or Static",
+                       "'%.*s' is not known here; Jinja, Handlebars, Mustache or Static",
                        name.len > 40 ? 40 : (int)name.len, name.ptr);
         return -EINVAL;
     }
@@ -586,6 +613,7 @@ static int read_options(struct reading *r, int64_t now_ms)
     facts->received = json_is_true(json_object_get(trace, "received_header"));
     if (read_name(r, "campaign", &facts->campaign) < 0 ||
         read_name(r, "tenant", &facts->tenant) < 0 || read_name(r, "pool", &facts->pool) < 0 ||
+        read_idempotency_key(r, &facts->idempotency_key) < 0 ||
         read_time(r, "not_before", now_ms, &facts->not_before_ms) < 0 ||
         read_time(r, "expires", now_ms, &facts->expires_ms) < 0)
         return -EINVAL;
@@ -608,6 +636,7 @@ static int read_root(struct reading *r, int64_t now_ms)
                                           {"tenant", STRING | OPTIONAL},
                                           {"pool", STRING | OPTIONAL},
                                           {"priority", NUMBER | OPTIONAL},
+                                          {"idempotency_key", STRING | OPTIONAL},
                                           {"not_before", STRING | NUMBER | OPTIONAL},
                                           {"expires", STRING | NUMBER | OPTIONAL}};
 

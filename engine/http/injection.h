@@ -32,6 +32,7 @@ void injection_free(struct injection *in); /* NULL is accepted */
 struct injection_facts {
     struct str sender; /* address without <>, as given; empty: the null sender */
     struct str campaign, tenant, pool;
+    struct str idempotency_key;        /* or empty */
     int priority;                      /* -1: not given */
     int64_t not_before_ms, expires_ms; /* wall clock; 0: not given */
     bool received;                     /* letters get a Received field */

@@ -5,7 +5,8 @@
  * takes.
  *
  * A crash between two rounds leaves the earlier ones sent and the client without an answer: it is
- * told nothing that is not so, and sends again. */
+ * told nothing that is not so, and sends again. With an idempotency_key the letters that were
+ * accepted are known then, and not sent twice: once.h. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +15,7 @@
 #include "base/clock.h"
 #include "http/http_private.h"
 #include "http/injection.h"
+#include "http/once.h"
 #include "intake/accept.h"
 #include "intake/draft.h"
 #include "mail/international.h"
@@ -30,7 +32,7 @@
 struct letter { /* of a round */
     struct accept_waiter waiter;
     struct submission *submission;
-    struct message *message; /* until it is submitted */
+    struct message *message; /* until it is submitted; NULL: it was accepted before */
     struct msgid id;
     struct buf strings; /* what rcpt's slices are of */
     struct accept_rcpt rcpt;
@@ -45,17 +47,20 @@ struct submission {
     struct http_request *request;
     struct worker *worker; /* of this round */
     struct injection *injection;
-    struct msgid_source ids;
+    struct msgid batch;               /* the letters' ids follow it */
+    struct once once;                 /* not begun: the request has no key */
+    struct once_letter *once_letters; /* beside letters, or NULL */
     char batch_id[MSGID_TEXT_BYTES];
     struct buf sender; /* as it is kept */
     bool sender_ascii;
     size_t next; /* recipient */
-    struct letter letters[ROUND_LETTERS];
-    size_t letters_len, under_way;
+    size_t under_way;
     bool drained; /* a worker took none: we are shutting down */
     int shortage; /* -errno of the last letter that the queue did not take */
     size_t success, failed;
     struct buf ids_json, failed_json, errors_json; /* lists without their brackets */
+    size_t letters_len, letters_max;
+    struct letter letters[];
 };
 
 /* --- the worker's thread --- */
@@ -83,6 +88,7 @@ static void on_round(struct worker *w, struct worker_note *note)
     s->under_way = len + 1; /* one more, or s might be gone in the middle */
     for (size_t i = 0; i < len; i++) {
         struct letter *l = &s->letters[i];
+        const struct once_letter *once = s->once_letters == NULL ? NULL : &s->once_letters[i];
         struct accept_order order = {.worker = w,
                                      .config = r->config,
                                      .message = l->message,
@@ -94,10 +100,15 @@ static void on_round(struct worker *w, struct worker_note *note)
                                      .protocol = "HTTP",
                                      .peer_name = request_token(r),
                                      .peer_addr = r->peer_text,
-                                     .session_id = s->batch_id};
+                                     .session_id = s->batch_id,
+                                     .states = once == NULL ? NULL : once->states,
+                                     .states_len = once == NULL ? 0 : once->states_len,
+                                     .shard = s->once.shard};
 
         l->waiter = (struct accept_waiter){.on_done = on_accepted};
-        if (w->draining)
+        if (l->message == NULL)
+            letter_done(l, 0);
+        else if (w->draining)
             letter_done(l, -ESHUTDOWN);
         else if (!accept_submit(&order, &l->waiter))
             letter_done(l, -ENOMEM);
@@ -262,7 +273,8 @@ static bool letter_hold(struct submission *s, struct letter *l)
 static bool make_letter(struct submission *s, size_t *bytes)
 {
     struct letter *l = &s->letters[s->letters_len];
-    struct msgid id = msgid_next(&s->ids, clock_wall_ms());
+    struct msgid id = msgid_after(&s->batch, (uint32_t)s->next + 1);
+    int accepted = once_accepted(&s->once, (uint32_t)s->next);
     struct injection_error error = {0};
     struct template_budget budget = {s->request->config->http.message_bytes_max, LETTER_STEPS};
     struct buf body = {0};
@@ -270,7 +282,15 @@ static bool make_letter(struct submission *s, size_t *bytes)
     const char *refusal;
     bool ascii = true;
 
-    *l = (struct letter){.submission = s, .recipient = s->next++};
+    if (accepted < 0) {
+        s->shortage = accepted;
+        return false;
+    }
+    *l = (struct letter){.submission = s, .recipient = s->next++, .id = id};
+    if (accepted > 0) {
+        s->letters_len++;
+        return true;
+    }
     refusal = take_address(s, l, &ascii);
     if (refusal == NULL) {
         d.stamp = stamp_of(s, &id, clock_wall_ms(),
@@ -298,7 +318,8 @@ static bool make_letter(struct submission *s, size_t *bytes)
         buf_done(&l->strings);
         return true;
     }
-    l->id = id;
+    if (s->once_letters != NULL)
+        once_letter(&s->once, (uint32_t)l->recipient, &s->once_letters[s->letters_len]);
     *bytes += l->message->content_len;
     s->letters_len++;
     return true;
@@ -361,7 +382,7 @@ static void next_round(struct http_request *r)
         give_up(s);
     /* Letters that fail take time as well: a round without any goes by a worker all the same, so
      * that this thread's other requests have their turn. */
-    for (began = s->next; s->next < recipients && s->letters_len < ROUND_LETTERS &&
+    for (began = s->next; s->next < recipients && s->letters_len < s->letters_max &&
                           bytes < ROUND_BYTES && (s->next == began || clock_mono_ns() < until_ns) &&
                           make_letter(s, &bytes);)
         ;
@@ -383,6 +404,8 @@ static void submission_free(struct http_request *r)
     struct submission *s = r->work;
 
     letters_free(s);
+    once_end(&s->once);
+    free(s->once_letters);
     injection_free(s->injection);
     buf_done(&s->sender);
     buf_done(&s->ids_json);
@@ -424,12 +447,41 @@ static void take_sender(struct submission *s)
     s->sender_ascii = international_put_address(&s->sender, &address);
 }
 
+/* The batch's id, and what is known of the request's key. False: it is answered. */
+static bool begin_batch(struct submission *s, struct str body)
+{
+    const struct injection_facts *facts = injection_facts(s->injection);
+    struct http_request *r = s->request;
+    struct msgid_source ids;
+    int err = 0;
+
+    msgid_source_init(&ids, rng_entropy());
+    s->batch = msgid_next(&ids, clock_wall_ms());
+    if (facts->idempotency_key.len > 0) {
+        s->once_letters = calloc(s->letters_max, sizeof(*s->once_letters));
+        ASSERT(s->once_letters != NULL);
+        err = once_begin(&s->once, r->http, request_token(r), facts->idempotency_key, body,
+                         facts->recipients, &s->batch);
+        s->batch = s->once.batch;
+    }
+    msgid_text(&s->batch, s->batch_id);
+    if (err == -EBUSY)
+        request_problem(r, 409, "idempotency_key", "a request with this key is under way");
+    else if (err == -EEXIST)
+        request_problem(r, 409, "idempotency_key",
+                        "idempotency_key: another request had this key within 24 hours");
+    else if (err < 0)
+        request_problem(r, 503, "", "what the queue knows of the key cannot be read: %s",
+                        strerror(-err));
+    return err == 0;
+}
+
 void handle_injection(struct http_request *r)
 {
     struct injection *injection;
     struct injection_error error;
     struct submission *s;
-    struct msgid batch;
+    size_t letters;
 
     if (atomic_load(&r->http->draining)) {
         request_problem(r, 503, "", "%s", shortage_text(-ESHUTDOWN));
@@ -440,26 +492,28 @@ void handle_injection(struct http_request *r)
                         error.field[0] != '\0' ? ": " : "", error.text);
         return;
     }
-    buf_done(&r->body); /* what was held for it is held for the tree */
     if (tenant_refused(r, injection_facts(injection)) ||
         pool_refused(r, injection_facts(injection))) {
         injection_free(injection);
         return;
     }
-    s = calloc(1, sizeof(*s));
+    letters = injection_facts(injection)->recipients;
+    letters = letters == 0 ? 1 : letters < ROUND_LETTERS ? letters : ROUND_LETTERS;
+    s = calloc(1, sizeof(*s) + letters * sizeof(s->letters[0]));
     ASSERT(s != NULL);
+    s->letters_max = letters;
     s->request = r;
     s->injection = injection;
     r->work = s;
     r->done = submission_free;
+    if (!begin_batch(s, buf_str(&r->body)))
+        return;
+    buf_done(&r->body); /* what was held for it is held for the tree */
     if (injection_facts(injection)->bytes > r->held_bytes &&
         !request_hold(r, injection_facts(injection)->bytes - r->held_bytes)) {
         request_problem(r, 503, "", HTTP_NO_ROOM);
         return;
     }
-    msgid_source_init(&s->ids, rng_entropy());
-    batch = msgid_next(&s->ids, clock_wall_ms());
-    msgid_text(&batch, s->batch_id);
     take_sender(s);
     next_round(r);
 }

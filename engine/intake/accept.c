@@ -294,7 +294,9 @@ static bool whole_submit(const struct accept_order *o, struct accept_waiter *wai
         return false;
     }
     c->note.run = on_whole_arrives;
-    c->shard = message_shard(o);
+    c->shard = o->states_len > 0 ? o->shard : message_shard(o);
+    c->change.states = o->states;
+    c->change.states_len = o->states_len;
     c->change.messages = &c->acceptance.message;
     c->change.messages_len = 1;
     c->change.rows = c->rows;
@@ -449,5 +451,6 @@ bool accept_submit(const struct accept_order *o, struct accept_waiter *waiter)
     bool spread = o->rcpts_len > WHOLE_RCPTS_MAX && queue_shards(o->worker->shared->queue) > 1;
 
     ASSERT(o->rcpts_len > 0 && o->message->recipients == o->rcpts_len);
+    ASSERT(!spread || o->states_len == 0);
     return spread ? spread_submit(o, waiter) : whole_submit(o, waiter);
 }

@@ -6,7 +6,7 @@
 
 /* --- nodes --- */
 
-static uint32_t node_new(struct parser *p, struct node node)
+uint32_t template_node(struct parser *p, struct node node)
 {
     struct template *t = p->t;
     uint32_t below[] = {node.a, node.b, node.c};
@@ -61,7 +61,7 @@ static uint32_t parse_name(struct parser *p)
     if (p->failed)
         return 0;
     template_next(p);
-    return node_new(p, node);
+    return template_node(p, node);
 }
 
 static uint32_t parse_primary(struct parser *p)
@@ -104,7 +104,7 @@ static uint32_t parse_primary(struct parser *p)
         return 0;
     }
     template_next(p);
-    return node_new(p, node);
+    return template_node(p, node);
 }
 
 /* ".name" and "[expression]". */
@@ -121,9 +121,9 @@ static uint32_t parse_postfix(struct parser *p)
             node.text = p->token.text;
             if (p->token.kind == TOKEN_INTEGER) {
                 node.kind = NODE_ITEM;
-                node.b = node_new(p, (struct node){.kind = NODE_INTEGER,
-                                                   .at = node.at,
-                                                   .integer = p->token.integer});
+                node.b = template_node(p, (struct node){.kind = NODE_INTEGER,
+                                                        .at = node.at,
+                                                        .integer = p->token.integer});
             }
             template_next(p);
         } else if (token_take_sign(p, "[")) {
@@ -136,7 +136,7 @@ static uint32_t parse_postfix(struct parser *p)
         } else {
             return a;
         }
-        a = node_new(p, node);
+        a = template_node(p, node);
     }
     return 0;
 }
@@ -176,7 +176,7 @@ static uint32_t parse_filter(struct parser *p, uint32_t a)
         return 0;
     node.b = args[0];
     node.c = args[1];
-    return node_new(p, node);
+    return template_node(p, node);
 }
 
 /* Behind "is". */
@@ -193,8 +193,8 @@ static uint32_t parse_test(struct parser *p, uint32_t a)
         return 0;
     }
     template_next(p);
-    a = node_new(p, node);
-    return negated ? node_new(p, (struct node){.kind = NODE_NOT, .at = node.at, .a = a}) : a;
+    a = template_node(p, node);
+    return negated ? template_node(p, (struct node){.kind = NODE_NOT, .at = node.at, .a = a}) : a;
 }
 
 static uint32_t parse_filtered(struct parser *p)
@@ -220,8 +220,8 @@ static uint32_t parse_concat(struct parser *p)
         uint32_t at = (uint32_t)p->token.at;
 
         template_next(p);
-        a = node_new(p,
-                     (struct node){.kind = NODE_CONCAT, .at = at, .a = a, .b = parse_filtered(p)});
+        a = template_node(
+            p, (struct node){.kind = NODE_CONCAT, .at = at, .a = a, .b = parse_filtered(p)});
     }
     return a;
 }
@@ -233,17 +233,19 @@ static uint32_t parse_compare(struct parser *p)
 
     for (uint8_t i = 0; i < ARRAY_LEN(signs); i++)
         if (token_take_sign(p, signs[i]))
-            return node_new(
+            return template_node(
                 p, (struct node){
                        .kind = NODE_COMPARE, .which = i, .at = at, .a = a, .b = parse_concat(p)});
     if (token_take_name(p, "in"))
-        return node_new(p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
+        return template_node(
+            p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
     if (token_is_name(p, "not")) {
         template_next(p);
         if (!token_take_name(p, "in"))
             template_fail(p, at, "'in' is missing behind 'not'");
-        a = node_new(p, (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
-        return node_new(p, (struct node){.kind = NODE_NOT, .at = at, .a = a});
+        a = template_node(p,
+                          (struct node){.kind = NODE_IN, .at = at, .a = a, .b = parse_concat(p)});
+        return template_node(p, (struct node){.kind = NODE_NOT, .at = at, .a = a});
     }
     return a;
 }
@@ -264,7 +266,7 @@ static uint32_t parse_not(struct parser *p)
         return parse_compare(p);
     template_next(p);
     if (descend(p))
-        a = node_new(p, (struct node){.kind = NODE_NOT, .at = at, .a = parse_not(p)});
+        a = template_node(p, (struct node){.kind = NODE_NOT, .at = at, .a = parse_not(p)});
     p->depth--;
     return a;
 }
@@ -277,7 +279,7 @@ static uint32_t parse_and(struct parser *p)
         uint32_t at = (uint32_t)p->token.at;
 
         template_next(p);
-        a = node_new(p, (struct node){.kind = NODE_AND, .at = at, .a = a, .b = parse_not(p)});
+        a = template_node(p, (struct node){.kind = NODE_AND, .at = at, .a = a, .b = parse_not(p)});
     }
     return a;
 }
@@ -290,7 +292,7 @@ static uint32_t parse_or(struct parser *p)
         uint32_t at = (uint32_t)p->token.at;
 
         template_next(p);
-        a = node_new(p, (struct node){.kind = NODE_OR, .at = at, .a = a, .b = parse_and(p)});
+        a = template_node(p, (struct node){.kind = NODE_OR, .at = at, .a = a, .b = parse_and(p)});
     }
     return a;
 }
@@ -308,7 +310,7 @@ static uint32_t parse_expression(struct parser *p)
         node.b = parse_or(p);
         if (token_take_name(p, "else"))
             node.c = parse_expression(p);
-        a = node_new(p, node);
+        a = template_node(p, node);
     }
     p->depth--;
     return a;
@@ -344,7 +346,7 @@ static uint32_t parse_if(struct parser *p, uint32_t at)
     } else {
         expect_close(p);
     }
-    return node_new(p, node);
+    return template_node(p, node);
 }
 
 static uint32_t parse_for(struct parser *p, uint32_t at)
@@ -366,7 +368,7 @@ static uint32_t parse_for(struct parser *p, uint32_t at)
         node.c = parse_statements(p, last, &end);
         expect_close(p);
     }
-    return node_new(p, node);
+    return template_node(p, node);
 }
 
 /* A tag that is none of ends: its statement. */
@@ -425,9 +427,9 @@ static char parse_text(struct parser *p, uint32_t *text)
         p->at++;
     p->trims = false;
     *text = from == to ? 0
-                       : node_new(p, (struct node){.kind = NODE_TEXT,
-                                                   .at = (uint32_t)from,
-                                                   .text = template_between(p, from, to)});
+                       : template_node(p, (struct node){.kind = NODE_TEXT,
+                                                        .at = (uint32_t)from,
+                                                        .text = template_between(p, from, to)});
     return kind;
 }
 
@@ -455,11 +457,7 @@ static bool ends_here(struct parser *p, const char *const *ends, struct str *end
     return false;
 }
 
-struct statements {
-    uint32_t first, last;
-};
-
-static void append(struct parser *p, struct statements *list, uint32_t node)
+void template_append(struct parser *p, struct template_list *list, uint32_t node)
 {
     if (node == 0)
         return;
@@ -476,21 +474,21 @@ static uint32_t parse_output(struct parser *p)
 
     node.a = parse_expression(p);
     expect_close(p);
-    return node_new(p, node);
+    return template_node(p, node);
 }
 
 /* ends: words of tags that end the list, the last is the one that must come; NULL: the end of the
  * source does. *end: which. The first node of the list; 0: there is none. */
 static uint32_t parse_statements(struct parser *p, const char *const *ends, struct str *end)
 {
-    struct statements list = {0};
+    struct template_list list = {0};
     size_t began = p->at, must = 0;
 
     while (!p->failed) {
         uint32_t text;
         char kind = parse_text(p, &text);
 
-        append(p, &list, text);
+        template_append(p, &list, text);
         p->close = kind == '{' ? '}' : '%';
         if (kind == '\0')
             break;
@@ -501,7 +499,7 @@ static uint32_t parse_statements(struct parser *p, const char *const *ends, stru
         template_next(p);
         if (kind == '%' && ends_here(p, ends, end))
             return list.first;
-        append(p, &list, p->failed ? 0 : kind == '%' ? parse_tag(p) : parse_output(p));
+        template_append(p, &list, p->failed ? 0 : kind == '%' ? parse_tag(p) : parse_output(p));
     }
     while (ends != NULL && ends[must + 1] != NULL)
         must++;
@@ -542,16 +540,20 @@ struct template *template_literal(struct str source)
     return t;
 }
 
-struct template *template_compile(struct str source, enum template_place place,
-                                  struct template_error *error)
+struct template *template_compile(struct str source, enum template_language language,
+                                  enum template_place place, struct template_error *error)
 {
     struct template *t = template_new(source, place);
     struct parser p = {.t = t, .source = {t->source, t->source_len}, .error = error};
 
     ASSERT(source.len < UINT32_MAX);
-    if (p.source.len > 0 && p.source.ptr[p.source.len - 1] == '\n') /* Jinja drops one */
+    t->language = language;
+    if (language == TEMPLATE_JINJA && p.source.len > 0 &&
+        p.source.ptr[p.source.len - 1] == '\n') /* Jinja drops one */
         p.source.len--;
-    t->first = parse_statements(&p, NULL, NULL);
+    t->first = language == TEMPLATE_JINJA
+                   ? parse_statements(&p, NULL, NULL)
+                   : template_parse_mustache(&p, language == TEMPLATE_HANDLEBARS);
     if (!p.failed)
         return t;
     template_free(t);

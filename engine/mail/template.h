@@ -1,5 +1,6 @@
-/* Templates in the language of Jinja, as far as letters need it (docs/http.md): compiled once,
- * rendered for each recipient. What is not known is an error with its place, never guessed.
+/* Templates in the languages of Jinja, Handlebars and Mustache, as far as letters need them
+ * (docs/http.md): compiled once, rendered for each recipient. What is not known is an error with
+ * its place, never guessed.
  *
  * Bounded: nesting, constructs, steps and output. Pure but for memory; any thread, and one template
  * by many at once. Source and variables are valid UTF-8 without NUL. */
@@ -14,6 +15,8 @@
 
 struct template;
 struct json_t;
+
+enum template_language { TEMPLATE_JINJA, TEMPLATE_HANDLEBARS, TEMPLATE_MUSTACHE };
 
 /* What the output is, which says how values are written into it. */
 enum template_place {
@@ -34,8 +37,8 @@ struct template_budget {
 };
 
 /* NULL, and *error, when source is not understood. */
-struct template *template_compile(struct str source, enum template_place place,
-                                  struct template_error *error);
+struct template *template_compile(struct str source, enum template_language language,
+                                  enum template_place place, struct template_error *error);
 /* One that is its source: nothing in it is read. */
 struct template *template_literal(struct str source);
 /* Appends to out. variables: an object. 0; or -EINVAL, and *error: a value does not fit what is

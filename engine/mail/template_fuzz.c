@@ -15,11 +15,12 @@ static const char variables[] =
     "{\"a\": \"\\n\\nB: c\\r\\n\", \"b\": [\"x\", 1, {\"y\": [[]]}], \"c\": {\"d\": \"<&>\"},"
     " \"n\": 3, \"r\": -1.5, \"t\": true, \"z\": null, \"e\": \"\"}";
 
-static void check(struct str source, enum template_place place, json_t *json)
+static void check(struct str source, enum template_language language, enum template_place place,
+                  json_t *json)
 {
     struct template_budget budget = {BUDGET_BYTES, 100000};
     struct template_error error = {0};
-    struct template *t = template_compile(source, place, &error);
+    struct template *t = template_compile(source, language, place, &error);
     struct buf out = {0};
 
     if (t == NULL || template_render(t, json, &budget, &out, &error) < 0) {
@@ -33,7 +34,7 @@ static void check(struct str source, enum template_place place, json_t *json)
 }
 
 /* Behind "S: " without a line end of its own, a template makes one line. */
-static void check_header(struct str source, json_t *json)
+static void check_header(struct str source, enum template_language language, json_t *json)
 {
     struct template_budget budget = {BUDGET_BYTES, 100000};
     struct template_error error = {0};
@@ -43,7 +44,7 @@ static void check_header(struct str source, json_t *json)
     buf_puts(&text, "S: ");
     for (size_t i = 0; i < source.len; i++)
         buf_putc(&text, source.ptr[i] == '\n' || source.ptr[i] == '\r' ? ' ' : source.ptr[i]);
-    t = template_compile(buf_str(&text), TEMPLATE_MESSAGE, &error);
+    t = template_compile(buf_str(&text), language, TEMPLATE_MESSAGE, &error);
     if (t != NULL && template_render(t, json, &budget, &out, &error) == 0)
         ASSERT(str_find(buf_str(&out), '\n') < 0 && str_find(buf_str(&out), '\r') < 0);
     template_free(t);
@@ -60,10 +61,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     json = json_loads(variables, 0, NULL);
     ASSERT(json != NULL);
-    check(source, TEMPLATE_TEXT, json);
-    check(source, TEMPLATE_HTML, json);
-    check(source, TEMPLATE_MESSAGE, json);
-    check_header(source, json);
+    for (enum template_language l = TEMPLATE_JINJA; l <= TEMPLATE_MUSTACHE; l++) {
+        check(source, l, TEMPLATE_TEXT, json);
+        check(source, l, TEMPLATE_HTML, json);
+        check(source, l, TEMPLATE_MESSAGE, json);
+        check_header(source, l, json);
+    }
     json_decref(json);
     return 0;
 }

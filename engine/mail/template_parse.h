@@ -1,4 +1,4 @@
-/* Between template_lex.c (tokens) and template.c (what they mean). */
+/* Between template_lex.c (tokens), template.c (what they mean) and template_mustache.c. */
 #ifndef HAYAUMA_ENGINE_TEMPLATE_PARSE_H
 #define HAYAUMA_ENGINE_TEMPLATE_PARSE_H
 
@@ -37,6 +37,16 @@ struct parser {
 /* The first error counts. Behind it there are no tokens, so that everything unwinds. */
 void template_fail(struct parser *p, size_t at, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* 0 when there are too many of them, or too deep ones. */
+uint32_t template_node(struct parser *p, struct node node);
+
+struct template_list { /* of statements; 0: none */
+    uint32_t first, last;
+};
+void template_append(struct parser *p, struct template_list *list, uint32_t node);
+/* The statements of a source in Mustache or Handlebars. */
+uint32_t template_parse_mustache(struct parser *p, bool handlebars);
+
 /* Reads the next token of the tag. */
 void template_next(struct parser *p);
 bool template_is_space(char c);

@@ -20,9 +20,10 @@
 enum node_kind {
     /* Statements; next is the one behind. */
     NODE_TEXT,   /* text */
-    NODE_OUTPUT, /* a */
+    NODE_OUTPUT, /* a; which: never escaped */
     NODE_IF,     /* a: condition, b: statements, c: statements otherwise */
     NODE_FOR,    /* text: name, a: of what, b: statements, c: statements when there is nothing */
+    NODE_BLOCK,  /* which: enum block, a: of what, b, c as of FOR; text: names, by blanks */
     /* Expressions; next is the next argument. */
     NODE_NAME,   /* text */
     NODE_STRING, /* text */
@@ -40,7 +41,16 @@ enum node_kind {
     NODE_IN,
     NODE_CONCAT,
     NODE_CHOICE, /* a if b else c */
+    /* Of Mustache and Handlebars. which: so many contexts, or loops, further out. */
+    NODE_CONTEXT,
+    NODE_FIELD,  /* text, of the context */
+    NODE_DATA,   /* "@text" */
+    NODE_MEMBER, /* a.text, which may be missing in what is missing */
+    NODE_LOOKUP, /* a[b], likewise */
+    NODE_TRUTH,  /* a as true or false */
 };
+
+enum block { BLOCK_SECTION, BLOCK_EACH, BLOCK_WITH };
 
 enum constant { CONSTANT_NONE, CONSTANT_FALSE, CONSTANT_TRUE };
 enum comparison { COMPARE_EQ, COMPARE_NE, COMPARE_LT, COMPARE_LE, COMPARE_GT, COMPARE_GE };
@@ -59,6 +69,7 @@ struct node {
 
 struct template
 {
+    enum template_language language;
     enum template_place place;
     struct node *nodes; /* [0] is none */
     uint32_t nodes_len, nodes_cap;
@@ -97,11 +108,13 @@ struct value {
     };
 };
 
-struct frame { /* of a loop */
+struct frame { /* of a loop, or of a context of Mustache and Handlebars */
     const struct frame *outer;
-    struct str name;
+    struct str name; /* of the value; those of a block: of value and index or key, by a blank */
     struct value value;
     size_t index, len;
+    bool loop;      /* of a block */
+    struct str key; /* of an object's member, or nothing */
 };
 
 struct scratch_block;
@@ -135,6 +148,14 @@ struct value value_copy(struct render *r, uint32_t at, struct str text, bool saf
 struct value value_text(struct render *r, uint32_t at, struct value v);
 /* The string v, escaped and safe. */
 struct value value_escaped(struct render *r, uint32_t at, struct value v);
+
+struct value render_eval(struct render *r, uint32_t node);
+void render_run(struct render *r, uint32_t node); /* it and those behind it */
+
+/* --- template_block.c: Mustache and Handlebars --- */
+
+struct value block_eval(struct render *r, const struct node *node);
+void block_run(struct render *r, const struct node *node);
 
 /* --- template_filter.c --- */
 

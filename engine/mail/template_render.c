@@ -144,7 +144,7 @@ struct value value_copy(struct render *r, uint32_t at, struct str text, bool saf
     return (struct value){.kind = VALUE_STRING, .safe = safe, .string = {room, text.len}};
 }
 
-/* The shortest text that is read as the same number, with a point. */
+/* The shortest text that is read as the same number; with a point in Jinja. */
 static struct value real_text(struct render *r, uint32_t at, double v)
 {
     char text[40];
@@ -154,7 +154,7 @@ static struct value real_text(struct render *r, uint32_t at, double v)
         if (strtod(text, NULL) == v)
             break;
     }
-    if (strpbrk(text, ".eni") == NULL)
+    if (r->t->language == TEMPLATE_JINJA && strpbrk(text, ".eni") == NULL)
         strcat(text, ".0");
     return value_copy(r, at, str_of(text), false);
 }
@@ -167,7 +167,8 @@ struct value value_text(struct render *r, uint32_t at, struct value v)
     case VALUE_UNDEFINED:
         return (struct value){.kind = VALUE_STRING, .string = STR("")};
     case VALUE_NONE:
-        return (struct value){.kind = VALUE_STRING, .string = STR("none")};
+        return (struct value){.kind = VALUE_STRING,
+                              .string = r->t->language == TEMPLATE_JINJA ? STR("none") : STR("")};
     case VALUE_BOOL:
         return (struct value){.kind = VALUE_STRING,
                               .string = v.boolean ? STR("true") : STR("false")};
@@ -273,8 +274,6 @@ static void put_text(struct render *r, uint32_t at, struct str text, bool own)
 
 /* --- expressions --- */
 
-static struct value eval(struct render *r, uint32_t n);
-
 static struct value look_up(struct render *r, struct str name)
 {
     if (r->frame != NULL && str_eq(name, STR("loop")))
@@ -338,13 +337,13 @@ static struct value item(struct render *r, const struct node *node, struct value
 
 static struct value filtered(struct render *r, const struct node *node)
 {
-    struct value v = eval(r, node->a), args[TEMPLATE_ARGS_MAX];
+    struct value v = render_eval(r, node->a), args[TEMPLATE_ARGS_MAX];
     size_t len = 0;
 
     if (node->b != 0)
-        args[len++] = eval(r, node->b);
+        args[len++] = render_eval(r, node->b);
     if (node->c != 0)
-        args[len++] = eval(r, node->c);
+        args[len++] = render_eval(r, node->c);
     return r->failed ? v : template_filters[node->which].run(r, node->at, v, args, len);
 }
 
@@ -426,7 +425,7 @@ static struct value boolean(bool v)
 
 static struct value compared(struct render *r, const struct node *node)
 {
-    struct value a = eval(r, node->a), b = eval(r, node->b);
+    struct value a = render_eval(r, node->a), b = render_eval(r, node->b);
     int by;
 
     if (node->which == COMPARE_EQ || node->which == COMPARE_NE)
@@ -446,7 +445,7 @@ static struct value compared(struct render *r, const struct node *node)
 
 static struct value contained(struct render *r, const struct node *node)
 {
-    struct value a = eval(r, node->a), b = eval(r, node->b);
+    struct value a = render_eval(r, node->a), b = render_eval(r, node->b);
     bool found = false;
 
     if (b.kind == VALUE_STRING && a.kind == VALUE_STRING)
@@ -470,8 +469,8 @@ static struct value contained(struct render *r, const struct node *node)
 /* As Jinja has it: when one of the two is escaped already, both are. */
 static struct value concatenated(struct render *r, const struct node *node)
 {
-    struct value a = value_text(r, node->at, eval(r, node->a));
-    struct value b = value_text(r, node->at, eval(r, node->b));
+    struct value a = value_text(r, node->at, render_eval(r, node->a));
+    struct value b = value_text(r, node->at, render_eval(r, node->b));
     bool safe = r->t->place == TEMPLATE_HTML && (a.safe || b.safe);
     char *room;
 
@@ -494,7 +493,7 @@ static struct value constant(enum constant which)
                                   : boolean(which == CONSTANT_TRUE);
 }
 
-static struct value eval(struct render *r, uint32_t n)
+struct value render_eval(struct render *r, uint32_t n)
 {
     const struct node *node = &r->t->nodes[n];
     struct value v;
@@ -514,24 +513,24 @@ static struct value eval(struct render *r, uint32_t n)
     case NODE_CONSTANT:
         return constant(node->which);
     case NODE_ATTRIBUTE:
-        return attribute(r, node, eval(r, node->a));
+        return attribute(r, node, render_eval(r, node->a));
     case NODE_ITEM:
-        v = eval(r, node->a);
-        return item(r, node, v, eval(r, node->b));
+        v = render_eval(r, node->a);
+        return item(r, node, v, render_eval(r, node->b));
     case NODE_FILTER:
         return filtered(r, node);
     case NODE_TEST:
-        v = eval(r, node->a);
+        v = render_eval(r, node->a);
         return boolean(template_tests[node->which].holds(&v));
     case NODE_NOT:
-        v = eval(r, node->a);
+        v = render_eval(r, node->a);
         return boolean(!value_true(&v));
     case NODE_AND:
-        v = eval(r, node->a);
-        return value_true(&v) ? eval(r, node->b) : v;
+        v = render_eval(r, node->a);
+        return value_true(&v) ? render_eval(r, node->b) : v;
     case NODE_OR:
-        v = eval(r, node->a);
-        return value_true(&v) ? v : eval(r, node->b);
+        v = render_eval(r, node->a);
+        return value_true(&v) ? v : render_eval(r, node->b);
     case NODE_COMPARE:
         return compared(r, node);
     case NODE_IN:
@@ -539,14 +538,13 @@ static struct value eval(struct render *r, uint32_t n)
     case NODE_CONCAT:
         return concatenated(r, node);
     case NODE_CHOICE:
-        v = eval(r, node->b);
-        return value_true(&v) ? eval(r, node->a)
-               : node->c != 0 ? eval(r, node->c)
+        v = render_eval(r, node->b);
+        return value_true(&v) ? render_eval(r, node->a)
+               : node->c != 0 ? render_eval(r, node->c)
                               : (struct value){0};
-    case NODE_TEXT:
-    case NODE_OUTPUT:
-    case NODE_IF:
-    case NODE_FOR:
+    case NODE_CONTEXT ... NODE_TRUTH:
+        return block_eval(r, node);
+    case NODE_TEXT ... NODE_BLOCK:
         break;
     }
     return render_fail(r, node->at, "no expression");
@@ -554,13 +552,11 @@ static struct value eval(struct render *r, uint32_t n)
 
 /* --- statements --- */
 
-static void run(struct render *r, uint32_t n);
-
 static void run_output(struct render *r, const struct node *node)
 {
-    struct value v = value_text(r, node->at, eval(r, node->a));
+    struct value v = value_text(r, node->at, render_eval(r, node->a));
 
-    if (r->t->place == TEMPLATE_HTML)
+    if (r->t->place == TEMPLATE_HTML && node->which == 0)
         v = value_escaped(r, node->at, v);
     if (!r->failed)
         put_text(r, node->at, v.string, false);
@@ -568,7 +564,7 @@ static void run_output(struct render *r, const struct node *node)
 
 static void run_for(struct render *r, const struct node *node)
 {
-    struct value of = eval(r, node->a);
+    struct value of = render_eval(r, node->a);
     struct frame frame = {.outer = r->frame, .name = node->text};
     void *member = NULL;
 
@@ -581,7 +577,7 @@ static void run_for(struct render *r, const struct node *node)
         render_fail(r, node->at, "'for' goes over lists, and over the names of an object");
     }
     if (frame.len == 0 && node->c != 0)
-        run(r, node->c);
+        render_run(r, node->c);
     for (; frame.index < frame.len && render_spend(r, node->at, 1); frame.index++) {
         if (member == NULL) {
             frame.value = value_of_json(json_array_get(of.json, frame.index));
@@ -592,12 +588,12 @@ static void run_for(struct render *r, const struct node *node)
             member = json_object_iter_next(of.json, member);
         }
         r->frame = &frame;
-        run(r, node->b);
+        render_run(r, node->b);
         r->frame = frame.outer;
     }
 }
 
-static void run(struct render *r, uint32_t n)
+void render_run(struct render *r, uint32_t n)
 {
     for (; n != 0 && !r->failed; n = r->t->nodes[n].next) {
         const struct node *node = &r->t->nodes[n];
@@ -612,13 +608,16 @@ static void run(struct render *r, uint32_t n)
             scratch_free(r);
             break;
         case NODE_IF:
-            v = eval(r, node->a);
-            run(r, value_true(&v) ? node->b : node->c);
+            v = render_eval(r, node->a);
+            render_run(r, value_true(&v) ? node->b : node->c);
             break;
         case NODE_FOR:
             run_for(r, node);
             break;
-        case NODE_NAME ... NODE_CHOICE:
+        case NODE_BLOCK:
+            block_run(r, node);
+            break;
+        case NODE_NAME ... NODE_TRUTH:
             ASSERT(false); /* a statement */
         }
     }
@@ -634,7 +633,7 @@ int template_render(const struct template *t, struct json_t *variables,
                        .error = error,
                        .in_header = t->place == TEMPLATE_MESSAGE};
 
-    run(&r, t->first);
+    render_run(&r, t->first);
     scratch_free(&r);
     return r.failed ? -EINVAL : 0;
 }

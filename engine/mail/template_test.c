@@ -9,12 +9,14 @@
 #include <cmocka.h>
 #include <jansson.h>
 
-/* What Jinja itself says to most of this: tests/template/jinja.py. Here: what is ours alone. */
+/* What others say to most of this: tests/template. Here: what is ours alone. */
+
+static enum template_language language = TEMPLATE_JINJA; /* of what render() renders */
 
 static int render(const char *source, enum template_place place, const char *variables,
                   struct template_budget *budget, struct buf *out, struct template_error *error)
 {
-    struct template *t = template_compile(str_of(source), place, error);
+    struct template *t = template_compile(str_of(source), language, place, error);
     json_t *json = json_loads(variables, 0, NULL);
     int err;
 
@@ -169,12 +171,44 @@ static void test_literal(void **state)
     template_free(t);
 }
 
+/* Of Handlebars and Mustache: header lines, depth, loops within loops, places. */
+static void test_mustache(void **state)
+{
+    static const char *const loops = "{{#each l}}{{#each @root.l}}{{#each @root.l}}{{#each "
+                                     "@root.l}}x{{/each}}{{/each}}{{/each}}{{/each}}";
+    const char *v = "{\"x\": \"<a>\\r\\nB: c\\n\\n\", \"l\": [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]}";
+    struct template_budget budget = {1 << 20, 5000};
+    struct template_error e = {0};
+    struct buf out = {0};
+    char *deep = repeated("{{#a}}", 101, "");
+
+    (void)state;
+    language = TEMPLATE_HANDLEBARS;
+    check("S: {{ x }}|\n\n{{{x}}}", TEMPLATE_MESSAGE, v, "S: <a>  B: c  |\n\n<a>\r\nB: c\n\n");
+    check("<p>{{x}}", TEMPLATE_HTML, v, "<p>&lt;a&gt;\r\nB: c\n\n");
+    assert_int_not_equal(render(loops, TEMPLATE_TEXT, v, &budget, &out, &e), 0);
+    assert_non_null(strstr(e.text, "steps"));
+    e = refused("a\r\nb {{#if x}}", (struct template_budget){100, 100});
+    assert_int_equal(e.line, 2);
+    assert_int_equal(e.column, 3);
+    for (language = TEMPLATE_HANDLEBARS; language <= TEMPLATE_MUSTACHE; language++) {
+        e = refused(deep, (struct template_budget){100, 100});
+        assert_non_null(strstr(e.text, "deep"));
+        e = refused("{{> partial}}", (struct template_budget){100, 100});
+        assert_non_null(strstr(e.text, "partials"));
+    }
+    language = TEMPLATE_JINJA;
+    free(deep);
+    buf_done(&out);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_places),       cmocka_unit_test(test_values),
         cmocka_unit_test(test_bounds),       cmocka_unit_test(test_work_is_paid),
         cmocka_unit_test(test_error_places), cmocka_unit_test(test_literal),
+        cmocka_unit_test(test_mustache),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -211,6 +211,25 @@ def test_failed_recipients():
         check("nobody", (answer["success_count"], answer["ids"]), (0, []))
 
 
+def test_dialects():
+    """The same letter by each language; in none does a value make a header."""
+    server = Server({})
+    with Api(server.port) as engine:
+        for dialect, loop in (("Jinja", "{% for i in items %}{{ i }},{% endfor %}"),
+                              ("Handlebars", "{{#each items}}{{this}},{{/each}}"), ("Mustache", "{{#items}}{{.}},{{/items}}")):
+            engine.inject({
+                "envelope_sender": "b@s.example", "template_dialect": dialect,
+                "recipients": [{"email": f"{dialect.lower()}@x.example", "name": "太郎 <>",
+                                "substitutions": {"items": ["1", "<2>"], "evil": "x\r\nBcc: y@z.example\r\n\r\nbody"}}],
+                "content": {"from": {"email": "n@s.example"}, "subject": "{{ name }} {{ evil }}",
+                            "text_body": "{{ name }} " + loop, "html_body": "<p>{{ name }} " + loop}})
+        found = letters(server, 3)
+    for address, m in found.items():
+        check(address, (m["Subject"], m["Bcc"]), ("太郎 <> x  Bcc: y@z.example    body", None))
+        text, page = (p.get_content().strip() for p in m.iter_parts())
+        check(address, (text, page), ("太郎 <> 1,<2>,", "<p>太郎 &lt;&gt; 1,&lt;2&gt;,"))
+
+
 def test_times_and_names():
     """not_before, expires, priority, campaign and tenant are what the queue shows."""
     with Api() as engine:
@@ -241,6 +260,71 @@ def test_pool():
         check(f"no pool {text}", (status, json.loads(text)["field"]), (422, "pool"))
 
 
+def many(count, **more):
+    return {**LETTER, "recipients": [{"email": f"r{i}@x{i % 9}.example"} for i in range(count)], **more}
+
+
+def test_key():
+    """A request with a key is carried out once; another one with its key is refused, and so is the same
+    while it is under way."""
+    body = {**many(600), "idempotency_key": "朝のニュース 1"}
+    body["recipients"][7] = {"email": "no address"}
+    with Api(more={"routes": {}}, trusted_networks=[]) as engine:
+        mine, other = (engine.command("token", "add", name, "--scopes", "inject").strip()
+                       for name in ("mine", "other"))
+        headers = {"Authorization": f"Bearer {mine}"}
+        busy = threading.Event()
+
+        def hurry():
+            while not busy.is_set():
+                if engine.ask("POST", "/api/inject/v1", body, headers)[0] == 409:
+                    busy.set()
+
+        first = engine.inject(body, headers=headers)
+        check("counts", (first["success_count"], first["fail_count"]), (599, 1))
+        check("again", engine.inject(body, headers=headers), first)
+        rows = {r["id"] for r in engine.rows("queue", "list")}
+        check("ids", rows, set(first["ids"]))
+        status, _, text = engine.ask("POST", "/api/inject/v1", {**body, "campaign": "c"}, headers)
+        check(f"another {text}", (status, json.loads(text)["field"]), (409, "idempotency_key"))
+        others = engine.inject(body, headers={"Authorization": f"Bearer {other}"})
+        check("another's", set(others["ids"]) & rows, set())
+        big = {**many(20000), "idempotency_key": "big"}
+        body = big
+        threads = [threading.Thread(target=hurry) for _ in range(2)]
+        for t in threads:
+            t.start()
+        wait_until("a second one to be refused", busy.is_set)
+        for t in threads:
+            t.join()
+        check("all of it, once", engine.inject(big, headers=headers)["success_count"], 20000)
+        check("rows", engine.status()["queue"]["rows"], 2 * 599 + 20000)
+
+
+def test_key_and_kill():
+    """A request with a key that a crash cut is sent again: each letter is accepted once."""
+    body, parts = {**many(20000), "idempotency_key": "k"}, 0
+    with Api(more={"routes": {}}) as engine:
+        def cut():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                engine.ask("POST", "/api/inject/v1", body)
+
+        for _ in range(3):
+            before = engine.status()["queue"]["rows"]
+            thread = threading.Thread(target=cut)
+            thread.start()
+            wait_until("some of it", lambda: engine.status()["queue"]["rows"] > before or not thread.is_alive())
+            engine.kill()
+            thread.join()
+            engine.start()
+            parts += 0 < engine.status()["queue"]["rows"] < 20000
+        check("a part of it was accepted", parts > 0, True)
+        answer = engine.inject(body)
+        check("answer", (answer["success_count"], len(set(answer["ids"]))), (20000, 20000))
+        rows = collections.Counter(r["recipient"] for r in engine.rows("queue", "list"))
+        check("each once", (len(rows), set(rows.values())), (20000, {1}))
+
+
 # --- what is refused ---
 
 REFUSED = [
@@ -252,7 +336,7 @@ REFUSED = [
     ({**LETTER, "recipients": {"email": "a@x.example"}}, 400, "recipients"),
     ({**LETTER, "recipients": ["a@x.example"]}, 400, "recipients[0]"),
     ({**LETTER, "envelope_sender": "not an address"}, 422, "envelope_sender"),
-    ({**LETTER, "template_dialect": "Handlebars"}, 422, "template_dialect"),
+    ({**LETTER, "template_dialect": "Liquid"}, 422, "template_dialect"),
     ({**LETTER, "content": "{{ broken"}, 422, "content"),
     ({**LETTER, "content": {"amp_html_body": "x", "from": {"email": "a@b.example"}}}, 422, "content"),
     ({**LETTER, "content": {"text_body": "x"}}, 422, "content.from"),
@@ -265,6 +349,8 @@ REFUSED = [
     ({**LETTER, "content": {**LETTER["content"], "attachments":
                             [{"data": "*", "content_type": "a/b", "base64": True}]}}, 422, "content.attachments[0]"),
     ({**LETTER, "tenant": "a b"}, 422, "tenant"), ({**LETTER, "priority": 10}, 422, "priority"),
+    ({**LETTER, "idempotency_key": ""}, 422, "idempotency_key"),
+    ({**LETTER, "idempotency_key": "長" * 257}, 422, "idempotency_key"),
     ({**LETTER, "not_before": "soon"}, 422, "not_before"), ({**LETTER, "expires": 1}, 422, "expires"),
     ({**LETTER, "trace_headers": {"supplemental_header": True}}, 422, "trace_headers.supplemental_header"),
     (b'{"a":' * 40 + b"1" + b"}" * 40, 400, ""), (b"[" * 1000000, 400, ""), (b"[1]", 400, ""), (b"", 400, ""),
@@ -403,6 +489,8 @@ def test_tokens():
         engine.config["auth"] = {"users_file": str(engine.dir / "users")}
         engine.write_config()
         check("list", len(engine.command("token", "list").splitlines()), 3)
+        rows = {r["name"]: (r["scopes"], r.get("tenant")) for r in engine.rows("token", "list")}
+        check("rows", (rows["root"], rows["shop"]), ((["inject", "admin"], None), (["inject"], "acme")))
         engine.command("token", "add", "more")
 
 

@@ -1,4 +1,5 @@
-/* Lines of JSON {"template":...,"place":"text"|"html"|"message","variables":{...}} in, for each a
+/* Lines of JSON {"template":...,"language":"handlebars"|"mustache" (or none: Jinja),
+ * "place":"text"|"html"|"message","variables":{...}} in, for each a
  * line {"out":...} or {"error":...,"line":N,"column":N} out. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,6 +16,13 @@ static enum template_place place_of(const char *name)
                                           : TEMPLATE_TEXT;
 }
 
+static enum template_language language_of(const char *name)
+{
+    return name == NULL                      ? TEMPLATE_JINJA
+           : strcmp(name, "handlebars") == 0 ? TEMPLATE_HANDLEBARS
+                                             : TEMPLATE_MUSTACHE;
+}
+
 static json_t *answer(json_t *line)
 {
     json_t *source = json_object_get(line, "template");
@@ -22,6 +30,7 @@ static json_t *answer(json_t *line)
     struct template_error error = {0};
     struct template *t =
         template_compile((struct str){json_string_value(source), json_string_length(source)},
+                         language_of(json_string_value(json_object_get(line, "language"))),
                          place_of(json_string_value(json_object_get(line, "place"))), &error);
     struct buf out = {0};
     json_t *said;

@@ -1,0 +1,191 @@
+#include "http/once.h"
+
+#include <errno.h>
+
+#include <glib.h>
+
+#include "http/http_private.h"
+
+#define DAY_MS          (INT64_C(24) * 3600 * 1000)
+#define OLD_LETTERS_MAX 256 /* of a request, that take old keys with them */
+
+enum { KEY_REQUEST = 1, KEY_LETTER = 2 };
+
+/* Of what is put one behind the other. */
+static void sha256(uint8_t out[ONCE_SHA256], const struct str *texts, size_t len)
+{
+    GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
+    gsize out_len = ONCE_SHA256;
+
+    for (size_t i = 0; i < len; i++)
+        g_checksum_update(sum, (const guchar *)texts[i].ptr, (gssize)texts[i].len);
+    g_checksum_get_digest(sum, out, &out_len);
+    g_checksum_free(sum);
+}
+
+static void put_be(uint8_t *out, uint64_t v, int bytes)
+{
+    for (int i = 0; i < bytes; i++)
+        out[i] = (uint8_t)(v >> 8 * (bytes - 1 - i));
+}
+
+static void put_day(uint8_t *key, int64_t ms)
+{
+    put_be(key + 2, (uint64_t)(ms / DAY_MS), 4);
+}
+
+static struct str key_str(const uint8_t *key)
+{
+    return (struct str){(const char *)key, ONCE_KEY_BYTES};
+}
+
+static void letter_key(uint8_t out[ONCE_KEY_BYTES], const struct msgid *batch, uint32_t n)
+{
+    out[0] = STATE_REQUEST;
+    out[1] = KEY_LETTER;
+    memcpy(out + 2, batch->bytes, MSGID_BYTES);
+    put_be(out + 2 + MSGID_BYTES, n, 4);
+}
+
+/* Its record of today or, before the same hour, of yesterday. o->key gets the day of what is found.
+ * 0, -ENOENT or another error. */
+static int find(struct once *o, int64_t now_ms, struct buf *value)
+{
+    int err = -ENOENT;
+
+    for (int back = 0; err == -ENOENT && back < 2; back++) {
+        struct msgid batch;
+
+        put_day(o->key, now_ms - back * DAY_MS);
+        err = queue_state_get(o->queue, o->shard, key_str(o->key), value);
+        if (err == 0 && value->len < ONCE_VALUE_BYTES)
+            return -EBADMSG;
+        if (err < 0)
+            continue;
+        memcpy(batch.bytes, value->data, MSGID_BYTES);
+        if (msgid_ms(&batch) + ONCE_KEPT_MS <= now_ms) {
+            buf_clear(value);
+            err = -ENOENT;
+        }
+    }
+    return err;
+}
+
+static void take_old(void *arg, struct str key)
+{
+    struct once *o = arg;
+
+    if (key.len == ONCE_KEY_BYTES)
+        buf_put_str(&o->old, key);
+}
+
+/* Keys of before yesterday, as many as its letters take with them: half of each sort. */
+static int find_old(struct once *o, int64_t now_ms, size_t letters)
+{
+    size_t max = (letters < OLD_LETTERS_MAX ? letters : OLD_LETTERS_MAX) * ONCE_OLD_EACH / 2;
+    int64_t yesterday_ms = (now_ms / DAY_MS - 1) * DAY_MS;
+    uint8_t from[2] = {STATE_REQUEST, KEY_REQUEST}, to[2 + 6] = {STATE_REQUEST, KEY_REQUEST};
+    int err;
+
+    if (yesterday_ms <= 0)
+        return 0;
+    put_day(to, yesterday_ms);
+    err = queue_state_keys(o->queue, o->shard, (struct str){(char *)from, sizeof(from)},
+                           (struct str){(char *)to, 2 + 4}, max, take_old, o);
+    if (err < 0)
+        return err;
+    from[1] = to[1] = KEY_LETTER;
+    put_be(to + 2, (uint64_t)yesterday_ms, 6); /* as an id begins */
+    return queue_state_keys(o->queue, o->shard, (struct str){(char *)from, sizeof(from)},
+                            (struct str){(char *)to, sizeof(to)}, max, take_old, o);
+}
+
+static bool under_way(struct http *h, const struct once *o)
+{
+    for (struct list_node *n = list_first(&h->once); n != NULL; n = list_next(&h->once, n))
+        if (memcmp(LIST_ENTRY(n, struct once, node)->key + 6, o->key + 6, ONCE_NAME_BYTES) == 0)
+            return true;
+    return false;
+}
+
+int once_begin(struct once *o, struct http *h, const char *token, struct str key, struct str body,
+               size_t letters, const struct msgid *fresh)
+{
+    struct str owner = str_of(token == NULL ? "" : token);
+    int64_t now_ms = msgid_ms(fresh);
+    uint8_t sum[ONCE_SHA256];
+    struct buf value = {0};
+    bool busy;
+    int err;
+
+    *o = (struct once){.queue = h->shared->queue, .batch = *fresh};
+    sha256(sum, (struct str[]){owner, {"", 1}, key}, 3); /* no name has a NUL */
+    o->key[0] = STATE_REQUEST;
+    o->key[1] = KEY_REQUEST;
+    memcpy(o->key + 6, sum, ONCE_NAME_BYTES);
+    o->shard = queue_shard_of(o->queue, (struct str){(char *)sum, ONCE_NAME_BYTES});
+    pthread_mutex_lock(&h->lock);
+    busy = under_way(h, o);
+    if (!busy) {
+        list_push_back(&h->once, &o->node);
+        o->http = h;
+    }
+    pthread_mutex_unlock(&h->lock);
+    if (busy)
+        return -EBUSY;
+    sha256(sum, &body, 1);
+    err = find(o, now_ms, &value);
+    if (err == 0) {
+        o->again = true;
+        memcpy(o->batch.bytes, value.data, MSGID_BYTES);
+        err = memcmp(value.data + MSGID_BYTES, sum, ONCE_SHA256) == 0 ? 0 : -EEXIST;
+    } else if (err == -ENOENT) {
+        put_day(o->key, now_ms);
+        err = 0;
+    }
+    memcpy(o->value, o->batch.bytes, MSGID_BYTES);
+    memcpy(o->value + MSGID_BYTES, sum, ONCE_SHA256);
+    buf_done(&value);
+    return err < 0 ? err : find_old(o, now_ms, letters);
+}
+
+int once_accepted(const struct once *o, uint32_t n)
+{
+    uint8_t key[ONCE_KEY_BYTES];
+    struct buf value = {0};
+    int err;
+
+    if (!o->again)
+        return 0;
+    letter_key(key, &o->batch, n);
+    err = queue_state_get(o->queue, o->shard, key_str(key), &value);
+    buf_done(&value);
+    return err == 0 || err == -EBADMSG ? 1
+           : err == -ENOENT            ? 0
+                                       : err; /* what is damaged is there */
+}
+
+void once_letter(struct once *o, uint32_t n, struct once_letter *out)
+{
+    letter_key(out->key, &o->batch, n);
+    out->states[0] =
+        (struct queue_state){key_str(o->key), {(char *)o->value, ONCE_VALUE_BYTES}, false};
+    out->states[1] = (struct queue_state){key_str(out->key), STR(""), false};
+    out->states_len = 2;
+    for (size_t i = 0; i < ONCE_OLD_EACH && o->old_at < o->old.len; i++) {
+        out->states[out->states_len++] =
+            (struct queue_state){key_str(o->old.data + o->old_at), STR(""), true};
+        o->old_at += ONCE_KEY_BYTES;
+    }
+}
+
+void once_end(struct once *o)
+{
+    if (o->http == NULL)
+        return;
+    pthread_mutex_lock(&o->http->lock);
+    list_remove(&o->node);
+    pthread_mutex_unlock(&o->http->lock);
+    buf_done(&o->old);
+    o->http = NULL;
+}

@@ -1,0 +1,18 @@
+// Lines of JSON {"template","place","variables"} in; for each a line with what Handlebars makes of it, or null.
+const handlebars = require("handlebars");
+const compare = (test) => (a, b) => test(a, b);
+handlebars.registerHelper({
+  eq: compare((a, b) => a === b), ne: compare((a, b) => a !== b), lt: compare((a, b) => a < b),
+  lte: compare((a, b) => a <= b), gt: compare((a, b) => a > b), gte: compare((a, b) => a >= b),
+  and: (a, b) => !handlebars.Utils.isEmpty(a) && a !== 0 && !handlebars.Utils.isEmpty(b) && b !== 0,
+  or: (a, b) => (!handlebars.Utils.isEmpty(a) && a !== 0) || (!handlebars.Utils.isEmpty(b) && b !== 0),
+  not: (a) => handlebars.Utils.isEmpty(a) || a === 0,
+});
+for (const line of require("fs").readFileSync(0, "utf8").split("\n").filter(Boolean)) {
+  const { template, place, variables } = JSON.parse(line);
+  let out = null;
+  try {
+    out = handlebars.compile(template, { noEscape: place !== "html" })(variables);
+  } catch (error) { /* it is refused */ }
+  console.log(JSON.stringify(out));
+}
