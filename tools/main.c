@@ -28,6 +28,7 @@ static int source(int argc, char **argv)
 static const struct command commands[] = {
     {"serve", cmd_serve, "run the engine"},
     {"send", cmd_send, "send a message to one recipient or to a list"},
+    {"sendmail", cmd_sendmail, "send a message from stdin, as sendmail does; mailq too"},
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
     {"status", cmd_status, "what the engine is doing, live"},
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
@@ -106,6 +107,30 @@ static int run(const struct command *command, int argc, char **argv)
     return finish(command->run(argc, argv));
 }
 
+/* The names under which programs of Unix know it: links to this program. */
+static const struct {
+    const char *name, *option; /* option: of sendmail, that the name stands for */
+} other_names[] = {{"sendmail", NULL}, {"mailq", "-bp"}, {"newaliases", "-bi"}};
+
+/* False: it was called by its own name. */
+static bool run_as_sendmail(int argc, char **argv, int *code)
+{
+    const char *slash = strrchr(argv[0], '/'), *name = slash != NULL ? slash + 1 : argv[0];
+    char title[] = "sendmail", option[8];
+
+    for (size_t i = 0; i < sizeof(other_names) / sizeof(other_names[0]); i++) {
+        if (strcmp(name, other_names[i].name) != 0)
+            continue;
+        snprintf(option, sizeof(option), "%s",
+                 other_names[i].option != NULL ? other_names[i].option : "");
+        *code = finish(other_names[i].option == NULL
+                           ? cmd_sendmail(argc, argv)
+                           : cmd_sendmail(2, (char *[]){title, option, NULL}));
+        return true;
+    }
+    return false;
+}
+
 /* jemalloc's settings; MALLOC_CONF in the environment comes after them. What is free goes back to
  * the system after one second instead of ten: 18,000 sessions then take 19 KiB each instead of 21.
  */
@@ -115,7 +140,10 @@ int main(int argc, char **argv)
 {
     const struct command *command;
     const char *name = argc > 1 ? argv[1] : NULL;
+    int code;
 
+    if (argc > 0 && run_as_sendmail(argc, argv, &code))
+        return code;
     if (name == NULL) {
         print_help(stderr);
         return EXIT_USAGE;

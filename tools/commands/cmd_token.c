@@ -11,13 +11,15 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <jansson.h>
+
 #include "config/config.h"
 #include "http/tokens.h"
 #include "tools/commands/commands.h"
 
 static const char help[] =
     "usage: hayauma token add NAME [--scopes LIST] [--tenant NAME] [options]\n"
-    "       hayauma token list [options]\n"
+    "       hayauma token list [--json] [options]\n"
     "       hayauma token remove NAME [options]\n"
     "\n"
     "Tokens of the HTTP API. 'add' prints a new one, once: only its hash is kept. A running "
@@ -27,6 +29,7 @@ static const char help[] =
     "  --scopes LIST      what it may do: inject (send mail), read (metrics), admin (all), with\n"
     "                     commas (default: inject)\n"
     "  --tenant NAME      mail sent with it is this tenant's\n"
+    "  --json             a JSON object a line\n"
     "  --file FILE        the file of tokens (default: http.tokens of the configuration)\n"
     "  -c, --config FILE  configuration (default " CONFIG_FILE ")\n"
     "  -h, --help         this text\n"
@@ -38,6 +41,7 @@ struct options {
     char *path; /* of the tokens */
     char *user; /* whose a new file is; NULL: its directory's owner's */
     struct token_list list;
+    bool json;
 };
 
 static int failed(const char *what, const char *why)
@@ -132,6 +136,22 @@ static int add(struct options *o, const char *name)
     return code;
 }
 
+static void print_json(const struct token *t, struct str scopes, const char *made)
+{
+    json_t *names = json_array(), *row;
+
+    while (scopes.len > 0) {
+        struct str one = str_take(&scopes, ',');
+
+        json_array_append_new(names, json_stringn(one.ptr, one.len));
+    }
+    row = json_pack("{s:s,s:o,s:s*,s:s}", "name", t->name, "scopes", names, "tenant",
+                    t->tenant[0] == '\0' ? NULL : t->tenant, "created", made);
+    json_dumpf(row, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(row);
+}
+
 static int list_all(const struct options *o)
 {
     struct buf scopes = {0};
@@ -145,8 +165,11 @@ static int list_all(const struct options *o)
         buf_clear(&scopes);
         token_scopes_put(&scopes, t->scopes);
         strftime(made, sizeof(made), "%Y-%m-%d", gmtime_r(&created, &tm));
-        printf("%-24s %-18.*s %-16s %s\n", t->name, STR_FMT(buf_str(&scopes)),
-               t->tenant[0] == '\0' ? "-" : t->tenant, made);
+        if (o->json)
+            print_json(t, buf_str(&scopes), made);
+        else
+            printf("%-24s %-18.*s %-16s %s\n", t->name, STR_FMT(buf_str(&scopes)),
+                   t->tenant[0] == '\0' ? "-" : t->tenant, made);
     }
     buf_done(&scopes);
     return EXIT_OK;
@@ -169,6 +192,8 @@ static int run(struct options *o, const char *what, const char *name)
 
     if (!lists && !adds && strcmp(what, "remove") != 0)
         return usage_error(what, "is none of add, list, remove");
+    if (o->json && !lists)
+        return usage_error("--json", "is for list");
     if (lists != (name == NULL))
         return usage_error(what, lists ? "takes no name" : "takes a name");
     code = find_file(o);
@@ -186,10 +211,13 @@ static int run(struct options *o, const char *what, const char *name)
 
 int cmd_token(int argc, char **argv)
 {
-    static const struct option longs[] = {
-        {"scopes", required_argument, NULL, 's'}, {"tenant", required_argument, NULL, 't'},
-        {"file", required_argument, NULL, 'f'},   {"config", required_argument, NULL, 'c'},
-        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {{"scopes", required_argument, NULL, 's'},
+                                          {"tenant", required_argument, NULL, 't'},
+                                          {"json", no_argument, NULL, 'j'},
+                                          {"file", required_argument, NULL, 'f'},
+                                          {"config", required_argument, NULL, 'c'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
     struct options o = {.config = CONFIG_FILE, .scopes = "inject"};
     int c;
 
@@ -200,6 +228,9 @@ int cmd_token(int argc, char **argv)
             break;
         case 't':
             o.tenant = optarg;
+            break;
+        case 'j':
+            o.json = true;
             break;
         case 'f':
             o.file = optarg;

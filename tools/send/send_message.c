@@ -160,25 +160,28 @@ static int take_facts(const char *file, struct send_message *m)
 
 int send_message_read(const char *file, struct send_message *out)
 {
-    struct send_message m = {0};
     struct buf raw = {0};
-    struct str text;
     int err = send_read_file(file, &raw);
 
-    text = buf_str(&raw);
-    if (err == 0) {
-        size_t lead = trace_lead((const uint8_t *)text.ptr, text.len);
-
-        text = (struct str){text.ptr + lead, text.len - lead};
-    }
     if (err == 0)
-        err = check_header(file, text);
+        err = send_message_take(file, buf_str(&raw), out);
+    buf_done(&raw);
+    return err;
+}
+
+int send_message_take(const char *file, struct str text, struct send_message *out)
+{
+    struct send_message m = {0};
+    size_t lead = trace_lead((const uint8_t *)text.ptr, text.len);
+    int err;
+
+    text = (struct str){text.ptr + lead, text.len - lead};
+    err = check_header(file, text);
     if (err == 0) {
         mime_put_lines(&m.content, text);
         drop_bcc(&m.content);
         err = take_facts(file, &m);
     }
-    buf_done(&raw);
     if (err < 0) {
         send_message_done(&m);
         return err;

@@ -29,6 +29,8 @@ struct send_message {
 
 /* Both report what is wrong and return 0 or -errno. */
 int send_message_read(const char *file, struct send_message *out) MUST_USE;
+/* text is a whole message, with any line ends; file: what to call it in an error. */
+int send_message_take(const char *file, struct str text, struct send_message *out) MUST_USE;
 int send_message_build(const struct send_parts *parts, struct send_message *out) MUST_USE;
 void send_message_done(struct send_message *m);
 /* What an attachment of this path is called. */

@@ -66,7 +66,7 @@ static void copy_fill(struct send *c, struct send_copy *copy, uint16_t rcpts)
     for (uint16_t i = 0; i < rcpts; i++) {
         struct str address = send_list_wire(&c->list, copy->recipients[i]);
 
-        copy->rcpts[i] = (struct smtp_transaction_rcpt){.address = address};
+        copy->rcpts[i] = (struct smtp_transaction_rcpt){.address = address, .notify = c->notify};
         for (size_t k = 0; k < address.len && !utf8; k++)
             utf8 = (unsigned char)address.ptr[k] > 127;
     }
@@ -74,6 +74,8 @@ static void copy_fill(struct send *c, struct send_copy *copy, uint16_t rcpts)
     send_message_copy(&c->message, to, c->id_domain, &c->ids, io_wall_ms(c->io), &copy->content);
     copy->t = (struct smtp_transaction){
         .sender = str_of(c->sender),
+        .envid = str_of(c->envid),
+        .ret = c->ret,
         .eight_bit = c->message.eight_bit || utf8,
         .smtputf8 = utf8,
         .dot_lines = c->message.dot_lines,

@@ -20,6 +20,9 @@ struct send {
     struct send_parts parts;
     struct submit_options submit_options;
     uint32_t batch;
+    uint8_t notify; /* enum smtp_dsn_notify bits, of each recipient */
+    enum smtp_ret ret;
+    const char *envid; /* or NULL */
     bool quiet, json;
 
     struct send_list list;

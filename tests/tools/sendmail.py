@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""hayauma sendmail: as programs call it."""
+
+import os
+import pathlib
+import pwd
+import re
+import shutil
+import socket
+import subprocess
+
+from cases import Sink, TempDir, free_port, program, run
+from send import Keeper, parsed
+
+USER = pwd.getpwuid(os.getuid()).pw_name
+MAILNAME = pathlib.Path("/etc/mailname")
+HOST = (MAILNAME.read_text().strip() if MAILNAME.exists() else "") or socket.gethostname()
+
+
+def sendmail(server, *arguments, text="", code=0, link=None):
+    """What it says on stderr; link: a path that it is called by."""
+    done = subprocess.run([link, *arguments] if link else [program(), "sendmail", *arguments],
+                          input=text.encode() if isinstance(text, str) else text, capture_output=True, timeout=60,
+                          env={**os.environ, "HAYAUMA_SERVER": server}, check=False)
+    assert done.returncode == code, (done.returncode, code, done.stderr)
+    return done.stderr.decode()
+
+
+def recipients(kept):
+    return [re.sub(r">.*", "", r) for r in kept[1]]
+
+
+def test_recipients_of_the_header():
+    text = ("To: Taro <taro@a.example>, hana@a.example\nCc: group: one@b.example,\n two@b.example;\n"
+            "Bcc: secret@c.example\nSubject: x\n\n.dot\n.\nbehind\n")
+    with Keeper() as keeper:
+        sendmail(keeper.address, "-t", "-i", "extra@d.example", text=text)
+        (kept,) = keeper.kept
+        assert recipients(kept) == ["extra@d.example", "taro@a.example", "hana@a.example", "one@b.example",
+                                    "two@b.example", "secret@c.example"], kept
+        message = parsed(kept)
+        assert message["Bcc"] is None and b"secret" not in kept[2]
+        assert kept[2].endswith(b"\r\n\r\n.dot\r\n.\r\nbehind\r\n"), kept[2]
+        assert message["From"].addresses[0].addr_spec == f"{USER}@{HOST}"
+        assert message["Date"].datetime and message["Message-ID"]
+        assert kept[0].startswith(f"MAIL FROM:<{USER}@{HOST}>"), kept
+        keeper.kept.clear()
+        sendmail(keeper.address, "-t", text=text)  # ends at the dot
+        assert keeper.kept[0][2].endswith(b"\r\n\r\n.dot\r\n"), keeper.kept
+
+
+def test_sender_and_names():
+    with Keeper() as keeper:
+        sendmail(keeper.address, "-f", "bounce@a.example", "-F", "早馬", "root", text="no header here: at all\n")
+        (kept,) = keeper.kept
+        message = parsed(kept)
+        assert kept[0].startswith("MAIL FROM:<bounce@a.example>") and recipients(kept) == [f"root@{HOST}"]
+        assert (message["From"].addresses[0].display_name, message["From"].addresses[0].addr_spec) == \
+            ("早馬", "bounce@a.example")
+        assert kept[2].endswith(b"\r\n\r\nno header here: at all\r\n"), kept[2]
+        keeper.kept.clear()
+        sendmail(keeper.address, "-f", "", "-oi", "-oem", "-odb", "-B8BITMIME", "-N", "success,delay", "-R", "hdrs",
+                 "a..b@docomo.example", text="From: x@a.example\r\nTo: y@a.example\r\nX: 早\r\n\r\nbody")
+        (kept,) = keeper.kept
+        assert kept[0].startswith("MAIL FROM:<>") and recipients(kept) == ['"a..b"@docomo.example'], kept
+        assert parsed(kept)["From"] == "x@a.example" and kept[2].endswith(b"\r\n\r\nbody\r\n")
+
+
+def test_exit_status():
+    text = "Subject: x\n\nx\n"
+    dead = f"127.0.0.1:{free_port()}"
+    assert "Connection refused" in sendmail(dead, "a@b.example", text=text, code=75)
+    assert "no recipients" in sendmail(dead, text=text, code=64)
+    assert "no recipients" in sendmail(dead, "-t", text=text, code=65)
+    assert "not a mail address" in sendmail(dead, "a b@c.example", text=text, code=65)
+    assert "-N takes" in sendmail(dead, "-N", "often", "a@b.example", text=text, code=64)
+    assert "-bs" in sendmail(dead, "-bs", code=64)
+    sendmail(dead, "-bi")
+    temp = TempDir()
+    behaviour = temp.path / "b.yaml"
+    behaviour.write_text("default: {}\nclasses:\n  - {name: no, domains: [no.example], refuse: 1}\n")
+    with Sink(behaviour) as sink:
+        sendmail(f"127.0.0.1:{sink.port}", "a@b.example", text=text)
+        assert "a@no.example: 5" in sendmail(f"127.0.0.1:{sink.port}", "a@no.example", "a@b.example", text=text, code=69)
+
+
+def test_other_names():
+    temp = TempDir()
+    links = {name: temp.path / name for name in ("sendmail", "mailq", "newaliases")}
+    for path in links.values():
+        path.symlink_to(pathlib.Path(program()).resolve())
+    with Keeper() as keeper:
+        sendmail(keeper.address, "-t", text="To: a@b.example\n\nx\n", link=links["sendmail"])
+        assert recipients(keeper.kept[0]) == ["a@b.example"]
+        sendmail(keeper.address, link=links["newaliases"])
+        assert "cannot reach the engine" in sendmail(keeper.address, link=links["mailq"], code=3)
+        if shutil.which("php"):  # as PHP's mail() calls it
+            keeper.kept.clear()
+            subprocess.run(["php", "-d", f"sendmail_path={links['sendmail']} -t -i", "-r",
+                            "exit(mail('php@b.example', 'subject', \"one\\n.\\ntwo\", 'From: p@a.example') ? 0 : 1);"],
+                           check=True, timeout=60, env={**os.environ, "HAYAUMA_SERVER": keeper.address})
+            assert recipients(keeper.kept[0]) == ["php@b.example"]
+            assert keeper.kept[0][2].endswith(b"\r\n\r\none\r\n.\r\ntwo\r\n"), keeper.kept
+
+
+if __name__ == "__main__":
+    run(globals())
