@@ -272,9 +272,9 @@ static int find_in_lane(MDB_cursor *rows, const struct spread_part *part, MDB_va
     struct row_key row;
     int rc;
 
-    memcpy(lane, key->mv_data, lane_len);
-    if (!codec_row_key_parse(val_str(key), &row))
+    if (!codec_row_key_parse(val_str(key), &row)) /* it may be longer than any key of a row */
         return mdb_cursor_get(rows, key, value, MDB_NEXT);
+    memcpy(lane, key->mv_data, lane_len);
     key->mv_size = codec_row_key(bytes, part->flow, row.queue, part->due_ms, &part->id, 0);
     key->mv_data = bytes;
     rc = mdb_cursor_get(rows, key, value, MDB_SET_RANGE);

@@ -347,14 +347,13 @@ static void test_refused(void **state)
     struct queue_counters c;
 
     for (uint32_t i = 0; i < SHARDS; i++) {
-        struct recipient *r;
+        static const char name[QUEUE_NAME_MAX + 1] = "\1";
+        struct str *queue;
 
         rng_seed(&f->rng, 17 + i);
         spread_make(f, 0);
-        r = f->parts[i].rows[0].rcpt;
-        r->due_ms = -1; /* no row can be */
-        f->parts[i].rows[0] = f->parts[i].rows[1];
-        f->parts[i].rows[1].rcpt = r;
+        queue = &f->parts[i].rows[1].rcpt->queue;
+        *queue = (struct str){name, queue->len}; /* with a NUL: no row can be */
         run_to_end(f);
         assert_int_equal(f->result, -EINVAL);
         for (uint32_t j = 0; j < SHARDS; j++) {
@@ -365,11 +364,53 @@ static void test_refused(void **state)
     }
 }
 
+/* A damaged key, longer than any of a row, among those that a start looks through to drop a part.
+ */
+static void test_long_key(void **state)
+{
+    struct fixture *f = *state;
+    uint8_t bytes[500] = {ROW_FRESH}; /* flow 0 */
+    MDB_val key = {sizeof(bytes), bytes}, value = {1, bytes};
+    struct queue_counters c;
+    MDB_txn *txn;
+    struct queue *q;
+    char *command;
+
+    memset(bytes + ROW_KEY_HEAD, 'z', sizeof(bytes) - ROW_KEY_HEAD);
+    rng_seed(&f->rng, 1);
+    spread_make(f, 0);
+    queue_spread_submit(f->port, &f->spread);
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        struct shard *s = f->q->shards[i];
+
+        queue_pump_part(f->q, i, QUEUE_COMMITTER);
+        assert_int_equal(mdb_txn_begin(s->env, NULL, 0, &txn), 0);
+        assert_int_equal(mdb_put(txn, s->rows, &key, &value, 0), 0);
+        assert_int_equal(mdb_txn_commit(txn), 0);
+    }
+    assert_true(asprintf(&command, "cp -a %s %s", f->dir, f->copy) > 0);
+    assert_int_equal(system(command), 0);
+    free(command);
+    open_at(f, f->copy, &q);
+    for (uint32_t i = 0; i < SHARDS; i++) {
+        queue_counters(q, i, &c);
+        assert_int_equal(c.rows, 1); /* the damaged one */
+        assert_int_equal(c.messages, 0);
+    }
+    queue_close(q);
+    while (!f->ended) {
+        queue_pump(f->q);
+        queue_port_poll(f->port);
+    }
+    spread_free(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_all_or_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_long_key, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
