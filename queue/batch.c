@@ -103,7 +103,7 @@ static int refs_apply(struct batch *b, const struct refs_delta *d)
     if (rc != 0 && rc != MDB_NOTFOUND)
         return rc;
     /* A count that cannot be trusted must not delete content: it then stays for good. */
-    if (rc == 0 && codec_refs_decode(&d->id, val_str(&value), &count) < 0)
+    if (rc == 0 && (codec_refs_decode(&d->id, val_str(&value), &count) < 0 || count > INT64_MAX))
         return 0;
     if (rc == MDB_NOTFOUND && d->delta <= 0)
         return 0;

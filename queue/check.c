@@ -260,8 +260,7 @@ static int check_tree(struct check *c, const struct tree *tree, enum tree_kind k
 
 static bool meta_valid(const uint8_t *meta)
 {
-    return get(meta + 10, 2) == PAGE_META && get(meta + HEADER_BYTES, 4) == MAGIC &&
-           get(meta + HEADER_BYTES + 4, 4) == DATA_VERSION;
+    return get(meta + 10, 2) == PAGE_META && get(meta + HEADER_BYTES, 4) == MAGIC;
 }
 
 static uint64_t meta_transaction(const uint8_t *meta)
@@ -279,6 +278,8 @@ static int read_metas(struct check *c, uint8_t newer[META_BYTES])
     if (err < 0)
         return err;
     c->page_bytes = get(meta[0] + HEADER_BYTES + 24, 4);
+    if (meta_valid(meta[0]) && get(meta[0] + HEADER_BYTES + 4, 4) != DATA_VERSION)
+        return fault(c, 0, "is of another version of LMDB");
     if (!meta_valid(meta[0]) || c->page_bytes < PAGE_BYTES_MIN || c->page_bytes > PAGE_BYTES_MAX ||
         (c->page_bytes & (c->page_bytes - 1)) != 0)
         return fault(c, 0, "is no first page of a shard");
@@ -287,7 +288,8 @@ static int read_metas(struct check *c, uint8_t newer[META_BYTES])
         return err;
     even = meta_transaction(meta[0]);
     odd = meta_transaction(meta[1]);
-    if (!meta_valid(meta[1]) || even % 2 != 0 || (odd != even + 1 && even != odd + (odd != 0)))
+    if (!meta_valid(meta[1]) || get(meta[1] + HEADER_BYTES + 4, 4) != DATA_VERSION ||
+        even % 2 != 0 || (odd != even + 1 && even != odd + (odd != 0)))
         return fault(c, 1, "does not belong to the page before it");
     memcpy(newer, meta[odd > even], META_BYTES);
     return 0;

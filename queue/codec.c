@@ -152,13 +152,16 @@ static uint64_t in_varint(struct in *in)
     return 0;
 }
 
-/* Reads fields to the end of in. 0, -EBADMSG, or -EPROTO: a field that this version must not pass
- * by. */
-static int in_fields(struct in *in, struct str *strings, size_t len)
+/* Reads fields to the end of in; *unknown: those from the first one on whose tag is above len, all
+ * of them, since they stand in the order of their tags. 0, -EBADMSG, or -EPROTO: a field that this
+ * version must not pass by. */
+static int in_fields(struct in *in, struct str *strings, size_t len, struct str *unknown)
 {
     uint64_t last = 0;
 
+    *unknown = (struct str){0};
     while (!in->bad && in->at != in->end) {
+        const char *field = (const char *)in->at;
         uint64_t tag = in_uint(in, 1), n = in_varint(in);
         const uint8_t *at = n > (uint64_t)(in->end - in->at) ? NULL : in_take(in, (size_t)n);
 
@@ -169,6 +172,8 @@ static int in_fields(struct in *in, struct str *strings, size_t len)
             strings[tag - 1] = (struct str){(const char *)at, (size_t)n};
         else if (tag >= FIELD_CRITICAL)
             return -EPROTO;
+        else if (unknown->len == 0)
+            *unknown = (struct str){field, (size_t)((const char *)in->end - field)};
     }
     return in_end(in);
 }
@@ -181,7 +186,7 @@ bool codec_row_valid(const struct recipient *r)
            memchr(r->queue.ptr, 0, r->queue.len) == NULL && r->due_ms >= 0 &&
            r->due_ms <= QUEUE_DUE_HELD && r->address.len <= UINT16_MAX &&
            r->orcpt.len <= UINT16_MAX && r->last_error.len <= UINT16_MAX &&
-           r->variables.len <= UINT32_MAX;
+           r->variables.len <= UINT32_MAX && r->unknown.len <= UINT32_MAX;
 }
 
 /* The class follows from what names the row anyway, so that whoever knows the row knows its key. */
@@ -255,7 +260,7 @@ size_t codec_row_bytes(const struct recipient *r)
     struct str fields[ROW_FIELDS];
 
     row_fields(r, fields);
-    return ROW_FIXED + fields_bytes(fields, ROW_FIELDS);
+    return ROW_FIXED + fields_bytes(fields, ROW_FIELDS) + r->unknown.len;
 }
 
 void codec_row_encode(uint8_t *out, struct str key, const struct recipient *r)
@@ -271,6 +276,10 @@ void codec_row_encode(uint8_t *out, struct str key, const struct recipient *r)
     at = out_uint(at, r->lifetime_s, 4);
     at = out_uint(at, (uint64_t)r->last_attempt_ms, 6);
     at = out_fields(at, fields, ROW_FIELDS);
+    if (r->unknown.len > 0) { /* their tags are above those that this build knows */
+        memcpy(at, r->unknown.ptr, r->unknown.len);
+        at += r->unknown.len;
+    }
     seal(out, (size_t)(at - out), key.ptr, key.len);
 }
 
@@ -287,12 +296,12 @@ int codec_row_decode(struct str key, struct str value, struct row_state *out)
     out->attempts = (uint16_t)in_uint(&in, 2);
     out->lifetime_s = (uint32_t)in_uint(&in, 4);
     out->last_attempt_ms = (int64_t)in_uint(&in, 6);
-    err = in_fields(&in, fields, ROW_FIELDS);
+    err = in_fields(&in, fields, ROW_FIELDS, &out->unknown);
     out->address = fields[0];
     out->orcpt = fields[1];
     out->last_error = fields[2];
     out->variables = fields[3];
-    return err;
+    return err == 0 && (out->flags & ~RECIPIENT_FLAGS) != 0 ? -EPROTO : err;
 }
 
 /* --- content: a head with its own seal (listings read only that) and the content's tail --- */
@@ -374,7 +383,7 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
 {
     const uint8_t *bytes = (const uint8_t *)value.ptr;
     struct in in = {bytes, bytes + value.len, false};
-    struct str strings[CONTENT_FIELDS] = {{0}};
+    struct str strings[CONTENT_FIELDS] = {{0}}, unknown;
     struct content_record r;
     uint64_t state;
     size_t head;
@@ -397,10 +406,10 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     fields->priority = (uint8_t)in_uint(&in, 1);
     fields->recipients = (uint32_t)in_uint(&in, 4);
     state = in_uint(&in, 1);
-    if (state > CONTENT_PREPARED)
+    if (state > CONTENT_PREPARED || (fields->flags & ~MESSAGE_FLAGS) != 0)
         return -EPROTO;
     r.prepared = state == CONTENT_PREPARED;
-    err = in_fields(&in, strings, CONTENT_FIELDS);
+    err = in_fields(&in, strings, CONTENT_FIELDS, &unknown);
     if (err < 0)
         return err;
     fields->sender = strings[0];
@@ -532,14 +541,14 @@ int codec_flow_decode(struct str key, struct str value, struct queue_flow *out)
 {
     const uint8_t *bytes = (const uint8_t *)value.ptr;
     struct in in = {bytes, bytes + value.len, false};
-    struct str names[3] = {{0}};
+    struct str names[3] = {{0}}, unknown;
     int err;
 
     if (key.len != FLOW_KEY_BYTES || value.len < 1)
         return -EBADMSG;
     *out = (struct queue_flow){.id = (uint32_t)in_be((const uint8_t *)key.ptr + 1, 4),
                                .priority = (uint8_t)in_uint(&in, 1)};
-    err = in_fields(&in, names, ARRAY_LEN(names));
+    err = in_fields(&in, names, ARRAY_LEN(names), &unknown);
     out->tenant = names[0];
     out->campaign = names[1];
     out->pool = names[2];
@@ -582,7 +591,8 @@ void codec_format_encode(uint8_t out[FORMAT_BYTES], const struct queue_format *f
     at = out_uint(at, format->shards, 4);
     at = out_uint(at, format->shard, 4);
     memcpy(at, format->id, sizeof(format->id));
-    out_uint(at + sizeof(format->id), format->complete, 1);
+    at = out_uint(at + sizeof(format->id), format->complete, 1);
+    out_uint(at, format->needs, 8);
     seal(out, FORMAT_BYTES, format_key, sizeof(format_key) - 1);
 }
 
@@ -591,7 +601,10 @@ int codec_format_decode(struct str value, struct queue_format *out)
     const uint8_t *bytes = (const uint8_t *)value.ptr, *id;
     struct in in = {bytes, bytes + value.len, false};
     uint32_t crc = (uint32_t)in_uint(&in, CRC_BYTES);
+    struct str unknown;
+    int err;
 
+    out->needs = 0;
     out->version = (uint32_t)in_uint(&in, 4);
     if (in.bad || crc != crc32c(crc32c(0, format_key, sizeof(format_key) - 1), bytes + CRC_BYTES,
                                 value.len - CRC_BYTES))
@@ -604,5 +617,7 @@ int codec_format_decode(struct str value, struct queue_format *out)
     if (id != NULL)
         memcpy(out->id, id, sizeof(out->id));
     out->complete = (uint8_t)in_uint(&in, 1);
-    return in_end(&in);
+    out->needs = in_uint(&in, 8);
+    err = in_fields(&in, NULL, 0, &unknown);
+    return err == 0 && (out->needs & ~FORMAT_NEEDS_KNOWN) != 0 ? -EPROTO : err;
 }

@@ -67,12 +67,15 @@ struct row_state {
     uint16_t attempts;
     uint32_t lifetime_s;
     int64_t last_attempt_ms;
-    struct str address, orcpt, variables, last_error; /* into the value decoded */
+    /* Into the value decoded. unknown: the fields that this build does not know, as they lie there.
+     */
+    struct str address, orcpt, variables, last_error, unknown;
 };
 
-/* Values of rows and of contents end in tagged fields: tag 1, length as a varint, bytes, in order
- * of their tags, each at most once, none that is empty. A decoder passes tags by that it does not
- * know, below FIELD_CRITICAL; one from there on is of a newer version (-EPROTO). */
+/* Values of rows, contents, flows and the format end in tagged fields: tag 1, length as a varint,
+ * bytes, in order of their tags, each at most once, none that is empty. A decoder passes tags by
+ * that it does not know, below FIELD_CRITICAL; one from there on is of a newer version (-EPROTO).
+ * Whoever stores a row again writes the fields back that it does not know. */
 #define FIELD_CRITICAL 128
 
 size_t codec_row_bytes(const struct recipient *r);
@@ -168,16 +171,23 @@ void codec_part_encode(uint8_t out[PART_VALUE_BYTES], const struct spread_part *
 int codec_part_decode(struct str key, struct str value, struct spread_part *out) MUST_USE;
 
 /* Meta: key "format"; value: what this queue is. */
-#define FORMAT_BYTES 33
-/* 2: rows have a class. 3 is under way: a draft is refused by every other build. */
-#define FORMAT_VERSION 0x80000003u
+#define FORMAT_BYTES   41
+#define FORMAT_VERSION 3u
+#define FORMAT_DRAFT                                                                               \
+    0x80000000u /* in the version of queues of builds before the format was final */
+/* What a build has to know to open a queue, a bit each: so far nothing. A later build that stores
+ * what an earlier one must not pass by gives it a bit, and sets that before (queue/DESIGN.md,
+ * section 7). */
+#define FORMAT_NEEDS_KNOWN UINT64_C(0)
 struct queue_format {
     uint32_t version, shards, shard;
     uint8_t id[16];   /* the same in all shards of a queue */
     uint8_t complete; /* shard 0 only: all shards exist */
+    uint64_t needs;
 };
 void codec_format_encode(uint8_t out[FORMAT_BYTES], const struct queue_format *format);
-/* -EPROTO: of another version, out->version. */
+/* -EPROTO: of another version, out->version; or of this one, and it needs what this build does not
+ * know, out->needs. */
 int codec_format_decode(struct str value, struct queue_format *out) MUST_USE;
 
 #endif

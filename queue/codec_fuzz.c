@@ -31,7 +31,7 @@ static void decode(uint8_t which, struct str key, struct str value)
         break;
     case 1:
         if (codec_row_decode(key, value, &state) == 0)
-            ASSERT(state.address.len <= value.len);
+            ASSERT(state.address.len <= value.len && state.unknown.len < value.len);
         break;
     case 2:
         if (codec_content_decode(&id, value, &fields, &record) == 0)
@@ -47,7 +47,7 @@ static void decode(uint8_t which, struct str key, struct str value)
         break;
     case 5:
         if (codec_format_decode(value, &format) == 0)
-            ASSERT(value.len == FORMAT_BYTES);
+            ASSERT(value.len >= FORMAT_BYTES && format.needs == 0);
         break;
     case 6:
         if (codec_state_decode(key, value, &stored) == 0)

@@ -328,8 +328,63 @@ static void test_unknown_fields(void **state)
         assert_int_equal(codec_row_decode((struct str){(char *)s.key, s.key_len},
                                           (struct str){(char *)value, len + more}, &out),
                          cases[i].result);
-        if (cases[i].result == 0)
-            assert_true(str_eq(out.address, s.r->address));
+        if (cases[i].result < 0)
+            continue;
+        assert_true(str_eq(out.address, s.r->address));
+        assert_true(str_eq(out.unknown, str_of(cases[i].more)));
+    }
+    sample_free(&s);
+}
+
+/* A row that is stored again takes along the fields of a newer build. */
+static void test_unknown_fields_are_kept(void **state)
+{
+    static const struct str more = STR("\x09\x02xy\x7f\x01z");
+    struct row_state out;
+    uint8_t value[1000];
+    struct sample s;
+    struct str k, v;
+
+    (void)state;
+    sample_make(&s);
+    k = (struct str){(char *)s.key, s.key_len};
+    assert_int_equal(recipient_set_unknown(s.r, more), 0);
+    recipient_set_error(s.r, STR("450 4.2.0 a longer text than before"));
+    v = (struct str){(char *)value, codec_row_bytes(s.r)};
+    codec_row_encode(value, k, s.r);
+    assert_int_equal(codec_row_decode(k, v, &out), 0);
+    assert_true(str_eq(out.unknown, more));
+    assert_true(str_eq(out.last_error, s.r->last_error));
+    assert_true(str_eq(out.variables, s.r->variables));
+    sample_free(&s);
+}
+
+/* Flags change what mail is: one that is not known makes it a newer version's. */
+static void test_unknown_flags(void **state)
+{
+    struct content_layout l;
+    struct row_state out;
+    uint8_t value[1000];
+    struct sample s;
+    struct str k, v;
+
+    (void)state;
+    sample_make(&s);
+    k = (struct str){(char *)s.key, s.key_len};
+    for (unsigned bit = 0; bit < 8; bit++) {
+        s.r->flags = (uint8_t)(1u << bit);
+        v = (struct str){(char *)value, codec_row_bytes(s.r)};
+        codec_row_encode(value, k, s.r);
+        assert_int_equal(codec_row_decode(k, v, &out), bit < 2 ? 0 : -EPROTO);
+    }
+    for (unsigned bit = 0; bit < 32; bit++) {
+        struct message fields;
+
+        s.m->flags = 1u << bit;
+        l = codec_content_layout(s.m, 4096);
+        v = (struct str){(char *)value, l.head_bytes + l.tail_bytes};
+        codec_content_encode(value, s.m, &l, false);
+        assert_int_equal(codec_content_decode(&s.m->id, v, &fields, NULL), bit < 4 ? 0 : -EPROTO);
     }
     sample_free(&s);
 }
@@ -382,7 +437,8 @@ static void test_keys_sort(void **state)
 
 static void test_other_versions(void **state)
 {
-    static const uint32_t versions[] = {FORMAT_VERSION - 1, FORMAT_VERSION + 1};
+    static const uint32_t versions[] = {FORMAT_VERSION - 1, FORMAT_VERSION + 1,
+                                        FORMAT_VERSION | FORMAT_DRAFT};
     uint8_t value[FORMAT_BYTES];
 
     (void)state;
@@ -393,6 +449,39 @@ static void test_other_versions(void **state)
         assert_int_equal(codec_format_decode((struct str){(char *)value, sizeof(value)}, &format),
                          -EPROTO);
         assert_int_equal(format.version, versions[i]);
+    }
+}
+
+/* What a later build may add to the format's record: fields, passed by; what it needs, refused. */
+static void test_format_grows(void **state)
+{
+    static const struct {
+        uint64_t needs;
+        const char *more;
+        int result;
+    } cases[] = {{0, "\x01\x02xy", 0},
+                 {0, "\x80\x01x", -EPROTO},
+                 {0, "\x01\x05x", -EBADMSG},
+                 {1, "", -EPROTO},
+                 {UINT64_C(1) << 63, "", -EPROTO}};
+    uint8_t value[FORMAT_BYTES + 8];
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct queue_format format = {
+            .version = FORMAT_VERSION, .shards = 4, .needs = cases[i].needs};
+        size_t len = FORMAT_BYTES + strlen(cases[i].more);
+        uint32_t crc;
+
+        codec_format_encode(value, &format);
+        memcpy(value + FORMAT_BYTES, cases[i].more, len - FORMAT_BYTES);
+        crc = crc32c(crc32c(0, "format", 6), value + 4, len - 4);
+        memcpy(value, &crc, sizeof(crc));
+        format = (struct queue_format){0};
+        assert_int_equal(codec_format_decode((struct str){(char *)value, len}, &format),
+                         cases[i].result);
+        assert_int_equal(format.version, FORMAT_VERSION);
+        assert_true(format.needs == cases[i].needs);
     }
 }
 
@@ -433,8 +522,11 @@ int main(void)
         cmocka_unit_test(test_layout),
         cmocka_unit_test(test_flow_record),
         cmocka_unit_test(test_unknown_fields),
+        cmocka_unit_test(test_unknown_fields_are_kept),
+        cmocka_unit_test(test_unknown_flags),
         cmocka_unit_test(test_keys_sort),
         cmocka_unit_test(test_other_versions),
+        cmocka_unit_test(test_format_grows),
         cmocka_unit_test(test_rows_that_do_not_fit),
     };
 

@@ -130,7 +130,8 @@ int flows_add(struct flows *f, const struct queue_flow *stored)
     const struct queue_flow *known = find_id(f, stored->id);
     uint64_t hash = name_hash(stored);
 
-    if (stored->id == 0 || stored->id >= FLOW_IDS)
+    if (stored->id == 0 || stored->id >= FLOW_IDS || stored->tenant.len > FLOW_NAME_MAX ||
+        stored->campaign.len > FLOW_NAME_MAX || stored->pool.len > FLOW_NAME_MAX)
         return -EBADMSG;
     if (known != NULL) /* each shard that stores a flow adds it */
         return find_name(f, stored, hash) == known ? 0 : -EBADMSG;

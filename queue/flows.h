@@ -29,7 +29,8 @@ struct flows {
 
 int flows_init(struct flows *f) MUST_USE;
 void flows_done(struct flows *f);
-/* A stored flow. 0, -ENOMEM; -EBADMSG: the id has another meaning already, or cannot be. */
+/* A stored flow. 0, -ENOMEM; -EBADMSG: the id has another meaning already, or it cannot be, or its
+ * names are longer than this build stores. */
 int flows_add(struct flows *f, const struct queue_flow *stored) MUST_USE;
 /* No new flow gets id, if it has none: rows have it, and their flow's record was lost. 0 or
  * -ENOMEM.

@@ -169,8 +169,11 @@ static int load_row(struct shard *s, struct queue_load *load, size_t *loaded_byt
     }
     r = recipient_new(m, row->index, row->queue, state.address, state.orcpt, state.variables);
     message_unref(m);
-    if (r == NULL)
+    /* Without the fields of a newer build the row would be stored anew without them. */
+    if (r == NULL || recipient_set_unknown(r, state.unknown) < 0) {
+        recipient_free(r);
         return -ENOMEM;
+    }
     r->due_ms = row->due_ms;
     r->flow = row->flow;
     flow = queue_flow_find(s->queue, row->flow);

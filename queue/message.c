@@ -1,5 +1,6 @@
 #include "queue/message.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define ERROR_BYTES_MAX 300
@@ -182,12 +183,29 @@ void recipient_set_error(struct recipient *r, struct str text)
     alive_add(len);
 }
 
+int recipient_set_unknown(struct recipient *r, struct str fields)
+{
+    char *copy;
+
+    ASSERT(r->unknown.len == 0);
+    if (fields.len == 0)
+        return 0;
+    copy = malloc(fields.len);
+    if (copy == NULL)
+        return -ENOMEM;
+    memcpy(copy, fields.ptr, fields.len);
+    r->unknown = (struct str){copy, fields.len};
+    alive_add(fields.len);
+    return 0;
+}
+
 void recipient_free(struct recipient *r)
 {
     if (r == NULL)
         return;
-    alive_sub(recipient_bytes(r) + r->last_error.len);
+    alive_sub(recipient_bytes(r) + r->last_error.len + r->unknown.len);
     free((char *)r->last_error.ptr);
+    free((char *)r->unknown.ptr);
     message_unref(r->message);
     free(r);
 }

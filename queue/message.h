@@ -20,9 +20,10 @@ enum message_flags {
     MESSAGE_SMTPUTF8 = 1 << 1,  /* needs SMTPUTF8 */
     MESSAGE_DOT_LINES = 1 << 2, /* some line starts with '.' */
     MESSAGE_NOTICE = 1 << 3,    /* a DSN of ours: its own lifetime, never bounced */
-    MESSAGE_TEMPLATE = 1 << 4,  /* reserved: content is a template, recipients have variables */
-    MESSAGE_BINARY = 1 << 5,    /* reserved: BODY=BINARYMIME */
 };
+/* All that this build knows. Mail with another one is of a newer version, and is not sent: its
+ * content may be no letter but a template (1 << 4), or no lines of text (1 << 5). */
+#define MESSAGE_FLAGS 0x0fu
 
 /* Header fields that go out in front of a message's content, and are no part of it: signatures. */
 struct message_front {
@@ -88,6 +89,7 @@ enum recipient_flags {
     RECIPIENT_WARNED = 1 << 0, /* the delay notice was sent */
     RECIPIENT_HELD = 1 << 1,   /* due_ms is QUEUE_DUE_HELD until released */
 };
+#define RECIPIENT_FLAGS 0x03u /* all that this build knows: as MESSAGE_FLAGS */
 
 #define QUEUE_NAME_MAX   400
 #define PRIORITY_DEFAULT 5
@@ -114,12 +116,13 @@ struct recipient {
     uint16_t attempts;
     uint32_t lifetime_s;     /* from the message's reception on; see recipient_expires_ms() */
     int64_t last_attempt_ms; /* 0 = none yet */
-    struct str queue;        /* lane name: the domain in lower-case A-labels (later:
-                                campaign:tenant@domain), <= QUEUE_NAME_MAX */
+    struct str queue;        /* lane name: the domain in lower-case A-labels, <= QUEUE_NAME_MAX */
     struct str address;      /* as given */
     struct str orcpt;        /* as RCPT gave it, or empty */
     struct str variables;    /* reserved: substitution variables */
     struct str last_error;   /* "450 4.7.1 text" of the last attempt, own allocation, or empty */
+    struct str unknown;      /* fields of a newer build, to be stored again with the row; own
+                                allocation, or empty */
 };
 
 /* Wall clock at which r expires if it is not delivered. */
@@ -134,6 +137,8 @@ struct recipient *recipient_new(struct message *message, uint32_t index, struct 
                                 struct str address, struct str orcpt, struct str variables);
 /* At most 300 bytes are kept. */
 void recipient_set_error(struct recipient *r, struct str text);
+/* r has no unknown fields yet. 0 or -ENOMEM. */
+int recipient_set_unknown(struct recipient *r, struct str fields) MUST_USE;
 /* Drops its message reference. NULL is accepted. */
 void recipient_free(struct recipient *r);
 

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
@@ -374,6 +375,33 @@ static int put_format(struct shard *s, MDB_txn *txn, const struct queue_format *
     return mdb_put(txn, s->meta, &key, &value, 0);
 }
 
+/* Why this build does not open a queue. */
+static const char *other_format(const struct queue_format *stored)
+{
+    static char text[240]; /* outlives the shard */
+    uint32_t v = stored->version;
+
+    if (v == FORMAT_VERSION)
+        snprintf(text, sizeof(text),
+                 "a newer version stored what this one does not know (needs 0x%" PRIx64
+                 "); use that version",
+                 stored->needs & ~FORMAT_NEEDS_KNOWN);
+    else if ((v & FORMAT_DRAFT) != 0)
+        snprintf(text, sizeof(text),
+                 "the queue was written by a build from before the first release (a draft of "
+                 "format %u, and this is format %u); drain it with that build",
+                 v & ~FORMAT_DRAFT, FORMAT_VERSION);
+    else
+        snprintf(text, sizeof(text),
+                 v > FORMAT_VERSION
+                     ? "the queue was written by a newer version (its format is %u, "
+                       "this version reads %u); use that version"
+                     : "the queue was written by an older version (its format is %u, "
+                       "this version reads %u); drain it with that version",
+                 v, FORMAT_VERSION);
+    return text;
+}
+
 /* Reads the format, or writes it into a new environment. On return *format is what is stored. */
 static int check_format(struct shard *s, MDB_txn *txn, struct queue_format *format,
                         const char **error)
@@ -388,12 +416,8 @@ static int check_format(struct shard *s, MDB_txn *txn, struct queue_format *form
         return lmdb_errno(rc);
     err = codec_format_decode(val_str(&value), &stored);
     if (err < 0) {
-        if (err != -EPROTO)
-            *error = "the queue's format record is damaged; restore from a copy";
-        else if (stored.version > FORMAT_VERSION)
-            *error = "the queue was written by a newer version; use that version";
-        else
-            *error = "the queue was written by an older version; drain it with that version";
+        *error = err == -EPROTO ? other_format(&stored)
+                                : "the queue's format record is damaged; restore from a copy";
         return err;
     }
     /* Shard 0 says what the queue is; the others have to agree with it. */

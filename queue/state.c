@@ -207,7 +207,7 @@ static int load_flow(struct flow_loader *l, uint32_t id)
         codec_flow_decode(val_str(&key), value, &flow) < 0)
         return flows_reserve(flows, id);
     err = flows_add(flows, &flow);
-    return err == -ENOMEM ? err : 0;
+    return err == -EBADMSG ? flows_reserve(flows, id) : err;
 }
 
 /* All flows of a class of rows: from each to the first row of the next. A negative errno. */

@@ -310,7 +310,7 @@ int warmup_state_decode(struct str value, struct warmup_state *out)
         return -EBADMSG;
     if (value.ptr[0] != STATE_VERSION)
         return -EPROTO;
-    if (value.len != STATE_BYTES)
+    if (value.len < STATE_BYTES) /* what follows is of a later build, and may be lost */
         return -EBADMSG;
     s.paused = (value.ptr[1] & FLAG_PAUSED) != 0;
     s.warm = (value.ptr[1] & FLAG_WARM) != 0;
@@ -353,7 +353,7 @@ int warmup_past_decode(struct str value, struct warmup_past *out)
         return -EBADMSG;
     if (value.ptr[0] != PAST_VERSION)
         return -EPROTO;
-    if (value.len != PAST_BYTES)
+    if (value.len < PAST_BYTES)
         return -EBADMSG;
     p.verdict = (uint8_t)value.ptr[1];
     p.day = (int32_t)take32(&at);

@@ -207,8 +207,9 @@ static void test_broken_records(void **state)
     for (size_t len = 0; len < value.len; len++)
         assert_int_equal(suspension_decode(key, (struct str){(char *)value.data, len}, &out),
                          -EBADMSG);
-    buf_putc(&value, 0);
-    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EBADMSG);
+    buf_putc(&value, 0); /* a later build knows more */
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), 0);
+    assert_same(&out, &one);
     value.len--;
     value.data[0] = 2;
     assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EPROTO);
