@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "smtp/server.h"
+#include "tests/sim/crowd.h"
 #include "worker/worker.h"
 
 /* What a rate may lag behind on its way to a receiver that is swift. */
@@ -83,6 +84,18 @@ struct ledger_rcpt *ledger_notice(struct str id)
 
 /* --- what receivers took --- */
 
+void ledger_stored(uint32_t shard, const struct queue_change *change)
+{
+    for (size_t i = 0; i < change->rows_len; i++) {
+        struct ledger_rcpt *r = change->rows[i].kind == QUEUE_ROW_ADD
+                                    ? ledger_find(change->rows[i].rcpt->address)
+                                    : NULL;
+
+        if (r != NULL)
+            r->shard = shard;
+    }
+}
+
 void ledger_taken(struct ledger_rcpt *r, struct list *session, uint64_t offset)
 {
     struct ledger_acceptance *a = calloc(1, sizeof(*a));
@@ -93,6 +106,7 @@ void ledger_taken(struct ledger_rcpt *r, struct list *session, uint64_t offset)
     list_push_back(&r->acceptances, &a->node);
     list_push_back(session, &a->session_node);
     sim_trace("taken %s", r->key);
+    crowd_taken(r);
 }
 
 void ledger_seen(struct list *session, uint64_t offset)

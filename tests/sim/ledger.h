@@ -12,6 +12,7 @@
 
 #include "base/list.h"
 #include "base/map.h"
+#include "queue/queue.h"
 #include "tests/sim/world.h"
 
 enum ledger_final { FINAL_NONE, FINAL_DELIVERY, FINAL_BOUNCE, FINAL_EXPIRATION, FINAL_CANCELLED };
@@ -21,13 +22,14 @@ struct ledger_message {
     uint32_t number;
     uint64_t body_hash, body_len; /* behind the header */
     bool eight_bit, null_sender;
+    uint8_t tenant;         /* in a world with a crowd */
     uint32_t owed, notices; /* recipients whose failure the sender should hear of; final notices */
 };
 
 struct ledger_rcpt {
     struct map_node map;
     struct ledger_message *message; /* NULL: of a notice */
-    uint32_t domain;
+    uint32_t domain, shard;         /* shard: where its row is */
     uint8_t notify;
     bool acked, refused;
     uint64_t greylisted_ns;
@@ -50,6 +52,8 @@ struct ledger_rcpt *ledger_find(struct str key);
 /* A notice by its message id, made when missing. */
 struct ledger_rcpt *ledger_notice(struct str id);
 
+/* A worker stores what a change says. */
+void ledger_stored(uint32_t shard, const struct queue_change *change);
 /* A receiver took r; its answer ends at offset (UINT64_MAX: there will be none). */
 void ledger_taken(struct ledger_rcpt *r, struct list *session, uint64_t offset);
 /* The engine has looked at a session's output up to offset. */

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "tests/sim/crowd.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/node.h"
 #include "tests/sim/receiver.h"
@@ -21,6 +22,7 @@
 #define TWICE_EVERY  10 /* one in so many seeds runs twice: both must be the same */
 #define BURSTS_EVERY 4  /* in one of so many seeds */
 #define SIGNS_EVERY  3  /* likewise: mail is signed */
+#define CROWD_EVERY  8  /* likewise: much mail for one domain at once */
 #define SLACK_S      10800
 
 static bool verbose;
@@ -109,10 +111,12 @@ static void run_seed(uint64_t seed, const char *dir)
     signal(SIGABRT, on_abort);
     world_bursts = seed % BURSTS_EVERY == 1;
     world_signs = seed % SIGNS_EVERY == 2;
+    world_crowd = seed % CROWD_EVERY == 5 && !world_full; /* among those with bursts */
     sim_begin(seed, verbose);
     run(dir);
     snprintf(records, sizeof(records), "%s/records", dir);
     ledger_check(records, &t);
+    crowd_check();
     hash = sim_trace_hash();
     write_hash(dir, hash);
     printf("seed %llu: ok: %u messages, %u recipients (%u accepted): %u delivered, %u bounced, "
@@ -217,7 +221,9 @@ static const struct {
     [SABOTAGE_SESSIONS] = {"too many sessions", "limits"},
     [SABOTAGE_RATE] = {"too high a rate", "limits"},
     [SABOTAGE_MEMORY] = {"a message never freed", "pools"},
-    [SABOTAGE_SUSPENSION] = {"a suspension overlooked", "suspensions"}};
+    [SABOTAGE_SUSPENSION] = {"a suspension overlooked", "suspensions"},
+    [SABOTAGE_HOT] = {"a hot domain overlooked", "spreading"},
+    [SABOTAGE_WEIGHTS] = {"equal weights", "weights"}};
 
 /* Whether a run under sabotage ended with the right accusation. */
 static bool noticed(uint64_t seed)

@@ -9,6 +9,7 @@
 
 #include "config/config_load.h"
 #include "deliver/delivery.h"
+#include "intake/hot.h"
 #include "mail/dkim_vectors.h"
 #include "outcome/admin.h"
 #include "run/engine.h"
@@ -16,6 +17,7 @@
 #include "schedule/lane.h"
 #include "schedule/settle.h"
 #include "schedule/site.h"
+#include "tests/sim/crowd.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/sim_io.h"
 #include "tests/sim/suspender.h"
@@ -108,6 +110,8 @@ void __wrap_queue_submit(struct queue_port *port, uint32_t shard, struct queue_c
 int __real_mdb_txn_commit(MDB_txn *txn);
 bool __real_codec_row_valid(const struct recipient *r);
 bool __wrap_codec_row_valid(const struct recipient *r);
+bool __real_hot_arrives(struct hot *h, uint64_t domain_hash, uint32_t shards, uint64_t now_ms);
+bool __wrap_hot_arrives(struct hot *h, uint64_t domain_hash, uint32_t shards, uint64_t now_ms);
 int __wrap_mdb_txn_commit(MDB_txn *txn);
 
 uint64_t __wrap_message_bytes_alive(void)
@@ -142,7 +146,16 @@ void __wrap_queue_submit(struct queue_port *port, uint32_t shard, struct queue_c
         settled += change->rows[i].kind != QUEUE_ROW_ADD;
     if (settled > SETTLE_ROWS_MAX)
         sim_fail("room", "one change settles %zu rows", settled);
+    crowd_submitted(port, shard, change);
+    ledger_stored(shard, change);
     __real_queue_submit(port, shard, change);
+}
+
+bool __wrap_hot_arrives(struct hot *h, uint64_t domain_hash, uint32_t shards, uint64_t now_ms)
+{
+    bool hot = __real_hot_arrives(h, domain_hash, shards, now_ms);
+
+    return hot && !(sim_sabotage == SABOTAGE_HOT && sim_chance(300));
 }
 
 /* As rows of a damaged page would be. */

@@ -6,7 +6,6 @@
 
 #include "smtp/client.h"
 #include "tests/sim/ledger.h"
-#include "tests/sim/suspender.h"
 #include "tests/sim/world.h"
 
 #define SENDERS_MAX 8
@@ -46,18 +45,42 @@ static void sender_flush(struct sender *s);
 
 /* --- letters --- */
 
+/* One of as much mail as its weight says, so that all have some until the end. */
+static uint8_t tenant_draw(void)
+{
+    uint32_t at = 0, tenant = 0;
+
+    for (uint32_t i = 0; i < WORLD_TENANTS; i++)
+        at += world.weights[i];
+    at = (uint32_t)sim_draw(at);
+    while (at >= world.weights[tenant])
+        at -= world.weights[tenant++];
+    return (uint8_t)tenant;
+}
+
+/* Who sends it, and how urgent it is. */
+static void letter_flow(struct letter *l, struct ledger_message *m)
+{
+    if (world_crowd) {
+        m->tenant = tenant_draw();
+        buf_printf(&l->content, "X-Hayauma-Tenant: t%u\r\n", m->tenant);
+    } else {
+        if (sim_chance(300))
+            buf_printf(&l->content, "X-Hayauma-Priority: %u\r\n", (unsigned)sim_draw(10));
+        if (sim_chance(500))
+            buf_printf(&l->content, "X-Hayauma-Tenant: t%u\r\n", (unsigned)sim_draw(WORLD_TENANTS));
+    }
+    if (sim_chance(500))
+        buf_printf(&l->content, "X-Hayauma-Campaign: c%u\r\n", (unsigned)sim_draw(WORLD_TENANTS));
+}
+
 static void letter_content(struct letter *l, struct ledger_message *m)
 {
     size_t len = (size_t)(sim_chance(900) ? sim_between(10, 3000) : sim_between(3000, BODY_MAX));
     size_t body;
 
     buf_printf(&l->content, "From: <a@d0.test>\r\nTo: <b@d0.test>\r\nSubject: %u\r\n", m->number);
-    if (sim_chance(300))
-        buf_printf(&l->content, "X-Hayauma-Priority: %u\r\n", (unsigned)sim_draw(10));
-    if (sim_chance(500))
-        buf_printf(&l->content, "X-Hayauma-Tenant: t%u\r\n", (unsigned)sim_draw(SUSPENDER_NAMES));
-    if (sim_chance(500))
-        buf_printf(&l->content, "X-Hayauma-Campaign: c%u\r\n", (unsigned)sim_draw(SUSPENDER_NAMES));
+    letter_flow(l, m);
     if (world.not_before_s_max > 0 && sim_chance(300))
         buf_printf(&l->content, "X-Hayauma-Not-Before: %lld\r\n",
                    (long long)(sim_wall_ms() / 1000 + (int64_t)sim_draw(world.not_before_s_max)));
@@ -89,7 +112,7 @@ static struct letter *letter_new(void)
     m->null_sender = sim_chance(100);
     if (!m->null_sender)
         snprintf(l->sender, sizeof(l->sender), "s%u@%s", m->number,
-                 world.domains[sim_draw(world.domains_len)].name);
+                 world.domains[world_domain_draw()].name);
     l->smtp.sender = str_of(l->sender);
     l->smtp.eight_bit = m->eight_bit;
     l->smtp.dot_lines = true;
@@ -98,7 +121,7 @@ static struct letter *letter_new(void)
     l->smtp.rcpts_len = (uint16_t)rcpts;
     l->smtp.owner = l;
     for (uint32_t i = 0; i < rcpts; i++) {
-        uint32_t domain = (uint32_t)sim_draw(world.domains_len);
+        uint32_t domain = world_crowd && sim_chance(900) ? world.crowd_domain : world_domain_draw();
 
         snprintf(address, sizeof(address), "r%u-%u@%s", m->number, i, world.domains[domain].name);
         l->books[i] = ledger_rcpt(m, address, domain);

@@ -61,6 +61,8 @@ enum sim_sabotage {
     SABOTAGE_RATE,       /* or of the rate */
     SABOTAGE_MEMORY,     /* a message is never freed */
     SABOTAGE_SUSPENSION, /* now and then a lane does not hear that it is suspended */
+    SABOTAGE_HOT,        /* now and then a hot domain counts as any other */
+    SABOTAGE_WEIGHTS,    /* the engine is told equal weights */
     SABOTAGES
 };
 extern enum sim_sabotage sim_sabotage;

@@ -145,8 +145,7 @@ static bool name_draw(struct engine *engine, struct suspension *what)
     case SUSPENSION_CAMPAIGN:
     case SUSPENSION_TENANT:
         snprintf(what->name, sizeof(what->name), "%c%u",
-                 what->scope == SUSPENSION_CAMPAIGN ? 'c' : 't',
-                 (unsigned)sim_draw(SUSPENDER_NAMES));
+                 what->scope == SUSPENSION_CAMPAIGN ? 'c' : 't', (unsigned)sim_draw(WORLD_TENANTS));
         return true;
     case SUSPENSION_SITE:
         at = sim_draw(w->sites.count + 1);

@@ -5,8 +5,6 @@
 
 #include "run/engine.h"
 
-#define SUSPENDER_NAMES 3 /* of campaigns, and of tenants: "c0", "t0", ... */
-
 /* Orders something; jobs counts what is under way. */
 void suspender_order(struct engine *e, uint32_t *jobs);
 /* Resumes one, if something is suspended. */

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 struct world world;
-bool world_full, world_bursts, world_signs;
+bool world_full, world_bursts, world_signs, world_crowd;
 
 #define TTL_S 60
 
@@ -183,6 +183,60 @@ static void engine_make(void)
     path_make(&world.sender_path, sim_chance(500));
 }
 
+/* A site that takes only so much, and nothing else that could disturb who gets how much of it. */
+static void crowd_site_make(uint32_t index)
+{
+    struct world_site *s = &world.sites[index];
+
+    s->kind = s->swift = true;
+    for (uint32_t i = 0; i < s->hosts; i++) {
+        struct world_host *h = &world.hosts[s->first_host + i];
+
+        host_make(h, s, index);
+        h->deaf_v6 = false;
+        h->messages_max = 0;
+        h->rcpts_max = 1000;
+    }
+    for (int i = 0; i < 2; i++) {
+        s->sessions_max[i] = draw(5, 30);
+        s->interval_ms[i] = s->total_sessions_max[i] = 0;
+        s->total_interval_ms[i] = draw(20, 50);
+    }
+    s->total_interval_ms[1] = s->total_interval_ms[0];
+}
+
+static void crowd_make(uint32_t site)
+{
+    struct world_domain *d = &world.domains[world.domains_len];
+
+    crowd_site_make(site);
+    *d = (struct world_domain){.name = "crowd.test", .kind = ZONE_MX};
+    d->site = d->site_later = site;
+    world.crowd_domain = world.domains_len++;
+    for (uint32_t i = 0; i < WORLD_TENANTS; i++)
+        world.weights[i] = draw(1, 8);
+    world.workers = draw(1, 2);
+    world.shards = draw(2, 5);
+    world.window = 500;
+    world.fds_max = 10000;
+    world.memory_max = 64u << 20;
+    world.sources_len = 0;
+    world.reload = world.refusals = false;
+    world.crashes = world.admin_jobs = world.suspensions = world.commit_fault_phases = 0;
+    world.rereads = world.pin_phases = 0;
+    world.map_filled = 0;
+    world.clock_jump_s = world.not_before_s_max = 0;
+    world.lifetime_s = 14400;
+    world.stall_ns = 100 * SIM_MS;
+    world.turn_ns = 60 * SIM_US;
+    world.disk_ns = sim_between(50 * SIM_US, 3 * SIM_MS);
+    world.senders = 8;
+    world.messages = 600;
+    world.rcpts_max = 1;
+    world.load_ns = SIM_S;
+    path_make(&world.sender_path, true);
+}
+
 void world_make(void)
 {
     uint32_t sites = draw(2, 10), plain;
@@ -199,6 +253,21 @@ void world_make(void)
     world.domains_len = sites + draw(0, 20);
     for (uint32_t i = 0; i < world.domains_len; i++)
         domain_make(&world.domains[i], i);
+    if (world_crowd)
+        crowd_make(plain);
+}
+
+uint32_t world_domain_draw(void)
+{
+    uint32_t domain, site = world.domains[world.crowd_domain].site;
+
+    for (int tries = 0; tries < 20; tries++) {
+        domain = draw(0, world.domains_len - 1);
+        if (!world_crowd ||
+            (world.domains[domain].site != site && world.domains[domain].site_later != site))
+            return domain;
+    }
+    return world.crowd_domain;
 }
 
 /* --- addresses --- */
@@ -481,6 +550,12 @@ static void config_site(const struct world_site *s, bool reloaded, struct buf *o
 /* All mail goes by all sources, but that of two tenants. */
 static void config_sources(struct buf *out)
 {
+    if (world_crowd) {
+        buf_puts(out, "tenants:\n");
+        for (uint32_t i = 0; i < WORLD_TENANTS; i++)
+            buf_printf(out, "  t%u: {weight: %u}\n", i,
+                       sim_sabotage == SABOTAGE_WEIGHTS ? 1 : world.weights[i]);
+    }
     if (world.sources_len == 0)
         return;
     buf_puts(out, "sources:\n");

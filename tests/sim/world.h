@@ -14,6 +14,7 @@
 #define WORLD_SITES_MAX   24
 #define WORLD_DOMAINS_MAX 48
 #define WORLD_SOURCES_MAX 5
+#define WORLD_TENANTS     3 /* "t0", "t1", ...; and as many campaigns, "c0", ... */
 #define WORLD_PORT_IN     2525
 #define WORLD_PORT_OUT    25
 #define WORLD_PORT_LMTP   24
@@ -89,6 +90,8 @@ struct world {
         sources_len;       /* without sources the kernel chooses */
     bool overflow;         /* the second pool has one */
     const char *selection; /* of the second pool, that of tenants t0 and t1 */
+    /* In a world with a crowd: most mail is to this domain, of all tenants, by their weights. */
+    uint32_t crowd_domain, weights[WORLD_TENANTS];
     /* The engine. */
     uint32_t workers, shards, window, fds_max, crashes, admin_jobs, suspensions;
     uint64_t memory_max;
@@ -110,12 +113,15 @@ struct world {
 };
 
 extern struct world world;
-/* Set before world_make(): every map is nearly full; applications pipeline many messages at once.
- */
-extern bool world_full, world_bursts, world_signs;
+/* Set before world_make(): every map is nearly full; applications pipeline many messages at once;
+ * mail is signed; much mail for one domain comes at once, and otherwise nothing happens. */
+extern bool world_full, world_bursts, world_signs, world_crowd;
 #define WORLD_KEY_FILE "key.pem" /* in the node's directory, in a world that signs */
 
 void world_make(void);
+/* A domain; in a world with a crowd one whose mail does not go to the crowd's site, if there is
+ * any. */
+uint32_t world_domain_draw(void);
 /* The configuration; reloaded: as it is behind the reload. */
 void world_config(const char *dir, bool reloaded, struct buf *out);
 /* The number of the source that an address is of; 0 where there are none. */
