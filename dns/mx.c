@@ -4,9 +4,11 @@
 #include <stdlib.h>
 
 #include "dns/route.h"
+#include "tls/digest.h"
 
 #define SITE_NAME_SOFT_MAX 200
-#define SITE_NAME_TAIL_MAX 32 /* "+1023-0123456789abcdef)" and a little */
+#define SITE_NAME_TAIL_MAX 48 /* "+1023-", the hash in hexadecimal, ")" and a little */
+#define SITE_HASH_BYTES    16
 
 struct candidate {
     const char *name;
@@ -147,19 +149,23 @@ static size_t common_suffix(const char *const *names, size_t len)
     return first_len - dot;
 }
 
-/* FNV-1a with 64 bits: the same on every node and in every version. */
-static uint64_t names_hash(const char *const *names, size_t len)
+/* The same on every node and in every version, and nobody can make another set with the same one:
+ * a zone would take part in the limits, and in the sessions, of that set. Each step hashes what the
+ * names so far came to and the next one. */
+static void names_hash(const char *const *names, size_t len, char hex[2 * SITE_HASH_BYTES + 1])
 {
-    uint64_t hash = 0xcbf29ce484222325;
+    uint8_t step[DIGEST_BYTES + DNS_NAME_MAX + 1], digest[DIGEST_BYTES] = {0};
 
     for (size_t i = 0; i < len; i++) {
-        for (const char *p = names[i];; p++) {
-            hash = (hash ^ (uint8_t)*p) * 0x100000001b3;
-            if (*p == '\0')
-                break;
-        }
+        size_t n = strlen(names[i]);
+
+        ASSERT(n <= DNS_NAME_MAX);
+        memcpy(step, digest, sizeof(digest));
+        memcpy(step + sizeof(digest), names[i], n);
+        digest_sha256(step, sizeof(digest) + n, digest);
     }
-    return hash;
+    for (size_t i = 0; i < SITE_HASH_BYTES; i++)
+        snprintf(hex + 2 * i, 3, "%02x", digest[i]);
 }
 
 /* Appends the part of name before its last suffix bytes, and an end; at stays within out. */
@@ -173,11 +179,12 @@ static size_t put_part(char out[DNS_SITE_NAME_MAX + 1], size_t at, const char *n
     return at + (size_t)n;
 }
 
-/* "(a|b|+30-0123456789abcdef).suffix": as many names as fit. */
+/* "(a|b|+30-0123456789abcdef0123456789abcdef).suffix": as many names as fit. */
 static void make_short(char out[DNS_SITE_NAME_MAX + 1], const char *const *names, size_t len,
                        size_t suffix)
 {
     const char *tail = names[0] + strlen(names[0]) - suffix;
+    char hash[2 * SITE_HASH_BYTES + 1];
     size_t at = 1, shown = 0;
     int n;
 
@@ -193,8 +200,8 @@ static void make_short(char out[DNS_SITE_NAME_MAX + 1], const char *const *names
             break;
         at = put_part(out, at, names[shown], suffix, '|');
     }
-    n = snprintf(out + at, DNS_SITE_NAME_MAX + 1 - at, "+%zu-%016llx)%s", len - shown,
-                 (unsigned long long)names_hash(names, len), tail);
+    names_hash(names, len, hash);
+    n = snprintf(out + at, DNS_SITE_NAME_MAX + 1 - at, "+%zu-%s)%s", len - shown, hash, tail);
     ASSERT(n > 0 && (size_t)n <= DNS_SITE_NAME_MAX - at);
 }
 

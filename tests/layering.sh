@@ -11,7 +11,7 @@ base:; crypt.h
 io: base; liburing.h
 smtp: base;
 queue: base; lmdb.h zstd.h
-dns: base io; ares.h idn2.h
+dns: base io tls; ares.h idn2.h
 tls: base; openssl/
 config: base smtp; libfyaml.h idn2.h
 mail: base smtp dns tls; idn2.h gmime/ jansson.h glib.h
