@@ -66,6 +66,8 @@ void config_unref(struct config *c)
     if (c->keyring != NULL)
         c->keyring_free(c->keyring);
     config_wipe_credentials(c);
+    for (struct config_zone *z = owner->zones; z != NULL; z = z->next)
+        zone_free(z->zone);
     map_done(&owner->routes.names);
     map_done(&owner->destinations.names);
     map_done(&owner->destinations.sites);
@@ -75,6 +77,7 @@ void config_unref(struct config *c)
     map_done(&owner->users);
     map_done(&owner->senders.names);
     map_done(&owner->pools);
+    map_done(&owner->exchangers);
     while (owner->blocks != NULL) {
         struct config_block *block = owner->blocks;
 
@@ -114,9 +117,9 @@ void config_note_line(struct config *c, const void *base, const struct config_fi
     map_insert(&owner->lines, &at->node, line_hash(base, f));
 }
 
-static unsigned line_find(const struct config_owner *owner, const void *base,
-                          const struct config_field *f)
+unsigned config_line_given(const struct config *c, const void *base, const struct config_field *f)
 {
+    const struct config_owner *owner = (const struct config_owner *)c;
     uint64_t hash = line_hash(base, f);
 
     if (owner->lines.buckets == NULL)
@@ -134,10 +137,12 @@ unsigned config_line_of(const struct config *c, const void *base, const struct c
 {
     const struct config_owner *owner = (const struct config_owner *)c;
     const char *at = base, *first = (const char *)c->destinations;
-    unsigned line = line_find(owner, base, f);
+    unsigned line = config_line_given(c, base, f);
 
-    if (line == 0 && at >= first && at < first + c->destinations_len * sizeof(*c->destinations))
-        line = line_find(owner, owner->destinations_star, f);
+    if (line == 0 &&
+        ((at >= first && at < first + c->destinations_len * sizeof(*c->destinations)) ||
+         config_provider_inherits(c, base, f)))
+        line = config_line_given(c, owner->destinations_star, f);
     return line;
 }
 
@@ -238,6 +243,39 @@ static void finish_routes(struct config *c)
             c->routes[i].port = c->dns.port;
 }
 
+/* One for all that name it. Its file was there when the key was read; if it has gone since UTC
+ * takes its place. */
+static const struct zone *zone_named(struct config *c, const char *name)
+{
+    struct config_owner *owner = (struct config_owner *)c;
+    struct config_zone *z = owner->zones;
+    int err;
+
+    while (z != NULL && strcmp(z->name, name) != 0)
+        z = z->next;
+    if (z != NULL)
+        return z->zone;
+    z = config_alloc(c, sizeof(*z));
+    *z = (struct config_zone){.next = owner->zones, .name = name};
+    err = zone_load(str_of(name), &z->zone);
+    if (err < 0)
+        err = zone_load(STR("UTC"), &z->zone);
+    ASSERT(err == 0);
+    owner->zones = z;
+    return z->zone;
+}
+
+static void finish_quiet(struct config *c)
+{
+    for (size_t i = 0; i < c->destinations_len + c->providers_all; i++) {
+        struct config_destination *d = i < c->destinations_len
+                                           ? &c->destinations[i]
+                                           : &c->providers[i - c->destinations_len].dest;
+
+        d->zone = d->quiet_hours == 0 ? NULL : zone_named(c, d->time_zone);
+    }
+}
+
 /* A key that cannot be used is told with the line that names its file. */
 static void finish_dkim(struct config *c)
 {
@@ -258,9 +296,11 @@ void config_finish(struct config *c)
     if (c->node_id == NULL)
         c->node_id = c->host_name;
     config_finish_pools(c);
+    config_finish_providers(c);
     finish_listeners(c);
     finish_own_names(c);
     finish_routes(c);
+    finish_quiet(c);
     finish_dkim(c);
     index_shares(c, &owner->tenants, c->tenants, c->tenants_len);
     index_shares(c, &owner->campaigns, c->campaigns, c->campaigns_len);

@@ -12,6 +12,7 @@
 
 #include "base/buf.h"
 #include "base/str.h"
+#include "base/zone.h"
 
 struct config_address { /* "0.0.0.0:25", "[::]:25", "unix:/run/x.sock" */
     struct sockaddr_storage addr;
@@ -116,9 +117,14 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t total_sessions_max; /* over all sources; 0 = no limit */
     uint64_t total_rate_messages;
     uint32_t total_rate_period_ms;
-    uint32_t addresses_max; /* tried by one session; 0 = all */
-    uint32_t pipeline_max;  /* transactions in flight with CHUNKING */
-    uint32_t idle_ms;       /* keep an idle session this long */
+    uint64_t connect_rate; /* sessions begun per connect_period_ms, per source; 0 = no limit */
+    uint32_t connect_period_ms;
+    uint32_t quiet_hours; /* a bit per hour of time_zone in which nothing is sent */
+    char *time_zone;
+    const struct zone *zone; /* that; NULL without quiet hours */
+    uint32_t addresses_max;  /* tried by one session; 0 = all */
+    uint32_t pipeline_max;   /* transactions in flight with CHUNKING */
+    uint32_t idle_ms;        /* keep an idle session this long */
     bool no_chunking, no_pipelining;
     bool auth_without_tls;
     char *tls; /* config_tls_word(); config_tls_of() */
@@ -133,6 +139,15 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t lifetime_s;        /* queue lifetime */
     uint32_t notice_lifetime_s; /* of our own DSNs */
     uint32_t warn_after_s;      /* delay notice; 0 = none */
+};
+
+/* Who takes mail for many domains, and shares limits among them all. */
+struct config_provider {
+    struct config_destination dest; /* what holds there; first, as keys have their offsets in it */
+    char *name;                     /* of its site: "google" */
+    char **mx;                      /* how names of its exchangers end */
+    size_t mx_len;
+    const char *warmup; /* the name under which warm-up counts it */
 };
 
 struct config_share { /* a tenant or campaign */
@@ -190,8 +205,6 @@ struct config_warmup_source {
 
 struct config_warmup_provider {
     char *name;
-    char **mx; /* how names of its exchangers end */
-    size_t mx_len;
     uint32_t pace, top_of_hour_s; /* percent; 0: as shipped */
     bool promote;
     uint32_t hold[CONFIG_WARMUP_SIGNS]; /* in 1/100 %; 0: as for all */
@@ -357,6 +370,10 @@ struct config {
     size_t pools_len;
     char *default_pool_name;
     const struct config_pool *default_pool;
+    /* Those of the file, then those that are shipped and that it says nothing of. */
+    struct config_provider *providers;
+    size_t providers_len; /* of the file */
+    size_t providers_all;
     struct config_route *routes;
     size_t routes_len;
     struct config_destination
@@ -393,12 +410,31 @@ const struct config_route *config_route_for(const struct config *c, struct str d
 /* site may be empty (before routing). */
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,
                                                         struct str site);
+/* At a site of provider, NULL: nobody known: what no pattern but "*" says is the provider's. */
+const struct config_destination *config_destination_at(const struct config *c, struct str domain,
+                                                       struct str site,
+                                                       const struct config_provider *provider);
+/* Who runs the exchanger host, in any case, with or without its final dot: the longest of the names
+ * decides. NULL: nobody known. */
+const struct config_provider *config_provider_of_host(const struct config *c, struct str host);
+/* NULL: there is none of that name. */
+const struct config_provider *config_provider_find(const struct config *c, struct str name);
+/* Appends where the value of key ("rate") in dest comes from: "hayauma.yaml:12
+ * (destinations['example.com'].rate)", "profile google (practice: ...)", "default". dest is of c.
+ */
+void config_origin_put(const struct config *c, const struct config_destination *dest,
+                       const char *key, struct buf *out);
+/* Visits the limits that dest sets, each with its value as the file writes it, and its origin. */
+void config_limits_visit(const struct config *c, const struct config_destination *dest,
+                         void (*visit)(void *arg, const char *key, struct str value,
+                                       struct str origin),
+                         void *arg);
 enum config_tls config_tls_of(const struct config_destination *dest);
 const char *config_tls_word(enum config_tls tls);
-/* Who runs the exchanger host: "google"; "default" of what is none of the known. Constant, or as
- * long as c. */
+/* The name under which warm-up counts the exchanger host: "google"; "default" of what is none of
+ * the known. Constant, or as long as c. */
 const char *config_provider_of(const struct config *c, struct str host);
-/* Visits the names of all: shipped, and those of the file. */
+/* Visits these names: shipped, and those of the file. */
 void config_providers_visit(const struct config *c,
                             void (*visit)(void *arg, const char *name, const char *mx), void *arg);
 /* What holds for a source at a provider. False: the source is not being warmed up. */

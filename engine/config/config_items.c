@@ -159,7 +159,7 @@ void config_walk_items(struct config_loader *l, const struct config_field *f, vo
         config_complain(l, at, "%s: %zu are too many, at most %zu", path, n, f->items->max);
         return;
     }
-    items = config_alloc(l->c, (n + 1) * f->items->bytes);
+    items = config_alloc(l->c, (n + 1 + f->items->room) * f->items->bytes);
     memcpy((char *)base + f->offset, &items, sizeof(items));
     memset((char *)base + f->offset2, 0, sizeof(size_t));
     if (is_map)

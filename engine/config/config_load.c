@@ -191,6 +191,7 @@ int config_load_text(const char *file, struct str text, struct config **out, str
         check_listeners(&l);
         check_dane(&l);
         config_check_pools(l.c, on_mistake, &l);
+        config_check_providers(l.c, on_mistake, &l);
     }
     if (l.errors_count != 0) {
         config_unref(l.c);

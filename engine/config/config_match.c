@@ -278,6 +278,16 @@ const struct config_destination *config_destination_for(const struct config *c, 
     return &c->destinations[config_index_find(&owner->destinations, domain, site)];
 }
 
+const struct config_destination *config_destination_at(const struct config *c, struct str domain,
+                                                       struct str site,
+                                                       const struct config_provider *provider)
+{
+    const struct config_destination *dest = config_destination_for(c, domain, site);
+
+    return provider != NULL && dest == &c->destinations[c->destinations_len - 1] ? &provider->dest
+                                                                                 : dest;
+}
+
 /* An address in its 128-bit form. False for other families. */
 static bool address_bytes(const struct sockaddr *addr, uint8_t out[16])
 {

@@ -167,6 +167,8 @@ void config_walk_destinations(struct config_loader *l, struct fy_node *node, str
         if (d->pattern == NULL)
             continue;
         n++;
+        config_note_line(l->c, d, config_field_find(&config_schema, STR("destinations")),
+                         (unsigned)key_at.line);
         load_destination(l, d, config_walk_follow(l, fy_node_pair_value(pair), key_at), key_at);
     }
     l->c->destinations[n] = *base;

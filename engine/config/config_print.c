@@ -279,7 +279,7 @@ static void docs_row(const struct config_field *f, const char *prefix, struct bu
 
 static void docs_rows(const struct config_section *s, const char *prefix, struct buf *out)
 {
-    for (size_t i = 0; i < s->len; i++) {
+    for (size_t i = s->shared; i < s->len; i++) {
         const struct config_field *f = &s->fields[i];
 
         bool is_map = f->type == CONFIG_MAP, is_list = f->type == CONFIG_ITEMS;
@@ -366,5 +366,9 @@ void config_print_docs(struct buf *out)
             buf_printf(out, "```yaml\n%s```\n\n", s->example);
         if (s->len != 0)
             docs_table(s, out);
+        if (s == &config_provider_schema) {
+            config_print_profiles(out);
+            buf_putc(out, '\n');
+        }
     }
 }

@@ -24,12 +24,20 @@ struct config_index {
 
 struct config_block;
 
+struct config_zone {
+    struct config_zone *next;
+    const char *name;
+    struct zone *zone;
+};
+
 struct config_owner {
     struct config config; /* first: a struct config is always one of these */
     struct config_block *blocks;
     struct config_index routes, destinations, senders;
     struct map lines; /* of the members that the file gives, by struct and field */
     struct map tenants, campaigns, users, pools; /* positions by name */
+    struct map exchangers;         /* positions of providers by how names of their exchangers end */
+    struct config_zone *zones;     /* of quiet hours */
     const void *destinations_star; /* what "*" was read into: the others begin with its values */
 };
 
@@ -87,6 +95,25 @@ void config_finish_pools(struct config *c);
 void config_check_pools(const struct config *c,
                         void (*tell)(void *arg, unsigned line, const char *what), void *arg);
 
+/* --- config_provider.c --- */
+
+#define CONFIG_PROVIDERS_SHIPPED_MAX 64 /* room for them behind those of the file */
+#define CONFIG_MX_NAME_MAX           253
+
+/* Adds what is shipped, and gives each provider what holds there. */
+void config_finish_providers(struct config *c);
+/* What is wrong with providers, and with patterns that can match no site; as
+ * config_check_pools(). */
+void config_check_providers(const struct config *c,
+                            void (*tell)(void *arg, unsigned line, const char *what), void *arg);
+/* Whether warm-up counts under this name. */
+bool config_provider_warms(const struct config *c, const char *name);
+/* Whether f of base is what "*" says: base is a provider, and nothing of it is shipped. */
+bool config_provider_inherits(const struct config *c, const void *base,
+                              const struct config_field *f);
+/* The table of what is shipped, Markdown. */
+void config_print_profiles(struct buf *out);
+
 /* Lines of config_warnings(). */
 void config_warmup_warnings(const struct config *c, struct buf *out);
 /* Fills what follows from other values (names, own addresses) and adds the default entries. */
@@ -100,7 +127,9 @@ void config_print_key(const struct config_field *f, const void *item, struct buf
 /* The file gives the member of f in base on this line. */
 void config_note_line(struct config *c, const void *base, const struct config_field *f,
                       unsigned line);
-/* On which line of c->file; 0: the value is a default. */
+/* On which line of c->file that is, not looking where base inherits from. 0: nowhere. */
+unsigned config_line_given(const struct config *c, const void *base, const struct config_field *f);
+/* On which line of c->file; 0: the value is a default, or shipped. */
 unsigned config_line_of(const struct config *c, const void *base, const struct config_field *f);
 /* "100 to 10k", or nothing for a type without range. */
 void config_print_range(const struct config_field *f, struct buf *out);

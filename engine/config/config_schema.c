@@ -1,7 +1,7 @@
 #include "config/config_schema.h"
 
 #include "base/assert.h"
-#include "config/config.h"
+#include "config/config_private.h"
 
 #define AT(member)          .offset = offsetof(struct config, member)
 #define AT_LISTENER(member) .offset = offsetof(struct config_listener, member)
@@ -449,6 +449,18 @@ static const struct config_field destination_fields[] = {
      .offset2 = offsetof(struct config_destination, total_rate_period_ms), .def = "none",
      .zero = "none", .example = "1000/min",
      .doc = "Messages per time to the site over all sources."},
+    {"connect_rate", CONFIG_RATE, AT_DEST(connect_rate),
+     .offset2 = offsetof(struct config_destination, connect_period_ms), .def = "none",
+     .zero = "none", .example = "60/min",
+     .doc = "Sessions begun per time to the site from one source, for the whole process. Where an "
+            "address gives no session the attempts at the next ones count too, and are made up "
+            "for."},
+    {"quiet_hours", CONFIG_HOURS, AT_DEST(quiet_hours), .def = "none", RANGE(0, 0xFFFFFF),
+     .zero = "none", .example = "22-7",
+     .doc = "Hours in which nothing is sent to the site. What is under way when they begin is "
+            "finished; lifetimes go on."},
+    {"time_zone", CONFIG_ZONE, AT_DEST(time_zone), .def = "UTC", .example = "Asia/Tokyo",
+     .doc = "Where `quiet_hours` are told."},
     {"pipeline_max", CONFIG_COUNT, AT_DEST(pipeline_max), .def = "4", RANGE(1, 100),
      .doc = "Transactions in flight on one session with a peer that offers CHUNKING. A lost "
             "connection can duplicate this many messages."},
@@ -481,7 +493,14 @@ static const struct config_field destination_fields[] = {
      .zero = "none", .doc = "Send a delay notice once after this time."},
     {"retry", CONFIG_RETRY, .section = &retry_schema},
     {"timeouts", CONFIG_SECTION, .section = &timeouts_schema},
+    /* Of a provider alone. */
+    {"mx", CONFIG_TEXT_LIST, .offset = offsetof(struct config_provider, mx),
+     .offset2 = offsetof(struct config_provider, mx_len), .def_text = "those shipped",
+     .example = "[mx.example.net]",
+     .doc = "How names of its exchangers end: whole labels, in any case. Of several that fit the "
+            "longest decides. A provider that is not shipped needs it."},
 };
+#define PROVIDER_FIELDS 1 /* the last of destination_fields */
 
 static const struct config_section queue_schema = {
     .doc = "Where accepted mail is kept.", .fields = queue_fields, .len = ARRAY_LEN(queue_fields)};
@@ -712,7 +731,29 @@ const struct config_section config_destination_schema = {
                "    lifetime: 2d\n"
                "    retry: {first: 10m, max: 2h, jitter: 20%}\n",
     .fields = destination_fields,
-    .len = ARRAY_LEN(destination_fields)};
+    .len = ARRAY_LEN(destination_fields) - PROVIDER_FIELDS};
+
+const struct config_section config_provider_schema = {
+    .doc = "Mailbox providers: all domains whose exchangers are a provider's make one site, named "
+           "after it, and share its limits. Those below are shipped; each key of `destinations` "
+           "but the lifetimes may be given for them, and for providers of your own. What neither "
+           "the file nor the shipped profile says of a provider comes from `\"*\"` in "
+           "`destinations`. A pattern of `destinations` that fits a domain, or the exchangers, "
+           "holds there besides: it can be stricter than the provider's limits, not looser.",
+    .example = "providers:\n"
+               "  google: {sessions_max: 10, rate: 1000/min}\n"
+               "  partner: {mx: [mx.partner.example], sessions_max: 2}\n",
+    .fields = destination_fields,
+    .len = ARRAY_LEN(destination_fields),
+    .shared = ARRAY_LEN(destination_fields) - PROVIDER_FIELDS};
+
+static const struct config_items provider_items = {.bytes = sizeof(struct config_provider),
+                                                   .room = CONFIG_PROVIDERS_SHIPPED_MAX,
+                                                   .key = CONFIG_KEY_NAME,
+                                                   .key_offset =
+                                                       offsetof(struct config_provider, name),
+                                                   .key_word = "NAME",
+                                                   .write = "\"google: {sessions_max: 10}\""};
 
 static const struct config_section routes_schema = {
     .doc = "Static routes by recipient domain. Each key is a pattern: `example.com`, "
@@ -803,6 +844,8 @@ static const struct config_field fields[] = {
     {"routes", CONFIG_ROUTES, AT(routes), LEN_AT(routes_len), .section = &routes_schema},
     {"destinations", CONFIG_DESTINATIONS, AT(destinations), LEN_AT(destinations_len),
      .section = &config_destination_schema},
+    {"providers", CONFIG_MAP, AT(providers), LEN_AT(providers_len),
+     .section = &config_provider_schema, .items = &provider_items},
 };
 
 const struct config_section config_schema = {

@@ -79,6 +79,7 @@ struct config_section;
 struct config_items {
     size_t bytes; /* of an item */
     size_t max;   /* how many there may be; 0: any number */
+    size_t room;  /* for items that are not of the file */
     /* A mapping's key, a member of the item: a name or a domain pattern (char *), or a network. */
     enum { CONFIG_KEY_NAME, CONFIG_KEY_PATTERN, CONFIG_KEY_NETWORK } key;
     uint32_t key_offset;
@@ -110,11 +111,13 @@ struct config_section {
     const char *example; /* YAML for the reference, or NULL */
     const struct config_field *fields;
     size_t len;
+    size_t shared; /* the first so many are also another section's, which explains them */
 };
 
 extern const struct config_section config_schema;             /* offsets in struct config */
 extern const struct config_section config_listener_schema;    /* in struct config_listener */
 extern const struct config_section config_destination_schema; /* in struct config_destination */
+extern const struct config_section config_provider_schema;    /* in struct config_provider */
 extern const struct config_section config_warmup_schema;      /* in struct config */
 
 /* The field of a section, or NULL. */

@@ -63,11 +63,6 @@ static const struct config_section source_schema = {
                                                        .zero = "as for all", .doc = (doc_)         \
     }
 static const struct config_field provider_fields[] = {
-    {"mx", CONFIG_TEXT_LIST, AT_PROVIDER(mx),
-     .offset2 = offsetof(struct config_warmup_provider, mx_len), .def_text = "those shipped",
-     .example = "[mx.example.net]",
-     .doc = "How names of its exchangers end: whole labels, in any case. A provider that is not "
-            "shipped needs it."},
     {"pace", CONFIG_PERCENT, AT_PROVIDER(pace), .def = "0", RANGE(0, 100), .zero = "as shipped",
      .doc = "Its part of each cap. Shipped: 50% for `microsoft`, 100% for all others."},
     {"top_of_hour", CONFIG_SECONDS, AT_PROVIDER(top_of_hour_s), .def = "0", RANGE(0, 1800),
@@ -92,8 +87,8 @@ static const struct config_items provider_items = {
     .write = "\"microsoft: {pace: 50%}\""};
 static const struct config_section provider_schema = {
     .doc = "What differs at a provider, by its name: one that is shipped (`hayauma warmup "
-           "providers` lists them), one of your own with `mx`, or `default`, which is what serves "
-           "all other domains.",
+           "providers` lists them), one of your own in `providers`, or `default`, which is what "
+           "serves all other domains.",
     .fields = provider_fields,
     .len = ARRAY_LEN(provider_fields)};
 

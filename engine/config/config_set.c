@@ -351,10 +351,13 @@ void config_copy_member(struct config *c, const struct config_field *f, const vo
         copy_items(c, f, from, to);
         return;
     case CONFIG_CLASS_RATE:
+        memcpy(member(f, to), source, sizeof(uint64_t));
+        memcpy((char *)to + f->offset2, (const char *)from + f->offset2, sizeof(uint32_t));
+        return;
     case CONFIG_CLASS_SECTION:
         break;
     }
-    assert_failed("a member that a reload keeps", __FILE__, __LINE__, __func__);
+    assert_failed("a member of a section", __FILE__, __LINE__, __func__);
 }
 
 #define DEFAULT_ITEMS_MAX 8

@@ -1,6 +1,7 @@
 /* Warm-up: the schedules and providers that are shipped, what a file adds to them, and whether the
  * file's own make sense. */
 #include "config/config_private.h"
+#include "config/config_profiles.h"
 #include "config/config_walk.h"
 #include "config/suggest.h"
 
@@ -55,123 +56,12 @@ static bool schedule_find(const struct config *c, const char *name, const uint32
 
 /* --- providers --- */
 
-#define CARRIER_S 120 /* carriers refuse at the top of the hour, when everybody sends */
-
-/* How names of their exchangers end, as their MX records have it in November 2026. Google counts by
- * "the MX record domain, not the domain in the recipient address" (Email sender guidelines FAQ, as
- * of March 2026), and so is counted here. */
-static const struct shipped_provider {
-    const char *name, *mx; /* separated by blanks */
-    uint32_t pace, top_of_hour_s;
-} shipped_providers[] = {
-    {"google", "google.com googlemail.com", 100, 0},
-    {"microsoft", "outlook.com mx.microsoft hotmail.com", 50, 0},
-    {"yahoo", "yahoodns.net", 100, 0}, /* AOL, AT&T and Verizon too */
-    {"apple", "icloud.com me.com mac.com", 100, CARRIER_S},
-    {"comcast", "comcast.net", 100, 0},
-    {"docomo", "docomo.ne.jp", 100, CARRIER_S},
-    {"au", "au.com ezweb.ne.jp", 100, CARRIER_S},
-    {"softbank", "softbank.jp softbank.ne.jp vodafone.ne.jp", 100, CARRIER_S},
-    {"ymobile", "ymobile.ne.jp emnet.ne.jp", 100, CARRIER_S},
-    {"yahoo_japan", "yahoo.co.jp ybb.ne.jp", 100, 0},
-    {"rakuten", "rakuten.co.jp rakuten.jp rakuten.ne.jp", 100, 0},
-    {"plala", "plala.or.jp", 100, 0},
-    {"ocn", "ocn.ad.jp ocn.ne.jp", 100, 0},
-    {"biglobe", "biglobe.ne.jp", 100, 0},
-    {"nifty", "nifty.com", 100, 0},
-    {"so_net", "so-net.ne.jp", 100, 0},
-    {"jcom", "zaq.ne.jp jcom.home.ne.jp", 100, 0},
-    {"gmx", "gmx.net gmx.com web.de", 100, 0},
-    {"t_online", "t-online.de", 100, 0},
-    {"orange", "orange.fr wanadoo.fr", 100, 0},
-    {"qq", "qq.com", 100, 0},
-    {"netease", "netease.com 163.com 126.com", 100, 0},
-    {"yandex", "yandex.ru yandex.net", 100, 0},
-    {"mail_ru", "mail.ru", 100, 0},
-    {"zoho", "zoho.com zoho.eu", 100, 0},
-    {"mimecast", "mimecast.com", 100, 0},
-    {"proofpoint", "pphosted.com ppe-hosted.com", 100, 0},
-    {"barracuda", "barracudanetworks.com", 100, 0},
-};
-static const struct shipped_provider shipped_default = {"default", "", 100, 0};
-
-/* Whether host ends in suffix, at the border of a label. The final dot of a name says nothing. */
-static bool ends_in(struct str host, struct str suffix)
-{
-    struct str tail;
-
-    if (host.len > 0 && host.ptr[host.len - 1] == '.')
-        host.len--;
-    if (suffix.len > 0 && suffix.ptr[suffix.len - 1] == '.')
-        suffix.len--;
-    if (suffix.len == 0 || host.len < suffix.len)
-        return false;
-    tail = (struct str){host.ptr + host.len - suffix.len, suffix.len};
-    return str_eq_nocase(tail, suffix) && (tail.ptr == host.ptr || tail.ptr[-1] == '.');
-}
-
-static bool ends_in_one_of(struct str host, struct str suffixes)
-{
-    while (suffixes.len != 0)
-        if (ends_in(host, str_take(&suffixes, ' ')))
-            return true;
-    return false;
-}
-
 static const struct config_warmup_provider *provider_find(const struct config *c, const char *name)
 {
     for (size_t i = 0; i < c->warmup.providers_len; i++)
         if (strcmp(c->warmup.providers[i].name, name) == 0)
             return &c->warmup.providers[i];
     return NULL;
-}
-
-static const struct shipped_provider *shipped_find(const char *name)
-{
-    for (size_t i = 0; i < ARRAY_LEN(shipped_providers); i++)
-        if (strcmp(shipped_providers[i].name, name) == 0)
-            return &shipped_providers[i];
-    return &shipped_default;
-}
-
-const char *config_provider_of(const struct config *c, struct str host)
-{
-    for (size_t i = 0; i < c->warmup.providers_len; i++)
-        for (size_t j = 0; j < c->warmup.providers[i].mx_len; j++)
-            if (ends_in(host, str_of(c->warmup.providers[i].mx[j])))
-                return c->warmup.providers[i].name;
-    for (size_t i = 0; i < ARRAY_LEN(shipped_providers); i++) {
-        const struct shipped_provider *p = &shipped_providers[i];
-        const struct config_warmup_provider *own = provider_find(c, p->name);
-
-        if ((own == NULL || own->mx_len == 0) && ends_in_one_of(host, str_of(p->mx)))
-            return p->name;
-    }
-    return shipped_default.name;
-}
-
-void config_providers_visit(const struct config *c,
-                            void (*visit)(void *arg, const char *name, const char *mx), void *arg)
-{
-    struct buf mx = {0};
-
-    for (size_t i = 0; i < ARRAY_LEN(shipped_providers); i++) {
-        const struct config_warmup_provider *own = provider_find(c, shipped_providers[i].name);
-
-        if (own == NULL || own->mx_len == 0)
-            visit(arg, shipped_providers[i].name, shipped_providers[i].mx);
-    }
-    for (size_t i = 0; i < c->warmup.providers_len; i++) {
-        if (c->warmup.providers[i].mx_len == 0)
-            continue;
-        buf_clear(&mx);
-        for (size_t j = 0; j < c->warmup.providers[i].mx_len; j++)
-            buf_printf(&mx, "%s%s", j == 0 ? "" : " ", c->warmup.providers[i].mx[j]);
-        buf_putc(&mx, 0);
-        visit(arg, c->warmup.providers[i].name, (const char *)mx.data);
-    }
-    visit(arg, shipped_default.name, shipped_default.mx);
-    buf_done(&mx);
 }
 
 /* --- what holds --- */
@@ -189,15 +79,18 @@ bool config_warmup_policy(const struct config *c, const char *source, const char
 {
     const struct config_warmup_source *s = warmed_find(c, source);
     const struct config_warmup_provider *p = provider_find(c, provider);
-    const struct shipped_provider *shipped = shipped_find(provider);
+    const struct shipped_provider *shipped = shipped_provider_find(str_of(provider));
     uint32_t rewarm_s = c->warmup.rewarm_after_s;
 
     if (s == NULL)
         return false;
     *out = (struct config_warmup_policy){
-        .pace = p != NULL && p->pace != 0 ? p->pace : shipped->pace,
-        .top_of_hour_s =
-            p != NULL && p->top_of_hour_s != 0 ? p->top_of_hour_s : shipped->top_of_hour_s,
+        .pace = p != NULL && p->pace != 0               ? p->pace
+                : shipped != NULL && shipped->pace != 0 ? shipped->pace
+                                                        : 100,
+        .top_of_hour_s = p != NULL && p->top_of_hour_s != 0 ? p->top_of_hour_s
+                         : shipped != NULL                  ? shipped->top_of_hour_s
+                                                            : 0,
         .from = s->from,
         .calendar = strcmp(s->mode, "calendar") == 0,
         .promote = s->promote && (p == NULL || p->promote),
@@ -297,30 +190,25 @@ static void check_source(struct config_loader *l, const struct config_warmup_sou
 
 static void check_provider(struct config_loader *l, const struct config_warmup_provider *p)
 {
-    struct config_place at = place(l->c, section_of("providers"), p, "mx", "providers");
-    bool is_default = strcmp(p->name, shipped_default.name) == 0;
+    const struct config_field *map = config_field_find(&config_warmup_schema, STR("providers"));
+    struct config_place at = {(int)config_line_given(l->c, p, map), 1};
+    const struct shipped_provider *shipped = shipped_provider_find(str_of(p->name));
     struct suggest near;
 
-    if (is_default && p->mx_len != 0)
-        config_complain(l, at, "warmup.providers.default is what no 'mx' matches; it takes none");
-    for (size_t i = 0; i < p->mx_len; i++) {
-        struct str mx = str_of(p->mx[i]);
-
-        if (mx.len > 0 && mx.ptr[mx.len - 1] == '.')
-            mx.len--;
-        if (!config_host_name_valid(mx))
-            config_complain(l, at,
-                            "warmup.providers.%s.mx: '%s' is not the end of a host name; write "
-                            "mx.example.net",
-                            p->name, p->mx[i]);
-    }
-    if (is_default || p->mx_len != 0 || shipped_find(p->name) != &shipped_default)
+    if (config_provider_warms(l->c, p->name))
         return;
+    if (shipped != NULL) {
+        config_complain(l, at, "warmup.providers.%s: warm-up counts it as '%s'; write that",
+                        p->name, shipped->warmup);
+        return;
+    }
     suggest_init(&near, str_of(p->name));
-    for (size_t i = 0; i < ARRAY_LEN(shipped_providers); i++)
+    for (size_t i = 0; i < shipped_providers_len; i++)
         suggest_offer(&near, shipped_providers[i].name);
-    config_complain(l, at, "warmup.providers.%s is not shipped and lacks 'mx'; %s%s%s", p->name,
-                    near.best != NULL ? "did you mean '" : "write mx: [mx.example.net]",
+    for (size_t i = 0; i < l->c->providers_len; i++)
+        suggest_offer(&near, l->c->providers[i].name);
+    config_complain(l, at, "warmup.providers.%s: there is no such provider; %s%s%s", p->name,
+                    near.best != NULL ? "did you mean '" : "add it to 'providers', with its 'mx'",
                     near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
 }
 

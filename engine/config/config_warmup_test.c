@@ -47,10 +47,9 @@ static void test_providers(void **state)
         {"mail.rakuten.co.jp", "default"}, /* the file says who that is */
         {"rakuten.example", "rakuten"},
     };
-    struct config *c = config_of("warmup:\n"
-                                 "  providers:\n"
-                                 "    ours: {mx: [Ours.Example.]}\n"
-                                 "    rakuten: {mx: [rakuten.example]}\n");
+    struct config *c = config_of("providers:\n"
+                                 "  ours: {mx: [Ours.Example.]}\n"
+                                 "  rakuten: {mx: [rakuten.example]}\n");
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++)

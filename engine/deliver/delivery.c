@@ -14,6 +14,7 @@
 #include "outcome/classify.h"
 #include "outcome/policy.h"
 #include "schedule/lane.h"
+#include "schedule/rollup.h"
 #include "worker/shared.h"
 
 #define PIPELINE_MS        1000 /* a transaction that takes longer gets no second one behind it */
@@ -186,7 +187,8 @@ static uint64_t next_look_ms(const struct delivery *d)
 {
     uint64_t look_ms = d->deadline_ms;
 
-    if (list_node_linked(&d->idle_node) && d->worker->shared->workers_len > 1)
+    if (list_node_linked(&d->idle_node) &&
+        (d->worker->shared->workers_len > 1 || d->channel->rollup != NULL))
         look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
     else if (in_body(d))
         look_ms = d->body.look_ms;
@@ -209,13 +211,16 @@ static bool over_share(const struct delivery *d, uint64_t held_ms)
     return sessions_over_share(d->channel, 0, held_ms);
 }
 
-/* Whether another worker lacks the slot that this idle session holds without work for it. Mail
- * comes in bursts: a worker whose share goes with each pause asks for it again with the next burst.
- */
+/* Whether others lack the slot that this idle session holds without work for it: another site of
+ * the provider, or another worker. Mail comes in bursts: a worker whose share goes with each pause
+ * asks for it again with the next burst. */
 static bool idle_is_wanted(const struct delivery *d)
 {
     uint64_t since_ms = d->deadline_ms - d->site->dest->idle_ms;
 
+    /* Other sites of the provider do not wait for a rate, or for this source's turn, to end. */
+    if (rollup_presses(d->channel) && !channel_has_work(d->channel))
+        return io_now_ms(d->worker->io) >= since_ms + IDLE_LOOK_MS;
     if (channel_has_mail(d->channel) || !sessions_contended(d->channel))
         return false;
     return io_now_ms(d->worker->io) >= since_ms + IDLE_KEEP_MS || over_share(d, UINT64_MAX);
@@ -258,7 +263,8 @@ static void delivery_idle(struct delivery *d)
     if (d->state != DELIVERY_OPEN || !is_empty(d) || list_node_linked(&d->idle_node))
         return;
     if (d->yielding || d->worker->draining || d->site->lanes == 0 ||
-        (sessions_exhausted(d->worker->shared) && !channel_has_mail(d->channel))) {
+        (!channel_has_mail(d->channel) &&
+         (sessions_exhausted(d->worker->shared) || rollup_presses(d->channel)))) {
         delivery_quit(d);
         return;
     }
@@ -266,13 +272,19 @@ static void delivery_idle(struct delivery *d)
     arm_timer(d);
 }
 
+/* 0: no limit. */
+static uint32_t at_most(uint32_t max, uint32_t limit)
+{
+    return limit != 0 && limit < max ? limit : max;
+}
+
 static uint32_t messages_max(const struct delivery *d)
 {
-    uint32_t max = d->site->dest->session_messages_max;
+    uint32_t max = at_most(UINT32_MAX, d->site->dest->session_messages_max);
     uint32_t peer = smtp_client_mail_max(d->client);
 
-    if (max == 0)
-        max = UINT32_MAX;
+    if (d->site->provider != NULL)
+        max = at_most(max, d->site->provider->dest.session_messages_max);
     if (peer != 0 && peer < max)
         max = peer;
     peer = sessions_messages_max(d->channel);
@@ -286,16 +298,13 @@ static void set_yielding(struct delivery *d, bool yielding)
     if (d->yielding == yielding)
         return;
     d->yielding = yielding;
-    if (yielding)
-        d->channel->yielding++;
-    else
-        d->channel->yielding--;
+    sessions_yields(d->channel, yielding);
 }
 
 void delivery_retire(struct delivery *d, bool one_less)
 {
     if (one_less && !d->yielding)
-        governor_step_down(d->channel->governor, io_now_ns(d->worker->io));
+        governor_step_down(channel_told(d->channel), io_now_ns(d->worker->io));
     set_yielding(d, true);
     letters_take_back(d);
     if (list_node_linked(&d->idle_node))
@@ -304,11 +313,11 @@ void delivery_retire(struct delivery *d, bool one_less)
 
 static size_t recipients_max(const struct delivery *d)
 {
-    size_t max = d->site->dest->recipients_max;
+    uint32_t max = at_most(DELIVERY_RCPTS_MAX, d->site->dest->recipients_max);
     uint32_t peer = smtp_client_rcpt_max(d->client);
 
-    if (max == 0 || max > DELIVERY_RCPTS_MAX)
-        max = DELIVERY_RCPTS_MAX;
+    if (d->site->provider != NULL)
+        max = at_most(max, d->site->provider->dest.recipients_max);
     if (d->rcpts_max != 0 && d->rcpts_max < max)
         max = d->rcpts_max;
     return peer != 0 && peer < max ? peer : max;
@@ -574,8 +583,9 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
     dial_failed(&d->dial, d->channel, d->state == DELIVERY_CONNECTING ? d->error : 0);
     d->refused_for_now |= verdict->class != OUTCOME_FAILED;
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, d->channel) && !d->worker->draining;
-    if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less ||
-        others_have_all(d))
+    if (policy_of(verdict->slow_down ? POLICY_SETUP_SLOWER : POLICY_SETUP_FAILED)->one_less)
+        governor_slow_down(channel_told(d->channel), io_now_ns(d->worker->io));
+    else if (others_have_all(d))
         governor_slow_down(d->channel->governor, io_now_ns(d->worker->io));
     if (!d->reopen && !d->worker->draining) { /* a drain is nobody's failure */
         outcome->class = d->refused_for_now || d->dial.tried < dial_addresses(d->channel)

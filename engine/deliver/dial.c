@@ -198,6 +198,9 @@ static int dial(struct dial *d, struct channel *c)
     if (d->fd < 0)
         return d->fd;
     atomic_fetch_add_explicit(&c->state->shared.connects, 1, memory_order_relaxed);
+    if (d->again)
+        limits_connect_more(c->limits, CHANNEL_LIMITS, io_now_ns(w->io));
+    d->again = true;
     io_connect(w->io, &d->connect, d->fd, &d->exchanger.addr.sa, d->exchanger.len);
     return 0;
 }

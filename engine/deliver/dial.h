@@ -16,6 +16,7 @@ struct dial {
     uint16_t tried;    /* addresses */
     uint16_t no_route; /* of them: no route from this host; these cost nothing of addresses_max */
     bool both;         /* of either family */
+    bool again;        /* the session has connected before: its next attempts have no leave */
     struct exchanger exchanger; /* its host: peer_name, for the site may get another route; for that
                                    its tlsa is a reference, too */
     char peer_addr[PEER_TEXT_BYTES];

@@ -8,6 +8,7 @@
 #include "outcome/judge.h"
 #include "schedule/channel.h"
 #include "schedule/lane.h"
+#include "schedule/rollup.h"
 #include "worker/peer_text.h"
 
 #define SLOT_RETRY_MS   20 /* asking the governor again for a session slot */
@@ -119,84 +120,151 @@ static void make_room(struct channel *c)
     channel_is_busy(c);
 }
 
-bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms)
+/* The worker's sessions under the limit, those apart that end. */
+static uint32_t sessions_under(const struct channel *c, size_t limit)
 {
     const struct site *site = c->site;
-    uint64_t now_ns = io_now_ns(site->worker->io);
-    uint32_t index = site->worker->index;
 
-    return governor_should_yield(c->governor, index, c->sessions_len - c->yielding + more, held_ms,
-                                 now_ns) ||
-           (site->total != NULL &&
-            governor_should_yield(site->total, index, site->sessions_len - c->yielding + more,
-                                  held_ms, now_ns));
+    switch ((enum channel_limits)limit) {
+    case CHANNEL_OWN:
+        return c->sessions_len - c->yielding;
+    case CHANNEL_PROVIDER:
+        return c->rollup->sessions - c->rollup->yielding;
+    case CHANNEL_SITE:
+        return site->sessions_len - c->yielding;
+    case CHANNEL_PROVIDER_TOTAL:
+        return site->rollup->sessions - site->rollup->yielding;
+    case CHANNEL_LIMITS:
+        break;
+    }
+    assert_failed("a limit", __FILE__, __LINE__, __func__);
+}
+
+bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms)
+{
+    const struct worker *w = c->site->worker;
+
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->limits[i].entry != NULL &&
+            governor_should_yield(c->limits[i].entry, w->index, sessions_under(c, i) + more,
+                                  held_ms, io_now_ns(w->io)))
+            return true;
+    return held_ms >= ROLLUP_SLICE_MS && rollup_presses(c);
 }
 
 bool sessions_contended(const struct channel *c)
 {
-    uint32_t index = c->site->worker->index;
-
-    return governor_contended(c->governor, index) ||
-           (c->site->total != NULL && governor_contended(c->site->total, index));
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->limits[i].entry != NULL &&
+            governor_contended(c->limits[i].entry, c->site->worker->index))
+            return true;
+    return rollup_presses(c);
 }
 
-/* Takes a slot under the limits of the channel and of its site. */
+static void slots_give(struct channel *c, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (c->limits[i].entry != NULL)
+            governor_session_give(c->limits[i].entry);
+}
+
+/* Takes a slot under all limits of the channel, or none. */
 static bool slot_take(struct channel *c)
 {
     struct site *site = c->site;
     struct worker *w = site->worker;
     uint64_t now_ns = io_now_ns(w->io);
 
-    if (!governor_session_take(c->governor, w->index, now_ns))
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
+        bool claimed = i == CHANNEL_SITE && is_claimed(c);
+
+        if (c->limits[i].entry == NULL ||
+            (!claimed && governor_session_take(c->limits[i].entry, w->index, now_ns)))
+            continue;
+        slots_give(c, i);
+        if (i == CHANNEL_SITE)
+            make_room(c);
         return false;
-    if (site->total == NULL)
-        return true;
-    if (!is_claimed(c) && governor_session_take(site->total, w->index, now_ns)) {
-        site->claimant = NULL;
-        return true;
     }
-    governor_session_give(c->governor);
-    make_room(c);
-    return false;
+    if (site->total != NULL)
+        site->claimant = NULL;
+    return true;
 }
 
 static void slot_give(struct channel *c)
 {
-    governor_session_give(c->governor);
-    if (c->site->total != NULL)
-        governor_session_give(c->site->total);
+    slots_give(c, CHANNEL_LIMITS);
+    rollup_freed(c->site->rollup);
+    rollup_freed(c->rollup);
 }
 
 static void slot_withdraw(struct channel *c)
 {
     struct site *site = c->site;
+    uint32_t index = site->worker->index;
 
-    governor_session_withdraw(c->governor, site->worker->index, c->sessions_len);
+    governor_session_withdraw(c->governor, index, c->sessions_len);
     if (site->total != NULL)
-        governor_session_withdraw(site->total, site->worker->index, site->sessions_len);
+        governor_session_withdraw(site->total, index, site->sessions_len);
+    if (c->rollup == NULL || c->rollup->line_len > 0)
+        return;
+    governor_session_withdraw(c->rollup->entry, index, c->rollup->sessions);
+    if (site->rollup != NULL)
+        governor_session_withdraw(site->rollup->entry, index, site->rollup->sessions);
+}
+
+/* c gets no session now. Of a provider it waits in line. */
+static void open_later(struct channel *c, uint64_t at_ms)
+{
+    uint64_t rate_ms = channel_open_at(c) / 1000000 + 1;
+
+    rollup_wait(c);
+    channel_wake(c, rate_ms > at_ms ? rate_ms : at_ms);
+    if (rate_ms > at_ms && !channel_has_session(c))
+        channel_is_busy(c); /* the other sources do not wait for it */
+}
+
+/* Whether c stands in line and could send, had it a session. */
+static bool is_in_line(struct channel *c)
+{
+    uint64_t until_ms;
+    enum channel_shut shut;
+
+    if (c->line == NULL)
+        return false;
+    shut = channel_shut(c, &until_ms);
+    return shut == CHANNEL_OPEN || shut == CHANNEL_BUSY;
 }
 
 static void open_sessions(struct channel *c, uint32_t waiting)
 {
     struct worker *w = c->site->worker;
     uint64_t now_ms = io_now_ms(w->io);
+    uint64_t after_ms = c->shortage_until_ms > now_ms ? c->shortage_until_ms : c->open_after_ms;
+    uint32_t n = after_ms > now_ms ? 0 : sessions_wanted(c, waiting);
 
-    if (now_ms < c->shortage_until_ms) {
-        channel_wake(c, c->shortage_until_ms);
-        return;
-    }
-    if (now_ms < c->open_after_ms) {
-        channel_wake(c, c->open_after_ms);
-        return;
-    }
-    for (uint32_t n = sessions_wanted(c, waiting); n > 0; n--) {
-        /* A session that would have to yield at once is not worth a connection. */
+    if (after_ms > now_ms)
+        channel_wake(c, after_ms);
+    if (n == 0)
+        rollup_leave(c);
+    for (; n > 0 && rollup_turn(c); n--) {
+        /* A session that would have to yield at once, or could send nothing before a rate lets it,
+         * is not worth a connection. */
         if (sessions_over_share(c, 1 + c->yielding, 0) || now_ms < c->give_way_until_ms ||
-            !slot_take(c)) {
-            channel_wake(c, now_ms + SLOT_RETRY_MS);
+            channel_open_at(c) > io_now_ns(w->io) || !slot_take(c)) {
+            open_later(c, now_ms + SLOT_RETRY_MS);
             return;
         }
-        if (!take_over(c) && !delivery_open(c)) { /* out of descriptors or memory: later */
+        rollup_leave(c);
+        if (take_over(c))
+            continue;
+        if (limits_connect(c->limits, CHANNEL_LIMITS, io_now_ns(w->io)) < 0) {
+            slot_give(c); /* another worker took it just now */
+            open_later(c, now_ms + SLOT_RETRY_MS);
+            return;
+        }
+        if (!delivery_open(c)) { /* out of descriptors or memory: later */
+            limits_unconnect(c->limits, CHANNEL_LIMITS, io_now_ns(w->io));
             slot_give(c);
             channel_wake(c, now_ms + MEMORY_RETRY_MS);
             return;
@@ -224,8 +292,10 @@ static void dispatch(struct channel *c)
     waiting = channel_waiting(c);
     if (c->site->claimant == c && c->busy_until_ms <= io_now_ms(c->site->worker->io))
         c->site->claimant = NULL;
-    if (c->site->claimant == c && waiting == 0)
+    if (waiting == 0 && (c->site->claimant == c || is_in_line(c)))
         waiting = channel_has_mail(c);
+    if (waiting == 0 || !list_empty(&c->idle))
+        rollup_leave(c);
     if (waiting == 0)
         slot_withdraw(c);
     else if (list_empty(&c->idle))
@@ -253,7 +323,22 @@ void sessions_begun(struct channel *c, struct delivery *d)
     list_push_back(&c->sessions, &d->site_node);
     c->sessions_len++;
     c->site->sessions_len++;
+    if (c->rollup != NULL)
+        c->rollup->sessions++;
+    if (c->site->rollup != NULL)
+        c->site->rollup->sessions++;
     atomic_fetch_add_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
+}
+
+void sessions_yields(struct channel *c, bool yields)
+{
+    uint32_t one = yields ? 1 : UINT32_MAX; /* which is -1 */
+
+    c->yielding += one;
+    if (c->rollup != NULL)
+        c->rollup->yielding += one;
+    if (c->site->rollup != NULL)
+        c->site->rollup->yielding += one;
 }
 
 void sessions_works(struct channel *c)
@@ -325,6 +410,10 @@ void sessions_ended(struct channel *c, struct delivery *d)
     list_remove(&d->site_node);
     c->sessions_len--;
     site->sessions_len--;
+    if (c->rollup != NULL)
+        c->rollup->sessions--;
+    if (site->rollup != NULL)
+        site->rollup->sessions--;
     atomic_fetch_sub_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
     slot_give(c);
     if (c->sessions_len == 0 && !channel_has_mail(c))

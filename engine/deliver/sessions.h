@@ -17,12 +17,15 @@ size_t sessions_take(struct channel *c, struct recipient **out, size_t max, uint
  * what the limits allow, and others wait for one. held_ms: see governor_should_yield(). */
 bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms);
 
-/* Whether another worker was denied a session and still wants one. */
+/* Whether another worker, or another site of the provider, was denied a session and still wants
+ * one. */
 bool sessions_contended(const struct channel *c);
 
 /* d is a session of c from sessions_begun() until sessions_ended(). */
 void sessions_begun(struct channel *c, struct delivery *d);
 void sessions_ended(struct channel *c, struct delivery *d);
+/* A session of c takes nothing more, and will end, or has ended. */
+void sessions_yields(struct channel *c, bool yields);
 /* A session is set up: more may follow. */
 void sessions_works(struct channel *c);
 /* This host lacks what a session needs: nobody's failure. Sessions are tried again in a second. */

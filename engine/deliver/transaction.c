@@ -440,7 +440,7 @@ void transaction_done(const struct smtp_event *event)
     if (!t->tried)
         governor_probe_back(d->channel->governor);
     if (t->taken)
-        governor_taken(d->channel->governor, io_now_ns(d->worker->io));
+        governor_taken(channel_told(d->channel), io_now_ns(d->worker->io));
     if (t->polite)
         sessions_limit_seen(d->channel, d);
     transaction_put_back(t);

@@ -55,7 +55,8 @@ static void cooling_sweep(struct governor *g, uint64_t now_ns)
     while ((n = list_first(&g->cooling)) != NULL) {
         struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
 
-        if (atomic_load(&e->shared.next_ns) > now_ns || governor_stopped_ns(e) > now_ns)
+        if (atomic_load(&e->shared.next_ns) > now_ns ||
+            atomic_load(&e->shared.connect_next_ns) > now_ns || governor_stopped_ns(e) > now_ns)
             return;
         list_remove(n);
         entry_drop(g, e);
@@ -99,7 +100,6 @@ static struct governor_entry *entry_new(struct str key)
     return e;
 }
 
-/* The part of the old interval that is left, of the new one. */
 static uint64_t scaled_ns(uint64_t left_ns, uint64_t old_ns, uint64_t new_ns)
 {
     double left = (double)left_ns / (double)old_ns * (double)new_ns;
@@ -107,27 +107,39 @@ static uint64_t scaled_ns(uint64_t left_ns, uint64_t old_ns, uint64_t new_ns)
     return left < (double)INT64_MAX ? (uint64_t)left : INT64_MAX;
 }
 
+static uint64_t interval_of(uint64_t count, uint32_t period_ms)
+{
+    return count == 0 ? 0 : (uint64_t)period_ms * 1000000 / count;
+}
+
+/* What is left of the old interval is waited for in the same part of the new one. */
+static void interval_set(_Atomic uint64_t *interval, _Atomic uint64_t *next_ns,
+                         uint64_t interval_ns, uint64_t now_ns)
+{
+    uint64_t old_ns = atomic_exchange_explicit(interval, interval_ns, memory_order_relaxed), next;
+
+    if (old_ns == interval_ns || old_ns == 0 || interval_ns == 0)
+        return;
+    next = atomic_load(next_ns);
+    while (next > now_ns &&
+           !atomic_compare_exchange_weak(next_ns, &next,
+                                         now_ns + scaled_ns(next - now_ns, old_ns, interval_ns)))
+        ;
+}
+
 static void entry_limit(struct governor_entry *e, const struct governor_limits *limits,
                         uint64_t now_ns)
 {
-    uint64_t interval_ns = 0, old_ns, next;
-
     if (limits->generation < e->generation)
         return;
     e->generation = limits->generation;
-    if (limits->rate_messages != 0)
-        interval_ns = (uint64_t)limits->rate_period_ms * 1000000 / limits->rate_messages;
     atomic_store_explicit(&e->sessions_max, limits->sessions_max, memory_order_relaxed);
     atomic_store_explicit(&e->rate_messages, limits->rate_messages, memory_order_relaxed);
     atomic_store_explicit(&e->rate_period_ms, limits->rate_period_ms, memory_order_relaxed);
-    old_ns = atomic_exchange_explicit(&e->interval_ns, interval_ns, memory_order_relaxed);
-    if (old_ns == interval_ns || old_ns == 0 || interval_ns == 0)
-        return;
-    next = atomic_load(&e->shared.next_ns);
-    while (next > now_ns &&
-           !atomic_compare_exchange_weak(&e->shared.next_ns, &next,
-                                         now_ns + scaled_ns(next - now_ns, old_ns, interval_ns)))
-        ;
+    interval_set(&e->interval_ns, &e->shared.next_ns,
+                 interval_of(limits->rate_messages, limits->rate_period_ms), now_ns);
+    interval_set(&e->connect_interval_ns, &e->shared.connect_next_ns,
+                 interval_of(limits->connects, limits->connects_period_ms), now_ns);
 }
 
 struct governor_entry *governor_get(struct governor *g, struct str key,
@@ -389,14 +401,15 @@ bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t o
     return own > (share == 0 ? 1 : share) || (share == 0 && held_ms >= SLICE_MS);
 }
 
-uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+static uint64_t rate_take(const _Atomic uint64_t *interval_ns, _Atomic uint64_t *next_ns,
+                          uint64_t now_ns, uint64_t n)
 {
-    uint64_t interval = atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
+    uint64_t interval = atomic_load_explicit(interval_ns, memory_order_relaxed);
     uint64_t next, from;
 
     if (interval == 0)
         return 0;
-    next = atomic_load(&e->shared.next_ns);
+    next = atomic_load(next_ns);
     do {
         if (next > now_ns)
             return next;
@@ -405,20 +418,59 @@ uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32
         from = now_ns - next > 10000000 ? now_ns - 10000000 : next;
         if (interval >= 10000000)
             from = now_ns;
-    } while (!atomic_compare_exchange_weak(&e->shared.next_ns, &next, from + interval * messages));
+    } while (!atomic_compare_exchange_weak(next_ns, &next, from + interval * n));
     return 0;
 }
 
-void governor_message_give(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+static void rate_give(const _Atomic uint64_t *interval_ns, _Atomic uint64_t *next_ns,
+                      uint64_t now_ns, uint64_t n)
 {
-    uint64_t taken = messages * atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
-    uint64_t next = atomic_load(&e->shared.next_ns), back;
+    uint64_t taken = n * atomic_load_explicit(interval_ns, memory_order_relaxed);
+    uint64_t next = atomic_load(next_ns), back;
 
     do {
         back = next - (taken < next ? taken : next);
         if (back < now_ns)
             back = now_ns < next ? now_ns : next;
-    } while (!atomic_compare_exchange_weak(&e->shared.next_ns, &next, back));
+    } while (!atomic_compare_exchange_weak(next_ns, &next, back));
+}
+
+uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+{
+    return rate_take(&e->interval_ns, &e->shared.next_ns, now_ns, messages);
+}
+
+void governor_message_give(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+{
+    rate_give(&e->interval_ns, &e->shared.next_ns, now_ns, messages);
+}
+
+uint64_t governor_connect_take(struct governor_entry *e, uint64_t now_ns)
+{
+    return rate_take(&e->connect_interval_ns, &e->shared.connect_next_ns, now_ns, 1);
+}
+
+void governor_connect_give(struct governor_entry *e, uint64_t now_ns)
+{
+    rate_give(&e->connect_interval_ns, &e->shared.connect_next_ns, now_ns, 1);
+}
+
+void governor_connect_more(struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t interval = atomic_load_explicit(&e->connect_interval_ns, memory_order_relaxed);
+    uint64_t next = atomic_load(&e->shared.connect_next_ns);
+
+    while (interval != 0 &&
+           !atomic_compare_exchange_weak(&e->shared.connect_next_ns, &next,
+                                         (next > now_ns ? next : now_ns) + interval))
+        ;
+}
+
+uint64_t governor_connect_at(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->connect_interval_ns, memory_order_relaxed) == 0
+               ? 0
+               : atomic_load(&e->shared.connect_next_ns);
 }
 
 void governor_rate(const struct governor_entry *e, uint64_t *messages, uint32_t *period_ms)

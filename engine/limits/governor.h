@@ -25,6 +25,8 @@ struct governor_limits {
     uint32_t sessions_max;  /* 0 = none */
     uint64_t rate_messages; /* per rate_period_ms; 0 = none */
     uint32_t rate_period_ms;
+    uint64_t connects; /* per connects_period_ms; 0 = none */
+    uint32_t connects_period_ms;
     uint64_t generation; /* of the configuration that says so */
 };
 
@@ -40,13 +42,15 @@ struct governor_entry {
     _Atomic uint64_t interval_ns;   /* between two messages; 0 = no rate limit */
     _Atomic uint64_t rate_messages; /* as configured, to be shown */
     _Atomic uint32_t rate_period_ms;
+    _Atomic uint64_t connect_interval_ns; /* between two connections */
     struct {
         /* Taken and given by all workers. seq_cst by default: the order between workers decides who
          * gets the last session. */
         _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t sessions;
         _Atomic uint64_t denied; /* bit per worker (modulo 64) that wanted a session and got none */
-        _Atomic uint64_t holders; /* bit per worker that holds or wants sessions */
-        _Atomic uint64_t next_ns; /* GCRA: theoretical arrival time of the next message */
+        _Atomic uint64_t holders;         /* bit per worker that holds or wants sessions */
+        _Atomic uint64_t next_ns;         /* GCRA: theoretical arrival time of the next message */
+        _Atomic uint64_t connect_next_ns; /* the same of connections */
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
         _Atomic uint64_t stepped; /* the same: see governor_step_down() */
         _Atomic uint32_t credit;  /* messages taken since stepped changed */
@@ -137,6 +141,13 @@ uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns, ui
 /* Gives back what governor_message_take() took and nobody sent. Time that has passed since is not
  * given: what the peer sees never exceeds the rate. */
 void governor_message_give(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
+/* The same for a connection that is opened. */
+uint64_t governor_connect_take(struct governor_entry *entry, uint64_t now_ns);
+void governor_connect_give(struct governor_entry *entry, uint64_t now_ns);
+/* A further connection, in the place of one that gave no session: those that follow make up for it.
+ */
+void governor_connect_more(struct governor_entry *entry, uint64_t now_ns);
+uint64_t governor_connect_at(const struct governor_entry *entry);
 /* The rate in force, to be shown. */
 void governor_rate(const struct governor_entry *entry, uint64_t *messages, uint32_t *period_ms);
 /* When the next may be sent, monotonic in ns; 0 or in the past: now. */

@@ -265,6 +265,53 @@ static void test_rate(void **state)
     }
 }
 
+/* Of all that began, further attempts of a session included, no window has more than the rate lets
+ * through and those of the last session; messages do not count. */
+static void test_connects(void **state)
+{
+    enum { STEPS = 2000, MORE_MAX = 4, PERIOD_MS = 60000, RATE = 120 };
+    const struct governor_limits limits = {.connects = RATE,
+                                           .connects_period_ms = PERIOD_MS,
+                                           .rate_messages = 1000,
+                                           .rate_period_ms = 1000};
+    static uint64_t began_ns[STEPS * (MORE_MAX + 1)];
+    uint64_t now_ns = UINT64_C(1000000000000), interval_ns = UINT64_C(1000000) * PERIOD_MS / RATE;
+    struct governor *g;
+    struct governor_entry *e;
+    struct rng rng;
+    size_t n = 0;
+
+    (void)state;
+    rng_seed(&rng, 5);
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &limits, 0);
+    for (int i = 0; i < STEPS; i++) {
+        uint64_t at = governor_connect_take(e, now_ns);
+
+        (void)governor_message_take(e, now_ns, 1);
+        if (at != 0) {
+            assert_true(at > now_ns && at == governor_connect_at(e));
+            now_ns = at + rng_below(&rng, interval_ns / 50 + 1);
+            continue;
+        }
+        if (rng_below(&rng, 10) == 0) { /* it never went out */
+            governor_connect_give(e, now_ns);
+            continue;
+        }
+        began_ns[n++] = now_ns;
+        for (uint64_t more = rng_below(&rng, 8); more > 0 && more <= MORE_MAX; more--) {
+            governor_connect_more(e, now_ns);
+            began_ns[n++] = now_ns;
+        }
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = i; j < n; j++)
+            assert_true(j - i <= (began_ns[j] - began_ns[i]) / interval_ns + MORE_MAX);
+    assert_true((double)n >= 0.97 * (double)(now_ns - began_ns[0]) / (double)interval_ns);
+    governor_put(g, e, UINT64_MAX);
+    governor_close(g);
+}
+
 /* A site that comes and goes does not get a fresh allowance. */
 static void test_rate_survives(void **state)
 {
@@ -367,12 +414,12 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
-        cmocka_unit_test(test_slow_down),     cmocka_unit_test(test_withdraw),
-        cmocka_unit_test(test_give),          cmocka_unit_test(test_step_down),
-        cmocka_unit_test(test_stop),          cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_rate_changes),
-        cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_sessions),     cmocka_unit_test(test_time_slice),
+        cmocka_unit_test(test_slow_down),    cmocka_unit_test(test_withdraw),
+        cmocka_unit_test(test_give),         cmocka_unit_test(test_step_down),
+        cmocka_unit_test(test_stop),         cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_connects),     cmocka_unit_test(test_rate_survives),
+        cmocka_unit_test(test_rate_changes), cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

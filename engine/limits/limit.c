@@ -7,15 +7,21 @@ const char *limit_name(enum limit_kind kind)
     static const char *const names[LIMIT_KINDS] = {[LIMIT_NONE] = "none",
                                                    [LIMIT_RATE] = "rate",
                                                    [LIMIT_TOTAL_RATE] = "total_rate",
-                                                   [LIMIT_WARMUP] = "warmup"};
+                                                   [LIMIT_WARMUP] = "warmup",
+                                                   [LIMIT_CONNECTS] = "connect_rate"};
 
     ASSERT(kind < LIMIT_KINDS);
     return names[kind];
 }
 
+const char *limit_sessions_key(enum limit_kind kind)
+{
+    return kind == LIMIT_TOTAL_RATE ? "total_sessions_max" : "sessions_max";
+}
+
 static void denial_fill(struct limit_denial *why, const struct limit *by, uint64_t until_ns)
 {
-    *why = (struct limit_denial){.kind = by->kind, .until_ns = until_ns};
+    *why = (struct limit_denial){.kind = by->kind, .dest = by->dest, .until_ns = until_ns};
     governor_rate(by->entry, &why->max, &why->period_ms);
 }
 
@@ -40,6 +46,43 @@ void limits_give(const struct limit *limits, size_t len, uint64_t now_ns, uint32
     for (size_t i = 0; i < len; i++)
         if (limits[i].entry != NULL)
             governor_message_give(limits[i].entry, now_ns, n);
+}
+
+int limits_connect(const struct limit *limits, size_t len, uint64_t now_ns)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (limits[i].entry == NULL || governor_connect_take(limits[i].entry, now_ns) == 0)
+            continue;
+        limits_unconnect(limits, i, now_ns);
+        return -EAGAIN;
+    }
+    return 0;
+}
+
+void limits_unconnect(const struct limit *limits, size_t len, uint64_t now_ns)
+{
+    for (size_t i = 0; i < len; i++)
+        if (limits[i].entry != NULL)
+            governor_connect_give(limits[i].entry, now_ns);
+}
+
+void limits_connect_more(const struct limit *limits, size_t len, uint64_t now_ns)
+{
+    for (size_t i = 0; i < len; i++)
+        if (limits[i].entry != NULL)
+            governor_connect_more(limits[i].entry, now_ns);
+}
+
+uint64_t limits_connect_at(const struct limit *limits, size_t len)
+{
+    uint64_t at_ns = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        uint64_t one_ns = limits[i].entry == NULL ? 0 : governor_connect_at(limits[i].entry);
+
+        at_ns = one_ns > at_ns ? one_ns : at_ns;
+    }
+    return at_ns;
 }
 
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct limit_denial *why)

@@ -5,16 +5,21 @@
 
 #include "limits/governor.h"
 
+struct config_destination;
+
 enum limit_kind {
     LIMIT_NONE,
     LIMIT_RATE,       /* one source x one site */
     LIMIT_TOTAL_RATE, /* one site, over all sources */
     LIMIT_WARMUP,     /* one source at one provider: limits/warmup.h */
+    LIMIT_CONNECTS,   /* as LIMIT_RATE, of sessions that begin */
     LIMIT_KINDS
 };
 
 struct limit_denial {
     enum limit_kind kind;
+    /* Who set it: config_origin_put() says where. NULL: warm-up. */
+    const struct config_destination *dest;
     uint64_t max; /* messages in period_ms */
     uint32_t period_ms;
     uint64_t until_ns; /* monotonic: when to ask again */
@@ -23,15 +28,25 @@ struct limit_denial {
 struct limit {
     struct governor_entry *entry; /* NULL: no such limit */
     enum limit_kind kind;
+    const struct config_destination *dest; /* who set it */
 };
 
 /* "rate", as status and the documentation call it. */
 const char *limit_name(enum limit_kind kind);
+/* The key of destinations that says how many sessions there may be under such a limit. */
+const char *limit_sessions_key(enum limit_kind kind);
 /* 0: all of limits gave leave for n messages. -EAGAIN: none was taken, *why says which refused. */
 int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
                 struct limit_denial *why) MUST_USE;
 /* Gives back what limits_take() took of all of them and nobody sent. */
 void limits_give(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n);
+/* The same for the leave to open a connection, of those that limit it. */
+int limits_connect(const struct limit *limits, size_t len, uint64_t now_ns) MUST_USE;
+void limits_unconnect(const struct limit *limits, size_t len, uint64_t now_ns);
+/* A further connection in the place of one that gave no session: the next ones make up for it. */
+void limits_connect_more(const struct limit *limits, size_t len, uint64_t now_ns);
+/* When they give it, monotonic ns; 0 or in the past: now. */
+uint64_t limits_connect_at(const struct limit *limits, size_t len);
 /* Whether they would. The refusal that lasts longest. */
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
                struct limit_denial *why) MUST_USE;

@@ -23,7 +23,7 @@ static struct governor_entry *entry(struct governor *g, const char *key, uint64_
 /* The narrow one refuses: the wide one, which was asked before, is as if it had not been. */
 static void test_all_or_none(void **state)
 {
-    struct limit limits[2] = {{NULL, LIMIT_RATE}, {NULL, LIMIT_TOTAL_RATE}};
+    struct limit limits[2] = {{.kind = LIMIT_RATE}, {.kind = LIMIT_TOTAL_RATE}};
     struct limit_denial why = {0};
     struct governor *g;
 
@@ -48,7 +48,8 @@ static void test_all_or_none(void **state)
 
 static void test_ask(void **state)
 {
-    struct limit limits[3] = {{NULL, LIMIT_RATE}, {NULL, LIMIT_TOTAL_RATE}, {NULL, LIMIT_RATE}};
+    struct limit limits[3] = {
+        {.kind = LIMIT_RATE}, {.kind = LIMIT_TOTAL_RATE}, {.kind = LIMIT_RATE}};
     struct limit_denial why = {0};
     struct governor *g;
 

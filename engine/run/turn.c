@@ -89,8 +89,8 @@ int worker_turn(struct worker *w, uint32_t wait_ms)
 static int maps_init(struct worker *w)
 {
     return map_init(&w->lanes, 1024) < 0 || map_init(&w->sites, 256) < 0 ||
-                   map_init(&w->memory, 4096) < 0 || map_init(&w->idle, 256) < 0 ||
-                   secure_memory_open(w) < 0
+                   map_init(&w->rollups, 64) < 0 || map_init(&w->memory, 4096) < 0 ||
+                   map_init(&w->idle, 256) < 0 || secure_memory_open(w) < 0
                ? -ENOMEM
                : 0;
 }
@@ -316,6 +316,7 @@ void worker_close(struct worker *w)
     free(w->settles);
     map_done(&w->lanes);
     map_done(&w->sites);
+    map_done(&w->rollups);
     map_done(&w->memory);
     map_done(&w->idle);
     secure_memory_close(w);

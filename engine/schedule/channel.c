@@ -3,13 +3,16 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "limits/quiet.h"
 #include "limits/retry.h"
 #include "schedule/lane.h"
+#include "schedule/rollup.h"
 #include "worker/shared.h"
 
-#define PROBE_LOOK_MS 1000 /* whether a probe that is under way has its answer */
-#define HEADS_MAX     16   /* other lanes looked at for recipients of the same message */
-#define COUNTED_MAX   64   /* messages of a channel before all can see that they were sent */
+#define PROBE_LOOK_MS 1000   /* whether a probe that is under way has its answer */
+#define HEADS_MAX     16     /* other lanes looked at for recipients of the same message */
+#define COUNTED_MAX   64     /* messages of a channel before all can see that they were sent */
+#define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
 #define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
 
 static void on_channel_timer(struct timer *timer)
@@ -39,6 +42,38 @@ static struct warmup_stream *warmup_of(const struct channel *c)
                             str_of(x->list[0].host));
 }
 
+static struct governor_limits limits_of(const struct site *site,
+                                        const struct config_destination *dest)
+{
+    return (struct governor_limits){.sessions_max = dest->sessions_max,
+                                    .rate_messages = dest->rate_messages,
+                                    .rate_period_ms = dest->rate_period_ms,
+                                    .connects = dest->connect_rate,
+                                    .connects_period_ms = dest->connect_period_ms,
+                                    .generation = site->config->generation};
+}
+
+static void limits_set(struct channel *c)
+{
+    const struct site *site = c->site;
+    const struct config_destination *of = site->provider == NULL ? NULL : &site->provider->dest;
+    struct governor_limits own = {0}, provider;
+
+    if (site_is_limited(site))
+        own = limits_of(site, site->dest);
+    c->governor = site_governor(site, c->source->name, own);
+    c->limits[CHANNEL_OWN] = (struct limit){c->governor, LIMIT_RATE, site->dest};
+    c->limits[CHANNEL_SITE] = (struct limit){site->total, LIMIT_TOTAL_RATE, site->dest};
+    if (of == NULL)
+        return;
+    provider = limits_of(site, of);
+    c->rollup = rollup_get(site->worker, c->source->name, site->provider->name, &provider);
+    c->limits[CHANNEL_PROVIDER] = (struct limit){c->rollup->entry, LIMIT_RATE, of};
+    if (site->rollup != NULL)
+        c->limits[CHANNEL_PROVIDER_TOTAL] =
+            (struct limit){site->rollup->entry, LIMIT_TOTAL_RATE, of};
+}
+
 struct channel *channel_new(struct site *site, const struct config_source *source)
 {
     struct channel *c = calloc(1, sizeof(*c));
@@ -48,10 +83,7 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
     c->site = site;
     c->source = source;
     c->state = sources_get(&site->worker->shared->sources, source);
-    c->governor = site_governor(site, source->name,
-                                (struct governor_limits){.sessions_max = dest->sessions_max,
-                                                         .rate_messages = dest->rate_messages,
-                                                         .rate_period_ms = dest->rate_period_ms});
+    limits_set(c);
     c->warmup = warmup_of(c);
     c->timer.on_timer = on_channel_timer;
     c->connecting_max = 1;
@@ -94,6 +126,8 @@ void channel_free(struct channel *c)
     wheel_cancel(io_wheel(w->io), &c->timer);
     if (list_node_linked(&c->dirty_node))
         list_remove(&c->dirty_node);
+    rollup_leave(c);
+    rollup_put(c->rollup);
     governor_session_withdraw(c->governor, w->index, 0);
     governor_put(w->shared->governor, c->governor, io_now_ns(w->io));
     free(c);
@@ -113,14 +147,42 @@ static uint64_t stopped_ms(const struct channel *c)
     return stopped_ns > now_ns ? stopped_ns / 1000000 + 1 : now_ns / 1000000 + PROBE_LOOK_MS;
 }
 
+/* Looks at the clocks again when what they said is over, or the wall clock was set back. */
+const struct config_destination *channel_quiet(struct channel *c)
+{
+    const struct site *site = c->site;
+    const struct config_destination *of[] = {
+        site->dest, site->provider != NULL ? &site->provider->dest : site->dest};
+    int64_t wall_ms, until_ms;
+
+    if (of[0]->zone == NULL && of[1]->zone == NULL)
+        return NULL;
+    wall_ms = worker_wall_ms(site->worker);
+    if (wall_ms >= c->quiet_since_ms && wall_ms < c->quiet_until_ms)
+        return c->quiet;
+    c->quiet = NULL;
+    c->quiet_since_ms = wall_ms;
+    c->quiet_until_ms = INT64_MAX;
+    for (size_t i = 0; i < ARRAY_LEN(of); i++) {
+        if (of[i]->zone == NULL)
+            continue;
+        if (quiet_at(of[i]->zone, of[i]->quiet_hours, wall_ms, &until_ms))
+            c->quiet = of[i];
+        if (until_ms < c->quiet_until_ms)
+            c->quiet_until_ms = until_ms;
+    }
+    return c->quiet;
+}
+
 /* Its own limits. The site's, over all sources, is not among them: that one is no reason to leave
- * the turns, or who comes back first would take what is another's. */
+ * the turns, or who comes back first would take what is another's. Nor is a provider's without a
+ * session: of the many sites that a provider may have those with one would all wake to it. */
 int channel_limits_ask(const struct channel *c, struct limit_denial *why)
 {
-    const struct limit limits[] = {{c->governor, LIMIT_RATE}};
+    size_t len = channel_has_session(c) ? CHANNEL_PROVIDER + 1 : CHANNEL_OWN + 1;
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
-    int err = limits_ask(limits, ARRAY_LEN(limits), now_ns, why);
+    int err = limits_ask(c->limits, len, now_ns, why);
     uint64_t warmup_ns = 0;
 
     if (c->warmup != NULL)
@@ -135,22 +197,58 @@ int channel_limits_ask(const struct channel *c, struct limit_denial *why)
  * channel that is stopped is claimed last: nothing refuses behind it. */
 static bool channel_limits_take(struct channel *c)
 {
-    const struct limit limits[] = {{c->governor, LIMIT_RATE}, {c->site->total, LIMIT_TOTAL_RATE}};
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
     int64_t wall_ms = worker_wall_ms(w);
     struct limit_denial why;
 
-    if (!governor_may_send(c->governor, false, now_ns) ||
-        limits_take(limits, ARRAY_LEN(limits), now_ns, 1, &why) < 0)
+    if (channel_quiet(c) != NULL || !governor_may_send(c->governor, false, now_ns) ||
+        limits_take(c->limits, CHANNEL_LIMITS, now_ns, 1, &why) < 0)
         return false;
     if (c->warmup == NULL || warmup_take(&w->shared->warmup, c->warmup, wall_ms, now_ns) == 0) {
         if (governor_may_send(c->governor, true, now_ns))
             return true;
         warmup_give(c->warmup, wall_ms, 1);
     }
-    limits_give(limits, ARRAY_LEN(limits), now_ns, 1);
+    limits_give(c->limits, CHANNEL_LIMITS, now_ns, 1);
     return false;
+}
+
+const struct limit *channel_sessions_full(const struct channel *c)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->limits[i].entry != NULL && governor_sessions_full(c->limits[i].entry, now_ns))
+            return &c->limits[i];
+    return NULL;
+}
+
+uint64_t channel_open_at(const struct channel *c)
+{
+    static const enum channel_limits providers[] = {CHANNEL_PROVIDER, CHANNEL_PROVIDER_TOTAL};
+    uint64_t at_ns = limits_connect_at(c->limits, CHANNEL_LIMITS);
+
+    for (size_t i = 0; i < ARRAY_LEN(providers); i++) {
+        const struct limit *of = &c->limits[providers[i]];
+        uint64_t one_ns = of->entry == NULL ? 0 : governor_message_at(of->entry);
+
+        at_ns = one_ns > at_ns ? one_ns : at_ns;
+    }
+    return at_ns;
+}
+
+struct governor_entry *channel_told(const struct channel *c)
+{
+    return c->rollup != NULL ? c->rollup->entry : c->governor;
+}
+
+bool channel_is_lowered(const struct channel *c)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+
+    return governor_is_lowered(c->governor, now_ns) ||
+           (c->rollup != NULL && governor_is_lowered(c->rollup->entry, now_ns));
 }
 
 static bool is_suspended(struct channel *c)
@@ -194,6 +292,12 @@ enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
     *until_ms = stopped_ms(c);
     if (*until_ms != 0)
         return CHANNEL_STOPPED;
+    if (channel_quiet(c) != NULL) {
+        uint64_t left_ms = (uint64_t)(c->quiet_until_ms - worker_wall_ms(c->site->worker));
+
+        *until_ms = now_ms + (left_ms < QUIET_LOOK_MS ? left_ms : QUIET_LOOK_MS);
+        return CHANNEL_QUIET;
+    }
     if (channel_limits_ask(c, &why) < 0) {
         /* A channel that waits is out of the turns and takes nothing: it asks here. */
         warmup_doubt(&c->site->worker->shared->warmup, c->warmup, worker_wall_ms(c->site->worker),
@@ -397,7 +501,8 @@ static void channel_pay(struct channel *c, struct seat *seat)
     if (++c->messages >= COUNTED_MAX)
         count_messages(c);
     seat_pay(seat);
-    if (channel_limits_ask(c, &why) < 0 || governor_stopped_ns(c->governor) != 0)
+    if (channel_limits_ask(c, &why) < 0 || governor_stopped_ns(c->governor) != 0 ||
+        channel_quiet(c) != NULL)
         (void)channel_look(c);
 }
 

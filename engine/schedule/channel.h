@@ -10,13 +10,26 @@
 #include "schedule/supply.h"
 #include "worker/sources.h"
 
+/* Whose limits a channel is under, from the narrowest on. */
+enum channel_limits {
+    CHANNEL_OWN,            /* the source at the site: channel->governor */
+    CHANNEL_PROVIDER,       /* the source at the site's provider: channel->rollup */
+    CHANNEL_SITE,           /* the site, over all sources */
+    CHANNEL_PROVIDER_TOTAL, /* the provider, over all sources */
+    CHANNEL_LIMITS
+};
+
 #define CHANNEL_SLOW_MS 1000 /* so long the others of a supply wait for one that is busy */
 
 struct channel {
     struct site *site;
     const struct config_source *source; /* in site->config */
     struct source *state;               /* the process's */
-    struct governor_entry *governor;
+    struct governor_entry *governor;    /* its own */
+    struct limit limits[CHANNEL_LIMITS];
+    struct rollup *rollup;        /* of the source at the site's provider; NULL: there is none */
+    struct rollup *line;          /* where it waits for a session: this one, or the site's */
+    struct list_node line_node;   /* line->line */
     struct warmup_stream *warmup; /* of the source here; NULL: it is not being warmed up */
     struct list_node site_node;   /* site->channels */
     struct list_node dirty_node;  /* worker->channels_dirty */
@@ -34,7 +47,9 @@ struct channel {
     uint32_t suspensions_changed; /* the worker's count when suspended was looked up */
     uint16_t failures;            /* in a row to set up a session */
     bool suspended;               /* its source is */
-    bool usable;                  /* neither suspended nor away, at the last look */
+    const struct config_destination *quiet; /* whose quiet hours it is; see channel_quiet() */
+    int64_t quiet_since_ms, quiet_until_ms; /* wall clock: so long quiet holds */
+    bool usable;                            /* neither suspended nor away, at the last look */
     bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
     uint32_t messages; /* taken, and not yet in state's count */
@@ -72,6 +87,13 @@ uint32_t channel_waiting(const struct channel *c);
 /* Whether the channel's own limits would give leave for a message, those of the site over all
  * sources apart (site_waits()). 0; -EAGAIN: *why says which refuses. */
 int channel_limits_ask(const struct channel *c, struct limit_denial *why) MUST_USE;
+/* The limit of which the sessions are all open; NULL: none. */
+const struct limit *channel_sessions_full(const struct channel *c);
+/* When the rates of connections, and of all that a provider gets, are no reason to wait with a
+ * session, monotonic ns; 0 or in the past: now. */
+uint64_t channel_open_at(const struct channel *c);
+/* Whose quiet hours it is now, until c->quiet_until_ms; NULL: nobody's. */
+const struct config_destination *channel_quiet(struct channel *c);
 /* Whether and until when (monotonic ms; UINT64_MAX: nobody knows) the channel may send nothing. */
 enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms);
 /* The channel takes part in the turns of its supplies as channel_shut() says now. True: it does. */
@@ -81,6 +103,12 @@ static inline uint8_t channel_families(const struct channel *c)
 {
     return source_families(c->state);
 }
+
+/* Where what the receiver says of its limits is kept: it means the source, at all exchangers of a
+ * provider. */
+struct governor_entry *channel_told(const struct channel *c);
+/* Whether the receiver wants fewer sessions than the configuration. */
+bool channel_is_lowered(const struct channel *c);
 
 /* Whether a session is up. What keeps further ones from opening, as a peer that takes only so many,
  * does not concern the mail that goes out by these. */

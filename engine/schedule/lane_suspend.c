@@ -31,6 +31,11 @@ void lane_suspensions_look(struct lane *lane)
         return;
     lane_suspension_names(lane, names);
     lane->suspensions = (uint8_t)suspensions_of(all, names);
+    /* A set of exchangers may have been suspended before a provider of them was known. */
+    if (lane->site != NULL && lane->site->provider != NULL) {
+        names[SUSPENSION_SITE] = str_of(lane->site->exchangers_name);
+        lane->suspensions |= (uint8_t)suspensions_of(all, names);
+    }
 }
 
 bool lane_suspended(struct lane *lane)

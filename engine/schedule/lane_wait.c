@@ -16,6 +16,7 @@ const char *lane_wait_name(enum lane_wait_reason reason)
         [LANE_WAIT_SESSIONS] = "sessions", [LANE_WAIT_CONNECT] = "connect",
         [LANE_WAIT_SHORTAGE] = "shortage", [LANE_WAIT_SUSPENDED] = "suspended",
         [LANE_WAIT_SOURCE] = "source",     [LANE_WAIT_WARMUP] = "warmup",
+        [LANE_WAIT_QUIET] = "quiet_hours",
     };
 
     ASSERT((size_t)reason < ARRAY_LEN(names));
@@ -46,12 +47,15 @@ static void supply_answer(const struct supply *s, struct lane_wait *out)
 /* No session of c takes anything, though it may send. */
 static void session_wait(const struct channel *c, struct lane_wait *out)
 {
-    struct io *io = c->site->worker->io;
-    uint64_t now_ms = io_now_ms(io);
+    uint64_t now_ms = io_now_ms(c->site->worker->io);
+    uint64_t rate_ms = channel_open_at(c) / 1000000;
     int64_t wall_ms = worker_wall_ms(c->site->worker);
 
-    if (governor_sessions_full(c->governor, io_now_ns(io)) &&
-        (c->connecting == 0 || c->sessions_len > c->connecting)) {
+    if (rate_ms > now_ms && !channel_has_session(c)) { /* it gets no session before */
+        out->reason = LANE_WAIT_RATE;
+        out->until_ms = wall_ms + (int64_t)(rate_ms - now_ms);
+    } else if (channel_sessions_full(c) != NULL &&
+               (c->connecting == 0 || c->sessions_len > c->connecting)) {
         out->reason = LANE_WAIT_SESSIONS;
     } else if (c->shortage_until_ms > now_ms) {
         out->reason = LANE_WAIT_SHORTAGE;
@@ -92,8 +96,9 @@ static void shut_wait(const struct supply *s, enum channel_shut shut, const stru
     static const enum lane_wait_reason reasons[] = {
         [CHANNEL_SUSPENDED] = LANE_WAIT_SUSPENDED, [CHANNEL_AWAY] = LANE_WAIT_SOURCE,
         [CHANNEL_FAMILY] = LANE_WAIT_SOURCE,       [CHANNEL_STOPPED] = LANE_WAIT_BACK_OFF,
-        [CHANNEL_LIMIT] = LANE_WAIT_RATE,          [CHANNEL_SHORTAGE] = LANE_WAIT_SHORTAGE,
-        [CHANNEL_REFUSED] = LANE_WAIT_CONNECT,     [CHANNEL_BUSY] = LANE_WAIT_SESSIONS};
+        [CHANNEL_QUIET] = LANE_WAIT_QUIET,         [CHANNEL_LIMIT] = LANE_WAIT_RATE,
+        [CHANNEL_SHORTAGE] = LANE_WAIT_SHORTAGE,   [CHANNEL_REFUSED] = LANE_WAIT_CONNECT,
+        [CHANNEL_BUSY] = LANE_WAIT_SESSIONS};
     uint64_t now_ms = io_now_ms(s->site->worker->io);
     struct limit_denial why;
 
@@ -111,6 +116,8 @@ static void shut_wait(const struct supply *s, enum channel_shut shut, const stru
         out->until_ms = out->suspension.until_ms;
     else if (out->reason == LANE_WAIT_WARMUP)
         out->until_ms = warmup_opens_ms(s->site->worker, c->warmup, why.until_ns);
+    else if (shut == CHANNEL_QUIET && c != NULL)
+        out->until_ms = c->quiet_until_ms;
     else if (until_ms != UINT64_MAX && until_ms > now_ms && shut != CHANNEL_BUSY)
         out->until_ms = worker_wall_ms(s->site->worker) + (int64_t)(until_ms - now_ms);
 }
@@ -147,6 +154,13 @@ static bool is_without_source(struct supply *s, struct lane_wait *out)
     return true;
 }
 
+static void keep_longer(struct suspension *out, const struct suspension *one)
+{
+    if (out->scope == 0 ||
+        (out->until_ms != 0 && (one->until_ms == 0 || one->until_ms > out->until_ms)))
+        *out = *one;
+}
+
 /* Whether lane is suspended, and in *out by what: of several suspensions the one that lasts
  * longest. */
 static bool suspended(struct lane *lane, struct suspension *out)
@@ -159,13 +173,12 @@ static bool suspended(struct lane *lane, struct suspension *out)
     if (suspensions_count(all) == 0)
         return false;
     lane_suspension_names(lane, names);
-    for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++) {
-        if (names[scope].len == 0 || !suspensions_find(all, scope, names[scope], &one))
-            continue;
-        if (out->scope == 0 ||
-            (out->until_ms != 0 && (one.until_ms == 0 || one.until_ms > out->until_ms)))
-            *out = one;
-    }
+    for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++)
+        if (names[scope].len != 0 && suspensions_find(all, scope, names[scope], &one))
+            keep_longer(out, &one);
+    if (lane->site != NULL && lane->site->provider != NULL &&
+        suspensions_find(all, SUSPENSION_SITE, str_of(lane->site->exchangers_name), &one))
+        keep_longer(out, &one);
     return out->scope != 0;
 }
 
@@ -238,6 +251,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
         [LANE_WAIT_MEMORY] = "memory",
         [LANE_WAIT_LOOKUP] = "the name servers",
         [LANE_WAIT_RATE] = "the rate limit",
+        [LANE_WAIT_QUIET] = "the end of its site's quiet hours",
         [LANE_WAIT_WARMUP] = "the warm-up of its source: ",
         [LANE_WAIT_SESSIONS] = "a session: as many as may be are busy",
         [LANE_WAIT_SHORTAGE] = "descriptors, memory or local ports of this host",

@@ -4,24 +4,51 @@
 
 #include "schedule/channel.h"
 #include "schedule/lane.h"
+#include "schedule/rollup.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
 
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
 #define SHARE_LOOK_MS   100
 
-/* The site's name in records, status and patterns. It has the port, for another port is another
- * server. */
-static char *site_name(const struct config *config, const struct config_route *target,
-                       const struct dns_route *route)
+/* What the set of exchangers is called, in patterns too, and the site where no provider has it. It
+ * has the port, for another port is another server. */
+static char *exchangers_name(const struct config *config, const struct config_route *target,
+                             const struct dns_route *route)
 {
     struct buf name = {0};
 
     buf_puts(&name, route != NULL ? route->site_name : target->socket.text);
     if (route != NULL && target != NULL && target->port != config->dns.port)
         buf_printf(&name, ":%u", target->port);
+    else if (config_provider_find(config, buf_str(&name)) != NULL)
+        buf_putc(&name, '.'); /* a host of one label that is called like a provider */
     buf_putc(&name, '\0');
     return (char *)name.data;
+}
+
+/* The provider that runs all of the exchangers. One that runs some of them does not count: who has
+ * the others could hold its sessions. Another port is another service of the provider's, and a next
+ * hop where we log in has limits of its own. */
+static const struct config_provider *provider_of(const struct config *config,
+                                                 const struct config_route *target,
+                                                 const struct dns_route *route)
+{
+    const struct config_provider *p = NULL;
+
+    if (route == NULL ||
+        (target != NULL && (target->port != config->dns.port || target->credentials != NULL ||
+                            target->kind == CONFIG_ROUTE_LMTP)))
+        return NULL;
+    for (uint16_t i = 0; i < route->hosts_len; i++) {
+        const struct config_provider *of =
+            config_provider_of_host(config, str_of(route->hosts[i].name));
+
+        if (of == NULL || (p != NULL && of != p))
+            return NULL;
+        p = of;
+    }
+    return p;
 }
 
 /* A site is of one configuration: after a reload newcomers get a new one, the old one runs dry. */
@@ -51,17 +78,31 @@ struct governor_entry *site_governor(const struct site *site, const char *source
     return e;
 }
 
-/* Of the limits over all sources; NULL: there are none. */
-static struct governor_entry *total_get(const struct site *site)
+bool site_is_limited(const struct site *site)
 {
-    const struct config_destination *dest = site->dest;
+    return site->provider == NULL || site->dest != &site->provider->dest;
+}
 
-    if (dest->total_sessions_max == 0 && dest->total_rate_messages == 0)
-        return NULL;
-    return site_governor(site, "", /* which no source is called */
-                         (struct governor_limits){.sessions_max = dest->total_sessions_max,
-                                                  .rate_messages = dest->total_rate_messages,
-                                                  .rate_period_ms = dest->total_rate_period_ms});
+/* The limits over all sources, where there are some. */
+static void totals_get(struct site *site)
+{
+    static const char no_source[] = ""; /* none is called so */
+    const struct config_destination *dest = site->dest;
+    struct governor_limits limits = {.sessions_max = dest->total_sessions_max,
+                                     .rate_messages = dest->total_rate_messages,
+                                     .rate_period_ms = dest->total_rate_period_ms,
+                                     .generation = site->config->generation};
+
+    if (site_is_limited(site) && (limits.sessions_max != 0 || limits.rate_messages != 0))
+        site->total = site_governor(site, no_source, limits);
+    if (site->provider == NULL)
+        return;
+    dest = &site->provider->dest;
+    limits.sessions_max = dest->total_sessions_max;
+    limits.rate_messages = dest->total_rate_messages;
+    limits.rate_period_ms = dest->total_rate_period_ms;
+    if (limits.sessions_max != 0 || limits.rate_messages != 0)
+        site->rollup = rollup_get(site->worker, no_source, site->provider->name, &limits);
 }
 
 /* Whether TLSA records of the hosts count, which are those of dns.port: where the destination says
@@ -92,8 +133,10 @@ static struct site *site_new(struct worker *w, const struct config_route *target
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
                       struct dns_route *route)
 {
-    char *name = site_name(w->config, target, route);
-    const struct config_destination *dest = config_destination_for(w->config, domain, str_of(name));
+    char *name = exchangers_name(w->config, target, route);
+    const struct config_provider *provider = provider_of(w->config, target, route);
+    const struct config_destination *dest =
+        config_destination_at(w->config, domain, str_of(name), provider);
     uint16_t port = target != NULL ? target->port : w->config->dns.port;
     bool dane = has_dane(w, dest, route, port);
     struct buf key = {0};
@@ -102,7 +145,11 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
 
     /* One set of exchangers (or one static route) under one set of limits: domains with limits of
      * their own get sessions of their own. */
-    buf_printf(&key, "%s|%s", dest->pattern, name);
+    if (provider != NULL && dest == &provider->dest)
+        buf_printf(&key, "provider:%s|%s", provider->name, name);
+    else
+        buf_printf(&key, "%s|%s%s%s", dest->pattern, name, provider != NULL ? "|provider:" : "",
+                   provider != NULL ? provider->name : "");
     if (target != NULL && target->credentials != NULL) /* the same host without AUTH is another */
         buf_puts(&key, "|auth");
     if (dane) /* another domain may name the same hosts, and its answer is not validated */
@@ -119,10 +166,12 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site = site_new(w, target);
     buf_putc(&key, '\0');
     site->key = (char *)key.data;
-    site->name = name;
+    site->exchangers_name = name;
+    site->name = provider != NULL ? provider->name : name;
+    site->provider = provider;
     site->dest = dest;
     site->dane = dane;
-    site->total = total_get(site);
+    totals_get(site);
     if (route != NULL)
         exchangers_of_route(&site->exchangers, route, port);
     else
@@ -156,7 +205,10 @@ void site_ended(struct site *site, uint64_t bytes)
 
 static uint64_t rate_at_ns(const struct site *site)
 {
-    return site->total == NULL ? 0 : governor_message_at(site->total);
+    uint64_t own_ns = site->total == NULL ? 0 : governor_message_at(site->total);
+    uint64_t shared_ns = site->rollup == NULL ? 0 : governor_message_at(site->rollup->entry);
+
+    return own_ns > shared_ns ? own_ns : shared_ns;
 }
 
 bool site_waits(const struct site *site)
@@ -190,12 +242,13 @@ static void site_free(struct site *site)
         channel_free(LIST_ENTRY(n, struct channel, site_node));
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
+    rollup_put(site->rollup);
     if (site->total != NULL)
         governor_session_withdraw(site->total, w->index, 0);
     governor_put(w->shared->governor, site->total, io_now_ns(w->io));
     exchangers_done(&site->exchangers);
     config_unref(site->config);
-    free(site->name);
+    free(site->exchangers_name);
     free(site->key);
     free(site);
 }

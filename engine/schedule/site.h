@@ -1,5 +1,7 @@
 /* A site: the set of exchangers that serve one or more domains, or a static route, with the limits
- * that hold there. Lanes with ready mail queue up in the site's supplies, one for each pool
+ * that hold there. Sets that one provider runs are called by its name and share its limits
+ * (schedule/rollup.h); each has its own back-off, for what one customer's exchangers answer says
+ * nothing of another's. Lanes with ready mail queue up in the site's supplies, one for each pool
  * (schedule/supply.h); what is sent goes by its channels, one for each source (schedule/channel.h).
  * Thread: the worker's; a site lives until its last lane and its last session have left. */
 #ifndef HAYAUMA_ENGINE_SITE_H
@@ -16,6 +18,8 @@ struct site {
     struct worker *worker;
     struct config *config; /* a reference; dest points into it */
     const struct config_destination *dest;
+    const struct config_provider *provider; /* who runs all of the exchangers; NULL: nobody known */
+    struct rollup *rollup;                  /* its limits over all sources; NULL: there are none */
     struct exchangers exchangers;
     uint16_t rotate; /* see exchangers_next() */
     bool lmtp;
@@ -25,13 +29,14 @@ struct site {
     bool no_chunking;                  /* a session was refused it */
     struct list supplies;              /* one for each pool that has mail here */
     struct list channels;              /* one for each source that has had a turn here */
-    struct governor_entry *total;      /* the limits over all sources; NULL: there are none */
+    struct governor_entry *total;      /* dest's limits over all sources; NULL: there are none */
     struct channel *claimant;          /* the next session under these limits is this channel's */
     struct list_node dead_node;        /* worker->sites_dead while nobody is attached */
     uint32_t lanes;        /* attached; the site goes with the last one and the last session */
     uint32_t sessions_len; /* of all channels */
     uint64_t under_way;    /* bytes of what its sessions have: see site_share_is_used() */
-    char *name;            /* for records and status: site name or static route */
+    char *name;            /* for records and status: provider, exchangers or static route */
+    char *exchangers_name; /* of the set of exchangers; name where there is no provider */
     char *key;
 };
 
@@ -39,6 +44,8 @@ struct site {
  * site_attach(). target: static route or NULL. NULL when memory is out. */
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
                       struct dns_route *route);
+/* Whether dest's limits are the site's own: those of a provider are in the rollups. */
+bool site_is_limited(const struct site *site);
 /* The entry of limits at the site, which all workers share: those of a source, or, where source is
  * "", over all sources. */
 struct governor_entry *site_governor(const struct site *site, const char *source,

@@ -219,7 +219,7 @@ static bool is_busy(const struct channel *c)
  * is a limit, for which nobody waits. */
 static bool is_held_down(const struct channel *c)
 {
-    return is_busy(c) && governor_is_lowered(c->governor, io_now_ns(c->site->worker->io));
+    return is_busy(c) && channel_is_lowered(c);
 }
 
 bool seat_may_take(struct seat *seat)

@@ -23,6 +23,7 @@ enum channel_shut {
     CHANNEL_FAMILY,    /* the site has no address of a family that the source has */
     CHANNEL_STOPPED,   /* nothing gets through: until the next probe */
     CHANNEL_LIMIT,     /* a limit says so */
+    CHANNEL_QUIET,     /* it is a quiet hour there */
     CHANNEL_SHORTAGE,  /* this host lacks what a session needs */
     CHANNEL_REFUSED,   /* no session could be had */
     CHANNEL_BUSY       /* its sessions are all busy, for longer than others wait for it */

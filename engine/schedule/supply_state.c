@@ -148,7 +148,8 @@ bool supply_has_hope(const struct supply *s)
         if (seat->channel == NULL || seat->unbound)
             continue;
         shut = channel_shut(seat->channel, &until_ms);
-        if (shut == CHANNEL_LIMIT || shut == CHANNEL_SHORTAGE || shut == CHANNEL_BUSY)
+        if (shut == CHANNEL_LIMIT || shut == CHANNEL_QUIET || shut == CHANNEL_SHORTAGE ||
+            shut == CHANNEL_BUSY)
             return true;
     }
     return false;

@@ -101,6 +101,7 @@ struct worker {
     /* Delivery. */
     const struct lane_hooks *lane_hooks; /* schedule/lane.h */
     struct map lanes, sites;
+    struct map rollups;           /* what sites of a provider share: schedule/rollup.h */
     struct map idle;              /* sessions without work, by address: idle.c */
     struct map memory;            /* recipients in memory, by message id and index */
     struct list load_wait;        /* lanes that want a refill */

@@ -14,6 +14,7 @@ static const struct {
     {"lookup", "looking up its route", NULL},
     {"rate", "our rate limit", "our rate limit: next in "},
     {"warmup", "warm-up", NULL},
+    {"quiet_hours", "quiet hours", "quiet hours, for "},
     {"sessions", "session limit: all are busy", NULL},
     {"connect", "connecting", "no session, next try in "},
     {"shortage", "no descriptors, memory or local ports here",

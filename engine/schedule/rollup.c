@@ -1,0 +1,140 @@
+#include "schedule/rollup.h"
+
+#include <stdlib.h>
+
+#include "schedule/channel.h"
+#include "worker/shared.h"
+
+static struct rollup *rollup_find(const struct worker *w, struct str key, uint64_t hash)
+{
+    for (struct map_node *n = map_find(&w->rollups, hash); n != NULL; n = map_find_next(n)) {
+        struct rollup *r = CONTAINER_OF(n, struct rollup, node);
+
+        if (str_eq(str_of(r->key), key))
+            return r;
+    }
+    return NULL;
+}
+
+struct rollup *rollup_get(struct worker *w, const char *source, const char *provider,
+                          const struct governor_limits *limits)
+{
+    uint64_t now_ns = io_now_ns(w->io), hash;
+    struct governor_entry *entry;
+    struct buf key = {0};
+    struct rollup *r;
+
+    /* Keys of sites have the pattern and the exchangers behind the source: none is like these. */
+    buf_printf(&key, "%s|provider:%s", source, provider);
+    hash = hash_bytes(key.data, key.len, w->hash_seed);
+    entry = governor_get(w->shared->governor, buf_str(&key), limits, now_ns);
+    ASSERT(entry != NULL);
+    r = rollup_find(w, buf_str(&key), hash);
+    if (r != NULL) {
+        governor_put(w->shared->governor, entry, now_ns); /* it has one; the limits are new */
+        buf_done(&key);
+        r->refs++;
+        return r;
+    }
+    r = calloc(1, sizeof(*r));
+    ASSERT(r != NULL);
+    buf_putc(&key, '\0');
+    r->key = (char *)key.data;
+    r->worker = w;
+    r->entry = entry;
+    r->refs = 1;
+    list_init(&r->line);
+    map_insert(&w->rollups, &r->node, hash);
+    return r;
+}
+
+void rollup_put(struct rollup *r)
+{
+    struct worker *w;
+
+    if (r == NULL || --r->refs > 0)
+        return;
+    ASSERT(list_empty(&r->line) && r->sessions == 0 && r->yielding == 0);
+    w = r->worker;
+    map_remove(&w->rollups, &r->node);
+    governor_session_withdraw(r->entry, w->index, 0);
+    governor_put(w->shared->governor, r->entry, io_now_ns(w->io));
+    free(r->key);
+    free(r);
+}
+
+/* --- the line --- */
+
+static struct channel *first_of(const struct rollup *r)
+{
+    struct list_node *n = r == NULL ? NULL : list_first(&r->line);
+
+    return n == NULL ? NULL : LIST_ENTRY(n, struct channel, line_node);
+}
+
+static void stand(struct channel *c, struct rollup *r)
+{
+    if (c->line == r)
+        return;
+    rollup_leave(c);
+    c->line = r;
+    list_push_back(&r->line, &c->line_node);
+    r->line_len++;
+    if (!channel_has_session(c))
+        channel_is_busy(c); /* the other sources do not wait for it */
+}
+
+bool rollup_turn(struct channel *c)
+{
+    struct rollup *lines[] = {c->site->rollup, c->rollup};
+
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        const struct channel *first = first_of(lines[i]);
+
+        if (first == NULL || first == c)
+            continue;
+        stand(c, lines[i]);
+        return false;
+    }
+    return true;
+}
+
+void rollup_wait(struct channel *c)
+{
+    struct rollup *total = c->site->rollup;
+
+    if (total != NULL && governor_sessions_full(total->entry, io_now_ns(c->site->worker->io)))
+        stand(c, total);
+    else if (c->rollup != NULL)
+        stand(c, c->rollup);
+}
+
+void rollup_leave(struct channel *c)
+{
+    struct rollup *r = c->line;
+
+    if (r == NULL)
+        return;
+    list_remove(&c->line_node);
+    c->line = NULL;
+    r->line_len--;
+    rollup_freed(r);
+}
+
+void rollup_freed(struct rollup *r)
+{
+    struct channel *first = first_of(r);
+
+    if (first != NULL)
+        channel_dirty(first);
+}
+
+static bool presses(const struct rollup *r, const struct channel *c)
+{
+    return r != NULL && r->line_len - (c->line == r) > r->yielding;
+}
+
+bool rollup_presses(const struct channel *c)
+{
+    return presses(c->rollup, c) || presses(c->site->rollup, c);
+}

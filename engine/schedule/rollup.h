@@ -1,0 +1,49 @@
+/* A rollup: what the sites of a provider have in common, in one worker. A provider's limits hold
+ * for all domains whose exchangers it runs, however many sets of exchangers these are. There is one
+ * rollup for each source that sends to the provider, and one for the limits over all sources.
+ *
+ * Sessions are few and sites may be many: Microsoft has a set of exchangers for each customer. So a
+ * channel that gets no session stands in line, and only the first of the line asks again. A session
+ * that is at work for others than those in line ends after ROLLUP_SLICE_MS.
+ *
+ * Thread: the worker's; a rollup lives as long as somebody has it. */
+#ifndef HAYAUMA_ENGINE_ROLLUP_H
+#define HAYAUMA_ENGINE_ROLLUP_H
+
+#include "limits/governor.h"
+#include "worker/worker.h"
+
+#define ROLLUP_SLICE_MS 2000
+
+struct channel;
+
+struct rollup {
+    struct map_node node; /* worker->rollups */
+    struct worker *worker;
+    struct governor_entry *entry; /* which all workers share */
+    struct list line;             /* channels that lack a session of these, by line_node */
+    uint32_t line_len;
+    uint32_t refs;
+    uint32_t sessions, yielding; /* of all its sites */
+    char *key;
+};
+
+/* Of source at provider, "": over all sources, made when missing. limits become those in force. */
+struct rollup *rollup_get(struct worker *w, const char *source, const char *provider,
+                          const struct governor_limits *limits);
+/* NULL is accepted. */
+void rollup_put(struct rollup *r);
+
+/* Whether c may ask for a session: nobody was there before it, in the line of its source or in that
+ * over all sources. Otherwise it stands there. */
+bool rollup_turn(struct channel *c);
+/* c stands in line, and is the first if nobody was there before it: it asks again. */
+void rollup_wait(struct channel *c);
+/* c wants no session now, or has got one: the next in line asks. */
+void rollup_leave(struct channel *c);
+/* A session of the rollup has ended: the first in line asks at once. NULL is accepted. */
+void rollup_freed(struct rollup *r);
+/* Whether others than c stand in a line, for more sessions than are about to end. */
+bool rollup_presses(const struct channel *c);
+
+#endif
