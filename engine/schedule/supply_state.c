@@ -16,6 +16,7 @@
 /* Lanes and recipients: that walks visit in a turn, and those of one supply before the next. */
 #define WALK_WORK  2000
 #define SLICE_WORK 250
+#define TOLD_WORK  4 /* of a recipient that hears of a failure: it gets a record, and is settled */
 
 /* --- what lanes hear --- */
 
@@ -56,7 +57,7 @@ static void failure_end(struct supply *s)
         failure->done(failure);
 }
 
-/* Tells the lane whose turn it is. Returns how many recipients have heard; 0: all have. */
+/* Tells the lane whose turn it is. Returns the work that it was; 0: all have heard. */
 static uint32_t tell_next(struct supply *s)
 {
     struct supply_failure *failure = s->failure;
@@ -67,11 +68,11 @@ static uint32_t tell_next(struct supply *s)
         failure_end(s);
         return 0;
     }
-    failure->tell(failure, lane, SLICE_WORK);
+    failure->tell(failure, lane, SLICE_WORK / TOLD_WORK);
     ASSERT(s->waiting < before);
     told = before - s->waiting;
     failure->left -= told < failure->left ? told : failure->left;
-    return told;
+    return told * TOLD_WORK;
 }
 
 /* Visits a lane that has something to hear. Returns the work that it was; 0: all have heard. */
