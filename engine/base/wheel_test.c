@@ -280,6 +280,8 @@ static void test_many(void **state)
         size_t now = wheel_advance(&w, now_ms++);
 
         assert_in_range(now, 0, WHEEL_RUN_MAX);
+        if (advances == 0)
+            assert_false(list_empty(&w.moving));
         ran += now;
         advances++;
         if (w.armed > 0)

@@ -125,6 +125,26 @@ static void world_close(void)
     free(e->shared.workers);
 }
 
+static struct recipient *recipient_of(uint32_t number, int64_t created_ms)
+{
+    char queue[32], address[40];
+    struct message *m;
+    struct recipient *r;
+
+    snprintf(queue, sizeof(queue), "l%u.%c.example", number, number % 2 == 0 ? 'a' : 'b');
+    snprintf(address, sizeof(address), "user@%s", queue);
+    m = message_new(&(struct message){.id = msgid_next(&world.ids, created_ms),
+                                      .created_ms = created_ms,
+                                      .born_ms = io_now_ms(world.w->io) + 1,
+                                      .recipients = 1});
+    assert_non_null(m);
+    r = recipient_new(m, 0, str_of(queue), str_of(address), STR(""), STR(""));
+    assert_non_null(r);
+    message_unref(m);
+    r->lifetime_s = 86400;
+    return r;
+}
+
 static struct lane *lane_of(uint32_t number)
 {
     char name[32];
@@ -135,23 +155,7 @@ static struct lane *lane_of(uint32_t number)
 
 static void arrive(uint32_t number)
 {
-    struct worker *w = world.w;
-    char queue[32], address[40];
-    struct message *m;
-    struct recipient *r;
-
-    snprintf(queue, sizeof(queue), "l%u.%c.example", number, number % 2 == 0 ? 'a' : 'b');
-    snprintf(address, sizeof(address), "user@%s", queue);
-    m = message_new(&(struct message){.id = msgid_next(&world.ids, worker_wall_ms(w)),
-                                      .created_ms = worker_wall_ms(w),
-                                      .born_ms = io_now_ms(w->io) + 1,
-                                      .recipients = 1});
-    assert_non_null(m);
-    r = recipient_new(m, 0, str_of(queue), str_of(address), STR(""), STR(""));
-    assert_non_null(r);
-    message_unref(m);
-    r->lifetime_s = 86400;
-    lane_arrive(w, 0, r);
+    lane_arrive(world.w, 0, recipient_of(number, worker_wall_ms(world.w)));
 }
 
 static void counts_reset(void)
@@ -238,11 +242,20 @@ static uint32_t lanes_empty(const struct supply *s)
     return n;
 }
 
+static void reload(const char *text)
+{
+    struct config *other = config_of(text);
+
+    other->generation = world.w->config->generation + 1;
+    config_unref(world.w->config);
+    world.w->config = other;
+    lanes_renew(world.w);
+}
+
 static void test_turns(void **state)
 {
     struct suspension_walk walk = {.on_done = on_walked};
     struct supply *a, *b;
-    struct config *other;
     uint32_t suspended = 0;
 
     (void)state;
@@ -280,17 +293,134 @@ static void test_turns(void **state)
     assert_int_equal(suspended, 0);
 
     arrive_all();
-    other = config_of(TEXT("elsewhere"));
-    other->generation = world.w->config->generation + 1;
-    config_unref(world.w->config);
-    world.w->config = other;
-    lanes_renew(world.w);
+    reload(TEXT("elsewhere"));
     settle_down("another route");
     for (uint32_t i = 0; i < LANES; i++) {
         const struct site *site = lane_of(i)->site;
 
         assert_true(site == NULL || site->config == world.w->config);
     }
+    world_close();
+}
+
+#define REJECTED 1500 /* of one lane */
+
+/* A domain that takes no mail any more: its window ends in parts. */
+static void test_window_ends_in_parts(void **state)
+{
+    uint64_t before, most = 0;
+
+    (void)state;
+    world_open();
+    for (uint32_t i = 0; i < REJECTED; i++)
+        arrive(0);
+    assert_int_equal(lane_of(0)->window_len, REJECTED);
+    reload("host_name: test.example\nlisteners: []\ndns: {servers: [127.0.0.1:1]}\n"
+           "routes: {'*': reject}\n");
+    for (int i = 0; i < TURNS_MAX && atomic_load(&world.w->counters.failed) < REJECTED; i++) {
+        before = atomic_load(&world.w->counters.failed);
+        queue_pump(world.engine.shared.queue);
+        assert_int_equal(worker_turn(world.w, 10), 0);
+        before = atomic_load(&world.w->counters.failed) - before;
+        most = before > most ? before : most;
+    }
+    assert_int_equal(atomic_load(&world.w->counters.failed), REJECTED);
+    assert_in_range(most, 1, 250);
+    world_close();
+}
+
+#define EXPIRED_LANES 60
+#define EXPIRED_EACH  30
+#define OUTLIVED      300
+
+static void on_stored(struct queue_change *change, int result)
+{
+    assert_int_equal(result, 0);
+    *(bool *)change->owner = true;
+}
+
+/* Rows in the store, of days ago. */
+static void store_old(uint32_t number, size_t len)
+{
+    struct message *messages[EXPIRED_EACH];
+    struct queue_row rows[EXPIRED_EACH] = {0};
+    bool stored = false;
+    struct queue_change change = {.messages = messages,
+                                  .messages_len = len,
+                                  .rows = rows,
+                                  .rows_len = len,
+                                  .urgent = true,
+                                  .on_done = on_stored,
+                                  .owner = &stored};
+
+    assert_in_range(len, 1, EXPIRED_EACH);
+    for (size_t i = 0; i < len; i++) {
+        struct recipient *r = recipient_of(number, worker_wall_ms(world.w) - 2 * 86400000);
+
+        r->due_ms = r->message->created_ms;
+        rows[i] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
+        messages[i] = r->message;
+    }
+    queue_submit(world.w->port, 0, &change);
+    for (int i = 0; i < TURNS_MAX && !stored; i++)
+        turn();
+    assert_true(stored);
+    for (size_t i = 0; i < len; i++)
+        recipient_free(rows[i].rcpt);
+}
+
+/* What outlived its lifetime in the store ends as it is read, but not all that is read in a turn.
+ */
+static void test_backlog_expires_in_parts(void **state)
+{
+    uint64_t before, most = 0;
+    int64_t due_ms;
+
+    (void)state;
+    world_open();
+    for (uint32_t i = 0; i < EXPIRED_LANES; i++)
+        store_old(2 * i, EXPIRED_EACH);
+    due_ms = worker_wall_ms(world.w) - 2 * 86400000;
+    for (uint32_t i = 0; i < EXPIRED_LANES; i++)
+        lane_stored(lane_of(2 * i), due_ms);
+    for (int i = 0;
+         i < TURNS_MAX && atomic_load(&world.w->counters.expired) < EXPIRED_LANES * EXPIRED_EACH;
+         i++) {
+        before = atomic_load(&world.w->counters.expired);
+        queue_pump(world.engine.shared.queue);
+        assert_int_equal(worker_turn(world.w, 10), 0);
+        before = atomic_load(&world.w->counters.expired) - before;
+        most = before > most ? before : most;
+    }
+    assert_int_equal(atomic_load(&world.w->counters.expired), EXPIRED_LANES * EXPIRED_EACH);
+    assert_in_range(most, 1, 500 + 256); /* loads, and the sweep */
+    world_close();
+}
+
+/* Stored mail of many suspended lanes outlives its lifetime: it ends by a pass over all of it, not
+ * by one for each lane. */
+static void test_many_lanes_outlive(void **state)
+{
+    struct suspension one = {.scope = SUSPENSION_DOMAIN};
+    uint64_t turns = 0, before;
+
+    (void)state;
+    world_open();
+    for (uint32_t i = 0; i < OUTLIVED; i++) {
+        snprintf(one.name, sizeof(one.name), "l%u.a.example", 2 * i);
+        assert_int_equal(suspensions_put(&world.w->shared->suspensions, &one), 0);
+        store_old(2 * i, 1);
+        lane_stored(lane_of(2 * i), worker_wall_ms(world.w) - 2 * 86400000);
+        lane_of(2 * i)->expires_ms = worker_wall_ms(world.w) - 86400000;
+    }
+    for (int i = 0; i < TURNS_MAX && atomic_load(&world.w->counters.expired) < OUTLIVED; i++) {
+        before = atomic_load(&world.w->counters.expired);
+        queue_pump(world.engine.shared.queue);
+        assert_int_equal(worker_turn(world.w, 10), 0);
+        turns += atomic_load(&world.w->counters.expired) > before;
+    }
+    assert_int_equal(atomic_load(&world.w->counters.expired), OUTLIVED);
+    assert_in_range(turns, 1, OUTLIVED / 10);
     world_close();
 }
 
@@ -503,6 +633,9 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_window_ends_in_parts),
+        cmocka_unit_test(test_backlog_expires_in_parts),
+        cmocka_unit_test(test_many_lanes_outlive),
         cmocka_unit_test(test_none_is_forgotten),
     };
 
