@@ -58,7 +58,8 @@ static bool context_set(struct tls_server *s)
 
     SSL_CTX_set_app_data(ctx, s);
     SSL_CTX_set_options(ctx, SSL_OP_NO_COMPRESSION | SSL_OP_NO_RENEGOTIATION |
-                                 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA);
+                                 SSL_OP_CIPHER_SERVER_PREFERENCE | SSL_OP_PRIORITIZE_CHACHA |
+                                 SSL_OP_CLEANSE_PLAINTEXT); /* passwords come over it */
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_cert_cb(ctx, on_certificate, s);
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);

@@ -32,6 +32,26 @@ int buf_reserve(struct buf *b, size_t n)
     return 0;
 }
 
+void buf_wipe(struct buf *b)
+{
+    if (b->data != NULL)
+        explicit_bzero(b->data, b->cap);
+    buf_done(b);
+}
+
+void buf_put_secret(struct buf *b, const void *bytes, size_t n)
+{
+    struct buf larger = {0};
+
+    if (n > b->cap - b->len) {
+        ASSERT(buf_reserve(&larger, b->cap + n) == 0);
+        buf_put(&larger, b->data, b->len);
+        buf_wipe(b);
+        *b = larger;
+    }
+    buf_put(b, bytes, n);
+}
+
 static uint8_t *room(struct buf *b, size_t n)
 {
     ASSERT(buf_reserve(b, n) == 0);

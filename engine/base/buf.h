@@ -56,6 +56,11 @@ void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(print
 /* Drops the first n bytes. */
 void buf_consume(struct buf *b, size_t n);
 
+/* For bytes in which a password may be: the same as buf_done() and buf_put(), and no copy stays in
+ * memory that was freed. */
+void buf_wipe(struct buf *b);
+void buf_put_secret(struct buf *b, const void *bytes, size_t n);
+
 static inline void buf_clear(struct buf *b)
 {
     b->len = 0;

@@ -219,12 +219,29 @@ static void test_json_words(void **state)
     buf_done(&b);
 }
 
+static void test_secret(void **state)
+{
+    struct buf b = {0};
+    char text[300];
+
+    (void)state;
+    memset(text, 'x', sizeof(text));
+    for (size_t i = 0; i < sizeof(text); i += 7)
+        buf_put_secret(&b, text + i, sizeof(text) - i < 7 ? sizeof(text) - i : 7);
+    assert_int_equal(b.len, sizeof(text));
+    assert_memory_equal(b.data, text, sizeof(text));
+    buf_wipe(&b);
+    assert_true(b.data == NULL && b.len == 0 && b.cap == 0);
+    buf_wipe(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers),  cmocka_unit_test(test_growth),
-        cmocka_unit_test(test_printf),   cmocka_unit_test(test_json_table),
-        cmocka_unit_test(test_json_all), cmocka_unit_test(test_json_words),
+        cmocka_unit_test(test_secret),     cmocka_unit_test(test_numbers),
+        cmocka_unit_test(test_growth),     cmocka_unit_test(test_printf),
+        cmocka_unit_test(test_json_table), cmocka_unit_test(test_json_all),
+        cmocka_unit_test(test_json_words),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -58,6 +58,7 @@ struct config_listener {
     bool tls_required;       /* before there is mail */
     char *tls_version_min;   /* "1.2", "1.3" */
     uint32_t tls_timeout_ms; /* of a handshake */
+    uint32_t tls_handshakes_max;
     char **headers; /* X-Hayauma- fields that clients may choose with: "pool", "tenant", ... */
     size_t headers_len;
     uint32_t headers_taken; /* the same, a bit for each enum config_header */

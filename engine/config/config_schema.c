@@ -277,6 +277,10 @@ static const struct config_field listener_fields[] = {
      .choices = "1.2, 1.3", .doc = "The oldest version of TLS that is taken."},
     {"tls_handshake_timeout", CONFIG_MS, AT_LISTENER(tls_timeout_ms), .def = "30s",
      RANGE(1 * SECOND_MS, 10 * MINUTE_MS), .doc = "All of a handshake; then the session is cut."},
+    {"tls_handshakes_max", CONFIG_COUNT, AT_LISTENER(tls_handshakes_max), .def = "2000",
+     RANGE(1, 1000000),
+     .doc = "Handshakes of this listener at a time, each of which may hold some 30 KiB; beyond it "
+            "STARTTLS gets 454 4.7.0, and with 'implicit' the connection is closed."},
     {"pool", CONFIG_TEXT, AT_LISTENER(pool), .def_text = "`default_pool`",
      .doc = "The pool that sends mail of this listener, where none of the message's own rules says "
             "otherwise (see pools)."},

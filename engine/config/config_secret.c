@@ -68,28 +68,37 @@ static int read_all(int fd, size_t bytes, struct buf *text)
     return 0;
 }
 
-int config_secret_read(const struct config *c, const char *file, struct buf *text,
-                       struct buf *errors)
+int config_secret_read_fd(const struct config *c, const char *file, int fd, struct buf *text,
+                          struct buf *errors)
 {
-    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err = fd < 0 ? -errno : 0;
     size_t bytes = 0, before = errors->len;
+    int err = check_mode(c, file, fd, &bytes, errors);
 
     if (err == 0)
-        err = check_mode(c, file, fd, &bytes, errors);
-    if (err == 0)
         err = read_all(fd, bytes, text);
-    if (fd >= 0)
-        close(fd);
     if (err < 0 && errors->len == before)
         buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
     return err;
 }
 
+int config_secret_read(const struct config *c, const char *file, struct buf *text,
+                       struct buf *errors)
+{
+    int fd = open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK), err;
+
+    if (fd < 0) {
+        err = -errno;
+        buf_printf(errors, "%s: cannot be read: %s\n", file, strerror(-err));
+        return err;
+    }
+    err = config_secret_read_fd(c, file, fd, text, errors);
+    close(fd);
+    return err;
+}
+
 void config_secret_done(struct buf *text)
 {
-    if (text->data != NULL)
-        explicit_bzero(text->data, text->cap);
-    buf_done(text);
+    buf_wipe(text);
 }
 
 bool config_secret_next(struct str text, size_t *at, unsigned *line, struct str *entry)

@@ -16,6 +16,9 @@ bool config_user_may_read(const struct config *c, const struct stat *st);
  * the caller alone is to read it. */
 int config_secret_read(const struct config *c, const char *file, struct buf *text,
                        struct buf *errors) MUST_USE;
+/* The same of what fd is open on; file is its name in errors. */
+int config_secret_read_fd(const struct config *c, const char *file, int fd, struct buf *text,
+                          struct buf *errors) MUST_USE;
 void config_secret_done(struct buf *text);
 /* The next entry of text, from *at on; empty lines and those that begin with '#' are passed over.
  * False at the end. *line: its number. */

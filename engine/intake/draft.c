@@ -3,6 +3,8 @@
 
 #include <stdlib.h>
 
+#include "mail/author.h"
+#include "mail/header.h"
 #include "mail/international.h"
 #include "worker/queue_name.h"
 
@@ -54,6 +56,8 @@ static void choices_forget(struct trace_facts *f, uint32_t ignored)
 
 static const char *content_refusal(const struct reading *r)
 {
+    if (r->facts.fields > HEADER_FIELDS_MAX)
+        return "554 5.6.0 too many header fields";
     if (r->facts.received >= r->draft->received_max)
         return "554 5.4.6 too many hops: this message is in a mail loop";
     if (r->facts.error == NULL && r->facts.pool.len > 0 &&

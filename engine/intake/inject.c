@@ -67,9 +67,31 @@ static const struct inject_rule {
 static void set_state(struct inject *s, enum inject_state state)
 {
     ASSERT((rules[s->state].may_follow & BIT(state)) != 0);
+    if ((BIT(state) & (BIT(INJECT_AGREED) | BIT(INJECT_SHAKING))) == 0)
+        inject_handshake_over(s);
     log_debug("smtp.state", "session=%s from=%s to=%s", s->id, rules[s->state].name,
               rules[state].name);
     s->state = state;
+}
+
+/* --- what waits --- */
+
+/* Where clients log in, one may have sent its password already. */
+static void pending_put(struct inject *s, const uint8_t *data, size_t len)
+{
+    if (s->options.auth != 0)
+        buf_put_secret(&s->pending, data, len);
+    else
+        buf_put(&s->pending, data, len);
+}
+
+static void pending_drop(struct inject *s)
+{
+    if (s->options.auth != 0)
+        buf_wipe(&s->pending);
+    else
+        buf_done(&s->pending);
+    s->pending_at = 0;
 }
 
 /* --- the end of a session --- */
@@ -100,7 +122,7 @@ static void inject_free(struct inject *s)
     buf_done(&s->out);
     buf_done(&s->sending);
     buf_done(&s->behind);
-    buf_done(&s->pending);
+    pending_drop(s);
     buf_done(&s->envelope);
     buf_done(&s->body);
     free(s->rcpts);
@@ -220,8 +242,7 @@ static void pending_consume(struct inject *s, size_t left)
 {
     s->pending_at = s->pending.len - left;
     if (left == 0) {
-        buf_done(&s->pending);
-        s->pending_at = 0;
+        pending_drop(s);
     } else if (left <= s->pending_at) {
         buf_consume(&s->pending, s->pending_at);
         s->pending_at = 0;
@@ -241,14 +262,14 @@ static void inject_process(struct inject *s, const uint8_t *data, size_t len)
     struct smtp_server_input in = {data, len};
 
     if (pending_len(s) > 0) {
-        buf_put(&s->pending, data, len);
+        pending_put(s, data, len);
         in = (struct smtp_server_input){s->pending.data + s->pending_at, pending_len(s)};
         inject_run(s, &in);
         pending_consume(s, s->state == INJECT_OPEN ? in.len : 0);
     } else {
         inject_run(s, &in);
         if (s->state == INJECT_OPEN)
-            buf_put(&s->pending, in.data, in.len);
+            pending_put(s, in.data, in.len);
     }
     inject_count(s);
     drain_say(s);
@@ -344,7 +365,7 @@ static void handshake_begin(struct inject *s)
     deadline_set(s, s->settings->tls_timeout_ms);
     /* What a balancer sent behind its header. */
     stream_resume(&s->stream, buf_str(&s->pending));
-    buf_done(&s->pending);
+    pending_drop(s);
     inject_receive(s);
 }
 

@@ -77,6 +77,7 @@ struct inject {
     bool proxied;   /* a balancer said whose connection it is ... */
     bool nobody;    /* ... or that it is nobody's it knows: relay_networks does not have it */
     bool counted;   /* among the sessions of its listener and its client */
+    bool shaking;   /* among the listener's handshakes */
     /* The transaction. */
     struct buf envelope, body;
     struct accept_slice sender, envid;
@@ -152,6 +153,9 @@ void inject_answer(struct inject *s, enum smtp_server_want want);
 bool inject_tls_implicit(const struct inject *s); /* sessions of its listener begin with TLS */
 bool inject_tls_answer(struct inject *s, size_t behind);
 int inject_tls_begin(struct inject *s) MUST_USE;
+/* The session is in no handshake: gives its place among those of the listener back, if it has one.
+ */
+void inject_handshake_over(struct inject *s);
 void inject_tls_failed(struct inject *s, const char *why);
 /* What records say of it; NULL: the session is not encrypted. */
 const char *inject_protocol(const struct inject *s); /* "ESMTPS" (RFC 3848) */

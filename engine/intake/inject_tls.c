@@ -6,12 +6,43 @@
 #include "base/log.h"
 #include "intake/inject_message.h"
 #include "outcome/report.h"
+#include "worker/shared.h"
 #include "worker/trust.h"
 
 bool inject_tls_implicit(const struct inject *s)
 {
     return strcmp(s->settings->tls, "implicit") == 0;
 }
+
+/* --- how many at a time --- */
+
+static _Atomic uint32_t *handshakes_of(const struct inject *s)
+{
+    return &s->worker->shared->listener_handshakes[s->listener->index];
+}
+
+/* Memory of a handshake is outside of intake_memory_max, and anybody may begin one. False: the
+ * listener has as many as it may. */
+static bool handshake_take(struct inject *s)
+{
+    if (s->shaking)
+        return true;
+    if (atomic_fetch_add(handshakes_of(s), 1) >= s->settings->tls_handshakes_max) {
+        atomic_fetch_sub(handshakes_of(s), 1);
+        return false;
+    }
+    s->shaking = true;
+    return true;
+}
+
+void inject_handshake_over(struct inject *s)
+{
+    if (s->shaking)
+        atomic_fetch_sub(handshakes_of(s), 1);
+    s->shaking = false;
+}
+
+/* --- the handshake --- */
 
 /* What came behind the command was there before its reply: no client that means well does that, but
  * somebody on the way who wants his commands to be the client's. */
@@ -25,6 +56,8 @@ bool inject_tls_answer(struct inject *s, size_t behind)
         refusal = "421 4.7.0 nothing may be sent behind STARTTLS before its reply";
     else if (s->worker->trust->certificates->server == NULL)
         refusal = "454 4.7.0 TLS is not available now, try again later";
+    else if (!handshake_take(s))
+        refusal = "454 4.7.0 too many handshakes at a time, try again shortly";
     smtp_server_answer(&s->server, inject_out(s), refusal);
     return refusal == NULL;
 }
@@ -63,6 +96,8 @@ int inject_tls_begin(struct inject *s)
         options.version_min = TLS_1_3;
     if (server == NULL) /* of a listener that begins with TLS */
         return -ENOENT;
+    if (!handshake_take(s)) /* the same */
+        return -EAGAIN;
     tls = tls_accept(server, &options);
     return tls == NULL ? -ENOMEM
                        : stream_tls_start(&s->stream, &s->worker->handshakes, tls, on_ended);

@@ -58,7 +58,10 @@ struct fields {
     size_t body; /* where the body starts */
 };
 
-/* 0 or -ENOMEM. */
+/* What the engine adds itself, and what conversion makes of fields, is never as many again. */
+#define FIELDS_MAX (2 * HEADER_FIELDS_MAX)
+
+/* 0, -ENOMEM, or -E2BIG. */
 static int fields_read(struct fields *f, const uint8_t *content, size_t len)
 {
     struct header_field one;
@@ -66,6 +69,8 @@ static int fields_read(struct fields *f, const uint8_t *content, size_t len)
 
     *f = (struct fields){.content = content};
     for (; at < len && header_field_next(content, len, at, &one); at = one.end) {
+        if (f->len == FIELDS_MAX)
+            return -E2BIG;
         if (f->len == f->room) {
             size_t room = f->room == 0 ? 64 : 2 * f->room;
             struct header_field *list = realloc(f->list, room * sizeof(*list));
@@ -127,7 +132,7 @@ int dkim_header_hash(const uint8_t *content, size_t len, bool relaxed, const str
     if (h == NULL || err != 0) {
         dkim_hash_free(h);
         free(f.list);
-        return -ENOMEM;
+        return err != 0 ? err : -ENOMEM;
     }
     for (size_t i = 0; i < names_len; i++) {
         const struct header_field *one;

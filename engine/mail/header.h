@@ -9,6 +9,9 @@
 
 #include "base/str.h"
 
+/* A message with more of them is nobody's letter, and would cost those who look at them all. */
+#define HEADER_FIELDS_MAX 10000
+
 struct header_field {
     struct str name;
     size_t start, end; /* offsets, with the continuation lines and the last line end */

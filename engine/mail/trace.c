@@ -187,6 +187,7 @@ void trace_scan(const uint8_t *content, size_t len, const struct str *names, siz
     if (names_len > TRACE_WANTED_MAX)
         names_len = TRACE_WANTED_MAX;
     for (; at < len && header_field_next(content, len, at, &f); at = f.end) {
+        facts->fields++;
         take_field(content, &f, facts);
         for (size_t i = 0; i < names_len; i++)
             if (names[i].len == f.name.len && facts->wanted[i].ptr == NULL &&

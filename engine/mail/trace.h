@@ -19,7 +19,8 @@ struct trace_facts {
     size_t
         header_len; /* bytes of the header fields; the empty line, if there is one, starts here */
     size_t body_offset; /* behind the empty line; content length when there is none */
-    uint32_t received;  /* Received fields: loops */
+    uint32_t fields;
+    uint32_t received; /* Received fields: loops */
     bool has_message_id, has_date, has_from;
     bool eight_bit;  /* a byte > 127 in the header: needs SMTPUTF8, cannot be converted */
     bool has_ending; /* some field that trace_strip() takes away */

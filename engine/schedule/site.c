@@ -150,10 +150,11 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     else
         buf_printf(&key, "%s|%s%s%s", dest->pattern, name, provider != NULL ? "|provider:" : "",
                    provider != NULL ? provider->name : "");
-    if (target != NULL && target->credentials != NULL) /* the same host without AUTH is another */
-        buf_puts(&key, "|auth");
     if (dane) /* another domain may name the same hosts, and its answer is not validated */
         buf_puts(&key, "|dane");
+    /* The same host without AUTH is another, and so it is for another user. */
+    if (target != NULL && target->credentials != NULL)
+        buf_printf(&key, "|auth|%s", target->credentials->user);
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     site = site_find(w, buf_str(&key), hash);
     if (site != NULL) {

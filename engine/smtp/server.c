@@ -17,7 +17,7 @@ void smtp_server_init(struct smtp_server *s, const struct smtp_server_options *o
 void smtp_server_done(struct smtp_server *s)
 {
     server_auth_end(s);
-    buf_done(&s->line);
+    buf_wipe(&s->line); /* a login that ended in its midst */
     buf_done(&s->helo_copy);
 }
 
@@ -530,7 +530,7 @@ static bool take_line(struct smtp_server *s, struct smtp_server_input *in, struc
         return false;
     }
     if (lf == NULL || s->line.len != 0) {
-        buf_put_str(&s->line, *line);
+        buf_put_secret(&s->line, line->ptr, line->len);
         *line = buf_str(&s->line);
         s->line_used = lf != NULL;
     }

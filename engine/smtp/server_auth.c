@@ -39,21 +39,15 @@ void server_auth_put_offer(const struct smtp_server *s, struct buf *out)
     buf_put(out, "\r\n", 2);
 }
 
-static void wipe(struct buf *b)
-{
-    if (b->data != NULL)
-        explicit_bzero(b->data, b->cap);
-}
-
 void server_auth_end(struct smtp_server *s)
 {
     if (s->mode == MODE_AUTH)
         s->mode = MODE_COMMAND;
     if (s->secret.data == NULL && s->login.mechanism == 0)
         return;
-    wipe(&s->secret);
-    wipe(&s->line); /* AUTH itself, or a line of the exchange, that came in pieces */
-    buf_done(&s->secret);
+    if (s->line.data != NULL) /* AUTH itself, or a line of the exchange, that came in pieces */
+        explicit_bzero(s->line.data, s->line.cap);
+    buf_wipe(&s->secret);
     s->secret_first = 0;
     s->login = (struct smtp_login){0};
 }

@@ -4,6 +4,8 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 struct crew {
     pthread_mutex_t lock; /* protects what follows up to threads */
@@ -38,12 +40,21 @@ static struct crew_job *job_next(struct crew *crew)
     return n == NULL ? NULL : LIST_ENTRY(n, struct crew_job, node);
 }
 
+/* On Linux a thread has a priority of its own. */
+static void be_nice(void)
+{
+    id_t thread = (id_t)gettid();
+
+    (void)setpriority(PRIO_PROCESS, thread, getpriority(PRIO_PROCESS, thread) + CREW_NICE);
+}
+
 static void *crew_main(void *arg)
 {
     struct crew *crew = arg;
     struct crew_job *job;
 
     pthread_setname_np(pthread_self(), "crew");
+    be_nice();
     while ((job = job_next(crew)) != NULL)
         job_finish(job);
     return NULL;

@@ -4,6 +4,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -34,6 +35,43 @@ static void on_done(struct crew_job *job)
 static void on_wake(void *arg)
 {
     sem_post(arg);
+}
+
+struct nice {
+    struct crew_job job;
+    int value;
+};
+
+static void on_look(struct crew_job *job)
+{
+    CONTAINER_OF(job, struct nice, job)->value = getpriority(PRIO_PROCESS, (id_t)gettid());
+}
+
+static void on_looked(struct crew_job *job)
+{
+    (void)job;
+}
+
+/* Who submits goes before the crew. */
+static void test_nice(void **state)
+{
+    int own = getpriority(PRIO_PROCESS, (id_t)gettid()), wanted = own + CREW_NICE;
+    struct crew_desk desk;
+    struct crew *crew;
+    struct nice nice;
+    sem_t woken;
+
+    (void)state;
+    sem_init(&woken, 0, 0);
+    crew_desk_init(&desk, on_wake, &woken);
+    nice = (struct nice){.job = {.run = on_look, .done = on_looked, .desk = &desk}};
+    assert_int_equal(crew_open(&crew, 1, 1), 0);
+    assert_true(crew_submit(crew, &nice.job));
+    crew_stop(crew);
+    crew_collect(&desk);
+    crew_close(crew);
+    assert_int_equal(nice.value, wanted > 19 ? 19 : wanted);
+    assert_int_equal(getpriority(PRIO_PROCESS, (id_t)gettid()), own);
 }
 
 static struct count make(struct crew_desk *desk, sem_t *go)
@@ -98,6 +136,7 @@ static void test_inline(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_nice),
         cmocka_unit_test(test_bounded),
         cmocka_unit_test(test_inline),
     };

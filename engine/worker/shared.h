@@ -37,6 +37,7 @@ struct shared {
     _Atomic uint64_t settle_bytes; /* records and rows of settles that have not committed */
     _Atomic uint32_t sessions_out;
     _Atomic uint32_t listener_sessions[LISTENERS_MAX]; /* of each listener */
+    _Atomic uint32_t listener_handshakes[LISTENERS_MAX];
     struct {
         _Atomic uint64_t requests, refused; /* refused: answered 4xx or 5xx */
         _Atomic uint32_t connections;

@@ -221,6 +221,8 @@ static bool feed(struct stream *s, struct str wire)
             fail(s, (int)n);
         else
             give(s, n < 0 ? 0 : (int32_t)n, plain);
+        if (n > 0) /* it may have been a password */
+            explicit_bzero(plain, (size_t)n);
     } while (!s->ended && !s->cancelled);
     return given;
 }

@@ -23,6 +23,7 @@ struct stream_tls {
     struct handshakes *all;
     stream_tls_ended *on_ended;
     enum shake_state state;
+    size_t kept_max;
     struct buf kept;       /* came before its step could begin */
     struct list_node node; /* handshakes->queued */
     /* The step: the crew's while it runs. */
@@ -120,7 +121,7 @@ static void on_done(struct crew_job *job)
     switch (st->step) {
     case TLS_WANTS:
         set_state(st, SHAKE_WAITS);
-        buf_clear(&st->given);
+        buf_done(&st->given); /* a peer that says nothing more holds none of it */
         stream_resume(st->filter.stream, STR(""));
         if (st->kept.len > 0 && !st->filter.stream->cancelled)
             queue_step(st);
@@ -154,7 +155,7 @@ static ssize_t on_in(struct stream_filter *f, struct str *wire, uint8_t *plain, 
     case SHAKE_RUNS:
         break;
     }
-    if (wire->len > HANDSHAKE_BYTES_MAX - st->kept.len)
+    if (wire->len > st->kept_max - st->kept.len)
         return -EPROTO;
     buf_put_str(&st->kept, *wire);
     *wire = STR("");
@@ -239,6 +240,7 @@ int stream_tls_start(struct stream *s, struct handshakes *h, struct tls *tls,
     st->tls = tls;
     st->all = h;
     st->on_ended = on_ended;
+    st->kept_max = tls_is_client(tls) ? HANDSHAKE_BYTES_MAX : HANDSHAKE_CLIENT_BYTES_MAX;
     st->job = (struct crew_job){.run = on_run, .done = on_done, .desk = h->desk};
     stream_filter_set(s, &st->filter);
     if (tls_is_client(tls))

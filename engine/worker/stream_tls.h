@@ -15,8 +15,10 @@
 #include "worker/crew.h"
 #include "worker/stream.h"
 
-#define HANDSHAKES_AT_ONCE  16          /* of a worker, in the crew */
-#define HANDSHAKE_BYTES_MAX (64u << 10) /* that a peer may send while its step waits or runs */
+#define HANDSHAKES_AT_ONCE 16 /* of a worker, in the crew */
+/* That a peer may send while its step waits or runs. Anybody is a client, and has less to say. */
+#define HANDSHAKE_BYTES_MAX        (64u << 10)
+#define HANDSHAKE_CLIENT_BYTES_MAX (20u << 10)
 
 /* What the handshakes of a thread share. */
 struct handshakes {

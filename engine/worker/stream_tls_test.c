@@ -393,15 +393,15 @@ static void test_too_much(void **state)
     struct end a, b;
     struct blocker blocker;
     struct iovec iov;
-    char *bytes = malloc(HANDSHAKE_BYTES_MAX + 20000);
+    char *bytes = malloc(HANDSHAKE_CLIENT_BYTES_MAX + 10000);
 
     (void)state;
-    memset(bytes, 'x', HANDSHAKE_BYTES_MAX + 20000);
+    memset(bytes, 'x', HANDSHAKE_CLIENT_BYTES_MAX + 10000);
     begin(100);
     block(&blocker);
     pair(&a, &b);
     start_server(&b);
-    iov = (struct iovec){bytes, HANDSHAKE_BYTES_MAX + 20000};
+    iov = (struct iovec){bytes, HANDSHAKE_CLIENT_BYTES_MAX + 10000};
     assert_int_equal(stream_send(&a.stream, &iov, 1), 0);
     RUN_UNTIL(b.recvs > 0);
     assert_int_equal(b.last, -EPROTO);

@@ -327,6 +327,46 @@ def test_many_handshakes():
         wait_no_sessions(engine)
 
 
+def test_handshakes_max():
+    """More sessions in a handshake than may be: STARTTLS is refused for now, a listener that begins with
+    TLS closes; sessions that are encrypted go on, and a place that is given back is taken."""
+    with Secure(tls_handshakes_max=2) as engine, engine.implicit() as witness, \
+            Client(engine) as third, Client(engine) as talker:
+        held = [raw(engine), raw(engine)]
+        for connection in held:
+            connection.sendall(b"\x16\x03\x01")
+        starttls = [Client(engine), Client(engine)]
+        for client in starttls:
+            client.expect(client.command("STARTTLS"), 220)
+        wait_until("all sessions", lambda: engine.status()["gauges"]["sessions_in"] == 7)
+        reply = third.command("STARTTLS")
+        check("refused", reply.startswith("454 4.7.0 too many handshakes"), True)
+        talker.expect(talker.message("b@d.example"), 250)
+        with raw(engine) as late:
+            check("closed", read_all(late), b"")
+        witness.expect(witness.command("NOOP"), 250)
+        for client in starttls:
+            client.close()
+        held[0].close()
+
+        def again():
+            with Client(engine) as client:
+                return client.command("STARTTLS").startswith("220")
+        wait_until("a place", again)
+
+        def implicit():
+            try:
+                with engine.implicit():
+                    return True
+            except (OSError, Failure):
+                return False
+        wait_until("a place with implicit TLS", implicit)
+        held[1].close()
+        third.starttls(careless())
+        third.expect(third.message("b@d.example"), 250)
+        wait_until("failures", lambda: engine.totals()["tls_in_failures"] >= 3)
+
+
 def test_much_mail():
     """Large and many messages through TLS, pipelined, in records of any size."""
     with Secure() as engine, engine.implicit(timeout_s=60) as client:

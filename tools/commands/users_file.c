@@ -49,11 +49,30 @@ static void set_owner(struct users_file *f, const char *owner)
     f->owner.st_gid = pw != NULL ? pw->pw_gid : getegid();
 }
 
+/* What is there, by one descriptor: root may be the caller where the directory is another's, who
+ * could put a link or another file into the file's place between two looks. 0, or -1. */
+static int read_present(struct users_file *f, const char *command)
+{
+    int fd = open(f->path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC), err;
+    struct buf errors = {0};
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : complain(command, f->path, errno);
+    if (fstat(fd, &f->owner) < 0) {
+        err = errno;
+        close(fd);
+        return complain(command, f->path, err);
+    }
+    err = config_secret_read_fd(NULL, f->path, fd, &f->text, &errors);
+    close(fd);
+    if (err < 0)
+        fprintf(stderr, "hayauma %s: %.*s", command, STR_FMT(buf_str(&errors)));
+    buf_done(&errors);
+    return err < 0 ? -1 : 0;
+}
+
 int users_open(struct users_file *f, const char *command, const char *path, const char *owner)
 {
-    struct buf errors = {0};
-    int err;
-
     *f = (struct users_file){.directory = -1};
     f->path = realpath(path, NULL);
     if (f->path == NULL && errno == ENOENT)
@@ -63,19 +82,12 @@ int users_open(struct users_file *f, const char *command, const char *path, cons
     f->directory = lock_directory(f->path);
     if (f->directory < 0)
         return complain(command, f->path, -f->directory);
-    if (stat(f->path, &f->owner) < 0) {
-        if (errno != ENOENT)
-            return complain(command, f->path, errno);
-        set_owner(f, owner);
-        return 0;
-    }
-    err = config_secret_read(NULL, f->path, &f->text, &errors);
-    if (err < 0)
-        fprintf(stderr, "hayauma %s: %.*s", command, STR_FMT(buf_str(&errors)));
-    buf_done(&errors);
-    if (err == 0 && f->text.len > 0 && f->text.data[f->text.len - 1] != '\n')
+    set_owner(f, owner);
+    if (read_present(f, command) < 0)
+        return -1;
+    if (f->text.len > 0 && f->text.data[f->text.len - 1] != '\n')
         buf_putc(&f->text, '\n');
-    return err == 0 ? 0 : -1;
+    return 0;
 }
 
 bool users_find(const struct users_file *f, struct str name, size_t *at, struct str *line)
