@@ -4,6 +4,13 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "base/base64.h"
+
+#define SCRAM_PREFIX "{SCRAM-SHA-256}"
+/* RFC 7677 4 wants 4096 at least; more than these would take seconds of who logs in. */
+#define SCRAM_ITERATIONS_MIN 4096
+#define SCRAM_ITERATIONS_MAX 1000000
+
 const char password_nobody[] =
     "$y$j9T$kHfkUYnP.7mPxii5pG2gZ/$DfjQ8e.vdR2qSCoiknNp5MjCC6CoWIRS7/WZ4Cnp0e2";
 
@@ -30,11 +37,62 @@ static const struct method *method_of(struct str hash)
     return NULL;
 }
 
+/* The next of the values between commas; of len bytes, or, with len 0, of 1 to max. */
+static bool take_bytes(struct str *text, uint8_t *out, size_t *len, size_t max)
+{
+    struct buf bytes = {0};
+    bool good = base64_decode(&bytes, str_take(text, ',')) == 0 && bytes.len <= max &&
+                (*len == 0 ? bytes.len > 0 : bytes.len == *len);
+
+    if (good) {
+        memcpy(out, bytes.data, bytes.len);
+        *len = bytes.len;
+    }
+    buf_wipe(&bytes);
+    return good;
+}
+
+bool password_scram_parse(struct str hash, struct password_scram *out)
+{
+    struct str prefix = STR(SCRAM_PREFIX), rest;
+    size_t key_len = PASSWORD_SCRAM_BYTES;
+    uint64_t n;
+
+    if (hash.len > PASSWORD_HASH_BYTES_MAX || !str_starts_nocase(hash, prefix) ||
+        hash.ptr[hash.len - 1] == ',')
+        return false;
+    rest = (struct str){hash.ptr + prefix.len, hash.len - prefix.len};
+    if (str_to_u64(str_take(&rest, ','), SCRAM_ITERATIONS_MAX, &n) < 0)
+        return false;
+    *out = (struct password_scram){.iterations = (uint32_t)n};
+    return n >= SCRAM_ITERATIONS_MIN &&
+           take_bytes(&rest, out->salt, &out->salt_len, sizeof(out->salt)) &&
+           take_bytes(&rest, out->stored, &key_len, key_len) &&
+           take_bytes(&rest, out->server, &key_len, key_len) && rest.len == 0;
+}
+
+static void put_bytes(struct buf *out, const uint8_t *bytes, size_t len)
+{
+    buf_putc(out, ',');
+    base64_put(out, (struct str){(const char *)bytes, len});
+}
+
+void password_scram_put(struct buf *out, const struct password_scram *keys)
+{
+    buf_printf(out, SCRAM_PREFIX "%u", keys->iterations);
+    put_bytes(out, keys->salt, keys->salt_len);
+    put_bytes(out, keys->stored, sizeof(keys->stored));
+    put_bytes(out, keys->server, sizeof(keys->server));
+}
+
 const char *password_method(struct str hash)
 {
+    struct password_scram keys;
     const struct method *m = method_of(hash);
     ptrdiff_t last = str_rfind(hash, '$');
 
+    if (password_scram_parse(hash, &keys))
+        return PASSWORD_SCRAM;
     if (m == NULL || hash.len - (size_t)last - 1 != m->tail || hash.len > PASSWORD_HASH_BYTES_MAX)
         return NULL;
     for (size_t i = 0; i < hash.len; i++) {
@@ -66,7 +124,7 @@ bool password_check(const char *hash, const char *password)
     const char *result;
     bool same;
 
-    ASSERT(data != NULL);
+    ASSERT(data != NULL && hash[0] == '$');
     result = crypt_r(password, hash, data);
     same = result != NULL && result[0] == '$' && same_text(hash, result);
     explicit_bzero(data, sizeof(*data));

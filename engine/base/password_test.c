@@ -57,6 +57,42 @@ static void test_others(void **state)
     assert_false(password_check(password_nobody, "hayauma"));
 }
 
+/* What `doveadm pw -s SCRAM-SHA-256` wrote. */
+#define KEYS                                                                                       \
+    "{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"   \
+    "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+
+static void test_scram(void **state)
+{
+    static const char *const wrong[] = {
+        "{SCRAM-SHA-256}",
+        "{SCRAM-SHA-256}4095,W22Z,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+        "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
+        "{SCRAM-SHA-256}1000001,W22Z,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+        "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
+        "{SCRAM-SHA-256}4096,,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+        "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
+        "{SCRAM-SHA-256}4096,W22Z,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,W22Z",
+        "{SCRAM-SHA-1}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"
+        "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=",
+        KEYS ",",
+        KEYS ",W22Z",
+    };
+    struct password_scram keys;
+    struct buf text = {0};
+
+    (void)state;
+    assert_string_equal(password_method(STR(KEYS)), PASSWORD_SCRAM);
+    assert_true(password_scram_parse(STR(KEYS), &keys));
+    assert_int_equal(keys.iterations, 4096);
+    assert_int_equal(keys.salt_len, 16);
+    password_scram_put(&text, &keys);
+    assert_true(str_eq(buf_str(&text), STR(KEYS)));
+    buf_done(&text);
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++)
+        assert_null(password_method(str_of(wrong[i])));
+}
+
 static void test_wrong(void **state)
 {
     struct buf out = {0};
@@ -79,6 +115,7 @@ int main(void)
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_own_hashes),
         cmocka_unit_test(test_others),
+        cmocka_unit_test(test_scram),
         cmocka_unit_test(test_wrong),
     };
 

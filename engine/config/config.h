@@ -29,11 +29,21 @@ struct config_network { /* "192.0.2.0/24", "2001:db8::/32"; IPv4-mapped IPv6 mat
 #define CONFIG_CERTIFICATES_MAX 256
 #define CONFIG_SHARE_NAME_MAX   64 /* as trace.h takes them from the header */
 
+/* As whom mail may be sent: "example.com", "*.example.com", "*", "a@example.com", "<>" (the null
+ * sender). */
+struct config_senders {
+    char **envelope; /* MAIL FROM; none: anybody */
+    size_t envelope_len;
+    char **from; /* the message's From field; none: as envelope */
+    size_t from_len;
+};
+
 /* What a listener does otherwise for clients of a network; NULL: as for all. */
 struct config_client {
     struct config_network network;
     char *bare_newlines;
     char *pool;
+    struct config_senders senders;
 };
 
 struct config_certificate { /* files in PEM */
@@ -63,6 +73,7 @@ struct config_listener {
     size_t headers_len;
     uint32_t headers_taken; /* the same, a bit for each enum config_header */
     char *pool;             /* of mail that no rule closer to it sends elsewhere, or NULL */
+    struct config_senders senders;
     uint64_t message_bytes_max;
     uint32_t recipients_max;
     uint32_t command_line_bytes_max;
@@ -154,17 +165,17 @@ struct config_provider {
 struct config_share { /* a tenant or campaign */
     char *name;
     uint32_t weight;
-    char *pool; /* or NULL */
+    char *pool;                    /* or NULL */
+    struct config_senders senders; /* of a tenant */
 };
 
 struct config_user { /* who may log in to submit: a line of auth.users_file */
     char *name;
-    char *hash;         /* of the password, as crypt(3) has it */
-    char **senders;     /* "example.com", "*.example.com", "a@example.com", "" (the null sender) */
-    size_t senders_len; /* 0: any */
-    char *tenant;       /* all mail is of it; NULL: as the mail says */
-    char *pool;         /* NULL: as the mail says */
-    int8_t priority;    /* the best that mail gets; -1: any */
+    char *hash; /* of the password, as crypt(3) has it */
+    struct config_senders senders;
+    char *tenant;           /* all mail is of it; NULL: as the mail says */
+    char *pool;             /* NULL: as the mail says */
+    int8_t priority;        /* the best that mail gets; -1: any */
     uint64_t rate_messages; /* per rate_period_ms; 0: no limit */
     uint32_t rate_period_ms;
 };
@@ -328,6 +339,7 @@ struct config {
         char *users_file;          /* NULL: none */
         struct config_user *users; /* what was in it */
         size_t users_len;
+        bool scram; /* there are users, and each has keys for SCRAM-SHA-256 */
         uint32_t failures_max;
         uint32_t failures_period_ms;
     } auth;
@@ -446,8 +458,29 @@ bool config_warmup_policy(const struct config *c, const char *source, const char
 bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client);
 /* NULL: there is none of that name. */
 const struct config_user *config_user_find(const struct config *c, struct str name);
-/* domain in lower-case A-labels; both empty: the null sender. */
-bool config_user_may_send(const struct config_user *u, struct str local_part, struct str domain);
+/* Whether the envelope's sender, or an address in From, is one of those. domain in A-labels; both
+ * empty: the null sender. */
+bool config_may_send(const struct config_senders *s, struct str local_part, struct str domain);
+bool config_may_write(const struct config_senders *s, struct str local_part, struct str domain);
+/* As whom a client may send: the first that says anything of its user, the tenant that all its mail
+ * is of, the narrowest network of the listener's clients, the listener. */
+struct config_sender_rule {
+    const struct config_senders *senders; /* NULL: as anybody */
+    const struct config_user *user;       /* one of these */
+    const struct config_share *tenant;
+    const struct config_client *network;
+    const struct config_listener *listener;
+};
+struct config_sender_question {
+    const struct config_user *user;         /* or NULL */
+    struct str tenant;                      /* not one that the client chose; or empty */
+    const struct config_listener *listener; /* or NULL; of client */
+    const struct sockaddr *client;
+};
+struct config_sender_rule config_sender_rule(const struct config *c,
+                                             const struct config_sender_question *q);
+/* Whose rule it is: "user shop", "tenant acme", "network 10.0.0.0/8", "listener submission". */
+void config_put_sender_rule(const struct config_sender_rule *r, struct buf *out);
 /* NULL: there is none of that name. */
 const struct config_source *config_source_find(const struct config *c, const char *name);
 /* What decides which pool sends a message. */

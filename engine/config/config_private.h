@@ -73,6 +73,8 @@ int config_set_network(struct str text, struct config_network *out, struct buf *
 /* Sets the list member of f from n texts. -EINVAL: *bad is the one that is wrong. */
 int config_set_list(struct config *c, const struct config_field *f, void *base,
                     const struct str *texts, size_t n, struct buf *why, size_t *bad) MUST_USE;
+/* A pattern of senders (struct config_senders), in its normal form, into *out. */
+int config_set_sender(struct config *c, struct str text, char **out, struct buf *why) MUST_USE;
 /* A tenant's or campaign's name into *out, a member. */
 int config_set_name(struct config *c, struct str text, char **out, struct buf *why) MUST_USE;
 /* The member of f in from, into to, which belongs to c. */

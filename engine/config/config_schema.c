@@ -204,6 +204,12 @@ static const struct config_field client_fields[] = {
      .choices = NEWLINES, .doc = "As the listener's, for these clients."},
     {"pool", CONFIG_TEXT, AT_CLIENT(pool), .def_text = "the listener's",
      .doc = "The pool that sends mail of these clients."},
+    {"senders", CONFIG_SENDER_LIST, AT_CLIENT(senders.envelope),
+     .offset2 = offsetof(struct config_client, senders.envelope_len), .def_text = "the listener's",
+     .example = "[shop.example]", .doc = "As the listener's, for these clients."},
+    {"from", CONFIG_SENDER_LIST, AT_CLIENT(senders.from),
+     .offset2 = offsetof(struct config_client, senders.from_len), .def_text = "as `senders`",
+     .example = "[shop.example]", .doc = "As the listener's, for these clients."},
 };
 static const struct config_items client_items = {
     .bytes = sizeof(struct config_client),
@@ -247,7 +253,8 @@ static const struct config_field listener_fields[] = {
          "the balancers could claim to be anybody. A Unix socket takes all that may open it for "
          "balancers."},
     {"auth", CONFIG_CHOICE, AT_LISTENER(auth), .def = "none", .choices = "none, offered, required",
-     .doc = "Whether clients may log in (AUTH PLAIN and LOGIN), and then send mail anywhere. "
+     .doc = "Whether clients may log in (AUTH PLAIN, LOGIN and, where each user has keys for it, "
+            "SCRAM-SHA-256), and then send mail anywhere. "
             "'required' takes mail of nobody else, and `relay_networks` counts for nothing there: "
             "for port 587. Needs `auth.users_file`, and TLS unless `auth_without_tls`."},
     {"auth_without_tls", CONFIG_BOOL, AT_LISTENER(auth_without_tls), .def = "no",
@@ -284,6 +291,19 @@ static const struct config_field listener_fields[] = {
     {"pool", CONFIG_TEXT, AT_LISTENER(pool), .def_text = "`default_pool`",
      .doc = "The pool that sends mail of this listener, where none of the message's own rules says "
             "otherwise (see pools)."},
+    {"senders", CONFIG_SENDER_LIST, AT_LISTENER(senders.envelope),
+     .offset2 = offsetof(struct config_listener, senders.envelope_len), .def_text = "`[]`: any",
+     .example = "[shop.example, \"*.shop.example\", news@other.example, \"<>\"]",
+     .doc =
+         "Envelope senders that clients may use; others get 553 5.7.1. `<>` is the null sender. A "
+         "user's own (`senders=` in `auth.users_file`), then those of the client's network come "
+         "before the listener's: one list decides."},
+    {"from", CONFIG_SENDER_LIST, AT_LISTENER(senders.from),
+     .offset2 = offsetof(struct config_listener, senders.from_len), .def_text = "as `senders`",
+     .example = "[shop.example]",
+     .doc =
+         "Addresses that the From field may have, all of them; others, and a From field without "
+         "an address, get 550 5.7.1. So a client has nobody else's DKIM signature. `\"*\"`: any."},
     {"headers", CONFIG_TEXT_LIST, AT_LISTENER(headers),
      .offset2 = offsetof(struct config_listener, headers_len),
      .def = "pool, campaign, tenant, priority, not-before",
@@ -698,7 +718,16 @@ static const struct config_field share_fields[] = {
      RANGE(1, 1000), .doc = "Its part, against the others' that have mail for the same site."},
     {"pool", CONFIG_TEXT, .offset = offsetof(struct config_share, pool),
      .def_text = "as other rules say", .doc = "The pool that sends its mail."},
+    {"senders", CONFIG_SENDER_LIST, .offset = offsetof(struct config_share, senders.envelope),
+     .offset2 = offsetof(struct config_share, senders.envelope_len), .def_text = "`[]`: any",
+     .example = "[acme.example]",
+     .doc = "As a listener's `senders`, for users (`tenant=`) and HTTP tokens of this tenant; a "
+            "user's own come before."},
+    {"from", CONFIG_SENDER_LIST, .offset = offsetof(struct config_share, senders.from),
+     .offset2 = offsetof(struct config_share, senders.from_len), .def_text = "as `senders`",
+     .example = "[acme.example]", .doc = "As a listener's `from`."},
 };
+#define CAMPAIGN_FIELDS_LEN 2 /* a campaign has the first of these */
 static const struct config_items share_items = {.bytes = sizeof(struct config_share),
                                                 .key = CONFIG_KEY_NAME,
                                                 .key_offset = offsetof(struct config_share, name),
@@ -717,7 +746,7 @@ static const struct config_section campaign_schema = {
     .doc = "Campaigns (`X-Hayauma-Campaign`) by name: those of one tenant share the tenant's part "
            "by weight.",
     .fields = share_fields,
-    .len = ARRAY_LEN(share_fields)};
+    .len = CAMPAIGN_FIELDS_LEN};
 
 const struct config_section config_destination_schema = {
     .doc = "Limits and timing by destination. Each key is a pattern: `example.com`, "

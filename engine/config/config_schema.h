@@ -39,6 +39,7 @@ enum config_type {
     CONFIG_RATE,         /* uint64_t rate_messages with uint32_t rate_period_ms at offset2 */
     CONFIG_TEXT_LIST,    /* char **, length (size_t) at offset2 */
     CONFIG_SERVER_LIST,  /* the same, of name server addresses "192.0.2.53[:port]" */
+    CONFIG_SENDER_LIST,  /* the same, of senders */
     CONFIG_NETWORK_LIST, /* struct config_network *, length at offset2 */
     CONFIG_SECONDS_LIST, /* uint32_t *, length at offset2 */
     CONFIG_COUNT_LIST,   /* the same */

@@ -238,6 +238,8 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
 
     if (f->type == CONFIG_NETWORK_LIST)
         return config_set_network(text, item, why);
+    if (f->type == CONFIG_SENDER_LIST)
+        return config_set_sender(c, text, item, why);
     if (f->type == CONFIG_SECONDS_LIST || f->type == CONFIG_COUNT_LIST) {
         err = check_number(f, text, &v, why);
         if (err == 0)
@@ -284,7 +286,8 @@ static void copy_list(struct config *c, const struct config_field *f, const void
 
     if (n != 0)
         memcpy(items, *(void *const *)((const char *)from + f->offset), n * bytes);
-    if (f->type == CONFIG_TEXT_LIST || f->type == CONFIG_SERVER_LIST)
+    if (f->type == CONFIG_TEXT_LIST || f->type == CONFIG_SERVER_LIST ||
+        f->type == CONFIG_SENDER_LIST)
         for (size_t i = 0; i < n; i++)
             ((char **)items)[i] = config_dup(c, str_of(((char **)items)[i]));
     memcpy(member(f, to), &items, sizeof(items));

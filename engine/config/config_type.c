@@ -235,6 +235,9 @@ const struct config_type_info config_types[] = {
         LIST("list of addresses",
              "is not a name server; write 192.0.2.53, \"2001:db8::53\" or \"[2001:db8::53]:5353\"",
              char *),
+    [CONFIG_SENDER_LIST] =
+        LIST("list of senders",
+             "is no sender; write example.com, \"*.example.com\", a@example.com or \"<>\"", char *),
     [CONFIG_NETWORK_LIST] = LIST(
         "list of networks", "is not a network; write 192.0.2.0/24, \"2001:db8::/32\" or an address",
         struct config_network),

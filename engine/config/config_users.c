@@ -9,7 +9,6 @@
 #include "config/config_private.h"
 #include "config/config_secret.h"
 #include "config/config_value.h"
-#include "smtp/address.h"
 
 #define USER_NAME_BYTES_MAX 128
 
@@ -26,55 +25,27 @@ static bool is_name(struct str s)
     return s.len > 0 && s.len <= USER_NAME_BYTES_MAX && s.ptr[0] != '#';
 }
 
-/* "a@example.com" with its domain in A-labels and lower case. NULL: it is none. */
-static char *normal_sender_address(struct config *c, struct str text, struct buf *why)
-{
-    struct smtp_address address;
-    struct buf whole = {0};
-    char *domain, *out;
-
-    if (smtp_address_parse(text, true, &address) < 0) {
-        buf_printf(why, "senders: '%.*s' is no address", STR_FMT(text));
-        return NULL;
-    }
-    domain = config_pattern_normal(c, address.domain, false, why);
-    if (domain == NULL)
-        return NULL;
-    buf_put_str(&whole, address.local_part);
-    buf_putc(&whole, '@');
-    buf_puts(&whole, domain);
-    out = config_dup(c, buf_str(&whole));
-    buf_done(&whole);
-    return out;
-}
-
-static int add_sender(struct config *c, struct str text, struct config_user *u, struct buf *why)
-{
-    char *sender;
-
-    if (str_eq(text, STR("<>")))
-        sender = config_dup(c, STR(""));
-    else if (str_find(text, '@') >= 0)
-        sender = normal_sender_address(c, text, why);
-    else
-        sender = config_pattern_normal(c, text, false, why);
-    if (sender == NULL)
-        return -EINVAL;
-    u->senders[u->senders_len++] = sender;
-    return 0;
-}
-
-static int set_senders(struct config *c, struct str value, struct config_user *u, struct buf *why)
+static int set_list(struct config *c, struct str value, char ***out, size_t *len, struct buf *why)
 {
     size_t n = 1;
 
     for (size_t i = 0; i < value.len; i++)
         n += value.ptr[i] == ',';
-    u->senders = config_alloc(c, n * sizeof(*u->senders));
+    *out = config_alloc(c, n * sizeof(**out));
     for (; n > 0; n--)
-        if (add_sender(c, str_take(&value, ','), u, why) < 0)
+        if (config_set_sender(c, str_take(&value, ','), &(*out)[(*len)++], why) < 0)
             return -EINVAL;
     return 0;
+}
+
+static int set_senders(struct config *c, struct str value, struct config_user *u, struct buf *why)
+{
+    return set_list(c, value, &u->senders.envelope, &u->senders.envelope_len, why);
+}
+
+static int set_from(struct config *c, struct str value, struct config_user *u, struct buf *why)
+{
+    return set_list(c, value, &u->senders.from, &u->senders.from_len, why);
 }
 
 static int set_tenant(struct config *c, struct str value, struct config_user *u, struct buf *why)
@@ -112,8 +83,8 @@ static const struct {
     struct str name;
     field_fn *set;
 } fields[] = {
-    {{"senders", 7}, set_senders},   {{"tenant", 6}, set_tenant}, {{"pool", 4}, set_pool},
-    {{"priority", 8}, set_priority}, {{"rate", 4}, set_rate},
+    {{"senders", 7}, set_senders}, {{"from", 4}, set_from},         {{"tenant", 6}, set_tenant},
+    {{"pool", 4}, set_pool},       {{"priority", 8}, set_priority}, {{"rate", 4}, set_rate},
 };
 
 static int set_field(struct config *c, struct str text, struct config_user *u, uint32_t *seen,
@@ -131,7 +102,8 @@ static int set_field(struct config *c, struct str text, struct config_user *u, u
         *seen |= 1u << i;
         return fields[i].set(c, value, u, why);
     }
-    buf_printf(why, "'%.*s' is no field; there are senders=, tenant=, pool=, priority= and rate=",
+    buf_printf(why,
+               "'%.*s' is no field; there are senders=, from=, tenant=, pool=, priority= and rate=",
                STR_FMT(name));
     return -EINVAL;
 }
@@ -157,7 +129,8 @@ int config_user_parse(struct config *c, struct str entry, struct config_user *ou
     }
     if (password_method(hash) == NULL) {
         buf_printf(why,
-                   "user %.*s: no whole hash of yescrypt, bcrypt or sha512 behind the name; "
+                   "user %.*s: no whole hash of yescrypt, bcrypt or sha512, and no keys of "
+                   "SCRAM-SHA-256, behind the name; "
                    "'hayauma user passwd %.*s' makes one",
                    STR_FMT(name), STR_FMT(name));
         return -EINVAL;
@@ -205,6 +178,7 @@ static int load_entries(struct config *c, struct str text, struct buf *errors)
     for (size_t i = 0; i < text.len; i++)
         count += text.ptr[i] == '\n';
     c->auth.users = config_alloc(c, count * sizeof(*c->auth.users));
+    c->auth.scram = true;
     while (config_secret_next(text, &at, &line, &entry)) {
         struct buf why = {0};
 
@@ -214,6 +188,10 @@ static int load_entries(struct config *c, struct str text, struct buf *errors)
         }
         buf_done(&why);
     }
+    for (size_t i = 0; i < c->auth.users_len; i++)
+        c->auth.scram &=
+            strcmp(password_method(str_of(c->auth.users[i].hash)), PASSWORD_SCRAM) == 0;
+    c->auth.scram &= c->auth.users_len > 0;
     return result;
 }
 
@@ -248,38 +226,4 @@ int config_load_users(struct config *c, struct buf *errors)
         config_secret_done(&text);
     }
     return err;
-}
-
-/* --- what a user may --- */
-
-/* "example.com", "*.example.com" or "*", as config_pattern_normal() gives them. */
-static bool domain_matches(struct str pattern, struct str domain)
-{
-    if (str_eq(pattern, STR("*")))
-        return true;
-    if (pattern.ptr[0] != '*')
-        return str_eq_nocase(pattern, domain);
-    pattern = (struct str){pattern.ptr + 1, pattern.len - 1}; /* ".example.com" */
-    return domain.len > pattern.len &&
-           str_eq_nocase(pattern, (struct str){domain.ptr + domain.len - pattern.len, pattern.len});
-}
-
-static bool sender_matches(struct str pattern, struct str local_part, struct str domain)
-{
-    ptrdiff_t at = str_rfind(pattern, '@');
-
-    if (pattern.len == 0 || domain.len == 0)
-        return pattern.len == 0 && domain.len == 0 && local_part.len == 0;
-    if (at < 0)
-        return domain_matches(pattern, domain);
-    return str_eq_nocase((struct str){pattern.ptr, (size_t)at}, local_part) &&
-           str_eq_nocase((struct str){pattern.ptr + at + 1, pattern.len - (size_t)at - 1}, domain);
-}
-
-bool config_user_may_send(const struct config_user *u, struct str local_part, struct str domain)
-{
-    for (size_t i = 0; i < u->senders_len; i++)
-        if (sender_matches(str_of(u->senders[i]), local_part, domain))
-            return true;
-    return u->senders_len == 0;
 }

@@ -54,7 +54,12 @@ static struct config *load(const char *text, mode_t mode, struct buf *errors)
 
 static bool may_send(const struct config_user *u, const char *local, const char *domain)
 {
-    return config_user_may_send(u, str_of(local), str_of(domain));
+    return config_may_send(&u->senders, str_of(local), str_of(domain));
+}
+
+static bool may_write(const struct config_user *u, const char *local, const char *domain)
+{
+    return config_may_write(&u->senders, str_of(local), str_of(domain));
 }
 
 static void test_good(void **state)
@@ -64,14 +69,15 @@ static void test_good(void **state)
                             "News@Other.EXAMPLE,日本語.example tenant=shop pool=p1 priority=3 "
                             "rate=1000/h\r\n"
                             "any@where:" HASH "\n"
-                            "notices:" HASH ":senders=<>,n.example\n  last:" HASH ":",
+                            "notices:" HASH ":senders=<>,n.example\n  last:" HASH ":\n"
+                            "esp:" HASH ":senders=b.example from=a.example,*.a.example",
                             0600, &errors);
     const struct config_user *u;
 
     (void)state;
     assert_int_equal(errors.len, 0);
     assert_non_null(c);
-    assert_int_equal(c->auth.users_len, 4);
+    assert_int_equal(c->auth.users_len, 5);
     u = config_user_find(c, STR("shop"));
     assert_non_null(u);
     assert_string_equal(u->hash, HASH);
@@ -98,6 +104,12 @@ static void test_good(void **state)
     u = config_user_find(c, STR("notices"));
     assert_true(may_send(u, "", "") && may_send(u, "a", "n.example"));
     assert_false(may_send(u, "a", "") || may_send(u, "", "o.example"));
+    assert_true(may_write(u, "a", "n.example") && !may_write(u, "a", "o.example"));
+    u = config_user_find(c, STR("esp"));
+    assert_true(may_send(u, "a", "b.example") && !may_send(u, "a", "a.example"));
+    assert_true(may_write(u, "a", "a.example") && may_write(u, "a", "x.a.example"));
+    assert_false(may_write(u, "a", "b.example"));
+    assert_false(c->auth.scram);
     assert_non_null(config_user_find(c, STR("last")));
     assert_null(config_user_find(c, STR("SHOP")));
     assert_null(config_user_find(c, STR("")));

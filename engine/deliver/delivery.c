@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "deliver/idle.h"
 #include "deliver/letters.h"
+#include "deliver/login.h"
 #include "deliver/sessions.h"
 #include "deliver/transaction.h"
 #include "dns/name.h"
@@ -555,6 +556,7 @@ static void delivery_close(struct delivery *d)
         d->channel->connecting--;
     secure_keep(d);
     set_state(d, DELIVERY_CLOSING);
+    login_forget(d);
     letters_take_back(d);
     if (smtp_client_chunking_refused(d->client))
         d->channel->options.no_chunking = d->site->no_chunking = true;
@@ -758,8 +760,12 @@ static void drain_events(struct delivery *d)
             d->secure.due = true;
             begin_handshake(d);
             break;
+        case SMTP_EVENT_AUTH:
+            login_step(d, &event);
+            break;
         case SMTP_EVENT_READY:
             d->greeted = true;
+            login_forget(d);
             secure_ready(d, smtp_client_tls_refused(d->client)
                                 ? (struct str){event.reply->text, event.reply->text_len}
                                 : STR(""));
@@ -780,6 +786,15 @@ static void drain_events(struct delivery *d)
             break;
         }
     }
+}
+
+void delivery_logged_on(struct delivery *d)
+{
+    drain_events(d);
+    if (d->state == DELIVERY_CLOSING)
+        return;
+    arm_timer(d);
+    mark_dirty(d);
 }
 
 static const char *lost_text(int result)
@@ -822,7 +837,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         stream_recv(&d->stream);
         secure_begin(d);
         if (d->site->dest->auth_without_tls)
-            smtp_client_trust(d->client);
+            smtp_client_trust(d->client, false);
         d->secure.due = d->secure.implicit;
         begin_handshake(d);
         break;
@@ -830,7 +845,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         set_state(d, DELIVERY_GREETING);
         secure_opened(d);
         if (d->secure.verified && is_named_by_route(d))
-            smtp_client_trust(d->client);
+            smtp_client_trust(d->client, true);
         smtp_client_secured(d->client);
         break;
     case EVENT_DATA:

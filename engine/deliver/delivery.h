@@ -17,6 +17,7 @@
 #define DELIVERY_RCPTS_MAX 256
 
 struct transaction;
+struct delivery_login;
 
 enum delivery_state {
     DELIVERY_CONNECTING, /* waiting for the connect operation */
@@ -37,6 +38,7 @@ struct delivery {
     struct dial dial;
     struct stream stream;
     struct secure secure;
+    struct delivery_login *login; /* an exchange of AUTH, or NULL */
     struct timer timer;
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */
     struct body_watch {   /* of content on its way: see watch_body() */
@@ -75,6 +77,8 @@ bool delivery_open(struct channel *c);
 bool delivery_work(struct delivery *d);
 /* Drops a message reference, at once or when a send under way cannot touch its content any more. */
 void delivery_release(struct delivery *d, struct message *m);
+/* AUTH goes on, or has failed: what login_step() began has ended. */
+void delivery_logged_on(struct delivery *d);
 /* A letter may be submitted now: the end of the turn looks. */
 void delivery_letter_ready(struct delivery *d);
 /* The session takes nothing more: its peer is of no use for now, or asked for less, and then the

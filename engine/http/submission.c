@@ -20,6 +20,7 @@
 #include "intake/draft.h"
 #include "mail/international.h"
 #include "smtp/scan.h"
+#include "worker/queue_name.h"
 
 #define ROUND_LETTERS 256
 #define ROUND_BYTES   (1u << 20)
@@ -220,6 +221,13 @@ static const char *take_address(struct submission *s, struct letter *l, bool *as
     return NULL;
 }
 
+/* As whom the token's mail may be. */
+static struct config_sender_rule rule_of(const struct http_request *r)
+{
+    return config_sender_rule(r->config,
+                              &(struct config_sender_question){.tenant = str_of(r->token.tenant)});
+}
+
 /* The rendered letter in body, behind room, to a message. */
 static const char *take_message(struct submission *s, struct letter *l, struct draft *d)
 {
@@ -245,6 +253,7 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     d->client = (const struct sockaddr *)&s->request->peer;
     if (s->request->token.tenant[0] != '\0')
         d->headers_ignored = 1u << CONFIG_HEADER_POOL | 1u << CONFIG_HEADER_TENANT;
+    d->rule = rule_of(s->request);
     d->priority = facts->priority;
     d->eight_bit = !str_is_ascii((struct str){(const char *)content, len});
     d->dot_lines = smtp_find_dot_line(content, len, 0) < len;
@@ -316,6 +325,7 @@ static bool make_letter(struct submission *s, size_t *bytes)
     if (refusal != NULL) {
         fail_recipient(s, l->recipient, error.field, refusal);
         buf_done(&l->strings);
+        buf_done(&d.refusal);
         return true;
     }
     if (s->once_letters != NULL)
@@ -435,6 +445,28 @@ static bool tenant_refused(struct http_request *r, const struct injection_facts 
     return true;
 }
 
+static bool sender_refused(struct http_request *r, const struct injection_facts *facts)
+{
+    struct config_sender_rule rule = rule_of(r);
+    struct smtp_address address = {.local_part = STR(""), .domain = STR("")};
+    struct str domain = STR("");
+    struct dns_name name;
+
+    if (rule.senders == NULL)
+        return false;
+    if (facts->sender.len > 0) {
+        ASSERT(smtp_address_parse(facts->sender, true, &address) == 0);
+        domain = address.domain;
+        if (queue_name_of(domain, &name) == 0)
+            domain = (struct str){name.text, name.len};
+    }
+    if (config_may_send(rule.senders, address.local_part, domain))
+        return false;
+    request_problem(r, 403, "envelope_sender",
+                    "this sender is none of those that are for the tenant '%s'", r->token.tenant);
+    return true;
+}
+
 static void take_sender(struct submission *s)
 {
     struct smtp_address address;
@@ -493,7 +525,8 @@ void handle_injection(struct http_request *r)
         return;
     }
     if (tenant_refused(r, injection_facts(injection)) ||
-        pool_refused(r, injection_facts(injection))) {
+        pool_refused(r, injection_facts(injection)) ||
+        sender_refused(r, injection_facts(injection))) {
         injection_free(injection);
         return;
     }

@@ -54,6 +54,33 @@ static void choices_forget(struct trace_facts *f, uint32_t ignored)
         f->not_before_ms = 0;
 }
 
+static bool may_write(const void *arg, struct str local_part, struct str domain)
+{
+    return config_may_write(arg, local_part, domain);
+}
+
+/* The From field is what a reader sees, and whose DKIM key signs. */
+static const char *from_refusal(const struct reading *r)
+{
+    static const char *const why[] = {
+        [AUTHORS_NONE] = "From: has no address",
+        [AUTHORS_OTHERS] = "From: has an address that is none",
+        [AUTHORS_UNCLEAR] = "From: can be read in several ways, and must be one",
+    };
+    struct draft *d = r->draft;
+    enum authors authors;
+
+    if (d->rule.senders == NULL)
+        return NULL;
+    authors = authors_check(r->start, r->len, may_write, d->rule.senders);
+    if (authors == AUTHORS_GOOD)
+        return NULL;
+    buf_printf(&d->refusal, "550 5.7.1 %s of those that are for ", why[authors]);
+    config_put_sender_rule(&d->rule, &d->refusal);
+    buf_putc(&d->refusal, '\0');
+    return (char *)d->refusal.data;
+}
+
 static const char *content_refusal(const struct reading *r)
 {
     if (r->facts.fields > HEADER_FIELDS_MAX)
@@ -63,7 +90,7 @@ static const char *content_refusal(const struct reading *r)
     if (r->facts.error == NULL && r->facts.pool.len > 0 &&
         config_pool_find(r->draft->config, r->facts.pool) == NULL)
         return "550 5.6.0 X-Hayauma-Pool: there is no such pool";
-    return r->facts.error;
+    return r->facts.error != NULL ? r->facts.error : from_refusal(r);
 }
 
 /* The pool that sends the message, as the rules say. */

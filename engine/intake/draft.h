@@ -25,13 +25,15 @@ struct draft {
     struct str pool; /* instead of what rules choose (config_pool_chosen()); empty: that */
     const struct config_listener *listener; /* by whose rules, or NULL; of client */
     const struct sockaddr *client;
-    uint32_t headers_ignored; /* a bit for each enum config_header that means nothing */
+    struct config_sender_rule rule; /* as whom the mail may be; senders NULL: as anybody */
+    uint32_t headers_ignored;       /* a bit for each enum config_header that means nothing */
     uint8_t ret;
     bool eight_bit, dot_lines; /* of the content */
     bool smtputf8;             /* the client may send what needs it */
     bool utf8_address;         /* an address of the envelope is not ASCII */
     /* Out. */
     int64_t not_before_ms; /* the header's; 0: none */
+    struct buf refusal;    /* a reply that names what it is about; the caller's to free */
 };
 
 /* The message, with one reference. NULL: *refusal is the reply. */

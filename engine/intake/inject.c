@@ -447,10 +447,18 @@ void inject_flush_all(struct worker *w)
 
 /* --- the beginning of a session --- */
 
+/* A client that is offered SCRAM takes it, and many try nothing else when it fails: so it is
+ * offered where each user has keys for it. */
+static uint32_t mechanisms_of(const struct inject_listener *l)
+{
+    if (strcmp(l->settings->auth, "none") == 0)
+        return 0;
+    return SMTP_AUTH_PLAIN | SMTP_AUTH_LOGIN | (l->config->auth.scram ? SMTP_AUTH_SCRAM : 0u);
+}
+
 static struct smtp_server_options server_options(const struct inject_listener *l)
 {
     const struct config_listener *c = l->settings;
-    bool auth = strcmp(c->auth, "none") != 0;
 
     return (struct smtp_server_options){.host_name = c->host_name != NULL ? c->host_name
                                                                           : l->config->host_name,
@@ -461,7 +469,7 @@ static struct smtp_server_options server_options(const struct inject_listener *l
                                         .errors_max = c->errors_max,
                                         .commands_max = c->commands_max,
                                         .messages_max = c->messages_max,
-                                        .auth = auth ? SMTP_AUTH_PLAIN | SMTP_AUTH_LOGIN : 0,
+                                        .auth = mechanisms_of(l),
                                         .auth_without_tls = c->auth_without_tls,
                                         .auth_required = strcmp(c->auth, "required") == 0,
                                         .starttls = strcmp(c->tls, "starttls") == 0,

@@ -38,27 +38,12 @@ static void answer_helo(struct inject *s)
     smtp_server_answer(&s->server, inject_out(s), NULL);
 }
 
-/* A domain of UTF-8 may be no domain although it is read as one: its A-labels say. */
-static const char *sender_refusal(struct inject *s, const struct smtp_address *sender)
-{
-    struct str domain = sender->domain;
-    struct dns_name name;
-
-    if (sender->utf8 || s->user != NULL) {
-        if (queue_name_of(domain, &name) == 0)
-            domain = (struct str){name.text, name.len};
-        else if (sender->utf8)
-            return "553 5.1.7 the sender's domain is none";
-    }
-    return inject_user_refusal(s, sender, domain);
-}
-
 static void answer_mail(struct inject *s)
 {
     const char *refusal = intake_refusal(s);
 
     if (refusal == NULL)
-        refusal = sender_refusal(s, &s->server.mail.sender);
+        refusal = inject_sender_refusal(s, &s->server.mail.sender);
     if (refusal == NULL)
         inject_envelope_begin(s, &s->server.mail);
     smtp_server_answer(&s->server, inject_out(s), refusal);

@@ -1,18 +1,20 @@
 #include "intake/inject_login.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "base/password.h"
+#include "tls/scram.h"
+#include "worker/queue_name.h"
 #include "worker/shared.h"
 
 #define DELAY_STEP_MS 500 /* for each failure of late, before the client hears of the last one */
 #define DELAY_STEPS   6
 
 /* Where a login is. The worker's list of those that wait, the crew and the timer hold it in turn.
- */
-enum login_state { LOGIN_WAITS, LOGIN_CHECKED, LOGIN_DELAYED };
+ * Of SCRAM, whose proofs cost next to nothing, the client is awaited instead: its proof, then its
+ * answer to ours. */
+enum login_state { LOGIN_WAITS, LOGIN_CHECKED, LOGIN_DELAYED, LOGIN_ASKED, LOGIN_PROVED };
 
 /* One AUTH. Outlives its session while the crew has it. */
 struct login {
@@ -27,6 +29,7 @@ struct login {
     const char *hash;               /* the user's, or somebody's, for the time that it takes */
     enum login_state state;
     bool ok;
+    struct scram_server scram;
     struct str name; /* in text, as the password is, which ends with NUL */
     const char *password;
     char text[];
@@ -38,20 +41,47 @@ static const char *const locked_out = "454 4.7.0 too many failed logins, try aga
 static void login_free(struct login *login)
 {
     explicit_bzero(login->text, login->name.len + strlen(login->password) + 1);
+    scram_server_done(&login->scram);
     config_unref(login->config);
     free(login);
 }
 
 bool inject_login_pending(const struct inject *s)
 {
-    return s->login != NULL;
+    return s->login != NULL && s->login->state != LOGIN_ASKED && s->login->state != LOGIN_PROVED;
 }
 
-const char *inject_login_name(const struct inject *s)
+const char *inject_login_name(const struct inject *s, bool tries)
 {
-    if (s->user != NULL)
-        return s->user->name;
+    if (s->user != NULL || !tries)
+        return s->user != NULL ? s->user->name : NULL;
     return s->login != NULL && s->login->user != NULL ? s->login->user->name : NULL;
+}
+
+/* Whatever it waits for. */
+static void inject_login_drop(struct inject *s)
+{
+    struct login *login = s->login;
+
+    s->login = NULL;
+    if (login == NULL)
+        return;
+    login->inject = NULL;
+    switch (login->state) {
+    case LOGIN_CHECKED: /* the crew has it */
+        return;
+    case LOGIN_WAITS:
+        list_remove(&login->node);
+        s->worker->logins_waiting--;
+        break;
+    case LOGIN_DELAYED:
+        wheel_cancel(io_wheel(s->worker->io), &login->timer);
+        break;
+    case LOGIN_ASKED:
+    case LOGIN_PROVED:
+        break;
+    }
+    login_free(login);
 }
 
 /* --- the answer --- */
@@ -131,11 +161,19 @@ static void login_failed(struct login *login)
 
 /* --- the check --- */
 
+static bool is_password(const char *hash, const char *password)
+{
+    struct password_scram keys;
+
+    return password_scram_parse(str_of(hash), &keys) ? scram_keys_check(&keys, password)
+                                                     : password_check(hash, password);
+}
+
 static void on_run(struct crew_job *job)
 {
     struct login *login = CONTAINER_OF(job, struct login, job);
 
-    login->ok = password_check(login->hash, login->password) && login->user != NULL;
+    login->ok = is_password(login->hash, login->password) && login->user != NULL;
 }
 
 static bool login_submit(struct login *login);
@@ -206,10 +244,11 @@ static const char *hash_for(const struct worker *w, struct str name, const struc
     return c->auth.users_len == 0 ? password_nobody : c->auth.users[any % c->auth.users_len].hash;
 }
 
-static struct login *login_new(struct inject *s, const struct smtp_login *from)
+static struct login *login_new(struct inject *s, struct str authzid, struct str user,
+                               struct str password)
 {
     struct worker *w = s->worker;
-    struct login *login = calloc(1, sizeof(*login) + from->user.len + from->password.len + 1);
+    struct login *login = calloc(1, sizeof(*login) + user.len + password.len + 1);
 
     if (login == NULL)
         return NULL;
@@ -217,24 +256,24 @@ static struct login *login_new(struct inject *s, const struct smtp_login *from)
     login->inject = s;
     login->client = s->peer;
     login->config = config_ref(w->config);
-    memcpy(login->text, from->user.ptr, from->user.len);
-    memcpy(login->text + from->user.len, from->password.ptr, from->password.len);
-    login->name = (struct str){login->text, from->user.len};
-    login->password = login->text + from->user.len;
+    memcpy(login->text, user.ptr, user.len);
+    memcpy(login->text + user.len, password.ptr, password.len);
+    login->name = (struct str){login->text, user.len};
+    login->password = login->text + user.len;
     login->user = config_user_find(login->config, login->name);
     /* To act as another is nothing that a user may. */
-    if (from->authzid.len != 0 && !str_eq(from->authzid, from->user))
+    if (authzid.len != 0 && !str_eq(authzid, user))
         login->user = NULL;
     login->hash = hash_for(w, login->name, login->user);
     return login;
 }
 
-void inject_login(struct inject *s)
+static void password_login(struct inject *s)
 {
+    const struct smtp_login *from = &s->server.login;
     struct worker *w = s->worker;
 
-    ASSERT(s->login == NULL && s->user == NULL);
-    s->login = login_new(s, &s->server.login);
+    s->login = login_new(s, from->authzid, from->user, from->password);
     if (s->login == NULL || w->logins_waiting >= LOGIN_WAITING_MAX) {
         answer(s, try_later);
     } else if (w->login_checks < LOGIN_CHECKS_MAX) {
@@ -245,27 +284,113 @@ void inject_login(struct inject *s)
     }
 }
 
-void inject_login_forget(struct inject *s)
+/* --- SCRAM --- */
+
+/* The keys of the user, or keys that nobody tells from a user's: those of the file's first user,
+ * which who asks does not know, say what they are for a name. So they are the same after a restart,
+ * and on all nodes that have the file. */
+static bool scram_keys(const struct login *login, struct password_scram *out)
+{
+    const struct config *c = login->config;
+    struct password_scram first;
+
+    if (c->auth.users_len == 0 || !password_scram_parse(str_of(c->auth.users[0].hash), &first))
+        return false; /* a reload took them away */
+    if (login->user != NULL)
+        return password_scram_parse(str_of(login->user->hash), out);
+    scram_keys_nobody(out, &first, login->name);
+    return true;
+}
+
+static void challenge(struct inject *s, struct str bytes, enum login_state state)
+{
+    s->login->state = state;
+    smtp_server_challenge(&s->server, inject_out(s), bytes);
+}
+
+static void scram_begin(struct inject *s, struct str message)
+{
+    struct logins_limit limit = limit_of(s->worker);
+    char nonce[SCRAM_NONCE_CHARS + 1];
+    struct password_scram keys;
+    struct scram_server scram;
+    struct buf out = {0};
+
+    if (scram_server_begin(&scram, message) < 0) {
+        scram_server_done(&scram);
+        answer(s, "501 5.5.2 not a first message of SCRAM without channel binding");
+        return;
+    }
+    s->login = login_new(s, str_of(scram.authzid), str_of(scram.user), STR(""));
+    if (s->login == NULL) {
+        scram_server_done(&scram);
+        answer(s, try_later);
+        return;
+    }
+    s->login->scram = scram;
+    if (!logins_may_try(&s->worker->shared->logins, (struct sockaddr *)&s->peer, s->login->name,
+                        &limit, io_now_ms(s->worker->io))) {
+        answer(s, locked_out);
+    } else if (!scram_keys(s->login, &keys)) {
+        answer(s, "454 4.7.0 the users have changed, try again");
+    } else {
+        scram_nonce(nonce);
+        scram_server_challenge(&s->login->scram, &keys, nonce, &out);
+        challenge(s, buf_str(&out), LOGIN_ASKED);
+    }
+    buf_done(&out);
+    explicit_bzero(&keys, sizeof(keys));
+}
+
+/* Asked for leave once more: exchanges that began together do not all get through. */
+static void scram_prove(struct inject *s, struct str message)
 {
     struct login *login = s->login;
+    struct logins_limit limit = limit_of(s->worker);
+    struct buf out = {0};
+    bool good = scram_server_end(&login->scram, message, &out) && login->user != NULL;
 
-    inject_logout(s);
-    s->login = NULL;
-    if (login == NULL)
-        return;
-    login->inject = NULL;
-    switch (login->state) {
-    case LOGIN_CHECKED: /* the crew has it */
-        return;
-    case LOGIN_WAITS:
-        list_remove(&login->node);
-        s->worker->logins_waiting--;
-        break;
-    case LOGIN_DELAYED:
-        wheel_cancel(io_wheel(s->worker->io), &login->timer);
-        break;
+    if (!logins_may_try(&s->worker->shared->logins, (struct sockaddr *)&s->peer, login->name,
+                        &limit, io_now_ms(s->worker->io)))
+        answer(s, locked_out);
+    else if (good)
+        challenge(s, buf_str(&out), LOGIN_PROVED);
+    else
+        login_failed(login);
+    buf_done(&out);
+}
+
+static void scram_login(struct inject *s)
+{
+    const struct smtp_login *from = &s->server.login;
+
+    if (from->begins) {
+        inject_login_drop(s);
+        scram_begin(s, from->response);
+    } else if (s->login->state == LOGIN_ASKED) {
+        scram_prove(s, from->response);
+    } else { /* the client may say what it likes to our proof: it stays, so it believes it */
+        logins_succeeded(&s->worker->shared->logins, (struct sockaddr *)&s->peer, s->login->name,
+                         io_now_ms(s->worker->io));
+        answer(s, NULL);
     }
-    login_free(login);
+}
+
+void inject_login(struct inject *s)
+{
+    ASSERT(!inject_login_pending(s) && s->user == NULL);
+    if (s->server.login.mechanism == SMTP_AUTH_SCRAM) {
+        scram_login(s);
+        return;
+    }
+    inject_login_drop(s);
+    password_login(s);
+}
+
+void inject_login_forget(struct inject *s)
+{
+    inject_logout(s);
+    inject_login_drop(s);
 }
 
 /* --- what the user may --- */
@@ -286,27 +411,59 @@ static bool user_renew(struct inject *s)
     return true;
 }
 
-const char *inject_user_refusal(struct inject *s, const struct smtp_address *sender,
-                                struct str domain)
+struct config_sender_rule inject_sender_rule(const struct inject *s)
 {
-    const struct config_user *user;
+    if (!inject_may_relay(s)) /* whose mail goes nowhere anyway */
+        return (struct config_sender_rule){.senders = NULL};
+    return config_sender_rule(
+        s->config,
+        &(struct config_sender_question){.user = s->user,
+                                         .tenant = str_of(s->user != NULL ? s->user->tenant : NULL),
+                                         .listener = s->settings,
+                                         .client = (const struct sockaddr *)&s->peer});
+}
+
+static const char *rate_refusal(struct inject *s, const struct config_user *user)
+{
     uint64_t wait_ms;
 
-    if (s->user == NULL)
-        return NULL;
-    if (!user_renew(s))
-        return "421 4.7.0 your account has changed, log in again";
-    user = s->user;
-    if (!config_user_may_send(user, sender->local_part, domain))
-        return "553 5.7.1 this sender is none of yours";
-    if (user->rate_messages == 0)
+    if (user == NULL || user->rate_messages == 0)
         return NULL;
     wait_ms = logins_rate_take(&s->worker->shared->logins, str_of(user->name), user->rate_messages,
                                user->rate_period_ms, io_now_ms(s->worker->io));
     if (wait_ms == 0)
         return NULL;
-    snprintf(s->refusal, sizeof(s->refusal),
-             "450 4.7.1 you have sent as much as you may, try again in %llu seconds",
-             (unsigned long long)(wait_ms / 1000 + 1));
-    return s->refusal;
+    return inject_refusal(s,
+                          "450 4.7.1 user %s has sent as much as its rate allows, try again in "
+                          "%llu seconds",
+                          user->name, (unsigned long long)(wait_ms / 1000 + 1));
+}
+
+const char *inject_sender_refusal(struct inject *s, const struct smtp_address *sender)
+{
+    struct str domain = sender->domain;
+    struct config_sender_rule rule;
+    struct dns_name name;
+
+    if (s->user != NULL && !user_renew(s))
+        return "421 4.7.0 your account has changed, log in again";
+    rule = inject_sender_rule(s);
+    /* A domain of UTF-8 may be no domain although it is read as one: its A-labels say. */
+    if (sender->utf8 || rule.senders != NULL) {
+        if (queue_name_of(domain, &name) == 0)
+            domain = (struct str){name.text, name.len};
+        else if (sender->utf8)
+            return "553 5.1.7 the sender's domain is none";
+    }
+    if (rule.senders != NULL && !config_may_send(rule.senders, sender->local_part, domain)) {
+        struct buf who = {0};
+        const char *refusal;
+
+        config_put_sender_rule(&rule, &who);
+        refusal = inject_refusal(s, "553 5.7.1 this sender is none of those that are for %.*s",
+                                 STR_FMT(buf_str(&who)));
+        buf_done(&who);
+        return refusal;
+    }
+    return rate_refusal(s, s->user);
 }

@@ -18,10 +18,11 @@ bool inject_login_pending(const struct inject *s);
 void inject_login_forget(struct inject *s);
 /* Nobody is logged in any more. */
 void inject_logout(struct inject *s);
-/* The user that the session's client has tried to be, for records of a refusal: only a name that
+/* Who is logged in, or tries to be (AUTH is at hand), for records of a refusal: only a name that
  * exists, since who types a password in its place should not find it there. Else NULL. */
-const char *inject_login_name(const struct inject *s);
-/* Why MAIL of the session's user is refused, or NULL. domain: the sender's, in A-labels. */
-const char *inject_user_refusal(struct inject *s, const struct smtp_address *sender,
-                                struct str domain);
+const char *inject_login_name(const struct inject *s, bool tries);
+/* As whom the session's client may send. */
+struct config_sender_rule inject_sender_rule(const struct inject *s);
+/* Why MAIL of that sender is refused, or NULL. */
+const char *inject_sender_refusal(struct inject *s, const struct smtp_address *sender);
 #endif

@@ -1,12 +1,14 @@
 #include "intake/inject_message.h"
 
 #include <errno.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
 #include "dns/name.h"
 #include "intake/draft.h"
+#include "intake/inject_login.h"
 #include "mail/international.h"
 #include "worker/shared.h"
 
@@ -16,6 +18,16 @@
 
 const char inject_too_much[] = "452 4.3.1 too much mail is being received, try again later";
 static const char out_of_memory[] = "452 4.3.1 out of memory, try again later";
+
+const char *inject_refusal(struct inject *s, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vsnprintf(s->refusal, sizeof(s->refusal), format, args);
+    va_end(args);
+    return s->refusal;
+}
 
 /* --- memory --- */
 
@@ -289,6 +301,7 @@ static struct message *make_message(struct inject *s, int64_t now_ms, const stru
         .pool = str_of(s->user != NULL ? s->user->pool : NULL),
         .listener = s->settings,
         .client = (const struct sockaddr *)&s->peer,
+        .rule = inject_sender_rule(s),
         .headers_ignored = ~s->settings->headers_taken,
         .ret = s->ret,
         .eight_bit = s->server.facts.eight_bit,
@@ -299,6 +312,9 @@ static struct message *make_message(struct inject *s, int64_t now_ms, const stru
 
     s->body_last = s->body.len - s->body_room;
     m = draft_message(&d, refusal);
+    if (d.refusal.len > 0)
+        *refusal = inject_refusal(s, "%s", (char *)d.refusal.data);
+    buf_done(&d.refusal);
     *due_ms = d.not_before_ms > now_ms ? d.not_before_ms : now_ms;
     return m;
 }

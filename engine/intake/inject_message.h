@@ -93,7 +93,7 @@ struct inject {
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];
-    char refusal[96]; /* where it has figures */
+    char refusal[256]; /* where it has names or figures */
     char id[SESSION_ID_BYTES];
 };
 
@@ -102,6 +102,9 @@ struct inject {
 /* The refusal of what the intake has no room for. */
 extern const char inject_too_much[];
 
+/* A refusal of this session's own, which lives until the next. */
+const char *inject_refusal(struct inject *s, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 void inject_envelope_begin(struct inject *s, const struct smtp_mail *mail);
 void inject_envelope_add(struct inject *s, const struct smtp_rcpt *rcpt, struct str queue);
 static inline struct str slice_str(const struct inject *s, struct accept_slice slice)

@@ -78,7 +78,8 @@ void inject_refused(struct smtp_server *server, struct str text)
     struct worker *w = s->worker;
     struct stage stage = stage_of(server->command);
     struct str address = server->address;
-    const char *user = inject_login_name(s);
+    bool tries = stage.name != NULL && strcmp(stage.name, "AUTH") == 0;
+    const char *user = inject_login_name(s, tries);
     struct smtp_reply reply;
     struct report_tls tls;
 
@@ -110,7 +111,7 @@ void inject_refused(struct smtp_server *server, struct str text)
                                        .session_id = s->id,
                                        .user = user,
                                        .tls = inject_tls_report(s, &tls)});
-    if (stage.name != NULL && strcmp(stage.name, "AUTH") == 0)
+    if (tries)
         log_warn("smtp.auth_failed", "session=%s peer=%s user=\"%s\" reply=\"%.*s\"", s->id,
                  s->peer_text, user != NULL ? user : "", STR_FMT(text));
 }

@@ -6,33 +6,44 @@
 struct reader {
     struct str value;
     size_t at;
+    bool all;      /* an address in front of one in <> counts too */
     bool angle;    /* within <> */
+    bool unclear;  /* others may read another address here */
+    size_t local;  /* where the text in front of the '@' begins */
     size_t domain; /* where the text behind the last '@' begins; 0: there was none */
     size_t domain_end;
 };
 
-/* Behind the quoted string or comment at i, which may have no end. */
-static size_t skip_quoted(struct str s, size_t i)
+/* Behind the quoted string or comment that r is at, which may have no end. */
+static void skip_quoted(struct reader *r)
 {
-    for (i++; i < s.len && s.ptr[i] != '"'; i++)
+    struct str s = r->value;
+    size_t i = r->at + 1;
+
+    for (; i < s.len && s.ptr[i] != '"'; i++)
         if (s.ptr[i] == '\\')
             i++;
-    return i < s.len ? i + 1 : s.len;
+    r->unclear |= i >= s.len;
+    r->at = i < s.len ? i + 1 : s.len;
 }
 
-static size_t skip_comment(struct str s, size_t i)
+static void skip_comment(struct reader *r)
 {
+    struct str s = r->value;
     size_t depth = 0;
 
-    for (; i < s.len; i++) {
+    for (size_t i = r->at; i < s.len; i++) {
         if (s.ptr[i] == '\\')
             i++;
         else if (s.ptr[i] == '(')
             depth++;
-        else if (s.ptr[i] == ')' && --depth == 0)
-            return i + 1;
+        else if (s.ptr[i] == ')' && --depth == 0) {
+            r->at = i + 1;
+            return;
+        }
     }
-    return s.len;
+    r->unclear = true;
+    r->at = s.len;
 }
 
 static bool is_space(char c)
@@ -40,26 +51,45 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\r' || c == '\n';
 }
 
+/* The next mailbox begins behind what r is at. */
+static void reader_begin(struct reader *r)
+{
+    r->local = r->at + 1;
+    r->domain = r->domain_end = 0;
+}
+
 /* What c does to a reader that stands at it. True: a mailbox with a domain has ended. */
 static bool reader_step(struct reader *r, char c)
 {
     switch (c) {
     case '@':
+        r->unclear |= r->domain != 0;
         r->domain = r->at + 1;
         r->domain_end = 0;
         return false;
     case '<':
+        if (r->all && r->domain != 0)
+            return true;
+        r->unclear |= r->angle;
         r->angle = true;
-        r->domain = 0;
+        reader_begin(r);
         return false;
     case '>':
         r->angle = false;
-        return r->domain != 0;
+        if (r->domain != 0)
+            return true;
+        reader_begin(r);
+        return false;
     case ',':
     case ';':
-        return r->domain != 0 && !r->angle;
+        if (r->domain != 0 && !r->angle)
+            return true;
+        r->unclear |= r->domain != 0;
+        reader_begin(r);
+        return false;
     case ':': /* a group's name, or a route, ended */
-        r->domain = 0;
+        r->unclear |= r->domain != 0;
+        reader_begin(r);
         return false;
     default:
         return false;
@@ -79,7 +109,7 @@ static void reader_skip_space(struct reader *r)
         r->at++;
 }
 
-/* Finds the first mailbox with a domain. */
+/* Finds the next mailbox with a domain. */
 static bool reader_run(struct reader *r)
 {
     while (r->at < r->value.len) {
@@ -89,10 +119,11 @@ static bool reader_run(struct reader *r)
             bool empty = r->domain != 0 && r->domain == r->at; /* right behind the @ */
 
             reader_note_end(r);
+            r->unclear |= c == '"' && r->domain != 0;
             if (c == '"')
-                r->at = skip_quoted(r->value, r->at);
+                skip_quoted(r);
             else if (c == '(')
-                r->at = skip_comment(r->value, r->at);
+                skip_comment(r);
             else
                 reader_skip_space(r);
             if (empty)
@@ -104,6 +135,8 @@ static bool reader_run(struct reader *r)
                 reader_note_end(r);
             if (reader_step(r, c))
                 return true;
+        } else {
+            r->unclear |= r->domain_end != 0;
         }
         r->at++;
     }
@@ -111,12 +144,52 @@ static bool reader_run(struct reader *r)
     return r->domain != 0;
 }
 
+static bool reader_domain(const struct reader *r, struct dns_name *out)
+{
+    struct str text = {r->value.ptr + r->domain, r->domain_end - r->domain};
+
+    return r->domain_end > r->domain && text.ptr[0] != '[' && dns_name_parse(out, text) == 0;
+}
+
 bool author_domain_of(struct str value, struct dns_name *out)
 {
     struct reader r = {.value = value};
 
-    return reader_run(&r) && r.domain_end > r.domain && value.ptr[r.domain] != '[' &&
-           dns_name_parse(out, (struct str){value.ptr + r.domain, r.domain_end - r.domain}) == 0;
+    return reader_run(&r) && reader_domain(&r, out);
+}
+
+static enum authors field_check(struct str value, author_fn *may, const void *arg)
+{
+    struct reader r = {.value = value, .all = true};
+    enum authors result = AUTHORS_NONE;
+
+    while (reader_run(&r)) {
+        struct str local = {value.ptr + r.local, r.domain - 1 - r.local};
+        struct dns_name domain;
+
+        if (!reader_domain(&r, &domain))
+            return AUTHORS_UNCLEAR;
+        if (!may(arg, str_trim(local), (struct str){domain.text, domain.len}))
+            return AUTHORS_OTHERS;
+        result = AUTHORS_GOOD;
+        r.domain = r.domain_end = 0;
+    }
+    return r.unclear || r.angle ? AUTHORS_UNCLEAR : result;
+}
+
+enum authors authors_check(const uint8_t *content, size_t len, author_fn *may, const void *arg)
+{
+    enum authors result = AUTHORS_NONE;
+    struct header_field f;
+
+    for (size_t at = 0; at < len && header_field_next(content, len, at, &f); at = f.end) {
+        if (!str_eq_nocase(f.name, STR("from")))
+            continue;
+        result = field_check(header_field_value(content, &f), may, arg);
+        if (result != AUTHORS_GOOD)
+            return result;
+    }
+    return result;
 }
 
 bool author_domain(const uint8_t *content, size_t len, struct dns_name *out)

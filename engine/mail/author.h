@@ -15,4 +15,15 @@ bool author_domain(const uint8_t *content, size_t len, struct dns_name *out);
 /* The same of a From field's value, folded as it may be. */
 bool author_domain_of(struct str value, struct dns_name *out);
 
+/* Whether a message is by those who may write it: `may` is asked of each mailbox of each From
+ * field, and of an address that stands in the place of a name (a@x.example <b@y.example>). */
+typedef bool author_fn(const void *arg, struct str local_part, struct str domain);
+enum authors {
+    AUTHORS_GOOD,
+    AUTHORS_NONE,    /* a From field without an address, or no such field */
+    AUTHORS_OTHERS,  /* by somebody who may not */
+    AUTHORS_UNCLEAR, /* written so that others may read other addresses there, or a literal */
+};
+enum authors authors_check(const uint8_t *content, size_t len, author_fn *may, const void *arg);
+
 #endif

@@ -7,6 +7,8 @@
 
 #include <cmocka.h>
 
+#include "base/buf.h"
+
 static const struct {
     const char *value, *domain; /* NULL: none */
 } rows[] = {
@@ -74,11 +76,80 @@ static void test_messages(void **state)
     assert_false(of_message("", &name));
 }
 
+static bool is_ours(const void *arg, struct str local_part, struct str domain)
+{
+    (void)arg;
+    return str_eq(domain, STR("ours.example")) ||
+           (str_eq(domain, STR("shared.example")) && str_eq(local_part, STR("we")));
+}
+
+/* All of them must be ours, and nobody may read others there. */
+static void test_check(void **state)
+{
+    static const struct {
+        const char *value;
+        enum authors want;
+    } cases[] = {
+        {"a@ours.example", AUTHORS_GOOD},
+        {"A <a@OURS.example>", AUTHORS_GOOD},
+        {"A <we@shared.example> (c)", AUTHORS_GOOD},
+        {"we@shared.example", AUTHORS_GOOD},
+        {"x, we@shared.example", AUTHORS_GOOD},
+        {"\"x@y, <z@w>\" <a@ours.example>", AUTHORS_GOOD},
+        {"a@ours.example, B <b@ours.example>", AUTHORS_GOOD},
+        {"g: a@ours.example, b@ours.example;", AUTHORS_GOOD},
+        {"a@ours.example <b@ours.example>", AUTHORS_GOOD},
+        {"they@shared.example", AUTHORS_OTHERS},
+        {"we(x)@shared.example", AUTHORS_OTHERS},
+        {"a@x.ours.example", AUTHORS_OTHERS},
+        {"a@ours.example, b@theirs.example", AUTHORS_OTHERS},
+        {"b@theirs.example, a@ours.example", AUTHORS_OTHERS},
+        {"b@theirs.example <a@ours.example>", AUTHORS_OTHERS},
+        {"<a@ours.example> <b@theirs.example>", AUTHORS_OTHERS},
+        {"<a@ours.example> b@theirs.example", AUTHORS_OTHERS},
+        {"g: a@ours.example; b@theirs.example", AUTHORS_OTHERS},
+        {"", AUTHORS_NONE},
+        {"a", AUTHORS_NONE},
+        {"g:;", AUTHORS_NONE},
+        {"a@[192.0.2.1]", AUTHORS_UNCLEAR},
+        {"b@theirs.example@ours.example", AUTHORS_UNCLEAR},
+        {"<b@theirs.example:a@ours.example>", AUTHORS_UNCLEAR},
+        {"<b@theirs.example, a@ours.example>", AUTHORS_UNCLEAR},
+        {"a@ours.example x", AUTHORS_UNCLEAR},
+        {"a@ours.example\"x", AUTHORS_UNCLEAR},
+        {"a@ours.example (b@theirs.example", AUTHORS_UNCLEAR},
+        {"a@ours.example, \"b@theirs.example", AUTHORS_UNCLEAR},
+        {"<a@ours.example", AUTHORS_UNCLEAR},
+        {"b@theirs.example: a@ours.example;", AUTHORS_UNCLEAR},
+        {"a@", AUTHORS_UNCLEAR},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct buf text = {0};
+        enum authors got;
+
+        buf_printf(&text, "Subject: x\r\nFrom: %s\r\n\r\n", cases[i].value);
+        got = authors_check(text.data, text.len, is_ours, NULL);
+        if (got != cases[i].want)
+            fail_msg("%s: %d, not %d", cases[i].value, (int)got, (int)cases[i].want);
+        buf_clear(&text);
+        buf_printf(&text, "From: a@ours.example\r\nfrom : %s\r\n\r\n", cases[i].value);
+        assert_int_equal(authors_check(text.data, text.len, is_ours, NULL), cases[i].want);
+        buf_clear(&text);
+        buf_printf(&text, "From: %s\r\nFrom: a@ours.example\r\n\r\n", cases[i].value);
+        assert_int_equal(authors_check(text.data, text.len, is_ours, NULL), cases[i].want);
+        buf_done(&text);
+    }
+    assert_int_equal(authors_check((const uint8_t *)"", 0, is_ours, NULL), AUTHORS_NONE);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values),
         cmocka_unit_test(test_messages),
+        cmocka_unit_test(test_check),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -7,6 +7,7 @@
 #include "limits/retry.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
+#include "tls/scram.h"
 #include "worker/shared.h"
 
 #define PROBE_LOOK_MS 1000   /* whether a probe that is under way has its answer */
@@ -105,6 +106,8 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
     if (site->target != NULL && site->target->credentials != NULL) {
         c->options.auth_user = site->target->credentials->user;
         c->options.auth_password = site->target->credentials->password;
+        if (!scram_password_suits(c->options.auth_password))
+            c->options.auth_not = SMTP_AUTH_SCRAM;
     }
     list_push_back(&site->channels, &c->site_node);
     return c;

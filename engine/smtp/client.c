@@ -86,6 +86,7 @@ void smtp_client_free(struct smtp_client *c)
     while (list_pop_front(&c->transactions) != NULL || list_pop_front(&c->unable) != NULL)
         ;
     buf_done(&c->in);
+    client_auth_done(c);
     client_forget_secret(c);
     pool_put(c->options->outputs, c->commands);
     free(c);
@@ -113,9 +114,10 @@ bool smtp_client_tls_refused(const struct smtp_client *c)
     return c->tls_refused;
 }
 
-void smtp_client_trust(struct smtp_client *c)
+void smtp_client_trust(struct smtp_client *c, bool proved)
 {
     c->trusted = true;
+    c->trust_proved |= proved;
 }
 
 /* --- what the caller may ask --- */
@@ -572,6 +574,10 @@ enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_e
                                                                  : SMTP_EVENT_STARTTLS,
                                          .reply = &c->parser.reply};
             c->ready_unsaid = c->starttls_unsaid = false;
+            break;
+        }
+        if (c->auth_unsaid && c->session == SESSION_AUTH) {
+            client_auth_event(c, event);
             break;
         }
         step = step_unable(c, event);

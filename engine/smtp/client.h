@@ -25,7 +25,7 @@
  * begins anew with EHLO, and what the server offered before counts for nothing.
  *
  * AUTH (RFC 4954) follows the last EHLO where the options have a user; a session in which it is
- * refused, or cannot be had, is none.
+ * refused, or cannot be had, is none. What SCRAM and CRAM-MD5 say, the caller computes.
  *
  * Use:  smtp_client_input() with what was received, then smtp_client_next_event() until
  *       SMTP_EVENT_NONE, then smtp_client_output() and send it; smtp_client_sent() when sent. */
@@ -139,6 +139,8 @@ static inline bool smtp_transaction_answered(const struct smtp_transaction *t)
 enum smtp_event_kind {
     SMTP_EVENT_NONE,
     SMTP_EVENT_STARTTLS,  /* the server waits for the handshake; smtp_client_secured() goes on */
+    SMTP_EVENT_AUTH,      /* mechanism, step, challenge; smtp_client_auth_respond() goes on, or
+                             smtp_client_auth_refuse() ends the session */
     SMTP_EVENT_READY,     /* greeted and EHLO done: capabilities are set. smtp_client_tls_refused():
                              reply is that to STARTTLS */
     SMTP_EVENT_RECIPIENT, /* final for one recipient: transaction, rcpt, fate, stage, reply */
@@ -155,6 +157,9 @@ struct smtp_event {
     enum smtp_unable unable;
     enum smtp_stage stage;
     bool own;                       /* CLOSE: the reply is our own words */
+    enum smtp_auth mechanism;       /* AUTH */
+    uint8_t step;                   /* of its responses, from 0 */
+    struct str challenge;           /* bytes; empty before the first */
     const struct smtp_reply *reply; /* never NULL; our own words mostly have code 0. Valid until the
                                        next call */
 };
@@ -174,6 +179,7 @@ struct smtp_client_options { /* immutable, shared */
     /* Log in as this user (at most 255 bytes, and 511 of password), if smtp_client_trust() says so;
      * without it there is no session. NULL: no AUTH. */
     const char *auth_user, *auth_password;
+    uint32_t auth_not; /* mechanisms that the password does not suit */
     /* Buffers of SMTP_CLIENT_OUTPUT_BYTES, the thread's: a session holds one only while an output
      * is on its way. */
     struct pool *outputs;
@@ -195,8 +201,15 @@ void smtp_client_use_tls(struct smtp_client *c, enum smtp_tls tls);
 /* The handshake is complete: behind SMTP_EVENT_STARTTLS, or before anything is received where the
  * connection begins with it. What is received and sent from here on is encrypted. */
 void smtp_client_secured(struct smtp_client *c);
-/* The server may have the password: the session is with nobody else, or that does not matter. */
-void smtp_client_trust(struct smtp_client *c);
+/* The server may be logged in at: the session is with nobody else, which was proved, or that does
+ * not matter. The mechanisms that are offered are tried in this order, where it is proved:
+ * SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5; else those first that do not show the password:
+ * SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN. One that is refused (5xx) is followed by the next where it
+ * is proved with whom the session is: of some servers' users the keys of SCRAM are not known. */
+void smtp_client_trust(struct smtp_client *c, bool proved);
+/* Behind SMTP_EVENT_AUTH: what is to be said, or why there can be no session. */
+void smtp_client_auth_respond(struct smtp_client *c, struct str response);
+void smtp_client_auth_refuse(struct smtp_client *c, const char *why);
 /* STARTTLS was offered and refused, and the session goes on without (SMTP_TLS_MAY). */
 bool smtp_client_tls_refused(const struct smtp_client *c);
 /* Only pipeline_max and outputs must stay as they were. */

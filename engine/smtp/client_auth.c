@@ -1,22 +1,31 @@
-/* AUTH in the client (RFC 4954): PLAIN and LOGIN with the credentials of the session's options, to
- * a server that the caller trusts with them. */
+/* AUTH in the client (RFC 4954) with the credentials of the session's options, to a server that the
+ * caller trusts with them. */
 #include "base/base64.h"
 #include "smtp/client_private.h"
+
+#define STEPS_MAX 3
 
 /* What follows a challenge; empty where there is nothing more to say. */
 typedef void response_fn(const struct smtp_client *c, struct buf *out);
 
-static response_fn plain, login_user, login_password;
+static response_fn plain, login_user, login_password, asked;
 
-static const struct mechanism {
-    uint32_t bit;
+/* In the order in which they are tried where it is proved with whom the session is. */
+static const struct client_mechanism {
+    enum smtp_auth bit;
     const char *command;
-    response_fn *steps[2]; /* the responses, in their order */
-    bool initial;          /* the first goes with the command */
+    response_fn *steps[STEPS_MAX]; /* the responses, in their order; asked: the caller's */
+    uint8_t steps_len;
+    bool initial; /* the first goes with the command */
+    bool hides;   /* the password is not shown to the server */
+    bool mutual;  /* the server proves itself too, with its last challenge */
 } mechanisms[] = {
+    {SMTP_AUTH_SCRAM, "AUTH SCRAM-SHA-256", {asked, asked, asked}, 3, true, true, true},
     /* Once more for a server that does not read what comes with the command. */
-    {SMTP_AUTH_PLAIN, "AUTH PLAIN", {plain, plain}, true},
-    {SMTP_AUTH_LOGIN, "AUTH LOGIN", {login_user, login_password}, false},
+    {SMTP_AUTH_PLAIN, "AUTH PLAIN", {plain, plain}, 2, true, false, false},
+    {SMTP_AUTH_LOGIN, "AUTH LOGIN", {login_user, login_password}, 2, false, false, false},
+    /* Last, since servers that have hashes of passwords offer it in vain. */
+    {SMTP_AUTH_CRAM_MD5, "AUTH CRAM-MD5", {asked}, 1, false, true, false},
 };
 
 static void plain(const struct smtp_client *c, struct buf *out)
@@ -37,12 +46,26 @@ static void login_password(const struct smtp_client *c, struct buf *out)
     buf_puts(out, c->options->auth_password);
 }
 
-static const struct mechanism *mechanism_for(const struct smtp_client *c)
+static void asked(const struct smtp_client *c, struct buf *out)
 {
+    buf_put_str(out, buf_str(&c->auth_text));
+}
+
+static const struct client_mechanism *first_of(const struct smtp_client *c, bool hiding)
+{
+    uint32_t may = c->peer.auth & ~c->auth_refused & ~c->options->auth_not;
+
     for (size_t i = 0; i < ARRAY_LEN(mechanisms); i++)
-        if ((c->peer.auth & mechanisms[i].bit) != 0)
+        if ((may & mechanisms[i].bit) != 0 && (mechanisms[i].hides || !hiding))
             return &mechanisms[i];
     return NULL;
+}
+
+static const struct client_mechanism *mechanism_for(const struct smtp_client *c)
+{
+    const struct client_mechanism *hiding = c->trust_proved ? NULL : first_of(c, true);
+
+    return hiding != NULL ? hiding : first_of(c, false);
 }
 
 bool client_auth_wanted(const struct smtp_client *c)
@@ -54,15 +77,55 @@ const char *client_auth_refusal(const struct smtp_client *c)
 {
     if (!c->trusted)
         return "the password is not sent: the connection is not encrypted and verified";
-    return mechanism_for(c) == NULL
-               ? "the password is not sent: the peer offers neither AUTH PLAIN nor LOGIN"
-               : NULL;
+    return mechanism_for(c) == NULL ? "the password is not sent: the peer offers neither AUTH "
+                                      "SCRAM-SHA-256, PLAIN, LOGIN nor CRAM-MD5"
+                                    : NULL;
+}
+
+/* The next step is to be sent, or first to be computed by the caller. */
+static void prepare(struct smtp_client *c)
+{
+    bool says = c->auth_begun || c->auth->initial;
+
+    c->command_out = false;
+    c->auth_waits = c->auth_unsaid = says && c->auth->steps[c->auth_step] == asked;
 }
 
 void client_auth_begin(struct smtp_client *c)
 {
     c->session = SESSION_AUTH;
-    c->command_out = false;
+    c->auth = mechanism_for(c);
+    c->auth_begun = false;
+    c->auth_step = 0;
+    buf_wipe(&c->auth_text);
+    prepare(c);
+}
+
+void client_auth_event(struct smtp_client *c, struct smtp_event *event)
+{
+    *event = (struct smtp_event){.kind = SMTP_EVENT_AUTH,
+                                 .mechanism = c->auth->bit,
+                                 .step = c->auth_step,
+                                 .challenge = buf_str(&c->auth_text),
+                                 .reply = &c->parser.reply};
+    c->auth_unsaid = false;
+}
+
+void smtp_client_auth_respond(struct smtp_client *c, struct str response)
+{
+    struct buf text = {0};
+
+    ASSERT(c->session == SESSION_AUTH && c->auth_waits && !c->auth_unsaid);
+    buf_put_secret(&text, response.ptr, response.len);
+    buf_wipe(&c->auth_text);
+    c->auth_text = text;
+    c->auth_waits = false;
+}
+
+void smtp_client_auth_refuse(struct smtp_client *c, const char *why)
+{
+    ASSERT(c->session == SESSION_AUTH && c->auth_waits);
+    client_own_refusal(c, SMTP_STAGE_AUTH, 451, (struct smtp_enhanced){4, 7, 0}, why);
 }
 
 static void put_wiped(struct smtp_client *c, struct buf *bytes)
@@ -91,9 +154,9 @@ static void put_response(struct smtp_client *c, response_fn *step)
 
 void client_auth_send(struct smtp_client *c)
 {
-    const struct mechanism *m = mechanism_for(c);
+    const struct client_mechanism *m = c->auth;
 
-    ASSERT(m != NULL && c->trusted);
+    ASSERT(c->trusted);
     if (!c->auth_begun)
         client_put(c, str_of(m->command));
     if (!c->auth_begun && m->initial)
@@ -101,17 +164,56 @@ void client_auth_send(struct smtp_client *c)
     if (c->auth_begun || m->initial)
         put_response(c, m->steps[c->auth_step++]);
     client_put(c, STR("\r\n"));
+    buf_wipe(&c->auth_text);
     c->auth_begun = c->secret_out = true;
     client_expect(c, NULL, SMTP_STAGE_AUTH);
     c->command_out = true;
 }
 
-bool client_auth_goes_on(struct smtp_client *c)
+static void take_challenge(struct smtp_client *c, const struct smtp_reply *reply)
 {
-    const struct mechanism *m = mechanism_for(c);
+    const struct client_mechanism *m = c->auth;
 
-    if (m == NULL || c->auth_step >= ARRAY_LEN(m->steps))
+    if (c->auth_step == m->steps_len)
+        client_protocol_error(c, "a challenge too many in AUTH");
+    else if (m->steps[c->auth_step] == asked &&
+             base64_decode(&c->auth_text, str_trim((struct str){reply->text, reply->text_len})) < 0)
+        client_protocol_error(c, "a challenge in AUTH that is not base64");
+    else
+        prepare(c);
+}
+
+/* Whether another mechanism is tried. Not where somebody else may have refused this one, to be
+ * shown the password by the next. */
+static bool try_next(struct smtp_client *c)
+{
+    if (!c->trust_proved || !c->auth->hides)
         return false;
-    c->command_out = false;
+    c->auth_refused |= c->auth->bit;
+    if (mechanism_for(c) == NULL)
+        return false;
+    client_auth_begin(c);
     return true;
+}
+
+void client_auth_reply(struct smtp_client *c, const struct smtp_reply *reply)
+{
+    unsigned class = reply->code / 100u;
+
+    if (class == 3) {
+        take_challenge(c, reply);
+    } else if (class == 2 && c->auth->mutual && c->auth_step < c->auth->steps_len) {
+        client_own_refusal(c, SMTP_STAGE_AUTH, 451, (struct smtp_enhanced){4, 7, 0},
+                           "the server has not proved that it knows the password");
+    } else if (class == 2) {
+        c->authenticated = true;
+        client_be_ready(c);
+    } else if (class != 5 || !try_next(c)) {
+        client_start_close(c, SMTP_STAGE_AUTH, reply);
+    }
+}
+
+void client_auth_done(struct smtp_client *c)
+{
+    buf_wipe(&c->auth_text);
 }

@@ -59,6 +59,12 @@ static void drain(struct run *r)
             smtp_client_secured(r->client);
             ASSERT(smtp_client_capabilities(r->client) == 0);
             break;
+        case SMTP_EVENT_AUTH:
+            if (e.challenge.len > 40)
+                smtp_client_auth_refuse(r->client, "no");
+            else
+                smtp_client_auth_respond(r->client, e.challenge);
+            break;
         case SMTP_EVENT_RECIPIENT:
             r->finals[(uintptr_t)e.transaction->owner][e.rcpt]++;
             break;
@@ -114,7 +120,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.no_chunking = (data[0] & 2) != 0;
     options.no_pipelining = (data[0] & 4) != 0;
     options.pipeline_max = data[0] >> 3 & 7;
+    if ((data[0] & 0x80) != 0) {
+        options.auth_user = "u";
+        options.auth_password = "good";
+    }
     r.client = smtp_client_new(&options);
+    if ((data[0] & 0x80) != 0)
+        smtp_client_trust(r.client, (data[0] & 1) != 0);
     if (options.pipeline_max % 4 != 0) /* the rest of the tests of others stays as it was */
         smtp_client_use_tls(r.client, options.pipeline_max % 2 ? SMTP_TLS_MAY : SMTP_TLS_REQUIRED);
     while (at < size && !r.closed) {

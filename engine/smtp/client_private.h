@@ -64,11 +64,16 @@ struct smtp_client {
     bool ready_unsaid;                          /* SMTP_EVENT_READY is to be given */
     uint8_t tls;                                /* enum smtp_tls */
     bool secured, tls_refused, starttls_unsaid; /* unsaid: the event is to be given */
-    bool trusted;                               /* with the password of the options */
+    bool trusted;                               /* with the password of the options ... */
+    bool trust_proved;                          /* ... since nobody else could be there */
     bool authenticated;                         /* AUTH was accepted */
     bool auth_begun;                            /* AUTH has gone out */
     bool secret_out;                            /* the output has the password in it */
     uint8_t auth_step;                          /* responses that have gone out */
+    bool auth_unsaid, auth_waits;               /* for the caller's response: event due, or given */
+    const struct client_mechanism *auth;        /* under way */
+    uint32_t auth_refused;                      /* mechanisms, by the server */
+    struct buf auth_text;                       /* the challenge, then the response to it */
     bool command_out;                           /* the session's own, EHLO or the like */
     bool quit, rset_needed, output_busy, lost;
     bool reply_taken; /* the parser's reply is dealt with */
@@ -122,6 +127,11 @@ void client_emit_reply_one(struct smtp_client *c, struct smtp_transaction *t, ui
 
 /* client_receive.c: the parser has a whole reply. */
 void client_take_reply(struct smtp_client *c);
+/* The session is set up, but for AUTH where that is wanted. */
+void client_be_ready(struct smtp_client *c);
+/* Our own words, with a code, end the session. */
+void client_own_refusal(struct smtp_client *c, enum smtp_stage stage, uint16_t code,
+                        struct smtp_enhanced enhanced, const char *text);
 /* The next that is said is EHLO. */
 void client_greet(struct smtp_client *c);
 /* Bytes came where the handshake is to begin: whoever put them there is not the encrypted peer. */
@@ -131,12 +141,15 @@ void client_injected(struct smtp_client *c);
  * goes.
  */
 #define SMTP_CLIENT_AUTH_BYTES_MAX 1100 /* of a line, in base64 */
+struct client_mechanism;
 bool client_auth_wanted(const struct smtp_client *c);
 const char *client_auth_refusal(const struct smtp_client *c);
 void client_auth_begin(struct smtp_client *c);
 void client_auth_send(struct smtp_client *c);
-/* The server gave a challenge. False: one too many. */
-bool client_auth_goes_on(struct smtp_client *c);
+void client_auth_event(struct smtp_client *c, struct smtp_event *event);
+/* The reply to a command or response: the session is logged in, goes on with AUTH, or is closed. */
+void client_auth_reply(struct smtp_client *c, const struct smtp_reply *reply);
+void client_auth_done(struct smtp_client *c);
 
 /* client_send.c */
 void client_put(struct smtp_client *c, struct str bytes);

@@ -80,7 +80,7 @@ static bool is_own_name(const struct smtp_client *c, const struct smtp_reply *re
     return false;
 }
 
-static void own_refusal(struct smtp_client *c, enum smtp_stage stage, uint16_t code,
+void client_own_refusal(struct smtp_client *c, enum smtp_stage stage, uint16_t code,
                         struct smtp_enhanced enhanced, const char *text)
 {
     client_local_reply(c, text);
@@ -89,13 +89,12 @@ static void own_refusal(struct smtp_client *c, enum smtp_stage stage, uint16_t c
     client_start_close(c, stage, &c->local);
 }
 
-/* The session is set up, but for AUTH where that is wanted. */
-static void be_ready(struct smtp_client *c)
+void client_be_ready(struct smtp_client *c)
 {
     const char *refusal = client_auth_wanted(c) ? client_auth_refusal(c) : NULL;
 
     if (refusal != NULL) {
-        own_refusal(c, SMTP_STAGE_AUTH, 451, (struct smtp_enhanced){4, 7, 0}, refusal);
+        client_own_refusal(c, SMTP_STAGE_AUTH, 451, (struct smtp_enhanced){4, 7, 0}, refusal);
         return;
     }
     if (client_auth_wanted(c)) {
@@ -115,16 +114,16 @@ static void greeted(struct smtp_client *c, enum smtp_stage stage, const struct s
     bool offered = (c->peer.capabilities & SMTP_CAP_STARTTLS) != 0;
 
     if (is_own_name(c, reply)) {
-        own_refusal(c, stage, 521, (struct smtp_enhanced){5, 4, 6},
-                    "this is our own name: mail would loop");
+        client_own_refusal(c, stage, 521, (struct smtp_enhanced){5, 4, 6},
+                           "this is our own name: mail would loop");
     } else if (c->secured || c->tls == SMTP_TLS_NONE || (c->tls == SMTP_TLS_MAY && !offered)) {
-        be_ready(c);
+        client_be_ready(c);
     } else if (offered) {
         c->session = SESSION_STARTTLS;
         c->command_out = false;
     } else {
-        own_refusal(c, SMTP_STAGE_STARTTLS, 451, (struct smtp_enhanced){4, 7, 4},
-                    "TLS is required, and the peer does not offer STARTTLS");
+        client_own_refusal(c, SMTP_STAGE_STARTTLS, 451, (struct smtp_enhanced){4, 7, 4},
+                           "TLS is required, and the peer does not offer STARTTLS");
     }
 }
 
@@ -175,7 +174,7 @@ static void on_starttls(struct smtp_client *c, struct expected *e, const struct 
         client_protocol_error(c, "unexpected reply to STARTTLS");
     } else if (c->tls == SMTP_TLS_MAY && reply->code != 421) {
         c->tls_refused = true;
-        be_ready(c);
+        client_be_ready(c);
     } else {
         client_start_close(c, SMTP_STAGE_STARTTLS, reply);
     }
@@ -184,14 +183,7 @@ static void on_starttls(struct smtp_client *c, struct expected *e, const struct 
 static void on_auth(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)
 {
     (void)e;
-    if (reply_class(reply) == 2) {
-        c->authenticated = true;
-        be_ready(c);
-    } else if (reply_class(reply) != 3) {
-        client_start_close(c, SMTP_STAGE_AUTH, reply);
-    } else if (!client_auth_goes_on(c)) {
-        client_protocol_error(c, "a challenge too many in AUTH");
-    }
+    client_auth_reply(c, reply);
 }
 
 static void on_rset(struct smtp_client *c, struct expected *e, const struct smtp_reply *reply)

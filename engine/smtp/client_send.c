@@ -453,7 +453,7 @@ size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_m
             send_starttls(c);
         break;
     case SESSION_AUTH:
-        if (!c->command_out)
+        if (!c->command_out && !c->auth_waits)
             client_auth_send(c);
         break;
     case SESSION_READY:

@@ -40,6 +40,8 @@ struct script {
     const char *name;
     enum smtp_tls tls;
     bool trusted, trusted_behind_tls; /* with the password */
+    bool proved;                      /* that the first is right */
+    bool refuses;                     /* computes no answer for SCRAM's last challenge */
     struct smtp_client_options options;
     struct mail mails[MESSAGES_MAX];
     struct step {
@@ -465,6 +467,7 @@ static const struct script scripts[] = {
       {OK, "", "close/starttls/451 "}}},
     {"AUTH PLAIN, and the session begins",
      .trusted = true,
+     .proved = true,
      USER,
      {{.content = "a\r\n", .rcpts = 1}},
      {GREETING,
@@ -522,7 +525,7 @@ static const struct script scripts[] = {
      .trusted = true,
      USER,
      {{.content = NULL}},
-     {GREETING, {EHLO(AUTH("CRAM-MD5 XOAUTH2")), "", "close/auth/451 "}}},
+     {GREETING, {EHLO(AUTH("DIGEST-MD5 XOAUTH2 SCRAM-SHA-256-PLUS")), "", "close/auth/451 "}}},
     {"AUTH: by a peer that knows no EHLO",
      .trusted = true,
      USER,
@@ -552,6 +555,81 @@ static const struct script scripts[] = {
      {GREETING,
       {EHLO(AUTH("LOGIN")), "AUTH LOGIN\r\n", ""},
       {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"AUTH SCRAM-SHA-256, before all others",
+     .trusted = true,
+     .proved = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(AUTH("LOGIN PLAIN CRAM-MD5 SCRAM-SHA-256")), "AUTH SCRAM-SHA-256 MA==\r\n",
+       "auth4/0/ "},
+      {"334 Y2gx\r\n", "MQ==\r\n", "auth4/1/ch1 "},
+      {"334 Y2gy\r\n", "Mg==\r\n", "auth4/2/ch2 "},
+      {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"AUTH SCRAM: the server must prove itself",
+     .trusted = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("SCRAM-SHA-256")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
+      {"334 Y2gx\r\n", "MQ==\r\n", "auth4/1/ch1 "},
+      {"235 in\r\n", "", "close/auth/451 "}}},
+    {"AUTH SCRAM: the server has not proved itself",
+     .trusted = true,
+     .refuses = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("SCRAM-SHA-256")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
+      {"334 Y2gx\r\n", "MQ==\r\n", "auth4/1/ch1 "},
+      {"334 Y2gy\r\n", "", "auth4/2/ch2 close/auth/451 "}}},
+    {"AUTH SCRAM: a challenge that is none, and one too many",
+     .trusted = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("SCRAM-SHA-256")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
+      {"334 ...\r\n", "", "close/auth/0 "}}},
+    {"AUTH SCRAM refused: PLAIN follows in the session, and then no other",
+     .trusted = true,
+     .proved = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("SCRAM-SHA-256 PLAIN LOGIN")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
+      {"535 no\r\n", "AUTH PLAIN AHUAZ29vZA==\r\n", ""},
+      {"535 no\r\n", "", "close/auth/535 "}}},
+    {"AUTH SCRAM refused for now: nothing follows",
+     .trusted = true,
+     .proved = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("SCRAM-SHA-256 PLAIN")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
+      {"454 later\r\n", "", "close/auth/454 "}}},
+    {"AUTH SCRAM refused by who knows whom: the password is not shown instead",
+     .trusted = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("SCRAM-SHA-256 PLAIN")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
+      {"535 no\r\n", "", "close/auth/535 "}}},
+    {"AUTH CRAM-MD5 before PLAIN where nobody is proved",
+     .trusted = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(AUTH("PLAIN LOGIN CRAM-MD5")), "AUTH CRAM-MD5\r\n", ""},
+      {"334 PDFAeD4=\r\n", "MA==\r\n", "auth8/0/<1@x> "},
+      {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"AUTH CRAM-MD5 as the last where it is",
+     .trusted = true,
+     .proved = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(AUTH("CRAM-MD5 LOGIN")), "AUTH LOGIN\r\n", ""},
+      {"535 no\r\n", "", "close/auth/535 "}}},
 };
 
 /* --- running a script --- */
@@ -563,7 +641,7 @@ struct run {
     char names[MESSAGES_MAX][RCPTS_MAX + 1][32];
     size_t mails, submitted;
     unsigned finals[MESSAGES_MAX][RCPTS_MAX], dones[MESSAGES_MAX];
-    bool closed, mail_over, trusted_behind_tls;
+    bool closed, mail_over, trusted_behind_tls, refuses;
     struct buf out, events;
 };
 
@@ -572,8 +650,9 @@ static void prepare(struct run *r, const struct script *script)
     *r = (struct run){.client = smtp_client_new(&script->options)};
     smtp_client_use_tls(r->client, script->tls);
     if (script->trusted)
-        smtp_client_trust(r->client);
+        smtp_client_trust(r->client, script->proved);
     r->trusted_behind_tls = script->trusted_behind_tls;
+    r->refuses = script->refuses;
     for (; r->mails < MESSAGES_MAX && script->mails[r->mails].content != NULL; r->mails++) {
         const struct mail *m = &script->mails[r->mails];
         size_t k = r->mails;
@@ -620,6 +699,9 @@ static void note(struct run *r, const struct smtp_event *e)
     case SMTP_EVENT_STARTTLS:
         buf_puts(&r->events, "starttls ");
         break;
+    case SMTP_EVENT_AUTH:
+        buf_printf(&r->events, "auth%u/%u/%.*s ", e->mechanism, e->step, STR_FMT(e->challenge));
+        break;
     case SMTP_EVENT_READY:
         buf_puts(&r->events, "ready ");
         break;
@@ -650,8 +732,12 @@ static void drain(struct run *r)
             smtp_client_submit(r->client, &r->transactions[r->submitted++]);
         smtp_client_next_event(r->client, &e);
         note(r, &e);
+        if (e.kind == SMTP_EVENT_AUTH && e.step == 2 && r->refuses)
+            smtp_client_auth_refuse(r->client, "it has not proved itself");
+        else if (e.kind == SMTP_EVENT_AUTH) /* "0", "1", "2" */
+            smtp_client_auth_respond(r->client, (struct str){&"012"[e.step], 1});
         if (e.kind == SMTP_EVENT_STARTTLS && r->trusted_behind_tls)
-            smtp_client_trust(r->client);
+            smtp_client_trust(r->client, true);
         if (e.kind == SMTP_EVENT_STARTTLS) /* the handshake takes no time here */
             smtp_client_secured(r->client);
     } while (e.kind != SMTP_EVENT_NONE);

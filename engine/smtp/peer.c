@@ -34,10 +34,19 @@ static struct str next_word(struct str *rest)
 
 static void take_mechanism(struct smtp_peer *peer, struct str word)
 {
-    if (str_eq_nocase(word, STR("PLAIN")))
-        peer->auth |= SMTP_AUTH_PLAIN;
-    else if (str_eq_nocase(word, STR("LOGIN")))
-        peer->auth |= SMTP_AUTH_LOGIN;
+    static const struct {
+        struct str name;
+        uint32_t bit;
+    } known[] = {
+        {{"PLAIN", 5}, SMTP_AUTH_PLAIN},
+        {{"LOGIN", 5}, SMTP_AUTH_LOGIN},
+        {{"SCRAM-SHA-256", 13}, SMTP_AUTH_SCRAM},
+        {{"CRAM-MD5", 8}, SMTP_AUTH_CRAM_MD5},
+    };
+
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (str_eq_nocase(word, known[i].name))
+            peer->auth |= known[i].bit;
 }
 
 static void take_limit(struct smtp_peer *peer, struct str word)

@@ -320,6 +320,13 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
         server_turned_away(s, out);
 }
 
+void smtp_server_challenge(struct smtp_server *s, struct buf *out, struct str bytes)
+{
+    ASSERT(s->asked == SMTP_SERVER_AUTH && s->mode == MODE_AUTH);
+    s->asked = SMTP_SERVER_INPUT;
+    server_auth_challenge(s, out, bytes);
+}
+
 /* --- bodies --- */
 
 /* Why a complete body is refused, or NULL. */

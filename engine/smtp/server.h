@@ -51,9 +51,12 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
         no_enhanced; /* for the sink: what is not offered */
 };
 
-enum smtp_auth { /* SASL mechanisms (RFC 4616; LOGIN has no RFC) */
-                 SMTP_AUTH_PLAIN = 1 << 0,
-                 SMTP_AUTH_LOGIN = 1 << 1,
+enum smtp_auth {                           /* SASL mechanisms */
+                 SMTP_AUTH_PLAIN = 1 << 0, /* RFC 4616 */
+                 SMTP_AUTH_LOGIN = 1 << 1, /* which has no RFC */
+                 SMTP_AUTH_SCRAM =
+                     1 << 2, /* SCRAM-SHA-256: RFC 7677; its messages are the caller's to read */
+                 SMTP_AUTH_CRAM_MD5 = 1 << 3, /* RFC 2195; in the client alone */
 };
 
 enum smtp_dsn_notify {
@@ -83,6 +86,8 @@ struct smtp_rcpt { /* parameters of RCPT TO */
 struct smtp_login { /* what AUTH brought; valid until the answer */
     enum smtp_auth mechanism;
     struct str authzid, user, password; /* without NUL; authzid: whom to act as, mostly empty */
+    struct str response;                /* SCRAM has this instead */
+    bool begins;                        /* it is the first of its exchange */
 };
 
 enum smtp_server_want {
@@ -92,8 +97,9 @@ enum smtp_server_want {
                             is no step's: the reply is sent, the handshake made, and then
                             smtp_server_encrypted() called. Bytes that are there already are of
                             somebody who wants commands in plaintext to count as encrypted ones */
-    SMTP_SERVER_AUTH,    /* s->login; answer NULL for 235, or refuse. The answer may take its time:
-                            until then there is no step */
+    SMTP_SERVER_AUTH,    /* s->login; answer NULL for 235, or refuse, or with SCRAM go on by
+                            smtp_server_challenge(). The answer may take its time: until then there
+                            is no step */
     SMTP_SERVER_MAIL,    /* s->mail; answer */
     SMTP_SERVER_RCPT,    /* s->rcpt; answer */
     SMTP_SERVER_DATA,    /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
@@ -141,6 +147,7 @@ struct smtp_server {
     struct buf helo_copy;
     struct buf secret;   /* what the client has sent in the exchange of AUTH */
     size_t secret_first; /* length of the first of it, where the mechanism has two */
+    bool auth_goes_on;   /* a challenge of the caller's was written */
     char fault[112];     /* the reply to a body, where it has figures */
 };
 
@@ -157,6 +164,9 @@ void smtp_server_encrypted(struct smtp_server *s);
  * text without CRLF: "250 2.0.0 queued as X", "451 4.3.0 try again later", "421 ..." (closes).
  * In LMTP the MESSAGE answer takes one line per accepted recipient, separated by "\n". */
 void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *reply);
+/* Answers SMTP_SERVER_AUTH by bytes of the mechanism; what the client says to them is asked next.
+ */
+void smtp_server_challenge(struct smtp_server *s, struct buf *out, struct str bytes);
 /* The answer to the message at hand comes later, and the session goes on: the message counts as
  * accepted. Replies stay in order (RFC 2920 3.2): from here on the caller keeps what is written to
  * out until it has written the answer by smtp_server_put_reply(). Not in LMTP. */

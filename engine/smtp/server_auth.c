@@ -10,7 +10,7 @@
  * challenge is written), the question, or input behind a refusal. */
 typedef enum smtp_server_want response_fn(struct smtp_server *s, struct buf *out);
 
-static response_fn on_plain, on_login_user, on_login_password;
+static response_fn on_plain, on_login_user, on_login_password, on_scram;
 
 static const struct mechanism {
     struct str name;
@@ -18,6 +18,7 @@ static const struct mechanism {
     struct str challenge; /* the first, to a client that has not begun */
     response_fn *on_response;
 } mechanisms[] = {
+    {{"SCRAM-SHA-256", 13}, SMTP_AUTH_SCRAM, {"334 ", 4}, on_scram},
     {{"PLAIN", 5}, SMTP_AUTH_PLAIN, {"334 ", 4}, on_plain},
     {{"LOGIN", 5}, SMTP_AUTH_LOGIN, {"334 VXNlcm5hbWU6", 16}, on_login_user},
 };
@@ -49,6 +50,7 @@ void server_auth_end(struct smtp_server *s)
         explicit_bzero(s->line.data, s->line.cap);
     buf_wipe(&s->secret);
     s->secret_first = 0;
+    s->auth_goes_on = false;
     s->login = (struct smtp_login){0};
 }
 
@@ -110,6 +112,24 @@ static enum smtp_server_want on_login_password(struct smtp_server *s, struct buf
 
     return ask(s, out, STR(""), (struct str){all.ptr, s->secret_first},
                (struct str){all.ptr + s->secret_first, all.len - s->secret_first});
+}
+
+static enum smtp_server_want on_scram(struct smtp_server *s, struct buf *out)
+{
+    (void)out;
+    s->login.response = buf_str(&s->secret);
+    s->login.begins = !s->auth_goes_on;
+    return SMTP_SERVER_AUTH;
+}
+
+void server_auth_challenge(struct smtp_server *s, struct buf *out, struct str bytes)
+{
+    explicit_bzero(s->secret.data, s->secret.cap);
+    buf_clear(&s->secret);
+    s->auth_goes_on = true;
+    buf_puts(out, "334 ");
+    base64_put(out, bytes);
+    buf_put(out, "\r\n", 2);
 }
 
 static const struct mechanism *mechanism_at_hand(const struct smtp_server *s)

@@ -36,6 +36,7 @@ enum smtp_server_want server_command(struct smtp_server *s, struct str line, str
  * wiped. */
 enum smtp_server_want server_auth(struct smtp_server *s, struct str args, struct buf *out);
 enum smtp_server_want server_auth_line(struct smtp_server *s, struct str line, struct buf *out);
+void server_auth_challenge(struct smtp_server *s, struct buf *out, struct str bytes);
 void server_auth_end(struct smtp_server *s);
 /* The mechanisms that the client may use now. */
 uint32_t server_auth_offered(const struct smtp_server *s);

@@ -78,6 +78,14 @@ static bool feed(struct session *s, const char *bytes, size_t len)
             if (answer == NULL)
                 smtp_server_encrypted(server);
             continue;
+        } else if (want == SMTP_SERVER_AUTH && server->login.mechanism == SMTP_AUTH_SCRAM) {
+            buf_printf(&s->out, "[%s %.*s]", server->login.begins ? "begins" : "goes on",
+                       STR_FMT(server->login.response));
+            if (str_eq(server->login.response, STR("first"))) {
+                smtp_server_challenge(server, &s->out, STR("challenge"));
+                continue;
+            }
+            answer = server->login.begins ? "501 5.5.2 no" : NULL;
         } else if (want == SMTP_SERVER_AUTH) {
             buf_printf(&s->out, "[auth %.*s|%.*s|%.*s]", STR_FMT(server->login.authzid),
                        STR_FMT(server->login.user), STR_FMT(server->login.password));
@@ -725,6 +733,28 @@ static void test_auth(void **state)
           WITH_R MAIL_R "503 5.5.1 a transaction is open\n");
 }
 
+/* What the mechanism says goes through. */
+static void test_auth_scram(void **state)
+{
+    struct smtp_server_options o = auth_options(true, true);
+
+    (void)state;
+    o.auth |= SMTP_AUTH_SCRAM;
+#define SCRAM_R                                                                                    \
+    "[helo c]250-mx\n250-PIPELINING\n250-ENHANCEDSTATUSCODES\n250-AUTH SCRAM-SHA-256 PLAIN "       \
+    "LOGIN\n250 SIZE 100\n"
+#define CHALLENGE_R "[begins first]334 Y2hhbGxlbmdl\n"
+    check(&o, WITH "AUTH SCRAM-SHA-256 Zmlyc3Q=\r\nbGFzdA==\r\n" MAIL,
+          SCRAM_R CHALLENGE_R "[goes on last]" DONE_R MAIL_R);
+    check(&o, WITH "AUTH SCRAM-SHA-256\r\nZmlyc3Q=\r\n\r\n" MAIL,
+          SCRAM_R "334 \n" CHALLENGE_R "[goes on ]" DONE_R MAIL_R);
+    check(&o, WITH "AUTH SCRAM-SHA-256 Zmlyc3Q=\r\n*\r\nAUTH SCRAM-SHA-256 Zmlyc3R4\r\n",
+          SCRAM_R CHALLENGE_R "501 5.7.0 authentication cancelled\n[begins firstx]501 5.5.2 no\n");
+    /* Of one exchange nothing is left to another. */
+    check(&o, WITH "AUTH SCRAM-SHA-256 Zmlyc3Q=\r\n.\r\nAUTH PLAIN " RIGHT "\r\n",
+          SCRAM_R CHALLENGE_R "501 5.5.2 not base64\n[auth |u|good]" DONE_R);
+}
+
 static void test_auth_without_tls(void **state)
 {
     struct smtp_server_options o = auth_options(false, true);
@@ -925,6 +955,7 @@ int main(void)
         cmocka_unit_test(test_nothing_offered),
         cmocka_unit_test(test_lmtp),
         cmocka_unit_test(test_auth),
+        cmocka_unit_test(test_auth_scram),
         cmocka_unit_test(test_auth_without_tls),
         cmocka_unit_test(test_auth_bounds),
         cmocka_unit_test(test_greeting_and_idle),

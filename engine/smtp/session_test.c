@@ -241,6 +241,7 @@ static void drain(struct world *w)
         switch (smtp_client_next_event(w->client, &e)) {
         case SMTP_EVENT_NONE:
         case SMTP_EVENT_STARTTLS: /* not wanted */
+        case SMTP_EVENT_AUTH:
         case SMTP_EVENT_READY:
             break;
         case SMTP_EVENT_RECIPIENT:

@@ -436,6 +436,31 @@ def test_framing():
 
 # --- who may ---
 
+def test_senders_of_a_tenant():
+    """A token's tenant says whose mail it may send: the envelope's for all, From for each letter."""
+    with Api(trusted_networks=[], more={"tenants": {"acme": {"senders": ["sender.example", "<>"]},
+                                                    "free": {}}}) as engine:
+        bearer = {name: engine.command("token", "add", name, *options).strip() for name, *options in (
+            ("acme", "--tenant", "acme"), ("free", "--tenant", "free"), ("none",))}
+
+        def post(name, sender="a@sender.example", author="news@sender.example"):
+            body = {**LETTER, "envelope_sender": sender,
+                    "content": {**LETTER["content"], "from": {"email": author}}}
+            status, _, text = engine.ask("POST", "/api/inject/v1", body,
+                                         {"Authorization": f"Bearer {bearer[name]}"})
+            return status, json.loads(text)
+        for arguments in (("acme",), ("acme", "<>"), ("free", "a@x.example", "a@y.example"),
+                          ("none", "a@x.example", "a@y.example")):
+            status, answer = post(*arguments)
+            check(str(arguments), (status, answer.get("fail_count")), (200, 0))
+        status, answer = post("acme", "a@x.example")
+        check("envelope", (status, "for the tenant 'acme'" in str(answer)), (403, True))
+        status, answer = post("acme", author="a@x.example")
+        check("from", (status, answer["fail_count"]), (200, 1))
+        check("why", answer["errors"][0].endswith(
+            "550 5.7.1 From: has an address that is none of those that are for tenant acme"), True)
+
+
 def test_tokens():
     """No token, no mail; scopes and tenants hold; a removed token ends at once; the file keeps none."""
     with Api(trusted_networks=[]) as engine:

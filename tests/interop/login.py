@@ -15,15 +15,16 @@ USER, PASSWORD = "taro@relay.example", "secret"
 class Sasl(peers.Dovecot):
     """Dovecot that tells Postfix who has the right password."""
 
-    def __init__(self, domain):
+    def __init__(self, domain, mechanisms="plain"):
         super().__init__(domain)
+        self.mechanisms = mechanisms
         self.auth_port = free_port((self.host,))
 
     def configure(self):
         super().configure()
         file = self.dir / "dovecot.conf"
         file.write_text(file.read_text() + f"""
-auth_mechanisms = plain
+auth_mechanisms = {self.mechanisms}
 auth_failure_delay = 0
 service anvil {{
   unix_listener anvil-auth-penalty {{
@@ -65,8 +66,18 @@ class Login(unittest.TestCase):
         self.assertFalse(engine.records("Bounce"))
 
     def test_postfix(self):
+        self.postfix("plain")
+
+    def test_postfix_scram(self):
+        """Which offers nothing else."""
+        self.postfix("scram-sha-256")
+
+    def test_postfix_cram(self):
+        self.postfix("cram-md5")
+
+    def postfix(self, mechanisms):
         with contextlib.ExitStack() as stack:
-            dovecot = stack.enter_context(Sasl("relay.example"))
+            dovecot = stack.enter_context(Sasl("relay.example", mechanisms))
             self.check(stack, stack.enter_context(peers.Postfix("relay.example", settings={
                 "smtpd_sasl_auth_enable": "yes", "smtpd_sasl_type": "dovecot",
                 "smtpd_sasl_path": f"inet:{dovecot.host}:{dovecot.auth_port}", "mynetworks": "",

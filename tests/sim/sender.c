@@ -194,6 +194,7 @@ static bool sender_events(struct sender *s)
             return false;
         case SMTP_EVENT_NONE:
         case SMTP_EVENT_STARTTLS: /* not wanted */
+        case SMTP_EVENT_AUTH:
             break;
         }
     }

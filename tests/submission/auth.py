@@ -17,9 +17,10 @@ import time
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "interop")]
 from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds,  # noqa: E402
-                    free_port, program, run, settings_for, shown, wait_empty)
+                    free_port, program, run, settings_for, shown, wait_empty, wait_until)
 from authority import Authority, careless  # noqa: E402
 from peers import TREES  # noqa: E402
+import scram  # noqa: E402
 
 STRANGER = "127.0.0.2"  # configured to be outside of relay_networks
 PASSWORD = "Canary-Kanarienvogel-4711"
@@ -73,6 +74,31 @@ def plain(name, password=PASSWORD):
 
 def word(text):
     return base64.b64encode(text.encode()).decode()
+
+
+def unword(text):
+    return base64.b64decode(text).decode()
+
+
+def scram_login(client, name, password=PASSWORD, binding="n,,", spoil=None):
+    """The replies to the exchange's three lines, as far as it goes."""
+    side = scram.Client(name, password, binding)
+    said = [client.command("AUTH SCRAM-SHA-256 " + word(side.say()))]
+    if said[-1].startswith("334 "):
+        answer = side.answer(unword(said[-1][4:]))
+        said.append(client.command(word(spoil(answer) if spoil else answer)))
+    if said[-1].startswith("334 ") and len(said) == 2:
+        assert side.proved(unword(said[-1][4:])), said
+        said.append(client.command(""))
+    return said
+
+
+def salt_of(engine, name):
+    with Client(engine) as client:
+        side = scram.Client(name, "x")
+        reply = client.command("AUTH SCRAM-SHA-256 " + word(side.say()))
+        assert client.command("*").startswith("501 5.7.0")
+        return {k: v for k, v in scram.values(unword(reply[4:])).items() if k in "si"}
 
 
 def command(argv, text=b"", **more):
@@ -146,6 +172,118 @@ def test_trace():
             assert with_what in s.engine.command("queue", "show", message_id)
         assert "user" not in s.engine.records("Reception")[1]
         # What waits would keep the engine from an empty queue, and not from its end.
+
+
+# --- SCRAM ---
+
+KEYS = ("--method", "scram-sha-256")
+
+
+def test_scram():
+    """Clients log in by keys, with SCRAM, PLAIN or LOGIN; a wrong password, a wrong user, another
+    binding or a spoilt proof gets nobody in."""
+    with Submission(users=(("shop", *KEYS), ("odd=na,me", *KEYS)), auth={"failures_max": 1000}) as s:
+        engine = s.engine
+        with Client(engine, hello=None) as client:
+            client.expect(client.reply(), 220)
+            assert "250-AUTH SCRAM-SHA-256 PLAIN LOGIN\n" in client.command("EHLO c.example")
+        for name, binding in (("shop", "n,,"), ("shop", "y,,"), ("shop", "n,a=shop,"), ("odd=na,me", "n,,")):
+            with Client(engine) as client:
+                assert scram_login(client, name, binding=binding)[-1].startswith("235 "), name
+                client.expect(client.message("u@d1.example"), 250)
+        for login in (plain("shop"), f"AUTH LOGIN {word('shop')}"):
+            with Client(engine) as client:
+                reply = client.command(login)
+                client.expect(client.command(word(PASSWORD)) if reply.startswith("334") else reply, 235)
+        msmtp(engine, "SCRAM-SHA-256", engine.port, "--tls=off")
+        with smtplib.SMTP(engine.host, engine.port, timeout=30) as smtp:
+            smtp.login("shop", PASSWORD)
+            smtp.sendmail("a@shop.example", ["u@d1.example"], TEXT)
+
+        def fails(number):
+            what = ({"password": "wrong"}, {"name": "nobody"}, {"binding": "n,a=root,"},
+                    {"binding": "p=tls-exporter,,"}, {"spoil": lambda a: a[:-5] + "AAA="},
+                    {"spoil": lambda a: "c=eSws" + a[6:]}, {"spoil": lambda a: ""})[number]
+            with Client(engine, source=f"127.0.3.{number + 1}") as client:
+                return scram_login(client, **{"name": "shop", **what})[-1][:9]
+        with concurrent.futures.ThreadPoolExecutor(7) as pool:
+            assert list(pool.map(fails, range(7))) == [
+                "535 5.7.8", "535 5.7.8", "535 5.7.8", "501 5.5.2", "535 5.7.8", "535 5.7.8", "535 5.7.8"]
+        with Client(engine) as client:  # nothing is left of an exchange that was given up
+            client.expect(client.command("AUTH SCRAM-SHA-256 " + word(scram.Client("shop", "x").say())), 334)
+            assert client.command("*").startswith("501 5.7.0")
+            assert client.message("u@d1.example").startswith("530 ")
+            client.expect(client.command(plain("shop")), 235)
+        with Client(engine) as client:  # nor when the client does so behind our proof
+            side = scram.Client("shop", PASSWORD)
+            challenge = client.command("AUTH SCRAM-SHA-256 " + word(side.say()))
+            client.expect(client.command(word(side.answer(unword(challenge[4:])))), 334)
+            assert client.command("*").startswith("501 5.7.0")
+            assert client.message("u@d1.example").startswith("530 ")
+        wait_empty(engine)
+        assert len(s.sink.ledger()) == 6
+        assert s.counter("logins_failed") == 7
+
+
+def test_scram_shows_nothing():
+    """Who there is does not show: a name that is none has a salt of its own, the same after a restart.
+    Nor do keys and passwords, in any log or record."""
+    with Submission(users=(("shop", *KEYS), ("other", *KEYS)), log_level="debug") as s:
+        names = ("shop", "other", "nobody", "no one")
+        before = [salt_of(s.engine, name) for name in names]
+        assert len({b["s"] for b in before}) == 4 and {b["i"] for b in before} == {"15000"}, before
+        assert {len(b["s"]) for b in before} == {24}
+        with Client(s.engine) as client:
+            assert scram_login(client, "shop", "x" + PASSWORD)[-1].startswith("535 ")
+        s.engine.stop()
+        s.engine.start()
+        assert [salt_of(s.engine, name) for name in names] == before
+        text = shown(s.engine)
+        keys = (s.engine.dir / "users").read_text()
+        for secret in (PASSWORD, word(PASSWORD)[:-4], keys.split(",")[2], keys.split(",")[3][:40]):
+            assert secret not in text, secret
+
+
+def test_scram_tries():
+    """Failures of SCRAM lock out as those of PLAIN do, and exchanges that began before count too."""
+    with Submission(users=(("shop", *KEYS),), auth={"failures_max": 2, "failures_period": "1h"}) as s:
+        clients = [Client(s.engine, source=STRANGER) for _ in range(6)]
+        sides = [scram.Client("shop", "wrong") for _ in clients]
+        answers = [side.answer(unword(client.command("AUTH SCRAM-SHA-256 " + word(side.say()))[4:]))
+                   for client, side in zip(clients, sides)]
+        for client, answer in zip(clients, answers):
+            client.send(word(answer) + "\r\n")
+        codes = sorted(client.reply()[:9] for client in clients)
+        assert codes == ["454 4.7.0"] * 4 + ["535 5.7.8"] * 2, codes
+        for client in clients:
+            client.close()
+        with Client(s.engine, source=STRANGER) as client:
+            assert scram_login(client, "shop") == ["454 4.7.0 too many failed logins, try again later"]
+            assert client.command(plain("shop")).startswith("454 4.7.0")
+
+
+def test_scram_for_all_or_nobody():
+    """One user without keys, and clients are not offered what would fail for that one."""
+    with Submission(users=(("shop", *KEYS),), fast=None) as s:
+        def offered():
+            with Client(s.engine, hello=None) as client:
+                client.expect(client.reply(), 220)
+                return "SCRAM" in client.command("EHLO c.example")
+        assert offered()
+        with Client(s.engine) as old:
+            user(s.engine, "add", "new", "--method", "sha512")
+            s.engine.command("reload")
+            assert not offered()
+            with Client(s.engine) as client:
+                assert scram_login(client, "shop")[0].startswith("504 ")
+                client.expect(client.command(plain("shop")), 235)
+            # A session from before the reload may still try.
+            assert scram_login(old, "shop")[-1].startswith("235 ")
+            assert scram_login(Client(s.engine), "shop")[0].startswith("504 ")
+        user(s.engine, "passwd", "new", *KEYS)
+        user(s.engine, "passwd", "shop")  # as before: with keys
+        s.engine.command("reload")
+        assert offered()
 
 
 # --- who may ---
@@ -264,7 +402,7 @@ def test_user_rules():
             client.command("MAIL FROM:<a@shop.example>")
             client.command("RSET")
             reply = client.command("MAIL FROM:<a@shop.example>")
-            assert reply.startswith("450 4.7.1 you have sent as much as you may"), reply
+            assert reply.startswith("450 4.7.1 user shop has sent as much as its rate allows"), reply
         with Client(s.engine) as client:
             client.expect(client.command(plain("free")), 235)
             client.expect(client.message("u@d1.example", sender="",
@@ -274,6 +412,95 @@ def test_user_rules():
         assert [r["user"] for r in records] == ["shop"] * 4 + ["free"]
         refused = [r for r in s.engine.wait_records("Rejection", 6) if r["response"]["code"] == 553]
         assert refused and all(r["user"] == "shop" for r in refused)
+
+
+def mail_from(address, more=b""):
+    return more + f"From: {address}\r\nSubject: x\r\n\r\nhello\r\n".encode()
+
+
+def test_from_rules():
+    """The From field has addresses of the sender's own alone, else 550 that names the rule; so does the
+    envelope. from= says so where the two differ."""
+    with Submission(users=(("shop", "--senders", "shop.example"), ("free",),
+                           ("esp", "--senders", "bounce.example", "--from", "a.example,b@c.example"),
+                           ("any", "--senders", "bounce.example", "--from", "*"))) as s:
+        def said(name, sender, data):
+            with Client(s.engine) as client:
+                client.expect(client.command(plain(name)), 235)
+                return client.message("u@d1.example", sender=sender, data=data)
+        for name, sender, data in (
+                ("shop", "x@shop.example", mail_from("A <a@SHOP.example>")),
+                ("shop", "x@shop.example", mail_from("a@shop.example, B <b@shop.example>")),
+                ("esp", "x@bounce.example", mail_from("a@a.example")),
+                ("esp", "x@bounce.example", mail_from("B <b@c.example>")),
+                ("any", "x@bounce.example", mail_from("a@theirs.example")),
+                ("free", "x@theirs.example", mail_from("a@theirs.example")),
+                ("free", "x@theirs.example", b"Subject: x\r\n\r\nx\r\n")):
+            reply = said(name, sender, data)
+            assert reply.startswith("250 "), (name, data, reply)
+        other = "550 5.7.1 From: has an address that is none of those that are for user "
+        for name, sender, data, want in (
+                ("shop", "x@theirs.example", b"", "553 5.7.1 this sender is none of those that are for user shop"),
+                ("shop", "x@shop.example", mail_from("a@theirs.example"), other + "shop"),
+                ("shop", "x@shop.example", mail_from("a@shop.example, b@theirs.example"), other + "shop"),
+                ("shop", "x@shop.example", mail_from("a@shop.example", b"From: b@theirs.example\r\n"),
+                 other + "shop"),
+                ("shop", "x@shop.example", mail_from("b@theirs.example <a@shop.example>"), other + "shop"),
+                ("shop", "x@shop.example", mail_from("a@shop.example", b"\xef\xbb\xbfFrom: b@theirs.example\r\n"),
+                 other + "shop"),
+                ("shop", "x@shop.example", b"Subject: x\r\n\r\nx\r\n", "550 5.7.1 From: has no address"),
+                ("shop", "x@shop.example", mail_from("a@shop.example \"x"), "550 5.7.1 From: can be read"),
+                ("esp", "x@bounce.example", mail_from("x@bounce.example"), other + "esp"),
+                ("esp", "x@bounce.example", mail_from("a@c.example"), other + "esp")):
+            reply = said(name, sender, data)
+            assert reply.startswith(want), (name, data, reply)
+        wait_empty(s.engine)
+        refused = [r["response"]["content"] for r in s.engine.wait_records("Rejection", 10)]
+        assert sum("From: has an address" in text for text in refused) == 7, refused
+
+
+def test_network_rules():
+    """What a network or a listener says of senders holds for clients without a rule of their own: the
+    user's comes first, then the narrowest network's, then the listener's."""
+    with Submission(login="offered", users=(("shop", "--senders", "shop.example"), ("free",)), listener={
+            "name": "internal", "senders": ["here.example", "<>"], "from": ["here.example"],
+            "relay_networks": ["127.0.0.0/16"],
+            "clients": {"127.0.0.5": {"senders": ["*.five.example"]}, "127.0.0.6": {"pool": "default"}}}) as s:
+        def said(source, sender, author, name=None):
+            with Client(s.engine, source=source) as client:
+                if name:
+                    client.expect(client.command(plain(name)), 235)
+                return client.message("u@d1.example", sender=sender, data=mail_from(author))
+        for arguments in (("127.0.0.1", "a@here.example", "a@here.example"), ("127.0.0.1", "", "a@here.example"),
+                          ("127.0.0.6", "a@here.example", "a@here.example"),
+                          ("127.0.0.5", "a@x.five.example", "a@y.five.example"),
+                          ("127.0.0.5", "a@shop.example", "a@shop.example", "shop"),
+                          ("127.0.0.1", "a@here.example", "a@here.example", "free")):
+            reply = said(*arguments)
+            assert reply.startswith("250 "), (arguments, reply)
+        for arguments, rule in (
+                (("127.0.0.1", "a@x.five.example", "a@here.example"), "listener internal"),
+                (("127.0.0.1", "a@here.example", "a@shop.example"), "listener internal"),
+                (("127.0.0.6", "a@here.example", "a@shop.example"), "listener internal"),
+                (("127.0.0.5", "a@here.example", "a@y.five.example"), "network 127.0.0.5"),
+                (("127.0.0.5", "a@x.five.example", "a@here.example"), "network 127.0.0.5"),
+                (("127.0.0.1", "a@here.example", "a@here.example", "shop"), "user shop"),
+                (("127.0.0.1", "a@here.example", "a@shop.example", "free"), "listener internal")):
+            reply = said(*arguments)
+            assert reply[:9] in ("553 5.7.1", "550 5.7.1") and reply.strip().endswith(rule), (arguments, reply)
+        # Who may send to nobody hears so, of whatever sender.
+        assert said("127.1.0.1", "a@else.example", "a@else.example").startswith("550 5.7.1 relaying denied")
+        shown_rule = s.engine.command("config", "show")
+        assert "senders: [\"here.example\", \"<>\"]" in shown_rule or "senders: [here.example" in shown_rule
+
+
+def test_many_fields():
+    """A header of more fields than any letter has is refused, before somebody lists them all."""
+    with Submission(login="none") as s:
+        with Client(s.engine) as client:
+            client.expect(client.message("u@d1.example", data=b"x:\r\n" * 10000 + b"\r\nx\r\n"), 250)
+            reply = client.message("u@d1.example", data=b"x:\r\n" * 10001 + b"\r\nx\r\n")
+            assert reply.startswith("554 5.6.0 too many header fields"), reply
 
 
 def test_priority():
@@ -365,6 +592,70 @@ def test_no_password_shown():
         text = shown(s.engine)
         for secret in (PASSWORD, word(PASSWORD)[:-4], word("\0shop\0" + PASSWORD)[:-4], FAST[:20]):
             assert secret not in text, secret
+
+
+def memory_has(pid, secrets):
+    """Which of the secrets are in what the process may write to."""
+    found = set()
+    with open(f"/proc/{pid}/maps", encoding="ascii") as maps, open(f"/proc/{pid}/mem", "rb", 0) as memory:
+        for line in maps:
+            area, rights, *_ = line.split()
+            start, end = (int(x, 16) for x in area.split("-"))
+            if not rights.startswith("rw") or end - start > 1 << 30:  # a sanitizer's shadow
+                continue
+            try:
+                memory.seek(start)
+                data = memory.read(end - start)
+            except (OSError, OverflowError, ValueError):
+                continue
+            found.update(secret for secret in secrets if secret.encode() in data)
+    return found
+
+
+def test_password_leaves_memory():
+    """Behind a login over TLS the password is nowhere in memory, in whatever pieces it came: not in
+    buffers that were freed, not in those of sessions that ended in its midst."""
+    with Encrypted(listener={"auth_without_tls": False}, users=(("shop",), ("other",)), log_level="debug") as s:
+        secrets = {PASSWORD[:12], word(PASSWORD)[:16]}
+
+        def client():
+            c = Client(s.engine)
+            c.starttls(careless())
+            return c
+        try:
+            memory_has(s.engine.process.pid, secrets)
+        except OSError as error:
+            raise Skip(f"memory is not to be read: {error}") from error
+        def whole(c):
+            c.expect(c.command(plain("shop")), 235)
+
+        def pieces(c):
+            line = plain("shop") + "\r\n"
+            for at in range(0, len(line), 9):
+                c.send(line[at:at + 9])
+                time.sleep(0.005)
+            c.expect(c.reply(), 235)
+
+        def at_once(c):
+            c.send(f"AUTH LOGIN\r\n{word('shop')}\r\n{word(PASSWORD)}\r\n" + "NOOP\r\n" * 50)
+            for _ in range(2):
+                c.expect(c.reply(), 334)
+            c.expect(c.reply(), 235)
+
+        def cut(c):
+            c.send(plain("shop"))
+            time.sleep(0.1)
+
+        def behind_another(c):  # it waits while another password is checked
+            c.send(f"{plain('shop', 'wrong')}\r\n{plain('shop')}\r\n" + "NOOP\r\n" * 100)
+            c.expect(c.reply(), 535)
+            c.expect(c.reply(), 235)
+        for case in (whole, pieces, at_once, cut, behind_another):
+            with client() as c:
+                case(c)
+            wait_until("its end", lambda: s.engine.status()["gauges"]["sessions_in"] == 0)
+            found = memory_has(s.engine.process.pid, secrets)
+            assert not found, (case, found)
 
 
 def test_endless_tries():

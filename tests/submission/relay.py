@@ -6,6 +6,7 @@ relay.py [TEST...]"""
 
 import base64
 import contextlib
+import hmac
 import os
 import pathlib
 import socket
@@ -19,6 +20,7 @@ from faults import (Client, Engine, TempDir, program, run, shown, wait_empty,  #
                     wait_until)
 from authority import Authority, serving  # noqa: E402
 from talk import Listener  # noqa: E402
+import scram  # noqa: E402
 
 USER, PASSWORD = "shop@sender.example", "Canary Kanarien:vogel 4711"
 PLAIN = base64.b64encode(f"\0{USER}\0{PASSWORD}".encode()).decode()
@@ -29,8 +31,11 @@ class Hop(Listener):
     None; tls: files of a certificate for STARTTLS. heard: every line, with whether it was encrypted;
     taken: messages."""
 
-    def __init__(self, offer="AUTH PLAIN LOGIN", refuse=None, tls=None, initial=True):
+    def __init__(self, offer="AUTH PLAIN LOGIN", refuse=None, tls=None, initial=True, liar=False,
+                 without=()):
         self.offer, self.refuse, self.initial = offer, refuse, initial
+        self.liar = liar        # it does not know the password, and lets in whoever comes
+        self.without = without  # mechanisms that it offers and knows no user of
         self.context = serving(tls) if tls else None
         self.heard, self.taken = [], 0
         super().__init__()
@@ -38,6 +43,26 @@ class Hop(Listener):
     def login(self, line, say, read):
         """The reply to AUTH."""
         words = line.split()
+        if words[1] in self.without:
+            return "535 5.7.8 no such user"
+        if words[1] == "SCRAM-SHA-256":
+            server = scram.Server("another" if self.liar else PASSWORD)
+            challenge = server.challenge(base64.b64decode(words[2]).decode())
+            say("334 " + scram.encode(challenge))
+            last = server.check(base64.b64decode(read()).decode())
+            if self.liar:
+                last = "v=" + scram.encode(b"x" * 32)
+            if last is None or server.user != USER:
+                return "535 5.7.8 no"
+            if self.liar != "mute":
+                say("334 " + scram.encode(last))
+                assert read() == ""
+            return self.refuse or "235 2.7.0 in"
+        if words[1] == "CRAM-MD5":
+            say("334 " + scram.encode("<1@hop.example>"))
+            user, _, digest = base64.b64decode(read()).decode().rpartition(" ")
+            good = hmac.new(PASSWORD.encode(), b"<1@hop.example>", "md5").hexdigest()
+            return self.refuse or ("235 2.7.0 in" if (user, digest) == (USER, good) else "535 no")
         if words[1:2] == ["PLAIN"]:
             given = words[2] if len(words) > 2 and self.initial else None
             if given is None:
@@ -167,7 +192,7 @@ def test_refused():
         refuse = [stack.enter_context(Hop(refuse=r)) for r in (
             "535 5.7.8 bad credentials", "454 4.7.0 later", "521 5.7.0 locked")]
         without = [stack.enter_context(Hop(offer=o)) for o in (
-            None, "AUTH CRAM-MD5 XOAUTH2", "AUTHORIZE PLAIN")]
+            None, "AUTH DIGEST-MD5 XOAUTH2", "AUTHORIZE PLAIN")]
         engine = stack.enter_context(Relay(temp.path / "engine", *refuse, *without,
                                            auth_without_tls=True))
         engine.send(3)
@@ -178,7 +203,7 @@ def test_refused():
             assert record["bounce_classification"] == "BadConfiguration"
             hop.refuse = None
         for hop, record in zip(without, records[3:]):
-            assert "offers neither AUTH PLAIN nor LOGIN" in record["response"]["content"], record
+            assert "offers neither AUTH SCRAM-SHA-256, PLAIN" in record["response"]["content"], record
             assert not hop.said("AUTH") and not hop.said("MAIL")
             hop.offer = "AUTH PLAIN"
         # A line a minute for each, of each worker.
@@ -188,6 +213,93 @@ def test_refused():
         wait_until("the mail to go", lambda: all(h.taken == 3 for h in engine.hops), 60)
         assert not engine.records("Bounce")
         shown_nowhere(engine)
+
+
+def test_mechanisms():
+    """Without proof of who the server is: what does not show the password, if that is offered. Of SCRAM
+    the server must prove itself."""
+    temp = TempDir("hayauma-relay-")
+    everything = "AUTH LOGIN CRAM-MD5 PLAIN SCRAM-SHA-256"
+    cases = ((everything, {}, "SCRAM-SHA-256"), ("AUTH LOGIN CRAM-MD5 PLAIN", {}, "CRAM-MD5"),
+             ("AUTH LOGIN PLAIN", {}, "PLAIN"))
+    bad = ((everything, {"liar": True}), (everything, {"liar": "mute"}),
+           (everything, {"without": ("SCRAM-SHA-256",)}))
+    with contextlib.ExitStack() as stack:
+        good = [stack.enter_context(Hop(offer=o, **more)) for o, more, _ in cases]
+        wrong = [stack.enter_context(Hop(offer=o, **more)) for o, more in bad]
+        engine = stack.enter_context(Relay(temp.path / "engine", *good, *wrong, auth_without_tls=True))
+        engine.send(2)
+        wait_until("the mail", lambda: all(hop.taken == 2 for hop in good))
+        for hop, (_, _, mechanism) in zip(good, cases):
+            assert {line.split()[1] for line in hop.said("AUTH")} == {mechanism}, hop.heard
+        found = {}
+
+        def look():
+            found.update((r["queue"], r["response"]) for r in engine.records("TransientFailure"))
+            return len(found) == len(wrong)
+        wait_until("deferrals", look, 60, process=engine.process)
+        for n in (3, 4):
+            assert "has not proved" in found[f"d{n}.example"]["content"], found
+        assert found["d5.example"]["code"] == 535, found
+        assert not any(hop.taken or hop.said("MAIL") for hop in wrong)
+        assert {line.split()[1] for line in wrong[2].said("AUTH")} == {"SCRAM-SHA-256"}
+        shown_nowhere(engine)
+
+
+def test_order_where_proved():
+    """Over TLS that proves the server: SCRAM, and PLAIN where the server has no keys of SCRAM; CRAM-MD5
+    only where nothing else is offered."""
+    temp = TempDir("hayauma-relay-")
+    authority = Authority(temp.path / "authority")
+    files = authority.certificate("localhost")
+    cases = (("AUTH CRAM-MD5 PLAIN SCRAM-SHA-256", {}, ["SCRAM-SHA-256"]),
+             ("AUTH CRAM-MD5 LOGIN PLAIN", {}, ["PLAIN"]), ("AUTH CRAM-MD5 LOGIN", {}, ["LOGIN"]),
+             ("AUTH CRAM-MD5", {}, ["CRAM-MD5"]),
+             ("AUTH PLAIN SCRAM-SHA-256", {"without": ("SCRAM-SHA-256",)}, ["SCRAM-SHA-256", "PLAIN"]))
+    with contextlib.ExitStack() as stack:
+        hops = [stack.enter_context(Hop(offer=o, tls=files, **more)) for o, more, _ in cases]
+        relay = Relay(temp.path / "engine", *hops, name="localhost", tls="verify")
+        relay.config["tls_ca_file"] = str(authority.ca)
+        stack.enter_context(names(relay))
+        engine = stack.enter_context(relay)
+        engine.send()
+        wait_until("the mail", lambda: all(hop.taken == 1 for hop in hops))
+        for hop, (offer, _, said) in zip(hops, cases):
+            assert [line.split()[1] for line in hop.said("AUTH")] == said, (offer, hop.heard)
+        shown_nowhere(engine)
+
+
+def test_password_that_is_not_ascii():
+    """SCRAM would need SASLprep: another mechanism is taken, and where there is none, none."""
+    temp = TempDir("hayauma-relay-")
+    with Hop(offer="AUTH SCRAM-SHA-256 PLAIN", refuse="535 no") as both, Hop(offer="AUTH SCRAM-SHA-256") as one:
+        relay = Relay(temp.path / "engine", both, one, auth_without_tls=True)
+        relay.credentials.write_text(relay.credentials.read_text().replace("4711", "ſ4711"))
+        with relay as engine:
+            engine.send()
+            engine.deferred()
+            assert [line.split()[1] for line in both.said("AUTH")][:1] == ["PLAIN"]
+            assert not one.said("AUTH")
+
+
+def test_two_users_at_one_hop():
+    """Two routes that lead to the same server under two users: each mail goes by its own."""
+    temp = TempDir("hayauma-relay-")
+    with Hop(offer="AUTH LOGIN") as hop:
+        relay = Relay(temp.path / "engine", hop, auth_without_tls=True, idle="1m")
+        relay.config["routes"] = {"in.example": f"[localhost]:{hop.port}",
+                                  "*": f"localhost:{hop.port}"}
+        relay.credentials.write_text(f"[localhost]:{hop.port} {USER} {PASSWORD}\n"
+                                     f"localhost:{hop.port} other {PASSWORD}\n")
+        relay.arguments = ("--workers", "1")  # one that has both
+        with names(relay), relay as engine:
+            with Client(engine) as client:
+                client.expect(client.message("u@in.example"), 250)
+                wait_until("the first message", lambda: hop.taken == 1)
+                client.expect(client.message("u@out.example"), 250)
+            assert engine.wait_records("TransientFailure")[0]["response"]["code"] == 535
+            assert hop.taken == 1
+            assert base64.b64encode(b"other").decode() in [line for line, _ in hop.heard]
 
 
 def test_to_whom():

@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -39,12 +40,15 @@ def test_life():
         user("add", method, "--file", file, "--method", method)
         assert f"\n{method}:{prefix}" in file.read_text()
     rows = [json.loads(line) for line in user("list", "--json", "--file", file).stdout.splitlines()]
-    assert rows[0] == {"name": "shop", "method": "yescrypt", "senders": ["shop.example", ""],
-                       "tenant": "t", "pool": "p", "priority": 3, "rate": "10/min"}
+    assert rows[0] == {"name": "shop", "method": "yescrypt", "senders": ["shop.example", "<>"],
+                       "from": [], "tenant": "t", "pool": "p", "priority": 3, "rate": "10/min"}
     assert [r["name"] for r in rows] == ["shop", "bcrypt", "sha512"]
     listed = user("list", "--file", file).stdout
     assert "senders=shop.example,<> tenant=t pool=p priority=3 rate=10/min" in listed
     assert "$" not in listed
+    user("add", "esp", "--file", file, "--senders", "b.example", "--from", "a.example,*.a.example")
+    assert ":senders=b.example from=a.example,*.a.example\n" in file.read_text()
+    user("remove", "esp", "--file", file)
     before = file.read_text().split("\n")
     user("passwd", "shop", "--file", file, password="another\n")
     after = file.read_text().split("\n")
@@ -53,6 +57,45 @@ def test_life():
     user("remove", "bcrypt", "--file", file)
     assert file.read_text().split("\n") == [l for l in after if not l.startswith("bcrypt")]
     assert os.listdir(temp.path) == ["users"]
+
+
+def test_scram_keys():
+    """Keys of SCRAM in the place of a hash; who has keys keeps them with another password, and where all
+    have them a new user gets them."""
+    temp = TempDir("hayauma-users-")
+    file = temp.path / "users"
+    user("add", "a", "--file", file, "--method", "scram-sha-256", "--tenant", "t")
+    assert re.fullmatch(r"a:\{SCRAM-SHA-256\}15000,[^,:]{24},[^,:]{44},[^,:]{44}:tenant=t\n", file.read_text())
+    user("add", "b", "--file", file)
+    rows = [json.loads(line) for line in user("list", "--json", "--file", file).stdout.splitlines()]
+    assert [(r["name"], r["method"]) for r in rows] == [("a", "scram-sha-256"), ("b", "scram-sha-256")]
+    user("add", "c", "--file", file, "--method", "sha512")
+    user("add", "d", "--file", file)
+    before = file.read_text()
+    for name in ("a", "c", "d"):
+        user("passwd", name, "--file", file, password="another\n")
+    methods = [line.split(":")[1][:4] for line in file.read_text().splitlines()]
+    assert methods == ["{SCR", "{SCR", "$6$r", "$y$j"] and file.read_text() != before
+    done = user("passwd", "a", "--file", file, password="\u017fecret\n", status=1)
+    assert "printable ASCII" in done.stderr
+    assert "{" not in user("list", "--file", file).stdout
+
+
+def test_links():
+    """The file is what its name leads to when it is opened; whoever changes that meanwhile gets nobody to
+    read or give away another file. A link in the end is followed once."""
+    temp = TempDir("hayauma-users-")
+    real, link = temp.path / "real", temp.path / "users"
+    user("add", "a", "--file", real)
+    link.symlink_to(real)
+    user("add", "b", "--file", link)
+    assert link.is_symlink() and real.read_text().count("\n") == 2
+    link.unlink()
+    link.mkdir()
+    assert user("list", "--file", link, status=1).stderr
+    link.rmdir()
+    os.mkfifo(link)
+    assert "is no file" in user("list", "--file", link, status=1).stderr
 
 
 def test_refused():

@@ -13,6 +13,7 @@
 #include "config/config_secret.h"
 #include "config/config_value.h"
 #include "config/suggest.h"
+#include "tls/scram.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/users_file.h"
 
@@ -29,12 +30,17 @@ static const char help[] =
     "\n"
     "  -c, --config FILE   whose auth.users_file it is (default " CONFIG_FILE ")\n"
     "      --file FILE     the file of users itself\n"
-    "      --method NAME   of the hash: yescrypt (the default), bcrypt or sha512\n"
+    "      --method NAME   of the hash: yescrypt, bcrypt, sha512, or scram-sha-256, with whose "
+    "keys\n"
+    "                      clients log in without showing the password (AUTH SCRAM-SHA-256) once\n"
+    "                      every user has them; default: as before, and for a new user\n"
+    "                      scram-sha-256 where all have it, else yescrypt\n"
     "  -h, --help          this text\n"
     "\n"
     "What a new user may; each can be changed in the file later:\n"
     "      --senders LIST  envelope senders: example.com, *.example.com, a@example.com, <> (the\n"
     "                      null sender), with commas between; default: any\n"
+    "      --from LIST     addresses of the From field, written likewise; default: as --senders\n"
     "      --tenant NAME   all its mail is this tenant's\n"
     "      --pool NAME     all its mail goes by this pool\n"
     "      --priority N    the best that its mail gets, 0 (first) to 9\n"
@@ -44,7 +50,7 @@ static const char help[] =
 
 struct options {
     const char *name, *config, *file, *method;
-    const char *senders, *tenant, *pool, *priority, *rate;
+    const char *senders, *from, *tenant, *pool, *priority, *rate;
     bool json;
 };
 
@@ -114,6 +120,16 @@ static bool read_password(const char *name, char line[LINE_BYTES])
     return same;
 }
 
+static int make_hash(struct buf *out, const char *method, const char *password)
+{
+    if (strcmp(method, PASSWORD_SCRAM) != 0)
+        return password_hash(out, method, password);
+    if (!scram_password_suits(password))
+        return -EILSEQ;
+    scram_keys_make(out, password);
+    return 0;
+}
+
 /* Appends the hash of the password that is asked for. */
 static bool put_hash(struct buf *out, const struct options *o)
 {
@@ -122,12 +138,18 @@ static bool put_hash(struct buf *out, const struct options *o)
 
     if (!read_password(o->name, password))
         return false;
-    err = password_hash(out, o->method, password);
+    err = make_hash(out, o->method, password);
     explicit_bzero(password, sizeof(password));
     if (err == -EMSGSIZE)
         fprintf(stderr, "hayauma user: %s does not take a password of that length\n", o->method);
     else if (err == -EINVAL)
-        fprintf(stderr, "hayauma user: --method is yescrypt, bcrypt or sha512, not '%s'\n",
+        fprintf(stderr,
+                "hayauma user: --method is yescrypt, bcrypt, sha512 or scram-sha-256, not '%s'\n",
+                o->method);
+    else if (err == -EILSEQ)
+        fprintf(stderr,
+                "hayauma user: a password for %s is of printable ASCII: what clients make "
+                "of other letters differs\n",
                 o->method);
     else if (err < 0)
         fprintf(stderr, "hayauma user: no hash: %s\n", strerror(-err));
@@ -180,11 +202,8 @@ static void put_fields(struct buf *out, const struct options *o)
 {
     const struct {
         const char *name, *value;
-    } fields[] = {{"senders", o->senders},
-                  {"tenant", o->tenant},
-                  {"pool", o->pool},
-                  {"priority", o->priority},
-                  {"rate", o->rate}};
+    } fields[] = {{"senders", o->senders}, {"from", o->from},         {"tenant", o->tenant},
+                  {"pool", o->pool},       {"priority", o->priority}, {"rate", o->rate}};
     char separator = ':';
 
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
@@ -205,7 +224,27 @@ static bool save(struct users_file *f, size_t at, size_t old_len, const struct b
     return true;
 }
 
-static bool add(struct users_file *f, const struct options *o)
+/* SCRAM is offered as long as each user has keys for it: a new one keeps it so. */
+static bool all_have_keys(const struct users_file *f)
+{
+    struct str entry;
+    unsigned number = 0;
+    size_t at = 0;
+    bool any = false;
+
+    while (config_secret_next(buf_str(&f->text), &at, &number, &entry)) {
+        const char *method;
+
+        (void)str_take(&entry, ':');
+        method = password_method(str_take(&entry, ':'));
+        if (method == NULL || strcmp(method, PASSWORD_SCRAM) != 0)
+            return false;
+        any = true;
+    }
+    return any;
+}
+
+static bool add(struct users_file *f, struct options *o)
 {
     struct buf line = {0}, trial = {0};
     struct str old;
@@ -226,6 +265,8 @@ static bool add(struct users_file *f, const struct options *o)
     if (!good && strpbrk(o->name, ":\r\n") != NULL)
         fputs("hayauma user: NAME is not 1 to 128 visible ASCII characters without ':'\n", stderr);
     buf_printf(&line, "%s:", o->name);
+    if (o->method == NULL)
+        o->method = all_have_keys(f) ? PASSWORD_SCRAM : "yescrypt";
     good = good && put_hash(&line, o);
     if (good) {
         put_fields(&line, o);
@@ -246,23 +287,39 @@ static bool find(const struct users_file *f, const struct options *o, size_t *at
     return false;
 }
 
-static bool passwd(struct users_file *f, const struct options *o)
+/* Whether new hashes of that method are made. */
+static bool is_made(const char *method)
+{
+    static const char *const made[] = {"yescrypt", "bcrypt", "sha512", PASSWORD_SCRAM};
+
+    for (size_t i = 0; i < ARRAY_LEN(made); i++)
+        if (strcmp(method, made[i]) == 0)
+            return true;
+    return false;
+}
+
+static bool passwd(struct users_file *f, struct options *o)
 {
     size_t at, begin = strlen(o->name) + 1;
     struct buf hash = {0};
-    struct str line, rest;
+    struct str line, rest, old;
     bool good;
 
     if (!find(f, o, &at, &line))
         return false;
     rest = (struct str){line.ptr + begin, line.len - begin};
-    good = put_hash(&hash, o) &&
-           save(f, at + begin, str_take(&rest, ':').len, &hash, "has another password", o->name);
+    old = str_take(&rest, ':');
+    if (o->method == NULL)
+        o->method = password_method(old);
+    if (o->method == NULL || !is_made(o->method))
+        o->method = "yescrypt";
+    good =
+        put_hash(&hash, o) && save(f, at + begin, old.len, &hash, "has another password", o->name);
     buf_done(&hash);
     return good;
 }
 
-static bool remove_user(struct users_file *f, const struct options *o)
+static bool remove_user(struct users_file *f, struct options *o)
 {
     struct buf nothing = {0};
     size_t at, end;
@@ -276,15 +333,23 @@ static bool remove_user(struct users_file *f, const struct options *o)
     return save(f, at, end - at + (end < f->text.len), &nothing, "is no more", o->name);
 }
 
+static json_t *list_json(char *const *list, size_t len)
+{
+    json_t *out = json_array();
+
+    for (size_t i = 0; i < len; i++)
+        json_array_append_new(out, json_string(list[i]));
+    return out;
+}
+
 static void print_json(const struct config_user *u)
 {
-    json_t *senders = json_array(),
-           *row = json_pack("{s:s,s:s,s:o,s:s*,s:s*}", "name", u->name, "method",
-                            password_method(str_of(u->hash)), "senders", senders, "tenant",
-                            u->tenant, "pool", u->pool);
+    const struct config_senders *s = &u->senders;
+    json_t *row = json_pack("{s:s,s:s,s:o,s:o,s:s*,s:s*}", "name", u->name, "method",
+                            password_method(str_of(u->hash)), "senders",
+                            list_json(s->envelope, s->envelope_len), "from",
+                            list_json(s->from, s->from_len), "tenant", u->tenant, "pool", u->pool);
 
-    for (size_t i = 0; i < u->senders_len; i++)
-        json_array_append_new(senders, json_string(u->senders[i]));
     if (u->priority >= 0)
         json_object_set_new(row, "priority", json_integer(u->priority));
     if (u->rate_messages != 0) {
@@ -299,7 +364,7 @@ static void print_json(const struct config_user *u)
     json_decref(row);
 }
 
-static bool list(struct users_file *f, const struct options *o)
+static bool list(struct users_file *f, struct options *o)
 {
     struct config *c = config_default();
     struct str entry;
@@ -320,7 +385,7 @@ static bool list(struct users_file *f, const struct options *o)
             size_t used = strlen(user.name) + 1 + strlen(user.hash);
             struct str rest = {entry.ptr + used, entry.len - used};
 
-            printf("%-20s %-9s %.*s\n", user.name, password_method(str_of(user.hash)),
+            printf("%-20s %-13s %.*s\n", user.name, password_method(str_of(user.hash)),
                    (int)(rest.len > 0 ? rest.len - 1 : 0), rest.ptr + (rest.len > 0));
         }
         buf_done(&why);
@@ -333,7 +398,7 @@ static bool list(struct users_file *f, const struct options *o)
 
 static const struct action {
     const char *name;
-    bool (*run)(struct users_file *f, const struct options *o);
+    bool (*run)(struct users_file *f, struct options *o);
     bool named; /* takes a NAME */
 } actions[] = {{"add", add, true},
                {"passwd", passwd, true},
@@ -357,7 +422,7 @@ static const struct action *action_find(const char *name)
     return NULL;
 }
 
-static int run(const struct action *action, const struct options *o)
+static int run(const struct action *action, struct options *o)
 {
     struct users_file f = {.directory = -1};
     bool done = open_file(&f, o) == 0 && action->run(&f, o);
@@ -370,6 +435,7 @@ enum {
     OPTION_FILE = 256,
     OPTION_METHOD,
     OPTION_SENDERS,
+    OPTION_FROM,
     OPTION_TENANT,
     OPTION_POOL,
     OPTION_PRIORITY,
@@ -391,6 +457,9 @@ static bool take_option(struct options *o, int option)
         return true;
     case OPTION_SENDERS:
         o->senders = optarg;
+        return true;
+    case OPTION_FROM:
+        o->from = optarg;
         return true;
     case OPTION_TENANT:
         o->tenant = optarg;
@@ -418,6 +487,7 @@ int cmd_user(int argc, char **argv)
                                           {"file", required_argument, NULL, OPTION_FILE},
                                           {"method", required_argument, NULL, OPTION_METHOD},
                                           {"senders", required_argument, NULL, OPTION_SENDERS},
+                                          {"from", required_argument, NULL, OPTION_FROM},
                                           {"tenant", required_argument, NULL, OPTION_TENANT},
                                           {"pool", required_argument, NULL, OPTION_POOL},
                                           {"priority", required_argument, NULL, OPTION_PRIORITY},
@@ -425,7 +495,7 @@ int cmd_user(int argc, char **argv)
                                           {"json", no_argument, NULL, OPTION_JSON},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
-    struct options o = {.config = CONFIG_FILE, .method = "yescrypt"};
+    struct options o = {.config = CONFIG_FILE};
     const struct action *action;
     int c;
 

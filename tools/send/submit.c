@@ -210,6 +210,7 @@ static void session_event(struct submit_session *s, const struct smtp_event *eve
     switch (event->kind) {
     case SMTP_EVENT_NONE:
     case SMTP_EVENT_STARTTLS: /* not wanted */
+    case SMTP_EVENT_AUTH:
         break;
     case SMTP_EVENT_READY:
         s->ready = true;

@@ -1,0 +1,126 @@
+#include "deliver/login.h"
+
+#include <stdlib.h>
+
+#include "deliver/delivery.h"
+#include "tls/scram.h"
+#include "worker/shared.h"
+
+/* One exchange of SCRAM. Outlives its session while the crew has it. */
+struct delivery_login {
+    struct crew_job job;
+    struct worker *worker;
+    struct delivery *delivery; /* NULL: the session has ended */
+    struct config *config;     /* a reference, for password */
+    const char *password;
+    struct scram_client scram;
+    bool with_crew;
+    struct buf challenge, answer; /* the crew's while it works */
+    const char *why;              /* there is no answer */
+};
+
+static void login_free(struct delivery_login *l)
+{
+    scram_client_done(&l->scram);
+    buf_wipe(&l->challenge);
+    buf_wipe(&l->answer);
+    config_unref(l->config);
+    free(l);
+}
+
+void login_forget(struct delivery *d)
+{
+    struct delivery_login *l = d->login;
+
+    d->login = NULL;
+    if (l == NULL)
+        return;
+    l->delivery = NULL;
+    if (!l->with_crew)
+        login_free(l);
+}
+
+static void on_run(struct crew_job *job)
+{
+    struct delivery_login *l = CONTAINER_OF(job, struct delivery_login, job);
+
+    if (scram_client_answer(&l->scram, l->password, buf_str(&l->challenge), &l->answer, &l->why) ==
+        0)
+        l->why = NULL;
+}
+
+static void answer(struct delivery *d, struct str response, const char *why)
+{
+    if (why == NULL)
+        smtp_client_auth_respond(d->client, response);
+    else
+        smtp_client_auth_refuse(d->client, why);
+}
+
+static void on_done(struct crew_job *job)
+{
+    struct delivery_login *l = CONTAINER_OF(job, struct delivery_login, job);
+    struct delivery *d = l->delivery;
+
+    l->with_crew = false;
+    if (d == NULL) {
+        login_free(l);
+        return;
+    }
+    answer(d, buf_str(&l->answer), l->why);
+    delivery_logged_on(d);
+}
+
+static void scram_begin(struct delivery *d)
+{
+    struct delivery_login *l = calloc(1, sizeof(*l));
+    char nonce[SCRAM_NONCE_CHARS + 1];
+
+    ASSERT(l != NULL);
+    login_forget(d);
+    d->login = l;
+    l->worker = d->worker;
+    l->delivery = d;
+    l->config = config_ref(d->site->config);
+    l->password = d->channel->options.auth_password;
+    l->job = (struct crew_job){.run = on_run, .done = on_done, .desk = &d->worker->desk};
+    scram_nonce(nonce);
+    scram_client_begin(&l->scram, d->channel->options.auth_user, nonce, &l->answer);
+    answer(d, buf_str(&l->answer), NULL);
+    buf_wipe(&l->answer);
+}
+
+static void scram_answer(struct delivery *d, struct str challenge)
+{
+    struct delivery_login *l = d->login;
+
+    buf_put_str(&l->challenge, challenge);
+    l->with_crew = crew_submit(d->worker->shared->crew, &l->job);
+    if (!l->with_crew)
+        answer(d, STR(""), "no time to compute the answer of SCRAM-SHA-256");
+}
+
+static void cram_answer(struct delivery *d, struct str challenge)
+{
+    struct buf out = {0};
+    int err = cram_md5_answer(d->channel->options.auth_user, d->channel->options.auth_password,
+                              challenge, &out);
+
+    answer(d, buf_str(&out), err < 0 ? "CRAM-MD5 is not to be had here" : NULL);
+    buf_wipe(&out);
+}
+
+void login_step(struct delivery *d, const struct smtp_event *event)
+{
+    if (event->mechanism == SMTP_AUTH_CRAM_MD5)
+        cram_answer(d, event->challenge);
+    else if (event->step == 0)
+        scram_begin(d);
+    else if (event->step == 1)
+        scram_answer(d, event->challenge);
+    else
+        answer(d, STR(""),
+               scram_client_end(&d->login->scram, event->challenge)
+                   ? NULL
+                   : "the server has not proved that it knows the password");
+}
