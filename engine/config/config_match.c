@@ -362,6 +362,22 @@ static bool is_loopback_server(const char *text)
            config_is_loopback((const struct sockaddr *)&address.addr);
 }
 
+/* Ports 587 and 465 are for users (RFC 6409, RFC 8314): whoever opens one to the world may have
+ * forgotten that an address proves little. */
+static void warn_of_submission(const struct config_listener *l, struct buf *out)
+{
+    const struct sockaddr_storage *addr = &l->address.addr;
+    uint16_t port = ntohs(addr->ss_family == AF_INET6
+                              ? ((const struct sockaddr_in6 *)(const void *)addr)->sin6_port
+                              : ((const struct sockaddr_in *)(const void *)addr)->sin_port);
+
+    if ((port == 587 || port == 465) && strcmp(l->auth, "required") != 0)
+        buf_printf(out,
+                   "warning: listener %s: takes mail without a login, and port %u is for users: "
+                   "write auth: required\n",
+                   l->address.text, port);
+}
+
 void config_warnings(const struct config *c, bool as_root, struct buf *out)
 {
     if (as_root && c->user == NULL)
@@ -380,6 +396,7 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
 
         if (addr->sa_family == AF_UNIX || config_is_loopback(addr))
             continue;
+        warn_of_submission(l, out);
         for (size_t j = 0; j < l->relay_networks_len; j++) {
             if (!is_everybody(&l->relay_networks[j]))
                 continue;

@@ -513,7 +513,11 @@ static void test_warnings(void **state)
 {
     static const char want[] =
         "warning: listener 0.0.0.0:25: with 0.0.0.0/0 in relay_networks anybody may relay\n"
-        "warning: listener [::]:25: with ::/0 in relay_networks anybody may relay\n";
+        "warning: listener [::]:25: with ::/0 in relay_networks anybody may relay\n"
+        "warning: listener 0.0.0.0:587: takes mail without a login, and port 587 is for users: "
+        "write auth: required\n"
+        "warning: listener [::]:465: takes mail without a login, and port 465 is for users: "
+        "write auth: required\n";
     struct config *c = NULL;
     struct buf got = {0};
 
@@ -523,7 +527,8 @@ static void test_warnings(void **state)
               "{listen: '127.0.0.2:25', relay_networks: 0.0.0.0/0}, "
               "{listen: '[::1]:25', relay_networks: '::/0'}, "
               "{listen: 'unix:/s', relay_networks: '::/0'}, "
-              "{listen: '192.0.2.1:25', relay_networks: ['::1', 0.0.0.0/1, '2000::/3']}]\n",
+              "{listen: '192.0.2.1:25', relay_networks: ['::1', 0.0.0.0/1, '2000::/3']}, "
+              "{listen: '0.0.0.0:587'}, {listen: '[::]:465'}, {listen: '127.0.0.1:587'}]\n",
               &c);
     config_warnings(c, false, &got);
     assert_int_equal(got.len, sizeof(want) - 1);
