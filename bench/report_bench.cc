@@ -20,4 +20,6 @@ BENCHMARK(Case<trace_case_scan>)->Name("trace_scan/newsletter");
 BENCHMARK(Case<trace_case_prepend>)->Name("trace_prepend");
 BENCHMARK(Case<notice_case_build>)->Name("notice_build/4k");
 BENCHMARK(Case<classify_case_bounce>)->Name("classify_bounce");
+BENCHMARK(Case<rules_case_none>)->Name("rule_find/none");
+BENCHMARK(Case<rules_case_last>)->Name("rule_find/last");
 BENCHMARK_MAIN();

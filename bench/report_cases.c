@@ -4,6 +4,7 @@
 #include "outcome/classify.h"
 #include "outcome/notice.h"
 #include "outcome/report.h"
+#include "outcome/rules.h"
 
 static const struct message newsletter = {
     .id = {{1, 0x99, 0xab, 7}},
@@ -152,4 +153,36 @@ size_t classify_case_bounce(void)
     };
 
     return (size_t)classify_bounce(&refused)[0];
+}
+
+static size_t find_rule(const char *provider, const char *text, uint16_t code,
+                        struct smtp_enhanced enhanced)
+{
+    static struct config *config;
+    struct smtp_reply refusal = {.code = code, .enhanced = enhanced};
+    const struct rule_question q = {provider, "mx.example.net", SMTP_STAGE_MAIL, &refusal};
+    const struct config_rule *rule;
+
+    if (config == NULL)
+        config = config_default();
+    refusal.text_len = (uint16_t)strlen(text);
+    memcpy(refusal.text, text, refusal.text_len);
+    rule = rule_find(config, &q);
+    return rule == NULL ? 0 : rule->texts_len;
+}
+
+size_t rules_case_none(void)
+{
+    static char text[SMTP_REPLY_TEXT_MAX + 1];
+
+    if (text[0] == 0)
+        memset(text, 'r', SMTP_REPLY_TEXT_MAX);
+    return find_rule("google", text, 421, (struct smtp_enhanced){4, 7, 0});
+}
+
+size_t rules_case_last(void)
+{
+    return find_rule("default",
+                     "<hanako@example.org>: Recipient address rejected: Greylisted for 5 minutes",
+                     451, (struct smtp_enhanced){4, 7, 1});
 }

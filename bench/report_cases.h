@@ -21,6 +21,11 @@ size_t notice_case_build(void);
 /* Bounce classification of a typical refusal. */
 size_t classify_case_bounce(void);
 
+/* The rule of a refusal: of a long one that no rule reads, of one that the last of its code does.
+ */
+size_t rules_case_none(void);
+size_t rules_case_last(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -34,6 +34,7 @@ static const struct command commands[] = {
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
     {"pool", cmd_pool, "the pools and what is in them"},
     {"warmup", cmd_warmup, "new sources earn their volume: stages, history, plan"},
+    {"rules", cmd_rules, "how refusals are read that say more than their code"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},
     {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},
     {"dkim", cmd_dkim, "make keys for signatures, compare them with DNS, try them"},

@@ -302,6 +302,7 @@ void config_finish(struct config *c)
     finish_routes(c);
     finish_quiet(c);
     finish_dkim(c);
+    config_finish_rules(c);
     index_shares(c, &owner->tenants, c->tenants, c->tenants_len);
     index_shares(c, &owner->campaigns, c->campaigns, c->campaigns_len);
 }

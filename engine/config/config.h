@@ -235,6 +235,60 @@ struct config_warmup_policy {
     uint32_t rewarm_days; /* 0: never */
 };
 
+/* --- rules --- */
+
+/* Where in the dialogue a refusal comes: bits. */
+enum config_rule_stage {
+    CONFIG_RULE_GREETING = 1, /* up to EHLO */
+    CONFIG_RULE_MAIL = 2,
+    CONFIG_RULE_RCPT = 4,
+    CONFIG_RULE_DATA = 8,
+    CONFIG_RULE_MESSAGE = 16, /* behind the content */
+    CONFIG_RULE_ANYWHERE = 31
+};
+
+/* Whose mail to a provider waits. */
+enum config_rule_scope {
+    CONFIG_RULE_SOURCE,   /* of one source */
+    CONFIG_RULE_SITE,     /* all to the site */
+    CONFIG_RULE_CAMPAIGN, /* of one campaign */
+    CONFIG_RULE_TENANT,
+    CONFIG_RULE_DOMAIN /* all to the recipient's domain */
+};
+
+enum config_rule_outcome { CONFIG_RULE_AS_SAID, CONFIG_RULE_DEFERRED, CONFIG_RULE_FAILED };
+
+#define CONFIG_RULE_AFTER_MAX 100
+
+/* How a refusal is read that it matches: by all that it says. */
+struct config_rule {
+    char *name;
+    char **providers; /* names; none: any */
+    size_t providers_len;
+    char **mx; /* how names of exchangers end; none: any */
+    size_t mx_len;
+    char *stage_word, *code_word, *enhanced_word; /* as written; the latter two may be NULL */
+    char **texts;                                 /* one of these is in the reply */
+    size_t texts_len;
+    /* What follows. */
+    char *outcome_word, *scope_word;
+    uint32_t suspend_s;   /* 0: not */
+    bool slow_down;       /* one session less */
+    uint32_t retry_s;     /* 0: as the retry table says */
+    char *classification; /* in records; NULL: as classify.h reads the reply */
+    bool no_suppression;  /* it says nothing of the address, whatever its words */
+    bool alarm;
+    uint32_t after, within_s; /* suspends, and raises the alarm, with the after-th within_s */
+    bool disabled;
+    const char *from; /* of a shipped rule: who published the wording, and when; else NULL */
+    /* The words above, as config_finish() reads them. */
+    uint8_t stages;
+    uint16_t code_first, code_last;
+    uint16_t enhanced_class, subject, detail_first, detail_last; /* class 0: any or none */
+    enum config_rule_outcome outcome;
+    enum config_rule_scope scope;
+};
+
 struct config_source { /* where sessions come from */
     char *name;
     struct config_address ipv4, ipv6; /* len 0: not over this family; both 0: the kernel chooses */
@@ -368,6 +422,8 @@ struct config {
     struct keyring *keyring;
     void (*keyring_free)(struct keyring *k);
 
+    struct config_rule *rules; /* of the file */
+    size_t rules_len;
     struct config_certificate *certificates;
     size_t certificates_len;
     struct config_listener *listeners;
@@ -450,6 +506,15 @@ const char *config_provider_of(const struct config *c, struct str host);
 /* Visits these names: shipped, and those of the file. */
 void config_providers_visit(const struct config *c,
                             void (*visit)(void *arg, const char *name, const char *mx), void *arg);
+/* The rules that may match a reply of code, in the order in which they are asked: those of the
+ * file, then those shipped. len 0: there are none, or code is no refusal. */
+const struct config_rule *const *config_rules_of(const struct config *c, uint16_t code,
+                                                 size_t *len);
+/* Visits all, in the same order; those that the file replaces or disables left out. */
+void config_rules_visit(const struct config *c,
+                        void (*visit)(void *arg, const struct config_rule *rule), void *arg);
+/* Whether rule is about mail to provider by the exchanger host, which may be NULL. */
+bool config_rule_is_for(const struct config_rule *rule, const char *provider, const char *host);
 /* What holds for a source at a provider. False: the source is not being warmed up. */
 bool config_warmup_policy(const struct config *c, const char *source, const char *provider,
                           struct config_warmup_policy *out);

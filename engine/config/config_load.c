@@ -192,6 +192,7 @@ int config_load_text(const char *file, struct str text, struct config **out, str
         check_dane(&l);
         config_check_pools(l.c, on_mistake, &l);
         config_check_providers(l.c, on_mistake, &l);
+        config_rules_check(&l);
     }
     if (l.errors_count != 0) {
         config_unref(l.c);

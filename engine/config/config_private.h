@@ -36,8 +36,14 @@ struct config_owner {
     struct config_index routes, destinations, senders;
     struct map lines; /* of the members that the file gives, by struct and field */
     struct map tenants, campaigns, users, pools; /* positions by name */
-    struct map exchangers;         /* positions of providers by how names of their exchangers end */
-    struct config_zone *zones;     /* of quiet hours */
+    struct map exchangers;     /* positions of providers by how names of their exchangers end */
+    struct config_zone *zones; /* of quiet hours */
+    const struct config_rule **rules; /* all, in the order of asking */
+    size_t rules_len;
+    struct config_rules_of_code { /* of each code from 400 on */
+        const struct config_rule **list;
+        size_t len;
+    } * rules_of;
     const void *destinations_star; /* what "*" was read into: the others begin with its values */
 };
 
@@ -115,6 +121,16 @@ bool config_provider_inherits(const struct config *c, const void *base,
                               const struct config_field *f);
 /* The table of what is shipped, Markdown. */
 void config_print_profiles(struct buf *out);
+
+/* --- config_rules.c --- */
+
+/* The rules that come with the engine; words only: config_finish_rules() reads a copy. */
+extern const struct config_rule config_rules_shipped[];
+extern const size_t config_rules_shipped_len;
+/* Reads the words of all rules, and indexes them by code. */
+void config_finish_rules(struct config *c);
+/* Whether records call a bounce so. */
+bool config_classification_known(const char *name);
 
 /* Lines of config_warnings(). */
 void config_warmup_warnings(const struct config *c, struct buf *out);

@@ -879,6 +879,8 @@ static const struct config_field fields[] = {
      .section = &config_destination_schema},
     {"providers", CONFIG_MAP, AT(providers), LEN_AT(providers_len),
      .section = &config_provider_schema, .items = &provider_items},
+    {"rules", CONFIG_MAP, AT(rules), LEN_AT(rules_len), .section = &config_rule_schema,
+     .items = &config_rule_items},
 };
 
 const struct config_section config_schema = {

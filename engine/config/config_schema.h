@@ -120,6 +120,8 @@ extern const struct config_section config_listener_schema;    /* in struct confi
 extern const struct config_section config_destination_schema; /* in struct config_destination */
 extern const struct config_section config_provider_schema;    /* in struct config_provider */
 extern const struct config_section config_warmup_schema;      /* in struct config */
+extern const struct config_section config_rule_schema;        /* in struct config_rule */
+extern const struct config_items config_rule_items;
 
 /* The field of a section, or NULL. */
 const struct config_field *config_field_find(const struct config_section *s, struct str name);

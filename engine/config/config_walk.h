@@ -63,6 +63,11 @@ void config_walk_destinations(struct config_loader *l, struct fy_node *node,
 /* What the document says of warm-up is complete: complains of what makes no sense. */
 void config_warmup_check(struct config_loader *l);
 
+/* --- config_rules.c --- */
+
+/* The same of rules. */
+void config_rules_check(struct config_loader *l);
+
 /* --- config_walk.c --- */
 
 /* Fills l->c from the document. */

@@ -16,6 +16,7 @@
 #define DAYS_DEFAULT         30
 #define DAYS_MAX             10000
 #define WARMUP_NUMBER_MAX    1000000
+#define NAME_MAX_BYTES       255 /* of a domain, site, campaign, tenant or source */
 #define SUSPENSION_MS_MAX    (INT64_C(3650) * 24 * 3600 * 1000)
 
 static const struct op_name {
@@ -284,7 +285,8 @@ static int take_scope(struct control_request *r, struct control_refusal *why, co
         r->suspension.scope = suspension_scope_of(text);
     return r->suspension.scope != 0
                ? 0
-               : refuse(why, "'scope' is domain, campaign, tenant, site or source");
+               : refuse(why, "'scope' is domain, campaign, tenant, site, source, source_site, "
+                             "campaign_site or tenant_site");
 }
 
 static int take_for(struct control_refusal *why, const json_t *value, int64_t *out)
@@ -317,9 +319,14 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
     struct dns_name domain;
 
     if (one->scope == 0)
-        return refuse(why, "'scope' is missing: domain, campaign, tenant, site or source");
+        return refuse(
+            why, "'scope' is missing: domain, campaign, tenant, site, source, source_site ...");
     if (one->name[0] == '\0')
         return refuse(why, "'name' is missing");
+    if (!suspension_is_at_site(one->scope) && strlen(one->name) > NAME_MAX_BYTES)
+        return refuse(why, "'name' is longer than %d bytes", NAME_MAX_BYTES);
+    if (suspension_is_at_site(one->scope) && strchr(one->name, '@') == NULL)
+        return refuse(why, "'%.100s' is not WHAT@SITE", one->name);
     if (one->scope == SUSPENSION_CAMPAIGN || one->scope == SUSPENSION_TENANT)
         one->name[FLOW_NAME_MAX] = '\0';
     if (one->scope != SUSPENSION_DOMAIN)

@@ -134,7 +134,9 @@ static void put_one(const struct held_by *h, struct buf *out)
         json_number(out, "until_ms", h->one.until_ms);
     json_text(out, "reason", str_of(h->one.reason));
     json_text(out, "who", str_of(h->one.who));
-    if (h->one.scope != SUSPENSION_SOURCE) /* other sources of the pool may send its mail */
+    /* Other sources of the pool may send a source's mail; what else is of one site is not counted.
+     */
+    if (h->one.scope != SUSPENSION_SOURCE && !suspension_is_at_site(h->one.scope))
         json_number(out, "rows", (int64_t)h->rows);
     json_end(out);
     buf_puts(out, "}\n");

@@ -14,6 +14,7 @@
 #include "limits/retry.h"
 #include "outcome/classify.h"
 #include "outcome/policy.h"
+#include "outcome/rule_act.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
 #include "worker/shared.h"
@@ -593,6 +594,8 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
         outcome->class = d->refused_for_now || d->dial.tried < dial_addresses(d->channel)
                              ? OUTCOME_DEFERRED
                              : OUTCOME_FAILED;
+        if (!verdict->paused)
+            rule_hear_failure(d->channel);
         no_address_left(d, outcome);
     }
     delivery_close(d);
@@ -699,6 +702,9 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
         outcome.local = event->own;
         outcome.reply = *event->reply;
         verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
+        if (!event->own)
+            outcome.rule = rule_hear(d->channel, NULL, d->dial.peer_name, event->stage,
+                                     event->reply, &verdict);
     } else {
         outcome.local = true;
         if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */

@@ -51,6 +51,7 @@ struct delivery {
     bool yielding;        /* takes nothing more; quits when empty */
     bool reopen;          /* closing leads to the next address */
     bool again;           /* or once more to the same */
+    bool worked;          /* a transaction of it got something through */
     bool unsendable;      /* the peer has closed: what it had said is still to be received */
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */

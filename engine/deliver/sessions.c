@@ -276,12 +276,14 @@ static void dispatch(struct channel *c)
 {
     uint32_t waiting;
     struct list_node *n;
+    bool open;
 
     if (c->site->worker->draining)
         return;
-    while (c->site->lanes == 0 && (n = list_first(&c->idle)) != NULL)
+    open = channel_look(c);
+    while ((c->site->lanes == 0 || c->suspended) && (n = list_first(&c->idle)) != NULL)
         delivery_quit(LIST_ENTRY(n, struct delivery, idle_node));
-    if (channel_look(c)) {
+    if (open) {
         while ((n = list_first(&c->idle)) != NULL && channel_has_work(c)) {
             struct delivery *d = LIST_ENTRY(n, struct delivery, idle_node);
 

@@ -11,6 +11,7 @@
 #include "outcome/classify.h"
 #include "outcome/judge.h"
 #include "outcome/policy.h"
+#include "outcome/rule_act.h"
 #include "schedule/lane.h"
 
 struct transaction {
@@ -30,6 +31,7 @@ struct transaction {
     bool answered;              /* some reply was about this transaction */
     bool tried;                 /* some of it was for the peer to answer */
     bool taken;                 /* by some recipient's server */
+    bool paused;                /* a rule suspended the source or the site for it */
     bool polite;                /* the session ended before it: at a limit of messages, perhaps */
     uint16_t accepted;          /* recipients whose fate came with the end of the message */
     struct recipient *one_rcpt; /* the usual case needs no allocation */
@@ -301,8 +303,13 @@ static void transaction_run(struct transaction *t)
 
     if (t->run == POLICY_RUN_ENDS) {
         t->delivery->refused = 0;
+        if (!t->delivery->worked && !c->suspended)
+            governor_recovers(channel_told(c));
+        t->delivery->worked = true;
         channel_works(c);
     } else if (t->run == POLICY_RUN_COUNTS) {
+        if (!t->paused)
+            rule_hear_failure(c);
         channel_run_counts(c, t->begun_ms, POLICY_RUN_MAIL);
         if (++t->delivery->refused > 1) /* a fresh session may do better */
             delivery_retire(t->delivery, false);
@@ -356,10 +363,15 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
     struct verdict v =
         classify(event->stage, event->fate, unable,
                  event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
+    const struct config_rule *rule =
+        event->fate == SMTP_FATE_REPLY
+            ? rule_hear(d->channel, r->lane, d->dial.peer_name, event->stage, event->reply, &v)
+            : NULL;
     enum policy_event what = event_of(d, t, event, &v);
     const struct policy *policy = policy_of(what);
-    struct outcome outcome;
+    struct outcome outcome = {.rule = rule};
 
+    t->paused = t->paused || v.paused;
     transaction_note(t, policy);
     if ((what == POLICY_POLITE_END || what == POLICY_POLITE_SLOWER) && d->front == t)
         t->polite = true;

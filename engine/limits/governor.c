@@ -200,6 +200,7 @@ static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns
         grown(atomic_load_explicit(&e->shared.lowered, memory_order_relaxed), now_ns);
     uint64_t stepped =
         grown(atomic_load_explicit(&e->shared.stepped, memory_order_relaxed), now_ns);
+    uint64_t recovering = atomic_load_explicit(&e->shared.recovering, memory_order_relaxed);
     uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
 
     if (governor_stopped_ns(e) != 0)
@@ -208,6 +209,8 @@ static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns
         max = UINT32_MAX;
     if (lowered < max)
         max = lowered;
+    if (recovering != 0 && (recovering & UINT32_MAX) < max)
+        max = recovering & UINT32_MAX;
     return (uint32_t)(stepped < max ? stepped : max);
 }
 
@@ -261,6 +264,31 @@ void governor_taken(struct governor_entry *e, uint64_t now_ns)
     atomic_compare_exchange_strong(
         &e->shared.stepped, &stepped,
         sessions + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : lowered_at(now_ns, sessions + 1));
+}
+
+void governor_recover(struct governor_entry *e, uint32_t pause_s)
+{
+    ASSERT(pause_s > 0);
+    atomic_store_explicit(&e->shared.recovering, (uint64_t)pause_s << 32 | 1, memory_order_relaxed);
+}
+
+void governor_recovers(struct governor_entry *e)
+{
+    uint64_t now = atomic_load_explicit(&e->shared.recovering, memory_order_relaxed);
+    uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
+
+    /* Where another worker began a pause meanwhile that stands. */
+    if (now != 0)
+        (void)atomic_compare_exchange_strong(
+            &e->shared.recovering, &now,
+            (now & UINT32_MAX) + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : now + 1);
+}
+
+uint32_t governor_recovery_s(const struct governor_entry *e)
+{
+    uint64_t now = atomic_load_explicit(&e->shared.recovering, memory_order_relaxed);
+
+    return (now & UINT32_MAX) == 1 ? (uint32_t)(now >> 32) : 0;
 }
 
 void governor_session_works(struct governor_entry *e, bool works)

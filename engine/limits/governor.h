@@ -54,9 +54,11 @@ struct governor_entry {
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
         _Atomic uint64_t stepped; /* the same: see governor_step_down() */
         _Atomic uint32_t credit;  /* messages taken since stepped changed */
-        _Atomic uint32_t works;   /* sessions that are set up and take work */
-        _Atomic uint32_t run;     /* attempts in a row without a success */
-        _Atomic uint32_t ups;     /* see governor_ups() */
+        /* pause in s << 32 | sessions: see governor_recover(); 0: it does not recover. */
+        _Atomic uint64_t recovering;
+        _Atomic uint32_t works; /* sessions that are set up and take work */
+        _Atomic uint32_t run;   /* attempts in a row without a success */
+        _Atomic uint32_t ups;   /* see governor_ups() */
         /* Monotonic. Not 0: the destination is stopped, and a probe may go out then. */
         _Atomic uint64_t stopped_ns;
         _Atomic uint64_t probe_ns;   /* until then the answer to a probe is waited for */
@@ -91,6 +93,13 @@ bool governor_is_lowered(const struct governor_entry *entry, uint64_t now_ns);
 /* The peer asked for less in answer to mail: one less, as above; and one more for as many messages
  * taken as there may be sessions. So with one such answer in n messages n sessions remain. */
 void governor_step_down(struct governor_entry *entry, uint64_t now_ns);
+/* Nothing was sent for pause_s, for the peer had asked for that: one session may be open now, and
+ * one more with each of which governor_recovers() says that it works, until it is sessions_max
+ * again. */
+void governor_recover(struct governor_entry *entry, uint32_t pause_s);
+void governor_recovers(struct governor_entry *entry);
+/* The pause of one that recovers, and of which no session has worked yet, in s; else 0. */
+uint32_t governor_recovery_s(const struct governor_entry *entry);
 /* A session is set up, or takes no more work. */
 void governor_session_works(struct governor_entry *entry, bool works);
 /* Whether some session is set up in the whole process. */

@@ -153,6 +153,41 @@ static void test_step_down(void **state)
     governor_close(g);
 }
 
+/* Behind a pause one session, and one more with each that works. */
+static void test_recovery(void **state)
+{
+    const struct governor_limits four = {.sessions_max = 4};
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &four, 0);
+    governor_recovers(e); /* nothing recovers */
+    assert_int_equal(governor_recovery_s(e), 0);
+    governor_recover(e, 600);
+    governor_recover(e, 600); /* another worker heard of it too */
+    assert_int_equal(governor_recovery_s(e), 600);
+    for (uint32_t allowed = 1; allowed <= 4; allowed++) {
+        /* Time alone gives none. */
+        assert_true(governor_session_take(e, 0, allowed * 3600 * S));
+        assert_int_equal(governor_session_take(e, 0, allowed * 3600 * S), 0);
+        governor_recovers(e);
+        assert_int_equal(governor_recovery_s(e), 0);
+    }
+    assert_int_equal(atomic_load(&e->shared.recovering), 0);
+    governor_recover(e, 60); /* more are open than may be */
+    assert_true(governor_sessions_full(e, 0));
+    for (int i = 0; i < 4; i++)
+        governor_session_give(e);
+    assert_true(governor_session_take(e, 0, 0));
+    assert_false(governor_session_take(e, 1, 0));
+    governor_session_give(e);
+    governor_session_withdraw(e, 1, 0);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
 /* Three in a row stop it; then one message at a time, twice as far apart with each that fails. */
 static void test_stop(void **state)
 {
@@ -414,12 +449,13 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sessions),     cmocka_unit_test(test_time_slice),
-        cmocka_unit_test(test_slow_down),    cmocka_unit_test(test_withdraw),
-        cmocka_unit_test(test_give),         cmocka_unit_test(test_step_down),
-        cmocka_unit_test(test_stop),         cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_connects),     cmocka_unit_test(test_rate_survives),
-        cmocka_unit_test(test_rate_changes), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
+        cmocka_unit_test(test_slow_down),     cmocka_unit_test(test_withdraw),
+        cmocka_unit_test(test_give),          cmocka_unit_test(test_step_down),
+        cmocka_unit_test(test_recovery),      cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_rate),          cmocka_unit_test(test_connects),
+        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_rate_changes),
+        cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

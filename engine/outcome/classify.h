@@ -35,6 +35,7 @@ struct verdict {
                        it were accepted, this one goes into the next transaction at once, no attempt
                        counted */
     bool slow_down; /* the peer says we send too much or too fast: fewer sessions, lower rate */
+    bool paused;    /* a rule suspends the source or the site for it: outcome/rules.h */
 };
 
 /* What an event of smtp_client means. reply NULL: the session broke without one (fate NOT_SENT or

@@ -15,6 +15,7 @@
 #include "worker/shared.h"
 
 #define UNROUTABLE_MAX 250 /* recipients of a lane that end in a turn */
+#define RULE_RETRIES   3   /* attempts behind which a rule's `retry` counts */
 
 /* --- records --- */
 
@@ -25,7 +26,7 @@ static uint32_t span_ms(uint64_t from, uint64_t to)
 
 static void record(struct worker *w, const struct judge_context *c, enum report_type type,
                    const struct recipient *r, const struct smtp_reply *reply, const char *command,
-                   const char *classification, int64_t next_ms)
+                   const char *classification, const struct config_rule *rule, int64_t next_ms)
 {
     const struct lane *lane = r->lane;
     struct report_event event =
@@ -45,6 +46,12 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     event.connect_ms = span_ms(c->started_ms, c->connected_ms);
     event.transaction_ms = span_ms(c->begun_ms, io_now_ms(w->io));
     event.classification = classification;
+    if (rule != NULL) {
+        event.rule = rule->name;
+        event.no_suppression = rule->no_suppression;
+        if (rule->classification != NULL)
+            event.classification = rule->classification;
+    }
     event.next_attempt_ms = next_ms;
     event.signers = c->signers;
     report_line(settle_records(w, lane->shard), &event);
@@ -57,7 +64,8 @@ static void record_entry(struct judge_batch *b, enum report_type type, const str
 
     record(b->worker, b->context, type, e->recipient, &o->reply,
            o->local ? NULL : classify_command(o->stage),
-           o->class == OUTCOME_DELIVERED ? NULL : classify_bounce(o), next_ms);
+           o->class == OUTCOME_DELIVERED ? NULL : classify_bounce(o),
+           type == REPORT_EXPIRATION ? NULL : o->rule, next_ms);
 }
 
 /* --- notices --- */
@@ -187,6 +195,21 @@ bool judge_has_room(const struct worker *w, const struct recipient *r, enum noti
     return !notice_wanted(kind, r->message, r->notify) || settle_takes_notice(w, lane->shard);
 }
 
+/* When the next attempt comes: as the rule says that read the answer, but for who hears it again
+ * and again, else by the retry table. */
+static int64_t next_ms(const struct judge_batch *b, const struct judge_entry *e, int64_t now_ms,
+                       int64_t expires_ms)
+{
+    const struct config_rule *rule = e->outcome.rule;
+    int64_t at_ms;
+
+    if (rule == NULL || rule->retry_s == 0 || e->recipient->attempts > RULE_RETRIES)
+        return retry_next_ms(b->context->dest, e->recipient->attempts, now_ms, expires_ms,
+                             &b->worker->rng);
+    at_ms = now_ms + (int64_t)rule->retry_s * 1000;
+    return at_ms < expires_ms ? at_ms : expires_ms;
+}
+
 static void entry_defer(struct judge_batch *b, struct judge_entry *e)
 {
     struct worker *w = b->worker;
@@ -197,7 +220,7 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
     const struct config_destination *own;
 
     e->old_due_ms = r->due_ms;
-    r->due_ms = retry_next_ms(b->context->dest, r->attempts, now_ms, expires_ms, &w->rng);
+    r->due_ms = next_ms(b, e, now_ms, expires_ms);
     if (retry_expired(now_ms, expires_ms))
         r->due_ms = now_ms + NOTICE_WAIT_MS;
     if (e->outcome.class != OUTCOME_EXPIRED) /* it was tried */
@@ -381,7 +404,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
         return;
     }
     r->attempts++;
-    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, 0);
+    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL, 0);
     counter_add(&w->counters.delivered, 1);
     warmup_count(context->warmup, WARMUP_EVENT_DELIVERED);
     lane_settling(r);

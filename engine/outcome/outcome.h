@@ -13,11 +13,15 @@ enum outcome_class {
     OUTCOME_EXPIRED,  /* lifetime over; set by policy */
 };
 
+struct config_rule;
+
 struct outcome {
     enum outcome_class class;
     enum smtp_stage stage;
     bool local; /* the reply is our own words, not the peer's */
     struct smtp_reply reply;
+    /* The rule that read the reply, or NULL; valid while the outcome is judged. */
+    const struct config_rule *rule;
 };
 
 #endif

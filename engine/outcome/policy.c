@@ -14,6 +14,8 @@ static const struct policy policies[POLICY_EVENTS] = {
         {"refused: the host is not well", POLICY_ATTEMPT, false, false, POLICY_RUN_COUNTS},
     [POLICY_SLOWER] =
         {"refused: asks for less, or names a block list", POLICY_ATTEMPT, true, true, POLICY_RUN_COUNTS},
+    [POLICY_PAUSED] =
+        {"refused: a rule suspends the source or the site", POLICY_ATTEMPT, true, false, POLICY_RUN_COUNTS},
     [POLICY_SESSION_END] =
         {"refused: 421 or 503 in a transaction", POLICY_ATTEMPT, true, false, POLICY_RUN_COUNTS},
     [POLICY_POLITE_END] =
@@ -47,6 +49,8 @@ enum policy_event policy_of_refusal(const struct verdict *v, enum smtp_stage sta
 {
     if (v->class == OUTCOME_DELIVERED)
         return POLICY_TAKEN;
+    if (v->paused)
+        return POLICY_PAUSED;
     if (v->goodbye && between && stage == SMTP_STAGE_MAIL)
         return v->slow_down ? POLICY_POLITE_SLOWER : POLICY_POLITE_END;
     if (v->too_many)

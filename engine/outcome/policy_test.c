@@ -92,9 +92,21 @@ static void test_events(void **state)
     }
 }
 
+static void test_paused(void **state)
+{
+    struct verdict v = {
+        .class = OUTCOME_DEFERRED, .goodbye = true, .slow_down = true, .paused = true};
+
+    (void)state;
+    assert_int_equal(policy_of_refusal(&v, SMTP_STAGE_MAIL, true), POLICY_PAUSED);
+    v.class = OUTCOME_DELIVERED;
+    assert_int_equal(policy_of_refusal(&v, SMTP_STAGE_MAIL, true), POLICY_TAKEN);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_document),
+                                       cmocka_unit_test(test_paused),
                                        cmocka_unit_test(test_events)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

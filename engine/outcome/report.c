@@ -39,13 +39,8 @@ static void put_text_or_null(struct buf *out, const char *text)
 
 /* --- parts --- */
 
-static void put_response(struct buf *out, const struct report_event *e)
+static void put_reply(struct buf *out, const struct smtp_reply *reply)
 {
-    const struct smtp_reply *reply = e->reply;
-
-    LITERAL(out, ",\"response\":{\"code\":");
-    /* The field is never null at KumoMTA: a reception without words of its own was accepted. */
-    buf_put_u64(out, reply != NULL ? reply->code : e->type == REPORT_RECEPTION ? 250 : 0);
     if (reply == NULL || reply->enhanced.class == 0) {
         LITERAL(out, ",\"enhanced_code\":null");
     } else {
@@ -56,6 +51,16 @@ static void put_response(struct buf *out, const struct report_event *e)
         buf_putc(out, '}');
     }
     TEXT(out, "content", reply == NULL ? STR("") : (struct str){reply->text, reply->text_len});
+}
+
+static void put_response(struct buf *out, const struct report_event *e)
+{
+    const struct smtp_reply *reply = e->reply;
+
+    LITERAL(out, ",\"response\":{\"code\":");
+    /* The field is never null at KumoMTA: a reception without words of its own was accepted. */
+    buf_put_u64(out, reply != NULL ? reply->code : e->type == REPORT_RECEPTION ? 250 : 0);
+    put_reply(out, reply);
     TEXT_OR_NULL(out, "command", e->command);
     buf_putc(out, '}');
 }
@@ -222,6 +227,11 @@ static void put_own(struct buf *out, const struct report_event *e)
     NUMBER(out, "transaction_ms", e->transaction_ms);
     if (e->type == REPORT_TRANSIENT)
         NUMBER(out, "next_attempt", e->next_attempt_ms / 1000);
+    if (e->rule != NULL) {
+        TEXT(out, "rule", str_of(e->rule));
+        if (e->no_suppression)
+            LITERAL(out, ",\"suppress\":false");
+    }
     if (e->signers.len > 0) {
         NAME(out, "dkim");
         buf_put_str(out, e->signers);
@@ -321,5 +331,32 @@ void report_warmup(struct buf *out, const struct report_warmup *w)
     NUMBER(out, "next_stage", w->next_stage + 1);
     put_cap(out, "next_cap", w->next_cap);
     TEXT(out, "nodeid", str_of(w->node_id));
+    LITERAL(out, "}\n");
+}
+
+/* --- rules --- */
+
+void report_rule(struct buf *out, const struct report_rule *r)
+{
+    LITERAL(out, "{\"type\":\"Rule\"");
+    NUMBER(out, "timestamp", r->timestamp_ms / 1000);
+    TEXT(out, "rule", str_of(r->rule));
+    TEXT(out, "site", r->site);
+    TEXT(out, "provider", str_of(r->provider));
+    TEXT(out, "egress_source", str_of(r->source));
+    LITERAL(out, ",\"response\":{\"code\":");
+    buf_put_u64(out, r->reply->code);
+    put_reply(out, r->reply);
+    buf_putc(out, '}');
+    if (r->scope != NULL) {
+        LITERAL(out, ",\"suspended\":{\"scope\":");
+        buf_put_json(out, str_of(r->scope));
+        TEXT(out, "name", str_of(r->name));
+        NUMBER(out, "until", r->until_ms / 1000);
+        buf_putc(out, '}');
+    }
+    NAME(out, "alarm");
+    buf_puts(out, r->alarm ? "true" : "false");
+    TEXT(out, "nodeid", str_of(r->node_id));
     LITERAL(out, "}\n");
 }

@@ -52,6 +52,8 @@ struct report_event {
     const char *user;               /* who has logged in, or tried to; or NULL */
     const struct report_tls *tls;   /* or NULL */
     const char *classification;     /* bounce_classification, or NULL */
+    const char *rule;               /* that read the reply, or NULL */
+    bool no_suppression;            /* by the rule: the reply says nothing of the address */
     uint64_t size;
     /* Stage times in ms, 0 = not reached: waiting in the queue, connecting, the transaction. */
     uint32_t connect_ms, transaction_ms;
@@ -74,6 +76,16 @@ struct report_warmup {
     uint32_t next_stage, next_cap; /* next_stage from 0, as in past */
 };
 void report_warmup(struct buf *out, const struct report_warmup *w);
+/* A rule suspended something, or raised an alarm (docs/records.md, Rule). */
+struct report_rule {
+    const char *node_id, *rule, *provider, *source;
+    struct str site;
+    const struct smtp_reply *reply;
+    int64_t timestamp_ms, until_ms;
+    const char *scope, *name; /* of the suspension; NULL: there is none */
+    bool alarm;
+};
+void report_rule(struct buf *out, const struct report_rule *r);
 const char *report_type_name(enum report_type type);
 
 #endif

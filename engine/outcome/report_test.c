@@ -385,12 +385,61 @@ static void check_warmup(const char *line)
     buf_done(&b);
 }
 
+/* The documented line of a rule, from the same facts. */
+static void check_rule(const char *line)
+{
+    struct smtp_reply reply = {.code = 421, .enhanced = {4, 7, 28}};
+    const struct report_rule r = {.node_id = "mail1.example.jp",
+                                  .rule = "google-source",
+                                  .provider = "google",
+                                  .source = "default",
+                                  .site = STR("gmail-smtp-in.l.google.com"),
+                                  .reply = &reply,
+                                  .timestamp_ms = INT64_C(1795308559456),
+                                  .until_ms = INT64_C(1795309159456),
+                                  .scope = "source_site",
+                                  .name = "default@gmail-smtp-in.l.google.com"};
+    struct buf b = {0};
+
+    reply.text_len = (uint16_t)snprintf(
+        reply.text, sizeof(reply.text),
+        "Gmail has detected an unusual rate of email originating from your IP address");
+    report_rule(&b, &r);
+    buf_putc(&b, 0);
+    assert_string_equal((const char *)b.data, line);
+    buf_done(&b);
+}
+
+static void test_rule_fields(void **state)
+{
+    struct message m = make_message();
+    struct report_event e = make_event(&m, NULL);
+    struct buf b = {0};
+    json_t *o;
+
+    (void)state;
+    e.rule = "docomo-filter";
+    e.no_suppression = true;
+    report_line(&b, &e);
+    o = parse_line(&b);
+    assert_string_equal(json_string_value(json_object_get(o, "rule")), "docomo-filter");
+    assert_true(json_is_false(json_object_get(o, "suppress")));
+    json_decref(o);
+    buf_clear(&b);
+    e.no_suppression = false;
+    report_line(&b, &e);
+    o = parse_line(&b);
+    assert_null(json_object_get(o, "suppress"));
+    json_decref(o);
+    buf_done(&b);
+}
+
 static void test_documented(void **state)
 {
     FILE *f = fopen(TEST_SOURCE_DIR "/../../docs/records.md", "r");
     unsigned seen = 0;
     char line[4096];
-    bool warmup = false;
+    bool warmup = false, rule = false;
 
     (void)state;
     assert_non_null(f);
@@ -409,6 +458,12 @@ static void test_documented(void **state)
             json_decref(o);
             continue;
         }
+        if (strcmp(type, "Rule") == 0) { /* likewise */
+            check_rule(line);
+            rule = true;
+            json_decref(o);
+            continue;
+        }
         check_types(o);
         for (unsigned t = REPORT_RECEPTION; t <= REPORT_REJECTION; t++)
             if (strcmp(type, report_type_name((enum report_type)t)) == 0)
@@ -416,7 +471,7 @@ static void test_documented(void **state)
         json_decref(o);
     }
     fclose(f);
-    assert_true(warmup);
+    assert_true(warmup && rule);
     for (unsigned t = REPORT_RECEPTION; t <= REPORT_REJECTION; t++)
         if (t != REPORT_ADMIN_REBIND && t != REPORT_DELAYED)
             assert_true((seen >> t & 1) != 0);
@@ -429,7 +484,7 @@ int main(void)
         cmocka_unit_test(test_every_type_sparse), cmocka_unit_test(test_rejection),
         cmocka_unit_test(test_addresses),         cmocka_unit_test(test_meta),
         cmocka_unit_test(test_hostile_bytes),     cmocka_unit_test(test_hostile_long),
-        cmocka_unit_test(test_documented),
+        cmocka_unit_test(test_rule_fields),       cmocka_unit_test(test_documented),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

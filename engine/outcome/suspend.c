@@ -213,16 +213,27 @@ static void on_order(struct worker *w, struct worker_note *note)
     changes_go_on(w);
 }
 
-void suspend_submit(struct shared *all, const struct suspend_order *order)
+static void submit(struct shared *all, struct worker *from, const struct suspend_order *order)
 {
     struct suspend_change *c = change_new(all, order);
 
     if (c == NULL) {
-        order->on_done(order->arg, -ENOMEM);
+        if (order->on_done != NULL)
+            order->on_done(order->arg, -ENOMEM);
         return;
     }
     c->note.run = on_order;
-    worker_post(all, NULL, c->owner->index, &c->note);
+    worker_post(all, from, c->owner->index, &c->note);
+}
+
+void suspend_submit(struct shared *all, const struct suspend_order *order)
+{
+    submit(all, NULL, order);
+}
+
+void suspend_submit_from(struct worker *w, const struct suspend_order *order)
+{
+    submit(w->shared, w, order);
 }
 
 void suspend_open(struct worker *w)

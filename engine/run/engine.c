@@ -162,7 +162,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
     e->threads = calloc(e->shared.workers_len, sizeof(*e->threads));
     if (e->shared.workers == NULL || e->threads == NULL || clients_init(&e->shared.clients) < 0 ||
         logins_init(&e->shared.logins) < 0 || sources_init(&e->shared.sources) < 0 ||
-        governor_open(&e->shared.governor) < 0) {
+        tally_open(&e->shared.tally) < 0 || governor_open(&e->shared.governor) < 0) {
         buf_puts(error, "out of memory");
         return -ENOMEM;
     }
@@ -411,6 +411,7 @@ void engine_close(struct engine *e)
     clients_done(&e->shared.clients);
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
+    tally_close(&e->shared.tally);
     sources_done(&e->shared.sources);
     warmup_done(&e->shared.warmup);
     pthread_barrier_destroy(&e->barrier);

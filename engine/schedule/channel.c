@@ -254,6 +254,33 @@ bool channel_is_lowered(const struct channel *c)
            (c->rollup != NULL && governor_is_lowered(c->rollup->entry, now_ns));
 }
 
+bool channel_source_suspended(const struct site *site, const struct config_source *source)
+{
+    struct suspensions *all = &site->worker->shared->suspensions;
+    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_SOURCE] = str_of(source->name)};
+    char at_site[SUSPENSION_NAME_MAX + 1];
+
+    if (suspensions_count(all) == 0)
+        return false;
+    suspension_name(at_site, str_of(source->name), str_of(site->name));
+    names[SUSPENSION_SOURCE_SITE] = str_of(at_site);
+    return suspensions_of(all, names) != 0;
+}
+
+/* The site asked for a pause of the source: what follows it begins with one session. Each look
+ * within the pause says so anew, and none behind it, when sessions work. */
+static void recovery_begin(const struct channel *c)
+{
+    struct suspension one;
+    char at_site[SUSPENSION_NAME_MAX + 1];
+
+    suspension_name(at_site, str_of(c->source->name), str_of(c->site->name));
+    if (suspensions_find(&c->site->worker->shared->suspensions, SUSPENSION_SOURCE_SITE,
+                         str_of(at_site), &one) &&
+        one.until_ms > one.since_ms)
+        governor_recover(channel_told(c), (uint32_t)((one.until_ms - one.since_ms + 999) / 1000));
+}
+
 static bool is_suspended(struct channel *c)
 {
     struct worker *w = c->site->worker;
@@ -261,8 +288,9 @@ static bool is_suspended(struct channel *c)
     if (c->suspensions_changed == w->suspensions_changed)
         return c->suspended;
     c->suspensions_changed = w->suspensions_changed;
-    c->suspended =
-        suspensions_hold(&w->shared->suspensions, SUSPENSION_SOURCE, str_of(c->source->name));
+    c->suspended = channel_source_suspended(c->site, c->source);
+    if (c->suspended)
+        recovery_begin(c);
     return c->suspended;
 }
 

@@ -98,6 +98,8 @@ const struct config_destination *channel_quiet(struct channel *c);
 enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms);
 /* The channel takes part in the turns of its supplies as channel_shut() says now. True: it does. */
 bool channel_look(struct channel *c);
+/* Whether source is suspended, at all or at site. */
+bool channel_source_suspended(const struct site *site, const struct config_source *source);
 /* A bit for each family that it may connect over; see source_families(). */
 static inline uint8_t channel_families(const struct channel *c)
 {

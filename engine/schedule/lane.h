@@ -78,7 +78,7 @@ struct lane {
     uint16_t name_len;
     uint8_t state;                /* enum lane_state; lane_set_state() */
     uint8_t scan;                 /* enum lane_scan; lane_set_scan() */
-    uint8_t suspensions;          /* bit per scope in which an operator has suspended the lane */
+    uint16_t suspensions;         /* bit per scope in which the lane is suspended */
     bool held;                    /* in supply->shut or waking: supply_holds() */
     uint32_t suspensions_changed; /* the worker's count of changes when suspensions was looked up */
     char name[];

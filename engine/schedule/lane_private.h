@@ -52,7 +52,11 @@ void lane_load_want(struct lane *lane, int64_t now_ms);
 /* --- lane_suspend.c --- */
 
 /* The names by which lane may be suspended, one per scope. */
-void lane_suspension_names(const struct lane *lane, struct str names[SUSPENSION_SCOPES]);
+struct lane_names_at_site {
+    char campaign[SUSPENSION_NAME_MAX + 1], tenant[SUSPENSION_NAME_MAX + 1];
+};
+void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *at_site,
+                           struct str names[SUSPENSION_SCOPES]);
 
 /* --- lane_route.c --- */
 

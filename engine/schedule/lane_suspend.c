@@ -1,4 +1,4 @@
-/* Lanes that an operator suspended: which are, and how each hears of a change.
+/* Lanes that an operator or a rule suspended: which are, and how each hears of a change.
  *
  * A worker counts the changes that it has heard of, and a lane remembers the count at its last
  * look into the table. So whoever asks lane_suspended() gets the present answer from the change on,
@@ -10,31 +10,41 @@
 
 #define WALK_WORK 4000 /* of a turn: lanes, and recipients that go back */
 
-void lane_suspension_names(const struct lane *lane, struct str names[SUSPENSION_SCOPES])
+void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *at_site,
+                           struct str names[SUSPENSION_SCOPES])
 {
+    at_site->campaign[0] = at_site->tenant[0] = '\0';
     names[0] = STR("");
     names[SUSPENSION_DOMAIN] = lane_domain(lane);
     names[SUSPENSION_CAMPAIGN] = lane->names == NULL ? STR("") : lane->names->campaign;
     names[SUSPENSION_TENANT] = lane_tenant(lane);
     names[SUSPENSION_SITE] = lane->site == NULL ? STR("") : str_of(lane->site->name);
-    names[SUSPENSION_SOURCE] = STR(""); /* the mail of a source goes by the others of its pool */
+    /* The mail of a source goes by the others of its pool. */
+    names[SUSPENSION_SOURCE] = names[SUSPENSION_SOURCE_SITE] = STR("");
+    if (lane->site != NULL) {
+        suspension_name(at_site->campaign, names[SUSPENSION_CAMPAIGN], names[SUSPENSION_SITE]);
+        suspension_name(at_site->tenant, names[SUSPENSION_TENANT], names[SUSPENSION_SITE]);
+    }
+    names[SUSPENSION_CAMPAIGN_SITE] = str_of(at_site->campaign);
+    names[SUSPENSION_TENANT_SITE] = str_of(at_site->tenant);
 }
 
 void lane_suspensions_look(struct lane *lane)
 {
     struct suspensions *all = &lane->worker->shared->suspensions;
     struct str names[SUSPENSION_SCOPES];
+    struct lane_names_at_site at_site;
 
     lane->suspensions_changed = lane->worker->suspensions_changed;
     lane->suspensions = 0;
     if (suspensions_count(all) == 0)
         return;
-    lane_suspension_names(lane, names);
-    lane->suspensions = (uint8_t)suspensions_of(all, names);
+    lane_suspension_names(lane, &at_site, names);
+    lane->suspensions = (uint16_t)suspensions_of(all, names);
     /* A set of exchangers may have been suspended before a provider of them was known. */
     if (lane->site != NULL && lane->site->provider != NULL) {
         names[SUSPENSION_SITE] = str_of(lane->site->exchangers_name);
-        lane->suspensions |= (uint8_t)suspensions_of(all, names);
+        lane->suspensions |= (uint16_t)suspensions_of(all, names);
     }
 }
 

@@ -67,14 +67,20 @@ static void session_wait(const struct channel *c, struct lane_wait *out)
     }
 }
 
-/* A source of s that an operator has suspended. */
+/* A source of s that is suspended. */
 static bool source_suspension(const struct supply *s, struct suspension *out)
 {
     struct suspensions *all = &s->site->worker->shared->suspensions;
+    char at_site[SUSPENSION_NAME_MAX + 1];
 
-    for (uint32_t i = 0; i < s->seats_len && suspensions_count(all) > 0; i++)
-        if (suspensions_find(all, SUSPENSION_SOURCE, str_of(s->seats[i].source->name), out))
+    for (uint32_t i = 0; i < s->seats_len && suspensions_count(all) > 0; i++) {
+        struct str source = str_of(s->seats[i].source->name);
+
+        suspension_name(at_site, source, str_of(s->site->name));
+        if (suspensions_find(all, SUSPENSION_SOURCE, source, out) ||
+            suspensions_find(all, SUSPENSION_SOURCE_SITE, str_of(at_site), out))
             return true;
+    }
     return false;
 }
 
@@ -167,12 +173,13 @@ static bool suspended(struct lane *lane, struct suspension *out)
 {
     struct suspensions *all = &lane->worker->shared->suspensions;
     struct str names[SUSPENSION_SCOPES];
+    struct lane_names_at_site at_site;
     struct suspension one;
 
     *out = (struct suspension){0};
     if (suspensions_count(all) == 0)
         return false;
-    lane_suspension_names(lane, names);
+    lane_suspension_names(lane, &at_site, names);
     for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++)
         if (names[scope].len != 0 && suspensions_find(all, scope, names[scope], &one))
             keep_longer(out, &one);
@@ -245,7 +252,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
         [LANE_WAIT_NONE] = "its turn",
         [LANE_WAIT_DRAINING] = "a restart",
         [LANE_WAIT_DISK] = "room in the store",
-        [LANE_WAIT_SUSPENDED] = "the end of a suspension by the operator",
+        [LANE_WAIT_SUSPENDED] = "the end of a suspension",
         [LANE_WAIT_BACK_OFF] = "the end of the destination's back-off",
         [LANE_WAIT_NO_ROUTE] = "a route to its domain",
         [LANE_WAIT_MEMORY] = "memory",

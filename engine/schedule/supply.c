@@ -283,17 +283,19 @@ void seat_pay(struct seat *seat)
 }
 
 /* A seat without a channel takes part unless its source may not send at all. */
-static bool seat_is_usable(const struct supply *s, const struct seat *seat)
+static bool seat_is_usable(const struct supply *s, struct seat *seat)
 {
     struct shared *all = s->site->worker->shared;
 
+    /* A channel that sees the pause knows how little may go behind it. */
+    if (seat->channel == NULL && channel_source_suspended(s->site, seat->source))
+        (void)seat_channel(seat);
     if (seat->channel != NULL) {
         uint64_t until_ms;
 
         return !channel_shut_is_source(channel_shut(seat->channel, &until_ms));
     }
-    return !suspensions_hold(&all->suspensions, SUSPENSION_SOURCE, str_of(seat->source->name)) &&
-           source_families(sources_get(&all->sources, seat->source)) != 0;
+    return source_families(sources_get(&all->sources, seat->source)) != 0;
 }
 
 /* Of a bound supply one seat takes part: the first from the bound one on whose source can send. */

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "limits/governor.h"
+#include "limits/tally.h"
 #include "limits/warmup.h"
 #include "queue/queue.h"
 #include "worker/clients.h"
@@ -27,6 +28,7 @@ struct shared {
     struct clients clients; /* sessions per client address */
     struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
+    struct tally tally; /* of refusals that rules count */
     struct sources sources;
     struct warmup warmup;
     struct worker *workers;

@@ -15,11 +15,15 @@ struct entry {
     struct suspension one;
 };
 
-static const char *const scope_names[SUSPENSION_SCOPES] = {[SUSPENSION_DOMAIN] = "domain",
-                                                           [SUSPENSION_CAMPAIGN] = "campaign",
-                                                           [SUSPENSION_TENANT] = "tenant",
-                                                           [SUSPENSION_SITE] = "site",
-                                                           [SUSPENSION_SOURCE] = "source"};
+static const char *const scope_names[SUSPENSION_SCOPES] = {
+    [SUSPENSION_DOMAIN] = "domain",
+    [SUSPENSION_CAMPAIGN] = "campaign",
+    [SUSPENSION_TENANT] = "tenant",
+    [SUSPENSION_SITE] = "site",
+    [SUSPENSION_SOURCE] = "source",
+    [SUSPENSION_SOURCE_SITE] = "source_site",
+    [SUSPENSION_CAMPAIGN_SITE] = "campaign_site",
+    [SUSPENSION_TENANT_SITE] = "tenant_site"};
 
 const char *suspension_scope_name(enum suspension_scope scope)
 {
@@ -32,6 +36,13 @@ enum suspension_scope suspension_scope_of(struct str name)
         if (str_eq(str_of(scope_names[scope]), name))
             return scope;
     return 0;
+}
+
+void suspension_name(char out[SUSPENSION_NAME_MAX + 1], struct str what, struct str site)
+{
+    out[0] = '\0';
+    if (what.len > 0)
+        snprintf(out, SUSPENSION_NAME_MAX + 1, "%.*s@%.*s", STR_FMT(what), STR_FMT(site));
 }
 
 /* --- the table --- */

@@ -22,11 +22,15 @@ enum suspension_scope {
     SUSPENSION_TENANT,
     SUSPENSION_SITE,
     SUSPENSION_SOURCE, /* the source sends nothing: its mail goes by the others of its pool */
+    /* At one site, named "WHAT@SITE": rules' (outcome/rule_act.h). */
+    SUSPENSION_SOURCE_SITE,
+    SUSPENSION_CAMPAIGN_SITE,
+    SUSPENSION_TENANT_SITE,
     SUSPENSION_SCOPES
 };
 
 #define SUSPENSIONS_MAX       10000
-#define SUSPENSION_NAME_MAX   255
+#define SUSPENSION_NAME_MAX   320 /* a source, campaign or tenant at a site */
 #define SUSPENSION_REASON_MAX 200
 #define SUSPENSION_WHO_MAX    64
 #define SUSPENSION_KEY_MAX    (2 + SUSPENSION_NAME_MAX)
@@ -46,6 +50,13 @@ struct suspensions {
     _Atomic uint32_t count;
 };
 
+/* Whether scope is of what goes to one site. */
+static inline bool suspension_is_at_site(enum suspension_scope scope)
+{
+    return scope >= SUSPENSION_SOURCE_SITE;
+}
+/* Writes "WHAT@SITE"; empty where what is. */
+void suspension_name(char out[SUSPENSION_NAME_MAX + 1], struct str what, struct str site);
 /* "domain"; NULL: there is no such scope. */
 const char *suspension_scope_name(enum suspension_scope scope);
 /* 0: none is called so. */

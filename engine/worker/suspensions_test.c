@@ -39,7 +39,10 @@ static uint32_t held_by(struct suspensions *s, const char *domain, const char *c
                                            [SUSPENSION_CAMPAIGN] = str_of(campaign),
                                            [SUSPENSION_TENANT] = str_of(tenant),
                                            [SUSPENSION_SITE] = str_of(site),
-                                           [SUSPENSION_SOURCE] = str_of(site)};
+                                           [SUSPENSION_SOURCE] = str_of(site),
+                                           [SUSPENSION_SOURCE_SITE] = str_of(site),
+                                           [SUSPENSION_CAMPAIGN_SITE] = str_of(campaign),
+                                           [SUSPENSION_TENANT_SITE] = str_of(tenant)};
 
     return suspensions_of(s, names);
 }

@@ -125,7 +125,7 @@ class Engine:
                 text = segment.read_text()
             # The last line of an open segment may be half written.
             found += [json.loads(line) for line in text.split("\n")[:-1]]
-        return [r for r in found if kind in (None, r["type"]) and recipient in (None, r["recipient"])]
+        return [r for r in found if kind in (None, r["type"]) and recipient in (None, r.get("recipient"))]
 
     def wait_records(self, kind, count=1, timeout_s=30, recipient=None):
         def enough():

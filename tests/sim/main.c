@@ -16,6 +16,7 @@
 #include "tests/sim/receiver.h"
 #include "tests/sim/sender.h"
 #include "tests/sim/sim.h"
+#include "tests/sim/throttle.h"
 
 #define LOOK_NS      (10 * SIM_S)
 #define SELF_TEST_TO 40
@@ -109,14 +110,17 @@ static void run_seed(uint64_t seed, const char *dir)
 
     log_set_level(verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
     signal(SIGABRT, on_abort);
-    world_bursts = seed % BURSTS_EVERY == 1;
-    world_signs = seed % SIGNS_EVERY == 2;
-    world_crowd = seed % CROWD_EVERY == 5 && !world_full; /* among those with bursts */
+    world_bursts = !world_recovery && seed % BURSTS_EVERY == 1;
+    world_signs = !world_recovery && seed % SIGNS_EVERY == 2;
+    world_crowd = !world_recovery && !world_full && /* among those with bursts */
+                  seed % CROWD_EVERY == 5;
     sim_begin(seed, verbose);
     run(dir);
     snprintf(records, sizeof(records), "%s/records", dir);
     ledger_check(records, &t);
     crowd_check();
+    if (world_recovery)
+        throttle_check();
     hash = sim_trace_hash();
     write_hash(dir, hash);
     printf("seed %llu: ok: %u messages, %u recipients (%u accepted): %u delivered, %u bounced, "
@@ -178,7 +182,10 @@ static bool child_end(struct child *c, uint64_t *hash)
     remove_all(c->dir);
     if (status != 0 && sim_sabotage == SABOTAGE_NONE)
         fprintf(stderr, "seed %llu failed; replay: sim%s --seed %llu --verbose\n",
-                (unsigned long long)c->seed, world_full ? " --full" : "",
+                (unsigned long long)c->seed,
+                world_full       ? " --full"
+                : world_recovery ? " --recovery"
+                                 : "",
                 (unsigned long long)c->seed);
     return status == 0;
 }
@@ -264,21 +271,20 @@ static int self_test(void)
 }
 
 static const char usage[] =
-    "usage: sim [--full] --seed N [--verbose] | [--full] --seeds A-B | --self-test\n"
+    "usage: sim [--full|--recovery] --seed N [--verbose] | [...] --seeds A-B | --self-test\n"
     "\n"
     "Runs the engine in a simulated world made from each seed and compares everybody's books.\n"
     "--full: in a store that has little room from the start, which one world in five has anyway.\n"
+    "--recovery: one provider asks for less, again and again, and watches how mail comes back.\n"
     "A failing seed prints what was violated and the end of its trace; it always replays.\n";
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
-                                            {"seeds", required_argument, NULL, 'r'},
-                                            {"verbose", no_argument, NULL, 'v'},
-                                            {"self-test", no_argument, NULL, 't'},
-                                            {"help", no_argument, NULL, 'h'},
-                                            {"full", no_argument, NULL, 'f'},
-                                            {NULL, 0, NULL, 0}};
+    static const struct option options[] = {
+        {"seed", required_argument, NULL, 's'}, {"seeds", required_argument, NULL, 'r'},
+        {"verbose", no_argument, NULL, 'v'},    {"self-test", no_argument, NULL, 't'},
+        {"help", no_argument, NULL, 'h'},       {"full", no_argument, NULL, 'f'},
+        {"recovery", no_argument, NULL, 'c'},   {NULL, 0, NULL, 0}};
     unsigned long long from = 0, to = 0;
     struct child child;
     unsigned failed;
@@ -294,6 +300,8 @@ int main(int argc, char **argv)
             verbose = true;
         else if (opt == 'f')
             world_full = true;
+        else if (opt == 'c')
+            world_recovery = true;
         else if (opt == 't')
             test = true;
         else {

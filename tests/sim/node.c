@@ -364,7 +364,7 @@ static void engine_make(struct engine *e)
         aligned_alloc(CACHE_LINE_BYTES, e->shared.workers_len * sizeof(*e->shared.workers));
     ASSERT(e->shared.workers != NULL && clients_init(&e->shared.clients) == 0 &&
            logins_init(&e->shared.logins) == 0 && governor_open(&e->shared.governor) == 0 &&
-           sources_init(&e->shared.sources) == 0 &&
+           sources_init(&e->shared.sources) == 0 && tally_open(&e->shared.tally) == 0 &&
            crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER) == 0);
     memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
@@ -513,6 +513,7 @@ static void node_close(void)
     clients_done(&e->shared.clients);
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
+    tally_close(&e->shared.tally);
     sources_done(&e->shared.sources);
     warmup_done(&e->shared.warmup);
     config_unref(e->config);
@@ -703,6 +704,11 @@ static void plan(enum action_kind kind, uint64_t within_ns)
     a->kind = kind;
     a->event.run = on_action;
     sim_in(&a->event, sim_draw(within_ns));
+}
+
+void node_kill_within(uint64_t ns)
+{
+    plan(ACTION_KILL, ns);
 }
 
 void node_begin(const char *dir)

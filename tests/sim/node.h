@@ -4,6 +4,7 @@
 #define HAYAUMA_TESTS_SIM_NODE_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Draws when what happens to the engine, and starts it. dir: an empty directory. */
 void node_begin(const char *dir);
@@ -11,6 +12,8 @@ void node_begin(const char *dir);
 void node_check(void);
 /* No recipient is stored any more, and nothing more will happen to the engine. */
 bool node_empty(void);
+/* It is killed some time within ns, and starts again. */
+void node_kill_within(uint64_t ns);
 /* Ends it in order. */
 void node_drain(void);
 bool node_ended(void);

@@ -6,6 +6,7 @@
 #include "base/msgid.h"
 #include "smtp/server.h"
 #include "tests/sim/ledger.h"
+#include "tests/sim/throttle.h"
 #include "tests/sim/world.h"
 
 #define STALL_MAX_NS (900 * SIM_S)
@@ -26,6 +27,7 @@ struct receiver {
     struct ledger_rcpt *rcpts[RCPTS_MAX];
     uint32_t rcpts_len;
     bool null_sender;
+    bool worked;        /* it took a message */
     uint8_t mail_state; /* of the machine, with a transaction open */
     struct list taken;  /* acceptances that the engine has not seen answered */
 };
@@ -59,6 +61,8 @@ static void receiver_close(struct receiver *r, bool abort)
     r->end = NULL;
     sim_cancel(&r->answer);
     receivers.open[host_index(r->host)]--;
+    if (world_recovery)
+        throttle_closed();
     net_close(end, abort);
 }
 
@@ -268,6 +272,9 @@ static bool answer_message(struct receiver *r)
         answer_each(r);
         return true;
     }
+    if (world_recovery)
+        throttle_taken(!r->worked);
+    r->worked = true;
     smtp_server_answer(&r->server, &r->out, NULL);
     offset = r->end->sent_bytes + r->out.len;
     for (uint32_t i = 0; i < r->rcpts_len; i++)
@@ -283,6 +290,10 @@ static bool answer_mail(struct receiver *r)
     ledger_mail((const struct sockaddr *)&r->end->remote, r->host);
     r->rcpts_len = 0;
     r->null_sender = r->server.mail.sender.text.len == 0;
+    if (world_recovery && v == ACCEPT && throttle_refuses()) {
+        smtp_server_answer(&r->server, &r->out, THROTTLE_REPLY);
+        return true;
+    }
     sim_trace("mail %.*s at %u", STR_FMT(r->server.mail.sender.text), host_index(r->host));
     go_on = carry_out(r, v);
     if (v == ACCEPT)
@@ -464,6 +475,8 @@ static void on_accept(struct net_listener *l, struct net_end *end)
     end->on_seen = on_seen;
     receivers.all++;
     receivers.open[host_index(h)]++;
+    if (world_recovery)
+        throttle_opened();
     smtp_server_init(&r->server, &receivers.options[host_index(h)]);
     v = verdict_at(r, AT_BANNER);
     if (h->sessions_max != 0 && receivers.open[host_index(h)] > h->sessions_max)

@@ -158,6 +158,9 @@ static bool name_draw(struct engine *engine, struct suspension *what)
         if (world.sources_len > 0)
             snprintf(what->name, sizeof(what->name), "a%u", (unsigned)sim_draw(world.sources_len));
         return world.sources_len > 0;
+    case SUSPENSION_SOURCE_SITE: /* rules': throttle.c */
+    case SUSPENSION_CAMPAIGN_SITE:
+    case SUSPENSION_TENANT_SITE:
     case SUSPENSION_SCOPES:
         break;
     }

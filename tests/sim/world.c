@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 struct world world;
-bool world_full, world_bursts, world_signs, world_crowd;
+bool world_full, world_bursts, world_signs, world_crowd, world_recovery;
 
 #define TTL_S 60
 
@@ -183,6 +183,22 @@ static void engine_make(void)
     path_make(&world.sender_path, sim_chance(500));
 }
 
+/* Nothing else happens. */
+static void calm_make(void)
+{
+    world.fds_max = 10000;
+    world.memory_max = 64u << 20;
+    world.reload = world.refusals = false;
+    world.crashes = world.admin_jobs = world.suspensions = world.commit_fault_phases = 0;
+    world.rereads = world.pin_phases = 0;
+    world.map_filled = 0;
+    world.clock_jump_s = world.not_before_s_max = 0;
+    world.lifetime_s = 14400;
+    world.stall_ns = 100 * SIM_MS;
+    world.turn_ns = 60 * SIM_US;
+    world.rcpts_max = 1;
+}
+
 /* A site that takes only so much, and nothing else that could disturb who gets how much of it. */
 static void crowd_site_make(uint32_t index)
 {
@@ -218,29 +234,52 @@ static void crowd_make(uint32_t site)
     world.workers = draw(1, 2);
     world.shards = draw(2, 5);
     world.window = 500;
-    world.fds_max = 10000;
-    world.memory_max = 64u << 20;
+    calm_make();
     world.sources_len = 0;
-    world.reload = world.refusals = false;
-    world.crashes = world.admin_jobs = world.suspensions = world.commit_fault_phases = 0;
-    world.rereads = world.pin_phases = 0;
-    world.map_filled = 0;
-    world.clock_jump_s = world.not_before_s_max = 0;
-    world.lifetime_s = 14400;
-    world.stall_ns = 100 * SIM_MS;
-    world.turn_ns = 60 * SIM_US;
     world.disk_ns = sim_between(50 * SIM_US, 3 * SIM_MS);
     world.senders = 8;
     world.messages = 600;
-    world.rcpts_max = 1;
     world.load_ns = SIM_S;
     path_make(&world.sender_path, true);
+}
+
+#define RECOVERY_SESSIONS 6
+
+static void recovery_make(void)
+{
+    struct world_site *s = &world.sites[0];
+    struct world_host *h = &world.hosts[0];
+
+    engine_make();
+    calm_make();
+    world.disk_ns = SIM_MS;
+    world.retry_max_s = draw(20, 300);
+    world.messages = 1000;
+    world.load_ns = 10 * SIM_S;
+    world.sites_len = world.hosts_len = 1;
+    *s = (struct world_site){.name = "s0.test", .hosts = 1, .kind = true};
+    *h = (struct world_host){.v4 = true, .rcpts_max = 1000, .no_chunking = sim_chance(500)};
+    h->path = (struct net_path){.latency_ns = sim_between(20 * SIM_MS, 100 * SIM_MS),
+                                .segment_max = 9000,
+                                .window = 262144};
+    h->messages_max = sim_chance(500) ? 0 : draw(5, 20);
+    for (int i = 0; i < 2; i++)
+        s->sessions_max[i] = RECOVERY_SESSIONS;
+    world.domains_len = draw(1, 5);
+    for (uint32_t i = 0; i < world.domains_len; i++) {
+        world.domains[i] = (struct world_domain){.kind = ZONE_MX};
+        snprintf(world.domains[i].name, sizeof(world.domains[i].name), "d%u.test", i);
+    }
 }
 
 void world_make(void)
 {
     uint32_t sites = draw(2, 10), plain;
 
+    if (world_recovery) {
+        recovery_make();
+        return;
+    }
     engine_make();
     sources_make();
     while (world.sites_len < sites) {
@@ -607,6 +646,9 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
                    "dkim:\n  default: engine.test\n  keys:\n"
                    "    - {domain: engine.test, selector: s, file: %s/%s}\n",
                    dir, WORLD_KEY_FILE);
+    if (world_recovery) /* the shipped rules are read for its exchangers */
+        buf_printf(out, "providers: {google: {mx: [s0.test], sessions_max: %u}}\n",
+                   RECOVERY_SESSIONS);
     config_sources(out);
     buf_puts(out, "routes:\n  none.test: reject\n");
     for (uint32_t i = 0; i < world.domains_len; i++) {

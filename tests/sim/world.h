@@ -114,8 +114,9 @@ struct world {
 
 extern struct world world;
 /* Set before world_make(): every map is nearly full; applications pipeline many messages at once;
- * mail is signed; much mail for one domain comes at once, and otherwise nothing happens. */
-extern bool world_full, world_bursts, world_signs, world_crowd;
+ * mail is signed; much mail for one domain comes at once, or there is one provider, which asks for
+ * less (throttle.h), and otherwise nothing happens. */
+extern bool world_full, world_bursts, world_signs, world_crowd, world_recovery;
 #define WORLD_KEY_FILE "key.pem" /* in the node's directory, in a world that signs */
 
 void world_make(void);

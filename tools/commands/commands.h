@@ -29,6 +29,7 @@ int cmd_pool(int argc, char **argv);
 /* The actions of `hayauma source` that are about the engine's sources, not about load. */
 int cmd_sources(int argc, char **argv);
 int cmd_warmup(int argc, char **argv);
+int cmd_rules(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

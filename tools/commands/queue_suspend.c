@@ -13,7 +13,16 @@
 #include "tools/commands/commands.h"
 #include "tools/commands/screen.h"
 
-enum { OPT_CAMPAIGN = 300, OPT_TENANT, OPT_SITE, OPT_FOR, OPT_REASON };
+enum {
+    OPT_CAMPAIGN = 300,
+    OPT_TENANT,
+    OPT_SITE,
+    OPT_SOURCE_SITE,
+    OPT_CAMPAIGN_SITE,
+    OPT_TENANT_SITE,
+    OPT_FOR,
+    OPT_REASON
+};
 
 static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"queue", required_argument, NULL, 'q'},
@@ -21,6 +30,9 @@ static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"campaign", required_argument, NULL, OPT_CAMPAIGN},
                                       {"tenant", required_argument, NULL, OPT_TENANT},
                                       {"site", required_argument, NULL, OPT_SITE},
+                                      {"source-site", required_argument, NULL, OPT_SOURCE_SITE},
+                                      {"campaign-site", required_argument, NULL, OPT_CAMPAIGN_SITE},
+                                      {"tenant-site", required_argument, NULL, OPT_TENANT_SITE},
                                       {"for", required_argument, NULL, OPT_FOR},
                                       {"reason", required_argument, NULL, OPT_REASON},
                                       {"help", no_argument, NULL, 'h'},
@@ -75,6 +87,12 @@ static int take_option(struct suspend_options *o, bool suspends, int c)
         return set_scope(o, "tenant", optarg);
     case OPT_SITE:
         return set_scope(o, "site", optarg);
+    case OPT_SOURCE_SITE:
+        return set_scope(o, "source_site", optarg);
+    case OPT_CAMPAIGN_SITE:
+        return set_scope(o, "campaign_site", optarg);
+    case OPT_TENANT_SITE:
+        return set_scope(o, "tenant_site", optarg);
     case OPT_FOR:
         if (!suspends)
             return usage_error(o, "--for is of suspend");
@@ -185,7 +203,7 @@ static void print_one(const json_t *one)
     struct buf line = {0};
     size_t from;
 
-    buf_printf(&line, "%-8s ", reply_text(one, "scope"));
+    buf_printf(&line, "%-13s ", reply_text(one, "scope"));
     from = line.len;
     if (strcmp(reply_text(one, "scope"), "domain") == 0) {
         char *name = dns_name_readable(reply_text(one, "name"));
@@ -241,7 +259,7 @@ static int list(struct channel *ch, const struct suspend_options *o)
             reply_print(one);
         } else if (one != NULL) {
             if (!any)
-                printf("%-8s %-30s %10s %7s %7s %s\n", "WHAT", "NAME", "RECIPIENTS", "SINCE",
+                printf("%-13s %-30s %10s %7s %7s %s\n", "WHAT", "NAME", "RECIPIENTS", "SINCE",
                        "ENDS IN", "WHY");
             any = true;
             print_one(one);

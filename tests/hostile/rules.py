@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Answers that teach: what rules make of refusals, against servers that say them.
+
+rules.py [TEST...]"""
+
+import itertools
+import time
+
+from servers import Client, Server, USUAL, World, run, wait_until
+
+RATE = b"421 4.7.28 an unusual rate of mail from your IP address\r\n"
+
+
+def first(stage, *answers):
+    """A server that says these at the stage, one after the other, and then the usual."""
+    said = iter(answers)
+    return Server({stage: lambda peer: peer.sendall(next(said, USUAL[stage]))})
+
+
+class Timed(Server):
+    """Knows when sessions began, by address of the client."""
+
+    def __init__(self, answers):
+        self.began = []
+        super().__init__(answers)
+
+    def session(self, peer):
+        self.began.append((time.monotonic(), peer.getpeername()[0]))
+        super().session(peer)
+
+
+def made(rules, servers, **settings):
+    return World(servers, retry=settings.pop("retry", "1s"), rules=rules, **settings)
+
+
+def mail(campaign, tenant="acme"):
+    return (f"X-Hayauma-Campaign: {campaign}\r\nX-Hayauma-Tenant: {tenant}\r\n"
+            f"From: a@sender.example\r\n\r\nx\r\n").encode()
+
+
+def rule_records(world, rule):
+    return [r for r in world.engine.records("Rule") if r["rule"] == rule]
+
+
+def test_a_pause_outlives_a_crash():
+    """Nothing to the site until its time is over, whatever happens; what waited has lost no attempt."""
+    said = itertools.count()
+    server = Timed({"MAIL": lambda peer: peer.sendall(RATE if next(said) == 0 else USUAL["MAIL"])})
+    world = made({"busy": {"code": 421, "enhanced": "4.7.28", "suspend": "6s"}}, {"busy": server})
+    world.send("busy", "u0")
+    record, = wait_until("the record", lambda: rule_records(world, "busy"), 20,
+                         process=world.engine.process)
+    heard = time.monotonic()
+    assert record["suspended"]["scope"] == "source_site" and record["response"]["code"] == 421, record
+    assert record["suspended"]["name"].startswith("default@"), record
+    failure, = world.records("TransientFailure", "busy")
+    assert failure["rule"] == "busy" and failure["num_attempts"] == 1, failure
+    one, = wait_until("the suspension", lambda: world.engine.rows("queue", "suspensions"), 10)
+    assert one["who"] == "rule busy" and "4.7.28" not in one["name"], one
+    for i in range(1, 5):
+        world.send("busy", f"u{i}")
+    wait_until("the reason", lambda: {r.get("wait", {}).get("scope") for r in world.engine.rows(
+        "queue", "list", "busy.example")} == {"source_site"}, 10)
+    assert "source_site default@" in world.engine.command("queue", "list", "busy.example")
+    before = len(server.began)
+    world.books.stop()
+    world.engine.kill()
+    world.engine.start()
+    done = wait_until("deliveries", lambda: len(world.records("Delivery", "busy")) == 5 and
+                      world.records("Delivery", "busy"), 40, process=world.engine.process)
+    assert len(server.began) > before
+    assert all(at - heard > 4.5 for at, _ in server.began[before:]), (heard, server.began)
+    assert sorted(r["num_attempts"] for r in done) == [1, 1, 1, 1, 2], done
+    assert world.engine.command("queue", "suspensions") == ""
+    world.engine.stop()
+    world.sink.stop()
+
+
+def test_another_source_goes_on():
+    """Of two sources one is refused: the other takes its mail, and no recipient waits for the pause."""
+    server = Timed({"MAIL": lambda peer: peer.sendall(
+        RATE if peer.getpeername()[0] == "127.0.0.2" else USUAL["MAIL"])})
+    world = made({"busy": {"code": 421, "enhanced": "4.7.28", "suspend": "1h"}}, {"busy": server},
+                 sources={"a": {"ipv4": "127.0.0.2"}, "b": {"ipv4": "127.0.0.3"}},
+                 pools={"all": {"sources": {"a": {"weight": 1}, "b": {"weight": 1}}}})
+    world.send("busy", "u0")
+    world.send("busy", "u1")
+    wait_until("two deliveries", lambda: len(world.records("Delivery", "busy")) == 2, 20)
+    for i in range(2, 20):
+        world.send("busy", f"u{i}")
+    wait_until("deliveries", lambda: len(world.records("Delivery", "busy")) == 20, 20)
+    assert {r["egress_source"] for r in world.records("Delivery", "busy")} == {"b"}
+    assert len(rule_records(world, "busy")) <= 1
+    # By hand it goes again.
+    if rule_records(world, "busy"):
+        name = rule_records(world, "busy")[0]["suspended"]["name"]
+        world.engine.command("queue", "resume", "--source-site", name)
+        assert world.engine.command("queue", "suspensions") == ""
+    world.finish()
+
+
+def test_campaign_and_tenant():
+    """A campaign waits at that site only; mail without a campaign waits by its tenant."""
+    servers = {name: first("MAIL", b"421 4.7.28 one of your URL domains\r\n") for name in ("a", "b")}
+    well = Server({})
+    world = made({"links": {"code": 421, "text": ["URL domains"], "suspend": "1h", "scope": "campaign"}},
+                 {**servers, "well": well})
+
+    def submit(name, user, **more):
+        with Client(world.engine) as client:
+            client.expect(client.message(f"{user}@{name}.example", data=mail(**more)), 250)
+
+    submit("a", "u0", campaign="spring")
+    with Client(world.engine) as client:
+        client.expect(client.message("u0@b.example", data=b"X-Hayauma-Tenant: acme\r\n\r\nx\r\n"), 250)
+    wait_until("both", lambda: len(world.engine.rows("queue", "suspensions")) == 2, 20)
+    scopes = {(s["scope"], s["name"].split("@")[0]) for s in world.engine.rows("queue", "suspensions")}
+    assert scopes == {("campaign_site", "spring"), ("tenant_site", "acme")}, scopes
+    submit("a", "u1", campaign="spring")
+    submit("a", "u2", campaign="autumn")
+    submit("well", "u3", campaign="spring")
+    submit("b", "u4", campaign="x", tenant="acme")
+    submit("b", "u5", campaign="x", tenant="beta")
+    for name, user in (("a", "u2"), ("well", "u3"), ("b", "u5")):
+        wait_until(f"{user} at {name}", lambda n=name, u=user: [
+            r for r in world.records("Delivery", n) if r["recipient"].startswith(u)], 20)
+    assert [len(world.records("Delivery", n)) for n in ("a", "b")] == [1, 1]
+    world.finish()
+
+
+def test_what_recipients_get():
+    """A 5xx that defers, a 4xx that ends, a time to come again, a name, and nobody to be suppressed."""
+    rules = {"rate": {"code": 550, "text": ["frequency limited"], "outcome": "deferred",
+                      "suppress": False},
+             "never": {"code": "4xx", "text": ["will NOT succeed"], "outcome": "failed",
+                       "classification": "PolicyRelated"},
+             "again": {"code": 450, "text": ["come * later"], "retry": "2s"}}
+    servers = {"rate": first("RCPT", b"550 Ip frequency limited [x]\r\n"),
+               "never": first("MAIL", b"451 Retrying will NOT succeed\r\n"),
+               "again": first("RCPT", b"450 4.2.0 come back much later\r\n"),
+               "grey": first("RCPT", b"450 4.2.0 Greylisted, see postgrey\r\n")}
+    world = made(rules, servers, retry="1h")
+    for name in servers:
+        world.send(name)
+    bounce, = wait_until("a bounce", lambda: world.records("Bounce", "never"), 20)
+    assert bounce["response"]["code"] == 451 and bounce["bounce_classification"] == "PolicyRelated"
+    assert bounce["rule"] == "never" and "suppress" not in bounce, bounce
+    deferred, = wait_until("a deferral", lambda: world.records("TransientFailure", "rate"), 20)
+    assert deferred["response"]["code"] == 550 and deferred["rule"] == "rate", deferred
+    assert deferred["suppress"] is False, deferred
+    assert deferred["next_attempt"] - deferred["timestamp"] > 500, deferred  # its lifetime
+    wait_until("the second try", lambda: world.records("Delivery", "again"), 20)
+    grey, = wait_until("a grey list", lambda: world.records("TransientFailure", "grey"), 20)
+    assert grey["rule"] == "greylisting", grey
+    assert 355 <= grey["next_attempt"] - grey["timestamp"] <= 365, grey
+    world.finish()
+
+
+def test_alarm():
+    """With the third within the time, and once."""
+    server = Server({"RCPT": b"550 5.7.515 no\r\n"})
+    world = made({"auth": {"code": 550, "enhanced": "5.7.515", "alarm": True, "after": 3}},
+                 {"auth": server})
+    for i in range(2):
+        world.send("auth", f"u{i}")
+    wait_until("two bounces", lambda: len(world.records("Bounce", "auth")) == 2, 20)
+    assert "rule.alarm" not in world.engine.log()
+    for i in range(2, 9):
+        world.send("auth", f"u{i}")
+    wait_until("all bounces", lambda: len(world.records("Bounce", "auth")) == 9, 20)
+    assert world.engine.log().count("rule.alarm") == 1, world.engine.log()
+    alarm, = rule_records(world, "auth")
+    assert alarm["alarm"] is True and "suspended" not in alarm, alarm
+    world.finish()
+
+
+if __name__ == "__main__":
+    run(globals())

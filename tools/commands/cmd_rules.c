@@ -1,0 +1,272 @@
+/* hayauma rules: which rules read refusals, and which of them would read a given one. */
+#include <getopt.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config/config_value.h"
+#include "outcome/rules.h"
+#include "tools/commands/commands.h"
+
+static const char help_text[] =
+    "usage: hayauma rules [options]              the rules in the order in which they are asked\n"
+    "       hayauma rules 'REPLY' [options]      the one that reads such a reply\n"
+    "\n"
+    "Those of the configuration come first, then those that come with Hayauma. No engine is "
+    "needed.\n"
+    "\n"
+    "  -c, --config FILE       default: " CONFIG_FILE ", or no file if there is none\n"
+    "      --provider NAME     REPLY is of this provider ('hayauma warmup providers')\n"
+    "      --mx HOST           REPLY is of this exchanger\n"
+    "      --stage STAGE       and to: greeting, mail, rcpt, data, message (rcpt)\n"
+    "      --json              one object a line\n"
+    "  -h, --help              this text\n"
+    "\n"
+    "Examples:\n"
+    "  hayauma rules\n"
+    "  hayauma rules '421 4.7.28 unusual rate of email' --provider google\n"
+    "  hayauma rules '550 Unknown user a@docomo.ne.jp' --mx mfsmax.docomo.ne.jp --stage message\n"
+    "\n"
+    "Exit codes: 0 done, 1 no rule reads the reply, 2 wrong usage.\n";
+
+enum { OPT_PROVIDER = 300, OPT_MX, OPT_STAGE, OPT_JSON };
+
+static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
+                                      {"provider", required_argument, NULL, OPT_PROVIDER},
+                                      {"mx", required_argument, NULL, OPT_MX},
+                                      {"stage", required_argument, NULL, OPT_STAGE},
+                                      {"json", no_argument, NULL, OPT_JSON},
+                                      {"help", no_argument, NULL, 'h'},
+                                      {NULL, 0, NULL, 0}};
+
+struct options {
+    const char *file, *provider, *host, *reply;
+    enum smtp_stage stage;
+    bool json;
+};
+
+static const struct {
+    const char *word;
+    enum smtp_stage stage;
+} stages[] = {{"greeting", SMTP_STAGE_BANNER},
+              {"mail", SMTP_STAGE_MAIL},
+              {"rcpt", SMTP_STAGE_RCPT},
+              {"data", SMTP_STAGE_DATA},
+              {"message", SMTP_STAGE_BODY}};
+
+/* --- printing --- */
+
+static void put_list(struct buf *out, char *const *list, size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        buf_printf(out, "%s%s", i == 0 ? "" : "|", list[i]);
+}
+
+/* "google 421 4.7.28 \"your url domains\"". */
+static void put_sign(const struct config_rule *r, struct buf *out)
+{
+    put_list(out, r->providers, r->providers_len);
+    put_list(out, r->mx, r->mx_len);
+    if (out->len == 0)
+        buf_puts(out, "any");
+    if (r->stages != CONFIG_RULE_ANYWHERE)
+        buf_printf(out, " %s", r->stage_word);
+    if (r->code_word != NULL)
+        buf_printf(out, " %s", r->code_word);
+    if (r->enhanced_word != NULL)
+        buf_printf(out, " %s", r->enhanced_word);
+    if (r->texts_len > 0) {
+        buf_puts(out, " \"");
+        put_list(out, r->texts, r->texts_len);
+        buf_putc(out, '"');
+    }
+}
+
+static void put_action(const struct config_rule *r, struct buf *out)
+{
+    static const char *const scopes[] = {[CONFIG_RULE_SOURCE] = "source",
+                                         [CONFIG_RULE_SITE] = "site",
+                                         [CONFIG_RULE_CAMPAIGN] = "campaign",
+                                         [CONFIG_RULE_TENANT] = "tenant",
+                                         [CONFIG_RULE_DOMAIN] = "domain"};
+
+    if (r->outcome != CONFIG_RULE_AS_SAID)
+        buf_printf(out, ", %s", r->outcome_word);
+    if (r->suspend_s != 0) {
+        buf_printf(out, ", suspend %s ", scopes[r->scope]);
+        config_format_duration(out, (uint64_t)r->suspend_s * 1000);
+    }
+    if (r->slow_down)
+        buf_puts(out, ", slow down");
+    if (r->retry_s != 0) {
+        buf_puts(out, ", retry in ");
+        config_format_duration(out, (uint64_t)r->retry_s * 1000);
+    }
+    if (r->alarm)
+        buf_puts(out, ", alarm");
+    if (r->after > 1) {
+        buf_printf(out, " after %u within ", r->after);
+        config_format_duration(out, (uint64_t)r->within_s * 1000);
+    }
+    if (r->no_suppression)
+        buf_puts(out, ", no suppression");
+    if (r->classification != NULL)
+        buf_printf(out, ", %s", r->classification);
+}
+
+static void print_rule(void *arg, const struct config_rule *r)
+{
+    const struct options *o = arg;
+    struct buf sign = {0}, action = {0}, line = {0};
+    struct str does;
+
+    put_sign(r, &sign);
+    put_action(r, &action);
+    does = (struct str){(const char *)action.data + 2, action.len - 2};
+    if (o->json) {
+        buf_puts(&line, "{\"rule\":");
+        buf_put_json(&line, str_of(r->name));
+        buf_puts(&line, ",\"matches\":");
+        buf_put_json(&line, buf_str(&sign));
+        buf_puts(&line, ",\"does\":");
+        buf_put_json(&line, does);
+        buf_puts(&line, ",\"from\":");
+        buf_put_json(&line, str_of(r->from != NULL ? r->from : "configuration"));
+        buf_puts(&line, "}\n");
+    } else {
+        buf_printf(&line, "%-26s %.*s\n%-26s %.*s\n", r->name, STR_FMT(buf_str(&sign)), "",
+                   STR_FMT(does));
+        if (o->reply != NULL)
+            buf_printf(&line, "%-26s from %s\n", "",
+                       r->from != NULL ? r->from : "the configuration");
+    }
+    fwrite(line.data, 1, line.len, stdout);
+    buf_done(&sign);
+    buf_done(&action);
+    buf_done(&line);
+}
+
+/* --- reading --- */
+
+static bool parse_reply(const char *text, struct smtp_reply_parser *p)
+{
+    struct buf wire = {0};
+    size_t used;
+    bool ok;
+
+    buf_printf(&wire, "%s\r\n", text);
+    smtp_reply_parser_reset(p);
+    ok = smtp_reply_parse(p, wire.data, wire.len, &used) == SMTP_REPLY_DONE;
+    buf_done(&wire);
+    return ok && p->reply.code >= 400;
+}
+
+static int read_reply(const struct config *c, const struct options *o)
+{
+    struct smtp_reply_parser parser = {0};
+    struct rule_question q = {.host = o->host, .stage = o->stage, .reply = &parser.reply};
+    const struct config_rule *rule;
+
+    if (!parse_reply(o->reply, &parser)) {
+        fprintf(stderr, "hayauma rules: '%s' is no refusal; write '421 4.7.28 text'\n", o->reply);
+        return EXIT_USAGE;
+    }
+    q.provider = o->provider != NULL
+                     ? o->provider
+                     : config_provider_of(c, o->host != NULL ? str_of(o->host) : STR(""));
+    rule = rule_find(c, &q);
+    if (rule == NULL) {
+        fputs("no rule reads it\n", stderr);
+        return EXIT_FAILED;
+    }
+    print_rule((void *)(uintptr_t)o, rule);
+    return EXIT_OK;
+}
+
+static struct config *load(const struct options *o)
+{
+    struct config *c = NULL;
+    struct buf errors = {0};
+
+    if (o->file == NULL && access(CONFIG_FILE, R_OK) != 0)
+        return config_default();
+    if (config_load_file(o->file != NULL ? o->file : CONFIG_FILE, &c, &errors) != 0)
+        fwrite(errors.data, 1, errors.len, stderr);
+    buf_done(&errors);
+    return c;
+}
+
+static int usage_error(const char *what)
+{
+    fprintf(stderr, "hayauma rules: %s\n'hayauma rules --help' shows the options.\n", what);
+    return EXIT_USAGE;
+}
+
+static int take_stage(struct options *o)
+{
+    for (size_t i = 0; i < ARRAY_LEN(stages); i++) {
+        if (strcmp(stages[i].word, optarg) != 0)
+            continue;
+        o->stage = stages[i].stage;
+        return 0;
+    }
+    return usage_error("--stage is greeting, mail, rcpt, data or message");
+}
+
+/* 0; -1: --help. */
+static int options_parse(struct options *o, int argc, char **argv)
+{
+    int c, code = 0;
+
+    while (code == 0 && (c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            o->file = optarg;
+            break;
+        case OPT_PROVIDER:
+            o->provider = optarg;
+            break;
+        case OPT_MX:
+            o->host = optarg;
+            break;
+        case OPT_STAGE:
+            code = take_stage(o);
+            break;
+        case OPT_JSON:
+            o->json = true;
+            break;
+        case 'h':
+            return -1;
+        default:
+            fputs("'hayauma rules --help' shows the options.\n", stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (code == 0 && argc - optind > 1)
+        return usage_error("one REPLY, in quotes");
+    o->reply = optind < argc ? argv[optind] : NULL;
+    return code;
+}
+
+int cmd_rules(int argc, char **argv)
+{
+    struct options o = {.stage = SMTP_STAGE_RCPT};
+    int code = options_parse(&o, argc, argv);
+    struct config *c;
+
+    if (code < 0) {
+        fputs(help_text, stdout);
+        return EXIT_OK;
+    }
+    if (code != 0)
+        return code;
+    c = load(&o);
+    if (c == NULL)
+        return EXIT_FAILED;
+    if (o.reply != NULL)
+        code = read_reply(c, &o);
+    else
+        config_rules_visit(c, print_rule, &o);
+    config_unref(c);
+    return code;
+}
