@@ -30,6 +30,8 @@ static const struct command commands[] = {
     {"send", cmd_send, "send a message to one recipient or to a list"},
     {"sendmail", cmd_sendmail, "send a message from stdin, as sendmail does; mailq too"},
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
+    {"why", cmd_why, "what holds mail back, in a sentence or two"},
+    {"route", cmd_route, "where mail for an address would go, without sending"},
     {"status", cmd_status, "what the engine is doing, live"},
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
     {"pool", cmd_pool, "the pools and what is in them"},

@@ -476,6 +476,8 @@ void config_keep(const struct config *old, struct config *new, struct buf *canno
 
 /* NULL: the domain's own exchangers, by no route or by one that says `mx`. */
 const struct config_route *config_route_for(const struct config *c, struct str domain);
+/* Appends where the route leads, as the file has it. */
+void config_print_route(const struct config_route *route, struct buf *out);
 /* site may be empty (before routing). */
 const struct config_destination *config_destination_for(const struct config *c, struct str domain,
                                                         struct str site);
@@ -558,6 +560,9 @@ struct config_pool_question {
 /* The name of the pool that a rule chooses: header, campaign, tenant, sender domain, client's
  * network, listener, in this order. Empty: no rule does, the mail goes by default_pool. */
 struct str config_pool_chosen(const struct config *c, const struct config_pool_question *q);
+/* Appends which rule that is and where it stands: "campaigns['spring'].pool, hayauma.yaml:12". */
+void config_pool_rule_put(const struct config *c, const struct config_pool_question *q,
+                          struct buf *out);
 /* The pool of this name, or NULL. */
 const struct config_pool *config_pool_find(const struct config *c, struct str name);
 /* The same, but the default pool where there is none (any more). */

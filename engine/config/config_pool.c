@@ -7,6 +7,11 @@
 
 #define NAMED_DEFAULT "default"
 
+static const struct config_field *top_field(const char *name)
+{
+    return config_field_find(&config_schema, str_of(name));
+}
+
 /* --- finding --- */
 
 const struct config_source *config_source_find(const struct config *c, const char *name)
@@ -31,11 +36,22 @@ const struct config_pool *config_pool_for(const struct config *c, struct str nam
     return pool != NULL ? pool : c->default_pool;
 }
 
+/* A rule that chooses a pool: which list it is in, and which of the list. */
+struct pool_rule {
+    const char *pool; /* NULL: no rule does */
+    const char *list; /* "" of the message's header */
+    const char *key;
+    const void *base; /* that has the member 'pool' */
+    bool of_client;   /* base is one of the listener's clients */
+};
+
 /* The narrowest network of the listener that has the client and names a pool. */
-static const char *client_pool(const struct config_listener *l, const struct sockaddr *client)
+static void client_rule(const struct config_listener *l, const struct sockaddr *client,
+                        struct pool_rule *out)
 {
-    const char *pool = l->pool;
     int narrowest = -1;
+
+    *out = (struct pool_rule){l->pool, "listeners", l->name, l, false};
 
     for (size_t i = 0; i < l->clients_len; i++) {
         const struct config_client *c = &l->clients[i];
@@ -44,29 +60,72 @@ static const char *client_pool(const struct config_listener *l, const struct soc
             !config_network_match(&c->network, 1, client))
             continue;
         narrowest = c->network.prefix;
-        pool = c->pool;
+        *out = (struct pool_rule){c->pool, "listeners", l->name, c, true};
     }
-    return pool;
+}
+
+static void share_rule(const char *list, const struct config_share *share, struct pool_rule *out)
+{
+    *out = (struct pool_rule){share->pool, list, share->name, share, false};
+}
+
+/* The first rule that chooses; that of the header apart. */
+static struct pool_rule rule_find(const struct config *c, const struct config_pool_question *q)
+{
+    const struct config_owner *owner = (const struct config_owner *)c;
+    struct pool_rule rule = {0};
+
+    if (q->campaign.len > 0)
+        share_rule("campaigns", config_campaign(c, q->campaign), &rule);
+    if (rule.pool == NULL && q->tenant.len > 0)
+        share_rule("tenants", config_tenant(c, q->tenant), &rule);
+    if (rule.pool == NULL && c->senders_len > 0) {
+        uint32_t at = config_index_find(&owner->senders, q->sender_domain, STR(""));
+
+        if (at != CONFIG_NO_MATCH)
+            rule = (struct pool_rule){c->senders[at].pool, "senders", c->senders[at].pattern,
+                                      &c->senders[at], false};
+    }
+    if (rule.pool == NULL && q->listener != NULL)
+        client_rule(q->listener, q->client, &rule);
+    return rule;
 }
 
 struct str config_pool_chosen(const struct config *c, const struct config_pool_question *q)
 {
-    const struct config_owner *owner = (const struct config_owner *)c;
-    const char *pool;
+    struct pool_rule rule;
 
     if (q->header.len > 0)
         return q->header;
-    pool = q->campaign.len == 0 ? NULL : config_campaign(c, q->campaign)->pool;
-    if (pool == NULL && q->tenant.len > 0)
-        pool = config_tenant(c, q->tenant)->pool;
-    if (pool == NULL && c->senders_len > 0) {
-        uint32_t at = config_index_find(&owner->senders, q->sender_domain, STR(""));
+    rule = rule_find(c, q);
+    return rule.pool == NULL ? STR("") : str_of(rule.pool);
+}
 
-        pool = at == CONFIG_NO_MATCH ? NULL : c->senders[at].pool;
+void config_pool_rule_put(const struct config *c, const struct config_pool_question *q,
+                          struct buf *out)
+{
+    struct pool_rule rule;
+    unsigned line;
+
+    if (q->header.len > 0) {
+        buf_puts(out, "X-Hayauma-Pool");
+        return;
     }
-    if (pool == NULL && q->listener != NULL)
-        pool = client_pool(q->listener, q->client);
-    return pool == NULL ? STR("") : str_of(pool);
+    rule = rule_find(c, q);
+    if (rule.pool == NULL) {
+        buf_puts(out, "default_pool");
+        rule.base = c;
+        line = config_line_of(c, c, top_field("default_pool"));
+    } else {
+        const struct config_section *s = top_field(rule.list)->section;
+
+        if (rule.of_client)
+            s = config_field_find(s, STR("clients"))->section;
+        buf_printf(out, "%s['%s'].%spool", rule.list, rule.key, rule.of_client ? "clients." : "");
+        line = config_line_of(c, rule.base, config_field_find(s, STR("pool")));
+    }
+    if (line != 0)
+        buf_printf(out, ", %s:%u", c->file, line);
 }
 
 /* --- completing --- */
@@ -157,11 +216,6 @@ static void mistake(const struct checker *k, unsigned line, const char *fmt, ...
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
     k->tell(k->arg, line, text);
-}
-
-static const struct config_field *top_field(const char *name)
-{
-    return config_field_find(&config_schema, str_of(name));
 }
 
 /* Says that what, on line, names a pool that is not there. */

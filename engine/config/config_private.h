@@ -139,7 +139,6 @@ void config_finish(struct config *c);
 
 /* Appends a member as YAML; lists as [a, b]. */
 void config_print_member(const struct config_field *f, const void *base, struct buf *out);
-void config_print_route(const struct config_route *route, struct buf *out);
 /* The key of a map's item. */
 void config_print_key(const struct config_field *f, const void *item, struct buf *out);
 /* The file gives the member of f in base on this line. */

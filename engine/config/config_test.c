@@ -684,24 +684,82 @@ static void test_many_sites(void **state)
     buf_done(&errors);
 }
 
+/* Which rule chooses a pool, and where it stands; where a limit is set. */
+static void test_origins(void **state)
+{
+    static const char text[] = "sources: {a: {ipv4: 192.0.2.1}}\n"
+                               "pools: {x: {sources: {a: {}}}, y: {sources: {a: {}}}}\n"
+                               "default_pool: x\n"
+                               "campaigns: {spring: {weight: 2}, autumn: {pool: y}}\n"
+                               "tenants:\n"
+                               "  acme:\n"
+                               "    pool: y\n"
+                               "senders: {example.com: {pool: y}}\n"
+                               "listeners:\n"
+                               "  - {listen: \"127.0.0.1:25\", name: door, pool: y,\n"
+                               "     clients: {10.0.0.0/8: {\n"
+                               "       pool: x}}}\n"
+                               "destinations:\n"
+                               "  \"*\": {rate: 5/s}\n"
+                               "  example.com:\n"
+                               "    rate: 1/s\n";
+    struct sockaddr_in near = {.sin_family = AF_INET}, far = near;
+    struct config *c = NULL;
+    struct buf got = {0};
+
+    (void)state;
+    load_text(text, &c);
+    near.sin_addr.s_addr = htonl(0x0a000001);
+    far.sin_addr.s_addr = htonl(0xc0000201);
+    const struct {
+        struct config_pool_question q;
+        const char *rule, *pool;
+    } cases[] = {
+        {{.header = STR("x"), .campaign = STR("autumn")}, "X-Hayauma-Pool", "x"},
+        {{.campaign = STR("autumn"), .tenant = STR("acme")},
+         "campaigns['autumn'].pool, test.yaml:4",
+         "y"},
+        {{.campaign = STR("spring"), .tenant = STR("acme")},
+         "tenants['acme'].pool, test.yaml:7",
+         "y"},
+        {{.sender_domain = STR("example.com")}, "senders['example.com'].pool, test.yaml:8", "y"},
+        {{.listener = c->listeners, .client = (struct sockaddr *)&far},
+         "listeners['door'].pool, test.yaml:10",
+         "y"},
+        {{.listener = c->listeners, .client = (struct sockaddr *)&near},
+         "listeners['door'].clients.pool, test.yaml:12",
+         "x"},
+        {{.tenant = STR("nobody")}, "default_pool, test.yaml:3", ""},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        config_pool_rule_put(c, &cases[i].q, &got);
+        assert_true(str_eq(buf_str(&got), str_of(cases[i].rule)));
+        assert_true(str_eq(config_pool_chosen(c, &cases[i].q), str_of(cases[i].pool)));
+        buf_clear(&got);
+    }
+    config_origin_put(c, config_destination_for(c, STR("example.com"), STR("")), "rate", &got);
+    assert_true(str_eq(buf_str(&got), STR("test.yaml:16 (destinations['example.com'].rate)")));
+    buf_clear(&got);
+    config_origin_put(c, config_destination_for(c, STR("example.net"), STR("")), "rate", &got);
+    assert_true(str_eq(buf_str(&got), STR("test.yaml:14 (destinations['*'].rate)")));
+    buf_clear(&got);
+    config_origin_put(c, config_destination_for(c, STR("example.com"), STR("")), "tls", &got);
+    assert_true(str_eq(buf_str(&got), STR("default")));
+    buf_done(&got);
+    config_unref(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),
-        cmocka_unit_test(test_docs),
-        cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_schema),
-        cmocka_unit_test(test_patterns),
-        cmocka_unit_test(test_networks),
-        cmocka_unit_test(test_bare_newlines),
-        cmocka_unit_test(test_reload),
-        cmocka_unit_test(test_files),
-        cmocka_unit_test(test_warnings),
-        cmocka_unit_test(test_warnings_of_host),
-        cmocka_unit_test(test_reload_names),
-        cmocka_unit_test(test_reload_schema),
-        cmocka_unit_test(test_control_socket),
-        cmocka_unit_test(test_many_patterns),
+        cmocka_unit_test(test_golden),         cmocka_unit_test(test_docs),
+        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_patterns),       cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_origins),        cmocka_unit_test(test_bare_newlines),
+        cmocka_unit_test(test_reload),         cmocka_unit_test(test_files),
+        cmocka_unit_test(test_warnings),       cmocka_unit_test(test_warnings_of_host),
+        cmocka_unit_test(test_reload_names),   cmocka_unit_test(test_reload_schema),
+        cmocka_unit_test(test_control_socket), cmocka_unit_test(test_many_patterns),
         cmocka_unit_test(test_many_sites),
     };
 

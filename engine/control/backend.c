@@ -4,16 +4,17 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "control/backend_route.h"
+#include "control/backend_wait.h"
 #include "outcome/admin.h"
 #include "outcome/suspend.h"
 #include "outcome/warm.h"
-#include "schedule/lane_wait.h"
 #include "schedule/lane_walk.h"
 #include "schedule/site.h"
 #include "worker/counters.h"
 #include "worker/worker.h"
 
-#define STATUS_SLICE_WORK 2000 /* lanes looked at in one turn of a worker */
+#define SLICE_WORK 2000 /* lanes looked at in one turn of a worker; many sources are more */
 
 /* --- counters --- */
 
@@ -58,7 +59,7 @@ static void on_drain(void *arg)
     b->drain(b->arg);
 }
 
-/* --- status: each worker offers its lanes, one after the other --- */
+/* --- status, why: each worker offers its lanes, one after the other --- */
 
 struct status_walk {
     struct worker_note note;
@@ -67,31 +68,8 @@ struct status_walk {
     size_t bucket;
 };
 
-static void put_wait(struct lane *lane, struct control_wait *out)
+static uint32_t offer_status(struct control_job *job, struct lane *lane)
 {
-    struct lane_wait wait;
-    struct buf text = {0};
-
-    lane_wait(lane, &wait);
-    out->reason = lane_wait_name(wait.reason);
-    out->until_ms = wait.until_ms;
-    if (wait.reason == LANE_WAIT_SUSPENDED) {
-        out->since_ms = wait.suspension.since_ms;
-        out->scope = suspension_scope_name(wait.suspension.scope);
-        memcpy(out->name, wait.suspension.name, sizeof(out->name));
-        memcpy(out->text, wait.suspension.reason, sizeof(out->text));
-    }
-    lane_wait_put_warmup(lane->worker, &wait, &text);
-    if (text.len > 0)
-        snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(buf_str(&text)));
-    buf_done(&text);
-    snprintf(out->host, sizeof(out->host), "%s", wait.host != NULL ? wait.host : "");
-    snprintf(out->error, sizeof(out->error), "%s", wait.error != NULL ? wait.error : "");
-}
-
-static uint32_t offer(struct lane *lane, void *arg)
-{
-    struct control_job *job = arg;
     struct control_destination d = {.shard = lane->shard,
                                     .in_memory = lane->in_memory,
                                     .in_flight = lane->in_flight,
@@ -114,16 +92,24 @@ static uint32_t offer(struct lane *lane, void *arg)
     d.suspended_until_ms = lane_shut_wall_ms(lane);
     if (d.suspended_until_ms != 0 && d.rows > 0)
         d.next_due_ms = d.suspended_until_ms;
-    put_wait(lane, &d.wait);
+    backend_wait(lane, STR(""), &d.wait);
     control_status_offer(&job->status, &d);
-    return 1;
+    return lane_wait_cost(lane);
+}
+
+/* Shows lane to the job. Returns the work that was. */
+static uint32_t offer(struct lane *lane, void *arg)
+{
+    struct control_job *job = arg;
+
+    return job->kind == CONTROL_JOB_WHY ? backend_why(job->why, lane) : offer_status(job, lane);
 }
 
 static void walk_lanes(struct worker *w, struct worker_note *note)
 {
     struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
 
-    if (lane_walk(w, &walk->bucket, STATUS_SLICE_WORK, offer, walk->job))
+    if (lane_walk(w, &walk->bucket, SLICE_WORK, offer, walk->job))
         walk->worker++;
     if (walk->worker < w->shared->workers_len) {
         worker_send(w->shared, walk->worker, &walk->note); /* to itself: in its next turn */
@@ -141,7 +127,7 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
     uint32_t last = q->shard == CONTROL_SHARD_ANY ? queue_shards(w->shared->queue) - 1 : q->shard;
 
     for (uint32_t shard = first; shard <= last; shard++) {
-        struct control_wait wait = {0};
+        struct control_wait wait;
         struct lane *lane;
 
         if (worker_of_shard(w->shared, shard) != w)
@@ -149,7 +135,7 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
         lane = lane_known(w, shard, q->flow, q->queue);
         if (lane == NULL)
             continue;
-        put_wait(lane, &wait);
+        backend_wait(lane, STR(""), &wait);
         control_wait_merge(&q->wait, &wait);
         if (lane->site != NULL)
             snprintf(q->site, sizeof(q->site), "%s", lane->site->name);
@@ -238,6 +224,10 @@ static void on_job(void *arg, struct control_job *job)
                                                     .resume = job->resume,
                                                     .on_done = on_job_done,
                                                     .arg = job});
+        return;
+    }
+    if (job->kind == CONTROL_JOB_ROUTE) {
+        backend_route(all, job);
         return;
     }
     if (job->kind == CONTROL_JOB_WARMUP) {

@@ -24,10 +24,22 @@ struct control_wait {
     const char *reason; /* see lane_wait_name(), static; NULL: nothing does */
     int64_t until_ms;   /* wall clock; 0: nobody knows */
     char host[128], error[200];
-    /* For "suspended": since when, by what and why. */
+    int64_t answered_ms;                    /* wall clock: when error came; 0: nobody knows */
+    char source[CONFIG_SHARE_NAME_MAX + 1]; /* that may send first; may be empty */
+    /* For "rate", "sessions" and "warmup". name NULL: no limit is known. */
+    struct {
+        const char *name; /* of its key, static */
+        uint64_t used, max;
+        uint32_t period_ms;     /* of messages: max in so long */
+        bool by_peer;           /* the receiver took fewer sessions than the key allows */
+        uint32_t stage, stages; /* of warm-up */
+        char set[200];          /* where: file and line, or what stands for it */
+    } limit;
+    /* For "suspended": since when, by what, by whom and why. */
     int64_t since_ms;
     const char *scope; /* static */
     char name[SUSPENSION_NAME_MAX + 1];
+    char who[SUSPENSION_WHO_MAX + 1];
     char text[SUSPENSION_REASON_MAX + 1]; /* why; for "warmup": how much is used */
 };
 
@@ -65,6 +77,53 @@ struct control_wait_query {
     char site[160];           /* out: where it goes, as far as that is known */
 };
 
+/* What mail of a subject does, and what for. */
+enum control_hold_state {
+    CONTROL_HOLD_WAITS, /* something holds it */
+    CONTROL_HOLD_GOES,  /* it is being sent */
+    CONTROL_HOLD_LATER, /* none of it is due before next_ms; wait has the answer of the last attempt
+                         */
+    CONTROL_HOLD_HELD   /* somebody holds it: `queue hold` */
+};
+
+/* Mail of a subject that does the same for the same reason. */
+struct control_hold {
+    enum control_hold_state state;
+    struct control_wait wait;
+    char queue[QUEUE_NAME_MAX + 1]; /* one of its queues, in shard */
+    char site[160];
+    char pool[CONFIG_SHARE_NAME_MAX + 1];
+    uint32_t shard, lanes, in_flight;
+    uint64_t rows;
+    uint64_t per_hour; /* lane_ceiling(): from pool to site; UINT64_MAX: no bound */
+    int64_t next_ms;   /* wall clock: of the first attempt; 0: now; INT64_MAX: nobody knows */
+};
+
+/* Of these with all that tells them apart; further ones share the places of their reason. */
+#define CONTROL_HOLDS_WHOLE 24
+#define CONTROL_HOLDS_MAX   64
+
+/* A subject, and what holds its mail: gathered by workers one after the other. */
+struct control_why {
+    /* What it may be: a bit for each scope in which the name counts. */
+    uint32_t scopes;
+    char name[SUSPENSION_NAME_MAX + 1];
+    char domain[SUSPENSION_NAME_MAX + 1]; /* the name as queues know it; empty: it is none */
+    /* Out. */
+    uint32_t found; /* in which scopes there was mail */
+    bool counting;  /* rows are still counted behind a start */
+    uint32_t len;
+    struct control_hold holds[CONTROL_HOLDS_MAX];
+};
+
+/* A question of CONTROL_JOB_ROUTE: where mail of a flow for a domain would go. */
+struct control_route {
+    char domain[SUSPENSION_NAME_MAX + 1]; /* as queues know it */
+    char pool[CONFIG_SHARE_NAME_MAX + 1];
+    char campaign[FLOW_NAME_MAX + 1], tenant[FLOW_NAME_MAX + 1];
+    struct buf out; /* out: members of a JSON object, a comma behind each */
+};
+
 /* The largest destinations, gathered by workers one after the other. */
 struct control_status {
     uint32_t max, len;
@@ -76,6 +135,8 @@ struct control_job {
     enum {
         CONTROL_JOB_STATUS,
         CONTROL_JOB_WAITS,
+        CONTROL_JOB_WHY,
+        CONTROL_JOB_ROUTE,
         CONTROL_JOB_ACTION,
         CONTROL_JOB_PURGE,
         CONTROL_JOB_SUSPEND,
@@ -91,8 +152,10 @@ struct control_job {
     /* CONTROL_JOB_WAITS */
     struct control_wait_query *waits;
     size_t waits_len;
-    void *owner;           /* the backend's, while it has the job */
-    struct list_node node; /* the backend's, while it has the job; then private */
+    struct control_why *why;    /* CONTROL_JOB_WHY */
+    struct control_route route; /* CONTROL_JOB_ROUTE */
+    void *owner;                /* the backend's, while it has the job */
+    struct list_node node;      /* the backend's, while it has the job; then private */
     /* private */
     struct control *control;
     struct control_client *client;
@@ -163,6 +226,9 @@ size_t control_jobs(const struct control *c);
 void control_job_done(struct control_job *job, int result);
 /* Keeps what is worse of the two in to. */
 void control_wait_merge(struct control_wait *to, const struct control_wait *from);
+/* Adds what h says to why: to what does the same, or as a new one. *made: which it is. */
+struct control_hold *control_why_add(struct control_why *why, const struct control_hold *h,
+                                     bool *made);
 /* Considers d for the status: kept when it is among the largest by rows. */
 void control_status_offer(struct control_status *s, const struct control_destination *d);
 

@@ -16,13 +16,6 @@ static void put_missing(const struct config_address *address, const struct contr
     buf_putc(out, ',');
 }
 
-static void close_list(struct buf *out)
-{
-    if (out->data[out->len - 1] == ',')
-        out->len--;
-    buf_puts(out, "],");
-}
-
 /* Of two addresses one may be missing: the source sends over the other. */
 static const char *state_of(const struct config_source *s, const struct control_source *state)
 {
@@ -34,7 +27,7 @@ static const char *state_of(const struct config_source *s, const struct control_
     return v4 || v6 || (s->ipv4.len == 0 && s->ipv6.len == 0) ? "ok" : "missing";
 }
 
-static void put_source(struct control *c, const struct config_source *s, struct buf *out)
+void control_put_source(struct control *c, const struct config_source *s, struct buf *out)
 {
     const struct config *config = c->backend->config(c->arg);
     struct control_source state;
@@ -51,7 +44,7 @@ static void put_source(struct control *c, const struct config_source *s, struct 
     buf_puts(out, "\"missing\":[");
     put_missing(&s->ipv4, &state, 0, out);
     put_missing(&s->ipv6, &state, 1, out);
-    close_list(out);
+    json_end_list(out);
     json_number(out, "sessions", state.sessions);
     json_number(out, "messages", (int64_t)state.messages);
     json_number(out, "connects", (int64_t)state.connects);
@@ -67,9 +60,8 @@ static void put_source(struct control *c, const struct config_source *s, struct 
             buf_putc(out, ',');
         }
     }
-    close_list(out);
+    json_end_list(out);
     json_end(out);
-    buf_putc(out, ',');
 }
 
 static void put_pool(const struct config *config, const struct config_pool *pool, struct buf *out)
@@ -88,7 +80,7 @@ static void put_pool(const struct config *config, const struct config_pool *pool
         json_end(out);
         buf_putc(out, ',');
     }
-    close_list(out);
+    json_end_list(out);
     json_end(out);
     buf_putc(out, ',');
 }
@@ -98,11 +90,13 @@ void control_put_egress(struct control *c, struct buf *out)
     const struct config *config = c->backend->config(c->arg);
 
     buf_puts(out, "\"sources\":[");
-    for (size_t i = 0; i < config->sources_len; i++)
-        put_source(c, &config->sources[i], out);
-    close_list(out);
+    for (size_t i = 0; i < config->sources_len; i++) {
+        control_put_source(c, &config->sources[i], out);
+        buf_putc(out, ',');
+    }
+    json_end_list(out);
     buf_puts(out, "\"pools\":[");
     for (size_t i = 0; i < config->pools_len; i++)
         put_pool(config, &config->pools[i], out);
-    close_list(out);
+    json_end_list(out);
 }

@@ -295,6 +295,8 @@ void control_job_free(struct control_job *job)
     free(job->admin.rows);
     free(job->admin.purges);
     free(job->waits);
+    free(job->why);
+    buf_done(&job->route.out);
     buf_done(&job->admin.records);
     free(job->status.destinations);
     buf_done(&job->memory);
@@ -514,6 +516,10 @@ enum control_step control_job_returned(struct control_client *client, struct con
         return status_returned(client, job);
     case CONTROL_JOB_WAITS:
         return control_waits_returned(client, job);
+    case CONTROL_JOB_WHY:
+        return control_why_returned(client, job);
+    case CONTROL_JOB_ROUTE:
+        return control_route_returned(client, job);
     case CONTROL_JOB_SUSPEND:
         return control_suspend_returned(client, job);
     case CONTROL_JOB_WARMUP:
@@ -604,6 +610,8 @@ static const struct {
     [CONTROL_OP_PURGE] = {control_step_purge, true},
     [CONTROL_OP_SUSPEND] = {control_step_suspend, true},
     [CONTROL_OP_RESUME] = {control_step_suspend, true},
+    [CONTROL_OP_WHY] = {control_step_why, true},
+    [CONTROL_OP_ROUTE] = {control_step_route, true},
     [CONTROL_OP_SUSPENSIONS] = {control_step_suspensions, true},
     [CONTROL_OP_WARMUP] = {control_step_warmup, true},
     [CONTROL_OP_WARMUP_DAYS] = {control_step_warmup_days, true},
@@ -629,5 +637,6 @@ void control_work_done(struct control_client *client)
     control_summary_free(w->summary);
     control_held_free(w->held);
     control_suspensions_free(w->suspensions);
+    control_why_free(w->why);
     *w = (struct control_work){0};
 }

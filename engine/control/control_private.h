@@ -30,6 +30,7 @@ enum control_step {
 struct control_summary;
 struct control_held;
 struct control_suspensions;
+struct control_why_work;
 
 /* A request under way. */
 struct control_work {
@@ -48,6 +49,7 @@ struct control_work {
     uint64_t content_at;
     struct control_summary *summary;
     struct control_suspensions *suspensions;
+    struct control_why_work *why;
     struct control_held *held; /* rows, while workers are asked what holds them */
 };
 
@@ -118,6 +120,9 @@ bool control_holds_rows(const struct control_client *client);
 enum control_step control_ask_rows(struct control_client *client);
 /* The same for the next groups of the summary; without any, the end. */
 enum control_step control_ask_groups(struct control_client *client);
+/* Whether what a queue waits for holds a row of it: a due one, or one that will be due before that
+ * is over. due_ms: QUEUE_DUE_HELD of what somebody holds. */
+bool control_wait_concerns(const struct control_wait *wait, int64_t due_ms, int64_t now_ms);
 enum control_step control_waits_returned(struct control_client *client, struct control_job *job);
 void control_held_free(struct control_held *h);
 
@@ -131,16 +136,33 @@ enum control_step control_waits_ask(struct control_client *client, struct contro
 
 enum control_step control_step_suspensions(struct control_client *client);
 enum control_step control_step_suspend(struct control_client *client);
+/* Says that no source has this name. */
+enum control_step control_no_source(struct control_client *client, const char *name);
 enum control_step control_suspend_returned(struct control_client *client,
                                            const struct control_job *job);
 /* The sites of a slice's rows. */
 void control_suspensions_returned(struct control_client *client, const struct control_job *job);
 void control_suspensions_free(struct control_suspensions *s);
 
+/* --- control_why.c --- */
+
+enum control_step control_step_why(struct control_client *client);
+enum control_step control_why_returned(struct control_client *client, struct control_job *job);
+/* The rows of a message with what holds their queues. */
+enum control_step control_why_waits(struct control_client *client, const struct control_job *job);
+void control_why_free(struct control_why_work *w);
+
+/* --- control_route.c --- */
+
+enum control_step control_step_route(struct control_client *client);
+enum control_step control_route_returned(struct control_client *client, struct control_job *job);
+
 /* --- control_egress.c --- */
 
 /* "sources":[...],"pools":[...], of the status. */
 void control_put_egress(struct control *c, struct buf *out);
+/* The object of one source. */
+void control_put_source(struct control *c, const struct config_source *s, struct buf *out);
 
 /* --- control_warmup.c --- */
 
@@ -166,6 +188,9 @@ void control_put_message(struct buf *out, const struct message *m);
 void control_put_content(struct buf *out, const uint8_t *bytes, size_t n);
 void control_put_version(struct control *c, struct buf *out);
 void control_put_status(struct control *c, struct control_status *s, struct buf *out);
+/* The worst state of all shards. */
+enum queue_intake control_intake(const struct control *c);
+const char *control_intake_name(enum queue_intake intake);
 
 /* "name":value, for the objects of replies; json_end() closes with '}' over the last comma. */
 void json_text(struct buf *out, const char *name, struct str value);
@@ -175,6 +200,10 @@ void json_base64(struct buf *out, const char *name, const void *bytes, size_t n)
 /* Nothing, when nothing holds it. */
 void json_wait(struct buf *out, const struct control_wait *wait);
 void json_end(struct buf *out);
+/* "],", over the last comma. */
+void json_end_list(struct buf *out);
+/* The members of a suspension but its name. */
+void json_suspension(struct buf *out, const struct suspension *one);
 
 /* --- control_summary.c --- */
 

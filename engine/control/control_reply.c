@@ -40,6 +40,47 @@ void json_end(struct buf *out)
     buf_putc(out, '}');
 }
 
+void json_end_list(struct buf *out)
+{
+    if (out->data[out->len - 1] == ',')
+        out->len--;
+    buf_puts(out, "],");
+}
+
+void json_suspension(struct buf *out, const struct suspension *one)
+{
+    json_text(out, "scope", str_of(suspension_scope_name(one->scope)));
+    json_number(out, "since_ms", one->since_ms);
+    if (one->until_ms != 0)
+        json_number(out, "until_ms", one->until_ms);
+    json_text(out, "reason", str_of(one->reason));
+    json_text(out, "who", str_of(one->who));
+}
+
+static void json_limit(struct buf *out, const struct control_wait *wait)
+{
+    bool messages = wait->limit.period_ms != 0;
+
+    if (wait->limit.name == NULL)
+        return;
+    buf_puts(out, "\"limit\":{");
+    json_text(out, "name", str_of(wait->limit.name));
+    if (!messages)
+        json_number(out, "used", (int64_t)wait->limit.used);
+    json_number(out, "max", (int64_t)wait->limit.max);
+    if (messages)
+        json_number(out, "period_ms", wait->limit.period_ms);
+    if (wait->limit.stages != 0) {
+        json_number(out, "stage", wait->limit.stage);
+        json_number(out, "stages", wait->limit.stages);
+    }
+    if (wait->limit.by_peer)
+        json_bool(out, "by_peer", true);
+    json_text(out, "set", str_of(wait->limit.set));
+    json_end(out);
+    buf_putc(out, ',');
+}
+
 void json_wait(struct buf *out, const struct control_wait *wait)
 {
     if (wait->reason == NULL)
@@ -52,13 +93,19 @@ void json_wait(struct buf *out, const struct control_wait *wait)
         json_number(out, "since_ms", wait->since_ms);
         json_text(out, "scope", str_of(wait->scope));
         json_text(out, "name", str_of(wait->name));
+        json_text(out, "who", str_of(wait->who));
     }
+    if (wait->source[0] != 0)
+        json_text(out, "source", str_of(wait->source));
+    json_limit(out, wait);
     if (wait->text[0] != 0)
         json_text(out, "text", str_of(wait->text));
     if (wait->host[0] != 0)
         json_text(out, "host", str_of(wait->host));
     if (wait->error[0] != 0)
         json_text(out, "error", str_of(wait->error));
+    if (wait->answered_ms != 0)
+        json_number(out, "answered_ms", wait->answered_ms);
     json_end(out);
     buf_putc(out, ',');
 }
@@ -253,7 +300,17 @@ static void put_process(struct buf *out)
     buf_putc(out, ',');
 }
 
-static const char *intake_name(enum queue_intake intake)
+enum queue_intake control_intake(const struct control *c)
+{
+    enum queue_intake worst = QUEUE_INTAKE_OK, one;
+
+    for (uint32_t shard = 0; c->queue != NULL && shard < queue_shards(c->queue); shard++)
+        if ((one = queue_intake(c->queue, shard)) > worst)
+            worst = one;
+    return worst;
+}
+
+const char *control_intake_name(enum queue_intake intake)
 {
     switch (intake) {
     case QUEUE_INTAKE_OK:
@@ -272,20 +329,16 @@ static void put_queue(struct control *c, struct buf *out)
 {
     struct queue_counters sum = {.rows_complete = true};
     struct buf rows = {0};
-    enum queue_intake intake = QUEUE_INTAKE_OK;
 
     for (uint32_t shard = 0; shard < queue_shards(c->queue); shard++) {
         struct queue_counters one = {0};
-        enum queue_intake state = queue_intake(c->queue, shard);
 
         queue_counters(c->queue, shard, &one);
         queue_counters_add(&sum, &one);
         buf_printf(&rows, "%s%" PRIu64, shard == 0 ? "" : ",", one.rows);
-        if (state > intake)
-            intake = state;
     }
     json_number(out, "shards", queue_shards(c->queue));
-    json_text(out, "intake", str_of(intake_name(intake)));
+    json_text(out, "intake", str_of(control_intake_name(control_intake(c))));
     buf_puts(out, "\"queue\":{");
     json_count(out, "rows", sum.rows);
     buf_puts(out, "\"rows_by_shard\":[");

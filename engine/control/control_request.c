@@ -40,6 +40,8 @@ static const struct op_name {
     {"suspend", CONTROL_OP_SUSPEND, 0},
     {"resume", CONTROL_OP_RESUME, 0},
     {"suspensions", CONTROL_OP_SUSPENSIONS, 0},
+    {"why", CONTROL_OP_WHY, 0},
+    {"route", CONTROL_OP_ROUTE, 0},
     {"warmup", CONTROL_OP_WARMUP, 0},
     {"warmup_days", CONTROL_OP_WARMUP_DAYS, 0},
     {"warmup_order", CONTROL_OP_WARMUP_ORDER, 0},
@@ -77,7 +79,7 @@ static int take_text(struct control_refusal *why, const char *name, const json_t
                      struct str *out)
 {
     if (!json_is_string(value))
-        return refuse(why, "filter '%.40s' takes a string", name);
+        return refuse(why, "'%.40s' takes a string", name);
     *out = (struct str){json_string_value(value), json_string_length(value)};
     return 0;
 }
@@ -343,6 +345,16 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
     return 0;
 }
 
+/* Of `why`: a message id, or a name. */
+static int subject_settle(struct control_request *r, struct control_refusal *why, bool has_id)
+{
+    if (has_id == (r->suspension.name[0] != '\0'))
+        return refuse(why, "'why' takes an 'id' or a 'name'");
+    r->filter.has_id = has_id;
+    r->filter.id = r->id;
+    return 0;
+}
+
 static int take_order(struct control_request *r, struct control_refusal *why, const json_t *value)
 {
     static const char *const names[] = {[WARMUP_START] = "start",
@@ -408,6 +420,24 @@ static int take_warmup(struct control_request *r, struct control_refusal *why, c
     return refuse(why, "unknown member '%.40s'", name);
 }
 
+static int take_route(struct control_request *r, struct control_refusal *why, const char *name,
+                      const json_t *value)
+{
+    const struct {
+        const char *name;
+        struct str *member;
+    } texts[] = {{"recipient", &r->route.recipient},
+                 {"sender", &r->route.sender},
+                 {"pool", &r->route.pool},
+                 {"campaign", &r->route.campaign},
+                 {"tenant", &r->route.tenant}};
+
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+        if (strcmp(name, texts[i].name) == 0)
+            return take_text(why, name, value, texts[i].member);
+    return refuse(why, "unknown member '%.40s'", name);
+}
+
 static int take_member(struct control_request *r, struct control_refusal *why, const char *name,
                        json_t *value, bool *has_id)
 {
@@ -437,7 +467,8 @@ static int take_member(struct control_request *r, struct control_refusal *why, c
         *has_id = true;
         return take_id(why, value, &r->id);
     }
-    return take_warmup(r, why, name, value);
+    return r->op == CONTROL_OP_ROUTE ? take_route(r, why, name, value)
+                                     : take_warmup(r, why, name, value);
 }
 
 static int take_request(struct control_request *r, struct control_refusal *why, json_t *root)
@@ -463,6 +494,10 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
         return refuse(why, "'id' is missing");
     if (r->op == CONTROL_OP_SUSPEND || r->op == CONTROL_OP_RESUME)
         return name_settle(&r->suspension, why);
+    if (r->op == CONTROL_OP_ROUTE && r->route.recipient.len == 0)
+        return refuse(why, "'recipient' is missing");
+    if (r->op == CONTROL_OP_WHY)
+        return subject_settle(r, why, has_id);
     if (r->op == CONTROL_OP_WARMUP_ORDER)
         return order_check(r, why);
     if ((r->op == CONTROL_OP_ACTION || r->op == CONTROL_OP_PURGE) && !r->filtered && !r->all) {

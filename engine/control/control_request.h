@@ -19,6 +19,8 @@ enum control_op {
     CONTROL_OP_SUSPEND,
     CONTROL_OP_RESUME,
     CONTROL_OP_SUSPENSIONS,
+    CONTROL_OP_WHY,
+    CONTROL_OP_ROUTE,
     CONTROL_OP_WARMUP,
     CONTROL_OP_WARMUP_DAYS,
     CONTROL_OP_WARMUP_ORDER,
@@ -52,12 +54,17 @@ struct control_request {
     bool filtered; /* the filter has members */
     bool all;
     bool data;       /* quarantine: with the bytes */
-    struct msgid id; /* of show, content and stored */
+    struct msgid id; /* of show, content, stored and why */
     uint64_t limit;  /* 0 = none */
     uint32_t destinations;
-    struct suspension suspension; /* of suspend and resume: scope, name, reason, who */
-    int64_t for_ms;               /* suspend: 0 = until it is resumed */
-    struct warmup_order warmup;   /* of warm-up: source and provider; the order */
+    struct suspension
+        suspension; /* of suspend and resume: scope, name, reason, who; of why: name, scope */
+    int64_t for_ms; /* suspend: 0 = until it is resumed */
+    /* Of route; ptr NULL: not said. */
+    struct {
+        struct str recipient, sender, pool, campaign, tenant;
+    } route;
+    struct warmup_order warmup; /* of warm-up: source and provider; the order */
     bool has_order;
     uint64_t days; /* of warmup_days: so far back */
     void *json;    /* what the slices point into; private */

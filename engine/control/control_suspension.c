@@ -127,13 +127,8 @@ void control_suspensions_returned(struct control_client *client, const struct co
 static void put_one(const struct held_by *h, struct buf *out)
 {
     buf_puts(out, "{\"suspension\":{");
-    json_text(out, "scope", str_of(suspension_scope_name(h->one.scope)));
     json_text(out, "name", str_of(h->one.name));
-    json_number(out, "since_ms", h->one.since_ms);
-    if (h->one.until_ms != 0)
-        json_number(out, "until_ms", h->one.until_ms);
-    json_text(out, "reason", str_of(h->one.reason));
-    json_text(out, "who", str_of(h->one.who));
+    json_suspension(out, &h->one);
     /* Other sources of the pool may send a source's mail; what else is of one site is not counted.
      */
     if (h->one.scope != SUSPENSION_SOURCE && !suspension_is_at_site(h->one.scope))
@@ -167,6 +162,15 @@ enum control_step control_step_suspensions(struct control_client *client)
 
 /* --- changing them --- */
 
+enum control_step control_no_source(struct control_client *client, const char *name)
+{
+    char text[SUSPENSION_NAME_MAX + 64];
+
+    snprintf(text, sizeof(text), "there is no source '%s'", name);
+    control_put_error(&client->out, "not_found", text, "'hayauma source list' shows them");
+    return CONTROL_STEP_DONE;
+}
+
 enum control_step control_step_suspend(struct control_client *client)
 {
     const struct suspension *what = &client->request.suspension;
@@ -175,13 +179,8 @@ enum control_step control_step_suspend(struct control_client *client)
     struct control_job *job;
 
     if (!resume && what->scope == SUSPENSION_SOURCE &&
-        config_source_find(c->backend->config(c->arg), what->name) == NULL) {
-        char text[SUSPENSION_NAME_MAX + 64];
-
-        snprintf(text, sizeof(text), "there is no source '%s'", what->name);
-        control_put_error(&client->out, "not_found", text, "'hayauma source list' shows them");
-        return CONTROL_STEP_DONE;
-    }
+        config_source_find(c->backend->config(c->arg), what->name) == NULL)
+        return control_no_source(client, what->name);
     job = control_job_new(client);
     job->kind = CONTROL_JOB_SUSPEND;
     job->suspension = client->request.suspension;

@@ -112,9 +112,32 @@ static void fill_waits(struct control_job *job)
     }
 }
 
+/* As many sites as there are no places for, and two for the same. */
+static void fill_why(struct control_why *why)
+{
+    struct control_hold h = {.lanes = 1, .rows = 1, .in_flight = 1, .per_hour = 10};
+    bool made;
+
+    h.wait = (struct control_wait){.reason = "rate", .until_ms = 70, .limit = {.name = "rate"}};
+    h.next_ms = 70;
+    why->found = 1u << SUSPENSION_CAMPAIGN;
+    for (unsigned i = 0; i < 100; i++) {
+        snprintf(h.site, sizeof(h.site), "mx%u.example", i);
+        assert_non_null(control_why_add(why, &h, &made));
+        assert_true(made == (i <= CONTROL_HOLDS_WHOLE));
+    }
+    strcpy(h.site, "mx7.example");
+    h.rows = 1000;
+    h.next_ms = 50;
+    assert_non_null(control_why_add(why, &h, &made));
+    assert_false(made);
+}
+
 static void finish(struct bench *b, struct control_job *job)
 {
-    if (job->kind == CONTROL_JOB_STATUS)
+    if (job->kind == CONTROL_JOB_WHY)
+        fill_why(job->why);
+    else if (job->kind == CONTROL_JOB_STATUS)
         fill_status(&job->status);
     else if (job->kind == CONTROL_JOB_WAITS)
         fill_waits(job);
@@ -445,6 +468,10 @@ static void test_bad_requests(void **state)
         {"{\"op\":\"list\",\"filter\":{\"id\":\"xyz\"}}", "32 hexadecimal"},
         {"{\"op\":\"list\",\"filter\":{\"age_min_ms\":\"1h\"}}", "takes a number"},
         {"{\"op\":\"show\"}", "'id' is missing"},
+        {"{\"op\":\"why\"}", "'id' or a 'name'"},
+        {"{\"op\":\"why\",\"name\":\"x\",\"id\":\"00000000000000000000000000000000\"}",
+         "'id' or a 'name'"},
+        {"{\"op\":\"why\",\"name\":\"x\",\"scope\":\"pool\"}", "'scope' is"},
         {"{\"op\":\"suspend\",\"name\":\"x\"}", "'scope' is missing"},
         {"{\"op\":\"suspend\",\"scope\":\"x\",\"name\":\"x\"}",
          "domain, campaign, tenant, site, source"},
@@ -593,6 +620,94 @@ static void test_waits(void **state)
 
         assert_int_equal(json_object_get(q, "wait") != NULL, waits && number(q, "ready") > 0);
     }
+    replies_done(r);
+}
+
+static const char *text(const json_t *object, const char *name)
+{
+    const char *value = json_string_value(json_object_get(object, name));
+
+    return value == NULL ? "" : value;
+}
+
+/* The only line of the reply but its end. */
+static const json_t *why_of(const struct replies *r)
+{
+    assert_int_equal(r->len, 2);
+    return json_object_get(r->lines[0], "why");
+}
+
+/* Each row of a message by what it does; what holds its queue holds it only if it is due by then.
+ */
+static void test_why_message(void **state)
+{
+    struct bench *b = *state;
+    char id[MSGID_TEXT_BYTES], request[120];
+    const json_t *holds;
+    struct replies *r;
+
+    msgid_text(&b->ids[0], id);
+    snprintf(request, sizeof(request), "{\"op\":\"why\",\"id\":\"%s\"}", id);
+    r = ask(b, request);
+    holds = json_object_get(why_of(r), "holds");
+    assert_int_equal(json_array_size(holds), 2);
+    assert_string_equal(text(json_array_get(holds, 0), "state"), "goes");
+    assert_string_equal(text(json_array_get(holds, 0), "site"), "mx.a.example");
+    assert_string_equal(text(json_array_get(holds, 1), "state"), "waits");
+    assert_int_equal(number(json_array_get(holds, 1), "next_ms"), LATER + 1);
+    assert_string_equal(text(json_object_get(json_array_get(holds, 1), "wait"), "reason"),
+                        "back_off");
+    replies_done(r);
+
+    msgid_text(&b->ids[1], id);
+    snprintf(request, sizeof(request), "{\"op\":\"why\",\"id\":\"%s\"}", id);
+    r = ask(b, request);
+    holds = json_object_get(why_of(r), "holds");
+    assert_int_equal(json_array_size(holds), 2);
+    assert_string_equal(text(json_array_get(holds, 0), "state"), "later");
+    assert_string_equal(text(json_array_get(holds, 0), "last_error"), "450 4.2.1 Mailbox Full");
+    assert_int_equal(number(json_array_get(holds, 0), "last_attempt_ms"), NOW_MS - 5000);
+    assert_int_equal(number(json_array_get(holds, 0), "next_ms"), LATER);
+    assert_string_equal(text(json_array_get(holds, 1), "state"), "held");
+    replies_done(r);
+
+    r = ask(b, "{\"op\":\"why\",\"id\":\"00000000000000000000000000000000\"}");
+    assert_error(r, "not_found", "no message");
+    replies_done(r);
+}
+
+/* What waits for the same is one; beyond the places for that, what waits for the same reason. */
+static void test_why(void **state)
+{
+    struct replies *r = ask(*state, "{\"op\":\"why\",\"name\":\"spring\"}");
+    const json_t *why = why_of(r), *holds = json_object_get(why, "holds"), *first;
+
+    assert_string_equal(json_string_value(json_array_get(json_object_get(why, "is"), 0)),
+                        "campaign");
+    assert_int_equal(number(why, "recipients"), 1100);
+    assert_int_equal(number(why, "in_flight"), 101);
+    assert_int_equal(json_array_size(holds), CONTROL_HOLDS_WHOLE + 1);
+    first = json_array_get(holds, 0);
+    assert_string_equal(text(first, "site"), "mx7.example");
+    assert_int_equal(number(first, "recipients"), 1001);
+    assert_int_equal(number(first, "next_ms"), 50);
+    assert_true(json_number_value(json_object_get(first, "hours")) == 100.1);
+    assert_int_equal(number(json_array_get(holds, 1), "recipients"), 100 - CONTROL_HOLDS_WHOLE);
+    assert_string_equal(text(json_array_get(holds, 1), "site"), "");
+    replies_done(r);
+
+    /* Its own suspension is told, though no mail of it waits for that. */
+    r = ask(*state, "{\"op\":\"why\",\"name\":\"B.Example\",\"scope\":\"domain\"}");
+    first = json_array_get(json_object_get(why_of(r), "suspensions"), 0);
+    assert_string_equal(text(first, "who"), "hanako");
+    assert_int_equal(number(first, "until_ms"), 9);
+    replies_done(r);
+    /* A source that is configured is meant alone. */
+    r = ask(*state, "{\"op\":\"why\",\"name\":\"default\"}");
+    assert_int_equal(number(json_object_get(why_of(r), "source"), "messages"), 7);
+    replies_done(r);
+    r = ask(*state, "{\"op\":\"why\",\"name\":\"nobody\",\"scope\":\"source\"}");
+    assert_error(r, "not_found", "no source 'nobody'");
     replies_done(r);
 }
 
@@ -1116,14 +1231,15 @@ int main(void)
 {
     int failed;
     const struct CMUnitTest tests[] = {
-        TEST(test_open),         TEST(test_stale),         TEST(test_no_socket),
-        TEST(test_bad_requests), TEST(test_long_line),     TEST(test_filters),
-        TEST(test_list),         TEST(test_summary),       TEST(test_show),
-        TEST(test_show_moved),   TEST(test_show_many),     TEST(test_waits),
-        TEST(test_content),      TEST(test_actions),       TEST(test_suspend),
-        TEST(test_suspensions),  TEST(test_job_elsewhere), TEST(test_status),
-        TEST(test_reload_drain), TEST(test_pipeline),      TEST(test_slow_client),
-        TEST(test_idle_client),  TEST(test_many_clients),  TEST(test_no_descriptors),
+        TEST(test_open),         TEST(test_stale),          TEST(test_no_socket),
+        TEST(test_bad_requests), TEST(test_long_line),      TEST(test_filters),
+        TEST(test_list),         TEST(test_summary),        TEST(test_show),
+        TEST(test_show_moved),   TEST(test_show_many),      TEST(test_waits),
+        TEST(test_content),      TEST(test_actions),        TEST(test_suspend),
+        TEST(test_suspensions),  TEST(test_job_elsewhere),  TEST(test_status),
+        TEST(test_reload_drain), TEST(test_pipeline),       TEST(test_slow_client),
+        TEST(test_why),          TEST(test_why_message),    TEST(test_idle_client),
+        TEST(test_many_clients), TEST(test_no_descriptors),
     };
 
     configured = config_default();

@@ -93,12 +93,12 @@ enum control_step control_ask_rows(struct control_client *client)
     return control_waits_ask(client, job);
 }
 
-/* What a queue waits for holds its due rows, and those that will be due before it is over. */
-static bool concerns_row(const struct control_wait *wait, int64_t due_ms, int64_t now_ms)
+bool control_wait_concerns(const struct control_wait *wait, int64_t due_ms, int64_t now_ms)
 {
     bool for_ever = wait->scope != NULL && wait->until_ms == 0; /* suspended */
 
-    return due_ms < QUEUE_DUE_HELD && (for_ever || due_ms <= now_ms || due_ms < wait->until_ms);
+    return wait->reason != NULL && due_ms < QUEUE_DUE_HELD &&
+           (for_ever || due_ms <= now_ms || due_ms < wait->until_ms);
 }
 
 static void put_rows(struct control_client *client, const struct control_job *job)
@@ -113,7 +113,7 @@ static void put_rows(struct control_client *client, const struct control_job *jo
 
         buf_put(out, h->text.data + from, row->end - from);
         from = row->end;
-        if (concerns_row(wait, row->due_ms, client->control->wall_ms))
+        if (control_wait_concerns(wait, row->due_ms, client->control->wall_ms))
             json_wait(out, wait);
         json_end(out);
         buf_puts(out, "}\n");
@@ -157,6 +157,8 @@ enum control_step control_ask_groups(struct control_client *client)
 
 enum control_step control_waits_returned(struct control_client *client, struct control_job *job)
 {
+    if (client->work.why != NULL)
+        return control_why_waits(client, job);
     if (client->work.suspensions != NULL)
         control_suspensions_returned(client, job);
     else if (client->work.summary == NULL)

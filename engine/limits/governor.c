@@ -219,6 +219,13 @@ bool governor_sessions_full(const struct governor_entry *e, uint64_t now_ns)
     return atomic_load(&e->shared.sessions) >= sessions_allowed(e, now_ns);
 }
 
+void governor_sessions(const struct governor_entry *e, uint64_t now_ns, uint64_t *open,
+                       uint64_t *allowed)
+{
+    *open = atomic_load(&e->shared.sessions);
+    *allowed = sessions_allowed(e, now_ns);
+}
+
 bool governor_is_lowered(const struct governor_entry *e, uint64_t now_ns)
 {
     uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);

@@ -85,6 +85,9 @@ bool governor_session_take(struct governor_entry *entry, uint32_t worker, uint64
 void governor_session_give(struct governor_entry *entry);
 /* Whether as many are open as may be, by the configuration or by what the peer said. */
 bool governor_sessions_full(const struct governor_entry *entry, uint64_t now_ns);
+/* How many are open, and how many may be; UINT32_MAX: any number. */
+void governor_sessions(const struct governor_entry *e, uint64_t now_ns, uint64_t *open,
+                       uint64_t *allowed);
 /* The peer refused a session for being one too many: as many as are open but one may be. A tenth
  * more, one at least, each minute, until it is sessions_max again. */
 void governor_slow_down(struct governor_entry *entry, uint64_t now_ns);

@@ -99,3 +99,17 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct l
     }
     return err;
 }
+
+void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why)
+{
+    *why = (struct limit_denial){.kind = by->kind,
+                                 .dest = by->dest,
+                                 .by_peer = governor_is_lowered(by->entry, now_ns),
+                                 .of_sessions = true};
+    governor_sessions(by->entry, now_ns, &why->used, &why->max);
+}
+
+const char *limit_denial_key(const struct limit_denial *why)
+{
+    return why->of_sessions ? limit_sessions_key(why->kind) : limit_name(why->kind);
+}

@@ -20,9 +20,12 @@ struct limit_denial {
     enum limit_kind kind;
     /* Who set it: config_origin_put() says where. NULL: warm-up. */
     const struct config_destination *dest;
-    uint64_t max; /* messages in period_ms */
+    uint64_t max; /* messages in period_ms; sessions at a time */
     uint32_t period_ms;
-    uint64_t until_ns; /* monotonic: when to ask again */
+    uint64_t used;     /* of sessions: so many are open */
+    bool by_peer;      /* of sessions: max is less than configured, for the peer refused more */
+    bool of_sessions;  /* the limit's number of sessions refuses, not its rate */
+    uint64_t until_ns; /* monotonic: when to ask again; of sessions 0: nobody knows */
 };
 
 struct limit {
@@ -31,7 +34,7 @@ struct limit {
     const struct config_destination *dest; /* who set it */
 };
 
-/* "rate", as status and the documentation call it. */
+/* "rate", as the configuration calls it. */
 const char *limit_name(enum limit_kind kind);
 /* The key of destinations that says how many sessions there may be under such a limit. */
 const char *limit_sessions_key(enum limit_kind kind);
@@ -50,5 +53,9 @@ uint64_t limits_connect_at(const struct limit *limits, size_t len);
 /* Whether they would. The refusal that lasts longest. */
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
                struct limit_denial *why) MUST_USE;
+/* What by, of which the sessions are all open, refuses. */
+void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why);
+/* The key of destinations that says what refuses. */
+const char *limit_denial_key(const struct limit_denial *why);
 
 #endif

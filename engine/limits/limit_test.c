@@ -88,10 +88,37 @@ static void test_given_late(void **state)
     governor_close(g);
 }
 
+/* A limit whose sessions are all open, used how far; what the peer refused counts. */
+static void test_sessions(void **state)
+{
+    struct governor_limits two = {.sessions_max = 2};
+    struct limit limit = {NULL, LIMIT_TOTAL_RATE, NULL};
+    struct limit_denial why = {0};
+    struct governor *g;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    limit.entry = governor_get(g, STR("a"), &two, 0);
+    assert_true(governor_session_take(limit.entry, 0, S));
+    assert_true(governor_session_take(limit.entry, 0, S));
+    limit_sessions_denial(&limit, S, &why);
+    assert_string_equal(limit_denial_key(&why), "total_sessions_max");
+    assert_true(why.used == 2 && why.max == 2 && !why.by_peer);
+    limit.kind = LIMIT_RATE;
+    governor_slow_down(limit.entry, S);
+    limit_sessions_denial(&limit, S, &why);
+    assert_string_equal(limit_denial_key(&why), "sessions_max");
+    assert_true(why.used == 2 && why.max == 1 && why.by_peer);
+    governor_session_give(limit.entry);
+    governor_session_give(limit.entry);
+    governor_put(g, limit.entry, 0);
+    governor_close(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_all_or_none),
-                                       cmocka_unit_test(test_ask),
+                                       cmocka_unit_test(test_ask), cmocka_unit_test(test_sessions),
                                        cmocka_unit_test(test_given_late)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);

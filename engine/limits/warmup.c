@@ -52,8 +52,7 @@ static uint64_t hash_of(struct str source, struct str provider)
     return hash_bytes(source.ptr, source.len, hash_bytes(provider.ptr, provider.len, 0));
 }
 
-/* Under the lock, as is all that takes a stream's state. */
-static struct warmup_stream *stream_find(const struct warmup *w, struct str source,
+struct warmup_stream *warmup_stream_find(const struct warmup *w, struct str source,
                                          struct str provider)
 {
     for (struct map_node *n = map_find(&w->streams, hash_of(source, provider)); n != NULL;
@@ -200,7 +199,7 @@ struct warmup_stream *warmup_stream_of(struct warmup *w, const struct config *c,
         return NULL;
     pthread_mutex_lock(&w->lock);
     configure(w, c);
-    s = stream_find(w, str_of(source), str_of(provider));
+    s = warmup_stream_find(w, str_of(source), str_of(provider));
     if (s == NULL) {
         s = stream_make(w, str_of(source), str_of(provider));
         ASSERT(s != NULL);

@@ -129,6 +129,9 @@ struct warmup_view {
 };
 void warmup_view(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
                  struct warmup_view *out);
+/* Of the stream of source at provider. False: it has sent nothing yet. */
+bool warmup_view_of(struct warmup *w, struct str source, struct str provider, int64_t wall_ms,
+                    struct warmup_view *out);
 /* Visits all, in no order, under the lock. */
 void warmup_visit(struct warmup *w, int64_t wall_ms,
                   void (*visit)(void *arg, const struct warmup_view *view), void *arg);

@@ -66,6 +66,19 @@ void warmup_view(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
     pthread_mutex_unlock(&w->lock);
 }
 
+bool warmup_view_of(struct warmup *w, struct str source, struct str provider, int64_t wall_ms,
+                    struct warmup_view *out)
+{
+    const struct warmup_stream *s;
+
+    pthread_mutex_lock(&w->lock);
+    s = warmup_stream_find(w, source, provider);
+    if (s != NULL)
+        stream_view(w, s, wall_ms, out);
+    pthread_mutex_unlock(&w->lock);
+    return s != NULL;
+}
+
 void warmup_visit(struct warmup *w, int64_t wall_ms,
                   void (*visit)(void *arg, const struct warmup_view *view), void *arg)
 {

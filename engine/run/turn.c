@@ -5,6 +5,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "control/backend_route.h"
 #include "deliver/delivery.h"
 #include "deliver/secure.h"
 #include "deliver/sessions.h"
@@ -123,6 +124,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     signings_init(w);
     list_init(&w->suspension_walks);
     list_init(&w->supply_walks);
+    list_init(&w->route_asks);
     list_init(&w->suspension_changes);
     crew_desk_init(&w->desk, wake_worker, w);
     list_init(&w->supplies_dirty);
@@ -258,6 +260,7 @@ void worker_drain(struct worker *w, bool hard)
         w->draining_hard = hard;
         inject_drain(w, hard);
         delivery_drain_all(w, hard);
+        backend_routes_abandon(w);
         if (w->port != NULL)
             queue_port_end(w->port);
     }
@@ -295,6 +298,7 @@ void worker_close(struct worker *w)
         sources_look_end(w);
         warm_close(w);
         lane_suspensions_abandon(w);
+        backend_routes_abandon(w);
         settle_abandon(w);
         lane_close_all(w);
         site_reap(w);

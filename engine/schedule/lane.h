@@ -57,6 +57,7 @@ struct lane {
     struct timer timer;
     char *last_error; /* "450 4.2.0 text" of the last failed attempt; for status and expired mail */
     char *last_host;  /* the host that answered last_error; NULL: no host was asked */
+    int64_t last_error_ms;     /* wall: when */
     uint64_t route_expires_ms; /* monotonic */
     uint64_t refilled_ms;      /* monotonic: when the last refill came */
     uint64_t seen_until_ms;    /* monotonic: a load may have read what was received up to then */

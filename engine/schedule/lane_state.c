@@ -84,6 +84,7 @@ void lane_note_error(struct lane *lane, const struct smtp_reply *reply, const ch
     lane->last_error = (char *)text.data;
     free(lane->last_host);
     lane->last_host = host == NULL ? NULL : strdup(host);
+    lane->last_error_ms = worker_wall_ms(lane->worker);
 }
 
 void lane_suspend(struct lane *lane, enum lane_state state, const struct config_destination *dest,

@@ -5,6 +5,7 @@
 #include "worker/shared.h"
 
 #define LANES_LOOKED_AT 32
+#define SEATS_OF_A_LANE 8 /* so many take as long to look at as a lane */
 
 const char *lane_wait_name(enum lane_wait_reason reason)
 {
@@ -23,6 +24,13 @@ const char *lane_wait_name(enum lane_wait_reason reason)
     return names[reason];
 }
 
+static void take_answer(const struct lane *lane, struct lane_wait *out)
+{
+    out->host = lane->last_host;
+    out->error = lane->last_error;
+    out->answered_ms = lane->last_error != NULL ? lane->last_error_ms : 0;
+}
+
 static void lanes_answer(const struct list *lanes, struct lane_wait *out)
 {
     const struct list_node *n = list_first(lanes);
@@ -30,8 +38,8 @@ static void lanes_answer(const struct list *lanes, struct lane_wait *out)
     for (int i = 0; i < LANES_LOOKED_AT && n != NULL && out->host == NULL; i++) {
         const struct lane *lane = LIST_ENTRY(n, struct lane, site_node);
 
-        out->host = lane->last_host;
-        out->error = lane->last_host != NULL ? lane->last_error : NULL;
+        if (lane->last_host != NULL)
+            take_answer(lane, out);
         n = list_next(lanes, n);
     }
 }
@@ -44,6 +52,36 @@ static void supply_answer(const struct supply *s, struct lane_wait *out)
     lanes_answer(&s->attached, out);
 }
 
+/* Which of the limits on sessions keeps c from opening one. False: none does. */
+static bool session_limit(const struct channel *c, struct limit_denial *out)
+{
+    const struct limit *full = channel_sessions_full(c);
+
+    if (full != NULL)
+        limit_sessions_denial(full, io_now_ns(c->site->worker->io), out);
+    return full != NULL;
+}
+
+/* The rate that keeps c from opening one: channel_open_at(). */
+static void connect_limit(const struct channel *c, struct limit_denial *out)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+
+    if (limits_ask(c->limits, CHANNEL_LIMITS, now_ns, out) < 0)
+        return;
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
+        const struct limit *by = &c->limits[i];
+
+        if (by->entry == NULL || governor_connect_at(by->entry) <= now_ns)
+            continue;
+        *out = (struct limit_denial){.kind = LIMIT_CONNECTS,
+                                     .dest = by->dest,
+                                     .max = by->dest->connect_rate,
+                                     .period_ms = by->dest->connect_period_ms};
+        return;
+    }
+}
+
 /* No session of c takes anything, though it may send. */
 static void session_wait(const struct channel *c, struct lane_wait *out)
 {
@@ -51,11 +89,13 @@ static void session_wait(const struct channel *c, struct lane_wait *out)
     uint64_t rate_ms = channel_open_at(c) / 1000000;
     int64_t wall_ms = worker_wall_ms(c->site->worker);
 
+    out->source = c->source;
     if (rate_ms > now_ms && !channel_has_session(c)) { /* it gets no session before */
         out->reason = LANE_WAIT_RATE;
         out->until_ms = wall_ms + (int64_t)(rate_ms - now_ms);
-    } else if (channel_sessions_full(c) != NULL &&
-               (c->connecting == 0 || c->sessions_len > c->connecting)) {
+        connect_limit(c, &out->limit);
+    } else if ((c->connecting == 0 || c->sessions_len > c->connecting) &&
+               session_limit(c, &out->limit)) {
         out->reason = LANE_WAIT_SESSIONS;
     } else if (c->shortage_until_ms > now_ms) {
         out->reason = LANE_WAIT_SHORTAGE;
@@ -67,20 +107,28 @@ static void session_wait(const struct channel *c, struct lane_wait *out)
     }
 }
 
-/* A source of s that is suspended. */
-static bool source_suspension(const struct supply *s, struct suspension *out)
+/* What suspends source, for all that s sends or at its site. */
+static bool suspended_source(const struct supply *s, const char *source, struct suspension *out)
 {
     struct suspensions *all = &s->site->worker->shared->suspensions;
     char at_site[SUSPENSION_NAME_MAX + 1];
 
-    for (uint32_t i = 0; i < s->seats_len && suspensions_count(all) > 0; i++) {
-        struct str source = str_of(s->seats[i].source->name);
+    if (suspensions_count(all) == 0)
+        return false;
+    suspension_name(at_site, str_of(source), str_of(s->site->name));
+    return suspensions_find(all, SUSPENSION_SOURCE, str_of(source), out) ||
+           suspensions_find(all, SUSPENSION_SOURCE_SITE, str_of(at_site), out);
+}
 
-        suspension_name(at_site, source, str_of(s->site->name));
-        if (suspensions_find(all, SUSPENSION_SOURCE, source, out) ||
-            suspensions_find(all, SUSPENSION_SOURCE_SITE, str_of(at_site), out))
+/* A source of s that is suspended: that of c, which may be NULL, or another. */
+static bool source_suspension(const struct supply *s, const struct channel *c,
+                              struct suspension *out)
+{
+    if (c != NULL && suspended_source(s, c->source->name, out))
+        return true;
+    for (uint32_t i = 0; i < s->seats_len; i++)
+        if (suspended_source(s, s->seats[i].source->name, out))
             return true;
-    }
     return false;
 }
 
@@ -95,7 +143,17 @@ static int64_t warmup_opens_ms(struct worker *w, struct warmup_stream *s, uint64
                              : worker_wall_ms(w) + (int64_t)(until_ns / 1000000 - io_now_ms(w->io));
 }
 
-/* No source may send. */
+/* The limit that lets nothing go now: of c, or where c is NULL of its site over all sources. */
+static bool rate_limit(const struct supply *s, const struct channel *c, struct limit_denial *out)
+{
+    const struct limit total = {s->site->total, LIMIT_TOTAL_RATE, s->site->dest};
+
+    if (c != NULL)
+        return channel_limits_ask(c, out) < 0;
+    return limits_ask(&total, 1, io_now_ns(s->site->worker->io), out) < 0;
+}
+
+/* No source may send, or c may not. */
 static void shut_wait(const struct supply *s, enum channel_shut shut, const struct channel *c,
                       uint64_t until_ms, struct lane_wait *out)
 {
@@ -106,29 +164,64 @@ static void shut_wait(const struct supply *s, enum channel_shut shut, const stru
         [CHANNEL_SHORTAGE] = LANE_WAIT_SHORTAGE,   [CHANNEL_REFUSED] = LANE_WAIT_CONNECT,
         [CHANNEL_BUSY] = LANE_WAIT_SESSIONS};
     uint64_t now_ms = io_now_ms(s->site->worker->io);
-    struct limit_denial why;
 
     out->reason = reasons[shut];
-    if (shut == CHANNEL_SUSPENDED && !source_suspension(s, &out->suspension))
+    out->source = c == NULL ? NULL : c->source;
+    if (shut == CHANNEL_SUSPENDED && !source_suspension(s, c, &out->suspension))
         out->reason = LANE_WAIT_SOURCE;
     if (shut == CHANNEL_STOPPED)
         supply_answer(s, out);
-    if (shut == CHANNEL_LIMIT && c != NULL && channel_limits_ask(c, &why) < 0 &&
-        why.kind == LIMIT_WARMUP) {
+    if (shut == CHANNEL_BUSY)
+        (void)session_limit(c, &out->limit);
+    if (shut == CHANNEL_LIMIT && rate_limit(s, c, &out->limit) && out->limit.kind == LIMIT_WARMUP) {
         out->reason = LANE_WAIT_WARMUP;
         out->warmup = c->warmup;
     }
     if (out->reason == LANE_WAIT_SUSPENDED)
         out->until_ms = out->suspension.until_ms;
     else if (out->reason == LANE_WAIT_WARMUP)
-        out->until_ms = warmup_opens_ms(s->site->worker, c->warmup, why.until_ns);
+        out->until_ms = warmup_opens_ms(s->site->worker, c->warmup, out->limit.until_ns);
     else if (shut == CHANNEL_QUIET && c != NULL)
         out->until_ms = c->quiet_until_ms;
     else if (until_ms != UINT64_MAX && until_ms > now_ms && shut != CHANNEL_BUSY)
         out->until_ms = worker_wall_ms(s->site->worker) + (int64_t)(until_ms - now_ms);
 }
 
-static void supply_wait(struct supply *s, struct lane_wait *out)
+static struct seat *seat_of(struct supply *s, struct str source)
+{
+    for (uint32_t i = 0; i < s->seats_len; i++)
+        if (str_eq(str_of(s->seats[i].source->name), source))
+            return &s->seats[i];
+    return NULL;
+}
+
+/* What keeps seat, NULL or a place of s, from taking something. */
+static void seat_wait(const struct supply *s, const struct seat *seat, struct lane_wait *out)
+{
+    uint64_t until_ms;
+    enum channel_shut shut;
+
+    if (seat == NULL || seat->unbound)
+        return;
+    out->source = seat->source;
+    if (suspended_source(s, seat->source->name, &out->suspension)) {
+        out->reason = LANE_WAIT_SUSPENDED;
+        out->until_ms = out->suspension.until_ms;
+        return;
+    }
+    if (seat->channel == NULL)
+        return;
+    shut = channel_shut(seat->channel, &until_ms);
+    if (shut != CHANNEL_OPEN)
+        shut_wait(s, shut, seat->channel, until_ms, out);
+    else if (site_waits(s->site))
+        shut_wait(s, CHANNEL_LIMIT, NULL, site_waits_until_ms(s->site), out);
+    else
+        session_wait(seat->channel, out);
+}
+
+/* source: empty, or the only one that is looked at. */
+static void supply_wait(struct supply *s, struct str source, struct lane_wait *out)
 {
     struct channel *c;
     uint64_t until_ms;
@@ -137,6 +230,8 @@ static void supply_wait(struct supply *s, struct lane_wait *out)
 
     if (site_share_is_used(s->site))
         out->reason = LANE_WAIT_MEMORY;
+    else if (source.len > 0)
+        seat_wait(s, seat_of(s, source), out);
     else if (shut != CHANNEL_OPEN)
         shut_wait(s, shut, c, until_ms, out);
     else if (next != NULL && next->channel != NULL) /* NULL: it had no turn yet */
@@ -207,8 +302,7 @@ static bool lane_held(struct lane *lane, struct lane_wait *out)
     } else if (lane_shut_wall_ms(lane) != 0) {
         out->reason = lane->state == LANE_UNROUTED ? LANE_WAIT_NO_ROUTE : LANE_WAIT_BACK_OFF;
         out->until_ms = lane_shut_wall_ms(lane);
-        out->host = lane->last_host;
-        out->error = lane->last_error;
+        take_answer(lane, out);
         if (lane->state == LANE_OPEN && out->error == NULL)
             supply_answer(lane->supply, out);
     }
@@ -216,6 +310,11 @@ static bool lane_held(struct lane *lane, struct lane_wait *out)
 }
 
 void lane_wait(struct lane *lane, struct lane_wait *out)
+{
+    lane_wait_of_source(lane, STR(""), out);
+}
+
+void lane_wait_of_source(struct lane *lane, struct str source, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
     bool stored = lane_has_due(lane, worker_wall_ms(w));
@@ -228,12 +327,72 @@ void lane_wait(struct lane *lane, struct lane_wait *out)
         if (stored && lane->in_flight == 0 && (shared || lane_memory_full(w)))
             out->reason = LANE_WAIT_MEMORY;
         else if (stored && lane->in_flight > 0 && lane->supply != NULL)
-            supply_wait(lane->supply, out);
+            supply_wait(lane->supply, source, out);
     } else if (lane->site == NULL) {
         out->reason = LANE_WAIT_LOOKUP;
     } else {
-        supply_wait(lane->supply, out);
+        supply_wait(lane->supply, source, out);
     }
+}
+
+uint32_t lane_wait_cost(const struct lane *lane)
+{
+    return 1 + (lane->supply == NULL ? 0 : lane->supply->seats_len / SEATS_OF_A_LANE);
+}
+
+/* --- the ceiling --- */
+
+static uint64_t hourly(const struct limit *l)
+{
+    uint64_t messages;
+    uint32_t period_ms;
+
+    if (l->entry == NULL)
+        return UINT64_MAX;
+    governor_rate(l->entry, &messages, &period_ms);
+    return messages == 0 ? UINT64_MAX : messages * (uint64_t)HOUR_MS / period_ms;
+}
+
+static uint64_t lesser(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+static uint64_t seat_ceiling(const struct seat *seat)
+{
+    struct worker *w = seat->supply->site->worker;
+    const struct channel *c = seat->channel;
+    struct warmup_view view;
+    struct suspension one;
+    uint64_t most;
+
+    if (seat->unbound || (c != NULL && !c->usable) ||
+        suspended_source(seat->supply, seat->source->name, &one))
+        return 0;
+    if (c == NULL) /* its limits are not known yet */
+        return UINT64_MAX;
+    most = lesser(hourly(&c->limits[CHANNEL_OWN]), hourly(&c->limits[CHANNEL_PROVIDER]));
+    if (c->warmup == NULL)
+        return most;
+    warmup_view(&w->shared->warmup, c->warmup, worker_wall_ms(w), &view);
+    return view.cap == WARMUP_NO_CAP ? most : lesser(most, (view.cap + 23) / 24);
+}
+
+uint64_t lane_ceiling(struct lane *lane)
+{
+    const struct supply *s = lane->supply;
+    uint64_t most = 0, total = UINT64_MAX;
+
+    for (uint32_t i = 0; s != NULL && i < s->seats_len; i++) {
+        const struct channel *c = s->seats[i].channel;
+        uint64_t one = seat_ceiling(&s->seats[i]);
+
+        most = one > UINT64_MAX - most ? UINT64_MAX : most + one;
+        if (c != NULL)
+            total = lesser(hourly(&c->limits[CHANNEL_SITE]),
+                           hourly(&c->limits[CHANNEL_PROVIDER_TOTAL]));
+    }
+    return s == NULL ? UINT64_MAX : lesser(most, total);
 }
 
 void lane_wait_put_warmup(struct worker *w, const struct lane_wait *wait, struct buf *out)
@@ -269,7 +428,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
 
     if (!lane_held(lane, &wait)) {
         if (lane->supply != NULL)
-            supply_wait(lane->supply, &wait);
+            supply_wait(lane->supply, STR(""), &wait);
         else if (lane->routing != NULL)
             wait.reason = LANE_WAIT_LOOKUP;
         if (wait.reason == LANE_WAIT_NONE && lane_memory_full(lane->worker))

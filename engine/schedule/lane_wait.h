@@ -1,9 +1,11 @@
-/* What holds a lane's due mail back now, for status and `why`: nothing here changes anything.
+/* What holds a lane's due mail back now, for all screens that say it: nothing here changes
+ * anything.
  *
  * Thread: the lane's worker. */
 #ifndef HAYAUMA_ENGINE_LANE_WAIT_H
 #define HAYAUMA_ENGINE_LANE_WAIT_H
 
+#include "limits/limit.h"
 #include "schedule/lane.h"
 #include "worker/suspensions.h"
 
@@ -29,11 +31,25 @@ struct lane_wait {
     enum lane_wait_reason reason;
     int64_t until_ms;             /* wall clock; 0: nobody knows */
     const char *host, *error;     /* of the answer that is the reason, or NULL; the lane's */
+    int64_t answered_ms;          /* wall: when it came; 0: there is none */
     struct suspension suspension; /* of LANE_WAIT_SUSPENDED */
     struct warmup_stream *warmup; /* of LANE_WAIT_WARMUP */
+    /* Of what depends on a source, the one that may send first; NULL: it depends on none. */
+    const struct config_source *source;
+    /* Of LANE_WAIT_RATE and LANE_WAIT_SESSIONS. LIMIT_NONE: no limit is known. */
+    struct limit_denial limit;
 };
 
 void lane_wait(struct lane *lane, struct lane_wait *out);
+/* The same, but what keeps the source of this name from taking the lane's mail, whatever its other
+ * sources may do. LANE_WAIT_NONE too where the source has had no turn there. */
+void lane_wait_of_source(struct lane *lane, struct str source, struct lane_wait *out);
+/* What either costs: 1, and more where many sources may send lane's mail. */
+uint32_t lane_wait_cost(const struct lane *lane);
+/* How many messages an hour the settings let through to lane's site from its pool: the rates of the
+ * sources that can send, a 24th of the day's cap where one is being warmed up, and the rate over
+ * all sources. UINT64_MAX: they set no bound. */
+uint64_t lane_ceiling(struct lane *lane);
 /* Appends in words what a recipient that expires untried has waited for: "the rate limit". Called
  * while that reason still holds. */
 void lane_waited_for(struct lane *lane, struct buf *out);

@@ -59,12 +59,12 @@ static uint32_t bound_source(const struct config_pool *pool, struct str text)
     return bound;
 }
 
-static uint32_t bound_for(const struct config_pool *pool, const struct lane *lane)
+uint32_t supply_bound(const struct config_pool *pool, struct str domain, struct str campaign)
 {
     if (pool->selection == CONFIG_SELECT_DOMAIN)
-        return bound_source(pool, lane_domain(lane));
+        return bound_source(pool, domain);
     if (pool->selection == CONFIG_SELECT_CAMPAIGN)
-        return bound_source(pool, lane->names == NULL ? STR("") : lane->names->campaign);
+        return bound_source(pool, campaign);
     return 0;
 }
 
@@ -111,7 +111,8 @@ struct supply *supply_get(struct site *site, const struct lane *lane)
 {
     const struct config_pool *pool =
         config_pool_for(site->config, lane->names == NULL ? STR("") : lane->names->pool);
-    uint32_t bound = bound_for(pool, lane);
+    struct str campaign = lane->names == NULL ? STR("") : lane->names->campaign;
+    uint32_t bound = supply_bound(pool, lane_domain(lane), campaign);
 
     for (struct list_node *n = list_first(&site->supplies); n != NULL;
          n = list_next(&site->supplies, n)) {

@@ -98,6 +98,8 @@ struct supply {
 
 /* That of the lane's pool, made when missing. */
 struct supply *supply_get(struct site *site, const struct lane *lane);
+/* Which source of pool such mail is bound to: its number from 1; 0: to none. */
+uint32_t supply_bound(const struct config_pool *pool, struct str domain, struct str campaign);
 /* Nothing may be attached. */
 void supply_free(struct supply *s);
 /* Work or room appeared: the end of the turn looks at the supply. */

@@ -115,6 +115,7 @@ struct worker {
     struct sweeps *sweeps;        /* sweep.h */
     struct list suspension_walks; /* over lanes: schedule/lane_suspend.c */
     struct list supply_walks;     /* supplies some of whose lanes have something to hear */
+    struct list route_asks;       /* dry runs whose domain is looked up: control/backend_route.c */
     uint32_t suspensions_changed; /* how often this worker has heard of a change */
     /* Only in the worker that owns shard 0: outcome/suspend.c. */
     struct list suspension_changes; /* that wait for the one under way */

@@ -163,6 +163,10 @@ def test_no_space_for_a_while():
         wait_until("the disk to be named", lambda: any(
             d.get("wait", {}).get("reason") == "disk" for d in rig.engine.status()["destinations"]),
                    process=rig.engine.process)
+        queue = next(d["queue"] for d in rig.engine.status()["destinations"]
+                     if d.get("wait", {}).get("reason") == "disk")
+        wait_until("why to say so", lambda: "the queue's disk or map is full" in rig.engine.command(
+            "why", queue), process=rig.engine.process)
         before = rig.acknowledged()
         rests(rig.engine, 2, 0.6)
         assert rig.acknowledged() <= before + len(rig.books), "acknowledged without a commit"

@@ -30,6 +30,8 @@ int cmd_pool(int argc, char **argv);
 int cmd_sources(int argc, char **argv);
 int cmd_warmup(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
+int cmd_route(int argc, char **argv);
+int cmd_why(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 
 #endif

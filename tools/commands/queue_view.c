@@ -296,7 +296,7 @@ static void print_recipient(const json_t *row)
     buf_printf(&line, ", expires %s", expires);
     if (wait_holds(row)) {
         buf_puts(&line, "\n   waits: ");
-        put_wait(&line, row, clock_wall_ms(), 0);
+        put_wait_whole(&line, row, clock_wall_ms());
     }
     if (*reply_text(row, "last_error") != 0) {
         buf_puts(&line, "\n   last attempt: ");

@@ -81,6 +81,68 @@ static void put_reason(struct buf *out, const json_t *wait, int64_t until_ms, in
         buf_printf(out, ": %s", reply_text(wait, "error"));
 }
 
+void put_set(struct buf *out, const char *set)
+{
+    bool is_default = strcmp(set, "default") == 0;
+
+    buf_puts(out, is_default ? ", the default" : ", set at ");
+    put_text(out, is_default ? "" : set, 0, false);
+}
+
+static void put_limit(struct buf *out, const json_t *wait, const json_t *limit)
+{
+    const char *name = reply_text(limit, "name");
+    bool of_source = *reply_text(wait, "source") != 0 && strncmp(name, "total_", 6) != 0;
+
+    buf_puts(out, "; ");
+    if (json_object_get(limit, "stages") != NULL) {
+        buf_printf(out, "stage %lld of %lld", reply_number(limit, "stage"),
+                   reply_number(limit, "stages"));
+    } else if (json_object_get(limit, "period_ms") != NULL) {
+        buf_printf(out, "%s %lld in ", name, reply_number(limit, "max"));
+        put_age(out, reply_number(limit, "period_ms"));
+    } else {
+        buf_printf(out, "%lld of %lld sessions", reply_number(limit, "used"),
+                   reply_number(limit, "max"));
+        if (json_is_true(json_object_get(limit, "by_peer")))
+            buf_puts(out, ", the receiver refused more");
+        buf_printf(out, ", %s", name);
+    }
+    buf_printf(out, "%s%s", of_source ? " of source " : "",
+               of_source ? reply_text(wait, "source") : "");
+    put_set(out, reply_text(limit, "set"));
+}
+
+/* What the columns of lists leave out. */
+static void put_details(struct buf *out, const json_t *wait, int64_t now_ms)
+{
+    const json_t *limit = json_object_get(wait, "limit");
+
+    if (limit != NULL)
+        put_limit(out, wait, limit);
+    else if (*reply_text(wait, "source") != 0)
+        buf_printf(out, "; source %s", reply_text(wait, "source"));
+    if (reply_number(wait, "answered_ms") > 0) {
+        buf_puts(out, "; answered ");
+        put_age(out, now_ms - reply_number(wait, "answered_ms"));
+        buf_puts(out, " ago");
+    }
+    if (*reply_text(wait, "who") != 0)
+        buf_printf(out, "; by %s", reply_text(wait, "who"));
+}
+
+void put_wait_whole(struct buf *out, const json_t *object, int64_t now_ms)
+{
+    const json_t *wait = json_object_get(object, "wait");
+    struct buf text = {0};
+
+    put_reason(&text, wait, wait_until_ms(object), now_ms);
+    put_details(&text, wait, now_ms);
+    buf_putc(&text, 0);
+    put_text(out, (const char *)text.data, 0, false);
+    buf_done(&text);
+}
+
 void put_wait(struct buf *out, const json_t *object, int64_t now_ms, unsigned columns)
 {
     struct buf text = {0};

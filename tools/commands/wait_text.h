@@ -15,5 +15,11 @@ int64_t wait_until_ms(const json_t *object);
 /* "back-off 4m: mx1.example.org: 421 4.7.0 too busy", or its last error when nothing holds it; cut
  * to columns (0: whole). For a terminal. */
 void put_wait(struct buf *out, const json_t *object, int64_t now_ms, unsigned columns);
+/* Of what something holds: all of that with which limit, set where, whose, used how far, when the
+ * answer came, and by whom. */
+void put_wait_whole(struct buf *out, const json_t *object, int64_t now_ms);
+
+/* ", set at /etc/hayauma/hayauma.yaml:12", or ", the default". */
+void put_set(struct buf *out, const char *set);
 
 #endif

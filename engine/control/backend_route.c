@@ -1,0 +1,340 @@
+#include "control/backend_route.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "control/control_private.h"
+#include "dns/dns.h"
+#include "limits/limit.h"
+#include "schedule/channel.h"
+#include "schedule/supply.h"
+#include "worker/peer_text.h"
+#include "worker/worker.h"
+
+struct route_ask {
+    struct worker_note note;
+    struct list_node node; /* worker->route_asks, while its domain is looked up */
+    struct control_job *job;
+    struct worker *worker;
+    struct dns_query query;
+};
+
+/* --- what the configuration says of the site --- */
+
+static void put_limit(void *arg, const char *key, struct str value, struct str origin)
+{
+    struct buf *out = arg;
+
+    buf_putc(out, '{');
+    json_text(out, "name", str_of(key));
+    json_text(out, "value", value);
+    json_text(out, "set", origin);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void put_settings(const struct site *site, struct buf *out)
+{
+    struct buf set = {0};
+
+    buf_puts(out, "\"limits\":[");
+    config_limits_visit(site->config, site->dest, put_limit, out);
+    json_end_list(out);
+    config_origin_put(site->config, site->dest, "tls", &set);
+    buf_puts(out, "\"tls\":{");
+    json_text(out, "policy", str_of(site->dest->tls));
+    json_text(out, "set", buf_str(&set));
+    json_end(out);
+    buf_putc(out, ',');
+    buf_done(&set);
+}
+
+static void put_exchangers(const struct site *site, struct buf *out)
+{
+    buf_puts(out, "\"exchangers\":[");
+    for (uint16_t i = 0; i < site->exchangers.len; i++) {
+        const struct exchanger *e = &site->exchangers.list[i];
+        char address[PEER_TEXT_BYTES];
+
+        peer_text(&e->addr.sa, NULL, address);
+        buf_putc(out, '{');
+        json_text(out, "host", str_of(e->host));
+        json_number(out, "preference", e->preference);
+        json_text(out, "address", str_of(address));
+        json_end(out);
+        buf_putc(out, ',');
+    }
+    json_end_list(out);
+}
+
+/* --- its sources --- */
+
+static void put_sessions(const struct channel *c, uint64_t now_ns, struct buf *out)
+{
+    uint64_t open = 0, most = UINT32_MAX;
+
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
+        uint64_t one_open, one_most;
+
+        if (c->limits[i].entry == NULL)
+            continue;
+        governor_sessions(c->limits[i].entry, now_ns, &one_open, &one_most);
+        open = i == CHANNEL_OWN ? one_open : open;
+        most = one_most < most ? one_most : most;
+    }
+    json_number(out, "sessions", (int64_t)open);
+    json_number(out, "sessions_max", (int64_t)most);
+}
+
+/* Of a source that has had a turn there: what its limits, and the receiver, let it do now, in all
+ * workers. */
+static void put_channel(const struct site *site, const struct config_source *s, struct buf *out)
+{
+    const struct list_node *n = list_first(&site->channels);
+    struct worker *w = site->worker;
+    uint64_t now_ns = io_now_ns(w->io), at_ns;
+    struct limit_denial why;
+    struct channel *c;
+
+    while (n != NULL && LIST_ENTRY(n, struct channel, site_node)->source != s)
+        n = list_next(&site->channels, n);
+    if (n == NULL)
+        return;
+    c = LIST_ENTRY(n, struct channel, site_node);
+    put_sessions(c, now_ns, out);
+    if (channel_limits_ask(c, &why) < 0 && why.kind != LIMIT_WARMUP)
+        json_number(out, "rate_ms",
+                    worker_wall_ms(w) + (int64_t)((why.until_ns - now_ns) / 1000000));
+    at_ns = governor_stopped_ns(c->governor);
+    if (at_ns != 0)
+        json_number(out, "stopped_ms",
+                    worker_wall_ms(w) +
+                        (at_ns > now_ns ? (int64_t)((at_ns - now_ns) / 1000000) : 0));
+}
+
+/* Of a stream that has sent nothing yet: what its first day will be. */
+static void put_warmup(const struct site *site, const struct config_source *s, struct buf *out)
+{
+    struct warmup *all = &site->worker->shared->warmup;
+    struct config_warmup_policy policy;
+    struct warmup_view v;
+    const char *provider;
+
+    if (site->lmtp || site->exchangers.len == 0)
+        return;
+    provider = config_provider_of(site->config, str_of(site->exchangers.list[0].host));
+    if (!config_warmup_policy(site->config, s->name, provider, &policy))
+        return;
+    if (!warmup_view_of(all, str_of(s->name), str_of(provider), worker_wall_ms(site->worker), &v))
+        v = (struct warmup_view){
+            .stage = 1, .stages = (uint32_t)policy.steps_len, .cap = policy.steps[0]};
+    buf_puts(out, "\"warmup\":{");
+    json_text(out, "provider", str_of(provider));
+    json_number(out, "stage", v.stage);
+    json_number(out, "stages", v.stages);
+    if (v.cap != WARMUP_NO_CAP)
+        json_number(out, "cap", v.cap);
+    json_number(out, "used", v.used);
+    if (v.next_ms != 0)
+        json_number(out, "next_ms", v.next_ms);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void put_suspended(struct shared *all, enum suspension_scope scope, struct str name,
+                          struct buf *out)
+{
+    struct suspension one;
+
+    if (name.len == 0 || !suspensions_find(&all->suspensions, scope, name, &one))
+        return;
+    buf_putc(out, '{');
+    json_text(out, "name", name);
+    json_suspension(out, &one);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static const char *source_state(struct site *site, const struct config_source *s)
+{
+    struct shared *all = site->worker->shared;
+    uint8_t families = source_families(sources_get(&all->sources, s));
+    char at_site[SUSPENSION_NAME_MAX + 1];
+
+    suspension_name(at_site, str_of(s->name), str_of(site->name));
+    if (suspensions_hold(&all->suspensions, SUSPENSION_SOURCE, str_of(s->name)) ||
+        suspensions_hold(&all->suspensions, SUSPENSION_SOURCE_SITE, str_of(at_site)))
+        return "suspended";
+    return exchangers_usable(&site->exchangers, families) > 0 ? "ok" : "no_address";
+}
+
+static void put_sources(struct site *site, const struct config_pool *pool, uint32_t bound,
+                        bool overflow, struct buf *out)
+{
+    for (size_t i = 0; pool != NULL && i < pool->sources_len; i++) {
+        const struct config_source *s = pool->sources[i].source;
+
+        buf_putc(out, '{');
+        json_text(out, "name", str_of(s->name));
+        json_number(out, "weight", pool->sources[i].weight);
+        if (overflow)
+            json_bool(out, "overflow", true);
+        if (!overflow && bound == i + 1)
+            json_bool(out, "bound", true);
+        if (s->ipv4.len != 0)
+            json_text(out, "ipv4", str_of(s->ipv4.text));
+        if (s->ipv6.len != 0)
+            json_text(out, "ipv6", str_of(s->ipv6.text));
+        json_text(out, "ehlo_name", str_of(s->ehlo_name));
+        json_text(out, "state", str_of(source_state(site, s)));
+        put_channel(site, s, out);
+        put_warmup(site, s, out);
+        json_end(out);
+        buf_putc(out, ',');
+    }
+}
+
+/* --- the answer --- */
+
+static void put_site(struct control_route *of, struct site *site)
+{
+    const struct config_pool *pool = config_pool_for(site->config, str_of(of->pool));
+    uint32_t bound = supply_bound(pool, str_of(of->domain), str_of(of->campaign));
+    struct buf *out = &of->out;
+
+    json_text(out, "site", str_of(site->name));
+    put_exchangers(site, out);
+    put_settings(site, out);
+    buf_puts(out, "\"sources\":[");
+    put_sources(site, pool, bound, false, out);
+    put_sources(site, pool->overflow, 0, true, out);
+    json_end_list(out);
+}
+
+static void put_suspensions(struct control_route *of, const struct site *site, struct shared *all)
+{
+    char at_site[SUSPENSION_NAME_MAX + 1];
+    struct buf *out = &of->out;
+
+    buf_puts(out, "\"suspensions\":[");
+    put_suspended(all, SUSPENSION_DOMAIN, str_of(of->domain), out);
+    put_suspended(all, SUSPENSION_CAMPAIGN, str_of(of->campaign), out);
+    put_suspended(all, SUSPENSION_TENANT, str_of(of->tenant), out);
+    if (site != NULL) {
+        put_suspended(all, SUSPENSION_SITE, str_of(site->name), out);
+        suspension_name(at_site, str_of(of->campaign), str_of(site->name));
+        put_suspended(all, SUSPENSION_CAMPAIGN_SITE, str_of(at_site), out);
+        suspension_name(at_site, str_of(of->tenant), str_of(site->name));
+        put_suspended(all, SUSPENSION_TENANT_SITE, str_of(at_site), out);
+    }
+    json_end_list(out);
+}
+
+static void put_next_hop(const struct config *c, const struct config_route *target, struct buf *out)
+{
+    struct buf text = {0};
+
+    if (target == NULL) {
+        json_text(out, "next_hop", STR("mx"));
+        return;
+    }
+    config_print_route(target, &text);
+    json_text(out, "next_hop", buf_str(&text));
+    buf_clear(&text);
+    buf_printf(&text, "routes['%s'], %s:%u", target->pattern, c->file, target->line);
+    json_text(out, "next_hop_set", buf_str(&text));
+    buf_done(&text);
+}
+
+static void ask_end(struct route_ask *a, int result)
+{
+    control_job_done(a->job, result);
+    free(a);
+}
+
+/* route: what the lookup said; NULL: none was needed. */
+static void answer(struct route_ask *a, struct dns_route *route)
+{
+    static const char *const words[] = {
+        [DNS_OK] = "ok",           [DNS_NULL_MX] = "null_mx",   [DNS_NO_DOMAIN] = "no_domain",
+        [DNS_NO_HOST] = "no_host", [DNS_BAD_NAME] = "bad_name", [DNS_TEMPORARY] = "temporary"};
+    struct control_route *of = &a->job->route;
+    struct worker *w = a->worker;
+    const struct config_route *target = config_route_for(w->config, str_of(of->domain));
+    bool rejects = target != NULL && target->kind == CONFIG_ROUTE_REJECT;
+    struct site *site = NULL;
+
+    put_next_hop(w->config, target, &of->out);
+    if (route != NULL)
+        json_text(&of->out, "lookup", str_of(words[route->status]));
+    if (route != NULL && route->error != NULL)
+        json_text(&of->out, "lookup_error", str_of(route->error));
+    if (!rejects && (route == NULL || route->status == DNS_OK)) {
+        site = site_get(w, str_of(of->domain), target, route);
+        ASSERT(site != NULL);
+        put_site(of, site);
+    }
+    put_suspensions(of, site, w->shared);
+    if (site != NULL)
+        site_left(site);
+    ask_end(a, 0);
+}
+
+static void on_route(struct dns_query *query, struct dns_route *route)
+{
+    struct route_ask *a = CONTAINER_OF(query, struct route_ask, query);
+
+    list_remove(&a->node);
+    answer(a, route);
+}
+
+static void ask(struct worker *w, struct worker_note *note)
+{
+    struct route_ask *a = CONTAINER_OF(note, struct route_ask, note);
+    struct str domain = str_of(a->job->route.domain);
+    const struct config_route *target = config_route_for(w->config, domain);
+    bool host_only = false;
+
+    a->worker = w;
+    if (w->draining || w->dns == NULL) {
+        ask_end(a, -ESHUTDOWN);
+        return;
+    }
+    if (target != NULL && (target->kind == CONFIG_ROUTE_REJECT || target->socket.len != 0)) {
+        answer(a, NULL);
+        return;
+    }
+    if (target != NULL && target->host != NULL) {
+        domain = str_of(target->host);
+        host_only = !target->mx_lookup;
+    }
+    a->query.on_route = on_route;
+    list_push_back(&w->route_asks, &a->node);
+    dns_lookup(w->dns, &a->query, domain, host_only);
+}
+
+void backend_route(struct shared *all, struct control_job *job)
+{
+    struct route_ask *a = calloc(1, sizeof(*a));
+    uint32_t shard = queue_shard_of(all->queue, str_of(job->route.domain));
+
+    if (a == NULL) {
+        control_job_done(job, -ENOMEM);
+        return;
+    }
+    a->job = job;
+    a->note.run = ask;
+    worker_post(all, NULL, worker_of_shard(all, shard)->index, &a->note);
+}
+
+void backend_routes_abandon(struct worker *w)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&w->route_asks)) != NULL) {
+        struct route_ask *a = LIST_ENTRY(n, struct route_ask, node);
+
+        dns_cancel(w->dns, &a->query);
+        ask_end(a, -ESHUTDOWN);
+    }
+}

@@ -1,0 +1,397 @@
+/* What holds the mail of a subject: a domain, campaign, tenant, site or source, of which workers
+ * offer their lanes, or a message, whose rows the store has. Mail that waits for the same thing is
+ * one hold. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "control/control_private.h"
+#include "worker/queue_name.h"
+
+#define WHY_ROWS     100                 /* of a message, asked for at a time */
+#define LOOK_ROWS    10                  /* of a queue, looked at for what its lane does not know */
+#define PER_HOUR_MAX (UINT64_C(1) << 53) /* what JSON's readers take for a whole number */
+
+/* A row of a message whose queue workers are asked about. */
+struct why_row {
+    struct control_hold hold;
+    uint32_t query;
+    int64_t due_ms; /* QUEUE_DUE_HELD: held by somebody */
+};
+
+struct control_why_work {
+    struct control_why *why;
+    struct control_job *job; /* being filled with the queues of rows, in their order */
+    struct why_row rows[WHY_ROWS];
+    size_t len;
+};
+
+/* --- adding up --- */
+
+/* Whether both wait for the same; whole: at the same site, from the same pool and source too. */
+static bool is_same(const struct control_hold *a, const struct control_hold *b, bool whole)
+{
+    const struct control_wait *wa = &a->wait, *wb = &b->wait;
+
+    if (a->state != b->state || wa->reason != wb->reason || wa->scope != wb->scope ||
+        strcmp(wa->name, wb->name) != 0 || wa->limit.name != wb->limit.name)
+        return false;
+    return !whole || (strcmp(a->site, b->site) == 0 && strcmp(a->pool, b->pool) == 0 &&
+                      strcmp(wa->source, wb->source) == 0);
+}
+
+static struct control_hold *find(struct control_why *why, const struct control_hold *h)
+{
+    for (uint32_t i = 0; i < why->len && i < CONTROL_HOLDS_WHOLE; i++)
+        if (is_same(&why->holds[i], h, true))
+            return &why->holds[i];
+    for (uint32_t i = CONTROL_HOLDS_WHOLE; i < why->len; i++)
+        if (is_same(&why->holds[i], h, false))
+            return &why->holds[i];
+    /* Of all names that suspensions may have there are more than places. */
+    return why->len == CONTROL_HOLDS_MAX ? &why->holds[why->len - 1] : NULL;
+}
+
+struct control_hold *control_why_add(struct control_why *why, const struct control_hold *h,
+                                     bool *made)
+{
+    struct control_hold *to = find(why, h);
+
+    *made = to == NULL;
+    if (to == NULL) {
+        to = &why->holds[why->len++];
+        *to = *h;
+        if (why->len > CONTROL_HOLDS_WHOLE)
+            to->site[0] = to->pool[0] = to->wait.source[0] = 0;
+        return to;
+    }
+    to->lanes += h->lanes;
+    to->rows += h->rows;
+    to->in_flight += h->in_flight;
+    if (h->next_ms < to->next_ms)
+        to->next_ms = h->next_ms;
+    if (h->wait.until_ms > to->wait.until_ms && to->wait.until_ms != 0)
+        to->wait.until_ms = h->wait.until_ms;
+    return to;
+}
+
+/* --- what is asked for --- */
+
+/* In which scopes the name counts: in the one that was said; else a configured source's name is
+ * that source, and any other may be anything. */
+static uint32_t scopes_of(const struct control *c, const struct suspension *one)
+{
+    if (one->scope != 0)
+        return 1u << one->scope;
+    if (config_source_find(c->backend->config(c->arg), one->name) != NULL)
+        return 1u << SUSPENSION_SOURCE;
+    return 1u << SUSPENSION_DOMAIN | 1u << SUSPENSION_CAMPAIGN | 1u << SUSPENSION_TENANT |
+           1u << SUSPENSION_SITE;
+}
+
+static struct control_why *why_new(const struct control_client *client)
+{
+    const struct suspension *one = &client->request.suspension;
+    struct control_why *why = calloc(1, sizeof(*why));
+    struct dns_name domain;
+
+    ASSERT(why != NULL); /* as in buf_*: memory is fatal */
+    memcpy(why->name, one->name, sizeof(why->name));
+    why->scopes = scopes_of(client->control, one);
+    if (queue_name_of(str_of(one->name), &domain) == 0 && domain.len < sizeof(why->domain))
+        memcpy(why->domain, domain.text, domain.len);
+    return why;
+}
+
+void control_why_free(struct control_why_work *w)
+{
+    if (w == NULL)
+        return;
+    control_job_free(w->job);
+    free(w->why);
+    free(w);
+}
+
+/* --- a message --- */
+
+static bool visit_row(void *arg, const struct queue_row_view *row)
+{
+    struct control_client *client = arg;
+    struct control_why_work *w = client->work.why;
+    const struct queue_flow *flow = queue_flow_find(client->control->queue, row->flow);
+    const struct config *config = client->control->backend->config(client->control->arg);
+    struct why_row *to = &w->rows[w->len];
+    struct control_wait *answer = &to->hold.wait;
+
+    if (!control_filter_match(&client->request.filter, row, client->control->wall_ms))
+        return true;
+    client->work.matched++;
+    if (w->job == NULL)
+        w->job = control_waits_new(client);
+    (void)control_waits_add(w->job, row->queue, row->flow, client->work.shard);
+    *to = (struct why_row){
+        .hold = {.shard = client->work.shard, .lanes = 1, .rows = 1, .per_hour = UINT64_MAX},
+        .query = (uint32_t)w->job->waits_len - 1,
+        .due_ms = (row->flags & RECIPIENT_HELD) != 0 ? QUEUE_DUE_HELD : row->due_ms};
+    snprintf(to->hold.queue, sizeof(to->hold.queue), "%.*s", STR_FMT(row->queue));
+    snprintf(to->hold.pool, sizeof(to->hold.pool), "%s",
+             config_pool_for(config, flow == NULL ? STR("") : flow->pool)->name);
+    snprintf(answer->error, sizeof(answer->error), "%.*s", STR_FMT(row->last_error));
+    answer->answered_ms = row->last_attempt_ms;
+    return ++w->len < WHY_ROWS;
+}
+
+enum control_step control_why_waits(struct control_client *client, const struct control_job *job)
+{
+    struct control_why_work *w = client->work.why;
+    int64_t now_ms = client->control->wall_ms;
+    bool made;
+
+    for (size_t i = 0; i < w->len; i++) {
+        struct why_row *row = &w->rows[i];
+        const struct control_wait_query *q = &job->waits[row->query];
+        struct control_hold *h = &row->hold;
+
+        memcpy(h->site, q->site, sizeof(h->site));
+        h->next_ms = row->due_ms;
+        if (row->due_ms == QUEUE_DUE_HELD) {
+            h->state = CONTROL_HOLD_HELD;
+            h->next_ms = INT64_MAX;
+        } else if (control_wait_concerns(&q->wait, row->due_ms, now_ms)) {
+            h->state = CONTROL_HOLD_WAITS;
+            h->wait = q->wait;
+            if (q->wait.until_ms == 0)
+                h->next_ms = INT64_MAX;
+            else if (q->wait.until_ms > h->next_ms)
+                h->next_ms = q->wait.until_ms;
+        } else {
+            h->state = row->due_ms > now_ms ? CONTROL_HOLD_LATER : CONTROL_HOLD_GOES;
+        }
+        (void)control_why_add(w->why, h, &made);
+    }
+    w->len = 0;
+    return CONTROL_STEP_MORE;
+}
+
+/* --- the reply --- */
+
+static int compare(const void *a, const void *b)
+{
+    const struct control_hold *ha = a, *hb = b;
+
+    if (ha->rows != hb->rows)
+        return ha->rows > hb->rows ? -1 : 1;
+    return strcmp(ha->queue, hb->queue);
+}
+
+struct look {
+    struct control_hold *hold;
+    bool is_free; /* some row is held by nobody */
+};
+
+static bool visit_look(void *arg, const struct queue_row_view *row)
+{
+    struct look *l = arg;
+    struct control_wait *answer = &l->hold->wait;
+
+    if ((row->flags & RECIPIENT_HELD) != 0)
+        return true;
+    l->is_free = true;
+    if (answer->error[0] == 0 && row->last_error.len > 0) {
+        snprintf(answer->error, sizeof(answer->error), "%.*s", STR_FMT(row->last_error));
+        answer->answered_ms = row->last_attempt_ms;
+    }
+    return answer->error[0] == 0;
+}
+
+/* What lanes do not know, the first rows do: what the last attempt before a restart heard, and that
+ * somebody holds them all. */
+static void look_at_rows(struct control *c, struct control_hold *h)
+{
+    struct queue_cursor cursor = {0};
+    struct look l = {.hold = h};
+    struct queue_visit what = {
+        .queue = str_of(h->queue), .rows_max = LOOK_ROWS, .visit = visit_look, .arg = &l};
+
+    if (h->state != CONTROL_HOLD_LATER || queue_visit(c->queue, h->shard, &cursor, &what) != 1 ||
+        l.is_free)
+        return;
+    h->state = CONTROL_HOLD_HELD;
+    h->next_ms = INT64_MAX;
+    h->wait = (struct control_wait){0};
+}
+
+/* Hours until what goes the same way, from one pool to one site, is gone. 0: nobody knows. */
+static double hours_of(const struct control_why *why, const struct control_hold *h)
+{
+    uint64_t rows = 0;
+
+    if (h->per_hour == 0 || h->per_hour >= PER_HOUR_MAX || h->site[0] == 0)
+        return 0;
+    for (uint32_t i = 0; i < why->len; i++)
+        if (strcmp(why->holds[i].site, h->site) == 0 && strcmp(why->holds[i].pool, h->pool) == 0)
+            rows += why->holds[i].rows;
+    return (double)rows / (double)h->per_hour;
+}
+
+static void put_hold(const struct control_why *why, const struct control_hold *h, struct buf *out)
+{
+    static const char *const states[] = {[CONTROL_HOLD_WAITS] = "waits",
+                                         [CONTROL_HOLD_GOES] = "goes",
+                                         [CONTROL_HOLD_LATER] = "later",
+                                         [CONTROL_HOLD_HELD] = "held"};
+    double hours = hours_of(why, h);
+
+    buf_putc(out, '{');
+    json_text(out, "state", str_of(states[h->state]));
+    json_number(out, "recipients", (int64_t)h->rows);
+    json_number(out, "in_flight", h->in_flight);
+    json_text(out, "queue", str_of(h->queue));
+    json_text(out, "site", str_of(h->site));
+    json_text(out, "pool", str_of(h->pool));
+    if (h->next_ms != 0 && h->next_ms != INT64_MAX)
+        json_number(out, "next_ms", h->next_ms);
+    if (h->per_hour < PER_HOUR_MAX)
+        json_number(out, "per_hour", (int64_t)h->per_hour);
+    if (hours > 0)
+        buf_printf(out, "\"hours\":%.2f,", hours);
+    json_wait(out, &h->wait);
+    if (h->wait.reason == NULL && h->wait.error[0] != 0) {
+        json_text(out, "last_error", str_of(h->wait.error));
+        json_text(out, "last_host", str_of(h->wait.host));
+        json_number(out, "last_attempt_ms", h->wait.answered_ms);
+    }
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+/* The subject's own suspensions, also where it has no mail. */
+struct own {
+    const struct control_why *why;
+    struct buf *out;
+};
+
+static void put_own(void *to, const struct suspension *one)
+{
+    const struct own *o = to;
+    bool domain = one->scope == SUSPENSION_DOMAIN;
+
+    if ((o->why->scopes & 1u << one->scope) == 0 || o->why->name[0] == 0 ||
+        strcmp(one->name, domain ? o->why->domain : o->why->name) != 0)
+        return;
+    buf_putc(o->out, '{');
+    json_suspension(o->out, one);
+    json_end(o->out);
+    buf_putc(o->out, ',');
+}
+
+/* What the name turned out to be. */
+static void put_subject(struct control *c, const struct control_why *why, const struct msgid *id,
+                        struct buf *out)
+{
+    uint32_t scopes = why->found != 0 ? why->found : why->scopes;
+    const struct config_source *source = config_source_find(c->backend->config(c->arg), why->name);
+    char text[MSGID_TEXT_BYTES];
+
+    buf_puts(out, "\"is\":[");
+    if (id != NULL)
+        buf_puts(out, "\"message\"");
+    for (enum suspension_scope s = SUSPENSION_DOMAIN; id == NULL && s < SUSPENSION_SCOPES; s++)
+        if ((scopes & 1u << s) != 0)
+            buf_printf(out, "\"%s\",", suspension_scope_name(s));
+    json_end_list(out);
+    if (id != NULL)
+        msgid_text(id, text);
+    json_text(out, "name", str_of(id != NULL ? text : why->name));
+    if (source != NULL && (why->scopes & 1u << SUSPENSION_SOURCE) != 0) {
+        buf_puts(out, "\"source\":");
+        control_put_source(c, source, out);
+        buf_putc(out, ',');
+    }
+    buf_puts(out, "\"suspensions\":[");
+    c->backend->suspensions(c->arg, put_own, &(struct own){why, out});
+    json_end_list(out);
+}
+
+static void put_why(struct control_client *client, struct control_why *why)
+{
+    struct control *c = client->control;
+    struct buf *out = &client->out;
+    const struct msgid *id = client->request.filter.has_id ? &client->request.id : NULL;
+    uint64_t rows = 0, in_flight = 0;
+
+    qsort(why->holds, why->len, sizeof(*why->holds), compare);
+    for (uint32_t i = 0; i < why->len; i++) {
+        rows += why->holds[i].rows;
+        in_flight += why->holds[i].in_flight;
+        look_at_rows(c, &why->holds[i]);
+    }
+    buf_puts(out, "{\"why\":{");
+    put_subject(c, why, id, out);
+    json_number(out, "now_ms", c->wall_ms);
+    json_number(out, "recipients", (int64_t)rows);
+    json_number(out, "in_flight", (int64_t)in_flight);
+    if (why->counting)
+        json_bool(out, "counting", true);
+    json_text(out, "intake", str_of(control_intake_name(control_intake(c))));
+    buf_puts(out, "\"holds\":[");
+    for (uint32_t i = 0; i < why->len; i++)
+        put_hold(why, &why->holds[i], out);
+    json_end_list(out);
+    json_end(out);
+    buf_puts(out, "}\n{\"done\":true}\n");
+}
+
+/* --- steps --- */
+
+static enum control_step step_message(struct control_client *client)
+{
+    struct control_why_work *w = client->work.why;
+    int err = control_walk(client, false, visit_row);
+    struct control_job *job;
+
+    if (err != 0)
+        return control_store_failed(client, err);
+    if (w->len > 0) {
+        job = w->job;
+        w->job = NULL;
+        return control_waits_ask(client, job);
+    }
+    if (!client->work.ended)
+        return CONTROL_STEP_MORE;
+    if (client->work.matched == 0)
+        control_put_error(&client->out, "not_found", "no message with this id is in the queue",
+                          "what was delivered or returned is in the records");
+    else
+        put_why(client, w->why);
+    return CONTROL_STEP_DONE;
+}
+
+enum control_step control_step_why(struct control_client *client)
+{
+    struct control_why_work *w = client->work.why;
+    struct control *c = client->control;
+    const struct suspension *one = &client->request.suspension;
+    struct control_job *job;
+
+    if (one->scope == SUSPENSION_SOURCE &&
+        config_source_find(c->backend->config(c->arg), one->name) == NULL)
+        return control_no_source(client, one->name);
+    if (w == NULL) {
+        w = client->work.why = calloc(1, sizeof(*w));
+        ASSERT(w != NULL);
+        w->why = why_new(client);
+    }
+    if (client->request.filter.has_id)
+        return step_message(client);
+    job = control_job_new(client);
+    job->kind = CONTROL_JOB_WHY;
+    job->why = w->why;
+    w->why = NULL;
+    return control_give_job(client, job);
+}
+
+enum control_step control_why_returned(struct control_client *client, struct control_job *job)
+{
+    put_why(client, job->why);
+    return CONTROL_STEP_DONE;
+}
