@@ -32,6 +32,7 @@ static const struct command commands[] = {
     {"queue", cmd_queue, "look at the queue; hold, release, flush, cancel, export"},
     {"why", cmd_why, "what holds mail back, in a sentence or two"},
     {"route", cmd_route, "where mail for an address would go, without sending"},
+    {"trace", cmd_trace, "the dialogue of sessions, live"},
     {"status", cmd_status, "what the engine is doing, live"},
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
     {"pool", cmd_pool, "the pools and what is in them"},

@@ -200,6 +200,11 @@ static void on_warmup(void *arg, int64_t wall_ms, void (*visit)(void *, const st
     warmup_visit(&((struct backend *)arg)->shared->warmup, wall_ms, visit, to);
 }
 
+static struct dialogues *on_dialogues(void *arg)
+{
+    return &((struct backend *)arg)->shared->dialogues;
+}
+
 static void on_admin_done(struct admin_job *admin, int result)
 {
     control_job_done(CONTAINER_OF(admin, struct control_job, admin), result);
@@ -254,4 +259,5 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .config = on_config,
                                                   .source = on_source,
                                                   .warmup = on_warmup,
+                                                  .dialogues = on_dialogues,
                                                   .job = on_job};

@@ -330,7 +330,9 @@ static bool runnable(const struct control_client *client)
 {
     if (client->dead || unsent(client) >= CONTROL_OUT_BYTES_MAX)
         return false;
-    return client->busy ? client->job == NULL : has_line(client);
+    if (client->busy)
+        return client->job == NULL && client->rests_until_ms <= client->control->mono_ms;
+    return has_line(client);
 }
 
 static void request_over(struct control_client *client, enum control_step step)
@@ -340,6 +342,7 @@ static void request_over(struct control_client *client, enum control_step step)
     control_work_done(client);
     control_request_done(&client->request);
     client->busy = false;
+    client->rests_until_ms = 0;
     client->idle_ms = client->control->mono_ms;
 }
 
@@ -434,7 +437,9 @@ int control_timeout_ms(const struct control *c)
 
         if (runnable(client))
             return 0;
-        if (unsent(client) != 0)
+        if (client->rests_until_ms != 0 && unsent(client) == 0)
+            timeout_ms = CONTROL_TRACE_MS;
+        else if (unsent(client) != 0 && timeout_ms < 0)
             timeout_ms = CONTROL_PAUSE_MS; /* to notice that it stalls */
     }
     return timeout_ms;

@@ -15,6 +15,7 @@
 #include "limits/warmup.h"
 #include "outcome/admin.h"
 #include "queue/queue.h"
+#include "worker/dialogues.h"
 #include "worker/suspensions.h"
 
 struct control;
@@ -199,6 +200,8 @@ struct control_backend {
     /* Visits all streams of warm-up, in the same way. */
     void (*warmup)(void *arg, int64_t wall_ms,
                    void (*visit)(void *to, const struct warmup_view *view), void *to);
+    /* Those of the process, which live longer than the channel. */
+    struct dialogues *(*dialogues)(void *arg);
     /* Does the job and calls control_job_done() when it is done (for an action: when its commit
      * is), from any thread, also from within. Must not block. */
     void (*job)(void *arg, struct control_job *job);

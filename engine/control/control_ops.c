@@ -612,6 +612,7 @@ static const struct {
     [CONTROL_OP_RESUME] = {control_step_suspend, true},
     [CONTROL_OP_WHY] = {control_step_why, true},
     [CONTROL_OP_ROUTE] = {control_step_route, true},
+    [CONTROL_OP_TRACE] = {control_step_trace, false},
     [CONTROL_OP_SUSPENSIONS] = {control_step_suspensions, true},
     [CONTROL_OP_WARMUP] = {control_step_warmup, true},
     [CONTROL_OP_WARMUP_DAYS] = {control_step_warmup_days, true},
@@ -638,5 +639,6 @@ void control_work_done(struct control_client *client)
     control_held_free(w->held);
     control_suspensions_free(w->suspensions);
     control_why_free(w->why);
+    control_trace_end(client);
     *w = (struct control_work){0};
 }

@@ -20,6 +20,7 @@
 #define CONTROL_ACTION_ROWS   1000
 #define CONTROL_CONTENT_BYTES (48 * 1024) /* a multiple of 3: no padding within */
 #define CONTROL_PROGRESS_MS   500
+#define CONTROL_TRACE_MS      100
 
 enum control_step {
     CONTROL_STEP_MORE, /* call again */
@@ -31,6 +32,7 @@ struct control_summary;
 struct control_held;
 struct control_suspensions;
 struct control_why_work;
+struct control_trace;
 
 /* A request under way. */
 struct control_work {
@@ -50,6 +52,7 @@ struct control_work {
     struct control_summary *summary;
     struct control_suspensions *suspensions;
     struct control_why_work *why;
+    struct control_trace *trace;
     struct control_held *held; /* rows, while workers are asked what holds them */
 };
 
@@ -66,6 +69,7 @@ struct control_client {
     struct control_request request; /* valid while busy */
     struct control_work work;
     struct control_job *job; /* with the backend */
+    uint64_t rests_until_ms; /* mono: no step before, of a request that waits for news */
 };
 
 struct control {
@@ -151,6 +155,11 @@ enum control_step control_why_returned(struct control_client *client, struct con
 /* The rows of a message with what holds their queues. */
 enum control_step control_why_waits(struct control_client *client, const struct control_job *job);
 void control_why_free(struct control_why_work *w);
+
+/* --- control_trace.c --- */
+
+enum control_step control_step_trace(struct control_client *client);
+void control_trace_end(struct control_client *client);
 
 /* --- control_route.c --- */
 

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "base/buf.h"
+#include "config/config_value.h"
 #include "config/glob.h"
 #include "config/suggest.h"
 #include "dns/name.h"
@@ -42,6 +43,7 @@ static const struct op_name {
     {"suspensions", CONTROL_OP_SUSPENSIONS, 0},
     {"why", CONTROL_OP_WHY, 0},
     {"route", CONTROL_OP_ROUTE, 0},
+    {"trace", CONTROL_OP_TRACE, 0},
     {"warmup", CONTROL_OP_WARMUP, 0},
     {"warmup_days", CONTROL_OP_WARMUP_DAYS, 0},
     {"warmup_order", CONTROL_OP_WARMUP_ORDER, 0},
@@ -438,6 +440,24 @@ static int take_route(struct control_request *r, struct control_refusal *why, co
     return refuse(why, "unknown member '%.40s'", name);
 }
 
+static int take_trace(struct control_request *r, struct control_refusal *why, const char *name,
+                      const json_t *value)
+{
+    struct dialogue_filter *f = &r->trace;
+    char network[64] = "";
+
+    if (strcmp(name, "site") == 0)
+        return take_short(why, name, value, f->site, sizeof(f->site));
+    if (strcmp(name, "source") == 0)
+        return take_short(why, name, value, f->source, sizeof(f->source));
+    if (strcmp(name, "client") != 0)
+        return refuse(why, "unknown member '%.40s'", name);
+    if (take_short(why, name, value, network, sizeof(network)) < 0)
+        return -EINVAL;
+    f->has_client = config_parse_network(str_of(network), &f->client) == 0;
+    return f->has_client ? 0 : refuse(why, "'client' is an address or a network, 10.0.0.0/8");
+}
+
 static int take_member(struct control_request *r, struct control_refusal *why, const char *name,
                        json_t *value, bool *has_id)
 {
@@ -467,6 +487,8 @@ static int take_member(struct control_request *r, struct control_refusal *why, c
         *has_id = true;
         return take_id(why, value, &r->id);
     }
+    if (r->op == CONTROL_OP_TRACE)
+        return take_trace(r, why, name, value);
     return r->op == CONTROL_OP_ROUTE ? take_route(r, why, name, value)
                                      : take_warmup(r, why, name, value);
 }

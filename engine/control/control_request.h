@@ -21,6 +21,7 @@ enum control_op {
     CONTROL_OP_SUSPENSIONS,
     CONTROL_OP_WHY,
     CONTROL_OP_ROUTE,
+    CONTROL_OP_TRACE,
     CONTROL_OP_WARMUP,
     CONTROL_OP_WARMUP_DAYS,
     CONTROL_OP_WARMUP_ORDER,
@@ -59,12 +60,13 @@ struct control_request {
     uint32_t destinations;
     struct suspension
         suspension; /* of suspend and resume: scope, name, reason, who; of why: name, scope */
-    int64_t for_ms; /* suspend: 0 = until it is resumed */
+    int64_t for_ms; /* suspend, trace: 0 = until that is ended */
     /* Of route; ptr NULL: not said. */
     struct {
         struct str recipient, sender, pool, campaign, tenant;
     } route;
-    struct warmup_order warmup; /* of warm-up: source and provider; the order */
+    struct dialogue_filter trace; /* of trace */
+    struct warmup_order warmup;   /* of warm-up: source and provider; the order */
     bool has_order;
     uint64_t days; /* of warmup_days: so far back */
     void *json;    /* what the slices point into; private */

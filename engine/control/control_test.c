@@ -195,6 +195,14 @@ static void on_source(void *arg, const struct config_source *of, struct control_
         out->family[0].away = true, out->family[0].error = -EADDRNOTAVAIL;
 }
 
+static struct dialogues watched;
+
+static struct dialogues *on_dialogues(void *arg)
+{
+    (void)arg;
+    return &watched;
+}
+
 static const struct control_backend backend = {.describe = on_describe,
                                                .counters = on_counters,
                                                .turns = on_turns,
@@ -203,6 +211,7 @@ static const struct control_backend backend = {.describe = on_describe,
                                                .suspensions = on_suspensions,
                                                .config = on_config,
                                                .source = on_source,
+                                               .dialogues = on_dialogues,
                                                .job = on_job};
 
 /* --- the bench --- */
@@ -1147,6 +1156,38 @@ static void test_slow_client(void **state)
 }
 
 /* An idle client may wait as long as it likes; its next answer is not taken for a stall. */
+/* Lines come as they are said, several times a second, and end with the time or the client. */
+static void test_trace(void **state)
+{
+    static const struct dialogue_session who = {.id = "s1", .peer = "mx", .site = {"mx", 2}};
+    struct bench *b = *state;
+    int fd = client(b);
+    char got[400] = "";
+    struct replies *r;
+
+    dialogues_init(&watched);
+    say(fd, "{\"op\":\"trace\",\"site\":\"mx\",\"for_ms\":1000}\n");
+    for (int i = 0; i < 3; i++)
+        turn(b);
+    assert_true(dialogues_watched(&watched));
+    assert_int_equal(control_timeout_ms(b->control), CONTROL_TRACE_MS);
+    dialogues_put(&watched, &who, NOW_MS, true, STR("QUIT\r\n"));
+    turn(b);
+    assert_int_equal(recv(fd, got, sizeof(got) - 1, 0), -1); /* it rests */
+    b->mono_ms += CONTROL_TRACE_MS;
+    turn(b);
+    assert_true(recv(fd, got, sizeof(got) - 1, 0) > 0);
+    assert_non_null(strstr(got, "\"text\":\"QUIT\\r\\n\"}}\n"));
+    close(fd);
+    turn(b);
+    assert_false(dialogues_watched(&watched));
+
+    r = ask(b, "{\"op\":\"trace\",\"client\":\"somebody\"}");
+    assert_error(r, "bad_request", "an address or a network");
+    replies_done(r);
+    dialogues_done(&watched);
+}
+
 static void test_idle_client(void **state)
 {
     struct bench *b = *state;
@@ -1231,15 +1272,15 @@ int main(void)
 {
     int failed;
     const struct CMUnitTest tests[] = {
-        TEST(test_open),         TEST(test_stale),          TEST(test_no_socket),
-        TEST(test_bad_requests), TEST(test_long_line),      TEST(test_filters),
-        TEST(test_list),         TEST(test_summary),        TEST(test_show),
-        TEST(test_show_moved),   TEST(test_show_many),      TEST(test_waits),
-        TEST(test_content),      TEST(test_actions),        TEST(test_suspend),
-        TEST(test_suspensions),  TEST(test_job_elsewhere),  TEST(test_status),
-        TEST(test_reload_drain), TEST(test_pipeline),       TEST(test_slow_client),
-        TEST(test_why),          TEST(test_why_message),    TEST(test_idle_client),
-        TEST(test_many_clients), TEST(test_no_descriptors),
+        TEST(test_open),         TEST(test_stale),         TEST(test_no_socket),
+        TEST(test_bad_requests), TEST(test_long_line),     TEST(test_filters),
+        TEST(test_list),         TEST(test_summary),       TEST(test_show),
+        TEST(test_show_moved),   TEST(test_show_many),     TEST(test_waits),
+        TEST(test_content),      TEST(test_actions),       TEST(test_suspend),
+        TEST(test_suspensions),  TEST(test_job_elsewhere), TEST(test_status),
+        TEST(test_reload_drain), TEST(test_pipeline),      TEST(test_slow_client),
+        TEST(test_why),          TEST(test_why_message),   TEST(test_trace),
+        TEST(test_idle_client),  TEST(test_many_clients),  TEST(test_no_descriptors),
     };
 
     configured = config_default();

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "deliver/dialogue.h"
 #include "deliver/idle.h"
 #include "deliver/letters.h"
 #include "deliver/login.h"
@@ -855,6 +856,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         smtp_client_secured(d->client);
         break;
     case EVENT_DATA:
+        dialogue_heard(d, data, (size_t)result);
         smtp_client_input(d->client, data, (size_t)result);
         break;
     case EVENT_SENT:
@@ -908,6 +910,7 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
     if (n == 0)
         return;
+    dialogue_said(d, n);
     err = stream_send(&d->stream, d->iov, n);
     if (err < 0)
         delivery_advance(d, EVENT_LOST, NULL, err);

@@ -193,6 +193,7 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
     while (s->state == INJECT_OPEN && inject_unsent(s) < OUT_MAX && inject_may_go_on(s)) {
         enum smtp_server_want want = smtp_server_step(&s->server, in, inject_out(s));
 
+        inject_watched_heard(s, want);
         switch (want) {
         case SMTP_SERVER_INPUT:
             return;
@@ -404,6 +405,7 @@ static void inject_flush(struct inject *s)
     empty = s->sending;
     s->sending = s->out;
     s->out = empty;
+    inject_watched_said(s);
     s->iov = (struct iovec){s->sending.data, s->sending.len};
     if (stream_send(&s->stream, &s->iov, 1) < 0)
         inject_end(s);

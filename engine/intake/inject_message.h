@@ -150,6 +150,9 @@ bool inject_proxy_expected(const struct inject *s);
 enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len);
 /* In inject_answer.c: answers a question of the session's machine, but for STARTTLS. */
 void inject_answer(struct inject *s, enum smtp_server_want want);
+/* In inject_dialogue.c, for those who watch: s->sending is about to go; the step's question. */
+void inject_watched_said(const struct inject *s);
+void inject_watched_heard(const struct inject *s, enum smtp_server_want want);
 /* In inject_tls.c: answers STARTTLS, behind which so many bytes have come, and says whether the
  * handshake follows; begins it (0 or -errno): its end is told by inject_shaken(), or the session
  * ended within it. */

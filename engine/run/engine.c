@@ -145,6 +145,7 @@ int engine_open(struct engine *e, struct config *config, struct buf *error)
     int err;
 
     memset(e, 0, sizeof(*e));
+    dialogues_init(&e->shared.dialogues);
     err = listeners_free(config);
     if (err < 0) {
         buf_put_why(error, err);
@@ -412,6 +413,7 @@ void engine_close(struct engine *e)
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
     tally_close(&e->shared.tally);
+    dialogues_done(&e->shared.dialogues);
     sources_done(&e->shared.sources);
     warmup_done(&e->shared.warmup);
     pthread_barrier_destroy(&e->barrier);

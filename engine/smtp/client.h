@@ -244,6 +244,9 @@ enum smtp_event_kind smtp_client_next_event(struct smtp_client *c, struct smtp_e
  * smtp_client_sent(), which says that all of them went to the kernel. Only one output at a time. */
 size_t smtp_client_output(struct smtp_client *c, struct iovec *iov, size_t iov_max);
 void smtp_client_sent(struct smtp_client *c);
+/* Of a piece of that output: the commands that it is; empty where it is content, or where the
+ * output has the password in it. */
+struct str smtp_client_said(const struct smtp_client *c, const struct iovec *piece);
 /* A transaction whose content is in an output not yet sent is DONE only behind smtp_client_sent():
  * ask for events after it too. Only smtp_client_lost() does not wait: a caller whose send is still
  * under way then keeps the content, and the client with its commands, until that send has ended. */

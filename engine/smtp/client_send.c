@@ -485,6 +485,16 @@ void client_forget_secret(struct smtp_client *c)
     c->secret_out = false;
 }
 
+struct str smtp_client_said(const struct smtp_client *c, const struct iovec *piece)
+{
+    const char *at = piece->iov_base;
+
+    if (c->secret_out || c->commands == NULL || at < c->commands ||
+        at >= c->commands + SMTP_CLIENT_OUTPUT_BYTES)
+        return STR("");
+    return (struct str){at, piece->iov_len};
+}
+
 void smtp_client_sent(struct smtp_client *c)
 {
     c->output_busy = false;

@@ -745,6 +745,16 @@ static void drain(struct run *r)
         smtp_client_quit(r->client);
 }
 
+/* What a trace shows of an output has no password in it ("good", by PLAIN and by LOGIN). */
+static void assert_no_password(struct run *r, const struct iovec *piece)
+{
+    struct str said = smtp_client_said(r->client, piece);
+
+    assert_null(memmem(said.ptr, said.len, "AHUAZ29vZA==", 12));
+    assert_null(memmem(said.ptr, said.len, "Z29vZA==", 8));
+    assert_true(said.len == 0 || said.ptr == piece->iov_base);
+}
+
 static void take_output(struct run *r, size_t iov_max)
 {
     struct iovec iov[64];
@@ -752,8 +762,10 @@ static void take_output(struct run *r, size_t iov_max)
 
     while ((n = smtp_client_output(r->client, iov, iov_max)) != 0) {
         assert_true(n <= iov_max);
-        for (size_t i = 0; i < n; i++)
+        for (size_t i = 0; i < n; i++) {
+            assert_no_password(r, &iov[i]);
             buf_put(&r->out, iov[i].iov_base, iov[i].iov_len);
+        }
         smtp_client_sent(r->client);
         drain(r);
     }

@@ -13,6 +13,7 @@
 #include "queue/queue.h"
 #include "worker/clients.h"
 #include "worker/crew.h"
+#include "worker/dialogues.h"
 #include "worker/logins.h"
 #include "worker/sources.h"
 #include "worker/suspensions.h"
@@ -29,6 +30,7 @@ struct shared {
     struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
     struct tally tally; /* of refusals that rules count */
+    struct dialogues dialogues;
     struct sources sources;
     struct warmup warmup;
     struct worker *workers;

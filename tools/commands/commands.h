@@ -31,6 +31,7 @@ int cmd_sources(int argc, char **argv);
 int cmd_warmup(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
 int cmd_route(int argc, char **argv);
+int cmd_trace(int argc, char **argv);
 int cmd_why(int argc, char **argv);
 int cmd_version(int argc, char **argv);
 

@@ -1,0 +1,56 @@
+/* What a session in says and hears, for those who watch it (worker/dialogues.h). What the client
+ * says is shown as far as it was understood, so that no content and no password can be in it. */
+#include <stdio.h>
+
+#include "intake/inject_message.h"
+#include "worker/shared.h"
+
+static void put(const struct inject *s, bool from_us, struct str text)
+{
+    const struct dialogue_session who = {
+        .id = s->id, .client = (const struct sockaddr *)&s->peer, .peer = s->peer_text};
+
+    dialogues_put(&s->worker->shared->dialogues, &who, worker_wall_ms(s->worker), from_us, text);
+}
+
+void inject_watched_said(const struct inject *s)
+{
+    if (dialogues_watched(&s->worker->shared->dialogues))
+        put(s, true, buf_str(&s->sending));
+}
+
+void inject_watched_heard(const struct inject *s, enum smtp_server_want want)
+{
+    const struct smtp_server *server = &s->server;
+    const char *command = server->command == NULL ? "" : server->command;
+    struct buf text = {0};
+
+    if (!dialogues_watched(&s->worker->shared->dialogues))
+        return;
+    switch (want) {
+    case SMTP_SERVER_INPUT:
+    case SMTP_SERVER_BODY:
+    case SMTP_SERVER_ABORT:
+    case SMTP_SERVER_CLOSE:
+        return;
+    case SMTP_SERVER_HELO:
+        buf_printf(&text, "%s %.*s", command, STR_FMT(server->helo));
+        break;
+    case SMTP_SERVER_MAIL:
+    case SMTP_SERVER_RCPT:
+        buf_printf(&text, "%s <%.*s>", command, STR_FMT(server->address));
+        break;
+    case SMTP_SERVER_AUTH:
+        buf_puts(&text, "AUTH [login]");
+        break;
+    case SMTP_SERVER_MESSAGE:
+        buf_printf(&text, "[%llu bytes of content]", (unsigned long long)server->body_bytes);
+        break;
+    case SMTP_SERVER_TLS:
+    case SMTP_SERVER_DATA:
+        buf_puts(&text, command);
+        break;
+    }
+    put(s, false, buf_str(&text));
+    buf_done(&text);
+}
