@@ -213,6 +213,23 @@ static void test_proofs(void **state)
     }
 }
 
+/* Somebody on the way makes the client believe that we offer no binding to the channel, or changes
+ * what it says of that: its proof is right and speaks of another beginning. */
+static void test_binding_changed(void **state)
+{
+    struct password_scram keys = keys_of(KEYS);
+    struct scram_server s;
+    struct buf out = {0};
+
+    (void)state;
+    assert_int_equal(scram_server_begin(&s, STR("y,,n=user,r=" CLIENT_NONCE)), 0);
+    scram_server_challenge(&s, &keys, SERVER_NONCE, &out);
+    assert_text(&out, CHALLENGE);
+    assert_false(scram_server_end(&s, STR(PROOF), &out));
+    scram_server_done(&s);
+    buf_done(&out);
+}
+
 static void test_challenges(void **state)
 {
     static const struct {
@@ -269,9 +286,13 @@ static void test_cram(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_client_of_rfc), cmocka_unit_test(test_server_of_rfc),
-        cmocka_unit_test(test_both),          cmocka_unit_test(test_first_messages),
-        cmocka_unit_test(test_proofs),        cmocka_unit_test(test_challenges),
+        cmocka_unit_test(test_client_of_rfc),
+        cmocka_unit_test(test_server_of_rfc),
+        cmocka_unit_test(test_both),
+        cmocka_unit_test(test_first_messages),
+        cmocka_unit_test(test_proofs),
+        cmocka_unit_test(test_challenges),
+        cmocka_unit_test(test_binding_changed),
         cmocka_unit_test(test_cram),
     };
 
