@@ -601,7 +601,7 @@ def memory_has(pid, secrets):
         for line in maps:
             area, rights, *_ = line.split()
             start, end = (int(x, 16) for x in area.split("-"))
-            if not rights.startswith("rw") or end - start > 1 << 30:  # a sanitizer's shadow
+            if not rights.startswith("rw") or end - start > 1 << 28:  # a sanitizer's shadow
                 continue
             try:
                 memory.seek(start)
