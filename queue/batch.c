@@ -46,6 +46,7 @@ static int refs_add(struct batch *b, const struct msgid *id, int delta)
     struct map_node *node;
     uint64_t hash = id_hash(id);
 
+    ASSERT(delta == 1 || delta == -1);
     if (b->refs.buckets == NULL && map_init(&b->refs, 64) < 0)
         return ENOMEM;
     for (node = map_find(&b->refs, hash); node != NULL; node = map_find_next(node)) {
@@ -129,6 +130,7 @@ static int apply_refs(struct batch *b)
  * number that is not known yet (0: rows come later), are counted. */
 static int reference(struct batch *b, const struct message *m, int delta)
 {
+    ASSERT(delta == 1 || delta == -1);
     if (m->recipients != 1)
         return refs_add(b, &m->id, delta);
     return delta < 0 ? delete_content(b, &m->id) : 0;
@@ -153,6 +155,7 @@ static int put_pages(struct batch *b, const struct message *m)
             memcpy(value.mv_data, at, value.mv_size);
         at += value.mv_size;
     }
+    ASSERT(rc != 0 || at == m->content + (m->content_len - l.tail_bytes));
     return rc;
 }
 
@@ -162,6 +165,7 @@ static int put_head(struct batch *b, const struct message *m, bool prepared)
     MDB_val key = {MSGID_BYTES, (void *)m->id.bytes}, value = {l.head_bytes + l.tail_bytes, NULL};
     int rc = mdb_cursor_put(b->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
 
+    ASSERT((m->flags & ~MESSAGE_FLAGS) == 0 && m->priority < FLOW_PRIORITIES);
     if (rc == 0)
         codec_content_encode(value.mv_data, m, &l, prepared);
     return rc;
@@ -173,6 +177,7 @@ static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
     MDB_val key = {0, key_bytes}, value = {codec_row_bytes(r), NULL};
     int rc;
 
+    ASSERT((r->flags & ~RECIPIENT_FLAGS) == 0);
     key.mv_size = codec_row_key(key_bytes, r->flow, r->queue, r->due_ms, &r->message->id, r->index);
     rc = mdb_cursor_put(b->rows, &key, &value, MDB_RESERVE | flags);
     if (rc == 0)
@@ -219,6 +224,7 @@ static int need_flow(struct batch *b, uint32_t id)
         rc = ENOMEM;
     if (rc != 0)
         return rc;
+    ASSERT(state_flow_stored(b->shard, id) && flow->id == id);
     buf_put(&b->flows_new, &id, sizeof(id));
     return 0;
 }
@@ -389,6 +395,7 @@ static int apply_pages(struct batch *b, struct queue_change *c)
         return EINVAL;
     if (need > 0 && need + shard_leaves_bytes(b->shard, change_accepts(c)) > b->room_bytes)
         return ENOSPC;
+    ASSERT(b->room_bytes >= need);
     b->room_bytes -= need;
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
         rc = put_pages(b, c->messages[i]);
@@ -429,6 +436,7 @@ static int apply_step(struct batch *b, batch_step *step, struct list *changes,
         struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
 
         rc = step(b, c);
+        ASSERT(*failed == NULL);
         if (rc != 0)
             *failed = c;
     }
@@ -477,6 +485,7 @@ static int batch_begin(struct batch *b, struct shard *s)
 {
     int rc;
 
+    ASSERT(!atomic_load_explicit(&s->shared.failed, memory_order_relaxed)); /* it writes no more */
     *b = (struct batch){.shard = s, .room_bytes = s->own.room_bytes};
     rc = mdb_txn_begin(s->env, NULL, 0, &b->txn);
     if (rc != 0)
@@ -570,6 +579,7 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
 
     *failed = NULL;
     records_write(&s->records); /* for when this is the rest of a batch that had to be split */
+    ASSERT(!list_empty(changes));
     if (rc != 0)
         return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
     for (size_t i = 0; i < ARRAY_LEN(steps) && rc == 0; i++)
@@ -581,8 +591,10 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
         mdb_txn_abort(b.txn);
         rc = lmdb_errno(rc);
     } else {
+        ASSERT(*failed == NULL);
         rc = batch_end(&b);
     }
+    ASSERT(rc <= 0);
     if (rc < 0)
         batch_unmark_flows(&b);
     buf_done(&b.flows_new);

@@ -62,6 +62,7 @@ static void seal(uint8_t *value, size_t n, const void *key, size_t key_len)
 {
     uint32_t crc = crc32c(0, key, key_len);
 
+    ASSERT(n > CRC_BYTES);
     out_uint(value, crc32c(crc, value + CRC_BYTES, n - CRC_BYTES), CRC_BYTES);
 }
 
@@ -211,6 +212,7 @@ size_t codec_row_bound(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t 
 {
     size_t len = codec_row_prefix(out, class, flow, queue);
 
+    ASSERT(due_ms >= 0 && due_ms <= QUEUE_DUE_HELD);
     out_be(out + len, (uint64_t)due_ms, 6);
     return len + 6;
 }
@@ -344,6 +346,7 @@ struct content_layout codec_content_layout(const struct message *m, size_t lmdb_
         l.tail_bytes = (size_t)tail;
     else
         l.pieces += tail > 0;
+    ASSERT(l.pieces <= PAGES_MAX);
     return l;
 }
 
@@ -372,7 +375,7 @@ void codec_content_encode(uint8_t *out, const struct message *m, const struct co
     at = out_uint(at, m->recipients, 4);
     at = out_uint(at, prepared ? CONTENT_PREPARED : CONTENT_WHOLE, 1);
     at = out_fields(at, fields, CONTENT_FIELDS);
-    ASSERT(at == out + l->head_bytes);
+    ASSERT(at == out + l->head_bytes && l->tail_bytes <= m->content_len);
     if (l->tail_bytes > 0)
         memcpy(at, m->content + m->content_len - l->tail_bytes, l->tail_bytes);
     seal(out, l->head_bytes, m->id.bytes, MSGID_BYTES);
@@ -437,6 +440,7 @@ int codec_content_whole(const struct msgid *id, uint8_t *value, size_t len)
 
     if (err < 0)
         return err;
+    ASSERT(r.tail.len < len && value[CONTENT_STATE_AT] <= CONTENT_PREPARED);
     value[CONTENT_STATE_AT] = CONTENT_WHOLE;
     seal(value, len - r.tail.len, id->bytes, MSGID_BYTES);
     return 0;
@@ -446,6 +450,7 @@ int codec_content_whole(const struct msgid *id, uint8_t *value, size_t len)
 
 void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint64_t count)
 {
+    ASSERT(count > 0); /* else the content goes, and this record with it */
     out_uint(out_uint(out + CRC_BYTES, refs_versions.newest, 1), count, 8);
     seal(out, REFS_BYTES, id->bytes, MSGID_BYTES);
 }
@@ -477,6 +482,7 @@ void codec_outbox_encode(uint8_t *out, uint64_t sequence, const struct outbox_en
 {
     uint8_t key[OUTBOX_KEY_BYTES], *at = out + CRC_BYTES;
 
+    ASSERT(sequence > 0 && entry->lines.len > 0); /* 0: none, where sequences are compared */
     codec_sequence_key(key, sequence);
     at = out_uint(at, outbox_versions.newest, 1);
     at = out_uint(at, entry->segment, 8);
@@ -508,6 +514,7 @@ void codec_state_encode(uint8_t *out, struct str key, struct str value)
 {
     uint8_t *at = out_uint(out + CRC_BYTES, state_versions.newest, 1);
 
+    ASSERT(key.len >= 2 && key.len <= STATE_KEY_MAX);
     if (value.len > 0)
         memcpy(at, value.ptr, value.len);
     seal(out, STATE_HEAD_BYTES + value.len, key.ptr, key.len);
@@ -533,6 +540,9 @@ size_t codec_flow_encode(uint8_t out[FLOW_VALUE_BYTES], const struct queue_flow 
 {
     const struct str names[] = {flow->tenant, flow->campaign, flow->pool};
 
+    ASSERT(flow->priority < FLOW_PRIORITIES);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        ASSERT(names[i].len <= FLOW_NAME_MAX);
     out[0] = flow->priority;
     return (size_t)(out_fields(out + 1, names, ARRAY_LEN(names)) - out);
 }
@@ -557,6 +567,7 @@ int codec_flow_decode(struct str key, struct str value, struct queue_flow *out)
 
 void codec_spread_key(uint8_t out[SPREAD_KEY_BYTES], enum state_kind kind, const struct msgid *id)
 {
+    ASSERT(kind == STATE_PART || kind == STATE_WHOLE);
     out[0] = (uint8_t)kind;
     memcpy(out + 1, id->bytes, MSGID_BYTES);
 }
@@ -587,6 +598,7 @@ void codec_format_encode(uint8_t out[FORMAT_BYTES], const struct queue_format *f
 {
     uint8_t *at = out + CRC_BYTES;
 
+    ASSERT(format->shard < format->shards);
     at = out_uint(at, format->version, 4);
     at = out_uint(at, format->shards, 4);
     at = out_uint(at, format->shard, 4);

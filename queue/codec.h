@@ -102,6 +102,7 @@ static inline size_t content_piece_bytes(const struct content_layout *l, uint64_
 {
     uint64_t left = content_len - l->tail_bytes - (uint64_t)piece * l->piece_bytes;
 
+    ASSERT(piece < l->pieces && left > 0);
     return left < l->piece_bytes ? (size_t)left : l->piece_bytes;
 }
 void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_t piece);

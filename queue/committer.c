@@ -41,6 +41,7 @@ void committer_wake(struct shard *s)
 
 static void end_change(struct queue_change *c, int result, struct list *done)
 {
+    ASSERT(result <= 0);
     list_remove(&c->node);
     c->result = result;
     list_push_back(done, &c->node);
@@ -83,12 +84,14 @@ static void split(struct list *changes, struct list *rest)
 
     for (node = list_first(changes); node != NULL; node = list_next(changes, node))
         n++;
+    ASSERT(n > 1); /* each half is smaller, so that splitting ends */
     list_init(&half);
     for (n /= 2; n > 0; n--)
         list_push_back(&half, list_pop_front(changes));
     list_splice_back(changes, rest);
     list_splice_back(rest, changes);
     list_splice_back(changes, &half);
+    ASSERT(!list_empty(changes) && !list_empty(rest));
 }
 
 /* Moves changes that bring notices to the end of rest; false when all changes do, or none. */
@@ -117,6 +120,7 @@ static bool notices_behind(struct list *changes, struct list *rest)
 static void shrink(struct shard *s, struct list *changes, struct list *rest,
                    struct queue_change *failed, int err, struct list *done)
 {
+    ASSERT(err < 0 && !list_empty(changes));
     if (failed != NULL && (err != -ENOSPC || failed->messages_len > 0)) {
         end_change(failed, err, done);
         return;
@@ -156,6 +160,7 @@ static void commit_all(struct shard *s, struct list *changes, struct list *done)
         if (list_empty(changes))
             list_splice_back(changes, &rest);
     }
+    ASSERT(list_empty(&rest)); /* every change has ended */
 }
 
 /* --- forming batches --- */
@@ -221,6 +226,7 @@ static void take_from(struct shard *s, struct list *from, size_t *from_len, stru
         if (size->changes > 0 &&
             (size->bytes > s->options.batch_bytes_max || size->rows > BATCH_ROWS_MAX))
             return;
+        ASSERT(*from_len > 0);
         list_remove(node);
         list_push_back(batch, node);
         --*from_len;
@@ -246,7 +252,9 @@ static size_t commit_batch(struct shard *s)
     list_init(&batch);
     list_init(&done);
     take_batch(s, &batch);
+    ASSERT(!list_empty(&batch));
     commit_all(s, &batch, &done);
+    ASSERT(list_empty(&batch) && !list_empty(&done));
     ended_ns = clock_mono_ns();
     s->own.rest_until_ns =
         ended_ns + (ended_ns - began_ns < REST_NS_MAX ? ended_ns - began_ns : REST_NS_MAX);
@@ -381,6 +389,7 @@ static void rest_until_company(struct shard *s)
 
 static int wait_ms(struct shard *s, uint64_t now_ns)
 {
+    ASSERT(s->own.urgent_len == 0 && s->own.patient_len == 0);
     if (atomic_load_explicit(&s->shared.failed, memory_order_relaxed))
         return KEEP_MS;
     if (s->own.company_until_ns != 0 && now_ns >= s->own.company_until_ns)

@@ -81,6 +81,7 @@ static int run_add(struct run_of_pages *run, const MDB_val *value, uint8_t *out)
         run->begin = at;
         run->bytes = 0;
     }
+    ASSERT(run->iov_len < 2 * RUN_MAX);
     run->iov[run->iov_len++] = (struct iovec){out, value->mv_size};
     run->bytes += value->mv_size;
     /* Only a piece that fills its page ends where the next page begins. */

@@ -79,6 +79,7 @@ static void lane_count_add(struct counts *c, struct str lane, int64_t delta)
         memcpy(count->name, lane.ptr, lane.len);
         map_insert(&c->lanes, &count->node, hash);
     }
+    ASSERT(lane.len > 0 && delta != 0);
     count->rows = count->rows + (uint64_t)delta;
     if (count->rows == 0) {
         map_remove(&c->lanes, &count->node);
@@ -111,6 +112,7 @@ void counts_found(struct counts *c, struct str lane, uint64_t rows)
 
 void counts_advance(struct counts *c, struct str key_behind)
 {
+    ASSERT(!c->complete);
     if (key_behind.len > sizeof(c->position))
         key_behind.len = sizeof(c->position);
     c->position_len = (uint16_t)key_behind.len;

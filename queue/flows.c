@@ -76,6 +76,7 @@ static struct queue_flow *_Atomic *place(struct flows *f, uint32_t id)
     struct flows_chunk *chunk =
         atomic_load_explicit(&f->chunks[id / FLOWS_CHUNK], memory_order_relaxed);
 
+    ASSERT(id > 0);
     if (chunk == NULL) {
         chunk = calloc(1, sizeof(*chunk));
         if (chunk == NULL)
@@ -83,6 +84,18 @@ static struct queue_flow *_Atomic *place(struct flows *f, uint32_t id)
         atomic_store_explicit(&f->chunks[id / FLOWS_CHUNK], chunk, memory_order_release);
     }
     return &chunk->flows[id % FLOWS_CHUNK];
+}
+
+static const struct queue_flow *find_any(const struct flows *f, uint32_t id)
+{
+    struct flows_chunk *chunk;
+
+    if (id >= FLOW_IDS)
+        return NULL;
+    chunk = atomic_load_explicit(&f->chunks[id / FLOWS_CHUNK], memory_order_acquire);
+    return chunk == NULL
+               ? NULL
+               : atomic_load_explicit(&chunk->flows[id % FLOWS_CHUNK], memory_order_acquire);
 }
 
 /* A copy of wanted comes into the table. Under the lock. */
@@ -96,26 +109,16 @@ static const struct queue_flow *insert(struct flows *f, const struct queue_flow 
 
     if (e == NULL)
         return NULL;
+    ASSERT(find_any(f, wanted->id) == NULL || find_any(f, wanted->id) == &f->lost);
     names = e->names;
     e->flow = (struct queue_flow){.id = wanted->id, .priority = wanted->priority};
     e->flow.tenant = copy_name(&names, wanted->tenant);
     e->flow.campaign = copy_name(&names, wanted->campaign);
     e->flow.pool = copy_name(&names, wanted->pool);
+    ASSERT(names == e->names + bytes);
     map_insert(&f->by_name, &e->node, hash);
     atomic_store_explicit(at, &e->flow, memory_order_release);
     return &e->flow;
-}
-
-static const struct queue_flow *find_any(const struct flows *f, uint32_t id)
-{
-    struct flows_chunk *chunk;
-
-    if (id >= FLOW_IDS)
-        return NULL;
-    chunk = atomic_load_explicit(&f->chunks[id / FLOWS_CHUNK], memory_order_acquire);
-    return chunk == NULL
-               ? NULL
-               : atomic_load_explicit(&chunk->flows[id % FLOWS_CHUNK], memory_order_acquire);
 }
 
 static const struct queue_flow *find_id(const struct flows *f, uint32_t id)
@@ -203,6 +206,7 @@ const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struc
     if (flow == NULL)
         flow = find_or_make(f, &wanted, FLOWS_MAX);
     pthread_mutex_unlock(&f->lock);
+    ASSERT(flow == NULL || (flow->priority == priority && flow != &f->lost));
     return flow;
 }
 

@@ -41,6 +41,7 @@ struct slice {
 
 static void slice_end(struct shard *s, struct slice *slice)
 {
+    ASSERT(s->loader.txn != NULL);
     for (int i = 0; i < RUNS; i++)
         if (slice->runs[i].at != NULL)
             mdb_cursor_close(slice->runs[i].at);
@@ -111,6 +112,7 @@ static void cache_drop(struct shard *s, size_t slot)
 
     if (m == NULL)
         return;
+    ASSERT(s->loader.cache_bytes >= m->content_len);
     s->loader.cache_bytes -= m->content_len;
     s->loader.cache[slot] = NULL;
     message_unref(m);
@@ -129,6 +131,7 @@ static void cache_add(struct shard *s, struct message *m)
     s->loader.cache[s->loader.cache_next] = message_ref(m);
     s->loader.cache_bytes += m->content_len;
     s->loader.cache_next = (s->loader.cache_next + 1) % LOADER_CACHE_SLOTS;
+    ASSERT(s->loader.cache_bytes <= LOADER_CACHE_BYTES_MAX);
 }
 
 static const char *content_fault(int err)
@@ -207,6 +210,7 @@ static void run_want(struct run *run, const struct queue_load *load)
 
 static struct str run_tail(const struct run *run)
 {
+    ASSERT(run->rc == 0 && run->key.mv_size > ROW_KEY_TAIL);
     return (struct str){(const char *)run->key.mv_data + run->key.mv_size - ROW_KEY_TAIL,
                         ROW_KEY_TAIL};
 }
@@ -219,6 +223,7 @@ static void run_begin(struct run *run, const struct queue_load *load)
     if (load->cursor.len == 0) {
         run_seek(run, load, load->from_ms);
     } else {
+        ASSERT(load->cursor.len == ROW_KEY_TAIL);
         run->key.mv_size = codec_row_prefix(bytes, run->class, load->flow, load->queue);
         run->key.mv_data = bytes;
         memcpy(bytes + run->key.mv_size, load->cursor.key, load->cursor.len);
@@ -302,6 +307,7 @@ static int load_exact(struct shard *s, struct queue_load *load, size_t from, siz
     for (size_t i = from; i < to && err == 0; i++) {
         const struct queue_row_key *k = &load->exact[i];
 
+        ASSERT(k->queue.len <= QUEUE_NAME_MAX);
         key.mv_size = codec_row_key(bytes, k->flow, k->queue, k->due_ms, &k->id, k->index);
         key.mv_data = bytes;
         rc = mdb_cursor_get(slice.runs[0].at, &key, &value, MDB_SET_KEY);
@@ -359,6 +365,7 @@ static int directory_add(struct queue_directory *d, uint32_t flow, struct str na
                          int64_t first_due_ms)
 {
     /* Names are placed by offset until the end, since the memory moves while it grows. */
+    ASSERT(d->lanes_len < d->lanes_max && name.len > 0);
     if (buf_reserve(&d->memory, name.len) < 0)
         return -ENOMEM;
     d->lanes[d->lanes_len++] =
@@ -393,6 +400,7 @@ static void run_lane_after(struct run *run, const struct lane_id *id)
     uint8_t bytes[ROW_KEY_MAX];
     MDB_cursor_op op = MDB_SET_RANGE;
 
+    ASSERT(id->len == 0 || (id->len > 4 && id->len <= 4 + QUEUE_NAME_MAX));
     bytes[0] = (uint8_t)run->class;
     memcpy(bytes + 1, id->bytes, id->len);
     /* name NUL: its rows; name 0x01: behind them, before any longer name's. */

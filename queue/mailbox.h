@@ -28,6 +28,7 @@ static inline bool mailbox_put(struct mailbox *m, struct list_node *node)
 {
     struct list_node *top = atomic_load_explicit(&m->newest, memory_order_relaxed);
 
+    ASSERT(node->next == NULL && node != top); /* in no list, and not put twice */
     do {
         node->next = top;
     } while (!atomic_compare_exchange_weak_explicit(&m->newest, &top, node, memory_order_release,

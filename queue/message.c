@@ -15,7 +15,9 @@ static void alive_add(uint64_t n)
 
 static void alive_sub(uint64_t n)
 {
-    atomic_fetch_sub_explicit(&bytes_alive, n, memory_order_relaxed);
+    uint64_t before = atomic_fetch_sub_explicit(&bytes_alive, n, memory_order_relaxed);
+
+    ASSERT(before >= n);
 }
 
 uint64_t message_bytes_alive(void)
@@ -51,6 +53,8 @@ struct message *message_new(const struct message *fields)
     struct message *m = malloc(bytes);
     char *at;
 
+    ASSERT(fields->content_of == NULL || fields->content_block == NULL); /* one of them owns it */
+    ASSERT(fields->converted[0] == NULL && fields->converted[1] == NULL && fields->front == NULL);
     if (m == NULL)
         return NULL;
     *m = *fields;
@@ -64,6 +68,7 @@ struct message *message_new(const struct message *fields)
     m->protocol = place(&at, fields->protocol);
     m->origin = place(&at, fields->origin);
     m->trace = place(&at, fields->trace);
+    ASSERT(at == (char *)m + bytes);
     alive_add(bytes + content_bytes(m));
     return m;
 }
@@ -103,6 +108,7 @@ struct message_front *message_front_new(struct str fields, struct str signers)
 
 void message_put_front(struct message *m, struct message_front *front)
 {
+    ASSERT(front->older == NULL && front != m->front);
     front->older = m->front;
     m->front = front;
     alive_add(front_bytes(front));
@@ -121,15 +127,24 @@ static void fronts_free(struct message_front *f)
 
 struct message *message_ref(struct message *m)
 {
-    atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);
+    uint32_t before = atomic_fetch_add_explicit(&m->refs, 1, memory_order_relaxed);
+
+    ASSERT(before > 0 && before < UINT32_MAX); /* the caller has one of them */
     return m;
 }
 
 void message_unref(struct message *m)
 {
-    /* Release: our last use comes before the free; acquire: the one who frees sees all uses. */
-    if (m == NULL || atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel) != 1)
+    uint32_t before;
+
+    if (m == NULL)
         return;
+    /* Release: our last use comes before the free; acquire: the one who frees sees all uses. */
+    before = atomic_fetch_sub_explicit(&m->refs, 1, memory_order_acq_rel);
+    ASSERT(before > 0);
+    if (before != 1)
+        return;
+    ASSERT(m->signing == NULL); /* it holds a reference */
     alive_sub(message_bytes(m) + content_bytes(m));
     message_unref(m->converted[0]);
     message_unref(m->converted[1]);
@@ -163,6 +178,7 @@ struct recipient *recipient_new(struct message *message, uint32_t index, struct 
     r->address = place(&at, address);
     r->orcpt = place(&at, orcpt);
     r->variables = place(&at, variables);
+    ASSERT(at == (char *)r + bytes);
     alive_add(bytes);
     return r;
 }
@@ -203,6 +219,7 @@ void recipient_free(struct recipient *r)
 {
     if (r == NULL)
         return;
+    ASSERT(!list_node_linked(&r->node)); /* nobody has it in a list */
     alive_sub(recipient_bytes(r) + r->last_error.len + r->unknown.len);
     free((char *)r->last_error.ptr);
     free((char *)r->unknown.ptr);

@@ -37,6 +37,8 @@ void queue_port_close(struct queue_port *port)
     }
     while (atomic_load_explicit(&port->handing, memory_order_acquire) != 0)
         sched_yield();
+    ASSERT(mailbox_empty(&port->changes) && mailbox_empty(&port->loads) &&
+           mailbox_empty(&port->directories) && mailbox_empty(&port->walks));
     free(port);
 }
 
@@ -67,24 +69,29 @@ size_t queue_port_poll(struct queue_port *port)
     for (; (node = list_pop_front(&changes)) != NULL; ended++) {
         struct queue_change *change = CONTAINER_OF(node, struct queue_change, node);
 
+        ASSERT(change->port == port && port->pending > 0);
         port->pending--;
         change->on_done(change, change->result);
     }
     for (; (node = list_pop_front(&loads)) != NULL; ended++) {
         struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
 
+        ASSERT(load->port == port && port->pending > 0);
+        ASSERT(load->result == 0 || list_empty(&load->rcpts)); /* a failed load has nothing */
         port->pending--;
         load->on_done(load, load->result);
     }
     for (; (node = list_pop_front(&directories)) != NULL; ended++) {
         struct queue_directory *directory = CONTAINER_OF(node, struct queue_directory, node);
 
+        ASSERT(directory->port == port && port->pending > 0);
         port->pending--;
         directory->on_done(directory, directory->result);
     }
     for (; (node = list_pop_front(&walks)) != NULL; ended++) {
         struct queue_walk *walk = CONTAINER_OF(node, struct queue_walk, node);
 
+        ASSERT(walk->port == port && port->pending > 0);
         port->pending--;
         walk->on_done(walk, walk->result);
     }
@@ -98,6 +105,7 @@ static void hand_back(struct queue_port *port, struct mailbox *m, struct list *n
     struct list_node *node;
     bool was_empty = false;
 
+    ASSERT(!list_empty(nodes));
     atomic_fetch_add_explicit(&port->handing, 1, memory_order_relaxed);
     while ((node = list_pop_front(nodes)) != NULL)
         was_empty |= mailbox_put(m, node);
@@ -130,6 +138,7 @@ void port_changes_done(struct list *changes)
             list_remove(node);
             list_push_back(&mine, node);
         }
+        ASSERT(port != NULL && !list_empty(&mine));
         hand_back(port, &port->changes, &mine);
     }
 }
@@ -154,9 +163,14 @@ void port_walk_done(struct queue_walk *walk, int result)
 
 void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change)
 {
-    struct shard *s = port->queue->shards[shard];
+    struct shard *s = shard_at(port->queue, shard);
 
-    ASSERT(shard < port->queue->shards_len);
+    ASSERT(change->on_done != NULL);
+    /* Messages are accepted, or notices of what is settled; what is prepared is made whole later.
+     */
+    ASSERT(!change->prepared || (change->messages_len > 0 && change->whole == NULL));
+    ASSERT(change->messages_len == 0 || change->messages != NULL);
+    ASSERT(change->rows_len == 0 || change->rows != NULL);
     change->port = port;
     port->pending++;
     if (mailbox_put(change->urgent ? &s->urgent : &s->patient, &change->node))
@@ -165,9 +179,10 @@ void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *
 
 void queue_load(struct queue_port *port, uint32_t shard, struct queue_load *load)
 {
-    struct shard *s = port->queue->shards[shard];
+    struct shard *s = shard_at(port->queue, shard);
 
-    ASSERT(shard < port->queue->shards_len);
+    ASSERT(load->on_done != NULL);
+    ASSERT(!load->header_only || load->exact != NULL);
     load->port = port;
     list_init(&load->rcpts);
     port->pending++;
@@ -177,9 +192,9 @@ void queue_load(struct queue_port *port, uint32_t shard, struct queue_load *load
 
 void queue_directory(struct queue_port *port, uint32_t shard, struct queue_directory *d)
 {
-    struct shard *s = port->queue->shards[shard];
+    struct shard *s = shard_at(port->queue, shard);
 
-    ASSERT(shard < port->queue->shards_len);
+    ASSERT(d->on_done != NULL);
     d->port = port;
     d->lanes = NULL;
     d->lanes_len = 0;
@@ -191,9 +206,9 @@ void queue_directory(struct queue_port *port, uint32_t shard, struct queue_direc
 
 void queue_walk(struct queue_port *port, uint32_t shard, struct queue_walk *walk)
 {
-    struct shard *s = port->queue->shards[shard];
+    struct shard *s = shard_at(port->queue, shard);
 
-    ASSERT(shard < port->queue->shards_len);
+    ASSERT(walk->on_done != NULL && walk->what.visit != NULL);
     walk->port = port;
     port->pending++;
     if (mailbox_put(&s->walks, &walk->node))

@@ -93,7 +93,7 @@ int queue_quarantine_visit(struct queue *q, uint32_t shard, struct queue_cursor 
                            bool (*visit)(void *arg, const struct queue_quarantined *record),
                            void *arg)
 {
-    struct shard *s = q->shards[shard];
+    struct shard *s = shard_at(q, shard);
     struct queue_quarantined record;
     struct message header = {0};
     MDB_cursor *at = NULL;

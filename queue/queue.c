@@ -162,6 +162,8 @@ static int start_threads(struct queue *q)
     sigset_t all, before;
     int err = 0;
 
+    ASSERT(!q->options.no_threads && q->shards_len > 0 && !q->syncer_started);
+
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&q->syncer_wake, &attr);
@@ -307,15 +309,14 @@ uint32_t queue_shard_of(const struct queue *q, struct str what)
 
 enum queue_intake queue_intake(const struct queue *q, uint32_t shard)
 {
-    ASSERT(shard < q->shards_len);
-    return (enum queue_intake)atomic_load_explicit(&q->shards[shard]->shared.intake,
+    return (enum queue_intake)atomic_load_explicit(&shard_at(q, shard)->shared.intake,
                                                    memory_order_relaxed);
 }
 
 uint64_t queue_notice_room_bytes(const struct queue *q, uint32_t shard)
 {
-    ASSERT(shard < q->shards_len);
-    return atomic_load_explicit(&q->shards[shard]->shared.notice_room_bytes, memory_order_relaxed);
+    return atomic_load_explicit(&shard_at(q, shard)->shared.notice_room_bytes,
+                                memory_order_relaxed);
 }
 
 bool queue_failed(const struct queue *q)
@@ -331,7 +332,7 @@ size_t queue_pump(struct queue *q)
 {
     size_t ended = 0;
 
-    ASSERT(q->options.no_threads);
+    ASSERT(q->options.no_threads && !q->syncer_started);
     for (uint32_t i = 0; i < q->shards_len; i++) {
         ended += committer_round(q->shards[i], true);
         ended += loader_round(q->shards[i]);
@@ -343,9 +344,9 @@ size_t queue_pump(struct queue *q)
 
 size_t queue_pump_part(struct queue *q, uint32_t shard, enum queue_part part)
 {
-    struct shard *s = q->shards[shard];
+    struct shard *s = shard_at(q, shard);
 
-    ASSERT(q->options.no_threads && shard < q->shards_len);
+    ASSERT(q->options.no_threads);
     switch (part) {
     case QUEUE_COMMITTER:
         return committer_round(s, false);
@@ -360,8 +361,9 @@ size_t queue_pump_part(struct queue *q, uint32_t shard, enum queue_part part)
 
 bool queue_part_wanted(const struct queue *q, uint32_t shard, enum queue_part part)
 {
-    const struct shard *s = q->shards[shard];
+    const struct shard *s = shard_at(q, shard);
 
+    ASSERT(q->options.no_threads);
     if (part == QUEUE_COMMITTER)
         return committer_wanted(s);
     return part == QUEUE_LOADER && !(mailbox_empty(&s->loads) && mailbox_empty(&s->directories) &&

@@ -310,6 +310,7 @@ static int begin_segment(struct records *r)
 
     if (segment == NULL)
         return -ENOMEM;
+    ASSERT(r->active == NULL);
     segment->fd = -1;
     segment->number = ++r->number;
     segment->start_ms = clock_wall_ms();
@@ -326,6 +327,7 @@ int records_stage(struct records *r, const struct buf *lines)
 
     if (r->options.path == NULL || lines->len == 0)
         return 0;
+    ASSERT(!r->unwritten); /* the lines of the transaction before have gone to their file */
     if (r->active == NULL) {
         err = begin_segment(r);
         if (err < 0)
@@ -339,6 +341,7 @@ int records_stage(struct records *r, const struct buf *lines)
 
 void records_unstage(struct records *r)
 {
+    ASSERT(!r->unwritten);
     buf_clear(&r->staged);
 }
 
@@ -352,6 +355,7 @@ int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox)
     r->staged_sequence = r->sequence;
     if (left.len == 0)
         return 0;
+    ASSERT(r->active != NULL && !r->unwritten);
     rc = mdb_cursor_open(txn, outbox, &cursor);
     if (rc != 0)
         return rc;
@@ -398,6 +402,7 @@ void records_committed(struct records *r)
 
     if (bytes == 0)
         return;
+    ASSERT(r->staged_sequence > r->sequence && !r->unwritten);
     r->active->end += bytes;
     r->sequence = r->staged_sequence;
     r->unwritten = true;
@@ -415,6 +420,7 @@ void records_write(struct records *r)
 
     if (!r->unwritten)
         return;
+    ASSERT(segment != NULL && lines.len > 0 && segment->end >= lines.len);
     if (err == 0 && segment->fd < 0)
         err = segment_open(r, segment);
     if (err == 0)
@@ -466,6 +472,7 @@ int records_trim(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t *trim
 
 void records_trimmed(struct records *r, uint64_t trimmed)
 {
+    ASSERT(trimmed >= r->trimmed && trimmed <= r->sequence);
     r->trimmed = trimmed;
     pthread_mutex_lock(&r->lock);
     r->finished = trimmed;
@@ -527,7 +534,9 @@ void records_rotate(struct records *r, int64_t wall_ms)
         return;
     pthread_mutex_lock(&r->lock);
     removed = r->removed;
+    ASSERT(r->synced <= r->written && r->written <= r->sequence);
     pthread_mutex_unlock(&r->lock);
+    ASSERT(!r->unwritten);
     if (!removed && segment->end < r->options.segment_bytes_max &&
         wall_ms - segment->start_ms < (int64_t)r->options.segment_age_s_max * 1000)
         return;

@@ -135,6 +135,7 @@ void records_sync(struct records *r)
     if (err < 0) {
         r->rewrite = true;
     } else if (!r->rewrite && r->written >= target) {
+        ASSERT(r->synced <= target);
         r->synced = target;
         r->bytes_synced = bytes;
     }
@@ -156,6 +157,7 @@ uint64_t records_lag(struct records *r)
     uint64_t lag;
 
     pthread_mutex_lock(&r->lock);
+    ASSERT(r->bytes_committed >= r->bytes_synced);
     lag = r->bytes_committed - r->bytes_synced;
     pthread_mutex_unlock(&r->lock);
     return lag;
@@ -239,6 +241,7 @@ static uint64_t release_closed(struct records *r)
             below = segment->number < below ? segment->number : below;
             continue;
         }
+        ASSERT(segment->number <= r->number_next && segment != r->active);
         list_remove(node);
         if (segment->fd >= 0)
             close(segment->fd);

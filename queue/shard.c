@@ -155,6 +155,7 @@ bool shard_ballast_drop(struct shard *s)
 {
     bool had = s->own.ballast;
 
+    ASSERT(s->dir_fd >= 0);
     s->own.ballast = false;
     return had && unlinkat(s->dir_fd, BALLAST_NAME, 0) == 0;
 }
@@ -195,6 +196,8 @@ void shard_set_room(struct shard *s, uint64_t room_bytes)
 {
     uint64_t leave = shard_leaves_bytes(s, false);
 
+    /* Acceptance leaves what settles need with their notices, and more. */
+    ASSERT(leave <= shard_leaves_bytes(s, true));
     s->own.room_bytes = room_bytes;
     atomic_store_explicit(&s->shared.notice_room_bytes, room_bytes > leave ? room_bytes - leave : 0,
                           memory_order_relaxed);
@@ -293,6 +296,7 @@ static bool env_refuses(struct shard *s)
 
 int shard_commit_verdict(struct shard *s, int err)
 {
+    ASSERT(err < 0);
     if (env_refuses(s))
         return -ESHUTDOWN;
     switch (err) {
@@ -315,6 +319,7 @@ void shard_suspect(struct shard *s, struct str key, const char *reason)
 {
     struct suspect *suspect = malloc(sizeof(*suspect) + key.len);
 
+    ASSERT(strlen(reason) <= UINT8_MAX); /* as the quarantine stores it */
     if (suspect == NULL)
         return; /* found again by the next reader */
     *suspect = (struct suspect){.reason = reason, .key_len = (uint32_t)key.len};
@@ -492,6 +497,7 @@ static int open_env(struct shard *s, const char *path, struct queue_format *form
     }
     rc = mdb_stat(txn, s->rows, &stat);
     s->page_bytes = stat.ms_psize;
+    ASSERT(s->page_bytes >= 512 && (s->page_bytes & (s->page_bytes - 1)) == 0);
     shard_rows_are(s, &stat);
     if (rc == 0)
         rc = mdb_stat(txn, s->content, &stat);

@@ -171,6 +171,12 @@ bool shard_ballast_drop(struct shard *s);
 void shard_fail(struct shard *s);
 void shard_suspect(struct shard *s, struct str key, const char *reason);
 
+static inline struct shard *shard_at(const struct queue *q, uint32_t shard)
+{
+    ASSERT(shard < q->shards_len);
+    return q->shards[shard];
+}
+
 static inline struct str val_str(const MDB_val *v)
 {
     return (struct str){v->mv_data, v->mv_size};

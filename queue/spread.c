@@ -51,6 +51,10 @@ static void part_submit(struct queue_spread_part *part, bool alone)
     enum state_kind kind = is_home(part) ? STATE_WHOLE : STATE_PART;
     struct spread_part note = {.flow = first->flow, .due_ms = first->due_ms};
 
+    /* A start that drops the part looks for its rows by that. */
+    for (size_t i = 0; i < part->rows_len; i++)
+        ASSERT(part->rows[i].kind == QUEUE_ROW_ADD && part->rows[i].rcpt->flow == note.flow &&
+               part->rows[i].rcpt->due_ms == note.due_ms);
     codec_spread_key(part->key, kind, &part->message->id);
     codec_part_encode(part->value, &note);
     part->note = (struct queue_state){.key = {(char *)part->key, sizeof(part->key)},
@@ -73,6 +77,10 @@ static void decide(struct queue_spread *s)
 {
     uint32_t others = 0;
 
+    ASSERT(s->result == 0 && s->under_way == 0);
+    for (uint32_t i = 0; i < s->parts_len; i++)
+        ASSERT(s->parts[i].state ==
+               (i != s->home && s->parts[i].rows_len > 0 ? PART_PREPARED : PART_NONE));
     for (uint32_t i = 0; i < s->parts_len; i++)
         others += i != s->home && s->parts[i].rows_len > 0;
     part_submit(&s->parts[s->home], others == 0);
@@ -104,6 +112,7 @@ static void drop_more(struct queue_spread_part *part)
     size_t left = part->rows_len - part->dropped, len = left < DROP_ROWS ? left : DROP_ROWS;
     struct queue_row *rows = part->rows + part->dropped;
 
+    ASSERT(part->state == PART_DROPPING && left > 0);
     for (size_t i = 0; i < len; i++) {
         rows[i].kind = QUEUE_ROW_REMOVE;
         rows[i].old_due_ms = rows[i].rcpt->due_ms;
@@ -116,6 +125,7 @@ static void drop_more(struct queue_spread_part *part)
 /* The note goes, and with it what it said, one way or the other. Nobody waits for it. */
 static void part_finish(struct queue_spread_part *part, bool whole)
 {
+    ASSERT(!is_home(part) && whole == (part->spread->result == 0));
     part->note.remove = true;
     set_state(part, whole ? PART_FINISHING : PART_DROPPING);
     if (!whole) {
@@ -140,6 +150,7 @@ static void forget(struct queue_spread *s)
 {
     struct queue_spread_part *home = &s->parts[s->home];
 
+    ASSERT(s->under_way == 0 && s->result == 0 && home->state == PART_WHOLE);
     for (uint32_t i = 0; i < s->parts_len; i++)
         if (s->parts[i].state != PART_NONE && s->parts[i].state != PART_WHOLE)
             return; /* the next start needs it */
@@ -163,6 +174,7 @@ static void on_brought(struct queue_spread_part *part, int result)
         decide(s);
         return;
     }
+    ASSERT(s->result < 0 || is_home(part));
     s->on_done(s, s->result);
     if (s->result == 0)
         s->on_whole(s, s->home);
@@ -184,8 +196,11 @@ static void on_finished(struct queue_spread_part *part, int result)
         submit(part);
         return;
     }
-    if (part->state == PART_WHOLE) /* the home's note */
+    if (part->state == PART_WHOLE) { /* the home's note */
+        ASSERT(is_home(part) && part->note.remove);
         return;
+    }
+    ASSERT(part->state == PART_FINISHING || part->state == PART_DROPPING);
     if (result == 0 && part->state == PART_DROPPING) {
         part->dropped += part->change.rows_len;
         if (part->dropped < part->rows_len) {
@@ -257,6 +272,7 @@ static int dropped_add(struct dropped *d, const struct row_key *row)
         return -ENOMEM;
     r->flow = row->flow;
     r->due_ms = row->due_ms;
+    ASSERT(d->rows_len < BATCH_ROWS_MAX);
     d->rows[d->rows_len++] =
         (struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = row->due_ms};
     return 0;
@@ -326,6 +342,7 @@ static int commit_alone(struct shard *s, struct queue_change *change)
     struct list changes;
     int err;
 
+    ASSERT(!s->committer_started);
     list_init(&changes);
     list_push_back(&changes, &change->node);
     err = batch_commit(s, &changes, &failed);

@@ -23,13 +23,12 @@ int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state)
 
 int queue_state_get(struct queue *q, uint32_t shard, struct str key, struct buf *out)
 {
-    struct shard *s = q->shards[shard];
+    struct shard *s = shard_at(q, shard);
     MDB_val k = str_val(key), stored;
     struct str value;
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn), err;
 
-    ASSERT(shard < q->shards_len);
     if (rc != 0)
         return lmdb_errno(rc);
     rc = mdb_get(txn, s->state, &k, &stored);
@@ -103,11 +102,10 @@ int state_any(struct shard *s, MDB_txn *txn, enum state_kind kind, bool *any)
 int queue_state_visit(struct queue *q, uint32_t shard, enum state_kind kind,
                       void (*visit)(void *arg, struct str key, struct str value), void *arg)
 {
-    struct shard *s = q->shards[shard];
+    struct shard *s = shard_at(q, shard);
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 
-    ASSERT(shard < q->shards_len);
     if (rc != 0)
         return lmdb_errno(rc);
     rc = visit_states(s, txn, kind, visit, arg);
@@ -159,6 +157,7 @@ int state_flow_mark(struct shard *s, uint32_t flow)
     size_t words = flow / 64 + 1;
     uint64_t *grown;
 
+    ASSERT(flow > 0 && flow < FLOW_IDS);
     if (words > s->own.flows_words) {
         words = words < 2 * s->own.flows_words ? 2 * s->own.flows_words : words;
         grown = realloc(s->own.flows, words * sizeof(*grown));

@@ -38,6 +38,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
     struct row_state state;
     struct row_key row;
 
+    ASSERT(!v->stopped && v->rows_left > 0);
     if (!codec_row_key_parse(key, &row)) {
         shard_suspect(v->shard, key, "row key is damaged");
         return;
@@ -75,6 +76,7 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
 
 void cursor_set(struct queue_cursor *cursor, struct str key)
 {
+    ASSERT(key.len > 0 && key.len <= sizeof(cursor->key)); /* LMDB's are at most 511 bytes */
     cursor->len = (uint16_t)key.len;
     memcpy(cursor->key, key.ptr, key.len);
 }
@@ -83,6 +85,7 @@ int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, MDB_val *key, MDB_v
 {
     int rc;
 
+    ASSERT(cursor->len <= sizeof(cursor->key));
     if (cursor->len == 0)
         return mdb_cursor_get(at, key, value, MDB_FIRST);
     *key = (MDB_val){cursor->len, cursor->key};
@@ -163,10 +166,9 @@ int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
                 const struct queue_visit *what)
 {
     struct visitor v = {
-        .shard = q->shards[shard], .cursor = cursor, .what = what, .rows_left = what->rows_max};
+        .shard = shard_at(q, shard), .cursor = cursor, .what = what, .rows_left = what->rows_max};
     int err;
 
-    ASSERT(shard < q->shards_len);
     if (what->queue.len > QUEUE_NAME_MAX) /* nothing has such a name */
         return 1;
     do {
@@ -228,6 +230,7 @@ static struct message *find_message(struct queue *q, const struct msgid *id, int
             *err = -ENOENT;
         mdb_txn_abort(txn);
     }
+    ASSERT(m != NULL || *err < 0);
     if (m != NULL)
         *err = 0;
     return m;
@@ -249,8 +252,7 @@ uint64_t queue_lane_rows(struct queue *q, uint32_t shard, uint32_t flow, struct 
     uint8_t prefix[ROW_KEY_MAX];
     size_t len = codec_row_prefix(prefix, ROW_FRESH, flow, name);
 
-    ASSERT(shard < q->shards_len);
-    return counts_get(&q->shards[shard]->counts, (struct str){(char *)prefix + 1, len - 2},
+    return counts_get(&shard_at(q, shard)->counts, (struct str){(char *)prefix + 1, len - 2},
                       complete);
 }
 
@@ -261,7 +263,7 @@ static uint64_t load(const _Atomic uint64_t *counter)
 
 int queue_records_error(const struct queue *q, uint32_t shard, uint64_t *lag_bytes)
 {
-    struct records *r = &q->shards[shard]->records;
+    struct records *r = &shard_at(q, shard)->records;
 
     *lag_bytes = records_lag(r);
     return records_error(r);
@@ -269,10 +271,9 @@ int queue_records_error(const struct queue *q, uint32_t shard, uint64_t *lag_byt
 
 void queue_counters(const struct queue *q, uint32_t shard, struct queue_counters *out)
 {
-    struct shard *s = q->shards[shard];
+    struct shard *s = shard_at(q, shard);
     MDB_txn *txn;
 
-    ASSERT(shard < q->shards_len);
     *out = (struct queue_counters){
         .rows = load(&s->shared.rows),
         .messages = load(&s->shared.messages),

@@ -25,7 +25,7 @@ void base64_put(struct buf *out, struct str bytes)
 
     if (bytes.len == 0)
         return;
-    ASSERT(buf_reserve(out, need) == 0);
+    buf_room(out, need);
     at = out->data + out->len;
     for (size_t i = 0; i < bytes.len; i += 3)
         at = put_group(at, p + i, bytes.len - i);

@@ -54,7 +54,7 @@ void buf_put_secret(struct buf *b, const void *bytes, size_t n)
 
 static uint8_t *room(struct buf *b, size_t n)
 {
-    ASSERT(buf_reserve(b, n) == 0);
+    buf_room(b, n);
     return b->data + b->len;
 }
 

@@ -67,8 +67,9 @@ static struct control_suspensions *suspensions_new(struct control *c)
     struct control_suspensions *s = calloc(1, sizeof(*s));
     struct map_node *n = NULL;
     size_t bucket = 0;
+    int err = s == NULL ? -ENOMEM : map_init(&s->by_name, 64);
 
-    ASSERT(s != NULL && map_init(&s->by_name, 64) == 0);
+    ASSERT(err == 0);
     c->backend->suspensions(c->arg, take_in, s);
     s->sorted = calloc(s->by_name.count + 1, sizeof(*s->sorted));
     ASSERT(s->sorted != NULL);

@@ -82,6 +82,7 @@ static bool is_setup(const struct delivery *d)
 
 static void mark_dirty(struct delivery *d)
 {
+    ASSERT(d->state != DELIVERY_CLOSING); /* then the node is among the dead */
     if (!list_node_linked(&d->dirty_node))
         list_push_back(&d->worker->deliveries_dirty, &d->dirty_node);
 }
@@ -271,6 +272,7 @@ static void delivery_idle(struct delivery *d)
         delivery_quit(d);
         return;
     }
+    ASSERT(!d->yielding && d->letters_len == 0);
     idle_enter(d);
     arm_timer(d);
 }
@@ -300,8 +302,10 @@ static void set_yielding(struct delivery *d, bool yielding)
 {
     if (d->yielding == yielding)
         return;
+    ASSERT(yielding || d->channel->yielding > 0);
     d->yielding = yielding;
     sessions_yields(d->channel, yielding);
+    ASSERT(d->channel->yielding <= d->channel->sessions_len);
 }
 
 void delivery_retire(struct delivery *d, bool one_less)
@@ -354,6 +358,7 @@ bool delivery_work(struct delivery *d)
             break;
         letters_add(d, transaction_new(d, rcpts, len));
         d->submitted++;
+        ASSERT(d->completed <= d->submitted && d->letters_len <= d->submitted);
         letters_submit(d);
     }
     if (d->submitted >= messages_max(d)) {
@@ -721,6 +726,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
  * once, for ever. */
 static void on_ready(struct delivery *d)
 {
+    ASSERT(d->channel->connecting > 0 && d->letters_len == 0 && d->held_len == 0);
     d->channel->connecting--;
     set_state(d, DELIVERY_OPEN);
     arm_timer(d);
@@ -922,6 +928,10 @@ static void delivery_free(struct delivery *d)
 {
     struct worker *w = d->worker;
 
+    ASSERT(d->state == DELIVERY_CLOSING || d->state == DELIVERY_CONNECTING);
+    ASSERT(list_empty(&d->letters) && d->held_len == 0 && !timer_armed(&d->timer));
+    ASSERT(!list_node_linked(&d->idle_node) && !list_node_linked(&d->dirty_node));
+    ASSERT(w->deliveries > 0);
     smtp_client_free(d->client);
     dial_done(&d->dial);
     set_yielding(d, false);

@@ -126,6 +126,7 @@ static uint16_t tries_left(const struct dial *d, const struct site *site)
 {
     uint32_t max = site->dest->addresses_max, used = (uint32_t)(d->tried - d->no_route);
 
+    ASSERT(d->tried >= d->no_route);
     if (max == 0)
         return UINT16_MAX;
     return used < max ? (uint16_t)(max - used) : 0;

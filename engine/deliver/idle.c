@@ -7,6 +7,7 @@ static uint64_t idle_hash(const struct worker *w, const struct exchanger *e)
 
 void idle_enter(struct delivery *d)
 {
+    ASSERT(d->state == DELIVERY_OPEN && !d->yielding && list_empty(&d->letters));
     list_push_back(&d->channel->idle, &d->idle_node);
     map_insert(&d->worker->idle, &d->idle_map, idle_hash(d->worker, &d->dial.exchanger));
 }

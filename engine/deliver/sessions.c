@@ -43,6 +43,7 @@ static uint32_t sessions_wanted(const struct channel *c, uint32_t waiting)
     uint32_t connecting_max = up < 1 ? 1 : up;
     uint32_t wanted;
 
+    ASSERT(c->connecting <= c->sessions_len);
     if (connecting_max > c->connecting_max)
         connecting_max = c->connecting_max;
     if (c->connecting >= connecting_max || waiting <= c->connecting)
@@ -69,6 +70,7 @@ static bool take_over(struct channel *c)
 
     if (d == NULL)
         return false;
+    ASSERT(d->state == DELIVERY_OPEN && d->letters_len == 0 && d->channel != c);
     dial_rename(&d->dial, to->host);
     idle_leave(d);
     governor_session_works(d->channel->governor, false);
@@ -322,6 +324,7 @@ void sessions_dispatch_all(struct worker *w)
 
 void sessions_begun(struct channel *c, struct delivery *d)
 {
+    ASSERT(d->channel == c && d->site == c->site);
     list_push_back(&c->sessions, &d->site_node);
     c->sessions_len++;
     c->site->sessions_len++;
@@ -409,6 +412,7 @@ void sessions_ended(struct channel *c, struct delivery *d)
     struct site *site = c->site;
     struct worker *w = site->worker;
 
+    ASSERT(d->channel == c && c->sessions_len > 0 && site->sessions_len >= c->sessions_len);
     list_remove(&d->site_node);
     c->sessions_len--;
     site->sessions_len--;

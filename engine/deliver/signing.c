@@ -41,7 +41,7 @@ static void signing_free(struct signing *s)
 {
     struct worker *w = s->worker;
 
-    ASSERT(list_empty(&s->waits));
+    ASSERT(list_empty(&s->waits) && !list_node_linked(&s->node) && s->message->signing == s);
     s->message->signing = NULL;
     message_unref(s->message);
     config_unref(s->config);
@@ -98,6 +98,7 @@ static void signing_keep(struct signing *s)
 {
     uint32_t expires_s = s->config->dkim.expires_s;
 
+    ASSERT(s->front != NULL);
     s->front->generation = s->config->generation;
     s->front->good_until_ms =
         expires_s == 0 ? INT64_MAX : s->now_ms + (int64_t)expires_s * 1000 / GOOD_PARTS;
@@ -122,6 +123,7 @@ static void on_done(struct crew_job *job)
     while ((n = list_pop_front(&s->waits)) != NULL) {
         struct signing_wait *wait = LIST_ENTRY(n, struct signing_wait, node);
 
+        ASSERT(wait->signing == s);
         wait->on_signed(wait, result);
     }
     signing_free(s);
@@ -181,6 +183,7 @@ void signing_wait(struct worker *w, struct message *m, struct signing_wait *wait
         list_push_back(&w->signings.waiting, &s->node);
         submit_waiting(w);
     }
+    ASSERT(s->worker == w && s->message == m); /* a message is its worker's */
     wait->signing = s;
     list_push_back(&s->waits, &wait->node);
 }

@@ -59,7 +59,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
     struct transaction *t = pool_get(&d->worker->transaction_pool);
     struct message *m = rcpts[0]->message;
 
-    ASSERT(t != NULL);
+    ASSERT(t != NULL && len > 0 && len <= DELIVERY_RCPTS_MAX && d->state == DELIVERY_OPEN);
     t->delivery = d;
     t->taken_ms = io_now_ms(d->worker->io);
     t->message = message_ref(m);
@@ -71,6 +71,8 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
         ASSERT(t->rcpts != NULL && t->smtp.rcpts != NULL);
     }
     for (size_t i = 0; i < len; i++) {
+        ASSERT(rcpts[i]->message == m && rcpts[i]->state == PLACE_FLIGHT);
+        ASSERT(rcpts[i]->lane->site == d->site);
         t->rcpts[i] = rcpts[i];
         t->smtp.rcpts[i].address = rcpts[i]->address;
         t->smtp.rcpts[i].notify = rcpts[i]->notify;
@@ -103,6 +105,7 @@ static void transaction_free(struct transaction *t)
 {
     struct worker *w = t->delivery->worker;
 
+    ASSERT(!t->waiting && !list_node_linked(&t->letter) && t->batch.len == 0);
     site_ended(t->delivery->site, t->bytes);
     delivery_release(t->delivery, t->message);
     if (t->rcpts != &t->one_rcpt) {
@@ -118,6 +121,7 @@ static void on_signed(struct signing_wait *wait, int result)
 {
     struct transaction *t = CONTAINER_OF(wait, struct transaction, wait);
 
+    ASSERT(t->waiting && result <= 0);
     t->waiting = false;
     t->sign_result = result;
     delivery_letter_ready(t->delivery);
@@ -148,6 +152,7 @@ bool transaction_prepare(struct transaction *t)
 
 void transaction_submit(struct transaction *t)
 {
+    ASSERT(!t->waiting && t->sign_result == 0 && !list_node_linked(&t->letter));
     t->begun_ms = io_now_ms(t->delivery->worker->io);
     t->context.begun_ms = t->begun_ms;
     smtp_client_submit(t->delivery->client, &t->smtp);
@@ -175,6 +180,7 @@ static void warmup_take_back(const struct transaction *t, uint32_t n)
 /* The end of a transaction of which nothing was sent, and whose recipients have their fate. */
 static void end_unsent(struct transaction *t)
 {
+    ASSERT(!t->tried && !t->answered && !t->taken);
     warmup_take_back(t, t->smtp.rcpts_len);
     governor_probe_back(t->delivery->channel->governor);
     judge_end(&t->batch);
@@ -185,6 +191,7 @@ void transaction_take_back(struct transaction *t)
 {
     if (t->waiting)
         signing_leave(&t->wait);
+    t->waiting = false;
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         admin_put_back(t->rcpts[i]);
     end_unsent(t);
@@ -396,6 +403,7 @@ void transaction_recipient(const struct smtp_event *event)
     struct recipient *r = t->rcpts[event->rcpt];
     enum smtp_unable unable = event->unable;
 
+    ASSERT(event->rcpt < t->smtp.rcpts_len && r->state == PLACE_FLIGHT); /* each has one fate */
     if (event->fate == SMTP_FATE_REPLY)
         t->answered = true;
     if (event->fate != SMTP_FATE_UNABLE)
@@ -426,6 +434,7 @@ static void transaction_put_back(struct transaction *t)
     struct judge_batch *b = &t->batch;
     size_t kept = 0;
 
+    ASSERT(t->accepted <= t->smtp.rcpts_len && b->len <= t->smtp.rcpts_len);
     if (t->accepted == 0)
         return;
     for (size_t i = 0; i < b->len; i++) {

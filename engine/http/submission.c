@@ -306,7 +306,7 @@ static bool make_letter(struct submission *s, size_t *bytes)
                            (struct str){(const char *)l->strings.data, l->rcpt.address.len});
         d.room = trace_stamp_room(&d.stamp);
         d.utf8_address = !ascii || !s->sender_ascii;
-        ASSERT(buf_reserve(&body, d.room + 4096) == 0);
+        buf_room(&body, d.room + 4096);
         body.len = d.room;
         if (injection_letter(s->injection, l->recipient, &id, budget, &body, &error) < 0)
             refusal = error.text;

@@ -134,8 +134,11 @@ static uint32_t lifetime_s(const struct accept_order *o, const struct recipient 
 static struct recipient *rcpt_new(const struct accept_order *o, struct message *m, uint32_t i)
 {
     const struct accept_rcpt *from = &o->rcpts[i];
-    struct recipient *r = recipient_new(m, i, slice_of(o, from->queue), slice_of(o, from->address),
-                                        slice_of(o, from->orcpt), STR(""));
+    struct recipient *r;
+
+    ASSERT(i < o->rcpts_len && m->flow != 0);
+    r = recipient_new(m, i, slice_of(o, from->queue), slice_of(o, from->address),
+                      slice_of(o, from->orcpt), STR(""));
 
     if (r == NULL)
         return NULL;
@@ -154,7 +157,7 @@ static void acceptance_init(struct acceptance *a, const struct accept_order *o)
 static void acceptance_begin(struct acceptance *a, const struct accept_order *o,
                              struct accept_waiter *waiter)
 {
-    ASSERT(waiter->under_way == NULL);
+    ASSERT(waiter->under_way == NULL && a->waiter == NULL && waiter->on_done != NULL);
     a->held_bytes = o->held_bytes;
     a->waiter = waiter;
     waiter->under_way = a;
@@ -165,6 +168,7 @@ static struct accept_waiter *waiter_take(struct acceptance *a)
 {
     struct accept_waiter *waiter = a->waiter;
 
+    ASSERT(waiter == NULL || waiter->under_way == a);
     a->waiter = NULL;
     if (waiter != NULL)
         waiter->under_way = NULL;
@@ -179,9 +183,10 @@ static void waiter_tell(struct accept_waiter *waiter, int result)
 
 static void acceptance_done(struct acceptance *a)
 {
-    ASSERT(a->waiter == NULL);
-    atomic_fetch_sub_explicit(&a->worker->shared->intake_bytes, a->held_bytes,
-                              memory_order_relaxed);
+    uint64_t before = atomic_fetch_sub_explicit(&a->worker->shared->intake_bytes, a->held_bytes,
+                                                memory_order_relaxed);
+
+    ASSERT(a->waiter == NULL && before >= a->held_bytes);
     message_unref(a->message);
 }
 
@@ -215,6 +220,7 @@ static void note_send(struct worker *w, uint32_t shard, struct worker_note *note
 {
     struct worker *owner = worker_of_shard(w->shared, shard);
 
+    ASSERT(note->run != NULL);
     if (owner == w)
         note->run(w, note);
     else
@@ -248,6 +254,7 @@ static void on_whole_arrives(struct worker *w, struct worker_note *note)
 {
     struct whole *c = CONTAINER_OF(note, struct whole, note);
 
+    ASSERT(worker_of_shard(w->shared, c->shard) == w);
     for (size_t i = 0; i < c->change.rows_len; i++)
         lane_arrive(w, c->shard, c->rows[i].rcpt);
     whole_free(c);
@@ -347,6 +354,7 @@ static void on_part_arrives(struct worker *w, struct worker_note *note)
 {
     struct arrival *a = CONTAINER_OF(note, struct arrival, note);
 
+    ASSERT(worker_of_shard(w->shared, a->shard) == w);
     for (uint32_t i = 0; i < a->rows_len; i++)
         lane_arrive(w, a->shard, a->rows[i].rcpt);
     free(a);
@@ -357,6 +365,7 @@ static void on_part_whole(struct queue_spread *spread, uint32_t shard)
     struct spread *c = CONTAINER_OF(spread, struct spread, spread);
     struct arrival *a = c->arrivals[shard];
 
+    ASSERT(a != NULL && a->shard == shard && a->rows_len > 0); /* once, and not of an empty part */
     c->arrivals[shard] = NULL;
     note_send(c->acceptance.worker, shard, &a->note);
 }
@@ -417,6 +426,7 @@ static bool spread_rows(struct spread *c, const struct accept_order *o)
 
         if (r == NULL)
             return false;
+        ASSERT(a->rows_len < c->parts[shard].rows_len);
         a->rows[a->rows_len++] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
     }
     return true;

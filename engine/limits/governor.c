@@ -40,7 +40,8 @@ int governor_open(struct governor **out)
 
 static void entry_drop(struct governor *g, struct governor_entry *e)
 {
-    ASSERT(atomic_load(&e->shared.sessions) == 0);
+    ASSERT(atomic_load(&e->shared.sessions) == 0 && atomic_load(&e->shared.works) == 0);
+    ASSERT(e->refs == 0 && !list_node_linked(&e->cooling));
     map_remove(&g->entries, &e->node);
     free(e->key);
     free(e);
@@ -102,7 +103,10 @@ static struct governor_entry *entry_new(struct str key)
 
 static uint64_t scaled_ns(uint64_t left_ns, uint64_t old_ns, uint64_t new_ns)
 {
-    double left = (double)left_ns / (double)old_ns * (double)new_ns;
+    double left;
+
+    ASSERT(old_ns > 0 && new_ns > 0);
+    left = (double)left_ns / (double)old_ns * (double)new_ns;
 
     return left < (double)INT64_MAX ? (uint64_t)left : INT64_MAX;
 }
@@ -130,6 +134,7 @@ static void interval_set(_Atomic uint64_t *interval, _Atomic uint64_t *next_ns,
 static void entry_limit(struct governor_entry *e, const struct governor_limits *limits,
                         uint64_t now_ns)
 {
+    ASSERT(limits->rate_messages == 0 || limits->rate_period_ms > 0);
     if (limits->generation < e->generation)
         return;
     e->generation = limits->generation;
@@ -156,6 +161,7 @@ struct governor_entry *governor_get(struct governor *g, struct str key,
             map_insert(&g->entries, &e->node, hash);
     }
     if (e != NULL) {
+        ASSERT(e->refs == 0 || !list_node_linked(&e->cooling));
         if (e->refs++ == 0 && list_node_linked(&e->cooling))
             list_remove(&e->cooling);
         entry_limit(e, limits, now_ns);
@@ -169,7 +175,7 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
     if (entry == NULL)
         return;
     pthread_mutex_lock(&g->mutex);
-    ASSERT(entry->refs > 0);
+    ASSERT(entry->refs > 0 && !list_node_linked(&entry->cooling));
     if (--entry->refs == 0)
         list_push_back(&g->cooling, &entry->cooling);
     cooling_sweep(g, now_ns);
@@ -203,6 +209,7 @@ static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns
     uint64_t recovering = atomic_load_explicit(&e->shared.recovering, memory_order_relaxed);
     uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
 
+    ASSERT(max <= UINT32_MAX);
     if (governor_stopped_ns(e) != 0)
         return 1;
     if (max == 0)
@@ -442,6 +449,7 @@ static uint64_t rate_take(const _Atomic uint64_t *interval_ns, _Atomic uint64_t 
     uint64_t interval = atomic_load_explicit(interval_ns, memory_order_relaxed);
     uint64_t next, from;
 
+    ASSERT(n > 0);
     if (interval == 0)
         return 0;
     next = atomic_load(next_ns);

@@ -21,6 +21,7 @@ const char *limit_sessions_key(enum limit_kind kind)
 
 static void denial_fill(struct limit_denial *why, const struct limit *by, uint64_t until_ns)
 {
+    ASSERT(by->kind > LIMIT_NONE && by->kind < LIMIT_KINDS && until_ns > 0);
     *why = (struct limit_denial){.kind = by->kind, .dest = by->dest, .until_ns = until_ns};
     governor_rate(by->entry, &why->max, &why->period_ms);
 }
@@ -28,6 +29,7 @@ static void denial_fill(struct limit_denial *why, const struct limit *by, uint64
 int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
                 struct limit_denial *why)
 {
+    ASSERT(n > 0);
     for (size_t i = 0; i < len; i++) {
         uint64_t until_ns =
             limits[i].entry == NULL ? 0 : governor_message_take(limits[i].entry, now_ns, n);

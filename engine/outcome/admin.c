@@ -35,6 +35,7 @@ static void on_fetched(struct queue_load *load, int result);
 
 static void admin_done(struct admin *a, int result)
 {
+    ASSERT(a->waiter.parts == 0 && a->job->changed <= a->job->rows_len);
     a->job->done(a->job, result);
     free(a->fetched);
     free(a->later);
@@ -45,6 +46,7 @@ static void admin_fetch(struct admin *a)
 {
     struct queue_row_key *keys = a->later;
 
+    ASSERT(a->later_len > 0 && a->later_len <= a->job->rows_len && a->rounds < ROUNDS_MAX);
     a->later = a->fetched;
     a->fetched = keys;
     a->load = (struct queue_load){.exact = keys,
@@ -87,6 +89,7 @@ static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t
 {
     int64_t old_due_ms = r->due_ms;
 
+    ASSERT(((flags & RECIPIENT_HELD) != 0) == (due_ms == QUEUE_DUE_HELD));
     r->due_ms = due_ms;
     r->flags = flags;
     lane_settling(r);
@@ -108,6 +111,7 @@ static bool do_action(struct worker *w, enum admin_action action, struct recipie
     bool held = (r->flags & RECIPIENT_HELD) != 0;
     int64_t now_ms = worker_wall_ms(w), right_ms;
 
+    ASSERT(r->state == PLACE_FLIGHT && r->lane->worker == w);
     switch (action) {
     case ADMIN_HOLD:
         if (held)
@@ -163,6 +167,7 @@ void admin_obey(struct worker *w, struct recipient *r)
 {
     enum admin_action action = r->wanted - 1u;
 
+    ASSERT(r->wanted > 0 && r->wanted <= 1 + ADMIN_OUTLIVE);
     r->wanted = 0;
     if (!do_action(w, action, r))
         lane_unpop(r);
@@ -203,6 +208,7 @@ static bool admin_act(struct admin *a, struct recipient *r)
 
 static void look_later(struct admin *a, const struct queue_row_key *key)
 {
+    ASSERT(a->later_len < a->job->rows_len);
     a->later[a->later_len++] = *key;
 }
 
@@ -231,13 +237,15 @@ static void on_row(struct admin *a, struct recipient *r, const struct queue_row_
 {
     struct worker *w = a->worker;
     struct recipient *known = lane_find(w, &key->id, key->index);
+    bool adopted;
 
     if (known != NULL) { /* it came into memory meanwhile */
         recipient_free(r);
         admin_touch(a, known, *key);
         return;
     }
-    ASSERT(lane_adopt(w, a->job->shard, r));
+    adopted = lane_adopt(w, a->job->shard, r);
+    ASSERT(adopted); /* lane_find() knows all that is in memory */
     if (!admin_act(a, r))
         lane_return(r); /* a window has no room for all of a backlog */
 }

@@ -268,7 +268,7 @@ void report_line(struct buf *out, const struct report_event *event)
 
     if (m != NULL)
         texts += m->sender.len + m->meta.len + m->trace.len;
-    ASSERT(buf_reserve(out, FIXED_BYTES + texts) == 0);
+    buf_room(out, FIXED_BYTES + texts);
     put_envelope(out, event);
     put_response(out, event);
     put_peer(out, event);

@@ -43,8 +43,10 @@ static void change_free(struct suspend_change *c, int result)
 static void on_walked(struct suspension_walk *walk)
 {
     struct suspend_change *c = CONTAINER_OF(walk, struct suspend_walk, walk)->change;
+    uint32_t before = atomic_fetch_sub_explicit(&c->walks, 1, memory_order_acq_rel);
 
-    if (atomic_fetch_sub_explicit(&c->walks, 1, memory_order_acq_rel) == 1)
+    ASSERT(before > 0);
+    if (before == 1)
         change_free(c, 0);
 }
 
@@ -101,6 +103,7 @@ static void on_committed(struct queue_change *change, int result)
     struct suspend_change *c = change->owner;
     struct worker *w = c->owner;
 
+    ASSERT(w->suspension_changing); /* one at a time, so that they are done in order */
     w->suspension_changing = false;
     if (result == 0)
         result = table_change(c);
@@ -135,6 +138,7 @@ static void change_submit(struct suspend_change *c)
 {
     const struct suspension *what = &c->order.what;
 
+    ASSERT(!c->owner->suspension_changing);
     c->state.key.ptr = (const char *)c->key;
     c->state.key.len = suspension_key(c->key, what->scope, str_of(what->name));
     c->state.remove = c->order.resume;

@@ -134,6 +134,7 @@ static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
 
 static void share_join(struct list *shares, struct share *s)
 {
+    ASSERT(s->weight > 0);
     if (s->credit > 0)
         s->credit = 0;
     list_push_back(shares, &s->node);
@@ -143,6 +144,7 @@ static void flow_join(struct feed *f, struct feed_flow *flow)
 {
     struct feed_tenant *t = flow->tenant;
 
+    ASSERT(f->idle_len > 0 && list_empty(&flow->lanes));
     list_remove(&flow->idle_node);
     f->idle_len--;
     if (list_empty(&t->flows))
@@ -155,6 +157,7 @@ static void flow_leave(struct feed *f, struct feed_flow *flow)
 {
     struct feed_tenant *t = flow->tenant;
 
+    ASSERT(list_empty(&flow->lanes) && (f->busy & 1u << t->band) != 0);
     list_remove(&flow->share.node);
     if (list_empty(&t->flows))
         list_remove(&t->share.node);
@@ -187,6 +190,7 @@ void feed_remove(struct feed *f, struct lane *lane)
     if (!list_node_linked(&lane->ready_node))
         return;
     list_remove(&lane->ready_node);
+    ASSERT(lane->share != NULL && lane->share->id == lane->flow);
     if (list_empty(&lane->share->lanes))
         flow_leave(f, lane->share);
     lane->share = NULL;
@@ -206,6 +210,7 @@ static void shares_skip_laps(struct list *shares)
         struct share *s = LIST_ENTRY(n, struct share, node);
 
         s->credit += laps * s->weight;
+        ASSERT(s->credit <= 0); /* nobody gets credit that another lap would have given first */
     }
 }
 
@@ -238,6 +243,7 @@ struct lane *feed_next(struct feed *f)
         return NULL;
     t = CONTAINER_OF(share_next(&f->bands[__builtin_ctz(f->busy)]), struct feed_tenant, share);
     flow = CONTAINER_OF(share_next(&t->flows), struct feed_flow, share);
+    ASSERT(flow->tenant == t && !list_empty(&flow->lanes));
     return LIST_ENTRY(list_first(&flow->lanes), struct lane, ready_node);
 }
 
@@ -260,6 +266,7 @@ static void flow_pay(struct feed *f, struct feed_flow *flow, size_t recipients)
 
 void feed_turn(struct feed *f, struct lane *lane)
 {
+    ASSERT(lane->share != NULL && lane->share->id == lane->flow);
     list_remove(&lane->ready_node);
     list_push_back(&lane->share->lanes, &lane->ready_node);
     flow_pay(f, lane->share, 1);

@@ -86,6 +86,7 @@ static void row_put(struct worker *w, uint32_t shard, const struct queue_row *ro
 {
     struct settle *s = settle_open(w, shard);
 
+    ASSERT(s->change.rows_len <= s->rows_cap && s->worker == w && s->shard == shard);
     if (s->change.rows_len == s->rows_cap) {
         s->rows_cap = s->rows_cap == 0 ? 32 : s->rows_cap * 2;
         s->change.rows = xrealloc(s->change.rows, s->rows_cap * sizeof(*row));
@@ -97,6 +98,7 @@ void settle_remove(struct worker *w, struct recipient *r)
 {
     struct lane *lane = r->lane;
 
+    ASSERT(r->state == PLACE_SETTLING);
     row_put(w, lane->shard,
             &(struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms});
 }
@@ -105,6 +107,7 @@ void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms)
 {
     struct lane *lane = r->lane;
 
+    ASSERT(r->state == PLACE_SETTLING);
     row_put(w, lane->shard,
             &(struct queue_row){.kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms});
 }
@@ -113,6 +116,7 @@ void settle_add(struct worker *w, uint32_t shard, struct message *m, struct reci
 {
     struct settle *s = settle_open(w, shard);
 
+    ASSERT(s->change.messages_len <= s->messages_cap && r->message == m && r->lane == NULL);
     if (s->change.messages_len == s->messages_cap) {
         s->messages_cap = s->messages_cap == 0 ? 4 : s->messages_cap * 2;
         s->change.messages =
@@ -139,6 +143,7 @@ static void settle_free(struct settle *s)
 
 static void settle_keep(struct settle *s)
 {
+    ASSERT(s->waiter == NULL && !timer_armed(&s->timer) && !list_node_linked(&s->change.node));
     s->change.messages_len = s->change.rows_len = s->parts_len = 0;
     buf_clear(&s->change.records);
     s->complained = false;
@@ -149,6 +154,7 @@ static void settle_keep(struct settle *s)
 
 static void waiter_release(struct settle_waiter *waiter)
 {
+    ASSERT(waiter == NULL || waiter->parts > 0);
     if (waiter != NULL && --waiter->parts == 0)
         waiter->on_settled(waiter);
 }
@@ -157,12 +163,16 @@ static void waiter_release(struct settle_waiter *waiter)
 static void settle_end(struct settle *s)
 {
     struct settle_waiter *waiter = s->waiter;
+    uint64_t before = atomic_fetch_sub_explicit(&s->worker->shared->settle_bytes, settle_bytes(s),
+                                                memory_order_relaxed);
 
-    atomic_fetch_sub_explicit(&s->worker->shared->settle_bytes, settle_bytes(s),
-                              memory_order_relaxed);
+    ASSERT(!list_node_linked(&s->node) && before >= settle_bytes(s));
     s->waiter = NULL;
     for (size_t i = 0; i < s->change.messages_len; i++) {
-        s->worker->notice_bytes -= s->change.messages[i]->content_len + NOTICE_OVERHEAD_BYTES;
+        uint64_t bytes = s->change.messages[i]->content_len + NOTICE_OVERHEAD_BYTES;
+
+        ASSERT(s->worker->notice_bytes >= bytes);
+        s->worker->notice_bytes -= bytes;
         message_unref(s->change.messages[i]);
     }
     if (settle_bytes(s) <= SPARE_BYTES_MAX && s->worker->settles_spare_len < SPARE_MAX)
@@ -198,6 +208,7 @@ static void part_submit(struct settle *s, struct settle_part from, struct settle
     struct worker *w = s->worker;
     struct settle *part = settle_new(w);
 
+    ASSERT(to.rows > from.rows && to.messages >= from.messages && to.records >= from.records);
     part->shard = s->shard;
     part->waiter = s->waiter;
     if (part->waiter != NULL)
@@ -225,6 +236,7 @@ static void settle_split(struct settle *s)
 {
     struct settle_part from = {0}, *last = &s->parts[s->parts_len - 1];
 
+    ASSERT(last->rows == s->change.rows_len); /* part_end() */
     last->messages = (uint32_t)s->change.messages_len;
     last->records = (uint32_t)s->change.records.len;
     for (size_t i = 0; i < s->parts_len; i++) {
@@ -289,6 +301,7 @@ static void on_settled(struct queue_change *change, int result)
     struct settle *s = change->owner;
     struct worker *w = s->worker;
 
+    ASSERT(&s->change == change && list_node_linked(&s->node));
     if (result == -ENOSPC || result == -ENOMEM || result == -ESHUTDOWN) {
         settle_again(s, result);
         return;
@@ -299,6 +312,7 @@ static void on_settled(struct queue_change *change, int result)
         settle_refused(s, result);
         return;
     }
+    ASSERT(s->refused_ms == 0 || w->settles_refused > 0);
     w->settles_refused -= s->refused_ms != 0;
     list_remove(&s->node);
     for (size_t i = 0; i < change->rows_len; i++) {
@@ -321,6 +335,7 @@ static void on_settled(struct queue_change *change, int result)
 
 static void settle_submit(struct worker *w, struct settle *s)
 {
+    ASSERT(w->settles[s->shard] == s && s->waiter == NULL && s->refused_ms == 0);
     w->settles[s->shard] = NULL;
     s->waiter = w->settles_follower;
     if (s->waiter != NULL)
@@ -353,6 +368,7 @@ void settle_follow(struct worker *w, struct settle_waiter *waiter)
 
 void settle_wait(struct worker *w, uint32_t shard)
 {
+    ASSERT(w->settles_follower != NULL);
     settle_submit(w, settle_open(w, shard));
     w->settles_follower = NULL;
 }

@@ -77,6 +77,7 @@ bool clients_take(struct clients *c, const struct sockaddr *addr, uint32_t max)
         memcpy(client->key, key, sizeof(key));
         map_insert(&c->sessions, &client->node, hash);
     }
+    ASSERT(client->sessions < UINT32_MAX);
     if (max == 0 || client->sessions < max) {
         client->sessions++;
         ok = true;

@@ -21,6 +21,7 @@ static void job_finish(struct crew_job *job)
 {
     struct crew_desk *desk = job->desk;
 
+    ASSERT(!list_node_linked(&job->node)); /* it is nobody else's while it runs */
     job->run(job);
     /* The desk is woken by whoever finds it empty; its thread takes all. */
     if (mailbox_put(&desk->done, &job->node))
@@ -35,6 +36,7 @@ static struct crew_job *job_next(struct crew *crew)
     while (list_empty(&crew->waiting) && !crew->stopping)
         pthread_cond_wait(&crew->wanted, &crew->lock);
     n = list_pop_front(&crew->waiting);
+    ASSERT((n == NULL) == (crew->waiting_len == 0) && (n != NULL || crew->stopping));
     crew->waiting_len -= n != NULL;
     pthread_mutex_unlock(&crew->lock);
     return n == NULL ? NULL : LIST_ENTRY(n, struct crew_job, node);
@@ -96,6 +98,7 @@ bool crew_submit(struct crew *crew, struct crew_job *job)
     bool taken, at_once;
 
     ASSERT(job->run != NULL && job->done != NULL && job->desk != NULL);
+    ASSERT(!list_node_linked(&job->node));
     pthread_mutex_lock(&crew->lock);
     taken = !crew->stopping && crew->waiting_len < crew->jobs_max;
     at_once = crew->threads_len == 0;
@@ -120,6 +123,7 @@ void crew_collect(struct crew_desk *desk)
     while ((n = list_pop_front(&done)) != NULL) {
         struct crew_job *job = LIST_ENTRY(n, struct crew_job, node);
 
+        ASSERT(job->desk == desk);
         job->done(job);
     }
 }
@@ -134,7 +138,7 @@ void crew_stop(struct crew *crew)
     pthread_mutex_unlock(&crew->lock);
     for (uint32_t i = 0; i < crew->threads_len; i++)
         pthread_join(crew->threads[i], NULL);
-    ASSERT(list_empty(&crew->waiting));
+    ASSERT(list_empty(&crew->waiting) && crew->waiting_len == 0);
     crew->threads_len = 0;
 }
 
@@ -142,7 +146,7 @@ void crew_close(struct crew *crew)
 {
     if (crew == NULL)
         return;
-    ASSERT(crew->stopping);
+    ASSERT(crew->stopping && crew->threads_len == 0);
     pthread_cond_destroy(&crew->wanted);
     pthread_mutex_destroy(&crew->lock);
     free(crew);

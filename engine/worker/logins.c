@@ -30,6 +30,7 @@ int logins_init(struct logins *l)
 
 static void entry_drop(struct logins *l, struct entry *e)
 {
+    ASSERT(l->len > 0);
     map_remove(&l->entries, &e->node);
     list_remove(&e->age);
     l->len--;
@@ -97,6 +98,7 @@ static struct entry *touch(struct logins *l, uint64_t hash)
         e = entry_new(&l->entries, hash);
         l->len++;
     }
+    ASSERT(l->len <= LOGINS_ENTRIES_MAX && l->entries.count == l->len);
     list_push_back(&l->by_age, &e->age);
     return e;
 }
@@ -106,6 +108,7 @@ static struct entry *touch(struct logins *l, uint64_t hash)
 /* What one of max takes of a bucket that is as large as the period. */
 static uint64_t share_ns(uint64_t max, uint32_t period_ms)
 {
+    ASSERT(max > 0 && period_ms > 0);
     return (uint64_t)period_ms * MS / max;
 }
 

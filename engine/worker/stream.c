@@ -55,12 +55,14 @@ static struct str slice_of(const struct stream *s, char gathered[STREAM_SLICE_BY
 
 static void slice_taken(struct stream *s, size_t len)
 {
+    ASSERT(len == 0 || s->iov_len > 0);
     s->iov_at += len;
     while (s->iov_len > 0 && s->iov_at >= s->iov->iov_len) {
         s->iov_at -= s->iov->iov_len;
         s->iov++;
         s->iov_len--;
     }
+    ASSERT(s->iov_len > 0 || s->iov_at == 0); /* no more than there was */
 }
 
 /* Whether the session's bytes are few. */
@@ -83,6 +85,7 @@ static ssize_t wire_fill(struct stream *s, size_t wire_max)
     size_t len = 0;
     ssize_t n;
 
+    ASSERT(wire_max > STREAM_FILTER_BYTES);
     do {
         size_t room = wire_max - len - STREAM_FILTER_BYTES;
         struct str slice =
@@ -138,6 +141,7 @@ static void on_send(struct io_op *op, const struct io_event *event)
     int32_t result = event->result < 0 ? event->result : 0;
     bool told = s->wire == NULL || (s->owed && (result < 0 || s->iov_len == 0));
 
+    ASSERT(s->wire == NULL || s->filter != NULL); /* only a filter's bytes need a wire */
     if (s->wire != NULL)
         wire_drop(s);
     if (s->cancelled)
@@ -162,6 +166,7 @@ static void on_send(struct io_op *op, const struct io_event *event)
 int stream_send(struct stream *s, struct iovec *iov, size_t iov_len)
 {
     ASSERT(!stream_sending(s) && !s->end_sending && !s->cancelled);
+    ASSERT(s->fd >= 0 && iov_len > 0);
     if (s->filter == NULL) {
         io_send(s->all->io, &s->send, s->fd, iov, iov_len);
         return 0;
@@ -199,6 +204,7 @@ void stream_progress(const struct stream *s, struct io_progress *out)
 
 static void give(struct stream *s, int32_t result, const uint8_t *data)
 {
+    ASSERT(!s->ended && !s->cancelled); /* nothing comes behind the end */
     s->ended = result == 0;
     s->handlers->on_recv(s, result, data);
 }
@@ -277,14 +283,14 @@ void stream_resume(struct stream *s, struct str wire)
 
 void stream_recv(struct stream *s)
 {
-    ASSERT(!s->cancelled);
+    ASSERT(!s->cancelled && s->fd >= 0);
     s->once = false;
     io_recv(s->all->io, &s->recv, s->fd);
 }
 
 void stream_recv_once(struct stream *s)
 {
-    ASSERT(!s->cancelled);
+    ASSERT(!s->cancelled && s->fd >= 0);
     s->once = true;
     io_recv_once(s->all->io, &s->recv, s->fd);
 }
@@ -317,6 +323,7 @@ void stream_attach(struct stream *s, int fd)
 void stream_filter_set(struct stream *s, struct stream_filter *f)
 {
     ASSERT(s->filter == NULL && !stream_sending(s) && !s->cancelled);
+    ASSERT(f->kind->in != NULL && f->kind->out != NULL && f->kind->close != NULL);
     s->filter = f;
     f->stream = s;
 }
@@ -356,7 +363,7 @@ bool stream_busy(const struct stream *s)
 
 void stream_close(struct stream *s, bool abort)
 {
-    ASSERT(!stream_busy(s));
+    ASSERT(!stream_busy(s) && s->wire == NULL);
     if (s->filter != NULL)
         s->filter->kind->close(s->filter);
     if (s->fd >= 0)

@@ -31,6 +31,8 @@ void worker_notes_close(struct worker *w)
 {
     for (uint32_t i = 0; w->inbox != NULL && i <= w->shared->workers_len; i++)
         ring_done(&w->inbox[i]);
+    for (uint32_t i = 0; w->outbox != NULL && i < w->shared->workers_len; i++)
+        ASSERT(w->outbox[i].head.next == NULL || list_empty(&w->outbox[i]));
     free(w->inbox);
     free(w->outbox);
 }
@@ -39,6 +41,7 @@ void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct
 {
     struct worker *target = &shared->workers[to];
 
+    ASSERT(to < shared->workers_len && note->run != NULL && !list_node_linked(&note->node));
     if (from == NULL) {
         while (!ring_push(&target->inbox[shared->workers_len], note)) {
             io_wake(target->io);
@@ -55,6 +58,7 @@ void worker_send(struct shared *shared, uint32_t to, struct worker_note *note)
 {
     struct worker *target = &shared->workers[to];
 
+    ASSERT(to < shared->workers_len && note->run != NULL);
     if (mailbox_put(&target->letterbox, &note->node))
         io_wake(target->io);
 }

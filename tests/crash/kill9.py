@@ -6,7 +6,8 @@
 An injector writes its ledger only after each 250; the receiver writes its own before each 250. When all
 has ended: nothing acknowledged is lost, nothing is altered, and whatever arrived twice arrived first
 within the declared window before a kill (queue/DESIGN.md): the transaction was past its final dot and not
-yet settled.
+yet settled. Mail comes for eight domains, for a hot one, and in messages of many recipients, whose rows lie
+in all shards.
 """
 
 import argparse
@@ -28,6 +29,12 @@ from proc import Process, TempDir, wait_until  # noqa: E402
 # 50 ms late in the slow class.
 AFTERMATH_MS = 400
 WINDOW_MS = 1000  # a settle waits at most 20 ms for company, then for the commit before it and its own
+SHARDS = 4
+MANY = 100  # recipients of a message that lies in all shards
+# By sender: part of the messages, and how they are made.
+SOURCES = {"source": (0.65, ["--rate", "1000", "--rcpt-domains", "8", "--size", "1k-20k", "--dot-lines"]),
+           "hot": (0.345, ["--rate", "600", "--size", "1k"]),
+           "many": (0.005, ["--rate", "8", "--rcpt-domains", "4", "--recipients-per-message", str(MANY)])}
 
 
 def settings(sink):
@@ -35,12 +42,14 @@ def settings(sink):
         "dns": sink.dns(ipv6=False),
         "listeners": [{"listen": "127.0.0.1:0", "sessions_per_client_max": 1000}],
         "destinations": {"*": {"retry": ["1s"], "lifetime": "10m"}},
+        "queue": {"shards": SHARDS},
     }
 
 
 def configure(engine, sink):
     extra = settings(sink)
     extra["listeners"][0]["listen"] = f"{engine.host}:{engine.port}"
+    engine.config["queue"].update(extra.pop("queue"))
     engine.config.update(extra)
     engine.config["records"]["headers"] = ["X-Seq"]  # what ledger_check goes by
 
@@ -55,8 +64,9 @@ def unexplained_duplicates(injected, sink_ledger, kills_ms):
     """Messages that came twice although no kill followed shortly behind the earlier time, and the injector
     did not put them in twice (it had lost a 250: `session` of its ledger counts that)."""
     again = collections.Counter()
-    for row in ledger_check.read_ledger(injected):
-        again[(row.seq, row.recipient)] += int(row.session)
+    for ledger in injected:
+        for row in ledger_check.read_ledger(ledger):
+            again[(row.seq, row.recipient)] += int(row.session)
     times = collections.defaultdict(list)
     for row in ledger_check.read_ledger(sink_ledger):
         if row.seq != "-":  # else a notice of the engine's own, to the injector's return path
@@ -71,6 +81,30 @@ def unexplained_duplicates(injected, sink_ledger, kills_ms):
                                                     for t in came], again[key])
                 for _ in alone[again[key]:]]
     return bad, sum(len(came) - 1 for came in times.values())
+
+
+def start_sources(work, engine, messages):
+    sources, first = {}, 1
+    for name, (part, how) in SOURCES.items():
+        count = int(messages * part)
+        argv = ["--sessions", "8", "--messages", count, "--seq-start", first, "--retry", "--from",
+                f"{name}@source.example", "--ledger", work.path / name, *how]
+        sources[name] = Process([program(), "source", "--to", f"{engine.host}:{engine.port}", *argv],
+                                work.path / f"{name}.log")
+        first += count
+    return sources
+
+
+def uneven(records):
+    """Shards with more or less than their part of the recipients of messages in all shards, by the records
+    of their deliveries: each shard has its own segments."""
+    rows = collections.Counter()
+    for file in ledger_check.record_files(records):
+        rows[int(file.name.split("-")[1])] += sum(
+            r["type"] == "Delivery" and r["sender"] == "many@source.example"
+            for r in ledger_check.read_records(file))
+    share = rows.total() / SHARDS
+    return [(shard, rows[shard], share) for shard in range(SHARDS) if abs(rows[shard] - share) > 0.1 * share]
 
 
 def main():
@@ -88,31 +122,30 @@ def main():
     engine = Engine(directory=work.path / "engine")
     configure(engine, sink)
     engine.start()
-    ledger = work.path / "injected"
-    source = Process([program(), "source", "--to", f"{engine.host}:{engine.port}", "--sessions", "20",
-                      "--messages", messages, "--rate", "1600", "--rcpt-domains", "8", "--size", "1k-20k",
-                      "--dot-lines", "--retry", "--ledger", ledger], work.path / "source.log")
+    sources = start_sources(work, engine, messages)
+    ledgers = [work.path / name for name in sources]
     kills_ms = []
     for _ in range(options.rounds):
         time.sleep(rng.uniform(0.05, 0.8))
         engine.kill()
         kills_ms.append(int(time.time() * 1000))
         engine.start()
-    status = source.wait(120)
+    status = [source.wait(120) for source in sources.values()]
     wait_until("the queue to end", lambda: queued(engine) == 0, 120, every_s=0.5,
                process=engine.process)
     engine.stop()
     sink.stop()
 
-    well, report = ledger_check.check([ledger], [sink.ledger_file], [work.path / "engine/records"],
+    well, report = ledger_check.check(ledgers, [sink.ledger_file], [work.path / "engine/records"],
                                       duplicates_max=10**9)
-    bad, duplicates = unexplained_duplicates(ledger, sink.ledger_file, kills_ms)
+    bad, duplicates = unexplained_duplicates(ledgers, sink.ledger_file, kills_ms)
+    spread = uneven(work.path / "engine/records")
     print(f"injected {report['injected']}, received {report['received']}, "
           f"ended otherwise {report['ended_otherwise']}, lost {report['lost']}, "
           f"altered {report['altered']}, duplicates {duplicates} of which unexplained {len(bad)}, "
           f"source exit {status}")
-    if not well or bad or status != 0 or report["received_and_bounced"] > 0:
-        print(report["examples"], bad[:10])
+    if not well or bad or any(status) or report["received_and_bounced"] > 0 or spread:
+        print(report["examples"], bad[:10], spread)
         for (_, recipient), *_ in bad[:3]:
             print(*(json.dumps(r) for r in ledger_check.read_records(work.path / "engine/records")
                     if r["recipient"] == recipient), sep="\n")

@@ -112,7 +112,7 @@ void users_replace(struct users_file *f, size_t at, size_t old_len, struct str t
     struct buf out = {0};
 
     ASSERT(at + old_len <= f->text.len);
-    ASSERT(buf_reserve(&out, f->text.len + text.len) == 0);
+    buf_room(&out, f->text.len + text.len);
     buf_put(&out, f->text.data, at);
     buf_put_str(&out, text);
     buf_put(&out, f->text.data + at + old_len, f->text.len - at - old_len);
