@@ -224,7 +224,7 @@ static void on_end(struct queue_spread *s)
 static void spread_make(struct fixture *f, int64_t wait_ms)
 {
     struct message *m = kit_message(9000, RCPTS, 5), *share;
-    int64_t due_ms = kit_clock_ms + wait_ms;
+    int64_t due_ms = msgid_ms(&m->id) + wait_ms;
 
     f->spread = (struct queue_spread){.parts = f->parts,
                                       .parts_len = SHARDS,

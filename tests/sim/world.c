@@ -113,7 +113,7 @@ static void domain_make(struct world_domain *d, uint32_t index)
     if (index < world.sites_len && world.sites[index].implicit) {
         d->kind = ZONE_IMPLICIT;
         d->site = d->site_later = index;
-        snprintf(d->name, sizeof(d->name), "%s", world.sites[index].name);
+        memcpy(d->name, world.sites[index].name, sizeof(d->name));
     } else if (world.sites[d->site].route != ROUTE_NONE) {
         d->kind = ZONE_ROUTED;
     } else if (sim_chance(120)) {
