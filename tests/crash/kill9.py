@@ -111,10 +111,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--messages", type=int, default=0, help="default: 800 a round")
+    parser.add_argument("--messages", type=int, default=0, help="default: 600 a round")
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    messages = options.messages or 800 * options.rounds
+    messages = options.messages or 600 * options.rounds
     print(f"seed {options.seed}, {options.rounds} rounds, {messages} messages")
 
     work = TempDir("hayauma-kill9-")
