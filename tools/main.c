@@ -36,6 +36,7 @@ static const struct command commands[] = {
     {"status", cmd_status, "what the engine is doing, live"},
     {"token", cmd_token, "tokens of the HTTP API: add, list, remove"},
     {"pool", cmd_pool, "the pools and what is in them"},
+    {"site", cmd_site, "where mail goes, and the limits there: list, show"},
     {"warmup", cmd_warmup, "new sources earn their volume: stages, history, plan"},
     {"rules", cmd_rules, "how refusals are read that say more than their code"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "control/backend_route.h"
+#include "control/backend_sites.h"
 #include "control/backend_wait.h"
 #include "outcome/admin.h"
 #include "outcome/suspend.h"
@@ -233,6 +234,10 @@ static void on_job(void *arg, struct control_job *job)
     }
     if (job->kind == CONTROL_JOB_ROUTE) {
         backend_route(all, job);
+        return;
+    }
+    if (job->kind == CONTROL_JOB_SITES) {
+        backend_sites(all, job);
         return;
     }
     if (job->kind == CONTROL_JOB_WARMUP) {

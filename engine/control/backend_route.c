@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "control/backend_sites.h"
 #include "control/control_private.h"
 #include "dns/dns.h"
 #include "limits/limit.h"
@@ -21,25 +22,11 @@ struct route_ask {
 
 /* --- what the configuration says of the site --- */
 
-static void put_limit(void *arg, const char *key, struct str value, struct str origin)
-{
-    struct buf *out = arg;
-
-    buf_putc(out, '{');
-    json_text(out, "name", str_of(key));
-    json_text(out, "value", value);
-    json_text(out, "set", origin);
-    json_end(out);
-    buf_putc(out, ',');
-}
-
 static void put_settings(const struct site *site, struct buf *out)
 {
     struct buf set = {0};
 
-    buf_puts(out, "\"limits\":[");
-    config_limits_visit(site->config, site->dest, put_limit, out);
-    json_end_list(out);
+    backend_put_limits(site, out);
     config_origin_put(site->config, site->dest, "tls", &set);
     buf_puts(out, "\"tls\":{");
     json_text(out, "policy", str_of(site->dest->tls));

@@ -141,7 +141,8 @@ struct control_job {
         CONTROL_JOB_ACTION,
         CONTROL_JOB_PURGE,
         CONTROL_JOB_SUSPEND,
-        CONTROL_JOB_WARMUP
+        CONTROL_JOB_WARMUP,
+        CONTROL_JOB_SITES
     } kind;
     struct admin_job admin; /* CONTROL_JOB_ACTION and CONTROL_JOB_PURGE; texts into memory */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
@@ -150,6 +151,7 @@ struct control_job {
     struct suspension suspension;
     bool resume;                /* of it scope and name count */
     struct warmup_order warmup; /* CONTROL_JOB_WARMUP */
+    uint32_t sites_max;         /* CONTROL_JOB_SITES: so many lines; they go into memory */
     /* CONTROL_JOB_WAITS */
     struct control_wait_query *waits;
     size_t waits_len;

@@ -524,6 +524,8 @@ enum control_step control_job_returned(struct control_client *client, struct con
         return control_suspend_returned(client, job);
     case CONTROL_JOB_WARMUP:
         return control_warmup_returned(client, job);
+    case CONTROL_JOB_SITES:
+        return control_sites_returned(client, job);
     case CONTROL_JOB_ACTION:
     case CONTROL_JOB_PURGE:
         break;
@@ -614,6 +616,7 @@ static const struct {
     [CONTROL_OP_ROUTE] = {control_step_route, true},
     [CONTROL_OP_TRACE] = {control_step_trace, false},
     [CONTROL_OP_SUSPENSIONS] = {control_step_suspensions, true},
+    [CONTROL_OP_SITES] = {control_step_sites, false},
     [CONTROL_OP_WARMUP] = {control_step_warmup, true},
     [CONTROL_OP_WARMUP_DAYS] = {control_step_warmup_days, true},
     [CONTROL_OP_WARMUP_ORDER] = {control_step_warmup_order, true},

@@ -173,6 +173,12 @@ void control_put_egress(struct control *c, struct buf *out);
 /* The object of one source. */
 void control_put_source(struct control *c, const struct config_source *s, struct buf *out);
 
+/* --- control_site.c --- */
+
+enum control_step control_step_sites(struct control_client *client);
+enum control_step control_sites_returned(struct control_client *client,
+                                         const struct control_job *job);
+
 /* --- control_warmup.c --- */
 
 enum control_step control_step_warmup(struct control_client *client);

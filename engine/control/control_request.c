@@ -44,6 +44,7 @@ static const struct op_name {
     {"why", CONTROL_OP_WHY, 0},
     {"route", CONTROL_OP_ROUTE, 0},
     {"trace", CONTROL_OP_TRACE, 0},
+    {"sites", CONTROL_OP_SITES, 0},
     {"warmup", CONTROL_OP_WARMUP, 0},
     {"warmup_days", CONTROL_OP_WARMUP_DAYS, 0},
     {"warmup_order", CONTROL_OP_WARMUP_ORDER, 0},

@@ -238,6 +238,25 @@ static bool is_in_line(struct channel *c)
     return shut == CHANNEL_OPEN || shut == CHANNEL_BUSY;
 }
 
+/* c has a slot: opens a session for it, or gives it back until later. The others in line would have
+ * no more luck now. */
+static bool connect_new(struct channel *c)
+{
+    struct io *io = c->site->worker->io;
+
+    if (limits_connect(c->limits, CHANNEL_LIMITS, io_now_ns(io)) < 0) {
+        slots_give(c, CHANNEL_LIMITS); /* another worker has opened one just now */
+        open_later(c, io_now_ms(io) + SLOT_RETRY_MS);
+        return false;
+    }
+    if (delivery_open(c))
+        return true;
+    limits_unconnect(c->limits, CHANNEL_LIMITS, io_now_ns(io)); /* no descriptors or memory */
+    slots_give(c, CHANNEL_LIMITS);
+    channel_wake(c, io_now_ms(io) + MEMORY_RETRY_MS);
+    return false;
+}
+
 static void open_sessions(struct channel *c, uint32_t waiting)
 {
     struct worker *w = c->site->worker;
@@ -257,20 +276,9 @@ static void open_sessions(struct channel *c, uint32_t waiting)
             open_later(c, now_ms + SLOT_RETRY_MS);
             return;
         }
+        if (!take_over(c) && !connect_new(c))
+            return;
         rollup_leave(c);
-        if (take_over(c))
-            continue;
-        if (limits_connect(c->limits, CHANNEL_LIMITS, io_now_ns(w->io)) < 0) {
-            slot_give(c); /* another worker took it just now */
-            open_later(c, now_ms + SLOT_RETRY_MS);
-            return;
-        }
-        if (!delivery_open(c)) { /* out of descriptors or memory: later */
-            limits_unconnect(c->limits, CHANNEL_LIMITS, io_now_ns(w->io));
-            slot_give(c);
-            channel_wake(c, now_ms + MEMORY_RETRY_MS);
-            return;
-        }
     }
 }
 

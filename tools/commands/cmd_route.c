@@ -66,7 +66,9 @@ static void put_limits(struct buf *out, const json_t *route)
     json_array_foreach(json_object_get(route, "limits"), i, one)
     {
         put_label(out, i == 0 ? "limits" : "");
-        buf_printf(out, "%s %s", reply_text(one, "name"), reply_text(one, "value"));
+        buf_printf(out, "%s%s %s",
+                   strcmp(reply_text(one, "of"), "provider") == 0 ? "the provider's " : "",
+                   reply_text(one, "name"), reply_text(one, "value"));
         put_set(out, reply_text(one, "set"));
         buf_putc(out, '\n');
     }

@@ -28,6 +28,7 @@ int cmd_source(int argc, char **argv);
 int cmd_pool(int argc, char **argv);
 /* The actions of `hayauma source` that are about the engine's sources, not about load. */
 int cmd_sources(int argc, char **argv);
+int cmd_site(int argc, char **argv);
 int cmd_warmup(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
 int cmd_route(int argc, char **argv);

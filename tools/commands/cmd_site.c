@@ -1,0 +1,221 @@
+/* hayauma site list, show: who takes mail, and how much of it. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/commands/channel.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/screen.h"
+
+static const char help[] =
+    "usage: hayauma site list [options]\n"
+    "       hayauma site show DOMAIN [options]\n"
+    "\n"
+    "Where mail goes, and the limits there. A site is a provider, a set of exchangers or a static\n"
+    "route; domains that have it in common share its limits.\n"
+    "\n"
+    "  list       the sites that the running engine has mail or sessions for, those with most\n"
+    "             mail in memory first\n"
+    "  show       the site of DOMAIN, which the engine looks up: its exchangers, each limit with\n"
+    "             its value and where that comes from, and what is used of it now\n"
+    "\n" CHANNEL_HELP "  -h, --help              this text\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
+
+/* --- list --- */
+
+/* "sessions_max 5, rate 10/s": the limits that there are. */
+static void put_short_limits(struct buf *line, const json_t *site)
+{
+    static const char *const shown[] = {"sessions_max", "rate", "total_sessions_max", "total_rate",
+                                        "connect_rate"};
+    bool is_provider = json_is_true(json_object_get(site, "is_provider"));
+    const char *between = "", *of = is_provider ? "provider" : "site";
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(json_object_get(site, "limits"), i, one)
+    {
+        if (strcmp(reply_text(one, "of"), of) != 0 || strcmp(reply_text(one, "value"), "none") == 0)
+            continue;
+        for (size_t j = 0; j < ARRAY_LEN(shown); j++) {
+            if (strcmp(shown[j], reply_text(one, "name")) != 0)
+                continue;
+            buf_printf(line, "%s%s ", between, shown[j]);
+            put_text(line, reply_text(one, "value"), 0, false);
+            between = ", ";
+        }
+    }
+}
+
+static void print_site(const json_t *site, bool first)
+{
+    struct buf line = {0};
+    size_t from;
+
+    if (first)
+        buf_printf(&line, "%-32s %8s %9s %8s %s\n", "SITE", "QUEUES", "IN MEMORY", "SESSIONS",
+                   "LIMITS");
+    from = line.len;
+    put_text(&line, reply_text(site, "name"), 0, false);
+    pad_from(&line, from, 32, false);
+    buf_printf(&line, " %8lld %9lld %8lld ", reply_number(site, "queues"),
+               reply_number(site, "waiting"), reply_number(site, "sessions"));
+    put_short_limits(&line, site);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+/* --- show --- */
+
+static void put_field(struct buf *out, const char *name, const char *text)
+{
+    buf_printf(out, "%-12s ", name);
+    put_text(out, text, 0, false);
+    buf_putc(out, '\n');
+}
+
+static void put_limits(struct buf *out, const json_t *route)
+{
+    const json_t *one;
+    const char *of = "";
+    size_t i;
+
+    json_array_foreach(json_object_get(route, "limits"), i, one)
+    {
+        const char *whose = reply_text(one, "of");
+
+        if (strcmp(of, whose) != 0)
+            buf_printf(out, "limits of the %s:\n", whose);
+        of = whose;
+        buf_printf(out, "  %-20s ", reply_text(one, "name"));
+        put_text(out, reply_text(one, "value"), 0, false);
+        buf_puts(out, ", ");
+        put_text(out, reply_text(one, "set"), 0, false);
+        buf_putc(out, '\n');
+    }
+}
+
+static void put_sources(struct buf *out, const json_t *route)
+{
+    int64_t now_ms = reply_number(route, "now_ms");
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(json_object_get(route, "sources"), i, one)
+    {
+        buf_printf(out, "%-12s ", i == 0 ? "in use" : "");
+        put_text(out, reply_text(one, "name"), 0, false);
+        if (json_object_get(one, "sessions") == NULL)
+            buf_puts(out, ": nothing, it has had no turn there");
+        else
+            buf_printf(out, ": %lld sessions of %lld", reply_number(one, "sessions"),
+                       reply_number(one, "sessions_max"));
+        if (json_object_get(one, "rate_ms") != NULL) {
+            buf_puts(out, ", next message in ");
+            put_age(out, reply_number(one, "rate_ms") - now_ms);
+        }
+        if (json_object_get(one, "stopped_ms") != NULL)
+            buf_puts(out, ", stopped: nothing gets through");
+        buf_putc(out, '\n');
+    }
+}
+
+static void print_details(const json_t *route)
+{
+    const char *error = reply_text(route, "lookup_error");
+    const json_t *one;
+    struct buf out = {0};
+    size_t i;
+
+    put_field(&out, "domain", reply_text(route, "domain"));
+    if (*reply_text(route, "site") == 0)
+        put_field(&out, "no site", *error != 0 ? error : reply_text(route, "lookup"));
+    else
+        put_field(&out, "site", reply_text(route, "site"));
+    if (*reply_text(route, "exchangers_name") != 0)
+        put_field(&out, "set", reply_text(route, "exchangers_name"));
+    json_array_foreach(json_object_get(route, "exchangers"), i, one)
+    {
+        buf_printf(&out, "%-12s %lld ", i == 0 ? "exchangers" : "",
+                   reply_number(one, "preference"));
+        put_text(&out, reply_text(one, "host"), 0, false);
+        buf_puts(&out, ", ");
+        put_text(&out, reply_text(one, "address"), 0, false);
+        buf_putc(&out, '\n');
+    }
+    put_limits(&out, route);
+    put_sources(&out, route);
+    flush_text(&out, stdout);
+    buf_done(&out);
+}
+
+/* --- the command --- */
+
+static json_t *request_of(const char *action, const char *domain)
+{
+    char address[300];
+
+    if (strcmp(action, "list") == 0)
+        return json_pack("{s:s}", "op", "sites");
+    snprintf(address, sizeof(address), "postmaster@%s", domain);
+    return json_pack("{s:s, s:s}", "op", "route", "recipient", address);
+}
+
+static int run(const struct channel_options *o, json_t *request)
+{
+    struct channel ch;
+    bool first = true;
+    json_t *reply;
+    int code = channel_open(&ch, o);
+
+    if (code == 0)
+        code = channel_send(&ch, request);
+    else
+        json_decref(request);
+    while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
+        const json_t *site = json_object_get(reply, "site"),
+                     *route = json_object_get(reply, "route");
+
+        if (o->json && (site != NULL || route != NULL))
+            reply_print(site != NULL ? site : route);
+        else if (site != NULL)
+            print_site(site, first);
+        else if (route != NULL)
+            print_details(route);
+        first = false;
+        json_decref(reply);
+    }
+    channel_close(&ch);
+    return code;
+}
+
+int cmd_site(int argc, char **argv)
+{
+    static const struct option longs[] = {
+        CHANNEL_LONG_OPTIONS, {"help", no_argument, NULL, 'h'}, {NULL, 0, NULL, 0}};
+    const char *action = argc > 1 ? argv[1] : "";
+    bool show = strcmp(action, "show") == 0;
+    struct channel_options o = {.command = show ? "site show" : "site list"};
+    int c;
+
+    if (!show && strcmp(action, "list") != 0) {
+        bool asked = strcmp(action, "-h") == 0 || strcmp(action, "--help") == 0;
+
+        fputs(help, asked ? stdout : stderr);
+        return asked ? EXIT_OK : EXIT_USAGE;
+    }
+    optind = 2;
+    while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+        if (channel_option(&o, c))
+            continue;
+        fputs(help, c == 'h' ? stdout : stderr);
+        return c == 'h' ? EXIT_OK : EXIT_USAGE;
+    }
+    if (argc - optind != (show ? 1 : 0)) {
+        fprintf(stderr, "hayauma %s: %s\n", o.command,
+                show ? "say one domain" : "it takes no argument");
+        return EXIT_USAGE;
+    }
+    return run(&o, request_of(action, show ? argv[optind] : NULL));
+}
