@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "base/rng.h"
 #include "base/str.h"
+#include "dns/dns_upstream.h"
 
 struct io;
 struct dns;
@@ -144,6 +145,22 @@ struct dns_route *dns_route_ref(struct dns_route *route);
 void dns_route_unref(struct dns_route *route);
 struct dns_tlsa *dns_tlsa_ref(struct dns_tlsa *tlsa); /* NULL is accepted */
 void dns_tlsa_unref(struct dns_tlsa *tlsa);           /* NULL is accepted */
+
+/* One question for records as they are. Nothing is cached; it counts against in_flight_max as
+ * lookups do. Lives until its answer, which never comes from inside dns_ask(), or dns_close(). */
+struct dns_question {
+    /* Set by the caller. answer, and all that it points to, lives until the handler returns. */
+    void (*on_answer)(struct dns_question *question, const struct dns_answer *answer);
+    /* Private. */
+    struct dns *dns;
+    const char *name;
+    enum dns_type type;
+    uint64_t sent_ms;
+    struct list_node node;
+    struct dns_upstream_query up;
+};
+/* name: as dns_name_parse() makes it; lives as long as question. */
+void dns_ask(struct dns *dns, struct dns_question *question, const char *name, enum dns_type type);
 
 struct dns_counters {
     uint64_t lookups;  /* asked for by the engine, dns_cached() only when it hit */

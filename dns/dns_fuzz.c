@@ -33,8 +33,8 @@ static void check_tlsa(const struct dns_answer *answer)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len)
 {
-    static const enum dns_type types[] = {DNS_TYPE_MX, DNS_TYPE_A, DNS_TYPE_AAAA, DNS_TYPE_TLSA,
-                                          DNS_TYPE_CNAME};
+    static const enum dns_type types[] = {DNS_TYPE_MX,   DNS_TYPE_A,     DNS_TYPE_AAAA,
+                                          DNS_TYPE_TLSA, DNS_TYPE_CNAME, DNS_TYPE_TXT};
     struct dns_packet packet;
     enum dns_type type;
     struct dns_name name;

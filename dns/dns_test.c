@@ -1220,6 +1220,50 @@ static void test_tlsa_bounds(void **state)
     dns_tlsa_unref(tlsa);
 }
 
+struct asking {
+    struct dns_question question;
+    enum dns_answer_status status;
+    unsigned calls;
+};
+
+static void on_records(struct dns_question *question, const struct dns_answer *answer)
+{
+    struct asking *asking = CONTAINER_OF(question, struct asking, question);
+
+    assert_false(in_lookup);
+    asking->calls++;
+    asking->status = answer->status;
+}
+
+/* A question for records as they are is asked each time, and is one of those under way. */
+static void test_questions(void **state)
+{
+    struct fixture f;
+    struct asking asking[3] = {0};
+    struct dns_counters counters;
+
+    (void)state;
+    setup(&f, &(struct dns_options){.in_flight_max = 2});
+    in_lookup = true;
+    for (size_t i = 0; i < ARRAY_LEN(asking); i++) {
+        asking[i].question.on_answer = on_records;
+        dns_ask(f.dns, &asking[i].question, "equal.test", DNS_TYPE_TXT);
+    }
+    in_lookup = false;
+    dns_counters(f.dns, &counters);
+    assert_int_equal(counters.in_flight, 2);
+    turns(&f);
+    for (size_t i = 0; i < ARRAY_LEN(asking); i++) {
+        assert_int_equal(asking[i].calls, 1);
+        assert_int_equal(asking[i].status, DNS_ANSWER_NO_DATA);
+    }
+    assert_int_equal(upstream.asked, 3);
+    asking[0].calls = 0;
+    dns_ask(f.dns, &asking[0].question, "equal.test", DNS_TYPE_TXT);
+    dns_close(f.dns);
+    assert_int_equal(asking[0].calls, 0);
+}
+
 /* What a cached domain costs, with a few exchangers. */
 static void test_memory(void **state)
 {
@@ -1260,6 +1304,7 @@ int main(void)
         cmocka_unit_test(test_tlsa),
         cmocka_unit_test(test_tlsa_rare),
         cmocka_unit_test(test_tlsa_bounds),
+        cmocka_unit_test(test_questions),
         cmocka_unit_test(test_wide_hosts),
         cmocka_unit_test(test_slow_names),
         cmocka_unit_test(test_slow_limit),

@@ -25,6 +25,7 @@ enum dns_type {
     DNS_TYPE_A = 1,
     DNS_TYPE_CNAME = 5,
     DNS_TYPE_MX = 15,
+    DNS_TYPE_TXT = 16,
     DNS_TYPE_AAAA = 28,
     DNS_TYPE_TLSA = 52
 };
@@ -48,6 +49,7 @@ struct dns_record {
             uint16_t preference;
         } mx;
         struct str tlsa; /* the record as it is: any bytes */
+        struct str txt;  /* the strings of the record, joined: any bytes */
     };
 };
 

@@ -16,8 +16,6 @@
 
 /* ---- sending ---- */
 
-static void on_answer(struct dns_upstream_query *up, const struct dns_answer *answer);
-
 static void send_waiting(struct dns *dns)
 {
     struct list_node *node;
@@ -25,21 +23,21 @@ static void send_waiting(struct dns *dns)
     while (dns->send.fresh_len < dns->send.fresh_max &&
            dns->send.in_flight < dns->send.fresh_max * SLOW_FACTOR &&
            (node = list_pop_front(&dns->send.waiting)) != NULL) {
-        struct request *request = LIST_ENTRY(node, struct request, node);
+        struct dns_question *question = LIST_ENTRY(node, struct dns_question, node);
 
         list_push_back(&dns->send.fresh, node);
         dns->send.fresh_len++;
         dns->send.in_flight++;
         dns->counters.upstream++;
-        request->sent_ms = io_now_ms(dns->io);
-        dns_upstream_query(dns->upstream, &request->up, request->name, request->type);
+        question->sent_ms = io_now_ms(dns->io);
+        dns_upstream_query(dns->upstream, &question->up, question->name, question->type);
     }
     node = list_first(&dns->send.fresh);
     if (node == NULL || list_empty(&dns->send.waiting))
         wheel_cancel(io_wheel(dns->io), &dns->send.timer);
     else
         wheel_arm(io_wheel(dns->io), &dns->send.timer,
-                  LIST_ENTRY(node, struct request, node)->sent_ms + SLOW_AFTER_MS);
+                  LIST_ENTRY(node, struct dns_question, node)->sent_ms + SLOW_AFTER_MS);
 }
 
 static void on_send_timer(struct timer *timer)
@@ -49,7 +47,7 @@ static void on_send_timer(struct timer *timer)
     struct list_node *node;
 
     while ((node = list_first(&dns->send.fresh)) != NULL &&
-           now_ms - LIST_ENTRY(node, struct request, node)->sent_ms >= SLOW_AFTER_MS) {
+           now_ms - LIST_ENTRY(node, struct dns_question, node)->sent_ms >= SLOW_AFTER_MS) {
         list_remove(node);
         dns->send.fresh_len--;
     }
@@ -58,25 +56,43 @@ static void on_send_timer(struct timer *timer)
 
 static void on_answer(struct dns_upstream_query *up, const struct dns_answer *answer)
 {
-    struct request *request = CONTAINER_OF(up, struct request, up);
-    struct flight *flight = request->flight;
-    struct dns *dns = flight->dns;
+    struct dns_question *question = CONTAINER_OF(up, struct dns_question, up);
+    struct dns *dns = question->dns;
 
-    if (list_node_linked(&request->node)) {
-        list_remove(&request->node);
+    if (list_node_linked(&question->node)) {
+        list_remove(&question->node);
         dns->send.fresh_len--;
     }
-    ASSERT(dns->send.in_flight > 0 && flight->pending > 0);
+    ASSERT(dns->send.in_flight > 0);
     dns->send.in_flight--;
-    flight->pending--;
     dns->counters.failures += answer->status == DNS_ANSWER_FAILED;
     dns->counters.secure += answer->secure;
-    if (flight->host_only)
-        host_answer(flight, request->type, answer);
-    else
-        domain_answer(flight, answer);
+    question->on_answer(question, answer);
     send_waiting(dns);
     dns_run_ready(dns);
+}
+
+void dns_ask(struct dns *dns, struct dns_question *question, const char *name, enum dns_type type)
+{
+    question->dns = dns;
+    question->name = name;
+    question->type = type;
+    question->node = (struct list_node){0};
+    question->up.on_answer = on_answer;
+    list_push_back(&dns->send.waiting, &question->node);
+    send_waiting(dns);
+}
+
+static void on_flight_answer(struct dns_question *question, const struct dns_answer *answer)
+{
+    struct flight *flight = CONTAINER_OF(question, struct request, question)->flight;
+
+    ASSERT(flight->pending > 0);
+    flight->pending--;
+    if (flight->host_only)
+        host_answer(flight, question->type, answer);
+    else
+        domain_answer(flight, answer);
 }
 
 void flight_ask(struct flight *flight, const char *name, enum dns_type type)
@@ -87,11 +103,9 @@ void flight_ask(struct flight *flight, const char *name, enum dns_type type)
         flight->requests_len = 0;
     ASSERT(flight->requests_len < FLIGHT_REQUESTS_MAX);
     request = &flight->requests[flight->requests_len++];
-    *request =
-        (struct request){.up.on_answer = on_answer, .flight = flight, .name = name, .type = type};
+    *request = (struct request){.question.on_answer = on_flight_answer, .flight = flight};
     flight->pending++;
-    list_push_back(&flight->dns->send.waiting, &request->node);
-    send_waiting(flight->dns);
+    dns_ask(flight->dns, &request->question, name, type);
 }
 
 /* ---- the end of a flight ---- */

@@ -15,14 +15,9 @@
 struct host_work;
 struct domain_work;
 
-/* One upstream query. */
 struct request {
-    struct dns_upstream_query up;
+    struct dns_question question;
     struct flight *flight;
-    const char *name;
-    enum dns_type type;
-    uint64_t sent_ms;
-    struct list_node node; /* in dns->send.waiting, then .fresh */
 };
 
 struct flight {

@@ -201,6 +201,24 @@ static char *put(char **at, const void *bytes, size_t len)
     return copy;
 }
 
+/* The strings of a TXT record (RFC 1035 3.3.14), one behind the other. */
+static bool read_strings(const uint8_t *p, size_t len, struct str *out, char *text)
+{
+    size_t at = 0, filled = 0;
+
+    while (at < len) {
+        size_t string_len = p[at++];
+
+        if (len - at < string_len)
+            return false;
+        memcpy(text + filled, p + at, string_len);
+        filled += string_len;
+        at += string_len;
+    }
+    *out = (struct str){text, filled};
+    return len > 0;
+}
+
 /* *text: room for what the record has of variable length, moved behind that. False: malformed
  * rdata. */
 static bool read_record(const struct reader *r, const struct rr *rr, enum dns_type type,
@@ -225,6 +243,11 @@ static bool read_record(const struct reader *r, const struct rr *rr, enum dns_ty
             return false;
         out->mx.preference = get16(p);
         out->mx.exchanger = put(text, name.text, name.len + 1);
+        return true;
+    case DNS_TYPE_TXT:
+        if (!read_strings(p, rr->rdata_len, &out->txt, *text))
+            return false;
+        *text += out->txt.len;
         return true;
     case DNS_TYPE_TLSA:
         out->tlsa = (struct str){put(text, p, rr->rdata_len), rr->rdata_len};
@@ -264,9 +287,10 @@ static int gather(struct dns_packet *packet, struct reader r, size_t count, enum
     if (room == 0)
         return 0;
     /* Names may be compressed; other data is never longer than the packet that it lies in. */
-    text_bytes = type == DNS_TYPE_MX     ? room * (DNS_NAME_MAX + 1)
-                 : type == DNS_TYPE_TLSA ? r.len
-                                         : 0;
+    if (type == DNS_TYPE_MX)
+        text_bytes = room * (DNS_NAME_MAX + 1);
+    else
+        text_bytes = type == DNS_TYPE_TLSA || type == DNS_TYPE_TXT ? r.len : 0;
     packet->memory = records = malloc(room * sizeof(*records) + text_bytes + name->len + 1);
     if (records == NULL)
         return -1;

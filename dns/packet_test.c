@@ -543,6 +543,35 @@ static void test_cname_itself(void **state)
     expect(m, DNS_TYPE_CNAME, DNS_ANSWER_FAILED, 0, 0);
 }
 
+static void test_txt(void **state)
+{
+    struct message *m = begin(DNS_TYPE_TXT, 0, "_mta-sts.example.test");
+    struct dns_packet packet;
+    size_t start;
+
+    (void)state;
+    start = begin_rr(m, 6, NULL, DNS_TYPE_TXT, 300);
+    memcpy(m->bytes + m->len, "\3v=S\0\5TSv1;", 11);
+    m->len += 11;
+    end_rr(m, start);
+    start = begin_rr(m, 6, NULL, DNS_TYPE_TXT, 300);
+    memcpy(m->bytes + m->len, "\2\0x", 3);
+    m->len += 3;
+    end_rr(m, start);
+    packet = parse(m, m->len, DNS_TYPE_TXT);
+    assert_int_equal(packet.answer.records_len, 2);
+    assert_true(str_eq(packet.answer.records[0].txt, STR("v=STSv1;")));
+    assert_true(str_eq(packet.answer.records[1].txt, STR("\0x")));
+    dns_packet_done(&packet);
+    expect(m, DNS_TYPE_TXT, DNS_ANSWER_RECORDS, 2, 300);
+    /* A string that goes on behind its record, and a record of no string. */
+    m->bytes[start] = 3;
+    expect(m, DNS_TYPE_TXT, DNS_ANSWER_FAILED, 0, 0);
+    m = begin(DNS_TYPE_TXT, 0, "_mta-sts.example.test");
+    end_rr(m, begin_rr(m, 6, NULL, DNS_TYPE_TXT, 60));
+    expect(m, DNS_TYPE_TXT, DNS_ANSWER_FAILED, 0, 0);
+}
+
 static void test_not_an_answer(void **state)
 {
     struct message *m = begin(DNS_TYPE_MX, 0, "a.test");
@@ -577,6 +606,7 @@ int main(void)
         cmocka_unit_test(test_tlsa_of_others),
         cmocka_unit_test(test_secure),
         cmocka_unit_test(test_cname_itself),
+        cmocka_unit_test(test_txt),
         cmocka_unit_test(test_not_an_answer),
     };
 

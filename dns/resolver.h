@@ -18,7 +18,7 @@ struct dns {
     struct timer ready_timer;
     bool ready_waits; /* some of ready are left to the timer */
     struct {
-        struct list waiting; /* requests not yet sent */
+        struct list waiting; /* questions not yet sent */
         struct list fresh;   /* sent less than a second ago; they count against the limit */
         uint32_t fresh_len, fresh_max;
         uint32_t in_flight; /* fresh and slow */
