@@ -13,27 +13,28 @@ smtp: base;
 queue: base; lmdb.h zstd.h
 dns: base io tls; ares.h idn2.h
 tls: base; openssl/
+sts: base dns; curl/
 config: base smtp; libfyaml.h idn2.h
 mail: base smtp dns tls; idn2.h gmime/ jansson.h glib.h
 limits: base config;
-worker: base io smtp queue dns tls config mail limits;
-schedule: base io smtp queue dns tls config mail limits worker;
-outcome: base io smtp queue dns tls config mail limits worker schedule; jansson.h gmime/
-deliver: base io smtp queue dns tls config mail limits worker schedule outcome;
-intake: base io smtp queue dns tls config mail limits worker schedule outcome;
-http: base io smtp queue dns tls config mail limits worker schedule outcome intake; jansson.h glib.h microhttpd.h zlib.h
-control: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http; jansson.h
-run: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control;
-tools/commands: base io smtp queue dns tls config mail limits worker schedule outcome deliver intake http control run; jansson.h gmime/ libfyaml.h
-tools/send: base io smtp queue dns tls config mail limits tools/commands tools/sink; gmime/
-tools/sink: base io smtp queue dns tls config mail limits worker tools/commands; libfyaml.h
+worker: base io smtp queue dns tls sts config mail limits;
+schedule: base io smtp queue dns tls sts config mail limits worker;
+outcome: base io smtp queue dns tls sts config mail limits worker schedule; jansson.h gmime/
+deliver: base io smtp queue dns tls sts config mail limits worker schedule outcome;
+intake: base io smtp queue dns tls sts config mail limits worker schedule outcome;
+http: base io smtp queue dns tls sts config mail limits worker schedule outcome intake; jansson.h glib.h microhttpd.h zlib.h
+control: base io smtp queue dns tls sts config mail limits worker schedule outcome deliver intake http; jansson.h
+run: base io smtp queue dns tls sts config mail limits worker schedule outcome deliver intake http control;
+tools/commands: base io smtp queue dns tls sts config mail limits worker schedule outcome deliver intake http control run; jansson.h gmime/ libfyaml.h
+tools/send: base io smtp queue dns tls sts config mail limits tools/commands tools/sink; gmime/
+tools/sink: base io smtp queue dns tls sts config mail limits worker tools/commands; libfyaml.h
 tools: base config tools/commands;
 '
 third_party='liburing.h crypt.h lmdb.h zstd.h ares.h idn2.h openssl/ libfyaml.h jansson.h gmime/ glib.h microhttpd.h zlib.h libpsl.h curl/ hiredis/'
 
 check() { # root of a tree
     local file
-    (cd "$1" && for file in engine/*/*.[ch] {queue,dns,tls,tools}/*.[ch] tools/*/*.[ch]; do
+    (cd "$1" && for file in engine/*/*.[ch] {queue,dns,tls,sts,tools}/*.[ch] tools/*/*.[ch]; do
         [ ! -e "$file" ] || echo "$file"
     done) | (cd "$1" && rules=$rules third_party=$third_party xargs -r awk '
     BEGIN {

@@ -1,0 +1,49 @@
+/* Fetches policies of MTA-STS over HTTPS (RFC 8461 3.3): the only code that knows libcurl. One
+ * thread has all transfers, STS_FETCHES_MAX at once; it starts with the first. Who submits has
+ * looked up the addresses: nothing else is connected to, no redirect is followed, no proxy is
+ * asked, and the server's certificate must bear the host's name.
+ *
+ * Threads: any may submit; on_done() runs in the fetcher's. */
+#ifndef HAYAUMA_STS_FETCH_H
+#define HAYAUMA_STS_FETCH_H
+
+#include <netinet/in.h>
+
+#include "base/list.h"
+#include "sts/sts_policy.h"
+
+#define STS_FETCHES_MAX     16
+#define STS_FETCHES_WAITING 4096 /* further ones are refused */
+#define STS_FETCH_MS        30000
+#define STS_WHY_BYTES       160
+#define STS_HOST_PREFIX     "mta-sts."
+
+struct sts_fetcher;
+
+struct sts_fetch {
+    /* Set by the caller; what they point to lives until on_done(). */
+    const char *host;      /* "mta-sts.example.com" */
+    const char *addresses; /* "192.0.2.1,[2001:db8::1]" */
+    const char *id;        /* of the TXT record */
+    const char *ca_file;   /* NULL: the system's authorities */
+    uint16_t port;
+    void (*on_done)(struct sts_fetch *fetch);
+    /* Result: one reference, or NULL and why. */
+    struct sts_policy *policy;
+    char why[STS_WHY_BYTES];
+    struct list_node node; /* private */
+};
+
+/* 0 or -ENOMEM. */
+int sts_fetcher_open(struct sts_fetcher **out) MUST_USE;
+/* 0; -EAGAIN: too many wait; -errno: there can be no thread. */
+int sts_fetcher_submit(struct sts_fetcher *f, struct sts_fetch *fetch) MUST_USE;
+/* Ends the thread. What is not done is the callers' again, without on_done(). NULL is accepted. */
+void sts_fetcher_stop(struct sts_fetcher *f);
+void sts_fetcher_close(struct sts_fetcher *f);
+
+/* Whether address is one that anybody on the internet could have: no loopback, private or
+ * link-local one. A policy's server is named by strangers, and must not be of our own network. */
+bool sts_address_is_public(const struct sockaddr *address);
+
+#endif
