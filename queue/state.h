@@ -17,6 +17,7 @@ enum state_kind {
     STATE_WHOLE = 4,   /* message id -> the same; in the home shard: decided */
     STATE_WARMUP = 5,  /* shard 0; streams and their days: worker/warmup_store.h */
     STATE_REQUEST = 6, /* requests that are carried out once: http/once.h */
+    STATE_STS = 7,     /* shard 0; domain -> its policy of MTA-STS: worker/sts_table.h */
 };
 
 #define STATE_KEY_MAX 480

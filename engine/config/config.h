@@ -116,7 +116,9 @@ enum config_tls {
     CONFIG_TLS_MAY,
     CONFIG_TLS_ENCRYPT,
     CONFIG_TLS_VERIFY,
-    CONFIG_TLS_DANE /* where the receiver has published TLSA records, else may */
+    CONFIG_TLS_DANE,    /* where the receiver has published TLSA records, else may */
+    CONFIG_TLS_STS,     /* where the domain has a policy of MTA-STS in force, else may */
+    CONFIG_TLS_DANE_STS /* as dane for exchangers with TLSA records, else as mta-sts */
 };
 
 struct config_destination { /* limits and timing for a domain or site pattern; first match wins */
@@ -372,6 +374,10 @@ struct config {
         uint16_t port; /* of exchangers, and of routes that name no port: 25 */
     } dns;
     struct {
+        uint16_t port;
+        bool private_addresses;
+    } mta_sts;
+    struct {
         char *postmaster; /* From of notices */
         char *from_name;
         bool return_headers_only;
@@ -502,6 +508,9 @@ void config_limits_visit(const struct config *c, const struct config_destination
                          void *arg);
 enum config_tls config_tls_of(const struct config_destination *dest);
 const char *config_tls_word(enum config_tls tls);
+/* Whether TLSA records are looked up, and policies of MTA-STS. */
+bool config_tls_has_dane(enum config_tls tls);
+bool config_tls_has_sts(enum config_tls tls);
 /* The name under which warm-up counts the exchanger host: "google"; "default" of what is none of
  * the known. Constant, or as long as c. */
 const char *config_provider_of(const struct config *c, struct str host);

@@ -165,7 +165,7 @@ static void check_dane(struct config_loader *l)
         const struct config_destination *d = &c->destinations[i - 1];
         struct config_place at = {(int)config_line_of(c, d, f), 1};
 
-        if (config_tls_of(d) != CONFIG_TLS_DANE)
+        if (!config_tls_has_dane(config_tls_of(d)))
             continue;
         config_complain(l, at,
                         "destinations['%s'].tls: dane needs a resolver that validates DNSSEC, such "

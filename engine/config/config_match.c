@@ -46,7 +46,9 @@ static const char *const tls_words[] = {[CONFIG_TLS_NONE] = "none",
                                         [CONFIG_TLS_MAY] = "may",
                                         [CONFIG_TLS_ENCRYPT] = "encrypt",
                                         [CONFIG_TLS_VERIFY] = "verify",
-                                        [CONFIG_TLS_DANE] = "dane"};
+                                        [CONFIG_TLS_DANE] = "dane",
+                                        [CONFIG_TLS_STS] = "mta-sts",
+                                        [CONFIG_TLS_DANE_STS] = "dane+mta-sts"};
 
 enum config_tls config_tls_of(const struct config_destination *dest)
 {
@@ -62,6 +64,16 @@ enum config_tls config_tls_of(const struct config_destination *dest)
 const char *config_tls_word(enum config_tls tls)
 {
     return tls_words[tls];
+}
+
+bool config_tls_has_dane(enum config_tls tls)
+{
+    return tls == CONFIG_TLS_DANE || tls == CONFIG_TLS_DANE_STS;
+}
+
+bool config_tls_has_sts(enum config_tls tls)
+{
+    return tls == CONFIG_TLS_STS || tls == CONFIG_TLS_DANE_STS;
 }
 
 /* The domain in lower-case A-labels without its trailing dot, or NULL. */

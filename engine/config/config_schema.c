@@ -115,6 +115,14 @@ static const struct config_field dns_fields[] = {
             "answers cross a network, whoever forges them says whose certificate is right."},
 };
 
+static const struct config_field mta_sts_fields[] = {
+    {"port", CONFIG_PORT, AT(mta_sts.port), .def = "443", RANGE(1, 65535),
+     .doc = "Where policies are fetched. Anything but 443 is for tests."},
+    {"private_addresses", CONFIG_BOOL, AT(mta_sts.private_addresses), .def = "no",
+     .doc = "Fetch policies from private addresses too, as loopback or 10.0.0.0/8. Strangers name "
+            "the host that is asked, so this is for tests and closed networks."},
+};
+
 static const struct config_field bounce_fields[] = {
     {"postmaster", CONFIG_MAILBOX, AT(bounce.postmaster),
      .def_text = "MAILER-DAEMON at `host_name`", .example = "bounces@example.com",
@@ -495,13 +503,17 @@ static const struct config_field destination_fields[] = {
     {"pipelining", CONFIG_NOT, AT_DEST(no_pipelining), .def = "yes",
      .doc = "Use PIPELINING where offered."},
     {"tls", CONFIG_CHOICE, AT_DEST(tls), .def = "may",
-     .choices = "none, may, encrypt, verify, dane",
+     .choices = "none, may, encrypt, verify, dane, mta-sts, dane+mta-sts",
      .doc = "Encryption of sessions. 'may': where the exchanger offers STARTTLS, whatever its "
             "certificate; where that fails mail goes in plaintext for an hour, and records say so. "
             "'encrypt': always, with any certificate; else mail waits. 'verify': always, with a "
             "certificate of an authority in `tls_ca_file` that bears the exchanger's host name. "
             "'dane' (RFC 7672; needs `dns.validating`): always, with a certificate as the "
             "exchanger's TLSA records have it, where there are such; to others as 'may'. "
+            "'mta-sts' (RFC 8461): as 'verify' with the exchangers that the domain's policy names, "
+            "where it has published one that is in force; to others as 'may'. Policies are fetched "
+            "by HTTPS and kept in the queue. 'dane+mta-sts': as 'dane' for exchangers with TLSA "
+            "records, else as 'mta-sts'. "
             "Connections to port 465 begin with TLS. Protocols: TLS 1.2 and 1.3."},
     {"auth_without_tls", CONFIG_BOOL, AT_DEST(auth_without_tls), .def = "no",
      .doc = "Send a password of `credentials_file` to a next hop that was not verified (`tls: "
@@ -534,6 +546,10 @@ static const struct config_section records_schema = {
     .len = ARRAY_LEN(records_fields)};
 static const struct config_section dns_schema = {
     .doc = "How exchangers are found.", .fields = dns_fields, .len = ARRAY_LEN(dns_fields)};
+static const struct config_section mta_sts_schema = {
+    .doc = "How policies are fetched where `tls` of a destination is `mta-sts`.",
+    .fields = mta_sts_fields,
+    .len = ARRAY_LEN(mta_sts_fields)};
 static const struct config_section bounce_schema = {.doc = "Notices to senders (RFC 3461 to 3464).",
                                                     .fields = bounce_fields,
                                                     .len = ARRAY_LEN(bounce_fields)};
@@ -855,6 +871,7 @@ static const struct config_field fields[] = {
     {"queue", CONFIG_SECTION, .section = &queue_schema},
     {"records", CONFIG_SECTION, .section = &records_schema},
     {"dns", CONFIG_SECTION, .section = &dns_schema},
+    {"mta_sts", CONFIG_SECTION, .section = &mta_sts_schema},
     {"bounce", CONFIG_SECTION, .section = &bounce_schema},
     {"auth", CONFIG_SECTION, .section = &auth_schema},
     {"http", CONFIG_SECTION, .section = &http_schema},

@@ -6,6 +6,7 @@
 #include "control/backend_sites.h"
 #include "control/control_private.h"
 #include "dns/dns.h"
+#include "dns/name.h"
 #include "limits/limit.h"
 #include "schedule/channel.h"
 #include "schedule/supply.h"
@@ -239,6 +240,27 @@ static void ask_end(struct route_ask *a, int result)
     free(a);
 }
 
+/* The policy of MTA-STS that mail would be under by what is known: a reference, or NULL. */
+static struct sts_policy *policy_known(struct worker *w, struct str domain,
+                                       const struct config_route *target,
+                                       const struct dns_route *route)
+{
+    struct sts_policy *sts;
+    struct dns_name name;
+
+    if (route == NULL || (target != NULL && target->host != NULL) ||
+        !config_tls_has_sts(config_tls_of(site_destination(w->config, domain, target, route))) ||
+        dns_name_parse(&name, domain) < 0)
+        return NULL;
+    sts = sts_table_find(&w->shared->sts, (struct str){name.text, name.len}, io_now_ms(w->io),
+                         worker_wall_ms(w))
+              .policy;
+    if (sts == NULL || sts->mode != STS_NONE)
+        return sts;
+    sts_policy_unref(sts);
+    return NULL;
+}
+
 /* route: what the lookup said; NULL: none was needed. */
 static void answer(struct route_ask *a, struct dns_route *route)
 {
@@ -257,10 +279,13 @@ static void answer(struct route_ask *a, struct dns_route *route)
     if (route != NULL && route->error != NULL)
         json_text(&of->out, "lookup_error", str_of(route->error));
     if (!rejects && (route == NULL || route->status == DNS_OK)) {
-        site = site_get(w, str_of(of->domain), target, route);
-        ASSERT(site != NULL);
-        put_site(of, site);
+        struct sts_policy *sts = policy_known(w, str_of(of->domain), target, route);
+
+        site = site_get(w, str_of(of->domain), target, route, sts);
+        sts_policy_unref(sts);
     }
+    if (site != NULL)
+        put_site(of, site);
     put_suspensions(of, site, w->shared);
     if (site != NULL)
         site_left(site);

@@ -636,13 +636,16 @@ static void tls_failed(struct delivery *d, const char *why)
 {
     struct outcome outcome = {.stage = SMTP_STAGE_STARTTLS, .local = true};
     struct verdict verdict = {.class = OUTCOME_DEFERRED, .scope = FAULT_HOST, .next_host = true};
+    char text[SMTP_REPLY_TEXT_MAX];
 
     if (secure_failed(d, why)) {
         d->reopen = d->again = true;
         delivery_close(d);
         return;
     }
-    classify_tls_reply(str_of(why), &outcome.reply);
+    snprintf(text, sizeof(text), "%s%s",
+             d->secure.policy == CONFIG_TLS_STS ? "by the domain's policy of MTA-STS, " : "", why);
+    classify_tls_reply(str_of(text), &outcome.reply);
     address_failed(d, &outcome, &verdict);
 }
 

@@ -9,6 +9,7 @@
 #include "base/map.h"
 #include "deliver/delivery.h"
 #include "dns/dns.h"
+#include "sts/sts_policy.h"
 #include "worker/trust.h"
 
 struct secure_memory {
@@ -58,6 +59,12 @@ void secure_memory_close(struct worker *w)
     w->secure_memory = NULL;
 }
 
+/* Whether what a policy of MTA-STS would refuse is only told. */
+static bool is_tested(const struct delivery *d)
+{
+    return d->secure.policy == CONFIG_TLS_MAY && d->site->sts != NULL;
+}
+
 /* A configuration's authorities may differ from those of the one before, so it resumes none of the
  * other's sessions. */
 static void put_key(struct buf *key, const struct delivery *d)
@@ -67,6 +74,7 @@ static void put_key(struct buf *key, const struct delivery *d)
 
     buf_put(key, &to->addr, to->len);
     buf_putc(key, (char)d->secure.policy);
+    buf_putc(key, is_tested(d)); /* its certificate was looked at */
     buf_puts(key, to->host);
     buf_putc(key, '\0');
     buf_puts(key, d->channel->source->name);
@@ -133,10 +141,15 @@ static uint16_t port_of(const struct exchanger *e)
 static enum config_tls policy_of(const struct delivery *d)
 {
     enum config_tls policy = config_tls_of(d->site->dest);
+    const struct sts_policy *sts = d->site->sts;
 
     if (d->dial.exchanger.addr.sa.sa_family == AF_UNIX) /* whoever could listen is root */
         return CONFIG_TLS_NONE;
-    if (policy == CONFIG_TLS_DANE && (!d->site->dane || d->dial.exchanger.tlsa == NULL))
+    if (d->site->dane && d->dial.exchanger.tlsa != NULL)
+        return CONFIG_TLS_DANE;
+    if (sts != NULL && sts->mode == STS_ENFORCE)
+        return CONFIG_TLS_STS;
+    if (config_tls_has_dane(policy) || config_tls_has_sts(policy))
         return CONFIG_TLS_MAY;
     return policy;
 }
@@ -150,6 +163,8 @@ void secure_begin(struct delivery *d)
     if (t->policy == CONFIG_TLS_NONE)
         return;
     t->report.policy = config_tls_word(t->policy);
+    if (t->policy == CONFIG_TLS_STS || is_tested(d))
+        t->report.sts_mode = sts_mode_name(d->site->sts->mode);
     t->implicit = port_of(&d->dial.exchanger) == SECURE_PORT;
     if (t->implicit)
         return;
@@ -190,19 +205,25 @@ static void options_dane(struct tls_connect_options *options, const char **names
     options->tlsa_len = tlsa->records_len;
 }
 
+static enum tls_verify verify_of(const struct delivery *d)
+{
+    if (d->secure.policy == CONFIG_TLS_VERIFY || d->secure.policy == CONFIG_TLS_STS)
+        return TLS_VERIFY_REQUIRE;
+    return is_tested(d) ? TLS_VERIFY_REPORT : TLS_VERIFY_NONE;
+}
+
 int secure_handshake(struct delivery *d, stream_tls_ended *on_ended)
 {
     struct secure *t = &d->secure;
     const char *host = d->dial.peer_name;
     const char *names[2] = {host};
     const struct known *known = t->anew ? NULL : known_of(d, false);
-    struct tls_connect_options options = {
-        .server_name = is_name(host) ? host : NULL,
-        .names = names,
-        .names_len = 1,
-        .verify = t->policy == CONFIG_TLS_VERIFY ? TLS_VERIFY_REQUIRE : TLS_VERIFY_NONE,
-        .version_min = TLS_1_2,
-        .session = known == NULL ? NULL : known->session};
+    struct tls_connect_options options = {.server_name = is_name(host) ? host : NULL,
+                                          .names = names,
+                                          .names_len = 1,
+                                          .verify = verify_of(d),
+                                          .version_min = TLS_1_2,
+                                          .session = known == NULL ? NULL : known->session};
     struct tls *tls;
 
     if (t->policy == CONFIG_TLS_DANE)
@@ -235,6 +256,30 @@ void secure_opened(struct delivery *d)
         counter_add(&counters->tls_out_dane, 1);
 }
 
+/* What an enforced policy would have refused. */
+static void note_tested(struct delivery *d)
+{
+    struct secure *t = &d->secure;
+    struct tls_facts facts = {.verdict = TLS_UNCHECKED};
+    const char *failure = NULL;
+
+    if (!is_tested(d))
+        return;
+    if (t->active)
+        tls_facts(stream_tls_of(&d->stream), &facts);
+    if (!sts_policy_matches(d->site->sts, d->dial.peer_name))
+        failure = "the policy does not name the exchanger";
+    else if (!t->active)
+        failure = t->reason;
+    else if (facts.verdict != TLS_VERIFIED)
+        failure = facts.verify;
+    if (failure == NULL)
+        return;
+    snprintf(t->sts_failure, sizeof(t->sts_failure), "%s", failure);
+    t->report.sts_failure = t->sts_failure;
+    counter_add(&d->worker->counters.sts_tested_failures, 1);
+}
+
 void secure_ready(struct delivery *d, struct str refusal)
 {
     struct secure *t = &d->secure;
@@ -243,6 +288,7 @@ void secure_ready(struct delivery *d, struct str refusal)
         return;
     if (t->active) {
         secure_keep(d);
+        note_tested(d);
         return;
     }
     ASSERT(t->policy == CONFIG_TLS_MAY && !t->implicit);
@@ -251,6 +297,7 @@ void secure_ready(struct delivery *d, struct str refusal)
     else if (!t->plain)
         snprintf(t->reason, sizeof(t->reason), "STARTTLS is not offered");
     t->report.plaintext = t->reason;
+    note_tested(d);
     counter_add(&d->worker->counters.tls_out_plaintext, 1);
 }
 
@@ -304,9 +351,9 @@ void secure_keep(struct delivery *d)
 
 bool secure_suits(const struct delivery *d, const struct site *site, const char *host)
 {
-    bool named = d->secure.policy == CONFIG_TLS_VERIFY || site->dane;
+    bool named = d->secure.policy == CONFIG_TLS_VERIFY || site->dane || site->sts != NULL;
 
-    return d->site->dane == site->dane &&
+    return d->site->dane == site->dane && sts_policy_same(d->site->sts, site->sts) &&
            (!named || str_eq_nocase(str_of(d->dial.peer_name), str_of(host)));
 }
 

@@ -9,6 +9,8 @@
  *   dane     always, with a certificate as the exchanger's TLSA records have it (RFC 7672); with
  * any, where none of the records is usable. Exchangers without records, and those of sites for
  *            which records do not count (site->dane), are sent to under may
+ *   mta-sts  as verify where the site's mail is under an enforced policy (RFC 8461; site->sts),
+ *            else as may. Under one that is only tested records say what it would have refused
  * A connection to port 465 begins with TLS (RFC 8314), whatever the policy but none; it has no
  * plaintext to fall back to. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_SECURE_H
@@ -34,7 +36,7 @@ void secure_memory_close(struct worker *w);
 
 /* Of one connection; a part of its delivery. */
 struct secure {
-    enum config_tls policy;           /* in force: dane only where there are records */
+    enum config_tls policy;           /* in force: dane and mta-sts only where they apply */
     bool implicit;                    /* the connection begins with TLS */
     bool plain;                       /* not asked for: a handshake failed lately */
     bool due;                         /* the peer waits for our handshake */
@@ -44,6 +46,7 @@ struct secure {
     bool anew;                        /* none is: resuming failed. Outlives a connection */
     struct report_tls report;         /* for the records; see secure_report() */
     char reason[SECURE_REASON_BYTES]; /* why it is plaintext, or will be */
+    char sts_failure[SECURE_REASON_BYTES];
 };
 
 /* A connection is there: what it asks for. */

@@ -9,6 +9,7 @@
 #include "schedule/channel.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
+#include "sts/sts_policy.h"
 #include "worker/peer_text.h"
 
 #define SLOT_RETRY_MS   20 /* asking the governor again for a session slot */
@@ -441,6 +442,9 @@ void sessions_ended(struct channel *c, struct delivery *d)
         channel_dirty(c);
 }
 
+/* What records say where a policy of MTA-STS may have been the reason. */
+static const struct report_tls sts_enforced = {.policy = "mta-sts", .sts_mode = "enforce"};
+
 /* Why no source of a supply gets a session, kept until all its lanes have heard. */
 struct give_up {
     struct supply_failure failure;
@@ -489,6 +493,8 @@ static void give_up(struct supply *s, const struct channel *c, const struct outc
                                         .warmup = c->warmup,
                                         .source_name = c->source->name,
                                         .pool_name = s->pool->name};
+    if (s->site->sts != NULL && s->site->sts->mode == STS_ENFORCE && !s->site->dane)
+        g->context.tls = &sts_enforced;
     if (len != 0)
         g->context.peer_name = memcpy(g->host, exchanger->host, len);
     if (exchanger->len != 0) {

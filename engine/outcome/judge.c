@@ -440,13 +440,31 @@ void judge_expired(struct recipient *r)
     judge_one(w, &context, r, &outcome);
 }
 
-void judge_unroutable(struct lane *lane, const struct dns_route *route)
+/* No mail of lane can go anywhere. */
+static void judge_lane(struct lane *lane, const struct outcome *outcome)
 {
     struct worker *w = lane->worker;
-    struct outcome outcome = {.class = OUTCOME_FAILED, .stage = SMTP_STAGE_CONNECT, .local = true};
     struct judge_context context = {
         .dest = config_destination_for(w->config, lane_domain(lane), STR(""))};
     struct recipient *r;
+
+    for (int i = 0; i < UNROUTABLE_MAX && (r = lane_pop(lane)) != NULL; i++) {
+        judge_one(w, &context, r, outcome);
+        if (outcome->class != OUTCOME_FAILED)
+            break;
+    }
+    if (outcome->class == OUTCOME_FAILED && lane->window_len > 0)
+        lane_update_soon(lane); /* which asks for the route again */
+    else if (outcome->class == OUTCOME_FAILED)
+        lane_update(lane);
+    else
+        lane_suspend(lane, LANE_UNROUTED, context.dest, &outcome->reply,
+                     NULL); /* gives up the others in lane */
+}
+
+void judge_unroutable(struct lane *lane, const struct dns_route *route)
+{
+    struct outcome outcome = {.class = OUTCOME_FAILED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
     if (route == NULL) {
         classify_rejected_reply(&outcome.reply);
@@ -454,16 +472,14 @@ void judge_unroutable(struct lane *lane, const struct dns_route *route)
         outcome.class = classify_dns(route->status).class;
         classify_dns_reply(route->status, str_of(route->error), &outcome.reply);
     }
-    for (int i = 0; i < UNROUTABLE_MAX && (r = lane_pop(lane)) != NULL; i++) {
-        judge_one(w, &context, r, &outcome);
-        if (outcome.class != OUTCOME_FAILED)
-            break;
-    }
-    if (outcome.class == OUTCOME_FAILED && lane->window_len > 0)
-        lane_update_soon(lane); /* which asks for the route again */
-    else if (outcome.class == OUTCOME_FAILED)
-        lane_update(lane);
-    else
-        lane_suspend(lane, LANE_UNROUTED, context.dest, &outcome.reply,
-                     NULL); /* gives up the others in lane */
+    judge_lane(lane, &outcome);
+}
+
+void judge_forbidden(struct lane *lane, const char *why)
+{
+    struct outcome outcome = {
+        .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
+
+    classify_tls_reply(str_of(why), &outcome.reply);
+    judge_lane(lane, &outcome);
 }

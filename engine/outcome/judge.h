@@ -73,5 +73,7 @@ void judge_expired(struct recipient *r);
  * suspends the lane.
  */
 void judge_unroutable(struct lane *lane, const struct dns_route *route);
+/* Nor to any of its exchangers, for now: why, in words. */
+void judge_forbidden(struct lane *lane, const char *why);
 
 #endif

@@ -211,6 +211,10 @@ static void put_own_tls(struct buf *out, const struct report_tls *tls)
     } else if (tls->plaintext != NULL) {
         TEXT(out, "tls_plaintext", str_of(tls->plaintext));
     }
+    if (tls->sts_mode != NULL)
+        TEXT(out, "mta_sts_mode", str_of(tls->sts_mode));
+    if (tls->sts_failure != NULL)
+        TEXT(out, "mta_sts_failure", str_of(tls->sts_failure));
 }
 
 static void put_own(struct buf *out, const struct report_event *e)

@@ -28,7 +28,9 @@ struct report_tls {
     const char *protocol, *cipher; /* NULL: it was not encrypted */
     const char *verification;      /* in words: "verified", "not checked"; NULL: of a session in */
     bool resumed;
-    const char *plaintext; /* why it was not encrypted, where it might have been */
+    const char *plaintext;   /* why it was not encrypted, where it might have been */
+    const char *sts_mode;    /* of the policy of MTA-STS that the session was under; NULL: none */
+    const char *sts_failure; /* what the policy would have refused; NULL: nothing */
 };
 
 struct report_event {

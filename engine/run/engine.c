@@ -259,6 +259,8 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     if (err == 0)
         err = suspensions_open(&e->shared.suspensions, e->shared.queue);
     if (err == 0)
+        err = sts_table_open(&e->shared.sts, e->shared.queue);
+    if (err == 0)
         err = warmup_store_open(&e->shared.warmup, e->shared.queue, wake_keeper, &e->shared);
     if (err == 0)
         warmup_configure(&e->shared.warmup, e->config);
@@ -333,6 +335,7 @@ int engine_reload(struct engine *e, struct config *config, struct buf *cannot, s
     config_keep(e->config, config, cannot);
     config->generation = e->config->generation + 1;
     warmup_configure(&e->shared.warmup, config);
+    sts_table_look_again(&e->shared.sts);
     order_all(e, on_reload, config, trust, false);
     config_unref(e->config);
     e->config = config_ref(config);
@@ -397,6 +400,7 @@ void engine_close(struct engine *e)
     else if (e->meetings < 3)
         (void)engine_start_failed(e, -ECANCELED);
     crew_stop(e->shared.crew); /* its results wake workers: none may come after the last meeting */
+    sts_fetcher_stop(e->shared.sts.fetcher); /* the same */
     for (; e->meetings < 4; e->meetings++)
         pthread_barrier_wait(&e->barrier);
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
@@ -414,6 +418,7 @@ void engine_close(struct engine *e)
     suspensions_done(&e->shared.suspensions);
     tally_close(&e->shared.tally);
     dialogues_done(&e->shared.dialogues);
+    sts_table_done(&e->shared.sts);
     sources_done(&e->shared.sources);
     warmup_done(&e->shared.warmup);
     pthread_barrier_destroy(&e->barrier);

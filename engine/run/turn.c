@@ -21,11 +21,12 @@
 #include "schedule/settle.h"
 #include "schedule/site.h"
 #include "schedule/supply.h"
+#include "worker/sts_lookup.h"
 
 #define DIRECTORY_LANES 512
 
-static const struct lane_hooks lane_hooks = {.expired = judge_expired,
-                                             .unroutable = judge_unroutable};
+static const struct lane_hooks lane_hooks = {
+    .expired = judge_expired, .unroutable = judge_unroutable, .forbidden = judge_forbidden};
 
 /* --- turns --- */
 
@@ -228,6 +229,9 @@ int worker_start(struct worker *w)
         if (err < 0)
             return err;
     }
+    err = sts_lookups_open(w);
+    if (err < 0)
+        return err;
     err = resolver_open(w);
     if (err < 0) {
         log_error("dns.open_failed",
@@ -303,6 +307,7 @@ void worker_close(struct worker *w)
         lane_close_all(w);
         site_reap(w);
         dns_close(w->dns);
+        sts_lookups_close(w);
         queue_port_close(w->port);
         sweep_close(w);
         w->port = NULL; /* turns from here on only end operations */

@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "config/config.h"
 #include "dns/dns.h"
+#include "sts/sts_policy.h"
 #include "worker/sources.h"
 
 static void exchanger_set(struct exchanger *e, const struct dns_route *route,
@@ -30,17 +31,51 @@ bool exchanger_same(const struct exchanger *a, const struct exchanger *b)
     return a->len == b->len && memcmp(&a->addr, &b->addr, a->len) == 0;
 }
 
-void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port)
+/* RFC 8461 5: which hosts an enforced policy leaves, a bit for each. */
+static uint32_t hosts_allowed(const struct dns_route *route, const struct sts_policy *sts,
+                              bool dane)
+{
+    uint32_t allowed = 0;
+
+    _Static_assert(DNS_HOSTS_MAX <= 32, "a bit for each");
+    for (uint16_t i = 0; i < route->hosts_len; i++)
+        if (sts == NULL || sts->mode != STS_ENFORCE || (dane && route->hosts[i].tlsa != NULL) ||
+            sts_policy_matches(sts, route->hosts[i].name))
+            allowed |= UINT32_C(1) << i;
+    return allowed;
+}
+
+static bool is_allowed(const struct dns_address *address, uint32_t allowed)
+{
+    return (allowed >> address->host & 1) != 0;
+}
+
+bool exchangers_any(const struct dns_route *route, const struct sts_policy *sts, bool dane)
+{
+    uint32_t allowed = hosts_allowed(route, sts, dane);
+
+    for (uint16_t i = 0; i < route->addresses_len; i++)
+        if (is_allowed(&route->addresses[i], allowed))
+            return true;
+    return false;
+}
+
+void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port,
+                         const struct sts_policy *sts, bool dane)
 {
     struct exchangers old = *x;
+    uint32_t allowed = hosts_allowed(route, sts, dane);
 
     x->list = calloc(route->addresses_len, sizeof(*x->list));
     ASSERT(x->list != NULL);
-    x->len = route->addresses_len;
+    x->len = 0;
     x->route = dns_route_ref(route);
-    for (uint16_t i = 0; i < x->len; i++) {
-        struct exchanger *e = &x->list[i];
+    for (uint16_t i = 0; i < route->addresses_len; i++) {
+        struct exchanger *e = &x->list[x->len];
 
+        if (!is_allowed(&route->addresses[i], allowed))
+            continue;
+        x->len++;
         exchanger_set(e, route, &route->addresses[i], port);
         for (uint16_t j = 0; j < old.len; j++)
             if (exchanger_same(&old.list[j], e))

@@ -14,6 +14,7 @@
 struct config_address;
 struct dns_route;
 struct dns_tlsa;
+struct sts_policy;
 
 #define EXCHANGER_BAD_MS 60000 /* an address that gave no session is tried last for so long */
 
@@ -55,8 +56,13 @@ struct exchanger_turn {
                         goes before preference */
 };
 
-/* Replaces the addresses by those of route. One that is in both keeps the time of its failure. */
-void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port);
+/* Replaces the addresses by those of route; of its hosts only those that an enforced policy sts
+ * (NULL: none) names, or, where these count (dane), that have TLSA records. One that is in both
+ * keeps the time of its failure. */
+void exchangers_of_route(struct exchangers *x, struct dns_route *route, uint16_t port,
+                         const struct sts_policy *sts, bool dane);
+/* Whether that leaves any address. */
+bool exchangers_any(const struct dns_route *route, const struct sts_policy *sts, bool dane);
 /* A static route's one address; socket must live as long as x. */
 void exchangers_of_socket(struct exchangers *x, const struct config_address *socket);
 void exchangers_done(struct exchangers *x);

@@ -92,6 +92,8 @@ struct lane_hooks {
     /* No route leads to lane's domain. route: what the lookup said; NULL: the configuration rejects
      * the domain. The hook decides what becomes of the lane and of its window. */
     void (*unroutable)(struct lane *lane, const struct dns_route *route);
+    /* There are exchangers, and mail may go to none of them: why, in words. Later some may do. */
+    void (*forbidden)(struct lane *lane, const char *why);
 };
 
 /* The lane of a shard, made when missing. NULL when memory is out. */

@@ -4,13 +4,17 @@
 #include <stdlib.h>
 
 #include "dns/dns.h"
+#include "dns/name.h"
 #include "schedule/site.h"
 #include "worker/queue_name.h"
+#include "worker/sts_lookup.h"
 
 #define ROUTE_MIN_MS 1000
 
 struct lane_routing {
     struct dns_query query;
+    struct sts_query policy;
+    struct dns_route *route; /* while the policy is looked up; a reference */
     struct lane *lane;
     uint64_t generation; /* of the configuration that said what is looked up */
 };
@@ -29,51 +33,130 @@ static void lane_route_to(struct lane *lane, struct site *site)
     }
 }
 
+/* found: of its domain's policy of MTA-STS. */
 static void lane_routed(struct lane *lane, const struct config_route *target,
-                        struct dns_route *route)
+                        struct dns_route *route, const struct sts_found *found)
 {
+    struct worker *w = lane->worker;
+    uint64_t expires_ms = found->look_ms, soonest_ms = io_now_ms(w->io) + ROUTE_MIN_MS;
+    struct sts_policy *sts = found->policy;
     struct site *site;
 
-    if (route != NULL && route->status != DNS_OK) {
-        lane->worker->lane_hooks->unroutable(lane, route);
+    if (sts != NULL && sts->mode == STS_NONE)
+        sts = NULL;
+    site = site_get(w, lane_domain(lane), target, route, sts);
+    if (site == NULL) {
+        w->lane_hooks->forbidden(lane, "the policy of MTA-STS names none of the domain's "
+                                       "exchangers");
         return;
     }
-    site = site_get(lane->worker, lane_domain(lane), target, route);
-    ASSERT(site != NULL);
-    lane->route_expires_ms = UINT64_MAX;
-    if (route !=
-        NULL) { /* an answer served stale has expired already: ask again, but not at once */
-        uint64_t soonest_ms = io_now_ms(lane->worker->io) + ROUTE_MIN_MS;
-
-        lane->route_expires_ms = route->expires_ms < soonest_ms ? soonest_ms : route->expires_ms;
-    }
+    if (route != NULL && route->expires_ms < expires_ms)
+        expires_ms = route->expires_ms;
+    /* An answer served stale has expired already: ask again, but not at once. */
+    lane->route_expires_ms = expires_ms < soonest_ms ? soonest_ms : expires_ms;
     lane_route_to(lane, site);
     lane_update(lane);
+}
+
+static struct lane_routing *routing_new(struct lane *lane)
+{
+    struct lane_routing *routing = calloc(1, sizeof(*routing));
+
+    ASSERT(routing != NULL && lane->routing == NULL);
+    routing->lane = lane;
+    routing->generation = lane->worker->config->generation;
+    lane->routing = routing;
+    return routing;
+}
+
+/* Ends the step that routing was for. False: there is another configuration now, by which another
+ * host may be asked for, with another password: the lane is routed anew. */
+static bool routing_ends(struct lane_routing *routing)
+{
+    struct lane *lane = routing->lane;
+    bool is_of_old = routing->generation != lane->worker->config->generation;
+
+    lane->routing = NULL;
+    free(routing);
+    if (is_of_old) {
+        lane->route_expires_ms = 0;
+        lane_update(lane);
+    }
+    return !is_of_old;
+}
+
+static const struct config_route *target_of(const struct lane *lane)
+{
+    return config_route_for(lane->worker->config, lane_domain(lane));
+}
+
+static void on_policy(struct sts_query *query, const struct sts_found *found)
+{
+    struct lane_routing *routing = CONTAINER_OF(query, struct lane_routing, policy);
+    struct lane *lane = routing->lane;
+    struct dns_route *route = routing->route;
+
+    if (routing_ends(routing))
+        lane_routed(lane, target_of(lane), route, found);
+    dns_route_unref(route);
+}
+
+/* Whose policy holds: the domain's, or that of the host whose exchangers stand in for the domain's
+ * (RFC 8461 3.4). False: none; mail does not go by exchangers, or nobody wants to know. */
+static bool policy_domain(const struct lane *lane, const struct config_route *target,
+                          const struct dns_route *route, struct dns_name *out)
+{
+    const struct config_destination *dest;
+    struct str domain = lane_domain(lane);
+
+    if (route == NULL || (target != NULL && target->host != NULL && !target->mx_lookup))
+        return false;
+    dest = site_destination(lane->worker->config, domain, target, route);
+    if (!config_tls_has_sts(config_tls_of(dest)))
+        return false;
+    return dns_name_parse(out, target != NULL && target->host != NULL ? str_of(target->host)
+                                                                      : domain) == 0;
+}
+
+/* The exchangers are known; what the domain demands of them may have to be looked up. */
+static void lane_policy(struct lane *lane, const struct config_route *target,
+                        struct dns_route *route)
+{
+    struct worker *w = lane->worker;
+    struct sts_found found = {.look_ms = UINT64_MAX};
+    struct lane_routing *routing;
+    struct dns_name name;
+
+    if (route != NULL && route->status != DNS_OK) {
+        w->lane_hooks->unroutable(lane, route);
+        return;
+    }
+    if (!policy_domain(lane, target, route, &name) ||
+        sts_known(w, (struct str){name.text, name.len}, &found)) {
+        lane_routed(lane, target, route, &found);
+        sts_policy_unref(found.policy);
+        return;
+    }
+    routing = routing_new(lane);
+    routing->route = dns_route_ref(route);
+    routing->policy.on_policy = on_policy;
+    sts_ask(w, &routing->policy, (struct str){name.text, name.len});
 }
 
 static void on_route(struct dns_query *query, struct dns_route *route)
 {
     struct lane_routing *routing = CONTAINER_OF(query, struct lane_routing, query);
     struct lane *lane = routing->lane;
-    const struct config_route *target = config_route_for(lane->worker->config, lane_domain(lane));
-    bool is_of_old = routing->generation != lane->worker->config->generation;
 
-    lane->routing = NULL;
-    free(routing);
-    if (!is_of_old) {
-        lane_routed(lane, target, route);
-        return;
-    }
-    /* Another host was asked for than the one that mail goes to now, and with whose password. */
-    lane->route_expires_ms = 0;
-    lane_update(lane);
+    if (routing_ends(routing))
+        lane_policy(lane, target_of(lane), route);
 }
 
 void lane_route(struct lane *lane)
 {
     struct worker *w = lane->worker;
     struct str domain = lane_domain(lane);
-    const struct config_route *target = config_route_for(w->config, domain);
+    const struct config_route *target = target_of(lane);
     struct dns_route *route;
     bool host_only = false;
 
@@ -84,7 +167,7 @@ void lane_route(struct lane *lane)
         return;
     }
     if (target != NULL && target->socket.len != 0) {
-        lane_routed(lane, target, NULL);
+        lane_policy(lane, target, NULL);
         return;
     }
     if (target != NULL && target->host != NULL) {
@@ -93,15 +176,11 @@ void lane_route(struct lane *lane)
     }
     route = dns_cached(w->dns, domain, host_only);
     if (route != NULL) {
-        lane_routed(lane, target, route);
+        lane_policy(lane, target, route);
         dns_route_unref(route);
         return;
     }
-    lane->routing = calloc(1, sizeof(*lane->routing));
-    ASSERT(lane->routing != NULL);
-    lane->routing->lane = lane;
-    lane->routing->generation = w->config->generation;
-    lane->routing->query.on_route = on_route;
+    routing_new(lane)->query.on_route = on_route;
     dns_lookup(w->dns, &lane->routing->query, domain, host_only);
 }
 
@@ -110,6 +189,8 @@ void lane_route_cancel(struct lane *lane)
     if (lane->routing == NULL)
         return;
     dns_cancel(lane->worker->dns, &lane->routing->query);
+    sts_cancel(&lane->routing->policy);
+    dns_route_unref(lane->routing->route);
     free(lane->routing);
     lane->routing = NULL;
 }

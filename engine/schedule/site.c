@@ -6,6 +6,7 @@
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
 #include "schedule/supply.h"
+#include "sts/sts_policy.h"
 #include "worker/shared.h"
 
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
@@ -52,12 +53,14 @@ static const struct config_provider *provider_of(const struct config *config,
 }
 
 /* A site is of one configuration: after a reload newcomers get a new one, the old one runs dry. */
-static struct site *site_find(struct worker *w, struct str key, uint64_t hash)
+static struct site *site_find(struct worker *w, struct str key, const struct sts_policy *sts,
+                              uint64_t hash)
 {
     for (struct map_node *n = map_find(&w->sites, hash); n != NULL; n = map_find_next(n)) {
         struct site *site = CONTAINER_OF(n, struct site, node);
 
-        if (site->config == w->config && str_eq(str_of(site->key), key))
+        if (site->config == w->config && str_eq(str_of(site->key), key) &&
+            sts_policy_same(site->sts, sts))
             return site;
     }
     return NULL;
@@ -110,7 +113,7 @@ static void totals_get(struct site *site)
 static bool has_dane(const struct worker *w, const struct config_destination *dest,
                      const struct dns_route *route, uint16_t port)
 {
-    return config_tls_of(dest) == CONFIG_TLS_DANE && route != NULL && route->secure &&
+    return config_tls_has_dane(config_tls_of(dest)) && route != NULL && route->secure &&
            port == w->config->dns.port;
 }
 
@@ -130,19 +133,34 @@ static struct site *site_new(struct worker *w, const struct config_route *target
     return site;
 }
 
+const struct config_destination *site_destination(const struct config *config, struct str domain,
+                                                  const struct config_route *target,
+                                                  const struct dns_route *route)
+{
+    char *name = exchangers_name(config, target, route);
+    const struct config_destination *dest =
+        config_destination_at(config, domain, str_of(name), provider_of(config, target, route));
+
+    free(name);
+    return dest;
+}
+
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
-                      struct dns_route *route)
+                      struct dns_route *route, struct sts_policy *sts)
 {
     char *name = exchangers_name(w->config, target, route);
     const struct config_provider *provider = provider_of(w->config, target, route);
-    const struct config_destination *dest =
-        config_destination_at(w->config, domain, str_of(name), provider);
+    const struct config_destination *dest = site_destination(w->config, domain, target, route);
     uint16_t port = target != NULL ? target->port : w->config->dns.port;
     bool dane = has_dane(w, dest, route, port);
     struct buf key = {0};
     struct site *site;
     uint64_t hash;
 
+    if (sts != NULL && !exchangers_any(route, sts, dane)) {
+        free(name);
+        return NULL;
+    }
     /* One set of exchangers (or one static route) under one set of limits: domains with limits of
      * their own get sessions of their own. */
     if (provider != NULL && dest == &provider->dest)
@@ -152,14 +170,20 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
                    provider != NULL ? provider->name : "");
     if (dane) /* another domain may name the same hosts, and its answer is not validated */
         buf_puts(&key, "|dane");
+    /* Who cannot be sent to under a policy may well get what is under none: that has another entry
+     * in the governor, which stops what does not get through. */
+    if (sts != NULL && sts->mode == STS_ENFORCE)
+        buf_puts(&key, "|mta-sts");
     /* The same host without AUTH is another, and so it is for another user. */
     if (target != NULL && target->credentials != NULL)
         buf_printf(&key, "|auth|%s", target->credentials->user);
     hash = hash_bytes(key.data, key.len, w->hash_seed);
-    site = site_find(w, buf_str(&key), hash);
+    if (sts != NULL)
+        hash = hash_bytes(sts->mx, sts->mx_bytes, hash);
+    site = site_find(w, buf_str(&key), sts, hash);
     if (site != NULL) {
         if (route != NULL && site->exchangers.route != route)
-            exchangers_of_route(&site->exchangers, route, port);
+            exchangers_of_route(&site->exchangers, route, port, sts, dane);
         buf_done(&key);
         free(name);
         return site;
@@ -172,9 +196,10 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
     site->provider = provider;
     site->dest = dest;
     site->dane = dane;
+    site->sts = sts_policy_ref(sts);
     totals_get(site);
     if (route != NULL)
-        exchangers_of_route(&site->exchangers, route, port);
+        exchangers_of_route(&site->exchangers, route, port, sts, dane);
     else
         exchangers_of_socket(&site->exchangers, &target->socket);
     map_insert(&w->sites, &site->node, hash);
@@ -248,6 +273,7 @@ static void site_free(struct site *site)
         governor_session_withdraw(site->total, w->index, 0);
     governor_put(w->shared->governor, site->total, io_now_ns(w->io));
     exchangers_done(&site->exchangers);
+    sts_policy_unref(site->sts);
     config_unref(site->config);
     free(site->exchangers_name);
     free(site->key);

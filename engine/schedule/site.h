@@ -24,6 +24,8 @@ struct site {
     uint16_t rotate; /* see exchangers_next() */
     bool lmtp;
     bool dane; /* TLSA records of its hosts count: they are the hosts by what is validated */
+    struct sts_policy *sts; /* MTA-STS: the policy that all mail here is under, a reference; NULL:
+                               none */
     const struct config_route *target; /* the static route; NULL: the domain's exchangers */
     uint64_t login_complaint_ms;       /* monotonic: when a refused login may be told again */
     bool no_chunking;                  /* a session was refused it */
@@ -41,11 +43,17 @@ struct site {
 };
 
 /* The site of a route for a domain, made when missing; attached lanes are counted with
- * site_attach(). target: static route or NULL. NULL when memory is out. */
+ * site_attach(). target: static route or NULL; sts: the policy that the domain's mail is under, or
+ * NULL. Domains with the same exchangers and other policies have other sites. NULL: the policy
+ * leaves none of the exchangers. */
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
-                      struct dns_route *route);
+                      struct dns_route *route, struct sts_policy *sts);
 /* Whether dest's limits are the site's own: those of a provider are in the rollups. */
 bool site_is_limited(const struct site *site);
+/* What holds for mail of domain by a route. */
+const struct config_destination *site_destination(const struct config *config, struct str domain,
+                                                  const struct config_route *target,
+                                                  const struct dns_route *route);
 /* The entry of limits at the site, which all workers share: those of a source, or, where source is
  * "", over all sources. */
 struct governor_entry *site_governor(const struct site *site, const char *source,

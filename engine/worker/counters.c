@@ -45,6 +45,9 @@ static const struct {
         TOTAL(logins_out_failed),
         TOTAL(signed_messages),
         TOTAL(sign_failures),
+        TOTAL(sts_fetches),
+        TOTAL(sts_fetch_failures),
+        TOTAL(sts_tested_failures),
 #undef TOTAL
 },
   gauges[] = {

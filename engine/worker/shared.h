@@ -16,6 +16,7 @@
 #include "worker/dialogues.h"
 #include "worker/logins.h"
 #include "worker/sources.h"
+#include "worker/sts_table.h"
 #include "worker/suspensions.h"
 
 struct worker;
@@ -31,6 +32,7 @@ struct shared {
     struct suspensions suspensions;
     struct tally tally; /* of refusals that rules count */
     struct dialogues dialogues;
+    struct sts_table sts;
     struct sources sources;
     struct warmup warmup;
     struct worker *workers;

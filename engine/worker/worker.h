@@ -39,6 +39,7 @@ struct sweeps;
 struct trust;
 struct secure_memory;
 struct warm;
+struct sts_lookups;
 
 #define WORKERS_MAX 64
 #define SHARDS_MAX  256
@@ -61,7 +62,8 @@ struct worker_counters {
         notices_failed, connects, connect_failures, loads, loaded, transactions, sessions_in_total,
         sessions_out_total, tls_out, tls_out_resumed, tls_out_dane, tls_out_failures,
         tls_out_plaintext, tls_in, tls_in_resumed, tls_in_failures, logins, logins_failed,
-        logins_out_failed, signed_messages, sign_failures;
+        logins_out_failed, signed_messages, sign_failures, sts_fetches, sts_fetch_failures,
+        sts_tested_failures;
     _Atomic int accept_error; /* of the last of accept_failures */
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
@@ -152,6 +154,7 @@ struct worker {
 
     struct handshakes handshakes;
     struct secure_memory *secure_memory; /* deliver/secure.h */
+    struct sts_lookups *sts;             /* worker/sts_lookup.h */
 
     struct crew_desk desk; /* where the crew's results come back */
     struct worker_counters counters;

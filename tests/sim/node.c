@@ -372,6 +372,7 @@ static void engine_make(struct engine *e)
     if (queue_open(&e->shared.queue, &options, &why) < 0)
         sim_fail("restart", "the queue cannot be opened: %s", why);
     ASSERT(suspensions_open(&e->shared.suspensions, e->shared.queue) == 0);
+    ASSERT(sts_table_open(&e->shared.sts, e->shared.queue) == 0);
     ASSERT(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_keeper, &e->shared) == 0);
     warmup_configure(&e->shared.warmup, c);
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
@@ -514,6 +515,7 @@ static void node_close(void)
     logins_done(&e->shared.logins);
     suspensions_done(&e->shared.suspensions);
     tally_close(&e->shared.tally);
+    sts_table_done(&e->shared.sts);
     sources_done(&e->shared.sources);
     warmup_done(&e->shared.warmup);
     config_unref(e->config);
