@@ -155,25 +155,33 @@ static void check_listeners(struct config_loader *l)
     }
 }
 
-/* Else DANE would be asked for and never be found. */
+/* Whether d, of the map called so under that name, asks for what would never be found. */
+static bool lacks_validation(struct config_loader *l, const char *map, const char *name,
+                             const struct config_destination *d)
+{
+    const struct config_field *f = config_field_find(&config_destination_schema, STR("tls"));
+    struct config_place at = {(int)config_line_of(l->c, d, f), 1};
+
+    if (!config_tls_has_dane(config_tls_of(d)))
+        return false;
+    config_complain(l, at,
+                    "%s['%s'].tls: dane needs a resolver that validates DNSSEC, such as Unbound on "
+                    "this machine; name it in 'dns.servers' and set 'dns.validating: yes'",
+                    map, name);
+    return true;
+}
+
+/* One mistake for all: "*" is the last, from which others have what they do not say. */
 static void check_dane(struct config_loader *l)
 {
     const struct config *c = l->c;
-    const struct config_field *f = config_field_find(&config_destination_schema, STR("tls"));
+    bool told = c->dns.validating;
 
-    for (size_t i = c->destinations_len; i > 0 && !c->dns.validating; i--) {
-        const struct config_destination *d = &c->destinations[i - 1];
-        struct config_place at = {(int)config_line_of(c, d, f), 1};
-
-        if (!config_tls_has_dane(config_tls_of(d)))
-            continue;
-        config_complain(l, at,
-                        "destinations['%s'].tls: dane needs a resolver that validates DNSSEC, such "
-                        "as Unbound on this machine; name it in 'dns.servers' and set "
-                        "'dns.validating: yes'",
-                        d->pattern);
-        return;
-    }
+    for (size_t i = c->destinations_len; i > 0 && !told; i--)
+        told = lacks_validation(l, "destinations", c->destinations[i - 1].pattern,
+                                &c->destinations[i - 1]);
+    for (size_t i = 0; i < c->providers_len && !told; i++)
+        told = lacks_validation(l, "providers", c->providers[i].name, &c->providers[i].dest);
 }
 
 static void on_mistake(void *arg, unsigned line, const char *what)
