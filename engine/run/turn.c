@@ -188,6 +188,29 @@ static void on_directory(struct queue_directory *d, int result)
     free(scan);
 }
 
+/* The root is signed, so who validates says so of all that it answers for it. Of one that does not,
+ * nothing else would tell: no TLSA record would count, and mail would go as under may. */
+static void on_root(struct dns_question *question, const struct dns_answer *answer)
+{
+    (void)question;
+    if (!answer->secure)
+        log_warn(
+            "dns.not_validating",
+            "error=\"%s\" action=\"tls: dane finds no records; let dns.servers name a resolver "
+            "that validates, such as Unbound on this machine\"",
+            answer->error != NULL ? answer->error : "its answer for the root is not validated");
+}
+
+static int ask_root(struct worker *w)
+{
+    w->root_question = calloc(1, sizeof(*w->root_question));
+    if (w->root_question == NULL)
+        return -ENOMEM;
+    w->root_question->on_answer = on_root;
+    dns_ask(w->dns, w->root_question, "", DNS_TYPE_TXT);
+    return 0;
+}
+
 static int resolver_open(struct worker *w)
 {
     const struct config *c = w->config;
@@ -204,8 +227,9 @@ static int resolver_open(struct worker *w)
                                   .tlsa_port = c->dns.port,
                                   .own_name = c->host_name,
                                   .seed = rng_next(&w->rng)};
+    int err = dns_open(&w->dns, w->io, &options);
 
-    return dns_open(&w->dns, w->io, &options);
+    return err == 0 && c->dns.validating && w->index == 0 ? ask_root(w) : err;
 }
 
 int worker_start(struct worker *w)
@@ -307,6 +331,7 @@ void worker_close(struct worker *w)
         lane_close_all(w);
         site_reap(w);
         dns_close(w->dns);
+        free(w->root_question);
         sts_lookups_close(w);
         queue_port_close(w->port);
         sweep_close(w);

@@ -154,6 +154,7 @@ struct worker {
 
     struct handshakes handshakes;
     struct secure_memory *secure_memory; /* deliver/secure.h */
+    struct dns_question *root_question;  /* whether the resolver validates; NULL: nobody asks */
     struct sts_lookups *sts;             /* worker/sts_lookup.h */
 
     struct crew_desk desk; /* where the crew's results come back */

@@ -43,6 +43,7 @@ class Zone:
 
     def __init__(self):
         self.rows, self.asked = {}, []
+        self.secure = True  # what is in no row
         self.alone = set()  # aliases that are answered without what they lead to
         self.server = NameServer({"*": self.answer})
 
@@ -63,7 +64,7 @@ class Zone:
             if name in self.alone:
                 data, secure = [], alias[1]
         else:
-            data, secure = self.rows.get((name, kind), ([], True))
+            data, secure = self.rows.get((name, kind), ([], self.secure))
             owner = b"\xc0\x0c"
             if kind == CNAME:
                 data = [wire_name(target) for target in data]
@@ -308,6 +309,23 @@ def test_shared_host():
         world.send("open", "again")
         expect("open", world.outcome("open", "again"), type="Delivery", tls_policy="may")
         world.finish()
+
+
+def test_resolver():
+    """One that validates nothing is told of in the log; one that does is not."""
+    for validates in (True, False):
+        world = World()
+        world.zone.secure = validates
+        with world.engine:
+            wait_until("the question", lambda w=world: ("", 16) in w.zone.asked, 20)
+            if validates:
+                world.zone.host("implicit.example", "127.0.47.1")
+                world.send("implicit")  # nobody is there
+                world.outcome("implicit")
+            else:
+                wait_until("the warning", lambda w=world: "dns.not_validating" in w.engine.log(), 20)
+            assert ("dns.not_validating" in world.engine.log()) != validates, world.engine.log()
+            world.finish()
 
 
 def test_sessions():
