@@ -20,8 +20,8 @@
 #include "worker/warmup_store.h"
 
 #define LANES 20000
-/* A turn may do a part of each walk there is, and take in what it settled in the one before: 6,500 on
- * an idle machine. Where turns are slow more walks fall due in one. */
+/* A turn may do a part of each walk there is, and take in what it settled in the one before: 6,500
+ * on an idle machine. Where turns are slow more walks fall due in one. */
 #define LANES_OF_TURN 12000
 #define TURNS_MAX     2000
 
