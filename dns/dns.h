@@ -174,7 +174,7 @@ struct dns_counters {
     uint32_t entries, in_flight; /* in flight: upstream queries */
 };
 void dns_counters(const struct dns *dns, struct dns_counters *out);
-/* Drops the whole cache (hayauma reload, `queue flush`). */
+/* Drops the whole cache. A reload does not: it would ask anew for every name in the queue. */
 void dns_flush(struct dns *dns);
 
 #endif
