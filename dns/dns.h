@@ -145,6 +145,9 @@ struct dns_route *dns_route_ref(struct dns_route *route);
 void dns_route_unref(struct dns_route *route);
 struct dns_tlsa *dns_tlsa_ref(struct dns_tlsa *tlsa); /* NULL is accepted */
 void dns_tlsa_unref(struct dns_tlsa *tlsa);           /* NULL is accepted */
+/* Whether any of its records is usable for mail (RFC 7672 3.1): of usage 2 or 3, with a selector, a
+ * matching type and a length that are known. */
+bool dns_tlsa_usable(const struct dns_tlsa *tlsa);
 
 /* One question for records as they are. Nothing is cached; it counts against in_flight_max as
  * lookups do. Lives until its answer, which never comes from inside dns_ask(), or dns_close(). */

@@ -363,6 +363,7 @@ static bool is_denied(struct reader r, size_t answers, size_t authorities, const
 static void take_alias(struct dns_packet *packet, const struct name *name)
 {
     if (memchr(name->text, '?', name->len) != NULL) {
+        dns_packet_done(packet);
         fail(&packet->answer, "CNAME to a name that cannot be asked for");
         return;
     }

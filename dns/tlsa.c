@@ -56,6 +56,25 @@ struct dns_tlsa *tlsa_failed(const char *name, const char *why)
     return tlsa_alloc(0, 0, name, error, &rdata);
 }
 
+/* Usage, selector, matching type; then the certificate, the key or a hash of it. */
+static bool is_usable(struct str record)
+{
+    const uint8_t *p = (const uint8_t *)record.ptr;
+    size_t data = record.len - 3;
+
+    if (record.len <= 3 || (p[0] != 2 && p[0] != 3) || p[1] > 1)
+        return false;
+    return p[2] == 0 || (p[2] == 1 && data == 32) || (p[2] == 2 && data == 64);
+}
+
+bool dns_tlsa_usable(const struct dns_tlsa *tlsa)
+{
+    for (uint16_t i = 0; i < tlsa->records_len; i++)
+        if (is_usable(tlsa->records[i]))
+            return true;
+    return false;
+}
+
 struct dns_tlsa *dns_tlsa_ref(struct dns_tlsa *tlsa)
 {
     ASSERT(tlsa == NULL || (tlsa->refs > 0 && tlsa->refs < UINT32_MAX));

@@ -61,6 +61,8 @@ static bool set_options(struct transfer *t, const char *url)
     err |= curl_easy_setopt(c, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     err |= curl_easy_setopt(c, CURLOPT_USERAGENT, "hayauma/" HAYAUMA_VERSION);
     err |= curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    /* As in tls/client.c: without DHE, whose field the server chooses, and all share a thread. */
+    err |= curl_easy_setopt(c, CURLOPT_SSL_CIPHER_LIST, "DEFAULT:!kDHE");
     err |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
     err |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 2L);
     if (t->fetch->ca_file != NULL) {

@@ -142,12 +142,15 @@ static enum config_tls policy_of(const struct delivery *d)
 {
     enum config_tls policy = config_tls_of(d->site->dest);
     const struct sts_policy *sts = d->site->sts;
+    const struct dns_tlsa *tlsa = d->dial.exchanger.tlsa;
+    bool enforced = sts != NULL && sts->mode == STS_ENFORCE;
 
     if (d->dial.exchanger.addr.sa.sa_family == AF_UNIX) /* whoever could listen is root */
         return CONFIG_TLS_NONE;
-    if (d->site->dane && d->dial.exchanger.tlsa != NULL)
+    /* Records of which none is usable ask for no certificate; the policy may. */
+    if (d->site->dane && tlsa != NULL && (!enforced || dns_tlsa_usable(tlsa)))
         return CONFIG_TLS_DANE;
-    if (sts != NULL && sts->mode == STS_ENFORCE)
+    if (enforced)
         return CONFIG_TLS_STS;
     if (config_tls_has_dane(policy) || config_tls_has_sts(policy))
         return CONFIG_TLS_MAY;

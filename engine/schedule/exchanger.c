@@ -31,6 +31,12 @@ bool exchanger_same(const struct exchanger *a, const struct exchanger *b)
     return a->len == b->len && memcmp(&a->addr, &b->addr, a->len) == 0;
 }
 
+/* Whether TLSA records stand above a policy: not where none of them says anything. */
+static bool holds_dane(const struct dns_tlsa *tlsa)
+{
+    return tlsa != NULL && (tlsa->error != NULL || dns_tlsa_usable(tlsa));
+}
+
 /* RFC 8461 5: which hosts an enforced policy leaves, a bit for each. */
 static uint32_t hosts_allowed(const struct dns_route *route, const struct sts_policy *sts,
                               bool dane)
@@ -39,7 +45,7 @@ static uint32_t hosts_allowed(const struct dns_route *route, const struct sts_po
 
     _Static_assert(DNS_HOSTS_MAX <= 32, "a bit for each");
     for (uint16_t i = 0; i < route->hosts_len; i++)
-        if (sts == NULL || sts->mode != STS_ENFORCE || (dane && route->hosts[i].tlsa != NULL) ||
+        if (sts == NULL || sts->mode != STS_ENFORCE || (dane && holds_dane(route->hosts[i].tlsa)) ||
             sts_policy_matches(sts, route->hosts[i].name))
             allowed |= UINT32_C(1) << i;
     return allowed;

@@ -128,7 +128,7 @@ static void lookup_end(struct lookup *l)
     struct sts_found found;
 
     map_remove(&w->sts->by_domain, &l->node); /* who asks again in its handler needs another one */
-    if (!w->draining) {
+    if (!w->draining && !list_empty(&l->waiters)) { /* else nobody uses it */
         found = sts_table_find(&w->shared->sts, domain_of(l), now_ms(w), worker_wall_ms(w));
         answer(l, &found);
         sts_policy_unref(found.policy);
@@ -139,23 +139,34 @@ static void lookup_end(struct lookup *l)
 static void lookup_failed(struct lookup *l, const char *why)
 {
     struct worker *w = l->worker;
-    struct sts_found known;
+    struct sts_policy *known;
 
     counter_add(&w->counters.sts_fetch_failures, 1);
     sts_table_looked(&w->shared->sts, domain_of(l), now_ms(w) + STS_RETRY_MS, why);
-    known = sts_table_find(&w->shared->sts, domain_of(l), now_ms(w), worker_wall_ms(w));
-    if (known.policy != NULL && known.policy->mode != STS_NONE)
+    known = sts_table_peek(&w->shared->sts, domain_of(l), worker_wall_ms(w));
+    if (known != NULL && known->mode != STS_NONE)
         log_warn("sts.fetch_failed",
                  "domain=%s error=\"%s\" action=\"the policy known stays in force\"", l->domain,
                  why);
     else
         log_info("sts.fetch_failed", "domain=%s error=\"%s\" action=\"mail goes without a policy\"",
                  l->domain, why);
-    sts_policy_unref(known.policy);
+    sts_policy_unref(known);
     lookup_end(l);
 }
 
 /* --- the policy --- */
+
+/* How long the TXT record may be believed, and not beyond the policy's life: after that the domain
+ * would be taken for one without a policy. */
+static uint64_t believed_ms(const struct lookup *l, const struct sts_policy *policy)
+{
+    int64_t left_ms = sts_policy_expires_ms(policy) - worker_wall_ms(l->worker);
+
+    if (left_ms >= (int64_t)l->txt_ms)
+        return l->txt_ms;
+    return left_ms < STS_DNS_MS ? STS_DNS_MS : (uint64_t)left_ms;
+}
 
 /* In its worker again. */
 static void on_fetched(struct worker *w, struct worker_note *note)
@@ -168,7 +179,7 @@ static void on_fetched(struct worker *w, struct worker_note *note)
         lookup_failed(l, l->fetch.why);
         return;
     }
-    sts_table_put(&w->shared->sts, domain_of(l), policy, now_ms(w) + l->txt_ms);
+    sts_table_put(&w->shared->sts, domain_of(l), policy, now_ms(w) + believed_ms(l, policy));
     record_submit(w, domain_of(l), policy);
     log_info("sts.policy", "domain=%s mode=%s id=%s max_age=%u", l->domain,
              sts_mode_name(policy->mode), policy->id, policy->max_age_s);
@@ -266,8 +277,8 @@ static void on_txt(struct dns_question *question, const struct dns_answer *answe
 {
     struct lookup *l = CONTAINER_OF(question, struct lookup, txt);
     struct worker *w = l->worker;
-    struct sts_found known;
-    bool enough;
+    struct sts_policy *known;
+    uint64_t enough_ms = 0;
     int err;
 
     if (answer->status == DNS_ANSWER_FAILED) {
@@ -279,15 +290,17 @@ static void on_txt(struct dns_question *question, const struct dns_answer *answe
     err = answer->status == DNS_ANSWER_RECORDS ? record_choose(answer, l->id) : -ENOENT;
     if (err < 0) {
         no_record(l, l->txt_ms,
-                  err == -ENOENT ? NULL : "its TXT records say nothing that is clear");
+                  err == -ENOENT ? "it has no TXT record"
+                                 : "its TXT records say nothing that is clear");
         return;
     }
-    known = sts_table_find(&w->shared->sts, domain_of(l), now_ms(w), worker_wall_ms(w));
-    enough = known.policy != NULL && strcmp(known.policy->id, l->id) == 0 &&
-             !sts_policy_is_old(known.policy, worker_wall_ms(w));
-    sts_policy_unref(known.policy);
-    if (enough)
-        no_record(l, l->txt_ms, NULL);
+    known = sts_table_peek(&w->shared->sts, domain_of(l), worker_wall_ms(w));
+    if (known != NULL && strcmp(known->id, l->id) == 0 &&
+        !sts_policy_is_old(known, worker_wall_ms(w)))
+        enough_ms = believed_ms(l, known);
+    sts_policy_unref(known);
+    if (enough_ms > 0)
+        no_record(l, enough_ms, NULL);
     else
         dns_lookup(w->dns, &l->host, str_of(l->host_name), true);
 }

@@ -4,9 +4,8 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "base/rng.h"
 #include "dns/name.h"
-
-#define EVICT_LOOKS 16 /* at entries, for one without a policy */
 
 struct entry {
     struct map_node node;
@@ -37,14 +36,14 @@ bool sts_policy_is_old(const struct sts_policy *policy, int64_t wall_ms)
 
 /* --- under the lock --- */
 
-static uint64_t hash_of(struct str domain)
+static uint64_t hash_of(const struct sts_table *t, struct str domain)
 {
-    return hash_bytes(domain.ptr, domain.len, STATE_STS);
+    return hash_bytes(domain.ptr, domain.len, t->hash_seed);
 }
 
 static struct entry *entry_find(const struct sts_table *t, struct str domain)
 {
-    for (struct map_node *n = map_find(&t->by_domain, hash_of(domain)); n != NULL;
+    for (struct map_node *n = map_find(&t->by_domain, hash_of(t, domain)); n != NULL;
          n = map_find_next(n)) {
         struct entry *e = CONTAINER_OF(n, struct entry, node);
 
@@ -54,35 +53,48 @@ static struct entry *entry_find(const struct sts_table *t, struct str domain)
     return NULL;
 }
 
-static void entry_drop(struct sts_table *t, struct entry *e)
+static uint64_t policy_bytes(const struct sts_policy *policy)
 {
-    map_remove(&t->by_domain, &e->node);
+    return policy == NULL ? 0 : sizeof(*policy) + policy->mx_bytes;
+}
+
+static void entry_touch(struct sts_table *t, struct entry *e)
+{
+    list_remove(&e->use);
+    list_push_back(&t->by_use[e->policy != NULL], &e->use);
+}
+
+static void policy_set(struct sts_table *t, struct entry *e, struct sts_policy *policy)
+{
+    t->policy_bytes += policy_bytes(policy) - policy_bytes(e->policy);
+    sts_policy_unref(e->policy);
+    e->policy = sts_policy_ref(policy);
+    e->used = false;
+    entry_touch(t, e);
+}
+
+/* Of one that is in the map no more. */
+static void entry_free(struct entry *e)
+{
     list_remove(&e->use);
     sts_policy_unref(e->policy);
     free(e->why);
     free(e);
 }
 
-static void evict(struct sts_table *t)
+static void evict(struct sts_table *t, bool with_policy)
 {
-    struct list_node *n = list_first(&t->by_use);
-    struct entry *oldest = LIST_ENTRY(n, struct entry, use);
+    struct list_node *n = list_first(&t->by_use[with_policy]);
+    struct entry *e = LIST_ENTRY(n, struct entry, use);
 
-    for (int i = 0; i < EVICT_LOOKS && n != NULL; i++, n = list_next(&t->by_use, n)) {
-        struct entry *e = LIST_ENTRY(n, struct entry, use);
-
-        if (e->policy == NULL) {
-            oldest = e;
-            break;
-        }
+    map_remove(&t->by_domain, &e->node);
+    if (with_policy) {
+        policy_set(t, e, NULL);
+        list_remove(&e->use);
+        list_push_back(&t->gone, &e->use);
+    } else {
+        entry_free(e);
     }
-    entry_drop(t, oldest);
-}
-
-static void entry_touch(struct sts_table *t, struct entry *e)
-{
-    list_remove(&e->use);
-    list_push_back(&t->by_use, &e->use);
 }
 
 /* The entry of domain, made when missing. NULL: no memory. */
@@ -96,11 +108,11 @@ static struct entry *entry_get(struct sts_table *t, struct str domain)
     if (e == NULL)
         return NULL;
     if (t->by_domain.count >= STS_DOMAINS_MAX)
-        evict(t);
+        evict(t, list_empty(&t->by_use[0]));
     e->domain_len = (uint8_t)domain.len;
     memcpy(e->domain, domain.ptr, domain.len);
-    map_insert(&t->by_domain, &e->node, hash_of(domain));
-    list_push_back(&t->by_use, &e->use);
+    map_insert(&t->by_domain, &e->node, hash_of(t, domain));
+    list_push_back(&t->by_use[0], &e->use);
     return e;
 }
 
@@ -126,6 +138,19 @@ struct sts_found sts_table_find(struct sts_table *t, struct str domain, uint64_t
     return found;
 }
 
+struct sts_policy *sts_table_peek(struct sts_table *t, struct str domain, int64_t wall_ms)
+{
+    struct sts_policy *policy = NULL;
+    const struct entry *e;
+
+    pthread_mutex_lock(&t->lock);
+    e = entry_find(t, domain);
+    if (e != NULL && e->policy != NULL && sts_policy_expires_ms(e->policy) > wall_ms)
+        policy = sts_policy_ref(e->policy);
+    pthread_mutex_unlock(&t->lock);
+    return policy;
+}
+
 static void looked(struct sts_table *t, struct str domain, struct sts_policy *policy,
                    uint64_t look_ms, const char *why)
 {
@@ -137,11 +162,12 @@ static void looked(struct sts_table *t, struct str domain, struct sts_policy *po
         e->look_ms = look_ms;
         e->generation = t->generation;
         free(e->why);
-        e->why = why == NULL ? NULL : strdup(why);
+        e->why = why == NULL || e->policy == NULL ? NULL : strdup(why);
+        e->used |= why != NULL; /* a renewal that failed is tried again */
         if (policy != NULL) {
-            sts_policy_unref(e->policy);
-            e->policy = sts_policy_ref(policy);
-            e->used = false;
+            policy_set(t, e, policy);
+            while (t->policy_bytes > STS_POLICY_BYTES_MAX)
+                evict(t, true);
         }
     }
     pthread_mutex_unlock(&t->lock);
@@ -176,10 +202,28 @@ static bool entry_is_due(const struct entry *e, uint64_t now_ms, int64_t wall_ms
             (e->why == NULL || e->look_ms <= now_ms));
 }
 
+/* The domain of an evicted policy whose record is to go: not where there is a newer one. */
+static bool next_gone(struct sts_table *t, char domain[DNS_NAME_MAX + 1])
+{
+    struct list_node *n;
+    bool found = false;
+
+    while (!found && (n = list_first(&t->gone)) != NULL) {
+        struct entry *e = LIST_ENTRY(n, struct entry, use);
+        const struct entry *anew = entry_find(t, (struct str){e->domain, e->domain_len});
+
+        found = anew == NULL || anew->policy == NULL;
+        memcpy(domain, e->domain, e->domain_len);
+        domain[e->domain_len] = '\0';
+        entry_free(e);
+    }
+    return found;
+}
+
 static struct entry *due_in_bucket(const struct sts_table *t, size_t bucket, uint64_t now_ms,
                                    int64_t wall_ms)
 {
-    for (struct map_node *n = t->by_domain.buckets[bucket]; n != NULL; n = n->next) {
+    for (struct map_node *n = map_bucket(&t->by_domain, bucket); n != NULL; n = n->next) {
         struct entry *e = CONTAINER_OF(n, struct entry, node);
 
         if (entry_is_due(e, now_ms, wall_ms))
@@ -194,6 +238,11 @@ bool sts_table_next_due(struct sts_table *t, size_t *at, uint64_t now_ms, int64_
     struct entry *due = NULL;
 
     pthread_mutex_lock(&t->lock);
+    if (next_gone(t, domain)) {
+        pthread_mutex_unlock(&t->lock);
+        *expired = true;
+        return true;
+    }
     for (size_t step = 0; step < STS_STEP_BUCKETS && step <= t->by_domain.mask && due == NULL;
          step++) {
         *at &= t->by_domain.mask;
@@ -205,10 +254,8 @@ bool sts_table_next_due(struct sts_table *t, size_t *at, uint64_t now_ms, int64_
         memcpy(domain, due->domain, due->domain_len);
         domain[due->domain_len] = '\0';
         due->used = false;
-        if (*expired) {
-            sts_policy_unref(due->policy);
-            due->policy = NULL;
-        }
+        if (*expired)
+            policy_set(t, due, NULL);
     }
     pthread_mutex_unlock(&t->lock);
     return due != NULL;
@@ -250,7 +297,10 @@ int sts_table_open(struct sts_table *t, struct queue *q)
     if (err < 0)
         return err;
     pthread_mutex_init(&t->lock, NULL);
-    list_init(&t->by_use);
+    list_init(&t->by_use[0]);
+    list_init(&t->by_use[1]);
+    list_init(&t->gone);
+    t->hash_seed = rng_entropy();
     err = sts_fetcher_open(&t->fetcher);
     if (err == 0)
         err = queue_state_visit(q, 0, STATE_STS, load_one, &l);
@@ -264,8 +314,10 @@ void sts_table_done(struct sts_table *t)
     if (t->by_domain.buckets == NULL)
         return;
     sts_fetcher_close(t->fetcher);
-    while ((n = list_first(&t->by_use)) != NULL)
-        entry_drop(t, LIST_ENTRY(n, struct entry, use));
+    for (int i = 0; i < 2; i++)
+        list_splice_back(&t->gone, &t->by_use[i]);
+    while ((n = list_first(&t->gone)) != NULL)
+        entry_free(LIST_ENTRY(n, struct entry, use));
     map_done(&t->by_domain);
     pthread_mutex_destroy(&t->lock);
 }

@@ -13,16 +13,21 @@
 #include "queue/queue.h"
 #include "sts/fetch.h"
 
-#define STS_DOMAINS_MAX 100000 /* beyond, the longest unused goes: first those without a policy */
-#define STS_REFRESH_MS  INT64_C(86400000) /* a policy older than that is fetched anew */
-#define STS_KEY_MAX     (1 + DNS_NAME_MAX)
+#define STS_DOMAINS_MAX      100000 /* beyond, the longest unused goes: first those without a policy */
+#define STS_POLICY_BYTES_MAX (256u << 20) /* the same, of policies with the most and longest mx */
+#define STS_REFRESH_MS       INT64_C(86400000) /* a policy older than that is fetched anew */
+#define STS_KEY_MAX          (1 + DNS_NAME_MAX)
 
 struct sts_table {
     struct sts_fetcher *fetcher;
     pthread_mutex_t lock; /* of all below */
+    uint64_t hash_seed;   /* constant; domains are chosen by strangers */
     struct map by_domain;
-    struct list by_use;  /* the longest unused first */
-    uint32_t generation; /* what was looked up under an earlier one is looked up anew */
+    /* The longest unused first: those without a policy, those with one. */
+    struct list by_use[2];
+    struct list gone;      /* evicted with a policy: its record is still to go */
+    uint64_t policy_bytes; /* of all policies */
+    uint32_t generation;   /* what was looked up under an earlier one is looked up anew */
 };
 
 struct sts_found {
@@ -39,6 +44,8 @@ void sts_table_done(struct sts_table *t);
 /* now_ms: monotonic; wall_ms: by which policies expire. */
 struct sts_found sts_table_find(struct sts_table *t, struct str domain, uint64_t now_ms,
                                 int64_t wall_ms);
+/* Its policy, while that is valid: a reference, or NULL. Who only looks does not use it. */
+struct sts_policy *sts_table_peek(struct sts_table *t, struct str domain, int64_t wall_ms);
 /* A lookup has ended: the next is due at look_ms (monotonic). why: what failed, or NULL. The policy
  * stays as it is. */
 void sts_table_looked(struct sts_table *t, struct str domain, uint64_t look_ms, const char *why);
@@ -51,8 +58,8 @@ void sts_table_look_again(struct sts_table *t);
 bool sts_policy_is_old(const struct sts_policy *policy, int64_t wall_ms);
 
 /* A step of a walk over all domains, for ever: the next one, from bucket *at on, whose policy has
- * expired (it goes, and so should its record), or is old and was used since it was fetched. False:
- * there is none in STS_STEP_BUCKETS of them. */
+ * expired or was evicted (it goes, and so should its record), or is old and was used since it was
+ * fetched. False: there is none in STS_STEP_BUCKETS of them. */
 #define STS_STEP_BUCKETS 1024
 bool sts_table_next_due(struct sts_table *t, size_t *at, uint64_t now_ms, int64_t wall_ms,
                         char domain[DNS_NAME_MAX + 1], bool *expired);
