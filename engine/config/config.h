@@ -277,6 +277,7 @@ struct config_rule {
     uint32_t suspend_s;   /* 0: not */
     bool slow_down;       /* one session less */
     uint32_t retry_s;     /* 0: as the retry table says */
+    bool retry_at_most;   /* shipped rules only: the table may say sooner */
     char *classification; /* in records; NULL: as classify.h reads the reply */
     bool no_suppression;  /* it says nothing of the address, whatever its words */
     bool alarm;

@@ -221,7 +221,7 @@ const struct config_rule config_rules_shipped[] = {
          BLOCKED(HOURS(2)), .from = SFM "; zone-mta, 2026-07-20; " SISIMAI),
     RULE(.name = "greylisting", .code_word = "4xx",
          TEXTS("greylist", "grey-list"),
-         .retry_s = MINUTES(6), .from = SFM "; postgrey; rumble, 2019"),
+         .retry_s = MINUTES(6), .retry_at_most = true, .from = SFM "; postgrey; rumble, 2019"),
 
     /* Behind RCPT nobody has that address; behind the content the subscriber's filter took it. */
     RULE(.name = "docomo-unknown", PROVIDERS("docomo"), .stage_word = "rcpt", .code_word = "550",

@@ -196,18 +196,20 @@ bool judge_has_room(const struct worker *w, const struct recipient *r, enum noti
 }
 
 /* When the next attempt comes: as the rule says that read the answer, but for who hears it again
- * and again, else by the retry table. */
+ * and again, else by the retry table; the sooner of the two where the rule says so. */
 static int64_t next_ms(const struct judge_batch *b, const struct judge_entry *e, int64_t now_ms,
                        int64_t expires_ms)
 {
     const struct config_rule *rule = e->outcome.rule;
-    int64_t at_ms;
+    bool by_rule = rule != NULL && rule->retry_s != 0 && e->recipient->attempts <= RULE_RETRIES;
+    int64_t table_ms = expires_ms, rule_ms = expires_ms;
 
-    if (rule == NULL || rule->retry_s == 0 || e->recipient->attempts > RULE_RETRIES)
-        return retry_next_ms(b->context->dest, e->recipient->attempts, now_ms, expires_ms,
-                             &b->worker->rng);
-    at_ms = now_ms + (int64_t)rule->retry_s * 1000;
-    return at_ms < expires_ms ? at_ms : expires_ms;
+    if (!by_rule || rule->retry_at_most)
+        table_ms = retry_next_ms(b->context->dest, e->recipient->attempts, now_ms, expires_ms,
+                                 &b->worker->rng);
+    if (by_rule && now_ms + (int64_t)rule->retry_s * 1000 < expires_ms)
+        rule_ms = now_ms + (int64_t)rule->retry_s * 1000;
+    return table_ms < rule_ms ? table_ms : rule_ms;
 }
 
 static void entry_defer(struct judge_batch *b, struct judge_entry *e)
@@ -448,6 +450,9 @@ static void judge_lane(struct lane *lane, const struct outcome *outcome)
         .dest = config_destination_for(w->config, lane_domain(lane), STR(""))};
     struct recipient *r;
 
+    /* What is left for the next turn must not go where the domain's mail went before. */
+    if (outcome->class == OUTCOME_FAILED && lane->site != NULL)
+        site_detach(lane->site, lane);
     for (int i = 0; i < UNROUTABLE_MAX && (r = lane_pop(lane)) != NULL; i++) {
         judge_one(w, &context, r, outcome);
         if (outcome->class != OUTCOME_FAILED)
@@ -480,6 +485,9 @@ void judge_forbidden(struct lane *lane, const char *why)
     struct outcome outcome = {
         .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
+    /* Its old site may be under no policy: it must not serve while the route is looked up again. */
+    if (lane->site != NULL)
+        site_detach(lane->site, lane);
     classify_tls_reply(str_of(why), &outcome.reply);
     judge_lane(lane, &outcome);
 }

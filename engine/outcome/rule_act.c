@@ -75,7 +75,7 @@ static bool lasts_until(const struct worker *w, const struct suspension *one, in
            (known.until_ms == 0 || known.until_ms >= until_ms);
 }
 
-/* False: what it would suspend is, for as long. */
+/* False: what it would suspend is, for as long, or there are too many suspensions. */
 static bool suspend_for(struct heard *h, uint32_t pause_s, const char *who)
 {
     struct worker *w = h->channel->site->worker;
@@ -83,7 +83,9 @@ static bool suspend_for(struct heard *h, uint32_t pause_s, const char *who)
     struct suspend_order order = {.what = {.since_ms = now_ms, .until_ms = until_ms + STORED_MS}};
 
     name_suspension(h, &order.what);
-    if (lasts_until(w, &order.what, until_ms))
+    if (lasts_until(w, &order.what, until_ms) ||
+        (suspensions_count(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX &&
+         !suspensions_hold(&w->shared->suspensions, order.what.scope, str_of(order.what.name))))
         return false;
     snprintf(order.what.who, sizeof(order.what.who), "%s", who);
     snprintf(order.what.reason, sizeof(order.what.reason), "%u %.*s", h->reply->code,

@@ -126,12 +126,13 @@ static int change_check(const struct suspend_change *c)
     const struct suspension *what = &c->order.what;
     struct suspension known;
     bool is_known = suspensions_find(all, what->scope, str_of(what->name), &known);
+    uint32_t max = c->order.on_done == NULL ? SUSPENSIONS_RULES_MAX : SUSPENSIONS_MAX;
 
     if (c->owner->draining)
         return -ESHUTDOWN;
     if (c->order.resume)
         return is_known ? 0 : -ENOENT;
-    return is_known || suspensions_count(all) < SUSPENSIONS_MAX ? 0 : -ENOSPC;
+    return is_known || suspensions_count(all) < max ? 0 : -ENOSPC;
 }
 
 static void change_submit(struct suspend_change *c)

@@ -180,6 +180,7 @@ void lane_suspensions_look(struct lane *lane);
 struct suspension_walk {
     void (*on_done)(struct suspension_walk *walk);
     size_t bucket;
+    uint32_t change; /* of the worker's count: of changes up to this one lanes hear */
     struct list_node node;
 };
 void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk);

@@ -57,7 +57,7 @@ bool lane_suspended(struct lane *lane)
 
 void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk)
 {
-    w->suspensions_changed++;
+    walk->change = ++w->suspensions_changed;
     walk->bucket = 0;
     list_push_back(&w->suspension_walks, &walk->node);
 }
@@ -83,16 +83,27 @@ static void walk_end(struct suspension_walk *walk)
     walk->on_done(walk);
 }
 
+/* One walk serves all changes that there were when it began: rules may make thousands. */
 void lane_suspensions_walk(struct worker *w)
 {
     struct list_node *first = list_first(&w->suspension_walks);
     struct suspension_walk *walk;
+    uint32_t told;
 
     if (first == NULL)
         return;
     walk = LIST_ENTRY(first, struct suspension_walk, node);
-    if (lane_walk(w, &walk->bucket, WALK_WORK, lane_hears, NULL))
+    if (walk->bucket == 0)
+        walk->change = w->suspensions_changed;
+    if (!lane_walk(w, &walk->bucket, WALK_WORK, lane_hears, NULL))
+        return;
+    told = walk->change;
+    while ((first = list_first(&w->suspension_walks)) != NULL) {
+        walk = LIST_ENTRY(first, struct suspension_walk, node);
+        if ((int32_t)(walk->change - told) > 0)
+            break;
         walk_end(walk);
+    }
 }
 
 void lane_suspensions_abandon(struct worker *w)

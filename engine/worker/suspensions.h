@@ -30,7 +30,8 @@ enum suspension_scope {
 };
 
 #define SUSPENSIONS_MAX       10000
-#define SUSPENSION_NAME_MAX   320 /* a source, campaign or tenant at a site */
+#define SUSPENSIONS_RULES_MAX 9000 /* beyond, rules add none: the rest is for operators */
+#define SUSPENSION_NAME_MAX   320  /* a source, campaign or tenant at a site */
 #define SUSPENSION_REASON_MAX 200
 #define SUSPENSION_WHO_MAX    64
 #define SUSPENSION_KEY_MAX    (2 + SUSPENSION_NAME_MAX)
