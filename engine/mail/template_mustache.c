@@ -106,7 +106,7 @@ static void close_tag(struct mustache *m, struct str close, bool silent)
                       STR_FMT(close));
         return;
     }
-    if (silent && !m->trims)
+    if (silent)
         cut_line(m);
 }
 

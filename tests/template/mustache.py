@@ -132,7 +132,7 @@ class Generator:
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("program")
-    parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--seed", type=int, default=1)  # CI tries the same each time
     parser.add_argument("--cases", type=int, default=1500)
     options = parser.parse_args()
     generator = Generator(options.seed)
