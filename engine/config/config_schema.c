@@ -295,7 +295,8 @@ static const struct config_field listener_fields[] = {
     {"tls_handshakes_max", CONFIG_COUNT, AT_LISTENER(tls_handshakes_max), .def = "2000",
      RANGE(1, 1000000),
      .doc = "Handshakes of this listener at a time, each of which may hold some 30 KiB; beyond it "
-            "STARTTLS gets 454 4.7.0, and with 'implicit' the connection is closed."},
+            "STARTTLS gets 454 4.7.0, and with 'implicit' the connection is closed. Clients "
+            "outside of relay_networks get them as long as less than half are taken."},
     {"pool", CONFIG_TEXT, AT_LISTENER(pool), .def_text = "`default_pool`",
      .doc = "The pool that sends mail of this listener, where none of the message's own rules says "
             "otherwise (see pools)."},

@@ -412,6 +412,15 @@ void delivery_quit(struct delivery *d)
 
 /* --- connecting and closing --- */
 
+static void count_connecting(struct channel *c, int more)
+{
+    struct worker_counters *counters = &c->site->worker->counters;
+    uint32_t all = atomic_load_explicit(&counters->connecting, memory_order_relaxed);
+
+    c->connecting += (uint32_t)more;
+    gauge_set(&counters->connecting, all + (uint32_t)more);
+}
+
 static void source_describe(struct delivery *d)
 {
     struct sockaddr_storage local;
@@ -537,7 +546,7 @@ bool delivery_open(struct channel *c)
         }
         goto fail;
     }
-    c->connecting++;
+    count_connecting(c, 1);
     sessions_begun(c, d);
     w->deliveries++;
     atomic_fetch_add_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
@@ -560,7 +569,7 @@ static void delivery_close(struct delivery *d)
     if (list_node_linked(&d->dirty_node))
         list_remove(&d->dirty_node);
     if (is_setup(d))
-        d->channel->connecting--;
+        count_connecting(d->channel, -1);
     secure_keep(d);
     set_state(d, DELIVERY_CLOSING);
     login_forget(d);
@@ -730,7 +739,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
 static void on_ready(struct delivery *d)
 {
     ASSERT(d->channel->connecting > 0 && d->letters_len == 0 && d->held_len == 0);
-    d->channel->connecting--;
+    count_connecting(d->channel, -1);
     set_state(d, DELIVERY_OPEN);
     arm_timer(d);
     source_describe(d);
@@ -958,7 +967,7 @@ static bool delivery_reopen(struct delivery *d)
     set_state(d, DELIVERY_CONNECTING);
     err = connect_next(d);
     if (err == 0) {
-        d->channel->connecting++;
+        count_connecting(d->channel, 1);
         return true;
     }
     if (dial_is_shortage(err))

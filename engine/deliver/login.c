@@ -6,9 +6,12 @@
 #include "tls/scram.h"
 #include "worker/shared.h"
 
+#define CREW_FULL_MS 5 /* until it is asked again */
+
 /* One exchange of SCRAM. Outlives its session while the crew has it. */
 struct delivery_login {
     struct crew_job job;
+    struct timer timer; /* armed: the crew was full */
     struct worker *worker;
     struct delivery *delivery; /* NULL: the session has ended */
     struct config *config;     /* a reference, for password */
@@ -36,6 +39,7 @@ void login_forget(struct delivery *d)
     if (l == NULL)
         return;
     l->delivery = NULL;
+    wheel_cancel(io_wheel(l->worker->io), &l->timer);
     if (!l->with_crew)
         login_free(l);
 }
@@ -71,6 +75,21 @@ static void on_done(struct crew_job *job)
     delivery_logged_on(d);
 }
 
+/* That this host has no time now is no failure of the login: `ehlo` bounds the wait. */
+static void submit(struct delivery_login *l)
+{
+    struct io *io = l->worker->io;
+
+    l->with_crew = crew_submit(l->worker->shared->crew, &l->job);
+    if (!l->with_crew)
+        wheel_arm(io_wheel(io), &l->timer, io_now_ms(io) + CREW_FULL_MS);
+}
+
+static void on_timer(struct timer *timer)
+{
+    submit(CONTAINER_OF(timer, struct delivery_login, timer));
+}
+
 static void scram_begin(struct delivery *d)
 {
     struct delivery_login *l = calloc(1, sizeof(*l));
@@ -84,6 +103,7 @@ static void scram_begin(struct delivery *d)
     l->config = config_ref(d->site->config);
     l->password = d->channel->options.auth_password;
     l->job = (struct crew_job){.run = on_run, .done = on_done, .desk = &d->worker->desk};
+    l->timer.on_timer = on_timer;
     scram_nonce(nonce);
     scram_client_begin(&l->scram, d->channel->options.auth_user, nonce, &l->answer);
     answer(d, buf_str(&l->answer), NULL);
@@ -95,9 +115,7 @@ static void scram_answer(struct delivery *d, struct str challenge)
     struct delivery_login *l = d->login;
 
     buf_put_str(&l->challenge, challenge);
-    l->with_crew = crew_submit(d->worker->shared->crew, &l->job);
-    if (!l->with_crew)
-        answer(d, STR(""), "no time to compute the answer of SCRAM-SHA-256");
+    submit(l);
 }
 
 static void cram_answer(struct delivery *d, struct str challenge)

@@ -209,10 +209,9 @@ static void slot_withdraw(struct channel *c)
     governor_session_withdraw(c->governor, index, c->sessions_len);
     if (site->total != NULL)
         governor_session_withdraw(site->total, index, site->sessions_len);
-    if (c->rollup == NULL || c->rollup->line_len > 0)
-        return;
-    governor_session_withdraw(c->rollup->entry, index, c->rollup->sessions);
-    if (site->rollup != NULL)
+    if (c->rollup != NULL && c->rollup->line_len == 0)
+        governor_session_withdraw(c->rollup->entry, index, c->rollup->sessions);
+    if (site->rollup != NULL && site->rollup->line_len == 0)
         governor_session_withdraw(site->rollup->entry, index, site->rollup->sessions);
 }
 

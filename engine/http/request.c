@@ -25,6 +25,7 @@ static const struct {
               {403, "Forbidden"},
               {404, "Not Found"},
               {405, "Method Not Allowed"},
+              {409, "Conflict"},
               {413, "Content Too Large"},
               {415, "Unsupported Media Type"},
               {422, "Unprocessable Content"},

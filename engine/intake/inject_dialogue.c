@@ -13,10 +13,22 @@ static void put(const struct inject *s, bool from_us, struct str text)
     dialogues_put(&s->worker->shared->dialogues, &who, worker_wall_ms(s->worker), from_us, text);
 }
 
+/* Of challenges only that there was one: who has those of SCRAM can try passwords on them. */
 void inject_watched_said(const struct inject *s)
 {
-    if (dialogues_watched(&s->worker->shared->dialogues))
-        put(s, true, buf_str(&s->sending));
+    struct str rest = buf_str(&s->sending);
+    struct buf text = {0};
+
+    if (!dialogues_watched(&s->worker->shared->dialogues))
+        return;
+    while (rest.len > 0) {
+        struct str line = str_take(&rest, '\n');
+
+        buf_put_str(&text, str_starts_nocase(line, STR("334 ")) ? STR("334 [login]\r") : line);
+        buf_putc(&text, '\n');
+    }
+    put(s, true, buf_str(&text));
+    buf_done(&text);
 }
 
 void inject_watched_heard(const struct inject *s, enum smtp_server_want want)

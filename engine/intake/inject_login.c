@@ -286,18 +286,20 @@ static void password_login(struct inject *s)
 
 /* --- SCRAM --- */
 
-/* The keys of the user, or keys that nobody tells from a user's: those of the file's first user,
- * which who asks does not know, say what they are for a name. So they are the same after a restart,
- * and on all nodes that have the file. */
+/* The keys of the user, also for who would act as another, since other keys would say that there is
+ * such a user; or keys that nobody tells from a user's: those of the file's first user, which who
+ * asks does not know, say what they are for a name. So they are the same after a restart, and on
+ * all nodes that have the file. */
 static bool scram_keys(const struct login *login, struct password_scram *out)
 {
     const struct config *c = login->config;
+    const struct config_user *named = config_user_find(c, login->name);
     struct password_scram first;
 
     if (c->auth.users_len == 0 || !password_scram_parse(str_of(c->auth.users[0].hash), &first))
         return false; /* a reload took them away */
-    if (login->user != NULL)
-        return password_scram_parse(str_of(login->user->hash), out);
+    if (named != NULL)
+        return password_scram_parse(str_of(named->hash), out);
     scram_keys_nobody(out, &first, login->name);
     return true;
 }

@@ -25,9 +25,14 @@ static _Atomic uint32_t *handshakes_of(const struct inject *s)
  * listener has as many as it may. */
 static bool handshake_take(struct inject *s)
 {
+    uint32_t max = s->settings->tls_handshakes_max;
+
     if (s->shaking)
         return true;
-    if (atomic_fetch_add(handshakes_of(s), 1) >= s->settings->tls_handshakes_max) {
+    /* As with sessions: strangers get half, where others are known by their addresses. */
+    if (!inject_may_relay(s) && !s->options.auth_required)
+        max = (max + 1) / 2;
+    if (atomic_fetch_add(handshakes_of(s), 1) >= max) {
         atomic_fetch_sub(handshakes_of(s), 1);
         return false;
     }

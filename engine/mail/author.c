@@ -2,6 +2,8 @@
 
 #include "mail/header.h"
 
+#define AUTHORS_MAX 1000 /* of a message: each costs, and its From field may be all of it */
+
 /* Where the reading of an address list is: outside of quotes and comments. */
 struct reader {
     struct str value;
@@ -158,7 +160,8 @@ bool author_domain_of(struct str value, struct dns_name *out)
     return reader_run(&r) && reader_domain(&r, out);
 }
 
-static enum authors field_check(struct str value, author_fn *may, const void *arg)
+/* *left: how many mailboxes there may be yet. */
+static enum authors field_check(struct str value, author_fn *may, const void *arg, size_t *left)
 {
     struct reader r = {.value = value, .all = true};
     enum authors result = AUTHORS_NONE;
@@ -167,8 +170,9 @@ static enum authors field_check(struct str value, author_fn *may, const void *ar
         struct str local = {value.ptr + r.local, r.domain - 1 - r.local};
         struct dns_name domain;
 
-        if (!reader_domain(&r, &domain))
+        if (*left == 0 || !reader_domain(&r, &domain))
             return AUTHORS_UNCLEAR;
+        --*left;
         if (!may(arg, str_trim(local), (struct str){domain.text, domain.len}))
             return AUTHORS_OTHERS;
         result = AUTHORS_GOOD;
@@ -180,15 +184,19 @@ static enum authors field_check(struct str value, author_fn *may, const void *ar
 enum authors authors_check(const uint8_t *content, size_t len, author_fn *may, const void *arg)
 {
     enum authors result = AUTHORS_NONE;
+    size_t at = 0, left = AUTHORS_MAX;
     struct header_field f;
 
-    for (size_t at = 0; at < len && header_field_next(content, len, at, &f); at = f.end) {
+    for (; at < len && header_field_next(content, len, at, &f); at = f.end) {
         if (!str_eq_nocase(f.name, STR("from")))
             continue;
-        result = field_check(header_field_value(content, &f), may, arg);
+        result = field_check(header_field_value(content, &f), may, arg, &left);
         if (result != AUTHORS_GOOD)
             return result;
     }
+    /* Others read on behind a line that is no field, and may find a From field there. */
+    if (result == AUTHORS_GOOD && at < len && content[at] != '\r' && content[at] != '\n')
+        return AUTHORS_UNCLEAR;
     return result;
 }
 

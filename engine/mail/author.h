@@ -22,7 +22,8 @@ enum authors {
     AUTHORS_GOOD,
     AUTHORS_NONE,    /* a From field without an address, or no such field */
     AUTHORS_OTHERS,  /* by somebody who may not */
-    AUTHORS_UNCLEAR, /* written so that others may read other addresses there, or a literal */
+    AUTHORS_UNCLEAR, /* written so that others may read other addresses there, also behind a line
+                        that is no field; or a literal; or too many */
 };
 enum authors authors_check(const uint8_t *content, size_t len, author_fn *may, const void *arg);
 

@@ -123,6 +123,7 @@ static void test_check(void **state)
         {"b@theirs.example: a@ours.example;", AUTHORS_UNCLEAR},
         {"a@", AUTHORS_UNCLEAR},
     };
+    struct buf other = {0};
 
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
@@ -142,6 +143,14 @@ static void test_check(void **state)
         buf_done(&text);
     }
     assert_int_equal(authors_check((const uint8_t *)"", 0, is_ours, NULL), AUTHORS_NONE);
+    buf_puts(&other, "From: a@ours.example\r\nno field\r\nFrom: x@theirs.example\r\n\r\n");
+    assert_int_equal(authors_check(other.data, other.len, is_ours, NULL), AUTHORS_UNCLEAR);
+    buf_clear(&other);
+    buf_puts(&other, "From: a@ours.example");
+    for (int i = 0; i < 1000; i++)
+        buf_puts(&other, ",a@ours.example");
+    assert_int_equal(authors_check(other.data, other.len, is_ours, NULL), AUTHORS_UNCLEAR);
+    buf_done(&other);
 }
 
 int main(void)
