@@ -140,6 +140,8 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
         control_wait_merge(&q->wait, &wait);
         if (lane->site != NULL)
             snprintf(q->site, sizeof(q->site), "%s", lane->site->name);
+        if (lane->site != NULL && lane->site->provider != NULL)
+            snprintf(q->set, sizeof(q->set), "%s", lane->site->exchangers_name);
     }
 }
 

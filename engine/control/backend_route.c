@@ -210,6 +210,8 @@ static void put_suspensions(struct control_route *of, const struct site *site, s
     put_suspended(all, SUSPENSION_TENANT, str_of(of->tenant), out);
     if (site != NULL) {
         put_suspended(all, SUSPENSION_SITE, str_of(site->name), out);
+        if (site->provider != NULL) /* the set may be suspended by its own name */
+            put_suspended(all, SUSPENSION_SITE, str_of(site->exchangers_name), out);
         suspension_name(at_site, str_of(of->campaign), str_of(site->name));
         put_suspended(all, SUSPENSION_CAMPAIGN_SITE, str_of(at_site), out);
         suspension_name(at_site, str_of(of->tenant), str_of(site->name));
@@ -271,6 +273,7 @@ static void answer(struct route_ask *a, struct dns_route *route)
     struct worker *w = a->worker;
     const struct config_route *target = config_route_for(w->config, str_of(of->domain));
     bool rejects = target != NULL && target->kind == CONFIG_ROUTE_REJECT;
+    const char *no_site = rejects ? "the route rejects mail" : NULL;
     struct site *site = NULL;
 
     put_next_hop(w->config, target, &of->out);
@@ -283,7 +286,11 @@ static void answer(struct route_ask *a, struct dns_route *route)
 
         site = site_get(w, str_of(of->domain), target, route, sts);
         sts_policy_unref(sts);
+        if (site == NULL)
+            no_site = "the policy of MTA-STS names none of the domain's exchangers";
     }
+    if (no_site != NULL)
+        json_text(&of->out, "no_site", str_of(no_site));
     if (site != NULL)
         put_site(of, site);
     put_suspensions(of, site, w->shared);

@@ -7,7 +7,7 @@
 #include "schedule/supply.h"
 #include "worker/worker.h"
 
-#define SLICE_SITES 2000  /* looked at in one turn of a worker */
+#define SLICE_SITES 2000  /* looked at in one turn of a worker; a bucket counts as one, too */
 #define SITES_MAX   10000 /* names; the others are one */
 #define HASH_SEED   UINT64_C(0x5173)
 
@@ -170,19 +170,20 @@ static void walk_end(struct sites_walk *walk)
 static void on_walk(struct worker *w, struct worker_note *note)
 {
     struct sites_walk *walk = CONTAINER_OF(note, struct sites_walk, note);
-    size_t began = walk->bucket;
-    struct map_node *n = NULL;
 
-    /* Whole buckets, as the status has it. */
-    while (walk->bucket < began + SLICE_SITES &&
-           (n = map_walk(&w->sites, &walk->bucket, n)) != NULL)
-        see(walk, CONTAINER_OF(n, struct site, node));
-    if (n == NULL) {
+    /* Whole buckets, none twice. */
+    for (uint32_t done = 0; done < SLICE_SITES && walk->bucket < map_buckets(&w->sites);
+         done++, walk->bucket++)
+        for (struct map_node *n = map_bucket(&w->sites, walk->bucket); n != NULL; n = n->next) {
+            see(walk, CONTAINER_OF(n, struct site, node));
+            done++;
+        }
+    if (walk->bucket >= map_buckets(&w->sites)) {
         walk->worker++;
         walk->bucket = 0;
     }
     if (walk->worker < w->shared->workers_len)
-        worker_post(w->shared, w, walk->worker, &walk->note);
+        worker_send(w->shared, walk->worker, &walk->note); /* to itself: in its next turn */
     else
         walk_end(walk);
 }

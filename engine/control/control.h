@@ -76,6 +76,7 @@ struct control_wait_query {
     uint32_t flow, shard;
     struct control_wait wait; /* out */
     char site[160];           /* out: where it goes, as far as that is known */
+    char set[160];            /* out: of a provider's site, the name of its set of exchangers */
 };
 
 /* What mail of a subject does, and what for. */

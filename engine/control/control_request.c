@@ -353,6 +353,8 @@ static int subject_settle(struct control_request *r, struct control_refusal *why
 {
     if (has_id == (r->suspension.name[0] != '\0'))
         return refuse(why, "'why' takes an 'id' or a 'name'");
+    if (suspension_is_at_site(r->suspension.scope))
+        return refuse(why, "'scope' of 'why' is domain, campaign, tenant, site or source");
     r->filter.has_id = has_id;
     r->filter.id = r->id;
     return 0;

@@ -121,8 +121,11 @@ void control_suspensions_returned(struct control_client *client, const struct co
 {
     struct control_suspensions *s = client->work.suspensions;
 
-    for (size_t i = 0; i < job->waits_len; i++)
+    for (size_t i = 0; i < job->waits_len; i++) {
         count_rows(s, SUSPENSION_SITE, str_of(job->waits[i].site), s->asked[i]);
+        if (job->waits[i].set[0] != 0) /* what was suspended before a provider was known */
+            count_rows(s, SUSPENSION_SITE, str_of(job->waits[i].set), s->asked[i]);
+    }
 }
 
 static void put_one(const struct held_by *h, struct buf *out)

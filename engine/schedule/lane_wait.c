@@ -2,6 +2,7 @@
 
 #include "schedule/channel.h"
 #include "schedule/lane_private.h"
+#include "schedule/rollup.h"
 #include "worker/shared.h"
 
 #define LANES_LOOKED_AT 32
@@ -146,11 +147,14 @@ static int64_t warmup_opens_ms(struct worker *w, struct warmup_stream *s, uint64
 /* The limit that lets nothing go now: of c, or where c is NULL of its site over all sources. */
 static bool rate_limit(const struct supply *s, const struct channel *c, struct limit_denial *out)
 {
-    const struct limit total = {s->site->total, LIMIT_TOTAL_RATE, s->site->dest};
+    const struct site *site = s->site;
+    struct limit totals[2] = {{site->total, LIMIT_TOTAL_RATE, site->dest}};
 
     if (c != NULL)
         return channel_limits_ask(c, out) < 0;
-    return limits_ask(&total, 1, io_now_ns(s->site->worker->io), out) < 0;
+    if (site->rollup != NULL)
+        totals[1] = (struct limit){site->rollup->entry, LIMIT_TOTAL_RATE, &site->provider->dest};
+    return limits_ask(totals, ARRAY_LEN(totals), io_now_ns(site->worker->io), out) < 0;
 }
 
 /* No source may send, or c may not. */
@@ -350,7 +354,8 @@ static uint64_t hourly(const struct limit *l)
     if (l->entry == NULL)
         return UINT64_MAX;
     governor_rate(l->entry, &messages, &period_ms);
-    return messages == 0 ? UINT64_MAX : messages * (uint64_t)HOUR_MS / period_ms;
+    /* A reload in another worker sets the two one behind the other. */
+    return messages == 0 || period_ms == 0 ? UINT64_MAX : messages * (uint64_t)HOUR_MS / period_ms;
 }
 
 static uint64_t lesser(uint64_t a, uint64_t b)

@@ -170,6 +170,8 @@ static void print_route(const json_t *route)
     put_line(&out, "next hop", strcmp(hop, "mx") == 0 ? "the domain's exchangers" : hop,
              reply_text(route, "next_hop_set"));
     put_lookup(&out, route);
+    if (*reply_text(route, "no_site") != 0)
+        put_line(&out, "no site", reply_text(route, "no_site"), "");
     if (*reply_text(route, "site") != 0)
         put_line(&out, "site", reply_text(route, "site"), "");
     put_exchangers(&out, route);

@@ -123,14 +123,17 @@ static void put_sources(struct buf *out, const json_t *route)
 
 static void print_details(const json_t *route)
 {
-    const char *error = reply_text(route, "lookup_error");
+    const char *error = reply_text(route, "lookup_error"), *no_site = reply_text(route, "no_site");
     const json_t *one;
     struct buf out = {0};
     size_t i;
 
     put_field(&out, "domain", reply_text(route, "domain"));
     if (*reply_text(route, "site") == 0)
-        put_field(&out, "no site", *error != 0 ? error : reply_text(route, "lookup"));
+        put_field(&out, "no site",
+                  *no_site != 0 ? no_site
+                  : *error != 0 ? error
+                                : reply_text(route, "lookup"));
     else
         put_field(&out, "site", reply_text(route, "site"));
     if (*reply_text(route, "exchangers_name") != 0)

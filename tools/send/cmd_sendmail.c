@@ -48,8 +48,8 @@ static const char usage[] =
     "\n"
     "Exit status, of sysexits.h: 0 the engine has the message; 64 wrong options; 65 no message, "
     "no\n"
-    "recipient or a wrong address; 69 a recipient was refused; 75 the engine does not answer: try\n"
-    "again.\n";
+    "recipient or a wrong address; 69 a recipient was refused; 75 the engine does not answer, or\n"
+    "takes nothing for now: try again.\n";
 
 struct sendmail {
     struct send send;
@@ -402,6 +402,9 @@ static int outcome(const struct sendmail *s)
                 send_interrupted() ? "interrupted" : c->trouble);
         return EX_TEMPFAIL;
     }
+    /* Nobody has it, and a later try may do: full disks, a drain. */
+    if (c->refused > 0 && c->accepted == 0 && c->temporary == c->refused)
+        return EX_TEMPFAIL;
     return c->refused > 0 ? EX_UNAVAILABLE : c->list.invalid > 0 ? EX_DATAERR : EX_OK;
 }
 

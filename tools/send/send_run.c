@@ -174,13 +174,16 @@ static void send_recipient(void *arg, const struct smtp_event *event)
         }
         if (r->code < 500 && may_repeat)
             return try_again(c, recipient);
+        c->temporary += r->code < 500;
         snprintf(text, sizeof(text), "%u %.*s", r->code, (int)r->text_len, r->text);
         return refuse(c, recipient, text);
     case SMTP_FATE_NOT_SENT:
         if (may_repeat)
             return try_again(c, recipient);
+        c->temporary++;
         return refuse(c, recipient, "the server closed the connection");
     case SMTP_FATE_LOST:
+        c->temporary++;
         return refuse(c, recipient,
                       "the connection went before the reply: the server may have taken it");
     case SMTP_FATE_UNABLE:

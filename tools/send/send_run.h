@@ -39,6 +39,7 @@ struct send {
     size_t again_at;   /* of its bytes */
     uint8_t *attempts; /* per recipient */
     size_t accepted, refused, messages, under_way;
+    size_t temporary; /* of refused: by 4xx, or without an answer */
     uint64_t started_ns, ended_ns, progress_ns;
     char trouble[SEND_TROUBLE_BYTES];
     bool progress, progress_shown;
