@@ -57,10 +57,7 @@ void dialogues_put(struct dialogues *d, const struct dialogue_session *who, int6
 {
     if (!dialogues_watched(d) || text.len == 0)
         return;
-    if (pthread_mutex_trylock(&d->lock) != 0) {
-        atomic_fetch_add_explicit(&d->missed, 1, memory_order_relaxed);
-        return;
-    }
+    pthread_mutex_lock(&d->lock);
     for (struct list_node *n = list_first(&d->all); n != NULL; n = list_next(&d->all, n)) {
         struct dialogue *w = LIST_ENTRY(n, struct dialogue, node);
 
@@ -109,8 +106,6 @@ uint64_t dialogues_take(struct dialogues *d, struct dialogue *watch, struct buf 
     watch->lines = (struct buf){0};
     watch->dropped = 0;
     pthread_mutex_unlock(&d->lock);
-    /* Whose they were nobody knows: each reader may have missed them. */
-    dropped += atomic_exchange_explicit(&d->missed, 0, memory_order_relaxed);
     buf_put(out, taken.data, taken.len);
     buf_done(&taken);
     return dropped;

@@ -2,8 +2,9 @@
  * without contents and passwords, which whoever calls dialogues_put() leaves out.
  *
  * A watch keeps what its reader has not taken, up to a bound; beyond it lines are dropped and
- * counted, as they are where another thread has the lock: no session waits for a reader. While
- * nobody watches, a session pays one load. Any thread. */
+ * counted: no session waits for a reader. The lock is held for microseconds, while a line is
+ * written or the lines are handed over. While nobody watches, a session pays one load. Any thread.
+ */
 #ifndef HAYAUMA_ENGINE_DIALOGUES_H
 #define HAYAUMA_ENGINE_DIALOGUES_H
 
@@ -34,8 +35,7 @@ struct dialogue { /* a watch */
 struct dialogues {
     pthread_mutex_t lock; /* of all, and of what is in it */
     struct list all;
-    _Atomic uint32_t len;    /* of all; relaxed: a watch may begin a little late */
-    _Atomic uint64_t missed; /* lines that found the lock taken, since the last take */
+    _Atomic uint32_t len; /* of all; relaxed: a watch may begin a little late */
 };
 
 /* Who speaks in a session. */

@@ -83,11 +83,6 @@ static void test_bound(void **state)
     assert_int_equal(lines, put);
     buf_clear(&got);
     assert_int_equal(dialogues_take(&d, w, &got), 0);
-    /* A session that finds the lock taken goes on. */
-    pthread_mutex_lock(&d.lock);
-    dialogues_put(&d, &out, 5, false, STR("250 ok"));
-    pthread_mutex_unlock(&d.lock);
-    assert_int_equal(dialogues_take(&d, w, &got), 1);
     for (int i = 0; i < DIALOGUES_MAX; i++)
         dialogues_remove(&d, &watches[i]);
     dialogues_done(&d);

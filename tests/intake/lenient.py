@@ -222,7 +222,7 @@ def test_border_of_header_and_body():
             header, _, rest = content.partition(b"\r\n\r\n")
             message = email.message_from_bytes(content)
             assert rest == body and message["Subject"] == subject, (data, content)
-            assert not re.search(rb"(?i)x-hayauma|bcc|return-path", header), content
+            assert not re.search(rb"(?im)^(x-hayauma|bcc|return-path)", header), content
             assert message["Message-ID"] and message["Date"], content
             ours = [r for r in engine.wait_records("Reception") if r["id"] == reply.split()[-1]]
             assert ours[0]["meta"].get("tenant") == private, (data, ours)
