@@ -224,7 +224,7 @@ static const struct config_provider *provider_of_dest(const struct config *c,
 {
     const char *at = (const char *)dest, *first = (const char *)c->providers;
 
-    if (at < first || at >= first + c->providers_all * sizeof(*c->providers))
+    if (first == NULL || at < first || at >= first + c->providers_all * sizeof(*c->providers))
         return NULL;
     return &c->providers[(size_t)(at - first) / sizeof(*c->providers)];
 }
