@@ -393,12 +393,12 @@ static void check_rule(const char *line)
                                   .rule = "google-source",
                                   .provider = "google",
                                   .source = "default",
-                                  .site = STR("gmail-smtp-in.l.google.com"),
+                                  .site = STR("google"),
                                   .reply = &reply,
                                   .timestamp_ms = INT64_C(1795308559456),
                                   .until_ms = INT64_C(1795309159456),
                                   .scope = "source_site",
-                                  .name = "default@gmail-smtp-in.l.google.com"};
+                                  .name = "default@google"};
     struct buf b = {0};
 
     reply.text_len = (uint16_t)snprintf(
