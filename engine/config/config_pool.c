@@ -199,15 +199,7 @@ void config_finish_pools(struct config *c)
 
 /* --- mistakes --- */
 
-struct checker {
-    const struct config *c;
-    void (*tell)(void *arg, unsigned line, const char *what);
-    void *arg;
-};
-
-static void mistake(const struct checker *k, unsigned line, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-static void mistake(const struct checker *k, unsigned line, const char *fmt, ...)
+void config_mistake(const struct config_checker *k, unsigned line, const char *fmt, ...)
 {
     char text[512];
     va_list args;
@@ -219,7 +211,7 @@ static void mistake(const struct checker *k, unsigned line, const char *fmt, ...
 }
 
 /* Says that what, on line, names a pool that is not there. */
-static void check_pool_name(const struct checker *k, unsigned line, const char *what,
+static void check_pool_name(const struct config_checker *k, unsigned line, const char *what,
                             const char *name)
 {
     struct suggest s;
@@ -230,19 +222,20 @@ static void check_pool_name(const struct checker *k, unsigned line, const char *
     for (size_t i = 0; i < k->c->pools_len; i++)
         suggest_offer(&s, k->c->pools[i].name);
     if (s.best != NULL)
-        mistake(k, line, "%s: there is no pool '%s'; did you mean '%s'?", what, name, s.best);
+        config_mistake(k, line, "%s: there is no pool '%s'; did you mean '%s'?", what, name,
+                       s.best);
     else
-        mistake(k, line, "%s: there is no pool '%s'; 'pools' must have it", what, name);
+        config_mistake(k, line, "%s: there is no pool '%s'; 'pools' must have it", what, name);
 }
 
-static void check_pool_sources(const struct checker *k, const struct config_pool *pool)
+static void check_pool_sources(const struct config_checker *k, const struct config_pool *pool)
 {
     const struct config_field *pools = top_field("pools"),
                               *list = config_field_find(pools->section, STR("sources"));
 
     if (pool->sources_len == 0)
-        mistake(k, config_line_of(k->c, pool, list), "pools['%s'].sources has no source; name one",
-                pool->name);
+        config_mistake(k, config_line_of(k->c, pool, list),
+                       "pools['%s'].sources has no source; name one", pool->name);
     for (size_t i = 0; i < pool->sources_len; i++) {
         const struct config_pool_source *p = &pool->sources[i];
         struct suggest s;
@@ -252,14 +245,14 @@ static void check_pool_sources(const struct checker *k, const struct config_pool
         suggest_init(&s, str_of(p->name));
         for (size_t j = 0; j < k->c->sources_len; j++)
             suggest_offer(&s, k->c->sources[j].name);
-        mistake(k, config_line_of(k->c, p, list),
-                "pools['%s'].sources: there is no source '%s'%s%s%s", pool->name, p->name,
-                s.best != NULL ? "; did you mean '" : "; 'sources' must have it",
-                s.best != NULL ? s.best : "", s.best != NULL ? "'?" : "");
+        config_mistake(k, config_line_of(k->c, p, list),
+                       "pools['%s'].sources: there is no source '%s'%s%s%s", pool->name, p->name,
+                       s.best != NULL ? "; did you mean '" : "; 'sources' must have it",
+                       s.best != NULL ? s.best : "", s.best != NULL ? "'?" : "");
     }
 }
 
-static void check_pools(const struct checker *k)
+static void check_pools(const struct config_checker *k)
 {
     const struct config_field *pools = top_field("pools"),
                               *overflow = config_field_find(pools->section, STR("overflow"));
@@ -273,8 +266,8 @@ static void check_pools(const struct checker *k)
         snprintf(what, sizeof(what), "pools['%s'].overflow", pool->name);
         check_pool_name(k, line, what, pool->overflow_name);
         if (pool->overflow == pool)
-            mistake(k, line, "pools['%s'].overflow names the pool itself; name another",
-                    pool->name);
+            config_mistake(k, line, "pools['%s'].overflow names the pool itself; name another",
+                           pool->name);
     }
 }
 
@@ -284,7 +277,7 @@ static bool same_address(const struct config_address *a, const struct config_add
 }
 
 /* Two sources on one address would be limited apart, and the receiver sees one. */
-static void check_sources(const struct checker *k)
+static void check_sources(const struct config_checker *k)
 {
     const struct config_field *sources = top_field("sources"),
                               *v4 = config_field_find(sources->section, STR("ipv4")),
@@ -294,13 +287,13 @@ static void check_sources(const struct checker *k)
     for (size_t i = 0; i < c->sources_len; i++) {
         for (size_t j = 0; j < i; j++) {
             if (same_address(&c->sources[i].ipv4, &c->sources[j].ipv4))
-                mistake(k, config_line_of(c, &c->sources[i], v4),
-                        "sources['%s'].ipv4: %s is the address of '%s' already", c->sources[i].name,
-                        c->sources[i].ipv4.text, c->sources[j].name);
+                config_mistake(k, config_line_of(c, &c->sources[i], v4),
+                               "sources['%s'].ipv4: %s is the address of '%s' already",
+                               c->sources[i].name, c->sources[i].ipv4.text, c->sources[j].name);
             if (same_address(&c->sources[i].ipv6, &c->sources[j].ipv6))
-                mistake(k, config_line_of(c, &c->sources[i], v6),
-                        "sources['%s'].ipv6: %s is the address of '%s' already", c->sources[i].name,
-                        c->sources[i].ipv6.text, c->sources[j].name);
+                config_mistake(k, config_line_of(c, &c->sources[i], v6),
+                               "sources['%s'].ipv6: %s is the address of '%s' already",
+                               c->sources[i].name, c->sources[i].ipv6.text, c->sources[j].name);
         }
     }
 }
@@ -315,7 +308,7 @@ static bool is_in_pool(const struct config *c, const struct config_source *sourc
 }
 
 /* Sources that would never send. */
-static void check_use(const struct checker *k)
+static void check_use(const struct config_checker *k)
 {
     const struct config_field *sources = top_field("sources");
     const struct config *c = k->c;
@@ -326,10 +319,11 @@ static void check_use(const struct checker *k)
         bool v4 = s->ipv4.len != 0, v6 = s->ipv6.len != 0;
 
         if (!is_in_pool(c, s))
-            mistake(k, line, "sources['%s'] is in no pool and would send nothing; put it in one",
-                    s->name);
+            config_mistake(k, line,
+                           "sources['%s'] is in no pool and would send nothing; put it in one",
+                           s->name);
         if (v4 != v6 && !(v4 ? c->dns.ipv4 : c->dns.ipv6))
-            mistake(
+            config_mistake(
                 k, line,
                 "sources['%s'] has no address but one for %s, and dns.%s is 'no': it would send "
                 "nothing",
@@ -337,7 +331,7 @@ static void check_use(const struct checker *k)
     }
 }
 
-static void check_shares(const struct checker *k, const char *name,
+static void check_shares(const struct config_checker *k, const char *name,
                          const struct config_share *shares, size_t len)
 {
     const struct config_field *f = config_field_find(top_field(name)->section, STR("pool"));
@@ -346,7 +340,7 @@ static void check_shares(const struct checker *k, const char *name,
         check_pool_name(k, config_line_of(k->c, &shares[i], f), name, shares[i].pool);
 }
 
-static void check_listeners(const struct checker *k)
+static void check_listeners(const struct config_checker *k)
 {
     const struct config_field *own = config_field_find(&config_listener_schema, STR("pool")),
                               *clients = config_field_find(&config_listener_schema, STR("clients")),
@@ -362,7 +356,7 @@ static void check_listeners(const struct checker *k)
     }
 }
 
-static void check_senders(const struct checker *k)
+static void check_senders(const struct config_checker *k)
 {
     const struct config_field *senders = top_field("senders"),
                               *pool = config_field_find(senders->section, STR("pool"));
@@ -378,24 +372,25 @@ static void check_senders(const struct checker *k)
 
         check_pool_name(k, config_line_of(k->c, s, pool), "senders", s->pool);
         if (first < i)
-            mistake(k, config_line_of(k->c, s, senders),
-                    "senders: '%s' is never reached: '%s' already matches it; the first match wins",
-                    s->pattern, k->c->senders[first].pattern);
+            config_mistake(
+                k, config_line_of(k->c, s, senders),
+                "senders: '%s' is never reached: '%s' already matches it; the first match wins",
+                s->pattern, k->c->senders[first].pattern);
     }
 }
 
 void config_check_pools(const struct config *c,
                         void (*on_mistake)(void *arg, unsigned line, const char *what), void *arg)
 {
-    struct checker k = {c, on_mistake, arg};
+    struct config_checker k = {c, on_mistake, arg};
 
     check_sources(&k);
     check_use(&k);
     check_pools(&k);
     if (c->default_pool_name == NULL)
-        mistake(&k, config_line_of(c, c, top_field("pools")),
-                "several pools, and no default_pool; write default_pool: %s, or another",
-                c->pools->name);
+        config_mistake(&k, config_line_of(c, c, top_field("pools")),
+                       "several pools, and no default_pool; write default_pool: %s, or another",
+                       c->pools->name);
     check_pool_name(&k, config_line_of(c, c, top_field("default_pool")), "default_pool",
                     c->default_pool_name);
     check_shares(&k, "tenants", c->tenants, c->tenants_len);

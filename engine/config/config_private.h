@@ -151,4 +151,13 @@ unsigned config_line_of(const struct config *c, const void *base, const struct c
 /* "100 to 10k", or nothing for a type without range. */
 void config_print_range(const struct config_field *f, struct buf *out);
 
+/* Who is told of mistakes that only the whole configuration shows. */
+struct config_checker {
+    const struct config *c;
+    void (*tell)(void *arg, unsigned line, const char *what);
+    void *arg;
+};
+void config_mistake(const struct config_checker *k, unsigned line, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
 #endif

@@ -1,6 +1,5 @@
 /* Mailbox providers: those that are shipped with what the file says of them, and those that the
  * file adds. Which one runs an exchanger, and where each value comes from. */
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "config/config_private.h"
@@ -286,25 +285,6 @@ void config_limits_visit(const struct config *c, const struct config_destination
 
 /* --- mistakes --- */
 
-struct checker {
-    const struct config *c;
-    void (*tell)(void *arg, unsigned line, const char *what);
-    void *arg;
-};
-
-static void mistake(const struct checker *k, unsigned line, const char *fmt, ...)
-    __attribute__((format(printf, 3, 4)));
-static void mistake(const struct checker *k, unsigned line, const char *fmt, ...)
-{
-    char text[512];
-    va_list args;
-
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    k->tell(k->arg, line, text);
-}
-
 /* The line of a key of p, or that of p. */
 static unsigned line_of(const struct config *c, const struct config_provider *p, const char *key)
 {
@@ -315,7 +295,7 @@ static unsigned line_of(const struct config *c, const struct config_provider *p,
 }
 
 /* Names of sites that are sets of exchangers have a dot. */
-static void check_name(const struct checker *k, const struct config_provider *p)
+static void check_name(const struct config_checker *k, const struct config_provider *p)
 {
     unsigned line = line_of(k->c, p, "mx");
     bool ok = true;
@@ -323,11 +303,12 @@ static void check_name(const struct checker *k, const struct config_provider *p)
     for (const char *s = p->name; *s != 0; s++)
         ok = ok && ((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9') || strchr("_-", *s));
     if (!ok)
-        mistake(k, line, "providers['%s']: names have lower-case letters, digits, '_' and '-'",
-                p->name);
+        config_mistake(k, line,
+                       "providers['%s']: names have lower-case letters, digits, '_' and '-'",
+                       p->name);
     else if (strcmp(p->name, NAMED_DEFAULT) == 0 || strcmp(p->name, "none") == 0)
-        mistake(k, line, "providers['%s']: '%s' is what no provider is; take another name", p->name,
-                p->name);
+        config_mistake(k, line, "providers['%s']: '%s' is what no provider is; take another name",
+                       p->name, p->name);
 }
 
 static bool gives(const struct config *c, const struct config_provider *p, const char *key)
@@ -335,7 +316,7 @@ static bool gives(const struct config *c, const struct config_provider *p, const
     return is_given(c, p, config_field_find(&config_provider_schema, str_of(key)));
 }
 
-static void check_mx(const struct checker *k, const struct config_provider *p)
+static void check_mx(const struct config_checker *k, const struct config_provider *p)
 {
     unsigned line = line_of(k->c, p, "mx");
 
@@ -345,17 +326,17 @@ static void check_mx(const struct checker *k, const struct config_provider *p)
         const struct config_provider *other = config_provider_of_host(k->c, name);
 
         if (!config_host_name_valid(name))
-            mistake(k, line,
-                    "providers['%s'].mx: '%s' is not the end of a host name; write "
-                    "mx.example.net",
-                    p->name, p->mx[i]);
+            config_mistake(k, line,
+                           "providers['%s'].mx: '%s' is not the end of a host name; write "
+                           "mx.example.net",
+                           p->name, p->mx[i]);
         else if (other != p)
-            mistake(k, line, "providers['%s'].mx: '%s' is of '%s' already (line %u)", p->name,
-                    p->mx[i], other->name, line_of(k->c, other, "mx"));
+            config_mistake(k, line, "providers['%s'].mx: '%s' is of '%s' already (line %u)",
+                           p->name, p->mx[i], other->name, line_of(k->c, other, "mx"));
     }
 }
 
-static void check_provider(const struct checker *k, const struct config_provider *p)
+static void check_provider(const struct config_checker *k, const struct config_provider *p)
 {
     const struct config_destination *star = &k->c->destinations[k->c->destinations_len - 1];
     unsigned line = line_of(k->c, p, "mx");
@@ -365,23 +346,25 @@ static void check_provider(const struct checker *k, const struct config_provider
     check_mx(k, p);
     if (p->dest.lifetime_s != star->lifetime_s ||
         p->dest.notice_lifetime_s != star->notice_lifetime_s)
-        mistake(k, line,
-                "providers['%s']: lifetimes count from acceptance, before the provider is known; "
-                "set them for domains or \"*\"",
-                p->name);
+        config_mistake(
+            k, line,
+            "providers['%s']: lifetimes count from acceptance, before the provider is known; "
+            "set them for domains or \"*\"",
+            p->name);
     if (gives(k->c, p, "mx") && p->mx_len == 0)
-        mistake(k, line, "providers['%s'].mx is empty; write mx: [mx.example.net]", p->name);
+        config_mistake(k, line, "providers['%s'].mx is empty; write mx: [mx.example.net]", p->name);
     else if (!gives(k->c, p, "mx") && p->mx_len > 0 && !can_match(k->c, p))
-        mistake(k, line, "providers['%s'] matches nothing: other entries have all its exchangers",
-                p->name);
+        config_mistake(k, line,
+                       "providers['%s'] matches nothing: other entries have all its exchangers",
+                       p->name);
     if (gives(k->c, p, "mx") || p->mx_len > 0)
         return;
     suggest_init(&near, str_of(p->name));
     for (size_t i = 0; i < shipped_providers_len; i++)
         suggest_offer(&near, shipped_providers[i].name);
-    mistake(k, line, "providers['%s'] is not shipped and lacks 'mx'; %s%s%s", p->name,
-            near.best != NULL ? "did you mean '" : "write mx: [mx.example.net]",
-            near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
+    config_mistake(k, line, "providers['%s'] is not shipped and lacks 'mx'; %s%s%s", p->name,
+                   near.best != NULL ? "did you mean '" : "write mx: [mx.example.net]",
+                   near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
 }
 
 /* A static route leads to a host of one label. */
@@ -394,23 +377,24 @@ static bool is_routed(const struct config *c, struct str host)
 }
 
 /* Names of sites are host names, sets of them, addresses and providers. */
-static void check_site(const struct checker *k, const struct config_destination *d, unsigned line)
+static void check_site(const struct config_checker *k, const struct config_destination *d,
+                       unsigned line)
 {
     struct str site = {d->pattern + 5, strlen(d->pattern) - 5};
     struct suggest near;
 
     if (config_provider_find(k->c, site) != NULL) {
-        mistake(k, line,
-                "destinations['%s']: what holds for a provider stands in 'providers'; "
-                "write providers: {%.*s: {...}}",
-                d->pattern, STR_FMT(site));
+        config_mistake(k, line,
+                       "destinations['%s']: what holds for a provider stands in 'providers'; "
+                       "write providers: {%.*s: {...}}",
+                       d->pattern, STR_FMT(site));
         return;
     }
     if (site.len > 1 && site.ptr[site.len - 1] == '.')
-        mistake(k, line,
-                "destinations['%s'] matches nothing: names of sites have no final dot; "
-                "write 'site:%.*s'",
-                d->pattern, (int)site.len - 1, site.ptr);
+        config_mistake(k, line,
+                       "destinations['%s'] matches nothing: names of sites have no final dot; "
+                       "write 'site:%.*s'",
+                       d->pattern, (int)site.len - 1, site.ptr);
     for (size_t i = 0; i < site.len; i++)
         if (strchr("*.:/", site.ptr[i]) != NULL)
             return;
@@ -419,27 +403,27 @@ static void check_site(const struct checker *k, const struct config_destination 
     suggest_init(&near, site);
     for (size_t i = 0; i < k->c->providers_all; i++)
         suggest_offer(&near, k->c->providers[i].name);
-    mistake(k, line,
-            "destinations['%s'] matches nothing: no exchanger has a name of one label%s%s%s",
-            d->pattern, near.best != NULL ? "; did you mean the provider '" : "",
-            near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
+    config_mistake(k, line,
+                   "destinations['%s'] matches nothing: no exchanger has a name of one label%s%s%s",
+                   d->pattern, near.best != NULL ? "; did you mean the provider '" : "",
+                   near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
 }
 
-static void check_quiet(const struct checker *k, const struct config_destination *d,
+static void check_quiet(const struct config_checker *k, const struct config_destination *d,
                         const char *map)
 {
     const struct config_field *f =
         config_field_find(&config_destination_schema, STR("quiet_hours"));
 
     if (d->quiet_hours == 0xFFFFFF)
-        mistake(k, config_line_of(k->c, d, f), "%s['%s'].quiet_hours leaves no hour to send in",
-                map, d->pattern);
+        config_mistake(k, config_line_of(k->c, d, f),
+                       "%s['%s'].quiet_hours leaves no hour to send in", map, d->pattern);
 }
 
 void config_check_providers(const struct config *c,
                             void (*tell)(void *arg, unsigned line, const char *what), void *arg)
 {
-    struct checker k = {c, tell, arg};
+    struct config_checker k = {c, tell, arg};
 
     for (size_t i = 0; i < c->providers_len; i++)
         check_provider(&k, &c->providers[i]);
