@@ -2,26 +2,13 @@
 
 #include <errno.h>
 
-#include <glib.h>
-
 #include "http/http_private.h"
+#include "tls/digest.h"
 
 #define DAY_MS          (INT64_C(24) * 3600 * 1000)
 #define OLD_LETTERS_MAX 256 /* of a request, that take old keys with them */
 
 enum { KEY_REQUEST = 1, KEY_LETTER = 2 };
-
-/* Of what is put one behind the other. */
-static void sha256(uint8_t out[ONCE_SHA256], const struct str *texts, size_t len)
-{
-    GChecksum *sum = g_checksum_new(G_CHECKSUM_SHA256);
-    gsize out_len = ONCE_SHA256;
-
-    for (size_t i = 0; i < len; i++)
-        g_checksum_update(sum, (const guchar *)texts[i].ptr, (gssize)texts[i].len);
-    g_checksum_get_digest(sum, out, &out_len);
-    g_checksum_free(sum);
-}
 
 static void put_be(uint8_t *out, uint64_t v, int bytes)
 {
@@ -113,13 +100,17 @@ int once_begin(struct once *o, struct http *h, const char *token, struct str key
 {
     struct str owner = str_of(token == NULL ? "" : token);
     int64_t now_ms = msgid_ms(fresh);
-    uint8_t sum[ONCE_SHA256];
+    uint8_t sum[DIGEST_BYTES];
     struct buf value = {0};
     bool busy;
     int err;
 
     *o = (struct once){.queue = h->shared->queue, .batch = *fresh};
-    sha256(sum, (struct str[]){owner, {"", 1}, key}, 3); /* no name has a NUL */
+    buf_put_str(&value, owner);
+    buf_putc(&value, '\0'); /* no name has one */
+    buf_put_str(&value, key);
+    digest_sha256(value.data, value.len, sum);
+    buf_done(&value);
     o->key[0] = STATE_REQUEST;
     o->key[1] = KEY_REQUEST;
     memcpy(o->key + 6, sum, ONCE_NAME_BYTES);
@@ -133,7 +124,7 @@ int once_begin(struct once *o, struct http *h, const char *token, struct str key
     pthread_mutex_unlock(&h->lock);
     if (busy)
         return -EBUSY;
-    sha256(sum, &body, 1);
+    digest_sha256(body.ptr, body.len, sum);
     err = find(o, now_ms, &value);
     if (err == 0) {
         o->again = true;
