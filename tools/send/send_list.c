@@ -8,10 +8,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/csv.h"
 #include "dns/name.h"
 #include "smtp/address.h"
 #include "tools/commands/screen.h"
-#include "tools/send/send_csv.h"
 
 #define READ_BYTES    (256 * 1024)
 #define WHERE_BYTES   600

@@ -1,4 +1,4 @@
-#include "tools/send/send_csv.h"
+#include "base/csv.h"
 
 #include <errno.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* RFC 4180, and what people export that is not quite it. */
-#include "tools/send/send_csv.h"
+#include "base/csv.h"
 
 #include <errno.h>
 #include <setjmp.h>

@@ -1,7 +1,7 @@
 /* csv_next() over any bytes: it ends, lines count up, and what was read, written again with every
  * cell quoted, reads the same. */
 #include "base/assert.h"
-#include "tools/send/send_csv.h"
+#include "base/csv.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,8 +1,8 @@
 /* A reader of comma-separated values (RFC 4180) in memory, UTF-8, with or without a byte order
  * mark. Line ends may be CRLF or LF; a quoted cell may hold both. Pure but for the record's buffer.
  */
-#ifndef HAYAUMA_TOOLS_SEND_CSV_H
-#define HAYAUMA_TOOLS_SEND_CSV_H
+#ifndef HAYAUMA_BASE_CSV_H
+#define HAYAUMA_BASE_CSV_H
 
 #include <stddef.h>
 #include <stdint.h>
