@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "http/http_private.h"
+#include "http/metrics_private.h"
 #include "intake/accept.h"
 #include "schedule/lane.h"
 #include "schedule/lane_walk.h"
@@ -42,6 +43,7 @@ struct walk {
     int64_t now_ms, oldest_due_ms;
     struct map sites, tenants;
     struct group *other_sites, *other_tenants;
+    struct metrics_waits waits;
 };
 
 /* --- groups --- */
@@ -110,7 +112,7 @@ static uint32_t see_lane(struct lane *lane, void *arg)
     owner->in_flight += lane->in_flight;
     if (lane->stored_due_ms < walk->oldest_due_ms && !lane_suspended(lane))
         walk->oldest_due_ms = lane->stored_due_ms;
-    return 1;
+    return 1 + metrics_see_wait(&walk->waits, lane, rows);
 }
 
 static void see_site(struct walk *walk, const struct site *site)
@@ -151,28 +153,6 @@ static void on_walk(struct worker *w, struct worker_note *note)
 }
 
 /* --- text --- */
-
-static void put_label(struct buf *out, const char *name, struct str value)
-{
-    buf_putc(out, '{');
-    buf_puts(out, name);
-    buf_puts(out, "=\"");
-    for (size_t i = 0; i < value.len; i++) {
-        char c = value.ptr[i];
-
-        if (c == '\\' || c == '"')
-            buf_putc(out, '\\');
-        buf_putc(out, ascii_is_control(c) ? '?' : c);
-    }
-    buf_puts(out, "\"}");
-}
-
-static void put_family(struct buf *out, const char *name, const char *type, const char *help)
-{
-    buf_printf(out, "# TYPE hayauma_%s %s\n", name, type);
-    if (help != NULL)
-        buf_printf(out, "# HELP hayauma_%s %s\n", name, help);
-}
 
 static void put_counter(void *to, const char *name, uint64_t value, bool gauge)
 {
@@ -366,6 +346,9 @@ static void answer(struct http_request *r)
     put_requests(&out, r->http);
     put_groups(&out, &walk->sites, walk->other_sites, "site");
     put_groups(&out, &walk->tenants, walk->other_tenants, "tenant");
+    metrics_put_waits(&out, &walk->waits);
+    metrics_put_sources(&out, shared, r->config);
+    metrics_put_warmup(&out, shared, walk->now_ms);
     put_gauge(&out, "draining", NULL, atomic_load(&r->http->draining));
     put_process(&out);
     buf_puts(&out, "# EOF\n");

@@ -25,6 +25,7 @@ enum lane_wait_reason {
     LANE_WAIT_SHORTAGE,  /* this host lacks descriptors, memory or local ports for a session */
     LANE_WAIT_SOURCE,    /* no source of its pool has an address here, or of the site's family */
     LANE_WAIT_CONNECT,   /* no session yet, or none could be had: tried again then */
+    LANE_WAIT_REASONS
 };
 
 struct lane_wait {

@@ -1,0 +1,135 @@
+/* Metrics of what mail waits for, of sources and of their warm-up. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "http/metrics_private.h"
+#include "worker/shared.h"
+
+#define SOURCES_MAX 500  /* with series of their own: those named first in the configuration */
+#define STREAMS_MAX 1000 /* of warm-up: those that were made first */
+
+/* --- waits --- */
+
+uint32_t metrics_see_wait(struct metrics_waits *waits, struct lane *lane, uint64_t rows)
+{
+    struct lane_wait wait;
+
+    lane_wait(lane, &wait);
+    waits->recipients[wait.reason] += rows;
+    return lane_wait_cost(lane) - 1;
+}
+
+void metrics_put_waits(struct buf *out, const struct metrics_waits *waits)
+{
+    put_family(out, "wait_recipients", "gauge",
+               "Recipients of lanes that cannot send now, by the reason; due or not");
+    for (int i = LANE_WAIT_NONE + 1; i < LANE_WAIT_REASONS; i++)
+        buf_printf(out, "hayauma_wait_recipients{reason=\"%s\"} %" PRIu64 "\n",
+                   lane_wait_name((enum lane_wait_reason)i), waits->recipients[i]);
+}
+
+/* --- sources --- */
+
+static uint64_t source_up(const struct config_source *of, const struct source *s)
+{
+    return (of->ipv4.len == 0 && of->ipv6.len == 0) || source_families(s) != 0;
+}
+
+static uint64_t source_sessions(const struct config_source *of, const struct source *s)
+{
+    (void)of;
+    return atomic_load_explicit(&s->shared.sessions, memory_order_relaxed);
+}
+
+static uint64_t source_messages(const struct config_source *of, const struct source *s)
+{
+    (void)of;
+    return atomic_load_explicit(&s->shared.messages, memory_order_relaxed);
+}
+
+static uint64_t source_failures(const struct config_source *of, const struct source *s)
+{
+    (void)of;
+    return atomic_load_explicit(&s->shared.connect_failures, memory_order_relaxed);
+}
+
+void metrics_put_sources(struct buf *out, struct shared *shared, const struct config *config)
+{
+    static const struct {
+        const char *name, *type, *help;
+        uint64_t (*of)(const struct config_source *of, const struct source *s);
+    } families[] = {
+        {"source_up", "gauge", "1: an address of the source can be sent from; 0: none", source_up},
+        {"source_sessions", "gauge", "Sessions out from the source", source_sessions},
+        {"source_messages", "counter", "Messages that the source delivered", source_messages},
+        {"source_connect_failures", "counter", "Connections that failed", source_failures},
+    };
+
+    for (size_t f = 0; f < ARRAY_LEN(families); f++) {
+        put_family(out, families[f].name, families[f].type, families[f].help);
+        for (size_t i = 0; i < config->sources_len && i < SOURCES_MAX; i++) {
+            const struct config_source *of = &config->sources[i];
+
+            buf_printf(out, "hayauma_%s%s", families[f].name,
+                       strcmp(families[f].type, "counter") == 0 ? "_total" : "");
+            put_label(out, "source", str_of(of->name));
+            buf_printf(out, " %" PRIu64 "\n",
+                       families[f].of(of, sources_get(&shared->sources, of)));
+        }
+    }
+}
+
+/* --- warm-up --- */
+
+struct warm_streams {
+    struct warmup_view views[STREAMS_MAX];
+    size_t len;
+};
+
+static void take_stream(void *arg, const struct warmup_view *view)
+{
+    struct warm_streams *streams = arg;
+
+    if (view->configured && streams->len < STREAMS_MAX)
+        streams->views[streams->len++] = *view;
+}
+
+void metrics_put_warmup(struct buf *out, struct shared *shared, int64_t wall_ms)
+{
+    static const struct {
+        const char *name, *help;
+        size_t offset;
+    } values[] = {
+        {"warmup_stage", "The stage of the schedule", offsetof(struct warmup_view, stage)},
+        {"warmup_cap", "Recipients that may be sent to today", offsetof(struct warmup_view, cap)},
+        {"warmup_used", "Recipients sent to today", offsetof(struct warmup_view, used)},
+        {"warmup_delivered", "Recipients delivered today",
+         offsetof(struct warmup_view, events[WARMUP_EVENT_DELIVERED])},
+        {"warmup_deferred", "Attempts deferred today",
+         offsetof(struct warmup_view, events[WARMUP_EVENT_DEFERRED])},
+        {"warmup_bounced", "Recipients bounced today",
+         offsetof(struct warmup_view, events[WARMUP_EVENT_BOUNCED])},
+    };
+    struct warm_streams *streams = calloc(1, sizeof(*streams));
+
+    ASSERT(streams != NULL);
+    warmup_visit(&shared->warmup, wall_ms, take_stream, streams);
+    for (size_t v = 0; v < ARRAY_LEN(values); v++) {
+        put_family(out, values[v].name, "gauge", values[v].help);
+        for (size_t i = 0; i < streams->len; i++) {
+            const struct warmup_view *view = &streams->views[i];
+            uint32_t value;
+
+            memcpy(&value, (const char *)view + values[v].offset, sizeof(value));
+            if (value == WARMUP_NO_CAP) /* the last stage is over: no cap */
+                continue;
+            buf_printf(out, "hayauma_%s{", values[v].name);
+            put_label_pair(out, "source", str_of(view->source));
+            buf_putc(out, ',');
+            put_label_pair(out, "provider", str_of(view->provider));
+            buf_printf(out, "} %" PRIu32 "\n", value);
+        }
+    }
+    free(streams);
+}
