@@ -4,30 +4,12 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "queue/batch.h"
 #include "queue/quarantine.h"
-#include "queue/shard.h"
 
 /* What the tree needs beyond the bytes themselves, per record: partly filled pages and headers. */
 #define RECORD_OVERHEAD_BYTES 512
 #define PIECE_OVERHEAD_BYTES  64
-
-/* How many rows of one message of many recipients came and went, summed over the batch. */
-struct refs_delta {
-    struct map_node node;
-    struct refs_delta *next;
-    struct msgid id;
-    int64_t delta;
-};
-
-struct batch {
-    struct shard *shard;
-    MDB_txn *txn;
-    MDB_cursor *rows, *content, *pages; /* end with txn */
-    struct map refs;
-    struct refs_delta *refs_list;
-    struct buf flows_new; /* ids of flows whose records this transaction brings */
-    uint64_t room_bytes;
-};
 
 /* --- references --- */
 
@@ -40,57 +22,44 @@ static uint64_t id_hash(const struct msgid *id)
     return hash;
 }
 
-static int refs_add(struct batch *b, const struct msgid *id, int delta)
+/* NULL: memory is out. */
+static struct refs_delta *refs_of(struct batch *b, const struct msgid *id)
 {
     struct refs_delta *d = b->refs_list;
     struct map_node *node;
     uint64_t hash = id_hash(id);
 
-    ASSERT(delta == 1 || delta == -1);
+    if (d != NULL && memcmp(&d->id, id, sizeof(*id)) == 0)
+        return d; /* the last one again */
     if (b->refs.buckets == NULL && map_init(&b->refs, 64) < 0)
-        return ENOMEM;
+        return NULL;
     for (node = map_find(&b->refs, hash); node != NULL; node = map_find_next(node)) {
         d = CONTAINER_OF(node, struct refs_delta, node);
-        if (memcmp(&d->id, id, sizeof(*id)) == 0) {
-            d->delta += delta;
-            return 0;
-        }
+        if (memcmp(&d->id, id, sizeof(*id)) == 0)
+            return d;
     }
     d = malloc(sizeof(*d));
     if (d == NULL)
-        return ENOMEM;
-    *d = (struct refs_delta){.next = b->refs_list, .id = *id, .delta = delta};
+        return NULL;
+    *d = (struct refs_delta){.next = b->refs_list, .id = *id};
     b->refs_list = d;
     map_insert(&b->refs, &d->node, hash);
-    return 0;
+    return d;
 }
 
-/* All pieces of a content, however many there are. What cannot be freed soundly stays for good. */
-static int delete_pages(struct batch *b, const struct msgid *id)
+static int refs_add(struct batch *b, const struct msgid *id, int delta, enum tally_count count)
 {
-    uint8_t key_bytes[PAGE_KEY_BYTES];
-    MDB_val key = {sizeof(key_bytes), key_bytes}, value;
-    int rc;
+    struct refs_delta *d = refs_of(b, id);
 
-    codec_page_key(key_bytes, id, 0);
-    rc = mdb_cursor_get(b->pages, &key, &value, MDB_SET_RANGE);
-    while (rc == 0 && codec_page_key_of(val_str(&key), id)) {
-        if (shard_can_free(b->shard, &value))
-            rc = mdb_cursor_del(b->pages, 0);
-        if (rc == 0)
-            rc = mdb_cursor_get(b->pages, &key, &value, MDB_NEXT);
+    ASSERT(delta >= -1 && delta <= 1 && count < TALLY_COUNTS);
+    if (d == NULL)
+        return ENOMEM;
+    d->delta += delta;
+    if (count != TALLY_NONE) {
+        d->tallied = true;
+        d->counts[count - 1]++;
     }
-    return rc == MDB_NOTFOUND ? 0 : rc;
-}
-
-static int delete_content(struct batch *b, const struct msgid *id)
-{
-    MDB_val key = {MSGID_BYTES, (void *)id->bytes}, value;
-    int rc = mdb_cursor_get(b->content, &key, &value, MDB_SET);
-
-    if (rc == 0 && shard_can_free(b->shard, &value))
-        rc = mdb_cursor_del(b->content, 0);
-    return rc == 0 || rc == MDB_NOTFOUND ? delete_pages(b, id) : rc;
+    return 0;
 }
 
 static int refs_apply(struct batch *b, const struct refs_delta *d)
@@ -99,8 +68,11 @@ static int refs_apply(struct batch *b, const struct refs_delta *d)
     MDB_val key = {MSGID_BYTES, (void *)d->id.bytes}, value;
     uint8_t bytes[REFS_BYTES];
     uint64_t count = 0;
-    int rc = mdb_get(b->txn, s->refs, &key, &value);
+    int rc = d->tallied ? batch_tally_count(b, &d->id, d->counts) : 0;
 
+    if (rc != 0 || d->delta == 0)
+        return rc;
+    rc = mdb_get(b->txn, s->refs, &key, &value);
     if (rc != 0 && rc != MDB_NOTFOUND)
         return rc;
     /* A count that cannot be trusted must not delete content: it then stays for good. */
@@ -110,7 +82,7 @@ static int refs_apply(struct batch *b, const struct refs_delta *d)
         return 0;
     if ((int64_t)count + d->delta <= 0) {
         rc = mdb_del(b->txn, s->refs, &key, NULL);
-        return rc == 0 ? delete_content(b, &d->id) : rc;
+        return rc == 0 ? batch_delete_content(b, &d->id) : rc;
     }
     codec_refs_encode(bytes, &d->id, (uint64_t)((int64_t)count + d->delta));
     value = (MDB_val){sizeof(bytes), bytes};
@@ -126,50 +98,21 @@ static int apply_refs(struct batch *b)
     return rc;
 }
 
-/* A row of m came or went. A content of one recipient goes with its row; those of several, and of a
- * number that is not known yet (0: rows come later), are counted. */
-static int reference(struct batch *b, const struct message *m, int delta)
+/* A row of m came or went, or moved (0). A content of one recipient goes with its row; those of
+ * several, and of a number that is not known yet (0: rows come later), are counted. The latter may
+ * have a tally. */
+static int reference(struct batch *b, const struct message *m, int delta, enum tally_count count)
 {
-    ASSERT(delta == 1 || delta == -1);
+    if (m->recipients != 0)
+        count = TALLY_NONE;
+    if (delta == 0 && count == TALLY_NONE)
+        return 0;
     if (m->recipients != 1)
-        return refs_add(b, &m->id, delta);
-    return delta < 0 ? delete_content(b, &m->id) : 0;
+        return refs_add(b, &m->id, delta, count);
+    return delta < 0 ? batch_delete_content(b, &m->id) : 0;
 }
 
 /* --- changes --- */
-
-static int put_pages(struct batch *b, const struct message *m)
-{
-    struct content_layout l = codec_content_layout(m, b->shard->page_bytes);
-    uint8_t key_bytes[PAGE_KEY_BYTES];
-    const uint8_t *at = m->content;
-    int rc = 0;
-
-    for (uint32_t i = 0; i < l.pieces && rc == 0; i++) {
-        MDB_val key = {sizeof(key_bytes), key_bytes};
-        MDB_val value = {content_piece_bytes(&l, m->content_len, i), NULL};
-
-        codec_page_key(key_bytes, &m->id, i);
-        rc = mdb_cursor_put(b->pages, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
-        if (rc == 0)
-            memcpy(value.mv_data, at, value.mv_size);
-        at += value.mv_size;
-    }
-    ASSERT(rc != 0 || at == m->content + (m->content_len - l.tail_bytes));
-    return rc;
-}
-
-static int put_head(struct batch *b, const struct message *m, bool prepared)
-{
-    struct content_layout l = codec_content_layout(m, b->shard->page_bytes);
-    MDB_val key = {MSGID_BYTES, (void *)m->id.bytes}, value = {l.head_bytes + l.tail_bytes, NULL};
-    int rc = mdb_cursor_put(b->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
-
-    ASSERT((m->flags & ~MESSAGE_FLAGS) == 0 && m->priority < FLOW_PRIORITIES);
-    if (rc == 0)
-        codec_content_encode(value.mv_data, m, &l, prepared);
-    return rc;
-}
 
 static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
 {
@@ -239,13 +182,15 @@ static int apply_row(struct batch *b, struct queue_row *row)
         rc = need_flow(b, row->rcpt->flow);
         if (rc == 0)
             rc = put_row(b, row->rcpt, MDB_NOOVERWRITE);
-        return rc == 0 ? reference(b, row->rcpt->message, 1) : rc;
+        return rc == 0 ? reference(b, row->rcpt->message, 1, TALLY_ADDED) : rc;
     case QUEUE_ROW_REMOVE:
         rc = take_row(b, row);
-        return rc == 0 && !row->missing ? reference(b, row->rcpt->message, -1) : rc;
+        return rc == 0 && !row->missing ? reference(b, row->rcpt->message, -1, row->count) : rc;
     case QUEUE_ROW_MOVE:
         rc = take_row(b, row);
-        return rc == 0 && !row->missing ? put_row(b, row->rcpt, 0) : rc;
+        if (rc == 0 && !row->missing)
+            rc = put_row(b, row->rcpt, 0);
+        return rc == 0 && !row->missing ? reference(b, row->rcpt->message, 0, row->count) : rc;
     }
     ASSERT(false);
     return EINVAL;
@@ -256,7 +201,7 @@ bool change_accepts(const struct queue_change *c)
     for (size_t i = 0; i < c->rows_len; i++)
         if (c->rows[i].kind != QUEUE_ROW_ADD)
             return false;
-    return c->rows_len > 0;
+    return c->rows_len > 0 || c->messages_len > 0;
 }
 
 static uint64_t content_need_bytes(const struct message *m, size_t page_bytes)
@@ -295,27 +240,6 @@ static bool change_valid(const struct queue_change *c)
             return false;
     }
     return true;
-}
-
-/* What was prepared is mail from now on. What is damaged is left for the loader to find. */
-static int content_whole(struct batch *b, const struct msgid *id)
-{
-    MDB_val key = {MSGID_BYTES, (void *)(uintptr_t)id->bytes}, value, again;
-    int rc = mdb_cursor_get(b->content, &key, &value, MDB_SET);
-    uint8_t *copy;
-
-    if (rc != 0 || !shard_can_free(b->shard, &value))
-        return rc == MDB_NOTFOUND ? 0 : rc;
-    copy = malloc(value.mv_size);
-    if (copy == NULL)
-        return ENOMEM;
-    memcpy(copy, value.mv_data, value.mv_size);
-    if (codec_content_whole(id, copy, value.mv_size) == 0) {
-        again = (MDB_val){value.mv_size, copy};
-        rc = mdb_cursor_put(b->content, &key, &again, 0);
-    }
-    free(copy);
-    return rc;
 }
 
 /* Whether a message had more than one recipient, as far as the store can still tell. */
@@ -358,7 +282,24 @@ static int apply_purge(struct batch *b, struct str purge)
     rc = has_several(b, &row.id, &several);
     if (rc != 0)
         return rc;
-    return several ? refs_add(b, &row.id, -1) : delete_content(b, &row.id);
+    return several ? refs_add(b, &row.id, -1, TALLY_CANCELLED) : batch_delete_content(b, &row.id);
+}
+
+static int apply_pin(struct batch *b, const struct queue_pin *pin)
+{
+    bool was;
+    int rc;
+
+    if (!pin->remove) {
+        rc = batch_tally_pin(b, &pin->id);
+        return rc == 0 ? refs_add(b, &pin->id, 1, TALLY_NONE) : rc;
+    }
+    rc = batch_tally_unpin(b, &pin->id, &was);
+    if (rc != 0 || !was)
+        return rc;
+    if (pin->created_ms != 0)
+        rc = batch_content_recreate(b, &pin->id, pin->created_ms);
+    return rc == 0 ? refs_add(b, &pin->id, -1, TALLY_NONE) : rc;
 }
 
 /* Rows that come without content belong to stored content: checks that it is here. */
@@ -398,7 +339,7 @@ static int apply_pages(struct batch *b, struct queue_change *c)
     ASSERT(b->room_bytes >= need);
     b->room_bytes -= need;
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
-        rc = put_pages(b, c->messages[i]);
+        rc = batch_put_pages(b, c->messages[i]);
     return rc;
 }
 
@@ -407,7 +348,7 @@ static int apply_heads(struct batch *b, struct queue_change *c)
     int rc = 0;
 
     for (size_t i = 0; i < c->messages_len && rc == 0; i++)
-        rc = put_head(b, c->messages[i], c->prepared);
+        rc = batch_put_head(b, c->messages[i], c->prepared);
     return rc;
 }
 
@@ -419,10 +360,14 @@ static int apply_rows(struct batch *b, struct queue_change *c)
         rc = apply_row(b, &c->rows[i]);
     for (size_t i = 0; i < c->purges_len && rc == 0; i++)
         rc = apply_purge(b, c->purges[i]);
+    for (size_t i = 0; i < c->pins_len && rc == 0; i++)
+        rc = apply_pin(b, &c->pins[i]);
     for (size_t i = 0; i < c->states_len && rc == 0; i++)
         rc = state_apply(b->shard, b->txn, &c->states[i]);
+    if (rc == 0 && c->range != NULL)
+        rc = state_remove_range(b->shard, b->txn, c->range);
     if (rc == 0 && c->whole != NULL)
-        rc = content_whole(b, c->whole);
+        rc = batch_content_whole(b, c->whole);
     return rc == 0 ? -records_stage(&b->shard->records, &c->records) : rc;
 }
 

@@ -308,6 +308,7 @@ int codec_row_decode(struct str key, struct str value, struct row_state *out)
 
 /* --- content: a head with its own seal (listings read only that) and the content's tail --- */
 
+#define CONTENT_CREATED_AT (CRC_BYTES + 1 + 4 + 4 + 8)
 #define CONTENT_STATE_AT   (CRC_BYTES + 1 + 4 + 4 + 8 + 8 + 4 + 1 + 1 + 4)
 #define CONTENT_HEAD_FIXED (CONTENT_STATE_AT + 1)
 enum content_state { CONTENT_WHOLE = 0, CONTENT_PREPARED = 1 };
@@ -442,6 +443,20 @@ int codec_content_whole(const struct msgid *id, uint8_t *value, size_t len)
         return err;
     ASSERT(r.tail.len < len && value[CONTENT_STATE_AT] <= CONTENT_PREPARED);
     value[CONTENT_STATE_AT] = CONTENT_WHOLE;
+    seal(value, len - r.tail.len, id->bytes, MSGID_BYTES);
+    return 0;
+}
+
+int codec_content_recreate(const struct msgid *id, uint8_t *value, size_t len, int64_t created_ms)
+{
+    struct content_record r;
+    struct message fields;
+    int err = codec_content_decode(id, (struct str){(const char *)value, len}, &fields, &r);
+
+    ASSERT(created_ms >= 0 && created_ms <= QUEUE_DUE_HELD);
+    if (err < 0)
+        return err;
+    out_uint(value + CONTENT_CREATED_AT, (uint64_t)created_ms, 8);
     seal(value, len - r.tail.len, id->bytes, MSGID_BYTES);
     return 0;
 }
@@ -588,6 +603,39 @@ int codec_part_decode(struct str key, struct str value, struct spread_part *out)
     out->flow = (uint32_t)in_uint(&in, 4);
     out->due_ms = (int64_t)in_uint(&in, 6);
     return in.bad ? -EBADMSG : 0; /* fields may follow */
+}
+
+/* --- tallies --- */
+
+#define TALLY_VERSION 1
+enum { TALLY_PINNED = 1 };
+
+void codec_tally_encode(uint8_t out[TALLY_VALUE_BYTES], const struct queue_tally *tally)
+{
+    uint8_t *at = out_uint(out, TALLY_VERSION, 1);
+
+    at = out_uint(at, tally->pinned ? TALLY_PINNED : 0, 1);
+    for (int i = TALLY_NONE + 1; i < TALLY_COUNTS; i++)
+        at = out_uint(at, tally->counts[i], 8);
+    ASSERT(at == out + TALLY_VALUE_BYTES);
+}
+
+int codec_tally_decode(struct str value, struct queue_tally *out)
+{
+    const uint8_t *bytes = (const uint8_t *)value.ptr;
+    struct in in = {bytes, bytes + value.len, false};
+    struct queue_tally tally = {0};
+    uint64_t version = in_uint(&in, 1);
+
+    if (!in.bad && version != TALLY_VERSION)
+        return version > TALLY_VERSION ? -EPROTO : -EBADMSG;
+    tally.pinned = (in_uint(&in, 1) & TALLY_PINNED) != 0;
+    for (int i = TALLY_NONE + 1; i < TALLY_COUNTS; i++)
+        tally.counts[i] = in_uint(&in, 8);
+    if (in.bad)
+        return -EBADMSG;
+    *out = tally; /* more may follow */
+    return 0;
 }
 
 /* --- format --- */

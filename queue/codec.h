@@ -10,6 +10,7 @@
 #include "queue/flow.h"
 #include "queue/message.h"
 #include "queue/state.h"
+#include "queue/tally.h"
 
 /* class 1, flow 4, name, NUL, then the tail: due_ms 6, message id 16, index 4 */
 #define ROW_KEY_HEAD 5
@@ -126,6 +127,9 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
 
 /* A prepared one is mail from now on. As codec_content_decode(). */
 int codec_content_whole(const struct msgid *id, uint8_t *value, size_t len) MUST_USE;
+/* It was made at created_ms. As codec_content_decode(). */
+int codec_content_recreate(const struct msgid *id, uint8_t *value, size_t len,
+                           int64_t created_ms) MUST_USE;
 
 #define REFS_BYTES 13
 void codec_refs_encode(uint8_t out[REFS_BYTES], const struct msgid *id, uint64_t count);
@@ -171,15 +175,21 @@ void codec_spread_key(uint8_t out[SPREAD_KEY_BYTES], enum state_kind kind, const
 void codec_part_encode(uint8_t out[PART_VALUE_BYTES], const struct spread_part *part);
 int codec_part_decode(struct str key, struct str value, struct spread_part *out) MUST_USE;
 
+/* A tally is the state under STATE_TALLY and its content's id: queue_tally_key(). */
+#define TALLY_VALUE_BYTES (2 + 8 * (TALLY_COUNTS - 1))
+void codec_tally_encode(uint8_t out[TALLY_VALUE_BYTES], const struct queue_tally *tally);
+/* -EPROTO: of a newer version. */
+int codec_tally_decode(struct str value, struct queue_tally *out) MUST_USE;
+
 /* Meta: key "format"; value: what this queue is. */
 #define FORMAT_BYTES   41
 #define FORMAT_VERSION 3u
 #define FORMAT_DRAFT                                                                               \
     0x80000000u /* in the version of queues of builds before the format was final */
-/* What a build has to know to open a queue, a bit each: so far nothing. A later build that stores
- * what an earlier one must not pass by gives it a bit, and sets that before (queue/DESIGN.md,
- * section 7). */
-#define FORMAT_NEEDS_KNOWN UINT64_C(0)
+/* What a build has to know to open a queue, a bit each. A later build that stores what an earlier
+ * one must not pass by gives it a bit, and sets that before (queue/DESIGN.md, section 7). */
+#define FORMAT_NEEDS_RECIPES UINT64_C(1) /* contents with MESSAGE_RECIPE */
+#define FORMAT_NEEDS_KNOWN   FORMAT_NEEDS_RECIPES
 struct queue_format {
     uint32_t version, shards, shard;
     uint8_t id[16];   /* the same in all shards of a queue */

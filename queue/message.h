@@ -20,10 +20,11 @@ enum message_flags {
     MESSAGE_SMTPUTF8 = 1 << 1,  /* needs SMTPUTF8 */
     MESSAGE_DOT_LINES = 1 << 2, /* some line starts with '.' */
     MESSAGE_NOTICE = 1 << 3,    /* a DSN of ours: its own lifetime, never bounced */
+    MESSAGE_RECIPE = 1 << 4,    /* content: what letters are made of, with a row's variables */
 };
 /* All that this build knows. Mail with another one is of a newer version, and is not sent: its
- * content may be no letter but a template (1 << 4), or no lines of text (1 << 5). */
-#define MESSAGE_FLAGS 0x0fu
+ * content may be no lines of text (1 << 5). */
+#define MESSAGE_FLAGS 0x1fu
 
 /* Header fields that go out in front of a message's content, and are no part of it: signatures. */
 struct message_front {
@@ -119,7 +120,7 @@ struct recipient {
     struct str queue;        /* lane name: the domain in lower-case A-labels, <= QUEUE_NAME_MAX */
     struct str address;      /* as given */
     struct str orcpt;        /* as RCPT gave it, or empty */
-    struct str variables;    /* reserved: substitution variables */
+    struct str variables;    /* what its letter is made with: MESSAGE_RECIPE; or empty */
     struct str last_error;   /* "450 4.7.1 text" of the last attempt, own allocation, or empty */
     struct str unknown;      /* fields of a newer build, to be stored again with the row; own
                                 allocation, or empty */

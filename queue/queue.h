@@ -22,6 +22,7 @@
 #include "queue/flow.h"
 #include "queue/message.h"
 #include "queue/state.h"
+#include "queue/tally.h"
 
 struct queue;
 struct queue_port;
@@ -105,14 +106,15 @@ enum queue_row_kind {
 struct queue_row {
     enum queue_row_kind kind;
     struct recipient *rcpt;
-    int64_t old_due_ms; /* MOVE, REMOVE: as it is stored */
-    bool missing;       /* out: MOVE/REMOVE found no such row and did nothing */
+    int64_t old_due_ms;     /* MOVE, REMOVE: as it is stored */
+    enum tally_count count; /* MOVE, REMOVE: what it counts as where its content has a tally */
+    bool missing;           /* out: MOVE/REMOVE found no such row and did nothing */
 };
 
 struct queue_change {
     /* Set by the caller; arrays and what they name live until on_done. */
-    /* New content; each must have ADD rows in this change. Without any, ADD rows are further ones
-     * of contents that are stored in the shard, or the change ends with -ENOENT. */
+    /* New content; each must have ADD rows or a pin in this change. Without any, ADD rows are
+     * further ones of contents that are stored in the shard, or the change ends with -ENOENT. */
     struct message **messages;
     size_t messages_len;
     struct queue_row *rows;
@@ -123,7 +125,10 @@ struct queue_change {
     size_t purges_len;
     const struct queue_state *states;
     size_t states_len;
-    bool prepared;             /* messages are no mail yet: spread.h */
+    const struct queue_pin *pins;
+    size_t pins_len;
+    struct queue_states_range *range; /* or NULL */
+    bool prepared;                    /* messages are no mail yet: spread.h */
     const struct msgid *whole; /* a message that was prepared and is mail from now on, or NULL */
     struct buf records;        /* complete JSON lines to append to the record stream, or empty */
     bool urgent; /* somebody waits for this change: commit now. Other changes wait 20 ms, to be many
@@ -223,12 +228,15 @@ struct queue_row_view { /* slices valid during the visit */
 };
 struct queue_visit {
     struct str queue;       /* only of this name; empty: of all */
-    uint32_t flow;          /* with a name: only of this flow; 0: of all */
+    uint32_t flow;          /* only of this flow; 0: of all */
     const struct msgid *id; /* only of this message, NULL: of all; the others are passed by, which
                                takes a tenth of visiting them */
     uint32_t rows_max;      /* that are visited or passed by */
     bool need_message; /* false leaves out what is stored with the message (sender, created, size,
                           campaign...), which is faster */
+    /* Without need_message: expires_ms is exact for rows that by their id would have expired by
+     * then, for others it is by the id. A content's mail may live from a later time on. */
+    int64_t ripe_ms;
     bool (*visit)(void *arg, const struct queue_row_view *row); /* false: stop */
     void *arg;
 };

@@ -690,7 +690,7 @@ static void test_other_formats(void **state)
         {FORMAT_VERSION - 1, 0, "an older version (its format is 2, this version reads 3); drain"},
         {FORMAT_VERSION + 1, 0, "a newer version (its format is 4, this version reads 3); use"},
         {FORMAT_VERSION | FORMAT_DRAFT, 0, "before the first release (a draft of format 3"},
-        {FORMAT_VERSION, 5, "a newer version stored what this one does not know (needs 0x5)"},
+        {FORMAT_VERSION, 7, "a newer version stored what this one does not know (needs 0x6)"},
     };
     struct kit_queue *f = *state;
 

@@ -380,6 +380,23 @@ static int put_format(struct shard *s, MDB_txn *txn, const struct queue_format *
     return mdb_put(txn, s->meta, &key, &value, 0);
 }
 
+int shard_need(struct shard *s, MDB_txn *txn, uint64_t need)
+{
+    MDB_val key = {6, "format"}, value;
+    struct queue_format stored;
+    int rc = mdb_get(txn, s->meta, &key, &value);
+
+    ASSERT((need & ~FORMAT_NEEDS_KNOWN) == 0);
+    if (rc != 0)
+        return rc;
+    if (codec_format_decode(val_str(&value), &stored) < 0)
+        return MDB_CORRUPTED;
+    if ((stored.needs & need) == need)
+        return 0;
+    stored.needs |= need;
+    return put_format(s, txn, &stored);
+}
+
 /* Why this build does not open a queue. */
 static const char *other_format(const struct queue_format *stored)
 {

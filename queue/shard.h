@@ -129,6 +129,8 @@ struct queue_port {
 int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue_format *format,
                const char **error) MUST_USE;
 int shard_write_format(struct shard *s, const struct queue_format *format) MUST_USE;
+/* Within a write transaction: who opens the queue must know need, from here on. An LMDB code. */
+int shard_need(struct shard *s, MDB_txn *txn, uint64_t need) MUST_USE;
 void shard_close(struct shard *s);
 /* Makes the name of path durable: syncs the directory that it is in. */
 int sync_name(const char *path) MUST_USE;
@@ -203,6 +205,8 @@ int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
 
 /* Within a write transaction. An LMDB code. */
 int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state);
+/* The same. */
+int state_remove_range(struct shard *s, MDB_txn *txn, struct queue_states_range *range);
 /* Whether there is any of kind. An LMDB code. */
 int state_any(struct shard *s, MDB_txn *txn, enum state_kind kind, bool *any);
 /* The flows that the shard has stored come into the queue's table. 0 or -errno. */

@@ -21,6 +21,31 @@ int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state)
     return rc;
 }
 
+int state_remove_range(struct shard *s, MDB_txn *txn, struct queue_states_range *range)
+{
+    MDB_val key = str_val(range->from), to = str_val(range->to), stored;
+    MDB_cursor *at;
+    int rc = mdb_cursor_open(txn, s->state, &at);
+
+    ASSERT(range->from.len > 0 && range->to.len > 0);
+    if (rc != 0)
+        return rc;
+    range->more = false;
+    rc = mdb_cursor_get(at, &key, &stored, MDB_SET_RANGE);
+    for (uint32_t n = 0; rc == 0 && mdb_cmp(txn, s->state, &key, &to) < 0; n++) {
+        range->more = n == range->max;
+        if (range->more)
+            break;
+        /* What cannot be freed soundly stays for good. */
+        if (shard_can_free(s, &stored))
+            rc = mdb_cursor_del(at, 0);
+        if (rc == 0)
+            rc = mdb_cursor_get(at, &key, &stored, MDB_NEXT);
+    }
+    mdb_cursor_close(at);
+    return rc == MDB_NOTFOUND ? 0 : rc;
+}
+
 int queue_state_get(struct queue *q, uint32_t shard, struct str key, struct buf *out)
 {
     struct shard *s = shard_at(q, shard);

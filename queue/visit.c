@@ -63,6 +63,10 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
         .address = state.address,
         .last_error = state.last_error,
     };
+    view.expires_ms = msgid_ms(&row.id) + (int64_t)state.lifetime_s * 1000;
+    if (!v->what->need_message && view.expires_ms <= v->what->ripe_ms &&
+        find_header(v, &row.id) == 0)
+        view.expires_ms = v->header.created_ms + (int64_t)state.lifetime_s * 1000;
     if (v->what->need_message && find_header(v, &row.id) == 0) {
         view.created_ms = v->header.created_ms;
         view.expires_ms = v->header.created_ms + (int64_t)state.lifetime_s * 1000;
@@ -96,28 +100,38 @@ int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, MDB_val *key, MDB_v
     return rc;
 }
 
-/* From the row at rows to the next one of the wanted queue name: each flow has a place for it in
- * each class. An LMDB code. */
-static int visit_next_named(const struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value)
+/* What keys of the wanted rows of a flow begin with: all of it, or those of the wanted queue name.
+ * Returns its length. */
+static size_t wanted_prefix(const struct visitor *v, uint8_t out[ROW_KEY_MAX], enum row_class class,
+                            uint32_t flow)
 {
-    struct str name = v->what->queue;
+    size_t len = codec_row_prefix(out, class, flow, v->what->queue);
+
+    return v->what->queue.len == 0 ? ROW_KEY_HEAD : len;
+}
+
+/* From the row at rows to the next one of the wanted queue name or flow: each flow has a place for
+ * the name in each class. An LMDB code. */
+static int visit_next_wanted(const struct visitor *v, MDB_cursor *rows, MDB_val *key,
+                             MDB_val *value)
+{
     uint32_t only = v->what->flow;
     uint8_t prefix[ROW_KEY_MAX];
 
     while (key->mv_size >= ROW_KEY_HEAD) {
         enum row_class class = (enum row_class) * (const uint8_t *)key->mv_data;
         uint32_t flow = codec_row_key_flow(val_str(key));
-        size_t len = codec_row_prefix(prefix, class, only != 0 ? only : flow, name);
+        size_t len = wanted_prefix(v, prefix, class, only != 0 ? only : flow);
         int order = memcmp(key->mv_data, prefix, key->mv_size < len ? key->mv_size : len), rc;
 
         if (order == 0 && key->mv_size >= len)
             return 0;
         if (class < ROW_FRESH) /* damaged; the loader and visits of all rows tell of it */
-            len = codec_row_prefix(prefix, ROW_FRESH, only, name);
+            len = wanted_prefix(v, prefix, ROW_FRESH, only);
         else if (order > 0 && only == 0 && flow < UINT32_MAX)
-            len = codec_row_prefix(prefix, class, flow + 1, name);
+            len = wanted_prefix(v, prefix, class, flow + 1);
         else if (order > 0 && class == ROW_FRESH)
-            len = codec_row_prefix(prefix, ROW_LATER, only, name);
+            len = wanted_prefix(v, prefix, ROW_LATER, only);
         else if (order > 0)
             return MDB_NOTFOUND;
         *key = (MDB_val){len, prefix};
@@ -144,8 +158,8 @@ static int visit_slice(struct visitor *v)
     if (rc == 0)
         rc = cursor_seek(rows, v->cursor, &key, &value);
     for (unsigned n = 0; rc == 0 && n < VISIT_SLICE_ROWS && v->rows_left > 0 && !v->stopped; n++) {
-        if (v->what->queue.len > 0)
-            rc = visit_next_named(v, rows, &key, &value);
+        if (v->what->queue.len > 0 || v->what->flow != 0)
+            rc = visit_next_wanted(v, rows, &key, &value);
         if (rc != 0)
             break;
         if (v->what->id == NULL || codec_row_key_of(val_str(&key), v->what->id))

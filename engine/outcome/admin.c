@@ -93,7 +93,7 @@ static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t
     r->due_ms = due_ms;
     r->flags = flags;
     lane_settling(r);
-    settle_move(w, r, old_due_ms);
+    settle_move(w, r, old_due_ms, TALLY_NONE);
 }
 
 /* A recipient that was never tried is due from its reception on: a later time would be a not-before
@@ -134,7 +134,7 @@ static bool do_action(struct worker *w, enum admin_action action, struct recipie
         record(w, r, REPORT_ADMIN_BOUNCE);
         counter_add(&w->counters.cancelled, 1);
         lane_settling(r);
-        settle_remove(w, r);
+        settle_remove(w, r, TALLY_CANCELLED);
         return true;
     case ADMIN_EXPIRE:
         if (!judge_has_room(w, r, NOTICE_EXPIRED))

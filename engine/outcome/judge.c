@@ -186,6 +186,9 @@ static void entry_end(struct judge_batch *b, struct judge_entry *e, enum report_
     counter_add(counter, 1);
     owe(e, kind);
     e->ended = true;
+    e->count = type == REPORT_DELIVERY     ? TALLY_DELIVERED
+               : type == REPORT_EXPIRATION ? TALLY_EXPIRED
+                                           : TALLY_FAILED;
 }
 
 bool judge_has_room(const struct worker *w, const struct recipient *r, enum notice_kind kind)
@@ -385,9 +388,9 @@ void judge_end(struct judge_batch *b)
         }
         lane_settling(e->recipient);
         if (e->ended)
-            settle_remove(w, e->recipient);
+            settle_remove(w, e->recipient, e->count);
         else
-            settle_move(w, e->recipient, e->old_due_ms);
+            settle_move(w, e->recipient, e->old_due_ms, TALLY_DEFERRED);
     }
     free(b->entries);
     b->entries = NULL;
@@ -410,7 +413,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     counter_add(&w->counters.delivered, 1);
     warmup_count(context->warmup, WARMUP_EVENT_DELIVERED);
     lane_settling(r);
-    settle_remove(w, r);
+    settle_remove(w, r, TALLY_DELIVERED);
     settle_cut(w, r->lane->shard, false);
 }
 

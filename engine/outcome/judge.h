@@ -35,10 +35,11 @@ struct lane;
 struct judge_entry {
     struct recipient *recipient;
     struct outcome outcome;
-    int64_t old_due_ms; /* deferred: as stored */
-    bool too_many;      /* the caller's: refused only for the number of recipients */
-    bool ended;         /* the row goes */
-    bool notice;        /* the sender is owed a notice of this kind */
+    int64_t old_due_ms;     /* deferred: as stored */
+    bool too_many;          /* the caller's: refused only for the number of recipients */
+    bool ended;             /* the row goes */
+    enum tally_count count; /* what it counts as then */
+    bool notice;            /* the sender is owed a notice of this kind */
     enum notice_kind kind;
 };
 

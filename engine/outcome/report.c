@@ -221,7 +221,7 @@ static void put_own(struct buf *out, const struct report_event *e)
 {
     NUMBER(out, "timestamp_ms", e->timestamp_ms);
     if (e->message != NULL)
-        NUMBER(out, "num_recipients", e->message->recipients);
+        NUMBER(out, "num_recipients", e->recipients > 0 ? e->recipients : e->message->recipients);
     LITERAL(out, ",\"queue_ms\":");
     /* Both times are the wall clock's, which may have been set back between them. */
     buf_put_i64(out, e->message != NULL && e->timestamp_ms > e->message->created_ms

@@ -48,6 +48,7 @@ struct report_event {
     const char *peer_addr;          /* "192.0.2.1:25" */
     const char *source_name, *source_addr, *pool_name;
     uint16_t attempts;
+    uint32_t recipients;            /* 0: the message's */
     const char *delivery_protocol;  /* "ESMTP", "SMTP", "LMTP" or NULL */
     const char *reception_protocol; /* NULL: the message's */
     const char *session_id;         /* or NULL */

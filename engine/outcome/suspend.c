@@ -98,13 +98,9 @@ static int table_change(struct suspend_change *c)
     return 0;
 }
 
-static void on_committed(struct queue_change *change, int result)
+/* The record is there, or result says why not; none is wanted for what follows from others. */
+static void change_go_on(struct suspend_change *c, int result)
 {
-    struct suspend_change *c = change->owner;
-    struct worker *w = c->owner;
-
-    ASSERT(w->suspension_changing); /* one at a time, so that they are done in order */
-    w->suspension_changing = false;
     if (result == 0)
         result = table_change(c);
     if (result == 0) {
@@ -116,6 +112,16 @@ static void on_committed(struct queue_change *change, int result)
                   strerror(-result));
         change_free(c, result);
     }
+}
+
+static void on_committed(struct queue_change *change, int result)
+{
+    struct suspend_change *c = change->owner;
+    struct worker *w = c->owner;
+
+    ASSERT(w->suspension_changing); /* one at a time, so that they are done in order */
+    w->suspension_changing = false;
+    change_go_on(c, result);
     changes_go_on(w);
 }
 
@@ -140,6 +146,10 @@ static void change_submit(struct suspend_change *c)
     const struct suspension *what = &c->order.what;
 
     ASSERT(!c->owner->suspension_changing);
+    if (!suspension_is_stored(what->scope)) {
+        change_go_on(c, 0);
+        return;
+    }
     c->state.key.ptr = (const char *)c->key;
     c->state.key.len = suspension_key(c->key, what->scope, str_of(what->name));
     c->state.remove = c->order.resume;

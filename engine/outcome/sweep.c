@@ -141,7 +141,7 @@ static bool is_misplaced(const struct sweep *s, const struct queue_row_view *row
  * lifetime. */
 static int64_t ends_ms(const struct queue_row_view *row)
 {
-    int64_t ms = msgid_ms(&row->id) + (int64_t)row->lifetime_s * 1000;
+    int64_t ms = row->expires_ms;
 
     if (row->due_ms >= ms) /* the last attempt */
         ms += LANE_LAST_TRY_MS;
@@ -363,7 +363,8 @@ static void sweep_step(struct sweep *s)
     s->job.action = s->kind == SWEEP_TIMES ? ADMIN_RETIME : ADMIN_OUTLIVE;
     s->job.rows_len = 0;
     s->job.changed = 0;
-    s->walk.what = (struct queue_visit){.rows_max = STEP_ROWS, .visit = on_row, .arg = s};
+    s->walk.what = (struct queue_visit){
+        .rows_max = STEP_ROWS, .ripe_ms = s->now_ms, .visit = on_row, .arg = s};
     if (s->kind == SWEEP_LIFETIMES && !s->all) {
         s->walk.what.flow = s->lanes[0].flow;
         s->walk.what.queue = (struct str){s->lanes[0].name, s->lanes[0].len};
@@ -473,10 +474,15 @@ static uint32_t window_look(struct lane *lane, int64_t now_ms, uint32_t max)
 static void stored_look(struct lane *lane, int64_t now_ms)
 {
     struct sweep *s = lane_sweep(lane->worker, lane->shard);
+    bool suspended;
 
     if (!lane_has_due(lane, now_ms))
         return;
-    if (!lane_suspended(lane))
+    suspended = lane_suspended(lane);
+    /* Lifetimes of a draft's mail have not begun; what a pause outlives ends behind it. */
+    if ((lane->suspensions & 1u << SUSPENSION_CAMPAIGN_TENANT) != 0)
+        return;
+    if (!suspended)
         lane_load_want(lane, now_ms); /* the lane's timer was armed by the clock before the jump */
     if (lane->expires_ms > now_ms || list_node_linked(&lane->outlived_node))
         return;

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "intake/campaign.h"
 #include "intake/inject.h"
 #include "schedule/lane.h"
 #include "worker/warmup_store.h"
@@ -259,6 +260,8 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     if (err == 0)
         err = suspensions_open(&e->shared.suspensions, e->shared.queue);
     if (err == 0)
+        err = campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions);
+    if (err == 0)
         err = sts_table_open(&e->shared.sts, e->shared.queue);
     if (err == 0)
         err = warmup_store_open(&e->shared.warmup, e->shared.queue, wake_keeper, &e->shared);
@@ -415,6 +418,8 @@ void engine_close(struct engine *e)
     governor_close(e->shared.governor);
     clients_done(&e->shared.clients);
     logins_done(&e->shared.logins);
+    campaign_uploads_done(&e->shared);
+    campaigns_done(&e->shared.campaigns);
     suspensions_done(&e->shared.suspensions);
     tally_close(&e->shared.tally);
     dialogues_done(&e->shared.dialogues);

@@ -91,6 +91,8 @@ static void world_open(void)
     assert_int_equal(worker_open(world.w, e, 0), 0);
     queue_ready(&e->shared.queue);
     assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
+    assert_int_equal(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions),
+                     0);
     assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
     warmup_configure(&e->shared.warmup, e->config);
     assert_int_equal(worker_start(world.w), 0);
@@ -118,6 +120,7 @@ static void world_close(void)
     governor_close(e->shared.governor);
     clients_done(&e->shared.clients);
     logins_done(&e->shared.logins);
+    campaigns_done(&e->shared.campaigns);
     suspensions_done(&e->shared.suspensions);
     sources_done(&e->shared.sources);
     warmup_done(&e->shared.warmup);

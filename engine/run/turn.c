@@ -11,6 +11,7 @@
 #include "deliver/sessions.h"
 #include "deliver/signing.h"
 #include "deliver/transaction.h"
+#include "intake/campaign.h"
 #include "intake/inject_message.h"
 #include "outcome/judge.h"
 #include "outcome/suspend.h"
@@ -248,6 +249,7 @@ int worker_start(struct worker *w)
         return err;
     if (w == worker_of_shard(w->shared, 0)) {
         suspend_open(w);
+        campaign_open(w);
         sources_look(w);
         err = warm_open(w);
         if (err < 0)
@@ -326,6 +328,7 @@ void worker_close(struct worker *w)
         sources_look_end(w);
         warm_close(w);
         lane_suspensions_abandon(w);
+        campaign_close(w);
         backend_routes_abandon(w);
         settle_abandon(w);
         lane_close_all(w);

@@ -54,6 +54,7 @@ void lane_load_want(struct lane *lane, int64_t now_ms);
 /* The names by which lane may be suspended, one per scope. */
 struct lane_names_at_site {
     char campaign[SUSPENSION_NAME_MAX + 1], tenant[SUSPENSION_NAME_MAX + 1];
+    char of_tenant[SUSPENSION_NAME_MAX + 1]; /* the campaign */
 };
 void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *at_site,
                            struct str names[SUSPENSION_SCOPES]);

@@ -14,13 +14,15 @@ void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *a
                            struct str names[SUSPENSION_SCOPES])
 {
     at_site->campaign[0] = at_site->tenant[0] = '\0';
-    names[0] = STR("");
+    for (int scope = 0; scope < SUSPENSION_SCOPES; scope++)
+        names[scope] = STR("");
     names[SUSPENSION_DOMAIN] = lane_domain(lane);
     names[SUSPENSION_CAMPAIGN] = lane->names == NULL ? STR("") : lane->names->campaign;
     names[SUSPENSION_TENANT] = lane_tenant(lane);
     names[SUSPENSION_SITE] = lane->site == NULL ? STR("") : str_of(lane->site->name);
+    suspension_name(at_site->of_tenant, names[SUSPENSION_CAMPAIGN], names[SUSPENSION_TENANT]);
+    names[SUSPENSION_CAMPAIGN_TENANT] = str_of(at_site->of_tenant);
     /* The mail of a source goes by the others of its pool. */
-    names[SUSPENSION_SOURCE] = names[SUSPENSION_SOURCE_SITE] = STR("");
     if (lane->site != NULL) {
         suspension_name(at_site->campaign, names[SUSPENSION_CAMPAIGN], names[SUSPENSION_SITE]);
         suspension_name(at_site->tenant, names[SUSPENSION_TENANT], names[SUSPENSION_SITE]);

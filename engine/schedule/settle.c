@@ -94,22 +94,24 @@ static void row_put(struct worker *w, uint32_t shard, const struct queue_row *ro
     s->change.rows[s->change.rows_len++] = *row;
 }
 
-void settle_remove(struct worker *w, struct recipient *r)
+void settle_remove(struct worker *w, struct recipient *r, enum tally_count count)
 {
     struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_SETTLING);
     row_put(w, lane->shard,
-            &(struct queue_row){.kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms});
+            &(struct queue_row){
+                .kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms, .count = count});
 }
 
-void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms)
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, enum tally_count count)
 {
     struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_SETTLING);
     row_put(w, lane->shard,
-            &(struct queue_row){.kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms});
+            &(struct queue_row){
+                .kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms, .count = count});
 }
 
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)

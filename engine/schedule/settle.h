@@ -13,11 +13,11 @@
 
 /* The buffer in which to write the record lines of what is settled in shard this turn. */
 struct buf *settle_records(struct worker *w, uint32_t shard);
-/* r is done with: its row goes. */
-void settle_remove(struct worker *w, struct recipient *r);
-/* r was changed (attempts, due_ms, flags, last_error): its row is rewritten. old_due_ms as stored.
- */
-void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms);
+/* r is done with: its row goes, and counts as that. */
+void settle_remove(struct worker *w, struct recipient *r, enum tally_count count);
+/* r was changed (attempts, due_ms, flags, last_error): its row is rewritten, and counts as that.
+ * old_due_ms as stored. */
+void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, enum tally_count count);
 /* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
  * over; they arrive in their lane once committed. */
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);

@@ -11,6 +11,7 @@
 #include "limits/tally.h"
 #include "limits/warmup.h"
 #include "queue/queue.h"
+#include "worker/campaigns.h"
 #include "worker/clients.h"
 #include "worker/crew.h"
 #include "worker/dialogues.h"
@@ -30,6 +31,7 @@ struct shared {
     struct clients clients; /* sessions per client address */
     struct logins logins;   /* failures per client address and user name; rates of users */
     struct suspensions suspensions;
+    struct campaigns campaigns;
     struct tally tally; /* of refusals that rules count */
     struct dialogues dialogues;
     struct sts_table sts;

@@ -23,7 +23,8 @@ static const char *const scope_names[SUSPENSION_SCOPES] = {
     [SUSPENSION_SOURCE] = "source",
     [SUSPENSION_SOURCE_SITE] = "source_site",
     [SUSPENSION_CAMPAIGN_SITE] = "campaign_site",
-    [SUSPENSION_TENANT_SITE] = "tenant_site"};
+    [SUSPENSION_TENANT_SITE] = "tenant_site",
+    [SUSPENSION_CAMPAIGN_TENANT] = "campaign_tenant"};
 
 const char *suspension_scope_name(enum suspension_scope scope)
 {
@@ -33,7 +34,7 @@ const char *suspension_scope_name(enum suspension_scope scope)
 enum suspension_scope suspension_scope_of(struct str name)
 {
     for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++)
-        if (str_eq(str_of(scope_names[scope]), name))
+        if (suspension_is_stored(scope) && str_eq(str_of(scope_names[scope]), name))
             return scope;
     return 0;
 }
@@ -196,7 +197,7 @@ void suspensions_visit(struct suspensions *s,
 
 size_t suspension_key(uint8_t out[SUSPENSION_KEY_MAX], enum suspension_scope scope, struct str name)
 {
-    ASSERT(name.len > 0 && name.len <= SUSPENSION_NAME_MAX);
+    ASSERT(name.len > 0 && name.len <= SUSPENSION_NAME_MAX && suspension_is_stored(scope));
     out[0] = STATE_SUSPENSION;
     out[1] = (uint8_t)scope;
     memcpy(out + 2, name.ptr, name.len);
@@ -254,7 +255,8 @@ static bool key_decode(struct str key, struct suspension *out)
 {
     *out = (struct suspension){0};
     if (key.len < 3 || key.len > SUSPENSION_KEY_MAX || key.ptr[0] != STATE_SUSPENSION ||
-        suspension_scope_name((uint8_t)key.ptr[1]) == NULL)
+        suspension_scope_name((uint8_t)key.ptr[1]) == NULL ||
+        !suspension_is_stored((uint8_t)key.ptr[1]))
         return false;
     out->scope = (uint8_t)key.ptr[1];
     memcpy(out->name, key.ptr + 2, key.len - 2);

@@ -26,6 +26,8 @@ enum suspension_scope {
     SUSPENSION_SOURCE_SITE,
     SUSPENSION_CAMPAIGN_SITE,
     SUSPENSION_TENANT_SITE,
+    /* 9 to 11 are taken */
+    SUSPENSION_CAMPAIGN_TENANT = 12, /* "CAMPAIGN@TENANT": worker/campaigns.h */
     SUSPENSION_SCOPES
 };
 
@@ -56,11 +58,18 @@ static inline bool suspension_is_at_site(enum suspension_scope scope)
 {
     return scope >= SUSPENSION_SOURCE_SITE;
 }
+/* Whether it has a record. Others follow from what is stored elsewhere, and no operator orders
+ * them.
+ */
+static inline bool suspension_is_stored(enum suspension_scope scope)
+{
+    return scope != SUSPENSION_CAMPAIGN_TENANT;
+}
 /* Writes "WHAT@SITE"; empty where what is. */
 void suspension_name(char out[SUSPENSION_NAME_MAX + 1], struct str what, struct str site);
 /* "domain"; NULL: there is no such scope. */
 const char *suspension_scope_name(enum suspension_scope scope);
-/* 0: none is called so. */
+/* 0: none that is stored is called so. */
 enum suspension_scope suspension_scope_of(struct str name);
 
 /* With what is stored in q; before workers begin. 0, -EIO, -ENOMEM. */

@@ -42,6 +42,7 @@ static uint32_t held_by(struct suspensions *s, const char *domain, const char *c
                                            [SUSPENSION_SOURCE] = str_of(site),
                                            [SUSPENSION_SOURCE_SITE] = str_of(site),
                                            [SUSPENSION_CAMPAIGN_SITE] = str_of(campaign),
+                                           [SUSPENSION_CAMPAIGN_TENANT] = str_of(campaign),
                                            [SUSPENSION_TENANT_SITE] = str_of(tenant)};
 
     return suspensions_of(s, names);
@@ -114,7 +115,11 @@ static void test_each_scope(void **state)
     for (enum suspension_scope scope = SUSPENSION_DOMAIN; scope < SUSPENSION_SCOPES; scope++) {
         struct suspension one = make(scope, "x", 0), found;
 
-        assert_int_equal(suspension_scope_of(str_of(suspension_scope_name(scope))), scope);
+        if (suspension_scope_name(scope) == NULL)
+            continue; /* of a number that is kept free */
+
+        assert_int_equal(suspension_scope_of(str_of(suspension_scope_name(scope))),
+                         suspension_is_stored(scope) ? scope : 0);
         assert_int_equal(suspensions_put(&p.table, &one), 0);
         assert_int_equal(suspensions_count(&p.table), 1);
         assert_int_equal(held_by(&p.table, "x", "x", "x", "x"), 1u << scope);

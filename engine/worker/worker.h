@@ -39,6 +39,7 @@ struct sweeps;
 struct trust;
 struct secure_memory;
 struct warm;
+struct campaign_keeper;
 struct sts_lookups;
 
 #define WORKERS_MAX 64
@@ -123,9 +124,10 @@ struct worker {
     struct list suspension_changes; /* that wait for the one under way */
     bool suspension_changing;
     struct timer suspension_timer;
-    struct warm *warm;          /* the keeper of warm-up: outcome/warm.c */
-    struct timer load_timer;    /* memory was full: look again */
-    struct timer sources_timer; /* only in the worker that owns shard 0: sources_look() */
+    struct warm *warm;                 /* the keeper of warm-up: outcome/warm.c */
+    struct campaign_keeper *campaigns; /* intake/campaign.c */
+    struct timer load_timer;           /* memory was full: look again */
+    struct timer sources_timer;        /* only in the worker that owns shard 0: sources_look() */
     struct list supplies_dirty, channels_dirty, sites_dead, deliveries_dirty, deliveries_dead;
     struct list conversions; /* under way */
     struct {

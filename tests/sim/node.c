@@ -372,6 +372,7 @@ static void engine_make(struct engine *e)
     if (queue_open(&e->shared.queue, &options, &why) < 0)
         sim_fail("restart", "the queue cannot be opened: %s", why);
     ASSERT(suspensions_open(&e->shared.suspensions, e->shared.queue) == 0);
+    ASSERT(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions) == 0);
     ASSERT(sts_table_open(&e->shared.sts, e->shared.queue) == 0);
     ASSERT(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_keeper, &e->shared) == 0);
     warmup_configure(&e->shared.warmup, c);
@@ -513,6 +514,7 @@ static void node_close(void)
     governor_close(e->shared.governor);
     clients_done(&e->shared.clients);
     logins_done(&e->shared.logins);
+    campaigns_done(&e->shared.campaigns);
     suspensions_done(&e->shared.suspensions);
     tally_close(&e->shared.tally);
     sts_table_done(&e->shared.sts);

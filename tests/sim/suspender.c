@@ -161,6 +161,7 @@ static bool name_draw(struct engine *engine, struct suspension *what)
     case SUSPENSION_SOURCE_SITE: /* rules': throttle.c */
     case SUSPENSION_CAMPAIGN_SITE:
     case SUSPENSION_TENANT_SITE:
+    case SUSPENSION_CAMPAIGN_TENANT:
     case SUSPENSION_SCOPES:
         break;
     }

@@ -1,0 +1,778 @@
+/* See campaign.h: orders. Each is a row of steps, in a table; a step is one change or suspension,
+ * or a change in each shard, one after the other. What is left half done by a crash is told by the
+ * campaign's record and the tallies, and done at the next start. */
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "intake/campaign_private.h"
+#include "outcome/suspend.h"
+
+#define RETRY_MS  500  /* until a change for which there was no room is tried again */
+#define RANGE_MAX 1000 /* states that go with one change */
+
+enum campaign_step {
+    STEP_END,
+    STEP_SUSPEND,     /* nothing of it goes out */
+    STEP_CONTENT,     /* its content comes to every shard but the first, pinned */
+    STEP_RECORD,      /* with the content in the first shard, when it is new */
+    STEP_UNPIN,       /* shard by shard: its addresses go, then the pin; lifetimes begin */
+    STEP_RELEASE,     /* it goes out, now or when its time has come; if it runs */
+    STEP_CANCEL_ROWS, /* begins; if it is cancelled */
+    STEP_FORGET,      /* shard by shard: all that is known of its recipients goes */
+    STEP_FORGET_RECORD,
+    STEP_UNDO, /* of a creation: content and suspension go */
+    STEPS
+};
+
+enum {                               /* behind the verbs: the keeper's own, at the start */
+       VERB_SETTLE = CAMPAIGN_VERBS, /* what is unsettled */
+       VERB_ORPHAN,                  /* a content for no campaign */
+       VERBS
+};
+
+#define STEPS_MAX 6
+static const uint8_t steps[VERBS][STEPS_MAX] = {
+    [CAMPAIGN_CREATE] = {STEP_SUSPEND, STEP_CONTENT, STEP_RECORD},
+    [CAMPAIGN_START] = {STEP_RECORD, STEP_UNPIN, STEP_RELEASE},
+    [CAMPAIGN_PAUSE] = {STEP_RECORD, STEP_SUSPEND},
+    [CAMPAIGN_RESUME] = {STEP_RECORD, STEP_RELEASE},
+    [CAMPAIGN_CANCEL] = {STEP_RECORD, STEP_SUSPEND, STEP_UNPIN, STEP_CANCEL_ROWS},
+    [CAMPAIGN_FORGET] = {STEP_FORGET, STEP_FORGET_RECORD},
+    [VERB_SETTLE] = {STEP_UNPIN, STEP_RELEASE, STEP_CANCEL_ROWS},
+    [VERB_ORPHAN] = {STEP_UNPIN, STEP_FORGET},
+};
+
+/* Who frees a job that waits for a suspension when its worker ends meanwhile. */
+enum { HEARING_NONE, HEARING_WAITS, HEARING_HEARD, HEARING_LEFT };
+
+struct campaign_job {
+    struct list_node node;
+    struct worker *worker;
+    struct campaign_order *order; /* NULL: the keeper's own */
+    uint8_t verb;
+    uint8_t at;          /* in steps[verb] */
+    uint8_t part;        /* of the step in this shard: enum forget_part */
+    uint32_t shard;      /* of the step */
+    struct campaign one; /* as it will be */
+    struct message *content;
+    int undo_result;
+    struct worker_note note; /* of a suspension that was heard */
+    int heard_result;
+    _Atomic int hearing; /* acquire and release: heard_result */
+    struct timer retry;
+    struct queue_change change;
+    struct queue_state state;
+    struct queue_pin pin;
+    struct queue_states_range range;
+    uint8_t key[CAMPAIGN_KEY_BYTES], to[CAMPAIGN_KEY_BYTES];
+    struct buf value;
+};
+
+/* In the worker that owns shard 0. */
+struct campaign_keeper {
+    struct worker *worker;
+    struct list waiting; /* of struct campaign_job */
+    struct campaign_job *job;
+};
+
+static void job_step(struct campaign_job *job);
+static void keeper_go_on(struct campaign_keeper *k);
+
+const struct queue_flow *campaign_flow(struct queue *q, const struct campaign *one)
+{
+    const struct queue_flow *flow =
+        queue_flow_get(q, one->priority, str_of(one->tenant), str_of(one->name), str_of(one->pool));
+
+    return flow != NULL && str_eq(flow->campaign, str_of(one->name)) &&
+                   str_eq(flow->tenant, str_of(one->tenant))
+               ? flow
+               : NULL;
+}
+
+struct message *campaign_content(const struct campaign *what, struct str recipe, struct str sender,
+                                 struct str origin)
+{
+    struct message fields = {.id = what->id,
+                             .created_ms = msgid_ms(&what->id),
+                             .flags = MESSAGE_RECIPE,
+                             .priority = what->priority,
+                             .sender = sender,
+                             .tenant = str_of(what->tenant),
+                             .campaign = str_of(what->name),
+                             .protocol = STR("HTTP"),
+                             .origin = origin,
+                             .content_len = recipe.len};
+    struct message *m;
+
+    ASSERT(recipe.len > 0);
+    fields.content = malloc(recipe.len);
+    if (fields.content == NULL)
+        return NULL;
+    memcpy(fields.content, recipe.ptr, recipe.len);
+    m = message_new(&fields);
+    if (m == NULL)
+        free(fields.content);
+    return m;
+}
+
+/* --- jobs --- */
+
+static void job_free(struct campaign_job *job)
+{
+    ASSERT(!timer_armed(&job->retry));
+    message_unref(job->content);
+    buf_done(&job->value);
+    free(job);
+}
+
+/* Its campaign takes orders again, and recipients if it is a draft. */
+static void job_unmark(struct campaign_job *job)
+{
+    struct campaigns *all = &job->worker->shared->campaigns;
+    struct campaign_entry *e;
+
+    pthread_mutex_lock(&all->lock);
+    e = campaigns_entry(all, &job->one.id);
+    if (e != NULL)
+        e->changing = false;
+    pthread_mutex_unlock(&all->lock);
+}
+
+static void job_tell(struct campaign_job *job, int result)
+{
+    struct campaign_order *order = job->order;
+
+    job->order = NULL;
+    if (order != NULL)
+        order->on_done(order, result);
+}
+
+static void job_end(struct campaign_job *job, int result)
+{
+    struct campaign_keeper *k = job->worker->campaigns;
+    char id[MSGID_TEXT_BYTES];
+
+    ASSERT(k->job == job);
+    k->job = NULL;
+    if (result < 0 && result != -ESHUTDOWN) {
+        msgid_text(&job->one.id, id);
+        log_error("campaign.order_failed", "id=%s name=\"%s\" tenant=\"%s\" error=\"%s\"", id,
+                  job->one.name, job->one.tenant, strerror(-result));
+    }
+    job_unmark(job);
+    job_tell(job, result);
+    job_free(job);
+    keeper_go_on(k);
+}
+
+static void job_next(struct campaign_job *job)
+{
+    job->at++;
+    job->part = 0;
+    job->shard = 0;
+    job_step(job);
+}
+
+/* A step failed for good. What was made of a new campaign goes again. */
+static void job_fail(struct campaign_job *job, int result)
+{
+    ASSERT(result < 0);
+    if (job->verb != CAMPAIGN_CREATE || job->undo_result != 0 || result == -ESHUTDOWN) {
+        job_end(job, job->undo_result != 0 ? job->undo_result : result);
+        return;
+    }
+    job->undo_result = result;
+    job->shard = 0;
+    job_step(job);
+}
+
+/* --- changes --- */
+
+static void on_retry(struct timer *timer)
+{
+    struct campaign_job *job = CONTAINER_OF(timer, struct campaign_job, retry);
+
+    job_step(job);
+}
+
+/* What makes room, or none is needed for, is tried until it succeeds. */
+static bool job_retry(struct campaign_job *job, int result)
+{
+    struct worker *w = job->worker;
+
+    if ((result != -ENOSPC && result != -ENOMEM) || job->verb == CAMPAIGN_CREATE || w->draining)
+        return false;
+    job->retry.on_timer = on_retry;
+    wheel_arm(io_wheel(w->io), &job->retry, io_now_ms(w->io) + RETRY_MS);
+    return true;
+}
+
+static void job_submit(struct campaign_job *job, uint32_t shard,
+                       void (*on_done)(struct queue_change *change, int result))
+{
+    job->change.urgent = true;
+    job->change.on_done = on_done;
+    job->change.owner = job;
+    queue_submit(job->worker->port, shard, &job->change);
+}
+
+static void job_state(struct campaign_job *job, bool remove)
+{
+    campaign_key(job->key, CAMPAIGN_RECORD_CAMPAIGN, &job->one.id);
+    buf_clear(&job->value);
+    if (!remove)
+        campaign_encode(&job->value, &job->one);
+    job->state = (struct queue_state){.key = {(char *)job->key, sizeof(job->key)},
+                                      .value = buf_str(&job->value),
+                                      .remove = remove};
+    job->change = (struct queue_change){.states = &job->state, .states_len = 1};
+}
+
+/* --- the steps --- */
+
+static void on_heard(struct worker *w, struct worker_note *note)
+{
+    struct campaign_job *job = CONTAINER_OF(note, struct campaign_job, note);
+
+    if (w->campaigns == NULL || w->campaigns->job != job) { /* the worker ends */
+        job_free(job);
+        return;
+    }
+    atomic_store_explicit(&job->hearing, HEARING_NONE, memory_order_relaxed);
+    /* What was to be resumed may have been already: its time had come. */
+    if (job->heard_result < 0 && job->heard_result != -ENOENT)
+        job_fail(job, job->heard_result);
+    else if (job->undo_result != 0)
+        job_end(job, job->undo_result);
+    else
+        job_next(job);
+}
+
+/* Any thread. */
+static void on_suspended(void *arg, int result)
+{
+    struct campaign_job *job = arg;
+    struct shared *all = job->worker->shared;
+    uint32_t to = job->worker->index;
+
+    job->heard_result = result;
+    if (atomic_exchange_explicit(&job->hearing, HEARING_HEARD, memory_order_acq_rel) ==
+        HEARING_LEFT)
+        job_free(job);
+    else
+        worker_send(all, to, &job->note);
+}
+
+static void job_suspend(struct campaign_job *job, bool resume)
+{
+    struct suspend_order order = {.resume = resume, .on_done = on_suspended, .arg = job};
+
+    campaign_suspension(&job->one, worker_wall_ms(job->worker), &order.what);
+    snprintf(order.what.who, sizeof(order.what.who), "campaign");
+    job->note = (struct worker_note){.run = on_heard};
+    atomic_store_explicit(&job->hearing, HEARING_WAITS, memory_order_release);
+    suspend_submit_from(job->worker, &order);
+}
+
+static void job_content_change(struct campaign_job *job)
+{
+    job->pin = (struct queue_pin){.id = job->one.id};
+    job->change.messages = &job->content;
+    job->change.messages_len = 1;
+    job->change.pins = &job->pin;
+    job->change.pins_len = 1;
+}
+
+static void on_content(struct queue_change *change, int result)
+{
+    struct campaign_job *job = change->owner;
+
+    job->shard++;
+    if (result < 0)
+        job_fail(job, result);
+    else
+        job_step(job);
+}
+
+static void step_content(struct campaign_job *job)
+{
+    if (job->shard == 0)
+        job->shard = 1; /* the first has it with the record */
+    if (job->shard >= queue_shards(job->worker->shared->queue)) {
+        job_next(job);
+        return;
+    }
+    job->change = (struct queue_change){0};
+    job_content_change(job);
+    job_submit(job, job->shard, on_content);
+}
+
+static void on_record(struct queue_change *change, int result)
+{
+    struct campaign_job *job = change->owner;
+
+    if (result < 0) {
+        job_fail(job, result);
+        return;
+    }
+    result = campaigns_put(&job->worker->shared->campaigns, &job->one);
+    ASSERT(result == 0); /* memory */
+    job_next(job);
+}
+
+static void step_record(struct campaign_job *job)
+{
+    job_state(job, false);
+    if (job->verb == CAMPAIGN_CREATE)
+        job_content_change(job);
+    job_submit(job, 0, on_record);
+}
+
+/* What goes of a shard, one after the other. */
+enum forget_part { FORGET_HASHES, FORGET_PARTS, FORGET_TALLY, FORGET_PIN, FORGET_NEXT };
+
+/* The part behind one of UNPIN, or of FORGET. */
+static uint8_t forget_after(uint8_t step, uint8_t part)
+{
+    if (step == STEP_FORGET)
+        return part == FORGET_TALLY ? FORGET_NEXT : part + 1;
+    return part == FORGET_HASHES ? FORGET_PIN : FORGET_NEXT;
+}
+
+static uint8_t job_at(const struct campaign_job *job)
+{
+    return job->undo_result != 0 ? STEP_UNDO : steps[job->verb][job->at];
+}
+
+static void on_forgotten(struct queue_change *change, int result)
+{
+    struct campaign_job *job = change->owner;
+
+    if (result < 0) {
+        if (!job_retry(job, result))
+            job_fail(job, result);
+        return;
+    }
+    if (change->range == NULL || !change->range->more)
+        job->part = forget_after(job_at(job), job->part);
+    if (job->part == FORGET_NEXT) {
+        job->part = 0;
+        job->shard++;
+    }
+    job_step(job);
+}
+
+static void range_of(struct campaign_job *job, enum campaign_record record)
+{
+    campaign_key(job->key, record, &job->one.id);
+    memcpy(job->to, job->key, sizeof(job->key));
+    for (size_t i = sizeof(job->to); i-- > 0 && ++job->to[i] == 0;)
+        ; /* the first key that does not begin so */
+    job->range = (struct queue_states_range){.from = {(char *)job->key, sizeof(job->key)},
+                                             .to = {(char *)job->to, sizeof(job->to)},
+                                             .max = RANGE_MAX};
+    job->change.range = &job->range;
+}
+
+static void step_forget(struct campaign_job *job)
+{
+    if (job->shard >= queue_shards(job->worker->shared->queue)) {
+        job_next(job);
+        return;
+    }
+    job->change = (struct queue_change){0};
+    switch ((enum forget_part)job->part) {
+    case FORGET_HASHES:
+        range_of(job, CAMPAIGN_RECORD_HASHES);
+        break;
+    case FORGET_PARTS:
+        range_of(job, CAMPAIGN_RECORD_PART);
+        break;
+    case FORGET_TALLY:
+        queue_tally_key(job->key, &job->one.id);
+        job->state =
+            (struct queue_state){.key = {(char *)job->key, TALLY_KEY_BYTES}, .remove = true};
+        job->change.states = &job->state;
+        job->change.states_len = 1;
+        break;
+    case FORGET_PIN:
+        job->pin =
+            (struct queue_pin){.id = job->one.id, .remove = true, .created_ms = job->one.starts_ms};
+        job->change.pins = &job->pin;
+        job->change.pins_len = 1;
+        break;
+    case FORGET_NEXT:
+        ASSERT(false);
+    }
+    job_submit(job, job->shard, on_forgotten);
+}
+
+static void step_release(struct campaign_job *job)
+{
+    if (job->one.state != CAMPAIGN_RUNNING)
+        job_next(job);
+    else
+        job_suspend(job, job->one.starts_ms <= worker_wall_ms(job->worker));
+}
+
+static void step_cancel_rows(struct campaign_job *job)
+{
+    if (job->one.state == CAMPAIGN_CANCELLED)
+        campaign_cancel_rows(job->worker, &job->one);
+    job_next(job);
+}
+
+static void on_record_gone(struct queue_change *change, int result)
+{
+    struct campaign_job *job = change->owner;
+
+    if (result < 0) {
+        if (!job_retry(job, result))
+            job_fail(job, result);
+        return;
+    }
+    campaigns_remove(&job->worker->shared->campaigns, &job->one.id);
+    job_next(job);
+}
+
+static void step_forget_record(struct campaign_job *job)
+{
+    job_state(job, true);
+    job_submit(job, 0, on_record_gone);
+}
+
+/* Pins, and tallies, of shards that have none are no error. What does not succeed is left to the
+ * next start, as an orphan. */
+static void on_undone(struct queue_change *change, int result)
+{
+    struct campaign_job *job = change->owner;
+
+    (void)result;
+    job->shard++;
+    job_step(job);
+}
+
+static void step_undo(struct campaign_job *job)
+{
+    if (job->shard >= queue_shards(job->worker->shared->queue)) {
+        job_suspend(job, true);
+        return;
+    }
+    queue_tally_key(job->key, &job->one.id);
+    job->pin = (struct queue_pin){.id = job->one.id, .remove = true};
+    job->state = (struct queue_state){.key = {(char *)job->key, TALLY_KEY_BYTES}, .remove = true};
+    job->change = (struct queue_change){
+        .pins = &job->pin, .pins_len = 1, .states = &job->state, .states_len = 1};
+    job_submit(job, job->shard, on_undone);
+}
+
+static void job_step(struct campaign_job *job)
+{
+    if (job_at(job) != STEP_END && job->worker->draining) {
+        job_end(job, -ESHUTDOWN);
+        return;
+    }
+    switch ((enum campaign_step)job_at(job)) {
+    case STEP_END:
+        job_end(job, 0);
+        break;
+    case STEP_SUSPEND:
+        job_suspend(job, false);
+        break;
+    case STEP_CONTENT:
+        step_content(job);
+        break;
+    case STEP_RECORD:
+        step_record(job);
+        break;
+    case STEP_UNPIN:
+    case STEP_FORGET:
+        step_forget(job);
+        break;
+    case STEP_RELEASE:
+        step_release(job);
+        break;
+    case STEP_CANCEL_ROWS:
+        step_cancel_rows(job);
+        break;
+    case STEP_FORGET_RECORD:
+        step_forget_record(job);
+        break;
+    case STEP_UNDO:
+        step_undo(job);
+        break;
+    case STEPS:
+        ASSERT(false);
+    }
+}
+
+/* --- what may be done --- */
+
+/* The oldest that is over goes where there are too many. Under the lock. */
+static struct campaign_entry *oldest_over(struct campaigns *all)
+{
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
+
+        if (e->over && !e->changing)
+            return e;
+    }
+    return NULL;
+}
+
+/* Under the lock. */
+static int check_create(struct campaigns *all, struct campaign_job *job)
+{
+    struct queue *q = job->worker->shared->queue;
+    const struct campaign *what = &job->order->what;
+
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
+
+        if (!e->over && strcmp(e->one.name, what->name) == 0 &&
+            strcmp(e->one.tenant, what->tenant) == 0)
+            return -EEXIST;
+    }
+    if (campaign_flow(q, what) == NULL)
+        return -ENOSPC;
+    job->one = *what;
+    job->one.state = CAMPAIGN_DRAFT;
+    job->one.created_ms = job->one.changed_ms = worker_wall_ms(job->worker);
+    job->one.starts_ms = 0;
+    job->one.seed = rng_next(&job->worker->rng);
+    job->content = message_ref(job->order->content);
+    return 0;
+}
+
+/* The state that a campaign gets by a verb. 0: it does not take it. */
+static enum campaign_state state_after(const struct campaign_entry *e, enum campaign_verb verb)
+{
+    enum campaign_state now = e->one.state;
+
+    switch (verb) {
+    case CAMPAIGN_START:
+        return now == CAMPAIGN_DRAFT ? CAMPAIGN_RUNNING : 0;
+    case CAMPAIGN_PAUSE:
+        return now == CAMPAIGN_RUNNING && !e->over ? CAMPAIGN_PAUSED : 0;
+    case CAMPAIGN_RESUME:
+        return now == CAMPAIGN_PAUSED ? CAMPAIGN_RUNNING : 0;
+    case CAMPAIGN_CANCEL:
+        return now != CAMPAIGN_CANCELLED && !e->over ? CAMPAIGN_CANCELLED : 0;
+    case CAMPAIGN_FORGET:
+        return e->over ? now : 0;
+    case CAMPAIGN_CREATE:
+    case CAMPAIGN_VERBS:
+        break;
+    }
+    return 0;
+}
+
+/* Under the lock. */
+static int check_change(struct campaigns *all, struct campaign_job *job)
+{
+    struct campaign_entry *e = campaigns_entry(all, &job->order->what.id);
+    enum campaign_verb verb = job->order->verb;
+    enum campaign_state state = e == NULL ? 0 : state_after(e, verb);
+    int64_t now_ms = worker_wall_ms(job->worker);
+
+    if (e == NULL || state == 0)
+        return e == NULL ? -ENOENT : -EINVAL;
+    if (campaign_upload_busy(e))
+        return -EBUSY;
+    job->one = e->one;
+    job->one.state = state;
+    job->one.changed_ms = now_ms;
+    if (verb == CAMPAIGN_START)
+        job->one.starts_ms = job->order->starts_ms > now_ms ? job->order->starts_ms : now_ms;
+    e->changing = true;
+    campaign_upload_drop(all, e);
+    return 0;
+}
+
+static struct campaign_job *job_new(struct worker *w, uint8_t verb)
+{
+    struct campaign_job *job = calloc(1, sizeof(*job));
+
+    ASSERT(job != NULL);
+    job->worker = w;
+    job->verb = verb;
+    return job;
+}
+
+/* Whether job waits for one to be forgotten in front of it. */
+static bool make_place(struct campaign_keeper *k, struct campaign_job *job, int *err)
+{
+    struct campaigns *all = &k->worker->shared->campaigns;
+    struct campaign_entry *e;
+
+    if (job->verb != CAMPAIGN_CREATE || all->by_id.count < CAMPAIGNS_MAX)
+        return false;
+    e = oldest_over(all);
+    *err = e == NULL ? -ENOSPC : 0;
+    if (e == NULL)
+        return false;
+    e->changing = true;
+    list_push_front(&k->waiting, &job->node);
+    k->job = job_new(k->worker, CAMPAIGN_FORGET);
+    k->job->one = e->one;
+    return true;
+}
+
+static int job_check(struct campaign_keeper *k, struct campaign_job *job)
+{
+    struct campaigns *all = &k->worker->shared->campaigns;
+    int err = 0;
+
+    if (k->worker->draining)
+        return -ESHUTDOWN;
+    pthread_mutex_lock(&all->lock);
+    if (make_place(k, job, &err))
+        err = -EAGAIN;
+    else if (err == 0 && job->order != NULL)
+        err = job->verb == CAMPAIGN_CREATE ? check_create(all, job) : check_change(all, job);
+    pthread_mutex_unlock(&all->lock);
+    return err;
+}
+
+static void keeper_go_on(struct campaign_keeper *k)
+{
+    struct list_node *n;
+
+    while (k->job == NULL && (n = list_pop_front(&k->waiting)) != NULL) {
+        struct campaign_job *job = LIST_ENTRY(n, struct campaign_job, node);
+        int err = job_check(k, job);
+
+        if (err == 0)
+            k->job = job;
+        if (k->job != NULL) {
+            job_step(k->job);
+            return; /* it goes on from there */
+        }
+        job_tell(job, err);
+        job_free(job);
+    }
+}
+
+/* --- orders --- */
+
+static void on_order(struct worker *w, struct worker_note *note)
+{
+    struct campaign_order *order = CONTAINER_OF(note, struct campaign_order, note);
+    struct campaign_job *job;
+
+    if (w->campaigns == NULL) {
+        order->on_done(order, -ESHUTDOWN);
+        return;
+    }
+    job = job_new(w, (uint8_t)order->verb);
+    job->order = order;
+    list_push_back(&w->campaigns->waiting, &job->node);
+    keeper_go_on(w->campaigns);
+}
+
+/* Notes which of the entries that matter are over: workers do not read the store. Under the lock,
+ * which nothing of a worker's turn waits for but orders. */
+static void look_over(struct shared *all, const struct campaign_order *order)
+{
+    struct campaigns *campaigns = &all->campaigns;
+    bool full, found = false;
+
+    pthread_mutex_lock(&campaigns->lock);
+    full = order->verb == CAMPAIGN_CREATE && campaigns->by_id.count >= CAMPAIGNS_MAX;
+    for (struct list_node *n = list_first(&campaigns->in_order); n != NULL;
+         n = list_next(&campaigns->in_order, n)) {
+        struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
+        bool meant = order->verb == CAMPAIGN_CREATE
+                         ? strcmp(e->one.name, order->what.name) == 0 || (full && !found)
+                         : memcmp(&e->one.id, &order->what.id, sizeof(e->one.id)) == 0;
+        struct queue_tally counts;
+
+        if (meant && !e->over && !e->changing &&
+            campaign_counts(all->queue, &e->one.id, &counts) == 0)
+            e->over = campaign_is_over(&e->one, &counts);
+        found |= e->over;
+    }
+    pthread_mutex_unlock(&campaigns->lock);
+}
+
+void campaign_submit(struct shared *all, struct campaign_order *order)
+{
+    ASSERT(order->verb < CAMPAIGN_VERBS && order->on_done != NULL);
+    ASSERT(order->verb != CAMPAIGN_CREATE ||
+           (order->content != NULL && order->what.name[0] != '\0'));
+    look_over(all, order);
+    order->note = (struct worker_note){.run = on_order};
+    worker_send(all, worker_of_shard(all, 0)->index, &order->note);
+}
+
+/* --- open and close --- */
+
+static void add_job(struct campaign_keeper *k, uint8_t verb, const struct campaign *one)
+{
+    struct campaign_job *job = job_new(k->worker, verb);
+
+    job->one = *one;
+    list_push_back(&k->waiting, &job->node);
+}
+
+void campaign_open(struct worker *w)
+{
+    struct campaigns *all = &w->shared->campaigns;
+    struct campaign_keeper *k = calloc(1, sizeof(*k));
+
+    ASSERT(k != NULL);
+    k->worker = w;
+    list_init(&k->waiting);
+    w->campaigns = k;
+    pthread_mutex_lock(&all->lock);
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
+
+        if (!e->unsettled)
+            continue;
+        e->unsettled = false;
+        e->changing = true;
+        add_job(k, VERB_SETTLE, &e->one);
+    }
+    for (size_t at = 0; at < all->orphans.len; at += MSGID_BYTES) {
+        struct campaign one = {0};
+
+        memcpy(one.id.bytes, all->orphans.data + at, MSGID_BYTES);
+        if (campaigns_entry(all, &one.id) == NULL)
+            add_job(k, VERB_ORPHAN, &one);
+    }
+    buf_done(&all->orphans);
+    pthread_mutex_unlock(&all->lock);
+    keeper_go_on(k);
+}
+
+void campaign_close(struct worker *w)
+{
+    struct campaign_keeper *k = w->campaigns;
+    struct campaign_job *job;
+    struct list_node *n;
+
+    if (k == NULL)
+        return;
+    w->campaigns = NULL;
+    while ((n = list_pop_front(&k->waiting)) != NULL) {
+        job = LIST_ENTRY(n, struct campaign_job, node);
+        job_tell(job, -ESHUTDOWN);
+        job_free(job);
+    }
+    job = k->job;
+    free(k);
+    if (job == NULL)
+        return;
+    wheel_cancel(io_wheel(w->io), &job->retry);
+    job_tell(job, -ESHUTDOWN);
+    /* Who waits for a suspension is freed by who tells of it. */
+    if (atomic_load_explicit(&job->hearing, memory_order_relaxed) == HEARING_NONE)
+        job_free(job);
+    else
+        (void)atomic_exchange_explicit(&job->hearing, HEARING_LEFT, memory_order_acq_rel);
+}

@@ -1,0 +1,87 @@
+/* Changes of campaigns (worker/campaigns.h): orders, and recipients.
+ *
+ * A campaign is a draft first: its content is in every shard, pinned, and recipients are added part
+ * by part, each a transaction in one shard with the part's record, so that a part that is sent
+ * again adds nobody. The start ends that: what tells addresses apart goes, the pins go (the content
+ * goes with its last row), lifetimes begin, and lanes hear that its mail may go.
+ *
+ * Any thread, but on_done: a worker's. The worker that owns shard 0 carries out orders, one after
+ * the other, and at its start what a crash left half done. */
+#ifndef HAYAUMA_ENGINE_CAMPAIGN_H
+#define HAYAUMA_ENGINE_CAMPAIGN_H
+
+#include "config/config.h"
+#include "worker/campaigns.h"
+#include "worker/shared.h"
+#include "worker/worker.h"
+
+enum campaign_verb {
+    CAMPAIGN_CREATE,
+    CAMPAIGN_START,  /* of a draft */
+    CAMPAIGN_PAUSE,  /* of one that runs */
+    CAMPAIGN_RESUME, /* of one that is paused */
+    CAMPAIGN_CANCEL, /* of one that is not over */
+    CAMPAIGN_FORGET, /* of one that is over: its record goes */
+    CAMPAIGN_VERBS
+};
+
+struct campaign_order {
+    enum campaign_verb verb;
+    struct campaign what;    /* CREATE: id (msgid_next()), names, priority; else the id alone */
+    struct message *content; /* CREATE: campaign_content(); a reference is taken */
+    int64_t starts_ms;       /* START: wall clock; 0: now */
+    /* 0: durable, and every lane has heard of it. -EEXIST: a campaign of the tenant has this name
+     * and is not over; -ENOENT: there is none; -EINVAL: not in its present state; -EBUSY:
+     * recipients are being added, or another order is under way; -ENOSPC; -ENOMEM; -EIO;
+     * -ESHUTDOWN. The order lives until then. It is not called inside the call. */
+    void (*on_done)(struct campaign_order *order, int result);
+    /* private */
+    struct worker_note note;
+};
+void campaign_submit(struct shared *all, struct campaign_order *order);
+
+/* The content of a campaign: recipe is a copy's of, sender and origin as in struct message. NULL:
+ * memory is out. */
+struct message *campaign_content(const struct campaign *what, struct str recipe, struct str sender,
+                                 struct str origin);
+
+#define CAMPAIGN_PART_LINES      2048
+#define CAMPAIGN_VARIABLES_MAX   1024       /* bytes */
+#define CAMPAIGN_RECIPIENTS_MAX  (1u << 24) /* of a campaign; all drafts' hashes in memory, too */
+#define CAMPAIGN_DUPLICATES_TOLD 100
+
+struct campaign_rcpt {
+    struct str address, queue; /* as accept.h has them */
+    struct str variables;      /* JSON, for the renderer; may be empty */
+    uint32_t line;             /* within the part */
+};
+
+struct campaign_part {
+    struct msgid campaign;
+    struct str key;      /* the chunk's, of the campaign */
+    uint32_t number;     /* of the part in its chunk */
+    uint8_t payload[32]; /* SHA-256 of what the part was read from */
+    const struct config *config;
+    const struct campaign_rcpt *rcpts; /* at most CAMPAIGN_PART_LINES; all live until on_done */
+    size_t rcpts_len;
+    const char *peer_name, *peer_addr, *session_id; /* for the record */
+    /* 0: durable. -ENOENT: no such campaign; -EINVAL: it is no draft; -EEXIST: the part was another
+     * payload's; -EBUSY: it is under way; -EFBIG: more than a campaign may have; -ENOSPC; -ENOMEM;
+     * -EIO; -ESHUTDOWN. It may be called inside the call, by the caller's thread. */
+    void (*on_done)(struct campaign_part *part, int result);
+    /* Out, with 0. */
+    bool again; /* it was in already */
+    uint32_t added, duplicates, told;
+    uint32_t lines[CAMPAIGN_DUPLICATES_TOLD]; /* of the first duplicates */
+    /* private */
+    struct campaign_adding *adding;
+};
+void campaign_part_submit(struct shared *all, struct campaign_part *part);
+
+/* In the worker that owns shard 0, at its start and end. */
+void campaign_open(struct worker *w);
+void campaign_close(struct worker *w);
+/* When nothing runs any more. */
+void campaign_uploads_done(struct shared *all);
+
+#endif

@@ -1,0 +1,599 @@
+/* Campaigns: orders and recipients, and what a start finds of them wherever they were cut off. One
+ * worker, two shards; the disk is copied in the middle, which is what a crash leaves. */
+#include <ftw.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+#include <errno.h>
+
+#include "config/config_load.h"
+#include "intake/campaign.h"
+#include "run/engine.h"
+#include "run/turn.h"
+#include "schedule/lane.h"
+#include "tls/digest.h"
+#include "worker/warmup_store.h"
+
+#define TURNS_MAX 5000
+#define SHARDS    2
+
+static struct {
+    struct engine engine;
+    struct worker *w;
+    struct msgid_source ids;
+    char dir[64];
+} world;
+
+static int remove_one(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st, (void)type, (void)ftw;
+    return remove(path);
+}
+
+static void wake_nobody(void *arg)
+{
+    (void)arg;
+}
+
+static void world_open(void)
+{
+    static const char text[] =
+        "host_name: test.example\nlisteners: []\n"
+        "dns: {servers: [127.0.0.1:1]}\nroutes: {'*': 'lmtp:unix:/nowhere'}\n";
+    struct engine *e = &world.engine;
+    struct queue_options options = {.path = world.dir,
+                                    .shards = SHARDS,
+                                    .map_bytes = 64 << 20,
+                                    .no_threads = true,
+                                    .no_sync = true};
+    struct buf errors = {0};
+    const char *why = NULL;
+
+    memset(e, 0, sizeof(*e));
+    assert_int_equal(config_load_text("test.yaml", str_of(text), &e->config, &errors), 0);
+    assert_int_equal(trust_load(&e->trust, e->config, NULL, &errors), 0);
+    assert_int_equal(governor_open(&e->shared.governor), 0);
+    assert_int_equal(sources_init(&e->shared.sources), 0);
+    assert_int_equal(clients_init(&e->shared.clients), 0);
+    assert_int_equal(logins_init(&e->shared.logins), 0);
+    assert_int_equal(crew_open(&e->shared.crew, 0, CREW_JOBS_PER_WORKER), 0);
+    e->shared.workers_len = 1;
+    e->shared.sessions_out_max = 100;
+    e->shared.workers = aligned_alloc(CACHE_LINE_BYTES, sizeof(*e->shared.workers));
+    assert_non_null(e->shared.workers);
+    memset(e->shared.workers, 0, sizeof(*e->shared.workers));
+    world.w = &e->shared.workers[0];
+    assert_int_equal(worker_open(world.w, e, 0), 0);
+    assert_int_equal(queue_open(&e->shared.queue, &options, &why), 0);
+    assert_int_equal(suspensions_open(&e->shared.suspensions, e->shared.queue), 0);
+    assert_int_equal(campaigns_open(&e->shared.campaigns, e->shared.queue, &e->shared.suspensions),
+                     0);
+    assert_int_equal(warmup_store_open(&e->shared.warmup, e->shared.queue, wake_nobody, NULL), 0);
+    warmup_configure(&e->shared.warmup, e->config);
+    assert_int_equal(worker_start(world.w), 0);
+}
+
+static void turn(void)
+{
+    queue_pump(world.engine.shared.queue);
+    assert_int_equal(worker_turn(world.w, 0), 0);
+}
+
+static void turns(int n)
+{
+    for (int i = 0; i < n; i++)
+        turn();
+}
+
+static void world_close(void)
+{
+    struct engine *e = &world.engine;
+
+    worker_drain(world.w, true);
+    for (int i = 0; i < TURNS_MAX && !worker_drained(world.w); i++)
+        turn();
+    assert_true(worker_drained(world.w));
+    crew_stop(e->shared.crew);
+    worker_close(world.w);
+    crew_close(e->shared.crew);
+    queue_close(e->shared.queue);
+    governor_close(e->shared.governor);
+    clients_done(&e->shared.clients);
+    logins_done(&e->shared.logins);
+    campaign_uploads_done(&e->shared);
+    campaigns_done(&e->shared.campaigns);
+    suspensions_done(&e->shared.suspensions);
+    sources_done(&e->shared.sources);
+    warmup_done(&e->shared.warmup);
+    config_unref(e->config);
+    trust_unref(e->trust);
+    free(e->shared.workers);
+}
+
+static void dir_make(void)
+{
+    strcpy(world.dir, "/tmp/campaigns-test-XXXXXX");
+    assert_non_null(mkdtemp(world.dir));
+}
+
+static void dir_remove(const char *dir)
+{
+    nftw(dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void world_reopen(void)
+{
+    world_close();
+    world_open();
+}
+
+/* The process dies: what is on the disk now is all that a new one finds. */
+static void world_crash(void)
+{
+    char from[64], copy[64] = "/tmp/campaigns-test-XXXXXX", command[200];
+
+    strcpy(from, world.dir);
+    assert_non_null(mkdtemp(copy));
+    snprintf(command, sizeof(command), "cp -a %s/. %s/", from, copy);
+    assert_int_equal(system(command), 0); /* NOLINT: paths of mkdtemp() */
+    world_close();
+    dir_remove(from);
+    strcpy(world.dir, copy);
+    world_open();
+}
+
+/* --- orders --- */
+
+struct asked {
+    struct campaign_order order;
+    bool done;
+    int result;
+};
+
+static void on_ordered(struct campaign_order *order, int result)
+{
+    struct asked *asked = CONTAINER_OF(order, struct asked, order);
+
+    assert_false(asked->done);
+    asked->done = true;
+    asked->result = result;
+}
+
+static void ask(struct asked *asked)
+{
+    asked->order.on_done = on_ordered;
+    campaign_submit(&world.engine.shared, &asked->order);
+    assert_false(asked->done);
+}
+
+static int answer(struct asked *asked)
+{
+    for (int i = 0; i < TURNS_MAX && !asked->done; i++)
+        turn();
+    assert_true(asked->done);
+    message_unref(asked->order.content);
+    asked->order.content = NULL;
+    return asked->result;
+}
+
+static void new_campaign(struct asked *asked, const char *name)
+{
+    struct campaign *what = &asked->order.what;
+
+    *asked = (struct asked){.order = {.verb = CAMPAIGN_CREATE}};
+    what->id = msgid_next(&world.ids, worker_wall_ms(world.w));
+    what->priority = 6;
+    strcpy(what->name, name);
+    strcpy(what->tenant, "acme");
+    asked->order.content = campaign_content(what, STR("{\"content\":{\"text_body\":\"Hello\"}}"),
+                                            STR("n@a.example"), STR("192.0.2.1"));
+    assert_non_null(asked->order.content);
+}
+
+static int create(const char *name, struct msgid *id)
+{
+    struct asked asked;
+
+    new_campaign(&asked, name);
+    *id = asked.order.what.id;
+    ask(&asked);
+    return answer(&asked);
+}
+
+static int order_at(enum campaign_verb verb, const struct msgid *id, int64_t starts_ms)
+{
+    struct asked asked = {.order = {.verb = verb, .what.id = *id, .starts_ms = starts_ms}};
+
+    ask(&asked);
+    return answer(&asked);
+}
+
+static int order(enum campaign_verb verb, const struct msgid *id)
+{
+    return order_at(verb, id, 0);
+}
+
+static enum campaign_state state_of(const struct msgid *id)
+{
+    struct campaign one;
+
+    return campaigns_get(&world.engine.shared.campaigns, id, &one) ? one.state : 0;
+}
+
+static struct queue_tally counts_of(const struct msgid *id)
+{
+    struct queue_tally counts = {0};
+
+    assert_int_equal(campaign_counts(world.engine.shared.queue, id, &counts), 0);
+    return counts;
+}
+
+static bool held(const char *name)
+{
+    char full[80];
+
+    snprintf(full, sizeof(full), "%s@acme", name);
+    return suspensions_hold(&world.engine.shared.suspensions, SUSPENSION_CAMPAIGN_TENANT,
+                            str_of(full));
+}
+
+/* --- recipients --- */
+
+#define MAX 300
+
+struct adding {
+    struct campaign_part part;
+    struct campaign_rcpt rcpts[MAX];
+    char addresses[MAX][40], queues[MAX][40];
+    bool done;
+    int result;
+};
+
+static void on_added(struct campaign_part *part, int result)
+{
+    struct adding *a = CONTAINER_OF(part, struct adding, part);
+
+    assert_false(a->done);
+    a->done = true;
+    a->result = result;
+}
+
+/* Addresses from..to of chunk key, part number. */
+static struct adding *add_begin(const struct msgid *id, const char *key, uint32_t number, int from,
+                                int to)
+{
+    struct adding *a = calloc(1, sizeof(*a));
+
+    assert_non_null(a);
+    for (int i = from; i < to; i++) {
+        size_t at = a->part.rcpts_len++;
+
+        snprintf(a->queues[at], sizeof(a->queues[at]), "d%d.example", i % 7);
+        snprintf(a->addresses[at], sizeof(a->addresses[at]), "user%d@%c%d.example", i,
+                 from % 20 == 0 ? 'd' : 'D', i % 7);
+        a->rcpts[at] = (struct campaign_rcpt){.address = str_of(a->addresses[at]),
+                                              .queue = str_of(a->queues[at]),
+                                              .variables = STR("{\"name\":\"Ann\"}"),
+                                              .line = (uint32_t)at};
+    }
+    a->part.campaign = *id;
+    a->part.key = str_of(key);
+    a->part.number = number;
+    a->part.payload[0] = (uint8_t)from;
+    a->part.payload[1] = (uint8_t)to;
+    a->part.config = world.engine.config;
+    a->part.rcpts = a->rcpts;
+    a->part.on_done = on_added;
+    campaign_part_submit(&world.engine.shared, &a->part);
+    return a;
+}
+
+static int add_end(struct adding *a, uint32_t added, uint32_t duplicates, bool again)
+{
+    int result;
+
+    for (int i = 0; i < TURNS_MAX && !a->done; i++)
+        turn();
+    assert_true(a->done);
+    result = a->result;
+    if (result == 0) {
+        assert_int_equal(a->part.added, added);
+        assert_int_equal(a->part.duplicates, duplicates);
+        assert_int_equal(a->part.again, again);
+    }
+    free(a);
+    return result;
+}
+
+static int add(const struct msgid *id, const char *key, int from, int to, uint32_t added,
+               uint32_t duplicates, bool again)
+{
+    return add_end(add_begin(id, key, 0, from, to), added, duplicates, again);
+}
+
+/* Each index once. */
+struct indexes {
+    unsigned rows;
+    bool seen[1000];
+};
+
+static bool see(void *arg, const struct queue_row_view *row)
+{
+    struct indexes *all = arg;
+
+    assert_in_range(row->index, 0, 999);
+    assert_false(all->seen[row->index]);
+    all->seen[row->index] = true;
+    all->rows++;
+    assert_int_equal(row->expires_ms > 0, 1);
+    return true;
+}
+
+static unsigned rows_of(const struct msgid *id)
+{
+    struct indexes all = {0};
+
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        struct queue_visit what = {.id = id, .rows_max = 100000, .visit = see, .arg = &all};
+        struct queue_cursor cursor = {0};
+
+        assert_int_equal(queue_visit(world.engine.shared.queue, shard, &cursor, &what), 1);
+    }
+    return all.rows;
+}
+
+static void count_key(void *arg, struct str key)
+{
+    (void)key;
+    ++*(unsigned *)arg;
+}
+
+static unsigned states_of(uint8_t kind, int record)
+{
+    unsigned n = 0;
+    char from[2] = {(char)kind, (char)record}, to[2] = {(char)kind, (char)(record + 1)};
+
+    if (record == 0)
+        to[0]++;
+    for (uint32_t shard = 0; shard < SHARDS; shard++)
+        assert_int_equal(queue_state_keys(world.engine.shared.queue, shard,
+                                          (struct str){from, record == 0 ? 1 : 2},
+                                          (struct str){to, record == 0 ? 1 : 2}, 10000, count_key,
+                                          &n),
+                         0);
+    return n;
+}
+
+static uint64_t messages(void)
+{
+    struct queue_counters c = {0};
+
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        struct queue_counters one = {0};
+
+        queue_counters(world.engine.shared.queue, shard, &one);
+        queue_counters_add(&c, &one);
+    }
+    return c.messages;
+}
+
+/* --- the tests --- */
+
+static void test_recipients(void **state)
+{
+    struct adding *a, *b;
+    struct msgid id, other;
+
+    (void)state;
+    assert_int_equal(create("spring", &id), 0);
+    assert_int_equal(create("spring", &other), -EEXIST);
+    assert_int_equal(state_of(&id), CAMPAIGN_DRAFT);
+    assert_int_equal(messages(), SHARDS);
+    assert_int_equal(add(&id, "one", 0, 100, 100, 0, false), 0);
+    /* The same again adds nobody; another payload is refused; known addresses are duplicates. */
+    assert_int_equal(add(&id, "one", 0, 100, 100, 0, true), 0);
+    assert_int_equal(add(&id, "one", 0, 101, 0, 0, false), -EEXIST);
+    assert_int_equal(add(&id, "two", 90, 110, 10, 10, false), 0);
+    assert_int_equal(add(&id, "two", 90, 110, 10, 10, true), 0);
+    /* At once. */
+    a = add_begin(&id, "three", 0, 100, 300);
+    b = add_begin(&id, "three", 0, 100, 300);
+    assert_int_equal(add_end(b, 0, 0, false), -EBUSY);
+    b = add_begin(&id, "three", 1, 200, 400);
+    assert_int_equal(order(CAMPAIGN_START, &id), -EBUSY);
+    assert_int_equal(add_end(a, 190, 10, false), 0);
+    assert_int_equal(add_end(b, 100, 100, false), 0);
+    assert_int_equal(rows_of(&id), 400);
+    /* A start reads addresses back. */
+    world_reopen();
+    assert_true(held("spring"));
+    assert_int_equal(add(&id, "two", 90, 110, 10, 10, true), 0);
+    assert_int_equal(add(&id, "four", 350, 450, 50, 50, false), 0);
+    assert_int_equal(rows_of(&id), 450);
+    assert_int_equal(counts_of(&id).counts[TALLY_ADDED], 450);
+    assert_int_equal(add(&other, "one", 0, 10, 0, 0, false), -ENOENT);
+    turns(50);
+    assert_int_equal(rows_of(&id), 450);
+    assert_int_equal(atomic_load(&world.w->counters.loaded), 0); /* a draft goes nowhere */
+    assert_int_equal(order(CAMPAIGN_CANCEL, &id), 0);
+}
+
+static void test_life(void **state)
+{
+    struct queue *q = world.engine.shared.queue;
+    struct msgid id, second;
+    struct message *m;
+    struct campaign one;
+    int err;
+
+    (void)state;
+    assert_int_equal(create("summer", &id), 0);
+    assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);
+    assert_int_equal(order(CAMPAIGN_PAUSE, &id), -EINVAL);
+    assert_int_equal(order(CAMPAIGN_RESUME, &id), -EINVAL);
+    assert_int_equal(order(CAMPAIGN_FORGET, &id), -EINVAL);
+    assert_true(states_of(STATE_CAMPAIGN, CAMPAIGN_RECORD_HASHES) > 0);
+    assert_int_equal(order_at(CAMPAIGN_START, &id, worker_wall_ms(world.w) + 3600000), 0);
+    assert_true(held("summer"));
+    assert_int_equal(states_of(STATE_CAMPAIGN, CAMPAIGN_RECORD_HASHES), 0);
+    assert_false(counts_of(&id).pinned);
+    assert_int_equal(add(&id, "two", 0, 1, 0, 0, false), -EINVAL);
+    assert_true(campaigns_get(&world.engine.shared.campaigns, &id, &one));
+    m = queue_message(q, &id, &err);
+    assert_non_null(m);
+    assert_int_equal(m->created_ms, one.starts_ms); /* lifetimes begin with it */
+    message_unref(m);
+    assert_int_equal(order(CAMPAIGN_PAUSE, &id), 0);
+    assert_int_equal(order(CAMPAIGN_RESUME, &id), 0);
+    assert_true(held("summer")); /* until its time */
+    world_reopen();
+    assert_true(held("summer"));
+    assert_int_equal(state_of(&id), CAMPAIGN_RUNNING);
+    assert_int_equal(rows_of(&id), 50);
+    assert_int_equal(order(CAMPAIGN_CANCEL, &id), 0);
+    for (int i = 0; i < TURNS_MAX && (rows_of(&id) > 0 || held("summer")); i++)
+        turn();
+    assert_int_equal(rows_of(&id), 0);
+    assert_false(held("summer"));
+    assert_int_equal(counts_of(&id).counts[TALLY_CANCELLED], 50);
+    assert_int_equal(messages(), 0);
+    /* Its name is free, and it can be forgotten. */
+    assert_int_equal(create("summer", &second), 0);
+    assert_int_equal(order(CAMPAIGN_FORGET, &id), 0);
+    assert_int_equal(state_of(&id), 0);
+    assert_int_equal(order(CAMPAIGN_CANCEL, &second), 0);
+    for (int i = 0; i < TURNS_MAX && held("summer"); i++)
+        turn();
+    assert_int_equal(order(CAMPAIGN_FORGET, &second), 0);
+    assert_int_equal(states_of(STATE_CAMPAIGN, 0), 0);
+    assert_int_equal(states_of(STATE_TALLY, 0), 0);
+}
+
+/* One that runs is loaded and tried. */
+static void test_runs(void **state)
+{
+    struct msgid id;
+
+    (void)state;
+    assert_int_equal(create("autumn", &id), 0);
+    assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);
+    assert_int_equal(order(CAMPAIGN_START, &id), 0);
+    assert_false(held("autumn"));
+    for (int i = 0; i < TURNS_MAX && atomic_load(&world.w->counters.loaded) == 0; i++) {
+        turn();
+        usleep(1000); /* lanes wait a moment for what may still be on its way */
+    }
+    assert_true(atomic_load(&world.w->counters.loaded) > 0);
+    assert_int_equal(order(CAMPAIGN_PAUSE, &id), 0);
+    assert_true(held("autumn"));
+    world_reopen();
+    assert_true(held("autumn"));
+    assert_int_equal(order(CAMPAIGN_RESUME, &id), 0);
+    assert_false(held("autumn"));
+    world_reopen();
+    assert_false(held("autumn"));
+    assert_int_equal(rows_of(&id), 50);
+}
+
+static bool content_is_sound(const struct msgid *id)
+{
+    int err;
+    struct message *m = queue_message(world.engine.shared.queue, id, &err);
+
+    message_unref(m);
+    return m != NULL;
+}
+
+/* Crashes n turns after an order. Whatever was done of it is undone by the next start, or done in
+ * whole. */
+static void crash_in(enum campaign_verb verb, int n)
+{
+    struct asked asked = {.order = {.verb = verb}};
+    struct queue_tally counts;
+    struct msgid id;
+    char name[20];
+    enum campaign_state now;
+
+    snprintf(name, sizeof(name), "c%d-%d", (int)verb, n);
+    if (verb == CAMPAIGN_CREATE) {
+        new_campaign(&asked, name);
+        id = asked.order.what.id;
+    } else {
+        assert_int_equal(create(name, &id), 0);
+        assert_int_equal(add(&id, "one", 0, 60, 60, 0, false), 0);
+        asked.order.what.id = id;
+        asked.order.starts_ms = worker_wall_ms(world.w) + 3600000;
+    }
+    ask(&asked);
+    turns(n);
+    world_crash();
+    (void)answer(&asked); /* by the close */
+    turns(30);
+    now = state_of(&id);
+    if (verb == CAMPAIGN_CREATE) {
+        assert_int_equal(held(name), now == CAMPAIGN_DRAFT);
+        assert_int_equal(content_is_sound(&id), now == CAMPAIGN_DRAFT);
+        if (now == 0) /* nothing of it is left */
+            assert_int_equal(campaign_counts(world.engine.shared.queue, &id, &counts), -ENOENT);
+        else
+            assert_int_equal(add(&id, "one", 0, 60, 60, 0, false), 0);
+        return;
+    }
+    if (verb == CAMPAIGN_START) {
+        assert_true(now == CAMPAIGN_DRAFT || now == CAMPAIGN_RUNNING);
+        assert_int_equal(counts_of(&id).pinned, now == CAMPAIGN_DRAFT);
+        assert_int_equal(rows_of(&id), 60);
+        assert_true(held(name));
+        return;
+    }
+    for (int i = 0; i < TURNS_MAX && now == CAMPAIGN_CANCELLED && held(name); i++)
+        turn();
+    assert_true(now == CAMPAIGN_DRAFT || now == CAMPAIGN_CANCELLED);
+    assert_int_equal(rows_of(&id), now == CAMPAIGN_DRAFT ? 60 : 0);
+    assert_int_equal(held(name), now == CAMPAIGN_DRAFT);
+}
+
+static void test_crashes(void **state)
+{
+    (void)state;
+    for (int n = 0; n < 14; n++) {
+        crash_in(CAMPAIGN_CREATE, n);
+        crash_in(CAMPAIGN_START, n);
+        crash_in(CAMPAIGN_CANCEL, n);
+    }
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    memset(&world, 0, sizeof(world));
+    msgid_source_init(&world.ids, 1);
+    dir_make();
+    world_open();
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    world_close();
+    dir_remove(world.dir);
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_recipients, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_life, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_crashes, setup, teardown),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,353 @@
+#include "worker/campaigns.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "worker/suspensions.h"
+
+#define VERSION 1
+/* version 1, state 1, priority 1, then created_ms, changed_ms, starts_ms, seed: 8 each; then name,
+ * tenant and pool: length 1, bytes */
+#define VALUE_MIN (3 + 4 * 8 + 3)
+
+/* --- the table --- */
+
+static uint64_t hash_of(const struct msgid *id)
+{
+    return hash_bytes(id->bytes, MSGID_BYTES, 0);
+}
+
+struct campaign_entry *campaigns_entry(struct campaigns *all, const struct msgid *id)
+{
+    for (struct map_node *n = map_find(&all->by_id, hash_of(id)); n != NULL; n = map_find_next(n)) {
+        struct campaign_entry *e = CONTAINER_OF(n, struct campaign_entry, node);
+
+        if (memcmp(&e->one.id, id, sizeof(*id)) == 0)
+            return e;
+    }
+    return NULL;
+}
+
+int campaigns_put(struct campaigns *all, const struct campaign *one)
+{
+    struct campaign_entry *e;
+
+    pthread_mutex_lock(&all->lock);
+    e = campaigns_entry(all, &one->id);
+    if (e == NULL) {
+        e = calloc(1, sizeof(*e));
+        if (e != NULL) {
+            map_insert(&all->by_id, &e->node, hash_of(&one->id));
+            list_push_back(&all->in_order, &e->order);
+        }
+    }
+    if (e != NULL)
+        e->one = *one;
+    pthread_mutex_unlock(&all->lock);
+    return e == NULL ? -ENOMEM : 0;
+}
+
+static void entry_free(struct campaigns *all, struct campaign_entry *e)
+{
+    ASSERT(e->upload == NULL);
+    map_remove(&all->by_id, &e->node);
+    list_remove(&e->order);
+    free(e);
+}
+
+void campaigns_remove(struct campaigns *all, const struct msgid *id)
+{
+    struct campaign_entry *e;
+
+    pthread_mutex_lock(&all->lock);
+    e = campaigns_entry(all, id);
+    if (e != NULL)
+        entry_free(all, e);
+    pthread_mutex_unlock(&all->lock);
+}
+
+void campaigns_done(struct campaigns *all)
+{
+    struct list_node *n;
+
+    if (all->by_id.buckets == NULL)
+        return;
+    while ((n = list_first(&all->in_order)) != NULL)
+        entry_free(all, LIST_ENTRY(n, struct campaign_entry, order));
+    ASSERT(list_empty(&all->parts));
+    map_done(&all->by_id);
+    buf_done(&all->orphans);
+    pthread_mutex_destroy(&all->lock);
+    pthread_mutex_destroy(&all->load_lock);
+}
+
+bool campaigns_get(struct campaigns *all, const struct msgid *id, struct campaign *out)
+{
+    const struct campaign_entry *e;
+
+    pthread_mutex_lock(&all->lock);
+    e = campaigns_entry(all, id);
+    if (e != NULL)
+        *out = e->one;
+    pthread_mutex_unlock(&all->lock);
+    return e != NULL;
+}
+
+bool campaigns_find(struct campaigns *all, struct str tenant, struct str name, struct campaign *out)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&all->lock);
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        const struct campaign *one = &LIST_ENTRY(n, struct campaign_entry, order)->one;
+
+        if (!str_eq(str_of(one->name), name) || !str_eq(str_of(one->tenant), tenant))
+            continue;
+        *out = *one;
+        found = true;
+    }
+    pthread_mutex_unlock(&all->lock);
+    return found;
+}
+
+void campaigns_visit(struct campaigns *all, void (*visit)(void *arg, const struct campaign *one),
+                     void *arg)
+{
+    pthread_mutex_lock(&all->lock);
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n))
+        visit(arg, &LIST_ENTRY(n, struct campaign_entry, order)->one);
+    pthread_mutex_unlock(&all->lock);
+}
+
+bool campaign_is_over(const struct campaign *one, const struct queue_tally *counts)
+{
+    return (one->state == CAMPAIGN_RUNNING || one->state == CAMPAIGN_CANCELLED) &&
+           !counts->pinned && tally_queued(counts) == 0;
+}
+
+int campaign_counts(struct queue *q, const struct msgid *id, struct queue_tally *out)
+{
+    return queue_tally_get(q, id, out);
+}
+
+/* --- the record --- */
+
+void campaign_key(uint8_t out[CAMPAIGN_KEY_BYTES], enum campaign_record record,
+                  const struct msgid *id)
+{
+    out[0] = STATE_CAMPAIGN;
+    out[1] = (uint8_t)record;
+    memcpy(out + 2, id->bytes, MSGID_BYTES);
+}
+
+static void put_number(struct buf *out, uint64_t v)
+{
+    for (int shift = 0; shift < 64; shift += 8)
+        buf_putc(out, (char)(v >> shift));
+}
+
+static uint64_t number_at(const char *at)
+{
+    uint64_t v = 0;
+
+    for (int i = 7; i >= 0; i--)
+        v = v << 8 | (uint8_t)at[i];
+    return v;
+}
+
+static void put_name(struct buf *out, const char *name)
+{
+    size_t len = strlen(name);
+
+    ASSERT(len <= FLOW_NAME_MAX);
+    buf_putc(out, (char)len);
+    buf_put(out, name, len);
+}
+
+void campaign_encode(struct buf *out, const struct campaign *one)
+{
+    buf_putc(out, VERSION);
+    buf_putc(out, (char)one->state);
+    buf_putc(out, (char)one->priority);
+    put_number(out, (uint64_t)one->created_ms);
+    put_number(out, (uint64_t)one->changed_ms);
+    put_number(out, (uint64_t)one->starts_ms);
+    put_number(out, one->seed);
+    put_name(out, one->name);
+    put_name(out, one->tenant);
+    put_name(out, one->pool);
+}
+
+/* The name at the beginning of in, which is shortened by it. */
+static bool take_name(struct str *in, char out[FLOW_NAME_MAX + 1])
+{
+    size_t len = in->len == 0 ? SIZE_MAX : (uint8_t)in->ptr[0];
+
+    if (len > FLOW_NAME_MAX || in->len < 1 + len)
+        return false;
+    memcpy(out, in->ptr + 1, len);
+    out[len] = '\0';
+    *in = (struct str){in->ptr + 1 + len, in->len - 1 - len};
+    return strlen(out) == len;
+}
+
+int campaign_decode(struct str key, struct str value, struct campaign *out)
+{
+    struct campaign one = {0};
+    struct str rest;
+
+    if (key.len != CAMPAIGN_KEY_BYTES || key.ptr[0] != STATE_CAMPAIGN ||
+        key.ptr[1] != CAMPAIGN_RECORD_CAMPAIGN || value.len < VALUE_MIN)
+        return -EBADMSG;
+    if (value.ptr[0] != VERSION)
+        return -EPROTO;
+    memcpy(one.id.bytes, key.ptr + 2, MSGID_BYTES);
+    one.state = (enum campaign_state)(uint8_t)value.ptr[1];
+    one.priority = (uint8_t)value.ptr[2];
+    one.created_ms = (int64_t)number_at(value.ptr + 3);
+    one.changed_ms = (int64_t)number_at(value.ptr + 11);
+    one.starts_ms = (int64_t)number_at(value.ptr + 19);
+    one.seed = number_at(value.ptr + 27);
+    rest = (struct str){value.ptr + 35, value.len - 35};
+    if (one.state < CAMPAIGN_DRAFT || one.state >= CAMPAIGN_STATES ||
+        one.priority >= FLOW_PRIORITIES || !take_name(&rest, one.name) ||
+        !take_name(&rest, one.tenant) || !take_name(&rest, one.pool) || one.name[0] == '\0')
+        return -EBADMSG; /* what follows is of a later build, and may be lost */
+    *out = one;
+    return 0;
+}
+
+/* --- opening --- */
+
+struct loading {
+    struct campaigns *to;
+    int err;
+};
+
+static void load_one(void *arg, struct str key, struct str value)
+{
+    struct loading *l = arg;
+    struct campaign one;
+    int err;
+
+    if (l->err < 0 || key.len < 2 || key.ptr[1] != CAMPAIGN_RECORD_CAMPAIGN)
+        return;
+    err = campaign_decode(key, value, &one);
+    if (err == 0)
+        l->err = campaigns_put(l->to, &one);
+    else
+        log_error("campaign.record_damaged",
+                  "error=\"%s\" action=\"its mail is in the queue, and waits\"", strerror(-err));
+}
+
+void campaign_suspension(const struct campaign *one, int64_t now_ms, struct suspension *out)
+{
+    static const char *const why[] = {[CAMPAIGN_DRAFT] = "it is a draft",
+                                      [CAMPAIGN_RUNNING] = "its start is to come",
+                                      [CAMPAIGN_PAUSED] = "it is paused",
+                                      [CAMPAIGN_CANCELLED] = "it is cancelled"};
+
+    *out = (struct suspension){.scope = SUSPENSION_CAMPAIGN_TENANT, .since_ms = now_ms};
+    suspension_name(out->name, str_of(one->name), str_of(one->tenant));
+    if (one->state == CAMPAIGN_RUNNING)
+        out->until_ms = one->starts_ms;
+    snprintf(out->reason, sizeof(out->reason), "%s", why[one->state]);
+}
+
+/* Its mail waits until the keeper has made what a crash left half done (intake/campaign.c), too. */
+static int entry_open(struct campaign_entry *e, struct queue *q, struct suspensions *suspensions)
+{
+    struct queue_tally counts = {0};
+    int64_t now_ms = clock_wall_ms();
+    struct suspension what;
+    int err = campaign_counts(q, &e->one.id, &counts);
+
+    if (err < 0 && err != -ENOENT)
+        return err;
+    e->over = campaign_is_over(&e->one, &counts);
+    e->unsettled = !e->over && (e->one.state == CAMPAIGN_CANCELLED ||
+                                (e->one.state != CAMPAIGN_DRAFT && counts.pinned));
+    if (e->over ||
+        (e->one.state == CAMPAIGN_RUNNING && !counts.pinned && e->one.starts_ms <= now_ms))
+        return 0;
+    campaign_suspension(&e->one, now_ms, &what);
+    if (counts.pinned)
+        what.until_ms = 0;
+    return suspensions_put(suspensions, &what);
+}
+
+/* A content that is pinned for a campaign without a record: its creation was cut off, or the record
+ * is damaged. */
+static void find_orphan(void *arg, const struct msgid *id, const struct queue_tally *tally)
+{
+    struct campaigns *all = arg;
+
+    if (tally->pinned && campaigns_entry(all, id) == NULL &&
+        buf_reserve(&all->orphans, MSGID_BYTES) == 0)
+        buf_put(&all->orphans, id->bytes, MSGID_BYTES);
+}
+
+/* One that has recipients already is a draft again, under the names that its content has; what was
+ * told of addresses is lost. */
+static int orphan_open(struct campaigns *all, struct queue *q, const struct msgid *id)
+{
+    struct campaign one = {.id = *id, .state = CAMPAIGN_DRAFT};
+    struct queue_tally counts = {0};
+    struct message *m;
+    int err = campaign_counts(q, id, &counts);
+
+    if (err < 0 || counts.counts[TALLY_ADDED] == 0 || campaigns_entry(all, id) != NULL)
+        return err == -ENOENT ? 0 : err;
+    m = queue_message(q, id, &err);
+    if (m == NULL)
+        return err == -ENOENT || err == -EBADMSG ? 0 : err;
+    one.priority = m->priority;
+    one.created_ms = one.changed_ms = m->created_ms;
+    snprintf(one.name, sizeof(one.name), "%.*s", STR_FMT(m->campaign));
+    snprintf(one.tenant, sizeof(one.tenant), "%.*s", STR_FMT(m->tenant));
+    message_unref(m);
+    return campaigns_put(all, &one);
+}
+
+static int orphans_open(struct campaigns *all, struct queue *q)
+{
+    int err = 0;
+
+    for (uint32_t shard = 0; shard < queue_shards(q) && err == 0; shard++)
+        err = queue_tally_visit(q, shard, find_orphan, all);
+    for (size_t at = 0; at < all->orphans.len && err == 0; at += MSGID_BYTES) {
+        struct msgid id;
+
+        memcpy(id.bytes, all->orphans.data + at, MSGID_BYTES);
+        err = orphan_open(all, q, &id);
+    }
+    return err;
+}
+
+int campaigns_open(struct campaigns *all, struct queue *q, struct suspensions *suspensions)
+{
+    struct loading l = {.to = all};
+    int err = map_init(&all->by_id, 64);
+
+    if (err < 0)
+        return err;
+    list_init(&all->in_order);
+    list_init(&all->parts);
+    pthread_mutex_init(&all->lock, NULL);
+    pthread_mutex_init(&all->load_lock, NULL);
+    /* The first of a kind: records of campaigns stand in front of those of parts. */
+    err = queue_state_visit(q, 0, STATE_CAMPAIGN, load_one, &l);
+    if (err == 0)
+        err = l.err;
+    if (err == 0)
+        err = orphans_open(all, q);
+    for (struct list_node *n = list_first(&all->in_order); n != NULL && err == 0;
+         n = list_next(&all->in_order, n))
+        err = entry_open(LIST_ENTRY(n, struct campaign_entry, order), q, suspensions);
+    return err;
+}

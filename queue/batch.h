@@ -1,0 +1,49 @@
+/* Private to queue/: a write transaction on its way, and what is written of contents and tallies
+ * in it. All return LMDB codes. */
+#ifndef HAYAUMA_QUEUE_BATCH_H
+#define HAYAUMA_QUEUE_BATCH_H
+
+#include "queue/shard.h"
+
+/* How many rows of one message of many recipients came and went, and what they count as, summed
+ * over the batch. */
+struct refs_delta {
+    struct map_node node;
+    struct refs_delta *next;
+    struct msgid id;
+    int64_t delta;
+    bool tallied;                      /* counts has something */
+    uint64_t counts[TALLY_COUNTS - 1]; /* without TALLY_NONE */
+};
+
+struct batch {
+    struct shard *shard;
+    MDB_txn *txn;
+    MDB_cursor *rows, *content, *pages; /* end with txn */
+    struct map refs;
+    struct refs_delta *refs_list;
+    struct buf flows_new; /* ids of flows whose records this transaction brings */
+    uint64_t room_bytes;
+};
+
+/* --- batch_content.c --- */
+
+int batch_put_pages(struct batch *b, const struct message *m);
+int batch_put_head(struct batch *b, const struct message *m, bool prepared);
+int batch_delete_content(struct batch *b, const struct msgid *id);
+/* What was prepared is mail from now on. */
+int batch_content_whole(struct batch *b, const struct msgid *id);
+/* The content was made at created_ms. */
+int batch_content_recreate(struct batch *b, const struct msgid *id, int64_t created_ms);
+
+/* --- tally.c --- */
+
+/* Adds counts (without TALLY_NONE) to a tally, if there is one. */
+int batch_tally_count(struct batch *b, const struct msgid *id,
+                      const uint64_t counts[TALLY_COUNTS - 1]);
+/* A new tally, pinned. */
+int batch_tally_pin(struct batch *b, const struct msgid *id);
+/* *was: whether it was pinned. */
+int batch_tally_unpin(struct batch *b, const struct msgid *id, bool *was);
+
+#endif
