@@ -106,6 +106,15 @@ static bool resume(struct tls *t, struct tls_session *session)
     return ok;
 }
 
+/* Called when the server has asked for a certificate. Returns to OpenSSL. */
+static int on_certificate(SSL *ssl, void *arg)
+{
+    struct tls *t = arg;
+
+    t->own_shown = SSL_use_cert_and_key(ssl, t->own->leaf, t->own->key, t->own->chain, 1) == 1;
+    return t->own_shown;
+}
+
 static bool connection_set(struct tls *t, const struct tls_connect_options *o)
 {
     int version = o->version_min == TLS_1_3 ? TLS1_3_VERSION : TLS1_2_VERSION;
@@ -120,6 +129,10 @@ static bool connection_set(struct tls *t, const struct tls_connect_options *o)
     }
     if (t->verify != TLS_VERIFY_NONE && !tls_names_set(t, o))
         return false;
+    if (o->certificate != NULL) {
+        t->own = tls_certificate_ref(o->certificate);
+        SSL_set_cert_cb(t->ssl, on_certificate, t);
+    }
     SSL_set_verify(t->ssl, tls_demands(t) ? SSL_VERIFY_PEER : SSL_VERIFY_NONE, NULL);
     return SSL_set_min_proto_version(t->ssl, version) == 1 &&
            (o->server_name == NULL || SSL_set_tlsext_host_name(t->ssl, o->server_name) == 1) &&

@@ -102,6 +102,8 @@ void tls_free(struct tls *t)
     SSL_free(t->ssl);
     SSL_SESSION_free(t->session);
     tls_server_unref(t->server);
+    tls_authorities_unref(t->authorities);
+    tls_certificate_unref(t->own);
     for (size_t i = 0; i < t->names_len; i++)
         free(t->names[i]);
     free(t->names);
@@ -306,7 +308,8 @@ void tls_facts(const struct tls *t, struct tls_facts *out)
                               .resumed = SSL_session_reused(t->ssl) == 1,
                               .server_name = asked == NULL ? "" : asked,
                               .verdict = verdict,
-                              .verify = words_of(verdict, t)};
+                              .verify = words_of(verdict, t),
+                              .own = t->own_shown ? t->own->names : NULL};
 }
 
 void tls_peer_name(const struct tls *t, char *out, size_t size)

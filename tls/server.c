@@ -63,6 +63,7 @@ static bool context_set(struct tls_server *s)
     SSL_CTX_set_mode(ctx, SSL_MODE_RELEASE_BUFFERS | SSL_MODE_NO_AUTO_CHAIN);
     SSL_CTX_set_cert_cb(ctx, on_certificate, s);
     SSL_CTX_set_tlsext_servername_callback(ctx, on_server_name);
+    SSL_CTX_set_cert_verify_callback(ctx, tls_on_client_verify, NULL);
     /* Sessions live in tickets, which cost no memory here. */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF);
     SSL_CTX_set_tlsext_ticket_key_evp_cb(ctx, tls_on_ticket);
@@ -131,7 +132,10 @@ struct tls *tls_accept(struct tls_server *s, const struct tls_accept_options *op
 
     if (t == NULL)
         return NULL;
-    if (!scope_set(t->ssl, options->scope) || SSL_set_min_proto_version(t->ssl, version) != 1) {
+    if (options->authorities != NULL)
+        t->authorities = tls_authorities_ref(options->authorities);
+    if (!scope_set(t->ssl, options->scope) || SSL_set_min_proto_version(t->ssl, version) != 1 ||
+        (options->ask && !tls_ask_client(t->ssl, t->authorities))) {
         tls_free(t);
         return NULL;
     }

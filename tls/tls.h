@@ -65,6 +65,16 @@ int tls_server_new(struct tls_server **out, struct tls_certificate *const *certi
 struct tls_server *tls_server_ref(struct tls_server *s);
 void tls_server_unref(struct tls_server *s); /* NULL is accepted */
 
+/* --- whom a server knows by certificate --- */
+
+/* Authorities that vouch for clients, from a file in PEM. 0 or -errno, then error has a line. Not
+ * for a worker: it reads a file. */
+struct tls_authorities;
+int tls_authorities_load(struct tls_authorities **out, const char *file,
+                         struct buf *error) MUST_USE;
+struct tls_authorities *tls_authorities_ref(struct tls_authorities *a);
+void tls_authorities_unref(struct tls_authorities *a); /* NULL is accepted */
+
 /* --- what a client trusts --- */
 
 struct tls_client_options {
@@ -83,6 +93,10 @@ struct tls_accept_options {
     struct str scope; /* tickets of one scope resume in no other: a listener's name and what it
                          demands, hashed */
     enum tls_version version_min;
+    /* The client is asked for a certificate, and need not show one, nor one that anybody vouches
+     * for: tls_shown() says. Such a connection resumes no session, and gives no ticket. */
+    bool ask;
+    struct tls_authorities *authorities; /* NULL: none vouch for anybody. Stays the caller's too */
 };
 /* NULL: no memory. */
 struct tls *tls_accept(struct tls_server *s, const struct tls_accept_options *options) MUST_USE;
@@ -106,7 +120,9 @@ struct tls_connect_options {
     const struct str *tlsa;
     size_t tlsa_len;
     enum tls_version version_min;
-    struct tls_session *session; /* to resume; NULL: none. Stays the caller's */
+    struct tls_session *session;         /* to resume; NULL: none. Stays the caller's */
+    struct tls_certificate *certificate; /* shown to a server that asks; NULL: none. Stays the
+                                            caller's too */
 };
 /* NULL: no memory. */
 struct tls *tls_connect(struct tls_client *c, const struct tls_connect_options *options) MUST_USE;
@@ -159,8 +175,24 @@ struct tls_facts {        /* behind the handshake; texts live as long as the con
     /* Of the peer's certificate; a resumed session has the verdict of its first handshake. */
     enum tls_verdict verdict;
     const char *verify; /* in words: "verified", "not checked", "self-signed certificate" */
+    const char *own;    /* names of the certificate that a client showed, since it was asked for
+                           one; NULL: it showed none, or did so in the session that is resumed */
 };
 void tls_facts(const struct tls *t, struct tls_facts *out);
+
+/* A client's certificate, as its server sees it behind the handshake. Fingerprints are SHA-256 in
+ * hex, of the whole certificate and of its public key (the DER of SubjectPublicKeyInfo). */
+#define TLS_FINGERPRINT_BYTES 65 /* with NUL */
+struct tls_shown {
+    char fingerprint[TLS_FINGERPRINT_BYTES], key_fingerprint[TLS_FINGERPRINT_BYTES];
+    bool verified;      /* an authority vouches for it, and it is valid */
+    const char *verify; /* in words: "ok", "certificate has expired" */
+    struct buf names;   /* where it is verified: DNS names and mail addresses, else the common name;
+                           in lower case, each with NUL */
+    size_t names_len;
+};
+/* False: none was shown, and out is empty. out->names is the caller's in any case. */
+bool tls_shown(const struct tls *t, struct tls_shown *out);
 /* Of the peer's certificate which of names it bears, else its first name, else "". No fact, since
  * it may take as long as the certificate has names. */
 void tls_peer_name(const struct tls *t, char *out, size_t size);

@@ -44,7 +44,10 @@ enum tls_state {
 
 struct tls {
     SSL *ssl;
-    struct tls_server *server; /* of an accepted one; OpenSSL's callbacks ask it */
+    struct tls_server *server;           /* of an accepted one; OpenSSL's callbacks ask it */
+    struct tls_authorities *authorities; /* of one whose client is asked for a certificate */
+    struct tls_certificate *own;         /* that a client shows when it is asked */
+    bool own_shown;
     enum tls_state state;
     bool closing; /* close_notify is said */
     /* Of the call at hand: where OpenSSL reads from, and writes to as long as nothing waits. */
@@ -85,6 +88,10 @@ bool tls_dane_set(struct tls *t, const struct tls_connect_options *options);
 /* tickets.c */
 int tls_on_ticket(SSL *ssl, unsigned char name[16], unsigned char *iv, EVP_CIPHER_CTX *cipher,
                   EVP_MAC_CTX *mac, int sealing);
+/* client_certificate.c: the callback of a server's context; makes a server ask. False: no memory.
+ */
+int tls_on_client_verify(X509_STORE_CTX *store, void *arg);
+bool tls_ask_client(SSL *ssl, struct tls_authorities *authorities);
 /* certificate.c: the first name of a certificate, else "". */
 void tls_first_name(X509 *leaf, char *out, size_t size);
 

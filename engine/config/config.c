@@ -75,6 +75,7 @@ void config_unref(struct config *c)
     map_done(&owner->tenants);
     map_done(&owner->campaigns);
     map_done(&owner->users);
+    map_done(&owner->certificate_users);
     map_done(&owner->senders.names);
     map_done(&owner->pools);
     map_done(&owner->exchangers);

@@ -64,10 +64,14 @@ struct config_listener {
     char *bare_newlines;           /* "refuse", "repair" */
     struct config_client *clients; /* by network, in any order */
     size_t clients_len;
-    char *tls;               /* "none", "starttls", "implicit" */
-    bool tls_required;       /* before there is mail */
-    char *tls_version_min;   /* "1.2", "1.3" */
-    uint32_t tls_timeout_ms; /* of a handshake */
+    char *tls;                 /* "none", "starttls", "implicit" */
+    bool tls_required;         /* before there is mail */
+    char *tls_version_min;     /* "1.2", "1.3" */
+    uint32_t tls_timeout_ms;   /* of a handshake */
+    char *client_certificates; /* "off", "ask", "require" */
+    char *client_ca_file;      /* authorities that vouch for clients; NULL: none */
+    char **relay_certificates; /* of clients that may relay; config_relays_certificate() */
+    size_t relay_certificates_len;
     uint32_t tls_handshakes_max;
     char **headers; /* X-Hayauma- fields that clients may choose with: "pool", "tenant", ... */
     size_t headers_len;
@@ -141,7 +145,8 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t idle_ms;        /* keep an idle session this long */
     bool no_chunking, no_pipelining;
     bool auth_without_tls;
-    char *tls; /* config_tls_word(); config_tls_of() */
+    char *tls;             /* config_tls_word(); config_tls_of() */
+    char *tls_certificate; /* file of what is shown to servers that ask; NULL: none */
     uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, tls_timeout_ms,
         mail_timeout_ms, rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms,
         quit_timeout_ms;
@@ -173,7 +178,9 @@ struct config_share { /* a tenant or campaign */
 
 struct config_user { /* who may log in to submit: a line of auth.users_file */
     char *name;
-    char *hash; /* of the password, as crypt(3) has it */
+    char *hash;          /* of the password, as crypt(3) has it */
+    char **certificates; /* by one of which the user logs in with EXTERNAL, or NULL */
+    size_t certificates_len;
     struct config_senders senders;
     char *tenant;           /* all mail is of it; NULL: as the mail says */
     char *pool;             /* NULL: as the mail says */
@@ -535,6 +542,15 @@ bool config_warmup_policy(const struct config *c, const char *source, const char
 bool config_repairs_newlines(const struct config_listener *l, const struct sockaddr *client);
 /* NULL: there is none of that name. */
 const struct config_user *config_user_find(const struct config *c, struct str name);
+/* The user of a certificate, by its fingerprint or by a name that it bears, as tls_shown() gives
+ * them; NULL: it is nobody's. */
+const struct config_user *config_certificate_user(const struct config *c, struct str certificate);
+bool config_is_fingerprint(const char *certificate);
+/* Whether clients of the listener are asked for a certificate; whether one that is called so, or
+ * CONFIG_ANY_CERTIFICATE, lets them relay. */
+#define CONFIG_ANY_CERTIFICATE "*" /* each that an authority vouches for */
+bool config_asks_certificate(const struct config_listener *l);
+bool config_relays_certificate(const struct config_listener *l, struct str certificate);
 /* Whether the envelope's sender, or an address in From, is one of those. domain in A-labels; both
  * empty: the null sender. */
 bool config_may_send(const struct config_senders *s, struct str local_part, struct str domain);

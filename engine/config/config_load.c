@@ -198,6 +198,7 @@ int config_load_text(const char *file, struct str text, struct config **out, str
         config_finish(l.c);
         check_listeners(&l);
         check_dane(&l);
+        config_check_certificates(l.c, on_mistake, &l);
         config_check_pools(l.c, on_mistake, &l);
         config_check_providers(l.c, on_mistake, &l);
         config_rules_check(&l);

@@ -36,6 +36,7 @@ struct config_owner {
     struct config_index routes, destinations, senders;
     struct map lines; /* of the members that the file gives, by struct and field */
     struct map tenants, campaigns, users, pools; /* positions by name */
+    struct map certificate_users;                /* positions of users by their certificates */
     struct map exchangers;     /* positions of providers by how names of their exchangers end */
     struct config_zone *zones; /* of quiet hours */
     const struct config_rule **rules; /* all, in the order of asking */
@@ -93,6 +94,15 @@ int config_set_route(struct config *c, struct config_route *route, struct str te
                      struct buf *why) MUST_USE;
 
 bool config_is_loopback(const struct sockaddr *addr);
+/* --- config_certificates.c --- */
+
+/* A certificate's fingerprint or a name that it bears, in its normal form, into *out. */
+int config_set_certificate(struct config *c, struct str text, char **out, struct buf *why) MUST_USE;
+/* Brings relay_certificates to that form; tells what is wrong with certificates of clients, as
+ * config_check_pools(). */
+void config_check_certificates(struct config *c,
+                               void (*tell)(void *arg, unsigned line, const char *what), void *arg);
+
 /* --- config_pool.c --- */
 
 /* Makes the source and the pool that are there when the file names none, and finds what names

@@ -292,6 +292,27 @@ static const struct config_field listener_fields[] = {
      .choices = "1.2, 1.3", .doc = "The oldest version of TLS that is taken."},
     {"tls_handshake_timeout", CONFIG_MS, AT_LISTENER(tls_timeout_ms), .def = "30s",
      RANGE(1 * SECOND_MS, 10 * MINUTE_MS), .doc = "All of a handshake; then the session is cut."},
+    {"client_certificates", CONFIG_CHOICE, AT_LISTENER(client_certificates), .def = "off",
+     .choices = "off, ask, require",
+     .doc = "Whether clients are asked for a certificate in the handshake. 'ask': it is good for "
+            "`relay_certificates`, and for AUTH EXTERNAL of users with `certificate=`; who shows "
+            "none, or one that nobody knows, is served as others are. 'require': for known clients "
+            "alone, with TLS before there is mail; others hear 554 5.7.1 behind the handshake. "
+            "Known is what `client_ca_file` vouches for, and what `relay_certificates` or the file "
+            "of users have. Such a listener gives no tickets: each handshake shows the "
+            "certificate."},
+    {"client_ca_file", CONFIG_PATH, AT_LISTENER(client_ca_file), .def_text = "none",
+     .example = "/etc/hayauma/tls/clients.pem",
+     .doc = "Authorities that vouch for clients (PEM). Without it a certificate is known by its "
+            "fingerprint alone. Read at the start and with each reload."},
+    {"relay_certificates", CONFIG_TEXT_LIST, AT_LISTENER(relay_certificates),
+     .offset2 = offsetof(struct config_listener, relay_certificates_len), .def_text = "`[]`",
+     .example = "[\"9F:86:D0:81:…\", app.shop.example]",
+     .doc = "Certificates whose clients may send mail anywhere without AUTH, from wherever they "
+            "come: fingerprints (SHA-256 of the certificate or of its public key, `openssl x509 "
+            "-noout -fingerprint -sha256`), names that a certificate bears for which "
+            "`client_ca_file` vouches (DNS name, mail address, else the common name), or `\"*\"`: "
+            "each of those. With `auth: required` it counts for nothing, as `relay_networks`."},
     {"tls_handshakes_max", CONFIG_COUNT, AT_LISTENER(tls_handshakes_max), .def = "2000",
      RANGE(1, 1000000),
      .doc = "Handshakes of this listener at a time, each of which may hold some 30 KiB; beyond it "
@@ -516,6 +537,12 @@ static const struct config_field destination_fields[] = {
             "by HTTPS and kept in the queue. 'dane+mta-sts': as 'dane' for exchangers with TLSA "
             "records, else as 'mta-sts'. "
             "Connections to port 465 begin with TLS. Protocols: TLS 1.2 and 1.3."},
+    {"tls_certificate", CONFIG_PATH, AT_DEST(tls_certificate), .def_text = "none",
+     .example = "/etc/hayauma/tls/client.pem",
+     .doc = "What is shown to servers that ask for a certificate: its chain and its key, in one "
+            "PEM file. Records have its names (`tls_own_certificate`). Read at the start and with "
+            "each reload; of a file that is broken the certificate loaded before stays, and "
+            "without one none is shown."},
     {"auth_without_tls", CONFIG_BOOL, AT_DEST(auth_without_tls), .def = "no",
      .doc = "Send a password of `credentials_file` to a next hop that was not verified (`tls: "
             "verify`), or in the clear. For a next hop in a network of one's own."},

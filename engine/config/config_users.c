@@ -48,6 +48,23 @@ static int set_from(struct config *c, struct str value, struct config_user *u, s
     return set_list(c, value, &u->senders.from, &u->senders.from_len, why);
 }
 
+static int set_certificates(struct config *c, struct str value, struct config_user *u,
+                            struct buf *why)
+{
+    size_t n = 1;
+
+    for (size_t i = 0; i < value.len; i++)
+        n += value.ptr[i] == ',';
+    u->certificates = config_alloc(c, n * sizeof(*u->certificates));
+    while (u->certificates_len < n) {
+        struct str one = str_take(&value, ',');
+
+        if (config_set_certificate(c, one, &u->certificates[u->certificates_len++], why) < 0)
+            return -EINVAL;
+    }
+    return 0;
+}
+
 static int set_tenant(struct config *c, struct str value, struct config_user *u, struct buf *why)
 {
     return config_set_name(c, value, &u->tenant, why);
@@ -83,8 +100,13 @@ static const struct {
     struct str name;
     field_fn *set;
 } fields[] = {
-    {{"senders", 7}, set_senders}, {{"from", 4}, set_from},         {{"tenant", 6}, set_tenant},
-    {{"pool", 4}, set_pool},       {{"priority", 8}, set_priority}, {{"rate", 4}, set_rate},
+    {{"senders", 7}, set_senders},
+    {{"from", 4}, set_from},
+    {{"tenant", 6}, set_tenant},
+    {{"pool", 4}, set_pool},
+    {{"priority", 8}, set_priority},
+    {{"rate", 4}, set_rate},
+    {{"certificate", 11}, set_certificates},
 };
 
 static int set_field(struct config *c, struct str text, struct config_user *u, uint32_t *seen,
@@ -103,7 +125,8 @@ static int set_field(struct config *c, struct str text, struct config_user *u, u
         return fields[i].set(c, value, u, why);
     }
     buf_printf(why,
-               "'%.*s' is no field; there are senders=, from=, tenant=, pool=, priority= and rate=",
+               "'%.*s' is no field; there are senders=, from=, tenant=, pool=, priority=, rate= "
+               "and certificate=",
                STR_FMT(name));
     return -EINVAL;
 }
@@ -149,6 +172,24 @@ const struct config_user *config_user_find(const struct config *c, struct str na
     return at == CONFIG_NO_MATCH ? NULL : &c->auth.users[at];
 }
 
+/* A certificate is one user's. */
+static int add_certificates(struct config *c, const struct config_user *u, struct buf *why)
+{
+    struct config_owner *owner = (struct config_owner *)c;
+
+    for (size_t i = 0; i < u->certificates_len; i++) {
+        struct str s = str_of(u->certificates[i]);
+
+        if (config_certificate_user(c, s) != NULL) {
+            buf_printf(why, "user %s: certificate %s is user %s's", u->name, s.ptr,
+                       config_certificate_user(c, s)->name);
+            return -EINVAL;
+        }
+        config_names_add(c, &owner->certificate_users, s, (uint32_t)(u - c->auth.users));
+    }
+    return 0;
+}
+
 static int add_user(struct config *c, struct str entry, struct buf *why)
 {
     struct config_owner *owner = (struct config_owner *)c;
@@ -165,7 +206,7 @@ static int add_user(struct config *c, struct str entry, struct buf *why)
         return -EINVAL;
     }
     config_names_add(c, &owner->users, str_of(u->name), (uint32_t)c->auth.users_len++);
-    return 0;
+    return add_certificates(c, u, why);
 }
 
 static int load_entries(struct config *c, struct str text, struct buf *errors)

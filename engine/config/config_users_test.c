@@ -140,6 +140,11 @@ static void test_mistakes(void **state)
         {"shop:" HASH ":senders=a@", "'a@' is no address"},
         {"shop:" HASH ":senders=site:x", "is not a domain pattern"},
         {"shop:" HASH "\nshop:" HASH, ":2: user shop is there twice"},
+        {"shop:" HASH ":certificate=", "'' is neither a fingerprint"},
+        {"shop:" HASH ":certificate=9F:86:D0", "'9F:86:D0' is neither a fingerprint"},
+        {"shop:" HASH ":certificate=*.example", "'*.example' is neither a fingerprint"},
+        {"shop:" HASH ":certificate=a.example\nx:" HASH ":certificate=A.example",
+         ":2: user x: certificate a.example is user shop's"},
     };
     struct buf errors = {0};
 
@@ -153,6 +158,74 @@ static void test_mistakes(void **state)
         assert_null(strstr((char *)errors.data, "secret"));
     }
     buf_done(&errors);
+}
+
+#define FINGERPRINT "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
+#define FINGERPRINT_COLONS                                                                         \
+    "9F:86:D0:81:88:4C:7D:65:9A:2F:EA:A0:C5:5A:D0:15:A3:BF:4F:1B:2B:0B:82:2C:D1:5D:6C:15:B0:F0:0A" \
+    ":08"
+
+/* By which a user logs in: a fingerprint in each of its forms, and names. */
+static void test_certificates(void **state)
+{
+    struct buf errors = {0};
+    struct config *c = load("shop:" HASH ":certificate=" FINGERPRINT_COLONS ",App.Shop.example "
+                            "tenant=shop\nops:" HASH ":certificate=ops@shop.example",
+                            0600, &errors);
+
+    (void)state;
+    assert_int_equal(errors.len, 0);
+    assert_non_null(c);
+    assert_string_equal(config_certificate_user(c, STR(FINGERPRINT))->name, "shop");
+    assert_string_equal(config_certificate_user(c, STR("app.shop.example"))->name, "shop");
+    assert_string_equal(config_certificate_user(c, STR("ops@shop.example"))->name, "ops");
+    assert_null(config_certificate_user(c, STR("shop.example")));
+    assert_string_equal(config_user_find(c, STR("shop"))->tenant, "shop");
+    config_unref(c);
+    buf_done(&errors);
+}
+
+/* What would never come true is told; a fingerprint needs no authority. */
+static void test_relay_certificates(void **state)
+{
+#define CERTIFIED "certificates: [{chain: /c, key: /k}]\nlisteners:\n- {listen: 127.0.0.1:25, "
+    static const struct {
+        const char *text, *error; /* NULL: it is good */
+    } cases[] = {
+        {CERTIFIED "client_certificates: ask, relay_certificates: [\"" FINGERPRINT_COLONS "\"]}",
+         NULL},
+        {CERTIFIED "client_certificates: ask, relay_certificates: [a.example]}",
+         ":3:1: listeners[0].relay_certificates: a name counts in a certificate"},
+        {CERTIFIED "client_certificates: ask, relay_certificates: [\"*\"]}",
+         ":3:1: listeners[0].relay_certificates: a name counts"},
+        {CERTIFIED "client_certificates: require, client_ca_file: /ca, "
+                   "relay_certificates: [\"*\", a.example]}",
+         NULL},
+        {CERTIFIED "client_certificates: ask, relay_certificates: [\"9F:86\"]}",
+         ":3:1: listeners[0].relay_certificates: '9F:86' is neither a fingerprint"},
+        {CERTIFIED "relay_certificates: [" FINGERPRINT "]}",
+         ":3:1: listeners[0].relay_certificates: no client is asked"},
+        {CERTIFIED "client_ca_file: /ca}", ":3:1: listeners[0].client_ca_file: no client is asked"},
+        {"listeners:\n- {listen: 127.0.0.1:25, client_certificates: ask}",
+         ":2:1: listeners[0].client_certificates: without tls"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct buf errors = {0};
+        struct config *c = NULL;
+        int err = config_load_text("x", str_of(cases[i].text), &c, &errors);
+
+        buf_putc(&errors, '\0');
+        assert_int_equal(err, cases[i].error == NULL ? 0 : -EINVAL);
+        if (cases[i].error != NULL && strstr((char *)errors.data, cases[i].error) == NULL)
+            fail_msg("%s: %s", cases[i].text, (char *)errors.data);
+        if (i == 0)
+            assert_true(config_relays_certificate(c->listeners, STR(FINGERPRINT)) &&
+                        !config_relays_certificate(c->listeners, STR(CONFIG_ANY_CERTIFICATE)));
+        config_unref(c);
+        buf_done(&errors);
+    }
 }
 
 /* As root, which becomes 'user' behind this: files of root's are of no use to a reload. */
@@ -233,10 +306,9 @@ static void test_files(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_good),
-        cmocka_unit_test(test_mistakes),
-        cmocka_unit_test(test_of_user),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_good),         cmocka_unit_test(test_mistakes),
+        cmocka_unit_test(test_certificates), cmocka_unit_test(test_relay_certificates),
+        cmocka_unit_test(test_of_user),      cmocka_unit_test(test_files),
     };
     int failed;
 

@@ -79,6 +79,8 @@ static void put_key(struct buf *key, const struct delivery *d)
     buf_putc(key, '\0');
     buf_puts(key, d->channel->source->name);
     buf_putc(key, '\0');
+    buf_put_str(key, str_of(d->site->dest->tls_certificate)); /* whom the peer took us for */
+    buf_putc(key, '\0');
     buf_put(key, &config->generation, sizeof(config->generation));
     /* Records by which a session was verified may have been withdrawn. */
     for (uint16_t i = 0; d->secure.policy == CONFIG_TLS_DANE && i < to->tlsa->records_len; i++) {
@@ -221,12 +223,15 @@ int secure_handshake(struct delivery *d, stream_tls_ended *on_ended)
     const char *host = d->dial.peer_name;
     const char *names[2] = {host};
     const struct known *known = t->anew ? NULL : known_of(d, false);
-    struct tls_connect_options options = {.server_name = is_name(host) ? host : NULL,
-                                          .names = names,
-                                          .names_len = 1,
-                                          .verify = verify_of(d),
-                                          .version_min = TLS_1_2,
-                                          .session = known == NULL ? NULL : known->session};
+    struct tls_connect_options options = {
+        .server_name = is_name(host) ? host : NULL,
+        .names = names,
+        .names_len = 1,
+        .verify = verify_of(d),
+        .version_min = TLS_1_2,
+        .session = known == NULL ? NULL : known->session,
+        .certificate =
+            certificates_own(d->worker->trust->certificates, d->site->dest->tls_certificate)};
     struct tls *tls;
 
     if (t->policy == CONFIG_TLS_DANE)
@@ -252,6 +257,7 @@ void secure_opened(struct delivery *d)
     t->report.cipher = facts.cipher;
     t->report.verification = facts.verify;
     t->report.resumed = facts.resumed;
+    t->report.own = facts.own;
     counter_add(&counters->tls_out, 1);
     if (facts.resumed)
         counter_add(&counters->tls_out_resumed, 1);
@@ -356,7 +362,9 @@ bool secure_suits(const struct delivery *d, const struct site *site, const char 
 {
     bool named = d->secure.policy == CONFIG_TLS_VERIFY || site->dane || site->sts != NULL;
 
-    return d->site->dane == site->dane && sts_policy_same(d->site->sts, site->sts) &&
+    return d->site->dane == site->dane &&
+           str_eq(str_of(d->site->dest->tls_certificate), str_of(site->dest->tls_certificate)) &&
+           sts_policy_same(d->site->sts, site->sts) &&
            (!named || str_eq_nocase(str_of(d->dial.peer_name), str_of(host)));
 }
 

@@ -107,6 +107,7 @@ static void inject_end(struct inject *s)
     set_state(s, INJECT_DEAD);
     inject_answers_forget(s);
     inject_login_forget(s);
+    inject_certificate_drop(s);
     wheel_cancel(io_wheel(io), &s->timer);
     stream_cancel(&s->stream, true);
     if (list_node_linked(&s->dirty_node))
@@ -411,8 +412,22 @@ static void inject_flush(struct inject *s)
         inject_end(s);
 }
 
+static void refuse_and_end(struct inject *s, const char *refusal)
+{
+    struct buf line = {0};
+
+    inject_refused(&s->server, str_of(refusal));
+    buf_printf(&line, "%s\r\n", refusal);
+    buf_putc(&line, '\0');
+    say_and_end(s, (const char *)line.data);
+    buf_done(&line);
+    deadline_set(s, LAST_WORD_MS);
+}
+
 void inject_shaken(struct inject *s, bool complete)
 {
+    const char *refusal;
+
     if (!complete) { /* the alert goes out, and the client is heard until it has read that */
         set_state(s, INJECT_TALKED);
         mark_dirty(s);
@@ -421,7 +436,12 @@ void inject_shaken(struct inject *s, bool complete)
     set_state(s, INJECT_OPEN);
     smtp_server_encrypted(&s->server);
     s->helo[0] = '\0';
-    inject_logout(s); /* what was said in plaintext is forgotten */
+    refusal = inject_certificate_take(s);
+    inject_logout(s);      /* what was said in plaintext is forgotten */
+    if (refusal != NULL) { /* in the place of the greeting, or of the answer to EHLO */
+        refuse_and_end(s, refusal);
+        return;
+    }
     if (inject_tls_implicit(s))
         smtp_server_greet(&s->server, &s->out, s->worker->draining ? INJECT_DRAINING : NULL);
     touch(s);
@@ -462,21 +482,21 @@ static struct smtp_server_options server_options(const struct inject_listener *l
 {
     const struct config_listener *c = l->settings;
 
-    return (struct smtp_server_options){.host_name = c->host_name != NULL ? c->host_name
-                                                                          : l->config->host_name,
-                                        .message_bytes_max = c->message_bytes_max,
-                                        .recipients_max = c->recipients_max,
-                                        .line_bytes_max = c->command_line_bytes_max,
-                                        .body_line_bytes_max = c->body_line_bytes_max,
-                                        .errors_max = c->errors_max,
-                                        .commands_max = c->commands_max,
-                                        .messages_max = c->messages_max,
-                                        .auth = mechanisms_of(l),
-                                        .auth_without_tls = c->auth_without_tls,
-                                        .auth_required = strcmp(c->auth, "required") == 0,
-                                        .starttls = strcmp(c->tls, "starttls") == 0,
-                                        .tls_required = c->tls_required,
-                                        .on_refused = inject_refused};
+    return (struct smtp_server_options){
+        .host_name = c->host_name != NULL ? c->host_name : l->config->host_name,
+        .message_bytes_max = c->message_bytes_max,
+        .recipients_max = c->recipients_max,
+        .line_bytes_max = c->command_line_bytes_max,
+        .body_line_bytes_max = c->body_line_bytes_max,
+        .errors_max = c->errors_max,
+        .commands_max = c->commands_max,
+        .messages_max = c->messages_max,
+        .auth = mechanisms_of(l),
+        .auth_without_tls = c->auth_without_tls,
+        .auth_required = strcmp(c->auth, "required") == 0,
+        .starttls = strcmp(c->tls, "starttls") == 0,
+        .tls_required = c->tls_required || strcmp(c->client_certificates, "require") == 0,
+        .on_refused = inject_refused};
 }
 
 /* NULL: come in. */

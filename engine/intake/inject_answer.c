@@ -54,8 +54,10 @@ bool inject_may_relay(const struct inject *s)
 {
     const struct config_listener *l = s->settings;
 
-    if (s->user != NULL || s->options.auth_required || s->nobody)
+    if (s->user != NULL || s->options.auth_required)
         return s->user != NULL;
+    if (s->vouched || s->nobody)
+        return s->vouched;
     return s->peer.ss_family == AF_UNIX ||
            config_network_match(l->relay_networks, l->relay_networks_len,
                                 (const struct sockaddr *)&s->peer);

@@ -96,6 +96,7 @@ static void set_user(struct inject *s, struct config *config, const struct confi
 
 void inject_logout(struct inject *s)
 {
+    s->external = false;
     set_user(s, NULL, NULL);
 }
 
@@ -104,7 +105,7 @@ static void answer(struct inject *s, const char *refusal)
 {
     struct login *login = s->login;
 
-    if (refusal == NULL)
+    if (refusal == NULL && login != NULL)
         set_user(s, login->config, login->user);
     counter_add(refusal == NULL ? &s->worker->counters.logins : &s->worker->counters.logins_failed,
                 1);
@@ -284,6 +285,23 @@ static void password_login(struct inject *s)
     }
 }
 
+/* --- EXTERNAL --- */
+
+/* Whom TLS knows already; there is nothing that could be guessed. */
+static void external_login(struct inject *s)
+{
+    const struct smtp_login *from = &s->server.login;
+    struct config *c = s->worker->config;
+    const struct config_user *user = inject_certificate_user(s, c);
+
+    if (user != NULL && from->authzid.len > 0 && !str_eq(from->authzid, str_of(user->name)))
+        user = NULL;
+    if (user != NULL)
+        set_user(s, c, user);
+    s->external = user != NULL;
+    answer(s, user != NULL ? NULL : "535 5.7.8 your certificate is not that user's");
+}
+
 /* --- SCRAM --- */
 
 /* The keys of the user, also for who would act as another, since other keys would say that there is
@@ -386,7 +404,10 @@ void inject_login(struct inject *s)
         return;
     }
     inject_login_drop(s);
-    password_login(s);
+    if (s->server.login.mechanism == SMTP_AUTH_EXTERNAL)
+        external_login(s);
+    else
+        password_login(s);
 }
 
 void inject_login_forget(struct inject *s)
@@ -397,8 +418,8 @@ void inject_login_forget(struct inject *s)
 
 /* --- what the user may --- */
 
-/* Whether the user is still there as he was: a password that was changed, and a user that was taken
- * away, end what they began at the next message. */
+/* Whether the user is still there as he was: a password that was changed, a user or a certificate
+ * of his that was taken away, end what they began at the next message. */
 static bool user_renew(struct inject *s)
 {
     struct config *now = s->worker->config;
@@ -407,7 +428,8 @@ static bool user_renew(struct inject *s)
     if (s->user_config == now)
         return true;
     user = config_user_find(now, str_of(s->user->name));
-    if (user == NULL || strcmp(user->hash, s->user->hash) != 0)
+    if (user == NULL || strcmp(user->hash, s->user->hash) != 0 ||
+        (s->external && inject_certificate_user(s, now) != user))
         return false;
     set_user(s, now, user);
     return true;

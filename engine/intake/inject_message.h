@@ -61,7 +61,8 @@ struct inject {
     const struct config_user *user; /* who is logged in, or NULL */
     struct config *user_config;     /* a reference, for user */
     struct tls_facts tls;           /* of an encrypted session */
-    struct buf out, sending;        /* replies: being written, being sent */
+    struct tls_shown *shown; /* the certificate of its client, or NULL: inject_certificate.c */
+    struct buf out, sending; /* replies: being written, being sent */
     struct iovec iov;
     struct list answers; /* of struct inject_answer, awaited: inject_reply.c */
     uint32_t answers_len;
@@ -78,6 +79,8 @@ struct inject {
     bool nobody;    /* ... or that it is nobody's it knows: relay_networks does not have it */
     bool counted;   /* among the sessions of its listener and its client */
     bool shaking;   /* among the listener's handshakes */
+    bool vouched;   /* its client's certificate lets it relay */
+    bool external;  /* the user logged in by certificate */
     /* The transaction. */
     struct buf envelope, body;
     struct accept_slice sender, envid;
@@ -163,6 +166,12 @@ int inject_tls_begin(struct inject *s) MUST_USE;
  */
 void inject_handshake_over(struct inject *s);
 void inject_tls_failed(struct inject *s, const char *why);
+/* In inject_certificate.c: looks at what the client showed in its handshake, and says why such a
+ * client is not served, or NULL; forgets it. */
+const char *inject_certificate_take(struct inject *s);
+void inject_certificate_drop(struct inject *s);
+/* Whose certificate it is, as c has it; NULL: nobody's. */
+const struct config_user *inject_certificate_user(const struct inject *s, const struct config *c);
 /* What records say of it; NULL: the session is not encrypted. */
 const char *inject_protocol(const struct inject *s); /* "ESMTPS" (RFC 3848) */
 const struct report_tls *inject_tls_report(const struct inject *s, struct report_tls *out);

@@ -94,7 +94,10 @@ static void on_ended(struct stream *stream, const char *error)
 int inject_tls_begin(struct inject *s)
 {
     struct tls_server *server = s->worker->trust->certificates->server;
-    struct tls_accept_options options = {.scope = str_of(s->settings->address.text)};
+    struct tls_accept_options options = {
+        .scope = str_of(s->settings->address.text),
+        .ask = config_asks_certificate(s->settings),
+        .authorities = trust_authorities(s->worker->trust, s->settings->client_ca_file)};
     struct tls *tls;
 
     if (strcmp(s->settings->tls_version_min, "1.3") == 0)
@@ -121,5 +124,10 @@ const struct report_tls *inject_tls_report(const struct inject *s, struct report
         return NULL;
     *out = (struct report_tls){
         .protocol = s->tls.protocol, .cipher = s->tls.cipher, .resumed = s->tls.resumed};
+    if (s->shown != NULL) {
+        out->client = s->shown->fingerprint;
+        out->client_name =
+            str_of(s->shown->names_len > 0 ? (const char *)s->shown->names.data : NULL);
+    }
     return out;
 }

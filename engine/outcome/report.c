@@ -211,6 +211,12 @@ static void put_own_tls(struct buf *out, const struct report_tls *tls)
     } else if (tls->plaintext != NULL) {
         TEXT(out, "tls_plaintext", str_of(tls->plaintext));
     }
+    if (tls->own != NULL)
+        TEXT(out, "tls_own_certificate", str_of(tls->own));
+    if (tls->client != NULL)
+        TEXT(out, "tls_client_certificate", str_of(tls->client));
+    if (tls->client_name.len > 0)
+        TEXT(out, "tls_client_name", tls->client_name);
     if (tls->sts_mode != NULL)
         TEXT(out, "mta_sts_mode", str_of(tls->sts_mode));
     if (tls->sts_failure != NULL)

@@ -31,6 +31,9 @@ struct report_tls {
     const char *plaintext;   /* why it was not encrypted, where it might have been */
     const char *sts_mode;    /* of the policy of MTA-STS that the session was under; NULL: none */
     const char *sts_failure; /* what the policy would have refused; NULL: nothing */
+    const char *own;         /* names of the certificate that we showed; NULL: none was asked for */
+    const char *client;      /* of a session in: fingerprint of what the client showed; or NULL */
+    struct str client_name;  /* the first name of that, where an authority vouches for it */
 };
 
 struct report_event {

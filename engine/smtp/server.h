@@ -57,6 +57,8 @@ enum smtp_auth {                           /* SASL mechanisms */
                  SMTP_AUTH_SCRAM =
                      1 << 2, /* SCRAM-SHA-256: RFC 7677; its messages are the caller's to read */
                  SMTP_AUTH_CRAM_MD5 = 1 << 3, /* RFC 2195; in the client alone */
+                 SMTP_AUTH_EXTERNAL = 1 << 4, /* RFC 4422 A: what TLS knows of the client; in the
+                                                 server alone */
 };
 
 enum smtp_dsn_notify {
@@ -86,7 +88,7 @@ struct smtp_rcpt { /* parameters of RCPT TO */
 struct smtp_login { /* what AUTH brought; valid until the answer */
     enum smtp_auth mechanism;
     struct str authzid, user, password; /* without NUL; authzid: whom to act as, mostly empty */
-    struct str response;                /* SCRAM has this instead */
+    struct str response;                /* SCRAM has this instead; EXTERNAL has authzid alone */
     bool begins;                        /* it is the first of its exchange */
 };
 

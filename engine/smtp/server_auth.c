@@ -10,7 +10,7 @@
  * challenge is written), the question, or input behind a refusal. */
 typedef enum smtp_server_want response_fn(struct smtp_server *s, struct buf *out);
 
-static response_fn on_plain, on_login_user, on_login_password, on_scram;
+static response_fn on_plain, on_login_user, on_login_password, on_scram, on_external;
 
 static const struct mechanism {
     struct str name;
@@ -18,6 +18,7 @@ static const struct mechanism {
     struct str challenge; /* the first, to a client that has not begun */
     response_fn *on_response;
 } mechanisms[] = {
+    {{"EXTERNAL", 8}, SMTP_AUTH_EXTERNAL, {"334 ", 4}, on_external},
     {{"SCRAM-SHA-256", 13}, SMTP_AUTH_SCRAM, {"334 ", 4}, on_scram},
     {{"PLAIN", 5}, SMTP_AUTH_PLAIN, {"334 ", 4}, on_plain},
     {{"LOGIN", 5}, SMTP_AUTH_LOGIN, {"334 VXNlcm5hbWU6", 16}, on_login_user},
@@ -119,6 +120,17 @@ static enum smtp_server_want on_scram(struct smtp_server *s, struct buf *out)
     (void)out;
     s->login.response = buf_str(&s->secret);
     s->login.begins = !s->auth_goes_on;
+    return SMTP_SERVER_AUTH;
+}
+
+/* The one response is whom to act as, mostly empty. */
+static enum smtp_server_want on_external(struct smtp_server *s, struct buf *out)
+{
+    struct str authzid = buf_str(&s->secret);
+
+    if (authzid.len > USER_BYTES_MAX || has_nul(authzid))
+        return end_with(s, out, "501 5.5.2 not a user of usual length");
+    s->login.authzid = authzid;
     return SMTP_SERVER_AUTH;
 }
 

@@ -86,6 +86,9 @@ static bool feed(struct session *s, const char *bytes, size_t len)
                 continue;
             }
             answer = server->login.begins ? "501 5.5.2 no" : NULL;
+        } else if (want == SMTP_SERVER_AUTH && server->login.mechanism == SMTP_AUTH_EXTERNAL) {
+            note(s, "external", server->login.authzid);
+            answer = str_eq(server->login.authzid, STR("other")) ? "535 5.7.8 no" : NULL;
         } else if (want == SMTP_SERVER_AUTH) {
             buf_printf(&s->out, "[auth %.*s|%.*s|%.*s]", STR_FMT(server->login.authzid),
                        STR_FMT(server->login.user), STR_FMT(server->login.password));
@@ -755,6 +758,29 @@ static void test_auth_scram(void **state)
           SCRAM_R CHALLENGE_R "501 5.5.2 not base64\n[auth |u|good]" DONE_R);
 }
 
+/* RFC 4422 A: one response, whom to act as, which may be empty. */
+static void test_auth_external(void **state)
+{
+    struct smtp_server_options o = auth_options(true, true);
+
+    (void)state;
+    o.auth = SMTP_AUTH_EXTERNAL;
+#define EXTERNAL_R                                                                                 \
+    "[helo c]250-mx\n250-PIPELINING\n250-ENHANCEDSTATUSCODES\n250-AUTH EXTERNAL\n250 SIZE 100\n"
+    check(&o, WITH "AUTH EXTERNAL =\r\n" MAIL, EXTERNAL_R "[external ]" DONE_R MAIL_R);
+    check(&o, WITH "AUTH EXTERNAL\r\n\r\n" MAIL, EXTERNAL_R "334 \n[external ]" DONE_R MAIL_R);
+    check(&o, WITH "AUTH EXTERNAL b3RoZXI=\r\nAUTH EXTERNAL dQ==\r\n",
+          EXTERNAL_R "[external other]535 5.7.8 no\n[external u]" DONE_R);
+    check(&o, WITH "AUTH EXTERNAL AHU=\r\nAUTH EXTERNAL\r\n*\r\nAUTH PLAIN " RIGHT "\r\n",
+          EXTERNAL_R
+          "501 5.5.2 not a user of usual length\n334 \n"
+          "501 5.7.0 authentication cancelled\n504 5.5.4 no such mechanism is offered\n");
+    o.auth_without_tls = false;
+    check(&o, WITH "AUTH EXTERNAL =\r\n",
+          "[helo c]250-mx\n250-PIPELINING\n250-ENHANCEDSTATUSCODES\n250 SIZE 100\n"
+          "538 5.7.11 encryption is needed first: send STARTTLS\n");
+}
+
 static void test_auth_without_tls(void **state)
 {
     struct smtp_server_options o = auth_options(false, true);
@@ -956,6 +982,7 @@ int main(void)
         cmocka_unit_test(test_lmtp),
         cmocka_unit_test(test_auth),
         cmocka_unit_test(test_auth_scram),
+        cmocka_unit_test(test_auth_external),
         cmocka_unit_test(test_auth_without_tls),
         cmocka_unit_test(test_auth_bounds),
         cmocka_unit_test(test_greeting_and_idle),

@@ -6,21 +6,34 @@
 
 #define SOON_S (14 * 86400) /* until then somebody should have made a new one */
 
-static struct tls_certificate *find(const struct certificates *c, const char *chain_file)
+/* Of items from on, so many. */
+static struct tls_certificate *find(const struct certificates *c, size_t from, size_t len,
+                                    const char *chain_file)
 {
-    for (size_t i = 0; c != NULL && i < c->len; i++)
+    for (size_t i = from; i < from + len; i++)
         if (strcmp(c->items[i].chain_file, chain_file) == 0)
             return c->items[i].certificate;
     return NULL;
 }
 
-/* 0 or -ENOMEM. */
-static int load_one(struct certificates *c, const struct config_certificate *files,
-                    const struct certificates *old)
+static struct tls_certificate *find_shown(const struct certificates *c, const char *chain_file)
 {
-    struct certificates_item item = {.chain_file = strdup(files->chain_file)};
+    return c == NULL ? NULL : find(c, 0, c->len, chain_file);
+}
+
+struct tls_certificate *certificates_own(const struct certificates *c, const char *file)
+{
+    return c == NULL || file == NULL ? NULL : find(c, c->len, c->own_len, file);
+}
+
+/* Behind the items that are there; kept: what stays where the files are of no use, or NULL. 0 or
+ * -ENOMEM. */
+static int load_one(struct certificates *c, const char *key, const char *chain_file,
+                    const char *key_file, struct tls_certificate *kept, size_t *len)
+{
+    struct certificates_item item = {.chain_file = strdup(chain_file)};
     struct buf why = {0};
-    int err = tls_certificate_load(&item.certificate, files->chain_file, files->key_file, &why);
+    int err = tls_certificate_load(&item.certificate, chain_file, key_file, &why);
 
     if (item.chain_file == NULL || err == -ENOMEM) {
         tls_certificate_unref(item.certificate);
@@ -29,18 +42,45 @@ static int load_one(struct certificates *c, const struct config_certificate *fil
         return -ENOMEM;
     }
     if (err < 0) {
-        struct tls_certificate *kept = find(old, files->chain_file);
-
-        buf_printf(&c->complaints, "certificates: %.*s; %s\n", STR_FMT(buf_str(&why)),
+        buf_printf(&c->complaints, "%s: %.*s; %s\n", key, STR_FMT(buf_str(&why)),
                    kept != NULL ? "the one loaded before stays" : "it is left out");
         item.certificate = kept == NULL ? NULL : tls_certificate_ref(kept);
     }
-    if (item.certificate != NULL)
-        c->items[c->len++] = item;
-    else
+    if (item.certificate != NULL) {
+        c->items[c->len + c->own_len] = item;
+        ++*len;
+    } else {
         free(item.chain_file);
+    }
     buf_done(&why);
     return 0;
+}
+
+/* One that a destination names, unless another destination did. */
+static int load_own(struct certificates *c, const char *file, const struct certificates *old)
+{
+    if (file == NULL || certificates_own(c, file) != NULL)
+        return 0;
+    return load_one(c, "tls_certificate", file, file, certificates_own(old, file), &c->own_len);
+}
+
+/* A file of no use is looked at, and complained of, once. */
+static int load_all_own(struct certificates *c, const struct config *config,
+                        const struct certificates *old)
+{
+    const char *last = NULL;
+    int err = 0;
+
+    for (size_t i = 0; i < config->destinations_len + config->providers_all && err == 0; i++) {
+        const struct config_destination *d =
+            i < config->destinations_len ? &config->destinations[i]
+                                         : &config->providers[i - config->destinations_len].dest;
+
+        if (last == NULL || d->tls_certificate == NULL || strcmp(last, d->tls_certificate) != 0)
+            err = load_own(c, d->tls_certificate, old);
+        last = d->tls_certificate;
+    }
+    return err;
 }
 
 static int make_server(struct certificates *c)
@@ -59,13 +99,18 @@ static int make_server(struct certificates *c)
 int certificates_load(struct certificates **out, const struct config *config,
                       const struct certificates *old)
 {
-    struct certificates *c = calloc(1, sizeof(*c) + config->certificates_len * sizeof(c->items[0]));
+    size_t max = config->certificates_len + config->destinations_len + config->providers_all;
+    struct certificates *c = calloc(1, sizeof(*c) + max * sizeof(c->items[0]));
     int err = 0;
 
     if (c == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < config->certificates_len && err == 0; i++)
-        err = load_one(c, &config->certificates[i], old);
+        err = load_one(c, "certificates", config->certificates[i].chain_file,
+                       config->certificates[i].key_file,
+                       find_shown(old, config->certificates[i].chain_file), &c->len);
+    if (err == 0)
+        err = load_all_own(c, config, old);
     if (old != NULL && old->tickets != NULL)
         c->tickets = tls_tickets_ref(old->tickets);
     else if (config->certificates_len > 0)
@@ -85,7 +130,7 @@ void certificates_free(struct certificates *c)
         return;
     tls_server_unref(c->server);
     tls_tickets_unref(c->tickets);
-    for (size_t i = 0; i < c->len; i++) {
+    for (size_t i = 0; i < c->len + c->own_len; i++) {
         tls_certificate_unref(c->items[i].certificate);
         free(c->items[i].chain_file);
     }
@@ -95,7 +140,7 @@ void certificates_free(struct certificates *c)
 
 void certificates_warnings(const struct certificates *c, int64_t now_s, struct buf *out)
 {
-    for (size_t i = 0; i < c->len; i++) {
+    for (size_t i = 0; i < c->len + c->own_len; i++) {
         struct tls_certificate_facts f;
         const char *how = NULL;
         char date[32];
@@ -115,7 +160,8 @@ void certificates_warnings(const struct certificates *c, int64_t now_s, struct b
         if (how == NULL || gmtime_r(&at, &tm) == NULL ||
             strftime(date, sizeof(date), "%F %R UTC", &tm) == 0)
             continue;
-        buf_printf(out, "warning: certificates: %s (%s) %s: %s\n", c->items[i].chain_file, f.names,
+        buf_printf(out, "warning: %s: %s (%s) %s: %s\n",
+                   i < c->len ? "certificates" : "tls_certificate", c->items[i].chain_file, f.names,
                    how, date);
     }
 }

@@ -1,6 +1,6 @@
-/* The certificates that clients are shown, as the files say that the configuration names. Read by
- * the main thread, at the start and with each reload; a part of struct trust, which brings them to
- * the workers. Constant once loaded. */
+/* The certificates that clients are shown, and those that servers which ask for one are shown, as
+ * the files say that the configuration names. Read by the main thread, at the start and with each
+ * reload; a part of struct trust, which brings them to the workers. Constant once loaded. */
 #ifndef HAYAUMA_ENGINE_CERTIFICATES_H
 #define HAYAUMA_ENGINE_CERTIFICATES_H
 
@@ -11,7 +11,8 @@ struct certificates {
     struct tls_server *server;   /* what sessions begin with; NULL: no certificate works */
     struct tls_tickets *tickets; /* NULL: none were ever named */
     struct buf complaints;       /* a line for each file that is of no use */
-    size_t len;
+    size_t len;                  /* of items: shown to clients ... */
+    size_t own_len;              /* ... and behind them so many shown to servers */
     struct certificates_item {
         char *chain_file;
         struct tls_certificate *certificate;
@@ -22,6 +23,8 @@ struct certificates {
  * left out. Keys of tickets are old's. old may be NULL. */
 int certificates_load(struct certificates **out, const struct config *config,
                       const struct certificates *old) MUST_USE;
+/* What servers are shown of the file that a destination names (tls_certificate), or NULL. */
+struct tls_certificate *certificates_own(const struct certificates *c, const char *file);
 void certificates_free(struct certificates *c); /* NULL is accepted */
 /* Lines "warning: ..." about those that are not valid at now_s, seconds since 1970, or not for
  * long.

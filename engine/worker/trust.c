@@ -16,6 +16,42 @@ static int load_client(struct trust *t, const struct config *config, struct buf 
     return err;
 }
 
+struct tls_authorities *trust_authorities(const struct trust *t, const char *file)
+{
+    for (size_t i = 0; file != NULL && i < t->authorities_len; i++)
+        if (strcmp(t->authorities[i].file, file) == 0)
+            return t->authorities[i].authorities;
+    return NULL;
+}
+
+static int load_authorities(struct trust *t, const struct config *config, struct buf *errors)
+{
+    int err = 0;
+
+    t->authorities = calloc(config->listeners_len + 1, sizeof(t->authorities[0]));
+    if (t->authorities == NULL)
+        return -ENOMEM;
+    for (size_t i = 0; i < config->listeners_len; i++) {
+        const char *file = config->listeners[i].client_ca_file;
+        struct trust_authorities *a = &t->authorities[t->authorities_len];
+        struct buf why = {0};
+
+        if (file == NULL || trust_authorities(t, file) != NULL)
+            continue;
+        a->file = strdup(file);
+        err = a->file == NULL ? -ENOMEM : tls_authorities_load(&a->authorities, file, &why);
+        t->authorities_len++;
+        if (err < 0)
+            buf_printf(errors, "%s: listeners[%zu].client_ca_file: %.*s\n",
+                       config->file == NULL ? "-" : config->file, i,
+                       STR_FMT(why.len > 0 ? buf_str(&why) : str_of(strerror(-err))));
+        buf_done(&why);
+        if (err < 0)
+            break;
+    }
+    return err;
+}
+
 int trust_load(struct trust **out, const struct config *config, const struct trust *old,
                struct buf *errors)
 {
@@ -26,6 +62,8 @@ int trust_load(struct trust **out, const struct config *config, const struct tru
         return -ENOMEM;
     t->refs = 1;
     err = load_client(t, config, errors);
+    if (err == 0)
+        err = load_authorities(t, config, errors);
     if (err == 0)
         err = certificates_load(&t->certificates, config, old == NULL ? NULL : old->certificates);
     if (err < 0)
@@ -47,5 +85,10 @@ void trust_unref(struct trust *t)
         return;
     tls_client_unref(t->client);
     certificates_free(t->certificates);
+    for (size_t i = 0; i < t->authorities_len; i++) {
+        tls_authorities_unref(t->authorities[i].authorities);
+        free(t->authorities[i].file);
+    }
+    free(t->authorities);
     free(t);
 }

@@ -14,13 +14,20 @@
 struct trust {
     _Atomic uint32_t refs;
     struct tls_client *client;         /* of sessions out */
-    struct certificates *certificates; /* what clients are shown */
+    struct certificates *certificates; /* what clients and servers are shown */
+    size_t authorities_len;
+    struct trust_authorities { /* that vouch for clients: client_ca_file of listeners */
+        char *file;
+        struct tls_authorities *authorities;
+    } * authorities;
 };
 
 /* Not for a worker. 0, or -errno and a line in errors for each file that is of no use; certificates
  * have theirs in certificates->complaints. old: what is in force, or NULL. */
 int trust_load(struct trust **out, const struct config *config, const struct trust *old,
                struct buf *errors) MUST_USE;
+/* What was in the file that a listener names, or NULL. */
+struct tls_authorities *trust_authorities(const struct trust *t, const char *file);
 struct trust *trust_ref(struct trust *t);
 void trust_unref(struct trust *t); /* NULL is accepted */
 

@@ -45,12 +45,15 @@ static const char help[] =
     "      --pool NAME     all its mail goes by this pool\n"
     "      --priority N    the best that its mail gets, 0 (first) to 9\n"
     "      --rate RATE     messages, such as 1000/h\n"
+    "      --certificate LIST\n"
+    "                      certificates by which it logs in (AUTH EXTERNAL): fingerprints\n"
+    "                      (SHA-256), or names that they bear\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n";
 
 struct options {
     const char *name, *config, *file, *method;
-    const char *senders, *from, *tenant, *pool, *priority, *rate;
+    const char *senders, *from, *tenant, *pool, *priority, *rate, *certificate;
     bool json;
 };
 
@@ -202,8 +205,10 @@ static void put_fields(struct buf *out, const struct options *o)
 {
     const struct {
         const char *name, *value;
-    } fields[] = {{"senders", o->senders}, {"from", o->from},         {"tenant", o->tenant},
-                  {"pool", o->pool},       {"priority", o->priority}, {"rate", o->rate}};
+    } fields[] = {{"senders", o->senders},        {"from", o->from},
+                  {"tenant", o->tenant},          {"pool", o->pool},
+                  {"priority", o->priority},      {"rate", o->rate},
+                  {"certificate", o->certificate}};
     char separator = ':';
 
     for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
@@ -350,6 +355,8 @@ static void print_json(const struct config_user *u)
                             list_json(s->envelope, s->envelope_len), "from",
                             list_json(s->from, s->from_len), "tenant", u->tenant, "pool", u->pool);
 
+    if (u->certificates_len > 0)
+        json_object_set_new(row, "certificate", list_json(u->certificates, u->certificates_len));
     if (u->priority >= 0)
         json_object_set_new(row, "priority", json_integer(u->priority));
     if (u->rate_messages != 0) {
@@ -440,6 +447,7 @@ enum {
     OPTION_POOL,
     OPTION_PRIORITY,
     OPTION_RATE,
+    OPTION_CERTIFICATE,
     OPTION_JSON
 };
 
@@ -473,6 +481,9 @@ static bool take_option(struct options *o, int option)
     case OPTION_RATE:
         o->rate = optarg;
         return true;
+    case OPTION_CERTIFICATE:
+        o->certificate = optarg;
+        return true;
     case OPTION_JSON:
         o->json = true;
         return true;
@@ -483,18 +494,20 @@ static bool take_option(struct options *o, int option)
 
 int cmd_user(int argc, char **argv)
 {
-    static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
-                                          {"file", required_argument, NULL, OPTION_FILE},
-                                          {"method", required_argument, NULL, OPTION_METHOD},
-                                          {"senders", required_argument, NULL, OPTION_SENDERS},
-                                          {"from", required_argument, NULL, OPTION_FROM},
-                                          {"tenant", required_argument, NULL, OPTION_TENANT},
-                                          {"pool", required_argument, NULL, OPTION_POOL},
-                                          {"priority", required_argument, NULL, OPTION_PRIORITY},
-                                          {"rate", required_argument, NULL, OPTION_RATE},
-                                          {"json", no_argument, NULL, OPTION_JSON},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"file", required_argument, NULL, OPTION_FILE},
+        {"method", required_argument, NULL, OPTION_METHOD},
+        {"senders", required_argument, NULL, OPTION_SENDERS},
+        {"from", required_argument, NULL, OPTION_FROM},
+        {"tenant", required_argument, NULL, OPTION_TENANT},
+        {"pool", required_argument, NULL, OPTION_POOL},
+        {"priority", required_argument, NULL, OPTION_PRIORITY},
+        {"rate", required_argument, NULL, OPTION_RATE},
+        {"certificate", required_argument, NULL, OPTION_CERTIFICATE},
+        {"json", no_argument, NULL, OPTION_JSON},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0}};
     struct options o = {.config = CONFIG_FILE};
     const struct action *action;
     int c;
