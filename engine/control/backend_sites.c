@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "control/control_private.h"
+#include "schedule/lane.h"
 #include "schedule/supply.h"
 #include "worker/worker.h"
 
@@ -15,6 +16,7 @@
 struct seen {
     struct map_node node;
     char *name;
+    struct buf domain; /* of some mail there; empty: there is none now */
     bool provider;
     uint64_t waiting; /* recipients in memory */
     uint32_t queues, sets, sessions;
@@ -91,9 +93,39 @@ static struct seen *seen_get(struct sites_walk *walk, const struct site *site)
     return s;
 }
 
+/* A domain whose mail goes to site. */
+static struct str domain_of(const struct site *site)
+{
+    for (struct list_node *n = list_first(&site->supplies); n != NULL;
+         n = list_next(&site->supplies, n)) {
+        const struct supply *supply = LIST_ENTRY(n, struct supply, site_node);
+        const struct list *const lanes[] = {&supply->attached, &supply->shut, &supply->waking};
+
+        for (size_t i = 0; i < ARRAY_LEN(lanes); i++)
+            if (list_first(lanes[i]) != NULL)
+                return lane_domain(LIST_ENTRY(list_first(lanes[i]), struct lane, site_node));
+    }
+    return STR("");
+}
+
+/* Whether it is asked for: by its name, or as one of a provider's sets of exchangers. */
+static bool is_asked(const struct sites_walk *walk, const struct site *site)
+{
+    struct str name = str_of(walk->job->suspension.name);
+
+    return name.len == 0 || str_eq_nocase(str_of(site->name), name) ||
+           str_eq_nocase(str_of(site->exchangers_name), name);
+}
+
 static void see(struct sites_walk *walk, const struct site *site)
 {
-    struct seen *s = seen_get(walk, site);
+    struct seen *s;
+
+    if (!is_asked(walk, site))
+        return;
+    s = seen_get(walk, site);
+    if (s->domain.len == 0 && s != &walk->others)
+        buf_put_str(&s->domain, domain_of(site));
 
     s->queues += site->lanes;
     s->sets++;
@@ -126,6 +158,8 @@ static void put_seen(const struct seen *s, struct buf *out)
 {
     buf_puts(out, "{\"site\":{");
     json_text(out, "name", str_of(s->name));
+    if (s->domain.len > 0)
+        json_text(out, "domain", buf_str(&s->domain));
     json_bool(out, "is_provider", s->provider);
     json_number(out, "queues", s->queues);
     json_number(out, "waiting", (int64_t)s->waiting);
@@ -154,6 +188,7 @@ static void walk_end(struct sites_walk *walk)
         else
             seen_add(&walk->others, all[i]);
         buf_done(&all[i]->limits);
+        buf_done(&all[i]->domain);
         free(all[i]->name);
         free(all[i]);
     }

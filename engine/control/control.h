@@ -152,7 +152,8 @@ struct control_job {
     struct suspension suspension;
     bool resume;                /* of it scope and name count */
     struct warmup_order warmup; /* CONTROL_JOB_WARMUP */
-    uint32_t sites_max;         /* CONTROL_JOB_SITES: so many lines; they go into memory */
+    uint32_t sites_max;         /* CONTROL_JOB_SITES: so many lines; they go into memory. Where
+                                 * suspension has a name, it is that of the only site to list */
     /* CONTROL_JOB_WAITS */
     struct control_wait_query *waits;
     size_t waits_len;

@@ -552,6 +552,19 @@ static void put_lines(struct buf *out, const char *name, struct str text)
     buf_puts(out, "],");
 }
 
+/* The file that the engine has read, from the root on: a client has a working directory of its own.
+ */
+static void put_file(struct control *c, struct buf *out)
+{
+    struct control_description d;
+    char *path;
+
+    c->backend->describe(c->arg, &d);
+    path = realpath(d.config_file, NULL);
+    json_text(out, "file", str_of(path != NULL ? path : d.config_file));
+    free(path);
+}
+
 static enum control_step step_reload(struct control_client *client)
 {
     struct control *c = client->control;
@@ -566,6 +579,7 @@ static enum control_step step_reload(struct control_client *client)
                           "nothing was changed");
     } else {
         buf_puts(&client->out, "{\"done\":true,");
+        put_file(c, &client->out);
         put_lines(&client->out, "cannot", buf_str(&cannot));
         json_end(&client->out);
         buf_putc(&client->out, '\n');

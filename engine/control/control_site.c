@@ -12,6 +12,7 @@ enum control_step control_step_sites(struct control_client *client)
 
     job->kind = CONTROL_JOB_SITES;
     job->sites_max = limit == 0 || limit > SITES_DEFAULT ? SITES_DEFAULT : (uint32_t)limit;
+    job->suspension = client->request.suspension; /* its name alone counts */
     return control_give_job(client, job);
 }
 

@@ -224,6 +224,17 @@ def check_show(engine):
         raise Failure(f"limits twice: {shown}")
     if [e["host"] for e in shown["exchangers"]] != ["mx1.one.p.example"] or not shown["sources"]:
         raise Failure(f"site show: {shown}")
+    for name in ("p", "P", "mx1.slow.p.example", "mx1.other.example"):  # as screens name sites
+        shown = engine.rows("site", "show", name)[0]
+        if name == "mx1.other.example":
+            expected = "other.example", "mx1.other.example", "site", ["mx1.other.example"]
+        else:
+            expected = shown["domain"], "p", "provider", [f"mx1.{shown['domain']}"]
+        if ((shown["domain"], shown["site"], shown["limits"][-1]["of"],
+             [e["host"] for e in shown["exchangers"]]) != expected or "sessions" not in shown["sources"][0]):
+            raise Failure(f"site show {name}: {shown}")
+        if name.startswith("mx1.slow") and shown["domain"] != "slow.p.example":
+            raise Failure(f"site show {name}: the set of another domain: {shown}")
     text = engine.command("site", "show", "one.p.example")
     for word in ("limits of the provider:", "sessions_max         3, ", "mx1.one.p.example", "a1: "):
         if word not in text:

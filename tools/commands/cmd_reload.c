@@ -1,5 +1,7 @@
 /* hayauma reload: the running engine reads its configuration again. */
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
@@ -17,6 +19,19 @@ static const char help[] =
     "Exit codes: 0 applied, 1 the file has mistakes, 2 wrong usage, 3 the engine does not "
     "answer.\n";
 
+/* --config says where the engine's socket is; the engine reads the file that it was started with.
+ */
+static void warn_of_file(const struct channel_options *o, const char *read)
+{
+    char *asked = o->config == NULL ? NULL : realpath(o->config, NULL);
+
+    if (asked != NULL && *read != 0 && strcmp(asked, read) != 0)
+        fprintf(stderr,
+                "hayauma reload: the engine has read %s, with which it was started, not %s\n", read,
+                o->config);
+    free(asked);
+}
+
 static void print_result(const struct channel_options *o, const json_t *done)
 {
     const json_t *cannot = json_object_get(done, "cannot"), *line;
@@ -27,6 +42,7 @@ static void print_result(const struct channel_options *o, const json_t *done)
         return;
     }
     puts("configuration applied");
+    warn_of_file(o, reply_text(done, "file"));
     json_array_foreach(cannot, i, line)
     {
         printf("  not applied: %s\n", json_string_value(line));

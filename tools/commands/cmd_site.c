@@ -8,15 +8,16 @@
 
 static const char help[] =
     "usage: hayauma site list [options]\n"
-    "       hayauma site show DOMAIN [options]\n"
+    "       hayauma site show NAME [options]\n"
     "\n"
     "Where mail goes, and the limits there. A site is a provider, a set of exchangers or a static\n"
     "route; domains that have it in common share its limits.\n"
     "\n"
     "  list       the sites that the running engine has mail or sessions for, those with most\n"
     "             mail in memory first\n"
-    "  show       the site of DOMAIN, which the engine looks up: its exchangers, each limit with\n"
-    "             its value and where that comes from, and what is used of it now\n"
+    "  show       the site of that name, for one of the domains that have mail there; or else the\n"
+    "             site of the domain NAME, which the engine looks up: its exchangers, each limit\n"
+    "             with its value and where that comes from, and what is used of it now\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
@@ -155,32 +156,45 @@ static void print_details(const json_t *route)
 
 /* --- the command --- */
 
-static json_t *request_of(const char *action, const char *domain)
+static json_t *route_of(const char *name)
 {
+    const char *at = strrchr(name, '@');
     char address[300];
 
-    if (strcmp(action, "list") == 0)
-        return json_pack("{s:s}", "op", "sites");
-    snprintf(address, sizeof(address), "postmaster@%s", domain);
+    snprintf(address, sizeof(address), "postmaster@%s", at != NULL ? at + 1 : name);
     return json_pack("{s:s, s:s}", "op", "route", "recipient", address);
 }
 
-static int run(const struct channel_options *o, json_t *request)
+/* A domain that has mail for the site name; empty: there is no such site now. Screens name sites,
+ * and a site's name looks like a domain: that of an exchanger is one, which has a route of its own.
+ */
+static int find_domain(struct channel *ch, const char *name, char *domain, size_t size)
 {
-    struct channel ch;
+    int code = channel_send(ch, json_pack("{s:s, s:s}", "op", "sites", "name", name));
+    json_t *reply;
+
+    domain[0] = 0;
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        const json_t *site = json_object_get(reply, "site");
+
+        if (site != NULL && domain[0] == 0)
+            snprintf(domain, size, "%s", reply_text(site, "domain"));
+        json_decref(reply);
+    }
+    return code;
+}
+
+static int ask(struct channel *ch, json_t *request)
+{
+    int code = channel_send(ch, request);
     bool first = true;
     json_t *reply;
-    int code = channel_open(&ch, o);
 
-    if (code == 0)
-        code = channel_send(&ch, request);
-    else
-        json_decref(request);
-    while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
         const json_t *site = json_object_get(reply, "site"),
                      *route = json_object_get(reply, "route");
 
-        if (o->json && (site != NULL || route != NULL))
+        if (ch->options->json && (site != NULL || route != NULL))
             reply_print(site != NULL ? site : route);
         else if (site != NULL)
             print_site(site, first);
@@ -189,6 +203,20 @@ static int run(const struct channel_options *o, json_t *request)
         first = false;
         json_decref(reply);
     }
+    return code;
+}
+
+static int run(const struct channel_options *o, const char *shown)
+{
+    char domain[300] = "";
+    struct channel ch;
+    int code = channel_open(&ch, o);
+
+    if (code == 0 && shown != NULL && strchr(shown, '@') == NULL)
+        code = find_domain(&ch, shown, domain, sizeof(domain));
+    if (code == 0)
+        code = ask(&ch, shown == NULL ? json_pack("{s:s}", "op", "sites")
+                                      : route_of(domain[0] != 0 ? domain : shown));
     channel_close(&ch);
     return code;
 }
@@ -217,8 +245,8 @@ int cmd_site(int argc, char **argv)
     }
     if (argc - optind != (show ? 1 : 0)) {
         fprintf(stderr, "hayauma %s: %s\n", o.command,
-                show ? "say one domain" : "it takes no argument");
+                show ? "say one site or domain" : "it takes no argument");
         return EXIT_USAGE;
     }
-    return run(&o, request_of(action, show ? argv[optind] : NULL));
+    return run(&o, show ? argv[optind] : NULL);
 }

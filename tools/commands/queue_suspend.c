@@ -179,6 +179,22 @@ static void print_change(const struct suspend_options *o, const char *action, co
     buf_done(&line);
 }
 
+/* A site's name that nothing has now is most often a domain's, or a mistake, and holds nothing. */
+static int note_no_site(struct channel *ch, const struct suspend_options *o)
+{
+    json_t *request = json_pack("{s:s, s:s}", "op", "sites", "name", o->name), *reply;
+    int code = request == NULL ? EXIT_FAILED : channel_send(ch, request);
+    bool found = false;
+
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        found |= json_object_get(reply, "site") != NULL;
+        json_decref(reply);
+    }
+    if (code == 0 && !found)
+        fputs("no site has this name now; 'hayauma site list' shows those with mail\n", stderr);
+    return code;
+}
+
 static int change(struct channel *ch, const struct suspend_options *o, const char *action)
 {
     json_t *request = change_request(o, action), *done = NULL;
@@ -191,6 +207,9 @@ static int change(struct channel *ch, const struct suspend_options *o, const cha
         reply_print(done);
     else if (code == 0)
         print_change(o, action, done);
+    if (code == 0 && !o->channel.json && strcmp(action, "suspend") == 0 &&
+        strcmp(o->scope, "site") == 0)
+        code = note_no_site(ch, o);
     json_decref(done);
     return code;
 }
