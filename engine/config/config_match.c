@@ -390,10 +390,31 @@ static void warn_of_submission(const struct config_listener *l, struct buf *out)
                    l->address.text, port);
 }
 
+/* A provider's name among domains means the domain of that name, which nobody has. */
+static void warn_of_destinations(const struct config *c, struct buf *out)
+{
+    for (size_t i = 0; i < c->destinations_len; i++) {
+        const char *pattern = c->destinations[i].pattern;
+
+        if (config_provider_find(c, str_of(pattern)) != NULL)
+            buf_printf(out,
+                       "warning: destinations['%s'] is for the domain '%s'; what holds at the "
+                       "provider stands in providers['%s']\n",
+                       pattern, pattern, pattern);
+    }
+}
+
 void config_warnings(const struct config *c, bool as_root, struct buf *out)
 {
     if (as_root && c->user == NULL)
         buf_puts(out, "warning: no 'user': started by root, the engine stays root\n");
+    if (config_line_given(c, c, config_field_find(&config_schema, STR("host_name"))) != 0 &&
+        strchr(c->host_name, '.') == NULL)
+        buf_printf(out,
+                   "warning: host_name: '%s' has no dot: many receivers refuse whoever says it in "
+                   "EHLO; write the name in DNS, such as mx1.example.com\n",
+                   c->host_name);
+    warn_of_destinations(c, out);
     for (size_t i = 0; i < c->dns.servers_len; i++)
         if (!is_loopback_server(c->dns.servers[i]))
             buf_printf(

@@ -303,9 +303,10 @@ static void check_name(const struct config_checker *k, const struct config_provi
     for (const char *s = p->name; *s != 0; s++)
         ok = ok && ((*s >= 'a' && *s <= 'z') || (*s >= '0' && *s <= '9') || strchr("_-", *s));
     if (!ok)
-        config_mistake(k, line,
-                       "providers['%s']: names have lower-case letters, digits, '_' and '-'",
-                       p->name);
+        config_mistake(
+            k, line, "providers['%s']: names have lower-case letters, digits, '_' and '-'%s",
+            p->name,
+            strchr(p->name, '.') == NULL ? "" : "; limits of a domain stand in 'destinations'");
     else if (strcmp(p->name, NAMED_DEFAULT) == 0 || strcmp(p->name, "none") == 0)
         config_mistake(k, line, "providers['%s']: '%s' is what no provider is; take another name",
                        p->name, p->name);

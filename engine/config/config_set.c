@@ -222,8 +222,11 @@ int config_set_network(struct str text, struct config_network *out, struct buf *
 {
     int err = config_parse_network(text, out);
 
-    if (err == -EDOM)
-        return complain(why, text, "has bits set behind its prefix");
+    if (err == -EDOM) {
+        buf_printf(why, "'%.*s' has bits set behind its prefix; write ", STR_FMT(text));
+        config_format_network(why, out);
+        return -EINVAL;
+    }
     if (err != 0)
         return complain(why, text, config_types[CONFIG_NETWORK_LIST].wrong);
     return 0;

@@ -553,6 +553,10 @@ static void test_warnings_of_host(void **state)
          "warning: dns.servers: 192.0.2.53 is beyond loopback"},
         {"dns: {servers: ['[2001:db8::53]:53']}", false,
          "warning: dns.servers: [2001:db8::53]:53 is beyond loopback"},
+        {"host_name: mx1", false, "warning: host_name: 'mx1' has no dot"},
+        {"host_name: mx1.example.com", false, ""},
+        {"destinations: {google: {rate: 1/s}}", false, "stands in providers['google']"},
+        {"destinations: {google.com: {rate: 1/s}}", false, ""},
     };
 
     (void)state;

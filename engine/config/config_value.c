@@ -249,6 +249,7 @@ int config_parse_network(struct str s, struct config_network *out)
     ptrdiff_t slash = str_find(s, '/');
     struct str host = slash < 0 ? s : (struct str){s.ptr, (size_t)slash};
     struct config_network n = {.prefix = 128};
+    bool behind = false;
     char text[INET6_ADDRSTRLEN + 8];
     struct in_addr v4;
     uint64_t prefix, bits = 128;
@@ -269,11 +270,14 @@ int config_parse_network(struct str s, struct config_network *out)
             return err;
         n.prefix = (uint8_t)(128 - bits + prefix);
     }
-    for (unsigned bit = n.prefix; bit < 128; bit++)
-        if ((n.bytes[bit / 8] & (0x80 >> (bit % 8))) != 0)
-            return -EDOM;
+    for (unsigned bit = n.prefix; bit < 128; bit++) {
+        uint8_t mask = (uint8_t)(0x80 >> (bit % 8));
+
+        behind |= (n.bytes[bit / 8] & mask) != 0;
+        n.bytes[bit / 8] &= (uint8_t)~mask;
+    }
     *out = n;
-    return 0;
+    return behind ? -EDOM : 0;
 }
 
 int config_parse_ip(struct str s, struct config_address *out)

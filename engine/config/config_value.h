@@ -21,7 +21,8 @@ int config_parse_rate(struct str s, uint64_t *messages, uint32_t *period_ms) MUS
 int config_parse_percent(struct str s, uint64_t *out) MUST_USE;
 /* yes, no, true, false, on, off. */
 int config_parse_bool(struct str s, bool *out) MUST_USE;
-/* "192.0.2.0/24", "2001:db8::/32", an address alone; bits behind the prefix must be zero. */
+/* "192.0.2.0/24", "2001:db8::/32", an address alone; bits behind the prefix must be zero.
+ * -EDOM: they are not, and out is the network without them. */
 int config_parse_network(struct str s, struct config_network *out) MUST_USE;
 /* "192.0.2.1", "2001:db8::1", "[2001:db8::1]"; port 0. text is left NULL. */
 int config_parse_ip(struct str s, struct config_address *out) MUST_USE;

@@ -524,7 +524,7 @@ void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_r
         break;
     case DNS_NO_HOST:
         reply_set(out, 550, (struct smtp_enhanced){5, 4, 4},
-                  "the domain has neither mail exchanger nor address");
+                  "the domain has no host to which its mail could go");
         break;
     case DNS_BAD_NAME:
         reply_set(out, 550, (struct smtp_enhanced){5, 1, 2}, "not a domain name");

@@ -243,6 +243,13 @@ static void wake_keeper(void *arg)
     io_wake(worker_of_shard(arg, 0)->io);
 }
 
+/* Whether the system's own word for it says more: what is missing, or not allowed. */
+static bool is_of_system(int err)
+{
+    return err == ENOENT || err == ENOTDIR || err == EACCES || err == EPERM || err == ENOSPC ||
+           err == EMFILE;
+}
+
 int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), void *arg,
                  struct buf *error)
 {
@@ -271,6 +278,8 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
         buf_printf(error, "cannot open the queue %s with its records in %s: %s", options.path,
                    options.records.path != NULL ? options.records.path : "no place",
                    why != NULL ? why : strerror(-err));
+        if (why != NULL && is_of_system(-err))
+            buf_printf(error, " (%s)", strerror(-err));
         (void)engine_start_failed(e, err);
     } else {
         log_quarantine(e);

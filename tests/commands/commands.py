@@ -497,9 +497,41 @@ def test_quarantine():
         assert status["quarantined"] == 0 and status["messages"] == 19, status
 
 
+def test_asked_in_another_way():
+    """What people ask first, and the commands do not have: the answer leads on, and is not a wrong one."""
+    said = run("why", "a@d1.example", status=2).stderr
+    assert "'hayauma why d1.example'" in said and "--recipient a@d1.example" in said, said
+    unusual = "421 4.7.28 Our system has detected an unusual rate of mail"
+    temp = TempDir()
+    directory = temp.path
+    file = directory / "hayauma.yaml"
+    file.write_text("host_name: mx1.example.com\n")
+    said = run("rules", unusual, "-c", file, status=1).stderr
+    assert "of no known provider" in said and "google (google-source)" in said, said
+    said = run("rules", unusual, "-c", file, "--provider", "gogle", status=2).stderr
+    assert "no provider 'gogle'; did you mean 'google'?" in said, said
+    assert "google-source" in run("rules", unusual, "-c", file, "--provider", "google").stdout
+    assert run("rules", "499 4.9.9 nobody says this", "-c", file, status=1).stderr == "no rule reads it\n"
+    taken = directory / "taken"
+    taken.write_text("")
+    file.write_text(json.dumps({"queue": {"path": f"{taken}/q"}, "records": {"path": str(directory)},
+                                "control_socket": f"{directory}/s",
+                                "listeners": [{"listen": f"unix:{directory}/l"}]}))
+    said = run("serve", "-c", file, status=1).stderr
+    assert "the queue directory cannot be made: check the path and its owner (Not a directory)" in said, said
+    with Engine() as engine:
+        done = run("queue", "suspend", "--site", "gmail.com", "-c", engine.file)
+        assert "no site has this name now" in done.stderr, done
+        engine.run_ok("queue", "resume", "--site", "gmail.com")
+
+
 def test_reload():
     with Engine() as engine:
         assert engine.run_ok("reload") == "configuration applied\n"
+        other = engine.file.with_name("other.yaml")  # names the same socket, and is not what the engine reads
+        other.write_text(engine.file.read_text())
+        done = run("reload", "-c", other)
+        assert done.stdout == "configuration applied\n" and f"not {other}" in done.stderr, done
         engine.config["workers"] = 3
         engine.config["log_level"] = "debug"
         engine.file.write_text(json.dumps(engine.config))

@@ -201,7 +201,8 @@ def check_rest(engine):
     wait_until("it to be held", lambda: "are held by 'hayauma queue hold'" in engine.command(
         "why", "later.example"), 10, process=engine.process)
     check("an empty one", engine.command("why", "nothing.example"),
-          "nothing.example: nothing is queued.\n")
+          "nothing.example: nothing is queued for a domain, campaign, tenant or site of that name.\n")
+    check("one of a scope", engine.command("why", "--tenant", "nobody"), "nobody: nothing is queued.\n")
     found = {d["queue"]: d.get("wait", {}).get("limit", {}).get("name")
              for d in engine.status()["destinations"]}
     check("status has the same", (found["paced.example"], found["slow.example"]),

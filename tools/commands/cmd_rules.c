@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "config/config_value.h"
+#include "config/suggest.h"
 #include "outcome/rules.h"
 #include "tools/commands/commands.h"
 
@@ -161,11 +162,71 @@ static bool parse_reply(const char *text, struct smtp_reply_parser *p)
     return ok && p->reply.code >= 400;
 }
 
+struct ask_provider {
+    const struct config *config;
+    struct rule_question question;
+    struct buf found;
+};
+
+static void ask_provider(void *arg, const char *name, const char *mx)
+{
+    struct ask_provider *ask = arg;
+    const struct config_rule *rule;
+
+    (void)mx;
+    ask->question.provider = name;
+    rule = rule_find(ask->config, &ask->question);
+    if (rule != NULL)
+        buf_printf(&ask->found, "%s%s (%s)", ask->found.len > 0 ? ", " : "", name, rule->name);
+}
+
+/* Most rules are for one provider: of whom the reply would be read. */
+static void print_unread(const struct config *c, const struct options *o,
+                         const struct rule_question *q)
+{
+    struct ask_provider ask = {.config = c, .question = *q};
+
+    if (o->provider == NULL && o->host == NULL)
+        config_providers_visit(c, ask_provider, &ask);
+    if (ask.found.len == 0)
+        fputs("no rule reads it\n", stderr);
+    else
+        fprintf(stderr,
+                "no rule reads it from a host of no known provider; --provider or --mx says whose "
+                "it is. Rules read it from: %.*s\n",
+                STR_FMT(buf_str(&ask.found)));
+    buf_done(&ask.found);
+}
+
+static void offer_provider(void *arg, const char *name, const char *mx)
+{
+    (void)mx;
+    suggest_offer(arg, name);
+}
+
+static int no_provider(const struct config *c, const char *name)
+{
+    struct suggest s;
+
+    suggest_init(&s, str_of(name));
+    config_providers_visit(c, offer_provider, &s);
+    fprintf(stderr, "hayauma rules: there is no provider '%s'; ", name);
+    if (s.best != NULL)
+        fprintf(stderr, "did you mean '%s'?\n", s.best);
+    else
+        fputs("'hayauma warmup providers' lists them\n", stderr);
+    return EXIT_USAGE;
+}
+
 static int read_reply(const struct config *c, const struct options *o)
 {
     struct smtp_reply_parser parser = {0};
     struct rule_question q = {.host = o->host, .stage = o->stage, .reply = &parser.reply};
     const struct config_rule *rule;
+
+    if (o->provider != NULL && strcmp(o->provider, "default") != 0 &&
+        config_provider_find(c, str_of(o->provider)) == NULL)
+        return no_provider(c, o->provider);
 
     if (!parse_reply(o->reply, &parser)) {
         fprintf(stderr, "hayauma rules: '%s' is no refusal; write '421 4.7.28 text'\n", o->reply);
@@ -176,7 +237,7 @@ static int read_reply(const struct config *c, const struct options *o)
                      : config_provider_of(c, o->host != NULL ? str_of(o->host) : STR(""));
     rule = rule_find(c, &q);
     if (rule == NULL) {
-        fputs("no rule reads it\n", stderr);
+        print_unread(c, o, &q);
         return EXIT_FAILED;
     }
     print_rule((void *)(uintptr_t)o, rule);

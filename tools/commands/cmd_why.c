@@ -196,7 +196,9 @@ static void put_head(struct buf *out, const json_t *why)
         buf_printf(out, " (%s)", json_string_value(json_array_get(is, 0)));
     buf_puts(out, ": ");
     if (n == 0)
-        buf_puts(out, "nothing is queued");
+        buf_printf(out, "nothing is queued%s",
+                   json_array_size(is) > 1 ? " for a domain, campaign, tenant or site of that name"
+                                           : "");
     else
         put_count(out, (uint64_t)n);
     if (n > 0)
@@ -259,6 +261,16 @@ static int usage_error(const char *what)
     return EXIT_USAGE;
 }
 
+/* No domain, and no name of anything else, has an '@': mail would seem to be delivered. */
+static int of_address(const char *address)
+{
+    fprintf(stderr,
+            "hayauma why: '%s' is an address: 'hayauma queue list --recipient %s' shows its mail, "
+            "'hayauma why %s' what holds its domain's\n",
+            address, address, strrchr(address, '@') + 1);
+    return EXIT_USAGE;
+}
+
 /* 0, an exit code, or -1: help. */
 static int options_parse(struct why_options *o, int argc, char **argv)
 {
@@ -284,6 +296,8 @@ static int options_parse(struct why_options *o, int argc, char **argv)
                                : usage_error("of what? Say a domain, message id, campaign, "
                                              "tenant, site or source");
     o->name = argv[optind];
+    if (strchr(o->name, '@') != NULL)
+        return of_address(o->name);
     o->scope = msgid_parse(str_of(o->name), &id) == 0 ? "id" : NULL;
     return 0;
 }
