@@ -320,6 +320,26 @@ bool governor_any_works(const struct governor_entry *e)
 
 /* --- what gets through --- */
 
+/* Of which the one in front counts a 16th. Workers may overwrite each other: it is a guess. */
+static void run_learn(struct governor_entry *e, uint32_t run)
+{
+    uint32_t runs = atomic_load_explicit(&e->shared.runs, memory_order_relaxed);
+
+    if (run == 0 && runs < 16)
+        return; /* most often */
+    if (run > 64)
+        run = 64; /* a long stop says little of what follows */
+    atomic_store_explicit(&e->shared.runs, runs - runs / 16 + run * 256 / 16, memory_order_relaxed);
+}
+
+static uint32_t run_allowed(const struct governor_entry *e, uint32_t run_max)
+{
+    uint32_t runs = atomic_load_explicit(&e->shared.runs, memory_order_relaxed);
+    uint32_t more = run_max * runs / 256, most = run_max * (GOVERNOR_RUN_TIMES - 1);
+
+    return run_max + (more < most ? more : most);
+}
+
 bool governor_run_counts(struct governor_entry *e, uint64_t begun_ns, uint64_t now_ns,
                          uint32_t run_max, uint64_t pause_ms_max)
 {
@@ -328,6 +348,7 @@ bool governor_run_counts(struct governor_entry *e, uint64_t begun_ns, uint64_t n
 
     if (begun_ns < atomic_load_explicit(&e->shared.counted_ns, memory_order_relaxed))
         return governor_stopped_ns(e) != 0;
+    run_max = run_allowed(e, run_max);
     run = atomic_fetch_add_explicit(&e->shared.run, 1, memory_order_relaxed) + 1;
     if (run < run_max && governor_stopped_ns(e) == 0)
         return false;
@@ -343,8 +364,11 @@ bool governor_run_counts(struct governor_entry *e, uint64_t begun_ns, uint64_t n
 
 bool governor_run_ends(struct governor_entry *e)
 {
-    if (atomic_load_explicit(&e->shared.run, memory_order_relaxed) != 0)
+    uint32_t run = atomic_load_explicit(&e->shared.run, memory_order_relaxed);
+
+    if (run != 0)
         atomic_store_explicit(&e->shared.run, 0, memory_order_relaxed);
+    run_learn(e, run);
     return governor_stopped_ns(e) != 0 && atomic_exchange(&e->shared.stopped_ns, 0) != 0;
 }
 

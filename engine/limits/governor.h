@@ -58,6 +58,7 @@ struct governor_entry {
         _Atomic uint64_t recovering;
         _Atomic uint32_t works; /* sessions that are set up and take work */
         _Atomic uint32_t run;   /* attempts in a row without a success */
+        _Atomic uint32_t runs;  /* how many there were before a success of late, times 256 */
         _Atomic uint32_t ups;   /* see governor_ups() */
         /* Monotonic. Not 0: the destination is stopped, and a probe may go out then. */
         _Atomic uint64_t stopped_ns;
@@ -65,6 +66,8 @@ struct governor_entry {
         _Atomic uint64_t counted_ns; /* of the last failure: what began before tells nothing */
     } shared;
 };
+
+#define GOVERNOR_RUN_TIMES 8
 
 int governor_open(struct governor **out) MUST_USE;
 void governor_close(struct governor *g);
@@ -110,8 +113,9 @@ bool governor_any_works(const struct governor_entry *entry);
 
 /* --- what gets through --- */
 
-/* An attempt that began at begun_ns ended without a success. When run_max of them came in a row the
- * destination is stopped: one session may be open, and one message go out, at the end of a pause of
+/* An attempt that began at begun_ns ended without a success. When run_max of them came in a row (and
+ * run_max more for each that came before a success of late, up to GOVERNOR_RUN_TIMES in all: who
+ * refuses every other message still takes the others) the destination is stopped: one session may be open, and one message go out, at the end of a pause of
  * GOVERNOR_PROBE_MS, twice as long with each further failure, but no longer than pause_ms_max.
  * True: it is stopped. */
 bool governor_run_counts(struct governor_entry *entry, uint64_t begun_ns, uint64_t now_ns,

@@ -188,6 +188,47 @@ static void test_recovery(void **state)
     governor_close(g);
 }
 
+static int failures_until_stopped(struct governor_entry *e, uint64_t now_ns)
+{
+    int n = 1;
+
+    while (!governor_run_counts(e, now_ns, now_ns, 8, 300000))
+        n++;
+    return n;
+}
+
+/* Who refuses four for each one taken is not stopped by what is a long run to others; once it takes
+ * all, it is as others are. */
+static void test_stop_of_a_refuser(void **state)
+{
+    struct governor *g;
+    struct governor_entry *e;
+    uint64_t now = S;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &two, 0);
+    for (int success = 0; success < 40; success++) {
+        for (int i = 0; i < 4; i++)
+            assert_false(governor_run_counts(e, now, now, 8, 300000));
+        assert_false(governor_run_ends(e));
+    }
+    assert_in_range(failures_until_stopped(e, now), 30, 8 * GOVERNOR_RUN_TIMES);
+    assert_true(governor_run_ends(e));
+    for (int success = 0; success < 120; success++)
+        assert_false(governor_run_ends(e));
+    assert_int_equal(failures_until_stopped(e, 2 * S), 8);
+    /* However many it refuses, there is an end. */
+    for (int success = 0; success < 40; success++) {
+        now += 600 * S;
+        (void)failures_until_stopped(e, now);
+        (void)governor_run_ends(e);
+    }
+    assert_int_equal(failures_until_stopped(e, now + 600 * S), 8 * GOVERNOR_RUN_TIMES);
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
 /* Three in a row stop it; then one message at a time, twice as far apart with each that fails. */
 static void test_stop(void **state)
 {
@@ -449,12 +490,19 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_sessions),      cmocka_unit_test(test_time_slice),
-        cmocka_unit_test(test_slow_down),     cmocka_unit_test(test_withdraw),
-        cmocka_unit_test(test_give),          cmocka_unit_test(test_step_down),
-        cmocka_unit_test(test_recovery),      cmocka_unit_test(test_stop),
-        cmocka_unit_test(test_rate),          cmocka_unit_test(test_connects),
-        cmocka_unit_test(test_rate_survives), cmocka_unit_test(test_rate_changes),
+        cmocka_unit_test(test_sessions),
+        cmocka_unit_test(test_time_slice),
+        cmocka_unit_test(test_slow_down),
+        cmocka_unit_test(test_withdraw),
+        cmocka_unit_test(test_give),
+        cmocka_unit_test(test_step_down),
+        cmocka_unit_test(test_recovery),
+        cmocka_unit_test(test_stop),
+        cmocka_unit_test(test_stop_of_a_refuser),
+        cmocka_unit_test(test_rate),
+        cmocka_unit_test(test_connects),
+        cmocka_unit_test(test_rate_survives),
+        cmocka_unit_test(test_rate_changes),
         cmocka_unit_test(test_threads),
     };
 
