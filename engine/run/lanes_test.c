@@ -16,7 +16,7 @@
 #include "run/engine.h"
 #include "run/turn.h"
 #include "schedule/channel.h"
-#include "schedule/lane.h"
+#include "schedule/lane_private.h"
 #include "worker/warmup_store.h"
 
 #define LANES 20000
@@ -304,6 +304,43 @@ static void test_turns(void **state)
 
         assert_true(site == NULL || site->config == world.w->config);
     }
+    world_close();
+}
+
+/* A route that has just ended serves while DNS is asked; one that ended long ago does not. */
+static void test_old_route(void **state)
+{
+    uint64_t now_ms;
+    struct site *site;
+    struct lane *lane;
+
+    (void)state;
+    world_open();
+    now_ms = io_now_ms(world.w->io);
+    if (now_ms <= LANE_ROUTE_OLD_MS) { /* this machine has just been started */
+        world_close();
+        skip();
+    }
+    arrive(0);
+    lane = lane_of(0);
+    site = lane->site;
+    assert_non_null(site);
+    lane->routing = calloc(1, 4096); /* a lookup without an answer yet */
+    assert_non_null(lane->routing);
+    lane->route_expires_ms = now_ms;
+    lane_update(lane);
+    assert_ptr_equal(lane->site, site);
+    lane->route_expires_ms = now_ms - LANE_ROUTE_OLD_MS;
+    lane_update(lane);
+    assert_null(lane->site);
+    assert_int_equal(lane->window_len, 1);
+    lane_route_cancel(lane); /* there is an answer */
+    lane_update(lane);
+    assert_non_null(lane->site);
+    /* Whoever wants a new route does not make the present one old. */
+    lane->route_expires_ms = UINT64_MAX;
+    lane_route_expire(lane);
+    assert_false(lane_route_is_old(lane));
     world_close();
 }
 
@@ -637,6 +674,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_turns),
+        cmocka_unit_test(test_old_route),
         cmocka_unit_test(test_window_ends_in_parts),
         cmocka_unit_test(test_backlog_expires_in_parts),
         cmocka_unit_test(test_many_lanes_outlive),

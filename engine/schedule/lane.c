@@ -442,12 +442,14 @@ void lane_update(struct lane *lane)
     else if (lane->stored_due_ms != INT64_MAX)
         lane_arm(lane, lane->stored_due_ms + LANE_HANDOVER_MS - now_ms);
     if (lane->window_len > 0) {
-        /* An old route serves while a new one is looked up; a site of an old configuration does
-         * not. */
+        /* A route that has just ended serves while a new one is looked up; an old one does not,
+         * nor a site of an old configuration. */
         if (lane->site != NULL && lane->site->config != w->config)
             site_detach(lane->site, lane);
         if (lane->site == NULL || lane->route_expires_ms <= io_now_ms(w->io)) {
             lane_route(lane); /* ends in an update of its own */
+            if (lane->site != NULL && lane->routing != NULL && lane_route_is_old(lane))
+                site_detach(lane->site, lane);
             if (lane->site == NULL)
                 return;
         }
@@ -472,7 +474,7 @@ static uint32_t lane_renew(struct lane *lane, void *arg)
     uint32_t work = 1 + lane->window_len;
 
     (void)arg;
-    lane->route_expires_ms = 0;
+    lane_route_expire(lane);
     if (lane->window_len == 0 && lane->site != NULL && lane->site->config != lane->worker->config)
         site_detach(lane->site, lane);
     lane_update(lane);

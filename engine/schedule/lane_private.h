@@ -14,6 +14,11 @@
 /* The last attempt is due when the lifetime ends, and may be made so much later. */
 #define LANE_LAST_TRY_MS 60000
 
+/* So long behind its end a route serves on while a new one is looked up. What is older may name
+ * hosts that have left the domain long ago: the lane waits for the answer then, as one that has no
+ * route yet. (Where no server answers dns/ says that an old route serves on, for an hour.) */
+#define LANE_ROUTE_OLD_MS 300000
+
 /* --- lane.c --- */
 
 /* In lane_state.c. The only ways to another state; a move that is not in the tables is a bug. */
@@ -63,6 +68,10 @@ void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *a
 
 /* Finds the lane's site; ends in an update of the lane. */
 void lane_route(struct lane *lane);
+/* The next update looks the route up anew. */
+void lane_route_expire(struct lane *lane);
+/* Whether the lane's route ended so long ago that it serves no more. */
+bool lane_route_is_old(const struct lane *lane);
 void lane_route_cancel(struct lane *lane);
 
 #endif

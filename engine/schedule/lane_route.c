@@ -79,7 +79,7 @@ static bool routing_ends(struct lane_routing *routing)
     lane->routing = NULL;
     free(routing);
     if (is_of_old) {
-        lane->route_expires_ms = 0;
+        lane_route_expire(lane);
         lane_update(lane);
     }
     return !is_of_old;
@@ -182,6 +182,21 @@ void lane_route(struct lane *lane)
     }
     routing_new(lane)->query.on_route = on_route;
     dns_lookup(w->dns, &lane->routing->query, domain, host_only);
+}
+
+void lane_route_expire(struct lane *lane)
+{
+    uint64_t now_ms = io_now_ms(lane->worker->io);
+
+    if (lane->route_expires_ms > now_ms)
+        lane->route_expires_ms = now_ms;
+}
+
+bool lane_route_is_old(const struct lane *lane)
+{
+    uint64_t now_ms = io_now_ms(lane->worker->io);
+
+    return now_ms >= LANE_ROUTE_OLD_MS && lane->route_expires_ms <= now_ms - LANE_ROUTE_OLD_MS;
 }
 
 void lane_route_cancel(struct lane *lane)

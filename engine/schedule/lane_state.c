@@ -116,7 +116,7 @@ void lane_resume(struct lane *lane)
 
 void lane_flush(struct lane *lane)
 {
-    lane->route_expires_ms = 0;
+    lane_route_expire(lane);
     if (lane->supply != NULL)
         supply_flush(lane->supply);
     lane_resume(lane);
