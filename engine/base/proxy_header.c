@@ -219,3 +219,38 @@ enum proxy_header_status proxy_header_parse(const uint8_t *bytes, size_t len,
         *out = header;
     return status;
 }
+
+/* --- out --- */
+
+static size_t put_ends(uint8_t *out, const void *from, const void *to, size_t address_bytes,
+                       in_port_t from_port, in_port_t to_port)
+{
+    memcpy(out, from, address_bytes);
+    memcpy(out + address_bytes, to, address_bytes);
+    memcpy(out + 2 * address_bytes, &from_port, 2);
+    memcpy(out + 2 * address_bytes + 2, &to_port, 2);
+    return 2 * address_bytes + 4;
+}
+
+size_t proxy_header_put(uint8_t out[PROXY_HEADER_PUT_MAX], const struct sockaddr *from,
+                        const struct sockaddr *to)
+{
+    const struct sockaddr_in *from4 = (const void *)from, *to4 = (const void *)to;
+    const struct sockaddr_in6 *from6 = (const void *)from, *to6 = (const void *)to;
+    size_t len;
+
+    ASSERT(from->sa_family == to->sa_family);
+    ASSERT(to->sa_family == AF_INET || to->sa_family == AF_INET6);
+    if (to->sa_family == AF_INET)
+        len = put_ends(out + V2_FIXED, &from4->sin_addr, &to4->sin_addr, 4, from4->sin_port,
+                       to4->sin_port);
+    else
+        len = put_ends(out + V2_FIXED, &from6->sin6_addr, &to6->sin6_addr, 16, from6->sin6_port,
+                       to6->sin6_port);
+    memcpy(out, v2_signature, sizeof(v2_signature));
+    out[12] = 0x21; /* version 2, PROXY */
+    out[13] = to->sa_family == AF_INET ? 0x11 : 0x21;
+    out[14] = 0;
+    out[15] = (uint8_t)len;
+    return V2_FIXED + len;
+}

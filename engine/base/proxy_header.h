@@ -1,5 +1,5 @@
 /* The header of the PROXY protocol, versions 1 and 2, by which a balancer says whose connection it
- * passes on (HAProxy's doc/proxy-protocol.txt). Pure. */
+ * passes on, or is told from where to connect (HAProxy's doc/proxy-protocol.txt). Pure. */
 #ifndef HAYAUMA_BASE_PROXY_HEADER_H
 #define HAYAUMA_BASE_PROXY_HEADER_H
 
@@ -22,5 +22,11 @@ struct proxy_header {
 /* bytes: all that has come so far. Looked at anew with each call; out is set when DONE. */
 enum proxy_header_status proxy_header_parse(const uint8_t *bytes, size_t len,
                                             struct proxy_header *out);
+
+#define PROXY_HEADER_PUT_MAX 52
+/* Writes a header of version 2 that asks whoever reads it to connect on from `from` to `to`; both
+ * are of IPv4, or both of IPv6. Its length. */
+size_t proxy_header_put(uint8_t out[PROXY_HEADER_PUT_MAX], const struct sockaddr *from,
+                        const struct sockaddr *to);
 
 #endif

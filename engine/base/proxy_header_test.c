@@ -173,12 +173,42 @@ static void test_v2_checksum(void **state)
     check(in, len, NULL);
 }
 
+/* What we write is the document's: every byte, and our own reader takes it. */
+static void test_put(void **state)
+{
+    const struct sockaddr_in from4 = {.sin_family = AF_INET,
+                                      .sin_addr.s_addr = htonl(0xC0000201),
+                                      .sin_port = htons(4711)},
+                             to4 = {.sin_family = AF_INET,
+                                    .sin_addr.s_addr = htonl(0xC6336407),
+                                    .sin_port = htons(25)};
+    struct sockaddr_in6 from6 = {.sin6_family = AF_INET6, .sin6_port = htons(7)}, to6 = from6;
+    static const uint8_t ip4[12] = {192, 0, 2, 1, 198, 51, 100, 7, 0x12, 0x67, 0, 25};
+    uint8_t out[PROXY_HEADER_PUT_MAX], want[64];
+
+    (void)state;
+    assert_int_equal(
+        proxy_header_put(out, (const struct sockaddr *)&from4, (const struct sockaddr *)&to4),
+        v2(want, 0x21, 0x11, sizeof(ip4), ip4));
+    assert_memory_equal(out, want, 28);
+    check(out, 28, "192.0.2.1 4711");
+    assert_int_equal(inet_pton(AF_INET6, "2001:db8::1", &from6.sin6_addr), 1);
+    assert_int_equal(inet_pton(AF_INET6, "2001:db8::2", &to6.sin6_addr), 1);
+    to6.sin6_port = htons(25);
+    assert_int_equal(
+        proxy_header_put(out, (const struct sockaddr *)&from6, (const struct sockaddr *)&to6), 52);
+    check(out, 52, "2001:db8::1 7");
+    assert_memory_equal(out + 32, &to6.sin6_addr, 16);
+    assert_memory_equal(out + 48, "\0\7\0\31", 4);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_v1),
         cmocka_unit_test(test_v2),
         cmocka_unit_test(test_v2_checksum),
+        cmocka_unit_test(test_put),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

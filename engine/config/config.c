@@ -66,6 +66,7 @@ void config_unref(struct config *c)
     if (c->keyring != NULL)
         c->keyring_free(c->keyring);
     config_wipe_credentials(c);
+    config_wipe_proxies(c);
     for (struct config_zone *z = owner->zones; z != NULL; z = z->next)
         zone_free(z->zone);
     map_done(&owner->routes.names);

@@ -299,10 +299,21 @@ struct config_rule {
     enum config_rule_scope scope;
 };
 
+/* Who connects for a source. One of the two addresses is given, or neither: it connects itself. */
+struct config_proxy {
+    struct config_address socks5, haproxy;
+    char *user, *password_file; /* of socks5; NULL: no login */
+    char *password;             /* what the file has */
+};
+
 struct config_source { /* where sessions come from */
     char *name;
     struct config_address ipv4, ipv6; /* len 0: not over this family; both 0: the kernel chooses */
     char *ehlo_name;
+    uint32_t sessions_max;  /* over all sites, process-wide; 0 = no limit */
+    uint64_t rate_messages; /* the same, messages per rate_period_ms */
+    uint32_t rate_period_ms;
+    struct config_proxy proxy; /* where it has one, its addresses are of the proxy's machine */
 };
 
 struct config_pool_source { /* a source's place in a pool */
@@ -576,6 +587,26 @@ struct config_sender_rule config_sender_rule(const struct config *c,
 void config_put_sender_rule(const struct config_sender_rule *r, struct buf *out);
 /* NULL: there is none of that name. */
 const struct config_source *config_source_find(const struct config *c, const char *name);
+/* As config_origin_put(), of a key ("rate") of a source of c. */
+void config_source_origin_put(const struct config *c, const struct config_source *source,
+                              const char *key, struct buf *out);
+/* As config_limits_visit(): those that source sets for all sites. */
+void config_source_limits_visit(const struct config *c, const struct config_source *source,
+                                void (*visit)(void *arg, const char *key, struct str value,
+                                              struct str origin),
+                                void *arg);
+/* Where the source's proxy listens; NULL: it has none. */
+static inline const struct config_address *config_source_proxy(const struct config_source *s)
+{
+    return s->proxy.socks5.len != 0    ? &s->proxy.socks5
+           : s->proxy.haproxy.len != 0 ? &s->proxy.haproxy
+                                       : NULL;
+}
+/* "socks5" or "haproxy", as the configuration and records call it. */
+static inline const char *config_proxy_word(const struct config_source *s)
+{
+    return s->proxy.socks5.len != 0 ? "socks5" : "haproxy";
+}
 /* What decides which pool sends a message. */
 struct config_pool_question {
     const struct config_listener *listener; /* or NULL; of client */

@@ -128,6 +128,40 @@ void config_pool_rule_put(const struct config *c, const struct config_pool_quest
         buf_printf(out, ", %s:%u", c->file, line);
 }
 
+/* --- limits of sources --- */
+
+void config_source_origin_put(const struct config *c, const struct config_source *source,
+                              const char *key, struct buf *out)
+{
+    const struct config_field *f = config_field_find(top_field("sources")->section, str_of(key));
+    unsigned line = config_line_of(c, source, f);
+
+    if (line != 0)
+        buf_printf(out, "%s:%u (sources['%s'].%s)", c->file, line, source->name, key);
+    else
+        buf_puts(out, "default");
+}
+
+void config_source_limits_visit(const struct config *c, const struct config_source *source,
+                                void (*visit)(void *arg, const char *key, struct str value,
+                                              struct str origin),
+                                void *arg)
+{
+    static const char *const keys[] = {"sessions_max", "rate"};
+    struct buf value = {0}, origin = {0};
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        buf_clear(&value);
+        buf_clear(&origin);
+        config_print_member(config_field_find(top_field("sources")->section, str_of(keys[i])),
+                            source, &value);
+        config_source_origin_put(c, source, keys[i], &origin);
+        visit(arg, keys[i], buf_str(&value), buf_str(&origin));
+    }
+    buf_done(&value);
+    buf_done(&origin);
+}
+
 /* --- completing --- */
 
 /* The file names none: one whose address the kernel chooses. */
@@ -385,6 +419,7 @@ void config_check_pools(const struct config *c,
     struct config_checker k = {c, on_mistake, arg};
 
     check_sources(&k);
+    config_check_proxies(&k);
     check_use(&k);
     check_pools(&k);
     if (c->default_pool_name == NULL)

@@ -169,5 +169,7 @@ struct config_checker {
 };
 void config_mistake(const struct config_checker *k, unsigned line, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+/* What is wrong with the proxies of sources. */
+void config_check_proxies(const struct config_checker *k);
 
 #endif

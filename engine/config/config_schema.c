@@ -593,6 +593,30 @@ static const struct config_section http_schema = {
     .fields = http_fields,
     .len = ARRAY_LEN(http_fields)};
 
+static const struct config_field proxy_fields[] = {
+    {"socks5", CONFIG_ADDRESS, AT_SOURCE(proxy.socks5), .def_text = "none",
+     .example = "\"10.0.0.5:1080\"",
+     .doc =
+         "A SOCKS 5 proxy (RFC 1928) that connects for the source. From which address it does is "
+         "its own setting, perhaps by user."},
+    {"haproxy", CONFIG_ADDRESS, AT_SOURCE(proxy.haproxy), .def_text = "none",
+     .example = "\"10.0.0.5:2525\"",
+     .doc = "A server that reads the PROXY protocol's version 2 and connects from the source's "
+            "address to the one that it is told: an HAProxy with `accept-proxy`, `source 0.0.0.0 "
+            "usesrc clientip` and `server out 0.0.0.0` (docs/examples/haproxy-egress.cfg)."},
+    {"user", CONFIG_TEXT, AT_SOURCE(proxy.user), .def_text = "none: no login",
+     .doc = "For `socks5` (RFC 1929). Goes to the proxy unencrypted, with the password."},
+    {"password_file", CONFIG_PATH, AT_SOURCE(proxy.password_file), .def_text = "none",
+     .doc = "Its first line is the user's password. Only its owner may read it (mode 600)."},
+};
+static const struct config_section proxy_schema = {
+    .doc = "Who connects for the source, instead of this machine; `ipv4` and `ipv6` are then "
+           "addresses of the proxy's. One that is down takes the source out of its pools' turns "
+           "until it is back. Mail to Unix sockets goes without it. One of `socks5` and `haproxy`, "
+           "for example `proxy: {haproxy: \"10.0.0.5:2525\"}`.",
+    .fields = proxy_fields,
+    .len = ARRAY_LEN(proxy_fields)};
+
 static const struct config_field source_fields[] = {
     {"ipv4", CONFIG_IPV4, AT_SOURCE(ipv4), .def_text = "none", .example = "192.0.2.10",
      .doc = "Address to send from to IPv4 hosts."},
@@ -601,6 +625,14 @@ static const struct config_field source_fields[] = {
             "family alone; for one without any the kernel chooses the address."},
     {"ehlo_name", CONFIG_NAME, AT_SOURCE(ehlo_name), .def_text = "`host_name`",
      .doc = "Name given in EHLO. Should resolve to the source's address, and back."},
+    {"sessions_max", CONFIG_COUNT, AT_SOURCE(sessions_max), .def = "0", RANGE(0, 1000000),
+     .zero = "none",
+     .doc = "Sessions at a time from the source to all sites together, for the whole process; "
+            "beside what `destinations` say of each."},
+    {"rate", CONFIG_RATE, AT_SOURCE(rate_messages),
+     .offset2 = offsetof(struct config_source, rate_period_ms), .def = "none", .zero = "none",
+     .example = "10k/h", .doc = "Messages per time from the source to all sites together."},
+    {"proxy", CONFIG_SECTION, .section = &proxy_schema},
 };
 static const struct config_items source_items = {.bytes = sizeof(struct config_source),
                                                  .max = CONFIG_SOURCES_MAX,
@@ -615,7 +647,9 @@ static const struct config_section source_schema = {
            "until it is there.",
     .example = "sources:\n"
                "  a1: {ipv4: 192.0.2.11, ehlo_name: a1.example.com}\n"
-               "  a2: {ipv4: 192.0.2.12, ipv6: \"2001:db8::12\", ehlo_name: a2.example.com}\n",
+               "  a2: {ipv4: 192.0.2.12, ipv6: \"2001:db8::12\", ehlo_name: a2.example.com}\n"
+               "  b1: {ipv4: 198.51.100.1, ehlo_name: b1.example.com,\n"
+               "       proxy: {haproxy: \"10.0.0.5:2525\"}}\n",
     .fields = source_fields,
     .len = ARRAY_LEN(source_fields)};
 

@@ -189,11 +189,11 @@ static void on_source(void *arg, const struct config_source *of, struct control_
         .connect_failures = atomic_load_explicit(&s->shared.connect_failures, memory_order_relaxed),
         .suspended =
             suspensions_find(&all->suspensions, SUSPENSION_SOURCE, str_of(of->name), &one)};
-    for (int i = 0; i < SOURCE_FAMILIES; i++) {
-        out->family[i].away = source_away_ns(s, (enum source_family)i) != 0;
-        out->family[i].since_ms =
-            atomic_load_explicit(&s->shared.since_ms[i], memory_order_relaxed);
-        out->family[i].error = atomic_load_explicit(&s->shared.error[i], memory_order_relaxed);
+    _Static_assert(ARRAY_LEN(out->part) == SOURCE_PARTS, "one for each");
+    for (int i = 0; i < SOURCE_PARTS; i++) {
+        out->part[i].away = source_away_ns(s, (enum source_part)i) != 0;
+        out->part[i].since_ms = atomic_load_explicit(&s->shared.since_ms[i], memory_order_relaxed);
+        out->part[i].error = atomic_load_explicit(&s->shared.error[i], memory_order_relaxed);
     }
 }
 

@@ -33,7 +33,11 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
     out->limit.max = why->max;
     out->limit.period_ms = why->period_ms;
     out->limit.by_peer = why->by_peer;
-    config_origin_put(lane->site->config, why->dest, out->limit.name, &set);
+    if (why->source != NULL)
+        config_source_origin_put(lane->site->config, why->source,
+                                 why->of_sessions ? "sessions_max" : "rate", &set);
+    else
+        config_origin_put(lane->site->config, why->dest, out->limit.name, &set);
     snprintf(out->limit.set, sizeof(out->limit.set), "%.*s", STR_FMT(buf_str(&set)));
     buf_done(&set);
 }
@@ -55,6 +59,34 @@ static void put_warmup(struct worker *w, const struct lane_wait *wait, struct co
     buf_done(&text);
 }
 
+/* The proxy that keeps the source from sending, or where none is named the first of the pool's. */
+static void put_proxy(const struct lane *lane, const struct lane_wait *wait,
+                      struct control_wait *out)
+{
+    const struct supply *s = lane->supply;
+
+    for (uint32_t i = 0; s != NULL && i < s->seats_len; i++) {
+        const struct config_source *of = s->seats[i].source;
+        char proxy[SOURCE_PROXY_TEXT], error[SOCKS5_TEXT];
+        const struct source *state;
+        struct buf text = {0};
+
+        if (wait->source != NULL && wait->source != of)
+            continue;
+        state = sources_get(&lane->worker->shared->sources, of);
+        if (source_away_ns(state, SOURCE_PROXY) == 0)
+            continue;
+        source_proxy_text(of, proxy);
+        source_error_text(
+            atomic_load_explicit(&state->shared.error[SOURCE_PROXY], memory_order_relaxed), error);
+        text_copy(out->source, sizeof(out->source), of->name);
+        buf_printf(&text, "%s is down: %s", proxy, error);
+        snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(buf_str(&text)));
+        buf_done(&text);
+        return;
+    }
+}
+
 void backend_wait(struct lane *lane, struct str source, struct control_wait *out)
 {
     struct lane_wait wait;
@@ -71,6 +103,8 @@ void backend_wait(struct lane *lane, struct str source, struct control_wait *out
         put_suspension(&wait.suspension, out);
     else if (wait.reason == LANE_WAIT_WARMUP)
         put_warmup(lane->worker, &wait, out);
+    else if (wait.reason == LANE_WAIT_SOURCE)
+        put_proxy(lane, &wait, out);
     else if (wait.limit.kind != LIMIT_NONE)
         put_limit(lane, &wait.limit, out);
 }

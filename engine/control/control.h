@@ -60,12 +60,13 @@ struct control_source {
     uint32_t sessions;
     uint64_t messages, connects, connect_failures;
     bool suspended;
-    /* Its address is not this machine's, since since_ms (wall clock): error is -errno. */
+    /* Its address is not this machine's, or its proxy does not work, since since_ms (wall clock):
+     * error is as source_error_text() reads it. */
     struct {
         bool away;
         int64_t since_ms;
         int error;
-    } family[2]; /* IPv4, IPv6 */
+    } part[3]; /* IPv4, IPv6, the proxy: enum source_part */
 };
 
 #define CONTROL_SHARD_ANY UINT32_MAX

@@ -2,16 +2,43 @@
 #include <string.h>
 
 #include "control/control_private.h"
+#include "worker/sources.h"
+
+static void put_error(const struct control_source *state, enum source_part part, struct buf *out)
+{
+    char error[SOCKS5_TEXT];
+
+    source_error_text(state->part[part].error, error);
+    json_number(out, "since_ms", state->part[part].since_ms);
+    json_text(out, "error", str_of(error));
+}
 
 static void put_missing(const struct config_address *address, const struct control_source *state,
-                        int family, struct buf *out)
+                        enum source_part part, struct buf *out)
 {
-    if (!state->family[family].away)
+    if (!state->part[part].away)
         return;
     buf_putc(out, '{');
     json_text(out, "address", str_of(address->text));
-    json_number(out, "since_ms", state->family[family].since_ms);
-    json_text(out, "error", str_of(strerror(-state->family[family].error)));
+    put_error(state, part, out);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void put_proxy(const struct config_source *s, const struct control_source *state,
+                      struct buf *out)
+{
+    const struct config_address *proxy = config_source_proxy(s);
+    bool down = state->part[SOURCE_PROXY].away;
+
+    if (proxy == NULL)
+        return;
+    buf_puts(out, "\"proxy\":{");
+    json_text(out, "protocol", str_of(config_proxy_word(s)));
+    json_text(out, "server", str_of(proxy->text));
+    json_text(out, "state", down ? STR("down") : STR("ok"));
+    if (down)
+        put_error(state, SOURCE_PROXY, out);
     json_end(out);
     buf_putc(out, ',');
 }
@@ -19,12 +46,28 @@ static void put_missing(const struct config_address *address, const struct contr
 /* Of two addresses one may be missing: the source sends over the other. */
 static const char *state_of(const struct config_source *s, const struct control_source *state)
 {
-    bool v4 = s->ipv4.len != 0 && !state->family[0].away;
-    bool v6 = s->ipv6.len != 0 && !state->family[1].away;
+    bool v4 = s->ipv4.len != 0 && !state->part[SOURCE_IPV4].away;
+    bool v6 = s->ipv6.len != 0 && !state->part[SOURCE_IPV6].away;
 
     if (state->suspended)
         return "suspended";
+    if (state->part[SOURCE_PROXY].away)
+        return "proxy_down";
     return v4 || v6 || (s->ipv4.len == 0 && s->ipv6.len == 0) ? "ok" : "missing";
+}
+
+static void put_limit(void *arg, const char *key, struct str value, struct str set)
+{
+    struct buf *out = arg;
+
+    if (str_eq(set, STR("default")))
+        return;
+    buf_putc(out, '{');
+    json_text(out, "name", str_of(key));
+    json_text(out, "value", value);
+    json_text(out, "set", set);
+    json_end(out);
+    buf_putc(out, ',');
 }
 
 void control_put_source(struct control *c, const struct config_source *s, struct buf *out)
@@ -42,8 +85,12 @@ void control_put_source(struct control *c, const struct config_source *s, struct
     json_text(out, "ehlo_name", str_of(s->ehlo_name));
     json_text(out, "state", str_of(state_of(s, &state)));
     buf_puts(out, "\"missing\":[");
-    put_missing(&s->ipv4, &state, 0, out);
-    put_missing(&s->ipv6, &state, 1, out);
+    put_missing(&s->ipv4, &state, SOURCE_IPV4, out);
+    put_missing(&s->ipv6, &state, SOURCE_IPV6, out);
+    json_end_list(out);
+    put_proxy(s, &state, out);
+    buf_puts(out, "\"limits\":[");
+    config_source_limits_visit(config, s, put_limit, out);
     json_end_list(out);
     json_number(out, "sessions", state.sessions);
     json_number(out, "messages", (int64_t)state.messages);

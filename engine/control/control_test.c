@@ -192,7 +192,7 @@ static void on_source(void *arg, const struct config_source *of, struct control_
     (void)arg;
     *out = (struct control_source){.sessions = 2, .messages = 7, .suspended = of->name[0] == 'b'};
     if (of->name[0] == 'c')
-        out->family[0].away = true, out->family[0].error = -EADDRNOTAVAIL;
+        out->part[0].away = true, out->part[0].error = -EADDRNOTAVAIL;
 }
 
 static struct dialogues watched;

@@ -9,6 +9,7 @@
 #include "deliver/idle.h"
 #include "deliver/letters.h"
 #include "deliver/login.h"
+#include "deliver/proxying.h"
 #include "deliver/sessions.h"
 #include "deliver/transaction.h"
 #include "dns/name.h"
@@ -50,7 +51,9 @@ static const struct delivery_row {
     const char *name;
     uint32_t next; /* bit per state */
 } delivery_table[DELIVERY_STATES] = {
-    [DELIVERY_CONNECTING] = {"connecting", 1 << DELIVERY_GREETING | 1 << DELIVERY_CLOSING},
+    [DELIVERY_CONNECTING] = {"connecting", 1 << DELIVERY_PROXYING | 1 << DELIVERY_GREETING |
+                                               1 << DELIVERY_CLOSING},
+    [DELIVERY_PROXYING] = {"proxying", 1 << DELIVERY_GREETING | 1 << DELIVERY_CLOSING},
     [DELIVERY_GREETING] = {"greeting",
                            1 << DELIVERY_HANDSHAKE | 1 << DELIVERY_OPEN | 1 << DELIVERY_CLOSING},
     [DELIVERY_HANDSHAKE] = {"handshake", 1 << DELIVERY_GREETING | 1 << DELIVERY_CLOSING},
@@ -104,7 +107,7 @@ static uint32_t stage_timeout_ms(const struct delivery *d)
 {
     const struct config_destination *dest = d->site->dest;
 
-    if (d->state == DELIVERY_CONNECTING)
+    if (d->state == DELIVERY_CONNECTING || d->state == DELIVERY_PROXYING)
         return dest->connect_timeout_ms;
     if (d->state == DELIVERY_HANDSHAKE)
         return dest->tls_timeout_ms;
@@ -192,7 +195,7 @@ static uint64_t next_look_ms(const struct delivery *d)
     uint64_t look_ms = d->deadline_ms;
 
     if (list_node_linked(&d->idle_node) &&
-        (d->worker->shared->workers_len > 1 || d->channel->rollup != NULL))
+        (d->worker->shared->workers_len > 1 || channel_is_shared(d->channel)))
         look_ms = io_now_ms(d->worker->io) + IDLE_LOOK_MS;
     else if (in_body(d))
         look_ms = d->body.look_ms;
@@ -425,6 +428,8 @@ static void source_describe(struct delivery *d)
 {
     struct sockaddr_storage local;
 
+    if (proxying_to(d) != NULL) /* then proxying_opened() has said it */
+        return;
     d->source_addr[0] = '\0';
     if (io_local_name(d->worker->io, d->dial.fd, &local) == 0 && local.ss_family != AF_UNIX)
         peer_text((struct sockaddr *)&local, NULL, d->source_addr);
@@ -620,14 +625,18 @@ void delivery_own_words(const struct delivery *d, enum smtp_stage stage,
                         const struct smtp_reply *client, struct smtp_reply *out)
 {
     struct str unfinished = smtp_client_unfinished(d->client);
-    char said[SMTP_REPLY_TEXT_MAX];
+    char said[SMTP_REPLY_TEXT_MAX] = "";
 
+    _Static_assert(sizeof(said) >= PROXYING_WHY, "");
     if (d->error == 0) {
         classify_io_reply(stage, -EPROTO, (struct str){client->text, client->text_len}, out);
         return;
     }
-    snprintf(said, sizeof(said), "an unfinished reply: %.*s", STR_FMT(unfinished));
-    classify_io_reply(stage, d->error, unfinished.len == 0 ? STR("") : str_of(said), out);
+    if (unfinished.len > 0)
+        snprintf(said, sizeof(said), "an unfinished reply: %.*s", STR_FMT(unfinished));
+    else if (stage == SMTP_STAGE_BANNER && proxying_to(d) != NULL)
+        proxying_put_name(d, said); /* it may be the proxy that closed */
+    classify_io_reply(stage, d->error, str_of(said), out);
 }
 
 /* The new connection leads to a listener of ours: the address ends as if it had said 521. */
@@ -697,6 +706,23 @@ static void login_failed(struct delivery *d, const struct smtp_event *event)
              event->reply->code, (int)event->reply->text_len, event->reply->text);
 }
 
+/* The source's proxy gave no connection. Where that is the proxy's own fault the destination has
+ * had no attempt: its mail waits for the proxy, or goes by another source. */
+static void on_proxy_failed(struct delivery *d)
+{
+    struct outcome outcome = {.stage = SMTP_STAGE_CONNECT, .local = true};
+    struct verdict verdict = {.class = OUTCOME_DEFERRED, .scope = FAULT_HOST, .next_host = true};
+    char why[PROXYING_WHY];
+
+    if (proxying_over(d, why)) {
+        classify_proxy_reply(str_of(why), &outcome.reply);
+        address_failed(d, &outcome, &verdict);
+        return;
+    }
+    delivery_close(d);
+    (void)channel_look(d->channel);
+}
+
 static void on_setup_over(struct delivery *d, const struct smtp_event *event)
 {
     struct outcome outcome = {.stage = event->stage};
@@ -705,6 +731,10 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     if (host_lacked(d)) {
         sessions_shortage(d->channel, d->error);
         delivery_close(d);
+        return;
+    }
+    if (d->state <= DELIVERY_PROXYING && proxying_to(d) != NULL && !d->worker->draining) {
+        on_proxy_failed(d);
         return;
     }
     if (event->stage == SMTP_STAGE_AUTH && d->error == 0)
@@ -725,7 +755,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
                                      event->reply, &verdict);
     } else {
         outcome.local = true;
-        if (d->state == DELIVERY_CONNECTING) /* the client knows of connections only */
+        if (d->state <= DELIVERY_PROXYING) /* the client knows of connections only */
             outcome.stage = SMTP_STAGE_CONNECT;
         delivery_own_words(d, outcome.stage, event->reply, &outcome.reply);
         verdict = classify(outcome.stage, SMTP_FATE_NOT_SENT, SMTP_UNABLE_NONE, NULL);
@@ -743,6 +773,7 @@ static void on_ready(struct delivery *d)
     set_state(d, DELIVERY_OPEN);
     arm_timer(d);
     source_describe(d);
+    proxying_end(d);
     sessions_works(d->channel);
     delivery_idle(d);
     channel_dirty(
@@ -845,6 +876,94 @@ static bool is_named_by_route(const struct delivery *d)
            str_eq_nocase((struct str){peer.ptr + peer.len - host.len, host.len}, host);
 }
 
+/* The connection leads to the exchanger: its greeting is next, or a handshake. False: it leads to
+ * ourselves, and the session is over. */
+static bool begin_greeting(struct delivery *d)
+{
+    if (d->state == DELIVERY_PROXYING)
+        proxying_opened(d);
+    set_state(d, DELIVERY_GREETING);
+    d->connected_ms = io_now_ms(d->worker->io);
+    if (d->channel->options.own_names != NULL && dial_is_own(&d->dial, d->site)) {
+        on_own_address(d);
+        return false;
+    }
+    if (!stream_receiving(&d->stream))
+        stream_recv(&d->stream);
+    secure_begin(d);
+    if (d->site->dest->auth_without_tls)
+        smtp_client_trust(d->client, false);
+    d->secure.due = d->secure.implicit;
+    begin_handshake(d);
+    return d->state != DELIVERY_CLOSING;
+}
+
+static bool on_connected(struct delivery *d)
+{
+    if (proxying_to(d) == NULL)
+        return begin_greeting(d);
+    set_state(d, DELIVERY_PROXYING);
+    if (proxying_begin(d))
+        stream_recv(&d->stream);
+    return true;
+}
+
+/* The proxy says something. What is behind its last answer is the exchanger's: *len bytes at *data.
+ * False: there is nothing, or the session is over. */
+static bool on_proxy_data(struct delivery *d, const uint8_t **data, size_t *len)
+{
+    switch (proxying_input(d, data, len)) {
+    case PROXYING_GOES_ON:
+        mark_dirty(d);
+        return false;
+    case PROXYING_FAILED:
+        on_proxy_failed(d);
+        return false;
+    case PROXYING_OPEN:
+        break;
+    }
+    if (!begin_greeting(d))
+        return false;
+    arm_timer(d);
+    mark_dirty(d);
+    if (*len > 0 && d->secure.implicit) {
+        tls_failed(d, "the peer sent something in front of the handshake");
+        return false;
+    }
+    return *len > 0;
+}
+
+static void on_data(struct delivery *d, const uint8_t *data, size_t len)
+{
+    if (d->state == DELIVERY_PROXYING && !on_proxy_data(d, &data, &len))
+        return;
+    dialogue_heard(d, data, len);
+    smtp_client_input(d->client, data, len);
+}
+
+/* False: the session is over. */
+static bool on_all_sent(struct delivery *d)
+{
+    enum proxying_status status;
+
+    held_drop(d);
+    if (!proxying_sent(d, &status))
+        smtp_client_sent(d->client);
+    else if (d->state == DELIVERY_PROXYING)
+        return status != PROXYING_OPEN || begin_greeting(d);
+    begin_handshake(d);
+    return d->state != DELIVERY_CLOSING;
+}
+
+/* A part of a reply is no progress: a peer could drip its lines for days. Nor are a proxy's
+ * answers: all of them have one deadline. */
+static bool is_progress(const struct delivery *d, enum delivery_event event, uint32_t replies)
+{
+    if (d->state == DELIVERY_PROXYING)
+        return event == EVENT_CONNECTED;
+    return event != EVENT_DATA || smtp_client_replies(d->client) != replies;
+}
+
 static void delivery_advance(struct delivery *d, enum delivery_event event, const uint8_t *data,
                              int result)
 {
@@ -853,18 +972,8 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     ASSERT(d->state != DELIVERY_CLOSING);
     switch (event) {
     case EVENT_CONNECTED:
-        set_state(d, DELIVERY_GREETING);
-        d->connected_ms = io_now_ms(d->worker->io);
-        if (d->channel->options.own_names != NULL && dial_is_own(&d->dial, d->site)) {
-            on_own_address(d);
+        if (!on_connected(d))
             return;
-        }
-        stream_recv(&d->stream);
-        secure_begin(d);
-        if (d->site->dest->auth_without_tls)
-            smtp_client_trust(d->client, false);
-        d->secure.due = d->secure.implicit;
-        begin_handshake(d);
         break;
     case EVENT_SECURED:
         set_state(d, DELIVERY_GREETING);
@@ -874,13 +983,13 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         smtp_client_secured(d->client);
         break;
     case EVENT_DATA:
-        dialogue_heard(d, data, (size_t)result);
-        smtp_client_input(d->client, data, (size_t)result);
+        on_data(d, data, (size_t)result);
+        if (d->state == DELIVERY_CLOSING)
+            return;
         break;
     case EVENT_SENT:
-        held_drop(d);
-        smtp_client_sent(d->client);
-        begin_handshake(d);
+        if (!on_all_sent(d))
+            return;
         break;
     case EVENT_LOST:
     case EVENT_TIMEOUT:
@@ -891,8 +1000,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
     drain_events(d);
     if (d->state == DELIVERY_CLOSING)
         return;
-    /* A part of a reply is no progress: a peer could drip its lines for days. */
-    if (event != EVENT_DATA || smtp_client_replies(d->client) != replies)
+    if (is_progress(d, event, replies))
         arm_timer(d);
     mark_dirty(d);
 }
@@ -925,15 +1033,17 @@ static void delivery_flush(struct delivery *d, uint32_t *unsent_left)
     delivery_idle(d);
     if (d->state == DELIVERY_CONNECTING || d->unsendable || stream_sending(&d->stream))
         return;
-    n = smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
+    n = d->state == DELIVERY_PROXYING ? proxying_output(d)
+                                      : smtp_client_output(d->client, d->iov, DELIVERY_IOV_MAX);
     if (n == 0)
         return;
-    dialogue_said(d, n);
+    if (d->state != DELIVERY_PROXYING)
+        dialogue_said(d, n);
     err = stream_send(&d->stream, d->iov, n);
     if (err < 0)
         delivery_advance(d, EVENT_LOST, NULL, err);
-    else
-        arm_timer(d); /* the session may wait for another thing now */
+    else if (d->state != DELIVERY_PROXYING) /* of which all has one deadline */
+        arm_timer(d);                       /* the session may wait for another thing now */
 }
 
 static void delivery_free(struct delivery *d)
@@ -991,6 +1101,7 @@ static void delivery_reap(struct worker *w)
             continue;
         list_remove(&d->dirty_node);
         held_drop(d);
+        proxying_end(d);
         /* A peer that did not take what it was sent must not get it from the kernel later, when the
          * mail is tried again; nor should the kernel keep megabytes for it. */
         stream_close(&d->stream, d->error == -ETIMEDOUT);

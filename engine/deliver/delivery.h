@@ -17,10 +17,12 @@
 #define DELIVERY_RCPTS_MAX 256
 
 struct transaction;
+struct proxying;
 struct delivery_login;
 
 enum delivery_state {
     DELIVERY_CONNECTING, /* waiting for the connect operation */
+    DELIVERY_PROXYING,   /* connected with the source's proxy, which is to connect on */
     DELIVERY_GREETING,   /* connected; banner, EHLO, STARTTLS */
     DELIVERY_HANDSHAKE,  /* of TLS; then the greeting goes on */
     DELIVERY_OPEN,       /* ready: transactions or idle */
@@ -38,6 +40,7 @@ struct delivery {
     struct dial dial;
     struct stream stream;
     struct secure secure;
+    struct proxying *proxying;    /* the way through a proxy, until the session is open; or NULL */
     struct delivery_login *login; /* an exchange of AUTH, or NULL */
     struct timer timer;
     uint64_t deadline_ms; /* monotonic; the timer may fire earlier and is then re-armed */

@@ -20,6 +20,8 @@ static bool has_no_route(const struct dial *d, const struct channel *c, int err)
     const struct exchanger *to = &d->exchanger;
     const struct config_address *from = source_address(c->source, to->addr.sa.sa_family);
 
+    if (config_source_proxy(c->source) != NULL) /* it connects from elsewhere */
+        return false;
     switch (err) {
     case -ENETUNREACH:
     case -EAFNOSUPPORT:
@@ -190,19 +192,24 @@ static int dial(struct dial *d, struct channel *c)
 {
     sa_family_t family = d->exchanger.addr.sa.sa_family;
     const struct config_address *from = source_address(c->source, family);
+    const struct config_address *proxy = family == AF_UNIX ? NULL : config_source_proxy(c->source);
     struct worker *w = c->site->worker;
 
-    d->fd = io_stream(w->io, family, from != NULL ? (const void *)&from->addr : NULL,
-                      from != NULL ? from->len : 0);
+    d->fd =
+        io_stream(w->io, proxy != NULL ? proxy->addr.ss_family : family,
+                  from != NULL ? (const void *)&from->addr : NULL, from != NULL ? from->len : 0);
     if (d->fd == -EADDRNOTAVAIL && from != NULL)
-        source_missing(c->state, c->source, (enum source_family)source_family(family), d->fd, w);
+        source_missing(c->state, c->source, (enum source_part)source_family(family), d->fd, w);
     if (d->fd < 0)
         return d->fd;
     atomic_fetch_add_explicit(&c->state->shared.connects, 1, memory_order_relaxed);
     if (d->again)
         limits_connect_more(c->limits, CHANNEL_LIMITS, io_now_ns(w->io));
     d->again = true;
-    io_connect(w->io, &d->connect, d->fd, &d->exchanger.addr.sa, d->exchanger.len);
+    if (proxy != NULL)
+        io_connect(w->io, &d->connect, d->fd, (const struct sockaddr *)&proxy->addr, proxy->len);
+    else
+        io_connect(w->io, &d->connect, d->fd, &d->exchanger.addr.sa, d->exchanger.len);
     return 0;
 }
 

@@ -126,21 +126,12 @@ static void make_room(struct channel *c)
 /* The worker's sessions under the limit, those apart that end. */
 static uint32_t sessions_under(const struct channel *c, size_t limit)
 {
-    const struct site *site = c->site;
+    const struct rollup *r = c->rollups[limit];
 
-    switch ((enum channel_limits)limit) {
-    case CHANNEL_OWN:
-        return c->sessions_len - c->yielding;
-    case CHANNEL_PROVIDER:
-        return c->rollup->sessions - c->rollup->yielding;
-    case CHANNEL_SITE:
-        return site->sessions_len - c->yielding;
-    case CHANNEL_PROVIDER_TOTAL:
-        return site->rollup->sessions - site->rollup->yielding;
-    case CHANNEL_LIMITS:
-        break;
-    }
-    assert_failed("a limit", __FILE__, __LINE__, __func__);
+    if (r != NULL)
+        return r->sessions - r->yielding;
+    ASSERT(limit == CHANNEL_OWN || limit == CHANNEL_SITE);
+    return (limit == CHANNEL_OWN ? c->sessions_len : c->site->sessions_len) - c->yielding;
 }
 
 bool sessions_over_share(const struct channel *c, uint32_t more, uint64_t held_ms)
@@ -197,8 +188,8 @@ static bool slot_take(struct channel *c)
 static void slot_give(struct channel *c)
 {
     slots_give(c, CHANNEL_LIMITS);
-    rollup_freed(c->site->rollup);
-    rollup_freed(c->rollup);
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        rollup_freed(c->rollups[i]);
 }
 
 static void slot_withdraw(struct channel *c)
@@ -209,10 +200,9 @@ static void slot_withdraw(struct channel *c)
     governor_session_withdraw(c->governor, index, c->sessions_len);
     if (site->total != NULL)
         governor_session_withdraw(site->total, index, site->sessions_len);
-    if (c->rollup != NULL && c->rollup->line_len == 0)
-        governor_session_withdraw(c->rollup->entry, index, c->rollup->sessions);
-    if (site->rollup != NULL && site->rollup->line_len == 0)
-        governor_session_withdraw(site->rollup->entry, index, site->rollup->sessions);
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->rollups[i] != NULL && c->rollups[i]->line_len == 0)
+            governor_session_withdraw(c->rollups[i]->entry, index, c->rollups[i]->sessions);
 }
 
 /* c gets no session now. Of a provider it waits in line. */
@@ -336,10 +326,9 @@ void sessions_begun(struct channel *c, struct delivery *d)
     list_push_back(&c->sessions, &d->site_node);
     c->sessions_len++;
     c->site->sessions_len++;
-    if (c->rollup != NULL)
-        c->rollup->sessions++;
-    if (c->site->rollup != NULL)
-        c->site->rollup->sessions++;
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->rollups[i] != NULL)
+            c->rollups[i]->sessions++;
     atomic_fetch_add_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
 }
 
@@ -348,10 +337,9 @@ void sessions_yields(struct channel *c, bool yields)
     uint32_t one = yields ? 1 : UINT32_MAX; /* which is -1 */
 
     c->yielding += one;
-    if (c->rollup != NULL)
-        c->rollup->yielding += one;
-    if (c->site->rollup != NULL)
-        c->site->rollup->yielding += one;
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->rollups[i] != NULL)
+            c->rollups[i]->yielding += one;
 }
 
 void sessions_works(struct channel *c)
@@ -424,10 +412,9 @@ void sessions_ended(struct channel *c, struct delivery *d)
     list_remove(&d->site_node);
     c->sessions_len--;
     site->sessions_len--;
-    if (c->rollup != NULL)
-        c->rollup->sessions--;
-    if (site->rollup != NULL)
-        site->rollup->sessions--;
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->rollups[i] != NULL)
+            c->rollups[i]->sessions--;
     atomic_fetch_sub_explicit(&c->state->shared.sessions, 1, memory_order_relaxed);
     slot_give(c);
     if (c->sessions_len == 0 && !channel_has_mail(c))

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "deliver/conversion.h"
+#include "deliver/proxying.h"
 #include "deliver/sessions.h"
 #include "deliver/signing.h"
 #include "limits/warmup.h"
@@ -40,6 +41,8 @@ struct transaction {
 
 static void context_fill(struct delivery *d, struct judge_context *c)
 {
+    const struct config_address *proxy = proxying_to(d);
+
     *c = (struct judge_context){.dest = d->site->dest,
                                 .site = str_of(d->site->name),
                                 .warmup = d->channel->warmup,
@@ -52,6 +55,10 @@ static void context_fill(struct delivery *d, struct judge_context *c)
                                 .tls = secure_report(d),
                                 .started_ms = d->started_ms,
                                 .connected_ms = d->connected_ms};
+    if (proxy == NULL)
+        return;
+    c->proxy_server = proxy->text;
+    c->proxy_word = config_proxy_word(d->channel->source);
 }
 
 struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len)

@@ -33,7 +33,8 @@ void metrics_put_waits(struct buf *out, const struct metrics_waits *waits)
 
 static uint64_t source_up(const struct config_source *of, const struct source *s)
 {
-    return (of->ipv4.len == 0 && of->ipv6.len == 0) || source_families(s) != 0;
+    (void)of;
+    return source_families(s) != 0;
 }
 
 static uint64_t source_sessions(const struct config_source *of, const struct source *s)
@@ -60,7 +61,8 @@ void metrics_put_sources(struct buf *out, struct shared *shared, const struct co
         const char *name, *type, *help;
         uint64_t (*of)(const struct config_source *of, const struct source *s);
     } families[] = {
-        {"source_up", "gauge", "1: an address of the source can be sent from; 0: none", source_up},
+        {"source_up", "gauge",
+         "1: an address of the source can be sent from, and its proxy works; 0: none", source_up},
         {"source_sessions", "gauge", "Sessions out from the source", source_sessions},
         {"source_messages", "counter", "Messages that the source delivered", source_messages},
         {"source_connect_failures", "counter", "Connections that failed", source_failures},

@@ -7,6 +7,7 @@ const char *limit_name(enum limit_kind kind)
     static const char *const names[LIMIT_KINDS] = {[LIMIT_NONE] = "none",
                                                    [LIMIT_RATE] = "rate",
                                                    [LIMIT_TOTAL_RATE] = "total_rate",
+                                                   [LIMIT_SOURCE] = "source_rate",
                                                    [LIMIT_WARMUP] = "warmup",
                                                    [LIMIT_CONNECTS] = "connect_rate"};
 
@@ -16,13 +17,16 @@ const char *limit_name(enum limit_kind kind)
 
 const char *limit_sessions_key(enum limit_kind kind)
 {
-    return kind == LIMIT_TOTAL_RATE ? "total_sessions_max" : "sessions_max";
+    return kind == LIMIT_TOTAL_RATE ? "total_sessions_max"
+           : kind == LIMIT_SOURCE   ? "source_sessions_max"
+                                    : "sessions_max";
 }
 
 static void denial_fill(struct limit_denial *why, const struct limit *by, uint64_t until_ns)
 {
     ASSERT(by->kind > LIMIT_NONE && by->kind < LIMIT_KINDS && until_ns > 0);
-    *why = (struct limit_denial){.kind = by->kind, .dest = by->dest, .until_ns = until_ns};
+    *why = (struct limit_denial){
+        .kind = by->kind, .dest = by->dest, .source = by->source, .until_ns = until_ns};
     governor_rate(by->entry, &why->max, &why->period_ms);
 }
 
@@ -106,6 +110,7 @@ void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit
 {
     *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,
+                                 .source = by->source,
                                  .by_peer = governor_is_lowered(by->entry, now_ns),
                                  .of_sessions = true};
     governor_sessions(by->entry, now_ns, &why->used, &why->max);

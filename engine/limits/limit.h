@@ -6,11 +6,13 @@
 #include "limits/governor.h"
 
 struct config_destination;
+struct config_source;
 
 enum limit_kind {
     LIMIT_NONE,
     LIMIT_RATE,       /* one source x one site */
     LIMIT_TOTAL_RATE, /* one site, over all sources */
+    LIMIT_SOURCE,     /* one source, over all sites */
     LIMIT_WARMUP,     /* one source at one provider: limits/warmup.h */
     LIMIT_CONNECTS,   /* as LIMIT_RATE, of sessions that begin */
     LIMIT_KINDS
@@ -18,9 +20,10 @@ enum limit_kind {
 
 struct limit_denial {
     enum limit_kind kind;
-    /* Who set it: config_origin_put() says where. NULL: warm-up. */
+    /* Who set it: config_origin_put() says where. NULL: warm-up, or source. */
     const struct config_destination *dest;
-    uint64_t max; /* messages in period_ms; sessions at a time */
+    const struct config_source *source; /* of LIMIT_SOURCE */
+    uint64_t max;                       /* messages in period_ms; sessions at a time */
     uint32_t period_ms;
     uint64_t used;     /* of sessions: so many are open */
     bool by_peer;      /* of sessions: max is less than configured, for the peer refused more */
@@ -32,11 +35,12 @@ struct limit {
     struct governor_entry *entry; /* NULL: no such limit */
     enum limit_kind kind;
     const struct config_destination *dest; /* who set it */
+    const struct config_source *source;    /* the same of LIMIT_SOURCE; else NULL */
 };
 
 /* "rate", as the configuration calls it. */
 const char *limit_name(enum limit_kind kind);
-/* The key of destinations that says how many sessions there may be under such a limit. */
+/* What says how many sessions there may be under such a limit: "sessions_max". */
 const char *limit_sessions_key(enum limit_kind kind);
 /* 0: all of limits gave leave for n messages. -EAGAIN: none was taken, *why says which refused. */
 int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
@@ -55,7 +59,8 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
                struct limit_denial *why) MUST_USE;
 /* What by, of which the sessions are all open, refuses. */
 void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why);
-/* The key of destinations that says what refuses. */
+/* What refuses: the key of destinations, or "source_rate" and "source_sessions_max", which are keys
+ * of sources with that in front. */
 const char *limit_denial_key(const struct limit_denial *why);
 
 #endif

@@ -92,7 +92,7 @@ static void test_given_late(void **state)
 static void test_sessions(void **state)
 {
     struct governor_limits two = {.sessions_max = 2};
-    struct limit limit = {NULL, LIMIT_TOTAL_RATE, NULL};
+    struct limit limit = {.kind = LIMIT_TOTAL_RATE};
     struct limit_denial why = {0};
     struct governor *g;
 

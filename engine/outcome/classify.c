@@ -542,6 +542,12 @@ void classify_tls_reply(struct str why, struct smtp_reply *out)
     reply_add_detail(out, why);
 }
 
+void classify_proxy_reply(struct str why, struct smtp_reply *out)
+{
+    reply_set(out, 451, (struct smtp_enhanced){4, 4, 1}, "no connection");
+    reply_add_detail(out, why);
+}
+
 void classify_own_reply(struct smtp_reply *out)
 {
     reply_set(out, 521, (struct smtp_enhanced){5, 4, 6},

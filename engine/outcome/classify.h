@@ -54,6 +54,8 @@ void classify_io_reply(enum smtp_stage stage, int error, struct str detail, stru
 void classify_dns_reply(enum dns_status status, struct str detail, struct smtp_reply *out);
 /* The session was to be encrypted, and is not: why says what failed. */
 void classify_tls_reply(struct str why, struct smtp_reply *out);
+/* The source's proxy was asked to connect, and did not: why begins with its name. */
+void classify_proxy_reply(struct str why, struct smtp_reply *out);
 /* The address that DNS names is ours: RFC 5321 5.1, mail would loop. */
 void classify_own_reply(struct smtp_reply *out);
 /* A route of ours says reject: what is queued ends as what comes is refused. */

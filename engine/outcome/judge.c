@@ -39,6 +39,8 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     event.peer_addr = c->peer_addr;
     event.source_name = c->source_name;
     event.source_addr = c->source_addr;
+    event.proxy_server = c->proxy_server;
+    event.proxy_word = c->proxy_word;
     event.pool_name = c->pool_name;
     event.delivery_protocol = c->protocol;
     event.session_id = c->session_id;

@@ -20,6 +20,8 @@ struct judge_context {
     struct str site;
     const char *peer_name, *peer_addr; /* NULL: none was reached */
     const char *source_name, *source_addr, *pool_name;
+    const char *proxy_server,
+        *proxy_word;              /* that connected for the source: "haproxy"; NULL: none */
     struct warmup_stream *warmup; /* the source's there, or NULL */
     const char *session_id;
     const char *protocol;                        /* "ESMTP", "SMTP", "LMTP" or NULL */

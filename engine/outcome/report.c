@@ -102,6 +102,12 @@ static void put_source(struct buf *out, const struct report_event *e)
     } else {
         LITERAL(out, "{\"address\":");
         buf_put_json(out, str_of(e->source_addr));
+        if (e->proxy_server != NULL) {
+            LITERAL(out, ",\"server\":");
+            buf_put_json(out, str_of(e->proxy_server));
+            LITERAL(out, ",\"protocol\":");
+            buf_put_json(out, str_of(e->proxy_word));
+        }
         buf_putc(out, '}');
     }
 }

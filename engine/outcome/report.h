@@ -50,6 +50,8 @@ struct report_event {
     const char *peer_name;          /* exchanger or client name, NULL = none */
     const char *peer_addr;          /* "192.0.2.1:25" */
     const char *source_name, *source_addr, *pool_name;
+    const char *proxy_server,
+        *proxy_word; /* that connected for the source: "haproxy"; NULL: none */
     uint16_t attempts;
     uint32_t recipients;            /* 0: the message's */
     const char *delivery_protocol;  /* "ESMTP", "SMTP", "LMTP" or NULL */

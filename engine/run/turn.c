@@ -22,6 +22,7 @@
 #include "schedule/settle.h"
 #include "schedule/site.h"
 #include "schedule/supply.h"
+#include "worker/proxy_look.h"
 #include "worker/sts_lookup.h"
 
 #define DIRECTORY_LANES 512
@@ -122,6 +123,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->injects_dead);
     list_init(&w->login_wait);
     list_init(&w->load_wait);
+    list_init(&w->proxy_looks);
     list_init(&w->conversions);
     signings_init(w);
     list_init(&w->suspension_walks);
@@ -344,6 +346,7 @@ void worker_close(struct worker *w)
         inject_drain(w, true);
         worker_turn(w, 0); /* what was cancelled ends */
         worker_turn(w, 0);
+        proxy_looks_reap(w);
         if (w->handshakes.io != NULL)
             handshakes_done(&w->handshakes);
         inject_close(w);

@@ -54,6 +54,29 @@ static struct governor_limits limits_of(const struct site *site,
                                     .generation = site->config->generation};
 }
 
+static void rollup_set(struct channel *c, enum channel_limits which, struct rollup *r,
+                       enum limit_kind kind, const struct config_destination *dest)
+{
+    c->rollups[which] = r;
+    c->limits[which] = (struct limit){.entry = r->entry, .kind = kind, .dest = dest};
+}
+
+/* What its source may send to all sites together. */
+static void source_limits_set(struct channel *c)
+{
+    const struct config_source *of = c->source;
+    struct governor_limits limits = {.sessions_max = of->sessions_max,
+                                     .rate_messages = of->rate_messages,
+                                     .rate_period_ms = of->rate_period_ms,
+                                     .generation = c->site->config->generation};
+
+    if (limits.sessions_max == 0 && limits.rate_messages == 0)
+        return;
+    rollup_set(c, CHANNEL_SOURCE, rollup_get(c->site->worker, of->name, NULL, &limits),
+               LIMIT_SOURCE, NULL);
+    c->limits[CHANNEL_SOURCE].source = of;
+}
+
 static void limits_set(struct channel *c)
 {
     const struct site *site = c->site;
@@ -63,16 +86,19 @@ static void limits_set(struct channel *c)
     if (site_is_limited(site))
         own = limits_of(site, site->dest);
     c->governor = site_governor(site, c->source->name, own);
-    c->limits[CHANNEL_OWN] = (struct limit){c->governor, LIMIT_RATE, site->dest};
-    c->limits[CHANNEL_SITE] = (struct limit){site->total, LIMIT_TOTAL_RATE, site->dest};
+    c->limits[CHANNEL_OWN] =
+        (struct limit){.entry = c->governor, .kind = LIMIT_RATE, .dest = site->dest};
+    c->limits[CHANNEL_SITE] =
+        (struct limit){.entry = site->total, .kind = LIMIT_TOTAL_RATE, .dest = site->dest};
+    source_limits_set(c);
     if (of == NULL)
         return;
     provider = limits_of(site, of);
-    c->rollup = rollup_get(site->worker, c->source->name, site->provider->name, &provider);
-    c->limits[CHANNEL_PROVIDER] = (struct limit){c->rollup->entry, LIMIT_RATE, of};
-    if (site->rollup != NULL)
-        c->limits[CHANNEL_PROVIDER_TOTAL] =
-            (struct limit){site->rollup->entry, LIMIT_TOTAL_RATE, of};
+    rollup_set(c, CHANNEL_PROVIDER,
+               rollup_get(site->worker, c->source->name, site->provider->name, &provider),
+               LIMIT_RATE, of);
+    if (site->rollup != NULL) /* the site holds this one */
+        rollup_set(c, CHANNEL_PROVIDER_TOTAL, site->rollup, LIMIT_TOTAL_RATE, of);
 }
 
 struct channel *channel_new(struct site *site, const struct config_source *source)
@@ -130,7 +156,8 @@ void channel_free(struct channel *c)
     if (list_node_linked(&c->dirty_node))
         list_remove(&c->dirty_node);
     rollup_leave(c);
-    rollup_put(c->rollup);
+    rollup_put(c->rollups[CHANNEL_PROVIDER]);
+    rollup_put(c->rollups[CHANNEL_SOURCE]);
     governor_session_withdraw(c->governor, w->index, 0);
     governor_put(w->shared->governor, c->governor, io_now_ns(w->io));
     free(c);
@@ -178,11 +205,11 @@ const struct config_destination *channel_quiet(struct channel *c)
 }
 
 /* Its own limits. The site's, over all sources, is not among them: that one is no reason to leave
- * the turns, or who comes back first would take what is another's. Nor is a provider's without a
- * session: of the many sites that a provider may have those with one would all wake to it. */
+ * the turns, or who comes back first would take what is another's. Nor is what it shares with other
+ * sites without a session: of the many sites that may be those with one would all wake to it. */
 int channel_limits_ask(const struct channel *c, struct limit_denial *why)
 {
-    size_t len = channel_has_session(c) ? CHANNEL_PROVIDER + 1 : CHANNEL_OWN + 1;
+    size_t len = channel_has_session(c) ? CHANNEL_SOURCE + 1 : CHANNEL_OWN + 1;
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
     int err = limits_ask(c->limits, len, now_ns, why);
@@ -229,12 +256,10 @@ const struct limit *channel_sessions_full(const struct channel *c)
 
 uint64_t channel_open_at(const struct channel *c)
 {
-    static const enum channel_limits providers[] = {CHANNEL_PROVIDER, CHANNEL_PROVIDER_TOTAL};
     uint64_t at_ns = limits_connect_at(c->limits, CHANNEL_LIMITS);
 
-    for (size_t i = 0; i < ARRAY_LEN(providers); i++) {
-        const struct limit *of = &c->limits[providers[i]];
-        uint64_t one_ns = of->entry == NULL ? 0 : governor_message_at(of->entry);
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
+        uint64_t one_ns = c->rollups[i] == NULL ? 0 : governor_message_at(c->rollups[i]->entry);
 
         at_ns = one_ns > at_ns ? one_ns : at_ns;
     }
@@ -243,15 +268,24 @@ uint64_t channel_open_at(const struct channel *c)
 
 struct governor_entry *channel_told(const struct channel *c)
 {
-    return c->rollup != NULL ? c->rollup->entry : c->governor;
+    const struct rollup *provider = c->rollups[CHANNEL_PROVIDER];
+
+    return provider != NULL ? provider->entry : c->governor;
+}
+
+bool channel_is_shared(const struct channel *c)
+{
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (c->rollups[i] != NULL)
+            return true;
+    return false;
 }
 
 bool channel_is_lowered(const struct channel *c)
 {
     uint64_t now_ns = io_now_ns(c->site->worker->io);
 
-    return governor_is_lowered(c->governor, now_ns) ||
-           (c->rollup != NULL && governor_is_lowered(c->rollup->entry, now_ns));
+    return governor_is_lowered(c->governor, now_ns) || governor_is_lowered(channel_told(c), now_ns);
 }
 
 bool channel_source_suspended(const struct site *site, const struct config_source *source)

@@ -13,7 +13,8 @@
 /* Whose limits a channel is under, from the narrowest on. */
 enum channel_limits {
     CHANNEL_OWN,            /* the source at the site: channel->governor */
-    CHANNEL_PROVIDER,       /* the source at the site's provider: channel->rollup */
+    CHANNEL_PROVIDER,       /* the source at the site's provider */
+    CHANNEL_SOURCE,         /* the source, over all sites */
     CHANNEL_SITE,           /* the site, over all sources */
     CHANNEL_PROVIDER_TOTAL, /* the provider, over all sources */
     CHANNEL_LIMITS
@@ -27,9 +28,9 @@ struct channel {
     struct source *state;               /* the process's */
     struct governor_entry *governor;    /* its own */
     struct limit limits[CHANNEL_LIMITS];
-    struct rollup *rollup;        /* of the source at the site's provider; NULL: there is none */
-    struct rollup *line;          /* where it waits for a session: this one, or the site's */
-    struct list_node line_node;   /* line->line */
+    struct rollup *rollups[CHANNEL_LIMITS]; /* of limits that other sites share; else NULL */
+    struct rollup *line;                    /* of these: where it waits for a session */
+    struct list_node line_node;             /* line->line */
     struct warmup_stream *warmup; /* of the source here; NULL: it is not being warmed up */
     struct list_node site_node;   /* site->channels */
     struct list_node dirty_node;  /* worker->channels_dirty */
@@ -89,7 +90,7 @@ uint32_t channel_waiting(const struct channel *c);
 int channel_limits_ask(const struct channel *c, struct limit_denial *why) MUST_USE;
 /* The limit of which the sessions are all open; NULL: none. */
 const struct limit *channel_sessions_full(const struct channel *c);
-/* When the rates of connections, and of all that a provider gets, are no reason to wait with a
+/* When the rates of connections, and of all that other sites share, are no reason to wait with a
  * session, monotonic ns; 0 or in the past: now. */
 uint64_t channel_open_at(const struct channel *c);
 /* Whose quiet hours it is now, until c->quiet_until_ms; NULL: nobody's. */
@@ -109,6 +110,8 @@ static inline uint8_t channel_families(const struct channel *c)
 /* Where what the receiver says of its limits is kept: it means the source, at all exchangers of a
  * provider. */
 struct governor_entry *channel_told(const struct channel *c);
+/* Whether it is under limits that other sites share. */
+bool channel_is_shared(const struct channel *c);
 /* Whether the receiver wants fewer sessions than the configuration. */
 bool channel_is_lowered(const struct channel *c);
 

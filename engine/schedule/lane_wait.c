@@ -148,12 +148,13 @@ static int64_t warmup_opens_ms(struct worker *w, struct warmup_stream *s, uint64
 static bool rate_limit(const struct supply *s, const struct channel *c, struct limit_denial *out)
 {
     const struct site *site = s->site;
-    struct limit totals[2] = {{site->total, LIMIT_TOTAL_RATE, site->dest}};
+    struct limit totals[2] = {{.entry = site->total, .kind = LIMIT_TOTAL_RATE, .dest = site->dest}};
 
     if (c != NULL)
         return channel_limits_ask(c, out) < 0;
     if (site->rollup != NULL)
-        totals[1] = (struct limit){site->rollup->entry, LIMIT_TOTAL_RATE, &site->provider->dest};
+        totals[1] = (struct limit){
+            .entry = site->rollup->entry, .kind = LIMIT_TOTAL_RATE, .dest = &site->provider->dest};
     return limits_ask(totals, ARRAY_LEN(totals), io_now_ns(site->worker->io), out) < 0;
 }
 
@@ -377,6 +378,7 @@ static uint64_t seat_ceiling(const struct seat *seat)
     if (c == NULL) /* its limits are not known yet */
         return UINT64_MAX;
     most = lesser(hourly(&c->limits[CHANNEL_OWN]), hourly(&c->limits[CHANNEL_PROVIDER]));
+    most = lesser(most, hourly(&c->limits[CHANNEL_SOURCE]));
     if (c->warmup == NULL)
         return most;
     warmup_view(&w->shared->warmup, c->warmup, worker_wall_ms(w), &view);
@@ -427,7 +429,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
         [LANE_WAIT_SESSIONS] = "a session: as many as may be are busy",
         [LANE_WAIT_SHORTAGE] = "descriptors, memory or local ports of this host",
         [LANE_WAIT_CONNECT] = "a session: no connection, or no greeting yet",
-        [LANE_WAIT_SOURCE] = "a source whose address this machine holds",
+        [LANE_WAIT_SOURCE] = "a source whose address this machine holds, or whose proxy works",
     };
     struct lane_wait wait;
 

@@ -23,7 +23,8 @@ enum lane_wait_reason {
     LANE_WAIT_WARMUP,    /* its source is being warmed up, and has sent what it may for now */
     LANE_WAIT_SESSIONS,  /* as many sessions as are allowed are open, and busy */
     LANE_WAIT_SHORTAGE,  /* this host lacks descriptors, memory or local ports for a session */
-    LANE_WAIT_SOURCE,    /* no source of its pool has an address here, or of the site's family */
+    LANE_WAIT_SOURCE,    /* no source of its pool has an address here, a proxy that works, or an
+                            address of the site's family */
     LANE_WAIT_CONNECT,   /* no session yet, or none could be had: tried again then */
     LANE_WAIT_REASONS
 };

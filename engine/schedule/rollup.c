@@ -25,7 +25,10 @@ struct rollup *rollup_get(struct worker *w, const char *source, const char *prov
     struct rollup *r;
 
     /* Keys of sites have the pattern and the exchangers behind the source: none is like these. */
-    buf_printf(&key, "%s|provider:%s", source, provider);
+    if (provider != NULL)
+        buf_printf(&key, "%s|provider:%s", source, provider);
+    else
+        buf_printf(&key, "%s|:all", source);
     hash = hash_bytes(key.data, key.len, w->hash_seed);
     entry = governor_get(w->shared->governor, buf_str(&key), limits, now_ns);
     ASSERT(entry != NULL);
@@ -86,27 +89,38 @@ static void stand(struct channel *c, struct rollup *r)
 
 bool rollup_turn(struct channel *c)
 {
-    struct rollup *lines[] = {c->site->rollup, c->rollup};
-
-    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
-        const struct channel *first = first_of(lines[i]);
+    for (size_t i = CHANNEL_LIMITS; i > 0; i--) {
+        const struct channel *first = first_of(c->rollups[i - 1]);
 
         if (first == NULL || first == c)
             continue;
-        stand(c, lines[i]);
+        stand(c, c->rollups[i - 1]);
         return false;
     }
     return true;
 }
 
+/* Whether r, which may be NULL, gives no session now, or none that could send. */
+static bool refuses(const struct rollup *r, uint64_t now_ns)
+{
+    return r != NULL &&
+           (governor_sessions_full(r->entry, now_ns) || governor_message_at(r->entry) > now_ns);
+}
+
 void rollup_wait(struct channel *c)
 {
-    struct rollup *total = c->site->rollup;
+    struct rollup *total = c->rollups[CHANNEL_PROVIDER_TOTAL], *source = c->rollups[CHANNEL_SOURCE],
+                  *provider = c->rollups[CHANNEL_PROVIDER];
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
 
-    if (total != NULL && governor_sessions_full(total->entry, io_now_ns(c->site->worker->io)))
+    if (total != NULL && governor_sessions_full(total->entry, now_ns))
         stand(c, total);
-    else if (c->rollup != NULL)
-        stand(c, c->rollup);
+    else if (refuses(source, now_ns))
+        stand(c, source);
+    else if (provider != NULL)
+        stand(c, provider);
+    else /* it waits for a limit of its own site, which is nothing to others */
+        rollup_leave(c);
 }
 
 void rollup_leave(struct channel *c)
@@ -136,5 +150,8 @@ static bool presses(const struct rollup *r, const struct channel *c)
 
 bool rollup_presses(const struct channel *c)
 {
-    return presses(c->rollup, c) || presses(c->site->rollup, c);
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++)
+        if (presses(c->rollups[i], c))
+            return true;
+    return false;
 }

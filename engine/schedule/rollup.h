@@ -1,6 +1,7 @@
-/* A rollup: what the sites of a provider have in common, in one worker. A provider's limits hold
- * for all domains whose exchangers it runs, however many sets of exchangers these are. There is one
- * rollup for each source that sends to the provider, and one for the limits over all sources.
+/* A rollup: what many sites have in common, in one worker. A provider's limits hold for all domains
+ * whose exchangers it runs, however many sets of exchangers these are: there is one rollup for each
+ * source that sends to the provider, and one for the limits over all sources. A source's own limits
+ * hold for all sites: there is one for it.
  *
  * Sessions are few and sites may be many: Microsoft has a set of exchangers for each customer. So a
  * channel that gets no session stands in line, and only the first of the line asks again. A session
@@ -28,16 +29,18 @@ struct rollup {
     char *key;
 };
 
-/* Of source at provider, "": over all sources, made when missing. limits become those in force. */
+/* Of source at provider, made when missing; source "": over all sources; provider NULL: at all
+ * sites. limits become those in force. */
 struct rollup *rollup_get(struct worker *w, const char *source, const char *provider,
                           const struct governor_limits *limits);
 /* NULL is accepted. */
 void rollup_put(struct rollup *r);
 
-/* Whether c may ask for a session: nobody was there before it, in the line of its source or in that
- * over all sources. Otherwise it stands there. */
+/* Whether c may ask for a session: nobody was there before it, in any line. Otherwise it stands
+ * there. */
 bool rollup_turn(struct channel *c);
-/* c stands in line, and is the first if nobody was there before it: it asks again. */
+/* c stands in the line of the limit that it waits for, if that has one, and is the first if nobody
+ * was there before it: it asks again. */
 void rollup_wait(struct channel *c);
 /* c wants no session now, or has got one: the next in line asks. */
 void rollup_leave(struct channel *c);

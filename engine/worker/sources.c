@@ -1,9 +1,11 @@
 #include "worker/sources.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "worker/proxy_look.h"
 #include "worker/shared.h"
 #include "worker/worker.h"
 
@@ -49,11 +51,13 @@ static struct source *source_new(const struct config_source *of, struct buf *key
     *key = (struct buf){0};
     s->has[SOURCE_IPV4] = of->ipv4.len != 0;
     s->has[SOURCE_IPV6] = of->ipv6.len != 0;
+    s->has[SOURCE_PROXY] = config_source_proxy(of) != NULL;
     return s;
 }
 
 struct source *sources_get(struct sources *all, const struct config_source *of)
 {
+    const struct config_address *proxy = config_source_proxy(of);
     struct source *s = NULL;
     struct buf key = {0};
     struct map_node *n;
@@ -61,6 +65,9 @@ struct source *sources_get(struct sources *all, const struct config_source *of)
 
     buf_printf(&key, "%s|%s|%s", of->name, of->ipv4.len != 0 ? of->ipv4.text : "",
                of->ipv6.len != 0 ? of->ipv6.text : "");
+    if (proxy != NULL)
+        buf_printf(&key, "|%s|%s|%s", config_proxy_word(of), proxy->text,
+                   of->proxy.user == NULL ? "" : of->proxy.user);
     hash = hash_bytes(key.data, key.len, 0);
     pthread_mutex_lock(&all->lock);
     for (n = map_find(&all->by_key, hash); n != NULL && s == NULL; n = map_find_next(n))
@@ -81,15 +88,15 @@ int source_family(sa_family_t family)
 }
 
 static const struct config_address *address_of(const struct config_source *of,
-                                               enum source_family family)
+                                               enum source_part part)
 {
-    return family == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
+    return part == SOURCE_IPV4 ? &of->ipv4 : &of->ipv6;
 }
 
 const struct config_address *source_address(const struct config_source *of, sa_family_t family)
 {
-    int own = source_family(family);
-    const struct config_address *a = own < 0 ? NULL : address_of(of, (enum source_family)own);
+    int own = config_source_proxy(of) != NULL ? -1 : source_family(family);
+    const struct config_address *a = own < 0 ? NULL : address_of(of, (enum source_part)own);
 
     return a != NULL && a->len != 0 ? a : NULL;
 }
@@ -98,55 +105,103 @@ uint8_t source_families(const struct source *s)
 {
     uint8_t families = 0;
 
+    if (source_away_ns(s, SOURCE_PROXY) != 0)
+        return 0;
     if (!s->has[SOURCE_IPV4] && !s->has[SOURCE_IPV6])
         return 1 << SOURCE_IPV4 | 1 << SOURCE_IPV6;
     for (int i = 0; i < SOURCE_FAMILIES; i++)
-        if (s->has[i] && source_away_ns(s, (enum source_family)i) == 0)
+        if (s->has[i] && source_away_ns(s, (enum source_part)i) == 0)
             families |= (uint8_t)(1 << i);
     return families;
 }
 
 uint64_t source_look_ns(const struct source *s)
 {
-    uint64_t v4 = source_away_ns(s, SOURCE_IPV4), v6 = source_away_ns(s, SOURCE_IPV6);
+    uint64_t first_ns = 0;
 
-    return v4 == 0 || (v6 != 0 && v6 < v4) ? v6 : v4;
+    for (int i = 0; i < SOURCE_PARTS; i++) {
+        uint64_t away_ns = source_away_ns(s, (enum source_part)i);
+
+        if (away_ns != 0 && (first_ns == 0 || away_ns < first_ns))
+            first_ns = away_ns;
+    }
+    return first_ns;
 }
 
-/* --- whether the address is there --- */
+void source_error_text(int err, char out[SOCKS5_TEXT])
+{
+    if (err > 0)
+        socks5_error_text(err, out);
+    else if (err == -EPIPE)
+        snprintf(out, SOCKS5_TEXT, "it closed the connection");
+    else
+        snprintf(out, SOCKS5_TEXT, "%s", strerror(-err));
+}
 
-void source_missing(struct source *s, const struct config_source *of, enum source_family family,
+void source_proxy_text(const struct config_source *of, char out[SOURCE_PROXY_TEXT])
+{
+    snprintf(out, SOURCE_PROXY_TEXT, "%s %s", config_proxy_word(of), config_source_proxy(of)->text);
+}
+
+/* --- whether the address or the proxy is there --- */
+
+static void log_missing(const struct config_source *of, enum source_part part, int err)
+{
+    char text[SOCKS5_TEXT], proxy[SOURCE_PROXY_TEXT];
+
+    source_error_text(err, text);
+    if (part == SOURCE_PROXY) {
+        source_proxy_text(of, proxy);
+        log_warn("source.proxy_down",
+                 "source=%s proxy=\"%s\" error=\"%s\" action=\"start the proxy, or mend what the "
+                 "error names; the source is left out until it works\"",
+                 of->name, proxy, text);
+        return;
+    }
+    log_warn("source.address_missing",
+             "source=%s address=%s error=\"%s\" action=\"add the address to this machine; the "
+             "source is left out until it is there\"",
+             of->name, address_of(of, part)->text, text);
+}
+
+void source_missing(struct source *s, const struct config_source *of, enum source_part part,
                     int err, struct worker *w)
 {
     uint64_t wait_ms = LOOK_MS_MAX;
     uint32_t looks;
 
-    if (source_away_ns(s, family) > io_now_ns(w->io))
+    ASSERT(s->has[part] && err != 0);
+    if (source_away_ns(s, part) > io_now_ns(w->io))
         return; /* several sessions found out at once */
-    looks = atomic_fetch_add_explicit(&s->shared.looks[family], 1, memory_order_relaxed);
+    looks = atomic_fetch_add_explicit(&s->shared.looks[part], 1, memory_order_relaxed);
     if (looks < 6)
         wait_ms = (uint64_t)LOOK_MS << looks;
 
-    atomic_store_explicit(&s->shared.error[family], err, memory_order_relaxed);
-    if (atomic_exchange_explicit(&s->shared.away_ns[family], io_now_ns(w->io) + wait_ms * NS_PER_MS,
+    atomic_store_explicit(&s->shared.error[part], err, memory_order_relaxed);
+    if (atomic_exchange_explicit(&s->shared.away_ns[part], io_now_ns(w->io) + wait_ms * NS_PER_MS,
                                  memory_order_relaxed) != 0)
         return;
     atomic_fetch_add_explicit(&w->shared->sources.changed, 1, memory_order_relaxed);
-    atomic_store_explicit(&s->shared.since_ms[family], worker_wall_ms(w), memory_order_relaxed);
-    log_warn("source.address_missing",
-             "source=%s address=%s error=\"%s\" action=\"add the address to this machine; the "
-             "source is left out until it is there\"",
-             of->name, address_of(of, family)->text, strerror(-err));
+    atomic_store_explicit(&s->shared.since_ms[part], worker_wall_ms(w), memory_order_relaxed);
+    log_missing(of, part, err);
 }
 
-static void source_back(struct sources *all, struct source *s, const struct config_source *of,
-                        enum source_family family)
+void source_found(struct source *s, const struct config_source *of, enum source_part part,
+                  struct worker *w)
 {
-    atomic_store_explicit(&s->shared.looks[family], 0, memory_order_relaxed);
-    if (atomic_exchange_explicit(&s->shared.away_ns[family], 0, memory_order_relaxed) == 0)
+    char proxy[SOURCE_PROXY_TEXT];
+
+    atomic_store_explicit(&s->shared.looks[part], 0, memory_order_relaxed);
+    if (atomic_exchange_explicit(&s->shared.away_ns[part], 0, memory_order_relaxed) == 0)
         return;
-    atomic_fetch_add_explicit(&all->changed, 1, memory_order_relaxed);
-    log_info("source.address_back", "source=%s address=%s", of->name, address_of(of, family)->text);
+    atomic_fetch_add_explicit(&w->shared->sources.changed, 1, memory_order_relaxed);
+    if (part == SOURCE_PROXY) {
+        source_proxy_text(of, proxy);
+        log_info("source.proxy_back", "source=%s proxy=\"%s\"", of->name, proxy);
+    } else {
+        log_info("source.address_back", "source=%s address=%s", of->name,
+                 address_of(of, part)->text);
+    }
 }
 
 /* Whether err says that the address, or its family, is not there; a shortage says nothing. */
@@ -156,20 +211,25 @@ static bool is_missing(int err)
 }
 
 static void look(struct worker *w, struct source *s, const struct config_source *of,
-                 enum source_family family)
+                 enum source_part part)
 {
-    const struct config_address *a = address_of(of, family);
-    int fd = io_stream(w->io, a->addr.ss_family, (const struct sockaddr *)&a->addr, a->len);
+    const struct config_address *a = address_of(of, part);
+    int fd;
 
+    if (part == SOURCE_PROXY) {
+        proxy_look(w, s, of);
+        return;
+    }
+    fd = io_stream(w->io, a->addr.ss_family, (const struct sockaddr *)&a->addr, a->len);
     if (fd >= 0) {
         io_close_fd(w->io, fd, true);
-        source_back(&w->shared->sources, s, of, family);
+        source_found(s, of, part, w);
     } else if (is_missing(fd)) {
-        source_missing(s, of, family, fd, w);
+        source_missing(s, of, part, fd, w);
     }
 }
 
-/* Whether there is an address that may be away. */
+/* Whether there is an address or a proxy that may be away. */
 static bool look_at_all(struct worker *w, bool all)
 {
     uint64_t now_ns = io_now_ns(w->io);
@@ -179,14 +239,15 @@ static bool look_at_all(struct worker *w, bool all)
         const struct config_source *of = &w->config->sources[i];
         struct source *s = sources_get(&w->shared->sources, of);
 
-        for (enum source_family family = SOURCE_IPV4; family < SOURCE_FAMILIES; family++) {
-            uint64_t away_ns = source_away_ns(s, family);
+        for (enum source_part part = SOURCE_IPV4; part < SOURCE_PARTS; part++) {
+            uint64_t away_ns = source_away_ns(s, part);
 
-            if (!s->has[family])
+            /* Behind a proxy the addresses are that machine's. */
+            if (!s->has[part] || (part != SOURCE_PROXY && s->has[SOURCE_PROXY]))
                 continue;
             any = true;
             if (all || (away_ns != 0 && away_ns <= now_ns))
-                look(w, s, of, family);
+                look(w, s, of, part);
         }
     }
     return any;
@@ -196,6 +257,7 @@ static void on_look(struct timer *timer)
 {
     struct worker *w = CONTAINER_OF(timer, struct worker, sources_timer);
 
+    proxy_looks_reap(w);
     if (!w->draining && look_at_all(w, false))
         wheel_arm(io_wheel(w->io), timer, io_now_ms(w->io) + LOOK_MS);
 }
@@ -210,4 +272,5 @@ void sources_look(struct worker *w)
 void sources_look_end(struct worker *w)
 {
     wheel_cancel(io_wheel(w->io), &w->sources_timer);
+    proxy_looks_end(w);
 }

@@ -101,6 +101,78 @@ def test_total_sessions():
             raise Failure(f"not all sources sent: {sink.shares()}")
 
 
+def rate_kept(times, rate, burst=0):
+    """In no window are there more than these (times in ms)."""
+    times = sorted(times)
+    for i, j in itertools.combinations(range(0, len(times), 3), 2):
+        if j - i > burst + rate * (times[j] - times[i] + 50) / 1000 + 1:
+            raise Failure(f"{j - i} messages in {times[j] - times[i]} ms, at {rate}/s")
+
+
+def test_source_rate():
+    """A source's own rate holds over all sites, each of which would let through more; `why`, `source show`
+    and `status` say which limit it is, and where it is set. The other source takes what it may not."""
+    with Receiver() as sink:
+        config = settings(sink, (1, 2), routes={}, destinations={"*": {"rate": "500/s"}})
+        config["sources"]["a1"]["rate"] = "20/s"
+        config["sources"]["a2"]["rate"] = "40/s"
+        with Engine(config) as engine:
+            inject(engine, 240, DOMAINS)
+            wait_until("why to name the limit", lambda: "source_rate 20 in 1s of source a1, set at" in
+                       engine.command("why", "a1") and "(sources['a1'].rate)" in
+                       engine.command("why", "a1"))
+            sink.wait_mails(240)
+            mails = sink.mails()
+            for number, rate in ((1, 20), (2, 40)):
+                rate_kept([m[0] for m in mails if m[1] == number], rate)
+            seconds = (max(m[0] for m in mails) - min(m[0] for m in mails)) / 1000
+            if seconds > 240 / 60 * 3:
+                raise Failure(f"60 a second were allowed, and 240 took {seconds:.1f} s")
+            text = engine.command("source", "show", "a1")
+            if "20/s, set at" not in text or "(sources['a1'].rate)" not in text:
+                raise Failure(f"source show a1:\n{text}")
+
+
+def test_source_sessions():
+    """So does its number of sessions, with domains that are sites of their own, over both workers; each
+    site has its turn."""
+    text = ("classes:\n  - {name: all, domains: ['*.example'], connections_max: 4, latency: {dot: 10ms}, "
+            "address: 127.0.0.1}\n")
+    sink = Receiver()
+    sink.behaviour = sink.dir / "behaviour.yaml"
+    sink.behaviour.write_text(text)
+    with sink:
+        config = settings(sink, (1,), routes={})
+        config["sources"]["a1"]["sessions_max"] = 2
+        with Engine(config) as engine:
+            inject(engine, 120, DOMAINS)
+            sink.wait_mails(120)
+            shown = engine.status()["sources"][0]
+            if engine.records("TransientFailure") or shown["connect_failures"]:
+                raise Failure(f"the receiver was asked for more than four sessions: {shown}")
+            if len({m[4].partition("@")[2] for m in sink.mails()}) != len(DOMAINS):
+                raise Failure("not all sites had a turn")
+
+
+def test_source_line():
+    """A site that waits for a session of its own keeps no other site of the source waiting."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "behaviour.yaml"
+    sink.behaviour.write_text("classes:\n  - {name: slow, domains: [slow.example], latency: {dot: 1s}, "
+                              "address: 127.0.0.1}\n")
+    with sink:
+        config = settings(sink, (1,), routes={}, workers=1, destinations={"*": {"sessions_max": 1}})
+        config["sources"]["a1"]["sessions_max"] = 100
+        with Engine(config) as engine:
+            inject(engine, 30, ["slow.example"])
+            sink.wait_mails(1)
+            inject(engine, 40, DOMAINS, first=30)
+            wait_until("the other sites' mail", lambda: sum(
+                not m[4].endswith("@slow.example") for m in sink.mails()) == 40, 20)
+            if len(sink.ledger()) >= 70:
+                raise Failure("it came behind all that the slow site had")
+
+
 def test_suspend():
     """Suspended under load, the source sends nothing more and the others by weight; it is so behind
     kill -9; resumed it sends again. With all suspended nothing goes, and the screens say why."""

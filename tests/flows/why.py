@@ -175,7 +175,7 @@ def check_destinations(engine):
     told(engine, ["broken.example"], "no_route", "no route, again in ")
     told(engine, ["heating"], "warmup", "of 24 today", "stage 1 of 3", "warmup.sources['new']",
          "1 message an hour", source="new")
-    told(engine, ["lost.example"], "source", "no source of its pool has an address here")
+    told(engine, ["lost.example"], "source", "no source of its pool has an address or a proxy to send from")
     text = engine.command("why", "away")
     if "192.0.2.99 is none of this machine's" not in text:
         raise Failure(f"why away: {text}")

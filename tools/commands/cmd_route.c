@@ -106,7 +106,8 @@ static void put_source(struct buf *out, const json_t *s, int64_t now_ms)
         const char *state, *words;
     } states[] = {{"ok", "ok"},
                   {"suspended", "suspended"},
-                  {"no_address", "none of its addresses here can reach the exchangers"}};
+                  {"no_address", "none of its addresses here can reach the exchangers"},
+                  {"proxy_down", "its proxy is down"}};
     const char *ipv4 = reply_text(s, "ipv4"), *ipv6 = reply_text(s, "ipv6");
 
     buf_printf(out, "%s, weight %lld", reply_text(s, "name"), reply_number(s, "weight"));

@@ -100,10 +100,10 @@ static void print_source(const json_t *s, bool first)
     struct buf line = {0};
 
     if (first)
-        buf_printf(&line, "%-20s %-9s %8s %12s %-15s %-15s %s\n", "SOURCE", "STATE", "SESSIONS",
+        buf_printf(&line, "%-20s %-10s %8s %12s %-15s %-15s %s\n", "SOURCE", "STATE", "SESSIONS",
                    "MESSAGES", "IPV4", "IPV6", "EHLO NAME");
     put_column(&line, reply_text(s, "name"), 20);
-    put_column(&line, reply_text(s, "state"), 9);
+    put_column(&line, reply_text(s, "state"), 10);
     put_number(&line, reply_number(s, "sessions"), 8);
     put_number(&line, reply_number(s, "messages"), 12);
     put_column(&line, reply_text(s, "ipv4"), 15);
@@ -153,9 +153,36 @@ static void print_missing(const json_t *missing)
     buf_done(&text);
 }
 
+static void print_proxy(const json_t *proxy)
+{
+    struct buf text = {0};
+
+    if (proxy == NULL)
+        return;
+    buf_printf(&text, "%s %s", reply_text(proxy, "protocol"), reply_text(proxy, "server"));
+    if (json_object_get(proxy, "error") != NULL) {
+        buf_printf(&text, ": %s, since ", reply_text(proxy, "error"));
+        put_age(&text, clock_wall_ms() - reply_number(proxy, "since_ms"));
+    }
+    buf_putc(&text, '\0');
+    print_field("proxy", (const char *)text.data);
+    buf_done(&text);
+}
+
+static void print_limit(const json_t *limit)
+{
+    struct buf text = {0};
+
+    buf_printf(&text, "%s, set at %s", reply_text(limit, "value"), reply_text(limit, "set"));
+    buf_putc(&text, '\0');
+    print_field(reply_text(limit, "name"), (const char *)text.data);
+    buf_done(&text);
+}
+
 static void print_details(const json_t *s)
 {
-    const json_t *missing = json_object_get(s, "missing"), *pools = json_object_get(s, "pools");
+    const json_t *missing = json_object_get(s, "missing"), *pools = json_object_get(s, "pools"),
+                 *limits = json_object_get(s, "limits");
     size_t i;
     json_t *item;
 
@@ -166,6 +193,8 @@ static void print_details(const json_t *s)
     if (*reply_text(s, "ipv6") != 0)
         print_field("ipv6", reply_text(s, "ipv6"));
     json_array_foreach(missing, i, item) print_missing(item);
+    print_proxy(json_object_get(s, "proxy"));
+    json_array_foreach(limits, i, item) print_limit(item);
     print_field("ehlo name", reply_text(s, "ehlo_name"));
     json_array_foreach(pools, i, item) print_field("pool", json_string_value(item));
     print_count("sessions", reply_number(s, "sessions"));

@@ -182,6 +182,13 @@ static void put_own(struct buf *out, const json_t *why, int64_t now_ms)
         put_age(out, now_ms - reply_number(one, "since_ms"));
         buf_printf(out, ": %s.\n", reply_text(one, "error"));
     }
+    one = json_object_get(source, "proxy");
+    if (one == NULL || json_object_get(one, "error") == NULL)
+        return;
+    buf_printf(out, "Its proxy %s %s is down for ", reply_text(one, "protocol"),
+               reply_text(one, "server"));
+    put_age(out, now_ms - reply_number(one, "since_ms"));
+    buf_printf(out, ": %s.\n", reply_text(one, "error"));
 }
 
 static void put_head(struct buf *out, const json_t *why)
