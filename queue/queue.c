@@ -225,6 +225,7 @@ int queue_open(struct queue **out, const struct queue_options *options, const ch
         return err;
     q->lock_fd = q->records_lock_fd = -1;
     q->statm_fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+    cores_open(&q->cores);
     q->options = *options;
     fill_defaults(&q->options);
     q->path = strdup(options->path);
@@ -292,6 +293,7 @@ void queue_close(struct queue *q)
         close(q->lock_fd);
     if (q->statm_fd >= 0)
         close(q->statm_fd);
+    cores_close(&q->cores);
     free(q->records_path);
     free(q->path);
     free(q);

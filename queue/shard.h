@@ -10,6 +10,7 @@
 
 #include "queue/check.h"
 #include "queue/codec.h"
+#include "queue/cores.h"
 #include "queue/counts.h"
 #include "queue/flows.h"
 #include "queue/mailbox.h"
@@ -100,6 +101,8 @@ struct queue {
     char *path, *records_path;
     int lock_fd, records_lock_fd; /* both held by flock() */
     int statm_fd;                 /* the process's sizes, or -1 */
+    struct cores cores;           /* the syncer's */
+    _Atomic bool cores_busy;      /* as the syncer saw it last; relaxed, a hint to committers */
     uint64_t check_until_ns;      /* the start checks the pages of files until then */
     uint32_t shards_len;
     struct shard **shards;

@@ -1,12 +1,14 @@
-/* The syncer: one thread that syncs and finishes record segments about once a second and gives
- * mapped pages back. Its timers: 1 s for records, 100 ms for pages: committers look themselves, but
- * a listing of a queue at rest can map a lot in a second. */
+/* The syncer: one thread that syncs and finishes record segments about once a second, gives mapped
+ * pages back, and looks whether the machine's cores are busy. Its timers: 1 s for records, 200 ms
+ * for cores, 100 ms for pages: committers look themselves, but a listing of a queue at rest can map
+ * a lot in a second. */
 #include <time.h>
 
 #include "base/clock.h"
 #include "queue/shard.h"
 
 #define TICKS_PER_SYNC 10
+#define TICKS_PER_LOOK 2
 #define TICK_NS        100000000
 
 void syncer_round(struct queue *q)
@@ -32,6 +34,8 @@ void *syncer_main(void *arg)
         pthread_mutex_unlock(&q->syncer_lock);
         if (tick % TICKS_PER_SYNC == 0)
             syncer_round(q);
+        if (tick % TICKS_PER_LOOK == 0)
+            atomic_store_explicit(&q->cores_busy, cores_are_busy(&q->cores), memory_order_relaxed);
         if (maps_are_large(q))
             for (uint32_t i = 0; i < q->shards_len; i++)
                 shard_trim(q->shards[i]);
