@@ -177,7 +177,7 @@ void signing_wait(struct worker *w, struct message *m, struct signing_wait *wait
         s->message = message_ref(m);
         s->config = config_ref(w->config);
         s->now_ms = worker_wall_ms(w);
-        s->job = (struct crew_job){.run = on_run, .done = on_done, .desk = &w->desk};
+        s->job = (struct crew_job){.run = on_run, .done = on_done, .desk = &w->desk, .brief = true};
         list_init(&s->waits);
         m->signing = s;
         list_push_back(&w->signings.waiting, &s->node);

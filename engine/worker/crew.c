@@ -13,33 +13,71 @@ struct crew {
     struct list waiting;
     uint32_t waiting_len, jobs_max;
     bool stopping;
+    uint32_t threads_max; /* as asked for */
     uint32_t threads_len;
     pthread_t threads[];
 };
 
-static void job_finish(struct crew_job *job)
-{
-    struct crew_desk *desk = job->desk;
+/* A thread takes brief jobs together, as long as there are more than one for each thread. Draining
+ * with a signature of Ed25519 for each message (three pairs of runs, loaded machine): 15.3 thousand
+ * a second one by one and 17.6 together, 94 and 76 us of the engine's CPU a message, 14 and 7.5 of
+ * the sink's. */
+#define TOGETHER_MAX 8
 
+static void job_run(struct crew_job *job)
+{
     ASSERT(!list_node_linked(&job->node)); /* it is nobody else's while it runs */
     job->run(job);
-    /* The desk is woken by whoever finds it empty; its thread takes all. */
-    if (mailbox_put(&desk->done, &job->node))
-        desk->wake(desk->arg);
 }
 
-static struct crew_job *job_next(struct crew *crew)
+/* The desk is woken by whoever finds it empty; its thread takes all. Jobs that were taken together
+ * come back together: a worker's turn for each of them would cost as much as a brief job itself. */
+static void jobs_return(struct crew_job *const jobs[], uint32_t len)
 {
-    struct list_node *n;
+    for (uint32_t i = 0; i < len; i++) {
+        struct crew_desk *desk = jobs[i]->desk;
+        bool was_empty = mailbox_put(&desk->done, &jobs[i]->node);
+
+        while (i + 1 < len && jobs[i + 1]->desk == desk)
+            was_empty |= mailbox_put(&desk->done, &jobs[++i]->node);
+        if (was_empty)
+            desk->wake(desk->arg);
+    }
+}
+
+static struct crew_job *job_pop(struct crew *crew)
+{
+    struct list_node *n = list_pop_front(&crew->waiting);
+
+    ASSERT(n != NULL && crew->waiting_len > 0);
+    crew->waiting_len--;
+    return LIST_ENTRY(n, struct crew_job, node);
+}
+
+static bool next_is_brief(const struct crew *crew)
+{
+    struct list_node *n = list_first(&crew->waiting);
+
+    return n != NULL && LIST_ENTRY(n, struct crew_job, node)->brief;
+}
+
+/* Takes what a thread does next: one job, or brief ones, of which each thread gets a share. 0: the
+ * crew is stopped, and nothing waits. */
+static uint32_t jobs_next(struct crew *crew, struct crew_job *jobs[TOGETHER_MAX])
+{
+    uint32_t len = 0, share;
 
     pthread_mutex_lock(&crew->lock);
     while (list_empty(&crew->waiting) && !crew->stopping)
         pthread_cond_wait(&crew->wanted, &crew->lock);
-    n = list_pop_front(&crew->waiting);
-    ASSERT((n == NULL) == (crew->waiting_len == 0) && (n != NULL || crew->stopping));
-    crew->waiting_len -= n != NULL;
+    ASSERT(list_empty(&crew->waiting) == (crew->waiting_len == 0));
+    share = crew->waiting_len / crew->threads_max;
+    if (crew->waiting_len > 0)
+        jobs[len++] = job_pop(crew);
+    while (len > 0 && len < share && len < TOGETHER_MAX && jobs[0]->brief && next_is_brief(crew))
+        jobs[len++] = job_pop(crew);
     pthread_mutex_unlock(&crew->lock);
-    return n == NULL ? NULL : LIST_ENTRY(n, struct crew_job, node);
+    return len;
 }
 
 /* On Linux a thread has a priority of its own. */
@@ -53,12 +91,16 @@ static void be_nice(void)
 static void *crew_main(void *arg)
 {
     struct crew *crew = arg;
-    struct crew_job *job;
+    struct crew_job *jobs[TOGETHER_MAX];
+    uint32_t len;
 
     pthread_setname_np(pthread_self(), "crew");
     be_nice();
-    while ((job = job_next(crew)) != NULL)
-        job_finish(job);
+    while ((len = jobs_next(crew, jobs)) > 0) {
+        for (uint32_t i = 0; i < len; i++)
+            job_run(jobs[i]);
+        jobs_return(jobs, len);
+    }
     return NULL;
 }
 
@@ -73,6 +115,7 @@ int crew_open(struct crew **out, uint32_t threads, uint32_t jobs_max)
     pthread_cond_init(&crew->wanted, NULL);
     list_init(&crew->waiting);
     crew->jobs_max = jobs_max;
+    crew->threads_max = threads;
     for (; crew->threads_len < threads; crew->threads_len++) {
         int err = -pthread_create(&crew->threads[crew->threads_len], NULL, crew_main, crew);
 
@@ -108,8 +151,10 @@ bool crew_submit(struct crew *crew, struct crew_job *job)
         pthread_cond_signal(&crew->wanted);
     }
     pthread_mutex_unlock(&crew->lock);
-    if (taken && at_once)
-        job_finish(job);
+    if (taken && at_once) {
+        job_run(job);
+        jobs_return(&job, 1);
+    }
     return taken;
 }
 

@@ -34,6 +34,7 @@ struct crew_job {                       /* lives in its owner, from crew_submit(
     void (*run)(struct crew_job *job);  /* a thread of the crew: may touch the job's owner only */
     void (*done)(struct crew_job *job); /* the desk's thread; the job is its owner's again */
     struct crew_desk *desk;
+    bool brief;            /* takes less than a millisecond: may come back with a few others */
     struct list_node node; /* the crew's */
 };
 

@@ -112,6 +112,56 @@ static void test_bounded(void **state)
     crew_close(crew);
 }
 
+/* Brief jobs that wait are done together, and come back together: the desk is woken once for them.
+ * A job that is not brief is nobody's company. */
+static void test_together(void **state)
+{
+    struct crew *crew;
+    struct crew_desk desk;
+    struct count jobs[7];
+    sem_t woken, first, last, slow;
+
+    (void)state;
+    sem_init(&woken, 0, 0);
+    sem_init(&first, 0, 0);
+    sem_init(&last, 0, 0);
+    sem_init(&slow, 0, 0);
+    while (sem_trywait(&begun) == 0) /* of other tests */
+        continue;
+    crew_desk_init(&desk, on_wake, &woken);
+    assert_int_equal(crew_open(&crew, 1, ARRAY_LEN(jobs)), 0);
+    for (size_t i = 0; i < ARRAY_LEN(jobs); i++) {
+        jobs[i] = make(&desk, i == 0 ? &first : i == 3 ? &last : NULL);
+        jobs[i].job.brief = i > 0 && i != 4;
+    }
+    jobs[4].go = &slow;
+    assert_true(crew_submit(crew, &jobs[0].job));
+    while (sem_trywait(&begun) != 0) /* the thread has it: the others wait */
+        usleep(1000);
+    for (size_t i = 1; i < ARRAY_LEN(jobs); i++)
+        assert_true(crew_submit(crew, &jobs[i].job));
+    sem_post(&first);
+    sem_wait(&woken); /* by the first */
+    crew_collect(&desk);
+    assert_int_equal(jobs[0].done, 1);
+    for (int i = 1; i <= 3; i++) /* the thread is amid the third of the brief ones */
+        while (sem_trywait(&begun) != 0)
+            usleep(1000);
+    assert_true(jobs[1].ran == 1 && jobs[2].ran == 1);
+    crew_collect(&desk);
+    assert_true(jobs[1].done == 0 && sem_trywait(&woken) != 0);
+    sem_post(&last);
+    sem_wait(&woken);
+    crew_collect(&desk);
+    assert_true(jobs[1].done == 1 && jobs[2].done == 1 && jobs[3].done == 1);
+    sem_post(&slow);
+    crew_stop(crew);
+    crew_collect(&desk);
+    for (size_t i = 0; i < ARRAY_LEN(jobs); i++)
+        assert_true(jobs[i].ran == 1 && jobs[i].done == 1);
+    crew_close(crew);
+}
+
 /* Without threads, as in a simulation: run at once, and back in the desk's own time. */
 static void test_inline(void **state)
 {
@@ -138,6 +188,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nice),
         cmocka_unit_test(test_bounded),
+        cmocka_unit_test(test_together),
         cmocka_unit_test(test_inline),
     };
 
