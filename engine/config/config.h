@@ -131,12 +131,12 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t session_messages_max;
     uint32_t recipients_max; /* per transaction */
     uint64_t rate_messages;  /* messages per rate_period_ms; 0 = no limit */
-    uint32_t rate_period_ms;
+    uint32_t rate_period_ms, rate_burst;
     uint32_t total_sessions_max; /* over all sources; 0 = no limit */
     uint64_t total_rate_messages;
-    uint32_t total_rate_period_ms;
+    uint32_t total_rate_period_ms, total_rate_burst;
     uint64_t connect_rate; /* sessions begun per connect_period_ms, per source; 0 = no limit */
-    uint32_t connect_period_ms;
+    uint32_t connect_period_ms, connect_burst;
     uint32_t quiet_hours; /* a bit per hour of time_zone in which nothing is sent */
     char *time_zone;
     const struct zone *zone; /* that; NULL without quiet hours */
@@ -312,7 +312,7 @@ struct config_source { /* where sessions come from */
     char *ehlo_name;
     uint32_t sessions_max;  /* over all sites, process-wide; 0 = no limit */
     uint64_t rate_messages; /* the same, messages per rate_period_ms */
-    uint32_t rate_period_ms;
+    uint32_t rate_period_ms, rate_burst;
     struct config_proxy proxy; /* where it has one, its addresses are of the proxy's machine */
 };
 

@@ -147,7 +147,7 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
                                               struct str origin),
                                 void *arg)
 {
-    static const char *const keys[] = {"sessions_max", "rate"};
+    static const char *const keys[] = {"sessions_max", "rate", "rate_burst"};
     struct buf value = {0}, origin = {0};
 
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {

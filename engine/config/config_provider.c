@@ -264,9 +264,10 @@ void config_limits_visit(const struct config *c, const struct config_destination
                                        struct str origin),
                          void *arg)
 {
-    static const char *const keys[] = {"sessions_max",       "connect_rate", "rate",
-                                       "total_sessions_max", "total_rate",   "session_messages_max",
-                                       "recipients_max",     "quiet_hours"};
+    static const char *const keys[] = {"sessions_max",   "connect_rate",     "connect_burst",
+                                       "rate",           "rate_burst",       "total_sessions_max",
+                                       "total_rate",     "total_rate_burst", "session_messages_max",
+                                       "recipients_max", "quiet_hours"};
     struct buf value = {0}, origin = {0};
 
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
@@ -274,6 +275,8 @@ void config_limits_visit(const struct config *c, const struct config_destination
         buf_clear(&origin);
         config_print_member(config_field_find(&config_destination_schema, str_of(keys[i])), dest,
                             &value);
+        if (strstr(keys[i], "_burst") != NULL && str_eq(buf_str(&value), STR("none")))
+            continue;
         if (strcmp(keys[i], "quiet_hours") == 0 && dest->quiet_hours != 0)
             buf_printf(&value, " %s", dest->time_zone);
         config_origin_put(c, dest, keys[i], &origin);

@@ -496,19 +496,27 @@ static const struct config_field destination_fields[] = {
     {"rate", CONFIG_RATE, AT_DEST(rate_messages),
      .offset2 = offsetof(struct config_destination, rate_period_ms), .def = "none", .zero = "none",
      .example = "100/min",
-     .doc = "Messages per time to the site from one source, for the whole process."},
+     .doc = "Messages per time to the site from one source, for the whole process. They go evenly: "
+            "60/min is one a second."},
+    {"rate_burst", CONFIG_COUNT, AT_DEST(rate_burst), .def = "0", RANGE(0, 100000), .zero = "none",
+     .doc = "So many messages more may go at once where fewer than the rate lets through went "
+            "before: in no time more than this and the rate together."},
     {"total_sessions_max", CONFIG_COUNT, AT_DEST(total_sessions_max), .def = "0", RANGE(0, 1000000),
      .zero = "none", .doc = "Sessions at a time to the site over all sources."},
     {"total_rate", CONFIG_RATE, AT_DEST(total_rate_messages),
      .offset2 = offsetof(struct config_destination, total_rate_period_ms), .def = "none",
      .zero = "none", .example = "1000/min",
      .doc = "Messages per time to the site over all sources."},
+    {"total_rate_burst", CONFIG_COUNT, AT_DEST(total_rate_burst), .def = "0", RANGE(0, 100000),
+     .zero = "none", .doc = "Of `total_rate`, as `rate_burst` of `rate`."},
     {"connect_rate", CONFIG_RATE, AT_DEST(connect_rate),
      .offset2 = offsetof(struct config_destination, connect_period_ms), .def = "none",
      .zero = "none", .example = "60/min",
      .doc = "Sessions begun per time to the site from one source, for the whole process. Where an "
             "address gives no session the attempts at the next ones count too, and are made up "
             "for."},
+    {"connect_burst", CONFIG_COUNT, AT_DEST(connect_burst), .def = "0", RANGE(0, 100000),
+     .zero = "none", .doc = "Of `connect_rate`, as `rate_burst` of `rate`."},
     {"quiet_hours", CONFIG_HOURS, AT_DEST(quiet_hours), .def = "none", RANGE(0, 0xFFFFFF),
      .zero = "none", .example = "22-7",
      .doc = "Hours in which nothing is sent to the site. What is under way when they begin is "
@@ -632,6 +640,8 @@ static const struct config_field source_fields[] = {
     {"rate", CONFIG_RATE, AT_SOURCE(rate_messages),
      .offset2 = offsetof(struct config_source, rate_period_ms), .def = "none", .zero = "none",
      .example = "10k/h", .doc = "Messages per time from the source to all sites together."},
+    {"rate_burst", CONFIG_COUNT, AT_SOURCE(rate_burst), .def = "0", RANGE(0, 100000),
+     .zero = "none", .doc = "Of `rate`, as a destination's."},
     {"proxy", CONFIG_SECTION, .section = &proxy_schema},
 };
 static const struct config_items source_items = {.bytes = sizeof(struct config_source),

@@ -13,6 +13,7 @@
 #define STEPPED_MAX   10000           /* sessions: what was stepped down is so no more */
 #define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
 #define NS_PER_S      UINT64_C(1000000000)
+#define SLACK_NS      UINT64_C(10000000) /* of rates whose interval is shorter */
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
@@ -47,7 +48,16 @@ static void entry_drop(struct governor *g, struct governor_entry *e)
     free(e);
 }
 
-/* Drops entries that nobody holds once their next message would be due anyway: a rate bucket must
+/* Whether a rate's bucket is as it would be anew. */
+static bool is_full(const _Atomic uint64_t *next_ns, const _Atomic uint64_t *burst_ns,
+                    uint64_t now_ns)
+{
+    uint64_t next = atomic_load(next_ns);
+
+    return next <= now_ns && now_ns - next >= atomic_load_explicit(burst_ns, memory_order_relaxed);
+}
+
+/* Drops entries that nobody holds once they have all that new ones would: a rate bucket must
  * outlive its site, or a site that comes and goes would get a fresh allowance each time. */
 static void cooling_sweep(struct governor *g, uint64_t now_ns)
 {
@@ -56,8 +66,9 @@ static void cooling_sweep(struct governor *g, uint64_t now_ns)
     while ((n = list_first(&g->cooling)) != NULL) {
         struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
 
-        if (atomic_load(&e->shared.next_ns) > now_ns ||
-            atomic_load(&e->shared.connect_next_ns) > now_ns || governor_stopped_ns(e) > now_ns)
+        if (!is_full(&e->shared.next_ns, &e->burst_ns, now_ns) ||
+            !is_full(&e->shared.connect_next_ns, &e->connect_burst_ns, now_ns) ||
+            governor_stopped_ns(e) > now_ns)
             return;
         list_remove(n);
         entry_drop(g, e);
@@ -116,6 +127,13 @@ static uint64_t interval_of(uint64_t count, uint32_t period_ms)
     return count == 0 ? 0 : (uint64_t)period_ms * 1000000 / count;
 }
 
+static uint64_t burst_of(uint32_t burst, uint64_t interval_ns)
+{
+    uint64_t most = INT64_MAX; /* a burst of some centuries */
+
+    return interval_ns != 0 && burst > most / interval_ns ? most : burst * interval_ns;
+}
+
 /* What is left of the old interval is waited for in the same part of the new one. */
 static void interval_set(_Atomic uint64_t *interval, _Atomic uint64_t *next_ns,
                          uint64_t interval_ns, uint64_t now_ns)
@@ -145,6 +163,14 @@ static void entry_limit(struct governor_entry *e, const struct governor_limits *
                  interval_of(limits->rate_messages, limits->rate_period_ms), now_ns);
     interval_set(&e->connect_interval_ns, &e->shared.connect_next_ns,
                  interval_of(limits->connects, limits->connects_period_ms), now_ns);
+    atomic_store_explicit(
+        &e->burst_ns,
+        burst_of(limits->rate_burst, interval_of(limits->rate_messages, limits->rate_period_ms)),
+        memory_order_relaxed);
+    atomic_store_explicit(
+        &e->connect_burst_ns,
+        burst_of(limits->connects_burst, interval_of(limits->connects, limits->connects_period_ms)),
+        memory_order_relaxed);
 }
 
 struct governor_entry *governor_get(struct governor *g, struct str key,
@@ -467,11 +493,25 @@ bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t o
     return own > (share == 0 ? 1 : share) || (share == 0 && held_ms >= SLICE_MS);
 }
 
-static uint64_t rate_take(const _Atomic uint64_t *interval_ns, _Atomic uint64_t *next_ns,
+/* For so long time is kept that was not used. A worker's clock is sampled once a turn: without
+ * slack, turns would eat up to a turn's length of every interval. */
+static uint64_t kept_ns(uint64_t interval, uint64_t burst_ns)
+{
+    uint64_t slack_ns = interval < SLACK_NS ? SLACK_NS : 0;
+
+    return burst_ns > slack_ns ? burst_ns : slack_ns;
+}
+
+/* Not earlier than next, and no earlier than what is kept lets it. */
+static uint64_t rate_from(uint64_t next, uint64_t now_ns, uint64_t kept)
+{
+    return next < now_ns && now_ns - next > kept ? now_ns - kept : next;
+}
+
+static uint64_t rate_take(uint64_t interval, uint64_t burst_ns, _Atomic uint64_t *next_ns,
                           uint64_t now_ns, uint64_t n)
 {
-    uint64_t interval = atomic_load_explicit(interval_ns, memory_order_relaxed);
-    uint64_t next, from;
+    uint64_t next, kept = kept_ns(interval, burst_ns);
 
     ASSERT(n > 0);
     if (interval == 0)
@@ -480,56 +520,69 @@ static uint64_t rate_take(const _Atomic uint64_t *interval_ns, _Atomic uint64_t 
     do {
         if (next > now_ns)
             return next;
-        /* A worker's clock is sampled once a turn: without slack, turns would eat up to a turn's
-         * length of every interval. Time not used within the last 10 ms is carried over. */
-        from = now_ns - next > 10000000 ? now_ns - 10000000 : next;
-        if (interval >= 10000000)
-            from = now_ns;
-    } while (!atomic_compare_exchange_weak(next_ns, &next, from + interval * n));
+    } while (!atomic_compare_exchange_weak(next_ns, &next,
+                                           rate_from(next, now_ns, kept) + interval * n));
     return 0;
 }
 
-static void rate_give(const _Atomic uint64_t *interval_ns, _Atomic uint64_t *next_ns,
+static void rate_give(uint64_t interval, uint64_t burst_ns, _Atomic uint64_t *next_ns,
                       uint64_t now_ns, uint64_t n)
 {
-    uint64_t taken = n * atomic_load_explicit(interval_ns, memory_order_relaxed);
+    uint64_t taken = n * interval, kept = kept_ns(interval, burst_ns);
     uint64_t next = atomic_load(next_ns), back;
 
     do {
-        back = next - (taken < next ? taken : next);
-        if (back < now_ns)
-            back = now_ns < next ? now_ns : next;
-    } while (!atomic_compare_exchange_weak(next_ns, &next, back));
+        back = rate_from(next - (taken < next ? taken : next), now_ns, kept);
+    } while (back < next && !atomic_compare_exchange_weak(next_ns, &next, back));
+}
+
+static uint64_t message_interval(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
+}
+
+static uint64_t message_burst(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->burst_ns, memory_order_relaxed);
+}
+
+static uint64_t connect_interval(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->connect_interval_ns, memory_order_relaxed);
+}
+
+static uint64_t connect_burst(const struct governor_entry *e)
+{
+    return atomic_load_explicit(&e->connect_burst_ns, memory_order_relaxed);
 }
 
 uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
 {
-    return rate_take(&e->interval_ns, &e->shared.next_ns, now_ns, messages);
+    return rate_take(message_interval(e), message_burst(e), &e->shared.next_ns, now_ns, messages);
 }
 
 void governor_message_give(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
 {
-    rate_give(&e->interval_ns, &e->shared.next_ns, now_ns, messages);
+    rate_give(message_interval(e), message_burst(e), &e->shared.next_ns, now_ns, messages);
 }
 
 uint64_t governor_connect_take(struct governor_entry *e, uint64_t now_ns)
 {
-    return rate_take(&e->connect_interval_ns, &e->shared.connect_next_ns, now_ns, 1);
+    return rate_take(connect_interval(e), connect_burst(e), &e->shared.connect_next_ns, now_ns, 1);
 }
 
 void governor_connect_give(struct governor_entry *e, uint64_t now_ns)
 {
-    rate_give(&e->connect_interval_ns, &e->shared.connect_next_ns, now_ns, 1);
+    rate_give(connect_interval(e), connect_burst(e), &e->shared.connect_next_ns, now_ns, 1);
 }
 
 void governor_connect_more(struct governor_entry *e, uint64_t now_ns)
 {
-    uint64_t interval = atomic_load_explicit(&e->connect_interval_ns, memory_order_relaxed);
-    uint64_t next = atomic_load(&e->shared.connect_next_ns);
+    uint64_t interval = connect_interval(e), next = atomic_load(&e->shared.connect_next_ns);
 
     while (interval != 0 &&
            !atomic_compare_exchange_weak(&e->shared.connect_next_ns, &next,
-                                         (next > now_ns ? next : now_ns) + interval))
+                                         rate_from(next, now_ns, connect_burst(e)) + interval))
         ;
 }
 

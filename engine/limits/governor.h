@@ -25,8 +25,9 @@ struct governor_limits {
     uint32_t sessions_max;  /* 0 = none */
     uint64_t rate_messages; /* per rate_period_ms; 0 = none */
     uint32_t rate_period_ms;
-    uint64_t connects; /* per connects_period_ms; 0 = none */
-    uint32_t connects_period_ms;
+    uint32_t rate_burst; /* so many more at once where none went for a while */
+    uint64_t connects;   /* per connects_period_ms; 0 = none */
+    uint32_t connects_period_ms, connects_burst;
     uint64_t generation; /* of the configuration that says so */
 };
 
@@ -43,6 +44,8 @@ struct governor_entry {
     _Atomic uint64_t rate_messages; /* as configured, to be shown */
     _Atomic uint32_t rate_period_ms;
     _Atomic uint64_t connect_interval_ns; /* between two connections */
+    /* For so long time that was not used is kept: that of a burst at the rate. */
+    _Atomic uint64_t burst_ns, connect_burst_ns;
     struct {
         /* Taken and given by all workers. seq_cst by default: the order between workers decides who
          * gets the last session. */
@@ -113,11 +116,11 @@ bool governor_any_works(const struct governor_entry *entry);
 
 /* --- what gets through --- */
 
-/* An attempt that began at begun_ns ended without a success. When run_max of them came in a row (and
- * run_max more for each that came before a success of late, up to GOVERNOR_RUN_TIMES in all: who
- * refuses every other message still takes the others) the destination is stopped: one session may be open, and one message go out, at the end of a pause of
- * GOVERNOR_PROBE_MS, twice as long with each further failure, but no longer than pause_ms_max.
- * True: it is stopped. */
+/* An attempt that began at begun_ns ended without a success. When run_max of them came in a row
+ * (and run_max more for each that came before a success of late, up to GOVERNOR_RUN_TIMES in all:
+ * who refuses every other message still takes the others) the destination is stopped: one session
+ * may be open, and one message go out, at the end of a pause of GOVERNOR_PROBE_MS, twice as long
+ * with each further failure, but no longer than pause_ms_max. True: it is stopped. */
 bool governor_run_counts(struct governor_entry *entry, uint64_t begun_ns, uint64_t now_ns,
                          uint32_t run_max, uint64_t pause_ms_max);
 /* Something got through. True: the destination was stopped, and is not any more. */
@@ -152,7 +155,8 @@ bool governor_should_yield(struct governor_entry *entry, uint32_t worker, uint32
 
 /* Takes the right to send messages messages now. 0: taken; otherwise nothing is taken and the
  * value is the monotonic time in ns at which to ask again. Smooth (GCRA): a rate of 300 a minute is
- * one every 200 ms, never a burst. */
+ * one every 200 ms, and a burst only where the limits have one: in no time more than that and what
+ * the rate lets through. */
 uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
 /* Gives back what governor_message_take() took and nobody sent. Time that has passed since is not
  * given: what the peer sees never exceeds the rate. */

@@ -388,6 +388,73 @@ static void test_connects(void **state)
     governor_close(g);
 }
 
+/* With a burst no window has more than that, the rate's and one; what is given back may be taken
+ * again; and who asks rarely gets what was saved for him. */
+static void test_burst(void **state)
+{
+    enum { STEPS = 3000, RATE = 10, PERIOD_MS = 1000, BURST = 30 };
+    const struct governor_limits limits = {
+        .rate_messages = RATE, .rate_period_ms = PERIOD_MS, .rate_burst = BURST};
+    static uint64_t sent_ns[STEPS];
+    const uint64_t interval_ns = UINT64_C(1000000) * PERIOD_MS / RATE;
+    uint64_t now_ns = UINT64_C(1000000000000), at;
+    struct governor *g;
+    struct governor_entry *e;
+    struct rng rng;
+    size_t n = 0, most = 0;
+
+    (void)state;
+    rng_seed(&rng, 9);
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &limits, 0);
+    for (int i = 0; i < STEPS; i++) {
+        at = governor_message_take(e, now_ns, 1);
+        if (at != 0) {
+            assert_true(at > now_ns);
+            now_ns = at;
+        } else if (rng_below(&rng, 4) == 0) {
+            governor_message_give(e, now_ns, 1); /* another limit refused it */
+        } else {
+            sent_ns[n++] = now_ns;
+        }
+        if (rng_below(&rng, 40) == 0)
+            now_ns += rng_below(&rng, 8000000000);
+    }
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = i; j < n; j++) {
+            assert_true(j - i <= (sent_ns[j] - sent_ns[i]) / interval_ns + BURST);
+            if (sent_ns[j] == sent_ns[i] && j - i + 1 > most)
+                most = j - i + 1;
+        }
+    assert_int_equal(most, BURST + 1);
+    governor_put(g, e, UINT64_MAX);
+    governor_close(g);
+}
+
+/* Nor does it get its burst anew: its entry stays until that is there again. */
+static void test_burst_survives(void **state)
+{
+    const struct governor_limits limits = {
+        .rate_messages = 1, .rate_period_ms = 60000, .rate_burst = 2};
+    const uint64_t now_ns = UINT64_C(5000) * S;
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &limits, 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(governor_message_take(e, now_ns, 1), 0);
+    governor_put(g, e, now_ns);
+    for (uint64_t s = 60; s <= 120; s += 60) { /* one each minute, and no more */
+        e = governor_get(g, STR("a"), &limits, now_ns + s * S);
+        assert_int_equal(governor_message_take(e, now_ns + s * S, 1), 0);
+        assert_true(governor_message_take(e, now_ns + s * S, 1) > 0);
+        governor_put(g, e, now_ns + s * S + 59 * S);
+    }
+    governor_close(g);
+}
+
 /* A site that comes and goes does not get a fresh allowance. */
 static void test_rate_survives(void **state)
 {
@@ -502,6 +569,8 @@ int main(void)
         cmocka_unit_test(test_rate),
         cmocka_unit_test(test_connects),
         cmocka_unit_test(test_rate_survives),
+        cmocka_unit_test(test_burst),
+        cmocka_unit_test(test_burst_survives),
         cmocka_unit_test(test_rate_changes),
         cmocka_unit_test(test_threads),
     };

@@ -49,8 +49,10 @@ static struct governor_limits limits_of(const struct site *site,
     return (struct governor_limits){.sessions_max = dest->sessions_max,
                                     .rate_messages = dest->rate_messages,
                                     .rate_period_ms = dest->rate_period_ms,
+                                    .rate_burst = dest->rate_burst,
                                     .connects = dest->connect_rate,
                                     .connects_period_ms = dest->connect_period_ms,
+                                    .connects_burst = dest->connect_burst,
                                     .generation = site->config->generation};
 }
 
@@ -68,6 +70,7 @@ static void source_limits_set(struct channel *c)
     struct governor_limits limits = {.sessions_max = of->sessions_max,
                                      .rate_messages = of->rate_messages,
                                      .rate_period_ms = of->rate_period_ms,
+                                     .rate_burst = of->rate_burst,
                                      .generation = c->site->config->generation};
 
     if (limits.sessions_max == 0 && limits.rate_messages == 0)

@@ -94,6 +94,7 @@ static void totals_get(struct site *site)
     struct governor_limits limits = {.sessions_max = dest->total_sessions_max,
                                      .rate_messages = dest->total_rate_messages,
                                      .rate_period_ms = dest->total_rate_period_ms,
+                                     .rate_burst = dest->total_rate_burst,
                                      .generation = site->config->generation};
 
     if (site_is_limited(site) && (limits.sessions_max != 0 || limits.rate_messages != 0))
@@ -104,6 +105,7 @@ static void totals_get(struct site *site)
     limits.sessions_max = dest->total_sessions_max;
     limits.rate_messages = dest->total_rate_messages;
     limits.rate_period_ms = dest->total_rate_period_ms;
+    limits.rate_burst = dest->total_rate_burst;
     if (limits.sessions_max != 0 || limits.rate_messages != 0)
         site->rollup = rollup_get(site->worker, no_source, site->provider->name, &limits);
 }

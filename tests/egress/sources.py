@@ -6,6 +6,7 @@ sources.py [TEST...]"""
 
 import itertools
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -131,6 +132,23 @@ def test_source_rate():
             text = engine.command("source", "show", "a1")
             if "20/s, set at" not in text or "(sources['a1'].rate)" not in text:
                 raise Failure(f"source show a1:\n{text}")
+
+
+def test_burst():
+    """What was not used is there at once, as much as rate_burst says; then the rate. `site show` says it."""
+    limits = {"*": {"rate": "5/s", "rate_burst": 30}}
+    with Receiver() as sink, Engine(settings(sink, (1,), destinations=limits)) as engine:
+        inject(engine, 45, DOMAINS)
+        sink.wait_mails(45)
+        times = sorted(m[0] for m in sink.mails())
+        rate_kept(times, 5, 30)
+        if times[29] - times[0] > 4000:
+            raise Failure(f"the burst took {times[29] - times[0]} ms")
+        if times[44] - times[0] < 2500:
+            raise Failure(f"45 messages went in {times[44] - times[0]} ms")
+        text = engine.command("site", "show", DOMAINS[0])
+        if not re.search(r"rate_burst +30, .*destinations\['\*'\].rate_burst", text):
+            raise Failure(f"site show:\n{text}")
 
 
 def test_source_sessions():
