@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "config/suggest.h"
+#include "base/suggest.h"
 #include "tools/commands/commands.h"
 
 struct command {

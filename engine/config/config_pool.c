@@ -2,8 +2,8 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/suggest.h"
 #include "config/config_private.h"
-#include "config/suggest.h"
 
 #define NAMED_DEFAULT "default"
 

@@ -2,10 +2,10 @@
  * file adds. Which one runs an exchanger, and where each value comes from. */
 #include <stdio.h>
 
+#include "base/suggest.h"
 #include "config/config_private.h"
 #include "config/config_profiles.h"
 #include "config/config_value.h"
-#include "config/suggest.h"
 
 #define NAMED_DEFAULT "default"
 

@@ -2,9 +2,9 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "base/suggest.h"
 #include "config/config_private.h"
 #include "config/config_walk.h"
-#include "config/suggest.h"
 
 #define CODE_FIRST 400
 #define CODE_LAST  599

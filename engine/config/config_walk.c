@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "config/suggest.h"
+#include "base/suggest.h"
 
 #define ERRORS_MAX      100
 #define MERGE_DEPTH_MAX 8 /* of "<<" within "<<"; also ends an anchor that names itself */

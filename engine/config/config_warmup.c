@@ -1,9 +1,9 @@
 /* Warm-up: the schedules and providers that are shipped, what a file adds to them, and whether the
  * file's own make sense. */
+#include "base/suggest.h"
 #include "config/config_private.h"
 #include "config/config_profiles.h"
 #include "config/config_walk.h"
-#include "config/suggest.h"
 
 #define DAY_S 86400
 

@@ -6,9 +6,9 @@
 #include <stdio.h>
 
 #include "base/buf.h"
+#include "base/suggest.h"
 #include "config/config_value.h"
 #include "config/glob.h"
-#include "config/suggest.h"
 #include "dns/name.h"
 #include "worker/queue_name.h"
 

@@ -9,23 +9,13 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/msgid.h"
-#include "mail/template.h"
+#include "mail/recipe.h"
 
 struct injection;
-struct json_t;
-
-#define INJECTION_DEPTH_MAX  32
-#define INJECTION_VALUES_MAX 1000000 /* of JSON; some 100 bytes each */
-
-struct injection_error {
-    unsigned status; /* of HTTP: 400 not JSON or not these fields, 422 they make no letter */
-    char field[120]; /* path, or empty */
-    char text[240];
-};
 
 /* now_ms: wall clock. 0 or -EINVAL. */
 int injection_parse(struct str body, int64_t now_ms, struct injection **out,
-                    struct injection_error *error) MUST_USE;
+                    struct json_mistake *mistake) MUST_USE;
 void injection_free(struct injection *in); /* NULL is accepted */
 
 /* What concerns all letters. Slices live as long as the injection. */
@@ -41,12 +31,11 @@ struct injection_facts {
 };
 const struct injection_facts *injection_facts(const struct injection *in);
 struct str injection_email(const struct injection *in, size_t recipient);
-/* A JSON object for the records, to be freed by the caller, or NULL. */
-char *injection_metadata(const struct injection *in, size_t recipient);
-/* Appends the letter for a recipient: CRLF lines, header in ASCII. id makes what is to be unique.
- * 0, or -EINVAL: error says why this recipient gets none. */
+/* Appends a JSON object for the records, or nothing. */
+void injection_put_metadata(const struct injection *in, size_t recipient, struct buf *out);
+/* The letter for a recipient, as recipe_letter() makes it. */
 int injection_letter(const struct injection *in, size_t recipient, const struct msgid *id,
                      struct template_budget budget, struct buf *out,
-                     struct injection_error *error) MUST_USE;
+                     struct json_mistake *mistake) MUST_USE;
 
 #endif

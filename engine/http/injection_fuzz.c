@@ -1,7 +1,5 @@
 /* Any body: refused at a place, or letters that are messages: CRLF alone ends lines, lines are
  * short enough, the header is ASCII, and a second From or Bcc is in none. */
-#include <stdlib.h>
-
 #include "http/injection.h"
 #include "mail/header.h"
 #include "mail/trace.h"
@@ -29,7 +27,7 @@ static void check_letter(const uint8_t *p, size_t len)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static const struct msgid id = {{1, 2, 3}};
-    struct injection_error error = {0};
+    struct json_mistake error = {0};
     struct injection *in;
 
     if (injection_parse((struct str){(const char *)data, size}, 1000000, &in, &error) < 0) {
@@ -46,7 +44,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             continue;
         if (injection_letter(in, i, &id, budget, &out, &error) == 0)
             check_letter(out.data, out.len);
-        free(injection_metadata(in, i));
+        buf_clear(&out);
+        injection_put_metadata(in, i, &out);
         buf_done(&out);
     }
     injection_free(in);

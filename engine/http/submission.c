@@ -234,7 +234,7 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     const struct injection_facts *facts = injection_facts(s->injection);
     const uint8_t *content = d->body->data + d->room;
     size_t len = d->body->len - d->room;
-    char *meta = injection_metadata(s->injection, l->recipient);
+    struct buf meta = {0};
     const char *refusal;
 
     d->config = s->request->config;
@@ -245,7 +245,8 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     d->sender = buf_str(&s->sender);
     d->protocol = STR("HTTP");
     d->origin = str_of(s->request->peer_text);
-    d->meta = str_of(meta);
+    injection_put_metadata(s->injection, l->recipient, &meta);
+    d->meta = buf_str(&meta);
     d->tenant =
         s->request->token.tenant[0] != '\0' ? str_of(s->request->token.tenant) : facts->tenant;
     d->campaign = facts->campaign;
@@ -259,7 +260,7 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     d->dot_lines = smtp_find_dot_line(content, len, 0) < len;
     d->smtputf8 = d->utf8_address;
     l->message = draft_message(d, &refusal);
-    free(meta);
+    buf_done(&meta);
     l->due_ms = facts->not_before_ms > 0 ? facts->not_before_ms : d->not_before_ms;
     l->due_ms = l->due_ms > d->stamp.now_ms ? l->due_ms : d->stamp.now_ms;
     return l->message == NULL ? refusal : NULL;
@@ -284,7 +285,7 @@ static bool make_letter(struct submission *s, size_t *bytes)
     struct letter *l = &s->letters[s->letters_len];
     struct msgid id = msgid_after(&s->batch, (uint32_t)s->next + 1);
     int accepted = once_accepted(&s->once, (uint32_t)s->next);
-    struct injection_error error = {0};
+    struct json_mistake error = {0};
     struct template_budget budget = {s->request->config->http.message_bytes_max, LETTER_STEPS};
     struct buf body = {0};
     struct draft d = {.body = &body};
@@ -511,7 +512,7 @@ static bool begin_batch(struct submission *s, struct str body)
 void handle_injection(struct http_request *r)
 {
     struct injection *injection;
-    struct injection_error error;
+    struct json_mistake error;
     struct submission *s;
     size_t letters;
 

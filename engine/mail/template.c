@@ -560,6 +560,11 @@ struct template *template_compile(struct str source, enum template_language lang
     return NULL;
 }
 
+void template_refuse_missing(struct template *t)
+{
+    t->refuses_missing = true;
+}
+
 size_t template_bytes(const struct template *t)
 {
     return sizeof(*t) + 2 * t->source_len + t->nodes_cap * sizeof(*t->nodes);

@@ -41,8 +41,11 @@ struct template *template_compile(struct str source, enum template_language lang
                                   enum template_place place, struct template_error *error);
 /* One that is its source: nothing in it is read. */
 struct template *template_literal(struct str source);
-/* Appends to out. variables: an object. 0; or -EINVAL, and *error: a value does not fit what is
- * done with it, or the budget is spent; out has anything then. */
+/* From now on a variable that is not given is a mistake where it would be put out as nothing. What
+ * asks whether it is given (a condition, a default) may do so. */
+void template_refuse_missing(struct template *t);
+/* Appends to out. variables: an object. 0; or *error, and out has anything then: -EINVAL: a value
+ * does not fit what is done with it, or is missing; -E2BIG: the budget is spent. */
 int template_render(const struct template *t, struct json_t *variables,
                     struct template_budget *budget, struct buf *out,
                     struct template_error *error) MUST_USE;

@@ -71,6 +71,7 @@ struct template
 {
     enum template_language language;
     enum template_place place;
+    bool refuses_missing;
     struct node *nodes; /* [0] is none */
     uint32_t nodes_len, nodes_cap;
     uint32_t first;
@@ -127,7 +128,7 @@ struct render {
     struct template_error *error;
     const struct frame *frame;
     struct scratch_block *scratch;
-    bool failed;
+    bool failed, spent; /* spent: the budget, for which it failed */
     /* Of a message: something was put, of this line too. */
     bool in_header, began, line_began;
 };

@@ -25,10 +25,16 @@ struct value render_fail(struct render *r, uint32_t at, const char *format, ...)
 
 /* --- the budget --- */
 
+static void budget_spent(struct render *r, uint32_t at, const char *what)
+{
+    r->spent |= !r->failed;
+    render_fail(r, at, "%s", what);
+}
+
 bool render_spend(struct render *r, uint32_t at, uint64_t steps)
 {
     if (!r->failed && r->budget->steps < steps)
-        render_fail(r, at, "rendering takes more steps than it may");
+        budget_spent(r, at, "rendering takes more steps than it may");
     if (r->failed)
         return false;
     r->budget->steps -= steps;
@@ -38,7 +44,7 @@ bool render_spend(struct render *r, uint32_t at, uint64_t steps)
 static bool spend_bytes(struct render *r, uint32_t at, size_t bytes)
 {
     if (!r->failed && r->budget->bytes < bytes)
-        render_fail(r, at, "the rendered text is longer than it may be");
+        budget_spent(r, at, "the rendered text is longer than it may be");
     if (r->failed)
         return false;
     r->budget->bytes -= bytes;
@@ -165,6 +171,8 @@ struct value value_text(struct render *r, uint32_t at, struct value v)
 
     switch (v.kind) {
     case VALUE_UNDEFINED:
+        if (r->t->refuses_missing)
+            return render_fail(r, at, "a variable that is not given is to be put out");
         return (struct value){.kind = VALUE_STRING, .string = STR("")};
     case VALUE_NONE:
         return (struct value){.kind = VALUE_STRING,
@@ -635,5 +643,5 @@ int template_render(const struct template *t, struct json_t *variables,
 
     render_run(&r, t->first);
     scratch_free(&r);
-    return r.failed ? -EINVAL : 0;
+    return r.spent ? -E2BIG : r.failed ? -EINVAL : 0;
 }

@@ -5,8 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "base/suggest.h"
 #include "config/config.h"
-#include "config/suggest.h"
 #include "tools/commands/commands.h"
 #include "worker/keyring.h"
 #include "worker/trust.h"

@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "config/suggest.h"
+#include "base/suggest.h"
 #include "dns/name.h"
 #include "dns/txt.h"
 #include "tools/commands/commands.h"

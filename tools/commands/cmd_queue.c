@@ -4,7 +4,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "config/suggest.h"
+#include "base/suggest.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/queue_export.h"

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/suggest.h"
 #include "config/config_value.h"
-#include "config/suggest.h"
 #include "outcome/rules.h"
 #include "tools/commands/commands.h"
 

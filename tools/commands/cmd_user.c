@@ -10,9 +10,9 @@
 #include <jansson.h>
 
 #include "base/password.h"
+#include "base/suggest.h"
 #include "config/config_secret.h"
 #include "config/config_value.h"
-#include "config/suggest.h"
 #include "tls/scram.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/users_file.h"

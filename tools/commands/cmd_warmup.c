@@ -4,8 +4,8 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/suggest.h"
 #include "config/config_value.h"
-#include "config/suggest.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/screen.h"

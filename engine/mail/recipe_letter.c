@@ -2,37 +2,36 @@
  */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "http/injection_private.h"
 #include "mail/convert.h"
 #include "mail/header.h"
 #include "mail/mime.h"
+#include "mail/recipe_private.h"
 #include "mail/trace.h"
 #include "smtp/address.h"
 
 #define LINE_BYTES_MAX 998 /* RFC 5322 2.1.1 */
 
 struct letter {
-    const struct injection *in;
-    json_t *recipient, *variables;
+    const struct recipe *in;
+    const json_t *recipient; /* or NULL */
+    json_t *variables;
     struct str email, name;
     struct template_budget budget;
     char id[MSGID_TEXT_BYTES];
     struct buf *out;
-    struct injection_error *error;
+    struct json_mistake *error;
 };
 
 static int render(struct letter *l, const struct template *t, const char *field, struct buf *out)
 {
     struct template_error why;
+    int err = template_render(t, l->variables, &l->budget, out, &why);
 
-    if (template_render(t, l->variables, &l->budget, out, &why) == 0)
-        return 0;
-    injection_fail(l->error, 422, field, "template, line %u, column %u: %s", why.line, why.column,
-                   why.text);
-    return -EINVAL;
+    if (err < 0)
+        json_mistake(l->error, 422, field, "template, line %u, column %u: %s", why.line, why.column,
+                     why.text);
+    return err;
 }
 
 /* The global substitutions, then what the recipient is, then the recipient's own: the last wins. */
@@ -67,7 +66,7 @@ static void gather_variables(struct letter *l)
 
 static int too_long(struct letter *l, const char *field)
 {
-    injection_fail(l->error, 422, field, "is too long for a header field: no place to fold it");
+    json_mistake(l->error, 422, field, "is too long for a header field: no place to fold it");
     return -EINVAL;
 }
 
@@ -85,7 +84,7 @@ static int put_mailbox(struct letter *l, const char *name, const char *field,
         err = render(l, box->name, field, &display);
     if (err == 0 &&
         (smtp_address_parse(buf_str(&email), true, &address) < 0 || address.domain.len == 0)) {
-        injection_fail(l->error, 422, field, "email is no mail address");
+        json_mistake(l->error, 422, field, "email is no mail address");
         err = -EINVAL;
     }
     if (err == 0 && mime_put_mailbox(l->out, str_of(name), buf_str(&display), address.text) < 0)
@@ -97,7 +96,7 @@ static int put_mailbox(struct letter *l, const char *name, const char *field,
 
 static int put_header(struct letter *l)
 {
-    const struct injection *in = l->in;
+    const struct recipe *in = l->in;
     struct buf value = {0};
     int err = put_mailbox(l, "From", "content.from", &in->from);
 
@@ -124,7 +123,7 @@ static int put_header(struct letter *l)
 static void combine(const struct letter *l, const char *subtype, struct buf *part,
                     const struct buf *more, size_t more_len)
 {
-    struct str parts[1 + 100];
+    struct str parts[1 + ATTACHED_MAX];
     char seed[MSGID_TEXT_BYTES + 2];
     struct buf out = {0};
     size_t len = 0;
@@ -143,7 +142,7 @@ static void combine(const struct letter *l, const char *subtype, struct buf *par
 
 static int put_parts(struct letter *l)
 {
-    const struct injection *in = l->in;
+    const struct recipe *in = l->in;
     struct buf texts[LETTER_TEXTS_MAX] = {0}, rendered = {0};
     int err = 0;
 
@@ -176,9 +175,9 @@ static int check_lines(struct letter *l, struct str text)
         from = text.ptr[i] == '\n' ? i + 1 : from;
         if (i < from + LINE_BYTES_MAX + 1) /* with the CR */
             continue;
-        injection_fail(l->error, 422, "content",
-                       "a line of more than %d bytes: encode it, or give text_body or html_body",
-                       LINE_BYTES_MAX);
+        json_mistake(l->error, 422, "content",
+                     "a line of more than %d bytes: encode it, or give text_body or html_body",
+                     LINE_BYTES_MAX);
         return -EINVAL;
     }
     return 0;
@@ -198,12 +197,12 @@ static int put_message(struct letter *l)
 
         buf_consume(&lines, lead);
         if (!header_field_next(lines.data, lines.len, 0, &field)) {
-            injection_fail(l->error, 422, "content", "does not begin with a header field");
+            json_mistake(l->error, 422, "content", "does not begin with a header field");
             err = -EINVAL;
         }
     }
     if (err == 0 && convert_message(lines.data, lines.len, CONVERT_HEADERS, l->out) < 0) {
-        injection_fail(l->error, 422, "content", "has more parts than are looked at");
+        json_mistake(l->error, 422, "content", "has more parts than are looked at");
         err = -EINVAL;
     }
     if (err == 0)
@@ -212,22 +211,19 @@ static int put_message(struct letter *l)
     return err;
 }
 
-int injection_letter(const struct injection *in, size_t recipient, const struct msgid *id,
-                     struct template_budget budget, struct buf *out, struct injection_error *error)
+int recipe_letter(const struct recipe *r, struct str email, const json_t *one,
+                  const struct msgid *id, struct template_budget budget, struct buf *out,
+                  struct json_mistake *mistake)
 {
-    struct letter l = {.in = in,
-                       .recipient = json_array_get(in->recipients, recipient),
-                       .email = injection_email(in, recipient),
-                       .budget = budget,
-                       .out = out,
-                       .error = error};
-    json_t *name = json_object_get(l.recipient, "name");
+    struct letter l = {
+        .in = r, .recipient = one, .email = email, .budget = budget, .out = out, .error = mistake};
+    json_t *name = json_object_get(one, "name");
     int err;
 
     l.name = json_is_string(name) ? json_str(name) : STR("");
     msgid_text(id, l.id);
     gather_variables(&l);
-    if (in->message != NULL) {
+    if (r->message != NULL) {
         err = put_message(&l);
     } else {
         err = put_header(&l);

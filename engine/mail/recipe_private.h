@@ -1,10 +1,10 @@
-/* Between injection.c (JSON to templates) and injection_letter.c (templates to letters). */
-#ifndef HAYAUMA_ENGINE_INJECTION_PRIVATE_H
-#define HAYAUMA_ENGINE_INJECTION_PRIVATE_H
+/* Between recipe.c (JSON to templates) and recipe_letter.c (templates to letters). */
+#ifndef HAYAUMA_ENGINE_RECIPE_PRIVATE_H
+#define HAYAUMA_ENGINE_RECIPE_PRIVATE_H
 
 #include <jansson.h>
 
-#include "http/injection.h"
+#include "mail/recipe.h"
 
 struct letter_field { /* of the header */
     struct str name;
@@ -22,10 +22,14 @@ struct letter_text { /* a body part */
 };
 
 #define LETTER_TEXTS_MAX 3
+#define ATTACHED_MAX     100
 
-struct injection {
-    json_t *root, *recipients, *substitutions;
-    struct injection_facts facts;
+struct recipe {
+    json_t *substitutions, *headers; /* references, or NULL */
+    char *sender_rule;               /* or NULL */
+    uint64_t bytes;
+    uint64_t fixed_bytes; /* of a letter: its attachments */
+    uint64_t text_bytes;  /* of its templates */
     /* Either a whole message... */
     struct template *message;
     /* ...or its parts. */
@@ -38,12 +42,5 @@ struct injection {
     struct buf *inlined, *attached; /* parts, each complete */
     size_t inlined_len, attached_len;
 };
-
-void injection_fail(struct injection_error *error, unsigned status, const char *field,
-                    const char *format, ...) __attribute__((format(printf, 4, 5)));
-static inline struct str json_str(const json_t *value)
-{
-    return (struct str){json_string_value(value), json_string_length(value)};
-}
 
 #endif

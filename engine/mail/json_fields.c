@@ -1,0 +1,184 @@
+#include "mail/json_fields.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/suggest.h"
+
+void json_mistake(struct json_mistake *m, unsigned status, const char *field, const char *format,
+                  ...)
+{
+    va_list args;
+
+    m->status = status;
+    snprintf(m->field, sizeof(m->field), "%s", field);
+    va_start(args, format);
+    vsnprintf(m->text, sizeof(m->text), format, args);
+    va_end(args);
+}
+
+/* --- the whole text --- */
+
+/* Counts before the library makes a tree of it: 32 MiB of "[[[[" or of "1,1,1," would take a deep
+ * stack or gigabytes. Whatever else is wrong with the text is the library's to say. */
+static int check_size(struct str text, size_t *values, struct json_mistake *mistake)
+{
+    size_t depth = 0;
+    bool quoted = false;
+
+    *values = 1;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+
+        if (quoted) {
+            i += c == '\\';
+            quoted = c != '"';
+            continue;
+        }
+        quoted = c == '"';
+        depth += c == '[' || c == '{';
+        depth -= (c == ']' || c == '}') && depth > 0;
+        *values += c == ',' || c == ':' || c == '[' || c == '{';
+        if (depth > JSON_FIELDS_DEPTH_MAX) {
+            json_mistake(mistake, 400, "", "the JSON is nested more than %d deep",
+                         JSON_FIELDS_DEPTH_MAX);
+            return -EINVAL;
+        }
+    }
+    if (*values > JSON_FIELDS_VALUES_MAX) {
+        json_mistake(mistake, 400, "", "the JSON has more than %d values: send it in parts",
+                     JSON_FIELDS_VALUES_MAX);
+        return -EINVAL;
+    }
+    return 0;
+}
+
+json_t *json_fields_load(struct str text, uint64_t *bytes, struct json_mistake *mistake)
+{
+    json_error_t why;
+    size_t values;
+    json_t *root;
+
+    if (check_size(text, &values, mistake) < 0)
+        return NULL;
+    root = json_loadb(text.ptr == NULL ? "" : text.ptr, text.len, JSON_REJECT_DUPLICATES, &why);
+    if (root == NULL)
+        json_mistake(mistake, 400, "", "not JSON: line %d, column %d: %s", why.line, why.column,
+                     why.text);
+    else if (bytes != NULL)
+        *bytes = text.len * 2 + values * 100;
+    return root;
+}
+
+/* --- fields --- */
+
+static unsigned type_of(const json_t *v)
+{
+    switch (json_typeof(v)) {
+    case JSON_STRING:
+        return JSON_IS_STRING;
+    case JSON_OBJECT:
+        return JSON_IS_OBJECT;
+    case JSON_ARRAY:
+        return JSON_IS_LIST;
+    case JSON_TRUE:
+    case JSON_FALSE:
+        return JSON_IS_BOOLEAN;
+    case JSON_INTEGER:
+    case JSON_REAL:
+        return JSON_IS_NUMBER;
+    case JSON_NULL:
+        return JSON_MAY_MISS;
+    }
+    return 0;
+}
+
+static const char *type_names(unsigned types)
+{
+    switch (types & JSON_IS_ANY) {
+    case JSON_IS_STRING:
+        return "a string";
+    case JSON_IS_OBJECT:
+        return "an object";
+    case JSON_IS_LIST:
+        return "a list";
+    case JSON_IS_BOOLEAN:
+        return "true or false";
+    case JSON_IS_NUMBER:
+        return "a number";
+    case JSON_IS_STRING | JSON_IS_OBJECT:
+        return "a string or an object";
+    case JSON_IS_STRING | JSON_IS_NUMBER:
+        return "a string or a number";
+    default:
+        return "something else";
+    }
+}
+
+const char *json_path(char out[JSON_PATH_BYTES], const char *path, const char *name)
+{
+    snprintf(out, JSON_PATH_BYTES, "%.60s%s%.40s", path, *path == '\0' ? "" : ".", name);
+    return out;
+}
+
+static int unknown_field(const char *path, const char *name, const struct json_field *fields,
+                         size_t len, struct json_mistake *mistake)
+{
+    char at[JSON_PATH_BYTES];
+    struct suggest s;
+
+    suggest_init(&s, str_of(name));
+    for (size_t i = 0; i < len; i++)
+        suggest_offer(&s, fields[i].name);
+    json_mistake(mistake, 400, json_path(at, path, name), "unknown field%s%s%s",
+                 s.best != NULL ? "; did you mean '" : "", s.best != NULL ? s.best : "",
+                 s.best != NULL ? "'?" : "");
+    return -EINVAL;
+}
+
+int json_fields_check(const json_t *object, const char *path, const struct json_field *fields,
+                      size_t len, struct json_mistake *mistake)
+{
+    char at[JSON_PATH_BYTES];
+    const char *name;
+    json_t *value;
+
+    json_object_foreach((json_t *)(uintptr_t)object, name, value)
+    {
+        size_t i = 0;
+
+        while (i < len && strcmp(name, fields[i].name) != 0)
+            i++;
+        if (i == len)
+            return unknown_field(path, name, fields, len, mistake);
+        if ((type_of(value) & fields[i].types) == 0) {
+            json_mistake(mistake, 400, json_path(at, path, name), "must be %s",
+                         type_names(fields[i].types));
+            return -EINVAL;
+        }
+    }
+    for (size_t i = 0; i < len; i++) {
+        if ((fields[i].types & JSON_MAY_MISS) != 0 ||
+            json_object_get(object, fields[i].name) != NULL)
+            continue;
+        json_mistake(mistake, 400, json_path(at, path, fields[i].name), "is missing");
+        return -EINVAL;
+    }
+    return 0;
+}
+
+json_t *json_member(const json_t *object, const char *name)
+{
+    json_t *v = json_object_get(object, name);
+
+    return v == NULL || json_is_null(v) ? NULL : v;
+}
+
+struct str json_str(const json_t *value)
+{
+    return (struct str){json_string_value(value), json_string_length(value)};
+}

@@ -1,0 +1,52 @@
+/* Recipes: what a letter is made of, for any number of recipients. A recipe is JSON, as "content",
+ * "substitutions", "template_dialect" and "missing_variables" of /api/inject/v1 (docs/http.md). It
+ * is read once, and rendered for each recipient: the same recipe, recipient and id give the same
+ * bytes.
+ *
+ * Bounded by budgets (template.h). Pure but for memory; any thread, and one recipe by many at once.
+ */
+#ifndef HAYAUMA_ENGINE_RECIPE_H
+#define HAYAUMA_ENGINE_RECIPE_H
+
+#include "base/buf.h"
+#include "base/msgid.h"
+#include "mail/json_fields.h"
+#include "mail/template.h"
+
+struct recipe;
+
+/* Reads those members of root; others are the caller's to check. root may be freed before the
+ * recipe. 0 or -EINVAL. */
+int recipe_read(struct json_t *root, struct recipe **out, struct json_mistake *mistake) MUST_USE;
+/* The text to store for recipe_parse(): those members of root, which recipe_read() takes.
+ * sender_rule: the tenant whose rule says which authors letters may have, or empty. */
+void recipe_put(const struct json_t *root, struct str sender_rule, struct buf *out);
+int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mistake) MUST_USE;
+void recipe_free(struct recipe *r); /* NULL is accepted */
+/* Memory that it takes, about. */
+uint64_t recipe_bytes(const struct recipe *r);
+struct str recipe_sender_rule(const struct recipe *r);
+/* Whether a letter is made in less than a millisecond, if its templates do little. */
+bool recipe_is_light(const struct recipe *r);
+
+/* --- a recipient: {"email", "name", "substitutions", "metadata"} --- */
+
+/* Whether one, which is at path, is such an object. 0 or -EINVAL. */
+int recipe_check_recipient(const struct json_t *one, const char *path,
+                           struct json_mistake *mistake) MUST_USE;
+/* The text to store with a recipient's row: all but the address; empty: there is nothing else. */
+void recipe_put_recipient(const struct json_t *one, struct buf *out);
+/* What such text says; NULL where it is empty. -EINVAL: it is none; *out is NULL. The caller's to
+ * give back by recipe_recipient_free(). */
+int recipe_parse_recipient(struct str text, struct json_t **out) MUST_USE;
+void recipe_recipient_free(struct json_t *one); /* NULL is accepted */
+/* Appends the metadata of one (or NULL) for records, a JSON object, or nothing. */
+void recipe_put_metadata(const struct json_t *one, struct buf *out);
+
+/* Appends the letter for one, which may be NULL, at email: CRLF lines, header in ASCII. id makes
+ * what is to be unique. 0, or why there is none: -EINVAL; -E2BIG: the budget is spent. */
+int recipe_letter(const struct recipe *r, struct str email, const struct json_t *one,
+                  const struct msgid *id, struct template_budget budget, struct buf *out,
+                  struct json_mistake *mistake) MUST_USE;
+
+#endif
