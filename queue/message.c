@@ -77,6 +77,7 @@ struct message *message_share(struct message *m)
 {
     struct message fields = *m, *share;
 
+    ASSERT(m->recipe == NULL); /* a letter is its worker's */
     fields.content_of = m;
     fields.content_block = NULL;
     fields.converted[0] = fields.converted[1] = NULL;
@@ -149,6 +150,7 @@ void message_unref(struct message *m)
     message_unref(m->converted[0]);
     message_unref(m->converted[1]);
     message_unref(m->content_of);
+    message_unref(m->recipe);
     fronts_free(m->front);
     if (m->content_of == NULL)
         free(m->content_block != NULL ? m->content_block : m->content);
@@ -181,6 +183,16 @@ struct recipient *recipient_new(struct message *message, uint32_t index, struct 
     ASSERT(at == (char *)r + bytes);
     alive_add(bytes);
     return r;
+}
+
+void recipient_drop_letter(struct recipient *r)
+{
+    struct message *letter = r->message;
+
+    if (letter->recipe == NULL)
+        return;
+    r->message = message_ref(letter->recipe);
+    message_unref(letter);
 }
 
 void recipient_set_error(struct recipient *r, struct str text)

@@ -20,7 +20,7 @@ enum message_flags {
     MESSAGE_SMTPUTF8 = 1 << 1,  /* needs SMTPUTF8 */
     MESSAGE_DOT_LINES = 1 << 2, /* some line starts with '.' */
     MESSAGE_NOTICE = 1 << 3,    /* a DSN of ours: its own lifetime, never bounced */
-    MESSAGE_RECIPE = 1 << 4,    /* content: what letters are made of, with a row's variables */
+    MESSAGE_RECIPE = 1 << 4,    /* content is what letters are made of (engine/mail/recipe.h) */
 };
 /* All that this build knows. Mail with another one is of a newer version, and is not sent: its
  * content may be no lines of text (1 << 5). */
@@ -59,6 +59,8 @@ struct message {
     uint64_t content_len;
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
     struct message *content_of; /* whose content it is, a reference; NULL: its own */
+    /* What this letter to one recipient was rendered from, a reference; NULL: it was not. */
+    struct message *recipe;
     /* What the worker of its shard makes when it is first needed; nothing else of a message
      * changes. Converted messages for peers that cannot take this one as it is, by enum convert:
      * references, or NULL; and bits for those that cannot be made (engine/deliver/conversion.h). */
@@ -120,7 +122,7 @@ struct recipient {
     struct str queue;        /* lane name: the domain in lower-case A-labels, <= QUEUE_NAME_MAX */
     struct str address;      /* as given */
     struct str orcpt;        /* as RCPT gave it, or empty */
-    struct str variables;    /* what its letter is made with: MESSAGE_RECIPE; or empty */
+    struct str variables;    /* what a letter is rendered with: recipe_put_recipient(), or empty */
     struct str last_error;   /* "450 4.7.1 text" of the last attempt, own allocation, or empty */
     struct str unknown;      /* fields of a newer build, to be stored again with the row; own
                                 allocation, or empty */
@@ -136,6 +138,8 @@ static inline int64_t recipient_expires_ms(const struct recipient *r)
  * NULL when memory is out. */
 struct recipient *recipient_new(struct message *message, uint32_t index, struct str queue,
                                 struct str address, struct str orcpt, struct str variables);
+/* The message from now on is the one that its letter was rendered from, where it was. */
+void recipient_drop_letter(struct recipient *r);
 /* At most 300 bytes are kept. */
 void recipient_set_error(struct recipient *r, struct str text);
 /* r has no unknown fields yet. 0 or -ENOMEM. */

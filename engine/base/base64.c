@@ -4,31 +4,38 @@
 
 static const char letters[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/* Of three bytes, or the last one or two. */
-static uint8_t *put_group(uint8_t *out, const uint8_t *p, size_t len)
+/* Of the last one or two bytes. */
+static void put_last(uint8_t *out, const uint8_t *p, size_t len)
 {
-    uint32_t v =
-        (uint32_t)p[0] << 16 | (len > 1 ? (uint32_t)p[1] << 8 : 0) | (len > 2 ? (uint32_t)p[2] : 0);
+    uint32_t v = (uint32_t)p[0] << 16 | (len > 1 ? (uint32_t)p[1] << 8 : 0);
 
-    *out++ = (uint8_t)letters[v >> 18];
-    *out++ = (uint8_t)letters[v >> 12 & 63];
-    *out++ = len > 1 ? (uint8_t)letters[v >> 6 & 63] : '=';
-    *out++ = len > 2 ? (uint8_t)letters[v & 63] : '=';
-    return out;
+    out[0] = (uint8_t)letters[v >> 18];
+    out[1] = (uint8_t)letters[v >> 12 & 63];
+    out[2] = len > 1 ? (uint8_t)letters[v >> 6 & 63] : '=';
+    out[3] = '=';
 }
 
 void base64_put(struct buf *out, struct str bytes)
 {
     const uint8_t *p = (const uint8_t *)bytes.ptr;
     size_t need = (bytes.len + 2) / 3 * 4;
+    size_t whole = bytes.len / 3 * 3;
     uint8_t *at;
 
     if (bytes.len == 0)
         return;
     buf_room(out, need);
     at = out->data + out->len;
-    for (size_t i = 0; i < bytes.len; i += 3)
-        at = put_group(at, p + i, bytes.len - i);
+    for (size_t i = 0; i < whole; i += 3, at += 4) {
+        uint32_t v = (uint32_t)p[i] << 16 | (uint32_t)p[i + 1] << 8 | p[i + 2];
+
+        at[0] = (uint8_t)letters[v >> 18];
+        at[1] = (uint8_t)letters[v >> 12 & 63];
+        at[2] = (uint8_t)letters[v >> 6 & 63];
+        at[3] = (uint8_t)letters[v & 63];
+    }
+    if (whole < bytes.len)
+        put_last(at, p + whole, bytes.len - whole);
     out->len += need;
 }
 

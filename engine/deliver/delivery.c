@@ -363,6 +363,8 @@ bool delivery_work(struct delivery *d)
         d->submitted++;
         ASSERT(d->completed <= d->submitted && d->letters_len <= d->submitted);
         letters_submit(d);
+        if (is_empty(d)) /* nothing can be made of it: others have their turn in between */
+            break;
     }
     if (d->submitted >= messages_max(d)) {
         set_yielding(d, true);

@@ -23,12 +23,12 @@ void letters_submit(struct delivery *d)
         struct transaction *t = transaction_of_letter(n);
 
         next = list_next(&d->letters, n);
-        if (transaction_unsigned(t)) {
-            letter_remove(d, t);
-            transaction_defer_unsigned(t);
-        } else if (smtp_client_can_submit(d->client) && transaction_prepare(t)) {
+        if (!transaction_spoilt(t) && smtp_client_can_submit(d->client) && transaction_prepare(t)) {
             letter_remove(d, t);
             transaction_submit(t);
+        } else if (transaction_spoilt(t)) {
+            letter_remove(d, t);
+            transaction_end_spoilt(t);
         }
     }
 }

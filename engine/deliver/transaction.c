@@ -5,6 +5,7 @@
 
 #include "deliver/conversion.h"
 #include "deliver/proxying.h"
+#include "deliver/recipes.h"
 #include "deliver/sessions.h"
 #include "deliver/signing.h"
 #include "limits/warmup.h"
@@ -15,6 +16,15 @@
 #include "outcome/rule_act.h"
 #include "schedule/lane.h"
 
+/* On its way to the protocol. */
+enum stage {
+    STAGE_TAKEN,
+    STAGE_RENDERS, /* its letter is made */
+    STAGE_SIGNS,   /* its signatures are made */
+    STAGE_SPOILT,  /* one of them cannot be: spoilt has the words */
+    STAGE_SUBMITTED,
+};
+
 struct transaction {
     struct smtp_transaction smtp;
     struct delivery *delivery;
@@ -22,9 +32,11 @@ struct transaction {
     struct judge_batch batch; /* recipients that were not delivered */
     struct message *message;  /* a reference: its content is sent from where it is */
     struct list_node letter;  /* delivery->letters, until it is submitted */
-    struct signing_wait wait;
-    bool waiting;    /* for its signatures */
-    int sign_result; /* -errno: there are none */
+    enum stage stage;
+    struct recipe_wait rendering;
+    struct signing_wait signing;
+    int error; /* -errno: what STAGE_SPOILT is about */
+    bool is_unsigned;
     struct recipient **rcpts;
     uint64_t bytes; /* of site->under_way */
     uint64_t taken_ms, begun_ms;
@@ -61,6 +73,17 @@ static void context_fill(struct delivery *d, struct judge_context *c)
     c->proxy_word = config_proxy_word(d->channel->source);
 }
 
+/* What the protocol is told of t's message. */
+static void content_fill(struct transaction *t)
+{
+    const struct message *m = t->message;
+
+    t->smtp.eight_bit = (m->flags & MESSAGE_8BIT) != 0;
+    t->smtp.smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0;
+    t->smtp.dot_lines = (m->flags & MESSAGE_DOT_LINES) != 0;
+    t->smtp.pieces[SMTP_PIECES_MAX - 1] = (struct smtp_piece){m->content, m->content_len};
+}
+
 struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len)
 {
     struct transaction *t = pool_get(&d->worker->transaction_pool);
@@ -91,10 +114,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
     t->smtp.sender = m->sender;
     t->smtp.envid = m->envid;
     t->smtp.ret = m->ret;
-    t->smtp.eight_bit = (m->flags & MESSAGE_8BIT) != 0;
-    t->smtp.smtputf8 = (m->flags & MESSAGE_SMTPUTF8) != 0;
-    t->smtp.dot_lines = (m->flags & MESSAGE_DOT_LINES) != 0;
-    t->smtp.pieces[SMTP_PIECES_MAX - 1] = (struct smtp_piece){m->content, m->content_len};
+    content_fill(t);
     t->smtp.owner = t;
     context_fill(d, &t->context);
     t->context.pool_name = rcpts[0]->lane->supply->pool->name;
@@ -112,8 +132,11 @@ static void transaction_free(struct transaction *t)
 {
     struct worker *w = t->delivery->worker;
 
-    ASSERT(!t->waiting && !list_node_linked(&t->letter) && t->batch.len == 0);
+    ASSERT(t->stage != STAGE_RENDERS && t->stage != STAGE_SIGNS);
+    ASSERT(!list_node_linked(&t->letter) && t->batch.len == 0);
     site_ended(t->delivery->site, t->bytes);
+    message_unref(t->rendering.letter);
+    buf_done(&t->rendering.why);
     delivery_release(t->delivery, t->message);
     if (t->rcpts != &t->one_rcpt) {
         free(t->rcpts);
@@ -124,13 +147,67 @@ static void transaction_free(struct transaction *t)
 
 /* --- in front of the protocol --- */
 
+static bool spoil(struct transaction *t, int error)
+{
+    t->stage = STAGE_SPOILT;
+    t->error = error;
+    return false;
+}
+
+static void on_rendered(struct recipe_wait *wait)
+{
+    struct transaction *t = CONTAINER_OF(wait, struct transaction, rendering);
+
+    ASSERT(t->stage == STAGE_RENDERS);
+    t->stage = STAGE_TAKEN;
+    delivery_letter_ready(t->delivery);
+}
+
+/* The letter is t's message from here on, and its recipient's until that is no more in flight. */
+static void take_letter(struct transaction *t, struct message *letter)
+{
+    struct recipient *r = t->rcpts[0];
+
+    ASSERT(r->message == t->message && letter->recipe == t->message);
+    message_unref(t->message);
+    t->message = letter;
+    message_unref(r->message);
+    r->message = message_ref(letter);
+    t->bytes += letter->content_len;
+    t->delivery->site->under_way += letter->content_len;
+    content_fill(t);
+}
+
+/* Makes a letter of what is a recipe. False: it is being made, or t is spoilt. */
+static bool render(struct transaction *t)
+{
+    struct recipe_wait *wait = &t->rendering;
+
+    if ((t->message->flags & MESSAGE_RECIPE) == 0)
+        return true;
+    ASSERT(t->smtp.rcpts_len == 1);
+    wait->on_ready = on_rendered;
+    if (!recipes_letter(t->delivery->worker, t->rcpts[0], wait)) {
+        t->stage = STAGE_RENDERS;
+        return false;
+    }
+    if (wait->result < 0)
+        return spoil(t, wait->result);
+    take_letter(t, wait->letter);
+    wait->letter = NULL;
+    return true;
+}
+
 static void on_signed(struct signing_wait *wait, int result)
 {
-    struct transaction *t = CONTAINER_OF(wait, struct transaction, wait);
+    struct transaction *t = CONTAINER_OF(wait, struct transaction, signing);
 
-    ASSERT(t->waiting && result <= 0);
-    t->waiting = false;
-    t->sign_result = result;
+    ASSERT(t->stage == STAGE_SIGNS && result <= 0);
+    t->stage = STAGE_TAKEN;
+    if (result < 0) {
+        t->is_unsigned = true;
+        spoil(t, result);
+    }
     delivery_letter_ready(t->delivery);
 }
 
@@ -139,14 +216,14 @@ bool transaction_prepare(struct transaction *t)
     struct worker *w = t->delivery->worker;
     const struct message_front *front;
 
-    if (t->waiting)
+    if (t->stage != STAGE_TAKEN || !render(t))
         return false;
     if (!signing_front(w, t->message, &front)) {
         if (smtp_client_lacks(t->delivery->client, &t->smtp) != SMTP_UNABLE_NONE)
             return true;
-        t->wait.on_signed = on_signed;
-        t->waiting = true;
-        signing_wait(w, t->message, &t->wait);
+        t->signing.on_signed = on_signed;
+        t->stage = STAGE_SIGNS;
+        signing_wait(w, t->message, &t->signing);
         return false;
     }
     if (front != NULL) {
@@ -159,7 +236,8 @@ bool transaction_prepare(struct transaction *t)
 
 void transaction_submit(struct transaction *t)
 {
-    ASSERT(!t->waiting && t->sign_result == 0 && !list_node_linked(&t->letter));
+    ASSERT(t->stage == STAGE_TAKEN && !list_node_linked(&t->letter));
+    t->stage = STAGE_SUBMITTED;
     t->begun_ms = io_now_ms(t->delivery->worker->io);
     t->context.begun_ms = t->begun_ms;
     smtp_client_submit(t->delivery->client, &t->smtp);
@@ -196,25 +274,34 @@ static void end_unsent(struct transaction *t)
 
 void transaction_take_back(struct transaction *t)
 {
-    if (t->waiting)
-        signing_leave(&t->wait);
-    t->waiting = false;
+    if (t->stage == STAGE_RENDERS)
+        recipes_leave(&t->rendering);
+    else if (t->stage == STAGE_SIGNS)
+        signing_leave(&t->signing);
+    t->stage = STAGE_TAKEN;
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         admin_put_back(t->rcpts[i]);
     end_unsent(t);
 }
 
-bool transaction_unsigned(const struct transaction *t)
+bool transaction_spoilt(const struct transaction *t)
 {
-    return t->sign_result != 0;
+    return t->stage == STAGE_SPOILT;
 }
 
-/* Unsigned it would be taken for forged where its domain says that it signs. */
-void transaction_defer_unsigned(struct transaction *t)
+/* Unsigned it would be taken for forged where its domain says that it signs: it waits. A letter
+ * that its template and its recipient's variables do not make never will be. */
+void transaction_end_spoilt(struct transaction *t)
 {
     struct outcome outcome = {.class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_READY, .local = true};
 
-    classify_unsigned_reply(t->sign_result, &outcome.reply);
+    ASSERT(t->stage == STAGE_SPOILT);
+    if (t->is_unsigned)
+        classify_unsigned_reply(t->error, &outcome.reply);
+    else
+        classify_unrendered_reply(t->error, buf_str(&t->rendering.why), &outcome.reply);
+    if (outcome.reply.code >= 500)
+        outcome.class = OUTCOME_FAILED;
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         judge_add(&t->batch, t->rcpts[i], &outcome);
     end_unsent(t);

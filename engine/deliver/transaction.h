@@ -2,8 +2,9 @@
  * what the replies make of each recipient. A recipient is delivered, or converted for the peer, or
  * put back, or judged by transaction_done(): none is left behind.
  *
- * In front of its content goes what is made for this sending: its signatures (deliver/signing.h).
- * They are made behind conversion, so that what is signed is what leaves; a message that the peer
+ * A message that is a recipe becomes the recipient's letter first (deliver/recipes.h). In front of
+ * the content goes what is made for this sending: its signatures (deliver/signing.h). They are made
+ * behind rendering and conversion, so that what is signed is what leaves; a message that the peer
  * cannot take is not signed. Thread: the session's worker. */
 #ifndef HAYAUMA_ENGINE_TRANSACTION_H
 #define HAYAUMA_ENGINE_TRANSACTION_H
@@ -17,16 +18,17 @@ struct transaction;
 size_t transaction_bytes(void);
 /* A transaction of recipients, PLACE_FLIGHT, of one message. d owns it until transaction_done(). */
 struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len);
-/* Makes t what the peer will get: with its signatures in front. True: transaction_submit() may
- * come. False: they are being made; delivery_letter_ready() is called, then this again. */
+/* Makes t what the peer will get: a letter, with its signatures in front. True:
+ * transaction_submit() may come. False: it is being made, and this is to be called again behind
+ * delivery_letter_ready(); or it cannot be. */
 bool transaction_prepare(struct transaction *t) MUST_USE;
 /* Hands t to the session's protocol, which has room. */
 void transaction_submit(struct transaction *t);
 /* t is not submitted, and never will be: its recipients go back to their lanes. */
 void transaction_take_back(struct transaction *t);
-/* Whether t could not be signed, and its end then: its recipients are deferred. */
-bool transaction_unsigned(const struct transaction *t);
-void transaction_defer_unsigned(struct transaction *t);
+/* Whether t cannot be made; and its end then: its recipients are judged. */
+bool transaction_spoilt(const struct transaction *t);
+void transaction_end_spoilt(struct transaction *t);
 /* t in the list of those that are not submitted. */
 struct list_node *transaction_letter(struct transaction *t);
 struct transaction *transaction_of_letter(struct list_node *n);

@@ -3,9 +3,9 @@
 
 #include <stdlib.h>
 
-#include "mail/author.h"
 #include "mail/header.h"
 #include "mail/international.h"
+#include "worker/authorship.h"
 #include "worker/queue_name.h"
 
 #define CONTENT_SLACK_BYTES 1024 /* room for trace fields and a little more */
@@ -54,29 +54,12 @@ static void choices_forget(struct trace_facts *f, uint32_t ignored)
         f->not_before_ms = 0;
 }
 
-static bool may_write(const void *arg, struct str local_part, struct str domain)
-{
-    return config_may_write(arg, local_part, domain);
-}
-
-/* The From field is what a reader sees, and whose DKIM key signs. */
 static const char *from_refusal(const struct reading *r)
 {
-    static const char *const why[] = {
-        [AUTHORS_NONE] = "From: has no address",
-        [AUTHORS_OTHERS] = "From: has an address that is none",
-        [AUTHORS_UNCLEAR] = "From: can be read in several ways, and must be one",
-    };
     struct draft *d = r->draft;
-    enum authors authors;
 
-    if (d->rule.senders == NULL)
+    if (authorship_check(&d->rule, r->start, r->len, &d->refusal))
         return NULL;
-    authors = authors_check(r->start, r->len, may_write, d->rule.senders);
-    if (authors == AUTHORS_GOOD)
-        return NULL;
-    buf_printf(&d->refusal, "550 5.7.1 %s of those that are for ", why[authors]);
-    config_put_sender_rule(&d->rule, &d->refusal);
     buf_putc(&d->refusal, '\0');
     return (char *)d->refusal.data;
 }
@@ -126,9 +109,7 @@ static void content_stamp(struct reading *r)
     const struct draft *d = r->draft;
     const uint8_t *end = d->body->data + d->body->len;
 
-    r->start += r->facts.has_ending ? trace_strip(r->start, &r->facts) : 0;
-    r->start -= trace_border(r->start, (size_t)(end - r->start), &r->facts);
-    r->start = trace_prepend(r->start, &d->stamp, &r->facts);
+    r->start = trace_finish(r->start, end, &d->stamp, &r->facts);
     r->len = (size_t)(end - r->start);
 }
 

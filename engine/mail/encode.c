@@ -1,6 +1,7 @@
 #include "mail/encode.h"
 
-#include <stdbool.h>
+#include <errno.h>
+#include <string.h>
 
 #include "base/base64.h"
 
@@ -9,86 +10,186 @@
 
 /* --- quoted-printable --- */
 
-struct qp {
-    uint8_t *out; /* NULL: only count */
-    size_t len;
-    size_t column;
-};
+#define TEXT_CHARS    (LINE_CHARS - 1) /* of a line: one is for the soft break's '=' */
+#define SCRATCH_BYTES 4096
+#define ONCE_BYTES    (64u << 10) /* a text of so many is written to see how long it becomes */
 
-static void qp_put(struct qp *q, uint8_t c)
+/* What is never literal. The same for sixteen bytes at a time: of each lane, all bits or none. */
+typedef uint8_t lanes __attribute__((vector_size(16)));
+
+static bool is_special(uint8_t c)
 {
-    if (q->out != NULL)
-        q->out[q->len] = c;
-    q->len++;
+    return c > 0x7e || c == '=' || (c < ' ' && c != '\t');
 }
 
-/* Room for n more characters on this line; one is kept for the soft break's '='. */
-static void qp_room(struct qp *q, size_t n)
+static lanes specials(const uint8_t *in)
 {
-    if (q->column + n > LINE_CHARS - 1) {
-        qp_put(q, '=');
-        qp_put(q, '\r');
-        qp_put(q, '\n');
-        q->column = 0;
-    }
-    q->column += n;
+    lanes x;
+
+    memcpy(&x, in, sizeof(x));
+    return (lanes)((x > 0x7e) | (x == '=') | ((x < ' ') & (x != '\t')));
+}
+
+static bool any_special(const uint8_t *in)
+{
+    lanes x = specials(in);
+    uint64_t half[2];
+
+    memcpy(half, &x, sizeof(half));
+    return (half[0] | half[1]) != 0;
+}
+
+static bool is_blank(uint8_t c)
+{
+    return c == ' ' || c == '\t';
+}
+
+/* Whether a line ends behind in[i]. */
+static bool ends_line(const uint8_t *in, size_t len, size_t i)
+{
+    return i + 1 == len || (i + 2 < len && in[i + 1] == '\r' && in[i + 2] == '\n');
 }
 
 /* A '-' or '.' that would begin a line is escaped: a soft break must not make a multipart's
  * delimiter, or a line that needs dot-stuffing, out of the middle of a long line. */
-static bool is_literal(const struct qp *q, uint8_t c)
+static bool begins_badly(size_t column, uint8_t c)
 {
-    bool begins_line = q->column == 0 || q->column == LINE_CHARS - 1;
-
-    return c > ' ' && c < 0x7f && c != '=' && !(begins_line && (c == '-' || c == '.'));
+    return (column == 0 || column == TEXT_CHARS) && (c == '-' || c == '.');
 }
 
-static void qp_run(struct qp *q, const uint8_t *in, size_t len)
+/* So many bytes that stay as they are, and on this line: most of a text goes this way. */
+static size_t plain_run(size_t column, const uint8_t *in, size_t len)
+{
+    size_t max = TEXT_CHARS - column, n = 0;
+
+    if (len < max)
+        max = len;
+    if (max == 0 || begins_badly(column, in[0]))
+        return 0;
+    while (n + sizeof(lanes) <= max && !any_special(in + n))
+        n += sizeof(lanes);
+    while (n < max && !is_special(in[n]))
+        n++;
+    return n > 0 && is_blank(in[n - 1]) && ends_line(in, len, n - 1) ? n - 1 : n;
+}
+
+/* Writes to out, or, where that is NULL, only counts. How many bytes it is. */
+static size_t qp_run(uint8_t *out, const uint8_t *in, size_t len)
 {
     static const char hex[] = "0123456789ABCDEF";
+    uint8_t scratch[SCRATCH_BYTES + 2 * LINE_CHARS], *at = out == NULL ? scratch : out;
+    size_t column = 0, counted = 0, i = 0;
 
-    for (size_t i = 0; i < len; i++) {
+    while (i < len) {
+        size_t n = plain_run(column, in + i, len - i);
         uint8_t c = in[i];
-        bool at_end = i + 1 == len || (i + 2 < len && in[i + 1] == '\r' && in[i + 2] == '\n');
-        bool blank = c == ' ' || c == '\t';
+        bool literal;
 
-        if (c == '\r' && i + 1 < len && in[i + 1] == '\n') {
-            qp_put(q, '\r');
-            qp_put(q, '\n');
-            q->column = 0;
-            i++;
-        } else if (is_literal(q, c) || (blank && !at_end)) {
-            qp_room(q, 1);
-            qp_put(q, c);
-        } else {
-            qp_room(q, 3);
-            qp_put(q, '=');
-            qp_put(q, (uint8_t)hex[c >> 4]);
-            qp_put(q, (uint8_t)hex[c & 15]);
+        if (out == NULL && at > scratch + SCRATCH_BYTES) {
+            counted += (size_t)(at - scratch);
+            at = scratch;
         }
+        if (n > 0) {
+            memcpy(at, in + i, n);
+            at += n;
+            column += n;
+            i += n;
+            continue;
+        }
+        if (c == '\r' && i + 1 < len && in[i + 1] == '\n') {
+            memcpy(at, "\r\n", 2);
+            at += 2;
+            column = 0;
+            i += 2;
+            continue;
+        }
+        literal =
+            !is_special(c) && !begins_badly(column, c) && !(is_blank(c) && ends_line(in, len, i));
+        if (column + (literal ? 1 : 3) > TEXT_CHARS) {
+            memcpy(at, "=\r\n", 3);
+            at += 3;
+            column = 0;
+        }
+        at[0] = literal ? c : '=';
+        if (!literal) {
+            at[1] = (uint8_t)hex[c >> 4];
+            at[2] = (uint8_t)hex[c & 15];
+        }
+        at += literal ? 1 : 3;
+        column += literal ? 1 : 3;
+        i++;
     }
+    return counted + (size_t)(at - (out == NULL ? scratch : out));
 }
 
 size_t encode_qp_len(const uint8_t *in, size_t len)
 {
-    struct qp q = {0};
-
-    qp_run(&q, in, len);
-    return q.len;
+    return qp_run(NULL, in, len);
 }
 
 int encode_qp(const uint8_t *in, size_t len, struct buf *out)
 {
     size_t need = encode_qp_len(in, len);
     int result = buf_reserve(out, need);
-    struct qp q = {0};
 
     if (result != 0 || need == 0)
         return result;
-    q.out = out->data + out->len;
-    qp_run(&q, in, len);
-    ASSERT(q.len == need);
-    out->len += need;
+    out->len += qp_run(out->data + out->len, in, len);
+    return 0;
+}
+
+static size_t count_specials(const uint8_t *in, size_t len)
+{
+    size_t i = 0, n = 0;
+
+    while (i + sizeof(lanes) <= len) {
+        size_t end = len - i > sizeof(lanes) * 255 ? i + sizeof(lanes) * 255 : len;
+        lanes sum = {0}; /* of no more, or a lane would overflow */
+
+        for (; i + sizeof(lanes) <= end; i += sizeof(lanes))
+            sum -= specials(in + i);
+        for (size_t k = 0; k < sizeof(lanes); k++)
+            n += sum[k];
+    }
+    for (; i < len; i++)
+        n += is_special(in[i]);
+    return n;
+}
+
+static size_t count_newlines(const uint8_t *in, size_t len)
+{
+    const uint8_t *at = in, *end = in + len;
+    size_t n = 0;
+
+    while (at < end && (at = memchr(at, '\n', (size_t)(end - at))) != NULL) {
+        n++;
+        at++;
+    }
+    return n;
+}
+
+int encode_qp_within(const uint8_t *in, size_t len, size_t max, struct buf *out)
+{
+    size_t special = count_specials(in, len), ends = 2 * count_newlines(in, len), need;
+    int result;
+
+    /* At the least: a line end is two specials that stay, and soft breaks come on top. */
+    special = special > ends ? special - ends : 0;
+    if (len + 2 * special > max)
+        return -E2BIG;
+    /* At the most: a short line is twice as long with both its ends escaped, the last one, which
+     * has no end, three times. */
+    need = len <= ONCE_BYTES ? 2 * (len + 2 * (special + ends)) + 8 : encode_qp_len(in, len);
+    if (len > ONCE_BYTES && need > max)
+        return -E2BIG;
+    result = buf_reserve(out, need);
+    if (result != 0 || len == 0)
+        return result;
+    special = qp_run(out->data + out->len, in, len);
+    ASSERT(special <= need);
+    if (special > max)
+        return -E2BIG;
+    out->len += special;
     return 0;
 }
 

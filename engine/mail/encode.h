@@ -17,6 +17,8 @@ size_t encode_base64_len(size_t len);
  * lines of at most 76, none starts with '-' or '.'. Appends to out; 0 or -ENOMEM (out is as
  * before). */
 int encode_qp(const uint8_t *in, size_t len, struct buf *out) MUST_USE;
+/* The same if it comes to no more than max bytes; else -E2BIG, and out is as before. */
+int encode_qp_within(const uint8_t *in, size_t len, size_t max, struct buf *out) MUST_USE;
 /* Base64 in lines of 76 with CRLF between them, none behind the last. */
 int encode_base64(const uint8_t *in, size_t len, struct buf *out) MUST_USE;
 

@@ -131,12 +131,26 @@ int mime_put_mailbox(struct buf *out, struct str name, struct str display, struc
 
 /* --- parts --- */
 
+/* The same of what has no CR. */
+static void put_lf_lines(struct buf *out, struct str in)
+{
+    buf_room(out, in.len + in.len / 32 + 2);
+    while (in.len > 0) {
+        struct str line = str_take(&in, '\n');
+
+        buf_put_str(out, line);
+        buf_put(out, "\r\n", 2);
+    }
+}
+
 void mime_put_lines(struct buf *out, struct str in)
 {
     size_t from = 0;
 
-    if (in.len == 0) /* and its pointer perhaps none */
+    if (str_find(in, '\r') < 0) { /* as most are */
+        put_lf_lines(out, in);
         return;
+    }
     for (size_t i = 0; i < in.len; i++) {
         if (in.ptr[i] != '\n' && in.ptr[i] != '\r')
             continue;
@@ -155,9 +169,11 @@ void mime_put_text(struct buf *out, struct str subtype, struct str text)
 {
     struct buf lines = {0};
     bool ascii = str_is_ascii(text);
-    int err = 0;
+    size_t encoding;
+    int err;
 
     mime_put_lines(&lines, text);
+    buf_room(out, lines.len + 200);
     buf_puts(out, "Content-Type: text/");
     buf_put_str(out, subtype);
     buf_puts(out, "; charset=");
@@ -166,10 +182,14 @@ void mime_put_text(struct buf *out, struct str subtype, struct str text)
     if (ascii && lines_fit(buf_str(&lines))) {
         buf_puts(out, "7bit\r\n\r\n");
         buf_put(out, lines.data, lines.len);
-    } else if (encode_qp_len(lines.data, lines.len) <= encode_base64_len(lines.len)) {
-        buf_puts(out, "quoted-printable\r\n\r\n");
-        err = encode_qp(lines.data, lines.len, out);
-    } else {
+        buf_done(&lines);
+        return;
+    }
+    encoding = out->len;
+    buf_puts(out, "quoted-printable\r\n\r\n");
+    err = encode_qp_within(lines.data, lines.len, encode_base64_len(lines.len), out);
+    if (err == -E2BIG) {
+        out->len = encoding;
         buf_puts(out, "base64\r\n\r\n");
         err = encode_base64(lines.data, lines.len, out);
         buf_puts(out, "\r\n");

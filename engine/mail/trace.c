@@ -392,6 +392,14 @@ uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
     return memcpy(end - o.len, o.bytes, o.len);
 }
 
+uint8_t *trace_finish(uint8_t *start, const uint8_t *end, const struct trace_stamp *stamp,
+                      struct trace_facts *facts)
+{
+    start += facts->has_ending ? trace_strip(start, facts) : 0;
+    start -= trace_border(start, (size_t)(end - start), facts);
+    return trace_prepend(start, stamp, facts);
+}
+
 /* --- headers for records --- */
 
 static void put_unfolded(struct buf *out, struct str value)

@@ -82,6 +82,11 @@ size_t trace_stamp_room(const struct trace_stamp *stamp);
 uint8_t *trace_prepend(uint8_t *end, const struct trace_stamp *stamp,
                        const struct trace_facts *facts);
 
+/* All three for a message that ends at end: what is for us alone goes, what is missing comes.
+ * Returns its new start. */
+uint8_t *trace_finish(uint8_t *start, const uint8_t *end, const struct trace_stamp *stamp,
+                      struct trace_facts *facts);
+
 /* The configured headers as a JSON object for message.trace: {"Subject":"..."}, names as given,
  * values unfolded, at most 512 bytes each. Appends nothing when none is present. */
 struct buf;

@@ -566,6 +566,15 @@ void classify_unsigned_reply(int error, struct smtp_reply *out)
     reply_add_detail(out, str_of(strerror(-error)));
 }
 
+void classify_unrendered_reply(int error, struct str why, struct smtp_reply *out)
+{
+    bool final = error == -EINVAL || error == -E2BIG;
+
+    reply_set(out, final ? 554 : 451, (struct smtp_enhanced){final ? 5 : 4, final ? 6 : 3, 0},
+              "not sent: the letter cannot be made");
+    reply_add_detail(out, why.len > 0 ? why : str_of(strerror(-error)));
+}
+
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
 {
     ASSERT(unable != SMTP_UNABLE_NONE);

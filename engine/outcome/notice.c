@@ -375,9 +375,11 @@ void notice_build(const struct notice *n, struct buf *out, bool *eight_bit, bool
     const struct message *m = n->original;
     struct build b = {.n = n, .out = out};
     size_t start = out->len;
+    bool letter = (m->flags & MESSAGE_RECIPE) == 0; /* else none was made: nothing comes back */
 
-    trace_scan(m->content, m->content_len, NULL, 0, &b.facts);
-    b.full = returns_full(n) && is_returnable(m);
+    if (letter)
+        trace_scan(m->content, m->content_len, NULL, 0, &b.facts);
+    b.full = letter && returns_full(n) && is_returnable(m);
     b.returned_len = b.full ? m->content_len : header_bytes(m, b.facts.header_len);
     /* The server of an ASCII sender may know nothing but ASCII. */
     b.global = !str_is_ascii(m->sender);

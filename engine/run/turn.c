@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "control/backend_route.h"
 #include "deliver/delivery.h"
+#include "deliver/recipes.h"
 #include "deliver/secure.h"
 #include "deliver/sessions.h"
 #include "deliver/signing.h"
@@ -126,6 +127,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     list_init(&w->proxy_looks);
     list_init(&w->conversions);
     signings_init(w);
+    recipes_init(w);
     list_init(&w->suspension_walks);
     list_init(&w->supply_walks);
     list_init(&w->route_asks);
@@ -302,7 +304,7 @@ bool worker_drained(const struct worker *w)
 {
     return w->draining && inject_drained(w) && w->deliveries == 0 && w->directories == 0 &&
            w->loads == 0 && list_empty(&w->conversions) && !signings_pending(w) &&
-           !settle_pending(w) && queue_port_pending(w->port) == 0;
+           !recipes_pending(w) && !settle_pending(w) && queue_port_pending(w->port) == 0;
 }
 
 void worker_run(struct worker *w)
@@ -362,6 +364,7 @@ void worker_close(struct worker *w)
     secure_memory_close(w);
     streams_done(&w->streams);
     signings_done(w);
+    recipes_done(w);
     pool_done(&w->inject_pool);
     pool_done(&w->answer_pool);
     pool_done(&w->delivery_pool);

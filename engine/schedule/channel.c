@@ -574,12 +574,15 @@ static void channel_pay(struct channel *c, struct seat *seat)
         (void)channel_look(c);
 }
 
-/* How many of m's recipients may go at once, of at most max: one has its leave. Warm-up counts
- * recipients; what is not taken of the leave for more goes back. */
+/* How many of m's recipients may go at once, of at most max: one has its leave, and each has a
+ * letter of its own where m is a recipe. Warm-up counts recipients; what is not taken of the leave
+ * for more goes back. */
 static size_t may_take(const struct channel *c, const struct message *m, size_t max)
 {
     struct worker *w = c->site->worker;
 
+    if ((m->flags & MESSAGE_RECIPE) != 0)
+        return 1;
     if (c->warmup == NULL || max <= 1)
         return max;
     if (max > m->recipients && m->recipients > 0)

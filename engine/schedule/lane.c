@@ -188,6 +188,7 @@ void lane_unpop(struct recipient *r)
     struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
+    recipient_drop_letter(r);
     if (lane_suspended(lane) || lane->worker->draining ||
         r->due_ms > worker_wall_ms(lane->worker)) {
         lane_return(r);
@@ -204,6 +205,7 @@ void lane_return(struct recipient *r)
     int64_t due_ms = r->due_ms;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
+    recipient_drop_letter(r);
     lane->in_flight--;
     lane_kept(lane, r);
     lane_memory_drop(r);
@@ -215,6 +217,7 @@ void lane_settling(struct recipient *r)
     struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_FLIGHT && lane->in_flight > 0);
+    recipient_drop_letter(r);
     lane->in_flight--;
     r->state = PLACE_SETTLING;
 }

@@ -137,6 +137,15 @@ struct worker {
         struct timer timer; /* the crew had no room */
         struct pool pool;
     } signings; /* deliver/signing.h */
+    struct {
+        struct map entries; /* recipes by the ids of their messages */
+        struct list unused; /* of them, the longest unused first */
+        uint32_t unused_len;
+        uint64_t unused_bytes;
+        struct list waiting; /* for a place with the crew */
+        uint32_t with_crew;
+        struct timer timer; /* the crew had no room */
+    } recipes;              /* deliver/recipes.h */
     uint32_t deliveries;
     struct families families;
     struct pool delivery_pool, transaction_pool, output_pool;

@@ -1,0 +1,371 @@
+#include "deliver/recipes.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "deliver/render.h"
+#include "worker/crew.h"
+#include "worker/shared.h"
+
+#define FULL_RETRY_MS 20    /* until a crew that had no room is asked again */
+#define AT_ONCE_STEPS 20000 /* of templates, in a worker's turn: a millisecond */
+#define AT_ONCE_BYTES (512u << 10)
+#define LETTER_BYTES  4096 /* the first of a recipe, about */
+#define READ_ERROR    (-EPROTO)
+
+/* What the crew does, or will. */
+struct recipe_task {
+    struct list_node node; /* worker->recipes.waiting, until it is the crew's */
+    struct crew_job job;
+    struct worker *worker;
+};
+
+struct recipe_entry {
+    struct map_node node;       /* worker->recipes.entries, by id */
+    struct list_node used_node; /* worker->recipes.unused, while nobody uses it */
+    struct msgid id;
+    struct recipe_task task;
+    struct message *message; /* a reference, while it is read */
+    struct list waits;       /* struct recipe_wait, until it is read */
+    struct recipe *recipe;   /* NULL: it is not read, or cannot be */
+    struct json_mistake mistake;
+    bool heavy;            /* the crew makes its letters */
+    uint32_t users;        /* jobs, and its own reading */
+    uint64_t bytes;        /* that it takes */
+    uint64_t letter_bytes; /* of the longest so far */
+};
+
+/* A letter that the crew makes. */
+struct recipe_job {
+    struct recipe_task task;
+    struct recipe_entry *entry;
+    struct recipe_wait *wait; /* NULL: nobody wants it any more */
+    struct message *message;  /* a reference */
+    struct config *config;    /* a reference */
+    struct render_order order;
+    struct message *letter;
+    int result;
+    struct buf why;
+    char strings[]; /* of order */
+};
+
+/* --- what is kept --- */
+
+static uint64_t hash_of(const struct worker *w, const struct msgid *id)
+{
+    return hash_bytes(id, sizeof(*id), w->hash_seed);
+}
+
+static struct recipe_entry *entry_find(struct worker *w, const struct msgid *id)
+{
+    struct map_node *n = map_find(&w->recipes.entries, hash_of(w, id));
+
+    for (; n != NULL; n = map_find_next(n)) {
+        struct recipe_entry *e = CONTAINER_OF(n, struct recipe_entry, node);
+
+        if (memcmp(&e->id, id, sizeof(*id)) == 0)
+            return e;
+    }
+    return NULL;
+}
+
+static void entry_free(struct worker *w, struct recipe_entry *e)
+{
+    ASSERT(e->users == 0 && e->message == NULL && list_empty(&e->waits));
+    list_remove(&e->used_node);
+    map_remove(&w->recipes.entries, &e->node);
+    w->recipes.unused_len--;
+    w->recipes.unused_bytes -= e->bytes;
+    recipe_free(e->recipe);
+    free(e);
+}
+
+static void entry_use(struct worker *w, struct recipe_entry *e)
+{
+    if (e->users++ > 0)
+        return;
+    list_remove(&e->used_node);
+    w->recipes.unused_len--;
+    w->recipes.unused_bytes -= e->bytes;
+}
+
+static void entry_unuse(struct worker *w, struct recipe_entry *e)
+{
+    ASSERT(e->users > 0);
+    if (--e->users > 0)
+        return;
+    list_push_back(&w->recipes.unused, &e->used_node);
+    w->recipes.unused_len++;
+    w->recipes.unused_bytes += e->bytes;
+    /* The last one stays, whatever its size: it is in use. */
+    while (w->recipes.unused_len > 1 &&
+           (w->recipes.unused_len > RECIPES_MAX || w->recipes.unused_bytes > RECIPES_BYTES_MAX))
+        entry_free(w, LIST_ENTRY(list_first(&w->recipes.unused), struct recipe_entry, used_node));
+}
+
+/* --- the crew --- */
+
+static void submit_waiting(struct worker *w)
+{
+    struct io *io = w->io;
+    struct list_node *n;
+
+    while (w->recipes.with_crew < RECIPE_JOBS_MAX &&
+           (n = list_first(&w->recipes.waiting)) != NULL) {
+        struct recipe_task *task = LIST_ENTRY(n, struct recipe_task, node);
+
+        list_remove(&task->node);
+        w->recipes.with_crew++;
+        if (crew_submit(w->shared->crew, &task->job))
+            continue;
+        w->recipes.with_crew--;
+        list_push_front(&w->recipes.waiting, &task->node);
+        if (!timer_armed(&w->recipes.timer))
+            wheel_arm(io_wheel(io), &w->recipes.timer, io_now_ms(io) + FULL_RETRY_MS);
+        return;
+    }
+}
+
+static void on_timer(struct timer *timer)
+{
+    submit_waiting(CONTAINER_OF(timer, struct worker, recipes.timer));
+}
+
+static void task_submit(struct worker *w, struct recipe_task *task,
+                        void (*run)(struct crew_job *job), void (*done)(struct crew_job *job))
+{
+    task->worker = w;
+    task->job = (struct crew_job){.run = run, .done = done, .desk = &w->desk};
+    list_push_back(&w->recipes.waiting, &task->node);
+    submit_waiting(w);
+}
+
+static struct worker *task_ended(struct recipe_task *task)
+{
+    struct worker *w = task->worker;
+
+    ASSERT(w->recipes.with_crew > 0);
+    w->recipes.with_crew--;
+    return w;
+}
+
+/* --- reading --- */
+
+static void on_read(struct crew_job *job)
+{
+    struct recipe_entry *e = CONTAINER_OF(job, struct recipe_entry, task.job);
+    struct str text = {(const char *)e->message->content, e->message->content_len};
+
+    if (recipe_parse(text, &e->recipe, &e->mistake) < 0)
+        e->recipe = NULL;
+}
+
+static void on_read_done(struct crew_job *job)
+{
+    struct recipe_entry *e = CONTAINER_OF(job, struct recipe_entry, task.job);
+    struct worker *w = task_ended(&e->task);
+    struct list_node *n;
+
+    message_unref(e->message);
+    e->message = NULL;
+    e->bytes = sizeof(*e) + (e->recipe == NULL ? 0 : recipe_bytes(e->recipe));
+    e->heavy = e->recipe != NULL && !recipe_is_light(e->recipe);
+    while ((n = list_pop_front(&e->waits)) != NULL) {
+        struct recipe_wait *wait = LIST_ENTRY(n, struct recipe_wait, node);
+
+        wait->entry = NULL;
+        wait->on_ready(wait);
+    }
+    entry_unuse(w, e);
+    submit_waiting(w);
+}
+
+static struct recipe_entry *entry_new(struct worker *w, struct message *m)
+{
+    struct recipe_entry *e = calloc(1, sizeof(*e));
+
+    ASSERT(e != NULL);
+    e->id = m->id;
+    e->message = message_ref(m);
+    e->letter_bytes = LETTER_BYTES;
+    e->users = 1;
+    list_init(&e->waits);
+    map_insert(&w->recipes.entries, &e->node, hash_of(w, &m->id));
+    task_submit(w, &e->task, on_read, on_read_done);
+    return e;
+}
+
+/* --- letters --- */
+
+static struct render_order order_of(const struct worker *w, const struct recipe_entry *e,
+                                    const struct recipient *r)
+{
+    return (struct render_order){.recipe = e->recipe,
+                                 .message = r->message,
+                                 .config = w->config,
+                                 .address = r->address,
+                                 .variables = r->variables,
+                                 .index = r->index,
+                                 .budget = {AT_ONCE_BYTES, AT_ONCE_STEPS},
+                                 .bytes = e->letter_bytes};
+}
+
+static void note_length(struct recipe_entry *e, const struct message *letter)
+{
+    if (letter != NULL && letter->content_len > e->letter_bytes)
+        e->letter_bytes = letter->content_len;
+}
+
+static void on_make(struct crew_job *job)
+{
+    struct recipe_job *j = CONTAINER_OF(job, struct recipe_job, task.job);
+
+    j->result = render_letter(&j->order, &j->letter, &j->why);
+}
+
+static void job_free(struct worker *w, struct recipe_job *j)
+{
+    entry_unuse(w, j->entry);
+    message_unref(j->message);
+    config_unref(j->config);
+    message_unref(j->letter);
+    buf_done(&j->why);
+    free(j);
+}
+
+static void on_made(struct crew_job *job)
+{
+    struct recipe_job *j = CONTAINER_OF(job, struct recipe_job, task.job);
+    struct worker *w = task_ended(&j->task);
+    struct recipe_wait *wait = j->wait;
+
+    note_length(j->entry, j->letter);
+    if (wait != NULL) {
+        wait->job = NULL;
+        wait->made = true;
+        wait->letter = j->letter;
+        wait->result = j->result;
+        wait->why = j->why;
+        j->letter = NULL;
+        j->why = (struct buf){0};
+        wait->on_ready(wait);
+    }
+    job_free(w, j);
+    submit_waiting(w);
+}
+
+static void make_by_crew(struct worker *w, struct recipe_entry *e, const struct recipient *r,
+                         struct recipe_wait *wait)
+{
+    struct recipe_job *j = calloc(1, sizeof(*j) + r->address.len + r->variables.len);
+
+    ASSERT(j != NULL);
+    j->entry = e;
+    j->wait = wait;
+    j->message = message_ref(r->message);
+    j->config = config_ref(w->config);
+    j->order = order_of(w, e, r);
+    j->order.budget = (struct template_budget){w->config->http.message_bytes_max, RENDER_STEPS_MAX};
+    memcpy(j->strings, r->address.ptr, r->address.len);
+    if (r->variables.len > 0)
+        memcpy(j->strings + r->address.len, r->variables.ptr, r->variables.len);
+    j->order.address.ptr = j->strings;
+    j->order.variables.ptr = j->strings + r->address.len;
+    wait->job = j;
+    entry_use(w, e);
+    task_submit(w, &j->task, on_make, on_made);
+}
+
+/* False: it takes longer than a turn may. */
+static bool make_at_once(struct worker *w, struct recipe_entry *e, const struct recipient *r,
+                         struct recipe_wait *wait)
+{
+    struct render_order order = order_of(w, e, r);
+
+    if (e->heavy)
+        return false;
+    wait->result = render_letter(&order, &wait->letter, &wait->why);
+    if (wait->result != -E2BIG) {
+        note_length(e, wait->letter);
+        return true;
+    }
+    e->heavy = true;
+    buf_done(&wait->why);
+    return false;
+}
+
+bool recipes_letter(struct worker *w, const struct recipient *r, struct recipe_wait *wait)
+{
+    struct recipe_entry *e;
+
+    ASSERT(wait->job == NULL && wait->entry == NULL && r->message->recipe == NULL);
+    if (wait->made)
+        return true;
+    e = entry_find(w, &r->message->id);
+    if (e == NULL)
+        e = entry_new(w, r->message);
+    if (e->message != NULL) {
+        wait->entry = e;
+        list_push_back(&e->waits, &wait->node);
+        return false;
+    }
+    if (e->recipe == NULL) {
+        wait->result = READ_ERROR;
+        buf_printf(&wait->why, "its recipe cannot be read: %s: %s", e->mistake.field,
+                   e->mistake.text);
+        return true;
+    }
+    entry_use(w, e);
+    if (make_at_once(w, e, r, wait)) {
+        entry_unuse(w, e);
+        return true;
+    }
+    make_by_crew(w, e, r, wait);
+    entry_unuse(w, e);
+    return false;
+}
+
+/* What nobody wants any more, and the crew does not have yet, is not made. A recipe is read all the
+ * same: others will want it. */
+void recipes_leave(struct recipe_wait *wait)
+{
+    struct recipe_job *j = wait->job;
+
+    if (wait->entry != NULL)
+        list_remove(&wait->node);
+    wait->entry = NULL;
+    wait->job = NULL;
+    if (j == NULL)
+        return;
+    j->wait = NULL;
+    if (!list_node_linked(&j->task.node))
+        return;
+    list_remove(&j->task.node);
+    job_free(j->task.worker, j);
+}
+
+/* --- the worker's --- */
+
+void recipes_init(struct worker *w)
+{
+    list_init(&w->recipes.waiting);
+    list_init(&w->recipes.unused);
+    w->recipes.timer.on_timer = on_timer;
+    ASSERT(map_init(&w->recipes.entries, 16) == 0); /* as in buf_*: memory is fatal */
+}
+
+void recipes_done(struct worker *w)
+{
+    struct list_node *n;
+
+    ASSERT(list_empty(&w->recipes.waiting) && w->recipes.with_crew == 0);
+    while ((n = list_first(&w->recipes.unused)) != NULL)
+        entry_free(w, LIST_ENTRY(n, struct recipe_entry, used_node));
+    ASSERT(w->recipes.entries.count == 0);
+    map_done(&w->recipes.entries);
+}
+
+bool recipes_pending(const struct worker *w)
+{
+    return w->recipes.with_crew > 0 || !list_empty(&w->recipes.waiting);
+}

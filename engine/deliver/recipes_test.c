@@ -1,0 +1,234 @@
+/* A worker's recipes, without the worker: the crew has no threads, so a job is done when it is
+ * submitted, and its end comes with the next crew_collect(). */
+#include "deliver/recipes.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "deliver/render.h"
+#include "worker/shared.h"
+
+#define FROM   "\"from\":{\"email\":\"n@s.example\"}"
+#define SIMPLE "{\"content\":{" FROM ",\"text_body\":\"Hi {{ name }}\"}}"
+#define LOOP(in)                                                                                   \
+    "{% for a in x %}{% for b in x %}{% for c in x %}" in "{% endfor %}{% endfor %}{% endfor %}"
+#define SLOW "{\"content\":{" FROM ",\"text_body\":\"" LOOP("") "\"}}"
+#define ROW_30                                                                                     \
+    "{\"substitutions\":{\"x\":[1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7,8,9,0,1,2,3,4,5,6,7,8,9,0]}}"
+
+static struct shared shared;
+static struct config config;
+static struct worker *w;
+static struct msgid_source ids;
+static uint64_t alive;
+static int ready;
+
+static void wake_nobody(void *arg)
+{
+    (void)arg;
+}
+
+static void on_ready(struct recipe_wait *wait)
+{
+    (void)wait;
+    ready++;
+}
+
+static int open_world(void **state)
+{
+    (void)state;
+    memset(&shared, 0, sizeof(shared));
+    config = (struct config){.host_name = (char *)(uintptr_t) "mta.s.example", .refs = 1};
+    config.http.message_bytes_max = 1u << 20;
+    w = aligned_alloc(CACHE_LINE_BYTES, sizeof(*w));
+    assert_non_null(w);
+    memset(w, 0, sizeof(*w));
+    assert_int_equal(crew_open(&shared.crew, 0, CREW_JOBS_PER_WORKER), 0);
+    w->shared = &shared;
+    w->config = &config;
+    crew_desk_init(&w->desk, wake_nobody, NULL);
+    recipes_init(w);
+    msgid_source_init(&ids, 1);
+    ready = 0;
+    alive = message_bytes_alive();
+    return 0;
+}
+
+static int close_world(void **state)
+{
+    (void)state;
+    assert_false(recipes_pending(w));
+    recipes_done(w);
+    crew_stop(shared.crew);
+    crew_close(shared.crew);
+    free(w);
+    assert_int_equal(message_bytes_alive(), alive);
+    return 0;
+}
+
+static struct recipient *recipient_of(const char *recipe, const char *row)
+{
+    struct message *m = message_new(&(struct message){.id = msgid_next(&ids, 1000000),
+                                                      .created_ms = 1000000,
+                                                      .flags = MESSAGE_RECIPE,
+                                                      .content = (uint8_t *)strdup(recipe),
+                                                      .content_len = strlen(recipe)});
+    struct recipient *r;
+
+    assert_non_null(m);
+    r = recipient_new(m, 0, STR("b.example"), STR("a@b.example"), STR(""), str_of(row));
+    assert_non_null(r);
+    message_unref(m);
+    return r;
+}
+
+/* Another recipient of the same. */
+static struct recipient *beside(const struct recipient *r, const char *row)
+{
+    struct recipient *other =
+        recipient_new(r->message, 1, STR("b.example"), STR("c@b.example"), STR(""), str_of(row));
+
+    assert_non_null(other);
+    return other;
+}
+
+static void done(struct recipient *r, struct recipe_wait *wait)
+{
+    message_unref(wait->letter);
+    buf_done(&wait->why);
+    recipient_free(r);
+}
+
+static void test_reads_once(void **state)
+{
+    struct recipient *r = recipient_of(SIMPLE, "{\"name\":\"Ann\"}");
+    struct recipient *other = beside(r, "{\"name\":\"Bob\"}");
+    struct recipe_wait wait = {.on_ready = on_ready}, next = {.on_ready = on_ready};
+
+    (void)state;
+    assert_false(recipes_letter(w, r, &wait));
+    assert_true(recipes_pending(w));
+    assert_false(recipes_letter(w, other, &next)); /* the same reading */
+    crew_collect(&w->desk);
+    assert_int_equal(ready, 2);
+    assert_true(recipes_letter(w, r, &wait));
+    assert_true(recipes_letter(w, other, &next));
+    assert_int_equal(wait.result, 0);
+    assert_non_null(memmem(wait.letter->content, wait.letter->content_len, "Hi Ann", 6));
+    assert_non_null(memmem(next.letter->content, next.letter->content_len, "Hi Bob", 6));
+    assert_int_equal(w->recipes.entries.count, 1);
+    done(other, &next);
+    done(r, &wait);
+}
+
+static void test_slow_by_crew(void **state)
+{
+    struct recipient *r = recipient_of(SLOW, ROW_30), *other = beside(r, "");
+    struct recipe_wait wait = {.on_ready = on_ready}, next = {.on_ready = on_ready};
+
+    (void)state;
+    assert_false(recipes_letter(w, r, &wait));
+    crew_collect(&w->desk);
+    assert_false(recipes_letter(w, r, &wait)); /* more than a turn may take */
+    crew_collect(&w->desk);
+    assert_int_equal(ready, 2);
+    assert_true(recipes_letter(w, r, &wait));
+    assert_int_equal(wait.result, 0);
+    assert_non_null(wait.letter);
+    assert_ptr_equal(wait.letter->recipe, r->message);
+    assert_false(recipes_letter(w, other, &next)); /* as all others of that recipe */
+    crew_collect(&w->desk);
+    assert_true(recipes_letter(w, other, &next));
+    done(other, &next);
+    done(r, &wait);
+}
+
+static void test_leave(void **state)
+{
+    struct recipient *r = recipient_of(SLOW, ROW_30);
+    struct recipe_wait wait = {.on_ready = on_ready};
+
+    (void)state;
+    assert_false(recipes_letter(w, r, &wait));
+    recipes_leave(&wait); /* while it is read */
+    crew_collect(&w->desk);
+    assert_int_equal(ready, 0);
+    assert_false(recipes_letter(w, r, &wait));
+    recipes_leave(&wait); /* while the letter is made */
+    assert_true(recipes_pending(w));
+    crew_collect(&w->desk);
+    assert_int_equal(ready, 0);
+    assert_null(wait.letter);
+    done(r, &wait);
+}
+
+static void test_none(void **state)
+{
+    static const struct {
+        const char *recipe;
+        int result;
+        const char *word;
+    } cases[] = {
+        {"{\"content\":{" FROM ",\"text_body\":\"{{ a.b }}\"}}", -EINVAL, "content.text_body"},
+        {"{\"content\":{" FROM ",\"text_body\":\"" LOOP(LOOP("")) "\"}}", -E2BIG, "steps"},
+        {"{\"content\":1}", -EPROTO, "recipe cannot be read: content"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct recipient *r = recipient_of(cases[i].recipe, ROW_30);
+        struct recipe_wait wait = {.on_ready = on_ready};
+
+        while (!recipes_letter(w, r, &wait))
+            crew_collect(&w->desk);
+        assert_int_equal(wait.result, cases[i].result);
+        assert_null(wait.letter);
+        assert_non_null(memmem(wait.why.data, wait.why.len, cases[i].word, strlen(cases[i].word)));
+        done(r, &wait);
+    }
+}
+
+/* Recipes that nobody uses are bounded; one that was used lately stays. */
+static void test_bounds(void **state)
+{
+    struct recipient *used = recipient_of(SIMPLE, "");
+    struct recipe_wait wait = {.on_ready = on_ready};
+
+    (void)state;
+    for (int i = 0; i < 2 * RECIPES_MAX; i++) {
+        struct recipient *r = recipient_of(SIMPLE, "");
+        struct recipe_wait one = {.on_ready = on_ready};
+
+        assert_false(recipes_letter(w, r, &one));
+        crew_collect(&w->desk);
+        assert_true(recipes_letter(w, r, &one));
+        done(r, &one);
+        if (i == 0) {
+            assert_false(recipes_letter(w, used, &wait));
+            crew_collect(&w->desk);
+        }
+        assert_true(recipes_letter(w, used, &wait));
+        message_unref(wait.letter);
+        wait.letter = NULL;
+        assert_in_range(w->recipes.entries.count, 2, RECIPES_MAX);
+        assert_int_equal(w->recipes.entries.count, w->recipes.unused_len);
+    }
+    assert_int_equal(w->recipes.unused_len, RECIPES_MAX);
+    done(used, &wait);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
+    const struct CMUnitTest tests[] = {
+        TEST(test_reads_once), TEST(test_slow_by_crew), TEST(test_leave),
+        TEST(test_none),       TEST(test_bounds),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,273 @@
+#include "mail/recipe.h"
+
+#include <errno.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <jansson.h>
+
+#include <cmocka.h>
+
+static const struct msgid id = {{1, 2, 3}};
+static const struct template_budget enough = {1u << 20, 100000};
+
+static struct recipe *parsed(const char *text)
+{
+    struct json_mistake mistake = {0};
+    struct recipe *r = NULL;
+
+    if (recipe_parse(str_of(text), &r, &mistake) < 0)
+        fail_msg("%s: %s", mistake.field, mistake.text);
+    return r;
+}
+
+/* The letter for a@b.example with what row says, as a string; the caller's to free. */
+static struct buf letter(const struct recipe *r, const char *row)
+{
+    struct json_mistake mistake = {0};
+    struct buf out = {0};
+    json_t *one;
+
+    assert_int_equal(recipe_parse_recipient(str_of(row), &one), 0);
+    if (recipe_letter(r, STR("a@b.example"), one, &id, enough, &out, &mistake) < 0)
+        fail_msg("%s: %s", mistake.field, mistake.text);
+    buf_putc(&out, '\0');
+    recipe_recipient_free(one);
+    return out;
+}
+
+static int refused(const struct recipe *r, const char *row, struct template_budget budget,
+                   struct json_mistake *mistake)
+{
+    struct buf out = {0};
+    json_t *one;
+    int err;
+
+    assert_int_equal(recipe_parse_recipient(str_of(row), &one), 0);
+    err = recipe_letter(r, STR("a@b.example"), one, &id, budget, &out, mistake);
+    buf_done(&out);
+    recipe_recipient_free(one);
+    return err;
+}
+
+#define CONTENT(more) "{\"from\":{\"email\":\"n@s.example\"},\"text_body\":\"Hi {{ x }}\"" more "}"
+
+static void test_letter(void **state)
+{
+    struct recipe *r = parsed("{\"content\":" CONTENT(
+        ",\"subject\":\"{{ name }}\"") ","
+                                       "\"substitutions\":{\"x\":\"all\"}}");
+    struct buf out = letter(r, "{\"name\":\"Ann\",\"substitutions\":{\"x\":\"you\"}}");
+
+    (void)state;
+    assert_string_equal((char *)out.data,
+                        "From: <n@s.example>\r\nTo: \"Ann\" <a@b.example>\r\nSubject: Ann\r\n"
+                        "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n"
+                        "Content-Transfer-Encoding: 7bit\r\n\r\nHi you\r\n");
+    buf_done(&out);
+    out = letter(r, "");
+    assert_string_equal((char *)out.data,
+                        "From: <n@s.example>\r\nTo: <a@b.example>\r\nSubject: \r\n"
+                        "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=us-ascii\r\n"
+                        "Content-Transfer-Encoding: 7bit\r\n\r\nHi all\r\n");
+    buf_done(&out);
+    assert_true(recipe_is_light(r));
+    assert_int_equal(recipe_sender_rule(r).len, 0);
+    recipe_free(r);
+}
+
+/* What is stored is what was read, without what a recipe does not have. */
+static void test_stored(void **state)
+{
+    static const char body[] = "{\"envelope_sender\": \"a@b\", \"content\": " CONTENT(
+        "") ", \"substitutions\": {},"
+            " \"template_dialect\": \"Jinja\", \"missing_variables\": null}";
+    json_t *root = json_loads(body, 0, NULL);
+    struct buf text = {0}, one = {0}, other = {0};
+    struct json_mistake mistake;
+    struct recipe *r, *again;
+
+    (void)state;
+    assert_non_null(root);
+    assert_int_equal(recipe_read(root, &r, &mistake), 0);
+    recipe_put(root, STR("acme"), &text);
+    json_decref(root);
+    one = letter(r, "{\"substitutions\":{\"x\":\"1\"}}");
+    buf_putc(&text, '\0');
+    assert_string_equal((char *)text.data,
+                        "{\"content\":" CONTENT("") ",\"template_dialect\":\"Jinja\","
+                                                    "\"sender_rule\":\"acme\"}");
+    again = parsed((char *)text.data);
+    other = letter(again, "{\"substitutions\":{\"x\":\"1\"}}");
+    assert_string_equal((char *)one.data, (char *)other.data);
+    assert_true(str_eq(recipe_sender_rule(again), STR("acme")));
+    recipe_free(r);
+    recipe_free(again);
+    buf_done(&text);
+    buf_done(&one);
+    buf_done(&other);
+}
+
+static void test_refused_recipes(void **state)
+{
+    static const char *const texts[] = {
+        "",
+        "[]",
+        "{}",
+        "{\"content\":1}",
+        "{\"content\":{\"text_body\":\"no from\"}}",
+        "{\"content\":" CONTENT("") ",\"recipients\":[]}",
+        "{\"content\":" CONTENT("") ",\"template_dialect\":\"Perl\"}",
+        "{\"content\":" CONTENT("") ",\"missing_variables\":\"guess\"}",
+        "{\"content\":" CONTENT(",\"subject\":\"{{\"") "}",
+        "{\"content\":" CONTENT(",\"headers\":{\"Bcc: x\":\"y\"}") "}",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct json_mistake mistake = {0};
+        struct recipe *r;
+
+        assert_int_equal(recipe_parse(str_of(texts[i]), &r, &mistake), -EINVAL);
+        assert_in_range(mistake.status, 400, 422);
+        assert_int_not_equal(mistake.text[0], '\0');
+    }
+}
+
+static void test_missing(void **state)
+{
+    struct recipe *r = parsed("{\"content\":" CONTENT("") ",\"missing_variables\":\"fail\"}");
+    struct recipe *asks =
+        parsed("{\"content\":{\"from\":{\"email\":\"n@s.example\"},\"text_body\":"
+               "\"{{ x | default('none') }}{% if x %}{{ x }}{% endif %}{{ name }}\"},"
+               "\"missing_variables\":\"fail\"}");
+    struct recipe *mustache =
+        parsed("{\"content\":" CONTENT("") ",\"template_dialect\":\"Mustache\","
+                                           "\"missing_variables\":\"fail\"}");
+    struct json_mistake mistake = {0};
+    struct buf out;
+
+    (void)state;
+    assert_int_equal(refused(r, "", enough, &mistake), -EINVAL);
+    assert_string_equal(mistake.field, "content.text_body");
+    assert_non_null(strstr(mistake.text, "line 1, column 7: a variable that is not given"));
+    assert_int_equal(refused(r, "{\"substitutions\":{\"x\":null}}", enough, &mistake), 0);
+    assert_int_equal(refused(mustache, "", enough, &mistake), -EINVAL);
+    assert_int_equal(refused(mustache, "{\"substitutions\":{\"x\":\"\"}}", enough, &mistake), 0);
+    out = letter(asks, "{\"name\":\"A\"}");
+    assert_non_null(strstr((char *)out.data, "\r\n\r\nnoneA\r\n"));
+    buf_done(&out);
+    assert_int_equal(refused(asks, "", enough, &mistake), -EINVAL); /* no name */
+    recipe_free(r);
+    recipe_free(asks);
+    recipe_free(mustache);
+}
+
+static void test_budget(void **state)
+{
+    struct recipe *r = parsed("{\"content\":{\"from\":{\"email\":\"n@s.example\"},\"text_body\":"
+                              "\"{% for a in x %}{% for b in x %}.{% endfor %}{% endfor %}\"}}");
+    struct json_mistake mistake = {0};
+    const char *row = "{\"substitutions\":{\"x\":[1,2,3,4,5,6,7,8,9,10]}}";
+
+    (void)state;
+    assert_int_equal(refused(r, row, enough, &mistake), 0);
+    assert_int_equal(refused(r, row, (struct template_budget){1000, 100}, &mistake), -E2BIG);
+    assert_non_null(strstr(mistake.text, "steps"));
+    assert_int_equal(refused(r, row, (struct template_budget){50, 100000}, &mistake), -E2BIG);
+    recipe_free(r);
+}
+
+/* No value makes a second field, wherever it stands. */
+static void test_line_ends(void **state)
+{
+    struct recipe *parts = parsed("{\"content\":" CONTENT(",\"subject\":\"{{ x }}\"") "}");
+    struct recipe *whole = parsed(
+        "{\"content\":\"From: n@s.example\\nSubject: {{ x }}\\nX-Name: {{ name }}\\n\\n{{ x }}\"}");
+    const char *row =
+        "{\"name\":\"a\\r\\nBcc: b\",\"substitutions\":{\"x\":\"1\\r\\nBcc: b\\n\\n2\"}}";
+    const struct recipe *both[] = {parts, whole};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(both); i++) {
+        struct buf out = letter(both[i], row);
+        char *header_end = strstr((char *)out.data, "\r\n\r\n"), *bcc;
+
+        assert_non_null(header_end);
+        bcc = strstr((char *)out.data, "\r\nBcc:");
+        assert_true(bcc == NULL || bcc > header_end);
+        buf_done(&out);
+    }
+    recipe_free(parts);
+    recipe_free(whole);
+}
+
+static void test_recipients(void **state)
+{
+    static const struct {
+        const char *in, *stored, *meta;
+    } cases[] = {
+        {"{\"email\": \"a@b\"}", "", ""},
+        {"{\"email\": \"a@b\", \"name\": null, \"substitutions\": {}}", "", ""},
+        {"{\"email\": \"a@b\", \"name\": \"日\", \"metadata\": {\"k\": [1, \"ü\"]}}",
+         "{\"name\":\"日\",\"metadata\":{\"k\":[1,\"ü\"]}}", "{\"k\":[1,\"\\u00FC\"]}"},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        json_t *in = json_loads(cases[i].in, 0, NULL), *again;
+        struct json_mistake mistake;
+        struct buf text = {0}, meta = {0};
+
+        assert_int_equal(recipe_check_recipient(in, "recipients[0]", &mistake), 0);
+        recipe_put_recipient(in, &text);
+        assert_true(str_eq(buf_str(&text), str_of(cases[i].stored)));
+        assert_int_equal(recipe_parse_recipient(buf_str(&text), &again), 0);
+        recipe_put_metadata(again, &meta);
+        assert_true(str_eq(buf_str(&meta), str_of(cases[i].meta)));
+        json_decref(in);
+        recipe_recipient_free(again);
+        buf_done(&text);
+        buf_done(&meta);
+    }
+}
+
+static void test_refused_recipients(void **state)
+{
+    static const struct {
+        const char *in, *field;
+    } cases[] = {
+        {"[]", "r"},
+        {"{}", "r.email"},
+        {"{\"email\": 1}", "r.email"},
+        {"{\"email\": \"a\", \"nam\": \"b\"}", "r.nam"},
+        {"{\"email\": \"a\", \"substitutions\": []}", "r.substitutions"},
+        {"{\"email\": \"a\", \"metadata\": {\"tenant\": \"b\"}}", "r"},
+    };
+    json_t *one;
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        json_t *in = json_loads(cases[i].in, 0, NULL);
+        struct json_mistake mistake;
+
+        assert_int_equal(recipe_check_recipient(in, "r", &mistake), -EINVAL);
+        assert_string_equal(mistake.field, cases[i].field);
+        json_decref(in);
+    }
+    assert_int_equal(recipe_parse_recipient(STR("[1]"), &one), -EINVAL);
+    assert_int_equal(recipe_parse_recipient(STR("{"), &one), -EINVAL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_letter),          cmocka_unit_test(test_stored),
+        cmocka_unit_test(test_refused_recipes), cmocka_unit_test(test_missing),
+        cmocka_unit_test(test_budget),          cmocka_unit_test(test_line_ends),
+        cmocka_unit_test(test_recipients),      cmocka_unit_test(test_refused_recipients),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,28 @@
+#include "worker/authorship.h"
+
+#include "mail/author.h"
+
+static bool may_write(const void *arg, struct str local_part, struct str domain)
+{
+    return config_may_write(arg, local_part, domain);
+}
+
+bool authorship_check(const struct config_sender_rule *rule, const uint8_t *content, size_t len,
+                      struct buf *refusal)
+{
+    static const char *const why[] = {
+        [AUTHORS_NONE] = "From: has no address",
+        [AUTHORS_OTHERS] = "From: has an address that is none",
+        [AUTHORS_UNCLEAR] = "From: can be read in several ways, and must be one",
+    };
+    enum authors authors;
+
+    if (rule->senders == NULL)
+        return true;
+    authors = authors_check(content, len, may_write, rule->senders);
+    if (authors == AUTHORS_GOOD)
+        return true;
+    buf_printf(refusal, "550 5.7.1 %s of those that are for ", why[authors]);
+    config_put_sender_rule(rule, refusal);
+    return false;
+}
