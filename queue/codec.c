@@ -202,7 +202,7 @@ size_t codec_row_prefix(uint8_t out[ROW_KEY_MAX], enum row_class class, uint32_t
     ASSERT(queue.len <= QUEUE_NAME_MAX);
     out[0] = (uint8_t) class;
     out_be(out + 1, flow, 4);
-    memcpy(out + ROW_KEY_HEAD, queue.ptr, queue.len);
+    memcpy(out + ROW_KEY_HEAD, queue.len == 0 ? "" : queue.ptr, queue.len);
     out[ROW_KEY_HEAD + queue.len] = 0;
     return ROW_KEY_HEAD + queue.len + 1;
 }
