@@ -147,7 +147,7 @@ static bool body_grow(struct http_request *r, size_t len)
 static bool body_take(struct http_request *r, const char *bytes, size_t len)
 {
     r->body_follows = true;
-    if (r->refusal == 0 && r->endpoint->posts && body_grow(r, len)) {
+    if (r->refusal == 0 && r->endpoint->body != BODY_NONE && body_grow(r, len)) {
         buf_put(&r->body, bytes, len);
         return true;
     }

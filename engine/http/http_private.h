@@ -1,5 +1,5 @@
 /* The inside of engine/http: http.c (the server), request.c (what is asked, by whom, answers),
- * submission.c (mail to the workers), metrics.c. */
+ * submission.c (mail to the workers), campaign.c, metrics.c. */
 #ifndef HAYAUMA_ENGINE_HTTP_PRIVATE_H
 #define HAYAUMA_ENGINE_HTTP_PRIVATE_H
 
@@ -10,6 +10,7 @@
 #include <microhttpd.h>
 
 #include "base/list.h"
+#include "base/msgid.h"
 #include "http/http.h"
 #include "http/tokens.h"
 #include "worker/peer_text.h"
@@ -22,16 +23,23 @@ struct http_request;
 
 enum http_counted { HTTP_2XX, HTTP_4XX, HTTP_5XX, HTTP_COUNTED };
 
+enum endpoint_body {
+    BODY_NONE, /* of GET: what comes is dropped */
+    BODY_JSON,
+    BODY_ROWS, /* NDJSON or CSV */
+};
+
 struct endpoint {
-    const char *path, *name; /* name: of metrics */
-    const char *methods;     /* of a 405 */
-    unsigned scope;          /* of enum token_scope; 0: open to all */
-    bool posts;              /* POST with a JSON body; else GET and HEAD */
+    const char *path;   /* "{id}" in it: a message id, request's id */
+    const char *method; /* "GET": HEAD too */
+    const char *name;   /* of metrics */
+    unsigned scopes;    /* one of these is needed (enum token_scope); 0: open to all */
+    enum endpoint_body body;
     /* The request is here whole. Answers it, or suspends it and has it resumed. */
     void (*handle)(struct http_request *r);
 };
 
-#define ENDPOINTS_MAX 8
+#define ENDPOINTS_MAX 24
 
 struct http {
     struct shared *shared;
@@ -63,6 +71,8 @@ struct http_request {
     struct config *config; /* a reference */
     const struct endpoint *endpoint;
     const char *method;
+    struct msgid id;    /* of the path, if the endpoint's has one */
+    bool csv;           /* of BODY_ROWS */
     struct token token; /* whose request it is; no name: of a trusted network */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
@@ -97,6 +107,8 @@ void request_answer(struct http_request *r, unsigned status, const char *type, s
 /* A problem (RFC 9457); field: the path in the request's JSON, or "". */
 void request_problem(struct http_request *r, unsigned status, const char *field, const char *format,
                      ...) __attribute__((format(printf, 4, 5)));
+/* A field of the head that may be there once, or NULL; while no answer is given. */
+const char *request_field(const struct http_request *r, const char *name);
 /* The name of the token, or NULL: a trusted client without one. */
 const char *request_token(const struct http_request *r);
 /* Whether the request may hold so many bytes more; they count until it is done. */
@@ -108,9 +120,27 @@ void request_release(struct http_request *r, uint64_t bytes);
 void request_suspend(struct http_request *r, void (*resumed)(struct http_request *r));
 void request_resume(struct http_request *r);
 
-/* --- submission.c, metrics.c --- */
+/* --- submission.c --- */
 
 void handle_injection(struct http_request *r);
+/* Whether the token may not send such mail, or there is no such pool; then it is answered. sender:
+ * as mail_field_sender() gives it. */
+bool mail_refused(struct http_request *r, struct str sender, struct str tenant, struct str pool);
+
+/* --- campaign.c, campaign_rows.c --- */
+
+void handle_campaign_create(struct http_request *r);
+void handle_campaign_list(struct http_request *r);
+void handle_campaign_show(struct http_request *r);
+void handle_campaign_recipients(struct http_request *r);
+void handle_campaign_start(struct http_request *r);
+void handle_campaign_pause(struct http_request *r);
+void handle_campaign_resume(struct http_request *r);
+void handle_campaign_cancel(struct http_request *r);
+void handle_campaign_preview(struct http_request *r);
+
+/* --- metrics.c --- */
+
 void handle_metrics(struct http_request *r);
 
 #endif

@@ -16,13 +16,15 @@
 #include "schedule/lane.h"
 #include "schedule/lane_walk.h"
 #include "schedule/site.h"
+#include "worker/campaigns.h"
 #include "worker/counters.h"
 
-#define SLICE_WORK 2000 /* a worker's lanes or sites, in one turn */
-#define GROUPS_MAX 20000
-#define SERIES_MAX 100
-#define WALKS_MAX  4
-#define HASH_SEED  UINT64_C(0x6d657472696373)
+#define SLICE_WORK      2000 /* a worker's lanes or sites, in one turn */
+#define GROUPS_MAX      20000
+#define SERIES_MAX      100
+#define CAMPAIGNS_SHOWN 50
+#define WALKS_MAX       4
+#define HASH_SEED       UINT64_C(0x6d657472696373)
 
 /* Numbers of a site or tenant. */
 struct group {
@@ -315,6 +317,52 @@ static void put_requests(struct buf *out, struct http *h)
                        atomic_load_explicit(&h->counts[i][j], memory_order_relaxed));
 }
 
+struct newest {
+    struct campaign campaigns[CAMPAIGNS_SHOWN]; /* a ring */
+    size_t seen;
+};
+
+static void take_campaign(void *arg, const struct campaign *one)
+{
+    struct newest *n = arg;
+
+    n->campaigns[n->seen++ % CAMPAIGNS_SHOWN] = *one;
+}
+
+/* The newest campaigns, of each name the newest. Their names need no escapes: mail_field_name(). */
+static void put_campaigns(struct buf *out, struct shared *shared)
+{
+    static const char *const ends[TALLY_COUNTS] = {[TALLY_DELIVERED] = "delivered",
+                                                   [TALLY_FAILED] = "failed",
+                                                   [TALLY_EXPIRED] = "expired",
+                                                   [TALLY_CANCELLED] = "cancelled"};
+    struct newest *n = calloc(1, sizeof(*n));
+
+    ASSERT(n != NULL);
+    campaigns_visit(&shared->campaigns, take_campaign, n);
+    put_family(out, "campaign_recipients", "gauge",
+               "Recipients of a campaign, by what became of them");
+    for (size_t i = 0; i < n->seen && i < CAMPAIGNS_SHOWN; i++) {
+        const struct campaign *c = &n->campaigns[i];
+        struct queue_tally counts = {0};
+        struct campaign latest;
+
+        if (!campaigns_find(&shared->campaigns, str_of(c->tenant), str_of(c->name), &latest) ||
+            memcmp(&latest.id, &c->id, sizeof(c->id)) != 0 ||
+            campaign_counts(shared->queue, &c->id, &counts) < 0)
+            continue;
+        for (int of = 0; of < TALLY_COUNTS; of++)
+            if (of == TALLY_NONE || ends[of] != NULL)
+                buf_printf(
+                    out,
+                    "hayauma_campaign_recipients{campaign=\"%s\",tenant=\"%s\",state=\"%s\"} "
+                    "%" PRIu64 "\n",
+                    c->name, c->tenant, of == TALLY_NONE ? "queued" : ends[of],
+                    of == TALLY_NONE ? tally_queued(&counts) : counts.counts[of]);
+    }
+    free(n);
+}
+
 static void put_process(struct buf *out)
 {
     struct rusage usage = {0};
@@ -349,6 +397,7 @@ static void answer(struct http_request *r)
     metrics_put_waits(&out, &walk->waits);
     metrics_put_sources(&out, shared, r->config);
     metrics_put_warmup(&out, shared, walk->now_ms);
+    put_campaigns(&out, shared);
     put_gauge(&out, "draining", NULL, atomic_load(&r->http->draining));
     put_process(&out);
     buf_puts(&out, "# EOF\n");

@@ -54,6 +54,22 @@ static void count(struct http_request *r, unsigned status)
               r->endpoint == NULL ? "-" : r->endpoint->name, status);
 }
 
+/* Allow: the methods of a path. */
+static void add_methods(struct MHD_Response *response, const char *path)
+{
+    char methods[64] = "";
+
+    for (size_t i = 0; i < http_endpoints_len; i++) {
+        const struct endpoint *e = &http_endpoints[i];
+        size_t len = strlen(methods);
+
+        if (strcmp(e->path, path) == 0)
+            snprintf(methods + len, sizeof(methods) - len, "%s%s%s", len > 0 ? ", " : "", e->method,
+                     e->body == BODY_NONE ? ", HEAD" : "");
+    }
+    MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, methods);
+}
+
 void request_answer(struct http_request *r, unsigned status, const char *type, struct str body)
 {
     struct MHD_Response *response = MHD_create_response_from_buffer(
@@ -69,8 +85,8 @@ void request_answer(struct http_request *r, unsigned status, const char *type, s
     if (status == 503)
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, HTTP_RETRY_AFTER_S);
     if (status == 405)
-        MHD_add_response_header(response, MHD_HTTP_HEADER_ALLOW, r->endpoint->methods);
-    if (!r->handled && r->endpoint != NULL && r->endpoint->posts) /* its body is not read */
+        add_methods(response, r->endpoint->path);
+    if (!r->handled && r->endpoint != NULL && r->endpoint->body != BODY_NONE) /* it is not read */
         MHD_add_response_header(response, MHD_HTTP_HEADER_CONNECTION, "close");
     (void)MHD_queue_response(r->connection, status, response);
     MHD_destroy_response(response);
@@ -143,6 +159,7 @@ enum once {
     CONTENT_TYPE,
     EXPECT,
     HOST,
+    IDEMPOTENCY_KEY,
     TRANSFER_ENCODING,
     ONCE
 };
@@ -152,6 +169,7 @@ static const char *const once[ONCE] = {[AUTHORIZATION] = "Authorization",
                                        [CONTENT_TYPE] = "Content-Type",
                                        [EXPECT] = "Expect",
                                        [HOST] = "Host",
+                                       [IDEMPOTENCY_KEY] = "Idempotency-Key",
                                        [TRANSFER_ENCODING] = "Transfer-Encoding"};
 
 struct head {
@@ -193,12 +211,46 @@ static bool framing_refused(struct http_request *r, const struct head *head)
     return false;
 }
 
-static const struct endpoint *endpoint_find(const char *url)
+const char *request_field(const struct http_request *r, const char *name)
 {
-    for (size_t i = 0; i < http_endpoints_len; i++)
-        if (strcmp(url, http_endpoints[i].path) == 0)
-            return &http_endpoints[i];
-    return NULL;
+    return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);
+}
+
+#define ID "{id}"
+
+static bool path_matches(const char *path, struct str url, struct msgid *id)
+{
+    const char *at = strstr(path, ID);
+    size_t before = at == NULL ? 0 : (size_t)(at - path), after;
+
+    if (at == NULL)
+        return str_eq(url, str_of(path));
+    at += sizeof(ID) - 1;
+    after = strlen(at);
+    return url.len == before + MSGID_TEXT_BYTES - 1 + after && memcmp(url.ptr, path, before) == 0 &&
+           memcmp(url.ptr + url.len - after, at, after) == 0 &&
+           msgid_parse((struct str){url.ptr + before, MSGID_TEXT_BYTES - 1}, id) == 0;
+}
+
+static bool method_matches(const struct endpoint *e, const char *method)
+{
+    return strcmp(method, e->method) == 0 || (e->body == BODY_NONE && strcmp(method, "HEAD") == 0);
+}
+
+/* *method_known: whether the path takes the request's method; if not, what is returned is another
+ * endpoint of the path. */
+static const struct endpoint *endpoint_find(struct http_request *r, const char *url,
+                                            bool *method_known)
+{
+    const struct endpoint *found = NULL;
+
+    *method_known = false;
+    for (size_t i = 0; i < http_endpoints_len && !*method_known; i++)
+        if (path_matches(http_endpoints[i].path, str_of(url), &r->id)) {
+            found = &http_endpoints[i];
+            *method_known = method_matches(found, r->method);
+        }
+    return found;
 }
 
 /* --- who asks --- */
@@ -247,7 +299,7 @@ static bool client_refused(struct http_request *r, const char *authorization)
     int err;
 
     r->token = (struct token){.scopes = TOKEN_ADMIN};
-    if (r->endpoint->scope == 0)
+    if (r->endpoint->scopes == 0)
         return false;
     if (authorization == NULL && trusted)
         return false;
@@ -264,7 +316,7 @@ static bool client_refused(struct http_request *r, const char *authorization)
         request_refuse(r, 503, "the file of tokens cannot be read; the engine's log says why");
         return true;
     }
-    if ((r->token.scopes & (r->endpoint->scope | TOKEN_ADMIN)) == 0) {
+    if ((r->token.scopes & (r->endpoint->scopes | TOKEN_ADMIN)) == 0) {
         request_refuse(r, 403, "this token may not do that; see 'hayauma token list'");
         return true;
     }
@@ -273,15 +325,32 @@ static bool client_refused(struct http_request *r, const char *authorization)
 
 /* --- the body to come --- */
 
-static bool is_json(const char *type)
+static bool is_json(struct str s)
+{
+    return str_eq_nocase(s, STR("application/json")) ||
+           (str_starts_nocase(s, STR("application/")) && s.len > 5 &&
+            str_eq_nocase((struct str){s.ptr + s.len - 5, 5}, STR("+json")));
+}
+
+static bool is_ndjson(struct str s)
+{
+    return str_eq_nocase(s, STR("application/x-ndjson")) ||
+           str_eq_nocase(s, STR("application/ndjson")) ||
+           str_eq_nocase(s, STR("application/jsonl"));
+}
+
+/* Whether the endpoint takes a body of this type. A page in a browser may send other types than
+ * these to this host without asking first. */
+static bool take_type(struct http_request *r, const char *type)
 {
     struct str s = str_of(type);
     ptrdiff_t end = str_find(s, ';');
 
     s = str_trim((struct str){s.ptr, end < 0 ? s.len : (size_t)end});
-    return str_eq_nocase(s, STR("application/json")) ||
-           (str_starts_nocase(s, STR("application/")) && s.len > 5 &&
-            str_eq_nocase((struct str){s.ptr + s.len - 5, 5}, STR("+json")));
+    if (r->endpoint->body == BODY_JSON)
+        return is_json(s);
+    r->csv = str_eq_nocase(s, STR("text/csv"));
+    return r->csv || is_ndjson(s);
 }
 
 static bool take_coding(struct http_request *r, struct str coding)
@@ -296,9 +365,12 @@ static void check_body(struct http_request *r, const struct head *head)
     const char *type = head->values[CONTENT_TYPE], *coding = head->values[CONTENT_ENCODING];
     uint64_t len = 0, max = r->config->http.body_bytes_max;
 
-    /* A page in a browser may send other types to this host without asking first. */
-    if (type == NULL || !is_json(type))
-        request_refuse(r, 415, "the body must be JSON: \"Content-Type: application/json\"");
+    if (type == NULL || !take_type(r, type))
+        request_refuse(r, 415,
+                       r->endpoint->body == BODY_JSON
+                           ? "the body must be JSON: \"Content-Type: application/json\""
+                           : "the body must be lines of JSON or CSV: \"Content-Type: "
+                             "application/x-ndjson\", or text/csv");
     else if (coding != NULL && !take_coding(r, str_of(coding)))
         request_refuse(r, 415, "of content codings gzip and deflate are taken, one of them");
     else if (head->seen[CONTENT_LENGTH] > 0 &&
@@ -328,18 +400,18 @@ static bool body_follows(const struct http_request *r, const struct head *head)
 void request_begin(struct http_request *r, const char *url)
 {
     struct head head = {0};
+    bool method_known;
 
     (void)MHD_get_connection_values(r->connection, MHD_HEADER_KIND, on_field, &head);
-    r->endpoint = endpoint_find(url);
+    r->endpoint = endpoint_find(r, url, &method_known);
     if (framing_refused(r, &head))
         return;
     r->body_follows = body_follows(r, &head);
     if (r->endpoint == NULL)
         request_refuse(r, 404, "there is nothing at this path; see docs/http.md");
-    else if (strcmp(r->method, r->endpoint->posts ? "POST" : "GET") != 0 &&
-             (r->endpoint->posts || strcmp(r->method, "HEAD") != 0))
-        request_refuse(r, 405, "this path takes %s", r->endpoint->methods);
-    else if (!client_refused(r, head.values[AUTHORIZATION]) && r->endpoint->posts)
+    else if (!method_known)
+        request_refuse(r, 405, "this path takes no %.20s; see docs/http.md", r->method);
+    else if (!client_refused(r, head.values[AUTHORIZATION]) && r->endpoint->body != BODY_NONE)
         check_body(r, &head);
 }
 
@@ -373,12 +445,30 @@ static void handle_openapi(struct http_request *r)
     request_answer(r, 200, "application/json", (struct str){http_openapi, http_openapi_len});
 }
 
+#define CAMPAIGNS "/api/campaigns/v1"
+#define TOKEN_ANY (TOKEN_INJECT | TOKEN_READ)
+
 const struct endpoint http_endpoints[] = {
-    {"/api/inject/v1", "inject", "POST", TOKEN_INJECT, true, handle_injection},
-    {"/metrics", "metrics", "GET, HEAD", TOKEN_READ, false, handle_metrics},
-    {"/health/live", "live", "GET, HEAD", 0, false, handle_live},
-    {"/health/ready", "ready", "GET, HEAD", 0, false, handle_ready},
-    {"/api/openapi.json", "openapi", "GET, HEAD", 0, false, handle_openapi},
+    {"/api/inject/v1", "POST", "inject", TOKEN_INJECT, BODY_JSON, handle_injection},
+    {CAMPAIGNS, "POST", "campaign_create", TOKEN_INJECT, BODY_JSON, handle_campaign_create},
+    {CAMPAIGNS, "GET", "campaign_list", TOKEN_ANY, BODY_NONE, handle_campaign_list},
+    {CAMPAIGNS "/" ID, "GET", "campaign_show", TOKEN_ANY, BODY_NONE, handle_campaign_show},
+    {CAMPAIGNS "/" ID "/recipients", "POST", "campaign_recipients", TOKEN_INJECT, BODY_ROWS,
+     handle_campaign_recipients},
+    {CAMPAIGNS "/" ID "/start", "POST", "campaign_start", TOKEN_INJECT, BODY_JSON,
+     handle_campaign_start},
+    {CAMPAIGNS "/" ID "/pause", "POST", "campaign_pause", TOKEN_INJECT, BODY_JSON,
+     handle_campaign_pause},
+    {CAMPAIGNS "/" ID "/resume", "POST", "campaign_resume", TOKEN_INJECT, BODY_JSON,
+     handle_campaign_resume},
+    {CAMPAIGNS "/" ID "/cancel", "POST", "campaign_cancel", TOKEN_INJECT, BODY_JSON,
+     handle_campaign_cancel},
+    {CAMPAIGNS "/" ID "/preview", "POST", "campaign_preview", TOKEN_INJECT, BODY_JSON,
+     handle_campaign_preview},
+    {"/metrics", "GET", "metrics", TOKEN_READ, BODY_NONE, handle_metrics},
+    {"/health/live", "GET", "live", 0, BODY_NONE, handle_live},
+    {"/health/ready", "GET", "ready", 0, BODY_NONE, handle_ready},
+    {"/api/openapi.json", "GET", "openapi", 0, BODY_NONE, handle_openapi},
 };
 const size_t http_endpoints_len = ARRAY_LEN(http_endpoints);
 _Static_assert(ARRAY_LEN(http_endpoints) < ENDPOINTS_MAX, "one more counts unknown paths");

@@ -426,27 +426,26 @@ static void submission_free(struct http_request *r)
 }
 
 /* A tenant's mail goes by the pool that the rules have for the tenant. */
-static bool pool_refused(struct http_request *r, const struct injection_facts *facts)
+static bool pool_refused(struct http_request *r, struct str pool)
 {
-    if (facts->pool.len == 0)
+    if (pool.len == 0)
         return false;
     if (r->token.tenant[0] != '\0')
         request_problem(r, 403, "pool", "a token of a tenant chooses no pool");
-    else if (config_pool_find(r->config, facts->pool) == NULL)
+    else if (config_pool_find(r->config, pool) == NULL)
         request_problem(r, 422, "pool", "pool: there is no such pool");
     return r->answered;
 }
 
-static bool tenant_refused(struct http_request *r, const struct injection_facts *facts)
+static bool tenant_refused(struct http_request *r, struct str tenant)
 {
-    if (r->token.tenant[0] == '\0' || facts->tenant.len == 0 ||
-        str_eq(facts->tenant, str_of(r->token.tenant)))
+    if (r->token.tenant[0] == '\0' || tenant.len == 0 || str_eq(tenant, str_of(r->token.tenant)))
         return false;
     request_problem(r, 403, "tenant", "this token is of the tenant '%s'", r->token.tenant);
     return true;
 }
 
-static bool sender_refused(struct http_request *r, const struct injection_facts *facts)
+static bool sender_refused(struct http_request *r, struct str sender)
 {
     struct config_sender_rule rule = rule_of(r);
     struct smtp_address address = {.local_part = STR(""), .domain = STR("")};
@@ -455,8 +454,8 @@ static bool sender_refused(struct http_request *r, const struct injection_facts 
 
     if (rule.senders == NULL)
         return false;
-    if (facts->sender.len > 0) {
-        ASSERT(smtp_address_parse(facts->sender, true, &address) == 0);
+    if (sender.len > 0) {
+        ASSERT(smtp_address_parse(sender, true, &address) == 0);
         domain = address.domain;
         if (queue_name_of(domain, &name) == 0)
             domain = (struct str){name.text, name.len};
@@ -466,6 +465,11 @@ static bool sender_refused(struct http_request *r, const struct injection_facts 
     request_problem(r, 403, "envelope_sender",
                     "this sender is none of those that are for the tenant '%s'", r->token.tenant);
     return true;
+}
+
+bool mail_refused(struct http_request *r, struct str sender, struct str tenant, struct str pool)
+{
+    return tenant_refused(r, tenant) || pool_refused(r, pool) || sender_refused(r, sender);
 }
 
 static void take_sender(struct submission *s)
@@ -511,6 +515,7 @@ static bool begin_batch(struct submission *s, struct str body)
 
 void handle_injection(struct http_request *r)
 {
+    const struct injection_facts *facts;
     struct injection *injection;
     struct json_mistake error;
     struct submission *s;
@@ -525,9 +530,8 @@ void handle_injection(struct http_request *r)
                         error.field[0] != '\0' ? ": " : "", error.text);
         return;
     }
-    if (tenant_refused(r, injection_facts(injection)) ||
-        pool_refused(r, injection_facts(injection)) ||
-        sender_refused(r, injection_facts(injection))) {
+    facts = injection_facts(injection);
+    if (mail_refused(r, facts->sender, facts->tenant, facts->pool)) {
         injection_free(injection);
         return;
     }

@@ -797,7 +797,7 @@ def fits(value, schema, document):
     if schema["type"] == "object":
         return (set(schema["required"]) <= set(value) <= set(schema["properties"]) and
                 all(fits(value[n], schema["properties"][n], document) for n in value))
-    return isinstance(value, {"integer": int, "string": str}[schema["type"]])
+    return isinstance(value, {"integer": int, "string": str, "boolean": bool}[schema["type"]])
 
 
 def test_openapi():

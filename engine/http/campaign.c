@@ -1,0 +1,456 @@
+/* /api/campaigns/v1: campaigns are made, shown, started, paused and ended here; recipients come by
+ * campaign_rows.c. What changes is done by a worker (intake/campaign.h); the request waits without
+ * a thread meanwhile. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include <jansson.h>
+
+#include "base/clock.h"
+#include "http/campaign.h"
+#include "http/http_private.h"
+#include "http/mail_fields.h"
+#include "intake/accept.h"
+#include "intake/campaign.h"
+#include "intake/campaign_view.h"
+#include "mail/international.h"
+#include "mail/recipe.h"
+#include "smtp/address.h"
+
+#define LETTER_STEPS 2000000 /* of a template: 100 ms */
+
+struct campaign_work {
+    struct campaign_order order;
+    struct http_request *request;
+    int result;
+};
+
+/* --- what all have in common --- */
+
+/* Whose campaign a token's is. */
+static bool may_see(const struct http_request *r, const struct campaign *c)
+{
+    return r->token.tenant[0] == '\0' || strcmp(r->token.tenant, c->tenant) == 0;
+}
+
+bool campaign_of_request(struct http_request *r, struct campaign *out)
+{
+    if (campaigns_get(&r->http->shared->campaigns, &r->id, out) && may_see(r, out))
+        return true;
+    request_problem(r, 404, "", "there is no such campaign");
+    return false;
+}
+
+void campaign_shortage(struct http_request *r, int err)
+{
+    const char *text = err == -ENOSPC      ? "no room in the queue, try again later"
+                       : err == -ESHUTDOWN ? "shutting down, try again shortly"
+                       : err == -ENOMEM    ? HTTP_NO_ROOM
+                                           : "it could not be stored, try again later";
+
+    request_problem(r, 503, "", "%s", text);
+}
+
+bool campaign_intake_refused(struct http_request *r)
+{
+    if (atomic_load(&r->http->draining))
+        campaign_shortage(r, -ESHUTDOWN);
+    else if (accept_intake(r->http->shared->queue) != QUEUE_INTAKE_OK)
+        campaign_shortage(r, -ENOSPC);
+    return r->answered;
+}
+
+/* One as JSON; false: its counts cannot be read. */
+static bool put_campaign(struct http_request *r, const struct campaign *c, struct buf *out)
+{
+    struct queue_tally counts = {0};
+    int err = campaign_counts(r->http->shared->queue, &c->id, &counts);
+
+    if (err < 0 && err != -ENOENT)
+        return false;
+    campaign_put(out, c, &counts, clock_wall_ms());
+    return true;
+}
+
+static void answer_campaign(struct http_request *r, unsigned status, const struct msgid *id)
+{
+    struct campaign c;
+    struct buf out = {0};
+
+    if (!campaigns_get(&r->http->shared->campaigns, id, &c)) { /* forgotten meanwhile */
+        request_problem(r, 404, "", "there is no such campaign");
+    } else if (!put_campaign(r, &c, &out)) {
+        request_problem(r, 503, "", "the campaign's counts cannot be read");
+    } else {
+        buf_putc(&out, '\n');
+        request_answer(r, status, "application/json", buf_str(&out));
+    }
+    buf_done(&out);
+}
+
+/* The body as an object; no body at all is an empty one. NULL: it is answered. */
+static json_t *body_object(struct http_request *r)
+{
+    struct str body = r->body.len == 0 ? STR("{}") : buf_str(&r->body);
+    struct json_mistake mistake;
+    json_t *root = json_fields_load(body, NULL, &mistake);
+
+    if (root != NULL && json_is_object(root))
+        return root;
+    if (root == NULL)
+        request_problem(r, mistake.status, mistake.field, "%s", mistake.text);
+    else
+        request_problem(r, 400, "", "the body must be an object");
+    json_decref(root);
+    return NULL;
+}
+
+static void answer_mistake(struct http_request *r, const struct json_mistake *m)
+{
+    request_problem(r, m->status, m->field, "%s%s%s", m->field, m->field[0] != '\0' ? ": " : "",
+                    m->text);
+}
+
+/* --- orders --- */
+
+static void work_free(struct http_request *r)
+{
+    struct campaign_work *w = r->work;
+
+    message_unref(w->order.content);
+    free(w);
+}
+
+static void on_order_done(struct campaign_order *order, int result)
+{
+    struct campaign_work *w = CONTAINER_OF(order, struct campaign_work, order);
+
+    w->result = result;
+    request_resume(w->request);
+}
+
+/* Whose answer to a first request was lost learns the id here. */
+static void refuse_name(struct http_request *r, const struct campaign *what)
+{
+    char id[MSGID_TEXT_BYTES] = "";
+    struct campaign c;
+
+    if (campaigns_find(&r->http->shared->campaigns, str_of(what->tenant), str_of(what->name), &c))
+        msgid_text(&c.id, id);
+    request_problem(r, 409, "name", "name: the campaign %s has this name, and is not over", id);
+}
+
+static void refuse_order(struct http_request *r, const struct campaign_work *w)
+{
+    static const char *const cannot[] = {[CAMPAIGN_START] = "only a draft can be started",
+                                         [CAMPAIGN_PAUSE] = "only one that runs can be paused",
+                                         [CAMPAIGN_RESUME] =
+                                             "only one that is paused can be resumed",
+                                         [CAMPAIGN_CANCEL] = "it is over",
+                                         [CAMPAIGN_FORGET] = "it is not over"};
+
+    if (w->result == -EEXIST)
+        refuse_name(r, &w->order.what);
+    else if (w->result == -ENOENT)
+        request_problem(r, 404, "", "there is no such campaign");
+    else if (w->result == -EBUSY)
+        request_problem(r, 409, "", "recipients are being added, or another order is under way");
+    else if (w->result == -EINVAL && w->order.verb != CAMPAIGN_CREATE)
+        request_problem(r, 409, "", "%s", cannot[w->order.verb]);
+    else
+        campaign_shortage(r, w->result);
+}
+
+static void order_done(struct http_request *r)
+{
+    struct campaign_work *w = r->work;
+
+    if (w->result < 0)
+        refuse_order(r, w);
+    else
+        answer_campaign(r, w->order.verb == CAMPAIGN_CREATE ? 201 : 200, &w->order.what.id);
+}
+
+static struct campaign_work *work_new(struct http_request *r, enum campaign_verb verb)
+{
+    struct campaign_work *w = calloc(1, sizeof(*w));
+
+    ASSERT(w != NULL);
+    w->request = r;
+    w->order.verb = verb;
+    w->order.on_done = on_order_done;
+    r->work = w;
+    r->done = work_free;
+    return w;
+}
+
+static void work_submit(struct http_request *r)
+{
+    struct campaign_work *w = r->work;
+
+    request_suspend(r, order_done);
+    campaign_submit(r->http->shared, &w->order);
+}
+
+/* Reads what an order's body has: of a start its time. False: it is answered. */
+static bool read_order(struct http_request *r, enum campaign_verb verb, int64_t *starts_ms)
+{
+    static const struct json_field at[] = {{"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
+    struct json_mistake mistake;
+    json_t *root = body_object(r);
+
+    if (root == NULL)
+        return false;
+    if (json_fields_check(root, "", at, verb == CAMPAIGN_START ? 1 : 0, &mistake) < 0 ||
+        mail_field_time(root, "at", clock_wall_ms(), starts_ms, &mistake) < 0)
+        answer_mistake(r, &mistake);
+    json_decref(root);
+    return !r->answered;
+}
+
+static void order(struct http_request *r, enum campaign_verb verb)
+{
+    struct campaign_work *w;
+    struct campaign c;
+    int64_t starts_ms = 0;
+
+    if (!campaign_of_request(r, &c) || !read_order(r, verb, &starts_ms))
+        return;
+    if (atomic_load(&r->http->draining)) {
+        campaign_shortage(r, -ESHUTDOWN);
+        return;
+    }
+    w = work_new(r, verb);
+    w->order.what.id = r->id;
+    w->order.starts_ms = starts_ms;
+    work_submit(r);
+}
+
+void handle_campaign_start(struct http_request *r)
+{
+    order(r, CAMPAIGN_START);
+}
+
+void handle_campaign_pause(struct http_request *r)
+{
+    order(r, CAMPAIGN_PAUSE);
+}
+
+void handle_campaign_resume(struct http_request *r)
+{
+    order(r, CAMPAIGN_RESUME);
+}
+
+void handle_campaign_cancel(struct http_request *r)
+{
+    order(r, CAMPAIGN_CANCEL);
+}
+
+/* --- create --- */
+
+struct create {
+    struct str name, tenant, pool, sender;
+    int priority;
+};
+
+static int read_create(const json_t *root, struct create *out, struct json_mistake *mistake)
+{
+    static const struct json_field fields[] = {
+        {"name", JSON_IS_STRING},
+        {"envelope_sender", JSON_IS_STRING},
+        {"content", JSON_IS_STRING | JSON_IS_OBJECT},
+        {"substitutions", JSON_IS_OBJECT | JSON_MAY_MISS},
+        {"template_dialect", JSON_IS_STRING | JSON_MAY_MISS},
+        {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
+        {"tenant", JSON_IS_STRING | JSON_MAY_MISS},
+        {"pool", JSON_IS_STRING | JSON_MAY_MISS},
+        {"priority", JSON_IS_NUMBER | JSON_MAY_MISS}};
+
+    if (json_fields_check(root, "", fields, ARRAY_LEN(fields), mistake) < 0 ||
+        mail_field_name(root, "name", &out->name, mistake) < 0 ||
+        mail_field_name(root, "tenant", &out->tenant, mistake) < 0 ||
+        mail_field_name(root, "pool", &out->pool, mistake) < 0 ||
+        mail_field_sender(root, &out->sender, mistake) < 0)
+        return -EINVAL;
+    return mail_field_priority(root, &out->priority, mistake);
+}
+
+static void put_name(char out[FLOW_NAME_MAX + 1], struct str name)
+{
+    ASSERT(name.len <= FLOW_NAME_MAX);
+    memcpy(out, name.len == 0 ? "" : name.ptr, name.len);
+    out[name.len] = '\0';
+}
+
+/* The content, with the sender as it is kept. NULL: memory is out. */
+static struct message *make_content(struct http_request *r, const struct create *create,
+                                    const struct campaign *what, const json_t *root)
+{
+    struct buf recipe = {0}, sender = {0};
+    struct smtp_address address;
+    struct message *m;
+
+    if (create->sender.len > 0) {
+        ASSERT(smtp_address_parse(create->sender, true, &address) == 0);
+        (void)international_put_address(&sender, &address);
+    }
+    recipe_put(root, str_of(r->token.tenant), &recipe);
+    m = campaign_content(what, buf_str(&recipe), buf_str(&sender), str_of(r->peer_text));
+    buf_done(&recipe);
+    buf_done(&sender);
+    return m;
+}
+
+static void create(struct http_request *r, const json_t *root, const struct create *create)
+{
+    struct campaign_work *w = work_new(r, CAMPAIGN_CREATE);
+    struct campaign *c = &w->order.what;
+    struct msgid_source ids;
+
+    msgid_source_init(&ids, rng_entropy());
+    c->created_ms = clock_wall_ms();
+    c->id = msgid_next(&ids, c->created_ms);
+    put_name(c->name, create->name);
+    put_name(c->tenant, r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : create->tenant);
+    put_name(c->pool, create->pool);
+    c->priority = create->priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->priority;
+    w->order.content = make_content(r, create, c, root);
+    if (w->order.content == NULL)
+        campaign_shortage(r, -ENOMEM);
+    else
+        work_submit(r);
+}
+
+void handle_campaign_create(struct http_request *r)
+{
+    struct create what = {0};
+    struct recipe *recipe = NULL;
+    struct json_mistake mistake;
+    uint64_t bytes;
+    json_t *root;
+
+    if (campaign_intake_refused(r))
+        return;
+    root = json_fields_load(buf_str(&r->body), &bytes, &mistake);
+    if (root == NULL) {
+        answer_mistake(r, &mistake);
+        return;
+    }
+    if (!json_is_object(root))
+        request_problem(r, 400, "", "the body must be an object");
+    else if (bytes > r->held_bytes && !request_hold(r, bytes - r->held_bytes))
+        campaign_shortage(r, -ENOMEM);
+    else if (read_create(root, &what, &mistake) < 0 || recipe_read(root, &recipe, &mistake) < 0)
+        answer_mistake(r, &mistake);
+    else if (!mail_refused(r, what.sender, what.tenant, what.pool))
+        create(r, root, &what);
+    recipe_free(recipe);
+    json_decref(root);
+}
+
+/* --- what is there --- */
+
+void handle_campaign_show(struct http_request *r)
+{
+    struct campaign c;
+
+    if (campaign_of_request(r, &c))
+        answer_campaign(r, 200, &r->id);
+}
+
+struct list_of {
+    const struct http_request *request;
+    struct buf campaigns; /* of struct campaign */
+};
+
+static void take_one(void *arg, const struct campaign *one)
+{
+    struct list_of *l = arg;
+
+    if (may_see(l->request, one))
+        buf_put(&l->campaigns, one, sizeof(*one));
+}
+
+/* The newest first. */
+void handle_campaign_list(struct http_request *r)
+{
+    struct list_of l = {.request = r};
+    struct buf out = {0};
+    size_t len;
+
+    campaigns_visit(&r->http->shared->campaigns, take_one, &l);
+    len = l.campaigns.len / sizeof(struct campaign);
+    buf_puts(&out, "{\"campaigns\":[");
+    for (size_t i = len; i > 0; i--) {
+        struct campaign c;
+
+        memcpy(&c, l.campaigns.data + (i - 1) * sizeof(c), sizeof(c));
+        if (i < len)
+            buf_putc(&out, ',');
+        if (!put_campaign(r, &c, &out)) {
+            request_problem(r, 503, "", "the counts of campaign '%s' cannot be read", c.name);
+            break;
+        }
+    }
+    buf_puts(&out, "]}\n");
+    if (!r->answered)
+        request_answer(r, 200, "application/json", buf_str(&out));
+    buf_done(&l.campaigns);
+    buf_done(&out);
+}
+
+/* --- preview --- */
+
+static void preview(struct http_request *r, const struct recipe *recipe, const json_t *one)
+{
+    struct template_budget budget = {r->config->http.message_bytes_max, LETTER_STEPS};
+    struct str email = json_str(json_object_get(one, "email"));
+    struct json_mistake mistake;
+    struct buf out = {0};
+
+    if (recipe_letter(recipe, email, one, &r->id, budget, &out, &mistake) < 0)
+        answer_mistake(r, &mistake);
+    else
+        request_answer(r, 200, "message/rfc822", buf_str(&out));
+    buf_done(&out);
+}
+
+/* The recipe as it is stored, which is there until the last recipient has had an end. NULL: it is
+ * answered. */
+static struct recipe *stored_recipe(struct http_request *r)
+{
+    int err;
+    struct message *m = queue_message(r->http->shared->queue, &r->id, &err);
+    struct recipe *recipe = NULL;
+    struct json_mistake mistake;
+
+    if (m == NULL && err == -ENOENT)
+        request_problem(r, 409, "", "the campaign is over, and its content is gone");
+    else if (m == NULL ||
+             recipe_parse((struct str){(char *)m->content, m->content_len}, &recipe, &mistake) < 0)
+        request_problem(r, 503, "", "the campaign's content cannot be read");
+    message_unref(m);
+    return recipe;
+}
+
+void handle_campaign_preview(struct http_request *r)
+{
+    struct json_mistake mistake;
+    struct smtp_address address;
+    struct recipe *recipe;
+    struct campaign c;
+    json_t *one;
+
+    if (!campaign_of_request(r, &c) || (one = body_object(r)) == NULL)
+        return;
+    if (recipe_check_recipient(one, "", &mistake) < 0) {
+        answer_mistake(r, &mistake);
+    } else if (smtp_address_parse(json_str(json_object_get(one, "email")), true, &address) < 0) {
+        request_problem(r, 422, "email", "email: is no mail address");
+    } else if ((recipe = stored_recipe(r)) != NULL) {
+        preview(r, recipe, one);
+        recipe_free(recipe);
+    }
+    json_decref(one);
+}

@@ -1,0 +1,362 @@
+/* POST /api/campaigns/v1/ID/recipients: a chunk of recipients. It is read part by part, so many
+ * lines each, and each part is a transaction of its own (intake/campaign.h); some are under way at
+ * once, while the request waits without a thread. What was sent again adds nobody: the parts that
+ * are in are known by the chunk's key and their number. */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+
+#include <glib.h>
+
+#include "http/campaign.h"
+#include "http/chunk.h"
+#include "intake/accept.h"
+#include "intake/campaign.h"
+#include "smtp/address.h"
+#include "tls/digest.h"
+
+#define PARTS_AT_ONCE 4
+#define KEY_CHARS_MAX 256
+#define TOLD_MAX      100 /* lines that are told, of the invalid and of the duplicates */
+#define ROW_BYTES     (CHUNK_VARIABLES_MAX + SMTP_PATH_MAX + QUEUE_NAME_MAX)
+
+_Static_assert(CHUNK_VARIABLES_MAX <= CAMPAIGN_VARIABLES_MAX, "what the queue takes");
+
+struct upload_part {
+    struct campaign_part part;
+    struct upload *upload;
+    uint64_t first_line; /* of the body */
+    struct buf strings;  /* what rcpts' slices are of */
+    struct campaign_rcpt rcpts[CAMPAIGN_PART_LINES];
+    int result;
+};
+
+struct upload {
+    struct http_request *request;
+    struct chunk *chunk;
+    uint8_t headings[DIGEST_BYTES]; /* of what is in front of the first part */
+    uint8_t body_sum[DIGEST_BYTES];
+    struct str key;
+    size_t at; /* in the body: of the next part */
+    uint32_t next_part;
+    bool read; /* all of the body */
+    _Atomic uint32_t under_way;
+    uint64_t lines, added, duplicates, invalid;
+    bool all_again;                 /* every part was in already */
+    size_t errors, duplicate_lines; /* that are told */
+    struct buf errors_json, duplicates_json;
+    struct upload_part *parts[PARTS_AT_ONCE];
+    size_t parts_len; /* of this round */
+};
+
+/* --- a line --- */
+
+static void tell_error(struct upload *u, uint64_t line, const char *text)
+{
+    u->invalid++;
+    if (u->errors++ >= TOLD_MAX)
+        return;
+    buf_printf(&u->errors_json,
+               "%s{\"line\":%" PRIu64 ",\"error\":", u->errors_json.len > 0 ? "," : "", line);
+    buf_put_json(&u->errors_json, str_of(text));
+    buf_putc(&u->errors_json, '}');
+}
+
+/* Why the row's address gets no mail, or NULL: a recipient is added to the part. */
+static const char *take_row(struct upload_part *p, const struct chunk_row *row, uint64_t line)
+{
+    const struct config *c = p->upload->request->config;
+    struct campaign_rcpt *to = &p->rcpts[p->part.rcpts_len];
+    struct smtp_address address;
+    struct dns_name name;
+    const char *refusal;
+    size_t at = p->strings.len;
+    bool ascii;
+
+    if (row->email.len > SMTP_PATH_MAX - 2 || smtp_address_parse(row->email, true, &address) < 0)
+        return "email: 553 5.1.3 is no mail address";
+    refusal = accept_rcpt_refusal(c, &address, &name);
+    if (refusal != NULL)
+        return refusal;
+    ascii = accept_put_rcpt(&p->strings, c, &address);
+    (void)ascii; /* who renders the letter looks */
+    /* The buffer may move: strings_settle() sets the pointers. */
+    to->address = (struct str){NULL, p->strings.len - at};
+    buf_put(&p->strings, name.text, name.len);
+    to->queue = (struct str){NULL, name.len};
+    buf_put_str(&p->strings, row->variables);
+    to->variables = (struct str){NULL, row->variables.len};
+    to->line = (uint32_t)(line - p->first_line);
+    p->part.rcpts_len++;
+    return NULL;
+}
+
+static void strings_settle(struct upload_part *p)
+{
+    const char *at = (const char *)p->strings.data;
+
+    for (size_t i = 0; i < p->part.rcpts_len; i++) {
+        struct campaign_rcpt *r = &p->rcpts[i];
+
+        r->address.ptr = at;
+        r->queue.ptr = at + r->address.len;
+        r->variables.ptr = r->queue.ptr + r->queue.len;
+        at = r->variables.ptr + r->variables.len;
+    }
+}
+
+/* --- a part --- */
+
+/* What the part was read from: its lines, under these headings. */
+static void sum_part(struct upload *u, struct upload_part *p)
+{
+    uint8_t both[2 * DIGEST_BYTES];
+    size_t end = chunk_read_bytes(u->chunk);
+
+    memcpy(both, u->headings, DIGEST_BYTES);
+    digest_sha256(u->request->body.data + u->at, end - u->at, both + DIGEST_BYTES);
+    digest_sha256(both, sizeof(both), p->part.payload);
+    u->at = end;
+}
+
+/* Reads the next lines. False: there are none. */
+static bool fill_part(struct upload *u, struct upload_part *p)
+{
+    struct chunk_error error;
+    struct chunk_row row;
+    size_t lines = 0;
+    int got = 1;
+
+    p->part.rcpts_len = 0;
+    buf_clear(&p->strings);
+    while (lines < CAMPAIGN_PART_LINES && (got = chunk_next(u->chunk, &row, &error)) != 0) {
+        uint64_t line = chunk_line(u->chunk);
+        const char *refusal;
+
+        if (lines++ == 0)
+            p->first_line = line;
+        refusal = got < 0 ? error.text : take_row(p, &row, line);
+        if (refusal != NULL)
+            tell_error(u, line, refusal);
+    }
+    u->read = got == 0;
+    u->lines += lines;
+    strings_settle(p);
+    if (lines > 0)
+        sum_part(u, p);
+    return lines > 0;
+}
+
+static void part_ended(struct upload *u)
+{
+    if (atomic_fetch_sub(&u->under_way, 1) == 1)
+        request_resume(u->request);
+}
+
+static void on_part_done(struct campaign_part *part, int result)
+{
+    struct upload_part *p = CONTAINER_OF(part, struct upload_part, part);
+
+    p->result = result;
+    part_ended(p->upload);
+}
+
+/* --- rounds --- */
+
+static void tell_duplicates(struct upload *u, const struct upload_part *p)
+{
+    for (uint32_t i = 0; i < p->part.told && u->duplicate_lines < TOLD_MAX; i++) {
+        buf_printf(&u->duplicates_json, "%s%" PRIu64, u->duplicate_lines > 0 ? "," : "",
+                   p->first_line + p->part.lines[i]);
+        u->duplicate_lines++;
+    }
+}
+
+/* The first part that was not taken says why; 0: all were. */
+static int take_results(struct upload *u)
+{
+    for (size_t i = 0; i < u->parts_len; i++) {
+        const struct upload_part *p = u->parts[i];
+
+        if (p->result < 0)
+            return p->result;
+        u->added += p->part.added;
+        u->duplicates += p->part.duplicates;
+        u->all_again = u->all_again && p->part.again;
+        tell_duplicates(u, p);
+    }
+    return 0;
+}
+
+static void refuse(struct http_request *r, int err)
+{
+    switch (err) {
+    case -ENOENT:
+        request_problem(r, 404, "", "there is no such campaign");
+        break;
+    case -EINVAL:
+        request_problem(r, 409, "", "recipients are added to drafts alone");
+        break;
+    case -EEXIST:
+        request_problem(r, 409, "", "another chunk of this campaign had this Idempotency-Key");
+        break;
+    case -EBUSY:
+        request_problem(r, 409, "", "a request with this key, or a start, is under way");
+        break;
+    case -EFBIG:
+        request_problem(r, 422, "", "more than %u recipients for one campaign",
+                        CAMPAIGN_RECIPIENTS_MAX);
+        break;
+    default:
+        campaign_shortage(r, err);
+        break;
+    }
+}
+
+static void answer(struct upload *u)
+{
+    struct buf out = {0};
+
+    buf_printf(&out,
+               "{\"lines\":%" PRIu64 ",\"new\":%" PRIu64 ",\"duplicates\":%" PRIu64
+               ",\"invalid\":%" PRIu64 ",\"again\":%s,\"errors\":[",
+               u->lines, u->added, u->duplicates, u->invalid,
+               u->all_again && u->lines > 0 ? "true" : "false");
+    buf_put_str(&out, buf_str(&u->errors_json));
+    buf_puts(&out, "],\"duplicate_lines\":[");
+    buf_put_str(&out, buf_str(&u->duplicates_json));
+    buf_puts(&out, "]}\n");
+    request_answer(u->request, 200, "application/json", buf_str(&out));
+    buf_done(&out);
+}
+
+static void next_round(struct http_request *r)
+{
+    struct upload *u = r->work;
+    struct shared *shared = r->http->shared;
+    int err = take_results(u);
+    size_t parts = 0;
+
+    u->parts_len = 0;
+    if (err < 0) {
+        refuse(r, err);
+        return;
+    }
+    if (!u->read && campaign_intake_refused(r))
+        return;
+    while (!u->read && u->parts_len < PARTS_AT_ONCE && fill_part(u, u->parts[u->parts_len]))
+        u->parts_len++;
+    if (u->parts_len == 0) {
+        answer(u);
+        return;
+    }
+    parts = u->parts_len;
+    atomic_store(&u->under_way, (uint32_t)parts + 1); /* or u might be gone in the middle */
+    request_suspend(r, next_round);
+    for (size_t i = 0; i < parts; i++) {
+        struct campaign_part *part = &u->parts[i]->part;
+
+        part->number = u->next_part++;
+        campaign_part_submit(shared, part);
+    }
+    part_ended(u);
+}
+
+static void upload_free(struct http_request *r)
+{
+    struct upload *u = r->work;
+
+    chunk_close(u->chunk);
+    for (size_t i = 0; i < PARTS_AT_ONCE; i++) {
+        if (u->parts[i] != NULL)
+            buf_done(&u->parts[i]->strings);
+        free(u->parts[i]);
+    }
+    buf_done(&u->errors_json);
+    buf_done(&u->duplicates_json);
+    free(u);
+}
+
+/* --- its begin --- */
+
+/* What the client calls the chunk; without a name the body is its own. */
+static bool take_key(struct upload *u)
+{
+    struct http_request *r = u->request;
+    const char *key = request_field(r, "Idempotency-Key");
+
+    u->key = key != NULL ? str_of(key) : (struct str){(char *)u->body_sum, DIGEST_BYTES};
+    if (key == NULL || (u->key.len > 0 && g_utf8_validate(key, -1, NULL) &&
+                        g_utf8_strlen(key, -1) <= KEY_CHARS_MAX))
+        return true;
+    request_problem(r, 400, "", "Idempotency-Key is not 1 to %d characters", KEY_CHARS_MAX);
+    return false;
+}
+
+static bool open_chunk(struct upload *u)
+{
+    struct http_request *r = u->request;
+    struct str body = buf_str(&r->body);
+    struct chunk_error error;
+
+    if (chunk_open(&u->chunk, r->csv ? CHUNK_CSV : CHUNK_NDJSON, body, &error) < 0) {
+        request_problem(r, 422, "", "line %" PRIu64 ": %s; nothing of the chunk was taken",
+                        error.line, error.text);
+        return false;
+    }
+    u->at = chunk_read_bytes(u->chunk);
+    digest_sha256(body.ptr, u->at, u->headings);
+    digest_sha256(body.ptr, body.len, u->body_sum);
+    return true;
+}
+
+/* What a round takes: rows are at most so long, and little longer than what they are read from. */
+static bool hold_round(struct upload *u)
+{
+    uint64_t most = (uint64_t)PARTS_AT_ONCE * CAMPAIGN_PART_LINES * ROW_BYTES;
+    uint64_t body = 2 * (uint64_t)u->request->body.len + SMTP_PATH_MAX + QUEUE_NAME_MAX;
+
+    if (request_hold(u->request, body < most ? body : most))
+        return true;
+    campaign_shortage(u->request, -ENOMEM);
+    return false;
+}
+
+static void parts_new(struct upload *u, const struct campaign *c)
+{
+    struct http_request *r = u->request;
+
+    for (size_t i = 0; i < PARTS_AT_ONCE; i++) {
+        u->parts[i] = calloc(1, sizeof(*u->parts[i]));
+        ASSERT(u->parts[i] != NULL);
+        u->parts[i]->upload = u;
+        u->parts[i]->part = (struct campaign_part){.campaign = c->id,
+                                                   .key = u->key,
+                                                   .config = r->config,
+                                                   .rcpts = u->parts[i]->rcpts,
+                                                   .peer_name = request_token(r),
+                                                   .peer_addr = r->peer_text,
+                                                   .session_id = "",
+                                                   .on_done = on_part_done};
+    }
+}
+
+void handle_campaign_recipients(struct http_request *r)
+{
+    struct campaign c;
+    struct upload *u;
+
+    if (campaign_intake_refused(r) || !campaign_of_request(r, &c))
+        return;
+    u = calloc(1, sizeof(*u));
+    ASSERT(u != NULL);
+    u->request = r;
+    u->all_again = true;
+    r->work = u;
+    r->done = upload_free;
+    if (!open_chunk(u) || !take_key(u) || !hold_round(u))
+        return;
+    parts_new(u, &c);
+    next_round(r);
+}

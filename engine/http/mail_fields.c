@@ -1,0 +1,95 @@
+#include "http/mail_fields.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include <glib.h>
+#include <jansson.h>
+
+#include "mail/trace.h"
+#include "smtp/address.h"
+
+#define TIME_MS_MAX (INT64_C(366) * 86400000)
+
+int mail_field_sender(const json_t *root, struct str *out, struct json_mistake *mistake)
+{
+    struct str sender = json_str(json_object_get(root, "envelope_sender"));
+    struct smtp_address address;
+
+    if (str_eq(sender, STR("<>")))
+        sender.len = 0;
+    if (sender.len > 0 && (smtp_address_parse(sender, true, &address) < 0 ||
+                           sender.len > SMTP_PATH_MAX || address.domain.len == 0)) {
+        json_mistake(mistake, 422, "envelope_sender", "is no mail address");
+        return -EINVAL;
+    }
+    *out = sender.len == 0 ? sender : address.text;
+    return 0;
+}
+
+int mail_field_name(const json_t *root, const char *field, struct str *out,
+                    struct json_mistake *mistake)
+{
+    json_t *v = json_member(root, field);
+    struct str name = v == NULL ? STR("") : json_str(v);
+    bool valid = name.len > 0 && name.len <= TRACE_NAME_BYTES_MAX;
+
+    for (size_t i = 0; i < name.len; i++)
+        valid &= g_ascii_isalnum(name.ptr[i]) || strchr("._-", name.ptr[i]) != NULL;
+    if (v != NULL && !valid) {
+        json_mistake(mistake, 422, field,
+                     "is not a name of 1 to 64 letters, digits, '.', '_', '-'");
+        return -EINVAL;
+    }
+    *out = name;
+    return 0;
+}
+
+int mail_field_priority(const json_t *root, int *out, struct json_mistake *mistake)
+{
+    json_t *v = json_member(root, "priority");
+
+    *out = v == NULL ? -1 : (int)json_integer_value(v);
+    if (v == NULL ||
+        (json_is_integer(v) && json_integer_value(v) >= 0 && json_integer_value(v) <= 9))
+        return 0;
+    json_mistake(mistake, 422, "priority", "is not 0 (first) to 9 (last)");
+    return -EINVAL;
+}
+
+/* A date as RFC 3339 or as mail writes it, or Unix seconds. False: it is none. */
+static bool time_of(const json_t *v, int64_t *wall_ms)
+{
+    GTimeZone *utc;
+    GDateTime *date;
+
+    if (json_is_integer(v)) {
+        *wall_ms = json_integer_value(v) > 0 && json_integer_value(v) < INT64_MAX / 1000
+                       ? json_integer_value(v) * 1000
+                       : 0;
+        return true;
+    }
+    if (!json_is_string(v))
+        return false;
+    utc = g_time_zone_new_utc();
+    date = g_date_time_new_from_iso8601(json_string_value(v), utc);
+    g_time_zone_unref(utc);
+    if (date == NULL)
+        return trace_date_parse(json_str(v), wall_ms) == 0;
+    *wall_ms = g_date_time_to_unix(date) * 1000 + g_date_time_get_microsecond(date) / 1000;
+    g_date_time_unref(date);
+    return true;
+}
+
+int mail_field_time(const json_t *root, const char *field, int64_t now_ms, int64_t *out,
+                    struct json_mistake *mistake)
+{
+    json_t *v = json_member(root, field);
+
+    *out = 0;
+    if (v == NULL || (time_of(v, out) && *out > 0 && *out <= now_ms + TIME_MS_MAX))
+        return 0;
+    json_mistake(mistake, 422, field,
+                 "is no time within a year: write 2026-11-29T09:00:00Z, or Unix seconds");
+    return -EINVAL;
+}

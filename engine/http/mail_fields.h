@@ -1,0 +1,22 @@
+/* Fields that requests to send mail have in common: whose it is, how and when it goes. Each says
+ * what is wrong, with its place. Pure; one thread. */
+#ifndef HAYAUMA_ENGINE_MAIL_FIELDS_H
+#define HAYAUMA_ENGINE_MAIL_FIELDS_H
+
+#include "mail/json_fields.h"
+
+/* All: 0 or -EINVAL; slices live as long as root. */
+
+/* envelope_sender: without <>, empty: the null sender. */
+int mail_field_sender(const struct json_t *root, struct str *out,
+                      struct json_mistake *mistake) MUST_USE;
+/* A name of a campaign, tenant or pool; empty: it is not there. */
+int mail_field_name(const struct json_t *root, const char *field, struct str *out,
+                    struct json_mistake *mistake) MUST_USE;
+/* priority; -1: it is not there. */
+int mail_field_priority(const struct json_t *root, int *out, struct json_mistake *mistake) MUST_USE;
+/* Wall clock; 0: it is not there. */
+int mail_field_time(const struct json_t *root, const char *field, int64_t now_ms, int64_t *out,
+                    struct json_mistake *mistake) MUST_USE;
+
+#endif

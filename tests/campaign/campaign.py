@@ -1,0 +1,331 @@
+#!/usr/bin/env python3
+"""Campaigns by HTTP: made, filled, sent, paused, ended; over crashes; and what is refused.
+
+campaign.py [TEST...]"""
+
+import collections
+import contextlib
+import email
+import email.policy
+import gzip
+import http.client
+import json
+import pathlib
+import signal
+import sys
+import threading
+import time
+
+TESTS = pathlib.Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(TESTS / "lib"), str(TESTS / "hostile"), str(TESTS / "http")]
+
+from engine import Sink  # noqa: E402
+from http_api import Api, fits, letters, sample  # noqa: E402
+from proc import Failure, wait_until  # noqa: E402
+from servers import Server  # noqa: E402
+from talk import check, run  # noqa: E402
+
+ROOT = "/api/campaigns/v1"
+SPRING = {"name": "spring", "envelope_sender": "bounce@sender.example",
+          "content": {"from": {"email": "news@sender.example"}, "subject": "{{ name }}さん {{ code }}",
+                      "text_body": "Dear {{ name }}: {{ code }}"}}
+RETRY = {"destinations": {"*": {"retry": ["1s"]}}}
+
+
+class Campaigns(Api):
+    def post(self, path, body=None, want=200, **headers):
+        headers = {name.replace("_", "-"): value for name, value in headers.items()}
+        status, _, text = self.ask("POST", path, {} if body is None else body, headers)
+        if status != want:
+            raise Failure(f"POST {path}: {status}, not {want}: {text}")
+        return json.loads(text)
+
+    def create(self, **more):
+        return self.post(ROOT, {**SPRING, **more}, 201)["id"]
+
+    def add(self, campaign, rows, kind="text/csv", want=200, **headers):
+        return self.post(f"{ROOT}/{campaign}/recipients", rows, want, Content_Type=kind, **headers)
+
+    def order(self, campaign, verb, body=None, want=200):
+        return self.post(f"{ROOT}/{campaign}/{verb}", body, want)
+
+    def show(self, campaign):
+        status, _, text = self.ask("GET", f"{ROOT}/{campaign}")
+        if status != 200:
+            raise Failure(f"{campaign}: {status} {text}")
+        return json.loads(text)
+
+    def wait_state(self, campaign, state, timeout_s=60):
+        return wait_until(f"{campaign} to be {state}",
+                          lambda: (lambda c: c["state"] == state and c)(self.show(campaign)), timeout_s,
+                          process=self.process)
+
+
+def csv(first, count, domains=7):
+    lines = "".join(f"r{i}@x{i % domains}.example,太郎{i},c{i}\r\n" for i in range(first, first + count))
+    return ("\ufeffemail,name,code\r\n" + lines).encode()
+
+
+def ndjson(first, count, domains=7):
+    return "".join(json.dumps({"email": f"r{i}@x{i % domains}.example", "substitutions": {"code": f"c{i}"}}) + "\n"
+                   for i in range(first, first + count)).encode()
+
+
+def arrived(sink):
+    return collections.Counter(row[3] for row in sink.ledger())
+
+
+# --- from the list to the last letter ---
+
+def test_whole():
+    """Thousands of recipients in chunks of both kinds, one of them twice; each gets one letter, its own."""
+    with Sink() as sink, Campaigns(sink.port) as engine:
+        spring = engine.create()
+        first = engine.add(spring, gzip.compress(csv(0, 5000)), Content_Encoding="gzip", Idempotency_Key="a")
+        check("first", {k: first[k] for k in ("lines", "new", "duplicates", "invalid", "again")},
+              {"lines": 5000, "new": 5000, "duplicates": 0, "invalid": 0, "again": False})
+        again = engine.add(spring, gzip.compress(csv(0, 5000)), Content_Encoding="gzip", Idempotency_Key="a")
+        check("again", again, {**first, "again": True})
+        second = engine.add(spring, ndjson(4990, 3000), "application/x-ndjson")
+        check("second", (second["new"], second["duplicates"], second["duplicate_lines"]),
+              (2990, 10, list(range(1, 11))))
+        check("no key, the same body", engine.add(spring, ndjson(4990, 3000), "application/x-ndjson"),
+              {**second, "again": True})
+        draft = engine.show(spring)
+        check("draft", (draft["state"], draft["recipients"], draft["queued"]), ("draft", 7990, 7990))
+        status, headers, text = engine.ask("POST", f"{ROOT}/{spring}/preview",
+                                           {"email": "taro@x1.example", "name": "太郎", "substitutions": {"code": 7}})
+        letter = email.message_from_bytes(text, policy=email.policy.SMTP)
+        check("preview", (status, headers["Content-Type"], letter["Subject"], letter.get_content()),
+              (200, "message/rfc822", "太郎さん 7", "Dear 太郎: 7\r\n"))
+        check("nothing is sent", arrived(sink), {})
+        check("started", engine.order(spring, "start")["state"] in ("running", "done"), True)
+        done = engine.wait_state(spring, "done", 120)
+        check("counts", {k: done[k] for k in ("recipients", "queued", "delivered", "failed", "expired", "cancelled")},
+              {"recipients": 7990, "queued": 0, "delivered": 7990, "failed": 0, "expired": 0, "cancelled": 0})
+        check("each once", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in range(7990)})
+        engine.add(spring, csv(9000, 1), want=409)
+        (row,) = json.loads(engine.ask("GET", ROOT)[2])["campaigns"]
+        check("list", row, done)
+        engine.create()  # the name is free again
+
+
+def test_letters():
+    """Each letter has the variables of its recipient, of whichever form."""
+    server = Server({})
+    with Campaigns(server.port) as engine:
+        spring = engine.create(substitutions={"code": "none"})
+        engine.add(spring, 'email,name\n"a@x.example","Doe, ""J"""\n'.encode())
+        engine.add(spring, '{"email":"b@x.example","name":"花子","substitutions":{"code":"二"}}'.encode(),
+                   "application/x-ndjson")
+        engine.order(spring, "start")
+        found = letters(server, 2)
+    check("csv", (found["a@x.example"]["Subject"], found["a@x.example"]["To"].addresses[0].display_name),
+          ('Doe, "J"さん none', 'Doe, "J"'))
+    check("ndjson", (found["b@x.example"]["Subject"], found["b@x.example"].get_content()),
+          ("花子さん 二", "Dear 花子: 二\r\n"))
+
+
+def test_pause_restart_resume():
+    """A pause holds, over a restart too; behind it all who are left get their letter, and nobody two."""
+    slow = {**RETRY, "destinations": {"*": {"retry": ["1s"], "rate": "400/s", "sessions_max": 2}}}
+    with Sink() as sink, Campaigns(sink.port, slow) as engine:
+        spring = engine.create()
+        engine.add(spring, csv(0, 3000))
+        engine.order(spring, "start")
+        wait_until("some letters", lambda: len(sink.ledger()) > 50)
+        check("paused", engine.order(spring, "pause")["state"], "paused")
+        wait_until("what was begun to end",
+                   lambda: engine.status()["gauges"]["in_memory"] == 0 and
+                   engine.show(spring)["delivered"] == len(sink.ledger()))
+        before = len(sink.ledger())
+        if not 0 < before < 3000:
+            raise Failure(f"{before} letters before the pause")
+        engine.process.send(signal.SIGKILL)
+        engine.process.child.wait()
+        engine.start()
+        check("still", (engine.show(spring)["state"], engine.show(spring)["delivered"]), ("paused", before))
+        time.sleep(0.5)
+        check("nothing went", len(sink.ledger()), before)
+        engine.order(spring, "resume")
+        engine.config["destinations"] = RETRY["destinations"]
+        engine.reload()
+        done = engine.wait_state(spring, "done", 120)
+        check("all", (done["delivered"], len(sink.ledger())), (3000, 3000))
+        check("each once", set(arrived(sink).values()), {1})
+
+
+def test_cancel():
+    """What is left of a cancelled campaign goes to nobody, and the counts say how many that were."""
+    slow = {"destinations": {"*": {"rate": "200/s", "sessions_max": 1}}}
+    with Sink() as sink, Campaigns(sink.port, slow) as engine:
+        spring, other = engine.create(), engine.create(name="other")
+        engine.add(spring, csv(0, 3000))
+        engine.add(other, csv(5000, 10))
+        engine.order(spring, "start")
+        wait_until("some letters", lambda: len(sink.ledger()) > 20)
+        check("cancelled", engine.order(spring, "cancel")["state"], "cancelled")
+        series = 'hayauma_campaign_recipients{campaign="other",tenant="",state="queued"} 10'
+        check("metrics", series in engine.ask("GET", "/metrics")[2].decode().split("\n"), True)
+        over = wait_until("the rest to be taken off",
+                          lambda: (lambda c: c["queued"] == 0 and c)(engine.show(spring)), 60)
+        check("sums", (over["delivered"] + over["cancelled"], over["cancelled"] > 0), (3000, True))
+        check("letters", len(sink.ledger()), over["delivered"])
+        engine.order(spring, "resume", want=409)
+        engine.order(other, "start")  # another one is not touched
+        check("other", engine.wait_state(other, "done")["delivered"], 10)
+
+
+def test_later():
+    """A start at a time: nothing goes before; it may be paused, and cancelled as a draft may."""
+    with Sink() as sink, Campaigns(sink.port) as engine:
+        soon, far = engine.create(name="soon"), engine.create(name="far")
+        for one in (soon, far):
+            engine.add(one, csv(0, 5))
+        check("far", engine.order(far, "start", {"at": int(time.time()) + 3600})["state"], "scheduled")
+        began = time.time()
+        at = int(began) + 3
+        engine.order(soon, "start", {"at": at})
+        engine.wait_state(soon, "done")
+        check("not before", time.time() >= at, True)
+        check("only one went", len(sink.ledger()), 5)
+        check("cancelled", engine.order(far, "cancel")["state"], "cancelled")
+
+
+def test_kill9():
+    """A chunk that crashes cut is sent again until it is answered: all are in, and in once."""
+    rows = csv(0, 8000)
+    with Campaigns(1, {"routes": {}}) as engine:
+        spring = engine.create()
+
+        def cut():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                engine.ask("POST", f"{ROOT}/{spring}/recipients", rows, {"Content-Type": "text/csv"})
+
+        for _ in range(3):
+            before = engine.show(spring)["recipients"]
+            thread = threading.Thread(target=cut)
+            thread.start()
+            wait_until("some of it", lambda: engine.show(spring)["recipients"] > before or not thread.is_alive())
+            engine.kill()
+            thread.join()
+            engine.start()
+        said = engine.add(spring, rows)
+        check("answer", (said["new"], said["duplicates"]), (8000, 0))
+        check("counts", engine.show(spring)["recipients"], 8000)
+        found = collections.Counter(r["recipient"] for r in engine.rows("queue", "list"))
+        check("each once", (len(found), set(found.values())), (8000, {1}))
+
+
+# --- what is refused ---
+
+WRONG = [
+    ({**SPRING, "name": "a b"}, 422, "name"), ({k: v for k, v in SPRING.items() if k != "name"}, 400, "name"),
+    ({**SPRING, "recipients": []}, 400, "recipients"), ({**SPRING, "priority": 10}, 422, "priority"),
+    ({**SPRING, "content": {**SPRING["content"], "text_body": "{{ broken"}}, 422, "content.text_body"),
+    ({**SPRING, "content": "From: a@b.example\n\n{% for %}"}, 422, "content"),
+    ({**SPRING, "template_dialect": "Liquid"}, 422, "template_dialect"),
+    ({**SPRING, "envelope_sender": "nobody"}, 422, "envelope_sender"), ({**SPRING, "pool": "none"}, 422, "pool"),
+    ({**SPRING, "missing_variables": "ask"}, 422, "missing_variables"), (b"[]", 400, ""), (b"{", 400, ""),
+]
+
+
+def test_refused():
+    """Mistakes are answered with their place, and orders that do not fit with why."""
+    with Campaigns() as engine:
+        for body, status, field in WRONG:
+            got, _, text = engine.ask("POST", ROOT, body)
+            said = json.loads(text)
+            check(f"{str(body)[:100]}: {said}", (got, said.get("field", "")), (status, field))
+        spring = engine.create()
+        status, _, text = engine.ask("POST", ROOT, SPRING)
+        check(f"twice {text}", (status, spring in json.loads(text)["detail"]), (409, True))
+        nobody = "0" * 32
+        for path, body, status in ((f"{spring}/pause", {}, 409), (f"{spring}/resume", {}, 409),
+                                   (f"{spring}/start", {"at": "soon"}, 422), (f"{spring}/start", {"when": 1}, 400),
+                                   (f"{spring}/start", [], 400), (f"{nobody}/start", {}, 404), ("x/start", {}, 404),
+                                   (f"{spring}/preview", {"email": "x"}, 422), (f"{spring}/preview", {}, 400),
+                                   (f"{spring}/recipients", {}, 415)):
+            check(path, engine.ask("POST", f"{ROOT}/{path}", body)[0], status)
+        check("no method", [engine.ask("POST", f"{ROOT}/{spring}", {})[0], engine.ask("GET", f"{ROOT}/{spring}/start")[0],
+                            engine.ask("PUT", ROOT, {})[1]["Allow"]], [405, 405, "POST, GET, HEAD"])
+        check("page of a browser", engine.ask("POST", f"{ROOT}/{spring}/start", b"", {"Content-Type": "text/plain"})[0],
+              415)
+        check("still a draft", engine.show(spring)["state"], "draft")
+
+
+def test_chunks():
+    """Lines that are no recipients are said with their numbers; what cannot be read is refused whole."""
+    lines = (b'{"email":"a@x.example"}\n\n{"email":"no address"}\r\n{"email":"b@x.example","sub":1}\nx\n'
+             b'{"email":"\xff@x.example"}\n{"email":"c@no.example"}\n{"email":"A@X.example"}\n{"email":"d@x.example",'
+             b'"substitutions":{"v":"' + b"y" * 1100 + b'"}}\n{"email":"e@x.example"}')
+    with Campaigns(1, {"routes": {"no.example": "reject", "*": "[127.0.0.1]:1"}}, body_max="512KiB") as engine:
+        spring = engine.create()
+        said = engine.add(spring, lines, "application/x-ndjson; charset=utf-8", Idempotency_Key="k")
+        check("counts", (said["lines"], said["new"], said["invalid"]), (9, said["new"], 6))
+        check("each line", said["new"] + said["duplicates"], 3)
+        check("lines", [e["line"] for e in said["errors"]], [3, 4, 5, 6, 7, 9])
+        for error, part in zip(said["errors"], ("5.1.3", "sub: unknown field", "not JSON", "UTF-8", "5.7.1", "1024")):
+            check(str(error), part in error["error"], True)
+        engine.add(spring, lines + b"\n{}", "application/x-ndjson", 409, Idempotency_Key="k")
+        many = engine.add(spring, b"email\n" + b"none\n" * 5000)
+        check("bounded", (many["invalid"], len(many["errors"])), (5000, 100))
+        for rows, kind, status in ((b"name\nx\n", "text/csv", 422), (b'email\na@x.example\n"b@x', "text/csv", 422),
+                                   (b"email,email\n", "text/csv", 422), (b"", "text/csv", 422),
+                                   (csv(0, 1), "text/plain", 415), (b"x" * 600000, "text/csv", 413)):
+            said = engine.add(spring, rows, kind, status)
+        check("line", engine.add(spring, b'email\na@y.example\n"b@x', want=422)["detail"].startswith("line 3: "), True)
+        bomb = gzip.compress(b"email\n" + b"a@x.example\n" * (1 << 20))
+        engine.add(spring, bomb, want=413, Content_Encoding="gzip")
+        engine.add(spring, csv(0, 1), want=400, Idempotency_Key="k" * 257)
+        check("nothing", engine.add(spring, b"\n\n", "application/x-ndjson")["lines"], 0)
+        check("memory", engine.status()["gauges"]["intake_bytes"], 0)
+        check("recipients", engine.show(spring)["recipients"] < 4, True)
+
+
+def test_tenants():
+    """A token's tenant sees and changes its own campaigns alone; scopes hold."""
+    with Campaigns(trusted_networks=[], more={"tenants": {"acme": {"senders": ["sender.example"]}, "other": {}}}) as engine:
+        bearer = {name: {"Authorization": "Bearer " + engine.command("token", "add", name, *options).strip()}
+                  for name, *options in (("acme", "--tenant", "acme"), ("other", "--tenant", "other"), ("all",),
+                                         ("watch", "--scopes", "read"))}
+        mine = engine.post(ROOT, SPRING, 201, **bearer["acme"])["id"]
+        check("sender", engine.ask("POST", ROOT, {**SPRING, "envelope_sender": "a@x.example"}, bearer["acme"])[0], 403)
+        check("pool", engine.ask("POST", ROOT, {**SPRING, "pool": "default"}, bearer["acme"])[0], 403)
+        yours = engine.post(ROOT, SPRING, 201, **bearer["other"])["id"]  # the name is each tenant's
+
+        def ids(name):
+            return [c["id"] for c in json.loads(engine.ask("GET", ROOT, None, bearer[name])[2])["campaigns"]]
+        check("lists", [ids(n) for n in ("acme", "other", "all", "watch")],
+              [[mine], [yours], [yours, mine], [yours, mine]])
+        check("not another's", [engine.ask("GET", f"{ROOT}/{mine}", None, bearer[n])[0]
+                                for n in ("acme", "other", "watch")], [200, 404, 200])
+        check("orders", [engine.ask("POST", f"{ROOT}/{mine}/{verb}", {}, bearer[n])[0] for n, verb in
+                         (("other", "start"), ("watch", "start"), ("other", "cancel"), ("acme", "cancel"))],
+              [404, 403, 404, 200])
+        check("nobody's", engine.ask("GET", ROOT)[0], 401)
+
+
+def test_openapi():
+    """Requests and answers are as the document says."""
+    with Campaigns(more={"sources": {"a": {"ipv4": "127.0.0.1"}}, "default_pool": "bulk",
+                         "pools": {"bulk": {"sources": {"a": {"weight": 1}}}}}) as engine:
+        document = json.loads(engine.ask("GET", "/api/openapi.json")[2])
+        schemas = document["components"]["schemas"]
+        made = engine.post(ROOT, sample(schemas["CampaignRequest"], document), 201)
+        check(f"campaign {made}", fits(made, schemas["Campaign"], document), True)
+        said = engine.add(made["id"], b"email\na@x.example\nx\na@x.example\n")
+        check(f"chunk {said}", fits(said, schemas["ChunkResponse"], document), True)
+        row = json.dumps(sample(schemas["Recipient"], document)).encode()
+        check("row", engine.add(made["id"], row, "application/x-ndjson")["invalid"], 0)
+        listed = json.loads(engine.ask("GET", ROOT)[2])
+        check(f"list {listed}", fits(listed, schemas["CampaignList"], document), True)
+        started = engine.order(made["id"], "start", {"at": int(time.time()) + 3600})
+        check(f"started {started}", (fits(started, schemas["Campaign"], document), started["state"]), (True, "scheduled"))
+        text = (TESTS.parent / "engine/http/campaign.c").read_text()
+        known = {n for n in schemas["CampaignRequest"]["properties"] if f'{{"{n}", JSON_IS_' in text}
+        check("fields", known, set(schemas["CampaignRequest"]["properties"]))
+
+
+if __name__ == "__main__":
+    run(globals())
