@@ -203,6 +203,16 @@ static void on_warmup(void *arg, int64_t wall_ms, void (*visit)(void *, const st
     warmup_visit(&((struct backend *)arg)->shared->warmup, wall_ms, visit, to);
 }
 
+static void on_campaigns(void *arg, void (*visit)(void *, const struct campaign *), void *to)
+{
+    campaigns_visit(&((struct backend *)arg)->shared->campaigns, visit, to);
+}
+
+static void on_campaign_done(struct campaign_order *order, int result)
+{
+    control_job_done(CONTAINER_OF(order, struct control_job, campaign), result);
+}
+
 static struct dialogues *on_dialogues(void *arg)
 {
     return &((struct backend *)arg)->shared->dialogues;
@@ -232,6 +242,11 @@ static void on_job(void *arg, struct control_job *job)
                                                     .resume = job->resume,
                                                     .on_done = on_job_done,
                                                     .arg = job});
+        return;
+    }
+    if (job->kind == CONTROL_JOB_CAMPAIGN) {
+        job->campaign.on_done = on_campaign_done;
+        campaign_submit(all, &job->campaign);
         return;
     }
     if (job->kind == CONTROL_JOB_ROUTE) {
@@ -266,5 +281,6 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .config = on_config,
                                                   .source = on_source,
                                                   .warmup = on_warmup,
+                                                  .campaigns = on_campaigns,
                                                   .dialogues = on_dialogues,
                                                   .job = on_job};

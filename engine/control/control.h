@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/list.h"
 #include "config/config.h"
+#include "intake/campaign.h"
 #include "limits/warmup.h"
 #include "outcome/admin.h"
 #include "queue/queue.h"
@@ -144,17 +145,19 @@ struct control_job {
         CONTROL_JOB_PURGE,
         CONTROL_JOB_SUSPEND,
         CONTROL_JOB_WARMUP,
-        CONTROL_JOB_SITES
+        CONTROL_JOB_SITES,
+        CONTROL_JOB_CAMPAIGN
     } kind;
     struct admin_job admin; /* CONTROL_JOB_ACTION and CONTROL_JOB_PURGE; texts into memory */
     /* CONTROL_JOB_STATUS: each worker offers its lanes to it. */
     struct control_status status;
     /* CONTROL_JOB_SUSPEND */
     struct suspension suspension;
-    bool resume;                /* of it scope and name count */
-    struct warmup_order warmup; /* CONTROL_JOB_WARMUP */
-    uint32_t sites_max;         /* CONTROL_JOB_SITES: so many lines; they go into memory. Where
-                                 * suspension has a name, it is that of the only site to list */
+    bool resume;                    /* of it scope and name count */
+    struct warmup_order warmup;     /* CONTROL_JOB_WARMUP */
+    struct campaign_order campaign; /* CONTROL_JOB_CAMPAIGN */
+    uint32_t sites_max;             /* CONTROL_JOB_SITES: so many lines; they go into memory. Where
+                                     * suspension has a name, it is that of the only site to list */
     /* CONTROL_JOB_WAITS */
     struct control_wait_query *waits;
     size_t waits_len;
@@ -205,6 +208,8 @@ struct control_backend {
     /* Visits all streams of warm-up, in the same way. */
     void (*warmup)(void *arg, int64_t wall_ms,
                    void (*visit)(void *to, const struct warmup_view *view), void *to);
+    /* Visits all campaigns, the oldest first, in the same way. */
+    void (*campaigns)(void *arg, void (*visit)(void *to, const struct campaign *one), void *to);
     /* Those of the process, which live longer than the channel. */
     struct dialogues *(*dialogues)(void *arg);
     /* Does the job and calls control_job_done() when it is done (for an action: when its commit

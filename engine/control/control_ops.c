@@ -526,6 +526,8 @@ enum control_step control_job_returned(struct control_client *client, struct con
         return control_warmup_returned(client, job);
     case CONTROL_JOB_SITES:
         return control_sites_returned(client, job);
+    case CONTROL_JOB_CAMPAIGN:
+        return control_campaign_returned(client, job);
     case CONTROL_JOB_ACTION:
     case CONTROL_JOB_PURGE:
         break;
@@ -634,6 +636,8 @@ static const struct {
     [CONTROL_OP_WARMUP] = {control_step_warmup, true},
     [CONTROL_OP_WARMUP_DAYS] = {control_step_warmup_days, true},
     [CONTROL_OP_WARMUP_ORDER] = {control_step_warmup_order, true},
+    [CONTROL_OP_CAMPAIGNS] = {control_step_campaigns, true},
+    [CONTROL_OP_CAMPAIGN_ORDER] = {control_step_campaign_order, true},
 };
 
 enum control_step control_step(struct control_client *client)
@@ -656,6 +660,7 @@ void control_work_done(struct control_client *client)
     control_held_free(w->held);
     control_suspensions_free(w->suspensions);
     control_why_free(w->why);
+    buf_done(&w->campaigns);
     control_trace_end(client);
     *w = (struct control_work){0};
 }

@@ -53,6 +53,7 @@ struct control_work {
     struct control_suspensions *suspensions;
     struct control_why_work *why;
     struct control_trace *trace;
+    struct buf campaigns;      /* of struct campaign, that are still to be told */
     struct control_held *held; /* rows, while workers are asked what holds them */
 };
 
@@ -155,6 +156,13 @@ enum control_step control_why_returned(struct control_client *client, struct con
 /* The rows of a message with what holds their queues. */
 enum control_step control_why_waits(struct control_client *client, const struct control_job *job);
 void control_why_free(struct control_why_work *w);
+
+/* --- control_campaign.c --- */
+
+enum control_step control_step_campaigns(struct control_client *client);
+enum control_step control_step_campaign_order(struct control_client *client);
+enum control_step control_campaign_returned(struct control_client *client,
+                                            const struct control_job *job);
 
 /* --- control_trace.c --- */
 

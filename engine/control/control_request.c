@@ -48,6 +48,8 @@ static const struct op_name {
     {"warmup", CONTROL_OP_WARMUP, 0},
     {"warmup_days", CONTROL_OP_WARMUP_DAYS, 0},
     {"warmup_order", CONTROL_OP_WARMUP_ORDER, 0},
+    {"campaigns", CONTROL_OP_CAMPAIGNS, 0},
+    {"campaign_order", CONTROL_OP_CAMPAIGN_ORDER, 0},
     {"stored", CONTROL_OP_STORED, 0},
     {"reload", CONTROL_OP_RELOAD, 0},
     {"drain", CONTROL_OP_DRAIN, 0},
@@ -461,6 +463,48 @@ static int take_trace(struct control_request *r, struct control_refusal *why, co
     return f->has_client ? 0 : refuse(why, "'client' is an address or a network, 10.0.0.0/8");
 }
 
+static int take_campaign(struct control_request *r, struct control_refusal *why, const char *name,
+                         const json_t *value)
+{
+    static const char *const names[] = {[CAMPAIGN_START] = "start",
+                                        [CAMPAIGN_PAUSE] = "pause",
+                                        [CAMPAIGN_RESUME] = "resume",
+                                        [CAMPAIGN_CANCEL] = "cancel"};
+
+    if (strcmp(name, "at_ms") == 0)
+        return take_age(why, name, value, &r->campaign.at_ms);
+    if (strcmp(name, "order") != 0)
+        return refuse(why, "unknown member '%.40s'", name);
+    for (size_t i = CAMPAIGN_START; i < ARRAY_LEN(names) && json_is_string(value); i++)
+        if (strcmp(json_string_value(value), names[i]) == 0) {
+            r->campaign.verb = (enum campaign_verb)i;
+            r->has_order = true;
+            return 0;
+        }
+    return refuse(why, "'order' is start, pause, resume or cancel");
+}
+
+/* Of all campaigns, of those with a name, or of one with an id; an order is of one. */
+static int campaign_settle(struct control_request *r, struct control_refusal *why, bool has_id)
+{
+    r->filter.has_id = has_id;
+    r->filter.id = r->id;
+    if (r->op == CONTROL_OP_CAMPAIGNS)
+        return 0;
+    if (!has_id)
+        return refuse(why, "'id' is missing");
+    if (!r->has_order)
+        return refuse(why, "'order' is missing: start, pause, resume or cancel");
+    if (r->campaign.at_ms != 0 && r->campaign.verb != CAMPAIGN_START)
+        return refuse(why, "'at_ms' is of a start");
+    return 0;
+}
+
+static bool is_of_campaigns(enum control_op op)
+{
+    return op == CONTROL_OP_CAMPAIGNS || op == CONTROL_OP_CAMPAIGN_ORDER;
+}
+
 static int take_member(struct control_request *r, struct control_refusal *why, const char *name,
                        json_t *value, bool *has_id)
 {
@@ -490,6 +534,8 @@ static int take_member(struct control_request *r, struct control_refusal *why, c
         *has_id = true;
         return take_id(why, value, &r->id);
     }
+    if (is_of_campaigns(r->op))
+        return take_campaign(r, why, name, value);
     if (r->op == CONTROL_OP_TRACE)
         return take_trace(r, why, name, value);
     return r->op == CONTROL_OP_ROUTE ? take_route(r, why, name, value)
@@ -525,6 +571,8 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
         return subject_settle(r, why, has_id);
     if (r->op == CONTROL_OP_WARMUP_ORDER)
         return order_check(r, why);
+    if (is_of_campaigns(r->op))
+        return campaign_settle(r, why, has_id);
     if ((r->op == CONTROL_OP_ACTION || r->op == CONTROL_OP_PURGE) && !r->filtered && !r->all) {
         snprintf(why->hint, sizeof(why->hint), "give a filter, or \"all\":true to mean every row");
         return refuse(why, r->op == CONTROL_OP_PURGE

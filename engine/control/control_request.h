@@ -26,6 +26,8 @@ enum control_op {
     CONTROL_OP_WARMUP,
     CONTROL_OP_WARMUP_DAYS,
     CONTROL_OP_WARMUP_ORDER,
+    CONTROL_OP_CAMPAIGNS,
+    CONTROL_OP_CAMPAIGN_ORDER,
     CONTROL_OP_RELOAD,
     CONTROL_OP_DRAIN,
     CONTROL_OP_VERSION
@@ -69,8 +71,12 @@ struct control_request {
     struct dialogue_filter trace; /* of trace */
     struct warmup_order warmup;   /* of warm-up: source and provider; the order */
     bool has_order;
-    uint64_t days; /* of warmup_days: so far back */
-    void *json;    /* what the slices point into; private */
+    struct {
+        enum campaign_verb verb;
+        int64_t at_ms; /* of a start: wall clock; 0: now */
+    } campaign;        /* of campaign_order */
+    uint64_t days;     /* of warmup_days: so far back */
+    void *json;        /* what the slices point into; private */
 };
 
 /* What is wrong with a request. */

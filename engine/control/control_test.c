@@ -141,7 +141,7 @@ static void finish(struct bench *b, struct control_job *job)
         fill_status(&job->status);
     else if (job->kind == CONTROL_JOB_WAITS)
         fill_waits(job);
-    else if (job->kind == CONTROL_JOB_SUSPEND)
+    else if (job->kind == CONTROL_JOB_SUSPEND || job->kind == CONTROL_JOB_CAMPAIGN)
         b->suspend = *job;
     else
         job->admin.changed = job->admin.rows_len - 1; /* one had ended */
@@ -179,6 +179,18 @@ static void on_suspensions(void *arg, void (*visit)(void *, const struct suspens
         visit(to, &suspended[i]);
 }
 
+static const struct campaign campaigns[] = {
+    {.id = {{1}}, .name = "spring", .state = CAMPAIGN_CANCELLED, .created_ms = 5},
+    {.id = {{2}}, .name = "spring", .tenant = "acme", .state = CAMPAIGN_DRAFT, .created_ms = 6},
+    {.id = {{3}}, .name = "autumn", .state = CAMPAIGN_PAUSED, .priority = 7, .created_ms = 7}};
+
+static void on_campaigns(void *arg, void (*visit)(void *, const struct campaign *), void *to)
+{
+    (void)arg;
+    for (size_t i = 0; i < ARRAY_LEN(campaigns); i++)
+        visit(to, &campaigns[i]);
+}
+
 static struct config *configured;
 
 static const struct config *on_config(void *arg)
@@ -209,6 +221,7 @@ static const struct control_backend backend = {.describe = on_describe,
                                                .reload = on_reload,
                                                .drain = on_drain,
                                                .suspensions = on_suspensions,
+                                               .campaigns = on_campaigns,
                                                .config = on_config,
                                                .source = on_source,
                                                .dialogues = on_dialogues,
@@ -491,6 +504,15 @@ static void test_bad_requests(void **state)
         {"{\"op\":\"suspend\",\"scope\":\"site\",\"name\":\"x\",\"for_ms\":0}", "ten years"},
         {"{\"op\":\"suspend\",\"scope\":\"site\",\"name\":\"x\",\"for_ms\":9223372036854775807}",
          "ten years"},
+        {"{\"op\":\"campaigns\",\"x\":1}", "unknown member 'x'"},
+        {"{\"op\":\"campaign_order\",\"order\":\"start\"}", "'id' is missing"},
+        {"{\"op\":\"campaign_order\",\"id\":\"00000000000000000000000000000000\"}",
+         "'order' is missing"},
+        {"{\"op\":\"campaign_order\",\"order\":\"create\"}", "'order' is start, pause"},
+        {"{\"op\":\"campaign_order\",\"id\":\"00000000000000000000000000000000\",\"order\":"
+         "\"pause\","
+         "\"at_ms\":1}",
+         "'at_ms' is of a start"},
         {"{\"op\":\"cancel\"}", "every recipient"},
         {"{\"op\":\"cancel\",\"filter\":{}}", "every recipient"},
         {"{\"op\":\"cancel\",\"all\":false}", "every recipient"},
@@ -1009,6 +1031,75 @@ static void test_suspensions(void **state)
     replies_done(r);
 }
 
+/* All, those of a name, the one of an id: the newest first. */
+static void test_campaigns(void **state)
+{
+    static const struct {
+        const char *request;
+        uint8_t ids[4]; /* 0: no more */
+    } cases[] = {{"{\"op\":\"campaigns\"}", {3, 2, 1}},
+                 {"{\"op\":\"campaigns\",\"name\":\"spring\"}", {2, 1}},
+                 {"{\"op\":\"campaigns\",\"name\":\"spri\"}", {0}},
+                 {"{\"op\":\"campaigns\",\"id\":\"02000000000000000000000000000000\"}", {2}}};
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct replies *r = ask(*state, cases[i].request);
+        size_t n = 0;
+
+        for (; cases[i].ids[n] != 0; n++) {
+            const json_t *one = json_object_get(r->lines[n], "campaign");
+            struct campaign of = campaigns[cases[i].ids[n] - 1];
+            char id[MSGID_TEXT_BYTES];
+
+            msgid_text(&of.id, id);
+            assert_string_equal(json_string_value(json_object_get(one, "id")), id);
+            assert_string_equal(json_string_value(json_object_get(one, "name")), of.name);
+            assert_int_equal(number(one, "created_ms"), of.created_ms);
+            assert_int_equal(number(one, "recipients"), 0);
+        }
+        assert_int_equal(r->len, n + 1);
+        replies_done(r);
+    }
+}
+
+static void test_campaign_orders(void **state)
+{
+    static const struct {
+        const char *request;
+        int result;
+        enum campaign_verb verb;
+        int64_t starts_ms;
+        const char *code; /* NULL: it is done */
+    } cases[] = {{"\"order\":\"start\",\"at_ms\":77", 0, CAMPAIGN_START, 77, NULL},
+                 {"\"order\":\"start\"", -EINVAL, CAMPAIGN_START, 0, "refused"},
+                 {"\"order\":\"pause\"", -EBUSY, CAMPAIGN_PAUSE, 0, "refused"},
+                 {"\"order\":\"resume\"", -ENOENT, CAMPAIGN_RESUME, 0, "not_found"},
+                 {"\"order\":\"cancel\"", -ENOSPC, CAMPAIGN_CANCEL, 0, "failed"}};
+    struct bench *b = *state;
+
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char request[200];
+        struct replies *r;
+
+        snprintf(request, sizeof(request),
+                 "{\"op\":\"campaign_order\",\"id\":\"02000000000000000000000000000000\",%s}",
+                 cases[i].request);
+        b->job_result = cases[i].result;
+        r = ask(b, request);
+        b->job_result = 0;
+        assert_int_equal(b->suspend.campaign.verb, cases[i].verb);
+        assert_int_equal(b->suspend.campaign.starts_ms, cases[i].starts_ms);
+        assert_int_equal(b->suspend.campaign.what.id.bytes[0], 2);
+        if (cases[i].code == NULL)
+            assert_true(json_is_true(json_object_get(last(r), "done")));
+        else
+            assert_string_equal(
+                json_string_value(json_object_get(json_object_get(last(r), "error"), "code")),
+                cases[i].code);
+        replies_done(r);
+    }
+}
+
 static void test_job_elsewhere(void **state)
 {
     struct bench *b = *state;
@@ -1272,15 +1363,16 @@ int main(void)
 {
     int failed;
     const struct CMUnitTest tests[] = {
-        TEST(test_open),         TEST(test_stale),         TEST(test_no_socket),
-        TEST(test_bad_requests), TEST(test_long_line),     TEST(test_filters),
-        TEST(test_list),         TEST(test_summary),       TEST(test_show),
-        TEST(test_show_moved),   TEST(test_show_many),     TEST(test_waits),
-        TEST(test_content),      TEST(test_actions),       TEST(test_suspend),
-        TEST(test_suspensions),  TEST(test_job_elsewhere), TEST(test_status),
-        TEST(test_reload_drain), TEST(test_pipeline),      TEST(test_slow_client),
-        TEST(test_why),          TEST(test_why_message),   TEST(test_trace),
-        TEST(test_idle_client),  TEST(test_many_clients),  TEST(test_no_descriptors),
+        TEST(test_open),          TEST(test_stale),           TEST(test_no_socket),
+        TEST(test_bad_requests),  TEST(test_long_line),       TEST(test_filters),
+        TEST(test_list),          TEST(test_summary),         TEST(test_show),
+        TEST(test_show_moved),    TEST(test_show_many),       TEST(test_waits),
+        TEST(test_content),       TEST(test_actions),         TEST(test_suspend),
+        TEST(test_campaigns),     TEST(test_campaign_orders), TEST(test_suspensions),
+        TEST(test_job_elsewhere), TEST(test_status),          TEST(test_reload_drain),
+        TEST(test_pipeline),      TEST(test_slow_client),     TEST(test_why),
+        TEST(test_why_message),   TEST(test_trace),           TEST(test_idle_client),
+        TEST(test_many_clients),  TEST(test_no_descriptors),
     };
 
     configured = config_default();

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Campaigns by HTTP: made, filled, sent, paused, ended; over crashes; and what is refused.
+"""Campaigns by HTTP and by command: made, filled, sent, paused, ended; over crashes; and what is refused.
 
 campaign.py [TEST...]"""
 
@@ -12,6 +12,7 @@ import http.client
 import json
 import pathlib
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +20,7 @@ import time
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "lib"), str(TESTS / "hostile"), str(TESTS / "http")]
 
-from engine import Sink  # noqa: E402
+from engine import Sink, program  # noqa: E402
 from http_api import Api, fits, letters, sample  # noqa: E402
 from proc import Failure, wait_until  # noqa: E402
 from servers import Server  # noqa: E402
@@ -304,6 +305,37 @@ def test_tenants():
                          (("other", "start"), ("watch", "start"), ("other", "cancel"), ("acme", "cancel"))],
               [404, 403, 404, 200])
         check("nobody's", engine.ask("GET", ROOT)[0], 401)
+
+
+# --- the command ---
+
+def test_command():
+    """hayauma campaign shows and orders what HTTP does."""
+    with Sink() as sink, Campaigns(sink.port) as engine:
+        check("none", engine.command("campaign", "list"), "")
+        spring = engine.create(tenant="acme")
+        engine.add(spring, csv(0, 100))
+        (row,) = engine.rows("campaign", "list")
+        check("json", row, engine.show(spring))
+        head, line = engine.command("campaign", "list").splitlines()
+        check("columns", (line.split()[:4], max(len(head), len(line)) <= 80), (["spring@acme", "draft", "100", "100"], True))
+        check("show", f"id           {spring}\n" in engine.command("campaign", "show", "spring"), True)
+        said = engine.command("campaign", "start", spring, "--at",
+                              time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 3600)))
+        check("start", said, "spring@acme is scheduled: 100 of 100 recipients are queued\n")
+        check("pause", engine.rows("campaign", "pause", "spring")[0]["state"], "paused")
+        check("resume", engine.rows("campaign", "resume", "spring")[0]["state"] in ("scheduled", "running"), True)
+        asked = subprocess.run([program(), "campaign", "cancel", "spring", "-c", engine.file], capture_output=True,
+                               stdin=subprocess.DEVNULL, timeout=60, check=False)
+        check("asks", (asked.returncode, b"--yes" in asked.stderr), (1, True))
+        check("cancel", engine.rows("campaign", "cancel", "spring", "--yes")[0]["state"], "cancelled")
+        engine.create(name="other")
+        for arguments, status in ((("show", "nobody"), 1), (("pause", "spring"), 1), (("start",), 2), (("list", "x"), 2),
+                                  (("start", "other", "--at", "2099-01-01T00:00:00Z"), 1),
+                                  (("pause", "spring", "--at", "x"), 2), (("stop",), 2)):
+            done = subprocess.run([program(), "campaign", *arguments, "-c", engine.file], capture_output=True,
+                                  timeout=60, check=False)
+            check(f"{arguments} {done.stderr}", (done.returncode, done.stderr != b""), (status, True))
 
 
 def test_openapi():

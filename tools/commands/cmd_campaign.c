@@ -1,0 +1,373 @@
+/* hayauma campaign list, show, start, pause, resume, cancel. Campaigns are made, and their
+ * recipients brought, by HTTP (docs/http.md). */
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "tools/commands/channel.h"
+#include "tools/commands/commands.h"
+#include "tools/commands/screen.h"
+
+static const char help[] =
+    "usage: hayauma campaign list [options]\n"
+    "       hayauma campaign show|start|pause|resume|cancel CAMPAIGN [options]\n"
+    "\n"
+    "Campaigns: one template and a list of recipients, brought by HTTP. CAMPAIGN is its name,\n"
+    "NAME@TENANT, or its id; of several of one name the one that is not over is meant.\n"
+    "\n"
+    "  list       all that are known, the newest first\n"
+    "  show       one: its state, and what became of its recipients\n"
+    "  start      no recipients are added any more; it is sent, now or at a time\n"
+    "  pause      no further letter of it is begun\n"
+    "  resume     it goes on\n"
+    "  cancel     what is left of it is not sent; this cannot be undone\n"
+    "\n"
+    "      --at TIME           start: 2026-11-29T09:00:00+09:00, or ...Z\n"
+    "  -y, --yes               cancel: do not ask\n" CHANNEL_HELP
+    "  -h, --help              this text\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
+
+enum { OPT_AT = 300 };
+
+struct campaign_options {
+    struct channel_options channel;
+    const char *action, *what;
+    int64_t at_ms;
+    bool yes;
+};
+
+/* --- what is printed --- */
+
+static void put_name(struct buf *out, const json_t *one)
+{
+    put_text(out, reply_text(one, "name"), 0, false);
+    if (*reply_text(one, "tenant") != 0) {
+        buf_putc(out, '@');
+        put_text(out, reply_text(one, "tenant"), 0, false);
+    }
+}
+
+static void put_number(struct buf *out, const json_t *one, const char *name, unsigned columns)
+{
+    size_t from = out->len;
+
+    put_count(out, (uint64_t)reply_number(one, name));
+    pad_from(out, from, columns, true);
+}
+
+static void print_row(const json_t *one, bool first)
+{
+    struct buf line = {0};
+    size_t from;
+
+    if (first)
+        buf_printf(&line, "%-20s %-9s %11s %11s %11s %9s\n", "NAME", "STATE", "RECIPIENTS",
+                   "QUEUED", "DELIVERED", "FAILED");
+    from = line.len;
+    put_name(&line, one);
+    pad_from(&line, from, 20, false);
+    buf_printf(&line, " %-9s ", reply_text(one, "state"));
+    put_number(&line, one, "recipients", 11);
+    buf_putc(&line, ' ');
+    put_number(&line, one, "queued", 11);
+    buf_putc(&line, ' ');
+    put_number(&line, one, "delivered", 11);
+    buf_putc(&line, ' ');
+    put_number(&line, one, "failed", 9);
+    buf_putc(&line, '\n');
+    flush_text(&line, stdout);
+    buf_done(&line);
+}
+
+static void put_time(struct buf *out, const json_t *one, const char *label, const char *name)
+{
+    char text[CLOCK_RFC3339_BYTES];
+
+    if (json_object_get(one, name) == NULL)
+        return;
+    clock_rfc3339(reply_number(one, name), text);
+    buf_printf(out, "%-12s %s\n", label, text);
+}
+
+static void print_whole(const json_t *one)
+{
+    static const char *const counts[] = {"recipients", "queued",    "delivered", "failed",
+                                         "expired",    "cancelled", "deferrals"};
+    struct buf out = {0};
+
+    buf_printf(&out, "%-12s ", "campaign");
+    put_name(&out, one);
+    buf_printf(&out, "\n%-12s %s\n%-12s %s\n", "id", reply_text(one, "id"), "state",
+               reply_text(one, "state"));
+    if (*reply_text(one, "pool") != 0) {
+        buf_printf(&out, "%-12s ", "pool");
+        put_text(&out, reply_text(one, "pool"), 0, false);
+        buf_putc(&out, '\n');
+    }
+    buf_printf(&out, "%-12s %lld\n", "priority", reply_number(one, "priority"));
+    put_time(&out, one, "created", "created_ms");
+    put_time(&out, one, strcmp(reply_text(one, "state"), "scheduled") == 0 ? "starts" : "started",
+             "starts_ms");
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+        buf_printf(&out, "%-12s ", counts[i]);
+        put_count(&out, (uint64_t)reply_number(one, counts[i]));
+        buf_putc(&out, '\n');
+    }
+    flush_text(&out, stdout);
+    buf_done(&out);
+}
+
+static void print_change(const json_t *one)
+{
+    struct buf out = {0};
+
+    put_name(&out, one);
+    buf_printf(&out, " is %s: ", reply_text(one, "state"));
+    put_count(&out, (uint64_t)reply_number(one, "queued"));
+    buf_puts(&out, " of ");
+    put_count(&out, (uint64_t)reply_number(one, "recipients"));
+    buf_puts(&out, " recipients are queued\n");
+    flush_text(&out, stdout);
+    buf_done(&out);
+}
+
+/* --- which is meant --- */
+
+static bool is_id(const char *what)
+{
+    return strlen(what) == 32 && strspn(what, "0123456789abcdef") == 32;
+}
+
+/* A request for those that what may mean; NULL: all. */
+static json_t *request_of(const char *what)
+{
+    if (what == NULL)
+        return json_pack("{s:s}", "op", "campaigns");
+    if (is_id(what))
+        return json_pack("{s:s, s:s}", "op", "campaigns", "id", what);
+    return json_pack("{s:s, s:s%}", "op", "campaigns", "name", what, strcspn(what, "@"));
+}
+
+static bool is_over(const json_t *one)
+{
+    return strcmp(reply_text(one, "state"), "done") == 0 ||
+           strcmp(reply_text(one, "state"), "cancelled") == 0;
+}
+
+static bool is_of_tenant(const json_t *one, const char *what)
+{
+    const char *at = is_id(what) ? NULL : strchr(what, '@');
+
+    return at == NULL || strcmp(reply_text(one, "tenant"), at + 1) == 0;
+}
+
+/* Those that are not over come before those that are, then the newest. *several: more than one is
+ * not over. */
+static json_t *choose(struct channel *ch, const char *what, bool *several, int *code)
+{
+    json_t *reply, *found = NULL;
+
+    *several = false;
+    *code = channel_send(ch, request_of(what));
+    while (*code == 0 && (reply = channel_next(ch, NULL, code)) != NULL) {
+        json_t *one = json_object_get(reply, "campaign");
+
+        if (one != NULL && is_of_tenant(one, what)) {
+            *several |= found != NULL && !is_over(found) && !is_over(one);
+            if (found == NULL || (is_over(found) && !is_over(one))) {
+                json_decref(found);
+                found = json_incref(one);
+            }
+        }
+        json_decref(reply);
+    }
+    return found;
+}
+
+/* The one that is meant, or NULL with the exit code, and the error printed. */
+static json_t *find(struct channel *ch, const struct campaign_options *o, int *code)
+{
+    bool several;
+    json_t *found = choose(ch, o->what, &several, code);
+
+    if (*code == 0 && found == NULL) {
+        fprintf(stderr,
+                "hayauma %s: there is no such campaign; 'hayauma campaign list' shows "
+                "them\n",
+                o->channel.command);
+        *code = EXIT_FAILED;
+    } else if (*code == 0 && several) {
+        fprintf(stderr, "hayauma %s: several tenants have one: say NAME@TENANT, or its id\n",
+                o->channel.command);
+        *code = EXIT_FAILED;
+    }
+    if (*code == 0)
+        return found;
+    json_decref(found);
+    return NULL;
+}
+
+/* --- the actions --- */
+
+static int list(struct channel *ch, const struct campaign_options *o)
+{
+    int code = channel_send(ch, request_of(NULL));
+    bool first = true;
+    json_t *reply;
+
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        const json_t *one = json_object_get(reply, "campaign");
+
+        if (one != NULL && o->channel.json)
+            reply_print(one);
+        else if (one != NULL)
+            print_row(one, first);
+        first = first && one == NULL;
+        json_decref(reply);
+    }
+    if (code == 0 && first && !o->channel.json)
+        fputs("no campaigns\n", stderr);
+    return code;
+}
+
+static bool agreed(const struct campaign_options *o, const json_t *one)
+{
+    char answer[8] = "";
+
+    if (strcmp(o->action, "cancel") != 0 || o->yes)
+        return true;
+    if (!isatty(STDIN_FILENO)) {
+        fprintf(stderr, "hayauma %s: this cannot be undone; say --yes\n", o->channel.command);
+        return false;
+    }
+    fprintf(stderr, "%lld recipients will get no letter. Go on? [y/N] ",
+            reply_number(one, "queued"));
+    return fgets(answer, sizeof(answer), stdin) != NULL && (*answer == 'y' || *answer == 'Y');
+}
+
+/* Shows one, or gives it an order and says what it is then. */
+static int act(struct channel *ch, const struct campaign_options *o)
+{
+    bool show = strcmp(o->action, "show") == 0;
+    char id[40];
+    int code;
+    json_t *one = find(ch, o, &code);
+
+    if (one == NULL)
+        return code;
+    if (!show) {
+        json_t *request;
+
+        if (!agreed(o, one)) {
+            json_decref(one);
+            return EXIT_FAILED;
+        }
+        snprintf(id, sizeof(id), "%s", reply_text(one, "id"));
+        json_decref(one);
+        request =
+            json_pack("{s:s, s:s, s:s}", "op", "campaign_order", "order", o->action, "id", id);
+        if (o->at_ms != 0)
+            json_object_set_new(request, "at_ms", json_integer(o->at_ms));
+        code = channel_ask(ch, request, NULL);
+        if (code == 0)
+            one = choose(ch, id, &(bool){false}, &code);
+        if (code != 0)
+            return code;
+    }
+    if (o->channel.json)
+        reply_print(one);
+    else if (show)
+        print_whole(one);
+    else
+        print_change(one);
+    json_decref(one);
+    return EXIT_OK;
+}
+
+/* --- the command line --- */
+
+static int usage_error(const struct campaign_options *o, const char *what)
+{
+    fprintf(stderr, "hayauma %s: %s\n", o->channel.command, what);
+    return EXIT_USAGE;
+}
+
+static bool parse_time(const char *text, int64_t *ms)
+{
+    struct tm tm = {0};
+    const char *end = strptime(text, "%Y-%m-%dT%H:%M:%S%z", &tm);
+    long offset_s = tm.tm_gmtoff;
+
+    if (end == NULL || *end != '\0')
+        return false;
+    *ms = ((int64_t)timegm(&tm) - offset_s) * 1000;
+    return *ms > 0;
+}
+
+static int options_parse(struct campaign_options *o, int argc, char **argv)
+{
+    static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
+                                          {"at", required_argument, NULL, OPT_AT},
+                                          {"yes", no_argument, NULL, 'y'},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    bool starts = strcmp(o->action, "start") == 0, lists = strcmp(o->action, "list") == 0;
+    int c;
+
+    optind = 2;
+    while ((c = getopt_long(argc, argv, "c:yh", longs, NULL)) != -1) {
+        if (channel_option(&o->channel, c))
+            continue;
+        if (c == 'y') {
+            o->yes = true;
+        } else if (c == OPT_AT) {
+            if (!starts)
+                return usage_error(o, "--at is of start");
+            if (!parse_time(optarg, &o->at_ms))
+                return usage_error(o, "--at takes a time: 2026-11-29T09:00:00+09:00, or ...Z");
+        } else {
+            fputs(help, c == 'h' ? stdout : stderr);
+            return c == 'h' ? -1 : EXIT_USAGE;
+        }
+    }
+    if (argc - optind != (lists ? 0 : 1))
+        return usage_error(o, lists ? "it takes no argument" : "say one campaign");
+    o->what = lists ? NULL : argv[optind];
+    return EXIT_OK;
+}
+
+int cmd_campaign(int argc, char **argv)
+{
+    static const struct {
+        const char *name, *command;
+    } actions[] = {{"list", "campaign list"},     {"show", "campaign show"},
+                   {"start", "campaign start"},   {"pause", "campaign pause"},
+                   {"resume", "campaign resume"}, {"cancel", "campaign cancel"}};
+    const char *action = argc > 1 ? argv[1] : "";
+    struct campaign_options o = {0};
+    struct channel ch;
+    int code;
+
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
+        if (strcmp(action, actions[i].name) == 0) {
+            o.action = actions[i].name;
+            o.channel.command = actions[i].command;
+        }
+    if (o.action == NULL) {
+        bool asked = strcmp(action, "-h") == 0 || strcmp(action, "--help") == 0;
+
+        fputs(help, asked ? stdout : stderr);
+        return asked ? EXIT_OK : EXIT_USAGE;
+    }
+    code = options_parse(&o, argc, argv);
+    if (code != EXIT_OK)
+        return code < 0 ? EXIT_OK : code;
+    code = channel_open(&ch, &o.channel);
+    if (code == 0)
+        code = strcmp(o.action, "list") == 0 ? list(&ch, &o) : act(&ch, &o);
+    channel_close(&ch);
+    return code;
+}
