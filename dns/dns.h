@@ -114,6 +114,10 @@ struct dns_options {
     /* This host as other servers know it, or NULL: where it is among a domain's exchangers, they
      * count only up to there (RFC 5321 5.1: no loop). A literal is in no such list. */
     const char *own_name;
+    /* No server answered a question in all tries, and the last one, whose error it is, nothing else
+     * meanwhile. May be NULL; must not call back. */
+    void (*on_silence)(void *arg, const char *error);
+    void *on_silence_arg;
     uint64_t seed; /* for shuffling and hashing: not guessable from outside */
 };
 

@@ -21,6 +21,7 @@
 #include "dns/dns_upstream.h"
 
 #include <ares.h>
+#include <arpa/inet.h>
 #include <arpa/nameser.h>
 #include <errno.h>
 #include <poll.h>
@@ -45,6 +46,7 @@
 #define SOCKET_BUFFER      (1 << 20) /* answers to a full in_flight may arrive at once */
 #define SERVERS_MAX        16
 #define CHANNELS_MAX       16 /* of 75 KB each */
+#define SERVER_ERROR_MAX   (INET6_ADDRSTRLEN + 40)
 #define PORT_QUERIES       16
 #define HEADER_AD_BYTE     3 /* RFC 4035 3.2.3 */
 #define HEADER_AD          0x20
@@ -60,6 +62,8 @@ struct channel {
 struct server {
     struct dns_upstream *upstream;
     uint64_t answered_ms; /* io's clock */
+    /* "resolver 127.0.0.1:53 did not answer", and that it cannot be reached. */
+    char silent[SERVER_ERROR_MAX], unreachable[SERVER_ERROR_MAX];
     uint32_t channels_len;
     struct channel channels[CHANNELS_MAX];
 };
@@ -98,7 +102,9 @@ struct dns_upstream {
     struct list done;   /* attempts with their answers; handlers run from the timer deliver */
     struct list parked; /* attempts that found no socket; sent again from the timer tick */
     bool shortage;      /* the last socket wanted could not be had */
-    uint32_t open;      /* attempts at c-ares */
+    void (*on_silence)(void *arg, const char *error);
+    void *on_silence_arg;
+    uint32_t open; /* attempts at c-ares */
     uint32_t tries, tick_ms;
     uint32_t preferred;
     bool validating;
@@ -252,12 +258,16 @@ static void attempt_fail(struct attempt *a, const char *error)
 }
 
 /* The server said nothing at all since the question was sent: others go first from now on. */
-static void note_silence(struct attempt *a)
+static void note_silence(struct attempt *a, const char *error)
 {
     struct dns_upstream *up = a->upstream;
 
-    if (up->servers[a->server].answered_ms < a->sent_ms && up->preferred == a->server)
+    if (up->servers[a->server].answered_ms >= a->sent_ms)
+        return;
+    if (up->preferred == a->server)
         up->preferred = (a->server + 1) % up->servers_len;
+    if (a->left == 0 && up->on_silence != NULL)
+        up->on_silence(up->on_silence_arg, error);
 }
 
 static void attempt_next(struct attempt *a, const char *error)
@@ -270,13 +280,13 @@ static void attempt_next(struct attempt *a, const char *error)
     attempt_send(a);
 }
 
-static const char *ares_text(int status)
+static const char *ares_text(const struct server *server, int status)
 {
     switch (status) {
     case ARES_ETIMEOUT:
-        return "resolver did not answer";
+        return server->silent;
     case ARES_ECONNREFUSED:
-        return "resolver cannot be reached";
+        return server->unreachable;
     case ARES_ENOMEM:
         return "out of memory";
     default:
@@ -325,8 +335,8 @@ static void on_ares(void *arg, int status, int timeouts, unsigned char *bytes, i
         return;
     }
     if (bytes == NULL || len <= 0) {
-        note_silence(a);
-        attempt_next(a, ares_text(status));
+        note_silence(a, ares_text(server, status));
+        attempt_next(a, ares_text(server, status));
         return;
     }
     server->answered_ms = io_now_ms(up->io);
@@ -517,6 +527,19 @@ static bool is_loopback(const struct ares_addr_port_node *node)
                : memcmp(&node->addr.addr6, &in6addr_loopback, sizeof(in6addr_loopback)) == 0;
 }
 
+static void name_server(struct server *server, const struct ares_addr_port_node *node)
+{
+    bool v6 = node->family == AF_INET6;
+    unsigned port = node->udp_port != 0 ? (unsigned)node->udp_port : 53;
+    char host[INET6_ADDRSTRLEN] = "", text[INET6_ADDRSTRLEN + 10];
+
+    (void)inet_ntop(node->family, &node->addr, host, sizeof(host));
+    snprintf(text, sizeof(text), v6 ? "[%s]:%u" : "%s:%u", host, port);
+    snprintf(server->silent, sizeof(server->silent), "resolver %s did not answer", text);
+    snprintf(server->unreachable, sizeof(server->unreachable), "resolver %s cannot be reached",
+             text);
+}
+
 /* The server at the front of node. */
 static int add_server(struct dns_upstream *up, struct ares_addr_port_node node, uint32_t timeout_ms)
 {
@@ -528,6 +551,7 @@ static int add_server(struct dns_upstream *up, struct ares_addr_port_node node, 
         return -EINVAL;
     up->servers_len++;
     server->upstream = up;
+    name_server(server, &node);
     node.next = NULL;
     while (rc == 0 && server->channels_len < channels_len) {
         struct channel *channel = &server->channels[server->channels_len];
@@ -594,6 +618,8 @@ int dns_upstream_open(struct dns_upstream **out, struct io *io, const struct dns
     list_init(&up->done);
     list_init(&up->parked);
     up->validating = options->validating;
+    up->on_silence = options->on_silence;
+    up->on_silence_arg = options->on_silence_arg;
     up->tries = options->tries != 0 ? options->tries : DEFAULT_TRIES;
     up->tick_ms = timeout_ms / 10 < TICK_MS_MAX ? timeout_ms / 10 + 1 : TICK_MS_MAX;
     rc = options->servers == NULL    ? add_servers(up, NULL, timeout_ms)

@@ -26,7 +26,8 @@
 #include "worker/proxy_look.h"
 #include "worker/sts_lookup.h"
 
-#define DIRECTORY_LANES 512
+#define DIRECTORY_LANES       512
+#define RESOLVER_COMPLAINT_MS 60000
 
 static const struct lane_hooks lane_hooks = {
     .expired = judge_expired, .unroutable = judge_unroutable, .forbidden = judge_forbidden};
@@ -216,6 +217,21 @@ static int ask_root(struct worker *w)
     return 0;
 }
 
+/* No mail to new domains goes out until somebody mends this: a line a minute. */
+static void on_resolver_silent(void *arg, const char *error)
+{
+    struct worker *w = arg;
+    uint64_t now_ms = io_now_ms(w->io);
+
+    if (now_ms < w->resolver_complaint_ms)
+        return;
+    w->resolver_complaint_ms = now_ms + RESOLVER_COMPLAINT_MS;
+    log_warn("dns.silent",
+             "error=\"%s\" action=\"mail to domains that are not looked up yet waits; look at the "
+             "resolver, or at dns.servers\"",
+             error);
+}
+
 static int resolver_open(struct worker *w)
 {
     const struct config *c = w->config;
@@ -231,6 +247,8 @@ static int resolver_open(struct worker *w)
                                   .validating = c->dns.validating,
                                   .tlsa_port = c->dns.port,
                                   .own_name = c->host_name,
+                                  .on_silence = on_resolver_silent,
+                                  .on_silence_arg = w,
                                   .seed = rng_next(&w->rng)};
     int err = dns_open(&w->dns, w->io, &options);
 

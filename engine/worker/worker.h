@@ -166,6 +166,7 @@ struct worker {
 
     struct handshakes handshakes;
     struct secure_memory *secure_memory; /* deliver/secure.h */
+    uint64_t resolver_complaint_ms;      /* monotonic: when its silence may be told again */
     struct dns_question *root_question;  /* whether the resolver validates; NULL: nobody asks */
     struct sts_lookups *sts;             /* worker/sts_lookup.h */
 

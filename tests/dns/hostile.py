@@ -419,7 +419,7 @@ def check_failover(checks, program):
     with Lookup(program, ["127.0.0.1:9"], "-t", str(TIMEOUT_MS)) as lookup:
         answer = lookup.ask("x.test")
         checks.equal("nobody there", (answer["status"], answer["error"]),
-                     ("temporary", "MX lookup for x.test: resolver cannot be reached"))
+                     ("temporary", "MX lookup for x.test: resolver 127.0.0.1:9 cannot be reached"))
 
 
 def check_close(checks, program):

@@ -330,6 +330,23 @@ def test_a_smarthost_comes_back():
     temp.close()
 
 
+def test_resolver_is_silent():
+    """The log and the recipient's error name the resolver that does not answer; many lookups make one
+    line a minute and worker."""
+    port = free_port()
+    settings = {"workers": 2, "dns": {"servers": [f"127.0.0.1:{port}"], "timeout": "200ms", "tries": 1}}
+    with Engine(settings) as engine:
+        with Client(engine) as client:
+            for i in range(20):
+                client.expect(client.message(f"u@d{i}.example"), 250)
+        said = f"resolver 127.0.0.1:{port} cannot be reached"
+        wait_until("the log to name it", lambda: f'event=dns.silent error="{said}"' in engine.log(), 20)
+        wait_until("all recipients to be told", lambda: len(
+            [r for r in engine.rows("queue", "list") if said in r.get("last_error", "")]) == 20, 30)
+        if (n := engine.log().count("dns.silent")) > 2:
+            raise Failure(f"{n} lines")
+
+
 def test_privileges():
     """With 'user' all threads become it, and it can write all that it needs."""
     if os.geteuid() != 0:
