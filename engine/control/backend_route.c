@@ -153,10 +153,11 @@ static const char *source_state(struct site *site, const struct config_source *s
     if (suspensions_hold(&all->suspensions, SUSPENSION_SOURCE, str_of(s->name)) ||
         suspensions_hold(&all->suspensions, SUSPENSION_SOURCE_SITE, str_of(at_site)))
         return "suspended";
-    if (exchangers_usable(&site->exchangers, families) > 0)
+    if (exchangers_usable(&site->exchangers, families) > 0 && families != 0)
         return "ok";
-    return source_away_ns(sources_get(&all->sources, s), SOURCE_PROXY) != 0 ? "proxy_down"
-                                                                            : "no_address";
+    if (source_away_ns(sources_get(&all->sources, s), SOURCE_PROXY) != 0)
+        return "proxy_down";
+    return families == 0 ? "missing" : "no_address";
 }
 
 static void put_sources(struct site *site, const struct config_pool *pool, uint32_t bound,

@@ -501,6 +501,8 @@ def test_asked_in_another_way():
     """What people ask first, and the commands do not have: the answer leads on, and is not a wrong one."""
     said = run("why", "a@d1.example", status=2).stderr
     assert "'hayauma why d1.example'" in said and "--recipient a@d1.example" in said, said
+    for theirs, ours in (("delete", "cancel"), ("retry", "flush"), ("ls", "list")):
+        assert f"here it is '{ours}'" in run("queue", theirs, "d1.example", status=2).stderr
     unusual = "421 4.7.28 Our system has detected an unusual rate of mail"
     temp = TempDir()
     directory = temp.path

@@ -179,6 +179,11 @@ def check_destinations(engine):
     text = engine.command("why", "away")
     if "192.0.2.99 is none of this machine's" not in text:
         raise Failure(f"why away: {text}")
+    one, = engine.rows("route", "x@lost.example", "--campaign", "missing")
+    check("its state to route", one["sources"][0]["state"], "missing")
+    text = engine.command("route", "x@lost.example", "--campaign", "missing")
+    if "this machine holds none of its addresses" not in text:
+        raise Failure(f"route: {text}")
 
 
 def check_rest(engine):

@@ -226,6 +226,12 @@ static const struct action *find_action(const char *name)
     return NULL;
 }
 
+/* Words of other mail servers and of shells. */
+static const char *const elsewhere[][2] = {
+    {"bounce", "expire"}, {"delete", "cancel"},    {"kill", "cancel"},   {"ls", "list"},
+    {"pause", "suspend"}, {"purge", "cancel"},     {"requeue", "flush"}, {"remove", "cancel"},
+    {"retry", "flush"},   {"unsuspend", "resume"}, {"view", "show"}};
+
 static int unknown(const char *name)
 {
     struct suggest s;
@@ -234,6 +240,12 @@ static int unknown(const char *name)
         fputs("hayauma queue: the action comes first: hayauma queue list ...\n", stderr);
         return EXIT_USAGE;
     }
+    for (size_t i = 0; i < ARRAY_LEN(elsewhere); i++)
+        if (strcmp(elsewhere[i][0], name) == 0) {
+            fprintf(stderr, "hayauma queue: no such action: '%s'; here it is '%s'\n", name,
+                    elsewhere[i][1]);
+            return EXIT_USAGE;
+        }
     suggest_init(&s, str_of(name));
     for (size_t i = 0; i < ARRAY_LEN(views); i++)
         suggest_offer(&s, views[i].name);

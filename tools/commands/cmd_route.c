@@ -106,7 +106,8 @@ static void put_source(struct buf *out, const json_t *s, int64_t now_ms)
         const char *state, *words;
     } states[] = {{"ok", "ok"},
                   {"suspended", "suspended"},
-                  {"no_address", "none of its addresses here can reach the exchangers"},
+                  {"missing", "this machine holds none of its addresses"},
+                  {"no_address", "the exchangers have no address of its family"},
                   {"proxy_down", "its proxy is down"}};
     const char *ipv4 = reply_text(s, "ipv4"), *ipv6 = reply_text(s, "ipv6");
 

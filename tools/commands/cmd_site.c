@@ -97,6 +97,24 @@ static void put_limits(struct buf *out, const json_t *route)
     }
 }
 
+/* What keeps the source from sending there. */
+static void put_state(struct buf *out, const json_t *source, int64_t now_ms)
+{
+    static const char *const states[][2] = {
+        {"suspended", ", suspended"},
+        {"missing", ", this machine holds none of its addresses"},
+        {"no_address", ", the exchangers have no address of its family"},
+        {"proxy_down", ", its proxy is down"}};
+    const char *state = reply_text(source, "state");
+
+    for (size_t i = 0; i < ARRAY_LEN(states); i++)
+        buf_puts(out, strcmp(states[i][0], state) == 0 ? states[i][1] : "");
+    if (json_object_get(source, "stopped_ms") == NULL)
+        return;
+    buf_puts(out, ", stopped: nothing gets through, next probe in ");
+    put_age(out, reply_number(source, "stopped_ms") - now_ms);
+}
+
 static void put_sources(struct buf *out, const json_t *route)
 {
     int64_t now_ms = reply_number(route, "now_ms");
@@ -116,8 +134,7 @@ static void put_sources(struct buf *out, const json_t *route)
             buf_puts(out, ", next message in ");
             put_age(out, reply_number(one, "rate_ms") - now_ms);
         }
-        if (json_object_get(one, "stopped_ms") != NULL)
-            buf_puts(out, ", stopped: nothing gets through");
+        put_state(out, one, now_ms);
         buf_putc(out, '\n');
     }
 }
