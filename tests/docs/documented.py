@@ -45,6 +45,14 @@ def with_keys(text, directory):
     for number, (chain, key) in enumerate(re.findall(r"chain: (/etc/[^,\s]+), key: (/etc/[^}\s]+)}", text)):
         files = Authority(directory).self_signed("mx.example.com", name=f"tls{number}")
         text = text.replace(chain, str(files[0])).replace(key, str(files[1]))
+    for own in set(re.findall(r"tls_certificate: (/etc/[^,}\s]+)", text)):
+        chain, key = Authority(directory).self_signed("client.example.com", name="own")
+        both = pathlib.Path(directory, "own.both")
+        both.write_bytes(pathlib.Path(chain).read_bytes() + pathlib.Path(key).read_bytes())
+        both.chmod(0o600)
+        text = text.replace(own, str(both))
+    for one in set(re.findall(r"client_ca_file: (/etc/[^,}\s]+)", text)):
+        text = text.replace(one, str(Authority(directory).self_signed("clients", name="clients")[0]))
     return text
 
 
@@ -84,12 +92,13 @@ class Documented(unittest.TestCase):
             with self.subTest(page=page.name, block=start), \
                     tempfile.TemporaryDirectory() as keys, \
                     tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-                for key in ("users_file", "credentials_file"):  # these must be there
+                for key in ("users_file", "credentials_file", "password_file"):  # these must be there
                     secret = pathlib.Path(file.name + key)
                     if re.search(f"{key}: /", text):
                         secret.touch(mode=0o600)
+                        secret.write_text("secret\n" if key == "password_file" else "", encoding="utf-8")
                         self.addCleanup(secret.unlink)
-                        text = re.sub(f"{key}: \\S+", f"{key}: {secret}", text)
+                        text = re.sub(f"{key}: [^\\s}}]+", f"{key}: {secret}", text)
                 file.write(with_keys(text, keys))
                 file.flush()
                 if re.search("^classes:", text, re.M):  # a behaviour of the sink's
@@ -127,7 +136,7 @@ class Documented(unittest.TestCase):
     def test_functions(self):
         """Where a page says to look at function(), there is one."""
         sources = "\n".join(path.read_text(encoding="utf-8") for folder in
-                            ("engine", "queue", "dns", "tools") for path in (TREE / folder).glob("**/*.[ch]"))
+                            ("engine", "queue", "dns", "sts", "tls", "tools") for path in (TREE / folder).glob("**/*.[ch]"))
         defined = set(re.findall(r"^(?:[a-z_][^\n;=#]*?[ *])?([a-z_0-9]+)\(", sources, re.M))
         for page in (TREE / "docs/ARCHITECTURE.md", TREE / "README.md", TREE / "queue/DESIGN.md"):
             for name in re.findall(r"`([a-z_0-9]+)\(\)`", page.read_text(encoding="utf-8")):
