@@ -105,9 +105,10 @@ int cursor_seek(MDB_cursor *at, struct queue_cursor *cursor, MDB_val *key, MDB_v
 static size_t wanted_prefix(const struct visitor *v, uint8_t out[ROW_KEY_MAX], enum row_class class,
                             uint32_t flow)
 {
-    size_t len = codec_row_prefix(out, class, flow, v->what->queue);
+    struct str name = v->what->queue;
+    size_t len = codec_row_prefix(out, class, flow, name.len == 0 ? STR("") : name);
 
-    return v->what->queue.len == 0 ? ROW_KEY_HEAD : len;
+    return name.len == 0 ? ROW_KEY_HEAD : len;
 }
 
 /* From the row at rows to the next one of the wanted queue name or flow: each flow has a place for

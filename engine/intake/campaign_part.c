@@ -464,8 +464,8 @@ static int add_row(struct campaign_adding *a, const struct campaign_rcpt *from)
     uint32_t n = (uint32_t)a->change.rows_len;
     const struct config_destination *dest =
         config_destination_for(a->part->config, from->queue, STR(""));
-    struct recipient *r = recipient_new(a->header, index_of(a->first + n), from->queue, from->address,
-                                        STR(""), from->variables);
+    struct recipient *r = recipient_new(a->header, index_of(a->first + n), from->queue,
+                                        from->address, STR(""), from->variables);
 
     if (r == NULL)
         return -ENOMEM;
