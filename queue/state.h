@@ -13,13 +13,14 @@ enum state_kind {
     STATE_FLOW = 1,       /* the queue's own: flow id 4 -> priority 1, names */
     STATE_SUSPENSION = 2, /* shard 0; scope 1, name: worker/suspensions.h */
     /* The queue's own, of messages in several shards: spread.h */
-    STATE_PART = 3,     /* message id -> flow 4, due_ms 6: what is prepared here */
-    STATE_WHOLE = 4,    /* message id -> the same; in the home shard: decided */
-    STATE_WARMUP = 5,   /* shard 0; streams and their days: worker/warmup_store.h */
-    STATE_REQUEST = 6,  /* requests that are carried out once: http/once.h */
-    STATE_STS = 7,      /* shard 0; domain -> its policy of MTA-STS: worker/sts_table.h */
-    STATE_CAMPAIGN = 8, /* campaigns and the parts of their lists: worker/campaigns.h */
-    STATE_TALLY = 9,    /* the queue's own: message id -> pinned, counts: tally.h */
+    STATE_PART = 3,        /* message id -> flow 4, due_ms 6: what is prepared here */
+    STATE_WHOLE = 4,       /* message id -> the same; in the home shard: decided */
+    STATE_WARMUP = 5,      /* shard 0; streams and their days: worker/warmup_store.h */
+    STATE_REQUEST = 6,     /* requests that are carried out once: http/once.h */
+    STATE_STS = 7,         /* shard 0; domain -> its policy of MTA-STS: worker/sts_table.h */
+    STATE_CAMPAIGN = 8,    /* campaigns and the parts of their lists: worker/campaigns.h */
+    STATE_TALLY = 9,       /* the queue's own: message id -> pinned, counts: tally.h */
+    STATE_TLS_REPORT = 10, /* shard 0; day and domain -> what is counted: worker/tls_counts.h */
 };
 
 #define STATE_KEY_MAX 480

@@ -29,7 +29,7 @@ struct transfer {
     struct list_node node;
     struct sts_fetch *fetch;
     CURL *curl;
-    struct curl_slist *resolve;
+    struct curl_slist *resolve, *headers;
     struct buf body;
     bool too_large;
     char error[CURL_ERROR_SIZE];
@@ -48,6 +48,24 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
     return size * n;
 }
 
+static bool is_report(const struct sts_fetch *fetch)
+{
+    return fetch->post.ptr != NULL;
+}
+
+static bool set_report(struct transfer *t)
+{
+    CURL *c = t->curl;
+    unsigned err = CURLE_OK;
+
+    t->headers = curl_slist_append(NULL, "Content-Type: application/tlsrpt+gzip");
+    err |= curl_easy_setopt(c, CURLOPT_HTTPHEADER, t->headers);
+    err |= curl_easy_setopt(c, CURLOPT_POST, 1L);
+    err |= curl_easy_setopt(c, CURLOPT_POSTFIELDS, t->fetch->post.ptr);
+    err |= curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE, (long)t->fetch->post.len);
+    return t->headers != NULL && err == CURLE_OK;
+}
+
 static bool set_options(struct transfer *t, const char *url)
 {
     CURL *c = t->curl;
@@ -63,8 +81,8 @@ static bool set_options(struct transfer *t, const char *url)
     err |= curl_easy_setopt(c, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
     /* As in tls/client.c: without DHE, whose field the server chooses, and all share a thread. */
     err |= curl_easy_setopt(c, CURLOPT_SSL_CIPHER_LIST, "DEFAULT:!kDHE");
-    err |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, 1L);
-    err |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, 2L);
+    err |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYPEER, is_report(t->fetch) ? 0L : 1L);
+    err |= curl_easy_setopt(c, CURLOPT_SSL_VERIFYHOST, is_report(t->fetch) ? 0L : 2L);
     if (t->fetch->ca_file != NULL) {
         err |= curl_easy_setopt(c, CURLOPT_CAINFO, t->fetch->ca_file);
         err |= curl_easy_setopt(c, CURLOPT_CAPATH, NULL);
@@ -78,7 +96,7 @@ static bool set_options(struct transfer *t, const char *url)
     err |= curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
     err |= curl_easy_setopt(c, CURLOPT_WRITEDATA, t);
     err |= curl_easy_setopt(c, CURLOPT_PRIVATE, t);
-    return err == CURLE_OK;
+    return err == CURLE_OK && (!is_report(t->fetch) || set_report(t));
 }
 
 static void transfer_free(struct sts_fetcher *f, struct transfer *t)
@@ -90,6 +108,7 @@ static void transfer_free(struct sts_fetcher *f, struct transfer *t)
     }
     curl_easy_cleanup(t->curl);
     curl_slist_free_all(t->resolve);
+    curl_slist_free_all(t->headers);
     buf_done(&t->body);
     free(t);
 }
@@ -105,7 +124,8 @@ static struct transfer *transfer_new(struct sts_fetcher *f, struct sts_fetch *fe
         return NULL;
     t->fetch = fetch;
     t->curl = curl_easy_init();
-    buf_printf(&url, "https://%s:%u" PATH, fetch->host, fetch->port);
+    buf_printf(&url, "https://%s:%u%s", fetch->host, fetch->port,
+               is_report(fetch) ? fetch->path : PATH);
     buf_putc(&url, '\0');
     /* With the sign it is forgotten after a minute. */
     buf_printf(&resolve, "+%s:%u:%s", fetch->host, fetch->port, fetch->addresses);
@@ -136,10 +156,11 @@ static bool is_plain_text(const char *type)
 }
 
 /* The server had a hand in some of these words. */
-static void say(struct sts_fetch *fetch, const char *why)
+static void say(struct sts_fetch *fetch, enum sts_fault fault, const char *why)
 {
     size_t len;
 
+    fetch->fault = fault;
     snprintf(fetch->why, sizeof(fetch->why), "%s", why);
     len = strlen(fetch->why);
     for (size_t i = 0; i < len; i++)
@@ -157,20 +178,24 @@ static void judge(struct transfer *t, CURLcode result)
 
     (void)curl_easy_getinfo(t->curl, CURLINFO_RESPONSE_CODE, &code);
     (void)curl_easy_getinfo(t->curl, CURLINFO_CONTENT_TYPE, &type);
+    if (is_report(fetch) && result == CURLE_OK && code / 100 == 2)
+        return;
     if (t->too_large) {
-        say(fetch, "it is larger than 64 KiB");
+        say(fetch, STS_FAULT_POLICY, "it is larger than 64 KiB");
     } else if (result != CURLE_OK) {
-        say(fetch, t->error[0] != '\0' ? t->error : curl_easy_strerror(result));
+        say(fetch,
+            result == CURLE_PEER_FAILED_VERIFICATION ? STS_FAULT_CERTIFICATE : STS_FAULT_FETCH,
+            t->error[0] != '\0' ? t->error : curl_easy_strerror(result));
     } else if (code != 200) {
         snprintf(text, sizeof(text), "HTTP status %ld%s", code,
                  code >= 300 && code < 400 ? ": redirects are not followed" : "");
-        say(fetch, text);
+        say(fetch, STS_FAULT_FETCH, text);
     } else if (!is_plain_text(type)) {
-        say(fetch, "it is not text/plain");
+        say(fetch, STS_FAULT_FETCH, "it is not text/plain");
     } else if (sts_policy_parse(buf_str(&t->body), fetch->id, clock_wall_ms(), &fetch->policy,
                                 &why) < 0) {
         fetch->policy = NULL;
-        say(fetch, why != NULL ? why : "out of memory");
+        say(fetch, STS_FAULT_POLICY, why != NULL ? why : "out of memory");
     }
 }
 
@@ -178,7 +203,7 @@ static void judge(struct transfer *t, CURLcode result)
 
 static void fetch_done(struct sts_fetch *fetch)
 {
-    ASSERT((fetch->policy == NULL) == (fetch->why[0] != '\0'));
+    ASSERT(is_report(fetch) || (fetch->policy == NULL) == (fetch->why[0] != '\0'));
     fetch->on_done(fetch);
 }
 
@@ -201,7 +226,7 @@ static bool begin_waiting(struct sts_fetcher *f)
         if (transfer_new(f, LIST_ENTRY(node, struct sts_fetch, node)) == NULL) {
             struct sts_fetch *fetch = LIST_ENTRY(node, struct sts_fetch, node);
 
-            say(fetch, "out of memory");
+            say(fetch, STS_FAULT_FETCH, "out of memory");
             fetch_done(fetch);
         }
     }
@@ -294,6 +319,7 @@ int sts_fetcher_submit(struct sts_fetcher *f, struct sts_fetch *fetch)
     int err = 0;
 
     fetch->policy = NULL;
+    fetch->fault = STS_FAULT_NONE;
     fetch->why[0] = '\0';
     pthread_mutex_lock(&f->lock);
     if (f->stopping || f->waiting_len >= STS_FETCHES_WAITING)

@@ -1,7 +1,8 @@
-/* Fetches policies of MTA-STS over HTTPS (RFC 8461 3.3): the only code that knows libcurl. One
- * thread has all transfers, STS_FETCHES_MAX at once; it starts with the first. Who submits has
- * looked up the addresses: nothing else is connected to, no redirect is followed, no proxy is
- * asked, and the server's certificate must bear the host's name.
+/* Fetches policies of MTA-STS over HTTPS (RFC 8461 3.3), and posts reports of TLS likewise (RFC
+ * 8460 5.4): the only code that knows libcurl. One thread has all transfers, STS_FETCHES_MAX at
+ * once; it starts with the first. Who submits has looked up the addresses: nothing else is
+ * connected to, no redirect is followed, no proxy is asked, and the server's certificate must bear
+ * the host's name.
  *
  * Threads: any may submit; on_done() runs in the fetcher's. */
 #ifndef HAYAUMA_STS_FETCH_H
@@ -20,6 +21,9 @@
 
 struct sts_fetcher;
 
+/* What became of a fetch, in RFC 8460's kinds (4.3.2.2). */
+enum sts_fault { STS_FAULT_NONE, STS_FAULT_FETCH, STS_FAULT_POLICY, STS_FAULT_CERTIFICATE };
+
 struct sts_fetch {
     /* Set by the caller; what they point to lives until on_done(). */
     const char *host;      /* "mta-sts.example.com" */
@@ -27,9 +31,14 @@ struct sts_fetch {
     const char *id;        /* of the TXT record */
     const char *ca_file;   /* NULL: the system's authorities */
     uint16_t port;
+    /* A report instead: it is posted to path, and the server's certificate is taken whatever it is,
+     * since a report may be about just that (RFC 8460 3). ptr NULL: a policy is fetched. */
+    struct str post;
+    const char *path;
     void (*on_done)(struct sts_fetch *fetch);
-    /* Result: one reference, or NULL and why. */
+    /* Result: one reference, or NULL and why; of a report why, empty: it was taken (2xx). */
     struct sts_policy *policy;
+    enum sts_fault fault;
     char why[STS_WHY_BYTES];
     struct list_node node; /* private */
 };

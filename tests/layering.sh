@@ -15,7 +15,7 @@ dns: base io tls; ares.h idn2.h
 tls: base; openssl/
 sts: base dns; curl/
 config: base smtp; libfyaml.h idn2.h
-mail: base smtp dns tls; idn2.h gmime/ jansson.h glib.h
+mail: base smtp dns tls; idn2.h gmime/ jansson.h glib.h zlib.h
 limits: base config;
 worker: base io smtp queue dns tls sts config mail limits;
 schedule: base io smtp queue dns tls sts config mail limits worker;

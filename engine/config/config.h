@@ -397,6 +397,11 @@ struct config {
         bool private_addresses;
     } mta_sts;
     struct {
+        char *from; /* NULL: no reports are sent */
+        char *contact, *organization;
+        uint32_t period_s, delay_s;
+    } tls_reports;
+    struct {
         char *postmaster; /* From of notices */
         char *from_name;
         bool return_headers_only;

@@ -115,6 +115,24 @@ static const struct config_field dns_fields[] = {
             "answers cross a network, whoever forges them says whose certificate is right."},
 };
 
+static const struct config_field tls_reports_fields[] = {
+    {"from", CONFIG_MAILBOX, AT(tls_reports.from), .def_text = "none: no reports",
+     .example = "tls-reports@mta.example.com",
+     .doc = "Who sends them. Receivers want such mail signed: have a key in `dkim.keys` for the "
+            "domain."},
+    {"contact", CONFIG_TEXT, AT(tls_reports.contact), .def_text = "`from`",
+     .example = "postmaster@example.com",
+     .doc = "Whom to ask about a report: `contact-info` in it."},
+    {"organization", CONFIG_TEXT, AT(tls_reports.organization), .def_text = "`host_name`",
+     .example = "Example Mail", .doc = "`organization-name` in a report."},
+    {"period", CONFIG_SECONDS, AT(tls_reports.period_s), .def = "1d", RANGE(1, DAY_S),
+     .doc = "The time of which a report tells. A day, counted in UTC, is what RFC 8460 says; less "
+            "is for trials."},
+    {"delay", CONFIG_SECONDS, AT(tls_reports.delay_s), .def = "4h", RANGE(0, 12 * 3600),
+     .doc = "Reports of a day go out within that time behind its end, each domain's at another "
+            "moment."},
+};
+
 static const struct config_field mta_sts_fields[] = {
     {"port", CONFIG_PORT, AT(mta_sts.port), .def = "443", RANGE(1, 65535),
      .doc = "Where policies are fetched. Anything but 443 is for tests."},
@@ -582,6 +600,14 @@ static const struct config_section records_schema = {
     .len = ARRAY_LEN(records_fields)};
 static const struct config_section dns_schema = {
     .doc = "How exchangers are found.", .fields = dns_fields, .len = ARRAY_LEN(dns_fields)};
+static const struct config_section tls_reports_schema = {
+    .doc = "Reports of TLS (RFC 8460): domains that ask for them (`_smtp._tls.DOMAIN`) hear once a "
+           "day how many sessions with their exchangers were encrypted as they wish, and what "
+           "failed.",
+    .example = "tls_reports: {from: tls-reports@mta.example.com, contact: "
+               "postmaster@example.com}\n",
+    .fields = tls_reports_fields,
+    .len = ARRAY_LEN(tls_reports_fields)};
 static const struct config_section mta_sts_schema = {
     .doc = "How policies are fetched where `tls` of a destination is `mta-sts`.",
     .fields = mta_sts_fields,
@@ -944,6 +970,7 @@ static const struct config_field fields[] = {
     {"records", CONFIG_SECTION, .section = &records_schema},
     {"dns", CONFIG_SECTION, .section = &dns_schema},
     {"mta_sts", CONFIG_SECTION, .section = &mta_sts_schema},
+    {"tls_reports", CONFIG_SECTION, .section = &tls_reports_schema},
     {"bounce", CONFIG_SECTION, .section = &bounce_schema},
     {"auth", CONFIG_SECTION, .section = &auth_schema},
     {"http", CONFIG_SECTION, .section = &http_schema},

@@ -288,7 +288,7 @@ static void answer(struct route_ask *a, struct dns_route *route)
     if (!rejects && (route == NULL || route->status == DNS_OK)) {
         struct sts_policy *sts = policy_known(w, str_of(of->domain), target, route);
 
-        site = site_get(w, str_of(of->domain), target, route, sts);
+        site = site_get(w, str_of(of->domain), target, route, sts, false);
         sts_policy_unref(sts);
         if (site == NULL)
             no_site = "the policy of MTA-STS names none of the domain's exchangers";

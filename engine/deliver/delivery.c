@@ -506,10 +506,13 @@ static void no_socket(struct delivery *d, int err)
     struct outcome outcome = {
         .class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_CONNECT, .local = true};
 
-    if (dial_in_doubt(&d->dial, d->site))
+    if (dial_in_doubt(&d->dial, d->site)) {
+        d->secure.policy = CONFIG_TLS_DANE;
+        secure_tell_failed(d, TLS_REPORT_DNSSEC_INVALID, d->dial.exchanger.tlsa->error);
         classify_tls_reply(str_of(d->dial.exchanger.tlsa->error), &outcome.reply);
-    else
+    } else {
         classify_io_reply(SMTP_STAGE_CONNECT, err, STR(""), &outcome.reply);
+    }
     no_address_left(d, &outcome);
 }
 
@@ -663,6 +666,7 @@ static void tls_failed(struct delivery *d, const char *why)
         delivery_close(d);
         return;
     }
+    secure_tell_failed(d, secure_result(d, stream_tls_verdict(&d->stream)), why);
     snprintf(text, sizeof(text), "%s%s",
              d->secure.policy == CONFIG_TLS_STS ? "by the domain's policy of MTA-STS, " : "", why);
     classify_tls_reply(str_of(text), &outcome.reply);
@@ -751,6 +755,9 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
     if (d->error == 0 && event->reply->code != 0) {
         outcome.local = event->own;
         outcome.reply = *event->reply;
+        if (event->stage == SMTP_STAGE_STARTTLS)
+            secure_tell_failed(d, TLS_REPORT_STARTTLS_NOT_SUPPORTED,
+                               event->own ? "STARTTLS is not offered" : "STARTTLS is refused");
         verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
         if (!event->own)
             outcome.rule = rule_hear(d->channel, NULL, d->dial.peer_name, event->stage,

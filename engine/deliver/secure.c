@@ -284,6 +284,8 @@ static void note_tested(struct delivery *d)
         failure = facts.verify;
     if (failure == NULL)
         return;
+    if (t->active)
+        t->result = secure_result(d, facts.verdict);
     snprintf(t->sts_failure, sizeof(t->sts_failure), "%s", failure);
     t->report.sts_failure = t->sts_failure;
     counter_add(&d->worker->counters.sts_tested_failures, 1);
@@ -301,6 +303,7 @@ void secure_ready(struct delivery *d, struct str refusal)
         return;
     }
     ASSERT(t->policy == CONFIG_TLS_MAY && !t->implicit);
+    t->result = t->plain ? TLS_REPORT_VALIDATION_FAILURE : TLS_REPORT_STARTTLS_NOT_SUPPORTED;
     if (refusal.len > 0)
         snprintf(t->reason, sizeof(t->reason), "STARTTLS was refused: %.*s", STR_FMT(refusal));
     else if (!t->plain)

@@ -17,11 +17,13 @@
 #define HAYAUMA_ENGINE_SECURE_H
 
 #include "config/config.h"
+#include "mail/tls_report.h"
 #include "outcome/report.h"
 #include "worker/stream_tls.h"
 
 struct delivery;
 struct site;
+struct recipient;
 struct worker;
 
 #define SECURE_PLAIN_MS     3600000 /* an exchanger's handshake failed: plaintext for so long */
@@ -47,6 +49,7 @@ struct secure {
     struct report_tls report;         /* for the records; see secure_report() */
     char reason[SECURE_REASON_BYTES]; /* why it is plaintext, or will be */
     char sts_failure[SECURE_REASON_BYTES];
+    enum tls_report_result result; /* what reports of TLS say of each transaction of the session */
 };
 
 /* A connection is there: what it asks for. */
@@ -65,6 +68,12 @@ bool secure_failed(struct delivery *d, const char *why);
 void secure_keep(struct delivery *d);
 /* Whether d, which is idle, is as good as a new session of site, which calls its exchanger host. */
 bool secure_suits(const struct delivery *d, const struct site *site, const char *host);
+/* In secure_tell.c, for reports of TLS (RFC 8460): a transaction of the session is sent; there is
+ * no session, and mail of some domain waits for one. */
+void secure_tell(const struct delivery *d, struct recipient *const *rcpts, size_t len);
+void secure_tell_failed(const struct delivery *d, enum tls_report_result result, const char *why);
+/* The handshake failed, or the peer's certificate is not as the policy wants. */
+enum tls_report_result secure_result(const struct delivery *d, enum tls_verdict verdict);
 /* What records of the session say; NULL: nothing, TLS was never thought of. */
 const struct report_tls *secure_report(const struct delivery *d);
 

@@ -240,6 +240,7 @@ void transaction_submit(struct transaction *t)
     t->stage = STAGE_SUBMITTED;
     t->begun_ms = io_now_ms(t->delivery->worker->io);
     t->context.begun_ms = t->begun_ms;
+    secure_tell(t->delivery, t->rcpts, t->smtp.rcpts_len);
     smtp_client_submit(t->delivery->client, &t->smtp);
 }
 

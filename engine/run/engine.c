@@ -271,6 +271,8 @@ int engine_start(struct engine *e, int (*ready)(void *arg, struct buf *error), v
     if (err == 0)
         err = sts_table_open(&e->shared.sts, e->shared.queue);
     if (err == 0)
+        err = tls_counts_open(&e->shared.tls_counts, e->shared.queue);
+    if (err == 0)
         err = warmup_store_open(&e->shared.warmup, e->shared.queue, wake_keeper, &e->shared);
     if (err == 0)
         warmup_configure(&e->shared.warmup, e->config);
@@ -433,6 +435,7 @@ void engine_close(struct engine *e)
     tally_close(&e->shared.tally);
     dialogues_done(&e->shared.dialogues);
     sts_table_done(&e->shared.sts);
+    tls_counts_done(&e->shared.tls_counts);
     sources_done(&e->shared.sources);
     warmup_done(&e->shared.warmup);
     pthread_barrier_destroy(&e->barrier);

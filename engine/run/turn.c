@@ -17,6 +17,7 @@
 #include "outcome/judge.h"
 #include "outcome/suspend.h"
 #include "outcome/sweep.h"
+#include "outcome/tls_reports.h"
 #include "outcome/warm.h"
 #include "run/engine.h"
 #include "schedule/lane.h"
@@ -274,6 +275,8 @@ int worker_start(struct worker *w)
         campaign_open(w);
         sources_look(w);
         err = warm_open(w);
+        if (err == 0)
+            err = tls_reports_open(w);
         if (err < 0)
             return err;
     }
@@ -358,6 +361,8 @@ void worker_close(struct worker *w)
         dns_close(w->dns);
         free(w->root_question);
         sts_lookups_close(w);
+        tls_reports_close(w);
+        buf_done(&w->tls_texts);
         queue_port_close(w->port);
         sweep_close(w);
         w->port = NULL; /* turns from here on only end operations */

@@ -96,6 +96,14 @@ struct lane_hooks {
     void (*forbidden)(struct lane *lane, const char *why);
 };
 
+/* The campaign of the engine's own reports of TLS; no client may name one so. They go out whatever
+ * becomes of TLS (RFC 8460 3): no policy that a domain has published holds for them. */
+#define LANE_CAMPAIGN_TLS_REPORTS "@tls-reports"
+static inline bool lane_reports_tls(const struct lane *lane)
+{
+    return lane->names != NULL && str_eq(lane->names->campaign, STR(LANE_CAMPAIGN_TLS_REPORTS));
+}
+
 /* The lane of a shard, made when missing. NULL when memory is out. */
 struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct str name);
 /* The same, but NULL when there is none: such a lane has nothing that is due. */

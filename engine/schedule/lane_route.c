@@ -8,6 +8,7 @@
 #include "schedule/site.h"
 #include "worker/queue_name.h"
 #include "worker/sts_lookup.h"
+#include "worker/tls_tell.h"
 
 #define ROUTE_MIN_MS 1000
 
@@ -44,8 +45,13 @@ static void lane_routed(struct lane *lane, const struct config_route *target,
 
     if (sts != NULL && sts->mode == STS_NONE)
         sts = NULL;
-    site = site_get(w, lane_domain(lane), target, route, sts);
+    site = site_get(w, lane_domain(lane), target, route, sts, lane_reports_tls(lane));
     if (site == NULL) {
+        tls_tell(w, &(struct tls_told){.domain = lane_domain(lane),
+                                       .type = TLS_REPORT_STS,
+                                       .sts = sts,
+                                       .result = TLS_REPORT_VALIDATION_FAILURE,
+                                       .reason = "the policy names none of the exchangers"});
         w->lane_hooks->forbidden(lane, "the policy of MTA-STS names none of the domain's "
                                        "exchangers");
         return;
@@ -109,7 +115,8 @@ static bool policy_domain(const struct lane *lane, const struct config_route *ta
     const struct config_destination *dest;
     struct str domain = lane_domain(lane);
 
-    if (route == NULL || (target != NULL && target->host != NULL && !target->mx_lookup))
+    if (route == NULL || lane_reports_tls(lane) ||
+        (target != NULL && target->host != NULL && !target->mx_lookup))
         return false;
     dest = site_destination(lane->worker->config, domain, target, route);
     if (!config_tls_has_sts(config_tls_of(dest)))

@@ -148,13 +148,13 @@ const struct config_destination *site_destination(const struct config *config, s
 }
 
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
-                      struct dns_route *route, struct sts_policy *sts)
+                      struct dns_route *route, struct sts_policy *sts, bool no_dane)
 {
     char *name = exchangers_name(w->config, target, route);
     const struct config_provider *provider = provider_of(w->config, target, route);
     const struct config_destination *dest = site_destination(w->config, domain, target, route);
     uint16_t port = target != NULL ? target->port : w->config->dns.port;
-    bool dane = has_dane(w, dest, route, port);
+    bool dane = !no_dane && has_dane(w, dest, route, port);
     struct buf key = {0};
     struct site *site;
     uint64_t hash;

@@ -45,9 +45,9 @@ struct site {
 /* The site of a route for a domain, made when missing; attached lanes are counted with
  * site_attach(). target: static route or NULL; sts: the policy that the domain's mail is under, or
  * NULL. Domains with the same exchangers and other policies have other sites. NULL: the policy
- * leaves none of the exchangers. */
+ * leaves none of the exchangers. no_dane: TLSA records do not count either. */
 struct site *site_get(struct worker *w, struct str domain, const struct config_route *target,
-                      struct dns_route *route, struct sts_policy *sts);
+                      struct dns_route *route, struct sts_policy *sts, bool no_dane);
 /* Whether dest's limits are the site's own: those of a provider are in the rollups. */
 bool site_is_limited(const struct site *site);
 /* What holds for mail of domain by a route. */

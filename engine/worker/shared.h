@@ -19,6 +19,7 @@
 #include "worker/sources.h"
 #include "worker/sts_table.h"
 #include "worker/suspensions.h"
+#include "worker/tls_counts.h"
 
 struct worker;
 
@@ -35,6 +36,7 @@ struct shared {
     struct tally tally; /* of refusals that rules count */
     struct dialogues dialogues;
     struct sts_table sts;
+    struct tls_counts tls_counts;
     struct sources sources;
     struct warmup warmup;
     struct worker *workers;

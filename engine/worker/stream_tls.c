@@ -258,6 +258,20 @@ bool stream_tls_is_late(const struct stream *s)
     return st->state == SHAKE_QUEUED || st->state == SHAKE_RUNS;
 }
 
+enum tls_verdict stream_tls_verdict(const struct stream *s)
+{
+    const struct stream_tls *st;
+    struct tls_facts facts;
+
+    if (s->filter == NULL || s->filter->kind != &kind)
+        return TLS_UNCHECKED;
+    st = of_filter(s->filter);
+    if (st->state != SHAKE_FAILED && st->state != SHAKE_OPEN) /* the crew may have it */
+        return TLS_UNCHECKED;
+    tls_facts(st->tls, &facts);
+    return facts.verdict;
+}
+
 struct tls *stream_tls_of(const struct stream *s)
 {
     const struct stream_tls *st;

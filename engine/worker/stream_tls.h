@@ -49,5 +49,7 @@ int stream_tls_start(struct stream *s, struct handshakes *h, struct tls *tls,
 bool stream_tls_is_late(const struct stream *s);
 /* The connection of a stream whose handshake is complete; NULL: it is not encrypted. */
 struct tls *stream_tls_of(const struct stream *s);
+/* What became of the peer's certificate in a handshake that may have failed. */
+enum tls_verdict stream_tls_verdict(const struct stream *s);
 
 #endif

@@ -8,10 +8,9 @@
 #include "base/log.h"
 #include "dns/name.h"
 #include "worker/shared.h"
+#include "worker/tls_tell.h"
 
-#define TXT_PREFIX     "_mta-sts."
-#define ADDRESSES_MAX  8
-#define ADDRESSES_TEXT (ADDRESSES_MAX * (INET6_ADDRSTRLEN + 3))
+#define TXT_PREFIX "_mta-sts."
 
 _Static_assert(sizeof(TXT_PREFIX) >= sizeof(STS_HOST_PREFIX), "what fits one fits the other");
 
@@ -37,7 +36,7 @@ struct lookup {
     uint64_t txt_ms; /* how long the TXT record may be believed */
     char id[STS_ID_MAX + 1];
     char txt_name[DNS_NAME_MAX + 1], host_name[DNS_NAME_MAX + 1];
-    char addresses[ADDRESSES_TEXT];
+    char addresses[STS_ADDRESSES_TEXT];
     char domain[DNS_NAME_MAX + 1];
 };
 
@@ -136,11 +135,27 @@ static void lookup_end(struct lookup *l)
     lookup_free(l);
 }
 
+/* RFC 8460 4.3.2.2; a policy that is known holds, and is what sessions count under. */
+static void tell_failure(const struct lookup *l, const char *why)
+{
+    static const enum tls_report_result results[] = {[STS_FAULT_NONE] = TLS_REPORT_STS_FETCH,
+                                                     [STS_FAULT_FETCH] = TLS_REPORT_STS_FETCH,
+                                                     [STS_FAULT_POLICY] = TLS_REPORT_STS_INVALID,
+                                                     [STS_FAULT_CERTIFICATE] =
+                                                         TLS_REPORT_STS_WEBPKI};
+
+    tls_tell(l->worker, &(struct tls_told){.domain = domain_of(l),
+                                           .type = TLS_REPORT_STS,
+                                           .result = results[l->fetch.fault],
+                                           .reason = why});
+}
+
 static void lookup_failed(struct lookup *l, const char *why)
 {
     struct worker *w = l->worker;
     struct sts_policy *known;
 
+    tell_failure(l, why);
     counter_add(&w->counters.sts_fetch_failures, 1);
     sts_table_looked(&w->shared->sts, domain_of(l), now_ms(w) + STS_RETRY_MS, why);
     known = sts_table_peek(&w->shared->sts, domain_of(l), worker_wall_ms(w));
@@ -194,21 +209,21 @@ static void on_fetch_done(struct sts_fetch *fetch)
     worker_send(l->worker->shared, l->worker->index, &l->note);
 }
 
-/* The addresses that may be asked, as the fetcher wants them. */
-static bool put_addresses(struct lookup *l, const struct dns_route *route)
+bool sts_put_addresses(char out[STS_ADDRESSES_TEXT], const struct config *config,
+                       const struct dns_route *route)
 {
     size_t at = 0;
 
-    for (uint16_t i = 0, n = 0; i < route->addresses_len && n < ADDRESSES_MAX; i++) {
+    for (uint16_t i = 0, n = 0; i < route->addresses_len && n < STS_ADDRESSES_MAX; i++) {
         const struct dns_address *a = &route->addresses[i];
         bool v6 = a->sa.sa_family == AF_INET6;
         const void *bytes = v6 ? (const void *)&a->in6.sin6_addr : &a->in.sin_addr;
         char text[INET6_ADDRSTRLEN];
 
-        if ((!l->config->mta_sts.private_addresses && !sts_address_is_public(&a->sa)) ||
+        if ((!config->mta_sts.private_addresses && !sts_address_is_public(&a->sa)) ||
             inet_ntop(a->sa.sa_family, bytes, text, sizeof(text)) == NULL)
             continue;
-        at += (size_t)snprintf(l->addresses + at, sizeof(l->addresses) - at, v6 ? "%s[%s]" : "%s%s",
+        at += (size_t)snprintf(out + at, STS_ADDRESSES_TEXT - at, v6 ? "%s[%s]" : "%s%s",
                                n++ == 0 ? "" : ",", text);
     }
     return at > 0;
@@ -223,7 +238,7 @@ static void on_host(struct dns_query *query, struct dns_route *route)
         lookup_failed(l, route->error);
         return;
     }
-    if (!put_addresses(l, route)) {
+    if (!sts_put_addresses(l->addresses, config, route)) {
         lookup_failed(l, "its server has no public address");
         return;
     }

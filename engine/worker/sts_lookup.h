@@ -12,6 +12,7 @@
 #ifndef HAYAUMA_ENGINE_STS_LOOKUP_H
 #define HAYAUMA_ENGINE_STS_LOOKUP_H
 
+#include "dns/dns.h"
 #include "worker/sts_table.h"
 #include "worker/worker.h"
 
@@ -29,6 +30,13 @@ struct sts_query {
     void (*on_policy)(struct sts_query *query, const struct sts_found *found);
     struct list_node node; /* private, zero before the first lookup */
 };
+
+/* The addresses of a route that may be asked, as the fetcher wants them: public ones alone, unless
+ * the configuration says otherwise. False: there is none. */
+#define STS_ADDRESSES_MAX  8
+#define STS_ADDRESSES_TEXT (STS_ADDRESSES_MAX * (INET6_ADDRSTRLEN + 3))
+bool sts_put_addresses(char out[STS_ADDRESSES_TEXT], const struct config *config,
+                       const struct dns_route *route);
 
 /* 0 or -ENOMEM. */
 int sts_lookups_open(struct worker *w) MUST_USE;

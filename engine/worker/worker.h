@@ -41,6 +41,7 @@ struct secure_memory;
 struct warm;
 struct campaign_keeper;
 struct sts_lookups;
+struct tls_reports;
 
 #define WORKERS_MAX 64
 #define SHARDS_MAX  256
@@ -169,6 +170,8 @@ struct worker {
     uint64_t resolver_complaint_ms;      /* monotonic: when its silence may be told again */
     struct dns_question *root_question;  /* whether the resolver validates; NULL: nobody asks */
     struct sts_lookups *sts;             /* worker/sts_lookup.h */
+    struct buf tls_texts;                /* worker/tls_tell.c, for a moment */
+    struct tls_reports *tls_reports; /* outcome/tls_reports.h; in the worker that owns shard 0 */
 
     struct crew_desk desk; /* where the crew's results come back */
     struct worker_counters counters;

@@ -4,6 +4,8 @@ that do TLS well and such that do not.
 
 policies.py [TEST...]"""
 
+import contextlib
+import datetime
 import pathlib
 import socket
 import struct
@@ -16,13 +18,13 @@ sys.path[:0] = [str(HERE.parent / name) for name in ("lib", "interop", "hostile"
 from encryption import NO_OFFER, OFFER_ALL, TlsServer  # noqa: E402
 import hostile  # noqa: E402
 import peers  # noqa: E402
-from authority import Authority  # noqa: E402
+from authority import Authority, serving  # noqa: E402
 from engine import Engine, merge  # noqa: E402
 from proc import TempDir, free_port, wait_until  # noqa: E402
 from talk import Client, Listener, Skip, run  # noqa: E402
 
 A, MX, TXT = hostile.A, hostile.MX, 16
-HTTPS, SILENT = "127.0.0.1", "127.0.60.254"
+HTTPS, SILENT, ENDLESS = "127.0.0.1", "127.0.60.254", "127.0.60.253"
 LARGE = "version: STSv1\nmode: enforce\nmx: *.large.example\nmax_age: 86400\n" + "x: y\n" * 20000
 
 
@@ -283,6 +285,18 @@ def test_modes():
     world.finish()
 
 
+def endless_policy(files):
+    """A session of an HTTPS server that sends a policy without end, a piece now and then."""
+    def session(peer):
+        with contextlib.suppress(OSError), serving(files).wrap_socket(peer, server_side=True) as secure:
+            secure.recv(65536)
+            secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\n")
+            while True:
+                secure.sendall(b"x: y\n" * 4000)
+                time.sleep(0.1)
+    return session
+
+
 def test_bad_policies():
     """What cannot be fetched, or is no policy, is none: mail goes as under may, and soon."""
     world = World()
@@ -300,6 +314,7 @@ def test_bad_policies():
         "self": (good.format("self"), {"https": "self"}, "self"),
         "wrong": (good.format("wrong"), {"https": "wrong"}, "mta-sts.wrong.example"),
         "silent": (good.format("silent"), {"address": SILENT}, None),
+        "endless": (good.format("endless"), {"address": ENDLESS}, "64 KiB"),
     }
     for name, (body, more, _) in bad.items():
         if "more" in more:
@@ -310,6 +325,8 @@ def test_bad_policies():
         world.domain(name, good.format(name), "stripped", record)
     listener = Listener(SILENT, world.nginx.port)  # takes connections, and says nothing
     listener.session = lambda peer: time.sleep(60)
+    endless = Listener(ENDLESS, world.nginx.port)
+    endless.session = endless_policy(world.authority.certificate("mta-sts.endless.example"))
     world.start()
     for name in (*bad, *records):
         world.send(name)
@@ -317,6 +334,11 @@ def test_bad_policies():
         record = delivered(world, name, None, None, False)
         assert record["queue_ms"] < 30000 or name != "silent", record
     assert world.outcome("silent")["queue_ms"] >= 4500
+    # It did not wait for the end of the fetch, which comes with curl's own patience.
+    world.wait_log("sts.fetch_failed domain=silent.example")
+    line = [line for line in world.engine.log().splitlines() if "sts.fetch_failed domain=silent" in line][0]
+    failed = datetime.datetime.fromisoformat(line.split()[0].removeprefix("time=").replace("Z", "+00:00"))
+    assert world.outcome("silent")["timestamp"] < failed.timestamp(), (world.outcome("silent"), line)
     for name, (_, _, why) in bad.items():
         if why:
             lines = [line for line in world.engine.log().splitlines()
@@ -325,6 +347,7 @@ def test_bad_policies():
     counters = world.engine.status()["counters"]
     assert counters["sts_fetch_failures"] >= len(bad) - 1, counters  # the silent one's may be yet to come
     listener.close()
+    endless.close()
     world.finish()
 
 

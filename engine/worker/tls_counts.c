@@ -1,0 +1,558 @@
+#include "worker/tls_counts.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/rng.h"
+#include "dns/name.h"
+
+#define VALUE_VERSION 1
+#define FLAG_MAILED   1
+#define FREED_AT_ONCE 1000
+
+/* --- entries --- */
+
+static struct str domain_of(const struct tls_counts_entry *e)
+{
+    return (struct str){e->domain, e->domain_len};
+}
+
+static uint64_t hash_of(const struct tls_counts *c, struct str domain, int64_t begin_s)
+{
+    return hash_bytes(domain.ptr, domain.len, c->hash_seed ^ (uint64_t)begin_s);
+}
+
+static struct tls_counts_entry *find(struct tls_counts *c, struct str domain, int64_t begin_s)
+{
+    struct map_node *n = map_find(&c->by_key, hash_of(c, domain, begin_s));
+
+    for (; n != NULL; n = map_find_next(n)) {
+        struct tls_counts_entry *e = CONTAINER_OF(n, struct tls_counts_entry, node);
+
+        if (e->begin_s == begin_s && str_eq(domain_of(e), domain))
+            return e;
+    }
+    return NULL;
+}
+
+static void policy_free(struct tls_report_policy *p)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&p->failures)) != NULL)
+        free(LIST_ENTRY(n, struct tls_report_failure, node));
+    free((char *)(uintptr_t)p->texts.ptr);
+    free(p);
+}
+
+static void policies_drop(struct tls_counts_entry *e)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&e->policies)) != NULL)
+        policy_free(LIST_ENTRY(n, struct tls_report_policy, node));
+    e->policies_len = 0;
+}
+
+static void entry_free(struct tls_counts *c, struct tls_counts_entry *e)
+{
+    map_remove(&c->by_key, &e->node);
+    list_remove(&e->all);
+    if (list_node_linked(&e->fresh_node))
+        list_remove(&e->fresh_node);
+    if (list_node_linked(&e->dirty_node))
+        list_remove(&e->dirty_node);
+    policies_drop(e);
+    free(e);
+}
+
+/* NULL: no room. */
+static struct tls_counts_entry *entry_new(struct tls_counts *c, struct str domain, int64_t begin_s,
+                                          int64_t end_s)
+{
+    struct tls_counts_entry *e =
+        c->by_key.count >= TLS_COUNTS_DOMAINS_MAX ? NULL : calloc(1, sizeof(*e) + domain.len);
+
+    if (e == NULL) {
+        c->not_counted++;
+        return NULL;
+    }
+    e->begin_s = begin_s;
+    e->end_s = end_s;
+    list_init(&e->policies);
+    e->domain_len = (uint16_t)domain.len;
+    memcpy(e->domain, domain.ptr, domain.len);
+    map_insert(&c->by_key, &e->node, hash_of(c, domain, begin_s));
+    list_push_back(&c->entries, &e->all);
+    return e;
+}
+
+/* --- counts --- */
+
+static struct tls_report_policy *policy_find(const struct tls_counts_entry *e,
+                                             enum tls_report_policy_type type, struct str texts)
+{
+    for (struct list_node *n = list_first(&e->policies); n != NULL;
+         n = list_next(&e->policies, n)) {
+        struct tls_report_policy *p = LIST_ENTRY(n, struct tls_report_policy, node);
+
+        if (p->type == type && str_eq(p->texts, texts))
+            return p;
+    }
+    return NULL;
+}
+
+/* NULL: no memory, or no room for another: the last one stands for it then. */
+static struct tls_report_policy *policy_get(struct tls_counts_entry *e,
+                                            enum tls_report_policy_type type, struct str texts)
+{
+    struct tls_report_policy *p = policy_find(e, type, texts);
+    char *copy;
+
+    if (p != NULL)
+        return p;
+    if (e->policies_len >= TLS_COUNTS_POLICIES_MAX)
+        return LIST_ENTRY(e->policies.head.prev, struct tls_report_policy, node);
+    p = calloc(1, sizeof(*p));
+    copy = malloc(texts.len);
+    if (p == NULL || copy == NULL || texts.len == 0) {
+        free(p);
+        free(copy);
+        return NULL;
+    }
+    memcpy(copy, texts.ptr, texts.len);
+    p->type = type;
+    p->texts = (struct str){copy, texts.len};
+    list_init(&p->failures);
+    list_push_back(&e->policies, &p->node);
+    e->policies_len++;
+    return p;
+}
+
+static struct tls_report_failure *failure_find(const struct tls_report_policy *p,
+                                               const struct tls_report_failure *like)
+{
+    for (struct list_node *n = list_first(&p->failures); n != NULL;
+         n = list_next(&p->failures, n)) {
+        struct tls_report_failure *f = LIST_ENTRY(n, struct tls_report_failure, node);
+
+        if (f->result == like->result && strcmp(f->mx, like->mx) == 0 &&
+            strcmp(f->sending_ip, like->sending_ip) == 0 &&
+            strcmp(f->receiving_ip, like->receiving_ip) == 0 &&
+            strcmp(f->reason, like->reason) == 0)
+            return f;
+    }
+    return NULL;
+}
+
+static char *put_string(char **at, const char *text, size_t max)
+{
+    size_t len = strnlen(text, max);
+    char *start = *at;
+
+    memcpy(start, text, len);
+    start[len] = '\0';
+    *at += len + 1;
+    return start;
+}
+
+#define STRINGS_BYTES_MAX (DNS_NAME_MAX + TLS_COUNTS_REASON_MAX + 2 * INET6_ADDRSTRLEN + 4)
+
+/* The texts of like, cut to their bounds. NULL: no memory. */
+static struct tls_report_failure *failure_new(const struct tls_report_failure *like)
+{
+    struct tls_report_failure *f = calloc(1, sizeof(*f) + STRINGS_BYTES_MAX);
+    char *at = (char *)(f + 1);
+
+    if (f == NULL)
+        return NULL;
+    f->result = like->result;
+    f->mx = put_string(&at, like->mx, DNS_NAME_MAX);
+    f->reason = put_string(&at, like->reason, TLS_COUNTS_REASON_MAX);
+    f->sending_ip = put_string(&at, like->sending_ip, INET6_ADDRSTRLEN);
+    f->receiving_ip = put_string(&at, like->receiving_ip, INET6_ADDRSTRLEN);
+    return f;
+}
+
+static char no_text[] = "";
+
+static void failure_add(struct tls_report_policy *p, struct tls_report_failure like, uint64_t count)
+{
+    struct tls_report_failure *f = failure_find(p, &like);
+
+    if (f == NULL && p->failures_len >= TLS_COUNTS_FAILURES_MAX) {
+        like.mx = like.reason = like.sending_ip = like.receiving_ip = no_text;
+        f = failure_find(p, &like);
+    }
+    if (f == NULL && p->failures_len < TLS_COUNTS_FAILURES_MAX + TLS_REPORT_RESULTS) {
+        f = failure_new(&like);
+        if (f != NULL) {
+            list_push_back(&p->failures, &f->node);
+            p->failures_len++;
+        }
+    }
+    p->failures_count += count;
+    if (f != NULL)
+        f->count += count;
+}
+
+bool tls_counts_wanted(struct tls_counts *c, struct str domain, int64_t begin_s)
+{
+    const struct tls_counts_entry *e;
+    bool wanted;
+
+    pthread_mutex_lock(&c->lock);
+    e = find(c, domain, begin_s);
+    wanted = e == NULL || (e->state != TLS_COUNTS_NONE && e->state != TLS_COUNTS_DUE);
+    pthread_mutex_unlock(&c->lock);
+    return wanted;
+}
+
+/* The entry that what happens now is counted in, made when missing; NULL: it is not counted. */
+static struct tls_counts_entry *entry_get(struct tls_counts *c, const struct tls_count *count)
+{
+    struct tls_counts_entry *e = find(c, count->domain, count->begin_s);
+
+    if (e == NULL) {
+        e = entry_new(c, count->domain, count->begin_s, count->end_s);
+        if (e != NULL)
+            list_push_back(&c->fresh, &e->fresh_node);
+    }
+    return e == NULL || e->state == TLS_COUNTS_NONE || e->state == TLS_COUNTS_DUE ? NULL : e;
+}
+
+static void make_dirty(struct tls_counts *c, struct tls_counts_entry *e)
+{
+    if (!list_node_linked(&e->dirty_node))
+        list_push_back(&c->dirty, &e->dirty_node);
+}
+
+void tls_counts_add(struct tls_counts *c, const struct tls_count *count)
+{
+    struct tls_report_failure like = {.result = count->result,
+                                      .mx = (char *)(uintptr_t)count->mx,
+                                      .reason = (char *)(uintptr_t)count->reason,
+                                      .sending_ip = (char *)(uintptr_t)count->sending_ip,
+                                      .receiving_ip = (char *)(uintptr_t)count->receiving_ip};
+    struct tls_report_policy *p;
+    struct tls_counts_entry *e;
+
+    ASSERT(count->texts.len > 0 && count->texts.len <= TLS_COUNTS_TEXTS_MAX &&
+           count->texts.ptr[count->texts.len - 1] == '\0' && count->begin_s < count->end_s);
+    pthread_mutex_lock(&c->lock);
+    e = entry_get(c, count);
+    p = e == NULL ? NULL : policy_get(e, count->type, count->texts);
+    if (p != NULL && count->result == TLS_REPORT_SUCCESS)
+        p->successes++;
+    else if (p != NULL)
+        failure_add(p, like, 1);
+    if (p != NULL && e->state == TLS_COUNTS_WANTED)
+        make_dirty(c, e);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* --- the keeper --- */
+
+bool tls_counts_next_fresh(struct tls_counts *c, char domain[DNS_NAME_MAX + 1], int64_t *begin_s)
+{
+    struct list_node *n;
+
+    pthread_mutex_lock(&c->lock);
+    n = list_pop_front(&c->fresh);
+    if (n != NULL) {
+        struct tls_counts_entry *e = LIST_ENTRY(n, struct tls_counts_entry, fresh_node);
+
+        ASSERT(e->state == TLS_COUNTS_FRESH && e->domain_len <= DNS_NAME_MAX);
+        e->state = TLS_COUNTS_ASKED;
+        memcpy(domain, e->domain, e->domain_len);
+        domain[e->domain_len] = '\0';
+        *begin_s = e->begin_s;
+    }
+    pthread_mutex_unlock(&c->lock);
+    return n != NULL;
+}
+
+void tls_counts_asked(struct tls_counts *c, struct str domain, int64_t begin_s, bool wanted)
+{
+    struct tls_counts_entry *e;
+
+    pthread_mutex_lock(&c->lock);
+    e = find(c, domain, begin_s);
+    if (e != NULL && e->state == TLS_COUNTS_ASKED) {
+        e->state = wanted ? TLS_COUNTS_WANTED : TLS_COUNTS_NONE;
+        if (wanted)
+            make_dirty(c, e);
+        else
+            policies_drop(e);
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+static void put_number(struct buf *out, uint64_t v, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i++) /* little-endian */
+        buf_putc(out, (char)(v >> (8 * i)));
+}
+
+static void put_short(struct buf *out, const char *text)
+{
+    size_t len = strlen(text);
+
+    ASSERT(len <= UINT8_MAX);
+    put_number(out, len, 1);
+    buf_put(out, text, len);
+}
+
+static void put_policy(struct buf *out, const struct tls_report_policy *p)
+{
+    put_number(out, (uint64_t)p->type, 1);
+    put_number(out, p->texts.len, 2);
+    buf_put_str(out, p->texts);
+    put_number(out, p->successes, 8);
+    put_number(out, p->failures_count, 8);
+    put_number(out, p->failures_len, 2);
+    for (struct list_node *n = list_first(&p->failures); n != NULL;
+         n = list_next(&p->failures, n)) {
+        const struct tls_report_failure *f = LIST_ENTRY(n, struct tls_report_failure, node);
+
+        put_number(out, (uint64_t)f->result, 1);
+        put_number(out, f->count, 8);
+        put_short(out, f->mx);
+        put_short(out, f->reason);
+        put_short(out, f->sending_ip);
+        put_short(out, f->receiving_ip);
+    }
+}
+
+void tls_counts_encode(const struct tls_counts_entry *e, struct buf *out)
+{
+    put_number(out, VALUE_VERSION, 1);
+    put_number(out, e->mailed ? FLAG_MAILED : 0, 1);
+    put_number(out, (uint64_t)e->end_s, 8);
+    put_number(out, e->policies_len, 1);
+    for (struct list_node *n = list_first(&e->policies); n != NULL; n = list_next(&e->policies, n))
+        put_policy(out, LIST_ENTRY(n, struct tls_report_policy, node));
+}
+
+size_t tls_counts_key(char out[TLS_COUNTS_KEY_MAX], struct str domain, int64_t begin_s)
+{
+    ASSERT(domain.len > 0 && domain.len <= DNS_NAME_MAX);
+    out[0] = STATE_TLS_REPORT;
+    for (int i = 0; i < 8; i++) /* big-endian: days sort */
+        out[1 + i] = (char)((uint64_t)begin_s >> (56 - 8 * i));
+    memcpy(out + 9, domain.ptr, domain.len);
+    return 9 + domain.len;
+}
+
+size_t tls_counts_next_dirty(struct tls_counts *c, char key[TLS_COUNTS_KEY_MAX], struct buf *value)
+{
+    struct list_node *n;
+    size_t len = 0;
+
+    pthread_mutex_lock(&c->lock);
+    n = list_pop_front(&c->dirty);
+    if (n != NULL) {
+        const struct tls_counts_entry *e = LIST_ENTRY(n, struct tls_counts_entry, dirty_node);
+
+        len = tls_counts_key(key, domain_of(e), e->begin_s);
+        tls_counts_encode(e, value);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return len;
+}
+
+struct tls_counts_entry *tls_counts_next_due(struct tls_counts *c, int64_t now_s, uint32_t delay_s)
+{
+    struct tls_counts_entry *due = NULL;
+    struct list_node *n, *next;
+    unsigned freed = 0;
+
+    pthread_mutex_lock(&c->lock);
+    for (n = list_first(&c->entries); n != NULL && due == NULL; n = next) {
+        struct tls_counts_entry *e = LIST_ENTRY(n, struct tls_counts_entry, all);
+
+        next = list_next(&c->entries, n);
+        if (e->end_s > now_s || freed == FREED_AT_ONCE) /* those behind it are younger, but where
+                                                           the clock was set */
+            break;
+        if (e->state == TLS_COUNTS_DUE || e->state == TLS_COUNTS_ASKED)
+            continue;
+        if (e->state == TLS_COUNTS_NONE) {
+            entry_free(c, e);
+            freed++;
+            continue;
+        }
+        if (e->due_s == 0) /* spread, and the same after a restart */
+            e->due_s = e->end_s + TLS_COUNTS_GRACE_S +
+                       (int64_t)(hash_bytes(e->domain, e->domain_len, 0) % ((uint64_t)delay_s + 1));
+        if (e->due_s <= now_s && e->state == TLS_COUNTS_WANTED)
+            due = e;
+    }
+    if (due != NULL) {
+        due->state = TLS_COUNTS_DUE;
+        if (list_node_linked(&due->dirty_node)) /* what is to be stored of it, the keeper does */
+            list_remove(&due->dirty_node);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return due;
+}
+
+void tls_counts_again(struct tls_counts *c, struct tls_counts_entry *e, int64_t due_s)
+{
+    pthread_mutex_lock(&c->lock);
+    ASSERT(e->state == TLS_COUNTS_DUE);
+    e->state = TLS_COUNTS_WANTED;
+    e->due_s = due_s;
+    e->tries++;
+    pthread_mutex_unlock(&c->lock);
+}
+
+void tls_counts_end(struct tls_counts *c, struct tls_counts_entry *e)
+{
+    pthread_mutex_lock(&c->lock);
+    ASSERT(e->state == TLS_COUNTS_DUE);
+    entry_free(c, e);
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* --- the store --- */
+
+static bool take_number(struct str *in, size_t bytes, uint64_t *out)
+{
+    if (in->len < bytes)
+        return false;
+    *out = 0;
+    for (size_t i = bytes; i > 0; i--)
+        *out = *out << 8 | (uint8_t)in->ptr[i - 1];
+    *in = (struct str){in->ptr + bytes, in->len - bytes};
+    return true;
+}
+
+static bool take_bytes(struct str *in, size_t len, struct str *out)
+{
+    if (in->len < len)
+        return false;
+    *out = (struct str){in->ptr, len};
+    *in = (struct str){in->ptr + len, in->len - len};
+    return true;
+}
+
+static bool take_short(struct str *in, char out[UINT8_MAX + 1])
+{
+    struct str text;
+    uint64_t len;
+
+    if (!take_number(in, 1, &len) || !take_bytes(in, len, &text) || str_find(text, '\0') >= 0)
+        return false;
+    memcpy(out, text.ptr, text.len);
+    out[text.len] = '\0';
+    return true;
+}
+
+static bool take_failure(struct str *in, struct tls_report_policy *p)
+{
+    char mx[UINT8_MAX + 1], reason[UINT8_MAX + 1], sending[UINT8_MAX + 1], receiving[UINT8_MAX + 1];
+    uint64_t result, count;
+
+    if (!take_number(in, 1, &result) || !take_number(in, 8, &count) || !take_short(in, mx) ||
+        !take_short(in, reason) || !take_short(in, sending) || !take_short(in, receiving))
+        return false;
+    if (result >= TLS_REPORT_RESULTS) /* of a later build */
+        result = TLS_REPORT_VALIDATION_FAILURE;
+    failure_add(p,
+                (struct tls_report_failure){.result = (enum tls_report_result)result,
+                                            .mx = mx,
+                                            .reason = reason,
+                                            .sending_ip = sending,
+                                            .receiving_ip = receiving},
+                count);
+    return true;
+}
+
+static bool take_policy(struct str *in, struct tls_counts_entry *e)
+{
+    uint64_t type, len, successes, all, failures;
+    struct tls_report_policy *p;
+    struct str texts;
+
+    if (!take_number(in, 1, &type) || !take_number(in, 2, &len) || !take_bytes(in, len, &texts) ||
+        !take_number(in, 8, &successes) || !take_number(in, 8, &all) ||
+        !take_number(in, 2, &failures) || type >= TLS_REPORT_POLICIES || texts.len == 0 ||
+        texts.ptr[texts.len - 1] != '\0')
+        return false;
+    p = policy_get(e, (enum tls_report_policy_type)type, texts);
+    if (p == NULL)
+        return false;
+    p->successes += successes;
+    for (; failures > 0; failures--)
+        if (!take_failure(in, p))
+            return false;
+    p->failures_count = all;
+    return true;
+}
+
+/* What is behind what is known is of a later build. */
+static bool decode(struct str in, struct tls_counts_entry *e)
+{
+    uint64_t version, flags, end_s, policies;
+
+    if (!take_number(&in, 1, &version) || version != VALUE_VERSION ||
+        !take_number(&in, 1, &flags) || !take_number(&in, 8, &end_s) ||
+        !take_number(&in, 1, &policies) || end_s > INT64_MAX || (int64_t)end_s <= e->begin_s)
+        return false;
+    e->end_s = (int64_t)end_s;
+    e->mailed = (flags & FLAG_MAILED) != 0;
+    for (; policies > 0; policies--)
+        if (!take_policy(&in, e))
+            return false;
+    return true;
+}
+
+static void load_one(void *arg, struct str key, struct str value)
+{
+    struct str domain = {key.ptr + 9, key.len - 9};
+    struct tls_counts_entry *e = NULL;
+    struct tls_counts *c = arg;
+    uint64_t begin_s = 0;
+
+    for (size_t i = 1; i < 9 && key.len > 9; i++)
+        begin_s = begin_s << 8 | (uint8_t)key.ptr[i];
+    if (key.len > 9 && key.len <= TLS_COUNTS_KEY_MAX && begin_s <= INT64_MAX / 2 &&
+        dns_name_valid(domain))
+        e = entry_new(c, domain, (int64_t)begin_s, INT64_MAX);
+    if (e != NULL && decode(value, e)) {
+        e->state = TLS_COUNTS_WANTED;
+        return;
+    }
+    if (e != NULL)
+        entry_free(c, e);
+    log_warn("tls_reports.record_damaged", "domain=\"%.*s\" action=\"it has no report\"",
+             key.len > 9 ? (int)domain.len : 0, key.len > 9 ? domain.ptr : "");
+}
+
+int tls_counts_open(struct tls_counts *c, struct queue *q)
+{
+    int err = map_init(&c->by_key, 256);
+
+    if (err < 0)
+        return err;
+    pthread_mutex_init(&c->lock, NULL);
+    list_init(&c->entries);
+    list_init(&c->fresh);
+    list_init(&c->dirty);
+    c->hash_seed = rng_entropy();
+    return queue_state_visit(q, 0, STATE_TLS_REPORT, load_one, c);
+}
+
+void tls_counts_done(struct tls_counts *c)
+{
+    struct list_node *n;
+
+    if (c->by_key.buckets == NULL)
+        return;
+    while ((n = list_first(&c->entries)) != NULL)
+        entry_free(c, LIST_ENTRY(n, struct tls_counts_entry, all));
+    map_done(&c->by_key);
+    pthread_mutex_destroy(&c->lock);
+}
