@@ -245,8 +245,15 @@ static void record_final(const json_t *json, enum ledger_final final)
 
 static void record_line(const char *line, size_t len)
 {
-    json_t *json = json_loadb(line, len, 0, NULL);
-    const char *type = json_string_value(json_object_get(json, "type"));
+    static const char reception[] = "{\"type\":\"Reception\"";
+    json_t *json;
+    const char *type;
+
+    /* Of 300,000 recipients: no news, and most of the time. */
+    if (world_warmup && str_starts_nocase((struct str){line, len}, STR(reception)))
+        return;
+    json = json_loadb(line, len, 0, NULL);
+    type = json_string_value(json_object_get(json, "type"));
 
     if (json == NULL || type == NULL)
         sim_fail("records", "a line is broken: %.*s", (int)len, line);

@@ -17,6 +17,7 @@
 #include "tests/sim/sender.h"
 #include "tests/sim/sim.h"
 #include "tests/sim/throttle.h"
+#include "tests/sim/warmth.h"
 
 #define LOOK_NS      (10 * SIM_S)
 #define SELF_TEST_TO 40
@@ -62,7 +63,7 @@ static void on_look(struct sim_event *event)
         senders_close();
         node_drain();
     }
-    sim_in(event, LOOK_NS);
+    sim_in(event, world_warmup ? 3600 * SIM_S : LOOK_NS);
 }
 
 static void run(const char *dir)
@@ -80,6 +81,8 @@ static void run(const char *dir)
     receivers_open();
     node_begin(dir);
     senders_open();
+    if (world_warmup)
+        warmth_begin();
     sim_in(&look, LOOK_NS);
     while (!node_ended()) {
         ASSERT(sim_step());
@@ -110,9 +113,9 @@ static void run_seed(uint64_t seed, const char *dir)
 
     log_set_level(verbose ? LOG_LEVEL_INFO : LOG_LEVEL_ERROR);
     signal(SIGABRT, on_abort);
-    world_bursts = !world_recovery && seed % BURSTS_EVERY == 1;
-    world_signs = !world_recovery && seed % SIGNS_EVERY == 2;
-    world_crowd = !world_recovery && !world_full && /* among those with bursts */
+    world_bursts = !world_recovery && !world_warmup && seed % BURSTS_EVERY == 1;
+    world_signs = !world_recovery && !world_warmup && seed % SIGNS_EVERY == 2;
+    world_crowd = !world_recovery && !world_warmup && !world_full && /* among those with bursts */
                   seed % CROWD_EVERY == 5;
     sim_begin(seed, verbose);
     run(dir);
@@ -121,6 +124,8 @@ static void run_seed(uint64_t seed, const char *dir)
     crowd_check();
     if (world_recovery)
         throttle_check();
+    if (world_warmup)
+        warmth_check();
     hash = sim_trace_hash();
     write_hash(dir, hash);
     printf("seed %llu: ok: %u messages, %u recipients (%u accepted): %u delivered, %u bounced, "
@@ -185,6 +190,7 @@ static bool child_end(struct child *c, uint64_t *hash)
                 (unsigned long long)c->seed,
                 world_full       ? " --full"
                 : world_recovery ? " --recovery"
+                : world_warmup   ? " --warmup"
                                  : "",
                 (unsigned long long)c->seed);
     return status == 0;
@@ -271,20 +277,26 @@ static int self_test(void)
 }
 
 static const char usage[] =
-    "usage: sim [--full|--recovery] --seed N [--verbose] | [...] --seeds A-B | --self-test\n"
+    "usage: sim [--full|--recovery|--warmup] --seed N [--verbose] | [...] --seeds A-B | "
+    "--self-test\n"
     "\n"
     "Runs the engine in a simulated world made from each seed and compares everybody's books.\n"
     "--full: in a store that has little room from the start, which one world in five has anyway.\n"
     "--recovery: one provider asks for less, again and again, and watches how mail comes back.\n"
+    "--warmup: a newsletter of 300,000 over new addresses, for days, with kills.\n"
     "A failing seed prints what was violated and the end of its trace; it always replays.\n";
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"seed", required_argument, NULL, 's'}, {"seeds", required_argument, NULL, 'r'},
-        {"verbose", no_argument, NULL, 'v'},    {"self-test", no_argument, NULL, 't'},
-        {"help", no_argument, NULL, 'h'},       {"full", no_argument, NULL, 'f'},
-        {"recovery", no_argument, NULL, 'c'},   {NULL, 0, NULL, 0}};
+    static const struct option options[] = {{"seed", required_argument, NULL, 's'},
+                                            {"seeds", required_argument, NULL, 'r'},
+                                            {"verbose", no_argument, NULL, 'v'},
+                                            {"self-test", no_argument, NULL, 't'},
+                                            {"help", no_argument, NULL, 'h'},
+                                            {"full", no_argument, NULL, 'f'},
+                                            {"recovery", no_argument, NULL, 'c'},
+                                            {"warmup", no_argument, NULL, 'w'},
+                                            {NULL, 0, NULL, 0}};
     unsigned long long from = 0, to = 0;
     struct child child;
     unsigned failed;
@@ -302,6 +314,8 @@ int main(int argc, char **argv)
             world_full = true;
         else if (opt == 'c')
             world_recovery = true;
+        else if (opt == 'w')
+            world_warmup = true;
         else if (opt == 't')
             test = true;
         else {

@@ -7,6 +7,7 @@
 #include "smtp/server.h"
 #include "tests/sim/ledger.h"
 #include "tests/sim/throttle.h"
+#include "tests/sim/warmth.h"
 #include "tests/sim/world.h"
 
 #define STALL_MAX_NS (900 * SIM_S)
@@ -274,6 +275,9 @@ static bool answer_message(struct receiver *r)
     }
     if (world_recovery)
         throttle_taken(!r->worked);
+    if (world_warmup)
+        warmth_taken(world_source_at((const struct sockaddr *)&r->end->remote), r->host->site,
+                     r->rcpts_len);
     r->worked = true;
     smtp_server_answer(&r->server, &r->out, NULL);
     offset = r->end->sent_bytes + r->out.len;

@@ -6,6 +6,7 @@
 
 #include "smtp/client.h"
 #include "tests/sim/ledger.h"
+#include "tests/sim/warmth.h"
 #include "tests/sim/world.h"
 
 #define SENDERS_MAX 8
@@ -104,7 +105,7 @@ static struct letter *letter_new(void)
 {
     struct letter *l = calloc(1, sizeof(*l));
     struct ledger_message *m = ledger_message(senders.numbers++);
-    uint32_t rcpts = (uint32_t)sim_between(1, world.rcpts_max);
+    uint32_t rcpts = world_warmup ? world.rcpts_max : (uint32_t)sim_between(1, world.rcpts_max);
     char address[96];
 
     ASSERT(l != NULL);
@@ -121,11 +122,13 @@ static struct letter *letter_new(void)
     l->smtp.rcpts_len = (uint16_t)rcpts;
     l->smtp.owner = l;
     for (uint32_t i = 0; i < rcpts; i++) {
-        uint32_t domain = world_crowd && sim_chance(900) ? world.crowd_domain : world_domain_draw();
+        uint32_t domain = world_warmup                     ? warmth_provider(m->number * rcpts + i)
+                          : world_crowd && sim_chance(900) ? world.crowd_domain
+                                                           : world_domain_draw();
 
         snprintf(address, sizeof(address), "r%u-%u@%s", m->number, i, world.domains[domain].name);
         l->books[i] = ledger_rcpt(m, address, domain);
-        l->books[i]->notify = sim_chance(800) ? 0 : (uint8_t)sim_between(1, 15);
+        l->books[i]->notify = world_warmup || sim_chance(800) ? 0 : (uint8_t)sim_between(1, 15);
         if ((l->books[i]->notify & SMTP_NOTIFY_NEVER) != 0) /* stands alone (RFC 3461 4.1) */
             l->books[i]->notify = SMTP_NOTIFY_NEVER;
         l->rcpts[i].address = str_of(l->books[i]->key);
@@ -318,7 +321,7 @@ static void on_next(struct sim_event *event)
     }
     if (!s->ready || s->quitting)
         return;
-    if (sim_chance(10)) { /* it has gone away */
+    if (!world_warmup && sim_chance(10)) { /* it has gone away */
         sender_lost(s, "gone");
         return;
     }

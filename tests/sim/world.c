@@ -4,8 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "tests/sim/warmth.h"
+
 struct world world;
-bool world_full, world_bursts, world_signs, world_crowd, world_recovery;
+bool world_full, world_bursts, world_signs, world_crowd, world_recovery, world_warmup;
 
 #define TTL_S 60
 
@@ -152,6 +154,7 @@ static void engine_make(void)
 {
     world.workers = draw(1, 4);
     world.shards = draw(1, 5);
+    world.map_mib = 16;
     world.window = sim_chance(500) ? 10 : draw(11, 500);
     world.fds_max = sim_chance(150) ? draw(30, 60) : 10000;
     world.memory_max = sim_chance(400) ? draw(20000, 300000) : 64u << 20;
@@ -272,10 +275,45 @@ static void recovery_make(void)
     }
 }
 
+/* Providers that take everything at once. */
+static void warmup_make(void)
+{
+    engine_make();
+    calm_make();
+    warmth_clock();
+    world.workers = world.shards = 2;
+    world.map_mib = 512;
+    world.window = 500;
+    world.disk_ns = SIM_MS;
+    world.senders = 8;
+    world.messages = WARMTH_MESSAGES;
+    world.rcpts_max = WARMTH_RCPTS;
+    world.load_ns = 600 * SIM_S;
+    world.lifetime_s = 30 * 86400;
+    world.sources_len = WARMTH_SOURCES;
+    for (uint32_t i = 0; i < WARMTH_PROVIDERS; i++) {
+        struct world_site *s = &world.sites[i];
+
+        *s = (struct world_site){.first_host = i, .hosts = 1, .kind = true};
+        snprintf(s->name, sizeof(s->name), "s%u.test", i);
+        s->sessions_max[0] = s->sessions_max[1] = 20;
+        world.hosts[i] = (struct world_host){.site = i, .v4 = true, .rcpts_max = 1000};
+        world.hosts[i].path =
+            (struct net_path){.latency_ns = 20 * SIM_MS, .segment_max = 9000, .window = 262144};
+        world.domains[i] = (struct world_domain){.kind = ZONE_MX, .site = i, .site_later = i};
+        snprintf(world.domains[i].name, sizeof(world.domains[i].name), "d%u.test", i);
+    }
+    world.sites_len = world.hosts_len = world.domains_len = WARMTH_PROVIDERS;
+}
+
 void world_make(void)
 {
     uint32_t sites = draw(2, 10), plain;
 
+    if (world_warmup) {
+        warmup_make();
+        return;
+    }
     if (world_recovery) {
         recovery_make();
         return;
@@ -595,7 +633,9 @@ static void config_sources(struct buf *out)
             buf_printf(out, "  t%u: {weight: %u}\n", i,
                        sim_sabotage == SABOTAGE_WEIGHTS ? 1 : world.weights[i]);
     }
-    if (world.sources_len == 0)
+    if (world_warmup)
+        warmth_config(out);
+    if (world.sources_len == 0 || world_warmup)
         return;
     buf_puts(out, "sources:\n");
     for (uint32_t i = 0; i < world.sources_len; i++)
@@ -620,13 +660,13 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
 
     buf_printf(out,
                "host_name: engine.test\nworkers: %u\nlog_level: error\n"
-               "queue: {path: %s/queue, shards: %u, map_size: 16MiB, window: %u}\n"
+               "queue: {path: %s/queue, shards: %u, map_size: %uMiB, window: %u}\n"
                "records: {path: %s/records, retention: none}\n"
                "dns: {servers: [\"127.0.0.1:53\"], timeout: 1s, tries: 2}\n"
                "bounce: {return_headers_only: yes}\n"
                "listeners:\n  - {listen: \"127.0.0.1:%u\", idle_timeout: %us}\n"
                "destinations:\n",
-               world.workers, dir, world.shards, world.window, dir, WORLD_PORT_IN,
+               world.workers, dir, world.shards, world.map_mib, world.window, dir, WORLD_PORT_IN,
                reloaded ? 100 : 60);
     for (uint32_t i = 0; i < world.sites_len; i++)
         config_site(&world.sites[i], reloaded, out);
@@ -639,8 +679,8 @@ void world_config(const char *dir, bool reloaded, struct buf *out)
                "    timeouts: {connect: 20s, banner: 60s, ehlo: 60s, mail: 60s, rcpt: 60s, "
                "data: 60s, body: 60s, dot: 120s, quit: 2s}\n",
                draw(1, 100), yes[world.pipelining], yes[world.chunking], draw(1, 8), draw(0, 8000),
-               draw(1, 100), world.lifetime_s, world.notice_lifetime_s, draw(60, 3600),
-               draw(1, world.retry_max_s), world.retry_max_s, draw(0, 100));
+               world_warmup ? 100 : draw(1, 100), world.lifetime_s, world.notice_lifetime_s,
+               draw(60, 3600), draw(1, world.retry_max_s), world.retry_max_s, draw(0, 100));
     if (world_signs)
         buf_printf(out,
                    "dkim:\n  default: engine.test\n  keys:\n"

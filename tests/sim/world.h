@@ -95,6 +95,7 @@ struct world {
     /* The engine. */
     uint32_t workers, shards, window, fds_max, crashes, admin_jobs, suspensions;
     uint64_t memory_max;
+    uint32_t map_mib;    /* of each shard */
     size_t map_filled;   /* bytes of the map of each shard, 16 MiB, that are gone */
     uint32_t pin_phases; /* in which an old reader keeps pages from being used again */
     bool pipelining, chunking, reload;
@@ -115,8 +116,9 @@ struct world {
 extern struct world world;
 /* Set before world_make(): every map is nearly full; applications pipeline many messages at once;
  * mail is signed; much mail for one domain comes at once, or there is one provider, which asks for
- * less (throttle.h), and otherwise nothing happens. */
-extern bool world_full, world_bursts, world_signs, world_crowd, world_recovery;
+ * less (throttle.h), and otherwise nothing happens; a newsletter goes by new addresses (warmth.h).
+ */
+extern bool world_full, world_bursts, world_signs, world_crowd, world_recovery, world_warmup;
 #define WORLD_KEY_FILE "key.pem" /* in the node's directory, in a world that signs */
 
 void world_make(void);
