@@ -128,16 +128,23 @@ static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
     return rc;
 }
 
+/* The key under which row is stored before the change. */
+static size_t stored_key(uint8_t out[ROW_KEY_MAX], const struct queue_row *row)
+{
+    const struct recipient *r = row->rcpt;
+
+    ASSERT(row->old_flow == 0 || row->kind == QUEUE_ROW_MOVE);
+    return codec_row_key(out, row->old_flow != 0 ? row->old_flow : r->flow, r->queue,
+                         row->old_due_ms, &r->message->id, r->index);
+}
+
 /* Deletes row's record as it is stored; sets row->missing. */
 static int take_row(struct batch *b, struct queue_row *row)
 {
-    const struct recipient *r = row->rcpt;
     uint8_t key_bytes[ROW_KEY_MAX];
-    MDB_val key = {0, key_bytes}, value;
+    MDB_val key = {stored_key(key_bytes, row), key_bytes}, value;
     int rc;
 
-    key.mv_size =
-        codec_row_key(key_bytes, r->flow, r->queue, row->old_due_ms, &r->message->id, r->index);
     rc = mdb_cursor_get(b->rows, &key, &value, MDB_SET);
     row->missing = rc == MDB_NOTFOUND;
     if (row->missing)
@@ -187,7 +194,9 @@ static int apply_row(struct batch *b, struct queue_row *row)
         rc = take_row(b, row);
         return rc == 0 && !row->missing ? reference(b, row->rcpt->message, -1, row->count) : rc;
     case QUEUE_ROW_MOVE:
-        rc = take_row(b, row);
+        rc = row->old_flow == 0 ? 0 : need_flow(b, row->rcpt->flow);
+        if (rc == 0)
+            rc = take_row(b, row);
         if (rc == 0 && !row->missing)
             rc = put_row(b, row->rcpt, 0);
         return rc == 0 && !row->missing ? reference(b, row->rcpt->message, 0, row->count) : rc;
@@ -397,7 +406,7 @@ static void count_row(struct counts *counts, const struct queue_row *row)
     size_t len;
 
     if (row->kind != QUEUE_ROW_ADD) {
-        len = codec_row_key(key, r->flow, r->queue, row->old_due_ms, &r->message->id, r->index);
+        len = stored_key(key, row);
         counts_change(counts, (struct str){(char *)key, len}, -1);
     }
     if (row->kind != QUEUE_ROW_REMOVE) {
@@ -417,8 +426,11 @@ static void count_changes(struct shard *s, struct list *changes)
         struct queue_change *c = CONTAINER_OF(node, struct queue_change, node);
 
         for (size_t i = 0; i < c->rows_len; i++) {
-            if (!c->rows[i].missing && !(complete && c->rows[i].kind == QUEUE_ROW_MOVE))
-                count_row(&s->counts, &c->rows[i]);
+            const struct queue_row *row = &c->rows[i];
+            bool stays = row->kind == QUEUE_ROW_MOVE && row->old_flow == 0;
+
+            if (!row->missing && !(complete && stays))
+                count_row(&s->counts, row);
         }
     }
     counts_unlock(&s->counts);

@@ -104,6 +104,31 @@ static void test_lost_flow_keeps_its_id(void **state)
     check_lost(f, "long", (struct str){longer, sizeof(longer)});
 }
 
+/* A row goes over to another flow, which has no record here yet: it is there after a restart, and
+ * the counts of both lanes are right. */
+static void test_a_row_changes_its_flow(void **state)
+{
+    struct kit_queue *f = *state;
+    uint32_t from = queue_flow_get(f->q, 5, STR("t"), STR("c"), STR("one"))->id;
+    uint32_t to = queue_flow_get(f->q, 5, STR("t"), STR("c"), STR("two"))->id;
+    struct recipient *r = add_in(f, from, "a.example", 500);
+    struct kit_change *c = kit_change();
+    struct queue_row *row = kit_row(c, QUEUE_ROW_MOVE, r);
+    bool complete;
+
+    r->flow = to;
+    r->due_ms = 700;
+    row->old_flow = from;
+    row->old_due_ms = 500;
+    assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
+    assert_int_equal(queue_lane_rows(f->q, 0, from, STR("a.example"), &complete), 0);
+    assert_int_equal(queue_lane_rows(f->q, 0, to, STR("a.example"), &complete), 1);
+    recipient_free(r);
+    kit_queue_reopen(f);
+    assert_non_null(queue_flow_find(f->q, to));
+    assert_null(queue_flow_find(f->q, from)); /* without rows it went at the start */
+}
+
 /* A flow whose first change failed has no record, and gets one with the next. */
 static void test_failed_change_brings_no_flow(void **state)
 {
@@ -237,10 +262,16 @@ static void model_visit(struct kit_queue *f, struct model *m, struct str name, u
         assert_int_equal(m->seen[i], model_wants(m, m->rows[i]) ? 1 : 0);
 }
 
-static void model_add(struct kit_queue *f, struct model *m)
+static uint32_t flow_draw(struct model *m)
 {
     static const uint32_t flows[] = {0, 1, 2, 3, 255, 256, 70000, UINT32_MAX};
-    uint32_t flow = flows[rng_below(&m->rng, ARRAY_LEN(flows))];
+
+    return flows[rng_below(&m->rng, ARRAY_LEN(flows))];
+}
+
+static void model_add(struct kit_queue *f, struct model *m)
+{
+    uint32_t flow = flow_draw(m);
     const char *name = model_names[rng_below(&m->rng, ARRAY_LEN(model_names))];
 
     m->rows[m->len++] = add_in(f, flow, name, (int64_t)rng_below(&m->rng, 2000));
@@ -256,6 +287,10 @@ static void model_change(struct kit_queue *f, struct model *m, size_t i)
     if (move) {
         r->due_ms = (int64_t)rng_below(&m->rng, 3000);
         row->rcpt = r;
+        if (r->flow != 0 && rng_below(&m->rng, 3) == 0) {
+            row->old_flow = r->flow;
+            r->flow = flow_draw(m);
+        }
     }
     assert_int_equal(kit_submit(f->q, f->port, 0, c), 0);
     if (move)
@@ -480,6 +515,7 @@ int main(void)
         TEST(test_ids_go_round),
         TEST(test_unreadable_sector),
         TEST(test_failed_change_brings_no_flow),
+        TEST(test_a_row_changes_its_flow),
         TEST(test_lanes_are_counted_apart),
         TEST(test_forged_length),
         TEST(test_opens_on_a_full_disk),

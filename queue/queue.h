@@ -100,13 +100,15 @@ size_t queue_port_pending(const struct queue_port *port);
 enum queue_row_kind {
     QUEUE_ROW_ADD,    /* rcpt's row appears under its key */
     QUEUE_ROW_REMOVE, /* its row goes (delivered, bounced, cancelled); content goes with the last */
-    QUEUE_ROW_MOVE,   /* the row under old_due_ms is replaced by rcpt's present state */
+    QUEUE_ROW_MOVE,   /* the row under old_due_ms (and old_flow) is replaced by rcpt's present state
+                       */
 };
 
 struct queue_row {
     enum queue_row_kind kind;
     struct recipient *rcpt;
     int64_t old_due_ms;     /* MOVE, REMOVE: as it is stored */
+    uint32_t old_flow;      /* MOVE: likewise; 0: rcpt's, which is the same */
     enum tally_count count; /* MOVE, REMOVE: what it counts as where its content has a tally */
     bool missing;           /* out: MOVE/REMOVE found no such row and did nothing */
 };

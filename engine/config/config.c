@@ -206,7 +206,8 @@ static const char *const header_words[CONFIG_HEADERS] = {[CONFIG_HEADER_POOL] = 
                                                          [CONFIG_HEADER_CAMPAIGN] = "campaign",
                                                          [CONFIG_HEADER_TENANT] = "tenant",
                                                          [CONFIG_HEADER_PRIORITY] = "priority",
-                                                         [CONFIG_HEADER_NOT_BEFORE] = "not-before"};
+                                                         [CONFIG_HEADER_NOT_BEFORE] = "not-before",
+                                                         [CONFIG_HEADER_ENGAGED] = "engaged"};
 
 static void finish_listeners(struct config *c)
 {

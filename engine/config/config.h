@@ -196,6 +196,7 @@ enum config_header {
     CONFIG_HEADER_TENANT,
     CONFIG_HEADER_PRIORITY,
     CONFIG_HEADER_NOT_BEFORE,
+    CONFIG_HEADER_ENGAGED,
     CONFIG_HEADERS
 };
 
@@ -262,7 +263,8 @@ enum config_rule_scope {
     CONFIG_RULE_SITE,     /* all to the site */
     CONFIG_RULE_CAMPAIGN, /* of one campaign */
     CONFIG_RULE_TENANT,
-    CONFIG_RULE_DOMAIN /* all to the recipient's domain */
+    CONFIG_RULE_DOMAIN,  /* all to the recipient's domain */
+    CONFIG_RULE_NETBLOCK /* of all sources in the /24 or /64 of the address that was used */
 };
 
 enum config_rule_outcome { CONFIG_RULE_AS_SAID, CONFIG_RULE_DEFERRED, CONFIG_RULE_FAILED };
@@ -281,10 +283,15 @@ struct config_rule {
     size_t texts_len;
     /* What follows. */
     char *outcome_word, *scope_word;
-    uint32_t suspend_s;   /* 0: not */
-    bool slow_down;       /* one session less */
+    uint32_t suspend_s; /* 0: not */
+    bool slow_down;     /* one session less */
+    /* What the source may do at the site is lowered to this for lowered_s, and comes back by
+     * doubling; 0: not. */
+    uint64_t rate_messages;
+    uint32_t rate_period_ms, sessions_max, session_messages_max, lowered_s;
     uint32_t retry_s;     /* 0: as the retry table says */
     bool retry_at_most;   /* shipped rules only: the table may say sooner */
+    char *pool;           /* by which a deferred recipient goes on; NULL: the same */
     char *classification; /* in records; NULL: as classify.h reads the reply */
     bool no_suppression;  /* it says nothing of the address, whatever its words */
     bool alarm;
@@ -336,6 +343,8 @@ struct config_pool {
     enum config_selection selection;
     char *overflow_name;
     const struct config_pool *overflow; /* sends what finds no room here; or NULL */
+    char *engaged_name;    /* that has mail marked as for engaged recipients instead; or NULL */
+    uint32_t attempts_max; /* of a recipient; then it goes on by overflow. 0: any number */
 };
 
 struct config_sender { /* a rule for mail of a sender domain */
@@ -548,6 +557,11 @@ const struct config_rule *const *config_rules_of(const struct config *c, uint16_
 /* Visits all, in the same order; those that the file replaces or disables left out. */
 void config_rules_visit(const struct config *c,
                         void (*visit)(void *arg, const struct config_rule *rule), void *arg);
+/* Whether the rule lowers a limit. */
+static inline bool config_rule_lowers(const struct config_rule *r)
+{
+    return r->rate_messages != 0 || r->sessions_max != 0 || r->session_messages_max != 0;
+}
 /* Whether rule is about mail to provider by the exchanger host, which may be NULL. */
 bool config_rule_is_for(const struct config_rule *rule, const char *provider, const char *host);
 /* What holds for a source at a provider. False: the source is not being warmed up. */

@@ -289,7 +289,9 @@ static void check_pool_sources(const struct config_checker *k, const struct conf
 static void check_pools(const struct config_checker *k)
 {
     const struct config_field *pools = top_field("pools"),
-                              *overflow = config_field_find(pools->section, STR("overflow"));
+                              *overflow = config_field_find(pools->section, STR("overflow")),
+                              *engaged = config_field_find(pools->section, STR("engaged")),
+                              *attempts = config_field_find(pools->section, STR("attempts_max"));
 
     for (size_t i = 0; i < k->c->pools_len; i++) {
         const struct config_pool *pool = &k->c->pools[i];
@@ -299,6 +301,12 @@ static void check_pools(const struct config_checker *k)
         check_pool_sources(k, pool);
         snprintf(what, sizeof(what), "pools['%s'].overflow", pool->name);
         check_pool_name(k, line, what, pool->overflow_name);
+        snprintf(what, sizeof(what), "pools['%s'].engaged", pool->name);
+        check_pool_name(k, config_line_of(k->c, pool, engaged), what, pool->engaged_name);
+        if (pool->attempts_max != 0 && pool->overflow_name == NULL)
+            config_mistake(k, config_line_of(k->c, pool, attempts),
+                           "pools['%s'].attempts_max needs an overflow, by which recipients go on",
+                           pool->name);
         if (pool->overflow == pool)
             config_mistake(k, line, "pools['%s'].overflow names the pool itself; name another",
                            pool->name);

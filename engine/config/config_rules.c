@@ -8,6 +8,7 @@
 
 #define CODE_FIRST 400
 #define CODE_LAST  599
+#define LOWERED_S  600
 #define TEXT_MAX   500 /* of a reply: SMTP_REPLY_TEXT_MAX */
 
 /* --- words --- */
@@ -82,7 +83,8 @@ static int word_at(const char *word, const char *const *words, size_t len)
 
 static const char *const stage_words[] = {"any", "greeting", "mail", "rcpt", "data", "message"};
 static const char *const outcome_words[] = {"said", "deferred", "failed"};
-static const char *const scope_words[] = {"source", "site", "campaign", "tenant", "domain"};
+static const char *const scope_words[] = {"source", "site",   "campaign",
+                                          "tenant", "domain", "netblock"};
 
 static void read_words(struct config *c, struct config_rule *r)
 {
@@ -95,6 +97,8 @@ static void read_words(struct config *c, struct config_rule *r)
     r->scope = (enum config_rule_scope)word_at(r->scope_word, scope_words, ARRAY_LEN(scope_words));
     if (r->after == 0)
         r->after = 1;
+    if (r->lowered_s == 0) /* of a shipped rule: left out */
+        r->lowered_s = LOWERED_S;
     for (size_t i = 0; i < r->texts_len; i++) {
         texts[i] = config_dup(c, str_of(r->texts[i]));
         for (char *at = texts[i]; *at != 0; at++)
@@ -347,6 +351,24 @@ bool config_classification_known(const char *name)
     return false;
 }
 
+static void check_pool(const struct checked *k)
+{
+    const struct config *c = k->l->c;
+    const struct config_rule *r = k->rule;
+    struct suggest near;
+
+    if (r->pool != NULL && strcmp(r->outcome_word, "failed") == 0)
+        complain(k, "pool", "who is failed goes on by no pool");
+    if (r->pool == NULL || config_pool_find(c, str_of(r->pool)) != NULL)
+        return;
+    suggest_init(&near, str_of(r->pool));
+    for (size_t i = 0; i < c->pools_len; i++)
+        suggest_offer(&near, c->pools[i].name);
+    complain(k, "pool", "there is no pool '%s'; %s%s%s", r->pool,
+             near.best != NULL ? "did you mean '" : "'pools' has none",
+             near.best != NULL ? near.best : "", near.best != NULL ? "'?" : " of that name");
+}
+
 static void check_texts(const struct checked *k)
 {
     const struct config_rule *r = k->rule;
@@ -365,7 +387,8 @@ static void check_actions(const struct checked *k)
 {
     const struct config_rule *r = k->rule;
     bool acts = r->suspend_s != 0 || r->slow_down || r->retry_s != 0 || r->classification != NULL ||
-                r->no_suppression || r->alarm || strcmp(r->outcome_word, "said") != 0;
+                r->no_suppression || r->alarm || strcmp(r->outcome_word, "said") != 0 ||
+                config_rule_lowers(r) || r->pool != NULL;
     bool nobodys = strcmp(r->stage_word, "greeting") == 0;
 
     if (r->code_word == NULL && r->enhanced_word == NULL && r->texts_len == 0)
@@ -374,14 +397,17 @@ static void check_actions(const struct checked *k)
         complain(k, "classification", "'%s' is no classification; see docs/records.md",
                  r->classification);
     if (!acts)
-        complain(k, "suspend", "does nothing; say suspend, slow_down, outcome, retry or alarm");
+        complain(k, "suspend",
+                 "does nothing; say suspend, slow_down, rate, outcome, retry or alarm");
     if (nobodys && r->suspend_s != 0 && strcmp(r->scope_word, "source") != 0 &&
-        strcmp(r->scope_word, "site") != 0)
-        complain(k, "scope", "at the greeting nobody's mail is refused: write source or site");
-    if (nobodys && (r->retry_s != 0 || r->no_suppression || strcmp(r->outcome_word, "said") != 0))
+        strcmp(r->scope_word, "netblock") != 0 && strcmp(r->scope_word, "site") != 0)
+        complain(k, "scope",
+                 "at the greeting nobody's mail is refused: write source, netblock or site");
+    if (nobodys && (r->retry_s != 0 || r->no_suppression || r->pool != NULL ||
+                    strcmp(r->outcome_word, "said") != 0))
         complain(k, "stage",
-                 "at the greeting no recipient is refused: only suspend, slow_down and "
-                 "alarm are of use");
+                 "at the greeting no recipient is refused: only suspend, slow_down, what "
+                 "is lowered and alarm are of use");
 }
 
 /* --- rules that others hide --- */
@@ -457,6 +483,7 @@ void config_rules_check(struct config_loader *l)
             continue;
         check_codes(&k);
         check_where(&k);
+        check_pool(&k);
         check_texts(&k);
         check_actions(&k);
         check_reached(&k, i);

@@ -46,6 +46,8 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "google-domain", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
          TEXTS("your dkim domain", "your spf domain"), .suspend_s = MINUTES(10),
          .scope_word = "tenant"),
+    RULE(.name = "google-netblock", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
+         TEXTS("your ip netblock"), .suspend_s = MINUTES(10), .scope_word = "netblock"),
     RULE(.name = "google-source", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
          .suspend_s = MINUTES(10)), /* what else it says */
     RULE(.name = "google-source-refused", GOOGLE, .code_word = "550", .enhanced_word = "5.7.28",

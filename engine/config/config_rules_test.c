@@ -50,6 +50,14 @@ static void test_mistakes(void **state)
         {"{code: 4xx, stage: greeting, suspend: 5m, scope: campaign}", "nobody's mail is refused"},
         {"{code: 4xx, stage: greeting, outcome: failed}", "no recipient is refused"},
         {"{code: 4xx, classification: Spam, alarm: yes}", "'Spam' is no classification"},
+        {"{code: 421, rate: 60/min, sessions_max: 2, lowered_for: 30m}", NULL},
+        {"{code: 421, session_messages_max: 20}", NULL},
+        {"{code: 421, stage: greeting, sessions_max: 2}", NULL},
+        {"{code: 421, lowered_for: 30m}", "does nothing; say suspend, slow_down, rate"},
+        {"{code: 550, outcome: deferred, pool: default}", NULL},
+        {"{code: 451, pool: nowhere}", "there is no pool 'nowhere'"},
+        {"{code: 451, pool: defaul}", "did you mean 'default'?"},
+        {"{code: 451, pool: default, outcome: failed}", "goes on by no pool"},
         {"{enabled: no}", "no rule of this name is shipped"},
     };
     char text[256];

@@ -354,8 +354,9 @@ static const struct config_field listener_fields[] = {
          "an address, get 550 5.7.1. So a client has nobody else's DKIM signature. `\"*\"`: any."},
     {"headers", CONFIG_TEXT_LIST, AT_LISTENER(headers),
      .offset2 = offsetof(struct config_listener, headers_len),
-     .def = "pool, campaign, tenant, priority, not-before",
-     .choices = "pool, campaign, tenant, priority, not-before", .example = "[campaign, priority]",
+     .def = "pool, campaign, tenant, priority, not-before, engaged",
+     .choices = "pool, campaign, tenant, priority, not-before, engaged",
+     .example = "[campaign, priority]",
      .doc =
          "What clients may choose in the header of a message: `X-Hayauma-Pool` and so on. Fields "
          "of all these names are taken off; those that are not listed here mean nothing."},
@@ -719,6 +720,14 @@ static const struct config_field pool_fields[] = {
     {"overflow", CONFIG_TEXT, AT_POOL(overflow_name), .def_text = "none",
      .doc = "The pool that sends what no source of this one may send now: all are suspended, away, "
             "stopped by the destination or at a limit. Its own overflow is not asked."},
+    {"engaged", CONFIG_TEXT, AT_POOL(engaged_name), .def_text = "the same", .example = "fresh",
+     .doc = "The pool that sends mail marked `X-Hayauma-Engaged: yes` instead of this one: that of "
+            "addresses that are new, which only mail for people who want it should take."},
+    {"attempts_max", CONFIG_COUNT, AT_POOL(attempts_max), .def = "0", RANGE(0, 1000),
+     .zero = "any number",
+     .doc =
+         "So many attempts of a recipient are made in this pool; if the last one was deferred it "
+         "goes on by `overflow`. One, for addresses that are new."},
 };
 static const struct config_items pool_items = {.bytes = sizeof(struct config_pool),
                                                .max = CONFIG_SOURCES_MAX,

@@ -36,16 +36,32 @@ static const struct config_field fields[] = {
             "goes by the others of the pool meanwhile; then the source has one connection, and one "
             "more with each that works; while none has worked, a failure begins it anew."},
     {"scope", CONFIG_CHOICE, AT(scope_word), .def = "source",
-     .choices = "source, site, campaign, tenant, domain",
-     .doc = "Whose mail `suspend` means: that of the source, of the campaign, of the tenant, all "
+     .choices = "source, netblock, site, campaign, tenant, domain",
+     .doc = "Whose mail `suspend` means: that of the source, of all sources with an address in the "
+            "same /24 (IPv6: /64) as the one that was used, of the campaign, of the tenant, all "
             "to the site, or all to the recipient's domain. Mail without a campaign counts by its "
             "tenant, without either by its source."},
     {"slow_down", CONFIG_BOOL, AT(slow_down), .def = "no",
      .doc = "One connection less for the source there. It comes back with messages taken and with "
             "time."},
+    {"rate", CONFIG_RATE, AT(rate_messages),
+     .offset2 = offsetof(struct config_rule, rate_period_ms), .def = "none", .zero = "none",
+     .example = "60/min",
+     .doc = "The source's rate at the site is lowered to this for `lowered_for`, over restarts "
+            "too. Each further such reply begins that time anew. Behind it twice as much may go, "
+            "and so on; behind six times `lowered_for` without such a reply all that is "
+            "configured."},
+    {"sessions_max", CONFIG_COUNT, AT(sessions_max), .def = "0", RANGE(0, 100000),
+     .zero = "as configured", .doc = "The same of the source's sessions there."},
+    {"session_messages_max", CONFIG_COUNT, AT(session_messages_max), .def = "0",
+     RANGE(0, 100000000), .zero = "as configured", .doc = "The same of the messages of a session."},
+    {"lowered_for", CONFIG_SECONDS, AT(lowered_s), .def = "10m", RANGE(1, 5 * DAY_S),
+     .doc = "See `rate`."},
     {"retry", CONFIG_SECONDS, AT(retry_s), .def = "0", RANGE(0, 7 * DAY_S),
      .zero = "as the retry table says", .example = "10m",
      .doc = "When the recipients of the first three attempts are tried again."},
+    {"pool", CONFIG_TEXT, AT(pool), .def_text = "the same", .example = "spare",
+     .doc = "The recipients go on by this pool, if they are deferred; with `retry` soon."},
     {"classification", CONFIG_TEXT, AT(classification), .def_text = "by the reply",
      .example = "PolicyRelated", .doc = "`bounce_classification` in the records."},
     {"suppress", CONFIG_NOT, AT(no_suppression), .def = "yes",
@@ -53,7 +69,8 @@ static const struct config_field fields[] = {
     {"alarm", CONFIG_BOOL, AT(alarm), .def = "no",
      .doc = "`rule.alarm` in the log, at most every ten minutes, and a record."},
     {"after", CONFIG_COUNT, AT(after), .def = "1", RANGE(1, CONFIG_RULE_AFTER_MAX),
-     .doc = "`suspend` and `alarm` wait for so many of these refusals `within` the time. They are "
+     .doc = "`suspend`, `alarm` and what is lowered wait for so many of these refusals `within` "
+            "the time. They are "
             "counted by source and by what would be suspended; a restart begins anew."},
     {"within", CONFIG_SECONDS, AT(within_s), .def = "1h", RANGE(1, 7 * DAY_S),
      .doc = "See `after`."},

@@ -74,6 +74,31 @@ static void put_sessions(const struct channel *c, uint64_t now_ns, struct buf *o
     json_number(out, "sessions_max", (int64_t)most);
 }
 
+/* What an answer lowered, and has grown to since; and how many sessions a pause left. */
+static void put_caps(struct shared *all, const char *at_site, const struct channel *c,
+                     uint64_t now_ns, struct buf *out)
+{
+    struct governor_cap cap;
+    struct suspension one;
+
+    if (governor_capped(channel_told(c), now_ns, &cap)) {
+        buf_puts(out, "\"lowered\":{");
+        json_lowered(out, &(struct suspension_cap){.rate_messages = cap.rate_messages,
+                                                   .rate_period_ms = cap.rate_period_ms,
+                                                   .sessions = cap.sessions,
+                                                   .session_messages = cap.session_messages});
+        if (suspensions_find(&all->suspensions, SUSPENSION_SOURCE_CAP, str_of(at_site), &one)) {
+            json_text(out, "who", str_of(one.who));
+            json_text(out, "reason", str_of(one.reason));
+            json_number(out, "until_ms", one.until_ms);
+        }
+        json_end(out);
+        buf_putc(out, ',');
+    }
+    if (suspensions_find(&all->suspensions, SUSPENSION_SOURCE_RECOVERY, str_of(at_site), &one))
+        json_number(out, "recovering", one.cap.sessions);
+}
+
 /* Of a source that has had a turn there: what its limits, and the receiver, let it do now, in all
  * workers. */
 static void put_channel(const struct site *site, const struct config_source *s, struct buf *out)
@@ -81,6 +106,7 @@ static void put_channel(const struct site *site, const struct config_source *s, 
     const struct list_node *n = list_first(&site->channels);
     struct worker *w = site->worker;
     uint64_t now_ns = io_now_ns(w->io), at_ns;
+    char at_site[SUSPENSION_NAME_MAX + 1];
     struct limit_denial why;
     struct channel *c;
 
@@ -90,6 +116,8 @@ static void put_channel(const struct site *site, const struct config_source *s, 
         return;
     c = LIST_ENTRY(n, struct channel, site_node);
     put_sessions(c, now_ns, out);
+    suspension_name(at_site, str_of(s->name), str_of(site->name));
+    put_caps(w->shared, at_site, c, now_ns, out);
     if (channel_limits_ask(c, &why) < 0 && why.kind != LIMIT_WARMUP)
         json_number(out, "rate_ms",
                     worker_wall_ms(w) + (int64_t)((why.until_ns - now_ns) / 1000000));
@@ -145,19 +173,16 @@ static void put_suspended(struct shared *all, enum suspension_scope scope, struc
 
 static const char *source_state(struct site *site, const struct config_source *s)
 {
-    struct shared *all = site->worker->shared;
-    uint8_t families = source_families(sources_get(&all->sources, s));
-    char at_site[SUSPENSION_NAME_MAX + 1];
+    const struct source *state = sources_get(&site->worker->shared->sources, s);
 
-    suspension_name(at_site, str_of(s->name), str_of(site->name));
-    if (suspensions_hold(&all->suspensions, SUSPENSION_SOURCE, str_of(s->name)) ||
-        suspensions_hold(&all->suspensions, SUSPENSION_SOURCE_SITE, str_of(at_site)))
+    if (channel_source_suspended(site, s, NULL))
         return "suspended";
-    if (exchangers_usable(&site->exchangers, families) > 0 && families != 0)
+    if (exchangers_usable(&site->exchangers, source_families(state)) > 0 &&
+        source_families(state) != 0)
         return "ok";
-    if (source_away_ns(sources_get(&all->sources, s), SOURCE_PROXY) != 0)
+    if (source_away_ns(state, SOURCE_PROXY) != 0)
         return "proxy_down";
-    return families == 0 ? "missing" : "no_address";
+    return source_families(state) == 0 ? "missing" : "no_address";
 }
 
 static void put_sources(struct site *site, const struct config_pool *pool, uint32_t bound,

@@ -22,6 +22,21 @@ static void put_suspension(const struct suspension *s, struct control_wait *out)
     text_copy(out->text, sizeof(out->text), s->reason);
 }
 
+/* The rule that lowered the source's limits at the lane's site, and what it read. False: none did.
+ */
+static bool put_lowered(const struct lane *lane, const char *source, struct buf *out)
+{
+    struct suspensions *all = &lane->worker->shared->suspensions;
+    char at_site[SUSPENSION_NAME_MAX + 1];
+    struct suspension one;
+
+    suspension_name(at_site, str_of(source), str_of(lane->site->name));
+    if (at_site[0] == 0 || !suspensions_find(all, SUSPENSION_SOURCE_CAP, str_of(at_site), &one))
+        return false;
+    buf_printf(out, "%s: %s", one.who, one.reason);
+    return true;
+}
+
 /* A limit of the site's destination: how far it is used, and where it is set. */
 static void put_limit(const struct lane *lane, const struct limit_denial *why,
                       struct control_wait *out)
@@ -33,10 +48,12 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
     out->limit.max = why->max;
     out->limit.period_ms = why->period_ms;
     out->limit.by_peer = why->by_peer;
+    out->limit.by_rule =
+        why->by_peer && why->source == NULL && put_lowered(lane, out->source, &set);
     if (why->source != NULL)
         config_source_origin_put(lane->site->config, why->source,
                                  why->of_sessions ? "sessions_max" : "rate", &set);
-    else
+    else if (!out->limit.by_rule)
         config_origin_put(lane->site->config, why->dest, out->limit.name, &set);
     snprintf(out->limit.set, sizeof(out->limit.set), "%.*s", STR_FMT(buf_str(&set)));
     buf_done(&set);

@@ -33,9 +33,10 @@ struct control_wait {
         const char *name; /* of its key, static */
         uint64_t used, max;
         uint32_t period_ms;     /* of messages: max in so long */
-        bool by_peer;           /* the receiver took fewer sessions than the key allows */
+        bool by_peer;           /* the receiver made it less than the key allows */
+        bool by_rule;           /* and set names the rule */
         uint32_t stage, stages; /* of warm-up */
-        char set[200];          /* where: file and line, or what stands for it */
+        char set[300]; /* where: file and line, or what stands for it; the rule that lowered it */
     } limit;
     /* For "suspended": since when, by what, by whom and why. */
     int64_t since_ms;

@@ -118,6 +118,10 @@ static void put_pool(const struct config *config, const struct config_pool *pool
     json_text(out, "selection", str_of(pool->selection_word));
     if (pool->overflow != NULL)
         json_text(out, "overflow", str_of(pool->overflow->name));
+    if (pool->engaged_name != NULL)
+        json_text(out, "engaged", str_of(pool->engaged_name));
+    if (pool->attempts_max != 0)
+        json_number(out, "attempts_max", pool->attempts_max);
     json_bool(out, "default", pool == config->default_pool);
     buf_puts(out, "\"sources\":[");
     for (size_t i = 0; i < pool->sources_len; i++) {

@@ -226,6 +226,8 @@ void json_end(struct buf *out);
 /* "],", over the last comma. */
 void json_end_list(struct buf *out);
 /* The members of a suspension but its name. */
+/* What is lowered, each left out where it is not. */
+void json_lowered(struct buf *out, const struct suspension_cap *cap);
 void json_suspension(struct buf *out, const struct suspension *one);
 
 /* --- control_summary.c --- */

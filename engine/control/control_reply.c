@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include "base/base64.h"
+#include "config/config_value.h"
 #include "control/control_private.h"
 
 void json_text(struct buf *out, const char *name, struct str value)
@@ -47,6 +48,21 @@ void json_end_list(struct buf *out)
     buf_puts(out, "],");
 }
 
+void json_lowered(struct buf *out, const struct suspension_cap *cap)
+{
+    struct buf rate = {0};
+
+    if (cap->rate_messages != 0) {
+        config_format_rate(&rate, cap->rate_messages, cap->rate_period_ms);
+        json_text(out, "rate", buf_str(&rate));
+        buf_done(&rate);
+    }
+    if (cap->sessions != 0)
+        json_number(out, "sessions_max", cap->sessions);
+    if (cap->session_messages != 0)
+        json_number(out, "session_messages_max", cap->session_messages);
+}
+
 void json_suspension(struct buf *out, const struct suspension *one)
 {
     json_text(out, "scope", str_of(suspension_scope_name(one->scope)));
@@ -55,6 +71,8 @@ void json_suspension(struct buf *out, const struct suspension *one)
         json_number(out, "until_ms", one->until_ms);
     json_text(out, "reason", str_of(one->reason));
     json_text(out, "who", str_of(one->who));
+    if (suspension_is_cap(one->scope))
+        json_lowered(out, &one->cap);
 }
 
 static void json_limit(struct buf *out, const struct control_wait *wait)
@@ -76,6 +94,8 @@ static void json_limit(struct buf *out, const struct control_wait *wait)
     }
     if (wait->limit.by_peer)
         json_bool(out, "by_peer", true);
+    if (wait->limit.by_rule)
+        json_bool(out, "by_rule", true);
     json_text(out, "set", str_of(wait->limit.set));
     json_end(out);
     buf_putc(out, ',');

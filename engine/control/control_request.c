@@ -293,7 +293,7 @@ static int take_scope(struct control_request *r, struct control_refusal *why, co
     return r->suspension.scope != 0
                ? 0
                : refuse(why, "'scope' is domain, campaign, tenant, site, source, source_site, "
-                             "campaign_site or tenant_site");
+                             "campaign_site, tenant_site, netblock_site or source_cap");
 }
 
 static int take_for(struct control_refusal *why, const json_t *value, int64_t *out)
@@ -330,6 +330,8 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
             why, "'scope' is missing: domain, campaign, tenant, site, source, source_site ...");
     if (one->name[0] == '\0')
         return refuse(why, "'name' is missing");
+    if (one->scope == SUSPENSION_SOURCE_RECOVERY)
+        return refuse(why, "a source recovers by what gets through; nobody orders that");
     if (!suspension_is_at_site(one->scope) && strlen(one->name) > NAME_MAX_BYTES)
         return refuse(why, "'name' is longer than %d bytes", NAME_MAX_BYTES);
     if (suspension_is_at_site(one->scope) && strchr(one->name, '@') == NULL)
@@ -563,6 +565,9 @@ static int take_request(struct control_request *r, struct control_refusal *why, 
     if ((r->op == CONTROL_OP_SHOW || r->op == CONTROL_OP_CONTENT || r->op == CONTROL_OP_STORED) &&
         !has_id)
         return refuse(why, "'id' is missing");
+    if (r->op == CONTROL_OP_SUSPEND && suspension_is_cap(r->suspension.scope))
+        return refuse(why, "rules alone lower limits; suspend the source there, or change its "
+                           "configuration");
     if (r->op == CONTROL_OP_SUSPEND || r->op == CONTROL_OP_RESUME)
         return name_settle(&r->suspension, why);
     if (r->op == CONTROL_OP_ROUTE && r->route.recipient.len == 0)

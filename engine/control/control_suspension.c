@@ -45,8 +45,11 @@ static void count_rows(struct control_suspensions *s, enum suspension_scope scop
 static void take_in(void *to, const struct suspension *one)
 {
     struct control_suspensions *s = to;
-    struct held_by *h = calloc(1, sizeof(*h));
+    struct held_by *h;
 
+    if (one->scope == SUSPENSION_SOURCE_RECOVERY) /* `route` tells of it */
+        return;
+    h = calloc(1, sizeof(*h));
     ASSERT(h != NULL); /* as in buf_*: memory is fatal */
     h->one = *one;
     s->sites = s->sites || one->scope == SUSPENSION_SITE;

@@ -167,10 +167,10 @@ static void on_job(void *arg, struct control_job *job)
 }
 
 static const struct suspension suspended[] = {
-    {SUSPENSION_SITE, 7, 0, "mx.a.example", "", ""},
-    {SUSPENSION_DOMAIN, 7, 0, "xn--r8jz45g.example", "", ""},
-    {SUSPENSION_DOMAIN, 5, 9, "b.example", "complaints", "hanako"},
-    {SUSPENSION_TENANT, 6, 0, "nobody", "", ""}};
+    {SUSPENSION_SITE, 7, 0, "mx.a.example", "", "", {0}},
+    {SUSPENSION_DOMAIN, 7, 0, "xn--r8jz45g.example", "", "", {0}},
+    {SUSPENSION_DOMAIN, 5, 9, "b.example", "complaints", "hanako", {0}},
+    {SUSPENSION_TENANT, 6, 0, "nobody", "", "", {0}}};
 
 static void on_suspensions(void *arg, void (*visit)(void *, const struct suspension *), void *to)
 {
@@ -495,6 +495,10 @@ static void test_bad_requests(void **state)
          "'id' or a 'name'"},
         {"{\"op\":\"why\",\"name\":\"x\",\"scope\":\"pool\"}", "'scope' is"},
         {"{\"op\":\"suspend\",\"name\":\"x\"}", "'scope' is missing"},
+        {"{\"op\":\"suspend\",\"scope\":\"source_cap\",\"name\":\"a@b\"}",
+         "rules alone lower limits"},
+        {"{\"op\":\"resume\",\"scope\":\"source_recovery\",\"name\":\"a@b\"}",
+         "nobody orders that"},
         {"{\"op\":\"suspend\",\"scope\":\"x\",\"name\":\"x\"}",
          "domain, campaign, tenant, site, source"},
         {"{\"op\":\"resume\",\"scope\":\"site\"}", "'name' is missing"},
@@ -958,29 +962,34 @@ static void test_suspend(void **state)
     } cases[] = {
         {"{\"op\":\"suspend\",\"scope\":\"domain\",\"name\":\"B.Example\",\"for_ms\":1000,"
          "\"reason\":\"complaints\",\"who\":\"hanako\"}",
-         {SUSPENSION_DOMAIN, NOW_MS, NOW_MS + 1000, "b.example", "complaints", "hanako"},
+         {SUSPENSION_DOMAIN, NOW_MS, NOW_MS + 1000, "b.example", "complaints", "hanako", {0}},
          false,
          NULL,
          0},
         {"{\"op\":\"resume\",\"scope\":\"site\",\"name\":\"Mx\"}",
-         {SUSPENSION_SITE, NOW_MS, 0, "Mx", "", ""},
+         {SUSPENSION_SITE, NOW_MS, 0, "Mx", "", "", {0}},
          true,
          NULL,
          0},
         {"{\"op\":\"suspend\",\"scope\":\"campaign\",\"name\":\""
          "0123456789012345678901234567890123456789012345678901234567890123456\"}",
-         {SUSPENSION_CAMPAIGN, NOW_MS, 0,
-          "0123456789012345678901234567890123456789012345678901234567890123", "", ""},
+         {SUSPENSION_CAMPAIGN,
+          NOW_MS,
+          0,
+          "0123456789012345678901234567890123456789012345678901234567890123",
+          "",
+          "",
+          {0}},
          false,
          NULL,
          0},
         {"{\"op\":\"resume\",\"scope\":\"tenant\",\"name\":\"acme\"}",
-         {SUSPENSION_TENANT, NOW_MS, 0, "acme", "", ""},
+         {SUSPENSION_TENANT, NOW_MS, 0, "acme", "", "", {0}},
          true,
          "not_found",
          -ENOENT},
         {"{\"op\":\"suspend\",\"scope\":\"tenant\",\"name\":\"acme\"}",
-         {SUSPENSION_TENANT, NOW_MS, 0, "acme", "", ""},
+         {SUSPENSION_TENANT, NOW_MS, 0, "acme", "", "", {0}},
          false,
          "refused",
          -ESHUTDOWN},

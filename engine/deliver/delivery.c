@@ -296,6 +296,9 @@ static uint32_t messages_max(const struct delivery *d)
     if (peer != 0 && peer < max)
         max = peer;
     peer = sessions_messages_max(d->channel);
+    if (peer < max)
+        max = peer;
+    peer = governor_session_messages(channel_told(d->channel), io_now_ns(d->worker->io));
     return peer < max ? peer : max;
 }
 
@@ -351,7 +354,8 @@ bool delivery_work(struct delivery *d)
 
     if (d->state != DELIVERY_OPEN || d->yielding || d->worker->draining)
         return false;
-    if (over_share(d, io_now_ms(d->worker->io) - d->connected_ms))
+    if (over_share(d, io_now_ms(d->worker->io) - d->connected_ms) ||
+        governor_over_cap(channel_told(d->channel), io_now_ns(d->worker->io)))
         set_yielding(d, true);
     channel_is_free(d->channel);
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
@@ -760,8 +764,8 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
                                event->own ? "STARTTLS is not offered" : "STARTTLS is refused");
         verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
         if (!event->own)
-            outcome.rule = rule_hear(d->channel, NULL, d->dial.peer_name, event->stage,
-                                     event->reply, &verdict);
+            outcome.rule = rule_hear(d->channel, d->dial.exchanger.addr.sa.sa_family, NULL,
+                                     d->dial.peer_name, event->stage, event->reply, &verdict);
     } else {
         outcome.local = true;
         if (d->state <= DELIVERY_PROXYING) /* the client knows of connections only */

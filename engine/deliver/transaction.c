@@ -405,8 +405,8 @@ static void transaction_run(struct transaction *t)
 
     if (t->run == POLICY_RUN_ENDS) {
         t->delivery->refused = 0;
-        if (!t->delivery->worked && !c->suspended)
-            governor_recovers(channel_told(c));
+        if (!t->delivery->worked)
+            rule_hear_success(c);
         t->delivery->worked = true;
         channel_works(c);
     } else if (t->run == POLICY_RUN_COUNTS) {
@@ -467,7 +467,8 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
                  event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
     const struct config_rule *rule =
         event->fate == SMTP_FATE_REPLY
-            ? rule_hear(d->channel, r->lane, d->dial.peer_name, event->stage, event->reply, &v)
+            ? rule_hear(d->channel, d->dial.exchanger.addr.sa.sa_family, r->lane, d->dial.peer_name,
+                        event->stage, event->reply, &v)
             : NULL;
     enum policy_event what = event_of(d, t, event, &v);
     const struct policy *policy = policy_of(what);

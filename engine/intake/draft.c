@@ -52,6 +52,8 @@ static void choices_forget(struct trace_facts *f, uint32_t ignored)
         f->priority = -1;
     if ((ignored & 1u << CONFIG_HEADER_NOT_BEFORE) != 0)
         f->not_before_ms = 0;
+    if ((ignored & 1u << CONFIG_HEADER_ENGAGED) != 0)
+        f->engaged = -1;
 }
 
 static const char *from_refusal(const struct reading *r)
@@ -87,6 +89,10 @@ static struct str pool_of(struct reading *r, struct str campaign, struct str ten
                                      .tenant = tenant,
                                      .sender_domain = queue_name_domain(d->sender)};
     struct str chosen = d->pool.len > 0 ? d->pool : config_pool_chosen(d->config, &q);
+    const char *engaged = config_pool_for(d->config, chosen)->engaged_name;
+
+    if (r->facts.engaged == 1 && engaged != NULL)
+        chosen = str_of(engaged);
 
     if (chosen.len > sizeof(r->pool))
         chosen.len = sizeof(r->pool);

@@ -135,10 +135,10 @@ static uint64_t burst_of(uint32_t burst, uint64_t interval_ns)
 }
 
 /* What is left of the old interval is waited for in the same part of the new one. */
-static void interval_set(_Atomic uint64_t *interval, _Atomic uint64_t *next_ns,
-                         uint64_t interval_ns, uint64_t now_ns)
+static void wait_rescale(_Atomic uint64_t *next_ns, uint64_t old_ns, uint64_t interval_ns,
+                         uint64_t now_ns)
 {
-    uint64_t old_ns = atomic_exchange_explicit(interval, interval_ns, memory_order_relaxed), next;
+    uint64_t next;
 
     if (old_ns == interval_ns || old_ns == 0 || interval_ns == 0)
         return;
@@ -147,6 +147,14 @@ static void interval_set(_Atomic uint64_t *interval, _Atomic uint64_t *next_ns,
            !atomic_compare_exchange_weak(next_ns, &next,
                                          now_ns + scaled_ns(next - now_ns, old_ns, interval_ns)))
         ;
+}
+
+static void interval_set(_Atomic uint64_t *interval, _Atomic uint64_t *next_ns,
+                         uint64_t interval_ns, uint64_t now_ns)
+{
+    uint64_t old_ns = atomic_exchange_explicit(interval, interval_ns, memory_order_relaxed);
+
+    wait_rescale(next_ns, old_ns, interval_ns, now_ns);
 }
 
 static void entry_limit(struct governor_entry *e, const struct governor_limits *limits,
@@ -208,6 +216,113 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
     pthread_mutex_unlock(&g->mutex);
 }
 
+/* --- what an answer lowers --- */
+
+/* How often the cap has doubled. False: there is none, or it is over. */
+static bool cap_step(const struct governor_entry *e, uint64_t now_ns, uint32_t *step)
+{
+    uint64_t step_ns = atomic_load_explicit(&e->cap_step_ns, memory_order_relaxed);
+    int64_t for_ns;
+
+    if (step_ns == 0)
+        return false;
+    for_ns = (int64_t)now_ns - atomic_load_explicit(&e->cap_since_ns, memory_order_relaxed);
+    *step = for_ns <= 0 ? 0
+            : (uint64_t)for_ns / step_ns < GOVERNOR_CAP_STEPS
+                ? (uint32_t)((uint64_t)for_ns / step_ns)
+                : GOVERNOR_CAP_STEPS;
+    return *step < GOVERNOR_CAP_STEPS;
+}
+
+static uint32_t doubled(uint32_t count, uint32_t step)
+{
+    uint64_t more = (uint64_t)count << step;
+
+    return count == 0 || more > UINT32_MAX ? UINT32_MAX : (uint32_t)more;
+}
+
+/* Between two messages; 0: any number may go. */
+static uint64_t interval_at(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t own = atomic_load_explicit(&e->interval_ns, memory_order_relaxed), capped;
+    uint32_t step;
+
+    if (!cap_step(e, now_ns, &step))
+        return own;
+    capped = atomic_load_explicit(&e->cap_interval_ns, memory_order_relaxed) >> step;
+    return capped > own ? capped : own;
+}
+
+void governor_cap(struct governor *g, struct governor_entry *e, uint32_t version,
+                  const struct governor_cap *cap, int64_t since_ns, uint64_t now_ns)
+{
+    uint64_t old_ns;
+
+    pthread_mutex_lock(&g->mutex);
+    if ((int32_t)(version - e->cap_version) > 0) {
+        ASSERT(cap->rate_messages == 0 || cap->rate_period_ms > 0);
+        old_ns = interval_at(e, now_ns);
+        e->cap_version = version;
+        atomic_store_explicit(&e->cap_since_ns, since_ns, memory_order_relaxed);
+        atomic_store_explicit(&e->cap_interval_ns,
+                              interval_of(cap->rate_messages, cap->rate_period_ms),
+                              memory_order_relaxed);
+        atomic_store_explicit(&e->cap_messages, cap->rate_messages, memory_order_relaxed);
+        atomic_store_explicit(&e->cap_period_ms, cap->rate_period_ms, memory_order_relaxed);
+        atomic_store_explicit(&e->cap_sessions, cap->sessions, memory_order_relaxed);
+        atomic_store_explicit(&e->cap_session_messages, cap->session_messages,
+                              memory_order_relaxed);
+        atomic_store_explicit(&e->cap_step_ns, (uint64_t)cap->step_ms * 1000000,
+                              memory_order_relaxed);
+        wait_rescale(&e->shared.next_ns, old_ns, interval_at(e, now_ns), now_ns);
+    }
+    pthread_mutex_unlock(&g->mutex);
+}
+
+bool governor_capped(const struct governor_entry *e, uint64_t now_ns, struct governor_cap *out)
+{
+    uint32_t step, sessions, messages;
+
+    if (!cap_step(e, now_ns, &step))
+        return false;
+    sessions = atomic_load_explicit(&e->cap_sessions, memory_order_relaxed);
+    messages = atomic_load_explicit(&e->cap_session_messages, memory_order_relaxed);
+    *out = (struct governor_cap){
+        .rate_messages = atomic_load_explicit(&e->cap_messages, memory_order_relaxed) << step,
+        .rate_period_ms = atomic_load_explicit(&e->cap_period_ms, memory_order_relaxed),
+        .sessions = sessions == 0 ? 0 : doubled(sessions, step),
+        .session_messages = messages == 0 ? 0 : doubled(messages, step),
+        .step_ms =
+            (uint32_t)(atomic_load_explicit(&e->cap_step_ns, memory_order_relaxed) / 1000000)};
+    return true;
+}
+
+uint32_t governor_session_messages(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint32_t step;
+
+    return cap_step(e, now_ns, &step)
+               ? doubled(atomic_load_explicit(&e->cap_session_messages, memory_order_relaxed), step)
+               : UINT32_MAX;
+}
+
+static uint32_t cap_sessions(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint32_t step;
+
+    return cap_step(e, now_ns, &step)
+               ? doubled(atomic_load_explicit(&e->cap_sessions, memory_order_relaxed), step)
+               : UINT32_MAX;
+}
+
+bool governor_over_cap(const struct governor_entry *e, uint64_t now_ns)
+{
+    return atomic_load_explicit(&e->cap_step_ns, memory_order_relaxed) != 0 &&
+           atomic_load(&e->shared.sessions) > cap_sessions(e, now_ns);
+}
+
+/* --- sessions --- */
+
 static uint64_t lowered_at(uint64_t now_ns, uint64_t sessions)
 {
     return now_ns / NS_PER_S << 32 | sessions;
@@ -242,6 +357,8 @@ static uint32_t sessions_allowed(const struct governor_entry *e, uint64_t now_ns
         max = UINT32_MAX;
     if (lowered < max)
         max = lowered;
+    if (cap_sessions(e, now_ns) < max)
+        max = cap_sessions(e, now_ns);
     if (recovering != 0 && (recovering & UINT32_MAX) < max)
         max = recovering & UINT32_MAX;
     return (uint32_t)(stepped < max ? stepped : max);
@@ -309,19 +426,31 @@ void governor_taken(struct governor_entry *e, uint64_t now_ns)
 void governor_recover(struct governor_entry *e, uint32_t pause_s)
 {
     ASSERT(pause_s > 0);
+    atomic_store_explicit(&e->shared.recovered, true, memory_order_relaxed);
     atomic_store_explicit(&e->shared.recovering, (uint64_t)pause_s << 32 | 1, memory_order_relaxed);
 }
 
-void governor_recovers(struct governor_entry *e)
+bool governor_recovers(struct governor_entry *e, uint32_t *pause_s, uint32_t *sessions)
 {
-    uint64_t now = atomic_load_explicit(&e->shared.recovering, memory_order_relaxed);
+    uint64_t now = atomic_load_explicit(&e->shared.recovering, memory_order_relaxed), next;
     uint64_t max = atomic_load_explicit(&e->sessions_max, memory_order_relaxed);
 
+    if (now == 0)
+        return false;
+    next = (now & UINT32_MAX) + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : now + 1;
+    *pause_s = (uint32_t)(now >> 32);
+    *sessions = (uint32_t)next;
     /* Where another worker began a pause meanwhile that stands. */
-    if (now != 0)
-        (void)atomic_compare_exchange_strong(
-            &e->shared.recovering, &now,
-            (now & UINT32_MAX) + 1 >= (max == 0 ? STEPPED_MAX : max) ? 0 : now + 1);
+    return atomic_compare_exchange_strong(&e->shared.recovering, &now, next);
+}
+
+void governor_restore(struct governor_entry *e, uint32_t pause_s, uint32_t sessions)
+{
+    uint64_t nothing = 0;
+
+    if (!atomic_exchange(&e->shared.recovered, true) && sessions > 0)
+        (void)atomic_compare_exchange_strong(&e->shared.recovering, &nothing,
+                                             (uint64_t)pause_s << 32 | sessions);
 }
 
 uint32_t governor_recovery_s(const struct governor_entry *e)
@@ -536,14 +665,13 @@ static void rate_give(uint64_t interval, uint64_t burst_ns, _Atomic uint64_t *ne
     } while (back < next && !atomic_compare_exchange_weak(next_ns, &next, back));
 }
 
-static uint64_t message_interval(const struct governor_entry *e)
+/* None while the rate is lowered. */
+static uint64_t message_burst(const struct governor_entry *e, uint64_t now_ns)
 {
-    return atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
-}
+    uint64_t own = atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
 
-static uint64_t message_burst(const struct governor_entry *e)
-{
-    return atomic_load_explicit(&e->burst_ns, memory_order_relaxed);
+    return interval_at(e, now_ns) > own ? 0
+                                        : atomic_load_explicit(&e->burst_ns, memory_order_relaxed);
 }
 
 static uint64_t connect_interval(const struct governor_entry *e)
@@ -558,12 +686,14 @@ static uint64_t connect_burst(const struct governor_entry *e)
 
 uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
 {
-    return rate_take(message_interval(e), message_burst(e), &e->shared.next_ns, now_ns, messages);
+    return rate_take(interval_at(e, now_ns), message_burst(e, now_ns), &e->shared.next_ns, now_ns,
+                     messages);
 }
 
 void governor_message_give(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
 {
-    rate_give(message_interval(e), message_burst(e), &e->shared.next_ns, now_ns, messages);
+    rate_give(interval_at(e, now_ns), message_burst(e, now_ns), &e->shared.next_ns, now_ns,
+              messages);
 }
 
 uint64_t governor_connect_take(struct governor_entry *e, uint64_t now_ns)
@@ -588,20 +718,25 @@ void governor_connect_more(struct governor_entry *e, uint64_t now_ns)
 
 uint64_t governor_connect_at(const struct governor_entry *e)
 {
-    return atomic_load_explicit(&e->connect_interval_ns, memory_order_relaxed) == 0
-               ? 0
-               : atomic_load(&e->shared.connect_next_ns);
+    return connect_interval(e) == 0 ? 0 : atomic_load(&e->shared.connect_next_ns);
 }
 
-void governor_rate(const struct governor_entry *e, uint64_t *messages, uint32_t *period_ms)
+bool governor_rate(const struct governor_entry *e, uint64_t now_ns, uint64_t *messages,
+                   uint32_t *period_ms)
 {
+    uint64_t own = atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
+    struct governor_cap cap;
+
     *messages = atomic_load_explicit(&e->rate_messages, memory_order_relaxed);
     *period_ms = atomic_load_explicit(&e->rate_period_ms, memory_order_relaxed);
+    if (interval_at(e, now_ns) <= own || !governor_capped(e, now_ns, &cap))
+        return false;
+    *messages = cap.rate_messages;
+    *period_ms = cap.rate_period_ms;
+    return true;
 }
 
-uint64_t governor_message_at(const struct governor_entry *e)
+uint64_t governor_message_at(const struct governor_entry *e, uint64_t now_ns)
 {
-    return atomic_load_explicit(&e->interval_ns, memory_order_relaxed) == 0
-               ? 0
-               : atomic_load(&e->shared.next_ns);
+    return interval_at(e, now_ns) == 0 ? 0 : atomic_load(&e->shared.next_ns);
 }

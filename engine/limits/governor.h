@@ -31,11 +31,22 @@ struct governor_limits {
     uint64_t generation; /* of the configuration that says so */
 };
 
+/* What an answer of the peer lowers the limits of an entry to: for step_ms to this, then to twice
+ * as much, and so on; behind GOVERNOR_CAP_STEPS of them it is over. */
+#define GOVERNOR_CAP_STEPS 6
+struct governor_cap {
+    uint64_t rate_messages; /* per rate_period_ms; 0 = the rate is not lowered */
+    uint32_t rate_period_ms;
+    uint32_t sessions, session_messages; /* 0 = not lowered */
+    uint32_t step_ms;
+};
+
 struct governor_entry {
     struct map_node node; /* under the governor's mutex, as are cooling, refs and key */
     struct list_node cooling;
     uint32_t refs;
-    uint64_t generation; /* of the limits; under the mutex too */
+    uint64_t generation;  /* of the limits; under the mutex too */
+    uint32_t cap_version; /* likewise */
     char *key;
     /* Limits: written on reload, read on every take; relaxed, since a limit has no moment at which
      * it must be seen by all. */
@@ -46,6 +57,11 @@ struct governor_entry {
     _Atomic uint64_t connect_interval_ns; /* between two connections */
     /* For so long time that was not used is kept: that of a burst at the rate. */
     _Atomic uint64_t burst_ns, connect_burst_ns;
+    /* See governor_cap(): relaxed for the same reason. */
+    _Atomic uint64_t cap_step_ns; /* 0: nothing is lowered */
+    _Atomic int64_t cap_since_ns; /* monotonic; before the machine's start it is negative */
+    _Atomic uint64_t cap_interval_ns, cap_messages;
+    _Atomic uint32_t cap_period_ms, cap_sessions, cap_session_messages;
     struct {
         /* Taken and given by all workers. seq_cst by default: the order between workers decides who
          * gets the last session. */
@@ -59,6 +75,7 @@ struct governor_entry {
         _Atomic uint32_t credit;  /* messages taken since stepped changed */
         /* pause in s << 32 | sessions: see governor_recover(); 0: it does not recover. */
         _Atomic uint64_t recovering;
+        _Atomic bool recovered; /* governor_restore() has nothing to say */
         _Atomic uint32_t works; /* sessions that are set up and take work */
         _Atomic uint32_t run;   /* attempts in a row without a success */
         _Atomic uint32_t runs;  /* how many there were before a success of late, times 256 */
@@ -106,9 +123,24 @@ void governor_step_down(struct governor_entry *entry, uint64_t now_ns);
  * one more with each of which governor_recovers() says that it works, until it is sessions_max
  * again. */
 void governor_recover(struct governor_entry *entry, uint32_t pause_s);
-void governor_recovers(struct governor_entry *entry);
+/* True: it recovered until now, and *sessions may be open from now on; 0: as many as before the
+ * pause. */
+bool governor_recovers(struct governor_entry *entry, uint32_t *pause_s, uint32_t *sessions);
+/* What was stored of an entry that recovers. It counts once in the life of the entry, and not where
+ * governor_recover() was called. */
+void governor_restore(struct governor_entry *entry, uint32_t pause_s, uint32_t sessions);
 /* The pause of one that recovers, and of which no session has worked yet, in s; else 0. */
 uint32_t governor_recovery_s(const struct governor_entry *entry);
+/* An answer lowers the limits since since_ns (monotonic, may be negative); step_ms 0: none does.
+ * version: of the table that cap was read from; that of an older one is overlooked. */
+void governor_cap(struct governor *g, struct governor_entry *entry, uint32_t version,
+                  const struct governor_cap *cap, int64_t since_ns, uint64_t now_ns);
+/* The cap in force, with what it has grown to. False: there is none. */
+bool governor_capped(const struct governor_entry *entry, uint64_t now_ns, struct governor_cap *out);
+/* How many messages a session may take by a cap; UINT32_MAX: any number. */
+uint32_t governor_session_messages(const struct governor_entry *entry, uint64_t now_ns);
+/* Whether more sessions are open than a cap allows. */
+bool governor_over_cap(const struct governor_entry *entry, uint64_t now_ns);
 /* A session is set up, or takes no more work. */
 void governor_session_works(struct governor_entry *entry, bool works);
 /* Whether some session is set up in the whole process. */
@@ -168,9 +200,10 @@ void governor_connect_give(struct governor_entry *entry, uint64_t now_ns);
  */
 void governor_connect_more(struct governor_entry *entry, uint64_t now_ns);
 uint64_t governor_connect_at(const struct governor_entry *entry);
-/* The rate in force, to be shown. */
-void governor_rate(const struct governor_entry *entry, uint64_t *messages, uint32_t *period_ms);
+/* The rate in force, to be shown. True: by a cap. */
+bool governor_rate(const struct governor_entry *entry, uint64_t now_ns, uint64_t *messages,
+                   uint32_t *period_ms);
 /* When the next may be sent, monotonic in ns; 0 or in the past: now. */
-uint64_t governor_message_at(const struct governor_entry *entry);
+uint64_t governor_message_at(const struct governor_entry *entry, uint64_t now_ns);
 
 #endif

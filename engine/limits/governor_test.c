@@ -157,13 +157,14 @@ static void test_step_down(void **state)
 static void test_recovery(void **state)
 {
     const struct governor_limits four = {.sessions_max = 4};
+    uint32_t pause_s, sessions;
     struct governor *g;
     struct governor_entry *e;
 
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &four, 0);
-    governor_recovers(e); /* nothing recovers */
+    assert_false(governor_recovers(e, &pause_s, &sessions)); /* nothing recovers */
     assert_int_equal(governor_recovery_s(e), 0);
     governor_recover(e, 600);
     governor_recover(e, 600); /* another worker heard of it too */
@@ -172,7 +173,7 @@ static void test_recovery(void **state)
         /* Time alone gives none. */
         assert_true(governor_session_take(e, 0, allowed * 3600 * S));
         assert_int_equal(governor_session_take(e, 0, allowed * 3600 * S), 0);
-        governor_recovers(e);
+        assert_int_equal(governor_recovers(e, &pause_s, &sessions), allowed < 4);
         assert_int_equal(governor_recovery_s(e), 0);
     }
     assert_int_equal(atomic_load(&e->shared.recovering), 0);
@@ -455,6 +456,111 @@ static void test_burst_survives(void **state)
     governor_close(g);
 }
 
+/* An answer lowers what is configured, and what it lowered doubles until that is reached. */
+static void test_cap(void **state)
+{
+    const struct governor_limits limits = {
+        .sessions_max = 9, .rate_messages = 10, .rate_period_ms = 1000, .generation = 1};
+    const struct governor_cap cap = {.rate_messages = 60,
+                                     .rate_period_ms = 60000,
+                                     .sessions = 2,
+                                     .session_messages = 3,
+                                     .step_ms = 100000};
+    const struct governor_cap nothing = {0};
+    const uint64_t start_ns = 50 * S;
+    struct governor_cap now;
+    struct governor *g;
+    struct governor_entry *e;
+    uint64_t open, most, messages;
+    uint32_t period_ms;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &limits, start_ns);
+    assert_false(governor_rate(e, start_ns, &messages, &period_ms));
+    /* 90 s ago: on a machine that runs for 50 s only. */
+    governor_cap(g, e, 2, &cap, -(int64_t)(40 * S), start_ns);
+    governor_cap(g, e, 1, &nothing, 0, start_ns); /* a worker that is late */
+    assert_true(governor_rate(e, start_ns, &messages, &period_ms));
+    assert_int_equal(messages, 60);
+    assert_int_equal(governor_message_take(e, start_ns, 1), 0);
+    assert_int_equal(governor_message_at(e, start_ns), start_ns + S);
+    assert_int_equal(governor_message_take(e, start_ns + S / 2, 1), start_ns + S);
+    for (int i = 0; i < 2; i++)
+        assert_true(governor_session_take(e, 0, start_ns));
+    assert_false(governor_session_take(e, 0, start_ns));
+    assert_true(governor_is_lowered(e, start_ns));
+    assert_false(governor_over_cap(e, start_ns));
+    assert_int_equal(governor_session_messages(e, start_ns), 3);
+    /* The first step: twice as much. */
+    assert_true(governor_capped(e, start_ns + 11 * S, &now));
+    assert_int_equal(now.rate_messages, 120);
+    assert_int_equal(now.sessions, 4);
+    assert_int_equal(governor_session_messages(e, start_ns + 11 * S), 6);
+    assert_true(governor_session_take(e, 0, start_ns + 11 * S));
+    assert_int_equal(governor_message_take(e, start_ns + 11 * S, 1), 0);
+    assert_int_equal(governor_message_at(e, start_ns + 11 * S), start_ns + 11 * S + S / 2);
+    /* It begins anew: who is too many goes. */
+    governor_cap(g, e, 3, &cap, (int64_t)(start_ns + 20 * S), start_ns + 20 * S);
+    assert_true(governor_over_cap(e, start_ns + 20 * S));
+    /* Configured limits are reached on the way, and hold; in the end nothing is lowered. */
+    governor_sessions(e, start_ns + 320 * S, &open, &most);
+    assert_int_equal(most, 9);
+    assert_true(governor_rate(e, start_ns + 320 * S, &messages, &period_ms));
+    assert_int_equal(messages, 480); /* 8 a second of 10 */
+    assert_false(governor_rate(e, start_ns + 420 * S, &messages, &period_ms));
+    assert_int_equal(messages, 10);
+    assert_int_equal(governor_session_messages(e, start_ns + 520 * S), 96);
+    assert_int_equal(governor_session_messages(e, start_ns + 621 * S), UINT32_MAX);
+    assert_false(governor_capped(e, start_ns + 621 * S, &now));
+    /* Somebody takes it away: who waited for the lowered rate waits for its part of the other. */
+    governor_cap(g, e, 4, &cap, (int64_t)(start_ns + 700 * S), start_ns + 700 * S);
+    assert_int_equal(governor_message_take(e, start_ns + 700 * S, 1), 0);
+    governor_cap(g, e, 5, &nothing, 0, start_ns + 700 * S);
+    assert_int_equal(governor_message_at(e, start_ns + 700 * S), start_ns + 700 * S + S / 10);
+    for (int i = 0; i < 3; i++)
+        governor_session_give(e);
+    governor_put(g, e, UINT64_MAX);
+    governor_close(g);
+}
+
+/* A restart goes on behind a pause where it was; what is known already is better. */
+static void test_restore(void **state)
+{
+    const struct governor_limits five = {.sessions_max = 5};
+    uint32_t pause_s, sessions;
+    uint64_t open, most;
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &five, 0);
+    assert_false(governor_recovers(e, &pause_s, &sessions));
+    governor_restore(e, 600, 3);
+    governor_sessions(e, S, &open, &most);
+    assert_int_equal(most, 3);
+    assert_int_equal(governor_recovery_s(e), 0);
+    assert_true(governor_recovers(e, &pause_s, &sessions));
+    assert_int_equal(pause_s, 600);
+    assert_int_equal(sessions, 4);
+    governor_restore(e, 600, 1); /* as stored a moment ago */
+    governor_sessions(e, S, &open, &most);
+    assert_int_equal(most, 4);
+    assert_true(governor_recovers(e, &pause_s, &sessions));
+    assert_int_equal(sessions, 0);
+    governor_restore(e, 600, 4);
+    governor_sessions(e, S, &open, &most);
+    assert_int_equal(most, 5);
+    governor_put(g, e, UINT64_MAX);
+    e = governor_get(g, STR("b"), &five, 0);
+    governor_recover(e, 60);
+    governor_restore(e, 600, 4);
+    assert_int_equal(governor_recovery_s(e), 60);
+    governor_put(g, e, UINT64_MAX);
+    governor_close(g);
+}
+
 /* A site that comes and goes does not get a fresh allowance. */
 static void test_rate_survives(void **state)
 {
@@ -495,12 +601,12 @@ static void test_rate_changes(void **state)
     e = governor_get(g, STR("a"), &slow, now_ns);
     assert_int_equal(governor_message_take(e, now_ns, 1), 0);
     assert_ptr_equal(governor_get(g, STR("a"), &fast, now_ns + 30 * s), e); /* half is over */
-    assert_int_equal(governor_message_at(e), now_ns + 33 * s);
+    assert_int_equal(governor_message_at(e, now_ns), now_ns + 33 * s);
     assert_ptr_equal(governor_get(g, STR("a"), &slow, now_ns + 30 * s), e);
-    assert_int_equal(governor_message_at(e), now_ns + 33 * s);
+    assert_int_equal(governor_message_at(e, now_ns), now_ns + 33 * s);
     assert_int_equal(governor_message_take(e, now_ns + 33 * s, 1), 0);
     assert_ptr_equal(governor_get(g, STR("a"), &none, now_ns + 34 * s), e);
-    assert_int_equal(governor_message_at(e), 0);
+    assert_int_equal(governor_message_at(e, now_ns), 0);
     assert_ptr_equal(governor_get(g, STR("a"), &again, now_ns + 34 * s), e);
     assert_int_equal(governor_message_take(e, now_ns + 34 * s, 1), now_ns + 39 * s);
     for (int i = 0; i < 5; i++)
@@ -572,6 +678,8 @@ int main(void)
         cmocka_unit_test(test_burst),
         cmocka_unit_test(test_burst_survives),
         cmocka_unit_test(test_rate_changes),
+        cmocka_unit_test(test_cap),
+        cmocka_unit_test(test_restore),
         cmocka_unit_test(test_threads),
     };
 

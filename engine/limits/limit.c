@@ -22,12 +22,13 @@ const char *limit_sessions_key(enum limit_kind kind)
                                     : "sessions_max";
 }
 
-static void denial_fill(struct limit_denial *why, const struct limit *by, uint64_t until_ns)
+static void denial_fill(struct limit_denial *why, const struct limit *by, uint64_t now_ns,
+                        uint64_t until_ns)
 {
     ASSERT(by->kind > LIMIT_NONE && by->kind < LIMIT_KINDS && until_ns > 0);
     *why = (struct limit_denial){
         .kind = by->kind, .dest = by->dest, .source = by->source, .until_ns = until_ns};
-    governor_rate(by->entry, &why->max, &why->period_ms);
+    why->by_peer = governor_rate(by->entry, now_ns, &why->max, &why->period_ms);
 }
 
 int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
@@ -40,7 +41,7 @@ int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_
 
         if (until_ns == 0)
             continue;
-        denial_fill(why, &limits[i], until_ns);
+        denial_fill(why, &limits[i], now_ns, until_ns);
         limits_give(limits, i, now_ns, n);
         return -EAGAIN;
     }
@@ -96,11 +97,12 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct l
     int err = 0;
 
     for (size_t i = 0; i < len; i++) {
-        uint64_t until_ns = limits[i].entry == NULL ? 0 : governor_message_at(limits[i].entry);
+        uint64_t until_ns =
+            limits[i].entry == NULL ? 0 : governor_message_at(limits[i].entry, now_ns);
 
         if (until_ns <= now_ns || (err != 0 && until_ns <= why->until_ns))
             continue;
-        denial_fill(why, &limits[i], until_ns);
+        denial_fill(why, &limits[i], now_ns, until_ns);
         err = -EAGAIN;
     }
     return err;

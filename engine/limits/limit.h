@@ -26,7 +26,7 @@ struct limit_denial {
     uint64_t max;                       /* messages in period_ms; sessions at a time */
     uint32_t period_ms;
     uint64_t used;     /* of sessions: so many are open */
-    bool by_peer;      /* of sessions: max is less than configured, for the peer refused more */
+    bool by_peer;      /* max is less than configured, for the peer wants that */
     bool of_sessions;  /* the limit's number of sessions refuses, not its rate */
     uint64_t until_ns; /* monotonic: when to ask again; of sessions 0: nobody knows */
 };

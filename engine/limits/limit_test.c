@@ -39,7 +39,7 @@ static void test_all_or_none(void **state)
     assert_int_equal(why.max, 1);
     assert_int_equal(why.period_ms, 1000);
     /* Nothing of the wide one was taken, nor given back beyond the present. */
-    assert_int_equal(governor_message_at(limits[0].entry), 100 * S + S / 2);
+    assert_int_equal(governor_message_at(limits[0].entry, 100 * S), 100 * S + S / 2);
     assert_int_equal(governor_message_take(limits[0].entry, 100 * S + S / 2, 1), 0);
     governor_put(g, limits[0].entry, 0);
     governor_put(g, limits[1].entry, 0);
@@ -80,10 +80,10 @@ static void test_given_late(void **state)
     e = entry(g, "a", 1, 1000);
     assert_int_equal(governor_message_take(e, 10 * S, 1), 0);
     governor_message_give(e, 10 * S + S / 4, 1);
-    assert_int_equal(governor_message_at(e), 10 * S + S / 4);
+    assert_int_equal(governor_message_at(e, 10 * S), 10 * S + S / 4);
     assert_int_equal(governor_message_take(e, 10 * S + S / 4, 1), 0);
     governor_message_give(e, 20 * S, 1); /* its time has passed */
-    assert_int_equal(governor_message_at(e), 11 * S + S / 4);
+    assert_int_equal(governor_message_at(e, 10 * S), 11 * S + S / 4);
     governor_put(g, e, 0);
     governor_close(g);
 }

@@ -99,6 +99,14 @@ static const char *take_private(struct str name, struct str value, struct trace_
         facts->not_before_ms = when_ms > 0 ? when_ms : 1;
         return NULL;
     }
+    if (str_eq_nocase(key, STR("engaged"))) {
+        if (facts->engaged >= 0)
+            return "550 5.6.0 an X-Hayauma field is given twice";
+        if (!str_eq_nocase(value, STR("yes")) && !str_eq_nocase(value, STR("no")))
+            return "550 5.6.0 X-Hayauma-Engaged: yes or no";
+        facts->engaged = str_eq_nocase(value, STR("yes"));
+        return NULL;
+    }
     return "550 5.6.0 unknown X-Hayauma field";
 }
 
@@ -183,7 +191,8 @@ void trace_scan(const uint8_t *content, size_t len, const struct str *names, siz
     struct header_field f;
     size_t at = 0;
 
-    *facts = (struct trace_facts){.campaign = STR(""), .tenant = STR(""), .priority = -1};
+    *facts =
+        (struct trace_facts){.campaign = STR(""), .tenant = STR(""), .priority = -1, .engaged = -1};
     if (names_len > TRACE_WANTED_MAX)
         names_len = TRACE_WANTED_MAX;
     for (; at < len && header_field_next(content, len, at, &f); at = f.end) {

@@ -28,6 +28,7 @@ struct trace_facts {
     struct str campaign, tenant, pool; /* validated: 1..64 bytes of letters, digits and "._-" */
     int8_t priority;                   /* X-Hayauma-Priority 0..9, -1 when missing */
     int64_t not_before_ms;             /* X-Hayauma-Not-Before, 0 when missing */
+    int8_t engaged;                    /* X-Hayauma-Engaged: 1 yes, 0 no, -1 when missing */
     const char *error; /* the reply to a wrong X-Hayauma-* field ("550 5.6.0 ..."), or NULL */
     struct str wanted[TRACE_WANTED_MAX]; /* values of the names given, in their order */
 };

@@ -115,6 +115,11 @@ static void test_private(void **state)
     assert_str(f.tenant, "acme");
     assert_int_equal(f.priority, 0);
     assert_int_equal(f.not_before_ms, INT64_C(1795276157000));
+    assert_int_equal(f.engaged, -1);
+    scan("X-Hayauma-Engaged: Yes\r\n\r\n", &f);
+    assert_int_equal(f.engaged, 1);
+    scan("X-Hayauma-Engaged: no\r\n\r\n", &f);
+    assert_int_equal(f.engaged, 0);
     scan("X-Hayauma-Not-Before: 1795308557\r\n\r\n", &f);
     assert_int_equal(f.not_before_ms, INT64_C(1795308557000));
 }
@@ -138,6 +143,9 @@ static void test_private_errors(void **state)
         "X-Hayauma-Priority: 1\r\nX-Hayauma-Priority: 1\r\n",
         "X-Hayauma-Not-Before: tomorrow\r\n",
         "X-Hayauma-Not-Before: 1\r\nX-Hayauma-Not-Before: 1\r\n",
+        "X-Hayauma-Engaged: perhaps\r\n",
+        "X-Hayauma-Engaged:\r\n",
+        "X-Hayauma-Engaged: yes\r\nX-Hayauma-Engaged: yes\r\n",
         "X-Hayauma-Campain: a\r\n",
         "X-Hayauma-: a\r\n",
     };

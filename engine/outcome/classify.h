@@ -36,6 +36,7 @@ struct verdict {
                        counted */
     bool slow_down; /* the peer says we send too much or too fast: fewer sessions, lower rate */
     bool paused;    /* a rule suspends the source or the site for it: outcome/rules.h */
+    bool lowered;   /* a rule lowers the source's limits there for it */
 };
 
 /* What an event of smtp_client means. reply NULL: the session broke without one (fate NOT_SENT or

@@ -217,6 +217,39 @@ static int64_t next_ms(const struct judge_batch *b, const struct judge_entry *e,
     return table_ms < rule_ms ? table_ms : rule_ms;
 }
 
+/* By which pool the recipient is to go on: that of the rule that read the answer, or the overflow
+ * of a pool that makes so many attempts and no more. NULL: by the same. */
+static const char *pool_after(const struct judge_entry *e)
+{
+    const struct config_rule *rule = e->outcome.rule;
+    const struct lane *lane = e->recipient->lane;
+    const struct config_pool *pool = lane->supply == NULL ? NULL : lane->supply->pool;
+
+    if (rule != NULL && rule->pool != NULL)
+        return rule->pool;
+    return pool != NULL && pool->attempts_max != 0 &&
+                   e->recipient->attempts >= pool->attempts_max && pool->overflow != NULL
+               ? pool->overflow->name
+               : NULL;
+}
+
+static void entry_pool(struct judge_batch *b, struct judge_entry *e)
+{
+    const char *pool = pool_after(e);
+    struct recipient *r = e->recipient;
+    const struct queue_flow *names = r->lane->names, *flow;
+
+    if (pool == NULL || names == NULL)
+        return;
+    flow = queue_flow_get(b->worker->shared->queue, names->priority, names->tenant, names->campaign,
+                          str_of(pool));
+    ASSERT(flow != NULL);
+    if (flow->id == r->flow)
+        return;
+    e->old_flow = r->flow;
+    r->flow = flow->id;
+}
+
 static void entry_defer(struct judge_batch *b, struct judge_entry *e)
 {
     struct worker *w = b->worker;
@@ -228,6 +261,7 @@ static void entry_defer(struct judge_batch *b, struct judge_entry *e)
 
     e->old_due_ms = r->due_ms;
     r->due_ms = next_ms(b, e, now_ms, expires_ms);
+    entry_pool(b, e);
     if (retry_expired(now_ms, expires_ms))
         r->due_ms = now_ms + NOTICE_WAIT_MS;
     if (e->outcome.class != OUTCOME_EXPIRED) /* it was tried */
@@ -385,12 +419,16 @@ void judge_end(struct judge_batch *b)
 
         if (!e->ended && admin_wants(e->recipient)) {
             e->recipient->due_ms = e->old_due_ms;
+            if (e->old_flow != 0)
+                e->recipient->flow = e->old_flow;
             admin_obey(w, e->recipient);
             continue;
         }
         lane_settling(e->recipient);
         if (e->ended)
             settle_remove(w, e->recipient, e->count);
+        else if (e->old_flow != 0)
+            settle_move_flow(w, e->recipient, e->old_due_ms, e->old_flow, TALLY_DEFERRED);
         else
             settle_move(w, e->recipient, e->old_due_ms, TALLY_DEFERRED);
     }

@@ -38,6 +38,7 @@ struct judge_entry {
     struct recipient *recipient;
     struct outcome outcome;
     int64_t old_due_ms;     /* deferred: as stored */
+    uint32_t old_flow;      /* of a recipient that goes over to another pool; else 0 */
     bool too_many;          /* the caller's: refused only for the number of recipients */
     bool ended;             /* the row goes */
     enum tally_count count; /* what it counts as then */

@@ -15,7 +15,7 @@ static const struct policy policies[POLICY_EVENTS] = {
     [POLICY_SLOWER] =
         {"refused: asks for less, or names a block list", POLICY_ATTEMPT, true, true, POLICY_RUN_COUNTS},
     [POLICY_PAUSED] =
-        {"refused: a rule suspends the source or the site", POLICY_ATTEMPT, true, false, POLICY_RUN_COUNTS},
+        {"refused: a rule suspends the source or the site, or lowers its limits", POLICY_ATTEMPT, true, false, POLICY_RUN_COUNTS},
     [POLICY_SESSION_END] =
         {"refused: 421 or 503 in a transaction", POLICY_ATTEMPT, true, false, POLICY_RUN_COUNTS},
     [POLICY_POLITE_END] =
@@ -57,6 +57,8 @@ enum policy_event policy_of_refusal(const struct verdict *v, enum smtp_stage sta
         return POLICY_TOO_MANY;
     if (v->slow_down)
         return POLICY_SLOWER;
+    if (v->lowered)
+        return POLICY_PAUSED;
     if (v->close)
         return POLICY_SESSION_END;
     if (v->scope == FAULT_HOST)

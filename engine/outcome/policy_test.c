@@ -99,6 +99,12 @@ static void test_paused(void **state)
 
     (void)state;
     assert_int_equal(policy_of_refusal(&v, SMTP_STAGE_MAIL, true), POLICY_PAUSED);
+    v.paused = false; /* a session that had its share ends as usual, and is no attempt */
+    v.lowered = true;
+    assert_int_equal(policy_of_refusal(&v, SMTP_STAGE_MAIL, true), POLICY_POLITE_SLOWER);
+    v.slow_down = false;
+    assert_int_equal(policy_of_refusal(&v, SMTP_STAGE_MAIL, true), POLICY_POLITE_END);
+    assert_int_equal(policy_of_refusal(&v, SMTP_STAGE_RCPT, true), POLICY_PAUSED);
     v.class = OUTCOME_DELIVERED;
     assert_int_equal(policy_of_refusal(&v, SMTP_STAGE_MAIL, true), POLICY_TAKEN);
 }

@@ -352,6 +352,25 @@ void report_warmup(struct buf *out, const struct report_warmup *w)
 
 /* --- rules --- */
 
+static void put_lowered(struct buf *out, const struct suspension *one)
+{
+    const struct suspension_cap *cap = &one->cap;
+
+    LITERAL(out, ",\"lowered\":{\"name\":");
+    buf_put_json(out, str_of(one->name));
+    NUMBER(out, "until", one->until_ms / 1000);
+    NUMBER(out, "doubles_every", cap->step_ms / 1000);
+    if (cap->rate_messages != 0) {
+        NUMBER(out, "rate", (int64_t)cap->rate_messages);
+        NUMBER(out, "period", cap->rate_period_ms / 1000);
+    }
+    if (cap->sessions != 0)
+        NUMBER(out, "sessions_max", cap->sessions);
+    if (cap->session_messages != 0)
+        NUMBER(out, "session_messages_max", cap->session_messages);
+    buf_putc(out, '}');
+}
+
 void report_rule(struct buf *out, const struct report_rule *r)
 {
     LITERAL(out, "{\"type\":\"Rule\"");
@@ -371,6 +390,8 @@ void report_rule(struct buf *out, const struct report_rule *r)
         NUMBER(out, "until", r->until_ms / 1000);
         buf_putc(out, '}');
     }
+    if (r->lowered != NULL)
+        put_lowered(out, r->lowered);
     NAME(out, "alarm");
     buf_puts(out, r->alarm ? "true" : "false");
     TEXT(out, "nodeid", str_of(r->node_id));

@@ -7,6 +7,7 @@
 #include "limits/warmup_stream.h"
 #include "outcome/outcome.h"
 #include "queue/message.h"
+#include "worker/suspensions.h"
 
 enum report_type {
     REPORT_RECEPTION,
@@ -90,7 +91,8 @@ struct report_rule {
     struct str site;
     const struct smtp_reply *reply;
     int64_t timestamp_ms, until_ms;
-    const char *scope, *name; /* of the suspension; NULL: there is none */
+    const char *scope, *name;         /* of the suspension; NULL: there is none */
+    const struct suspension *lowered; /* NULL: no limit is */
     bool alarm;
 };
 void report_rule(struct buf *out, const struct report_rule *r);

@@ -13,16 +13,32 @@
 /* What is heard so soon after an answer asks for no other suspension: it is longer by as much. */
 #define STORED_MS 1000
 #define NOTHING   "nothing got through after the pause"
+/* A lowered limit is stored anew with a further such answer, if this part of its time is over. */
+#define LOWERED_PART 8
+/* A source that recovers and sends nothing for so long has recovered. */
+#define RECOVERY_MS_MAX 86400000
+/* Each session more is stored up to so many, then each doubling. */
+#define RECOVERY_STORED_MAX 64
 
 struct heard {
     struct channel *channel;
+    int family;        /* of the session */
     struct lane *lane; /* or NULL */
     const struct config_rule *rule;
     const struct smtp_reply *reply;
     struct suspension suspension; /* scope 0: none */
+    struct suspension lowered;    /* likewise */
 };
 
-/* The scope by which mail without a campaign or tenant waits. */
+static const struct config_address *address_of(const struct heard *h)
+{
+    const struct config_source *source = h->channel->source;
+
+    return h->family == AF_INET6 ? &source->ipv6 : &source->ipv4;
+}
+
+/* The scope by which mail without a campaign or tenant waits, and that of a source whose address
+ * the kernel chooses. */
 static enum config_rule_scope scope_of(const struct heard *h)
 {
     enum config_rule_scope scope = h->rule->scope;
@@ -34,6 +50,8 @@ static enum config_rule_scope scope_of(const struct heard *h)
         scope = CONFIG_RULE_SOURCE;
     if (scope == CONFIG_RULE_DOMAIN && h->lane == NULL)
         scope = CONFIG_RULE_SITE;
+    if (scope == CONFIG_RULE_NETBLOCK && address_of(h)->len == 0)
+        scope = CONFIG_RULE_SOURCE;
     return scope;
 }
 
@@ -54,6 +72,10 @@ static void name_suspension(const struct heard *h, struct suspension *out)
         out->scope = SUSPENSION_TENANT_SITE;
         what = lane_tenant(h->lane);
         break;
+    case CONFIG_RULE_NETBLOCK:
+        out->scope = SUSPENSION_NETBLOCK_SITE;
+        suspension_netblock(out->name, address_of(h), site);
+        return;
     case CONFIG_RULE_SITE:
         out->scope = SUSPENSION_SITE;
         snprintf(out->name, sizeof(out->name), "%.*s", STR_FMT(site));
@@ -64,6 +86,37 @@ static void name_suspension(const struct heard *h, struct suspension *out)
         return;
     }
     suspension_name(out->name, what, site);
+}
+
+/* "421 4.7.28 Gmail has detected", cut at SUSPENSION_REASON_MAX. */
+static void reply_put(const struct smtp_reply *reply, char out[SUSPENSION_REASON_MAX + 1])
+{
+    const struct smtp_enhanced *e = &reply->enhanced;
+    char code[24] = "";
+
+    if (e->class != 0)
+        snprintf(code, sizeof(code), "%u.%u.%u ", e->class, e->subject, e->detail);
+    snprintf(out, SUSPENSION_REASON_MAX + 1, "%u %s%.*s", reply->code, code, (int)reply->text_len,
+             reply->text);
+}
+
+/* Behind the source's pause: sessions may be open; 0: it has recovered. */
+static void recovery_store(const struct channel *c, uint32_t pause_s, uint32_t sessions,
+                           int64_t pause_ends_ms)
+{
+    struct worker *w = c->site->worker;
+    struct suspend_order order = {
+        .resume = sessions == 0,
+        .what = {.scope = SUSPENSION_SOURCE_RECOVERY,
+                 .since_ms = worker_wall_ms(w),
+                 .until_ms = pause_ends_ms + RECOVERY_MS_MAX,
+                 .who = "rule",
+                 .cap = {.sessions = sessions, .step_ms = pause_s * 1000}}};
+
+    snprintf(order.what.reason, sizeof(order.what.reason),
+             "one session more with each that gets something through");
+    suspension_name(order.what.name, str_of(c->source->name), str_of(c->site->name));
+    suspend_submit_from(w, &order);
 }
 
 /* Whether what one suspends is until then: by an operator, or for an answer a moment ago. */
@@ -88,9 +141,51 @@ static bool suspend_for(struct heard *h, uint32_t pause_s, const char *who)
          !suspensions_hold(&w->shared->suspensions, order.what.scope, str_of(order.what.name))))
         return false;
     snprintf(order.what.who, sizeof(order.what.who), "%s", who);
-    snprintf(order.what.reason, sizeof(order.what.reason), "%u %.*s", h->reply->code,
-             (int)h->reply->text_len, h->reply->text);
+    reply_put(h->reply, order.what.reason);
     h->suspension = order.what;
+    suspend_submit_from(w, &order);
+    if (order.what.scope == SUSPENSION_SOURCE_SITE || order.what.scope == SUSPENSION_NETBLOCK_SITE)
+        recovery_store(h->channel, pause_s, 1, order.what.until_ms);
+    return true;
+}
+
+/* False: it is lowered so already, for about as long. What another rule lowered stays lowered. */
+static bool lower(struct heard *h, const char *who)
+{
+    const struct config_rule *r = h->rule;
+    struct worker *w = h->channel->site->worker;
+    int64_t now_ms = worker_wall_ms(w), step_ms = (int64_t)r->lowered_s * 1000;
+    struct suspend_order order = {.what = {.scope = SUSPENSION_SOURCE_CAP,
+                                           .since_ms = now_ms,
+                                           .until_ms = now_ms + GOVERNOR_CAP_STEPS * step_ms,
+                                           .cap = {.rate_messages = r->rate_messages,
+                                                   .rate_period_ms = r->rate_period_ms,
+                                                   .sessions = r->sessions_max,
+                                                   .session_messages = r->session_messages_max,
+                                                   .step_ms = (uint32_t)step_ms}}};
+    struct suspension_cap *cap = &order.what.cap;
+    struct suspension known;
+
+    suspension_name(order.what.name, str_of(h->channel->source->name),
+                    str_of(h->channel->site->name));
+    if (suspensions_find(&w->shared->suspensions, SUSPENSION_SOURCE_CAP, str_of(order.what.name),
+                         &known)) {
+        if (cap->rate_messages == 0) {
+            cap->rate_messages = known.cap.rate_messages;
+            cap->rate_period_ms = known.cap.rate_period_ms;
+        }
+        cap->sessions = cap->sessions == 0 ? known.cap.sessions : cap->sessions;
+        cap->session_messages =
+            cap->session_messages == 0 ? known.cap.session_messages : cap->session_messages;
+        if (now_ms >= known.since_ms && now_ms - known.since_ms < step_ms / LOWERED_PART &&
+            memcmp(cap, &known.cap, sizeof(*cap)) == 0)
+            return false;
+    } else if (suspensions_count(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX) {
+        return false;
+    }
+    snprintf(order.what.who, sizeof(order.what.who), "%s", who);
+    reply_put(h->reply, order.what.reason);
+    h->lowered = order.what;
     suspend_submit_from(w, &order);
     return true;
 }
@@ -120,6 +215,8 @@ static void put_record(const struct heard *h, const char *rule)
         record.name = h->suspension.name;
         record.until_ms = h->suspension.until_ms;
     }
+    if (h->lowered.scope != 0)
+        record.lowered = &h->lowered;
     report_rule(settle_records(w, h->lane != NULL ? h->lane->shard : w->index), &record);
 }
 
@@ -136,9 +233,19 @@ static bool is_time(const struct heard *h)
     name_suspension(h, &what);
     buf_printf(&name, "%s|%s|%s", r->name, h->channel->source->name, what.name);
     is = tally_hit(&w->shared->tally, buf_str(&name), r->after, (uint64_t)r->within_s * 1000,
-                   r->suspend_s != 0 ? STORED_MS : ALARM_QUIET_MS, io_now_ms(w->io));
+                   r->suspend_s != 0 || config_rule_lowers(r) ? STORED_MS : ALARM_QUIET_MS,
+                   io_now_ms(w->io));
     buf_done(&name);
     return is;
+}
+
+/* Whether what the rule suspends keeps the session from sending more. */
+static bool ends_session(const struct heard *h)
+{
+    enum config_rule_scope scope = scope_of(h);
+
+    return h->rule->suspend_s != 0 && (scope == CONFIG_RULE_SOURCE ||
+                                       scope == CONFIG_RULE_NETBLOCK || scope == CONFIG_RULE_SITE);
 }
 
 /* Whether the rule's suspension keeps the session's source, or all, from sending. */
@@ -146,30 +253,32 @@ static bool rule_follow(struct heard *h)
 {
     const struct config_rule *r = h->rule;
     const struct channel *c = h->channel;
-    char who[SUSPENSION_WHO_MAX + 1];
-    bool suspended;
+    char who[SUSPENSION_WHO_MAX + 1], reply[SUSPENSION_REASON_MAX + 1];
+    bool suspended, lowered;
 
-    if ((r->suspend_s == 0 && !r->alarm) || !is_time(h))
-        return r->suspend_s != 0 && r->after == 1 &&
-               (scope_of(h) == CONFIG_RULE_SOURCE || scope_of(h) == CONFIG_RULE_SITE);
+    if ((r->suspend_s == 0 && !r->alarm && !config_rule_lowers(r)) || !is_time(h))
+        return r->after == 1 && ends_session(h);
     snprintf(who, sizeof(who), "rule %.50s", r->name);
     suspended = r->suspend_s != 0 && suspend_for(h, r->suspend_s, who);
+    lowered = config_rule_lowers(r) && lower(h, who);
+    reply_put(h->reply, reply);
     if (r->alarm)
-        log_warn("rule.alarm", "rule=%s site=%s source=%s reply=\"%u %.*s\"%s", r->name,
-                 c->site->name, c->source->name, h->reply->code, (int)h->reply->text_len,
-                 h->reply->text, suspended ? " action=\"suspended\"" : "");
-    if (suspended || r->alarm)
+        log_warn("rule.alarm", "rule=%s site=%s source=%s reply=\"%s\"%s", r->name, c->site->name,
+                 c->source->name, reply,
+                 suspended ? " action=\"suspended\""
+                 : lowered ? " action=\"lowered\""
+                           : "");
+    if (suspended || lowered || r->alarm)
         put_record(h, r->name);
-    return r->suspend_s != 0 &&
-           (scope_of(h) == CONFIG_RULE_SOURCE || scope_of(h) == CONFIG_RULE_SITE);
+    return ends_session(h);
 }
 
-const struct config_rule *rule_hear(struct channel *c, struct lane *lane, const char *host,
-                                    enum smtp_stage stage, const struct smtp_reply *reply,
-                                    struct verdict *v)
+const struct config_rule *rule_hear(struct channel *c, int family, struct lane *lane,
+                                    const char *host, enum smtp_stage stage,
+                                    const struct smtp_reply *reply, struct verdict *v)
 {
     const struct rule_question q = {provider_of(c->site), host, stage, reply};
-    struct heard h = {.channel = c, .lane = lane, .reply = reply};
+    struct heard h = {.channel = c, .family = family, .lane = lane, .reply = reply};
 
     h.rule = rule_find(c->site->config, &q);
     if (h.rule != NULL)
@@ -187,4 +296,15 @@ void rule_hear_failure(struct channel *c)
 
     if (pause_s != 0 && !c->suspended && suspend_for(&h, pause_s - STORED_MS / 1000, "rule"))
         put_record(&h, "recovery");
+}
+
+void rule_hear_success(struct channel *c)
+{
+    int64_t now_ms = worker_wall_ms(c->site->worker);
+    uint32_t pause_s, sessions;
+
+    if (c->suspended || !governor_recovers(channel_told(c), &pause_s, &sessions))
+        return;
+    if (sessions <= RECOVERY_STORED_MAX || (sessions & (sessions - 1)) == 0)
+        recovery_store(c, pause_s, sessions, now_ms);
 }

@@ -1,5 +1,6 @@
 /* What follows from a rule that matched a refusal (outcome/rules.h), beside the recipient's
- * verdict: suspensions and alarms, each with a record of type "Rule". Thread: the site's worker. */
+ * verdict: suspensions, lowered limits and alarms, each with a record of type "Rule". Thread: the
+ * site's worker. */
 #ifndef HAYAUMA_ENGINE_RULE_ACT_H
 #define HAYAUMA_ENGINE_RULE_ACT_H
 
@@ -7,12 +8,16 @@
 #include "schedule/channel.h"
 
 /* The rule that reads what c's session was answered, after it has acted; NULL: there is none.
- * lane: of the recipient that was refused; NULL: the session was. v becomes what the rule says. */
-const struct config_rule *rule_hear(struct channel *c, struct lane *lane, const char *host,
-                                    enum smtp_stage stage, const struct smtp_reply *reply,
-                                    struct verdict *v);
+ * family: AF_INET, AF_INET6, of the session. lane: of the recipient that was refused; NULL: the
+ * session was. v becomes what the rule says. */
+const struct config_rule *rule_hear(struct channel *c, int family, struct lane *lane,
+                                    const char *host, enum smtp_stage stage,
+                                    const struct smtp_reply *reply, struct verdict *v);
 /* Nothing got through in an attempt. Where the source was suspended before by a rule, and nothing
  * got through since, it is for as long again. */
 void rule_hear_failure(struct channel *c);
+/* A session got something through for the first time: behind a pause the source may have one more.
+ * How many is stored, so that a restart goes on there. */
+void rule_hear_success(struct channel *c);
 
 #endif

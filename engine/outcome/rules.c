@@ -118,7 +118,7 @@ void rule_verdict(const struct config_rule *rule, enum smtp_stage stage, bool pa
 
     /* Who only names the reply, or raises an alarm, leaves what the words ask for. */
     if (rule->outcome == CONFIG_RULE_AS_SAID && rule->suspend_s == 0 && rule->retry_s == 0 &&
-        !rule->slow_down)
+        !rule->slow_down && !config_rule_lowers(rule) && rule->pool == NULL)
         return;
     if (rule->outcome == CONFIG_RULE_DEFERRED && v->class == OUTCOME_FAILED)
         v->class = OUTCOME_DEFERRED;
@@ -129,7 +129,8 @@ void rule_verdict(const struct config_rule *rule, enum smtp_stage stage, bool pa
     }
     v->slow_down = rule->slow_down;
     v->paused = paused;
-    if (rule->slow_down || paused) {
+    v->lowered = config_rule_lowers(rule);
+    if (rule->slow_down || paused || v->lowered) {
         v->scope = FAULT_SITE;
         v->next_host = false; /* the other exchangers are of the same house */
     } else if (v->scope == FAULT_SITE) {

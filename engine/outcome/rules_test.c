@@ -270,6 +270,7 @@ static void test_verdicts(void **state)
                                  "  slow: {code: 4xx, text: [lentement], slow_down: yes}\n"
                                  "  pause: {code: 4xx, text: [pause], suspend: 5m}\n"
                                  "  one: {code: 4xx, text: [this mailbox], retry: 5m}\n"
+                                 "  cap: {code: 4xx, text: [cap], rate: 60/min}\n"
                                  "  look: {code: 4xx, text: [look], alarm: yes}\n");
     struct verdict v;
 
@@ -295,6 +296,11 @@ static void test_verdicts(void **state)
     assert_int_equal(v.scope, FAULT_RECIPIENT);
     v = read_by(c, SMTP_STAGE_RCPT, false, "450 look, too fast");
     assert_true(v.slow_down);
+    assert_false(v.lowered);
+    v = read_by(c, SMTP_STAGE_RCPT, false, "450 cap, too fast");
+    assert_true(v.lowered);
+    assert_false(v.slow_down || v.next_host);
+    assert_int_equal(v.scope, FAULT_SITE);
     config_unref(c);
 }
 

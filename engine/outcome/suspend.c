@@ -76,7 +76,12 @@ static void say(const struct suspend_change *c)
 {
     const struct suspension *s = &c->order.what;
 
-    if (!c->order.resume)
+    if (s->scope == SUSPENSION_SOURCE_RECOVERY) /* each session more */
+        return;
+    if (s->scope == SUSPENSION_SOURCE_CAP && !c->order.resume)
+        log_info("rule.lowered", "name=\"%s\" until_ms=%lld who=\"%s\" reason=\"%s\"", s->name,
+                 (long long)s->until_ms, s->who, s->reason);
+    else if (!c->order.resume)
         log_info("queue.suspended", "scope=%s name=\"%s\" until_ms=%lld who=\"%s\" reason=\"%s\"",
                  suspension_scope_name(s->scope), s->name, (long long)s->until_ms, s->who,
                  s->reason);
@@ -98,6 +103,14 @@ static int table_change(struct suspend_change *c)
     return 0;
 }
 
+/* No lane waits for a cap. Of one that is gone lanes hear, since its sources may wait for a rate.
+ */
+static bool is_quiet(const struct suspend_change *c)
+{
+    return suspension_is_cap(c->order.what.scope) &&
+           (!c->order.resume || c->order.what.scope == SUSPENSION_SOURCE_RECOVERY);
+}
+
 /* The record is there, or result says why not; none is wanted for what follows from others. */
 static void change_go_on(struct suspend_change *c, int result)
 {
@@ -105,7 +118,10 @@ static void change_go_on(struct suspend_change *c, int result)
         result = table_change(c);
     if (result == 0) {
         say(c);
-        tell_all(c);
+        if (is_quiet(c))
+            change_free(c, 0);
+        else
+            tell_all(c);
     } else {
         log_error("queue.suspension_failed", "scope=%s name=\"%s\" error=\"%s\"",
                   suspension_scope_name(c->order.what.scope), c->order.what.name,

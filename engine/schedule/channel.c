@@ -226,6 +226,36 @@ int channel_limits_ask(const struct channel *c, struct limit_denial *why)
     return -EAGAIN;
 }
 
+/* What answers lowered the limits to, and how far the source has come behind a pause. Nobody tells
+ * channels of a new cap: whoever is about to send looks. */
+static void caps_look(struct channel *c)
+{
+    struct worker *w = c->site->worker;
+    struct suspensions *all = &w->shared->suspensions;
+    struct governor_entry *told = channel_told(c);
+    char at_site[SUSPENSION_NAME_MAX + 1];
+    struct suspension one;
+    struct governor_cap cap = {0};
+    bool found;
+
+    if (suspensions_caps_version(all) == c->caps_seen)
+        return;
+    suspension_name(at_site, str_of(c->source->name), str_of(c->site->name));
+    found = suspensions_find_cap(all, str_of(at_site), &one, &c->caps_seen);
+    if (found)
+        cap = (struct governor_cap){.rate_messages = one.cap.rate_messages,
+                                    .rate_period_ms = one.cap.rate_period_ms,
+                                    .sessions = one.cap.sessions,
+                                    .session_messages = one.cap.session_messages,
+                                    .step_ms = one.cap.step_ms};
+    governor_cap(w->shared->governor, told, c->caps_seen, &cap,
+                 found ? (int64_t)io_now_ns(w->io) - (worker_wall_ms(w) - one.since_ms) * 1000000
+                       : 0,
+                 io_now_ns(w->io));
+    if (suspensions_find(all, SUSPENSION_SOURCE_RECOVERY, str_of(at_site), &one))
+        governor_restore(told, one.cap.step_ms / 1000, one.cap.sessions);
+}
+
 /* Takes the leave of all limits of the channel for one message, or of none of them. The probe of a
  * channel that is stopped is claimed last: nothing refuses behind it. */
 static bool channel_limits_take(struct channel *c)
@@ -235,6 +265,7 @@ static bool channel_limits_take(struct channel *c)
     int64_t wall_ms = worker_wall_ms(w);
     struct limit_denial why;
 
+    caps_look(c);
     if (channel_quiet(c) != NULL || !governor_may_send(c->governor, false, now_ns) ||
         limits_take(c->limits, CHANNEL_LIMITS, now_ns, 1, &why) < 0)
         return false;
@@ -260,9 +291,11 @@ const struct limit *channel_sessions_full(const struct channel *c)
 uint64_t channel_open_at(const struct channel *c)
 {
     uint64_t at_ns = limits_connect_at(c->limits, CHANNEL_LIMITS);
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
 
     for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
-        uint64_t one_ns = c->rollups[i] == NULL ? 0 : governor_message_at(c->rollups[i]->entry);
+        uint64_t one_ns =
+            c->rollups[i] == NULL ? 0 : governor_message_at(c->rollups[i]->entry, now_ns);
 
         at_ns = one_ns > at_ns ? one_ns : at_ns;
     }
@@ -291,17 +324,36 @@ bool channel_is_lowered(const struct channel *c)
     return governor_is_lowered(c->governor, now_ns) || governor_is_lowered(channel_told(c), now_ns);
 }
 
-bool channel_source_suspended(const struct site *site, const struct config_source *source)
+/* What suspends the source at the site. */
+static bool suspended_at_site(const struct site *site, const struct config_source *source,
+                              struct suspension *out)
+{
+    const struct config_address *addresses[] = {&source->ipv4, &source->ipv6};
+    struct suspensions *all = &site->worker->shared->suspensions;
+    char name[SUSPENSION_NAME_MAX + 1];
+
+    suspension_name(name, str_of(source->name), str_of(site->name));
+    if (suspensions_find(all, SUSPENSION_SOURCE_SITE, str_of(name), out))
+        return true;
+    for (size_t i = 0; i < ARRAY_LEN(addresses); i++) {
+        suspension_netblock(name, addresses[i], str_of(site->name));
+        if (name[0] != 0 && suspensions_find(all, SUSPENSION_NETBLOCK_SITE, str_of(name), out))
+            return true;
+    }
+    return false;
+}
+
+bool channel_source_suspended(const struct site *site, const struct config_source *source,
+                              struct suspension *out)
 {
     struct suspensions *all = &site->worker->shared->suspensions;
-    struct str names[SUSPENSION_SCOPES] = {[SUSPENSION_SOURCE] = str_of(source->name)};
-    char at_site[SUSPENSION_NAME_MAX + 1];
+    struct suspension one;
 
-    if (suspensions_count(all) == 0)
-        return false;
-    suspension_name(at_site, str_of(source->name), str_of(site->name));
-    names[SUSPENSION_SOURCE_SITE] = str_of(at_site);
-    return suspensions_of(all, names) != 0;
+    if (out == NULL)
+        out = &one;
+    return suspensions_count(all) != 0 &&
+           (suspensions_find(all, SUSPENSION_SOURCE, str_of(source->name), out) ||
+            suspended_at_site(site, source, out));
 }
 
 /* The site asked for a pause of the source: what follows it begins with one session. Each look
@@ -309,12 +361,8 @@ bool channel_source_suspended(const struct site *site, const struct config_sourc
 static void recovery_begin(const struct channel *c)
 {
     struct suspension one;
-    char at_site[SUSPENSION_NAME_MAX + 1];
 
-    suspension_name(at_site, str_of(c->source->name), str_of(c->site->name));
-    if (suspensions_find(&c->site->worker->shared->suspensions, SUSPENSION_SOURCE_SITE,
-                         str_of(at_site), &one) &&
-        one.until_ms > one.since_ms)
+    if (suspended_at_site(c->site, c->source, &one) && one.until_ms > one.since_ms)
         governor_recover(channel_told(c), (uint32_t)((one.until_ms - one.since_ms + 999) / 1000));
 }
 
@@ -325,7 +373,7 @@ static bool is_suspended(struct channel *c)
     if (c->suspensions_changed == w->suspensions_changed)
         return c->suspended;
     c->suspensions_changed = w->suspensions_changed;
-    c->suspended = channel_source_suspended(c->site, c->source);
+    c->suspended = channel_source_suspended(c->site, c->source, NULL);
     if (c->suspended)
         recovery_begin(c);
     return c->suspended;
@@ -366,6 +414,7 @@ enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
         *until_ms = now_ms + (left_ms < QUIET_LOOK_MS ? left_ms : QUIET_LOOK_MS);
         return CHANNEL_QUIET;
     }
+    caps_look(c);
     if (channel_limits_ask(c, &why) < 0) {
         /* A channel that waits is out of the turns and takes nothing: it asks here. */
         warmup_doubt(&c->site->worker->shared->warmup, c->warmup, worker_wall_ms(c->site->worker),

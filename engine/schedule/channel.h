@@ -22,6 +22,8 @@ enum channel_limits {
 
 #define CHANNEL_SLOW_MS 1000 /* so long the others of a supply wait for one that is busy */
 
+struct suspension;
+
 struct channel {
     struct site *site;
     const struct config_source *source; /* in site->config */
@@ -46,6 +48,7 @@ struct channel {
     uint64_t busy_until_ms;       /* monotonic: until then, or a session is free, others go first */
     uint32_t connecting_max;      /* at once: more with each that succeeds, one after a failure */
     uint32_t suspensions_changed; /* the worker's count when suspended was looked up */
+    uint32_t caps_seen;           /* suspensions_caps_version() when they were looked up */
     uint16_t failures;            /* in a row to set up a session */
     bool suspended;               /* its source is */
     const struct config_destination *quiet; /* whose quiet hours it is; see channel_quiet() */
@@ -99,8 +102,9 @@ const struct config_destination *channel_quiet(struct channel *c);
 enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms);
 /* The channel takes part in the turns of its supplies as channel_shut() says now. True: it does. */
 bool channel_look(struct channel *c);
-/* Whether source is suspended, at all or at site. */
-bool channel_source_suspended(const struct site *site, const struct config_source *source);
+/* Whether source is suspended, at all or at site; out, which may be NULL, says by what. */
+bool channel_source_suspended(const struct site *site, const struct config_source *source,
+                              struct suspension *out);
 /* A bit for each family that it may connect over; see source_families(). */
 static inline uint8_t channel_families(const struct channel *c)
 {

@@ -323,13 +323,10 @@ void lane_stored(struct lane *lane, int64_t due_ms)
         lane_update(lane);
 }
 
-void lane_settled(struct recipient *r, int64_t next_due_ms)
+/* What is stored of r is due then. */
+static void memory_leave(struct lane *lane, struct recipient *r, int64_t next_due_ms)
 {
-    struct lane *lane = r->lane;
-
     ASSERT(r->state == PLACE_SETTLING);
-    if (next_due_ms != INT64_MAX)
-        lane_kept(lane, r);
     if (lane->scan == LANE_SCAN_READS || lane->fetching > 0) {
         r->state = PLACE_ZOMBIE;
         r->due_ms = next_due_ms < QUEUE_DUE_HELD ? next_due_ms : QUEUE_DUE_HELD;
@@ -337,12 +334,38 @@ void lane_settled(struct recipient *r, int64_t next_due_ms)
     } else {
         lane_memory_drop(r);
     }
-    if (next_due_ms != INT64_MAX)
-        lane_stored(lane, next_due_ms);
+}
+
+static void lane_goes_on(struct lane *lane)
+{
     if (lane->in_memory == 0)
         lane_update(lane); /* the lane may be idle now */
     else if (lane->stored_due_ms != INT64_MAX && !lane_suspended(lane))
         lane_load_want(lane, worker_wall_ms(lane->worker)); /* lane may have waited for it */
+}
+
+void lane_settled(struct recipient *r, int64_t next_due_ms)
+{
+    struct lane *lane = r->lane;
+
+    if (next_due_ms != INT64_MAX)
+        lane_kept(lane, r);
+    memory_leave(lane, r, next_due_ms);
+    if (next_due_ms != INT64_MAX)
+        lane_stored(lane, next_due_ms);
+    lane_goes_on(lane);
+}
+
+void lane_moved(struct recipient *r)
+{
+    struct lane *from = r->lane, *to = lane_get(from->worker, from->shard, r->flow, r->queue);
+    int64_t due_ms = r->due_ms;
+
+    ASSERT(to != NULL && to != from);
+    lane_kept(to, r);
+    memory_leave(from, r, due_ms);
+    lane_stored(to, due_ms);
+    lane_goes_on(from);
 }
 
 void lane_window_release(struct lane *lane)

@@ -144,6 +144,9 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r);
 void lane_stored(struct lane *lane, int64_t due_ms);
 /* r's settle committed; next_due_ms: its new due time, INT64_MAX when its row is gone. Frees r. */
 void lane_settled(struct recipient *r, int64_t next_due_ms);
+/* r's settle committed, by which its row went over to r->flow: the lane there has it in the store.
+ * Frees r. */
+void lane_moved(struct recipient *r);
 /* The next recipient to send, now PLACE_FLIGHT; NULL when the window is empty. */
 struct recipient *lane_pop(struct lane *lane);
 /* The recipient that lane_pop() would give, or NULL. */

@@ -108,27 +108,14 @@ static void session_wait(const struct channel *c, struct lane_wait *out)
     }
 }
 
-/* What suspends source, for all that s sends or at its site. */
-static bool suspended_source(const struct supply *s, const char *source, struct suspension *out)
-{
-    struct suspensions *all = &s->site->worker->shared->suspensions;
-    char at_site[SUSPENSION_NAME_MAX + 1];
-
-    if (suspensions_count(all) == 0)
-        return false;
-    suspension_name(at_site, str_of(source), str_of(s->site->name));
-    return suspensions_find(all, SUSPENSION_SOURCE, str_of(source), out) ||
-           suspensions_find(all, SUSPENSION_SOURCE_SITE, str_of(at_site), out);
-}
-
 /* A source of s that is suspended: that of c, which may be NULL, or another. */
 static bool source_suspension(const struct supply *s, const struct channel *c,
                               struct suspension *out)
 {
-    if (c != NULL && suspended_source(s, c->source->name, out))
+    if (c != NULL && channel_source_suspended(s->site, c->source, out))
         return true;
     for (uint32_t i = 0; i < s->seats_len; i++)
-        if (suspended_source(s, s->seats[i].source->name, out))
+        if (channel_source_suspended(s->site, s->seats[i].source, out))
             return true;
     return false;
 }
@@ -209,7 +196,7 @@ static void seat_wait(const struct supply *s, const struct seat *seat, struct la
     if (seat == NULL || seat->unbound)
         return;
     out->source = seat->source;
-    if (suspended_source(s, seat->source->name, &out->suspension)) {
+    if (channel_source_suspended(s->site, seat->source, &out->suspension)) {
         out->reason = LANE_WAIT_SUSPENDED;
         out->until_ms = out->suspension.until_ms;
         return;
@@ -347,14 +334,14 @@ uint32_t lane_wait_cost(const struct lane *lane)
 
 /* --- the ceiling --- */
 
-static uint64_t hourly(const struct limit *l)
+static uint64_t hourly(const struct limit *l, uint64_t now_ns)
 {
     uint64_t messages;
     uint32_t period_ms;
 
     if (l->entry == NULL)
         return UINT64_MAX;
-    governor_rate(l->entry, &messages, &period_ms);
+    (void)governor_rate(l->entry, now_ns, &messages, &period_ms);
     /* A reload in another worker sets the two one behind the other. */
     return messages == 0 || period_ms == 0 ? UINT64_MAX : messages * (uint64_t)HOUR_MS / period_ms;
 }
@@ -368,17 +355,18 @@ static uint64_t seat_ceiling(const struct seat *seat)
 {
     struct worker *w = seat->supply->site->worker;
     const struct channel *c = seat->channel;
+    uint64_t now_ns = io_now_ns(w->io);
     struct warmup_view view;
-    struct suspension one;
     uint64_t most;
 
     if (seat->unbound || (c != NULL && !c->usable) ||
-        suspended_source(seat->supply, seat->source->name, &one))
+        channel_source_suspended(seat->supply->site, seat->source, NULL))
         return 0;
     if (c == NULL) /* its limits are not known yet */
         return UINT64_MAX;
-    most = lesser(hourly(&c->limits[CHANNEL_OWN]), hourly(&c->limits[CHANNEL_PROVIDER]));
-    most = lesser(most, hourly(&c->limits[CHANNEL_SOURCE]));
+    most = lesser(hourly(&c->limits[CHANNEL_OWN], now_ns),
+                  hourly(&c->limits[CHANNEL_PROVIDER], now_ns));
+    most = lesser(most, hourly(&c->limits[CHANNEL_SOURCE], now_ns));
     if (c->warmup == NULL)
         return most;
     warmup_view(&w->shared->warmup, c->warmup, worker_wall_ms(w), &view);
@@ -388,7 +376,7 @@ static uint64_t seat_ceiling(const struct seat *seat)
 uint64_t lane_ceiling(struct lane *lane)
 {
     const struct supply *s = lane->supply;
-    uint64_t most = 0, total = UINT64_MAX;
+    uint64_t most = 0, total = UINT64_MAX, now_ns = io_now_ns(lane->worker->io);
 
     for (uint32_t i = 0; s != NULL && i < s->seats_len; i++) {
         const struct channel *c = s->seats[i].channel;
@@ -396,8 +384,8 @@ uint64_t lane_ceiling(struct lane *lane)
 
         most = one > UINT64_MAX - most ? UINT64_MAX : most + one;
         if (c != NULL)
-            total = lesser(hourly(&c->limits[CHANNEL_SITE]),
-                           hourly(&c->limits[CHANNEL_PROVIDER_TOTAL]));
+            total = lesser(hourly(&c->limits[CHANNEL_SITE], now_ns),
+                           hourly(&c->limits[CHANNEL_PROVIDER_TOTAL], now_ns));
     }
     return s == NULL ? UINT64_MAX : lesser(most, total);
 }

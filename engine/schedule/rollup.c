@@ -103,8 +103,8 @@ bool rollup_turn(struct channel *c)
 /* Whether r, which may be NULL, gives no session now, or none that could send. */
 static bool refuses(const struct rollup *r, uint64_t now_ns)
 {
-    return r != NULL &&
-           (governor_sessions_full(r->entry, now_ns) || governor_message_at(r->entry) > now_ns);
+    return r != NULL && (governor_sessions_full(r->entry, now_ns) ||
+                         governor_message_at(r->entry, now_ns) > now_ns);
 }
 
 void rollup_wait(struct channel *c)

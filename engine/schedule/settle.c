@@ -114,6 +114,18 @@ void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, enum
                 .kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms, .count = count});
 }
 
+void settle_move_flow(struct worker *w, struct recipient *r, int64_t old_due_ms, uint32_t old_flow,
+                      enum tally_count count)
+{
+    ASSERT(r->state == PLACE_SETTLING && old_flow == r->lane->flow && r->flow != old_flow);
+    row_put(w, r->lane->shard,
+            &(struct queue_row){.kind = QUEUE_ROW_MOVE,
+                                .rcpt = r,
+                                .old_due_ms = old_due_ms,
+                                .old_flow = old_flow,
+                                .count = count});
+}
+
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)
 {
     struct settle *s = settle_open(w, shard);
@@ -328,7 +340,10 @@ static void on_settled(struct queue_change *change, int result)
             lane_settled(row->rcpt, INT64_MAX);
             break;
         case QUEUE_ROW_MOVE:
-            lane_settled(row->rcpt, row->missing ? INT64_MAX : row->rcpt->due_ms);
+            if (row->old_flow != 0 && !row->missing)
+                lane_moved(row->rcpt);
+            else
+                lane_settled(row->rcpt, row->missing ? INT64_MAX : row->rcpt->due_ms);
             break;
         }
     }

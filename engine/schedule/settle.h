@@ -18,6 +18,9 @@ void settle_remove(struct worker *w, struct recipient *r, enum tally_count count
 /* r was changed (attempts, due_ms, flags, last_error): its row is rewritten, and counts as that.
  * old_due_ms as stored. */
 void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, enum tally_count count);
+/* The same, and r goes over to another flow: r->flow is the new one. */
+void settle_move_flow(struct worker *w, struct recipient *r, int64_t old_due_ms, uint32_t old_flow,
+                      enum tally_count count);
 /* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
  * over; they arrive in their lane once committed. */
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);

@@ -233,8 +233,10 @@ void site_ended(struct site *site, uint64_t bytes)
 
 static uint64_t rate_at_ns(const struct site *site)
 {
-    uint64_t own_ns = site->total == NULL ? 0 : governor_message_at(site->total);
-    uint64_t shared_ns = site->rollup == NULL ? 0 : governor_message_at(site->rollup->entry);
+    uint64_t now_ns = io_now_ns(site->worker->io);
+    uint64_t own_ns = site->total == NULL ? 0 : governor_message_at(site->total, now_ns);
+    uint64_t shared_ns =
+        site->rollup == NULL ? 0 : governor_message_at(site->rollup->entry, now_ns);
 
     return own_ns > shared_ns ? own_ns : shared_ns;
 }

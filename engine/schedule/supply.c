@@ -289,7 +289,7 @@ static bool seat_is_usable(const struct supply *s, struct seat *seat)
     struct shared *all = s->site->worker->shared;
 
     /* A channel that sees the pause knows how little may go behind it. */
-    if (seat->channel == NULL && channel_source_suspended(s->site, seat->source))
+    if (seat->channel == NULL && channel_source_suspended(s->site, seat->source, NULL))
         (void)seat_channel(seat);
     if (seat->channel != NULL) {
         uint64_t until_ms;

@@ -1,14 +1,18 @@
 #include "worker/suspensions.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "config/config.h"
 
 #define VERSION 1
 /* version 1, since_ms 8, until_ms 8, then reason and who: length 1, bytes */
 #define VALUE_MIN (1 + 8 + 8 + 1 + 1)
+/* and of a cap: rate_messages 8, rate_period_ms 4, sessions 4, session_messages 4, step_ms 4 */
+#define CAP_BYTES (8 + 4 * 4)
 
 struct entry {
     struct map_node node;
@@ -24,6 +28,9 @@ static const char *const scope_names[SUSPENSION_SCOPES] = {
     [SUSPENSION_SOURCE_SITE] = "source_site",
     [SUSPENSION_CAMPAIGN_SITE] = "campaign_site",
     [SUSPENSION_TENANT_SITE] = "tenant_site",
+    [SUSPENSION_SOURCE_CAP] = "source_cap",
+    [SUSPENSION_SOURCE_RECOVERY] = "source_recovery",
+    [SUSPENSION_NETBLOCK_SITE] = "netblock_site",
     [SUSPENSION_CAMPAIGN_TENANT] = "campaign_tenant"};
 
 const char *suspension_scope_name(enum suspension_scope scope)
@@ -44,6 +51,30 @@ void suspension_name(char out[SUSPENSION_NAME_MAX + 1], struct str what, struct 
     out[0] = '\0';
     if (what.len > 0)
         snprintf(out, SUSPENSION_NAME_MAX + 1, "%.*s@%.*s", STR_FMT(what), STR_FMT(site));
+}
+
+void suspension_netblock(char out[SUSPENSION_NAME_MAX + 1], const struct config_address *address,
+                         struct str site)
+{
+    const struct sockaddr *sa = (const struct sockaddr *)&address->addr;
+    char text[INET6_ADDRSTRLEN];
+    struct in6_addr six;
+    struct in_addr four;
+
+    out[0] = '\0';
+    if (address->len == 0)
+        return;
+    if (sa->sa_family == AF_INET) {
+        four = ((const struct sockaddr_in *)(const void *)sa)->sin_addr;
+        four.s_addr &= htonl(0xffffff00);
+        inet_ntop(AF_INET, &four, text, sizeof(text));
+    } else {
+        six = ((const struct sockaddr_in6 *)(const void *)sa)->sin6_addr;
+        memset(six.s6_addr + 8, 0, 8);
+        inet_ntop(AF_INET6, &six, text, sizeof(text));
+    }
+    snprintf(out, SUSPENSION_NAME_MAX + 1, "%s/%s@%.*s", text,
+             sa->sa_family == AF_INET ? "24" : "64", STR_FMT(site));
 }
 
 /* --- the table --- */
@@ -82,10 +113,12 @@ static struct entry *entry_find(const struct suspensions *s, enum suspension_sco
     return NULL;
 }
 
-/* Under the lock. */
-static void count_again(struct suspensions *s)
+/* Under the lock, behind a change in scope. */
+static void count_again(struct suspensions *s, enum suspension_scope scope)
 {
     atomic_store_explicit(&s->count, (uint32_t)s->by_name.count, memory_order_relaxed);
+    if (suspension_is_cap(scope))
+        atomic_fetch_add_explicit(&s->caps_version, 1, memory_order_relaxed);
 }
 
 int suspensions_put(struct suspensions *s, const struct suspension *one)
@@ -103,7 +136,7 @@ int suspensions_put(struct suspensions *s, const struct suspension *one)
     }
     if (e != NULL)
         e->one = *one;
-    count_again(s);
+    count_again(s, one->scope);
     pthread_mutex_unlock(&s->lock);
     return e == NULL ? -ENOMEM : 0;
 }
@@ -116,7 +149,7 @@ bool suspensions_remove(struct suspensions *s, enum suspension_scope scope, stru
     e = entry_find(s, scope, name);
     if (e != NULL)
         map_remove(&s->by_name, &e->node);
-    count_again(s);
+    count_again(s, scope);
     pthread_mutex_unlock(&s->lock);
     free(e);
     return e != NULL;
@@ -129,6 +162,20 @@ bool suspensions_find(struct suspensions *s, enum suspension_scope scope, struct
 
     pthread_mutex_lock(&s->lock);
     e = entry_find(s, scope, name);
+    if (e != NULL)
+        *out = e->one;
+    pthread_mutex_unlock(&s->lock);
+    return e != NULL;
+}
+
+bool suspensions_find_cap(struct suspensions *s, struct str name, struct suspension *out,
+                          uint32_t *version)
+{
+    const struct entry *e;
+
+    pthread_mutex_lock(&s->lock);
+    *version = suspensions_caps_version(s);
+    e = entry_find(s, SUSPENSION_SOURCE_CAP, name);
     if (e != NULL)
         *out = e->one;
     pthread_mutex_unlock(&s->lock);
@@ -204,19 +251,20 @@ size_t suspension_key(uint8_t out[SUSPENSION_KEY_MAX], enum suspension_scope sco
     return 2 + name.len;
 }
 
-static void put_number(struct buf *out, int64_t v)
+static void put_bytes(struct buf *out, uint64_t v, int bytes)
 {
-    for (int shift = 0; shift < 64; shift += 8)
-        buf_putc(out, (char)((uint64_t)v >> shift));
+    for (int i = 0; i < bytes; i++)
+        buf_putc(out, (char)(v >> 8 * i));
 }
 
-static int64_t number_at(const char *at)
+static uint64_t take_bytes(const char **at, int bytes)
 {
     uint64_t v = 0;
 
-    for (int i = 7; i >= 0; i--)
-        v = v << 8 | (uint8_t)at[i];
-    return (int64_t)v;
+    for (int i = bytes - 1; i >= 0; i--)
+        v = v << 8 | (uint8_t)(*at)[i];
+    *at += bytes;
+    return v;
 }
 
 static void put_text(struct buf *out, const char *text)
@@ -231,10 +279,32 @@ static void put_text(struct buf *out, const char *text)
 void suspension_encode(struct buf *out, const struct suspension *one)
 {
     buf_putc(out, VERSION);
-    put_number(out, one->since_ms);
-    put_number(out, one->until_ms);
+    put_bytes(out, (uint64_t)one->since_ms, 8);
+    put_bytes(out, (uint64_t)one->until_ms, 8);
     put_text(out, one->reason);
     put_text(out, one->who);
+    if (!suspension_is_cap(one->scope))
+        return;
+    put_bytes(out, one->cap.rate_messages, 8);
+    put_bytes(out, one->cap.rate_period_ms, 4);
+    put_bytes(out, one->cap.sessions, 4);
+    put_bytes(out, one->cap.session_messages, 4);
+    put_bytes(out, one->cap.step_ms, 4);
+}
+
+/* False: it says nothing that can be kept to. */
+static bool cap_decode(struct str rest, struct suspension_cap *out)
+{
+    const char *at = rest.ptr;
+
+    if (rest.len < CAP_BYTES)
+        return false;
+    out->rate_messages = take_bytes(&at, 8);
+    out->rate_period_ms = (uint32_t)take_bytes(&at, 4);
+    out->sessions = (uint32_t)take_bytes(&at, 4);
+    out->session_messages = (uint32_t)take_bytes(&at, 4);
+    out->step_ms = (uint32_t)take_bytes(&at, 4);
+    return out->step_ms > 0 && (out->rate_messages == 0 || out->rate_period_ms > 0);
 }
 
 /* The text at the beginning of in, which is shortened by it. */
@@ -266,17 +336,19 @@ static bool key_decode(struct str key, struct suspension *out)
 int suspension_decode(struct str key, struct str value, struct suspension *out)
 {
     struct suspension one;
+    const char *at = value.ptr + 1;
     struct str rest;
 
     if (!key_decode(key, &one) || value.len < VALUE_MIN)
         return -EBADMSG;
     if (value.ptr[0] != VERSION)
         return -EPROTO;
-    one.since_ms = number_at(value.ptr + 1);
-    one.until_ms = number_at(value.ptr + 9);
-    rest = (struct str){value.ptr + 17, value.len - 17};
+    one.since_ms = (int64_t)take_bytes(&at, 8);
+    one.until_ms = (int64_t)take_bytes(&at, 8);
+    rest = (struct str){at, value.len - 17};
     if (strlen(one.name) != key.len - 2 || !text_take(&rest, one.reason, SUSPENSION_REASON_MAX) ||
-        !text_take(&rest, one.who, SUSPENSION_WHO_MAX))
+        !text_take(&rest, one.who, SUSPENSION_WHO_MAX) ||
+        (suspension_is_cap(one.scope) && !cap_decode(rest, &one.cap)))
         return -EBADMSG; /* what follows is of a later build, and may be lost */
     *out = one;
     return 0;
@@ -287,7 +359,8 @@ struct loading {
     int err;
 };
 
-/* What a damaged record says is unknown but for its key: mail that was not to go does not go. */
+/* What a damaged record says is unknown but for its key: mail that was not to go does not go. Of a
+ * cap nothing is left. */
 static void load_one(void *arg, struct str key, struct str value)
 {
     struct loading *l = arg;
@@ -299,7 +372,7 @@ static void load_one(void *arg, struct str key, struct str value)
                   "scope=%d name=\"%.*s\" action=\"see 'hayauma queue suspensions'; suspend or "
                   "resume it anew\"",
                   key.len < 2 ? 0 : key.ptr[1], (int)(key.len < 2 ? 0 : key.len - 2), key.ptr + 2);
-        if (!key_decode(key, &one))
+        if (!key_decode(key, &one) || suspension_is_cap(one.scope))
             return;
         snprintf(one.reason, sizeof(one.reason), "its record is damaged");
     }
@@ -316,6 +389,7 @@ int suspensions_open(struct suspensions *s, struct queue *q)
         return err;
     pthread_mutex_init(&s->lock, NULL);
     atomic_init(&s->count, 0);
+    atomic_init(&s->caps_version, 0);
     err = queue_state_visit(q, 0, STATE_SUSPENSION, load_one, &l);
     return err < 0 ? err : l.err;
 }

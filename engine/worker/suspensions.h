@@ -1,6 +1,6 @@
 /* Suspensions: orders that mail of a domain, campaign, tenant or site stays in the queue, or that a
- * source sends nothing, until it is resumed. Each is one durable record: a state of kind
- * STATE_SUSPENSION in shard 0.
+ * source sends nothing, until it is resumed. Beside them caps: what an answer lowered the limits of
+ * a source at a site to. Each is one durable record: a state of kind STATE_SUSPENSION in shard 0.
  *
  * The table is the process's: filled from the store before workers begin, changed behind the commit
  * of a record (outcome/suspend.c), looked at by all workers. While it is empty a look costs one
@@ -26,8 +26,11 @@ enum suspension_scope {
     SUSPENSION_SOURCE_SITE,
     SUSPENSION_CAMPAIGN_SITE,
     SUSPENSION_TENANT_SITE,
-    /* 9 to 11 are taken */
-    SUSPENSION_CAMPAIGN_TENANT = 12, /* "CAMPAIGN@TENANT": worker/campaigns.h */
+    /* Caps of a source at a site, which hold no mail; named like the others. */
+    SUSPENSION_SOURCE_CAP,      /* limits are lowered: governor_cap() */
+    SUSPENSION_SOURCE_RECOVERY, /* behind a pause: one session more with each that works */
+    SUSPENSION_NETBLOCK_SITE,   /* all sources with an address in "192.0.2.0/24" */
+    SUSPENSION_CAMPAIGN_TENANT, /* "CAMPAIGN@TENANT": worker/campaigns.h */
     SUSPENSION_SCOPES
 };
 
@@ -38,12 +41,22 @@ enum suspension_scope {
 #define SUSPENSION_WHO_MAX    64
 #define SUSPENSION_KEY_MAX    (2 + SUSPENSION_NAME_MAX)
 
+/* What a cap says. Of a recovery sessions, and the pause before it as step_ms, count. */
+struct suspension_cap {
+    uint64_t rate_messages; /* per rate_period_ms; 0 = the rate is not lowered */
+    uint32_t rate_period_ms, sessions, session_messages; /* 0 = not lowered */
+    uint32_t step_ms; /* when twice as much is allowed: see limits/governor.h */
+};
+
 struct suspension {
     enum suspension_scope scope;
     int64_t since_ms, until_ms; /* wall clock; until_ms 0: until it is resumed */
     char name[SUSPENSION_NAME_MAX + 1];
     char reason[SUSPENSION_REASON_MAX + 1], who[SUSPENSION_WHO_MAX + 1]; /* may be empty */
+    struct suspension_cap cap; /* where suspension_is_cap(); else 0 */
 };
+
+struct config_address;
 
 struct suspensions {
     pthread_mutex_t lock; /* of by_name */
@@ -51,12 +64,18 @@ struct suspensions {
     /* Written under the lock, read without: relaxed, since who must see a change has had a note of
      * it behind the change. */
     _Atomic uint32_t count;
+    /* How often a cap was put or removed: likewise, but that nobody sends notes of new caps. */
+    _Atomic uint32_t caps_version;
 };
 
 /* Whether scope is of what goes to one site. */
 static inline bool suspension_is_at_site(enum suspension_scope scope)
 {
     return scope >= SUSPENSION_SOURCE_SITE;
+}
+static inline bool suspension_is_cap(enum suspension_scope scope)
+{
+    return scope == SUSPENSION_SOURCE_CAP || scope == SUSPENSION_SOURCE_RECOVERY;
 }
 /* Whether it has a record. Others follow from what is stored elsewhere, and no operator orders
  * them.
@@ -67,6 +86,9 @@ static inline bool suspension_is_stored(enum suspension_scope scope)
 }
 /* Writes "WHAT@SITE"; empty where what is. */
 void suspension_name(char out[SUSPENSION_NAME_MAX + 1], struct str what, struct str site);
+/* The name for the netblock of an address: /24, of IPv6 /64. Empty where there is no address. */
+void suspension_netblock(char out[SUSPENSION_NAME_MAX + 1], const struct config_address *address,
+                         struct str site);
 /* "domain"; NULL: there is no such scope. */
 const char *suspension_scope_name(enum suspension_scope scope);
 /* 0: none that is stored is called so. */
@@ -88,6 +110,14 @@ static inline uint32_t suspensions_count(const struct suspensions *s)
 {
     return atomic_load_explicit(&s->count, memory_order_relaxed);
 }
+/* Grows with each change of a cap; 0: there was none. */
+static inline uint32_t suspensions_caps_version(const struct suspensions *s)
+{
+    return atomic_load_explicit(&s->caps_version, memory_order_relaxed);
+}
+/* The cap under name, with the version of the table that it is of. False: there is none. */
+bool suspensions_find_cap(struct suspensions *s, struct str name, struct suspension *out,
+                          uint32_t *version);
 /* Which hold mail with these names (indexed by scope; an empty name is held by none): a bit for
  * each scope. */
 uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES]);

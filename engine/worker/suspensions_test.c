@@ -6,9 +6,12 @@
 #include <stddef.h>
 
 #include <cmocka.h>
+
+#include <arpa/inet.h>
 #include <errno.h>
 #include <stdlib.h>
 
+#include "config/config.h"
 #include "queue/testkit.h"
 
 static struct suspension make(enum suspension_scope scope, const char *name, int64_t until_ms)
@@ -30,6 +33,7 @@ static void assert_same(const struct suspension *a, const struct suspension *b)
     assert_string_equal(a->name, b->name);
     assert_string_equal(a->reason, b->reason);
     assert_string_equal(a->who, b->who);
+    assert_memory_equal(&a->cap, &b->cap, sizeof(a->cap));
 }
 
 static uint32_t held_by(struct suspensions *s, const char *domain, const char *campaign,
@@ -43,7 +47,10 @@ static uint32_t held_by(struct suspensions *s, const char *domain, const char *c
                                            [SUSPENSION_SOURCE_SITE] = str_of(site),
                                            [SUSPENSION_CAMPAIGN_SITE] = str_of(campaign),
                                            [SUSPENSION_CAMPAIGN_TENANT] = str_of(campaign),
-                                           [SUSPENSION_TENANT_SITE] = str_of(tenant)};
+                                           [SUSPENSION_TENANT_SITE] = str_of(tenant),
+                                           [SUSPENSION_SOURCE_CAP] = str_of(site),
+                                           [SUSPENSION_SOURCE_RECOVERY] = str_of(site),
+                                           [SUSPENSION_NETBLOCK_SITE] = str_of(site)};
 
     return suspensions_of(s, names);
 }
@@ -165,7 +172,96 @@ static void test_ends(void **state)
     free(p.dir);
 }
 
+/* Who looks for a cap gets it with the number of the table's state, which grows. */
+static void test_caps(void **state)
+{
+    struct place p = {.dir = kit_dir()};
+    struct suspension cap = make(SUSPENSION_SOURCE_CAP, "a@site", 9), hold, found;
+    uint32_t before, version;
+
+    (void)state;
+    place_open(&p);
+    hold = make(SUSPENSION_SOURCE_SITE, "a@site", 9);
+    assert_int_equal(suspensions_put(&p.table, &hold), 0);
+    assert_int_equal(suspensions_caps_version(&p.table), 0); /* no cap */
+    assert_false(suspensions_find_cap(&p.table, STR("a@site"), &found, &before));
+    cap.cap = (struct suspension_cap){.rate_messages = 60, .rate_period_ms = 60000, .step_ms = 1};
+    assert_int_equal(suspensions_put(&p.table, &cap), 0);
+    assert_true(suspensions_find_cap(&p.table, STR("a@site"), &found, &version));
+    assert_same(&found, &cap);
+    assert_true(version > before);
+    assert_true(suspensions_remove(&p.table, SUSPENSION_SOURCE_CAP, STR("a@site")));
+    assert_true(suspensions_caps_version(&p.table) > version);
+    assert_false(suspensions_find_cap(&p.table, STR("a@site"), &found, &version));
+    place_close(&p);
+    kit_remove(p.dir);
+    free(p.dir);
+}
+
+static void test_netblocks(void **state)
+{
+    struct config_address four = {.len = sizeof(struct sockaddr_in)}, none = {0};
+    struct config_address six = {.len = sizeof(struct sockaddr_in6)};
+    struct sockaddr_in *in = (void *)&four.addr;
+    struct sockaddr_in6 *in6 = (void *)&six.addr;
+    char name[SUSPENSION_NAME_MAX + 1];
+
+    (void)state;
+    in->sin_family = AF_INET;
+    in6->sin6_family = AF_INET6;
+    assert_int_equal(inet_pton(AF_INET, "192.0.2.77", &in->sin_addr), 1);
+    assert_int_equal(inet_pton(AF_INET6, "2001:db8:1:2:3:4:5:6", &in6->sin6_addr), 1);
+    suspension_netblock(name, &four, STR("google"));
+    assert_string_equal(name, "192.0.2.0/24@google");
+    suspension_netblock(name, &six, STR("google"));
+    assert_string_equal(name, "2001:db8:1:2::/64@google");
+    suspension_netblock(name, &none, STR("google"));
+    assert_string_equal(name, "");
+}
+
 /* --- the record --- */
+
+static void test_cap_records(void **state)
+{
+    struct place p = {.dir = kit_dir()};
+    struct suspension one = make(SUSPENSION_SOURCE_CAP, "a@site", 9), out;
+    uint8_t bytes[SUSPENSION_KEY_MAX];
+    struct buf value = {0};
+    struct str key;
+    size_t without;
+
+    (void)state;
+    one.cap = (struct suspension_cap){.rate_messages = UINT64_C(1) << 40,
+                                      .rate_period_ms = 3600000,
+                                      .sessions = 2,
+                                      .session_messages = 20,
+                                      .step_ms = 600000};
+    key = (struct str){(char *)bytes, suspension_key(bytes, one.scope, str_of(one.name))};
+    suspension_encode(&value, &one);
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), 0);
+    assert_same(&out, &one);
+    place_open(&p);
+    store_one(&p, &one, false);
+    store(&p, STR("\2\11b@site"), STR("\1not all of it"),
+          false); /* damaged: nothing is left of it */
+    place_close(&p);
+    place_open(&p);
+    assert_int_equal(suspensions_count(&p.table), 1);
+    assert_true(suspensions_find(&p.table, one.scope, STR("a@site"), &out));
+    assert_same(&out, &one);
+    place_close(&p);
+    for (size_t len = 0; len < value.len; len++)
+        assert_int_equal(suspension_decode(key, (struct str){(char *)value.data, len}, &out),
+                         -EBADMSG);
+    buf_putc(&value, 0); /* a later build knows more */
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), 0);
+    without = value.len - 1 - 4;
+    memset(value.data + without, 0, 4); /* it would double for ever */
+    assert_int_equal(suspension_decode(key, buf_str(&value), &out), -EBADMSG);
+    buf_done(&value);
+    kit_remove(p.dir);
+    free(p.dir);
+}
 
 static void test_start(void **state)
 {
@@ -240,9 +336,11 @@ static void test_broken_records(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_each_scope),
-                                       cmocka_unit_test(test_ends), cmocka_unit_test(test_start),
-                                       cmocka_unit_test(test_broken_records)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_each_scope), cmocka_unit_test(test_ends),
+        cmocka_unit_test(test_start),      cmocka_unit_test(test_broken_records),
+        cmocka_unit_test(test_caps),       cmocka_unit_test(test_netblocks),
+        cmocka_unit_test(test_cap_records)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -167,6 +167,50 @@ def test_overflow():
                 raise Failure(f"{by().count('new')} of {len(by())} went by the new source")
 
 
+def test_engaged():
+    """Only marked mail goes by the new source, once: what is deferred there goes on by the old one."""
+    behaviour = {"classes": [{"name": "grey", "domains": ["grey.example"], "address": "127.0.0.5",
+                              "greylist": "1s"}]}
+    pools = {"bulk": {"sources": {"old": {"weight": 1}}, "engaged": "fresh"},
+             "fresh": {"sources": {"new": {"weight": 1}}, "overflow": "bulk", "attempts_max": 1}}
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+        json.dump(behaviour, file)
+        file.flush()
+        with Sink(behaviour=file.name) as sink, Engine(
+                {**settings(sink, LARGE), "pools": pools, "default_pool": "bulk",
+                 "sources": {"new": {"ipv4": "127.0.0.2"}, "old": {"ipv4": "127.0.0.3"}},
+                 "destinations": {"*": {"retry": ["2s"]}}}) as engine:
+            def went(kind, domain):
+                return [(r["egress_pool"], r["egress_source"]) for r in engine.records(kind)
+                        if r["recipient"].endswith(domain)]
+
+            def want(*users, mark="yes"):
+                with Client(engine) as client:
+                    client.messages([("a@sender.example", user, f"X-Hayauma-Engaged: {mark}\r\n{BODY}")
+                                     for user in users])
+
+            def has_lease():  # while it is being stored the overflow has the mail
+                want("u@first.example")
+                return ("fresh", "new") in went("Delivery", "first.example")
+
+            wait_until("the new source's first lease", has_lease)
+            inject(engine, 20)
+            want("n@not.example", mark="no")
+            want("g@grey.example", *(f"w{i}@want.example" for i in range(20)))
+            wait_until("all", lambda: len(went("Delivery", "x.example")) == 20 and
+                       len(went("Delivery", "want.example")) == 20 and
+                       went("Delivery", "not.example") and went("Delivery", "grey.example"))
+            plain = went("Delivery", "x.example") + went("Delivery", "not.example")
+            if set(plain) != {("bulk", "old")}:
+                raise Failure(f"without a mark: {plain}")
+            if ("fresh", "new") not in went("Delivery", "want.example"):
+                raise Failure(f"marked: {went('Delivery', 'want.example')}")
+            if went("TransientFailure", "grey.example")[0][0] != "fresh" or \
+                    went("Delivery", "grey.example") != [("bulk", "old")]:
+                raise Failure(f"{went('TransientFailure', 'grey.example')}, "
+                              f"{went('Delivery', 'grey.example')}")
+
+
 def test_reload():
     """A larger cap counts at once, a smaller one too, and none without warm-up."""
     with Sink() as sink, Engine(settings(sink, SMALL)) as engine:

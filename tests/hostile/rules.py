@@ -56,7 +56,7 @@ def test_a_pause_outlives_a_crash():
     failure, = world.records("TransientFailure", "busy")
     assert failure["rule"] == "busy" and failure["num_attempts"] == 1, failure
     one, = wait_until("the suspension", lambda: world.engine.rows("queue", "suspensions"), 10)
-    assert one["who"] == "rule busy" and "4.7.28" not in one["name"], one
+    assert one["who"] == "rule busy" and one["reason"].startswith("421 4.7.28 an unusual"), one
     for i in range(1, 5):
         world.send("busy", f"u{i}")
     wait_until("the reason", lambda: {r.get("wait", {}).get("scope") for r in world.engine.rows(
@@ -97,6 +97,70 @@ def test_another_source_goes_on():
         world.engine.command("queue", "resume", "--source-site", name)
         assert world.engine.command("queue", "suspensions") == ""
     world.finish()
+
+
+def test_a_netblock():
+    """Two sources of one /24 are suspended by one answer; the mail goes by a third one."""
+    server = Server({"MAIL": lambda peer: peer.sendall(
+        USUAL["MAIL"] if peer.getpeername()[0] == "127.0.1.2" else RATE)})
+    world = made({"block": {"code": 421, "enhanced": "4.7.28", "suspend": "1h", "scope": "netblock"}},
+                 {"busy": server},
+                 sources={"a": {"ipv4": "127.0.0.2"}, "b": {"ipv4": "127.0.0.3"},
+                          "c": {"ipv4": "127.0.1.2"}},
+                 pools={"all": {"sources": {n: {"weight": 1} for n in "abc"}}})
+    for i in range(20):
+        world.send("busy", f"u{i}")
+    wait_until("deliveries", lambda: len(world.records("Delivery", "busy")) == 20, 20)
+    assert {r["egress_source"] for r in world.records("Delivery", "busy")} == {"c"}
+    one, = (s for s in world.engine.rows("queue", "suspensions") if s["scope"] == "netblock_site")
+    assert one["name"].startswith("127.0.0.0/24@"), one
+    shown = world.engine.command("route", "u@busy.example")
+    assert shown.count("suspended") >= 2, shown
+    world.engine.command("queue", "resume", "--netblock-site", one["name"])
+    world.finish()
+
+
+def test_a_lowered_rate():
+    """Less goes, over a crash too, until the time is over or somebody ends it; every screen says why."""
+    times = []
+
+    def hear(peer):
+        times.append(time.monotonic())
+        peer.sendall(b"451 4.7.0 too fast\r\n" if len(times) == 1 else USUAL["RCPT"])
+
+    def is_slow(began):
+        """One a second, but for what a slow machine does to times."""
+        return times[-1] - times[began] > len(times) - 1 - began - 0.7
+
+    world = made({"fast": {"code": 451, "text": ["too fast"], "rate": "60/min", "sessions_max": 1,
+                           "lowered_for": "1h"}}, {"slow": Server({"RCPT": hear})})
+    world.send("slow", "u0")
+    record, = wait_until("the record", lambda: rule_records(world, "fast"), 20)
+    assert record["lowered"]["rate"] == 60 and record["lowered"]["period"] == 60, record
+    assert record["lowered"]["sessions_max"] == 1 and "suspended" not in record, record
+    one, = wait_until("the cap", lambda: world.engine.rows("queue", "suspensions"), 10)
+    assert (one["scope"], one["rate"], one["who"]) == ("source_cap", "60/min", "rule fast"), one
+    assert "lowered to rate 60/min, sessions_max 1: 451" in world.engine.command("queue", "suspensions")
+    for i in range(1, 30):
+        world.send("slow", f"u{i}")
+    wait_until("the reason", lambda: "lowered by rule fast: 451 4.7.0 too fast" in
+               world.engine.command("why", "slow.example"), 20)
+    shown = world.engine.command("site", "show", "slow.example")
+    assert "lowered to rate 60/min, sessions_max 1 by rule fast: 451" in shown, shown
+    wait_until("some", lambda: len(times) > 4, 20)
+    assert is_slow(1), times
+    world.books.stop()
+    world.engine.kill()
+    world.engine.start()
+    began = len(times)
+    wait_until("some more", lambda: len(times) > began + 3, 20)
+    assert is_slow(began), times[began:]
+    assert len(world.records("Delivery", "slow")) < 20
+    world.engine.command("queue", "resume", "--source-cap", one["name"])
+    wait_until("all", lambda: len(world.records("Delivery", "slow")) == 30, 10)
+    assert world.engine.command("queue", "suspensions") == ""
+    world.engine.stop()
+    world.sink.stop()
 
 
 def test_campaign_and_tenant():
@@ -154,6 +218,30 @@ def test_what_recipients_get():
     assert grey["rule"] == "greylisting", grey
     assert 355 <= grey["next_attempt"] - grey["timestamp"] <= 365, grey
     world.finish()
+
+
+def test_another_pool():
+    """Who is refused goes on by the other pool, over a crash too; the rest stays."""
+    server = Server({"RCPT": lambda peer: peer.sendall(
+        b"550 5.7.1 blocked\r\n" if peer.getpeername()[0] == "127.0.0.2" else USUAL["RCPT"])})
+    world = made({"moves": {"code": 550, "text": ["blocked"], "outcome": "deferred", "pool": "spare",
+                            "retry": "3s"}}, {"block": server},
+                 sources={"a": {"ipv4": "127.0.0.2"}, "b": {"ipv4": "127.0.0.3"}},
+                 pools={"usual": {"sources": {"a": {"weight": 1}}},
+                        "spare": {"sources": {"b": {"weight": 1}}}}, default_pool="usual")
+    for i in range(5):
+        world.send("block", f"u{i}")
+    wait_until("refusals", lambda: len(world.records("TransientFailure", "block")) == 5, 20)
+    world.books.stop()
+    world.engine.kill()
+    world.engine.start()
+    done = wait_until("deliveries", lambda: len(world.records("Delivery", "block")) == 5 and
+                      world.records("Delivery", "block"), 30)
+    assert {(r["egress_source"], r["egress_pool"]) for r in done} == {("b", "spare")}, done
+    assert all(r["egress_pool"] == "usual" for r in world.records("TransientFailure", "block"))
+    assert {r["num_attempts"] for r in done} == {2}, done
+    world.engine.stop()
+    world.sink.stop()
 
 
 def test_alarm():

@@ -162,6 +162,9 @@ static bool name_draw(struct engine *engine, struct suspension *what)
     case SUSPENSION_CAMPAIGN_SITE:
     case SUSPENSION_TENANT_SITE:
     case SUSPENSION_CAMPAIGN_TENANT:
+    case SUSPENSION_SOURCE_CAP:
+    case SUSPENSION_SOURCE_RECOVERY:
+    case SUSPENSION_NETBLOCK_SITE:
     case SUSPENSION_SCOPES:
         break;
     }

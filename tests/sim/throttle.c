@@ -15,6 +15,7 @@
 enum step { STEP_FULL, STEP_FAILS, STEP_GROWS, STEP_THROUGH };
 #define FULL_MESSAGES 60 /* taken until the first refusal */
 #define GROWN         3  /* connections that worked until the third */
+#define KILLED        3  /* behind the last pause: so many are allowed when the process dies */
 
 static struct {
     enum step step;
@@ -91,6 +92,9 @@ void throttle_taken(bool first)
     throttle.taken++;
     if (first && throttle.refused_ns != 0 && !in_pause())
         throttle.allowed++;
+    /* How far the way back has come is kept over a restart. */
+    if (first && throttle.step == STEP_THROUGH && throttle.allowed == KILLED)
+        node_kill_within(SIM_S);
 }
 
 void throttle_check(void)

@@ -10,15 +10,15 @@
 
 #define DAYS_MAX     10
 #define HOURS_MAX    25
-#define KILLS        6
-#define KILLS_S      (3 * 86400) /* within so long */
+#define KILLS        4
+#define KILLS_S      (2 * 86400) /* within so long */
 #define LIST         (WARMTH_MESSAGES * WARMTH_RCPTS)
 #define RCPTS_MAX    100 /* of a transaction: may be on the way when an hour ends */
 #define QUIET_HOURS  0x80001F
 #define OPEN_HOURS   18
 #define ON_THE_WAY_S 60 /* of what was begun before a quiet hour */
 
-static const uint32_t steps[] = {4000, 7500, 14000, 26000};
+static const uint32_t steps[] = {7000, 13000, 24000, 40000};
 static const uint32_t percents[WARMTH_PROVIDERS] = {40, 35, 25};
 /* 00:30 in Berlin, a day before clocks change. */
 static const struct {

@@ -83,13 +83,28 @@ static void put_sign(const struct config_rule *r, struct buf *out)
     }
 }
 
+static void put_lowers(const struct config_rule *r, struct buf *out)
+{
+    if (r->rate_messages != 0) {
+        buf_puts(out, ", rate ");
+        config_format_rate(out, r->rate_messages, r->rate_period_ms);
+    }
+    if (r->sessions_max != 0)
+        buf_printf(out, ", sessions_max %u", r->sessions_max);
+    if (r->session_messages_max != 0)
+        buf_printf(out, ", session_messages_max %u", r->session_messages_max);
+    if (config_rule_lowers(r)) {
+        buf_puts(out, " for ");
+        config_format_duration(out, (uint64_t)r->lowered_s * 1000);
+    }
+}
+
 static void put_action(const struct config_rule *r, struct buf *out)
 {
-    static const char *const scopes[] = {[CONFIG_RULE_SOURCE] = "source",
-                                         [CONFIG_RULE_SITE] = "site",
-                                         [CONFIG_RULE_CAMPAIGN] = "campaign",
-                                         [CONFIG_RULE_TENANT] = "tenant",
-                                         [CONFIG_RULE_DOMAIN] = "domain"};
+    static const char *const scopes[] = {
+        [CONFIG_RULE_SOURCE] = "source",     [CONFIG_RULE_SITE] = "site",
+        [CONFIG_RULE_CAMPAIGN] = "campaign", [CONFIG_RULE_TENANT] = "tenant",
+        [CONFIG_RULE_DOMAIN] = "domain",     [CONFIG_RULE_NETBLOCK] = "netblock"};
 
     if (r->outcome != CONFIG_RULE_AS_SAID)
         buf_printf(out, ", %s", r->outcome_word);
@@ -99,10 +114,13 @@ static void put_action(const struct config_rule *r, struct buf *out)
     }
     if (r->slow_down)
         buf_puts(out, ", slow down");
+    put_lowers(r, out);
     if (r->retry_s != 0) {
         buf_puts(out, ", retry in ");
         config_format_duration(out, (uint64_t)r->retry_s * 1000);
     }
+    if (r->pool != NULL)
+        buf_printf(out, ", pool %s", r->pool);
     if (r->alarm)
         buf_puts(out, ", alarm");
     if (r->after > 1) {

@@ -5,6 +5,7 @@
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/screen.h"
+#include "tools/commands/wait_text.h"
 
 static const char help[] =
     "usage: hayauma site list [options]\n"
@@ -23,6 +24,24 @@ static const char help[] =
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
 
 /* --- list --- */
+
+/* "rate 60/min, sessions_max 2 by rule busy". */
+static void put_lowered(struct buf *out, const json_t *source)
+{
+    const json_t *lowered = json_object_get(source, "lowered");
+
+    if (lowered != NULL) {
+        buf_puts(out, ", lowered to");
+        put_caps(out, lowered);
+        buf_puts(out, " by ");
+        put_text(out, reply_text(lowered, "who"), 0, false);
+        buf_puts(out, ": ");
+        put_text(out, reply_text(lowered, "reason"), 0, false);
+    }
+    if (json_object_get(source, "recovering") != NULL)
+        buf_printf(out, ", coming back behind a pause with %lld",
+                   reply_number(source, "recovering"));
+}
 
 /* "sessions_max 5, rate 10/s": the limits that there are. */
 static void put_short_limits(struct buf *line, const json_t *site)
@@ -135,6 +154,7 @@ static void put_sources(struct buf *out, const json_t *route)
             put_age(out, reply_number(one, "rate_ms") - now_ms);
         }
         put_state(out, one, now_ms);
+        put_lowered(out, one);
         buf_putc(out, '\n');
     }
 }

@@ -12,6 +12,7 @@
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/screen.h"
+#include "tools/commands/wait_text.h"
 
 enum {
     OPT_CAMPAIGN = 300,
@@ -20,6 +21,8 @@ enum {
     OPT_SOURCE_SITE,
     OPT_CAMPAIGN_SITE,
     OPT_TENANT_SITE,
+    OPT_SOURCE_CAP,
+    OPT_NETBLOCK_SITE,
     OPT_FOR,
     OPT_REASON
 };
@@ -33,6 +36,8 @@ static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"source-site", required_argument, NULL, OPT_SOURCE_SITE},
                                       {"campaign-site", required_argument, NULL, OPT_CAMPAIGN_SITE},
                                       {"tenant-site", required_argument, NULL, OPT_TENANT_SITE},
+                                      {"source-cap", required_argument, NULL, OPT_SOURCE_CAP},
+                                      {"netblock-site", required_argument, NULL, OPT_NETBLOCK_SITE},
                                       {"for", required_argument, NULL, OPT_FOR},
                                       {"reason", required_argument, NULL, OPT_REASON},
                                       {"help", no_argument, NULL, 'h'},
@@ -93,6 +98,11 @@ static int take_option(struct suspend_options *o, bool suspends, int c)
         return set_scope(o, "campaign_site", optarg);
     case OPT_TENANT_SITE:
         return set_scope(o, "tenant_site", optarg);
+    case OPT_NETBLOCK_SITE:
+        return set_scope(o, "netblock_site", optarg);
+    case OPT_SOURCE_CAP:
+        return suspends ? usage_error(o, "rules alone lower limits; --source-cap is of resume")
+                        : set_scope(o, "source_cap", optarg);
     case OPT_FOR:
         if (!suspends)
             return usage_error(o, "--for is of suspend");
@@ -222,7 +232,7 @@ static void print_one(const json_t *one)
     struct buf line = {0};
     size_t from;
 
-    buf_printf(&line, "%-13s ", reply_text(one, "scope"));
+    buf_printf(&line, "%-15s ", reply_text(one, "scope"));
     from = line.len;
     if (strcmp(reply_text(one, "scope"), "domain") == 0) {
         char *name = dns_name_readable(reply_text(one, "name"));
@@ -252,6 +262,12 @@ static void print_one(const json_t *one)
         put_age(&line, until_ms - now_ms);
     pad_from(&line, from, 7, true);
     buf_putc(&line, ' ');
+    if (json_object_get(one, "rate") != NULL || json_object_get(one, "sessions_max") != NULL ||
+        json_object_get(one, "session_messages_max") != NULL) {
+        buf_puts(&line, "lowered to");
+        put_caps(&line, one);
+        buf_puts(&line, ": ");
+    }
     put_text(&line, reply_text(one, "reason"), 0, false);
     if (*reply_text(one, "who") != 0) {
         buf_puts(&line, *reply_text(one, "reason") != 0 ? " (" : "(");
@@ -278,7 +294,7 @@ static int list(struct channel *ch, const struct suspend_options *o)
             reply_print(one);
         } else if (one != NULL) {
             if (!any)
-                printf("%-13s %-30s %10s %7s %7s %s\n", "WHAT", "NAME", "RECIPIENTS", "SINCE",
+                printf("%-15s %-30s %10s %7s %7s %s\n", "WHAT", "NAME", "RECIPIENTS", "SINCE",
                        "ENDS IN", "WHY");
             any = true;
             print_one(one);

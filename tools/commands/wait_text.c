@@ -89,6 +89,21 @@ void put_set(struct buf *out, const char *set)
     put_text(out, is_default ? "" : set, 0, false);
 }
 
+void put_caps(struct buf *out, const json_t *lowered)
+{
+    static const char *const counts[] = {"sessions_max", "session_messages_max"};
+    const char *rate = reply_text(lowered, "rate"), *between = *rate != 0 ? "," : "";
+
+    if (*rate != 0)
+        buf_printf(out, " rate %s", rate);
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+        if (json_object_get(lowered, counts[i]) == NULL)
+            continue;
+        buf_printf(out, "%s %s %lld", between, counts[i], reply_number(lowered, counts[i]));
+        between = ",";
+    }
+}
+
 static void put_limit(struct buf *out, const json_t *wait, const json_t *limit)
 {
     const char *name = reply_text(limit, "name");
@@ -104,13 +119,19 @@ static void put_limit(struct buf *out, const json_t *wait, const json_t *limit)
     } else {
         buf_printf(out, "%lld of %lld sessions", reply_number(limit, "used"),
                    reply_number(limit, "max"));
-        if (json_is_true(json_object_get(limit, "by_peer")))
+        if (json_is_true(json_object_get(limit, "by_peer")) &&
+            !json_is_true(json_object_get(limit, "by_rule")))
             buf_puts(out, ", the receiver refused more");
         buf_printf(out, ", %s", name);
     }
     buf_printf(out, "%s%s", of_source ? " of source " : "",
                of_source ? reply_text(wait, "source") : "");
-    put_set(out, reply_text(limit, "set"));
+    if (json_is_true(json_object_get(limit, "by_rule"))) {
+        buf_puts(out, ", lowered by ");
+        put_text(out, reply_text(limit, "set"), 0, false);
+    } else {
+        put_set(out, reply_text(limit, "set"));
+    }
 }
 
 /* What the columns of lists leave out. */

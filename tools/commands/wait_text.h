@@ -21,5 +21,7 @@ void put_wait_whole(struct buf *out, const json_t *object, int64_t now_ms);
 
 /* ", set at /etc/hayauma/hayauma.yaml:12", or ", the default". */
 void put_set(struct buf *out, const char *set);
+/* " rate 60/min, sessions_max 2": what is lowered. */
+void put_caps(struct buf *out, const json_t *lowered);
 
 #endif
