@@ -7,8 +7,9 @@
 #define PAUSE_NS (600 * SIM_S)
 /* Until every worker has heard of a pause: what was on its way goes on, and is refused. */
 #define HEARD_NS (3 * SIM_S)
-/* How late the first connection behind a pause may be: a turn, a commit, the way there. */
-#define LATE_NS (3 * SIM_S)
+/* How late the first connection behind a pause may be: a turn, a commit, the question for its
+ * route, which is too old behind a pause, the way there. */
+#define LATE_NS (5 * SIM_S)
 
 /* One pause after the other: at a full rate, in answer to the first message behind it, with some
  * connections open again, then none any more. */
