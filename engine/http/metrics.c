@@ -343,13 +343,12 @@ static void put_campaigns(struct buf *out, struct shared *shared)
     put_family(out, "campaign_recipients", "gauge",
                "Recipients of a campaign, by what became of them");
     for (size_t i = 0; i < n->seen && i < CAMPAIGNS_SHOWN; i++) {
-        const struct campaign *c = &n->campaigns[i];
+        struct campaign one = n->campaigns[i], latest;
         struct queue_tally counts = {0};
-        struct campaign latest;
 
-        if (!campaigns_find(&shared->campaigns, str_of(c->tenant), str_of(c->name), &latest) ||
-            memcmp(&latest.id, &c->id, sizeof(c->id)) != 0 ||
-            campaign_counts(shared->queue, &c->id, &counts) < 0)
+        if (!campaigns_find(&shared->campaigns, str_of(one.tenant), str_of(one.name), &latest) ||
+            memcmp(&latest.id, &one.id, sizeof(one.id)) != 0 ||
+            campaign_counts(shared->queue, &one.id, &counts) < 0)
             continue;
         for (int of = 0; of < TALLY_COUNTS; of++)
             if (of == TALLY_NONE || ends[of] != NULL)
@@ -357,7 +356,7 @@ static void put_campaigns(struct buf *out, struct shared *shared)
                     out,
                     "hayauma_campaign_recipients{campaign=\"%s\",tenant=\"%s\",state=\"%s\"} "
                     "%" PRIu64 "\n",
-                    c->name, c->tenant, of == TALLY_NONE ? "queued" : ends[of],
+                    one.name, one.tenant, of == TALLY_NONE ? "queued" : ends[of],
                     of == TALLY_NONE ? tally_queued(&counts) : counts.counts[of]);
     }
     free(n);
