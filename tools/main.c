@@ -74,10 +74,36 @@ static const struct command *command_find(const char *name)
     return NULL;
 }
 
+/* What is a part of another command here, or is called otherwise by other mail servers. */
+static const char *const elsewhere[][2] = {{"cancel", "queue cancel"},
+                                           {"check", "config check"},
+                                           {"delete", "queue cancel"},
+                                           {"export", "queue export"},
+                                           {"flush", "queue flush"},
+                                           {"hold", "queue hold"},
+                                           {"keygen", "dkim keygen"},
+                                           {"list", "queue list"},
+                                           {"mailq", "queue list"},
+                                           {"pause", "queue suspend"},
+                                           {"release", "queue release"},
+                                           {"resume", "queue resume"},
+                                           {"show", "queue show"},
+                                           {"start", "serve"},
+                                           {"summary", "queue summary"},
+                                           {"suspend", "queue suspend"},
+                                           {"top", "status"}};
+
 static int unknown(const char *name)
 {
     struct suggest s;
 
+    for (size_t i = 0; i < sizeof(elsewhere) / sizeof(elsewhere[0]); i++) {
+        if (strcmp(elsewhere[i][0], name) != 0)
+            continue;
+        fprintf(stderr, "hayauma: no such command: '%s'; here it is 'hayauma %s'\n", name,
+                elsewhere[i][1]);
+        return EXIT_USAGE;
+    }
     suggest_init(&s, str_of(name));
     for (size_t i = 0; i < COMMANDS_LEN; i++)
         suggest_offer(&s, commands[i].name);

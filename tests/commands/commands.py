@@ -503,6 +503,10 @@ def test_asked_in_another_way():
     assert "'hayauma why d1.example'" in said and "--recipient a@d1.example" in said, said
     for theirs, ours in (("delete", "cancel"), ("retry", "flush"), ("ls", "list")):
         assert f"here it is '{ours}'" in run("queue", theirs, "d1.example", status=2).stderr
+    for theirs, ours in (("top", "status"), ("flush", "queue flush"), ("mailq", "queue list")):
+        assert f"here it is 'hayauma {ours}'\n" in run(theirs, status=2).stderr
+    if not os.path.exists("/etc/hayauma/hayauma.yaml"):  # no file is no mistake, as for rules
+        assert "no source is being warmed up" in run("warmup", "plan", status=1).stderr
     unusual = "421 4.7.28 Our system has detected an unusual rate of mail"
     temp = TempDir()
     directory = temp.path

@@ -353,6 +353,12 @@ def test_what_cannot_be_sent():
             (["--eml", good, "--batch", "0", "a@b.example"], "--batch: cannot use '0': out of")):
         done = tool("send", *arguments, status=2)
         assert wanted in done.stderr and "CRITICAL" not in done.stderr, (arguments, done.stderr)
+    for text, wanted in (("Mail;name\na@b.example;A\n", "write commas"),
+                         ("Mail\tname\na@b.example\tA\n", "write commas"),
+                         ("a@b.example\nb@b.example\n", "--to-file"), ("E-Mail,name\n", "--column says"),
+                         ("email,name\na@b.example,A\n".encode("utf-16"), "write it as UTF-8")):
+        done = tool("send", "--eml", good, "--csv", file_of(temp, "bad.csv", text), status=2)
+        assert "no column 'email'" in done.stderr and wanted in done.stderr, (text, done.stderr)
     with Sink(arguments=["--size-max", "2000"]) as sink:
         eml = file_of(temp, "big.eml", "From: a@b.example\n\n" + "line\n" * 1000)
         done = send(f"{sink.host}:{sink.port}", "--eml", eml, "a@b.example", status=1)

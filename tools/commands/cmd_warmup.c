@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/suggest.h"
@@ -160,11 +161,14 @@ static int order(const struct options *o, const char *action)
 
 /* --- of the configuration --- */
 
+/* That of --config, else the usual one where it is there. */
 static struct config *load(const struct options *o)
 {
     struct config *c = NULL;
     struct buf errors = {0};
 
+    if (o->channel.config == NULL && access(CONFIG_FILE, F_OK) != 0)
+        return config_default();
     if (config_load(o->channel.config != NULL ? o->channel.config : CONFIG_FILE, &c, &errors) != 0)
         fwrite(errors.data, 1, errors.len, stderr);
     buf_done(&errors);
@@ -183,7 +187,7 @@ static void print_provider(void *arg, const char *name, const char *mx)
 
 static int providers(const struct options *o, const char *action)
 {
-    struct config *c = o->channel.config == NULL ? config_default() : load(o);
+    struct config *c = load(o);
 
     (void)action;
     if (c == NULL)
@@ -211,8 +215,11 @@ static int plan(const struct options *o, const char *action)
         fprintf(stderr, "hayauma %s: --mix: %.*s\n", o->channel.command, STR_FMT(buf_str(&why)));
         code = EXIT_USAGE;
     } else if (warmup_print_plan(&p, o->volume, o->channel.json) != 0) {
-        fprintf(stderr, "hayauma %s: %s is not being warmed up; warmup.sources says what is\n",
-                o->channel.command, o->source != NULL ? o->source : "a source");
+        fprintf(stderr,
+                "hayauma %s: %s%s being warmed up; warmup.sources of the configuration says "
+                "what is\n",
+                o->channel.command, o->source != NULL ? o->source : "no source is",
+                o->source != NULL ? " is not" : "");
         code = EXIT_FAILED;
     } else {
         code = EXIT_OK;

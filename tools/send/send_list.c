@@ -166,6 +166,22 @@ int send_list_read_lines(struct send_list *l, const char *file)
     return err;
 }
 
+/* What spreadsheets make that is not what is read here; else what to do. */
+static const char *column_hint(const struct csv *c)
+{
+    struct str first = c->cells_len > 0 ? c->cells[0] : STR("");
+
+    if (str_starts_nocase(first, STR("\xff\xfe")) || str_starts_nocase(first, STR("\xfe\xff")))
+        return "it is UTF-16: write it as UTF-8";
+    if (c->cells_len == 1 && str_find(first, ';') >= 0)
+        return "it has ';' between its values: write commas";
+    if (c->cells_len == 1 && str_find(first, '\t') >= 0)
+        return "it has TAB between its values: write commas";
+    if (c->cells_len == 1 && str_find(first, '@') >= 0)
+        return "a list of addresses alone is for --to-file";
+    return "--column says which has the addresses";
+}
+
 /* The index of the cell that is column, or -1 after saying what there is. */
 static ptrdiff_t find_column(const struct csv *c, const char *file, const char *column)
 {
@@ -181,8 +197,8 @@ static ptrdiff_t find_column(const struct csv *c, const char *file, const char *
         buf_puts(&known, i > 0 ? ", " : "");
         put_text(&known, name, 30, false);
     }
-    fprintf(stderr, "hayauma send: %s:%lu: no column '%s'; the first line names: %.*s\n", file,
-            c->line, column, STR_FMT(buf_str(&known)));
+    fprintf(stderr, "hayauma send: %s:%lu: no column '%s'; the first line names: %.*s; %s\n", file,
+            c->line, column, STR_FMT(buf_str(&known)), column_hint(c));
     buf_done(&known);
     return -1;
 }
