@@ -129,7 +129,7 @@ static int set_text(struct config *c, const struct config_field *f, void *base, 
     else if (ok && f->type == CONFIG_GROUP)
         ok = getgrnam(config_dup(c, text)) != NULL;
     if (ok && f->type == CONFIG_CHOICE && !is_choice(f, text)) {
-        buf_printf(why, "'%.*s' is none of %s", STR_FMT(text), f->choices);
+        buf_printf(why, "'%.*s' is not one of %s", STR_FMT(text), f->choices);
         return -EINVAL;
     }
     if (!ok)
@@ -253,7 +253,7 @@ static int set_item(struct config *c, const struct config_field *f, void *item, 
         (config_parse_address(text, 53, &server) != 0 || server.addr.ss_family == AF_UNIX))
         return complain(why, text, field_type_info(f)->wrong);
     if (f->choices != NULL && !is_choice(f, text)) {
-        buf_printf(why, "'%.*s' is none of %s", STR_FMT(text), f->choices);
+        buf_printf(why, "'%.*s' is not one of %s", STR_FMT(text), f->choices);
         return -EINVAL;
     }
     if (!printable(text))
