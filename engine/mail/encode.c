@@ -30,13 +30,16 @@ static lanes specials(const uint8_t *in)
     return (lanes)((x > 0x7e) | (x == '=') | ((x < ' ') & (x != '\t')));
 }
 
-static bool any_special(const uint8_t *in)
+/* Where the first one is of so many bytes; their number: there is none. */
+static size_t first_special(const uint8_t *in)
 {
     lanes x = specials(in);
-    uint64_t half[2];
+    uint64_t half[2]; /* little-endian, as all targets are */
 
     memcpy(half, &x, sizeof(half));
-    return (half[0] | half[1]) != 0;
+    return half[0] != 0   ? (size_t)__builtin_ctzll(half[0]) / 8
+           : half[1] != 0 ? 8 + (size_t)__builtin_ctzll(half[1]) / 8
+                          : sizeof(lanes);
 }
 
 static bool is_blank(uint8_t c)
@@ -60,16 +63,19 @@ static bool begins_badly(size_t column, uint8_t c)
 /* So many bytes that stay as they are, and on this line: most of a text goes this way. */
 static size_t plain_run(size_t column, const uint8_t *in, size_t len)
 {
-    size_t max = TEXT_CHARS - column, n = 0;
+    size_t max = TEXT_CHARS - column < len ? TEXT_CHARS - column : len, n = 0;
+    size_t found = sizeof(lanes);
 
-    if (len < max)
-        max = len;
     if (max == 0 || begins_badly(column, in[0]))
         return 0;
-    while (n + sizeof(lanes) <= max && !any_special(in + n))
-        n += sizeof(lanes);
-    while (n < max && !is_special(in[n]))
+    while (found == sizeof(lanes) && n < max && n + sizeof(lanes) <= len) {
+        found = first_special(in + n);
+        n += found;
+    }
+    while (found == sizeof(lanes) && n < max && !is_special(in[n]))
         n++;
+    if (n > max)
+        n = max;
     return n > 0 && is_blank(in[n - 1]) && ends_line(in, len, n - 1) ? n - 1 : n;
 }
 
