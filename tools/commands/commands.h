@@ -14,6 +14,7 @@ enum exit_code {
 
 int cmd_serve(int argc, char **argv);
 int cmd_send(int argc, char **argv);
+int cmd_send_template(int argc, char **argv);
 int cmd_sendmail(int argc, char **argv);
 int cmd_queue(int argc, char **argv);
 int cmd_campaign(int argc, char **argv);

@@ -20,7 +20,9 @@
 
 static const char usage[] =
     "usage: hayauma send (--eml FILE | --text FILE | --html FILE) [OPTION]... [RECIPIENT]...\n"
+    "       hayauma send --template FILE --to LIST [OPTION]...\n"
     "Sends a message to each recipient through an SMTP server, by default the local engine.\n"
+    "With --template it is a letter of its own for each: hayauma send --template --help.\n"
     "\n"
     "The message:\n"
     "  --eml FILE         a complete message (RFC 5322); '-' is stdin\n"
@@ -278,11 +280,22 @@ static int send_command(struct send *c, int argc, char **argv)
     return c->accepted == send_list_len(&c->list) && c->list.invalid == 0 ? EXIT_OK : EXIT_FAILED;
 }
 
+static bool has_template(int argc, char **argv)
+{
+    for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++)
+        if (strcmp(argv[i], "--template") == 0 || strncmp(argv[i], "--template=", 11) == 0)
+            return true;
+    return false;
+}
+
 int cmd_send(int argc, char **argv)
 {
-    struct send *c = calloc(1, sizeof(*c));
+    struct send *c;
     int status;
 
+    if (has_template(argc, argv))
+        return cmd_send_template(argc, argv);
+    c = calloc(1, sizeof(*c));
     if (c == NULL)
         return EXIT_FAILED;
     list_init(&c->idle);

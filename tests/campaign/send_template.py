@@ -1,0 +1,84 @@
+#!/usr/bin/env python3
+"""hayauma send --template: checked before it is sent, sent as a campaign, gone on with, and never twice.
+
+send_template.py [TEST...]"""
+
+import json
+import subprocess
+
+from campaign import ROOT, Campaigns, Sink, arrived, check, csv, program, run
+
+TEMPLATE = {"envelope_sender": "bounce@sender.example",
+            "content": {"from": {"email": "news@sender.example"}, "subject": "{{ name }}さん {{ code }}",
+                        "headers": {"List-Unsubscribe": "<https://sender.example/{{ code }}>"},
+                        "text_body": "Dear {{ name }}: {{ code }}"}}
+
+
+def send(engine, rows, *arguments, template=None, status=0):
+    directory = engine.dir
+    (directory / "spring.json").write_text(json.dumps(template or TEMPLATE))
+    (directory / "list.csv").write_bytes(rows if isinstance(rows, bytes) else rows.encode())
+    done = subprocess.run([program(), "send", "--template", directory / "spring.json", "--to",
+                           directory / "list.csv", "--api", f"http://127.0.0.1:{engine.web}", *arguments],
+                          capture_output=True, text=True, check=False, timeout=120)
+    check(f"status, {done.stdout} {done.stderr}", done.returncode, status)
+    return done
+
+
+def test_check_and_preview():
+    """What is wrong is said with its line, and nothing reaches the engine."""
+    with Campaigns() as engine:
+        rows = ("email,name,code\n" "a@x1.example,Ann,1\n" "no address,Bob,2\n" "b@x1.example,Bob\n"
+                'c@x1.example,"Car,l",3\n' "a@X1.example,Ann,1\n")
+        done = send(engine, rows, "--check", status=1)
+        check("summary", done.stdout, "3 recipients, 2 lines that are none, "
+              + "1 addresses there twice, 0 without a letter, 0 with missing variables; "
+              + done.stdout[done.stdout.index("letters of"):])
+        for words in ("list.csv:3: is no mail address", "list.csv:4: has not as many cells"):
+            assert words in done.stderr, done.stderr
+        template = {**TEMPLATE, "content": {**TEMPLATE["content"], "text_body": "{{ nmae }}{{ code.x.y }}"}}
+        done = send(engine, "email,name,code\na@x1.example,Ann,1\n", "--check", template=template, status=1)
+        assert "1 without a letter" in done.stdout and "content.text_body: template, line 1" in done.stderr, done
+        done = send(engine, "email,name,code\na@x1.example,Ann,1\n", template=template, status=2)
+        assert "letters cannot be made; nothing was sent" in done.stderr, done
+        template["content"]["text_body"] = "{{ nmae }}"
+        done = send(engine, "email,name,code\na@x1.example,Ann,1\n", "--check", template=template, status=1)
+        assert "1 with missing variables" in done.stdout and "is not given" in done.stderr, done
+        done = send(engine, csv(0, 5), "--preview", "2")
+        check("previews", done.stdout.count("\nSubject: "), 2)
+        assert "r0@x0.example" in done.stdout and "r2@x2.example" not in done.stdout, done.stdout
+        send(engine, csv(0, 5), "--check")
+        done = send(engine, csv(0, 5), template={"content": {"text_body": "{{"}}, status=2)
+        assert "spring.json: content" in done.stderr, done
+        done = send(engine, "name\nx\n", status=2)
+        assert "has no column 'email'" in done.stderr, done
+        check("campaigns", json.loads(engine.ask("GET", ROOT)[2])["campaigns"], [])
+
+
+def test_sends():
+    """Everybody gets one letter; the same call again sends nothing."""
+    with Sink() as sink, Campaigns(sink.port) as engine:
+        done = send(engine, csv(0, 1000), "--priority", "2")
+        assert "1000 of 1000 delivered" in done.stdout, done
+        wanted = {f"r{i}@x{i % 7}.example": 1 for i in range(1000)}
+        check("each once", arrived(sink), wanted)
+        (campaign,) = json.loads(engine.ask("GET", ROOT)[2])["campaigns"]
+        check("campaign", (campaign["name"], campaign["priority"], campaign["state"]), ("spring", 2, "done"))
+        done = send(engine, csv(0, 1000), status=1)
+        assert "is over: give another --campaign" in done.stderr, done
+        done = send(engine, csv(0, 10), "--campaign", "more")
+        check("each once", arrived(sink), {**wanted, **{f"r{i}@x{i % 7}.example": 2 for i in range(10)}})
+
+
+def test_goes_on():
+    """A call that was interrupted while it sent the list is gone on with."""
+    with Sink() as sink, Campaigns(sink.port) as engine:
+        spring = engine.create(**TEMPLATE)
+        engine.add(spring, csv(0, 600))
+        done = send(engine, csv(0, 1500))
+        assert "1500 of 1500 delivered" in done.stdout and spring in done.stdout, done
+        check("each once", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in range(1500)})
+
+
+if __name__ == "__main__":
+    run(globals())

@@ -1,0 +1,381 @@
+/* hayauma send --template: a campaign of a template and a list, checked here, sent by the engine.
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/commands/commands.h"
+#include "tools/commands/options.h"
+#include "tools/commands/quantity.h"
+#include "tools/send/campaign_client.h"
+#include "tools/send/mailing.h"
+
+#define SHOWN_MAX   20 /* lines that are told of */
+#define PREVIEW_MAX 1000
+#define CHUNK_BYTES (512u << 10)
+#define NAME_BYTES  65
+
+static const char usage[] =
+    "usage: hayauma send --template FILE --to LIST [OPTION]...\n"
+    "Sends each recipient of a list a letter that is made of a template: a campaign. First every\n"
+    "letter is made here; if there is one that cannot be, nothing is sent.\n"
+    "\n"
+    "  --template FILE   JSON as POST /api/campaigns/v1 takes it (docs/http.md): content,\n"
+    "                    envelope_sender, template_dialect ...; or FILE.eml, a whole message\n"
+    "  --to LIST         comma-separated values in UTF-8 with a line of headings: email, name if\n"
+    "                    there are names; each other column is a variable\n"
+    "  --campaign NAME   default: the template's \"name\", or its file's\n"
+    "  --from ADDRESS    envelope sender, instead of the template's\n"
+    "  --pool NAME, --priority N\n"
+    "  --at TIME         when letters begin to go: 2026-12-01T09:00:00+09:00\n"
+    "  --check           only make every letter, and say what is wrong: lines that are no\n"
+    "                    recipients, addresses that are there twice, missing variables\n"
+    "  --preview N       print the first N letters, and send nothing\n"
+    "  --api URL         of the engine's HTTP (default http://127.0.0.1:8000)\n"
+    "  --token-file FILE with a token (hayauma token) that may inject\n"
+    "  --no-wait         end when the letters begin to go, and not when all have had an end\n"
+    "  --quiet           no progress line (there is none without a terminal)\n"
+    "  --help            this text\n"
+    "\n"
+    "What was interrupted goes on when it is given again, and nobody gets a second letter: the\n"
+    "campaign's name says what it is. A name that was used is refused.\n"
+    "\n"
+    "Exit status: 0 when all recipients got their letters (--no-wait: will be tried; --check:\n"
+    "would); 1 when some did not; 2 for a wrong option or an unusable file.\n";
+
+struct order {
+    const char *template_file, *list_file, *name, *from, *pool, *at, *api, *token_file;
+    uint64_t priority, preview;
+    bool check, no_wait, quiet;
+    char name_room[NAME_BYTES];
+    struct mailing mailing;
+    struct campaign_client client;
+};
+
+static const struct option_row options[] = {
+    OPTION_TEXT("template", struct order, template_file),
+    OPTION_TEXT("to", struct order, list_file),
+    OPTION_TEXT("campaign", struct order, name),
+    OPTION_TEXT("from", struct order, from),
+    OPTION_TEXT("pool", struct order, pool),
+    OPTION_NUMBER("priority", struct order, priority, quantity_count, 0, 9),
+    OPTION_TEXT("at", struct order, at),
+    OPTION_FLAG("check", struct order, check),
+    OPTION_NUMBER("preview", struct order, preview, quantity_count, 1, PREVIEW_MAX),
+    OPTION_TEXT("api", struct order, api),
+    OPTION_TEXT("token-file", struct order, token_file),
+    OPTION_FLAG("no-wait", struct order, no_wait),
+    OPTION_FLAG("quiet", struct order, quiet),
+};
+
+/* --- what is posted --- */
+
+/* The file's name without its end, of what a name may have. */
+static const char *name_of_file(struct order *o)
+{
+    const char *slash = strrchr(o->template_file, '/');
+    const char *from = slash == NULL ? o->template_file : slash + 1;
+    size_t len = strcspn(from, ".");
+
+    if (len >= sizeof(o->name_room))
+        len = sizeof(o->name_room) - 1;
+    for (size_t i = 0; i < len; i++)
+        o->name_room[i] = (from[i] >= 'a' && from[i] <= 'z') ||
+                                  (from[i] >= 'A' && from[i] <= 'Z') ||
+                                  (from[i] >= '0' && from[i] <= '9')
+                              ? from[i]
+                              : '-';
+    o->name_room[len] = '\0';
+    return len == 0 ? "letter" : o->name_room;
+}
+
+static void set(json_t *root, const char *member, json_t *value)
+{
+    ASSERT(json_object_set_new(root, member, value) == 0);
+}
+
+/* The sender of a whole message, or of one whose template says none, is who wrote it. */
+static void complete(struct order *o)
+{
+    json_t *root = o->mailing.root, *name = json_member(root, "name"), *author;
+
+    if (o->name == NULL)
+        o->name = json_is_string(name) ? json_string_value(name) : name_of_file(o);
+    set(root, "name", json_string(o->name));
+    if (o->from != NULL)
+        set(root, "envelope_sender", json_string(o->from));
+    author = json_member(json_member(json_member(root, "content"), "from"), "email");
+    if (json_member(root, "envelope_sender") == NULL && json_is_string(author))
+        set(root, "envelope_sender", json_incref(author));
+    if (o->pool != NULL)
+        set(root, "pool", json_string(o->pool));
+    if (o->priority != UINT64_MAX)
+        set(root, "priority", json_integer((json_int_t)o->priority));
+}
+
+/* --- requests --- */
+
+static int refused(const struct order *o, const char *what, int status, const json_t *answer)
+{
+    const char *detail = json_string_value(json_object_get(answer, "detail"));
+
+    if (status >= 0)
+        fprintf(stderr, "hayauma send: %s: %s: %s%s%d\n", o->api, what,
+                detail != NULL ? detail : "", detail != NULL ? "; HTTP status " : "HTTP status ",
+                status);
+    return -EINVAL;
+}
+
+static int request(struct order *o, const char *what, const char *path, const char *type,
+                   const struct str *body, json_t **answer)
+{
+    int status = campaign_request(&o->client, path, type, body, answer);
+
+    if (status >= 200 && status < 300 && json_is_object(*answer))
+        return 0;
+    refused(o, what, status, *answer);
+    json_decref(*answer);
+    *answer = NULL;
+    return -EINVAL;
+}
+
+static const char *text_of(const json_t *one, const char *member)
+{
+    const char *text = json_string_value(json_object_get(one, member));
+
+    return text == NULL ? "" : text;
+}
+
+/* The campaign of this name, which an earlier call began, or NULL. */
+static int find(struct order *o, json_t **campaign)
+{
+    json_t *all;
+    int err = request(o, "campaigns", "", NULL, NULL, &all);
+
+    *campaign = NULL;
+    if (err < 0)
+        return err;
+    for (size_t i = 0; i < json_array_size(json_object_get(all, "campaigns")); i++) {
+        json_t *one = json_array_get(json_object_get(all, "campaigns"), i);
+
+        if (*campaign == NULL && strcmp(text_of(one, "name"), o->name) == 0)
+            *campaign = json_incref(one);
+    }
+    json_decref(all);
+    return 0;
+}
+
+static int create(struct order *o, json_t **campaign)
+{
+    char *text = json_dumps(o->mailing.root, JSON_COMPACT);
+    struct str body = str_of(text);
+    int err = request(o, o->template_file, "", "application/json", &body, campaign);
+
+    free(text);
+    return err;
+}
+
+static int upload_chunk(struct order *o, const char *id, const struct buf *lines)
+{
+    struct str body = buf_str(lines);
+    char path[80];
+    json_t *answer;
+    int err;
+
+    snprintf(path, sizeof(path), "/%s/recipients", id);
+    err = request(o, o->list_file, path, "application/x-ndjson", &body, &answer);
+    for (size_t i = 0; err == 0 && i < json_array_size(json_object_get(answer, "errors")); i++)
+        fprintf(stderr, "hayauma send: %s: %s\n", o->list_file,
+                text_of(json_array_get(json_object_get(answer, "errors"), i), "error"));
+    json_decref(answer);
+    return err;
+}
+
+/* The same list makes the same chunks, and one that the engine has adds nobody. */
+static int upload(struct order *o, const char *id)
+{
+    int got = mailing_rewind(&o->mailing), err = 0;
+    struct buf lines = {0};
+    const char *why;
+    json_t *one;
+
+    while (got >= 0 && err == 0 && (got = mailing_next(&o->mailing, &one, &why)) > 0) {
+        char *text = one == NULL ? NULL : json_dumps(one, JSON_COMPACT);
+
+        if (text != NULL) {
+            buf_puts(&lines, text);
+            buf_putc(&lines, '\n');
+        }
+        free(text);
+        json_decref(one);
+        if (lines.len >= CHUNK_BYTES) {
+            err = upload_chunk(o, id, &lines);
+            buf_clear(&lines);
+        }
+    }
+    if (got == 0 && err == 0 && lines.len > 0)
+        err = upload_chunk(o, id, &lines);
+    buf_done(&lines);
+    return got < 0 ? got : err;
+}
+
+static int start(struct order *o, const char *id)
+{
+    json_t *body = json_object(), *answer;
+    char path[80], *text;
+    struct str bytes;
+    int err;
+
+    if (o->at != NULL)
+        set(body, "at", json_string(o->at));
+    text = json_dumps(body, JSON_COMPACT);
+    bytes = str_of(text);
+    snprintf(path, sizeof(path), "/%s/start", id);
+    err = request(o, "start", path, "application/json", &bytes, &answer);
+    json_decref(answer);
+    json_decref(body);
+    free(text);
+    return err;
+}
+
+static long long count(const json_t *campaign, const char *member)
+{
+    return json_integer_value(json_object_get(campaign, member));
+}
+
+/* Until each recipient has had an end. */
+static int wait_for_end(struct order *o, const char *id, json_t **campaign)
+{
+    bool progress = !o->quiet && isatty(STDERR_FILENO);
+    char path[80];
+    int err;
+
+    snprintf(path, sizeof(path), "/%s", id);
+    while ((err = request(o, "campaign", path, NULL, NULL, campaign)) == 0) {
+        const char *state = text_of(*campaign, "state");
+
+        if (progress)
+            fprintf(stderr, "\r%s: %s, %lld of %lld delivered, %lld wait, %lld failed ", o->name,
+                    state, count(*campaign, "delivered"), count(*campaign, "recipients"),
+                    count(*campaign, "queued"), count(*campaign, "failed"));
+        if (strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0)
+            break;
+        json_decref(*campaign);
+        sleep(1);
+    }
+    if (progress)
+        fputc('\n', stderr);
+    return err;
+}
+
+static int finish(struct order *o, const char *id)
+{
+    json_t *campaign;
+    bool all;
+
+    if (o->no_wait) {
+        printf("%s: %s\n", o->name, id);
+        return EXIT_OK;
+    }
+    if (wait_for_end(o, id, &campaign) < 0)
+        return EXIT_FAILED;
+    printf("%s: %s, %lld of %lld delivered, %lld failed, %lld expired, %lld cancelled\n", o->name,
+           id, count(campaign, "delivered"), count(campaign, "recipients"),
+           count(campaign, "failed"), count(campaign, "expired"), count(campaign, "cancelled"));
+    all = count(campaign, "delivered") == count(campaign, "recipients");
+    json_decref(campaign);
+    return all ? EXIT_OK : EXIT_FAILED;
+}
+
+static int send_campaign(struct order *o)
+{
+    json_t *campaign;
+    const char *state;
+    char id[40];
+    int err = find(o, &campaign);
+
+    if (err == 0 && campaign == NULL)
+        err = create(o, &campaign);
+    if (err < 0)
+        return EXIT_FAILED;
+    snprintf(id, sizeof(id), "%s", text_of(campaign, "id"));
+    state = text_of(campaign, "state");
+    if (strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0) {
+        fprintf(stderr, "hayauma send: the campaign '%s' (%s) is over: give another --campaign\n",
+                o->name, id);
+        err = -EEXIST;
+    } else if (strcmp(state, "draft") == 0) {
+        err = upload(o, id);
+        if (err == 0)
+            err = start(o, id);
+    }
+    json_decref(campaign);
+    return err < 0 ? EXIT_FAILED : finish(o, id);
+}
+
+/* --- the command --- */
+
+static int print_findings(const struct mailing_findings *f)
+{
+    printf("%lu recipients, %lu lines that are none, %lu addresses there twice, %lu without a "
+           "letter, %lu with missing variables; letters of up to %lu bytes%s\n",
+           f->recipients, f->invalid, f->twice, f->without_letter, f->with_missing,
+           f->letter_bytes_max,
+           f->has_unsubscribe || f->letter_bytes_max == 0 ? "" : "; no List-Unsubscribe field");
+    return f->invalid + f->twice + f->without_letter + f->with_missing == 0 ? EXIT_OK : EXIT_FAILED;
+}
+
+static int run(struct order *o)
+{
+    struct mailing_findings found;
+    struct buf out = {0};
+
+    if (o->preview > 0) {
+        if (mailing_preview(&o->mailing, o->preview, &out) < 0)
+            return EXIT_USAGE;
+        fwrite(out.data, 1, out.len, stdout);
+        buf_done(&out);
+        return EXIT_OK;
+    }
+    if (mailing_check(&o->mailing, SHOWN_MAX, &found) < 0)
+        return EXIT_USAGE;
+    if (o->check)
+        return print_findings(&found);
+    if (found.without_letter > 0 || found.recipients == 0) {
+        fprintf(stderr, "hayauma send: %s; nothing was sent\n",
+                found.recipients == 0 ? "no recipients" : "letters cannot be made");
+        return EXIT_USAGE;
+    }
+    complete(o);
+    if (campaign_client_open(&o->client, o->api, o->token_file) < 0)
+        return EXIT_USAGE;
+    return send_campaign(o);
+}
+
+int cmd_send_template(int argc, char **argv)
+{
+    struct order o = {.api = "http://127.0.0.1:8000", .priority = UINT64_MAX};
+    int err, status;
+
+    for (int i = 1; i < argc; i++)
+        if (strcmp(argv[i], "--help") == 0) { /* or it would be the file of --template */
+            fputs(usage, stdout);
+            return EXIT_OK;
+        }
+    err = options_read(options, ARRAY_LEN(options), &o, "send", usage, argc, argv);
+    if (err != 0)
+        return err > 0 ? EXIT_OK : EXIT_USAGE;
+    if (o.template_file == NULL || o.list_file == NULL) {
+        fputs("hayauma send: --template and --to are needed\n"
+              "Try 'hayauma send --template --help'.\n",
+              stderr);
+        return EXIT_USAGE;
+    }
+    err = mailing_open(&o.mailing, o.template_file, o.list_file);
+    status = err < 0 ? EXIT_USAGE : run(&o);
+    campaign_client_close(&o.client);
+    mailing_close(&o.mailing);
+    return status;
+}

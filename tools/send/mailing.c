@@ -1,0 +1,312 @@
+#include "tools/send/mailing.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/map.h"
+#include "mail/header.h"
+#include "smtp/address.h"
+#include "tools/commands/screen.h"
+#include "tools/send/send_list.h"
+
+#define LETTER_STEPS     2000000
+#define LETTER_BYTES_MAX (50u << 20)
+#define HASH_SEED        7 /* the list is the user's own */
+
+/* --- the template --- */
+
+static int complain(const char *file, const char *field, const char *text)
+{
+    fprintf(stderr, "hayauma send: %s: %s%s%s\n", file, field, *field != '\0' ? ": " : "", text);
+    return -EINVAL;
+}
+
+static json_t *root_of_message(struct str text)
+{
+    json_t *content = json_stringn(text.ptr, text.len);
+
+    return content == NULL ? NULL : json_pack("{s:o}", "content", content);
+}
+
+static int read_template(struct mailing *m)
+{
+    struct str name = str_of(m->template_file), end = {name.ptr, 0};
+    struct json_mistake mistake = {.text = "is not UTF-8"};
+    struct buf text = {0};
+    json_t *strict;
+    int err = send_read_file(m->template_file, &text);
+
+    if (name.len >= 4)
+        end = (struct str){name.ptr + name.len - 4, 4};
+    if (err == 0)
+        m->root = str_eq_nocase(end, STR(".eml"))
+                      ? root_of_message(buf_str(&text))
+                      : json_fields_load(buf_str(&text), NULL, &mistake);
+    buf_done(&text);
+    if (err < 0)
+        return err;
+    if (m->root == NULL || !json_is_object(m->root))
+        return complain(m->template_file, "", m->root == NULL ? mistake.text : "is no object");
+    if (recipe_read(m->root, &m->recipe, &mistake) < 0)
+        return complain(m->template_file, mistake.field, mistake.text);
+    strict = json_copy(m->root);
+    ASSERT(strict != NULL &&
+           json_object_set_new(strict, "missing_variables", json_string("fail")) == 0);
+    err = recipe_read(strict, &m->strict, &mistake);
+    ASSERT(err == 0);
+    json_decref(strict);
+    return 0;
+}
+
+/* --- the list --- */
+
+int mailing_rewind(struct mailing *m)
+{
+    json_decref(m->headings);
+    m->headings = json_array();
+    m->email = m->name = SIZE_MAX;
+    csv_done(m->csv);
+    csv_init(m->csv, buf_str(&m->list));
+    if (csv_next(m->csv) <= 0)
+        return complain(m->list_file, "", m->csv->error != NULL ? m->csv->error : "is empty");
+    for (size_t i = 0; i < m->csv->cells_len; i++) {
+        struct str cell = m->csv->cells[i];
+
+        if (str_eq(cell, STR("email")))
+            m->email = i;
+        if (str_eq(cell, STR("name")))
+            m->name = i;
+        if (json_array_append_new(m->headings, json_stringn(cell.ptr, cell.len)) < 0)
+            return complain(m->list_file, "", "a heading is not UTF-8");
+    }
+    if (m->email == SIZE_MAX)
+        return complain(m->list_file, "", "has no column 'email'");
+    return 0;
+}
+
+static const char *take_cells(struct mailing *m, json_t *one, json_t *variables)
+{
+    struct smtp_address address;
+
+    if (m->csv->cells_len != json_array_size(m->headings))
+        return "has not as many cells as the first line";
+    if (smtp_address_parse(m->csv->cells[m->email], true, &address) < 0 || address.domain.len == 0)
+        return "is no mail address";
+    for (size_t i = 0; i < m->csv->cells_len; i++) {
+        const char *heading = json_string_value(json_array_get(m->headings, i));
+        json_t *cell = json_stringn(m->csv->cells[i].ptr, m->csv->cells[i].len);
+
+        if (cell == NULL)
+            return "is not UTF-8";
+        if (json_object_set_new(i == m->email || i == m->name ? one : variables, heading, cell) < 0)
+            return "has a heading that is not UTF-8";
+    }
+    return NULL;
+}
+
+int mailing_next(struct mailing *m, json_t **one, const char **why)
+{
+    int got = csv_next(m->csv);
+    json_t *variables;
+
+    *one = NULL;
+    *why = NULL;
+    if (got < 0) {
+        fprintf(stderr, "hayauma send: %s:%lu: %s\n", m->list_file, m->csv->line, m->csv->error);
+        return -EINVAL;
+    }
+    if (got == 0)
+        return 0;
+    *one = json_object();
+    variables = json_object();
+    ASSERT(*one != NULL && variables != NULL);
+    *why = take_cells(m, *one, variables);
+    if (*why == NULL && json_object_size(variables) > 0)
+        ASSERT(json_object_set(*one, "substitutions", variables) == 0);
+    json_decref(variables);
+    if (*why != NULL) {
+        json_decref(*one);
+        *one = NULL;
+    }
+    return 1;
+}
+
+/* --- letters --- */
+
+static struct str email_of(const json_t *one)
+{
+    return json_str(json_object_get(one, "email"));
+}
+
+static int letter(const struct recipe *r, const json_t *one, struct buf *out,
+                  struct json_mistake *mistake)
+{
+    static const struct msgid id = {{0}};
+    struct template_budget budget = {LETTER_BYTES_MAX, LETTER_STEPS};
+
+    buf_clear(out);
+    return recipe_letter(r, email_of(one), one, &id, budget, out, mistake);
+}
+
+static bool has_field(const struct buf *letter, struct str name)
+{
+    struct header_field field;
+    size_t at = 0;
+
+    while (header_field_next(letter->data, letter->len, at, &field)) {
+        if (str_eq_nocase(field.name, name))
+            return true;
+        at = field.end;
+    }
+    return false;
+}
+
+struct check {
+    struct mailing *m;
+    struct mailing_findings *found;
+    uint64_t shown, shown_max;
+    struct buf hashes, letter; /* hashes: uint64_t, of the addresses */
+};
+
+static void tell(struct check *c, const char *field, const char *text)
+{
+    if (c->shown++ >= c->shown_max)
+        return;
+    fprintf(stderr, "%s:%lu: %s%s%s\n", c->m->list_file, c->m->csv->line, field,
+            *field != '\0' ? ": " : "", text);
+}
+
+/* Of an address whose domain's case does not matter. */
+static uint64_t address_hash(struct str email)
+{
+    ptrdiff_t at = str_rfind(email, '@');
+    char kept[SMTP_PATH_MAX];
+    size_t len = email.len < sizeof(kept) ? email.len : sizeof(kept);
+
+    for (size_t i = 0; i < len; i++)
+        kept[i] = (ptrdiff_t)i > at ? ascii_lower(email.ptr[i]) : email.ptr[i];
+    return hash_bytes(kept, len, HASH_SEED);
+}
+
+static void check_one(struct check *c, const json_t *one)
+{
+    struct json_mistake mistake = {0};
+    uint64_t hash = address_hash(email_of(one));
+
+    buf_put(&c->hashes, &hash, sizeof(hash));
+    if (letter(c->m->recipe, one, &c->letter, &mistake) < 0) {
+        c->found->without_letter++;
+        tell(c, mistake.field, mistake.text);
+        return;
+    }
+    if (c->found->letter_bytes_max == 0)
+        c->found->has_unsubscribe = has_field(&c->letter, STR("List-Unsubscribe"));
+    if (c->letter.len > c->found->letter_bytes_max)
+        c->found->letter_bytes_max = c->letter.len;
+    if (letter(c->m->strict, one, &c->letter, &mistake) < 0) {
+        c->found->with_missing++;
+        tell(c, mistake.field, mistake.text);
+    }
+}
+
+static int by_value(const void *a, const void *b)
+{
+    uint64_t x, y;
+
+    memcpy(&x, a, sizeof(x));
+    memcpy(&y, b, sizeof(y));
+    return (x > y) - (x < y);
+}
+
+static uint64_t count_twice(struct buf *hashes)
+{
+    size_t len = hashes->len / sizeof(uint64_t);
+    uint64_t twice = 0;
+
+    if (len > 0)
+        qsort(hashes->data, len, sizeof(uint64_t), by_value);
+    for (size_t i = 1; i < len; i++)
+        twice += by_value(hashes->data + i * sizeof(uint64_t),
+                          hashes->data + (i - 1) * sizeof(uint64_t)) == 0;
+    return twice;
+}
+
+int mailing_check(struct mailing *m, uint64_t shown_max, struct mailing_findings *found)
+{
+    struct check c = {.m = m, .found = found, .shown_max = shown_max};
+    int got = mailing_rewind(m);
+    const char *why;
+    json_t *one;
+
+    *found = (struct mailing_findings){0};
+    if (got < 0)
+        return got;
+    while ((got = mailing_next(m, &one, &why)) > 0) {
+        if (why != NULL) {
+            found->invalid++;
+            tell(&c, "", why);
+        } else {
+            found->recipients++;
+            check_one(&c, one);
+        }
+        json_decref(one);
+    }
+    found->twice = count_twice(&c.hashes);
+    if (c.shown > shown_max)
+        fprintf(stderr, "... and %lu more\n", c.shown - shown_max);
+    buf_done(&c.hashes);
+    buf_done(&c.letter);
+    return got;
+}
+
+int mailing_preview(struct mailing *m, uint64_t letters, struct buf *out)
+{
+    struct json_mistake mistake;
+    struct buf one_letter = {0};
+    int got = mailing_rewind(m);
+    const char *why;
+    json_t *one;
+
+    if (got < 0)
+        return got;
+    while (letters > 0 && (got = mailing_next(m, &one, &why)) > 0) {
+        if (why == NULL && letter(m->recipe, one, &one_letter, &mistake) == 0) {
+            buf_printf(out, "%s:%lu: %s\n\n", m->list_file, m->csv->line,
+                       json_string_value(json_object_get(one, "email")));
+            buf_put(out, one_letter.data, one_letter.len);
+            buf_puts(out, "\n");
+            letters--;
+        }
+        json_decref(one);
+    }
+    buf_done(&one_letter);
+    return got < 0 ? got : 0;
+}
+
+/* --- */
+
+int mailing_open(struct mailing *m, const char *template_file, const char *list_file)
+{
+    int err;
+
+    *m = (struct mailing){.template_file = template_file, .list_file = list_file};
+    m->csv = calloc(1, sizeof(*m->csv));
+    ASSERT(m->csv != NULL);
+    err = read_template(m);
+    if (err == 0)
+        err = send_read_file(list_file, &m->list);
+    return err == 0 ? mailing_rewind(m) : err;
+}
+
+void mailing_close(struct mailing *m)
+{
+    json_decref(m->root);
+    json_decref(m->headings);
+    recipe_free(m->recipe);
+    recipe_free(m->strict);
+    csv_done(m->csv);
+    free(m->csv);
+    buf_done(&m->list);
+}

@@ -1,0 +1,48 @@
+/* A template and a list of recipients, as `hayauma send --template` has them: read, checked by
+ * making every letter, and handed on a recipient at a time. One thread. */
+#ifndef HAYAUMA_TOOLS_MAILING_H
+#define HAYAUMA_TOOLS_MAILING_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include <jansson.h>
+
+#include "base/csv.h"
+#include "mail/recipe.h"
+
+struct mailing {
+    const char *template_file, *list_file;
+    json_t *root; /* what POST /api/campaigns/v1 takes of the template */
+    struct recipe *recipe, *strict;
+    struct buf list;
+    struct csv *csv;
+    json_t *headings;   /* of the list, as texts */
+    size_t email, name; /* columns; name: SIZE_MAX where there is none */
+};
+
+/* What mailing_check() found. */
+struct mailing_findings {
+    uint64_t recipients; /* lines that are any */
+    uint64_t invalid, twice, without_letter, with_missing;
+    uint64_t letter_bytes_max;
+    bool has_unsubscribe; /* the first letter has a List-Unsubscribe field */
+};
+
+/* template_file: JSON as POST /api/campaigns/v1 takes it, or, by its end ".eml", a whole message. 0
+ * or -errno, said on stderr. mailing_close() follows in any case. */
+int mailing_open(struct mailing *m, const char *template_file, const char *list_file) MUST_USE;
+void mailing_close(struct mailing *m);
+/* Begins at the list's first recipient. 0 or -errno, said on stderr. */
+int mailing_rewind(struct mailing *m) MUST_USE;
+/* The next that is a recipient, as /api/inject/v1 knows one, the caller's to give back. 1; 0 at the
+ * end; or -EINVAL, said on stderr: no line behind is what it seems. *why: NULL, or why the line is
+ * none, and there is no *one. */
+int mailing_next(struct mailing *m, json_t **one, const char **why) MUST_USE;
+/* Makes the letter of each recipient. What is wrong with a line is said on stderr, up to shown_max
+ * lines. 0 or -EINVAL: the list cannot be read to its end. */
+int mailing_check(struct mailing *m, uint64_t shown_max, struct mailing_findings *found) MUST_USE;
+/* Appends the letters of the first recipients that have one. 0 or -EINVAL. */
+int mailing_preview(struct mailing *m, uint64_t letters, struct buf *out) MUST_USE;
+
+#endif
