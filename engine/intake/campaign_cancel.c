@@ -1,6 +1,6 @@
-/* Rows of a campaign that was cancelled: in each shard, walks over the campaign's flow and has
- * administration cancel what it finds, some rows a step, until a pass finds nothing that it could
- * change. What is in flight ends by itself. After a crash the next start walks again. */
+/* Rows of a campaign that was cancelled: in each shard, walks over all rows and has administration
+ * cancel the campaign's, some a step, until a pass finds nothing that it could change. What is in
+ * flight ends by itself. After a crash the next start walks again. */
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -27,7 +27,6 @@ struct cancel_walk {
 struct cancel {
     struct worker *keeper;
     struct campaign one;
-    uint32_t flow;
     struct worker_note note; /* to the keeper, when all have ended */
     _Atomic bool unfinished;
     _Atomic uint32_t left; /* acquire and release: the last frees all */
@@ -138,11 +137,9 @@ static void cancel_step(struct cancel_walk *c)
     buf_clear(&c->memory);
     c->job.rows_len = 0;
     c->job.changed = 0;
-    c->walk.what = (struct queue_visit){.flow = cancel->flow,
-                                        .id = &cancel->one.id,
-                                        .rows_max = STEP_ROWS,
-                                        .visit = on_row,
-                                        .arg = c};
+    /* Of all flows: rules may have moved rows to another pool, which is another flow. */
+    c->walk.what = (struct queue_visit){
+        .id = &cancel->one.id, .rows_max = STEP_ROWS, .visit = on_row, .arg = c};
     queue_walk(c->worker->port, c->job.shard, &c->walk);
 }
 
@@ -167,20 +164,17 @@ static void on_begin(struct worker *w, struct worker_note *note)
 void campaign_cancel_rows(struct worker *w, const struct campaign *one)
 {
     struct queue *q = w->shared->queue;
-    const struct queue_flow *flow = campaign_flow(q, one);
     uint32_t shards = queue_shards(q);
     struct cancel *cancel = calloc(1, sizeof(*cancel) + shards * sizeof(cancel->walks[0]));
 
-    if (flow == NULL || cancel == NULL) {
+    if (cancel == NULL) {
         log_error("campaign.cancel_failed",
                   "name=\"%s\" error=\"out of memory\" action=\"the next start does it\"",
                   one->name);
-        free(cancel);
         return;
     }
     cancel->keeper = w;
     cancel->one = *one;
-    cancel->flow = flow->id;
     atomic_init(&cancel->left, shards);
     for (uint32_t shard = 0; shard < shards; shard++) {
         struct cancel_walk *c = &cancel->walks[shard];

@@ -383,6 +383,54 @@ static uint64_t messages(void)
     return c.messages;
 }
 
+static void on_moved(struct queue_change *change, int result)
+{
+    assert_int_equal(result, 0);
+    *(bool *)change->owner = true;
+}
+
+/* A rule moves one of its rows to another pool. */
+static bool see_first(void *arg, const struct queue_row_view *row)
+{
+    struct queue *q = world.engine.shared.queue;
+    struct recipient *r = arg;
+
+    r->index = row->index;
+    r->due_ms = row->due_ms;
+    r->flow = queue_flow_get(q, 6, STR("acme"), STR("summer"), STR("other"))->id;
+    r->queue.len = row->queue.len;
+    assert_int_equal(row->queue.len, strlen("d0.example"));
+    memcpy((char *)(uintptr_t)r->queue.ptr, row->queue.ptr, row->queue.len);
+    return false;
+}
+
+static void move_one(const struct msgid *id)
+{
+    struct queue *q = world.engine.shared.queue;
+    struct message *m = message_new(&(struct message){.id = *id});
+    struct recipient *r = recipient_new(m, 0, STR("d0.example"), STR("a@x"), STR(""), STR(""));
+    struct queue_visit what = {.id = id, .rows_max = 1000, .visit = see_first, .arg = r};
+    struct campaign one;
+    uint32_t shard = 0;
+    struct queue_row row = {.kind = QUEUE_ROW_MOVE, .rcpt = r};
+    bool done = false;
+    struct queue_change change = {
+        .rows = &row, .rows_len = 1, .urgent = true, .on_done = on_moved, .owner = &done};
+
+    for (; shard < SHARDS && r->due_ms == 0; shard++)
+        (void)queue_visit(q, shard, &(struct queue_cursor){0}, &what);
+    assert_true(r->due_ms != 0);
+    assert_true(campaigns_get(&world.engine.shared.campaigns, id, &one));
+    row.old_due_ms = r->due_ms;
+    row.old_flow = queue_flow_get(q, one.priority, STR("acme"), STR("summer"), STR(""))->id;
+    queue_submit(world.w->port, shard - 1, &change);
+    for (int i = 0; i < TURNS_MAX && !done; i++)
+        turn();
+    assert_true(done && !row.missing);
+    recipient_free(r);
+    message_unref(m);
+}
+
 /* --- the tests --- */
 
 static void test_recipients(void **state)
@@ -455,6 +503,8 @@ static void test_life(void **state)
     world_reopen();
     assert_true(held("summer"));
     assert_int_equal(state_of(&id), CAMPAIGN_RUNNING);
+    assert_int_equal(rows_of(&id), 50);
+    move_one(&id);
     assert_int_equal(rows_of(&id), 50);
     assert_int_equal(order(CAMPAIGN_CANCEL, &id), 0);
     for (int i = 0; i < TURNS_MAX && (rows_of(&id) > 0 || held("summer")); i++)
