@@ -365,9 +365,7 @@ bool secure_suits(const struct delivery *d, const struct site *site, const char 
 {
     bool named = d->secure.policy == CONFIG_TLS_VERIFY || site->dane || site->sts != NULL;
 
-    return d->site->dane == site->dane &&
-           str_eq(str_of(d->site->dest->tls_certificate), str_of(site->dest->tls_certificate)) &&
-           sts_policy_same(d->site->sts, site->sts) &&
+    return d->site->dane == site->dane && sts_policy_same(d->site->sts, site->sts) &&
            (!named || str_eq_nocase(str_of(d->dial.peer_name), str_of(host)));
 }
 

@@ -165,6 +165,10 @@ def test_what_is_reported():
     found = world.reports("plain")
     check("plain", summary(found, "no-policy-found"), (0, {"starttls-not-supported": 1}))
     check("range", found[0]["date-range"]["start-datetime"] <= found[0]["date-range"]["end-datetime"], True)
+    before = len(world.reports("good"))  # a day later reports would tell of those mails
+    world.send("good", "later")
+    world.reports("good", lambda found: len(found) > before)
+    check("reports of reports", "tls_reports.report domain=collector.example" in world.engine.log(), False)
     check("who got one", {report_in(m)["domain"] for m in world.mails()} &
           {"silent.example", "twice.example", "collector.example"}, set())
     records = world.engine.records("Delivery", "tls@collector.example")

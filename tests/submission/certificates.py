@@ -246,7 +246,7 @@ def test_postfix():
     why = peers.missing("postfix")
     if why:
         raise Skip(why)
-    s = Known(settings={"destinations": {"*": {"tls": "encrypt"}}})
+    s = Known(settings={"workers": 1, "destinations": {"*": {"tls": "encrypt"}}})  # one, so that sessions meet
     authority = s.authority
     pem = s.temp.path / "engine.pem"
     pem.write_text("".join(f.read_text() for f in authority.certificate("sender.shop.example")))
