@@ -82,6 +82,12 @@ def test_total_sessions():
             Engine(provider(sink, (1, 2, 3), total_sessions_max=3)) as engine:
         inject(engine, 120, domains)
         sink.wait_mails(120)
+        # On a busy machine two sources may be done before the third has a session.
+        sent = 120
+        while set(sink.shares()) != {1, 2, 3} and sent < 1200:
+            inject(engine, 120, domains, first=sent)
+            sent += 120
+            sink.wait_mails(sent)
         if engine.records("TransientFailure"):
             raise Failure("the receiver was asked for seven sessions")
         if set(sink.shares()) != {1, 2, 3}:

@@ -433,7 +433,7 @@ def test_watchdog_of_a_stuck_worker():
                     for _ in range(20):
                         notify.recv(1000)
                     raise Failure("WATCHDOG=1 goes on")
-                assert "serve.worker_stuck" in engine.log()
+                wait_until("a word about it", lambda: "serve.worker_stuck" in engine.log())
             finally:
                 ptrace(PTRACE_DETACH, tid, 0, 0)
             assert notify.recv(1000) == b"WATCHDOG=1"
