@@ -80,5 +80,25 @@ def test_goes_on():
         check("each once", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in range(1500)})
 
 
+def test_other_tenants():
+    """Who may see campaigns of several tenants goes on with none of another tenant's that has the name."""
+    with Sink() as sink, Campaigns(sink.port, more={"tenants": {"acme": {}}}) as engine:
+        token = engine.dir / "acme.token"
+        token.write_text(engine.command("token", "add", "acme", "--tenant", "acme"))
+        theirs = engine.create(**TEMPLATE, tenant="acme")
+        engine.add(theirs, csv(5000, 10))
+        send(engine, csv(0, 100))
+        check("each once", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in range(100)})
+        check("theirs", {k: engine.show(theirs)[k] for k in ("state", "recipients")},
+              {"state": "draft", "recipients": 10})
+        done = send(engine, csv(0, 100), "--token-file", token)  # which is of the tenant, goes on with it
+        assert theirs in done.stdout and "110 of 110" in done.stdout, done
+        done = send(engine, csv(0, 100), "--token-file", token, status=1)
+        assert "is over: give another --campaign" in done.stderr, done
+        send(engine, csv(0, 10), "--campaign", "more", template={**TEMPLATE, "tenant": "acme"})
+        all_of_them = json.loads(engine.ask("GET", ROOT)[2])["campaigns"]
+        check("tenant", [c["tenant"] for c in all_of_them if c["name"] == "more"], ["acme"])
+
+
 if __name__ == "__main__":
     run(globals())

@@ -148,32 +148,72 @@ static const char *text_of(const json_t *one, const char *member)
     return text == NULL ? "" : text;
 }
 
-/* The campaign of this name, which an earlier call began, or NULL. */
-static int find(struct order *o, json_t **campaign)
+static const char *tenant_of(const struct order *o)
+{
+    return text_of(o->mailing.root, "tenant");
+}
+
+/* The newest campaign of this name in all, the tenant's or, if ours is false, of any other. */
+static json_t *newest(const struct order *o, const json_t *all, bool ours)
+{
+    for (size_t i = 0; i < json_array_size(json_object_get(all, "campaigns")); i++) {
+        json_t *one = json_array_get(json_object_get(all, "campaigns"), i);
+
+        if (strcmp(text_of(one, "name"), o->name) == 0 &&
+            (strcmp(text_of(one, "tenant"), tenant_of(o)) == 0) == ours)
+            return json_incref(one);
+    }
+    return NULL;
+}
+
+/* The campaign of this name, which an earlier call began, or NULL. With a token of a tenant the
+ * template need not name the tenant: other is such a campaign, ours or another tenant's, or NULL.
+ */
+static int find(struct order *o, json_t **campaign, json_t **other)
 {
     json_t *all;
     int err = request(o, "campaigns", "", NULL, NULL, &all);
 
-    *campaign = NULL;
+    *campaign = *other = NULL;
     if (err < 0)
         return err;
-    for (size_t i = 0; i < json_array_size(json_object_get(all, "campaigns")); i++) {
-        json_t *one = json_array_get(json_object_get(all, "campaigns"), i);
-
-        if (*campaign == NULL && strcmp(text_of(one, "name"), o->name) == 0)
-            *campaign = json_incref(one);
-    }
+    *campaign = newest(o, all, true);
+    if (*campaign == NULL && *tenant_of(o) == '\0')
+        *other = newest(o, all, false);
     json_decref(all);
     return 0;
 }
 
-static int create(struct order *o, json_t **campaign)
+static bool is_over(const json_t *campaign)
+{
+    const char *state = text_of(campaign, "state");
+
+    return strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0;
+}
+
+/* Whether the engine refused a campaign since this one, which is not over, has its name. */
+static bool has_our_name(const json_t *one, const json_t *refusal)
+{
+    return one != NULL && strcmp(text_of(refusal, "field"), "name") == 0 &&
+           strstr(text_of(refusal, "detail"), text_of(one, "id")) != NULL;
+}
+
+/* Makes one, unless other is ours. */
+static int create(struct order *o, json_t *other, json_t **campaign)
 {
     char *text = json_dumps(o->mailing.root, JSON_COMPACT);
     struct str body = str_of(text);
-    int err = request(o, o->template_file, "", "application/json", &body, campaign);
+    json_t *answer;
+    int status = campaign_request(&o->client, "", "application/json", &body, &answer), err = 0;
 
     free(text);
+    if (status >= 200 && status < 300 && json_is_object(answer))
+        *campaign = json_incref(answer);
+    else if (status == 409 && has_our_name(other, answer))
+        *campaign = json_incref(other);
+    else
+        err = refused(o, o->template_file, status, answer);
+    json_decref(answer);
     return err;
 }
 
@@ -254,13 +294,12 @@ static int wait_for_end(struct order *o, const char *id, json_t **campaign)
 
     snprintf(path, sizeof(path), "/%s", id);
     while ((err = request(o, "campaign", path, NULL, NULL, campaign)) == 0) {
-        const char *state = text_of(*campaign, "state");
-
         if (progress)
             fprintf(stderr, "\r%s: %s, %lld of %lld delivered, %lld wait, %lld failed ", o->name,
-                    state, count(*campaign, "delivered"), count(*campaign, "recipients"),
-                    count(*campaign, "queued"), count(*campaign, "failed"));
-        if (strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0)
+                    text_of(*campaign, "state"), count(*campaign, "delivered"),
+                    count(*campaign, "recipients"), count(*campaign, "queued"),
+                    count(*campaign, "failed"));
+        if (is_over(*campaign))
             break;
         json_decref(*campaign);
         sleep(1);
@@ -291,22 +330,24 @@ static int finish(struct order *o, const char *id)
 
 static int send_campaign(struct order *o)
 {
-    json_t *campaign;
-    const char *state;
+    json_t *campaign, *other;
     char id[40];
-    int err = find(o, &campaign);
+    int err = find(o, &campaign, &other);
 
-    if (err == 0 && campaign == NULL)
-        err = create(o, &campaign);
+    /* One that is over and may be ours is ours: nobody gets a letter twice. */
+    if (err == 0 && campaign == NULL && is_over(other))
+        campaign = json_incref(other);
+    else if (err == 0 && campaign == NULL)
+        err = create(o, other, &campaign);
+    json_decref(other);
     if (err < 0)
         return EXIT_FAILED;
     snprintf(id, sizeof(id), "%s", text_of(campaign, "id"));
-    state = text_of(campaign, "state");
-    if (strcmp(state, "done") == 0 || strcmp(state, "cancelled") == 0) {
+    if (is_over(campaign)) {
         fprintf(stderr, "hayauma send: the campaign '%s' (%s) is over: give another --campaign\n",
                 o->name, id);
         err = -EEXIST;
-    } else if (strcmp(state, "draft") == 0) {
+    } else if (strcmp(text_of(campaign, "state"), "draft") == 0) {
         err = upload(o, id);
         if (err == 0)
             err = start(o, id);
