@@ -28,15 +28,14 @@ struct campaign_work {
 
 /* --- what all have in common --- */
 
-/* Whose campaign a token's is. */
-static bool may_see(const struct http_request *r, const struct campaign *c)
+bool campaign_may_see(const struct http_request *r, const struct campaign *c)
 {
     return r->token.tenant[0] == '\0' || strcmp(r->token.tenant, c->tenant) == 0;
 }
 
 bool campaign_of_request(struct http_request *r, struct campaign *out)
 {
-    if (campaigns_get(&r->http->shared->campaigns, &r->id, out) && may_see(r, out))
+    if (campaigns_get(&r->http->shared->campaigns, &r->id, out) && campaign_may_see(r, out))
         return true;
     request_problem(r, 404, "", "there is no such campaign");
     return false;
@@ -368,7 +367,7 @@ static void take_one(void *arg, const struct campaign *one)
 {
     struct list_of *l = arg;
 
-    if (may_see(l->request, one))
+    if (campaign_may_see(l->request, one))
         buf_put(&l->campaigns, one, sizeof(*one));
 }
 

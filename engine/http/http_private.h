@@ -129,6 +129,9 @@ bool mail_refused(struct http_request *r, struct str sender, struct str tenant, 
 
 /* --- campaign.c, campaign_rows.c --- */
 
+struct campaign;
+/* Whether it is there for the token: the campaigns of its tenant are, or all. */
+bool campaign_may_see(const struct http_request *r, const struct campaign *one);
 void handle_campaign_create(struct http_request *r);
 void handle_campaign_list(struct http_request *r);
 void handle_campaign_show(struct http_request *r);

@@ -318,6 +318,7 @@ static void put_requests(struct buf *out, struct http *h)
 }
 
 struct newest {
+    const struct http_request *request;
     struct campaign campaigns[CAMPAIGNS_SHOWN]; /* a ring */
     size_t seen;
 };
@@ -326,12 +327,15 @@ static void take_campaign(void *arg, const struct campaign *one)
 {
     struct newest *n = arg;
 
-    n->campaigns[n->seen++ % CAMPAIGNS_SHOWN] = *one;
+    if (campaign_may_see(n->request, one))
+        n->campaigns[n->seen++ % CAMPAIGNS_SHOWN] = *one;
 }
 
-/* The newest campaigns, of each name the newest. Their names need no escapes: mail_field_name(). */
-static void put_campaigns(struct buf *out, struct shared *shared)
+/* The newest campaigns that the token may see, of each name the newest. Their names need no
+ * escapes: mail_field_name(). */
+static void put_campaigns(struct buf *out, const struct http_request *r)
 {
+    struct shared *shared = r->http->shared;
     static const char *const ends[TALLY_COUNTS] = {[TALLY_DELIVERED] = "delivered",
                                                    [TALLY_FAILED] = "failed",
                                                    [TALLY_EXPIRED] = "expired",
@@ -339,6 +343,7 @@ static void put_campaigns(struct buf *out, struct shared *shared)
     struct newest *n = calloc(1, sizeof(*n));
 
     ASSERT(n != NULL);
+    n->request = r;
     campaigns_visit(&shared->campaigns, take_campaign, n);
     put_family(out, "campaign_recipients", "gauge",
                "Recipients of a campaign, by what became of them");
@@ -396,7 +401,7 @@ static void answer(struct http_request *r)
     metrics_put_waits(&out, &walk->waits);
     metrics_put_sources(&out, shared, r->config);
     metrics_put_warmup(&out, shared, walk->now_ms);
-    put_campaigns(&out, shared);
+    put_campaigns(&out, r);
     put_gauge(&out, "draining", NULL, atomic_load(&r->http->draining));
     put_process(&out);
     buf_puts(&out, "# EOF\n");

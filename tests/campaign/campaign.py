@@ -289,7 +289,8 @@ def test_tenants():
     with Campaigns(trusted_networks=[], more={"tenants": {"acme": {"senders": ["sender.example"]}, "other": {}}}) as engine:
         bearer = {name: {"Authorization": "Bearer " + engine.command("token", "add", name, *options).strip()}
                   for name, *options in (("acme", "--tenant", "acme"), ("other", "--tenant", "other"), ("all",),
-                                         ("watch", "--scopes", "read"))}
+                                         ("watch", "--scopes", "read"),
+                                         ("both", "--scopes", "inject,read", "--tenant", "acme"))}
         mine = engine.post(ROOT, SPRING, 201, **bearer["acme"])["id"]
         check("sender", engine.ask("POST", ROOT, {**SPRING, "envelope_sender": "a@x.example"}, bearer["acme"])[0], 403)
         check("pool", engine.ask("POST", ROOT, {**SPRING, "pool": "default"}, bearer["acme"])[0], 403)
@@ -301,6 +302,12 @@ def test_tenants():
               [[mine], [yours], [yours, mine], [yours, mine]])
         check("not another's", [engine.ask("GET", f"{ROOT}/{mine}", None, bearer[n])[0]
                                 for n in ("acme", "other", "watch")], [200, 404, 200])
+
+        def measured(name):
+            text = engine.ask("GET", "/metrics", None, bearer[name])[2].decode()
+            return sorted({line.split('tenant="')[1].split('"')[0] for line in text.splitlines()
+                           if line.startswith("hayauma_campaign_recipients{")})
+        check("metrics", [measured(n) for n in ("both", "watch")], [["acme"], ["acme", "other"]])
         check("orders", [engine.ask("POST", f"{ROOT}/{mine}/{verb}", {}, bearer[n])[0] for n, verb in
                          (("other", "start"), ("watch", "start"), ("other", "cancel"), ("acme", "cancel"))],
               [404, 403, 404, 200])
