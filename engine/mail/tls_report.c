@@ -86,7 +86,8 @@ struct place {
     size_t at, len;
 };
 
-/* mailto: one address; what follows '?' is not looked at. */
+/* mailto: one address; what follows '?' is not looked at. An address literal has no place here:
+ * strangers would choose which host, of our own network too, mail is given to. */
 static bool read_mailto(struct str rest, struct tls_report_targets *out, struct place *address)
 {
     struct smtp_address parsed;
@@ -99,18 +100,26 @@ static bool read_mailto(struct str rest, struct tls_report_targets *out, struct 
     address->len = out->text.len - address->at;
     text = (struct str){(const char *)out->text.data + address->at, address->len};
     return text.len > 0 && text.len <= ADDRESS_BYTES_MAX && str_is_ascii(text) &&
-           smtp_address_parse(text, false, &parsed) == 0 && parsed.domain.len > 0;
+           smtp_address_parse(text, false, &parsed) == 0 && parsed.domain.len > 0 &&
+           parsed.domain.ptr[0] != '[';
 }
 
+/* A name: the last label of an IPv4 address, in whatever form, begins with a digit, and no
+ * top-level domain does. */
 static bool is_host(struct str s)
 {
+    ptrdiff_t dot;
+
+    if (s.len > 0 && s.ptr[s.len - 1] == '.')
+        s.len--;
+    dot = str_rfind(s, '.');
     for (size_t i = 0; i < s.len; i++) {
         char c = ascii_lower(s.ptr[i]);
 
         if ((c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '.')
             return false;
     }
-    return s.len > 0 && s.len <= 253 && str_find(s, '.') > 0;
+    return s.len > 0 && s.len <= 253 && str_find(s, '.') > 0 && ascii_lower(s.ptr[dot + 1]) >= 'a';
 }
 
 /* https://host[:port][/path]; a user, an address or a fragment has no place here. */
@@ -148,6 +157,23 @@ struct reading {
     struct place first[TLS_REPORT_TARGETS_MAX], second[TLS_REPORT_TARGETS_MAX];
 };
 
+static struct str placed(const struct tls_report_targets *out, struct place p)
+{
+    return (struct str){(const char *)out->text.data + p.at, p.len};
+}
+
+/* Whether the address that was read last is there already: it gets one report. */
+static bool is_twice(const struct reading *r)
+{
+    const struct tls_report_targets *out = r->out;
+
+    for (size_t i = 0; i < out->len; i++)
+        if (!out->list[i].https &&
+            str_eq(placed(out, r->first[i]), placed(out, r->first[out->len])))
+            return true;
+    return false;
+}
+
 static void read_target(struct reading *r, struct str uri)
 {
     struct tls_report_targets *out = r->out;
@@ -159,17 +185,12 @@ static void read_target(struct reading *r, struct str uri)
     *target = (struct tls_report_target){.https = false};
     *second = (struct place){0, 0};
     if (take_prefix(&uri, STR("mailto:"))) {
-        good = read_mailto(uri, out, first);
+        good = read_mailto(uri, out, first) && !is_twice(r);
     } else if (take_prefix(&uri, STR("https://"))) {
         target->https = true;
         good = read_https(uri, out, target, first, second);
     }
     out->len += good;
-}
-
-static struct str placed(const struct tls_report_targets *out, struct place p)
-{
-    return (struct str){(const char *)out->text.data + p.at, p.len};
 }
 
 int tls_report_record_parse(struct str record, struct tls_report_targets *out)

@@ -28,6 +28,8 @@ static void test_record(void **state)
          "mailto a@x.example, https r.example 8443 /?k=v"},
         {"v=TLSRPTv1;rua=MAILTO:a%2Bb@x.example?subject=no", 0, "mailto a+b@x.example"},
         {"v=TLSRPTv1;x=y;rua=https://r.example", 0, "https r.example 443 "},
+        {"v=TLSRPTv1;rua=mailto:a@x.example,mailto:b@x.example,mailto:a@x.example", 0,
+         "mailto a@x.example, mailto b@x.example"},
         /* Of another thing. */
         {"v=STSv1; id=1", -ENOENT, ""},
         {"v=tlsrptv1;rua=mailto:a@x.example", -ENOENT, ""},
@@ -43,6 +45,11 @@ static void test_record(void **state)
         {"v=TLSRPTv1;rua=mailto:a%4@x.example", -EBADMSG, ""},
         {"v=TLSRPTv1;rua=https://u:p@x.example/", -EBADMSG, ""},
         {"v=TLSRPTv1;rua=https://[::1]/", -EBADMSG, ""},
+        {"v=TLSRPTv1;rua=mailto:a@[10.0.0.1]", -EBADMSG, ""},
+        {"v=TLSRPTv1;rua=mailto:a@[IPv6:::1]", -EBADMSG, ""},
+        {"v=TLSRPTv1;rua=https://127.0.0.1/", -EBADMSG, ""},
+        {"v=TLSRPTv1;rua=https://127.1./,https://0x7f.0x1/,https://x.example./", 0,
+         "https x.example. 443 /"},
         {"v=TLSRPTv1;rua=https://x.example:0/", -EBADMSG, ""},
         {"v=TLSRPTv1;rua=https://x.example/a b", -EBADMSG, ""},
     };
