@@ -12,8 +12,8 @@
 
 #define TLS_REPORTS_TICK_MS 1000
 
-/* In the worker that owns shard 0, at its start; 0 or -ENOMEM. At its end behind dns_close() and
- * the end of the fetcher. */
+/* In the worker that owns shard 0, at its start; 0 or -ENOMEM. At its end behind dns_close(),
+ * queue_port_close() and the end of the fetcher. */
 int tls_reports_open(struct worker *w) MUST_USE;
 void tls_reports_close(struct worker *w);
 

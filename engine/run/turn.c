@@ -361,9 +361,9 @@ void worker_close(struct worker *w)
         dns_close(w->dns);
         free(w->root_question);
         sts_lookups_close(w);
-        tls_reports_close(w);
         buf_done(&w->tls_texts);
         queue_port_close(w->port);
+        tls_reports_close(w); /* the end of a post may have changed records just now */
         sweep_close(w);
         w->port = NULL; /* turns from here on only end operations */
     }
