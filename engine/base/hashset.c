@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#define SLOTS_MIN 1024
+#define SLOTS_MIN 16
 
 static size_t room(size_t slots)
 {

@@ -673,29 +673,63 @@ static void on_order(struct worker *w, struct worker_note *note)
     keeper_go_on(w->campaigns);
 }
 
-/* Notes which of the entries that matter are over: workers do not read the store. Under the lock,
- * which nothing of a worker's turn waits for but orders. */
-static void look_over(struct shared *all, const struct campaign_order *order)
+/* Copies of the entries that matter and were not over when they were looked at last. Of one that is
+ * cancelled the end of the look for its rows says so: it resumes the name, which must not be
+ * another campaign's by then. */
+static void find_meant(struct campaigns *all, const struct campaign_order *order, struct buf *out)
 {
-    struct campaigns *campaigns = &all->campaigns;
     bool full, found = false;
 
-    pthread_mutex_lock(&campaigns->lock);
-    full = order->verb == CAMPAIGN_CREATE && campaigns->by_id.count >= CAMPAIGNS_MAX;
-    for (struct list_node *n = list_first(&campaigns->in_order); n != NULL;
-         n = list_next(&campaigns->in_order, n)) {
-        struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
+    pthread_mutex_lock(&all->lock);
+    full = order->verb == CAMPAIGN_CREATE && all->by_id.count >= CAMPAIGNS_MAX;
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
         bool meant = order->verb == CAMPAIGN_CREATE
                          ? strcmp(e->one.name, order->what.name) == 0 || (full && !found)
                          : memcmp(&e->one.id, &order->what.id, sizeof(e->one.id)) == 0;
-        struct queue_tally counts;
 
-        if (meant && !e->over && !e->changing &&
-            campaign_counts(all->queue, &e->one.id, &counts) == 0)
-            e->over = campaign_is_over(&e->one, &counts);
+        if (meant && !e->over && !e->changing && e->one.state != CAMPAIGN_CANCELLED)
+            buf_put(out, &e->one, sizeof(e->one));
         found |= e->over;
     }
-    pthread_mutex_unlock(&campaigns->lock);
+    pthread_mutex_unlock(&all->lock);
+}
+
+static void note_over(struct campaigns *all, const struct campaign *one)
+{
+    struct campaign_entry *e;
+
+    pthread_mutex_lock(&all->lock);
+    e = campaigns_entry(all, &one->id);
+    if (e != NULL && !e->changing && e->one.state == one->state)
+        e->over = true;
+    pthread_mutex_unlock(&all->lock);
+}
+
+/* Notes which of the entries that matter are over: workers do not read the store. Where there are
+ * too many, one is enough, but all may have to be looked at: without the lock, which workers take
+ * for each part of a list. */
+static void look_over(struct shared *all, const struct campaign_order *order)
+{
+    struct queue_tally counts;
+    struct campaign one;
+    struct buf meant = {0};
+    bool found = false;
+
+    find_meant(&all->campaigns, order, &meant);
+    for (size_t at = 0; at < meant.len; at += sizeof(one)) {
+        bool named;
+
+        memcpy(&one, meant.data + at, sizeof(one));
+        named = order->verb != CAMPAIGN_CREATE || strcmp(one.name, order->what.name) == 0;
+        if ((found && !named) || campaign_counts(all->queue, &one.id, &counts) != 0 ||
+            !campaign_is_over(&one, &counts))
+            continue;
+        note_over(&all->campaigns, &one);
+        found = true;
+    }
+    buf_done(&meant);
 }
 
 void campaign_submit(struct shared *all, struct campaign_order *order)

@@ -32,12 +32,14 @@
 #define HASHES_MAX       (CAMPAIGN_PART_LINES / HASHES_EACH + 1)
 #define ROW_BYTES        512 /* of memory, about, beside its variables */
 #define KEYS_EACH        1000
+#define SETS             64 /* of an upload: each grows by itself, so the lock is held briefly */
 #define MIXED_MASK       0x3ffffu /* letters go out in the order of the list but for so much */
 #define MIXED_BY         162017u  /* odd, and spreads: the golden section of it */
 
 /* What is known of a draft while recipients are added. Under the table's lock. */
 struct campaign_upload {
-    struct hashset set;
+    struct hashset sets[SETS]; /* by the first bits of the hashes */
+    size_t count;              /* of all */
     uint32_t next_index, under_way;
     bool loaded;
     uint64_t used; /* a stamp: the least recently used one goes first */
@@ -71,11 +73,41 @@ bool campaign_upload_busy(const struct campaign_entry *e)
     return e->upload != NULL && e->upload->under_way > 0;
 }
 
+static struct hashset *set_of(struct campaign_upload *u, uint64_t hash)
+{
+    return &u->sets[hash / (UINT64_MAX / SETS + 1)];
+}
+
+/* False: it is there already. There must be room. */
+static bool upload_add(struct campaign_upload *u, uint64_t hash)
+{
+    bool added = hashset_add(set_of(u, hash), hash);
+
+    u->count += added;
+    return added;
+}
+
+/* Room for all of so many. 0 or -ENOMEM. */
+static int upload_reserve(struct campaign_upload *u, const uint64_t *hashes, size_t len)
+{
+    uint32_t more[SETS] = {0};
+    int err = 0;
+
+    for (size_t i = 0; i < len; i++)
+        more[set_of(u, hashes[i]) - u->sets]++;
+    for (size_t i = 0; i < SETS && err == 0; i++)
+        if (more[i] > 0)
+            err = hashset_reserve(&u->sets[i], more[i]);
+    return err;
+}
+
 static void upload_clear(struct campaigns *all, struct campaign_upload *u)
 {
-    ASSERT(all->hashes >= u->set.count);
-    all->hashes -= u->set.count;
-    hashset_done(&u->set);
+    ASSERT(all->hashes >= u->count);
+    all->hashes -= u->count;
+    u->count = 0;
+    for (size_t i = 0; i < SETS; i++)
+        hashset_done(&u->sets[i]);
     u->next_index = 0;
     u->loaded = false;
 }
@@ -155,16 +187,19 @@ static int take_hashes(struct reading *r, uint32_t first, struct str value)
     int err = 0;
 
     pthread_mutex_lock(&r->all->lock);
-    if (!uploads_make_room(r->all, len) || hashset_reserve(&u->set, len) < 0)
+    if (!uploads_make_room(r->all, len))
         err = -ENOMEM;
-    before = u->set.count;
+    before = u->count;
     for (size_t i = 0; i < len && err == 0; i++) {
         uint64_t hash;
 
         memcpy(&hash, value.ptr + i * sizeof(hash), sizeof(hash));
-        (void)hashset_add(&u->set, le64toh(hash));
+        hash = le64toh(hash);
+        err = hashset_reserve(set_of(u, hash), 1);
+        if (err == 0)
+            (void)upload_add(u, hash);
     }
-    r->all->hashes += u->set.count - before;
+    r->all->hashes += u->count - before;
     if (first + len > u->next_index)
         u->next_index = first + (uint32_t)len;
     pthread_mutex_unlock(&r->all->lock);
@@ -331,8 +366,12 @@ static void adding_undo(struct campaign_adding *a)
     pthread_mutex_lock(&all->lock);
     e = campaigns_entry(all, &a->one.id);
     ASSERT(e != NULL && campaign_upload_busy(e));
-    for (uint32_t i = 0; i < a->part->added; i++)
-        hashset_remove(&e->upload->set, le64toh(a->added[i]));
+    for (uint32_t i = 0; i < a->part->added; i++) {
+        uint64_t hash = le64toh(a->added[i]);
+
+        hashset_remove(set_of(e->upload, hash), hash);
+    }
+    e->upload->count -= a->part->added;
     all->hashes -= a->part->added;
     pthread_mutex_unlock(&all->lock);
     for (size_t i = 0; i < a->change.rows_len; i++)
@@ -434,10 +473,11 @@ static int tell_apart(struct campaign_adding *a)
     ASSERT(u->loaded && u->under_way > 0);
     if (u->next_index + p->rcpts_len > CAMPAIGN_RECIPIENTS_MAX)
         err = -EFBIG;
-    else if (!uploads_make_room(all, p->rcpts_len) || hashset_reserve(&u->set, p->rcpts_len) < 0)
+    else if (!uploads_make_room(all, p->rcpts_len) ||
+             upload_reserve(u, a->hashes, p->rcpts_len) < 0)
         err = -ENOMEM;
     for (size_t i = 0; i < p->rcpts_len && err == 0; i++) {
-        if (hashset_add(&u->set, a->hashes[i])) {
+        if (upload_add(u, a->hashes[i])) {
             a->added[p->added++] = htole64(a->hashes[i]);
             continue;
         }
