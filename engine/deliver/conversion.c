@@ -67,6 +67,11 @@ static void give_back(struct recipient *r, enum convert what, int result)
     if (m->converted[what] != NULL) {
         r->message = message_ref(m->converted[what]);
         message_unref(m);
+    } else if (result == -EILSEQ && m->recipe != NULL) {
+        /* The letter stays its recipient's, too: one made anew would be converted anew, for ever.
+         */
+        message_unref(m->recipe);
+        m->recipe = NULL;
     }
     admin_put_back(r);
 }

@@ -200,14 +200,17 @@ static struct recipe_entry *entry_new(struct worker *w, struct message *m)
 static struct render_order order_of(const struct worker *w, const struct recipe_entry *e,
                                     const struct recipient *r)
 {
-    return (struct render_order){.recipe = e->recipe,
-                                 .message = r->message,
-                                 .config = w->config,
-                                 .address = r->address,
-                                 .variables = r->variables,
-                                 .index = r->index,
-                                 .budget = {AT_ONCE_BYTES, AT_ONCE_STEPS},
-                                 .bytes = e->letter_bytes};
+    uint64_t most = w->config->http.message_bytes_max;
+
+    return (struct render_order){
+        .recipe = e->recipe,
+        .message = r->message,
+        .config = w->config,
+        .address = r->address,
+        .variables = r->variables,
+        .index = r->index,
+        .budget = {most < AT_ONCE_BYTES ? most : AT_ONCE_BYTES, AT_ONCE_STEPS},
+        .bytes = e->letter_bytes};
 }
 
 static void note_length(struct recipe_entry *e, const struct message *letter)

@@ -193,6 +193,21 @@ static void test_none(void **state)
     }
 }
 
+/* No letter is longer than the configuration says, whoever makes it. */
+static void test_longest(void **state)
+{
+    struct recipient *r = recipient_of(SIMPLE, "{\"name\":\"Ann, who has a long name\"}");
+    struct recipe_wait wait = {.on_ready = on_ready};
+
+    (void)state;
+    config.http.message_bytes_max = 16;
+    while (!recipes_letter(w, r, &wait))
+        crew_collect(&w->desk);
+    assert_int_equal(wait.result, -E2BIG);
+    assert_null(wait.letter);
+    done(r, &wait);
+}
+
 /* Recipes that nobody uses are bounded; one that was used lately stays. */
 static void test_bounds(void **state)
 {
@@ -227,7 +242,7 @@ int main(void)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
     const struct CMUnitTest tests[] = {
         TEST(test_reads_once), TEST(test_slow_by_crew), TEST(test_leave),
-        TEST(test_none),       TEST(test_bounds),
+        TEST(test_none),       TEST(test_longest),      TEST(test_bounds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -17,7 +17,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lib"))
 sys.path.insert(0, str(HERE.parent / "dkim"))
-from setting import CHUNKS, FULL, Engine, Keys, Receiver, Skip, TempDir, run, signatures, wait_until  # noqa: E402
+from setting import CHUNKS, FULL, OLD, Engine, Keys, Receiver, Skip, TempDir, run, signatures, wait_until  # noqa: E402
 from talk import check  # noqa: E402
 
 CONTENT = {
@@ -213,6 +213,19 @@ def test_slow_and_endless():
     assert "steps" in bounce["response"]["content"], bounce
     taken = spring.wait("a", 5)
     check("letters", sorted(r[0].split("@")[0] for r, *_ in taken), ["slow", "u0", "u1", "u2", "u3"])
+    spring.finish()
+
+
+SIGNED = ("From: n@sender.example\r\nTo: {{ email }}\r\nSubject: s\r\nMIME-Version: 1.0\r\n"
+          "Content-Type: multipart/signed; boundary=b\r\n\r\n--b\r\n\r\n" + "署名された本文\r\n" * 300 + "--b--\r\n")
+
+
+def test_cannot_be_converted():
+    """A letter that a peer without 8BITMIME cannot get bounces; it is not made and converted for ever."""
+    spring = Spring({"content": SIGNED}, {"u@a.example": None}, {"a": Receiver(OLD)})
+    (bounce,) = spring.engine.wait_records("Bounce", 1)
+    check("reply", (bounce["response"]["code"], bounce["response"]["enhanced_code"]),
+          (554, {"class": 5, "subject": 6, "detail": 3}))
     spring.finish()
 
 
