@@ -308,6 +308,7 @@ static int apply_pin(struct batch *b, const struct queue_pin *pin)
         return rc;
     if (pin->created_ms != 0)
         rc = batch_content_recreate(b, &pin->id, pin->created_ms);
+    b->recreated |= pin->created_ms != 0;
     return rc == 0 ? refs_add(b, &pin->id, -1, TALLY_NONE) : rc;
 }
 
@@ -559,6 +560,8 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
         records_unstage(&s->records);
         return rc;
     }
+    if (b.recreated) /* release: whoever hears of the commit has the loader see this */
+        atomic_fetch_add_explicit(&s->shared.recreated, 1, memory_order_release);
     count_changes(s, changes);
     for (node = list_first(changes); node != NULL; node = list_next(changes, node))
         n++;

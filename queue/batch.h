@@ -24,6 +24,7 @@ struct batch {
     struct refs_delta *refs_list;
     struct buf flows_new; /* ids of flows whose records this transaction brings */
     uint64_t room_bytes;
+    bool recreated; /* some content was made at another time: what is cached of it is stale */
 };
 
 /* --- batch_content.c --- */

@@ -48,12 +48,26 @@ static void slice_end(struct shard *s, struct slice *slice)
     mdb_txn_reset(s->loader.txn);
 }
 
+static void cache_drop(struct shard *s, size_t slot);
+
+/* Contents may have been made at another time since they were read. */
+static void cache_look(struct shard *s)
+{
+    uint32_t recreated = atomic_load_explicit(&s->shared.recreated, memory_order_acquire);
+
+    for (size_t i = 0; s->loader.recreated != recreated && i < LOADER_CACHE_SLOTS; i++)
+        cache_drop(s, i);
+    s->loader.recreated = recreated;
+}
+
 /* A negative errno. */
 static int slice_begin(struct shard *s, struct slice *slice)
 {
-    int rc = s->loader.txn == NULL ? mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->loader.txn)
-                                   : mdb_txn_renew(s->loader.txn);
+    int rc;
 
+    cache_look(s); /* first: a commit behind it is seen by the next slice */
+    rc = s->loader.txn == NULL ? mdb_txn_begin(s->env, NULL, MDB_RDONLY, &s->loader.txn)
+                               : mdb_txn_renew(s->loader.txn);
     if (rc != 0)
         return lmdb_errno(rc);
     *slice = (struct slice){

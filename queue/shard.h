@@ -85,6 +85,7 @@ struct shard {
         struct message *cache[LOADER_CACHE_SLOTS];
         unsigned cache_next;
         uint64_t cache_bytes;
+        uint32_t recreated; /* shared.recreated, as the cache knows it */
     } loader;
 
     struct { /* written by the committer, read by anybody; relaxed, since each stands alone */
@@ -93,6 +94,7 @@ struct shard {
         _Atomic uint64_t rows, messages, pieces, commits, changes, commit_ns_total, sync_ns_last;
         _Atomic uint64_t batch_last, quarantined, commit_errors, map_used_bytes;
         _Atomic uint64_t disk_free_bytes, notice_room_bytes;
+        _Atomic uint32_t recreated; /* commits that changed when contents were made; release */
     } shared;
 };
 

@@ -148,6 +148,35 @@ static void test_pin(void **state)
     message_unref(m);
 }
 
+static int64_t loaded_created_ms(struct kit_queue *f)
+{
+    struct kit_load kit = {0};
+    struct recipient *r;
+    int64_t ms;
+
+    assert_int_equal(kit_load(f->q, f->port, 0, &kit, lane, 2000, 10), 0);
+    r = kit_pop(&kit);
+    assert_non_null(r);
+    ms = r->message->created_ms;
+    recipient_free(r);
+    return ms;
+}
+
+/* Lifetimes begin for what had been read before, too. */
+static void test_read_before(void **state)
+{
+    struct kit_queue *f = *state;
+    struct message *m = make_pinned(f);
+    struct recipient *r = kit_recipient(m, 0, lane, 1000);
+
+    assert_int_equal(add(f, &r, 1), 0);
+    assert_int_equal(loaded_created_ms(f), m->created_ms);
+    assert_int_equal(unpin(f, m, 777777), 0);
+    assert_int_equal(loaded_created_ms(f), 777777);
+    recipient_free(r);
+    message_unref(m);
+}
+
 /* A content of the same kind without a tally is not counted, and no error. */
 static void test_without_tally(void **state)
 {
@@ -316,6 +345,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_counts, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_pin, kit_queue_setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_read_before, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_without_tally, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_needs, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_range, kit_queue_setup, kit_queue_teardown),

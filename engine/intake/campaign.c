@@ -74,6 +74,7 @@ struct campaign_keeper {
     struct worker *worker;
     struct list waiting; /* of struct campaign_job */
     struct campaign_job *job;
+    struct worker_note begin;
 };
 
 static void job_step(struct campaign_job *job);
@@ -752,6 +753,13 @@ static void add_job(struct campaign_keeper *k, uint8_t verb, const struct campai
     list_push_back(&k->waiting, &job->node);
 }
 
+static void on_begin(struct worker *w, struct worker_note *note)
+{
+    (void)note;
+    keeper_go_on(w->campaigns);
+}
+
+/* Work begins with the first turn: a start that fails has none, and closes the worker. */
 void campaign_open(struct worker *w)
 {
     struct campaigns *all = &w->shared->campaigns;
@@ -781,7 +789,8 @@ void campaign_open(struct worker *w)
     }
     buf_done(&all->orphans);
     pthread_mutex_unlock(&all->lock);
-    keeper_go_on(k);
+    k->begin = (struct worker_note){.run = on_begin};
+    worker_send(w->shared, w->index, &k->begin);
 }
 
 void campaign_close(struct worker *w)

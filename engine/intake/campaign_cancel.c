@@ -2,6 +2,7 @@
  * cancel the campaign's, some a step, until a pass finds nothing that it could change. What is in
  * flight ends by itself. After a crash the next start walks again. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/log.h"
 #include "intake/campaign_private.h"
@@ -35,6 +36,22 @@ struct cancel {
 
 static void cancel_step(struct cancel_walk *c);
 
+/* Whether another campaign of the name is not to run: a crash may have left rows in flight behind
+ * the end of one that is over since, and the next start looks for them again. Under the lock. */
+static bool is_held(struct campaigns *all, const struct campaign *one, int64_t now_ms)
+{
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
+
+        if (!e->over && strcmp(e->one.name, one->name) == 0 &&
+            strcmp(e->one.tenant, one->tenant) == 0 &&
+            !(e->one.state == CAMPAIGN_RUNNING && e->one.starts_ms <= now_ms))
+            return true;
+    }
+    return false;
+}
+
 /* Nothing is left that could go out. */
 static void on_ended(struct worker *w, struct worker_note *note)
 {
@@ -42,6 +59,7 @@ static void on_ended(struct worker *w, struct worker_note *note)
     struct campaigns *all = &w->shared->campaigns;
     struct suspend_order order = {.resume = true};
     struct campaign_entry *e;
+    bool held;
 
     if (w->campaigns != NULL && !w->draining &&
         !atomic_load_explicit(&cancel->unfinished, memory_order_relaxed)) {
@@ -49,9 +67,11 @@ static void on_ended(struct worker *w, struct worker_note *note)
         e = campaigns_entry(all, &cancel->one.id);
         if (e != NULL)
             e->over = true;
+        held = is_held(all, &cancel->one, worker_wall_ms(w));
         pthread_mutex_unlock(&all->lock);
         campaign_suspension(&cancel->one, worker_wall_ms(w), &order.what);
-        suspend_submit_from(w, &order);
+        if (!held)
+            suspend_submit_from(w, &order);
     }
     free(cancel);
 }

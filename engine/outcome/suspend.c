@@ -154,7 +154,10 @@ static int change_check(const struct suspend_change *c)
         return -ESHUTDOWN;
     if (c->order.resume)
         return is_known ? 0 : -ENOENT;
-    return is_known || suspensions_count(all) < max ? 0 : -ENOSPC;
+    /* Those of campaigns are as many as these: they neither lack places, nor take a rule's. */
+    return is_known || !suspension_is_stored(what->scope) || suspensions_stored(all) < max
+               ? 0
+               : -ENOSPC;
 }
 
 static void change_submit(struct suspend_change *c)

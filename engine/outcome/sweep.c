@@ -67,6 +67,7 @@ struct sweep {
         uint32_t flow;
         uint16_t len;
         bool found; /* rows whose lifetime is over */
+        bool waits; /* its campaign does not run */
         char name[QUEUE_NAME_MAX];
     } * lanes;
     size_t lanes_len;
@@ -148,6 +149,20 @@ static int64_t ends_ms(const struct queue_row_view *row)
     return row->due_ms > ms ? row->due_ms : ms;
 }
 
+/* Whether flow is of a campaign that does not run: lifetimes of a draft's mail have not begun, and
+ * what a pause outlives ends behind it. Any thread. */
+static bool waits(const struct worker *w, uint32_t flow)
+{
+    struct suspensions *all = &w->shared->suspensions;
+    char name[SUSPENSION_NAME_MAX + 1];
+    const struct queue_flow *names;
+
+    if (suspensions_count(all) == 0 || (names = queue_flow_find(w->shared->queue, flow)) == NULL)
+        return false;
+    suspension_name(name, names->campaign, names->tenant);
+    return name[0] != '\0' && suspensions_hold(all, SUSPENSION_CAMPAIGN_TENANT, str_of(name));
+}
+
 /* The lane of row among those of the step; rows come in order of their lanes. */
 static struct sweep_lane *step_lane(struct sweep *s, uint32_t flow, struct str name)
 {
@@ -155,7 +170,10 @@ static struct sweep_lane *step_lane(struct sweep *s, uint32_t flow, struct str n
 
     if (l == NULL || l->flow != flow || !str_eq((struct str){l->name, l->len}, name)) {
         l = &s->lanes[s->lanes_len++];
-        *l = (struct sweep_lane){.expires_ms = INT64_MAX, .flow = flow, .len = (uint16_t)name.len};
+        *l = (struct sweep_lane){.expires_ms = INT64_MAX,
+                                 .flow = flow,
+                                 .len = (uint16_t)name.len,
+                                 .waits = waits(s->worker, flow)};
         memcpy(l->name, name.ptr, name.len);
     }
     return l;
@@ -175,7 +193,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
     if ((row->flags & RECIPIENT_HELD) != 0)
         return true;
     lane = step_lane(s, row->flow, row->queue);
-    found = s->kind == SWEEP_TIMES ? is_misplaced(s, row) : ms <= s->now_ms;
+    found = s->kind == SWEEP_TIMES ? is_misplaced(s, row) : ms <= s->now_ms && !lane->waits;
     if (!found || s->kind == SWEEP_TIMES)
         lane->expires_ms = ms < lane->expires_ms ? ms : lane->expires_ms;
     if (!found)

@@ -609,6 +609,180 @@ static void crash_in(enum campaign_verb verb, int n)
     assert_int_equal(held(name), now == CAMPAIGN_DRAFT);
 }
 
+static void until_rows_are(const struct msgid *id, unsigned rows)
+{
+    for (int i = 0; i < 10 * TURNS_MAX && rows_of(id) != rows; i++) {
+        turn();
+        usleep(1000);
+    }
+    assert_int_equal(rows_of(id), rows);
+}
+
+/* The name of a cancelled campaign is free when the look for its rows has ended, which resumes the
+ * name: another draft of that name must not go out by it. */
+static void test_name_again(void **state)
+{
+    int err = -EEXIST;
+    struct msgid id, second;
+
+    (void)state;
+    for (int rows = 0; rows < 50; rows += 49) {
+        assert_int_equal(create("winter", &id), 0);
+        if (rows > 0)
+            assert_int_equal(add(&id, "one", 0, rows, (uint32_t)rows, 0, false), 0);
+        assert_int_equal(order(CAMPAIGN_CANCEL, &id), 0);
+        for (int i = 0; i < TURNS_MAX && (err = create("winter", &second)) == -EEXIST; i++)
+            assert_int_equal(state_of(&second), 0);
+        assert_int_equal(err, 0);
+        assert_int_equal(add(&second, "one", 0, 20, 20, 0, false), 0);
+        turns(200);
+        assert_true(held("winter"));
+        assert_int_equal(rows_of(&second), 20);
+        assert_int_equal(order(CAMPAIGN_CANCEL, &second), 0);
+        for (int i = 0; i < TURNS_MAX && held("winter"); i++)
+            turn();
+    }
+}
+
+static void on_put(struct queue_change *change, int result)
+{
+    assert_int_equal(result, 0);
+    *(bool *)change->owner = true;
+}
+
+static void submit(uint32_t shard, struct queue_change *change)
+{
+    bool done = false;
+
+    change->urgent = true;
+    change->on_done = on_put;
+    change->owner = &done;
+    queue_submit(world.w->port, shard, change);
+    for (int i = 0; i < TURNS_MAX && !done; i++)
+        turn();
+    assert_true(done);
+}
+
+/* Other mail, of a campaign that an operator suspended, for many domains. */
+static void put_old_mail(uint32_t shard, int64_t ms, struct msgid *id)
+{
+    uint32_t flow =
+        queue_flow_get(world.engine.shared.queue, 5, STR("acme"), STR("old"), STR(""))->id;
+    struct message fields = {
+        .created_ms = ms, .recipients = 7, .flow = flow, .content_len = strlen("x\r\n")};
+    struct queue_row rows[7];
+    struct queue_change change = {.rows = rows, .rows_len = 7, .messages_len = 1};
+    struct message *m;
+
+    fields.id = *id = msgid_next(&world.ids, ms);
+    fields.content = (uint8_t *)strdup("x\r\n");
+    m = message_new(&fields);
+    change.messages = &m;
+    for (uint32_t i = 0; i < 7; i++) {
+        char queue[20];
+        struct recipient *r;
+
+        snprintf(queue, sizeof(queue), "e%u.example", i);
+        r = recipient_new(m, i, str_of(queue), STR("a@e.example"), STR(""), STR(""));
+        r->due_ms = ms;
+        r->lifetime_s = 60;
+        rows[i] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
+    }
+    submit(shard, &change);
+    for (uint32_t i = 0; i < 7; i++)
+        recipient_free(rows[i].rcpt);
+    message_unref(m);
+}
+
+/* Lifetimes of a draft have not begun, and what a pause outlives ends behind it, also where the
+ * mail of so many other lanes is over that all rows are looked at. */
+static void test_lifetimes(void **state)
+{
+    struct suspension old = {.scope = SUSPENSION_CAMPAIGN, .name = "old"};
+    int64_t ms = worker_wall_ms(world.w) - INT64_C(30) * 86400000;
+    struct msgid id, others[SHARDS];
+    struct asked asked;
+
+    (void)state;
+    new_campaign(&asked, "slow");
+    message_unref(asked.order.content);
+    id = asked.order.what.id = msgid_next(&world.ids, ms);
+    asked.order.content = campaign_content(
+        &asked.order.what, STR("{\"content\":{\"text_body\":\"Hello\"}}"), STR(""), STR(""));
+    ask(&asked);
+    assert_int_equal(answer(&asked), 0);
+    assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);
+    assert_int_equal(add(&id, "two", 100, 150, 50, 0, false), 0);
+    assert_int_equal(add(&id, "three", 200, 250, 50, 0, false), 0);
+    for (uint32_t shard = 0; shard < SHARDS; shard++)
+        put_old_mail(shard, ms, &others[shard]);
+    world_reopen();
+    assert_int_equal(suspensions_put(&world.engine.shared.suspensions, &old), 0);
+    for (uint32_t shard = 0; shard < SHARDS; shard++)
+        until_rows_are(&others[shard], 0);
+    for (int i = 0; i < 500; i++) { /* the pass goes on */
+        turn();
+        usleep(1000);
+    }
+    assert_int_equal(rows_of(&id), 150);
+    assert_int_equal(counts_of(&id).counts[TALLY_EXPIRED], 0);
+}
+
+/* A damaged tally costs counts, and neither mail nor the start. */
+static void test_damaged_tally(void **state)
+{
+    struct msgid draft, running;
+    uint8_t key[TALLY_KEY_BYTES];
+    struct queue_state damage = {.key = {(char *)key, sizeof(key)}, .value = STR("?")};
+    struct queue_tally counts;
+
+    (void)state;
+    assert_int_equal(create("monday", &draft), 0);
+    assert_int_equal(add(&draft, "one", 0, 50, 50, 0, false), 0);
+    assert_int_equal(create("tuesday", &running), 0);
+    assert_int_equal(add(&running, "one", 0, 50, 50, 0, false), 0);
+    assert_int_equal(order(CAMPAIGN_START, &running), 0);
+    for (uint32_t shard = 0; shard < SHARDS; shard++) {
+        struct queue_change change = {.states = &damage, .states_len = 1};
+
+        queue_tally_key(key, &draft);
+        submit(shard, &change);
+        change = (struct queue_change){.states = &damage, .states_len = 1};
+        queue_tally_key(key, &running);
+        submit(shard, &change);
+    }
+    world_reopen();
+    turns(50);
+    assert_int_equal(campaign_counts(world.engine.shared.queue, &draft, &counts), 0);
+    assert_int_equal(counts.counts[TALLY_ADDED], 0);
+    assert_true(held("monday"));
+    assert_false(held("tuesday"));
+    assert_int_equal(rows_of(&draft) + rows_of(&running), 100);
+    assert_int_equal(order(CAMPAIGN_CANCEL, &running), 0);
+    until_rows_are(&running, 0);
+    assert_int_equal(state_of(&draft), CAMPAIGN_DRAFT);
+}
+
+/* A start that fails behind campaigns has nothing of theirs under way. */
+static void test_start_is_quiet(void **state)
+{
+    struct asked asked = {.order = {.verb = CAMPAIGN_CANCEL}};
+    struct msgid id;
+
+    (void)state;
+    assert_int_equal(create("friday", &id), 0);
+    assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);
+    world_reopen();
+    asked.order.what.id = id;
+    ask(&asked);
+    for (int i = 0; i < TURNS_MAX && state_of(&id) != CAMPAIGN_CANCELLED; i++)
+        turn();
+    world_crash();
+    (void)answer(&asked);                                        /* by the close */
+    assert_int_equal(queue_port_pending(world.w->port), SHARDS); /* their directories */
+    until_rows_are(&id, 0);
+}
+
 static void test_crashes(void **state)
 {
     (void)state;
@@ -643,6 +817,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_recipients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_name_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_lifetimes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_damaged_tally, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_start_is_quiet, setup, teardown),
         cmocka_unit_test_setup_teardown(test_crashes, setup, teardown),
     };
 

@@ -132,7 +132,11 @@ bool campaign_is_over(const struct campaign *one, const struct queue_tally *coun
 
 int campaign_counts(struct queue *q, const struct msgid *id, struct queue_tally *out)
 {
-    return queue_tally_get(q, id, out);
+    int err = queue_tally_get(q, id, out);
+
+    if (err == -EBADMSG)
+        *out = (struct queue_tally){.pinned = true};
+    return err == -EBADMSG ? 0 : err;
 }
 
 /* --- the record --- */
@@ -299,10 +303,14 @@ static int orphan_open(struct campaigns *all, struct queue *q, const struct msgi
     struct campaign one = {.id = *id, .state = CAMPAIGN_DRAFT};
     struct queue_tally counts = {0};
     struct message *m;
-    int err = campaign_counts(q, id, &counts);
+    int err = queue_tally_get(q, id, &counts);
 
-    if (err < 0 || counts.counts[TALLY_ADDED] == 0 || campaigns_entry(all, id) != NULL)
+    if (err == -EBADMSG) /* it may have */
+        counts.counts[TALLY_ADDED] = 1;
+    else if (err < 0)
         return err == -ENOENT ? 0 : err;
+    if (counts.counts[TALLY_ADDED] == 0 || campaigns_entry(all, id) != NULL)
+        return 0;
     m = queue_message(q, id, &err);
     if (m == NULL)
         return err == -ENOENT || err == -EBADMSG ? 0 : err;

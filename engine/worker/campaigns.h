@@ -94,7 +94,8 @@ void campaigns_remove(struct campaigns *all, const struct msgid *id);
 /* Whether nothing of it will be sent any more: it is done, or cancelled to the last recipient.
  * counts: campaign_counts(). */
 bool campaign_is_over(const struct campaign *one, const struct queue_tally *counts);
-/* Sums the tallies of all shards. Any thread but a worker. 0, -ENOENT, -EBADMSG, -EIO. */
+/* Sums the tallies of all shards; where one is damaged there are no counts, and it is as if pinned:
+ * then it is not over. Any thread but a worker. 0, -ENOENT, -EIO. */
 int campaign_counts(struct queue *q, const struct msgid *id, struct queue_tally *out) MUST_USE;
 
 /* What holds a campaign that does not run. */

@@ -121,6 +121,13 @@ static void count_again(struct suspensions *s, enum suspension_scope scope)
         atomic_fetch_add_explicit(&s->caps_version, 1, memory_order_relaxed);
 }
 
+/* Under the lock. */
+static void stored_add(struct suspensions *s, enum suspension_scope scope, uint32_t n)
+{
+    if (suspension_is_stored(scope))
+        atomic_fetch_add_explicit(&s->stored, n, memory_order_relaxed);
+}
+
 int suspensions_put(struct suspensions *s, const struct suspension *one)
 {
     struct str name = str_of(one->name);
@@ -131,8 +138,10 @@ int suspensions_put(struct suspensions *s, const struct suspension *one)
     e = entry_find(s, one->scope, name);
     if (e == NULL) {
         e = calloc(1, sizeof(*e));
-        if (e != NULL)
+        if (e != NULL) {
             map_insert(&s->by_name, &e->node, hash_of(one->scope, name));
+            stored_add(s, one->scope, 1);
+        }
     }
     if (e != NULL)
         e->one = *one;
@@ -147,8 +156,10 @@ bool suspensions_remove(struct suspensions *s, enum suspension_scope scope, stru
 
     pthread_mutex_lock(&s->lock);
     e = entry_find(s, scope, name);
-    if (e != NULL)
+    if (e != NULL) {
         map_remove(&s->by_name, &e->node);
+        stored_add(s, scope, UINT32_MAX); /* which is -1 */
+    }
     count_again(s, scope);
     pthread_mutex_unlock(&s->lock);
     free(e);
@@ -389,6 +400,7 @@ int suspensions_open(struct suspensions *s, struct queue *q)
         return err;
     pthread_mutex_init(&s->lock, NULL);
     atomic_init(&s->count, 0);
+    atomic_init(&s->stored, 0);
     atomic_init(&s->caps_version, 0);
     err = queue_state_visit(q, 0, STATE_SUSPENSION, load_one, &l);
     return err < 0 ? err : l.err;

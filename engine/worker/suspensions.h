@@ -34,9 +34,9 @@ enum suspension_scope {
     SUSPENSION_SCOPES
 };
 
-#define SUSPENSIONS_MAX       10000
-#define SUSPENSIONS_RULES_MAX 9000 /* beyond, rules add none: the rest is for operators */
-#define SUSPENSION_NAME_MAX   320  /* a source, campaign or tenant at a site */
+#define SUSPENSIONS_MAX       10000 /* stored; of others there are as many as campaigns */
+#define SUSPENSIONS_RULES_MAX 9000  /* beyond, rules add none: the rest is for operators */
+#define SUSPENSION_NAME_MAX   320   /* a source, campaign or tenant at a site */
 #define SUSPENSION_REASON_MAX 200
 #define SUSPENSION_WHO_MAX    64
 #define SUSPENSION_KEY_MAX    (2 + SUSPENSION_NAME_MAX)
@@ -63,7 +63,7 @@ struct suspensions {
     struct map by_name;
     /* Written under the lock, read without: relaxed, since who must see a change has had a note of
      * it behind the change. */
-    _Atomic uint32_t count;
+    _Atomic uint32_t count, stored; /* all; those that have a record */
     /* How often a cap was put or removed: likewise, but that nobody sends notes of new caps. */
     _Atomic uint32_t caps_version;
 };
@@ -109,6 +109,10 @@ bool suspensions_find(struct suspensions *s, enum suspension_scope scope, struct
 static inline uint32_t suspensions_count(const struct suspensions *s)
 {
     return atomic_load_explicit(&s->count, memory_order_relaxed);
+}
+static inline uint32_t suspensions_stored(const struct suspensions *s)
+{
+    return atomic_load_explicit(&s->stored, memory_order_relaxed);
 }
 /* Grows with each change of a cap; 0: there was none. */
 static inline uint32_t suspensions_caps_version(const struct suspensions *s)

@@ -134,10 +134,12 @@ static void test_each_scope(void **state)
         one.until_ms = 7; /* the same anew */
         assert_int_equal(suspensions_put(&p.table, &one), 0);
         assert_int_equal(suspensions_count(&p.table), 1);
+        assert_int_equal(suspensions_stored(&p.table), suspension_is_stored(scope));
         assert_true(suspensions_find(&p.table, scope, STR("x"), &found));
         assert_same(&found, &one);
         assert_true(suspensions_remove(&p.table, scope, STR("x")));
         assert_false(suspensions_remove(&p.table, scope, STR("x")));
+        assert_int_equal(suspensions_stored(&p.table), 0);
         assert_int_equal(held_by(&p.table, "x", "x", "x", "x"), 0);
     }
     assert_int_equal(suspension_scope_of(STR("queue")), 0);
