@@ -337,6 +337,7 @@ void sessions_yields(struct channel *c, bool yields)
     uint32_t one = yields ? 1 : UINT32_MAX; /* which is -1 */
 
     c->yielding += one;
+    governor_session_ends(channel_told(c), yields);
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
         if (c->rollups[i] != NULL)
             c->rollups[i]->yielding += one;

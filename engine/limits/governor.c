@@ -14,6 +14,7 @@
 #define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
 #define NS_PER_S      UINT64_C(1000000000)
 #define SLACK_NS      UINT64_C(10000000) /* of rates whose interval is shorter */
+#define COOLED_MAX    8 /* entries that nobody holds, each time that one is let go */
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
@@ -42,6 +43,7 @@ int governor_open(struct governor **out)
 static void entry_drop(struct governor *g, struct governor_entry *e)
 {
     ASSERT(atomic_load(&e->shared.sessions) == 0 && atomic_load(&e->shared.works) == 0);
+    ASSERT(atomic_load(&e->shared.ending) == 0);
     ASSERT(e->refs == 0 && !list_node_linked(&e->cooling));
     map_remove(&g->entries, &e->node);
     free(e->key);
@@ -57,21 +59,27 @@ static bool is_full(const _Atomic uint64_t *next_ns, const _Atomic uint64_t *bur
     return next <= now_ns && now_ns - next >= atomic_load_explicit(burst_ns, memory_order_relaxed);
 }
 
+static bool is_cold(const struct governor_entry *e, uint64_t now_ns)
+{
+    return is_full(&e->shared.next_ns, &e->burst_ns, now_ns) &&
+           is_full(&e->shared.connect_next_ns, &e->connect_burst_ns, now_ns) &&
+           governor_stopped_ns(e) <= now_ns;
+}
+
 /* Drops entries that nobody holds once they have all that new ones would: a rate bucket must
- * outlive its site, or a site that comes and goes would get a fresh allowance each time. */
-static void cooling_sweep(struct governor *g, uint64_t now_ns)
+ * outlive its site, or a site that comes and goes would get a fresh allowance each time. Looks at
+ * max of them: one whose burst takes days to come back keeps no others. */
+static void cooling_sweep(struct governor *g, uint64_t now_ns, size_t max)
 {
     struct list_node *n;
 
-    while ((n = list_first(&g->cooling)) != NULL) {
+    for (; max > 0 && (n = list_pop_front(&g->cooling)) != NULL; max--) {
         struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
 
-        if (!is_full(&e->shared.next_ns, &e->burst_ns, now_ns) ||
-            !is_full(&e->shared.connect_next_ns, &e->connect_burst_ns, now_ns) ||
-            governor_stopped_ns(e) > now_ns)
-            return;
-        list_remove(n);
-        entry_drop(g, e);
+        if (is_cold(e, now_ns))
+            entry_drop(g, e);
+        else
+            list_push_back(&g->cooling, n);
     }
 }
 
@@ -79,7 +87,7 @@ void governor_close(struct governor *g)
 {
     if (g == NULL)
         return;
-    cooling_sweep(g, UINT64_MAX);
+    cooling_sweep(g, UINT64_MAX, g->entries.count);
     ASSERT(g->entries.count == 0);
     map_done(&g->entries);
     pthread_mutex_destroy(&g->mutex);
@@ -212,7 +220,7 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
     ASSERT(entry->refs > 0 && !list_node_linked(&entry->cooling));
     if (--entry->refs == 0)
         list_push_back(&g->cooling, &entry->cooling);
-    cooling_sweep(g, now_ns);
+    cooling_sweep(g, now_ns, COOLED_MAX);
     pthread_mutex_unlock(&g->mutex);
 }
 
@@ -317,8 +325,12 @@ static uint32_t cap_sessions(const struct governor_entry *e, uint64_t now_ns)
 
 bool governor_over_cap(const struct governor_entry *e, uint64_t now_ns)
 {
-    return atomic_load_explicit(&e->cap_step_ns, memory_order_relaxed) != 0 &&
-           atomic_load(&e->shared.sessions) > cap_sessions(e, now_ns);
+    uint64_t ending;
+
+    if (atomic_load_explicit(&e->cap_step_ns, memory_order_relaxed) == 0)
+        return false;
+    ending = atomic_load(&e->shared.ending);
+    return atomic_load(&e->shared.sessions) > ending + cap_sessions(e, now_ns);
 }
 
 /* --- sessions --- */
@@ -458,6 +470,14 @@ uint32_t governor_recovery_s(const struct governor_entry *e)
     uint64_t now = atomic_load_explicit(&e->shared.recovering, memory_order_relaxed);
 
     return (now & UINT32_MAX) == 1 ? (uint32_t)(now >> 32) : 0;
+}
+
+void governor_session_ends(struct governor_entry *e, bool ends)
+{
+    uint32_t before =
+        ends ? atomic_fetch_add(&e->shared.ending, 1) : atomic_fetch_sub(&e->shared.ending, 1);
+
+    ASSERT(ends || before > 0);
 }
 
 void governor_session_works(struct governor_entry *e, bool works)

@@ -75,11 +75,12 @@ struct governor_entry {
         _Atomic uint32_t credit;  /* messages taken since stepped changed */
         /* pause in s << 32 | sessions: see governor_recover(); 0: it does not recover. */
         _Atomic uint64_t recovering;
-        _Atomic bool recovered; /* governor_restore() has nothing to say */
-        _Atomic uint32_t works; /* sessions that are set up and take work */
-        _Atomic uint32_t run;   /* attempts in a row without a success */
-        _Atomic uint32_t runs;  /* how many there were before a success of late, times 256 */
-        _Atomic uint32_t ups;   /* see governor_ups() */
+        _Atomic bool recovered;  /* governor_restore() has nothing to say */
+        _Atomic uint32_t works;  /* sessions that are set up and take work */
+        _Atomic uint32_t ending; /* sessions that take nothing more */
+        _Atomic uint32_t run;    /* attempts in a row without a success */
+        _Atomic uint32_t runs;   /* how many there were before a success of late, times 256 */
+        _Atomic uint32_t ups;    /* see governor_ups() */
         /* Monotonic. Not 0: the destination is stopped, and a probe may go out then. */
         _Atomic uint64_t stopped_ns;
         _Atomic uint64_t probe_ns;   /* until then the answer to a probe is waited for */
@@ -139,8 +140,10 @@ void governor_cap(struct governor *g, struct governor_entry *entry, uint32_t ver
 bool governor_capped(const struct governor_entry *entry, uint64_t now_ns, struct governor_cap *out);
 /* How many messages a session may take by a cap; UINT32_MAX: any number. */
 uint32_t governor_session_messages(const struct governor_entry *entry, uint64_t now_ns);
-/* Whether more sessions are open than a cap allows. */
+/* Whether more sessions are open than a cap allows, those apart that end. */
 bool governor_over_cap(const struct governor_entry *entry, uint64_t now_ns);
+/* A session takes nothing more and will end, or goes on, or is gone. */
+void governor_session_ends(struct governor_entry *entry, bool ends);
 /* A session is set up, or takes no more work. */
 void governor_session_works(struct governor_entry *entry, bool works);
 /* Whether some session is set up in the whole process. */

@@ -503,6 +503,10 @@ static void test_cap(void **state)
     /* It begins anew: who is too many goes. */
     governor_cap(g, e, 3, &cap, (int64_t)(start_ns + 20 * S), start_ns + 20 * S);
     assert_true(governor_over_cap(e, start_ns + 20 * S));
+    governor_session_ends(e, true); /* that one is enough */
+    assert_false(governor_over_cap(e, start_ns + 20 * S));
+    governor_session_ends(e, false);
+    assert_true(governor_over_cap(e, start_ns + 20 * S));
     /* Configured limits are reached on the way, and hold; in the end nothing is lowered. */
     governor_sessions(e, start_ns + 320 * S, &open, &most);
     assert_int_equal(most, 9);
@@ -521,6 +525,34 @@ static void test_cap(void **state)
     for (int i = 0; i < 3; i++)
         governor_session_give(e);
     governor_put(g, e, UINT64_MAX);
+    governor_close(g);
+}
+
+/* What waits for a burst that takes a day to come back keeps nothing else in memory. */
+static void test_cold_ones_go(void **state)
+{
+    const struct governor_limits slow = {
+        .rate_messages = 1, .rate_period_ms = 60000, .rate_burst = 1440};
+    const struct governor_limits fast = {.rate_messages = 1, .rate_period_ms = 1000};
+    const uint64_t now_ns = 200000 * S;
+    struct governor *g;
+    struct governor_entry *slow_one, *fast_one;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    slow_one = governor_get(g, STR("slow"), &slow, now_ns);
+    assert_int_equal(governor_message_take(slow_one, now_ns, 1), 0);
+    governor_put(g, slow_one, now_ns);
+    fast_one = governor_get(g, STR("fast"), &fast, now_ns);
+    assert_int_equal(governor_message_take(fast_one, now_ns, 1), 0);
+    governor_put(g, fast_one, now_ns);
+    governor_put(g, governor_get(g, STR("other"), &fast, now_ns + 30 * S), now_ns + 30 * S);
+    fast_one = governor_get(g, STR("fast"), &fast, now_ns + 30 * S);
+    assert_int_equal(governor_message_at(fast_one, now_ns + 30 * S), 0); /* made anew */
+    slow_one = governor_get(g, STR("slow"), &slow, now_ns + 30 * S);
+    assert_true(governor_message_at(slow_one, now_ns + 30 * S) != 0);
+    governor_put(g, fast_one, now_ns + 30 * S);
+    governor_put(g, slow_one, now_ns + 30 * S);
     governor_close(g);
 }
 
@@ -679,6 +711,7 @@ int main(void)
         cmocka_unit_test(test_burst_survives),
         cmocka_unit_test(test_rate_changes),
         cmocka_unit_test(test_cap),
+        cmocka_unit_test(test_cold_ones_go),
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_threads),
     };
