@@ -33,6 +33,7 @@ struct channel {
     struct rollup *rollups[CHANNEL_LIMITS]; /* of limits that other sites share; else NULL */
     struct rollup *line;                    /* of these: where it waits for a session */
     struct list_node line_node;             /* line->line */
+    uint64_t line_since;                    /* worker->rollup_arrivals as it began to wait */
     struct warmup_stream *warmup; /* of the source here; NULL: it is not being warmed up */
     struct list_node site_node;   /* site->channels */
     struct list_node dirty_node;  /* worker->channels_dirty */

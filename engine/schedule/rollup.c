@@ -77,22 +77,31 @@ static struct channel *first_of(const struct rollup *r)
 
 static void stand(struct channel *c, struct rollup *r)
 {
+    uint64_t since;
+
     if (c->line == r)
         return;
+    since = c->line != NULL ? c->line_since : ++c->site->worker->rollup_arrivals;
     rollup_leave(c);
     c->line = r;
+    c->line_since = since;
     list_push_back(&r->line, &c->line_node);
     r->line_len++;
     if (!channel_has_session(c))
         channel_is_busy(c); /* the other sources do not wait for it */
 }
 
+/* Whether first, of a line or NULL, was there before c. It counts when each began to wait, in
+ * whatever line: the first of two lines would else make way for each other, for ever. */
+static bool is_before(const struct channel *first, const struct channel *c)
+{
+    return first != NULL && first != c && (c->line == NULL || first->line_since < c->line_since);
+}
+
 bool rollup_turn(struct channel *c)
 {
     for (size_t i = CHANNEL_LIMITS; i > 0; i--) {
-        const struct channel *first = first_of(c->rollups[i - 1]);
-
-        if (first == NULL || first == c)
+        if (!is_before(first_of(c->rollups[i - 1]), c))
             continue;
         stand(c, c->rollups[i - 1]);
         return false;

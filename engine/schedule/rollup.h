@@ -36,8 +36,8 @@ struct rollup *rollup_get(struct worker *w, const char *source, const char *prov
 /* NULL is accepted. */
 void rollup_put(struct rollup *r);
 
-/* Whether c may ask for a session: nobody was there before it, in any line. Otherwise it stands
- * there. */
+/* Whether c may ask for a session: the first of no line was there before it. Otherwise it stands in
+ * such a line. */
 bool rollup_turn(struct channel *c);
 /* c stands in the line of the limit that it waits for, if that has one, and is the first if nobody
  * was there before it: it asks again. */

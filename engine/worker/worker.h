@@ -106,6 +106,7 @@ struct worker {
     const struct lane_hooks *lane_hooks; /* schedule/lane.h */
     struct map lanes, sites;
     struct map rollups;           /* what sites of a provider share: schedule/rollup.h */
+    uint64_t rollup_arrivals;     /* channels that began to wait in their lines, so far */
     struct map idle;              /* sessions without work, by address: idle.c */
     struct map memory;            /* recipients in memory, by message id and index */
     struct list load_wait;        /* lanes that want a refill */
