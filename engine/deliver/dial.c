@@ -163,7 +163,7 @@ static bool choose(struct dial *d, const struct channel *c)
                                   .down = c->down,
                                   .avoid = last,
                                   .avoid_most = !d->both && tries_left(d, site) == 1};
-    int at = exchangers_next(x, &turn);
+    int at = exchangers_usable(x, turn.families) == 0 ? -1 : exchangers_next(x, &turn);
 
     if (at < 0)
         return false;

@@ -227,6 +227,7 @@ static void admin_touch(struct admin *a, struct recipient *r, struct queue_row_k
     case PLACE_SETTLING:
     case PLACE_ZOMBIE:
         key.due_ms = r->due_ms;
+        key.flow = r->flow; /* it may be going over to another pool */
         look_later(a, &key);
         a->settling = true;
         break;

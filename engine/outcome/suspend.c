@@ -134,11 +134,14 @@ static void on_committed(struct queue_change *change, int result)
 {
     struct suspend_change *c = change->owner;
     struct worker *w = c->owner;
+    bool ended = result == 0 && c->order.resume;
 
     ASSERT(w->suspension_changing); /* one at a time, so that they are done in order */
     w->suspension_changing = false;
     change_go_on(c, result);
     changes_go_on(w);
+    if (ended) /* others may be over, too */
+        wheel_arm(io_wheel(w->io), &w->suspension_timer, io_now_ms(w->io) + 1);
 }
 
 /* 0, or an -errno that says why c cannot be done. */

@@ -13,6 +13,7 @@
 #include "base/rng.h"
 #include "config/config_load.h"
 #include "deliver/sessions.h"
+#include "outcome/suspend.h"
 #include "run/engine.h"
 #include "run/turn.h"
 #include "schedule/channel.h"
@@ -670,6 +671,31 @@ static void test_none_is_forgotten(void **state)
     world_close();
 }
 
+#define ENDED 20
+
+/* Suspensions whose time is over end one behind the other, not one in each look at the clock. */
+static void test_suspensions_end(void **state)
+{
+    struct suspend_order order = {.what = {.scope = SUSPENSION_SOURCE, .until_ms = 1}};
+    struct suspensions *all = &world.engine.shared.suspensions;
+    uint64_t until_ms;
+
+    (void)state;
+    world_open();
+    for (int i = 0; i < ENDED; i++) {
+        snprintf(order.what.name, sizeof(order.what.name), "s%d", i);
+        assert_int_equal(suspensions_put(all, &order.what), 0);
+    }
+    suspend_submit_from(world.w, &order);
+    until_ms = io_now_ms(world.w->io) + ENDED * 500;
+    while (suspensions_count(all) > 0 && io_now_ms(world.w->io) < until_ms)
+        turn();
+    assert_int_equal(suspensions_count(all), 0);
+    for (int i = 0; i < 10; i++)
+        turn(); /* lanes hear of the last */
+    world_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -679,6 +705,7 @@ int main(void)
         cmocka_unit_test(test_backlog_expires_in_parts),
         cmocka_unit_test(test_many_lanes_outlive),
         cmocka_unit_test(test_none_is_forgotten),
+        cmocka_unit_test(test_suspensions_end),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
