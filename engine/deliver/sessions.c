@@ -239,8 +239,10 @@ static bool connect_new(struct channel *c)
         open_later(c, io_now_ms(io) + SLOT_RETRY_MS);
         return false;
     }
-    if (delivery_open(c))
+    if (delivery_open(c)) {
+        rollup_opens(c);
         return true;
+    }
     limits_unconnect(c->limits, CHANNEL_LIMITS, io_now_ns(io)); /* no descriptors or memory */
     slots_give(c, CHANNEL_LIMITS);
     channel_wake(c, io_now_ms(io) + MEMORY_RETRY_MS);

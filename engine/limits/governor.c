@@ -741,6 +741,17 @@ uint64_t governor_connect_at(const struct governor_entry *e)
     return connect_interval(e) == 0 ? 0 : atomic_load(&e->shared.connect_next_ns);
 }
 
+uint64_t governor_open_next(const struct governor_entry *e, uint64_t next_ns, uint64_t now_ns)
+{
+    uint64_t interval = interval_at(e, now_ns), ahead_ns = message_burst(e, now_ns);
+
+    if (interval == 0)
+        return 0;
+    if (ahead_ns < NS_PER_S)
+        ahead_ns = NS_PER_S;
+    return rate_from(next_ns, now_ns, ahead_ns) + interval / GOVERNOR_OPENS;
+}
+
 bool governor_rate(const struct governor_entry *e, uint64_t now_ns, uint64_t *messages,
                    uint32_t *period_ms)
 {

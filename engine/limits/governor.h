@@ -203,6 +203,12 @@ void governor_connect_give(struct governor_entry *entry, uint64_t now_ns);
  */
 void governor_connect_more(struct governor_entry *entry, uint64_t now_ns);
 uint64_t governor_connect_at(const struct governor_entry *entry);
+/* Sessions are opened ahead of the messages that they are for: when the next may be where one is
+ * opened now, of which next_ns is what this said of the last one, or 0. So many are opened as the
+ * rate lets messages through in a second, or as its burst is, and then GOVERNOR_OPENS for each
+ * message, since not every one comes to anything. 0: there is no rate. */
+#define GOVERNOR_OPENS 4
+uint64_t governor_open_next(const struct governor_entry *entry, uint64_t next_ns, uint64_t now_ns);
 /* The rate in force, to be shown. True: by a cap. */
 bool governor_rate(const struct governor_entry *entry, uint64_t now_ns, uint64_t *messages,
                    uint32_t *period_ms);

@@ -528,6 +528,46 @@ static void test_cap(void **state)
     governor_close(g);
 }
 
+/* Sessions are opened a second ahead of the rate, or a burst, then no faster than it lets through.
+ */
+static void test_opens(void **state)
+{
+    const struct governor_limits none = {.sessions_max = 1};
+    const struct governor_limits slow = {.rate_messages = 1, .rate_period_ms = 60000};
+    const struct governor_limits fast = {.rate_messages = 10, .rate_period_ms = 1000};
+    const struct governor_limits burst = {
+        .rate_messages = 10, .rate_period_ms = 1000, .rate_burst = 30};
+    const struct {
+        const struct governor_limits *limits;
+        uint64_t at_once, in_a_minute;
+    } cases[] = {{&slow, 1, 5}, {&fast, 41, 2441}, {&burst, 121, 2521}};
+    const uint64_t now_ns = 1000 * S;
+    struct governor *g;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct governor_entry *e = governor_get(g, STR("a"), cases[i].limits, now_ns);
+        uint64_t next_ns = 0, opened = 0;
+
+        for (uint64_t at_ns = now_ns; at_ns <= now_ns + 60 * S; at_ns += S / 100) {
+            for (; next_ns <= at_ns; opened++)
+                next_ns = governor_open_next(e, next_ns, at_ns);
+            if (at_ns == now_ns)
+                assert_int_equal(opened, cases[i].at_once);
+        }
+        assert_int_equal(opened, cases[i].in_a_minute);
+        governor_put(g, e, now_ns + 100 * S);
+    }
+    {
+        struct governor_entry *e = governor_get(g, STR("a"), &none, now_ns);
+
+        assert_int_equal(governor_open_next(e, now_ns, now_ns), 0);
+        governor_put(g, e, now_ns);
+    }
+    governor_close(g);
+}
+
 /* What waits for a burst that takes a day to come back keeps nothing else in memory. */
 static void test_cold_ones_go(void **state)
 {
@@ -712,6 +752,7 @@ int main(void)
         cmocka_unit_test(test_rate_changes),
         cmocka_unit_test(test_cap),
         cmocka_unit_test(test_cold_ones_go),
+        cmocka_unit_test(test_opens),
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_threads),
     };

@@ -22,8 +22,8 @@ const char *limit_sessions_key(enum limit_kind kind)
                                     : "sessions_max";
 }
 
-static void denial_fill(struct limit_denial *why, const struct limit *by, uint64_t now_ns,
-                        uint64_t until_ns)
+void limit_rate_denial(const struct limit *by, uint64_t now_ns, uint64_t until_ns,
+                       struct limit_denial *why)
 {
     ASSERT(by->kind > LIMIT_NONE && by->kind < LIMIT_KINDS && until_ns > 0);
     *why = (struct limit_denial){
@@ -41,7 +41,7 @@ int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_
 
         if (until_ns == 0)
             continue;
-        denial_fill(why, &limits[i], now_ns, until_ns);
+        limit_rate_denial(&limits[i], now_ns, until_ns, why);
         limits_give(limits, i, now_ns, n);
         return -EAGAIN;
     }
@@ -102,7 +102,7 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct l
 
         if (until_ns <= now_ns || (err != 0 && until_ns <= why->until_ns))
             continue;
-        denial_fill(why, &limits[i], now_ns, until_ns);
+        limit_rate_denial(&limits[i], now_ns, until_ns, why);
         err = -EAGAIN;
     }
     return err;

@@ -57,6 +57,9 @@ uint64_t limits_connect_at(const struct limit *limits, size_t len);
 /* Whether they would. The refusal that lasts longest. */
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
                struct limit_denial *why) MUST_USE;
+/* What by refuses, whose rate lets nothing go until then. */
+void limit_rate_denial(const struct limit *by, uint64_t now_ns, uint64_t until_ns,
+                       struct limit_denial *why);
 /* What by, of which the sessions are all open, refuses. */
 void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why);
 /* What refuses: the key of destinations, or "source_rate" and "source_sessions_max", which are keys

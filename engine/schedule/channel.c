@@ -294,8 +294,7 @@ uint64_t channel_open_at(const struct channel *c)
     uint64_t now_ns = io_now_ns(c->site->worker->io);
 
     for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
-        uint64_t one_ns =
-            c->rollups[i] == NULL ? 0 : governor_message_at(c->rollups[i]->entry, now_ns);
+        uint64_t one_ns = c->rollups[i] == NULL ? 0 : rollup_open_at(c->rollups[i], now_ns);
 
         at_ns = one_ns > at_ns ? one_ns : at_ns;
     }

@@ -72,7 +72,12 @@ static void connect_limit(const struct channel *c, struct limit_denial *out)
         return;
     for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
         const struct limit *by = &c->limits[i];
+        uint64_t open_ns = c->rollups[i] == NULL ? 0 : rollup_open_at(c->rollups[i], now_ns);
 
+        if (open_ns > now_ns) {
+            limit_rate_denial(by, now_ns, open_ns, out);
+            return;
+        }
         if (by->entry == NULL || governor_connect_at(by->entry) <= now_ns)
             continue;
         *out = (struct limit_denial){.kind = LIMIT_CONNECTS,

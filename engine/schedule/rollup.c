@@ -109,11 +109,25 @@ bool rollup_turn(struct channel *c)
     return true;
 }
 
+/* When sessions that were opened leave room for another; 0: they say nothing. What was said of a
+ * slower rate than the present one says nothing. */
+static uint64_t room_at(const struct rollup *r, uint64_t now_ns)
+{
+    return r->open_next_ns <= governor_open_next(r->entry, now_ns, now_ns) ? r->open_next_ns : 0;
+}
+
+uint64_t rollup_open_at(const struct rollup *r, uint64_t now_ns)
+{
+    uint64_t at_ns = governor_message_at(r->entry, now_ns), opens_ns = room_at(r, now_ns);
+
+    return opens_ns > at_ns ? opens_ns : at_ns;
+}
+
 /* Whether r, which may be NULL, gives no session now, or none that could send. */
 static bool refuses(const struct rollup *r, uint64_t now_ns)
 {
-    return r != NULL && (governor_sessions_full(r->entry, now_ns) ||
-                         governor_message_at(r->entry, now_ns) > now_ns);
+    return r != NULL &&
+           (governor_sessions_full(r->entry, now_ns) || rollup_open_at(r, now_ns) > now_ns);
 }
 
 void rollup_wait(struct channel *c)
@@ -122,7 +136,8 @@ void rollup_wait(struct channel *c)
                   *provider = c->rollups[CHANNEL_PROVIDER];
     uint64_t now_ns = io_now_ns(c->site->worker->io);
 
-    if (total != NULL && governor_sessions_full(total->entry, now_ns))
+    if (total != NULL &&
+        (governor_sessions_full(total->entry, now_ns) || room_at(total, now_ns) > now_ns))
         stand(c, total);
     else if (refuses(source, now_ns))
         stand(c, source);
@@ -142,6 +157,18 @@ void rollup_leave(struct channel *c)
     c->line = NULL;
     r->line_len--;
     rollup_freed(r);
+}
+
+void rollup_opens(struct channel *c)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+
+    for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
+        struct rollup *r = c->rollups[i];
+
+        if (r != NULL)
+            r->open_next_ns = governor_open_next(r->entry, room_at(r, now_ns), now_ns);
+    }
 }
 
 void rollup_freed(struct rollup *r)

@@ -26,6 +26,7 @@ struct rollup {
     uint32_t line_len;
     uint32_t refs;
     uint32_t sessions, yielding; /* of all its sites */
+    uint64_t open_next_ns;       /* monotonic: when another session may be opened; rollup_opens() */
     char *key;
 };
 
@@ -44,6 +45,11 @@ bool rollup_turn(struct channel *c);
 void rollup_wait(struct channel *c);
 /* c wants no session now, or has got one: the next in line asks. */
 void rollup_leave(struct channel *c);
+/* When a session of r that is opened may find leave to send, monotonic ns; 0 or past: now. */
+uint64_t rollup_open_at(const struct rollup *r, uint64_t now_ns);
+/* c opens a session: of each rollup further ones follow no faster than messages may. Else all sites
+ * that wait for one rate would connect at once, for one message. */
+void rollup_opens(struct channel *c);
 /* A session of the rollup has ended: the first in line asks at once. NULL is accepted. */
 void rollup_freed(struct rollup *r);
 /* Whether others than c stand in a line, for more sessions than are about to end. */

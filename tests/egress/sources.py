@@ -134,6 +134,19 @@ def test_source_rate():
                 raise Failure(f"source show a1:\n{text}")
 
 
+def test_source_rate_opens():
+    """Of many sites that wait for one source's rate no more are connected to than it has messages for."""
+    with Receiver() as sink:
+        config = settings(sink, (1,), routes={})
+        config["sources"]["a1"]["rate"] = "30/min"
+        with Engine(config) as engine:
+            inject(engine, 200, [f"s{i}.example" for i in range(200)])
+            sink.wait_mails(3)
+            connects = engine.status()["sources"][0]["connects"]
+            if connects > 60:
+                raise Failure(f"{connects} connections for three messages")
+
+
 def test_burst():
     """What was not used is there at once, as much as rate_burst says; then the rate. `site show` says it."""
     limits = {"*": {"rate": "5/s", "rate_burst": 30}}
