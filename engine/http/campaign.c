@@ -17,6 +17,7 @@
 #include "mail/international.h"
 #include "mail/recipe.h"
 #include "smtp/address.h"
+#include "worker/queue_name.h"
 
 #define LETTER_STEPS 2000000 /* of a template: 100 ms */
 
@@ -282,22 +283,38 @@ static void put_name(char out[FLOW_NAME_MAX + 1], struct str name)
     out[name.len] = '\0';
 }
 
-/* The content, with the sender as it is kept. NULL: memory is out. */
-static struct message *make_content(struct http_request *r, const struct create *create,
-                                    const struct campaign *what, const json_t *root)
+/* The sender as it is kept. */
+static void put_sender(const struct create *create, struct buf *out)
 {
-    struct buf recipe = {0}, sender = {0};
     struct smtp_address address;
+
+    if (create->sender.len == 0)
+        return;
+    ASSERT(smtp_address_parse(create->sender, true, &address) == 0);
+    (void)international_put_address(out, &address);
+}
+
+/* The pool that sends it: the one that it names, else as the rules say, like that of other mail. */
+static struct str pool_of(const struct http_request *r, const struct create *create,
+                          const struct campaign *what, struct str sender)
+{
+    const struct config_pool_question q = {.campaign = str_of(what->name),
+                                           .tenant = str_of(what->tenant),
+                                           .sender_domain = queue_name_domain(sender)};
+
+    return create->pool.len > 0 ? create->pool : config_pool_chosen(r->config, &q);
+}
+
+/* NULL: memory is out. */
+static struct message *make_content(struct http_request *r, const struct campaign *what,
+                                    struct str sender, const json_t *root)
+{
+    struct buf recipe = {0};
     struct message *m;
 
-    if (create->sender.len > 0) {
-        ASSERT(smtp_address_parse(create->sender, true, &address) == 0);
-        (void)international_put_address(&sender, &address);
-    }
     recipe_put(root, str_of(r->token.tenant), &recipe);
-    m = campaign_content(what, buf_str(&recipe), buf_str(&sender), str_of(r->peer_text));
+    m = campaign_content(what, buf_str(&recipe), sender, str_of(r->peer_text));
     buf_done(&recipe);
-    buf_done(&sender);
     return m;
 }
 
@@ -306,15 +323,18 @@ static void create(struct http_request *r, const json_t *root, const struct crea
     struct campaign_work *w = work_new(r, CAMPAIGN_CREATE);
     struct campaign *c = &w->order.what;
     struct msgid_source ids;
+    struct buf sender = {0};
 
     msgid_source_init(&ids, rng_entropy());
     c->created_ms = clock_wall_ms();
     c->id = msgid_next(&ids, c->created_ms);
     put_name(c->name, create->name);
     put_name(c->tenant, r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : create->tenant);
-    put_name(c->pool, create->pool);
+    put_sender(create, &sender);
+    put_name(c->pool, pool_of(r, create, c, buf_str(&sender)));
     c->priority = create->priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->priority;
-    w->order.content = make_content(r, create, c, root);
+    w->order.content = make_content(r, c, buf_str(&sender), root);
+    buf_done(&sender);
     if (w->order.content == NULL)
         campaign_shortage(r, -ENOMEM);
     else

@@ -314,6 +314,22 @@ def test_tenants():
         check("nobody's", engine.ask("GET", ROOT)[0], 401)
 
 
+def test_pools():
+    """The same rules choose its pool as for other mail: campaign, tenant, sender's domain; else what it names."""
+    pools = {name: {"sources": {name: {"weight": 1}}} for name in ("bulk", "spare", "own", "news")}
+    more = {"sources": {name: {"ipv4": f"127.0.0.{n}"} for n, name in enumerate(pools, 11)}, "pools": pools,
+            "default_pool": "bulk", "tenants": {"acme": {"pool": "own"}}, "campaigns": {"spring": {"pool": "news"}},
+            "senders": {"*.sender.example": {"pool": "spare"}}}
+    with Campaigns(more=more) as engine:
+        rules = (({}, "news"), ({"name": "a"}, None), ({"name": "b", "tenant": "acme"}, "own"),
+                 ({"name": "c", "envelope_sender": "a@b.Sender.example"}, "spare"),
+                 ({"name": "d", "tenant": "acme", "pool": "bulk"}, "bulk"))
+        made = [engine.create(**body) for body, _ in rules]
+        check("pools", [engine.show(one).get("pool") for one in made], [pool for _, pool in rules])
+        engine.add(made[2], csv(0, 3))
+        check("rows", {row["pool"] for row in engine.rows("queue", "list")}, {"own"})
+
+
 # --- the command ---
 
 def test_command():
