@@ -216,7 +216,10 @@ enum control_step control_suspend_returned(struct control_client *client,
         snprintf(text, sizeof(text), "%s '%s' is not suspended", suspension_scope_name(one->scope),
                  one->name);
         control_put_error(&client->out, "not_found", text,
-                          "'hayauma queue suspensions' lists what is");
+                          one->scope == SUSPENSION_CAMPAIGN
+                              ? "'hayauma queue suspensions' lists what is; one that was made by "
+                                "HTTP and is paused goes on by 'hayauma campaign resume'"
+                              : "'hayauma queue suspensions' lists what is");
     } else if (job->result == -ESHUTDOWN) {
         control_put_error(&client->out, "refused", "the engine is stopping",
                           "nothing was changed; repeat the command when it runs again");

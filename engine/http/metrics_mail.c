@@ -64,7 +64,8 @@ void metrics_put_sources(struct buf *out, struct shared *shared, const struct co
         {"source_up", "gauge",
          "1: an address of the source can be sent from, and its proxy works; 0: none", source_up},
         {"source_sessions", "gauge", "Sessions out from the source", source_sessions},
-        {"source_messages", "counter", "Messages that the source delivered", source_messages},
+        {"source_messages", "counter", "Messages handed to sessions of the source",
+         source_messages},
         {"source_connect_failures", "counter", "Connections that failed", source_failures},
     };
 

@@ -347,6 +347,8 @@ def test_command():
                               time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime(time.time() + 3600)))
         check("start", said, "spring@acme is scheduled: 100 of 100 recipients are queued\n")
         check("pause", engine.rows("campaign", "pause", "spring")[0]["state"], "paused")
+        told = engine.command("why", "--campaign", "spring")
+        check(f"why {told}", ": campaign spring@acme: it is paused" in told, True)
         check("resume", engine.rows("campaign", "resume", "spring")[0]["state"] in ("scheduled", "running"), True)
         asked = subprocess.run([program(), "campaign", "cancel", "spring", "-c", engine.file], capture_output=True,
                                stdin=subprocess.DEVNULL, timeout=60, check=False)

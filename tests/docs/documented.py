@@ -83,6 +83,15 @@ class Documented(unittest.TestCase):
                                 checked += 1
         self.assertGreater(checked, 0, "no option found in any page: the pattern is wrong")
 
+    def test_alerts(self):
+        """What an alert says to do first is there to be done."""
+        text = (TREE / "docs/examples/monitoring/alerts.yaml").read_text(encoding="utf-8")
+        found = re.findall(r"hayauma (queue|warmup|campaign|source|site|token) ([a-z]+)", text)
+        for command, action in found:
+            with self.subTest(command=command, action=action):
+                self.assertRegex(self.help_for(command), rf"\b{action}\b")
+        self.assertGreater(len(found), 5)
+
     def test_yaml(self):
         examples = TREE.glob("docs/examples/*.yaml")
         found = [*((page, *block) for page in PAGES for block in blocks(page, "yaml")),

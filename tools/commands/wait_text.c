@@ -40,9 +40,16 @@ int64_t wait_until_ms(const json_t *object)
                : reply_number(wait, "until_ms");
 }
 
-/* "suspended 5m ago, for 2h more: campaign spring: complaints". */
+/* "suspended 5m ago, for 2h more: campaign spring: complaints". Of a campaign that does not run,
+ * "campaign spring@acme: it is paused"; without a tenant its name ends in '@'. */
 static void put_suspension(struct buf *out, const json_t *wait, int64_t until_ms, int64_t now_ms)
 {
+    const char *scope = reply_text(wait, "scope"), *name = reply_text(wait, "name");
+    bool campaign = strcmp(scope, "campaign_tenant") == 0;
+    size_t len = strlen(name);
+
+    if (campaign && len > 0 && name[len - 1] == '@')
+        len--;
     buf_puts(out, "suspended ");
     put_age(out, now_ms - reply_number(wait, "since_ms"));
     buf_puts(out, " ago");
@@ -51,7 +58,7 @@ static void put_suspension(struct buf *out, const json_t *wait, int64_t until_ms
         put_age(out, until_ms - now_ms);
         buf_puts(out, " more");
     }
-    buf_printf(out, ": %s %s", reply_text(wait, "scope"), reply_text(wait, "name"));
+    buf_printf(out, ": %s %.*s", campaign ? "campaign" : scope, (int)len, name);
     if (*reply_text(wait, "text") != 0)
         buf_printf(out, ": %s", reply_text(wait, "text"));
 }

@@ -116,7 +116,9 @@ int campaign_request(struct campaign_client *c, const char *path, const char *ty
     buf_done(&url);
     *answer = NULL;
     if (result != CURLE_OK) {
-        fprintf(stderr, "hayauma send: %s: %s\n", c->url, curl_easy_strerror(result));
+        fprintf(stderr, "hayauma send: %s: %s%s\n", c->url, curl_easy_strerror(result),
+                result == CURLE_COULDNT_CONNECT ? "; http.listen says where the engine takes HTTP"
+                                                : "");
         return -EIO;
     }
     *answer = json_loadb((char *)c->answer.data, c->answer.len, 0, NULL);
