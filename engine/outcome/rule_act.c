@@ -137,7 +137,7 @@ static bool suspend_for(struct heard *h, uint32_t pause_s, const char *who)
 
     name_suspension(h, &order.what);
     if (lasts_until(w, &order.what, until_ms) ||
-        (suspensions_count(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX &&
+        (suspensions_stored(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX &&
          !suspensions_hold(&w->shared->suspensions, order.what.scope, str_of(order.what.name))))
         return false;
     snprintf(order.what.who, sizeof(order.what.who), "%s", who);
@@ -180,7 +180,7 @@ static bool lower(struct heard *h, const char *who)
         if (now_ms >= known.since_ms && now_ms - known.since_ms < step_ms / LOWERED_PART &&
             memcmp(cap, &known.cap, sizeof(*cap)) == 0)
             return false;
-    } else if (suspensions_count(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX) {
+    } else if (suspensions_stored(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX) {
         return false;
     }
     snprintf(order.what.who, sizeof(order.what.who), "%s", who);
