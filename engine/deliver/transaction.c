@@ -412,7 +412,7 @@ static void transaction_run(struct transaction *t)
     } else if (t->run == POLICY_RUN_COUNTS) {
         if (!t->paused)
             rule_hear_failure(c);
-        channel_run_counts(c, t->begun_ms, POLICY_RUN_MAIL);
+        channel_run_counts(c, t->begun_ms, governor_run_allowed(c->governor, POLICY_RUN_MAIL));
         if (++t->delivery->refused > 1) /* a fresh session may do better */
             delivery_retire(t->delivery, false);
     }

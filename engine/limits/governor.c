@@ -507,7 +507,7 @@ static void run_learn(struct governor_entry *e, uint32_t run)
     atomic_store_explicit(&e->shared.runs, runs - runs / 16 + run * 256 / 16, memory_order_relaxed);
 }
 
-static uint32_t run_allowed(const struct governor_entry *e, uint32_t run_max)
+uint32_t governor_run_allowed(const struct governor_entry *e, uint32_t run_max)
 {
     uint32_t runs = atomic_load_explicit(&e->shared.runs, memory_order_relaxed);
     uint32_t more = run_max * runs / 256, most = run_max * (GOVERNOR_RUN_TIMES - 1);
@@ -523,7 +523,6 @@ bool governor_run_counts(struct governor_entry *e, uint64_t begun_ns, uint64_t n
 
     if (begun_ns < atomic_load_explicit(&e->shared.counted_ns, memory_order_relaxed))
         return governor_stopped_ns(e) != 0;
-    run_max = run_allowed(e, run_max);
     run = atomic_fetch_add_explicit(&e->shared.run, 1, memory_order_relaxed) + 1;
     if (run < run_max && governor_stopped_ns(e) == 0)
         return false;

@@ -151,11 +151,14 @@ bool governor_any_works(const struct governor_entry *entry);
 
 /* --- what gets through --- */
 
-/* An attempt that began at begun_ns ended without a success. When run_max of them came in a row
- * (and run_max more for each that came before a success of late, up to GOVERNOR_RUN_TIMES in all:
- * who refuses every other message still takes the others) the destination is stopped: one session
- * may be open, and one message go out, at the end of a pause of GOVERNOR_PROBE_MS, twice as long
- * with each further failure, but no longer than pause_ms_max. True: it is stopped. */
+/* How many attempts in a row without a success to allow where others are allowed run_max: run_max
+ * more for each that came before a success of late, up to GOVERNOR_RUN_TIMES in all. Who refuses
+ * every other message still takes the others. */
+uint32_t governor_run_allowed(const struct governor_entry *entry, uint32_t run_max);
+/* An attempt that began at begun_ns ended without a success. When run_max of them came in a row the
+ * destination is stopped: one session may be open, and one message go out, at the end of a pause of
+ * GOVERNOR_PROBE_MS, twice as long with each further failure, but no longer than pause_ms_max.
+ * True: it is stopped. */
 bool governor_run_counts(struct governor_entry *entry, uint64_t begun_ns, uint64_t now_ns,
                          uint32_t run_max, uint64_t pause_ms_max);
 /* Something got through. True: the destination was stopped, and is not any more. */

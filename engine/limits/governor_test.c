@@ -193,7 +193,7 @@ static int failures_until_stopped(struct governor_entry *e, uint64_t now_ns)
 {
     int n = 1;
 
-    while (!governor_run_counts(e, now_ns, now_ns, 8, 300000))
+    while (!governor_run_counts(e, now_ns, now_ns, governor_run_allowed(e, 8), 300000))
         n++;
     return n;
 }
@@ -211,7 +211,7 @@ static void test_stop_of_a_refuser(void **state)
     e = governor_get(g, STR("a"), &two, 0);
     for (int success = 0; success < 40; success++) {
         for (int i = 0; i < 4; i++)
-            assert_false(governor_run_counts(e, now, now, 8, 300000));
+            assert_false(governor_run_counts(e, now, now, governor_run_allowed(e, 8), 300000));
         assert_false(governor_run_ends(e));
     }
     assert_in_range(failures_until_stopped(e, now), 30, 8 * GOVERNOR_RUN_TIMES);
