@@ -47,7 +47,7 @@ static void decode(uint8_t which, struct str key, struct str value)
         break;
     case 5:
         if (codec_format_decode(value, &format) == 0)
-            ASSERT(value.len >= FORMAT_BYTES && format.needs == 0);
+            ASSERT(value.len >= FORMAT_BYTES && (format.needs & ~FORMAT_NEEDS_KNOWN) == 0);
         break;
     case 6:
         if (codec_state_decode(key, value, &stored) == 0)

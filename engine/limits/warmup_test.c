@@ -293,6 +293,9 @@ static void test_sixty_days(void **state)
     int kills = 0;
 
     (void)state;
+#if defined(__SANITIZE_THREAD__)
+    skip(); /* one thread, and three minutes of it under TSan */
+#endif
     assert_int_equal(zone_load(STR("Europe/Berlin"), (struct zone **)(void *)&calendar.zone), 0);
     rng_seed(&t->rng, 11);
     for (int i = 0; i < KILLS; i++) /* in the middle of hours, of days in order */
