@@ -100,19 +100,7 @@ static void world_close(void)
     assert_true(worker_drained(world.w));
     crew_stop(e->shared.crew);
     worker_close(world.w);
-    crew_close(e->shared.crew);
-    queue_close(e->shared.queue);
-    governor_close(e->shared.governor);
-    clients_done(&e->shared.clients);
-    logins_done(&e->shared.logins);
-    campaign_uploads_done(&e->shared);
-    campaigns_done(&e->shared.campaigns);
-    suspensions_done(&e->shared.suspensions);
-    sources_done(&e->shared.sources);
-    warmup_done(&e->shared.warmup);
-    config_unref(e->config);
-    trust_unref(e->trust);
-    free(e->shared.workers);
+    engine_free_shared(e);
 }
 
 static void dir_make(void)

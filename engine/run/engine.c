@@ -403,6 +403,26 @@ static void on_stop(struct worker *w, struct worker_note *note)
     free(CONTAINER_OF(note, struct order, note));
 }
 
+void engine_free_shared(struct engine *e)
+{
+    crew_close(e->shared.crew);
+    queue_close(e->shared.queue);
+    governor_close(e->shared.governor);
+    clients_done(&e->shared.clients);
+    logins_done(&e->shared.logins);
+    campaign_uploads_done(&e->shared);
+    campaigns_done(&e->shared.campaigns);
+    suspensions_done(&e->shared.suspensions);
+    tally_close(&e->shared.tally);
+    sts_table_done(&e->shared.sts);
+    tls_counts_done(&e->shared.tls_counts);
+    sources_done(&e->shared.sources);
+    warmup_done(&e->shared.warmup);
+    config_unref(e->config);
+    trust_unref(e->trust);
+    free(e->shared.workers);
+}
+
 void engine_close(struct engine *e)
 {
     bool running = e->meetings == 3 && atomic_load(&e->start_error) == 0;
@@ -424,24 +444,9 @@ void engine_close(struct engine *e)
 
         (void)io_remove_stale((const struct sockaddr *)&a->addr, a->len);
     }
-    crew_close(e->shared.crew);
-    queue_close(e->shared.queue);
-    governor_close(e->shared.governor);
-    clients_done(&e->shared.clients);
-    logins_done(&e->shared.logins);
-    campaign_uploads_done(&e->shared);
-    campaigns_done(&e->shared.campaigns);
-    suspensions_done(&e->shared.suspensions);
-    tally_close(&e->shared.tally);
+    engine_free_shared(e);
     dialogues_done(&e->shared.dialogues);
-    sts_table_done(&e->shared.sts);
-    tls_counts_done(&e->shared.tls_counts);
-    sources_done(&e->shared.sources);
-    warmup_done(&e->shared.warmup);
     pthread_barrier_destroy(&e->barrier);
-    config_unref(e->config);
-    trust_unref(e->trust);
-    free(e->shared.workers);
     free(e->threads);
     memset(e, 0, sizeof(*e));
 }

@@ -46,6 +46,9 @@ bool engine_drained(const struct engine *e);
 bool engine_alive(const struct engine *e, uint64_t limit_ms);
 /* Ends the threads (drained or not) and closes all. */
 void engine_close(struct engine *e);
+/* The last part of that, for whoever turns workers without threads: frees what they shared, once
+ * all are closed. What was never opened is zeroed. */
+void engine_free_shared(struct engine *e);
 
 /* A worker cannot start: err is what engine_open() or engine_start() returns. True for the first to
  * say so; it logs why, since all workers tend to fail alike. Any thread. */

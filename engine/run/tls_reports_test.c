@@ -66,25 +66,6 @@ static struct worker *world_open(void)
     return &e->shared.workers[0];
 }
 
-static void world_close(void)
-{
-    struct engine *e = &engine;
-
-    crew_close(e->shared.crew);
-    queue_close(e->shared.queue);
-    governor_close(e->shared.governor);
-    clients_done(&e->shared.clients);
-    logins_done(&e->shared.logins);
-    campaigns_done(&e->shared.campaigns);
-    suspensions_done(&e->shared.suspensions);
-    tls_counts_done(&e->shared.tls_counts);
-    sources_done(&e->shared.sources);
-    warmup_done(&e->shared.warmup);
-    config_unref(e->config);
-    trust_unref(e->trust);
-    free(e->shared.workers);
-}
-
 /* A day that is over, with a report that somebody wants; nothing of it is stored. */
 static void count(struct tls_counts *counts, int64_t end_s)
 {
@@ -130,7 +111,7 @@ static void test_end(void **state)
     assert_int_equal(queue_state_get(engine.shared.queue, 0, (struct str){key, len}, &value), 0);
     assert_true(value.len > 0);
     buf_done(&value);
-    world_close();
+    engine_free_shared(&engine);
 }
 
 static int setup(void **state)

@@ -512,20 +512,7 @@ static void node_close(void)
     crew_stop(e->shared.crew);
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
         worker_close(&e->shared.workers[i]);
-    crew_close(e->shared.crew);
-    queue_close(e->shared.queue);
-    governor_close(e->shared.governor);
-    clients_done(&e->shared.clients);
-    logins_done(&e->shared.logins);
-    campaigns_done(&e->shared.campaigns);
-    suspensions_done(&e->shared.suspensions);
-    tally_close(&e->shared.tally);
-    sts_table_done(&e->shared.sts);
-    sources_done(&e->shared.sources);
-    warmup_done(&e->shared.warmup);
-    config_unref(e->config);
-    trust_unref(e->trust);
-    free(e->shared.workers);
+    engine_free_shared(e);
     if (atomic_load(&e->shared.intake_bytes) != 0 || atomic_load(&e->shared.sessions_out) != 0 ||
         atomic_load(&e->shared.listener_sessions[0]) != 0)
         sim_fail("pools", "%llu bytes of intake, %u sessions out, %u sessions in are left",
