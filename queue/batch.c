@@ -70,6 +70,10 @@ static int refs_apply(struct batch *b, const struct refs_delta *d)
     uint64_t count = 0;
     int rc = d->tallied ? batch_tally_count(b, &d->id, d->counts) : 0;
 
+    if (rc == 0 && d->tallied)
+        rc = batch_sheet_put(b, d);
+    if (rc == MDB_NOTFOUND) /* there is no tally */
+        rc = 0;
     if (rc != 0 || d->delta == 0)
         return rc;
     rc = mdb_get(b->txn, s->refs, &key, &value);
@@ -110,6 +114,20 @@ static int reference(struct batch *b, const struct message *m, int delta, enum t
     if (m->recipients != 1)
         return refs_add(b, &m->id, delta, count);
     return delta < 0 ? batch_delete_content(b, &m->id) : 0;
+}
+
+/* What a row that counted says beside the tally. */
+static int apply_note(struct batch *b, const struct queue_change *c, const struct queue_note *note)
+{
+    const struct queue_row *row = &c->rows[note->row];
+    const struct message *m = row->rcpt->message;
+    struct refs_delta *d;
+
+    ASSERT(note->row < c->rows_len && row->kind != QUEUE_ROW_ADD);
+    if (row->missing || row->count == TALLY_NONE || m->recipients != 0)
+        return 0;
+    d = refs_of(b, &m->id);
+    return d == NULL ? ENOMEM : batch_sheet_note(b, d, note, row->count, m->created_ms);
 }
 
 /* --- changes --- */
@@ -368,6 +386,8 @@ static int apply_rows(struct batch *b, struct queue_change *c)
 
     for (size_t i = 0; i < c->rows_len && rc == 0; i++)
         rc = apply_row(b, &c->rows[i]);
+    for (size_t i = 0; i < c->notes_len && rc == 0; i++)
+        rc = apply_note(b, c, &c->notes[i]);
     for (size_t i = 0; i < c->purges_len && rc == 0; i++)
         rc = apply_purge(b, c->purges[i]);
     for (size_t i = 0; i < c->pins_len && rc == 0; i++)
@@ -475,6 +495,7 @@ static void batch_free_refs(struct batch *b)
 
     for (struct refs_delta *d = b->refs_list; d != NULL; d = next) {
         next = d->next;
+        free(d->sheet);
         free(d);
     }
     if (b->refs.buckets != NULL)

@@ -14,6 +14,8 @@ struct refs_delta {
     int64_t delta;
     bool tallied;                      /* counts has something */
     uint64_t counts[TALLY_COUNTS - 1]; /* without TALLY_NONE */
+    struct sheet *sheet;               /* with what the batch adds; NULL: nothing */
+    bool sheet_later;                  /* a later build's: it stays as it is */
 };
 
 struct batch {
@@ -39,12 +41,20 @@ int batch_content_recreate(struct batch *b, const struct msgid *id, int64_t crea
 
 /* --- tally.c --- */
 
-/* Adds counts (without TALLY_NONE) to a tally, if there is one. */
+/* Adds counts (without TALLY_NONE) to a tally. MDB_NOTFOUND: there is none. */
 int batch_tally_count(struct batch *b, const struct msgid *id,
                       const uint64_t counts[TALLY_COUNTS - 1]);
 /* A new tally, pinned. */
 int batch_tally_pin(struct batch *b, const struct msgid *id);
 /* *was: whether it was pinned. */
 int batch_tally_unpin(struct batch *b, const struct msgid *id, bool *was);
+
+/* --- sheet_store.c --- */
+
+/* Counts a note in the batch's sheet of a content. */
+int batch_sheet_note(struct batch *b, struct refs_delta *d, const struct queue_note *note,
+                     enum tally_count count, int64_t since_ms);
+/* Puts that sheet, if there is one. */
+int batch_sheet_put(struct batch *b, const struct refs_delta *d);
 
 #endif

@@ -5,6 +5,7 @@
 
 #include "base/crc32c.h"
 #include "queue/codec.h"
+#include "queue/sheet.h"
 
 #define SEALED 0x80
 
@@ -19,6 +20,7 @@ static void decode(uint8_t which, struct str key, struct str value)
     struct message fields;
     struct row_state state;
     struct queue_flow flow;
+    struct sheet sheet;
     struct row_key row;
     struct str stored;
     uint64_t count;
@@ -50,8 +52,11 @@ static void decode(uint8_t which, struct str key, struct str value)
             ASSERT(value.len >= FORMAT_BYTES && (format.needs & ~FORMAT_NEEDS_KNOWN) == 0);
         break;
     case 6:
-        if (codec_state_decode(key, value, &stored) == 0)
-            ASSERT(stored.len == value.len - STATE_HEAD_BYTES);
+        if (codec_state_decode(key, value, &stored) < 0)
+            break;
+        ASSERT(stored.len == value.len - STATE_HEAD_BYTES);
+        if (sheet_decode(stored, &sheet) == 0)
+            sheet_count(&sheet, &(struct queue_note){.at_ms = 1000}, TALLY_DELIVERED, 0);
         break;
     default:
         if (codec_flow_decode(key, value, &flow) == 0)

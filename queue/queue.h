@@ -21,6 +21,7 @@
 #include "base/buf.h"
 #include "queue/flow.h"
 #include "queue/message.h"
+#include "queue/sheet.h"
 #include "queue/state.h"
 #include "queue/tally.h"
 
@@ -121,6 +122,8 @@ struct queue_change {
     size_t messages_len;
     struct queue_row *rows;
     size_t rows_len;
+    const struct queue_note *notes; /* of rows; in their order */
+    size_t notes_len;
     /* Quarantined records to forget, by queue_quarantined.key; -ENOENT when one is not there. The
      * content of a row's message goes with the last row. */
     const struct str *purges;

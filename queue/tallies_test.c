@@ -113,6 +113,90 @@ static void test_counts(void **state)
     message_unref(m);
 }
 
+static int note(struct kit_queue *f, enum queue_row_kind kind, struct recipient *r,
+                enum tally_count count, const char *site, uint8_t reason)
+{
+    struct queue_note note = {.reason = reason, .site_len = (uint8_t)strlen(site), .at_ms = 5000};
+    struct kit_change *kit = kit_change();
+    struct queue_row *row = kit_row(kit, kind, r);
+
+    memcpy(note.site, site, note.site_len);
+    row->count = count;
+    kit->change.notes = &note;
+    kit->change.notes_len = 1;
+    if (kind == QUEUE_ROW_MOVE)
+        r->due_ms += 1000;
+    return kit_submit(f->q, f->port, 0, kit);
+}
+
+static void put_sheet(struct kit_queue *f, const struct message *m, const char *value)
+{
+    struct kit_change *kit = kit_change();
+    uint8_t key[SHEET_KEY_BYTES];
+    struct queue_state state = {.key = {(char *)key, sizeof(key)}, .value = str_of(value)};
+
+    queue_sheet_key(key, &m->id);
+    kit->change.states = &state;
+    kit->change.states_len = 1;
+    assert_int_equal(kit_submit(f->q, f->port, 0, kit), 0);
+}
+
+/* A note counts with its row, or not at all. */
+static void test_notes(void **state)
+{
+    struct kit_queue *f = *state;
+    struct message *m = make_pinned(f), *untold = kit_message(100, 0, 5);
+    struct recipient *r[3], *s = kit_recipient(untold, 0, lane, 1000);
+    struct kit_change *kit = kit_change();
+    uint8_t key[SHEET_KEY_BYTES];
+    struct buf stored = {0};
+    struct sheet sheet;
+
+    kit_content(kit, untold);
+    kit_row(kit, QUEUE_ROW_ADD, s);
+    assert_int_equal(kit_submit(f->q, f->port, 0, kit), 0);
+    for (uint32_t i = 0; i < 3; i++)
+        r[i] = kit_recipient(m, i, lane, 1000);
+    assert_int_equal(add(f, r, 3), 0);
+    assert_int_equal(note(f, QUEUE_ROW_MOVE, r[0], TALLY_DEFERRED, "gmail", 3), 0);
+    assert_int_equal(note(f, QUEUE_ROW_MOVE, r[0], TALLY_NONE, "gmail", 4), 0);
+    assert_int_equal(note(f, QUEUE_ROW_REMOVE, r[0], TALLY_DELIVERED, "gmail", 0), 0);
+    assert_int_equal(note(f, QUEUE_ROW_REMOVE, r[0], TALLY_FAILED, "gmail", 5), 0); /* it is gone */
+    kit_queue_reopen(f);
+    assert_int_equal(note(f, QUEUE_ROW_REMOVE, r[1], TALLY_FAILED, "docomo", 6), 0);
+    assert_int_equal(queue_sheet_get(f->q, &m->id, &sheet), 0);
+    assert_int_equal(sheet.sites_len, 2);
+    assert_int_equal(sheet.cells_len, 3);
+    for (uint32_t i = 0; i < 3; i++) {
+        assert_int_equal(sheet.cells[i].n, 1);
+        assert_true(sheet.cells[i].reason == (sheet.cells[i].count == TALLY_DEFERRED ? 3
+                                              : sheet.cells[i].count == TALLY_FAILED ? 6
+                                                                                     : 0));
+    }
+    assert_null(fsck_shard(f->q, 0, &(uint64_t){0}, &(uint64_t){0}));
+    /* A damaged one begins anew, one of a later build stays as it is. */
+    put_sheet(f, m, "\x01?");
+    assert_int_equal(note(f, QUEUE_ROW_MOVE, r[2], TALLY_DEFERRED, "gmail", 3), 0);
+    assert_int_equal(queue_sheet_get(f->q, &m->id, &sheet), 0);
+    assert_int_equal(sheet.cells_len, 1);
+    put_sheet(f, m, "\x02?");
+    assert_int_equal(note(f, QUEUE_ROW_MOVE, r[2], TALLY_DEFERRED, "gmail", 3), 0);
+    queue_sheet_key(key, &m->id);
+    assert_int_equal(queue_state_get(f->q, 0, (struct str){(char *)key, sizeof(key)}, &stored), 0);
+    assert_true(str_eq(buf_str(&stored), STR("\x02?")));
+    buf_done(&stored);
+    /* Without a tally there is no sheet. */
+    assert_int_equal(note(f, QUEUE_ROW_REMOVE, s, TALLY_DELIVERED, "gmail", 0), 0);
+    assert_int_equal(queue_sheet_get(f->q, &untold->id, &sheet), 0);
+    assert_int_equal(sheet.cells_len, 0);
+    assert_int_equal(note(f, QUEUE_ROW_REMOVE, r[2], TALLY_DELIVERED, "", 0), 0);
+    for (int i = 0; i < 3; i++)
+        recipient_free(r[i]);
+    recipient_free(s);
+    message_unref(m);
+    message_unref(untold);
+}
+
 static void test_pin(void **state)
 {
     struct kit_queue *f = *state;
@@ -344,6 +428,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_counts, kit_queue_setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_notes, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_pin, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_read_before, kit_queue_setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_without_tally, kit_queue_setup, kit_queue_teardown),

@@ -48,7 +48,7 @@ int batch_tally_count(struct batch *b, const struct msgid *id,
     int rc = tally_get(b, id, &tally);
 
     if (rc != 0)
-        return rc == MDB_NOTFOUND ? 0 : rc;
+        return rc;
     for (int i = TALLY_NONE + 1; i < TALLY_COUNTS; i++)
         tally.counts[i] += counts[i - 1];
     return tally_put(b, id, &tally);

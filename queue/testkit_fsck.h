@@ -132,10 +132,13 @@ static inline void fsck_refs(struct fsck *f, struct str key, struct str value)
 
 static inline void fsck_state(struct fsck *f, struct str key, struct str stored)
 {
+    struct sheet sheet;
     struct str value;
 
     if (codec_state_decode(key, stored, &value) < 0)
         fsck_fault(f, NULL, "a state is damaged");
+    else if (key.ptr[0] == STATE_SHEET && sheet_decode(value, &sheet) < 0)
+        fsck_fault(f, NULL, "a sheet is damaged");
 }
 
 static inline void fsck_walk(struct fsck *f, MDB_dbi tree,

@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "control/control_private.h"
+#include "intake/campaign_report.h"
 #include "intake/campaign_view.h"
 
 #define SLICE_CAMPAIGNS 200 /* whose counts are read in a turn */
@@ -39,8 +40,11 @@ static int put_one(struct control_client *client, const struct campaign *one)
         return err;
     buf_puts(&client->out, "{\"campaign\":");
     campaign_put(&client->out, one, &counts, c->wall_ms);
+    err = client->request.op == CONTROL_OP_CAMPAIGN_REPORT
+              ? campaign_add_report(&client->out, c->queue, &one->id)
+              : 0;
     buf_puts(&client->out, "}\n");
-    return 0;
+    return err;
 }
 
 enum control_step control_step_campaigns(struct control_client *client)

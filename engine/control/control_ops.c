@@ -637,6 +637,7 @@ static const struct {
     [CONTROL_OP_WARMUP_DAYS] = {control_step_warmup_days, true},
     [CONTROL_OP_WARMUP_ORDER] = {control_step_warmup_order, true},
     [CONTROL_OP_CAMPAIGNS] = {control_step_campaigns, true},
+    [CONTROL_OP_CAMPAIGN_REPORT] = {control_step_campaigns, true},
     [CONTROL_OP_CAMPAIGN_ORDER] = {control_step_campaign_order, true},
 };
 

@@ -49,6 +49,7 @@ static const struct op_name {
     {"warmup_days", CONTROL_OP_WARMUP_DAYS, 0},
     {"warmup_order", CONTROL_OP_WARMUP_ORDER, 0},
     {"campaigns", CONTROL_OP_CAMPAIGNS, 0},
+    {"campaign_report", CONTROL_OP_CAMPAIGN_REPORT, 0},
     {"campaign_order", CONTROL_OP_CAMPAIGN_ORDER, 0},
     {"stored", CONTROL_OP_STORED, 0},
     {"reload", CONTROL_OP_RELOAD, 0},
@@ -486,7 +487,8 @@ static int take_campaign(struct control_request *r, struct control_refusal *why,
     return refuse(why, "'order' is start, pause, resume or cancel");
 }
 
-/* Of all campaigns, of those with a name, or of one with an id; an order is of one. */
+/* Of all campaigns, of those with a name, or of one with an id; a report and an order are of one.
+ */
 static int campaign_settle(struct control_request *r, struct control_refusal *why, bool has_id)
 {
     r->filter.has_id = has_id;
@@ -495,6 +497,8 @@ static int campaign_settle(struct control_request *r, struct control_refusal *wh
         return 0;
     if (!has_id)
         return refuse(why, "'id' is missing");
+    if (r->op == CONTROL_OP_CAMPAIGN_REPORT)
+        return 0;
     if (!r->has_order)
         return refuse(why, "'order' is missing: start, pause, resume or cancel");
     if (r->campaign.at_ms != 0 && r->campaign.verb != CAMPAIGN_START)
@@ -504,7 +508,8 @@ static int campaign_settle(struct control_request *r, struct control_refusal *wh
 
 static bool is_of_campaigns(enum control_op op)
 {
-    return op == CONTROL_OP_CAMPAIGNS || op == CONTROL_OP_CAMPAIGN_ORDER;
+    return op == CONTROL_OP_CAMPAIGNS || op == CONTROL_OP_CAMPAIGN_REPORT ||
+           op == CONTROL_OP_CAMPAIGN_ORDER;
 }
 
 static int take_member(struct control_request *r, struct control_refusal *why, const char *name,

@@ -510,6 +510,7 @@ static void test_bad_requests(void **state)
          "ten years"},
         {"{\"op\":\"campaigns\",\"x\":1}", "unknown member 'x'"},
         {"{\"op\":\"campaign_order\",\"order\":\"start\"}", "'id' is missing"},
+        {"{\"op\":\"campaign_report\",\"name\":\"spring\"}", "'id' is missing"},
         {"{\"op\":\"campaign_order\",\"id\":\"00000000000000000000000000000000\"}",
          "'order' is missing"},
         {"{\"op\":\"campaign_order\",\"order\":\"create\"}", "'order' is start, pause"},

@@ -13,6 +13,7 @@
 #include "http/mail_fields.h"
 #include "intake/accept.h"
 #include "intake/campaign.h"
+#include "intake/campaign_report.h"
 #include "intake/campaign_view.h"
 #include "mail/international.h"
 #include "mail/recipe.h"
@@ -62,7 +63,8 @@ bool campaign_intake_refused(struct http_request *r)
 }
 
 /* One as JSON; false: its counts cannot be read. */
-static bool put_campaign(struct http_request *r, const struct campaign *c, struct buf *out)
+static bool put_campaign(struct http_request *r, const struct campaign *c, bool report,
+                         struct buf *out)
 {
     struct queue_tally counts = {0};
     int err = campaign_counts(r->http->shared->queue, &c->id, &counts);
@@ -70,17 +72,18 @@ static bool put_campaign(struct http_request *r, const struct campaign *c, struc
     if (err < 0 && err != -ENOENT)
         return false;
     campaign_put(out, c, &counts, clock_wall_ms());
-    return true;
+    return !report || campaign_add_report(out, r->http->shared->queue, &c->id) == 0;
 }
 
-static void answer_campaign(struct http_request *r, unsigned status, const struct msgid *id)
+static void answer_campaign(struct http_request *r, unsigned status, const struct msgid *id,
+                            bool report)
 {
     struct campaign c;
     struct buf out = {0};
 
     if (!campaigns_get(&r->http->shared->campaigns, id, &c)) { /* forgotten meanwhile */
         request_problem(r, 404, "", "there is no such campaign");
-    } else if (!put_campaign(r, &c, &out)) {
+    } else if (!put_campaign(r, &c, report, &out)) {
         request_problem(r, 503, "", "the campaign's counts cannot be read");
     } else {
         buf_putc(&out, '\n');
@@ -169,7 +172,7 @@ static void order_done(struct http_request *r)
     if (w->result < 0)
         refuse_order(r, w);
     else
-        answer_campaign(r, w->order.verb == CAMPAIGN_CREATE ? 201 : 200, &w->order.what.id);
+        answer_campaign(r, w->order.verb == CAMPAIGN_CREATE ? 201 : 200, &w->order.what.id, false);
 }
 
 static struct campaign_work *work_new(struct http_request *r, enum campaign_verb verb)
@@ -375,7 +378,7 @@ void handle_campaign_show(struct http_request *r)
     struct campaign c;
 
     if (campaign_of_request(r, &c))
-        answer_campaign(r, 200, &r->id);
+        answer_campaign(r, 200, &r->id, true);
 }
 
 struct list_of {
@@ -407,7 +410,7 @@ void handle_campaign_list(struct http_request *r)
         memcpy(&c, l.campaigns.data + (i - 1) * sizeof(c), sizeof(c));
         if (i < len)
             buf_putc(&out, ',');
-        if (!put_campaign(r, &c, &out)) {
+        if (!put_campaign(r, &c, false, &out)) {
             request_problem(r, 503, "", "the counts of campaign '%s' cannot be read", c.name);
             break;
         }

@@ -62,10 +62,10 @@ struct campaign_job {
     _Atomic int hearing; /* acquire and release: heard_result */
     struct timer retry;
     struct queue_change change;
-    struct queue_state state;
+    struct queue_state states[2];
     struct queue_pin pin;
     struct queue_states_range range;
-    uint8_t key[CAMPAIGN_KEY_BYTES], to[CAMPAIGN_KEY_BYTES];
+    uint8_t key[CAMPAIGN_KEY_BYTES], to[CAMPAIGN_KEY_BYTES]; /* of the change */
     struct buf value;
 };
 
@@ -224,10 +224,23 @@ static void job_state(struct campaign_job *job, bool remove)
     buf_clear(&job->value);
     if (!remove)
         campaign_encode(&job->value, &job->one);
-    job->state = (struct queue_state){.key = {(char *)job->key, sizeof(job->key)},
-                                      .value = buf_str(&job->value),
-                                      .remove = remove};
-    job->change = (struct queue_change){.states = &job->state, .states_len = 1};
+    job->states[0] = (struct queue_state){.key = {(char *)job->key, sizeof(job->key)},
+                                          .value = buf_str(&job->value),
+                                          .remove = remove};
+    job->change = (struct queue_change){.states = job->states, .states_len = 1};
+}
+
+/* Tally and sheet go. */
+static void job_uncount(struct campaign_job *job)
+{
+    queue_tally_key(job->key, &job->one.id);
+    queue_sheet_key(job->to, &job->one.id);
+    job->states[0] =
+        (struct queue_state){.key = {(char *)job->key, TALLY_KEY_BYTES}, .remove = true};
+    job->states[1] =
+        (struct queue_state){.key = {(char *)job->to, SHEET_KEY_BYTES}, .remove = true};
+    job->change.states = job->states;
+    job->change.states_len = 2;
 }
 
 /* --- the steps --- */
@@ -391,11 +404,7 @@ static void step_forget(struct campaign_job *job)
         range_of(job, CAMPAIGN_RECORD_PART);
         break;
     case FORGET_TALLY:
-        queue_tally_key(job->key, &job->one.id);
-        job->state =
-            (struct queue_state){.key = {(char *)job->key, TALLY_KEY_BYTES}, .remove = true};
-        job->change.states = &job->state;
-        job->change.states_len = 1;
+        job_uncount(job);
         break;
     case FORGET_PIN:
         job->pin =
@@ -460,11 +469,9 @@ static void step_undo(struct campaign_job *job)
         job_suspend(job, true);
         return;
     }
-    queue_tally_key(job->key, &job->one.id);
     job->pin = (struct queue_pin){.id = job->one.id, .remove = true};
-    job->state = (struct queue_state){.key = {(char *)job->key, TALLY_KEY_BYTES}, .remove = true};
-    job->change = (struct queue_change){
-        .pins = &job->pin, .pins_len = 1, .states = &job->state, .states_len = 1};
+    job->change = (struct queue_change){.pins = &job->pin, .pins_len = 1};
+    job_uncount(job);
     job_submit(job, job->shard, on_undone);
 }
 

@@ -623,6 +623,32 @@ void classify_expired_reply(struct str last_error, struct str waited_for, struct
     }
 }
 
+/* Stored by place: names are only ever added, behind the last one. */
+static const char *const reasons[] = {"Uncategorized",    "AuthenticationFailed",
+                                      "BadConfiguration", "BadConnection",
+                                      "BadDomain",        "ContentRelated",
+                                      "DNSFailure",       "InactiveMailbox",
+                                      "InvalidRecipient", "InvalidSender",
+                                      "MessageExpired",   "NoAnswerFromHost",
+                                      "PolicyRelated",    "ProtocolErrors",
+                                      "QuotaIssues",      "RelayDenied",
+                                      "RoutingErrors",    "SpamBlock",
+                                      "SpamContent",      "TooManyRecipients",
+                                      "TransientFailure", "VirusRelated"};
+
+uint8_t classify_reason(const char *classification)
+{
+    for (uint8_t i = 1; i < ARRAY_LEN(reasons); i++)
+        if (strcmp(reasons[i], classification) == 0)
+            return i;
+    return 0;
+}
+
+const char *classify_reason_name(uint8_t reason)
+{
+    return reasons[reason < ARRAY_LEN(reasons) ? reason : 0];
+}
+
 const char *classify_command(enum smtp_stage stage)
 {
     static const char *const commands[SMTP_STAGES] = {

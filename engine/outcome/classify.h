@@ -76,6 +76,11 @@ void classify_expired_reply(struct str last_error, struct str waited_for, struct
  * "Uncategorized", as KumoMTA has it. */
 const char *classify_bounce(const struct outcome *outcome);
 
+/* The number under which a classification is counted, and its name; both static. 0 is
+ * "Uncategorized". Numbers are stored (queue/sheet.h). */
+uint8_t classify_reason(const char *classification);
+const char *classify_reason_name(uint8_t reason);
+
 /* What the reply answered, as KumoMTA's response.command: "RCPT TO", "MAIL FROM", "DATA", "." ...;
  * NULL where there was no command (connect, banner). */
 const char *classify_command(enum smtp_stage stage);

@@ -51,23 +51,38 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     if (rule != NULL) {
         event.rule = rule->name;
         event.no_suppression = rule->no_suppression;
-        if (rule->classification != NULL)
-            event.classification = rule->classification;
     }
     event.next_attempt_ms = next_ms;
     event.signers = c->signers;
     report_line(settle_records(w, lane->shard), &event);
 }
 
-static void record_entry(struct judge_batch *b, enum report_type type, const struct judge_entry *e,
+static void record_entry(struct judge_batch *b, enum report_type type, struct judge_entry *e,
                          int64_t next_ms)
 {
     const struct outcome *o = &e->outcome;
+    const struct config_rule *rule = type == REPORT_EXPIRATION ? NULL : o->rule;
 
+    if (rule != NULL && rule->classification != NULL)
+        e->classification = rule->classification;
+    else
+        e->classification = o->class == OUTCOME_DELIVERED ? NULL : classify_bounce(o);
     record(b->worker, b->context, type, e->recipient, &o->reply,
-           o->local ? NULL : classify_command(o->stage),
-           o->class == OUTCOME_DELIVERED ? NULL : classify_bounce(o),
-           type == REPORT_EXPIRATION ? NULL : o->rule, next_ms);
+           o->local ? NULL : classify_command(o->stage), e->classification, rule, next_ms);
+}
+
+/* For the sheet of a content whose recipients are counted: queue/sheet.h. The row was put in. */
+static void note_row(struct worker *w, const struct judge_context *c, uint32_t shard,
+                     const char *classification)
+{
+    struct queue_note note = {
+        .reason = classification == NULL ? 0 : classify_reason(classification),
+        .at_ms = worker_wall_ms(w),
+        .site_len = (uint8_t)(c->site.len < SHEET_NAME_MAX ? c->site.len : SHEET_NAME_MAX)};
+
+    if (note.site_len > 0)
+        memcpy(note.site, c->site.ptr, note.site_len);
+    settle_note(w, shard, &note);
 }
 
 /* --- notices --- */
@@ -431,6 +446,8 @@ void judge_end(struct judge_batch *b)
             settle_move_flow(w, e->recipient, e->old_due_ms, e->old_flow, TALLY_DEFERRED);
         else
             settle_move(w, e->recipient, e->old_due_ms, TALLY_DEFERRED);
+        if (e->recipient->message->recipients == 0)
+            note_row(w, b->context, shard, e->classification);
     }
     free(b->entries);
     b->entries = NULL;
@@ -454,6 +471,8 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     warmup_count(context->warmup, WARMUP_EVENT_DELIVERED);
     lane_settling(r);
     settle_remove(w, r, TALLY_DELIVERED);
+    if (r->message->recipients == 0)
+        note_row(w, context, r->lane->shard, NULL);
     settle_cut(w, r->lane->shard, false);
 }
 

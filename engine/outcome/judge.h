@@ -37,12 +37,13 @@ struct lane;
 struct judge_entry {
     struct recipient *recipient;
     struct outcome outcome;
-    int64_t old_due_ms;     /* deferred: as stored */
-    uint32_t old_flow;      /* of a recipient that goes over to another pool; else 0 */
-    bool too_many;          /* the caller's: refused only for the number of recipients */
-    bool ended;             /* the row goes */
-    enum tally_count count; /* what it counts as then */
-    bool notice;            /* the sender is owed a notice of this kind */
+    int64_t old_due_ms;         /* deferred: as stored */
+    uint32_t old_flow;          /* of a recipient that goes over to another pool; else 0 */
+    bool too_many;              /* the caller's: refused only for the number of recipients */
+    bool ended;                 /* the row goes */
+    enum tally_count count;     /* what it counts as then */
+    const char *classification; /* of its record; NULL: delivered */
+    bool notice;                /* the sender is owed a notice of this kind */
     enum notice_kind kind;
 };
 

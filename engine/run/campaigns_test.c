@@ -511,6 +511,7 @@ static void test_life(void **state)
     assert_int_equal(order(CAMPAIGN_FORGET, &second), 0);
     assert_int_equal(states_of(STATE_CAMPAIGN, 0), 0);
     assert_int_equal(states_of(STATE_TALLY, 0), 0);
+    assert_int_equal(states_of(STATE_SHEET, 0), 0);
 }
 
 /* One that runs is loaded and tried. */

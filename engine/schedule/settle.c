@@ -27,8 +27,10 @@ struct settle {
     struct worker *worker;
     uint32_t shard;
     size_t rows_cap, messages_cap;
+    struct queue_note *notes; /* the change's */
+    size_t notes_cap;
     struct settle_part { /* where each part ends that must happen whole: records, rows, notice */
-        uint32_t rows, messages, records;
+        uint32_t rows, messages, records, notes;
     } * parts;
     size_t parts_len, parts_cap;
     struct timer timer;
@@ -126,6 +128,19 @@ void settle_move_flow(struct worker *w, struct recipient *r, int64_t old_due_ms,
                                 .count = count});
 }
 
+void settle_note(struct worker *w, uint32_t shard, const struct queue_note *note)
+{
+    struct settle *s = settle_open(w, shard);
+
+    ASSERT(s->change.rows_len > 0 && s->change.notes_len <= s->notes_cap);
+    if (s->change.notes_len == s->notes_cap) {
+        s->notes_cap = s->notes_cap == 0 ? 32 : s->notes_cap * 2;
+        s->change.notes = s->notes = xrealloc(s->notes, s->notes_cap * sizeof(*note));
+    }
+    s->notes[s->change.notes_len] = *note;
+    s->notes[s->change.notes_len++].row = (uint32_t)s->change.rows_len - 1;
+}
+
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)
 {
     struct settle *s = settle_open(w, shard);
@@ -143,13 +158,15 @@ void settle_add(struct worker *w, uint32_t shard, struct message *m, struct reci
 
 static uint64_t settle_bytes(const struct settle *s)
 {
-    return s->change.records.cap + s->rows_cap * sizeof(struct queue_row);
+    return s->change.records.cap + s->rows_cap * sizeof(struct queue_row) +
+           s->notes_cap * sizeof(struct queue_note);
 }
 
 static void settle_free(struct settle *s)
 {
     free(s->change.messages);
     free(s->change.rows);
+    free(s->notes);
     free(s->parts);
     buf_done(&s->change.records);
     free(s);
@@ -158,7 +175,7 @@ static void settle_free(struct settle *s)
 static void settle_keep(struct settle *s)
 {
     ASSERT(s->waiter == NULL && !timer_armed(&s->timer) && !list_node_linked(&s->change.node));
-    s->change.messages_len = s->change.rows_len = s->parts_len = 0;
+    s->change.messages_len = s->change.rows_len = s->change.notes_len = s->parts_len = 0;
     buf_clear(&s->change.records);
     s->complained = false;
     s->refused_ms = 0;
@@ -214,7 +231,23 @@ static void part_end(struct settle *s)
     }
     s->parts[s->parts_len++] = (struct settle_part){.rows = (uint32_t)s->change.rows_len,
                                                     .messages = (uint32_t)s->change.messages_len,
-                                                    .records = (uint32_t)s->change.records.len};
+                                                    .records = (uint32_t)s->change.records.len,
+                                                    .notes = (uint32_t)s->change.notes_len};
+}
+
+static void part_notes(struct settle *part, const struct settle *s, struct settle_part from,
+                       struct settle_part to)
+{
+    size_t len = to.notes - from.notes;
+
+    ASSERT(to.notes >= from.notes && part->change.notes_len == 0);
+    if (len == 0)
+        return;
+    part->notes_cap = part->change.notes_len = len;
+    part->change.notes = part->notes = xrealloc(part->notes, len * sizeof(*part->notes));
+    memcpy(part->notes, s->notes + from.notes, len * sizeof(*part->notes));
+    for (size_t i = 0; i < len; i++)
+        part->notes[i].row -= from.rows;
 }
 
 static void part_submit(struct settle *s, struct settle_part from, struct settle_part to)
@@ -240,6 +273,7 @@ static void part_submit(struct settle *s, struct settle_part from, struct settle
     }
     buf_put(&part->change.records, s->change.records.data + from.records,
             to.records - from.records);
+    part_notes(part, s, from, to);
     list_push_back(&w->settles_under_way, &part->node);
     atomic_fetch_add_explicit(&w->shared->settle_bytes, settle_bytes(part), memory_order_relaxed);
     queue_submit(w->port, part->shard, &part->change);
@@ -253,11 +287,12 @@ static void settle_split(struct settle *s)
     ASSERT(last->rows == s->change.rows_len); /* part_end() */
     last->messages = (uint32_t)s->change.messages_len;
     last->records = (uint32_t)s->change.records.len;
+    last->notes = (uint32_t)s->change.notes_len;
     for (size_t i = 0; i < s->parts_len; i++) {
         part_submit(s, from, s->parts[i]);
         from = s->parts[i];
     }
-    s->change.rows_len = s->change.messages_len = 0;
+    s->change.rows_len = s->change.messages_len = s->change.notes_len = 0;
     list_remove(&s->node);
     settle_end(s);
 }

@@ -24,6 +24,9 @@ void settle_move_flow(struct worker *w, struct recipient *r, int64_t old_due_ms,
 /* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
  * over; they arrive in their lane once committed. */
 void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);
+/* What happened to the recipient that was put in last, where its content has a tally; note->row is
+ * not looked at. */
+void settle_note(struct worker *w, uint32_t shard, const struct queue_note *note);
 /* Calls on_settled once all changes that were submitted between settle_follow() and settle_wait(),
  * in the same turn, have committed; settle_wait() submits one more, that of shard as it is. waiter
  * lives until then. */

@@ -6,6 +6,7 @@ crash.py [TEST...]
 What it says at the end must equal the ledgers: its own counts, the records, and what the sink took."""
 
 import collections
+import contextlib
 import pathlib
 import random
 import sys
@@ -17,7 +18,7 @@ sys.path[:0] = [str(TESTS / "lib"), str(TESTS / "hostile"), str(TESTS / "http"),
 
 from campaign import Campaigns, csv  # noqa: E402
 from engine import Sink  # noqa: E402
-from proc import Failure, wait_until  # noqa: E402
+from proc import Failure, TempDir, wait_until  # noqa: E402
 from talk import check, run  # noqa: E402
 
 RECIPIENTS = 3000
@@ -88,6 +89,67 @@ def test_cancelled():
         kill_and_start(engine)
         check("over", engine.show(spring), over)
         engine.create()  # the name is free
+
+
+WORLD = """
+seed: 3
+default: {}
+classes:
+  - {name: busy, domains: [x1.example, x2.example], defer: {rate: 30%, reply: "451 4.7.1 too much, try again later"}}
+  - {name: old, domains: ["x3.example"], unknown_users: 20%}
+  - {name: full, domains: ["x4.example"], mailbox_full: 10%, mailbox_full_reply: "552 5.2.2 over quota"}
+  - {name: gone, domains: ["x5.example"], dns: nxdomain}
+"""
+
+
+def report_of(records):
+    """What records say of sites and reasons, as a report says it."""
+    ends = {"Delivery": "delivered", "Bounce": "failed", "Expiration": "expired", "TransientFailure": "deferrals"}
+    return collections.Counter((r["site"] or "(none)", ends[r["type"]], r["bounce_classification"])
+                               for r in records if r["type"] in ends and r["sender"])  # but for notices
+
+
+def said_of(report):
+    """The same of a report."""
+    said = collections.Counter()
+    for site in report["sites"]:
+        if site["delivered"]:
+            said[site["site"], "delivered", "Uncategorized"] = site["delivered"]
+        for reason in site["reasons"]:
+            for end in ("failed", "expired", "deferrals"):
+                if reason[end]:
+                    said[site["site"], end, reason["reason"]] = reason[end]
+    return said
+
+
+def test_report():
+    """Killed while some are refused, deferred and not to be found: the report is that of the records."""
+    with contextlib.closing(TempDir("hayauma-world-")) as temp:
+        world = pathlib.Path(temp.path) / "world.yaml"
+        world.write_text(WORLD)
+        with Sink(behaviour=world) as sink, Campaigns(sink.port, {**SLOW, "routes": {}, "dns": sink.dns()}) as engine:
+            spring = begin(engine)
+            for kill in range(2):
+                wait_until("some letters more", lambda: len(sink.ledger()) > 200 + 400 * kill)
+                kill_and_start(engine)
+            engine.config["destinations"] = {"*": {"retry": ["1s"]}}
+            engine.reload()
+            engine.wait_state(spring, "done", 120)
+            done = engine.whole(spring)
+            records = wait_until("the records", lambda: (
+                lambda f: sum(f[r] for r in f if r[1] != "deferrals") >= RECIPIENTS and f)(report_of(engine.records())))
+            check("sites and reasons", said_of(done["report"]), records)
+            report = done["report"]
+            for name in ("delivered", "failed", "expired", "deferrals"):
+                check(name, sum(site[name] for site in report["sites"]), done[name])
+                check(f"reasons: {name}", name == "delivered" or sum(r[name] for r in report["reasons"]) == done[name],
+                      True)
+            check("rate", [sum(report["rate"][n]) for n in ("delivered", "failed", "deferrals")],
+                  [done["delivered"], done["failed"] + done["expired"], done["deferrals"]])
+            check("times", sum(t["delivered"] for t in report["times"]), done["delivered"])
+            check("all kinds", min(done[n] for n in ("delivered", "failed", "deferrals")) > 0, True)
+            kill_and_start(engine)
+            check("durable", engine.whole(spring), done)
 
 
 if __name__ == "__main__":
