@@ -43,6 +43,7 @@ static const struct command commands[] = {
     {"config", cmd_config, "check a configuration, show it, print the reference"},
     {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},
     {"dkim", cmd_dkim, "make keys for signatures, compare them with DNS, try them"},
+    {"letters", cmd_letters, "make keys for return paths and unsubscribing, read what comes back"},
     {"reload", cmd_reload, "make the engine read its configuration again"},
     {"stop", cmd_stop, "make the engine finish what is under way, then exit"},
     {"sink", cmd_sink, "a receiving server for tests, with DNS for its domains"},

@@ -67,6 +67,7 @@ void config_unref(struct config *c)
         c->keyring_free(c->keyring);
     config_wipe_credentials(c);
     config_wipe_proxies(c);
+    config_wipe_letter_keys(c);
     for (struct config_zone *z = owner->zones; z != NULL; z = z->next)
         zone_free(z->zone);
     map_done(&owner->routes.names);

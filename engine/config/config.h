@@ -349,7 +349,19 @@ struct config_pool {
 
 struct config_sender { /* a rule for mail of a sender domain */
     char *pattern;     /* "example.com", "*.example.com", "*" */
-    char *pool;
+    char *pool;        /* or NULL */
+    /* What letters of campaigns get; each may be NULL. */
+    char *return_path;        /* how the return path of each begins: "bounce+" */
+    char *unsubscribe;        /* how the URL of each begins */
+    char *unsubscribe_mailto; /* address */
+    char *feedback_id;        /* the sender's part of Feedback-ID */
+};
+
+#define CONFIG_LETTER_KEY_BYTES 32
+
+struct config_letter_key { /* by which what comes back of letters is known */
+    int64_t from_s;        /* Unix time: for campaigns that were made from then on */
+    uint8_t bytes[CONFIG_LETTER_KEY_BYTES];
 };
 
 struct config_dkim_key { /* a key that signs mail of its domain */
@@ -373,6 +385,9 @@ struct config {
     char *log_level;
     char *credentials_file; /* NULL: none */
     char *tls_ca_file;      /* whom tls: verify trusts; NULL: the system's authorities */
+    char *letter_keys_file; /* NULL: none */
+    struct config_letter_key *letter_keys; /* what was in it, the oldest first */
+    size_t letter_keys_len;
     uint32_t drain_timeout_ms;
     uint32_t file_limit; /* RLIMIT_NOFILE wanted; 0 = the hard limit */
 
@@ -646,6 +661,13 @@ const struct config_pool *config_pool_for(const struct config *c, struct str nam
 /* Where there is no entry one of weight 1 that says nothing else. */
 const struct config_share *config_tenant(const struct config *c, struct str name);
 const struct config_share *config_campaign(const struct config *c, struct str name);
+/* The rule of senders for mail of this domain, or NULL. */
+const struct config_sender *config_sender_for(const struct config *c, struct str domain);
+/* The bytes of the key for a campaign that was made at wall_ms: the newest that was in force then,
+ * else the oldest; NULL: there are none. */
+const uint8_t *config_letter_key(const struct config *c, int64_t wall_ms);
+/* One line of the file of letter keys. False: it is none. */
+bool config_letter_key_parse(struct str entry, struct config_letter_key *out);
 bool config_network_match(const struct config_network *nets, size_t len,
                           const struct sockaddr *addr);
 

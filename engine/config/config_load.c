@@ -236,6 +236,8 @@ int config_load(const char *file, struct config **out, struct buf *errors)
     if (err == 0)
         err = config_load_proxies(c, errors);
     if (err == 0)
+        err = config_load_letter_keys(c, errors);
+    if (err == 0)
         *out = c;
     else
         config_unref(c);

@@ -69,22 +69,29 @@ static void share_rule(const char *list, const struct config_share *share, struc
     *out = (struct pool_rule){share->pool, list, share->name, share, false};
 }
 
+const struct config_sender *config_sender_for(const struct config *c, struct str domain)
+{
+    const struct config_owner *owner = (const struct config_owner *)c;
+    uint32_t at =
+        c->senders_len == 0 ? CONFIG_NO_MATCH : config_index_find(&owner->senders, domain, STR(""));
+
+    return at == CONFIG_NO_MATCH ? NULL : &c->senders[at];
+}
+
 /* The first rule that chooses; that of the header apart. */
 static struct pool_rule rule_find(const struct config *c, const struct config_pool_question *q)
 {
-    const struct config_owner *owner = (const struct config_owner *)c;
     struct pool_rule rule = {0};
 
     if (q->campaign.len > 0)
         share_rule("campaigns", config_campaign(c, q->campaign), &rule);
     if (rule.pool == NULL && q->tenant.len > 0)
         share_rule("tenants", config_tenant(c, q->tenant), &rule);
-    if (rule.pool == NULL && c->senders_len > 0) {
-        uint32_t at = config_index_find(&owner->senders, q->sender_domain, STR(""));
+    if (rule.pool == NULL) {
+        const struct config_sender *s = config_sender_for(c, q->sender_domain);
 
-        if (at != CONFIG_NO_MATCH)
-            rule = (struct pool_rule){c->senders[at].pool, "senders", c->senders[at].pattern,
-                                      &c->senders[at], false};
+        if (s != NULL)
+            rule = (struct pool_rule){s->pool, "senders", s->pattern, s, false};
     }
     if (rule.pool == NULL && q->listener != NULL)
         client_rule(q->listener, q->client, &rule);
@@ -413,6 +420,7 @@ static void check_senders(const struct config_checker *k)
                              : config_index_find(&owner->senders, below, STR(""));
 
         check_pool_name(k, config_line_of(k->c, s, pool), "senders", s->pool);
+        config_check_letters(k, s);
         if (first < i)
             config_mistake(
                 k, config_line_of(k->c, s, senders),

@@ -171,5 +171,7 @@ void config_mistake(const struct config_checker *k, unsigned line, const char *f
     __attribute__((format(printf, 3, 4)));
 /* What is wrong with the proxies of sources. */
 void config_check_proxies(const struct config_checker *k);
+/* What is wrong with what letters of campaigns get by a rule of senders. */
+void config_check_letters(const struct config_checker *k, const struct config_sender *s);
 
 #endif

@@ -753,8 +753,31 @@ static const struct config_section pool_schema = {
     .len = ARRAY_LEN(pool_fields)};
 
 static const struct config_field sender_fields[] = {
-    {"pool", CONFIG_TEXT, .required = true, .offset = offsetof(struct config_sender, pool),
-     .example = "bulk", .doc = "The pool that sends such mail."},
+    {"pool", CONFIG_TEXT, .offset = offsetof(struct config_sender, pool),
+     .def_text = "as other rules say", .example = "bulk", .doc = "The pool that sends such mail."},
+    {"return_path", CONFIG_TEXT, .offset = offsetof(struct config_sender, return_path),
+     .def_text = "none: `envelope_sender` as it is", .example = "\"bounce+\"",
+     .doc = "Each letter of a campaign gets a return path of its own (VERP), which says whose "
+            "bounce comes back, and which others cannot make up: this text, 45 letters and digits, "
+            "and the domain of `envelope_sender`. So the server of that domain takes all that "
+            "begins with it: `bounce+` is what Postfix delivers to `bounce`. At most 19 "
+            "characters. Needs `letter_keys`; `hayauma letters verify` reads such an address."},
+    {"unsubscribe", CONFIG_TEXT, .offset = offsetof(struct config_sender, unsubscribe),
+     .def_text = "none", .example = "\"https://example.com/u/\"",
+     .doc = "Each letter of a campaign gets List-Unsubscribe, and List-Unsubscribe-Post for one "
+            "click (RFC 8058): this URL, at its end a token that names campaign, recipient and "
+            "address, and that others cannot make up. Your server there takes the POST; the manual "
+            "says how it reads the token. Templates know the whole URL as `unsubscribe_url`. A "
+            "letter with a List-Unsubscribe of its own keeps that. Needs `letter_keys`."},
+    {"unsubscribe_mailto", CONFIG_MAILBOX,
+     .offset = offsetof(struct config_sender, unsubscribe_mailto), .def_text = "none",
+     .example = "unsubscribe@example.com",
+     .doc = "An address for List-Unsubscribe besides: mail to it has the token in its subject."},
+    {"feedback_id", CONFIG_TEXT, .offset = offsetof(struct config_sender, feedback_id),
+     .def_text = "none", .example = "examplenews",
+     .doc = "Each letter of a campaign gets Feedback-ID, by which Google tells complaints apart: "
+            "the campaign's name, its tenant, and this name of the sender, which is 5 to 15 "
+            "letters and digits, and never changes."},
 };
 static const struct config_items sender_items = {.bytes = sizeof(struct config_sender),
                                                  .key = CONFIG_KEY_PATTERN,
@@ -766,12 +789,18 @@ static const struct config_section sender_schema = {
     .doc =
         "Rules by the domain of the envelope sender. Each key is a pattern: `example.com`, "
         "`*.example.com` (every domain below it), or `\"*\"`; the first of the file that matches "
-        "applies, `\"*\"` comes last.",
+        "applies, `\"*\"` comes last. What campaigns get from here is kept with the campaign when "
+        "it is made, so that all its letters are of a kind, and each attempt sends the same bytes.",
     .example = "sources: {a1: {ipv4: 192.0.2.11}, a2: {ipv4: 192.0.2.12}}\n"
                "pools: {bulk: {sources: {a1: {}}}, codes: {sources: {a2: {}}}}\n"
                "default_pool: codes\n"
+               "letter_keys: /etc/hayauma/letter.keys\n"
                "senders:\n"
-               "  news.example.com: {pool: bulk}\n",
+               "  news.example.com:\n"
+               "    pool: bulk\n"
+               "    return_path: \"bounce+\"\n"
+               "    unsubscribe: \"https://news.example.com/u/\"\n"
+               "    feedback_id: examplenews\n",
     .fields = sender_fields,
     .len = ARRAY_LEN(sender_fields)};
 
@@ -966,6 +995,11 @@ static const struct config_field fields[] = {
      .doc =
          "Certificates of the authorities (PEM) that sessions out with `tls: verify` trust. Read "
          "at the start and with each reload."},
+    {"letter_keys", CONFIG_PATH, AT(letter_keys_file), .def_text = "none",
+     .example = "/etc/hayauma/letter.keys",
+     .doc = "The keys of return paths and unsubscribe tokens (`senders`), made by `hayauma letters "
+            "keygen`. Only its owner, the engine's user, may read it (mode 0600). It is read again "
+            "with each reload. All nodes that send a domain's campaigns want the same file."},
     {"drain_timeout", CONFIG_MS, AT(drain_timeout_ms), .def = "30s",
      RANGE(1 * SECOND_MS, 1 * HOUR_MS),
      .doc =

@@ -1,6 +1,6 @@
 /* Files that hold secrets, one entry a line: who may submit (users), how to log in at others
- * (credentials), or at a source's proxy. Only their owner may read them; whoever else can is told,
- * and nothing is read. */
+ * (credentials), or at a source's proxy; the keys of letters. Only their owner may read them;
+ * whoever else can is told, and nothing is read. */
 #ifndef HAYAUMA_ENGINE_CONFIG_SECRET_H
 #define HAYAUMA_ENGINE_CONFIG_SECRET_H
 
@@ -33,8 +33,10 @@ int config_user_parse(struct config *c, struct str entry, struct config_user *ou
 int config_load_users(struct config *c, struct buf *errors) MUST_USE;
 int config_load_credentials(struct config *c, struct buf *errors) MUST_USE;
 int config_load_proxies(struct config *c, struct buf *errors) MUST_USE;
+int config_load_letter_keys(struct config *c, struct buf *errors) MUST_USE;
 /* Passwords leave memory with the configuration. */
 void config_wipe_credentials(struct config *c);
 void config_wipe_proxies(struct config *c);
+void config_wipe_letter_keys(struct config *c);
 
 #endif

@@ -7,6 +7,7 @@
 #include "mail/trace.h"
 #include "smtp/scan.h"
 #include "worker/authorship.h"
+#include "worker/letter_marks.h"
 
 struct rendering {
     const struct render_order *order;
@@ -15,7 +16,7 @@ struct rendering {
     struct trace_facts facts;
     struct str wanted[TRACE_WANTED_MAX]; /* names of the configured headers */
     size_t wanted_len;
-    struct buf body, meta, trace;
+    struct buf body, meta, trace, token, sender;
     uint8_t *start;
     size_t len;
 };
@@ -29,19 +30,38 @@ static int refuse(struct buf *why, const char *text)
 static int put_letter(struct rendering *g, struct buf *why)
 {
     const struct render_order *o = g->order;
+    struct recipe_order order = {.email = o->address, .id = &g->id, .budget = o->budget};
     struct json_mistake mistake = {0};
     struct json_t *one;
     int err = recipe_parse_recipient(o->variables, &one);
 
     if (err < 0)
         return refuse(why, "the recipient's variables are damaged");
-    err = recipe_letter(o->recipe, o->address, one, &g->id, o->budget, &g->body, &mistake);
+    order.one = one;
+    order.token = buf_str(&g->token);
+    err = recipe_letter(o->recipe, &order, &g->body, &mistake);
     if (err < 0)
         buf_printf(why, "%s%s%s", mistake.field, mistake.field[0] != '\0' ? ": " : "",
                    mistake.text);
     else
         recipe_put_metadata(one, &g->meta);
     recipe_recipient_free(one);
+    return err;
+}
+
+/* Token and return path of this letter. Without a key there is none: it waits for one, since the
+ * same letter without them would be another one. */
+static int put_marks(struct rendering *g, struct buf *why)
+{
+    const struct render_order *o = g->order;
+    const struct msgid *campaign = &o->message->id;
+    int err = letter_marks_token(o->config, o->recipe, campaign, o->index, o->address, &g->token);
+
+    if (err == 0)
+        err = letter_marks_sender(o->config, o->recipe, campaign, o->index, o->message->sender,
+                                  &g->sender);
+    if (err < 0)
+        buf_puts(why, "letter_keys of the configuration has no key");
     return err;
 }
 
@@ -111,7 +131,7 @@ static struct message *letter_new(struct rendering *g)
                              .priority = recipe->priority,
                              .flow = recipe->flow,
                              .recipients = recipe->recipients,
-                             .sender = recipe->sender,
+                             .sender = buf_str(&g->sender),
                              .envid = recipe->envid,
                              .tenant = recipe->tenant,
                              .campaign = recipe->campaign,
@@ -152,6 +172,8 @@ int render_letter(const struct render_order *order, struct message **letter, str
     err = buf_reserve(&g.body, room + order->bytes);
     g.body.len = room;
     if (err == 0)
+        err = put_marks(&g, why);
+    if (err == 0)
         err = put_letter(&g, why);
     if (err == 0)
         err = finish(&g, why);
@@ -162,5 +184,7 @@ int render_letter(const struct render_order *order, struct message **letter, str
     buf_done(&g.body);
     buf_done(&g.meta);
     buf_done(&g.trace);
+    buf_done(&g.token);
+    buf_done(&g.sender);
     return err;
 }

@@ -1,7 +1,8 @@
 /* One recipient's letter, made of a recipe when it is to be sent. It is a function of the recipe's
- * message, the recipient's index and variables: Message-ID and Date too, so that a retry sends the
- * same bytes. The same code renders at acceptance (http/submission.c): recipe_letter(), and
- * trace_finish() behind it. Pure but for memory; any thread. */
+ * message, the recipient's index and variables, and the key of the campaign's time: Message-ID,
+ * Date and return path too, so that a retry sends the same bytes. The same code renders at
+ * acceptance (http/submission.c): recipe_letter(), and trace_finish() behind it. Pure but for
+ * memory; any thread. */
 #ifndef HAYAUMA_ENGINE_RENDER_H
 #define HAYAUMA_ENGINE_RENDER_H
 
@@ -23,7 +24,7 @@ struct render_order {
 
 /* *letter: a message with one reference, which has one of its own to order->message. 0, or -errno
  * with the words behind what why has: -EINVAL, no letter can be made; -E2BIG, not with that budget;
- * -ENOMEM. */
+ * -ENOKEY, not before there is a key for what it bears; -ENOMEM. */
 int render_letter(const struct render_order *order, struct message **letter,
                   struct buf *why) MUST_USE;
 

@@ -175,6 +175,7 @@ static void take_letter(struct transaction *t, struct message *letter)
     r->message = message_ref(letter);
     t->bytes += letter->content_len;
     t->delivery->site->under_way += letter->content_len;
+    t->smtp.sender = letter->sender; /* its own return path */
     content_fill(t);
 }
 

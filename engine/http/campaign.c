@@ -18,6 +18,7 @@
 #include "mail/international.h"
 #include "mail/recipe.h"
 #include "smtp/address.h"
+#include "worker/letter_marks.h"
 #include "worker/queue_name.h"
 
 #define LETTER_STEPS 2000000 /* of a template: 100 ms */
@@ -312,12 +313,14 @@ static struct str pool_of(const struct http_request *r, const struct create *cre
 static struct message *make_content(struct http_request *r, const struct campaign *what,
                                     struct str sender, const json_t *root)
 {
-    struct buf recipe = {0};
+    struct buf recipe = {0}, feedback_id = {0};
+    struct recipe_marks marks = letter_marks_choose(r->config, what, sender, &feedback_id);
     struct message *m;
 
-    recipe_put(root, str_of(r->token.tenant), &recipe);
+    recipe_put(root, str_of(r->token.tenant), &marks, &recipe);
     m = campaign_content(what, buf_str(&recipe), sender, str_of(r->peer_text));
     buf_done(&recipe);
+    buf_done(&feedback_id);
     return m;
 }
 
@@ -426,15 +429,23 @@ void handle_campaign_list(struct http_request *r)
 
 static void preview(struct http_request *r, const struct recipe *recipe, const json_t *one)
 {
-    struct template_budget budget = {r->config->http.message_bytes_max, LETTER_STEPS};
-    struct str email = json_str(json_object_get(one, "email"));
+    struct recipe_order order = {.email = json_str(json_object_get(one, "email")),
+                                 .one = one,
+                                 .id = &r->id,
+                                 .budget = {r->config->http.message_bytes_max, LETTER_STEPS}};
     struct json_mistake mistake;
-    struct buf out = {0};
+    struct buf out = {0}, token = {0};
+    int err =
+        letter_marks_token(r->config, recipe, &r->id, LETTER_MARK_PREVIEW, order.email, &token);
 
-    if (recipe_letter(recipe, email, one, &r->id, budget, &out, &mistake) < 0)
+    order.token = buf_str(&token);
+    if (err < 0)
+        request_problem(r, 503, "", "letter_keys of the configuration has no key any more");
+    else if (recipe_letter(recipe, &order, &out, &mistake) < 0)
         answer_mistake(r, &mistake);
     else
         request_answer(r, 200, "message/rfc822", buf_str(&out));
+    buf_done(&token);
     buf_done(&out);
 }
 
@@ -468,7 +479,8 @@ void handle_campaign_preview(struct http_request *r)
         return;
     if (recipe_check_recipient(one, "", &mistake) < 0) {
         answer_mistake(r, &mistake);
-    } else if (smtp_address_parse(json_str(json_object_get(one, "email")), true, &address) < 0) {
+    } else if (smtp_address_parse(json_str(json_object_get(one, "email")), true, &address) < 0 ||
+               address.text.len > SMTP_PATH_MAX) {
         request_problem(r, 422, "email", "email: is no mail address");
     } else if ((recipe = stored_recipe(r)) != NULL) {
         preview(r, recipe, one);

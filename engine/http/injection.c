@@ -159,6 +159,10 @@ void injection_put_metadata(const struct injection *in, size_t recipient, struct
 int injection_letter(const struct injection *in, size_t recipient, const struct msgid *id,
                      struct template_budget budget, struct buf *out, struct json_mistake *mistake)
 {
-    return recipe_letter(in->recipe, injection_email(in, recipient),
-                         json_array_get(in->recipients, recipient), id, budget, out, mistake);
+    struct recipe_order order = {.email = injection_email(in, recipient),
+                                 .one = json_array_get(in->recipients, recipient),
+                                 .id = id,
+                                 .budget = budget};
+
+    return recipe_letter(in->recipe, &order, out, mistake);
 }

@@ -362,6 +362,7 @@ void recipe_free(struct recipe *r)
     free(r->sender_rule);
     json_decref(r->headers);
     json_decref(r->substitutions);
+    json_decref(r->marks);
     free(r);
 }
 
@@ -373,6 +374,26 @@ uint64_t recipe_bytes(const struct recipe *r)
 struct str recipe_sender_rule(const struct recipe *r)
 {
     return r->sender_rule == NULL ? STR("") : str_of(r->sender_rule);
+}
+
+static struct str mark_of(const struct recipe *r, const char *name)
+{
+    json_t *v = json_member(r->marks, name);
+
+    return v == NULL ? STR("") : json_str(v);
+}
+
+struct recipe_marks recipe_marks(const struct recipe *r)
+{
+    return (struct recipe_marks){.return_path = mark_of(r, "return_path"),
+                                 .unsubscribe = mark_of(r, "unsubscribe"),
+                                 .unsubscribe_mailto = mark_of(r, "unsubscribe_mailto"),
+                                 .feedback_id = mark_of(r, "feedback_id")};
+}
+
+bool recipe_wants_token(const struct recipe *r)
+{
+    return mark_of(r, "unsubscribe").len + mark_of(r, "unsubscribe_mailto").len > 0;
 }
 
 bool recipe_is_light(const struct recipe *r)
@@ -411,13 +432,26 @@ static json_t *members_of(const json_t *from, const char *const *names, size_t l
     return object;
 }
 
-void recipe_put(const json_t *root, struct str sender_rule, struct buf *out)
+/* Nothing where text is empty. */
+static void set_text(json_t *object, const char *name, struct str text)
 {
-    json_t *object = members_of(root, stored, ARRAY_LEN(stored));
+    if (text.len > 0)
+        ASSERT(json_object_set_new(object, name, json_stringn(text.ptr, text.len)) == 0);
+}
 
-    if (sender_rule.len > 0)
-        ASSERT(json_object_set_new(object, "sender_rule",
-                                   json_stringn(sender_rule.ptr, sender_rule.len)) == 0);
+void recipe_put(const json_t *root, struct str sender_rule, const struct recipe_marks *marks,
+                struct buf *out)
+{
+    json_t *object = members_of(root, stored, ARRAY_LEN(stored)), *kept = json_object();
+
+    set_text(object, "sender_rule", sender_rule);
+    set_text(kept, "return_path", marks->return_path);
+    set_text(kept, "unsubscribe", marks->unsubscribe);
+    set_text(kept, "unsubscribe_mailto", marks->unsubscribe_mailto);
+    set_text(kept, "feedback_id", marks->feedback_id);
+    if (json_object_size(kept) > 0)
+        ASSERT(json_object_set(object, "marks", kept) == 0);
+    json_decref(kept);
     put_json(object, out);
     json_decref(object);
 }
@@ -429,8 +463,14 @@ int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mist
         {"substitutions", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"template_dialect", JSON_IS_STRING | JSON_MAY_MISS},
         {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
-        {"sender_rule", JSON_IS_STRING | JSON_MAY_MISS}};
-    json_t *root = json_fields_load(text, NULL, mistake), *rule;
+        {"sender_rule", JSON_IS_STRING | JSON_MAY_MISS},
+        {"marks", JSON_IS_OBJECT | JSON_MAY_MISS}};
+    static const struct json_field marks_fields[] = {
+        {"return_path", JSON_IS_STRING | JSON_MAY_MISS},
+        {"unsubscribe", JSON_IS_STRING | JSON_MAY_MISS},
+        {"unsubscribe_mailto", JSON_IS_STRING | JSON_MAY_MISS},
+        {"feedback_id", JSON_IS_STRING | JSON_MAY_MISS}};
+    json_t *root = json_fields_load(text, NULL, mistake), *rule, *marks = NULL;
     int err = root == NULL ? -EINVAL : 0;
 
     if (err == 0 && !json_is_object(root)) {
@@ -439,8 +479,12 @@ int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mist
     }
     if (err == 0)
         err = json_fields_check(root, "", fields, ARRAY_LEN(fields), mistake);
+    if (err == 0 && (marks = json_member(root, "marks")) != NULL)
+        err = json_fields_check(marks, "marks", marks_fields, ARRAY_LEN(marks_fields), mistake);
     if (err == 0)
         err = recipe_read(root, out, mistake);
+    if (err == 0)
+        (*out)->marks = json_incref(marks);
     rule = json_member(root, "sender_rule");
     if (err == 0 && rule != NULL) {
         (*out)->sender_rule = strdup(json_string_value(rule));

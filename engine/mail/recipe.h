@@ -18,14 +18,28 @@ struct recipe;
 /* Reads those members of root; others are the caller's to check. root may be freed before the
  * recipe. 0 or -EINVAL. */
 int recipe_read(struct json_t *root, struct recipe **out, struct json_mistake *mistake) MUST_USE;
+/* What the engine puts on letters of a campaign, by its sender's domain; kept with the recipe, so
+ * that each attempt sends the same. Each may be empty. */
+struct recipe_marks {
+    struct str return_path; /* how it begins; letter_mark_put_return() and the domain follow */
+    struct str unsubscribe; /* how the URL begins; a token follows */
+    struct str unsubscribe_mailto; /* address */
+    struct str feedback_id;        /* value of the field */
+};
+
 /* The text to store for recipe_parse(): those members of root, which recipe_read() takes.
  * sender_rule: the tenant whose rule says which authors letters may have, or empty. */
-void recipe_put(const struct json_t *root, struct str sender_rule, struct buf *out);
+void recipe_put(const struct json_t *root, struct str sender_rule, const struct recipe_marks *marks,
+                struct buf *out);
 int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mistake) MUST_USE;
 void recipe_free(struct recipe *r); /* NULL is accepted */
 /* Memory that it takes, about. */
 uint64_t recipe_bytes(const struct recipe *r);
 struct str recipe_sender_rule(const struct recipe *r);
+/* They live as long as r. */
+struct recipe_marks recipe_marks(const struct recipe *r);
+/* Whether letters have a token (mail/letter_mark.h). */
+bool recipe_wants_token(const struct recipe *r);
 /* Whether a letter is made in less than a millisecond, if its templates do little. */
 bool recipe_is_light(const struct recipe *r);
 
@@ -43,10 +57,18 @@ void recipe_recipient_free(struct json_t *one); /* NULL is accepted */
 /* Appends the metadata of one (or NULL) for records, a JSON object, or nothing. */
 void recipe_put_metadata(const struct json_t *one, struct buf *out);
 
-/* Appends the letter for one, which may be NULL, at email: CRLF lines, header in ASCII. id makes
- * what is to be unique. 0, or why there is none: -EINVAL; -E2BIG: the budget is spent. */
-int recipe_letter(const struct recipe *r, struct str email, const struct json_t *one,
-                  const struct msgid *id, struct template_budget budget, struct buf *out,
+/* Whose letter is made. */
+struct recipe_order {
+    struct str email;
+    const struct json_t *one; /* or NULL */
+    const struct msgid *id;   /* makes what is to be unique */
+    struct str token;         /* where recipe_wants_token() */
+    struct template_budget budget;
+};
+
+/* Appends the letter: CRLF lines, header in ASCII. 0, or why there is none: -EINVAL; -E2BIG: the
+ * budget is spent. */
+int recipe_letter(const struct recipe *r, const struct recipe_order *order, struct buf *out,
                   struct json_mistake *mistake) MUST_USE;
 
 #endif

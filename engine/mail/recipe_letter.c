@@ -16,7 +16,8 @@ struct letter {
     const struct recipe *in;
     const json_t *recipient; /* or NULL */
     json_t *variables;
-    struct str email, name;
+    struct str email, name, token;
+    struct recipe_marks marks;
     struct template_budget budget;
     char id[MSGID_TEXT_BYTES];
     struct buf *out;
@@ -32,6 +33,18 @@ static int render(struct letter *l, const struct template *t, const char *field,
         json_mistake(l->error, 422, field, "template, line %u, column %u: %s", why.line, why.column,
                      why.text);
     return err;
+}
+
+static void set_unsubscribe_url(struct letter *l)
+{
+    struct buf url = {0};
+
+    if (l->marks.unsubscribe.len == 0)
+        return;
+    buf_put_str(&url, l->marks.unsubscribe);
+    buf_put_str(&url, l->token);
+    json_object_set_new(l->variables, "unsubscribe_url", json_stringn((char *)url.data, url.len));
+    buf_done(&url);
 }
 
 /* The global substitutions, then what the recipient is, then the recipient's own: the last wins. */
@@ -58,6 +71,7 @@ static void gather_variables(struct letter *l)
     buf_putc(&to, '>');
     json_object_set_new(l->variables, "to_header", json_stringn((char *)to.data, to.len));
     buf_done(&to);
+    set_unsubscribe_url(l);
     if (json_is_object(own))
         json_object_update(l->variables, own);
 }
@@ -94,6 +108,49 @@ static int put_mailbox(struct letter *l, const char *name, const char *field,
     return err;
 }
 
+/* Whether the recipe's fields, or those of a whole message, have this one. */
+static bool has_field(const struct letter *l, const struct buf *lines, struct str name)
+{
+    struct header_field field;
+
+    for (size_t i = 0; i < l->in->fields_len; i++)
+        if (str_eq_nocase(l->in->fields[i].name, name))
+            return true;
+    for (size_t at = 0; lines != NULL && header_field_next(lines->data, lines->len, at, &field);
+         at = field.end)
+        if (str_eq_nocase(field.name, name))
+            return true;
+    return false;
+}
+
+/* Each address is shorter than a line may be, and has no place to fold: the configuration saw to
+ * it.
+ */
+static void put_unsubscribe(struct letter *l)
+{
+    bool one_click = l->marks.unsubscribe.len > 0;
+
+    buf_puts(l->out, "List-Unsubscribe: ");
+    if (one_click)
+        buf_printf(l->out, "<%.*s%.*s>", STR_FMT(l->marks.unsubscribe), STR_FMT(l->token));
+    if (l->marks.unsubscribe_mailto.len > 0)
+        buf_printf(l->out, "%s<mailto:%.*s?subject=%.*s>", one_click ? ",\r\n " : "",
+                   STR_FMT(l->marks.unsubscribe_mailto), STR_FMT(l->token));
+    buf_puts(l->out, "\r\n");
+    if (one_click) /* RFC 8058 3.1 */
+        buf_puts(l->out, "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n");
+}
+
+/* What the sender's own fields do not say already. */
+static void put_marks(struct letter *l, const struct buf *lines)
+{
+    if (l->token.len > 0 && !has_field(l, lines, STR("List-Unsubscribe")) &&
+        !has_field(l, lines, STR("List-Unsubscribe-Post")))
+        put_unsubscribe(l);
+    if (l->marks.feedback_id.len > 0 && !has_field(l, lines, STR("Feedback-ID")))
+        ASSERT(mime_put_field(l->out, STR("Feedback-ID"), l->marks.feedback_id) == 0);
+}
+
 static int put_header(struct letter *l)
 {
     const struct recipe *in = l->in;
@@ -114,6 +171,8 @@ static int put_header(struct letter *l)
             err = too_long(l, field);
     }
     buf_done(&value);
+    if (err == 0)
+        put_marks(l, NULL);
     return err;
 }
 
@@ -201,6 +260,8 @@ static int put_message(struct letter *l)
             err = -EINVAL;
         }
     }
+    if (err == 0)
+        put_marks(l, &lines);
     if (err == 0 && convert_message(lines.data, lines.len, CONVERT_HEADERS, l->out) < 0) {
         json_mistake(l->error, 422, "content", "has more parts than are looked at");
         err = -EINVAL;
@@ -211,17 +272,23 @@ static int put_message(struct letter *l)
     return err;
 }
 
-int recipe_letter(const struct recipe *r, struct str email, const json_t *one,
-                  const struct msgid *id, struct template_budget budget, struct buf *out,
+int recipe_letter(const struct recipe *r, const struct recipe_order *order, struct buf *out,
                   struct json_mistake *mistake)
 {
-    struct letter l = {
-        .in = r, .recipient = one, .email = email, .budget = budget, .out = out, .error = mistake};
-    json_t *name = json_object_get(one, "name");
+    struct letter l = {.in = r,
+                       .recipient = order->one,
+                       .email = order->email,
+                       .token = order->token,
+                       .marks = recipe_marks(r),
+                       .budget = order->budget,
+                       .out = out,
+                       .error = mistake};
+    json_t *name = json_object_get(order->one, "name");
     int err;
 
+    ASSERT((order->token.len > 0) == recipe_wants_token(r));
     l.name = json_is_string(name) ? json_str(name) : STR("");
-    msgid_text(id, l.id);
+    msgid_text(order->id, l.id);
     gather_variables(&l);
     if (r->message != NULL) {
         err = put_message(&l);

@@ -27,6 +27,7 @@ struct letter_text { /* a body part */
 struct recipe {
     json_t *substitutions, *headers; /* references, or NULL */
     char *sender_rule;               /* or NULL */
+    json_t *marks;                   /* a reference, or NULL: struct recipe_marks as an object */
     uint64_t bytes;
     uint64_t fixed_bytes; /* of a letter: its attachments */
     uint64_t text_bytes;  /* of its templates */

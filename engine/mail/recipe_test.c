@@ -12,6 +12,12 @@
 static const struct msgid id = {{1, 2, 3}};
 static const struct template_budget enough = {1u << 20, 100000};
 
+#define ORDER(of, least)                                                                           \
+    (struct recipe_order)                                                                          \
+    {                                                                                              \
+        .email = STR("a@b.example"), .one = (of), .id = &id, .budget = (least)                     \
+    }
+
 static struct recipe *parsed(const char *text)
 {
     struct json_mistake mistake = {0};
@@ -30,7 +36,7 @@ static struct buf letter(const struct recipe *r, const char *row)
     json_t *one;
 
     assert_int_equal(recipe_parse_recipient(str_of(row), &one), 0);
-    if (recipe_letter(r, STR("a@b.example"), one, &id, enough, &out, &mistake) < 0)
+    if (recipe_letter(r, &ORDER(one, enough), &out, &mistake) < 0)
         fail_msg("%s: %s", mistake.field, mistake.text);
     buf_putc(&out, '\0');
     recipe_recipient_free(one);
@@ -45,7 +51,7 @@ static int refused(const struct recipe *r, const char *row, struct template_budg
     int err;
 
     assert_int_equal(recipe_parse_recipient(str_of(row), &one), 0);
-    err = recipe_letter(r, STR("a@b.example"), one, &id, budget, &out, mistake);
+    err = recipe_letter(r, &ORDER(one, budget), &out, mistake);
     buf_done(&out);
     recipe_recipient_free(one);
     return err;
@@ -91,7 +97,7 @@ static void test_stored(void **state)
     (void)state;
     assert_non_null(root);
     assert_int_equal(recipe_read(root, &r, &mistake), 0);
-    recipe_put(root, STR("acme"), &text);
+    recipe_put(root, STR("acme"), &(struct recipe_marks){0}, &text);
     json_decref(root);
     one = letter(r, "{\"substitutions\":{\"x\":\"1\"}}");
     buf_putc(&text, '\0');

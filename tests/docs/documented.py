@@ -37,7 +37,7 @@ def run(*arguments):
 
 
 def with_keys(text, directory):
-    """text with its DKIM keys and its certificates, which a check reads, in directory."""
+    """text with its keys and its certificates, which a check reads, in directory."""
     place = "/etc/hayauma/dkim"
     for domain, selector in set(re.findall(place + r"/([\w.-]+)\.([\w-]+)-(?:rsa|ed25519)\.pem", text)):
         run("dkim", "keygen", domain, "--selector", selector, "--directory", directory)
@@ -51,6 +51,10 @@ def with_keys(text, directory):
         both.write_bytes(pathlib.Path(chain).read_bytes() + pathlib.Path(key).read_bytes())
         both.chmod(0o600)
         text = text.replace(own, str(both))
+    if "/etc/hayauma/letter.keys" in text:
+        keys = str(pathlib.Path(directory, "letter.keys"))
+        run("letters", "keygen", "--file", keys)
+        text = text.replace("/etc/hayauma/letter.keys", keys)
     for one in set(re.findall(r"client_ca_file: (/etc/[^,}\s]+)", text)):
         text = text.replace(one, str(Authority(directory).self_signed("clients", name="clients")[0]))
     return text

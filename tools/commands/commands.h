@@ -22,6 +22,7 @@ int cmd_status(int argc, char **argv);
 int cmd_token(int argc, char **argv);
 int cmd_config(int argc, char **argv);
 int cmd_dkim(int argc, char **argv);
+int cmd_letters(int argc, char **argv);
 int cmd_reload(int argc, char **argv);
 int cmd_stop(int argc, char **argv);
 int cmd_user(int argc, char **argv);

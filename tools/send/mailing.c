@@ -144,10 +144,11 @@ static int letter(const struct recipe *r, const json_t *one, struct buf *out,
                   struct json_mistake *mistake)
 {
     static const struct msgid id = {{0}};
-    struct template_budget budget = {LETTER_BYTES_MAX, LETTER_STEPS};
+    struct recipe_order order = {
+        .email = email_of(one), .one = one, .id = &id, .budget = {LETTER_BYTES_MAX, LETTER_STEPS}};
 
     buf_clear(out);
-    return recipe_letter(r, email_of(one), one, &id, budget, out, mistake);
+    return recipe_letter(r, &order, out, mistake);
 }
 
 static bool has_field(const struct buf *letter, struct str name)
