@@ -45,8 +45,10 @@ int batch_put_pages(struct batch *b, const struct message *m)
 
         codec_page_key(key_bytes, &m->id, i);
         rc = mdb_cursor_put(b->pages, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
-        if (rc == 0)
+        if (rc == 0) {
             memcpy(value.mv_data, at, value.mv_size);
+            holes_note(b->shard, &value);
+        }
         at += value.mv_size;
     }
     ASSERT(rc != 0 || at == m->content + (m->content_len - l.tail_bytes));
@@ -60,8 +62,10 @@ int batch_put_head(struct batch *b, const struct message *m, bool prepared)
     int rc = mdb_cursor_put(b->content, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
 
     ASSERT((m->flags & ~MESSAGE_FLAGS) == 0 && m->priority < FLOW_PRIORITIES);
-    if (rc == 0)
+    if (rc == 0) {
         codec_content_encode(value.mv_data, m, &l, prepared);
+        holes_note(b->shard, &value);
+    }
     if (rc == 0 && (m->flags & MESSAGE_RECIPE) != 0)
         rc = shard_need(b->shard, b->txn, FORMAT_NEEDS_RECIPES);
     return rc;

@@ -340,6 +340,11 @@ static void keep_house(struct shard *s, bool idle, uint64_t now_ns)
         count_slice(s);
     }
     shard_check_space(s, now_ns);
+    if (holes_want_order(s, now_ns) && holes_order(s) == -ESHUTDOWN) {
+        shard_fail(s);
+        free_suspects(s);
+        return;
+    }
     if (!due && list_empty(&s->own.suspects))
         return;
     s->own.kept_ns = now_ns;

@@ -75,6 +75,11 @@ struct shard {
         bool ballast;           /* the emergency space is there */
         uint64_t *flows;        /* bit per flow id: its record is stored here */
         size_t flows_words;
+        struct {
+            uint64_t used, far; /* pages of contents since the last look; not near the one before */
+            uint64_t page_last;
+            uint64_t rest_until_ns; /* no order is made before */
+        } holes;                    /* see holes.c */
     } own;
 
     struct counts counts;   /* rows per lane; has its own lock */
@@ -205,6 +210,16 @@ bool change_accepts(const struct queue_change *c);
 int batch_commit(struct shard *s, struct list *changes, struct queue_change **failed) MUST_USE;
 /* A transaction for housekeeping: outbox entries that are synced go, suspects are moved. */
 int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
+
+/* --- holes.c: the committer's --- */
+
+/* A value of a write transaction was made: counts where its page is. */
+void holes_note(struct shard *s, const MDB_val *value);
+/* Whether the pages that were used of late lie all over the file. */
+bool holes_want_order(struct shard *s, uint64_t now_ns);
+/* Has free pages used in the order of their numbers: a transaction of its own. 0 or -errno;
+ * -ESHUTDOWN: the shard has failed. */
+int holes_order(struct shard *s) MUST_USE;
 
 /* --- state.c --- */
 
