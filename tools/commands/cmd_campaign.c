@@ -1,40 +1,44 @@
-/* hayauma campaign list, show, start, pause, resume, cancel. Campaigns are made, and their
+/* hayauma campaign list, show, report, start, pause, resume, cancel. Campaigns are made, and their
  * recipients brought, by HTTP (docs/http.md). */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "tools/commands/campaign_report.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/screen.h"
 
 static const char help[] =
     "usage: hayauma campaign list [options]\n"
-    "       hayauma campaign show|start|pause|resume|cancel CAMPAIGN [options]\n"
+    "       hayauma campaign show|report|start|pause|resume|cancel CAMPAIGN [options]\n"
     "\n"
     "Campaigns: one template and a list of recipients, brought by HTTP. CAMPAIGN is its name,\n"
     "NAME@TENANT, or its id; of several of one name the one that is not over is meant.\n"
     "\n"
     "  list       all that are known, the newest first\n"
     "  show       one: its state, and what became of its recipients\n"
+    "  report     what became of it: over time, by provider and reason, with plots\n"
     "  start      no recipients are added any more; it is sent, now or at a time\n"
     "  pause      no further letter of it is begun\n"
     "  resume     it goes on\n"
     "  cancel     what is left of it is not sent; this cannot be undone\n"
     "\n"
     "      --at TIME           start: 2026-11-29T09:00:00+09:00, or ...Z\n"
+    "      --html FILE         report: as one page for a browser; -: to stdout\n"
     "  -y, --yes               cancel: do not ask\n" CHANNEL_HELP
     "  -h, --help              this text\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
 
-enum { OPT_AT = 300 };
+enum { OPT_AT = 300, OPT_HTML };
 
 struct campaign_options {
     struct channel_options channel;
-    const char *action, *what;
+    const char *action, *what, *html;
     int64_t at_ms;
     bool yes;
 };
@@ -287,6 +291,79 @@ static int act(struct channel *ch, const struct campaign_options *o)
     return EXIT_OK;
 }
 
+/* --- reports --- */
+
+static int write_page(const struct campaign_options *o, const struct buf *page)
+{
+    bool to_stdout = strcmp(o->html, "-") == 0;
+    FILE *file = to_stdout ? stdout : fopen(o->html, "we");
+    bool written;
+
+    if (file == NULL) {
+        fprintf(stderr, "hayauma %s: %s: %m\n", o->channel.command, o->html);
+        return EXIT_FAILED;
+    }
+    written = fwrite(page->data, 1, page->len, file) == page->len;
+    written = (to_stdout ? fflush(file) : fclose(file)) == 0 && written;
+    if (!written)
+        fprintf(stderr, "hayauma %s: %s: %m\n", o->channel.command, o->html);
+    else if (!to_stdout)
+        fprintf(stderr, "hayauma %s: %s is written\n", o->channel.command, o->html);
+    return written ? EXIT_OK : EXIT_FAILED;
+}
+
+static int print_report(const struct campaign_options *o, const json_t *one)
+{
+    struct figures *f = calloc(1, sizeof(*f));
+    unsigned columns = screen_width();
+    struct buf out = {0};
+    int code = EXIT_OK;
+
+    ASSERT(f != NULL);
+    if (!figures_read(f, one)) {
+        fprintf(stderr, "hayauma %s: the engine knows no reports; it is older than this command\n",
+                o->channel.command);
+        code = EXIT_FAILED;
+    } else if (o->html != NULL) {
+        campaign_report_page(&out, f, clock_wall_ms() / 1000);
+        code = write_page(o, &out);
+    } else {
+        campaign_report_text(&out, f, columns < 60 ? 80 : columns > 120 ? 120 : columns);
+        flush_text(&out, stdout);
+    }
+    buf_done(&out);
+    free(f);
+    return code;
+}
+
+static int report(struct channel *ch, const struct campaign_options *o)
+{
+    json_t *one, *reply, *found = NULL;
+    int code;
+
+    one = find(ch, o, &code);
+    if (one == NULL)
+        return code;
+    code = channel_send(
+        ch, json_pack("{s:s, s:s}", "op", "campaign_report", "id", reply_text(one, "id")));
+    json_decref(one);
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        json_t *part = json_object_get(reply, "campaign");
+
+        if (part != NULL && found == NULL)
+            found = json_incref(part);
+        json_decref(reply);
+    }
+    if (found == NULL && code == 0) /* it was forgotten meanwhile */
+        code = EXIT_FAILED;
+    if (code == 0 && o->channel.json)
+        reply_print(found);
+    else if (code == 0)
+        code = print_report(o, found);
+    json_decref(found);
+    return code;
+}
+
 /* --- the command line --- */
 
 static int usage_error(const struct campaign_options *o, const char *what)
@@ -311,6 +388,7 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
 {
     static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                           {"at", required_argument, NULL, OPT_AT},
+                                          {"html", required_argument, NULL, OPT_HTML},
                                           {"yes", no_argument, NULL, 'y'},
                                           {"help", no_argument, NULL, 'h'},
                                           {NULL, 0, NULL, 0}};
@@ -323,6 +401,10 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
             continue;
         if (c == 'y') {
             o->yes = true;
+        } else if (c == OPT_HTML) {
+            if (strcmp(o->action, "report") != 0)
+                return usage_error(o, "--html is of report");
+            o->html = optarg;
         } else if (c == OPT_AT) {
             if (!starts)
                 return usage_error(o, "--at is of start");
@@ -333,6 +415,8 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
             return c == 'h' ? -1 : EXIT_USAGE;
         }
     }
+    if (o->html != NULL && o->channel.json)
+        return usage_error(o, "say --json or --html");
     if (argc - optind != (lists ? 0 : 1))
         return usage_error(o, lists ? "it takes no argument" : "say one campaign");
     o->what = lists ? NULL : argv[optind];
@@ -343,9 +427,12 @@ int cmd_campaign(int argc, char **argv)
 {
     static const struct {
         const char *name, *command;
-    } actions[] = {{"list", "campaign list"},     {"show", "campaign show"},
-                   {"start", "campaign start"},   {"pause", "campaign pause"},
-                   {"resume", "campaign resume"}, {"cancel", "campaign cancel"}};
+        int (*run)(struct channel *ch, const struct campaign_options *o);
+    } actions[] = {{"list", "campaign list", list},       {"show", "campaign show", act},
+                   {"report", "campaign report", report}, {"start", "campaign start", act},
+                   {"pause", "campaign pause", act},      {"resume", "campaign resume", act},
+                   {"cancel", "campaign cancel", act}};
+    int (*run)(struct channel * ch, const struct campaign_options *o) = NULL;
     const char *action = argc > 1 ? argv[1] : "";
     struct campaign_options o = {0};
     struct channel ch;
@@ -354,6 +441,7 @@ int cmd_campaign(int argc, char **argv)
     for (size_t i = 0; i < ARRAY_LEN(actions); i++)
         if (strcmp(action, actions[i].name) == 0) {
             o.action = actions[i].name;
+            run = actions[i].run;
             o.channel.command = actions[i].command;
         }
     if (o.action == NULL) {
@@ -367,7 +455,7 @@ int cmd_campaign(int argc, char **argv)
         return code < 0 ? EXIT_OK : code;
     code = channel_open(&ch, &o.channel);
     if (code == 0)
-        code = strcmp(o.action, "list") == 0 ? list(&ch, &o) : act(&ch, &o);
+        code = run(&ch, &o);
     channel_close(&ch);
     return code;
 }
