@@ -8,6 +8,7 @@
 #include <jansson.h>
 
 #include "base/suggest.h"
+#include "mail/json_read.h"
 
 void json_mistake(struct json_mistake *m, unsigned status, const char *field, const char *format,
                   ...)
@@ -23,55 +24,32 @@ void json_mistake(struct json_mistake *m, unsigned status, const char *field, co
 
 /* --- the whole text --- */
 
-/* Counts before the library makes a tree of it: 32 MiB of "[[[[" or of "1,1,1," would take a deep
- * stack or gigabytes. Whatever else is wrong with the text is the library's to say. */
-static int check_size(struct str text, size_t *values, struct json_mistake *mistake)
-{
-    size_t depth = 0;
-    bool quoted = false;
-
-    *values = 1;
-    for (size_t i = 0; i < text.len; i++) {
-        char c = text.ptr[i];
-
-        if (quoted) {
-            i += c == '\\';
-            quoted = c != '"';
-            continue;
-        }
-        quoted = c == '"';
-        depth += c == '[' || c == '{';
-        depth -= (c == ']' || c == '}') && depth > 0;
-        *values += c == ',' || c == ':' || c == '[' || c == '{';
-        if (depth > JSON_FIELDS_DEPTH_MAX) {
-            json_mistake(mistake, 400, "", "the JSON is nested more than %d deep",
-                         JSON_FIELDS_DEPTH_MAX);
-            return -EINVAL;
-        }
-    }
-    if (*values > JSON_FIELDS_VALUES_MAX) {
-        json_mistake(mistake, 400, "", "the JSON has more than %d values: send it in parts",
-                     JSON_FIELDS_VALUES_MAX);
-        return -EINVAL;
-    }
-    return 0;
-}
-
 json_t *json_fields_load(struct str text, uint64_t *bytes, struct json_mistake *mistake)
 {
-    json_error_t why;
+    struct json_read_error why;
     size_t values;
-    json_t *root;
+    json_t *root = json_read(text, JSON_FIELDS_DEPTH_MAX, JSON_FIELDS_VALUES_MAX, &values, &why);
 
-    if (check_size(text, &values, mistake) < 0)
-        return NULL;
-    root = json_loadb(text.ptr == NULL ? "" : text.ptr, text.len, JSON_REJECT_DUPLICATES, &why);
-    if (root == NULL)
-        json_mistake(mistake, 400, "", "not JSON: line %d, column %d: %s", why.line, why.column,
-                     why.text);
-    else if (bytes != NULL)
-        *bytes = text.len * 2 + values * 100;
-    return root;
+    if (root != NULL) {
+        if (bytes != NULL)
+            *bytes = text.len * 2 + values * 100;
+        return root;
+    }
+    switch (why.kind) {
+    case JSON_READ_TOO_DEEP:
+        json_mistake(mistake, 400, "", "the JSON is nested more than %d deep",
+                     JSON_FIELDS_DEPTH_MAX);
+        break;
+    case JSON_READ_TOO_MANY:
+        json_mistake(mistake, 400, "", "the JSON has more than %d values: send it in parts",
+                     JSON_FIELDS_VALUES_MAX);
+        break;
+    case JSON_READ_NOT_JSON:
+        json_mistake(mistake, 400, "", "not JSON: line %zu, column %zu: %s", why.line, why.column,
+                     why.why);
+        break;
+    }
+    return NULL;
 }
 
 /* --- fields --- */

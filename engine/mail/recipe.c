@@ -539,7 +539,9 @@ void recipe_put_recipient(const json_t *one, struct buf *out)
 
 int recipe_parse_recipient(struct str text, json_t **out)
 {
-    *out = text.len == 0 ? NULL : json_loadb(text.ptr, text.len, JSON_REJECT_DUPLICATES, NULL);
+    struct json_mistake mistake;
+
+    *out = text.len == 0 ? NULL : json_fields_load(text, NULL, &mistake);
     if (text.len == 0 || json_is_object(*out))
         return 0;
     json_decref(*out);
