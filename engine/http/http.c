@@ -12,8 +12,9 @@
 #include "http/http_private.h"
 #include "io/io.h"
 
-#define BACKLOG        1024
-#define MEMORY_BYTES   (64u << 10) /* of a connection: head of a request, pieces of a body */
+#define BACKLOG 1024
+#define MEMORY_BYTES                                                                               \
+    (16u << 10) /* of a connection: head of a request, pieces of a body; zeroed for each */
 #define CLOSE_PAUSE_US 5000
 #define ANSWERS_MS     2000 /* for clients to take them, at the end */
 
@@ -272,6 +273,7 @@ int http_open(struct http **out, struct config *config, struct buf *error)
         return err;
     }
     h->config = config_ref(config);
+    rng_seed(&h->rng, rng_entropy());
     list_init(&h->connections);
     list_init(&h->once);
     pthread_mutex_init(&h->lock, NULL);

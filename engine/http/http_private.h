@@ -46,8 +46,9 @@ struct http {
     struct MHD_Daemon *daemon;
     int listen_fd;
     struct tokens tokens;
-    pthread_mutex_t lock;  /* of config, connections and once */
+    pthread_mutex_t lock;  /* of config, rng, connections and once */
     struct config *config; /* a reference: what new requests use */
+    struct rng rng;
     struct list connections;
     struct list once; /* requests with a key that are under way: once.h */
     _Atomic bool draining;

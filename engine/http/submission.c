@@ -376,6 +376,22 @@ static void give_up(struct submission *s)
         fail_recipient(s, s->next, "", shortage_text(s->shortage));
 }
 
+/* Who accepts the round's letters. What is known to go to one shard goes to the worker that owns
+ * it: another one would hand it over, by a wake more for each letter. */
+static uint32_t worker_for(const struct submission *s)
+{
+    struct shared *shared = s->request->http->shared;
+    const struct letter *l = &s->letters[0];
+    struct str domain = {(const char *)l->strings.data + l->rcpt.queue.at, l->rcpt.queue.len};
+
+    if (s->once.http != NULL)
+        return worker_of_shard(shared, s->once.shard)->index;
+    if (s->letters_len == 1)
+        return worker_of_shard(shared, queue_shard_of(shared->queue, domain))->index;
+    return atomic_fetch_add_explicit(&s->request->http->next_worker, 1, memory_order_relaxed) %
+           shared->workers_len;
+}
+
 static void next_round(struct http_request *r)
 {
     struct submission *s = r->work;
@@ -404,8 +420,7 @@ static void next_round(struct http_request *r)
         return;
     }
     s->note.run = on_round;
-    to = atomic_fetch_add_explicit(&r->http->next_worker, 1, memory_order_relaxed) %
-         shared->workers_len;
+    to = worker_for(s);
     request_suspend(r, next_round);
     worker_send(shared, to, &s->note);
 }
@@ -492,7 +507,9 @@ static bool begin_batch(struct submission *s, struct str body)
     struct msgid_source ids;
     int err = 0;
 
-    msgid_source_init(&ids, rng_entropy());
+    pthread_mutex_lock(&r->http->lock);
+    msgid_source_init(&ids, rng_next(&r->http->rng));
+    pthread_mutex_unlock(&r->http->lock);
     s->batch = msgid_next(&ids, clock_wall_ms());
     if (facts->idempotency_key.len > 0) {
         s->once_letters = calloc(s->letters_max, sizeof(*s->once_letters));

@@ -513,6 +513,7 @@ static uint32_t parse_statements(struct parser *p, const char *const *ends, stru
 static struct template *template_new(struct str source, enum template_place place)
 {
     struct template *t = calloc(1, sizeof(*t));
+    const char *end = source.ptr + source.len;
 
     ASSERT(t != NULL); /* as in buf_*: memory is fatal */
     t->place = place;
@@ -522,10 +523,14 @@ static struct template *template_new(struct str source, enum template_place plac
     t->nodes = calloc(t->nodes_cap, sizeof(*t->nodes));
     ASSERT(t->source != NULL && t->strings != NULL && t->nodes != NULL);
     t->nodes_len = 1;
-    for (size_t i = 0; i < source.len; i++) {
-        if (source.ptr[i] == '\r' && i + 1 < source.len && source.ptr[i + 1] == '\n')
-            continue;
-        t->source[t->source_len++] = source.ptr[i] == '\r' ? '\n' : source.ptr[i];
+    /* CR and CRLF become LF. */
+    while (source.len > 0) {
+        struct str line = str_take(&source, '\r');
+
+        memcpy(t->source + t->source_len, line.ptr, line.len);
+        t->source_len += line.len;
+        if (line.ptr + line.len < end && (source.len == 0 || source.ptr[0] != '\n'))
+            t->source[t->source_len++] = '\n';
     }
     return t;
 }
