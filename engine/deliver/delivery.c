@@ -10,6 +10,7 @@
 #include "deliver/letters.h"
 #include "deliver/login.h"
 #include "deliver/proxying.h"
+#include "deliver/recipes.h"
 #include "deliver/sessions.h"
 #include "deliver/transaction.h"
 #include "dns/name.h"
@@ -1128,8 +1129,11 @@ void delivery_flush_all(struct worker *w)
     uint32_t unsent_left = UNSENT_MAX;
     struct list_node *n;
 
-    while (unsent_left > 0 && (n = list_pop_front(&w->deliveries_dirty)) != NULL)
-        delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node), &unsent_left);
+    recipes_turn(w);
+    do {
+        while (unsent_left > 0 && (n = list_pop_front(&w->deliveries_dirty)) != NULL)
+            delivery_flush(LIST_ENTRY(n, struct delivery, dirty_node), &unsent_left);
+    } while (unsent_left > 0 && recipes_grant(w));
     delivery_reap(w);
 }
 

@@ -11,7 +11,10 @@
 #define AT_ONCE_STEPS 20000 /* of templates, in a worker's turn: a millisecond */
 #define AT_ONCE_BYTES (512u << 10)
 #define LETTER_BYTES  4096 /* the first of a recipe, about */
-#define READ_ERROR    (-EPROTO)
+/* What a letter takes of a turn, in steps of templates (50 ns): beside those of its own. */
+#define LETTER_UNITS   80
+#define BYTES_PER_UNIT 64
+#define READ_ERROR     (-EPROTO)
 
 /* What the crew does, or will. */
 struct recipe_task {
@@ -279,15 +282,24 @@ static void make_by_crew(struct worker *w, struct recipe_entry *e, const struct 
     task_submit(w, &j->task, on_make, on_made);
 }
 
+static void spend_turn(struct worker *w, const struct render_order *order,
+                       const struct message *letter)
+{
+    uint64_t units = LETTER_UNITS + AT_ONCE_STEPS - order->budget.steps;
+
+    if (letter != NULL)
+        units += letter->content_len / BYTES_PER_UNIT;
+    w->recipes.turn_left -= units < w->recipes.turn_left ? units : w->recipes.turn_left;
+}
+
 /* False: it takes longer than a turn may. */
 static bool make_at_once(struct worker *w, struct recipe_entry *e, const struct recipient *r,
                          struct recipe_wait *wait)
 {
     struct render_order order = order_of(w, e, r);
 
-    if (e->heavy)
-        return false;
     wait->result = render_letter(&order, &wait->letter, &wait->why);
+    spend_turn(w, &order, wait->letter);
     if (wait->result != -E2BIG) {
         note_length(e, wait->letter);
         return true;
@@ -295,6 +307,35 @@ static bool make_at_once(struct worker *w, struct recipe_entry *e, const struct 
     e->heavy = true;
     buf_done(&wait->why);
     return false;
+}
+
+/* Whether this letter is for a later turn. Who comes now does not pass those that wait. */
+static bool must_wait(struct worker *w, struct recipe_wait *wait)
+{
+    if (wait->granted || (w->recipes.turn_left > 0 && list_empty(&w->recipes.later))) {
+        wait->granted = false;
+        return false;
+    }
+    list_push_back(&w->recipes.later, &wait->node);
+    return true;
+}
+
+void recipes_turn(struct worker *w)
+{
+    w->recipes.turn_left = RECIPE_TURN_UNITS;
+}
+
+bool recipes_grant(struct worker *w)
+{
+    struct list_node *n = w->recipes.turn_left == 0 ? NULL : list_pop_front(&w->recipes.later);
+    struct recipe_wait *wait;
+
+    if (n == NULL)
+        return false;
+    wait = LIST_ENTRY(n, struct recipe_wait, node);
+    wait->granted = true;
+    wait->on_ready(wait);
+    return true;
 }
 
 bool recipes_letter(struct worker *w, const struct recipient *r, struct recipe_wait *wait)
@@ -318,8 +359,10 @@ bool recipes_letter(struct worker *w, const struct recipient *r, struct recipe_w
                    e->mistake.text);
         return true;
     }
+    if (!e->heavy && must_wait(w, wait))
+        return false;
     entry_use(w, e);
-    if (make_at_once(w, e, r, wait)) {
+    if (!e->heavy && make_at_once(w, e, r, wait)) {
         entry_unuse(w, e);
         return true;
     }
@@ -334,8 +377,9 @@ void recipes_leave(struct recipe_wait *wait)
 {
     struct recipe_job *j = wait->job;
 
-    if (wait->entry != NULL)
+    if (list_node_linked(&wait->node))
         list_remove(&wait->node);
+    wait->granted = false;
     wait->entry = NULL;
     wait->job = NULL;
     if (j == NULL)
@@ -352,6 +396,8 @@ void recipes_leave(struct recipe_wait *wait)
 void recipes_init(struct worker *w)
 {
     list_init(&w->recipes.waiting);
+    list_init(&w->recipes.later);
+    recipes_turn(w);
     list_init(&w->recipes.unused);
     w->recipes.timer.on_timer = on_timer;
     ASSERT(map_init(&w->recipes.entries, 16) == 0); /* as in buf_*: memory is fatal */
@@ -362,6 +408,7 @@ void recipes_done(struct worker *w)
     struct list_node *n;
 
     ASSERT(list_empty(&w->recipes.waiting) && w->recipes.with_crew == 0);
+    ASSERT(list_empty(&w->recipes.later));
     while ((n = list_first(&w->recipes.unused)) != NULL)
         entry_free(w, LIST_ENTRY(n, struct recipe_entry, used_node));
     ASSERT(w->recipes.entries.count == 0);

@@ -237,12 +237,88 @@ static void test_bounds(void **state)
     done(used, &wait);
 }
 
+/* --- turns --- */
+
+#define CROWD 300
+/* Some 15,000 steps, which is less than a millisecond. */
+#define SOME                                                                                       \
+    "{\"content\":{" FROM ",\"text_body\":\"{% for a in x %}{% for b in x %}{% for c in x %}"      \
+    "{% if loop.first and loop.last %}-{% endif %}{% endfor %}{% endfor %}{% endfor %}\"}}"
+#define ROW_10 "{\"substitutions\":{\"x\":[1,2,3,4,5,6,7,8,9,0]}}"
+
+struct crowd {
+    struct recipient *rcpts[CROWD + 1];
+    struct recipe_wait waits[CROWD + 1];
+    struct recipe_wait *order[CROWD + 1]; /* in which they were told */
+    size_t told;
+};
+static struct crowd crowd;
+
+static void on_turn(struct recipe_wait *wait)
+{
+    crowd.order[crowd.told++] = wait;
+}
+
+static size_t made_now(size_t from, size_t to)
+{
+    size_t n = 0;
+
+    for (size_t i = from; i < to; i++)
+        n += recipes_letter(w, crowd.rcpts[i], &crowd.waits[i]);
+    return n;
+}
+
+/* Hundreds of letters that take a while are made over some turns, in their order; who comes later
+ * waits behind them, and a turn takes no more than it may. */
+static void test_turns(void **state)
+{
+    size_t made, turns = 0, last = 0;
+
+    (void)state;
+    memset(&crowd, 0, sizeof(crowd));
+    for (size_t i = 0; i <= CROWD; i++) {
+        crowd.rcpts[i] = i == 0 ? recipient_of(SOME, ROW_10) : beside(crowd.rcpts[0], ROW_10);
+        crowd.waits[i].on_ready = on_turn;
+    }
+    assert_int_equal(made_now(0, 1), 0); /* the recipe is read */
+    crew_collect(&w->desk);
+    crowd.told = 0;
+    recipes_turn(w);
+    made = made_now(0, CROWD);
+    assert_in_range(made, 2, CROWD / 4);
+    recipes_turn(w);
+    assert_int_equal(made_now(CROWD, CROWD + 1), 0); /* it is the last, though a turn begins */
+    recipes_leave(&crowd.waits[CROWD - 1]);
+    for (bool more = true; more; turns++) {
+        size_t in_turn = 0;
+
+        recipes_turn(w);
+        while (recipes_grant(w)) {
+            struct recipe_wait *wait = crowd.order[crowd.told - 1];
+            size_t i = (size_t)(wait - crowd.waits);
+
+            assert_true(i > last);
+            last = i;
+            assert_true(recipes_letter(w, crowd.rcpts[i], wait));
+            assert_non_null(wait->letter);
+            in_turn++;
+        }
+        assert_true(in_turn <= made);
+        more = in_turn > 0;
+    }
+    assert_int_equal(last, CROWD);
+    assert_int_equal(made + crowd.told, CROWD); /* of one more, but one left */
+    assert_true(turns >= CROWD / made);
+    for (size_t i = CROWD + 1; i > 0; i--)
+        done(crowd.rcpts[i - 1], &crowd.waits[i - 1]);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, open_world, close_world)
     const struct CMUnitTest tests[] = {
-        TEST(test_reads_once), TEST(test_slow_by_crew), TEST(test_leave),
-        TEST(test_none),       TEST(test_longest),      TEST(test_bounds),
+        TEST(test_reads_once), TEST(test_slow_by_crew), TEST(test_leave), TEST(test_none),
+        TEST(test_longest),    TEST(test_bounds),       TEST(test_turns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

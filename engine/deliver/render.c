@@ -10,7 +10,7 @@
 #include "worker/letter_marks.h"
 
 struct rendering {
-    const struct render_order *order;
+    struct render_order *order;
     struct msgid id;
     struct trace_stamp stamp;
     struct trace_facts facts;
@@ -30,7 +30,7 @@ static int refuse(struct buf *why, const char *text)
 static int put_letter(struct rendering *g, struct buf *why)
 {
     const struct render_order *o = g->order;
-    struct recipe_order order = {.email = o->address, .id = &g->id, .budget = o->budget};
+    struct recipe_order order = {.email = o->address, .id = &g->id, .budget = &g->order->budget};
     struct json_mistake mistake = {0};
     struct json_t *one;
     int err = recipe_parse_recipient(o->variables, &one);
@@ -152,7 +152,7 @@ static struct message *letter_new(struct rendering *g)
     return letter;
 }
 
-int render_letter(const struct render_order *order, struct message **letter, struct buf *why)
+int render_letter(struct render_order *order, struct message **letter, struct buf *why)
 {
     struct rendering g = {.order = order};
     size_t room;

@@ -18,14 +18,13 @@ struct render_order {
     const struct config *config;
     struct str address, variables; /* of the recipient */
     uint32_t index;
-    struct template_budget budget;
-    uint64_t bytes; /* of the letter, about: room for so many is made at once */
+    struct template_budget budget; /* counts down */
+    uint64_t bytes;                /* of the letter, about: room for so many is made at once */
 };
 
 /* *letter: a message with one reference, which has one of its own to order->message. 0, or -errno
  * with the words behind what why has: -EINVAL, no letter can be made; -E2BIG, not with that budget;
  * -ENOKEY, not before there is a key for what it bears; -ENOMEM. */
-int render_letter(const struct render_order *order, struct message **letter,
-                  struct buf *why) MUST_USE;
+int render_letter(struct render_order *order, struct message **letter, struct buf *why) MUST_USE;
 
 #endif

@@ -58,7 +58,7 @@ static void unset(struct setting *s)
     assert_int_equal(message_bytes_alive(), 0);
 }
 
-static struct message *made(const struct render_order *order)
+static struct message *made(struct render_order *order)
 {
     struct buf why = {0};
     struct message *letter = NULL;

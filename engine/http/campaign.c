@@ -429,10 +429,11 @@ void handle_campaign_list(struct http_request *r)
 
 static void preview(struct http_request *r, const struct recipe *recipe, const json_t *one)
 {
+    struct template_budget budget = {r->config->http.message_bytes_max, LETTER_STEPS};
     struct recipe_order order = {.email = json_str(json_object_get(one, "email")),
                                  .one = one,
                                  .id = &r->id,
-                                 .budget = {r->config->http.message_bytes_max, LETTER_STEPS}};
+                                 .budget = &budget};
     struct json_mistake mistake;
     struct buf out = {0}, token = {0};
     int err =

@@ -162,7 +162,7 @@ int injection_letter(const struct injection *in, size_t recipient, const struct 
     struct recipe_order order = {.email = injection_email(in, recipient),
                                  .one = json_array_get(in->recipients, recipient),
                                  .id = id,
-                                 .budget = budget};
+                                 .budget = &budget};
 
     return recipe_letter(in->recipe, &order, out, mistake);
 }

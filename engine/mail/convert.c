@@ -467,7 +467,8 @@ static int downgrade_at(struct output *o, const struct header_field *f)
     while (end > f->start && (o->p[end - 1] == '\r' || o->p[end - 1] == '\n'))
         end--;
     if (r == 0)
-        r = downgrade_field((struct str){(const char *)o->p + f->start, end - f->start}, o->out);
+        r = downgrade_field((struct str){(const char *)o->p + f->start, end - f->start}, false,
+                            o->out);
     o->copied = end;
     return r;
 }

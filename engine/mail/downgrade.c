@@ -593,9 +593,9 @@ static const struct field_kind *find_kind(struct str name)
     return &unstructured;
 }
 
-int downgrade_field(struct str field, struct buf *out)
+int downgrade_field(struct str field, bool iso2022jp, struct buf *out)
 {
-    struct words w = {.out = out};
+    struct words w = {.out = out, .iso2022jp = iso2022jp};
     ptrdiff_t colon = str_find(field, ':');
     struct str name = {field.ptr, colon < 0 ? 0 : (size_t)colon}, value, trimmed;
     const struct field_kind *kind;

@@ -10,7 +10,7 @@
 #include "base/buf.h"
 
 /* field: "Name: value", folded or not, without its last line end. Appends it in 7 bits; 0 or
- * -ENOMEM. */
-int downgrade_field(struct str field, struct buf *out) MUST_USE;
+ * -ENOMEM. iso2022jp: encoded words are in ISO-2022-JP, which all of the value must fit. */
+int downgrade_field(struct str field, bool iso2022jp, struct buf *out) MUST_USE;
 
 #endif

@@ -14,7 +14,7 @@ static void check(const char *in, const char *want)
 {
     struct buf out = {0};
 
-    assert_int_equal(downgrade_field(str_of(in), &out), 0);
+    assert_int_equal(downgrade_field(str_of(in), false, &out), 0);
     assert_false(header_eight_bit(out.data, out.len));
     buf_putc(&out, '\0');
     assert_string_equal((char *)out.data, want);

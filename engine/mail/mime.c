@@ -5,6 +5,7 @@
 
 #include "mail/downgrade.h"
 #include "mail/encode.h"
+#include "mail/iso2022jp.h"
 #include "mail/words.h"
 #include "smtp/address.h"
 
@@ -59,7 +60,7 @@ static bool lines_fit(struct str text)
     return text.len <= LINE_BYTES_MAX;
 }
 
-int mime_put_field(struct buf *out, struct str name, struct str value)
+int mime_put_field(struct buf *out, struct str name, struct str value, enum mime_charset charset)
 {
     size_t began = out->len;
     struct buf line = {0};
@@ -76,7 +77,8 @@ int mime_put_field(struct buf *out, struct str name, struct str value)
         buf_put(out, line.data, name.len + 1);
         err = put_folded(out, name.len + 1, text);
     } else {
-        ASSERT(downgrade_field(buf_str(&line), out) == 0); /* as in buf_*: memory is fatal */
+        ASSERT(downgrade_field(buf_str(&line), charset == MIME_ISO_2022_JP, out) ==
+               0); /* as in buf_*: memory is fatal */
     }
     buf_done(&line);
     if (err == 0 && !lines_fit((struct str){(const char *)out->data + began, out->len - began}))
@@ -88,9 +90,10 @@ int mime_put_field(struct buf *out, struct str name, struct str value)
     return err;
 }
 
-int mime_put_mailbox(struct buf *out, struct str name, struct str display, struct str address)
+int mime_put_mailbox(struct buf *out, struct str name, struct str display, struct str address,
+                     enum mime_charset charset)
 {
-    struct words w = {.out = out};
+    struct words w = {.out = out, .iso2022jp = charset == MIME_ISO_2022_JP};
     struct buf text = {0};
     size_t began = out->len;
     bool ascii = str_is_ascii(display);
@@ -165,21 +168,32 @@ void mime_put_lines(struct buf *out, struct str in)
         buf_put(out, "\r\n", 2);
 }
 
-void mime_put_text(struct buf *out, struct str subtype, struct str text)
+static void to_iso2022jp(struct buf *lines)
+{
+    struct buf coded = {0};
+
+    iso2022jp_put(&coded, buf_str(lines));
+    buf_done(lines);
+    *lines = coded;
+}
+
+void mime_put_text(struct buf *out, struct str subtype, struct str text, enum mime_charset charset)
 {
     struct buf lines = {0};
-    bool ascii = str_is_ascii(text);
+    bool ascii = str_is_ascii(text), iso2022jp = !ascii && charset == MIME_ISO_2022_JP;
     size_t encoding;
     int err;
 
     mime_put_lines(&lines, text);
+    if (iso2022jp)
+        to_iso2022jp(&lines);
     buf_room(out, lines.len + 200);
     buf_puts(out, "Content-Type: text/");
     buf_put_str(out, subtype);
     buf_puts(out, "; charset=");
-    buf_puts(out, ascii ? "us-ascii" : "utf-8");
+    buf_puts(out, ascii ? "us-ascii" : iso2022jp ? "iso-2022-jp" : "utf-8");
     buf_puts(out, "\r\nContent-Transfer-Encoding: ");
-    if (ascii && lines_fit(buf_str(&lines))) {
+    if ((ascii || iso2022jp) && lines_fit(buf_str(&lines))) {
         buf_puts(out, "7bit\r\n\r\n");
         buf_put(out, lines.data, lines.len);
         buf_done(&lines);

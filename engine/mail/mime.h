@@ -15,17 +15,24 @@
 
 /* Whether name can be a field's. */
 bool mime_field_name_valid(struct str name);
+/* What is written where text is not ASCII. */
+enum mime_charset {
+    MIME_UTF8,
+    MIME_ISO_2022_JP, /* of what fits it: iso2022jp_can() */
+};
+
 /* Appends "name: value". Control characters, line ends too, become spaces; what is not ASCII
  * becomes encoded words, as the field's syntax has them. 0, or -EMSGSIZE: a piece of value where
  * the line cannot be folded is too long. */
-int mime_put_field(struct buf *out, struct str name, struct str value) MUST_USE;
+int mime_put_field(struct buf *out, struct str name, struct str value,
+                   enum mime_charset charset) MUST_USE;
 /* Appends "name: display <address>"; display may be empty. */
-int mime_put_mailbox(struct buf *out, struct str name, struct str display,
-                     struct str address) MUST_USE;
+int mime_put_mailbox(struct buf *out, struct str name, struct str display, struct str address,
+                     enum mime_charset charset) MUST_USE;
 
 /* Appends a part: its fields, an empty line, its content. text has LF, CR or CRLF line ends. The
  * encoding is that of the content: 7bit, or the shorter of quoted-printable and base64. */
-void mime_put_text(struct buf *out, struct str subtype, struct str text);
+void mime_put_text(struct buf *out, struct str subtype, struct str text, enum mime_charset charset);
 
 struct mime_attachment {
     struct str type;       /* "image/png"; mime_type_valid() */

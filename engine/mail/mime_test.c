@@ -14,7 +14,7 @@ static void field(const char *name, const char *value, const char *want)
 {
     struct buf out = {0};
 
-    assert_int_equal(mime_put_field(&out, str_of(name), str_of(value)), 0);
+    assert_int_equal(mime_put_field(&out, str_of(name), str_of(value), MIME_UTF8), 0);
     buf_putc(&out, '\0');
     assert_string_equal((char *)out.data, want);
     buf_done(&out);
@@ -39,10 +39,10 @@ static void test_fields(void **state)
         " bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb c\r\n");
     memset(word, 'x', 1999);
     word[1999] = '\0';
-    assert_int_equal(mime_put_field(&out, STR("X"), str_of(word)), -EMSGSIZE);
+    assert_int_equal(mime_put_field(&out, STR("X"), str_of(word), MIME_UTF8), -EMSGSIZE);
     memset(word, ' ', 1998);
     word[0] = 'x';
-    assert_int_equal(mime_put_field(&out, STR("X"), str_of(word)), -EMSGSIZE);
+    assert_int_equal(mime_put_field(&out, STR("X"), str_of(word), MIME_UTF8), -EMSGSIZE);
     assert_int_equal(out.len, 0);
     free(word);
     buf_done(&out);
@@ -64,9 +64,9 @@ static void test_mailboxes(void **state)
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         struct buf out = {0};
 
-        assert_int_equal(
-            mime_put_mailbox(&out, STR("From"), str_of(cases[i].name), str_of(cases[i].address)),
-            0);
+        assert_int_equal(mime_put_mailbox(&out, STR("From"), str_of(cases[i].name),
+                                          str_of(cases[i].address), MIME_UTF8),
+                         0);
         buf_putc(&out, '\0');
         assert_string_equal((char *)out.data, cases[i].want);
         buf_done(&out);
@@ -82,7 +82,8 @@ static void test_long_name(void **state)
     (void)state;
     for (int i = 0; i < 500000; i++)
         buf_puts(&name, "\xc3\xa9");
-    assert_int_equal(mime_put_mailbox(&out, STR("To"), buf_str(&name), STR("a@b.example")), 0);
+    assert_int_equal(
+        mime_put_mailbox(&out, STR("To"), buf_str(&name), STR("a@b.example"), MIME_UTF8), 0);
     assert_true(out.len > name.len);
     buf_done(&name);
     buf_done(&out);
@@ -92,7 +93,7 @@ static void text(const char *in, const char *want)
 {
     struct buf out = {0};
 
-    mime_put_text(&out, STR("plain"), str_of(in));
+    mime_put_text(&out, STR("plain"), str_of(in), MIME_UTF8);
     buf_putc(&out, '\0');
     assert_string_equal((char *)out.data, want);
     buf_done(&out);

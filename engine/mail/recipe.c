@@ -8,6 +8,7 @@
 
 #include <glib.h>
 
+#include "mail/iso2022jp.h"
 #include "mail/mime.h"
 #include "mail/recipe_private.h"
 
@@ -252,16 +253,50 @@ static int read_attachments(struct reading *r, json_t *content)
 
 /* --- the whole --- */
 
+static struct str member_or(const json_t *from, const char *name, const char *otherwise)
+{
+    json_t *v = json_member(from, name);
+
+    return json_is_string(v) ? json_str(v) : str_of(otherwise);
+}
+
+static int read_charset(struct reading *r, const json_t *content)
+{
+    struct str name = member_or(content, "charset", "utf-8"),
+               fallback = member_or(content, "charset_fallback", "utf-8");
+
+    r->in->iso2022jp = str_eq_nocase(name, STR("iso-2022-jp"));
+    r->in->must_fit = str_eq(fallback, STR("fail"));
+    if (!r->in->iso2022jp && !str_eq_nocase(name, STR("utf-8"))) {
+        json_mistake(r->error, 422, "content.charset", "must be 'utf-8' or 'iso-2022-jp'");
+        return -EINVAL;
+    }
+    if (r->in->iso2022jp && !iso2022jp_known()) {
+        json_mistake(r->error, 422, "content.charset",
+                     "the C library of this machine has no ISO-2022-JP");
+        return -EINVAL;
+    }
+    if (r->in->must_fit || str_eq_nocase(fallback, STR("utf-8")))
+        return 0;
+    json_mistake(r->error, 422, "content.charset_fallback",
+                 "must be 'utf-8', which writes a text in UTF-8 that has other characters, or "
+                 "'fail', which makes no letter");
+    return -EINVAL;
+}
+
 static int read_content(struct reading *r, const json_t *root)
 {
-    static const struct json_field fields[] = {{"text_body", JSON_IS_STRING | JSON_MAY_MISS},
-                                               {"html_body", JSON_IS_STRING | JSON_MAY_MISS},
-                                               {"amp_html_body", JSON_IS_STRING | JSON_MAY_MISS},
-                                               {"attachments", JSON_IS_LIST | JSON_MAY_MISS},
-                                               {"headers", JSON_IS_OBJECT | JSON_MAY_MISS},
-                                               {"from", JSON_IS_OBJECT | JSON_MAY_MISS},
-                                               {"subject", JSON_IS_STRING | JSON_MAY_MISS},
-                                               {"reply_to", JSON_IS_OBJECT | JSON_MAY_MISS}};
+    static const struct json_field fields[] = {
+        {"text_body", JSON_IS_STRING | JSON_MAY_MISS},
+        {"html_body", JSON_IS_STRING | JSON_MAY_MISS},
+        {"amp_html_body", JSON_IS_STRING | JSON_MAY_MISS},
+        {"attachments", JSON_IS_LIST | JSON_MAY_MISS},
+        {"headers", JSON_IS_OBJECT | JSON_MAY_MISS},
+        {"from", JSON_IS_OBJECT | JSON_MAY_MISS},
+        {"subject", JSON_IS_STRING | JSON_MAY_MISS},
+        {"reply_to", JSON_IS_OBJECT | JSON_MAY_MISS},
+        {"charset", JSON_IS_STRING | JSON_MAY_MISS},
+        {"charset_fallback", JSON_IS_STRING | JSON_MAY_MISS}};
     json_t *content = json_object_get(root, "content");
 
     if (!json_is_string(content) && !json_is_object(content)) {
@@ -269,6 +304,8 @@ static int read_content(struct reading *r, const json_t *root)
                      content == NULL ? "is missing" : "must be a string or an object");
         return -EINVAL;
     }
+    if (read_charset(r, content) < 0)
+        return -EINVAL;
     if (json_is_string(content)) {
         r->in->message = compile(r, content, TEMPLATE_MESSAGE, "content");
         return r->in->message == NULL ? -EINVAL : 0;

@@ -60,10 +60,10 @@ void recipe_put_metadata(const struct json_t *one, struct buf *out);
 /* Whose letter is made. */
 struct recipe_order {
     struct str email;
-    const struct json_t *one; /* or NULL */
-    const struct msgid *id;   /* makes what is to be unique */
-    struct str token;         /* where recipe_wants_token() */
-    struct template_budget budget;
+    const struct json_t *one;       /* or NULL */
+    const struct msgid *id;         /* makes what is to be unique */
+    struct str token;               /* where recipe_wants_token() */
+    struct template_budget *budget; /* counts down */
 };
 
 /* Appends the letter: CRLF lines, header in ASCII. 0, or why there is none: -EINVAL; -E2BIG: the

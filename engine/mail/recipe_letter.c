@@ -5,6 +5,7 @@
 
 #include "mail/convert.h"
 #include "mail/header.h"
+#include "mail/iso2022jp.h"
 #include "mail/mime.h"
 #include "mail/recipe_private.h"
 #include "mail/trace.h"
@@ -18,7 +19,7 @@ struct letter {
     json_t *variables;
     struct str email, name, token;
     struct recipe_marks marks;
-    struct template_budget budget;
+    struct template_budget *budget;
     char id[MSGID_TEXT_BYTES];
     struct buf *out;
     struct json_mistake *error;
@@ -27,7 +28,7 @@ struct letter {
 static int render(struct letter *l, const struct template *t, const char *field, struct buf *out)
 {
     struct template_error why;
-    int err = template_render(t, l->variables, &l->budget, out, &why);
+    int err = template_render(t, l->variables, l->budget, out, &why);
 
     if (err < 0)
         json_mistake(l->error, 422, field, "template, line %u, column %u: %s", why.line, why.column,
@@ -76,6 +77,24 @@ static void gather_variables(struct letter *l)
         json_object_update(l->variables, own);
 }
 
+/* The charset of text. -EINVAL: it has a character that the charset wanted does not have. */
+static int charset_of(struct letter *l, struct str text, const char *field, enum mime_charset *out)
+{
+    uint32_t missing = 0;
+
+    *out = MIME_UTF8;
+    if (!l->in->iso2022jp || str_is_ascii(text))
+        return 0;
+    if (iso2022jp_can(text, &missing)) {
+        *out = MIME_ISO_2022_JP;
+        return 0;
+    }
+    if (!l->in->must_fit)
+        return 0;
+    json_mistake(l->error, 422, field, "has U+%04X, which ISO-2022-JP does not have", missing);
+    return -EINVAL;
+}
+
 /* --- header --- */
 
 static int too_long(struct letter *l, const char *field)
@@ -89,6 +108,7 @@ static int put_mailbox(struct letter *l, const char *name, const char *field,
 {
     struct buf email = {0}, display = {0};
     struct smtp_address address;
+    enum mime_charset charset = MIME_UTF8;
     int err;
 
     if (box->email == NULL)
@@ -101,7 +121,10 @@ static int put_mailbox(struct letter *l, const char *name, const char *field,
         json_mistake(l->error, 422, field, "email is no mail address");
         err = -EINVAL;
     }
-    if (err == 0 && mime_put_mailbox(l->out, str_of(name), buf_str(&display), address.text) < 0)
+    if (err == 0)
+        err = charset_of(l, buf_str(&display), field, &charset);
+    if (err == 0 &&
+        mime_put_mailbox(l->out, str_of(name), buf_str(&display), address.text, charset) < 0)
         err = too_long(l, field);
     buf_done(&email);
     buf_done(&display);
@@ -148,7 +171,33 @@ static void put_marks(struct letter *l, const struct buf *lines)
         !has_field(l, lines, STR("List-Unsubscribe-Post")))
         put_unsubscribe(l);
     if (l->marks.feedback_id.len > 0 && !has_field(l, lines, STR("Feedback-ID")))
-        ASSERT(mime_put_field(l->out, STR("Feedback-ID"), l->marks.feedback_id) == 0);
+        ASSERT(mime_put_field(l->out, STR("Feedback-ID"), l->marks.feedback_id, MIME_UTF8) == 0);
+}
+
+static int put_to(struct letter *l)
+{
+    enum mime_charset charset = MIME_UTF8;
+    int err = charset_of(l, l->name, "name", &charset);
+
+    if (err == 0 && mime_put_mailbox(l->out, STR("To"), l->name, l->email, charset) < 0)
+        err = too_long(l, "name");
+    return err;
+}
+
+static int put_field(struct letter *l, const struct letter_field *f, struct buf *value)
+{
+    enum mime_charset charset = MIME_UTF8;
+    char field[100];
+    int err;
+
+    snprintf(field, sizeof(field), "content.headers.%.*s", STR_FMT(f->name));
+    buf_clear(value);
+    err = render(l, f->value, field, value);
+    if (err == 0)
+        err = charset_of(l, buf_str(value), field, &charset);
+    if (err == 0 && mime_put_field(l->out, f->name, buf_str(value), charset) < 0)
+        err = too_long(l, field);
+    return err;
 }
 
 static int put_header(struct letter *l)
@@ -159,17 +208,10 @@ static int put_header(struct letter *l)
 
     if (err == 0)
         err = put_mailbox(l, "Reply-To", "content.reply_to", &in->reply_to);
-    if (err == 0 && !in->has_to && mime_put_mailbox(l->out, STR("To"), l->name, l->email) < 0)
-        err = too_long(l, "name");
-    for (size_t i = 0; err == 0 && i < in->fields_len; i++) {
-        char field[100];
-
-        snprintf(field, sizeof(field), "content.headers.%.*s", STR_FMT(in->fields[i].name));
-        buf_clear(&value);
-        err = render(l, in->fields[i].value, field, &value);
-        if (err == 0 && mime_put_field(l->out, in->fields[i].name, buf_str(&value)) < 0)
-            err = too_long(l, field);
-    }
+    if (err == 0 && !in->has_to)
+        err = put_to(l);
+    for (size_t i = 0; err == 0 && i < in->fields_len; i++)
+        err = put_field(l, &in->fields[i], &value);
     buf_done(&value);
     if (err == 0)
         put_marks(l, NULL);
@@ -206,10 +248,14 @@ static int put_parts(struct letter *l)
     int err = 0;
 
     for (size_t i = 0; err == 0 && i < in->texts_len; i++) {
+        enum mime_charset charset = MIME_UTF8;
+
         buf_clear(&rendered);
         err = render(l, in->texts[i].text, in->texts[i].path, &rendered);
         if (err == 0)
-            mime_put_text(&texts[i], in->texts[i].subtype, buf_str(&rendered));
+            err = charset_of(l, buf_str(&rendered), in->texts[i].path, &charset);
+        if (err == 0)
+            mime_put_text(&texts[i], in->texts[i].subtype, buf_str(&rendered), charset);
     }
     buf_done(&rendered);
     if (err == 0) {

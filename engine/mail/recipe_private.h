@@ -40,6 +40,8 @@ struct recipe {
     struct letter_field *fields;
     size_t fields_len;
     bool has_to;                    /* a field "To" is among them */
+    bool iso2022jp;                 /* the charset of what is not ASCII, where it fits */
+    bool must_fit;                  /* ... else there is no letter; UTF-8 otherwise */
     struct buf *inlined, *attached; /* parts, each complete */
     size_t inlined_len, attached_len;
 };

@@ -32,11 +32,12 @@ static struct recipe *parsed(const char *text)
 static struct buf letter(const struct recipe *r, const char *row)
 {
     struct json_mistake mistake = {0};
+    struct template_budget budget = enough;
     struct buf out = {0};
     json_t *one;
 
     assert_int_equal(recipe_parse_recipient(str_of(row), &one), 0);
-    if (recipe_letter(r, &ORDER(one, enough), &out, &mistake) < 0)
+    if (recipe_letter(r, &ORDER(one, &budget), &out, &mistake) < 0)
         fail_msg("%s: %s", mistake.field, mistake.text);
     buf_putc(&out, '\0');
     recipe_recipient_free(one);
@@ -51,7 +52,7 @@ static int refused(const struct recipe *r, const char *row, struct template_budg
     int err;
 
     assert_int_equal(recipe_parse_recipient(str_of(row), &one), 0);
-    err = recipe_letter(r, &ORDER(one, budget), &out, mistake);
+    err = recipe_letter(r, &ORDER(one, &budget), &out, mistake);
     buf_done(&out);
     recipe_recipient_free(one);
     return err;

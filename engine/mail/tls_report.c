@@ -372,7 +372,7 @@ void tls_report_put_file_name(struct buf *out, const struct tls_report *r)
 
 static void put_field(struct buf *out, const char *name, const char *value)
 {
-    int err = mime_put_field(out, str_of(name), str_of(value));
+    int err = mime_put_field(out, str_of(name), str_of(value), MIME_UTF8);
 
     ASSERT(err == 0); /* names and hosts: they fold, or are short */
 }
@@ -387,7 +387,7 @@ static void put_words(struct buf *out, const struct tls_report *r)
                "from %s to %s. It is attached, in JSON packed by gzip.\n\nContact: %s\n",
                r->host_name, r->domain, day_text((int32_t)(r->begin_s / DAY_SECONDS), from),
                day_text((int32_t)(r->end_s / DAY_SECONDS), until), r->contact);
-    mime_put_text(out, STR("plain"), buf_str(&text));
+    mime_put_text(out, STR("plain"), buf_str(&text), MIME_UTF8);
     buf_done(&text);
 }
 

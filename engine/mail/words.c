@@ -4,6 +4,7 @@
 
 #include "mail/encode.h"
 #include "mail/header.h"
+#include "mail/iso2022jp.h"
 #include "smtp/address.h"
 
 #define LINE_CHARS     76
@@ -134,10 +135,12 @@ static size_t coded_len(struct str s, bool base64, bool in_phrase)
     return base64 ? (s.len + 2) / 3 * 4 : q_len(s, in_phrase);
 }
 
-/* How much of s, in whole characters, is at most chars_max long when it is coded. */
+/* How much of s, in whole characters, is at most chars_max long when it is coded. In base64 all but
+ * the last word have a multiple of three bytes where they can: there are readers (GMime) for whom
+ * padding ends the text. */
 static struct str fitting(struct str s, bool utf8, bool base64, bool in_phrase, size_t chars_max)
 {
-    struct str head = {s.ptr, 0};
+    struct str head = {s.ptr, 0}, unpadded = {s.ptr, 0};
 
     while (head.len < s.len) {
         struct str more = {
@@ -146,8 +149,10 @@ static struct str fitting(struct str s, bool utf8, bool base64, bool in_phrase, 
         if (coded_len(more, base64, in_phrase) > chars_max)
             break;
         head = more;
+        if (head.len % 3 == 0)
+            unpadded = head;
     }
-    return head;
+    return base64 && head.len < s.len && unpadded.len > 0 ? unpadded : head;
 }
 
 static void put_word(struct words *w, struct str charset, bool base64, bool in_phrase,
@@ -167,6 +172,21 @@ static void put_word(struct words *w, struct str charset, bool base64, bool in_p
     ASSERT(w->out->len - before <= WORD_CHARS_MAX);
 }
 
+/* The characters in front of the first one of three bytes. */
+static struct str front_of(struct str s, bool utf8)
+{
+    struct str head = {s.ptr, 0};
+
+    while (head.len < s.len) {
+        size_t n = char_len((struct str){s.ptr + head.len, s.len - head.len}, utf8);
+
+        if (n == 3)
+            break;
+        head.len += n;
+    }
+    return head;
+}
+
 static void put_words(struct words *w, struct str text, bool in_phrase)
 {
     struct str charset = words_charset(text);
@@ -177,17 +197,46 @@ static void put_words(struct words *w, struct str text, bool in_phrase)
     while (text.len > 0) {
         size_t room = w->column + 1 + frame < LINE_CHARS ? LINE_CHARS - 1 - w->column - frame : 0;
         struct str head = fitting(text, utf8, base64, in_phrase, room);
+        bool padded = base64 && head.len < text.len && head.len % 3 != 0;
 
+        if (padded) /* behind a word in Q there are three bytes a character again */
+            head = fitting(front_of(text, utf8), utf8, false, in_phrase, room);
         if (head.len == 0) {
             put_fold(w);
             continue;
         }
-        put_word(w, charset, base64, in_phrase, head);
+        put_word(w, charset, base64 && !padded, in_phrase, head);
         text.ptr += head.len;
         text.len -= head.len;
         if (text.len > 0)
             put_fold(w);
     }
+}
+
+/* Each word begins and ends in ASCII (RFC 2047 2): it is a text of its own. */
+static void put_iso2022jp_words(struct words *w, struct str text)
+{
+    static const struct str charset = STR("ISO-2022-JP");
+    size_t frame = charset.len + 7;
+    struct buf coded = {0};
+
+    while (text.len > 0) {
+        size_t room = w->column + 1 + frame < LINE_CHARS ? LINE_CHARS - 1 - w->column - frame : 0;
+        struct str head = iso2022jp_fitting(text, room / 4 * 3);
+
+        if (head.len == 0) {
+            put_fold(w);
+            continue;
+        }
+        buf_clear(&coded);
+        iso2022jp_put(&coded, head);
+        put_word(w, charset, true, false, buf_str(&coded));
+        text.ptr += head.len;
+        text.len -= head.len;
+        if (text.len > 0)
+            put_fold(w);
+    }
+    buf_done(&coded);
 }
 
 void words_put_encoded(struct words *w, struct str text, bool in_phrase)
@@ -200,7 +249,10 @@ void words_put_encoded(struct words *w, struct str text, bool in_phrase)
     if (w->column > 0 && !w->after_open)
         words_need_gap(w);
     put_gap(w, 30, true); /* of a shorter word a line should not begin at its end */
-    put_words(w, buf_str(&line), in_phrase);
+    if (w->iso2022jp)
+        put_iso2022jp_words(w, buf_str(&line));
+    else
+        put_words(w, buf_str(&line), in_phrase);
     w->has_word = w->after_word = true;
     w->after_open = false;
     buf_done(&line);

@@ -16,6 +16,7 @@ struct words {
     bool has_word;   /* an encoded word is on this line, which therefore ends at column 76 */
     bool after_word; /* the last piece was an encoded word */
     bool after_open; /* it ended in '(', where no white space is needed */
+    bool iso2022jp;  /* encoded words are ISO-2022-JP (mail/iso2022jp.h), which all text must fit */
 };
 
 /* Appends bytes as they are, behind the gap. */

@@ -80,8 +80,8 @@ bool worker_busy(const struct worker *w)
 {
     return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
            !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
-           !list_empty(&w->suspension_walks) || !list_empty(&w->supply_walks) || w->renewing ||
-           lane_loads_wait(w);
+           !list_empty(&w->recipes.later) || !list_empty(&w->suspension_walks) ||
+           !list_empty(&w->supply_walks) || w->renewing || lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)

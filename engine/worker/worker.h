@@ -145,6 +145,8 @@ struct worker {
         uint32_t unused_len;
         uint64_t unused_bytes;
         struct list waiting; /* for a place with the crew */
+        struct list later;   /* letters that wait for a turn, the first first */
+        uint64_t turn_left;  /* of RECIPE_TURN_UNITS */
         uint32_t with_crew;
         struct timer timer; /* the crew had no room */
     } recipes;              /* deliver/recipes.h */

@@ -329,7 +329,7 @@ static int compose(struct sendmail *s, struct str header, struct str body, struc
         put_address(s, str_of(s->sender != NULL && *s->sender != '\0' ? s->sender : user->pw_name),
                     &from);
         err = mime_put_mailbox(out, STR("From"), smtp_utf8_valid(name) ? name : STR(""),
-                               buf_str(&from));
+                               buf_str(&from), MIME_UTF8);
         buf_done(&from);
     }
     if (err < 0)

@@ -144,8 +144,8 @@ static int letter(const struct recipe *r, const json_t *one, struct buf *out,
                   struct json_mistake *mistake)
 {
     static const struct msgid id = {{0}};
-    struct recipe_order order = {
-        .email = email_of(one), .one = one, .id = &id, .budget = {LETTER_BYTES_MAX, LETTER_STEPS}};
+    struct template_budget budget = {LETTER_BYTES_MAX, LETTER_STEPS};
+    struct recipe_order order = {.email = email_of(one), .one = one, .id = &id, .budget = &budget};
 
     buf_clear(out);
     return recipe_letter(r, &order, out, mistake);

@@ -206,7 +206,7 @@ static int text_part(const char *file, const char *subtype, struct buf *out)
     if (err == 0 && (!smtp_utf8_valid(buf_str(&raw)) || memchr(raw.data, '\0', raw.len) != NULL))
         err = wrong(file, 1, "not UTF-8 text");
     if (err == 0)
-        mime_put_text(out, str_of(subtype), buf_str(&raw));
+        mime_put_text(out, str_of(subtype), buf_str(&raw), MIME_UTF8);
     buf_done(&raw);
     return err;
 }
@@ -278,7 +278,7 @@ static int put_subject(struct buf *out, struct str subject)
     struct words w = {.out = out};
 
     if (subject.len == 0 || memmem(subject.ptr, subject.len, "=?", 2) == NULL)
-        return mime_put_field(out, STR("Subject"), subject);
+        return mime_put_field(out, STR("Subject"), subject, MIME_UTF8);
     words_put_raw(&w, STR("Subject:"));
     words_put_gap(&w, STR(" "));
     words_put_encoded(&w, str_trim(subject), false);
@@ -297,7 +297,7 @@ static int put_from(struct buf *out, const char *mailbox)
     send_put_wire(&wire,
                   str_of(internet_address_mailbox_get_addr(INTERNET_ADDRESS_MAILBOX(address))));
     err = mime_put_mailbox(out, STR("From"), str_of(internet_address_get_name(address)),
-                           buf_str(&wire));
+                           buf_str(&wire), MIME_UTF8);
     buf_done(&wire);
     g_object_unref(list);
     return err;
