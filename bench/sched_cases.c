@@ -204,8 +204,10 @@ size_t governor_case_session(void)
 
 size_t governor_case_rate(void)
 {
+    static const struct governor_load load = {.recipients = 1, .bytes = 4096};
     static uint64_t now_ns = 1000000000;
+    enum governor_counts by;
 
-    must(governor_message_take(limited(), now_ns += 1000, 1) == 0, "too fast");
+    must(governor_message_take(limited(), now_ns += 1000, &load, &by) == 0, "too fast");
     return 1;
 }

@@ -7,6 +7,7 @@
 
 #include "config/config_private.h"
 #include "config/config_secret.h"
+#include "config/glob.h"
 
 #define SUBMISSIONS_PORT 465 /* RFC 8314 7.3 */
 
@@ -178,6 +179,14 @@ const struct config_share *config_tenant(const struct config *c, struct str name
 const struct config_share *config_campaign(const struct config *c, struct str name)
 {
     return share_find(&((const struct config_owner *)c)->campaigns, c->campaigns, name);
+}
+
+const struct config_share_site *config_share_at(const struct config_share *share, struct str site)
+{
+    for (size_t i = 0; i < share->sites_len; i++)
+        if (glob_match(str_of(share->sites[i].site), site))
+            return &share->sites[i];
+    return NULL;
 }
 
 /* --- completing --- */

@@ -125,6 +125,11 @@ enum config_tls {
     CONFIG_TLS_DANE_STS /* as dane for exchangers with TLSA records, else as mta-sts */
 };
 
+struct config_rate { /* count per period_ms, and burst more at once; count 0: no limit */
+    uint64_t count;
+    uint32_t period_ms, burst;
+};
+
 struct config_destination { /* limits and timing for a domain or site pattern; first match wins */
     char *pattern;          /* "example.com", "*.example.com", "site:*.google.com", "*" */
     uint32_t sessions_max;  /* per source, process-wide */
@@ -132,9 +137,12 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t recipients_max; /* per transaction */
     uint64_t rate_messages;  /* messages per rate_period_ms; 0 = no limit */
     uint32_t rate_period_ms, rate_burst;
+    struct config_rate recipient_rate, byte_rate;
+    uint32_t host_sessions_max;  /* to one exchanger, over all sources; 0 = no limit */
     uint32_t total_sessions_max; /* over all sources; 0 = no limit */
     uint64_t total_rate_messages;
     uint32_t total_rate_period_ms, total_rate_burst;
+    struct config_rate total_recipient_rate, total_byte_rate;
     uint64_t connect_rate; /* sessions begun per connect_period_ms, per source; 0 = no limit */
     uint32_t connect_period_ms, connect_burst;
     uint32_t quiet_hours; /* a bit per hour of time_zone in which nothing is sent */
@@ -169,10 +177,17 @@ struct config_provider {
     const char *warmup; /* the name under which warm-up counts it */
 };
 
+struct config_share_site { /* what a tenant or campaign may send to a site */
+    char *site;            /* its name, or a pattern of names: glob_match() */
+    struct config_rate rate, recipient_rate, byte_rate;
+};
+
 struct config_share { /* a tenant or campaign */
     char *name;
     uint32_t weight;
-    char *pool;                    /* or NULL */
+    char *pool;                      /* or NULL */
+    struct config_share_site *sites; /* the first that matches a site's name applies there */
+    size_t sites_len;
     struct config_senders senders; /* of a tenant */
 };
 
@@ -320,6 +335,7 @@ struct config_source { /* where sessions come from */
     uint32_t sessions_max;  /* over all sites, process-wide; 0 = no limit */
     uint64_t rate_messages; /* the same, messages per rate_period_ms */
     uint32_t rate_period_ms, rate_burst;
+    struct config_rate recipient_rate, byte_rate;
     struct config_proxy proxy; /* where it has one, its addresses are of the proxy's machine */
 };
 
@@ -668,6 +684,11 @@ const struct config_sender *config_sender_for(const struct config *c, struct str
 const uint8_t *config_letter_key(const struct config *c, int64_t wall_ms);
 /* One line of the file of letter keys. False: it is none. */
 bool config_letter_key_parse(struct str entry, struct config_letter_key *out);
+/* What share may send to the site of this name; NULL: as much as others' limits let it. */
+const struct config_share_site *config_share_at(const struct config_share *share, struct str site);
+/* As config_origin_put(), of a key ("rate") of a tenant or campaign at a site. */
+void config_share_origin_put(const struct config *c, const struct config_share *share,
+                             const struct config_share_site *at, const char *key, struct buf *out);
 bool config_network_match(const struct config_network *nets, size_t len,
                           const struct sockaddr *addr);
 

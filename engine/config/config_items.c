@@ -25,6 +25,12 @@ static bool load_key(struct config_loader *l, const struct config_field *f, void
     case CONFIG_KEY_NAME:
         err = config_set_name(l->c, text, key, &why);
         break;
+    case CONFIG_KEY_SITE:
+        err = text.len == 0 ? -EINVAL : 0;
+        if (err != 0)
+            buf_puts(&why, "'' is not the name of a site; write google, or \"*.example.net\"");
+        *(char **)key = config_dup(l->c, text);
+        break;
     case CONFIG_KEY_PATTERN:
         *(char **)key = config_pattern_normal(l->c, text, false, &why);
         err = *(char **)key == NULL ? -EINVAL : 0;
@@ -144,6 +150,7 @@ void config_walk_items(struct config_loader *l, const struct config_field *f, vo
     if (is_map && !fy_node_is_mapping(node)) {
         static const char *const keys[] = {[CONFIG_KEY_NAME] = "name",
                                            [CONFIG_KEY_PATTERN] = "pattern",
+                                           [CONFIG_KEY_SITE] = "site",
                                            [CONFIG_KEY_NETWORK] = "network"};
 
         config_complain(l, at, "%s takes a mapping from %s to settings; write %s", path,

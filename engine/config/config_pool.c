@@ -154,7 +154,9 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
                                               struct str origin),
                                 void *arg)
 {
-    static const char *const keys[] = {"sessions_max", "rate", "rate_burst"};
+    static const char *const keys[] = {
+        "sessions_max",    "rate",      "rate_burst", "recipient_rate",
+        "recipient_burst", "byte_rate", "byte_burst"};
     struct buf value = {0}, origin = {0};
 
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
@@ -162,11 +164,25 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
         buf_clear(&origin);
         config_print_member(config_field_find(top_field("sources")->section, str_of(keys[i])),
                             source, &value);
+        if (i > 2 && str_eq(buf_str(&value), STR("none"))) /* shown where it is set */
+            continue;
         config_source_origin_put(c, source, keys[i], &origin);
         visit(arg, keys[i], buf_str(&value), buf_str(&origin));
     }
     buf_done(&value);
     buf_done(&origin);
+}
+
+void config_share_origin_put(const struct config *c, const struct config_share *share,
+                             const struct config_share_site *at, const char *key, struct buf *out)
+{
+    bool tenant = share == config_tenant(c, str_of(share->name));
+    const char *map = tenant ? "tenants" : "campaigns";
+    const struct config_field *sites = config_field_find(top_field(map)->section, STR("sites"));
+    unsigned line = config_line_of(c, at, config_field_find(sites->section, str_of(key)));
+
+    buf_printf(out, "%s:%u (%s['%s'].sites['%s'].%s)", c->file, line, map, share->name, at->site,
+               key);
 }
 
 /* --- completing --- */
@@ -389,6 +405,32 @@ static void check_shares(const struct config_checker *k, const char *name,
         check_pool_name(k, config_line_of(k->c, &shares[i], f), name, shares[i].pool);
 }
 
+/* Sites that are no provider's have a dot or a colon in their names, but for the wild ones. */
+static void check_share_sites(const struct config_checker *k, const char *name,
+                              const struct config_share *share)
+{
+    const struct config_field *f = config_field_find(top_field(name)->section, STR("sites"));
+
+    for (size_t i = 0; i < share->sites_len; i++) {
+        const struct config_share_site *at = &share->sites[i];
+        const struct config_share_site *first = config_share_at(share, str_of(at->site));
+        unsigned line = config_line_of(k->c, at, f);
+
+        if (first != at)
+            config_mistake(
+                k, line,
+                "%s['%s'].sites: '%s' is never reached: '%s' already matches it; the first match "
+                "wins",
+                name, share->name, at->site, first->site);
+        else if (strpbrk(at->site, "*.:") == NULL &&
+                 config_provider_find(k->c, str_of(at->site)) == NULL)
+            config_mistake(k, line,
+                           "%s['%s'].sites: there is no provider '%s'; 'hayauma site list' has the "
+                           "names of sites",
+                           name, share->name, at->site);
+    }
+}
+
 static void check_listeners(const struct config_checker *k)
 {
     const struct config_field *own = config_field_find(&config_listener_schema, STR("pool")),
@@ -446,6 +488,10 @@ void config_check_pools(const struct config *c,
                     c->default_pool_name);
     check_shares(&k, "tenants", c->tenants, c->tenants_len);
     check_shares(&k, "campaigns", c->campaigns, c->campaigns_len);
+    for (size_t i = 0; i < c->tenants_len; i++)
+        check_share_sites(&k, "tenants", &c->tenants[i]);
+    for (size_t i = 0; i < c->campaigns_len; i++)
+        check_share_sites(&k, "campaigns", &c->campaigns[i]);
     check_senders(&k);
     check_listeners(&k);
 }

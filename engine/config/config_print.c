@@ -74,6 +74,9 @@ static void print_rate(const struct config_field *f, const void *base, struct bu
 
     if (messages == 0)
         buf_puts(out, f->zero);
+    else if (f->type == CONFIG_BYTE_RATE)
+        config_format_byte_rate(out, messages,
+                                *(const uint32_t *)((const char *)base + f->offset2));
     else
         config_format_rate(out, messages, *(const uint32_t *)((const char *)base + f->offset2));
 }
@@ -126,6 +129,7 @@ void config_print_key(const struct config_field *f, const void *item, struct buf
         break;
     case CONFIG_KEY_NAME:
     case CONFIG_KEY_PATTERN:
+    case CONFIG_KEY_SITE:
         print_text(out, *(char *const *)key);
         break;
     }
@@ -335,6 +339,7 @@ static const char docs_head[] =
     "1000) |\n"
     "| duration | `500ms`, `30s`, `5m`, `2h`, `3d`, `1w`, `1h30m`; a number alone is refused |\n"
     "| rate | `5/s`, `100/min`, `10k/h`, `20000/d`, `100/10s` |\n"
+    "| rate of bytes | `2MiB/s`, `500kB/min`, `10GB/d` |\n"
     "| percentage | `10%`, `0.5%` |\n"
     "| hours | `22-7`: from 22:00 up to 7:00; `\"0-6, 12-13\"` |\n"
     "| date | `2026-12-01` |\n"

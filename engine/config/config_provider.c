@@ -264,23 +264,43 @@ void config_limits_visit(const struct config *c, const struct config_destination
                                        struct str origin),
                          void *arg)
 {
-    static const char *const keys[] = {"sessions_max",   "connect_rate",     "connect_burst",
-                                       "rate",           "rate_burst",       "total_sessions_max",
-                                       "total_rate",     "total_rate_burst", "session_messages_max",
-                                       "recipients_max", "quiet_hours"};
+    /* sparse: shown where it is set. */
+    static const struct {
+        const char *name;
+        bool sparse;
+    } keys[] = {{"sessions_max", false},
+                {"connect_rate", false},
+                {"connect_burst", true},
+                {"rate", false},
+                {"rate_burst", true},
+                {"recipient_rate", true},
+                {"recipient_burst", true},
+                {"byte_rate", true},
+                {"byte_burst", true},
+                {"host_sessions_max", true},
+                {"total_sessions_max", false},
+                {"total_rate", false},
+                {"total_rate_burst", true},
+                {"total_recipient_rate", true},
+                {"total_recipient_burst", true},
+                {"total_byte_rate", true},
+                {"total_byte_burst", true},
+                {"session_messages_max", false},
+                {"recipients_max", false},
+                {"quiet_hours", false}};
     struct buf value = {0}, origin = {0};
 
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         buf_clear(&value);
         buf_clear(&origin);
-        config_print_member(config_field_find(&config_destination_schema, str_of(keys[i])), dest,
-                            &value);
-        if (strstr(keys[i], "_burst") != NULL && str_eq(buf_str(&value), STR("none")))
+        config_print_member(config_field_find(&config_destination_schema, str_of(keys[i].name)),
+                            dest, &value);
+        if (keys[i].sparse && str_eq(buf_str(&value), STR("none")))
             continue;
-        if (strcmp(keys[i], "quiet_hours") == 0 && dest->quiet_hours != 0)
+        if (strcmp(keys[i].name, "quiet_hours") == 0 && dest->quiet_hours != 0)
             buf_printf(&value, " %s", dest->time_zone);
-        config_origin_put(c, dest, keys[i], &origin);
-        visit(arg, keys[i], buf_str(&value), buf_str(&origin));
+        config_origin_put(c, dest, keys[i].name, &origin);
+        visit(arg, keys[i].name, buf_str(&value), buf_str(&origin));
     }
     buf_done(&value);
     buf_done(&origin);

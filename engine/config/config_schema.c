@@ -520,6 +520,27 @@ static const struct config_field destination_fields[] = {
     {"rate_burst", CONFIG_COUNT, AT_DEST(rate_burst), .def = "0", RANGE(0, 100000), .zero = "none",
      .doc = "So many messages more may go at once where fewer than the rate lets through went "
             "before: in no time more than this and the rate together."},
+    {"recipient_rate", CONFIG_RATE, AT_DEST(recipient_rate.count),
+     .offset2 = offsetof(struct config_destination, recipient_rate.period_ms), .def = "none",
+     .zero = "none", .example = "500/h",
+     .doc = "Recipients per time to the site from one source. A transaction takes so many of a "
+            "message as may go at once: one, and those that the burst lets through."},
+    {"recipient_burst", CONFIG_COUNT, AT_DEST(recipient_rate.burst), .def = "0", RANGE(0, 100000),
+     .zero = "none",
+     .doc = "Of `recipient_rate`, as `rate_burst` of `rate`. A message to many is sent in one "
+            "transaction as far as this lets it."},
+    {"byte_rate", CONFIG_BYTE_RATE, AT_DEST(byte_rate.count),
+     .offset2 = offsetof(struct config_destination, byte_rate.period_ms), .def = "none",
+     .zero = "none", .example = "2MiB/s",
+     .doc = "Bytes of messages per time to the site from one source: behind each message the next "
+            "one waits as long as its bytes take."},
+    {"byte_burst", CONFIG_BYTES32, AT_DEST(byte_rate.burst), .def = "0", RANGE(0, 1 << 30),
+     .zero = "none", .doc = "Of `byte_rate`, as `rate_burst` of `rate`."},
+    {"host_sessions_max", CONFIG_COUNT, AT_DEST(host_sessions_max), .def = "0", RANGE(0, 1000000),
+     .zero = "none",
+     .doc = "Sessions at a time to one exchanger (host name) of the site over all sources, for the "
+            "whole process. While one has as many, others of its domains' exchangers are taken, "
+            "also those of a worse preference."},
     {"total_sessions_max", CONFIG_COUNT, AT_DEST(total_sessions_max), .def = "0", RANGE(0, 1000000),
      .zero = "none", .doc = "Sessions at a time to the site over all sources."},
     {"total_rate", CONFIG_RATE, AT_DEST(total_rate_messages),
@@ -528,6 +549,22 @@ static const struct config_field destination_fields[] = {
      .doc = "Messages per time to the site over all sources."},
     {"total_rate_burst", CONFIG_COUNT, AT_DEST(total_rate_burst), .def = "0", RANGE(0, 100000),
      .zero = "none", .doc = "Of `total_rate`, as `rate_burst` of `rate`."},
+    {"total_recipient_rate", CONFIG_RATE, AT_DEST(total_recipient_rate.count),
+     .offset2 = offsetof(struct config_destination, total_recipient_rate.period_ms), .def = "none",
+     .zero = "none", .example = "500/h",
+     .doc = "Recipients per time to the site over all sources. A transaction takes so many of a "
+            "message as may go at once: one, and those that the burst lets through."},
+    {"total_recipient_burst", CONFIG_COUNT, AT_DEST(total_recipient_rate.burst), .def = "0",
+     RANGE(0, 100000), .zero = "none",
+     .doc = "Of `total_recipient_rate`, as `rate_burst` of `rate`. A message to many is sent in "
+            "one transaction as far as this lets it."},
+    {"total_byte_rate", CONFIG_BYTE_RATE, AT_DEST(total_byte_rate.count),
+     .offset2 = offsetof(struct config_destination, total_byte_rate.period_ms), .def = "none",
+     .zero = "none", .example = "2MiB/s",
+     .doc = "Bytes of messages per time to the site over all sources: behind each message the next "
+            "one waits as long as its bytes take."},
+    {"total_byte_burst", CONFIG_BYTES32, AT_DEST(total_byte_rate.burst), .def = "0",
+     RANGE(0, 1 << 30), .zero = "none", .doc = "Of `total_byte_rate`, as `rate_burst` of `rate`."},
     {"connect_rate", CONFIG_RATE, AT_DEST(connect_rate),
      .offset2 = offsetof(struct config_destination, connect_period_ms), .def = "none",
      .zero = "none", .example = "60/min",
@@ -669,6 +706,22 @@ static const struct config_field source_fields[] = {
      .example = "10k/h", .doc = "Messages per time from the source to all sites together."},
     {"rate_burst", CONFIG_COUNT, AT_SOURCE(rate_burst), .def = "0", RANGE(0, 100000),
      .zero = "none", .doc = "Of `rate`, as a destination's."},
+    {"recipient_rate", CONFIG_RATE, AT_SOURCE(recipient_rate.count),
+     .offset2 = offsetof(struct config_source, recipient_rate.period_ms), .def = "none",
+     .zero = "none", .example = "500/h",
+     .doc = "Recipients per time from the source to all sites together. A transaction takes so "
+            "many of a message as may go at once: one, and those that the burst lets through."},
+    {"recipient_burst", CONFIG_COUNT, AT_SOURCE(recipient_rate.burst), .def = "0", RANGE(0, 100000),
+     .zero = "none",
+     .doc = "Of `recipient_rate`, as `rate_burst` of `rate`. A message to many is sent in one "
+            "transaction as far as this lets it."},
+    {"byte_rate", CONFIG_BYTE_RATE, AT_SOURCE(byte_rate.count),
+     .offset2 = offsetof(struct config_source, byte_rate.period_ms), .def = "none", .zero = "none",
+     .example = "2MiB/s",
+     .doc = "Bytes of messages per time from the source to all sites together: behind each message "
+            "the next one waits as long as its bytes take."},
+    {"byte_burst", CONFIG_BYTES32, AT_SOURCE(byte_rate.burst), .def = "0", RANGE(0, 1 << 30),
+     .zero = "none", .doc = "Of `byte_rate`, as `rate_burst` of `rate`."},
     {"proxy", CONFIG_SECTION, .section = &proxy_schema},
 };
 static const struct config_items source_items = {.bytes = sizeof(struct config_source),
@@ -865,11 +918,54 @@ static const struct config_items listener_items = {.bytes = sizeof(struct config
                                                    .unique = "listen",
                                                    .write = "\"- listen: 127.0.0.1:25\""};
 
+#define AT_SHARE_SITE(member) .offset = offsetof(struct config_share_site, member)
+
+static const struct config_field share_site_fields[] = {
+    {"rate", CONFIG_RATE, AT_SHARE_SITE(rate.count),
+     .offset2 = offsetof(struct config_share_site, rate.period_ms), .def = "none", .zero = "none",
+     .example = "100/min", .doc = "Messages per time, over all sources."},
+    {"rate_burst", CONFIG_COUNT, AT_SHARE_SITE(rate.burst), .def = "0", RANGE(0, 100000),
+     .zero = "none", .doc = "Of `rate`, as a destination's."},
+    {"recipient_rate", CONFIG_RATE, AT_SHARE_SITE(recipient_rate.count),
+     .offset2 = offsetof(struct config_share_site, recipient_rate.period_ms), .def = "none",
+     .zero = "none", .example = "500/h",
+     .doc = "Recipients per time over all sources. A transaction takes so many of a message as may "
+            "go at once: one, and those that the burst lets through."},
+    {"recipient_burst", CONFIG_COUNT, AT_SHARE_SITE(recipient_rate.burst), .def = "0",
+     RANGE(0, 100000), .zero = "none",
+     .doc = "Of `recipient_rate`, as `rate_burst` of `rate`. A message to many is sent in one "
+            "transaction as far as this lets it."},
+    {"byte_rate", CONFIG_BYTE_RATE, AT_SHARE_SITE(byte_rate.count),
+     .offset2 = offsetof(struct config_share_site, byte_rate.period_ms), .def = "none",
+     .zero = "none", .example = "2MiB/s",
+     .doc = "Bytes of messages per time over all sources: behind each message the next one waits "
+            "as long as its bytes take."},
+    {"byte_burst", CONFIG_BYTES32, AT_SHARE_SITE(byte_rate.burst), .def = "0", RANGE(0, 1 << 30),
+     .zero = "none", .doc = "Of `byte_rate`, as `rate_burst` of `rate`."},
+};
+static const struct config_items share_site_items = {.bytes = sizeof(struct config_share_site),
+                                                     .key = CONFIG_KEY_SITE,
+                                                     .key_offset =
+                                                         offsetof(struct config_share_site, site),
+                                                     .key_word = "SITE",
+                                                     .write = "\"google: {rate: 100/min}\""};
+static const struct config_section share_site_schema = {
+    .doc = "What it may send to sites, beside the limits of `destinations`, `providers` and "
+           "`sources`. Each key is the name of a site as `hayauma site list` shows it, of a "
+           "provider for example; "
+           "`*` in it stands for anything. The first that matches applies, to each site by itself. "
+           "Mail that waits for such a limit holds up nobody else's.",
+    .fields = share_site_fields,
+    .len = ARRAY_LEN(share_site_fields)};
+
 static const struct config_field share_fields[] = {
     {"weight", CONFIG_COUNT, .offset = offsetof(struct config_share, weight), .def = "1",
      RANGE(1, 1000), .doc = "Its part, against the others' that have mail for the same site."},
     {"pool", CONFIG_TEXT, .offset = offsetof(struct config_share, pool),
      .def_text = "as other rules say", .doc = "The pool that sends its mail."},
+    {"sites", CONFIG_MAP, .offset = offsetof(struct config_share, sites),
+     .offset2 = offsetof(struct config_share, sites_len), .section = &share_site_schema,
+     .items = &share_site_items, .example = "{google: {rate: 100/min}}"},
     {"senders", CONFIG_SENDER_LIST, .offset = offsetof(struct config_share, senders.envelope),
      .offset2 = offsetof(struct config_share, senders.envelope_len), .def_text = "`[]`: any",
      .example = "[acme.example]",
@@ -879,7 +975,7 @@ static const struct config_field share_fields[] = {
      .offset2 = offsetof(struct config_share, senders.from_len), .def_text = "as `senders`",
      .example = "[acme.example]", .doc = "As a listener's `from`."},
 };
-#define CAMPAIGN_FIELDS_LEN 2 /* a campaign has the first of these */
+#define CAMPAIGN_FIELDS_LEN 3 /* a campaign has the first of these */
 static const struct config_items share_items = {.bytes = sizeof(struct config_share),
                                                 .key = CONFIG_KEY_NAME,
                                                 .key_offset = offsetof(struct config_share, name),

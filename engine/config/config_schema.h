@@ -36,7 +36,8 @@ enum config_type {
     CONFIG_ADDRESS,    /* struct config_address with a port, or unix: */
     CONFIG_IPV4,       /* struct config_address without one; len 0 when absent */
     CONFIG_IPV6,
-    CONFIG_RATE,         /* uint64_t rate_messages with uint32_t rate_period_ms at offset2 */
+    CONFIG_RATE,         /* uint64_t, and its period in ms (uint32_t) at offset2 */
+    CONFIG_BYTE_RATE,    /* the same, of bytes */
     CONFIG_TEXT_LIST,    /* char **, length (size_t) at offset2 */
     CONFIG_SERVER_LIST,  /* the same, of name server addresses "192.0.2.53[:port]" */
     CONFIG_SENDER_LIST,  /* the same, of senders */
@@ -81,8 +82,9 @@ struct config_items {
     size_t bytes; /* of an item */
     size_t max;   /* how many there may be; 0: any number */
     size_t room;  /* for items that are not of the file */
-    /* A mapping's key, a member of the item: a name or a domain pattern (char *), or a network. */
-    enum { CONFIG_KEY_NAME, CONFIG_KEY_PATTERN, CONFIG_KEY_NETWORK } key;
+    /* A mapping's key, a member of the item: a name, a domain pattern or a pattern of sites' names
+     * (char *), or a network. */
+    enum { CONFIG_KEY_NAME, CONFIG_KEY_PATTERN, CONFIG_KEY_SITE, CONFIG_KEY_NETWORK } key;
     uint32_t key_offset;
     const char *key_word; /* in the reference: "NETWORK" */
     const char *unique;   /* a field that no two items of a sequence may have alike, or NULL */

@@ -165,7 +165,8 @@ static int set_rate(const struct config_field *f, void *base, struct str text, s
     int err = 0;
 
     if (!str_eq_nocase(text, str_of(f->zero)))
-        err = config_parse_rate(text, &messages, &period_ms);
+        err = f->type == CONFIG_BYTE_RATE ? config_parse_byte_rate(text, &messages, &period_ms)
+                                          : config_parse_rate(text, &messages, &period_ms);
     if (err == 0 && messages == 0 && period_ms != 0)
         return complain(why, text, "would send nothing; write none for no limit");
     if (err == -ERANGE)

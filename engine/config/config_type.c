@@ -230,6 +230,9 @@ const struct config_type_info config_types[] = {
     [CONFIG_RATE] = {.name = "rate",
                      .wrong = "is not a rate; write 5/s, 100/min, 10k/h, 20000/d or none",
                      .class = CONFIG_CLASS_RATE},
+    [CONFIG_BYTE_RATE] = {.name = "rate of bytes",
+                          .wrong = "is not a rate of bytes; write 2MiB/s, 500kB/min or none",
+                          .class = CONFIG_CLASS_RATE},
     [CONFIG_TEXT_LIST] = LIST("list of texts", NOT_TEXT, char *),
     [CONFIG_SERVER_LIST] =
         LIST("list of addresses",

@@ -170,7 +170,8 @@ int config_parse_duration(struct str s, uint64_t *out_ms)
     return 0;
 }
 
-int config_parse_rate(struct str s, uint64_t *messages, uint32_t *period_ms)
+static int parse_rate(struct str s, int (*parse)(struct str s, uint64_t *out), uint64_t *count,
+                      uint32_t *period_ms)
 {
     ptrdiff_t slash = str_find(s, '/');
     struct str left, right;
@@ -181,7 +182,7 @@ int config_parse_rate(struct str s, uint64_t *messages, uint32_t *period_ms)
         return -EINVAL;
     left = str_trim((struct str){s.ptr, (size_t)slash});
     right = str_trim((struct str){s.ptr + slash + 1, s.len - (size_t)slash - 1});
-    err = config_parse_count(left, &n);
+    err = parse(left, &n);
     if (err != 0)
         return err;
     if (right.len == 0)
@@ -198,9 +199,19 @@ int config_parse_rate(struct str s, uint64_t *messages, uint32_t *period_ms)
         return err;
     if (period == 0 || period > 31 * DAY_MS)
         return -ERANGE;
-    *messages = n;
+    *count = n;
     *period_ms = (uint32_t)period;
     return 0;
+}
+
+int config_parse_rate(struct str s, uint64_t *messages, uint32_t *period_ms)
+{
+    return parse_rate(s, config_parse_count, messages, period_ms);
+}
+
+int config_parse_byte_rate(struct str s, uint64_t *bytes, uint32_t *period_ms)
+{
+    return parse_rate(s, config_parse_bytes, bytes, period_ms);
 }
 
 int config_parse_percent(struct str s, uint64_t *out)
@@ -392,9 +403,8 @@ void config_format_duration(struct buf *out, uint64_t ms)
         buf_puts(out, units[i].name);
 }
 
-void config_format_rate(struct buf *out, uint64_t messages, uint32_t period_ms)
+static void format_period(struct buf *out, uint32_t period_ms)
 {
-    config_format_count(out, messages);
     buf_putc(out, '/');
     if (period_ms == 1000)
         buf_puts(out, "s");
@@ -406,6 +416,18 @@ void config_format_rate(struct buf *out, uint64_t messages, uint32_t period_ms)
         buf_puts(out, "d");
     else
         config_format_duration(out, period_ms);
+}
+
+void config_format_rate(struct buf *out, uint64_t messages, uint32_t period_ms)
+{
+    config_format_count(out, messages);
+    format_period(out, period_ms);
+}
+
+void config_format_byte_rate(struct buf *out, uint64_t bytes, uint32_t period_ms)
+{
+    config_format_bytes(out, bytes);
+    format_period(out, period_ms);
 }
 
 void config_format_network(struct buf *out, const struct config_network *n)

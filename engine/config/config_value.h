@@ -17,6 +17,8 @@ int config_parse_bytes(struct str s, uint64_t *out) MUST_USE;
 int config_parse_duration(struct str s, uint64_t *out_ms) MUST_USE;
 /* "100/min", "5/s", "1k/h", "20000/d", "100/10s". */
 int config_parse_rate(struct str s, uint64_t *messages, uint32_t *period_ms) MUST_USE;
+/* "2MiB/s", likewise. */
+int config_parse_byte_rate(struct str s, uint64_t *bytes, uint32_t *period_ms) MUST_USE;
 /* "10%" or "10". */
 int config_parse_percent(struct str s, uint64_t *out) MUST_USE;
 /* yes, no, true, false, on, off. */
@@ -33,6 +35,7 @@ void config_format_count(struct buf *out, uint64_t v);
 void config_format_bytes(struct buf *out, uint64_t v);
 void config_format_duration(struct buf *out, uint64_t ms);
 void config_format_rate(struct buf *out, uint64_t messages, uint32_t period_ms);
+void config_format_byte_rate(struct buf *out, uint64_t bytes, uint32_t period_ms);
 void config_format_network(struct buf *out, const struct config_network *n);
 
 #endif

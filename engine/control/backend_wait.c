@@ -51,8 +51,10 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
     out->limit.by_rule =
         why->by_peer && why->source == NULL && put_lowered(lane, out->source, &set);
     if (why->source != NULL)
-        config_source_origin_put(lane->site->config, why->source,
-                                 why->of_sessions ? "sessions_max" : "rate", &set);
+        config_source_origin_put(lane->site->config, why->source, limit_denial_own_key(why), &set);
+    else if (why->share != NULL)
+        config_share_origin_put(lane->site->config, why->share, why->at, limit_denial_own_key(why),
+                                &set);
     else if (!out->limit.by_rule)
         config_origin_put(lane->site->config, why->dest, out->limit.name, &set);
     snprintf(out->limit.set, sizeof(out->limit.set), "%.*s", STR_FMT(buf_str(&set)));
@@ -65,7 +67,7 @@ static void put_warmup(struct worker *w, const struct lane_wait *wait, struct co
     struct buf text = {0};
 
     warmup_view(&w->shared->warmup, wait->warmup, worker_wall_ms(w), &view);
-    out->limit.name = limit_name(LIMIT_WARMUP);
+    out->limit.name = limit_name(LIMIT_WARMUP, GOVERNOR_RECIPIENTS);
     out->limit.used = view.used;
     out->limit.max = view.cap;
     out->limit.stage = view.stage;

@@ -551,6 +551,8 @@ bool delivery_open(struct channel *c)
     if (err < 0) {
         if (dial_is_shortage(err)) {
             sessions_shortage(c, err);
+        } else if (err == -EBUSY) {
+            ; /* another worker took the last session of the exchangers just now */
         } else if (dial_addresses(c) == 0) {
             (void)channel_look(c); /* the source's address is gone: the channel leaves its turns */
         } else {
@@ -1098,7 +1100,7 @@ static bool delivery_reopen(struct delivery *d)
         sessions_shortage(d->channel, err);
     else if (dial_addresses(d->channel) == 0)
         (void)channel_look(d->channel);
-    else
+    else if (err != -EBUSY) /* other exchangers have as many sessions as they may */
         no_socket(d, err == -ENOENT ? -EHOSTUNREACH : err);
     return false;
 }

@@ -150,6 +150,31 @@ void dial_rename(struct dial *d, const char *host)
     d->exchanger.host = d->peer_name;
 }
 
+static void slot_give(struct dial *d)
+{
+    if (d->slot != NULL)
+        governor_session_give(d->slot);
+    d->slot = NULL;
+}
+
+/* The next address whose host has room for the session, which takes its place there; -1: none. */
+static int next_with_room(struct dial *d, const struct site *site,
+                          const struct exchanger_turn *turn)
+{
+    const struct exchangers *x = &site->exchangers;
+    int at;
+
+    slot_give(d);
+    do {
+        at = exchangers_next(x, turn);
+        if (at < 0 || x->list[at].sessions == NULL)
+            return at;
+    } while (!governor_session_take(x->list[at].sessions, site->worker->index,
+                                    io_now_ns(site->worker->io)));
+    d->slot = x->list[at].sessions;
+    return at;
+}
+
 /* False: there is none any more. Another worker may have found meanwhile that an address of the
  * source is away. */
 static bool choose(struct dial *d, const struct channel *c)
@@ -163,7 +188,7 @@ static bool choose(struct dial *d, const struct channel *c)
                                   .down = c->down,
                                   .avoid = last,
                                   .avoid_most = !d->both && tries_left(d, site) == 1};
-    int at = exchangers_usable(x, turn.families) == 0 ? -1 : exchangers_next(x, &turn);
+    int at = exchangers_usable(x, turn.families) == 0 ? -1 : next_with_room(d, site, &turn);
 
     if (at < 0)
         return false;
@@ -179,6 +204,7 @@ static bool choose(struct dial *d, const struct channel *c)
 
 void dial_done(struct dial *d)
 {
+    slot_give(d);
     dns_tlsa_unref(d->exchanger.tlsa);
 }
 
@@ -233,5 +259,8 @@ int dial_next(struct dial *d, struct channel *c)
             source_address(c->source, d->exchanger.addr.sa.sa_family) == NULL)
             dial_failed(d, c, err); /* no such family here */
     }
-    return err;
+    return err == -ENOENT && exchangers_full(&c->site->exchangers, channel_families(c),
+                                             io_now_ms(c->site->worker->io))
+               ? -EBUSY
+               : err;
 }

@@ -19,12 +19,14 @@ struct dial {
     bool again;        /* the session has connected before: its next attempts have no leave */
     struct exchanger exchanger; /* its host: peer_name, for the site may get another route; for that
                                    its tlsa is a reference, too */
+    struct governor_entry *slot; /* of the host's sessions, which this is one of; or NULL */
     char peer_addr[PEER_TEXT_BYTES];
     char peer_name[256];
 };
 
 /* Starts connecting to the next address for which there can be a socket. -errno: a shortage, or of
- * the last address when no more may be tried (-ENOENT: none was). */
+ * the last address when no more may be tried (-ENOENT: none was; -EBUSY: none was, for their hosts
+ * have as many sessions as they may). */
 int dial_next(struct dial *d, struct channel *c) MUST_USE;
 /* The same for the present address, which does not count as another one tried. */
 int dial_again(struct dial *d, struct channel *c) MUST_USE;

@@ -162,12 +162,27 @@ static void slots_give(struct channel *c, size_t len)
             governor_session_give(c->limits[i].entry);
 }
 
+/* Whether the sessions of single exchangers leave room for one of c, which is not another's. A
+ * session takes its place there when it chooses its exchanger. */
+static bool hosts_have_room(struct channel *c)
+{
+    if (c->site->dest->host_sessions_max == 0)
+        return true;
+    if (!exchangers_full(&c->site->exchangers, channel_families(c), io_now_ms(c->site->worker->io)))
+        return !is_claimed(c);
+    make_room(c);
+    return false;
+}
+
 /* Takes a slot under all limits of the channel, or none. */
 static bool slot_take(struct channel *c)
 {
     struct site *site = c->site;
     struct worker *w = site->worker;
     uint64_t now_ns = io_now_ns(w->io);
+
+    if (!hosts_have_room(c))
+        return false;
 
     for (size_t i = 0; i < CHANNEL_LIMITS; i++) {
         bool claimed = i == CHANNEL_SITE && is_claimed(c);
@@ -180,8 +195,7 @@ static bool slot_take(struct channel *c)
             make_room(c);
         return false;
     }
-    if (site->total != NULL)
-        site->claimant = NULL;
+    site->claimant = NULL;
     return true;
 }
 

@@ -38,7 +38,8 @@ struct transaction {
     int error; /* -errno: what STAGE_SPOILT is about */
     bool is_unsigned;
     struct recipient **rcpts;
-    uint64_t bytes; /* of site->under_way */
+    uint64_t bytes;       /* of site->under_way */
+    uint64_t limit_bytes; /* that the limits were told of */
     uint64_t taken_ms, begun_ms;
     enum policy_run run;        /* how it counts in the run of attempts without a success */
     bool answered;              /* some reply was about this transaction */
@@ -109,6 +110,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
         t->smtp.rcpts[i].orcpt = rcpts[i]->orcpt;
     }
     t->bytes = len * supply_bytes_of(rcpts[0]);
+    t->limit_bytes = m->content_len;
     d->site->under_way += t->bytes;
     t->smtp.rcpts_len = (uint16_t)len;
     t->smtp.sender = m->sender;
@@ -235,12 +237,25 @@ bool transaction_prepare(struct transaction *t)
     return true;
 }
 
+/* A letter of a recipe, and signatures in front of a message, are not of the size that the limits
+ * were asked for. */
+static void bytes_tell(struct transaction *t)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < SMTP_PIECES_MAX; i++)
+        bytes += t->smtp.pieces[i].len;
+    channel_bytes_more(t->delivery->channel, t->rcpts[0]->lane,
+                       (int64_t)bytes - (int64_t)t->limit_bytes);
+}
+
 void transaction_submit(struct transaction *t)
 {
     ASSERT(t->stage == STAGE_TAKEN && !list_node_linked(&t->letter));
     t->stage = STAGE_SUBMITTED;
     t->begun_ms = io_now_ms(t->delivery->worker->io);
     t->context.begun_ms = t->begun_ms;
+    bytes_tell(t);
     secure_tell(t->delivery, t->rcpts, t->smtp.rcpts_len);
     smtp_client_submit(t->delivery->client, &t->smtp);
 }

@@ -14,6 +14,7 @@
 #define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
 #define NS_PER_S      UINT64_C(1000000000)
 #define SLACK_NS      UINT64_C(10000000) /* of rates whose interval is shorter */
+#define BYTE_PARTS    1024u              /* of a nanosecond: what intervals of bytes count in */
 #define COOLED_MAX    8 /* entries that nobody holds, each time that one is let go */
 
 struct governor {
@@ -59,9 +60,13 @@ static bool is_full(const _Atomic uint64_t *next_ns, const _Atomic uint64_t *bur
     return next <= now_ns && now_ns - next >= atomic_load_explicit(burst_ns, memory_order_relaxed);
 }
 
+/* A session that is open holds an entry too: that of an exchanger may be nobody's else. */
 static bool is_cold(const struct governor_entry *e, uint64_t now_ns)
 {
-    return is_full(&e->shared.next_ns, &e->burst_ns, now_ns) &&
+    for (int i = 0; i < GOVERNOR_COUNTS; i++)
+        if (!is_full(&e->shared.next_ns[i], &e->rates[i].burst_ns, now_ns))
+            return false;
+    return atomic_load(&e->shared.sessions) == 0 &&
            is_full(&e->shared.connect_next_ns, &e->connect_burst_ns, now_ns) &&
            governor_stopped_ns(e) <= now_ns;
 }
@@ -135,11 +140,27 @@ static uint64_t interval_of(uint64_t count, uint32_t period_ms)
     return count == 0 ? 0 : (uint64_t)period_ms * 1000000 / count;
 }
 
+/* Of bytes, rounded up, since a nanosecond may be many bytes. */
+static uint64_t byte_interval_of(uint64_t count, uint32_t period_ms)
+{
+    uint64_t parts = (uint64_t)period_ms * 1000000 * BYTE_PARTS;
+
+    return count == 0 ? 0 : parts / count + (parts % count != 0);
+}
+
 static uint64_t burst_of(uint32_t burst, uint64_t interval_ns)
 {
     uint64_t most = INT64_MAX; /* a burst of some centuries */
 
     return interval_ns != 0 && burst > most / interval_ns ? most : burst * interval_ns;
+}
+
+/* How long so many take at this interval. */
+static uint64_t cost_of(enum governor_counts which, uint64_t interval, uint64_t n)
+{
+    uint64_t cost = burst_of(n > UINT32_MAX ? UINT32_MAX : (uint32_t)n, interval);
+
+    return which == GOVERNOR_BYTES ? cost / BYTE_PARTS : cost;
 }
 
 /* What is left of the old interval is waited for in the same part of the new one. */
@@ -165,24 +186,35 @@ static void interval_set(_Atomic uint64_t *interval, _Atomic uint64_t *next_ns,
     wait_rescale(next_ns, old_ns, interval_ns, now_ns);
 }
 
+static void rate_set(struct governor_entry *e, enum governor_counts which,
+                     const struct governor_rate *rate, uint64_t now_ns)
+{
+    uint64_t interval = which == GOVERNOR_BYTES ? byte_interval_of(rate->count, rate->period_ms)
+                                                : interval_of(rate->count, rate->period_ms);
+
+    ASSERT(rate->count == 0 || rate->period_ms > 0);
+    atomic_store_explicit(&e->rates[which].count, rate->count, memory_order_relaxed);
+    atomic_store_explicit(&e->rates[which].period_ms, rate->period_ms, memory_order_relaxed);
+    interval_set(&e->rates[which].interval_ns, &e->shared.next_ns[which], interval, now_ns);
+    atomic_store_explicit(&e->rates[which].burst_ns, cost_of(which, interval, rate->burst),
+                          memory_order_relaxed);
+}
+
 static void entry_limit(struct governor_entry *e, const struct governor_limits *limits,
                         uint64_t now_ns)
 {
-    ASSERT(limits->rate_messages == 0 || limits->rate_period_ms > 0);
+    const struct governor_rate messages = {limits->rate_messages, limits->rate_period_ms,
+                                           limits->rate_burst};
+
     if (limits->generation < e->generation)
         return;
     e->generation = limits->generation;
     atomic_store_explicit(&e->sessions_max, limits->sessions_max, memory_order_relaxed);
-    atomic_store_explicit(&e->rate_messages, limits->rate_messages, memory_order_relaxed);
-    atomic_store_explicit(&e->rate_period_ms, limits->rate_period_ms, memory_order_relaxed);
-    interval_set(&e->interval_ns, &e->shared.next_ns,
-                 interval_of(limits->rate_messages, limits->rate_period_ms), now_ns);
+    rate_set(e, GOVERNOR_MESSAGES, &messages, now_ns);
+    rate_set(e, GOVERNOR_RECIPIENTS, &limits->recipients, now_ns);
+    rate_set(e, GOVERNOR_BYTES, &limits->bytes, now_ns);
     interval_set(&e->connect_interval_ns, &e->shared.connect_next_ns,
                  interval_of(limits->connects, limits->connects_period_ms), now_ns);
-    atomic_store_explicit(
-        &e->burst_ns,
-        burst_of(limits->rate_burst, interval_of(limits->rate_messages, limits->rate_period_ms)),
-        memory_order_relaxed);
     atomic_store_explicit(
         &e->connect_burst_ns,
         burst_of(limits->connects_burst, interval_of(limits->connects, limits->connects_period_ms)),
@@ -249,10 +281,15 @@ static uint32_t doubled(uint32_t count, uint32_t step)
     return count == 0 || more > UINT32_MAX ? UINT32_MAX : (uint32_t)more;
 }
 
+static uint64_t own_interval(const struct governor_entry *e, enum governor_counts which)
+{
+    return atomic_load_explicit(&e->rates[which].interval_ns, memory_order_relaxed);
+}
+
 /* Between two messages; 0: any number may go. */
 static uint64_t interval_at(const struct governor_entry *e, uint64_t now_ns)
 {
-    uint64_t own = atomic_load_explicit(&e->interval_ns, memory_order_relaxed), capped;
+    uint64_t own = own_interval(e, GOVERNOR_MESSAGES), capped;
     uint32_t step;
 
     if (!cap_step(e, now_ns, &step))
@@ -282,7 +319,7 @@ void governor_cap(struct governor *g, struct governor_entry *e, uint32_t version
                               memory_order_relaxed);
         atomic_store_explicit(&e->cap_step_ns, (uint64_t)cap->step_ms * 1000000,
                               memory_order_relaxed);
-        wait_rescale(&e->shared.next_ns, old_ns, interval_at(e, now_ns), now_ns);
+        wait_rescale(&e->shared.next_ns[GOVERNOR_MESSAGES], old_ns, interval_at(e, now_ns), now_ns);
     }
     pthread_mutex_unlock(&g->mutex);
 }
@@ -645,7 +682,9 @@ bool governor_should_yield(struct governor_entry *e, uint32_t worker, uint32_t o
  * slack, turns would eat up to a turn's length of every interval. */
 static uint64_t kept_ns(uint64_t interval, uint64_t burst_ns)
 {
-    uint64_t slack_ns = interval < SLACK_NS ? SLACK_NS : 0;
+    uint64_t slack_ns = interval < SLACK_NS        ? SLACK_NS
+                        : interval < 10 * SLACK_NS ? SLACK_NS / 5
+                                                   : 0;
 
     return burst_ns > slack_ns ? burst_ns : slack_ns;
 }
@@ -656,27 +695,27 @@ static uint64_t rate_from(uint64_t next, uint64_t now_ns, uint64_t kept)
     return next < now_ns && now_ns - next > kept ? now_ns - kept : next;
 }
 
+/* cost_ns: how long what goes takes at the rate. */
 static uint64_t rate_take(uint64_t interval, uint64_t burst_ns, _Atomic uint64_t *next_ns,
-                          uint64_t now_ns, uint64_t n)
+                          uint64_t now_ns, uint64_t cost_ns)
 {
     uint64_t next, kept = kept_ns(interval, burst_ns);
 
-    ASSERT(n > 0);
     if (interval == 0)
         return 0;
     next = atomic_load(next_ns);
     do {
         if (next > now_ns)
             return next;
-    } while (!atomic_compare_exchange_weak(next_ns, &next,
-                                           rate_from(next, now_ns, kept) + interval * n));
+    } while (
+        !atomic_compare_exchange_weak(next_ns, &next, rate_from(next, now_ns, kept) + cost_ns));
     return 0;
 }
 
 static void rate_give(uint64_t interval, uint64_t burst_ns, _Atomic uint64_t *next_ns,
-                      uint64_t now_ns, uint64_t n)
+                      uint64_t now_ns, uint64_t taken)
 {
-    uint64_t taken = n * interval, kept = kept_ns(interval, burst_ns);
+    uint64_t kept = kept_ns(interval, burst_ns);
     uint64_t next = atomic_load(next_ns), back;
 
     do {
@@ -687,10 +726,9 @@ static void rate_give(uint64_t interval, uint64_t burst_ns, _Atomic uint64_t *ne
 /* None while the rate is lowered. */
 static uint64_t message_burst(const struct governor_entry *e, uint64_t now_ns)
 {
-    uint64_t own = atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
-
-    return interval_at(e, now_ns) > own ? 0
-                                        : atomic_load_explicit(&e->burst_ns, memory_order_relaxed);
+    return interval_at(e, now_ns) > own_interval(e, GOVERNOR_MESSAGES)
+               ? 0
+               : atomic_load_explicit(&e->rates[GOVERNOR_MESSAGES].burst_ns, memory_order_relaxed);
 }
 
 static uint64_t connect_interval(const struct governor_entry *e)
@@ -703,36 +741,133 @@ static uint64_t connect_burst(const struct governor_entry *e)
     return atomic_load_explicit(&e->connect_burst_ns, memory_order_relaxed);
 }
 
-uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+/* A rate as it is in force. */
+struct rate_now {
+    uint64_t interval, burst_ns;
+};
+
+static struct rate_now rate_now(const struct governor_entry *e, enum governor_counts which,
+                                uint64_t now_ns)
 {
-    return rate_take(interval_at(e, now_ns), message_burst(e, now_ns), &e->shared.next_ns, now_ns,
-                     messages);
+    if (which == GOVERNOR_MESSAGES)
+        return (struct rate_now){interval_at(e, now_ns), message_burst(e, now_ns)};
+    return (struct rate_now){own_interval(e, which),
+                             atomic_load_explicit(&e->rates[which].burst_ns, memory_order_relaxed)};
 }
 
-void governor_message_give(struct governor_entry *e, uint64_t now_ns, uint32_t messages)
+static uint64_t count_of(const struct governor_load *load, enum governor_counts which)
 {
-    rate_give(interval_at(e, now_ns), message_burst(e, now_ns), &e->shared.next_ns, now_ns,
-              messages);
+    return which == GOVERNOR_BYTES        ? load->bytes
+           : which == GOVERNOR_RECIPIENTS ? load->recipients
+                                          : 1;
+}
+
+/* Gives back what was taken of the first len rates. */
+static void rates_give(struct governor_entry *e, size_t len, uint64_t now_ns,
+                       const struct governor_load *load)
+{
+    for (enum governor_counts i = 0; i < len; i++) {
+        struct rate_now rate = rate_now(e, i, now_ns);
+
+        rate_give(rate.interval, rate.burst_ns, &e->shared.next_ns[i], now_ns,
+                  cost_of(i, rate.interval, count_of(load, i)));
+    }
+}
+
+uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns,
+                               const struct governor_load *load, enum governor_counts *by)
+{
+    ASSERT(load->recipients > 0);
+    for (enum governor_counts i = 0; i < GOVERNOR_COUNTS; i++) {
+        struct rate_now rate = rate_now(e, i, now_ns);
+        uint64_t cost_ns = cost_of(i, rate.interval, count_of(load, i));
+        uint64_t until_ns =
+            rate_take(rate.interval, rate.burst_ns, &e->shared.next_ns[i], now_ns, cost_ns);
+
+        if (until_ns != 0) {
+            rates_give(e, i, now_ns, load);
+            *by = i;
+            return until_ns;
+        }
+        if (i == GOVERNOR_BYTES && rate.interval != 0)
+            atomic_store_explicit(&e->shared.bytes_ns, cost_ns, memory_order_relaxed);
+    }
+    return 0;
+}
+
+void governor_message_give(struct governor_entry *e, uint64_t now_ns,
+                           const struct governor_load *load)
+{
+    rates_give(e, GOVERNOR_COUNTS, now_ns, load);
+}
+
+uint32_t governor_recipients_more(struct governor_entry *e, uint64_t now_ns, uint32_t want)
+{
+    _Atomic uint64_t *at_ns = &e->shared.next_ns[GOVERNOR_RECIPIENTS];
+    struct rate_now rate = rate_now(e, GOVERNOR_RECIPIENTS, now_ns);
+    uint64_t kept = kept_ns(rate.interval, rate.burst_ns), next, from, n;
+
+    if (rate.interval == 0)
+        return want;
+    next = atomic_load(at_ns);
+    do {
+        from = rate_from(next, now_ns, kept);
+        if (from > now_ns)
+            return 0;
+        n = (now_ns - from) / rate.interval + 1;
+        n = n < want ? n : want;
+    } while (!atomic_compare_exchange_weak(at_ns, &next, from + n * rate.interval));
+    return (uint32_t)n;
+}
+
+void governor_recipients_give(struct governor_entry *e, uint64_t now_ns, uint32_t n)
+{
+    struct rate_now rate = rate_now(e, GOVERNOR_RECIPIENTS, now_ns);
+
+    rate_give(rate.interval, rate.burst_ns, &e->shared.next_ns[GOVERNOR_RECIPIENTS], now_ns,
+              cost_of(GOVERNOR_RECIPIENTS, rate.interval, n));
+}
+
+/* The next one waits for what further ones take. */
+static void rate_more(uint64_t interval, uint64_t burst_ns, _Atomic uint64_t *next_ns,
+                      uint64_t now_ns, uint64_t cost_ns)
+{
+    uint64_t next = atomic_load(next_ns);
+
+    while (interval != 0 &&
+           !atomic_compare_exchange_weak(
+               next_ns, &next, rate_from(next, now_ns, kept_ns(interval, burst_ns)) + cost_ns))
+        ;
+}
+
+void governor_bytes_more(struct governor_entry *e, uint64_t now_ns, int64_t bytes)
+{
+    struct rate_now rate = rate_now(e, GOVERNOR_BYTES, now_ns);
+
+    if (bytes > 0)
+        rate_more(rate.interval, rate.burst_ns, &e->shared.next_ns[GOVERNOR_BYTES], now_ns,
+                  cost_of(GOVERNOR_BYTES, rate.interval, (uint64_t)bytes));
+    else if (bytes < 0)
+        rate_give(rate.interval, rate.burst_ns, &e->shared.next_ns[GOVERNOR_BYTES], now_ns,
+                  cost_of(GOVERNOR_BYTES, rate.interval, (uint64_t)-bytes));
 }
 
 uint64_t governor_connect_take(struct governor_entry *e, uint64_t now_ns)
 {
-    return rate_take(connect_interval(e), connect_burst(e), &e->shared.connect_next_ns, now_ns, 1);
+    return rate_take(connect_interval(e), connect_burst(e), &e->shared.connect_next_ns, now_ns,
+                     connect_interval(e));
 }
 
 void governor_connect_give(struct governor_entry *e, uint64_t now_ns)
 {
-    rate_give(connect_interval(e), connect_burst(e), &e->shared.connect_next_ns, now_ns, 1);
+    rate_give(connect_interval(e), connect_burst(e), &e->shared.connect_next_ns, now_ns,
+              connect_interval(e));
 }
 
 void governor_connect_more(struct governor_entry *e, uint64_t now_ns)
 {
-    uint64_t interval = connect_interval(e), next = atomic_load(&e->shared.connect_next_ns);
-
-    while (interval != 0 &&
-           !atomic_compare_exchange_weak(&e->shared.connect_next_ns, &next,
-                                         rate_from(next, now_ns, connect_burst(e)) + interval))
-        ;
+    rate_more(connect_interval(e), connect_burst(e), &e->shared.connect_next_ns, now_ns,
+              connect_interval(e));
 }
 
 uint64_t governor_connect_at(const struct governor_entry *e)
@@ -740,9 +875,29 @@ uint64_t governor_connect_at(const struct governor_entry *e)
     return connect_interval(e) == 0 ? 0 : atomic_load(&e->shared.connect_next_ns);
 }
 
+uint64_t governor_apart_ns(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t apart = interval_at(e, now_ns), recipients = own_interval(e, GOVERNOR_RECIPIENTS);
+    uint64_t bytes = own_interval(e, GOVERNOR_BYTES) == 0
+                         ? 0
+                         : atomic_load_explicit(&e->shared.bytes_ns, memory_order_relaxed);
+
+    apart = recipients > apart ? recipients : apart;
+    return bytes > apart ? bytes : apart;
+}
+
+uint64_t governor_try(struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t interval = governor_apart_ns(e, now_ns) / GOVERNOR_OPENS, ahead_ns;
+
+    ahead_ns = message_burst(e, now_ns);
+    return rate_take(interval, ahead_ns < NS_PER_S ? NS_PER_S : ahead_ns, &e->shared.try_ns, now_ns,
+                     interval);
+}
+
 uint64_t governor_open_next(const struct governor_entry *e, uint64_t next_ns, uint64_t now_ns)
 {
-    uint64_t interval = interval_at(e, now_ns), ahead_ns = message_burst(e, now_ns);
+    uint64_t interval = governor_apart_ns(e, now_ns), ahead_ns = message_burst(e, now_ns);
 
     if (interval == 0)
         return 0;
@@ -751,22 +906,35 @@ uint64_t governor_open_next(const struct governor_entry *e, uint64_t next_ns, ui
     return rate_from(next_ns, now_ns, ahead_ns) + interval / GOVERNOR_OPENS;
 }
 
-bool governor_rate(const struct governor_entry *e, uint64_t now_ns, uint64_t *messages,
-                   uint32_t *period_ms)
+bool governor_rate(const struct governor_entry *e, uint64_t now_ns, enum governor_counts which,
+                   uint64_t *count, uint32_t *period_ms)
 {
-    uint64_t own = atomic_load_explicit(&e->interval_ns, memory_order_relaxed);
     struct governor_cap cap;
 
-    *messages = atomic_load_explicit(&e->rate_messages, memory_order_relaxed);
-    *period_ms = atomic_load_explicit(&e->rate_period_ms, memory_order_relaxed);
-    if (interval_at(e, now_ns) <= own || !governor_capped(e, now_ns, &cap))
+    *count = atomic_load_explicit(&e->rates[which].count, memory_order_relaxed);
+    *period_ms = atomic_load_explicit(&e->rates[which].period_ms, memory_order_relaxed);
+    if (which != GOVERNOR_MESSAGES || interval_at(e, now_ns) <= own_interval(e, which) ||
+        !governor_capped(e, now_ns, &cap))
         return false;
-    *messages = cap.rate_messages;
+    *count = cap.rate_messages;
     *period_ms = cap.rate_period_ms;
     return true;
 }
 
-uint64_t governor_message_at(const struct governor_entry *e, uint64_t now_ns)
+uint64_t governor_message_at(const struct governor_entry *e, uint64_t now_ns,
+                             enum governor_counts *by)
 {
-    return interval_at(e, now_ns) == 0 ? 0 : atomic_load(&e->shared.next_ns);
+    uint64_t at_ns = 0;
+
+    for (enum governor_counts i = 0; i < GOVERNOR_COUNTS; i++) {
+        uint64_t interval = i == GOVERNOR_MESSAGES ? interval_at(e, now_ns) : own_interval(e, i);
+        uint64_t one_ns = interval == 0 ? 0 : atomic_load(&e->shared.next_ns[i]);
+
+        if (one_ns <= at_ns)
+            continue;
+        at_ns = one_ns;
+        if (by != NULL)
+            *by = i;
+    }
+    return at_ns;
 }

@@ -21,12 +21,27 @@ struct governor;
 
 #define GOVERNOR_PROBE_MS 2000
 
+/* What rates count of a message that goes. */
+enum governor_counts { GOVERNOR_MESSAGES, GOVERNOR_RECIPIENTS, GOVERNOR_BYTES, GOVERNOR_COUNTS };
+
+struct governor_rate { /* count per period_ms, and burst more at once; count 0 = no limit */
+    uint64_t count;
+    uint32_t period_ms, burst;
+};
+
+/* What one message takes of each. */
+struct governor_load {
+    uint32_t recipients; /* that go at once: from 1 */
+    uint64_t bytes;
+};
+
 struct governor_limits {
     uint32_t sessions_max;  /* 0 = none */
     uint64_t rate_messages; /* per rate_period_ms; 0 = none */
     uint32_t rate_period_ms;
     uint32_t rate_burst; /* so many more at once where none went for a while */
-    uint64_t connects;   /* per connects_period_ms; 0 = none */
+    struct governor_rate recipients, bytes;
+    uint64_t connects; /* per connects_period_ms; 0 = none */
     uint32_t connects_period_ms, connects_burst;
     uint64_t generation; /* of the configuration that says so */
 };
@@ -51,12 +66,15 @@ struct governor_entry {
     /* Limits: written on reload, read on every take; relaxed, since a limit has no moment at which
      * it must be seen by all. */
     _Atomic uint32_t sessions_max;
-    _Atomic uint64_t interval_ns;   /* between two messages; 0 = no rate limit */
-    _Atomic uint64_t rate_messages; /* as configured, to be shown */
-    _Atomic uint32_t rate_period_ms;
+    struct {
+        _Atomic uint64_t interval_ns; /* between two messages, or recipients; of bytes in 1/1024 ns;
+                                         0 = no rate limit */
+        _Atomic uint64_t burst_ns;    /* so long unused time is kept: that of a burst at the rate */
+        _Atomic uint64_t count;       /* as configured, to be shown */
+        _Atomic uint32_t period_ms;
+    } rates[GOVERNOR_COUNTS];
     _Atomic uint64_t connect_interval_ns; /* between two connections */
-    /* For so long time that was not used is kept: that of a burst at the rate. */
-    _Atomic uint64_t burst_ns, connect_burst_ns;
+    _Atomic uint64_t connect_burst_ns;
     /* See governor_cap(): relaxed for the same reason. */
     _Atomic uint64_t cap_step_ns; /* 0: nothing is lowered */
     _Atomic int64_t cap_since_ns; /* monotonic; before the machine's start it is negative */
@@ -67,9 +85,13 @@ struct governor_entry {
          * gets the last session. */
         _Alignas(CACHE_LINE_BYTES) _Atomic uint32_t sessions;
         _Atomic uint64_t denied; /* bit per worker (modulo 64) that wanted a session and got none */
-        _Atomic uint64_t holders;         /* bit per worker that holds or wants sessions */
-        _Atomic uint64_t next_ns;         /* GCRA: theoretical arrival time of the next message */
+        _Atomic uint64_t holders; /* bit per worker that holds or wants sessions */
+        /* GCRA: theoretical arrival time of the next message, by each rate. */
+        _Atomic uint64_t next_ns[GOVERNOR_COUNTS];
         _Atomic uint64_t connect_next_ns; /* the same of connections */
+        _Atomic uint64_t try_ns;          /* the same of governor_try() */
+        _Atomic uint64_t bytes_ns;        /* that the last message took of the rate of bytes */
+        _Atomic uint64_t held_ms[GOVERNOR_COUNTS]; /* see governor_hold() */
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
         _Atomic uint64_t stepped; /* the same: see governor_step_down() */
         _Atomic uint32_t credit;  /* messages taken since stepped changed */
@@ -191,14 +213,33 @@ bool governor_contended(const struct governor_entry *entry, uint32_t worker);
 bool governor_should_yield(struct governor_entry *entry, uint32_t worker, uint32_t own,
                            uint64_t held_ms, uint64_t now_ns);
 
-/* Takes the right to send messages messages now. 0: taken; otherwise nothing is taken and the
- * value is the monotonic time in ns at which to ask again. Smooth (GCRA): a rate of 300 a minute is
- * one every 200 ms, and a burst only where the limits have one: in no time more than that and what
- * the rate lets through. */
-uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
+/* Takes the right to send a message now: of all rates, or of none. 0: taken; otherwise the value is
+ * the monotonic time in ns at which to ask again, *by the rate that refuses. Smooth (GCRA): a rate
+ * of 300 a minute is one every 200 ms, and a burst only where the limits have one: in no time more
+ * than that, what the rate lets through, and the one message or recipient that may always go. */
+uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns,
+                               const struct governor_load *load, enum governor_counts *by);
 /* Gives back what governor_message_take() took and nobody sent. Time that has passed since is not
  * given: what the peer sees never exceeds the rate. */
-void governor_message_give(struct governor_entry *entry, uint64_t now_ns, uint32_t messages);
+void governor_message_give(struct governor_entry *entry, uint64_t now_ns,
+                           const struct governor_load *load);
+/* Takes leave for up to want further recipients of a message for which one was taken: as many as
+ * may go at once. Returns how many. */
+uint32_t governor_recipients_more(struct governor_entry *entry, uint64_t now_ns, uint32_t want);
+/* So many of these were not sent to. */
+void governor_recipients_give(struct governor_entry *entry, uint64_t now_ns, uint32_t n);
+/* A message for which leave was taken turned out to be larger by bytes: what follows makes up for
+ * it; or smaller, below 0. */
+void governor_bytes_more(struct governor_entry *entry, uint64_t now_ns, int64_t bytes);
+/* Somebody waits for ms for a rate of the entry; how long that was in all, by all workers. */
+static inline void governor_hold(struct governor_entry *e, enum governor_counts by, uint64_t ms)
+{
+    atomic_fetch_add_explicit(&e->shared.held_ms[by], ms, memory_order_relaxed);
+}
+static inline uint64_t governor_held_ms(const struct governor_entry *e, enum governor_counts by)
+{
+    return atomic_load_explicit(&e->shared.held_ms[by], memory_order_relaxed);
+}
 /* The same for a connection that is opened. */
 uint64_t governor_connect_take(struct governor_entry *entry, uint64_t now_ns);
 void governor_connect_give(struct governor_entry *entry, uint64_t now_ns);
@@ -212,10 +253,18 @@ uint64_t governor_connect_at(const struct governor_entry *entry);
  * message, since not every one comes to anything. 0: there is no rate. */
 #define GOVERNOR_OPENS 4
 uint64_t governor_open_next(const struct governor_entry *entry, uint64_t next_ns, uint64_t now_ns);
-/* The rate in force, to be shown. True: by a cap. */
-bool governor_rate(const struct governor_entry *entry, uint64_t now_ns, uint64_t *messages,
-                   uint32_t *period_ms);
-/* When the next may be sent, monotonic in ns; 0 or in the past: now. */
-uint64_t governor_message_at(const struct governor_entry *entry, uint64_t now_ns);
+/* The same over all workers, for sites that share a rate and do not stand in one line: whether one
+ * of them may begin to look for a message that can go. 0: it may; else when to ask again. */
+uint64_t governor_try(struct governor_entry *entry, uint64_t now_ns);
+/* Between two messages by what is known, in ns: each has one recipient at least, and takes about as
+ * many bytes as the last one. 0: there is no rate. */
+uint64_t governor_apart_ns(const struct governor_entry *entry, uint64_t now_ns);
+/* The rate in force, to be shown; count 0: there is none. True: by a cap. */
+bool governor_rate(const struct governor_entry *entry, uint64_t now_ns, enum governor_counts which,
+                   uint64_t *count, uint32_t *period_ms);
+/* When the next may be sent, monotonic in ns; 0 or in the past: now. *by, which may be NULL: the
+ * rate that says so. */
+uint64_t governor_message_at(const struct governor_entry *entry, uint64_t now_ns,
+                             enum governor_counts *by);
 
 #endif

@@ -9,6 +9,23 @@
 #include "base/rng.h"
 #include "limits/governor.h"
 
+static uint64_t take(struct governor_entry *e, uint64_t now_ns, uint32_t recipients)
+{
+    enum governor_counts by;
+
+    return governor_message_take(e, now_ns, &(struct governor_load){recipients, 1000}, &by);
+}
+
+static void give(struct governor_entry *e, uint64_t now_ns, uint32_t recipients)
+{
+    governor_message_give(e, now_ns, &(struct governor_load){recipients, 1000});
+}
+
+static uint64_t at_ns(const struct governor_entry *e, uint64_t now_ns)
+{
+    return governor_message_at(e, now_ns, NULL);
+}
+
 static const struct governor_limits two = {.sessions_max = 2};
 
 static void test_sessions(void **state)
@@ -323,7 +340,7 @@ static void test_rate(void **state)
         assert_int_equal(governor_open(&g), 0);
         e = governor_get(g, STR("a"), &limits, 0);
         while (sent < 500) {
-            at = governor_message_take(e, now_ns, 1);
+            at = take(e, now_ns, 1);
             if (at == 0) {
                 if (last_ns != 0 && interval_ns >= 10000000)
                     assert_true(now_ns - last_ns >= interval_ns);
@@ -365,7 +382,7 @@ static void test_connects(void **state)
     for (int i = 0; i < STEPS; i++) {
         uint64_t at = governor_connect_take(e, now_ns);
 
-        (void)governor_message_take(e, now_ns, 1);
+        (void)take(e, now_ns, 1);
         if (at != 0) {
             assert_true(at > now_ns && at == governor_connect_at(e));
             now_ns = at + rng_below(&rng, interval_ns / 50 + 1);
@@ -409,12 +426,12 @@ static void test_burst(void **state)
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &limits, 0);
     for (int i = 0; i < STEPS; i++) {
-        at = governor_message_take(e, now_ns, 1);
+        at = take(e, now_ns, 1);
         if (at != 0) {
             assert_true(at > now_ns);
             now_ns = at;
         } else if (rng_below(&rng, 4) == 0) {
-            governor_message_give(e, now_ns, 1); /* another limit refused it */
+            give(e, now_ns, 1); /* another limit refused it */
         } else {
             sent_ns[n++] = now_ns;
         }
@@ -445,12 +462,12 @@ static void test_burst_survives(void **state)
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &limits, 0);
     for (int i = 0; i < 3; i++)
-        assert_int_equal(governor_message_take(e, now_ns, 1), 0);
+        assert_int_equal(take(e, now_ns, 1), 0);
     governor_put(g, e, now_ns);
     for (uint64_t s = 60; s <= 120; s += 60) { /* one each minute, and no more */
         e = governor_get(g, STR("a"), &limits, now_ns + s * S);
-        assert_int_equal(governor_message_take(e, now_ns + s * S, 1), 0);
-        assert_true(governor_message_take(e, now_ns + s * S, 1) > 0);
+        assert_int_equal(take(e, now_ns + s * S, 1), 0);
+        assert_true(take(e, now_ns + s * S, 1) > 0);
         governor_put(g, e, now_ns + s * S + 60 * S); /* the rate lets one go, the burst none */
     }
     governor_close(g);
@@ -477,15 +494,15 @@ static void test_cap(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &limits, start_ns);
-    assert_false(governor_rate(e, start_ns, &messages, &period_ms));
+    assert_false(governor_rate(e, start_ns, GOVERNOR_MESSAGES, &messages, &period_ms));
     /* 90 s ago: on a machine that runs for 50 s only. */
     governor_cap(g, e, 2, &cap, -(int64_t)(40 * S), start_ns);
     governor_cap(g, e, 1, &nothing, 0, start_ns); /* a worker that is late */
-    assert_true(governor_rate(e, start_ns, &messages, &period_ms));
+    assert_true(governor_rate(e, start_ns, GOVERNOR_MESSAGES, &messages, &period_ms));
     assert_int_equal(messages, 60);
-    assert_int_equal(governor_message_take(e, start_ns, 1), 0);
-    assert_int_equal(governor_message_at(e, start_ns), start_ns + S);
-    assert_int_equal(governor_message_take(e, start_ns + S / 2, 1), start_ns + S);
+    assert_int_equal(take(e, start_ns, 1), 0);
+    assert_int_equal(at_ns(e, start_ns), start_ns + S);
+    assert_int_equal(take(e, start_ns + S / 2, 1), start_ns + S);
     for (int i = 0; i < 2; i++)
         assert_true(governor_session_take(e, 0, start_ns));
     assert_false(governor_session_take(e, 0, start_ns));
@@ -498,8 +515,8 @@ static void test_cap(void **state)
     assert_int_equal(now.sessions, 4);
     assert_int_equal(governor_session_messages(e, start_ns + 11 * S), 6);
     assert_true(governor_session_take(e, 0, start_ns + 11 * S));
-    assert_int_equal(governor_message_take(e, start_ns + 11 * S, 1), 0);
-    assert_int_equal(governor_message_at(e, start_ns + 11 * S), start_ns + 11 * S + S / 2);
+    assert_int_equal(take(e, start_ns + 11 * S, 1), 0);
+    assert_int_equal(at_ns(e, start_ns + 11 * S), start_ns + 11 * S + S / 2);
     /* It begins anew: who is too many goes. */
     governor_cap(g, e, 3, &cap, (int64_t)(start_ns + 20 * S), start_ns + 20 * S);
     assert_true(governor_over_cap(e, start_ns + 20 * S));
@@ -510,18 +527,18 @@ static void test_cap(void **state)
     /* Configured limits are reached on the way, and hold; in the end nothing is lowered. */
     governor_sessions(e, start_ns + 320 * S, &open, &most);
     assert_int_equal(most, 9);
-    assert_true(governor_rate(e, start_ns + 320 * S, &messages, &period_ms));
+    assert_true(governor_rate(e, start_ns + 320 * S, GOVERNOR_MESSAGES, &messages, &period_ms));
     assert_int_equal(messages, 480); /* 8 a second of 10 */
-    assert_false(governor_rate(e, start_ns + 420 * S, &messages, &period_ms));
+    assert_false(governor_rate(e, start_ns + 420 * S, GOVERNOR_MESSAGES, &messages, &period_ms));
     assert_int_equal(messages, 10);
     assert_int_equal(governor_session_messages(e, start_ns + 520 * S), 96);
     assert_int_equal(governor_session_messages(e, start_ns + 621 * S), UINT32_MAX);
     assert_false(governor_capped(e, start_ns + 621 * S, &now));
     /* Somebody takes it away: who waited for the lowered rate waits for its part of the other. */
     governor_cap(g, e, 4, &cap, (int64_t)(start_ns + 700 * S), start_ns + 700 * S);
-    assert_int_equal(governor_message_take(e, start_ns + 700 * S, 1), 0);
+    assert_int_equal(take(e, start_ns + 700 * S, 1), 0);
     governor_cap(g, e, 5, &nothing, 0, start_ns + 700 * S);
-    assert_int_equal(governor_message_at(e, start_ns + 700 * S), start_ns + 700 * S + S / 10);
+    assert_int_equal(at_ns(e, start_ns + 700 * S), start_ns + 700 * S + S / 10);
     for (int i = 0; i < 3; i++)
         governor_session_give(e);
     governor_put(g, e, UINT64_MAX);
@@ -581,16 +598,16 @@ static void test_cold_ones_go(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     slow_one = governor_get(g, STR("slow"), &slow, now_ns);
-    assert_int_equal(governor_message_take(slow_one, now_ns, 1), 0);
+    assert_int_equal(take(slow_one, now_ns, 1), 0);
     governor_put(g, slow_one, now_ns);
     fast_one = governor_get(g, STR("fast"), &fast, now_ns);
-    assert_int_equal(governor_message_take(fast_one, now_ns, 1), 0);
+    assert_int_equal(take(fast_one, now_ns, 1), 0);
     governor_put(g, fast_one, now_ns);
     governor_put(g, governor_get(g, STR("other"), &fast, now_ns + 30 * S), now_ns + 30 * S);
     fast_one = governor_get(g, STR("fast"), &fast, now_ns + 30 * S);
-    assert_int_equal(governor_message_at(fast_one, now_ns + 30 * S), 0); /* made anew */
+    assert_int_equal(at_ns(fast_one, now_ns + 30 * S), 0); /* made anew */
     slow_one = governor_get(g, STR("slow"), &slow, now_ns + 30 * S);
-    assert_true(governor_message_at(slow_one, now_ns + 30 * S) != 0);
+    assert_true(at_ns(slow_one, now_ns + 30 * S) != 0);
     governor_put(g, fast_one, now_ns + 30 * S);
     governor_put(g, slow_one, now_ns + 30 * S);
     governor_close(g);
@@ -644,10 +661,10 @@ static void test_rate_survives(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &slow, 0);
-    assert_int_equal(governor_message_take(e, now_ns, 1), 0);
+    assert_int_equal(take(e, now_ns, 1), 0);
     governor_put(g, e, now_ns);
     e = governor_get(g, STR("a"), &slow, 0);
-    assert_true(governor_message_take(e, now_ns + 1000, 1) > 0);
+    assert_true(take(e, now_ns + 1000, 1) > 0);
     governor_put(g, e, now_ns);
     governor_close(g);
 }
@@ -671,16 +688,16 @@ static void test_rate_changes(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     e = governor_get(g, STR("a"), &slow, now_ns);
-    assert_int_equal(governor_message_take(e, now_ns, 1), 0);
+    assert_int_equal(take(e, now_ns, 1), 0);
     assert_ptr_equal(governor_get(g, STR("a"), &fast, now_ns + 30 * s), e); /* half is over */
-    assert_int_equal(governor_message_at(e, now_ns), now_ns + 33 * s);
+    assert_int_equal(at_ns(e, now_ns), now_ns + 33 * s);
     assert_ptr_equal(governor_get(g, STR("a"), &slow, now_ns + 30 * s), e);
-    assert_int_equal(governor_message_at(e, now_ns), now_ns + 33 * s);
-    assert_int_equal(governor_message_take(e, now_ns + 33 * s, 1), 0);
+    assert_int_equal(at_ns(e, now_ns), now_ns + 33 * s);
+    assert_int_equal(take(e, now_ns + 33 * s, 1), 0);
     assert_ptr_equal(governor_get(g, STR("a"), &none, now_ns + 34 * s), e);
-    assert_int_equal(governor_message_at(e, now_ns), 0);
+    assert_int_equal(at_ns(e, now_ns), 0);
     assert_ptr_equal(governor_get(g, STR("a"), &again, now_ns + 34 * s), e);
-    assert_int_equal(governor_message_take(e, now_ns + 34 * s, 1), now_ns + 39 * s);
+    assert_int_equal(take(e, now_ns + 34 * s, 1), now_ns + 39 * s);
     for (int i = 0; i < 5; i++)
         governor_put(g, e, UINT64_MAX);
     governor_close(g);

@@ -2,57 +2,109 @@
 
 #include <errno.h>
 
-const char *limit_name(enum limit_kind kind)
+const char *limit_name(enum limit_kind kind, enum governor_counts counts)
 {
-    static const char *const names[LIMIT_KINDS] = {[LIMIT_NONE] = "none",
-                                                   [LIMIT_RATE] = "rate",
-                                                   [LIMIT_TOTAL_RATE] = "total_rate",
-                                                   [LIMIT_SOURCE] = "source_rate",
-                                                   [LIMIT_WARMUP] = "warmup",
-                                                   [LIMIT_CONNECTS] = "connect_rate"};
+    static const char *const names[LIMIT_KINDS][GOVERNOR_COUNTS] = {
+        [LIMIT_NONE] = {"none", "none", "none"},
+        [LIMIT_RATE] = {"rate", "recipient_rate", "byte_rate"},
+        [LIMIT_TOTAL_RATE] = {"total_rate", "total_recipient_rate", "total_byte_rate"},
+        [LIMIT_SOURCE] = {"source_rate", "source_recipient_rate", "source_byte_rate"},
+        [LIMIT_HOST] = {"host_sessions_max", "host_sessions_max", "host_sessions_max"},
+        [LIMIT_TENANT] = {"tenant_rate", "tenant_recipient_rate", "tenant_byte_rate"},
+        [LIMIT_CAMPAIGN] = {"campaign_rate", "campaign_recipient_rate", "campaign_byte_rate"},
+        [LIMIT_WARMUP] = {"warmup", "warmup", "warmup"},
+        [LIMIT_CONNECTS] = {"connect_rate", "connect_rate", "connect_rate"}};
 
-    ASSERT(kind < LIMIT_KINDS);
-    return names[kind];
+    ASSERT(kind < LIMIT_KINDS && counts < GOVERNOR_COUNTS);
+    return names[kind][counts];
 }
 
 const char *limit_sessions_key(enum limit_kind kind)
 {
     return kind == LIMIT_TOTAL_RATE ? "total_sessions_max"
            : kind == LIMIT_SOURCE   ? "source_sessions_max"
+           : kind == LIMIT_HOST     ? "host_sessions_max"
                                     : "sessions_max";
 }
 
-void limit_rate_denial(const struct limit *by, uint64_t now_ns, uint64_t until_ns,
-                       struct limit_denial *why)
+void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint64_t now_ns,
+                       uint64_t until_ns, struct limit_denial *why)
 {
     ASSERT(by->kind > LIMIT_NONE && by->kind < LIMIT_KINDS && until_ns > 0);
-    *why = (struct limit_denial){
-        .kind = by->kind, .dest = by->dest, .source = by->source, .until_ns = until_ns};
-    why->by_peer = governor_rate(by->entry, now_ns, &why->max, &why->period_ms);
+    *why = (struct limit_denial){.kind = by->kind,
+                                 .dest = by->dest,
+                                 .source = by->source,
+                                 .share = by->share,
+                                 .at = by->at,
+                                 .entry = by->entry,
+                                 .counts = counts,
+                                 .until_ns = until_ns};
+    why->by_peer = governor_rate(by->entry, now_ns, counts, &why->max, &why->period_ms);
 }
 
-int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
-                struct limit_denial *why)
+int limits_take(const struct limit *limits, size_t len, uint64_t now_ns,
+                const struct governor_load *load, struct limit_denial *why)
 {
-    ASSERT(n > 0);
     for (size_t i = 0; i < len; i++) {
+        enum governor_counts by = GOVERNOR_MESSAGES;
         uint64_t until_ns =
-            limits[i].entry == NULL ? 0 : governor_message_take(limits[i].entry, now_ns, n);
+            limits[i].entry == NULL ? 0 : governor_message_take(limits[i].entry, now_ns, load, &by);
 
         if (until_ns == 0)
             continue;
-        limit_rate_denial(&limits[i], now_ns, until_ns, why);
-        limits_give(limits, i, now_ns, n);
+        limit_rate_denial(&limits[i], by, now_ns, until_ns, why);
+        limits_give(limits, i, now_ns, load);
         return -EAGAIN;
     }
     return 0;
 }
 
-void limits_give(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n)
+void limits_give(const struct limit *limits, size_t len, uint64_t now_ns,
+                 const struct governor_load *load)
 {
     for (size_t i = 0; i < len; i++)
         if (limits[i].entry != NULL)
-            governor_message_give(limits[i].entry, now_ns, n);
+            governor_message_give(limits[i].entry, now_ns, load);
+}
+
+uint32_t limits_more(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t want)
+{
+    for (size_t i = 0; i < len && want > 0; i++) {
+        uint32_t may = limits[i].entry == NULL
+                           ? want
+                           : governor_recipients_more(limits[i].entry, now_ns, want);
+
+        limits_give_recipients(limits, i, now_ns, want - may);
+        want = may;
+    }
+    return want;
+}
+
+void limits_give_recipients(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n)
+{
+    for (size_t i = 0; i < len && n > 0; i++)
+        if (limits[i].entry != NULL)
+            governor_recipients_give(limits[i].entry, now_ns, n);
+}
+
+void limits_more_bytes(const struct limit *limits, size_t len, uint64_t now_ns, int64_t bytes)
+{
+    for (size_t i = 0; i < len; i++)
+        if (limits[i].entry != NULL)
+            governor_bytes_more(limits[i].entry, now_ns, bytes);
+}
+
+uint64_t limits_message_at(const struct limit *limits, size_t len, uint64_t now_ns)
+{
+    uint64_t at_ns = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        uint64_t one_ns =
+            limits[i].entry == NULL ? 0 : governor_message_at(limits[i].entry, now_ns, NULL);
+
+        at_ns = one_ns > at_ns ? one_ns : at_ns;
+    }
+    return at_ns;
 }
 
 int limits_connect(const struct limit *limits, size_t len, uint64_t now_ns)
@@ -97,12 +149,13 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct l
     int err = 0;
 
     for (size_t i = 0; i < len; i++) {
+        enum governor_counts by = GOVERNOR_MESSAGES;
         uint64_t until_ns =
-            limits[i].entry == NULL ? 0 : governor_message_at(limits[i].entry, now_ns);
+            limits[i].entry == NULL ? 0 : governor_message_at(limits[i].entry, now_ns, &by);
 
         if (until_ns <= now_ns || (err != 0 && until_ns <= why->until_ns))
             continue;
-        limit_rate_denial(&limits[i], now_ns, until_ns, why);
+        limit_rate_denial(&limits[i], by, now_ns, until_ns, why);
         err = -EAGAIN;
     }
     return err;
@@ -113,6 +166,7 @@ void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit
     *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,
                                  .source = by->source,
+                                 .entry = by->entry,
                                  .by_peer = governor_is_lowered(by->entry, now_ns),
                                  .of_sessions = true};
     governor_sessions(by->entry, now_ns, &why->used, &why->max);
@@ -120,5 +174,13 @@ void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit
 
 const char *limit_denial_key(const struct limit_denial *why)
 {
-    return why->of_sessions ? limit_sessions_key(why->kind) : limit_name(why->kind);
+    return why->of_sessions ? limit_sessions_key(why->kind) : limit_name(why->kind, why->counts);
+}
+
+const char *limit_denial_own_key(const struct limit_denial *why)
+{
+    if (why->of_sessions)
+        return why->source != NULL ? "sessions_max" : limit_sessions_key(why->kind);
+    return limit_name(why->source != NULL || why->share != NULL ? LIMIT_RATE : why->kind,
+                      why->counts);
 }

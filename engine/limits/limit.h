@@ -3,16 +3,17 @@
 #ifndef HAYAUMA_ENGINE_LIMIT_H
 #define HAYAUMA_ENGINE_LIMIT_H
 
+#include "config/config.h"
 #include "limits/governor.h"
-
-struct config_destination;
-struct config_source;
 
 enum limit_kind {
     LIMIT_NONE,
     LIMIT_RATE,       /* one source x one site */
     LIMIT_TOTAL_RATE, /* one site, over all sources */
     LIMIT_SOURCE,     /* one source, over all sites */
+    LIMIT_HOST,       /* one exchanger of a site, over all sources: sessions alone */
+    LIMIT_TENANT,     /* one tenant x one site, over all sources */
+    LIMIT_CAMPAIGN,   /* the same of a campaign */
     LIMIT_WARMUP,     /* one source at one provider: limits/warmup.h */
     LIMIT_CONNECTS,   /* as LIMIT_RATE, of sessions that begin */
     LIMIT_KINDS
@@ -23,7 +24,11 @@ struct limit_denial {
     /* Who set it: config_origin_put() says where. NULL: warm-up, or source. */
     const struct config_destination *dest;
     const struct config_source *source; /* of LIMIT_SOURCE */
-    uint64_t max;                       /* messages in period_ms; sessions at a time */
+    const struct config_share *share; /* of LIMIT_TENANT and LIMIT_CAMPAIGN, with what holds ... */
+    const struct config_share_site *at; /* ... at the site */
+    struct governor_entry *entry;       /* NULL: warm-up. It lives as long as who holds the limit */
+    enum governor_counts counts;        /* what max is of */
+    uint64_t max;                       /* so many in period_ms; sessions at a time */
     uint32_t period_ms;
     uint64_t used;     /* of sessions: so many are open */
     bool by_peer;      /* max is less than configured, for the peer wants that */
@@ -36,17 +41,32 @@ struct limit {
     enum limit_kind kind;
     const struct config_destination *dest; /* who set it */
     const struct config_source *source;    /* the same of LIMIT_SOURCE; else NULL */
+    const struct config_share *share;      /* the same of a tenant or campaign; else NULL */
+    const struct config_share_site *at;
 };
 
+static inline struct governor_rate limit_rate(const struct config_rate *r)
+{
+    return (struct governor_rate){r->count, r->period_ms, r->burst};
+}
 /* "rate", as the configuration calls it. */
-const char *limit_name(enum limit_kind kind);
+const char *limit_name(enum limit_kind kind, enum governor_counts counts);
 /* What says how many sessions there may be under such a limit: "sessions_max". */
 const char *limit_sessions_key(enum limit_kind kind);
-/* 0: all of limits gave leave for n messages. -EAGAIN: none was taken, *why says which refused. */
-int limits_take(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n,
-                struct limit_denial *why) MUST_USE;
+/* 0: all of limits gave leave for a message. -EAGAIN: none was taken, *why says which refused. */
+int limits_take(const struct limit *limits, size_t len, uint64_t now_ns,
+                const struct governor_load *load, struct limit_denial *why) MUST_USE;
 /* Gives back what limits_take() took of all of them and nobody sent. */
-void limits_give(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n);
+void limits_give(const struct limit *limits, size_t len, uint64_t now_ns,
+                 const struct governor_load *load);
+/* Of a message for which limits_take() gave leave: how many of up to want further recipients may go
+ * with it; those that do not are given back. */
+uint32_t limits_more(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t want);
+void limits_give_recipients(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t n);
+/* It turned out to be larger by bytes, or smaller: governor_bytes_more(). */
+void limits_more_bytes(const struct limit *limits, size_t len, uint64_t now_ns, int64_t bytes);
+/* When the next message may go, monotonic ns; 0 or in the past: now. */
+uint64_t limits_message_at(const struct limit *limits, size_t len, uint64_t now_ns);
 /* The same for the leave to open a connection, of those that limit it. */
 int limits_connect(const struct limit *limits, size_t len, uint64_t now_ns) MUST_USE;
 void limits_unconnect(const struct limit *limits, size_t len, uint64_t now_ns);
@@ -57,13 +77,15 @@ uint64_t limits_connect_at(const struct limit *limits, size_t len);
 /* Whether they would. The refusal that lasts longest. */
 int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
                struct limit_denial *why) MUST_USE;
-/* What by refuses, whose rate lets nothing go until then. */
-void limit_rate_denial(const struct limit *by, uint64_t now_ns, uint64_t until_ns,
-                       struct limit_denial *why);
+/* What by refuses, whose rate of counts lets nothing go until then. */
+void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint64_t now_ns,
+                       uint64_t until_ns, struct limit_denial *why);
 /* What by, of which the sessions are all open, refuses. */
 void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why);
-/* What refuses: the key of destinations, or "source_rate" and "source_sessions_max", which are keys
- * of sources with that in front. */
+/* What refuses: the key of destinations, or "source_rate", "tenant_byte_rate" and the like, which
+ * are keys of sources, tenants and campaigns with that in front. */
 const char *limit_denial_key(const struct limit_denial *why);
+/* The same without what is in front: as its part of the configuration calls it. */
+const char *limit_denial_own_key(const struct limit_denial *why);
 
 #endif

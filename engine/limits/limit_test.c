@@ -20,6 +20,15 @@ static struct governor_entry *entry(struct governor *g, const char *key, uint64_
     return e;
 }
 
+static const struct governor_load one = {.recipients = 1, .bytes = 1000};
+
+static uint64_t take(struct governor_entry *e, uint64_t now_ns)
+{
+    enum governor_counts by;
+
+    return governor_message_take(e, now_ns, &one, &by);
+}
+
 /* The narrow one refuses: the wide one, which was asked before, is as if it had not been. */
 static void test_all_or_none(void **state)
 {
@@ -31,16 +40,16 @@ static void test_all_or_none(void **state)
     assert_int_equal(governor_open(&g), 0);
     limits[0].entry = entry(g, "wide", 10, 1000);
     limits[1].entry = entry(g, "narrow", 1, 1000);
-    assert_int_equal(limits_take(limits, 2, 100 * S, 1, &why), 0);
-    assert_int_equal(limits_take(limits, 2, 100 * S + S / 2, 1, &why), -EAGAIN);
+    assert_int_equal(limits_take(limits, 2, 100 * S, &one, &why), 0);
+    assert_int_equal(limits_take(limits, 2, 100 * S + S / 2, &one, &why), -EAGAIN);
     assert_int_equal(why.kind, LIMIT_TOTAL_RATE);
-    assert_string_equal(limit_name(why.kind), "total_rate");
+    assert_string_equal(limit_name(why.kind, why.counts), "total_rate");
     assert_int_equal(why.until_ns, 101 * S);
     assert_int_equal(why.max, 1);
     assert_int_equal(why.period_ms, 1000);
     /* Nothing of the wide one was taken, nor given back beyond the present. */
-    assert_int_equal(governor_message_at(limits[0].entry, 100 * S), 100 * S + S / 2);
-    assert_int_equal(governor_message_take(limits[0].entry, 100 * S + S / 2, 1), 0);
+    assert_int_equal(governor_message_at(limits[0].entry, 100 * S, NULL), 100 * S + S / 2);
+    assert_int_equal(take(limits[0].entry, 100 * S + S / 2), 0);
     governor_put(g, limits[0].entry, 0);
     governor_put(g, limits[1].entry, 0);
     governor_close(g);
@@ -56,10 +65,10 @@ static void test_ask(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     assert_int_equal(limits_ask(limits, 3, S, &why), 0); /* no limits at all */
-    assert_int_equal(limits_take(limits, 3, S, 1, &why), 0);
+    assert_int_equal(limits_take(limits, 3, S, &one, &why), 0);
     limits[0].entry = entry(g, "a", 1, 1000);
     limits[1].entry = entry(g, "b", 1, 3000);
-    assert_int_equal(limits_take(limits, 3, S, 1, &why), 0);
+    assert_int_equal(limits_take(limits, 3, S, &one, &why), 0);
     assert_int_equal(limits_ask(limits, 3, S, &why), -EAGAIN);
     assert_int_equal(why.kind, LIMIT_TOTAL_RATE); /* the one that lasts longest */
     assert_int_equal(why.until_ns, 4 * S);
@@ -78,12 +87,12 @@ static void test_given_late(void **state)
     (void)state;
     assert_int_equal(governor_open(&g), 0);
     e = entry(g, "a", 1, 1000);
-    assert_int_equal(governor_message_take(e, 10 * S, 1), 0);
-    governor_message_give(e, 10 * S + S / 4, 1);
-    assert_int_equal(governor_message_at(e, 10 * S), 10 * S + S / 4);
-    assert_int_equal(governor_message_take(e, 10 * S + S / 4, 1), 0);
-    governor_message_give(e, 20 * S, 1); /* its time has passed */
-    assert_int_equal(governor_message_at(e, 10 * S), 11 * S + S / 4);
+    assert_int_equal(take(e, 10 * S), 0);
+    governor_message_give(e, 10 * S + S / 4, &one);
+    assert_int_equal(governor_message_at(e, 10 * S, NULL), 10 * S + S / 4);
+    assert_int_equal(take(e, 10 * S + S / 4), 0);
+    governor_message_give(e, 20 * S, &one); /* its time has passed */
+    assert_int_equal(governor_message_at(e, 10 * S, NULL), 11 * S + S / 4);
     governor_put(g, e, 0);
     governor_close(g);
 }

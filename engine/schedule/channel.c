@@ -50,6 +50,8 @@ static struct governor_limits limits_of(const struct site *site,
                                     .rate_messages = dest->rate_messages,
                                     .rate_period_ms = dest->rate_period_ms,
                                     .rate_burst = dest->rate_burst,
+                                    .recipients = limit_rate(&dest->recipient_rate),
+                                    .bytes = limit_rate(&dest->byte_rate),
                                     .connects = dest->connect_rate,
                                     .connects_period_ms = dest->connect_period_ms,
                                     .connects_burst = dest->connect_burst,
@@ -71,9 +73,12 @@ static void source_limits_set(struct channel *c)
                                      .rate_messages = of->rate_messages,
                                      .rate_period_ms = of->rate_period_ms,
                                      .rate_burst = of->rate_burst,
+                                     .recipients = limit_rate(&of->recipient_rate),
+                                     .bytes = limit_rate(&of->byte_rate),
                                      .generation = c->site->config->generation};
 
-    if (limits.sessions_max == 0 && limits.rate_messages == 0)
+    if (limits.sessions_max == 0 && limits.rate_messages == 0 && limits.recipients.count == 0 &&
+        limits.bytes.count == 0)
         return;
     rollup_set(c, CHANNEL_SOURCE, rollup_get(c->site->worker, of->name, NULL, &limits),
                LIMIT_SOURCE, NULL);
@@ -256,36 +261,76 @@ static void caps_look(struct channel *c)
         governor_restore(told, one.cap.step_ms / 1000, one.cap.sessions);
 }
 
-/* Takes the leave of all limits of the channel for one message, or of none of them. The probe of a
- * channel that is stopped is claimed last: nothing refuses behind it. */
-static bool channel_limits_take(struct channel *c)
+/* Takes the leave of what limits lane's tenant and campaign at the site, whoever sends. False: *why
+ * says what refuses. */
+static bool flow_take(const struct lane *lane, const struct governor_load *load, uint64_t now_ns,
+                      struct limit_denial *why)
 {
+    return feed_limits_take(lane, now_ns, load, why) == 0;
+}
+
+static void flow_give(const struct lane *lane, const struct governor_load *load, uint64_t now_ns)
+{
+    feed_limits_give(lane, now_ns, load);
+}
+
+/* Takes the leave of all limits of the channel, and of lane's tenant and campaign, for one message,
+ * or of none of them. The probe of a channel that is stopped is claimed last: nothing refuses
+ * behind it. False: *of_flow says whether flow_take() refuses, and *why then what. */
+static bool channel_limits_take(struct channel *c, const struct lane *lane, const struct message *m,
+                                bool *of_flow, struct limit_denial *why)
+{
+    const struct governor_load load = {.recipients = 1, .bytes = m->content_len};
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
     int64_t wall_ms = worker_wall_ms(w);
-    struct limit_denial why;
 
     caps_look(c);
+    *of_flow = false;
     if (channel_quiet(c) != NULL || !governor_may_send(c->governor, false, now_ns) ||
-        limits_take(c->limits, CHANNEL_LIMITS, now_ns, 1, &why) < 0)
+        limits_take(c->limits, CHANNEL_LIMITS, now_ns, &load, why) < 0)
         return false;
+    *of_flow = !flow_take(lane, &load, now_ns, why);
+    if (*of_flow) {
+        limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
+        return false;
+    }
     if (c->warmup == NULL || warmup_take(&w->shared->warmup, c->warmup, wall_ms, now_ns) == 0) {
         if (governor_may_send(c->governor, true, now_ns))
             return true;
         warmup_give(c->warmup, wall_ms, 1);
     }
-    limits_give(c->limits, CHANNEL_LIMITS, now_ns, 1);
+    flow_give(lane, &load, now_ns);
+    limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
     return false;
 }
 
-const struct limit *channel_sessions_full(const struct channel *c)
+void channel_bytes_more(struct channel *c, const struct lane *lane, int64_t bytes)
 {
     uint64_t now_ns = io_now_ns(c->site->worker->io);
 
+    if (bytes == 0)
+        return;
+    limits_more_bytes(c->limits, CHANNEL_LIMITS, now_ns, bytes);
+    if (lane->supply != NULL)
+        feed_limits_more_bytes(&lane->supply->feed, lane, now_ns, bytes);
+}
+
+bool channel_sessions_full(const struct channel *c, struct limit *out)
+{
+    const struct site *site = c->site;
+    uint64_t now_ns = io_now_ns(site->worker->io);
+
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
-        if (c->limits[i].entry != NULL && governor_sessions_full(c->limits[i].entry, now_ns))
-            return &c->limits[i];
-    return NULL;
+        if (c->limits[i].entry != NULL && governor_sessions_full(c->limits[i].entry, now_ns)) {
+            *out = c->limits[i];
+            return true;
+        }
+    if (!exchangers_full(&site->exchangers, channel_families(c), now_ns / 1000000))
+        return false;
+    *out = (struct limit){
+        .entry = site->exchangers.list[0].sessions, .kind = LIMIT_HOST, .dest = site->dest};
+    return true;
 }
 
 uint64_t channel_open_at(const struct channel *c)
@@ -396,6 +441,19 @@ static enum channel_shut unusable(struct channel *c, uint64_t *until_ms)
     return CHANNEL_AWAY;
 }
 
+/* It waits for a limit (why), or for none (NULL). */
+static void look_held(struct channel *c, const struct limit_denial *why)
+{
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+
+    if (c->held.kind != LIMIT_NONE)
+        site_count_held(c->site, &c->held, (now_ns - c->held_ns) / 1000000);
+    c->held.kind = LIMIT_NONE;
+    if (why != NULL)
+        c->held = *why;
+    c->held_ns = now_ns;
+}
+
 enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
 {
     uint64_t now_ms = io_now_ms(c->site->worker->io);
@@ -418,9 +476,12 @@ enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
         /* A channel that waits is out of the turns and takes nothing: it asks here. */
         warmup_doubt(&c->site->worker->shared->warmup, c->warmup, worker_wall_ms(c->site->worker),
                      io_now_ns(c->site->worker->io));
+        look_held(c, &why);
         *until_ms = why.until_ns / 1000000 + 1;
         return CHANNEL_LIMIT;
     }
+    if (c->held.kind != LIMIT_NONE)
+        look_held(c, NULL);
     if (!channel_has_session(c)) {
         *until_ms = c->shortage_until_ms;
         if (*until_ms > now_ms)
@@ -622,56 +683,110 @@ static void channel_pay(struct channel *c, struct seat *seat)
         (void)channel_look(c);
 }
 
-/* How many of m's recipients may go at once, of at most max: one has its leave, and each has a
- * letter of its own where m is a recipe. Warm-up counts recipients; what is not taken of the leave
- * for more goes back. */
-static size_t may_take(const struct channel *c, const struct message *m, size_t max)
+/* How many of the recipients of lane's message m may go at once, of at most max: one has its leave,
+ * and each has a letter of its own where m is a recipe. Warm-up and some limits count recipients;
+ * may_give_back() what is not taken of the leave for more. */
+static size_t may_take(const struct channel *c, const struct lane *lane, const struct message *m,
+                       size_t max)
 {
     struct worker *w = c->site->worker;
+    uint64_t now_ns = io_now_ns(w->io);
+    uint32_t more, limited, shared;
 
     if ((m->flags & MESSAGE_RECIPE) != 0)
         return 1;
-    if (c->warmup == NULL || max <= 1)
-        return max;
     if (max > m->recipients && m->recipients > 0)
         max = m->recipients;
-    return 1 + warmup_more(&w->shared->warmup, c->warmup, worker_wall_ms(w), (uint32_t)max - 1);
+    if (max <= 1)
+        return max;
+    more = (uint32_t)max - 1;
+    if (c->warmup != NULL)
+        more = warmup_more(&w->shared->warmup, c->warmup, worker_wall_ms(w), more);
+    limited = limits_more(c->limits, CHANNEL_LIMITS, now_ns, more);
+    shared = feed_limits_more(&lane->supply->feed, lane, now_ns, limited);
+    limits_give_recipients(c->limits, CHANNEL_LIMITS, now_ns, limited - shared);
+    if (c->warmup != NULL)
+        warmup_give(c->warmup, worker_wall_ms(w), more - shared);
+    return 1 + shared;
+}
+
+static void may_give_back(const struct channel *c, const struct lane *lane, uint32_t n)
+{
+    struct worker *w = c->site->worker;
+    uint64_t now_ns = io_now_ns(w->io);
+
+    if (n == 0)
+        return;
+    if (c->warmup != NULL)
+        warmup_give(c->warmup, worker_wall_ms(w), n);
+    limits_give_recipients(c->limits, CHANNEL_LIMITS, now_ns, n);
+    if (lane->supply != NULL)
+        feed_limits_give_recipients(&lane->supply->feed, lane, now_ns, n);
+}
+
+/* The limit of lane's tenant or campaign lets nothing go now: its share waits, and the supply looks
+ * when it may go on. */
+static void hold_share(struct supply *s, const struct lane *lane, const struct limit_denial *why)
+{
+    feed_hold(&s->feed, lane, io_now_ns(s->site->worker->io), why);
+    supply_wake(s, why->until_ns / 1000000 + 1);
+}
+
+/* The next recipient that may go now, with the leave for it: still in its lane. NULL: there is
+ * none. One whose time is over needs no leave. */
+static struct recipient *next_allowed(struct channel *c, struct seat **seat, bool *expired)
+{
+    struct limit_denial why;
+    struct recipient *r;
+    struct lane *lane;
+    bool of_flow;
+
+    while ((lane = lane_next(c, seat)) != NULL) {
+        r = lane_peek(lane);
+        ASSERT(r != NULL && lane->supply == (*seat)->supply);
+        *expired = lane_expired(r, worker_wall_ms(c->site->worker));
+        if (*expired || channel_limits_take(c, lane, r->message, &of_flow, &why))
+            return r;
+        if (of_flow) {
+            hold_share((*seat)->supply, lane, &why);
+            continue;
+        }
+        (void)channel_look(c);
+        if (site_waits(c->site)) {
+            site_look_held(c->site);
+            wake_supplies(c);
+        }
+        return NULL;
+    }
+    return NULL;
 }
 
 struct channel_taken channel_take(struct channel *c, struct recipient **out, size_t max,
                                   uint32_t domains_max)
 {
     struct channel_taken taken = {0};
-    struct supply *s;
     struct seat *seat;
-    struct recipient *r;
-    struct lane *lane = lane_next(c, &seat);
+    struct recipient *r = next_allowed(c, &seat, &taken.expired);
+    struct supply *s;
+    struct lane *lane;
 
-    if (lane == NULL)
-        return taken;
+    ASSERT(max > 0);
+    if (r == NULL)
+        return (struct channel_taken){0};
+    lane = r->lane;
     s = seat->supply;
-    r = lane_peek(lane);
-    ASSERT(r != NULL && max > 0 && lane->supply == s);
-    taken.expired = lane_expired(r, worker_wall_ms(c->site->worker));
     if (taken.expired) {
         out[taken.len++] = lane_pop(lane);
         return taken;
     }
-    if (!channel_limits_take(c)) {
-        (void)channel_look(c);
-        if (site_waits(c->site))
-            wake_supplies(c);
-        return taken;
-    }
     feed_turn(&s->feed, lane);
     out[0] = lane_pop(lane);
-    max = may_take(c, r->message, max);
+    max = may_take(c, lane, r->message, max);
     taken.len = take_same(lane, r->message, out, 1, max);
     prefetch_next(&s->feed);
     if (r->message->recipients > taken.len)
         taken.len = take_heads(&s->feed, lane, r->message, out, taken.len, max, domains_max);
-    if (c->warmup != NULL)
-        warmup_give(c->warmup, worker_wall_ms(c->site->worker), (uint32_t)(max - taken.len));
+    may_give_back(c, lane, (uint32_t)(max - taken.len));
     feed_pay_more(&s->feed, lane, taken.len - 1);
     for (size_t i = 0; i < taken.len; i++)
         supply_pace(s, supply_bytes_of(out[i]));

@@ -54,7 +54,9 @@ struct channel {
     bool suspended;               /* its source is */
     const struct config_destination *quiet; /* whose quiet hours it is; see channel_quiet() */
     int64_t quiet_since_ms, quiet_until_ms; /* wall clock: so long quiet holds */
-    bool usable;                            /* neither suspended nor away, at the last look */
+    struct limit_denial held; /* what it waits for, at the last look; LIMIT_NONE: no limit */
+    uint64_t held_ns;         /* monotonic: so far that was counted */
+    bool usable;              /* neither suspended nor away, at the last look */
     bool down;         /* nothing gets through; the next success wakes the lanes of all workers */
     uint32_t ups_seen; /* governor_ups() when it went down */
     uint32_t messages; /* taken, and not yet in state's count */
@@ -92,13 +94,15 @@ uint32_t channel_waiting(const struct channel *c);
 /* Whether the channel's own limits would give leave for a message, those of the site over all
  * sources apart (site_waits()). 0; -EAGAIN: *why says which refuses. */
 int channel_limits_ask(const struct channel *c, struct limit_denial *why) MUST_USE;
-/* The limit of which the sessions are all open; NULL: none. */
-const struct limit *channel_sessions_full(const struct channel *c);
+/* Whether the sessions of some limit are all open, and in *out of which. */
+bool channel_sessions_full(const struct channel *c, struct limit *out);
 /* When the rates of connections, and of all that other sites share, are no reason to wait with a
  * session, monotonic ns; 0 or in the past: now. */
 uint64_t channel_open_at(const struct channel *c);
 /* Whose quiet hours it is now, until c->quiet_until_ms; NULL: nobody's. */
 const struct config_destination *channel_quiet(struct channel *c);
+/* A message of lane, which channel_take() gave, is larger by bytes than it seemed. */
+void channel_bytes_more(struct channel *c, const struct lane *lane, int64_t bytes);
 /* Whether and until when (monotonic ms; UINT64_MAX: nobody knows) the channel may send nothing. */
 enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms);
 /* The channel takes part in the turns of its supplies as channel_shut() says now. True: it does. */

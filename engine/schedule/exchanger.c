@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "config/config.h"
 #include "dns/dns.h"
+#include "limits/governor.h"
 #include "sts/sts_policy.h"
 #include "worker/sources.h"
 
@@ -128,6 +129,25 @@ uint16_t exchangers_usable(const struct exchangers *x, uint8_t families)
     return usable;
 }
 
+static bool is_full(const struct exchanger *e, uint64_t now_ms)
+{
+    return e->sessions != NULL && governor_sessions_full(e->sessions, now_ms * 1000000);
+}
+
+bool exchangers_full(const struct exchangers *x, uint8_t families, uint64_t now_ms)
+{
+    uint16_t usable = 0;
+
+    for (uint16_t i = 0; i < x->len; i++) {
+        if (!is_of(&x->list[i], families))
+            continue;
+        usable++;
+        if (!is_full(&x->list[i], now_ms))
+            return false;
+    }
+    return usable > 0;
+}
+
 /* When the address, or the way to its family, last failed; 0: never. */
 static uint64_t failed_ms(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
 {
@@ -159,7 +179,7 @@ int exchangers_next(const struct exchangers *x, const struct exchanger_turn *tur
         uint16_t at = (uint16_t)(i < best ? (i + turn->offset) % best : i);
         const struct exchanger *e = &x->list[at];
 
-        if (turn->families != 0 && !is_of(e, turn->families))
+        if ((turn->families != 0 && !is_of(e, turn->families)) || is_full(e, now_ms))
             continue;
         if (failed_lately(x, e, now_ms, turn->down)) {
             if (oldest < 0 || failed_ms(x, e, now_ms) < failed_ms(x, &x->list[oldest], now_ms))

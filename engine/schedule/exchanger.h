@@ -14,6 +14,7 @@
 struct config_address;
 struct dns_route;
 struct dns_tlsa;
+struct governor_entry;
 struct sts_policy;
 
 #define EXCHANGER_BAD_MS 60000 /* an address that gave no session is tried last for so long */
@@ -27,9 +28,10 @@ struct exchanger {
     } addr;
     socklen_t len;
     uint16_t preference;
-    const char *host;      /* points into the route, or to the static route's text */
-    struct dns_tlsa *tlsa; /* of the host: the route's, or NULL */
-    uint64_t failed_ms;    /* monotonic: when it gave no session; 0: never */
+    const char *host;                /* points into the route, or to the static route's text */
+    struct dns_tlsa *tlsa;           /* of the host: the route's, or NULL */
+    uint64_t failed_ms;              /* monotonic: when it gave no session; 0: never */
+    struct governor_entry *sessions; /* of the host, over all sources; the site's, or NULL */
 };
 
 struct exchangers {
@@ -70,8 +72,10 @@ void exchangers_done(struct exchangers *x);
 uint16_t exchangers_usable(const struct exchangers *x, uint8_t families);
 /* The index of the address to try next; -1: there is none of turn's families. Those that failed
  * lately come last, the oldest failure first: what a session has tried itself does not come again
- * before every other one did. */
+ * before every other one did. Those whose host has as many sessions as it may do not come. */
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn);
+/* Whether the hosts of all these have as many sessions as they may. */
+bool exchangers_full(const struct exchangers *x, uint8_t families, uint64_t now_ms);
 /* Whether it is the same address. */
 bool exchanger_same(const struct exchanger *a, const struct exchanger *b);
 /* Whether another address than e has not failed lately. */

@@ -1,14 +1,23 @@
 #include "schedule/feed.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "schedule/lane.h"
+
+#define NS_PER_MS UINT64_C(1000000)
 
 /* A share: what a tenant may take beside other tenants, or a flow beside others of its tenant. */
 struct share {
     struct list_node node; /* among those that it shares with, while it takes part */
     int64_t credit;        /* recipients; it is served while this is above 0 */
     uint32_t weight;       /* added to credit when the share's turn comes again */
+    bool is_tenant;
+    const struct limit *limit; /* of its own, or NULL */
+    /* Not 0: it is held until then, monotonic. With lanes it is in feed->held meanwhile. */
+    uint64_t held_ns;
+    uint64_t held_since_ns; /* 0: its limit has refused nothing */
+    enum governor_counts held_by;
 };
 
 struct feed_tenant {
@@ -35,6 +44,8 @@ void feed_init(struct feed *f)
     for (int i = 0; i < FLOW_PRIORITIES; i++)
         list_init(&f->bands[i]);
     list_init(&f->idle);
+    list_init(&f->held);
+    f->held_ns = UINT64_MAX;
 }
 
 static uint64_t flow_hash(uint32_t id)
@@ -47,6 +58,10 @@ static void flow_free(struct feed *f, struct feed_flow *flow)
     struct feed_tenant *t = flow->tenant;
 
     ASSERT(list_empty(&flow->lanes) && t->flows_len > 0);
+    if (flow->share.limit != NULL)
+        f->limited--;
+    if (t->share.limit != NULL && t->flows_len == 1)
+        f->limited--;
     list_remove(&flow->idle_node);
     f->idle_len--;
     map_remove(&f->flows, &flow->node);
@@ -62,12 +77,12 @@ void feed_done(struct feed *f)
 {
     struct list_node *n;
 
-    ASSERT(feed_empty(f));
+    ASSERT(feed_empty(f) && list_empty(&f->held));
     while ((n = list_first(&f->idle)) != NULL)
         flow_free(f, LIST_ENTRY(n, struct feed_flow, idle_node));
     if (f->flows.buckets == NULL)
         return;
-    ASSERT(f->flows.count == 0 && f->tenants.count == 0);
+    ASSERT(f->flows.count == 0 && f->tenants.count == 0 && f->limited == 0);
     map_done(&f->flows);
     map_done(&f->tenants);
 }
@@ -87,8 +102,16 @@ static struct feed_flow *flow_find(const struct feed *f, uint32_t id)
     return NULL;
 }
 
+static void limit_set(struct feed *f, struct share *s, const struct limit *limit)
+{
+    s->limit = limit;
+    f->limited += limit != NULL;
+    if (limit != NULL && f->paced)
+        s->held_ns = 1; /* feed_release() says when it may look for a message that can go */
+}
+
 static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str name,
-                                      uint32_t weight)
+                                      uint32_t weight, const struct limit *limit)
 {
     uint64_t hash = hash_bytes(name.ptr, name.len, band);
     struct feed_tenant *t;
@@ -103,6 +126,8 @@ static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str n
     t->name = name;
     t->band = band;
     t->share.weight = weight;
+    t->share.is_tenant = true;
+    limit_set(f, &t->share, limit);
     list_init(&t->flows);
     map_insert(&f->tenants, &t->node, hash);
     return t;
@@ -113,9 +138,12 @@ static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
                                   struct feed_weights weights)
 {
     struct feed_flow *flow = calloc(1, sizeof(*flow));
+    struct feed_limits limits = {0};
     int err = 0;
 
     ASSERT(flow != NULL);
+    if (f->limits_of != NULL)
+        limits = f->limits_of(lane);
     if (f->flows.buckets == NULL) {
         err = map_init(&f->flows, 4);
         err = err < 0 ? err : map_init(&f->tenants, 4);
@@ -123,7 +151,9 @@ static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
     ASSERT(err == 0);
     flow->id = lane->flow;
     flow->share.weight = weights.flow;
-    flow->tenant = tenant_get(f, lane_priority(lane), lane_tenant(lane), weights.tenant);
+    limit_set(f, &flow->share, limits.campaign);
+    flow->tenant =
+        tenant_get(f, lane_priority(lane), lane_tenant(lane), weights.tenant, limits.tenant);
     flow->tenant->flows_len++;
     list_init(&flow->lanes);
     map_insert(&f->flows, &flow->node, flow_hash(flow->id));
@@ -140,29 +170,66 @@ static void share_join(struct list *shares, struct share *s)
     list_push_back(shares, &s->node);
 }
 
-static void flow_join(struct feed *f, struct feed_flow *flow)
+/* s has lanes, and its limit says wait. */
+static void share_wait(struct feed *f, struct share *s)
+{
+    ASSERT(s->held_ns != 0 && !list_node_linked(&s->node));
+    list_push_back(&f->held, &s->node);
+    if (s->held_ns < f->held_ns)
+        f->held_ns = s->held_ns;
+}
+
+static void tenant_enter(struct feed *f, struct feed_tenant *t)
+{
+    if (t->share.held_ns != 0) {
+        share_wait(f, &t->share);
+        return;
+    }
+    share_join(&f->bands[t->band], &t->share);
+    f->busy |= 1u << t->band;
+}
+
+static void tenant_exit(struct feed *f, struct feed_tenant *t)
+{
+    list_remove(&t->share.node);
+    if (list_empty(&f->bands[t->band]))
+        f->busy &= ~(1u << t->band);
+}
+
+static void flow_enter(struct feed *f, struct feed_flow *flow)
 {
     struct feed_tenant *t = flow->tenant;
 
-    ASSERT(f->idle_len > 0 && list_empty(&flow->lanes));
+    ASSERT(!list_empty(&flow->lanes));
+    if (flow->share.held_ns != 0) {
+        share_wait(f, &flow->share);
+        return;
+    }
+    if (list_empty(&t->flows))
+        tenant_enter(f, t);
+    share_join(&t->flows, &flow->share);
+}
+
+static void flow_exit(struct feed *f, struct feed_flow *flow)
+{
+    list_remove(&flow->share.node);
+    if (flow->share.held_ns == 0 && list_empty(&flow->tenant->flows))
+        tenant_exit(f, flow->tenant);
+}
+
+/* Its first lane is there. */
+static void flow_join(struct feed *f, struct feed_flow *flow)
+{
+    ASSERT(f->idle_len > 0);
     list_remove(&flow->idle_node);
     f->idle_len--;
-    if (list_empty(&t->flows))
-        share_join(&f->bands[t->band], &t->share);
-    share_join(&t->flows, &flow->share);
-    f->busy |= 1u << t->band;
+    flow_enter(f, flow);
 }
 
 static void flow_leave(struct feed *f, struct feed_flow *flow)
 {
-    struct feed_tenant *t = flow->tenant;
-
-    ASSERT(list_empty(&flow->lanes) && (f->busy & 1u << t->band) != 0);
-    list_remove(&flow->share.node);
-    if (list_empty(&t->flows))
-        list_remove(&t->share.node);
-    if (list_empty(&f->bands[t->band]))
-        f->busy &= ~(1u << t->band);
+    ASSERT(list_empty(&flow->lanes));
+    flow_exit(f, flow);
     list_push_back(&f->idle, &flow->idle_node);
     if (++f->idle_len > FEED_IDLE_MAX)
         flow_free(f, LIST_ENTRY(list_first(&f->idle), struct feed_flow, idle_node));
@@ -179,9 +246,9 @@ void feed_add(struct feed *f, struct lane *lane, struct feed_weights (*weigh)(co
     flow = f->flows.buckets == NULL ? NULL : flow_find(f, lane->flow);
     if (flow == NULL)
         flow = flow_new(f, lane, weigh(lane));
-    if (list_empty(&flow->lanes))
-        flow_join(f, flow);
     list_push_back(&flow->lanes, &lane->ready_node);
+    if (list_first(&flow->lanes) == &lane->ready_node)
+        flow_join(f, flow);
     lane->share = flow;
 }
 
@@ -252,7 +319,7 @@ struct lane *feed_next(struct feed *f)
 static void share_pay(struct list *shares, struct share *s, size_t recipients)
 {
     s->credit = list_empty(shares) ? 0 : s->credit - (int64_t)recipients;
-    if (s->credit > 0 || !list_node_linked(&s->node))
+    if (s->credit > 0 || !list_node_linked(&s->node) || s->held_ns != 0)
         return;
     list_remove(&s->node);
     list_push_back(shares, &s->node);
@@ -278,6 +345,177 @@ void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients)
 
     if (flow != NULL)
         flow_pay(f, flow, recipients);
+}
+
+/* --- limits --- */
+
+int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct governor_load *load,
+                     struct limit_denial *why)
+{
+    const struct limit *campaign = lane->share->share.limit;
+    const struct limit *tenant = lane->share->tenant->share.limit;
+
+    if (campaign != NULL && limits_take(campaign, 1, now_ns, load, why) < 0)
+        return -EAGAIN;
+    if (tenant == NULL || limits_take(tenant, 1, now_ns, load, why) == 0)
+        return 0;
+    if (campaign != NULL)
+        limits_give(campaign, 1, now_ns, load);
+    return -EAGAIN;
+}
+
+/* The limits of a lane that may have left the feed; out has those that there are in front. */
+static size_t limits_find(const struct feed *f, const struct lane *lane, const struct limit *out[2])
+{
+    const struct feed_flow *flow = f->limited == 0 ? NULL : flow_find(f, lane->flow);
+    size_t len = 0;
+
+    if (flow != NULL && flow->share.limit != NULL)
+        out[len++] = flow->share.limit;
+    if (flow != NULL && flow->tenant->share.limit != NULL)
+        out[len++] = flow->tenant->share.limit;
+    return len;
+}
+
+void feed_limits_give(const struct lane *lane, uint64_t now_ns, const struct governor_load *load)
+{
+    const struct limit *campaign = lane->share->share.limit;
+    const struct limit *tenant = lane->share->tenant->share.limit;
+
+    if (campaign != NULL)
+        limits_give(campaign, 1, now_ns, load);
+    if (tenant != NULL)
+        limits_give(tenant, 1, now_ns, load);
+}
+
+int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                    struct limit_denial *why)
+{
+    const struct limit *limits[2];
+    size_t len = limits_find(f, lane, limits);
+    struct limit_denial one;
+    int err = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        if (limits_ask(limits[i], 1, now_ns, &one) == 0 ||
+            (err < 0 && one.until_ns <= why->until_ns))
+            continue;
+        *why = one;
+        err = -EAGAIN;
+    }
+    return err;
+}
+
+uint32_t feed_limits_more(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                          uint32_t want)
+{
+    const struct limit *limits[2];
+    size_t len = limits_find(f, lane, limits);
+
+    for (size_t i = 0; i < len; i++) {
+        uint32_t may = limits_more(limits[i], 1, now_ns, want);
+
+        if (i > 0)
+            limits_give_recipients(limits[0], 1, now_ns, want - may);
+        want = may;
+    }
+    return want;
+}
+
+void feed_limits_give_recipients(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                                 uint32_t n)
+{
+    const struct limit *limits[2];
+    size_t len = limits_find(f, lane, limits);
+
+    for (size_t i = 0; i < len; i++)
+        limits_give_recipients(limits[i], 1, now_ns, n);
+}
+
+void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                            int64_t bytes)
+{
+    const struct limit *limits[2];
+    size_t len = limits_find(f, lane, limits);
+
+    for (size_t i = 0; i < len; i++)
+        limits_more_bytes(limits[i], 1, now_ns, bytes);
+}
+
+uint64_t feed_limits_apart_ns(const struct feed *f, const struct lane *lane, uint64_t now_ns)
+{
+    const struct limit *limits[2];
+    size_t len = limits_find(f, lane, limits);
+    uint64_t apart_ns = 0;
+
+    for (size_t i = 0; i < len; i++) {
+        uint64_t one_ns = governor_apart_ns(limits[i]->entry, now_ns);
+
+        apart_ns = one_ns > apart_ns ? one_ns : apart_ns;
+    }
+    return apart_ns;
+}
+
+void feed_hold(struct feed *f, const struct lane *lane, uint64_t now_ns,
+               const struct limit_denial *why)
+{
+    struct feed_flow *flow = lane->share;
+    bool tenant = why->kind == LIMIT_TENANT;
+    struct share *s = tenant ? &flow->tenant->share : &flow->share;
+
+    ASSERT(s->held_ns == 0 && why->until_ns > 0);
+    if (tenant)
+        tenant_exit(f, flow->tenant);
+    else
+        flow_exit(f, flow);
+    s->held_ns = why->until_ns;
+    s->held_since_ns = now_ns;
+    s->held_by = why->counts;
+    share_wait(f, s);
+}
+
+static void share_release(struct feed *f, struct share *s)
+{
+    s->held_ns = s->held_since_ns = 0;
+    if (s->is_tenant)
+        tenant_enter(f, CONTAINER_OF(s, struct feed_tenant, share));
+    else
+        flow_enter(f, CONTAINER_OF(s, struct feed_flow, share));
+}
+
+void feed_release(struct feed *f, uint64_t now_ns, bool ready,
+                  void (*held)(void *arg, const struct limit *limit, enum governor_counts counts,
+                               uint64_t ms),
+                  void *arg)
+{
+    struct list due;
+    struct list_node *n;
+
+    if (f->held_ns > now_ns)
+        return;
+    list_init(&due);
+    while ((n = list_pop_front(&f->held)) != NULL)
+        list_push_back(&due, n);
+    f->held_ns = UINT64_MAX;
+    while ((n = list_pop_front(&due)) != NULL) {
+        struct share *s = LIST_ENTRY(n, struct share, node);
+
+        if (s->held_ns <= now_ns && s->limit != NULL && f->paced && !ready) {
+            uint64_t until_ns = limits_message_at(s->limit, 1, now_ns);
+
+            if (until_ns <= now_ns)
+                until_ns = governor_try(s->limit->entry, now_ns);
+            if (until_ns > now_ns)
+                s->held_ns = until_ns;
+        }
+        if (s->held_ns > now_ns) {
+            share_wait(f, s);
+            continue;
+        }
+        if (s->held_since_ns != 0 && s->limit != NULL)
+            held(arg, s->limit, s->held_by, (now_ns - s->held_since_ns) / NS_PER_MS);
+        share_release(f, s);
+    }
 }
 
 struct lane *feed_first_beside(const struct feed *f, const struct lane *lane)

@@ -6,12 +6,17 @@
  * It is deficit round robin, counted in recipients: the flow and the tenant that are served pay for
  * what was taken, and one that has paid more than its share waits until the others had theirs. A
  * share takes part while it has lanes that are ready. It begins without credit, or with the debt
- * that it had when its last lane left. Thread: the site's worker. */
+ * that it had when its last lane left.
+ *
+ * A tenant or flow may have a limit of its own at the site. While that lets nothing go its share is
+ * held: it takes no part, and the feed is empty where no other has lanes. Thread: the site's
+ * worker. */
 #ifndef HAYAUMA_ENGINE_FEED_H
 #define HAYAUMA_ENGINE_FEED_H
 
 #include "base/list.h"
 #include "base/map.h"
+#include "limits/limit.h"
 #include "queue/flow.h"
 
 struct lane;
@@ -19,7 +24,19 @@ struct lane;
 #define FEED_IDLE_MAX                                                                              \
     16 /* shares kept without lanes, so that one that comes and goes costs no memory call */
 
+/* What a lane's shares may send there, beside others' limits; they live as long as the feed. NULL:
+ * no such limit. */
+struct feed_limits {
+    const struct limit *tenant, *campaign;
+};
+
 struct feed {
+    /* Asked when a flow is new. NULL: nobody has such limits. */
+    struct feed_limits (*limits_of)(const struct lane *lane);
+    struct list held; /* shares that would take part, but for their limits */
+    uint64_t held_ns; /* monotonic: when the first of them is looked at; UINT64_MAX: never */
+    uint32_t limited; /* shares with a limit */
+    bool paced;       /* other feeds' shares have the same limits: see feed_release() */
     struct list bands[FLOW_PRIORITIES]; /* of the tenants' shares that take part */
     uint32_t busy;                      /* bit per band that has tenants */
     struct map flows, tenants;          /* all shares; the maps are made with the first share */
@@ -50,6 +67,36 @@ void feed_turn(struct feed *f, struct lane *lane);
 /* So many more recipients were taken with the one that feed_turn() has counted. lane may have left
  * the feed since. */
 void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients);
+/* Takes the leave of the limits of lane's shares for a message, of all of them or of none; lane is
+ * in the feed. -EAGAIN: *why says which refused. */
+int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct governor_load *load,
+                     struct limit_denial *why) MUST_USE;
+void feed_limits_give(const struct lane *lane, uint64_t now_ns, const struct governor_load *load);
+/* The same question without taking. -EAGAIN: a limit of lane's shares refuses. */
+int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                    struct limit_denial *why) MUST_USE;
+/* limits_more(), limits_give_recipients() and limits_more_bytes() of these limits; lane may have
+ * left the feed. */
+uint32_t feed_limits_more(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                          uint32_t want);
+void feed_limits_give_recipients(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                                 uint32_t n);
+void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                            int64_t bytes);
+/* How far apart these let messages go, in ns; 0: they set no bound. */
+uint64_t feed_limits_apart_ns(const struct feed *f, const struct lane *lane, uint64_t now_ns);
+/* What limits lane's tenant (why->kind is LIMIT_TENANT) or flow (any other) refused until
+ * why->until_ns: that share is held until then. */
+void feed_hold(struct feed *f, const struct lane *lane, uint64_t now_ns,
+               const struct limit_denial *why);
+/* Lets shares take part again whose time has come. Where a limit is shared with other feeds (paced)
+ * and none of them has a message under way, they come one behind the other, by governor_try():
+ * ready: this feed has a session, and need not wait for that. held() is told for how long a share
+ * was held. */
+void feed_release(struct feed *f, uint64_t now_ns, bool ready,
+                  void (*held)(void *arg, const struct limit *limit, enum governor_counts counts,
+                               uint64_t ms),
+                  void *arg);
 /* The ready lanes of lane's flow in order of their turns, the first, and the one behind lane; NULL:
  * no more. lane itself may have left the feed where the first is asked for. */
 struct lane *feed_first_beside(const struct feed *f, const struct lane *lane);

@@ -56,11 +56,24 @@ static void supply_answer(const struct supply *s, struct lane_wait *out)
 /* Which of the limits on sessions keeps c from opening one. False: none does. */
 static bool session_limit(const struct channel *c, struct limit_denial *out)
 {
-    const struct limit *full = channel_sessions_full(c);
+    struct limit full;
 
-    if (full != NULL)
-        limit_sessions_denial(full, io_now_ns(c->site->worker->io), out);
-    return full != NULL;
+    if (!channel_sessions_full(c, &full))
+        return false;
+    limit_sessions_denial(&full, io_now_ns(c->site->worker->io), out);
+    return true;
+}
+
+/* The rate by which sessions of by are opened: governor_open_next(). */
+static enum governor_counts opens_by(const struct limit *by, uint64_t now_ns)
+{
+    enum governor_counts which = GOVERNOR_MESSAGES;
+    uint64_t count;
+    uint32_t period_ms;
+
+    (void)governor_message_at(by->entry, now_ns, &which);
+    (void)governor_rate(by->entry, now_ns, which, &count, &period_ms);
+    return count != 0 ? which : GOVERNOR_BYTES;
 }
 
 /* The rate that keeps c from opening one: channel_open_at(). */
@@ -75,7 +88,7 @@ static void connect_limit(const struct channel *c, struct limit_denial *out)
         uint64_t open_ns = c->rollups[i] == NULL ? 0 : rollup_open_at(c->rollups[i], now_ns);
 
         if (open_ns > now_ns) {
-            limit_rate_denial(by, now_ns, open_ns, out);
+            limit_rate_denial(by, opens_by(by, now_ns), now_ns, open_ns, out);
             return;
         }
         if (by->entry == NULL || governor_connect_at(by->entry) <= now_ns)
@@ -139,15 +152,7 @@ static int64_t warmup_opens_ms(struct worker *w, struct warmup_stream *s, uint64
 /* The limit that lets nothing go now: of c, or where c is NULL of its site over all sources. */
 static bool rate_limit(const struct supply *s, const struct channel *c, struct limit_denial *out)
 {
-    const struct site *site = s->site;
-    struct limit totals[2] = {{.entry = site->total, .kind = LIMIT_TOTAL_RATE, .dest = site->dest}};
-
-    if (c != NULL)
-        return channel_limits_ask(c, out) < 0;
-    if (site->rollup != NULL)
-        totals[1] = (struct limit){
-            .entry = site->rollup->entry, .kind = LIMIT_TOTAL_RATE, .dest = &site->provider->dest};
-    return limits_ask(totals, ARRAY_LEN(totals), io_now_ns(site->worker->io), out) < 0;
+    return c != NULL ? channel_limits_ask(c, out) < 0 : site_rates_ask(s->site, out) < 0;
 }
 
 /* No source may send, or c may not. */
@@ -239,6 +244,26 @@ static void supply_wait(struct supply *s, struct str source, struct lane_wait *o
         out->reason = LANE_WAIT_CONNECT;
 }
 
+/* Whether a limit of lane's tenant or campaign at the site lets nothing go now, whoever sends. */
+static bool is_share_held(const struct lane *lane, struct lane_wait *out)
+{
+    struct worker *w = lane->worker;
+    uint64_t now_ns = io_now_ns(w->io);
+
+    if (feed_limits_ask(&lane->supply->feed, lane, now_ns, &out->limit) == 0)
+        return false;
+    out->reason = LANE_WAIT_RATE;
+    out->until_ms = worker_wall_ms(w) + (int64_t)((out->limit.until_ns - now_ns) / 1000000);
+    return true;
+}
+
+/* What lane's site and supply wait for; source as above. */
+static void routed_wait(struct lane *lane, struct str source, struct lane_wait *out)
+{
+    if (!is_share_held(lane, out))
+        supply_wait(lane->supply, source, out);
+}
+
 /* Whether all sources of s are suspended or away. */
 static bool is_without_source(struct supply *s, struct lane_wait *out)
 {
@@ -324,11 +349,11 @@ void lane_wait_of_source(struct lane *lane, struct str source, struct lane_wait 
         if (stored && lane->in_flight == 0 && (shared || lane_memory_full(w)))
             out->reason = LANE_WAIT_MEMORY;
         else if (stored && lane->in_flight > 0 && lane->supply != NULL)
-            supply_wait(lane->supply, source, out);
+            routed_wait(lane, source, out);
     } else if (lane->site == NULL) {
         out->reason = LANE_WAIT_LOOKUP;
     } else {
-        supply_wait(lane->supply, source, out);
+        routed_wait(lane, source, out);
     }
 }
 
@@ -339,16 +364,14 @@ uint32_t lane_wait_cost(const struct lane *lane)
 
 /* --- the ceiling --- */
 
+static uint64_t in_an_hour(uint64_t apart_ns)
+{
+    return apart_ns == 0 ? UINT64_MAX : (uint64_t)HOUR_MS * 1000000 / apart_ns;
+}
+
 static uint64_t hourly(const struct limit *l, uint64_t now_ns)
 {
-    uint64_t messages;
-    uint32_t period_ms;
-
-    if (l->entry == NULL)
-        return UINT64_MAX;
-    (void)governor_rate(l->entry, now_ns, &messages, &period_ms);
-    /* A reload in another worker sets the two one behind the other. */
-    return messages == 0 || period_ms == 0 ? UINT64_MAX : messages * (uint64_t)HOUR_MS / period_ms;
+    return in_an_hour(l->entry == NULL ? 0 : governor_apart_ns(l->entry, now_ns));
 }
 
 static uint64_t lesser(uint64_t a, uint64_t b)
@@ -392,7 +415,10 @@ uint64_t lane_ceiling(struct lane *lane)
             total = lesser(hourly(&c->limits[CHANNEL_SITE], now_ns),
                            hourly(&c->limits[CHANNEL_PROVIDER_TOTAL], now_ns));
     }
-    return s == NULL ? UINT64_MAX : lesser(most, total);
+    if (s == NULL)
+        return UINT64_MAX;
+    total = lesser(total, in_an_hour(feed_limits_apart_ns(&s->feed, lane, now_ns)));
+    return lesser(most, total);
 }
 
 void lane_wait_put_warmup(struct worker *w, const struct lane_wait *wait, struct buf *out)
@@ -428,7 +454,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
 
     if (!lane_held(lane, &wait)) {
         if (lane->supply != NULL)
-            supply_wait(lane->supply, STR(""), &wait);
+            routed_wait(lane, STR(""), &wait);
         else if (lane->routing != NULL)
             wait.reason = LANE_WAIT_LOOKUP;
         if (wait.reason == LANE_WAIT_NONE && lane_memory_full(lane->worker))

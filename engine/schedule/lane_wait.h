@@ -49,8 +49,8 @@ void lane_wait_of_source(struct lane *lane, struct str source, struct lane_wait 
 /* What either costs: 1, and more where many sources may send lane's mail. */
 uint32_t lane_wait_cost(const struct lane *lane);
 /* How many messages an hour the settings let through to lane's site from its pool: the rates of the
- * sources that can send, a 24th of the day's cap where one is being warmed up, and the rate over
- * all sources. UINT64_MAX: they set no bound. */
+ * sources that can send, a 24th of the day's cap where one is being warmed up, the rates over all
+ * sources, and those of its tenant and campaign. UINT64_MAX: they set no bound. */
 uint64_t lane_ceiling(struct lane *lane);
 /* Appends in words what a recipient that expires untried has waited for: "the rate limit". Called
  * while that reason still holds. */

@@ -118,7 +118,8 @@ static uint64_t room_at(const struct rollup *r, uint64_t now_ns)
 
 uint64_t rollup_open_at(const struct rollup *r, uint64_t now_ns)
 {
-    uint64_t at_ns = governor_message_at(r->entry, now_ns), opens_ns = room_at(r, now_ns);
+    uint64_t at_ns = governor_message_at(r->entry, now_ns, NULL);
+    uint64_t opens_ns = room_at(r, now_ns);
 
     return opens_ns > at_ns ? opens_ns : at_ns;
 }

@@ -86,28 +86,138 @@ bool site_is_limited(const struct site *site)
     return site->provider == NULL || site->dest != &site->provider->dest;
 }
 
+static struct governor_limits totals_of(const struct site *site,
+                                        const struct config_destination *dest)
+{
+    return (struct governor_limits){.sessions_max = dest->total_sessions_max,
+                                    .rate_messages = dest->total_rate_messages,
+                                    .rate_period_ms = dest->total_rate_period_ms,
+                                    .rate_burst = dest->total_rate_burst,
+                                    .recipients = limit_rate(&dest->total_recipient_rate),
+                                    .bytes = limit_rate(&dest->total_byte_rate),
+                                    .generation = site->config->generation};
+}
+
+static bool is_limit(const struct governor_limits *l)
+{
+    return l->sessions_max != 0 || l->rate_messages != 0 || l->recipients.count != 0 ||
+           l->bytes.count != 0;
+}
+
 /* The limits over all sources, where there are some. */
 static void totals_get(struct site *site)
 {
     static const char no_source[] = ""; /* none is called so */
-    const struct config_destination *dest = site->dest;
-    struct governor_limits limits = {.sessions_max = dest->total_sessions_max,
-                                     .rate_messages = dest->total_rate_messages,
-                                     .rate_period_ms = dest->total_rate_period_ms,
-                                     .rate_burst = dest->total_rate_burst,
-                                     .generation = site->config->generation};
+    struct governor_limits limits = totals_of(site, site->dest);
 
-    if (site_is_limited(site) && (limits.sessions_max != 0 || limits.rate_messages != 0))
+    if (site_is_limited(site) && is_limit(&limits))
         site->total = site_governor(site, no_source, limits);
     if (site->provider == NULL)
         return;
-    dest = &site->provider->dest;
-    limits.sessions_max = dest->total_sessions_max;
-    limits.rate_messages = dest->total_rate_messages;
-    limits.rate_period_ms = dest->total_rate_period_ms;
-    limits.rate_burst = dest->total_rate_burst;
-    if (limits.sessions_max != 0 || limits.rate_messages != 0)
+    limits = totals_of(site, &site->provider->dest);
+    if (is_limit(&limits))
         site->rollup = rollup_get(site->worker, no_source, site->provider->name, &limits);
+}
+
+/* --- exchangers' own limits --- */
+
+static void hosts_put(struct site *site)
+{
+    struct worker *w = site->worker;
+
+    for (uint16_t i = 0; i < site->exchangers.len; i++)
+        governor_put(w->shared->governor, site->exchangers.list[i].sessions, io_now_ns(w->io));
+}
+
+/* Each exchanger's entry, by its host name. Domains with a pattern of their own count by
+ * themselves. */
+static void hosts_get(struct site *site)
+{
+    struct governor_limits limits = {.sessions_max = site->dest->host_sessions_max,
+                                     .generation = site->config->generation};
+    struct worker *w = site->worker;
+    struct buf key = {0};
+
+    for (uint16_t i = 0; i < site->exchangers.len && limits.sessions_max != 0; i++) {
+        struct exchanger *e = &site->exchangers.list[i];
+
+        buf_clear(&key);
+        buf_printf(&key, ":host|%s|%s", site->dest->pattern, e->host);
+        e->sessions = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io));
+        ASSERT(e->sessions != NULL);
+    }
+    buf_done(&key);
+}
+
+/* --- limits of tenants and campaigns --- */
+
+struct share_limit {
+    struct list_node node;
+    struct limit limit;
+};
+
+static const struct limit *share_limit(struct site *site, enum limit_kind kind,
+                                       const struct config_share *share)
+{
+    const struct config_share_site *at = config_share_at(share, str_of(site->name));
+    struct worker *w = site->worker;
+    struct governor_limits limits;
+    struct share_limit *own;
+    struct buf key = {0};
+
+    if (at == NULL)
+        return NULL;
+    for (struct list_node *n = list_first(&site->shares); n != NULL;
+         n = list_next(&site->shares, n)) {
+        own = LIST_ENTRY(n, struct share_limit, node);
+        if (own->limit.at == at)
+            return &own->limit;
+    }
+    limits = (struct governor_limits){.rate_messages = at->rate.count,
+                                      .rate_period_ms = at->rate.period_ms,
+                                      .rate_burst = at->rate.burst,
+                                      .recipients = limit_rate(&at->recipient_rate),
+                                      .bytes = limit_rate(&at->byte_rate),
+                                      .generation = site->config->generation};
+    if (!is_limit(&limits))
+        return NULL;
+    own = calloc(1, sizeof(*own));
+    ASSERT(own != NULL);
+    buf_printf(&key, ":%s|%s|%s", kind == LIMIT_TENANT ? "tenant" : "campaign", share->name,
+               site->name);
+    own->limit = (struct limit){
+        .entry = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io)),
+        .kind = kind,
+        .share = share,
+        .at = at};
+    ASSERT(own->limit.entry != NULL);
+    buf_done(&key);
+    list_push_back(&site->shares, &own->node);
+    return &own->limit;
+}
+
+struct feed_limits site_limits(struct site *site, const struct lane *lane)
+{
+    const struct config *c = site->config;
+
+    if (lane->names == NULL)
+        return (struct feed_limits){0};
+    return (struct feed_limits){
+        .tenant = share_limit(site, LIMIT_TENANT, config_tenant(c, lane->names->tenant)),
+        .campaign = share_limit(site, LIMIT_CAMPAIGN, config_campaign(c, lane->names->campaign))};
+}
+
+static void shares_put(struct site *site)
+{
+    struct worker *w = site->worker;
+    struct list_node *n;
+
+    while ((n = list_pop_front(&site->shares)) != NULL) {
+        struct share_limit *own = LIST_ENTRY(n, struct share_limit, node);
+
+        governor_put(w->shared->governor, own->limit.entry, io_now_ns(w->io));
+        free(own);
+    }
 }
 
 /* Whether TLSA records of the hosts count, which are those of dns.port: where the destination says
@@ -130,6 +240,7 @@ static struct site *site_new(struct worker *w, const struct config_route *target
     site->target = target;
     list_init(&site->supplies);
     list_init(&site->channels);
+    list_init(&site->shares);
     site->exchangers.families = &w->families;
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
     return site;
@@ -184,8 +295,11 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
         hash = hash_bytes(sts->mx, sts->mx_bytes, hash);
     site = site_find(w, buf_str(&key), sts, hash);
     if (site != NULL) {
-        if (route != NULL && site->exchangers.route != route)
+        if (route != NULL && site->exchangers.route != route) {
+            hosts_put(site);
             exchangers_of_route(&site->exchangers, route, port, sts, dane);
+            hosts_get(site);
+        }
         buf_done(&key);
         free(name);
         return site;
@@ -204,6 +318,7 @@ struct site *site_get(struct worker *w, struct str domain, const struct config_r
         exchangers_of_route(&site->exchangers, route, port, sts, dane);
     else
         exchangers_of_socket(&site->exchangers, &target->socket);
+    hosts_get(site);
     map_insert(&w->sites, &site->node, hash);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     return site;
@@ -234,11 +349,41 @@ void site_ended(struct site *site, uint64_t bytes)
 static uint64_t rate_at_ns(const struct site *site)
 {
     uint64_t now_ns = io_now_ns(site->worker->io);
-    uint64_t own_ns = site->total == NULL ? 0 : governor_message_at(site->total, now_ns);
+    uint64_t own_ns = site->total == NULL ? 0 : governor_message_at(site->total, now_ns, NULL);
     uint64_t shared_ns =
-        site->rollup == NULL ? 0 : governor_message_at(site->rollup->entry, now_ns);
+        site->rollup == NULL ? 0 : governor_message_at(site->rollup->entry, now_ns, NULL);
 
     return own_ns > shared_ns ? own_ns : shared_ns;
+}
+
+int site_rates_ask(const struct site *site, struct limit_denial *why)
+{
+    struct limit totals[2] = {{.entry = site->total, .kind = LIMIT_TOTAL_RATE, .dest = site->dest}};
+
+    if (site->rollup != NULL)
+        totals[1] = (struct limit){
+            .entry = site->rollup->entry, .kind = LIMIT_TOTAL_RATE, .dest = &site->provider->dest};
+    return limits_ask(totals, ARRAY_LEN(totals), io_now_ns(site->worker->io), why);
+}
+
+void site_count_held(struct site *site, const struct limit_denial *limit, uint64_t ms)
+{
+    if (limit->entry != NULL)
+        governor_hold(limit->entry, limit->counts, ms);
+    counter_add(&site->worker->counters.held_ms[limit->kind][limit->counts], ms);
+}
+
+void site_look_held(struct site *site)
+{
+    uint64_t now_ns = io_now_ns(site->worker->io);
+
+    if (site->total == NULL && site->rollup == NULL)
+        return;
+    if (site->held.kind != LIMIT_NONE)
+        site_count_held(site, &site->held, (now_ns - site->held_ns) / 1000000);
+    site->held_ns = now_ns;
+    if (site_rates_ask(site, &site->held) == 0)
+        site->held.kind = LIMIT_NONE;
 }
 
 bool site_waits(const struct site *site)
@@ -272,6 +417,8 @@ static void site_free(struct site *site)
         channel_free(LIST_ENTRY(n, struct channel, site_node));
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
+    shares_put(site);
+    hosts_put(site);
     rollup_put(site->rollup);
     if (site->total != NULL)
         governor_session_withdraw(site->total, w->index, 0);

@@ -8,6 +8,7 @@
 #define HAYAUMA_ENGINE_SITE_H
 
 #include "schedule/exchanger.h"
+#include "schedule/feed.h"
 #include "smtp/client.h"
 #include "worker/worker.h"
 
@@ -32,13 +33,16 @@ struct site {
     struct list supplies;              /* one for each pool that has mail here */
     struct list channels;              /* one for each source that has had a turn here */
     struct governor_entry *total;      /* dest's limits over all sources; NULL: there are none */
+    struct list shares;                /* limits of tenants and campaigns here: site_limits() */
     struct channel *claimant;          /* the next session under these limits is this channel's */
     struct list_node dead_node;        /* worker->sites_dead while nobody is attached */
     uint32_t lanes;        /* attached; the site goes with the last one and the last session */
     uint32_t sessions_len; /* of all channels */
-    uint64_t under_way;    /* bytes of what its sessions have: see site_share_is_used() */
-    char *name;            /* for records and status: provider, exchangers or static route */
-    char *exchangers_name; /* of the set of exchangers; name where there is no provider */
+    uint64_t held_ns;      /* monotonic: since then its mail waits for the rates over all sources */
+    struct limit_denial held; /* of which rate; kind LIMIT_NONE: it does not */
+    uint64_t under_way;       /* bytes of what its sessions have: see site_share_is_used() */
+    char *name;               /* for records and status: provider, exchangers or static route */
+    char *exchangers_name;    /* of the set of exchangers; name where there is no provider */
     char *key;
 };
 
@@ -58,6 +62,14 @@ const struct config_destination *site_destination(const struct config *config, s
  * "", over all sources. */
 struct governor_entry *site_governor(const struct site *site, const char *source,
                                      struct governor_limits limits);
+/* What lane's tenant and campaign may send there; it lives as long as site. */
+struct feed_limits site_limits(struct site *site, const struct lane *lane);
+/* Which of the rates over all sources lets nothing go. 0: none; -EAGAIN: that of *why. */
+int site_rates_ask(const struct site *site, struct limit_denial *why) MUST_USE;
+/* Counts how long mail waits for these rates, from look to look. */
+void site_look_held(struct site *site);
+/* Counts that mail of site waited for so long for limit. */
+void site_count_held(struct site *site, const struct limit_denial *limit, uint64_t ms);
 void site_attach(struct site *site, struct lane *lane);
 void site_detach(struct site *site, struct lane *lane);
 /* Whether site has its share of the memory under way, while memory is short: as much as is free

@@ -82,6 +82,11 @@ static void seats_fill(struct supply *s, const struct config_pool *pool, bool ov
     }
 }
 
+static struct feed_limits limits_of(const struct lane *lane)
+{
+    return site_limits(lane->site, lane);
+}
+
 static struct supply *supply_new(struct site *site, const struct config_pool *pool, uint32_t bound)
 {
     struct supply *s = calloc(1, sizeof(*s));
@@ -98,6 +103,8 @@ static struct supply *supply_new(struct site *site, const struct config_pool *po
     for (int i = 0; i < FLOW_PRIORITIES; i++)
         list_init(&s->hungry[i]);
     feed_init(&s->feed);
+    s->feed.limits_of = limits_of;
+    s->feed.paced = site->provider != NULL;
     s->seats = calloc(seats, sizeof(*s->seats));
     ASSERT(s->seats != NULL);
     seats_fill(s, pool, false);
@@ -508,14 +515,33 @@ static void feed_hungry(struct supply *s)
     supply_wake(s, at_ms > now_ms + HUNGRY_LOOK_MS ? at_ms : now_ms + HUNGRY_LOOK_MS);
 }
 
+static void on_held(void *arg, const struct limit *limit, enum governor_counts counts, uint64_t ms)
+{
+    site_count_held(
+        arg, &(struct limit_denial){.kind = limit->kind, .entry = limit->entry, .counts = counts},
+        ms);
+}
+
+/* Tenants and campaigns whose limits let them go on take part again. */
+static void release(struct supply *s)
+{
+    struct site *site = s->site;
+
+    feed_release(&s->feed, io_now_ns(site->worker->io), site->sessions_len > 0, on_held, site);
+    if (s->feed.held_ns != UINT64_MAX)
+        supply_wake(s, s->feed.held_ns / 1000000 + 1);
+}
+
 void supply_look(struct supply *s)
 {
+    release(s);
     supply_look_seats(s, false);
     supply_look_state(s);
     feed_hungry(s);
     look_slow(s);
     if (feed_empty(&s->feed))
         return;
+    site_look_held(s->site);
     if (site_waits(s->site))
         supply_wake(s, site_waits_until_ms(s->site));
     else

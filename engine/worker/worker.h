@@ -21,7 +21,7 @@
 #include "config/config.h"
 #include "dns/dns.h"
 #include "io/io.h"
-#include "limits/governor.h"
+#include "limits/limit.h"
 #include "queue/mailbox.h"
 #include "queue/queue.h"
 #include "worker/crew.h"
@@ -66,7 +66,8 @@ struct worker_counters {
         tls_out_plaintext, tls_in, tls_in_resumed, tls_in_failures, logins, logins_failed,
         logins_out_failed, signed_messages, sign_failures, sts_fetches, sts_fetch_failures,
         sts_tested_failures;
-    _Atomic int accept_error; /* of the last of accept_failures */
+    _Atomic uint64_t held_ms[LIMIT_KINDS][GOVERNOR_COUNTS]; /* that mail waited for limits */
+    _Atomic int accept_error;                               /* of the last of accept_failures */
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
 

@@ -111,17 +111,29 @@ void put_caps(struct buf *out, const json_t *lowered)
     }
 }
 
+/* Whether the limit of this name is one of a source, and not over all of them. */
+static bool is_of_source(const char *name)
+{
+    static const char *const others[] = {"total_", "host_", "tenant_", "campaign_"};
+
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        if (strncmp(name, others[i], strlen(others[i])) == 0)
+            return false;
+    return true;
+}
+
 static void put_limit(struct buf *out, const json_t *wait, const json_t *limit)
 {
     const char *name = reply_text(limit, "name");
-    bool of_source = *reply_text(wait, "source") != 0 && strncmp(name, "total_", 6) != 0;
+    bool of_source = *reply_text(wait, "source") != 0 && is_of_source(name);
 
     buf_puts(out, "; ");
     if (json_object_get(limit, "stages") != NULL) {
         buf_printf(out, "stage %lld of %lld", reply_number(limit, "stage"),
                    reply_number(limit, "stages"));
     } else if (json_object_get(limit, "period_ms") != NULL) {
-        buf_printf(out, "%s %lld in ", name, reply_number(limit, "max"));
+        buf_printf(out, "%s %lld%s in ", name, reply_number(limit, "max"),
+                   strstr(name, "byte_rate") != NULL ? " bytes" : "");
         put_age(out, reply_number(limit, "period_ms"));
     } else {
         buf_printf(out, "%lld of %lld sessions", reply_number(limit, "used"),
