@@ -686,6 +686,10 @@ const uint8_t *config_letter_key(const struct config *c, int64_t wall_ms);
 bool config_letter_key_parse(struct str entry, struct config_letter_key *out);
 /* What share may send to the site of this name; NULL: as much as others' limits let it. */
 const struct config_share_site *config_share_at(const struct config_share *share, struct str site);
+/* As config_limits_visit(), of what is set of a tenant or campaign at a site. */
+void config_share_limits_visit(
+    const struct config *c, const struct config_share *share, const struct config_share_site *at,
+    void (*visit)(void *arg, const char *key, struct str value, struct str origin), void *arg);
 /* As config_origin_put(), of a key ("rate") of a tenant or campaign at a site. */
 void config_share_origin_put(const struct config *c, const struct config_share *share,
                              const struct config_share_site *at, const char *key, struct buf *out);

@@ -173,13 +173,37 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
     buf_done(&origin);
 }
 
+static const struct config_section *share_site_section(void)
+{
+    return config_field_find(top_field("tenants")->section, STR("sites"))->section;
+}
+
+void config_share_limits_visit(
+    const struct config *c, const struct config_share *share, const struct config_share_site *at,
+    void (*visit)(void *arg, const char *key, struct str value, struct str origin), void *arg)
+{
+    const struct config_section *section = share_site_section();
+    struct buf value = {0}, origin = {0};
+
+    for (size_t i = 0; i < section->len; i++) {
+        buf_clear(&value);
+        buf_clear(&origin);
+        config_print_member(&section->fields[i], at, &value);
+        if (str_eq(buf_str(&value), STR("none")))
+            continue;
+        config_share_origin_put(c, share, at, section->fields[i].name, &origin);
+        visit(arg, section->fields[i].name, buf_str(&value), buf_str(&origin));
+    }
+    buf_done(&value);
+    buf_done(&origin);
+}
+
 void config_share_origin_put(const struct config *c, const struct config_share *share,
                              const struct config_share_site *at, const char *key, struct buf *out)
 {
     bool tenant = share == config_tenant(c, str_of(share->name));
     const char *map = tenant ? "tenants" : "campaigns";
-    const struct config_field *sites = config_field_find(top_field(map)->section, STR("sites"));
-    unsigned line = config_line_of(c, at, config_field_find(sites->section, str_of(key)));
+    unsigned line = config_line_of(c, at, config_field_find(share_site_section(), str_of(key)));
 
     buf_printf(out, "%s:%u (%s['%s'].sites['%s'].%s)", c->file, line, map, share->name, at->site,
                key);

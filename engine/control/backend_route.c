@@ -9,6 +9,7 @@
 #include "dns/name.h"
 #include "limits/limit.h"
 #include "schedule/channel.h"
+#include "schedule/rollup.h"
 #include "schedule/supply.h"
 #include "worker/peer_text.h"
 #include "worker/worker.h"
@@ -23,11 +24,36 @@ struct route_ask {
 
 /* --- what the configuration says of the site --- */
 
-static void put_settings(const struct site *site, struct buf *out)
+/* How long mail waited for each of the limits, in s. */
+static void put_held(const struct limit *const *limits, size_t len, struct buf *out)
 {
+    uint64_t ms[LIMIT_KINDS][GOVERNOR_COUNTS] = {0};
+
+    for (size_t i = 0; i < len; i++)
+        for (enum governor_counts c = 0; c < GOVERNOR_COUNTS; c++)
+            if (limits[i] != NULL && limits[i]->entry != NULL)
+                ms[limits[i]->kind][c] += governor_held_ms(limits[i]->entry, c);
+    buf_puts(out, "\"held_s\":{");
+    for (enum limit_kind kind = LIMIT_NONE + 1; kind < LIMIT_KINDS; kind++)
+        for (enum governor_counts c = 0; c < GOVERNOR_COUNTS; c++)
+            if (ms[kind][c] != 0)
+                buf_printf(out, "\"%s\":%.1f,", limit_name(kind, c), (double)ms[kind][c] / 1000);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+static void put_settings(struct control_route *of, struct site *site)
+{
+    const struct feed_limits shares = site_limits(site, str_of(of->tenant), str_of(of->campaign));
+    const struct limit total = {.entry = site->total, .kind = LIMIT_TOTAL_RATE},
+                       rollup = {.entry = site->rollup == NULL ? NULL : site->rollup->entry,
+                                 .kind = LIMIT_TOTAL_RATE};
+    const struct limit *limits[] = {&total, &rollup, shares.tenant, shares.campaign};
+    struct buf *out = &of->out;
     struct buf set = {0};
 
-    backend_put_limits(site, out);
+    backend_put_limits(site, &shares, out);
+    put_held(limits, ARRAY_LEN(limits), out);
     config_origin_put(site->config, site->dest, "tls", &set);
     buf_puts(out, "\"tls\":{");
     json_text(out, "policy", str_of(site->dest->tls));
@@ -116,6 +142,9 @@ static void put_channel(const struct site *site, const struct config_source *s, 
         return;
     c = LIST_ENTRY(n, struct channel, site_node);
     put_sessions(c, now_ns, out);
+    put_held((const struct limit *[]){&c->limits[CHANNEL_OWN], &c->limits[CHANNEL_PROVIDER],
+                                      &c->limits[CHANNEL_SOURCE]},
+             3, out);
     suspension_name(at_site, str_of(s->name), str_of(site->name));
     put_caps(w->shared, at_site, c, now_ns, out);
     if (channel_limits_ask(c, &why) < 0 && why.kind != LIMIT_WARMUP)
@@ -221,7 +250,7 @@ static void put_site(struct control_route *of, struct site *site)
 
     json_text(out, "site", str_of(site->name));
     put_exchangers(site, out);
-    put_settings(site, out);
+    put_settings(of, site);
     buf_puts(out, "\"sources\":[");
     put_sources(site, pool, bound, false, out);
     put_sources(site, pool->overflow, 0, true, out);

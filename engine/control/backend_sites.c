@@ -52,7 +52,7 @@ static void put_limit(void *arg, const char *key, struct str value, struct str o
     buf_putc(put->out, ',');
 }
 
-void backend_put_limits(const struct site *site, struct buf *out)
+void backend_put_limits(const struct site *site, const struct feed_limits *shares, struct buf *out)
 {
     struct limits_put put = {.out = out, .of = "site"};
 
@@ -66,6 +66,14 @@ void backend_put_limits(const struct site *site, struct buf *out)
     put.of = "provider";
     if (site->provider != NULL)
         config_limits_visit(site->config, &site->provider->dest, put_limit, &put);
+    put.of = "tenant";
+    if (shares != NULL && shares->tenant != NULL)
+        config_share_limits_visit(site->config, shares->tenant->share, shares->tenant->at,
+                                  put_limit, &put);
+    put.of = "campaign";
+    if (shares != NULL && shares->campaign != NULL)
+        config_share_limits_visit(site->config, shares->campaign->share, shares->campaign->at,
+                                  put_limit, &put);
     json_end_list(out);
 }
 
@@ -88,7 +96,7 @@ static struct seen *seen_get(struct sites_walk *walk, const struct site *site)
     s->name = strdup(site->name);
     ASSERT(s->name != NULL);
     s->provider = site->provider != NULL;
-    backend_put_limits(site, &s->limits);
+    backend_put_limits(site, NULL, &s->limits);
     map_insert(&walk->names, &s->node, hash);
     return s;
 }

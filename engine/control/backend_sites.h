@@ -12,6 +12,6 @@
 void backend_sites(struct shared *all, struct control_job *job);
 /* "provider":..., "exchangers_name":..., "limits":[...]: each limit that holds at site, with whom
  * it is of, its value and where that comes from. */
-void backend_put_limits(const struct site *site, struct buf *out);
+void backend_put_limits(const struct site *site, const struct feed_limits *shares, struct buf *out);
 
 #endif

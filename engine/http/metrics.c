@@ -399,6 +399,7 @@ static void answer(struct http_request *r)
     put_groups(&out, &walk->sites, walk->other_sites, "site");
     put_groups(&out, &walk->tenants, walk->other_tenants, "tenant");
     metrics_put_waits(&out, &walk->waits);
+    metrics_put_held(&out, shared);
     metrics_put_sources(&out, shared, r->config);
     metrics_put_warmup(&out, shared, walk->now_ms);
     put_campaigns(&out, r);

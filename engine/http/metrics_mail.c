@@ -29,6 +29,27 @@ void metrics_put_waits(struct buf *out, const struct metrics_waits *waits)
                    lane_wait_name((enum lane_wait_reason)i), waits->recipients[i]);
 }
 
+void metrics_put_held(struct buf *out, const struct shared *shared)
+{
+    put_family(
+        out, "limit_held_seconds", "counter",
+        "For how long sources, tenants and campaigns with mail for a site waited for a limit, "
+        "by its name");
+    for (enum limit_kind kind = LIMIT_NONE + 1; kind < LIMIT_KINDS; kind++)
+        for (enum governor_counts counts = 0; counts < GOVERNOR_COUNTS; counts++) {
+            uint64_t ms = 0;
+
+            for (uint32_t w = 0; w < shared->workers_len; w++)
+                ms += atomic_load_explicit(&shared->workers[w].counters.held_ms[kind][counts],
+                                           memory_order_relaxed);
+            if (ms == 0)
+                continue;
+            buf_puts(out, "hayauma_limit_held_seconds_total");
+            put_label(out, "limit", str_of(limit_name(kind, counts)));
+            buf_printf(out, " %.3f\n", (double)ms / 1000);
+        }
+}
+
 /* --- sources --- */
 
 static uint64_t source_up(const struct config_source *of, const struct source *s)

@@ -749,6 +749,93 @@ static void test_threads(void **state)
     governor_close(g);
 }
 
+/* Bytes and recipients: in no window more than the rate gives, the burst, and one message; and as
+ * much as that where there always is mail. What another limit refused is given back. */
+static void test_loads(void **state)
+{
+    enum { RATE = 50000, BURST = 200000, MOST = 90000 };
+    const struct governor_limits limits = {.bytes = {RATE * 60, 60000, BURST},
+                                           .recipients = {7, 1000, 3}};
+    uint64_t now_ns = 1000 * S, begun_ns = now_ns, bytes = 0, recipients = 0;
+    double level = 0, most = 0, crowd = 0, crowd_most = 0;
+    struct governor_entry *e;
+    struct governor *g;
+    struct rng rng;
+
+    (void)state;
+    rng_seed(&rng, 5);
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a|x"), &limits, 0);
+    assert_non_null(e);
+    while (now_ns < begun_ns + 500 * S) {
+        struct governor_load load = {1, rng_below(&rng, MOST)};
+        uint64_t step_ns = 1000000 + rng_below(&rng, 20000000), at;
+        enum governor_counts by = GOVERNOR_MESSAGES;
+        uint32_t more;
+
+        now_ns += step_ns;
+        level = level < RATE * 1e-9 * (double)step_ns ? 0 : level - RATE * 1e-9 * (double)step_ns;
+        crowd = crowd < 7e-9 * (double)step_ns ? 0 : crowd - 7e-9 * (double)step_ns;
+        at = governor_message_take(e, now_ns, &load, &by);
+        if (at != 0) {
+            assert_true(at > now_ns && (by == GOVERNOR_BYTES || by == GOVERNOR_RECIPIENTS));
+            assert_true(at == governor_message_at(e, now_ns, &by) || by != GOVERNOR_MESSAGES);
+            continue;
+        }
+        more = governor_recipients_more(e, now_ns, 5);
+        assert_true(more <= 5);
+        if (rng_below(&rng, 4) == 0) {
+            governor_recipients_give(e, now_ns, more);
+            governor_message_give(e, now_ns, &load);
+            continue;
+        }
+        /* A third of the size was not known before. */
+        governor_bytes_more(e, now_ns, (int64_t)load.bytes / 2);
+        bytes += load.bytes + load.bytes / 2;
+        recipients += 1 + more;
+        level += (double)(load.bytes + load.bytes / 2);
+        crowd += 1 + more;
+        most = level > most ? level : most;
+        crowd_most = crowd > crowd_most ? crowd : crowd_most;
+    }
+    assert_true(most <= BURST + 1.5 * MOST + RATE * 0.011);
+    assert_true(crowd_most <= 3 + 1 + 7 * 0.003);
+    /* One of them binds. */
+    assert_true((double)bytes > 0.97 * RATE * 500 || (double)recipients > 0.97 * 7 * 500);
+    governor_put(g, e, now_ns + 100 * S);
+    governor_close(g);
+}
+
+/* A rate of bytes so high that a nanosecond is many of them, and one so low that a message takes
+ * days. */
+static void test_byte_rates(void **state)
+{
+    const struct governor_limits fast = {.bytes = {UINT64_C(3) << 30, 1000, 0}};
+    const struct governor_limits slow = {.bytes = {1, 86400000, 0}};
+    struct governor_load load = {1, UINT64_C(3) << 20};
+    uint64_t now_ns = 1000 * S;
+    enum governor_counts by;
+    struct governor_entry *e;
+    struct governor *g;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("fast"), &fast, now_ns);
+    assert_int_equal(governor_message_take(e, now_ns, &load, &by), 0);
+    /* 10 ms may be made up for, of the 976562.5 ns that it takes. */
+    assert_int_equal(governor_message_take(e, now_ns, &load, &by), 0);
+    for (int i = 0; i < 1024; i++)
+        (void)governor_message_take(e, now_ns, &load, &by);
+    assert_in_range(governor_message_at(e, now_ns, &by), now_ns + 1, now_ns + S / 1024);
+    governor_put(g, e, now_ns + S);
+    e = governor_get(g, STR("slow"), &slow, now_ns);
+    assert_int_equal(governor_message_take(e, now_ns, &load, &by), 0);
+    assert_true(governor_message_take(e, now_ns + 86400 * S, &load, &by) > now_ns + 86400 * S);
+    assert_int_equal(by, GOVERNOR_BYTES);
+    governor_put(g, e, now_ns);
+    governor_close(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -772,6 +859,8 @@ int main(void)
         cmocka_unit_test(test_opens),
         cmocka_unit_test(test_restore),
         cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_loads),
+        cmocka_unit_test(test_byte_rates),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -483,6 +483,21 @@ static void share_release(struct feed *f, struct share *s)
         flow_enter(f, CONTAINER_OF(s, struct feed_flow, share));
 }
 
+/* Whether the time of s has come; else it is looked at again at s->held_ns. */
+static bool may_return(const struct feed *f, struct share *s, uint64_t now_ns, bool ready)
+{
+    uint64_t until_ns = s->held_ns;
+
+    if (until_ns <= now_ns && s->limit != NULL && f->paced && !ready) {
+        until_ns = limits_message_at(s->limit, 1, now_ns);
+        if (until_ns <= now_ns)
+            until_ns = governor_try(s->limit->entry, now_ns);
+    }
+    if (until_ns > now_ns)
+        s->held_ns = until_ns;
+    return until_ns <= now_ns;
+}
+
 void feed_release(struct feed *f, uint64_t now_ns, bool ready,
                   void (*held)(void *arg, const struct limit *limit, enum governor_counts counts,
                                uint64_t ms),
@@ -491,30 +506,21 @@ void feed_release(struct feed *f, uint64_t now_ns, bool ready,
     struct list due;
     struct list_node *n;
 
-    if (f->held_ns > now_ns)
-        return;
     list_init(&due);
-    while ((n = list_pop_front(&f->held)) != NULL)
-        list_push_back(&due, n);
-    f->held_ns = UINT64_MAX;
-    while ((n = list_pop_front(&due)) != NULL) {
-        struct share *s = LIST_ENTRY(n, struct share, node);
+    while (f->held_ns <= now_ns) { /* again where a flow that returns brings a held tenant */
+        list_splice_back(&due, &f->held);
+        f->held_ns = UINT64_MAX;
+        while ((n = list_pop_front(&due)) != NULL) {
+            struct share *s = LIST_ENTRY(n, struct share, node);
 
-        if (s->held_ns <= now_ns && s->limit != NULL && f->paced && !ready) {
-            uint64_t until_ns = limits_message_at(s->limit, 1, now_ns);
-
-            if (until_ns <= now_ns)
-                until_ns = governor_try(s->limit->entry, now_ns);
-            if (until_ns > now_ns)
-                s->held_ns = until_ns;
+            if (!may_return(f, s, now_ns, ready)) {
+                share_wait(f, s);
+                continue;
+            }
+            if (s->held_since_ns != 0 && s->limit != NULL)
+                held(arg, s->limit, s->held_by, (now_ns - s->held_since_ns) / NS_PER_MS);
+            share_release(f, s);
         }
-        if (s->held_ns > now_ns) {
-            share_wait(f, s);
-            continue;
-        }
-        if (s->held_since_ns != 0 && s->limit != NULL)
-            held(arg, s->limit, s->held_by, (now_ns - s->held_since_ns) / NS_PER_MS);
-        share_release(f, s);
     }
 }
 

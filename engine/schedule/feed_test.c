@@ -280,6 +280,180 @@ static void test_random(void **state)
     }
 }
 
+static const struct limit of_tenant = {.kind = LIMIT_TENANT},
+                          of_campaign = {.kind = LIMIT_CAMPAIGN};
+
+static const struct limit *tenant_limit; /* NULL: of_tenant */
+
+/* Of tenants "a" and "b", and of all flows. */
+static struct feed_limits limits_of(const struct lane *lane)
+{
+    bool limited = lane->names->tenant.len > 0 && lane->names->tenant.ptr[0] != 'c';
+
+    if (tenant_limit != NULL)
+        return (struct feed_limits){.tenant = tenant_limit};
+    return (struct feed_limits){.tenant = limited ? &of_tenant : NULL, .campaign = &of_campaign};
+}
+
+static void on_held(void *arg, const struct limit *limit, enum governor_counts counts, uint64_t ms)
+{
+    assert_true(limit == &of_tenant || limit == &of_campaign);
+    assert_int_equal(counts, GOVERNOR_BYTES);
+    *(uint64_t *)arg += ms;
+}
+
+static void hold(struct lane *lane, enum limit_kind kind, uint64_t now_ns, uint64_t until_ns)
+{
+    feed_hold(&feed, lane, now_ns,
+              &(struct limit_denial){.kind = kind, .counts = GOVERNOR_BYTES, .until_ns = until_ns});
+}
+
+/* A tenant that waits for its limit holds up nobody else, and comes back in time, with its debt. */
+static void test_held_tenant(void **state)
+{
+    size_t served[ARRAY_LEN(names)];
+    uint64_t held_ms = 0;
+
+    (void)state;
+    feed.limits_of = limits_of;
+    ready(0, 1);
+    ready(1, 2);
+    ready(2, 3);
+    assert_ptr_equal(feed_next(&feed), &lanes[0]);
+    hold(&lanes[0], LIMIT_TENANT, 5, 2000005);
+    serve(10, 1, served);
+    assert_int_equal(served[3], 10);
+    hold(&lanes[2], LIMIT_TENANT, 5, 9000005);
+    assert_true(feed_empty(&feed) && feed_next(&feed) == NULL);
+    assert_int_equal(feed.held_ns, 2000005);
+    feed_release(&feed, 2000004, false, on_held, &held_ms);
+    assert_true(feed_empty(&feed));
+    feed_release(&feed, 2000005, false, on_held, &held_ms);
+    assert_int_equal(held_ms, 2);
+    assert_int_equal(feed.held_ns, 9000005);
+    serve(10, 1, served);
+    assert_int_equal(served[1] + served[2], 10);
+    feed_remove(&feed, &lanes[2]); /* while it is held */
+    ready(2, 3);
+    serve(10, 1, served);
+    assert_int_equal(served[3], 0);
+}
+
+/* Many feeds have shares under one limit: one after the other may look for a message, not all. */
+static void test_paced(void **state)
+{
+    const struct governor_limits slow = {.rate_messages = 1, .rate_period_ms = 4000};
+    struct limit limit = {.kind = LIMIT_TENANT};
+    struct feed feeds[4];
+    uint64_t held_ms = 0, now_ns = UINT64_C(100000000000);
+    unsigned open = 0;
+    struct governor *g;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    limit.entry = governor_get(g, STR("tenant"), &slow, 0);
+    tenant_limit = &limit;
+    for (size_t i = 0; i < ARRAY_LEN(feeds); i++) {
+        feed_init(&feeds[i]);
+        feeds[i].limits_of = limits_of;
+        feeds[i].paced = true;
+        lanes[i].flow = 3;
+        lanes[i].names = &names[3];
+        feed_add(&feeds[i], &lanes[i], weigh);
+        assert_true(feed_empty(&feeds[i]));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(feeds); i++) {
+        feed_release(&feeds[i], now_ns, false, on_held, &held_ms);
+        open += !feed_empty(&feeds[i]);
+    }
+    assert_int_equal(open, 2); /* the first, and the second that lets others be ahead by a second */
+    feed_release(&feeds[3], now_ns, true, on_held, &held_ms);
+    assert_true(feed_empty(&feeds[3])); /* told when to ask again */
+    for (size_t i = 0; i < ARRAY_LEN(feeds); i++)
+        feed_release(&feeds[i], now_ns + 3 * UINT64_C(1000000000), false, on_held, &held_ms);
+    for (size_t i = 0, n = 0; i < ARRAY_LEN(feeds); i++) {
+        n += !feed_empty(&feeds[i]);
+        feed_remove(&feeds[i], &lanes[i]);
+        feed_done(&feeds[i]);
+        assert_true(i < 3 || n == 4);
+    }
+    tenant_limit = NULL;
+    governor_put(g, limit.entry, now_ns + 60 * UINT64_C(1000000000));
+    governor_close(g);
+}
+
+struct share_model {
+    uint8_t priority;
+    struct str tenant;
+    uint64_t until;
+};
+
+/* Shares that are held and released at random: what is found is of none that is held. */
+static void test_random_holds(void **state)
+{
+    struct share_model tenants[ARRAY_LEN(names)] = {0};
+    uint64_t flow_until[ARRAY_LEN(names)] = {0}, held_ms = 0, now = 1;
+    bool in[LANES] = {0};
+    struct rng rng;
+
+    (void)state;
+    feed.limits_of = limits_of;
+    rng_seed(&rng, 11);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        tenants[i] = (struct share_model){names[i].priority, names[i].tenant, 0};
+    for (int step = 0; step < 200000; step++) {
+        size_t i = rng_below(&rng, LANES), may = 0;
+        struct lane *lane;
+
+        now += rng_below(&rng, 3);
+        if (rng_below(&rng, 2) == 0) {
+            if (!in[i]) {
+                lanes[i].flow = (uint32_t)rng_below(&rng, ARRAY_LEN(names));
+                lanes[i].names = &names[lanes[i].flow];
+                feed_add(&feed, &lanes[i], weigh);
+            } else {
+                feed_remove(&feed, &lanes[i]);
+            }
+            in[i] = !in[i];
+        }
+        feed_release(&feed, now, false, on_held, &held_ms); /* as each look at a supply */
+        for (size_t j = 0; j < LANES; j++)
+            if (in[j]) {
+                uint64_t until = flow_until[lanes[j].flow];
+
+                for (size_t t = 0; t < ARRAY_LEN(names); t++)
+                    if (tenants[t].priority == lane_priority(&lanes[j]) &&
+                        str_eq(tenants[t].tenant, lane_tenant(&lanes[j])) &&
+                        tenants[t].until > until)
+                        until = tenants[t].until;
+                may += until <= now;
+            }
+        lane = feed_next(&feed);
+        assert_int_equal(lane != NULL, may > 0);
+        assert_int_equal(feed_empty(&feed), may == 0);
+        if (lane == NULL)
+            continue;
+        assert_true(in[lane - lanes] && flow_until[lane->flow] <= now);
+        switch (rng_below(&rng, 4)) {
+        case 0:
+            flow_until[lane->flow] = now + 1 + rng_below(&rng, 100);
+            hold(lane, LIMIT_CAMPAIGN, now, flow_until[lane->flow]);
+            break;
+        case 1:
+            for (size_t t = 0; t < ARRAY_LEN(names); t++)
+                if (tenants[t].priority == lane_priority(lane) &&
+                    str_eq(tenants[t].tenant, lane_tenant(lane)))
+                    tenants[t].until = now + 10;
+            hold(lane, LIMIT_TENANT, now, now + 10);
+            break;
+        default:
+            feed_turn(&feed, lane);
+            feed_pay_more(&feed, lane, rng_below(&rng, 30));
+        }
+    }
+    assert_true(held_ms == 0 && feed.limited > 0); /* nanoseconds */
+}
+
 /* This thread's, whatever else the machine does. */
 static uint64_t cpu_ns(void)
 {
@@ -341,6 +515,9 @@ int main(void)
         TEST(test_alone_nothing_is_owed),
         TEST(test_newcomers_have_no_credit),
         TEST(test_random),
+        TEST(test_held_tenant),
+        TEST(test_paced),
+        TEST(test_random_holds),
         TEST(test_debts_of_many),
     };
 

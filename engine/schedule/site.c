@@ -196,15 +196,11 @@ static const struct limit *share_limit(struct site *site, enum limit_kind kind,
     return &own->limit;
 }
 
-struct feed_limits site_limits(struct site *site, const struct lane *lane)
+struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign)
 {
-    const struct config *c = site->config;
-
-    if (lane->names == NULL)
-        return (struct feed_limits){0};
     return (struct feed_limits){
-        .tenant = share_limit(site, LIMIT_TENANT, config_tenant(c, lane->names->tenant)),
-        .campaign = share_limit(site, LIMIT_CAMPAIGN, config_campaign(c, lane->names->campaign))};
+        .tenant = share_limit(site, LIMIT_TENANT, config_tenant(site->config, tenant)),
+        .campaign = share_limit(site, LIMIT_CAMPAIGN, config_campaign(site->config, campaign))};
 }
 
 static void shares_put(struct site *site)

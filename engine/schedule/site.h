@@ -62,8 +62,8 @@ const struct config_destination *site_destination(const struct config *config, s
  * "", over all sources. */
 struct governor_entry *site_governor(const struct site *site, const char *source,
                                      struct governor_limits limits);
-/* What lane's tenant and campaign may send there; it lives as long as site. */
-struct feed_limits site_limits(struct site *site, const struct lane *lane);
+/* What a tenant and a campaign may send there; it lives as long as site. */
+struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign);
 /* Which of the rates over all sources lets nothing go. 0: none; -EAGAIN: that of *why. */
 int site_rates_ask(const struct site *site, struct limit_denial *why) MUST_USE;
 /* Counts how long mail waits for these rates, from look to look. */

@@ -84,7 +84,8 @@ static void seats_fill(struct supply *s, const struct config_pool *pool, bool ov
 
 static struct feed_limits limits_of(const struct lane *lane)
 {
-    return site_limits(lane->site, lane);
+    return site_limits(lane->site, lane_tenant(lane),
+                       lane->names == NULL ? STR("") : lane->names->campaign);
 }
 
 static struct supply *supply_new(struct site *site, const struct config_pool *pool, uint32_t bound)

@@ -56,6 +56,18 @@ static void put_exchangers(struct buf *out, const json_t *route)
     }
 }
 
+static const char *limit_owner(const char *of)
+{
+    static const char *const owners[][2] = {{"provider", "the provider's "},
+                                            {"tenant", "the tenant's "},
+                                            {"campaign", "the campaign's "}};
+
+    for (size_t i = 0; i < ARRAY_LEN(owners); i++)
+        if (strcmp(owners[i][0], of) == 0)
+            return owners[i][1];
+    return "";
+}
+
 static void put_limits(struct buf *out, const json_t *route)
 {
     const json_t *one, *tls = json_object_get(route, "tls");
@@ -66,10 +78,15 @@ static void put_limits(struct buf *out, const json_t *route)
     json_array_foreach(json_object_get(route, "limits"), i, one)
     {
         put_label(out, i == 0 ? "limits" : "");
-        buf_printf(out, "%s%s %s",
-                   strcmp(reply_text(one, "of"), "provider") == 0 ? "the provider's " : "",
-                   reply_text(one, "name"), reply_text(one, "value"));
+        buf_printf(out, "%s%s %s", limit_owner(reply_text(one, "of")), reply_text(one, "name"),
+                   reply_text(one, "value"));
         put_set(out, reply_text(one, "set"));
+        buf_putc(out, '\n');
+    }
+    if (json_object_size(json_object_get(route, "held_s")) > 0) {
+        put_label(out, "over all");
+        buf_puts(out, "sources");
+        put_held(out, route);
         buf_putc(out, '\n');
     }
 }
@@ -123,6 +140,7 @@ static void put_source(struct buf *out, const json_t *s, int64_t now_ms)
     if (json_object_get(s, "sessions") != NULL)
         buf_printf(out, "; %lld of %lld sessions open", reply_number(s, "sessions"),
                    reply_number(s, "sessions_max"));
+    put_held(out, s);
     put_until(out, s, "rate_ms", "its rate says: next in", now_ms);
     put_until(out, s, "stopped_ms", "nothing gets through, next probe in", now_ms);
     put_warmup(out, s, now_ms);

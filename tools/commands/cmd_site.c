@@ -46,8 +46,11 @@ static void put_lowered(struct buf *out, const json_t *source)
 /* "sessions_max 5, rate 10/s": the limits that there are. */
 static void put_short_limits(struct buf *line, const json_t *site)
 {
-    static const char *const shown[] = {"sessions_max", "rate", "total_sessions_max", "total_rate",
-                                        "connect_rate"};
+    static const char *const shown[] = {"sessions_max",      "rate",
+                                        "recipient_rate",    "byte_rate",
+                                        "host_sessions_max", "total_sessions_max",
+                                        "total_rate",        "total_recipient_rate",
+                                        "total_byte_rate",   "connect_rate"};
     bool is_provider = json_is_true(json_object_get(site, "is_provider"));
     const char *between = "", *of = is_provider ? "provider" : "site";
     const json_t *one;
@@ -149,6 +152,7 @@ static void put_sources(struct buf *out, const json_t *route)
         else
             buf_printf(out, ": %lld sessions of %lld", reply_number(one, "sessions"),
                        reply_number(one, "sessions_max"));
+        put_held(out, one);
         if (json_object_get(one, "rate_ms") != NULL) {
             buf_puts(out, ", next message in ");
             put_age(out, reply_number(one, "rate_ms") - now_ms);
@@ -157,6 +161,11 @@ static void put_sources(struct buf *out, const json_t *route)
         put_lowered(out, one);
         buf_putc(out, '\n');
     }
+    if (json_object_size(json_object_get(route, "held_s")) == 0)
+        return;
+    buf_printf(out, "%-12s all sources", "");
+    put_held(out, route);
+    buf_putc(out, '\n');
 }
 
 static void print_details(const json_t *route)

@@ -88,6 +88,20 @@ static void put_reason(struct buf *out, const json_t *wait, int64_t until_ms, in
         buf_printf(out, ": %s", reply_text(wait, "error"));
 }
 
+void put_held(struct buf *out, const json_t *of)
+{
+    const char *name, *between = "; waited ";
+    json_t *held;
+
+    json_object_foreach(json_object_get(of, "held_s"), name, held)
+    {
+        buf_puts(out, between);
+        put_age(out, (int64_t)(json_number_value(held) * 1000));
+        buf_printf(out, " for %s", name);
+        between = ", ";
+    }
+}
+
 void put_set(struct buf *out, const char *set)
 {
     bool is_default = strcmp(set, "default") == 0;

@@ -20,6 +20,8 @@ void put_wait(struct buf *out, const json_t *object, int64_t now_ms, unsigned co
 void put_wait_whole(struct buf *out, const json_t *object, int64_t now_ms);
 
 /* ", set at /etc/hayauma/hayauma.yaml:12", or ", the default". */
+/* "; waited 3m for rate, 5s for byte_rate" of a route or of one of its sources. */
+void put_held(struct buf *out, const json_t *of);
 void put_set(struct buf *out, const char *set);
 /* " rate 60/min, sessions_max 2": what is lowered. */
 void put_caps(struct buf *out, const json_t *lowered);

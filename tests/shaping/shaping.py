@@ -1,0 +1,277 @@
+#!/usr/bin/env python3
+"""Limits of every kind at many sites from several sources, checked by the receiver's ledger.
+
+shaping.py [TEST...]
+shaping.py full [SITES [SOURCES [SECONDS]]]   (1000, 8 and 200; on an idle machine)"""
+
+import collections
+import pathlib
+import sys
+import threading
+import time
+import urllib.request
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "egress"))
+
+from egress import Receiver, settings  # noqa: E402
+from engine import Engine  # noqa: E402
+from proc import Failure, free_port, wait_until  # noqa: E402
+from talk import Client, run  # noqa: E402
+
+HOST = "127.0.0.60"
+BYTES = 8000  # of a message
+
+# Of each kind: whose it is ("source": each source has it for itself), what it counts, and how it is set.
+KINDS = {
+    "rate": ("source", "messages"),
+    "total_rate": ("all", "messages"),
+    "recipient_rate": ("source", "recipients"),
+    "total_recipient_rate": ("all", "recipients"),
+    "byte_rate": ("source", "bytes"),
+    "total_byte_rate": ("all", "bytes"),
+    "tenant_rate": ("all", "messages"),
+    "tenant_recipient_rate": ("all", "recipients"),
+    "tenant_byte_rate": ("all", "bytes"),
+    "campaign_rate": ("all", "messages"),
+    "campaign_byte_rate": ("all", "bytes"),
+}
+
+
+class Site:
+    """A domain with an exchanger and a limit of its own."""
+
+    def __init__(self, number, sources, rates):
+        self.kind = list(KINDS)[number % len(KINDS)]
+        whose, self.counts = KINDS[self.kind]
+        self.each = whose == "source"
+        self.domain = f"d{number}.p.example"
+        self.name = f"mx1.{self.domain}"
+        self.share = f"s{number}"
+        self.rate = rates[number // len(KINDS) % len(rates)]  # a second
+        self.burst = [0, 5][number // len(KINDS) % 2]
+        if self.counts == "bytes":
+            self.rate, self.burst = self.rate * BYTES, self.burst * BYTES
+        self.mails = self.rate / (BYTES if self.counts == "bytes" else 1) * (sources if self.each else 1)
+
+    def configure(self, config):
+        unit = "B" if self.counts == "bytes" else ""
+        key = self.kind.removeprefix("tenant_").removeprefix("campaign_")
+        burst = {"rate": "rate_burst", "total_rate": "total_rate_burst"}.get(key, key.replace("_rate", "_burst"))
+        limits = {key: f"{self.rate}{unit}/s", burst: f"{self.burst}{unit}"}
+        if self.kind.startswith("tenant_"):
+            config["tenants"][self.share] = {"sites": {self.name: limits}}
+        elif self.kind.startswith("campaign_"):
+            config["campaigns"][self.share] = {"sites": {self.name: limits}}
+        else:
+            config["destinations"][self.domain] = limits
+
+    def message(self, number):
+        """What is put in: of recipients three in each message."""
+        who = {"tenant": "Tenant", "campaign": "Campaign"}.get(self.kind.split("_", maxsplit=1)[0])
+        head = f"X-Hayauma-{who}: {self.share}\r\n" if who else ""
+        body = f"{head}Subject: {number}\r\n\r\n"
+        body += ("x" * 76 + "\r\n") * ((BYTES - len(body)) // 78 if self.counts == "bytes" else 1)
+        many = 3 if self.counts == "recipients" else 1
+        rcpts = "".join(f"RCPT TO:<r{number}-{i}@{self.domain}>\r\n" for i in range(many))
+        return f"MAIL FROM:<a@sender.example>\r\n{rcpts}BDAT {len(body)} LAST\r\n{body}", 2 + many, many
+
+
+def inject(engine, sites, seconds):
+    """Mail for so long and more, for all sites in turn."""
+    with Client(engine, timeout_s=120) as client:
+        texts, replies = [], 0
+        for i in range(int(max(site.mails for site in sites) * seconds) + 20):
+            for site in sites:
+                if i > site.mails * seconds + 20:
+                    continue
+                text, expected, _ = site.message(i)
+                texts.append(text)
+                replies += expected
+                if replies > 400:
+                    client.send("".join(texts))
+                    for _ in range(replies):
+                        client.expect(client.reply(), 250)
+                    texts, replies = [], 0
+        client.send("".join(texts))
+        for _ in range(replies):
+            client.expect(client.reply(), 250)
+
+
+def ledger_of(sink, sites):
+    """(site, source or None) -> [(time in ms, how much)], in order."""
+    peers, came = sink.peers(), collections.defaultdict(list)
+    by_domain = {site.domain: site for site in sites}
+    for row in sink.ledger():
+        site = by_domain[row[3].split("@")[1]]
+        source = peers[row[1]][0] if site.each else None
+        came[site, source].append((int(row[0]), int(row[4]) if site.counts == "bytes" else 1))
+    return {key: sorted(events) for key, events in came.items()}
+
+
+def judge(site, events, slack_ms):
+    """Whether more came in some time than the limit lets through, and how much of it was used. In no
+    window more than what the rate gives, the burst, and the one that may always go: a bucket that leaks
+    at the rate never has more in it."""
+    rate, level, last, most = site.rate / 1000, 0, events[0][0], 0
+    for at, amount in events:
+        level = max(0, level - rate * (at - last)) + amount
+        last, most = at, max(most, level)
+    one = max(amount for _, amount in events)
+    over = most - site.burst - one - rate * slack_ms
+    took = sum(amount for _, amount in events[:-1]) - site.burst
+    return over > 0, took / max(1, rate * (events[-1][0] - events[0][0]))
+
+
+def world(sink, sites, sources, **more):
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text(f'classes: [{{name: p, domains: ["*.p.example"], address: {HOST}}}]\n')
+    config = settings(sink, range(1, sources + 1), routes={}, tenants={}, campaigns={},
+                      destinations={"*": {"sessions_max": 2}}, **more)
+    for site in sites:
+        site.configure(config)
+    config["tenants"] = config["tenants"] or {"nobody": {}}
+    return config
+
+
+def measure(sink, engine, sites, seconds, slack_ms, used_min, meanwhile=None):
+    """Runs for so long with mail for each limit. Returns (keys, violations, the least used)."""
+    thread = threading.Thread(target=inject, args=(engine, sites, seconds))
+    thread.start()
+    if meanwhile:
+        meanwhile()
+    thread.join()
+    time.sleep(max(0, sink.begun + seconds - time.monotonic()))
+    came = ledger_of(sink, sites)
+    wrong, least = [], {}
+    for (site, source), events in came.items():
+        over, used = judge(site, events, slack_ms)
+        if over:
+            wrong.append((site.kind, site.name, source, events[:50]))
+        if len(events) > 10:
+            least[site.kind] = min(used, least.get(site.kind, 9))
+    print(f"{len(came)} limits, {sum(len(e) for e in came.values())} recipients, {len(wrong)} violations; used at least:",
+          ", ".join(f"{kind} {100 * used:.1f} %" for kind, used in least.items()), flush=True)
+    if wrong:
+        raise Failure(f"{len(wrong)} limits were exceeded, the first: {wrong[0]}")
+    if set(least) != {site.kind for site in sites}:
+        raise Failure(f"too little mail of some kind: {least}")
+    if min(least.values()) < used_min:
+        raise Failure(f"a limit was not used: {least}")
+
+
+def told(engine, site):
+    """`why` names the limit, and where it is set."""
+    def does():
+        one, = engine.rows("why", site.domain)
+        for hold in one["holds"]:
+            limit = hold.get("wait", {}).get("limit", {})
+            if limit.get("name") == site.kind and "hayauma.yaml:" in limit["set"]:
+                return True
+        return False
+
+    wait_until(f"why {site.domain} to name {site.kind}", does, 20, process=engine.process)
+
+
+def held_seconds(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+        lines = answer.read().decode().split("\n")
+    return {line.split('"')[1]: float(line.split()[-1]) for line in lines
+            if line.startswith("hayauma_limit_held_seconds_total{")}
+
+
+def test_all_kinds():
+    """Every kind at two sites, from three sources: no limit is exceeded, nor by a reload; each is used,
+    and told by why, and the seconds that mail waited for it are counted."""
+    sites = [Site(i, 3, [6, 12]) for i in range(2 * len(KINDS))]
+    port = free_port(("127.0.0.1",))
+    sink = Receiver()
+    config = world(sink, sites, 3, http={"listen": f"127.0.0.1:{port}", "trusted_networks": ["127.0.0.0/8"]})
+    with sink, Engine(config) as engine:
+        sink.begun = time.monotonic()
+
+        def look():
+            for site in sites[:len(KINDS)]:
+                told(engine, site)
+            engine.reload()
+            kinds = {site.kind for site in sites}
+            wait_until("seconds held by each limit", lambda: kinds <= {
+                name for name, s in held_seconds(port).items() if s > 0}, 20, process=engine.process)
+
+        measure(sink, engine, sites, 6, 1000, 0.7, look)
+
+
+def test_recipients_together():
+    """A message to many goes to as many at once as the burst lets through, then to one by one."""
+    with Receiver() as sink:
+        limits = {"recipient_rate": "5/s", "recipient_burst": 4}
+        with Engine(settings(sink, [1], destinations={"*": limits})) as engine:
+            with Client(engine) as client:
+                reply = client.message(*(f"r{i}@x.example" for i in range(10)), data=b"Subject: x\r\n\r\nx\r\n")
+                client.expect(reply, 250)
+            sink.wait_mails(10)
+            together = list(collections.Counter((row[0], row[1]) for row in sink.ledger()).values())
+            if together[0] != 5 or max(together[1:]) > 2:  # two where the machine was slow for a while
+                raise Failure(f"recipients of one transaction after the other: {together}")
+
+
+def sessions_at_once(records, host):
+    """How many sessions with the host had mail at one time, from the first to the last of each."""
+    spans, times = {}, []
+    for record in records:
+        if record["peer_address"]["name"] == host:
+            ended = record["timestamp_ms"]
+            began = ended - record["transaction_ms"] + 1
+            first, last = spans.get(record["session_id"], (began, ended))
+            spans[record["session_id"]] = (min(first, began), max(last, ended))
+    for first, last in spans.values():
+        times += [(first, 1), (last, -1)]
+    most = now = 0
+    for _, step in sorted(times):
+        now += step
+        most = max(most, now)
+    return most
+
+
+def test_exchangers():
+    """One exchanger has so many sessions at a time over all sources, then the next one is taken; while
+    all have as many mail waits, and why says so."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text(
+        f'classes: [{{name: p, domains: [p.example], address: [{HOST}, 127.0.0.61], exchangers: 2, '
+        'latency: {dot: 50ms}}]\n')
+    config = settings(sink, [1, 2], routes={}, destinations={
+        "*": {"sessions_max": 9, "host_sessions_max": 2, "pipeline_max": 1}})
+    with sink, Engine(config) as engine:
+        with Client(engine) as client:
+            client.messages([("a@sender.example", f"r{i}@p.example", "Subject: x\r\n\r\nx\r\n") for i in range(120)])
+
+        def said():
+            text = engine.command("why", "p.example")
+            return "2 of 2 sessions" in text and "host_sessions_max, set at" in text
+
+        wait_until("why to name the exchangers' limit", said, 20, process=engine.process)
+        sink.wait_mails(120)
+        records = engine.wait_records("Delivery", 120)
+        most = {host: sessions_at_once(records, host) for host in ("mx1.p.example", "mx2.p.example")}
+        if most != {"mx1.p.example": 2, "mx2.p.example": 2}:
+            raise Failure(f"sessions at a time: {most}")
+        if {r["egress_source"] for r in records} != {"a1", "a2"}:
+            raise Failure("one of the sources had no turn")
+
+
+def full(sites=1000, sources=8, seconds=200):
+    """The row of the manual's chapter, on an idle machine."""
+    all_sites = [Site(i, sources, [1, 2, 3, 5, 8]) for i in range(sites)]
+    sink = Receiver()
+    config = world(sink, all_sites, sources, queue={"map_size": "16GiB"})
+    with sink, Engine(config) as engine:
+        sink.begun = time.monotonic()
+        measure(sink, engine, all_sites, seconds, 50, 0.97)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["full"]:
+        full(*map(int, sys.argv[2:]))
+    else:
+        run(globals())
