@@ -4,6 +4,8 @@
  *   queue_fill --path DIR [--recipients N] [--domains D] [--size BYTES] [--shared]
  *              [--shards S] [--due-ms T] [--drain] [--look]
  *
+ * More than 100,000 domains come in the order of their names, with as many digits each: a lane for
+ * each recipient is filled as fast as few lanes are then.
  * --look: fills nothing; how soon an existing queue answers after the start, and with what memory.
  * --shared: one message per domain's shard for all its recipients. --drain: afterwards loads and
  * removes everything again. Prints one JSON object. */
@@ -20,6 +22,7 @@
 
 #define ROWS_PER_CHANGE 256
 #define CHANGES_OPEN    64 /* in flight: several batches' worth */
+#define DOMAINS_PLAIN   100000
 
 struct fill {
     struct queue *q;
@@ -156,7 +159,8 @@ static void fill(struct fill *f)
     for (uint64_t i = 0; i < f->recipients; i++) {
         uint32_t shard;
 
-        snprintf(domain, sizeof(domain), "d%llu.example", (unsigned long long)(i % f->domains));
+        snprintf(domain, sizeof(domain), "d%0*llu.example", f->domains > DOMAINS_PLAIN ? 8 : 1,
+                 (unsigned long long)(i % f->domains));
         shard = queue_shard_of(f->q, str_of(domain));
         if (units[shard] == NULL)
             units[shard] = new_unit(f);

@@ -9,6 +9,7 @@ struct lane_count {
     struct map_node node;
     uint64_t rows;
     uint16_t len;
+    bool partial; /* it may have been forgotten: up to counts->small rows more */
     char name[];
 };
 
@@ -61,30 +62,57 @@ static struct lane_count *lane_count_find(struct counts *c, struct str lane, uin
     return NULL;
 }
 
+static void lane_count_free(struct counts *c, struct lane_count *count)
+{
+    map_remove(&c->lanes, &count->node);
+    free(count);
+}
+
+/* Forgets small lanes until a quarter of the places is free. A lane of many rows stays while there
+ * are smaller ones. */
+static void forget_small(struct counts *c)
+{
+    while (c->lanes.count > COUNTS_LANES_MAX / 4 * 3) {
+        struct map_node *node, *next;
+        size_t bucket = 0;
+
+        c->small++;
+        for (node = map_walk(&c->lanes, &bucket, NULL); node != NULL; node = next) {
+            struct lane_count *count = CONTAINER_OF(node, struct lane_count, node);
+
+            next = map_walk(&c->lanes, &bucket, node);
+            if (count->rows <= c->small)
+                lane_count_free(c, count);
+        }
+    }
+}
+
 static void lane_count_add(struct counts *c, struct str lane, int64_t delta)
 {
     uint64_t hash = hash_bytes(lane.ptr, lane.len, c->seed);
     struct lane_count *count = lane_count_find(c, lane, hash);
 
     if (count == NULL) {
-        if (delta < 0) /* a lane that found no place when it grew */
+        if (delta < 0) /* of a lane that was forgotten */
             return;
-        count = c->lanes.count < COUNTS_LANES_MAX ? malloc(sizeof(*count) + lane.len) : NULL;
-        if (count == NULL) {
-            c->overflowed = true;
+        if (c->lanes.count >= COUNTS_LANES_MAX)
+            forget_small(c);
+        count = malloc(sizeof(*count) + lane.len);
+        if (count == NULL) { /* as if it had been forgotten */
+            c->small += c->small == 0;
             return;
         }
         count->rows = 0;
+        count->partial = c->small > 0;
         count->len = (uint16_t)lane.len;
         memcpy(count->name, lane.ptr, lane.len);
         map_insert(&c->lanes, &count->node, hash);
     }
     ASSERT(lane.len > 0 && delta != 0);
+    ASSERT(delta > 0 || count->rows >= (uint64_t)-delta);
     count->rows = count->rows + (uint64_t)delta;
-    if (count->rows == 0) {
-        map_remove(&c->lanes, &count->node);
-        free(count);
-    }
+    if (count->rows == 0)
+        lane_count_free(c, count);
 }
 
 static bool counted(const struct counts *c, struct str key)
@@ -132,7 +160,7 @@ uint64_t counts_get(struct counts *c, struct str lane, bool *complete)
     counts_lock(c);
     count = lane_count_find(c, lane, hash_bytes(lane.ptr, lane.len, c->seed));
     rows = count == NULL ? 0 : count->rows;
-    *complete = c->complete && !c->overflowed;
+    *complete = c->complete && (count == NULL ? c->small == 0 : !count->partial);
     counts_unlock(c);
     return rows;
 }

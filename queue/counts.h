@@ -6,7 +6,10 @@
  * nothing waits for the count.
  *
  * Threads: the committer changes, any thread reads; one mutex, held for one batch or one lookup.
- * Memory: COUNTS_LANES_MAX lanes; lanes beyond are not counted and never complete. */
+ * Memory: COUNTS_LANES_MAX lanes. When there are more the small ones are forgotten: those of one
+ * row, then those of two, and so on, until a quarter of the places is free. Rows that a lane got
+ * before it was forgotten are not counted any more, so that its count is not complete; counts of
+ * large lanes are. */
 #ifndef HAYAUMA_QUEUE_COUNTS_H
 #define HAYAUMA_QUEUE_COUNTS_H
 
@@ -15,14 +18,14 @@
 #include "base/map.h"
 #include "queue/codec.h"
 
-#define COUNTS_LANES_MAX (1u << 20)
+#define COUNTS_LANES_MAX (1u << 16)
 
 struct counts {
     pthread_mutex_t lock; /* protects everything below */
     struct map lanes;
     uint64_t seed;
     bool complete;         /* the position is behind the last row */
-    bool overflowed;       /* a lane found no place */
+    uint64_t small;        /* lanes of so many rows, or fewer, have been forgotten; 0: none */
     uint16_t position_len; /* rows with keys below position are counted */
     /* A damaged key may be longer than any row's. Its beginning is kept then, one byte more than a
      * row's key has, so that no row is at that position. */

@@ -570,10 +570,14 @@ def with_backlog(count, due_ms, directory):
         sink.stop()
 
 
-def first_delivery(count, directory):
+def longest_turn_ms(engine):
+    return max(turn["longest"]["us"] for turn in engine.status()["turns"]) / 1000
+
+
+def first_delivery(count, directory, domains=1000, watch_s=10):
     """A due backlog of count and a start: when the first message is at the sink, and memory while
     it drains."""
-    fill(directory / "queue", "--recipients", count, "--domains", 1000, "--size", 4096, "--shared")
+    fill(directory / "queue", "--recipients", count, "--domains", domains, "--size", 4096, "--shared")
     sink = OwnSink()
     relay = engine_on(directory, sink.address)
     start = time.monotonic()
@@ -583,12 +587,13 @@ def first_delivery(count, directory):
         wait_until("the first delivery", lambda: delivered(engine) > 0, 60, 0.02)
         first_s = time.monotonic() - start
         before, since, peak = delivered(engine), time.monotonic(), 0
-        while time.monotonic() - since < 10:
+        while time.monotonic() - since < watch_s:
             peak = max(peak, resident_bytes(engine.process.pid))
             time.sleep(0.2)
         rate = (delivered(engine) - before) / (time.monotonic() - since)
-        return {"server": "hayauma", "due": count, "first_delivery_s": round(first_s, 2),
-                "drain_messages_per_s": round(rate), "resident_peak_mib": round(peak / 2**20, 1)}
+        return {"server": "hayauma", "due": count, "domains": domains, "first_delivery_s": round(first_s, 2),
+                "drain_messages_per_s": round(rate), "resident_peak_mib": round(peak / 2**20, 1),
+                "longest_turn_ms": longest_turn_ms(engine), "lanes_in_memory": engine.status()["gauges"]["lanes"]}
     finally:
         relay.stop()
         sink.stop()
@@ -609,6 +614,44 @@ def backlog_10m(scale):
     row.want("first delivery s after a restart", results[2]["first_delivery_s"], "<=", 3)
     row.want("throughput against that with 10 thousand",
              results[1]["messages_per_s"] / results[0]["messages_per_s"], ">=", 0.8)
+    return row
+
+
+def lanes_waiting(count, directory):
+    """count lanes of one row for later: memory while all are found, and turns with a reload."""
+    fill(directory / "queue", "--recipients", count, "--domains", count, "--size", 4096, "--shared",
+         "--due-ms", int((time.time() + 3600) * 1000))
+    sink = OwnSink()
+    relay = engine_on(directory, sink.address)
+    relay.start()
+    try:
+        engine, since, peak = relay.engine, time.monotonic(), 0
+        while time.monotonic() - since < 30:
+            peak = max(peak, resident_bytes(engine.process.pid))
+            time.sleep(0.2)
+            if 10 < time.monotonic() - since < 10.3:
+                engine.reload()
+        return {"server": "hayauma", "lanes": count, "resident_peak_mib": round(peak / 2**20, 1),
+                "longest_turn_ms": longest_turn_ms(engine), "lanes_in_memory": engine.status()["gauges"]["lanes"]}
+    finally:
+        relay.stop()
+        sink.stop()
+
+
+def lanes_10m(scale):
+    large, drain, results = int(10_000_000 * scale), int(1_000_000 * scale), []
+    for one in (lambda path: lanes_waiting(large, path), lambda path: first_delivery(large, path, large),
+                lambda path: first_delivery(drain, path, drain, 4), lambda path: first_delivery(drain, path, 100, 4)):
+        temp = TempDir("hayauma-lanes-")
+        results.append(one(temp.path))
+        temp.close()
+    row = Row("10 million lanes of one row", results)
+    row.want("resident MiB while all wait", results[0]["resident_peak_mib"], "<=", 256)
+    row.want("resident MiB while all are due", results[1]["resident_peak_mib"], "<=", 256)
+    row.want("first delivery s after a restart", results[1]["first_delivery_s"], "<=", 3)
+    row.want("longest turn ms", max(r["longest_turn_ms"] for r in results[:2]), "<=", 20)
+    row.want("draining a million lanes against 100",
+             results[2]["drain_messages_per_s"] / results[3]["drain_messages_per_s"], ">=", 0.5)
     return row
 
 
@@ -788,6 +831,6 @@ def tls_out_new(scale):
 
 ROWS = {"main": main, "sessions400": sessions400, "one-session": one_session, "slow-sync": slow_sync,
         "send": send, "50k": main_50k, "postfix-ends": postfix_ends, "drain": drain, "hot": hot,
-        "rtt50": rtt50, "tls-out": tls_out, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m,
+        "rtt50": rtt50, "tls-out": tls_out, "sessions18k": sessions_18k, "holes": holes, "backlog10m": backlog_10m, "lanes10m": lanes_10m,
         "latency": latency, "throttling": throttling, "dkim": dkim,
         "tls-in": tls_in, "tls-out-new": tls_out_new}

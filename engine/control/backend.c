@@ -10,6 +10,7 @@
 #include "outcome/admin.h"
 #include "outcome/suspend.h"
 #include "outcome/warm.h"
+#include "schedule/lane_find.h"
 #include "schedule/lane_walk.h"
 #include "schedule/site.h"
 #include "worker/counters.h"
@@ -110,6 +111,8 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
 {
     struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
 
+    if (walk->job->kind == CONTROL_JOB_WHY && walk->bucket == 0)
+        walk->job->why->absent |= lanes_any_absent(w);
     if (lane_walk(w, &walk->bucket, SLICE_WORK, offer, walk->job))
         walk->worker++;
     if (walk->worker < w->shared->workers_len) {
@@ -134,6 +137,10 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
         if (worker_of_shard(w->shared, shard) != w)
             continue;
         lane = lane_known(w, shard, q->flow, q->queue);
+        /* One that is in the store alone comes in to be asked, and leaves again. */
+        if (lane == NULL && q->shard != CONTROL_SHARD_ANY && lanes_are_absent(w, shard) &&
+            (lane = lane_get(w, shard, q->flow, q->queue)) != NULL)
+            lane_update(lane);
         if (lane == NULL)
             continue;
         backend_wait(lane, STR(""), &wait);

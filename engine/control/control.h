@@ -117,6 +117,7 @@ struct control_why {
     /* Out. */
     uint32_t found; /* in which scopes there was mail */
     bool counting;  /* rows are still counted behind a start */
+    bool absent;    /* some mail may be in lanes that are in the store alone, and is left out */
     uint32_t len;
     struct control_hold holds[CONTROL_HOLDS_MAX];
 };

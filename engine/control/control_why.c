@@ -332,6 +332,8 @@ static void put_why(struct control_client *client, struct control_why *why)
     json_number(out, "in_flight", (int64_t)in_flight);
     if (why->counting)
         json_bool(out, "counting", true);
+    if (why->absent)
+        json_bool(out, "absent", true);
     json_text(out, "intake", str_of(control_intake_name(control_intake(c))));
     buf_puts(out, "\"holds\":[");
     for (uint32_t i = 0; i < why->len; i++)

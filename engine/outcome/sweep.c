@@ -7,6 +7,7 @@
 #include "limits/retry.h"
 #include "outcome/admin.h"
 #include "outcome/judge.h"
+#include "schedule/lane_find.h"
 #include "schedule/lane_private.h"
 #include "schedule/lane_walk.h"
 #include "worker/queue_name.h"
@@ -23,6 +24,9 @@
 #define STEP_FOUND    200
 #define LANE_EVERY_MS 30000 /* a lane's rows are walked over, at most */
 #define AGAIN_MS      60000 /* until the second walk behind a jump of the clock */
+/* Between two passes over all rows for lanes that are not in memory. Due mail may wait in them for
+ * hours, behind a suspension or what is slow. */
+#define ABSENT_EVERY_MS 300000
 /* A pass over all rows takes the place of passes over lanes where at least one lane for so many
  * rows wants one; of which it is known that they do, between these bounds. */
 #define ALL_ROWS      256
@@ -51,6 +55,7 @@ struct sweep {
     bool stepping;  /* the loader, or administration, works on a step */
     bool restart;   /* SWEEP_TIMES: the clock was set back amid the pass */
     bool all;       /* SWEEP_LIFETIMES: the pass is over all rows; waiting empties before it */
+    bool absent;    /* the next one is to be, for lanes that are not in memory */
     uint8_t passes; /* SWEEP_TIMES: passes still to begin */
     struct timer timer;
     struct queue_walk walk;
@@ -224,15 +229,17 @@ static int64_t wants_ms(const struct sweep *s, const struct lane *lane,
     return ms;
 }
 
-/* Tells the lanes walked over what the step found. */
+/* Tells the lanes walked over what the step found, as far as they are in memory: of others the
+ * next pass for them finds it anew. */
 static void lanes_learn(struct sweep *s)
 {
     for (size_t i = 0; i < s->lanes_len; i++) {
         const struct sweep_lane *from = &s->lanes[i];
         struct lane *lane =
-            lane_get(s->worker, s->shard, from->flow, (struct str){from->name, from->len});
+            lane_known(s->worker, s->shard, from->flow, (struct str){from->name, from->len});
 
-        ASSERT(lane != NULL);
+        if (lane == NULL)
+            continue;
         lane->expires_ms = wants_ms(s, lane, from);
         lane_update(lane);
     }
@@ -268,9 +275,10 @@ static void next_pass(struct sweep *s)
 {
     struct lane *lane;
 
-    if (list_empty(&s->waiting))
+    if (list_empty(&s->waiting) && !s->absent)
         return;
-    s->all = many_wait(s);
+    s->all = s->absent || many_wait(s);
+    s->absent = false;
     s->lanes_len = 0;
     if (!s->all) {
         lane = take_lane(s);
@@ -520,6 +528,27 @@ static uint32_t lane_look(struct lane *lane, void *arg)
     return ended * LOOK_END_WORK;
 }
 
+/* What outlives its lifetime in lanes that are not in memory. */
+static void absent_look(struct sweeps *all, int64_t now_ms)
+{
+    struct worker *w = all->worker;
+
+    if (io_now_ms(w->io) < w->absent_after_ms)
+        return;
+    for (uint32_t i = 0; i < all->shards_len; i++) {
+        struct sweep *s = &all->shards[i][SWEEP_LIFETIMES];
+
+        if (!lanes_left_due(w, s->shard))
+            continue;
+        w->absent_after_ms = io_now_ms(w->io) + ABSENT_EVERY_MS;
+        s->absent = true;
+        if (!s->walking) {
+            s->now_ms = now_ms;
+            next_pass(s);
+        }
+    }
+}
+
 static void on_look(struct timer *timer)
 {
     struct sweeps *all = CONTAINER_OF(timer, struct sweeps, timer);
@@ -533,6 +562,7 @@ static void on_look(struct timer *timer)
         all->unsettled = false;
         times_begin(w);
     }
+    absent_look(all, now_ms);
     round = lane_walk(w, &all->bucket, LOOK_WORK, lane_look, &now_ms);
     wheel_arm(io_wheel(w->io), &all->timer, io_now_ms(w->io) + (round ? LOOK_MS : LOOK_AGAIN_MS));
 }
@@ -550,6 +580,7 @@ int sweep_open(struct worker *w)
     w->sweeps = all;
     all->worker = w;
     all->shards_len = own;
+    w->absent_after_ms = io_now_ms(w->io) + ABSENT_EVERY_MS;
     all->timer.on_timer = on_look;
     for (uint32_t i = 0; i < own * SWEEP_KINDS; i++) {
         struct sweep *s = &all->shards[i / SWEEP_KINDS][i % SWEEP_KINDS];

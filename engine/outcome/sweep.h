@@ -2,8 +2,9 @@
  *
  * A worker looks at each of its lanes once a second. What has outlived its lifetime in a window
  * ends there; what has outlived it in the store, behind a suspended lane or a full window, is found
- * by a walk over the lane's rows. In each shard, after the clock was set back and once after a
- * start, a walk over all rows puts due times right.
+ * by a walk over the lane's rows, and of due lanes that are not in memory by a walk over all rows,
+ * every five minutes. In each shard, after the clock was set back and once after a start, a walk
+ * over all rows puts due times right.
  *
  * Walks run in the loader's thread, a step at a time; the rows found are changed as administration
  * changes rows (admin.h). Timers: the worker's, to the next look at lanes; a shard's, between two

@@ -17,6 +17,7 @@
 #include "run/engine.h"
 #include "run/turn.h"
 #include "schedule/channel.h"
+#include "schedule/lane_find.h"
 #include "schedule/lane_private.h"
 #include "worker/warmup_store.h"
 
@@ -370,8 +371,8 @@ static void on_stored(struct queue_change *change, int result)
     *(bool *)change->owner = true;
 }
 
-/* Rows in the store, of days ago. */
-static void store_old(uint32_t number, size_t len)
+/* Rows in the store, of days ago. Returns the last one's recipient, as it would arrive. */
+static struct recipient *store_rows(uint32_t number, size_t len)
 {
     struct message *messages[EXPIRED_EACH];
     struct queue_row rows[EXPIRED_EACH] = {0};
@@ -396,8 +397,19 @@ static void store_old(uint32_t number, size_t len)
     for (int i = 0; i < TURNS_MAX && !stored; i++)
         turn();
     assert_true(stored);
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i + 1 < len; i++)
         recipient_free(rows[i].rcpt);
+    return rows[len - 1].rcpt;
+}
+
+static void store_old(uint32_t number, size_t len)
+{
+    recipient_free(store_rows(number, len));
+}
+
+static struct recipient *store_one(uint32_t number)
+{
+    return store_rows(number, 1);
 }
 
 /* What outlived its lifetime in the store ends as it is read, but not all that is read in a turn.
@@ -452,6 +464,100 @@ static void test_many_lanes_outlive(void **state)
     }
     assert_int_equal(atomic_load(&world.w->counters.expired), OUTLIVED);
     assert_in_range(turns, 1, OUTLIVED / 10);
+    world_close();
+}
+
+/* --- more lanes than places --- */
+
+#define PLACES 64
+#define ABSENT 300
+
+static void expires(uint32_t lanes)
+{
+    size_t most = 0;
+
+    for (int i = 0; i < 10 * TURNS_MAX && atomic_load(&world.w->counters.expired) < lanes; i++) {
+        queue_pump(world.engine.shared.queue);
+        assert_int_equal(worker_turn(world.w, 5), 0);
+        most = world.w->lanes.count > most ? world.w->lanes.count : most;
+    }
+    for (int i = 0; i < 50; i++) /* what is read again must not end again */
+        turn();
+    assert_int_equal(atomic_load(&world.w->counters.expired), lanes);
+    assert_in_range(most, 1, PLACES);
+}
+
+/* Lanes in the store alone come in as others go. */
+static void test_absent_lanes_are_found(void **state)
+{
+    struct queue_counters c = {0};
+
+    (void)state;
+    world_open();
+    world.w->lanes_max = PLACES;
+    for (uint32_t i = 0; i < ABSENT; i++) {
+        store_old(2 * i, 1 + i % 3);
+        lane_left(world.w, 0, worker_wall_ms(world.w));
+    }
+    expires(ABSENT / 3 * (1 + 2 + 3));
+    queue_counters(world.engine.shared.queue, 0, &c);
+    assert_int_equal(c.rows, atomic_load(&world.w->counters.notices)); /* no recipient is left */
+    assert_false(lanes_any_absent(world.w) && lanes_left_due(world.w, 0));
+    world_close();
+}
+
+/* What arrives beyond the places is the store's; each recipient ends once. */
+static void test_arrivals_beyond_the_places(void **state)
+{
+    struct recipient *r;
+
+    (void)state;
+    world_open();
+    world.w->lanes_max = PLACES;
+    for (uint32_t i = 0; i < ABSENT; i++) {
+        r = store_one(2 * i);
+        lane_arrive(world.w, 0, r);
+    }
+    assert_int_equal(world.w->lanes.count, PLACES);
+    assert_true(lanes_any_absent(world.w));
+    expires(ABSENT);
+    world_close();
+}
+
+/* What a load may have read, and its lane sent, is not taken from memory by the next lane of the
+ * name. */
+static void test_lane_comes_back(void **state)
+{
+    (void)state;
+    world_open();
+    lane_of(0)->seen_until_ms = io_now_ms(world.w->io) + 1000;
+    lane_leave(lane_of(0));
+    arrive(0);
+    assert_int_equal(lane_of(0)->window_len, 0);
+    assert_true(lane_has_due(lane_of(0), worker_wall_ms(world.w)));
+    world_close();
+}
+
+/* Mail of lanes that are suspended, and not in memory, ends with its lifetime. */
+static void test_absent_lanes_outlive(void **state)
+{
+    struct suspension one = {.scope = SUSPENSION_DOMAIN};
+
+    (void)state;
+    world_open();
+    world.w->lanes_max = PLACES;
+    for (uint32_t i = 0; i < ABSENT; i++) {
+        snprintf(one.name, sizeof(one.name), "l%u.a.example", 2 * i);
+        assert_int_equal(suspensions_put(&world.w->shared->suspensions, &one), 0);
+        store_old(2 * i, 1);
+        lane_left(world.w, 0, worker_wall_ms(world.w));
+    }
+    world.w->absent_after_ms = 0;
+    for (int i = 0; i < TURNS_MAX && atomic_load(&world.w->counters.expired) < ABSENT; i++) {
+        queue_pump(world.engine.shared.queue);
+        assert_int_equal(worker_turn(world.w, 10), 0);
+    }
+    assert_int_equal(atomic_load(&world.w->counters.expired), ABSENT);
     world_close();
 }
 
@@ -693,6 +799,10 @@ int main(void)
         cmocka_unit_test(test_window_ends_in_parts),
         cmocka_unit_test(test_backlog_expires_in_parts),
         cmocka_unit_test(test_many_lanes_outlive),
+        cmocka_unit_test(test_absent_lanes_are_found),
+        cmocka_unit_test(test_arrivals_beyond_the_places),
+        cmocka_unit_test(test_lane_comes_back),
+        cmocka_unit_test(test_absent_lanes_outlive),
         cmocka_unit_test(test_none_is_forgotten),
         cmocka_unit_test(test_suspensions_end),
     };

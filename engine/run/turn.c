@@ -21,13 +21,13 @@
 #include "outcome/warm.h"
 #include "run/engine.h"
 #include "schedule/lane.h"
+#include "schedule/lane_find.h"
 #include "schedule/settle.h"
 #include "schedule/site.h"
 #include "schedule/supply.h"
 #include "worker/proxy_look.h"
 #include "worker/sts_lookup.h"
 
-#define DIRECTORY_LANES       512
 #define RESOLVER_COMPLAINT_MS 60000
 
 static const struct lane_hooks lane_hooks = {
@@ -63,6 +63,7 @@ static void on_tick(void *arg)
     lanes_renew_step(w);
     lane_suspensions_walk(w);
     supplies_walk(w);
+    lanes_leave_step(w);
     lane_start_loads(w);
     part_ends(w, TURN_LANES);
     sessions_dispatch_all(w);
@@ -116,6 +117,7 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     w->shared = &engine->shared;
     w->index = index;
     w->lane_hooks = &lane_hooks;
+    w->lanes_max = LANES_MAX / w->shared->workers_len;
     w->config = config_ref(engine->config);
     w->trust = trust_ref(engine->trust);
     rng_seed(&w->rng, rng_entropy());
@@ -164,35 +166,6 @@ int worker_open(struct worker *w, struct engine *engine, uint32_t index)
     if (err < 0 && which != NULL && engine_start_failed(engine, err))
         engine_listen_failed(which, err);
     return err;
-}
-
-struct start_scan {
-    struct queue_directory directory;
-    struct worker *worker;
-    uint32_t shard;
-};
-
-static void on_directory(struct queue_directory *d, int result)
-{
-    struct start_scan *scan = d->owner;
-    struct worker *w = scan->worker;
-
-    for (size_t i = 0; result >= 0 && i < d->lanes_len; i++) {
-        struct lane *lane = lane_get(w, scan->shard, d->lanes[i].flow, d->lanes[i].name);
-
-        ASSERT(lane != NULL);
-        lane_stored(lane, d->lanes[i].first_due_ms);
-    }
-    if (result < 0)
-        log_error("queue.directory_failed", "shard=%u error=%d action=\"restart to retry\"",
-                  scan->shard, result);
-    queue_directory_done(d);
-    if (result >= 0 && !d->end && !w->draining) {
-        queue_directory(w->port, scan->shard, d);
-        return;
-    }
-    w->directories--;
-    free(scan);
 }
 
 /* The root is signed, so who validates says so of all that it answers for it. Of one that does not,
@@ -289,19 +262,9 @@ int worker_start(struct worker *w)
                   "error=\"%s\" action=\"check dns.servers or /etc/resolv.conf\"", strerror(-err));
         return err;
     }
-    for (uint32_t shard = w->index; shard < queue_shards(q); shard += w->shared->workers_len) {
-        struct start_scan *scan = calloc(1, sizeof(*scan));
-
-        if (scan == NULL)
-            return -ENOMEM;
-        scan->worker = w;
-        scan->shard = shard;
-        scan->directory.lanes_max = DIRECTORY_LANES;
-        scan->directory.on_done = on_directory;
-        scan->directory.owner = scan;
-        w->directories++;
-        queue_directory(w->port, shard, &scan->directory);
-    }
+    err = lanes_find_open(w);
+    if (err < 0)
+        return err;
     inject_start(w);
     return 0;
 }
@@ -365,6 +328,7 @@ void worker_close(struct worker *w)
         queue_port_close(w->port);
         tls_reports_close(w); /* the end of a post may have changed records just now */
         sweep_close(w);
+        lanes_find_close(w);
         w->port = NULL; /* turns from here on only end operations */
     }
     if (w->io != NULL) {

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "schedule/lane_find.h"
 #include "schedule/lane_walk.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
@@ -55,6 +56,8 @@ struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct st
     lane->names = queue_flow_find(w->shared->queue, flow);
     lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
     lane->expires_ms = lane->window_expires_ms = INT64_MAX;
+    lane->seen_until_ms = w->left_seen_ms; /* it may have been here before */
+    lane->knows_stored = !lanes_are_absent(w, shard);
     lane->refill = LANE_REFILL_MIN;
     lane->timer.on_timer = on_lane_timer;
     list_init(&lane->window);
@@ -224,10 +227,17 @@ void lane_settling(struct recipient *r)
 
 void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
 {
-    struct lane *lane = lane_get(w, shard, r->flow, r->queue);
+    struct lane *lane = lane_known(w, shard, r->flow, r->queue);
     int64_t now_ms = worker_wall_ms(w);
     uint32_t max;
 
+    if (lane == NULL && lane_stays_absent(w, r->flow)) {
+        lane_left(w, shard, r->due_ms);
+        recipient_free(r);
+        return;
+    }
+    if (lane == NULL)
+        lane = lane_get(w, shard, r->flow, r->queue);
     ASSERT(lane != NULL);
     max = lane_window_max(lane);
     /* What waits in the store came first: newcomers get half of the window, loads the rest. */
@@ -386,11 +396,14 @@ void lane_window_release(struct lane *lane)
 
 /* --- states --- */
 
-static void lane_free(struct lane *lane)
+void lane_free(struct lane *lane)
 {
     struct worker *w = lane->worker;
 
     ASSERT(lane->in_memory == 0);
+    /* What its loads may have read is not taken from memory by the next lane of the name. */
+    if (lane->seen_until_ms > w->left_seen_ms)
+        w->left_seen_ms = lane->seen_until_ms;
     wheel_cancel(io_wheel(w->io), &lane->timer);
     if (list_node_linked(&lane->wait_node))
         list_remove(&lane->wait_node);

@@ -77,10 +77,12 @@ struct lane {
     uint32_t fetching;     /* reads of single rows under way (administration) */
     uint16_t failures;     /* failures in a row of the destination as a whole */
     uint16_t name_len;
-    uint8_t state;                /* enum lane_state; lane_set_state() */
-    uint8_t scan;                 /* enum lane_scan; lane_set_scan() */
-    uint16_t suspensions;         /* bit per scope in which the lane is suspended */
-    bool held;                    /* in supply->shut or waking: supply_holds() */
+    uint8_t state;        /* enum lane_state; lane_set_state() */
+    uint8_t scan;         /* enum lane_scan; lane_set_scan() */
+    uint16_t suspensions; /* bit per scope in which the lane is suspended */
+    bool held;            /* in supply->shut or waking: supply_holds() */
+    bool knows_stored;    /* stored_due_ms is of all rows: lane_find.h; else of those that it met */
+    bool was_in_use;      /* at the last look of lanes_leave_step() */
     uint32_t suspensions_changed; /* the worker's count of changes when suspensions was looked up */
     char name[];
 };

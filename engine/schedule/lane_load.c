@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "limits/retry.h"
+#include "schedule/lane_find.h"
 #include "schedule/lane_walk.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
@@ -70,7 +71,7 @@ bool lane_memory_full(const struct worker *w)
 
 bool lane_memory_tight(const struct worker *w)
 {
-    return memory_alive(w) >= w->config->queue.memory_bytes_max / 2;
+    return memory_alive(w) >= w->config->queue.memory_bytes_max / 2 || lanes_are_tight(w);
 }
 
 uint64_t lane_memory_free(const struct worker *w)
@@ -232,6 +233,7 @@ static void on_loaded(struct queue_load *load, int result)
         lane->stored_due_ms =
             load->next_due_ms < lane->behind_due_ms ? load->next_due_ms : lane->behind_due_ms;
         lane->behind_due_ms = INT64_MAX;
+        lane->knows_stored = lane->knows_stored || result >= 0;
         lane_set_scan(lane, LANE_SCAN_NONE);
         lane->load = NULL;
         free(l);

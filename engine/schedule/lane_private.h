@@ -33,6 +33,8 @@ void lane_memory_put(struct lane *lane, struct recipient *r);
 /* Forgets r and frees it; its row, if there is one, is the store's again. */
 void lane_memory_drop(struct recipient *r);
 void lane_window_insert(struct lane *lane, struct recipient *r, bool front);
+/* lane, which has nothing in memory, goes. */
+void lane_free(struct lane *lane);
 /* A load reads what was received up to until_ms (monotonic). */
 void lane_seen(struct lane *lane, uint64_t until_ms);
 /* r goes to the store, or is stored anew. */

@@ -3,6 +3,7 @@
  * A worker counts the changes that it has heard of, and a lane remembers the count at its last
  * look into the table. So whoever asks lane_suspended() gets the present answer from the change on,
  * and the walk only gives back windows, or wakes what was resumed. */
+#include "schedule/lane_find.h"
 #include "schedule/lane_private.h"
 #include "schedule/lane_walk.h"
 #include "schedule/supply.h"
@@ -62,6 +63,7 @@ void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk)
     walk->change = ++w->suspensions_changed;
     walk->bucket = 0;
     list_push_back(&w->suspension_walks, &walk->node);
+    lanes_find_soon(w);
 }
 
 static uint32_t lane_hears(struct lane *lane, void *arg)

@@ -14,7 +14,8 @@ struct lane;
 struct worker;
 
 /* Visits the lanes of the next buckets until that was so much work: 1 for each bucket and what
- * visit() returns. visit() makes and frees no lane. True: all have been visited, and *bucket is 0
+ * visit() returns. visit() makes no lane, and frees
+ * none but the one that it was called for. True: all have been visited, and *bucket is 0
  * again. */
 bool lane_walk(struct worker *w, size_t *bucket, uint32_t work,
                uint32_t (*visit)(struct lane *lane, void *arg), void *arg);

@@ -33,6 +33,7 @@ struct shared;
 struct worker;
 struct hot;
 struct settle;
+struct lane_finders;
 struct lane_hooks;
 struct inject_listener;
 struct sweeps;
@@ -106,18 +107,26 @@ struct worker {
     /* Delivery. */
     const struct lane_hooks *lane_hooks; /* schedule/lane.h */
     struct map lanes, sites;
-    struct map rollups;           /* what sites of a provider share: schedule/rollup.h */
-    uint64_t rollup_arrivals;     /* channels that began to wait in their lines, so far */
-    struct map idle;              /* sessions without work, by address: idle.c */
-    struct map memory;            /* recipients in memory, by message id and index */
-    struct list load_wait;        /* lanes that want a refill */
-    uint32_t loads;               /* under way */
-    uint32_t expired;             /* ended as loads brought them, in the present turn */
+    struct map rollups;       /* what sites of a provider share: schedule/rollup.h */
+    uint64_t rollup_arrivals; /* channels that began to wait in their lines, so far */
+    struct map idle;          /* sessions without work, by address: idle.c */
+    struct map memory;        /* recipients in memory, by message id and index */
+    struct list load_wait;    /* lanes that want a refill */
+    uint32_t loads;           /* under way */
+    uint32_t expired;         /* ended as loads brought them, in the present turn */
+    uint32_t lanes_max;       /* of them in memory: schedule/lane_find.h */
+    struct lane_finders *finders;
+    size_t leave_bucket;          /* of lanes: where lanes_leave_step() goes on */
+    uint64_t leave_after_ms;      /* monotonic: when it begins anew */
+    uint64_t left_seen_ms;        /* monotonic: the latest seen_until_ms of lanes that are gone */
+    uint64_t churn_s;             /* monotonic: in this second */
+    uint32_t churn;               /* so many lanes left with due rows */
     size_t trim_bucket;           /* of lanes: where windows_trim() goes on */
     bool trimmed;                 /* windows_trim() gave something back in its present round */
     uint64_t trim_after_ms;       /* monotonic: when it may look again behind a round for nothing */
     size_t renew_bucket;          /* of lanes: where lanes_renew_step() goes on */
     bool renewing;                /* behind a reload */
+    uint64_t absent_after_ms;     /* monotonic: the next pass for lanes that are not: sweep.c */
     struct sweeps *sweeps;        /* sweep.h */
     struct list suspension_walks; /* over lanes: schedule/lane_suspend.c */
     struct list supply_walks;     /* supplies some of whose lanes have something to hear */
@@ -167,7 +176,7 @@ struct worker {
     uint32_t settles_failing;               /* of them, found no room */
     uint32_t settles_refused;               /* of them, refused for another reason */
     uint64_t notice_bytes;                  /* of notices in them */
-    uint32_t directories;                   /* start-up scans still running */
+    uint32_t directories;                   /* reads of directories under way */
 
     struct handshakes handshakes;
     struct secure_memory *secure_memory; /* deliver/secure.h */

@@ -25,6 +25,7 @@
 #define BURSTS_EVERY 4  /* in one of so many seeds */
 #define SIGNS_EVERY  3  /* likewise: mail is signed */
 #define CROWD_EVERY  8  /* likewise: much mail for one domain at once */
+#define FEW_EVERY    3  /* likewise: workers have room for few lanes */
 #define SLACK_S      10800
 
 static bool verbose;
@@ -117,6 +118,8 @@ static void run_seed(uint64_t seed, const char *dir)
     world_signs = !world_recovery && !world_warmup && seed % SIGNS_EVERY == 2;
     world_crowd = !world_recovery && !world_warmup && !world_full && /* among those with bursts */
                   seed % CROWD_EVERY == 5;
+    if (!world_recovery && !world_warmup && !world_crowd && seed % FEW_EVERY == 0)
+        world_lanes_max = 8 * (2 + (uint32_t)(seed / FEW_EVERY % 4));
     sim_begin(seed, verbose);
     run(dir);
     snprintf(records, sizeof(records), "%s/records", dir);

@@ -370,6 +370,8 @@ static void engine_make(struct engine *e)
     memset(e->shared.workers, 0, e->shared.workers_len * sizeof(*e->shared.workers));
     for (uint32_t i = 0; i < e->shared.workers_len; i++)
         ASSERT(worker_open(&e->shared.workers[i], e, i) == 0);
+    for (uint32_t i = 0; world_lanes_max != 0 && i < e->shared.workers_len; i++)
+        e->shared.workers[i].lanes_max = world_lanes_max;
     if (queue_open(&e->shared.queue, &options, &why) < 0)
         sim_fail("restart", "the queue cannot be opened: %s", why);
     ASSERT(suspensions_open(&e->shared.suspensions, e->shared.queue) == 0);

@@ -8,6 +8,7 @@
 
 struct world world;
 bool world_full, world_bursts, world_signs, world_crowd, world_recovery, world_warmup;
+uint32_t world_lanes_max;
 
 #define TTL_S 60
 

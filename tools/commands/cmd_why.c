@@ -214,6 +214,8 @@ static void put_head(struct buf *out, const json_t *why)
         buf_printf(out, ", %lld in transactions now", flight);
     if (json_is_true(json_object_get(why, "counting")))
         buf_puts(out, "; the queue is still being counted");
+    if (json_is_true(json_object_get(why, "absent")))
+        buf_puts(out, "; what else is in the store alone is not looked at: see 'queue summary'");
     buf_puts(out, ".\n");
 }
 

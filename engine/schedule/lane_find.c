@@ -1,0 +1,404 @@
+#include "schedule/lane_find.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "schedule/lane_private.h"
+#include "schedule/lane_walk.h"
+#include "worker/queue_name.h"
+#include "worker/shared.h"
+
+#define READ_LANES    512 /* of the directory, in a read; one turn takes them in */
+#define READ_FEW      16  /* of them come in while there is hardly any room */
+#define READ_PACE     9   /* of ten parts of time rounds rest so many, while the table is filled */
+#define READ_REST_MAX 200 /* ms */
+#define READ_RETRY_MS 1000
+/* Between two rounds, until the first absent row is due; the second where lanes come and go for
+ * nothing: CHURN_MAX. */
+#define ROUND_REST_MIN_MS   100
+#define ROUND_REST_CHURN_MS 1000
+#define ROUND_REST_MAX_MS   60000
+/* A lane that is due within this, and as long again as a round or two take, stays. */
+#define HORIZON_MS 60000
+/* When a row of a lane that was absent expires nobody remembers: the sweep looks so much later, if
+ * the lane has due rows still. */
+#define EXPIRES_LOOK_MS 60000
+#define LEAVE_WORK      500 /* lanes looked at in a turn */
+/* Lanes that leave with due rows, in a second, before only few others come in: lanes behind what
+ * holds them back come and go for nothing, a load and a route each. */
+#define CHURN_MAX     5000
+#define LEAVE_REST_MS 1000 /* between two looks at all, where there is room enough */
+
+struct lane_finder {
+    struct queue_directory directory;
+    struct worker *worker;
+    struct timer timer;
+    uint32_t shard;
+    bool in_round, reading;
+    bool hurry;  /* reads follow one another without rests */
+    bool passed; /* the present round has left lanes in the store */
+    bool left_due;
+    uint32_t few;  /* of the read that were taken for all the lack of room */
+    uint64_t left; /* how often a lane, or a row that arrived, was left to the store */
+    uint64_t left_at_round, left_at_read;
+    uint64_t round_ms, read_ms; /* monotonic: when they began */
+    uint64_t lasted_ms;         /* the last round */
+    int64_t soonest_ms;         /* the first row of those left is due then */
+};
+
+struct lane_finders {
+    uint32_t len;
+    struct lane_finder each[];
+};
+
+static struct lane_finder *finder_of(const struct worker *w, uint32_t shard)
+{
+    struct lane_finder *f = &w->finders->each[shard / w->shared->workers_len];
+
+    ASSERT(f->shard == shard && f->worker == w);
+    return f;
+}
+
+static size_t eighths(const struct worker *w, uint32_t n)
+{
+    return w->lanes_max / 8 * n;
+}
+
+static bool is_better(const struct queue_flow *flow)
+{
+    return flow != NULL && flow->priority < PRIORITY_DEFAULT;
+}
+
+/* --- rounds --- */
+
+static void arm(struct lane_finder *f, uint64_t wait_ms)
+{
+    wheel_arm_by(io_wheel(f->worker->io), &f->timer, io_now_ms(f->worker->io) + wait_ms);
+}
+
+/* Until the next round. */
+static uint64_t rest_ms(const struct lane_finder *f)
+{
+    const struct worker *w = f->worker;
+    int64_t now_ms = worker_wall_ms(w);
+    bool churned = w->churn > 0 && w->churn_s + 1 >= io_now_ms(w->io) / 1000;
+    uint64_t least_ms = churned ? ROUND_REST_CHURN_MS : ROUND_REST_MIN_MS;
+
+    if (f->soonest_ms <= now_ms + (int64_t)least_ms)
+        return least_ms;
+    if (f->soonest_ms - now_ms >= ROUND_REST_MAX_MS)
+        return ROUND_REST_MAX_MS;
+    return (uint64_t)(f->soonest_ms - now_ms);
+}
+
+static void read_next(struct lane_finder *f)
+{
+    struct worker *w = f->worker;
+
+    ASSERT(f->in_round && !f->reading);
+    f->reading = true;
+    f->few = 0;
+    f->left_at_read = f->left;
+    f->read_ms = io_now_ms(w->io);
+    w->directories++;
+    queue_directory(w->port, f->shard, &f->directory);
+}
+
+static void round_begin(struct lane_finder *f)
+{
+    ASSERT(!f->in_round);
+    f->in_round = true;
+    f->passed = false;
+    f->left_at_round = f->left;
+    f->soonest_ms = INT64_MAX;
+    f->round_ms = io_now_ms(f->worker->io);
+    f->directory.cursor.len = 0;
+    read_next(f);
+}
+
+static void round_end(struct lane_finder *f)
+{
+    f->in_round = f->hurry = false;
+    f->lasted_ms = io_now_ms(f->worker->io) - f->round_ms;
+    if (f->passed || f->left != f->left_at_round)
+        arm(f, rest_ms(f));
+}
+
+static void on_finder_timer(struct timer *timer)
+{
+    struct lane_finder *f = CONTAINER_OF(timer, struct lane_finder, timer);
+
+    if (f->worker->draining || f->reading)
+        return;
+    if (f->in_round)
+        read_next(f);
+    else
+        round_begin(f);
+}
+
+static bool is_suspended(const struct worker *w, const struct queue_flow *flow, struct str name)
+{
+    struct suspensions *all = &w->shared->suspensions;
+    struct str names[SUSPENSION_SCOPES];
+    char of_tenant[SUSPENSION_NAME_MAX + 1];
+
+    if (suspensions_count(all) == 0)
+        return false;
+    for (int scope = 0; scope < SUSPENSION_SCOPES; scope++)
+        names[scope] = STR("");
+    names[SUSPENSION_DOMAIN] = queue_name_destination(name);
+    if (flow != NULL) {
+        suspension_name(of_tenant, flow->campaign, flow->tenant);
+        names[SUSPENSION_CAMPAIGN] = flow->campaign;
+        names[SUSPENSION_TENANT] = flow->tenant;
+        names[SUSPENSION_CAMPAIGN_TENANT] = str_of(of_tenant);
+    }
+    return suspensions_of(all, names) != 0;
+}
+
+static bool churns(const struct worker *w)
+{
+    return w->churn >= CHURN_MAX && w->churn_s == io_now_ms(w->io) / 1000;
+}
+
+/* Whether a due lane that was found comes into memory, though not all may. */
+static bool has_place(struct lane_finder *f, const struct queue_flow *flow)
+{
+    const struct worker *w = f->worker;
+    size_t count = w->lanes.count;
+
+    if ((count < eighths(w, 6) && !churns(w)) || (is_better(flow) && count < eighths(w, 16)))
+        return true;
+    return count < eighths(w, 8) && f->few++ < READ_FEW;
+}
+
+/* Whether a lane that was found stays in the store for now. */
+static bool pass_by(struct lane_finder *f, const struct queue_lane_entry *e)
+{
+    struct worker *w = f->worker;
+    const struct queue_flow *flow = queue_flow_find(w->shared->queue, e->flow);
+    bool due = e->first_due_ms <= worker_wall_ms(w), suspended;
+
+    if (w->lanes.count < eighths(w, 4))
+        return false;
+    suspended = due && is_suspended(w, flow, e->name); /* lanes_find_soon() says when no more */
+    if (due && !suspended && has_place(f, flow))
+        return false;
+    f->passed = true;
+    f->left_due |= due;
+    if (!suspended && e->first_due_ms < f->soonest_ms)
+        f->soonest_ms = e->first_due_ms;
+    return true;
+}
+
+static void take_in(struct lane_finder *f, const struct queue_lane_entry *e)
+{
+    struct worker *w = f->worker;
+    struct lane *lane = lane_known(w, f->shard, e->flow, e->name);
+    int64_t look_ms = worker_wall_ms(w) + EXPIRES_LOOK_MS;
+
+    w->turn.lanes++;
+    if (lane != NULL ? lane->knows_stored : pass_by(f, e))
+        return;
+    lane = lane_get(w, f->shard, e->flow, e->name);
+    ASSERT(lane != NULL);
+    /* What was left to the store since the directory was read, it does not know. */
+    lane->knows_stored = f->left == f->left_at_read;
+    if (look_ms < lane->expires_ms)
+        lane->expires_ms = look_ms;
+    lane_stored(lane, e->first_due_ms);
+}
+
+static void on_directory(struct queue_directory *d, int result)
+{
+    struct lane_finder *f = d->owner;
+    struct worker *w = f->worker;
+    uint64_t took_ms = io_now_ms(w->io) - f->read_ms;
+
+    ASSERT(f->reading && w->directories > 0);
+    f->reading = false;
+    w->directories--;
+    for (size_t i = 0; result >= 0 && i < d->lanes_len && !w->draining; i++)
+        take_in(f, &d->lanes[i]);
+    queue_directory_done(d);
+    if (w->draining)
+        return;
+    if (result < 0) {
+        log_error("queue.directory_failed", "shard=%u error=%d action=retry", f->shard, result);
+        arm(f, READ_RETRY_MS);
+    } else if (d->end) {
+        round_end(f);
+    } else if (f->hurry || w->lanes.count < eighths(w, 4)) {
+        read_next(f);
+    } else {
+        arm(f, took_ms * READ_PACE < READ_REST_MAX ? 1 + took_ms * READ_PACE : READ_REST_MAX);
+    }
+}
+
+int lanes_find_open(struct worker *w)
+{
+    uint32_t shards = queue_shards(w->shared->queue), workers = w->shared->workers_len;
+    uint32_t own = (shards + workers - 1 - w->index) / workers;
+
+    w->finders = calloc(1, sizeof(*w->finders) + own * sizeof(w->finders->each[0]));
+    if (w->finders == NULL)
+        return -ENOMEM;
+    w->finders->len = own;
+    for (uint32_t i = 0; i < own; i++) {
+        struct lane_finder *f = &w->finders->each[i];
+
+        f->worker = w;
+        f->shard = w->index + i * workers;
+        f->timer.on_timer = on_finder_timer;
+        f->hurry = true;
+        f->directory.lanes_max = READ_LANES;
+        f->directory.on_done = on_directory;
+        f->directory.owner = f;
+        round_begin(f);
+    }
+    return 0;
+}
+
+void lanes_find_close(struct worker *w)
+{
+    for (uint32_t i = 0; w->finders != NULL && i < w->finders->len; i++)
+        wheel_cancel(io_wheel(w->io), &w->finders->each[i].timer);
+    free(w->finders);
+    w->finders = NULL;
+}
+
+void lanes_find_soon(struct worker *w)
+{
+    for (uint32_t i = 0; i < w->finders->len; i++) {
+        struct lane_finder *f = &w->finders->each[i];
+
+        if (!lanes_are_absent(w, f->shard))
+            continue;
+        f->hurry = true;
+        f->left += f->in_round; /* the round has passed some lanes: another one follows */
+        f->soonest_ms = 0;
+        if (!f->reading)
+            arm(f, 1);
+    }
+}
+
+bool lanes_are_absent(const struct worker *w, uint32_t shard)
+{
+    const struct lane_finder *f;
+
+    if (w->finders == NULL)
+        return false;
+    f = finder_of(w, shard);
+    return f->in_round || timer_armed(&f->timer);
+}
+
+bool lanes_any_absent(const struct worker *w)
+{
+    for (uint32_t i = 0; i < w->finders->len; i++)
+        if (lanes_are_absent(w, w->finders->each[i].shard))
+            return true;
+    return false;
+}
+
+bool lanes_left_due(struct worker *w, uint32_t shard)
+{
+    struct lane_finder *f = finder_of(w, shard);
+    bool left = f->left_due;
+
+    f->left_due = false;
+    return left;
+}
+
+bool lane_stays_absent(const struct worker *w, uint32_t flow)
+{
+    size_t count = w->lanes.count;
+
+    if (count < eighths(w, 8))
+        return false;
+    return count >= eighths(w, 16) || !is_better(queue_flow_find(w->shared->queue, flow));
+}
+
+void lane_left(struct worker *w, uint32_t shard, int64_t due_ms)
+{
+    struct lane_finder *f = finder_of(w, shard);
+
+    f->left++;
+    if (due_ms < f->soonest_ms)
+        f->soonest_ms = due_ms;
+    if (!f->in_round && !w->draining)
+        arm(f, rest_ms(f));
+}
+
+/* --- lanes leave --- */
+
+void lane_leave(struct lane *lane)
+{
+    struct worker *w = lane->worker;
+    uint64_t now_s = io_now_ms(w->io) / 1000;
+
+    if (lane_has_due(lane, worker_wall_ms(w))) {
+        w->churn = w->churn_s == now_s ? w->churn + 1 : 1;
+        w->churn_s = now_s;
+    }
+    log_debug("lane.left", "queue=%s shard=%u", lane->name, lane->shard);
+    if (!lane->knows_stored || lane->stored_due_ms != INT64_MAX)
+        lane_left(w, lane->shard, lane->stored_due_ms);
+    lane_free(lane);
+}
+
+/* A lane without a supply waits for its first load, not for room there. */
+static bool is_in_use(const struct lane *lane)
+{
+    return (lane->supply == NULL && list_node_linked(&lane->wait_node)) || lane->in_memory > 0 ||
+           lane->fetching > 0 || lane->scan != LANE_SCAN_NONE || lane->routing != NULL ||
+           list_node_linked(&lane->outlived_node);
+}
+
+/* Whether lane, which has nothing in memory, may leave it. */
+static bool may_leave(struct lane *lane, int64_t now_ms)
+{
+    const struct worker *w = lane->worker;
+    int64_t horizon_ms = now_ms + HORIZON_MS + 2 * (int64_t)finder_of(w, lane->shard)->lasted_ms;
+    bool full = w->lanes.count > eighths(w, 16);
+
+    /* A lane that backs off would be tried with each round. */
+    if (lane->state != LANE_OPEN && lane_has_due(lane, now_ms))
+        return full;
+    if (w->lanes.count > eighths(w, 6))
+        return full || !is_better(lane->names) || !lane_has_due(lane, now_ms) ||
+               lane_suspended(lane);
+    return !lane_has_due(lane, horizon_ms) || lane_suspended(lane);
+}
+
+static uint32_t leave_look(struct lane *lane, void *arg)
+{
+    struct worker *w = lane->worker;
+    int64_t now_ms = *(const int64_t *)arg;
+
+    if (w->lanes.count <= eighths(w, 4))
+        return 0;
+    if (is_in_use(lane)) {
+        lane->was_in_use = true;
+        return 0;
+    }
+    if (lane->was_in_use && w->lanes.count <= eighths(w, 6)) {
+        lane->was_in_use = false;
+        return 0;
+    }
+    if (may_leave(lane, now_ms))
+        lane_leave(lane);
+    return 0;
+}
+
+void lanes_leave_step(struct worker *w)
+{
+    uint64_t now_ms = io_now_ms(w->io);
+    int64_t wall_ms = worker_wall_ms(w);
+
+    if (w->draining || w->lanes.count <= eighths(w, 4) ||
+        (now_ms < w->leave_after_ms && w->lanes.count <= eighths(w, 6)))
+        return;
+    if (lane_walk(w, &w->leave_bucket, LEAVE_WORK, leave_look, &wall_ms))
+        w->leave_after_ms = now_ms + LEAVE_REST_MS;
+}
