@@ -111,6 +111,7 @@ static struct worker *worker_ready(void)
     memset(e->shared.workers, 0, sizeof(*e->shared.workers));
     must(worker_open(&e->shared.workers[0], e, 0) == 0, "io_uring");
     bench.worker = &e->shared.workers[0];
+    bench.worker->lanes_max = UINT32_MAX; /* all that the cases make stay */
     msgid_source_init(&bench.ids, 1);
     wait_lanes();
     for (uint32_t i = 0; i < READY_LANES * READY_RCPTS; i++)
