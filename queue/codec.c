@@ -553,11 +553,12 @@ void codec_flow_key(uint8_t out[FLOW_KEY_BYTES], uint32_t id)
 
 size_t codec_flow_encode(uint8_t out[FLOW_VALUE_BYTES], const struct queue_flow *flow)
 {
-    const struct str names[] = {flow->tenant, flow->campaign, flow->pool};
+    const struct str names[] = {flow->tenant, flow->campaign, flow->pool, flow->signer,
+                                flow->envelope};
 
     ASSERT(flow->priority < FLOW_PRIORITIES);
     for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        ASSERT(names[i].len <= FLOW_NAME_MAX);
+        ASSERT(names[i].len <= (i < 3 ? FLOW_NAME_MAX : FLOW_DOMAIN_MAX));
     out[0] = flow->priority;
     return (size_t)(out_fields(out + 1, names, ARRAY_LEN(names)) - out);
 }
@@ -566,7 +567,7 @@ int codec_flow_decode(struct str key, struct str value, struct queue_flow *out)
 {
     const uint8_t *bytes = (const uint8_t *)value.ptr;
     struct in in = {bytes, bytes + value.len, false};
-    struct str names[3] = {{0}}, unknown;
+    struct str names[5] = {{0}}, unknown;
     int err;
 
     if (key.len != FLOW_KEY_BYTES || value.len < 1)
@@ -577,6 +578,8 @@ int codec_flow_decode(struct str key, struct str value, struct queue_flow *out)
     out->tenant = names[0];
     out->campaign = names[1];
     out->pool = names[2];
+    out->signer = names[3];
+    out->envelope = names[4];
     return err == 0 && out->priority >= FLOW_PRIORITIES ? -EBADMSG : err;
 }
 

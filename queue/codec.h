@@ -157,7 +157,7 @@ int codec_state_decode(struct str key, struct str stored, struct str *value) MUS
 
 /* A flow is the state under STATE_FLOW and its id. */
 #define FLOW_KEY_BYTES   5
-#define FLOW_VALUE_BYTES (1 + 3 * (2 + FLOW_NAME_MAX))
+#define FLOW_VALUE_BYTES (1 + 3 * (2 + FLOW_NAME_MAX) + 2 * (3 + FLOW_DOMAIN_MAX))
 void codec_flow_key(uint8_t out[FLOW_KEY_BYTES], uint32_t id);
 size_t codec_flow_encode(uint8_t out[FLOW_VALUE_BYTES], const struct queue_flow *flow);
 /* Names point into value. */

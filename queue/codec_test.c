@@ -193,7 +193,11 @@ static int decode_state(struct str key, struct str value)
 
 static void test_flow_record(void **state)
 {
-    struct queue_flow flow = {.id = 77, .priority = 3, .tenant = STR("acme"), .pool = STR("p")};
+    struct queue_flow flow = {.id = 77,
+                              .priority = 3,
+                              .tenant = STR("acme"),
+                              .pool = STR("p"),
+                              .envelope = STR("bounce.acme.example")};
     struct queue_flow back;
     uint8_t key[FLOW_KEY_BYTES], value[FLOW_VALUE_BYTES];
     struct str k = {(char *)key, sizeof(key)};
@@ -208,6 +212,8 @@ static void test_flow_record(void **state)
     assert_true(str_eq(back.tenant, flow.tenant));
     assert_true(str_eq(back.campaign, STR("")));
     assert_true(str_eq(back.pool, flow.pool));
+    assert_true(str_eq(back.signer, STR("")));
+    assert_true(str_eq(back.envelope, flow.envelope));
     value[0] = FLOW_PRIORITIES;
     assert_int_equal(codec_flow_decode(k, (struct str){(char *)value, len}, &back), -EBADMSG);
     assert_int_equal(codec_flow_decode(k, (struct str){(char *)value, 0}, &back), -EBADMSG);

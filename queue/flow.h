@@ -14,12 +14,16 @@
 struct queue;
 
 #define FLOW_PRIORITIES 10
-#define FLOW_NAME_MAX   64 /* bytes of a tenant, campaign or pool */
+#define FLOW_NAME_MAX   64  /* bytes of a tenant, campaign or pool */
+#define FLOW_DOMAIN_MAX 253 /* of a signer or envelope */
 
 struct queue_flow {
     uint32_t id;                       /* from 1 */
     uint8_t priority;                  /* 0 (first) .. 9 */
     struct str tenant, campaign, pool; /* each may be empty */
+    /* Mail that waits for what else holds it has a flow of its own: the domain that signs it, and
+     * the domain of its return path. Empty: that was not asked, or may be any. */
+    struct str signer, envelope;
 };
 
 /* At most so many at once, some 40 MiB: a client that names a campaign anew for each message must
@@ -31,6 +35,8 @@ struct queue_flow {
  * counts. NULL: memory is out. */
 const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
                                         struct str campaign, struct str pool);
+/* The same with all names of wanted; its id says nothing. A signer or envelope is not left out. */
+const struct queue_flow *queue_flow_like(struct queue *q, const struct queue_flow *wanted);
 /* NULL: no such flow; its record was lost. Its rows are mail all the same. */
 const struct queue_flow *queue_flow_find(const struct queue *q, uint32_t id);
 

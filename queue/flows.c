@@ -44,7 +44,9 @@ static uint64_t name_hash(const struct queue_flow *flow)
     uint64_t hash = hash_bytes(flow->tenant.ptr, flow->tenant.len, flow->priority);
 
     hash = hash_bytes(flow->campaign.ptr, flow->campaign.len, hash);
-    return hash_bytes(flow->pool.ptr, flow->pool.len, hash);
+    hash = hash_bytes(flow->pool.ptr, flow->pool.len, hash);
+    hash = hash_bytes(flow->signer.ptr, flow->signer.len, hash);
+    return hash_bytes(flow->envelope.ptr, flow->envelope.len, hash);
 }
 
 static const struct queue_flow *find_name(const struct flows *f, const struct queue_flow *wanted,
@@ -54,7 +56,8 @@ static const struct queue_flow *find_name(const struct flows *f, const struct qu
         const struct queue_flow *flow = &CONTAINER_OF(n, struct entry, node)->flow;
 
         if (flow->priority == wanted->priority && str_eq(flow->tenant, wanted->tenant) &&
-            str_eq(flow->campaign, wanted->campaign) && str_eq(flow->pool, wanted->pool))
+            str_eq(flow->campaign, wanted->campaign) && str_eq(flow->pool, wanted->pool) &&
+            str_eq(flow->signer, wanted->signer) && str_eq(flow->envelope, wanted->envelope))
             return flow;
     }
     return NULL;
@@ -102,7 +105,8 @@ static const struct queue_flow *find_any(const struct flows *f, uint32_t id)
 static const struct queue_flow *insert(struct flows *f, const struct queue_flow *wanted,
                                        uint64_t hash)
 {
-    size_t bytes = wanted->tenant.len + wanted->campaign.len + wanted->pool.len;
+    size_t bytes = wanted->tenant.len + wanted->campaign.len + wanted->pool.len +
+                   wanted->signer.len + wanted->envelope.len;
     struct queue_flow *_Atomic *at = place(f, wanted->id);
     struct entry *e = at == NULL ? NULL : malloc(sizeof(*e) + bytes);
     char *names;
@@ -115,6 +119,8 @@ static const struct queue_flow *insert(struct flows *f, const struct queue_flow 
     e->flow.tenant = copy_name(&names, wanted->tenant);
     e->flow.campaign = copy_name(&names, wanted->campaign);
     e->flow.pool = copy_name(&names, wanted->pool);
+    e->flow.signer = copy_name(&names, wanted->signer);
+    e->flow.envelope = copy_name(&names, wanted->envelope);
     ASSERT(names == e->names + bytes);
     map_insert(&f->by_name, &e->node, hash);
     atomic_store_explicit(at, &e->flow, memory_order_release);
@@ -134,7 +140,8 @@ int flows_add(struct flows *f, const struct queue_flow *stored)
     uint64_t hash = name_hash(stored);
 
     if (stored->id == 0 || stored->id >= FLOW_IDS || stored->tenant.len > FLOW_NAME_MAX ||
-        stored->campaign.len > FLOW_NAME_MAX || stored->pool.len > FLOW_NAME_MAX)
+        stored->campaign.len > FLOW_NAME_MAX || stored->pool.len > FLOW_NAME_MAX ||
+        stored->signer.len > FLOW_DOMAIN_MAX || stored->envelope.len > FLOW_DOMAIN_MAX)
         return -EBADMSG;
     if (known != NULL) /* each shard that stores a flow adds it */
         return find_name(f, stored, hash) == known ? 0 : -EBADMSG;
@@ -189,14 +196,24 @@ static struct str name_cut(struct str name)
 const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
                                         struct str campaign, struct str pool)
 {
-    struct queue_flow wanted = {.priority = priority,
-                                .tenant = name_cut(tenant),
-                                .campaign = name_cut(campaign),
-                                .pool = name_cut(pool)};
+    return queue_flow_like(
+        q, &(struct queue_flow){
+               .priority = priority, .tenant = tenant, .campaign = campaign, .pool = pool});
+}
+
+const struct queue_flow *queue_flow_like(struct queue *q, const struct queue_flow *like)
+{
+    struct queue_flow wanted = {.priority = like->priority,
+                                .tenant = name_cut(like->tenant),
+                                .campaign = name_cut(like->campaign),
+                                .pool = name_cut(like->pool),
+                                .signer = like->signer,
+                                .envelope = like->envelope};
     struct flows *f = &q->flows;
     const struct queue_flow *flow;
 
-    ASSERT(priority < FLOW_PRIORITIES);
+    ASSERT(wanted.priority < FLOW_PRIORITIES && wanted.signer.len <= FLOW_DOMAIN_MAX &&
+           wanted.envelope.len <= FLOW_DOMAIN_MAX);
     pthread_mutex_lock(&f->lock);
     flow = find_or_make(f, &wanted, FLOWS_MAX / 2);
     wanted.campaign = (struct str){0};
@@ -206,7 +223,7 @@ const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struc
     if (flow == NULL)
         flow = find_or_make(f, &wanted, FLOWS_MAX);
     pthread_mutex_unlock(&f->lock);
-    ASSERT(flow == NULL || (flow->priority == priority && flow != &f->lost));
+    ASSERT(flow == NULL || (flow->priority == wanted.priority && flow != &f->lost));
     return flow;
 }
 

@@ -353,6 +353,9 @@ static void test_flows(void **state)
     const struct queue_flow *news = queue_flow_get(f->q, 7, STR("acme"), STR("news"), STR(""));
     const struct queue_flow *codes = queue_flow_get(f->q, 0, STR("acme"), STR(""), STR(""));
     const struct queue_flow *empty = queue_flow_get(f->q, 5, STR("nobody"), STR(""), STR(""));
+    const struct queue_flow *signed_news;
+    struct queue_flow wanted;
+    uint32_t signed_id;
     struct queue_visit what = {.queue = STR("a.example"), .rows_max = 100, .visit = count_row};
     struct queue_cursor cursor = {0};
     uint32_t news_id = news->id, codes_id = codes->id, empty_id = empty->id;
@@ -362,6 +365,14 @@ static void test_flows(void **state)
 
     assert_ptr_equal(queue_flow_get(f->q, 7, STR("acme"), STR("news"), STR("")), news);
     assert_ptr_not_equal(codes, news);
+    wanted = *news;
+    wanted.signer = STR("acme.example");
+    signed_news = queue_flow_like(f->q, &wanted);
+    assert_ptr_not_equal(signed_news, news);
+    signed_id = signed_news->id;
+    wanted.envelope = STR("acme.example");
+    assert_ptr_not_equal(queue_flow_like(f->q, &wanted), signed_news);
+    add_in(f, signed_news, "c.example", 900);
     for (int i = 0; i < 10; i++) {
         add_in(f, news, "a.example", 500 + i);
         add_in(f, news, "a.exampl", 500);
@@ -370,8 +381,11 @@ static void test_flows(void **state)
     add_in(f, codes, "a.example", 900);
     add_in(f, codes, "a.example", 1900);
     assert_int_equal(queue_state_visit(f->q, 0, STATE_FLOW, count_state, &states), 0);
-    assert_int_equal(states, 2);
+    assert_int_equal(states, 3);
     kit_queue_reopen(f);
+    signed_news = queue_flow_find(f->q, signed_id);
+    assert_true(str_eq(signed_news->signer, STR("acme.example")) &&
+                str_eq(signed_news->campaign, STR("news")) && signed_news->envelope.len == 0);
     news = queue_flow_find(f->q, news_id);
     assert_non_null(news);
     assert_true(news->priority == 7 && str_eq(news->tenant, STR("acme")) &&

@@ -39,6 +39,7 @@ static const struct command commands[] = {
     {"pool", cmd_pool, "the pools and what is in them"},
     {"site", cmd_site, "where mail goes, and the limits there: list, show"},
     {"warmup", cmd_warmup, "new sources earn their volume: stages, history, plan"},
+    {"feedback", cmd_feedback, "tell the engine of complaints"},
     {"rules", cmd_rules, "how refusals are read that say more than their code"},
     {"config", cmd_config, "check a configuration, show it, print the reference"},
     {"user", cmd_user, "who may log in to submit: add, passwd, remove, list"},

@@ -233,7 +233,16 @@ struct config_warmup_schedule {
     size_t steps_len;
 };
 
-struct config_warmup_source {
+/* Whose mail is warmed up: that of a source, or, whichever source sends it, what a domain signs, or
+ * that of a campaign. */
+enum config_warmup_kind {
+    CONFIG_WARMUP_SOURCE,
+    CONFIG_WARMUP_SIGNER,
+    CONFIG_WARMUP_CAMPAIGN,
+    CONFIG_WARMUP_KINDS
+};
+
+struct config_warmup_source { /* one of any kind */
     char *name, *schedule;
     uint32_t from; /* day since 1970-01-01; 0: that of its first mail */
     char *mode;    /* "earned", "calendar" */
@@ -248,7 +257,8 @@ struct config_warmup_provider {
     uint32_t fall[CONFIG_WARMUP_SIGNS];
 };
 
-/* All that holds for a source at a provider. Pointers are into the configuration or constant. */
+/* All that holds for one of these at a provider. Pointers are into the configuration or constant.
+ */
 struct config_warmup_policy {
     const uint32_t *steps;
     size_t steps_len;
@@ -278,8 +288,10 @@ enum config_rule_scope {
     CONFIG_RULE_SITE,     /* all to the site */
     CONFIG_RULE_CAMPAIGN, /* of one campaign */
     CONFIG_RULE_TENANT,
-    CONFIG_RULE_DOMAIN,  /* all to the recipient's domain */
-    CONFIG_RULE_NETBLOCK /* of all sources in the /24 or /64 of the address that was used */
+    CONFIG_RULE_DOMAIN,   /* all to the recipient's domain */
+    CONFIG_RULE_NETBLOCK, /* of all sources in the /24 or /64 of the address that was used */
+    CONFIG_RULE_SIGNER,   /* that the domain signs which signed what was refused */
+    CONFIG_RULE_ENVELOPE  /* with the domain of its return path in theirs */
 };
 
 enum config_rule_outcome { CONFIG_RULE_AS_SAID, CONFIG_RULE_DEFERRED, CONFIG_RULE_FAILED };
@@ -455,9 +467,9 @@ struct config {
         uint32_t hold[CONFIG_WARMUP_SIGNS], fall[CONFIG_WARMUP_SIGNS]; /* in 1/100 % */
         uint32_t fall_stages, rewarm_after_s;
         struct config_warmup_schedule *schedules;
-        struct config_warmup_source *sources;
+        struct config_warmup_source *sources, *signers, *campaigns;
         struct config_warmup_provider *providers;
-        size_t schedules_len, sources_len, providers_len;
+        size_t schedules_len, sources_len, signers_len, campaigns_len, providers_len;
     } warmup;
     struct {
         char *users_file;          /* NULL: none */
@@ -595,8 +607,17 @@ static inline bool config_rule_lowers(const struct config_rule *r)
 }
 /* Whether rule is about mail to provider by the exchanger host, which may be NULL. */
 bool config_rule_is_for(const struct config_rule *rule, const char *provider, const char *host);
-/* What holds for a source at a provider. False: the source is not being warmed up. */
-bool config_warmup_policy(const struct config *c, const char *source, const char *provider,
+/* Whose warm-up is called so: "new" is the source, "signer:example.com" the signing domain,
+ * "campaign:spring" the campaign; *plain, which may be NULL, is its name. */
+enum config_warmup_kind config_warmup_kind(const char *name, const char **plain);
+/* "source", "signer", "campaign". */
+const char *config_warmup_kind_name(enum config_warmup_kind kind);
+/* Where the configuration sets it: "sources". */
+const char *config_warmup_map(enum config_warmup_kind kind);
+/* Whether the one of this plain name is being warmed up. */
+bool config_warmup_has(const struct config *c, enum config_warmup_kind kind, struct str plain);
+/* What holds at a provider for what is called so. False: it is not being warmed up. */
+bool config_warmup_policy(const struct config *c, const char *name, const char *provider,
                           struct config_warmup_policy *out);
 /* Whether bare CR and LF of this client are repaired: the narrowest network of the listener that
  * has it says so, else the listener. */

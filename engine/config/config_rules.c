@@ -83,8 +83,9 @@ static int word_at(const char *word, const char *const *words, size_t len)
 
 static const char *const stage_words[] = {"any", "greeting", "mail", "rcpt", "data", "message"};
 static const char *const outcome_words[] = {"said", "deferred", "failed"};
-static const char *const scope_words[] = {"source", "site",   "campaign",
-                                          "tenant", "domain", "netblock"};
+static const char *const scope_words[] = {"source",         "site",           "campaign",
+                                          "tenant",         "domain",         "netblock",
+                                          "signing_domain", "envelope_domain"};
 
 static void read_words(struct config *c, struct config_rule *r)
 {

@@ -23,6 +23,7 @@
 /* The address of a source is refused: other sources of the pool may get the mail through. */
 #define BLOCKED(time)                                                                              \
     .suspend_s = (time), .alarm = true, DEFERRED, NOT_THE_ADDRESS, .classification = "SpamBlock"
+#define SIGNER_WAITS    .suspend_s = MINUTES(10), .scope_word = "signing_domain"
 #define UNAUTHENTICATED .alarm = true, NOT_THE_ADDRESS, .classification = "AuthenticationFailed"
 
 #define GOOGLE    PROVIDERS("google"), .from = "support.google.com/a/answer/3726730, 2026-02-15"
@@ -43,9 +44,10 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("same message-id"), .suspend_s = MINUTES(10), .scope_word = "campaign", .alarm = true),
     RULE(.name = "google-links", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
          TEXTS("your url domains"), .suspend_s = MINUTES(10), .scope_word = "campaign"),
-    RULE(.name = "google-domain", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
-         TEXTS("your dkim domain", "your spf domain"), .suspend_s = MINUTES(10),
-         .scope_word = "tenant"),
+    RULE(.name = "google-dkim-domain", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
+         TEXTS("your dkim domain"), .suspend_s = MINUTES(10), .scope_word = "signing_domain"),
+    RULE(.name = "google-spf-domain", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
+         TEXTS("your spf domain"), .suspend_s = MINUTES(10), .scope_word = "envelope_domain"),
     RULE(.name = "google-netblock", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
          TEXTS("your ip netblock"), .suspend_s = MINUTES(10), .scope_word = "netblock"),
     RULE(.name = "google-source", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
@@ -56,7 +58,7 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("reputation of the sending ip"), .suspend_s = MINUTES(10)),
     RULE(.name = "google-reputation-domain", GOOGLE, .code_word = "421", .enhanced_word = "4.7.0",
          TEXTS("reputation of the sending domain"), .suspend_s = MINUTES(10),
-         .scope_word = "tenant"),
+         .scope_word = "signing_domain"),
     RULE(.name = "google-content", GOOGLE, .code_word = "421", .enhanced_word = "4.7.0",
          TEXTS("nature of the content"), .suspend_s = MINUTES(10), .scope_word = "campaign"),
     RULE(.name = "google-busy", GOOGLE, .code_word = "421", .enhanced_word = "4.7.0",
@@ -70,17 +72,21 @@ const struct config_rule config_rules_shipped[] = {
          .suspend_s = HOURS(1), DEFERRED, UNAUTHENTICATED),
     RULE(.name = "google-spf", GOOGLE, .code_word = "4xx", .enhanced_word = "4.7.24",
          .retry_s = HOURS(2), UNAUTHENTICATED),
-    RULE(.name = "google-authentication", GOOGLE, .code_word = "4xx", .enhanced_word = "4.7.26-27",
-         .retry_s = HOURS(2), UNAUTHENTICATED),
+    /* What such a domain sends is refused alike, whichever source sends it. */
+    RULE(.name = "google-authentication", GOOGLE, .code_word = "4xx", .enhanced_word = "4.7.26",
+         .retry_s = HOURS(2), SIGNER_WAITS, UNAUTHENTICATED),
+    RULE(.name = "google-spf-failed", GOOGLE, .code_word = "4xx", .enhanced_word = "4.7.27",
+         .retry_s = HOURS(2), .suspend_s = MINUTES(10), .scope_word = "envelope_domain",
+         UNAUTHENTICATED),
     RULE(.name = "google-dkim", GOOGLE, .code_word = "4xx", .enhanced_word = "4.7.30",
-         .retry_s = HOURS(2), UNAUTHENTICATED),
+         .retry_s = HOURS(2), SIGNER_WAITS, UNAUTHENTICATED),
     RULE(.name = "google-alignment", GOOGLE, .code_word = "4xx", .enhanced_word = "4.7.32",
-         .retry_s = HOURS(2), UNAUTHENTICATED),
+         .retry_s = HOURS(2), SIGNER_WAITS, UNAUTHENTICATED),
     /* A 4xx with the status of a 5xx: the parser leaves such a status in the text. */
     RULE(.name = "google-alignment-421", GOOGLE, .code_word = "421", TEXTS("^5.7.32"),
-         .retry_s = HOURS(2), UNAUTHENTICATED),
+         .retry_s = HOURS(2), SIGNER_WAITS, UNAUTHENTICATED),
     RULE(.name = "google-dmarc", GOOGLE, .code_word = "4xx", .enhanced_word = "4.7.40",
-         .retry_s = HOURS(2), UNAUTHENTICATED),
+         .retry_s = HOURS(2), SIGNER_WAITS, UNAUTHENTICATED),
     RULE(.name = "google-unauthenticated", GOOGLE, .code_word = "550", .enhanced_word = "5.7.26-27",
          UNAUTHENTICATED),
     RULE(.name = "google-spf-refused", GOOGLE, .code_word = "550", .enhanced_word = "5.7.24",

@@ -36,11 +36,14 @@ static const struct config_field fields[] = {
             "goes by the others of the pool meanwhile; then the source has one connection, and one "
             "more with each that works; while none has worked, a failure begins it anew."},
     {"scope", CONFIG_CHOICE, AT(scope_word), .def = "source",
-     .choices = "source, netblock, site, campaign, tenant, domain",
+     .choices = "source, netblock, site, campaign, tenant, domain, signing_domain, "
+                "envelope_domain",
      .doc = "Whose mail `suspend` means: that of the source, of all sources with an address in the "
             "same /24 (IPv6: /64) as the one that was used, of the campaign, of the tenant, all "
-            "to the site, or all to the recipient's domain. Mail without a campaign counts by its "
-            "tenant, without either by its source."},
+            "to the site, all to the recipient's domain, all that the same domain signs, or all "
+            "with the same domain in its return path. Mail without a campaign counts by its "
+            "tenant, without either by its source; mail that nobody signs by its envelope domain, "
+            "and where that is empty nothing is suspended."},
     {"slow_down", CONFIG_BOOL, AT(slow_down), .def = "no",
      .doc = "One connection less for the source there. It comes back with messages taken and with "
             "time."},

@@ -37,7 +37,7 @@ static const struct config_field source_fields[] = {
      .doc = "The schedule that it follows."},
     {"from", CONFIG_DATE, AT_SOURCE(from), .def = "first mail", RANGE(0, 80000),
      .zero = "first mail", .example = "2026-12-01",
-     .doc = "The sending day on which its first stage begins; before it the source sends nothing. "
+     .doc = "The sending day on which its first stage begins; before it nothing of it is sent. "
             "`first mail`: the day of its first mail, for each provider."},
     {"mode", CONFIG_CHOICE, AT_SOURCE(mode), .def = "earned", .choices = "earned, calendar",
      .doc = "`earned`: a stage ends when most of its cap was used and the answers were good. "
@@ -57,6 +57,30 @@ static const struct config_section source_schema = {
     .fields = source_fields,
     .len = ARRAY_LEN(source_fields)};
 
+static const struct config_items signer_items = {
+    .bytes = sizeof(struct config_warmup_source),
+    .key = CONFIG_KEY_NAME,
+    .key_offset = offsetof(struct config_warmup_source, name),
+    .key_word = "DOMAIN",
+    .write = "\"news.example.com: {schedule: standard}\""};
+static const struct config_section signer_schema = {
+    .doc = "Which signing domains (`d=` of the author's signature) are being warmed up, whichever "
+           "source sends their mail. What exceeds a cap waits. The domain needs a key in "
+           "`dkim.keys`.",
+    .fields = source_fields,
+    .len = ARRAY_LEN(source_fields)};
+static const struct config_items campaign_items = {.bytes = sizeof(struct config_warmup_source),
+                                                   .key = CONFIG_KEY_NAME,
+                                                   .key_offset =
+                                                       offsetof(struct config_warmup_source, name),
+                                                   .key_word = "CAMPAIGN",
+                                                   .write = "\"spring: {schedule: fast}\""};
+static const struct config_section campaign_schema = {
+    .doc = "Which campaigns are being warmed up, as one whose letters have a new format, whichever "
+           "source sends their mail. What exceeds a cap waits.",
+    .fields = source_fields,
+    .len = ARRAY_LEN(source_fields)};
+
 #define SHARE(name_, member, doc_)                                                                 \
     {                                                                                              \
         name_, CONFIG_HUNDREDTHS, AT_PROVIDER(member), .def = "0", RANGE(0, 100 * PERCENT),        \
@@ -70,7 +94,7 @@ static const struct config_field provider_fields[] = {
      .doc = "Nothing is sent for so long at the top of each hour, when everybody sends. Shipped: "
             "2m for `docomo`, `au`, `softbank`, `ymobile` and `apple`, nothing for all others."},
     {"promote", CONFIG_BOOL, AT_PROVIDER(promote), .def = "yes",
-     .doc = "'no' freezes all sources at their stages there."},
+     .doc = "'no' freezes all at their stages there."},
     SHARE("hold_deferred", hold[CONFIG_WARMUP_DEFERRED], "As `warmup.hold_deferred`."),
     SHARE("hold_bounced", hold[CONFIG_WARMUP_BOUNCED], "As `warmup.hold_bounced`."),
     SHARE("hold_complained", hold[CONFIG_WARMUP_COMPLAINED], "As `warmup.hold_complained`."),
@@ -100,8 +124,8 @@ static const struct config_field fields[] = {
      .doc = "The hour at which a sending day begins."},
     {"quiet_hours", CONFIG_HOURS, AT(quiet_hours), .def = "none", RANGE(0, 0xFFFFFF),
      .zero = "none", .example = "22-7",
-     .doc = "Hours in which sources that are being warmed up send nothing; the day's cap goes to "
-            "the others."},
+     .doc = "Hours in which what is being warmed up sends nothing; the day's cap goes to the "
+            "others."},
     {"advance_used", CONFIG_PERCENT, AT(advance_used), .def = "90%", RANGE(1, 100),
      .doc = "A stage ends with a day in which so much of its cap was used."},
     {"hold_deferred", CONFIG_HUNDREDTHS, AT(hold[CONFIG_WARMUP_DEFERRED]), .def = "0.5%",
@@ -112,8 +136,8 @@ static const struct config_field fields[] = {
      RANGE(1, 100 * PERCENT), .doc = "The same of what the provider refused for good (5xx)."},
     {"hold_complained", CONFIG_HUNDREDTHS, AT(hold[CONFIG_WARMUP_COMPLAINED]), .def = "0.1%",
      RANGE(1, 100 * PERCENT),
-     .doc = "The same of complaints, in parts of what was delivered; `hayauma warmup complaints` "
-            "tells the engine of them. Google wants less than 0.1%."},
+     .doc = "The same of complaints, in parts of what was delivered; `hayauma feedback` tells "
+            "the engine of them. Google wants less than 0.1%."},
     {"fall_deferred", CONFIG_HUNDREDTHS, AT(fall[CONFIG_WARMUP_DEFERRED]), .def = "10%",
      RANGE(1, 100 * PERCENT), .doc = "From so many on it goes back `fall_stages`."},
     {"fall_bounced", CONFIG_HUNDREDTHS, AT(fall[CONFIG_WARMUP_BOUNCED]), .def = "10%",
@@ -130,14 +154,19 @@ static const struct config_field fields[] = {
      .items = &schedule_items},
     {"sources", CONFIG_MAP, AT(sources), LEN_AT(sources_len), .section = &source_schema,
      .items = &source_items},
+    {"signing_domains", CONFIG_MAP, AT(signers), LEN_AT(signers_len), .section = &signer_schema,
+     .items = &signer_items},
+    {"campaigns", CONFIG_MAP, AT(campaigns), LEN_AT(campaigns_len), .section = &campaign_schema,
+     .items = &campaign_items},
     {"providers", CONFIG_MAP, AT(providers), LEN_AT(providers_len), .section = &provider_schema,
      .items = &provider_items},
 };
 
 const struct config_section config_warmup_schema = {
-    .doc = "New sources earn their volume: each may send so much a day to each provider, more from "
-           "stage to stage (see Warm-up in the manual). A cap counts recipients, is spread over "
-           "the hours of the day, and is never exceeded.",
+    .doc =
+        "New sources earn their volume: each may send so much a day to each provider, more from "
+        "stage to stage (see Warm-up in the manual). So may signing domains and campaigns. A cap "
+        "counts recipients, is spread over the hours of the day, and is never exceeded.",
     .example = "sources:\n"
                "  mx-new: {ipv4: 192.0.2.11}\n"
                "warmup:\n"

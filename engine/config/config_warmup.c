@@ -66,18 +66,71 @@ static const struct config_warmup_provider *provider_find(const struct config *c
 
 /* --- what holds --- */
 
-static const struct config_warmup_source *warmed_find(const struct config *c, const char *source)
+/* No name of a source has a colon. */
+static const struct kind {
+    const char *name, *prefix, *map;
+} kinds[CONFIG_WARMUP_KINDS] = {
+    [CONFIG_WARMUP_SOURCE] = {"source", "", "sources"},
+    [CONFIG_WARMUP_SIGNER] = {"signer", "signer:", "signing_domains"},
+    [CONFIG_WARMUP_CAMPAIGN] = {"campaign", "campaign:", "campaigns"},
+};
+
+enum config_warmup_kind config_warmup_kind(const char *name, const char **plain)
 {
-    for (size_t i = 0; i < c->warmup.sources_len; i++)
-        if (strcmp(c->warmup.sources[i].name, source) == 0)
-            return &c->warmup.sources[i];
+    enum config_warmup_kind kind = CONFIG_WARMUP_KINDS - 1;
+
+    while (strncmp(name, kinds[kind].prefix, strlen(kinds[kind].prefix)) != 0)
+        kind--;
+    if (plain != NULL)
+        *plain = name + strlen(kinds[kind].prefix);
+    return kind;
+}
+
+const char *config_warmup_kind_name(enum config_warmup_kind kind)
+{
+    return kinds[kind].name;
+}
+
+const char *config_warmup_map(enum config_warmup_kind kind)
+{
+    return kinds[kind].map;
+}
+
+static const struct config_warmup_source *warmed_list(const struct config *c,
+                                                      enum config_warmup_kind kind, size_t *len)
+{
+    *len = kind == CONFIG_WARMUP_SOURCE   ? c->warmup.sources_len
+           : kind == CONFIG_WARMUP_SIGNER ? c->warmup.signers_len
+                                          : c->warmup.campaigns_len;
+    return kind == CONFIG_WARMUP_SOURCE   ? c->warmup.sources
+           : kind == CONFIG_WARMUP_SIGNER ? c->warmup.signers
+                                          : c->warmup.campaigns;
+}
+
+static const struct config_warmup_source *
+warmed_find(const struct config *c, enum config_warmup_kind kind, struct str plain)
+{
+    size_t len;
+    const struct config_warmup_source *list = warmed_list(c, kind, &len);
+
+    for (size_t i = 0; i < len; i++)
+        if (kind == CONFIG_WARMUP_SIGNER ? str_eq_nocase(str_of(list[i].name), plain)
+                                         : str_eq(str_of(list[i].name), plain))
+            return &list[i];
     return NULL;
 }
 
-bool config_warmup_policy(const struct config *c, const char *source, const char *provider,
+bool config_warmup_has(const struct config *c, enum config_warmup_kind kind, struct str plain)
+{
+    return warmed_find(c, kind, plain) != NULL;
+}
+
+bool config_warmup_policy(const struct config *c, const char *name, const char *provider,
                           struct config_warmup_policy *out)
 {
-    const struct config_warmup_source *s = warmed_find(c, source);
+    const char *plain;
+    enum config_warmup_kind kind = config_warmup_kind(name, &plain);
+    const struct config_warmup_source *s = warmed_find(c, kind, str_of(plain));
     const struct config_warmup_provider *p = provider_find(c, provider);
     const struct shipped_provider *shipped = shipped_provider_find(str_of(provider));
     uint32_t rewarm_s = c->warmup.rewarm_after_s;
@@ -166,10 +219,28 @@ static void check_source_name(struct config_loader *l, const char *name, struct 
                     near.best != NULL ? near.best : "sources", near.best != NULL ? "'?" : "");
 }
 
-static void check_source(struct config_loader *l, const struct config_warmup_source *s)
+/* A signature is made with a key of the domain. */
+static void check_signer_name(struct config_loader *l, const char *name, struct config_place at)
+{
+    struct suggest near;
+
+    suggest_init(&near, str_of(name));
+    for (size_t i = 0; i < l->c->dkim.keys_len; i++) {
+        if (str_eq_nocase(str_of(l->c->dkim.keys[i].domain), str_of(name)))
+            return;
+        suggest_offer(&near, l->c->dkim.keys[i].domain);
+    }
+    config_complain(l, at, "warmup.signing_domains.%s: no key of dkim.keys is of this domain%s%s%s",
+                    name, near.best != NULL ? "; did you mean '" : "",
+                    near.best != NULL ? near.best : "", near.best != NULL ? "'?" : "");
+}
+
+static void check_warmed(struct config_loader *l, const struct config_warmup_source *s,
+                         enum config_warmup_kind kind)
 {
     const struct config *c = l->c;
-    struct config_place at = place(c, section_of("sources"), s, "schedule", "sources");
+    const char *map = config_warmup_map(kind);
+    struct config_place at = place(c, section_of(map), s, "schedule", map);
     struct suggest near;
     const uint32_t *steps;
     size_t len;
@@ -180,12 +251,15 @@ static void check_source(struct config_loader *l, const struct config_warmup_sou
             suggest_offer(&near, shipped_schedules[i].name);
         for (size_t i = 0; i < c->warmup.schedules_len; i++)
             suggest_offer(&near, c->warmup.schedules[i].name);
-        config_complain(l, at, "warmup.sources.%s: there is no schedule '%s'; %s%s%s", s->name,
+        config_complain(l, at, "warmup.%s.%s: there is no schedule '%s'; %s%s%s", map, s->name,
                         s->schedule, near.best != NULL ? "did you mean '" : "add it to ",
                         near.best != NULL ? near.best : "warmup.schedules",
                         near.best != NULL ? "'?" : "");
     }
-    check_source_name(l, s->name, at);
+    if (kind == CONFIG_WARMUP_SOURCE)
+        check_source_name(l, s->name, at);
+    else if (kind == CONFIG_WARMUP_SIGNER)
+        check_signer_name(l, s->name, at);
 }
 
 static void check_provider(struct config_loader *l, const struct config_warmup_provider *p)
@@ -218,8 +292,13 @@ void config_warmup_check(struct config_loader *l)
 
     for (size_t i = 0; i < c->warmup.schedules_len; i++)
         check_schedule(l, &c->warmup.schedules[i]);
-    for (size_t i = 0; i < c->warmup.sources_len; i++)
-        check_source(l, &c->warmup.sources[i]);
+    for (enum config_warmup_kind kind = 0; kind < CONFIG_WARMUP_KINDS; kind++) {
+        size_t len;
+        const struct config_warmup_source *list = warmed_list(c, kind, &len);
+
+        for (size_t i = 0; i < len; i++)
+            check_warmed(l, &list[i], kind);
+    }
     for (size_t i = 0; i < c->warmup.providers_len; i++)
         check_provider(l, &c->warmup.providers[i]);
     if (c->warmup.quiet_hours == 0xFFFFFF)

@@ -118,6 +118,43 @@ static void test_policies(void **state)
     config_unref(c);
 }
 
+/* Signing domains and campaigns have names of their own kind, and the same policies. */
+static void test_kinds(void **state)
+{
+    struct config *c = config_of("sources: {a: {ipv4: 192.0.2.1}}\n"
+                                 "dkim: {keys: [{domain: News.Example, selector: s, file: /f}]}\n"
+                                 "warmup:\n"
+                                 "  sources: {a: {schedule: fast}}\n"
+                                 "  signing_domains: {news.example: {schedule: cautious}}\n"
+                                 "  campaigns: {a: {mode: calendar}}\n");
+    struct config_warmup_policy p;
+    struct buf errors = {0};
+    const char *plain;
+
+    (void)state;
+    assert_true(config_warmup_policy(c, "a", "google", &p) && p.steps[0] == 500 && !p.calendar);
+    assert_true(config_warmup_policy(c, "signer:news.example", "google", &p) && p.steps[0] == 50);
+    assert_true(config_warmup_policy(c, "campaign:a", "google", &p) && p.steps[0] == 200 &&
+                p.calendar);
+    assert_false(config_warmup_policy(c, "signer:a", "google", &p));
+    assert_false(config_warmup_policy(c, "news.example", "google", &p));
+    assert_true(config_warmup_has(c, CONFIG_WARMUP_SIGNER, STR("NEWS.example")));
+    assert_false(config_warmup_has(c, CONFIG_WARMUP_CAMPAIGN, STR("A")));
+    assert_int_equal(config_warmup_kind("signer:news.example", &plain), CONFIG_WARMUP_SIGNER);
+    assert_string_equal(plain, "news.example");
+    assert_int_equal(config_warmup_kind("signers", &plain), CONFIG_WARMUP_SOURCE);
+    assert_string_equal(plain, "signers");
+    config_unref(c);
+    assert_int_not_equal(config_load_text("t.yaml",
+                                          STR("warmup: {signing_domains: {a.example: {}}}\n"), &c,
+                                          &errors),
+                         0);
+    buf_putc(&errors, 0);
+    assert_non_null(strstr((char *)errors.data, "t.yaml:1:"));
+    assert_non_null(strstr((char *)errors.data, "no key of dkim.keys is of this domain"));
+    buf_done(&errors);
+}
+
 /* Google: "immediately doubling previously sent volumes could result in rate limiting". */
 static void test_steps(void **state)
 {
@@ -172,8 +209,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_providers), cmocka_unit_test(test_shipped),
-        cmocka_unit_test(test_policies), cmocka_unit_test(test_steps),
-        cmocka_unit_test(test_warning)};
+        cmocka_unit_test(test_policies),  cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_steps),     cmocka_unit_test(test_warning)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

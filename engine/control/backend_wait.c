@@ -63,8 +63,10 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
 
 static void put_warmup(struct worker *w, const struct lane_wait *wait, struct control_wait *out)
 {
+    enum config_warmup_kind kind;
     struct warmup_view view;
     struct buf text = {0};
+    const char *plain;
 
     warmup_view(&w->shared->warmup, wait->warmup, worker_wall_ms(w), &view);
     out->limit.name = limit_name(LIMIT_WARMUP, GOVERNOR_RECIPIENTS);
@@ -72,7 +74,9 @@ static void put_warmup(struct worker *w, const struct lane_wait *wait, struct co
     out->limit.max = view.cap;
     out->limit.stage = view.stage;
     out->limit.stages = view.stages;
-    snprintf(out->limit.set, sizeof(out->limit.set), "warmup.sources['%s']", view.source);
+    kind = config_warmup_kind(view.source, &plain);
+    snprintf(out->limit.set, sizeof(out->limit.set), "warmup.%s['%s']", config_warmup_map(kind),
+             plain);
     warmup_put_words(&w->shared->warmup, &view, &text);
     snprintf(out->text, sizeof(out->text), "%.*s", STR_FMT(buf_str(&text)));
     buf_done(&text);

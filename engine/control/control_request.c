@@ -294,7 +294,8 @@ static int take_scope(struct control_request *r, struct control_refusal *why, co
     return r->suspension.scope != 0
                ? 0
                : refuse(why, "'scope' is domain, campaign, tenant, site, source, source_site, "
-                             "campaign_site, tenant_site, netblock_site or source_cap");
+                             "campaign_site, tenant_site, netblock_site, signer_site, "
+                             "envelope_site or source_cap");
 }
 
 static int take_for(struct control_refusal *why, const json_t *value, int64_t *out)
@@ -320,6 +321,20 @@ static int take_short(struct control_refusal *why, const char *name, const json_
     return 0;
 }
 
+/* "DOMAIN@SITE" with the domain by its A-labels. */
+static int domain_at_site_settle(struct suspension *one, struct control_refusal *why)
+{
+    const char *at = strchr(one->name, '@');
+    char site[SUSPENSION_NAME_MAX + 1];
+    struct dns_name domain;
+
+    if (queue_name_of((struct str){one->name, (size_t)(at - one->name)}, &domain) < 0)
+        return refuse(why, "'%.100s' is no DOMAIN@SITE", one->name);
+    snprintf(site, sizeof(site), "%s", at + 1);
+    suspension_name(one->name, (struct str){domain.text, domain.len}, str_of(site));
+    return 0;
+}
+
 /* The name as the queue knows it: a domain by its A-labels, a campaign or tenant as far as flows
  * look at names. */
 static int name_settle(struct suspension *one, struct control_refusal *why)
@@ -337,6 +352,8 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
         return refuse(why, "'name' is longer than %d bytes", NAME_MAX_BYTES);
     if (suspension_is_at_site(one->scope) && strchr(one->name, '@') == NULL)
         return refuse(why, "'%.100s' is not WHAT@SITE", one->name);
+    if (suspension_is_of_messages(one->scope))
+        return domain_at_site_settle(one, why);
     if (one->scope == SUSPENSION_CAMPAIGN || one->scope == SUSPENSION_TENANT)
         one->name[FLOW_NAME_MAX] = '\0';
     if (one->scope != SUSPENSION_DOMAIN)

@@ -351,7 +351,6 @@ bool delivery_work(struct delivery *d)
 {
     struct recipient *rcpts[DELIVERY_RCPTS_MAX];
     uint32_t before = d->submitted;
-    size_t len;
 
     if (d->state != DELIVERY_OPEN || d->yielding || d->worker->draining)
         return false;
@@ -360,11 +359,12 @@ bool delivery_work(struct delivery *d)
         set_yielding(d, true);
     channel_is_free(d->channel);
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
-        len = sessions_take(d->channel, rcpts, recipients_max(d),
-                            smtp_client_rcpt_domain_max(d->client));
-        if (len == 0)
+        struct channel_taken taken = sessions_take(d->channel, rcpts, recipients_max(d),
+                                                   smtp_client_rcpt_domain_max(d->client));
+
+        if (taken.len == 0)
             break;
-        letters_add(d, transaction_new(d, rcpts, len));
+        letters_add(d, transaction_new(d, rcpts, &taken));
         d->submitted++;
         ASSERT(d->completed <= d->submitted && d->letters_len <= d->submitted);
         letters_submit(d);
@@ -767,7 +767,7 @@ static void on_setup_over(struct delivery *d, const struct smtp_event *event)
                                event->own ? "STARTTLS is not offered" : "STARTTLS is refused");
         verdict = classify(event->stage, SMTP_FATE_REPLY, SMTP_UNABLE_NONE, event->reply);
         if (!event->own)
-            outcome.rule = rule_hear(d->channel, d->dial.exchanger.addr.sa.sa_family, NULL,
+            outcome.rule = rule_hear(d->channel, d->dial.exchanger.addr.sa.sa_family, NULL, NULL,
                                      d->dial.peer_name, event->stage, event->reply, &verdict);
     } else {
         outcome.local = true;

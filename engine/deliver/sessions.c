@@ -24,13 +24,14 @@
 
 /* --- handing out work --- */
 
-size_t sessions_take(struct channel *c, struct recipient **out, size_t max, uint32_t domains_max)
+struct channel_taken sessions_take(struct channel *c, struct recipient **out, size_t max,
+                                   uint32_t domains_max)
 {
     for (;;) {
         struct channel_taken taken = channel_take(c, out, max, domains_max);
 
         if (!taken.expired)
-            return taken.len;
+            return taken;
         judge_expired(out[0]);
     }
 }
@@ -493,7 +494,7 @@ static void give_up(struct supply *s, const struct channel *c, const struct outc
     g->outcome = *outcome;
     g->context = (struct judge_context){.dest = s->site->dest,
                                         .site = str_of(s->site->name),
-                                        .warmup = c->warmup,
+                                        .warmup.of[CONFIG_WARMUP_SOURCE] = c->warmup,
                                         .source_name = c->source->name,
                                         .pool_name = s->pool->name};
     if (s->site->sts != NULL && s->site->sts->mode == STS_ENFORCE && !s->site->dane)

@@ -14,6 +14,7 @@
 #include "outcome/judge.h"
 #include "outcome/policy.h"
 #include "outcome/rule_act.h"
+#include "schedule/flow_split.h"
 #include "schedule/lane.h"
 
 /* On its way to the protocol. */
@@ -22,6 +23,7 @@ enum stage {
     STAGE_RENDERS, /* its letter is made */
     STAGE_SIGNS,   /* its signatures are made */
     STAGE_SPOILT,  /* one of them cannot be: spoilt has the words */
+    STAGE_ASTRAY,  /* its letter belongs to another flow: schedule/flow_split.h */
     STAGE_SUBMITTED,
 };
 
@@ -58,7 +60,6 @@ static void context_fill(struct delivery *d, struct judge_context *c)
 
     *c = (struct judge_context){.dest = d->site->dest,
                                 .site = str_of(d->site->name),
-                                .warmup = d->channel->warmup,
                                 .peer_name = d->dial.peer_name,
                                 .peer_addr = d->dial.peer_addr,
                                 .source_name = d->channel->source->name,
@@ -85,10 +86,12 @@ static void content_fill(struct transaction *t)
     t->smtp.pieces[SMTP_PIECES_MAX - 1] = (struct smtp_piece){m->content, m->content_len};
 }
 
-struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len)
+struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts,
+                                    const struct channel_taken *taken)
 {
     struct transaction *t = pool_get(&d->worker->transaction_pool);
     struct message *m = rcpts[0]->message;
+    size_t len = taken->len;
 
     ASSERT(t != NULL && len > 0 && len <= DELIVERY_RCPTS_MAX && d->state == DELIVERY_OPEN);
     t->delivery = d;
@@ -119,6 +122,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
     content_fill(t);
     t->smtp.owner = t;
     context_fill(d, &t->context);
+    t->context.warmup = taken->warmup;
     t->context.pool_name = rcpts[0]->lane->supply->pool->name;
     t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
     judge_begin(&t->batch, d->worker, &t->context);
@@ -221,6 +225,10 @@ bool transaction_prepare(struct transaction *t)
 
     if (t->stage != STAGE_TAKEN || !render(t))
         return false;
+    if (t->message->recipe != NULL && flow_split_wanted(t->rcpts[0], t->message)) {
+        t->stage = STAGE_ASTRAY;
+        return false;
+    }
     if (!signing_front(w, t->message, &front)) {
         if (smtp_client_lacks(t->delivery->client, &t->smtp) != SMTP_UNABLE_NONE)
             return true;
@@ -276,7 +284,7 @@ static void warmup_take_back(const struct transaction *t, uint32_t n)
     struct worker *w = t->delivery->worker;
     int64_t ago_ms = (int64_t)(io_now_ms(w->io) - t->taken_ms);
 
-    warmup_give(t->context.warmup, worker_wall_ms(w) - ago_ms, n);
+    warmup_set_give(&t->context.warmup, worker_wall_ms(w) - ago_ms, n);
 }
 
 /* The end of a transaction of which nothing was sent, and whose recipients have their fate. */
@@ -303,7 +311,18 @@ void transaction_take_back(struct transaction *t)
 
 bool transaction_spoilt(const struct transaction *t)
 {
-    return t->stage == STAGE_SPOILT;
+    return t->stage == STAGE_SPOILT || t->stage == STAGE_ASTRAY;
+}
+
+/* What an administrator asked for meanwhile comes first. */
+static void end_astray(struct transaction *t)
+{
+    ASSERT(t->smtp.rcpts_len == 1);
+    if (admin_wants(t->rcpts[0]))
+        admin_put_back(t->rcpts[0]);
+    else
+        flow_split_letter(t->rcpts[0], t->message);
+    end_unsent(t);
 }
 
 /* Unsigned it would be taken for forged where its domain says that it signs: it waits. A letter
@@ -312,6 +331,10 @@ void transaction_end_spoilt(struct transaction *t)
 {
     struct outcome outcome = {.class = OUTCOME_DEFERRED, .stage = SMTP_STAGE_READY, .local = true};
 
+    if (t->stage == STAGE_ASTRAY) {
+        end_astray(t);
+        return;
+    }
     ASSERT(t->stage == STAGE_SPOILT);
     if (t->is_unsigned)
         classify_unsigned_reply(t->error, &outcome.reply);
@@ -483,8 +506,8 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
                  event->reply != NULL && event->reply->code != 0 ? event->reply : NULL);
     const struct config_rule *rule =
         event->fate == SMTP_FATE_REPLY
-            ? rule_hear(d->channel, d->dial.exchanger.addr.sa.sa_family, r->lane, d->dial.peer_name,
-                        event->stage, event->reply, &v)
+            ? rule_hear(d->channel, d->dial.exchanger.addr.sa.sa_family, r->lane, t->message,
+                        d->dial.peer_name, event->stage, event->reply, &v)
             : NULL;
     enum policy_event what = event_of(d, t, event, &v);
     const struct policy *policy = policy_of(what);

@@ -10,14 +10,17 @@
 #define HAYAUMA_ENGINE_TRANSACTION_H
 
 #include "deliver/delivery.h"
+#include "schedule/channel.h"
 #include "smtp/client.h"
 
 struct transaction;
 
 /* Size of the objects of worker->transaction_pool. */
 size_t transaction_bytes(void);
-/* A transaction of recipients, PLACE_FLIGHT, of one message. d owns it until transaction_done(). */
-struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts, size_t len);
+/* A transaction of the recipients that were taken, PLACE_FLIGHT, of one message. d owns it until
+ * transaction_done(). */
+struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts,
+                                    const struct channel_taken *taken);
 /* Makes t what the peer will get: a letter, with its signatures in front. True:
  * transaction_submit() may come. False: it is being made, and this is to be called again behind
  * delivery_letter_ready(); or it cannot be. */
@@ -26,7 +29,8 @@ bool transaction_prepare(struct transaction *t) MUST_USE;
 void transaction_submit(struct transaction *t);
 /* t is not submitted, and never will be: its recipients go back to their lanes. */
 void transaction_take_back(struct transaction *t);
-/* Whether t cannot be made; and its end then: its recipients are judged. */
+/* Whether t cannot be made, or its recipient belongs to another flow, as the rendered letter says;
+ * and its end then: its recipients are judged, or go over. */
 bool transaction_spoilt(const struct transaction *t);
 void transaction_end_spoilt(struct transaction *t);
 /* t in the list of those that are not submitted. */

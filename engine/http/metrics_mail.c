@@ -143,13 +143,16 @@ void metrics_put_warmup(struct buf *out, struct shared *shared, int64_t wall_ms)
         put_family(out, values[v].name, "gauge", values[v].help);
         for (size_t i = 0; i < streams->len; i++) {
             const struct warmup_view *view = &streams->views[i];
+            enum config_warmup_kind kind;
+            const char *plain;
             uint32_t value;
 
             memcpy(&value, (const char *)view + values[v].offset, sizeof(value));
             if (value == WARMUP_NO_CAP) /* the last stage is over: no cap */
                 continue;
             buf_printf(out, "hayauma_%s{", values[v].name);
-            put_label_pair(out, "source", str_of(view->source));
+            kind = config_warmup_kind(view->source, &plain);
+            put_label_pair(out, config_warmup_kind_name(kind), str_of(plain));
             buf_putc(out, ',');
             put_label_pair(out, "provider", str_of(view->provider));
             buf_printf(out, "} %" PRIu32 "\n", value);

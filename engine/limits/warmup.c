@@ -192,7 +192,7 @@ struct warmup_stream *warmup_stream_of(struct warmup *w, const struct config *c,
     struct warmup_stream *s;
     const char *provider;
 
-    if (c->warmup.sources_len == 0)
+    if (c->warmup.sources_len + c->warmup.signers_len + c->warmup.campaigns_len == 0)
         return NULL;
     provider = config_provider_of(c, host);
     if (!config_warmup_policy(c, source, provider, &policy))
@@ -323,6 +323,19 @@ uint32_t warmup_more(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
     interval = atomic_load_explicit(&s->shared.interval_ns, memory_order_relaxed);
     atomic_fetch_add_explicit(&s->shared.next_ns, interval * n, memory_order_relaxed);
     return n;
+}
+
+uint32_t warmup_set_more(struct warmup *w, const struct warmup_set *set, int64_t wall_ms,
+                         uint32_t want)
+{
+    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++) {
+        uint32_t n = warmup_more(w, set->of[i], wall_ms, want);
+
+        for (int j = 0; j < i; j++)
+            warmup_give(set->of[j], wall_ms, want - n);
+        want = n;
+    }
+    return want;
 }
 
 void warmup_give(struct warmup_stream *s, int64_t taken_ms, uint32_t n)

@@ -1,8 +1,9 @@
-/* Warm-up of the process: a stream for each source and provider that is being warmed up, which all
- * workers take from. A stream has a budget, which is what was leased and not yet sent, and a pace.
- * Taking is atomics only. When the budget is used up, or its hour is over, the stream asks: the
- * keeper (outcome/warm.h), one thread, leases the next chunk, stores that, and grants it. So what
- * is stored is never less than what was sent, and a crash loses one chunk a stream.
+/* Warm-up of the process: a stream for each source, signing domain or campaign and each provider at
+ * which it is being warmed up, which all workers take from. A stream has a budget, which is what
+ * was leased and not yet sent, and a pace. Taking is atomics only. When the budget is used up, or
+ * its hour is over, the stream asks: the keeper (outcome/warm.h), one thread, leases the next
+ * chunk, stores that, and grants it. So what is stored is never less than what was sent, and a
+ * crash loses one chunk a stream.
  *
  * Wall-clock times are parameters, as are monotonic ones: nothing here reads a clock. */
 #ifndef HAYAUMA_ENGINE_WARMUP_H
@@ -16,16 +17,17 @@
 #include "base/ring.h"
 #include "limits/warmup_stream.h"
 
-#define WARMUP_NAME_MAX CONFIG_SHARE_NAME_MAX /* of a source, of a provider */
+/* Of a provider, and of a source, or what else config_warmup_kind() knows. */
+#define WARMUP_NAME_MAX (CONFIG_SHARE_NAME_MAX + 9)
 
 struct warmup_stream {
     struct map_node node; /* this, and all but shared, under the table's lock */
     struct list_node asking;
-    char *source, *provider;
-    bool configured; /* by the present configuration */
-    bool begun;      /* state says something */
-    bool lost;       /* what was stored of it is damaged, and was not made anew yet */
-    bool unsaved;    /* state was changed, by the operator, or could not be stored */
+    char *source, *provider; /* source: or "signer:example.com", "campaign:spring" */
+    bool configured;         /* by the present configuration */
+    bool begun;              /* state says something */
+    bool lost;               /* what was stored of it is damaged, and was not made anew yet */
+    bool unsaved;            /* state was changed, by the operator, or could not be stored */
     struct config_warmup_policy policy; /* steps are a copy */
     uint32_t policies;                  /* how often it was set */
     struct warmup_state state;
@@ -66,8 +68,7 @@ int warmup_restore(struct warmup *w, struct str source, struct str provider,
 /* Applies c to all streams, unless a later generation has been. */
 void warmup_configure(struct warmup *w, const struct config *c);
 /* The stream of source at whoever runs the exchanger host; it asks for its first lease, since mail
- * is about to come. NULL: source is not being warmed up. It
- * lives as long as w. */
+ * is about to come. NULL: source is not being warmed up. It lives as long as w. */
 struct warmup_stream *warmup_stream_of(struct warmup *w, const struct config *c, const char *source,
                                        struct str host);
 
@@ -90,6 +91,33 @@ static inline void warmup_count(struct warmup_stream *s, enum warmup_event event
 {
     if (s != NULL)
         atomic_fetch_add_explicit(&s->shared.events[event], 1, memory_order_relaxed);
+}
+
+/* The streams that one recipient counts in: of whichever is warmed up; the others are NULL. */
+struct warmup_set {
+    struct warmup_stream *of[CONFIG_WARMUP_KINDS];
+};
+static inline bool warmup_set_empty(const struct warmup_set *set)
+{
+    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++)
+        if (set->of[i] != NULL)
+            return false;
+    return true;
+}
+static inline void warmup_set_count(const struct warmup_set *set, enum warmup_event event)
+{
+    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++)
+        warmup_count(set->of[i], event);
+}
+/* Takes the leave of all of set for up to want more recipients: see warmup_more(). Returns how
+ * many.
+ */
+uint32_t warmup_set_more(struct warmup *w, const struct warmup_set *set, int64_t wall_ms,
+                         uint32_t want);
+static inline void warmup_set_give(const struct warmup_set *set, int64_t taken_ms, uint32_t n)
+{
+    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++)
+        warmup_give(set->of[i], taken_ms, n);
 }
 
 /* --- the keeper --- */
@@ -135,7 +163,8 @@ bool warmup_view_of(struct warmup *w, struct str source, struct str provider, in
 /* Visits all, in no order, under the lock. */
 void warmup_visit(struct warmup *w, int64_t wall_ms,
                   void (*visit)(void *arg, const struct warmup_view *view), void *arg);
-/* "1,200 of 1,200 today, next hour's share at 14:00". */
+/* "1,200 of 1,200 today, next hour's share at 14:00", behind "campaign spring: " where it is no
+ * source's. */
 void warmup_put_words(struct warmup *w, const struct warmup_view *v, struct buf *out);
 
 struct warmup_order {

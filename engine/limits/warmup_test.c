@@ -697,9 +697,45 @@ static void test_threads(void **state)
     config_unref((struct config *)(uintptr_t)world.config);
 }
 
+/* What one stream does not allow goes back to the others. */
+static void test_set(void **state)
+{
+    int64_t now_ms = ms_of("2026-06-01", 10);
+    struct world world = {
+        .config = config_of("sources: {a: {ipv4: 192.0.2.1}}\n"
+                            "warmup:\n"
+                            "  schedules: {small: {steps: [48]}, large: {steps: [48000]}}\n"
+                            "  sources: {a: {schedule: large}}\n"
+                            "  campaigns: {spring: {schedule: small}}\n",
+                            1)};
+    struct warmup_set set = {0};
+    struct warmup_stream **of = set.of;
+    uint32_t before, got;
+
+    (void)state;
+    world_open(&world);
+    assert_true(warmup_set_empty(&set));
+    of[CONFIG_WARMUP_SOURCE] = warmup_stream_of(&world.w, world.config, "a", STR("mx.example.net"));
+    of[CONFIG_WARMUP_CAMPAIGN] =
+        warmup_stream_of(&world.w, world.config, "campaign:spring", STR("mx.example.net"));
+    assert_non_null(of[CONFIG_WARMUP_CAMPAIGN]);
+    keep(&world, now_ms);
+    before = (uint32_t)atomic_load(&of[CONFIG_WARMUP_SOURCE]->shared.budget);
+    assert_true(before > 50);
+    got = warmup_set_more(&world.w, &set, now_ms, 50);
+    assert_true(got > 0 && got < 50);
+    assert_int_equal(atomic_load(&of[CONFIG_WARMUP_SOURCE]->shared.budget), before - got);
+    assert_int_equal(atomic_load(&of[CONFIG_WARMUP_CAMPAIGN]->shared.budget), 0);
+    warmup_set_give(&set, now_ms, got);
+    assert_int_equal(atomic_load(&of[CONFIG_WARMUP_SOURCE]->shared.budget), before);
+    world_close(&world);
+    config_unref((struct config *)(uintptr_t)world.config);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_sixty_days),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_set),
+                                       cmocka_unit_test(test_sixty_days),
                                        cmocka_unit_test(test_smooth),
                                        cmocka_unit_test(test_clock_over_midnight),
                                        cmocka_unit_test(test_crash_loses_a_chunk),

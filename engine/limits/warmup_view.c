@@ -106,9 +106,14 @@ static void put_grouped(struct buf *out, uint32_t v)
 
 void warmup_put_words(struct warmup *w, const struct warmup_view *v, struct buf *out)
 {
+    const char *plain;
+    enum config_warmup_kind kind = config_warmup_kind(v->source, &plain);
     char day[DAY_TEXT_BYTES];
     int64_t local_s;
 
+    if (kind != CONFIG_WARMUP_SOURCE) /* that one is told apart */
+        buf_printf(out, "%s %s: ", kind == CONFIG_WARMUP_SIGNER ? "signing domain" : "campaign",
+                   plain);
     if (v->begins != 0) {
         buf_printf(out, "begins on %s", day_text(v->begins, day));
         return;

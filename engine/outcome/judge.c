@@ -344,19 +344,19 @@ static void entry_expire(struct judge_batch *b, struct judge_entry *e)
 
 /* What the provider said counts for the source's warm-up there; what we did not even send does not.
  */
-static void warmup_hear(struct warmup_stream *warmup, const struct outcome *o)
+static void warmup_hear(const struct warmup_set *warmup, const struct outcome *o)
 {
     if (o->local)
         return;
     switch (o->class) {
     case OUTCOME_DELIVERED:
-        warmup_count(warmup, WARMUP_EVENT_DELIVERED);
+        warmup_set_count(warmup, WARMUP_EVENT_DELIVERED);
         break;
     case OUTCOME_DEFERRED:
-        warmup_count(warmup, WARMUP_EVENT_DEFERRED);
+        warmup_set_count(warmup, WARMUP_EVENT_DEFERRED);
         break;
     case OUTCOME_FAILED:
-        warmup_count(warmup, WARMUP_EVENT_BOUNCED);
+        warmup_set_count(warmup, WARMUP_EVENT_BOUNCED);
         break;
     case OUTCOME_LOST: /* it says nothing */
     case OUTCOME_EXPIRED:
@@ -375,7 +375,7 @@ static void entry_decide(struct judge_batch *b, struct judge_entry *e)
         r->last_attempt_ms = now_ms;
         lane_note_error(r->lane, &e->outcome.reply, b->context->peer_name);
     }
-    warmup_hear(b->context->warmup, &e->outcome);
+    warmup_hear(&b->context->warmup, &e->outcome);
     switch (e->outcome.class) {
     case OUTCOME_FAILED:
         entry_fail(b, e);
@@ -468,7 +468,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
     r->attempts++;
     record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL, 0);
     counter_add(&w->counters.delivered, 1);
-    warmup_count(context->warmup, WARMUP_EVENT_DELIVERED);
+    warmup_set_count(&context->warmup, WARMUP_EVENT_DELIVERED);
     lane_settling(r);
     settle_remove(w, r, TALLY_DELIVERED);
     if (r->message->recipients == 0)

@@ -5,6 +5,7 @@
 #define HAYAUMA_ENGINE_JUDGE_H
 
 #include "config/config.h"
+#include "limits/warmup.h"
 #include "outcome/notice.h"
 #include "outcome/outcome.h"
 #include "outcome/report.h"
@@ -21,8 +22,8 @@ struct judge_context {
     const char *peer_name, *peer_addr; /* NULL: none was reached */
     const char *source_name, *source_addr, *pool_name;
     const char *proxy_server,
-        *proxy_word;              /* that connected for the source: "haproxy"; NULL: none */
-    struct warmup_stream *warmup; /* the source's there, or NULL */
+        *proxy_word;          /* that connected for the source: "haproxy"; NULL: none */
+    struct warmup_set warmup; /* of the source, and of the mail */
     const char *session_id;
     const char *protocol;                        /* "ESMTP", "SMTP", "LMTP" or NULL */
     uint64_t started_ms, connected_ms, begun_ms; /* monotonic; 0: not reached */

@@ -326,6 +326,37 @@ static void put_cap(struct buf *out, const char *name, uint32_t cap)
         buf_printf(out, ",\"%s\":%u", name, cap);
 }
 
+/* Whose stream it is: "egress_source", "signing_domain" or "campaign". */
+static void put_warmed(struct buf *out, const char *source)
+{
+    const char *plain;
+
+    switch (config_warmup_kind(source, &plain)) {
+    case CONFIG_WARMUP_SIGNER:
+        TEXT(out, "signing_domain", str_of(plain));
+        break;
+    case CONFIG_WARMUP_CAMPAIGN:
+        TEXT(out, "campaign", str_of(plain));
+        break;
+    case CONFIG_WARMUP_SOURCE:
+    case CONFIG_WARMUP_KINDS:
+        TEXT(out, "egress_source", str_of(plain));
+        break;
+    }
+}
+
+void report_feedback(struct buf *out, const char *node_id, int64_t timestamp_ms, const char *source,
+                     const char *provider, uint32_t complaints)
+{
+    LITERAL(out, "{\"type\":\"Feedback\"");
+    NUMBER(out, "timestamp", timestamp_ms / 1000);
+    put_warmed(out, source);
+    TEXT(out, "provider", str_of(provider));
+    NUMBER(out, "complaints", complaints);
+    TEXT(out, "nodeid", str_of(node_id));
+    LITERAL(out, "}\n");
+}
+
 void report_warmup(struct buf *out, const struct report_warmup *w)
 {
     const struct warmup_past *p = w->past;
@@ -333,7 +364,7 @@ void report_warmup(struct buf *out, const struct report_warmup *w)
 
     LITERAL(out, "{\"type\":\"Warmup\"");
     NUMBER(out, "timestamp", w->timestamp_ms / 1000);
-    TEXT(out, "egress_source", str_of(w->source));
+    put_warmed(out, w->source);
     TEXT(out, "provider", str_of(w->provider));
     TEXT(out, "day", str_of(day_text(p->day, day)));
     NUMBER(out, "stage", p->stage + 1);

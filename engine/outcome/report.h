@@ -85,6 +85,9 @@ struct report_warmup {
     uint32_t next_stage, next_cap; /* next_stage from 0, as in past */
 };
 void report_warmup(struct buf *out, const struct report_warmup *w);
+/* So many complaints were fed in (docs/records.md, Feedback). source: as of a stream. */
+void report_feedback(struct buf *out, const char *node_id, int64_t timestamp_ms, const char *source,
+                     const char *provider, uint32_t complaints);
 /* A rule suspended something, or raised an alarm (docs/records.md, Rule). */
 struct report_rule {
     const char *node_id, *rule, *provider, *source;

@@ -356,6 +356,20 @@ static void test_hostile_long(void **state)
 }
 
 /* The examples of docs/records.md are lines that this code could have written. */
+static void check_feedback(const char *line)
+{
+    struct buf b = {0};
+
+    report_feedback(&b, "mail1.example.jp", 1795359602000, "signer:news.example.com", "google", 2);
+    buf_putc(&b, 0);
+    assert_string_equal((char *)b.data, line);
+    buf_clear(&b);
+    report_feedback(&b, "m", 1000, "campaign:spring", "au", 1);
+    buf_putc(&b, 0);
+    assert_non_null(strstr((char *)b.data, "\"campaign\":\"spring\",\"provider\":\"au\""));
+    buf_done(&b);
+}
+
 /* The example in docs/records.md is what is written. */
 static void check_warmup(const char *line)
 {
@@ -439,7 +453,7 @@ static void test_documented(void **state)
     FILE *f = fopen(TEST_SOURCE_DIR "/../../docs/records.md", "r");
     unsigned seen = 0;
     char line[4096];
-    bool warmup = false, rule = false;
+    bool warmup = false, feedback = false, rule = false;
 
     (void)state;
     assert_non_null(f);
@@ -458,6 +472,12 @@ static void test_documented(void **state)
             json_decref(o);
             continue;
         }
+        if (strcmp(type, "Feedback") == 0) { /* likewise */
+            check_feedback(line);
+            feedback = true;
+            json_decref(o);
+            continue;
+        }
         if (strcmp(type, "Rule") == 0) { /* likewise */
             check_rule(line);
             rule = true;
@@ -471,7 +491,7 @@ static void test_documented(void **state)
         json_decref(o);
     }
     fclose(f);
-    assert_true(warmup && rule);
+    assert_true(warmup && feedback && rule);
     for (unsigned t = REPORT_RECEPTION; t <= REPORT_REJECTION; t++)
         if (t != REPORT_ADMIN_REBIND && t != REPORT_DELAYED)
             assert_true((seen >> t & 1) != 0);

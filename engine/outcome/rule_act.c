@@ -5,8 +5,10 @@
 #include "base/log.h"
 #include "outcome/report.h"
 #include "outcome/suspend.h"
+#include "schedule/flow_split.h"
 #include "schedule/lane.h"
 #include "schedule/settle.h"
+#include "worker/queue_name.h"
 #include "worker/shared.h"
 
 #define ALARM_QUIET_MS 600000 /* between two alarms of one rule at one source and site */
@@ -22,8 +24,9 @@
 
 struct heard {
     struct channel *channel;
-    int family;        /* of the session */
-    struct lane *lane; /* or NULL */
+    int family;                    /* of the session */
+    struct lane *lane;             /* or NULL */
+    const struct message *message; /* of lane */
     const struct config_rule *rule;
     const struct smtp_reply *reply;
     struct suspension suspension; /* scope 0: none */
@@ -37,12 +40,19 @@ static const struct config_address *address_of(const struct heard *h)
     return h->family == AF_INET6 ? &source->ipv6 : &source->ipv4;
 }
 
-/* The scope by which mail without a campaign or tenant waits, and that of a source whose address
- * the kernel chooses. */
+static struct str signer_of(const struct heard *h)
+{
+    return h->message == NULL ? STR("") : flow_signer(h->lane, h->message);
+}
+
+/* The scope by which mail without a campaign, tenant or signature waits, and that of a source whose
+ * address the kernel chooses. */
 static enum config_rule_scope scope_of(const struct heard *h)
 {
     enum config_rule_scope scope = h->rule->scope;
 
+    if (scope == CONFIG_RULE_SIGNER && signer_of(h).len == 0)
+        scope = CONFIG_RULE_ENVELOPE;
     if (scope == CONFIG_RULE_CAMPAIGN &&
         (h->lane == NULL || h->lane->names == NULL || h->lane->names->campaign.len == 0))
         scope = CONFIG_RULE_TENANT;
@@ -55,9 +65,11 @@ static enum config_rule_scope scope_of(const struct heard *h)
     return scope;
 }
 
-static void name_suspension(const struct heard *h, struct suspension *out)
+/* False: nothing of the refused mail is named so, and there is nothing to suspend. */
+static bool name_suspension(const struct heard *h, struct suspension *out)
 {
     struct str site = str_of(h->channel->site->name), what = STR("");
+    struct dns_name envelope;
 
     switch (scope_of(h)) {
     case CONFIG_RULE_SOURCE:
@@ -75,17 +87,29 @@ static void name_suspension(const struct heard *h, struct suspension *out)
     case CONFIG_RULE_NETBLOCK:
         out->scope = SUSPENSION_NETBLOCK_SITE;
         suspension_netblock(out->name, address_of(h), site);
-        return;
+        return true;
     case CONFIG_RULE_SITE:
         out->scope = SUSPENSION_SITE;
         snprintf(out->name, sizeof(out->name), "%.*s", STR_FMT(site));
-        return;
+        return true;
     case CONFIG_RULE_DOMAIN:
         out->scope = SUSPENSION_DOMAIN;
         snprintf(out->name, sizeof(out->name), "%.*s", STR_FMT(lane_domain(h->lane)));
-        return;
+        return true;
+    case CONFIG_RULE_SIGNER:
+        out->scope = SUSPENSION_SIGNER_SITE;
+        what = signer_of(h);
+        break;
+    case CONFIG_RULE_ENVELOPE:
+        out->scope = SUSPENSION_ENVELOPE_SITE;
+        if (h->message == NULL ||
+            queue_name_of(queue_name_domain(h->message->sender), &envelope) < 0)
+            return false;
+        what = (struct str){envelope.text, envelope.len};
+        break;
     }
     suspension_name(out->name, what, site);
+    return true;
 }
 
 /* "421 4.7.28 Gmail has detected", cut at SUSPENSION_REASON_MAX. */
@@ -135,7 +159,8 @@ static bool suspend_for(struct heard *h, uint32_t pause_s, const char *who)
     int64_t now_ms = worker_wall_ms(w), until_ms = now_ms + (int64_t)pause_s * 1000;
     struct suspend_order order = {.what = {.since_ms = now_ms, .until_ms = until_ms + STORED_MS}};
 
-    name_suspension(h, &order.what);
+    if (!name_suspension(h, &order.what))
+        return false;
     if (lasts_until(w, &order.what, until_ms) ||
         (suspensions_stored(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX &&
          !suspensions_hold(&w->shared->suspensions, order.what.scope, str_of(order.what.name))))
@@ -180,7 +205,7 @@ static bool lower(struct heard *h, const char *who)
         if (now_ms >= known.since_ms && now_ms - known.since_ms < step_ms / LOWERED_PART &&
             memcmp(cap, &known.cap, sizeof(*cap)) == 0)
             return false;
-    } else if (suspensions_stored(&w->shared->suspensions) >= SUSPENSIONS_RULES_MAX) {
+    } else if (suspensions_caps(&w->shared->suspensions) >= SUSPENSION_CAPS_MAX) {
         return false;
     }
     snprintf(order.what.who, sizeof(order.what.who), "%s", who);
@@ -230,7 +255,8 @@ static bool is_time(const struct heard *h)
     struct buf name = {0};
     bool is;
 
-    name_suspension(h, &what);
+    if (!name_suspension(h, &what))
+        what.name[0] = '\0';
     buf_printf(&name, "%s|%s|%s", r->name, h->channel->source->name, what.name);
     is = tally_hit(&w->shared->tally, buf_str(&name), r->after, (uint64_t)r->within_s * 1000,
                    r->suspend_s != 0 || config_rule_lowers(r) ? STORED_MS : ALARM_QUIET_MS,
@@ -274,11 +300,12 @@ static bool rule_follow(struct heard *h)
 }
 
 const struct config_rule *rule_hear(struct channel *c, int family, struct lane *lane,
-                                    const char *host, enum smtp_stage stage,
-                                    const struct smtp_reply *reply, struct verdict *v)
+                                    const struct message *m, const char *host,
+                                    enum smtp_stage stage, const struct smtp_reply *reply,
+                                    struct verdict *v)
 {
     const struct rule_question q = {provider_of(c->site), host, stage, reply};
-    struct heard h = {.channel = c, .family = family, .lane = lane, .reply = reply};
+    struct heard h = {.channel = c, .family = family, .lane = lane, .message = m, .reply = reply};
 
     h.rule = rule_find(c->site->config, &q);
     if (h.rule != NULL)

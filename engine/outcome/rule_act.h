@@ -8,11 +8,12 @@
 #include "schedule/channel.h"
 
 /* The rule that reads what c's session was answered, after it has acted; NULL: there is none.
- * family: AF_INET, AF_INET6, of the session. lane: of the recipient that was refused; NULL: the
- * session was. v becomes what the rule says. */
+ * family: AF_INET, AF_INET6, of the session. lane, m: of the recipient that was refused, and its
+ * message; NULL: the session was. v becomes what the rule says. */
 const struct config_rule *rule_hear(struct channel *c, int family, struct lane *lane,
-                                    const char *host, enum smtp_stage stage,
-                                    const struct smtp_reply *reply, struct verdict *v);
+                                    const struct message *m, const char *host,
+                                    enum smtp_stage stage, const struct smtp_reply *reply,
+                                    struct verdict *v);
 /* Nothing got through in an attempt. Where the source was suspended before by a rule, and nothing
  * got through since, it is for as long again. */
 void rule_hear_failure(struct channel *c);

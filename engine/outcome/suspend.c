@@ -157,10 +157,13 @@ static int change_check(const struct suspend_change *c)
         return -ESHUTDOWN;
     if (c->order.resume)
         return is_known ? 0 : -ENOENT;
-    /* Those of campaigns are as many as these: they neither lack places, nor take a rule's. */
-    return is_known || !suspension_is_stored(what->scope) || suspensions_stored(all) < max
-               ? 0
-               : -ENOSPC;
+    /* Those of campaigns are as many as these, and caps have places of their own: they neither lack
+     * places, nor take a rule's. */
+    if (is_known || !suspension_is_stored(what->scope))
+        return 0;
+    if (suspension_is_cap(what->scope))
+        return suspensions_caps(all) < SUSPENSION_CAPS_MAX ? 0 : -ENOSPC;
+    return suspensions_stored(all) < max ? 0 : -ENOSPC;
 }
 
 static void change_submit(struct suspend_change *c)

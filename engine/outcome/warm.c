@@ -132,6 +132,19 @@ static void orders_make(struct warm *k)
     }
 }
 
+/* What was fed in is recorded with the streams that it changes. */
+static void record_orders(struct warm *k)
+{
+    for (struct list_node *n = list_first(&k->stored_with); n != NULL;
+         n = list_next(&k->stored_with, n)) {
+        const struct warmup_order *o = &LIST_ENTRY(n, struct order, node)->order.what;
+
+        if (o->kind == WARMUP_COMPLAINTS)
+            report_feedback(&k->change.records, k->worker->config->node_id,
+                            worker_wall_ms(k->worker), o->source, o->provider, o->number);
+    }
+}
+
 static void round_begin(struct warm *k)
 {
     struct worker *w = k->worker;
@@ -139,6 +152,7 @@ static void round_begin(struct warm *k)
 
     k->puts_len = k->states_len = 0;
     buf_clear(&k->change.records);
+    record_orders(k);
     while (k->puts_len < PUTS_MAX && warmup_next(all, worker_wall_ms(w), &k->puts[k->puts_len])) {
         const struct warmup_put *put = &k->puts[k->puts_len];
 

@@ -5,6 +5,8 @@
 
 #include "limits/quiet.h"
 #include "limits/retry.h"
+#include "schedule/flow_split.h"
+#include "schedule/flow_warmup.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
 #include "tls/scram.h"
@@ -12,6 +14,7 @@
 
 #define PROBE_LOOK_MS 1000   /* whether a probe that is under way has its answer */
 #define HEADS_MAX     16     /* other lanes looked at for recipients of the same message */
+#define SPLITS_MAX    64     /* recipients that go over to another flow, in a take */
 #define COUNTED_MAX   64     /* messages of a channel before all can see that they were sent */
 #define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
 #define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
@@ -261,24 +264,36 @@ static void caps_look(struct channel *c)
         governor_restore(told, one.cap.step_ms / 1000, one.cap.sessions);
 }
 
-/* Takes the leave of what limits lane's tenant and campaign at the site, whoever sends. False: *why
- * says what refuses. */
+/* Takes the leave of what limits lane's tenant and campaign at the site, whoever sends, and of the
+ * warm-up of its flow, which is set. False: *why says what refuses. */
 static bool flow_take(const struct lane *lane, const struct governor_load *load, uint64_t now_ns,
-                      struct limit_denial *why)
+                      const struct warmup_set *set, struct limit_denial *why)
 {
-    return feed_limits_take(lane, now_ns, load, why) == 0;
+    uint64_t until_ns;
+
+    if (feed_limits_take(lane, now_ns, load, why) < 0)
+        return false;
+    until_ns = warmup_set_empty(set) ? 0 : flow_warmup_take(lane->worker, set);
+    if (until_ns == 0)
+        return true;
+    *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = until_ns};
+    feed_limits_give(lane, now_ns, load);
+    return false;
 }
 
-static void flow_give(const struct lane *lane, const struct governor_load *load, uint64_t now_ns)
+static void flow_give(const struct lane *lane, const struct governor_load *load, uint64_t now_ns,
+                      const struct warmup_set *set)
 {
+    warmup_set_give(set, worker_wall_ms(lane->worker), 1);
     feed_limits_give(lane, now_ns, load);
 }
 
 /* Takes the leave of all limits of the channel, and of lane's tenant and campaign, for one message,
  * or of none of them. The probe of a channel that is stopped is claimed last: nothing refuses
- * behind it. False: *of_flow says whether flow_take() refuses, and *why then what. */
+ * behind it. set: the warm-up that gave leave. False: *of_flow says whether flow_take() refuses,
+ * and *why then what. */
 static bool channel_limits_take(struct channel *c, const struct lane *lane, const struct message *m,
-                                bool *of_flow, struct limit_denial *why)
+                                struct warmup_set *set, bool *of_flow, struct limit_denial *why)
 {
     const struct governor_load load = {.recipients = 1, .bytes = m->content_len};
     struct worker *w = c->site->worker;
@@ -290,17 +305,20 @@ static bool channel_limits_take(struct channel *c, const struct lane *lane, cons
     if (channel_quiet(c) != NULL || !governor_may_send(c->governor, false, now_ns) ||
         limits_take(c->limits, CHANNEL_LIMITS, now_ns, &load, why) < 0)
         return false;
-    *of_flow = !flow_take(lane, &load, now_ns, why);
+    *set = *feed_warmup(&lane->supply->feed, lane);
+    *of_flow = !flow_take(lane, &load, now_ns, set, why);
     if (*of_flow) {
         limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
         return false;
     }
     if (c->warmup == NULL || warmup_take(&w->shared->warmup, c->warmup, wall_ms, now_ns) == 0) {
-        if (governor_may_send(c->governor, true, now_ns))
+        if (governor_may_send(c->governor, true, now_ns)) {
+            set->of[CONFIG_WARMUP_SOURCE] = c->warmup;
             return true;
+        }
         warmup_give(c->warmup, wall_ms, 1);
     }
-    flow_give(lane, &load, now_ns);
+    flow_give(lane, &load, now_ns, set);
     limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
     return false;
 }
@@ -633,6 +651,28 @@ static void wake_supplies(const struct channel *c)
     }
 }
 
+/* The lane whose turn it is in s, and that may go. NULL: none now. */
+static struct lane *lane_ready(struct supply *s)
+{
+    struct lane *lane;
+
+    for (int splits = 0; (lane = feed_next(&s->feed)) != NULL;) {
+        if (splits == SPLITS_MAX) {
+            supply_dirty(s); /* the next turn goes on */
+            return NULL;
+        }
+        /* A suspended lane is in the feed while the walk over lanes has not come to it: it gives
+         * its window back here. */
+        if (lane_suspended(lane))
+            lane_update(lane);
+        else if (flow_split(lane))
+            splits++;
+        else
+            return lane;
+    }
+    return NULL;
+}
+
 /* The seat in which the channel takes next, and the lane whose turn it is there: of several
  * supplies that with the mail of the highest priority, and of alike ones each in its turn. */
 static struct lane *lane_next(struct channel *c, struct seat **out)
@@ -657,10 +697,9 @@ static struct lane *lane_next(struct channel *c, struct seat **out)
         }
         if (best == NULL)
             return NULL;
-        /* A suspended lane is in the feed while the walk over lanes has not come to it: it gives
-         * its window back here. */
-        while ((lane = feed_next(&best->supply->feed)) != NULL && lane_suspended(lane))
-            lane_update(lane);
+        lane = lane_ready(best->supply);
+        if (lane == NULL && !feed_empty(&best->supply->feed))
+            return NULL;
     }
     *out = best;
     return lane;
@@ -687,7 +726,7 @@ static void channel_pay(struct channel *c, struct seat *seat)
  * and each has a letter of its own where m is a recipe. Warm-up and some limits count recipients;
  * may_give_back() what is not taken of the leave for more. */
 static size_t may_take(const struct channel *c, const struct lane *lane, const struct message *m,
-                       size_t max)
+                       const struct warmup_set *set, size_t max)
 {
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
@@ -700,25 +739,25 @@ static size_t may_take(const struct channel *c, const struct lane *lane, const s
     if (max <= 1)
         return max;
     more = (uint32_t)max - 1;
-    if (c->warmup != NULL)
-        more = warmup_more(&w->shared->warmup, c->warmup, worker_wall_ms(w), more);
+    if (!warmup_set_empty(set))
+        more = warmup_set_more(&w->shared->warmup, set, worker_wall_ms(w), more);
     limited = limits_more(c->limits, CHANNEL_LIMITS, now_ns, more);
     shared = feed_limits_more(&lane->supply->feed, lane, now_ns, limited);
     limits_give_recipients(c->limits, CHANNEL_LIMITS, now_ns, limited - shared);
-    if (c->warmup != NULL)
-        warmup_give(c->warmup, worker_wall_ms(w), more - shared);
+    if (more > shared)
+        warmup_set_give(set, worker_wall_ms(w), more - shared);
     return 1 + shared;
 }
 
-static void may_give_back(const struct channel *c, const struct lane *lane, uint32_t n)
+static void may_give_back(const struct channel *c, const struct lane *lane,
+                          const struct warmup_set *set, uint32_t n)
 {
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
 
     if (n == 0)
         return;
-    if (c->warmup != NULL)
-        warmup_give(c->warmup, worker_wall_ms(w), n);
+    warmup_set_give(set, worker_wall_ms(w), n);
     limits_give_recipients(c->limits, CHANNEL_LIMITS, now_ns, n);
     if (lane->supply != NULL)
         feed_limits_give_recipients(&lane->supply->feed, lane, now_ns, n);
@@ -734,7 +773,8 @@ static void hold_share(struct supply *s, const struct lane *lane, const struct l
 
 /* The next recipient that may go now, with the leave for it: still in its lane. NULL: there is
  * none. One whose time is over needs no leave. */
-static struct recipient *next_allowed(struct channel *c, struct seat **seat, bool *expired)
+static struct recipient *next_allowed(struct channel *c, struct seat **seat,
+                                      struct channel_taken *taken)
 {
     struct limit_denial why;
     struct recipient *r;
@@ -744,8 +784,9 @@ static struct recipient *next_allowed(struct channel *c, struct seat **seat, boo
     while ((lane = lane_next(c, seat)) != NULL) {
         r = lane_peek(lane);
         ASSERT(r != NULL && lane->supply == (*seat)->supply);
-        *expired = lane_expired(r, worker_wall_ms(c->site->worker));
-        if (*expired || channel_limits_take(c, lane, r->message, &of_flow, &why))
+        taken->expired = lane_expired(r, worker_wall_ms(c->site->worker));
+        if (taken->expired ||
+            channel_limits_take(c, lane, r->message, &taken->warmup, &of_flow, &why))
             return r;
         if (of_flow) {
             hold_share((*seat)->supply, lane, &why);
@@ -766,7 +807,7 @@ struct channel_taken channel_take(struct channel *c, struct recipient **out, siz
 {
     struct channel_taken taken = {0};
     struct seat *seat;
-    struct recipient *r = next_allowed(c, &seat, &taken.expired);
+    struct recipient *r = next_allowed(c, &seat, &taken);
     struct supply *s;
     struct lane *lane;
 
@@ -781,12 +822,12 @@ struct channel_taken channel_take(struct channel *c, struct recipient **out, siz
     }
     feed_turn(&s->feed, lane);
     out[0] = lane_pop(lane);
-    max = may_take(c, lane, r->message, max);
+    max = may_take(c, lane, r->message, &taken.warmup, max);
     taken.len = take_same(lane, r->message, out, 1, max);
     prefetch_next(&s->feed);
     if (r->message->recipients > taken.len)
         taken.len = take_heads(&s->feed, lane, r->message, out, taken.len, max, domains_max);
-    may_give_back(c, lane, (uint32_t)(max - taken.len));
+    may_give_back(c, lane, &taken.warmup, (uint32_t)(max - taken.len));
     feed_pay_more(&s->feed, lane, taken.len - 1);
     for (size_t i = 0; i < taken.len; i++)
         supply_pace(s, supply_bytes_of(out[i]));

@@ -77,6 +77,7 @@ void channel_wake(struct channel *c, uint64_t at_ms);
 /* What channel_take() took. */
 struct channel_taken {
     size_t len;
+    struct warmup_set warmup; /* which gave leave */
     bool expired; /* one whose time was over before it could be tried (again): not to be sent */
 };
 /* The next recipients to send in one transaction: same message, at most max of at most domains_max

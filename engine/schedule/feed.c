@@ -36,6 +36,7 @@ struct feed_flow {
     struct feed_tenant *tenant;
     struct list lanes; /* that are ready, in order of their turns */
     uint32_t id;
+    struct warmup_set warmup;
 };
 
 void feed_init(struct feed *f)
@@ -152,6 +153,9 @@ static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
     flow->id = lane->flow;
     flow->share.weight = weights.flow;
     limit_set(f, &flow->share, limits.campaign);
+    flow->warmup = limits.warmup;
+    if (!warmup_set_empty(&flow->warmup))
+        flow->share.held_ns = 1; /* feed_release() says whether it may look */
     flow->tenant =
         tenant_get(f, lane_priority(lane), lane_tenant(lane), weights.tenant, limits.tenant);
     flow->tenant->flows_len++;
@@ -469,7 +473,7 @@ void feed_hold(struct feed *f, const struct lane *lane, uint64_t now_ns,
     else
         flow_exit(f, flow);
     s->held_ns = why->until_ns;
-    s->held_since_ns = now_ns;
+    s->held_since_ns = why->kind == LIMIT_WARMUP ? 0 : now_ns;
     s->held_by = why->counts;
     share_wait(f, s);
 }
@@ -483,11 +487,33 @@ static void share_release(struct feed *f, struct share *s)
         flow_enter(f, CONTAINER_OF(s, struct feed_flow, share));
 }
 
+const struct warmup_set *feed_warmup(const struct feed *f, const struct lane *lane)
+{
+    static const struct warmup_set none = {0};
+    const struct feed_flow *flow = lane->share;
+
+    if (flow == NULL && f->flows.buckets != NULL)
+        flow = flow_find(f, lane->flow);
+    return flow == NULL ? &none : &flow->warmup;
+}
+
+bool feed_is_held(const struct feed *f, const struct lane *lane, uint64_t until_ns)
+{
+    const struct feed_flow *flow =
+        list_empty(&f->held) || f->flows.buckets == NULL ? NULL : flow_find(f, lane->flow);
+
+    return flow != NULL &&
+           (flow->share.held_ns > until_ns || flow->tenant->share.held_ns > until_ns);
+}
+
 /* Whether the time of s has come; else it is looked at again at s->held_ns. */
-static bool may_return(const struct feed *f, struct share *s, uint64_t now_ns, bool ready)
+static bool may_return(const struct feed *f, struct share *s, uint64_t now_ns, bool ready,
+                       uint64_t (*warms_at)(void *arg, const struct warmup_set *set), void *arg)
 {
     uint64_t until_ns = s->held_ns;
 
+    if (until_ns <= now_ns && !s->is_tenant)
+        until_ns = warms_at(arg, &CONTAINER_OF(s, struct feed_flow, share)->warmup);
     if (until_ns <= now_ns && s->limit != NULL && f->paced && !ready) {
         until_ns = limits_message_at(s->limit, 1, now_ns);
         if (until_ns <= now_ns)
@@ -499,6 +525,7 @@ static bool may_return(const struct feed *f, struct share *s, uint64_t now_ns, b
 }
 
 void feed_release(struct feed *f, uint64_t now_ns, bool ready,
+                  uint64_t (*warms_at)(void *arg, const struct warmup_set *set),
                   void (*held)(void *arg, const struct limit *limit, enum governor_counts counts,
                                uint64_t ms),
                   void *arg)
@@ -513,7 +540,7 @@ void feed_release(struct feed *f, uint64_t now_ns, bool ready,
         while ((n = list_pop_front(&due)) != NULL) {
             struct share *s = LIST_ENTRY(n, struct share, node);
 
-            if (!may_return(f, s, now_ns, ready)) {
+            if (!may_return(f, s, now_ns, ready, warms_at, arg)) {
                 share_wait(f, s);
                 continue;
             }

@@ -17,6 +17,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "limits/limit.h"
+#include "limits/warmup.h"
 #include "queue/flow.h"
 
 struct lane;
@@ -28,6 +29,7 @@ struct lane;
  * no such limit. */
 struct feed_limits {
     const struct limit *tenant, *campaign;
+    struct warmup_set warmup; /* of the flow: schedule/flow_warmup.h, which asks it */
 };
 
 struct feed {
@@ -85,15 +87,20 @@ void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint6
                             int64_t bytes);
 /* How far apart these let messages go, in ns; 0: they set no bound. */
 uint64_t feed_limits_apart_ns(const struct feed *f, const struct lane *lane, uint64_t now_ns);
+/* The warm-up of lane's flow, which may have left the feed. */
+const struct warmup_set *feed_warmup(const struct feed *f, const struct lane *lane);
+/* Whether lane's share, or its tenant's, is held for longer than until_ns. */
+bool feed_is_held(const struct feed *f, const struct lane *lane, uint64_t until_ns);
 /* What limits lane's tenant (why->kind is LIMIT_TENANT) or flow (any other) refused until
  * why->until_ns: that share is held until then. */
 void feed_hold(struct feed *f, const struct lane *lane, uint64_t now_ns,
                const struct limit_denial *why);
 /* Lets shares take part again whose time has come. Where a limit is shared with other feeds (paced)
  * and none of them has a message under way, they come one behind the other, by governor_try():
- * ready: this feed has a session, and need not wait for that. held() is told for how long a share
- * was held. */
+ * ready: this feed has a session, and need not wait for that. warms_at() says when warm-up lets a
+ * flow go on, 0: now. held() is told for how long a share was held. */
 void feed_release(struct feed *f, uint64_t now_ns, bool ready,
+                  uint64_t (*warms_at)(void *arg, const struct warmup_set *set),
                   void (*held)(void *arg, const struct limit *limit, enum governor_counts counts,
                                uint64_t ms),
                   void *arg);

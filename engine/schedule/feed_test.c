@@ -308,6 +308,55 @@ static void hold(struct lane *lane, enum limit_kind kind, uint64_t now_ns, uint6
               &(struct limit_denial){.kind = kind, .counts = GOVERNOR_BYTES, .until_ns = until_ns});
 }
 
+static uint64_t warm_at; /* when the warm-up of the flows that have one lets them go on */
+
+static uint64_t warms_at(void *arg, const struct warmup_set *set)
+{
+    (void)arg;
+    return warmup_set_empty(set) ? 0 : warm_at;
+}
+
+static struct feed_limits warms_flow_2(const struct lane *lane)
+{
+    static struct warmup_stream stream;
+
+    return (struct feed_limits){.warmup.of[CONFIG_WARMUP_CAMPAIGN] =
+                                    lane->flow == 2 ? &stream : NULL};
+}
+
+/* A flow that is being warmed up takes part when its warm-up lets something go, and not before: no
+ * session is opened for it. Others of its tenant go on. */
+static void test_warmed_flow(void **state)
+{
+    uint64_t held_ms = 0;
+
+    (void)state;
+    feed.limits_of = warms_flow_2;
+    warm_at = 100;
+    ready(0, 2);
+    assert_true(feed_empty(&feed));
+    feed_release(&feed, 50, false, warms_at, on_held, &held_ms);
+    assert_true(feed_empty(&feed) && feed.held_ns == 100);
+    assert_true(feed_is_held(&feed, &lanes[0], 99) && !feed_is_held(&feed, &lanes[0], 100));
+    ready(1, 1);
+    assert_ptr_equal(feed_next(&feed), &lanes[1]);
+    assert_true(warmup_set_empty(feed_warmup(&feed, &lanes[1])));
+    assert_false(warmup_set_empty(feed_warmup(&feed, &lanes[0])));
+    feed_remove(&feed, &lanes[1]);
+    warm_at = 0;
+    feed_release(&feed, 100, false, warms_at, on_held, &held_ms);
+    assert_ptr_equal(feed_next(&feed), &lanes[0]);
+    hold(&lanes[0], LIMIT_WARMUP, 101, 200);
+    assert_true(feed_empty(&feed));
+    feed_remove(&feed, &lanes[0]); /* it remembers while it has no lane */
+    ready(0, 2);
+    assert_true(feed_empty(&feed));
+    assert_false(warmup_set_empty(feed_warmup(&feed, &lanes[0])));
+    feed_release(&feed, 200, false, warms_at, on_held, &held_ms);
+    assert_ptr_equal(feed_next(&feed), &lanes[0]);
+    assert_int_equal(held_ms, 0);
+}
+
 /* A tenant that waits for its limit holds up nobody else, and comes back in time, with its debt. */
 static void test_held_tenant(void **state)
 {
@@ -326,9 +375,9 @@ static void test_held_tenant(void **state)
     hold(&lanes[2], LIMIT_TENANT, 5, 9000005);
     assert_true(feed_empty(&feed) && feed_next(&feed) == NULL);
     assert_int_equal(feed.held_ns, 2000005);
-    feed_release(&feed, 2000004, false, on_held, &held_ms);
+    feed_release(&feed, 2000004, false, warms_at, on_held, &held_ms);
     assert_true(feed_empty(&feed));
-    feed_release(&feed, 2000005, false, on_held, &held_ms);
+    feed_release(&feed, 2000005, false, warms_at, on_held, &held_ms);
     assert_int_equal(held_ms, 2);
     assert_int_equal(feed.held_ns, 9000005);
     serve(10, 1, served);
@@ -363,14 +412,15 @@ static void test_paced(void **state)
         assert_true(feed_empty(&feeds[i]));
     }
     for (size_t i = 0; i < ARRAY_LEN(feeds); i++) {
-        feed_release(&feeds[i], now_ns, false, on_held, &held_ms);
+        feed_release(&feeds[i], now_ns, false, warms_at, on_held, &held_ms);
         open += !feed_empty(&feeds[i]);
     }
     assert_int_equal(open, 2); /* the first, and the second that lets others be ahead by a second */
-    feed_release(&feeds[3], now_ns, true, on_held, &held_ms);
+    feed_release(&feeds[3], now_ns, true, warms_at, on_held, &held_ms);
     assert_true(feed_empty(&feeds[3])); /* told when to ask again */
     for (size_t i = 0; i < ARRAY_LEN(feeds); i++)
-        feed_release(&feeds[i], now_ns + 3 * UINT64_C(1000000000), false, on_held, &held_ms);
+        feed_release(&feeds[i], now_ns + 3 * UINT64_C(1000000000), false, warms_at, on_held,
+                     &held_ms);
     for (size_t i = 0, n = 0; i < ARRAY_LEN(feeds); i++) {
         n += !feed_empty(&feeds[i]);
         feed_remove(&feeds[i], &lanes[i]);
@@ -416,7 +466,7 @@ static void test_random_holds(void **state)
             }
             in[i] = !in[i];
         }
-        feed_release(&feed, now, false, on_held, &held_ms); /* as each look at a supply */
+        feed_release(&feed, now, false, warms_at, on_held, &held_ms); /* as each look at a supply */
         for (size_t j = 0; j < LANES; j++)
             if (in[j]) {
                 uint64_t until = flow_until[lanes[j].flow];
@@ -515,6 +565,7 @@ int main(void)
         TEST(test_alone_nothing_is_owed),
         TEST(test_newcomers_have_no_credit),
         TEST(test_random),
+        TEST(test_warmed_flow),
         TEST(test_held_tenant),
         TEST(test_paced),
         TEST(test_random_holds),

@@ -18,9 +18,10 @@
 #define TRIM_WORK      128
 #define TRIM_WORK_FULL 2048
 #define MEMORY_WAIT_MS 50
-#define MEMORY_MIN     64  /* recipients of a worker */
-#define EXPIRED_MAX    500 /* that end as they are loaded, in a turn */
-#define SETTLING_MIN   64  /* of a lane, whatever its window: what a commit or two take */
+#define HELD_NS        UINT64_C(1000000000) /* what waits for limits is in memory for so long */
+#define MEMORY_MIN     64                   /* recipients of a worker */
+#define EXPIRED_MAX    500                  /* that end as they are loaded, in a turn */
+#define SETTLING_MIN   64 /* of a lane, whatever its window: what a commit or two take */
 /* A refill whose rows lasted less than REFILL_FAST_MS was too small, one whose rows lasted
  * REFILL_SLOW_MS too large: loads cost little and windows take memory. The time is that of half the
  * rows: then the next refill is wanted. */
@@ -81,10 +82,19 @@ uint64_t lane_memory_free(const struct worker *w)
     return alive < max ? max - alive : 0;
 }
 
+/* While memory is short, mail that waits for limits of its flow or tenant waits in the store. */
+static bool is_held(const struct lane *lane)
+{
+    const struct worker *w = lane->worker;
+
+    return lane->supply != NULL && lane_memory_tight(w) &&
+           feed_is_held(&lane->supply->feed, lane, io_now_ns(w->io) + HELD_NS);
+}
+
 bool lane_has_room(const struct lane *lane)
 {
     if (lane->supply != NULL)
-        return supply_has_room(lane->supply);
+        return supply_has_room(lane->supply) && !is_held(lane);
     return lane->window_len == 0 || !lane_memory_tight(lane->worker);
 }
 
@@ -113,7 +123,7 @@ void lane_load_want(struct lane *lane, int64_t now_ms)
         return;
     if (lane->window_len * 2 > refill_max(lane) || settling_full(lane))
         return;
-    if (lane->supply == NULL || supply_has_room(lane->supply)) {
+    if (lane->supply == NULL || lane_has_room(lane)) {
         list_push_back(&lane->worker->load_wait, &lane->wait_node);
         return;
     }
@@ -312,7 +322,7 @@ static uint32_t window_trim(struct lane *lane, void *arg)
     (void)arg;
     while (lane->window_len > 0 &&
            (lane->window_len > lane_window_max(lane) ||
-            (lane->supply != NULL && supply_holds_too_much(lane->supply)))) {
+            (lane->supply != NULL && supply_holds_too_much(lane->supply)) || is_held(lane))) {
         struct recipient *r = LIST_ENTRY(lane->window.head.prev, struct recipient, node);
 
         lane_take(r);
@@ -363,7 +373,7 @@ void lane_start_loads(struct worker *w)
         w->turn.lanes++;
         if (w->draining || lane->scan == LANE_SCAN_READS || lane_suspended(lane))
             continue;
-        if (lane->supply != NULL && !supply_has_room(lane->supply)) {
+        if (lane->supply != NULL && !lane_has_room(lane)) {
             supply_hungers(lane->supply, lane);
             supply_wake(lane->supply, io_now_ms(w->io) + 1);
             continue;

@@ -62,6 +62,7 @@ void lane_load_want(struct lane *lane, int64_t now_ms);
 struct lane_names_at_site {
     char campaign[SUSPENSION_NAME_MAX + 1], tenant[SUSPENSION_NAME_MAX + 1];
     char of_tenant[SUSPENSION_NAME_MAX + 1]; /* the campaign */
+    char signer[SUSPENSION_NAME_MAX + 1], envelope[SUSPENSION_NAME_MAX + 1];
 };
 void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *at_site,
                            struct str names[SUSPENSION_SCOPES]);

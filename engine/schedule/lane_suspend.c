@@ -15,6 +15,7 @@ void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *a
                            struct str names[SUSPENSION_SCOPES])
 {
     at_site->campaign[0] = at_site->tenant[0] = '\0';
+    at_site->signer[0] = at_site->envelope[0] = '\0';
     for (int scope = 0; scope < SUSPENSION_SCOPES; scope++)
         names[scope] = STR("");
     names[SUSPENSION_DOMAIN] = lane_domain(lane);
@@ -27,7 +28,13 @@ void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *a
     if (lane->site != NULL) {
         suspension_name(at_site->campaign, names[SUSPENSION_CAMPAIGN], names[SUSPENSION_SITE]);
         suspension_name(at_site->tenant, names[SUSPENSION_TENANT], names[SUSPENSION_SITE]);
+        if (lane->names != NULL) {
+            suspension_name(at_site->signer, lane->names->signer, names[SUSPENSION_SITE]);
+            suspension_name(at_site->envelope, lane->names->envelope, names[SUSPENSION_SITE]);
+        }
     }
+    names[SUSPENSION_SIGNER_SITE] = str_of(at_site->signer);
+    names[SUSPENSION_ENVELOPE_SITE] = str_of(at_site->envelope);
     names[SUSPENSION_CAMPAIGN_SITE] = str_of(at_site->campaign);
     names[SUSPENSION_TENANT_SITE] = str_of(at_site->tenant);
 }

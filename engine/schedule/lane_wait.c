@@ -1,6 +1,7 @@
 #include "schedule/lane_wait.h"
 
 #include "schedule/channel.h"
+#include "schedule/flow_warmup.h"
 #include "schedule/lane_private.h"
 #include "schedule/rollup.h"
 #include "worker/shared.h"
@@ -146,7 +147,9 @@ static int64_t warmup_opens_ms(struct worker *w, struct warmup_stream *s, uint64
 
     warmup_view(&w->shared->warmup, s, worker_wall_ms(w), &view);
     return view.next_ms != 0 ? view.next_ms
-                             : worker_wall_ms(w) + (int64_t)(until_ns / 1000000 - io_now_ms(w->io));
+           : until_ns <= io_now_ns(w->io)
+               ? worker_wall_ms(w)
+               : worker_wall_ms(w) + (int64_t)(until_ns / 1000000 - io_now_ms(w->io));
 }
 
 /* The limit that lets nothing go now: of c, or where c is NULL of its site over all sources. */
@@ -248,8 +251,14 @@ static void supply_wait(struct supply *s, struct str source, struct lane_wait *o
 static bool is_share_held(const struct lane *lane, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
-    uint64_t now_ns = io_now_ns(w->io);
+    uint64_t now_ns = io_now_ns(w->io), until_ns;
 
+    until_ns = flow_warmup_at(w, feed_warmup(&lane->supply->feed, lane), &out->warmup);
+    if (until_ns != 0) {
+        out->reason = LANE_WAIT_WARMUP;
+        out->until_ms = warmup_opens_ms(w, out->warmup, until_ns);
+        return true;
+    }
     if (feed_limits_ask(&lane->supply->feed, lane, now_ns, &out->limit) == 0)
         return false;
     out->reason = LANE_WAIT_RATE;
@@ -444,7 +453,7 @@ void lane_waited_for(struct lane *lane, struct buf *out)
         [LANE_WAIT_LOOKUP] = "the name servers",
         [LANE_WAIT_RATE] = "the rate limit",
         [LANE_WAIT_QUIET] = "the end of its site's quiet hours",
-        [LANE_WAIT_WARMUP] = "the warm-up of its source: ",
+        [LANE_WAIT_WARMUP] = "warm-up: ",
         [LANE_WAIT_SESSIONS] = "a session: as many as may be are busy",
         [LANE_WAIT_SHORTAGE] = "descriptors, memory or local ports of this host",
         [LANE_WAIT_CONNECT] = "a session: no connection, or no greeting yet",

@@ -20,7 +20,8 @@ enum lane_wait_reason {
     LANE_WAIT_LOOKUP,    /* its domain is being looked up */
     LANE_WAIT_RATE,      /* our own limit: the next message may not go yet */
     LANE_WAIT_QUIET,     /* it is a quiet hour at its site */
-    LANE_WAIT_WARMUP,    /* its source is being warmed up, and has sent what it may for now */
+    LANE_WAIT_WARMUP,    /* its source, signing domain or campaign is being warmed up, and has sent
+                            what it may for now */
     LANE_WAIT_SESSIONS,  /* as many sessions as are allowed are open, and busy */
     LANE_WAIT_SHORTAGE,  /* this host lacks descriptors, memory or local ports for a session */
     LANE_WAIT_SOURCE,    /* no source of its pool has an address here, a proxy that works, or an

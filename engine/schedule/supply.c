@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "schedule/channel.h"
+#include "schedule/flow_warmup.h"
 #include "schedule/lane.h"
 #include "worker/shared.h"
 
@@ -84,8 +85,12 @@ static void seats_fill(struct supply *s, const struct config_pool *pool, bool ov
 
 static struct feed_limits limits_of(const struct lane *lane)
 {
-    return site_limits(lane->site, lane_tenant(lane),
-                       lane->names == NULL ? STR("") : lane->names->campaign);
+    struct feed_limits limits =
+        site_limits(lane->site, lane_tenant(lane),
+                    lane->names == NULL ? STR("") : lane->names->campaign);
+
+    limits.warmup = flow_warmup(lane->site, lane);
+    return limits;
 }
 
 static struct supply *supply_new(struct site *site, const struct config_pool *pool, uint32_t bound)
@@ -523,12 +528,20 @@ static void on_held(void *arg, const struct limit *limit, enum governor_counts c
         ms);
 }
 
+static uint64_t warms_at(void *arg, const struct warmup_set *set)
+{
+    const struct site *site = arg;
+
+    return warmup_set_empty(set) ? 0 : flow_warmup_at(site->worker, set, NULL);
+}
+
 /* Tenants and campaigns whose limits let them go on take part again. */
 static void release(struct supply *s)
 {
     struct site *site = s->site;
 
-    feed_release(&s->feed, io_now_ns(site->worker->io), site->sessions_len > 0, on_held, site);
+    feed_release(&s->feed, io_now_ns(site->worker->io), site->sessions_len > 0, warms_at, on_held,
+                 site);
     if (s->feed.held_ns != UINT64_MAX)
         supply_wake(s, s->feed.held_ns / 1000000 + 1);
 }

@@ -287,20 +287,40 @@ static void order_by_algorithm(struct dkim_signer *signers, size_t len)
     }
 }
 
-size_t keyring_signers(const struct keyring *k, const uint8_t *content, size_t len,
-                       struct dkim_signer out[DKIM_SIGNERS_MAX])
+/* The first entry of whoever signs for the author of content, or NULL. */
+static const struct entry *of_author(const struct keyring *k, const uint8_t *content, size_t len,
+                                     bool *below)
 {
     const struct entry *e = NULL;
     struct dns_name author;
-    bool below = false;
-    size_t n;
 
+    *below = false;
     if (author_domain(content, len, &author))
-        e = nearest(k, (struct str){author.text, author.len}, &below);
+        e = nearest(k, (struct str){author.text, author.len}, below);
     if (e == NULL && k->fallback != NULL) {
         e = entry_first(k, str_of(k->fallback));
-        below = false;
+        *below = false;
     }
+    return e;
+}
+
+struct str keyring_signing_domain(const struct keyring *k, const uint8_t *content, size_t len)
+{
+    bool below;
+    const struct entry *e = of_author(k, content, len, &below);
+
+    if (e == NULL && k->platform != NULL)
+        e = entry_first(k, str_of(k->platform));
+    return e == NULL ? STR("") : str_of(e->signer.domain);
+}
+
+size_t keyring_signers(const struct keyring *k, const uint8_t *content, size_t len,
+                       struct dkim_signer out[DKIM_SIGNERS_MAX])
+{
+    bool below;
+    const struct entry *e = of_author(k, content, len, &below);
+    size_t n;
+
     n = add_signers(e, below, out, 0);
     if (k->platform != NULL)
         n = add_signers(entry_first(k, str_of(k->platform)), false, out, n);

@@ -17,6 +17,10 @@ int keyring_open(struct config *c, struct buf *errors) MUST_USE;
  * the default, and the platform. 0: nobody. */
 size_t keyring_signers(const struct keyring *k, const uint8_t *content, size_t len,
                        struct dkim_signer out[DKIM_SIGNERS_MAX]);
+/* The domain of the author's signature (the default's, where the author's domain has no key; of the
+ * platform's, where there is no other), in lower case; empty: nobody signs. It lives as long as k.
+ */
+struct str keyring_signing_domain(const struct keyring *k, const uint8_t *content, size_t len);
 const struct dkim_options *keyring_options(const struct keyring *k);
 
 /* The keys in the order of the configuration, for tools. */

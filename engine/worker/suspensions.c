@@ -31,7 +31,9 @@ static const char *const scope_names[SUSPENSION_SCOPES] = {
     [SUSPENSION_SOURCE_CAP] = "source_cap",
     [SUSPENSION_SOURCE_RECOVERY] = "source_recovery",
     [SUSPENSION_NETBLOCK_SITE] = "netblock_site",
-    [SUSPENSION_CAMPAIGN_TENANT] = "campaign_tenant"};
+    [SUSPENSION_CAMPAIGN_TENANT] = "campaign_tenant",
+    [SUSPENSION_SIGNER_SITE] = "signer_site",
+    [SUSPENSION_ENVELOPE_SITE] = "envelope_site"};
 
 const char *suspension_scope_name(enum suspension_scope scope)
 {
@@ -124,8 +126,12 @@ static void count_again(struct suspensions *s, enum suspension_scope scope)
 /* Under the lock. */
 static void stored_add(struct suspensions *s, enum suspension_scope scope, uint32_t n)
 {
-    if (suspension_is_stored(scope))
+    if (suspension_is_cap(scope))
+        atomic_fetch_add_explicit(&s->caps, n, memory_order_relaxed);
+    else if (suspension_is_stored(scope))
         atomic_fetch_add_explicit(&s->stored, n, memory_order_relaxed);
+    if (suspension_is_of_messages(scope))
+        atomic_fetch_add_explicit(&s->of_messages, n, memory_order_relaxed);
 }
 
 int suspensions_put(struct suspensions *s, const struct suspension *one)
@@ -401,6 +407,8 @@ int suspensions_open(struct suspensions *s, struct queue *q)
     pthread_mutex_init(&s->lock, NULL);
     atomic_init(&s->count, 0);
     atomic_init(&s->stored, 0);
+    atomic_init(&s->caps, 0);
+    atomic_init(&s->of_messages, 0);
     atomic_init(&s->caps_version, 0);
     err = queue_state_visit(q, 0, STATE_SUSPENSION, load_one, &l);
     return err < 0 ? err : l.err;

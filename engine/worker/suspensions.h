@@ -31,11 +31,15 @@ enum suspension_scope {
     SUSPENSION_SOURCE_RECOVERY, /* behind a pause: one session more with each that works */
     SUSPENSION_NETBLOCK_SITE,   /* all sources with an address in "192.0.2.0/24" */
     SUSPENSION_CAMPAIGN_TENANT, /* "CAMPAIGN@TENANT": worker/campaigns.h */
+    /* At one site, as the others: what a domain signs, and what has it in its return path. */
+    SUSPENSION_SIGNER_SITE,
+    SUSPENSION_ENVELOPE_SITE,
     SUSPENSION_SCOPES
 };
 
-#define SUSPENSIONS_MAX       10000 /* stored; of others there are as many as campaigns */
+#define SUSPENSIONS_MAX       10000 /* stored, without caps; of others as many as campaigns */
 #define SUSPENSIONS_RULES_MAX 9000  /* beyond, rules add none: the rest is for operators */
+#define SUSPENSION_CAPS_MAX   20000 /* two of a source at a site */
 #define SUSPENSION_NAME_MAX   320   /* a source, campaign or tenant at a site */
 #define SUSPENSION_REASON_MAX 200
 #define SUSPENSION_WHO_MAX    64
@@ -63,7 +67,9 @@ struct suspensions {
     struct map by_name;
     /* Written under the lock, read without: relaxed, since who must see a change has had a note of
      * it behind the change. */
-    _Atomic uint32_t count, stored; /* all; those that have a record */
+    /* All; those that have a record, caps apart; caps. */
+    _Atomic uint32_t count, stored, caps;
+    _Atomic uint32_t of_messages; /* for which a lane's names do not say whether it is meant */
     /* How often a cap was put or removed: likewise, but that nobody sends notes of new caps. */
     _Atomic uint32_t caps_version;
 };
@@ -76,6 +82,11 @@ static inline bool suspension_is_at_site(enum suspension_scope scope)
 static inline bool suspension_is_cap(enum suspension_scope scope)
 {
     return scope == SUSPENSION_SOURCE_CAP || scope == SUSPENSION_SOURCE_RECOVERY;
+}
+/* Whether it is of something that the messages of a lane may differ in: schedule/flow_split.h. */
+static inline bool suspension_is_of_messages(enum suspension_scope scope)
+{
+    return scope == SUSPENSION_SIGNER_SITE || scope == SUSPENSION_ENVELOPE_SITE;
 }
 /* Whether it has a record. Others follow from what is stored elsewhere, and no operator orders
  * them.
@@ -110,9 +121,17 @@ static inline uint32_t suspensions_count(const struct suspensions *s)
 {
     return atomic_load_explicit(&s->count, memory_order_relaxed);
 }
+static inline uint32_t suspensions_of_messages(const struct suspensions *s)
+{
+    return atomic_load_explicit(&s->of_messages, memory_order_relaxed);
+}
 static inline uint32_t suspensions_stored(const struct suspensions *s)
 {
     return atomic_load_explicit(&s->stored, memory_order_relaxed);
+}
+static inline uint32_t suspensions_caps(const struct suspensions *s)
+{
+    return atomic_load_explicit(&s->caps, memory_order_relaxed);
 }
 /* Grows with each change of a cap; 0: there was none. */
 static inline uint32_t suspensions_caps_version(const struct suspensions *s)

@@ -50,7 +50,9 @@ static uint32_t held_by(struct suspensions *s, const char *domain, const char *c
                                            [SUSPENSION_TENANT_SITE] = str_of(tenant),
                                            [SUSPENSION_SOURCE_CAP] = str_of(site),
                                            [SUSPENSION_SOURCE_RECOVERY] = str_of(site),
-                                           [SUSPENSION_NETBLOCK_SITE] = str_of(site)};
+                                           [SUSPENSION_NETBLOCK_SITE] = str_of(site),
+                                           [SUSPENSION_SIGNER_SITE] = str_of(site),
+                                           [SUSPENSION_ENVELOPE_SITE] = str_of(site)};
 
     return suspensions_of(s, names);
 }
@@ -134,12 +136,17 @@ static void test_each_scope(void **state)
         one.until_ms = 7; /* the same anew */
         assert_int_equal(suspensions_put(&p.table, &one), 0);
         assert_int_equal(suspensions_count(&p.table), 1);
-        assert_int_equal(suspensions_stored(&p.table), suspension_is_stored(scope));
+        assert_int_equal(suspensions_stored(&p.table),
+                         suspension_is_stored(scope) && !suspension_is_cap(scope));
+        assert_int_equal(suspensions_caps(&p.table), suspension_is_cap(scope));
+        assert_int_equal(suspensions_of_messages(&p.table), suspension_is_of_messages(scope));
         assert_true(suspensions_find(&p.table, scope, STR("x"), &found));
         assert_same(&found, &one);
         assert_true(suspensions_remove(&p.table, scope, STR("x")));
         assert_false(suspensions_remove(&p.table, scope, STR("x")));
         assert_int_equal(suspensions_stored(&p.table), 0);
+        assert_int_equal(suspensions_caps(&p.table), 0);
+        assert_int_equal(suspensions_of_messages(&p.table), 0);
         assert_int_equal(held_by(&p.table, "x", "x", "x", "x"), 0);
     }
     assert_int_equal(suspension_scope_of(STR("queue")), 0);

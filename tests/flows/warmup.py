@@ -238,7 +238,9 @@ def test_orders():
         wait_until("the first", lambda: came(sink) >= 1)
         engine.command("warmup", "set", "new", "default", "--stage", "2")
         engine.command("warmup", "pause", "new")
-        engine.command("warmup", "complaints", "new", "default", "--count", "3")
+        engine.command("feedback", "new", "default", "--complaints", "3")
+        if engine.wait_records("Feedback")[0]["complaints"] != 3:
+            raise Failure(f"{engine.records('Feedback')}")
         engine.kill()
         engine.start()
         one, = streams(engine, "new")

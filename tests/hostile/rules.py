@@ -4,9 +4,15 @@
 rules.py [TEST...]"""
 
 import itertools
+import pathlib
+import sys
 import time
 
 from servers import Client, Server, USUAL, World, run, wait_until
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "dkim"))
+from proc import TempDir  # noqa: E402
+from setting import Keys  # noqa: E402
 
 RATE = b"421 4.7.28 an unusual rate of mail from your IP address\r\n"
 
@@ -190,6 +196,49 @@ def test_campaign_and_tenant():
             r for r in world.records("Delivery", n) if r["recipient"].startswith(u)], 20)
     assert [len(world.records("Delivery", n)) for n in ("a", "b")] == [1, 1]
     world.finish()
+
+
+def test_domains():
+    """Mail that a refused domain signs, or has in its return path, waits at that site; other mail goes.
+    Unsigned mail waits by its return path; with none nothing is suspended."""
+    temp = TempDir("hayauma-rules-")
+    keys = Keys(temp.path)
+    keys.make("signs.example", kinds=("ed25519",))
+    servers = {name: first("MAIL", b"421 4.7.28 your DKIM domain\r\n") for name in ("a", "b", "c")}
+    world = made({"dkim": {"code": 421, "text": ["DKIM domain"], "suspend": "1h",
+                           "scope": "signing_domain"}},
+                 {**servers, "well": Server({})}, dkim={"keys": keys.rows})
+
+    def submit(name, user, author="other.example", sender="a@path.example"):
+        with Client(world.engine) as client:
+            client.expect(client.message(f"{user}@{name}.example", sender=sender, data=(
+                f"From: a@{author}\r\n\r\nx\r\n").encode()), 250)
+
+    def went(name):
+        return {r["recipient"].split("@")[0] for r in world.records("Delivery", name)}
+
+    submit("a", "u0", author="signs.example")
+    submit("b", "u0")
+    submit("c", "u0", sender="")
+    wait_until("both", lambda: len(world.engine.rows("queue", "suspensions")) == 2, 20)
+    scopes = {(s["scope"], s["name"].split("@")[0]) for s in world.engine.rows("queue", "suspensions")}
+    assert scopes == {("signer_site", "signs.example"), ("envelope_site", "path.example")}, scopes
+    wait_until("what nothing names", lambda: went("c") == {"u0"}, 20)
+    submit("a", "u1", author="signs.example", sender="a@else.example")
+    submit("a", "u2")
+    submit("b", "u3", author="signs.example")
+    submit("b", "u4", sender="a@else.example")
+    submit("well", "u5", author="signs.example")
+    for name, user in (("a", "u2"), ("b", "u4"), ("well", "u5")):
+        wait_until(f"{user} at {name}", lambda n=name, u=user: u in went(n), 20)
+    assert (went("a"), went("b")) == ({"u2"}, {"u4"}), (went("a"), went("b"))
+    wait_until("the reason", lambda: "signer_site signs.example@" in
+               world.engine.command("queue", "list", "a.example"), 20)
+    for one in world.engine.rows("queue", "suspensions"):
+        world.engine.command("queue", "resume", f"--{one['scope'].replace('_', '-')}", one["name"])
+    wait_until("all", lambda: (went("a"), went("b")) == ({"u0", "u1", "u2"}, {"u0", "u3", "u4"}), 20)
+    world.finish()
+    temp.close()
 
 
 def test_what_recipients_get():

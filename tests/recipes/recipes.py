@@ -13,6 +13,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "lib"))
@@ -127,6 +128,37 @@ def test_letters():
         check("subject", subject, f"花子 {i} 様、Kyōto-{i} の便り")
     spring.finish()
     verify(keys, taken)
+
+
+def test_warmed():
+    """A signing domain that is being warmed up: of letters whose authors the recipients' variables
+    name, those that it signs wait, and no other."""
+    keys = Keys(TempDir("hayauma-recipe-keys-").path)
+    for domain in ("new.example", "old.example"):
+        keys.make(domain, kinds=("ed25519",))
+    recipients = {f"{who}{i}@a.example": {"substitutions": {"author": f"{who}.example"}}
+                  for i in range(20) for who in ("new", "old")}
+    spring = Spring({"content": {"from": {"email": "news@{{ author }}"}, "subject": "spring", "text_body": "spring"}},
+                    recipients, {"a": Receiver(FULL)},
+                    {"dkim": {"keys": keys.rows},
+                     "warmup": {"schedules": {"mine": {"steps": [24, 25]}},
+                                "signing_domains": {"new.example": {"schedule": "mine"}}}})
+    began, receiver = int(time.time() // 3600), spring.receivers["a"]
+
+    def went(who):
+        return sum(r.startswith(who) for rs, *_ in receiver.taken for r in rs)
+
+    wait_until("the others", lambda: went("old") == 20, process=spring.engine.process)
+    wait_until("the first", lambda: went("new") >= 1, process=spring.engine.process)
+    time.sleep(1)
+    assert went("new") <= 1 + int(time.time() // 3600) - began, went("new")
+    one, = spring.engine.rows("warmup", "status", "signer:new.example")
+    check("cap", one["cap"], 24)
+    spring.engine.command("warmup", "set", "signer:new.example", "--stage", "3")
+    wait_until("all", lambda: went("new") == 20, process=spring.engine.process)
+    for recipients, content, _ in receiver.taken:
+        check("who signs", signatures(content)[0]["d"], recipients[0][:3] + ".example")
+    spring.finish()
 
 
 def verify(keys, taken):

@@ -23,9 +23,9 @@ static struct {
 } book;
 
 struct transaction *__real_transaction_new(struct delivery *d, struct recipient **rcpts,
-                                           size_t len);
+                                           const struct channel_taken *taken);
 struct transaction *__wrap_transaction_new(struct delivery *d, struct recipient **rcpts,
-                                           size_t len);
+                                           const struct channel_taken *taken);
 uint32_t __real_suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES]);
 uint32_t __wrap_suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES]);
 
@@ -80,12 +80,13 @@ static void check(const struct delivery *d, const struct recipient *r)
     }
 }
 
-struct transaction *__wrap_transaction_new(struct delivery *d, struct recipient **rcpts, size_t len)
+struct transaction *__wrap_transaction_new(struct delivery *d, struct recipient **rcpts,
+                                           const struct channel_taken *taken)
 {
     suspender_time();
-    for (size_t i = 0; i < len; i++)
+    for (size_t i = 0; i < taken->len; i++)
         check(d, rcpts[i]);
-    return __real_transaction_new(d, rcpts, len);
+    return __real_transaction_new(d, rcpts, taken);
 }
 
 uint32_t __wrap_suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES])
@@ -165,6 +166,8 @@ static bool name_draw(struct engine *engine, struct suspension *what)
     case SUSPENSION_SOURCE_CAP:
     case SUSPENSION_SOURCE_RECOVERY:
     case SUSPENSION_NETBLOCK_SITE:
+    case SUSPENSION_SIGNER_SITE:
+    case SUSPENSION_ENVELOPE_SITE:
     case SUSPENSION_SCOPES:
         break;
     }

@@ -102,9 +102,10 @@ static void put_lowers(const struct config_rule *r, struct buf *out)
 static void put_action(const struct config_rule *r, struct buf *out)
 {
     static const char *const scopes[] = {
-        [CONFIG_RULE_SOURCE] = "source",     [CONFIG_RULE_SITE] = "site",
-        [CONFIG_RULE_CAMPAIGN] = "campaign", [CONFIG_RULE_TENANT] = "tenant",
-        [CONFIG_RULE_DOMAIN] = "domain",     [CONFIG_RULE_NETBLOCK] = "netblock"};
+        [CONFIG_RULE_SOURCE] = "source",         [CONFIG_RULE_SITE] = "site",
+        [CONFIG_RULE_CAMPAIGN] = "campaign",     [CONFIG_RULE_TENANT] = "tenant",
+        [CONFIG_RULE_DOMAIN] = "domain",         [CONFIG_RULE_NETBLOCK] = "netblock",
+        [CONFIG_RULE_SIGNER] = "signing domain", [CONFIG_RULE_ENVELOPE] = "envelope domain"};
 
     if (r->outcome != CONFIG_RULE_AS_SAID)
         buf_printf(out, ", %s", r->outcome_word);

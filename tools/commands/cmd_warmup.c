@@ -1,4 +1,5 @@
-/* hayauma warmup: where new sources stand, the operator's orders, and what a plan comes to. */
+/* hayauma warmup: where what is being warmed up stands, the operator's orders, and what a plan
+ * comes to. hayauma feedback: what only others know of its mail. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,9 +16,8 @@
 static const char help_text[] =
     "usage: hayauma warmup <action> [SOURCE [PROVIDER]] [options]\n"
     "\n"
-    "  status       streams (a source at a provider): stage, cap, how much of it is used, why it "
-    "is\n"
-    "               in this stage, and the cap that comes next\n"
+    "  status       streams (a source, signing domain or campaign at a provider): stage, cap, how\n"
+    "               much of it is used, why it is in this stage, and the cap that comes next\n"
     "  history      the days that are over, and what followed from each\n"
     "    --days N         so far back (30)\n"
     "  start        SOURCE begins anew, at its first stage\n"
@@ -25,30 +25,49 @@ static const char help_text[] =
     "  resume       end that\n"
     "  set          SOURCE goes to another stage at once\n"
     "    --stage N        from 1; one more than there are is no cap\n"
-    "  complaints   SOURCE PROVIDER: users of the provider complained of today's mail\n"
-    "    --count N        so many more\n"
     "  providers    names of providers, and how names of their exchangers end\n"
     "  plan         what the configuration comes to, without an engine: caps day by day\n"
     "    --list N         how long a list of N recipients takes\n"
     "    --volume N       the day on which N recipients a day are reached\n"
     "    --mix PARTS      where recipients are, in percent (google=40,microsoft=20,yahoo=10,\n"
     "                     apple=5,default=25)\n"
+    "\n"
+    "SOURCE is the name of a source, signer:DOMAIN or campaign:NAME.\n"
     "\n" CHANNEL_HELP "  -h, --help              this text\n"
     "\n"
     "Examples:\n"
     "  hayauma warmup status\n"
     "  hayauma warmup history mx-new google --days 14\n"
     "  hayauma warmup set mx-new docomo --stage 5\n"
+    "  hayauma warmup pause signer:news.example.com\n"
     "  hayauma warmup plan mx-new --list 300k --mix docomo=30,au=20,softbank=20,default=30\n"
     "\n"
     "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
 
-enum { OPT_DAYS = 300, OPT_STAGE, OPT_COUNT, OPT_LIST, OPT_VOLUME, OPT_MIX };
+static const char feedback_text[] =
+    "usage: hayauma feedback SOURCE PROVIDER --complaints N [options]\n"
+    "\n"
+    "Tells the engine what it does not see by itself: so many more users of the provider "
+    "complained\n"
+    "of today's mail (feedback loops, Postmaster Tools). Warm-up goes by it, and a record of type\n"
+    "Feedback is written. SOURCE is the name of a source that is being warmed up, signer:DOMAIN "
+    "or\n"
+    "campaign:NAME; 'hayauma warmup providers' lists providers.\n"
+    "\n"
+    "      --complaints N      so many more\n" CHANNEL_HELP "  -h, --help              this text\n"
+    "\n"
+    "Examples:\n"
+    "  hayauma feedback mx-new google --complaints 2\n"
+    "  hayauma feedback signer:news.example.com yahoo --complaints 1\n"
+    "\n"
+    "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
+
+enum { OPT_DAYS = 300, OPT_STAGE, OPT_COMPLAINTS, OPT_LIST, OPT_VOLUME, OPT_MIX };
 
 static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"days", required_argument, NULL, OPT_DAYS},
                                       {"stage", required_argument, NULL, OPT_STAGE},
-                                      {"count", required_argument, NULL, OPT_COUNT},
+                                      {"complaints", required_argument, NULL, OPT_COMPLAINTS},
                                       {"list", required_argument, NULL, OPT_LIST},
                                       {"volume", required_argument, NULL, OPT_VOLUME},
                                       {"mix", required_argument, NULL, OPT_MIX},
@@ -116,7 +135,7 @@ static int status(const struct options *o, const char *action)
 {
     (void)action;
     return each(o, request_of(o, "warmup"), "stream", warmup_print_stream,
-                "nothing is being warmed up: no source in warmup.sources has sent mail yet");
+                "nothing is being warmed up: nothing of what 'warmup' names has sent mail yet");
 }
 
 static int history(const struct options *o, const char *action)
@@ -141,7 +160,7 @@ static int order(const struct options *o, const char *action)
     if (complains && o->provider == NULL)
         return usage_error(o, "say at which PROVIDER");
     if ((sets || complains) && o->number == 0)
-        return usage_error(o, sets ? "say --stage N" : "say --count N");
+        return usage_error(o, sets ? "say --stage N" : "say --complaints N");
     request = request_of(o, "warmup_order");
     if (request == NULL)
         return usage_error(o, "names are UTF-8");
@@ -245,7 +264,6 @@ static const struct {
     {"pause", order, 0, 2},
     {"resume", order, 0, 2},
     {"set", order, BIT(OPT_STAGE), 2},
-    {"complaints", order, BIT(OPT_COUNT), 2},
     {"providers", providers, 0, 0},
     {"plan", plan, BIT(OPT_LIST) | BIT(OPT_VOLUME) | BIT(OPT_MIX), 1},
 };
@@ -279,7 +297,7 @@ static int take_option(struct options *o, unsigned own, int c)
     if (c == 'h')
         return -1;
     if (c < OPT_DAYS || c > OPT_MIX) {
-        fputs("'hayauma warmup --help' shows the options.\n", stderr);
+        fprintf(stderr, "'hayauma %s --help' shows the options.\n", o->channel.command);
         return EXIT_USAGE;
     }
     if ((own & BIT(c)) == 0)
@@ -299,11 +317,37 @@ static int take_option(struct options *o, unsigned own, int c)
     }
 }
 
+/* Reads the options behind argv[0], and up to names_max names. 0; -1: help was asked for; or the
+ * exit code. */
+static int parse(struct options *o, int argc, char **argv, unsigned own, int names_max)
+{
+    int c, code = 0;
+
+    while (code == 0 && (c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1)
+        if (!channel_option(&o->channel, c))
+            code = take_option(o, own, c);
+    if (code == 0 && argc - optind > names_max)
+        code = usage_error(o, "too many names");
+    o->source = optind < argc ? argv[optind] : NULL;
+    o->provider = optind + 1 < argc ? argv[optind + 1] : NULL;
+    return code;
+}
+
+int cmd_feedback(int argc, char **argv)
+{
+    struct options o = {.channel.command = "feedback"};
+    int code = parse(&o, argc, argv, BIT(OPT_COMPLAINTS), 2);
+
+    if (code < 0)
+        fputs(feedback_text, stdout);
+    return code < 0 ? EXIT_OK : code > 0 ? code : order(&o, "complaints");
+}
+
 int cmd_warmup(int argc, char **argv)
 {
     struct options o = {0};
     char command[32] = "warmup";
-    int c, code = 0, at = argc > 1 && argv[1][0] != '-' ? action_find(argv[1]) : -1;
+    int code, at = argc > 1 && argv[1][0] != '-' ? action_find(argv[1]) : -1;
 
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(help_text, stdout);
@@ -315,20 +359,8 @@ int cmd_warmup(int argc, char **argv)
         return EXIT_USAGE;
     snprintf(command, sizeof(command), "warmup %s", actions[at].name);
     o.channel.command = command;
-    argv++;
-    argc--;
-    while (code == 0 && (c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1)
-        if (!channel_option(&o.channel, c))
-            code = take_option(&o, actions[at].options, c);
-    if (code < 0) {
+    code = parse(&o, argc - 1, argv + 1, actions[at].options, actions[at].names);
+    if (code < 0)
         fputs(help_text, stdout);
-        return EXIT_OK;
-    }
-    if (code == 0 && argc - optind > actions[at].names)
-        code = usage_error(&o, "too many names");
-    if (code != 0)
-        return code;
-    o.source = optind < argc ? argv[optind] : NULL;
-    o.provider = optind + 1 < argc ? argv[optind + 1] : NULL;
-    return actions[at].run(&o, actions[at].name);
+    return code < 0 ? EXIT_OK : code > 0 ? code : actions[at].run(&o, actions[at].name);
 }

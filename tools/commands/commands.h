@@ -33,6 +33,7 @@ int cmd_pool(int argc, char **argv);
 int cmd_sources(int argc, char **argv);
 int cmd_site(int argc, char **argv);
 int cmd_warmup(int argc, char **argv);
+int cmd_feedback(int argc, char **argv);
 int cmd_rules(int argc, char **argv);
 int cmd_route(int argc, char **argv);
 int cmd_trace(int argc, char **argv);

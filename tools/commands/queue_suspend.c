@@ -23,6 +23,8 @@ enum {
     OPT_TENANT_SITE,
     OPT_SOURCE_CAP,
     OPT_NETBLOCK_SITE,
+    OPT_SIGNER_SITE,
+    OPT_ENVELOPE_SITE,
     OPT_FOR,
     OPT_REASON
 };
@@ -38,6 +40,8 @@ static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"tenant-site", required_argument, NULL, OPT_TENANT_SITE},
                                       {"source-cap", required_argument, NULL, OPT_SOURCE_CAP},
                                       {"netblock-site", required_argument, NULL, OPT_NETBLOCK_SITE},
+                                      {"signer-site", required_argument, NULL, OPT_SIGNER_SITE},
+                                      {"envelope-site", required_argument, NULL, OPT_ENVELOPE_SITE},
                                       {"for", required_argument, NULL, OPT_FOR},
                                       {"reason", required_argument, NULL, OPT_REASON},
                                       {"help", no_argument, NULL, 'h'},
@@ -100,6 +104,10 @@ static int take_option(struct suspend_options *o, bool suspends, int c)
         return set_scope(o, "tenant_site", optarg);
     case OPT_NETBLOCK_SITE:
         return set_scope(o, "netblock_site", optarg);
+    case OPT_SIGNER_SITE:
+        return set_scope(o, "signer_site", optarg);
+    case OPT_ENVELOPE_SITE:
+        return set_scope(o, "envelope_site", optarg);
     case OPT_SOURCE_CAP:
         return suspends ? usage_error(o, "rules alone lower limits; --source-cap is of resume")
                         : set_scope(o, "source_cap", optarg);

@@ -93,21 +93,20 @@ static uint64_t cell_send(struct cell *c, int32_t day, uint64_t left)
 static struct cell *cells_new(const struct plan *p, size_t *sources)
 {
     const struct config *c = p->config;
-    struct cell *cells = calloc(c->warmup.sources_len * p->mix_len + 1, sizeof(*cells));
+    size_t len = p->source != NULL ? 1 : c->warmup.sources_len;
+    struct cell *cells = calloc(len * p->mix_len + 1, sizeof(*cells));
     struct warmup_hour now = hour_of(p->today);
 
     ASSERT(cells != NULL);
     *sources = 0;
-    for (size_t i = 0; i < c->warmup.sources_len; i++) {
-        const char *name = c->warmup.sources[i].name;
+    for (size_t i = 0; i < len; i++) {
+        const char *name = p->source != NULL ? p->source : c->warmup.sources[i].name;
 
-        if (p->source != NULL && strcmp(p->source, name) != 0)
-            continue;
         for (size_t m = 0; m < p->mix_len; m++) {
             struct cell *cell = &cells[*sources * p->mix_len + m];
-            bool found = config_warmup_policy(c, name, p->mix[m].provider, &cell->policy);
 
-            ASSERT(found);
+            if (!config_warmup_policy(c, name, p->mix[m].provider, &cell->policy))
+                return cells; /* what is named is not being warmed up */
             warmup_begin(&cell->state, &cell->policy, &now);
         }
         (*sources)++;

@@ -1,0 +1,132 @@
+#include "schedule/flow_split.h"
+
+#include "schedule/lane.h"
+#include "schedule/settle.h"
+#include "schedule/site.h"
+#include "worker/keyring.h"
+#include "worker/queue_name.h"
+#include "worker/shared.h"
+
+#define AGAIN_MS 60000 /* what can have no flow of its own now waits so long */
+
+struct str flow_signer(const struct lane *lane, const struct message *m)
+{
+    const struct keyring *k = lane->worker->config->keyring;
+
+    return k == NULL ? STR("") : keyring_signing_domain(k, m->content, m->content_len);
+}
+
+static bool is_suspended(const struct lane *lane, enum suspension_scope scope, struct str domain)
+{
+    char name[SUSPENSION_NAME_MAX + 1];
+
+    suspension_name(name, domain, str_of(lane->site->name));
+    return suspensions_hold(&lane->worker->shared->suspensions, scope, str_of(name));
+}
+
+/* The signing domain that the flow of m, mail of lane, is to be called by. */
+static struct str signer_of(const struct lane *lane, const struct message *m, struct str present,
+                            bool suspends)
+{
+    const struct config *c = lane->worker->config;
+    struct str signer;
+
+    if ((m->flags & MESSAGE_RECIPE) != 0) /* its letters say who signs them */
+        return present;
+    if (present.len == 0 && c->warmup.signers_len == 0 && !suspends)
+        return present;
+    signer = flow_signer(lane, m);
+    if (signer.len == 0 || signer.len > FLOW_DOMAIN_MAX)
+        return STR("");
+    return str_eq(signer, present) || config_warmup_has(c, CONFIG_WARMUP_SIGNER, signer) ||
+                   (suspends && is_suspended(lane, SUSPENSION_SIGNER_SITE, signer))
+               ? signer
+               : STR("");
+}
+
+/* The same of the return path; out has room for it. */
+static struct str envelope_of(const struct lane *lane, const struct message *m, struct str present,
+                              bool suspends, struct dns_name *out)
+{
+    struct str domain;
+
+    if (present.len == 0 && !suspends)
+        return present;
+    if (queue_name_of(queue_name_domain(m->sender), out) < 0)
+        return STR("");
+    domain = (struct str){out->text, out->len};
+    return str_eq(domain, present) || is_suspended(lane, SUSPENSION_ENVELOPE_SITE, domain)
+               ? domain
+               : STR("");
+}
+
+struct wanted {
+    struct queue_flow flow;
+    struct dns_name envelope;
+};
+
+/* Which flow m, mail of lane, is to be of. False: it is of that. */
+static bool wants(const struct lane *lane, const struct message *m, struct wanted *out)
+{
+    static const struct queue_flow unknown = {.priority = PRIORITY_DEFAULT};
+    const struct queue_flow *names = lane->names == NULL ? &unknown : lane->names;
+    bool suspends = suspensions_of_messages(&lane->worker->shared->suspensions) != 0;
+
+    if (!suspends && lane->worker->config->warmup.signers_len == 0 && names->signer.len == 0 &&
+        names->envelope.len == 0)
+        return false;
+    out->flow = *names;
+    out->flow.signer = signer_of(lane, m, names->signer, suspends);
+    out->flow.envelope = envelope_of(lane, m, names->envelope, suspends, &out->envelope);
+    return !str_eq(out->flow.signer, names->signer) || !str_eq(out->flow.envelope, names->envelope);
+}
+
+/* r, which is PLACE_FLIGHT, goes over to wanted; where there is no room for further flows it waits.
+ */
+static void go_over(struct recipient *r, const struct queue_flow *wanted)
+{
+    struct lane *lane = r->lane;
+    struct worker *w = lane->worker;
+    const struct queue_flow *flow = queue_flow_like(w->shared->queue, wanted);
+    int64_t due_ms = r->due_ms;
+    uint32_t old_flow = r->flow;
+
+    ASSERT(r->state == PLACE_FLIGHT);
+    lane_settling(r);
+    if (flow == NULL || flow->id == old_flow) {
+        r->due_ms = worker_wall_ms(w) + AGAIN_MS;
+        settle_move(w, r, due_ms, TALLY_NONE);
+    } else {
+        r->flow = flow->id;
+        settle_move_flow(w, r, due_ms, old_flow, TALLY_NONE);
+    }
+    settle_cut(w, lane->shard, false);
+}
+
+bool flow_split(struct lane *lane)
+{
+    struct recipient *r = lane_peek(lane);
+    struct wanted wanted;
+
+    if (!wants(lane, r->message, &wanted))
+        return false;
+    go_over(lane_pop(lane), &wanted.flow);
+    return true;
+}
+
+bool flow_split_wanted(const struct recipient *r, const struct message *letter)
+{
+    struct wanted wanted;
+
+    return wants(r->lane, letter, &wanted);
+}
+
+void flow_split_letter(struct recipient *r, const struct message *letter)
+{
+    struct wanted wanted;
+
+    if (wants(r->lane, letter, &wanted))
+        go_over(r, &wanted.flow);
+    else
+        lane_unpop(r); /* since then what asked for it has gone */
+}
