@@ -267,6 +267,7 @@ static int read_create(const json_t *root, struct create *out, struct json_mista
         {"substitutions", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"template_dialect", JSON_IS_STRING | JSON_MAY_MISS},
         {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
+        {"partials", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"tenant", JSON_IS_STRING | JSON_MAY_MISS},
         {"pool", JSON_IS_STRING | JSON_MAY_MISS},
         {"priority", JSON_IS_NUMBER | JSON_MAY_MISS}};

@@ -93,6 +93,7 @@ static int read_root(struct reading *r, int64_t now_ms)
         {"substitutions", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"template_dialect", JSON_IS_STRING | JSON_MAY_MISS},
         {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
+        {"partials", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"trace_headers", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"campaign", JSON_IS_STRING | JSON_MAY_MISS},
         {"tenant", JSON_IS_STRING | JSON_MAY_MISS},

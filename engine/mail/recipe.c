@@ -12,8 +12,9 @@
 #include "mail/mime.h"
 #include "mail/recipe_private.h"
 
-#define FIELDS_MAX         100  /* in content.headers */
-#define METADATA_BYTES_MAX 8192 /* of a recipient: each record about it has them */
+#define FIELDS_MAX         100          /* in content.headers */
+#define PARTIALS_BYTES_MAX (256u << 10) /* each template that includes any has a copy of all */
+#define METADATA_BYTES_MAX 8192         /* of a recipient: each record about it has them */
 /* A letter of no more is made while others wait: 200 us. Of a whole message the header is looked at
  * word by word, which takes longer. */
 #define LIGHT_BYTES         (64u << 10)
@@ -27,8 +28,19 @@ struct reading {
     bool literal; /* the dialect is Static */
     bool missing_fails;
     enum template_language language;
+    struct template_partial partials[TEMPLATE_PARTIALS_MAX];
+    size_t partials_len;
     struct json_mistake *error;
 };
+
+void recipe_mistake(struct json_mistake *m, const char *path, const struct template_error *why)
+{
+    bool partial = why->partial[0] != '\0';
+
+    json_mistake(m, 422, path, "template%s%s%s, line %u, column %u: %s",
+                 partial ? ", partial '" : "", why->partial, partial ? "'" : "", why->line,
+                 why->column, why->text);
+}
 
 static struct template *compile(struct reading *r, const json_t *source, enum template_place place,
                                 const char *path)
@@ -37,10 +49,10 @@ static struct template *compile(struct reading *r, const json_t *source, enum te
     struct template *t;
 
     t = r->literal ? template_literal(json_str(source))
-                   : template_compile(json_str(source), r->language, place, &why);
+                   : template_compile(json_str(source), r->language, place, r->partials,
+                                      r->partials_len, &why);
     if (t == NULL) {
-        json_mistake(r->error, 422, path, "template, line %u, column %u: %s", why.line, why.column,
-                     why.text);
+        recipe_mistake(r->error, path, &why);
         return NULL;
     }
     if (r->missing_fails)
@@ -356,6 +368,36 @@ static int read_missing(struct reading *r, const json_t *root)
     return -EINVAL;
 }
 
+static int read_partials(struct reading *r, const json_t *root)
+{
+    json_t *partials = json_member(root, "partials"), *text;
+    char path[JSON_PATH_BYTES];
+    size_t bytes = 0;
+    const char *name;
+
+    if (json_object_size(partials) > TEMPLATE_PARTIALS_MAX) {
+        json_mistake(r->error, 422, "partials", "more than %d", TEMPLATE_PARTIALS_MAX);
+        return -EINVAL;
+    }
+    r->in->partials = json_incref(partials); /* with names and texts */
+    json_object_foreach(partials, name, text)
+    {
+        json_path(path, "partials", name);
+        if (!json_is_string(text) || *name == '\0' || strlen(name) > TEMPLATE_PARTIAL_NAME_MAX) {
+            json_mistake(r->error, 422, path, "must be a string, and its name 1 to %d bytes",
+                         TEMPLATE_PARTIAL_NAME_MAX);
+            return -EINVAL;
+        }
+        bytes += json_string_length(text);
+        r->partials[r->partials_len++] =
+            (struct template_partial){.name = str_of(name), .text = json_str(text)};
+    }
+    if (bytes <= PARTIALS_BYTES_MAX)
+        return 0;
+    json_mistake(r->error, 422, "partials", "more than %u bytes together", PARTIALS_BYTES_MAX);
+    return -EINVAL;
+}
+
 int recipe_read(json_t *root, struct recipe **out, struct json_mistake *mistake)
 {
     struct recipe *in = calloc(1, sizeof(*in));
@@ -363,7 +405,8 @@ int recipe_read(json_t *root, struct recipe **out, struct json_mistake *mistake)
     json_t *substitutions = json_member(root, "substitutions");
 
     ASSERT(in != NULL);
-    if (read_dialect(&r, root) < 0 || read_missing(&r, root) < 0 || read_content(&r, root) < 0) {
+    if (read_dialect(&r, root) < 0 || read_missing(&r, root) < 0 || read_partials(&r, root) < 0 ||
+        read_content(&r, root) < 0) {
         recipe_free(in);
         return -EINVAL;
     }
@@ -399,6 +442,7 @@ void recipe_free(struct recipe *r)
     free(r->sender_rule);
     json_decref(r->headers);
     json_decref(r->substitutions);
+    json_decref(r->partials);
     json_decref(r->marks);
     free(r);
 }
@@ -442,7 +486,7 @@ bool recipe_is_light(const struct recipe *r)
 /* --- as it is stored --- */
 
 static const char *const stored[] = {"content", "substitutions", "template_dialect",
-                                     "missing_variables"};
+                                     "missing_variables", "partials"};
 
 /* Appends v without white space. */
 static void put_json(const json_t *v, struct buf *out)
@@ -500,6 +544,7 @@ int recipe_parse(struct str text, struct recipe **out, struct json_mistake *mist
         {"substitutions", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"template_dialect", JSON_IS_STRING | JSON_MAY_MISS},
         {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
+        {"partials", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"sender_rule", JSON_IS_STRING | JSON_MAY_MISS},
         {"marks", JSON_IS_OBJECT | JSON_MAY_MISS}};
     static const struct json_field marks_fields[] = {

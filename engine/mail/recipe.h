@@ -1,7 +1,7 @@
 /* Recipes: what a letter is made of, for any number of recipients. A recipe is JSON, as "content",
- * "substitutions", "template_dialect" and "missing_variables" of /api/inject/v1 (docs/http.md). It
- * is read once, and rendered for each recipient: the same recipe, recipient and id give the same
- * bytes.
+ * "substitutions", "template_dialect", "missing_variables" and "partials" of /api/inject/v1
+ * (docs/http.md). It is read once, and rendered for each recipient: the same recipe, recipient and
+ * id give the same bytes.
  *
  * Bounded by budgets (template.h). Pure but for memory; any thread, and one recipe by many at once.
  */

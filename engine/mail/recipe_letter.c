@@ -31,8 +31,7 @@ static int render(struct letter *l, const struct template *t, const char *field,
     int err = template_render(t, l->variables, l->budget, out, &why);
 
     if (err < 0)
-        json_mistake(l->error, 422, field, "template, line %u, column %u: %s", why.line, why.column,
-                     why.text);
+        recipe_mistake(l->error, field, &why);
     return err;
 }
 

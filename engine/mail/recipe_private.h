@@ -25,9 +25,9 @@ struct letter_text { /* a body part */
 #define ATTACHED_MAX     100
 
 struct recipe {
-    json_t *substitutions, *headers; /* references, or NULL */
-    char *sender_rule;               /* or NULL */
-    json_t *marks;                   /* a reference, or NULL: struct recipe_marks as an object */
+    json_t *substitutions, *headers, *partials; /* references, or NULL */
+    char *sender_rule;                          /* or NULL */
+    json_t *marks; /* a reference, or NULL: struct recipe_marks as an object */
     uint64_t bytes;
     uint64_t fixed_bytes; /* of a letter: its attachments */
     uint64_t text_bytes;  /* of its templates */
@@ -45,5 +45,8 @@ struct recipe {
     struct buf *inlined, *attached; /* parts, each complete */
     size_t inlined_len, attached_len;
 };
+
+/* A mistake of a template, or of a partial, as one of the field at path. */
+void recipe_mistake(struct json_mistake *m, const char *path, const struct template_error *why);
 
 #endif

@@ -371,6 +371,17 @@ static uint32_t parse_for(struct parser *p, uint32_t at)
     return template_node(p, node);
 }
 
+static uint32_t parse_include(struct parser *p, uint32_t at)
+{
+    struct str name = p->token.text;
+
+    if (p->token.kind != TOKEN_STRING)
+        template_fail(p, p->token.at, "behind 'include' stands a partial's name in quotes");
+    template_next(p);
+    expect_close(p);
+    return template_include(p, at, name, false, STR(""), 0);
+}
+
 /* A tag that is none of ends: its statement. */
 static uint32_t parse_tag(struct parser *p)
 {
@@ -390,11 +401,14 @@ static uint32_t parse_tag(struct parser *p)
         a = parse_if(p, at);
     else if (str_eq(name, STR("for")))
         a = parse_for(p, at);
+    else if (str_eq(name, STR("include")))
+        a = parse_include(p, at);
     else if (str_eq(name, STR("else")) || str_eq(name, STR("elif")) || str_eq(name, STR("endif")) ||
              str_eq(name, STR("endfor")))
         template_fail(p, at, "'%.*s' has no beginning", STR_FMT(name));
     else
-        template_fail(p, at, "'%.*s' is not taken; there are 'if' and 'for'", STR_FMT(name));
+        template_fail(p, at, "'%.*s' is not taken; there are 'if', 'for' and 'include'",
+                      STR_FMT(name));
     p->depth--;
     return a;
 }
@@ -510,55 +524,134 @@ static uint32_t parse_statements(struct parser *p, const char *const *ends, stru
 
 /* --- the whole --- */
 
-static struct template *template_new(struct str source, enum template_place place)
+static uint32_t append_source(struct template *t, struct str text)
+{
+    uint32_t from = (uint32_t)t->source_len;
+
+    for (size_t i = 0; i < text.len; i++) {
+        if (text.ptr[i] == '\r' && i + 1 < text.len && text.ptr[i + 1] == '\n')
+            continue;
+        t->source[t->source_len++] = text.ptr[i] == '\r' ? '\n' : text.ptr[i];
+    }
+    return from;
+}
+
+static void append_part(struct template *t, struct str name, struct str text)
+{
+    struct template_part *part = &t->parts[t->parts_len++];
+
+    part->name = name;
+    part->from = append_source(t, text);
+    part->to = (uint32_t)t->source_len;
+    t->source[t->source_len++] = '\n'; /* nothing of one part belongs to a line of another */
+}
+
+static struct template *template_new(struct str source, const struct template_partial *partials,
+                                     size_t partials_len)
 {
     struct template *t = calloc(1, sizeof(*t));
-    const char *end = source.ptr + source.len;
+    size_t bytes = source.len + 1;
 
     ASSERT(t != NULL); /* as in buf_*: memory is fatal */
-    t->place = place;
-    t->source = malloc(source.len + 1);
-    t->strings = malloc(source.len + 1);
+    for (size_t i = 0; i < partials_len; i++)
+        bytes += partials[i].text.len + 1;
+    ASSERT(bytes < UINT32_MAX);
+    t->source = malloc(bytes);
+    t->strings = malloc(bytes);
     t->nodes_cap = 16;
     t->nodes = calloc(t->nodes_cap, sizeof(*t->nodes));
-    ASSERT(t->source != NULL && t->strings != NULL && t->nodes != NULL);
+    t->parts = calloc(partials_len + 1, sizeof(*t->parts));
+    ASSERT(t->source != NULL && t->strings != NULL && t->nodes != NULL && t->parts != NULL);
     t->nodes_len = 1;
-    /* CR and CRLF become LF. */
-    while (source.len > 0) {
-        struct str line = str_take(&source, '\r');
-
-        memcpy(t->source + t->source_len, line.ptr, line.len);
-        t->source_len += line.len;
-        if (line.ptr + line.len < end && (source.len == 0 || source.ptr[0] != '\n'))
-            t->source[t->source_len++] = '\n';
-    }
+    append_part(t, STR(""), source);
+    for (size_t i = 0; i < partials_len; i++)
+        append_part(t, partials[i].name, partials[i].text);
     return t;
 }
 
 struct template *template_literal(struct str source)
 {
-    struct template *t = template_new(source, TEMPLATE_TEXT);
+    struct template *t = template_new(source, NULL, 0);
 
-    t->nodes[1] = (struct node){.kind = NODE_TEXT, .text = {t->source, t->source_len}};
+    t->place = TEMPLATE_TEXT;
+    t->nodes[1] = (struct node){.kind = NODE_TEXT, .text = {t->source, t->parts[0].to}};
     t->nodes_len = 2;
-    t->first = 1;
+    t->parts[0].first = 1;
     return t;
 }
 
-struct template *template_compile(struct str source, enum template_language language,
-                                  enum template_place place, struct template_error *error)
+uint32_t template_include(struct parser *p, size_t at, struct str name, bool standalone,
+                          struct str indent, uint32_t context)
 {
-    struct template *t = template_new(source, place);
-    struct parser p = {.t = t, .source = {t->source, t->source_len}, .error = error};
+    struct template *t = p->t;
+    uint32_t n;
 
-    ASSERT(source.len < UINT32_MAX);
+    if (p->failed)
+        return 0;
+    for (uint32_t i = 1; i < t->parts_len; i++) {
+        if (!str_eq(name, t->parts[i].name))
+            continue;
+        t->parts[i].wanted = true;
+        n = template_node(p, (struct node){.kind = NODE_PARTIAL,
+                                           .at = (uint32_t)at,
+                                           .which = standalone,
+                                           .text = indent,
+                                           .a = context,
+                                           .part = i});
+        return n;
+    }
+    if (t->language != TEMPLATE_MUSTACHE) /* its specification wants nothing put out */
+        template_fail(p, at, "there is no partial '%.*s'", name.len > 60 ? 60 : (int)name.len,
+                      name.ptr);
+    return 0;
+}
+
+static void compile_part(struct parser *p, struct template_part *part)
+{
+    struct template *t = p->t;
+
+    p->at = part->from;
+    p->source = (struct str){t->source, part->to};
+    p->trims = false;
+    if (t->language == TEMPLATE_JINJA && part->to > part->from &&
+        t->source[part->to - 1] == '\n') /* Jinja drops one */
+        p->source.len--;
+    part->compiled = true;
+    part->first = t->language == TEMPLATE_JINJA
+                      ? parse_statements(p, NULL, NULL)
+                      : template_parse_mustache(p, t->language == TEMPLATE_HANDLEBARS);
+}
+
+/* Whether source may include anything: else its partials need not be kept with it. */
+static bool may_include(struct str source, enum template_language language)
+{
+    struct str sign = language == TEMPLATE_JINJA ? STR("include") : STR(">");
+
+    return source.len > 0 && memmem(source.ptr, source.len, sign.ptr, sign.len) != NULL;
+}
+
+struct template *template_compile(struct str source, enum template_language language,
+                                  enum template_place place,
+                                  const struct template_partial *partials, size_t partials_len,
+                                  struct template_error *error)
+{
+    struct template *t =
+        template_new(source, partials, may_include(source, language) ? partials_len : 0);
+    struct parser p = {.t = t, .error = error};
+    bool more = true;
+
+    ASSERT(partials_len <= TEMPLATE_PARTIALS_MAX);
     t->language = language;
-    if (language == TEMPLATE_JINJA && p.source.len > 0 &&
-        p.source.ptr[p.source.len - 1] == '\n') /* Jinja drops one */
-        p.source.len--;
-    t->first = language == TEMPLATE_JINJA
-                   ? parse_statements(&p, NULL, NULL)
-                   : template_parse_mustache(&p, language == TEMPLATE_HANDLEBARS);
+    t->place = place;
+    t->parts[0].wanted = true;
+    while (more && !p.failed) {
+        more = false;
+        for (size_t i = 0; i < t->parts_len && !p.failed; i++)
+            if (t->parts[i].wanted && !t->parts[i].compiled) {
+                compile_part(&p, &t->parts[i]);
+                more = true;
+            }
+    }
     if (!p.failed)
         return t;
     template_free(t);
@@ -572,13 +665,15 @@ void template_refuse_missing(struct template *t)
 
 size_t template_bytes(const struct template *t)
 {
-    return sizeof(*t) + 2 * t->source_len + t->nodes_cap * sizeof(*t->nodes);
+    return sizeof(*t) + 2 * t->source_len + t->nodes_cap * sizeof(*t->nodes) +
+           t->parts_len * sizeof(*t->parts);
 }
 
 void template_free(struct template *t)
 {
     if (t == NULL)
         return;
+    free(t->parts);
     free(t->source);
     free(t->strings);
     free(t->nodes);

@@ -13,6 +13,10 @@
 #include "base/assert.h"
 #include "base/buf.h"
 
+#define TEMPLATE_PARTIALS_MAX     100
+#define TEMPLATE_PARTIAL_NAME_MAX 64
+#define TEMPLATE_NESTED_MAX       20 /* partials within partials */
+
 struct template;
 struct json_t;
 
@@ -26,8 +30,15 @@ enum template_place {
 };
 
 struct template_error {
-    uint32_t line, column; /* from 1; columns in bytes */
+    uint32_t line, column;                       /* from 1; columns in bytes */
+    char partial[TEMPLATE_PARTIAL_NAME_MAX + 1]; /* in which partial; "": in the template itself */
     char text[160];
+};
+
+/* A text that templates include by its name ("{{> name}}", "{% include 'name' %}"): read as if it
+ * were a template of its own, with the variables that are known where it stands. */
+struct template_partial {
+    struct str name, text;
 };
 
 /* 0: no more than is allowed. Rendering counts down. */
@@ -36,9 +47,12 @@ struct template_budget {
     uint64_t steps; /* of evaluation; about 50 ns each */
 };
 
-/* NULL, and *error, when source is not understood. */
+/* NULL, and *error, when source, or a partial that it leads to, is not understood. partials: at
+ * most TEMPLATE_PARTIALS_MAX. */
 struct template *template_compile(struct str source, enum template_language language,
-                                  enum template_place place, struct template_error *error);
+                                  enum template_place place,
+                                  const struct template_partial *partials, size_t partials_len,
+                                  struct template_error *error);
 /* One that is its source: nothing in it is read. */
 struct template *template_literal(struct str source);
 /* From now on a variable that is not given is a mistake where it would be put out as nothing. What

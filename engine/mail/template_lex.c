@@ -8,7 +8,12 @@
 void template_place_of(const struct template *t, uint32_t at, struct template_error *error)
 {
     error->line = error->column = 1;
-    for (uint32_t i = 0; i < at && i < t->source_len; i++) {
+    const struct template_part *part = &t->parts[0];
+
+    for (size_t i = 1; i < t->parts_len && t->parts[i].from <= at; i++)
+        part = &t->parts[i];
+    snprintf(error->partial, sizeof(error->partial), "%.*s", STR_FMT(part->name));
+    for (uint32_t i = part->from; i < at && i < t->source_len; i++) {
         error->column++;
         if (t->source[i] == '\n') {
             error->line++;

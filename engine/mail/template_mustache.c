@@ -75,8 +75,10 @@ static bool is_blank(char c)
     return c == ' ' || c == '\t';
 }
 
-/* A tag that puts nothing out and has a line of its own takes that line with it. */
-static void cut_line(struct mustache *m)
+/* A tag that puts nothing out and has a line of its own takes that line with it; false: it has
+ * none.
+ */
+static bool cut_line(struct mustache *m)
 {
     const struct parser *p = m->p;
     size_t from = m->tag, to = p->at;
@@ -87,9 +89,10 @@ static void cut_line(struct mustache *m)
         to++;
     if ((from > 0 && p->source.ptr[from - 1] != '\n') ||
         (to < p->source.len && p->source.ptr[to] != '\n'))
-        return;
+        return false;
     cut_text(m, from);
     m->p->at = to < p->source.len ? to + 1 : to;
+    return true;
 }
 
 /* The tag ends here. silent: it puts nothing out. */
@@ -107,7 +110,7 @@ static void close_tag(struct mustache *m, struct str close, bool silent)
         return;
     }
     if (silent)
-        cut_line(m);
+        (void)cut_line(m);
 }
 
 /* Text up to the next tag, whose beginning p->at then stands behind; false: there is none. */
@@ -591,6 +594,46 @@ static bool is_bare_caret(const struct mustache *m)
              memcmp(m->p->source.ptr + at, m->close.ptr, m->close.len) == 0));
 }
 
+/* The blanks in front of the tag, back to the line's beginning; none where '~' took them. */
+static struct str indent_of(const struct mustache *m)
+{
+    const struct str *text = &m->p->t->nodes[m->text].text;
+    size_t from = m->tag;
+
+    if (m->text == 0 || text->ptr + text->len != m->p->source.ptr + m->tag)
+        return STR("");
+    while (from > 0 && is_blank(m->p->source.ptr[from - 1]))
+        from--;
+    return template_between(m->p, from, m->tag);
+}
+
+/* Behind "{{>": a name, in Handlebars a context too. */
+static uint32_t parse_partial(struct mustache *m)
+{
+    struct parser *p = m->p;
+    struct str name, indent = indent_of(m);
+    size_t from, tag = m->tag;
+    uint32_t context = 0;
+    bool standalone;
+
+    skip_space(m);
+    from = p->at;
+    while (!at_end(m) && !template_is_space(here(m)) && here(m) != '~' && !looking_at(m, m->close))
+        p->at++;
+    name = template_between(p, from, p->at);
+    if (name.len == 0 || memchr("(*", name.ptr[0], 2) != NULL)
+        template_fail(p, from, "the name of a partial is missing, as it is given with the letter");
+    skip_space(m);
+    if (m->handlebars && !p->failed && !at_end(m) && here(m) != '~' && !looking_at(m, m->close)) {
+        context = parse_value(m);
+        if (here(m) == '=')
+            template_fail(p, p->at, "a partial takes a context, and no parameters");
+    }
+    close_tag(m, m->close, false);
+    standalone = !p->failed && !m->trims && cut_line(m);
+    return template_include(p, tag, name, standalone, standalone ? indent : STR(""), context);
+}
+
 static uint32_t parse_tag(struct mustache *m)
 {
     static const struct str triple = STR("}}}");
@@ -619,8 +662,10 @@ static uint32_t parse_tag(struct mustache *m)
         return parse_block(m, false, NULL);
     if (take(m, STR("^")))
         return parse_block(m, true, NULL);
-    if (here(m) == '>' || here(m) == '*') {
-        template_fail(m->p, m->tag, "partials are not taken: a letter is one template");
+    if (take(m, STR(">")))
+        return parse_partial(m);
+    if (here(m) == '*') {
+        template_fail(m->p, m->tag, "decorators and partials within the template are not taken");
         return 0;
     }
     return parse_output(m, false, m->close);

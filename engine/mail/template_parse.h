@@ -47,6 +47,11 @@ void template_append(struct parser *p, struct template_list *list, uint32_t node
 /* The statements of a source in Mustache or Handlebars. */
 uint32_t template_parse_mustache(struct parser *p, bool handlebars);
 
+/* The statement that includes a partial. text: the indentation of one on a line of its own.
+ * context: of Handlebars, or 0. 0: there is nothing to include, or an error. */
+uint32_t template_include(struct parser *p, size_t at, struct str name, bool standalone,
+                          struct str indent, uint32_t context);
+
 /* Reads the next token of the tag. */
 void template_next(struct parser *p);
 bool template_is_space(char c);

@@ -19,11 +19,13 @@
 
 enum node_kind {
     /* Statements; next is the one behind. */
-    NODE_TEXT,   /* text */
-    NODE_OUTPUT, /* a; which: never escaped */
-    NODE_IF,     /* a: condition, b: statements, c: statements otherwise */
-    NODE_FOR,    /* text: name, a: of what, b: statements, c: statements when there is nothing */
-    NODE_BLOCK,  /* which: enum block, a: of what, b, c as of FOR; text: names, by blanks */
+    NODE_TEXT,    /* text */
+    NODE_OUTPUT,  /* a; which: never escaped */
+    NODE_IF,      /* a: condition, b: statements, c: statements otherwise */
+    NODE_FOR,     /* text: name, a: of what, b: statements, c: statements when there is nothing */
+    NODE_BLOCK,   /* which: enum block, a: of what, b, c as of FOR; text: names, by blanks */
+    NODE_PARTIAL, /* part; which: it has a line of its own, indented by text; a: its context, or 0
+                   */
     /* Expressions; next is the next argument. */
     NODE_NAME,   /* text */
     NODE_STRING, /* text */
@@ -60,11 +62,20 @@ struct node {
     uint16_t depth;
     uint32_t at; /* offset in the source */
     uint32_t next, a, b, c;
+    uint32_t part; /* of template->parts */
     union {
         struct str text;
         int64_t integer;
         double real;
     };
+};
+
+/* The template itself, or a partial of it: a stretch of the source with a line end behind it. */
+struct template_part {
+    struct str name;
+    uint32_t from, to; /* in the source */
+    uint32_t first;    /* statement, or 0 */
+    bool wanted, compiled;
 };
 
 struct template
@@ -74,8 +85,9 @@ struct template
     bool refuses_missing;
     struct node *nodes; /* [0] is none */
     uint32_t nodes_len, nodes_cap;
-    uint32_t first;
-    char *source; /* with LF line ends */
+    struct template_part *parts; /* [0] is the template */
+    size_t parts_len;
+    char *source; /* with LF line ends; parts behind one another */
     size_t source_len;
     char *strings; /* those with escapes; as large as the source */
     size_t strings_len;
@@ -128,6 +140,9 @@ struct render {
     struct template_error *error;
     const struct frame *frame;
     struct scratch_block *scratch;
+    struct buf indent;  /* of a partial's lines */
+    bool line_starts;   /* the next text of the partial is to be indented */
+    unsigned nested;    /* partials around it */
     bool failed, spent; /* spent: the budget, for which it failed */
     /* Of a message: something was put, of this line too. */
     bool in_header, began, line_began;

@@ -270,7 +270,7 @@ static void put_header(struct render *r, struct str text, bool own)
     }
 }
 
-static void put_text(struct render *r, uint32_t at, struct str text, bool own)
+static void put_bytes(struct render *r, uint32_t at, struct str text, bool own)
 {
     if (!spend_bytes(r, at, text.len))
         return;
@@ -278,6 +278,33 @@ static void put_text(struct render *r, uint32_t at, struct str text, bool own)
         put_header(r, text, own);
     else
         buf_put_str(r->out, text);
+}
+
+/* Within a partial that is indented. In Mustache its own lines are, not those of values, nor empty
+ * ones; in Handlebars all that it puts out. */
+static void put_lines(struct render *r, uint32_t at, struct str text, bool own)
+{
+    bool all = r->t->language == TEMPLATE_HANDLEBARS;
+
+    while (text.len > 0 && !r->failed) {
+        ptrdiff_t end = str_find(text, '\n');
+        struct str line = {text.ptr, end < 0 ? text.len : (size_t)end + 1};
+
+        if (r->line_starts && (all || *line.ptr != '\n'))
+            put_bytes(r, at, buf_str(&r->indent), true);
+        r->line_starts = end >= 0 && (own || all);
+        put_bytes(r, at, line, own);
+        text.ptr += line.len;
+        text.len -= line.len;
+    }
+}
+
+static void put_text(struct render *r, uint32_t at, struct str text, bool own)
+{
+    if (r->indent.len > 0)
+        put_lines(r, at, text, own);
+    else
+        put_bytes(r, at, text, own);
 }
 
 /* --- expressions --- */
@@ -552,7 +579,7 @@ struct value render_eval(struct render *r, uint32_t n)
                               : (struct value){0};
     case NODE_CONTEXT ... NODE_TRUTH:
         return block_eval(r, node);
-    case NODE_TEXT ... NODE_BLOCK:
+    case NODE_TEXT ... NODE_PARTIAL:
         break;
     }
     return render_fail(r, node->at, "no expression");
@@ -601,6 +628,53 @@ static void run_for(struct render *r, const struct node *node)
     }
 }
 
+static void run_part(struct render *r, const struct node *node, uint32_t first)
+{
+    struct frame frame = {.outer = r->frame};
+
+    if (node->a == 0) {
+        render_run(r, first);
+        return;
+    }
+    frame.value = render_eval(r, node->a);
+    r->frame = &frame;
+    render_run(r, first);
+    r->frame = frame.outer;
+}
+
+/* One that stands within a line is not indented in Mustache, where the lines around it are, but not
+ * its own; in Handlebars all that is put out is. */
+static void run_partial(struct render *r, const struct node *node)
+{
+    bool all = r->t->language == TEMPLATE_HANDLEBARS, hides = !all && node->which == 0;
+    size_t outer = r->indent.len;
+    struct buf hidden = {0};
+
+    if (r->nested >= TEMPLATE_NESTED_MAX)
+        render_fail(r, node->at, "partials within one another more than %d deep",
+                    TEMPLATE_NESTED_MAX);
+    if (!render_spend(r, node->at, 1))
+        return;
+    if (hides) {
+        if (r->line_starts && r->indent.len > 0) /* its line is one of those around it */
+            put_bytes(r, node->at, buf_str(&r->indent), true);
+        hidden = r->indent;
+        r->indent = (struct buf){0};
+    }
+    buf_put_str(&r->indent, node->text);
+    r->line_starts = node->which != 0 || (all && r->line_starts);
+    r->nested++;
+    run_part(r, node, r->t->parts[node->part].first);
+    r->nested--;
+    r->line_starts = node->which != 0 && !all ? true : all && r->line_starts;
+    if (hides) {
+        buf_done(&r->indent);
+        r->indent = hidden;
+    } else {
+        r->indent.len = outer;
+    }
+}
+
 void render_run(struct render *r, uint32_t n)
 {
     for (; n != 0 && !r->failed; n = r->t->nodes[n].next) {
@@ -625,6 +699,9 @@ void render_run(struct render *r, uint32_t n)
         case NODE_BLOCK:
             block_run(r, node);
             break;
+        case NODE_PARTIAL:
+            run_partial(r, node);
+            break;
         case NODE_NAME ... NODE_TRUTH:
             ASSERT(false); /* a statement */
         }
@@ -641,7 +718,8 @@ int template_render(const struct template *t, struct json_t *variables,
                        .error = error,
                        .in_header = t->place == TEMPLATE_MESSAGE};
 
-    render_run(&r, t->first);
+    render_run(&r, t->parts[0].first);
     scratch_free(&r);
+    buf_done(&r.indent);
     return r.spent ? -E2BIG : r.failed ? -EINVAL : 0;
 }

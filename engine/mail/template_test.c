@@ -13,10 +13,14 @@
 
 static enum template_language language = TEMPLATE_JINJA; /* of what render() renders */
 
+static const struct template_partial *partials;
+static size_t partials_len;
+
 static int render(const char *source, enum template_place place, const char *variables,
                   struct template_budget *budget, struct buf *out, struct template_error *error)
 {
-    struct template *t = template_compile(str_of(source), language, place, error);
+    struct template *t =
+        template_compile(str_of(source), language, place, partials, partials_len, error);
     json_t *json = json_loads(variables, 0, NULL);
     int err;
 
@@ -194,12 +198,49 @@ static void test_mustache(void **state)
     for (language = TEMPLATE_HANDLEBARS; language <= TEMPLATE_MUSTACHE; language++) {
         e = refused(deep, (struct template_budget){100, 100});
         assert_non_null(strstr(e.text, "deep"));
-        e = refused("{{> partial}}", (struct template_budget){100, 100});
-        assert_non_null(strstr(e.text, "partials"));
+        e = refused("{{*x}}", (struct template_budget){100, 100});
+        assert_non_null(strstr(e.text, "not taken"));
     }
     language = TEMPLATE_JINJA;
     free(deep);
     buf_done(&out);
+}
+
+/* A partial's errors are told with its name and a place in it; what includes itself for ever, once
+ * or twice a level, ends; values within make no header field. */
+static void test_partials(void **state)
+{
+    static const struct template_partial all[] = {{STR("wrong"), STR("a\nb {{#x}}")},
+                                                  {STR("late"), STR("é\n{{ y | nothing }}")},
+                                                  {STR("self"), STR("{{> self}}{{> self}}")},
+                                                  {STR("itself"), STR("{% include 'itself' %}")},
+                                                  {STR("value"), STR("{{ x }}\n")}};
+    struct template_error e;
+
+    (void)state;
+    partials = all;
+    partials_len = ARRAY_LEN(all);
+    language = TEMPLATE_HANDLEBARS;
+    e = refused("\n\n{{> wrong}}", (struct template_budget){100, 100});
+    assert_string_equal(e.partial, "wrong");
+    assert_int_equal(e.line, 2);
+    assert_int_equal(e.column, 3);
+    e = refused("{{> self}}", (struct template_budget){1000, 1000000});
+    assert_string_equal(e.partial, "self");
+    assert_non_null(strstr(e.text, "deep"));
+    e = refused("a {{> none}}", (struct template_budget){100, 100});
+    assert_string_equal(e.partial, "");
+    assert_int_equal(e.column, 3);
+    check("S: {{> value}}", TEMPLATE_MESSAGE, "{\"x\":\"a\\r\\nB: c\"}", "S: a  B: c\n");
+    language = TEMPLATE_JINJA;
+    e = refused("{% include 'late' %}", (struct template_budget){100, 100});
+    assert_string_equal(e.partial, "late");
+    assert_int_equal(e.line, 2);
+    e = refused("{% include 'itself' %}", (struct template_budget){100, 1000000});
+    assert_non_null(strstr(e.text, "deep"));
+    check("{% include 'value' %}|", TEMPLATE_HTML, "{\"x\":\"<\"}", "&lt;|");
+    partials = NULL;
+    partials_len = 0;
 }
 
 int main(void)
@@ -208,7 +249,7 @@ int main(void)
         cmocka_unit_test(test_places),       cmocka_unit_test(test_values),
         cmocka_unit_test(test_bounds),       cmocka_unit_test(test_work_is_paid),
         cmocka_unit_test(test_error_places), cmocka_unit_test(test_literal),
-        cmocka_unit_test(test_mustache),
+        cmocka_unit_test(test_mustache),     cmocka_unit_test(test_partials),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,6 @@
-/* What GMime finds in the message on stdin, as JSON: {"subject", "from", "to", "parts": [[type, text,
- * name], ...]}. Texts as a reader sees them, in UTF-8; of what is no text the bytes' base64. */
+/* What GMime finds in the message on stdin, as JSON: {"subject", "from", "to", "parts": [[type,
+ * text, name], ...]}. Texts as a reader sees them, in UTF-8; of what is no text the bytes' base64.
+ */
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>

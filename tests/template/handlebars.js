@@ -1,4 +1,4 @@
-// Lines of JSON {"template","place","variables"} in; for each a line with what Handlebars makes of it, or null.
+// Lines of JSON {"template","place","variables","partials"} in; for each a line with what Handlebars makes of it, or null.
 const handlebars = require("handlebars");
 const compare = (test) => (a, b) => test(a, b);
 handlebars.registerHelper({
@@ -9,10 +9,13 @@ handlebars.registerHelper({
   not: (a) => handlebars.Utils.isEmpty(a) || a === 0,
 });
 for (const line of require("fs").readFileSync(0, "utf8").split("\n").filter(Boolean)) {
-  const { template, place, variables } = JSON.parse(line);
+  const { template, place, variables, partials } = JSON.parse(line);
   let out = null;
   try {
-    out = handlebars.compile(template, { noEscape: place !== "html" })(variables);
+    const options = { noEscape: place !== "html" };
+    const compiled = Object.fromEntries(Object.entries(partials || {}).map(
+      ([name, text]) => [name, handlebars.compile(text, options)]));
+    out = handlebars.compile(template, options)(variables, { partials: compiled });
   } catch (error) { /* it is refused */ }
   console.log(JSON.stringify(out));
 }

@@ -28,8 +28,14 @@ VARIABLES = {
     "日本": "にほん", "line": "a\nb",
 }
 
+PARTIALS = {"greet": "Dear {{ name }}\n", "person": "{{ p.name }}{% if p.ok %}!{% endif %}\n\n",
+            "outer": "<{% include 'greet' %}>", "itself": "{% include 'itself' %}"}
+
 # Template, place; the output is Jinja's.
 CASES = [
+    "{% include 'greet' %}", "{% include \"outer\" %}|", "a\n{%- include 'greet' -%}\nb",
+    "{% for p in people %}{% include 'person' %}{% endfor %}", "{% include 'missing' %}", "{% include 'greet' %}{% include",
+    "{% if no %}{% include 'greet' %}{% endif %}.", "{% include 'itself' %}",
     "Dear {{ name }},", "{{name}}", "{{ missing }}", "{{ user.name }} {{ user['name'] }} {{ user.tags[1] }}",
     "{{ list[0] }}{{ list[-1] }}{{ list[7] }}", "{{ user.missing }}|", "{{ missing.x }}",
     "{{ n }} {{ real }} {{ whole }} {{ zero }} {{ -5 }} {{ 1.25 }}", "{{ 'a\\'b' }} {{ \"c\\\"d\\n\" }}",
@@ -89,10 +95,10 @@ def finalize(value):
 def oracle(source, html):
     if re.search(r"\{#[-+]?\n?$", source):
         return None  # Jinja overlooks a comment that begins with the last letters; minijinja refuses it
-    environment = jinja2.Environment(autoescape=html, finalize=finalize)
+    environment = jinja2.Environment(autoescape=html, finalize=finalize, loader=jinja2.DictLoader(PARTIALS))
     try:
         return environment.from_string(source).render(**VARIABLES)
-    except (jinja2.TemplateError, TypeError):
+    except (jinja2.TemplateError, TypeError, RecursionError):
         return None
 
 
@@ -191,7 +197,8 @@ def main():
     generator = Generator(options.seed)
     sources = CASES + [generator.statements() for _ in range(options.cases)]
     cases = [(source, place) for source in sources for place in ("text", "html")]
-    lines = [{"template": source, "place": place, "variables": VARIABLES} for source, place in cases]
+    lines = [{"template": source, "place": place, "variables": VARIABLES, "partials": PARTIALS}
+             for source, place in cases]
     failures, refused = [], 0
     for (source, place), said in zip(cases, ask(options.program, lines), strict=True):
         want = oracle(source, place == "html")

@@ -46,6 +46,35 @@ HANDLEBARS = [
     "{{", "{{name", "{{#if yes}}a", "{{/if}}", "{{#if yes}}{{/each}}", "{{else}}", "{{unknown first}}", "{{! open",
     "{{#if yes}}{{else}}{{else}}{{/if}}", "{{'open}}", "{{{name}}", "{{a b c}}", "{{(eq 1 1}}",
 ]
+# Partials that sources may include.
+PARTIALS = {"greet": "Dear {{name}}", "lines": "a\n{{first}}\n", "pet": "[{{name}}]", "nested": "({{> greet}})",
+            "indented": "x\n  {{> lines}}\ny\n", "value": "|\n{{{line}}}\n|\n", "blank": "\n\nz\n",
+            "row": "{{#each pets}}{{> pet}}{{/each}}\n", "open": "v{{#if yes}}w{{/if}}"}
+HANDLEBARS_PARTIALS = [
+    "{{> greet}}", "{{>greet}}!", "a {{~> greet ~}} b", "{{> pet user}}{{> pet user.deep}}{{> greet this}}",
+    "{{#each people}}{{> pet}}{{> pet ..}}{{/each}}", "{{> nested}}{{> open}}", "a\n  {{> lines}}\nb\n", "  {{> lines}}  \nb",
+    "a\n\t{{> indented}}\nb", "  {{> value}}\n.", "  {{> blank}}\nq", "{{#each people}}\n  {{> row}}\n{{/each}}",
+    "x {{> lines}} y\n  {{first}} {{> lines}}\n", "{{#with user}}  {{> pet}}\n{{/with}}", "{{> missing}}", "{{>}}", "{{> greet",
+]
+# The cases of partials of Mustache's public specification, written anew: template, partials, variables, output.
+SPECIFIED = [
+    ('"{{>text}}"', {"text": "from partial"}, {}, '"from partial"'), ('"{{>text}}"', {}, {}, '""'),
+    ('"{{>partial}}"', {"partial": "*{{text}}*"}, {"text": "content"}, '"*content*"'),
+    ("{{>node}}", {"node": "{{content}}<{{#nodes}}{{>node}}{{/nodes}}>"},
+     {"content": "X", "nodes": [{"content": "Y", "nodes": []}]}, "X<Y<>>"),
+    ("| {{>partial}} |", {"partial": "\t|\t"}, {}, "| \t|\t |"),
+    ("  {{data}}  {{> partial}}\n", {"partial": ">\n>"}, {"data": "|"}, "  |  >\n>\n"),
+    ("|\r\n{{>partial}}\r\n|", {"partial": ">"}, {}, "|\n>|"),  # lines of templates end in LF here
+    ("  {{>partial}}\n>", {"partial": ">\n>"}, {}, "  >\n  >>"),
+    (">\n  {{>partial}}", {"partial": ">\n>"}, {}, ">\n  >\n  >"),
+    ("\\\n {{>partial}}\n/\n", {"partial": "|\n{{{content}}}a b{{{content}}}c\n|\n"}, {"content": "<\n->"},
+     "\\\n |\n <\n->a b<\n->c\n |\n/\n"),
+    ("|{{> partial }}|", {"partial": "[]"}, {"boolean": True}, "|[]|"),
+    # Ours: delimiters are each text's own; what includes itself for ever is an error.
+    ("{{=<% %>=}}<%> p%>{{x}}", {"p": "{{x}}<% x %>"}, {"x": "1"}, "1<% x %>{{x}}"),
+    ("{{> p}}", {"p": "{{> p}}"}, {}, None), ("{{> p}}", {"p": "{{#x}}"}, {}, None),
+    ("a\n  {{> p}}\nb\n", {"p": "c\n  {{> q}}\nd\n", "q": "e\nf\n"}, {}, "a\n  c\n    e\n    f\n  d\nb\n"),
+]
 # Source, and the output as text; None: it is refused.
 MUSTACHE = [
     ("{{name}}{{{name}}}{{& name}}", 3 * VARIABLES["name"]), ("{{#user}}{{name}}{{first}}{{/user}}", "太郎one"),
@@ -128,6 +157,14 @@ class Generator:
                              + self.open(f"/{name}"))
         return "".join(parts)
 
+    def with_partials(self, count):
+        """Some, in each of which partials stand on lines of their own and within lines."""
+        def tag():
+            space = self.random.choice(["", " ", "  ", "\t"])
+            return self.random.choice(["\n", "", "x"]) + space + "{{> " + self.random.choice(sorted(PARTIALS)) + "}}" + \
+                self.random.choice(["\n", "", "y", " \n"])
+        return ["".join(self.statements() + tag() for _ in range(self.random.randint(1, 3))) for _ in range(count)]
+
 
 def main():
     parser = argparse.ArgumentParser()
@@ -139,6 +176,8 @@ def main():
     sources = HANDLEBARS + [generator.statements() for _ in range(options.cases)]
     lines = [{"template": s, "language": "handlebars", "place": p, "variables": VARIABLES}
              for s in sources for p in ("text", "html")]
+    lines += [{"template": s, "language": "handlebars", "place": p, "variables": VARIABLES, "partials": PARTIALS}
+              for s in HANDLEBARS_PARTIALS + generator.with_partials(options.cases // 5) for p in ("text", "html")]
     failures = []
     for line, said, want in zip(lines, ask(options.program, lines), handlebars(lines), strict=True):
         if not same(said.get("out"), want):
@@ -147,8 +186,13 @@ def main():
     for (source, want), said in zip(MUSTACHE, ask(options.program, lines), strict=True):
         if said.get("out") != want:
             failures.append(f"mustache {source!r}\n  want {want!r}\n  got  {said}")
+    specified = [{"template": t, "language": "mustache", "place": "text", "variables": v, "partials": p}
+                 for t, p, v, _ in SPECIFIED]
+    for line, (_, _, _, want), said in zip(specified, SPECIFIED, ask(options.program, specified), strict=True):
+        if said.get("out") != want:
+            failures.append(f"mustache {line}\n  want {want!r}\n  got  {said}")
     print("\n".join(failures[:20]))
-    print(f"{2 * len(sources)} cases of Handlebars, {len(lines)} of Mustache, {len(failures)} differ (seed {options.seed})")
+    print(f"{2 * len(sources)} cases of Handlebars, {len(MUSTACHE) + len(specified)} of Mustache, {len(failures)} differ (seed {options.seed})")
     return bool(failures)
 
 

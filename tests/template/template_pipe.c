@@ -1,5 +1,5 @@
 /* Lines of JSON {"template":...,"language":"handlebars"|"mustache" (or none: Jinja),
- * "place":"text"|"html"|"message","variables":{...}} in, for each a
+ * "place":"text"|"html"|"message","variables":{...},"partials":{...} (or none)} in, for each a
  * line {"out":...} or {"error":...,"line":N,"column":N} out. */
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,13 +28,20 @@ static json_t *answer(json_t *line)
     json_t *source = json_object_get(line, "template");
     struct template_budget budget = {1 << 20, 1000000};
     struct template_error error = {0};
-    struct template *t =
-        template_compile((struct str){json_string_value(source), json_string_length(source)},
-                         language_of(json_string_value(json_object_get(line, "language"))),
-                         place_of(json_string_value(json_object_get(line, "place"))), &error);
+    json_t *given = json_object_get(line, "partials"), *text;
+    struct template_partial partials[TEMPLATE_PARTIALS_MAX];
+    size_t partials_len = 0;
+    struct template *t;
     struct buf out = {0};
+    const char *name;
     json_t *said;
 
+    json_object_foreach(given, name, text) partials[partials_len++] = (struct template_partial){
+        {name, strlen(name)}, {json_string_value(text), json_string_length(text)}};
+    t = template_compile((struct str){json_string_value(source), json_string_length(source)},
+                         language_of(json_string_value(json_object_get(line, "language"))),
+                         place_of(json_string_value(json_object_get(line, "place"))), partials,
+                         partials_len, &error);
     if (t == NULL ||
         template_render(t, json_object_get(line, "variables"), &budget, &out, &error) < 0)
         said = json_pack("{s:s,s:i,s:i}", "error", error.text, "line", (int)error.line, "column",

@@ -9,6 +9,7 @@
 #include "mail/header.h"
 #include "smtp/address.h"
 #include "tools/commands/screen.h"
+#include "tools/send/letter_yaml.h"
 #include "tools/send/send_list.h"
 
 #define LETTER_STEPS     2000000
@@ -30,18 +31,67 @@ static json_t *root_of_message(struct str text)
     return content == NULL ? NULL : json_pack("{s:o}", "content", content);
 }
 
+static bool ends_with(const char *file, const char *end)
+{
+    size_t len = strlen(file), end_len = strlen(end);
+
+    return len >= end_len && str_eq_nocase(str_of(file + len - end_len), str_of(end));
+}
+
+static int read_yaml(struct mailing *m)
+{
+    struct letter_yaml letter;
+    struct buf errors = {0};
+    int err = letter_yaml_read(m->template_file, &letter, &errors);
+
+    fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
+    buf_done(&errors);
+    m->root = letter.root;
+    m->places = letter.places;
+    return err;
+}
+
+/* A mistake of the template, with the line of the file that it is on where that is known. */
+static int complain_of_field(const struct mailing *m, const struct json_mistake *mistake)
+{
+    const char *key = mistake->field;
+    unsigned line = letter_yaml_place(m->places, mistake->field, &key);
+    char file[400];
+
+    if (line == 0)
+        return complain(m->template_file, mistake->field, mistake->text);
+    snprintf(file, sizeof(file), "%s:%u", m->template_file, line);
+    return complain(file, key, mistake->text);
+}
+
+/* A copy of root in which what the engine may know of each letter is known: the engine's
+ * configuration decides, and is not here to be asked. */
+static json_t *with_engine_variables(const json_t *root)
+{
+    json_t *copy = json_copy((json_t *)(uintptr_t)root),
+           *given = json_member(root, "substitutions"),
+           *all = json_is_object(given) ? json_copy(given) : json_object();
+
+    ASSERT(copy != NULL && all != NULL);
+    if (json_object_get(all, "unsubscribe_url") == NULL)
+        ASSERT(json_object_set_new(all, "unsubscribe_url",
+                                   json_string("https://unsubscribe.example/TOKEN")) == 0);
+    if (given == NULL || json_is_object(given))
+        ASSERT(json_object_set(copy, "substitutions", all) == 0);
+    json_decref(all);
+    return copy;
+}
+
 static int read_template(struct mailing *m)
 {
-    struct str name = str_of(m->template_file), end = {name.ptr, 0};
+    bool yaml = ends_with(m->template_file, ".yaml") || ends_with(m->template_file, ".yml");
     struct json_mistake mistake = {.text = "is not UTF-8"};
     struct buf text = {0};
     json_t *strict;
-    int err = send_read_file(m->template_file, &text);
+    int err = yaml ? read_yaml(m) : send_read_file(m->template_file, &text);
 
-    if (name.len >= 4)
-        end = (struct str){name.ptr + name.len - 4, 4};
-    if (err == 0)
-        m->root = str_eq_nocase(end, STR(".eml"))
+    if (err == 0 && !yaml)
+        m->root = ends_with(m->template_file, ".eml")
                       ? root_of_message(buf_str(&text))
                       : json_fields_load(buf_str(&text), NULL, &mistake);
     buf_done(&text);
@@ -49,9 +99,12 @@ static int read_template(struct mailing *m)
         return err;
     if (m->root == NULL || !json_is_object(m->root))
         return complain(m->template_file, "", m->root == NULL ? mistake.text : "is no object");
-    if (recipe_read(m->root, &m->recipe, &mistake) < 0)
-        return complain(m->template_file, mistake.field, mistake.text);
-    strict = json_copy(m->root);
+    strict = with_engine_variables(m->root);
+    err = recipe_read(strict, &m->recipe, &mistake);
+    json_decref(strict);
+    if (err < 0)
+        return complain_of_field(m, &mistake);
+    strict = with_engine_variables(m->root);
     ASSERT(strict != NULL &&
            json_object_set_new(strict, "missing_variables", json_string("fail")) == 0);
     err = recipe_read(strict, &m->strict, &mistake);
@@ -304,6 +357,7 @@ int mailing_open(struct mailing *m, const char *template_file, const char *list_
 void mailing_close(struct mailing *m)
 {
     json_decref(m->root);
+    json_decref(m->places);
     json_decref(m->headings);
     recipe_free(m->recipe);
     recipe_free(m->strict);

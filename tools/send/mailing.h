@@ -13,7 +13,8 @@
 
 struct mailing {
     const char *template_file, *list_file;
-    json_t *root; /* what POST /api/campaigns/v1 takes of the template */
+    json_t *root;   /* what POST /api/campaigns/v1 takes of the template */
+    json_t *places; /* of a letter in YAML: letter_yaml_place() */
     struct recipe *recipe, *strict;
     struct buf list;
     struct csv *csv;
@@ -29,7 +30,8 @@ struct mailing_findings {
     bool has_unsubscribe; /* the first letter has a List-Unsubscribe field */
 };
 
-/* template_file: JSON as POST /api/campaigns/v1 takes it, or, by its end ".eml", a whole message. 0
+/* template_file: JSON as POST /api/campaigns/v1 takes it; by its end ".yaml" or ".yml" the same in
+ * YAML (letter_yaml.h), ".eml" a whole message. 0
  * or -errno, said on stderr. mailing_close() follows in any case. */
 int mailing_open(struct mailing *m, const char *template_file, const char *list_file) MUST_USE;
 void mailing_close(struct mailing *m);
