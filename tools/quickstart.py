@@ -1,5 +1,6 @@
-"""What tools/quickstart runs once the release is built: engine and sink on loopback, the newsletter to
-a list that is the same every time, progress, and a summary from the event records."""
+"""What tools/quickstart runs once the release is built: engine and sink on loopback, a newsletter with a
+greeting for each of a list that is the same every time, as a campaign; progress, a summary from the event
+records, and the campaign's report as a page."""
 
 import argparse
 import collections
@@ -14,12 +15,15 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 TREE = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = TREE / "build/release/bin/hayauma"
 EXAMPLE = TREE / "docs/examples/newsletter"
 HERE = TREE / "build/quickstart"
+LETTER = EXAMPLE / "greeting.eml"
 SENDER = "news-bounces@sender.example"
+CAMPAIGN = "newsletter-1"
 LIMIT_S = 120  # for the delivery; then what is left is shown as queued
 
 # Class of domains: how many of them, and its share of the recipients.
@@ -56,7 +60,7 @@ class Servers:
     """Engine and sink, which end with us whatever happens."""
 
     def __init__(self):
-        self.mail_port, self.dns_port, self.smtp_port = free_port(), free_port(), free_port()
+        self.mail_port, self.dns_port, self.smtp_port, self.http_port = (free_port() for _ in range(4))
         self.config = HERE / "hayauma.yaml"
         self.running = []
 
@@ -76,6 +80,9 @@ dns:
   ipv6: no
 listeners:
   - listen: "127.0.0.1:{self.smtp_port}"
+http:
+  listen: "127.0.0.1:{self.http_port}"
+  trusted_networks: ["127.0.0.0/8"]        # no token is needed
 destinations:
   # Real retries begin after minutes; here they must be seen before you are bored.
   "*": {{sessions_max: 20, retry: {{first: 3s, max: 4s, jitter: 20%}}}}
@@ -102,7 +109,8 @@ destinations:
                          + (HERE / log).read_text()[-2000:])
 
     def wait_ready(self):
-        for port, host in ((self.mail_port, "127.0.0.10"), (self.smtp_port, "127.0.0.1")):
+        for port, host in ((self.mail_port, "127.0.0.10"), (self.smtp_port, "127.0.0.1"),
+                           (self.http_port, "127.0.0.1")):
             for _ in range(200):
                 self.require_running()
                 with socket.socket() as probe:
@@ -119,6 +127,15 @@ destinations:
             self.require_running()
             return None
         return json.loads(done.stdout)
+
+    def campaign(self):
+        """The campaign as the engine shows it."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.http_port}/api/campaigns/v1", timeout=10) as answer:
+            return json.load(answer)["campaigns"][0]
+
+    def report(self, page):
+        subprocess.run([PROGRAM, "campaign", "report", CAMPAIGN, "--html", page, "-c", self.config], check=True,
+                       capture_output=True)
 
     def stop(self):
         for child, _ in reversed(self.running):
@@ -248,7 +265,7 @@ def look_further(config):
     program, here = os.path.relpath(PROGRAM), os.path.relpath(HERE)
     example, config = os.path.relpath(EXAMPLE), os.path.relpath(config)
     lines = [
-        (f"less {example}/newsletter.eml", "what was sent"),
+        (f"less {example}/greeting.eml", "the letter's template"),
         (f"less {example}/behaviour.yaml", "how it was received"),
         (f"head -n 3 {here}/received", "the receiver's own ledger"),
         (f"grep -h '\"type\":\"Bounce\"' {here}/records/* | head -n 2", "event records"),
@@ -294,18 +311,19 @@ def main():
         servers.start_all()
         print(f"engine on 127.0.0.1:{servers.smtp_port}, receiver on 127.0.0.2-10:{servers.mail_port}, "
               f"its DNS on 127.0.0.1:{servers.dns_port}; files in {os.path.relpath(HERE)}/")
-        print(f"sending {os.path.relpath(EXAMPLE / 'newsletter.eml')} to {options.recipients} "
+        print(f"sending {os.path.relpath(LETTER)}, each with a greeting of its own, to {options.recipients} "
               f"recipients in {sum(n for n, _ in CLASSES.values())} domains")
         sending = servers.start(
-            ["send", "--eml", EXAMPLE / "newsletter.eml", "--csv", subscribers, "--from", SENDER,
-             "--server", f"127.0.0.1:{servers.smtp_port}", "--quiet"], "send.log")
+            ["send", "--template", LETTER, "--to", subscribers, "--campaign", CAMPAIGN, "--from", SENDER, "--api",
+             f"http://127.0.0.1:{servers.http_port}", "--no-wait", "--quiet"], "send.log")
         servers.running.pop()
         ledger = Ledger()
         took_s, peak, half = watch(servers, ledger, sending, options.recipients)
         if sending.poll() != 0:
             sending.terminate()
             sys.exit("quickstart: hayauma send failed:\n" + (HERE / "send.log").read_text()[-2000:])
-        status = servers.status()
+        status, campaign = servers.status(), servers.campaign()
+        servers.report(HERE / "report.html")
         if options.keep_running:
             program, config = os.path.relpath(PROGRAM), os.path.relpath(servers.config)
             print(f"running until Ctrl-C; try\n  {program} status -c {config}\n"
@@ -317,9 +335,12 @@ def main():
     finally:
         servers.stop()
     sums = summarise(ledger, recipients)
+    list_s = (campaign["starts_ms"] - campaign["created_ms"]) / 1000
     cpu_us = status["process"]["cpu_us"] / max(status["counters"]["delivered"], 1)
     print(f"\n{len(ledger.ended)} recipients settled in {took_s:.1f} s, retries included; at best "
           f"{peak:.0f} messages/s; engine CPU per message {cpu_us:.0f} us")
+    print(f"The list was durable {list_s:.1f} s after the campaign was made. The campaign's report, a page for a "
+          f"browser: {os.path.relpath(HERE / 'report.html')}")
     print(f"Accepted and delivered, the first half: {half:.0f} messages/s with {len(os.sched_getaffinity(0))} "
           "cores, sender and receiver on them too. The figure of README on this machine: bench/run main")
     look_further(servers.config)

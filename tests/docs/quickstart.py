@@ -32,8 +32,18 @@ class Quickstart(unittest.TestCase):
         self.assertLess(took_s, TOOK_S_MAX, done.stdout)
         ledger = {line.split("\t")[3] for line in (here / "received").read_text().splitlines()}
         self.assertEqual(len([r for r in ledger if not r.endswith("@sender.example")]), delivered)
+        self.check_report(here, done.stdout, delivered)
         self.check_nothing_runs(here)
         self.check_commands(done.stdout.split("To look further:\n")[1])
+
+    def check_report(self, here, said, delivered):
+        """The page is named, is there, and says what the summary says; the last lines have the rate."""
+        self.assertRegex(said, r"report, a page for a browser: .*report\.html\n")
+        self.assertRegex(said, r"engine CPU per message \d+ us\n")
+        self.assertRegex(said, r"Accepted and delivered, the first half: [1-9]\d* messages/s")
+        page = (here / "report.html").read_text()
+        self.assertIn("newsletter-1", page)
+        self.assertIn(str(delivered), page.replace(",", ""))
 
     def test_nobody_to_send_to(self):
         done = subprocess.run([sys.executable, TREE / "tools/quickstart.py", "--recipients", "0"],
