@@ -23,7 +23,7 @@
  * one: half as many commits, which write fewer pages: 9 to 12 % of a message's CPU. That is more
  * throughput where cores have no time left. Where they have, a rest is idle time of cores and disk:
  * a fifth of the throughput. */
-#define REST_CHANGES_MIN 16
+#define REST_CHANGES_MIN 64
 #define REST_NS_MAX      (8 * NS_PER_MS)
 #define COUNT_PAUSE_MS   1  /* between slices when idle: counting must not crowd memory */
 #define COUNT_BUSY_MS    20 /* between slices when there is work; idle after so long without any */

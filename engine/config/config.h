@@ -75,8 +75,9 @@ struct config_listener {
     uint32_t tls_handshakes_max;
     char **headers; /* X-Hayauma- fields that clients may choose with: "pool", "tenant", ... */
     size_t headers_len;
-    uint32_t headers_taken; /* the same, a bit for each enum config_header */
-    char *pool;             /* of mail that no rule closer to it sends elsewhere, or NULL */
+    uint32_t headers_taken;   /* the same, a bit for each enum config_header */
+    char *idempotency_header; /* names a message's key, or NULL */
+    char *pool;               /* of mail that no rule closer to it sends elsewhere, or NULL */
     struct config_senders senders;
     uint64_t message_bytes_max;
     uint32_t recipients_max;

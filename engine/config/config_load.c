@@ -128,6 +128,28 @@ static void load_text(struct config_loader *l, struct str text)
         load_yaml(l, text);
 }
 
+static bool field_name_valid(const char *name)
+{
+    for (const char *c = name; *c != '\0'; c++)
+        if (*c <= ' ' || *c > '~' || *c == ':')
+            return false;
+    return *name != '\0';
+}
+
+static void check_idempotency(struct config_loader *l, size_t i)
+{
+    const struct config_listener *listener = &l->c->listeners[i];
+    const struct config_field *f =
+        config_field_find(&config_listener_schema, STR("idempotency_header"));
+    struct config_place at = {(int)config_line_of(l->c, listener, f), 1};
+
+    if (listener->idempotency_header != NULL && !field_name_valid(listener->idempotency_header))
+        config_complain(l, at,
+                        "listeners[%zu].idempotency_header: no name of a header field; write for "
+                        "example X-Idempotency-Key",
+                        i);
+}
+
 /* Each value for itself is right; what they say together may be wrong. */
 static void check_listeners(struct config_loader *l)
 {
@@ -152,6 +174,7 @@ static void check_listeners(struct config_loader *l)
         }
         if (!none && l->c->certificates_len == 0)
             config_complain(l, at, "listeners[%zu].tls: %s needs 'certificates'", i, listener->tls);
+        check_idempotency(l, i);
     }
 }
 

@@ -360,6 +360,12 @@ static const struct config_field listener_fields[] = {
      .doc =
          "What clients may choose in the header of a message: `X-Hayauma-Pool` and so on. Fields "
          "of all these names are taken off; those that are not listed here mean nothing."},
+    {"idempotency_header", CONFIG_TEXT, AT_LISTENER(idempotency_header), .def_text = "none",
+     .example = "X-Idempotency-Key",
+     .doc =
+         "Header field with a key of 1 to 256 characters, by which a client may send a message "
+         "again: the same message, with the same key within 24 hours, is accepted once and "
+         "answered as the first time. The field is taken off. The manual has more (Submission)."},
     {"message_size_max", CONFIG_BYTES, AT_LISTENER(message_bytes_max), .def = "50MiB",
      RANGE(64 * KIB, 2 * GIB),
      .doc =

@@ -275,7 +275,6 @@ int http_open(struct http **out, struct config *config, struct buf *error)
     h->config = config_ref(config);
     rng_seed(&h->rng, rng_entropy());
     list_init(&h->connections);
-    list_init(&h->once);
     pthread_mutex_init(&h->lock, NULL);
     tokens_init(&h->tokens);
     *out = h;

@@ -46,11 +46,10 @@ struct http {
     struct MHD_Daemon *daemon;
     int listen_fd;
     struct tokens tokens;
-    pthread_mutex_t lock;  /* of config, rng, connections and once */
+    pthread_mutex_t lock;  /* of config, rng and connections */
     struct config *config; /* a reference: what new requests use */
     struct rng rng;
     struct list connections;
-    struct list once; /* requests with a key that are under way: once.h */
     _Atomic bool draining;
     _Atomic uint32_t requests;    /* under way */
     _Atomic uint32_t next_worker; /* letters go to the workers in turn */

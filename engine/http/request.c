@@ -152,7 +152,7 @@ void request_release(struct http_request *r, uint64_t bytes)
 
 /* Fields that one request may have once: of two the library would take one, and a proxy in front
  * perhaps the other. */
-enum once {
+enum unique_field {
     AUTHORIZATION,
     CONTENT_ENCODING,
     CONTENT_LENGTH,
@@ -161,20 +161,20 @@ enum once {
     HOST,
     IDEMPOTENCY_KEY,
     TRANSFER_ENCODING,
-    ONCE
+    UNIQUE_FIELDS
 };
-static const char *const once[ONCE] = {[AUTHORIZATION] = "Authorization",
-                                       [CONTENT_ENCODING] = "Content-Encoding",
-                                       [CONTENT_LENGTH] = "Content-Length",
-                                       [CONTENT_TYPE] = "Content-Type",
-                                       [EXPECT] = "Expect",
-                                       [HOST] = "Host",
-                                       [IDEMPOTENCY_KEY] = "Idempotency-Key",
-                                       [TRANSFER_ENCODING] = "Transfer-Encoding"};
+static const char *const unique_fields[UNIQUE_FIELDS] = {[AUTHORIZATION] = "Authorization",
+                                                         [CONTENT_ENCODING] = "Content-Encoding",
+                                                         [CONTENT_LENGTH] = "Content-Length",
+                                                         [CONTENT_TYPE] = "Content-Type",
+                                                         [EXPECT] = "Expect",
+                                                         [HOST] = "Host",
+                                                         [IDEMPOTENCY_KEY] = "Idempotency-Key",
+                                                         [TRANSFER_ENCODING] = "Transfer-Encoding"};
 
 struct head {
-    unsigned seen[ONCE];
-    const char *values[ONCE];
+    unsigned seen[UNIQUE_FIELDS];
+    const char *values[UNIQUE_FIELDS];
 };
 
 static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *name,
@@ -183,8 +183,8 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
     struct head *head = arg;
 
     (void)kind;
-    for (size_t i = 0; i < ONCE; i++)
-        if (str_eq_nocase(str_of(name), str_of(once[i]))) {
+    for (size_t i = 0; i < UNIQUE_FIELDS; i++)
+        if (str_eq_nocase(str_of(name), str_of(unique_fields[i]))) {
             head->seen[i]++;
             head->values[i] = value == NULL ? "" : value;
         }
@@ -195,9 +195,10 @@ static bool framing_refused(struct http_request *r, const struct head *head)
 {
     const char *coding = head->values[TRANSFER_ENCODING];
 
-    for (size_t i = 0; i < ONCE; i++)
+    for (size_t i = 0; i < UNIQUE_FIELDS; i++)
         if (head->seen[i] > 1) {
-            request_problem(r, 400, "", "the field %s is there %u times", once[i], head->seen[i]);
+            request_problem(r, 400, "", "the field %s is there %u times", unique_fields[i],
+                            head->seen[i]);
             return true;
         }
     if (head->seen[TRANSFER_ENCODING] > 0 && head->seen[CONTENT_LENGTH] > 0) {

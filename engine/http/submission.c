@@ -15,11 +15,12 @@
 #include "base/clock.h"
 #include "http/http_private.h"
 #include "http/injection.h"
-#include "http/once.h"
 #include "intake/accept.h"
 #include "intake/draft.h"
+#include "intake/once.h"
 #include "mail/international.h"
 #include "smtp/scan.h"
+#include "tls/digest.h"
 #include "worker/queue_name.h"
 
 #define ROUND_LETTERS 256
@@ -384,7 +385,7 @@ static uint32_t worker_for(const struct submission *s)
     const struct letter *l = &s->letters[0];
     struct str domain = {(const char *)l->strings.data + l->rcpt.queue.at, l->rcpt.queue.len};
 
-    if (s->once.http != NULL)
+    if (s->once.shared != NULL)
         return worker_of_shard(shared, s->once.shard)->index;
     if (s->letters_len == 1)
         return worker_of_shard(shared, queue_shard_of(shared->queue, domain))->index;
@@ -504,6 +505,7 @@ static bool begin_batch(struct submission *s, struct str body)
 {
     const struct injection_facts *facts = injection_facts(s->injection);
     struct http_request *r = s->request;
+    uint8_t payload[DIGEST_BYTES];
     struct msgid_source ids;
     int err = 0;
 
@@ -514,8 +516,9 @@ static bool begin_batch(struct submission *s, struct str body)
     if (facts->idempotency_key.len > 0) {
         s->once_letters = calloc(s->letters_max, sizeof(*s->once_letters));
         ASSERT(s->once_letters != NULL);
-        err = once_begin(&s->once, r->http, request_token(r), facts->idempotency_key, body,
-                         facts->recipients, &s->batch);
+        digest_sha256(body.ptr, body.len, payload);
+        err = once_begin(&s->once, r->http->shared, str_of(r->token.name), facts->idempotency_key,
+                         payload, facts->recipients, &s->batch);
         s->batch = s->once.batch;
     }
     msgid_text(&s->batch, s->batch_id);

@@ -458,9 +458,9 @@ static bool spread_submit(const struct accept_order *o, struct accept_waiter *wa
 
 bool accept_submit(const struct accept_order *o, struct accept_waiter *waiter)
 {
-    bool spread = o->rcpts_len > WHOLE_RCPTS_MAX && queue_shards(o->worker->shared->queue) > 1;
+    bool spread = o->rcpts_len > WHOLE_RCPTS_MAX && o->states_len == 0 &&
+                  queue_shards(o->worker->shared->queue) > 1;
 
     ASSERT(o->rcpts_len > 0 && o->message->recipients == o->rcpts_len);
-    ASSERT(!spread || o->states_len == 0);
     return spread ? spread_submit(o, waiter) : whole_submit(o, waiter);
 }

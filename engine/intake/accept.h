@@ -33,8 +33,8 @@ struct accept_order {
     int64_t due_ms;      /* wall clock of the first attempt */
     int64_t expires_ms;  /* wall clock; 0: as the configuration says */
     uint64_t held_bytes; /* of shared->intake_bytes; given back when the commit has ended */
-    /* Put in the message's transaction, in this shard, which is the message's then; for one of few
-     * recipients. They live until it has ended. */
+    /* Put in the message's transaction, in this shard, which is then that of all its recipients.
+     * They live until it has ended. */
     const struct queue_state *states;
     size_t states_len;
     uint32_t shard; /* if there are states */

@@ -107,6 +107,7 @@ static void inject_end(struct inject *s)
     set_state(s, INJECT_DEAD);
     inject_answers_forget(s);
     inject_login_forget(s);
+    inject_once_drop(s);
     inject_certificate_drop(s);
     wheel_cancel(io_wheel(io), &s->timer);
     stream_cancel(&s->stream, true);
@@ -162,8 +163,8 @@ static void on_timer(struct timer *timer)
 
     if (io_now_ms(io) < s->deadline_ms) {
         wheel_arm(io_wheel(io), &s->timer, s->deadline_ms);
-    } else if (!list_empty(&s->answers) ||
-               inject_login_pending(s)) { /* we are slow, not the client */
+    } else if (!list_empty(&s->answers) || inject_login_pending(s) ||
+               inject_once_pending(s)) { /* we are slow, not the client */
         deadline_set(s, LAST_WORD_MS);
     } else if (rules[s->state].when_late == INJECT_BYE && !stream_sending(&s->stream)) {
         say_and_end(s, "421 4.4.2 timeout waiting for you, closing\r\n");
@@ -376,7 +377,8 @@ static void inject_said(struct inject *s)
 {
     enum inject_state next = s->input == INJECT_ENDED ? INJECT_DEAD : rules[s->state].when_said;
 
-    if (!list_empty(&s->answers) || inject_login_pending(s) || next == s->state)
+    if (!list_empty(&s->answers) || inject_login_pending(s) || inject_once_pending(s) ||
+        next == s->state)
         return;
     if (next == INJECT_DEAD) {
         inject_end(s);

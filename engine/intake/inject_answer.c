@@ -106,16 +106,22 @@ static void answer_data(struct inject *s)
     smtp_server_answer(&s->server, inject_out(s), inject_body_begin(s) ? NULL : inject_too_much);
 }
 
-static void answer_message(struct inject *s)
+void inject_message_end(struct inject *s, const char *refusal)
 {
-    const char *refusal = inject_message(s);
-
     if (refusal == NULL) {
         smtp_server_defer(&s->server);
         return;
     }
     inject_body_drop(s);
     smtp_server_answer(&s->server, inject_out(s), refusal);
+}
+
+static void answer_message(struct inject *s)
+{
+    const char *refusal = inject_message(s);
+
+    if (!inject_once_pending(s))
+        inject_message_end(s, refusal);
 }
 
 static void answer_auth(struct inject *s)

@@ -335,24 +335,34 @@ static bool end_last_line(struct inject *s)
     return true;
 }
 
-const char *inject_message(struct inject *s)
+const char *inject_message_keyed(struct inject *s, const struct msgid *id, struct inject_once *once)
 {
-    int64_t now_ms = worker_wall_ms(s->worker), due_ms;
-    struct msgid id;
+    int64_t due_ms;
     struct message *m;
     const char *refusal = NULL;
+
+    drop_doubles(s);
+    m = make_message(s, worker_wall_ms(s->worker), id, &due_ms, &refusal);
+    if (m == NULL)
+        return refusal;
+    if (!inject_submit(s, m, due_ms, once))
+        refusal = out_of_memory;
+    message_unref(m);
+    return refusal;
+}
+
+const char *inject_message(struct inject *s)
+{
+    const char *refusal;
+    struct msgid id;
 
     if (s->body_lost)
         return inject_too_much;
     if (!end_last_line(s))
         return out_of_memory;
-    drop_doubles(s);
-    id = msgid_next(&s->worker->ids, now_ms);
-    m = make_message(s, now_ms, &id, &due_ms, &refusal);
-    if (m == NULL)
+    refusal = s->settings->idempotency_header == NULL ? NULL : inject_once_begin(s);
+    if (refusal != NULL || inject_once_pending(s))
         return refusal;
-    if (!inject_submit(s, m, due_ms))
-        refusal = out_of_memory;
-    message_unref(m);
-    return refusal;
+    id = msgid_next(&s->worker->ids, worker_wall_ms(s->worker));
+    return inject_message_keyed(s, &id, NULL);
 }

@@ -10,6 +10,7 @@
 #include "worker/peer_text.h"
 #include "worker/stream_tls.h"
 
+struct inject_once;
 struct report_tls;
 
 /* The answer to a message of a session, from its submission until its reply is written. */
@@ -17,6 +18,7 @@ struct inject_answer {
     struct list_node node; /* inject->answers, in the order of the messages */
     struct inject *inject;
     struct accept_waiter waiter;
+    struct inject_once *once; /* that is waited for instead, or NULL */
     struct msgid id;
     int result;           /* once nothing is under way */
     uint64_t bytes;       /* that the session held */
@@ -58,6 +60,7 @@ struct inject {
     uint64_t started_ms, deadline_ms;
     struct smtp_server server;
     struct login *login;            /* an AUTH that is awaited, or NULL */
+    struct inject_once *once;       /* a message whose key is looked for, or NULL */
     const struct config_user *user; /* who is logged in, or NULL */
     struct config *user_config;     /* a reference, for user */
     struct tls_facts tls;           /* of an encrypted session */
@@ -124,8 +127,25 @@ bool inject_has_room(const struct inject *s, uint64_t bytes);
 void inject_count(struct inject *s);
 /* Forgets body and recipients. */
 void inject_body_drop(struct inject *s);
-/* Submits the gathered message, whose answer is then awaited: NULL. Else why it is refused. */
+/* Submits the gathered message, whose answer is then awaited, or has its key looked for
+ * (inject_once_pending()): NULL. Else why it is refused. */
 const char *inject_message(struct inject *s);
+/* The same of one with a key, which is new; it gets this id. With NULL once is the answer's. */
+const char *inject_message_keyed(struct inject *s, const struct msgid *id,
+                                 struct inject_once *once);
+/* In inject_answer.c: answers the question whether the message is taken, as inject_message() says.
+ */
+void inject_message_end(struct inject *s, const char *refusal);
+/* In inject_once.c: looks for the key of the gathered message, if it has one. NULL, or why it is
+ * refused. */
+const char *inject_once_begin(struct inject *s);
+bool inject_once_pending(const struct inject *s);
+void inject_once_drop(struct inject *s); /* the session ends */
+/* Completes the order of its message, whose answer waits for inject_once_waiter(). */
+void inject_once_order(struct inject_once *once, struct accept_order *order,
+                       struct inject_answer *answer);
+struct accept_waiter *inject_once_waiter(struct inject_once *once);
+void inject_once_forget(struct inject_once *once); /* its answer goes */
 /* Whether the session's client may send mail to others. */
 bool inject_may_relay(const struct inject *s);
 /* In inject_reject.c: counts and records what the client was refused. Lines go to the open settle,
@@ -143,8 +163,12 @@ size_t inject_unsent(const struct inject *s);
 /* Whether the session may take more of what its client pipelines. */
 bool inject_may_go_on(const struct inject *s);
 /* Submits m, whose answer is then awaited: from here on replies wait behind it. The session's bytes
- * are held until the commit. False: no memory. */
-bool inject_submit(struct inject *s, struct message *m, int64_t due_ms);
+ * are held until the commit. once: of its key, or NULL. False: no memory. */
+bool inject_submit(struct inject *s, struct message *m, int64_t due_ms, struct inject_once *once);
+/* The message was accepted before, under this id: so it is answered. */
+void inject_answer_again(struct inject *s, const struct msgid *id);
+/* The answer's commit has ended. */
+void inject_answer_came(struct inject_answer *a, int result);
 void inject_answers_forget(struct inject *s);
 /* In inject_proxy.c: whether the connection is a balancer's, and must begin with a header. */
 bool inject_proxy_expected(const struct inject *s);

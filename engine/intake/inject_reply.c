@@ -29,7 +29,7 @@ size_t inject_unsent(const struct inject *s)
 
 bool inject_may_go_on(const struct inject *s)
 {
-    if (inject_login_pending(s))
+    if (inject_login_pending(s) || inject_once_pending(s))
         return false;
     if (list_empty(&s->answers))
         return true;
@@ -39,9 +39,30 @@ bool inject_may_go_on(const struct inject *s)
 
 static void on_accepted(struct accept_waiter *waiter, int result);
 
-bool inject_submit(struct inject *s, struct message *m, int64_t due_ms)
+/* Behind all that was said before it. NULL: no memory. */
+static struct inject_answer *answer_new(struct inject *s, const struct msgid *id)
 {
     struct inject_answer *a = pool_get(&s->worker->answer_pool);
+
+    if (a != NULL)
+        *a = (struct inject_answer){.inject = s,
+                                    .waiter = {.on_done = on_accepted},
+                                    .id = *id,
+                                    .bytes = s->held_bytes,
+                                    .behind_from = s->behind_base + s->behind.len};
+    return a;
+}
+
+static void answer_wait(struct inject *s, struct inject_answer *a)
+{
+    list_push_back(&s->answers, &a->node);
+    s->answers_len++;
+    s->answers_bytes += a->bytes;
+}
+
+bool inject_submit(struct inject *s, struct message *m, int64_t due_ms, struct inject_once *once)
+{
+    struct inject_answer *a = answer_new(s, &m->id);
     struct report_tls tls;
     struct accept_order order = {.worker = s->worker,
                                  .config = s->config,
@@ -60,18 +81,14 @@ bool inject_submit(struct inject *s, struct message *m, int64_t due_ms)
 
     if (a == NULL)
         return false;
-    *a = (struct inject_answer){.inject = s,
-                                .waiter = {.on_done = on_accepted},
-                                .id = m->id,
-                                .bytes = s->held_bytes,
-                                .behind_from = s->behind_base + s->behind.len};
-    if (!accept_submit(&order, &a->waiter)) {
+    a->once = once;
+    if (once != NULL)
+        inject_once_order(once, &order, a);
+    if (!accept_submit(&order, once != NULL ? inject_once_waiter(once) : &a->waiter)) {
         pool_put(&s->worker->answer_pool, a);
         return false;
     }
-    list_push_back(&s->answers, &a->node);
-    s->answers_len++;
-    s->answers_bytes += a->bytes;
+    answer_wait(s, a);
     s->held_bytes = 0;
     inject_body_drop(s);
     return true;
@@ -94,6 +111,8 @@ void inject_answers_forget(struct inject *s)
         struct inject_answer *a = LIST_ENTRY(n, struct inject_answer, node);
 
         accept_forget(&a->waiter);
+        if (a->once != NULL)
+            inject_once_forget(a->once);
         answer_drop(s, a);
     }
 }
@@ -139,7 +158,7 @@ static void answers_release(struct inject *s)
     while ((n = list_first(&s->answers)) != NULL) {
         struct inject_answer *a = LIST_ENTRY(n, struct inject_answer, node);
 
-        if (a->waiter.under_way != NULL)
+        if (a->waiter.under_way != NULL || a->once != NULL)
             return;
         put_answer(s, a);
         n = list_next(&s->answers, n);
@@ -149,15 +168,36 @@ static void answers_release(struct inject *s)
     }
 }
 
-static void on_accepted(struct accept_waiter *waiter, int result)
+void inject_answer_came(struct inject_answer *a, int result)
 {
-    struct inject_answer *a = CONTAINER_OF(waiter, struct inject_answer, waiter);
     struct inject *s = a->inject;
 
     ASSERT(result <= 0);
+    a->once = NULL;
     a->result = result;
     if (list_first(&s->answers) != &a->node)
         return;
     answers_release(s);
     inject_answered(s);
+}
+
+static void on_accepted(struct accept_waiter *waiter, int result)
+{
+    inject_answer_came(CONTAINER_OF(waiter, struct inject_answer, waiter), result);
+}
+
+void inject_answer_again(struct inject *s, const struct msgid *id)
+{
+    struct inject_answer *a;
+
+    inject_body_drop(s);
+    a = answer_new(s, id);
+    if (a == NULL) {
+        smtp_server_answer(&s->server, inject_out(s), "452 4.3.1 out of memory, try again later");
+        return;
+    }
+    a->bytes = 0;
+    smtp_server_defer(&s->server);
+    answer_wait(s, a);
+    answers_release(s);
 }

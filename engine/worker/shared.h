@@ -4,6 +4,7 @@
 #ifndef HAYAUMA_ENGINE_SHARED_H
 #define HAYAUMA_ENGINE_SHARED_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@
 #include "worker/suspensions.h"
 #include "worker/tls_counts.h"
 
+struct once;
 struct worker;
 
 #define LISTENERS_MAX 64
@@ -39,6 +41,10 @@ struct shared {
     struct tls_counts tls_counts;
     struct sources sources;
     struct warmup warmup;
+    struct { /* zero is its beginning: an unlocked mutex, and nobody */
+        pthread_mutex_t lock;
+        struct once *first;
+    } once; /* intake/once.h: requests with keys that are under way */
     struct worker *workers;
     uint32_t workers_len;
     uint32_t sessions_out_max; /* descriptors are kept for intake */

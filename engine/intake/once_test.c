@@ -1,5 +1,5 @@
 /* Requests with a key: what is the same, what another, what is forgotten and when. */
-#include "http/once.h"
+#include "intake/once.h"
 
 #include <errno.h>
 #include <setjmp.h>
@@ -8,8 +8,9 @@
 
 #include <cmocka.h>
 
-#include "http/http_private.h"
 #include "queue/testkit.h"
+#include "tls/digest.h"
+#include "worker/shared.h"
 
 #define DAY_MS INT64_C(86400000)
 #define NOON   (INT64_C(20000) * DAY_MS + DAY_MS / 2)
@@ -18,7 +19,6 @@
 struct place {
     struct kit_queue *queue;
     struct shared shared;
-    struct http http;
     struct msgid_source ids;
 };
 
@@ -31,9 +31,6 @@ static int setup(void **state)
     assert_int_equal(kit_queue_setup(&queue), 0);
     p->queue = queue;
     p->shared.queue = p->queue->q;
-    p->http.shared = &p->shared;
-    list_init(&p->http.once);
-    pthread_mutex_init(&p->http.lock, NULL);
     msgid_source_init(&p->ids, 7);
     *state = p;
     return 0;
@@ -44,8 +41,7 @@ static int teardown(void **state)
     struct place *p = *state;
     void *queue = p->queue;
 
-    assert_true(list_empty(&p->http.once));
-    pthread_mutex_destroy(&p->http.lock);
+    assert_null(p->shared.once.first);
     free(p);
     return kit_queue_teardown(&queue);
 }
@@ -54,8 +50,10 @@ static int begin(struct place *p, struct once *o, const char *token, const char 
                  struct str body, size_t letters, int64_t now_ms)
 {
     struct msgid fresh = msgid_next(&p->ids, now_ms);
+    uint8_t payload[DIGEST_BYTES];
 
-    return once_begin(o, &p->http, token, str_of(key), body, letters, &fresh);
+    digest_sha256(body.ptr, body.len, payload);
+    return once_begin(o, &p->shared, str_of(token), str_of(key), payload, letters, &fresh);
 }
 
 /* The nth letter is accepted, without its message. */
@@ -84,7 +82,7 @@ static void test_again(void **state)
     once_end(&two);
     assert_int_equal(begin(p, &two, "u", "k", BODY, 3, NOON), 0);
     once_end(&two);
-    assert_int_equal(begin(p, &two, NULL, "k", BODY, 3, NOON), 0);
+    assert_int_equal(begin(p, &two, "", "k", BODY, 3, NOON), 0);
     once_end(&two);
     letter_accepted(p, &one, 0);
     letter_accepted(p, &one, 2);
@@ -107,6 +105,26 @@ static void test_again(void **state)
     once_end(&two);
     assert_int_equal(begin(p, &one, "t", "k", BODY, 3, NOON + DAY_MS + 1), -EEXIST);
     once_end(&one);
+}
+
+/* A clock that is set back, over midnight too, hides nothing of the day. */
+static void test_clock_set_back(void **state)
+{
+    const int64_t midnight = NOON + DAY_MS / 2;
+    struct place *p = *state;
+    struct once o;
+    struct msgid batch;
+
+    assert_int_equal(begin(p, &o, "t", "k", BODY, 1, midnight + 1), 0);
+    batch = o.batch;
+    letter_accepted(p, &o, 0);
+    once_end(&o);
+    for (int64_t back_ms = 1; back_ms < DAY_MS; back_ms += 8 * 3600 * 1000) {
+        assert_int_equal(begin(p, &o, "t", "k", BODY, 1, midnight + 1 - back_ms), 0);
+        assert_memory_equal(&o.batch, &batch, sizeof(batch));
+        assert_int_equal(once_accepted(&o, 0), 1);
+        once_end(&o);
+    }
 }
 
 /* A request of which no letter was accepted leaves nothing. */
@@ -165,6 +183,7 @@ int main(void)
 {
     static const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_clock_set_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_none_accepted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_goes, setup, teardown),
     };

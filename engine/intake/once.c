@@ -1,9 +1,9 @@
-#include "http/once.h"
+#include "intake/once.h"
 
 #include <errno.h>
 
-#include "http/http_private.h"
 #include "tls/digest.h"
+#include "worker/shared.h"
 
 #define DAY_MS          (INT64_C(24) * 3600 * 1000)
 #define OLD_LETTERS_MAX 256 /* of a request, that take old keys with them */
@@ -34,16 +34,17 @@ static void letter_key(uint8_t out[ONCE_KEY_BYTES], const struct msgid *batch, u
     put_be(out + 2 + MSGID_BYTES, n, 4);
 }
 
-/* Its record of today or, before the same hour, of yesterday. o->key gets the day of what is found.
- * 0, -ENOENT or another error. */
+/* Its record of today, yesterday or tomorrow. o->key gets the day of what is found. 0, -ENOENT or
+ * another error. */
 static int find(struct once *o, int64_t now_ms, struct buf *value)
 {
+    static const int days[] = {0, -1, 1};
     int err = -ENOENT;
 
-    for (int back = 0; err == -ENOENT && back < 2; back++) {
+    for (size_t i = 0; err == -ENOENT && i < ARRAY_LEN(days); i++) {
         struct msgid batch;
 
-        put_day(o->key, now_ms - back * DAY_MS);
+        put_day(o->key, now_ms + days[i] * DAY_MS);
         err = queue_state_get(o->queue, o->shard, key_str(o->key), value);
         if (err == 0 && value->len < ONCE_VALUE_BYTES)
             return -EBADMSG;
@@ -87,55 +88,53 @@ static int find_old(struct once *o, int64_t now_ms, size_t letters)
                             (struct str){(char *)to, sizeof(to)}, max, take_old, o);
 }
 
-static bool under_way(struct http *h, const struct once *o)
+/* Puts o among those that are under way. False: one of its name is there. */
+static bool enter(struct once *o, struct shared *shared)
 {
-    for (struct list_node *n = list_first(&h->once); n != NULL; n = list_next(&h->once, n))
-        if (memcmp(LIST_ENTRY(n, struct once, node)->key + 6, o->key + 6, ONCE_NAME_BYTES) == 0)
-            return true;
-    return false;
+    struct once *other;
+
+    pthread_mutex_lock(&shared->once.lock);
+    other = shared->once.first;
+    while (other != NULL && memcmp(other->key + 6, o->key + 6, ONCE_NAME_BYTES) != 0)
+        other = other->next;
+    if (other == NULL) {
+        o->shared = shared;
+        o->next = shared->once.first;
+        shared->once.first = o;
+    }
+    pthread_mutex_unlock(&shared->once.lock);
+    return other == NULL;
 }
 
-int once_begin(struct once *o, struct http *h, const char *token, struct str key, struct str body,
-               size_t letters, const struct msgid *fresh)
+int once_begin(struct once *o, struct shared *shared, struct str owner, struct str key,
+               const uint8_t payload[static ONCE_SHA256], size_t letters, const struct msgid *fresh)
 {
-    struct str owner = str_of(token == NULL ? "" : token);
     int64_t now_ms = msgid_ms(fresh);
     uint8_t sum[DIGEST_BYTES];
     struct buf value = {0};
-    bool busy;
     int err;
 
-    *o = (struct once){.queue = h->shared->queue, .batch = *fresh};
+    *o = (struct once){.queue = shared->queue, .batch = *fresh};
     buf_put_str(&value, owner);
     buf_putc(&value, '\0'); /* no name has one */
     buf_put_str(&value, key);
     digest_sha256(value.data, value.len, sum);
-    buf_done(&value);
+    buf_clear(&value);
     o->key[0] = STATE_REQUEST;
     o->key[1] = KEY_REQUEST;
     memcpy(o->key + 6, sum, ONCE_NAME_BYTES);
     o->shard = queue_shard_of(o->queue, (struct str){(char *)sum, ONCE_NAME_BYTES});
-    pthread_mutex_lock(&h->lock);
-    busy = under_way(h, o);
-    if (!busy) {
-        list_push_back(&h->once, &o->node);
-        o->http = h;
-    }
-    pthread_mutex_unlock(&h->lock);
-    if (busy)
-        return -EBUSY;
-    digest_sha256(body.ptr, body.len, sum);
-    err = find(o, now_ms, &value);
+    err = enter(o, shared) ? find(o, now_ms, &value) : -EBUSY;
     if (err == 0) {
         o->again = true;
         memcpy(o->batch.bytes, value.data, MSGID_BYTES);
-        err = memcmp(value.data + MSGID_BYTES, sum, ONCE_SHA256) == 0 ? 0 : -EEXIST;
+        err = memcmp(value.data + MSGID_BYTES, payload, ONCE_SHA256) == 0 ? 0 : -EEXIST;
     } else if (err == -ENOENT) {
         put_day(o->key, now_ms);
         err = 0;
     }
     memcpy(o->value, o->batch.bytes, MSGID_BYTES);
-    memcpy(o->value + MSGID_BYTES, sum, ONCE_SHA256);
+    memcpy(o->value + MSGID_BYTES, payload, ONCE_SHA256);
     buf_done(&value);
     return err < 0 ? err : find_old(o, now_ms, letters);
 }
@@ -172,11 +171,16 @@ void once_letter(struct once *o, uint32_t n, struct once_letter *out)
 
 void once_end(struct once *o)
 {
-    if (o->http == NULL)
+    struct shared *shared = o->shared;
+    struct once **at;
+
+    if (shared == NULL)
         return;
-    pthread_mutex_lock(&o->http->lock);
-    list_remove(&o->node);
-    pthread_mutex_unlock(&o->http->lock);
+    pthread_mutex_lock(&shared->once.lock);
+    for (at = &shared->once.first; *at != o; at = &(*at)->next)
+        ASSERT(*at != NULL);
+    *at = o->next;
+    pthread_mutex_unlock(&shared->once.lock);
     buf_done(&o->old);
-    o->http = NULL;
+    o->shared = NULL;
 }
