@@ -237,6 +237,20 @@ static const char *find_elsewhere(char out[PATH_BYTES], const struct config_sect
     return NULL;
 }
 
+/* For a key like none of `section`: the keys that there are, as many as one line shows. */
+static void complain_with_keys(struct config_loader *l, const struct config_section *section,
+                               struct config_place at, const char *text)
+{
+    char keys[PATH_BYTES] = "";
+    size_t used = 0, i = 0;
+
+    for (; i < section->len && used + strlen(section->fields[i].name) + 2 < sizeof(keys); i++)
+        used += (size_t)snprintf(keys + used, sizeof(keys) - used, "%s%s", i == 0 ? "" : ", ",
+                                 section->fields[i].name);
+    config_complain(l, at, "%s; keys here: %s%s (see 'hayauma config docs')", text, keys,
+                    i < section->len ? ", ..." : "");
+}
+
 static void unknown_key(struct config_loader *l, const struct config_target *t, struct str name,
                         struct config_place at)
 {
@@ -263,7 +277,7 @@ static void unknown_key(struct config_loader *l, const struct config_target *t, 
     else if (s.best != NULL)
         config_complain(l, at, "%s; did you mean '%s'?", text, s.best);
     else
-        config_complain(l, at, "%s; see 'hayauma config docs' for what there is", text);
+        complain_with_keys(l, t->section, at, text);
 }
 
 static void load_pair(struct config_loader *l, struct config_target *t, struct fy_node_pair *pair,

@@ -126,7 +126,7 @@ def test_refused():
     file.chmod(0o644)
     assert "chmod 600" in user("add", "x", "--file", file, status=1).stderr
     assert file.read_text() == text
-    assert "No such file" in user("add", "x", "--file", temp.path / "none/users", status=1).stderr
+    assert "its directory does not exist" in user("add", "x", "--file", temp.path / "none/users", status=1).stderr
 
 
 def test_of_a_configuration():

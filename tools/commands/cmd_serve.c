@@ -106,7 +106,9 @@ static int serve_options(struct serve *s, int argc, char **argv)
         }
     }
     if (optind < argc) {
-        fprintf(stderr, "hayauma serve: unexpected argument '%s'; see --help\n", argv[optind]);
+        fprintf(stderr,
+                "hayauma serve: unexpected argument '%s'; a configuration is named with -c\n",
+                argv[optind]);
         return 2;
     }
     return 0;

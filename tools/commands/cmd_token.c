@@ -79,8 +79,15 @@ static int lock(const struct options *o)
     char *copy = strdup(o->path), *dir = dirname(copy);
     int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC), code = 0;
 
-    if (fd < 0 || flock(fd, LOCK_EX) < 0)
+    if (fd < 0 && errno == ENOENT) {
+        fprintf(stderr,
+                "hayauma token: there is no directory %s: make it, set http.tokens to another "
+                "file, or name one with --file\n",
+                dir);
+        code = EXIT_FAILED;
+    } else if (fd < 0 || flock(fd, LOCK_EX) < 0) {
         code = failed(dir, strerror(errno));
+    }
     free(copy);
     return code;
 }

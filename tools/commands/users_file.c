@@ -80,6 +80,11 @@ int users_open(struct users_file *f, const char *command, const char *path, cons
     if (f->path == NULL)
         return complain(command, path, errno);
     f->directory = lock_directory(f->path);
+    if (f->directory == -ENOENT) {
+        fprintf(stderr, "hayauma %s: %s: its directory does not exist; make it first\n", command,
+                f->path);
+        return -1;
+    }
     if (f->directory < 0)
         return complain(command, f->path, -f->directory);
     set_owner(f, owner);
