@@ -351,17 +351,34 @@ def drain_signed(count, kinds, shared=False):
             "signed": counters["signed_messages"]}
 
 
+class SigningRelay(servers.HayaumaRelay):
+    """Each message is signed by Ed25519."""
+
+    def __init__(self, target):
+        self.temp = TempDir("hayauma-dkim-")
+        subprocess.run([program(), "dkim", "keygen", "bench.example", "--selector", "s", "--directory",
+                        self.temp.path / "keys"], check=True, capture_output=True)
+        super().__init__(target, {"dkim": {"default": "bench.example", "keys": [
+            {"domain": "bench.example", "selector": "s-ed25519",
+             "file": str(self.temp.path / "keys/bench.example.s-ed25519.pem")}]}})
+
+
 def dkim(scale):
     few, many = int(20_000 * scale), int(100_000 * scale)
     speed = rsa_signatures_per_core()
     own = {kind: drain_signed(few if kind == "rsa" else many, [kind] if kind else [])
            for kind in ("", "rsa", "ed25519")}
-    shared = [drain_signed(many, kinds, True) for kinds in ([], ["rsa"])]
+    # Less than a second of these says nothing.
+    shared = [drain_signed(5 * many, kinds, True) for kinds in ([], ["rsa"])]
+    through = [own_path(4096, many, relay_of=relay)[0] | {"server": name}
+               for relay, name in ((servers.HayaumaRelay, "unsigned"), (SigningRelay, "ed25519"))]
     row = Row("signatures (DKIM) of 4 KiB messages, one a message and one for all",
-              [{"server": "openssl speed", "rsa2048_per_core_and_s": round(speed)}, *own.values(), *shared])
+              [{"server": "openssl speed", "rsa2048_per_core_and_s": round(speed)}, *own.values(), *shared,
+               *through])
     cost_us = own["rsa"]["cpu_us_per_message"] - own[""]["cpu_us_per_message"]
     row.want("RSA, share of openssl speed, the delivery's CPU subtracted", 1e6 / speed / cost_us, ">=", 0.85)
-    row.want("Ed25519 against unsigned", own["ed25519"]["messages_per_s"] / own[""]["messages_per_s"], ">=", 0.5)
+    row.want("Ed25519, the main row signed against unsigned",
+             through[1]["messages_per_s"] / through[0]["messages_per_s"], ">=", 0.5)
     row.want("one content for all, signed against unsigned",
              shared[1]["messages_per_s"] / shared[0]["messages_per_s"], ">=", 0.95)
     return row

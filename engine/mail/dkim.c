@@ -88,15 +88,6 @@ static int fields_read(struct fields *f, const uint8_t *content, size_t len)
     return 0;
 }
 
-static size_t fields_count(const struct fields *f, struct str name)
-{
-    size_t n = 0;
-
-    for (size_t i = 0; i < f->len; i++)
-        n += str_eq_nocase(f->list[i].name, name);
-    return n;
-}
-
 /* The nth field of that name from the bottom, from 0; NULL: there is none. */
 static const struct header_field *fields_from_below(const struct fields *f, struct str name,
                                                     size_t n)
@@ -187,19 +178,25 @@ static void cover_name(struct cover *c, struct str name)
  * adds to a crowd. */
 static int cover_field(struct cover *c, struct str name, bool always)
 {
-    size_t n = fields_count(&c->fields, name),
-           signed_len = n < DKIM_FIELDS_MAX ? n : DKIM_FIELDS_MAX;
-    int err = 0;
+    const struct fields *f = &c->fields;
+    size_t n = 0;
 
-    if (n == 0 && !always)
-        return 0;
-    for (size_t i = 0; i < signed_len && err == 0; i++) {
+    for (size_t i = f->len; i > 0; i--) {
+        const struct header_field *one = &f->list[i - 1];
+        int err;
+
+        if (one->name.len != name.len || !str_eq_nocase(one->name, name))
+            continue;
+        if (n++ == DKIM_FIELDS_MAX)
+            return 0;
         cover_name(c, name);
-        err = cover_add(c, fields_from_below(&c->fields, name, i));
+        err = cover_add(c, one);
+        if (err < 0)
+            return err;
     }
-    if (n == signed_len)
+    if (n > 0 || always)
         cover_name(c, name);
-    return err;
+    return 0;
 }
 
 /* Whether the nth of the further names is covered by those before. */

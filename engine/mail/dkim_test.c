@@ -181,6 +181,42 @@ static void test_long_bodies(void **state)
     }
 }
 
+static void hash_body(const uint8_t *body, size_t len, size_t piece, uint8_t out[DKIM_HASH_BYTES])
+{
+    struct dkim_body b;
+
+    assert_int_equal(dkim_body_begin(&b, true), 0);
+    for (size_t at = 0; at < len; at += piece)
+        dkim_body_add(&b, body + at, piece < len - at ? piece : len - at);
+    assert_int_equal(dkim_body_end(&b, out), 0);
+}
+
+/* What is looked at in blocks has the hash of what comes byte by byte, wherever in a block white
+ * space, line ends and halves of them stand. */
+static void test_blocks(void **state)
+{
+    static const char bytes[] = "aaaaaaaaaaaaaa  \t\r\n\n";
+    uint8_t body[200], want[DKIM_HASH_BYTES], got[DKIM_HASH_BYTES];
+    uint32_t chance = 1;
+
+    (void)state;
+    for (int round = 0; round < 20000; round++) {
+        size_t len = 0;
+
+        while (len < sizeof(body) - 2) {
+            chance = chance * 1103515245 + 12345;
+            body[len++] = (uint8_t)bytes[chance / 65536 % (sizeof(bytes) - 1)];
+            if (chance / 65536 % 29 == 0) {
+                body[len++] = '\r';
+                body[len++] = '\n';
+            }
+        }
+        hash_body(body, len, 1, want);
+        hash_body(body, len, len, got);
+        assert_memory_equal(got, want, sizeof(got));
+    }
+}
+
 static void test_fields(void **state)
 {
     static const struct {
@@ -356,10 +392,11 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_examples), cmocka_unit_test(test_public_keys),
-        cmocka_unit_test(test_bodies),   cmocka_unit_test(test_long_bodies),
-        cmocka_unit_test(test_fields),   cmocka_unit_test(test_signatures),
-        cmocka_unit_test(test_covered),  cmocka_unit_test(test_names),
+        cmocka_unit_test(test_examples),   cmocka_unit_test(test_public_keys),
+        cmocka_unit_test(test_bodies),     cmocka_unit_test(test_long_bodies),
+        cmocka_unit_test(test_blocks),     cmocka_unit_test(test_fields),
+        cmocka_unit_test(test_signatures), cmocka_unit_test(test_covered),
+        cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
