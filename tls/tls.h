@@ -137,6 +137,9 @@ bool tls_is_client(const struct tls *t); /* who connects, and begins the handsha
  * with an empty wire. */
 enum tls_step { TLS_DONE, TLS_WANTS, TLS_FAILED };
 enum tls_step tls_handshake(struct tls *t, struct str *wire);
+/* Whether the next step uses no key of a certificate and computes no secret, and so costs some
+ * microseconds: a server has said all, and waits for its client's word that it has heard it. */
+bool tls_step_is_brief(const struct tls *t);
 
 /* Takes bytes of the peer from the front of wire and gives decrypted ones: > 0 so many, and there
  * may be more; 0 none, and all of wire is taken; -ENODATA: the peer said that it sends no more

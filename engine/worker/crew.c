@@ -151,11 +151,15 @@ bool crew_submit(struct crew *crew, struct crew_job *job)
         pthread_cond_signal(&crew->wanted);
     }
     pthread_mutex_unlock(&crew->lock);
-    if (taken && at_once) {
-        job_run(job);
-        jobs_return(&job, 1);
-    }
+    if (taken && at_once)
+        crew_run_here(job);
     return taken;
+}
+
+void crew_run_here(struct crew_job *job)
+{
+    job_run(job);
+    jobs_return(&job, 1);
 }
 
 void crew_collect(struct crew_desk *desk)

@@ -3,7 +3,8 @@
  *
  * States of a connection (stream_tls.c has the table): it waits for bytes of its peer; its step is
  * queued, since no more than HANDSHAKES_AT_ONCE of a worker's are in the crew, whose threads have
- * other work too; its step runs; then it is open or failed.
+ * other work too; its step runs; then it is open or failed. The last step of a server's handshake
+ * is brief where it only hears that its client has heard all; the worker runs it itself.
  *
  * Thread: the stream's; the crew's touch a connection in its step only, and stream_busy() is true
  * for as long. There is no timer: the session has a deadline for the handshake, as for all that its
@@ -15,7 +16,8 @@
 #include "worker/crew.h"
 #include "worker/stream.h"
 
-#define HANDSHAKES_AT_ONCE 16 /* of a worker, in the crew */
+#define HANDSHAKES_AT_ONCE   16 /* of a worker, in the crew */
+#define HANDSHAKES_BRIEF_MAX 64 /* steps in a turn of the worker itself, of some 15 us each */
 /* That a peer may send while its step waits or runs. Anybody is a client, and has less to say. */
 #define HANDSHAKE_BYTES_MAX        (64u << 10)
 #define HANDSHAKE_CLIENT_BYTES_MAX (20u << 10)
@@ -27,7 +29,9 @@ struct handshakes {
     struct io *io;
     struct list queued;
     uint32_t running;
-    struct timer timer; /* the crew was full: look again */
+    uint64_t turn_ns;    /* in which ... */
+    uint32_t turn_steps; /* ... so many brief steps were asked for */
+    struct timer timer;  /* the crew was full: look again */
 };
 void handshakes_init(struct handshakes *h, struct crew *crew, struct crew_desk *desk,
                      struct io *io);

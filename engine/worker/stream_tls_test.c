@@ -302,6 +302,28 @@ static void test_many_at_once(void **state)
     finish();
 }
 
+/* A server's last step, which is brief, needs nobody of the crew. */
+static void test_brief(void **state)
+{
+    struct end a, b;
+    struct blocker blocker;
+
+    (void)state;
+    begin(100);
+    pair(&a, &b);
+    start_server(&b);
+    start_client(&a);
+    RUN_UNTIL(a.ended > 0); /* what it says last is on its way */
+    block(&blocker);
+    RUN_UNTIL(b.ended > 0);
+    assert_false(blocker.done);
+    assert_string_equal(b.error, "");
+    unblock(&blocker);
+    end_done(&a);
+    end_done(&b);
+    finish();
+}
+
 /* A crew with no place: the handshake waits for one. */
 static void test_crew_full(void **state)
 {
@@ -420,6 +442,7 @@ int main(void)
         cmocka_unit_test(test_talk),      cmocka_unit_test(test_many_at_once),
         cmocka_unit_test(test_crew_full), cmocka_unit_test(test_failed),
         cmocka_unit_test(test_cancelled), cmocka_unit_test(test_too_much),
+        cmocka_unit_test(test_brief),
     };
 
     return cmocka_run_group_tests(tests, setup, teardown);
