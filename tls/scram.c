@@ -179,19 +179,46 @@ static void xor_with(uint8_t a[KEY_BYTES], const uint8_t b[KEY_BYTES])
 
 /* --- the server --- */
 
-int scram_server_begin(struct scram_server *s, struct str message)
+static const struct tls_binding *find_binding(const struct scram_offer *offer, struct str name)
 {
-    struct str rest = message, flag, authzid, user, nonce, bare;
+    for (size_t i = 0; i < offer->len; i++)
+        if (str_eq(name, str_of(offer->bindings[i].name)))
+            return &offer->bindings[i];
+    return NULL;
+}
+
+/* What the client says of bindings (RFC 5802 6): "p=" and the name of the one that it uses, "n"
+ * that it knows none, "y" that it does and believes that we do not. 0 and *to, NULL for none; or
+ * what scram_server_begin() returns. */
+static int read_flag(struct str flag, const struct scram_offer *offer,
+                     const struct tls_binding **to)
+{
+    *to = NULL;
+    if (offer->plus) {
+        if (flag.len > 2 && memcmp(flag.ptr, "p=", 2) == 0)
+            *to = find_binding(offer, (struct str){flag.ptr + 2, flag.len - 2});
+        return *to == NULL ? -EINVAL : 0;
+    }
+    if (str_eq(flag, STR("n")))
+        return 0;
+    if (!str_eq(flag, STR("y")))
+        return -EINVAL;
+    return offer->len > 0 ? -EPERM : 0;
+}
+
+int scram_server_begin(struct scram_server *s, struct str message, const struct scram_offer *offer)
+{
+    struct str rest = message, authzid, user, nonce, bare;
+    const struct tls_binding *to;
+    int err;
 
     *s = (struct scram_server){.nonce_at = 0};
     if (message.len > SCRAM_MESSAGE_MAX)
         return -EINVAL;
-    flag = str_take(&rest, ',');
+    err = read_flag(str_take(&rest, ','), offer, &to);
+    if (err < 0)
+        return err;
     authzid = str_take(&rest, ',');
-    /* "y": the client could bind to the channel and believes that we cannot, which is so. "p=":
-     * it does bind, by a mechanism that we do not offer. */
-    if (!str_eq(flag, STR("n")) && !str_eq(flag, STR("y")))
-        return -EINVAL;
     if (authzid.len > 0 && (authzid.len < 3 || memcmp(authzid.ptr, "a=", 2) != 0 ||
                             !read_name((struct str){authzid.ptr + 2, authzid.len - 2}, s->authzid)))
         return -EINVAL;
@@ -200,6 +227,8 @@ int scram_server_begin(struct scram_server *s, struct str message)
         !take_value(&rest, 'r', &nonce) || !is_nonce(nonce))
         return -EINVAL;
     buf_put(&s->binding, message.ptr, message.len - bare.len);
+    if (to != NULL)
+        buf_put(&s->binding, to->bytes, to->len);
     buf_put_str(&s->messages, bare);
     s->nonce_at = (size_t)(nonce.ptr - bare.ptr);
     s->nonce_len = nonce.len;
@@ -277,17 +306,23 @@ void scram_server_done(struct scram_server *s)
 
 /* --- the client --- */
 
-#define BINDING "n,,"
-
 void scram_client_begin(struct scram_client *c, const char *user, const char *nonce,
+                        enum scram_client_binds binds, const struct tls_binding *to,
                         struct buf *out)
 {
     *c = (struct scram_client){.proved = false};
+    ASSERT((to != NULL) == (binds == SCRAM_BOUND));
+    if (to != NULL)
+        buf_printf(&c->binding, "p=%s,,", to->name);
+    else
+        buf_puts(&c->binding, binds == SCRAM_WOULD_BIND ? "y,," : "n,,");
+    buf_put_str(out, buf_str(&c->binding));
+    if (to != NULL)
+        buf_put(&c->binding, to->bytes, to->len);
     buf_puts(&c->messages, "n=");
     put_name(&c->messages, user);
     buf_puts(&c->messages, ",r=");
     buf_puts(&c->messages, nonce);
-    buf_puts(out, BINDING);
     buf_put_str(out, buf_str(&c->messages));
 }
 
@@ -334,7 +369,7 @@ int scram_client_answer(struct scram_client *c, const char *password, struct str
         return -EINVAL;
     derive(password, &keys, client_key);
     buf_puts(out, "c=");
-    base64_put(out, STR(BINDING));
+    base64_put(out, buf_str(&c->binding));
     buf_puts(out, ",r=");
     buf_put_str(out, nonce);
     buf_putc(&c->messages, ',');
@@ -367,6 +402,7 @@ bool scram_client_end(const struct scram_client *c, struct str message)
 void scram_client_done(struct scram_client *c)
 {
     OPENSSL_cleanse(c->server_signature, sizeof(c->server_signature));
+    buf_done(&c->binding);
     buf_done(&c->messages);
 }
 

@@ -1,6 +1,6 @@
-/* Logging in without showing the password: SCRAM-SHA-256 (RFC 5802, RFC 7677) on both sides,
- * without channel binding, and the client of CRAM-MD5 (RFC 2195). The messages are those of SASL:
- * who carries them puts them into base64. Pure, but for nonces and salts.
+/* Logging in without showing the password: SCRAM-SHA-256 and SCRAM-SHA-256-PLUS (RFC 5802, RFC
+ * 7677) on both sides, and the client of CRAM-MD5 (RFC 2195). The messages are those of SASL: who
+ * carries them puts them into base64. Pure, but for nonces and salts.
  *
  * Passwords are of ASCII here (scram_password_suits()): of what else SASLprep makes of one,
  * implementations disagree. */
@@ -11,6 +11,7 @@
 
 #include "base/buf.h"
 #include "base/password.h"
+#include "tls/tls.h"
 
 #define SCRAM_NONCE_CHARS     24
 #define SCRAM_MESSAGE_MAX     1024  /* bytes of a message of the other side */
@@ -38,13 +39,21 @@ struct scram_server {
     char user[SCRAM_USER_BYTES_MAX + 1], authzid[SCRAM_USER_BYTES_MAX + 1]; /* authzid: "" mostly */
     /* private */
     struct password_scram keys;
-    struct buf binding, messages; /* the gs2 header; what is signed */
+    struct buf binding, messages; /* what the client is bound to; what is signed */
     size_t nonce_at, nonce_len;   /* both nonces, in messages */
 };
 
+/* What the connection has that logins can be bound to; none: PLUS is not offered. */
+struct scram_offer {
+    bool plus; /* the client has chosen SCRAM-SHA-256-PLUS */
+    struct tls_binding bindings[TLS_BINDING_KINDS];
+    size_t len;
+};
 /* Reads the client's first message: s has user and authzid then. -EINVAL: it is none, or wants what
- * is not offered. */
-int scram_server_begin(struct scram_server *s, struct str message) MUST_USE;
+ * is not offered. -EPERM: the client would bind and was told that we do not offer it (RFC 5802 6):
+ * somebody is between us. */
+int scram_server_begin(struct scram_server *s, struct str message,
+                       const struct scram_offer *offer) MUST_USE;
 /* Appends what is answered to it. nonce: ours. */
 void scram_server_challenge(struct scram_server *s, const struct password_scram *keys,
                             const char *nonce, struct buf *out);
@@ -55,14 +64,22 @@ void scram_server_done(struct scram_server *s);
 
 /* --- the client --- */
 
+enum scram_client_binds {                   /* RFC 5802 7, gs2-cbind-flag */
+                          SCRAM_UNBOUND,    /* it cannot, or SCRAM-SHA-256-PLUS was refused */
+                          SCRAM_WOULD_BIND, /* it could: the server does not offer
+                                               SCRAM-SHA-256-PLUS */
+                          SCRAM_BOUND,      /* this is SCRAM-SHA-256-PLUS */
+};
 struct scram_client {
     struct buf messages; /* what is signed */
+    struct buf binding;  /* what it is bound to */
     uint8_t server_signature[PASSWORD_SCRAM_BYTES];
     bool proved; /* server_signature is what the server must show */
 };
 
-/* Appends the first message. nonce: ours. */
+/* Appends the first message. nonce: ours. to: NULL but with SCRAM_BOUND. */
 void scram_client_begin(struct scram_client *c, const char *user, const char *nonce,
+                        enum scram_client_binds binds, const struct tls_binding *to,
                         struct buf *out);
 /* Appends the answer to the server's challenge; takes the CPU of its iterations. -EINVAL with what
  * is wrong with it in *why. */

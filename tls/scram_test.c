@@ -24,6 +24,8 @@
     "{SCRAM-SHA-256}4096,W22ZaJ0SNY7soEsUEjb6gQ==,WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=,"   \
     "wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
 
+static const struct scram_offer no_offer;
+
 static void assert_text(struct buf *got, const char *want)
 {
     buf_putc(got, '\0');
@@ -46,7 +48,7 @@ static void test_client_of_rfc(void **state)
     const char *why;
 
     (void)state;
-    scram_client_begin(&c, USER, CLIENT_NONCE, &out);
+    scram_client_begin(&c, USER, CLIENT_NONCE, SCRAM_UNBOUND, NULL, &out);
     assert_text(&out, FIRST);
     assert_int_equal(scram_client_answer(&c, PASSWORD, STR(CHALLENGE), &out, &why), 0);
     assert_text(&out, PROOF);
@@ -68,7 +70,7 @@ static void test_server_of_rfc(void **state)
     (void)state;
     assert_true(scram_keys_check(&keys, PASSWORD));
     assert_false(scram_keys_check(&keys, "pencil "));
-    assert_int_equal(scram_server_begin(&s, STR(FIRST)), 0);
+    assert_int_equal(scram_server_begin(&s, STR(FIRST), &no_offer), 0);
     assert_string_equal(s.user, USER);
     assert_string_equal(s.authzid, "");
     scram_server_challenge(&s, &keys, SERVER_NONCE, &out);
@@ -79,10 +81,14 @@ static void test_server_of_rfc(void **state)
     buf_done(&out);
 }
 
-/* Both sides, with a client's first message and proof changed on the way. False: refused. */
-static bool exchange(const char *user, const char *password, const struct password_scram *keys,
-                     const char *extra)
+/* Both sides, with a client's proof changed on the way; ends: what the client and the server find
+ * that the login is bound to. False: refused. */
+static bool exchange_over(const struct tls_binding ends[2], enum scram_client_binds binds,
+                          const char *user, const char *password, const struct password_scram *keys,
+                          const char *extra)
 {
+    struct scram_offer offer = {
+        .plus = binds == SCRAM_BOUND, .bindings = {ends[1]}, .len = binds == SCRAM_BOUND};
     struct buf first = {0}, challenge = {0}, proof = {0}, final = {0};
     char nonce[SCRAM_NONCE_CHARS + 1];
     struct scram_client c;
@@ -91,8 +97,8 @@ static bool exchange(const char *user, const char *password, const struct passwo
     bool good;
 
     scram_nonce(nonce);
-    scram_client_begin(&c, user, nonce, &first);
-    assert_int_equal(scram_server_begin(&s, buf_str(&first)), 0);
+    scram_client_begin(&c, user, nonce, binds, binds == SCRAM_BOUND ? &ends[0] : NULL, &first);
+    assert_int_equal(scram_server_begin(&s, buf_str(&first), &offer), 0);
     assert_string_equal(s.user, user);
     scram_nonce(nonce);
     scram_server_challenge(&s, keys, nonce, &challenge);
@@ -107,6 +113,75 @@ static bool exchange(const char *user, const char *password, const struct passwo
     buf_done(&proof);
     buf_done(&final);
     return good;
+}
+
+static bool exchange(const char *user, const char *password, const struct password_scram *keys,
+                     const char *extra)
+{
+    static const struct tls_binding none[2];
+
+    return exchange_over(none, SCRAM_UNBOUND, user, password, keys, extra) &&
+           exchange_over(none, SCRAM_WOULD_BIND, user, password, keys, extra);
+}
+
+/* A login is good where both ends are of one connection. */
+static void test_bound(void **state)
+{
+    struct tls_binding ends[2] = {{"tls-exporter", {1, 2, 0, 4}, 32},
+                                  {"tls-exporter", {1, 2, 0, 4}, 32}};
+    struct password_scram keys = keys_of(KEYS);
+
+    (void)state;
+    assert_true(exchange_over(ends, SCRAM_BOUND, USER, PASSWORD, &keys, ""));
+    assert_false(exchange_over(ends, SCRAM_BOUND, USER, "pencil ", &keys, ""));
+    ends[1].bytes[31] = 1; /* somebody has a connection with each of them */
+    assert_false(exchange_over(ends, SCRAM_BOUND, USER, PASSWORD, &keys, ""));
+    ends[0].bytes[31] = 1;
+    assert_true(exchange_over(ends, SCRAM_BOUND, USER, PASSWORD, &keys, ""));
+    ends[0].len = 31;
+    assert_false(exchange_over(ends, SCRAM_BOUND, USER, PASSWORD, &keys, ""));
+}
+
+/* What a client says of bindings, to who offers some and to who does not (RFC 5802 6). */
+static void test_flags(void **state)
+{
+    static const struct {
+        const char *flag;
+        bool plus, offered;
+        int result;
+    } rows[] = {
+        {"n", false, false, 0},
+        {"y", false, false, 0},
+        {"n", false, true, 0},
+        {"y", false, true, -EPERM}, /* it was told that there is none */
+        {"p=tls-exporter", false, true, -EINVAL},
+        {"p=tls-exporter", true, true, 0},
+        {"p=tls-server-end-point", true, true, 0},
+        {"p=tls-unique", true, true, -EINVAL},
+        {"p=tls-exporte", true, true, -EINVAL},
+        {"p=tls-exporter", true, false, -EINVAL},
+        {"p=", true, true, -EINVAL},
+        {"p", true, true, -EINVAL},
+        {"n", true, true, -EINVAL},
+        {"y", true, true, -EINVAL},
+        {"", true, true, -EINVAL},
+        {"", false, true, -EINVAL},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct scram_offer offer = {
+            .plus = rows[i].plus,
+            .bindings = {{"tls-exporter", {1}, 32}, {"tls-server-end-point", {2}, 32}},
+            .len = rows[i].offered ? 2 : 0};
+        struct scram_server s;
+        char text[64];
+
+        snprintf(text, sizeof(text), "%s,,n=u,r=x", rows[i].flag);
+        if (scram_server_begin(&s, str_of(text), &offer) != rows[i].result)
+            fail_msg("%zu: %s", i, text);
+        scram_server_done(&s);
+    }
 }
 
 static void test_both(void **state)
@@ -168,7 +243,7 @@ static void test_first_messages(void **state)
     (void)state;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         struct scram_server s;
-        int err = scram_server_begin(&s, str_of(rows[i].text));
+        int err = scram_server_begin(&s, str_of(rows[i].text), &no_offer);
 
         if ((err == 0) != (rows[i].user != NULL))
             fail_msg("%s: %d", rows[i].text, err);
@@ -179,7 +254,7 @@ static void test_first_messages(void **state)
         scram_server_done(&s);
     }
     assert_int_equal(scram_server_begin(&(struct scram_server){.nonce_at = 0},
-                                        (struct str){"n,,n=u\0v,r=x", 12}),
+                                        (struct str){"n,,n=u\0v,r=x", 12}, &no_offer),
                      -EINVAL);
 }
 
@@ -204,7 +279,7 @@ static void test_proofs(void **state)
         struct scram_server s;
         struct buf out = {0};
 
-        assert_int_equal(scram_server_begin(&s, STR(FIRST)), 0);
+        assert_int_equal(scram_server_begin(&s, STR(FIRST), &no_offer), 0);
         scram_server_challenge(&s, &keys, SERVER_NONCE, &out);
         if (scram_server_end(&s, str_of(rows[i]), &out))
             fail_msg("%s", rows[i]);
@@ -222,7 +297,7 @@ static void test_binding_changed(void **state)
     struct buf out = {0};
 
     (void)state;
-    assert_int_equal(scram_server_begin(&s, STR("y,,n=user,r=" CLIENT_NONCE)), 0);
+    assert_int_equal(scram_server_begin(&s, STR("y,,n=user,r=" CLIENT_NONCE), &no_offer), 0);
     scram_server_challenge(&s, &keys, SERVER_NONCE, &out);
     assert_text(&out, CHALLENGE);
     assert_false(scram_server_end(&s, STR(PROOF), &out));
@@ -258,7 +333,7 @@ static void test_challenges(void **state)
         struct buf out = {0};
         const char *why = NULL;
 
-        scram_client_begin(&c, USER, CLIENT_NONCE, &out);
+        scram_client_begin(&c, USER, CLIENT_NONCE, SCRAM_UNBOUND, NULL, &out);
         if (scram_client_answer(&c, PASSWORD, str_of(rows[i].text), &out, &why) != -EINVAL)
             fail_msg("%s", rows[i].text);
         if (strstr(why, rows[i].why) == NULL)
@@ -289,6 +364,8 @@ int main(void)
         cmocka_unit_test(test_client_of_rfc),
         cmocka_unit_test(test_server_of_rfc),
         cmocka_unit_test(test_both),
+        cmocka_unit_test(test_bound),
+        cmocka_unit_test(test_flags),
         cmocka_unit_test(test_first_messages),
         cmocka_unit_test(test_proofs),
         cmocka_unit_test(test_challenges),

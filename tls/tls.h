@@ -204,6 +204,19 @@ void tls_peer_name(const struct tls *t, char *out, size_t size);
  * refused for its certificate tls_facts() has the verdict. */
 const char *tls_error(const struct tls *t);
 
+/* What a login can be bound to, so that it is good in no other connection (RFC 5056): what both
+ * ends of this connection alone can compute, in TLS 1.3 (RFC 9266) and in 1.2 (RFC 5929 3), or the
+ * hash of the server's certificate (RFC 5929 4). */
+enum tls_binding_kind { TLS_EXPORTER, TLS_UNIQUE, TLS_SERVER_END_POINT, TLS_BINDING_KINDS };
+#define TLS_BINDING_BYTES_MAX 64
+struct tls_binding {
+    const char *name; /* "tls-exporter" */
+    uint8_t bytes[TLS_BINDING_BYTES_MAX];
+    size_t len;
+};
+/* Of a connection behind its handshake. False: it has none of that kind. */
+bool tls_binding(const struct tls *t, enum tls_binding_kind kind, struct tls_binding *out);
+
 /* A client's newest session, to be resumed by others; NULL: none since the last call. With TLS 1.3
  * it comes behind the handshake, with what tls_read() takes. The caller's; one session may be
  * resumed by many connections, of other threads too. */

@@ -996,7 +996,7 @@ static void delivery_advance(struct delivery *d, enum delivery_event event, cons
         secure_opened(d);
         if (d->secure.verified && is_named_by_route(d))
             smtp_client_trust(d->client, true);
-        smtp_client_secured(d->client);
+        smtp_client_secured(d->client, login_binds(d));
         break;
     case EVENT_DATA:
         on_data(d, data, (size_t)result);

@@ -90,10 +90,31 @@ static void on_timer(struct timer *timer)
     submit(CONTAINER_OF(timer, struct delivery_login, timer));
 }
 
-static void scram_begin(struct delivery *d)
+/* By what every server has that offers to bind at all (RFC 5802 6, RFC 9266 3). */
+static bool binding_of(const struct delivery *d, struct tls_binding *out)
+{
+    const struct tls *tls = stream_tls_of(&d->stream);
+
+    return tls != NULL &&
+           (tls_binding(tls, TLS_EXPORTER, out) || tls_binding(tls, TLS_UNIQUE, out));
+}
+
+bool login_binds(const struct delivery *d)
+{
+    struct tls_binding to;
+
+    return d->channel->options.auth_user != NULL && binding_of(d, &to);
+}
+
+static void scram_begin(struct delivery *d, const struct smtp_event *event)
 {
     struct delivery_login *l = calloc(1, sizeof(*l));
+    bool plus = event->mechanism == SMTP_AUTH_SCRAM_PLUS;
+    enum scram_client_binds binds = plus                ? SCRAM_BOUND
+                                    : event->would_bind ? SCRAM_WOULD_BIND
+                                                        : SCRAM_UNBOUND;
     char nonce[SCRAM_NONCE_CHARS + 1];
+    struct tls_binding to;
 
     ASSERT(l != NULL);
     login_forget(d);
@@ -105,7 +126,12 @@ static void scram_begin(struct delivery *d)
     l->job = (struct crew_job){.run = on_run, .done = on_done, .desk = &d->worker->desk};
     l->timer.on_timer = on_timer;
     scram_nonce(nonce);
-    scram_client_begin(&l->scram, d->channel->options.auth_user, nonce, &l->answer);
+    if (plus && !binding_of(d, &to)) {
+        answer(d, STR(""), "the connection has nothing that a login can be bound to");
+        return;
+    }
+    scram_client_begin(&l->scram, d->channel->options.auth_user, nonce, binds, plus ? &to : NULL,
+                       &l->answer);
     answer(d, buf_str(&l->answer), NULL);
     buf_wipe(&l->answer);
 }
@@ -133,7 +159,7 @@ void login_step(struct delivery *d, const struct smtp_event *event)
     if (event->mechanism == SMTP_AUTH_CRAM_MD5)
         cram_answer(d, event->challenge);
     else if (event->step == 0)
-        scram_begin(d);
+        scram_begin(d, event);
     else if (event->step == 1)
         scram_answer(d, event->challenge);
     else

@@ -437,6 +437,7 @@ void inject_shaken(struct inject *s, bool complete)
     }
     set_state(s, INJECT_OPEN);
     smtp_server_encrypted(&s->server);
+    inject_login_secured(s);
     s->helo[0] = '\0';
     refusal = inject_certificate_take(s);
     inject_logout(s);      /* what was said in plaintext is forgotten */

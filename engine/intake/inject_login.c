@@ -1,5 +1,6 @@
 #include "intake/inject_login.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -328,6 +329,41 @@ static void challenge(struct inject *s, struct str bytes, enum login_state state
     smtp_server_challenge(&s->server, inject_out(s), bytes);
 }
 
+static void bindings_of(const struct inject *s, struct scram_offer *out)
+{
+    const struct tls *tls = stream_tls_of(&s->stream);
+
+    out->len = 0;
+    for (int kind = 0; tls != NULL && kind < TLS_BINDING_KINDS; kind++)
+        out->len += tls_binding(tls, (enum tls_binding_kind)kind, &out->bindings[out->len]);
+}
+
+void inject_login_secured(struct inject *s)
+{
+    struct scram_offer offer;
+
+    if ((s->options.auth & SMTP_AUTH_SCRAM) == 0)
+        return;
+    bindings_of(s, &offer);
+    if (offer.len > 0)
+        s->options.auth |= SMTP_AUTH_SCRAM_PLUS;
+}
+
+/* Why no exchange begins, or NULL. */
+static const char *scram_refusal(const struct inject *s, struct str message,
+                                 struct scram_server *scram)
+{
+    struct scram_offer offer = {.plus = s->server.login.mechanism == SMTP_AUTH_SCRAM_PLUS};
+    int err;
+
+    bindings_of(s, &offer);
+    err = scram_server_begin(scram, message, &offer);
+    if (err == -EPERM)
+        return "535 5.7.8 SCRAM-SHA-256-PLUS is offered here: somebody took it from what you heard";
+    return err == 0 ? NULL
+                    : "501 5.5.2 not a first message of SCRAM, or not a binding that is had here";
+}
+
 static void scram_begin(struct inject *s, struct str message)
 {
     struct logins_limit limit = limit_of(s->worker);
@@ -335,10 +371,11 @@ static void scram_begin(struct inject *s, struct str message)
     struct password_scram keys;
     struct scram_server scram;
     struct buf out = {0};
+    const char *refusal = scram_refusal(s, message, &scram);
 
-    if (scram_server_begin(&scram, message) < 0) {
+    if (refusal != NULL) {
         scram_server_done(&scram);
-        answer(s, "501 5.5.2 not a first message of SCRAM without channel binding");
+        answer(s, refusal);
         return;
     }
     s->login = login_new(s, str_of(scram.authzid), str_of(scram.user), STR(""));
@@ -399,7 +436,8 @@ static void scram_login(struct inject *s)
 void inject_login(struct inject *s)
 {
     ASSERT(!inject_login_pending(s) && s->user == NULL);
-    if (s->server.login.mechanism == SMTP_AUTH_SCRAM) {
+    if (s->server.login.mechanism == SMTP_AUTH_SCRAM ||
+        s->server.login.mechanism == SMTP_AUTH_SCRAM_PLUS) {
         scram_login(s);
         return;
     }

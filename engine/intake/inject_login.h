@@ -14,6 +14,8 @@
 void inject_login(struct inject *s);
 /* Whether an answer is to come. */
 bool inject_login_pending(const struct inject *s);
+/* The session is encrypted from here on: logins can be bound to that. */
+void inject_login_secured(struct inject *s);
 /* The session ends. */
 void inject_login_forget(struct inject *s);
 /* Nobody is logged in any more. */

@@ -144,7 +144,7 @@ struct channel *channel_new(struct site *site, const struct config_source *sourc
         c->options.auth_user = site->target->credentials->user;
         c->options.auth_password = site->target->credentials->password;
         if (!scram_password_suits(c->options.auth_password))
-            c->options.auth_not = SMTP_AUTH_SCRAM;
+            c->options.auth_not = SMTP_AUTH_SCRAM | SMTP_AUTH_SCRAM_PLUS;
     }
     list_push_back(&site->channels, &c->site_node);
     return c;

@@ -100,11 +100,12 @@ void smtp_client_use_tls(struct smtp_client *c, enum smtp_tls tls)
     c->tls = (uint8_t)tls;
 }
 
-void smtp_client_secured(struct smtp_client *c)
+void smtp_client_secured(struct smtp_client *c, bool binds)
 {
     ASSERT(!c->secured && c->in.len == c->in_at && !c->lost);
     ASSERT(c->session == SESSION_HANDSHAKE || c->session == SESSION_BANNER);
     c->secured = true;
+    c->binds = binds;
     if (c->session == SESSION_HANDSHAKE)
         client_greet(c);
 }

@@ -156,10 +156,11 @@ struct smtp_event {
     enum smtp_fate fate;
     enum smtp_unable unable;
     enum smtp_stage stage;
-    bool own;                       /* CLOSE: the reply is our own words */
-    enum smtp_auth mechanism;       /* AUTH */
-    uint8_t step;                   /* of its responses, from 0 */
-    struct str challenge;           /* bytes; empty before the first */
+    bool own;                 /* CLOSE: the reply is our own words */
+    enum smtp_auth mechanism; /* AUTH */
+    uint8_t step;             /* of its responses, from 0 */
+    bool would_bind;      /* the login could be bound to TLS, and the server does not offer that */
+    struct str challenge; /* bytes; empty before the first */
     const struct smtp_reply *reply; /* never NULL; our own words mostly have code 0. Valid until the
                                        next call */
 };
@@ -199,13 +200,15 @@ struct smtp_client *smtp_client_new(const struct smtp_client_options *options);
 /* Before anything is received; SMTP_TLS_NONE else. */
 void smtp_client_use_tls(struct smtp_client *c, enum smtp_tls tls);
 /* The handshake is complete: behind SMTP_EVENT_STARTTLS, or before anything is received where the
- * connection begins with it. What is received and sent from here on is encrypted. */
-void smtp_client_secured(struct smtp_client *c);
+ * connection begins with it. What is received and sent from here on is encrypted. binds: a login
+ * can be bound to that (SCRAM-SHA-256-PLUS), and is where the server offers it. */
+void smtp_client_secured(struct smtp_client *c, bool binds);
 /* The server may be logged in at: the session is with nobody else, which was proved, or that does
  * not matter. The mechanisms that are offered are tried in this order, where it is proved:
- * SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5; else those first that do not show the password:
- * SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN. One that is refused (5xx) is followed by the next where it
- * is proved with whom the session is: of some servers' users the keys of SCRAM are not known. */
+ * SCRAM-SHA-256-PLUS, SCRAM-SHA-256, PLAIN, LOGIN, CRAM-MD5; else those first that do not show the
+ * password: SCRAM-SHA-256-PLUS, SCRAM-SHA-256, CRAM-MD5, PLAIN, LOGIN. One that is refused (5xx) is
+ * followed by the next where it is proved with whom the session is: of some servers' users the keys
+ * of SCRAM are not known. */
 void smtp_client_trust(struct smtp_client *c, bool proved);
 /* Behind SMTP_EVENT_AUTH: what is to be said, or why there can be no session. */
 void smtp_client_auth_respond(struct smtp_client *c, struct str response);

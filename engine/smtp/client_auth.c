@@ -20,6 +20,7 @@ static const struct client_mechanism {
     bool hides;   /* the password is not shown to the server */
     bool mutual;  /* the server proves itself too, with its last challenge */
 } mechanisms[] = {
+    {SMTP_AUTH_SCRAM_PLUS, "AUTH SCRAM-SHA-256-PLUS", {asked, asked, asked}, 3, true, true, true},
     {SMTP_AUTH_SCRAM, "AUTH SCRAM-SHA-256", {asked, asked, asked}, 3, true, true, true},
     /* Once more for a server that does not read what comes with the command. */
     {SMTP_AUTH_PLAIN, "AUTH PLAIN", {plain, plain}, 2, true, false, false},
@@ -55,6 +56,8 @@ static const struct client_mechanism *first_of(const struct smtp_client *c, bool
 {
     uint32_t may = c->peer.auth & ~c->auth_refused & ~c->options->auth_not;
 
+    if (!c->binds)
+        may &= ~(uint32_t)SMTP_AUTH_SCRAM_PLUS;
     for (size_t i = 0; i < ARRAY_LEN(mechanisms); i++)
         if ((may & mechanisms[i].bit) != 0 && (mechanisms[i].hides || !hiding))
             return &mechanisms[i];
@@ -103,11 +106,13 @@ void client_auth_begin(struct smtp_client *c)
 
 void client_auth_event(struct smtp_client *c, struct smtp_event *event)
 {
-    *event = (struct smtp_event){.kind = SMTP_EVENT_AUTH,
-                                 .mechanism = c->auth->bit,
-                                 .step = c->auth_step,
-                                 .challenge = buf_str(&c->auth_text),
-                                 .reply = &c->parser.reply};
+    *event =
+        (struct smtp_event){.kind = SMTP_EVENT_AUTH,
+                            .mechanism = c->auth->bit,
+                            .step = c->auth_step,
+                            .would_bind = c->binds && (c->peer.auth & SMTP_AUTH_SCRAM_PLUS) == 0,
+                            .challenge = buf_str(&c->auth_text),
+                            .reply = &c->parser.reply};
     c->auth_unsaid = false;
 }
 
@@ -190,6 +195,8 @@ static bool try_next(struct smtp_client *c)
     if (!c->trust_proved || !c->auth->hides)
         return false;
     c->auth_refused |= c->auth->bit;
+    if (c->auth->bit == SMTP_AUTH_SCRAM_PLUS) /* the keys are the same */
+        c->auth_refused |= SMTP_AUTH_SCRAM;
     if (mechanism_for(c) == NULL)
         return false;
     client_auth_begin(c);

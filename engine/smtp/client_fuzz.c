@@ -18,7 +18,7 @@ struct run {
     struct smtp_transaction_rcpt rcpts[MAILS_MAX][RCPTS_MAX];
     uint8_t finals[MAILS_MAX][RCPTS_MAX], dones[MAILS_MAX];
     size_t submitted;
-    bool closed, unsent, secured;
+    bool closed, unsent, secured, binds;
 };
 
 static void submit(struct run *r)
@@ -56,7 +56,7 @@ static void drain(struct run *r)
         case SMTP_EVENT_STARTTLS:
             ASSERT(!r->secured && r->submitted == 0);
             r->secured = true;
-            smtp_client_secured(r->client);
+            smtp_client_secured(r->client, r->binds);
             ASSERT(smtp_client_capabilities(r->client) == 0);
             break;
         case SMTP_EVENT_AUTH:
@@ -124,6 +124,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         options.auth_user = "u";
         options.auth_password = "good";
     }
+    r.binds = (data[0] & 2) != 0;
     r.client = smtp_client_new(&options);
     if ((data[0] & 0x80) != 0)
         smtp_client_trust(r.client, (data[0] & 1) != 0);

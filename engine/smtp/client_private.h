@@ -66,6 +66,7 @@ struct smtp_client {
     bool secured, tls_refused, starttls_unsaid; /* unsaid: the event is to be given */
     bool trusted;                               /* with the password of the options ... */
     bool trust_proved;                          /* ... since nobody else could be there */
+    bool binds;                                 /* a login can be bound to the session's TLS */
     bool authenticated;                         /* AUTH was accepted */
     bool auth_begun;                            /* AUTH has gone out */
     bool secret_out;                            /* the output has the password in it */

@@ -42,6 +42,7 @@ struct script {
     bool trusted, trusted_behind_tls; /* with the password */
     bool proved;                      /* that the first is right */
     bool refuses;                     /* computes no answer for SCRAM's last challenge */
+    bool binds;                       /* logins to TLS */
     struct smtp_client_options options;
     struct mail mails[MESSAGES_MAX];
     struct step {
@@ -614,6 +615,54 @@ static const struct script scripts[] = {
      {GREETING,
       {EHLO(AUTH("SCRAM-SHA-256 PLAIN")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
       {"535 no\r\n", "", "close/auth/535 "}}},
+    {"AUTH SCRAM-SHA-256-PLUS, where TLS can be bound to and the server offers it",
+     .tls = SMTP_TLS_REQUIRED,
+     .trusted_behind_tls = true,
+     .binds = true,
+     USER,
+     {{.content = "a\r\n", .rcpts = 1}},
+     {GREETING,
+      {EHLO(STARTTLS), "STARTTLS\r\n", ""},
+      {"220 go\r\n", "EHLO me\r\n", "starttls "},
+      {EHLO(AUTH("PLAIN SCRAM-SHA-256 SCRAM-SHA-256-PLUS")), "AUTH SCRAM-SHA-256-PLUS MA==\r\n",
+       "auth32/0/ "},
+      {"334 Y2gx\r\n", "MQ==\r\n", "auth32/1/ch1 "},
+      {"334 Y2gy\r\n", "Mg==\r\n", "auth32/2/ch2 "},
+      {"235 in\r\n", "MAIL FROM:<s0@x>\r\n", "ready "}}},
+    {"AUTH SCRAM-SHA-256-PLUS refused: the same keys are not tried without",
+     .tls = SMTP_TLS_REQUIRED,
+     .trusted_behind_tls = true,
+     .binds = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(STARTTLS), "STARTTLS\r\n", ""},
+      {"220 go\r\n", "EHLO me\r\n", "starttls "},
+      {EHLO(AUTH("SCRAM-SHA-256 SCRAM-SHA-256-PLUS LOGIN")), "AUTH SCRAM-SHA-256-PLUS MA==\r\n",
+       "auth32/0/ "},
+      {"535 no\r\n", "AUTH LOGIN\r\n", ""},
+      {"535 no\r\n", "", "close/auth/535 "}}},
+    {"AUTH SCRAM: the server hears that we could have bound the login",
+     .tls = SMTP_TLS_REQUIRED,
+     .trusted_behind_tls = true,
+     .binds = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(STARTTLS), "STARTTLS\r\n", ""},
+      {"220 go\r\n", "EHLO me\r\n", "starttls "},
+      {EHLO(AUTH("SCRAM-SHA-256")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4y/0/ "},
+      {"535 no\r\n", "", "close/auth/535 "}}},
+    {"AUTH SCRAM: TLS that cannot be bound to",
+     .tls = SMTP_TLS_REQUIRED,
+     .trusted_behind_tls = true,
+     USER,
+     {{.content = NULL}},
+     {GREETING,
+      {EHLO(STARTTLS), "STARTTLS\r\n", ""},
+      {"220 go\r\n", "EHLO me\r\n", "starttls "},
+      {EHLO(AUTH("SCRAM-SHA-256-PLUS SCRAM-SHA-256")), "AUTH SCRAM-SHA-256 MA==\r\n", "auth4/0/ "},
+      {"535 no\r\n", "", "close/auth/535 "}}},
     {"AUTH CRAM-MD5 before PLAIN where nobody is proved",
      .trusted = true,
      USER,
@@ -641,7 +690,7 @@ struct run {
     char names[MESSAGES_MAX][RCPTS_MAX + 1][32];
     size_t mails, submitted;
     unsigned finals[MESSAGES_MAX][RCPTS_MAX], dones[MESSAGES_MAX];
-    bool closed, mail_over, trusted_behind_tls, refuses;
+    bool closed, mail_over, trusted_behind_tls, refuses, binds;
     struct buf out, events;
 };
 
@@ -653,6 +702,7 @@ static void prepare(struct run *r, const struct script *script)
         smtp_client_trust(r->client, script->proved);
     r->trusted_behind_tls = script->trusted_behind_tls;
     r->refuses = script->refuses;
+    r->binds = script->binds;
     for (; r->mails < MESSAGES_MAX && script->mails[r->mails].content != NULL; r->mails++) {
         const struct mail *m = &script->mails[r->mails];
         size_t k = r->mails;
@@ -700,7 +750,8 @@ static void note(struct run *r, const struct smtp_event *e)
         buf_puts(&r->events, "starttls ");
         break;
     case SMTP_EVENT_AUTH:
-        buf_printf(&r->events, "auth%u/%u/%.*s ", e->mechanism, e->step, STR_FMT(e->challenge));
+        buf_printf(&r->events, "auth%u%s/%u/%.*s ", e->mechanism, e->would_bind ? "y" : "", e->step,
+                   STR_FMT(e->challenge));
         break;
     case SMTP_EVENT_READY:
         buf_puts(&r->events, "ready ");
@@ -739,7 +790,7 @@ static void drain(struct run *r)
         if (e.kind == SMTP_EVENT_STARTTLS && r->trusted_behind_tls)
             smtp_client_trust(r->client, true);
         if (e.kind == SMTP_EVENT_STARTTLS) /* the handshake takes no time here */
-            smtp_client_secured(r->client);
+            smtp_client_secured(r->client, r->binds);
     } while (e.kind != SMTP_EVENT_NONE);
     if (r->mails != 0 && r->submitted == r->mails && smtp_client_in_flight(r->client) == 0)
         smtp_client_quit(r->client);

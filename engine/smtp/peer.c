@@ -41,6 +41,7 @@ static void take_mechanism(struct smtp_peer *peer, struct str word)
         {{"PLAIN", 5}, SMTP_AUTH_PLAIN},
         {{"LOGIN", 5}, SMTP_AUTH_LOGIN},
         {{"SCRAM-SHA-256", 13}, SMTP_AUTH_SCRAM},
+        {{"SCRAM-SHA-256-PLUS", 18}, SMTP_AUTH_SCRAM_PLUS},
         {{"CRAM-MD5", 8}, SMTP_AUTH_CRAM_MD5},
     };
 

@@ -59,6 +59,8 @@ enum smtp_auth {                           /* SASL mechanisms */
                  SMTP_AUTH_CRAM_MD5 = 1 << 3, /* RFC 2195; in the client alone */
                  SMTP_AUTH_EXTERNAL = 1 << 4, /* RFC 4422 A: what TLS knows of the client; in the
                                                  server alone */
+                 SMTP_AUTH_SCRAM_PLUS =
+                     1 << 5, /* SCRAM-SHA-256-PLUS: the same, bound to the connection's TLS */
 };
 
 enum smtp_dsn_notify {

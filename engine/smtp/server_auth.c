@@ -19,6 +19,7 @@ static const struct mechanism {
     response_fn *on_response;
 } mechanisms[] = {
     {{"EXTERNAL", 8}, SMTP_AUTH_EXTERNAL, {"334 ", 4}, on_external},
+    {{"SCRAM-SHA-256-PLUS", 18}, SMTP_AUTH_SCRAM_PLUS, {"334 ", 4}, on_scram},
     {{"SCRAM-SHA-256", 13}, SMTP_AUTH_SCRAM, {"334 ", 4}, on_scram},
     {{"PLAIN", 5}, SMTP_AUTH_PLAIN, {"334 ", 4}, on_plain},
     {{"LOGIN", 5}, SMTP_AUTH_LOGIN, {"334 VXNlcm5hbWU6", 16}, on_login_user},

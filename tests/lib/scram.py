@@ -29,10 +29,11 @@ def values(message):
 
 
 class Client:
-    """say() is the first message; answer() that to the challenge; proved() looks at the server's last."""
+    """say() is the first message; answer() that to the challenge; proved() looks at the server's last.
+    bound: the bytes of what binding names, of SCRAM-SHA-256-PLUS."""
 
-    def __init__(self, user, password, binding="n,,"):
-        self.user, self.password, self.binding = user, password, binding
+    def __init__(self, user, password, binding="n,,", bound=b""):
+        self.user, self.password, self.binding, self.bound = user, password, binding, bound
         self.nonce = encode(os.urandom(18))
         self.bare = f"n={user.replace('=', '=3D').replace(',', '=2C')},r={self.nonce}"
 
@@ -43,7 +44,7 @@ class Client:
         v = values(challenge)
         assert v["r"].startswith(self.nonce) and len(v["r"]) > len(self.nonce), challenge
         client, server = _keys(self.password, base64.b64decode(v["s"]), int(v["i"]))
-        last = f"c={encode(self.binding)},r={v['r']}"
+        last = f"c={encode(self.binding.encode() + self.bound)},r={v['r']}"
         signed = f"{self.bare},{challenge},{last}"
         self.signature = _hmac(server, signed)
         return f"{last},p={encode(_xor(client, _hmac(hashlib.sha256(client).digest(), signed)))}"
