@@ -96,7 +96,7 @@ int worker_turn(struct worker *w, uint32_t wait_ms)
 
 static int maps_init(struct worker *w)
 {
-    return map_init(&w->lanes, 1024) < 0 || map_init(&w->sites, 256) < 0 ||
+    return map_init(&w->lanes, 64) < 0 || map_init(&w->sites, 256) < 0 ||
                    map_init(&w->rollups, 64) < 0 || map_init(&w->memory, 4096) < 0 ||
                    map_init(&w->idle, 256) < 0 || secure_memory_open(w) < 0
                ? -ENOMEM
