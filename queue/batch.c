@@ -481,6 +481,7 @@ static int batch_begin(struct batch *b, struct shard *s)
 /* The transaction failed: the flows that it would have brought are not stored, though marked so. */
 static void batch_unmark_flows(struct batch *b)
 {
+    ASSERT(b->flows_new.len % sizeof(uint32_t) == 0);
     for (size_t at = 0; at < b->flows_new.len; at += sizeof(uint32_t)) {
         uint32_t id;
 

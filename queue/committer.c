@@ -241,6 +241,7 @@ static void take_batch(struct shard *s, struct list *batch)
 
     take_from(s, &s->own.patient, &s->own.patient_len, batch, &size);
     take_from(s, &s->own.urgent, &s->own.urgent_len, batch, &size);
+    ASSERT(size.changes > 0 && size.changes <= s->options.batch_changes_max);
 }
 
 static size_t commit_batch(struct shard *s)

@@ -56,6 +56,7 @@ static int run_read(struct run_of_pages *run)
 
     if (run->iov_len == 0)
         return 0;
+    ASSERT(run->bytes > 0 && run->begin > (const uint8_t *)run->shard->map);
     n = preadv(run->shard->probe_fd, run->iov, run->iov_len,
                (off_t)(run->begin - (const uint8_t *)run->shard->map));
     run->iov_len = 0;
@@ -202,6 +203,7 @@ struct message *read_message(struct shard *s, MDB_txn *txn, const struct msgid *
         *err = -ENOMEM;
     if (m == NULL)
         free(fields.content);
+    ASSERT((m != NULL) == (*err == 0));
     return m;
 }
 
@@ -218,6 +220,7 @@ struct message *read_header_alone(struct shard *s, MDB_txn *txn, const struct ms
     m = message_new(&fields);
     if (m == NULL)
         *err = -ENOMEM;
+    ASSERT((m != NULL) == (*err == 0));
     return m;
 }
 
@@ -244,5 +247,6 @@ struct message *read_stored_message(struct shard *s, MDB_txn *txn, const struct 
         *err = -ENOMEM;
     if (m == NULL)
         free(fields.content);
+    ASSERT((m != NULL) == (*err == 0));
     return m;
 }

@@ -292,6 +292,7 @@ static int load_slice(struct shard *s, struct queue_load *load, uint32_t *rows_l
         run_want(run, load);
         rc = slice_next(&slice, &run);
     }
+    ASSERT(*rows_loaded <= load->rows_max);
     load->end = err == 0 && rc == MDB_NOTFOUND;
     if (load->end)
         rc = run_next_due(&slice.runs[0], load);
@@ -370,6 +371,7 @@ static int run_load(struct shard *s, struct queue_load *load)
     err = load->exact != NULL ? run_load_exact(s, load) : run_load_lane(s, load);
     while (err < 0 && (node = list_pop_front(&load->rcpts)) != NULL)
         recipient_free(CONTAINER_OF(node, struct recipient, node));
+    ASSERT(err <= 0 && load->next_due_ms > load->now_ms);
     return err;
 }
 
@@ -497,6 +499,7 @@ static int directory_slice(struct shard *s, struct queue_directory *d)
         rc = slice_next_lane(&slice, &id);
     }
     slice_end(s, &slice);
+    ASSERT(d->lanes_len <= d->lanes_max);
     d->end = rc == MDB_NOTFOUND;
     if (err == 0 && rc != 0 && rc != MDB_NOTFOUND)
         err = lmdb_errno(rc);
@@ -561,6 +564,7 @@ void loader_done(struct shard *s)
 {
     for (size_t i = 0; i < LOADER_CACHE_SLOTS; i++)
         cache_drop(s, i);
+    ASSERT(s->loader.cache_bytes == 0);
     if (s->loader.txn != NULL)
         mdb_txn_abort(s->loader.txn);
     s->loader.txn = NULL;

@@ -69,7 +69,7 @@ size_t queue_port_poll(struct queue_port *port)
     for (; (node = list_pop_front(&changes)) != NULL; ended++) {
         struct queue_change *change = CONTAINER_OF(node, struct queue_change, node);
 
-        ASSERT(change->port == port && port->pending > 0);
+        ASSERT(change->port == port && port->pending > 0 && change->result <= 0);
         port->pending--;
         change->on_done(change, change->result);
     }
@@ -145,18 +145,21 @@ void port_changes_done(struct list *changes)
 
 void port_load_done(struct queue_load *load, int result)
 {
+    ASSERT(load->port != NULL && result <= 0);
     load->result = result;
     hand_back_one(load->port, &load->port->loads, &load->node);
 }
 
 void port_directory_done(struct queue_directory *directory, int result)
 {
+    ASSERT(result == 0 || directory->lanes == NULL); /* a failed directory has nothing */
     directory->result = result;
     hand_back_one(directory->port, &directory->port->directories, &directory->node);
 }
 
 void port_walk_done(struct queue_walk *walk, int result)
 {
+    ASSERT(walk->port != NULL && result <= 0);
     walk->result = result;
     hand_back_one(walk->port, &walk->port->walks, &walk->node);
 }
@@ -171,6 +174,9 @@ void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *
     ASSERT(!change->prepared || (change->messages_len > 0 && change->whole == NULL));
     ASSERT(change->messages_len == 0 || change->messages != NULL);
     ASSERT(change->rows_len == 0 || change->rows != NULL);
+    ASSERT(change->states_len == 0 || change->states != NULL);
+    ASSERT(change->purges_len == 0 || change->purges != NULL);
+    ASSERT(change->pins_len == 0 || change->pins != NULL);
     change->port = port;
     port->pending++;
     if (mailbox_put(change->urgent ? &s->urgent : &s->patient, &change->node))
@@ -183,6 +189,7 @@ void queue_load(struct queue_port *port, uint32_t shard, struct queue_load *load
 
     ASSERT(load->on_done != NULL);
     ASSERT(!load->header_only || load->exact != NULL);
+    ASSERT(load->cursor.len <= sizeof(load->cursor.key));
     load->port = port;
     list_init(&load->rcpts);
     port->pending++;
@@ -194,7 +201,7 @@ void queue_directory(struct queue_port *port, uint32_t shard, struct queue_direc
 {
     struct shard *s = shard_at(port->queue, shard);
 
-    ASSERT(d->on_done != NULL);
+    ASSERT(d->on_done != NULL && d->cursor.len <= sizeof(d->cursor.key));
     d->port = port;
     d->lanes = NULL;
     d->lanes_len = 0;
@@ -209,6 +216,7 @@ void queue_walk(struct queue_port *port, uint32_t shard, struct queue_walk *walk
     struct shard *s = shard_at(port->queue, shard);
 
     ASSERT(walk->on_done != NULL && walk->what.visit != NULL);
+    ASSERT(walk->cursor.len <= sizeof(walk->cursor.key));
     walk->port = port;
     port->pending++;
     if (mailbox_put(&s->walks, &walk->node))

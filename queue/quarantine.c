@@ -14,7 +14,8 @@ int quarantine_put(MDB_txn *txn, MDB_dbi quarantine, enum quarantine_tree tree, 
     MDB_val k = {1 + key.len, key_bytes}, v = {1 + reason_len + value.len, NULL};
     int rc;
 
-    ASSERT(reason_len <= UINT8_MAX);
+    ASSERT(reason_len <= UINT8_MAX); /* a byte says its length */
+    ASSERT(tree == QUARANTINE_ROWS || tree == QUARANTINE_OUTBOX);
     if (key.len > ROW_KEY_MAX) {
         key.len = ROW_KEY_MAX;
         k.mv_size = KEY_MAX;
@@ -27,6 +28,7 @@ int quarantine_put(MDB_txn *txn, MDB_dbi quarantine, enum quarantine_tree tree, 
     at = v.mv_data;
     *at++ = (uint8_t)reason_len;
     memcpy(at, reason, reason_len);
+    ASSERT(at + reason_len + value.len == (uint8_t *)v.mv_data + v.mv_size);
     memcpy(at + reason_len, value.ptr, value.len);
     return 0;
 }
@@ -38,6 +40,7 @@ static void describe_key(const struct shard *s, struct str key, struct str reaso
     struct str row_key = {key.ptr + 1, key.len - 1};
     struct row_key row;
 
+    ASSERT(key.len >= 1 && key.len <= KEY_MAX);
     *out = (struct queue_quarantined){
         .shard = s->index,
         .hash = hash_bytes(key.ptr, key.len, 0),

@@ -120,6 +120,7 @@ static int open_shards(struct queue *q, const char **error)
     for (uint32_t i = 1; i < format.shards; i++) {
         struct queue_format own = format;
 
+        ASSERT(q->shards_len == i); /* each opens behind the ones before it */
         own.complete = 0;
         if (asprintf(&path, "%s/shard-%03u/data.mdb", q->path, i) < 0)
             return -ENOMEM;
@@ -274,6 +275,7 @@ static void settle_down(struct queue *q)
     for (uint32_t i = 0; i < q->shards_len; i++) {
         q->shards[i]->own.kept_ns = 0;
         committer_round(q->shards[i], true);
+        ASSERT(mailbox_empty(&q->shards[i]->urgent) && mailbox_empty(&q->shards[i]->patient));
     }
 }
 
@@ -306,6 +308,7 @@ uint32_t queue_shards(const struct queue *q)
 
 uint32_t queue_shard_of(const struct queue *q, struct str what)
 {
+    ASSERT(q->shards_len > 0);
     return (uint32_t)(hash_bytes(what.ptr, what.len, 0) % q->shards_len);
 }
 

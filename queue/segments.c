@@ -116,6 +116,7 @@ void records_sync(struct records *r)
     /* Segments never leave but by this thread, so that they may be used without the lock. */
     while (err == 0 && (segment = closed_unsynced(r)) != NULL) {
         fd = segment->fd;
+        ASSERT(segment != r->active); /* who writes it would have it synced no more */
         pthread_mutex_unlock(&r->lock);
         err = segment_sync(r, segment, fd);
         pthread_mutex_lock(&r->lock);
@@ -326,6 +327,7 @@ void records_finish(struct records *r, int64_t wall_ms)
     for (size_t i = len; i-- > 0;) {
         struct records_file *file = &files[i];
 
+        ASSERT(file->number < below); /* no segment that is written, or may be again */
         bytes += file->bytes;
         if ((by_age && wall_ms - file->modified_ms > (int64_t)r->options.retention_s * 1000) ||
             (r->options.retention_bytes > 0 && bytes > r->options.retention_bytes))

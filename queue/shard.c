@@ -376,6 +376,7 @@ static int put_format(struct shard *s, MDB_txn *txn, const struct queue_format *
     uint8_t bytes[FORMAT_BYTES];
     MDB_val key = {6, "format"}, value = {sizeof(bytes), bytes};
 
+    ASSERT(format->shard == s->index);
     codec_format_encode(bytes, format);
     return mdb_put(txn, s->meta, &key, &value, 0);
 }
@@ -607,6 +608,7 @@ static void find_map(struct shard *s)
         if (sscanf(line, "%llx-%llx", &from, &to) == 2 && (uintptr_t)value.mv_data >= from &&
             (uintptr_t)value.mv_data < to)
             s->map = (void *)(uintptr_t)from;
+        ASSERT((uintptr_t)s->map % s->page_bytes == 0);
     }
     if (f != NULL)
         fclose(f);
@@ -654,6 +656,7 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
     struct shard *s;
     int err, rc;
 
+    ASSERT(index < SHARDS_MAX && index == q->shards_len);
     if (posix_memalign((void **)&s, CACHE_LINE_BYTES, sizeof(*s)) != 0)
         return -ENOMEM;
     *s = (struct shard){.queue = q,

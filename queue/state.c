@@ -27,7 +27,7 @@ int state_remove_range(struct shard *s, MDB_txn *txn, struct queue_states_range 
     MDB_cursor *at;
     int rc = mdb_cursor_open(txn, s->state, &at);
 
-    ASSERT(range->from.len > 0 && range->to.len > 0);
+    ASSERT(range->from.len > 0 && range->to.len > 0 && range->max > 0);
     if (rc != 0)
         return rc;
     range->more = false;

@@ -184,6 +184,7 @@ int queue_visit(struct queue *q, uint32_t shard, struct queue_cursor *cursor,
         .shard = shard_at(q, shard), .cursor = cursor, .what = what, .rows_left = what->rows_max};
     int err;
 
+    ASSERT(what->visit != NULL && cursor->len <= sizeof(cursor->key));
     if (what->queue.len > QUEUE_NAME_MAX) /* nothing has such a name */
         return 1;
     do {
