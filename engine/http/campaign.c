@@ -158,6 +158,10 @@ static void refuse_order(struct http_request *r, const struct campaign_work *w)
         refuse_name(r, &w->order.what);
     else if (w->result == -ENOENT)
         request_problem(r, 404, "", "there is no such campaign");
+    else if (w->result == -EDQUOT)
+        request_problem(r, 429, "",
+                        "the tenant has as many campaigns that are not over as there are places "
+                        "left for others; cancel some, or wait until some are done");
     else if (w->result == -EBUSY)
         request_problem(r, 409, "", "recipients are being added, or another order is under way");
     else if (w->result == -EINVAL && w->order.verb != CAMPAIGN_CREATE)

@@ -26,6 +26,7 @@ static const struct {
               {404, "Not Found"},
               {405, "Method Not Allowed"},
               {409, "Conflict"},
+              {429, "Too Many Requests"},
               {413, "Content Too Large"},
               {415, "Unsupported Media Type"},
               {422, "Unprocessable Content"},

@@ -517,6 +517,29 @@ static void job_step(struct campaign_job *job)
 
 /* --- what may be done --- */
 
+/* How many places are taken by those that are not over, of a tenant and of all. Under the lock. */
+static void count_places(struct campaigns *all, const char *tenant, size_t *own, size_t *taken)
+{
+    *own = *taken = 0;
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
+
+        *taken += !e->over;
+        *own += !e->over && strcmp(e->one.tenant, tenant) == 0;
+    }
+}
+
+/* Whether tenant has as many places as are left: it leaves them to others. So one tenant may have
+ * half of all, the next one half of the rest, and each newcomer finds some. Under the lock. */
+static bool has_its_places(struct campaigns *all, const char *tenant)
+{
+    size_t own, taken;
+
+    count_places(all, tenant, &own, &taken);
+    return taken >= CAMPAIGNS_MAX || own >= CAMPAIGNS_MAX - taken;
+}
+
 /* The oldest that is over goes where there are too many. Under the lock. */
 static struct campaign_entry *oldest_over(struct campaigns *all)
 {
@@ -637,7 +660,9 @@ static int job_check(struct campaign_keeper *k, struct campaign_job *job)
     if (k->worker->draining)
         return -ESHUTDOWN;
     pthread_mutex_lock(&all->lock);
-    if (make_place(k, job, &err))
+    if (job->verb == CAMPAIGN_CREATE && has_its_places(all, job->order->what.tenant))
+        err = -EDQUOT;
+    else if (make_place(k, job, &err))
         err = -EAGAIN;
     else if (err == 0 && job->order != NULL)
         err = job->verb == CAMPAIGN_CREATE ? check_create(all, job) : check_change(all, job);
@@ -681,20 +706,23 @@ static void on_order(struct worker *w, struct worker_note *note)
     keeper_go_on(w->campaigns);
 }
 
-/* Copies of the entries that matter and were not over when they were looked at last. Of one that is
+/* Copies of the entries that matter and were not over when they were looked at last; all matter
+ * where the tenant has its places (*scarce). Of one that is
  * cancelled the end of the look for its rows says so: it resumes the name, which must not be
  * another campaign's by then. */
-static void find_meant(struct campaigns *all, const struct campaign_order *order, struct buf *out)
+static void find_meant(struct campaigns *all, const struct campaign_order *order, struct buf *out,
+                       bool *scarce)
 {
     bool full, found = false;
 
     pthread_mutex_lock(&all->lock);
+    *scarce = order->verb == CAMPAIGN_CREATE && has_its_places(all, order->what.tenant);
     full = order->verb == CAMPAIGN_CREATE && all->by_id.count >= CAMPAIGNS_MAX;
     for (struct list_node *n = list_first(&all->in_order); n != NULL;
          n = list_next(&all->in_order, n)) {
         const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
         bool meant = order->verb == CAMPAIGN_CREATE
-                         ? strcmp(e->one.name, order->what.name) == 0 || (full && !found)
+                         ? strcmp(e->one.name, order->what.name) == 0 || (full && !found) || *scarce
                          : memcmp(&e->one.id, &order->what.id, sizeof(e->one.id)) == 0;
 
         if (meant && !e->over && !e->changing && e->one.state != CAMPAIGN_CANCELLED)
@@ -723,15 +751,15 @@ static void look_over(struct shared *all, const struct campaign_order *order)
     struct queue_tally counts;
     struct campaign one;
     struct buf meant = {0};
-    bool found = false;
+    bool found = false, scarce;
 
-    find_meant(&all->campaigns, order, &meant);
+    find_meant(&all->campaigns, order, &meant, &scarce);
     for (size_t at = 0; at < meant.len; at += sizeof(one)) {
         bool named;
 
         memcpy(&one, meant.data + at, sizeof(one));
         named = order->verb != CAMPAIGN_CREATE || strcmp(one.name, order->what.name) == 0;
-        if ((found && !named) || campaign_counts(all->queue, &one.id, &counts) != 0 ||
+        if ((found && !named && !scarce) || campaign_counts(all->queue, &one.id, &counts) != 0 ||
             !campaign_is_over(&one, &counts))
             continue;
         note_over(&all->campaigns, &one);

@@ -32,7 +32,8 @@ struct campaign_order {
     int64_t starts_ms;       /* START: wall clock; 0: now */
     /* 0: durable, and every lane has heard of it. -EEXIST: a campaign of the tenant has this name
      * and is not over; -ENOENT: there is none; -EINVAL: not in its present state; -EBUSY:
-     * recipients are being added, or another order is under way; -ENOSPC; -ENOMEM; -EIO;
+     * recipients are being added, or another order is under way; -EDQUOT: the tenant has its share
+     * of CAMPAIGNS_MAX places; -ENOSPC; -ENOMEM; -EIO;
      * -ESHUTDOWN. The order lives until then. It is not called inside the call. */
     void (*on_done)(struct campaign_order *order, int result);
     /* private */

@@ -633,6 +633,50 @@ static void test_name_again(void **state)
     }
 }
 
+/* Campaigns that only the table knows, in place of so many that are stored. */
+static void fill_places(const char *tenant, uint32_t from, uint32_t to, bool over)
+{
+    struct campaigns *all = &world.engine.shared.campaigns;
+
+    for (uint32_t i = from; i < to; i++) {
+        struct campaign one = {.state = CAMPAIGN_DRAFT, .created_ms = 1};
+
+        memcpy(one.id.bytes, &i, sizeof(i));
+        one.id.bytes[15] = 0xee;
+        snprintf(one.name, sizeof(one.name), "filler-%u", i);
+        strcpy(one.tenant, tenant);
+        assert_int_equal(campaigns_put(all, &one), 0);
+        campaigns_entry(all, &one.id)->over = over;
+    }
+}
+
+/* A tenant has at most as many places as are left for others; what is over takes none. */
+static void test_places(void **state)
+{
+    struct campaigns *all = &world.engine.shared.campaigns;
+    struct campaign one;
+    struct asked asked;
+    struct msgid id;
+
+    (void)state;
+    fill_places("other", 0, 100, false);
+    fill_places("acme", 100, 5049, false);
+    assert_int_equal(create("last", &id), 0);
+    assert_int_equal(create("more", &id), -EDQUOT);
+    new_campaign(&asked, "newcomer");
+    strcpy(asked.order.what.tenant, "third");
+    ask(&asked);
+    assert_int_equal(answer(&asked), 0);
+    fill_places("acme", 100, 110, true);
+    assert_int_equal(create("more", &id), 0);
+    for (uint32_t i = 0; i < 5049; i++) {
+        memset(&one, 0, sizeof(one));
+        memcpy(one.id.bytes, &i, sizeof(i));
+        one.id.bytes[15] = 0xee;
+        campaigns_remove(all, &one.id);
+    }
+}
+
 static void on_put(struct queue_change *change, int result)
 {
     assert_int_equal(result, 0);
@@ -806,6 +850,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_recipients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_places, setup, teardown),
         cmocka_unit_test_setup_teardown(test_name_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetimes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_tally, setup, teardown),
