@@ -55,6 +55,8 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
     else if (why->share != NULL)
         config_share_origin_put(lane->site->config, why->share, why->at, limit_denial_own_key(why),
                                 &set);
+    else if (why->kind == LIMIT_CAMPAIGN_TOTAL)
+        buf_puts(&set, "campaign set");
     else if (!out->limit.by_rule)
         config_origin_put(lane->site->config, why->dest, out->limit.name, &set);
     snprintf(out->limit.set, sizeof(out->limit.set), "%.*s", STR_FMT(buf_str(&set)));

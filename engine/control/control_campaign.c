@@ -71,9 +71,36 @@ enum control_step control_step_campaigns(struct control_client *client)
     return w->campaigns.len > 0 ? CONTROL_STEP_MORE : control_finished(client);
 }
 
+/* What the order "set" says. False: it is refused. */
+static bool take_set(struct control_client *client, struct campaign_order *order)
+{
+    const struct config *config = client->control->backend->config(client->control->arg);
+    struct str pool = client->request.campaign.pool, rate = client->request.campaign.rate;
+
+    order->sets_priority = client->request.campaign.priority != 0;
+    order->set.priority = (uint8_t)client->request.campaign.priority;
+    order->sets_pool = pool.ptr != NULL;
+    if (pool.len > FLOW_NAME_MAX || (pool.len > 0 && config_pool_find(config, pool) == NULL)) {
+        control_put_error(&client->out, "refused", "there is no such pool",
+                          "'hayauma pool list' shows them");
+        return false;
+    }
+    if (pool.len > 0)
+        memcpy(order->set.pool, pool.ptr, pool.len);
+    if (rate.ptr == NULL || campaign_set_rate(order, rate) == 0)
+        return true;
+    control_put_error(&client->out, "refused", "that is no rate",
+                      "write 500/s, 60/min, or none for no limit");
+    return false;
+}
+
 enum control_step control_step_campaign_order(struct control_client *client)
 {
+    struct campaign_order order = {.verb = client->request.campaign.verb};
     struct control_job *job;
+
+    if (order.verb == CAMPAIGN_SET && !take_set(client, &order))
+        return CONTROL_STEP_DONE;
 
     if (client->request.campaign.at_ms > client->control->wall_ms + START_MS_MAX) {
         control_put_error(&client->out, "refused", "the start is to be within a year", "");
@@ -81,7 +108,7 @@ enum control_step control_step_campaign_order(struct control_client *client)
     }
     job = control_job_new(client);
     job->kind = CONTROL_JOB_CAMPAIGN;
-    job->campaign.verb = client->request.campaign.verb;
+    job->campaign = order;
     job->campaign.what.id = client->request.id;
     job->campaign.starts_ms = client->request.campaign.at_ms;
     return control_give_job(client, job);
@@ -94,7 +121,8 @@ enum control_step control_campaign_returned(struct control_client *client,
         [CAMPAIGN_START] = "only a draft can be started",
         [CAMPAIGN_PAUSE] = "only a campaign that runs can be paused",
         [CAMPAIGN_RESUME] = "only a campaign that is paused can be resumed",
-        [CAMPAIGN_CANCEL] = "the campaign is over"};
+        [CAMPAIGN_CANCEL] = "the campaign is over",
+        [CAMPAIGN_SET] = "the campaign is over"};
 
     if (job->result == 0)
         buf_puts(&client->out, "{\"done\":true}\n");

@@ -489,10 +489,22 @@ static int take_campaign(struct control_request *r, struct control_refusal *why,
     static const char *const names[] = {[CAMPAIGN_START] = "start",
                                         [CAMPAIGN_PAUSE] = "pause",
                                         [CAMPAIGN_RESUME] = "resume",
-                                        [CAMPAIGN_CANCEL] = "cancel"};
+                                        [CAMPAIGN_CANCEL] = "cancel",
+                                        [CAMPAIGN_SET] = "set"};
+    int err;
 
     if (strcmp(name, "at_ms") == 0)
         return take_age(why, name, value, &r->campaign.at_ms);
+    if (strcmp(name, "pool") == 0)
+        return take_text(why, name, value, &r->campaign.pool);
+    if (strcmp(name, "rate") == 0)
+        return take_text(why, name, value, &r->campaign.rate);
+    if (strcmp(name, "priority") == 0) {
+        err = take_number(why, name, value, &r->campaign.priority);
+        if (err == 0 && r->campaign.priority++ >= FLOW_PRIORITIES)
+            return refuse(why, "'priority' is 0 (first) to 9 (last)");
+        return err;
+    }
     if (strcmp(name, "order") != 0)
         return refuse(why, "unknown member '%.40s'", name);
     for (size_t i = CAMPAIGN_START; i < ARRAY_LEN(names) && json_is_string(value); i++)
@@ -501,7 +513,7 @@ static int take_campaign(struct control_request *r, struct control_refusal *why,
             r->has_order = true;
             return 0;
         }
-    return refuse(why, "'order' is start, pause, resume or cancel");
+    return refuse(why, "'order' is start, pause, resume, cancel or set");
 }
 
 /* Of all campaigns, of those with a name, or of one with an id; a report and an order are of one.
@@ -517,9 +529,12 @@ static int campaign_settle(struct control_request *r, struct control_refusal *wh
     if (r->op == CONTROL_OP_CAMPAIGN_REPORT)
         return 0;
     if (!r->has_order)
-        return refuse(why, "'order' is missing: start, pause, resume or cancel");
+        return refuse(why, "'order' is missing: start, pause, resume, cancel or set");
     if (r->campaign.at_ms != 0 && r->campaign.verb != CAMPAIGN_START)
         return refuse(why, "'at_ms' is of a start");
+    if (r->campaign.verb != CAMPAIGN_SET &&
+        (r->campaign.pool.ptr != NULL || r->campaign.rate.ptr != NULL || r->campaign.priority != 0))
+        return refuse(why, "'pool', 'rate' and 'priority' are of the order 'set'");
     return 0;
 }
 

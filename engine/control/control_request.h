@@ -74,10 +74,12 @@ struct control_request {
     bool has_order;
     struct {
         enum campaign_verb verb;
-        int64_t at_ms; /* of a start: wall clock; 0: now */
-    } campaign;        /* of campaign_order */
-    uint64_t days;     /* of warmup_days: so far back */
-    void *json;        /* what the slices point into; private */
+        int64_t at_ms;         /* of a start: wall clock; 0: now */
+        struct str pool, rate; /* of "set"; ptr NULL: not said */
+        uint64_t priority;     /* the same: and 1; 0: not said */
+    } campaign;                /* of campaign_order */
+    uint64_t days;             /* of warmup_days: so far back */
+    void *json;                /* what the slices point into; private */
 };
 
 /* What is wrong with a request. */

@@ -152,6 +152,7 @@ static void refuse_order(struct http_request *r, const struct campaign_work *w)
                                          [CAMPAIGN_RESUME] =
                                              "only one that is paused can be resumed",
                                          [CAMPAIGN_CANCEL] = "it is over",
+                                         [CAMPAIGN_SET] = "it is over",
                                          [CAMPAIGN_FORGET] = "it is not over"};
 
     if (w->result == -EEXIST)
@@ -255,11 +256,73 @@ void handle_campaign_cancel(struct http_request *r)
     order(r, CAMPAIGN_CANCEL);
 }
 
+static void put_name(char out[FLOW_NAME_MAX + 1], struct str name)
+{
+    ASSERT(name.len <= FLOW_NAME_MAX);
+    memcpy(out, name.len == 0 ? "" : name.ptr, name.len);
+    out[name.len] = '\0';
+}
+
+/* --- what changes while it runs --- */
+
+static bool take_rate(const json_t *root, struct campaign_order *order,
+                      struct json_mistake *mistake)
+{
+    const json_t *rate = json_object_get(root, "rate");
+
+    if (rate == NULL || campaign_set_rate(order, json_str(rate)) == 0)
+        return true;
+    json_mistake(mistake, 422, "rate", "is no rate: write \"500/s\", \"60/min\", or \"none\"");
+    return false;
+}
+
+static int read_set(const json_t *root, struct campaign_order *order, struct str *pool,
+                    struct json_mistake *mistake)
+{
+    static const struct json_field fields[] = {{"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
+                                               {"pool", JSON_IS_STRING | JSON_MAY_MISS},
+                                               {"rate", JSON_IS_STRING | JSON_MAY_MISS}};
+    int priority;
+
+    if (json_fields_check(root, "", fields, ARRAY_LEN(fields), mistake) < 0 ||
+        mail_field_priority(root, &priority, mistake) < 0 ||
+        mail_field_name(root, "pool", pool, mistake) < 0)
+        return -EINVAL;
+    order->sets_priority = priority >= 0;
+    order->set.priority = (uint8_t)(priority + 1);
+    order->sets_pool = json_object_get(root, "pool") != NULL;
+    return take_rate(root, order, mistake) ? 0 : -EINVAL;
+}
+
+void handle_campaign_set(struct http_request *r)
+{
+    struct json_mistake mistake;
+    struct campaign_work *w;
+    struct campaign c;
+    struct str pool = STR("");
+    json_t *root;
+
+    if (!campaign_of_request(r, &c) || (root = body_object(r)) == NULL)
+        return;
+    w = work_new(r, CAMPAIGN_SET);
+    w->order.what.id = r->id;
+    if (read_set(root, &w->order, &pool, &mistake) < 0)
+        answer_mistake(r, &mistake);
+    else if (atomic_load(&r->http->draining))
+        campaign_shortage(r, -ESHUTDOWN);
+    else if (!mail_refused(r, STR(""), STR(""), pool)) {
+        put_name(w->order.set.pool, pool);
+        work_submit(r);
+    }
+    json_decref(root);
+}
+
 /* --- create --- */
 
 struct create {
     struct str name, tenant, pool, sender;
     int priority;
+    struct campaign_order sets; /* its rate */
 };
 
 static int read_create(const json_t *root, struct create *out, struct json_mistake *mistake)
@@ -274,22 +337,17 @@ static int read_create(const json_t *root, struct create *out, struct json_mista
         {"partials", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"tenant", JSON_IS_STRING | JSON_MAY_MISS},
         {"pool", JSON_IS_STRING | JSON_MAY_MISS},
-        {"priority", JSON_IS_NUMBER | JSON_MAY_MISS}};
+        {"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
+        {"rate", JSON_IS_STRING | JSON_MAY_MISS}};
 
     if (json_fields_check(root, "", fields, ARRAY_LEN(fields), mistake) < 0 ||
+        !take_rate(root, &out->sets, mistake) ||
         mail_field_name(root, "name", &out->name, mistake) < 0 ||
         mail_field_name(root, "tenant", &out->tenant, mistake) < 0 ||
         mail_field_name(root, "pool", &out->pool, mistake) < 0 ||
         mail_field_sender(root, &out->sender, mistake) < 0)
         return -EINVAL;
     return mail_field_priority(root, &out->priority, mistake);
-}
-
-static void put_name(char out[FLOW_NAME_MAX + 1], struct str name)
-{
-    ASSERT(name.len <= FLOW_NAME_MAX);
-    memcpy(out, name.len == 0 ? "" : name.ptr, name.len);
-    out[name.len] = '\0';
 }
 
 /* The sender as it is kept. */
@@ -341,6 +399,8 @@ static void create(struct http_request *r, const json_t *root, const struct crea
     c->id = msgid_next(&ids, c->created_ms);
     put_name(c->name, create->name);
     put_name(c->tenant, r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : create->tenant);
+    w->order.set = create->sets.set;
+    w->order.sets_rate = create->sets.sets_rate;
     put_sender(create, &sender);
     put_name(c->pool, pool_of(r, create, c, buf_str(&sender)));
     c->priority = create->priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->priority;

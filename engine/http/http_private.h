@@ -135,6 +135,7 @@ bool campaign_may_see(const struct http_request *r, const struct campaign *one);
 void handle_campaign_create(struct http_request *r);
 void handle_campaign_list(struct http_request *r);
 void handle_campaign_show(struct http_request *r);
+void handle_campaign_set(struct http_request *r);
 void handle_campaign_recipients(struct http_request *r);
 void handle_campaign_start(struct http_request *r);
 void handle_campaign_pause(struct http_request *r);

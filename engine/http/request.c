@@ -455,6 +455,7 @@ const struct endpoint http_endpoints[] = {
     {CAMPAIGNS, "POST", "campaign_create", TOKEN_INJECT, BODY_JSON, handle_campaign_create},
     {CAMPAIGNS, "GET", "campaign_list", TOKEN_ANY, BODY_NONE, handle_campaign_list},
     {CAMPAIGNS "/" ID, "GET", "campaign_show", TOKEN_ANY, BODY_NONE, handle_campaign_show},
+    {CAMPAIGNS "/" ID, "PATCH", "campaign_set", TOKEN_INJECT, BODY_JSON, handle_campaign_set},
     {CAMPAIGNS "/" ID "/recipients", "POST", "campaign_recipients", TOKEN_INJECT, BODY_ROWS,
      handle_campaign_recipients},
     {CAMPAIGNS "/" ID "/start", "POST", "campaign_start", TOKEN_INJECT, BODY_JSON,

@@ -18,6 +18,7 @@ enum campaign_step {
     STEP_RECORD,      /* with the content in the first shard, when it is new */
     STEP_UNPIN,       /* shard by shard: its addresses go, then the pin; lifetimes begin */
     STEP_RELEASE,     /* it goes out, now or when its time has come; if it runs */
+    STEP_LOOK,        /* lanes hear that it was set to something */
     STEP_CANCEL_ROWS, /* begins; if it is cancelled */
     STEP_FORGET,      /* shard by shard: all that is known of its recipients goes */
     STEP_FORGET_RECORD,
@@ -38,6 +39,7 @@ static const uint8_t steps[VERBS][STEPS_MAX] = {
     [CAMPAIGN_PAUSE] = {STEP_RECORD, STEP_SUSPEND},
     [CAMPAIGN_RESUME] = {STEP_RECORD, STEP_RELEASE},
     [CAMPAIGN_CANCEL] = {STEP_RECORD, STEP_SUSPEND, STEP_UNPIN, STEP_CANCEL_ROWS},
+    [CAMPAIGN_SET] = {STEP_RECORD, STEP_LOOK},
     [CAMPAIGN_FORGET] = {STEP_FORGET, STEP_FORGET_RECORD},
     [VERB_SETTLE] = {STEP_UNPIN, STEP_RELEASE, STEP_CANCEL_ROWS},
     [VERB_ORPHAN] = {STEP_UNPIN, STEP_FORGET},
@@ -278,15 +280,20 @@ static void on_suspended(void *arg, int result)
         worker_send(all, to, &job->note);
 }
 
-static void job_suspend(struct campaign_job *job, bool resume)
+static void job_tell_lanes(struct campaign_job *job, struct suspend_order order)
 {
-    struct suspend_order order = {.resume = resume, .on_done = on_suspended, .arg = job};
-
     campaign_suspension(&job->one, worker_wall_ms(job->worker), &order.what);
     snprintf(order.what.who, sizeof(order.what.who), "campaign");
+    order.on_done = on_suspended;
+    order.arg = job;
     job->note = (struct worker_note){.run = on_heard};
     atomic_store_explicit(&job->hearing, HEARING_WAITS, memory_order_release);
     suspend_submit_from(job->worker, &order);
+}
+
+static void job_suspend(struct campaign_job *job, bool resume)
+{
+    job_tell_lanes(job, (struct suspend_order){.resume = resume});
 }
 
 static void job_content_change(struct campaign_job *job)
@@ -501,6 +508,9 @@ static void job_step(struct campaign_job *job)
     case STEP_RELEASE:
         step_release(job);
         break;
+    case STEP_LOOK:
+        job_tell_lanes(job, (struct suspend_order){.look = true});
+        break;
     case STEP_CANCEL_ROWS:
         step_cancel_rows(job);
         break;
@@ -574,6 +584,8 @@ static int check_create(struct campaigns *all, struct campaign_job *job)
     job->one.created_ms = job->one.changed_ms = worker_wall_ms(job->worker);
     job->one.starts_ms = 0;
     job->one.seed = rng_next(&job->worker->rng);
+    job->one.set = (struct campaign_set){0};
+    campaign_set_apply(&job->one, job->order);
     job->content = message_ref(job->order->content);
     return 0;
 }
@@ -592,6 +604,8 @@ static enum campaign_state state_after(const struct campaign_entry *e, enum camp
         return now == CAMPAIGN_PAUSED ? CAMPAIGN_RUNNING : 0;
     case CAMPAIGN_CANCEL:
         return now != CAMPAIGN_CANCELLED && !e->over ? CAMPAIGN_CANCELLED : 0;
+    case CAMPAIGN_SET:
+        return now != CAMPAIGN_CANCELLED && !e->over ? now : 0;
     case CAMPAIGN_FORGET:
         return e->over ? now : 0;
     case CAMPAIGN_CREATE:
@@ -616,6 +630,8 @@ static int check_change(struct campaigns *all, struct campaign_job *job)
     job->one = e->one;
     job->one.state = state;
     job->one.changed_ms = now_ms;
+    if (verb == CAMPAIGN_SET)
+        campaign_set_apply(&job->one, job->order);
     if (verb == CAMPAIGN_START)
         job->one.starts_ms = job->order->starts_ms > now_ms ? job->order->starts_ms : now_ms;
     e->changing = true;

@@ -21,6 +21,7 @@ enum campaign_verb {
     CAMPAIGN_PAUSE,  /* of one that runs */
     CAMPAIGN_RESUME, /* of one that is paused */
     CAMPAIGN_CANCEL, /* of one that is not over */
+    CAMPAIGN_SET,    /* the same: priority, pool, rate; in force for what waits, too */
     CAMPAIGN_FORGET, /* of one that is over: its record goes */
     CAMPAIGN_VERBS
 };
@@ -30,6 +31,8 @@ struct campaign_order {
     struct campaign what;    /* CREATE: id (msgid_next()), names, priority; else the id alone */
     struct message *content; /* CREATE: campaign_content(); a reference is taken */
     int64_t starts_ms;       /* START: wall clock; 0: now */
+    struct campaign_set set; /* SET: what is to be as sets says; CREATE: the rate */
+    bool sets_priority, sets_pool, sets_rate;
     /* 0: durable, and every lane has heard of it. -EEXIST: a campaign of the tenant has this name
      * and is not over; -ENOENT: there is none; -EINVAL: not in its present state; -EBUSY:
      * recipients are being added, or another order is under way; -EDQUOT: the tenant has its share
@@ -40,6 +43,11 @@ struct campaign_order {
     struct worker_note note;
 };
 void campaign_submit(struct shared *all, struct campaign_order *order);
+
+/* Makes an order set the rate: "500/s", or "none". -EINVAL: it is no rate. */
+int campaign_set_rate(struct campaign_order *order, struct str text) MUST_USE;
+/* What an order sets, in one. */
+void campaign_set_apply(struct campaign *one, const struct campaign_order *order);
 
 /* The content of a campaign: recipe is a copy's of, sender and origin as in struct message. NULL:
  * memory is out. */

@@ -88,7 +88,7 @@ static void put_sites(struct buf *out, const struct sheet *s)
         if (l->key == SHEET_OTHERS)
             buf_puts(out, "\"(others)\"");
         else if (s->sites[l->key].len == 0)
-            buf_puts(out, "\"(none)\"");
+            buf_puts(out, "\"(no exchanger)\"");
         else
             buf_put_json(out, (struct str){s->sites[l->key].name, s->sites[l->key].len});
         put_counts(out, l, true);

@@ -29,6 +29,21 @@ static void put_text(struct buf *out, const char *name, const char *text)
     buf_put_json(out, str_of(text));
 }
 
+/* As a configuration has it: "500/s". */
+static void put_rate(struct buf *out, uint64_t rate, uint32_t period_ms)
+{
+    const char *unit = period_ms == 1000       ? "s"
+                       : period_ms == 60000    ? "min"
+                       : period_ms == 3600000  ? "h"
+                       : period_ms == 86400000 ? "d"
+                                               : NULL;
+
+    if (unit != NULL)
+        buf_printf(out, ",\"rate\":\"%" PRIu64 "/%s\"", rate, unit);
+    else
+        buf_printf(out, ",\"rate\":\"%" PRIu64 "/%us\"", rate, period_ms / 1000);
+}
+
 static void put_time(struct buf *out, const char *name, int64_t ms)
 {
     if (ms != 0)
@@ -50,8 +65,11 @@ void campaign_put(struct buf *out, const struct campaign *c, const struct queue_
     buf_printf(out, "{\"id\":\"%s\"", id);
     put_text(out, "name", c->name);
     put_text(out, "tenant", c->tenant);
-    put_text(out, "pool", c->pool);
-    buf_printf(out, ",\"priority\":%u,\"state\":\"%s\"", c->priority,
+    put_text(out, "pool", c->set.has_pool ? c->set.pool : c->pool);
+    if (c->set.rate != 0)
+        put_rate(out, c->set.rate, c->set.rate_period_ms);
+    buf_printf(out, ",\"priority\":%u,\"state\":\"%s\"",
+               c->set.priority == 0 ? c->priority : c->set.priority - 1u,
                campaign_state_word(c, counts, now_ms));
     put_time(out, "created_ms", c->created_ms);
     put_time(out, "starts_ms", c->starts_ms);

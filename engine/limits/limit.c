@@ -12,6 +12,8 @@ const char *limit_name(enum limit_kind kind, enum governor_counts counts)
         [LIMIT_HOST] = {"host_sessions_max", "host_sessions_max", "host_sessions_max"},
         [LIMIT_TENANT] = {"tenant_rate", "tenant_recipient_rate", "tenant_byte_rate"},
         [LIMIT_CAMPAIGN] = {"campaign_rate", "campaign_recipient_rate", "campaign_byte_rate"},
+        [LIMIT_CAMPAIGN_TOTAL] = {"campaign_total_rate", "campaign_total_rate",
+                                  "campaign_total_rate"},
         [LIMIT_WARMUP] = {"warmup", "warmup", "warmup"},
         [LIMIT_CONNECTS] = {"connect_rate", "connect_rate", "connect_rate"}};
 

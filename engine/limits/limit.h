@@ -8,14 +8,15 @@
 
 enum limit_kind {
     LIMIT_NONE,
-    LIMIT_RATE,       /* one source x one site */
-    LIMIT_TOTAL_RATE, /* one site, over all sources */
-    LIMIT_SOURCE,     /* one source, over all sites */
-    LIMIT_HOST,       /* one exchanger of a site, over all sources: sessions alone */
-    LIMIT_TENANT,     /* one tenant x one site, over all sources */
-    LIMIT_CAMPAIGN,   /* the same of a campaign */
-    LIMIT_WARMUP,     /* one source at one provider: limits/warmup.h */
-    LIMIT_CONNECTS,   /* as LIMIT_RATE, of sessions that begin */
+    LIMIT_RATE,           /* one source x one site */
+    LIMIT_TOTAL_RATE,     /* one site, over all sources */
+    LIMIT_SOURCE,         /* one source, over all sites */
+    LIMIT_HOST,           /* one exchanger of a site, over all sources: sessions alone */
+    LIMIT_TENANT,         /* one tenant x one site, over all sources */
+    LIMIT_CAMPAIGN,       /* the same of a campaign */
+    LIMIT_CAMPAIGN_TOTAL, /* one campaign over all sites and sources: `campaign set` */
+    LIMIT_WARMUP,         /* one source at one provider: limits/warmup.h */
+    LIMIT_CONNECTS,       /* as LIMIT_RATE, of sessions that begin */
     LIMIT_KINDS
 };
 

@@ -114,10 +114,11 @@ static bool is_quiet(const struct suspend_change *c)
 /* The record is there, or result says why not; none is wanted for what follows from others. */
 static void change_go_on(struct suspend_change *c, int result)
 {
-    if (result == 0)
+    if (result == 0 && !c->order.look)
         result = table_change(c);
     if (result == 0) {
-        say(c);
+        if (!c->order.look)
+            say(c);
         if (is_quiet(c))
             change_free(c, 0);
         else
@@ -155,6 +156,8 @@ static int change_check(const struct suspend_change *c)
 
     if (c->owner->draining)
         return -ESHUTDOWN;
+    if (c->order.look)
+        return 0;
     if (c->order.resume)
         return is_known ? 0 : -ENOENT;
     /* Those of campaigns are as many as these, and caps have places of their own: they neither lack
@@ -171,7 +174,7 @@ static void change_submit(struct suspend_change *c)
     const struct suspension *what = &c->order.what;
 
     ASSERT(!c->owner->suspension_changing);
-    if (!suspension_is_stored(what->scope)) {
+    if (c->order.look || !suspension_is_stored(what->scope)) {
         change_go_on(c, 0);
         return;
     }

@@ -633,6 +633,102 @@ static void test_name_again(void **state)
     }
 }
 
+static const struct queue_flow *sent_as(const char *campaign, uint8_t priority, const char *pool)
+{
+    struct shared *all = &world.engine.shared;
+    const struct queue_flow *flow =
+        queue_flow_get(all->queue, priority, STR("acme"), str_of(campaign), str_of(pool));
+    uint32_t version;
+
+    return campaigns_names(&all->campaigns, all->queue, flow, &version);
+}
+
+/* What is set holds for all mail that was the campaign's as it was made, until it is taken back;
+ * another campaign of the name has nothing of it. */
+static void test_set(void **state)
+{
+    struct asked asked = {
+        .order = {.verb = CAMPAIGN_SET, .sets_priority = true, .sets_pool = true}};
+    struct msgid id, second;
+    struct campaign one;
+
+    (void)state;
+    assert_int_equal(create("autumn", &id), 0);
+    assert_int_equal(add(&id, "one", 0, 10, 10, 0, false), 0);
+    assert_int_equal(sent_as("autumn", 6, "")->priority, 6);
+    asked.order.what.id = id;
+    asked.order.set = (struct campaign_set){.priority = 1 + 2, .pool = "fast"};
+    ask(&asked);
+    assert_int_equal(answer(&asked), 0);
+    for (int reopened = 0; reopened < 2; reopened++) {
+        assert_int_equal(sent_as("autumn", 6, "")->priority, 2);
+        assert_true(str_eq(sent_as("autumn", 6, "")->pool, STR("fast")));
+        /* A rule moved it, or it had another priority. */
+        assert_true(str_eq(sent_as("autumn", 6, "slow")->pool, STR("slow")));
+        assert_int_equal(sent_as("autumn", 7, "")->priority, 7);
+        assert_int_equal(sent_as("winter", 6, "")->priority, 6);
+        assert_true(campaigns_get(&world.engine.shared.campaigns, &id, &one));
+        assert_int_equal(one.priority, 6);
+        world_reopen();
+    }
+    asked = (struct asked){.order = {.verb = CAMPAIGN_SET, .what.id = id, .sets_rate = true}};
+    assert_int_equal(campaign_set_rate(&asked.order, STR("0/s")), -EINVAL);
+    assert_int_equal(campaign_set_rate(&asked.order, STR("90/min")), 0);
+    ask(&asked);
+    assert_int_equal(answer(&asked), 0);
+    asked = (struct asked){.order = {.verb = CAMPAIGN_SET,
+                                     .what.id = id,
+                                     .set.priority = 1 + 6,
+                                     .sets_priority = true,
+                                     .sets_pool = true}};
+    ask(&asked);
+    assert_int_equal(answer(&asked), 0);
+    world_reopen();
+    assert_int_equal(sent_as("autumn", 6, "")->priority, 6);
+    assert_true(
+        campaigns_find_set(&world.engine.shared.campaigns, STR("acme"), STR("autumn"), &one));
+    assert_true(one.set.rate == 90 && one.set.rate_period_ms == 60000 && !one.set.has_pool);
+    assert_int_equal(order(CAMPAIGN_CANCEL, &id), 0);
+    until_rows_are(&id, 0);
+    for (int i = 0; i < TURNS_MAX && held("autumn"); i++)
+        turn();
+    assert_int_equal(order(CAMPAIGN_SET, &id), -EINVAL);
+    assert_int_equal(create("autumn", &second), 0);
+    assert_false(
+        campaigns_find_set(&world.engine.shared.campaigns, STR("acme"), STR("autumn"), &one));
+}
+
+/* A record as an earlier build wrote it, and what is cut of one. */
+static void test_record(void **state)
+{
+    struct campaign one = {.name = "n", .state = CAMPAIGN_RUNNING, .priority = 3}, read;
+    uint8_t key[CAMPAIGN_KEY_BYTES];
+    struct buf value = {0};
+    size_t before;
+
+    (void)state;
+    campaign_key(key, CAMPAIGN_RECORD_CAMPAIGN, &one.id);
+    campaign_encode(&value, &one);
+    before = value.len;
+    buf_clear(&value);
+    one.set =
+        (struct campaign_set){.has_pool = true, .pool = "p", .rate = 5, .rate_period_ms = 1000};
+    campaign_encode(&value, &one);
+    for (size_t len = 0; len <= value.len; len++) {
+        int err = campaign_decode((struct str){(char *)key, sizeof(key)},
+                                  (struct str){(char *)value.data, len}, &read);
+
+        assert_int_equal(err, len == before || len == value.len ? 0 : -EBADMSG);
+        if (err == 0)
+            assert_int_equal(read.set.rate, len == before ? 0 : 5);
+    }
+    buf_puts(&value, "more");
+    assert_int_equal(
+        campaign_decode((struct str){(char *)key, sizeof(key)}, buf_str(&value), &read), 0);
+    assert_string_equal(read.set.pool, "p");
+    buf_done(&value);
+}
+
 /* Campaigns that only the table knows, in place of so many that are stored. */
 static void fill_places(const char *tenant, uint32_t from, uint32_t to, bool over)
 {
@@ -851,6 +947,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_places, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_set, setup, teardown),
+        cmocka_unit_test(test_record),
         cmocka_unit_test_setup_teardown(test_name_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetimes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_tally, setup, teardown),

@@ -34,10 +34,14 @@ struct feed_flow {
     struct map_node node; /* feed->flows */
     struct list_node idle_node;
     struct feed_tenant *tenant;
-    struct list lanes; /* that are ready, in order of their turns */
+    struct list lanes;         /* that are ready, in order of their turns */
+    const struct limit *total; /* feed_limits.campaign_total */
+    uint32_t version;          /* of the names that its lanes had when it was looked for */
     uint32_t id;
     struct warmup_set warmup;
 };
+
+#define LIMITS_OF_FLOW 3
 
 void feed_init(struct feed *f)
 {
@@ -59,8 +63,8 @@ static void flow_free(struct feed *f, struct feed_flow *flow)
     struct feed_tenant *t = flow->tenant;
 
     ASSERT(list_empty(&flow->lanes) && t->flows_len > 0);
-    if (flow->share.limit != NULL)
-        f->limited--;
+    f->limited -= flow->share.limit != NULL;
+    f->limited -= flow->total != NULL;
     if (t->share.limit != NULL && t->flows_len == 1)
         f->limited--;
     list_remove(&flow->idle_node);
@@ -111,6 +115,17 @@ static void limit_set(struct feed *f, struct share *s, const struct limit *limit
         s->held_ns = 1; /* feed_release() says when it may look for a message that can go */
 }
 
+/* Where a campaign has a rate over all sites its feeds' shares look one behind the other, this one
+ * with the next look of its feed. */
+static void total_set(struct feed *f, struct feed_flow *flow, const struct limit *total)
+{
+    f->limited += total != NULL;
+    f->limited -= flow->total != NULL;
+    flow->total = total;
+    if (total != NULL || flow->share.held_ns != 0)
+        flow->share.held_ns = 1;
+}
+
 static struct feed_tenant *tenant_get(struct feed *f, uint8_t band, struct str name,
                                       uint32_t weight, const struct limit *limit)
 {
@@ -150,12 +165,14 @@ static struct feed_flow *flow_new(struct feed *f, const struct lane *lane,
         err = err < 0 ? err : map_init(&f->tenants, 4);
     }
     ASSERT(err == 0);
-    flow->id = lane->flow;
+    flow->id = lane_shares_as(lane);
     flow->share.weight = weights.flow;
     limit_set(f, &flow->share, limits.campaign);
     flow->warmup = limits.warmup;
     if (!warmup_set_empty(&flow->warmup))
         flow->share.held_ns = 1; /* feed_release() says whether it may look */
+    flow->version = lane->names_version;
+    total_set(f, flow, limits.campaign_total);
     flow->tenant =
         tenant_get(f, lane_priority(lane), lane_tenant(lane), weights.tenant, limits.tenant);
     flow->tenant->flows_len++;
@@ -241,15 +258,26 @@ static void flow_leave(struct feed *f, struct feed_flow *flow)
 
 /* --- lanes --- */
 
+/* The campaign was set to another rate. */
+static void flow_renew(struct feed *f, struct feed_flow *flow, const struct lane *lane)
+{
+    flow->version = lane->names_version;
+    total_set(f, flow, f->limits_of == NULL ? NULL : f->limits_of(lane).campaign_total);
+    if (flow->share.held_ns != 0)
+        f->held_ns = 1;
+}
+
 void feed_add(struct feed *f, struct lane *lane, struct feed_weights (*weigh)(const struct lane *))
 {
     struct feed_flow *flow;
 
     if (list_node_linked(&lane->ready_node))
         return;
-    flow = f->flows.buckets == NULL ? NULL : flow_find(f, lane->flow);
+    flow = f->flows.buckets == NULL ? NULL : flow_find(f, lane_shares_as(lane));
     if (flow == NULL)
         flow = flow_new(f, lane, weigh(lane));
+    else if (flow->version != lane->names_version)
+        flow_renew(f, flow, lane);
     list_push_back(&flow->lanes, &lane->ready_node);
     if (list_first(&flow->lanes) == &lane->ready_node)
         flow_join(f, flow);
@@ -261,7 +289,7 @@ void feed_remove(struct feed *f, struct lane *lane)
     if (!list_node_linked(&lane->ready_node))
         return;
     list_remove(&lane->ready_node);
-    ASSERT(lane->share != NULL && lane->share->id == lane->flow);
+    ASSERT(lane->share != NULL && lane->share->id == lane_shares_as(lane));
     if (list_empty(&lane->share->lanes))
         flow_leave(f, lane->share);
     lane->share = NULL;
@@ -337,7 +365,7 @@ static void flow_pay(struct feed *f, struct feed_flow *flow, size_t recipients)
 
 void feed_turn(struct feed *f, struct lane *lane)
 {
-    ASSERT(lane->share != NULL && lane->share->id == lane->flow);
+    ASSERT(lane->share != NULL && lane->share->id == lane_shares_as(lane));
     list_remove(&lane->ready_node);
     list_push_back(&lane->share->lanes, &lane->ready_node);
     flow_pay(f, lane->share, 1);
@@ -345,7 +373,7 @@ void feed_turn(struct feed *f, struct lane *lane)
 
 void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients)
 {
-    struct feed_flow *flow = recipients == 0 ? NULL : flow_find(f, lane->flow);
+    struct feed_flow *flow = recipients == 0 ? NULL : flow_find(f, lane_shares_as(lane));
 
     if (flow != NULL)
         flow_pay(f, flow, recipients);
@@ -353,49 +381,58 @@ void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients)
 
 /* --- limits --- */
 
-int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct governor_load *load,
-                     struct limit_denial *why)
+/* All that there are; how many. */
+static size_t limits_of_flow(const struct feed_flow *flow, const struct limit *out[LIMITS_OF_FLOW])
 {
-    const struct limit *campaign = lane->share->share.limit;
-    const struct limit *tenant = lane->share->tenant->share.limit;
-
-    if (campaign != NULL && limits_take(campaign, 1, now_ns, load, why) < 0)
-        return -EAGAIN;
-    if (tenant == NULL || limits_take(tenant, 1, now_ns, load, why) == 0)
-        return 0;
-    if (campaign != NULL)
-        limits_give(campaign, 1, now_ns, load);
-    return -EAGAIN;
-}
-
-/* The limits of a lane that may have left the feed; out has those that there are in front. */
-static size_t limits_find(const struct feed *f, const struct lane *lane, const struct limit *out[2])
-{
-    const struct feed_flow *flow = f->limited == 0 ? NULL : flow_find(f, lane->flow);
     size_t len = 0;
 
-    if (flow != NULL && flow->share.limit != NULL)
+    if (flow->total != NULL)
+        out[len++] = flow->total;
+    if (flow->share.limit != NULL)
         out[len++] = flow->share.limit;
-    if (flow != NULL && flow->tenant->share.limit != NULL)
+    if (flow->tenant->share.limit != NULL)
         out[len++] = flow->tenant->share.limit;
     return len;
 }
 
+int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct governor_load *load,
+                     struct limit_denial *why)
+{
+    const struct limit *limits[LIMITS_OF_FLOW];
+    size_t len = limits_of_flow(lane->share, limits);
+
+    for (size_t i = 0; i < len; i++) {
+        if (limits_take(limits[i], 1, now_ns, load, why) == 0)
+            continue;
+        while (i-- > 0)
+            limits_give(limits[i], 1, now_ns, load);
+        return -EAGAIN;
+    }
+    return 0;
+}
+
+/* The limits of a lane that may have left the feed; out has those that there are in front. */
+static size_t limits_find(const struct feed *f, const struct lane *lane,
+                          const struct limit *out[LIMITS_OF_FLOW])
+{
+    const struct feed_flow *flow = f->limited == 0 ? NULL : flow_find(f, lane_shares_as(lane));
+
+    return flow == NULL ? 0 : limits_of_flow(flow, out);
+}
+
 void feed_limits_give(const struct lane *lane, uint64_t now_ns, const struct governor_load *load)
 {
-    const struct limit *campaign = lane->share->share.limit;
-    const struct limit *tenant = lane->share->tenant->share.limit;
+    const struct limit *limits[LIMITS_OF_FLOW];
+    size_t len = limits_of_flow(lane->share, limits);
 
-    if (campaign != NULL)
-        limits_give(campaign, 1, now_ns, load);
-    if (tenant != NULL)
-        limits_give(tenant, 1, now_ns, load);
+    for (size_t i = 0; i < len; i++)
+        limits_give(limits[i], 1, now_ns, load);
 }
 
 int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                     struct limit_denial *why)
 {
-    const struct limit *limits[2];
+    const struct limit *limits[LIMITS_OF_FLOW];
     size_t len = limits_find(f, lane, limits);
     struct limit_denial one;
     int err = 0;
@@ -413,14 +450,14 @@ int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_
 uint32_t feed_limits_more(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                           uint32_t want)
 {
-    const struct limit *limits[2];
+    const struct limit *limits[LIMITS_OF_FLOW];
     size_t len = limits_find(f, lane, limits);
 
     for (size_t i = 0; i < len; i++) {
         uint32_t may = limits_more(limits[i], 1, now_ns, want);
 
-        if (i > 0)
-            limits_give_recipients(limits[0], 1, now_ns, want - may);
+        for (size_t k = 0; k < i; k++)
+            limits_give_recipients(limits[k], 1, now_ns, want - may);
         want = may;
     }
     return want;
@@ -429,7 +466,7 @@ uint32_t feed_limits_more(const struct feed *f, const struct lane *lane, uint64_
 void feed_limits_give_recipients(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                                  uint32_t n)
 {
-    const struct limit *limits[2];
+    const struct limit *limits[LIMITS_OF_FLOW];
     size_t len = limits_find(f, lane, limits);
 
     for (size_t i = 0; i < len; i++)
@@ -439,7 +476,7 @@ void feed_limits_give_recipients(const struct feed *f, const struct lane *lane, 
 void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                             int64_t bytes)
 {
-    const struct limit *limits[2];
+    const struct limit *limits[LIMITS_OF_FLOW];
     size_t len = limits_find(f, lane, limits);
 
     for (size_t i = 0; i < len; i++)
@@ -448,7 +485,7 @@ void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint6
 
 uint64_t feed_limits_apart_ns(const struct feed *f, const struct lane *lane, uint64_t now_ns)
 {
-    const struct limit *limits[2];
+    const struct limit *limits[LIMITS_OF_FLOW];
     size_t len = limits_find(f, lane, limits);
     uint64_t apart_ns = 0;
 
@@ -493,14 +530,15 @@ const struct warmup_set *feed_warmup(const struct feed *f, const struct lane *la
     const struct feed_flow *flow = lane->share;
 
     if (flow == NULL && f->flows.buckets != NULL)
-        flow = flow_find(f, lane->flow);
+        flow = flow_find(f, lane_shares_as(lane));
     return flow == NULL ? &none : &flow->warmup;
 }
 
 bool feed_is_held(const struct feed *f, const struct lane *lane, uint64_t until_ns)
 {
-    const struct feed_flow *flow =
-        list_empty(&f->held) || f->flows.buckets == NULL ? NULL : flow_find(f, lane->flow);
+    const struct feed_flow *flow = list_empty(&f->held) || f->flows.buckets == NULL
+                                       ? NULL
+                                       : flow_find(f, lane_shares_as(lane));
 
     return flow != NULL &&
            (flow->share.held_ns > until_ns || flow->tenant->share.held_ns > until_ns);
@@ -510,14 +548,17 @@ bool feed_is_held(const struct feed *f, const struct lane *lane, uint64_t until_
 static bool may_return(const struct feed *f, struct share *s, uint64_t now_ns, bool ready,
                        uint64_t (*warms_at)(void *arg, const struct warmup_set *set), void *arg)
 {
+    const struct feed_flow *flow = s->is_tenant ? NULL : CONTAINER_OF(s, struct feed_flow, share);
+    const struct limit *total = flow == NULL ? NULL : flow->total;
+    const struct limit *shared = total != NULL ? total : f->paced && !ready ? s->limit : NULL;
     uint64_t until_ns = s->held_ns;
 
-    if (until_ns <= now_ns && !s->is_tenant)
-        until_ns = warms_at(arg, &CONTAINER_OF(s, struct feed_flow, share)->warmup);
-    if (until_ns <= now_ns && s->limit != NULL && f->paced && !ready) {
-        until_ns = limits_message_at(s->limit, 1, now_ns);
+    if (until_ns <= now_ns && flow != NULL)
+        until_ns = warms_at(arg, &flow->warmup);
+    if (until_ns <= now_ns && shared != NULL) {
+        until_ns = limits_message_at(shared, 1, now_ns);
         if (until_ns <= now_ns)
-            until_ns = governor_try(s->limit->entry, now_ns);
+            until_ns = governor_try(shared->entry, now_ns);
     }
     if (until_ns > now_ns)
         s->held_ns = until_ns;
@@ -553,7 +594,7 @@ void feed_release(struct feed *f, uint64_t now_ns, bool ready,
 
 struct lane *feed_first_beside(const struct feed *f, const struct lane *lane)
 {
-    struct feed_flow *flow = flow_find(f, lane->flow);
+    struct feed_flow *flow = flow_find(f, lane_shares_as(lane));
     struct list_node *n = flow == NULL ? NULL : list_first(&flow->lanes);
 
     return n == NULL ? NULL : LIST_ENTRY(n, struct lane, ready_node);

@@ -29,7 +29,8 @@ struct lane;
  * no such limit. */
 struct feed_limits {
     const struct limit *tenant, *campaign;
-    struct warmup_set warmup; /* of the flow: schedule/flow_warmup.h, which asks it */
+    struct warmup_set warmup;           /* of the flow: schedule/flow_warmup.h, which asks it */
+    const struct limit *campaign_total; /* over all sites: many feeds have it */
 };
 
 struct feed {

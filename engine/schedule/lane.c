@@ -53,7 +53,7 @@ struct lane *lane_get(struct worker *w, uint32_t shard, uint32_t flow, struct st
     lane->worker = w;
     lane->shard = shard;
     lane->flow = flow;
-    lane->names = queue_flow_find(w->shared->queue, flow);
+    lane->names = lane_names(lane, &lane->names_version);
     lane->stored_due_ms = lane->behind_due_ms = INT64_MAX;
     lane->expires_ms = lane->window_expires_ms = INT64_MAX;
     lane->seen_until_ms = w->left_seen_ms; /* it may have been here before */

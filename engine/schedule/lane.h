@@ -69,8 +69,10 @@ struct lane {
     int64_t window_expires_ms; /* the same of the window */
     int64_t loaded_until_ms;   /* due rows before this are in memory: the next scan begins here */
     uint32_t shard, flow;
-    const struct queue_flow *names; /* the flow; NULL when its record was lost */
-    struct feed_flow *share;        /* while it is ready: its flow's in supply->feed */
+    const struct queue_flow *names; /* by which it is sent: lane_names(); NULL when the flow's
+                                       record was lost */
+    uint32_t names_version;
+    struct feed_flow *share; /* while it is ready: its flow's in supply->feed */
     uint32_t in_memory, window_len, in_flight;
     uint64_t window_bytes; /* see supply_bytes_of() */
     uint32_t refill;       /* rows that a refill brings the window to; follows the lane's pace */
@@ -127,6 +129,12 @@ int64_t lane_shut_wall_ms(const struct lane *lane);
 /* Whether nothing of lane may be sent: it backs off, its supply is parked, or an operator has
  * suspended it. */
 bool lane_suspended(struct lane *lane);
+/* The flow by whose names it is sent, and with whose mail it shares: that of its rows, or what its
+ * campaign was set to. */
+static inline uint32_t lane_shares_as(const struct lane *lane)
+{
+    return lane->names == NULL ? lane->flow : lane->names->id;
+}
 static inline uint8_t lane_priority(const struct lane *lane)
 {
     return lane->names == NULL ? PRIORITY_DEFAULT : lane->names->priority;
@@ -188,6 +196,8 @@ void lanes_renew(struct worker *w);
 void lanes_renew_step(struct worker *w);
 /* lane has got another site: looks whether that site is suspended. */
 void lane_suspensions_look(struct lane *lane);
+/* What lane->names is to be now; *version: of what its campaign was set to. */
+const struct queue_flow *lane_names(const struct lane *lane, uint32_t *version);
 /* Suspends and resumes lanes as shared->suspensions says now; on_done() is called when all have
  * heard of it, or when the worker ends. walk lives until then. */
 struct suspension_walk {

@@ -73,9 +73,33 @@ void lane_suspensions_begin(struct worker *w, struct suspension_walk *walk)
     lanes_find_soon(w);
 }
 
+const struct queue_flow *lane_names(const struct lane *lane, uint32_t *version)
+{
+    struct shared *all = lane->worker->shared;
+
+    return campaigns_names(&all->campaigns, all->queue, queue_flow_find(all->queue, lane->flow),
+                           version);
+}
+
+/* Its campaign was set to another priority, pool or rate: it comes to its site anew. */
+static bool lane_names_look(struct lane *lane)
+{
+    uint32_t version;
+    const struct queue_flow *names = lane_names(lane, &version);
+
+    if (version == lane->names_version)
+        return false;
+    if (lane->site != NULL)
+        site_detach(lane->site, lane);
+    lane->names = names;
+    lane->names_version = version;
+    return true;
+}
+
 static uint32_t lane_hears(struct lane *lane, void *arg)
 {
     uint32_t window = lane->window_len;
+    bool renamed = lane_names_look(lane);
 
     (void)arg;
     if (lane->supply != NULL &&
@@ -83,7 +107,7 @@ static uint32_t lane_hears(struct lane *lane, void *arg)
         supply_dirty(lane->supply);
     /* A lane that was resumed cannot be told from one that was never suspended, since
      * lane_suspended() may have been asked before: every lane with stored rows is looked at. */
-    if (lane_suspended(lane) ? window > 0 : lane->stored_due_ms != INT64_MAX)
+    if (lane_suspended(lane) ? window > 0 : lane->stored_due_ms != INT64_MAX || renamed)
         lane_update(lane);
     return 1 + window - lane->window_len;
 }

@@ -196,9 +196,46 @@ static const struct limit *share_limit(struct site *site, enum limit_kind kind,
     return &own->limit;
 }
 
+/* The rate that the campaign was set to, over all sites. Each setting has an entry of its own:
+ * nothing of the rate before is waited for. */
+static const struct limit *campaign_total(struct site *site, struct str tenant, struct str name)
+{
+    struct worker *w = site->worker;
+    struct governor_entry *entry;
+    struct share_limit *own;
+    struct buf key = {0};
+    char id[MSGID_TEXT_BYTES];
+    struct campaign one;
+
+    if (!campaigns_find_set(&w->shared->campaigns, tenant, name, &one) || one.set.rate == 0)
+        return NULL;
+    msgid_text(&one.id, id);
+    buf_printf(&key, ":campaign-total|%s|%u", id, one.set.version);
+    entry = governor_get(w->shared->governor, buf_str(&key),
+                         &(struct governor_limits){.rate_messages = one.set.rate,
+                                                   .rate_period_ms = one.set.rate_period_ms},
+                         io_now_ns(w->io));
+    ASSERT(entry != NULL);
+    buf_done(&key);
+    for (struct list_node *n = list_first(&site->shares); n != NULL;
+         n = list_next(&site->shares, n)) {
+        own = LIST_ENTRY(n, struct share_limit, node);
+        if (own->limit.entry != entry)
+            continue;
+        governor_put(w->shared->governor, entry, io_now_ns(w->io));
+        return &own->limit;
+    }
+    own = calloc(1, sizeof(*own));
+    ASSERT(own != NULL);
+    own->limit = (struct limit){.entry = entry, .kind = LIMIT_CAMPAIGN_TOTAL};
+    list_push_back(&site->shares, &own->node);
+    return &own->limit;
+}
+
 struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign)
 {
     return (struct feed_limits){
+        .campaign_total = campaign_total(site, tenant, campaign),
         .tenant = share_limit(site, LIMIT_TENANT, config_tenant(site->config, tenant)),
         .campaign = share_limit(site, LIMIT_CAMPAIGN, config_campaign(site->config, campaign))};
 }

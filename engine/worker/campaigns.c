@@ -10,8 +10,10 @@
 
 #define VERSION 1
 /* version 1, state 1, priority 1, then created_ms, changed_ms, starts_ms, seed: 8 each; then name,
- * tenant and pool: length 1, bytes */
+ * tenant and pool: length 1, bytes; then, if something was changed: priority and 1 (0: none) 1,
+ * has_pool 1, pool: length 1, bytes, rate 8, period 8 */
 #define VALUE_MIN (3 + 4 * 8 + 3)
+#define SET_MIN   (3 + 2 * 8)
 
 /* --- the table --- */
 
@@ -31,6 +33,91 @@ struct campaign_entry *campaigns_entry(struct campaigns *all, const struct msgid
     return NULL;
 }
 
+static uint64_t name_hash(struct str tenant, struct str name)
+{
+    return hash_bytes(name.ptr, name.len, hash_bytes(tenant.ptr, tenant.len, 1));
+}
+
+static struct campaign_entry *named(struct campaigns *all, struct str tenant, struct str name)
+{
+    for (struct map_node *n = map_find(&all->by_name, name_hash(tenant, name)); n != NULL;
+         n = map_find_next(n)) {
+        struct campaign_entry *e = CONTAINER_OF(n, struct campaign_entry, name);
+
+        if (str_eq(str_of(e->one.name), name) && str_eq(str_of(e->one.tenant), tenant))
+            return e;
+    }
+    return NULL;
+}
+
+static void name_leave(struct campaigns *all, struct campaign_entry *e)
+{
+    if (!e->in_names)
+        return;
+    map_remove(&all->by_name, &e->name);
+    e->in_names = false;
+    atomic_fetch_sub_explicit(&all->set, 1, memory_order_relaxed);
+}
+
+static bool is_set(const struct campaign_set *set)
+{
+    return set->priority != 0 || set->has_pool || set->rate != 0;
+}
+
+/* What was set of an older one of the name, which is over, is nothing to this one. */
+static void name_take(struct campaigns *all, struct campaign_entry *e,
+                      const struct campaign_set *was)
+{
+    struct str tenant = str_of(e->one.tenant), name = str_of(e->one.name);
+    struct campaign_entry *before = named(all, tenant, name);
+    bool set = is_set(&e->one.set);
+
+    if (before != NULL && before != e)
+        name_leave(all, before);
+    e->one.set.version = was->version;
+    if (memcmp(&e->one.set, was, sizeof(*was)) != 0)
+        e->one.set.version = ++all->versions;
+    if (!e->in_names && set) {
+        map_insert(&all->by_name, &e->name, name_hash(tenant, name));
+        e->in_names = true;
+        atomic_fetch_add_explicit(&all->set, 1, memory_order_relaxed);
+    }
+}
+
+bool campaigns_find_set(struct campaigns *all, struct str tenant, struct str name,
+                        struct campaign *out)
+{
+    const struct campaign_entry *e;
+
+    if (atomic_load_explicit(&all->set, memory_order_relaxed) == 0)
+        return false;
+    pthread_mutex_lock(&all->lock);
+    e = named(all, tenant, name);
+    if (e != NULL)
+        *out = e->one;
+    pthread_mutex_unlock(&all->lock);
+    return e != NULL;
+}
+
+const struct queue_flow *campaigns_names(struct campaigns *all, struct queue *q,
+                                         const struct queue_flow *names, uint32_t *version)
+{
+    struct queue_flow wanted;
+    struct campaign one;
+
+    *version = 0;
+    if (names == NULL || names->campaign.len == 0 ||
+        !campaigns_find_set(all, names->tenant, names->campaign, &one))
+        return names;
+    *version = one.set.version;
+    wanted = *names;
+    if (one.set.priority != 0 && names->priority == one.priority)
+        wanted.priority = one.set.priority - 1;
+    if (one.set.has_pool && str_eq(names->pool, str_of(one.pool)))
+        wanted.pool = str_of(one.set.pool);
+    return queue_flow_like(q, &wanted);
+}
+
 int campaigns_put(struct campaigns *all, const struct campaign *one)
 {
     struct campaign_entry *e;
@@ -44,8 +131,12 @@ int campaigns_put(struct campaigns *all, const struct campaign *one)
             list_push_back(&all->in_order, &e->order);
         }
     }
-    if (e != NULL)
+    if (e != NULL) {
+        struct campaign_set was = e->one.set;
+
         e->one = *one;
+        name_take(all, e, &was);
+    }
     pthread_mutex_unlock(&all->lock);
     return e == NULL ? -ENOMEM : 0;
 }
@@ -53,6 +144,7 @@ int campaigns_put(struct campaigns *all, const struct campaign *one)
 static void entry_free(struct campaigns *all, struct campaign_entry *e)
 {
     ASSERT(e->upload == NULL);
+    name_leave(all, e);
     map_remove(&all->by_id, &e->node);
     list_remove(&e->order);
     free(e);
@@ -79,6 +171,7 @@ void campaigns_done(struct campaigns *all)
         entry_free(all, LIST_ENTRY(n, struct campaign_entry, order));
     ASSERT(list_empty(&all->parts));
     map_done(&all->by_id);
+    map_done(&all->by_name);
     buf_done(&all->orphans);
     pthread_mutex_destroy(&all->lock);
     pthread_mutex_destroy(&all->load_lock);
@@ -185,6 +278,13 @@ void campaign_encode(struct buf *out, const struct campaign *one)
     put_name(out, one->name);
     put_name(out, one->tenant);
     put_name(out, one->pool);
+    if (!is_set(&one->set))
+        return;
+    buf_putc(out, (char)one->set.priority);
+    buf_putc(out, one->set.has_pool);
+    put_name(out, one->set.pool);
+    put_number(out, one->set.rate);
+    put_number(out, one->set.rate_period_ms);
 }
 
 /* The name at the beginning of in, which is shortened by it. */
@@ -198,6 +298,27 @@ static bool take_name(struct str *in, char out[FLOW_NAME_MAX + 1])
     out[len] = '\0';
     *in = (struct str){in->ptr + 1 + len, in->len - 1 - len};
     return strlen(out) == len;
+}
+
+/* What an earlier build wrote has none. */
+static bool take_set(struct str *in, struct campaign_set *out)
+{
+    uint64_t period;
+
+    if (in->len == 0)
+        return true;
+    if (in->len < SET_MIN)
+        return false;
+    out->priority = (uint8_t)in->ptr[0];
+    out->has_pool = in->ptr[1] != 0;
+    *in = (struct str){in->ptr + 2, in->len - 2};
+    if (!take_name(in, out->pool) || in->len < 2 * 8)
+        return false;
+    out->rate = number_at(in->ptr);
+    period = number_at(in->ptr + 8);
+    out->rate_period_ms = (uint32_t)period;
+    return period <= UINT32_MAX && (out->rate == 0 || period > 0) &&
+           out->priority <= FLOW_PRIORITIES;
 }
 
 int campaign_decode(struct str key, struct str value, struct campaign *out)
@@ -220,7 +341,8 @@ int campaign_decode(struct str key, struct str value, struct campaign *out)
     rest = (struct str){value.ptr + 35, value.len - 35};
     if (one.state < CAMPAIGN_DRAFT || one.state >= CAMPAIGN_STATES ||
         one.priority >= FLOW_PRIORITIES || !take_name(&rest, one.name) ||
-        !take_name(&rest, one.tenant) || !take_name(&rest, one.pool) || one.name[0] == '\0')
+        !take_name(&rest, one.tenant) || !take_name(&rest, one.pool) || one.name[0] == '\0' ||
+        !take_set(&rest, &one.set))
         return -EBADMSG; /* what follows is of a later build, and may be lost */
     *out = one;
     return 0;
@@ -342,6 +464,8 @@ int campaigns_open(struct campaigns *all, struct queue *q, struct suspensions *s
     struct loading l = {.to = all};
     int err = map_init(&all->by_id, 64);
 
+    if (err == 0)
+        err = map_init(&all->by_name, 16);
     if (err < 0)
         return err;
     list_init(&all->in_order);

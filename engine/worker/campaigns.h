@@ -9,6 +9,7 @@
 #define HAYAUMA_ENGINE_CAMPAIGNS_H
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "base/buf.h"
 #include "base/list.h"
@@ -39,6 +40,16 @@ enum campaign_state {
     CAMPAIGN_STATES
 };
 
+/* What was changed of a campaign since it was made. */
+struct campaign_set {
+    uint8_t priority; /* and 1; 0: it is as it was made */
+    bool has_pool;
+    char pool[FLOW_NAME_MAX + 1];
+    uint64_t rate; /* letters per rate_period_ms, over all sites; 0: no limit */
+    uint32_t rate_period_ms;
+    uint32_t version; /* in memory: another one behind each change; 0: nothing was ever changed */
+};
+
 struct campaign {
     struct msgid id; /* its content's, too */
     char name[FLOW_NAME_MAX + 1], tenant[FLOW_NAME_MAX + 1], pool[FLOW_NAME_MAX + 1];
@@ -47,14 +58,18 @@ struct campaign {
     int64_t created_ms, changed_ms; /* wall clock */
     int64_t starts_ms;              /* wall clock, set by the start; 0: it is a draft */
     uint64_t seed;                  /* of hashes of addresses */
+    struct campaign_set set;
 };
 
 struct campaigns {
     pthread_mutex_t lock; /* of all that follows, and of uploads */
     struct map by_id;
     struct list in_order; /* oldest first */
-    struct list parts;    /* that are under way: intake/campaign_part.c */
-    uint64_t hashes;      /* of addresses in memory */
+    struct map by_name;   /* of the newest of a name, if something of it was changed */
+    _Atomic uint32_t set; /* how many are in by_name. Relaxed: who is to see a change is told */
+    uint32_t versions;
+    struct list parts; /* that are under way: intake/campaign_part.c */
+    uint64_t hashes;   /* of addresses in memory */
     struct buf
         orphans; /* ids of contents that are pinned for no campaign: until the keeper opens */
     pthread_mutex_t load_lock; /* taken before lock: one upload at a time is read back */
@@ -63,6 +78,8 @@ struct campaigns {
 /* Of the table. Under the lock. */
 struct campaign_entry {
     struct map_node node;
+    struct map_node name; /* linked if in_names */
+    bool in_names;
     struct list_node order;
     struct campaign one;
     bool over;                      /* as far as was looked: campaign_is_over() */
@@ -90,6 +107,15 @@ struct campaign_entry *campaigns_entry(struct campaigns *all, const struct msgid
 /* Puts one in place of what has its id. -ENOMEM: as before. */
 int campaigns_put(struct campaigns *all, const struct campaign *one) MUST_USE;
 void campaigns_remove(struct campaigns *all, const struct msgid *id);
+
+/* What was changed of the campaign whose mail is of this tenant and name. False: nothing. */
+bool campaigns_find_set(struct campaigns *all, struct str tenant, struct str name,
+                        struct campaign *out);
+/* The names by which mail of a flow is sent: with the priority and pool that its campaign was set
+ * to. What is of another priority or pool than the campaign was made with (a rule moved it) keeps
+ * that. *version: of the setting; names may be NULL. */
+const struct queue_flow *campaigns_names(struct campaigns *all, struct queue *q,
+                                         const struct queue_flow *names, uint32_t *version);
 
 /* Whether nothing of it will be sent any more: it is done, or cancelled to the last recipient.
  * counts: campaign_counts(). */

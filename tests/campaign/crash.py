@@ -105,7 +105,7 @@ classes:
 def report_of(records):
     """What records say of sites and reasons, as a report says it."""
     ends = {"Delivery": "delivered", "Bounce": "failed", "Expiration": "expired", "TransientFailure": "deferrals"}
-    return collections.Counter((r["site"] or "(none)", ends[r["type"]], r["bounce_classification"])
+    return collections.Counter((r["site"] or "(no exchanger)", ends[r["type"]], r["bounce_classification"])
                                for r in records if r["type"] in ends and r["sender"])  # but for notices
 
 

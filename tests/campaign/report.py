@@ -69,7 +69,7 @@ def test_command():
         text = engine.command("campaign", "report", spring)
         check("columns", max(map(len, text.splitlines())) <= 80, True)
         for said in (rf"delivered +{whole['delivered']}", rf"deferrals +{whole['deferrals']}\n", "InvalidRecipient",
-                     r"\(none\) +0 +100", "Delivered per", "90 % within"):
+                     r"\(no exchanger\) +0 +100", "Delivered per", "90 % within"):
             if not re.search(said, text):
                 raise Failure(f"no {said} in\n{text}")
         html = page_of(engine, directory / "page.html")
@@ -81,7 +81,7 @@ def test_command():
             check_svg(svg)
         check("plots", len([svg for svg in page.iter(SVG) if svg.get("role") == "img"]), 3)
         words = " ".join(page.itertext())
-        for said in ("spring", "acme", "done", f"{whole['delivered']}", "mx1.x3.example", "QuotaIssues", "(none)"):
+        for said in ("spring", "acme", "done", f"{whole['delivered']}", "mx1.x3.example", "QuotaIssues", "(no exchanger)"):
             check(said, said in words, True)
         bars = [svg for svg in page.iter(SVG) if svg.get("aria-label") == "Letters over time"]
         titles = [t.text for t in bars[0].iter(f"{XHTML}title")]

@@ -1,5 +1,5 @@
-/* hayauma campaign list, show, report, start, pause, resume, cancel. Campaigns are made, and their
- * recipients brought, by HTTP (docs/http.md). */
+/* hayauma campaign list, show, report, start, pause, resume, cancel, set. Campaigns are made, and
+ * their recipients brought, by HTTP (docs/http.md). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,6 +15,7 @@
 static const char help[] =
     "usage: hayauma campaign list [options]\n"
     "       hayauma campaign show|report|start|pause|resume|cancel CAMPAIGN [options]\n"
+    "       hayauma campaign set CAMPAIGN [rate=RATE] [pool=POOL] [priority=0..9] [options]\n"
     "\n"
     "Campaigns: one template and a list of recipients, brought by HTTP. CAMPAIGN is its name,\n"
     "NAME@TENANT, or its id; of several of one name the one that is not over is meant.\n"
@@ -26,6 +27,9 @@ static const char help[] =
     "  pause      no further letter of it is begun\n"
     "  resume     it goes on\n"
     "  cancel     what is left of it is not sent; this cannot be undone\n"
+    "  set        at once, for what waits too: how many letters go out at most, over all\n"
+    "             providers (rate=500/s, 60/min; none: no limit), by which pool, and how\n"
+    "             soon beside other mail (0 is first)\n"
     "\n"
     "      --at TIME           start: 2026-11-29T09:00:00+09:00, or ...Z\n"
     "      --html FILE         report: as one page for a browser; -: to stdout\n"
@@ -41,6 +45,7 @@ struct campaign_options {
     const char *action, *what, *html;
     int64_t at_ms;
     bool yes;
+    const char *rate, *pool, *priority; /* of set; NULL: as it is */
 };
 
 /* --- what is printed --- */
@@ -112,6 +117,8 @@ static void print_whole(const json_t *one)
         buf_putc(&out, '\n');
     }
     buf_printf(&out, "%-12s %lld\n", "priority", reply_number(one, "priority"));
+    if (*reply_text(one, "rate") != 0)
+        buf_printf(&out, "%-12s %s\n", "rate", reply_text(one, "rate"));
     put_time(&out, one, "created", "created_ms");
     put_time(&out, one, strcmp(reply_text(one, "state"), "scheduled") == 0 ? "starts" : "started",
              "starts_ms");
@@ -275,6 +282,12 @@ static int act(struct channel *ch, const struct campaign_options *o)
             json_pack("{s:s, s:s, s:s}", "op", "campaign_order", "order", o->action, "id", id);
         if (o->at_ms != 0)
             json_object_set_new(request, "at_ms", json_integer(o->at_ms));
+        if (o->rate != NULL)
+            json_object_set_new(request, "rate", json_string(o->rate));
+        if (o->pool != NULL)
+            json_object_set_new(request, "pool", json_string(o->pool));
+        if (o->priority != NULL)
+            json_object_set_new(request, "priority", json_integer(*o->priority - '0'));
         code = channel_ask(ch, request, NULL);
         if (code == 0)
             one = choose(ch, id, &(bool){false}, &code);
@@ -384,6 +397,33 @@ static bool parse_time(const char *text, int64_t *ms)
     return *ms > 0;
 }
 
+/* The settings behind the campaign's name; how many arguments are left without them, or -1. */
+static int take_settings(struct campaign_options *o, int argc, char **argv)
+{
+    const struct {
+        const char *name;
+        const char **value;
+    } known[] = {{"rate=", &o->rate}, {"pool=", &o->pool}, {"priority=", &o->priority}};
+
+    for (int i = optind + 1; i < argc; i++) {
+        bool taken = false;
+
+        for (size_t k = 0; k < ARRAY_LEN(known) && !taken; k++) {
+            taken = strncmp(argv[i], known[k].name, strlen(known[k].name)) == 0;
+            if (taken)
+                *known[k].value = argv[i] + strlen(known[k].name);
+        }
+        if (!taken)
+            return usage_error(o, "behind CAMPAIGN: rate=RATE, pool=POOL, priority=0..9"), -1;
+    }
+    if (o->priority != NULL &&
+        (strlen(o->priority) != 1 || *o->priority < '0' || *o->priority > '9'))
+        return usage_error(o, "priority is 0 (first) to 9 (last)"), -1;
+    if (argc < optind + 2)
+        return usage_error(o, "say what: rate=RATE, pool=POOL, priority=0..9"), -1;
+    return optind + 1;
+}
+
 static int options_parse(struct campaign_options *o, int argc, char **argv)
 {
     static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
@@ -417,6 +457,10 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
     }
     if (o->html != NULL && o->channel.json)
         return usage_error(o, "say --json or --html");
+    if (strcmp(o->action, "set") == 0)
+        argc = take_settings(o, argc, argv);
+    if (argc < 0)
+        return EXIT_USAGE;
     if (argc - optind != (lists ? 0 : 1))
         return usage_error(o, lists ? "it takes no argument" : "say one campaign");
     o->what = lists ? NULL : argv[optind];
@@ -431,7 +475,7 @@ int cmd_campaign(int argc, char **argv)
     } actions[] = {{"list", "campaign list", list},       {"show", "campaign show", act},
                    {"report", "campaign report", report}, {"start", "campaign start", act},
                    {"pause", "campaign pause", act},      {"resume", "campaign resume", act},
-                   {"cancel", "campaign cancel", act}};
+                   {"cancel", "campaign cancel", act},    {"set", "campaign set", act}};
     int (*run)(struct channel * ch, const struct campaign_options *o) = NULL;
     const char *action = argc > 1 ? argv[1] : "";
     struct campaign_options o = {0};
