@@ -475,6 +475,10 @@ static int take_trace(struct control_request *r, struct control_refusal *why, co
         return take_short(why, name, value, f->site, sizeof(f->site));
     if (strcmp(name, "source") == 0)
         return take_short(why, name, value, f->source, sizeof(f->source));
+    if (strcmp(name, "message") == 0) {
+        f->has_message = true;
+        return take_id(why, value, &f->message);
+    }
     if (strcmp(name, "client") != 0)
         return refuse(why, "unknown member '%.40s'", name);
     if (take_short(why, name, value, network, sizeof(network)) < 0)

@@ -542,6 +542,7 @@ bool delivery_open(struct channel *c)
     stream_init(&d->stream, &w->streams, &stream_handlers);
     d->timer.on_timer = on_timer;
     list_init(&d->letters);
+    list_init(&d->carried);
     d->started_ms = io_now_ms(w->io);
     worker_session_id(w, d->id);
     d->client = smtp_client_new(&c->options);

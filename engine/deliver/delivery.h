@@ -59,6 +59,7 @@ struct delivery {
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */
     const struct transaction *front; /* the one in which the session ended; NULL: it has not */
+    struct list carried;             /* transactions that the protocol has: transactions_carry() */
     struct list letters;             /* transactions that are not submitted: they wait for their
                                         signatures, or for room */
     uint32_t letters_len;

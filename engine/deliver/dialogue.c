@@ -2,16 +2,24 @@
 
 #include <stdio.h>
 
+#include "deliver/transaction.h"
 #include "worker/shared.h"
 
 #define CODE_BYTES 3 /* of a reply */
+
+static bool carries(const void *of, const struct msgid *message)
+{
+    return transactions_carry(of, message);
+}
 
 static void put(const struct delivery *d, bool from_us, struct str text)
 {
     const struct dialogue_session who = {.id = d->id,
                                          .peer = d->dial.peer_addr,
                                          .site = str_of(d->site->name),
-                                         .source = str_of(d->channel->source->name)};
+                                         .source = str_of(d->channel->source->name),
+                                         .carries = carries,
+                                         .of = d};
 
     dialogues_put(&d->worker->shared->dialogues, &who, worker_wall_ms(d->worker), from_us, text);
 }

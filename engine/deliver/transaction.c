@@ -34,6 +34,7 @@ struct transaction {
     struct judge_batch batch; /* recipients that were not delivered */
     struct message *message;  /* a reference: its content is sent from where it is */
     struct list_node letter;  /* delivery->letters, until it is submitted */
+    struct list_node with;    /* delivery->carried from then on */
     enum stage stage;
     struct recipe_wait rendering;
     struct signing_wait signing;
@@ -140,6 +141,8 @@ static void transaction_free(struct transaction *t)
 
     ASSERT(t->stage != STAGE_RENDERS && t->stage != STAGE_SIGNS);
     ASSERT(!list_node_linked(&t->letter) && t->batch.len == 0);
+    if (list_node_linked(&t->with))
+        list_remove(&t->with);
     site_ended(t->delivery->site, t->bytes);
     message_unref(t->rendering.letter);
     buf_done(&t->rendering.why);
@@ -264,8 +267,18 @@ void transaction_submit(struct transaction *t)
     t->begun_ms = io_now_ms(t->delivery->worker->io);
     t->context.begun_ms = t->begun_ms;
     bytes_tell(t);
+    list_push_back(&t->delivery->carried, &t->with);
     secure_tell(t->delivery, t->rcpts, t->smtp.rcpts_len);
     smtp_client_submit(t->delivery->client, &t->smtp);
+}
+
+bool transactions_carry(const struct delivery *d, const struct msgid *message)
+{
+    for (struct list_node *n = list_first(&d->carried); n != NULL; n = list_next(&d->carried, n))
+        if (memcmp(&LIST_ENTRY(n, struct transaction, with)->message->id, message,
+                   sizeof(*message)) == 0)
+            return true;
+    return false;
 }
 
 struct list_node *transaction_letter(struct transaction *t)

@@ -27,6 +27,8 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
 bool transaction_prepare(struct transaction *t) MUST_USE;
 /* Hands t to the session's protocol, which has room. */
 void transaction_submit(struct transaction *t);
+/* Whether the protocol has a transaction of the message, from its MAIL to its last answer. */
+bool transactions_carry(const struct delivery *d, const struct msgid *message);
 /* t is not submitted, and never will be: its recipients go back to their lanes. */
 void transaction_take_back(struct transaction *t);
 /* Whether t cannot be made, or its recipient belongs to another flow, as the rendered letter says;

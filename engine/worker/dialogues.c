@@ -20,7 +20,9 @@ static bool matches(const struct dialogue_filter *f, const struct dialogue_sessi
 {
     if (f->has_client && (who->client == NULL || !config_network_match(&f->client, 1, who->client)))
         return false;
-    if ((f->site[0] != 0 || f->source[0] != 0) && who->client != NULL)
+    if ((f->site[0] != 0 || f->source[0] != 0 || f->has_message) && who->client != NULL)
+        return false;
+    if (f->has_message && (who->carries == NULL || !who->carries(who->of, &f->message)))
         return false;
     return (f->site[0] == 0 || str_eq(who->site, str_of(f->site))) &&
            (f->source[0] == 0 || str_eq(who->source, str_of(f->source)));

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 
 #include "base/list.h"
+#include "base/msgid.h"
 #include "config/config.h"
 
 #define DIALOGUES_MAX           4            /* watches at a time */
@@ -23,6 +24,8 @@ struct dialogue_filter {
     struct config_network client; /* of sessions in */
     bool has_client;
     char site[160], source[CONFIG_SHARE_NAME_MAX + 1]; /* of sessions out */
+    struct msgid message;                              /* that a session out has under way */
+    bool has_message;
 };
 
 struct dialogue { /* a watch */
@@ -44,6 +47,9 @@ struct dialogue_session {
     const struct sockaddr *client; /* of a session in; NULL: it is one out */
     const char *peer;              /* "192.0.2.1:25", or the host's name */
     struct str site, source;       /* of a session out */
+    /* Whether a session out has the message under way; of it. NULL: none. */
+    bool (*carries)(const void *of, const struct msgid *message);
+    const void *of;
 };
 
 void dialogues_init(struct dialogues *d);

@@ -13,8 +13,18 @@
 static const struct sockaddr_in client = {.sin_family = AF_INET};
 static const struct dialogue_session in = {
     .id = "s1", .client = (const struct sockaddr *)&client, .peer = "0.0.0.0:25"};
-static const struct dialogue_session out = {
-    .id = "s2", .peer = "mx", .site = {"mx.example", 10}, .source = {"a", 1}};
+static bool carries(const void *of, const struct msgid *message)
+{
+    return memcmp(of, message, sizeof(*message)) == 0;
+}
+
+static const struct msgid under_way = {{1, 2, 3}};
+static const struct dialogue_session out = {.id = "s2",
+                                            .peer = "mx",
+                                            .site = {"mx.example", 10},
+                                            .source = {"a", 1},
+                                            .carries = carries,
+                                            .of = &under_way};
 
 static size_t lines_of(struct dialogues *d, struct dialogue *w)
 {
@@ -37,6 +47,8 @@ static void test_filter(void **state)
                  {{.site = "mx.example"}, 0, 1},
                  {{.site = "mx.example", .source = "b"}, 0, 0},
                  {{.source = "a"}, 0, 1},
+                 {{.has_message = true, .message = {{1, 2, 3}}}, 0, 1},
+                 {{.has_message = true, .message = {{1, 2, 4}}}, 0, 0},
                  {{.has_client = true, .client = {{[10] = 0xff, [11] = 0xff}, 96}}, 1, 0},
                  {{.has_client = true, .client = {{[10] = 0xff, [11] = 0xff, 10}, 104}}, 0, 0}};
     struct dialogues d = {0};

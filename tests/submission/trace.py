@@ -14,6 +14,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from auth import plain, user, word  # noqa: E402
+from engine import Engine, Sink  # noqa: E402
 from relay import PASSWORD, PLAIN, Client, Hop, Relay, TempDir, program, run, wait_empty, wait_until  # noqa: E402
 
 SECRETS = (PASSWORD, PASSWORD[-8:], PLAIN, word(PASSWORD), word(f"\0shop\0{PASSWORD}"), "canary-text")
@@ -109,6 +110,33 @@ def slow_reader(engine, hop):
                 client.expect(client.message(f"u{i}@d0.example", data=BODY), 250)
         wait_until("the mail", lambda: hop.taken >= before + 300, 60, process=engine.process)
         assert engine.status()["counters"]["delivered"] >= 300
+
+
+def test_of_one_message():
+    """What is said for one message, and nothing of the others that the same session carries before and
+    behind it."""
+    sink = Sink()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text('default: {defer: {rate: 1, at: rcpt}}\n')
+    config = {"dns": sink.dns(), "destinations": {"*": {"sessions_max": 1, "pipeline_max": 1}}}
+    with sink, Engine(config) as engine:
+        with Client(engine) as client:
+            for i in range(3):
+                client.expect(client.message(f"r{i}@x.example", data=BODY), 250)
+        wanted = wait_until("its row", lambda: [row["id"] for row in engine.rows("queue", "list", "x.example")
+                                                if row["recipient"] == "r1@x.example"],
+                            20, process=engine.process)[0]
+        trace = Trace(engine, "--message", wanted)
+
+        def heard():
+            engine.command("queue", "flush", "x.example")
+            return "451" in trace.text(("from", "peer"))
+
+        wait_until("the message's dialogue", heard, 20, process=engine.process)
+        text = trace.end()
+        for other in ("r0@x.example", "r2@x.example", "canary-text"):
+            assert other not in text, (other, text)
+        assert "RCPT TO:<r1@x.example>" in text, text
 
 
 if __name__ == "__main__":

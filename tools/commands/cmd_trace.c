@@ -20,6 +20,7 @@ static const char help[] =
     "      --client NETWORK    sessions of these clients: 192.0.2.7, 10.0.0.0/8\n"
     "      --site NAME         sessions to this site (as 'hayauma status --json' shows it)\n"
     "      --source NAME       sessions from this source\n"
+    "      --message ID        while a session out has the message of this id under way\n"
     "      --for TIME          end after TIME (30s, 5m)\n" CHANNEL_HELP
     "  -h, --help              this text\n"
     "\n"
@@ -79,12 +80,13 @@ static void print_reply(const struct channel_options *o, const json_t *reply)
 
 /* --- the command --- */
 
-enum { OPT_CLIENT = 300, OPT_SITE, OPT_SOURCE, OPT_FOR };
+enum { OPT_CLIENT = 300, OPT_SITE, OPT_SOURCE, OPT_MESSAGE, OPT_FOR };
 
 static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"client", required_argument, NULL, OPT_CLIENT},
                                       {"site", required_argument, NULL, OPT_SITE},
                                       {"source", required_argument, NULL, OPT_SOURCE},
+                                      {"message", required_argument, NULL, OPT_MESSAGE},
                                       {"for", required_argument, NULL, OPT_FOR},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
@@ -97,7 +99,7 @@ static int usage_error(const char *what)
 
 static int take_option(json_t *request, int c)
 {
-    static const char *const names[] = {"client", "site", "source"};
+    static const char *const names[] = {"client", "site", "source", "message"};
     uint64_t for_ms;
 
     if (c == OPT_FOR) {
@@ -106,7 +108,7 @@ static int take_option(json_t *request, int c)
         json_object_set_new(request, "for_ms", json_integer((json_int_t)for_ms));
         return 0;
     }
-    if (c < OPT_CLIENT || c > OPT_SOURCE)
+    if (c < OPT_CLIENT || c > OPT_MESSAGE)
         return usage_error("wrong option");
     json_object_set_new(request, names[c - OPT_CLIENT], json_string(optarg));
     return 0;
