@@ -177,6 +177,34 @@ void dns_counters(const struct dns *dns, struct dns_counters *out)
     out->in_flight = dns->send.in_flight;
 }
 
+#define FORGET_MS 1000 /* an answer that is younger is no news */
+
+static struct dns_route *forget(struct dns *dns, struct str name, bool host_only)
+{
+    uint64_t now_ms = io_now_ms(dns->io);
+    struct dns_route *route =
+        cache_find(&dns->cache, cache_hash(&dns->cache, name, host_only), name, host_only);
+
+    if (route == NULL || route->asked_ms + FORGET_MS > now_ms)
+        return NULL;
+    if (route->expires_ms > now_ms)
+        route->expires_ms = now_ms;
+    route->mx_expires_ms = 0;
+    return route;
+}
+
+void dns_forget(struct dns *dns, struct str domain, bool host_only)
+{
+    const struct dns_route *route;
+    struct dns_name name;
+
+    if (dns_name_parse(&name, domain) < 0)
+        return;
+    route = forget(dns, (struct str){name.text, name.len}, host_only);
+    for (uint16_t i = 0; route != NULL && i < route->hosts_len; i++)
+        (void)forget(dns, str_of(route->hosts[i].name), true);
+}
+
 void dns_flush(struct dns *dns)
 {
     cache_flush(&dns->cache);

@@ -83,6 +83,7 @@ struct dns_route {
     uint64_t expires_ms;
     uint64_t stale_until_ms; /* private: it moves as long as now is before this */
     uint64_t mx_expires_ms;  /* private: until then the hosts are what MX says */
+    uint64_t asked_ms;       /* private: when the answer came */
     char *error;             /* what the resolver said, for the record; NULL when DNS_OK */
     /* Names all exchangers by preference, then name, "(mx1|mx2).example.com"-like, at most 255
      * bytes: equal for domains served by the same exchangers, whatever their addresses do at the
@@ -181,6 +182,10 @@ struct dns_counters {
     uint32_t entries, in_flight; /* in flight: upstream queries */
 };
 void dns_counters(const struct dns *dns, struct dns_counters *out);
+/* The answers that are known for domain, and for its exchangers, are to be asked for anew; while
+ * the resolver is of no help they serve on, as expired ones do. Those of the last second are left.
+ */
+void dns_forget(struct dns *dns, struct str domain, bool host_only);
 /* Drops the whole cache. A reload does not: it would ask anew for every name in the queue. */
 void dns_flush(struct dns *dns);
 

@@ -882,6 +882,30 @@ static void test_remembered_exchangers(void **state)
     teardown(&f);
 }
 
+/* What is to be forgotten is asked for anew, MX and addresses; while the resolver is of no help the
+ * old answer serves on. */
+static void test_forget(void **state)
+{
+    struct fixture f;
+    size_t asked;
+
+    (void)state;
+    setup(&f, NULL);
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+    asked = upstream.asked;
+    dns_forget(f.dns, STR("Renew.test"), false); /* it was asked for just now */
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+    assert_int_equal(upstream.asked, asked);
+    pass_s(&f, 2);
+    dns_forget(f.dns, STR("unknown.test"), false);
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+    assert_int_equal(upstream.asked, asked);
+    dns_forget(f.dns, STR("Renew.test"), false);
+    assert_int_equal(resolve_status(&f, "renew.test"), DNS_OK);
+    assert_true(upstream.asked >= asked + 3); /* MX, and addresses */
+    teardown(&f);
+}
+
 static void test_equal_preference(void **state)
 {
     unsigned first[5] = {0};
@@ -1293,6 +1317,7 @@ int main(void)
         cmocka_unit_test(test_eviction_by_bytes),
         cmocka_unit_test(test_no_negative_caching),
         cmocka_unit_test(test_in_flight_max),
+        cmocka_unit_test(test_forget),
         cmocka_unit_test(test_equal_preference),
         cmocka_unit_test(test_interleaved),
         cmocka_unit_test(test_families),

@@ -142,6 +142,7 @@ void flight_finish(struct flight *flight, const struct route_draft *draft)
         route = stale_route(dns, flight);
     if (route == NULL && (route = route_build(draft)) != NULL) {
         route->stale_until_ms = route->expires_ms + STALE_MAX_MS;
+        route->asked_ms = io_now_ms(dns->io);
         if (route->expires_ms > io_now_ms(dns->io) || route->status == DNS_OK)
             cache_put(&dns->cache, flight->map_node.hash, flight_name(flight), flight->host_only,
                       route);

@@ -200,6 +200,20 @@ static void put_suspended(struct shared *all, enum suspension_scope scope, struc
     buf_putc(out, ',');
 }
 
+static void put_source_suspension(const struct site *site, const struct config_source *s,
+                                  struct buf *out)
+{
+    struct suspension one;
+
+    if (!channel_source_suspended(site, s, &one))
+        return;
+    buf_puts(out, "\"suspension\":{");
+    json_text(out, "name", str_of(one.name));
+    json_suspension(out, &one);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
 static const char *source_state(struct site *site, const struct config_source *s)
 {
     const struct source *state = sources_get(&site->worker->shared->sources, s);
@@ -233,6 +247,7 @@ static void put_sources(struct site *site, const struct config_pool *pool, uint3
             json_text(out, "ipv6", str_of(s->ipv6.text));
         json_text(out, "ehlo_name", str_of(s->ehlo_name));
         json_text(out, "state", str_of(source_state(site, s)));
+        put_source_suspension(site, s, out);
         put_channel(site, s, out);
         put_warmup(site, s, out);
         json_end(out);

@@ -165,8 +165,8 @@ static uint32_t scopes_of(const struct control_why *why, const struct lane *lane
         found |= 1u << SUSPENSION_CAMPAIGN;
     if (str_eq(lane_tenant(lane), flow))
         found |= 1u << SUSPENSION_TENANT;
-    if (lane->site != NULL && (str_eq(str_of(lane->site->name), name) ||
-                               str_eq(str_of(lane->site->exchangers_name), name)))
+    if (lane->site != NULL && (str_eq_nocase(str_of(lane->site->name), name) ||
+                               str_eq_nocase(str_of(lane->site->exchangers_name), name)))
         found |= 1u << SUSPENSION_SITE;
     if ((why->scopes & 1u << SUSPENSION_SOURCE) != 0 &&
         (pool_has(pool_of(lane), name) || pool_has(pool_of(lane)->overflow, name)))

@@ -321,6 +321,13 @@ static int take_short(struct control_refusal *why, const char *name, const json_
     return 0;
 }
 
+/* Names of sites have lower case, paths of sockets apart. */
+static void site_fold(char *site)
+{
+    for (; strncmp(site, "unix:", 5) != 0 && *site != '\0'; site++)
+        *site = ascii_lower(*site);
+}
+
 /* "DOMAIN@SITE" with the domain by its A-labels. */
 static int domain_at_site_settle(struct suspension *one, struct control_refusal *why)
 {
@@ -331,6 +338,7 @@ static int domain_at_site_settle(struct suspension *one, struct control_refusal 
     if (queue_name_of((struct str){one->name, (size_t)(at - one->name)}, &domain) < 0)
         return refuse(why, "'%.100s' is no DOMAIN@SITE", one->name);
     snprintf(site, sizeof(site), "%s", at + 1);
+    site_fold(site);
     suspension_name(one->name, (struct str){domain.text, domain.len}, str_of(site));
     return 0;
 }
@@ -356,6 +364,10 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
         return domain_at_site_settle(one, why);
     if (one->scope == SUSPENSION_CAMPAIGN || one->scope == SUSPENSION_TENANT)
         one->name[FLOW_NAME_MAX] = '\0';
+    if (one->scope == SUSPENSION_SITE)
+        site_fold(one->name);
+    else if (suspension_is_at_site(one->scope))
+        site_fold(strrchr(one->name, '@') + 1);
     if (one->scope != SUSPENSION_DOMAIN)
         return 0;
     if (queue_name_of(str_of(one->name), &domain) < 0) {

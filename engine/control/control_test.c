@@ -968,7 +968,7 @@ static void test_suspend(void **state)
          NULL,
          0},
         {"{\"op\":\"resume\",\"scope\":\"site\",\"name\":\"Mx\"}",
-         {SUSPENSION_SITE, NOW_MS, 0, "Mx", "", "", {0}},
+         {SUSPENSION_SITE, NOW_MS, 0, "mx", "", "", {0}},
          true,
          NULL,
          0},

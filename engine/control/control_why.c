@@ -273,10 +273,11 @@ struct own {
 static void put_own(void *to, const struct suspension *one)
 {
     const struct own *o = to;
-    bool domain = one->scope == SUSPENSION_DOMAIN;
+    struct str name = str_of(one->scope == SUSPENSION_DOMAIN ? o->why->domain : o->why->name);
+    bool same = one->scope == SUSPENSION_SITE ? str_eq_nocase(str_of(one->name), name)
+                                              : str_eq(str_of(one->name), name);
 
-    if ((o->why->scopes & 1u << one->scope) == 0 || o->why->name[0] == 0 ||
-        strcmp(one->name, domain ? o->why->domain : o->why->name) != 0)
+    if ((o->why->scopes & 1u << one->scope) == 0 || o->why->name[0] == 0 || !same)
         return;
     buf_putc(o->out, '{');
     json_suspension(o->out, one);

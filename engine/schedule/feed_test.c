@@ -1,3 +1,4 @@
+#include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -283,7 +284,7 @@ static void test_random(void **state)
 static const struct limit of_tenant = {.kind = LIMIT_TENANT},
                           of_campaign = {.kind = LIMIT_CAMPAIGN};
 
-static const struct limit *tenant_limit; /* NULL: of_tenant */
+static const struct limit *tenant_limit, *campaign_limit; /* NULL: of_tenant ... */
 
 /* Of tenants "a" and "b", and of all flows. */
 static struct feed_limits limits_of(const struct lane *lane)
@@ -291,7 +292,7 @@ static struct feed_limits limits_of(const struct lane *lane)
     bool limited = lane->names->tenant.len > 0 && lane->names->tenant.ptr[0] != 'c';
 
     if (tenant_limit != NULL)
-        return (struct feed_limits){.tenant = tenant_limit};
+        return (struct feed_limits){.tenant = tenant_limit, .campaign = campaign_limit};
     return (struct feed_limits){.tenant = limited ? &of_tenant : NULL, .campaign = &of_campaign};
 }
 
@@ -432,6 +433,41 @@ static void test_paced(void **state)
     governor_close(g);
 }
 
+/* The tenant refuses: the campaign, which was asked before, is as if it had not been. */
+static void test_both_or_none(void **state)
+{
+    const struct governor_limits ten = {.rate_messages = 10, .rate_period_ms = 10000};
+    const struct governor_limits one = {.rate_messages = 1, .rate_period_ms = 10000};
+    static const struct governor_load load = {.recipients = 1};
+    struct limit tenant = {.kind = LIMIT_TENANT}, campaign = {.kind = LIMIT_CAMPAIGN};
+    uint64_t now_ns = UINT64_C(100000000000);
+    struct limit_denial why;
+    struct governor *g;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    tenant.entry = governor_get(g, STR("tenant"), &one, 0);
+    campaign.entry = governor_get(g, STR("campaign"), &ten, 0);
+    feed.limits_of = limits_of;
+    tenant_limit = &tenant;
+    campaign_limit = &campaign;
+    ready(0, 1);
+    assert_int_equal(feed_limits_take(&lanes[0], now_ns, &load, &why), 0);
+    assert_int_equal(feed_limits_ask(&feed, &lanes[0], now_ns, &why), -EAGAIN);
+    assert_int_equal(why.kind, LIMIT_TENANT); /* it lasts longer */
+    now_ns += UINT64_C(5000000000);
+    assert_int_equal(feed_limits_take(&lanes[0], now_ns, &load, &why), -EAGAIN);
+    assert_int_equal(why.kind, LIMIT_TENANT);
+    assert_true(governor_message_at(campaign.entry, now_ns, NULL) <= now_ns);
+    feed_remove(&feed, &lanes[0]);
+    feed_done(&feed);
+    feed_init(&feed);
+    tenant_limit = campaign_limit = NULL;
+    governor_put(g, tenant.entry, now_ns);
+    governor_put(g, campaign.entry, now_ns);
+    governor_close(g);
+}
+
 struct share_model {
     uint8_t priority;
     struct str tenant;
@@ -568,6 +604,7 @@ int main(void)
         TEST(test_warmed_flow),
         TEST(test_held_tenant),
         TEST(test_paced),
+        TEST(test_both_or_none),
         TEST(test_random_holds),
         TEST(test_debts_of_many),
     };

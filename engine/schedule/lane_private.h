@@ -73,6 +73,8 @@ void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *a
 void lane_route(struct lane *lane);
 /* The next update looks the route up anew. */
 void lane_route_expire(struct lane *lane);
+/* An operator wants its route looked up anew: what DNS said of it is forgotten, too. */
+void lane_route_forget(struct lane *lane);
 /* Whether the lane's route ended so long ago that it serves no more. */
 bool lane_route_is_old(const struct lane *lane);
 void lane_route_cancel(struct lane *lane);

@@ -191,6 +191,17 @@ void lane_route(struct lane *lane)
     dns_lookup(w->dns, &lane->routing->query, domain, host_only);
 }
 
+void lane_route_forget(struct lane *lane)
+{
+    const struct config_route *target = target_of(lane);
+    struct worker *w = lane->worker;
+
+    if (w->dns != NULL && (target == NULL || target->host != NULL))
+        dns_forget(w->dns, target == NULL ? lane_domain(lane) : str_of(target->host),
+                   target != NULL && !target->mx_lookup);
+    lane_route_expire(lane);
+}
+
 void lane_route_expire(struct lane *lane)
 {
     uint64_t now_ms = io_now_ms(lane->worker->io);

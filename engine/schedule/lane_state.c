@@ -116,7 +116,7 @@ void lane_resume(struct lane *lane)
 
 void lane_flush(struct lane *lane)
 {
-    lane_route_expire(lane);
+    lane_route_forget(lane);
     if (lane->supply != NULL)
         supply_flush(lane->supply);
     lane_resume(lane);

@@ -20,6 +20,9 @@ static char *exchangers_name(const struct config *config, const struct config_ro
     struct buf name = {0};
 
     buf_puts(&name, route != NULL ? route->site_name : target->socket.text);
+    if (route == NULL && target->socket.addr.ss_family != AF_UNIX) /* as all names of sites */
+        for (size_t i = 0; i < name.len; i++)
+            name.data[i] = (uint8_t)ascii_lower((char)name.data[i]);
     if (route != NULL && target != NULL && target->port != config->dns.port)
         buf_printf(&name, ":%u", target->port);
     else if (config_provider_find(config, buf_str(&name)) != NULL)

@@ -165,6 +165,19 @@ def check_suspensions(engine):
     found = {h["queue"]: h.get("wait", {}).get("name") for h in engine.why("spare")["holds"]}
     check("what keeps 'spare' from sending", found.get("slow.example"), "spare")
     check("what 'idle' is", engine.why("idle")["is"], ["source"])
+    check("a site in other letters", engine.why("--site", "MX1.s4.Example")["is"], ["site"])
+    engine.command("queue", "resume", "--site", "MX1.S4.example")
+    engine.command("queue", "suspend", "--site", "MX1.s4.Example")
+    inject(engine, "s4.example")
+    told(engine, ["s4.example"], "suspended", "site mx1.s4.example", scope="site")
+    for command in ("route", "x@rest.example", "--campaign", "resting"), ("site", "show", "x.example"):
+        text = engine.command(*command)
+        wanted = r"idle.*: suspended \d+s ago by .+: listed" if command[0] == "route" else r"spare.*suspended \d+s ago"
+        if not re.search(wanted, text):
+            raise Failure(f"{command} does not say by whom a source is suspended: {text}")
+    text = engine.command("queue", "flush", "s1.example")
+    if not re.search(r"\n4 stay: suspended \d+s ago, for .* more: domain s1.example: complaints; by ", text):
+        raise Failure(f"a flush says nothing of the suspension: {text}")
 
 
 def check_destinations(engine):

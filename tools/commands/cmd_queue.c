@@ -12,6 +12,7 @@
 #include "tools/commands/queue_suspend.h"
 #include "tools/commands/queue_view.h"
 #include "tools/commands/screen.h"
+#include "tools/commands/wait_text.h"
 
 static const char help_head[] =
     "usage: hayauma queue <action> [ID | DOMAIN] [options]\n"
@@ -174,6 +175,42 @@ static void print_outcome(const struct action *a, const json_t *done)
     buf_done(&text);
 }
 
+/* Mail that was made due and is suspended waits all the same. */
+static void print_suspended(struct channel *ch, const struct queue_options *o)
+{
+    static const char *const scopes[][2] = {
+        {"queue", "domain"}, {"campaign", "campaign"}, {"tenant", "tenant"}};
+    struct buf text = {0};
+    const json_t *hold;
+    json_t *reply = NULL;
+    int code = -1;
+    size_t i;
+
+    for (i = 0; i < ARRAY_LEN(scopes) && code != 0; i++) {
+        const char *name = json_string_value(json_object_get(o->filter, scopes[i][0]));
+
+        if (name != NULL)
+            code = channel_send(
+                ch, json_pack("{s:s, s:s, s:s}", "op", "why", "scope", scopes[i][1], "name", name));
+    }
+    while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
+        const json_t *why = json_object_get(reply, "why");
+
+        json_array_foreach(json_object_get(why, "holds"), i, hold)
+        {
+            if (json_object_get(json_object_get(hold, "wait"), "scope") == NULL)
+                continue;
+            put_count(&text, (uint64_t)reply_number(hold, "recipients"));
+            buf_puts(&text, " stay: ");
+            put_wait_whole(&text, hold, reply_number(why, "now_ms"));
+            buf_putc(&text, '\n');
+        }
+        json_decref(reply);
+    }
+    flush_text(&text, stdout);
+    buf_done(&text);
+}
+
 static int run_action(struct channel *ch, const struct action *a, const struct queue_options *o)
 {
     json_t *reply, *done = NULL;
@@ -194,6 +231,9 @@ static int run_action(struct channel *ch, const struct action *a, const struct q
         reply_print(done);
     else if (code == 0)
         print_outcome(a, done);
+    if (code == 0 && !o->channel.json && strcmp(a->op, "flush") == 0 &&
+        reply_number(done, "matched") > 0)
+        print_suspended(ch, o);
     if (code == 0 && !o->all && reply_number(done, "matched") == 0)
         code = EXIT_FAILED; /* what was meant is not there */
     json_decref(done);

@@ -137,6 +137,7 @@ static void put_source(struct buf *out, const json_t *s, int64_t now_ms)
     for (size_t i = 0; i < ARRAY_LEN(states); i++)
         if (strcmp(states[i].state, reply_text(s, "state")) == 0)
             buf_printf(out, ": %s", states[i].words);
+    put_source_suspension(out, s, now_ms);
     if (json_object_get(s, "sessions") != NULL)
         buf_printf(out, "; %lld of %lld sessions open", reply_number(s, "sessions"),
                    reply_number(s, "sessions_max"));

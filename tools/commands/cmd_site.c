@@ -131,6 +131,7 @@ static void put_state(struct buf *out, const json_t *source, int64_t now_ms)
 
     for (size_t i = 0; i < ARRAY_LEN(states); i++)
         buf_puts(out, strcmp(states[i][0], state) == 0 ? states[i][1] : "");
+    put_source_suspension(out, source, now_ms);
     if (json_object_get(source, "stopped_ms") == NULL)
         return;
     buf_puts(out, ", stopped: nothing gets through, next probe in ");

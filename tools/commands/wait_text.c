@@ -76,7 +76,7 @@ static void put_reason(struct buf *out, const json_t *wait, int64_t until_ms, in
         buf_puts(out, reason);
     } else if (until_ms > now_ms && reasons[i].words_until != NULL) {
         buf_puts(out, reasons[i].words_until);
-        put_age(out, until_ms - now_ms);
+        put_age(out, until_ms - now_ms + 999); /* less than a second is not "0s" */
     } else {
         buf_puts(out, reasons[i].words);
     }
@@ -86,6 +86,26 @@ static void put_reason(struct buf *out, const json_t *wait, int64_t until_ms, in
         buf_printf(out, ": %s", reply_text(wait, "host"));
     if (*reply_text(wait, "error") != 0)
         buf_printf(out, ": %s", reply_text(wait, "error"));
+}
+
+void put_source_suspension(struct buf *out, const json_t *source, int64_t now_ms)
+{
+    const json_t *one = json_object_get(source, "suspension");
+
+    if (one == NULL)
+        return;
+    buf_putc(out, ' ');
+    put_age(out, now_ms - reply_number(one, "since_ms"));
+    buf_puts(out, " ago");
+    buf_puts(out, *reply_text(one, "who") == 0 ? "" : " by ");
+    put_text(out, reply_text(one, "who"), 0, false);
+    if (json_object_get(one, "until_ms") != NULL) {
+        buf_puts(out, ", for ");
+        put_age(out, reply_number(one, "until_ms") - now_ms);
+        buf_puts(out, " more");
+    }
+    buf_puts(out, *reply_text(one, "reason") == 0 ? "" : ": ");
+    put_text(out, reply_text(one, "reason"), 0, false);
 }
 
 void put_held(struct buf *out, const json_t *of)

@@ -20,6 +20,8 @@ void put_wait(struct buf *out, const json_t *object, int64_t now_ms, unsigned co
 void put_wait_whole(struct buf *out, const json_t *object, int64_t now_ms);
 
 /* ", set at /etc/hayauma/hayauma.yaml:12", or ", the default". */
+/* " 5m ago by hanako, for 2h more: listed": of a source's suspension; nothing where it has none. */
+void put_source_suspension(struct buf *out, const json_t *source, int64_t now_ms);
 /* "; waited 3m for rate, 5s for byte_rate" of a route or of one of its sources. */
 void put_held(struct buf *out, const json_t *of);
 void put_set(struct buf *out, const char *set);
