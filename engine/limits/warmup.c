@@ -9,7 +9,7 @@
 #define LOOK_NS   UINT64_C(5000000000) /* the clock may be set meanwhile, or the caps */
 #define SLACK_NS  UINT64_C(2000000000) /* time in which nothing could be sent is made good */
 #define NS_PER_MS 1000000
-#define MINUTE_MS 60000
+#define MINUTES   1440 /* of a day */
 
 /* --- the table --- */
 
@@ -442,6 +442,7 @@ static void stream_grant(struct warmup *w, struct warmup_stream *s, const struct
 {
     int64_t from_ms = put->now.begins_ms + s->policy.top_of_hour_s * INT64_C(1000);
     int64_t until_ms = put->now.ends_ms, window_ms = until_ms - from_ms;
+    int64_t minute_ms = (put->now.day_ends_ms - put->now.day_begins_ms) / MINUTES;
     uint32_t share = warmup_share(&put->state, &s->policy, &put->now);
 
     if (put->state.warm) {
@@ -449,8 +450,8 @@ static void stream_grant(struct warmup *w, struct warmup_stream *s, const struct
     } else if (put->granted == 0) {
         from_ms = warmup_opens_ms(w, s, &put->state, &put->now);
     } else {
-        if (window_ms < MINUTE_MS) /* of an hour that is cut short when clocks change */
-            window_ms = MINUTE_MS;
+        if (window_ms < minute_ms) /* of an hour that is cut short when clocks change */
+            window_ms = minute_ms;
         pace_set(s, (uint64_t)window_ms * NS_PER_MS / (share > 0 ? share : 1), now_ns);
         atomic_fetch_add(&s->shared.budget, put->granted);
     }

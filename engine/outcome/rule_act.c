@@ -1,6 +1,7 @@
 #include "outcome/rule_act.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/log.h"
 #include "outcome/report.h"
@@ -124,23 +125,62 @@ static void reply_put(const struct smtp_reply *reply, char out[SUSPENSION_REASON
              reply->text);
 }
 
-/* Behind the source's pause: sessions may be open; 0: it has recovered. */
+/* Behind a pause of source at site: so many sessions may be open. */
+static struct suspension recovery_of(const struct site *site, const struct config_source *source,
+                                     uint32_t pause_s, uint32_t sessions, int64_t pause_ends_ms)
+{
+    struct suspension one = {.scope = SUSPENSION_SOURCE_RECOVERY,
+                             .since_ms = worker_wall_ms(site->worker),
+                             .until_ms = pause_ends_ms + RECOVERY_MS_MAX,
+                             .who = "rule",
+                             .cap = {.sessions = sessions, .step_ms = pause_s * 1000}};
+
+    snprintf(one.reason, sizeof(one.reason),
+             "one session more with each that gets something through");
+    suspension_name(one.name, str_of(source->name), str_of(site->name));
+    return one;
+}
+
+/* sessions 0: it has recovered. */
 static void recovery_store(const struct channel *c, uint32_t pause_s, uint32_t sessions,
                            int64_t pause_ends_ms)
 {
-    struct worker *w = c->site->worker;
     struct suspend_order order = {
         .resume = sessions == 0,
-        .what = {.scope = SUSPENSION_SOURCE_RECOVERY,
-                 .since_ms = worker_wall_ms(w),
-                 .until_ms = pause_ends_ms + RECOVERY_MS_MAX,
-                 .who = "rule",
-                 .cap = {.sessions = sessions, .step_ms = pause_s * 1000}}};
+        .what = recovery_of(c->site, c->source, pause_s, sessions, pause_ends_ms)};
 
-    snprintf(order.what.reason, sizeof(order.what.reason),
-             "one session more with each that gets something through");
-    suspension_name(order.what.name, str_of(c->source->name), str_of(c->site->name));
-    suspend_submit_from(w, &order);
+    suspend_submit_from(c->site->worker, &order);
+}
+
+/* Whether one, at c's site, suspends source. */
+static bool is_meant(const struct channel *c, const struct suspension *one,
+                     const struct config_source *source)
+{
+    const struct config_address *addresses[] = {&source->ipv4, &source->ipv6};
+    char name[SUSPENSION_NAME_MAX + 1];
+
+    if (one->scope == SUSPENSION_SOURCE_SITE)
+        return source == c->source;
+    for (size_t i = 0; i < ARRAY_LEN(addresses); i++) {
+        suspension_netblock(name, addresses[i], str_of(c->site->name));
+        if (name[0] != 0 && strcmp(name, one->name) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* Each source that the order suspends comes back with one session. */
+static void recoveries_add(const struct channel *c, uint32_t pause_s, struct suspend_order *order)
+{
+    const struct config *config = c->site->config;
+    size_t len = config->sources_len;
+
+    order->caps = calloc(len + 1, sizeof(*order->caps));
+    ASSERT(order->caps != NULL);
+    for (size_t i = 0; i < len; i++)
+        if (is_meant(c, &order->what, &config->sources[i]))
+            order->caps[order->caps_len++] =
+                recovery_of(c->site, &config->sources[i], pause_s, 1, order->what.until_ms);
 }
 
 /* Whether what one suspends is until then: by an operator, or for an answer a moment ago. */
@@ -168,9 +208,9 @@ static bool suspend_for(struct heard *h, uint32_t pause_s, const char *who)
     snprintf(order.what.who, sizeof(order.what.who), "%s", who);
     reply_put(h->reply, order.what.reason);
     h->suspension = order.what;
-    suspend_submit_from(w, &order);
     if (order.what.scope == SUSPENSION_SOURCE_SITE || order.what.scope == SUSPENSION_NETBLOCK_SITE)
-        recovery_store(h->channel, pause_s, 1, order.what.until_ms);
+        recoveries_add(h->channel, pause_s, &order);
+    suspend_submit_from(w, &order);
     return true;
 }
 
@@ -281,6 +321,7 @@ static bool rule_follow(struct heard *h)
     const struct channel *c = h->channel;
     char who[SUSPENSION_WHO_MAX + 1], reply[SUSPENSION_REASON_MAX + 1];
     bool suspended, lowered;
+    struct buf quoted = {0};
 
     if ((r->suspend_s == 0 && !r->alarm && !config_rule_lowers(r)) || !is_time(h))
         return r->after == 1 && ends_session(h);
@@ -288,12 +329,14 @@ static bool rule_follow(struct heard *h)
     suspended = r->suspend_s != 0 && suspend_for(h, r->suspend_s, who);
     lowered = config_rule_lowers(r) && lower(h, who);
     reply_put(h->reply, reply);
+    buf_put_json(&quoted, str_of(reply));
     if (r->alarm)
-        log_warn("rule.alarm", "rule=%s site=%s source=%s reply=\"%s\"%s", r->name, c->site->name,
-                 c->source->name, reply,
+        log_warn("rule.alarm", "rule=%s site=%s source=%s reply=%.*s%s", r->name, c->site->name,
+                 c->source->name, STR_FMT(buf_str(&quoted)),
                  suspended ? " action=\"suspended\""
                  : lowered ? " action=\"lowered\""
                            : "");
+    buf_done(&quoted);
     if (suspended || lowered || r->alarm)
         put_record(h, r->name);
     return ends_session(h);

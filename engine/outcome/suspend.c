@@ -8,6 +8,12 @@
 
 #define LOOK_MS 1000 /* between looks at the wall clock, which may be set while a timer runs */
 
+/* A record of it. */
+struct suspend_record {
+    uint8_t key[SUSPENSION_KEY_MAX];
+    struct buf value;
+};
+
 /* A change under way. The worker that owns shard 0 has it until its commit, then all workers have
  * it; the last one frees it. */
 struct suspend_change {
@@ -15,9 +21,8 @@ struct suspend_change {
     struct list_node node; /* worker->suspension_changes */
     struct worker *owner;
     struct suspend_order order;
-    uint8_t key[SUSPENSION_KEY_MAX];
-    struct buf value;
-    struct queue_state state;
+    struct suspend_record *records; /* the order's, then its caps': [1 + caps_len] */
+    struct queue_state *states;     /* likewise */
     struct queue_change change;
     /* Relaxed but for the last, who must see what the others left: acquire and release. */
     _Atomic uint32_t walks;
@@ -34,7 +39,11 @@ static void change_free(struct suspend_change *c, int result)
 {
     if (c->order.on_done != NULL)
         c->order.on_done(c->order.arg, result);
-    buf_done(&c->value);
+    for (size_t i = 0; c->records != NULL && i <= c->order.caps_len; i++)
+        buf_done(&c->records[i].value);
+    free(c->records);
+    free(c->states);
+    free(c->order.caps);
     free(c);
 }
 
@@ -72,23 +81,33 @@ static void tell_all(struct suspend_change *c)
     }
 }
 
+/* " name=...": what others have written may have quotes in it. */
+static void put_field(struct buf *out, const char *name, const char *text)
+{
+    buf_printf(out, " %s=", name);
+    buf_put_json(out, str_of(text));
+}
+
 static void say(const struct suspend_change *c)
 {
     const struct suspension *s = &c->order.what;
+    struct buf fields = {0};
 
     if (s->scope == SUSPENSION_SOURCE_RECOVERY) /* each session more */
         return;
-    if (s->scope == SUSPENSION_SOURCE_CAP && !c->order.resume)
-        log_info("rule.lowered", "name=\"%s\" until_ms=%lld who=\"%s\" reason=\"%s\"", s->name,
-                 (long long)s->until_ms, s->who, s->reason);
-    else if (!c->order.resume)
-        log_info("queue.suspended", "scope=%s name=\"%s\" until_ms=%lld who=\"%s\" reason=\"%s\"",
-                 suspension_scope_name(s->scope), s->name, (long long)s->until_ms, s->who,
-                 s->reason);
-    else
-        log_info("queue.resumed", "scope=%s name=\"%s\" who=\"%s\"",
-                 suspension_scope_name(s->scope), s->name,
-                 c->order.on_done == NULL ? "its time is over" : s->who);
+    buf_printf(&fields, "scope=%s", suspension_scope_name(s->scope));
+    put_field(&fields, "name", s->name);
+    if (!c->order.resume)
+        buf_printf(&fields, " until_ms=%lld", (long long)s->until_ms);
+    put_field(&fields, "who",
+              c->order.resume && c->order.on_done == NULL ? "its time is over" : s->who);
+    if (!c->order.resume)
+        put_field(&fields, "reason", s->reason);
+    log_info(c->order.resume                     ? "queue.resumed"
+             : s->scope == SUSPENSION_SOURCE_CAP ? "rule.lowered"
+                                                 : "queue.suspended",
+             "%.*s", STR_FMT(buf_str(&fields)));
+    buf_done(&fields);
 }
 
 /* --- the record --- */
@@ -96,9 +115,12 @@ static void say(const struct suspend_change *c)
 static int table_change(struct suspend_change *c)
 {
     struct suspensions *all = &c->owner->shared->suspensions;
+    int err = 0;
 
+    for (size_t i = 0; err == 0 && i < c->order.caps_len; i++)
+        err = suspensions_put(all, &c->order.caps[i]);
     if (!c->order.resume)
-        return suspensions_put(all, &c->order.what);
+        return err < 0 ? err : suspensions_put(all, &c->order.what);
     (void)suspensions_remove(all, c->order.what.scope, str_of(c->order.what.name));
     return 0;
 }
@@ -169,23 +191,40 @@ static int change_check(const struct suspend_change *c)
     return suspensions_stored(all) < max ? 0 : -ENOSPC;
 }
 
+static void record_put(struct suspend_change *c, size_t at, const struct suspension *one,
+                       bool remove)
+{
+    struct suspend_record *r = &c->records[at];
+
+    if (!remove)
+        suspension_encode(&r->value, one);
+    c->states[at] = (struct queue_state){
+        .key = {(const char *)r->key, suspension_key(r->key, one->scope, str_of(one->name))},
+        .value = buf_str(&r->value),
+        .remove = remove};
+}
+
 static void change_submit(struct suspend_change *c)
 {
     const struct suspension *what = &c->order.what;
+    size_t len = 1 + c->order.caps_len;
 
-    ASSERT(!c->owner->suspension_changing);
+    ASSERT(!c->owner->suspension_changing && (c->order.caps_len == 0 || !c->order.resume));
     if (c->order.look || !suspension_is_stored(what->scope)) {
         change_go_on(c, 0);
         return;
     }
-    c->state.key.ptr = (const char *)c->key;
-    c->state.key.len = suspension_key(c->key, what->scope, str_of(what->name));
-    c->state.remove = c->order.resume;
-    if (!c->order.resume)
-        suspension_encode(&c->value, what);
-    c->state.value = buf_str(&c->value);
-    c->change = (struct queue_change){
-        .states = &c->state, .states_len = 1, .urgent = true, .on_done = on_committed, .owner = c};
+    c->records = calloc(len, sizeof(*c->records));
+    c->states = calloc(len, sizeof(*c->states));
+    ASSERT(c->records != NULL && c->states != NULL);
+    record_put(c, 0, what, c->order.resume);
+    for (size_t i = 1; i < len; i++)
+        record_put(c, i, &c->order.caps[i - 1], false);
+    c->change = (struct queue_change){.states = c->states,
+                                      .states_len = len,
+                                      .urgent = true,
+                                      .on_done = on_committed,
+                                      .owner = c};
     c->owner->suspension_changing = true;
     queue_submit(c->owner->port, 0, &c->change);
 }
@@ -261,6 +300,7 @@ static void submit(struct shared *all, struct worker *from, const struct suspend
     struct suspend_change *c = change_new(all, order);
 
     if (c == NULL) {
+        free(order->caps);
         if (order->on_done != NULL)
             order->on_done(order->arg, -ENOMEM);
         return;

@@ -11,6 +11,10 @@ struct suspend_order {
     struct suspension what; /* resume: its scope and name */
     bool resume;
     bool look; /* nothing is suspended or resumed: lanes only look what is in force */
+    /* Caps that come with it, in one change: they are there when it is. Allocated, and taken over;
+     * NULL: none. */
+    struct suspension *caps;
+    size_t caps_len;
     /* From any thread. 0: it is stored, and all lanes have heard of it; -ENOENT: nothing is
      * suspended so; -ENOSPC: too many are, or the store is full; -ESHUTDOWN; -errno. */
     void (*on_done)(void *arg, int result);

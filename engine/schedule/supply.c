@@ -85,9 +85,8 @@ static void seats_fill(struct supply *s, const struct config_pool *pool, bool ov
 
 static struct feed_limits limits_of(const struct lane *lane)
 {
-    struct feed_limits limits =
-        site_limits(lane->site, lane_tenant(lane),
-                    lane->names == NULL ? STR("") : lane->names->campaign);
+    struct feed_limits limits = site_limits(lane->site, lane_tenant(lane),
+                                            lane->names == NULL ? STR("") : lane->names->campaign);
 
     limits.warmup = flow_warmup(lane->site, lane);
     return limits;

@@ -126,6 +126,30 @@ def test_a_netblock():
     world.finish()
 
 
+def test_a_netblock_recovers():
+    """Behind the pause of a netblock each of its sources comes back with one session, over a crash too."""
+    said = itertools.count()
+    server = Server({"MAIL": lambda peer: peer.sendall(RATE) if next(said) == 0 else None})
+    world = made({"block": {"code": 421, "enhanced": "4.7.28", "suspend": "1h", "scope": "netblock"}},
+                 {"busy": server}, sources={"a": {"ipv4": "127.0.0.2"}, "b": {"ipv4": "127.0.0.3"}},
+                 pools={"all": {"sources": {n: {"weight": 1} for n in "ab"}}})
+    for i in range(20):
+        world.send("busy", f"u{i}")
+    one, = wait_until("the suspension", lambda: world.engine.rows("queue", "suspensions"), 20)
+    world.engine.command("queue", "resume", "--netblock-site", one["name"])
+    world.books.stop()
+    world.engine.kill()
+    world.engine.start()
+
+    def recovering():
+        shown, = world.engine.rows("route", "u@busy.example")
+        return {s["name"]: s.get("recovering") for s in shown["sources"]}
+
+    wait_until("both with one session", lambda: recovering() == {"a": 1, "b": 1}, 20)
+    world.engine.stop()
+    world.sink.stop()
+
+
 def test_a_lowered_rate():
     """Less goes, over a crash too, until the time is over or somebody ends it; every screen says why."""
     times = []
