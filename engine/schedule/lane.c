@@ -231,7 +231,7 @@ void lane_arrive(struct worker *w, uint32_t shard, struct recipient *r)
     int64_t now_ms = worker_wall_ms(w);
     uint32_t max;
 
-    if (lane == NULL && lane_stays_absent(w, r->flow)) {
+    if (lane == NULL && lane_stays_absent(w)) {
         lane_left(w, shard, r->due_ms);
         recipient_free(r);
         return;

@@ -45,7 +45,7 @@ struct lane {
     struct map_node node; /* worker->lanes */
     struct worker *worker;
     struct list_node ready_node;    /* in supply->feed while the window has something to send */
-    struct list_node wait_node;     /* worker->load_wait */
+    struct list_node wait_node;     /* worker->load_wait, or one of supply->hungry */
     struct list_node site_node;     /* supply->attached, shut or waking */
     struct list_node outlived_node; /* sweep's waiting: stored rows are past their lifetime */
     struct list window;
@@ -83,6 +83,7 @@ struct lane {
     uint8_t scan;         /* enum lane_scan; lane_set_scan() */
     uint16_t suspensions; /* bit per scope in which the lane is suspended */
     bool held;            /* in supply->shut or waking: supply_holds() */
+    bool hungry;          /* wait_node is in one of supply->hungry */
     bool knows_stored;    /* stored_due_ms is of all rows: lane_find.h; else of those that it met */
     bool was_in_use;      /* at the last look of lanes_leave_step() */
     uint32_t suspensions_changed; /* the worker's count of changes when suspensions was looked up */

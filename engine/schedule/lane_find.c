@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "schedule/lane_private.h"
 #include "schedule/lane_walk.h"
+#include "schedule/supply.h"
 #include "worker/queue_name.h"
 #include "worker/shared.h"
 
@@ -26,9 +27,14 @@
 #define EXPIRES_LOOK_MS 60000
 #define LEAVE_WORK      500 /* lanes looked at in a turn */
 /* Lanes that leave with due rows, in a second, before only few others come in: lanes behind what
- * holds them back come and go for nothing, a load and a route each. */
-#define CHURN_MAX     5000
+ * holds them back come and go for nothing, a load and a route each, where the route is not known
+ * before. */
+#define CHURN_MAX 5000
+/* Lanes of a site, beyond which those that are held back there stay in the store. */
+#define SITE_LANES    1024
+#define HELD_LOOK_MS  5000 /* a round looks for lanes behind a supply that is held back */
 #define LEAVE_REST_MS 1000 /* between two looks at all, where there is room enough */
+#define WANTED_MS     1000 /* so long behind a due lane that found no place there is not */
 
 struct lane_finder {
     struct queue_directory directory;
@@ -183,8 +189,11 @@ static bool pass_by(struct lane_finder *f, const struct queue_lane_entry *e)
     if (w->lanes.count < eighths(w, 4))
         return false;
     suspended = due && is_suspended(w, flow, e->name); /* lanes_find_soon() says when no more */
-    if (due && !suspended && has_place(f, flow))
-        return false;
+    if (due && !suspended) {
+        if (has_place(f, flow))
+            return false;
+        w->wanted_ms = io_now_ms(w->io);
+    }
     f->passed = true;
     f->left_due |= due;
     if (!suspended && e->first_due_ms < f->soonest_ms)
@@ -192,17 +201,51 @@ static bool pass_by(struct lane_finder *f, const struct queue_lane_entry *e)
     return true;
 }
 
+/* Whether lane, which has just come in, would only wait: its supply is held back, or full and has
+ * lanes enough that wait. So millions behind one slow site keep no place, and no load, from
+ * others. */
+static bool would_wait(struct lane *lane)
+{
+    const struct worker *w = lane->worker;
+
+    if (w->lanes.count <= eighths(w, 4) || is_better(lane->names) || lane->in_memory > 0)
+        return false;
+    lane_route_known(lane);
+    if (lane->supply == NULL)
+        return false;
+    return lane_suspended(lane) ||
+           (lane->site->lanes > SITE_LANES && !supply_has_room(lane->supply));
+}
+
+/* lane goes back to the store. Nobody tells when what holds its supply back is over. */
+static void put_back(struct lane_finder *f, struct lane *lane, int64_t due_ms)
+{
+    int64_t look_ms = worker_wall_ms(f->worker) + HELD_LOOK_MS;
+
+    if (lane_suspended(lane) && due_ms < look_ms)
+        due_ms = look_ms;
+    f->passed = f->left_due = true;
+    if (due_ms < f->soonest_ms)
+        f->soonest_ms = due_ms;
+    lane_free(lane);
+}
+
 static void take_in(struct lane_finder *f, const struct queue_lane_entry *e)
 {
     struct worker *w = f->worker;
     struct lane *lane = lane_known(w, f->shard, e->flow, e->name);
     int64_t look_ms = worker_wall_ms(w) + EXPIRES_LOOK_MS;
+    bool is_new = lane == NULL;
 
     w->turn.lanes++;
-    if (lane != NULL ? lane->knows_stored : pass_by(f, e))
+    if (is_new ? pass_by(f, e) : lane->knows_stored)
         return;
     lane = lane_get(w, f->shard, e->flow, e->name);
     ASSERT(lane != NULL);
+    if (is_new && would_wait(lane)) {
+        put_back(f, lane, e->first_due_ms);
+        return;
+    }
     /* What was left to the store since the directory was read, it does not know. */
     lane->knows_stored = f->left == f->left_at_read;
     if (look_ms < lane->expires_ms)
@@ -310,13 +353,9 @@ bool lanes_left_due(struct worker *w, uint32_t shard)
     return left;
 }
 
-bool lane_stays_absent(const struct worker *w, uint32_t flow)
+bool lane_stays_absent(const struct worker *w)
 {
-    size_t count = w->lanes.count;
-
-    if (count < eighths(w, 8))
-        return false;
-    return count >= eighths(w, 16) || !is_better(queue_flow_find(w->shared->queue, flow));
+    return w->lanes.count >= eighths(w, 16);
 }
 
 void lane_left(struct worker *w, uint32_t shard, int64_t due_ms)
@@ -347,10 +386,10 @@ void lane_leave(struct lane *lane)
     lane_free(lane);
 }
 
-/* A lane without a supply waits for its first load, not for room there. */
+/* A lane whose load is to begin is; one that waits for room in its supply is not. */
 static bool is_in_use(const struct lane *lane)
 {
-    return (lane->supply == NULL && list_node_linked(&lane->wait_node)) || lane->in_memory > 0 ||
+    return (list_node_linked(&lane->wait_node) && !lane->hungry) || lane->in_memory > 0 ||
            lane->fetching > 0 || lane->scan != LANE_SCAN_NONE || lane->routing != NULL ||
            list_node_linked(&lane->outlived_node);
 }
@@ -371,6 +410,12 @@ static bool may_leave(struct lane *lane, int64_t now_ms)
     return !lane_has_due(lane, horizon_ms) || lane_suspended(lane);
 }
 
+/* Whether lanes that were just in use may stay for a while: their routes and sessions are warm. */
+static bool is_calm(const struct worker *w)
+{
+    return w->lanes.count <= eighths(w, 6) && io_now_ms(w->io) >= w->wanted_ms + WANTED_MS;
+}
+
 static uint32_t leave_look(struct lane *lane, void *arg)
 {
     struct worker *w = lane->worker;
@@ -382,7 +427,7 @@ static uint32_t leave_look(struct lane *lane, void *arg)
         lane->was_in_use = true;
         return 0;
     }
-    if (lane->was_in_use && w->lanes.count <= eighths(w, 6)) {
+    if (lane->was_in_use && is_calm(w)) {
         lane->was_in_use = false;
         return 0;
     }
@@ -397,7 +442,7 @@ void lanes_leave_step(struct worker *w)
     int64_t wall_ms = worker_wall_ms(w);
 
     if (w->draining || w->lanes.count <= eighths(w, 4) ||
-        (now_ms < w->leave_after_ms && w->lanes.count <= eighths(w, 6)))
+        (now_ms < w->leave_after_ms && is_calm(w)))
         return;
     if (lane_walk(w, &w->leave_bucket, LEAVE_WORK, leave_look, &wall_ms))
         w->leave_after_ms = now_ms + LEAVE_REST_MS;

@@ -14,8 +14,8 @@
  *            priorities than the default
  *   from 7   memory counts as short: a supply holds what it sends in a second or two, so that lanes
  *            behind slow ones have nothing in memory
- *   8        only lanes of better priorities come in; what arrives for an unknown lane is left to
- *            the store
+ *   8        only lanes of better priorities are taken in, and those that mail arrives for
+ *   16       none is: what arrives for an unknown lane is left to the store
  *
  * Timers: one a shard, to the next read or round. Thread: the worker's. */
 #ifndef HAYAUMA_ENGINE_LANE_FIND_H
@@ -25,7 +25,7 @@
 
 struct lane;
 
-#define LANES_MAX (1u << 16) /* in memory, of all workers: worker->lanes_max is a worker's part */
+#define LANES_MAX (1u << 18) /* in memory, of all workers: worker->lanes_max is a worker's part */
 
 /* The worker's queue port is open: begins the first round. 0 or -ENOMEM. */
 int lanes_find_open(struct worker *w) MUST_USE;
@@ -44,7 +44,7 @@ bool lanes_any_absent(const struct worker *w);
 /* Whether due rows of absent lanes were left where they are since this was asked last. */
 bool lanes_left_due(struct worker *w, uint32_t shard);
 /* Whether a row that arrives for a lane that is not in memory is left to the store. */
-bool lane_stays_absent(const struct worker *w, uint32_t flow);
+bool lane_stays_absent(const struct worker *w);
 /* A row of a lane that is not in memory was left to the store, due then. */
 void lane_left(struct worker *w, uint32_t shard, int64_t due_ms);
 /* Whether so many lanes are in memory that supplies must share the room. */

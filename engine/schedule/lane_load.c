@@ -148,6 +148,7 @@ void lane_load_leave(struct lane *lane, struct supply *supply)
     if (!list_node_linked(&lane->wait_node))
         return;
     list_remove(&lane->wait_node);
+    lane->hungry = false;
     list_push_back(&lane->worker->load_wait, &lane->wait_node);
 }
 

@@ -71,6 +71,8 @@ void lane_suspension_names(const struct lane *lane, struct lane_names_at_site *a
 
 /* Finds the lane's site; ends in an update of the lane. */
 void lane_route(struct lane *lane);
+/* The same where nothing has to be looked up for it; else the lane has no site still. */
+void lane_route_known(struct lane *lane);
 /* The next update looks the route up anew. */
 void lane_route_expire(struct lane *lane);
 /* An operator wants its route looked up anew: what DNS said of it is forgotten, too. */

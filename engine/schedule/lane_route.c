@@ -159,13 +159,47 @@ static void on_route(struct dns_query *query, struct dns_route *route)
         lane_policy(lane, target_of(lane), route);
 }
 
+/* What DNS is asked for; *host_only: for its addresses alone. */
+static struct str asked_domain(const struct lane *lane, const struct config_route *target,
+                               bool *host_only)
+{
+    bool is_host = target != NULL && target->host != NULL;
+
+    *host_only = is_host && !target->mx_lookup;
+    return is_host ? str_of(target->host) : lane_domain(lane);
+}
+
+void lane_route_known(struct lane *lane)
+{
+    const struct config_route *target = target_of(lane);
+    struct sts_found found = {.look_ms = UINT64_MAX};
+    struct dns_route *route = NULL;
+    struct dns_name name;
+    struct str domain;
+    bool host_only;
+
+    if (lane->site != NULL || lane->routing != NULL ||
+        (target != NULL && target->kind == CONFIG_ROUTE_REJECT))
+        return;
+    if (target == NULL || target->socket.len == 0) {
+        domain = asked_domain(lane, target, &host_only);
+        route = dns_cached(lane->worker->dns, domain, host_only);
+        if (route == NULL)
+            return;
+    }
+    /* A domain without a route has its mail told so, which has to be in memory for that. */
+    if (route == NULL || (route->status == DNS_OK && !policy_domain(lane, target, route, &name)))
+        lane_routed(lane, target, route, &found);
+    dns_route_unref(route);
+}
+
 void lane_route(struct lane *lane)
 {
     struct worker *w = lane->worker;
-    struct str domain = lane_domain(lane);
     const struct config_route *target = target_of(lane);
     struct dns_route *route;
-    bool host_only = false;
+    struct str domain;
+    bool host_only;
 
     if (lane->routing != NULL)
         return;
@@ -177,10 +211,7 @@ void lane_route(struct lane *lane)
         lane_policy(lane, target, NULL);
         return;
     }
-    if (target != NULL && target->host != NULL) {
-        domain = str_of(target->host);
-        host_only = !target->mx_lookup;
-    }
+    domain = asked_domain(lane, target, &host_only);
     route = dns_cached(w->dns, domain, host_only);
     if (route != NULL) {
         lane_policy(lane, target, route);

@@ -153,6 +153,7 @@ void supply_hungers(struct supply *s, struct lane *lane)
 {
     uint8_t band = lane_priority(lane);
 
+    lane->hungry = true;
     list_push_back(&s->hungry[band], &lane->wait_node);
     s->hungry_bands |= (uint16_t)(1u << band);
 }
@@ -507,11 +508,15 @@ static void feed_hungry(struct supply *s)
     uint64_t now_ms = io_now_ms(s->site->worker->io), at_ms;
     struct channel *c;
     struct list *band;
+    struct lane *lane;
 
     /* Only so many at a time: each takes its part of the room when its load begins, at the turn's
      * end. */
-    for (int i = 0; i < HUNGRY_FED && supply_has_room(s) && (band = hungry_band(s)) != NULL; i++)
-        list_push_back(&s->site->worker->load_wait, list_pop_front(band));
+    for (int i = 0; i < HUNGRY_FED && supply_has_room(s) && (band = hungry_band(s)) != NULL; i++) {
+        lane = LIST_ENTRY(list_pop_front(band), struct lane, wait_node);
+        lane->hungry = false;
+        list_push_back(&s->site->worker->load_wait, &lane->wait_node);
+    }
     if (hungry_band(s) == NULL)
         return;
     (void)supply_shut(s, &c, &at_ms);

@@ -118,6 +118,7 @@ struct worker {
     struct lane_finders *finders;
     size_t leave_bucket;          /* of lanes: where lanes_leave_step() goes on */
     uint64_t leave_after_ms;      /* monotonic: when it begins anew */
+    uint64_t wanted_ms;           /* monotonic: when a due lane that was found had no place */
     uint64_t left_seen_ms;        /* monotonic: the latest seen_until_ms of lanes that are gone */
     uint64_t churn_s;             /* monotonic: in this second */
     uint32_t churn;               /* so many lanes left with due rows */
