@@ -12,22 +12,25 @@
 
 #define TEXT_CHARS    (LINE_CHARS - 1) /* of a line: one is for the soft break's '=' */
 #define SCRATCH_BYTES 4096
+#define COPY_SLACK    16
 #define ONCE_BYTES    (64u << 10) /* a text of so many is written to see how long it becomes */
 
 /* What is never literal. The same for sixteen bytes at a time: of each lane, all bits or none. */
 typedef uint8_t lanes __attribute__((vector_size(16)));
+typedef int8_t signed_lanes __attribute__((vector_size(16)));
 
 static bool is_special(uint8_t c)
 {
     return c > 0x7e || c == '=' || (c < ' ' && c != '\t');
 }
 
+/* As signed bytes those beyond ASCII are negative: comparisons of these are single instructions. */
 static lanes specials(const uint8_t *in)
 {
-    lanes x;
+    signed_lanes x;
 
     memcpy(&x, in, sizeof(x));
-    return (lanes)((x > 0x7e) | (x == '=') | ((x < ' ') & (x != '\t')));
+    return (lanes)(((x < ' ') & (x != '\t')) | (x == '=') | (x == 0x7f));
 }
 
 /* Where the first one is of so many bytes; their number: there is none. */
@@ -79,24 +82,47 @@ static size_t plain_run(size_t column, const uint8_t *in, size_t len)
     return n > 0 && is_blank(in[n - 1]) && ends_line(in, len, n - 1) ? n - 1 : n;
 }
 
-/* Writes to out, or, where that is NULL, only counts. How many bytes it is. */
-static size_t qp_run(uint8_t *out, const uint8_t *in, size_t len)
+/* Copies so many bytes, up to COPY_SLACK more where in has them: a call for each run would cost as
+ * much as finding it. */
+static void copy_run(uint8_t *out, const uint8_t *in, size_t len, size_t left)
+{
+    if (left < len + COPY_SLACK) {
+        memcpy(out, in, len);
+        return;
+    }
+    for (size_t i = 0; i < len; i += COPY_SLACK)
+        memcpy(out + i, in + i, COPY_SLACK);
+}
+
+static uint8_t *put_escape(uint8_t *at, uint8_t c)
 {
     static const char hex[] = "0123456789ABCDEF";
+
+    at[0] = '=';
+    at[1] = (uint8_t)hex[c >> 4];
+    at[2] = (uint8_t)hex[c & 15];
+    return at + 3;
+}
+
+/* Writes to out, which has COPY_SLACK bytes behind the end, or, where that is NULL, only counts.
+ * How many bytes it is. */
+static size_t qp_run(uint8_t *out, const uint8_t *in, size_t len)
+{
     uint8_t scratch[SCRATCH_BYTES + 2 * LINE_CHARS], *at = out == NULL ? scratch : out;
+    const uint8_t *full = out == NULL ? scratch + SCRATCH_BYTES : (const uint8_t *)UINTPTR_MAX;
     size_t column = 0, counted = 0, i = 0;
 
     while (i < len) {
-        size_t n = plain_run(column, in + i, len - i);
         uint8_t c = in[i];
+        size_t n = is_special(c) ? 0 : plain_run(column, in + i, len - i);
         bool literal;
 
-        if (out == NULL && at > scratch + SCRATCH_BYTES) {
+        if (at > full) {
             counted += (size_t)(at - scratch);
             at = scratch;
         }
         if (n > 0) {
-            memcpy(at, in + i, n);
+            copy_run(at, in + i, n, len - i);
             at += n;
             column += n;
             i += n;
@@ -116,12 +142,10 @@ static size_t qp_run(uint8_t *out, const uint8_t *in, size_t len)
             at += 3;
             column = 0;
         }
-        at[0] = literal ? c : '=';
-        if (!literal) {
-            at[1] = (uint8_t)hex[c >> 4];
-            at[2] = (uint8_t)hex[c & 15];
-        }
-        at += literal ? 1 : 3;
+        if (literal)
+            *at++ = c;
+        else
+            at = put_escape(at, c);
         column += literal ? 1 : 3;
         i++;
     }
@@ -136,7 +160,7 @@ size_t encode_qp_len(const uint8_t *in, size_t len)
 int encode_qp(const uint8_t *in, size_t len, struct buf *out)
 {
     size_t need = encode_qp_len(in, len);
-    int result = buf_reserve(out, need);
+    int result = buf_reserve(out, need + COPY_SLACK);
 
     if (result != 0 || need == 0)
         return result;
@@ -188,7 +212,7 @@ int encode_qp_within(const uint8_t *in, size_t len, size_t max, struct buf *out)
     need = len <= ONCE_BYTES ? 2 * (len + 2 * (special + ends)) + 8 : encode_qp_len(in, len);
     if (len > ONCE_BYTES && need > max)
         return -E2BIG;
-    result = buf_reserve(out, need);
+    result = buf_reserve(out, need + COPY_SLACK);
     if (result != 0 || len == 0)
         return result;
     special = qp_run(out->data + out->len, in, len);
