@@ -55,7 +55,7 @@ struct message *campaign_content(const struct campaign *what, struct str recipe,
                                  struct str origin);
 
 #define CAMPAIGN_PART_LINES      2048
-#define CAMPAIGN_VARIABLES_MAX   1024       /* bytes */
+#define CAMPAIGN_VARIABLES_MAX   3072       /* bytes: a row fits a page (queue/DESIGN.md, 7) */
 #define CAMPAIGN_RECIPIENTS_MAX  (1u << 24) /* of a campaign; all drafts' hashes in memory, too */
 #define CAMPAIGN_DUPLICATES_TOLD 100
 

@@ -538,6 +538,20 @@ static void test_map_full(void **state)
     check(f);
 }
 
+static struct str variables; /* of each row */
+
+static struct recipient *scattered(struct message *m, uint32_t index)
+{
+    struct recipient *r;
+    char lane[32];
+
+    snprintf(lane, sizeof(lane), "lane%u.example", index * 37);
+    r = recipient_new(m, index, str_of(lane), STR("user@lane.example"), STR(""), variables);
+    assert_non_null(r);
+    r->due_ms = m->created_ms;
+    return r;
+}
+
 /* A message with len rows, all in lanes of their own. */
 static int accept_scattered(struct fixture *f, struct recipient *rows[], uint32_t len)
 {
@@ -547,10 +561,7 @@ static int accept_scattered(struct fixture *f, struct recipient *rows[], uint32_
 
     kit_content(c, m);
     for (uint32_t i = 0; i < len; i++) {
-        char lane[32];
-
-        snprintf(lane, sizeof(lane), "lane%u.example", i * 37);
-        rows[i] = kit_recipient(m, i, lane, m->created_ms);
+        rows[i] = scattered(m, i);
         kit_row(c, QUEUE_ROW_ADD, rows[i]);
     }
     message_unref(m);
@@ -560,7 +571,8 @@ static int accept_scattered(struct fixture *f, struct recipient *rows[], uint32_
     return result;
 }
 
-#define SCATTERED_MAX 4096
+#define SCATTERED_MAX   4096
+#define LARGE_VARIABLES 3072 /* CAMPAIGN_VARIABLES_MAX */
 
 /* Accepts to the last byte that acceptance may have. Returns how many of rows there are. */
 static size_t fill_scattered(struct fixture *f, struct recipient *rows[][KIT_ROWS_MAX])
@@ -704,6 +716,34 @@ static void test_map_full_of_notices(void **state)
     free_scattered(rows, len);
 }
 
+/* Rows with all the variables that a recipient of a campaign may have take a page each, any free
+ * one: a full map defers all of them, with the longest errors, and lets them go. */
+static void test_map_full_of_large_rows(void **state)
+{
+    static struct recipient *rows[SCATTERED_MAX][KIT_ROWS_MAX];
+    static char text[LARGE_VARIABLES];
+    struct fixture *f = *state;
+    char error[300];
+    size_t len;
+
+    memset(text, 'v', sizeof(text));
+    memset(error, 'e', sizeof(error));
+    variables = (struct str){text, sizeof(text)};
+    f->options.map_bytes = 40u << 20;
+    assert_int_equal(open_queue(f), 0);
+    len = fill_scattered(f, rows);
+    for (unsigned round = 0; round < 3; round++)
+        for (uint32_t k = 0; k < KIT_ROWS_MAX; k++) {
+            for (size_t i = 0; i < len; i++)
+                recipient_set_error(rows[i][k], (struct str){error, sizeof(error)});
+            assert_int_equal(settle_column(f, rows, len, k, QUEUE_ROW_MOVE), 0);
+        }
+    for (uint32_t k = 0; k < KIT_ROWS_MAX; k++)
+        assert_int_equal(settle_column(f, rows, len, k, QUEUE_ROW_REMOVE), 0);
+    free_scattered(rows, len);
+    variables = (struct str){0};
+}
+
 /* With a reader open no page is given back: settling may be refused then, but nothing breaks, and
  * it goes on when the reader has gone. */
 static void test_map_full_with_reader(void **state)
@@ -781,6 +821,7 @@ int main(void)
         TEST(test_map_full),
         TEST(test_map_full_settles_scattered_rows),
         TEST(test_map_full_of_notices),
+        TEST(test_map_full_of_large_rows),
         TEST(test_map_full_with_reader),
         TEST(test_records_full),
     };
