@@ -39,6 +39,7 @@ enum walk_part { WALK_LANES, WALK_SITES, WALK_PARTS };
 struct walk {
     struct worker_note note;
     struct http_request *request;
+    char tenant[TOKEN_NAME_MAX + 1]; /* whose mail alone is told of; empty: all */
     uint32_t worker;
     enum walk_part part;
     size_t bucket;
@@ -102,12 +103,14 @@ static uint32_t see_lane(struct lane *lane, void *arg)
     uint64_t rows = queue_lane_rows(lane->worker->shared->queue, lane->shard, lane->flow,
                                     lane_name(lane), &complete);
     struct str tenant = lane_tenant(lane);
-    struct group *site =
-        group_get(&walk->sites, walk->other_sites,
-                  lane->site == NULL ? STR("(no route yet)") : str_of(lane->site->name));
-    struct group *owner =
-        group_get(&walk->tenants, walk->other_tenants, tenant.len == 0 ? STR("(none)") : tenant);
+    struct group *site, *owner;
 
+    if (walk->tenant[0] != '\0' && !str_eq(tenant, str_of(walk->tenant)))
+        return 1;
+    site = group_get(&walk->sites, walk->other_sites,
+                     lane->site == NULL ? STR("(no route yet)") : str_of(lane->site->name));
+    owner =
+        group_get(&walk->tenants, walk->other_tenants, tenant.len == 0 ? STR("(none)") : tenant);
     site->rows += rows;
     site->in_flight += lane->in_flight;
     owner->rows += rows;
@@ -134,7 +137,7 @@ static bool slice(struct walk *walk, struct worker *w)
 {
     if (walk->part == WALK_LANES)
         return lane_walk(w, &walk->bucket, SLICE_WORK, see_lane, walk);
-    return see_sites(walk, &w->sites);
+    return walk->tenant[0] != '\0' || see_sites(walk, &w->sites); /* sessions are nobody's */
 }
 
 static void on_walk(struct worker *w, struct worker_note *note)
@@ -178,7 +181,7 @@ static void put_gauge(struct buf *out, const char *name, const char *help, doubl
 }
 
 static void put_groups(struct buf *out, struct map *map, const struct group *others,
-                       const char *label)
+                       const char *label, bool sessions)
 {
     struct group **sorted = calloc(map->count + 1, sizeof(*sorted)), rest = *others;
     size_t len = 0, bucket = 0, shown;
@@ -199,7 +202,7 @@ static void put_groups(struct buf *out, struct map *map, const struct group *oth
     shown = len < SERIES_MAX ? len : SERIES_MAX;
     for (size_t i = shown; i < len; i++)
         group_add(&rest, sorted[i]);
-    for (size_t v = 0; v < ARRAY_LEN(values) - (strcmp(label, "tenant") == 0); v++) {
+    for (size_t v = 0; v < ARRAY_LEN(values) - !sessions; v++) {
         char name[64];
 
         snprintf(name, sizeof(name), "%s_%s", label, values[v].name);
@@ -378,33 +381,43 @@ static void put_process(struct buf *out)
                    (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6);
 }
 
+/* What is of the process as a whole, or of its operator. */
+static void put_operators(struct buf *out, struct http_request *r, const struct walk *walk)
+{
+    struct shared *shared = r->http->shared;
+
+    counters_visit(shared, put_counter, out);
+    put_queue(out, shared->queue);
+    put_turns(out, shared);
+    put_longest(out, shared);
+    put_listeners(out, r);
+    put_requests(out, r->http);
+    metrics_put_held(out, shared);
+    metrics_put_sources(out, shared, r->config);
+    metrics_put_warmup(out, shared, walk->now_ms);
+    put_process(out);
+}
+
+/* A token that has a tenant is told of the tenant's mail and campaigns alone. */
 static void answer(struct http_request *r)
 {
     struct walk *walk = r->work;
-    struct shared *shared = r->http->shared;
+    bool all = walk->tenant[0] == '\0';
     struct buf out = {0};
     int64_t late_ms = walk->now_ms - walk->oldest_due_ms;
 
     put_family(&out, "build", "info", NULL);
     buf_puts(&out, "hayauma_build_info{version=\"" HAYAUMA_VERSION "\"} 1\n");
-    counters_visit(shared, put_counter, &out);
-    put_queue(&out, shared->queue);
+    if (all)
+        put_operators(&out, r, walk);
     put_gauge(&out, "queue_due_age_seconds",
               "For how long the mail that has waited longest has been due",
               walk->oldest_due_ms == INT64_MAX || late_ms < 0 ? 0 : (double)late_ms / 1000);
-    put_turns(&out, shared);
-    put_longest(&out, shared);
-    put_listeners(&out, r);
-    put_requests(&out, r->http);
-    put_groups(&out, &walk->sites, walk->other_sites, "site");
-    put_groups(&out, &walk->tenants, walk->other_tenants, "tenant");
+    put_groups(&out, &walk->sites, walk->other_sites, "site", all);
+    put_groups(&out, &walk->tenants, walk->other_tenants, "tenant", false);
     metrics_put_waits(&out, &walk->waits);
-    metrics_put_held(&out, shared);
-    metrics_put_sources(&out, shared, r->config);
-    metrics_put_warmup(&out, shared, walk->now_ms);
     put_campaigns(&out, r);
     put_gauge(&out, "draining", NULL, atomic_load(&r->http->draining));
-    put_process(&out);
     buf_puts(&out, "# EOF\n");
     request_answer(r, 200, "application/openmetrics-text; version=1.0.0; charset=utf-8",
                    buf_str(&out));
@@ -456,6 +469,7 @@ void handle_metrics(struct http_request *r)
                           .tenants = walk->tenants,
                           .other_sites = group_new(STR("")),
                           .other_tenants = group_new(STR(""))};
+    memcpy(walk->tenant, r->token.tenant, sizeof(walk->tenant));
     r->work = walk;
     r->done = walk_free;
     request_suspend(r, answer);

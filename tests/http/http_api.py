@@ -746,6 +746,35 @@ def test_metrics():
         check("HEAD", engine.ask("HEAD", "/metrics")[::2], (200, b""))
 
 
+def test_metrics_of_a_tenant():
+    """A token that has a tenant is told of that tenant's mail alone, and of nothing of the process."""
+    with Api(more={"routes": {}}, trusted_networks=[]) as engine:
+        bearer = {name: engine.command("token", "add", name, "--scopes", "admin", *more).strip()
+                  for name, *more in (("all",), ("acme", "--tenant", "acme"), ("idle", "--tenant", "idle"))}
+
+        def scrape(name):
+            status, _, text = engine.ask("GET", "/metrics", None, {"Authorization": f"Bearer {bearer[name]}"})
+            check("status", status, 200)
+            return text.decode()
+
+        for tenant, count in (("acme", 3), ("rival", 5)):
+            engine.inject({**LETTER, "tenant": tenant, "recipients": [
+                {"email": f"r{i}@{tenant}-{i % 2}.example"} for i in range(count)]},
+                headers={"Authorization": f"Bearer {bearer['all']}"})
+        wait_until("all of it to be counted", lambda: families(scrape("all"))["hayauma_tenant_recipients"] == {
+            f'hayauma_tenant_recipients{{tenant="{t}"}}': n for t, n in (("acme", 3), ("rival", 5))})
+        text = scrape("acme")
+        found = families(text)
+        check("names", [name for name in ("rival", "default") if name in text], [])
+        check("tenant", found["hayauma_tenant_recipients"], {'hayauma_tenant_recipients{tenant="acme"}': 3})
+        check("sites", sum(found["hayauma_site_recipients"].values()), 3)
+        check("waits", sum(found["hayauma_wait_recipients"].values()) <= 3, True)
+        check("families", set(found), {"hayauma_" + name for name in (
+            "build", "queue_due_age_seconds", "site_recipients", "site_in_flight", "tenant_recipients",
+            "tenant_in_flight", "wait_recipients", "campaign_recipients", "draining")})
+        check("idle", [n for n in ("rival", "acme") if n in scrape("idle")], [])
+
+
 # --- other clients ---
 
 def test_clients():
