@@ -448,3 +448,19 @@ ptrdiff_t smtp_xtext_decode(struct str in, char *out, size_t cap)
     }
     return (ptrdiff_t)len;
 }
+
+int smtp_xtext_put(struct buf *out, struct str text)
+{
+    for (size_t i = 0; i < text.len; i++)
+        if (text.ptr[i] < ' ' || text.ptr[i] > '~')
+            return -EINVAL;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+
+        if (c == ' ' || c == '+' || c == '=')
+            buf_printf(out, "+%02X", (unsigned)c);
+        else
+            buf_putc(out, c);
+    }
+    return 0;
+}

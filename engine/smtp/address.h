@@ -45,6 +45,9 @@ void smtp_address_put(struct buf *out, struct str address);
 /* xtext (RFC 3461 4): decodes into out (cap bytes); length or -EINVAL. Hex digits in lower case,
  * which some clients write, are taken too. */
 ptrdiff_t smtp_xtext_decode(struct str in, char *out, size_t cap);
+/* Appends text as xtext; 0, or -EINVAL: it has what is not printable ASCII, and nothing is written.
+ */
+int smtp_xtext_put(struct buf *out, struct str text) MUST_USE;
 /* Whether s is valid UTF-8 (RFC 3629). */
 bool smtp_utf8_valid(struct str s);
 /* Syntax of a Domain or address literal as EHLO's argument. */

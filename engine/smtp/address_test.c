@@ -279,6 +279,8 @@ static void test_domain(void **state)
 
 static void test_xtext(void **state)
 {
+    static const char *const texts[] = {"", "a", " ", "a b+c=d", "+2B", "!~<>\"\\"};
+    struct buf put = {0};
     static const struct {
         const char *in, *out; /* NULL: refused */
     } rows[] = {
@@ -300,6 +302,18 @@ static void test_xtext(void **state)
             assert_str((struct str){out, (size_t)n}, rows[i].out);
         free((void *)(uintptr_t)in.ptr);
     }
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        assert_int_equal(smtp_xtext_put(&put, str_of(texts[i])), 0);
+        assert_int_equal(smtp_xtext_decode(buf_str(&put), out, sizeof(out)), strlen(texts[i]));
+        assert_memory_equal(out, texts[i], strlen(texts[i]));
+        buf_clear(&put);
+    }
+    assert_int_equal(smtp_xtext_put(&put, STR("a\nb")), -EINVAL);
+    assert_int_equal(smtp_xtext_put(&put, STR("\xe6\x97\xa9")), -EINVAL);
+    assert_int_equal(put.len, 0);
+    assert_int_equal(smtp_xtext_put(&put, STR("a b+c=d")), 0);
+    assert_true(str_eq(buf_str(&put), STR("a+20b+2Bc+3Dd")));
+    buf_done(&put);
     assert_int_equal(smtp_xtext_decode(STR("abcd"), out, 3), -EINVAL);
     assert_int_equal(smtp_xtext_decode(STR("abc"), out, 3), 3);
 }

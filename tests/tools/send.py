@@ -28,7 +28,7 @@ class Keeper:
                 while line := self.rfile.readline():
                     verb, reply = line[:4].upper(), b"250 ok\r\n"
                     if verb == b"EHLO":
-                        reply = b"250-keeper\r\n250-8BITMIME\r\n250 SMTPUTF8\r\n"
+                        reply = b"250-keeper\r\n250-8BITMIME\r\n250-DSN\r\n250 SMTPUTF8\r\n"
                     elif verb == b"MAIL":
                         sender, recipients = line.decode().strip(), []
                     elif verb == b"RCPT":

@@ -66,6 +66,16 @@ def test_sender_and_names():
         assert parsed(kept)["From"] == "x@a.example" and kept[2].endswith(b"\r\n\r\nbody\r\n")
 
 
+def test_envelope_id():
+    """-V is text; on the way it is xtext."""
+    with Keeper() as keeper:
+        sendmail(keeper.address, "-V", "order 7+1=8", "-N", "success", "a@b.example", text="Subject: x\n\nx\n")
+        (kept,) = keeper.kept
+        assert " ENVID=order+207+2B1+3D8" in kept[0], kept
+        for wrong in ("", "早馬", "a\nb", "x" * 101, "=" * 34):
+            assert "-V takes" in sendmail(keeper.address, "-V", wrong, "a@b.example", text="x", code=64)
+
+
 def test_exit_status():
     text = "Subject: x\n\nx\n"
     dead = f"127.0.0.1:{free_port()}"

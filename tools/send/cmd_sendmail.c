@@ -23,6 +23,7 @@
 #define RECIPIENTS_MAX   1000 /* of one message; more get another of the same */
 #define CONNECT_FAILURES 3
 #define HOST_BYTES       256
+#define ENVID_BYTES_MAX  100 /* RFC 3461 4.4, as xtext */
 
 static const char usage[] =
     "usage: hayauma sendmail [OPTION]... [RECIPIENT]...\n"
@@ -39,7 +40,7 @@ static const char usage[] =
     "  -F NAME            full name in the From field, where the message has no From field\n"
     "  -N LIST            when to notify: never, or of success,failure,delay\n"
     "  -R full|hdrs       what a notice gives back\n"
-    "  -V TEXT            envelope id for notices\n"
+    "  -V TEXT            envelope id for notices: printable ASCII\n"
     "  -bp                list the queue ('hayauma queue list')\n"
     "  --help             this text\n"
     "Bcc is taken off; Date, From, Message-ID and To are added where they are missing. Other\n"
@@ -55,6 +56,7 @@ struct sendmail {
     struct send send;
     bool from_header, dots_stay, lists_queue, nothing, has_from;
     const char *sender, *full_name; /* or NULL */
+    struct buf envid;               /* what send.envid points to */
     char host[HOST_BYTES];
 };
 
@@ -94,6 +96,18 @@ static int take_notify(struct sendmail *s, const char *list)
     return EX_OK;
 }
 
+/* What the caller gives is text; on the way it is xtext (RFC 3461 4.4). */
+static int take_envid(struct sendmail *s, const char *text)
+{
+    buf_clear(&s->envid);
+    if (smtp_xtext_put(&s->envid, str_of(text)) < 0 || s->envid.len == 0 ||
+        s->envid.len > ENVID_BYTES_MAX)
+        return wrong("-V takes up to 100 printable characters of ASCII: not ", text);
+    buf_putc(&s->envid, '\0');
+    s->send.envid = (char *)s->envid.data;
+    return EX_OK;
+}
+
 static int take_mode(struct sendmail *s, const char *mode)
 {
     if (strcmp(mode, "p") == 0)
@@ -129,8 +143,7 @@ static int take_option(struct sendmail *s, int option)
     case 'N':
         return take_notify(s, optarg);
     case 'V':
-        s->send.envid = optarg;
-        return EX_OK;
+        return take_envid(s, optarg);
     case 'R':
         if (strcmp(optarg, "full") != 0 && strcmp(optarg, "hdrs") != 0)
             return wrong("-R takes full or hdrs, not ", optarg);
@@ -474,6 +487,7 @@ int cmd_sendmail(int argc, char **argv)
     };
     status = run(s, argc, argv);
     send_done(&s->send);
+    buf_done(&s->envid);
     free(s);
     return status;
 }
