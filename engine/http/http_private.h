@@ -109,6 +109,8 @@ void request_problem(struct http_request *r, unsigned status, const char *field,
                      ...) __attribute__((format(printf, 4, 5)));
 /* A field of the head that may be there once, or NULL; while no answer is given. */
 const char *request_field(const struct http_request *r, const char *name);
+/* Behind the path's '?', decoded; or NULL. */
+const char *request_argument(const struct http_request *r, const char *name);
 /* The name of the token, or NULL: a trusted client without one. */
 const char *request_token(const struct http_request *r);
 /* Whether the request may hold so many bytes more; they count until it is done. */
@@ -137,6 +139,7 @@ void handle_campaign_list(struct http_request *r);
 void handle_campaign_show(struct http_request *r);
 void handle_campaign_set(struct http_request *r);
 void handle_campaign_recipients(struct http_request *r);
+void handle_campaign_rows(struct http_request *r);
 void handle_campaign_start(struct http_request *r);
 void handle_campaign_pause(struct http_request *r);
 void handle_campaign_resume(struct http_request *r);

@@ -218,6 +218,11 @@ const char *request_field(const struct http_request *r, const char *name)
     return MHD_lookup_connection_value(r->connection, MHD_HEADER_KIND, name);
 }
 
+const char *request_argument(const struct http_request *r, const char *name)
+{
+    return MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
 #define ID "{id}"
 
 static bool path_matches(const char *path, struct str url, struct msgid *id)
@@ -458,6 +463,8 @@ const struct endpoint http_endpoints[] = {
     {CAMPAIGNS "/" ID, "PATCH", "campaign_set", TOKEN_INJECT, BODY_JSON, handle_campaign_set},
     {CAMPAIGNS "/" ID "/recipients", "POST", "campaign_recipients", TOKEN_INJECT, BODY_ROWS,
      handle_campaign_recipients},
+    {CAMPAIGNS "/" ID "/recipients", "GET", "campaign_rows", TOKEN_ANY, BODY_NONE,
+     handle_campaign_rows},
     {CAMPAIGNS "/" ID "/start", "POST", "campaign_start", TOKEN_INJECT, BODY_JSON,
      handle_campaign_start},
     {CAMPAIGNS "/" ID "/pause", "POST", "campaign_pause", TOKEN_INJECT, BODY_JSON,

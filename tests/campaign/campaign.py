@@ -16,13 +16,14 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.parse
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "lib"), str(TESTS / "hostile"), str(TESTS / "http")]
 
 from engine import Sink, program  # noqa: E402
 from http_api import Api, fits, letters, sample  # noqa: E402
-from proc import Failure, wait_until  # noqa: E402
+from proc import Failure, TempDir, wait_until  # noqa: E402
 from servers import Server  # noqa: E402
 from talk import check, run  # noqa: E402
 
@@ -339,6 +340,52 @@ def test_pools():
         check("pools", [engine.show(one).get("pool") for one in made], [pool for _, pool in rules])
         engine.add(made[2], csv(0, 3))
         check("rows", {row["pool"] for row in engine.rows("queue", "list")}, {"own"})
+
+
+def rows_of(engine, campaign, **arguments):
+    """All pages of a listing."""
+    found, pages, after = [], 0, {}
+    while True:
+        status, _, text = engine.ask("GET", f"{ROOT}/{campaign}/recipients?" +
+                                     urllib.parse.urlencode({**arguments, **after}))
+        check(f"{arguments} {text}", status, 200)
+        page = json.loads(text)
+        found, pages = found + page["recipients"], pages + 1
+        if "next" not in page:
+            return found, pages
+        after = {"after": page["next"]}
+
+
+def test_recipients():
+    """Who waits is listed, page by page, by state and address; of another campaign nobody is."""
+    more = {"destinations": {"*": {"retry": ["1h"]}}, "queue": {"shards": 2}}
+    with contextlib.closing(TempDir("hayauma-world-")) as temp, contextlib.ExitStack() as stack:
+        world = pathlib.Path(temp.path) / "world.yaml"
+        world.write_text('default: {defer: {rate: 100%, reply: "451 4.7.1 later"}}\n')
+        sink = stack.enter_context(Sink(behaviour=world))
+        engine = stack.enter_context(Campaigns(sink.port, more))
+        spring, other = engine.create(), engine.create(name="other")
+        engine.add(spring, csv(0, 250))
+        engine.add(other, csv(0, 20))
+        found, pages = rows_of(engine, spring, limit=40)
+        check("all", (sorted(r["email"] for r in found), pages >= 7),
+              (sorted(f"r{i}@x{i % 7}.example" for i in range(250)), True))
+        check("match", sorted(r["email"] for r in rows_of(engine, spring, match="*@X3.example")[0]),
+              sorted(f"r{i}@x3.example" for i in range(3, 250, 7)))
+        check("none", rows_of(engine, spring, state="held"), ([], 1))
+        engine.order(other, "start")
+        # Behind some the destination is left alone.
+        deferred = wait_until("some to be deferred", lambda: rows_of(engine, other, state="deferred")[0])
+        check("why", (deferred[0]["attempts"], "451 4.7.1 later" in deferred[0]["last_error"]), (1, True))
+        schemas = json.loads(engine.ask("GET", "/api/openapi.json")[2])
+        check("document", all(fits(r, schemas["components"]["schemas"]["CampaignRow"], schemas) for r in deferred), True)
+        one = deferred[0]["email"]
+        check("command", [r["recipient"] for r in engine.rows("campaign", "recipients", "other", "--match", one[:-8] + "*",
+                                                              "--state", "deferred")], [one])
+        check("some", len(engine.rows("campaign", "recipients", "spring", "--limit", "3")), 3)
+        for wrong in ("state=sent", "limit=0", "limit=x", "after=x", "after=9999", "after=0000zz", "after=" + "0" * 2000):
+            check(wrong, engine.ask("GET", f"{ROOT}/{spring}/recipients?{wrong}")[0], 422)
+        check("nobody", engine.ask("GET", f"{ROOT}/{'0' * 32}/recipients")[0], 404)
 
 
 # --- the command ---

@@ -10,35 +10,40 @@
 #include "tools/commands/campaign_report.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/queue_view.h"
 #include "tools/commands/screen.h"
 
 static const char help[] =
     "usage: hayauma campaign list [options]\n"
-    "       hayauma campaign show|report|start|pause|resume|cancel CAMPAIGN [options]\n"
+    "       hayauma campaign show|report|recipients|start|pause|resume|cancel CAMPAIGN [options]\n"
     "       hayauma campaign set CAMPAIGN [rate=RATE] [pool=POOL] [priority=0..9] [options]\n"
     "\n"
     "Campaigns: one template and a list of recipients, brought by HTTP. CAMPAIGN is its name,\n"
     "NAME@TENANT, or its id; of several of one name the one that is not over is meant.\n"
     "\n"
-    "  list       all that are known, the newest first\n"
-    "  show       one: its state, and what became of its recipients\n"
-    "  report     what became of it: over time, by provider and reason, with plots\n"
-    "  start      no recipients are added any more; it is sent, now or at a time\n"
-    "  pause      no further letter of it is begun\n"
-    "  resume     it goes on\n"
-    "  cancel     what is left of it is not sent; this cannot be undone\n"
-    "  set        at once, for what waits too: how many letters go out at most, over all\n"
-    "             providers (rate=500/s, 60/min; none: no limit), by which pool, and how\n"
-    "             soon beside other mail (0 is first)\n"
+    "  list        all that are known, the newest first\n"
+    "  show        one: its state, and what became of its recipients\n"
+    "  report      what became of it: over time, by provider and reason, with plots\n"
+    "  recipients  who of it is in the queue, and why still\n"
+    "  start       no recipients are added any more; it is sent, now or at a time\n"
+    "  pause       no further letter of it is begun\n"
+    "  resume      it goes on\n"
+    "  cancel      what is left of it is not sent; this cannot be undone\n"
+    "  set         at once, for what waits too: how many letters go out at most, over all\n"
+    "              providers (rate=500/s, 60/min; none: no limit), by which pool, and how\n"
+    "              soon beside other mail (0 is first)\n"
     "\n"
     "      --at TIME           start: 2026-11-29T09:00:00+09:00, or ...Z\n"
+    "      --state STATE       recipients: ready, deferred or held\n"
+    "      --match PATTERN     recipients: whose address is like that, *@example.jp\n"
+    "      --limit N           recipients: at most so many\n"
     "      --html FILE         report: as one page for a browser; -: to stdout\n"
     "  -y, --yes               cancel: do not ask\n" CHANNEL_HELP
     "  -h, --help              this text\n"
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
 
-enum { OPT_AT = 300, OPT_HTML };
+enum { OPT_AT = 300, OPT_HTML, OPT_STATE, OPT_MATCH, OPT_LIMIT };
 
 struct campaign_options {
     struct channel_options channel;
@@ -46,6 +51,8 @@ struct campaign_options {
     int64_t at_ms;
     bool yes;
     const char *rate, *pool, *priority; /* of set; NULL: as it is */
+    const char *state, *match;          /* of recipients; NULL: any */
+    long long limit;
 };
 
 /* --- what is printed --- */
@@ -377,6 +384,27 @@ static int report(struct channel *ch, const struct campaign_options *o)
     return code;
 }
 
+/* --- recipients --- */
+
+static int recipients(struct channel *ch, const struct campaign_options *o)
+{
+    struct queue_options queue = {.channel = o->channel, .limit = o->limit};
+    int code;
+    json_t *one = find(ch, o, &code);
+
+    if (one == NULL)
+        return code;
+    queue.filter = json_pack("{s:s}", "id", reply_text(one, "id"));
+    json_decref(one);
+    if (o->state != NULL)
+        json_object_set_new(queue.filter, "state", json_string(o->state));
+    if (o->match != NULL)
+        json_object_set_new(queue.filter, "recipient", json_string(o->match));
+    code = queue_view_list(ch, &queue);
+    queue_options_done(&queue);
+    return code;
+}
+
 /* --- the command line --- */
 
 static int usage_error(const struct campaign_options *o, const char *what)
@@ -424,10 +452,27 @@ static int take_settings(struct campaign_options *o, int argc, char **argv)
     return optind + 1;
 }
 
+static bool take_question(struct campaign_options *o, int c)
+{
+    char *end = optarg;
+
+    if (c == OPT_STATE)
+        o->state = optarg;
+    else if (c == OPT_MATCH)
+        o->match = optarg;
+    else
+        o->limit = strtoll(optarg, &end, 10);
+    return strcmp(o->action, "recipients") == 0 &&
+           (c != OPT_LIMIT || (end != optarg && *end == '\0' && o->limit > 0));
+}
+
 static int options_parse(struct campaign_options *o, int argc, char **argv)
 {
     static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                           {"at", required_argument, NULL, OPT_AT},
+                                          {"state", required_argument, NULL, OPT_STATE},
+                                          {"match", required_argument, NULL, OPT_MATCH},
+                                          {"limit", required_argument, NULL, OPT_LIMIT},
                                           {"html", required_argument, NULL, OPT_HTML},
                                           {"yes", no_argument, NULL, 'y'},
                                           {"help", no_argument, NULL, 'h'},
@@ -441,6 +486,9 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
             continue;
         if (c == 'y') {
             o->yes = true;
+        } else if (c == OPT_STATE || c == OPT_MATCH || c == OPT_LIMIT) {
+            if (!take_question(o, c))
+                return usage_error(o, "--state, --match and --limit (a number) are of recipients");
         } else if (c == OPT_HTML) {
             if (strcmp(o->action, "report") != 0)
                 return usage_error(o, "--html is of report");
@@ -472,10 +520,12 @@ int cmd_campaign(int argc, char **argv)
     static const struct {
         const char *name, *command;
         int (*run)(struct channel *ch, const struct campaign_options *o);
-    } actions[] = {{"list", "campaign list", list},       {"show", "campaign show", act},
-                   {"report", "campaign report", report}, {"start", "campaign start", act},
-                   {"pause", "campaign pause", act},      {"resume", "campaign resume", act},
-                   {"cancel", "campaign cancel", act},    {"set", "campaign set", act}};
+    } actions[] = {
+        {"list", "campaign list", list},       {"show", "campaign show", act},
+        {"report", "campaign report", report}, {"recipients", "campaign recipients", recipients},
+        {"start", "campaign start", act},      {"pause", "campaign pause", act},
+        {"resume", "campaign resume", act},    {"cancel", "campaign cancel", act},
+        {"set", "campaign set", act}};
     int (*run)(struct channel * ch, const struct campaign_options *o) = NULL;
     const char *action = argc > 1 ? argv[1] : "";
     struct campaign_options o = {0};
