@@ -529,11 +529,16 @@ static int add_rows(struct campaign_adding *a)
                              .campaign = str_of(a->one.name),
                              .flow = a->flow->id};
     int err = 0;
+    struct message *content = queue_message(a->all->queue, &a->one.id, &err);
 
+    if (content != NULL) /* for the record */
+        fields.sender = content->sender;
     a->header = message_new(&fields);
+    message_unref(content);
     a->change.rows = a->rows;
     if (a->header == NULL)
         return -ENOMEM;
+    err = 0;
     for (size_t i = 0; i < p->rcpts_len && err == 0; i++)
         if (a->hashes[i] != 0)
             err = add_row(a, &p->rcpts[i]);

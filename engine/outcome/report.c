@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "mail/recipe.h"
+
 /* Two lines a message at full rate: no printf and no JSON tree, only appends, and the buffer grows
  * once (buf_reserve below covers everything but escapes). Order and names of the fields are
  * KumoMTA's; what is ours comes last. docs/records.md describes every field. */
@@ -132,15 +134,35 @@ static void put_object(struct buf *out, struct str s)
         LITERAL(out, "{}");
 }
 
+/* The metadata of a recipient whose letter was not rendered. */
+static void put_own_meta(struct buf *out, struct str variables)
+{
+    struct json_t *one;
+
+    if (recipe_parse_recipient(variables, &one) < 0)
+        return;
+    recipe_put_metadata(one, out);
+    recipe_recipient_free(one);
+}
+
 /* meta, with the tenant and campaign names in front, where consumers of KumoMTA's records expect
  * them. */
-static void put_meta(struct buf *out, const struct message *m)
+static void put_meta(struct buf *out, const struct report_event *e)
 {
+    const struct message *m = e->message;
+    struct buf own = {0};
+    struct str meta = m->meta;
     bool any = false;
+
+    if (meta.len == 0 && e->variables.len > 0) {
+        put_own_meta(&own, e->variables);
+        meta = buf_str(&own);
+    }
 
     LITERAL(out, ",\"meta\":");
     if (m->tenant.len == 0 && m->campaign.len == 0) {
-        put_object(out, m->meta);
+        put_object(out, meta);
+        buf_done(&own);
         return;
     }
     buf_putc(out, '{');
@@ -155,8 +177,8 @@ static void put_meta(struct buf *out, const struct message *m)
         LITERAL(out, "\"campaign\":");
         buf_put_json(out, m->campaign);
     }
-    if (is_object(m->meta)) {
-        struct str inside = str_trim((struct str){m->meta.ptr + 1, m->meta.len - 2});
+    if (is_object(meta)) {
+        struct str inside = str_trim((struct str){meta.ptr + 1, meta.len - 2});
 
         if (inside.len > 0) {
             buf_putc(out, ',');
@@ -164,6 +186,7 @@ static void put_meta(struct buf *out, const struct message *m)
         }
     }
     buf_putc(out, '}');
+    buf_done(&own);
 }
 
 static void put_envelope(struct buf *out, const struct report_event *e)
@@ -272,6 +295,8 @@ struct report_event report_event_of(enum report_type type, const char *node_id,
         event.recipient = r->address;
         event.queue = r->queue;
         event.attempts = r->attempts;
+        if ((m->flags & MESSAGE_RECIPE) != 0) /* a rendered letter has what there is of it */
+            event.variables = r->variables;
     }
     return event;
 }
@@ -292,7 +317,7 @@ void report_line(struct buf *out, const struct report_event *event)
     put_source(out, event);
     LITERAL(out, ",\"feedback_report\":null");
     if (m != NULL) {
-        put_meta(out, m);
+        put_meta(out, event);
         LITERAL(out, ",\"headers\":");
         put_object(out, m->trace);
     } else {

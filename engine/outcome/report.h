@@ -44,6 +44,8 @@ struct report_event {
     const struct message *message; /* NULL for REPORT_REJECTION */
     struct str recipient; /* address; empty for REPORT_RECEPTION: then recipients of the message
                              are not named, one line a message */
+    struct str variables; /* of a campaign's recipient: their metadata stands in for a message that
+                             has none */
     struct str queue, site;
     struct str sender;              /* when message is NULL */
     const struct smtp_reply *reply; /* NULL = none */

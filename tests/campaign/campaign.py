@@ -139,6 +139,23 @@ def test_letters():
           ("花子さん 二", "Dear 花子: 二\r\n"))
 
 
+def test_records():
+    """Records of a campaign name the sender, and a recipient's metadata also where no letter was rendered."""
+    with Sink() as sink, Campaigns(sink.port, {"queue": {"shards": 2}}) as engine:
+        spring = engine.create()
+        engine.add(spring, b'{"email":"a@x.example","metadata":{"customer":7}}\n'
+                           b'{"email":"b@x.example","metadata":{"customer":8}}\n', "application/x-ndjson")
+        engine.config["routes"]["x.example"] = "reject"
+        engine.reload()
+        engine.order(spring, "start")
+        engine.wait_state(spring, "done")
+        bounces = engine.wait_records("Bounce", 2)
+        check("metadata", sorted((r["recipient"], r["meta"].get("customer"), r["meta"]["campaign"]) for r in bounces),
+              [("a@x.example", 7, "spring"), ("b@x.example", 8, "spring")])
+        check("reception", [r["sender"] for r in engine.records("Reception") if r["num_recipients"] == 2],
+              ["bounce@sender.example"])
+
+
 def test_pause_restart_resume():
     """A pause holds, over a restart too; behind it all who are left get their letter, and nobody two."""
     slow = {**RETRY, "destinations": {"*": {"retry": ["1s"], "rate": "400/s", "sessions_max": 2}}}
