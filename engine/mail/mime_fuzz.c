@@ -1,6 +1,7 @@
 /* Any value in a header field, a mailbox's name, a text and an attachment: each field is one field,
  * lines end in CRLF alone and are short enough, and nothing but ASCII is written. */
 #include "mail/header.h"
+#include "mail/iso2022jp.h"
 #include "mail/mime.h"
 #include "smtp/address.h"
 
@@ -41,20 +42,20 @@ static void check_field(const struct buf *out, const char *name)
     ASSERT(!header_field_next(out->data, out->len, field.end, &field));
 }
 
-static void check_fields(struct str value)
+static void check_fields(struct str value, enum mime_charset charset)
 {
     static const char *const names[] = {"Subject", "To", "X-Any", "Message-ID", "List-Unsubscribe"};
     struct buf out = {0};
 
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         buf_clear(&out);
-        if (mime_put_field(&out, str_of(names[i]), value) == 0)
+        if (mime_put_field(&out, str_of(names[i]), value, charset) == 0)
             check_field(&out, names[i]);
         else
             ASSERT(out.len == 0);
     }
     buf_clear(&out);
-    if (mime_put_mailbox(&out, STR("From"), value, STR("a@b.example")) == 0)
+    if (mime_put_mailbox(&out, STR("From"), value, STR("a@b.example"), charset) == 0)
         check_field(&out, "From");
     buf_done(&out);
 }
@@ -67,10 +68,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
     if (size > 0 && (!smtp_utf8_valid(text) || memchr(data, 0, size) != NULL))
         return 0;
-    check_fields(text);
-    mime_put_text(&out, STR("plain"), text);
-    check_lines(buf_str(&out));
-    buf_clear(&out);
+    for (enum mime_charset c = MIME_UTF8; c <= MIME_ISO_2022_JP; c++) {
+        uint32_t missing;
+
+        if (c == MIME_ISO_2022_JP && !(iso2022jp_known() && iso2022jp_can(text, &missing)))
+            continue;
+        check_fields(text, c);
+        mime_put_text(&out, STR("plain"), text, c);
+        check_lines(buf_str(&out));
+        buf_clear(&out);
+    }
     a.file_name = text;
     if (mime_type_valid(text))
         a.type = text;
