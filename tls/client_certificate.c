@@ -3,8 +3,10 @@
 #include <errno.h>
 #include <openssl/err.h>
 #include <openssl/evp.h>
+#include <openssl/pem.h>
 #include <openssl/x509v3.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "tls/tls_private.h"
 
@@ -15,10 +17,57 @@
 struct tls_authorities {
     _Atomic uint32_t refs;
     X509_STORE *store;
+    int64_t until_s;
     STACK_OF(X509_NAME) * names; /* told to clients, who choose their certificate by them */
 };
 
-int tls_authorities_load(struct tls_authorities **out, const char *file, struct buf *error)
+/* A list without an end is good for ever. */
+static void note_end(struct tls_authorities *a, const X509_CRL *crl)
+{
+    const ASN1_TIME *end = X509_CRL_get0_nextUpdate(crl);
+    struct tm tm;
+    int64_t end_s;
+
+    if (end == NULL || ASN1_TIME_to_tm(end, &tm) != 1)
+        return;
+    end_s = (int64_t)timegm(&tm);
+    if (a->until_s == 0 || end_s < a->until_s)
+        a->until_s = end_s;
+}
+
+/* False: error has a line. */
+static bool load_lists(struct tls_authorities *a, const char *file, struct buf *error)
+{
+    BIO *bio = BIO_new_file(file, "r");
+    X509_CRL *crl = NULL;
+    size_t len = 0;
+    bool ok = bio != NULL;
+
+    while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL)) != NULL) {
+        ok = X509_STORE_add_crl(a->store, crl) == 1;
+        note_end(a, crl);
+        X509_CRL_free(crl);
+        len++;
+    }
+    /* The end of a file is a failure too, and the only one that is none. */
+    ok = ok && len > 0 && ERR_GET_REASON(ERR_peek_last_error()) == PEM_R_NO_START_LINE;
+    if (!ok) {
+        buf_printf(error, "%s: no list of revoked certificates in PEM form: ", file);
+        tls_put_failure(error);
+    }
+    ERR_clear_error();
+    BIO_free(bio);
+    return ok &&
+           X509_STORE_set_flags(a->store, X509_V_FLAG_CRL_CHECK | X509_V_FLAG_CRL_CHECK_ALL) == 1;
+}
+
+int64_t tls_authorities_until_s(const struct tls_authorities *a)
+{
+    return a->until_s;
+}
+
+int tls_authorities_load(struct tls_authorities **out, const char *file, const char *crl_file,
+                         struct buf *error)
 {
     struct tls_authorities *a = calloc(1, sizeof(*a));
 
@@ -32,6 +81,10 @@ int tls_authorities_load(struct tls_authorities **out, const char *file, struct 
     if (a->names == NULL) {
         buf_printf(error, "%s: no certificates of authorities: ", file);
         tls_put_failure(error);
+        tls_authorities_unref(a);
+        return -EINVAL;
+    }
+    if (crl_file != NULL && !load_lists(a, crl_file, error)) {
         tls_authorities_unref(a);
         return -EINVAL;
     }
@@ -162,6 +215,7 @@ bool tls_shown(const struct tls *t, struct tls_shown *out)
     if (leaf == NULL || !fingerprints(leaf, out))
         return false;
     out->verified = asked && SSL_get_verify_result(t->ssl) == X509_V_OK;
+    out->revoked = asked && SSL_get_verify_result(t->ssl) == X509_V_ERR_CERT_REVOKED;
     out->verify = asked ? X509_verify_cert_error_string(SSL_get_verify_result(t->ssl))
                         : "there is no authority to ask";
     if (out->verified)

@@ -12,7 +12,7 @@ static int setup_all(void **state)
 
     if (setup(state) != 0)
         return -1;
-    return tls_authorities_load(&vouching, authority.chain_file, &error);
+    return tls_authorities_load(&vouching, authority.chain_file, NULL, &error);
 }
 
 static int teardown_all(void **state)
@@ -180,8 +180,8 @@ static void test_files(void **state)
     struct buf error = {0};
 
     (void)state;
-    assert_int_equal(tls_authorities_load(&a, leaf.key_file, &error), -EINVAL);
-    assert_int_equal(tls_authorities_load(&a, "/nonexistent.pem", &error), -EINVAL);
+    assert_int_equal(tls_authorities_load(&a, leaf.key_file, NULL, &error), -EINVAL);
+    assert_int_equal(tls_authorities_load(&a, "/nonexistent.pem", NULL, &error), -EINVAL);
     assert_null(a);
     buf_putc(&error, '\0');
     assert_non_null(strstr((char *)error.data, "/nonexistent.pem: no certificates of authorities"));

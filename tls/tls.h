@@ -67,11 +67,18 @@ void tls_server_unref(struct tls_server *s); /* NULL is accepted */
 
 /* --- whom a server knows by certificate --- */
 
-/* Authorities that vouch for clients, from a file in PEM. 0 or -errno, then error has a line. Not
- * for a worker: it reads a file. */
+/* Authorities that vouch for clients, from a file in PEM; and what they have taken back, from
+ * crl_file (PEM; RFC 5280), which then has a list of each of them and of those between them and the
+ * clients: where one lacks, or is older than it says to be good, nobody is vouched for. NULL:
+ * nobody looks. 0 or -errno, then error has a line that names the file. Not for a worker: it reads
+ * files.
+ */
 struct tls_authorities;
-int tls_authorities_load(struct tls_authorities **out, const char *file,
+int tls_authorities_load(struct tls_authorities **out, const char *file, const char *crl_file,
                          struct buf *error) MUST_USE;
+/* When the first of the lists of what was taken back is to be replaced, seconds since 1970; 0:
+ * there is none. */
+int64_t tls_authorities_until_s(const struct tls_authorities *a);
 struct tls_authorities *tls_authorities_ref(struct tls_authorities *a);
 void tls_authorities_unref(struct tls_authorities *a); /* NULL is accepted */
 
@@ -189,6 +196,7 @@ void tls_facts(const struct tls *t, struct tls_facts *out);
 struct tls_shown {
     char fingerprint[TLS_FINGERPRINT_BYTES], key_fingerprint[TLS_FINGERPRINT_BYTES];
     bool verified;      /* an authority vouches for it, and it is valid */
+    bool revoked;       /* it, or an authority between, was taken back: it is good for nothing */
     const char *verify; /* in words: "ok", "certificate has expired" */
     struct buf names;   /* where it is verified: DNS names and mail addresses, else the common name;
                            in lower case, each with NUL */

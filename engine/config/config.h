@@ -70,6 +70,7 @@ struct config_listener {
     uint32_t tls_timeout_ms;   /* of a handshake */
     char *client_certificates; /* "off", "ask", "require" */
     char *client_ca_file;      /* authorities that vouch for clients; NULL: none */
+    char *client_crl_file;     /* what they have taken back; NULL: nobody looks */
     char **relay_certificates; /* of clients that may relay; config_relays_certificate() */
     size_t relay_certificates_len;
     uint32_t tls_handshakes_max;
@@ -155,7 +156,7 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     bool no_chunking, no_pipelining;
     bool auth_without_tls;
     char *tls;             /* config_tls_word(); config_tls_of() */
-    char *tls_certificate; /* file of what is shown to servers that ask; NULL: none */
+    char *tls_certificate; /* file of what is shown to servers that ask; NULL: the source's */
     uint32_t connect_timeout_ms, banner_timeout_ms, ehlo_timeout_ms, tls_timeout_ms,
         mail_timeout_ms, rcpt_timeout_ms, data_timeout_ms, body_timeout_ms, dot_timeout_ms,
         quit_timeout_ms;
@@ -349,6 +350,7 @@ struct config_source { /* where sessions come from */
     uint64_t rate_messages; /* the same, messages per rate_period_ms */
     uint32_t rate_period_ms, rate_burst;
     struct config_rate recipient_rate, byte_rate;
+    char *tls_certificate;     /* shown where the destination names none; NULL: none */
     struct config_proxy proxy; /* where it has one, its addresses are of the proxy's machine */
 };
 

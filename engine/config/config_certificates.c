@@ -108,6 +108,10 @@ static void check_listener(struct config *c, size_t index,
             what = "a name counts in a certificate that an authority vouches for: set "
                    "client_ca_file, or write a fingerprint";
     }
+    if (what == NULL && l->client_crl_file != NULL && l->client_ca_file == NULL) {
+        key = "client_crl_file";
+        what = "there are no authorities whose list it could be: set client_ca_file";
+    }
     if (what == NULL && !asked && (l->relay_certificates_len > 0 || l->client_ca_file != NULL)) {
         key = l->relay_certificates_len > 0 ? "relay_certificates" : "client_ca_file";
         what = "no client is asked for a certificate: set client_certificates";

@@ -323,6 +323,12 @@ static const struct config_field listener_fields[] = {
      .example = "/etc/hayauma/tls/clients.pem",
      .doc = "Authorities that vouch for clients (PEM). Without it a certificate is known by its "
             "fingerprint alone. Read at the start and with each reload."},
+    {"client_crl_file", CONFIG_PATH, AT_LISTENER(client_crl_file), .def_text = "none",
+     .example = "/etc/hayauma/tls/clients.crl",
+     .doc = "Certificates that these authorities have taken back (lists of RFC 5280, in PEM): one "
+            "list of each authority, and of each between it and a client. A certificate that is in "
+            "one is good for nothing, by its fingerprint neither. Where a list lacks, or is older "
+            "than it says to be good, the authorities vouch for nobody. Read as `client_ca_file`."},
     {"relay_certificates", CONFIG_TEXT_LIST, AT_LISTENER(relay_certificates),
      .offset2 = offsetof(struct config_listener, relay_certificates_len), .def_text = "`[]`",
      .example = "[\"9F:86:D0:81:…\", app.shop.example]",
@@ -610,9 +616,10 @@ static const struct config_field destination_fields[] = {
     {"tls_certificate", CONFIG_PATH, AT_DEST(tls_certificate), .def_text = "none",
      .example = "/etc/hayauma/tls/client.pem",
      .doc = "What is shown to servers that ask for a certificate: its chain and its key, in one "
-            "PEM file. Records have its names (`tls_own_certificate`). Read at the start and with "
-            "each reload; of a file that is broken the certificate loaded before stays, and "
-            "without one none is shown."},
+            "PEM file; without it, what the source shows (`sources.NAME.tls_certificate`). Records "
+            "have its names (`tls_own_certificate`). Read at the start and with each reload; of a "
+            "file that is broken the certificate loaded before stays, and without one none is "
+            "shown."},
     {"auth_without_tls", CONFIG_BOOL, AT_DEST(auth_without_tls), .def = "no",
      .doc = "Send a password of `credentials_file` to a next hop that was not verified (`tls: "
             "verify`), or in the clear. For a next hop in a network of one's own."},
@@ -728,6 +735,10 @@ static const struct config_field source_fields[] = {
             "the next one waits as long as its bytes take."},
     {"byte_burst", CONFIG_BYTES32, AT_SOURCE(byte_rate.burst), .def = "0", RANGE(0, 1 << 30),
      .zero = "none", .doc = "Of `byte_rate`, as `rate_burst` of `rate`."},
+    {"tls_certificate", CONFIG_PATH, AT_SOURCE(tls_certificate), .def_text = "none",
+     .example = "/etc/hayauma/tls/a1.pem",
+     .doc = "What the source shows to servers that ask for a certificate, where the destination "
+            "has no `tls_certificate`; a file as that one's."},
     {"proxy", CONFIG_SECTION, .section = &proxy_schema},
 };
 static const struct config_items source_items = {.bytes = sizeof(struct config_source),

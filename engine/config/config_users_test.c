@@ -206,6 +206,9 @@ static void test_relay_certificates(void **state)
         {CERTIFIED "relay_certificates: [" FINGERPRINT "]}",
          ":3:1: listeners[0].relay_certificates: no client is asked"},
         {CERTIFIED "client_ca_file: /ca}", ":3:1: listeners[0].client_ca_file: no client is asked"},
+        {CERTIFIED "client_certificates: ask, client_ca_file: /ca, client_crl_file: /crl}", NULL},
+        {CERTIFIED "client_certificates: ask, client_crl_file: /crl}",
+         ":3:1: listeners[0].client_crl_file: there are no authorities"},
         {"listeners:\n- {listen: 127.0.0.1:25, client_certificates: ask}",
          ":2:1: listeners[0].client_certificates: without tls"},
     };

@@ -5,12 +5,14 @@
 
 #include "control/backend_sites.h"
 #include "control/control_private.h"
+#include "deliver/secure.h"
 #include "dns/dns.h"
 #include "dns/name.h"
 #include "limits/limit.h"
 #include "schedule/channel.h"
 #include "schedule/rollup.h"
 #include "schedule/supply.h"
+#include "sts/sts_policy.h"
 #include "worker/peer_text.h"
 #include "worker/worker.h"
 
@@ -63,7 +65,77 @@ static void put_settings(struct control_route *of, struct site *site)
     buf_done(&set);
 }
 
-static void put_exchangers(const struct site *site, struct buf *out)
+/* --- its encryption --- */
+
+static void put_sts(const struct site *site, struct buf *out)
+{
+    const struct sts_policy *sts = site->sts;
+
+    if (sts == NULL)
+        return;
+    buf_puts(out, "\"mta_sts\":{");
+    json_text(out, "mode", str_of(sts_mode_name(sts->mode)));
+    json_text(out, "id", str_of(sts->id));
+    json_number(out, "fetched_ms", sts->fetched_ms);
+    json_number(out, "until_ms", sts->fetched_ms + (int64_t)sts->max_age_s * 1000);
+    json_end(out);
+    buf_putc(out, ',');
+}
+
+/* A record as zone files have it: "3 1 1 0d6f…". */
+static void put_record(struct str record, struct buf *out)
+{
+    buf_putc(out, '"');
+    for (size_t i = 0; i < record.len; i++)
+        buf_printf(out, i < 3 ? "%s%u" : "%s%02x", i > 0 && i <= 3 ? " " : "",
+                   (uint8_t)record.ptr[i]);
+    buf_puts(out, "\",");
+}
+
+/* Of an exchanger of a site for which such records count. */
+static void put_tlsa(const struct dns_tlsa *tlsa, struct buf *out)
+{
+    if (tlsa == NULL)
+        return;
+    buf_puts(out, "\"tlsa\":[");
+    for (uint16_t i = 0; i < tlsa->records_len; i++)
+        put_record(tlsa->records[i], out);
+    json_end_list(out);
+    if (tlsa->error != NULL)
+        json_text(out, "tlsa_error", str_of(tlsa->error));
+    else if (!dns_tlsa_usable(tlsa))
+        json_bool(out, "tlsa_unusable", true);
+}
+
+/* From which sources of the pool mail goes in plaintext, since a handshake failed lately. */
+static void put_plain(const struct site *site, const struct config_pool *pool,
+                      const struct exchanger *e, struct buf *out)
+{
+    uint64_t now_ms = io_now_ms(site->worker->io), until_ms;
+    const char *why;
+    bool any = false;
+
+    for (size_t i = 0; i < pool->sources_len; i++) {
+        const struct config_source *s = pool->sources[i].source;
+        int64_t end_ms;
+
+        if (!secure_is_plain(site, s, e, &why, &until_ms))
+            continue;
+        end_ms = worker_wall_ms(site->worker) + (int64_t)(until_ms - now_ms);
+        buf_puts(out, any ? "{" : "\"plaintext\":[{");
+        json_text(out, "source", str_of(s->name));
+        json_text(out, "reason", str_of(why));
+        json_number(out, "since_ms", end_ms - SECURE_PLAIN_MS);
+        json_number(out, "until_ms", end_ms);
+        json_end(out);
+        buf_putc(out, ',');
+        any = true;
+    }
+    if (any)
+        json_end_list(out);
+}
+
+static void put_exchangers(const struct site *site, const struct config_pool *pool, struct buf *out)
 {
     buf_puts(out, "\"exchangers\":[");
     for (uint16_t i = 0; i < site->exchangers.len; i++) {
@@ -75,6 +147,10 @@ static void put_exchangers(const struct site *site, struct buf *out)
         json_text(out, "host", str_of(e->host));
         json_number(out, "preference", e->preference);
         json_text(out, "address", str_of(address));
+        json_text(out, "tls", str_of(config_tls_word(secure_policy(site, e))));
+        if (site->dane)
+            put_tlsa(e->tlsa, out);
+        put_plain(site, pool, e, out);
         json_end(out);
         buf_putc(out, ',');
     }
@@ -264,8 +340,9 @@ static void put_site(struct control_route *of, struct site *site)
     struct buf *out = &of->out;
 
     json_text(out, "site", str_of(site->name));
-    put_exchangers(site, out);
+    put_exchangers(site, pool, out);
     put_settings(of, site);
+    put_sts(site, out);
     buf_puts(out, "\"sources\":[");
     put_sources(site, pool, bound, false, out);
     put_sources(site, pool->overflow, 0, true, out);
@@ -323,9 +400,7 @@ static struct sts_policy *policy_known(struct worker *w, struct str domain,
     struct sts_policy *sts;
     struct dns_name name;
 
-    if (route == NULL || (target != NULL && target->host != NULL) ||
-        !config_tls_has_sts(config_tls_of(site_destination(w->config, domain, target, route))) ||
-        dns_name_parse(&name, domain) < 0)
+    if (!site_policy_domain(w->config, domain, target, route, &name))
         return NULL;
     sts = sts_table_find(&w->shared->sts, (struct str){name.text, name.len}, io_now_ms(w->io),
                          worker_wall_ms(w))

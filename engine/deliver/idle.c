@@ -29,7 +29,7 @@ static bool may_take_over(const struct delivery *d, const struct channel *c,
            d->channel->source == c->source && d->site->dest == c->site->dest &&
            d->site->lmtp == c->site->lmtp &&
            d->channel->options.auth_user == c->options.auth_user && !channel_has_mail(d->channel) &&
-           exchanger_same(&d->dial.exchanger, to) && secure_suits(d, c->site, to->host);
+           exchanger_same(&d->dial.exchanger, to) && secure_suits(d, c->site, to);
 }
 
 struct delivery *idle_find(const struct channel *c, const struct exchanger *to)

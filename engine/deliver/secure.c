@@ -65,25 +65,33 @@ static bool is_tested(const struct delivery *d)
     return d->secure.policy == CONFIG_TLS_MAY && d->site->sts != NULL;
 }
 
+/* The file of the certificate that the peer is shown, or NULL. */
+static const char *own_certificate(const struct site *site, const struct config_source *source)
+{
+    return site->dest->tls_certificate != NULL ? site->dest->tls_certificate
+                                               : source->tls_certificate;
+}
+
 /* A configuration's authorities may differ from those of the one before, so it resumes none of the
  * other's sessions. */
-static void put_key(struct buf *key, const struct delivery *d)
+static void put_key(struct buf *key, const struct site *site, const struct config_source *source,
+                    const struct exchanger *to, enum config_tls policy)
 {
-    const struct exchanger *to = &d->dial.exchanger;
-    const struct config *config = d->site->config;
+    const struct config *config = site->config;
 
     buf_put(key, &to->addr, to->len);
-    buf_putc(key, (char)d->secure.policy);
-    buf_putc(key, is_tested(d)); /* its certificate was looked at */
+    buf_putc(key, (char)policy);
+    /* Whether it is tested: its certificate was looked at. */
+    buf_putc(key, policy == CONFIG_TLS_MAY && site->sts != NULL);
     buf_puts(key, to->host);
     buf_putc(key, '\0');
-    buf_puts(key, d->channel->source->name);
+    buf_puts(key, source->name);
     buf_putc(key, '\0');
-    buf_put_str(key, str_of(d->site->dest->tls_certificate)); /* whom the peer took us for */
+    buf_put_str(key, str_of(own_certificate(site, source))); /* whom the peer took us for */
     buf_putc(key, '\0');
     buf_put(key, &config->generation, sizeof(config->generation));
     /* Records by which a session was verified may have been withdrawn. */
-    for (uint16_t i = 0; d->secure.policy == CONFIG_TLS_DANE && i < to->tlsa->records_len; i++) {
+    for (uint16_t i = 0; policy == CONFIG_TLS_DANE && i < to->tlsa->records_len; i++) {
         buf_put(key, &to->tlsa->records[i].len, sizeof(to->tlsa->records[i].len));
         buf_put_str(key, to->tlsa->records[i]);
     }
@@ -121,7 +129,7 @@ static struct known *known_of(const struct delivery *d, bool make)
     struct known *k;
     uint64_t hash;
 
-    put_key(&key, d);
+    put_key(&key, d->site, d->channel->source, &d->dial.exchanger, d->secure.policy);
     hash = hash_bytes(key.data, key.len, d->worker->hash_seed);
     k = known_find(m, buf_str(&key), hash);
     if (k == NULL && make)
@@ -140,17 +148,17 @@ static uint16_t port_of(const struct exchanger *e)
     return ntohs(e->addr.sa.sa_family == AF_INET6 ? e->addr.in6.sin6_port : e->addr.in.sin_port);
 }
 
-static enum config_tls policy_of(const struct delivery *d)
+enum config_tls secure_policy(const struct site *site, const struct exchanger *to)
 {
-    enum config_tls policy = config_tls_of(d->site->dest);
-    const struct sts_policy *sts = d->site->sts;
-    const struct dns_tlsa *tlsa = d->dial.exchanger.tlsa;
+    enum config_tls policy = config_tls_of(site->dest);
+    const struct sts_policy *sts = site->sts;
+    const struct dns_tlsa *tlsa = to->tlsa;
     bool enforced = sts != NULL && sts->mode == STS_ENFORCE;
 
-    if (d->dial.exchanger.addr.sa.sa_family == AF_UNIX) /* whoever could listen is root */
+    if (to->addr.sa.sa_family == AF_UNIX) /* whoever could listen is root */
         return CONFIG_TLS_NONE;
     /* Records of which none is usable ask for no certificate; the policy may. */
-    if (d->site->dane && tlsa != NULL && (!enforced || dns_tlsa_usable(tlsa)))
+    if (site->dane && tlsa != NULL && (!enforced || dns_tlsa_usable(tlsa)))
         return CONFIG_TLS_DANE;
     if (enforced)
         return CONFIG_TLS_STS;
@@ -159,12 +167,31 @@ static enum config_tls policy_of(const struct delivery *d)
     return policy;
 }
 
+bool secure_is_plain(const struct site *site, const struct config_source *source,
+                     const struct exchanger *to, const char **why, uint64_t *until_ms)
+{
+    const struct secure_memory *m = site->worker->secure_memory;
+    const struct known *known;
+    struct buf key = {0};
+
+    if (secure_policy(site, to) != CONFIG_TLS_MAY)
+        return false;
+    put_key(&key, site, source, to, CONFIG_TLS_MAY);
+    known = known_find(m, buf_str(&key), hash_bytes(key.data, key.len, site->worker->hash_seed));
+    buf_done(&key);
+    if (known == NULL || known->plain_until_ms <= io_now_ms(site->worker->io))
+        return false;
+    *why = known->reason;
+    *until_ms = known->plain_until_ms;
+    return true;
+}
+
 void secure_begin(struct delivery *d)
 {
     struct secure *t = &d->secure;
     const struct known *known;
 
-    *t = (struct secure){.anew = t->anew, .policy = policy_of(d)};
+    *t = (struct secure){.anew = t->anew, .policy = secure_policy(d->site, &d->dial.exchanger)};
     if (t->policy == CONFIG_TLS_NONE)
         return;
     t->report.policy = config_tls_word(t->policy);
@@ -230,8 +257,8 @@ int secure_handshake(struct delivery *d, stream_tls_ended *on_ended)
         .verify = verify_of(d),
         .version_min = TLS_1_2,
         .session = known == NULL ? NULL : known->session,
-        .certificate =
-            certificates_own(d->worker->trust->certificates, d->site->dest->tls_certificate)};
+        .certificate = certificates_own(d->worker->trust->certificates,
+                                        own_certificate(d->site, d->channel->source))};
     struct tls *tls;
 
     if (t->policy == CONFIG_TLS_DANE)
@@ -361,12 +388,44 @@ void secure_keep(struct delivery *d)
     known->session = session;
 }
 
-bool secure_suits(const struct delivery *d, const struct site *site, const char *host)
+static bool has_record(const struct dns_tlsa *tlsa, struct str record)
+{
+    for (uint16_t i = 0; i < tlsa->records_len; i++)
+        if (str_eq(tlsa->records[i], record))
+            return true;
+    return false;
+}
+
+/* A resolver gives them in any order. */
+static bool same_records(const struct dns_tlsa *a, const struct dns_tlsa *b)
+{
+    if (a == b)
+        return true;
+    if (a == NULL || b == NULL || a->error != NULL || b->error != NULL ||
+        a->records_len != b->records_len || strcmp(a->base, b->base) != 0)
+        return false;
+    for (uint16_t i = 0; i < a->records_len; i++)
+        if (!has_record(b, a->records[i]))
+            return false;
+    return true;
+}
+
+/* Whether d's handshake was held to what one to to, its address, would be. */
+static bool is_held(const struct delivery *d, const struct site *site, const struct exchanger *to)
+{
+    enum config_tls policy = secure_policy(site, to);
+
+    return d->secure.policy == policy &&
+           (policy != CONFIG_TLS_DANE || same_records(d->dial.exchanger.tlsa, to->tlsa));
+}
+
+bool secure_suits(const struct delivery *d, const struct site *site, const struct exchanger *to)
 {
     bool named = d->secure.policy == CONFIG_TLS_VERIFY || site->dane || site->sts != NULL;
 
     return d->site->dane == site->dane && sts_policy_same(d->site->sts, site->sts) &&
-           (!named || str_eq_nocase(str_of(d->dial.peer_name), str_of(host)));
+           is_held(d, site, to) &&
+           (!named || str_eq_nocase(str_of(d->dial.peer_name), str_of(to->host)));
 }
 
 const struct report_tls *secure_report(const struct delivery *d)

@@ -23,6 +23,8 @@
 
 struct delivery;
 struct site;
+struct config_source;
+struct exchanger;
 struct recipient;
 struct worker;
 
@@ -52,6 +54,14 @@ struct secure {
     enum tls_report_result result; /* what reports of TLS say of each transaction of the session */
 };
 
+/* What sessions to an exchanger of the site are held to: never dane+mta-sts, which is one or the
+ * other. */
+enum config_tls secure_policy(const struct site *site, const struct exchanger *to);
+/* Whether sessions from a source would be in plaintext, since the worker remembers that a handshake
+ * failed: why, and until when (monotonic). */
+bool secure_is_plain(const struct site *site, const struct config_source *source,
+                     const struct exchanger *to, const char **why, uint64_t *until_ms);
+
 /* A connection is there: what it asks for. */
 void secure_begin(struct delivery *d);
 /* The handshake begins; see stream_tls_start(). 0 or -errno. */
@@ -66,8 +76,9 @@ void secure_ready(struct delivery *d, struct str refusal);
 bool secure_failed(struct delivery *d, const char *why);
 /* Remembers the newest session of TLS that the peer gave. */
 void secure_keep(struct delivery *d);
-/* Whether d, which is idle, is as good as a new session of site, which calls its exchanger host. */
-bool secure_suits(const struct delivery *d, const struct site *site, const char *host);
+/* Whether d, which is idle, is as good as a new session of site to to, its address: it is held to
+ * the same, by the same TLSA records. */
+bool secure_suits(const struct delivery *d, const struct site *site, const struct exchanger *to);
 /* In secure_tell.c, for reports of TLS (RFC 8460): a transaction of the session is sent; there is
  * no session, and mail of some domain waits for one. */
 void secure_tell(const struct delivery *d, struct recipient *const *rcpts, size_t len);

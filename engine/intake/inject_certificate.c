@@ -6,12 +6,15 @@
 #include "base/log.h"
 #include "intake/inject_message.h"
 
-/* The next of what the certificate is called; begins with *at 0. Empty: that was all. */
+/* The next of what the certificate is called; begins with *at 0. Empty: that was all. One that was
+ * taken back is called nothing, by its fingerprint neither: somebody else may have its key. */
 static struct str next_id(const struct tls_shown *shown, size_t *at)
 {
     size_t n = (*at)++;
     const char *name = (const char *)shown->names.data;
 
+    if (shown->revoked)
+        return STR("");
     if (n == 0)
         return str_of(shown->fingerprint);
     if (n == 1)

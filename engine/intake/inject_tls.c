@@ -94,10 +94,10 @@ static void on_ended(struct stream *stream, const char *error)
 int inject_tls_begin(struct inject *s)
 {
     struct tls_server *server = s->worker->trust->certificates->server;
-    struct tls_accept_options options = {
-        .scope = str_of(s->settings->address.text),
-        .ask = config_asks_certificate(s->settings),
-        .authorities = trust_authorities(s->worker->trust, s->settings->client_ca_file)};
+    struct tls_accept_options options = {.scope = str_of(s->settings->address.text),
+                                         .ask = config_asks_certificate(s->settings),
+                                         .authorities =
+                                             trust_authorities(s->worker->trust, s->settings)};
     struct tls *tls;
 
     if (strcmp(s->settings->tls_version_min, "1.3") == 0)

@@ -107,24 +107,6 @@ static void on_policy(struct sts_query *query, const struct sts_found *found)
     dns_route_unref(route);
 }
 
-/* Whose policy holds: the domain's, or that of the host whose exchangers stand in for the domain's
- * (RFC 8461 3.4). False: none; mail does not go by exchangers, or nobody wants to know. */
-static bool policy_domain(const struct lane *lane, const struct config_route *target,
-                          const struct dns_route *route, struct dns_name *out)
-{
-    const struct config_destination *dest;
-    struct str domain = lane_domain(lane);
-
-    if (route == NULL || lane_reports_tls(lane) ||
-        (target != NULL && target->host != NULL && !target->mx_lookup))
-        return false;
-    dest = site_destination(lane->worker->config, domain, target, route);
-    if (!config_tls_has_sts(config_tls_of(dest)))
-        return false;
-    return dns_name_parse(out, target != NULL && target->host != NULL ? str_of(target->host)
-                                                                      : domain) == 0;
-}
-
 /* The exchangers are known; what the domain demands of them may have to be looked up. */
 static void lane_policy(struct lane *lane, const struct config_route *target,
                         struct dns_route *route)
@@ -138,7 +120,8 @@ static void lane_policy(struct lane *lane, const struct config_route *target,
         w->lane_hooks->unroutable(lane, route);
         return;
     }
-    if (!policy_domain(lane, target, route, &name) ||
+    if (lane_reports_tls(lane) ||
+        !site_policy_domain(w->config, lane_domain(lane), target, route, &name) ||
         sts_known(w, (struct str){name.text, name.len}, &found)) {
         lane_routed(lane, target, route, &found);
         sts_policy_unref(found.policy);

@@ -2,6 +2,7 @@
 
 #include <stdlib.h>
 
+#include "dns/name.h"
 #include "schedule/channel.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
@@ -254,6 +255,21 @@ static void shares_put(struct site *site)
         governor_put(w->shared->governor, own->limit.entry, io_now_ns(w->io));
         free(own);
     }
+}
+
+bool site_policy_domain(const struct config *config, struct str domain,
+                        const struct config_route *target, const struct dns_route *route,
+                        struct dns_name *out)
+{
+    bool by_host = target != NULL && target->host != NULL;
+    struct dns_address address;
+
+    if (route == NULL ||
+        !config_tls_has_sts(config_tls_of(site_destination(config, domain, target, route))))
+        return false;
+    if (by_host && dns_literal_parse(&address, str_of(target->host), true) != DNS_LITERAL_NONE)
+        return false;
+    return dns_name_parse(out, by_host ? str_of(target->host) : domain) == 0;
 }
 
 /* Whether TLSA records of the hosts count, which are those of dns.port: where the destination says

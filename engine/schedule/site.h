@@ -12,6 +12,7 @@
 #include "smtp/client.h"
 #include "worker/worker.h"
 
+struct dns_name;
 struct lane;
 
 struct site {
@@ -58,6 +59,12 @@ bool site_is_limited(const struct site *site);
 const struct config_destination *site_destination(const struct config *config, struct str domain,
                                                   const struct config_route *target,
                                                   const struct dns_route *route);
+/* Whose policy of MTA-STS holds: the domain's, or that of the host that the route names in its
+ * place, whether its exchangers are looked up or not (RFC 8461 3.4). False: nobody's; by address,
+ * or to a socket, or nobody wants to know. route NULL: a socket. */
+bool site_policy_domain(const struct config *config, struct str domain,
+                        const struct config_route *target, const struct dns_route *route,
+                        struct dns_name *out);
 /* The entry of limits at the site, which all workers share: those of a source, or, where source is
  * "", over all sources. */
 struct governor_entry *site_governor(const struct site *site, const char *source,

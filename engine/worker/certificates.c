@@ -56,7 +56,7 @@ static int load_one(struct certificates *c, const char *key, const char *chain_f
     return 0;
 }
 
-/* One that a destination names, unless another destination did. */
+/* One that a destination or a source names, unless another did. */
 static int load_own(struct certificates *c, const char *file, const struct certificates *old)
 {
     if (file == NULL || certificates_own(c, file) != NULL)
@@ -80,6 +80,8 @@ static int load_all_own(struct certificates *c, const struct config *config,
             err = load_own(c, d->tls_certificate, old);
         last = d->tls_certificate;
     }
+    for (size_t i = 0; i < config->sources_len && err == 0; i++)
+        err = load_own(c, config->sources[i].tls_certificate, old);
     return err;
 }
 

@@ -23,7 +23,8 @@ struct certificates {
  * left out. Keys of tickets are old's. old may be NULL. */
 int certificates_load(struct certificates **out, const struct config *config,
                       const struct certificates *old) MUST_USE;
-/* What servers are shown of the file that a destination names (tls_certificate), or NULL. */
+/* What servers are shown of the file that a destination or a source names (tls_certificate), or
+ * NULL. */
 struct tls_certificate *certificates_own(const struct certificates *c, const char *file);
 void certificates_free(struct certificates *c); /* NULL is accepted */
 /* Lines "warning: ..." about those that are not valid at now_s, seconds since 1970, or not for

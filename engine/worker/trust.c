@@ -16,12 +16,37 @@ static int load_client(struct trust *t, const struct config *config, struct buf 
     return err;
 }
 
-struct tls_authorities *trust_authorities(const struct trust *t, const char *file)
+static bool same_file(const char *a, const char *b)
 {
-    for (size_t i = 0; file != NULL && i < t->authorities_len; i++)
-        if (strcmp(t->authorities[i].file, file) == 0)
+    return a == b || (a != NULL && b != NULL && strcmp(a, b) == 0);
+}
+
+struct tls_authorities *trust_authorities(const struct trust *t, const struct config_listener *l)
+{
+    for (size_t i = 0; l->client_ca_file != NULL && i < t->authorities_len; i++)
+        if (same_file(t->authorities[i].file, l->client_ca_file) &&
+            same_file(t->authorities[i].crl_file, l->client_crl_file))
             return t->authorities[i].authorities;
     return NULL;
+}
+
+#define SOON_S (12 * 3600) /* before the end of a list: there should be a new one */
+
+void trust_warnings(const struct trust *t, int64_t now_s, struct buf *out)
+{
+    certificates_warnings(t->certificates, now_s, out);
+    for (size_t i = 0; i < t->authorities_len; i++) {
+        int64_t until_s = tls_authorities_until_s(t->authorities[i].authorities);
+
+        if (until_s != 0 && until_s < now_s + SOON_S)
+            buf_printf(out, "warning: client_crl_file: %s: a list of revoked certificates %s; %s\n",
+                       t->authorities[i].crl_file,
+                       until_s < now_s ? "is older than it says to be good"
+                                       : "is good for less than 12 hours",
+                       until_s < now_s
+                           ? "no client's certificate is believed until there is a new one"
+                           : "put a new one there, and reload");
+    }
 }
 
 static int load_authorities(struct trust *t, const struct config *config, struct buf *errors)
@@ -32,14 +57,16 @@ static int load_authorities(struct trust *t, const struct config *config, struct
     if (t->authorities == NULL)
         return -ENOMEM;
     for (size_t i = 0; i < config->listeners_len; i++) {
-        const char *file = config->listeners[i].client_ca_file;
+        const struct config_listener *l = &config->listeners[i];
         struct trust_authorities *a = &t->authorities[t->authorities_len];
         struct buf why = {0};
 
-        if (file == NULL || trust_authorities(t, file) != NULL)
+        if (l->client_ca_file == NULL || trust_authorities(t, l) != NULL)
             continue;
-        a->file = strdup(file);
-        err = a->file == NULL ? -ENOMEM : tls_authorities_load(&a->authorities, file, &why);
+        a->file = strdup(l->client_ca_file);
+        a->crl_file = l->client_crl_file == NULL ? NULL : strdup(l->client_crl_file);
+        err = tls_authorities_load(&a->authorities, l->client_ca_file, l->client_crl_file, &why);
+        ASSERT(a->file != NULL && (a->crl_file != NULL || l->client_crl_file == NULL));
         t->authorities_len++;
         if (err < 0)
             buf_printf(errors, "%s: listeners[%zu].client_ca_file: %.*s\n",
@@ -88,6 +115,7 @@ void trust_unref(struct trust *t)
     for (size_t i = 0; i < t->authorities_len; i++) {
         tls_authorities_unref(t->authorities[i].authorities);
         free(t->authorities[i].file);
+        free(t->authorities[i].crl_file);
     }
     free(t->authorities);
     free(t);

@@ -6,7 +6,9 @@ dane.py [TEST...]"""
 
 import base64
 import hashlib
+import json
 import pathlib
+import re
 import ssl
 import struct
 import subprocess
@@ -15,7 +17,7 @@ import sys
 HERE = pathlib.Path(__file__).resolve().parent
 sys.path += [str(HERE.parent / "lib"), str(HERE.parent / "dns")]  # behind: both have a servers.py
 from authority import Authority, serving  # noqa: E402
-from encryption import NO_OFFER, OFFER_ALL, TlsServer  # noqa: E402
+from encryption import NO_OFFER, OFFER_ALL, TlsServer, closes  # noqa: E402
 from engine import Engine  # noqa: E402
 from hostile import AD, A, MX, TLSA, Server as NameServer, question_of, reply, rr, wire_name  # noqa: E402
 from proc import Failure, TempDir, free_port, wait_until  # noqa: E402
@@ -308,6 +310,39 @@ def test_shared_host():
         # And the other way round: the failure has closed nothing to the open one.
         world.send("open", "again")
         expect("open", world.outcome("open", "again"), type="Delivery", tls_policy="may")
+        world.finish()
+
+
+def test_route():
+    """`route` says what each exchanger is held to, by which records, and where a failure is remembered."""
+    world = World()
+    mine = world.own("mine")
+    right = record(3, 1, 1, mine[0])
+    world.add("right", [right, b"\x00\x01"], mine)
+    world.add("odd", [b"\x03\x01"], mine)
+    world.add("bogus", SERVFAIL, mine)
+    world.add("broken", None, mine, how=closes, offer=OFFER_ALL)
+    with world.engine:
+        world.send("broken")
+        expect("broken", world.outcome("broken"), type="Delivery", tls_policy="may")
+
+        def exchanger(name):
+            route = json.loads(world.engine.command("route", f"u@{name}.example", "--json"))
+            assert route["tls"]["policy"] == "dane" and "mta_sts" not in route, route
+            return route["exchangers"][0] | {"now": route["now_ms"]}
+        got = exchanger("right")
+        assert got["tls"] == "dane" and got["tlsa"] == ["3 1 1 " + right[3:].hex(), "0 1"], got
+        assert "tlsa_unusable" not in got and "plaintext" not in got
+        assert "TLSA 3 1 1 " + right[3:].hex() in world.engine.command("route", "u@right.example")
+        got = exchanger("odd")
+        assert got["tls"] == "dane" and got["tlsa_unusable"], got
+        assert exchanger("bogus")["tlsa_error"]
+        got = exchanger("broken")
+        plain = got["plaintext"][0]
+        assert got["tls"] == "may" and "tlsa" not in got and "TLS failed" in plain["reason"], got
+        assert plain["since_ms"] <= got["now"] <= plain["until_ms"] == plain["since_ms"] + 3_600_000, got
+        text = world.engine.command("route", "u@broken.example")
+        assert re.search(r"plaintext from source default for 5\dm.*, since .* ago: TLS failed", text), text
         world.finish()
 
 

@@ -65,6 +65,19 @@ class Authority:
         return chain, key
 
 
+    def revoke(self, files):
+        self.openssl("ca", "-config", self.dir / "config", "-cert", self.ca, "-keyfile", self.key,
+                     "-revoke", files[0])
+
+    def crl(self, file, expired=False):
+        """Writes the list of what was revoked."""
+        times = ("-crl_lastupdate", "20200101000000Z", "-crl_nextupdate", "20200201000000Z") if expired \
+            else ("-crldays", 30)
+        self.openssl("ca", "-config", self.dir / "config", "-cert", self.ca, "-keyfile", self.key,
+                     "-gencrl", *times, "-out", file)
+        return file
+
+
 def serving(files):
     """A server's context with a certificate's files."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -6,7 +6,9 @@ policies.py [TEST...]"""
 
 import contextlib
 import datetime
+import json
 import pathlib
+import re
 import socket
 import struct
 import sys
@@ -282,6 +284,34 @@ def test_modes():
     assert record["peer_address"]["name"] == "mx2.two.example" and not world.server("two").sessions, record
     delivered(world, "xn--wgv71a119e", "enforce")
     assert world.engine.status()["counters"]["sts_tested_failures"] == 5
+    world.finish()
+
+
+def test_smart_hosts():
+    """Mail that a route sends to a host is under the host's policy, whatever its domain's is (RFC 8461
+    3.4), and route says so; to an address it is under none."""
+    world = World()
+    world.domain("mx1.bad", policy("enforce", "mx1.bad.example"), "wrong", hosts=["mx1.bad.example"])
+    world.domain("mx1.good", policy("enforce", "mx1.good.example", age=99999), hosts=["mx1.good.example"])
+    world.domain("strict", policy("enforce", "mx1.strict.example"), "wrong")
+    address = world.server("good").listener.getsockname()[0]
+    ways = {"bad": "mx1.bad.example", "good": "mx1.good.example", "strict": address}
+    world.start(workers=1, routes={f"{name}.example": f"[{to}]:{world.port}" for name, to in ways.items()})
+    for name in ways:
+        world.send(name)
+    refused(world, "bad", "mismatch")
+    delivered(world, "good", "enforce")
+    delivered(world, "strict", None)
+    for name in ways:
+        route = json.loads(world.engine.command("route", f"u@{name}.example", "--json"))
+        sts, (exchanger,) = route.get("mta_sts"), route["exchangers"]
+        assert exchanger["tls"] == ("may" if name == "strict" else "mta-sts"), route
+        assert (sts is None) == (name == "strict"), route
+        if name == "good":
+            assert (sts["mode"], sts["id"]) == ("enforce", "1"), sts
+            assert sts["until_ms"] - sts["fetched_ms"] == 99999_000 and 0 <= route["now_ms"] - sts["fetched_ms"]
+            text = world.engine.command("route", "u@good.example")
+            assert re.search(r"mta-sts +enforce, policy 1, fetched .* ago, good for 1d", text), text
     world.finish()
 
 

@@ -240,9 +240,49 @@ def test_reload():
         wait_until("the authority to be gone", unknown)
 
 
+def test_revoked():
+    """A certificate that its authority took back is good for nothing once the list has been read anew;
+    where the list is too old none is, and a file that is no list changes nothing."""
+    with Known() as s:
+        crl = s.authority.crl(s.temp.path / "clients.crl")
+        for one in s.engine.config["listeners"]:
+            one["client_crl_file"] = str(crl)
+            one["relay_certificates"] += ["other.example", fingerprint(s.other[0])]
+        s.engine.reload()
+
+        def relays(files, **more):
+            with s.client(files, **more) as client:
+                return client.message("u@d1.example")[:3] == "250"
+        for files in (s.app, s.other, s.self_signed):
+            check(f"{files}", relays(files), True)
+        s.authority.revoke(s.other)
+        s.authority.crl(crl)
+        check("as it was read", relays(s.other), True)
+        s.engine.reload()
+        wait_until("the new list", lambda: not relays(s.other))
+        check("another", relays(s.app), True)
+        for one in s.engine.config["listeners"]:
+            one["client_certificates"] = "require"
+        s.engine.reload()
+        wait_until("a word", lambda: "554 5.7.1 your certificate is not known here: certificate revoked"
+                   in s.s_client("-cert", s.other[0], "-key", s.other[1]))
+        good = crl.read_text()
+        for text in ("no list\n", good.replace("X509 CRL", "X509 CRT")):
+            crl.write_text(text)
+            done = subprocess.run([str(program()), "reload", "-c", str(s.engine.file)],
+                                  capture_output=True, text=True, timeout=60, check=False)
+            check("refused", done.returncode != 0 and "clients.crl" in done.stdout + done.stderr, True)
+            check("as before", relays(s.app), True)
+        s.authority.crl(crl, expired=True)
+        s.engine.reload()
+        wait_until("a word of it", lambda: "older than it says" in s.engine.log())
+        wait_until("nobody", lambda: "CRL has expired" in s.s_client("-cert", s.app[0], "-key", s.app[1]))
+        check("needs no authority", relays(s.self_signed), True)
+
+
 def test_postfix():
     """Postfix relays through the engine by its certificate, and knows the engine by the engine's: by
-    that of the destination, with one host, and not where the destination has none."""
+    that of the destination, else that of the source, with one host, and not where neither has one."""
     why = peers.missing("postfix")
     if why:
         raise Skip(why)
@@ -251,6 +291,12 @@ def test_postfix():
     pem = s.temp.path / "engine.pem"
     pem.write_text("".join(f.read_text() for f in authority.certificate("sender.shop.example")))
     s.engine.config["destinations"]["shown.example"] = {"tls_certificate": str(pem)}
+    of_source = s.temp.path / "source.pem"
+    of_source.write_text("".join(f.read_text() for f in authority.certificate("a1.shop.example")))
+    s.engine.config["sources"] = {"a0": {"ipv4": "127.0.0.1"}, "a1": {
+        "ipv4": "127.0.0.2", "tls_certificate": str(of_source)}}
+    s.engine.config["default_pool"] = "default"
+    s.engine.config["pools"] = {"default": {"sources": {"a0": {"weight": 1}}}, "own": {"sources": {"a1": {"weight": 1}}}}
     postfix = peers.Postfix("postfix.example")
     postfix.encrypt(*authority.certificate("mx.postfix.example"))
     ca = postfix.write("ca.pem", authority.ca.read_text())
@@ -263,26 +309,28 @@ def test_postfix():
     s.engine.config["routes"] = {d: f"[127.0.0.1]:{postfix.port}" for d in (
         "shown.example", "hidden.example")}
     postfix.settings["virtual_mailbox_domains"] = "postfix.example, shown.example, hidden.example"
+    shown = {("shown", None): "sender.shop.example", ("hidden", None): None,
+             ("shown", "own"): "sender.shop.example", ("hidden", "own"): "a1.shop.example"}
     postfix.settings["virtual_mailbox_maps"] = "static:taro/"
     with s, postfix:
         with Client(s.engine, port=postfix.port, hello="c.example") as client:
             client.expect(client.message("u@d1.example"), 250)
         record = s.engine.wait_records("Reception")[0]
         check("Postfix", record["tls_client_name"], "app.shop.example")
-        for domain in ("shown.example", "hidden.example"):
+        for (name, pool), wanted in shown.items():
+            to = f"taro+{pool}@{name}.example"
+            header = f"X-Hayauma-Pool: {pool}\r\n" if pool else ""
             with s.client(s.app) as client:
-                client.expect(client.message(f"taro@{domain}"), 250)
-            own = s.engine.wait_records("Delivery", recipient=f"taro@{domain}")[0].get(
-                "tls_own_certificate")
-            check(domain, own, "sender.shop.example" if domain == "shown.example" else None)
+                client.expect(client.message(to, data=f"{header}Subject: x\r\n\r\nx\r\n".encode()), 250)
+            own = s.engine.wait_records("Delivery", recipient=to)[0].get("tls_own_certificate")
+            check(to, own, wanted)
         found = {}
-        for text in postfix.wait_mail("taro", 2):
-            domain = re.search(rb"Delivered-To: taro@(\S+)", text)[1].decode()
-            found[domain] = (b'Client CN "sender.shop.example"' in text and b"(verified OK)" in text,
-                             b"Client did not present a certificate" in text
-                             or b"No client certificate requested" in text)
-        check("as Postfix saw it", found, {"shown.example": (True, False),
-                                           "hidden.example": (False, True)})
+        for text in postfix.wait_mail("taro", len(shown)):
+            pool, name = re.search(rb"Delivered-To: taro\+(\S+)@(\S+).example", text).groups()
+            client = re.search(rb'Client CN "(\S+)"', text)
+            assert client is None or b"(verified OK)" in text, text
+            found[name.decode(), {b"own": "own"}.get(pool)] = client and client[1].decode()
+        check("as Postfix saw it", found, shown)
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ static bool files_good(const struct config *c)
     if (good) {
         buf_put_str(&errors, buf_str(&trust->certificates->complaints));
         good = errors.len == 0;
-        certificates_warnings(trust->certificates, (int64_t)time(NULL), &errors);
+        trust_warnings(trust, (int64_t)time(NULL), &errors);
     }
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
     buf_done(&errors);

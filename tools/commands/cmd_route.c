@@ -42,6 +42,45 @@ static void put_line(struct buf *out, const char *label, const char *text, const
     buf_putc(out, '\n');
 }
 
+/* What DANE holds an exchanger to. */
+static void put_tlsa(struct buf *out, const json_t *exchanger)
+{
+    const char *error = reply_text(exchanger, "tlsa_error");
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(json_object_get(exchanger, "tlsa"), i, one)
+    {
+        put_label(out, "");
+        buf_printf(out, "TLSA %s\n", json_string_value(one));
+    }
+    if (*error == 0 && !json_is_true(json_object_get(exchanger, "tlsa_unusable")))
+        return;
+    put_label(out, "");
+    buf_puts(out, *error == 0 ? "no TLSA record is usable: any certificate is taken"
+                              : "its TLSA records cannot be had, nothing is sent to it: ");
+    put_text(out, error, 0, false);
+    buf_putc(out, '\n');
+}
+
+static void put_plaintext(struct buf *out, const json_t *exchanger, int64_t now_ms)
+{
+    const json_t *one;
+    size_t i;
+
+    json_array_foreach(json_object_get(exchanger, "plaintext"), i, one)
+    {
+        put_label(out, "");
+        buf_printf(out, "plaintext from source %s for ", reply_text(one, "source"));
+        put_age(out, reply_number(one, "until_ms") - now_ms);
+        buf_puts(out, ", since ");
+        put_age(out, now_ms - reply_number(one, "since_ms"));
+        buf_puts(out, " ago: ");
+        put_text(out, reply_text(one, "reason"), 0, false);
+        buf_putc(out, '\n');
+    }
+}
+
 static void put_exchangers(struct buf *out, const json_t *route)
 {
     const json_t *one;
@@ -52,7 +91,9 @@ static void put_exchangers(struct buf *out, const json_t *route)
         put_label(out, i == 0 ? "exchangers" : "");
         buf_printf(out, "%lld %s ", reply_number(one, "preference"), reply_text(one, "address"));
         put_text(out, reply_text(one, "host"), 0, false);
-        buf_putc(out, '\n');
+        buf_printf(out, ": tls %s\n", reply_text(one, "tls"));
+        put_tlsa(out, one);
+        put_plaintext(out, one, reply_number(route, "now_ms"));
     }
 }
 
@@ -68,6 +109,23 @@ static const char *limit_owner(const char *of)
     return "";
 }
 
+static void put_sts(struct buf *out, const json_t *route)
+{
+    const json_t *sts = json_object_get(route, "mta_sts");
+    int64_t now_ms = reply_number(route, "now_ms");
+
+    if (sts == NULL)
+        return;
+    put_label(out, "mta-sts");
+    buf_printf(out, "%s, policy ", reply_text(sts, "mode"));
+    put_text(out, reply_text(sts, "id"), 0, false);
+    buf_puts(out, ", fetched ");
+    put_age(out, now_ms - reply_number(sts, "fetched_ms"));
+    buf_puts(out, " ago, good for ");
+    put_age(out, reply_number(sts, "until_ms") - now_ms);
+    buf_putc(out, '\n');
+}
+
 static void put_limits(struct buf *out, const json_t *route)
 {
     const json_t *one, *tls = json_object_get(route, "tls");
@@ -75,6 +133,7 @@ static void put_limits(struct buf *out, const json_t *route)
 
     if (tls != NULL)
         put_line(out, "tls", reply_text(tls, "policy"), reply_text(tls, "set"));
+    put_sts(out, route);
     json_array_foreach(json_object_get(route, "limits"), i, one)
     {
         put_label(out, i == 0 ? "limits" : "");

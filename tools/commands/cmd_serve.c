@@ -263,7 +263,7 @@ static void log_certificates(const struct serve *s)
     if (words.len > 0)
         log_error("tls.certificate_failed", "reason=\"%.*s\"", STR_FMT(buf_str(&words)));
     buf_done(&words);
-    certificates_warnings(c, clock_wall_ms() / 1000, &warnings);
+    trust_warnings(s->engine.trust, clock_wall_ms() / 1000, &warnings);
     words = joined(buf_str(&warnings));
     if (words.len > 0)
         log_warn("tls.certificate_expires", "reason=\"%.*s\"", STR_FMT(buf_str(&words)));
