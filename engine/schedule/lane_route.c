@@ -171,7 +171,9 @@ void lane_route_known(struct lane *lane)
             return;
     }
     /* A domain without a route has its mail told so, which has to be in memory for that. */
-    if (route == NULL || (route->status == DNS_OK && !policy_domain(lane, target, route, &name)))
+    if (route == NULL ||
+        (route->status == DNS_OK &&
+         !site_policy_domain(lane->worker->config, lane_domain(lane), target, route, &name)))
         lane_routed(lane, target, route, &found);
     dns_route_unref(route);
 }
