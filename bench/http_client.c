@@ -1,6 +1,7 @@
 /* Sends letters to one recipient each by POST /api/inject/v1, over connections that are kept, one
  * request in flight on each: what bench/run measures injections over HTTP with. It ends at once
- * when an answer says anything but that the letter was taken.
+ * when an answer says anything but that the letter was taken. A connection that the server closes
+ * without an answer is counted, and its request is sent again by another.
  *
  *   http_client [--requests N] [--bytes N] [--connections N] [--domains N] [--token T] ip port
  *
@@ -39,7 +40,7 @@ struct connection {
 };
 
 static struct io *io;
-static uint64_t begun, taken, open_connections;
+static uint64_t begun, taken, lost, open_connections;
 
 _Noreturn static void die(const char *what, const char *detail)
 {
@@ -160,8 +161,12 @@ static void on_received(struct io_op *op, const struct io_event *event)
     struct connection *c = CONTAINER_OF(op, struct connection, recv_op);
 
     if (event->result <= 0) {
-        if (c->asked)
+        if (c->asked && (event->result < 0 || c->answer.len > 0 || open_connections == 1))
             die("connection lost", event->result == 0 ? "closed" : strerror(-event->result));
+        if (c->asked) {
+            lost++;
+            begun--;
+        }
         hang_up(c);
         return;
     }
@@ -289,9 +294,10 @@ int main(int argc, char **argv)
     io_close(io);
     getrusage(RUSAGE_SELF, &usage);
     printf("{\"benchmark\":\"http_client\",\"requests\":%llu,\"bytes\":%llu,\"connections\":%llu,"
-           "\"seconds\":%.3f,\"requests_per_s\":%.0f,\"cpu_us_per_request\":%.2f}\n",
+           "\"lost\":%llu,\"seconds\":%.3f,\"requests_per_s\":%.0f,\"cpu_us_per_request\":%.2f}\n",
            (unsigned long long)taken, (unsigned long long)options.bytes,
-           (unsigned long long)options.connections, seconds, (double)taken / seconds,
+           (unsigned long long)options.connections, (unsigned long long)lost, seconds,
+           (double)taken / seconds,
            (seconds_of(usage.ru_utime) + seconds_of(usage.ru_stime)) * 1e6 / (double)taken);
     return 0;
 }
