@@ -180,6 +180,9 @@ static int change_check(const struct suspend_change *c)
         return -ESHUTDOWN;
     if (c->order.look)
         return 0;
+    /* A session worked before its channel heard of a new pause: the way back begins behind that. */
+    if (what->scope == SUSPENSION_SOURCE_RECOVERY && is_known && what->until_ms < known.until_ms)
+        return -EALREADY;
     if (c->order.resume)
         return is_known ? 0 : -ENOENT;
     /* Those of campaigns are as many as these, and caps have places of their own: they neither lack
