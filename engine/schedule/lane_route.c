@@ -107,6 +107,14 @@ static void on_policy(struct sts_query *query, const struct sts_found *found)
     dns_route_unref(route);
 }
 
+/* Whose policy of MTA-STS the lane's mail is under; reports of TLS are under none. */
+static bool policy_domain(const struct lane *lane, const struct config_route *target,
+                          const struct dns_route *route, struct dns_name *out)
+{
+    return !lane_reports_tls(lane) &&
+           site_policy_domain(lane->worker->config, lane_domain(lane), target, route, out);
+}
+
 /* The exchangers are known; what the domain demands of them may have to be looked up. */
 static void lane_policy(struct lane *lane, const struct config_route *target,
                         struct dns_route *route)
@@ -120,8 +128,7 @@ static void lane_policy(struct lane *lane, const struct config_route *target,
         w->lane_hooks->unroutable(lane, route);
         return;
     }
-    if (lane_reports_tls(lane) ||
-        !site_policy_domain(w->config, lane_domain(lane), target, route, &name) ||
+    if (!policy_domain(lane, target, route, &name) ||
         sts_known(w, (struct str){name.text, name.len}, &found)) {
         lane_routed(lane, target, route, &found);
         sts_policy_unref(found.policy);
@@ -171,9 +178,7 @@ void lane_route_known(struct lane *lane)
             return;
     }
     /* A domain without a route has its mail told so, which has to be in memory for that. */
-    if (route == NULL ||
-        (route->status == DNS_OK &&
-         !site_policy_domain(lane->worker->config, lane_domain(lane), target, route, &name)))
+    if (route == NULL || (route->status == DNS_OK && !policy_domain(lane, target, route, &name)))
         lane_routed(lane, target, route, &found);
     dns_route_unref(route);
 }
