@@ -19,6 +19,7 @@ from faults import (Books, Client, Engine, Failure, Process, Sink, Skip, TempDir
 
 PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
 WALL = 0x40000000  # waitpid(): threads too
+IO_URING_ENTER = 426  # the number of the system call
 
 
 def serve(engine, *arguments, env=None, prefix=(), timeout_s=20):
@@ -423,6 +424,9 @@ def test_watchdog_of_a_stuck_worker():
             tid = next(int(p.parent.name) for p in
                        pathlib.Path(f"/proc/{engine.process.pid}/task").glob("*/comm")
                        if p.read_text().strip() == "worker-1")
+            # Not within a lock that all need, the log's say: where it waits for events.
+            state = pathlib.Path(f"/proc/{engine.process.pid}/task/{tid}/syscall")
+            wait_until("worker-1 waits", lambda: state.read_text().startswith(f"{IO_URING_ENTER} "))
             if ptrace(PTRACE_SEIZE, tid, 0, 0) != 0:
                 raise Skip(f"ptrace: {os.strerror(ctypes.get_errno())}")
             ptrace(PTRACE_INTERRUPT, tid, 0, 0)
