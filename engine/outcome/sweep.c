@@ -459,8 +459,10 @@ void sweep_clock(struct worker *w)
         return;
     if (w->index == 0)
         log_warn("clock.jumped", "by_s=%+.3f", (double)by_ms / 1000);
-    if (by_ms < 0) /* set forward: looks at lanes find what is due */
+    if (by_ms < 0)
         times_begin(w);
+    else /* looks at lanes find what is due, a pass over all rows what is due in absent ones */
+        w->absent_after_ms = io_now_ms(w->io);
 }
 
 /* --- lanes --- */
