@@ -331,6 +331,8 @@ bool transaction_spoilt(const struct transaction *t)
 static void end_astray(struct transaction *t)
 {
     ASSERT(t->smtp.rcpts_len == 1);
+    /* It asks again, from its flow: at a rate for one letter each would go at half of it. */
+    channel_give_back(t->delivery->channel, t->rcpts[0]->lane, t->limit_bytes);
     if (admin_wants(t->rcpts[0]))
         admin_put_back(t->rcpts[0]);
     else

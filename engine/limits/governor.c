@@ -15,6 +15,8 @@
 #define NS_PER_S      UINT64_C(1000000000)
 #define SLACK_NS      UINT64_C(10000000) /* of rates whose interval is shorter */
 #define BYTE_PARTS    1024u              /* of a nanosecond: what intervals of bytes count in */
+#define LINE_LOOKS    16                 /* for a message that may go */
+#define LINE_APART_NS UINT64_C(50000)    /* between two of them, at least */
 #define COOLED_MAX    8 /* entries that nobody holds, each time that one is let go */
 
 struct governor {
@@ -893,6 +895,22 @@ uint64_t governor_try(struct governor_entry *e, uint64_t now_ns)
     ahead_ns = message_burst(e, now_ns);
     return rate_take(interval, ahead_ns < NS_PER_S ? NS_PER_S : ahead_ns, &e->shared.try_ns, now_ns,
                      interval);
+}
+
+uint64_t governor_line(struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t apart_ns = governor_apart_ns(e, now_ns) / LINE_LOOKS, next, at_ns;
+
+    if (apart_ns < LINE_APART_NS)
+        apart_ns = LINE_APART_NS;
+    next = atomic_load_explicit(&e->shared.line_ns, memory_order_relaxed);
+    do {
+        at_ns = next > now_ns ? next : now_ns;
+        if (at_ns > now_ns + NS_PER_S)
+            return now_ns + NS_PER_S;
+    } while (!atomic_compare_exchange_weak_explicit(&e->shared.line_ns, &next, at_ns + apart_ns,
+                                                    memory_order_relaxed, memory_order_relaxed));
+    return at_ns;
 }
 
 uint64_t governor_open_next(const struct governor_entry *e, uint64_t next_ns, uint64_t now_ns)

@@ -90,6 +90,7 @@ struct governor_entry {
         _Atomic uint64_t next_ns[GOVERNOR_COUNTS];
         _Atomic uint64_t connect_next_ns; /* the same of connections */
         _Atomic uint64_t try_ns;          /* the same of governor_try() */
+        _Atomic uint64_t line_ns;         /* the end of the line: governor_line() */
         _Atomic uint64_t bytes_ns;        /* that the last message took of the rate of bytes */
         _Atomic uint64_t held_ms[GOVERNOR_COUNTS]; /* see governor_hold() */
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
@@ -256,6 +257,10 @@ uint64_t governor_open_next(const struct governor_entry *entry, uint64_t next_ns
 /* The same over all workers, for sites that share a rate and do not stand in one line: whether one
  * of them may begin to look for a message that can go. 0: it may; else when to ask again. */
 uint64_t governor_try(struct governor_entry *entry, uint64_t now_ns);
+/* When one of them that has just been refused is to ask again, at the earliest: they stand in line,
+ * some for each message, so that not all of thousands come for each. It is never more than a
+ * second. */
+uint64_t governor_line(struct governor_entry *entry, uint64_t now_ns);
 /* Between two messages by what is known, in ns: each has one recipient at least, and takes about as
  * many bytes as the last one. 0: there is no rate. */
 uint64_t governor_apart_ns(const struct governor_entry *entry, uint64_t now_ns);

@@ -566,6 +566,41 @@ static void test_held_back_lanes_stay(void **state)
     world_close();
 }
 
+/* Memory is short, and the limit of a campaign holds lanes for an hour: their mail waits in the
+ * store, and nobody looks a thousand times a second whether they may load it. */
+static void test_held_share_is_quiet(void **state)
+{
+    struct recipient *rcpts[3];
+    uint64_t now_ns, until_ms;
+    unsigned turns = 0;
+    struct lane *lane;
+
+    (void)state;
+    world_open();
+    behind_start();
+    for (uint32_t i = 0; i < 3; i++)
+        rcpts[i] = store_rows(2 * i, 1, 1000);
+    for (uint32_t i = 0; i < 3; i++)
+        lane_arrive(world.w, 0, rcpts[i]);
+    lane = lane_of(0);
+    assert_true(lane->window_len == 1 && lane->supply != NULL);
+    now_ns = io_now_ns(world.w->io);
+    feed_hold(&lane->supply->feed, lane, now_ns,
+              &(struct limit_denial){.kind = LIMIT_CAMPAIGN,
+                                     .until_ns = now_ns + UINT64_C(3600000000000)});
+    ((struct config *)(uintptr_t)world.w->config)->queue.memory_bytes_max = 0;
+    behind_start();
+    for (uint32_t i = 0; i < 3; i++)
+        assert_true(lane_of(2 * i)->window_len == 0 && lane_of(2 * i)->hungry);
+    until_ms = io_now_ms(world.w->io) + 500;
+    for (; io_now_ms(world.w->io) < until_ms; turns++) {
+        queue_pump(world.engine.shared.queue);
+        assert_int_equal(worker_turn(world.w, 50), 0);
+    }
+    assert_in_range(turns, 1, 100);
+    world_close();
+}
+
 /* What a load may have read, and its lane sent, is not taken from memory by the next lane of the
  * name. */
 static void test_lane_comes_back(void **state)
@@ -845,6 +880,7 @@ int main(void)
         cmocka_unit_test(test_absent_lanes_are_found),
         cmocka_unit_test(test_arrivals_beyond_the_places),
         cmocka_unit_test(test_held_back_lanes_stay),
+        cmocka_unit_test(test_held_share_is_quiet),
         cmocka_unit_test(test_lane_comes_back),
         cmocka_unit_test(test_absent_lanes_outlive),
         cmocka_unit_test(test_none_is_forgotten),

@@ -277,7 +277,7 @@ static bool flow_take(const struct lane *lane, const struct governor_load *load,
     if (until_ns == 0)
         return true;
     *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = until_ns};
-    feed_limits_give(lane, now_ns, load);
+    feed_limits_give(&lane->supply->feed, lane, now_ns, load);
     return false;
 }
 
@@ -285,7 +285,7 @@ static void flow_give(const struct lane *lane, const struct governor_load *load,
                       const struct warmup_set *set)
 {
     warmup_set_give(set, worker_wall_ms(lane->worker), 1);
-    feed_limits_give(lane, now_ns, load);
+    feed_limits_give(&lane->supply->feed, lane, now_ns, load);
 }
 
 /* Takes the leave of all limits of the channel, and of lane's tenant and campaign, for one message,
@@ -321,6 +321,17 @@ static bool channel_limits_take(struct channel *c, const struct lane *lane, cons
     flow_give(lane, &load, now_ns, set);
     limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
     return false;
+}
+
+void channel_give_back(struct channel *c, const struct lane *lane, uint64_t bytes)
+{
+    const struct governor_load load = {.recipients = 1, .bytes = bytes};
+    uint64_t now_ns = io_now_ns(c->site->worker->io);
+
+    limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
+    if (lane->supply != NULL)
+        feed_limits_give(&lane->supply->feed, lane, now_ns, &load);
+    channel_dirty(c); /* it may have left its turns until the limits would have let it */
 }
 
 void channel_bytes_more(struct channel *c, const struct lane *lane, int64_t bytes)

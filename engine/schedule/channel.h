@@ -102,6 +102,9 @@ bool channel_sessions_full(const struct channel *c, struct limit *out);
 uint64_t channel_open_at(const struct channel *c);
 /* Whose quiet hours it is now, until c->quiet_until_ms; NULL: nobody's. */
 const struct config_destination *channel_quiet(struct channel *c);
+/* One recipient of lane, which channel_take() gave with a message of so many bytes, goes by another
+ * take: the leave of limits is given back, but for warm-up's. */
+void channel_give_back(struct channel *c, const struct lane *lane, uint64_t bytes);
 /* A message of lane, which channel_take() gave, is larger by bytes than it seemed. */
 void channel_bytes_more(struct channel *c, const struct lane *lane, int64_t bytes);
 /* Whether and until when (monotonic ms; UINT64_MAX: nobody knows) the channel may send nothing. */

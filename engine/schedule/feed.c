@@ -258,13 +258,18 @@ static void flow_leave(struct feed *f, struct feed_flow *flow)
 
 /* --- lanes --- */
 
-/* The campaign was set to another rate. */
+/* The campaign was set to another rate. Other lanes of the flow may be ready: it takes no part, or
+ * is held, by what it was until it has the new limit. */
 static void flow_renew(struct feed *f, struct feed_flow *flow, const struct lane *lane)
 {
+    bool is_ready = !list_empty(&flow->lanes);
+
+    if (is_ready)
+        flow_exit(f, flow);
     flow->version = lane->names_version;
     total_set(f, flow, f->limits_of == NULL ? NULL : f->limits_of(lane).campaign_total);
-    if (flow->share.held_ns != 0)
-        f->held_ns = 1;
+    if (is_ready)
+        flow_enter(f, flow);
 }
 
 void feed_add(struct feed *f, struct lane *lane, struct feed_weights (*weigh)(const struct lane *))
@@ -420,10 +425,11 @@ static size_t limits_find(const struct feed *f, const struct lane *lane,
     return flow == NULL ? 0 : limits_of_flow(flow, out);
 }
 
-void feed_limits_give(const struct lane *lane, uint64_t now_ns, const struct governor_load *load)
+void feed_limits_give(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                      const struct governor_load *load)
 {
     const struct limit *limits[LIMITS_OF_FLOW];
-    size_t len = limits_of_flow(lane->share, limits);
+    size_t len = limits_find(f, lane, limits);
 
     for (size_t i = 0; i < len; i++)
         limits_give(limits[i], 1, now_ns, load);
@@ -536,9 +542,8 @@ const struct warmup_set *feed_warmup(const struct feed *f, const struct lane *la
 
 bool feed_is_held(const struct feed *f, const struct lane *lane, uint64_t until_ns)
 {
-    const struct feed_flow *flow = list_empty(&f->held) || f->flows.buckets == NULL
-                                       ? NULL
-                                       : flow_find(f, lane_shares_as(lane));
+    const struct feed_flow *flow =
+        f->flows.buckets == NULL ? NULL : flow_find(f, lane_shares_as(lane));
 
     return flow != NULL &&
            (flow->share.held_ns > until_ns || flow->tenant->share.held_ns > until_ns);
@@ -559,6 +564,11 @@ static bool may_return(const struct feed *f, struct share *s, uint64_t now_ns, b
         until_ns = limits_message_at(shared, 1, now_ns);
         if (until_ns <= now_ns)
             until_ns = governor_try(shared->entry, now_ns);
+        if (until_ns > now_ns && total != NULL) {
+            uint64_t line_ns = governor_line(total->entry, now_ns);
+
+            until_ns = line_ns > until_ns ? line_ns : until_ns;
+        }
     }
     if (until_ns > now_ns)
         s->held_ns = until_ns;

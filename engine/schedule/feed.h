@@ -74,7 +74,9 @@ void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients);
  * in the feed. -EAGAIN: *why says which refused. */
 int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct governor_load *load,
                      struct limit_denial *why) MUST_USE;
-void feed_limits_give(const struct lane *lane, uint64_t now_ns, const struct governor_load *load);
+/* lane may have left the feed. */
+void feed_limits_give(const struct feed *f, const struct lane *lane, uint64_t now_ns,
+                      const struct governor_load *load);
 /* The same question without taking. -EAGAIN: a limit of lane's shares refuses. */
 int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                     struct limit_denial *why) MUST_USE;

@@ -468,6 +468,104 @@ static void test_both_or_none(void **state)
     governor_close(g);
 }
 
+static const struct limit of_total = {.kind = LIMIT_CAMPAIGN_TOTAL};
+static bool has_total;
+
+static struct feed_limits total_of(const struct lane *lane)
+{
+    (void)lane;
+    return (struct feed_limits){.campaign_total = has_total ? &of_total : NULL};
+}
+
+/* A campaign is set to a rate, and to none, while several of its lanes are ready: each lane hears
+ * of it by itself, and the first one's news are the flow's. */
+static void test_renewed_while_ready(void **state)
+{
+    (void)state;
+    feed.limits_of = total_of;
+    for (size_t i = 0; i < 3; i++)
+        ready(i, 1);
+    ready(3, 2);
+    for (uint32_t version = 1; version <= 3; version++) {
+        has_total = version != 3;
+        for (size_t i = 0; i < 3; i++) {
+            feed_remove(&feed, &lanes[i]);
+            lanes[i].names_version = version;
+            ready(i, 1);
+            assert_int_equal(feed_is_held(&feed, &lanes[i], 0), version != 3 || i == 0);
+            feed_remove(&feed, &lanes[3]);
+            assert_int_equal(feed_empty(&feed), feed_next(&feed) == NULL);
+            ready(3, 2);
+            if (version == 3) /* the flow was held: it may go on at the next look */
+                feed_release(&feed, 5, false, warms_at, on_held, NULL);
+        }
+    }
+    hold(&lanes[0], LIMIT_CAMPAIGN, 5, 10);
+    feed_remove(&feed, &lanes[3]);
+    assert_true(feed_empty(&feed));
+}
+
+static const struct limit *total_limit;
+
+static struct feed_limits of_total_limit(const struct lane *lane)
+{
+    (void)lane;
+    return (struct feed_limits){.campaign_total = total_limit};
+}
+
+/* Thousands of feeds have mail of a campaign with a rate over all sites: some of them come for each
+ * message that may go, not all, and the rate is used. */
+static void test_total_of_many(void **state)
+{
+    enum { FEEDS = 4000, MS = 2000 };
+    const struct governor_limits rate = {.rate_messages = 500, .rate_period_ms = 1000};
+    static const struct governor_load load = {.recipients = 1};
+    struct limit limit = {.kind = LIMIT_CAMPAIGN_TOTAL};
+    struct feed *feeds = calloc(FEEDS, sizeof(*feeds));
+    struct lane *many = calloc(FEEDS, sizeof(*many));
+    uint64_t now_ns = UINT64_C(100000000000);
+    size_t looks = 0, sent = 0;
+    struct limit_denial why;
+    struct governor *g;
+
+    (void)state;
+    assert_true(feeds != NULL && many != NULL);
+    assert_int_equal(governor_open(&g), 0);
+    limit.entry = governor_get(g, STR("total"), &rate, 0);
+    total_limit = &limit;
+    for (size_t i = 0; i < FEEDS; i++) {
+        feed_init(&feeds[i]);
+        feeds[i].limits_of = of_total_limit;
+        many[i].flow = 1;
+        many[i].names = &names[1];
+        feed_add(&feeds[i], &many[i], weigh);
+    }
+    for (int ms = 0; ms < MS; ms++, now_ns += 1000000)
+        for (size_t i = 0; i < FEEDS; i++) {
+            if (feeds[i].held_ns > now_ns)
+                continue;
+            looks++;
+            feed_release(&feeds[i], now_ns, true, warms_at, on_held, NULL);
+            while (!feed_empty(&feeds[i])) {
+                if (feed_limits_take(&many[i], now_ns, &load, &why) == 0)
+                    sent++;
+                else
+                    feed_hold(&feeds[i], &many[i], now_ns, &why);
+            }
+        }
+    assert_in_range(sent, 950, 1020);
+    assert_true(looks < 12 * (size_t)FEEDS); /* of 500,000 and more */
+    for (size_t i = 0; i < FEEDS; i++) {
+        feed_remove(&feeds[i], &many[i]);
+        feed_done(&feeds[i]);
+    }
+    total_limit = NULL;
+    free(many);
+    free(feeds);
+    governor_put(g, limit.entry, now_ns + 60 * UINT64_C(1000000000));
+    governor_close(g);
+}
+
 struct share_model {
     uint8_t priority;
     struct str tenant;
@@ -605,6 +703,8 @@ int main(void)
         TEST(test_held_tenant),
         TEST(test_paced),
         TEST(test_both_or_none),
+        TEST(test_renewed_while_ready),
+        TEST(test_total_of_many),
         TEST(test_random_holds),
         TEST(test_debts_of_many),
     };

@@ -200,8 +200,8 @@ static const struct limit *share_limit(struct site *site, enum limit_kind kind,
     return &own->limit;
 }
 
-/* The rate that the campaign was set to, over all sites. Each setting has an entry of its own:
- * nothing of the rate before is waited for. */
+/* The rate that the campaign was set to, over all sites. It has one entry, whatever it is set to
+ * and however often: what is left of a wait becomes as much of one at the new rate. */
 static const struct limit *campaign_total(struct site *site, struct str tenant, struct str name)
 {
     struct worker *w = site->worker;
@@ -214,10 +214,11 @@ static const struct limit *campaign_total(struct site *site, struct str tenant, 
     if (!campaigns_find_set(&w->shared->campaigns, tenant, name, &one) || one.set.rate == 0)
         return NULL;
     msgid_text(&one.id, id);
-    buf_printf(&key, ":campaign-total|%s|%u", id, one.set.version);
+    buf_printf(&key, ":campaign-total|%s", id);
     entry = governor_get(w->shared->governor, buf_str(&key),
                          &(struct governor_limits){.rate_messages = one.set.rate,
-                                                   .rate_period_ms = one.set.rate_period_ms},
+                                                   .rate_period_ms = one.set.rate_period_ms,
+                                                   .generation = one.set.version},
                          io_now_ns(w->io));
     ASSERT(entry != NULL);
     buf_done(&key);

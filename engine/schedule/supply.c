@@ -5,13 +5,14 @@
 
 #include "schedule/channel.h"
 #include "schedule/flow_warmup.h"
-#include "schedule/lane.h"
+#include "schedule/lane_private.h"
 #include "worker/shared.h"
 
 #define SHUT_LOOK_MS   1000 /* whether a supply has room that nobody knows when it will have */
 #define CLOSED_MS      1000 /* who cannot send for longer holds nothing ready */
 #define HELD_MIN_BYTES (64u << 10) /* what a supply that has sent nothing yet may hold */
 #define HUNGRY_FED     32          /* lanes that get their turn at a time */
+#define HUNGRY_LOOKED  64          /* of a priority */
 #define HUNGRY_LOOK_MS 100
 #define TOLD_MAX       16 /* channels that a look tells of work */
 
@@ -501,22 +502,45 @@ uint64_t supply_room_bytes(const struct supply *s)
     return used < budget ? budget - used : 1;
 }
 
+/* Up to max of the band's lanes get their turn; those that a limit of their flow holds stay, and
+ * keep none of the others. How many. */
+static int feed_band(struct supply *s, struct list *band, int max)
+{
+    const struct list_node *first_held = NULL;
+    struct list_node *n;
+    int fed = 0;
+
+    for (int i = 0; i < HUNGRY_LOOKED && fed < max && supply_has_room(s) &&
+                    (n = list_first(band)) != NULL && n != first_held;
+         i++) {
+        struct lane *lane = LIST_ENTRY(list_pop_front(band), struct lane, wait_node);
+
+        if (!lane_has_room(lane)) {
+            list_push_back(band, &lane->wait_node);
+            first_held = first_held == NULL ? n : first_held;
+            continue;
+        }
+        lane->hungry = false;
+        list_push_back(&s->site->worker->load_wait, &lane->wait_node);
+        fed++;
+    }
+    return fed;
+}
+
 /* Lanes that waited for room want their loads, as far as there is some now; else the supply looks
  * again when there may be. In front of handing out work. */
 static void feed_hungry(struct supply *s)
 {
     uint64_t now_ms = io_now_ms(s->site->worker->io), at_ms;
     struct channel *c;
-    struct list *band;
-    struct lane *lane;
+    int fed = 0;
 
+    if (hungry_band(s) == NULL)
+        return;
     /* Only so many at a time: each takes its part of the room when its load begins, at the turn's
      * end. */
-    for (int i = 0; i < HUNGRY_FED && supply_has_room(s) && (band = hungry_band(s)) != NULL; i++) {
-        lane = LIST_ENTRY(list_pop_front(band), struct lane, wait_node);
-        lane->hungry = false;
-        list_push_back(&s->site->worker->load_wait, &lane->wait_node);
-    }
+    for (int band = 0; band < FLOW_PRIORITIES; band++)
+        fed += feed_band(s, &s->hungry[band], HUNGRY_FED - fed);
     if (hungry_band(s) == NULL)
         return;
     (void)supply_shut(s, &c, &at_ms);

@@ -120,6 +120,28 @@ def test_rate():
         engine.wait_state(spring, "done", 120)
 
 
+def test_rate_while_it_runs():
+    """A rate that is set while the mail of many domains is ready holds from then on, and nobody minds."""
+    with Sink() as sink, Campaigns(sink.port, slowly("300/s")) as engine:
+        spring = engine.create()
+        engine.add(spring, csv(0, 6000, 50))
+        engine.order(spring, "start")
+
+        def sent():
+            return engine.show(spring)["delivered"]
+
+        wait_until("letters", lambda: sent() > 50)
+        change(engine, spring, rate="20/s")
+        time.sleep(0.5)  # what was under way
+        before, began = sent(), time.monotonic()
+        wait_until("letters at the rate", lambda: sent() > before + 30)
+        if (took := time.monotonic() - began) < 1:
+            raise Failure(f"30 letters in {took:.2f} s, at 20/s")
+        change(engine, spring, rate="none")
+        before = sent()
+        wait_until("letters without", lambda: sent() > before + 300)
+
+
 def test_refused():
     """What cannot be set is refused, with why; what is over takes nothing."""
     with Sink() as sink, Campaigns(sink.port, POOLS) as engine:

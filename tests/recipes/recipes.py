@@ -161,6 +161,22 @@ def test_warmed():
     spring.finish()
 
 
+def test_warmed_at_a_rate():
+    """A letter that only its rendering shows to be of a warmed domain does not pay twice for a limit."""
+    keys = Keys(TempDir("hayauma-recipe-keys-").path)
+    keys.make("new.example", kinds=("ed25519",))
+    spring = Spring({"content": {"from": {"email": "news@{{ author }}"}, "subject": "spring", "text_body": "spring"}},
+                    {"u@a.example": {"substitutions": {"author": "new.example"}}}, {"a": Receiver(FULL)},
+                    {"dkim": {"keys": keys.rows},
+                     "destinations": {"*": {"retry": ["1s"], "rate": "2/min"}},
+                     "warmup": {"schedules": {"mine": {"steps": [24, 25]}},
+                                "signing_domains": {"new.example": {"schedule": "mine"}}}})
+    began = time.monotonic()
+    spring.wait("a", 1)
+    assert (took := time.monotonic() - began) < 20, f"the letter took {took:.0f} s at 2/min"
+    spring.finish()
+
+
 def verify(keys, taken):
     temp = TempDir("hayauma-recipe-mails-")
     (temp.path / "keys").write_text(json.dumps(keys.published()))
