@@ -193,14 +193,6 @@ static struct str name_cut(struct str name)
     return (struct str){name.ptr, name.len < FLOW_NAME_MAX ? name.len : FLOW_NAME_MAX};
 }
 
-const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
-                                        struct str campaign, struct str pool)
-{
-    return queue_flow_like(
-        q, &(struct queue_flow){
-               .priority = priority, .tenant = tenant, .campaign = campaign, .pool = pool});
-}
-
 const struct queue_flow *queue_flow_like(struct queue *q, const struct queue_flow *like)
 {
     struct queue_flow wanted = {.priority = like->priority,
@@ -214,6 +206,25 @@ const struct queue_flow *queue_flow_like(struct queue *q, const struct queue_flo
 
     ASSERT(wanted.priority < FLOW_PRIORITIES && wanted.signer.len <= FLOW_DOMAIN_MAX &&
            wanted.envelope.len <= FLOW_DOMAIN_MAX);
+    pthread_mutex_lock(&f->lock);
+    /* Senders choose their envelopes: those leave room for campaigns. */
+    flow = find_or_make(f, &wanted, wanted.envelope.len > 0 ? FLOWS_MAX / 4 : FLOWS_MAX / 2);
+    pthread_mutex_unlock(&f->lock);
+    ASSERT(flow == NULL || (flow->priority == wanted.priority && flow != &f->lost));
+    return flow;
+}
+
+const struct queue_flow *queue_flow_get(struct queue *q, uint8_t priority, struct str tenant,
+                                        struct str campaign, struct str pool)
+{
+    struct queue_flow wanted = {.priority = priority,
+                                .tenant = name_cut(tenant),
+                                .campaign = name_cut(campaign),
+                                .pool = name_cut(pool)};
+    struct flows *f = &q->flows;
+    const struct queue_flow *flow;
+
+    ASSERT(wanted.priority < FLOW_PRIORITIES);
     pthread_mutex_lock(&f->lock);
     flow = find_or_make(f, &wanted, FLOWS_MAX / 2);
     wanted.campaign = (struct str){0};

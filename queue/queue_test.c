@@ -456,13 +456,27 @@ static void test_flows_are_bounded(void **state)
 {
     struct kit_queue *f = *state;
     const struct queue_flow *flow = NULL;
+    struct queue_flow enveloped = {.priority = 5,
+                                   .tenant = STR("acme"),
+                                   .campaign = STR("c1"),
+                                   .envelope = STR("one.example")};
+    struct queue_flow urgent = {.priority = 1, .tenant = STR("acme"), .campaign = STR("c1")};
     char name[20];
 
     for (uint32_t i = 0; i < FLOWS_MAX / 2 + 10; i++) {
         snprintf(name, sizeof(name), "c%u", i);
         flow = queue_flow_get(f->q, 5, STR("acme"), str_of(name), STR(""));
         assert_non_null(flow);
+        if (i != FLOWS_MAX / 4 - 2)
+            continue;
+        assert_non_null(queue_flow_like(f->q, &enveloped));
+        enveloped.envelope = STR("two.example"); /* senders choose them: campaigns have the rest */
+        assert_null(queue_flow_like(f->q, &enveloped));
     }
+    /* What stops mail goes by its names: none is left out. */
+    assert_null(queue_flow_like(f->q, &urgent));
+    enveloped.envelope = STR("one.example");
+    assert_true(str_eq(queue_flow_like(f->q, &enveloped)->campaign, STR("c1")));
     assert_int_equal(flow->campaign.len, 0);
     assert_true(str_eq(flow->tenant, STR("acme")));
     assert_ptr_equal(queue_flow_get(f->q, 5, STR("acme"), STR("another"), STR("")), flow);

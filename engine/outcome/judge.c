@@ -252,14 +252,16 @@ static void entry_pool(struct judge_batch *b, struct judge_entry *e)
 {
     const char *pool = pool_after(e);
     struct recipient *r = e->recipient;
-    const struct queue_flow *names = r->lane->names, *flow;
+    struct queue *q = b->worker->shared->queue;
+    const struct queue_flow *flow = pool == NULL ? NULL : queue_flow_find(q, r->flow);
+    struct queue_flow wanted;
 
-    if (pool == NULL || names == NULL)
+    if (flow == NULL)
         return;
-    flow = queue_flow_get(b->worker->shared->queue, names->priority, names->tenant, names->campaign,
-                          str_of(pool));
-    ASSERT(flow != NULL);
-    if (flow->id == r->flow)
+    wanted = *flow;
+    wanted.pool = str_of(pool);
+    flow = queue_flow_like(q, &wanted);
+    if (flow == NULL || flow->id == r->flow) /* with too many flows it stays: it keeps its names */
         return;
     e->old_flow = r->flow;
     r->flow = flow->id;

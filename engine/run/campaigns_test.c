@@ -698,6 +698,29 @@ static void test_set(void **state)
         campaigns_find_set(&world.engine.shared.campaigns, STR("acme"), STR("autumn"), &one));
 }
 
+/* There is no room for the flow that a setting asks for: the mail keeps its own, by whose names it
+ * is paused. */
+static void test_set_without_room(void **state)
+{
+    struct campaigns *all = &world.engine.shared.campaigns;
+    struct campaign one = {.name = "autumn", .tenant = "acme", .state = CAMPAIGN_RUNNING};
+    const struct queue_flow *flow;
+    char name[20];
+
+    (void)state;
+    one.priority = 6;
+    flow = sent_as("autumn", 6, "");
+    for (uint32_t i = 0; i < FLOWS_MAX / 2; i++) {
+        snprintf(name, sizeof(name), "c%u", i);
+        assert_non_null(
+            queue_flow_get(world.engine.shared.queue, 6, STR("acme"), str_of(name), STR("")));
+    }
+    one.set.priority = 1 + 2;
+    assert_int_equal(campaigns_put(all, &one), 0);
+    assert_ptr_equal(sent_as("autumn", 6, ""), flow);
+    campaigns_remove(all, &one.id);
+}
+
 /* A record as an earlier build wrote it, and what is cut of one. */
 static void test_record(void **state)
 {
@@ -948,6 +971,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
         cmocka_unit_test_setup_teardown(test_places, setup, teardown),
         cmocka_unit_test_setup_teardown(test_set, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_set_without_room, setup, teardown),
         cmocka_unit_test(test_record),
         cmocka_unit_test_setup_teardown(test_name_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetimes, setup, teardown),

@@ -69,13 +69,15 @@ struct wanted {
 static bool wants(const struct lane *lane, const struct message *m, struct wanted *out)
 {
     static const struct queue_flow unknown = {.priority = PRIORITY_DEFAULT};
-    const struct queue_flow *names = lane->names == NULL ? &unknown : lane->names;
+    const struct queue_flow *names = lane->names == NULL ? &unknown : lane->names, *stored;
     bool suspends = suspensions_of_messages(&lane->worker->shared->suspensions) != 0;
 
     if (!suspends && lane->worker->config->warmup.signers_len == 0 && names->signer.len == 0 &&
         names->envelope.len == 0)
         return false;
-    out->flow = *names;
+    /* Its rows' own names: what the campaign was set to may be set anew. */
+    stored = queue_flow_find(lane->worker->shared->queue, lane->flow);
+    out->flow = stored == NULL ? unknown : *stored;
     out->flow.signer = signer_of(lane, m, names->signer, suspends);
     out->flow.envelope = envelope_of(lane, m, names->envelope, suspends, &out->envelope);
     return !str_eq(out->flow.signer, names->signer) || !str_eq(out->flow.envelope, names->envelope);

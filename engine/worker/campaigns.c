@@ -102,6 +102,7 @@ bool campaigns_find_set(struct campaigns *all, struct str tenant, struct str nam
 const struct queue_flow *campaigns_names(struct campaigns *all, struct queue *q,
                                          const struct queue_flow *names, uint32_t *version)
 {
+    const struct queue_flow *flow;
     struct queue_flow wanted;
     struct campaign one;
 
@@ -115,7 +116,8 @@ const struct queue_flow *campaigns_names(struct campaigns *all, struct queue *q,
         wanted.priority = one.set.priority - 1;
     if (one.set.has_pool && str_eq(names->pool, str_of(one.pool)))
         wanted.pool = str_of(one.set.pool);
-    return queue_flow_like(q, &wanted);
+    flow = queue_flow_like(q, &wanted);
+    return flow != NULL ? flow : names; /* what stops it goes by its names */
 }
 
 int campaigns_put(struct campaigns *all, const struct campaign *one)
