@@ -47,6 +47,7 @@ static int load_one(struct certificates *c, const char *key, const char *chain_f
         item.certificate = kept == NULL ? NULL : tls_certificate_ref(kept);
     }
     if (item.certificate != NULL) {
+        ASSERT(c->len + c->own_len < c->max);
         c->items[c->len + c->own_len] = item;
         ++*len;
     } else {
@@ -101,12 +102,14 @@ static int make_server(struct certificates *c)
 int certificates_load(struct certificates **out, const struct config *config,
                       const struct certificates *old)
 {
-    size_t max = config->certificates_len + config->destinations_len + config->providers_all;
+    size_t max = config->certificates_len + config->destinations_len + config->providers_all +
+                 config->sources_len;
     struct certificates *c = calloc(1, sizeof(*c) + max * sizeof(c->items[0]));
     int err = 0;
 
     if (c == NULL)
         return -ENOMEM;
+    c->max = max;
     for (size_t i = 0; i < config->certificates_len && err == 0; i++)
         err = load_one(c, "certificates", config->certificates[i].chain_file,
                        config->certificates[i].key_file,

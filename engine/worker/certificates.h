@@ -13,6 +13,7 @@ struct certificates {
     struct buf complaints;       /* a line for each file that is of no use */
     size_t len;                  /* of items: shown to clients ... */
     size_t own_len;              /* ... and behind them so many shown to servers */
+    size_t max;                  /* for so many there is room: one of each that may name one */
     struct certificates_item {
         char *chain_file;
         struct tls_certificate *certificate;
