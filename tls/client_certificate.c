@@ -17,6 +17,7 @@
 struct tls_authorities {
     _Atomic uint32_t refs;
     X509_STORE *store;
+    STACK_OF(X509_CRL) * lists; /* those that store has too */
     int64_t until_s;
     STACK_OF(X509_NAME) * names; /* told to clients, who choose their certificate by them */
 };
@@ -44,9 +45,10 @@ static bool load_lists(struct tls_authorities *a, const char *file, struct buf *
     bool ok = bio != NULL;
 
     while (ok && (crl = PEM_read_bio_X509_CRL(bio, NULL, NULL, NULL)) != NULL) {
-        ok = X509_STORE_add_crl(a->store, crl) == 1;
         note_end(a, crl);
-        X509_CRL_free(crl);
+        ok = X509_STORE_add_crl(a->store, crl) == 1 && sk_X509_CRL_push(a->lists, crl) > 0;
+        if (!ok)
+            X509_CRL_free(crl);
         len++;
     }
     /* The end of a file is a failure too, and the only one that is none. */
@@ -76,7 +78,8 @@ int tls_authorities_load(struct tls_authorities **out, const char *file, const c
     a->refs = 1;
     ERR_clear_error();
     a->store = X509_STORE_new();
-    if (a->store != NULL && X509_STORE_load_file(a->store, file) == 1)
+    a->lists = sk_X509_CRL_new_null();
+    if (a->store != NULL && a->lists != NULL && X509_STORE_load_file(a->store, file) == 1)
         a->names = SSL_load_client_CA_file(file);
     if (a->names == NULL) {
         buf_printf(error, "%s: no certificates of authorities: ", file);
@@ -103,6 +106,7 @@ void tls_authorities_unref(struct tls_authorities *a)
     if (a == NULL || atomic_fetch_sub(&a->refs, 1) != 1)
         return;
     X509_STORE_free(a->store);
+    sk_X509_CRL_pop_free(a->lists, X509_CRL_free);
     sk_X509_NAME_pop_free(a->names, X509_NAME_free);
     free(a);
 }
@@ -206,18 +210,33 @@ static void add_names(X509 *leaf, struct tls_shown *out)
         add_name(out, X509_NAME_ENTRY_get_data(X509_NAME_get_entry(subject, at)));
 }
 
+/* Whether a list has it. The verdict on a certificate does not always come to that: a list is older
+ * than it says to be good, or the client shows its certificate without those between, so that
+ * nobody vouches for it. By its fingerprint it would be known all the same. */
+static bool is_listed(const struct tls_authorities *a, X509 *leaf)
+{
+    X509_REVOKED *entry;
+
+    for (int i = 0; i < sk_X509_CRL_num(a->lists); i++)
+        if (X509_CRL_get0_by_cert(sk_X509_CRL_value(a->lists, i), &entry, leaf) == 1)
+            return true;
+    return false;
+}
+
 bool tls_shown(const struct tls *t, struct tls_shown *out)
 {
     X509 *leaf = SSL_get0_peer_certificate(t->ssl);
     bool asked = t->authorities != NULL;
+    long result = SSL_get_verify_result(t->ssl);
 
     *out = (struct tls_shown){.verified = false};
     if (leaf == NULL || !fingerprints(leaf, out))
         return false;
-    out->verified = asked && SSL_get_verify_result(t->ssl) == X509_V_OK;
-    out->revoked = asked && SSL_get_verify_result(t->ssl) == X509_V_ERR_CERT_REVOKED;
-    out->verify = asked ? X509_verify_cert_error_string(SSL_get_verify_result(t->ssl))
-                        : "there is no authority to ask";
+    if (asked && is_listed(t->authorities, leaf))
+        result = X509_V_ERR_CERT_REVOKED;
+    out->verified = asked && result == X509_V_OK;
+    out->revoked = asked && result == X509_V_ERR_CERT_REVOKED;
+    out->verify = asked ? X509_verify_cert_error_string(result) : "there is no authority to ask";
     if (out->verified)
         add_names(leaf, out);
     return true;

@@ -174,6 +174,94 @@ static void test_resumes_nothing(void **state)
     }
 }
 
+/* Writes the list of what issuer took back: taken, or nothing. */
+static void write_list(const char *file, const struct made *issuer, const struct made *taken,
+                       int until_days)
+{
+    X509_CRL *crl = X509_CRL_new();
+    X509_REVOKED *entry = X509_REVOKED_new();
+    ASN1_TIME *from = X509_gmtime_adj(NULL, -90L * 86400);
+    ASN1_TIME *until = X509_gmtime_adj(NULL, until_days * 86400L);
+    FILE *f = fopen(file, "a");
+
+    assert_true(crl != NULL && entry != NULL && from != NULL && until != NULL && f != NULL);
+    assert_int_equal(X509_CRL_set_version(crl, X509_CRL_VERSION_2), 1);
+    assert_int_equal(X509_CRL_set_issuer_name(crl, X509_get_subject_name(issuer->x509)), 1);
+    assert_int_equal(X509_CRL_set1_lastUpdate(crl, from), 1);
+    assert_int_equal(X509_CRL_set1_nextUpdate(crl, until), 1);
+    if (taken != NULL) {
+        X509_REVOKED_set_serialNumber(entry, X509_get_serialNumber(taken->x509));
+        X509_REVOKED_set_revocationDate(entry, from);
+        assert_int_equal(X509_CRL_add0_revoked(crl, entry), 1);
+    } else {
+        X509_REVOKED_free(entry);
+    }
+    assert_true(X509_CRL_sort(crl) == 1 && X509_CRL_sign(crl, issuer->key, EVP_sha256()) > 0);
+    assert_int_equal(PEM_write_X509_CRL(f, crl), 1);
+    fclose(f);
+    ASN1_TIME_free(from);
+    ASN1_TIME_free(until);
+    X509_CRL_free(crl);
+}
+
+static void assert_revoked(const struct made *m, const char *list, bool verified, bool revoked)
+{
+    struct tls_authorities *by = NULL;
+    struct tls_certificate *own = load(m);
+    struct tls_shown shown;
+    struct buf error = {0};
+    struct pair p;
+
+    assert_int_equal(tls_authorities_load(&by, authority.chain_file, list, &error), 0);
+    p = shaken(own, by, true, TLS1_3_VERSION, NULL);
+    assert_true(tls_shown(p.server.tls, &shown));
+    assert_int_equal(shown.verified, verified);
+    assert_int_equal(shown.revoked, revoked);
+    if (revoked)
+        assert_string_equal(shown.verify, "certificate revoked");
+    assert_int_equal(shown.names.len > 0, verified);
+    buf_done(&shown.names);
+    pair_done(&p);
+    tls_certificate_unref(own);
+    tls_authorities_unref(by);
+}
+
+/* What was taken back stays so where nobody can say that it was ever good: the list is too old, or
+ * the client leaves out who is between. Others are not touched. */
+static void test_revoked(void **state)
+{
+    struct made between =
+        make((struct make){.file = "between", .authority = true, .issuer = &authority});
+    struct made taken =
+        make((struct make){.file = "r1", .names = "DNS:r1.example", .issuer = &authority});
+    struct made other =
+        make((struct make){.file = "r2", .names = "DNS:r2.example", .issuer = &authority});
+    struct made below =
+        make((struct make){.file = "r3", .names = "DNS:r3.example", .issuer = &between});
+    struct made beside =
+        make((struct make){.file = "r4", .names = "DNS:r4.example", .issuer = &between});
+    char fresh[64], old[64];
+
+    (void)state;
+    snprintf(fresh, sizeof(fresh), "%s/fresh.crl", dir);
+    snprintf(old, sizeof(old), "%s/old.crl", dir);
+    write_list(fresh, &authority, &taken, 30);
+    write_list(fresh, &between, &below, 30);
+    write_list(old, &authority, &taken, -1);
+    assert_revoked(&taken, fresh, false, true);
+    assert_revoked(&other, fresh, true, false);
+    assert_revoked(&taken, old, false, true);
+    assert_revoked(&other, old, false, false);
+    assert_revoked(&below, fresh, false, true);
+    assert_revoked(&beside, fresh, false, false);
+    assert_revoked(&taken, NULL, true, false);
+    unmake(&between);
+    unmake(&taken);
+    unmake(&other);
+    unmake(&below);
+    unmake(&beside);
+}
+
 static void test_files(void **state)
 {
     struct tls_authorities *a = NULL;
@@ -192,9 +280,8 @@ static void test_files(void **state)
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shown),
-        cmocka_unit_test(test_none),
-        cmocka_unit_test(test_resumes_nothing),
+        cmocka_unit_test(test_shown),           cmocka_unit_test(test_none),
+        cmocka_unit_test(test_resumes_nothing), cmocka_unit_test(test_revoked),
         cmocka_unit_test(test_files),
     };
 

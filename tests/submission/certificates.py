@@ -278,6 +278,8 @@ def test_revoked():
         wait_until("a word of it", lambda: "older than it says" in s.engine.log())
         wait_until("nobody", lambda: "CRL has expired" in s.s_client("-cert", s.app[0], "-key", s.app[1]))
         check("needs no authority", relays(s.self_signed), True)
+        check("taken back all the same", "554 5.7.1 your certificate is not known here: certificate revoked"
+              in s.s_client("-cert", s.other[0], "-key", s.other[1]), True)
 
 
 def test_postfix():
