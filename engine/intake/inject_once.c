@@ -151,8 +151,6 @@ static const char *refusal_of(struct inject *s, const struct inject_once *o)
 {
     const char *header = s->settings->idempotency_header;
 
-    if (s->worker->draining)
-        return INJECT_DRAINING;
     if (o->err == -EBUSY)
         return inject_refusal(s, "450 4.3.0 a message with this %s is being received", header);
     if (o->err == -EEXIST)

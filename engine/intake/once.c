@@ -88,19 +88,25 @@ static int find_old(struct once *o, int64_t now_ms, size_t letters)
                             (struct str){(char *)to, sizeof(to)}, max, take_old, o);
 }
 
+/* Where o is among those that are under way, or would be. Its name is a hash. */
+static struct once **bucket_of(struct shared *shared, const struct once *o)
+{
+    return &shared->once.first[(o->key[6] << 8 | o->key[7]) % ARRAY_LEN(shared->once.first)];
+}
+
 /* Puts o among those that are under way. False: one of its name is there. */
 static bool enter(struct once *o, struct shared *shared)
 {
-    struct once *other;
+    struct once **first = bucket_of(shared, o), *other;
 
     pthread_mutex_lock(&shared->once.lock);
-    other = shared->once.first;
+    other = *first;
     while (other != NULL && memcmp(other->key + 6, o->key + 6, ONCE_NAME_BYTES) != 0)
         other = other->next;
     if (other == NULL) {
         o->shared = shared;
-        o->next = shared->once.first;
-        shared->once.first = o;
+        o->next = *first;
+        *first = o;
     }
     pthread_mutex_unlock(&shared->once.lock);
     return other == NULL;
@@ -177,7 +183,7 @@ void once_end(struct once *o)
     if (shared == NULL)
         return;
     pthread_mutex_lock(&shared->once.lock);
-    for (at = &shared->once.first; *at != o; at = &(*at)->next)
+    for (at = bucket_of(shared, o); *at != o; at = &(*at)->next)
         ASSERT(*at != NULL);
     *at = o->next;
     pthread_mutex_unlock(&shared->once.lock);

@@ -41,7 +41,8 @@ static int teardown(void **state)
     struct place *p = *state;
     void *queue = p->queue;
 
-    assert_null(p->shared.once.first);
+    for (size_t i = 0; i < ARRAY_LEN(p->shared.once.first); i++)
+        assert_null(p->shared.once.first[i]);
     free(p);
     return kit_queue_teardown(&queue);
 }
@@ -179,6 +180,34 @@ static void test_old_goes(void **state)
     once_end(&o);
 }
 
+/* Many under way, which end in the order in which they began: each is found, until it has ended. */
+static void test_many(void **state)
+{
+    enum { MANY = 3000 };
+    struct place *p = *state;
+    struct once *all = calloc(MANY, sizeof(*all)), again;
+    size_t used = 0;
+    char key[32];
+
+    assert_non_null(all);
+    for (int i = 0; i < MANY; i++) {
+        snprintf(key, sizeof(key), "%d", i);
+        assert_int_equal(begin(p, &all[i], "t", key, BODY, 1, NOON), 0);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(p->shared.once.first); i++)
+        used += p->shared.once.first[i] != NULL;
+    assert_true(used > ARRAY_LEN(p->shared.once.first) / 2); /* they are spread */
+    for (int i = 0; i < MANY; i++) {
+        snprintf(key, sizeof(key), "%d", i);
+        assert_int_equal(begin(p, &again, "t", key, BODY, 1, NOON), -EBUSY);
+        once_end(&again);
+        once_end(&all[i]);
+        assert_int_equal(begin(p, &again, "t", key, BODY, 1, NOON), 0);
+        once_end(&again);
+    }
+    free(all);
+}
+
 int main(void)
 {
     static const struct CMUnitTest tests[] = {
@@ -186,6 +215,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_clock_set_back, setup, teardown),
         cmocka_unit_test_setup_teardown(test_none_accepted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_old_goes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_many, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,8 +43,8 @@ struct shared {
     struct warmup warmup;
     struct { /* zero is its beginning: an unlocked mutex, and nobody */
         pthread_mutex_t lock;
-        struct once *first;
-    } once; /* intake/once.h: requests with keys that are under way */
+        struct once *first[1024]; /* by name: a disk that stalls makes many of them */
+    } once;                       /* intake/once.h: requests with keys that are under way */
     struct worker *workers;
     uint32_t workers_len;
     uint32_t sessions_out_max; /* descriptors are kept for intake */

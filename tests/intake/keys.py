@@ -7,6 +7,7 @@ import base64
 import collections
 import contextlib
 import pathlib
+import signal
 import subprocess
 import sys
 import threading
@@ -173,6 +174,28 @@ def test_sessions_that_end():
             reply = wait_until("an answer", lambda: (lambda r: r if r.startswith("250") else None)(
                 send(client, message)), every_s=0.2)
             check("one", rows(engine), [(reply.split()[-1], "b@d.example")])
+
+
+def test_drain():
+    """What is past its end when the engine is told to end is taken, also while its key is looked for."""
+    replies, lock = [], threading.Lock()
+
+    def bring(number):
+        with contextlib.suppress(OSError, Failure, ValueError, IndexError), Client(engine) as client:
+            for n in range(100000):
+                reply = send(client, letter(f"{number}-{n}", LONG))
+                with lock:
+                    replies.append(reply[:3])
+
+    with Keyed() as engine:
+        threads = [threading.Thread(target=bring, args=(n,)) for n in range(12)]
+        for t in threads:
+            t.start()
+        wait_until("some answers", lambda: len(replies) > 50)
+        engine.process.send(signal.SIGTERM)
+        for t in threads:
+            t.join()
+        check("replies to messages", set(replies), {"250"})
 
 
 def test_kill9():
