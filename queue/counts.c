@@ -69,22 +69,26 @@ static void lane_count_free(struct counts *c, struct lane_count *count)
 }
 
 /* Forgets small lanes until a quarter of the places is free. A lane of many rows stays while there
- * are smaller ones. */
+ * are smaller ones: each time those of one row go first. Where all have many, the steps grow: the
+ * lock is held. */
 static void forget_small(struct counts *c)
 {
+    uint64_t small = 0;
+
     while (c->lanes.count > COUNTS_LANES_MAX / 4 * 3) {
         struct map_node *node, *next;
         size_t bucket = 0;
 
-        c->small++;
+        small += 1 + small / 4;
         for (node = map_walk(&c->lanes, &bucket, NULL); node != NULL; node = next) {
             struct lane_count *count = CONTAINER_OF(node, struct lane_count, node);
 
             next = map_walk(&c->lanes, &bucket, node);
-            if (count->rows <= c->small)
+            if (count->rows <= small)
                 lane_count_free(c, count);
         }
     }
+    c->small = small > c->small ? small : c->small;
 }
 
 static void lane_count_add(struct counts *c, struct str lane, int64_t delta)

@@ -50,6 +50,24 @@ static void test_large_lanes_stay(void **state)
     counts_done(&c);
 }
 
+/* Years of small lanes that come and stay do not push larger ones out. */
+static void test_large_lanes_outlast_many(void **state)
+{
+    struct counts c = {0};
+    bool complete;
+    char name[32];
+
+    (void)state;
+    assert_int_equal(counts_init(&c), 0);
+    add(&c, 0, 5);
+    for (uint32_t i = 1; i < 8 * COUNTS_LANES_MAX; i++)
+        add(&c, i, 1);
+    counts_finish(&c);
+    assert_int_equal(counts_get(&c, lane_of(name, 0), &complete), 5);
+    assert_true(complete);
+    counts_done(&c);
+}
+
 static void test_few_lanes_are_exact(void **state)
 {
     struct counts c = {0};
@@ -76,6 +94,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_large_lanes_stay),
+        cmocka_unit_test(test_large_lanes_outlast_many),
         cmocka_unit_test(test_few_lanes_are_exact),
     };
 

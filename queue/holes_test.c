@@ -136,11 +136,26 @@ static void test_rest(void **state)
     assert_true(s->own.holes.rest_until_ns > 10);
 }
 
+/* queue.map_size was lowered below what the file has: its free pages are used still. */
+static void test_smaller_map(void **state)
+{
+    struct kit_queue *f = *state;
+
+    fill_and_empty_half(f);
+    for (size_t i = SMALL / 2; i < SMALL; i += 40)
+        settle(f, rcpts + i, 40);
+    f->options.map_bytes = 16u << 20;
+    kit_queue_reopen(f);
+    for (int i = 0; i < ROUNDS_MAX; i++)
+        pass_through(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_order, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_rest, setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_smaller_map, setup, kit_queue_teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -508,6 +508,7 @@ static int directory_slice(struct shard *s, struct queue_directory *d)
 
 static int run_directory(struct shard *s, struct queue_directory *d)
 {
+    struct queue_cursor from = d->cursor;
     int err;
 
     d->end = false;
@@ -518,6 +519,7 @@ static int run_directory(struct shard *s, struct queue_directory *d)
         err = directory_slice(s, d);
     } while (err == 0);
     if (err < 0) {
+        d->cursor = from; /* the lanes of its first slices are not handed over */
         queue_directory_done(d);
         return err;
     }

@@ -601,6 +601,41 @@ static void test_held_share_is_quiet(void **state)
     world_close();
 }
 
+/* Where hardly any room is left, such lanes do not use up the few places of a read either. */
+static void test_held_back_lanes_take_no_place(void **state)
+{
+    struct suspension one = {.scope = SUSPENSION_SITE};
+    uint32_t places = 10 * PLACES, busy = places / 8 * 6 + 1, others = ABSENT / 2;
+    char name[32];
+
+    (void)state;
+    world_open();
+    arrive(0);
+    snprintf(one.name, sizeof(one.name), "%s", lane_of(0)->site->name);
+    assert_int_equal(suspensions_put(&world.w->shared->suspensions, &one), 0);
+    world.w->suspensions_changed++;
+    world.w->lanes_max = places;
+    behind_start();
+    for (uint32_t i = 0; i < busy; i++) {
+        snprintf(name, sizeof(name), "busy%u.b.example", i);
+        lane_fetch_begin(world.w, 0, 0, str_of(name));
+    }
+    for (uint32_t i = 0; i < ABSENT; i++) {
+        recipient_free(store_rows(i, 1, i % 2 == 0 ? 1000 : 2 * DAY_MS));
+        lane_left(world.w, 0, worker_wall_ms(world.w));
+    }
+    for (int i = 0; i < TURNS_MAX && atomic_load(&world.w->counters.expired) < others; i++) {
+        queue_pump(world.engine.shared.queue);
+        assert_int_equal(worker_turn(world.w, 5), 0);
+    }
+    assert_int_equal(atomic_load(&world.w->counters.expired), others);
+    for (uint32_t i = 0; i < busy; i++) {
+        snprintf(name, sizeof(name), "busy%u.b.example", i);
+        lane_fetch_end(world.w, 0, 0, str_of(name));
+    }
+    world_close();
+}
+
 /* What a load may have read, and its lane sent, is not taken from memory by the next lane of the
  * name. */
 static void test_lane_comes_back(void **state)
@@ -636,6 +671,32 @@ static void test_absent_lanes_outlive(void **state)
         assert_int_equal(worker_turn(world.w, 10), 0);
     }
     assert_int_equal(atomic_load(&world.w->counters.expired), ABSENT);
+    world_close();
+}
+
+/* Lanes whose domains cannot be looked up have all the places: others come in still. */
+static void test_lanes_that_back_off(void **state)
+{
+    static const struct smtp_reply reply = {.code = 451, .enhanced = {4, 4, 3}};
+    const struct config_destination *dest;
+
+    (void)state;
+    world_open();
+    dest = config_destination_for(world.w->config, STR("b.example"), STR(""));
+    world.w->lanes_max = PLACES;
+    behind_start();
+    for (uint32_t i = 0; i < PLACES; i++) {
+        struct lane *lane = lane_of(2 * i + 1);
+
+        lane_suspend(lane, LANE_UNROUTED, dest, &reply, NULL);
+        lane_stored(lane, worker_wall_ms(world.w) - 1000);
+    }
+    assert_int_equal(world.w->lanes.count, PLACES);
+    for (uint32_t i = 0; i < ABSENT; i++) {
+        store_old(2 * i, 1);
+        lane_left(world.w, 0, worker_wall_ms(world.w));
+    }
+    expires(ABSENT, 2 * PLACES);
     world_close();
 }
 
@@ -881,8 +942,10 @@ int main(void)
         cmocka_unit_test(test_arrivals_beyond_the_places),
         cmocka_unit_test(test_held_back_lanes_stay),
         cmocka_unit_test(test_held_share_is_quiet),
+        cmocka_unit_test(test_held_back_lanes_take_no_place),
         cmocka_unit_test(test_lane_comes_back),
         cmocka_unit_test(test_absent_lanes_outlive),
+        cmocka_unit_test(test_lanes_that_back_off),
         cmocka_unit_test(test_none_is_forgotten),
         cmocka_unit_test(test_suspensions_end),
     };

@@ -45,8 +45,9 @@ struct lane_finder {
     bool hurry;  /* reads follow one another without rests */
     bool passed; /* the present round has left lanes in the store */
     bool left_due;
-    uint32_t few;  /* of the read that were taken for all the lack of room */
-    uint64_t left; /* how often a lane, or a row that arrived, was left to the store */
+    uint32_t few;   /* of the read that were taken for all the lack of room */
+    uint32_t first; /* of the read: these are others in each round */
+    uint64_t left;  /* how often a lane, or a row that arrived, was left to the store */
     uint64_t left_at_round, left_at_read;
     uint64_t round_ms, read_ms; /* monotonic: when they began */
     uint64_t lasted_ms;         /* the last round */
@@ -117,6 +118,7 @@ static void round_begin(struct lane_finder *f)
     f->in_round = true;
     f->passed = false;
     f->left_at_round = f->left;
+    f->first += READ_FEW;
     f->soonest_ms = INT64_MAX;
     f->round_ms = io_now_ms(f->worker->io);
     f->directory.cursor.len = 0;
@@ -225,6 +227,7 @@ static void put_back(struct lane_finder *f, struct lane *lane, int64_t due_ms)
     if (lane_suspended(lane) && due_ms < look_ms)
         due_ms = look_ms;
     f->passed = f->left_due = true;
+    f->few -= f->few > 0; /* another one may come in */
     if (due_ms < f->soonest_ms)
         f->soonest_ms = due_ms;
     lane_free(lane);
@@ -258,12 +261,13 @@ static void on_directory(struct queue_directory *d, int result)
     struct lane_finder *f = d->owner;
     struct worker *w = f->worker;
     uint64_t took_ms = io_now_ms(w->io) - f->read_ms;
+    size_t first = w->lanes.count < eighths(w, 6) ? 0 : f->first;
 
     ASSERT(f->reading && w->directories > 0);
     f->reading = false;
     w->directories--;
     for (size_t i = 0; result >= 0 && i < d->lanes_len && !w->draining; i++)
-        take_in(f, &d->lanes[i]);
+        take_in(f, &d->lanes[(first + i) % d->lanes_len]);
     queue_directory_done(d);
     if (w->draining)
         return;
@@ -401,9 +405,10 @@ static bool may_leave(struct lane *lane, int64_t now_ms)
     int64_t horizon_ms = now_ms + HORIZON_MS + 2 * (int64_t)finder_of(w, lane->shard)->lasted_ms;
     bool full = w->lanes.count > eighths(w, 16);
 
-    /* A lane that backs off would be tried with each round. */
+    /* A lane that backs off would be tried with each round. Such lanes do not keep all others out:
+     * hardly any room is left, so that few come in, and these among them. */
     if (lane->state != LANE_OPEN && lane_has_due(lane, now_ms))
-        return full;
+        return full || (w->lanes.count > eighths(w, 7) && !is_better(lane->names));
     if (w->lanes.count > eighths(w, 6))
         return full || !is_better(lane->names) || !lane_has_due(lane, now_ms) ||
                lane_suspended(lane);

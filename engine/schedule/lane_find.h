@@ -13,7 +13,7 @@
  *   beyond 6 few come in; those that have nothing in memory leave, due or not, but for better
  *            priorities than the default
  *   from 7   memory counts as short: a supply holds what it sends in a second or two, so that lanes
- *            behind slow ones have nothing in memory
+ *            behind slow ones have nothing in memory; beyond, lanes that back off leave too
  *   8        only lanes of better priorities are taken in, and those that mail arrives for
  *   16       none is: what arrives for an unknown lane is left to the store
  *
