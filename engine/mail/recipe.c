@@ -14,6 +14,7 @@
 
 #define FIELDS_MAX         100          /* in content.headers */
 #define PARTIALS_BYTES_MAX (256u << 10) /* each template that includes any has a copy of all */
+#define COMPILED_BYTES_MAX (32u << 20)  /* of a letter's templates, beside their own texts */
 #define METADATA_BYTES_MAX 8192         /* of a recipient: each record about it has them */
 /* A letter of no more is made while others wait: 200 us. Of a whole message the header is looked at
  * word by word, which takes longer. */
@@ -59,6 +60,14 @@ static struct template *compile(struct reading *r, const json_t *source, enum te
         template_refuse_missing(t);
     r->in->bytes += template_bytes(t);
     r->in->text_bytes += json_string_length(source);
+    if (r->partials_len > 0 && r->in->bytes > COMPILED_BYTES_MAX + 2 * r->in->text_bytes) {
+        json_mistake(r->error, 422, path,
+                     "with the partials that they include the letter's templates take more than "
+                     "%u MiB",
+                     COMPILED_BYTES_MAX >> 20);
+        template_free(t);
+        return NULL;
+    }
     return t;
 }
 

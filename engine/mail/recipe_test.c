@@ -267,6 +267,38 @@ static void test_refused_recipients(void **state)
     assert_int_equal(recipe_parse_recipient(STR("{"), &one), -EINVAL);
 }
 
+/* What a Mustache recipe is, of which so many header fields include a partial of 40,000 tags. */
+static int parse_including(unsigned fields, struct json_mistake *mistake)
+{
+    struct recipe *r = NULL;
+    struct buf text = {0};
+    int err;
+
+    buf_puts(&text, "{\"template_dialect\":\"Mustache\",\"partials\":{\"p\":\"");
+    for (int i = 0; i < 40000; i++)
+        buf_puts(&text, "{{a}}");
+    buf_puts(&text, "\"},\"content\":" CONTENT(",\"headers\":{\"X\":\"x\""));
+    text.len--; /* the brace that ends the content */
+    for (unsigned i = 0; i < fields; i++)
+        buf_printf(&text, ",\"X-%u\":\"{{> p}}\"", i);
+    buf_puts(&text, "}}}");
+    err = recipe_parse(buf_str(&text), &r, mistake);
+    buf_done(&text);
+    recipe_free(r);
+    return err;
+}
+
+/* Each template that includes a partial compiles it for itself. */
+static void test_many_includes(void **state)
+{
+    struct json_mistake mistake = {0};
+
+    (void)state;
+    assert_int_equal(parse_including(2, &mistake), 0);
+    assert_int_equal(parse_including(99, &mistake), -EINVAL);
+    assert_non_null(strstr(mistake.text, "MiB"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -274,6 +306,7 @@ int main(void)
         cmocka_unit_test(test_refused_recipes), cmocka_unit_test(test_missing),
         cmocka_unit_test(test_budget),          cmocka_unit_test(test_line_ends),
         cmocka_unit_test(test_recipients),      cmocka_unit_test(test_refused_recipients),
+        cmocka_unit_test(test_many_includes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

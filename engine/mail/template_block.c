@@ -44,11 +44,12 @@ static struct value context_value(const struct render *r, const struct frame *f)
 
 /* The context that is n further out. A block that opens the context it stands in is none, as in
  * Handlebars. */
-static struct value context(const struct render *r, unsigned n)
+static struct value context(struct render *r, uint32_t at, unsigned n)
 {
     const struct frame *f = r->frame;
+    unsigned walked = 0;
 
-    for (; f != NULL && n > 0; f = f->outer) {
+    for (; f != NULL && n > 0; f = render_outer(r, at, f, 0, &walked)) {
         struct value inner = f->value, outer = context_value(r, f->outer);
 
         n -= inner.kind != VALUE_JSON || outer.kind != VALUE_JSON || inner.json != outer.json;
@@ -57,9 +58,12 @@ static struct value context(const struct render *r, unsigned n)
 }
 
 /* By the names behind "as". */
-static bool named(const struct render *r, struct str name, struct value *out)
+static bool named(struct render *r, uint32_t at, struct str name, struct value *out)
 {
-    for (const struct frame *f = r->frame; f != NULL; f = f->outer) {
+    unsigned walked = 0;
+
+    for (const struct frame *f = r->frame; f != NULL;
+         f = render_outer(r, at, f, name.len, &walked)) {
         struct str rest = f->name;
 
         for (int i = 0; i < 2 && rest.len > 0; i++) {
@@ -84,9 +88,9 @@ static struct value field(struct render *r, const struct node *node)
     struct value found, of;
 
     if (r->t->language == TEMPLATE_HANDLEBARS) {
-        if (named(r, node->text, &found))
+        if (named(r, node->at, node->text, &found))
             return found;
-        of = context(r, 0);
+        of = context(r, node->at, 0);
         return member(r, node->at, &of, node->text);
     }
     for (;; f = f->outer) {
@@ -98,14 +102,14 @@ static struct value field(struct render *r, const struct node *node)
 }
 
 /* "@index" and its like, of the nth loop further out. */
-static struct value data(const struct render *r, const struct node *node)
+static struct value data(struct render *r, const struct node *node)
 {
     const struct frame *f = r->frame;
-    unsigned n = node->which;
+    unsigned n = node->which, walked = 0;
 
     if (str_eq(node->text, STR("root")))
         return value_of_json(r->variables);
-    for (; f != NULL && (!f->loop || n > 0); f = f->outer)
+    for (; f != NULL && (!f->loop || n > 0); f = render_outer(r, node->at, f, 0, &walked))
         n -= f->loop;
     if (f == NULL)
         return (struct value){0};
@@ -127,7 +131,7 @@ struct value block_eval(struct render *r, const struct node *node)
 
     switch ((enum node_kind)node->kind) {
     case NODE_CONTEXT:
-        return context(r, node->which);
+        return context(r, node->at, node->which);
     case NODE_FIELD:
         return field(r, node);
     case NODE_DATA:

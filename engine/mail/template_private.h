@@ -16,6 +16,7 @@
 #define BYTES_PER_STEP  64
 #define LOOKED_PER_STEP 16
 #define CASED_PER_STEP  2
+#define FRAMES_PER_STEP 16
 
 enum node_kind {
     /* Statements; next is the one behind. */
@@ -155,6 +156,10 @@ struct value render_fail(struct render *r, uint32_t at, const char *format, ...)
 char *render_scratch(struct render *r, uint32_t at, size_t len);
 /* Takes steps from the budget; false: it is spent. */
 bool render_spend(struct render *r, uint32_t at, uint64_t steps);
+/* The frame around f, whose name one of so many bytes was compared with: partials within one
+ * another have thousands. NULL: there is none, or nothing is left of the budget. */
+const struct frame *render_outer(struct render *r, uint32_t at, const struct frame *f,
+                                 size_t name_len, unsigned *walked);
 struct value value_of_json(json_t *json);
 bool value_true(const struct value *v);
 bool value_is_number(const struct value *v);

@@ -309,11 +309,23 @@ static void put_text(struct render *r, uint32_t at, struct str text, bool own)
 
 /* --- expressions --- */
 
-static struct value look_up(struct render *r, struct str name)
+const struct frame *render_outer(struct render *r, uint32_t at, const struct frame *f,
+                                 size_t name_len, unsigned *walked)
 {
+    size_t bytes = FRAMES_PER_STEP * name_len;
+
+    if (++*walked % FRAMES_PER_STEP == 0 && !render_spend(r, at, 1 + bytes / BYTES_PER_STEP))
+        return NULL;
+    return f->outer;
+}
+
+static struct value look_up(struct render *r, uint32_t at, struct str name)
+{
+    unsigned walked = 0;
+
     if (r->frame != NULL && str_eq(name, STR("loop")))
         return (struct value){.kind = VALUE_LOOP, .loop = r->frame};
-    for (const struct frame *f = r->frame; f != NULL; f = f->outer)
+    for (const struct frame *f = r->frame; f != NULL; f = render_outer(r, at, f, name.len, &walked))
         if (str_eq(name, f->name))
             return f->value;
     return value_of_json(json_object_getn(r->variables, name.ptr, name.len));
@@ -537,8 +549,9 @@ struct value render_eval(struct render *r, uint32_t n)
         return (struct value){0};
     switch ((enum node_kind)node->kind) {
     case NODE_NAME:
-        return render_spend(r, node->at, node->text.len / BYTES_PER_STEP) ? look_up(r, node->text)
-                                                                          : (struct value){0};
+        return render_spend(r, node->at, node->text.len / BYTES_PER_STEP)
+                   ? look_up(r, node->at, node->text)
+                   : (struct value){0};
     case NODE_STRING:
         return (struct value){.kind = VALUE_STRING, .string = node->text};
     case NODE_INTEGER:
@@ -653,7 +666,7 @@ static void run_partial(struct render *r, const struct node *node)
     if (r->nested >= TEMPLATE_NESTED_MAX)
         render_fail(r, node->at, "partials within one another more than %d deep",
                     TEMPLATE_NESTED_MAX);
-    if (!render_spend(r, node->at, 1))
+    if (!render_spend(r, node->at, 1 + node->text.len / BYTES_PER_STEP))
         return;
     if (hides) {
         if (r->line_starts && r->indent.len > 0) /* its line is one of those around it */

@@ -243,13 +243,65 @@ static void test_partials(void **state)
     partials_len = 0;
 }
 
+/* An indentation is copied each time that its partial is included, whatever that puts out. */
+static void test_indents_are_paid(void **state)
+{
+    static const struct template_partial none[] = {{STR("p"), STR("")}};
+    char *blanks = repeated(" ", 100000, ""), *source = malloc(strlen(blanks) + 100);
+
+    (void)state;
+    sprintf(source, "{{#l}}\n%s{{> p}}\n{{/l}}\n", blanks);
+    partials = none;
+    partials_len = 1;
+    for (language = TEMPLATE_HANDLEBARS; language <= TEMPLATE_MUSTACHE; language++)
+        assert_string_equal(refused(source, (struct template_budget){1 << 20, 5000}).text,
+                            "rendering takes more steps than it may");
+    language = TEMPLATE_JINJA;
+    partials = NULL;
+    partials_len = 0;
+    free(source);
+    free(blanks);
+}
+
+/* So is a look-up within many blocks of many partials. */
+static void test_frames_are_paid(void **state)
+{
+    char *opens = repeated("{{#with @root}}", 90, ""), *closes = repeated("{{/with}}", 90, "");
+    char *texts[10], names[10][16], *fields = repeated("{{x}}", 1000, "");
+    struct template_partial chain[10];
+
+    (void)state;
+    for (int i = 0; i < 10; i++) {
+        texts[i] = malloc(strlen(opens) + strlen(closes) + strlen(fields) + 20);
+        sprintf(names[i], "p%d", i);
+        sprintf(texts[i], "%s{{> p%d}}%s", opens, i + 1, closes);
+        if (i == 9)
+            sprintf(texts[i], "%s%s%s", opens, fields, closes);
+        chain[i] = (struct template_partial){str_of(names[i]), str_of(texts[i])};
+    }
+    partials = chain;
+    partials_len = ARRAY_LEN(chain);
+    language = TEMPLATE_HANDLEBARS;
+    assert_string_equal(refused("{{> p0}}", (struct template_budget){1 << 20, 20000}).text,
+                        "rendering takes more steps than it may");
+    language = TEMPLATE_JINJA;
+    partials = NULL;
+    partials_len = 0;
+    for (int i = 0; i < 10; i++)
+        free(texts[i]);
+    free(fields);
+    free(closes);
+    free(opens);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),       cmocka_unit_test(test_values),
-        cmocka_unit_test(test_bounds),       cmocka_unit_test(test_work_is_paid),
-        cmocka_unit_test(test_error_places), cmocka_unit_test(test_literal),
-        cmocka_unit_test(test_mustache),     cmocka_unit_test(test_partials),
+        cmocka_unit_test(test_places),           cmocka_unit_test(test_values),
+        cmocka_unit_test(test_bounds),           cmocka_unit_test(test_work_is_paid),
+        cmocka_unit_test(test_error_places),     cmocka_unit_test(test_literal),
+        cmocka_unit_test(test_mustache),         cmocka_unit_test(test_partials),
+        cmocka_unit_test(test_indents_are_paid), cmocka_unit_test(test_frames_are_paid),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
