@@ -268,7 +268,7 @@ static void put_name(char out[FLOW_NAME_MAX + 1], struct str name)
 static bool take_rate(const json_t *root, struct campaign_order *order,
                       struct json_mistake *mistake)
 {
-    const json_t *rate = json_object_get(root, "rate");
+    const json_t *rate = json_member(root, "rate");
 
     if (rate == NULL || campaign_set_rate(order, json_str(rate)) == 0)
         return true;
@@ -310,7 +310,7 @@ void handle_campaign_set(struct http_request *r)
         answer_mistake(r, &mistake);
     else if (atomic_load(&r->http->draining))
         campaign_shortage(r, -ESHUTDOWN);
-    else if (!mail_refused(r, STR(""), STR(""), pool)) {
+    else if (!pool_refused(r, w->order.sets_pool, pool)) {
         put_name(w->order.set.pool, pool);
         work_submit(r);
     }

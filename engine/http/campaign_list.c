@@ -11,7 +11,8 @@
 #define LIMIT_DEFAULT 100
 #define LIMIT_MAX     1000
 #define KEY_MAX       511    /* LMDB's */
-#define ROWS_MAX      200000 /* that a request looks at: some 50 ms */
+#define ROWS_MAX      200000 /* that a request looks at in a shard: some 50 ms, ... */
+#define LOOK_MS       50     /* ... behind which it begins no further one */
 
 enum { ROW_ANY, ROW_READY, ROW_DEFERRED, ROW_HELD, ROW_STATES };
 static const char *const state_names[ROW_STATES] = {
@@ -129,6 +130,7 @@ void handle_campaign_rows(struct http_request *r)
     struct listing l = {.out = &out, .now_ms = clock_wall_ms()};
     struct queue_visit what = {.id = &r->id, .rows_max = ROWS_MAX, .visit = put_row, .arg = &l};
     struct queue_cursor at;
+    uint64_t until_ns = clock_mono_ns() + LOOK_MS * UINT64_C(1000000);
     struct campaign c;
     uint32_t shard;
     int rc = 1;
@@ -144,6 +146,8 @@ void handle_campaign_rows(struct http_request *r)
            (rc = queue_visit(q, shard, &at, &what)) == 1) {
         shard++;
         at.len = 0;
+        if (clock_mono_ns() >= until_ns)
+            break;
     }
     buf_putc(&out, ']');
     if (shard < queue_shards(q)) {

@@ -52,6 +52,7 @@ struct http {
     struct list connections;
     _Atomic bool draining;
     _Atomic uint32_t requests;    /* under way */
+    _Atomic uint32_t resuming;    /* threads that are in the library for one of them */
     _Atomic uint32_t next_worker; /* letters go to the workers in turn */
     _Atomic uint32_t walks;       /* of metrics, under way */
     _Atomic uint64_t counts[ENDPOINTS_MAX][HTTP_COUNTED];
@@ -128,6 +129,9 @@ void handle_injection(struct http_request *r);
 /* Whether the token may not send such mail, or there is no such pool; then it is answered. sender:
  * as mail_field_sender() gives it. */
 bool mail_refused(struct http_request *r, struct str sender, struct str tenant, struct str pool);
+/* The same of the pool alone. chosen: the request says one; empty: that it goes by none of its own.
+ */
+bool pool_refused(struct http_request *r, bool chosen, struct str pool);
 
 /* --- campaign.c, campaign_rows.c --- */
 

@@ -382,13 +382,15 @@ static void give_up(struct submission *s)
 static uint32_t worker_for(const struct submission *s)
 {
     struct shared *shared = s->request->http->shared;
-    const struct letter *l = &s->letters[0];
-    struct str domain = {(const char *)l->strings.data + l->rcpt.queue.at, l->rcpt.queue.len};
 
     if (s->once.shared != NULL)
         return worker_of_shard(shared, s->once.shard)->index;
-    if (s->letters_len == 1)
+    if (s->letters_len == 1) {
+        const struct letter *l = &s->letters[0];
+        struct str domain = {(const char *)l->strings.data + l->rcpt.queue.at, l->rcpt.queue.len};
+
         return worker_of_shard(shared, queue_shard_of(shared->queue, domain))->index;
+    }
     return atomic_fetch_add_explicit(&s->request->http->next_worker, 1, memory_order_relaxed) %
            shared->workers_len;
 }
@@ -442,13 +444,13 @@ static void submission_free(struct http_request *r)
 }
 
 /* A tenant's mail goes by the pool that the rules have for the tenant. */
-static bool pool_refused(struct http_request *r, struct str pool)
+bool pool_refused(struct http_request *r, bool chosen, struct str pool)
 {
-    if (pool.len == 0)
+    if (!chosen)
         return false;
     if (r->token.tenant[0] != '\0')
         request_problem(r, 403, "pool", "a token of a tenant chooses no pool");
-    else if (config_pool_find(r->config, pool) == NULL)
+    else if (pool.len > 0 && config_pool_find(r->config, pool) == NULL)
         request_problem(r, 422, "pool", "pool: there is no such pool");
     return r->answered;
 }
@@ -485,7 +487,8 @@ static bool sender_refused(struct http_request *r, struct str sender)
 
 bool mail_refused(struct http_request *r, struct str sender, struct str tenant, struct str pool)
 {
-    return tenant_refused(r, tenant) || pool_refused(r, pool) || sender_refused(r, sender);
+    return tenant_refused(r, tenant) || pool_refused(r, pool.len > 0, pool) ||
+           sender_refused(r, sender);
 }
 
 static void take_sender(struct submission *s)

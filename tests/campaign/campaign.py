@@ -343,6 +343,28 @@ def test_tenants():
         check("nobody's", engine.ask("GET", ROOT)[0], 401)
 
 
+def test_settings_of_tenants():
+    """A tenant whose senders are named changes rate and priority of its campaigns, and no pool, not to none either;
+    nobody else's."""
+    pools = {name: {"sources": {name: {"weight": 1}}} for name in ("bulk", "own")}
+    more = {"sources": {name: {"ipv4": f"127.0.0.{n}"} for n, name in enumerate(pools, 11)}, "pools": pools,
+            "default_pool": "bulk", "tenants": {"acme": {"senders": ["sender.example"], "pool": "own"}}}
+    with Campaigns(trusted_networks=[], more=more) as engine:
+        bearer = {name: {"Authorization": "Bearer " + engine.command("token", "add", name, *options).strip()}
+                  for name, *options in (("acme", "--tenant", "acme"), ("other", "--tenant", "other"), ("all",))}
+        spring = engine.post(ROOT, SPRING, 201, **bearer["acme"])["id"]
+
+        def change(name, **settings):
+            status, _, text = engine.ask("PATCH", f"{ROOT}/{spring}", settings, bearer[name])
+            return status, json.loads(text)
+        status, shown = change("acme", rate="5/s", priority=3)
+        check("set", (status, shown.get("rate"), shown.get("priority"), shown.get("pool")), (200, "5/s", 3, "own"))
+        check("no pool", [change("acme", pool=pool)[0] for pool in ("bulk", "own", None)], [403, 403, 403])
+        check("another's", change("other", rate="none")[0], 404)
+        check("nothing is no rate", change("acme", rate=None)[1].get("rate"), "5/s")
+        check("whose mail it all is", change("all", pool="bulk")[1]["pool"], "bulk")
+
+
 def test_pools():
     """The same rules choose its pool as for other mail: campaign, tenant, sender's domain; else what it names."""
     pools = {name: {"sources": {name: {"weight": 1}}} for name in ("bulk", "spare", "own", "news")}
