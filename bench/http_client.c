@@ -34,7 +34,8 @@ struct connection {
     struct io_op connect_op, recv_op, send_op;
     struct iovec iov;
     int fd;
-    bool asked; /* a request is under way */
+    bool asked;                 /* a request is under way, */
+    uint64_t asked_ns, answers; /* since when, and behind how many that were answered */
     struct buf request, answer;
     size_t number_at[NUMBERS_MAX]; /* in request: the domain's, then the letter's */
 };
@@ -123,6 +124,7 @@ static void next_request(struct connection *c)
     put_number(c, 2, begun);
     begun++;
     c->asked = true;
+    c->asked_ns = clock_mono_ns();
     buf_clear(&c->answer);
     c->iov = (struct iovec){c->request.data, c->request.len};
     io_send(io, &c->send_op, c->fd, &c->iov, 1);
@@ -163,7 +165,10 @@ static void on_received(struct io_op *op, const struct io_event *event)
     if (event->result <= 0) {
         if (c->asked && (event->result < 0 || c->answer.len > 0 || open_connections == 1))
             die("connection lost", event->result == 0 ? "closed" : strerror(-event->result));
-        if (c->asked) {
+        if (c->asked) { /* the server's timeouts are 30 s (idle) and 2 min (a request) */
+            fprintf(stderr, "http_client: closed %.3f s after request %llu of its connection\n",
+                    (double)(clock_mono_ns() - c->asked_ns) * 1e-9,
+                    (unsigned long long)c->answers + 1);
             lost++;
             begun--;
         }
@@ -176,6 +181,7 @@ static void on_received(struct io_op *op, const struct io_event *event)
     if (!c->asked || io_op_busy(&c->send_op))
         die("an answer", "before the request was sent");
     taken++;
+    c->answers++;
     c->asked = false;
     next_request(c);
 }

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -234,9 +235,27 @@ void request_suspend(struct http_request *r, void (*resumed)(struct http_request
     MHD_suspend_connection(r->connection);
 }
 
+/* The library wakes its thread at last, when that may be done with the request already: until then
+ * it may not be stopped. */
 void request_resume(struct http_request *r)
 {
+    struct http *h = r->http;
+
+    atomic_fetch_add(&h->resuming, 1);
     MHD_resume_connection(r->connection);
+    atomic_fetch_sub(&h->resuming, 1);
+}
+
+/* --- the library's waits --- */
+
+/* In place of the C library's, for libmicrohttpd: when a wait gives as many events as there is room
+ * for, it waits again with the whole timeout before it looks at any of them (MHD_epoll() of 0.9.75
+ * to 1.0.1). So a thread with just so many connections, all with a request, stood still until the
+ * oldest had been idle for too long, and closed it without an answer. One fewer, and no wait fills
+ * the room; what is left comes with the next one. */
+int epoll_wait(int fd, struct epoll_event *events, int events_max, int timeout_ms)
+{
+    return epoll_pwait(fd, events, events_max > 1 ? events_max - 1 : events_max, timeout_ms, NULL);
 }
 
 /* --- the server --- */
@@ -350,7 +369,7 @@ void http_close(struct http *h)
         atomic_store(&h->draining, true);
         (void)MHD_quiesce_daemon(h->daemon);
         /* The library may not be stopped while requests are suspended. */
-        while (atomic_load(&h->requests) > 0) {
+        while (atomic_load(&h->requests) > 0 || atomic_load(&h->resuming) > 0) {
             cut(h, mono_ms() > began_ms + ANSWERS_MS);
             usleep(CLOSE_PAUSE_US);
         }

@@ -11,6 +11,7 @@ import email.policy
 import gzip
 import http.client
 import json
+import os
 import pathlib
 import random
 import re
@@ -862,6 +863,27 @@ def test_reload():
         said = engine.reload()
         check(said, "http.threads" in said, True)
         check("token", engine.ask("POST", "/api/inject/v1", LETTER)[0], 401)
+
+
+def test_many_at_once():
+    """As many requests at once as the library takes events at a time, on connections that are kept: all are
+    answered, at once."""
+    with Api(connections_per_client_max=1000, threads=1) as engine, contextlib.ExitStack() as stack:
+        clients = []
+        for count in (126, 127, 128, 129, 130):
+            while len(clients) < count:
+                clients.append(stack.enter_context(socket.create_connection(("127.0.0.1", engine.web), 10)))
+            for _ in range(2):  # behind the first time they wait for the next one
+                os.kill(engine.process.pid, signal.SIGSTOP)
+                for client in clients:
+                    client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                os.kill(engine.process.pid, signal.SIGCONT)
+                for client in clients:
+                    answer = b""
+                    while not answer.endswith(b"live\n"):
+                        answer += (more := client.recv(4096))
+                        if not more:
+                            raise Failure(f"{count} at once: closed behind {answer}")
 
 
 if __name__ == "__main__":
