@@ -24,6 +24,7 @@
 
 #define PIPELINE_MS        1000 /* a transaction that takes longer gets no second one behind it */
 #define IDLE_LOOK_MS       250  /* whether another worker wants an idle session's slot */
+#define HOST_SLICE_MS      2000 /* of a session at a host where another worker lacks one */
 #define IDLE_KEEP_MS       1000 /* so long a worker keeps idle sessions of its fair share */
 #define LOGIN_COMPLAINT_MS 60000
 #define DRAIN_QUIT_MS      1000 /* a drain does not wait long for 221 */
@@ -216,7 +217,8 @@ static void arm_timer(struct delivery *d)
 
 static bool over_share(const struct delivery *d, uint64_t held_ms)
 {
-    return sessions_over_share(d->channel, 0, held_ms);
+    return sessions_over_share(d->channel, 0, held_ms) ||
+           (held_ms >= HOST_SLICE_MS && dial_is_pressed(&d->dial, d->worker));
 }
 
 /* Whether others lack the slot that this idle session holds without work for it: another site of
@@ -229,7 +231,8 @@ static bool idle_is_wanted(const struct delivery *d)
     /* Other sites of the provider do not wait for a rate, or for this source's turn, to end. */
     if (rollup_presses(d->channel) && !channel_has_work(d->channel))
         return io_now_ms(d->worker->io) >= since_ms + IDLE_LOOK_MS;
-    if (channel_has_mail(d->channel) || !sessions_contended(d->channel))
+    if (channel_has_mail(d->channel) ||
+        (!sessions_contended(d->channel) && !dial_is_pressed(&d->dial, d->worker)))
         return false;
     return io_now_ms(d->worker->io) >= since_ms + IDLE_KEEP_MS || over_share(d, UINT64_MAX);
 }
@@ -1072,9 +1075,9 @@ static void delivery_free(struct delivery *d)
     ASSERT(!list_node_linked(&d->idle_node) && !list_node_linked(&d->dirty_node));
     ASSERT(w->deliveries > 0);
     smtp_client_free(d->client);
-    dial_done(&d->dial);
     set_yielding(d, false);
     sessions_ended(d->channel, d);
+    dial_done(&d->dial);
     w->deliveries--;
     atomic_fetch_sub_explicit(&w->shared->sessions_out, 1, memory_order_relaxed);
     gauge_set(&w->counters.sessions_out, w->deliveries);

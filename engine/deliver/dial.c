@@ -202,6 +202,11 @@ static bool choose(struct dial *d, const struct channel *c)
     return true;
 }
 
+bool dial_is_pressed(const struct dial *d, const struct worker *w)
+{
+    return d->slot != NULL && governor_contended(d->slot, w->index);
+}
+
 void dial_done(struct dial *d)
 {
     slot_give(d);

@@ -33,6 +33,8 @@ int dial_again(struct dial *d, struct channel *c) MUST_USE;
 /* Whether the chosen exchanger gets no connection: its TLSA records count and could not be looked
  * up, so nobody knows what its certificate must be (RFC 7672 2.1.2). */
 bool dial_in_doubt(const struct dial *d, const struct site *site);
+/* Whether another worker lacks a session at the host, where this one has its place. */
+bool dial_is_pressed(const struct dial *d, const struct worker *w) MUST_USE;
 void dial_done(struct dial *d);
 /* The session's new site calls the address by the name host. */
 void dial_rename(struct dial *d, const char *host);

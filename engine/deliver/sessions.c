@@ -171,6 +171,8 @@ static bool hosts_have_room(struct channel *c)
         return true;
     if (!exchangers_full(&c->site->exchangers, channel_families(c), io_now_ms(c->site->worker->io)))
         return !is_claimed(c);
+    exchangers_lack(&c->site->exchangers, channel_families(c), c->site->worker->index,
+                    io_now_ns(c->site->worker->io));
     make_room(c);
     return false;
 }
@@ -197,6 +199,7 @@ static bool slot_take(struct channel *c)
         return false;
     }
     site->claimant = NULL;
+    exchangers_lack_none(&site->exchangers, w->index);
     return true;
 }
 
@@ -213,6 +216,7 @@ static void slot_withdraw(struct channel *c)
     uint32_t index = site->worker->index;
 
     governor_session_withdraw(c->governor, index, c->sessions_len);
+    exchangers_lack_none(&site->exchangers, index);
     if (site->total != NULL)
         governor_session_withdraw(site->total, index, site->sessions_len);
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
@@ -439,7 +443,7 @@ void sessions_ended(struct channel *c, struct delivery *d)
         slot_withdraw(c);
     /* Another worker wants a slot. Without a pause this worker, which sees the freed slot first,
      * would take it again. */
-    if (sessions_contended(c))
+    if (sessions_contended(c) || dial_is_pressed(&d->dial, w))
         c->give_way_until_ms = io_now_ms(w->io) + GIVE_WAY_MS;
     site_left(site);
     if (channel_has_mail(c))

@@ -148,6 +148,23 @@ bool exchangers_full(const struct exchangers *x, uint8_t families, uint64_t now_
     return usable > 0;
 }
 
+void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t worker, uint64_t now_ns)
+{
+    for (uint16_t i = 0; i < x->len; i++) {
+        struct governor_entry *e = x->list[i].sessions;
+
+        if (e != NULL && is_of(&x->list[i], families) && governor_session_take(e, worker, now_ns))
+            governor_session_give(e); /* one has ended just now: the next look finds it */
+    }
+}
+
+void exchangers_lack_none(const struct exchangers *x, uint32_t worker)
+{
+    for (uint16_t i = 0; i < x->len; i++)
+        if (x->list[i].sessions != NULL)
+            governor_session_withdraw(x->list[i].sessions, worker, 1);
+}
+
 /* When the address, or the way to its family, last failed; 0: never. */
 static uint64_t failed_ms(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)
 {

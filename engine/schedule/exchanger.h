@@ -76,6 +76,11 @@ uint16_t exchangers_usable(const struct exchangers *x, uint8_t families);
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn);
 /* Whether the hosts of all these have as many sessions as they may. */
 bool exchangers_full(const struct exchangers *x, uint8_t families, uint64_t now_ms);
+/* These are full: the worker lacks a session there, which sessions of others hear (see
+ * governor_contended()); and that it lacks none any more. */
+void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t worker,
+                     uint64_t now_ns);
+void exchangers_lack_none(const struct exchangers *x, uint32_t worker);
 /* Whether it is the same address. */
 bool exchanger_same(const struct exchanger *a, const struct exchanger *b);
 /* Whether another address than e has not failed lately. */

@@ -129,6 +129,7 @@ static void hosts_put(struct site *site)
 {
     struct worker *w = site->worker;
 
+    exchangers_lack_none(&site->exchangers, w->index);
     for (uint16_t i = 0; i < site->exchangers.len; i++)
         governor_put(w->shared->governor, site->exchangers.list[i].sessions, io_now_ns(w->io));
 }

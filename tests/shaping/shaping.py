@@ -284,6 +284,28 @@ def test_exchangers():
             raise Failure("one of the sources had no turn")
 
 
+def test_exchangers_workers():
+    """Workers share the one session that an exchanger may have: none waits until another has no more mail."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text(
+        f'classes: [{{name: p, domains: [p.example], address: [{HOST}], latency: {{dot: 50ms}}}}]\n')
+    config = settings(sink, [1], routes={}, workers=2, destinations={
+        "*": {"host_sessions_max": 1, "pipeline_max": 1}})
+    engine = Engine(config)
+    engine.config["listeners"][0]["idempotency_header"] = "X-Key"  # whose hash chooses the shard
+    with sink, engine:
+        with Client(engine) as client:
+            client.messages([("a@sender.example", f"r{i}@p.example", f"X-Key: {i}\r\nSubject: x\r\n\r\nx\r\n")
+                             for i in range(240)])
+        records = engine.wait_records("Delivery", 240)
+        sessions = {r["session_id"] for r in records}
+        if not 4 <= len(sessions) <= 30:  # two: one worker behind the other
+            raise Failure(f"{len(sessions)} sessions")
+        if sessions_at_once(records, "mx1.p.example") != 1:
+            raise Failure("more than one at a time")
+
+
 def full(sites=1000, sources=8, seconds=200):
     """The row of the manual's chapter, on an idle machine."""
     all_sites = [Site(i, sources, [10, 20, 40, 60]) for i in range(sites)]
