@@ -91,7 +91,7 @@ static int find_old(struct once *o, int64_t now_ms, size_t letters)
 /* Where o is among those that are under way, or would be. Its name is a hash. */
 static struct once **bucket_of(struct shared *shared, const struct once *o)
 {
-    return &shared->once.first[(o->key[6] << 8 | o->key[7]) % ARRAY_LEN(shared->once.first)];
+    return &shared->once.first[(o->key[6] * 256u + o->key[7]) % ARRAY_LEN(shared->once.first)];
 }
 
 /* Puts o among those that are under way. False: one of its name is there. */
