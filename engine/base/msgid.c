@@ -83,14 +83,6 @@ int64_t msgid_ms(const struct msgid *id)
     return ms;
 }
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = ascii_lower(c);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 int msgid_parse(struct str text, struct msgid *out)
 {
     bool dashed = text.len == 36;
@@ -104,8 +96,8 @@ int msgid_parse(struct str text, struct msgid *out)
 
         if (dashed && (i == 4 || i == 6 || i == 8 || i == 10) && text.ptr[at++] != '-')
             return -EINVAL;
-        high = hex_value(text.ptr[at++]);
-        low = hex_value(text.ptr[at++]);
+        high = ascii_hex_value(text.ptr[at++]);
+        low = ascii_hex_value(text.ptr[at++]);
         if (high < 0 || low < 0)
             return -EINVAL;
         id.bytes[i] = (uint8_t)(high << 4 | low);

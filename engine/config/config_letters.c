@@ -96,12 +96,6 @@ void config_check_letters(const struct config_checker *k, const struct config_se
 
 /* --- keys --- */
 
-static int hex_value(char c)
-{
-    c = ascii_lower(c);
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 bool config_letter_key_parse(struct str entry, struct config_letter_key *out)
 {
     struct str from = str_take(&entry, ' '), hex = str_trim(entry);
@@ -111,7 +105,7 @@ bool config_letter_key_parse(struct str entry, struct config_letter_key *out)
         return false;
     out->from_s = (int64_t)from_s;
     for (size_t i = 0; i < sizeof(out->bytes); i++) {
-        int high = hex_value(hex.ptr[2 * i]), low = hex_value(hex.ptr[2 * i + 1]);
+        int high = ascii_hex_value(hex.ptr[2 * i]), low = ascii_hex_value(hex.ptr[2 * i + 1]);
 
         if (high < 0 || low < 0)
             return false;
