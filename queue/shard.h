@@ -223,6 +223,9 @@ int holes_order(struct shard *s) MUST_USE;
 
 /* --- state.c --- */
 
+/* Within a write transaction; *value until it ends, or the state changes. 0, or an LMDB code;
+ * MDB_NOTFOUND: there is none, or it is damaged. */
+int state_read(struct shard *s, MDB_txn *txn, struct str key, struct str *value);
 /* Within a write transaction. An LMDB code. */
 int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state);
 /* The same. */

@@ -178,19 +178,15 @@ void queue_sheet_key(uint8_t out[SHEET_KEY_BYTES], const struct msgid *id)
  * is of a later version, and stays. */
 static int sheet_get(struct batch *b, const struct msgid *id, struct sheet *out)
 {
-    uint8_t bytes[SHEET_KEY_BYTES];
-    MDB_val key = {sizeof(bytes), bytes}, stored;
+    uint8_t key[SHEET_KEY_BYTES];
     struct str value;
     int rc, err;
 
-    queue_sheet_key(bytes, id);
+    queue_sheet_key(key, id);
     sheet_init(out);
-    rc = mdb_get(b->txn, b->shard->state, &key, &stored);
+    rc = state_read(b->shard, b->txn, (struct str){(char *)key, sizeof(key)}, &value);
     if (rc != 0)
         return rc == MDB_NOTFOUND ? 0 : rc;
-    if ((!shard_written(b->shard, &stored) && !shard_readable(b->shard, &stored)) ||
-        codec_state_decode(val_str(&key), val_str(&stored), &value) < 0)
-        return 0;
     err = sheet_decode(value, out);
     if (err == -EPROTO)
         return EPROTO;

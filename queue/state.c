@@ -4,6 +4,19 @@
 
 #include "queue/shard.h"
 
+int state_read(struct shard *s, MDB_txn *txn, struct str key, struct str *value)
+{
+    MDB_val k = str_val(key), stored;
+    int rc = mdb_get(txn, s->state, &k, &stored);
+
+    if (rc != 0)
+        return rc;
+    if ((!shard_written(s, &stored) && !shard_readable(s, &stored)) ||
+        codec_state_decode(key, val_str(&stored), value) < 0)
+        return MDB_NOTFOUND;
+    return 0;
+}
+
 int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state)
 {
     MDB_val key = str_val(state->key), value = {STATE_HEAD_BYTES + state->value.len, NULL};

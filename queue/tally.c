@@ -14,20 +14,15 @@ void queue_tally_key(uint8_t out[TALLY_KEY_BYTES], const struct msgid *id)
  * is counted any more. */
 static int tally_get(struct batch *b, const struct msgid *id, struct queue_tally *out)
 {
-    uint8_t bytes[TALLY_KEY_BYTES];
-    MDB_val key = {sizeof(bytes), bytes}, stored;
+    uint8_t key[TALLY_KEY_BYTES];
     struct str value;
     int rc;
 
-    queue_tally_key(bytes, id);
-    rc = mdb_get(b->txn, b->shard->state, &key, &stored);
-    if (rc != 0)
-        return rc;
-    if ((!shard_written(b->shard, &stored) && !shard_readable(b->shard, &stored)) ||
-        codec_state_decode(val_str(&key), val_str(&stored), &value) < 0 ||
-        codec_tally_decode(value, out) < 0)
-        return MDB_NOTFOUND;
-    return 0;
+    queue_tally_key(key, id);
+    rc = state_read(b->shard, b->txn, (struct str){(char *)key, sizeof(key)}, &value);
+    if (rc == 0 && codec_tally_decode(value, out) < 0)
+        rc = MDB_NOTFOUND;
+    return rc;
 }
 
 static int tally_put(struct batch *b, const struct msgid *id, const struct queue_tally *tally)
