@@ -536,25 +536,38 @@ static void test_arrivals_beyond_the_places(void **state)
     world_close();
 }
 
-/* Lanes behind a site that is suspended keep no place from others, and no load: their route is
- * known. */
-static void test_held_back_lanes_stay(void **state)
+/* A world with room for so many lanes, in which a site is suspended; it has every other lane. */
+static void held_back_open(uint32_t places)
 {
     struct suspension one = {.scope = SUSPENSION_SITE};
-    uint32_t others = ABSENT / 2;
 
-    (void)state;
     world_open();
     arrive(0);
     snprintf(one.name, sizeof(one.name), "%s", lane_of(0)->site->name);
     assert_int_equal(suspensions_put(&world.w->shared->suspensions, &one), 0);
     world.w->suspensions_changed++;
-    world.w->lanes_max = PLACES;
+    world.w->lanes_max = places;
     behind_start();
+}
+
+/* Rows for later; those of the site that is suspended are due. */
+static void held_back_store(void)
+{
     for (uint32_t i = 0; i < ABSENT; i++) {
         recipient_free(store_rows(i, 1, i % 2 == 0 ? 1000 : 2 * DAY_MS));
         lane_left(world.w, 0, worker_wall_ms(world.w));
     }
+}
+
+/* Lanes behind a site that is suspended keep no place from others, and no load: their route is
+ * known. */
+static void test_held_back_lanes_stay(void **state)
+{
+    uint32_t others = ABSENT / 2;
+
+    (void)state;
+    held_back_open(PLACES);
+    held_back_store();
     for (int i = 0; i < TURNS_MAX && atomic_load(&world.w->counters.expired) < others; i++) {
         queue_pump(world.engine.shared.queue);
         assert_int_equal(worker_turn(world.w, 5), 0);
@@ -604,26 +617,16 @@ static void test_held_share_is_quiet(void **state)
 /* Where hardly any room is left, such lanes do not use up the few places of a read either. */
 static void test_held_back_lanes_take_no_place(void **state)
 {
-    struct suspension one = {.scope = SUSPENSION_SITE};
     uint32_t places = 10 * PLACES, busy = places / 8 * 6 + 1, others = ABSENT / 2;
     char name[32];
 
     (void)state;
-    world_open();
-    arrive(0);
-    snprintf(one.name, sizeof(one.name), "%s", lane_of(0)->site->name);
-    assert_int_equal(suspensions_put(&world.w->shared->suspensions, &one), 0);
-    world.w->suspensions_changed++;
-    world.w->lanes_max = places;
-    behind_start();
+    held_back_open(places);
     for (uint32_t i = 0; i < busy; i++) {
         snprintf(name, sizeof(name), "busy%u.b.example", i);
         lane_fetch_begin(world.w, 0, 0, str_of(name));
     }
-    for (uint32_t i = 0; i < ABSENT; i++) {
-        recipient_free(store_rows(i, 1, i % 2 == 0 ? 1000 : 2 * DAY_MS));
-        lane_left(world.w, 0, worker_wall_ms(world.w));
-    }
+    held_back_store();
     for (int i = 0; i < TURNS_MAX && atomic_load(&world.w->counters.expired) < others; i++) {
         queue_pump(world.engine.shared.queue);
         assert_int_equal(worker_turn(world.w, 5), 0);

@@ -152,6 +152,18 @@ static void put_rate(struct buf *out, const struct figures *f, unsigned columns)
 
 /* --- by site and reason --- */
 
+/* The columns that both tables end with. */
+static void put_refusals(struct buf *out, const json_t *one)
+{
+    static const char *const names[] = {"failed", "expired", "deferrals"};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        buf_putc(out, ' ');
+        put_right(out, (uint64_t)reply_number(one, names[i]), 9);
+    }
+    buf_putc(out, '\n');
+}
+
 static void put_sites(struct buf *out, const struct figures *f)
 {
     const json_t *sites = json_object_get(f->report, "sites"), *one;
@@ -166,13 +178,7 @@ static void put_sites(struct buf *out, const struct figures *f)
         put_text(out, reply_text(one, "site"), NAME_WIDTH, true);
         buf_putc(out, ' ');
         put_right(out, (uint64_t)reply_number(one, "delivered"), 11);
-        buf_putc(out, ' ');
-        put_right(out, (uint64_t)reply_number(one, "failed"), 9);
-        buf_putc(out, ' ');
-        put_right(out, (uint64_t)reply_number(one, "expired"), 9);
-        buf_putc(out, ' ');
-        put_right(out, (uint64_t)reply_number(one, "deferrals"), 9);
-        buf_putc(out, '\n');
+        put_refusals(out, one);
     }
 }
 
@@ -188,13 +194,8 @@ static void put_reasons(struct buf *out, const struct figures *f)
     json_array_foreach(reasons, i, one)
     {
         put_text(out, reply_text(one, "reason"), NAME_WIDTH, true);
-        buf_printf(out, " %11s ", "");
-        put_right(out, (uint64_t)reply_number(one, "failed"), 9);
-        buf_putc(out, ' ');
-        put_right(out, (uint64_t)reply_number(one, "expired"), 9);
-        buf_putc(out, ' ');
-        put_right(out, (uint64_t)reply_number(one, "deferrals"), 9);
-        buf_putc(out, '\n');
+        buf_printf(out, " %11s", "");
+        put_refusals(out, one);
     }
 }
 
