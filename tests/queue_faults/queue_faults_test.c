@@ -534,7 +534,10 @@ static void test_map_full(void **state)
     wait_intake(f, QUEUE_INTAKE_MAP_FULL);
     settle_all(f);
     wait_intake(f, QUEUE_INTAKE_OK);
-    assert_true(fill(f) > 30);
+    for (size_t n = fill(f), i = 0; n <= 30; n += fill(f)) { /* the same of what was given back */
+        assert_true(i++ < 20);
+        poll(NULL, 0, 150);
+    }
     check(f);
 }
 
