@@ -316,9 +316,16 @@ enum content_state { CONTENT_WHOLE = 0, CONTENT_PREPARED = 1 };
 #define LMDB_NODE_BYTES   8
 
 /* In order of their tags. */
-#define CONTENT_FIELDS 8
-static void content_fields(const struct message *m, struct str out[CONTENT_FIELDS])
+#define CONTENT_FIELDS 9
+struct content_fields {
+    struct str texts[CONTENT_FIELDS];
+    uint8_t expires[8];
+};
+
+static void content_fields(const struct message *m, struct content_fields *fields)
 {
+    struct str *out = fields->texts;
+
     out[0] = m->sender;
     out[1] = m->envid;
     out[2] = m->tenant;
@@ -327,6 +334,8 @@ static void content_fields(const struct message *m, struct str out[CONTENT_FIELD
     out[5] = m->protocol;
     out[6] = m->origin;
     out[7] = m->trace;
+    out_uint(fields->expires, (uint64_t)m->expires_ms, sizeof(fields->expires));
+    out[8] = (struct str){(char *)fields->expires, m->expires_ms == 0 ? 0 : 8};
 }
 
 struct content_layout codec_content_layout(const struct message *m, size_t lmdb_page_bytes)
@@ -335,11 +344,11 @@ struct content_layout codec_content_layout(const struct message *m, size_t lmdb_
     /* The largest value that LMDB keeps in a leaf: two nodes fit into a page. */
     size_t leaf = ((lmdb_page_bytes - LMDB_HEADER_BYTES) / 2 & ~(size_t)1) - 2 - LMDB_NODE_BYTES -
                   MSGID_BYTES;
-    struct str fields[CONTENT_FIELDS];
+    struct content_fields fields;
     uint64_t tail;
 
-    content_fields(m, fields);
-    l.head_bytes += fields_bytes(fields, CONTENT_FIELDS);
+    content_fields(m, &fields);
+    l.head_bytes += fields_bytes(fields.texts, CONTENT_FIELDS);
     l.piece_bytes = lmdb_page_bytes - LMDB_HEADER_BYTES;
     l.pieces = (uint32_t)(m->content_len / l.piece_bytes);
     tail = m->content_len % l.piece_bytes;
@@ -361,10 +370,10 @@ void codec_page_key(uint8_t out[PAGE_KEY_BYTES], const struct msgid *id, uint32_
 void codec_content_encode(uint8_t *out, const struct message *m, const struct content_layout *l,
                           bool prepared)
 {
-    struct str fields[CONTENT_FIELDS];
+    struct content_fields fields;
     uint8_t *at = out + CRC_BYTES;
 
-    content_fields(m, fields);
+    content_fields(m, &fields);
     at = out_uint(at, content_versions.newest, 1);
     at = out_uint(at, l->head_bytes, 4);
     at = out_uint(at, crc32c(0, m->content, m->content_len), 4);
@@ -375,11 +384,20 @@ void codec_content_encode(uint8_t *out, const struct message *m, const struct co
     at = out_uint(at, m->priority, 1);
     at = out_uint(at, m->recipients, 4);
     at = out_uint(at, prepared ? CONTENT_PREPARED : CONTENT_WHOLE, 1);
-    at = out_fields(at, fields, CONTENT_FIELDS);
+    at = out_fields(at, fields.texts, CONTENT_FIELDS);
     ASSERT(at == out + l->head_bytes && l->tail_bytes <= m->content_len);
     if (l->tail_bytes > 0)
         memcpy(at, m->content + m->content_len - l->tail_bytes, l->tail_bytes);
     seal(out, l->head_bytes, m->id.bytes, MSGID_BYTES);
+}
+
+static bool content_expires(struct str field, int64_t *out)
+{
+    struct in in = {(const uint8_t *)field.ptr, (const uint8_t *)field.ptr + field.len, false};
+    uint64_t ms = field.len == 0 ? 0 : in_uint(&in, 8);
+
+    *out = (int64_t)ms;
+    return !in.bad && ms <= QUEUE_DUE_HELD;
 }
 
 int codec_content_decode(const struct msgid *id, struct str value, struct message *fields,
@@ -424,8 +442,9 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     fields->protocol = strings[5];
     fields->origin = strings[6];
     fields->trace = strings[7];
-    if (r.tail.len > fields->content_len || fields->priority >= FLOW_PRIORITIES ||
-        fields->created_ms < 0 || fields->created_ms > QUEUE_DUE_HELD)
+    if (!content_expires(strings[8], &fields->expires_ms) || r.tail.len > fields->content_len ||
+        fields->priority >= FLOW_PRIORITIES || fields->created_ms < 0 ||
+        fields->created_ms > QUEUE_DUE_HELD)
         return -EBADMSG;
     if (record != NULL)
         *record = r;

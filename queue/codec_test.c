@@ -15,6 +15,7 @@ static void sample_make(struct sample *s)
 {
     msgid_source_init(&kit_ids, 7);
     s->m = kit_message(300, 3, 4);
+    s->m->expires_ms = 1700000098765;
     s->r = recipient_new(s->m, 2, STR("example.org"), STR("user@example.org"),
                          STR("rfc822;user@example.org"), STR("{\"name\":\"x\"}"));
     s->r->flow = 0x01020304;
@@ -96,6 +97,7 @@ static void test_content_round_trip(void **state)
     assert_int_equal(fields.priority, 4);
     assert_int_equal(fields.recipients, 3);
     assert_int_equal(fields.created_ms, s.m->created_ms);
+    assert_int_equal(fields.expires_ms, 1700000098765);
     assert_true(str_eq(fields.sender, s.m->sender));
     assert_true(str_eq(fields.envid, s.m->envid));
     assert_true(str_eq(fields.tenant, s.m->tenant));

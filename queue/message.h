@@ -42,6 +42,7 @@ struct message {
     _Atomic uint32_t refs;
     struct msgid id;
     int64_t created_ms;  /* wall clock of reception */
+    int64_t expires_ms;  /* wall clock: its mail ends then, at the latest; 0: no such time is set */
     uint64_t born_ms;    /* monotonic clock of the same; not stored, 0: read from the store */
     uint32_t flags;      /* enum message_flags */
     uint8_t ret;         /* enum smtp_ret */
@@ -128,10 +129,17 @@ struct recipient {
                                 allocation, or empty */
 };
 
-/* Wall clock at which r expires if it is not delivered. */
+/* Wall clock at which mail of m that has this lifetime expires if it is not delivered. */
+static inline int64_t message_expires_ms(const struct message *m, uint32_t lifetime_s)
+{
+    int64_t ms = m->created_ms + (int64_t)lifetime_s * 1000;
+
+    return m->expires_ms != 0 && m->expires_ms < ms ? m->expires_ms : ms;
+}
+
 static inline int64_t recipient_expires_ms(const struct recipient *r)
 {
-    return r->message->created_ms + (int64_t)r->lifetime_s * 1000;
+    return message_expires_ms(r->message, r->lifetime_s);
 }
 
 /* One allocation with all strings but last_error. Takes its own reference to message.

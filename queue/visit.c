@@ -66,10 +66,10 @@ static void visit_row(struct visitor *v, struct str key, const MDB_val *value)
     view.expires_ms = msgid_ms(&row.id) + (int64_t)state.lifetime_s * 1000;
     if (!v->what->need_message && view.expires_ms <= v->what->ripe_ms &&
         find_header(v, &row.id) == 0)
-        view.expires_ms = v->header.created_ms + (int64_t)state.lifetime_s * 1000;
+        view.expires_ms = message_expires_ms(&v->header, state.lifetime_s);
     if (v->what->need_message && find_header(v, &row.id) == 0) {
         view.created_ms = v->header.created_ms;
-        view.expires_ms = v->header.created_ms + (int64_t)state.lifetime_s * 1000;
+        view.expires_ms = message_expires_ms(&v->header, state.lifetime_s);
         view.sender = v->header.sender;
         view.campaign = v->header.campaign;
         view.tenant = v->header.tenant;

@@ -210,6 +210,15 @@ static void on_warmup(void *arg, int64_t wall_ms, void (*visit)(void *, const st
     warmup_visit(&((struct backend *)arg)->shared->warmup, wall_ms, visit, to);
 }
 
+static const struct queue_flow *on_names(void *arg, uint32_t flow)
+{
+    struct shared *all = ((struct backend *)arg)->shared;
+    uint32_t version;
+
+    return campaigns_names(&all->campaigns, all->queue, queue_flow_find(all->queue, flow),
+                           &version);
+}
+
 static void on_campaigns(void *arg, void (*visit)(void *, const struct campaign *), void *to)
 {
     campaigns_visit(&((struct backend *)arg)->shared->campaigns, visit, to);
@@ -289,5 +298,6 @@ const struct control_backend backend_functions = {.describe = on_describe,
                                                   .source = on_source,
                                                   .warmup = on_warmup,
                                                   .campaigns = on_campaigns,
+                                                  .names = on_names,
                                                   .dialogues = on_dialogues,
                                                   .job = on_job};

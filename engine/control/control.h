@@ -115,9 +115,10 @@ struct control_why {
     char name[SUSPENSION_NAME_MAX + 1];
     char domain[SUSPENSION_NAME_MAX + 1]; /* the name as queues know it; empty: it is none */
     /* Out. */
-    uint32_t found; /* in which scopes there was mail */
-    bool counting;  /* rows are still counted behind a start */
-    bool absent;    /* some mail may be in lanes that are in the store alone, and is left out */
+    uint32_t found;     /* in which scopes there was mail */
+    bool counting;      /* rows are still counted behind a start */
+    bool absent;        /* some mail may be in lanes that are in the store alone, and is left out */
+    int64_t expires_ms; /* of the message's first, or of the campaign; 0: not known */
     uint32_t len;
     struct control_hold holds[CONTROL_HOLDS_MAX];
 };
@@ -212,6 +213,9 @@ struct control_backend {
                    void (*visit)(void *to, const struct warmup_view *view), void *to);
     /* Visits all campaigns, the oldest first, in the same way. */
     void (*campaigns)(void *arg, void (*visit)(void *to, const struct campaign *one), void *to);
+    /* The names by which a row's flow is sent now, of which its campaign may have been set to
+     * others; NULL: they are not known. */
+    const struct queue_flow *(*names)(void *arg, uint32_t flow);
     /* Those of the process, which live longer than the channel. */
     struct dialogues *(*dialogues)(void *arg);
     /* Does the job and calls control_job_done() when it is done (for an action: when its commit

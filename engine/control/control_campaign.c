@@ -132,6 +132,9 @@ enum control_step control_campaign_returned(struct control_client *client,
     else if (job->result == -EINVAL)
         control_put_error(&client->out, "refused", cannot[job->campaign.verb],
                           "'hayauma campaign show' says what it is");
+    else if (job->result == -ERANGE)
+        control_put_error(&client->out, "refused", "the campaign would begin when it has expired",
+                          "'hayauma campaign show' says when that is");
     else if (job->result == -EBUSY)
         control_put_error(&client->out, "refused",
                           "recipients are being added to it, or another "

@@ -173,7 +173,7 @@ void control_put_progress(struct buf *out, const struct control_work *w)
 void control_put_row(struct control *c, struct buf *out, const struct queue_row_view *row)
 {
     enum control_state state = control_row_state(row, c->wall_ms);
-    const struct queue_flow *flow = queue_flow_find(c->queue, row->flow);
+    const struct queue_flow *flow = c->backend->names(c->arg, row->flow);
     char id[MSGID_TEXT_BYTES];
 
     msgid_text(&row->id, id);
@@ -182,7 +182,7 @@ void control_put_row(struct control *c, struct buf *out, const struct queue_row_
     json_text(out, "id", str_of(id));
     json_number(out, "index", row->index);
     json_text(out, "state", str_of(control_state_name(state)));
-    json_number(out, "priority", row->priority);
+    json_number(out, "priority", flow == NULL ? row->priority : flow->priority);
     if (state != CONTROL_STATE_HELD)
         json_number(out, "due_ms", row->due_ms);
     json_number(out, "last_attempt_ms", row->last_attempt_ms);

@@ -191,6 +191,11 @@ static void on_campaigns(void *arg, void (*visit)(void *, const struct campaign 
         visit(to, &campaigns[i]);
 }
 
+static const struct queue_flow *on_names(void *arg, uint32_t flow)
+{
+    return queue_flow_find(((struct bench *)arg)->queue, flow);
+}
+
 static struct config *configured;
 
 static const struct config *on_config(void *arg)
@@ -222,6 +227,7 @@ static const struct control_backend backend = {.describe = on_describe,
                                                .drain = on_drain,
                                                .suspensions = on_suspensions,
                                                .campaigns = on_campaigns,
+                                               .names = on_names,
                                                .config = on_config,
                                                .source = on_source,
                                                .dialogues = on_dialogues,

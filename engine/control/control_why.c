@@ -117,14 +117,17 @@ static bool visit_row(void *arg, const struct queue_row_view *row)
 {
     struct control_client *client = arg;
     struct control_why_work *w = client->work.why;
-    const struct queue_flow *flow = queue_flow_find(client->control->queue, row->flow);
-    const struct config *config = client->control->backend->config(client->control->arg);
+    struct control *c = client->control;
+    const struct queue_flow *flow = c->backend->names(c->arg, row->flow);
+    const struct config *config = c->backend->config(c->arg);
     struct why_row *to = &w->rows[w->len];
     struct control_wait *answer = &to->hold.wait;
 
-    if (!control_filter_match(&client->request.filter, row, client->control->wall_ms))
+    if (!control_filter_match(&client->request.filter, row, c->wall_ms))
         return true;
     client->work.matched++;
+    if (w->why->expires_ms == 0 || row->expires_ms < w->why->expires_ms)
+        w->why->expires_ms = row->expires_ms;
     if (w->job == NULL)
         w->job = control_waits_new(client);
     (void)control_waits_add(w->job, row->queue, row->flow, client->work.shard);
@@ -313,6 +316,15 @@ static void put_subject(struct control *c, const struct control_why *why, const 
     json_end_list(out);
 }
 
+/* Of a campaign that is asked for by its name: the newest of it. */
+static void take_expires(void *to, const struct campaign *one)
+{
+    struct control_why *why = to;
+
+    if (strcmp(one->name, why->name) == 0)
+        why->expires_ms = one->expires_ms;
+}
+
 static void put_why(struct control_client *client, struct control_why *why)
 {
     struct control *c = client->control;
@@ -320,6 +332,8 @@ static void put_why(struct control_client *client, struct control_why *why)
     const struct msgid *id = client->request.filter.has_id ? &client->request.id : NULL;
     uint64_t rows = 0, in_flight = 0;
 
+    if (id == NULL && (why->found & 1u << SUSPENSION_CAMPAIGN) != 0)
+        c->backend->campaigns(c->arg, take_expires, why);
     qsort(why->holds, why->len, sizeof(*why->holds), compare);
     for (uint32_t i = 0; i < why->len; i++) {
         rows += why->holds[i].rows;
@@ -331,6 +345,8 @@ static void put_why(struct control_client *client, struct control_why *why)
     json_number(out, "now_ms", c->wall_ms);
     json_number(out, "recipients", (int64_t)rows);
     json_number(out, "in_flight", (int64_t)in_flight);
+    if (why->expires_ms != 0)
+        json_number(out, "expires_ms", why->expires_ms);
     if (why->counting)
         json_bool(out, "counting", true);
     if (why->absent)
@@ -349,7 +365,7 @@ static void put_why(struct control_client *client, struct control_why *why)
 static enum control_step step_message(struct control_client *client)
 {
     struct control_why_work *w = client->work.why;
-    int err = control_walk(client, false, visit_row);
+    int err = control_walk(client, true, visit_row);
     struct control_job *job;
 
     if (err != 0)

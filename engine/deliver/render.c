@@ -125,6 +125,7 @@ static struct message *letter_new(struct rendering *g)
     /* One by one: other threads count the recipe's references meanwhile. */
     struct message fields = {.id = recipe->id,
                              .created_ms = recipe->created_ms,
+                             .expires_ms = recipe->expires_ms,
                              .born_ms = recipe->born_ms,
                              .flags = flags_of(g),
                              .ret = recipe->ret,

@@ -165,6 +165,8 @@ static void refuse_order(struct http_request *r, const struct campaign_work *w)
                         "left for others; cancel some, or wait until some are done");
     else if (w->result == -EBUSY)
         request_problem(r, 409, "", "recipients are being added, or another order is under way");
+    else if (w->result == -ERANGE)
+        request_problem(r, 422, "at", "the campaign would begin when it has expired");
     else if (w->result == -EINVAL && w->order.verb != CAMPAIGN_CREATE)
         request_problem(r, 409, "", "%s", cannot[w->order.verb]);
     else
@@ -322,6 +324,7 @@ void handle_campaign_set(struct http_request *r)
 struct create {
     struct str name, tenant, pool, sender;
     int priority;
+    int64_t expires_ms;
     struct campaign_order sets; /* its rate */
 };
 
@@ -338,9 +341,11 @@ static int read_create(const json_t *root, struct create *out, struct json_mista
         {"tenant", JSON_IS_STRING | JSON_MAY_MISS},
         {"pool", JSON_IS_STRING | JSON_MAY_MISS},
         {"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
-        {"rate", JSON_IS_STRING | JSON_MAY_MISS}};
+        {"rate", JSON_IS_STRING | JSON_MAY_MISS},
+        {"expires", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
 
     if (json_fields_check(root, "", fields, ARRAY_LEN(fields), mistake) < 0 ||
+        mail_field_expires(root, clock_wall_ms(), &out->expires_ms, mistake) < 0 ||
         !take_rate(root, &out->sets, mistake) ||
         mail_field_name(root, "name", &out->name, mistake) < 0 ||
         mail_field_name(root, "tenant", &out->tenant, mistake) < 0 ||
@@ -403,6 +408,7 @@ static void create(struct http_request *r, const json_t *root, const struct crea
     w->order.sets_rate = create->sets.sets_rate;
     put_sender(create, &sender);
     put_name(c->pool, pool_of(r, create, c, buf_str(&sender)));
+    c->expires_ms = create->expires_ms;
     c->priority = create->priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->priority;
     w->order.content = make_content(r, c, buf_str(&sender), root);
     buf_done(&sender);

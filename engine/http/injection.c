@@ -75,12 +75,8 @@ static int read_options(struct reading *r, int64_t now_ms)
         mail_field_name(root, "pool", &facts->pool, r->error) < 0 ||
         read_idempotency_key(r, &facts->idempotency_key) < 0 ||
         mail_field_time(root, "not_before", now_ms, &facts->not_before_ms, r->error) < 0 ||
-        mail_field_time(root, "expires", now_ms, &facts->expires_ms, r->error) < 0)
+        mail_field_expires(root, now_ms, &facts->expires_ms, r->error) < 0)
         return -EINVAL;
-    if (facts->expires_ms != 0 && facts->expires_ms <= now_ms) {
-        json_mistake(r->error, 422, "expires", "is over");
-        return -EINVAL;
-    }
     return 0;
 }
 

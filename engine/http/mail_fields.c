@@ -93,3 +93,14 @@ int mail_field_time(const json_t *root, const char *field, int64_t now_ms, int64
                  "is no time within a year: write 2026-11-29T09:00:00Z, or Unix seconds");
     return -EINVAL;
 }
+
+int mail_field_expires(const json_t *root, int64_t now_ms, int64_t *out,
+                       struct json_mistake *mistake)
+{
+    if (mail_field_time(root, "expires", now_ms, out, mistake) < 0)
+        return -EINVAL;
+    if (*out == 0 || *out > now_ms)
+        return 0;
+    json_mistake(mistake, 422, "expires", "is over");
+    return -EINVAL;
+}

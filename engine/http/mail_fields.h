@@ -18,5 +18,8 @@ int mail_field_priority(const struct json_t *root, int *out, struct json_mistake
 /* Wall clock; 0: it is not there. */
 int mail_field_time(const struct json_t *root, const char *field, int64_t now_ms, int64_t *out,
                     struct json_mistake *mistake) MUST_USE;
+/* expires, which is to come: as mail_field_time(). */
+int mail_field_expires(const struct json_t *root, int64_t now_ms, int64_t *out,
+                       struct json_mistake *mistake) MUST_USE;
 
 #endif

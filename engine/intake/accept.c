@@ -462,5 +462,6 @@ bool accept_submit(const struct accept_order *o, struct accept_waiter *waiter)
                   queue_shards(o->worker->shared->queue) > 1;
 
     ASSERT(o->rcpts_len > 0 && o->message->recipients == o->rcpts_len);
+    o->message->expires_ms = o->expires_ms;
     return spread ? spread_submit(o, waiter) : whole_submit(o, waiter);
 }

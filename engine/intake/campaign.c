@@ -98,6 +98,7 @@ struct message *campaign_content(const struct campaign *what, struct str recipe,
 {
     struct message fields = {.id = what->id,
                              .created_ms = msgid_ms(&what->id),
+                             .expires_ms = what->expires_ms,
                              .flags = MESSAGE_RECIPE,
                              .priority = what->priority,
                              .sender = sender,
@@ -627,6 +628,9 @@ static int check_change(struct campaigns *all, struct campaign_job *job)
         return e == NULL ? -ENOENT : -EINVAL;
     if (campaign_upload_busy(e))
         return -EBUSY;
+    if (verb == CAMPAIGN_START && e->one.expires_ms != 0 &&
+        e->one.expires_ms <= (job->order->starts_ms > now_ms ? job->order->starts_ms : now_ms))
+        return -ERANGE;
     job->one = e->one;
     job->one.state = state;
     job->one.changed_ms = now_ms;

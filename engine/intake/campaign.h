@@ -28,13 +28,15 @@ enum campaign_verb {
 
 struct campaign_order {
     enum campaign_verb verb;
-    struct campaign what;    /* CREATE: id (msgid_next()), names, priority; else the id alone */
+    struct campaign what;    /* CREATE: id (msgid_next()), names, priority, expires_ms; else the id
+                                alone */
     struct message *content; /* CREATE: campaign_content(); a reference is taken */
     int64_t starts_ms;       /* START: wall clock; 0: now */
     struct campaign_set set; /* SET: what is to be as sets says; CREATE: the rate */
     bool sets_priority, sets_pool, sets_rate;
     /* 0: durable, and every lane has heard of it. -EEXIST: a campaign of the tenant has this name
-     * and is not over; -ENOENT: there is none; -EINVAL: not in its present state; -EBUSY:
+     * and is not over; -ENOENT: there is none; -EINVAL: not in its present state; -ERANGE: it would
+     * start when it has expired; -EBUSY:
      * recipients are being added, or another order is under way; -EDQUOT: the tenant has its share
      * of CAMPAIGNS_MAX places; -ENOSPC; -ENOMEM; -EIO;
      * -ESHUTDOWN. The order lives until then. It is not called inside the call. */

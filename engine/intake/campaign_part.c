@@ -499,6 +499,17 @@ static uint32_t index_of(uint32_t place)
     return (place & ~MIXED_MASK) | ((place * MIXED_BY) & MIXED_MASK);
 }
 
+/* Who looks for what has outlived its lifetime reads no content before what the row says, counted
+ * from the message's id. The content has the time itself. */
+static uint32_t lifetime_s(const struct campaign *one, uint32_t set_s)
+{
+    int64_t own_s = (one->expires_ms - msgid_ms(&one->id) + 999) / 1000;
+
+    if (one->expires_ms == 0 || own_s >= set_s)
+        return set_s;
+    return own_s < 0 ? 0 : (uint32_t)own_s;
+}
+
 static int add_row(struct campaign_adding *a, const struct campaign_rcpt *from)
 {
     uint32_t n = (uint32_t)a->change.rows_len;
@@ -513,7 +524,7 @@ static int add_row(struct campaign_adding *a, const struct campaign_rcpt *from)
     r->due_ms = msgid_ms(&a->one.id) + 1;
     r->flow = a->flow->id;
     r->priority = a->flow->priority;
-    r->lifetime_s = retry_lifetime_s(dest, false, 0);
+    r->lifetime_s = lifetime_s(&a->one, retry_lifetime_s(dest, false, 0));
     a->rows[a->change.rows_len++] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
     return 0;
 }
@@ -523,6 +534,7 @@ static int add_rows(struct campaign_adding *a)
     const struct campaign_part *p = a->part;
     struct message fields = {.id = a->one.id,
                              .created_ms = msgid_ms(&a->one.id),
+                             .expires_ms = a->one.expires_ms,
                              .flags = MESSAGE_RECIPE,
                              .priority = a->one.priority,
                              .tenant = str_of(a->one.tenant),

@@ -73,6 +73,7 @@ void campaign_put(struct buf *out, const struct campaign *c, const struct queue_
                campaign_state_word(c, counts, now_ms));
     put_time(out, "created_ms", c->created_ms);
     put_time(out, "starts_ms", c->starts_ms);
+    put_time(out, "expires_ms", c->expires_ms);
     put_time(out, "changed_ms", c->changed_ms);
     put_count(out, "recipients", n[TALLY_ADDED]);
     put_count(out, "queued", tally_queued(counts));

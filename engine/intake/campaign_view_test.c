@@ -48,7 +48,8 @@ static void test_object(void **state)
                          .priority = 4,
                          .state = CAMPAIGN_RUNNING,
                          .created_ms = 7,
-                         .starts_ms = 9};
+                         .starts_ms = 9,
+                         .expires_ms = 11};
     struct queue_tally counts = {.counts = {[TALLY_ADDED] = 21,
                                             [TALLY_DELIVERED] = 1,
                                             [TALLY_DEFERRED] = 2,
@@ -63,7 +64,8 @@ static void test_object(void **state)
     assert_string_equal(
         (char *)out.data,
         "{\"id\":\"ab000000000000000000000000000000\",\"name\":\"spring\",\"tenant\":\"acme\","
-        "\"priority\":4,\"state\":\"running\",\"created_ms\":7,\"starts_ms\":9,\"recipients\":21,"
+        "\"priority\":4,\"state\":\"running\",\"created_ms\":7,\"starts_ms\":9,\"expires_ms\":11,"
+        "\"recipients\":21,"
         "\"queued\":8,\"delivered\":1,\"failed\":3,\"expired\":4,\"cancelled\":5,\"deferrals\":2}");
     buf_done(&out);
 }

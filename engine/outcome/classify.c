@@ -606,9 +606,11 @@ void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out)
     }
 }
 
-void classify_expired_reply(struct str last_error, struct str waited_for, struct smtp_reply *out)
+void classify_expired_reply(bool at_set_time, struct str last_error, struct str waited_for,
+                            struct smtp_reply *out)
 {
-    reply_set(out, 554, (struct smtp_enhanced){5, 4, 7}, "message expired");
+    reply_set(out, 554, (struct smtp_enhanced){5, 4, 7},
+              at_set_time ? "message expired at the time that was set for it" : "message expired");
     if (waited_for.len > 0) {
         static const char waited[] = "; it waited for ";
 

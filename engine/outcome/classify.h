@@ -68,8 +68,9 @@ void classify_unsigned_reply(int error, struct smtp_reply *out);
 void classify_unrendered_reply(int error, struct str why, struct smtp_reply *out);
 void classify_unable_reply(enum smtp_unable unable, struct smtp_reply *out);
 /* 5xx 4.4.7 "message expired", with what it waited for and the last error behind it, where there
- * are such. */
-void classify_expired_reply(struct str last_error, struct str waited_for, struct smtp_reply *out);
+ * are such. at_set_time: not for its lifetime, but since whoever sent it set a time. */
+void classify_expired_reply(bool at_set_time, struct str last_error, struct str waited_for,
+                            struct smtp_reply *out);
 
 /* bounce_classification for the records: one of KumoMTA's names, never NULL. From class and stage,
  * then the enhanced code, then a few key words in the text, then the code. OUTCOME_DELIVERED:

@@ -236,16 +236,19 @@ static void test_own_words(void **state)
     check_text(&r, 451, 4, 2, "while idle: unknown error");
     classify_tls_reply(STR("certificate has expired"), &r);
     check_text(&r, 451, 7, 5, "TLS failed: certificate has expired");
-    classify_expired_reply(STR(""), STR(""), &r);
+    classify_expired_reply(false, STR(""), STR(""), &r);
     check_text(&r, 554, 4, 7, "message expired");
-    classify_expired_reply(STR(""), STR("the rate limit"), &r);
+    classify_expired_reply(false, STR(""), STR("the rate limit"), &r);
     check_text(&r, 554, 4, 7, "message expired; it waited for the rate limit");
-    classify_expired_reply(STR("450 4.7.1 no"), STR("its turn"), &r);
+    classify_expired_reply(true, STR(""), STR("the rate limit"), &r);
+    check_text(&r, 554, 4, 7,
+               "message expired at the time that was set for it; it waited for the rate limit");
+    classify_expired_reply(false, STR("450 4.7.1 no"), STR("its turn"), &r);
     check_text(&r, 554, 4, 7, "message expired; it waited for its turn; last error: 450 4.7.1 no");
-    classify_expired_reply(STR("450 4.7.1 no\r\n."), STR(""), &r);
+    classify_expired_reply(false, STR("450 4.7.1 no\r\n."), STR(""), &r);
     check_text(&r, 554, 4, 7, "message expired; last error: 450 4.7.1 no??.");
     memset(longest, 'x', sizeof(longest));
-    classify_expired_reply((struct str){longest, sizeof(longest)}, STR(""), &r);
+    classify_expired_reply(false, (struct str){longest, sizeof(longest)}, STR(""), &r);
     assert_int_equal(r.text_len, SMTP_REPLY_TEXT_MAX);
     classify_rejected_reply(&r);
     check_text(&r, 550, 7, 1,

@@ -320,6 +320,12 @@ static void entry_fail(struct judge_batch *b, struct judge_entry *e)
         entry_defer(b, e);
 }
 
+/* Whether a time that was set for r's message, and not its lifetime, has come. */
+static bool ends_at_set_time(const struct recipient *r)
+{
+    return r->message->expires_ms != 0 && r->message->expires_ms <= worker_wall_ms(r->lane->worker);
+}
+
 /* The record says the same whether a last attempt failed or there was none; the notice of the
  * former says who answered what. */
 static void entry_expire(struct judge_batch *b, struct judge_entry *e)
@@ -336,7 +342,8 @@ static void entry_expire(struct judge_batch *b, struct judge_entry *e)
         const struct lane *lane = e->recipient->lane;
 
         e->outcome.local = true;
-        classify_expired_reply(str_of(lane->last_error), STR(""), &e->outcome.reply);
+        classify_expired_reply(ends_at_set_time(e->recipient), str_of(lane->last_error), STR(""),
+                               &e->outcome.reply);
     }
     entry_end(b, e, REPORT_EXPIRATION, end_counter(w, e->recipient, &w->counters.expired),
               NOTICE_EXPIRED);
@@ -501,7 +508,7 @@ void judge_expired(struct recipient *r)
     struct buf waited = {0};
 
     lane_waited_for(lane, &waited);
-    classify_expired_reply(r->last_error, buf_str(&waited), &outcome.reply);
+    classify_expired_reply(ends_at_set_time(r), r->last_error, buf_str(&waited), &outcome.reply);
     buf_done(&waited);
     judge_one(w, &context, r, &outcome);
 }

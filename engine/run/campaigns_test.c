@@ -734,6 +734,7 @@ static void test_record(void **state)
     campaign_encode(&value, &one);
     before = value.len;
     buf_clear(&value);
+    one.expires_ms = 77;
     one.set =
         (struct campaign_set){.has_pool = true, .pool = "p", .rate = 5, .rate_period_ms = 1000};
     campaign_encode(&value, &one);
@@ -741,9 +742,11 @@ static void test_record(void **state)
         int err = campaign_decode((struct str){(char *)key, sizeof(key)},
                                   (struct str){(char *)value.data, len}, &read);
 
-        assert_int_equal(err, len == before || len == value.len ? 0 : -EBADMSG);
-        if (err == 0)
+        assert_int_equal(err, len == before || len >= value.len - 8 ? 0 : -EBADMSG);
+        if (err == 0) {
             assert_int_equal(read.set.rate, len == before ? 0 : 5);
+            assert_int_equal(read.expires_ms, len == value.len ? 77 : 0);
+        }
     }
     buf_puts(&value, "more");
     assert_int_equal(
@@ -880,6 +883,38 @@ static void test_lifetimes(void **state)
     assert_int_equal(counts_of(&id).counts[TALLY_EXPIRED], 0);
 }
 
+/* What is left of a campaign ends at its time; what a pause outlives, behind it. It does not begin
+ * at that time or later. */
+static void test_expires(void **state)
+{
+    struct asked asked;
+    int64_t ends_ms;
+    struct msgid id;
+
+    (void)state;
+    new_campaign(&asked, "sale");
+    message_unref(asked.order.content);
+    id = asked.order.what.id;
+    ends_ms = asked.order.what.expires_ms = worker_wall_ms(world.w) + 700;
+    asked.order.content = campaign_content(
+        &asked.order.what, STR("{\"content\":{\"text_body\":\"Hello\"}}"), STR(""), STR(""));
+    ask(&asked);
+    assert_int_equal(answer(&asked), 0);
+    assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);
+    assert_int_equal(order_at(CAMPAIGN_START, &id, ends_ms), -ERANGE);
+    assert_int_equal(order(CAMPAIGN_START, &id), 0);
+    assert_int_equal(order(CAMPAIGN_PAUSE, &id), 0);
+    world_reopen();
+    while (worker_wall_ms(world.w) <= ends_ms) {
+        turn();
+        usleep(1000);
+    }
+    assert_int_equal(rows_of(&id), 50);
+    assert_int_equal(order(CAMPAIGN_RESUME, &id), 0);
+    until_rows_are(&id, 0);
+    assert_int_equal(counts_of(&id).counts[TALLY_EXPIRED], 50);
+}
+
 /* A damaged tally costs counts, and neither mail nor the start. */
 static void test_damaged_tally(void **state)
 {
@@ -975,6 +1010,7 @@ int main(void)
         cmocka_unit_test(test_record),
         cmocka_unit_test_setup_teardown(test_name_again, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetimes, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_expires, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_tally, setup, teardown),
         cmocka_unit_test_setup_teardown(test_start_is_quiet, setup, teardown),
         cmocka_unit_test_setup_teardown(test_crashes, setup, teardown),

@@ -10,8 +10,8 @@
 
 #define VERSION 1
 /* version 1, state 1, priority 1, then created_ms, changed_ms, starts_ms, seed: 8 each; then name,
- * tenant and pool: length 1, bytes; then, if something was changed: priority and 1 (0: none) 1,
- * has_pool 1, pool: length 1, bytes, rate 8, period 8 */
+ * tenant and pool: length 1, bytes; then, if something was changed or it expires: priority and 1
+ * (0: none) 1, has_pool 1, pool: length 1, bytes, rate 8, period 8; then expires_ms 8 */
 #define VALUE_MIN (3 + 4 * 8 + 3)
 #define SET_MIN   (3 + 2 * 8)
 
@@ -280,13 +280,14 @@ void campaign_encode(struct buf *out, const struct campaign *one)
     put_name(out, one->name);
     put_name(out, one->tenant);
     put_name(out, one->pool);
-    if (!is_set(&one->set))
+    if (!is_set(&one->set) && one->expires_ms == 0)
         return;
     buf_putc(out, (char)one->set.priority);
     buf_putc(out, one->set.has_pool);
     put_name(out, one->set.pool);
     put_number(out, one->set.rate);
     put_number(out, one->set.rate_period_ms);
+    put_number(out, (uint64_t)one->expires_ms);
 }
 
 /* The name at the beginning of in, which is shortened by it. */
@@ -318,6 +319,7 @@ static bool take_set(struct str *in, struct campaign_set *out)
         return false;
     out->rate = number_at(in->ptr);
     period = number_at(in->ptr + 8);
+    *in = (struct str){in->ptr + 2 * 8, in->len - 2 * 8};
     out->rate_period_ms = (uint32_t)period;
     return period <= UINT32_MAX && (out->rate == 0 || period > 0) &&
            out->priority <= FLOW_PRIORITIES;
@@ -345,6 +347,10 @@ int campaign_decode(struct str key, struct str value, struct campaign *out)
         one.priority >= FLOW_PRIORITIES || !take_name(&rest, one.name) ||
         !take_name(&rest, one.tenant) || !take_name(&rest, one.pool) || one.name[0] == '\0' ||
         !take_set(&rest, &one.set))
+        return -EBADMSG;
+    if (rest.len >= 8)
+        one.expires_ms = (int64_t)number_at(rest.ptr);
+    if (one.expires_ms < 0 || one.expires_ms > QUEUE_DUE_HELD)
         return -EBADMSG; /* what follows is of a later build, and may be lost */
     *out = one;
     return 0;
@@ -440,6 +446,7 @@ static int orphan_open(struct campaigns *all, struct queue *q, const struct msgi
         return err == -ENOENT || err == -EBADMSG ? 0 : err;
     one.priority = m->priority;
     one.created_ms = one.changed_ms = m->created_ms;
+    one.expires_ms = m->expires_ms;
     snprintf(one.name, sizeof(one.name), "%.*s", STR_FMT(m->campaign));
     snprintf(one.tenant, sizeof(one.tenant), "%.*s", STR_FMT(m->tenant));
     message_unref(m);

@@ -57,6 +57,7 @@ struct campaign {
     enum campaign_state state;
     int64_t created_ms, changed_ms; /* wall clock */
     int64_t starts_ms;              /* wall clock, set by the start; 0: it is a draft */
+    int64_t expires_ms;             /* wall clock: what is left ends then; 0: no such time */
     uint64_t seed;                  /* of hashes of addresses */
     struct campaign_set set;
 };

@@ -256,7 +256,8 @@ WRONG = [
     ({**SPRING, "content": "From: a@b.example\n\n{% for %}"}, 422, "content"),
     ({**SPRING, "template_dialect": "Liquid"}, 422, "template_dialect"),
     ({**SPRING, "envelope_sender": "nobody"}, 422, "envelope_sender"), ({**SPRING, "pool": "none"}, 422, "pool"),
-    ({**SPRING, "missing_variables": "ask"}, 422, "missing_variables"), (b"[]", 400, ""), (b"{", 400, ""),
+    ({**SPRING, "missing_variables": "ask"}, 422, "missing_variables"),
+    ({**SPRING, "expires": 1}, 422, "expires"), ({**SPRING, "expires": "soon"}, 422, "expires"), (b"[]", 400, ""), (b"{", 400, ""),
 ]
 
 
@@ -412,6 +413,20 @@ def test_recipients():
         check("match", sorted(r["email"] for r in rows_of(engine, spring, match="*@X3.example")[0]),
               sorted(f"r{i}@x3.example" for i in range(3, 250, 7)))
         check("none", rows_of(engine, spring, state="held"), ([], 1))
+        # What has an end of its own ends then, and says so; of others it is known when.
+        far, soon = int(time.time()) + 3600, int(time.time()) + 4
+        sale = engine.create(name="sale", expires=soon)
+        engine.add(sale, csv(0, 20))
+        engine.order(sale, "start")
+        single = {"envelope_sender": "n@sender.example", "expires": soon, "content": "From: n@sender.example\n\nx\n",
+                  "recipients": [{"email": "single@x1.example"}]}
+        check("single", engine.post("/api/inject/v1", single)["success_count"], 1)
+        later = engine.create(name="later", expires=far)
+        engine.add(later, csv(0, 3))
+        check("too late", "when it has expired" in engine.order(later, "start", {"at": far}, 422)["detail"], True)
+        check("told", (engine.show(later)["expires_ms"],
+                       "What is not delivered expires: the first at " in engine.command("why", "later"),
+                       "\nexpires      20" in engine.command("campaign", "show", "later")), (far * 1000, True, True))
         engine.order(other, "start")
         # Behind some the destination is left alone.
         deferred = wait_until("some to be deferred", lambda: rows_of(engine, other, state="deferred")[0])
@@ -422,6 +437,9 @@ def test_recipients():
         check("command", [r["recipient"] for r in engine.rows("campaign", "recipients", "other", "--match", one[:-8] + "*",
                                                               "--state", "deferred")], [one])
         check("some", len(engine.rows("campaign", "recipients", "spring", "--limit", "3")), 3)
+        check("expired", engine.wait_state(sale, "done")["expired"], 20)
+        ends = [r["response"]["content"] for r in engine.wait_records("Expiration", 21)]
+        check(f"reason {ends}", all("at the time that was set for it" in text for text in ends), True)
         for wrong in ("state=sent", "limit=0", "limit=x", "after=x", "after=9999", "after=0000zz", "after=" + "0" * 2000):
             check(wrong, engine.ask("GET", f"{ROOT}/{spring}/recipients?{wrong}")[0], 422)
         check("nobody", engine.ask("GET", f"{ROOT}/{'0' * 32}/recipients")[0], 404)
@@ -466,7 +484,7 @@ def test_openapi():
                          "pools": {"bulk": {"sources": {"a": {"weight": 1}}}}}) as engine:
         document = json.loads(engine.ask("GET", "/api/openapi.json")[2])
         schemas = document["components"]["schemas"]
-        made = engine.post(ROOT, sample(schemas["CampaignRequest"], document), 201)
+        made = engine.post(ROOT, {**sample(schemas["CampaignRequest"], document), "expires": int(time.time()) + 9000}, 201)
         check(f"campaign {made}", fits(made, schemas["Campaign"], document), True)
         said = engine.add(made["id"], b"email\na@x.example\nx\na@x.example\n")
         check(f"chunk {said}", fits(said, schemas["ChunkResponse"], document), True)

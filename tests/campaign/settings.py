@@ -50,6 +50,10 @@ def test_pool():
         check("set", engine.rows("campaign", "set", "spring", "pool=other", "priority=2")[0]["pool"], "other")
         shown = engine.show(spring)
         check("shown", (shown["pool"], shown["priority"]), ("other", 2))
+        rows = engine.rows("queue", "list", "--id", spring, "--limit", "20")
+        check("its rows", {(row["pool"], row["priority"]) for row in rows}, {("other", 2)})
+        (why,) = engine.rows("why", spring)
+        check("why", {hold["pool"] for hold in why["holds"]}, {"other"})
         # What was under way may still go out by the first.
         wait_until("letters by the other pool", lambda: sources_of(engine, "spring")[-20:] == ["b"] * 20)
         engine.kill()

@@ -110,6 +110,7 @@ static void put_header(struct buf *out, const struct figures *f)
 {
     const char *state = reply_text(f->campaign, "state");
     int64_t starts_s = reply_number(f->campaign, "starts_ms") / 1000;
+    int64_t expires_s = reply_number(f->campaign, "expires_ms") / 1000;
 
     buf_puts(out, "<header><h1>");
     put_name(out, f);
@@ -128,6 +129,10 @@ static void put_header(struct buf *out, const struct figures *f)
     if (starts_s != 0) {
         buf_puts(out, strcmp(state, "scheduled") == 0 ? " &#183; starts " : " &#183; started ");
         put_local_time(out, starts_s, LOCAL_WHOLE);
+    }
+    if (expires_s != 0) {
+        buf_puts(out, " &#183; expires ");
+        put_local_time(out, expires_s, LOCAL_WHOLE);
     }
     if (*reply_text(f->campaign, "pool") != 0) {
         buf_puts(out, " &#183; pool ");

@@ -40,6 +40,7 @@ static void put_right(struct buf *out, uint64_t v, unsigned columns)
 static void put_head(struct buf *out, const struct figures *f)
 {
     int64_t started_s = reply_number(f->campaign, "starts_ms") / 1000;
+    int64_t expires_s = reply_number(f->campaign, "expires_ms") / 1000;
 
     put_text(out, reply_text(f->campaign, "name"), 0, false);
     if (*reply_text(f->campaign, "tenant") != 0) {
@@ -50,6 +51,10 @@ static void put_head(struct buf *out, const struct figures *f)
     if (started_s != 0) {
         buf_puts(out, ", started ");
         put_local_time(out, started_s, LOCAL_WHOLE);
+    }
+    if (expires_s != 0) {
+        buf_puts(out, ", expires ");
+        put_local_time(out, expires_s, LOCAL_WHOLE);
     }
     buf_puts(out, "\n\n");
 }

@@ -14,7 +14,8 @@
 
 static const char whole[] =
     "{\"id\":\"ab\",\"name\":\"spring\",\"tenant\":\"acme\",\"state\":\"done\",\"priority\":5,"
-    "\"starts_ms\":1764370800000,\"recipients\":1000,\"queued\":0,\"delivered\":980,\"failed\":19,"
+    "\"starts_ms\":1764370800000,\"expires_ms\":1764457200000,\"recipients\":1000,\"queued\":0,"
+    "\"delivered\":980,\"failed\":19,"
     "\"expired\":1,\"cancelled\":0,\"deferrals\":7,\"report\":{\"sites\":["
     "{\"site\":\"google\",\"delivered\":980,\"failed\":9,\"expired\":1,\"deferrals\":7,"
     "\"reasons\":[{\"reason\":\"SpamBlock\",\"failed\":9,\"expired\":0,\"deferrals\":7}]},"
@@ -113,6 +114,7 @@ static void test_text(void **state)
 
     (void)state;
     assert_has(&out, "spring@acme: done");
+    assert_has(&out, ", expires 2025-");
     assert_has(&out, "delivered             980    98.0 %");
     assert_has(&out, "Delivered per second");
     assert_has(&out, "90 % within ");
@@ -136,6 +138,7 @@ static void test_page(void **state)
     assert_null(strstr((char *)out.data, "inf\""));
     assert_null(strstr((char *)out.data, "<script"));
     assert_has(&out, "</main></body></html>");
+    assert_has(&out, "&#183; expires 2025-");
     buf_done(&out);
     out = made(empty, true);
     assert_has(&out, "None was refused.");

@@ -129,6 +129,7 @@ static void print_whole(const json_t *one)
     put_time(&out, one, "created", "created_ms");
     put_time(&out, one, strcmp(reply_text(one, "state"), "scheduled") == 0 ? "starts" : "started",
              "starts_ms");
+    put_time(&out, one, "expires", "expires_ms");
     for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
         buf_printf(&out, "%-12s ", counts[i]);
         put_count(&out, (uint64_t)reply_number(one, counts[i]));

@@ -195,7 +195,7 @@ static void put_head(struct buf *out, const json_t *why)
 {
     long long n = reply_number(why, "recipients"), flight = reply_number(why, "in_flight");
     const json_t *is = json_object_get(why, "is");
-    char *name = dns_name_readable(reply_text(why, "name"));
+    char *name = dns_name_readable(reply_text(why, "name")), expires[CLOCK_RFC3339_BYTES];
 
     put_text(out, name, 0, false);
     free(name);
@@ -217,6 +217,11 @@ static void put_head(struct buf *out, const json_t *why)
     if (json_is_true(json_object_get(why, "absent")))
         buf_puts(out, "; what else is in the store alone is not looked at: see 'queue summary'");
     buf_puts(out, ".\n");
+    if (n == 0 || reply_number(why, "expires_ms") == 0)
+        return;
+    clock_rfc3339(reply_number(why, "expires_ms"), expires);
+    buf_printf(out, "What is not delivered expires: %s%s.\n", n == 1 ? "" : "the first at ",
+               expires);
 }
 
 static void print_why(const json_t *why)
