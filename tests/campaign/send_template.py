@@ -5,8 +5,9 @@ send_template.py [TEST...]"""
 
 import json
 import subprocess
+import time
 
-from campaign import ROOT, Campaigns, Sink, arrived, check, csv, program, run
+from campaign import ROOT, Campaigns, Sink, arrived, check, csv, program, run, wait_until
 
 TEMPLATE = {"envelope_sender": "bounce@sender.example",
             "content": {"from": {"email": "news@sender.example"}, "subject": "{{ name }}さん {{ code }}",
@@ -14,13 +15,17 @@ TEMPLATE = {"envelope_sender": "bounce@sender.example",
                         "text_body": "Dear {{ name }}: {{ code }}"}}
 
 
-def send(engine, rows, *arguments, template=None, status=0):
+def command(engine, rows, *arguments, template=None):
     directory = engine.dir
     (directory / "spring.json").write_text(json.dumps(template or TEMPLATE))
     (directory / "list.csv").write_bytes(rows if isinstance(rows, bytes) else rows.encode())
-    done = subprocess.run([program(), "send", "--template", directory / "spring.json", "--to",
-                           directory / "list.csv", "--api", f"http://127.0.0.1:{engine.web}", *arguments],
-                          capture_output=True, text=True, check=False, timeout=120)
+    return [program(), "send", "--template", directory / "spring.json", "--to", directory / "list.csv", "--api",
+            f"http://127.0.0.1:{engine.web}", *arguments]
+
+
+def send(engine, rows, *arguments, template=None, status=0):
+    done = subprocess.run(command(engine, rows, *arguments, template=template), capture_output=True, text=True,
+                          check=False, timeout=120)
     check(f"status, {done.stdout} {done.stderr}", done.returncode, status)
     return done
 
@@ -32,9 +37,10 @@ def test_check_and_preview():
                 'c@x1.example,"Car,l",3\n' "a@X1.example,Ann,1\n")
         done = send(engine, rows, "--check", status=1)
         check("summary", done.stdout, "3 recipients, 2 lines that are none, "
-              + "1 addresses there twice, 0 without a letter, 0 with missing variables; "
+              + "1 addresses there twice, 0 without a letter, 0 with missing variables, 0 with the Message-ID of another; "
               + done.stdout[done.stdout.index("letters of"):])
-        for words in ("list.csv:3: is no mail address", "list.csv:4: has not as many cells"):
+        for words in ("list.csv:3: is no mail address", "list.csv:4: has not as many cells",
+                      "list.csv:6: email: is there already"):
             assert words in done.stderr, done.stderr
         template = {**TEMPLATE, "content": {**TEMPLATE["content"], "text_body": "{{ nmae }}{{ code.x.y }}"}}
         done = send(engine, "email,name,code\na@x1.example,Ann,1\n", "--check", template=template, status=1)
@@ -48,6 +54,16 @@ def test_check_and_preview():
         check("previews", done.stdout.count("\nSubject: "), 2)
         assert "r0@x0.example" in done.stdout and "r2@x2.example" not in done.stdout, done.stdout
         send(engine, csv(0, 5), "--check")
+        # What all letters have in common: who signs them, how they are told apart, how they are left.
+        done = send(engine, csv(0, 5), "--check", "--config", engine.file, status=1)
+        assert "From: sender.example has no DKIM key" in done.stderr and done.stderr.count("\n") == 1, done
+        plain = "From: news@sender.example\nMessage-ID: <1@sender.example>\n\n" + "{{ code }}" * 400 + "\n"
+        done = send(engine, "email,code\na@x1.example,1\nb@x1.example,2\nc@x1.example,333\n", "--check",
+                    template={**TEMPLATE, "content": plain}, status=1)
+        assert "1 with the Message-ID of another" in done.stdout and "no List-Unsubscribe field" in done.stdout, done
+        assert "list.csv:3: Message-ID: is that of another letter" in done.stderr, done
+        assert "list.csv:4: content: a line of more than 998 bytes" in done.stderr, done
+        send(engine, csv(0, 5), "--check", "--config", "/nowhere.yaml", status=2)
         done = send(engine, csv(0, 5), template={"content": {"text_body": "{{"}}, status=2)
         assert "spring.json: content" in done.stderr, done
         done = send(engine, "name\nx\n", status=2)
@@ -58,12 +74,15 @@ def test_check_and_preview():
 def test_sends():
     """Everybody gets one letter; the same call again sends nothing."""
     with Sink() as sink, Campaigns(sink.port) as engine:
-        done = send(engine, csv(0, 1000), "--priority", "2")
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() + 3600))
+        done = send(engine, csv(0, 1000), "--priority", "2", "--rate", "9k/s", "--expires", expires)
         assert "1000 of 1000 delivered" in done.stdout, done
         wanted = {f"r{i}@x{i % 7}.example": 1 for i in range(1000)}
         check("each once", arrived(sink), wanted)
         (campaign,) = json.loads(engine.ask("GET", ROOT)[2])["campaigns"]
-        check("campaign", (campaign["name"], campaign["priority"], campaign["state"]), ("spring", 2, "done"))
+        check("campaign", (campaign["name"], campaign["priority"], campaign["state"], campaign["rate"]),
+              ("spring", 2, "done", "9000/s"))
+        check("expires", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(campaign["expires_ms"] / 1000)), expires)
         done = send(engine, csv(0, 1000), status=1)
         assert "is over: give another --campaign" in done.stderr, done
         done = send(engine, csv(0, 10), "--campaign", "more")
@@ -71,13 +90,16 @@ def test_sends():
 
 
 def test_goes_on():
-    """A call that was interrupted while it sent the list is gone on with."""
+    """A call that was killed while it sent the list, or later, is gone on with."""
     with Sink() as sink, Campaigns(sink.port) as engine:
         spring = engine.create(**TEMPLATE)
         engine.add(spring, csv(0, 600))
-        done = send(engine, csv(0, 1500))
-        assert "1500 of 1500 delivered" in done.stdout and spring in done.stdout, done
-        check("each once", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in range(1500)})
+        with subprocess.Popen(command(engine, csv(0, 9000)), stdout=subprocess.DEVNULL) as killed:
+            wait_until("more of the list", lambda: engine.show(spring)["recipients"] > 600)
+            killed.kill()
+        done = send(engine, csv(0, 9000))
+        assert "9000 of 9000 delivered" in done.stdout and spring in done.stdout, done
+        check("each once", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in range(9000)})
 
 
 def test_other_tenants():

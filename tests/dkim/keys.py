@@ -59,12 +59,21 @@ def test_keygen_and_check():
             timeout=60).returncode == 0, 30, process=zone.process)
         said = hayauma("dkim", "check", "sender.example", "-c", config).stdout.decode()
         assert said.count(": good\n") == 2, said
+        template, rows = temp.path / "letter.eml", temp.path / "list.csv"
+        template.write_text("From: news@sender.example\nList-Unsubscribe: <mailto:x@sender.example>\n\nx\n")
+        rows.write_text("email\na@x.example\n")
+        checking = ("send", "--template", template, "--to", rows, "--check", "--config", config)
+        assert b"DNS has them" in hayauma(*checking).stdout
+        template.write_text("From: news@nosender.example\n\nx\n")
+        assert b"nosender.example has no DKIM key" in hayauma(*checking, status=1).stderr
         assert b"has no key of" in hayauma("dkim", "check", "x.example", "-c", config, status=1).stderr
         keys.make("sender.example", "s2")
         config = config_of(temp.path, dkim={"keys": keys.rows}, dns={
             "servers": [f"127.0.0.1:{zone.port}"], "timeout": "2s"})
         said = hayauma("dkim", "check", "-c", config, status=1).stdout.decode()
         assert said.count(": not in DNS\n") == 2 and said.count("IN TXT (") == 2, said
+        template.write_text("From: news@sender.example\n\nx\n")
+        assert b": not in DNS; " in hayauma(*checking[:-1], config, status=1).stderr
         # Another's key under the name: as after a mistake in the zone.
         keys.rows[0]["file"], keys.rows[2]["file"] = keys.rows[2]["file"], keys.rows[0]["file"]
         config = config_of(temp.path, dkim={"keys": keys.rows[:2]}, dns={

@@ -244,16 +244,6 @@ static int keygen(const struct options *o)
 
 /* --- check --- */
 
-static const char *const fault_texts[] = {
-    [DKIM_RECORD_GOOD] = "good",
-    [DKIM_RECORD_TESTING] =
-        "good, but in test mode: receivers may act as if mail were unsigned; take t=y out",
-    [DKIM_RECORD_REVOKED] = "revoked: p= is empty",
-    [DKIM_RECORD_OTHER_KEY] = "of another key",
-    [DKIM_RECORD_NO_SHA256] = "without sha256 in h=: no signature of today verifies",
-    [DKIM_RECORD_NOT_DKIM] = "no DKIM record",
-};
-
 static void print_publish(const struct dkim_signer *s)
 {
     struct buf zone = {0};
@@ -280,7 +270,7 @@ static bool judge_records(const struct dkim_signer *s, const char *name, struct 
         print_publish(s);
         return false;
     }
-    printf("%s: %s\n", name, fault_texts[fault]);
+    printf("%s: %s\n", name, dkim_record_fault_text(fault));
     if (fault == DKIM_RECORD_GOOD || fault == DKIM_RECORD_TESTING)
         return true;
     print_publish(s);

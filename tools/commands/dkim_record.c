@@ -106,3 +106,18 @@ enum dkim_record_fault dkim_record_check(struct str record, const struct dkim_ke
         return DKIM_RECORD_NO_SHA256;
     return has_word(flags, STR("y")) ? DKIM_RECORD_TESTING : DKIM_RECORD_GOOD;
 }
+
+const char *dkim_record_fault_text(enum dkim_record_fault fault)
+{
+    static const char *const texts[] = {
+        [DKIM_RECORD_GOOD] = "good",
+        [DKIM_RECORD_TESTING] =
+            "good, but in test mode: receivers may act as if mail were unsigned; take t=y out",
+        [DKIM_RECORD_REVOKED] = "revoked: p= is empty",
+        [DKIM_RECORD_OTHER_KEY] = "of another key",
+        [DKIM_RECORD_NO_SHA256] = "without sha256 in h=: no signature of today verifies",
+        [DKIM_RECORD_NOT_DKIM] = "no DKIM record",
+    };
+
+    return texts[fault];
+}

@@ -21,5 +21,7 @@ enum dkim_record_fault {
 };
 /* What a verifier makes of a published record (any bytes) for signatures by key. */
 enum dkim_record_fault dkim_record_check(struct str record, const struct dkim_key *key);
+/* The same in words. */
+const char *dkim_record_fault_text(enum dkim_record_fault fault);
 
 #endif

@@ -6,6 +6,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "config/config.h"
+#include "tools/commands/author_check.h"
 #include "tools/commands/commands.h"
 #include "tools/commands/options.h"
 #include "tools/commands/quantity.h"
@@ -30,9 +32,18 @@ static const char usage[] =
     "  --campaign NAME   default: the template's \"name\", or its file's\n"
     "  --from ADDRESS    envelope sender, instead of the template's\n"
     "  --pool NAME, --priority N\n"
+    "                    by which sources, and how soon beside other mail: 0 (first) to 9\n"
+    "  --rate RATE       so many letters at most, over all sites: 500/s, 60/min\n"
     "  --at TIME         when letters begin to go: 2026-12-01T09:00:00+09:00\n"
+    "  --expires TIME    what is left then gets no letter\n"
     "  --check           only make every letter, and say what is wrong: lines that are no\n"
-    "                    recipients, addresses that are there twice, missing variables\n"
+    "                    recipients, addresses that are there twice, missing variables, lines "
+    "that\n"
+    "                    are too long, equal Message-IDs, no List-Unsubscribe field, no DKIM key "
+    "of\n"
+    "                    the From field's domain, or none that DNS has\n"
+    "  --config FILE     the engine's configuration, which has the DKIM keys and says how long\n"
+    "                    letters may be (" CONFIG_FILE " if it can be read)\n"
     "  --preview N       print the first N letters, and send nothing\n"
     "  --api URL         of the engine's HTTP (default http://127.0.0.1:8000)\n"
     "  --token-file FILE with a token (hayauma token) that may inject\n"
@@ -47,7 +58,8 @@ static const char usage[] =
     "would); 1 when some did not; 2 for a wrong option or an unusable file.\n";
 
 struct order {
-    const char *template_file, *list_file, *name, *from, *pool, *at, *api, *token_file;
+    const char *template_file, *list_file, *name, *from, *pool, *rate, *at, *expires, *api;
+    const char *token_file, *config_file;
     uint64_t priority, preview;
     bool check, no_wait, quiet;
     char name_room[NAME_BYTES];
@@ -62,8 +74,11 @@ static const struct option_row options[] = {
     OPTION_TEXT("from", struct order, from),
     OPTION_TEXT("pool", struct order, pool),
     OPTION_NUMBER("priority", struct order, priority, quantity_count, 0, 9),
+    OPTION_TEXT("rate", struct order, rate),
     OPTION_TEXT("at", struct order, at),
+    OPTION_TEXT("expires", struct order, expires),
     OPTION_FLAG("check", struct order, check),
+    OPTION_TEXT("config", struct order, config_file),
     OPTION_NUMBER("preview", struct order, preview, quantity_count, 1, PREVIEW_MAX),
     OPTION_TEXT("api", struct order, api),
     OPTION_TEXT("token-file", struct order, token_file),
@@ -112,6 +127,10 @@ static void complete(struct order *o)
         set(root, "envelope_sender", json_incref(author));
     if (o->pool != NULL)
         set(root, "pool", json_string(o->pool));
+    if (o->rate != NULL)
+        set(root, "rate", json_string(o->rate));
+    if (o->expires != NULL)
+        set(root, "expires", json_string(o->expires));
     if (o->priority != UINT64_MAX)
         set(root, "priority", json_integer((json_int_t)o->priority));
 }
@@ -359,21 +378,49 @@ static int send_campaign(struct order *o)
 
 /* --- the command --- */
 
-static int print_findings(const struct mailing_findings *f)
+static int print_findings(const struct mailing_findings *f, bool has_config)
 {
     printf("%lu recipients, %lu lines that are none, %lu addresses there twice, %lu without a "
-           "letter, %lu with missing variables; letters of up to %lu bytes%s\n",
-           f->recipients, f->invalid, f->twice, f->without_letter, f->with_missing,
+           "letter, %lu with missing variables, %lu with the Message-ID of another; letters of up "
+           "to %lu bytes%s\n",
+           f->recipients, f->invalid, f->twice, f->without_letter, f->with_missing, f->same_id,
            f->letter_bytes_max,
            f->has_unsubscribe || f->letter_bytes_max == 0 ? "" : "; no List-Unsubscribe field");
-    return f->invalid + f->twice + f->without_letter + f->with_missing == 0 ? EXIT_OK : EXIT_FAILED;
+    if (!has_config)
+        puts("without the engine's configuration (--config) nothing is known of DKIM keys");
+    else if (f->authors == 0 && f->letter_bytes_max > 0)
+        puts("the From field's domain has DKIM keys, and DNS has them");
+    return f->invalid + f->twice + f->without_letter + f->with_missing + f->same_id + f->authors ==
+                   0
+               ? EXIT_OK
+               : EXIT_FAILED;
+}
+
+/* The one that is named must be there; the usual one may be, and may be nobody's to read. */
+static int open_config(const struct order *o, struct config **config)
+{
+    const char *file = o->config_file == NULL ? CONFIG_FILE : o->config_file;
+    struct buf errors = {0};
+    int err = 0;
+
+    *config = NULL;
+    if (o->config_file != NULL || access(file, R_OK) == 0)
+        err = author_check_open(file, config, &errors);
+    if (err < 0 && o->config_file != NULL)
+        fprintf(stderr, "%.*s", STR_FMT(buf_str(&errors)));
+    buf_done(&errors);
+    return o->config_file == NULL ? 0 : err;
 }
 
 static int run(struct order *o)
 {
     struct mailing_findings found;
+    struct config *config;
+    bool has_config;
     struct buf out = {0};
+    int err;
 
+    complete(o);
     if (o->preview > 0) {
         if (mailing_preview(&o->mailing, o->preview, &out) < 0)
             return EXIT_USAGE;
@@ -381,16 +428,20 @@ static int run(struct order *o)
         buf_done(&out);
         return EXIT_OK;
     }
-    if (mailing_check(&o->mailing, SHOWN_MAX, &found) < 0)
+    if (open_config(o, &config) < 0)
+        return EXIT_USAGE;
+    err = mailing_check(&o->mailing, config, SHOWN_MAX, &found);
+    has_config = config != NULL;
+    config_unref(config);
+    if (err < 0)
         return EXIT_USAGE;
     if (o->check)
-        return print_findings(&found);
+        return print_findings(&found, has_config);
     if (found.without_letter > 0 || found.recipients == 0) {
         fprintf(stderr, "hayauma send: %s; nothing was sent\n",
                 found.recipients == 0 ? "no recipients" : "letters cannot be made");
         return EXIT_USAGE;
     }
-    complete(o);
     if (campaign_client_open(&o->client, o->api, o->token_file) < 0)
         return EXIT_USAGE;
     return send_campaign(o);

@@ -311,6 +311,8 @@ static const struct field {
     {"tenant", "tenant", TEXT, false},
     {"pool", "pool", TEXT, false},
     {"priority", "priority", VALUE, false},
+    {"rate", "rate", TEXT, false},
+    {"expires", "expires", VALUE, false},
 };
 
 static void read_field(struct reading *r, const struct field *f, struct fy_node *key,

@@ -5,16 +5,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hashset.h"
 #include "base/map.h"
+#include "config/config.h"
 #include "mail/header.h"
 #include "smtp/address.h"
+#include "tools/commands/author_check.h"
 #include "tools/commands/screen.h"
 #include "tools/send/letter_yaml.h"
 #include "tools/send/send_list.h"
 
 #define LETTER_STEPS     2000000
 #define LETTER_BYTES_MAX (50u << 20)
-#define HASH_SEED        7 /* the list is the user's own */
+#define HASH_SEED        7  /* the list is the user's own */
+#define AUTHORS_MAX      20 /* that are looked at: each asks DNS */
 
 /* --- the template --- */
 
@@ -193,25 +197,29 @@ static struct str email_of(const json_t *one)
     return json_str(json_object_get(one, "email"));
 }
 
-static int letter(const struct recipe *r, const json_t *one, struct buf *out,
-                  struct json_mistake *mistake)
+static int letter(const struct recipe *r, const json_t *one, const struct config *config,
+                  struct buf *out, struct json_mistake *mistake)
 {
     static const struct msgid id = {{0}};
-    struct template_budget budget = {LETTER_BYTES_MAX, LETTER_STEPS};
+    struct template_budget budget = {
+        config == NULL ? LETTER_BYTES_MAX : config->http.message_bytes_max, LETTER_STEPS};
     struct recipe_order order = {.email = email_of(one), .one = one, .id = &id, .budget = &budget};
 
     buf_clear(out);
     return recipe_letter(r, &order, out, mistake);
 }
 
-static bool has_field(const struct buf *letter, struct str name)
+/* The value of a letter's field; without: false. */
+static bool find_field(const struct buf *letter, struct str name, struct str *value)
 {
     struct header_field field;
     size_t at = 0;
 
     while (header_field_next(letter->data, letter->len, at, &field)) {
-        if (str_eq_nocase(field.name, name))
+        if (str_eq_nocase(field.name, name)) {
+            *value = header_field_value(letter->data, &field);
             return true;
+        }
         at = field.end;
     }
     return false;
@@ -220,8 +228,10 @@ static bool has_field(const struct buf *letter, struct str name)
 struct check {
     struct mailing *m;
     struct mailing_findings *found;
+    const struct config *config;
     uint64_t shown, shown_max;
-    struct buf hashes, letter; /* hashes: uint64_t, of the addresses */
+    struct hashset addresses, ids, authors; /* that there were */
+    struct buf letter;
 };
 
 static void tell(struct check *c, const char *field, const char *text)
@@ -244,52 +254,63 @@ static uint64_t address_hash(struct str email)
     return hash_bytes(kept, len, HASH_SEED);
 }
 
+/* Whether the text is there already. */
+static bool is_known(struct hashset *known, uint64_t hash)
+{
+    ASSERT(hashset_reserve(known, 1) == 0);
+    return !hashset_add(known, hash);
+}
+
+/* Fields that say the same of each letter, or should not. */
+static void check_fields(struct check *c)
+{
+    struct str value;
+
+    if (find_field(&c->letter, STR("Message-ID"), &value) &&
+        is_known(&c->ids, hash_bytes(value.ptr, value.len, HASH_SEED))) {
+        c->found->same_id++;
+        tell(c, "Message-ID", "is that of another letter: leave the field out, one is added");
+    }
+    if (c->config != NULL && find_field(&c->letter, STR("From"), &value) &&
+        c->authors.count < AUTHORS_MAX &&
+        !is_known(&c->authors, hash_bytes(value.ptr, value.len, HASH_SEED))) {
+        struct buf lines = {0};
+
+        c->found->authors += author_check(c->config, &c->letter, &lines);
+        fprintf(stderr, "%.*s", STR_FMT(buf_str(&lines)));
+        buf_done(&lines);
+    }
+}
+
 static void check_one(struct check *c, const json_t *one)
 {
     struct json_mistake mistake = {0};
-    uint64_t hash = address_hash(email_of(one));
+    struct str value;
 
-    buf_put(&c->hashes, &hash, sizeof(hash));
-    if (letter(c->m->recipe, one, &c->letter, &mistake) < 0) {
+    if (is_known(&c->addresses, address_hash(email_of(one)))) {
+        c->found->twice++;
+        tell(c, "email", "is there already, and gets one letter");
+    }
+    if (letter(c->m->recipe, one, c->config, &c->letter, &mistake) < 0) {
         c->found->without_letter++;
         tell(c, mistake.field, mistake.text);
         return;
     }
     if (c->found->letter_bytes_max == 0)
-        c->found->has_unsubscribe = has_field(&c->letter, STR("List-Unsubscribe"));
+        c->found->has_unsubscribe = find_field(&c->letter, STR("List-Unsubscribe"), &value);
     if (c->letter.len > c->found->letter_bytes_max)
         c->found->letter_bytes_max = c->letter.len;
-    if (letter(c->m->strict, one, &c->letter, &mistake) < 0) {
+    check_fields(c);
+    if (letter(c->m->strict, one, c->config, &c->letter, &mistake) < 0) {
         c->found->with_missing++;
         tell(c, mistake.field, mistake.text);
     }
 }
 
-static int by_value(const void *a, const void *b)
+int mailing_check(struct mailing *m, const struct config *config, uint64_t shown_max,
+                  struct mailing_findings *found)
 {
-    uint64_t x, y;
-
-    memcpy(&x, a, sizeof(x));
-    memcpy(&y, b, sizeof(y));
-    return (x > y) - (x < y);
-}
-
-static uint64_t count_twice(struct buf *hashes)
-{
-    size_t len = hashes->len / sizeof(uint64_t);
-    uint64_t twice = 0;
-
-    if (len > 0)
-        qsort(hashes->data, len, sizeof(uint64_t), by_value);
-    for (size_t i = 1; i < len; i++)
-        twice += by_value(hashes->data + i * sizeof(uint64_t),
-                          hashes->data + (i - 1) * sizeof(uint64_t)) == 0;
-    return twice;
-}
-
-int mailing_check(struct mailing *m, uint64_t shown_max, struct mailing_findings *found)
-{
-    struct check c = {.m = m, .found = found, .shown_max = shown_max};
+    struct check c = {.m = m, .found = found, .config = config, .shown_max = shown_max};
     int got = mailing_rewind(m);
     const char *why;
     json_t *one;
@@ -307,10 +328,13 @@ int mailing_check(struct mailing *m, uint64_t shown_max, struct mailing_findings
         }
         json_decref(one);
     }
-    found->twice = count_twice(&c.hashes);
+    if (config != NULL && found->letter_bytes_max > 0 && !found->has_unsubscribe)
+        found->has_unsubscribe = author_unsubscribes(config, m->root);
     if (c.shown > shown_max)
         fprintf(stderr, "... and %lu more\n", c.shown - shown_max);
-    buf_done(&c.hashes);
+    hashset_done(&c.addresses);
+    hashset_done(&c.ids);
+    hashset_done(&c.authors);
     buf_done(&c.letter);
     return got;
 }
@@ -326,7 +350,7 @@ int mailing_preview(struct mailing *m, uint64_t letters, struct buf *out)
     if (got < 0)
         return got;
     while (letters > 0 && (got = mailing_next(m, &one, &why)) > 0) {
-        if (why == NULL && letter(m->recipe, one, &one_letter, &mistake) == 0) {
+        if (why == NULL && letter(m->recipe, one, NULL, &one_letter, &mistake) == 0) {
             buf_printf(out, "%s:%lu: %s\n\n", m->list_file, m->csv->line,
                        json_string_value(json_object_get(one, "email")));
             buf_put(out, one_letter.data, one_letter.len);

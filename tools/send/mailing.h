@@ -11,6 +11,8 @@
 #include "base/csv.h"
 #include "mail/recipe.h"
 
+struct config;
+
 struct mailing {
     const char *template_file, *list_file;
     json_t *root;   /* what POST /api/campaigns/v1 takes of the template */
@@ -26,8 +28,10 @@ struct mailing {
 struct mailing_findings {
     uint64_t recipients; /* lines that are any */
     uint64_t invalid, twice, without_letter, with_missing;
+    uint64_t same_id; /* letters with a Message-ID that another has */
+    uint64_t authors; /* things wrong with those who the letters are from */
     uint64_t letter_bytes_max;
-    bool has_unsubscribe; /* the first letter has a List-Unsubscribe field */
+    bool has_unsubscribe; /* the first letter has a List-Unsubscribe field, or will get one */
 };
 
 /* template_file: JSON as POST /api/campaigns/v1 takes it; by its end ".yaml" or ".yml" the same in
@@ -42,8 +46,10 @@ int mailing_rewind(struct mailing *m) MUST_USE;
  * none, and there is no *one. */
 int mailing_next(struct mailing *m, json_t **one, const char **why) MUST_USE;
 /* Makes the letter of each recipient. What is wrong with a line is said on stderr, up to shown_max
- * lines. 0 or -EINVAL: the list cannot be read to its end. */
-int mailing_check(struct mailing *m, uint64_t shown_max, struct mailing_findings *found) MUST_USE;
+ * lines. config: the engine's, which says how long letters may be and who signs them; or NULL. 0 or
+ * -EINVAL: the list cannot be read to its end. */
+int mailing_check(struct mailing *m, const struct config *config, uint64_t shown_max,
+                  struct mailing_findings *found) MUST_USE;
 /* Appends the letters of the first recipients that have one. 0 or -EINVAL. */
 int mailing_preview(struct mailing *m, uint64_t letters, struct buf *out) MUST_USE;
 
