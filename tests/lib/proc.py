@@ -2,6 +2,7 @@
 
 import atexit
 import ctypes
+import fcntl
 import os
 import pathlib
 import random
@@ -127,11 +128,26 @@ def wait_port(address, process=None, timeout_s=30):
     wait_until(f"a listener on {address}", lambda: can_connect(address), timeout_s, process=process)
 
 
+_ports = open(pathlib.Path(tempfile.gettempdir(), f"hayauma-ports-{os.getuid()}"), "ab")
+
+
+def _reserved(port):
+    """Whether this process has the port to itself among the tests that run now: two servers of one user
+    would both listen on it, and share its clients. A lock on a byte goes with its process."""
+    try:
+        fcntl.lockf(_ports, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except OSError:
+        return False
+    return True
+
+
 def free_port(hosts=("127.0.0.1",), kinds=(socket.SOCK_STREAM,)):
     """A port that is free on all of hosts now, and below those that the kernel gives to clients: one of
     these could otherwise connect to itself while its server restarts, and keep the port from it."""
     for _ in range(200):
         port = random.randrange(10240, 32000)
+        if not _reserved(port):
+            continue
         try:
             for host in hosts:
                 for kind in kinds:
