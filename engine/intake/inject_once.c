@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 
+#include "config/config_value.h"
 #include "intake/inject_message.h"
 #include "intake/once.h"
 #include "mail/header.h"
@@ -192,13 +193,36 @@ static void on_done(struct crew_job *job)
     inject_resume(s);
 }
 
+/* Whose the key is: a user's, or that of the listener's narrowest network of relay_networks which
+ * the client is of: its machines may send again what another one of them sent first. */
+static void put_owner(struct buf *out, const struct inject *s)
+{
+    const struct config_listener *l = s->settings;
+    const struct config_network *narrowest = NULL;
+
+    if (s->user != NULL) {
+        buf_puts(out, s->user->name);
+        return;
+    }
+    buf_printf(out, "\n%s\n", l->name); /* no user is called so */
+    for (size_t i = 0; i < l->relay_networks_len; i++) {
+        const struct config_network *n = &l->relay_networks[i];
+
+        if (config_network_match(n, 1, (const struct sockaddr *)&s->peer) &&
+            (narrowest == NULL || n->prefix > narrowest->prefix))
+            narrowest = n;
+    }
+    if (narrowest != NULL)
+        config_format_network(out, narrowest);
+}
+
 static void text_make(struct inject_once *o, struct str key)
 {
     const struct inject *s = o->inject;
     size_t owner, envelope;
 
     buf_puts(&o->text, "smtp:");
-    buf_puts(&o->text, s->user != NULL ? s->user->name : "");
+    put_owner(&o->text, s);
     owner = o->text.len;
     buf_put_str(&o->text, key);
     envelope = o->text.len;

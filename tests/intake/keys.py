@@ -86,8 +86,9 @@ def test_taken_off():
 
 
 def test_whose():
-    """Keys are each user's own."""
-    engine = Keyed(listener={"auth": "offered", "auth_without_tls": True})
+    """Keys are each user's own; without a login each network's of each listener."""
+    engine = Keyed(listener={"auth": "offered", "auth_without_tls": True,
+                             "relay_networks": ["127.0.0.0/8", "127.0.0.2/32"]})
     users = engine.dir / "users"
     for name in ("shop", "post"):
         subprocess.run([program(), "user", "add", name, "--file", users], input="Canary-4711-bird\n", text=True,
@@ -101,7 +102,10 @@ def test_whose():
                     text = base64.b64encode(f"\0{name}\0Canary-4711-bird".encode()).decode()
                     client.expect(client.command(f"AUTH PLAIN {text}"), 235)
                 replies.add(client.expect(send(client, letter("k", name)), 250))
-        check("three", len(replies), 3)
+        with Client(engine, source="127.0.0.2") as client:
+            replies.add(client.expect(send(client, letter("k", "other")), 250))
+            check("again", client.expect(send(client, letter("k", "other")), 250) in replies, True)
+        check("four", len(replies), 4)
 
 
 def test_at_the_same_time():
