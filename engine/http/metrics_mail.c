@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "http/metrics_private.h"
+#include "outcome/classify.h"
 #include "worker/shared.h"
 
 #define SOURCES_MAX 500  /* with series of their own: those named first in the configuration */
@@ -47,6 +48,30 @@ void metrics_put_held(struct buf *out, const struct shared *shared)
             buf_puts(out, "hayauma_limit_held_seconds_total");
             put_label(out, "limit", str_of(limit_name(kind, counts)));
             buf_printf(out, " %.3f\n", (double)ms / 1000);
+        }
+}
+
+/* By what answers of servers, and other reasons, mean (records.md): each that there was. */
+void metrics_put_refusals(struct buf *out, const struct shared *shared)
+{
+    static const char *const ends[REFUSAL_ENDS] = {[REFUSAL_DEFERRED] = "deferred",
+                                                   [REFUSAL_FAILED] = "failed",
+                                                   [REFUSAL_EXPIRED] = "expired"};
+
+    put_family(out, "refusals", "counter",
+               "Recipients that were not delivered in an attempt, by why and what followed");
+    for (uint8_t reason = 0; reason < REFUSAL_REASONS_MAX; reason++)
+        for (enum refusal_end end = 0; end < REFUSAL_ENDS; end++) {
+            uint64_t count = 0;
+
+            for (uint32_t w = 0; w < shared->workers_len; w++)
+                count += atomic_load_explicit(&shared->workers[w].counters.refusals[reason][end],
+                                              memory_order_relaxed);
+            if (count > 0)
+                buf_printf(out,
+                           "hayauma_refusals_total{classification=\"%s\",outcome=\"%s\"} "
+                           "%" PRIu64 "\n",
+                           classify_reason_name(reason), ends[end], count);
         }
 }
 

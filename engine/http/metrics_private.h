@@ -50,6 +50,7 @@ uint32_t metrics_see_wait(struct metrics_waits *waits, struct lane *lane, uint64
 void metrics_put_waits(struct buf *out, const struct metrics_waits *waits);
 /* How long mail waited for each limit. */
 void metrics_put_held(struct buf *out, const struct shared *shared);
+void metrics_put_refusals(struct buf *out, const struct shared *shared);
 void metrics_put_sources(struct buf *out, struct shared *shared, const struct config *config);
 void metrics_put_warmup(struct buf *out, struct shared *shared, int64_t wall_ms);
 

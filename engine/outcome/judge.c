@@ -57,6 +57,18 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     report_line(settle_records(w, lane->shard), &event);
 }
 
+static void count_refusal(struct worker *w, enum report_type type, const char *classification)
+{
+    enum refusal_end end = type == REPORT_TRANSIENT    ? REFUSAL_DEFERRED
+                           : type == REPORT_EXPIRATION ? REFUSAL_EXPIRED
+                                                       : REFUSAL_FAILED;
+    uint8_t reason = classify_reason(classification);
+
+    ASSERT(reason < REFUSAL_REASONS_MAX);
+    if (type == REPORT_TRANSIENT || type == REPORT_EXPIRATION || type == REPORT_BOUNCE)
+        counter_add(&w->counters.refusals[reason][end], 1);
+}
+
 static void record_entry(struct judge_batch *b, enum report_type type, struct judge_entry *e,
                          int64_t next_ms)
 {
@@ -67,6 +79,8 @@ static void record_entry(struct judge_batch *b, enum report_type type, struct ju
         e->classification = rule->classification;
     else
         e->classification = o->class == OUTCOME_DELIVERED ? NULL : classify_bounce(o);
+    if (e->classification != NULL)
+        count_refusal(b->worker, type, e->classification);
     record(b->worker, b->context, type, e->recipient, &o->reply,
            o->local ? NULL : classify_command(o->stage), e->classification, rule, next_ms);
 }

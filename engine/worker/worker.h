@@ -48,6 +48,10 @@ struct tls_reports;
 #define SHARDS_MAX  256
 #define LOADS_MAX   32 /* refills under way per worker */
 
+/* Of bounce classifications (outcome/classify.h): there are no more. */
+#define REFUSAL_REASONS_MAX 32
+enum refusal_end { REFUSAL_DEFERRED, REFUSAL_FAILED, REFUSAL_EXPIRED, REFUSAL_ENDS };
+
 #define WORKER_TURN_MS 1000 /* a worker turns at least this often */
 
 /* Something for another worker to do; lives in its sender's message. run() executes in the target's
@@ -67,8 +71,9 @@ struct worker_counters {
         tls_out_plaintext, tls_in, tls_in_resumed, tls_in_failures, logins, logins_failed,
         logins_out_failed, signed_messages, sign_failures, sts_fetches, sts_fetch_failures,
         sts_tested_failures;
-    _Atomic uint64_t held_ms[LIMIT_KINDS][GOVERNOR_COUNTS]; /* that mail waited for limits */
-    _Atomic int accept_error;                               /* of the last of accept_failures */
+    _Atomic uint64_t held_ms[LIMIT_KINDS][GOVERNOR_COUNTS];       /* that mail waited for limits */
+    _Atomic uint64_t refusals[REFUSAL_REASONS_MAX][REFUSAL_ENDS]; /* by classification */
+    _Atomic int accept_error; /* of the last of accept_failures */
     _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
 };
 

@@ -720,7 +720,7 @@ def test_metrics():
     with Api() as engine:
         engine.config["routes"] = {}
         routes = {f"d{i}.example": f"[127.0.0.1]:{i + 2}" for i in range(150)}
-        engine.config["routes"] = {**routes}
+        engine.config["routes"] = routes
         engine.reload()
         engine.inject({**LETTER, "tenant": "acme", "recipients":
                        [{"email": f"a{n}@d{i}.example"} for i in range(150) for n in range(1 + (i == 7))]})
@@ -745,6 +745,14 @@ def test_metrics():
         check("waits", (len(waits) >= 14, sum(waits.values()) <= 151), (True, True))
         check("source", found["hayauma_source_up"], {'hayauma_source_up{source="default"}': 1})
         check("HEAD", engine.ask("HEAD", "/metrics")[::2], (200, b""))
+        for name, reply in (("gone", b"550 5.1.1 no such user\r\n"), ("full", b"452 4.2.2 full\r\n")):
+            routes[f"{name}.example"] = f"[127.0.0.1]:{Server({'RCPT': reply}).port}"
+        engine.reload()
+        engine.inject({**LETTER, "recipients": [{"email": f"{n}@{d}.example"} for n in "ab" for d in ("gone", "full")]})
+        want = {'hayauma_refusals_total{classification="InvalidRecipient",outcome="failed"}': 2,
+                'hayauma_refusals_total{classification="QuotaIssues",outcome="deferred"}': 2}
+        wait_until("refusals by what they mean", lambda: want.items() <= families(
+            engine.ask("GET", "/metrics")[2].decode())["hayauma_refusals"].items())
 
 
 def test_metrics_of_a_tenant():
