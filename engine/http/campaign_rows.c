@@ -218,6 +218,7 @@ static void answer(struct upload *u)
 {
     struct buf out = {0};
 
+    request_charge(u->request, u->lines > 0 ? u->lines - 1 : 0);
     buf_printf(&out,
                "{\"lines\":%" PRIu64 ",\"new\":%" PRIu64 ",\"duplicates\":%" PRIu64
                ",\"invalid\":%" PRIu64 ",\"again\":%s,\"errors\":[",

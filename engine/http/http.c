@@ -4,18 +4,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "http/coding.h"
 #include "http/http_private.h"
 #include "io/io.h"
 
-#define BACKLOG 1024
-#define MEMORY_BYTES                                                                               \
-    (16u << 10) /* of a connection: head of a request, pieces of a body; zeroed for each */
+#define BACKLOG        1024
 #define CLOSE_PAUSE_US 5000
 #define ANSWERS_MS     2000 /* for clients to take them, at the end */
 
@@ -26,10 +22,15 @@ static uint64_t mono_ms(void)
 
 /* --- connections --- */
 
-static void on_connection(void *arg, struct MHD_Connection *connection, void **context,
-                          enum MHD_ConnectionNotificationCode code)
+static const struct sockaddr *address_of(struct MHD_Connection *connection)
 {
-    struct http *h = arg;
+    return MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+}
+
+void http_on_connection(void *arg, struct MHD_Connection *connection, void **context,
+                        enum MHD_ConnectionNotificationCode code)
+{
+    struct http *h = ((struct http_thread *)arg)->http;
     struct http_connection *c = *context;
 
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
@@ -37,6 +38,9 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
         ASSERT(c != NULL);
         c->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         c->since_ms = mono_ms();
+        c->counted = clients_take(&h->clients, address_of(connection), h->clients_max);
+        if (!c->counted) /* the library sees that, and closes it */
+            shutdown(c->fd, SHUT_RDWR);
         *context = c;
         pthread_mutex_lock(&h->lock);
         list_push_back(&h->connections, &c->node);
@@ -47,6 +51,8 @@ static void on_connection(void *arg, struct MHD_Connection *connection, void **c
     pthread_mutex_lock(&h->lock);
     list_remove(&c->node);
     pthread_mutex_unlock(&h->lock);
+    if (c->counted)
+        clients_give(&h->clients, address_of(connection));
     free(c);
     atomic_fetch_sub_explicit(&h->shared->http.connections, 1, memory_order_relaxed);
 }
@@ -72,23 +78,24 @@ void http_tick(struct http *h)
 
 /* --- requests --- */
 
-static struct http_request *request_new(struct http *h, struct MHD_Connection *connection,
+static struct http_request *request_new(struct http_thread *t, struct MHD_Connection *connection,
                                         const char *method)
 {
-    const union MHD_ConnectionInfo *address =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS);
+    const struct sockaddr *address = address_of(connection);
+    struct http *h = t->http;
     const union MHD_ConnectionInfo *context =
         MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     struct http_request *r = calloc(1, sizeof(*r));
 
     ASSERT(r != NULL);
     r->http = h;
+    r->thread = t;
     r->connection = connection;
     r->client = context->socket_context;
     r->method = method;
-    memcpy(&r->peer, address->client_addr,
-           address->client_addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
-                                                       : sizeof(struct sockaddr_in));
+    memcpy(&r->peer, address,
+           address->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6)
+                                          : sizeof(struct sockaddr_in));
     peer_text((struct sockaddr *)&r->peer, r->peer_ip, r->peer_text);
     pthread_mutex_lock(&h->lock);
     r->config = config_ref(h->config);
@@ -107,11 +114,11 @@ static void work_drop(struct http_request *r)
     buf_done(&r->body);
 }
 
-static void on_completed(void *arg, struct MHD_Connection *connection, void **context,
-                         enum MHD_RequestTerminationCode code)
+void http_on_completed(void *arg, struct MHD_Connection *connection, void **context,
+                       enum MHD_RequestTerminationCode code)
 {
     struct http_request *r = *context;
-    struct http *h = arg;
+    struct http *h = ((struct http_thread *)arg)->http;
 
     (void)connection, (void)code;
     if (r == NULL)
@@ -193,9 +200,9 @@ static void body_here(struct http_request *r)
 
 /* Called for the head of a request, then for each piece of its body, then at its end, and after
  * each suspension. MHD_NO closes the connection. */
-static enum MHD_Result on_request(void *arg, struct MHD_Connection *connection, const char *url,
-                                  const char *method, const char *version, const char *upload,
-                                  size_t *upload_len, void **context)
+enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, const char *url,
+                                const char *method, const char *version, const char *upload,
+                                size_t *upload_len, void **context)
 {
     struct http_request *r = *context;
     void (*resumed)(struct http_request *);
@@ -235,41 +242,12 @@ void request_suspend(struct http_request *r, void (*resumed)(struct http_request
     MHD_suspend_connection(r->connection);
 }
 
-/* The library wakes its thread at last, when that may be done with the request already: until then
- * it may not be stopped. */
 void request_resume(struct http_request *r)
 {
-    struct http *h = r->http;
-
-    atomic_fetch_add(&h->resuming, 1);
-    MHD_resume_connection(r->connection);
-    atomic_fetch_sub(&h->resuming, 1);
-}
-
-/* --- the library's waits --- */
-
-/* In place of the C library's, for libmicrohttpd: when a wait gives as many events as there is room
- * for, it waits again with the whole timeout before it looks at any of them (MHD_epoll() of 0.9.75
- * to 1.0.1). So a thread with just so many connections, all with a request, stood still until the
- * oldest had been idle for too long, and closed it without an answer. One fewer, and no wait fills
- * the room; what is left comes with the next one. */
-int epoll_wait(int fd, struct epoll_event *events, int events_max, int timeout_ms)
-{
-    return epoll_pwait(fd, events, events_max > 1 ? events_max - 1 : events_max, timeout_ms, NULL);
+    http_thread_resume(r->thread, r);
 }
 
 /* --- the server --- */
-
-__attribute__((format(printf, 2, 0))) static void on_log(void *arg, const char *format,
-                                                         va_list args)
-{
-    char text[256];
-
-    (void)arg;
-    vsnprintf(text, sizeof(text), format, args);
-    text[strcspn(text, "\n")] = '\0';
-    log_debug("http.library", "text=\"%s\"", text);
-}
 
 int http_open(struct http **out, struct config *config, struct buf *error)
 {
@@ -291,8 +269,13 @@ int http_open(struct http **out, struct config *config, struct buf *error)
         free(h);
         return err;
     }
+    if (clients_init(&h->clients) < 0) {
+        close(h->listen_fd);
+        free(h);
+        return -ENOMEM;
+    }
     h->config = config_ref(config);
-    rng_seed(&h->rng, rng_entropy());
+    h->clients_max = config->http.connections_per_client_max;
     list_init(&h->connections);
     pthread_mutex_init(&h->lock, NULL);
     tokens_init(&h->tokens);
@@ -302,28 +285,16 @@ int http_open(struct http **out, struct config *config, struct buf *error)
 
 int http_start(struct http *h, struct shared *shared, struct buf *error)
 {
-    const struct config *c = h == NULL ? NULL : h->config;
-    unsigned flags = MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ITC |
-                     MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG;
+    int err;
 
     if (h == NULL)
         return 0;
     h->shared = shared;
-    h->daemon = MHD_start_daemon(
-        flags, 0, NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log, NULL,
-        MHD_OPTION_LISTEN_SOCKET, h->listen_fd, MHD_OPTION_THREAD_POOL_SIZE,
-        c->http.threads > 1 ? c->http.threads : 0, MHD_OPTION_CONNECTION_LIMIT,
-        c->http.connections_max > c->http.threads ? c->http.connections_max : c->http.threads,
-        MHD_OPTION_PER_IP_CONNECTION_LIMIT, c->http.connections_per_client_max,
-        MHD_OPTION_CONNECTION_TIMEOUT, (c->http.idle_timeout_ms + 999) / 1000,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-        MHD_OPTION_NOTIFY_COMPLETED, on_completed, h, MHD_OPTION_NOTIFY_CONNECTION, on_connection,
-        h, MHD_OPTION_END);
-    if (h->daemon != NULL)
-        return 0;
-    buf_printf(error, "cannot serve HTTP at %s: the library does not start (threads, memory?)",
-               c->http.listen.text);
-    return -EAGAIN;
+    err = http_threads_start(h);
+    if (err < 0)
+        buf_printf(error, "cannot serve HTTP at %s: the library does not start (threads, memory?)",
+                   h->config->http.listen.text);
+    return err;
 }
 
 void http_reload(struct http *h, struct config *config)
@@ -365,17 +336,18 @@ void http_close(struct http *h)
 
     if (h == NULL)
         return;
-    if (h->daemon != NULL) {
+    if (h->threads != NULL) {
         atomic_store(&h->draining, true);
-        (void)MHD_quiesce_daemon(h->daemon);
+        http_threads_quiesce(h);
         /* The library may not be stopped while requests are suspended. */
         while (atomic_load(&h->requests) > 0 || atomic_load(&h->resuming) > 0) {
             cut(h, mono_ms() > began_ms + ANSWERS_MS);
             usleep(CLOSE_PAUSE_US);
         }
-        MHD_stop_daemon(h->daemon);
+        http_threads_stop(h);
     }
     close(h->listen_fd);
+    clients_done(&h->clients);
     tokens_done(&h->tokens);
     config_unref(h->config);
     pthread_mutex_destroy(&h->lock);

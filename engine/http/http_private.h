@@ -1,5 +1,5 @@
-/* The inside of engine/http: http.c (the server), request.c (what is asked, by whom, answers),
- * submission.c (mail to the workers), campaign.c, metrics.c. */
+/* The inside of engine/http: http.c (the server), thread.c (its threads), request.c (what is asked,
+ * by whom, answers), submission.c (mail to the workers), campaign.c, metrics.c. */
 #ifndef HAYAUMA_ENGINE_HTTP_PRIVATE_H
 #define HAYAUMA_ENGINE_HTTP_PRIVATE_H
 
@@ -13,7 +13,10 @@
 #include "base/msgid.h"
 #include "http/http.h"
 #include "http/tokens.h"
+#include "queue/mailbox.h"
+#include "worker/clients.h"
 #include "worker/peer_text.h"
+#include "worker/worker.h"
 
 #define HTTP_RETRY_AFTER_S "5"
 #define HTTP_DROPPED_TIMES 4 /* body_max: of a refused body, then its connection is cut */
@@ -41,18 +44,39 @@ struct endpoint {
 
 #define ENDPOINTS_MAX 24
 
+/* One of http.threads: a daemon of the library without a thread of its own, in a loop of ours, so
+ * that what is handed over between threads goes by the many, with a wake for all of it: to workers
+ * at the end of a pass, from workers at the beginning of the next one. */
+struct http_thread {
+    struct http *http;
+    struct MHD_Daemon *daemon;
+    pthread_t thread;
+    bool runs;
+    bool looked;            /* at the file of tokens, in this pass */
+    bool quiesced;          /* the daemon takes no further connections */
+    int epoll_fd, wake_fd;  /* what it waits for: the daemon's sockets, and word of others */
+    struct mailbox resumed; /* requests to go on with; from any thread */
+    struct list notes[WORKERS_MAX]; /* for each worker, to be sent at the end of the pass, */
+    uint64_t notes_ns;              /* or a while behind the first of them */
+    struct rng rng;
+};
+
 struct http {
     struct shared *shared;
-    struct MHD_Daemon *daemon;
     int listen_fd;
+    struct http_thread *threads; /* [threads_len] */
+    uint32_t threads_len;
+    struct clients clients; /* connections of each client, */
+    uint32_t clients_max;   /* at most so many */
     struct tokens tokens;
-    pthread_mutex_t lock;  /* of config, rng and connections */
+    pthread_mutex_t lock;  /* of config and connections */
     struct config *config; /* a reference: what new requests use */
-    struct rng rng;
     struct list connections;
     _Atomic bool draining;
+    _Atomic bool closing;         /* threads take no further connections, */
+    _Atomic bool closed;          /* or end */
     _Atomic uint32_t requests;    /* under way */
-    _Atomic uint32_t resuming;    /* threads that are in the library for one of them */
+    _Atomic uint32_t resuming;    /* threads that hand one of them back */
     _Atomic uint32_t next_worker; /* letters go to the workers in turn */
     _Atomic uint32_t walks;       /* of metrics, under way */
     _Atomic uint64_t counts[ENDPOINTS_MAX][HTTP_COUNTED];
@@ -61,12 +85,15 @@ struct http {
 struct http_connection {
     struct list_node node;
     int fd;
+    bool counted; /* in http's clients; if not, its client has too many, and it is to be closed */
     /* Monotonic: when waiting for the present request began. 0: it is here, and worked on. */
     _Atomic uint64_t since_ms;
 };
 
 struct http_request {
     struct http *http;
+    struct http_thread *thread; /* that it belongs to */
+    struct list_node node;      /* of the thread's resumed */
     struct MHD_Connection *connection;
     struct http_connection *client;
     struct config *config; /* a reference */
@@ -83,8 +110,9 @@ struct http_request {
     uint64_t dropped;    /* bytes of such a body */
     unsigned refusal;    /* the status of that; 0: none */
     char refusal_text[160];
-    bool coded;   /* the body, by gzip or deflate */
-    bool handled; /* endpoint->handle() was called */
+    uint32_t retry_after_s; /* with 429; 0: nobody knows */
+    bool coded;             /* the body, by gzip or deflate */
+    bool handled;           /* endpoint->handle() was called */
     bool answered;
     /* After a suspension: goes on. */
     void (*resumed)(struct http_request *r);
@@ -114,6 +142,8 @@ const char *request_field(const struct http_request *r, const char *name);
 const char *request_argument(const struct http_request *r, const char *name);
 /* The name of the token, or NULL: a trusted client without one. */
 const char *request_token(const struct http_request *r);
+/* Takes n more from the rate of the request's token, which had one. */
+void request_charge(struct http_request *r, uint64_t n);
 /* Whether the request may hold so many bytes more; they count until it is done. */
 bool request_hold(struct http_request *r, uint64_t bytes);
 /* Gives so many of them back. */
@@ -122,6 +152,29 @@ void request_release(struct http_request *r, uint64_t bytes);
  * of r may be touched behind the one and before the other. */
 void request_suspend(struct http_request *r, void (*resumed)(struct http_request *r));
 void request_resume(struct http_request *r);
+/* Sends note to a worker, soon: with those of the thread's other requests. The request's thread. */
+void request_send(struct http_request *r, uint32_t worker, struct worker_note *note);
+
+/* --- thread.c --- */
+
+/* 0 or -errno: http.threads threads serve, each with its part of the connections. */
+int http_threads_start(struct http *h) MUST_USE;
+/* They take no further connections. */
+void http_threads_quiesce(struct http *h);
+/* No request is under way. */
+void http_threads_stop(struct http *h);
+/* Hands a request that was suspended back to its thread. Any thread. */
+void http_thread_resume(struct http_thread *t, struct http_request *r);
+
+/* --- http.c: what the library calls; arg is a struct http_thread --- */
+
+enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, const char *url,
+                                const char *method, const char *version, const char *upload,
+                                size_t *upload_len, void **context);
+void http_on_completed(void *arg, struct MHD_Connection *connection, void **context,
+                       enum MHD_RequestTerminationCode code);
+void http_on_connection(void *arg, struct MHD_Connection *connection, void **context,
+                        enum MHD_ConnectionNotificationCode code);
 
 /* --- submission.c --- */
 

@@ -6,6 +6,7 @@
 
 #include <glib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "http/http_private.h"
 #include "http/openapi.h"
@@ -85,6 +86,12 @@ void request_answer(struct http_request *r, unsigned status, const char *type, s
         MHD_add_response_header(response, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (status == 503)
         MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, HTTP_RETRY_AFTER_S);
+    if (status == 429 && r->retry_after_s > 0) {
+        char text[16];
+
+        snprintf(text, sizeof(text), "%u", r->retry_after_s);
+        MHD_add_response_header(response, MHD_HTTP_HEADER_RETRY_AFTER, text);
+    }
     if (status == 405)
         add_methods(response, r->endpoint->path);
     if (!r->handled && r->endpoint != NULL && r->endpoint->body != BODY_NONE) /* it is not read */
@@ -282,6 +289,7 @@ static char *basic_token(const char *coded)
 /* As tokens_find(). */
 static int token_of(struct http_request *r, const char *authorization)
 {
+    bool looked = r->thread->looked;
     char *text = NULL;
     int err;
 
@@ -291,11 +299,29 @@ static int token_of(struct http_request *r, const char *authorization)
         text = strdup(authorization + sizeof(BEARER) - 1);
     else if (str_starts_nocase(str_of(authorization), STR(BASIC)))
         text = basic_token(authorization + sizeof(BASIC) - 1);
-    err = text == NULL
-              ? -ENOENT
-              : tokens_find(&r->http->tokens, r->config->http.tokens, str_of(text), &r->token);
+    err = text == NULL ? -ENOENT
+                       : tokens_find(&r->http->tokens, r->config->http.tokens, str_of(text), looked,
+                                     &r->token);
+    r->thread->looked |= text != NULL;
     free(text);
     return err;
+}
+
+static bool rate_refused(struct http_request *r)
+{
+    uint64_t wait_ms = tokens_take(&r->http->tokens, &r->token, clock_mono_ns());
+
+    if (wait_ms == 0)
+        return false;
+    r->retry_after_s = (uint32_t)(wait_ms / 1000 + 1);
+    request_refuse(r, 429, "this token has used its rate, try again in %u seconds",
+                   r->retry_after_s);
+    return true;
+}
+
+void request_charge(struct http_request *r, uint64_t n)
+{
+    tokens_charge(&r->http->tokens, &r->token, n, clock_mono_ns());
 }
 
 static bool client_refused(struct http_request *r, const char *authorization)
@@ -327,7 +353,7 @@ static bool client_refused(struct http_request *r, const char *authorization)
         request_refuse(r, 403, "this token may not do that; see 'hayauma token list'");
         return true;
     }
-    return false;
+    return rate_refused(r);
 }
 
 /* --- the body to come --- */

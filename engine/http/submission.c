@@ -425,7 +425,7 @@ static void next_round(struct http_request *r)
     s->note.run = on_round;
     to = worker_for(s);
     request_suspend(r, next_round);
-    worker_send(shared, to, &s->note);
+    request_send(r, to, &s->note);
 }
 
 static void submission_free(struct http_request *r)
@@ -512,9 +512,7 @@ static bool begin_batch(struct submission *s, struct str body)
     struct msgid_source ids;
     int err = 0;
 
-    pthread_mutex_lock(&r->http->lock);
-    msgid_source_init(&ids, rng_next(&r->http->rng));
-    pthread_mutex_unlock(&r->http->lock);
+    msgid_source_init(&ids, rng_next(&r->thread->rng));
     s->batch = msgid_next(&ids, clock_wall_ms());
     if (facts->idempotency_key.len > 0) {
         s->once_letters = calloc(s->letters_max, sizeof(*s->once_letters));
@@ -576,5 +574,6 @@ void handle_injection(struct http_request *r)
         return;
     }
     take_sender(s);
+    request_charge(r, facts->recipients > 0 ? facts->recipients - 1 : 0);
     next_round(r);
 }

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "config/config_value.h"
 
 #define FILE_BYTES_MAX (16u << 20)
 #define RANDOM_BYTES   32
@@ -100,11 +101,14 @@ static bool parse_line(struct str line, struct token *out)
 
     for (size_t i = 0; i < FIELDS; i++)
         f[i] = str_take(&line, ' ');
-    if (line.len > 0 || !token_name_valid(f[0]) || f[1].len != TOKEN_HASH_CHARS ||
+    if (!token_name_valid(f[0]) || f[1].len != TOKEN_HASH_CHARS ||
         !(str_eq(f[3], STR("-")) || token_name_valid(f[3])) ||
         str_to_u64(f[4], INT64_MAX, &created) < 0)
         return false;
     *out = (struct token){.scopes = token_scopes_parse(f[2]), .created_s = (int64_t)created};
+    if (line.len > 0 &&
+        (config_parse_rate(line, &out->rate, &out->rate_period_ms) < 0 || out->rate == 0))
+        return false;
     memcpy(out->name, f[0].ptr, f[0].len);
     memcpy(out->hash, f[1].ptr, f[1].len);
     if (!str_eq(f[3], STR("-")))
@@ -171,8 +175,13 @@ int token_list_store(const char *file, const struct token_list *list, const char
 
         buf_printf(&text, "%s %s ", t->name, t->hash);
         token_scopes_put(&text, t->scopes);
-        buf_printf(&text, " %s %lld\n", t->tenant[0] == '\0' ? "-" : t->tenant,
+        buf_printf(&text, " %s %lld", t->tenant[0] == '\0' ? "-" : t->tenant,
                    (long long)t->created_s);
+        if (t->rate > 0) {
+            buf_putc(&text, ' ');
+            config_format_rate(&text, t->rate, t->rate_period_ms);
+        }
+        buf_putc(&text, '\n');
     }
     if (err == 0)
         err = file_replace(file, owner.st_mode & 0777,
@@ -240,22 +249,80 @@ static int look(struct tokens *t, const char *file)
     return err;
 }
 
-int tokens_find(struct tokens *t, const char *file, struct str text, struct token *out)
+static struct token *find_hash(const struct token_list *list, const char *hash)
+{
+    for (size_t i = 0; i < list->len; i++)
+        if (memcmp(list->tokens[i].hash, hash, TOKEN_HASH_CHARS) == 0)
+            return &list->tokens[i];
+    return NULL;
+}
+
+int tokens_find(struct tokens *t, const char *file, struct str text, bool looked, struct token *out)
 {
     char hash[TOKEN_HASH_CHARS + 1];
-    int err;
+    struct token *found = NULL;
+    int err = 0;
 
     token_hash(text, hash);
     pthread_mutex_lock(&t->lock);
-    err = look(t, file);
-    if (err == 0)
-        err = -ENOENT;
-    for (size_t i = 0; i < t->list.len && err == -ENOENT; i++) {
-        if (strcmp(t->list.tokens[i].hash, hash) != 0)
-            continue;
-        *out = t->list.tokens[i];
-        err = 0;
+    if (looked)
+        found = find_hash(&t->list, hash);
+    if (found == NULL) {
+        err = look(t, file);
+        found = err < 0 ? NULL : find_hash(&t->list, hash);
+    }
+    if (found != NULL)
+        *out = *found;
+    pthread_mutex_unlock(&t->lock);
+    return err < 0 ? err : found == NULL ? -ENOENT : 0;
+}
+
+/* --- rates --- */
+
+static uint64_t cost_ns(const struct token *t, uint64_t n)
+{
+    unsigned __int128 ns = (unsigned __int128)n * t->rate_period_ms * 1000000 / t->rate;
+
+    return ns > UINT64_MAX / 4 ? UINT64_MAX / 4 : (uint64_t)ns;
+}
+
+static void spend(struct token *t, uint64_t n, uint64_t now_ns)
+{
+    if (t->spent_until_ns < now_ns)
+        t->spent_until_ns = now_ns;
+    if (t->spent_until_ns < UINT64_MAX / 2)
+        t->spent_until_ns += cost_ns(t, n);
+}
+
+uint64_t tokens_take(struct tokens *t, const struct token *of, uint64_t now_ns)
+{
+    uint64_t wait_ms = 0, full_ns;
+    struct token *found;
+
+    if (of->rate == 0)
+        return 0;
+    pthread_mutex_lock(&t->lock);
+    found = find_hash(&t->list, of->hash);
+    if (found != NULL && found->rate > 0) {
+        full_ns = now_ns + (uint64_t)found->rate_period_ms * 1000000;
+        if (found->spent_until_ns + cost_ns(found, 1) > full_ns)
+            wait_ms = (found->spent_until_ns + cost_ns(found, 1) - full_ns) / 1000000 + 1;
+        else
+            spend(found, 1, now_ns);
     }
     pthread_mutex_unlock(&t->lock);
-    return err;
+    return wait_ms;
+}
+
+void tokens_charge(struct tokens *t, const struct token *of, uint64_t n, uint64_t now_ns)
+{
+    struct token *found;
+
+    if (of->rate == 0 || n == 0)
+        return;
+    pthread_mutex_lock(&t->lock);
+    found = find_hash(&t->list, of->hash);
+    if (found != NULL && found->rate > 0)
+        spend(found, n, now_ns);
+    pthread_mutex_unlock(&t->lock);
 }

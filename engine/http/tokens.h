@@ -1,9 +1,9 @@
-/* Tokens of the HTTP API: who may do what, for which tenant. A token is 256 random bits, so its
- * SHA-256 is kept and nobody can tell the token from it.
+/* Tokens of the HTTP API: who may do what, for which tenant, how often. A token is 256 random bits,
+ * so its SHA-256 is kept and nobody can tell the token from it.
  *
- * The file has a line for each: "NAME HASH SCOPES TENANT CREATED", TENANT '-' for none; `hayauma
- * token` writes it whole beside the old one and renames it. The engine looks at the file's time and
- * reads it again when it changed. Any thread. */
+ * The file has a line for each: "NAME HASH SCOPES TENANT CREATED", TENANT '-' for none, and behind
+ * it " RATE" where there is one; `hayauma token` writes it whole beside the old one and renames it.
+ * The engine looks at the file's time and reads it again when it changed. Any thread. */
 #ifndef HAYAUMA_ENGINE_TOKENS_H
 #define HAYAUMA_ENGINE_TOKENS_H
 
@@ -30,6 +30,10 @@ struct token {
     char hash[TOKEN_HASH_CHARS + 1];
     unsigned scopes; /* of enum token_scope */
     int64_t created_s;
+    /* At most so many requests and letters in so much time, which it may have at once; 0: any. */
+    uint64_t rate;
+    uint32_t rate_period_ms;
+    uint64_t spent_until_ns; /* monotonic: until when what was taken uses all of the rate */
 };
 
 /* A list as the file has it. */
@@ -66,7 +70,14 @@ struct tokens {
 void tokens_init(struct tokens *t);
 void tokens_done(struct tokens *t);
 /* 0: text is a token of file, *out is a copy. -ENOENT: it is none, or there is no file. Another
- * -errno: the file cannot be used. */
-int tokens_find(struct tokens *t, const char *file, struct str text, struct token *out) MUST_USE;
+ * -errno: the file cannot be used. looked: the caller has just done so with another token, and one
+ * that is known needs no further look at the file's time. */
+int tokens_find(struct tokens *t, const char *file, struct str text, bool looked,
+                struct token *out) MUST_USE;
+/* Takes one of what the rate of that token has: 0, or in how many ms there is one again. now_ns:
+ * monotonic. */
+uint64_t tokens_take(struct tokens *t, const struct token *of, uint64_t now_ns) MUST_USE;
+/* Takes n more, for what the request turned out to bring: later requests wait for it. */
+void tokens_charge(struct tokens *t, const struct token *of, uint64_t n, uint64_t now_ns);
 
 #endif

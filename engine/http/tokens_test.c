@@ -32,21 +32,64 @@ static void test_file(void **state)
     token_list_done(&read);
     tokens_init(&tokens);
     token_make(other, found.hash);
-    assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
     assert_string_equal(found.name, "app");
-    assert_int_equal(tokens_find(&tokens, file, str_of(other), &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), false, &found), -ENOENT);
     /* Another token in its place, in the same second. */
     memcpy(one.tenant, "acme", 5);
     token_hash(str_of(other), one.hash);
     assert_int_equal(token_list_store(file, &list, NULL), 0);
-    assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), -ENOENT);
-    assert_int_equal(tokens_find(&tokens, file, str_of(other), &found), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), false, &found), 0);
     assert_string_equal(found.tenant, "acme");
+    /* Who has just looked does not look again, but for one that is not known. */
     unlink(file);
-    assert_int_equal(tokens_find(&tokens, file, str_of(other), &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), true, &found), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), true, &found), -ENOENT);
+    assert_int_equal(tokens_find(&tokens, file, str_of(other), true, &found), -ENOENT);
     tokens_done(&tokens);
     assert_int_equal(token_list_load(file, &read, &error), -ENOENT);
     buf_done(&error);
+}
+
+/* A rate is in the file; all of a period may be had at once, and what a request brings beyond is
+ * waited for. */
+static void test_rate(void **state)
+{
+    char file[] = "/tmp/tokens_test.XXXXXX", text[TOKEN_TEXT_BYTES];
+    struct token two[] =
+        {{.name = "app", .scopes = TOKEN_INJECT, .rate = 2, .rate_period_ms = 1000},
+         {.name = "any", .scopes = TOKEN_INJECT}},
+                 found, any;
+    struct token_list list = {.tokens = two, .len = 2};
+    const uint64_t second = 1000000000, now = 5 * second;
+    struct tokens tokens;
+
+    (void)state;
+    close(mkstemp(file));
+    token_make(text, two[0].hash);
+    token_make(text, two[1].hash);
+    tokens_init(&tokens);
+    assert_int_equal(token_list_store(file, &list, NULL), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &any), 0);
+    token_make(text, two[0].hash);
+    assert_int_equal(token_list_store(file, &list, NULL), 0);
+    assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
+    assert_int_equal(found.rate, 2);
+    assert_int_equal(found.rate_period_ms, 1000);
+    assert_int_equal(tokens_take(&tokens, &found, now), 0);
+    assert_int_equal(tokens_take(&tokens, &found, now), 0);
+    assert_in_range(tokens_take(&tokens, &found, now), 500, 501);
+    assert_int_equal(tokens_take(&tokens, &found, now + second / 2), 0);
+    tokens_charge(&tokens, &found, 10, now + second / 2);
+    assert_in_range(tokens_take(&tokens, &found, now + second / 2), 5500, 5501);
+    assert_int_equal(tokens_take(&tokens, &found, now + 6 * second), 0);
+    for (int i = 0; i < 100; i++)
+        assert_int_equal(tokens_take(&tokens, &any, now), 0);
+    tokens_charge(&tokens, &found, UINT64_MAX, now + 6 * second); /* no overflow */
+    assert_true(tokens_take(&tokens, &found, now + 7 * second) > 1000000);
+    tokens_done(&tokens);
+    unlink(file);
 }
 
 /* What keeps the file from being read is mended without a write to the file. */
@@ -68,12 +111,12 @@ static void test_unreadable(void **state)
         assert_int_equal(chmod(i == 0 ? dir : file, 0755), 0);
         assert_int_equal(chmod(i == 0 ? file : dir, 0), 0);
         assert_int_equal(me == 0 ? seteuid(65533) : 0, 0); /* root reads all */
-        assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), -EACCES);
-        assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), -EACCES);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), -EACCES);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), -EACCES);
         assert_int_equal(seteuid(me), 0);
         assert_int_equal(chmod(i == 0 ? file : dir, 0755), 0);
         assert_int_equal(me == 0 ? seteuid(65533) : 0, 0);
-        assert_int_equal(tokens_find(&tokens, file, str_of(text), &found), 0);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
         assert_int_equal(seteuid(me), 0);
     }
     tokens_done(&tokens);
@@ -115,6 +158,8 @@ static void test_spoilt(void **state)
         "app HASH fly - 1\n",
         "a/b HASH inject - 1\n",
         "app HASH inject - 1 more\n",
+        "app HASH inject - 1 5/s 1\n",
+        "app HASH inject - 1 0/s\n",
         "app HASH inject  1\n",
         "\n",
     };
@@ -164,7 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_file),   cmocka_unit_test(test_unreadable),
         cmocka_unit_test(test_owner),  cmocka_unit_test(test_spoilt),
-        cmocka_unit_test(test_scopes),
+        cmocka_unit_test(test_scopes), cmocka_unit_test(test_rate),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -528,10 +528,15 @@ static uint32_t append_source(struct template *t, struct str text)
 {
     uint32_t from = (uint32_t)t->source_len;
 
-    for (size_t i = 0; i < text.len; i++) {
-        if (text.ptr[i] == '\r' && i + 1 < text.len && text.ptr[i + 1] == '\n')
-            continue;
-        t->source[t->source_len++] = text.ptr[i] == '\r' ? '\n' : text.ptr[i];
+    while (text.len > 0) {
+        ptrdiff_t cr = str_find(text, '\r');
+        size_t run = cr < 0 ? text.len : (size_t)cr, after = run + (cr >= 0);
+
+        memcpy(t->source + t->source_len, text.ptr, run);
+        t->source_len += run;
+        if (cr >= 0 && (after == text.len || text.ptr[after] != '\n'))
+            t->source[t->source_len++] = '\n';
+        text = (struct str){text.ptr + after, text.len - after};
     }
     return from;
 }

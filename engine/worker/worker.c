@@ -63,6 +63,19 @@ void worker_send(struct shared *shared, uint32_t to, struct worker_note *note)
         io_wake(target->io);
 }
 
+void worker_send_all(struct shared *shared, uint32_t to, struct list *notes)
+{
+    struct worker *target = &shared->workers[to];
+    struct list_node *n;
+    bool was_empty = false;
+
+    ASSERT(to < shared->workers_len);
+    while ((n = list_pop_front(notes)) != NULL)
+        was_empty |= mailbox_put(&target->letterbox, n);
+    if (was_empty)
+        io_wake(target->io);
+}
+
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard)
 {
     return &shared->workers[shard % shared->workers_len];

@@ -213,6 +213,8 @@ static inline void gauge_set(_Atomic uint32_t *g, uint32_t v)
 void worker_post(struct shared *shared, struct worker *from, uint32_t to, struct worker_note *note);
 /* The same from any thread. A worker that sends so to itself goes on in its next turn. */
 void worker_send(struct shared *shared, uint32_t to, struct worker_note *note);
+/* The same with all notes of a list, which is empty then: one wake. */
+void worker_send_all(struct shared *shared, uint32_t to, struct list *notes);
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard);
 /* The turn's part of that: runs what others have sent; sends what waits for room in their rings;
  * whether some does. */

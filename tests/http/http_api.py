@@ -494,9 +494,18 @@ def test_tokens():
         check("who sends much hears it too", [post(n, long) for n in (None, "watch", "app")], [401, 403, 200])
         check("health is open", engine.ask("GET", "/health/ready")[0], 200)
         check("twice", engine.command("token", "add", "app", check=False), "")
+        bearer["slow"] = engine.command("token", "add", "slow", "--rate", "3/h").strip()
+        check("rate", [post("slow", {**LETTER, "recipients": [{"email": "no address"}] * 2}), post("slow", LETTER)],
+              [200, 200])
+        status, headers, text = engine.ask("POST", "/api/inject/v1", LETTER, {
+            "Authorization": f"Bearer {bearer['slow']}"})
+        check("rate is used", (status, 1100 < int(headers["Retry-After"]) <= 1201, "rate" in json.loads(text)["detail"]),
+              (429, True, True))
+        check("rate in the list", [r.get("rate") for r in engine.rows("token", "list")], [None] * 4 + ["3/h"])
+        engine.command("token", "remove", "slow")
         engine.command("token", "remove", "app")
         check("removed", post("app"), 401)
-        records = engine.wait_records("Reception", 5)
+        records = [r for r in engine.wait_records("Reception", 6) if r["peer_address"]["name"] != "slow"]
         check("names", sorted((r["peer_address"]["name"], r["meta"].get("tenant")) for r in records),
               [("app", None)] * 3 + [("root", None), ("shop", "acme")])
         file = engine.dir / "tokens"
@@ -875,8 +884,8 @@ def test_reload():
 
 def test_many_at_once():
     """As many requests at once as the library takes events at a time, on connections that are kept: all are
-    answered, at once."""
-    with Api(connections_per_client_max=1000, threads=1) as engine, contextlib.ExitStack() as stack:
+    answered, at once. A client has no more connections than it may have."""
+    with Api(connections_per_client_max=130, threads=1) as engine, contextlib.ExitStack() as stack:
         clients = []
         for count in (126, 127, 128, 129, 130):
             while len(clients) < count:
@@ -892,6 +901,10 @@ def test_many_at_once():
                         answer += (more := client.recv(4096))
                         if not more:
                             raise Failure(f"{count} at once: closed behind {answer}")
+        check("one more", engine.raw(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n"), b"")
+        clients.pop().close()
+        wait_until("its place", lambda: b"live" in engine.raw(
+            b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 
 
 if __name__ == "__main__":

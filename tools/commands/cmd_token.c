@@ -14,11 +14,12 @@
 #include <jansson.h>
 
 #include "config/config.h"
+#include "config/config_value.h"
 #include "http/tokens.h"
 #include "tools/commands/commands.h"
 
 static const char help[] =
-    "usage: hayauma token add NAME [--scopes LIST] [--tenant NAME] [options]\n"
+    "usage: hayauma token add NAME [--scopes LIST] [--tenant NAME] [--rate RATE] [options]\n"
     "       hayauma token list [--json] [options]\n"
     "       hayauma token remove NAME [options]\n"
     "\n"
@@ -29,6 +30,8 @@ static const char help[] =
     "  --scopes LIST      what it may do: inject (send mail), read (metrics), admin (all), with\n"
     "                     commas (default: inject)\n"
     "  --tenant NAME      mail sent with it is this tenant's\n"
+    "  --rate RATE        at most so many requests and recipients, e.g. 100/s or 50000/h; what is\n"
+    "                     beyond is refused (429)\n"
     "  --json             a JSON object a line\n"
     "  --file FILE        the file of tokens (default: http.tokens of the configuration)\n"
     "  -c, --config FILE  configuration (default " CONFIG_FILE ")\n"
@@ -37,7 +40,7 @@ static const char help[] =
     "Exit codes: 0 done, 1 failed, 2 wrong usage.\n";
 
 struct options {
-    const char *config, *file, *scopes, *tenant;
+    const char *config, *file, *scopes, *tenant, *rate;
     char *path; /* of the tokens */
     char *user; /* whose a new file is; NULL: its directory's owner's */
     struct token_list list;
@@ -118,6 +121,8 @@ static int store(const struct options *o)
 static int add(struct options *o, const char *name)
 {
     char text[TOKEN_TEXT_BYTES];
+    uint64_t rate = 0;
+    uint32_t period_ms = 0;
     struct token *t;
     int code;
 
@@ -127,13 +132,17 @@ static int add(struct options *o, const char *name)
         return usage_error(o->tenant, "is not a name of 1 to 64 letters, digits, '.', '_', '-'");
     if (token_scopes_parse(str_of(o->scopes)) == 0)
         return usage_error(o->scopes, "is not of inject, read and admin, with commas");
+    if (o->rate != NULL && (config_parse_rate(str_of(o->rate), &rate, &period_ms) < 0 || rate == 0))
+        return usage_error(o->rate, "is no rate, such as 100/s or 50000/h");
     if (token_list_find(&o->list, name) != NULL)
         return failed(name, "there is a token of this name; remove it first");
     if (o->list.len == TOKENS_MAX)
         return failed(o->path, "has as many tokens as may be");
     t = &o->list.tokens[o->list.len++];
     *t = (struct token){.scopes = token_scopes_parse(str_of(o->scopes)),
-                        .created_s = (int64_t)time(NULL)};
+                        .created_s = (int64_t)time(NULL),
+                        .rate = rate,
+                        .rate_period_ms = period_ms};
     snprintf(t->name, sizeof(t->name), "%s", name);
     snprintf(t->tenant, sizeof(t->tenant), "%s", o->tenant != NULL ? o->tenant : "");
     token_make(text, t->hash);
@@ -143,7 +152,8 @@ static int add(struct options *o, const char *name)
     return code;
 }
 
-static void print_json(const struct token *t, struct str scopes, const char *made)
+/* rate NULL: there is none. */
+static void print_json(const struct token *t, struct str scopes, const char *rate, const char *made)
 {
     json_t *names = json_array(), *row;
 
@@ -152,8 +162,8 @@ static void print_json(const struct token *t, struct str scopes, const char *mad
 
         json_array_append_new(names, json_stringn(one.ptr, one.len));
     }
-    row = json_pack("{s:s,s:o,s:s*,s:s}", "name", t->name, "scopes", names, "tenant",
-                    t->tenant[0] == '\0' ? NULL : t->tenant, "created", made);
+    row = json_pack("{s:s,s:o,s:s*,s:s*,s:s}", "name", t->name, "scopes", names, "tenant",
+                    t->tenant[0] == '\0' ? NULL : t->tenant, "rate", rate, "created", made);
     json_dumpf(row, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(row);
@@ -161,7 +171,7 @@ static void print_json(const struct token *t, struct str scopes, const char *mad
 
 static int list_all(const struct options *o)
 {
-    struct buf scopes = {0};
+    struct buf scopes = {0}, rate = {0};
 
     for (size_t i = 0; i < o->list.len; i++) {
         const struct token *t = &o->list.tokens[i];
@@ -171,14 +181,20 @@ static int list_all(const struct options *o)
 
         buf_clear(&scopes);
         token_scopes_put(&scopes, t->scopes);
+        buf_clear(&rate);
+        if (t->rate > 0)
+            config_format_rate(&rate, t->rate, t->rate_period_ms);
+        buf_putc(&rate, '\0');
         strftime(made, sizeof(made), "%Y-%m-%d", gmtime_r(&created, &tm));
         if (o->json)
-            print_json(t, buf_str(&scopes), made);
+            print_json(t, buf_str(&scopes), t->rate > 0 ? (char *)rate.data : NULL, made);
         else
-            printf("%-24s %-18.*s %-16s %s\n", t->name, STR_FMT(buf_str(&scopes)),
-                   t->tenant[0] == '\0' ? "-" : t->tenant, made);
+            printf("%-24s %-18.*s %-16s %s%s%s\n", t->name, STR_FMT(buf_str(&scopes)),
+                   t->tenant[0] == '\0' ? "-" : t->tenant, made, t->rate > 0 ? " " : "",
+                   (char *)rate.data);
     }
     buf_done(&scopes);
+    buf_done(&rate);
     return EXIT_OK;
 }
 
@@ -218,13 +234,11 @@ static int run(struct options *o, const char *what, const char *name)
 
 int cmd_token(int argc, char **argv)
 {
-    static const struct option longs[] = {{"scopes", required_argument, NULL, 's'},
-                                          {"tenant", required_argument, NULL, 't'},
-                                          {"json", no_argument, NULL, 'j'},
-                                          {"file", required_argument, NULL, 'f'},
-                                          {"config", required_argument, NULL, 'c'},
-                                          {"help", no_argument, NULL, 'h'},
-                                          {NULL, 0, NULL, 0}};
+    static const struct option longs[] = {
+        {"scopes", required_argument, NULL, 's'}, {"tenant", required_argument, NULL, 't'},
+        {"rate", required_argument, NULL, 'r'},   {"json", no_argument, NULL, 'j'},
+        {"file", required_argument, NULL, 'f'},   {"config", required_argument, NULL, 'c'},
+        {"help", no_argument, NULL, 'h'},         {NULL, 0, NULL, 0}};
     struct options o = {.config = CONFIG_FILE, .scopes = "inject"};
     int c;
 
@@ -235,6 +249,9 @@ int cmd_token(int argc, char **argv)
             break;
         case 't':
             o.tenant = optarg;
+            break;
+        case 'r':
+            o.rate = optarg;
             break;
         case 'j':
             o.json = true;
