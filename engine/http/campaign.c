@@ -18,10 +18,9 @@
 #include "mail/international.h"
 #include "mail/recipe.h"
 #include "smtp/address.h"
+#include "tls/digest.h"
 #include "worker/letter_marks.h"
 #include "worker/queue_name.h"
-
-#define LETTER_STEPS 2000000 /* of a template: 100 ms */
 
 struct campaign_work {
     struct campaign_order order;
@@ -93,8 +92,7 @@ static void answer_campaign(struct http_request *r, unsigned status, const struc
     buf_done(&out);
 }
 
-/* The body as an object; no body at all is an empty one. NULL: it is answered. */
-static json_t *body_object(struct http_request *r)
+json_t *campaign_body(struct http_request *r)
 {
     struct str body = r->body.len == 0 ? STR("{}") : buf_str(&r->body);
     struct json_mistake mistake;
@@ -110,10 +108,30 @@ static json_t *body_object(struct http_request *r)
     return NULL;
 }
 
-static void answer_mistake(struct http_request *r, const struct json_mistake *m)
+void campaign_mistake(struct http_request *r, const struct json_mistake *m)
 {
     request_problem(r, m->status, m->field, "%s%s%s", m->field, m->field[0] != '\0' ? ": " : "",
                     m->text);
+}
+
+/* The campaign, and what became of its list. */
+static void answer_upload(struct http_request *r)
+{
+    struct campaign c;
+    struct buf out = {0};
+
+    buf_puts(&out, "{\"campaign\":");
+    if (!campaign_of_request(r, &c)) {
+        ; /* it was forgotten meanwhile */
+    } else if (!put_campaign(r, &c, false, &out)) {
+        request_problem(r, 503, "", "the campaign's counts cannot be read");
+    } else {
+        if (r->upload.told.len > 0)
+            buf_printf(&out, ",\"recipients\":%.*s", STR_FMT(buf_str(&r->upload.told)));
+        buf_printf(&out, ",\"again\":%s}\n", r->upload.again ? "true" : "false");
+        request_answer(r, r->upload.again ? 200 : 201, "application/json", buf_str(&out));
+    }
+    buf_done(&out);
 }
 
 /* --- orders --- */
@@ -173,13 +191,26 @@ static void refuse_order(struct http_request *r, const struct campaign_work *w)
         campaign_shortage(r, w->result);
 }
 
+static void work_end(struct http_request *r)
+{
+    r->done(r);
+    r->done = NULL;
+    r->work = NULL;
+}
+
 static void order_done(struct http_request *r)
 {
     struct campaign_work *w = r->work;
 
-    if (w->result < 0)
+    if (w->result < 0) {
         refuse_order(r, w);
-    else
+    } else if (r->upload.is_on && w->order.verb == CAMPAIGN_CREATE) {
+        r->id = w->order.what.id;
+        work_end(r);
+        campaign_upload_rows(r);
+    } else if (r->upload.is_on) {
+        answer_upload(r);
+    } else
         answer_campaign(r, w->order.verb == CAMPAIGN_CREATE ? 201 : 200, &w->order.what.id, false);
 }
 
@@ -209,13 +240,13 @@ static bool read_order(struct http_request *r, enum campaign_verb verb, int64_t 
 {
     static const struct json_field at[] = {{"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
     struct json_mistake mistake;
-    json_t *root = body_object(r);
+    json_t *root = campaign_body(r);
 
     if (root == NULL)
         return false;
     if (json_fields_check(root, "", at, verb == CAMPAIGN_START ? 1 : 0, &mistake) < 0 ||
         mail_field_time(root, "at", clock_wall_ms(), starts_ms, &mistake) < 0)
-        answer_mistake(r, &mistake);
+        campaign_mistake(r, &mistake);
     json_decref(root);
     return !r->answered;
 }
@@ -304,12 +335,12 @@ void handle_campaign_set(struct http_request *r)
     struct str pool = STR("");
     json_t *root;
 
-    if (!campaign_of_request(r, &c) || (root = body_object(r)) == NULL)
+    if (!campaign_of_request(r, &c) || (root = campaign_body(r)) == NULL)
         return;
     w = work_new(r, CAMPAIGN_SET);
     w->order.what.id = r->id;
     if (read_set(root, &w->order, &pool, &mistake) < 0)
-        answer_mistake(r, &mistake);
+        campaign_mistake(r, &mistake);
     else if (atomic_load(&r->http->draining))
         campaign_shortage(r, -ESHUTDOWN);
     else if (!pool_refused(r, w->order.sets_pool, pool)) {
@@ -324,11 +355,14 @@ void handle_campaign_set(struct http_request *r)
 struct create {
     struct str name, tenant, pool, sender;
     int priority;
-    int64_t expires_ms;
+    int64_t expires_ms, starts_ms;
     struct campaign_order sets; /* its rate */
+    struct campaign as;         /* of an upload: its marks */
 };
 
-static int read_create(const json_t *root, struct create *out, struct json_mistake *mistake)
+/* at is of an upload with its list, and so is start. */
+static int read_create(const json_t *root, bool upload, struct create *out,
+                       struct json_mistake *mistake)
 {
     static const struct json_field fields[] = {
         {"name", JSON_IS_STRING},
@@ -342,9 +376,12 @@ static int read_create(const json_t *root, struct create *out, struct json_mista
         {"pool", JSON_IS_STRING | JSON_MAY_MISS},
         {"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
         {"rate", JSON_IS_STRING | JSON_MAY_MISS},
-        {"expires", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
+        {"expires", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS},
+        {"start", JSON_IS_BOOLEAN | JSON_MAY_MISS},
+        {"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
 
-    if (json_fields_check(root, "", fields, ARRAY_LEN(fields), mistake) < 0 ||
+    if (json_fields_check(root, "", fields, ARRAY_LEN(fields) - (upload ? 0 : 2), mistake) < 0 ||
+        mail_field_time(root, "at", clock_wall_ms(), &out->starts_ms, mistake) < 0 ||
         mail_field_expires(root, clock_wall_ms(), &out->expires_ms, mistake) < 0 ||
         !take_rate(root, &out->sets, mistake) ||
         mail_field_name(root, "name", &out->name, mistake) < 0 ||
@@ -409,6 +446,8 @@ static void create(struct http_request *r, const json_t *root, const struct crea
     put_sender(create, &sender);
     put_name(c->pool, pool_of(r, create, c, buf_str(&sender)));
     c->expires_ms = create->expires_ms;
+    memcpy(c->upload_key, create->as.upload_key, sizeof(c->upload_key));
+    memcpy(c->upload_body, create->as.upload_body, sizeof(c->upload_body));
     c->priority = create->priority < 0 ? PRIORITY_DEFAULT : (uint8_t)create->priority;
     w->order.content = make_content(r, c, buf_str(&sender), root);
     buf_done(&sender);
@@ -416,6 +455,71 @@ static void create(struct http_request *r, const json_t *root, const struct crea
         campaign_shortage(r, -ENOMEM);
     else
         work_submit(r);
+}
+
+/* What the upload is called, and what it is: the campaign remembers both. */
+static void sum_upload(const struct http_request *r, struct campaign *out)
+{
+    const char *key = request_field(r, "Idempotency-Key");
+    uint8_t sum[DIGEST_BYTES];
+
+    digest_sha256(r->body.data, r->body.len, sum);
+    memcpy(out->upload_body, sum, sizeof(out->upload_body));
+    if (key != NULL)
+        digest_sha256(key, strlen(key), sum);
+    memcpy(out->upload_key, sum, sizeof(out->upload_key));
+}
+
+/* Whether the upload, or its beginning, came before: it is gone on with, or answered. */
+static bool came_before(struct http_request *r, const struct create *what)
+{
+    struct str tenant = r->token.tenant[0] != '\0' ? str_of(r->token.tenant) : what->tenant;
+    struct campaign c;
+
+    if (!campaigns_find_upload(&r->http->shared->campaigns, tenant, what->as.upload_key, &c))
+        return false;
+    r->id = c.id;
+    r->upload.again = true;
+    if (memcmp(c.upload_body, what->as.upload_body, sizeof(c.upload_body)) != 0)
+        request_problem(r, 409, "", "another upload had this Idempotency-Key");
+    else if (c.state == CAMPAIGN_DRAFT)
+        campaign_upload_rows(r);
+    else
+        answer_upload(r);
+    return true;
+}
+
+void campaign_upload_end(struct http_request *r)
+{
+    struct campaign_work *w;
+
+    work_end(r);
+    if (!r->upload.starts) {
+        answer_upload(r);
+        return;
+    }
+    w = work_new(r, CAMPAIGN_START);
+    w->order.what.id = r->id;
+    w->order.starts_ms = r->upload.starts_ms;
+    work_submit(r);
+}
+
+/* The campaign that an upload begins with: its first line, which goes from the body. */
+static json_t *read_head(struct http_request *r, struct create *what, uint64_t *bytes,
+                         struct json_mistake *mistake)
+{
+    struct str body = buf_str(&r->body);
+    ptrdiff_t end = str_find(body, '\n');
+    json_t *root;
+
+    r->upload.is_on = r->ndjson;
+    if (!r->ndjson)
+        return json_fields_load(body, bytes, mistake);
+    sum_upload(r, &what->as);
+    root =
+        json_fields_load((struct str){body.ptr, end < 0 ? body.len : (size_t)end}, bytes, mistake);
+    buf_consume(&r->body, end < 0 ? body.len : (size_t)end + 1);
+    return root;
 }
 
 void handle_campaign_create(struct http_request *r)
@@ -428,19 +532,24 @@ void handle_campaign_create(struct http_request *r)
 
     if (campaign_intake_refused(r))
         return;
-    root = json_fields_load(buf_str(&r->body), &bytes, &mistake);
+    root = read_head(r, &what, &bytes, &mistake);
     if (root == NULL) {
-        answer_mistake(r, &mistake);
+        campaign_mistake(r, &mistake);
         return;
     }
     if (!json_is_object(root))
         request_problem(r, 400, "", "the body must be an object");
     else if (bytes > r->held_bytes && !request_hold(r, bytes - r->held_bytes))
         campaign_shortage(r, -ENOMEM);
-    else if (read_create(root, &what, &mistake) < 0 || recipe_read(root, &recipe, &mistake) < 0)
-        answer_mistake(r, &mistake);
-    else if (!mail_refused(r, what.sender, what.tenant, what.pool))
-        create(r, root, &what);
+    else if (read_create(root, r->ndjson, &what, &mistake) < 0 ||
+             recipe_read(root, &recipe, &mistake) < 0)
+        campaign_mistake(r, &mistake);
+    else if (!mail_refused(r, what.sender, what.tenant, what.pool)) {
+        r->upload.starts = what.starts_ms != 0 || json_is_true(json_object_get(root, "start"));
+        r->upload.starts_ms = what.starts_ms;
+        if (!r->ndjson || !came_before(r, &what))
+            create(r, root, &what);
+    }
     recipe_free(recipe);
     json_decref(root);
 }
@@ -494,69 +603,4 @@ void handle_campaign_list(struct http_request *r)
         request_answer(r, 200, "application/json", buf_str(&out));
     buf_done(&l.campaigns);
     buf_done(&out);
-}
-
-/* --- preview --- */
-
-static void preview(struct http_request *r, const struct recipe *recipe, const json_t *one)
-{
-    struct template_budget budget = {r->config->http.message_bytes_max, LETTER_STEPS};
-    struct recipe_order order = {.email = json_str(json_object_get(one, "email")),
-                                 .one = one,
-                                 .id = &r->id,
-                                 .budget = &budget};
-    struct json_mistake mistake;
-    struct buf out = {0}, token = {0};
-    int err =
-        letter_marks_token(r->config, recipe, &r->id, LETTER_MARK_PREVIEW, order.email, &token);
-
-    order.token = buf_str(&token);
-    if (err < 0)
-        request_problem(r, 503, "", "letter_keys of the configuration has no key any more");
-    else if (recipe_letter(recipe, &order, &out, &mistake) < 0)
-        answer_mistake(r, &mistake);
-    else
-        request_answer(r, 200, "message/rfc822", buf_str(&out));
-    buf_done(&token);
-    buf_done(&out);
-}
-
-/* The recipe as it is stored, which is there until the last recipient has had an end. NULL: it is
- * answered. */
-static struct recipe *stored_recipe(struct http_request *r)
-{
-    int err;
-    struct message *m = queue_message(r->http->shared->queue, &r->id, &err);
-    struct recipe *recipe = NULL;
-    struct json_mistake mistake;
-
-    if (m == NULL && err == -ENOENT)
-        request_problem(r, 409, "", "the campaign is over, and its content is gone");
-    else if (m == NULL ||
-             recipe_parse((struct str){(char *)m->content, m->content_len}, &recipe, &mistake) < 0)
-        request_problem(r, 503, "", "the campaign's content cannot be read");
-    message_unref(m);
-    return recipe;
-}
-
-void handle_campaign_preview(struct http_request *r)
-{
-    struct json_mistake mistake;
-    struct smtp_address address;
-    struct recipe *recipe;
-    struct campaign c;
-    json_t *one;
-
-    if (!campaign_of_request(r, &c) || (one = body_object(r)) == NULL)
-        return;
-    if (recipe_check_recipient(one, "", &mistake) < 0) {
-        answer_mistake(r, &mistake);
-    } else if (smtp_address_parse(json_str(json_object_get(one, "email")), true, &address) < 0 ||
-               address.text.len > SMTP_PATH_MAX) {
-        request_problem(r, 422, "email", "email: is no mail address");
-    } else if ((recipe = stored_recipe(r)) != NULL) {
-        preview(r, recipe, one);
-        recipe_free(recipe);
-    }
-    json_decref(one);
 }

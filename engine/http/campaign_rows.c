@@ -42,6 +42,7 @@ struct upload {
     uint32_t next_part;
     bool read; /* all of the body */
     _Atomic uint32_t under_way;
+    uint64_t lines_before; /* of the request's body, the list */
     uint64_t lines, added, duplicates, invalid;
     bool all_again;                 /* every part was in already */
     size_t errors, duplicate_lines; /* that are told */
@@ -58,7 +59,8 @@ static void tell_error(struct upload *u, uint64_t line, const char *text)
     if (u->errors++ >= TOLD_MAX)
         return;
     buf_printf(&u->errors_json,
-               "%s{\"line\":%" PRIu64 ",\"error\":", u->errors_json.len > 0 ? "," : "", line);
+               "%s{\"line\":%" PRIu64 ",\"error\":", u->errors_json.len > 0 ? "," : "",
+               u->lines_before + line);
     buf_put_json(&u->errors_json, str_of(text));
     buf_putc(&u->errors_json, '}');
 }
@@ -168,7 +170,7 @@ static void tell_duplicates(struct upload *u, const struct upload_part *p)
 {
     for (uint32_t i = 0; i < p->part.told && u->duplicate_lines < TOLD_MAX; i++) {
         buf_printf(&u->duplicates_json, "%s%" PRIu64, u->duplicate_lines > 0 ? "," : "",
-                   p->first_line + p->part.lines[i]);
+                   u->lines_before + p->first_line + p->part.lines[i]);
         u->duplicate_lines++;
     }
 }
@@ -227,7 +229,13 @@ static void answer(struct upload *u)
     buf_put_str(&out, buf_str(&u->errors_json));
     buf_puts(&out, "],\"duplicate_lines\":[");
     buf_put_str(&out, buf_str(&u->duplicates_json));
-    buf_puts(&out, "]}\n");
+    buf_puts(&out, "]}");
+    if (u->request->upload.is_on) {
+        u->request->upload.told = out;
+        campaign_upload_end(u->request);
+        return;
+    }
+    buf_putc(&out, '\n');
     request_answer(u->request, 200, "application/json", buf_str(&out));
     buf_done(&out);
 }
@@ -303,7 +311,7 @@ static bool open_chunk(struct upload *u)
 
     if (chunk_open(&u->chunk, r->csv ? CHUNK_CSV : CHUNK_NDJSON, body, &error) < 0) {
         request_problem(r, 422, "", "line %" PRIu64 ": %s; nothing of the chunk was taken",
-                        error.line, error.text);
+                        u->lines_before + error.line, error.text);
         return false;
     }
     u->at = chunk_read_bytes(u->chunk);
@@ -343,21 +351,34 @@ static void parts_new(struct upload *u, const struct campaign *c)
     }
 }
 
-void handle_campaign_recipients(struct http_request *r)
+static void rows_begin(struct http_request *r, const struct campaign *c)
 {
-    struct campaign c;
-    struct upload *u;
+    struct upload *u = calloc(1, sizeof(*u));
 
-    if (campaign_intake_refused(r) || !campaign_of_request(r, &c))
-        return;
-    u = calloc(1, sizeof(*u));
     ASSERT(u != NULL);
     u->request = r;
+    u->lines_before = r->upload.is_on ? 1 : 0;
     u->all_again = true;
     r->work = u;
     r->done = upload_free;
     if (!open_chunk(u) || !take_key(u) || !hold_round(u))
         return;
-    parts_new(u, &c);
+    parts_new(u, c);
     next_round(r);
+}
+
+void campaign_upload_rows(struct http_request *r)
+{
+    struct campaign c;
+
+    if (campaign_of_request(r, &c))
+        rows_begin(r, &c);
+}
+
+void handle_campaign_recipients(struct http_request *r)
+{
+    struct campaign c;
+
+    if (!campaign_intake_refused(r) && campaign_of_request(r, &c))
+        rows_begin(r, &c);
 }

@@ -110,6 +110,7 @@ static void work_drop(struct http_request *r)
     if (r->done != NULL)
         r->done(r);
     r->done = NULL;
+    buf_done(&r->upload.told);
     request_release(r, r->held_bytes);
     buf_done(&r->body);
 }

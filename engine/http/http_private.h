@@ -29,7 +29,8 @@ enum http_counted { HTTP_2XX, HTTP_4XX, HTTP_5XX, HTTP_COUNTED };
 enum endpoint_body {
     BODY_NONE, /* of GET: what comes is dropped */
     BODY_JSON,
-    BODY_ROWS, /* NDJSON or CSV */
+    BODY_ROWS,      /* NDJSON or CSV */
+    BODY_JSON_ROWS, /* JSON, or NDJSON whose first line is such an object */
 };
 
 struct endpoint {
@@ -100,7 +101,7 @@ struct http_request {
     const struct endpoint *endpoint;
     const char *method;
     struct msgid id;    /* of the path, if the endpoint's has one */
-    bool csv;           /* of BODY_ROWS */
+    bool csv, ndjson;   /* of BODY_ROWS, BODY_JSON_ROWS */
     struct token token; /* whose request it is; no name: of a trusted network */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
@@ -114,6 +115,12 @@ struct http_request {
     bool coded;             /* the body, by gzip or deflate */
     bool handled;           /* endpoint->handle() was called */
     bool answered;
+    /* Of a campaign that comes with its list. */
+    struct {
+        bool is_on, starts, again; /* again: the campaign was there */
+        int64_t starts_ms;
+        struct buf told; /* what became of the list, JSON */
+    } upload;
     /* After a suspension: goes on. */
     void (*resumed)(struct http_request *r);
     void (*done)(struct http_request *r); /* frees work; NULL: there is none */

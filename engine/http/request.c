@@ -380,10 +380,11 @@ static bool take_type(struct http_request *r, const char *type)
     ptrdiff_t end = str_find(s, ';');
 
     s = str_trim((struct str){s.ptr, end < 0 ? s.len : (size_t)end});
-    if (r->endpoint->body == BODY_JSON)
-        return is_json(s);
-    r->csv = str_eq_nocase(s, STR("text/csv"));
-    return r->csv || is_ndjson(s);
+    if (r->endpoint->body != BODY_ROWS && is_json(s))
+        return true;
+    r->csv = r->endpoint->body == BODY_ROWS && str_eq_nocase(s, STR("text/csv"));
+    r->ndjson = r->endpoint->body != BODY_JSON && is_ndjson(s);
+    return r->csv || r->ndjson;
 }
 
 static bool take_coding(struct http_request *r, struct str coding)
@@ -400,7 +401,7 @@ static void check_body(struct http_request *r, const struct head *head)
 
     if (type == NULL || !take_type(r, type))
         request_refuse(r, 415,
-                       r->endpoint->body == BODY_JSON
+                       r->endpoint->body != BODY_ROWS
                            ? "the body must be JSON: \"Content-Type: application/json\""
                            : "the body must be lines of JSON or CSV: \"Content-Type: "
                              "application/x-ndjson\", or text/csv");
@@ -483,7 +484,7 @@ static void handle_openapi(struct http_request *r)
 
 const struct endpoint http_endpoints[] = {
     {"/api/inject/v1", "POST", "inject", TOKEN_INJECT, BODY_JSON, handle_injection},
-    {CAMPAIGNS, "POST", "campaign_create", TOKEN_INJECT, BODY_JSON, handle_campaign_create},
+    {CAMPAIGNS, "POST", "campaign_create", TOKEN_INJECT, BODY_JSON_ROWS, handle_campaign_create},
     {CAMPAIGNS, "GET", "campaign_list", TOKEN_ANY, BODY_NONE, handle_campaign_list},
     {CAMPAIGNS "/" ID, "GET", "campaign_show", TOKEN_ANY, BODY_NONE, handle_campaign_show},
     {CAMPAIGNS "/" ID, "PATCH", "campaign_set", TOKEN_INJECT, BODY_JSON, handle_campaign_set},

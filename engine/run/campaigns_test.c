@@ -735,6 +735,7 @@ static void test_record(void **state)
     before = value.len;
     buf_clear(&value);
     one.expires_ms = 77;
+    one.upload_key[0] = one.upload_body[7] = 9;
     one.set =
         (struct campaign_set){.has_pool = true, .pool = "p", .rate = 5, .rate_period_ms = 1000};
     campaign_encode(&value, &one);
@@ -742,10 +743,11 @@ static void test_record(void **state)
         int err = campaign_decode((struct str){(char *)key, sizeof(key)},
                                   (struct str){(char *)value.data, len}, &read);
 
-        assert_int_equal(err, len == before || len >= value.len - 8 ? 0 : -EBADMSG);
+        assert_int_equal(err, len == before || len >= value.len - 24 ? 0 : -EBADMSG);
         if (err == 0) {
             assert_int_equal(read.set.rate, len == before ? 0 : 5);
-            assert_int_equal(read.expires_ms, len == value.len ? 77 : 0);
+            assert_int_equal(read.expires_ms, len >= value.len - 16 && len != before ? 77 : 0);
+            assert_int_equal(read.upload_body[7], len == value.len ? 9 : 0);
         }
     }
     buf_puts(&value, "more");

@@ -11,7 +11,8 @@
 #define VERSION 1
 /* version 1, state 1, priority 1, then created_ms, changed_ms, starts_ms, seed: 8 each; then name,
  * tenant and pool: length 1, bytes; then, if something was changed or it expires: priority and 1
- * (0: none) 1, has_pool 1, pool: length 1, bytes, rate 8, period 8; then expires_ms 8 */
+ * (0: none) 1, has_pool 1, pool: length 1, bytes, rate 8, period 8; then expires_ms 8; then
+ * upload_key 8, upload_body 8 */
 #define VALUE_MIN (3 + 4 * 8 + 3)
 #define SET_MIN   (3 + 2 * 8)
 
@@ -209,6 +210,26 @@ bool campaigns_find(struct campaigns *all, struct str tenant, struct str name, s
     return found;
 }
 
+bool campaigns_find_upload(struct campaigns *all, struct str tenant,
+                           const uint8_t key[CAMPAIGN_UPLOAD_BYTES], struct campaign *out)
+{
+    bool found = false;
+
+    pthread_mutex_lock(&all->lock);
+    for (struct list_node *n = list_first(&all->in_order); n != NULL;
+         n = list_next(&all->in_order, n)) {
+        const struct campaign *one = &LIST_ENTRY(n, struct campaign_entry, order)->one;
+
+        if (memcmp(one->upload_key, key, CAMPAIGN_UPLOAD_BYTES) != 0 ||
+            !str_eq(str_of(one->tenant), tenant))
+            continue;
+        *out = *one;
+        found = true;
+    }
+    pthread_mutex_unlock(&all->lock);
+    return found;
+}
+
 void campaigns_visit(struct campaigns *all, void (*visit)(void *arg, const struct campaign *one),
                      void *arg)
 {
@@ -268,6 +289,13 @@ static void put_name(struct buf *out, const char *name)
     buf_put(out, name, len);
 }
 
+static bool is_upload(const struct campaign *one)
+{
+    static const uint8_t none[CAMPAIGN_UPLOAD_BYTES];
+
+    return memcmp(one->upload_key, none, sizeof(none)) != 0;
+}
+
 void campaign_encode(struct buf *out, const struct campaign *one)
 {
     buf_putc(out, VERSION);
@@ -280,7 +308,7 @@ void campaign_encode(struct buf *out, const struct campaign *one)
     put_name(out, one->name);
     put_name(out, one->tenant);
     put_name(out, one->pool);
-    if (!is_set(&one->set) && one->expires_ms == 0)
+    if (!is_set(&one->set) && one->expires_ms == 0 && !is_upload(one))
         return;
     buf_putc(out, (char)one->set.priority);
     buf_putc(out, one->set.has_pool);
@@ -288,6 +316,8 @@ void campaign_encode(struct buf *out, const struct campaign *one)
     put_number(out, one->set.rate);
     put_number(out, one->set.rate_period_ms);
     put_number(out, (uint64_t)one->expires_ms);
+    buf_put(out, one->upload_key, CAMPAIGN_UPLOAD_BYTES);
+    buf_put(out, one->upload_body, CAMPAIGN_UPLOAD_BYTES);
 }
 
 /* The name at the beginning of in, which is shortened by it. */
@@ -350,6 +380,10 @@ int campaign_decode(struct str key, struct str value, struct campaign *out)
         return -EBADMSG;
     if (rest.len >= 8)
         one.expires_ms = (int64_t)number_at(rest.ptr);
+    if (rest.len >= 8 + 2 * CAMPAIGN_UPLOAD_BYTES) {
+        memcpy(one.upload_key, rest.ptr + 8, CAMPAIGN_UPLOAD_BYTES);
+        memcpy(one.upload_body, rest.ptr + 8 + CAMPAIGN_UPLOAD_BYTES, CAMPAIGN_UPLOAD_BYTES);
+    }
     if (one.expires_ms < 0 || one.expires_ms > QUEUE_DUE_HELD)
         return -EBADMSG; /* what follows is of a later build, and may be lost */
     *out = one;

@@ -21,8 +21,9 @@ struct campaign_upload;
 struct suspension;
 struct suspensions;
 
-#define CAMPAIGNS_MAX      10000
-#define CAMPAIGN_KEY_BYTES (2 + MSGID_BYTES)
+#define CAMPAIGNS_MAX         10000
+#define CAMPAIGN_KEY_BYTES    (2 + MSGID_BYTES)
+#define CAMPAIGN_UPLOAD_BYTES 8
 
 /* Stored: no number is used again for something else. */
 enum campaign_record {
@@ -60,6 +61,9 @@ struct campaign {
     int64_t expires_ms;             /* wall clock: what is left ends then; 0: no such time */
     uint64_t seed;                  /* of hashes of addresses */
     struct campaign_set set;
+    /* Of one that came in one upload with its list: what the upload was called, and what it was,
+     * each the beginning of a SHA-256. All zero: it did not. */
+    uint8_t upload_key[CAMPAIGN_UPLOAD_BYTES], upload_body[CAMPAIGN_UPLOAD_BYTES];
 };
 
 struct campaigns {
@@ -100,6 +104,9 @@ bool campaigns_get(struct campaigns *all, const struct msgid *id, struct campaig
 /* The newest of that name. */
 bool campaigns_find(struct campaigns *all, struct str tenant, struct str name,
                     struct campaign *out);
+/* The newest that came in an upload of that name. */
+bool campaigns_find_upload(struct campaigns *all, struct str tenant,
+                           const uint8_t key[CAMPAIGN_UPLOAD_BYTES], struct campaign *out);
 /* Visits all, the oldest first, under the lock. */
 void campaigns_visit(struct campaigns *all, void (*visit)(void *arg, const struct campaign *one),
                      void *arg);

@@ -247,6 +247,52 @@ def test_kill9():
         check("each once", (len(found), set(found.values())), (8000, {1}))
 
 
+def test_upload():
+    """A campaign with its list in one request: made, filled and started; killed, and sent again until it is answered."""
+    with Sink() as sink, Campaigns(sink.port) as engine:
+        def body(rows=ndjson(0, 6000), **more):
+            return json.dumps({**SPRING, **more}).encode() + b"\n" + rows
+
+        def upload(data, want=201, **headers):
+            return engine.post(ROOT, data, want, Content_Type="application/x-ndjson", **headers)
+
+        def cut():
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                engine.ask("POST", ROOT, body(start=True), {"Content-Type": "application/x-ndjson"})
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        wait_until("the campaign", lambda: json.loads(engine.ask("GET", ROOT)[2])["campaigns"] or not thread.is_alive())
+        engine.kill()
+        thread.join()
+        engine.start()
+        status, _, text = engine.ask("POST", ROOT, gzip.compress(body(start=True)),
+                                     {"Content-Type": "application/x-ndjson", "Content-Encoding": "gzip"})
+        said = json.loads(text)
+        check(f"answered {said}", (status in (200, 201), said["campaign"]["recipients"]), (True, 6000))
+        spring = said["campaign"]["id"]
+        done = engine.wait_state(spring, "done", 120)
+        check("all", done["delivered"], 6000)
+        again = upload(body(start=True), 200)  # it is over: no second campaign
+        check("again", (again["again"], again["campaign"]), (True, done))
+        # Started at a time or not at all; lines are those of the body; names of uploads are kept apart.
+        rows = b'{"email":"a@x.example"}\nx\n{"email":"A@X.example"}\n{"email":"a@x.example"}\n'
+        later = upload(body(rows, name="later", at=int(time.time()) + 3600), Idempotency_Key="k")
+        check("later", (later["campaign"]["state"], later["again"], later["recipients"]["duplicate_lines"],
+                        [e["line"] for e in later["recipients"]["errors"]]), ("scheduled", False, [5], [3]))
+        upload(body(rows, name="later2"), 409, Idempotency_Key="k")
+        draft = upload(body(b"", name="draft"))
+        check("draft", (draft["campaign"]["state"], draft["recipients"]["lines"]), ("draft", 0))
+        schemas = json.loads(engine.ask("GET", "/api/openapi.json")[2])
+        check("document", [fits(one, schemas["components"]["schemas"]["UploadResponse"], schemas)
+                           for one in (again, later, draft)], [True] * 3)
+        for wrong, field in ((b"", ""), (b"[]\n", ""), (body(name="a b"), "name"), (body(at="soon"), "at"),
+                             (body(start=1), "start")):
+            status, _, text = engine.ask("POST", ROOT, wrong, {"Content-Type": "application/x-ndjson"})
+            check(f"{wrong[:40]} {text}", (status in (400, 422), json.loads(text).get("field", "")), (True, field))
+        check("JSON has no list", engine.post(ROOT, {**SPRING, "start": True}, 400)["field"], "start")
+
+
 # --- what is refused ---
 
 WRONG = [

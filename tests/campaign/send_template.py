@@ -36,20 +36,20 @@ def test_check_and_preview():
         rows = ("email,name,code\n" "a@x1.example,Ann,1\n" "no address,Bob,2\n" "b@x1.example,Bob\n"
                 'c@x1.example,"Car,l",3\n' "a@X1.example,Ann,1\n")
         done = send(engine, rows, "--check", status=1)
-        check("summary", done.stdout, "3 recipients, 2 lines that are none, "
-              + "1 addresses there twice, 0 without a letter, 0 with missing variables, 0 with the Message-ID of another; "
+        check("summary", done.stdout, "2 recipients; lines that are none: 2, that are there already: 1, without a letter: 0, "
+              + "with missing variables: 0, with the Message-ID of another: 0; "
               + done.stdout[done.stdout.index("letters of"):])
         for words in ("list.csv:3: is no mail address", "list.csv:4: has not as many cells",
                       "list.csv:6: email: is there already"):
             assert words in done.stderr, done.stderr
         template = {**TEMPLATE, "content": {**TEMPLATE["content"], "text_body": "{{ nmae }}{{ code.x.y }}"}}
         done = send(engine, "email,name,code\na@x1.example,Ann,1\n", "--check", template=template, status=1)
-        assert "1 without a letter" in done.stdout and "content.text_body: template, line 1" in done.stderr, done
+        assert "without a letter: 1" in done.stdout and "content.text_body: template, line 1" in done.stderr, done
         done = send(engine, "email,name,code\na@x1.example,Ann,1\n", template=template, status=2)
         assert "letters cannot be made; nothing was sent" in done.stderr, done
         template["content"]["text_body"] = "{{ nmae }}"
         done = send(engine, "email,name,code\na@x1.example,Ann,1\n", "--check", template=template, status=1)
-        assert "1 with missing variables" in done.stdout and "is not given" in done.stderr, done
+        assert "with missing variables: 1" in done.stdout and "is not given" in done.stderr, done
         done = send(engine, csv(0, 5), "--preview", "2")
         check("previews", done.stdout.count("\nSubject: "), 2)
         assert "r0@x0.example" in done.stdout and "r2@x2.example" not in done.stdout, done.stdout
@@ -60,7 +60,7 @@ def test_check_and_preview():
         plain = "From: news@sender.example\nMessage-ID: <1@sender.example>\n\n" + "{{ code }}" * 400 + "\n"
         done = send(engine, "email,code\na@x1.example,1\nb@x1.example,2\nc@x1.example,333\n", "--check",
                     template={**TEMPLATE, "content": plain}, status=1)
-        assert "1 with the Message-ID of another" in done.stdout and "no List-Unsubscribe field" in done.stdout, done
+        assert "with the Message-ID of another: 1" in done.stdout and "no List-Unsubscribe field" in done.stdout, done
         assert "list.csv:3: Message-ID: is that of another letter" in done.stderr, done
         assert "list.csv:4: content: a line of more than 998 bytes" in done.stderr, done
         send(engine, csv(0, 5), "--check", "--config", "/nowhere.yaml", status=2)

@@ -72,7 +72,7 @@ def test_letter():
           ("表紙.png", "image/x-other", "<cover@x>"))
     check("attached", (attached.get_filename(), attached.get_content_type(), attached.get_payload(decode=True)),
           ("logo.png", "image/png", b"\x89PNG\0\xff"))
-    check("checked", "1 recipients, 0 lines that are none" in send(LETTER, "--check").stdout, True)
+    check("checked", "1 recipient; lines that are none: 0" in send(LETTER, "--check").stdout, True)
 
 
 def test_unsubscribe_url():

@@ -380,11 +380,11 @@ static int send_campaign(struct order *o)
 
 static int print_findings(const struct mailing_findings *f, bool has_config)
 {
-    printf("%lu recipients, %lu lines that are none, %lu addresses there twice, %lu without a "
-           "letter, %lu with missing variables, %lu with the Message-ID of another; letters of up "
-           "to %lu bytes%s\n",
-           f->recipients, f->invalid, f->twice, f->without_letter, f->with_missing, f->same_id,
-           f->letter_bytes_max,
+    printf("%lu recipient%s; lines that are none: %lu, that are there already: %lu, without a "
+           "letter: %lu, with missing variables: %lu, with the Message-ID of another: %lu; letters "
+           "of up to %lu bytes%s\n",
+           f->recipients, f->recipients == 1 ? "" : "s", f->invalid, f->twice, f->without_letter,
+           f->with_missing, f->same_id, f->letter_bytes_max,
            f->has_unsubscribe || f->letter_bytes_max == 0 ? "" : "; no List-Unsubscribe field");
     if (!has_config)
         puts("without the engine's configuration (--config) nothing is known of DKIM keys");

@@ -290,7 +290,9 @@ static void check_one(struct check *c, const json_t *one)
     if (is_known(&c->addresses, address_hash(email_of(one)))) {
         c->found->twice++;
         tell(c, "email", "is there already, and gets one letter");
+        return;
     }
+    c->found->recipients++;
     if (letter(c->m->recipe, one, c->config, &c->letter, &mistake) < 0) {
         c->found->without_letter++;
         tell(c, mistake.field, mistake.text);
@@ -323,7 +325,6 @@ int mailing_check(struct mailing *m, const struct config *config, uint64_t shown
             found->invalid++;
             tell(&c, "", why);
         } else {
-            found->recipients++;
             check_one(&c, one);
         }
         json_decref(one);

@@ -26,7 +26,7 @@ struct mailing {
 
 /* What mailing_check() found. */
 struct mailing_findings {
-    uint64_t recipients; /* lines that are any */
+    uint64_t recipients; /* addresses */
     uint64_t invalid, twice, without_letter, with_missing;
     uint64_t same_id; /* letters with a Message-ID that another has */
     uint64_t authors; /* things wrong with those who the letters are from */
