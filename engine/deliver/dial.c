@@ -265,7 +265,7 @@ int dial_next(struct dial *d, struct channel *c)
             dial_failed(d, c, err); /* no such family here */
     }
     return err == -ENOENT && exchangers_full(&c->site->exchangers, channel_families(c),
-                                             io_now_ms(c->site->worker->io))
+                                             io_now_ms(c->site->worker->io)) != NULL
                ? -EBUSY
                : err;
 }

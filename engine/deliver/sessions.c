@@ -169,7 +169,8 @@ static bool hosts_have_room(struct channel *c)
 {
     if (c->site->dest->host_sessions_max == 0)
         return true;
-    if (!exchangers_full(&c->site->exchangers, channel_families(c), io_now_ms(c->site->worker->io)))
+    if (exchangers_full(&c->site->exchangers, channel_families(c),
+                        io_now_ms(c->site->worker->io)) == NULL)
         return !is_claimed(c);
     exchangers_lack(&c->site->exchangers, channel_families(c), c->site->worker->index,
                     io_now_ns(c->site->worker->io));

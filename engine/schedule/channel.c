@@ -349,16 +349,17 @@ bool channel_sessions_full(const struct channel *c, struct limit *out)
 {
     const struct site *site = c->site;
     uint64_t now_ns = io_now_ns(site->worker->io);
+    const struct exchanger *host;
 
     for (size_t i = 0; i < CHANNEL_LIMITS; i++)
         if (c->limits[i].entry != NULL && governor_sessions_full(c->limits[i].entry, now_ns)) {
             *out = c->limits[i];
             return true;
         }
-    if (!exchangers_full(&site->exchangers, channel_families(c), now_ns / 1000000))
+    host = exchangers_full(&site->exchangers, channel_families(c), now_ns / 1000000);
+    if (host == NULL)
         return false;
-    *out = (struct limit){
-        .entry = site->exchangers.list[0].sessions, .kind = LIMIT_HOST, .dest = site->dest};
+    *out = (struct limit){.entry = host->sessions, .kind = LIMIT_HOST, .dest = site->dest};
     return true;
 }
 

@@ -134,20 +134,6 @@ static bool is_full(const struct exchanger *e, uint64_t now_ms)
     return e->sessions != NULL && governor_sessions_full(e->sessions, now_ms * 1000000);
 }
 
-bool exchangers_full(const struct exchangers *x, uint8_t families, uint64_t now_ms)
-{
-    uint16_t usable = 0;
-
-    for (uint16_t i = 0; i < x->len; i++) {
-        if (!is_of(&x->list[i], families))
-            continue;
-        usable++;
-        if (!is_full(&x->list[i], now_ms))
-            return false;
-    }
-    return usable > 0;
-}
-
 void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t worker, uint64_t now_ns)
 {
     for (uint16_t i = 0; i < x->len; i++) {
@@ -184,11 +170,36 @@ static bool failed_lately(const struct exchangers *x, const struct exchanger *e,
     return at_ms != 0 && (down || at_ms + EXCHANGER_BAD_MS > now_ms);
 }
 
+const struct exchanger *exchangers_full(const struct exchangers *x, uint8_t families,
+                                        uint64_t now_ms)
+{
+    const struct exchanger *full = NULL, *failed_full = NULL;
+    bool failed_room = false;
+
+    for (uint16_t i = 0; i < x->len; i++) {
+        const struct exchanger *e = &x->list[i];
+        bool room = !is_full(e, now_ms);
+
+        if (!is_of(e, families))
+            continue;
+        if (failed_lately(x, e, now_ms, false)) {
+            failed_room |= room;
+            failed_full = room ? failed_full : e;
+        } else if (room) {
+            return NULL;
+        } else {
+            full = e;
+        }
+    }
+    return full != NULL || failed_room ? full : failed_full;
+}
+
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn)
 {
     uint64_t now_ms = turn->now_ms;
     uint16_t best = 0;
     int first = -1, oldest = -1;
+    bool waits = false; /* for room at one that works */
 
     while (best < x->len && x->list[best].preference == x->list[0].preference)
         best++;
@@ -196,8 +207,12 @@ int exchangers_next(const struct exchangers *x, const struct exchanger_turn *tur
         uint16_t at = (uint16_t)(i < best ? (i + turn->offset) % best : i);
         const struct exchanger *e = &x->list[at];
 
-        if ((turn->families != 0 && !is_of(e, turn->families)) || is_full(e, now_ms))
+        if (turn->families != 0 && !is_of(e, turn->families))
             continue;
+        if (is_full(e, now_ms)) {
+            waits |= !failed_lately(x, e, now_ms, turn->down);
+            continue;
+        }
         if (failed_lately(x, e, now_ms, turn->down)) {
             if (oldest < 0 || failed_ms(x, e, now_ms) < failed_ms(x, &x->list[oldest], now_ms))
                 oldest = at;
@@ -210,7 +225,7 @@ int exchangers_next(const struct exchangers *x, const struct exchanger_turn *tur
         if (first < 0)
             first = at;
     }
-    return first >= 0 ? first : oldest;
+    return first >= 0 || waits ? first : oldest;
 }
 
 bool exchangers_other(const struct exchangers *x, const struct exchanger *e, uint64_t now_ms)

@@ -72,10 +72,13 @@ void exchangers_done(struct exchangers *x);
 uint16_t exchangers_usable(const struct exchangers *x, uint8_t families);
 /* The index of the address to try next; -1: there is none of turn's families. Those that failed
  * lately come last, the oldest failure first: what a session has tried itself does not come again
- * before every other one did. Those whose host has as many sessions as it may do not come. */
+ * before every other one did. Those whose host has as many sessions as it may do not come; while
+ * one of them works nor do those that failed lately, since it is worth waiting for. */
 int exchangers_next(const struct exchangers *x, const struct exchanger_turn *turn);
-/* Whether the hosts of all these have as many sessions as they may. */
-bool exchangers_full(const struct exchangers *x, uint8_t families, uint64_t now_ms);
+/* One that has as many sessions as it may, where for that reason there is no next one; else NULL.
+ */
+const struct exchanger *exchangers_full(const struct exchangers *x, uint8_t families,
+                                        uint64_t now_ms);
 /* These are full: the worker lacks a session there, which sessions of others hear (see
  * governor_contended()); and that it lacks none any more. */
 void exchangers_lack(const struct exchangers *x, uint8_t families, uint32_t worker,

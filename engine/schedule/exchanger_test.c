@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "base/assert.h"
+#include "limits/governor.h"
 
 #define NOW_MS UINT64_C(10000000)
 
@@ -171,12 +172,48 @@ static void test_no_route(void **state)
     assert_true(exchangers_other(&only6, &other[0], turn.now_ms));
 }
 
+/* While one that works has as many sessions as it may, those that failed lately are left alone: its
+ * room is waited for. */
+static void test_full(void **state)
+{
+    static const uint16_t preferences[] = {10, 20};
+    struct exchanger list[ARRAY_LEN(preferences)];
+    struct exchangers x = make(list, preferences, ARRAY_LEN(list));
+    struct exchanger_turn turn = {.now_ms = NOW_MS};
+    struct governor *g;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    for (int i = 0; i < 2; i++) {
+        list[i].sessions = governor_get(g, i == 0 ? STR("a") : STR("b"),
+                                        &(struct governor_limits){.sessions_max = 1}, 0);
+        assert_non_null(list[i].sessions);
+    }
+    assert_null(exchangers_full(&x, 0xff, NOW_MS));
+    assert_true(governor_session_take(list[1].sessions, 0, 0));
+    assert_int_equal(exchangers_next(&x, &turn), 0);
+    exchangers_failed(&x, &list[0], NOW_MS);
+    assert_int_equal(exchangers_next(&x, &turn), -1);
+    assert_ptr_equal(exchangers_full(&x, 0xff, NOW_MS), &list[1]);
+    turn.now_ms += EXCHANGER_BAD_MS;
+    assert_int_equal(exchangers_next(&x, &turn), 0);
+    assert_null(exchangers_full(&x, 0xff, turn.now_ms));
+    exchangers_failed(&x, &list[0], turn.now_ms);
+    exchangers_failed(&x, &list[1], turn.now_ms); /* neither works: that with room is tried */
+    assert_int_equal(exchangers_next(&x, &turn), 0);
+    assert_null(exchangers_full(&x, 0xff, turn.now_ms));
+    governor_session_give(list[1].sessions);
+    for (int i = 0; i < 2; i++)
+        governor_put(g, list[i].sessions, 0);
+    governor_close(g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_rotation), cmocka_unit_test(test_failures),
         cmocka_unit_test(test_goes_on),  cmocka_unit_test(test_spread),
-        cmocka_unit_test(test_no_route),
+        cmocka_unit_test(test_no_route), cmocka_unit_test(test_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
