@@ -163,22 +163,21 @@ static void index_shares(struct config *c, struct map *names, const struct confi
         config_names_add(c, names, str_of(shares[i].name), (uint32_t)i);
 }
 
-static const struct config_share *share_find(const struct map *names,
-                                             const struct config_share *shares, struct str name)
-{
-    uint32_t at = config_names_find(names, name);
-
-    return at == CONFIG_NO_MATCH ? &no_share : &shares[at];
-}
-
 const struct config_share *config_tenant(const struct config *c, struct str name)
 {
-    return share_find(&((const struct config_owner *)c)->tenants, c->tenants, name);
+    const struct map *names = &((const struct config_owner *)c)->tenants;
+    uint32_t at = name.len == 0 ? CONFIG_NO_MATCH : config_names_find(names, name);
+
+    if (at == CONFIG_NO_MATCH && name.len != 0)
+        at = config_names_find(names, STR("*"));
+    return at == CONFIG_NO_MATCH ? &no_share : &c->tenants[at];
 }
 
 const struct config_share *config_campaign(const struct config *c, struct str name)
 {
-    return share_find(&((const struct config_owner *)c)->campaigns, c->campaigns, name);
+    uint32_t at = config_names_find(&((const struct config_owner *)c)->campaigns, name);
+
+    return at == CONFIG_NO_MATCH ? &no_share : &c->campaigns[at];
 }
 
 const struct config_share_site *config_share_at(const struct config_share *share, struct str site)

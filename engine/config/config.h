@@ -144,10 +144,9 @@ struct config_destination { /* limits and timing for a domain or site pattern; f
     uint32_t total_sessions_max; /* over all sources; 0 = no limit */
     uint64_t total_rate_messages;
     uint32_t total_rate_period_ms, total_rate_burst;
-    struct config_rate total_recipient_rate, total_byte_rate;
-    uint64_t connect_rate; /* sessions begun per connect_period_ms, per source; 0 = no limit */
-    uint32_t connect_period_ms, connect_burst;
-    uint32_t quiet_hours; /* a bit per hour of time_zone in which nothing is sent */
+    struct config_rate total_recipient_rate, total_byte_rate, total_connect_rate;
+    struct config_rate connect_rate; /* sessions begun, per source */
+    uint32_t quiet_hours;            /* a bit per hour of time_zone in which nothing is sent */
     char *time_zone;
     const struct zone *zone; /* that; NULL without quiet hours */
     uint32_t addresses_max;  /* tried by one session; 0 = all */
@@ -349,7 +348,7 @@ struct config_source { /* where sessions come from */
     uint32_t sessions_max;  /* over all sites, process-wide; 0 = no limit */
     uint64_t rate_messages; /* the same, messages per rate_period_ms */
     uint32_t rate_period_ms, rate_burst;
-    struct config_rate recipient_rate, byte_rate;
+    struct config_rate recipient_rate, byte_rate, connect_rate;
     char *tls_certificate;     /* shown where the destination names none; NULL: none */
     struct config_proxy proxy; /* where it has one, its addresses are of the proxy's machine */
 };
@@ -699,6 +698,7 @@ const struct config_pool *config_pool_find(const struct config *c, struct str na
 /* The same, but the default pool where there is none (any more). */
 const struct config_pool *config_pool_for(const struct config *c, struct str name);
 /* Where there is no entry one of weight 1 that says nothing else. */
+/* Of each tenant that has no entry: that of "*", if there is one. */
 const struct config_share *config_tenant(const struct config *c, struct str name);
 const struct config_share *config_campaign(const struct config *c, struct str name);
 /* The rule of senders for mail of this domain, or NULL. */

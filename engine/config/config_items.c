@@ -22,6 +22,14 @@ static bool load_key(struct config_loader *l, const struct config_field *f, void
     case CONFIG_KEY_NETWORK:
         err = config_set_network(text, key, &why);
         break;
+    case CONFIG_KEY_NAME_OR_ALL:
+        if (str_eq(text, STR("*"))) {
+            *(char **)key = config_dup(l->c, text);
+            err = 0;
+            break;
+        }
+        err = config_set_name(l->c, text, key, &why);
+        break;
     case CONFIG_KEY_NAME:
         err = config_set_name(l->c, text, key, &why);
         break;
@@ -149,6 +157,7 @@ void config_walk_items(struct config_loader *l, const struct config_field *f, vo
 
     if (is_map && !fy_node_is_mapping(node)) {
         static const char *const keys[] = {[CONFIG_KEY_NAME] = "name",
+                                           [CONFIG_KEY_NAME_OR_ALL] = "name",
                                            [CONFIG_KEY_PATTERN] = "pattern",
                                            [CONFIG_KEY_SITE] = "site",
                                            [CONFIG_KEY_NETWORK] = "network"};

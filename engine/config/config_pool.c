@@ -155,8 +155,8 @@ void config_source_limits_visit(const struct config *c, const struct config_sour
                                 void *arg)
 {
     static const char *const keys[] = {
-        "sessions_max",    "rate",      "rate_burst", "recipient_rate",
-        "recipient_burst", "byte_rate", "byte_burst"};
+        "sessions_max", "rate",       "rate_burst",   "recipient_rate", "recipient_burst",
+        "byte_rate",    "byte_burst", "connect_rate", "connect_burst"};
     struct buf value = {0}, origin = {0};
 
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {

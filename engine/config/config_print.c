@@ -128,6 +128,7 @@ void config_print_key(const struct config_field *f, const void *item, struct buf
         buf_putc(out, '"');
         break;
     case CONFIG_KEY_NAME:
+    case CONFIG_KEY_NAME_OR_ALL:
     case CONFIG_KEY_PATTERN:
     case CONFIG_KEY_SITE:
         print_text(out, *(char *const *)key);

@@ -285,6 +285,8 @@ void config_limits_visit(const struct config *c, const struct config_destination
                 {"total_recipient_burst", true},
                 {"total_byte_rate", true},
                 {"total_byte_burst", true},
+                {"total_connect_rate", true},
+                {"total_connect_burst", true},
                 {"session_messages_max", false},
                 {"recipients_max", false},
                 {"quiet_hours", false}};

@@ -577,14 +577,22 @@ static const struct config_field destination_fields[] = {
             "one waits as long as its bytes take."},
     {"total_byte_burst", CONFIG_BYTES32, AT_DEST(total_byte_rate.burst), .def = "0",
      RANGE(0, 1 << 30), .zero = "none", .doc = "Of `total_byte_rate`, as `rate_burst` of `rate`."},
-    {"connect_rate", CONFIG_RATE, AT_DEST(connect_rate),
-     .offset2 = offsetof(struct config_destination, connect_period_ms), .def = "none",
+    {"connect_rate", CONFIG_RATE, AT_DEST(connect_rate.count),
+     .offset2 = offsetof(struct config_destination, connect_rate.period_ms), .def = "none",
      .zero = "none", .example = "60/min",
      .doc = "Sessions begun per time to the site from one source, for the whole process. Where an "
             "address gives no session the attempts at the next ones count too, and are made up "
             "for."},
-    {"connect_burst", CONFIG_COUNT, AT_DEST(connect_burst), .def = "0", RANGE(0, 100000),
+    {"connect_burst", CONFIG_COUNT, AT_DEST(connect_rate.burst), .def = "0", RANGE(0, 100000),
      .zero = "none", .doc = "Of `connect_rate`, as `rate_burst` of `rate`."},
+    {"total_connect_rate", CONFIG_RATE, AT_DEST(total_connect_rate.count),
+     .offset2 = offsetof(struct config_destination, total_connect_rate.period_ms), .def = "none",
+     .zero = "none", .example = "600/min",
+     .doc =
+         "Sessions begun per time to the site over all sources, counted as `connect_rate` does."},
+    {"total_connect_burst", CONFIG_COUNT, AT_DEST(total_connect_rate.burst), .def = "0",
+     RANGE(0, 100000), .zero = "none",
+     .doc = "Of `total_connect_rate`, as `rate_burst` of `rate`."},
     {"quiet_hours", CONFIG_HOURS, AT_DEST(quiet_hours), .def = "none", RANGE(0, 0xFFFFFF),
      .zero = "none", .example = "22-7",
      .doc = "Hours in which nothing is sent to the site. What is under way when they begin is "
@@ -595,7 +603,10 @@ static const struct config_field destination_fields[] = {
      .doc = "Transactions in flight on one session with a peer that offers CHUNKING. A lost "
             "connection can duplicate this many messages."},
     {"idle", CONFIG_MS, AT_DEST(idle_ms), .def = "5s", RANGE(0, 1 * HOUR_MS),
-     .doc = "Keep a session without work this long. Short, as it takes a slot at the peer."},
+     .doc =
+         "Keep a session without work this long. Short, as it takes a slot at the peer. One whose "
+         "next message waits only for a rate stays up to 30 s longer, or it would be opened anew "
+         "for each."},
     {"chunking", CONFIG_NOT, AT_DEST(no_chunking), .def = "yes",
      .doc = "Use CHUNKING (BDAT) where offered. 'no' is for peers that get it wrong."},
     {"pipelining", CONFIG_NOT, AT_DEST(no_pipelining), .def = "yes",
@@ -735,6 +746,13 @@ static const struct config_field source_fields[] = {
             "the next one waits as long as its bytes take."},
     {"byte_burst", CONFIG_BYTES32, AT_SOURCE(byte_rate.burst), .def = "0", RANGE(0, 1 << 30),
      .zero = "none", .doc = "Of `byte_rate`, as `rate_burst` of `rate`."},
+    {"connect_rate", CONFIG_RATE, AT_SOURCE(connect_rate.count),
+     .offset2 = offsetof(struct config_source, connect_rate.period_ms), .def = "none",
+     .zero = "none", .example = "600/min",
+     .doc = "Sessions begun per time from the source to all sites together, counted as a "
+            "destination's."},
+    {"connect_burst", CONFIG_COUNT, AT_SOURCE(connect_rate.burst), .def = "0", RANGE(0, 100000),
+     .zero = "none", .doc = "Of `connect_rate`, as `rate_burst` of `rate`."},
     {"tls_certificate", CONFIG_PATH, AT_SOURCE(tls_certificate), .def_text = "none",
      .example = "/etc/hayauma/tls/a1.pem",
      .doc = "What the source shows to servers that ask for a certificate, where the destination "
@@ -998,13 +1016,20 @@ static const struct config_items share_items = {.bytes = sizeof(struct config_sh
                                                 .key_offset = offsetof(struct config_share, name),
                                                 .key_word = "NAME",
                                                 .write = "\"acme: {weight: 3}\""};
+static const struct config_items tenant_items = {.bytes = sizeof(struct config_share),
+                                                 .key = CONFIG_KEY_NAME_OR_ALL,
+                                                 .key_offset = offsetof(struct config_share, name),
+                                                 .key_word = "NAME",
+                                                 .write = "\"acme: {weight: 3}\""};
 static const struct config_section tenant_schema = {
     .doc = "Tenants (`X-Hayauma-Tenant`) by name. At each site those that have mail of the same "
            "priority share what the limits allow by weight, whatever their numbers of messages and "
-           "domains; one without an entry has the weight 1.",
+           "domains. What `\"*\"` says holds for each tenant that has no entry, by itself; without "
+           "it such a tenant has the weight 1 and no limits.",
     .example = "tenants:\n"
                "  acme: {weight: 3}\n"
-               "  small-shop: {weight: 1}\n",
+               "  small-shop: {weight: 1}\n"
+               "  \"*\": {sites: {\"*\": {rate: 1000/h}}}\n",
     .fields = share_fields,
     .len = ARRAY_LEN(share_fields)};
 static const struct config_section campaign_schema = {
@@ -1143,7 +1168,7 @@ static const struct config_field fields[] = {
     {"listeners", CONFIG_ITEMS, .restart = true, AT(listeners), LEN_AT(listeners_len),
      .section = &config_listener_schema, .items = &listener_items},
     {"tenants", CONFIG_MAP, AT(tenants), LEN_AT(tenants_len), .section = &tenant_schema,
-     .items = &share_items},
+     .items = &tenant_items},
     {"campaigns", CONFIG_MAP, AT(campaigns), LEN_AT(campaigns_len), .section = &campaign_schema,
      .items = &share_items},
     {"routes", CONFIG_ROUTES, AT(routes), LEN_AT(routes_len), .section = &routes_schema},

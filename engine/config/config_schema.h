@@ -84,7 +84,13 @@ struct config_items {
     size_t room;  /* for items that are not of the file */
     /* A mapping's key, a member of the item: a name, a domain pattern or a pattern of sites' names
      * (char *), or a network. */
-    enum { CONFIG_KEY_NAME, CONFIG_KEY_PATTERN, CONFIG_KEY_SITE, CONFIG_KEY_NETWORK } key;
+    enum {
+        CONFIG_KEY_NAME,
+        CONFIG_KEY_NAME_OR_ALL,
+        CONFIG_KEY_PATTERN,
+        CONFIG_KEY_SITE,
+        CONFIG_KEY_NETWORK
+    } key;
     uint32_t key_offset;
     const char *key_word; /* in the reference: "NETWORK" */
     const char *unique;   /* a field that no two items of a sequence may have alike, or NULL */

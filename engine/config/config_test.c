@@ -688,6 +688,32 @@ static void test_many_sites(void **state)
     buf_done(&errors);
 }
 
+/* What "*" says is of each tenant without an entry, and of no mail without a tenant. */
+static void test_any_tenant(void **state)
+{
+    static const char text[] = "tenants:\n"
+                               "  acme: {weight: 3}\n"
+                               "  \"*\":\n"
+                               "    weight: 2\n"
+                               "    sites: {\"*\": {rate: 5/s}}\n";
+    struct config *c = NULL;
+    struct buf set = {0};
+
+    (void)state;
+    load_text(text, &c);
+    assert_int_equal(config_tenant(c, STR("acme"))->weight, 3);
+    assert_null(config_share_at(config_tenant(c, STR("acme")), STR("mx.example")));
+    assert_int_equal(config_tenant(c, STR("other"))->weight, 2);
+    assert_int_equal(config_tenant(c, STR(""))->weight, 1);
+    assert_int_equal(config_campaign(c, STR("other"))->weight, 1);
+    config_share_origin_put(c, config_tenant(c, STR("other")),
+                            config_share_at(config_tenant(c, STR("other")), STR("mx.example")),
+                            "rate", &set);
+    assert_true(str_eq(buf_str(&set), STR("test.yaml:5 (tenants['*'].sites['*'].rate)")));
+    buf_done(&set);
+    config_unref(c);
+}
+
 /* Which rule chooses a pool, and where it stands; where a limit is set. */
 static void test_origins(void **state)
 {
@@ -756,14 +782,23 @@ static void test_origins(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_golden),         cmocka_unit_test(test_docs),
-        cmocka_unit_test(test_defaults),       cmocka_unit_test(test_schema),
-        cmocka_unit_test(test_patterns),       cmocka_unit_test(test_networks),
-        cmocka_unit_test(test_origins),        cmocka_unit_test(test_bare_newlines),
-        cmocka_unit_test(test_reload),         cmocka_unit_test(test_files),
-        cmocka_unit_test(test_warnings),       cmocka_unit_test(test_warnings_of_host),
-        cmocka_unit_test(test_reload_names),   cmocka_unit_test(test_reload_schema),
-        cmocka_unit_test(test_control_socket), cmocka_unit_test(test_many_patterns),
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_docs),
+        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_networks),
+        cmocka_unit_test(test_origins),
+        cmocka_unit_test(test_any_tenant),
+        cmocka_unit_test(test_bare_newlines),
+        cmocka_unit_test(test_reload),
+        cmocka_unit_test(test_files),
+        cmocka_unit_test(test_warnings),
+        cmocka_unit_test(test_warnings_of_host),
+        cmocka_unit_test(test_reload_names),
+        cmocka_unit_test(test_reload_schema),
+        cmocka_unit_test(test_control_socket),
+        cmocka_unit_test(test_many_patterns),
         cmocka_unit_test(test_many_sites),
     };
 

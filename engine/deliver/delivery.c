@@ -22,10 +22,11 @@
 #include "schedule/rollup.h"
 #include "worker/shared.h"
 
-#define PIPELINE_MS        1000 /* a transaction that takes longer gets no second one behind it */
-#define IDLE_LOOK_MS       250  /* whether another worker wants an idle session's slot */
-#define HOST_SLICE_MS      2000 /* of a session at a host where another worker lacks one */
-#define IDLE_KEEP_MS       1000 /* so long a worker keeps idle sessions of its fair share */
+#define PIPELINE_MS        1000  /* a transaction that takes longer gets no second one behind it */
+#define IDLE_LOOK_MS       250   /* whether another worker wants an idle session's slot */
+#define LEAVE_KEEP_MS      30000 /* beyond `idle`: of a session whose channel waits for its leave */
+#define HOST_SLICE_MS      2000  /* of a session at a host where another worker lacks one */
+#define IDLE_KEEP_MS       1000  /* so long a worker keeps idle sessions of its fair share */
 #define LOGIN_COMPLAINT_MS 60000
 #define DRAIN_QUIT_MS      1000 /* a drain does not wait long for 221 */
 /* How often content under way is looked at in the shorter of the times `body` and `dot`, and what
@@ -215,6 +216,11 @@ static void arm_timer(struct delivery *d)
     wheel_arm_by(io_wheel(io), &d->timer, next_look_ms(d));
 }
 
+static bool sessions_exhausted(const struct shared *all)
+{
+    return atomic_load_explicit(&all->sessions_out, memory_order_relaxed) >= all->sessions_out_max;
+}
+
 static bool over_share(const struct delivery *d, uint64_t held_ms)
 {
     return sessions_over_share(d->channel, 0, held_ms) ||
@@ -226,7 +232,7 @@ static bool over_share(const struct delivery *d, uint64_t held_ms)
  * asks for it again with the next burst. */
 static bool idle_is_wanted(const struct delivery *d)
 {
-    uint64_t since_ms = d->deadline_ms - d->site->dest->idle_ms;
+    uint64_t since_ms = d->idle_ms;
 
     /* Other sites of the provider do not wait for a rate, or for this source's turn, to end. */
     if (rollup_presses(d->channel) && !channel_has_work(d->channel))
@@ -235,6 +241,19 @@ static bool idle_is_wanted(const struct delivery *d)
         (!sessions_contended(d->channel) && !dial_is_pressed(&d->dial, d->worker)))
         return false;
     return io_now_ms(d->worker->io) >= since_ms + IDLE_KEEP_MS || over_share(d, UINT64_MAX);
+}
+
+/* A session that ended while its channel waits for a rate would be opened anew for the next
+ * message, and the leave be used late each time: it stays, if that comes soon enough. */
+static bool waits_for_leave(struct delivery *d)
+{
+    uint64_t until_ms = channel_leave_ms(d->channel);
+
+    if (until_ms <= io_now_ms(d->worker->io) || sessions_exhausted(d->worker->shared) ||
+        until_ms > d->idle_ms + d->site->dest->idle_ms + LEAVE_KEEP_MS)
+        return false;
+    d->deadline_ms = until_ms + IDLE_LOOK_MS;
+    return true;
 }
 
 static void rearm_timer(struct delivery *d)
@@ -247,7 +266,8 @@ static void on_timer(struct timer *timer)
     struct delivery *d = CONTAINER_OF(timer, struct delivery, timer);
     struct io *io = d->worker->io;
 
-    if (list_node_linked(&d->idle_node) && (io_now_ms(io) >= d->deadline_ms || idle_is_wanted(d))) {
+    if (list_node_linked(&d->idle_node) &&
+        ((io_now_ms(io) >= d->deadline_ms && !waits_for_leave(d)) || idle_is_wanted(d))) {
         /* The turn's end, when work is handed out, may be yet to come. */
         if (!delivery_work(d) && list_node_linked(&d->idle_node))
             delivery_quit(d);
@@ -263,11 +283,6 @@ static void on_timer(struct timer *timer)
 
 /* --- work --- */
 
-static bool sessions_exhausted(const struct shared *all)
-{
-    return atomic_load_explicit(&all->sessions_out, memory_order_relaxed) >= all->sessions_out_max;
-}
-
 /* Where descriptors are short a session without work makes way for other destinations. */
 static void delivery_idle(struct delivery *d)
 {
@@ -281,6 +296,7 @@ static void delivery_idle(struct delivery *d)
     }
     ASSERT(!d->yielding && d->letters_len == 0);
     idle_enter(d);
+    d->idle_ms = io_now_ms(d->worker->io);
     arm_timer(d);
 }
 

@@ -68,6 +68,7 @@ struct delivery {
     uint32_t rcpts_max;            /* learned from a refusal; 0: not yet */
     uint32_t transaction_ms;       /* how long the last transaction took */
     uint64_t started_ms, connected_ms;
+    uint64_t idle_ms; /* monotonic: since then it is without work */
     struct iovec iov[DELIVERY_IOV_MAX];
     struct message **held; /* messages that a send under way may still read from */
     size_t held_len;

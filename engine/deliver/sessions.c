@@ -318,6 +318,8 @@ static void dispatch(struct channel *c)
         c->site->claimant = NULL;
     if (waiting == 0 && (c->site->claimant == c || is_in_line(c)))
         waiting = channel_has_mail(c);
+    if (waiting == 0)
+        waiting = channel_opens_ahead(c);
     if (waiting == 0 || !list_empty(&c->idle))
         rollup_leave(c);
     if (waiting == 0)

@@ -50,6 +50,7 @@ struct transaction {
     bool taken;                 /* by some recipient's server */
     bool paused;                /* a rule suspended the source or the site for it */
     bool polite;                /* the session ended before it: at a limit of messages, perhaps */
+    bool given_back;            /* the leave of limits: nobody has seen the message */
     uint16_t accepted;          /* recipients whose fate came with the end of the message */
     struct recipient *one_rcpt; /* the usual case needs no allocation */
     struct smtp_transaction_rcpt one_smtp;
@@ -258,6 +259,7 @@ static void bytes_tell(struct transaction *t)
         bytes += t->smtp.pieces[i].len;
     channel_bytes_more(t->delivery->channel, t->rcpts[0]->lane,
                        (int64_t)bytes - (int64_t)t->limit_bytes);
+    t->limit_bytes = bytes;
 }
 
 void transaction_submit(struct transaction *t)
@@ -300,10 +302,22 @@ static void warmup_take_back(const struct transaction *t, uint32_t n)
     warmup_set_give(&t->context.warmup, worker_wall_ms(w) - ago_ms, n);
 }
 
+/* The peer has seen nothing of t, whose recipients have no fate yet: the leave of limits is given
+ * back, once. The next try takes it anew: at a rate for one message t's leave would be lost. */
+static void leave_back(struct transaction *t)
+{
+    const struct governor_load load = {.recipients = t->smtp.rcpts_len, .bytes = t->limit_bytes};
+
+    if (t->given_back)
+        return;
+    t->given_back = true;
+    channel_give_back(t->delivery->channel, t->rcpts[0]->lane, &load, t->taken_ms);
+}
+
 /* The end of a transaction of which nothing was sent, and whose recipients have their fate. */
 static void end_unsent(struct transaction *t)
 {
-    ASSERT(!t->tried && !t->answered && !t->taken);
+    ASSERT(!t->tried && !t->answered && !t->taken && t->given_back);
     warmup_take_back(t, t->smtp.rcpts_len);
     governor_probe_back(t->delivery->channel->governor);
     judge_end(&t->batch);
@@ -317,6 +331,7 @@ void transaction_take_back(struct transaction *t)
     else if (t->stage == STAGE_SIGNS)
         signing_leave(&t->signing);
     t->stage = STAGE_TAKEN;
+    leave_back(t);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         admin_put_back(t->rcpts[i]);
     end_unsent(t);
@@ -331,8 +346,7 @@ bool transaction_spoilt(const struct transaction *t)
 static void end_astray(struct transaction *t)
 {
     ASSERT(t->smtp.rcpts_len == 1);
-    /* It asks again, from its flow: at a rate for one letter each would go at half of it. */
-    channel_give_back(t->delivery->channel, t->rcpts[0]->lane, t->limit_bytes);
+    leave_back(t);
     if (admin_wants(t->rcpts[0]))
         admin_put_back(t->rcpts[0]);
     else
@@ -357,6 +371,7 @@ void transaction_end_spoilt(struct transaction *t)
         classify_unrendered_reply(t->error, buf_str(&t->rendering.why), &outcome.reply);
     if (outcome.reply.code >= 500)
         outcome.class = OUTCOME_FAILED;
+    leave_back(t);
     for (size_t i = 0; i < t->smtp.rcpts_len; i++)
         judge_add(&t->batch, t->rcpts[i], &outcome);
     end_unsent(t);
@@ -529,6 +544,9 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
     struct outcome outcome = {.rule = rule};
 
     t->paused = t->paused || v.paused;
+    if (event->fate == SMTP_FATE_NOT_SENT && !smtp_transaction_answered(event->transaction) &&
+        (what == POLICY_UNSEEN || what == POLICY_POLITE_END))
+        leave_back(t);
     transaction_note(t, policy);
     if ((what == POLICY_POLITE_END || what == POLICY_POLITE_SLOWER) && d->front == t)
         t->polite = true;
@@ -569,6 +587,8 @@ void transaction_recipient(const struct smtp_event *event)
         return;
     }
     if (event->fate == SMTP_FATE_UNABLE) {
+        if (t->smtp.rcpts_len == 1 || unable != SMTP_UNABLE_ADDRESS)
+            leave_back(t); /* nothing of it goes out */
         warmup_take_back(t, 1);
         if (transaction_convert(t, r, &unable))
             return;

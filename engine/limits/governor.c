@@ -8,16 +8,23 @@
 #include "base/rng.h"
 
 /* How long a session may be held at its fair share while another worker waits for one. */
-#define SLICE_MS      2000
-#define GROW_S        60              /* after a peer asked for less */
-#define STEPPED_MAX   10000           /* sessions: what was stepped down is so no more */
-#define PROBE_WAIT_MS UINT64_C(30000) /* without an answer to a probe another one may go out */
-#define NS_PER_S      UINT64_C(1000000000)
-#define SLACK_NS      UINT64_C(10000000) /* of rates whose interval is shorter */
-#define BYTE_PARTS    1024u              /* of a nanosecond: what intervals of bytes count in */
-#define LINE_LOOKS    16                 /* for a message that may go */
-#define LINE_APART_NS UINT64_C(50000)    /* between two of them, at least */
-#define COOLED_MAX    8 /* entries that nobody holds, each time that one is let go */
+#define SLICE_MS         2000
+#define GROW_S           60              /* after a peer asked for less */
+#define STEPPED_MAX      10000           /* sessions: what was stepped down is so no more */
+#define PROBE_WAIT_MS    UINT64_C(30000) /* without an answer to a probe another one may go out */
+#define NS_PER_S         UINT64_C(1000000000)
+#define SLACK_NS         UINT64_C(10000000) /* of rates whose interval is shorter */
+#define BYTE_PARTS       1024u              /* of a nanosecond: what intervals of bytes count in */
+#define NS_PER_MS        UINT64_C(1000000)
+#define CLAIM_APART_NS   (2 * NS_PER_MS) /* rates that let messages go faster know no claims */
+#define CLAIM_MIN_MS     5
+#define CLAIM_MAX_MS     50
+#define CLAIM_PRIORITY   0xf /* of governor_entry.shared.claim */
+#define CLAIM_WHO_SHIFT  4
+#define CLAIM_TIME_SHIFT 20
+#define LINE_LOOKS       16              /* for a message that may go */
+#define LINE_APART_NS    UINT64_C(50000) /* between two of them, at least */
+#define COOLED_MAX       8 /* entries that nobody holds, each time that one is let go */
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
@@ -207,6 +214,7 @@ static void entry_limit(struct governor_entry *e, const struct governor_limits *
 {
     const struct governor_rate messages = {limits->rate_messages, limits->rate_period_ms,
                                            limits->rate_burst};
+    uint64_t connect_ns = interval_of(limits->connects.count, limits->connects.period_ms);
 
     if (limits->generation < e->generation)
         return;
@@ -215,12 +223,9 @@ static void entry_limit(struct governor_entry *e, const struct governor_limits *
     rate_set(e, GOVERNOR_MESSAGES, &messages, now_ns);
     rate_set(e, GOVERNOR_RECIPIENTS, &limits->recipients, now_ns);
     rate_set(e, GOVERNOR_BYTES, &limits->bytes, now_ns);
-    interval_set(&e->connect_interval_ns, &e->shared.connect_next_ns,
-                 interval_of(limits->connects, limits->connects_period_ms), now_ns);
-    atomic_store_explicit(
-        &e->connect_burst_ns,
-        burst_of(limits->connects_burst, interval_of(limits->connects, limits->connects_period_ms)),
-        memory_order_relaxed);
+    interval_set(&e->connect_interval_ns, &e->shared.connect_next_ns, connect_ns, now_ns);
+    atomic_store_explicit(&e->connect_burst_ns, burst_of(limits->connects.burst, connect_ns),
+                          memory_order_relaxed);
 }
 
 struct governor_entry *governor_get(struct governor *g, struct str key,
@@ -766,20 +771,86 @@ static uint64_t count_of(const struct governor_load *load, enum governor_counts 
 
 /* Gives back what was taken of the first len rates. */
 static void rates_give(struct governor_entry *e, size_t len, uint64_t now_ns,
-                       const struct governor_load *load)
+                       const struct governor_load *load, uint64_t ago_ns)
 {
     for (enum governor_counts i = 0; i < len; i++) {
         struct rate_now rate = rate_now(e, i, now_ns);
+        uint64_t cost_ns = cost_of(i, rate.interval, count_of(load, i));
 
-        rate_give(rate.interval, rate.burst_ns, &e->shared.next_ns[i], now_ns,
-                  cost_of(i, rate.interval, count_of(load, i)));
+        if (cost_ns > ago_ns)
+            rate_give(rate.interval, rate.burst_ns, &e->shared.next_ns[i], now_ns,
+                      cost_ns - ago_ns);
     }
+}
+
+/* How long what is claimed waits for who claims it, behind the rate. */
+static uint64_t claim_grace_ms(const struct governor_entry *e, uint64_t now_ns)
+{
+    uint64_t grace_ms = governor_apart_ns(e, now_ns) / NS_PER_MS / 4;
+
+    return grace_ms < CLAIM_MIN_MS   ? CLAIM_MIN_MS
+           : grace_ms < CLAIM_MAX_MS ? grace_ms
+                                     : CLAIM_MAX_MS;
+}
+
+static uint64_t claim_of(uint64_t until_ms, uint16_t who, uint8_t priority)
+{
+    return until_ms << CLAIM_TIME_SHIFT | (uint64_t)who << CLAIM_WHO_SHIFT | priority;
+}
+
+void governor_claim(struct governor_entry *e, uint16_t who, uint8_t priority, uint64_t now_ns)
+{
+    uint64_t at_ns = governor_message_at(e, now_ns, NULL), now_ms = now_ns / NS_PER_MS, claim, mine;
+
+    ASSERT(priority < 1u << CLAIM_WHO_SHIFT);
+    if (governor_apart_ns(e, now_ns) < CLAIM_APART_NS)
+        return; /* the next one goes soon, whoever it is */
+    at_ns = at_ns > now_ns ? at_ns : now_ns;
+    mine = claim_of(at_ns / NS_PER_MS + 1 + claim_grace_ms(e, now_ns), who, priority);
+    claim = atomic_load_explicit(&e->shared.claim, memory_order_relaxed);
+    do {
+        uint64_t until_ms = claim >> CLAIM_TIME_SHIFT, other = claim & CLAIM_PRIORITY;
+
+        if (until_ms >= now_ms &&
+            (other < priority || (other == priority && until_ms >= mine >> CLAIM_TIME_SHIFT)))
+            return;
+    } while (!atomic_compare_exchange_weak_explicit(&e->shared.claim, &claim, mine,
+                                                    memory_order_relaxed, memory_order_relaxed));
+}
+
+/* Until when what e gives is somebody else's, whose mail comes before that of load; 0: it is not.
+ */
+static uint64_t claimed_until_ns(const struct governor_entry *e, const struct governor_load *load,
+                                 uint64_t now_ns)
+{
+    uint64_t claim = atomic_load_explicit(&e->shared.claim, memory_order_relaxed);
+    uint64_t until_ns = (claim >> CLAIM_TIME_SHIFT) * NS_PER_MS;
+
+    if ((claim & CLAIM_PRIORITY) >= load->priority || until_ns <= now_ns ||
+        (uint16_t)(claim >> CLAIM_WHO_SHIFT) == load->who)
+        return 0;
+    return until_ns;
+}
+
+/* Who had a claim has taken what it was for, or somebody of such a priority has. */
+static void claim_ends(struct governor_entry *e, const struct governor_load *load)
+{
+    uint64_t claim = atomic_load_explicit(&e->shared.claim, memory_order_relaxed);
+
+    if (claim != 0 && (uint16_t)(claim >> CLAIM_WHO_SHIFT) == load->who)
+        (void)atomic_compare_exchange_strong(&e->shared.claim, &claim, 0);
 }
 
 uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns,
                                const struct governor_load *load, enum governor_counts *by)
 {
+    uint64_t claimed_ns = claimed_until_ns(e, load, now_ns);
+
     ASSERT(load->recipients > 0);
+    if (claimed_ns != 0) {
+        (void)governor_message_at(e, now_ns, by);
+        return claimed_ns;
+    }
     for (enum governor_counts i = 0; i < GOVERNOR_COUNTS; i++) {
         struct rate_now rate = rate_now(e, i, now_ns);
         uint64_t cost_ns = cost_of(i, rate.interval, count_of(load, i));
@@ -787,20 +858,21 @@ uint64_t governor_message_take(struct governor_entry *e, uint64_t now_ns,
             rate_take(rate.interval, rate.burst_ns, &e->shared.next_ns[i], now_ns, cost_ns);
 
         if (until_ns != 0) {
-            rates_give(e, i, now_ns, load);
+            rates_give(e, i, now_ns, load, 0);
             *by = i;
             return until_ns;
         }
         if (i == GOVERNOR_BYTES && rate.interval != 0)
             atomic_store_explicit(&e->shared.bytes_ns, cost_ns, memory_order_relaxed);
     }
+    claim_ends(e, load);
     return 0;
 }
 
 void governor_message_give(struct governor_entry *e, uint64_t now_ns,
-                           const struct governor_load *load)
+                           const struct governor_load *load, uint64_t ago_ns)
 {
-    rates_give(e, GOVERNOR_COUNTS, now_ns, load);
+    rates_give(e, GOVERNOR_COUNTS, now_ns, load, ago_ns);
 }
 
 uint32_t governor_recipients_more(struct governor_entry *e, uint64_t now_ns, uint32_t want)

@@ -29,10 +29,12 @@ struct governor_rate { /* count per period_ms, and burst more at once; count 0 =
     uint32_t period_ms, burst;
 };
 
-/* What one message takes of each. */
+/* What one message takes of each, and whose it is. */
 struct governor_load {
     uint32_t recipients; /* that go at once: from 1 */
     uint64_t bytes;
+    uint8_t priority; /* 0 is the best: of such a message nobody's claim is asked */
+    uint16_t who;     /* who takes: see governor_claim() */
 };
 
 struct governor_limits {
@@ -40,9 +42,7 @@ struct governor_limits {
     uint64_t rate_messages; /* per rate_period_ms; 0 = none */
     uint32_t rate_period_ms;
     uint32_t rate_burst; /* so many more at once where none went for a while */
-    struct governor_rate recipients, bytes;
-    uint64_t connects; /* per connects_period_ms; 0 = none */
-    uint32_t connects_period_ms, connects_burst;
+    struct governor_rate recipients, bytes, connects;
     uint64_t generation; /* of the configuration that says so */
 };
 
@@ -92,6 +92,7 @@ struct governor_entry {
         _Atomic uint64_t try_ns;          /* the same of governor_try() */
         _Atomic uint64_t line_ns;         /* the end of the line: governor_line() */
         _Atomic uint64_t bytes_ns;        /* that the last message took of the rate of bytes */
+        _Atomic uint64_t claim;           /* see governor_claim(): ms << 20 | who << 4 | priority */
         _Atomic uint64_t held_ms[GOVERNOR_COUNTS]; /* see governor_hold() */
         _Atomic uint64_t lowered; /* second << 32 | sessions: see governor_slow_down(); 0: not */
         _Atomic uint64_t stepped; /* the same: see governor_step_down() */
@@ -220,10 +221,16 @@ bool governor_should_yield(struct governor_entry *entry, uint32_t worker, uint32
  * than that, what the rate lets through, and the one message or recipient that may always go. */
 uint64_t governor_message_take(struct governor_entry *entry, uint64_t now_ns,
                                const struct governor_load *load, enum governor_counts *by);
-/* Gives back what governor_message_take() took and nobody sent. Time that has passed since is not
- * given: what the peer sees never exceeds the rate. */
+/* who, another than those that take from the entry in other workers or for other sites, has a
+ * message of priority that waits for nothing but the entry's rates, and takes leave for it as soon
+ * as they give it: meanwhile those of a worse priority get none. A claim lasts until a moment after
+ * the rates give leave, so that leave that is claimed and not taken is hardly lost. */
+void governor_claim(struct governor_entry *entry, uint16_t who, uint8_t priority, uint64_t now_ns);
+/* Gives back what governor_message_take() took so long ago and nobody sent. Time that has passed
+ * since is not given, for others may have waited it out: what the peer sees never exceeds the rate.
+ */
 void governor_message_give(struct governor_entry *entry, uint64_t now_ns,
-                           const struct governor_load *load);
+                           const struct governor_load *load, uint64_t ago_ns);
 /* Takes leave for up to want further recipients of a message for which one was taken: as many as
  * may go at once. Returns how many. */
 uint32_t governor_recipients_more(struct governor_entry *entry, uint64_t now_ns, uint32_t want);

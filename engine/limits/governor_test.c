@@ -13,12 +13,14 @@ static uint64_t take(struct governor_entry *e, uint64_t now_ns, uint32_t recipie
 {
     enum governor_counts by;
 
-    return governor_message_take(e, now_ns, &(struct governor_load){recipients, 1000}, &by);
+    return governor_message_take(
+        e, now_ns, &(struct governor_load){.recipients = recipients, .bytes = 1000}, &by);
 }
 
 static void give(struct governor_entry *e, uint64_t now_ns, uint32_t recipients)
 {
-    governor_message_give(e, now_ns, &(struct governor_load){recipients, 1000});
+    governor_message_give(e, now_ns,
+                          &(struct governor_load){.recipients = recipients, .bytes = 1000}, 0);
 }
 
 static uint64_t at_ns(const struct governor_entry *e, uint64_t now_ns)
@@ -359,15 +361,50 @@ static void test_rate(void **state)
     }
 }
 
+static uint64_t take_as(struct governor_entry *e, uint64_t now_ns, uint16_t who, uint8_t priority)
+{
+    const struct governor_load load = {.recipients = 1, .priority = priority, .who = who};
+    enum governor_counts by;
+
+    return governor_message_take(e, now_ns, &load, &by);
+}
+
+/* Who waits with better mail is served first; one that does not come keeps the others for a moment.
+ */
+static void test_claims(void **state)
+{
+    enum { BULK = 1, URGENT, CODES };
+    const uint64_t s = UINT64_C(1000000000), ms = UINT64_C(1000000);
+    struct governor *g;
+    struct governor_entry *e;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"),
+                     &(struct governor_limits){.rate_messages = 1, .rate_period_ms = 1000}, s);
+    assert_int_equal(take_as(e, s, BULK, 5), 0);
+    governor_claim(e, URGENT, 3, s);
+    governor_claim(e, CODES, 4, s + 1); /* of a worse one: nothing changes */
+    assert_int_equal(take_as(e, 2 * s, BULK, 5), 2 * s + 51 * ms);
+    assert_int_equal(take_as(e, 2 * s, URGENT, 5), 0); /* what has the claim takes as it likes */
+    assert_int_equal(take_as(e, 3 * s, BULK, 5), 0);   /* the claim was for one */
+    governor_claim(e, URGENT, 3, 3 * s);
+    governor_claim(e, CODES, 1, 3 * s);
+    assert_int_equal(take_as(e, 4 * s, URGENT, 3), 4 * s + 51 * ms);
+    assert_int_equal(take_as(e, 4 * s + 51 * ms, BULK, 5), 0); /* nobody came */
+    governor_claim(e, URGENT, 5, 4 * s + 51 * ms);
+    assert_int_equal(take_as(e, 5 * s + 51 * ms, BULK, 5), 0); /* no better than its own */
+    governor_put(g, e, 0);
+    governor_close(g);
+}
+
 /* Of all that began, further attempts of a session included, no window has more than the rate lets
  * through and those of the last session; messages do not count. */
 static void test_connects(void **state)
 {
     enum { STEPS = 2000, MORE_MAX = 4, PERIOD_MS = 60000, RATE = 120 };
-    const struct governor_limits limits = {.connects = RATE,
-                                           .connects_period_ms = PERIOD_MS,
-                                           .rate_messages = 1000,
-                                           .rate_period_ms = 1000};
+    const struct governor_limits limits = {
+        .connects = {RATE, PERIOD_MS, 0}, .rate_messages = 1000, .rate_period_ms = 1000};
     static uint64_t began_ns[STEPS * (MORE_MAX + 1)];
     uint64_t now_ns = UINT64_C(1000000000000), interval_ns = UINT64_C(1000000) * PERIOD_MS / RATE;
     struct governor *g;
@@ -768,7 +805,7 @@ static void test_loads(void **state)
     e = governor_get(g, STR("a|x"), &limits, 0);
     assert_non_null(e);
     while (now_ns < begun_ns + 500 * S) {
-        struct governor_load load = {1, rng_below(&rng, MOST)};
+        struct governor_load load = {.recipients = 1, .bytes = rng_below(&rng, MOST)};
         uint64_t step_ns = 1000000 + rng_below(&rng, 20000000), at;
         enum governor_counts by = GOVERNOR_MESSAGES;
         uint32_t more;
@@ -786,7 +823,7 @@ static void test_loads(void **state)
         assert_true(more <= 5);
         if (rng_below(&rng, 4) == 0) {
             governor_recipients_give(e, now_ns, more);
-            governor_message_give(e, now_ns, &load);
+            governor_message_give(e, now_ns, &load, 0);
             continue;
         }
         /* A third of the size was not known before. */
@@ -812,7 +849,7 @@ static void test_byte_rates(void **state)
 {
     const struct governor_limits fast = {.bytes = {UINT64_C(3) << 30, 1000, 0}};
     const struct governor_limits slow = {.bytes = {1, 86400000, 0}};
-    struct governor_load load = {1, UINT64_C(3) << 20};
+    struct governor_load load = {.recipients = 1, .bytes = UINT64_C(3) << 20};
     uint64_t now_ns = 1000 * S;
     enum governor_counts by;
     struct governor_entry *e;
@@ -850,6 +887,7 @@ int main(void)
         cmocka_unit_test(test_stop_of_a_refuser),
         cmocka_unit_test(test_rate),
         cmocka_unit_test(test_connects),
+        cmocka_unit_test(test_claims),
         cmocka_unit_test(test_rate_survives),
         cmocka_unit_test(test_burst),
         cmocka_unit_test(test_burst_survives),

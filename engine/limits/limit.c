@@ -15,7 +15,10 @@ const char *limit_name(enum limit_kind kind, enum governor_counts counts)
         [LIMIT_CAMPAIGN_TOTAL] = {"campaign_total_rate", "campaign_total_rate",
                                   "campaign_total_rate"},
         [LIMIT_WARMUP] = {"warmup", "warmup", "warmup"},
-        [LIMIT_CONNECTS] = {"connect_rate", "connect_rate", "connect_rate"}};
+        [LIMIT_CONNECTS] = {"connect_rate", "connect_rate", "connect_rate"},
+        [LIMIT_TOTAL_CONNECTS] = {"total_connect_rate", "total_connect_rate", "total_connect_rate"},
+        [LIMIT_SOURCE_CONNECTS] = {"source_connect_rate", "source_connect_rate",
+                                   "source_connect_rate"}};
 
     ASSERT(kind < LIMIT_KINDS && counts < GOVERNOR_COUNTS);
     return names[kind][counts];
@@ -55,18 +58,18 @@ int limits_take(const struct limit *limits, size_t len, uint64_t now_ns,
         if (until_ns == 0)
             continue;
         limit_rate_denial(&limits[i], by, now_ns, until_ns, why);
-        limits_give(limits, i, now_ns, load);
+        limits_give(limits, i, now_ns, load, 0);
         return -EAGAIN;
     }
     return 0;
 }
 
 void limits_give(const struct limit *limits, size_t len, uint64_t now_ns,
-                 const struct governor_load *load)
+                 const struct governor_load *load, uint64_t ago_ns)
 {
     for (size_t i = 0; i < len; i++)
         if (limits[i].entry != NULL)
-            governor_message_give(limits[i].entry, now_ns, load);
+            governor_message_give(limits[i].entry, now_ns, load, ago_ns);
 }
 
 uint32_t limits_more(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t want)
@@ -163,6 +166,22 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns, struct l
     return err;
 }
 
+void limit_connect_denial(const struct limit *by, struct limit_denial *why)
+{
+    const struct config_rate *rate = by->kind == LIMIT_SOURCE       ? &by->source->connect_rate
+                                     : by->kind == LIMIT_TOTAL_RATE ? &by->dest->total_connect_rate
+                                                                    : &by->dest->connect_rate;
+
+    *why = (struct limit_denial){.kind = by->kind == LIMIT_SOURCE       ? LIMIT_SOURCE_CONNECTS
+                                         : by->kind == LIMIT_TOTAL_RATE ? LIMIT_TOTAL_CONNECTS
+                                                                        : LIMIT_CONNECTS,
+                                 .dest = by->dest,
+                                 .source = by->source,
+                                 .until_ns = governor_connect_at(by->entry),
+                                 .max = rate->count,
+                                 .period_ms = rate->period_ms};
+}
+
 void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why)
 {
     *why = (struct limit_denial){.kind = by->kind,
@@ -183,6 +202,8 @@ const char *limit_denial_own_key(const struct limit_denial *why)
 {
     if (why->of_sessions)
         return why->source != NULL ? "sessions_max" : limit_sessions_key(why->kind);
+    if (why->kind == LIMIT_SOURCE_CONNECTS)
+        return limit_name(LIMIT_CONNECTS, why->counts);
     return limit_name(why->source != NULL || why->share != NULL ? LIMIT_RATE : why->kind,
                       why->counts);
 }

@@ -8,15 +8,17 @@
 
 enum limit_kind {
     LIMIT_NONE,
-    LIMIT_RATE,           /* one source x one site */
-    LIMIT_TOTAL_RATE,     /* one site, over all sources */
-    LIMIT_SOURCE,         /* one source, over all sites */
-    LIMIT_HOST,           /* one exchanger of a site, over all sources: sessions alone */
-    LIMIT_TENANT,         /* one tenant x one site, over all sources */
-    LIMIT_CAMPAIGN,       /* the same of a campaign */
-    LIMIT_CAMPAIGN_TOTAL, /* one campaign over all sites and sources: `campaign set` */
-    LIMIT_WARMUP,         /* one source at one provider: limits/warmup.h */
-    LIMIT_CONNECTS,       /* as LIMIT_RATE, of sessions that begin */
+    LIMIT_RATE,            /* one source x one site */
+    LIMIT_TOTAL_RATE,      /* one site, over all sources */
+    LIMIT_SOURCE,          /* one source, over all sites */
+    LIMIT_HOST,            /* one exchanger of a site, over all sources: sessions alone */
+    LIMIT_TENANT,          /* one tenant x one site, over all sources */
+    LIMIT_CAMPAIGN,        /* the same of a campaign */
+    LIMIT_CAMPAIGN_TOTAL,  /* one campaign over all sites and sources: `campaign set` */
+    LIMIT_WARMUP,          /* one source at one provider: limits/warmup.h */
+    LIMIT_CONNECTS,        /* as LIMIT_RATE, of sessions that begin ... */
+    LIMIT_TOTAL_CONNECTS,  /* ... as LIMIT_TOTAL_RATE ... */
+    LIMIT_SOURCE_CONNECTS, /* ... and as LIMIT_SOURCE */
     LIMIT_KINDS
 };
 
@@ -57,9 +59,10 @@ const char *limit_sessions_key(enum limit_kind kind);
 /* 0: all of limits gave leave for a message. -EAGAIN: none was taken, *why says which refused. */
 int limits_take(const struct limit *limits, size_t len, uint64_t now_ns,
                 const struct governor_load *load, struct limit_denial *why) MUST_USE;
-/* Gives back what limits_take() took of all of them and nobody sent. */
+/* Gives back what limits_take() took of all of them so long ago, and nobody sent:
+ * governor_message_give(). */
 void limits_give(const struct limit *limits, size_t len, uint64_t now_ns,
-                 const struct governor_load *load);
+                 const struct governor_load *load, uint64_t ago_ns);
 /* Of a message for which limits_take() gave leave: how many of up to want further recipients may go
  * with it; those that do not are given back. */
 uint32_t limits_more(const struct limit *limits, size_t len, uint64_t now_ns, uint32_t want);
@@ -81,6 +84,8 @@ int limits_ask(const struct limit *limits, size_t len, uint64_t now_ns,
 /* What by refuses, whose rate of counts lets nothing go until then. */
 void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint64_t now_ns,
                        uint64_t until_ns, struct limit_denial *why);
+/* What by, which lets no session begin now, refuses. */
+void limit_connect_denial(const struct limit *by, struct limit_denial *why);
 /* What by, of which the sessions are all open, refuses. */
 void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit_denial *why);
 /* What refuses: the key of destinations, or "source_rate", "tenant_byte_rate" and the like, which

@@ -88,11 +88,15 @@ static void test_given_late(void **state)
     assert_int_equal(governor_open(&g), 0);
     e = entry(g, "a", 1, 1000);
     assert_int_equal(take(e, 10 * S), 0);
-    governor_message_give(e, 10 * S + S / 4, &one);
+    governor_message_give(e, 10 * S + S / 4, &one, S / 4);
     assert_int_equal(governor_message_at(e, 10 * S, NULL), 10 * S + S / 4);
     assert_int_equal(take(e, 10 * S + S / 4), 0);
-    governor_message_give(e, 20 * S, &one); /* its time has passed */
-    assert_int_equal(governor_message_at(e, 10 * S, NULL), 11 * S + S / 4);
+    assert_int_equal(take(e, 11 * S + S / 4), 0);
+    /* The time of the first has passed: the second has waited it out, and goes. */
+    governor_message_give(e, 11 * S + S / 2, &one, S + S / 4);
+    assert_int_equal(governor_message_at(e, 11 * S, NULL), 12 * S + S / 4);
+    governor_message_give(e, 20 * S, &one, 9 * S);
+    assert_int_equal(governor_message_at(e, 20 * S, NULL), 12 * S + S / 4);
     governor_put(g, e, 0);
     governor_close(g);
 }

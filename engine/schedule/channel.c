@@ -12,6 +12,7 @@
 #include "tls/scram.h"
 #include "worker/shared.h"
 
+#define OPEN_AHEAD_MS 1000   /* of the leave that a session is opened for */
 #define PROBE_LOOK_MS 1000   /* whether a probe that is under way has its answer */
 #define HEADS_MAX     16     /* other lanes looked at for recipients of the same message */
 #define SPLITS_MAX    64     /* recipients that go over to another flow, in a take */
@@ -55,9 +56,7 @@ static struct governor_limits limits_of(const struct site *site,
                                     .rate_burst = dest->rate_burst,
                                     .recipients = limit_rate(&dest->recipient_rate),
                                     .bytes = limit_rate(&dest->byte_rate),
-                                    .connects = dest->connect_rate,
-                                    .connects_period_ms = dest->connect_period_ms,
-                                    .connects_burst = dest->connect_burst,
+                                    .connects = limit_rate(&dest->connect_rate),
                                     .generation = site->config->generation};
 }
 
@@ -78,10 +77,11 @@ static void source_limits_set(struct channel *c)
                                      .rate_burst = of->rate_burst,
                                      .recipients = limit_rate(&of->recipient_rate),
                                      .bytes = limit_rate(&of->byte_rate),
+                                     .connects = limit_rate(&of->connect_rate),
                                      .generation = c->site->config->generation};
 
     if (limits.sessions_max == 0 && limits.rate_messages == 0 && limits.recipients.count == 0 &&
-        limits.bytes.count == 0)
+        limits.bytes.count == 0 && limits.connects.count == 0)
         return;
     rollup_set(c, CHANNEL_SOURCE, rollup_get(c->site->worker, of->name, NULL, &limits),
                LIMIT_SOURCE, NULL);
@@ -277,7 +277,7 @@ static bool flow_take(const struct lane *lane, const struct governor_load *load,
     if (until_ns == 0)
         return true;
     *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = until_ns};
-    feed_limits_give(&lane->supply->feed, lane, now_ns, load);
+    feed_limits_give(&lane->supply->feed, lane, now_ns, load, 0);
     return false;
 }
 
@@ -285,7 +285,7 @@ static void flow_give(const struct lane *lane, const struct governor_load *load,
                       const struct warmup_set *set)
 {
     warmup_set_give(set, worker_wall_ms(lane->worker), 1);
-    feed_limits_give(&lane->supply->feed, lane, now_ns, load);
+    feed_limits_give(&lane->supply->feed, lane, now_ns, load, 0);
 }
 
 /* Takes the leave of all limits of the channel, and of lane's tenant and campaign, for one message,
@@ -295,7 +295,10 @@ static void flow_give(const struct lane *lane, const struct governor_load *load,
 static bool channel_limits_take(struct channel *c, const struct lane *lane, const struct message *m,
                                 struct warmup_set *set, bool *of_flow, struct limit_denial *why)
 {
-    const struct governor_load load = {.recipients = 1, .bytes = m->content_len};
+    const struct governor_load load = {.recipients = 1,
+                                       .bytes = m->content_len,
+                                       .priority = lane_priority(lane),
+                                       .who = site_who(c->site)};
     struct worker *w = c->site->worker;
     uint64_t now_ns = io_now_ns(w->io);
     int64_t wall_ms = worker_wall_ms(w);
@@ -308,7 +311,7 @@ static bool channel_limits_take(struct channel *c, const struct lane *lane, cons
     *set = *feed_warmup(&lane->supply->feed, lane);
     *of_flow = !flow_take(lane, &load, now_ns, set, why);
     if (*of_flow) {
-        limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
+        limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load, 0);
         return false;
     }
     if (c->warmup == NULL || warmup_take(&w->shared->warmup, c->warmup, wall_ms, now_ns) == 0) {
@@ -319,18 +322,19 @@ static bool channel_limits_take(struct channel *c, const struct lane *lane, cons
         warmup_give(c->warmup, wall_ms, 1);
     }
     flow_give(lane, &load, now_ns, set);
-    limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
+    limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load, 0);
     return false;
 }
 
-void channel_give_back(struct channel *c, const struct lane *lane, uint64_t bytes)
+void channel_give_back(struct channel *c, const struct lane *lane, const struct governor_load *load,
+                       uint64_t taken_ms)
 {
-    const struct governor_load load = {.recipients = 1, .bytes = bytes};
     uint64_t now_ns = io_now_ns(c->site->worker->io);
+    uint64_t ago_ns = now_ns - taken_ms * 1000000;
 
-    limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load);
+    limits_give(c->limits, CHANNEL_LIMITS, now_ns, load, ago_ns);
     if (lane->supply != NULL)
-        feed_limits_give(&lane->supply->feed, lane, now_ns, &load);
+        feed_limits_give(&lane->supply->feed, lane, now_ns, load, ago_ns);
     channel_dirty(c); /* it may have left its turns until the limits would have let it */
 }
 
@@ -527,6 +531,24 @@ enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
     return CHANNEL_OPEN;
 }
 
+uint64_t channel_leave_ms(const struct channel *c)
+{
+    uint64_t soonest_ms = UINT64_MAX, at_ms;
+
+    if (c->held.kind != LIMIT_NONE)
+        return channel_has_mail(c) ? c->held.until_ns / 1000000 + 1 : 0;
+    for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
+        const struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
+        const struct feed *feed = &seat->supply->feed;
+
+        if (supply_next(seat->supply) != seat || (feed_empty(feed) && list_empty(&feed->held)))
+            continue;
+        at_ms = feed_empty(feed) ? feed->held_ns / 1000000 + 1 : site_waits_until_ms(c->site);
+        soonest_ms = at_ms < soonest_ms ? at_ms : soonest_ms;
+    }
+    return soonest_ms == UINT64_MAX ? 0 : soonest_ms;
+}
+
 /* The channel can send again, or cannot: mail that is bound to a source may move. */
 static void set_usable(struct channel *c, bool usable)
 {
@@ -543,12 +565,40 @@ static void set_usable(struct channel *c, bool usable)
     }
 }
 
+/* What its rate gives next is for its most urgent mail, before others' of a worse priority. */
+static void claim(const struct channel *c)
+{
+    uint8_t best = FLOW_PRIORITIES;
+
+    for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
+        const struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
+        const struct feed *feed = &seat->supply->feed;
+
+        if (!seat->unbound && !feed_empty(feed) && feed_priority(feed) < best)
+            best = feed_priority(feed);
+    }
+    if (best < FLOW_PRIORITIES && c->held.entry != NULL && channel_has_session(c))
+        governor_claim(c->held.entry, site_who(c->site), best, io_now_ns(c->site->worker->io));
+}
+
+/* Who waits for a rate and has no session looks earlier: channel_opens_ahead(). */
+static uint64_t look_ms(const struct channel *c, enum channel_shut shut, uint64_t until_ms)
+{
+    uint64_t now_ms = io_now_ms(c->site->worker->io);
+
+    return shut == CHANNEL_LIMIT && c->sessions_len == 0 && until_ms > now_ms + OPEN_AHEAD_MS
+               ? until_ms - OPEN_AHEAD_MS
+               : until_ms;
+}
+
 bool channel_look(struct channel *c)
 {
     uint64_t until_ms;
     enum channel_shut shut = channel_shut(c, &until_ms);
 
     set_usable(c, !channel_shut_is_source(shut));
+    if (shut == CHANNEL_LIMIT)
+        claim(c);
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
         struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
         bool in = shut == CHANNEL_OPEN && !seat->unbound;
@@ -561,8 +611,23 @@ bool channel_look(struct channel *c)
             supply_dirty(seat->supply); /* its mail may go, or it may be another's turn now */
     }
     if (shut != CHANNEL_OPEN && until_ms != UINT64_MAX)
-        channel_wake(c, until_ms);
+        channel_wake(c, look_ms(c, shut, until_ms));
     return shut == CHANNEL_OPEN;
+}
+
+bool channel_opens_ahead(const struct channel *c)
+{
+    if (c->held.kind == LIMIT_NONE || c->sessions_len > 0 ||
+        c->held.until_ns / 1000000 > io_now_ms(c->site->worker->io) + OPEN_AHEAD_MS)
+        return false;
+    for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
+        const struct seat *seat = LIST_ENTRY(n, struct seat, channel_node);
+
+        if (!seat->unbound && !feed_empty(&seat->supply->feed) &&
+            seat->supply->waiting >= seat->supply->seats_len)
+            return true;
+    }
+    return false;
 }
 
 /* --- handing out work --- */
@@ -658,8 +723,10 @@ static void wake_supplies(const struct channel *c)
     for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
         struct supply *s = LIST_ENTRY(n, struct seat, channel_node)->supply;
 
-        if (!feed_empty(&s->feed))
-            supply_wake(s, site_waits_until_ms(c->site));
+        if (feed_empty(&s->feed))
+            continue;
+        site_claim(c->site, feed_priority(&s->feed));
+        supply_wake(s, site_waits_until_ms(c->site));
     }
 }
 
@@ -779,6 +846,9 @@ static void may_give_back(const struct channel *c, const struct lane *lane,
  * when it may go on. */
 static void hold_share(struct supply *s, const struct lane *lane, const struct limit_denial *why)
 {
+    if (why->entry != NULL)
+        governor_claim(why->entry, site_who(s->site), lane_priority(lane),
+                       io_now_ns(s->site->worker->io));
     feed_hold(&s->feed, lane, io_now_ns(s->site->worker->io), why);
     supply_wake(s, why->until_ns / 1000000 + 1);
 }
@@ -788,7 +858,7 @@ static void hold_share(struct supply *s, const struct lane *lane, const struct l
 static struct recipient *next_allowed(struct channel *c, struct seat **seat,
                                       struct channel_taken *taken)
 {
-    struct limit_denial why;
+    struct limit_denial why = {0};
     struct recipient *r;
     struct lane *lane;
     bool of_flow;
@@ -805,6 +875,8 @@ static struct recipient *next_allowed(struct channel *c, struct seat **seat,
             continue;
         }
         (void)channel_look(c);
+        if (why.until_ns != 0) /* others may have claimed what the rates would give */
+            channel_wake(c, why.until_ns / 1000000 + 1);
         if (site_waits(c->site)) {
             site_look_held(c->site);
             wake_supplies(c);

@@ -100,13 +100,21 @@ bool channel_sessions_full(const struct channel *c, struct limit *out);
 /* When the rates of connections, and of all that other sites share, are no reason to wait with a
  * session, monotonic ns; 0 or in the past: now. */
 uint64_t channel_open_at(const struct channel *c);
+/* Whether a session opened now would be up when the channel's rate lets the next message go, and
+ * there is mail enough that the message will be the channel's. */
+bool channel_opens_ahead(const struct channel *c);
 /* Whose quiet hours it is now, until c->quiet_until_ms; NULL: nobody's. */
 const struct config_destination *channel_quiet(struct channel *c);
-/* One recipient of lane, which channel_take() gave with a message of so many bytes, goes by another
- * take: the leave of limits is given back, but for warm-up's. */
-void channel_give_back(struct channel *c, const struct lane *lane, uint64_t bytes);
+/* What channel_take() gave of lane at taken_ms (monotonic) was not sent: the leave of limits is
+ * given back, but for warm-up's. load: of all its recipients, and the bytes that the limits know.
+ */
+void channel_give_back(struct channel *c, const struct lane *lane, const struct governor_load *load,
+                       uint64_t taken_ms);
 /* A message of lane, which channel_take() gave, is larger by bytes than it seemed. */
 void channel_bytes_more(struct channel *c, const struct lane *lane, int64_t bytes);
+/* When the rate lets the next message go that is the channel's, and that waits for nothing else:
+ * monotonic ms; 0: there is none. */
+uint64_t channel_leave_ms(const struct channel *c);
 /* Whether and until when (monotonic ms; UINT64_MAX: nobody knows) the channel may send nothing. */
 enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms);
 /* The channel takes part in the turns of its supplies as channel_shut() says now. True: it does. */

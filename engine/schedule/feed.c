@@ -410,7 +410,7 @@ int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct gove
         if (limits_take(limits[i], 1, now_ns, load, why) == 0)
             continue;
         while (i-- > 0)
-            limits_give(limits[i], 1, now_ns, load);
+            limits_give(limits[i], 1, now_ns, load, 0);
         return -EAGAIN;
     }
     return 0;
@@ -426,13 +426,13 @@ static size_t limits_find(const struct feed *f, const struct lane *lane,
 }
 
 void feed_limits_give(const struct feed *f, const struct lane *lane, uint64_t now_ns,
-                      const struct governor_load *load)
+                      const struct governor_load *load, uint64_t ago_ns)
 {
     const struct limit *limits[LIMITS_OF_FLOW];
     size_t len = limits_find(f, lane, limits);
 
     for (size_t i = 0; i < len; i++)
-        limits_give(limits[i], 1, now_ns, load);
+        limits_give(limits[i], 1, now_ns, load, ago_ns);
 }
 
 int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_ns,

@@ -54,6 +54,11 @@ static inline bool feed_empty(const struct feed *f)
 {
     return f->busy == 0;
 }
+/* Of what goes next; the feed is not empty. */
+static inline uint8_t feed_priority(const struct feed *f)
+{
+    return (uint8_t)__builtin_ctz(f->busy);
+}
 struct feed_weights {
     uint32_t tenant, flow; /* from 1 */
 };
@@ -76,7 +81,7 @@ int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct gove
                      struct limit_denial *why) MUST_USE;
 /* lane may have left the feed. */
 void feed_limits_give(const struct feed *f, const struct lane *lane, uint64_t now_ns,
-                      const struct governor_load *load);
+                      const struct governor_load *load, uint64_t ago_ns);
 /* The same question without taking. -EAGAIN: a limit of lane's shares refuses. */
 int feed_limits_ask(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                     struct limit_denial *why) MUST_USE;

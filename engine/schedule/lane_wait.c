@@ -94,10 +94,7 @@ static void connect_limit(const struct channel *c, struct limit_denial *out)
         }
         if (by->entry == NULL || governor_connect_at(by->entry) <= now_ns)
             continue;
-        *out = (struct limit_denial){.kind = LIMIT_CONNECTS,
-                                     .dest = by->dest,
-                                     .max = by->dest->connect_rate,
-                                     .period_ms = by->dest->connect_period_ms};
+        limit_connect_denial(by, out);
         return;
     }
 }

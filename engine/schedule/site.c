@@ -99,13 +99,14 @@ static struct governor_limits totals_of(const struct site *site,
                                     .rate_burst = dest->total_rate_burst,
                                     .recipients = limit_rate(&dest->total_recipient_rate),
                                     .bytes = limit_rate(&dest->total_byte_rate),
+                                    .connects = limit_rate(&dest->total_connect_rate),
                                     .generation = site->config->generation};
 }
 
 static bool is_limit(const struct governor_limits *l)
 {
     return l->sessions_max != 0 || l->rate_messages != 0 || l->recipients.count != 0 ||
-           l->bytes.count != 0;
+           l->bytes.count != 0 || l->connects.count != 0;
 }
 
 /* The limits over all sources, where there are some. */
@@ -157,27 +158,49 @@ static void hosts_get(struct site *site)
 /* --- limits of tenants and campaigns --- */
 
 struct share_limit {
-    struct list_node node;
+    struct map_node node; /* site->shares, by entry */
     struct limit limit;
 };
 
+/* The one of limit's entry, which the caller has got: it is the site's from here on. There may be
+ * as many as tenants. */
+static const struct limit *share_keep(struct site *site, const struct limit *limit)
+{
+    struct worker *w = site->worker;
+    uint64_t hash = hash_bytes(&limit->entry, sizeof(limit->entry), w->hash_seed);
+    struct share_limit *own;
+    int err = 0;
+
+    ASSERT(limit->entry != NULL);
+    if (site->shares.buckets == NULL)
+        err = map_init(&site->shares, 4);
+    ASSERT(err == 0);
+    for (struct map_node *n = map_find(&site->shares, hash); n != NULL; n = map_find_next(n)) {
+        own = CONTAINER_OF(n, struct share_limit, node);
+        if (own->limit.entry != limit->entry)
+            continue;
+        governor_put(w->shared->governor, limit->entry, io_now_ns(w->io));
+        return &own->limit;
+    }
+    own = calloc(1, sizeof(*own));
+    ASSERT(own != NULL);
+    own->limit = *limit;
+    map_insert(&site->shares, &own->node, hash);
+    return &own->limit;
+}
+
+/* Of the tenant or campaign of this name. */
 static const struct limit *share_limit(struct site *site, enum limit_kind kind,
-                                       const struct config_share *share)
+                                       const struct config_share *share, struct str name)
 {
     const struct config_share_site *at = config_share_at(share, str_of(site->name));
+    struct limit limit = {.kind = kind, .share = share, .at = at};
     struct worker *w = site->worker;
     struct governor_limits limits;
-    struct share_limit *own;
     struct buf key = {0};
 
     if (at == NULL)
         return NULL;
-    for (struct list_node *n = list_first(&site->shares); n != NULL;
-         n = list_next(&site->shares, n)) {
-        own = LIST_ENTRY(n, struct share_limit, node);
-        if (own->limit.at == at)
-            return &own->limit;
-    }
     limits = (struct governor_limits){.rate_messages = at->rate.count,
                                       .rate_period_ms = at->rate.period_ms,
                                       .rate_burst = at->rate.burst,
@@ -186,28 +209,19 @@ static const struct limit *share_limit(struct site *site, enum limit_kind kind,
                                       .generation = site->config->generation};
     if (!is_limit(&limits))
         return NULL;
-    own = calloc(1, sizeof(*own));
-    ASSERT(own != NULL);
-    buf_printf(&key, ":%s|%s|%s", kind == LIMIT_TENANT ? "tenant" : "campaign", share->name,
+    buf_printf(&key, ":%s|%.*s|%s", kind == LIMIT_TENANT ? "tenant" : "campaign", STR_FMT(name),
                site->name);
-    own->limit = (struct limit){
-        .entry = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io)),
-        .kind = kind,
-        .share = share,
-        .at = at};
-    ASSERT(own->limit.entry != NULL);
+    limit.entry = governor_get(w->shared->governor, buf_str(&key), &limits, io_now_ns(w->io));
     buf_done(&key);
-    list_push_back(&site->shares, &own->node);
-    return &own->limit;
+    return share_keep(site, &limit);
 }
 
 /* The rate that the campaign was set to, over all sites. It has one entry, whatever it is set to
  * and however often: what is left of a wait becomes as much of one at the new rate. */
 static const struct limit *campaign_total(struct site *site, struct str tenant, struct str name)
 {
+    struct limit limit = {.kind = LIMIT_CAMPAIGN_TOTAL};
     struct worker *w = site->worker;
-    struct governor_entry *entry;
-    struct share_limit *own;
     struct buf key = {0};
     char id[MSGID_TEXT_BYTES];
     struct campaign one;
@@ -216,47 +230,41 @@ static const struct limit *campaign_total(struct site *site, struct str tenant, 
         return NULL;
     msgid_text(&one.id, id);
     buf_printf(&key, ":campaign-total|%s", id);
-    entry = governor_get(w->shared->governor, buf_str(&key),
-                         &(struct governor_limits){.rate_messages = one.set.rate,
-                                                   .rate_period_ms = one.set.rate_period_ms,
-                                                   .generation = one.set.version},
-                         io_now_ns(w->io));
-    ASSERT(entry != NULL);
+    limit.entry = governor_get(w->shared->governor, buf_str(&key),
+                               &(struct governor_limits){.rate_messages = one.set.rate,
+                                                         .rate_period_ms = one.set.rate_period_ms,
+                                                         .generation = one.set.version},
+                               io_now_ns(w->io));
     buf_done(&key);
-    for (struct list_node *n = list_first(&site->shares); n != NULL;
-         n = list_next(&site->shares, n)) {
-        own = LIST_ENTRY(n, struct share_limit, node);
-        if (own->limit.entry != entry)
-            continue;
-        governor_put(w->shared->governor, entry, io_now_ns(w->io));
-        return &own->limit;
-    }
-    own = calloc(1, sizeof(*own));
-    ASSERT(own != NULL);
-    own->limit = (struct limit){.entry = entry, .kind = LIMIT_CAMPAIGN_TOTAL};
-    list_push_back(&site->shares, &own->node);
-    return &own->limit;
+    return share_keep(site, &limit);
 }
 
 struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign)
 {
     return (struct feed_limits){
         .campaign_total = campaign_total(site, tenant, campaign),
-        .tenant = share_limit(site, LIMIT_TENANT, config_tenant(site->config, tenant)),
-        .campaign = share_limit(site, LIMIT_CAMPAIGN, config_campaign(site->config, campaign))};
+        .tenant = share_limit(site, LIMIT_TENANT, config_tenant(site->config, tenant), tenant),
+        .campaign =
+            share_limit(site, LIMIT_CAMPAIGN, config_campaign(site->config, campaign), campaign)};
 }
 
 static void shares_put(struct site *site)
 {
     struct worker *w = site->worker;
-    struct list_node *n;
+    struct map_node *n = NULL, *next;
+    size_t bucket = 0;
 
-    while ((n = list_pop_front(&site->shares)) != NULL) {
-        struct share_limit *own = LIST_ENTRY(n, struct share_limit, node);
+    if (site->shares.buckets == NULL)
+        return;
+    for (n = map_walk(&site->shares, &bucket, NULL); n != NULL; n = next) {
+        struct share_limit *own = CONTAINER_OF(n, struct share_limit, node);
 
+        next = map_walk(&site->shares, &bucket, n);
+        map_remove(&site->shares, &own->node);
         governor_put(w->shared->governor, own->limit.entry, io_now_ns(w->io));
         free(own);
     }
+    map_done(&site->shares);
 }
 
 bool site_policy_domain(const struct config *config, struct str domain,
@@ -294,7 +302,6 @@ static struct site *site_new(struct worker *w, const struct config_route *target
     site->target = target;
     list_init(&site->supplies);
     list_init(&site->channels);
-    list_init(&site->shares);
     site->exchangers.families = &w->families;
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
     return site;
@@ -418,6 +425,16 @@ int site_rates_ask(const struct site *site, struct limit_denial *why)
         totals[1] = (struct limit){
             .entry = site->rollup->entry, .kind = LIMIT_TOTAL_RATE, .dest = &site->provider->dest};
     return limits_ask(totals, ARRAY_LEN(totals), io_now_ns(site->worker->io), why);
+}
+
+void site_claim(const struct site *site, uint8_t priority)
+{
+    struct governor_entry *of[] = {site->total, site->rollup == NULL ? NULL : site->rollup->entry};
+    uint64_t now_ns = io_now_ns(site->worker->io);
+
+    for (size_t i = 0; i < ARRAY_LEN(of) && site->sessions_len > 0; i++)
+        if (of[i] != NULL && governor_message_at(of[i], now_ns, NULL) > now_ns)
+            governor_claim(of[i], site_who(site), priority, now_ns);
 }
 
 void site_count_held(struct site *site, const struct limit_denial *limit, uint64_t ms)

@@ -7,6 +7,8 @@
 #ifndef HAYAUMA_ENGINE_SITE_H
 #define HAYAUMA_ENGINE_SITE_H
 
+#include <stddef.h>
+
 #include "schedule/exchanger.h"
 #include "schedule/feed.h"
 #include "smtp/client.h"
@@ -34,7 +36,7 @@ struct site {
     struct list supplies;              /* one for each pool that has mail here */
     struct list channels;              /* one for each source that has had a turn here */
     struct governor_entry *total;      /* dest's limits over all sources; NULL: there are none */
-    struct list shares;                /* limits of tenants and campaigns here: site_limits() */
+    struct map shares;                 /* limits of tenants and campaigns here: site_limits() */
     struct channel *claimant;          /* the next session under these limits is this channel's */
     struct list_node dead_node;        /* worker->sites_dead while nobody is attached */
     uint32_t lanes;        /* attached; the site goes with the last one and the last session */
@@ -73,6 +75,13 @@ struct governor_entry *site_governor(const struct site *site, const char *source
 struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign);
 /* Which of the rates over all sources lets nothing go. 0: none; -EAGAIN: that of *why. */
 int site_rates_ask(const struct site *site, struct limit_denial *why) MUST_USE;
+/* Who takes leave for mail here, in this worker: governor_claim(). */
+static inline uint16_t site_who(const struct site *site)
+{
+    return (uint16_t)((uintptr_t)site / _Alignof(max_align_t));
+}
+/* Mail of priority waits for these rates: it goes before others' of a worse one. */
+void site_claim(const struct site *site, uint8_t priority);
 /* Counts how long mail waits for these rates, from look to look. */
 void site_look_held(struct site *site);
 /* Counts that mail of site waited for so long for limit. */

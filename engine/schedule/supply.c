@@ -584,8 +584,10 @@ void supply_look(struct supply *s)
     if (feed_empty(&s->feed))
         return;
     site_look_held(s->site);
-    if (site_waits(s->site))
+    if (site_waits(s->site)) {
+        site_claim(s->site, feed_priority(&s->feed));
         supply_wake(s, site_waits_until_ms(s->site));
-    else
+    } else {
         tell_front(s);
+    }
 }

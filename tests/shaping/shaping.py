@@ -34,6 +34,7 @@ KINDS = {
     "tenant_byte_rate": ("all", "bytes"),
     "campaign_rate": ("all", "messages"),
     "campaign_byte_rate": ("all", "bytes"),
+    "any_tenant_rate": ("all", "messages"),  # of each tenant that the file does not name
 }
 
 
@@ -42,6 +43,7 @@ class Site:
 
     def __init__(self, number, sources, rates):
         self.kind = list(KINDS)[number % len(KINDS)]
+        self.limit = self.kind.removeprefix("any_")
         whose, self.counts = KINDS[self.kind]
         self.each = whose == "source"
         self.domain = f"d{number}.p.example"
@@ -57,10 +59,12 @@ class Site:
 
     def configure(self, config):
         unit = "B" if self.counts == "bytes" else ""
-        key = self.kind.removeprefix("tenant_").removeprefix("campaign_")
+        key = self.limit.removeprefix("tenant_").removeprefix("campaign_")
         burst = {"rate": "rate_burst", "total_rate": "total_rate_burst"}.get(key, key.replace("_rate", "_burst"))
         limits = {key: f"{self.rate}{unit}/min", burst: f"{self.burst}{unit}"}
-        if self.kind.startswith("tenant_"):
+        if self.kind.startswith("any_tenant_"):
+            config["tenants"].setdefault("*", {"sites": {}})["sites"][self.name] = limits
+        elif self.kind.startswith("tenant_"):
             config["tenants"][self.share] = {"sites": {self.name: limits}}
         elif self.kind.startswith("campaign_"):
             config["campaigns"][self.share] = {"sites": {self.name: limits}}
@@ -69,7 +73,7 @@ class Site:
 
     def message(self, number):
         """What is put in: of recipients three in each message."""
-        who = {"tenant": "Tenant", "campaign": "Campaign"}.get(self.kind.split("_", maxsplit=1)[0])
+        who = {"tenant": "Tenant", "campaign": "Campaign"}.get(self.limit.split("_", maxsplit=1)[0])
         head = f"X-Hayauma-{who}: {self.share}\r\n" if who else ""
         body = f"{head}Subject: {number}\r\n\r\n"
         body += ("x" * 76 + "\r\n") * ((BYTES - len(body)) // 78 if self.counts == "bytes" else 1)
@@ -165,11 +169,11 @@ def told(engine, site):
         one, = engine.rows("why", site.domain)
         for hold in one["holds"]:
             limit = hold.get("wait", {}).get("limit", {})
-            if limit.get("name") == site.kind and "hayauma.yaml:" in limit["set"]:
+            if limit.get("name") == site.limit and "hayauma.yaml:" in limit["set"]:
                 return True
         return False
 
-    wait_until(f"why {site.domain} to name {site.kind}", does, 20, process=engine.process)
+    wait_until(f"why {site.domain} to name {site.limit}", does, 20, process=engine.process)
 
 
 def held_seconds(port):
@@ -193,7 +197,7 @@ def test_all_kinds():
             for site in sites[:len(KINDS)]:
                 told(engine, site)
             engine.reload()
-            kinds = {site.kind for site in sites}
+            kinds = {site.limit for site in sites}
             wait_until("seconds held by each limit", lambda: kinds <= {
                 name for name, s in held_seconds(port).items() if s > 0}, 20, process=engine.process)
 
@@ -201,9 +205,10 @@ def test_all_kinds():
 
 
 def test_recipients_together():
-    """A message to many goes to as many at once as the burst lets through, then to one by one."""
+    """A message to many goes to as many at once as the burst lets through, then to one by one; the session
+    stays for them, however long it may be idle else."""
     with Receiver() as sink:
-        limits = {"recipient_rate": "5/s", "recipient_burst": 4}
+        limits = {"recipient_rate": "5/s", "recipient_burst": 4, "idle": "50ms"}
         with Engine(settings(sink, [1], destinations={"*": limits})) as engine:
             with Client(engine) as client:
                 reply = client.message(*(f"r{i}@x.example" for i in range(10)), data=b"Subject: x\r\n\r\nx\r\n")
@@ -217,13 +222,27 @@ def test_recipients_together():
                     raise Failure(f"recipients of one transaction after the other: {together}")
             if together[0][1] != 5:
                 raise Failure(f"the first transaction has not what the burst lets through: {together}")
+            if len({row[1] for row in sink.ledger()}) > 2:  # ended by chance at most once
+                raise Failure(f"sessions for each message: {together}")
 
 
 def test_signatures_count():
-    """What a rate of bytes counts is the message as it goes out: its signature is most of a short one."""
-    with Receiver() as sink:
-        config = settings(sink, [1], destinations={"*": {"byte_rate": "5kB/s"}})
+    """What a rate of bytes counts is the message as it goes out: its signature is most of a short one. A
+    message that the peer cannot take, and sees nothing of, gives its leave back."""
+    sink = Receiver()
+    sink.behaviour = sink.dir / "world.yaml"
+    sink.behaviour.write_text(
+        f'classes: [{{name: p, domains: [x.example], address: {HOST}, without: [smtputf8]}}]\n')
+    with sink:
+        config = settings(sink, [1], routes={}, destinations={"*": {"byte_rate": "5kB/s"}})
         with Engine(config) as engine:
+            with Client(engine) as client:
+                body = "Subject: x\r\n\r\n" + ("x" * 76 + "\r\n") * 6000  # a minute and a half
+                client.send(f"MAIL FROM:<a@sender.example> SMTPUTF8\r\nRCPT TO:<\u00fc@x.example>\r\n"
+                            f"BDAT {len(body)} LAST\r\n{body}")
+                for _ in range(3):
+                    client.expect(client.reply(), 250)
+            engine.wait_records("Bounce", 1)
             engine.command("dkim", "keygen", "sender.example", "--selector", "s1", "--directory", str(engine.dir))
             key, = engine.dir.glob("*s1-rsa*.pem")
             engine.config["dkim"] = {"keys": [{"domain": "sender.example", "selector": "s1-rsa", "file": str(key)}]}
@@ -304,6 +323,29 @@ def test_exchangers_workers():
             raise Failure(f"{len(sessions)} sessions")
         if sessions_at_once(records, "mx1.p.example") != 1:
             raise Failure("more than one at a time")
+
+
+def test_urgent_between_workers():
+    """What a rate lets through is the most urgent mail's, whichever worker has it."""
+    bulk = [f"d{i}.example" for i in range(8)]  # with both workers
+    with Receiver() as sink:
+        limits = {"total_rate": "10/s"}
+        with Engine(settings(sink, [1], workers=2, destinations={"*": limits})) as engine:
+            body = "X-Hayauma-Priority: {}\r\nSubject: x\r\n\r\nx\r\n"
+            with Client(engine) as client:
+                client.messages([("a@sender.example", f"r{i}@{bulk[i % 8]}", body.format(9)) for i in range(96)])
+            sink.wait_mails(3)
+            with Client(engine) as client:
+                client.messages([("a@sender.example", f"u{i}@urgent.example", body.format(1)) for i in range(16)])
+            before = len(sink.ledger())
+
+            def urgent():
+                return [i for i, row in enumerate(sink.ledger()[before:]) if row[3].endswith("@urgent.example")]
+
+            wait_until("the urgent mail", lambda: len(urgent()) >= 16, 60, process=engine.process)
+            print("bulk between the urgent mail:", urgent()[15] - 15)
+            if urgent()[15] - 15 > 6:  # else by chance one for each
+                raise Failure(f"bulk between the urgent mail: {urgent()}")
 
 
 def full(sites=1000, sources=8, seconds=200):

@@ -50,7 +50,8 @@ static void put_short_limits(struct buf *line, const json_t *site)
                                         "recipient_rate",    "byte_rate",
                                         "host_sessions_max", "total_sessions_max",
                                         "total_rate",        "total_recipient_rate",
-                                        "total_byte_rate",   "connect_rate"};
+                                        "total_byte_rate",   "connect_rate",
+                                        "total_connect_rate"};
     bool is_provider = json_is_true(json_object_get(site, "is_provider"));
     const char *between = "", *of = is_provider ? "provider" : "site";
     const json_t *one;
