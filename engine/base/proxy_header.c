@@ -65,6 +65,22 @@ static bool parse_port(struct str word, uint16_t *out)
     return true;
 }
 
+bool proxy_client_parse(struct str address, struct str port, struct sockaddr_storage *out)
+{
+    int family = str_find(address, ':') >= 0 ? AF_INET6 : AF_INET;
+    struct in6_addr ip = {0}; /* large enough for either family */
+    uint16_t number = 0;
+
+    if (!parse_ip(address, family, &ip) || (port.len > 0 && !parse_port(port, &number)))
+        return false;
+    *out = (struct sockaddr_storage){0};
+    if (family == AF_INET)
+        set_ipv4(out, &ip, number);
+    else
+        set_ipv6(out, &ip, number);
+    return true;
+}
+
 /* Both ends in family: addresses, then ports. */
 static bool v1_addresses(struct str rest, int family, struct sockaddr_storage *client)
 {

@@ -8,6 +8,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "base/str.h"
+
 /* Version 2 may say more about a connection than its addresses: longer ones are refused. */
 #define PROXY_HEADER_BYTES_MAX 2048
 
@@ -22,6 +24,10 @@ struct proxy_header {
 /* bytes: all that has come so far. Looked at anew with each call; out is set when DONE. */
 enum proxy_header_status proxy_header_parse(const uint8_t *bytes, size_t len,
                                             struct proxy_header *out);
+
+/* The client that text names: an IPv4 or IPv6 address (one of IPv4 in IPv6 clothes is of IPv4), and
+ * a port, 0 where that is empty. False: it is none; out is as it was. */
+bool proxy_client_parse(struct str address, struct str port, struct sockaddr_storage *out);
 
 #define PROXY_HEADER_PUT_MAX 52
 /* Writes a header of version 2 that asks whoever reads it to connect on from `from` to `to`; both

@@ -59,6 +59,8 @@ struct config_listener {
     size_t relay_networks_len;
     struct config_network *proxy_from; /* balancers, who say whose connection it is; else NULL */
     size_t proxy_from_len;
+    struct config_network *xclient_from; /* proxies that say by XCLIENT whose commands follow */
+    size_t xclient_from_len;
     char *auth; /* "none", "offered", "required" */
     bool auth_without_tls;
     char *bare_newlines;           /* "refuse", "repair" */

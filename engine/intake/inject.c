@@ -116,6 +116,18 @@ static void inject_end(struct inject *s)
     list_push_back(&s->worker->injects_dead, &s->dirty_node);
 }
 
+/* The session is in no count of its listener and its client any more. */
+static void uncount(struct inject *s)
+{
+    struct shared *all = s->worker->shared;
+
+    if (!s->counted)
+        return;
+    clients_give(&all->clients, (struct sockaddr *)&s->peer);
+    atomic_fetch_sub(&all->listener_sessions[s->listener->index], 1);
+    s->counted = false;
+}
+
 static void inject_free(struct inject *s)
 {
     struct worker *w = s->worker;
@@ -130,10 +142,7 @@ static void inject_free(struct inject *s)
     free(s->rcpts);
     s->rcpts_cap = 0;
     inject_count(s);
-    if (s->counted) {
-        clients_give(&w->shared->clients, (struct sockaddr *)&s->peer);
-        atomic_fetch_sub(&w->shared->listener_sessions[s->listener->index], 1);
-    }
+    uncount(s);
     config_unref(s->config);
     list_remove(&s->node);
     w->injects_len--;
@@ -214,6 +223,7 @@ static void inject_run(struct inject *s, struct smtp_server_input *in)
             break;
         case SMTP_SERVER_HELO:
         case SMTP_SERVER_AUTH:
+        case SMTP_SERVER_XCLIENT:
         case SMTP_SERVER_MAIL:
         case SMTP_SERVER_RCPT:
         case SMTP_SERVER_DATA:
@@ -529,18 +539,38 @@ static const char *session_refusal(struct inject *s)
     return NULL;
 }
 
+/* What the client's address says of it. NULL: come in. */
+static const char *client_refusal(struct inject *s)
+{
+    const struct sockaddr *peer = (const struct sockaddr *)&s->peer;
+
+    s->options.trusted = inject_may_relay(s);
+    s->options.repair_newlines = config_repairs_newlines(s->settings, peer);
+    s->options.xclient = inject_may_name_client(s);
+    peer_text(peer, s->peer_ip, s->peer_text);
+    return session_refusal(s);
+}
+
+void inject_admit_other(struct inject *s, const struct sockaddr_storage *client)
+{
+    uncount(s);
+    inject_certificate_drop(s); /* it was the proxy's */
+    s->options.auth &= ~(uint32_t)SMTP_AUTH_EXTERNAL;
+    s->helo[0] = '\0';
+    s->nobody = client == NULL;
+    if (client != NULL)
+        s->peer = *client;
+    inject_logout(s);
+    smtp_server_greet(&s->server, inject_out(s), client_refusal(s));
+}
+
 /* The session knows its client: greets it, begins with TLS, or says why not; but not where a
  * handshake would come first, since that is what costs. */
 static void inject_admit(struct inject *s)
 {
     bool implicit = inject_tls_implicit(s);
-    const char *refusal;
+    const char *refusal = client_refusal(s);
 
-    s->options.trusted = inject_may_relay(s);
-    s->options.repair_newlines =
-        config_repairs_newlines(s->settings, (const struct sockaddr *)&s->peer);
-    peer_text((struct sockaddr *)&s->peer, s->peer_ip, s->peer_text);
-    refusal = session_refusal(s);
     if (!implicit || refusal != NULL)
         smtp_server_greet(&s->server, &s->out, refusal);
     if (!implicit) {

@@ -139,6 +139,9 @@ void inject_answer(struct inject *s, enum smtp_server_want want)
     case SMTP_SERVER_AUTH:
         answer_auth(s);
         break;
+    case SMTP_SERVER_XCLIENT:
+        inject_xclient(s);
+        break;
     case SMTP_SERVER_MAIL:
         answer_mail(s);
         break;

@@ -58,6 +58,9 @@ void inject_watched_heard(const struct inject *s, enum smtp_server_want want)
     case SMTP_SERVER_MESSAGE:
         buf_printf(&text, "[%llu bytes of content]", (unsigned long long)server->body_bytes);
         break;
+    case SMTP_SERVER_XCLIENT:
+        buf_printf(&text, "%s ADDR=%.*s", command, STR_FMT(server->xclient.address));
+        break;
     case SMTP_SERVER_TLS:
     case SMTP_SERVER_DATA:
         buf_puts(&text, command);

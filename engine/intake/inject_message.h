@@ -79,7 +79,8 @@ struct inject {
     enum inject_input input;
     uint32_t heard; /* bytes that came after our last reply */
     bool proxied;   /* a balancer said whose connection it is ... */
-    bool nobody;    /* ... or that it is nobody's it knows: relay_networks does not have it */
+    bool nobody;    /* ... or that it is nobody's it knows, or a proxy did (XCLIENT):
+                       relay_networks does not have it */
     bool counted;   /* among the sessions of its listener and its client */
     bool shaking;   /* among the listener's handshakes */
     bool vouched;   /* its client's certificate lets it relay */
@@ -175,6 +176,10 @@ bool inject_proxy_expected(const struct inject *s);
 /* What came of the header. PROXY_HEADER_DONE: s->peer is the client's; what follows the header is
  * pending. */
 enum proxy_header_status inject_proxy_input(struct inject *s, const uint8_t *data, size_t len);
+/* Whether the client is a proxy that may say whose commands follow (XCLIENT); answers when it does.
+ */
+bool inject_may_name_client(const struct inject *s);
+void inject_xclient(struct inject *s);
 /* In inject_answer.c: answers a question of the session's machine, but for STARTTLS. */
 void inject_answer(struct inject *s, enum smtp_server_want want);
 /* In inject_dialogue.c, for those who watch: s->sending is about to go; the step's question. */
@@ -199,6 +204,9 @@ const struct config_user *inject_certificate_user(const struct inject *s, const 
 /* What records say of it; NULL: the session is not encrypted. */
 const char *inject_protocol(const struct inject *s); /* "ESMTPS" (RFC 3848) */
 const struct report_tls *inject_tls_report(const struct inject *s, struct report_tls *out);
+/* In inject.c: the session is another client's from here on, NULL: of one that nobody knows. It
+ * begins anew, as that client's. */
+void inject_admit_other(struct inject *s, const struct sockaddr_storage *client);
 /* In inject.c: a session on an accepted connection; some of its answers were written; its handshake
  * is over. */
 void inject_begin(struct inject_listener *l, int fd);

@@ -30,19 +30,25 @@ bool smtp_server_idle(const struct smtp_server *s)
 /* What is refused is read to its end, so that its client hears why; but not for ever. */
 #define DISCARD_BYTES_MIN (UINT64_C(64) << 20)
 
-void smtp_server_encrypted(struct smtp_server *s)
+/* The session is as behind its greeting, but for what is counted. */
+static void forget(struct smtp_server *s)
 {
-    ASSERT(!s->tls && s->state <= SERVER_READY && s->asked == SMTP_SERVER_INPUT &&
-           (s->mode == MODE_TLS || s->helo_copy.len == 0));
     server_auth_end(s);
     s->authenticated = false;
-    s->tls = true;
     s->mode = MODE_COMMAND;
     s->state = SERVER_NEW;
     s->esmtp = false;
     s->helo = STR("");
     buf_clear(&s->helo_copy);
     buf_clear(&s->line);
+}
+
+void smtp_server_encrypted(struct smtp_server *s)
+{
+    ASSERT(!s->tls && s->state <= SERVER_READY && s->asked == SMTP_SERVER_INPUT &&
+           (s->mode == MODE_TLS || s->helo_copy.len == 0));
+    forget(s);
+    s->tls = true;
 }
 
 /* --- replies --- */
@@ -174,6 +180,10 @@ static void reply_hello(struct smtp_server *s, struct buf *out)
         last = out->len;
         server_auth_put_offer(s, out);
     }
+    if (s->esmtp && o->xclient) {
+        last = out->len;
+        buf_puts(out, SERVER_XCLIENT_OFFER);
+    }
     if (s->esmtp && !o->no_size) {
         last = out->len;
         buf_puts(out, "250-SIZE ");
@@ -288,6 +298,10 @@ void smtp_server_answer(struct smtp_server *s, struct buf *out, const char *repl
         s->authenticated = accepted;
         if (reply == NULL)
             server_reply(s, out, STR("235 2.7.0 authentication successful"));
+        break;
+    case SMTP_SERVER_XCLIENT:
+        if (reply == NULL)
+            forget(s);
         break;
     case SMTP_SERVER_MAIL:
         if (reply == NULL)
@@ -599,8 +613,8 @@ static enum smtp_server_want step_command(struct smtp_server *s, struct smtp_ser
 static bool is_question(enum smtp_server_want want)
 {
     return want == SMTP_SERVER_HELO || want == SMTP_SERVER_TLS || want == SMTP_SERVER_AUTH ||
-           want == SMTP_SERVER_MAIL || want == SMTP_SERVER_RCPT || want == SMTP_SERVER_DATA ||
-           want == SMTP_SERVER_MESSAGE;
+           want == SMTP_SERVER_XCLIENT || want == SMTP_SERVER_MAIL || want == SMTP_SERVER_RCPT ||
+           want == SMTP_SERVER_DATA || want == SMTP_SERVER_MESSAGE;
 }
 
 enum smtp_server_want smtp_server_step(struct smtp_server *s, struct smtp_server_input *in,

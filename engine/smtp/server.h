@@ -1,7 +1,7 @@
 /* The receiving side of SMTP (RFC 5321, 1870 SIZE, 2034, 2920 PIPELINING, 3030 CHUNKING, 3461 DSN,
- * 3207 STARTTLS, 4954 AUTH, 6152 8BITMIME, 6531 SMTPUTF8, 9422 LIMITS) as a pure machine: it
- * consumes bytes, writes replies to a buffer, and stops to ask for a decision. No socket, clock or
- * malloc (out may grow).
+ * 3207 STARTTLS, 4954 AUTH, 6152 8BITMIME, 6531 SMTPUTF8, 9422 LIMITS; Postfix's XCLIENT) as a pure
+ * machine: it consumes bytes, writes replies to a buffer, and stops to ask for a decision. No
+ * socket, clock or malloc (out may grow).
  *
  * Use:   for (;;) switch (smtp_server_step(&s, &in, &out)) ...
  * Every question must be answered by smtp_server_answer() before the next step; only the answer to
@@ -46,6 +46,7 @@ struct smtp_server_options {      /* shared by all sessions of a listener, immut
     uint32_t auth;         /* mechanisms of AUTH, bits of enum smtp_auth; 0: no such command */
     bool auth_without_tls; /* these may be used over a connection that is not encrypted */
     bool auth_required;    /* 530 5.7.0 at MAIL without it */
+    bool xclient;          /* the client is a proxy, and may say whose commands follow */
     bool lmtp;             /* LHLO, per-recipient replies after the dot (RFC 2033); for sink */
     bool no_pipelining, no_chunking, no_8bitmime, no_smtputf8, no_dsn, no_size, no_limits,
         no_enhanced; /* for the sink: what is not offered */
@@ -94,6 +95,11 @@ struct smtp_login { /* what AUTH brought; valid until the answer */
     bool begins;                        /* it is the first of its exchange */
 };
 
+struct smtp_xclient { /* attributes of XCLIENT, still xtext; "": not said; valid until the answer */
+    struct str address; /* "192.0.2.1", "IPV6:2001:db8::1", "[UNAVAILABLE]", "[TEMPUNAVAIL]" */
+    struct str port;
+};
+
 enum smtp_server_want {
     SMTP_SERVER_INPUT,   /* in is used up: read more */
     SMTP_SERVER_HELO,    /* s->helo, s->esmtp: answer NULL to accept, or refuse */
@@ -104,6 +110,8 @@ enum smtp_server_want {
     SMTP_SERVER_AUTH,    /* s->login; answer NULL for 235, or refuse, or with SCRAM go on by
                             smtp_server_challenge(). The answer may take its time: until then there
                             is no step */
+    SMTP_SERVER_XCLIENT, /* s->xclient; answer NULL to accept, or refuse. Accepted, what was said
+                            is forgotten, and the answer is another smtp_server_greet() */
     SMTP_SERVER_MAIL,    /* s->mail; answer */
     SMTP_SERVER_RCPT,    /* s->rcpt; answer */
     SMTP_SERVER_DATA,    /* a body begins (DATA or first BDAT); answer NULL to go on, or refuse */
@@ -130,6 +138,7 @@ struct smtp_server {
     struct smtp_mail mail;
     struct smtp_rcpt rcpt;
     struct smtp_login login;
+    struct smtp_xclient xclient;
     struct str body;
     struct smtp_body_facts facts;
     bool authenticated;  /* AUTH was answered with 235 */

@@ -524,6 +524,11 @@ static enum smtp_server_want verb_auth(struct smtp_server *s, struct str args, s
     return s->options->auth == 0 ? verb_missing(s, args, out) : server_auth(s, args, out);
 }
 
+static enum smtp_server_want verb_xclient(struct smtp_server *s, struct str args, struct buf *out)
+{
+    return s->options->xclient ? server_xclient(s, args, out) : verb_missing(s, args, out);
+}
+
 /* A browser was made to talk to us; its next lines may be commands. */
 static enum smtp_server_want verb_http(struct smtp_server *s, struct str args, struct buf *out)
 {
@@ -556,6 +561,7 @@ static const struct verb {
     {{"ETRN", 4}, VERB_OTHER, verb_missing, false},
     {{"AUTH", 4}, VERB_OTHER, verb_auth, false},
     {{"STARTTLS", 8}, VERB_OTHER, verb_starttls, true},
+    {{"XCLIENT", 7}, VERB_OTHER, verb_xclient, true},
     {{"SEND", 4}, VERB_OTHER, verb_missing, false},
     {{"SOML", 4}, VERB_OTHER, verb_missing, false},
     {{"SAML", 4}, VERB_OTHER, verb_missing, false},

@@ -43,6 +43,10 @@ uint32_t server_auth_offered(const struct smtp_server *s);
 void server_auth_put_offer(const struct smtp_server *s, struct buf *out);
 #define SERVER_AUTH_LINE_BYTES_MAX 2048 /* with CRLF; PLAIN takes at most 1,374 */
 
+/* server_xclient.c: the command, of a client that may say it, and what EHLO offers. */
+enum smtp_server_want server_xclient(struct smtp_server *s, struct str args, struct buf *out);
+#define SERVER_XCLIENT_OFFER "250-XCLIENT NAME ADDR PORT PROTO HELO\r\n"
+
 /* server.c */
 void server_reply(struct smtp_server *s, struct buf *out, struct str text);
 /* A refusal by the machine itself: counted, and the end of the session beyond errors_max. */

@@ -84,6 +84,12 @@ static bool feed(struct session *s, const uint8_t *bytes, size_t len)
             check_login(&s->server.login);
             smtp_server_answer(&s->server, &s->out, answer(s));
             break;
+        case SMTP_SERVER_XCLIENT:
+            reply = answer(s);
+            smtp_server_answer(&s->server, &s->out, reply);
+            if (reply == NULL)
+                smtp_server_greet(&s->server, &s->out, NULL);
+            break;
         case SMTP_SERVER_HELO:
         case SMTP_SERVER_MAIL:
         case SMTP_SERVER_RCPT:
@@ -143,6 +149,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     options.auth = (data[2] & 2) != 0 ? SMTP_AUTH_PLAIN | SMTP_AUTH_LOGIN : 0;
     options.auth_required = options.auth != 0 && (data[2] & 4) != 0;
     options.auth_without_tls = (data[2] & 8) != 0;
+    options.xclient = (data[2] & 16) != 0;
     run(&whole, &options, data[2], data + 3, size - 3, size);
     run(&pieces, &options, data[2], data + 3, size - 3, (size_t)data[0] + 1);
     ASSERT(str_eq(buf_str(&whole.out), buf_str(&pieces.out)));

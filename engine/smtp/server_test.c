@@ -95,6 +95,14 @@ static bool feed(struct session *s, const char *bytes, size_t len)
             answer = str_eq(server->login.password, STR("good"))
                          ? NULL
                          : "535 5.7.8 authentication failed";
+        } else if (want == SMTP_SERVER_XCLIENT) { /* what follows is another client's */
+            buf_printf(&s->out, "[xclient %.*s|%.*s]", STR_FMT(server->xclient.address),
+                       STR_FMT(server->xclient.port));
+            answer = str_eq(server->xclient.address, STR("none")) ? "501 5.5.4 no" : NULL;
+            smtp_server_answer(server, &s->out, answer);
+            if (answer == NULL)
+                smtp_server_greet(server, &s->out, NULL);
+            continue;
         } else if (want == SMTP_SERVER_MAIL) {
             note(s, "mail", server->mail.sender.text);
             answer = decide(server->mail.sender.text);
@@ -781,6 +789,43 @@ static void test_auth_external(void **state)
           "538 5.7.11 encryption is needed first: send STARTTLS\n");
 }
 
+/* Postfix's XCLIENT_README: who may say it begins a session anew; nothing of the old one is left.
+ */
+static void test_xclient(void **state)
+{
+#define GREETING  "220 mx ESMTP Hayauma\n"
+#define BAD_R     "501 5.5.4 bad attribute of XCLIENT\n"
+#define XCLIENT_R "[xclient 192.0.2.1|]" GREETING
+#define OFFER_R                                                                                    \
+    "[helo c]250-mx\n250-PIPELINING\n250-ENHANCEDSTATUSCODES\n250-AUTH PLAIN LOGIN\n"              \
+    "250-XCLIENT NAME ADDR PORT PROTO HELO\n250 SIZE 100\n"
+    struct smtp_server_options o = auth_options(true, true);
+    static const struct transcript cases[] = {
+        {"XCLIENT ADDR=192.0.2.1\r\n" MAIL, XCLIENT_R "503 5.5.1 send EHLO first\n"},
+        {"xclient  name=[UNAVAILABLE]  addr=IPV6:2001:db8::1 PORT=4711 proto=ESMTP HELO=a+2Bb "
+         "destaddr=192.0.2.9 DESTPORT=25\r\n",
+         "[xclient IPV6:2001:db8::1|4711]" GREETING},
+        /* A login was the proxy's. */
+        {WITH "AUTH PLAIN " RIGHT "\r\nXCLIENT ADDR=192.0.2.1\r\n" WITH MAIL,
+         OFFER_R "[auth |u|good]" DONE_R XCLIENT_R OFFER_R "530 5.7.0 send AUTH first\n"},
+        {"XCLIENT\r\nXCLIENT ADDR\r\nXCLIENT ADDR=\r\nXCLIENT =x\r\nXCLIENT LOGIN=u\r\n",
+         "501 5.5.4 syntax: XCLIENT NAME=value ...\n" BAD_R BAD_R BAD_R BAD_R},
+        /* Twice; NUL, and what is no xtext; another's word. */
+        {"XCLIENT ADDR=1 ADDR=2\r\nXCLIENT NAME=a+00b\r\nXCLIENT HELO=a+zz\r\nXCLIENT ADDR=none\r\n"
+         "NOOP\r\n",
+         BAD_R BAD_R BAD_R "[xclient none|]501 5.5.4 no\n250 2.0.0 OK\n"},
+    };
+
+    (void)state;
+    check(&o, "XCLIENT ADDR=192.0.2.1\r\n", "502 5.5.1 command not implemented\n");
+    o.xclient = true;
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++)
+        check(&o, cases[i].in, cases[i].out);
+    o.auth_required = false;
+    check(&o, HELO MAIL "XCLIENT ADDR=192.0.2.1\r\n" RCPT,
+          HELO_R MAIL_R "503 5.5.1 a transaction is open\n" RCPT_R);
+}
+
 static void test_auth_without_tls(void **state)
 {
     struct smtp_server_options o = auth_options(false, true);
@@ -983,6 +1028,7 @@ int main(void)
         cmocka_unit_test(test_auth),
         cmocka_unit_test(test_auth_scram),
         cmocka_unit_test(test_auth_external),
+        cmocka_unit_test(test_xclient),
         cmocka_unit_test(test_auth_without_tls),
         cmocka_unit_test(test_auth_bounds),
         cmocka_unit_test(test_greeting_and_idle),

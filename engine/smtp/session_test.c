@@ -212,6 +212,7 @@ static void serve(struct world *w, const uint8_t *bytes, size_t len)
             w->server_closed = true;
             return;
         case SMTP_SERVER_TLS:
+        case SMTP_SERVER_XCLIENT:
             ASSERT(false); /* not offered */
         }
     }

@@ -335,6 +335,7 @@ static bool answer(struct receiver *r)
     case SMTP_SERVER_INPUT:
     case SMTP_SERVER_TLS: /* not offered */
     case SMTP_SERVER_AUTH:
+    case SMTP_SERVER_XCLIENT:
     case SMTP_SERVER_BODY:
     case SMTP_SERVER_ABORT:
     case SMTP_SERVER_CLOSE:
@@ -409,6 +410,7 @@ static bool step(struct receiver *r)
     case SMTP_SERVER_HELO:
     case SMTP_SERVER_TLS:
     case SMTP_SERVER_AUTH:
+    case SMTP_SERVER_XCLIENT:
     case SMTP_SERVER_MAIL:
     case SMTP_SERVER_RCPT:
     case SMTP_SERVER_DATA:

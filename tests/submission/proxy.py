@@ -164,13 +164,54 @@ def test_tls_behind():
             client.expect(client.reply(), 220)
 
 
-def test_no_balancer():
-    """Without proxy_from a header is no command, whoever sends it."""
-    with Behind({"proxy_from": []}) as b:
+def test_xclient():
+    """Who is listed in xclient_from says whose commands follow, once: the session is that client's, for
+    networks, limits and records, and is no proxy's any more. Without proxy_from a header is no command,
+    whoever sends it."""
+    inside, outside = "XCLIENT ADDR=10.1.2.3 PORT=4711", "XCLIENT ADDR=10.2.0.1"
+    with Behind({"proxy_from": [], "xclient_from": [BALANCER], "sessions_per_client_max": 2}) as b:
         with b.connect(v1()) as client:
             client.expect(client.reply(), 220)
             assert client.reply().startswith("500 ")
+
+        def proxied(command, hello="EHLO c.example", code=220):
+            client = b.connect()
+            client.expect(client.reply(), 220)
+            client.command(hello)
+            client.expect(client.command(command), code)
+            return client
+
+        # Not of others, who hear nothing of it either.
+        with b.connect(source="127.0.0.1") as client:
+            client.expect(client.reply(), 220)
+            assert "XCLIENT" not in client.command("EHLO c.example")
+            client.expect(client.command(inside), 502)
+        with proxied(inside) as client:
+            client.expect(client.command("EHLO c.example"), 250)
+            client.expect(client.message("u@d1.example"), 250)
+            # The client that was named is no proxy.
+            client.expect(client.command("XCLIENT ADDR=10.1.9.9"), 502)
+        record = b.engine.wait_records("Reception")[0]
+        assert record["peer_address"]["addr"] == INSIDE, record
+        # Strangers, in IPv6 clothes too, and whom the proxy does not know.
+        for named in (outside, "XCLIENT ADDR=IPV6:2001:db9::1", "XCLIENT ADDR=IPV6:::ffff:10.2.0.1",
+                      "XCLIENT ADDR=[UNAVAILABLE] NAME=[TEMPUNAVAIL]"):
+            with proxied(named) as client:
+                client.expect(client.command("EHLO c.example"), 250)
+                client.expect(client.command("MAIL FROM:<a@b.example>"), 250)
+                assert client.command("RCPT TO:<u@d1.example>").startswith("550 5.7.1"), named
+        for wrong in ("XCLIENT ADDR=10.1.2.3.4", "XCLIENT ADDR=mta.example", "XCLIENT ADDR=10.1.2.3 PORT=x",
+                      "XCLIENT ADDR=10.1.2.3+00", "XCLIENT LOGIN=shop"):
+            proxied(wrong, code=501).close()
+        # Sessions are counted as those of the client that is named, and go with it.
         wait_no_sessions(b.engine, 30)
+        clients = [proxied(f"XCLIENT ADDR=10.1.0.{i // 2}") for i in range(6)]
+        with proxied("XCLIENT ADDR=10.1.0.0", code=421) as client:
+            assert client.ended()
+        for client in clients:
+            client.close()
+        wait_no_sessions(b.engine, 30)
+        proxied("XCLIENT ADDR=10.1.0.0").close()
 
 
 if __name__ == "__main__":

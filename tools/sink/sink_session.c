@@ -343,7 +343,8 @@ static void session_handle(struct sink_session *s, enum smtp_server_want want)
         session_ask(s, SINK_EHLO,
                     s->class->no_ehlo && s->smtp.esmtp ? "502 5.5.1 not implemented" : NULL);
         break;
-    case SMTP_SERVER_AUTH: /* it is not offered */
+    case SMTP_SERVER_AUTH: /* neither is offered */
+    case SMTP_SERVER_XCLIENT:
         ASSERT(false);
     case SMTP_SERVER_MAIL:
         s->class = s->session_class;
