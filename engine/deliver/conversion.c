@@ -40,6 +40,7 @@ static void message_converted(struct message *m, enum convert what, int result, 
     fields.content = content->data;
     fields.content_block = NULL;
     fields.content_of = NULL;
+    fields.body_hash = STR("");
     fields.recipe = NULL; /* a converted letter stays its recipient's */
     fields.content_len = content->len;
     fields.flags &= ~(uint32_t)(MESSAGE_SMTPUTF8 | MESSAGE_8BIT);

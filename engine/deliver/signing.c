@@ -80,9 +80,10 @@ static void on_run(struct crew_job *job)
     size_t len = keyring_signers(keys, m->content, m->content_len, signers);
     struct buf fields = {0}, names = {0};
 
-    s->result = len == 0 ? 0
-                         : dkim_sign(m->content, m->content_len, keyring_options(keys), signers,
-                                     len, s->now_ms / 1000, &fields);
+    s->result = len == 0
+                    ? 0
+                    : dkim_sign(m->content, m->content_len, m->body_hash, keyring_options(keys),
+                                signers, len, s->now_ms / 1000, &fields);
     if (s->result == 0) {
         put_signers(&names, signers, len);
         s->front = message_front_new(buf_str(&fields), buf_str(&names));

@@ -171,6 +171,7 @@ static struct message *message_make(struct reading *r, struct str trace, struct 
                              .meta = d->meta,
                              .protocol = d->protocol,
                              .origin = d->origin,
+                             .body_hash = d->body_hash,
                              .trace = trace};
 
     flow = queue_flow_get(d->queue, fields.priority, fields.tenant, fields.campaign, pool);

@@ -19,6 +19,7 @@ struct draft {
     uint32_t recipients;
     uint64_t born_ms; /* monotonic */
     struct str sender, envid, protocol, origin, meta;
+    struct str body_hash;        /* message.body_hash */
     struct str tenant, campaign; /* instead of what the header says; empty: that */
     int priority;                /* the same; -1: that */
     uint8_t priority_cap;        /* 1 + the best that it may get, whatever is said; 0: any */

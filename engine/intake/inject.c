@@ -137,8 +137,8 @@ static void inject_free(struct inject *s)
     buf_done(&s->sending);
     buf_done(&s->behind);
     pending_drop(s);
+    inject_body_drop(s);
     buf_done(&s->envelope);
-    buf_done(&s->body);
     free(s->rcpts);
     s->rcpts_cap = 0;
     inject_count(s);

@@ -9,7 +9,9 @@
 #include "dns/name.h"
 #include "intake/draft.h"
 #include "intake/inject_login.h"
+#include "mail/body_hash.h"
 #include "mail/international.h"
+#include "worker/keyring.h"
 #include "worker/shared.h"
 
 #define BODY_BYTES_DEFAULT  8192       /* when no size is announced */
@@ -182,6 +184,49 @@ static struct str helo_ascii(const struct inject *s, struct dns_name *name)
     return (struct str){name->text, name->len};
 }
 
+/* --- its hash, for signatures --- */
+
+static void hash_drop(struct inject *s)
+{
+    if (s->hash == NULL)
+        return;
+    body_hash_drop(s->hash);
+    free(s->hash);
+    s->hash = NULL;
+}
+
+/* Where the header has come, the keys say whether the message will be signed; where the body has,
+ * it is hashed, a piece a turn. The signer sees whether it is the hash that it wants. */
+static void hash_more(struct inject *s)
+{
+    const struct keyring *keys = s->worker->config->keyring;
+    const uint8_t *bytes = s->body.data;
+    struct body_hash *h = s->hash;
+
+    if (h == NULL)
+        return;
+    if (h->start > 0)
+        body_hash_add(h, bytes, s->body.len);
+    else if (!body_hash_look(h, bytes, s->body_room, s->body.len))
+        return;
+    else if (keys != NULL &&
+             keyring_signing_domain(keys, bytes + s->body_room, h->start - s->body_room).len > 0 &&
+             body_hash_begin(h, keyring_options(keys)->body_relaxed) == 0)
+        body_hash_add(h, bytes, s->body.len);
+    else
+        hash_drop(s);
+}
+
+/* False: there is none. */
+static bool hash_end(struct inject *s, uint8_t out[BODY_HASH_BYTES])
+{
+    bool made = s->hash != NULL && s->hash->start > 0 &&
+                body_hash_end(s->hash, s->body.data, s->body.len, out) == 0;
+
+    hash_drop(s);
+    return made;
+}
+
 /* The body starts behind room for the trace fields, which are known only at the end. Its buffer is
  * of the size announced, else of the session's last message and a little more, not a power of two,
  * so that it can become the content. Nothing is allocated beyond what the intake has room for. */
@@ -196,6 +241,7 @@ bool inject_body_begin(struct inject *s)
     else if (want == 0 || want > BODY_BYTES_TRUSTED)
         want = BODY_BYTES_DEFAULT;
     buf_done(&s->body);
+    hash_drop(s);
     s->body_room =
         trace_stamp_room(&(struct trace_stamp){.helo = helo_ascii(s, &helo),
                                                .host_name = s->config->host_name,
@@ -207,6 +253,8 @@ bool inject_body_begin(struct inject *s)
     s->body_lost = false;
     s->body.cap = s->body_room + want;
     s->body.len = s->body_room;
+    if (s->worker->config->keyring != NULL)
+        s->hash = calloc(1, sizeof(*s->hash)); /* without memory the signer hashes */
     inject_count(s);
     return true;
 }
@@ -242,10 +290,12 @@ void inject_body_add(struct inject *s, struct str bytes)
         return;
     if (body_grow(s, bytes.len)) {
         buf_put_str(&s->body, bytes);
+        hash_more(s);
         return;
     }
     s->body_lost = true;
     buf_done(&s->body);
+    hash_drop(s);
     inject_count(s);
 }
 
@@ -254,6 +304,7 @@ void inject_body_add(struct inject *s, struct str bytes)
 void inject_body_drop(struct inject *s)
 {
     buf_done(&s->body);
+    hash_drop(s);
     s->rcpts_len = 0;
     if (s->envelope.cap > ENVELOPE_KEPT_BYTES) {
         buf_done(&s->envelope);
@@ -270,6 +321,8 @@ void inject_body_drop(struct inject *s)
 static struct message *make_message(struct inject *s, int64_t now_ms, const struct msgid *id,
                                     int64_t *due_ms, const char **refusal)
 {
+    uint8_t hash[BODY_HASH_BYTES];
+    bool hashed = hash_end(s, hash);
     struct dns_name helo;
     struct draft d = {
         .config = s->config,
@@ -295,6 +348,7 @@ static struct message *make_message(struct inject *s, int64_t now_ms, const stru
         .envid = slice_str(s, s->envid),
         .protocol = str_of(inject_protocol(s)),
         .origin = str_of(s->peer_text),
+        .body_hash = {(const char *)hash, hashed ? sizeof(hash) : 0},
         .priority = -1,
         .priority_cap = (uint8_t)(s->user != NULL ? s->user->priority + 1 : 0),
         .tenant = str_of(s->user != NULL ? s->user->tenant : NULL),

@@ -10,6 +10,7 @@
 #include "worker/peer_text.h"
 #include "worker/stream_tls.h"
 
+struct body_hash;
 struct inject_once;
 struct report_tls;
 
@@ -91,12 +92,13 @@ struct inject {
     struct accept_rcpt *rcpts;
     uint32_t rcpts_len, rcpts_cap;
     uint8_t ret;
-    bool smtputf8;       /* MAIL said SMTPUTF8 */
-    bool utf8_address;   /* an address of the transaction is not ASCII */
-    bool body_lost;      /* no memory for the body: the message is refused at its end */
-    size_t body_room;    /* in front of the body, for the trace fields */
-    size_t body_last;    /* length of the session's last body, for the next one's buffer */
-    uint64_t held_bytes; /* bytes in shared->intake_bytes: body, envelope, pending */
+    bool smtputf8;          /* MAIL said SMTPUTF8 */
+    bool utf8_address;      /* an address of the transaction is not ASCII */
+    struct body_hash *hash; /* of the body, made as it comes; NULL: nobody will sign it */
+    bool body_lost;         /* no memory for the body: the message is refused at its end */
+    size_t body_room;       /* in front of the body, for the trace fields */
+    size_t body_last;       /* length of the session's last body, for the next one's buffer */
+    uint64_t held_bytes;    /* bytes in shared->intake_bytes: body, envelope, pending */
     struct sockaddr_storage peer;
     char peer_ip[INET6_ADDRSTRLEN], peer_text[PEER_TEXT_BYTES];
     char helo[256];

@@ -213,18 +213,21 @@ static bool is_covered(const struct dkim_options *options, size_t n)
     return false;
 }
 
-static int cover_body(struct cover *c, size_t len, bool relaxed)
+static int cover_body(struct cover *c, size_t len, struct str kept, bool relaxed)
 {
     struct dkim_body b;
-    int err = dkim_body_begin(&b, relaxed);
+    int err;
 
+    if (body_hash_kept(kept, relaxed, len - c->fields.body, c->body_hash))
+        return 0;
+    err = dkim_body_begin(&b, relaxed);
     if (err != 0)
         return err;
     dkim_body_add(&b, c->fields.content + c->fields.body, len - c->fields.body);
     return dkim_body_end(&b, c->body_hash);
 }
 
-static int cover_read(struct cover *c, const uint8_t *content, size_t len,
+static int cover_read(struct cover *c, const uint8_t *content, size_t len, struct str body_hash,
                       const struct dkim_options *options)
 {
     int err;
@@ -236,7 +239,7 @@ static int cover_read(struct cover *c, const uint8_t *content, size_t len,
     for (size_t i = 0; i < options->headers_len && err == 0; i++)
         if (!is_covered(options, i))
             err = cover_field(c, str_of(options->headers[i]), false);
-    return err != 0 ? err : cover_body(c, len, options->body_relaxed);
+    return err != 0 ? err : cover_body(c, len, body_hash, options->body_relaxed);
 }
 
 static void cover_done(struct cover *c)
@@ -379,11 +382,12 @@ static int sign_one(const struct cover *c, const struct dkim_options *options,
     return 0;
 }
 
-int dkim_sign(const uint8_t *content, size_t len, const struct dkim_options *options,
-              const struct dkim_signer *signers, size_t signers_len, int64_t now_s, struct buf *out)
+int dkim_sign(const uint8_t *content, size_t len, struct str body_hash,
+              const struct dkim_options *options, const struct dkim_signer *signers,
+              size_t signers_len, int64_t now_s, struct buf *out)
 {
     struct cover c;
-    int err = cover_read(&c, content, len, options);
+    int err = cover_read(&c, content, len, body_hash, options);
 
     for (size_t i = 0; i < signers_len && err == 0; i++)
         err = sign_one(&c, options, &signers[i], now_s, out);

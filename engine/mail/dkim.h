@@ -8,7 +8,7 @@
 #ifndef HAYAUMA_MAIL_DKIM_H
 #define HAYAUMA_MAIL_DKIM_H
 
-#include "mail/dkim_canon.h"
+#include "mail/body_hash.h"
 
 #define DKIM_NAME_BYTES_MAX 76 /* of a header field to sign */
 #define DKIM_FIELDS_MAX     32 /* of one name: the last ones are signed */
@@ -27,11 +27,12 @@ struct dkim_signer {
 };
 
 /* Appends one DKIM-Signature field for each signer, in their order. content: CRLF lines; what is in
- * front of the first line that is no header field is the header. now_s: seconds since 1970.
- * 0, -ENOMEM or -EIO (OpenSSL); then out has anything behind what it had. */
-int dkim_sign(const uint8_t *content, size_t len, const struct dkim_options *options,
-              const struct dkim_signer *signers, size_t signers_len, int64_t now_s,
-              struct buf *out) MUST_USE;
+ * front of the first line that is no header field is the header. body_hash: what is kept of the
+ * body (body_hash.h), or empty; taken where it is of this body, in the form wanted. now_s: seconds
+ * since 1970. 0, -ENOMEM or -EIO (OpenSSL); then out has anything behind what it had. */
+int dkim_sign(const uint8_t *content, size_t len, struct str body_hash,
+              const struct dkim_options *options, const struct dkim_signer *signers,
+              size_t signers_len, int64_t now_s, struct buf *out) MUST_USE;
 
 /* The hash that a signature signs: of the fields in the order of names (h=; several of a name from
  * the bottom up, a missing one adds nothing), and of the signature's own field, which ends with an

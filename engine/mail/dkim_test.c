@@ -310,7 +310,8 @@ static void test_signatures(void **state)
             struct str first, second;
 
             assert_int_equal(
-                dkim_sign(bytes_of(messages[i]), len, &o, signers, 2, 1528637909, &out), 0);
+                dkim_sign(bytes_of(messages[i]), len, STR(""), &o, signers, 2, 1528637909, &out),
+                0);
             buf_putc(&out, 0);
             cut = (size_t)(strstr((const char *)out.data + 1, "DKIM-Signature:") -
                            (const char *)out.data);
@@ -333,6 +334,72 @@ static void test_signatures(void **state)
     dkim_key_free(keys[1]);
 }
 
+/* The body's hash as content brings it in pieces is that of a signature; what is kept is taken
+ * where it is of the same body, in the same form, and nowhere else. */
+static void test_kept_hash(void **state)
+{
+    struct dkim_key *key = key_of(RFC8463_ED25519_KEY);
+    struct dkim_signer signer = {"example.com", "one", key};
+    static const char in_front[] = "no message\r\n\r\n"; /* of the buffer, as room for fields */
+    const size_t from = sizeof(in_front) - 1;
+
+    (void)state;
+    for (size_t i = 0; i < 2 * ARRAY_LEN(messages); i++) {
+        const char *message = messages[i / 2];
+        struct dkim_options o = {.body_relaxed = (i & 1) != 0};
+        size_t len = strlen(message), body = body_of(message);
+
+        for (size_t piece = 1; piece < 8; piece += 3) {
+            struct body_hash h = {.at = 0};
+            uint8_t kept[BODY_HASH_BYTES];
+            struct buf fresh = {0}, taken = {0}, other = {0}, whole = {0};
+            struct str given = {(const char *)kept, sizeof(kept)};
+
+            buf_puts(&whole, in_front);
+            buf_puts(&whole, message);
+            for (size_t at = from; at < whole.len && h.start == 0; at += piece)
+                if (body_hash_look(&h, whole.data, from, at < whole.len ? at : whole.len))
+                    assert_int_equal(body_hash_begin(&h, o.body_relaxed), 0);
+            if (h.start == 0 && !body_hash_look(&h, whole.data, from, whole.len)) {
+                assert_int_equal(body, len); /* it has none */
+                body_hash_drop(&h);
+                buf_done(&whole);
+                continue;
+            }
+            if (h.body.hash == NULL)
+                assert_int_equal(body_hash_begin(&h, o.body_relaxed), 0);
+            for (size_t at = h.at; at <= whole.len; at += piece)
+                body_hash_add(&h, whole.data, at);
+            assert_int_equal(body_hash_end(&h, whole.data, whole.len, kept), 0);
+            assert_int_equal(dkim_sign(bytes_of(message), len, STR(""), &o, &signer, 1, 1, &fresh),
+                             0);
+            assert_int_equal(dkim_sign(bytes_of(message), len, given, &o, &signer, 1, 1, &taken),
+                             0);
+            assert_true(str_eq(buf_str(&fresh), buf_str(&taken)));
+            /* It is believed ... */
+            kept[BODY_HASH_BYTES - 1] ^= 1;
+            assert_int_equal(dkim_sign(bytes_of(message), len, given, &o, &signer, 1, 1, &other),
+                             0);
+            assert_false(str_eq(buf_str(&fresh), buf_str(&other)));
+            /* ... but not of another length or form, or cut short. */
+            for (int wrong = 0; wrong < 3; wrong++) {
+                buf_clear(&other);
+                kept[wrong == 1] ^= wrong < 2;
+                given.len -= wrong == 2;
+                assert_int_equal(
+                    dkim_sign(bytes_of(message), len, given, &o, &signer, 1, 1, &other), 0);
+                assert_true(str_eq(buf_str(&fresh), buf_str(&other)));
+                kept[wrong == 1] ^= wrong < 2;
+            }
+            buf_done(&fresh);
+            buf_done(&taken);
+            buf_done(&other);
+            buf_done(&whole);
+        }
+    }
+    dkim_key_free(key);
+}
+
 /* h= of the signature of a message. */
 static char *names_of(const char *message, const char *const *more, size_t more_len)
 {
@@ -343,7 +410,8 @@ static char *names_of(const char *message, const char *const *more, size_t more_
     struct buf out = {0};
     struct str names;
 
-    assert_int_equal(dkim_sign(bytes_of(message), strlen(message), &o, &signer, 1, 0, &out), 0);
+    assert_int_equal(
+        dkim_sign(bytes_of(message), strlen(message), STR(""), &o, &signer, 1, 0, &out), 0);
     names = reader_squeeze(reader_tag(buf_str(&out), "h"), room, sizeof(room) - 1);
     room[names.len] = 0;
     buf_done(&out);
@@ -395,8 +463,8 @@ int main(void)
         cmocka_unit_test(test_examples),   cmocka_unit_test(test_public_keys),
         cmocka_unit_test(test_bodies),     cmocka_unit_test(test_long_bodies),
         cmocka_unit_test(test_blocks),     cmocka_unit_test(test_fields),
-        cmocka_unit_test(test_signatures), cmocka_unit_test(test_covered),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(test_signatures), cmocka_unit_test(test_kept_hash),
+        cmocka_unit_test(test_covered),    cmocka_unit_test(test_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

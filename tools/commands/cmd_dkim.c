@@ -364,7 +364,7 @@ static int sign(const struct options *o)
     read_message(&message);
     n = keyring_signers(c->keyring, message.data, message.len, signers);
     if (n > 0)
-        err = dkim_sign(message.data, message.len, keyring_options(c->keyring), signers, n,
+        err = dkim_sign(message.data, message.len, STR(""), keyring_options(c->keyring), signers, n,
                         time(NULL), &fields);
     if (n == 0)
         fprintf(stderr, "hayauma dkim sign: no key signs mail from this author\n");
