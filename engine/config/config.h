@@ -456,6 +456,7 @@ struct config {
         char *from; /* NULL: no reports are sent */
         char *contact, *organization;
         uint32_t period_s, delay_s;
+        uint32_t target_max;
     } tls_reports;
     struct {
         char *postmaster; /* From of notices */

@@ -128,6 +128,11 @@ static const struct config_field tls_reports_fields[] = {
     {"period", CONFIG_SECONDS, AT(tls_reports.period_s), .def = "1d", RANGE(1, DAY_S),
      .doc = "The time of which a report tells. A day, counted in UTC, is what RFC 8460 says; less "
             "is for trials."},
+    {"target_max", CONFIG_COUNT, AT(tls_reports.target_max), .def = "1000", RANGE(1, 1000000),
+     .doc =
+         "Reports of a `period` to one mail domain or web host, whoever's they are. A domain says "
+         "itself where its report goes: without a bound, whoever owns many domains could have "
+         "somebody else's mailbox filled. The count begins anew with a restart."},
     {"delay", CONFIG_SECONDS, AT(tls_reports.delay_s), .def = "4h", RANGE(0, 12 * 3600),
      .doc = "Reports of a day go out within that time behind its end, each domain's at another "
             "moment."},

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "limits/quota.h"
 #include "limits/retry.h"
 #include "outcome/report.h"
 #include "schedule/lane.h"
@@ -26,6 +27,7 @@ struct tls_reports {
     struct timer timer;
     struct list asks, sends; /* under way */
     unsigned asks_len, sends_len;
+    struct quota targets; /* reports of a day to each mail domain and web host */
     /* Records that are being stored. */
     bool storing;
     uint64_t store_ms; /* monotonic: when next */
@@ -263,8 +265,21 @@ static void on_settled(struct settle_waiter *waiter)
     send_next(s);
 }
 
+/* Whoever owns many domains could have a report of each sent to a victim. What is beyond the bound
+ * is left out. */
+static bool target_take(struct send *s, struct str host)
+{
+    int64_t day = worker_wall_ms(s->of->worker) / 1000 / s->config->tls_reports.period_s;
+
+    if (quota_take(&s->of->targets, host, day, s->config->tls_reports.target_max))
+        return true;
+    log_info("tls_reports.target_bounded", "domain=%s report=%s target=\"%.*s\"", s->domain, s->id,
+             STR_FMT(host));
+    return false;
+}
+
 /* The message, in a flow of its own: it goes out whatever becomes of TLS (RFC 8460 3), and is not
- * counted. NULL: the address is none. */
+ * counted. NULL: the address is none, or its domain has its share. */
 static struct recipient *message_make(struct send *s, struct str to)
 {
     struct worker *w = s->of->worker;
@@ -286,7 +301,8 @@ static struct recipient *message_make(struct send *s, struct str to)
     struct recipient *r;
     struct message *m;
 
-    if (queue_name_of(queue_name_domain(to), &name) < 0)
+    if (queue_name_of(queue_name_domain(to), &name) < 0 ||
+        !target_take(s, (struct str){name.text, name.len}))
         return NULL;
     msgid_text(&fields.id, id);
     snprintf(seed, sizeof(seed), "%016llx", (unsigned long long)rng_next(&w->rng));
@@ -425,6 +441,11 @@ static void send_next(struct send *s)
         return;
     }
     snprintf(s->host_name, sizeof(s->host_name), "%.*s", (int)name.len, name.text);
+    if (!target_take(s, str_of(s->host_name))) {
+        s->at++;
+        send_next(s);
+        return;
+    }
     s->host.on_route = on_host;
     dns_lookup(w->dns, &s->host, str_of(s->host_name), true);
 }
@@ -519,6 +540,7 @@ int tls_reports_open(struct worker *w)
         return -ENOMEM;
     w->tls_reports = t;
     t->worker = w;
+    t->targets.seed = rng_entropy();
     list_init(&t->asks);
     list_init(&t->sends);
     t->timer.on_timer = on_tick;

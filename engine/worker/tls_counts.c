@@ -36,22 +36,52 @@ static struct tls_counts_entry *find(struct tls_counts *c, struct str domain, in
     return NULL;
 }
 
-static void policy_free(struct tls_report_policy *p)
+static uint64_t failure_bytes(const struct tls_report_failure *f)
+{
+    return sizeof(*f) + strlen(f->mx) + strlen(f->reason) + strlen(f->sending_ip) +
+           strlen(f->receiving_ip) + 4;
+}
+
+static uint64_t policy_bytes(struct str texts)
+{
+    return sizeof(struct tls_report_policy) + texts.len;
+}
+
+static bool bytes_take(struct tls_counts *c, uint64_t bytes)
+{
+    if (bytes > TLS_COUNTS_BYTES_MAX - c->bytes)
+        return false;
+    c->bytes += bytes;
+    return true;
+}
+
+static void bytes_give(struct tls_counts *c, uint64_t bytes)
+{
+    ASSERT(c->bytes >= bytes);
+    c->bytes -= bytes;
+}
+
+static void policy_free(struct tls_counts *c, struct tls_report_policy *p)
 {
     struct list_node *n;
 
-    while ((n = list_pop_front(&p->failures)) != NULL)
-        free(LIST_ENTRY(n, struct tls_report_failure, node));
+    while ((n = list_pop_front(&p->failures)) != NULL) {
+        struct tls_report_failure *f = LIST_ENTRY(n, struct tls_report_failure, node);
+
+        bytes_give(c, failure_bytes(f));
+        free(f);
+    }
+    bytes_give(c, policy_bytes(p->texts));
     free((char *)(uintptr_t)p->texts.ptr);
     free(p);
 }
 
-static void policies_drop(struct tls_counts_entry *e)
+static void policies_drop(struct tls_counts *c, struct tls_counts_entry *e)
 {
     struct list_node *n;
 
     while ((n = list_pop_front(&e->policies)) != NULL)
-        policy_free(LIST_ENTRY(n, struct tls_report_policy, node));
+        policy_free(c, LIST_ENTRY(n, struct tls_report_policy, node));
     e->policies_len = 0;
 }
 
@@ -63,7 +93,7 @@ static void entry_free(struct tls_counts *c, struct tls_counts_entry *e)
         list_remove(&e->fresh_node);
     if (list_node_linked(&e->dirty_node))
         list_remove(&e->dirty_node);
-    policies_drop(e);
+    policies_drop(c, e);
     free(e);
 }
 
@@ -103,8 +133,8 @@ static struct tls_report_policy *policy_find(const struct tls_counts_entry *e,
     return NULL;
 }
 
-/* NULL: no memory, or no room for another: the last one stands for it then. */
-static struct tls_report_policy *policy_get(struct tls_counts_entry *e,
+/* Of an entry with as many as it may have, the last one stands for others. NULL: no room. */
+static struct tls_report_policy *policy_get(struct tls_counts *c, struct tls_counts_entry *e,
                                             enum tls_report_policy_type type, struct str texts)
 {
     struct tls_report_policy *p = policy_find(e, type, texts);
@@ -114,9 +144,14 @@ static struct tls_report_policy *policy_get(struct tls_counts_entry *e,
         return p;
     if (e->policies_len >= TLS_COUNTS_POLICIES_MAX)
         return LIST_ENTRY(e->policies.head.prev, struct tls_report_policy, node);
+    if (texts.len == 0 || !bytes_take(c, policy_bytes(texts))) {
+        c->not_counted++;
+        return NULL;
+    }
     p = calloc(1, sizeof(*p));
     copy = malloc(texts.len);
-    if (p == NULL || copy == NULL || texts.len == 0) {
+    if (p == NULL || copy == NULL) {
+        bytes_give(c, policy_bytes(texts));
         free(p);
         free(copy);
         return NULL;
@@ -157,27 +192,38 @@ static char *put_string(char **at, const char *text, size_t max)
     return start;
 }
 
-#define STRINGS_BYTES_MAX (DNS_NAME_MAX + TLS_COUNTS_REASON_MAX + 2 * INET6_ADDRSTRLEN + 4)
-
-/* The texts of like, cut to their bounds. NULL: no memory. */
-static struct tls_report_failure *failure_new(const struct tls_report_failure *like)
+/* The texts of like, cut to their bounds. NULL: no room. */
+static struct tls_report_failure *failure_new(struct tls_counts *c,
+                                              const struct tls_report_failure *like)
 {
-    struct tls_report_failure *f = calloc(1, sizeof(*f) + STRINGS_BYTES_MAX);
-    char *at = (char *)(f + 1);
+    uint64_t bytes = sizeof(*like) + strnlen(like->mx, DNS_NAME_MAX) +
+                     strnlen(like->reason, TLS_COUNTS_REASON_MAX) +
+                     strnlen(like->sending_ip, INET6_ADDRSTRLEN) +
+                     strnlen(like->receiving_ip, INET6_ADDRSTRLEN) + 4;
+    struct tls_report_failure *f;
+    char *at;
 
-    if (f == NULL)
+    if (!bytes_take(c, bytes))
         return NULL;
+    f = calloc(1, bytes);
+    if (f == NULL) {
+        bytes_give(c, bytes);
+        return NULL;
+    }
+    at = (char *)(f + 1);
     f->result = like->result;
     f->mx = put_string(&at, like->mx, DNS_NAME_MAX);
     f->reason = put_string(&at, like->reason, TLS_COUNTS_REASON_MAX);
     f->sending_ip = put_string(&at, like->sending_ip, INET6_ADDRSTRLEN);
     f->receiving_ip = put_string(&at, like->receiving_ip, INET6_ADDRSTRLEN);
+    ASSERT(failure_bytes(f) == bytes);
     return f;
 }
 
 static char no_text[] = "";
 
-static void failure_add(struct tls_report_policy *p, struct tls_report_failure like, uint64_t count)
+static void failure_add(struct tls_counts *c, struct tls_report_policy *p,
+                        struct tls_report_failure like, uint64_t count)
 {
     struct tls_report_failure *f = failure_find(p, &like);
 
@@ -186,7 +232,7 @@ static void failure_add(struct tls_report_policy *p, struct tls_report_failure l
         f = failure_find(p, &like);
     }
     if (f == NULL && p->failures_len < TLS_COUNTS_FAILURES_MAX + TLS_REPORT_RESULTS) {
-        f = failure_new(&like);
+        f = failure_new(c, &like);
         if (f != NULL) {
             list_push_back(&p->failures, &f->node);
             p->failures_len++;
@@ -242,11 +288,11 @@ void tls_counts_add(struct tls_counts *c, const struct tls_count *count)
            count->texts.ptr[count->texts.len - 1] == '\0' && count->begin_s < count->end_s);
     pthread_mutex_lock(&c->lock);
     e = entry_get(c, count);
-    p = e == NULL ? NULL : policy_get(e, count->type, count->texts);
+    p = e == NULL ? NULL : policy_get(c, e, count->type, count->texts);
     if (p != NULL && count->result == TLS_REPORT_SUCCESS)
         p->successes++;
     else if (p != NULL)
-        failure_add(p, like, 1);
+        failure_add(c, p, like, 1);
     if (p != NULL && e->state == TLS_COUNTS_WANTED)
         make_dirty(c, e);
     pthread_mutex_unlock(&c->lock);
@@ -284,7 +330,7 @@ void tls_counts_asked(struct tls_counts *c, struct str domain, int64_t begin_s, 
         if (wanted)
             make_dirty(c, e);
         else
-            policies_drop(e);
+            policies_drop(c, e);
     }
     pthread_mutex_unlock(&c->lock);
 }
@@ -450,7 +496,7 @@ static bool take_short(struct str *in, char out[UINT8_MAX + 1])
     return true;
 }
 
-static bool take_failure(struct str *in, struct tls_report_policy *p)
+static bool take_failure(struct tls_counts *c, struct str *in, struct tls_report_policy *p)
 {
     char mx[UINT8_MAX + 1], reason[UINT8_MAX + 1], sending[UINT8_MAX + 1], receiving[UINT8_MAX + 1];
     uint64_t result, count;
@@ -460,7 +506,7 @@ static bool take_failure(struct str *in, struct tls_report_policy *p)
         return false;
     if (result >= TLS_REPORT_RESULTS) /* of a later build */
         result = TLS_REPORT_VALIDATION_FAILURE;
-    failure_add(p,
+    failure_add(c, p,
                 (struct tls_report_failure){.result = (enum tls_report_result)result,
                                             .mx = mx,
                                             .reason = reason,
@@ -470,7 +516,7 @@ static bool take_failure(struct str *in, struct tls_report_policy *p)
     return true;
 }
 
-static bool take_policy(struct str *in, struct tls_counts_entry *e)
+static bool take_policy(struct tls_counts *c, struct str *in, struct tls_counts_entry *e)
 {
     uint64_t type, len, successes, all, failures;
     struct tls_report_policy *p;
@@ -481,19 +527,19 @@ static bool take_policy(struct str *in, struct tls_counts_entry *e)
         !take_number(in, 2, &failures) || type >= TLS_REPORT_POLICIES || texts.len == 0 ||
         texts.ptr[texts.len - 1] != '\0')
         return false;
-    p = policy_get(e, (enum tls_report_policy_type)type, texts);
+    p = policy_get(c, e, (enum tls_report_policy_type)type, texts);
     if (p == NULL)
         return false;
     p->successes += successes;
     for (; failures > 0; failures--)
-        if (!take_failure(in, p))
+        if (!take_failure(c, in, p))
             return false;
     p->failures_count = all;
     return true;
 }
 
 /* What is behind what is known is of a later build. */
-static bool decode(struct str in, struct tls_counts_entry *e)
+static bool decode(struct tls_counts *c, struct str in, struct tls_counts_entry *e)
 {
     uint64_t version, flags, end_s, policies;
 
@@ -504,7 +550,7 @@ static bool decode(struct str in, struct tls_counts_entry *e)
     e->end_s = (int64_t)end_s;
     e->mailed = (flags & FLAG_MAILED) != 0;
     for (; policies > 0; policies--)
-        if (!take_policy(&in, e))
+        if (!take_policy(c, &in, e))
             return false;
     return true;
 }
@@ -521,7 +567,7 @@ static void load_one(void *arg, struct str key, struct str value)
     if (key.len > 9 && key.len <= TLS_COUNTS_KEY_MAX && begin_s <= INT64_MAX / 2 &&
         dns_name_valid(domain))
         e = entry_new(c, domain, (int64_t)begin_s, INT64_MAX);
-    if (e != NULL && decode(value, e)) {
+    if (e != NULL && decode(c, value, e)) {
         e->state = TLS_COUNTS_WANTED;
         return;
     }

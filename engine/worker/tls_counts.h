@@ -21,6 +21,9 @@
 #define TLS_COUNTS_FAILURES_MAX 256    /* kinds of failures of a policy; beyond, without details */
 #define TLS_COUNTS_TEXTS_MAX    16384
 #define TLS_COUNTS_REASON_MAX   160
+/* Of policies and failures together. Beyond: new policies are not counted, new kinds of failures in
+ * sums alone. What strangers' servers say makes both. */
+#define TLS_COUNTS_BYTES_MAX (64u << 20)
 /* Behind a day's end: workers whose clock is a turn old still count in it. */
 #define TLS_COUNTS_GRACE_S  2
 #define TLS_COUNTS_STORE_MS 30000
@@ -35,6 +38,7 @@ struct tls_counts {
     struct list fresh;    /* of which nobody has asked whether reports are wanted */
     struct list dirty;    /* to be stored */
     uint64_t not_counted; /* for want of room */
+    uint64_t bytes;       /* of policies and failures */
 };
 
 enum tls_counts_state {

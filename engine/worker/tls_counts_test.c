@@ -269,6 +269,47 @@ static void test_bounds(void **state)
     free(p.dir);
 }
 
+/* Thousands of busy domains whose servers all fail in many ways, with long policies: memory has its
+ * bound, what was counted of each is in its sums, and all of it comes back. */
+static void test_memory(void **state)
+{
+    struct place p = {.dir = kit_dir()};
+    static char texts[8192];
+    uint64_t counted = 0;
+
+    (void)state;
+    place_open(&p);
+    memset(texts, 'x', sizeof(texts) - 1);
+    for (int i = 0; i < 1900; i++) {
+        for (int k = 0; k < 120; k++) {
+            char domain[32], reason[200];
+            struct tls_count one = count(domain, TLS_REPORT_EXPIRED);
+
+            snprintf(domain, sizeof(domain), "d%d.example", i);
+            snprintf(reason, sizeof(reason), "%d%*s", k, TLS_COUNTS_REASON_MAX, "x");
+            one.domain = str_of(domain);
+            one.texts = (struct str){texts, sizeof(texts)};
+            one.reason = reason;
+            tls_counts_add(&p.counts, &one);
+        }
+        assert_true(p.counts.bytes <= TLS_COUNTS_BYTES_MAX);
+    }
+    assert_true(p.counts.bytes > TLS_COUNTS_BYTES_MAX / 2);
+    for (struct list_node *n = list_first(&p.counts.entries); n != NULL;
+         n = list_next(&p.counts.entries, n)) {
+        const struct tls_counts_entry *e = LIST_ENTRY(n, struct tls_counts_entry, all);
+
+        if (e->policies_len > 0)
+            counted += only_policy(e)->failures_count;
+    }
+    assert_int_equal(counted + p.counts.not_counted, 1900 * 120);
+    (void)ask_all(&p.counts, false);
+    assert_int_equal(p.counts.bytes, 0);
+    place_close(&p);
+    kit_remove(p.dir);
+    free(p.dir);
+}
+
 /* A record that is cut or damaged is none; what a later build has put behind it is passed by. */
 static void test_damaged(void **state)
 {
@@ -315,6 +356,7 @@ int main(void)
         cmocka_unit_test(test_apart),
         cmocka_unit_test(test_delay),
         cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_memory),
         cmocka_unit_test(test_damaged),
     };
 

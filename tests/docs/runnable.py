@@ -193,7 +193,7 @@ def check_page(page):
 
 
 def check_unit():
-    """systemd finds nothing wrong with the unit, where it is installed."""
+    """systemd finds nothing wrong with the unit, and little exposed, where it is installed."""
     verify = shutil.which("systemd-analyze")
     unit = (TREE / "docs/examples/hayauma.service").read_text()
     for command in re.findall(r"^Exec\w+=/usr/local/bin/hayauma (\w+)", unit, re.M):
@@ -208,6 +208,10 @@ def check_unit():
     temp.close()
     if said:
         raise Failure("\n".join(said))
+    done = subprocess.run([verify, "security", "--offline=true", "--threshold=20", "--no-pager",
+                           TREE / "docs/examples/hayauma.service"], capture_output=True, text=True, check=False)
+    if done.returncode != 0 or "exposure level" not in done.stdout:  # above 2.0
+        raise Failure(done.stdout[-300:] + done.stderr)
 
 
 def main():

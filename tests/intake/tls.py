@@ -446,13 +446,21 @@ def test_sslscan():
     if not shutil.which("sslscan"):
         raise Skip("no sslscan")
     with Secure() as engine:
-        done = subprocess.run(["sslscan", "--no-colour", f"{engine.host}:{engine.tls_port}"],
-                              capture_output=True, text=True, timeout=100, check=True)
-        for bad in ("SSLv2     enabled", "SSLv3     enabled", "TLSv1.0   enabled", "TLSv1.1   enabled",
-                    "renegotiation: Insecure", "Compression enabled", "vulnerable to heartbleed\n", "CBC",
-                    "3DES", "RC4", "NULL", "anon"):
-            if bad in done.stdout.replace("not vulnerable to heartbleed", ""):
-                raise Failure(f"{bad}:\n{done.stdout}")
+        scans = [subprocess.Popen(["sslscan", "--no-colour", *how], stdout=subprocess.PIPE, text=True)
+                 for how in ([f"{engine.host}:{engine.tls_port}"],
+                             ["--starttls-smtp", f"{engine.host}:{engine.port}"])]
+        for said in (scan.communicate(timeout=100)[0] for scan in scans):
+            nothing_in(said)
+
+
+def nothing_in(said):
+    """What sslscan says of a port: that it found TLS there, and nothing to complain of."""
+    check("it spoke TLS", ("TLSv1.3   enabled" in said, "TLSv1.2   enabled" in said), (True, True))
+    for bad in ("SSLv2     enabled", "SSLv3     enabled", "TLSv1.0   enabled", "TLSv1.1   enabled",
+                "renegotiation: Insecure", "Compression enabled", "vulnerable to heartbleed\n", "CBC",
+                "3DES", "RC4", "NULL", "anon"):
+        if bad in said.replace("not vulnerable to heartbleed", ""):
+            raise Failure(f"{bad}:\n{said}")
 
 
 run(globals())

@@ -193,15 +193,17 @@ def test_despite_tls():
 
 
 def test_https():
-    """Posted with any certificate, and mailed with a signature, as one report."""
+    """Posted with any certificate, and mailed with a signature, as one report; not more often to one
+    mail domain than target_max says."""
     world = Reported(day="2s")
     key = world.temp.path / "dkim.pem"
     world.authority.openssl("genrsa", "-out", key, 2048)
     key.chmod(0o600)
     port = world.collect()
     world.domain("posted", policy("none", "mx1.posted.example"))
-    world.wants("posted", f"v=TLSRPTv1; rua=https://collect.example:{port}/v1?a=b,mailto:tls@collector.example")
-    world.start(dkim={"keys": [{"domain": "mta.sender.example", "selector": "s1", "file": str(key)}]})
+    world.wants("posted", f"v=TLSRPTv1; rua=https://collect.example:{port}/v1?a=b,mailto:tls@collector.example,"
+                "mailto:a@victim.example,mailto:b@victim.example")
+    world.start(tls_reports={"target_max": 1}, dkim={"keys": [{"domain": "mta.sender.example", "selector": "s1", "file": str(key)}]})
     world.send("posted")
     asked = wait_until("a report", lambda: world.collector.asked, 60, process=world.engine.process)
     path, kind, body = asked[0]
@@ -214,6 +216,9 @@ def test_https():
     check("the same", mailed[0]["report-id"], found["report-id"])
     check("signed", "d=mta.sender.example" in mailed[0]["message"]["DKIM-Signature"], True)
     wait_until("the log", lambda: "tls_reports.posted" in world.engine.log(), 20)
+    check("victims", [r["recipient"] for r in world.engine.records("Reception")
+                      if r["recipient"].endswith("@victim.example")], ["a@victim.example"])
+    check("said", 'target="victim.example"' in world.engine.log(), True)
     world.finish()
 
 

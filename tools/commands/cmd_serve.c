@@ -140,11 +140,12 @@ static void log_warnings(const struct serve *s, const struct config *c)
     buf_done(&lines);
 }
 
-/* A core dump would have the private keys in it, and so would what another process of the same user
- * may read of our memory. Behind each change of user, which sets it anew. */
-static void keep_keys_in(const struct config *c)
+/* A core dump would have private keys, passwords and people's mail in it, and so would what another
+ * process of the same user may read of our memory. Behind each change of user, which sets it anew.
+ */
+static void keep_memory_in(void)
 {
-    if (c->keyring != NULL && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+    if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
         log_warn("serve.dumpable", "error=\"%s\"", strerror(errno));
 }
 
@@ -288,7 +289,6 @@ static int serve_reload(void *arg, struct buf *cannot, struct buf *errors)
         http_reload(s->http, c);
         log_certificates(s);
         set_log_level(c);
-        keep_keys_in(c);
         config_unref(s->config);
         s->config = c;
         words = joined(buf_str(cannot));
@@ -507,7 +507,7 @@ static int serve_run(struct serve *s)
         err = http_open(&s->http, s->config, &error);
     if (err == 0)
         err = drop_privileges(s->config);
-    keep_keys_in(s->config);
+    keep_memory_in();
     if (err == 0)
         err = engine_start(&s->engine, serve_control, s, &error);
     if (err == 0)
