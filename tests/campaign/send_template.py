@@ -68,6 +68,9 @@ def test_check_and_preview():
         assert "spring.json: content" in done.stderr, done
         done = send(engine, "name\nx\n", status=2)
         assert "has no column 'email'" in done.stderr, done
+        began = time.monotonic()  # what no time mends is not tried for half a minute
+        done = send(engine, csv(0, 1), "--api", f"https://127.0.0.1:{engine.web}", status=1)
+        assert "SSL" in done.stderr and time.monotonic() - began < 15, done
         check("campaigns", json.loads(engine.ask("GET", ROOT)[2])["campaigns"], [])
 
 
@@ -85,7 +88,8 @@ def test_sends():
         check("expires", time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(campaign["expires_ms"] / 1000)), expires)
         done = send(engine, csv(0, 1000), status=1)
         assert "is over: give another --campaign" in done.stderr, done
-        done = send(engine, csv(0, 10), "--campaign", "more")
+        done = send(engine, csv(0, 10), template={**TEMPLATE, "name": "more"})
+        assert done.stdout.startswith("more: "), done
         check("each once", arrived(sink), {**wanted, **{f"r{i}@x{i % 7}.example": 2 for i in range(10)}})
 
 

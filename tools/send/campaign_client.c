@@ -97,6 +97,14 @@ static CURLcode try_once(struct campaign_client *c, const char *url, const char 
     return result;
 }
 
+/* Whether a failure is one that a restart of the engine makes, and ends. */
+static bool may_pass(CURLcode result)
+{
+    return result == CURLE_COULDNT_CONNECT || result == CURLE_OPERATION_TIMEDOUT ||
+           result == CURLE_SEND_ERROR || result == CURLE_RECV_ERROR || result == CURLE_GOT_NOTHING ||
+           result == CURLE_PARTIAL_FILE;
+}
+
 int campaign_request(struct campaign_client *c, const char *path, const char *type,
                      const struct str *body, json_t **answer)
 {
@@ -110,8 +118,11 @@ int campaign_request(struct campaign_client *c, const char *path, const char *ty
         if (i > 0)
             sleep(1);
         result = try_once(c, (char *)url.data, type, body, &status);
-        if (result == CURLE_OK && status != 503)
+        if (result == CURLE_OK ? status != 503 : !may_pass(result))
             break;
+        if (i == 0)
+            fprintf(stderr, "hayauma send: %s: %s; trying again for %d s\n", c->url,
+                    result == CURLE_OK ? "HTTP status 503" : curl_easy_strerror(result), TRIES);
     }
     buf_done(&url);
     *answer = NULL;

@@ -117,9 +117,13 @@ static void complete(struct order *o)
 {
     json_t *root = o->mailing.root, *name = json_member(root, "name"), *author;
 
-    if (o->name == NULL)
-        o->name = json_is_string(name) ? json_string_value(name) : name_of_file(o);
-    set(root, "name", json_string(o->name));
+    if (o->name == NULL && json_is_string(name)) {
+        o->name = json_string_value(name); /* the template's own, which stays where it is */
+    } else {
+        if (o->name == NULL)
+            o->name = name_of_file(o);
+        set(root, "name", json_string(o->name));
+    }
     if (o->from != NULL)
         set(root, "envelope_sender", json_string(o->from));
     author = json_member(json_member(json_member(root, "content"), "from"), "email");
