@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/file.h"
 #include "config/config_secret.h"
@@ -10,18 +11,27 @@
 
 #define FILE_BYTES_MAX (64 * 1024 * 1024)
 
-/* Whether the first thing on a line (from 1) is '*', which YAML takes for an alias. */
-static bool starts_with_star(struct str text, int line)
+/* A line of the text, from 1. */
+static struct str line_at(struct str text, int line)
 {
-    for (int i = 1; i < line; i++) {
-        ptrdiff_t end = str_find(text, '\n');
+    struct str found = str_take(&text, '\n');
 
-        if (end < 0)
-            return false;
-        text = (struct str){text.ptr + end + 1, text.len - (size_t)end - 1};
-    }
-    text = str_trim(text);
-    return text.len != 0 && text.ptr[0] == '*';
+    while (--line > 0)
+        found = str_take(&text, '\n');
+    return found;
+}
+
+/* What YAML takes for an alias, or for a list with something behind it, and was meant otherwise. */
+static const char *hint_of_line(struct str line)
+{
+    struct str text = str_trim(line);
+
+    if (text.len != 0 && text.ptr[0] == '*')
+        return "; a pattern that starts with * needs quotes: \"*.example.com\"";
+    for (size_t i = 0; i + 2 < text.len; i++)
+        if (memcmp(text.ptr + i, "]:", 2) == 0 && text.ptr[i + 2] >= '0' && text.ptr[i + 2] <= '9')
+            return "; an address in brackets needs quotes: \"[relay.example.com]:25\"";
+    return "";
 }
 
 static void syntax_errors(struct config_loader *l, struct fy_diag *diag, struct str text)
@@ -38,8 +48,8 @@ static void syntax_errors(struct config_loader *l, struct fy_diag *diag, struct 
             hint = "; indent with spaces";
         else if (strstr(e->msg, "nested block mapping on the same line") != NULL)
             hint = "; a value with ': ' needs quotes";
-        else if (starts_with_star(text, e->line))
-            hint = "; a pattern that starts with * needs quotes: \"*.example.com\"";
+        else
+            hint = hint_of_line(line_at(text, e->line));
         config_complain(l, at, "YAML: %s%s", e->msg, hint);
         any = true;
     }
