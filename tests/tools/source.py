@@ -154,6 +154,10 @@ def test_wrong_options():
         done = tool("source", *arguments, status=2)
         assert done.stderr, arguments
     assert "--rcpt-domains N" in tool("source", "--help").stdout
+    # Whoever looks for the addresses that mail is sent from sends no mail by that.
+    assert "(--to)" in tool("source", status=2).stderr
+    for action, wrong in (("source", "lst"), ("pool", "lst"), ("site", "lst"), ("campaign", "lst")):
+        assert "did you mean 'list'?" in tool(action, wrong, status=2).stderr
 
 
 if __name__ == "__main__":

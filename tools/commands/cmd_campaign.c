@@ -10,6 +10,7 @@
 #include "tools/commands/campaign_report.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 #include "tools/commands/queue_view.h"
 #include "tools/commands/screen.h"
 
@@ -530,18 +531,24 @@ int cmd_campaign(int argc, char **argv)
     int (*run)(struct channel * ch, const struct campaign_options *o) = NULL;
     const char *action = argc > 1 ? argv[1] : "";
     struct campaign_options o = {0};
+    struct suggest near;
     struct channel ch;
     int code;
 
-    for (size_t i = 0; i < ARRAY_LEN(actions); i++)
+    suggest_init(&near, str_of(action));
+    for (size_t i = 0; i < ARRAY_LEN(actions); i++) {
+        suggest_offer(&near, actions[i].name);
         if (strcmp(action, actions[i].name) == 0) {
             o.action = actions[i].name;
             run = actions[i].run;
             o.channel.command = actions[i].command;
         }
+    }
     if (o.action == NULL) {
         bool asked = strcmp(action, "-h") == 0 || strcmp(action, "--help") == 0;
 
+        if (!asked && *action != '\0')
+            return action_unknown("campaign", &near);
         fputs(help, asked ? stdout : stderr);
         return asked ? EXIT_OK : EXIT_USAGE;
     }

@@ -16,6 +16,7 @@
 #include "config/config_secret.h"
 #include "mail/letter_mark.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 
 #define KEYS_FILE       "/etc/hayauma/letter.keys" /* where none is named */
 #define SOON_S          3600                       /* until a further key counts: time to reload */
@@ -259,6 +260,19 @@ int cmd_letters(int argc, char **argv)
         o.texts = argv + optind + 1;
         o.texts_len = argc - optind - 1;
         return verify(&o);
+    }
+    if (optind < argc) {
+        struct suggest near;
+
+        suggest_init(&near, str_of(argv[optind]));
+        suggest_offer(&near, "keygen");
+        suggest_offer(&near, "verify");
+        if (strcmp(argv[optind], "keygen") != 0 && strcmp(argv[optind], "verify") != 0)
+            return action_unknown("letters", &near);
+        fprintf(stderr, "hayauma letters %s: %s\n", argv[optind],
+                optind + 1 < argc ? "it takes no argument"
+                                  : "say what: return paths, URLs, tokens");
+        return EXIT_USAGE;
     }
     fputs(help, stderr);
     return EXIT_USAGE;

@@ -7,6 +7,7 @@
 #include "base/suggest.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 #include "tools/commands/queue_export.h"
 #include "tools/commands/queue_filter.h"
 #include "tools/commands/queue_suspend.h"
@@ -297,11 +298,7 @@ static int unknown(const char *name)
         suggest_offer(&s, actions[i].name);
     for (int i = 0; queue_suspend_name(i) != NULL; i++)
         suggest_offer(&s, queue_suspend_name(i));
-    fprintf(stderr, "hayauma queue: no such action: '%s'", name);
-    if (s.best != NULL)
-        fprintf(stderr, "; did you mean '%s'?", s.best);
-    fputs("\n'hayauma queue --help' lists them.\n", stderr);
-    return EXIT_USAGE;
+    return action_unknown("queue", &s);
 }
 
 /* What to do with the quarantine, rather than with which part of it. */

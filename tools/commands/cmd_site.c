@@ -4,6 +4,7 @@
 
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 #include "tools/commands/screen.h"
 #include "tools/commands/wait_text.h"
 
@@ -280,7 +281,13 @@ int cmd_site(int argc, char **argv)
 
     if (!show && strcmp(action, "list") != 0) {
         bool asked = strcmp(action, "-h") == 0 || strcmp(action, "--help") == 0;
+        struct suggest near;
 
+        suggest_init(&near, str_of(action));
+        suggest_offer(&near, "list");
+        suggest_offer(&near, "show");
+        if (!asked && *action != '\0')
+            return action_unknown("site", &near);
         fputs(help, asked ? stdout : stderr);
         return asked ? EXIT_OK : EXIT_USAGE;
     }

@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 #include "tools/commands/queue_suspend.h"
 #include "tools/commands/screen.h"
 
@@ -332,11 +333,18 @@ int cmd_sources(int argc, char **argv)
 
 int cmd_pool(int argc, char **argv)
 {
+    struct suggest near;
+
     if (argc > 1 && strcmp(argv[1], "list") == 0)
         return run("pool", pool_help, argc, argv, pool_list, false);
     if (argc > 1 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)) {
         fputs(pool_help, stdout);
         return EXIT_OK;
+    }
+    if (argc > 1) {
+        suggest_init(&near, str_of(argv[1]));
+        suggest_offer(&near, "list");
+        return action_unknown("pool", &near);
     }
     fputs(pool_help, stderr);
     return EXIT_USAGE;

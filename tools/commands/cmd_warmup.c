@@ -10,6 +10,7 @@
 #include "config/config_value.h"
 #include "tools/commands/channel.h"
 #include "tools/commands/commands.h"
+#include "tools/commands/options.h"
 #include "tools/commands/screen.h"
 #include "tools/commands/warmup_print.h"
 
@@ -278,10 +279,7 @@ static int action_find(const char *name)
         if (strcmp(actions[i].name, name) == 0)
             return (int)i;
     }
-    fprintf(stderr, "hayauma warmup: no such action: '%s'", name);
-    if (s.best != NULL)
-        fprintf(stderr, "; did you mean '%s'?", s.best);
-    fputs("\n'hayauma warmup --help' lists them.\n", stderr);
+    action_unknown("warmup", &s);
     return -1;
 }
 

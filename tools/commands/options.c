@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "tools/commands/commands.h"
 #include "tools/commands/quantity.h"
 
 #define ROWS_MAX 40
@@ -61,4 +62,13 @@ int options_read(const struct option_row *rows, size_t len, void *of, const char
     if (err < 0)
         fprintf(stderr, "Try 'hayauma %s --help'.\n", command);
     return err < 0 ? -EINVAL : 0;
+}
+
+int action_unknown(const char *command, const struct suggest *near)
+{
+    fprintf(stderr, "hayauma %s: no such action: '%.*s'", command, STR_FMT(near->word));
+    if (near->best != NULL)
+        fprintf(stderr, "; did you mean '%s'?", near->best);
+    fprintf(stderr, "\n'hayauma %s --help' lists them.\n", command);
+    return EXIT_USAGE;
 }

@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/suggest.h"
+
 struct option_row {
     const char *name;
     bool flag;                                       /* without value: a bool at offset */
@@ -37,5 +39,8 @@ struct option_row {
  * said on stderr. command: "send". */
 int options_read(const struct option_row *rows, size_t len, void *of, const char *command,
                  const char *usage, int argc, char **argv);
+
+/* Says that near's word is no action of the command, and which one is like it. EXIT_USAGE. */
+int action_unknown(const char *command, const struct suggest *near);
 
 #endif

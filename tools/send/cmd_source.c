@@ -22,7 +22,7 @@ static const char usage[] =
     "addresses that the engine sends from are another matter: hayauma source list, show NAME,\n"
     "suspend NAME [--for TIME] [--reason TEXT], resume NAME; 'hayauma source list --help'.\n"
     "\n"
-    "  --to HOST[:PORT]       where to send (default 127.0.0.1:25); unix:PATH too\n"
+    "  --to HOST[:PORT]       where to send (port 25 unless given); unix:PATH too\n"
     "  --lmtp                 speak LMTP\n"
     "  --sessions N           connections (default 10)\n"
     "  --messages N           how many (default 1000; without limit when --duration is given)\n"
@@ -136,19 +136,28 @@ static const struct option_row options[] = {
 /* 0, 1 when --help was printed, or -EINVAL. */
 static int read_options(struct source *c, int argc, char **argv)
 {
+    static const char *const source_actions[] = {"list", "show", "suspend", "resume"};
+    struct suggest near;
     int err = options_read(options, ARRAY_LEN(options), c, "source", usage, argc, argv);
 
     if (err != 0)
         return err;
     c->submit_options.reconnect = c->retry;
     if (optind < argc) {
-        fprintf(stderr, "hayauma source: unexpected '%s'\nTry 'hayauma source --help'.\n",
-                argv[optind]);
+        suggest_init(&near, str_of(argv[optind]));
+        for (size_t i = 0; i < ARRAY_LEN(source_actions); i++)
+            suggest_offer(&near, source_actions[i]);
+        action_unknown("source", &near);
         return -EINVAL;
     }
-    if (c->submit_options.to.len == 0 &&
-        endpoint_parse("127.0.0.1:25", 0, &c->submit_options.to) < 0)
+    if (c->submit_options.to.len ==
+        0) { /* no default: whoever looks for a list shall send nothing */
+        fputs("hayauma source: say where to send mail to (--to), or for the addresses that mail is "
+              "sent\nfrom: hayauma source list, show, suspend or resume\n"
+              "Try 'hayauma source --help'.\n",
+              stderr);
         return -EINVAL;
+    }
     if (c->messages_max == 0)
         c->messages_max = c->duration_ms > 0 ? UINT64_MAX : 1000;
     if (c->plan.domains_len == 0)
