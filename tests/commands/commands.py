@@ -164,6 +164,10 @@ def test_config():
     example = (TREE / "docs/examples/hayauma.yaml").read_text()
     good.write_text(example.replace("user: hayauma", "user: root"))
     assert "no 'user'" not in run("config", "check", good).stderr
+    good.write_text("user: nobody\n")
+    good.chmod(0o600)
+    said = run("config", "check", good).stderr
+    assert (f"{good}: root can read it, but not the engine as user nobody" in said) == (os.geteuid() == 0), said
     good.write_text("dns: {servers: [127.0.0.1, 192.0.2.53]}\n")
     said = run("config", "check", good).stderr
     assert "warning: dns.servers: 192.0.2.53 is beyond loopback" in said, said

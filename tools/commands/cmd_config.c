@@ -1,7 +1,12 @@
 /* hayauma config: what is in a file, what it means, and what could be in it. */
+#include <errno.h>
+#include <fcntl.h>
 #include <getopt.h>
+#include <grp.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -66,6 +71,56 @@ static bool files_good(const struct config *c)
     return good;
 }
 
+static void warn_unreadable(const char *key, const char *file, const char *user)
+{
+    int fd = file == NULL ? -1 : open(file, O_RDONLY | O_CLOEXEC);
+
+    if (file != NULL && fd < 0)
+        fprintf(
+            stderr,
+            "warning: %s: %s: root can read it, but not the engine as user %s (%s); let its group "
+            "read the file and the directories above it\n",
+            key, file, user, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+/* What root reads here and the engine, as `user`, does not, such as files in certbot's directories.
+ * A child that has become the user looks, so groups and directories count as they will. */
+static void warn_as_user(const struct config *c)
+{
+    const struct passwd *pw = c->user == NULL || geteuid() != 0 ? NULL : getpwnam(c->user);
+    const struct group *gr = c->group == NULL ? NULL : getgrnam(c->group);
+    pid_t child;
+    gid_t gid;
+
+    if (pw == NULL || pw->pw_uid == 0)
+        return;
+    fflush(NULL);
+    child = fork();
+    if (child != 0) {
+        if (child > 0)
+            waitpid(child, NULL, 0);
+        return;
+    }
+    gid = gr != NULL ? gr->gr_gid : pw->pw_gid;
+    if (initgroups(c->user, gid) < 0 || setgid(gid) < 0 || setuid(pw->pw_uid) < 0)
+        _exit(EXIT_FAILED);
+    warn_unreadable("the configuration", c->file, c->user);
+    for (size_t i = 0; i < c->certificates_len; i++) {
+        warn_unreadable("certificates", c->certificates[i].chain_file, c->user);
+        warn_unreadable("certificates", c->certificates[i].key_file, c->user);
+    }
+    for (size_t i = 0; i < c->dkim.keys_len; i++)
+        warn_unreadable("dkim.keys", c->dkim.keys[i].file, c->user);
+    for (size_t i = 0; i < c->listeners_len; i++) {
+        warn_unreadable("client_ca_file", c->listeners[i].client_ca_file, c->user);
+        warn_unreadable("client_crl_file", c->listeners[i].client_crl_file, c->user);
+    }
+    warn_unreadable("tls_ca_file", c->tls_ca_file, c->user);
+    _exit(EXIT_OK);
+}
+
 static int check(const struct options *o)
 {
     struct config *c = load(o, true);
@@ -77,6 +132,7 @@ static int check(const struct options *o)
         config_unref(c);
         return EXIT_FAILED;
     }
+    warn_as_user(c);
     config_warnings(c, geteuid() == 0, &warnings);
     fprintf(stderr, "%.*s", STR_FMT(buf_str(&warnings)));
     buf_done(&warnings);
