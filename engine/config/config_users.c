@@ -264,6 +264,8 @@ int config_load_users(struct config *c, struct buf *errors)
         err = config_secret_read(c, c->auth.users_file, &text, errors);
         if (err == 0)
             err = load_entries(c, buf_str(&text), errors);
+        else if (err == -ENOENT)
+            buf_puts(errors, "auth.users_file: 'hayauma user add NAME' makes it\n");
         config_secret_done(&text);
     }
     return err;

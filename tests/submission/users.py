@@ -140,7 +140,8 @@ def test_of_a_configuration():
         done = subprocess.run([program(), "config", "check", config], capture_output=True, text=True,
                               check=False, timeout=60)
         return done.stdout + done.stderr
-    assert f"{file}: cannot be read: No such file" in check()
+    said = check()
+    assert f"{file}: cannot be read: No such file" in said and "user add NAME' makes it" in said, said
     user("add", "shop", "-c", config)
     assert "good" in check()
     file.write_text("shop:secret\n")

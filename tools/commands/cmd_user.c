@@ -266,8 +266,8 @@ static bool add(struct users_file *f, struct options *o)
     /* Before a password is asked for: what is wrong with the rest. */
     buf_printf(&trial, "%s:%s", o->name, password_nobody);
     put_fields(&trial, o);
-    good = strpbrk(o->name, ":\r\n") == NULL && is_line(buf_str(&trial));
-    if (!good && strpbrk(o->name, ":\r\n") != NULL)
+    good = strpbrk(o->name, ": \t\r\n") == NULL && is_line(buf_str(&trial));
+    if (!good && strpbrk(o->name, ": \t\r\n") != NULL)
         fputs("hayauma user: NAME is not 1 to 128 visible ASCII characters without ':'\n", stderr);
     buf_printf(&line, "%s:", o->name);
     if (o->method == NULL)

@@ -4,6 +4,12 @@
 
 #include "tools/commands/commands.h"
 
+#ifdef __clang__
+#define COMPILER "" /* clang's version has its name */
+#else
+#define COMPILER "gcc "
+#endif
+
 int cmd_version(int argc, char **argv)
 {
     struct utsname os;
@@ -20,6 +26,7 @@ int cmd_version(int argc, char **argv)
     }
     printf("hayauma %s\n", HAYAUMA_VERSION);
     if (uname(&os) == 0)
-        printf("%s %s, %s, built with %s\n", os.sysname, os.release, os.machine, __VERSION__);
+        printf("%s %s, %s, built by %s%s\n", os.sysname, os.release, os.machine, COMPILER,
+               __VERSION__);
     return EXIT_OK;
 }
