@@ -101,8 +101,8 @@ static CURLcode try_once(struct campaign_client *c, const char *url, const char 
 static bool may_pass(CURLcode result)
 {
     return result == CURLE_COULDNT_CONNECT || result == CURLE_OPERATION_TIMEDOUT ||
-           result == CURLE_SEND_ERROR || result == CURLE_RECV_ERROR || result == CURLE_GOT_NOTHING ||
-           result == CURLE_PARTIAL_FILE;
+           result == CURLE_SEND_ERROR || result == CURLE_RECV_ERROR ||
+           result == CURLE_GOT_NOTHING || result == CURLE_PARTIAL_FILE;
 }
 
 int campaign_request(struct campaign_client *c, const char *path, const char *type,
