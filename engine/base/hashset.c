@@ -54,6 +54,19 @@ bool hashset_add(struct hashset *s, uint64_t hash)
     return true;
 }
 
+bool hashset_has(const struct hashset *s, uint64_t hash)
+{
+    size_t at;
+
+    hash += hash == 0;
+    if (s->slots == NULL)
+        return false;
+    for (at = hash & s->mask; s->slots[at] != 0; at = (at + 1) & s->mask)
+        if (s->slots[at] == hash)
+            return true;
+    return false;
+}
+
 /* What follows without a gap moves back into the hole where its own place is at or before it. */
 void hashset_remove(struct hashset *s, uint64_t hash)
 {

@@ -20,6 +20,7 @@ int hashset_reserve(struct hashset *s, size_t more) MUST_USE;
 bool hashset_add(struct hashset *s, uint64_t hash);
 /* One that is there. */
 void hashset_remove(struct hashset *s, uint64_t hash);
-void hashset_done(struct hashset *s); /* a zeroed one is accepted, and left */
+bool hashset_has(const struct hashset *s, uint64_t hash); /* of a zeroed one: none */
+void hashset_done(struct hashset *s);                     /* a zeroed one is accepted, and left */
 
 #endif

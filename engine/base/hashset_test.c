@@ -29,6 +29,7 @@ static void test_like_bits(void **state)
     for (int n = 0; n < 200000; n++) {
         size_t i = (size_t)rng_below(&rng, VALUES);
 
+        assert_int_equal(hashset_has(&s, hash_of(i)), there[i]);
         assert_int_equal(hashset_reserve(&s, 1), 0);
         if (there[i] && rng_below(&rng, 2) == 0) {
             hashset_remove(&s, hash_of(i));

@@ -294,7 +294,8 @@ enum config_rule_scope {
     CONFIG_RULE_DOMAIN,   /* all to the recipient's domain */
     CONFIG_RULE_NETBLOCK, /* of all sources in the /24 or /64 of the address that was used */
     CONFIG_RULE_SIGNER,   /* that the domain signs which signed what was refused */
-    CONFIG_RULE_ENVELOPE  /* with the domain of its return path in theirs */
+    CONFIG_RULE_ENVELOPE, /* with the domain of its return path in theirs */
+    CONFIG_RULE_SOURCE_AND_DOMAINS /* each of three: source, signing domain, envelope domain */
 };
 
 enum config_rule_outcome { CONFIG_RULE_AS_SAID, CONFIG_RULE_DEFERRED, CONFIG_RULE_FAILED };

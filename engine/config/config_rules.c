@@ -83,9 +83,15 @@ static int word_at(const char *word, const char *const *words, size_t len)
 
 static const char *const stage_words[] = {"any", "greeting", "mail", "rcpt", "data", "message"};
 static const char *const outcome_words[] = {"said", "deferred", "failed"};
-static const char *const scope_words[] = {"source",         "site",           "campaign",
-                                          "tenant",         "domain",         "netblock",
-                                          "signing_domain", "envelope_domain"};
+static const char *const scope_words[] = {"source",
+                                          "site",
+                                          "campaign",
+                                          "tenant",
+                                          "domain",
+                                          "netblock",
+                                          "signing_domain",
+                                          "envelope_domain",
+                                          "source_and_domains"};
 
 static void read_words(struct config *c, struct config_rule *r)
 {
@@ -384,6 +390,13 @@ static void check_texts(const struct checked *k)
     }
 }
 
+/* Whether it is a scope of mail, and not of sources and sites. */
+static bool is_of_mail(const char *scope)
+{
+    return strcmp(scope, "source") != 0 && strcmp(scope, "netblock") != 0 &&
+           strcmp(scope, "site") != 0;
+}
+
 static void check_actions(const struct checked *k)
 {
     const struct config_rule *r = k->rule;
@@ -400,10 +413,12 @@ static void check_actions(const struct checked *k)
     if (!acts)
         complain(k, "suspend",
                  "does nothing; say suspend, slow_down, rate, outcome, retry or alarm");
-    if (nobodys && r->suspend_s != 0 && strcmp(r->scope_word, "source") != 0 &&
-        strcmp(r->scope_word, "netblock") != 0 && strcmp(r->scope_word, "site") != 0)
+    if (nobodys && (r->suspend_s != 0 || config_rule_lowers(r)) && is_of_mail(r->scope_word))
         complain(k, "scope",
                  "at the greeting nobody's mail is refused: write source, netblock or site");
+    if (r->session_messages_max != 0 && is_of_mail(r->scope_word))
+        complain(k, "session_messages_max",
+                 "a connection takes mail of all: with this scope write rate or sessions_max");
     if (nobodys && (r->retry_s != 0 || r->no_suppression || r->pool != NULL ||
                     strcmp(r->outcome_word, "said") != 0))
         complain(k, "stage",

@@ -51,7 +51,10 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "google-netblock", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
          TEXTS("your ip netblock"), .suspend_s = MINUTES(10), .scope_word = "netblock"),
     RULE(.name = "google-source", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
-         .suspend_s = MINUTES(10)), /* what else it says */
+         TEXTS("your ip address"), .suspend_s = MINUTES(10)),
+    /* Where the answer names nothing, it may mean each of the three (81126). */
+    RULE(.name = "google-rate", GOOGLE, .code_word = "421", .enhanced_word = "4.7.28",
+         .suspend_s = MINUTES(10), .scope_word = "source_and_domains"),
     RULE(.name = "google-source-refused", GOOGLE, .code_word = "550", .enhanced_word = "5.7.28",
          BLOCKED(MINUTES(10))),
     RULE(.name = "google-reputation-source", GOOGLE, .code_word = "421", .enhanced_word = "4.7.0",
@@ -102,6 +105,13 @@ const struct config_rule config_rules_shipped[] = {
          TEXTS("tls required"), .alarm = true),
     RULE(.name = "google-mailbox-rate", GOOGLE, .code_word = "550", .enhanced_word = "5.2.1",
          TEXTS("at a rate that"), DEFERRED, .retry_s = HOURS(1), NOT_THE_ADDRESS),
+    RULE(.name = "google-mailbox-later", GOOGLE, .code_word = "450", .enhanced_word = "4.2.1",
+         .retry_s = HOURS(1), NOT_THE_ADDRESS),
+    RULE(.name = "google-mailbox-full", GOOGLE, .code_word = "452", .enhanced_word = "4.2.2",
+         NOT_THE_ADDRESS, .classification = "QuotaIssues"),
+    /* The rest of the envelope goes in the next transaction, at once: the code says so. */
+    RULE(.name = "google-split", GOOGLE, .code_word = "452", .enhanced_word = "4.5.3",
+         NOT_THE_ADDRESS),
     RULE(.name = "google-rate-refused", GOOGLE, .code_word = "550", .enhanced_word = "5.7.1",
          TEXTS("this email has been rate limited"), DEFERRED, .suspend_s = MINUTES(10),
          NOT_THE_ADDRESS),
@@ -230,6 +240,13 @@ const struct config_rule config_rules_shipped[] = {
     RULE(.name = "greylisting", .code_word = "4xx",
          TEXTS("greylist", "grey-list"),
          .retry_s = MINUTES(6), .retry_at_most = true, .from = SFM "; postgrey; rumble, 2019"),
+    RULE(.name = "too-many-connections", .code_word = "4xx",
+         TEXTS("^too many connections", "maximum number of concurrent connections"),
+         .slow_down = true, NOT_THE_ADDRESS, .from = KUMO "; " SFM),
+    /* The next session goes on at once, and where two sessions end at one number that is kept to. */
+    RULE(.name = "session-messages", .code_word = "4xx",
+         TEXTS("message per connection", "messages for this session"), NOT_THE_ADDRESS,
+         .from = SFM "; note.com/sendmagic, 2022"),
 
     /* Behind RCPT nobody has that address; behind the content the subscriber's filter took it. */
     RULE(.name = "docomo-unknown", PROVIDERS("docomo"), .stage_word = "rcpt", .code_word = "550",
@@ -239,6 +256,9 @@ const struct config_rule config_rules_shipped[] = {
          .from = SISIMAI),
     RULE(.name = "docomo-full", PROVIDERS("docomo"), .code_word = "552",
          TEXTS("too much mail data"), FAILED, NOT_THE_ADDRESS, .classification = "QuotaIssues",
+         .from = "note.com/sendmagic, 2022; " SISIMAI),
+    RULE(.name = "docomo-recipients", PROVIDERS("docomo"), .stage_word = "rcpt",
+         .code_word = "552", TEXTS("too many recipients"), NOT_THE_ADDRESS,
          .from = "note.com/sendmagic, 2022; " SISIMAI),
     RULE(.name = "docomo-size", PROVIDERS("docomo"), .code_word = "552",
          TEXTS("message size exceeds"), FAILED, NOT_THE_ADDRESS, .classification = "ContentRelated",

@@ -37,27 +37,40 @@ static const struct config_field fields[] = {
             "more with each that works; while none has worked, a failure begins it anew."},
     {"scope", CONFIG_CHOICE, AT(scope_word), .def = "source",
      .choices = "source, netblock, site, campaign, tenant, domain, signing_domain, "
-                "envelope_domain",
-     .doc = "Whose mail `suspend` means: that of the source, of all sources with an address in the "
+                "envelope_domain, source_and_domains",
+     .doc = "Whose mail `suspend` means, and whose limits are lowered: that of the source, of all "
+            "sources with an address in the "
             "same /24 (IPv6: /64) as the one that was used, of the campaign, of the tenant, all "
             "to the site, all to the recipient's domain, all that the same domain signs, or all "
-            "with the same domain in its return path. Mail without a campaign counts by its "
+            "with the same domain in its return path; `source_and_domains`: of the source, and of "
+            "both of these domains, for answers that do not say which they mean. Mail without a "
+            "campaign counts by its "
             "tenant, without either by its source; mail that nobody signs by its envelope domain, "
-            "and where that is empty nothing is suspended."},
+            "and where that is empty nothing is suspended. Behind a pause mail of a domain comes "
+            "back as "
+            "that of a source does: one message at a time, and one more with each connection that "
+            "gets one through."},
     {"slow_down", CONFIG_BOOL, AT(slow_down), .def = "no",
      .doc = "One connection less for the source there. It comes back with messages taken and with "
             "time."},
     {"rate", CONFIG_RATE, AT(rate_messages),
      .offset2 = offsetof(struct config_rule, rate_period_ms), .def = "none", .zero = "none",
      .example = "60/min",
-     .doc = "The source's rate at the site is lowered to this for `lowered_for`, over restarts "
-            "too. Each further such reply begins that time anew. Behind it twice as much may go, "
-            "and so on; behind six times `lowered_for` without such a reply all that is "
-            "configured."},
+     .doc =
+         "The rate of what `scope` names at the site is lowered to this for `lowered_for`, over "
+         "restarts too: that of the source (with `domain`, too), of each source of the netblock, "
+         "or with `site` of each; that of the campaign, tenant, signing or envelope domain over "
+         "all sources. Each further such reply begins that time anew. Behind it twice as much may "
+         "go, "
+         "and so on; behind six times `lowered_for` without such a reply all that is "
+         "configured."},
     {"sessions_max", CONFIG_COUNT, AT(sessions_max), .def = "0", RANGE(0, 100000),
-     .zero = "as configured", .doc = "The same of the source's sessions there."},
+     .zero = "as configured",
+     .doc = "The same of the source's sessions there; of a campaign, tenant, signing or envelope "
+            "domain, how many of its messages may be under way at a time, each in a session."},
     {"session_messages_max", CONFIG_COUNT, AT(session_messages_max), .def = "0",
-     RANGE(0, 100000000), .zero = "as configured", .doc = "The same of the messages of a session."},
+     RANGE(0, 100000000), .zero = "as configured",
+     .doc = "The same of the messages of a session of these sources."},
     {"lowered_for", CONFIG_SECONDS, AT(lowered_s), .def = "10m", RANGE(1, 5 * DAY_S),
      .doc = "See `rate`."},
     {"retry", CONFIG_SECONDS, AT(retry_s), .def = "0", RANGE(0, 7 * DAY_S),

@@ -2,6 +2,7 @@
 
 #include <stdio.h>
 
+#include "schedule/flow_lower.h"
 #include "schedule/supply.h"
 #include "worker/shared.h"
 #include "worker/worker.h"
@@ -37,6 +38,24 @@ static bool put_lowered(const struct lane *lane, const char *source, struct buf 
     return true;
 }
 
+/* The same of what is lowered of a flow. */
+static bool put_flow_lowered(const struct lane *lane, const struct limit_denial *why,
+                             struct buf *out)
+{
+    const enum suspension_scope scopes[] = {flow_lower_cap_scope(why->kind),
+                                            flow_lower_recovery_scope(why->kind)};
+    struct suspensions *all = &lane->worker->shared->suspensions;
+    struct suspension one;
+
+    for (size_t i = 0; i < ARRAY_LEN(scopes); i++) {
+        if (scopes[i] == 0 || !suspensions_find(all, scopes[i], str_of(why->lowered), &one))
+            continue;
+        buf_printf(out, "%s %s: %s", one.who, why->lowered, one.reason);
+        return true;
+    }
+    return false;
+}
+
 /* A limit of the site's destination: how far it is used, and where it is set. */
 static void put_limit(const struct lane *lane, const struct limit_denial *why,
                       struct control_wait *out)
@@ -48,8 +67,9 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
     out->limit.max = why->max;
     out->limit.period_ms = why->period_ms;
     out->limit.by_peer = why->by_peer;
-    out->limit.by_rule =
-        why->by_peer && why->source == NULL && put_lowered(lane, out->source, &set);
+    out->limit.by_rule = why->lowered != NULL ? put_flow_lowered(lane, why, &set)
+                                              : why->by_peer && why->source == NULL &&
+                                                    put_lowered(lane, out->source, &set);
     if (why->source != NULL)
         config_source_origin_put(lane->site->config, why->source, limit_denial_own_key(why), &set);
     else if (why->share != NULL)
@@ -57,7 +77,7 @@ static void put_limit(const struct lane *lane, const struct limit_denial *why,
                                 &set);
     else if (why->kind == LIMIT_CAMPAIGN_TOTAL)
         buf_puts(&set, "campaign set");
-    else if (!out->limit.by_rule)
+    else if (!out->limit.by_rule && why->lowered == NULL)
         config_origin_put(lane->site->config, why->dest, out->limit.name, &set);
     snprintf(out->limit.set, sizeof(out->limit.set), "%.*s", STR_FMT(buf_str(&set)));
     buf_done(&set);

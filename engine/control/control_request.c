@@ -295,7 +295,8 @@ static int take_scope(struct control_request *r, struct control_refusal *why, co
                ? 0
                : refuse(why, "'scope' is domain, campaign, tenant, site, source, source_site, "
                              "campaign_site, tenant_site, netblock_site, signer_site, "
-                             "envelope_site or source_cap");
+                             "envelope_site, source_cap, campaign_cap, tenant_cap, signer_cap "
+                             "or envelope_cap");
 }
 
 static int take_for(struct control_refusal *why, const json_t *value, int64_t *out)
@@ -354,7 +355,7 @@ static int name_settle(struct suspension *one, struct control_refusal *why)
             why, "'scope' is missing: domain, campaign, tenant, site, source, source_site ...");
     if (one->name[0] == '\0')
         return refuse(why, "'name' is missing");
-    if (one->scope == SUSPENSION_SOURCE_RECOVERY)
+    if (suspension_is_recovery(one->scope))
         return refuse(why, "a source recovers by what gets through; nobody orders that");
     if (!suspension_is_at_site(one->scope) && strlen(one->name) > NAME_MAX_BYTES)
         return refuse(why, "'name' is longer than %d bytes", NAME_MAX_BYTES);

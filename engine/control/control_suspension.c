@@ -47,7 +47,7 @@ static void take_in(void *to, const struct suspension *one)
     struct control_suspensions *s = to;
     struct held_by *h;
 
-    if (one->scope == SUSPENSION_SOURCE_RECOVERY) /* `route` tells of it */
+    if (suspension_is_recovery(one->scope)) /* `route` tells of it */
         return;
     h = calloc(1, sizeof(*h));
     ASSERT(h != NULL); /* as in buf_*: memory is fatal */

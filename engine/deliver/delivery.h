@@ -50,11 +50,12 @@ struct delivery {
     } body;
     struct smtp_client *client;
     enum delivery_state state;
-    bool greeted;         /* EHLO or HELO was accepted; ready at the turn's end */
-    bool yielding;        /* takes nothing more; quits when empty */
-    bool reopen;          /* closing leads to the next address */
-    bool again;           /* or once more to the same */
-    bool worked;          /* a transaction of it got something through */
+    bool greeted;  /* EHLO or HELO was accepted; ready at the turn's end */
+    bool yielding; /* takes nothing more; quits when empty */
+    bool reopen;   /* closing leads to the next address */
+    bool again;    /* or once more to the same */
+    bool worked;   /* a transaction of it got something through */
+    const struct limits_lowered *worked_for; /* of which the last of these was; NULL: of nothing */
     bool unsendable;      /* the peer has closed: what it had said is still to be received */
     bool refused_for_now; /* some address of this attempt may take mail later */
     int error;            /* -errno that ended the connection, 0: none */

@@ -14,6 +14,7 @@
 #include "outcome/judge.h"
 #include "outcome/policy.h"
 #include "outcome/rule_act.h"
+#include "schedule/flow_lower.h"
 #include "schedule/flow_split.h"
 #include "schedule/lane.h"
 
@@ -44,11 +45,13 @@ struct transaction {
     uint64_t bytes;       /* of site->under_way */
     uint64_t limit_bytes; /* that the limits were told of */
     uint64_t taken_ms, begun_ms;
-    enum policy_run run;        /* how it counts in the run of attempts without a success */
-    bool answered;              /* some reply was about this transaction */
-    bool tried;                 /* some of it was for the peer to answer */
-    bool taken;                 /* by some recipient's server */
-    bool paused;                /* a rule suspended the source or the site for it */
+    enum policy_run run; /* how it counts in the run of attempts without a success */
+    bool answered;       /* some reply was about this transaction */
+    bool tried;          /* some of it was for the peer to answer */
+    bool taken;          /* by some recipient's server */
+    bool paused;         /* a rule suspended the source or the site for it */
+    bool told;           /* a rule that suspends something was heard */
+    const struct limits_lowered *lowered; /* of which it has a place: channel_take() */
     bool polite;                /* the session ended before it: at a limit of messages, perhaps */
     bool given_back;            /* the leave of limits: nobody has seen the message */
     uint16_t accepted;          /* recipients whose fate came with the end of the message */
@@ -125,6 +128,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
     t->smtp.owner = t;
     context_fill(d, &t->context);
     t->context.warmup = taken->warmup;
+    t->lowered = taken->lowered;
     t->context.pool_name = rcpts[0]->lane->supply->pool->name;
     t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
     judge_begin(&t->batch, d->worker, &t->context);
@@ -145,6 +149,7 @@ static void transaction_free(struct transaction *t)
     if (list_node_linked(&t->with))
         list_remove(&t->with);
     site_ended(t->delivery->site, t->bytes);
+    flow_lower_give(t->lowered);
     message_unref(t->rendering.letter);
     buf_done(&t->rendering.why);
     delivery_release(t->delivery, t->message);
@@ -476,11 +481,17 @@ static void transaction_run(struct transaction *t)
         t->delivery->refused = 0;
         if (!t->delivery->worked)
             rule_hear_success(c);
+        if (t->delivery->worked_for != t->lowered)
+            rule_hear_flow_success(c, t->lowered);
+        t->delivery->worked_for = t->lowered;
         t->delivery->worked = true;
         channel_works(c);
     } else if (t->run == POLICY_RUN_COUNTS) {
-        if (!t->paused)
+        if (!t->paused) {
             rule_hear_failure(c);
+            if (!t->told)
+                rule_hear_flow_failure(c, t->lowered);
+        }
         channel_run_counts(c, t->begun_ms, governor_run_allowed(c->governor, POLICY_RUN_MAIL));
         if (++t->delivery->refused > 1) /* a fresh session may do better */
             delivery_retire(t->delivery, false);
@@ -544,6 +555,7 @@ static void on_failure(struct transaction *t, struct recipient *r, const struct 
     struct outcome outcome = {.rule = rule};
 
     t->paused = t->paused || v.paused;
+    t->told = t->told || (rule != NULL && rule->suspend_s != 0);
     if (event->fate == SMTP_FATE_NOT_SENT && !smtp_transaction_answered(event->transaction) &&
         (what == POLICY_UNSEEN || what == POLICY_POLITE_END))
         leave_back(t);

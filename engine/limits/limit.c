@@ -18,7 +18,13 @@ const char *limit_name(enum limit_kind kind, enum governor_counts counts)
         [LIMIT_CONNECTS] = {"connect_rate", "connect_rate", "connect_rate"},
         [LIMIT_TOTAL_CONNECTS] = {"total_connect_rate", "total_connect_rate", "total_connect_rate"},
         [LIMIT_SOURCE_CONNECTS] = {"source_connect_rate", "source_connect_rate",
-                                   "source_connect_rate"}};
+                                   "source_connect_rate"},
+        [LIMIT_LOWERED_CAMPAIGN] = {"campaign_rate", "campaign_rate", "campaign_rate"},
+        [LIMIT_LOWERED_TENANT] = {"tenant_rate", "tenant_rate", "tenant_rate"},
+        [LIMIT_LOWERED_SIGNER] = {"signing_domain_rate", "signing_domain_rate",
+                                  "signing_domain_rate"},
+        [LIMIT_LOWERED_ENVELOPE] = {"envelope_domain_rate", "envelope_domain_rate",
+                                    "envelope_domain_rate"}};
 
     ASSERT(kind < LIMIT_KINDS && counts < GOVERNOR_COUNTS);
     return names[kind][counts];
@@ -26,10 +32,14 @@ const char *limit_name(enum limit_kind kind, enum governor_counts counts)
 
 const char *limit_sessions_key(enum limit_kind kind)
 {
-    return kind == LIMIT_TOTAL_RATE ? "total_sessions_max"
-           : kind == LIMIT_SOURCE   ? "source_sessions_max"
-           : kind == LIMIT_HOST     ? "host_sessions_max"
-                                    : "sessions_max";
+    return kind == LIMIT_TOTAL_RATE         ? "total_sessions_max"
+           : kind == LIMIT_SOURCE           ? "source_sessions_max"
+           : kind == LIMIT_HOST             ? "host_sessions_max"
+           : kind == LIMIT_LOWERED_CAMPAIGN ? "campaign_sessions_max"
+           : kind == LIMIT_LOWERED_TENANT   ? "tenant_sessions_max"
+           : kind == LIMIT_LOWERED_SIGNER   ? "signing_domain_sessions_max"
+           : kind == LIMIT_LOWERED_ENVELOPE ? "envelope_domain_sessions_max"
+                                            : "sessions_max";
 }
 
 void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint64_t now_ns,
@@ -41,6 +51,7 @@ void limit_rate_denial(const struct limit *by, enum governor_counts counts, uint
                                  .source = by->source,
                                  .share = by->share,
                                  .at = by->at,
+                                 .lowered = by->lowered,
                                  .entry = by->entry,
                                  .counts = counts,
                                  .until_ns = until_ns};
@@ -187,6 +198,7 @@ void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit
     *why = (struct limit_denial){.kind = by->kind,
                                  .dest = by->dest,
                                  .source = by->source,
+                                 .lowered = by->lowered,
                                  .entry = by->entry,
                                  .by_peer = governor_is_lowered(by->entry, now_ns),
                                  .of_sessions = true};

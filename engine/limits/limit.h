@@ -19,8 +19,17 @@ enum limit_kind {
     LIMIT_CONNECTS,        /* as LIMIT_RATE, of sessions that begin ... */
     LIMIT_TOTAL_CONNECTS,  /* ... as LIMIT_TOTAL_RATE ... */
     LIMIT_SOURCE_CONNECTS, /* ... and as LIMIT_SOURCE */
+    /* What answers lowered of these at one site, over all sources: struct limits_lowered. */
+    LIMIT_LOWERED_CAMPAIGN,
+    LIMIT_LOWERED_TENANT,
+    LIMIT_LOWERED_SIGNER,
+    LIMIT_LOWERED_ENVELOPE,
     LIMIT_KINDS
 };
+static inline bool limit_is_lowered(enum limit_kind kind)
+{
+    return kind >= LIMIT_LOWERED_CAMPAIGN && kind <= LIMIT_LOWERED_ENVELOPE;
+}
 
 struct limit_denial {
     enum limit_kind kind;
@@ -29,6 +38,7 @@ struct limit_denial {
     const struct config_source *source; /* of LIMIT_SOURCE */
     const struct config_share *share; /* of LIMIT_TENANT and LIMIT_CAMPAIGN, with what holds ... */
     const struct config_share_site *at; /* ... at the site */
+    const char *lowered;                /* of what is lowered: as below */
     struct governor_entry *entry;       /* NULL: warm-up. It lives as long as who holds the limit */
     enum governor_counts counts;        /* what max is of */
     uint64_t max;                       /* so many in period_ms; sessions at a time */
@@ -46,6 +56,15 @@ struct limit {
     const struct config_source *source;    /* the same of LIMIT_SOURCE; else NULL */
     const struct config_share *share;      /* the same of a tenant or campaign; else NULL */
     const struct config_share_site *at;
+    const char *lowered; /* of what is lowered: its name, "example.com@SITE"; else NULL */
+};
+
+/* What is lowered of one flow: none of the four twice. */
+#define LIMITS_LOWERED_MAX (LIMIT_LOWERED_ENVELOPE - LIMIT_LOWERED_CAMPAIGN + 1)
+struct limits_lowered {
+    struct list_node node;
+    size_t len;
+    struct limit of[LIMITS_LOWERED_MAX];
 };
 
 static inline struct governor_rate limit_rate(const struct config_rate *r)

@@ -412,8 +412,9 @@ static void put_lowered(struct buf *out, const struct suspension *one)
 {
     const struct suspension_cap *cap = &one->cap;
 
-    LITERAL(out, ",\"lowered\":{\"name\":");
-    buf_put_json(out, str_of(one->name));
+    LITERAL(out, ",\"lowered\":{\"scope\":");
+    buf_put_json(out, str_of(suspension_scope_name(one->scope)));
+    TEXT(out, "name", str_of(one->name));
     NUMBER(out, "until", one->until_ms / 1000);
     NUMBER(out, "doubles_every", cap->step_ms / 1000);
     if (cap->rate_messages != 0) {

@@ -20,5 +20,9 @@ void rule_hear_failure(struct channel *c);
 /* A session got something through for the first time: behind a pause the source may have one more.
  * How many is stored, so that a restart goes on there. */
 void rule_hear_success(struct channel *c);
+/* The same of a message of what is lowered, which may be NULL: a domain that comes back from a
+ * pause may have one message more under way with each session on which one of it got through. */
+void rule_hear_flow_failure(struct channel *c, const struct limits_lowered *lowered);
+void rule_hear_flow_success(struct channel *c, const struct limits_lowered *lowered);
 
 #endif

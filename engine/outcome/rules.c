@@ -111,6 +111,14 @@ const struct config_rule *rule_find(const struct config *c, const struct rule_qu
     return NULL;
 }
 
+/* What is lowered of mail, and not of sources, ends no session. */
+static bool is_of_sources(enum config_rule_scope scope)
+{
+    return scope == CONFIG_RULE_SOURCE || scope == CONFIG_RULE_NETBLOCK ||
+           scope == CONFIG_RULE_SITE || scope == CONFIG_RULE_DOMAIN ||
+           scope == CONFIG_RULE_SOURCE_AND_DOMAINS;
+}
+
 void rule_verdict(const struct config_rule *rule, enum smtp_stage stage, bool paused,
                   struct verdict *v)
 {
@@ -129,7 +137,7 @@ void rule_verdict(const struct config_rule *rule, enum smtp_stage stage, bool pa
     }
     v->slow_down = rule->slow_down;
     v->paused = paused;
-    v->lowered = config_rule_lowers(rule);
+    v->lowered = config_rule_lowers(rule) && is_of_sources(rule->scope);
     if (rule->slow_down || paused || v->lowered) {
         v->scope = FAULT_SITE;
         v->next_host = false; /* the other exchangers are of the same house */

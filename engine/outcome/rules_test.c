@@ -88,7 +88,7 @@ static void count_other(void *arg, const struct config_rule *rule)
 
     if (strcmp(rule->name, m->row->rule) == 0 || !rule_matches(rule, &q))
         return;
-    if (rule->texts_len == 0 && strcmp(rule->name, "google-source") == 0 &&
+    if (rule->texts_len == 0 && strcmp(rule->name, "google-rate") == 0 &&
         strncmp(m->row->rule, "google-", 7) == 0)
         return;
     print_error("%s is matched by %s too\n", m->line, rule->name);
@@ -271,6 +271,8 @@ static void test_verdicts(void **state)
                                  "  pause: {code: 4xx, text: [pause], suspend: 5m}\n"
                                  "  one: {code: 4xx, text: [this mailbox], retry: 5m}\n"
                                  "  cap: {code: 4xx, text: [cap], rate: 60/min}\n"
+                                 "  mail: {code: 4xx, text: [mine], rate: 60/min, scope: "
+                                 "signing_domain}\n"
                                  "  look: {code: 4xx, text: [look], alarm: yes}\n");
     struct verdict v;
 
@@ -301,6 +303,9 @@ static void test_verdicts(void **state)
     assert_true(v.lowered);
     assert_false(v.slow_down || v.next_host);
     assert_int_equal(v.scope, FAULT_SITE);
+    v = read_by(c, SMTP_STAGE_RCPT, false, "450 mine, too fast");
+    assert_false(v.lowered || v.slow_down); /* other mail goes on in the session */
+    assert_int_equal(v.scope, FAULT_RECIPIENT);
     config_unref(c);
 }
 

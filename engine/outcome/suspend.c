@@ -93,7 +93,7 @@ static void say(const struct suspend_change *c)
     const struct suspension *s = &c->order.what;
     struct buf fields = {0};
 
-    if (s->scope == SUSPENSION_SOURCE_RECOVERY) /* each session more */
+    if (suspension_is_recovery(s->scope)) /* each session more */
         return;
     buf_printf(&fields, "scope=%s", suspension_scope_name(s->scope));
     put_field(&fields, "name", s->name);
@@ -103,9 +103,9 @@ static void say(const struct suspend_change *c)
               c->order.resume && c->order.on_done == NULL ? "its time is over" : s->who);
     if (!c->order.resume)
         put_field(&fields, "reason", s->reason);
-    log_info(c->order.resume                     ? "queue.resumed"
-             : s->scope == SUSPENSION_SOURCE_CAP ? "rule.lowered"
-                                                 : "queue.suspended",
+    log_info(c->order.resume               ? "queue.resumed"
+             : suspension_is_cap(s->scope) ? "rule.lowered"
+                                           : "queue.suspended",
              "%.*s", STR_FMT(buf_str(&fields)));
     buf_done(&fields);
 }
@@ -130,7 +130,7 @@ static int table_change(struct suspend_change *c)
 static bool is_quiet(const struct suspend_change *c)
 {
     return suspension_is_cap(c->order.what.scope) &&
-           (!c->order.resume || c->order.what.scope == SUSPENSION_SOURCE_RECOVERY);
+           (!c->order.resume || suspension_is_recovery(c->order.what.scope));
 }
 
 /* The record is there, or result says why not; none is wanted for what follows from others. */
@@ -181,7 +181,7 @@ static int change_check(const struct suspend_change *c)
     if (c->order.look)
         return 0;
     /* A session worked before its channel heard of a new pause: the way back begins behind that. */
-    if (what->scope == SUSPENSION_SOURCE_RECOVERY && is_known && what->until_ms < known.until_ms)
+    if (suspension_is_recovery(what->scope) && is_known && what->until_ms < known.until_ms)
         return -EALREADY;
     if (c->order.resume)
         return is_known ? 0 : -ENOENT;

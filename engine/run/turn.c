@@ -313,6 +313,7 @@ void worker_close(struct worker *w)
         crew_collect(&w->desk);
         worker_notes_end(w);
         suspend_close(w);
+        suspended_names_done(&w->suspended_names);
         sources_look_end(w);
         warm_close(w);
         lane_suspensions_abandon(w);

@@ -5,6 +5,7 @@
 
 #include "limits/quiet.h"
 #include "limits/retry.h"
+#include "schedule/flow_lower.h"
 #include "schedule/flow_split.h"
 #include "schedule/flow_warmup.h"
 #include "schedule/lane.h"
@@ -249,13 +250,9 @@ static void caps_look(struct channel *c)
     if (suspensions_caps_version(all) == c->caps_seen)
         return;
     suspension_name(at_site, str_of(c->source->name), str_of(c->site->name));
-    found = suspensions_find_cap(all, str_of(at_site), &one, &c->caps_seen);
+    found = suspensions_find_cap(all, SUSPENSION_SOURCE_CAP, str_of(at_site), &one, &c->caps_seen);
     if (found)
-        cap = (struct governor_cap){.rate_messages = one.cap.rate_messages,
-                                    .rate_period_ms = one.cap.rate_period_ms,
-                                    .sessions = one.cap.sessions,
-                                    .session_messages = one.cap.session_messages,
-                                    .step_ms = one.cap.step_ms};
+        cap = suspension_cap_of(&one);
     governor_cap(w->shared->governor, told, c->caps_seen, &cap,
                  found ? (int64_t)io_now_ns(w->io) - (worker_wall_ms(w) - one.since_ms) * 1000000
                        : 0,
@@ -264,36 +261,44 @@ static void caps_look(struct channel *c)
         governor_restore(told, one.cap.step_ms / 1000, one.cap.sessions);
 }
 
-/* Takes the leave of what limits lane's tenant and campaign at the site, whoever sends, and of the
- * warm-up of its flow, which is set. False: *why says what refuses. */
-static bool flow_take(const struct lane *lane, const struct governor_load *load, uint64_t now_ns,
-                      const struct warmup_set *set, struct limit_denial *why)
+/* Takes the leave of what limits lane's flow at the site, whoever sends: its tenant's and
+ * campaign's limits, what answers lowered, and the warm-up of taken. False: *why says what refuses.
+ */
+static bool flow_take(struct lane *lane, const struct governor_load *load, uint64_t now_ns,
+                      struct channel_taken *taken, struct limit_denial *why)
 {
     uint64_t until_ns;
 
+    taken->lowered = flow_lower_look(lane);
     if (feed_limits_take(lane, now_ns, load, why) < 0)
         return false;
-    until_ns = warmup_set_empty(set) ? 0 : flow_warmup_take(lane->worker, set);
-    if (until_ns == 0)
-        return true;
-    *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = until_ns};
+    if (flow_lower_take(lane->site, taken->lowered, why)) {
+        until_ns =
+            warmup_set_empty(&taken->warmup) ? 0 : flow_warmup_take(lane->worker, &taken->warmup);
+        if (until_ns == 0)
+            return true;
+        *why = (struct limit_denial){.kind = LIMIT_WARMUP, .until_ns = until_ns};
+        flow_lower_give(taken->lowered);
+    }
     feed_limits_give(&lane->supply->feed, lane, now_ns, load, 0);
     return false;
 }
 
 static void flow_give(const struct lane *lane, const struct governor_load *load, uint64_t now_ns,
-                      const struct warmup_set *set)
+                      const struct channel_taken *taken)
 {
-    warmup_set_give(set, worker_wall_ms(lane->worker), 1);
+    warmup_set_give(&taken->warmup, worker_wall_ms(lane->worker), 1);
+    flow_lower_give(taken->lowered);
     feed_limits_give(&lane->supply->feed, lane, now_ns, load, 0);
 }
 
 /* Takes the leave of all limits of the channel, and of lane's tenant and campaign, for one message,
  * or of none of them. The probe of a channel that is stopped is claimed last: nothing refuses
- * behind it. set: the warm-up that gave leave. False: *of_flow says whether flow_take() refuses,
- * and *why then what. */
-static bool channel_limits_take(struct channel *c, const struct lane *lane, const struct message *m,
-                                struct warmup_set *set, bool *of_flow, struct limit_denial *why)
+ * behind it. taken: what gave leave. False: *of_flow says whether flow_take() refuses, and *why
+ * then what. */
+static bool channel_limits_take(struct channel *c, struct lane *lane, const struct message *m,
+                                struct channel_taken *taken, bool *of_flow,
+                                struct limit_denial *why)
 {
     const struct governor_load load = {.recipients = 1,
                                        .bytes = m->content_len,
@@ -308,20 +313,20 @@ static bool channel_limits_take(struct channel *c, const struct lane *lane, cons
     if (channel_quiet(c) != NULL || !governor_may_send(c->governor, false, now_ns) ||
         limits_take(c->limits, CHANNEL_LIMITS, now_ns, &load, why) < 0)
         return false;
-    *set = *feed_warmup(&lane->supply->feed, lane);
-    *of_flow = !flow_take(lane, &load, now_ns, set, why);
+    taken->warmup = *feed_warmup(&lane->supply->feed, lane);
+    *of_flow = !flow_take(lane, &load, now_ns, taken, why);
     if (*of_flow) {
         limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load, 0);
         return false;
     }
     if (c->warmup == NULL || warmup_take(&w->shared->warmup, c->warmup, wall_ms, now_ns) == 0) {
         if (governor_may_send(c->governor, true, now_ns)) {
-            set->of[CONFIG_WARMUP_SOURCE] = c->warmup;
+            taken->warmup.of[CONFIG_WARMUP_SOURCE] = c->warmup;
             return true;
         }
         warmup_give(c->warmup, wall_ms, 1);
     }
-    flow_give(lane, &load, now_ns, set);
+    flow_give(lane, &load, now_ns, taken);
     limits_give(c->limits, CHANNEL_LIMITS, now_ns, &load, 0);
     return false;
 }
@@ -867,8 +872,7 @@ static struct recipient *next_allowed(struct channel *c, struct seat **seat,
         r = lane_peek(lane);
         ASSERT(r != NULL && lane->supply == (*seat)->supply);
         taken->expired = lane_expired(r, worker_wall_ms(c->site->worker));
-        if (taken->expired ||
-            channel_limits_take(c, lane, r->message, &taken->warmup, &of_flow, &why))
+        if (taken->expired || channel_limits_take(c, lane, r->message, taken, &of_flow, &why))
             return r;
         if (of_flow) {
             hold_share((*seat)->supply, lane, &why);

@@ -78,6 +78,8 @@ void channel_wake(struct channel *c, uint64_t at_ms);
 struct channel_taken {
     size_t len;
     struct warmup_set warmup; /* which gave leave */
+    /* Of these a place is taken, for flow_lower_give() at the end; NULL: nothing is lowered. */
+    const struct limits_lowered *lowered;
     bool expired; /* one whose time was over before it could be tried (again): not to be sent */
 };
 /* The next recipients to send in one transaction: same message, at most max of at most domains_max

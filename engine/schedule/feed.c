@@ -39,9 +39,11 @@ struct feed_flow {
     uint32_t version;          /* of the names that its lanes had when it was looked for */
     uint32_t id;
     struct warmup_set warmup;
+    const struct limits_lowered *lowered; /* NULL: nothing is */
+    uint32_t lowered_version;
 };
 
-#define LIMITS_OF_FLOW 3
+#define LIMITS_OF_FLOW (3 + LIMITS_LOWERED_MAX)
 
 void feed_init(struct feed *f)
 {
@@ -65,6 +67,7 @@ static void flow_free(struct feed *f, struct feed_flow *flow)
     ASSERT(list_empty(&flow->lanes) && t->flows_len > 0);
     f->limited -= flow->share.limit != NULL;
     f->limited -= flow->total != NULL;
+    f->limited -= flow->lowered != NULL;
     if (t->share.limit != NULL && t->flows_len == 1)
         f->limited--;
     list_remove(&flow->idle_node);
@@ -397,6 +400,8 @@ static size_t limits_of_flow(const struct feed_flow *flow, const struct limit *o
         out[len++] = flow->share.limit;
     if (flow->tenant->share.limit != NULL)
         out[len++] = flow->tenant->share.limit;
+    for (size_t i = 0; flow->lowered != NULL && i < flow->lowered->len; i++)
+        out[len++] = &flow->lowered->of[i];
     return len;
 }
 
@@ -489,6 +494,28 @@ void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint6
         limits_more_bytes(limits[i], 1, now_ns, bytes);
 }
 
+const struct limits_lowered *feed_lowered(const struct feed *f, const struct lane *lane,
+                                          uint32_t *version)
+{
+    const struct feed_flow *flow = lane->share;
+
+    if (flow == NULL && f->flows.buckets != NULL)
+        flow = flow_find(f, lane_shares_as(lane));
+    *version = flow == NULL ? 0 : flow->lowered_version;
+    return flow == NULL ? NULL : flow->lowered;
+}
+
+void feed_lower(struct feed *f, const struct lane *lane, const struct limits_lowered *lowered,
+                uint32_t version)
+{
+    struct feed_flow *flow = lane->share;
+
+    f->limited += lowered != NULL;
+    f->limited -= flow->lowered != NULL;
+    flow->lowered = lowered;
+    flow->lowered_version = version;
+}
+
 uint64_t feed_limits_apart_ns(const struct feed *f, const struct lane *lane, uint64_t now_ns)
 {
     const struct limit *limits[LIMITS_OF_FLOW];
@@ -516,7 +543,7 @@ void feed_hold(struct feed *f, const struct lane *lane, uint64_t now_ns,
     else
         flow_exit(f, flow);
     s->held_ns = why->until_ns;
-    s->held_since_ns = why->kind == LIMIT_WARMUP ? 0 : now_ns;
+    s->held_since_ns = why->kind == LIMIT_WARMUP || limit_is_lowered(why->kind) ? 0 : now_ns;
     s->held_by = why->counts;
     share_wait(f, s);
 }

@@ -93,6 +93,13 @@ void feed_limits_give_recipients(const struct feed *f, const struct lane *lane, 
                                  uint32_t n);
 void feed_limits_more_bytes(const struct feed *f, const struct lane *lane, uint64_t now_ns,
                             int64_t bytes);
+/* What answers lowered of lane's flow, and of which version of the table that is (flow_lower.h): it
+ * is among the limits above. lane may have left the feed. */
+const struct limits_lowered *feed_lowered(const struct feed *f, const struct lane *lane,
+                                          uint32_t *version);
+/* lane is in the feed. */
+void feed_lower(struct feed *f, const struct lane *lane, const struct limits_lowered *lowered,
+                uint32_t version);
 /* How far apart these let messages go, in ns; 0: they set no bound. */
 uint64_t feed_limits_apart_ns(const struct feed *f, const struct lane *lane, uint64_t now_ns);
 /* The warm-up of lane's flow, which may have left the feed. */

@@ -7,7 +7,13 @@
 #include "worker/queue_name.h"
 #include "worker/shared.h"
 
-#define AGAIN_MS 60000 /* what can have no flow of its own now waits so long */
+#define AGAIN_MS   60000 /* what can have no flow of its own now waits so long */
+#define SCOPES_LEN 3
+
+static const enum suspension_scope of_signer[SCOPES_LEN] = {
+    SUSPENSION_SIGNER_SITE, SUSPENSION_SIGNER_CAP, SUSPENSION_SIGNER_RECOVERY};
+static const enum suspension_scope of_envelope[SCOPES_LEN] = {
+    SUSPENSION_ENVELOPE_SITE, SUSPENSION_ENVELOPE_CAP, SUSPENSION_ENVELOPE_RECOVERY};
 
 struct str flow_signer(const struct lane *lane, const struct message *m)
 {
@@ -16,48 +22,54 @@ struct str flow_signer(const struct lane *lane, const struct message *m)
     return k == NULL ? STR("") : keyring_signing_domain(k, m->content, m->content_len);
 }
 
-static bool is_suspended(const struct lane *lane, enum suspension_scope scope, struct str domain)
+/* Whether mail of domain waits at lane's site, or has lowered limits there, by one of scopes. */
+static bool is_told_of(const struct lane *lane, const enum suspension_scope scopes[SCOPES_LEN],
+                       struct str domain)
 {
+    struct worker *w = lane->worker;
+    struct suspensions *all = &w->shared->suspensions;
     char name[SUSPENSION_NAME_MAX + 1];
 
     suspension_name(name, domain, str_of(lane->site->name));
-    return suspensions_hold(&lane->worker->shared->suspensions, scope, str_of(name));
+    for (int i = 0; i < SCOPES_LEN; i++)
+        if (suspended_names_have(&w->suspended_names, all, scopes[i], str_of(name)) &&
+            suspensions_hold(all, scopes[i], str_of(name)))
+            return true;
+    return false;
 }
 
 /* The signing domain that the flow of m, mail of lane, is to be called by. */
 static struct str signer_of(const struct lane *lane, const struct message *m, struct str present,
-                            bool suspends)
+                            bool told)
 {
     const struct config *c = lane->worker->config;
     struct str signer;
 
     if ((m->flags & MESSAGE_RECIPE) != 0) /* its letters say who signs them */
         return present;
-    if (present.len == 0 && c->warmup.signers_len == 0 && !suspends)
+    if (present.len == 0 && c->warmup.signers_len == 0 && !told)
         return present;
     signer = flow_signer(lane, m);
     if (signer.len == 0 || signer.len > FLOW_DOMAIN_MAX)
         return STR("");
     return str_eq(signer, present) || config_warmup_has(c, CONFIG_WARMUP_SIGNER, signer) ||
-                   (suspends && is_suspended(lane, SUSPENSION_SIGNER_SITE, signer))
+                   (told && is_told_of(lane, of_signer, signer))
                ? signer
                : STR("");
 }
 
 /* The same of the return path; out has room for it. */
 static struct str envelope_of(const struct lane *lane, const struct message *m, struct str present,
-                              bool suspends, struct dns_name *out)
+                              bool told, struct dns_name *out)
 {
     struct str domain;
 
-    if (present.len == 0 && !suspends)
+    if (present.len == 0 && !told)
         return present;
     if (queue_name_of(queue_name_domain(m->sender), out) < 0)
         return STR("");
     domain = (struct str){out->text, out->len};
-    return str_eq(domain, present) || is_suspended(lane, SUSPENSION_ENVELOPE_SITE, domain)
-               ? domain
-               : STR("");
+    return str_eq(domain, present) || is_told_of(lane, of_envelope, domain) ? domain : STR("");
 }
 
 struct wanted {
@@ -70,16 +82,18 @@ static bool wants(const struct lane *lane, const struct message *m, struct wante
 {
     static const struct queue_flow unknown = {.priority = PRIORITY_DEFAULT};
     const struct queue_flow *names = lane->names == NULL ? &unknown : lane->names, *stored;
-    bool suspends = suspensions_of_messages(&lane->worker->shared->suspensions) != 0;
+    struct worker *w = lane->worker;
+    bool told =
+        suspended_names_at(&w->suspended_names, &w->shared->suspensions, str_of(lane->site->name));
 
-    if (!suspends && lane->worker->config->warmup.signers_len == 0 && names->signer.len == 0 &&
+    if (!told && w->config->warmup.signers_len == 0 && names->signer.len == 0 &&
         names->envelope.len == 0)
         return false;
     /* Its rows' own names: what the campaign was set to may be set anew. */
-    stored = queue_flow_find(lane->worker->shared->queue, lane->flow);
+    stored = queue_flow_find(w->shared->queue, lane->flow);
     out->flow = stored == NULL ? unknown : *stored;
-    out->flow.signer = signer_of(lane, m, names->signer, suspends);
-    out->flow.envelope = envelope_of(lane, m, names->envelope, suspends, &out->envelope);
+    out->flow.signer = signer_of(lane, m, names->signer, told);
+    out->flow.envelope = envelope_of(lane, m, names->envelope, told, &out->envelope);
     return !str_eq(out->flow.signer, names->signer) || !str_eq(out->flow.envelope, names->envelope);
 }
 

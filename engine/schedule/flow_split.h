@@ -1,12 +1,12 @@
 /* Mail that waits, or is counted, by the domain that signs it or by that of its return path. The
  * messages of a lane may differ in both, and one that waits would keep the others waiting. So a
  * recipient whose message is of a signing domain that is being warmed up, or whose mail to this
- * site a rule has suspended, goes over to a flow that has this name beside the others when it is
- * about to be sent: once. All mail of that flow's lanes is alike, and waits as that of a campaign
- * does.
+ * site a rule has suspended or lowered the limits of, goes over to a flow that has this name beside
+ * the others when it is about to be sent: once. All mail of that flow's lanes is alike, and waits
+ * as that of a campaign does.
  *
- * Nothing is asked of messages while no signing domain is being warmed up and no such suspension is
- * there. Thread: the lane's worker. */
+ * Nothing is asked of messages while no signing domain is being warmed up, but whether there is
+ * such a suspension at the site, of the worker's copy of their names. Thread: the lane's worker. */
 #ifndef HAYAUMA_ENGINE_FLOW_SPLIT_H
 #define HAYAUMA_ENGINE_FLOW_SPLIT_H
 

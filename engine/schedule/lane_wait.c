@@ -1,6 +1,7 @@
 #include "schedule/lane_wait.h"
 
 #include "schedule/channel.h"
+#include "schedule/flow_lower.h"
 #include "schedule/flow_warmup.h"
 #include "schedule/lane_private.h"
 #include "schedule/rollup.h"
@@ -249,6 +250,8 @@ static bool is_share_held(const struct lane *lane, struct lane_wait *out)
 {
     struct worker *w = lane->worker;
     uint64_t now_ns = io_now_ns(w->io), until_ns;
+    const struct limits_lowered *lowered;
+    uint32_t version;
 
     until_ns = flow_warmup_at(w, feed_warmup(&lane->supply->feed, lane), &out->warmup);
     if (until_ns != 0) {
@@ -256,8 +259,13 @@ static bool is_share_held(const struct lane *lane, struct lane_wait *out)
         out->until_ms = warmup_opens_ms(w, out->warmup, until_ns);
         return true;
     }
-    if (feed_limits_ask(&lane->supply->feed, lane, now_ns, &out->limit) == 0)
-        return false;
+    if (feed_limits_ask(&lane->supply->feed, lane, now_ns, &out->limit) == 0) {
+        lowered = feed_lowered(&lane->supply->feed, lane, &version);
+        if (!flow_lower_full(lane->site, lowered, &out->limit))
+            return false;
+        out->reason = LANE_WAIT_SESSIONS;
+        return true;
+    }
     out->reason = LANE_WAIT_RATE;
     out->until_ms = worker_wall_ms(w) + (int64_t)((out->limit.until_ns - now_ns) / 1000000);
     return true;

@@ -4,6 +4,7 @@
 
 #include "dns/name.h"
 #include "schedule/channel.h"
+#include "schedule/flow_lower.h"
 #include "schedule/lane.h"
 #include "schedule/rollup.h"
 #include "schedule/supply.h"
@@ -302,6 +303,7 @@ static struct site *site_new(struct worker *w, const struct config_route *target
     site->target = target;
     list_init(&site->supplies);
     list_init(&site->channels);
+    list_init(&site->lowered);
     site->exchangers.families = &w->families;
     site->rotate = (uint16_t)rng_below(&w->rng, 1 << 15);
     return site;
@@ -489,6 +491,7 @@ static void site_free(struct site *site)
     map_remove(&w->sites, &site->node);
     gauge_set(&w->counters.sites, (uint32_t)w->sites.count);
     shares_put(site);
+    flow_lower_done(site);
     hosts_put(site);
     rollup_put(site->rollup);
     if (site->total != NULL)

@@ -37,6 +37,7 @@ struct site {
     struct list channels;              /* one for each source that has had a turn here */
     struct governor_entry *total;      /* dest's limits over all sources; NULL: there are none */
     struct map shares;                 /* limits of tenants and campaigns here: site_limits() */
+    struct list lowered;               /* what is lowered of flows here: flow_lower_look() */
     struct channel *claimant;          /* the next session under these limits is this channel's */
     struct list_node dead_node;        /* worker->sites_dead while nobody is attached */
     uint32_t lanes;        /* attached; the site goes with the last one and the last session */

@@ -33,7 +33,13 @@ static const char *const scope_names[SUSPENSION_SCOPES] = {
     [SUSPENSION_NETBLOCK_SITE] = "netblock_site",
     [SUSPENSION_CAMPAIGN_TENANT] = "campaign_tenant",
     [SUSPENSION_SIGNER_SITE] = "signer_site",
-    [SUSPENSION_ENVELOPE_SITE] = "envelope_site"};
+    [SUSPENSION_ENVELOPE_SITE] = "envelope_site",
+    [SUSPENSION_CAMPAIGN_CAP] = "campaign_cap",
+    [SUSPENSION_TENANT_CAP] = "tenant_cap",
+    [SUSPENSION_SIGNER_CAP] = "signer_cap",
+    [SUSPENSION_ENVELOPE_CAP] = "envelope_cap",
+    [SUSPENSION_SIGNER_RECOVERY] = "signer_recovery",
+    [SUSPENSION_ENVELOPE_RECOVERY] = "envelope_recovery"};
 
 const char *suspension_scope_name(enum suspension_scope scope)
 {
@@ -46,6 +52,15 @@ enum suspension_scope suspension_scope_of(struct str name)
         if (suspension_is_stored(scope) && str_eq(str_of(scope_names[scope]), name))
             return scope;
     return 0;
+}
+
+struct governor_cap suspension_cap_of(const struct suspension *one)
+{
+    return (struct governor_cap){.rate_messages = one->cap.rate_messages,
+                                 .rate_period_ms = one->cap.rate_period_ms,
+                                 .sessions = one->cap.sessions,
+                                 .session_messages = one->cap.session_messages,
+                                 .step_ms = one->cap.step_ms};
 }
 
 void suspension_name(char out[SUSPENSION_NAME_MAX + 1], struct str what, struct str site)
@@ -130,8 +145,10 @@ static void stored_add(struct suspensions *s, enum suspension_scope scope, uint3
         atomic_fetch_add_explicit(&s->caps, n, memory_order_relaxed);
     else if (suspension_is_stored(scope))
         atomic_fetch_add_explicit(&s->stored, n, memory_order_relaxed);
-    if (suspension_is_of_messages(scope))
-        atomic_fetch_add_explicit(&s->of_messages, n, memory_order_relaxed);
+    if (!suspension_is_of_messages(scope))
+        return;
+    atomic_fetch_add_explicit(&s->of_messages, n, memory_order_relaxed);
+    atomic_fetch_add_explicit(&s->messages_version, 1, memory_order_relaxed);
 }
 
 int suspensions_put(struct suspensions *s, const struct suspension *one)
@@ -185,14 +202,14 @@ bool suspensions_find(struct suspensions *s, enum suspension_scope scope, struct
     return e != NULL;
 }
 
-bool suspensions_find_cap(struct suspensions *s, struct str name, struct suspension *out,
-                          uint32_t *version)
+bool suspensions_find_cap(struct suspensions *s, enum suspension_scope scope, struct str name,
+                          struct suspension *out, uint32_t *version)
 {
     const struct entry *e;
 
     pthread_mutex_lock(&s->lock);
     *version = suspensions_caps_version(s);
-    e = entry_find(s, SUSPENSION_SOURCE_CAP, name);
+    e = entry_find(s, scope, name);
     if (e != NULL)
         *out = e->one;
     pthread_mutex_unlock(&s->lock);
@@ -255,6 +272,55 @@ void suspensions_visit(struct suspensions *s,
     while ((n = map_walk(&s->by_name, &bucket, n)) != NULL)
         visit(arg, &CONTAINER_OF(n, struct entry, node)->one);
     pthread_mutex_unlock(&s->lock);
+}
+
+/* --- a worker's copy --- */
+
+#define OF_SITE SUSPENSION_SCOPES /* in place of a scope */
+
+static void add_name(void *arg, const struct suspension *one)
+{
+    struct hashset *set = arg;
+    struct str rest = str_of(one->name);
+    int err;
+
+    if (!suspension_is_of_messages(one->scope))
+        return;
+    err = hashset_reserve(set, 2);
+    ASSERT(err == 0);
+    (void)hashset_add(set, hash_of(one->scope, rest));
+    (void)str_take(&rest, '@');
+    (void)hashset_add(set, hash_of(OF_SITE, rest));
+}
+
+static bool copy_has(struct suspended_names *copy, struct suspensions *s, uint64_t hash)
+{
+    uint32_t version = atomic_load_explicit(&s->messages_version, memory_order_relaxed);
+
+    if (suspensions_of_messages(s) == 0)
+        return false;
+    if (copy->version != version) {
+        suspended_names_done(copy);
+        suspensions_visit(s, add_name, &copy->hashes);
+        copy->version = version;
+    }
+    return hashset_has(&copy->hashes, hash);
+}
+
+bool suspended_names_at(struct suspended_names *copy, struct suspensions *s, struct str site)
+{
+    return copy_has(copy, s, hash_of(OF_SITE, site));
+}
+
+bool suspended_names_have(struct suspended_names *copy, struct suspensions *s,
+                          enum suspension_scope scope, struct str name)
+{
+    return copy_has(copy, s, hash_of(scope, name));
+}
+
+void suspended_names_done(struct suspended_names *copy)
+{
+    hashset_done(&copy->hashes);
 }
 
 /* --- the record --- */
@@ -410,6 +476,7 @@ int suspensions_open(struct suspensions *s, struct queue *q)
     atomic_init(&s->caps, 0);
     atomic_init(&s->of_messages, 0);
     atomic_init(&s->caps_version, 0);
+    atomic_init(&s->messages_version, 0);
     err = queue_state_visit(q, 0, STATE_SUSPENSION, load_one, &l);
     return err < 0 ? err : l.err;
 }

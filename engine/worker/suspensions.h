@@ -12,7 +12,9 @@
 #include <stdatomic.h>
 
 #include "base/buf.h"
+#include "base/hashset.h"
 #include "base/map.h"
+#include "limits/governor.h"
 #include "queue/queue.h"
 
 /* Stored: no number is used again for something else. */
@@ -34,12 +36,20 @@ enum suspension_scope {
     /* At one site, as the others: what a domain signs, and what has it in its return path. */
     SUSPENSION_SIGNER_SITE,
     SUSPENSION_ENVELOPE_SITE,
+    /* Caps of what these names name, whichever source sends it: schedule/flow_lower.h. */
+    SUSPENSION_CAMPAIGN_CAP,
+    SUSPENSION_TENANT_CAP,
+    SUSPENSION_SIGNER_CAP,
+    SUSPENSION_ENVELOPE_CAP,
+    /* Behind a pause: one message more at a time with each that gets through. */
+    SUSPENSION_SIGNER_RECOVERY,
+    SUSPENSION_ENVELOPE_RECOVERY,
     SUSPENSION_SCOPES
 };
 
 #define SUSPENSIONS_MAX       10000 /* stored, without caps; of others as many as campaigns */
 #define SUSPENSIONS_RULES_MAX 9000  /* beyond, rules add none: the rest is for operators */
-#define SUSPENSION_CAPS_MAX   20000 /* two of a source at a site */
+#define SUSPENSION_CAPS_MAX   20000 /* two of a source, or of a domain, at a site */
 #define SUSPENSION_NAME_MAX   320   /* a source, campaign or tenant at a site */
 #define SUSPENSION_REASON_MAX 200
 #define SUSPENSION_WHO_MAX    64
@@ -72,6 +82,14 @@ struct suspensions {
     _Atomic uint32_t of_messages; /* for which a lane's names do not say whether it is meant */
     /* How often a cap was put or removed: likewise, but that nobody sends notes of new caps. */
     _Atomic uint32_t caps_version;
+    /* How often one came or went of which of_messages is the number: the same. */
+    _Atomic uint32_t messages_version;
+};
+
+/* A worker's copy of the names that of_messages counts, so that a look costs no lock. */
+struct suspended_names {
+    struct hashset hashes; /* of each name in its scope, and of each site of one */
+    uint32_t version;      /* messages_version when it was made */
 };
 
 /* Whether scope is of what goes to one site. */
@@ -79,14 +97,23 @@ static inline bool suspension_is_at_site(enum suspension_scope scope)
 {
     return scope >= SUSPENSION_SOURCE_SITE;
 }
+static inline bool suspension_is_recovery(enum suspension_scope scope)
+{
+    return scope == SUSPENSION_SOURCE_RECOVERY || scope == SUSPENSION_SIGNER_RECOVERY ||
+           scope == SUSPENSION_ENVELOPE_RECOVERY;
+}
 static inline bool suspension_is_cap(enum suspension_scope scope)
 {
-    return scope == SUSPENSION_SOURCE_CAP || scope == SUSPENSION_SOURCE_RECOVERY;
+    return scope == SUSPENSION_SOURCE_CAP || scope == SUSPENSION_CAMPAIGN_CAP ||
+           scope == SUSPENSION_TENANT_CAP || scope == SUSPENSION_SIGNER_CAP ||
+           scope == SUSPENSION_ENVELOPE_CAP || suspension_is_recovery(scope);
 }
 /* Whether it is of something that the messages of a lane may differ in: schedule/flow_split.h. */
 static inline bool suspension_is_of_messages(enum suspension_scope scope)
 {
-    return scope == SUSPENSION_SIGNER_SITE || scope == SUSPENSION_ENVELOPE_SITE;
+    return scope == SUSPENSION_SIGNER_SITE || scope == SUSPENSION_ENVELOPE_SITE ||
+           scope == SUSPENSION_SIGNER_CAP || scope == SUSPENSION_ENVELOPE_CAP ||
+           scope == SUSPENSION_SIGNER_RECOVERY || scope == SUSPENSION_ENVELOPE_RECOVERY;
 }
 /* Whether it has a record. Others follow from what is stored elsewhere, and no operator orders
  * them.
@@ -95,6 +122,8 @@ static inline bool suspension_is_stored(enum suspension_scope scope)
 {
     return scope != SUSPENSION_CAMPAIGN_TENANT;
 }
+/* What the cap is to the governor. */
+struct governor_cap suspension_cap_of(const struct suspension *one);
 /* Writes "WHAT@SITE"; empty where what is. */
 void suspension_name(char out[SUSPENSION_NAME_MAX + 1], struct str what, struct str site);
 /* The name for the netblock of an address: /24, of IPv6 /64. Empty where there is no address. */
@@ -138,9 +167,16 @@ static inline uint32_t suspensions_caps_version(const struct suspensions *s)
 {
     return atomic_load_explicit(&s->caps_version, memory_order_relaxed);
 }
-/* The cap under name, with the version of the table that it is of. False: there is none. */
-bool suspensions_find_cap(struct suspensions *s, struct str name, struct suspension *out,
-                          uint32_t *version);
+/* The cap of scope under name, with the version of the table that it is of. False: there is none.
+ */
+bool suspensions_find_cap(struct suspensions *s, enum suspension_scope scope, struct str name,
+                          struct suspension *out, uint32_t *version);
+/* Whether, of what of_messages counts, there may be something at site; and something called name in
+ * scope. False: there is not. A copy costs no lock while nothing of this kind comes or goes. */
+bool suspended_names_at(struct suspended_names *copy, struct suspensions *s, struct str site);
+bool suspended_names_have(struct suspended_names *copy, struct suspensions *s,
+                          enum suspension_scope scope, struct str name);
+void suspended_names_done(struct suspended_names *copy); /* a zeroed one is accepted */
 /* Which hold mail with these names (indexed by scope; an empty name is held by none): a bit for
  * each scope. */
 uint32_t suspensions_of(struct suspensions *s, const struct str names[SUSPENSION_SCOPES]);

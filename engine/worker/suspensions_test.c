@@ -52,7 +52,13 @@ static uint32_t held_by(struct suspensions *s, const char *domain, const char *c
                                            [SUSPENSION_SOURCE_RECOVERY] = str_of(site),
                                            [SUSPENSION_NETBLOCK_SITE] = str_of(site),
                                            [SUSPENSION_SIGNER_SITE] = str_of(site),
-                                           [SUSPENSION_ENVELOPE_SITE] = str_of(site)};
+                                           [SUSPENSION_ENVELOPE_SITE] = str_of(site),
+                                           [SUSPENSION_CAMPAIGN_CAP] = str_of(site),
+                                           [SUSPENSION_TENANT_CAP] = str_of(site),
+                                           [SUSPENSION_SIGNER_CAP] = str_of(site),
+                                           [SUSPENSION_ENVELOPE_CAP] = str_of(site),
+                                           [SUSPENSION_SIGNER_RECOVERY] = str_of(site),
+                                           [SUSPENSION_ENVELOPE_RECOVERY] = str_of(site)};
 
     return suspensions_of(s, names);
 }
@@ -193,15 +199,51 @@ static void test_caps(void **state)
     hold = make(SUSPENSION_SOURCE_SITE, "a@site", 9);
     assert_int_equal(suspensions_put(&p.table, &hold), 0);
     assert_int_equal(suspensions_caps_version(&p.table), 0); /* no cap */
-    assert_false(suspensions_find_cap(&p.table, STR("a@site"), &found, &before));
+    assert_false(
+        suspensions_find_cap(&p.table, SUSPENSION_SOURCE_CAP, STR("a@site"), &found, &before));
     cap.cap = (struct suspension_cap){.rate_messages = 60, .rate_period_ms = 60000, .step_ms = 1};
     assert_int_equal(suspensions_put(&p.table, &cap), 0);
-    assert_true(suspensions_find_cap(&p.table, STR("a@site"), &found, &version));
+    assert_true(
+        suspensions_find_cap(&p.table, SUSPENSION_SOURCE_CAP, STR("a@site"), &found, &version));
     assert_same(&found, &cap);
     assert_true(version > before);
     assert_true(suspensions_remove(&p.table, SUSPENSION_SOURCE_CAP, STR("a@site")));
     assert_true(suspensions_caps_version(&p.table) > version);
-    assert_false(suspensions_find_cap(&p.table, STR("a@site"), &found, &version));
+    assert_false(
+        suspensions_find_cap(&p.table, SUSPENSION_SOURCE_CAP, STR("a@site"), &found, &version));
+    place_close(&p);
+    kit_remove(p.dir);
+    free(p.dir);
+}
+
+/* A worker's copy knows names and sites as they come and go, and asks the table of nothing else. */
+static void test_names_of_messages(void **state)
+{
+    static const enum suspension_scope kinds[] = {SUSPENSION_SIGNER_SITE, SUSPENSION_SIGNER_CAP,
+                                                  SUSPENSION_ENVELOPE_RECOVERY};
+    struct place p = {.dir = kit_dir()};
+    struct suspended_names copy = {0};
+    struct suspension other = make(SUSPENSION_SOURCE_SITE, "s@other", 9);
+
+    (void)state;
+    place_open(&p);
+    assert_false(suspended_names_at(&copy, &p.table, STR("google")));
+    assert_int_equal(suspensions_put(&p.table, &other), 0);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
+        struct suspension one = make(kinds[i], "a.example@google", 9);
+
+        one.cap.step_ms = 1;
+        assert_int_equal(suspensions_put(&p.table, &one), 0);
+        assert_true(suspended_names_at(&copy, &p.table, STR("google")));
+        assert_false(suspended_names_at(&copy, &p.table, STR("other")));
+        for (size_t k = 0; k < ARRAY_LEN(kinds); k++)
+            assert_int_equal(
+                suspended_names_have(&copy, &p.table, kinds[k], STR("a.example@google")), k == i);
+        assert_false(suspended_names_have(&copy, &p.table, kinds[i], STR("b.example@google")));
+        assert_true(suspensions_remove(&p.table, kinds[i], STR("a.example@google")));
+        assert_false(suspended_names_at(&copy, &p.table, STR("google")));
+    }
+    suspended_names_done(&copy);
     place_close(&p);
     kit_remove(p.dir);
     free(p.dir);
@@ -348,8 +390,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_scope), cmocka_unit_test(test_ends),
         cmocka_unit_test(test_start),      cmocka_unit_test(test_broken_records),
-        cmocka_unit_test(test_caps),       cmocka_unit_test(test_netblocks),
-        cmocka_unit_test(test_cap_records)};
+        cmocka_unit_test(test_caps),       cmocka_unit_test(test_names_of_messages),
+        cmocka_unit_test(test_netblocks),  cmocka_unit_test(test_cap_records)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -27,6 +27,7 @@
 #include "worker/crew.h"
 #include "worker/families.h"
 #include "worker/stream_tls.h"
+#include "worker/suspensions.h"
 #include "worker/turn_gauge.h"
 
 struct shared;
@@ -138,6 +139,7 @@ struct worker {
     struct list supply_walks;     /* supplies some of whose lanes have something to hear */
     struct list route_asks;       /* dry runs whose domain is looked up: control/backend_route.c */
     uint32_t suspensions_changed; /* how often this worker has heard of a change */
+    struct suspended_names suspended_names; /* of messages: schedule/flow_split.c */
     /* Only in the worker that owns shard 0: outcome/suspend.c. */
     struct list suspension_changes; /* that wait for the one under way */
     bool suspension_changing;

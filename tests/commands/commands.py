@@ -511,7 +511,7 @@ def test_asked_in_another_way():
         assert f"here it is 'hayauma {ours}'\n" in run(theirs, status=2).stderr
     if not os.path.exists("/etc/hayauma/hayauma.yaml"):  # no file is no mistake, as for rules
         assert "no source is being warmed up" in run("warmup", "plan", status=1).stderr
-    unusual = "421 4.7.28 Our system has detected an unusual rate of mail"
+    unusual = "421 4.7.28 Our system has detected an unusual rate of mail originating from your IP address"
     temp = TempDir()
     directory = temp.path
     file = directory / "hayauma.yaml"

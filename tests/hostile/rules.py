@@ -6,6 +6,7 @@ rules.py [TEST...]"""
 import itertools
 import pathlib
 import sys
+import threading
 import time
 
 from servers import Client, Server, USUAL, World, run, wait_until
@@ -222,15 +223,51 @@ def test_campaign_and_tenant():
     world.finish()
 
 
+class Busy(Server):
+    """Refuses its first MAIL, then takes its time, and knows with each message how many were under way, and
+    how many taken."""
+
+    def __init__(self, refusal):
+        self.said = itertools.count()
+        self.refusal = refusal
+        self.lock, self.now, self.done, self.most = threading.Lock(), 0, 0, []
+        super().__init__({"MAIL": self.mail, "dot": self.dot})
+
+    def mail(self, peer):
+        if next(self.said) == 0:
+            peer.sendall(self.refusal)
+            return
+        with self.lock:
+            self.now += 1
+            self.most.append((self.now, self.done))
+        peer.sendall(USUAL["MAIL"])
+
+    def dot(self, peer):
+        time.sleep(0.1)
+        with self.lock:
+            self.now -= 1
+            self.done += 1
+        peer.sendall(USUAL["dot"])
+
+
 def test_domains():
-    """Mail that a refused domain signs, or has in its return path, waits at that site; other mail goes.
-    Unsigned mail waits by its return path; with none nothing is suspended."""
+    """Mail that a refused domain signs, or has in its return path, waits at that site, or its limits there
+    are lowered; other mail goes. Unsigned mail waits by its return path; with none nothing is suspended.
+    Behind the pause it comes back with one message at a time, over a crash too. What an answer does not
+    name means each of the three."""
     temp = TempDir("hayauma-rules-")
     keys = Keys(temp.path)
     keys.make("signs.example", kinds=("ed25519",))
-    servers = {name: first("MAIL", b"421 4.7.28 your DKIM domain\r\n") for name in ("a", "b", "c")}
+    servers = {name: first("MAIL", b"421 4.7.28 your DKIM domain\r\n") for name in ("b", "c")}
+    servers["a"] = Busy(b"421 4.7.28 your DKIM domain\r\n")
+    servers["slow"] = first("MAIL", b"451 4.7.1 this domain is too fast\r\n")
+    servers["all"] = first("MAIL", b"421 4.7.28 unusual rate\r\n")
     world = made({"dkim": {"code": 421, "text": ["DKIM domain"], "suspend": "1h",
-                           "scope": "signing_domain"}},
+                           "scope": "signing_domain"},
+                  "slow": {"code": 451, "text": ["too fast"], "rate": "30/min", "sessions_max": 1,
+                           "lowered_for": "1h", "scope": "signing_domain"},
+                  "all": {"code": 421, "text": ["unusual rate"], "suspend": "1h",
+                          "scope": "source_and_domains"}},
                  {**servers, "well": Server({})}, dkim={"keys": keys.rows})
 
     def submit(name, user, author="other.example", sender="a@path.example"):
@@ -241,12 +278,15 @@ def test_domains():
     def went(name):
         return {r["recipient"].split("@")[0] for r in world.records("Delivery", name)}
 
+    def suspended():
+        return {(s["scope"], s["name"].split("@")[0]): s["name"]
+                for s in world.engine.rows("queue", "suspensions")}
+
     submit("a", "u0", author="signs.example")
     submit("b", "u0")
     submit("c", "u0", sender="")
-    wait_until("both", lambda: len(world.engine.rows("queue", "suspensions")) == 2, 20)
-    scopes = {(s["scope"], s["name"].split("@")[0]) for s in world.engine.rows("queue", "suspensions")}
-    assert scopes == {("signer_site", "signs.example"), ("envelope_site", "path.example")}, scopes
+    wait_until("both", lambda: len(suspended()) == 2, 20)
+    assert set(suspended()) == {("signer_site", "signs.example"), ("envelope_site", "path.example")}
     wait_until("what nothing names", lambda: went("c") == {"u0"}, 20)
     submit("a", "u1", author="signs.example", sender="a@else.example")
     submit("a", "u2")
@@ -258,10 +298,44 @@ def test_domains():
     assert (went("a"), went("b")) == ({"u2"}, {"u4"}), (went("a"), went("b"))
     wait_until("the reason", lambda: "signer_site signs.example@" in
                world.engine.command("queue", "list", "a.example"), 20)
-    for one in world.engine.rows("queue", "suspensions"):
-        world.engine.command("queue", "resume", f"--{one['scope'].replace('_', '-')}", one["name"])
-    wait_until("all", lambda: (went("a"), went("b")) == ({"u0", "u1", "u2"}, {"u0", "u3", "u4"}), 20)
-    world.finish()
+    for i in range(6, 12):
+        submit("a", f"u{i}", author="signs.example")
+    servers["a"].most.clear()
+    servers["a"].done = 0
+    for (scope, _), name in suspended().items():
+        world.engine.command("queue", "resume", f"--{scope.replace('_', '-')}", name)
+    world.books.stop()
+    world.engine.kill()
+    world.engine.start()
+    wait_until("all", lambda: (len(went("a")), went("b")) == (9, {"u0", "u3", "u4"}), 20)
+    assert all(now <= 1 + done for now, done in servers["a"].most), servers["a"].most
+
+    submit("slow", "v0", author="signs.example")
+    name, = wait_until("the cap", lambda: [n for (scope, _), n in suspended().items()
+                                           if scope == "signer_cap"], 20)
+    assert name.startswith("signs.example@"), name
+    record, = rule_records(world, "slow")
+    assert (record["lowered"]["scope"], record["lowered"]["name"]) == ("signer_cap", name), record
+    for i in range(1, 10):
+        submit("slow", f"v{i}", author="signs.example")
+        submit("slow", f"w{i}")
+    wait_until("others", lambda: len({u for u in went("slow") if u[0] == "w"}) == 9, 20)
+    assert len({u for u in went("slow") if u[0] == "v"}) < 6, went("slow")
+    wait_until("why", lambda: f"lowered by rule slow {name}: 451 4.7.1 this" in
+               world.engine.command("why", "slow.example"), 20)
+    assert "signing_domain_rate 1 in 2s" in world.engine.command("why", "slow.example") or \
+        "signing_domain_rate 30 in 1m" in world.engine.command("why", "slow.example")
+    world.engine.command("queue", "resume", "--signer-cap", name)
+    wait_until("all of it", lambda: len(went("slow")) == 19, 20)
+
+    submit("all", "x0", author="signs.example")
+    three = wait_until("the three", lambda: len(suspended()) == 3 and suspended(), 20)
+    assert set(three) == {("source_site", "default"), ("signer_site", "signs.example"),
+                          ("envelope_site", "path.example")}, three
+    assert sorted(r["suspended"]["scope"] for r in rule_records(world, "all")) == [
+        "envelope_site", "signer_site", "source_site"], rule_records(world, "all")
+    world.engine.stop()
+    world.sink.stop()
     temp.close()
 
 

@@ -168,6 +168,12 @@ static bool name_draw(struct engine *engine, struct suspension *what)
     case SUSPENSION_NETBLOCK_SITE:
     case SUSPENSION_SIGNER_SITE:
     case SUSPENSION_ENVELOPE_SITE:
+    case SUSPENSION_CAMPAIGN_CAP:
+    case SUSPENSION_TENANT_CAP:
+    case SUSPENSION_SIGNER_CAP:
+    case SUSPENSION_ENVELOPE_CAP:
+    case SUSPENSION_SIGNER_RECOVERY:
+    case SUSPENSION_ENVELOPE_RECOVERY:
     case SUSPENSION_SCOPES:
         break;
     }

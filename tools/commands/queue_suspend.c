@@ -22,6 +22,10 @@ enum {
     OPT_CAMPAIGN_SITE,
     OPT_TENANT_SITE,
     OPT_SOURCE_CAP,
+    OPT_CAMPAIGN_CAP,
+    OPT_TENANT_CAP,
+    OPT_SIGNER_CAP,
+    OPT_ENVELOPE_CAP,
     OPT_NETBLOCK_SITE,
     OPT_SIGNER_SITE,
     OPT_ENVELOPE_SITE,
@@ -39,6 +43,10 @@ static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"campaign-site", required_argument, NULL, OPT_CAMPAIGN_SITE},
                                       {"tenant-site", required_argument, NULL, OPT_TENANT_SITE},
                                       {"source-cap", required_argument, NULL, OPT_SOURCE_CAP},
+                                      {"campaign-cap", required_argument, NULL, OPT_CAMPAIGN_CAP},
+                                      {"tenant-cap", required_argument, NULL, OPT_TENANT_CAP},
+                                      {"signer-cap", required_argument, NULL, OPT_SIGNER_CAP},
+                                      {"envelope-cap", required_argument, NULL, OPT_ENVELOPE_CAP},
                                       {"netblock-site", required_argument, NULL, OPT_NETBLOCK_SITE},
                                       {"signer-site", required_argument, NULL, OPT_SIGNER_SITE},
                                       {"envelope-site", required_argument, NULL, OPT_ENVELOPE_SITE},
@@ -85,6 +93,9 @@ static int set_scope(struct suspend_options *o, const char *scope, const char *n
     return 0;
 }
 
+static const char *const caps[] = {"source_cap", "campaign_cap", "tenant_cap", "signer_cap",
+                                   "envelope_cap"};
+
 static int take_option(struct suspend_options *o, bool suspends, int c)
 {
     switch (c) {
@@ -109,8 +120,13 @@ static int take_option(struct suspend_options *o, bool suspends, int c)
     case OPT_ENVELOPE_SITE:
         return set_scope(o, "envelope_site", optarg);
     case OPT_SOURCE_CAP:
-        return suspends ? usage_error(o, "rules alone lower limits; --source-cap is of resume")
-                        : set_scope(o, "source_cap", optarg);
+    case OPT_CAMPAIGN_CAP:
+    case OPT_TENANT_CAP:
+    case OPT_SIGNER_CAP:
+    case OPT_ENVELOPE_CAP:
+        return suspends ? usage_error(o, "rules alone lower limits; --source-cap and the like are "
+                                         "of resume")
+                        : set_scope(o, caps[c - OPT_SOURCE_CAP], optarg);
     case OPT_FOR:
         if (!suspends)
             return usage_error(o, "--for is of suspend");

@@ -148,7 +148,8 @@ void put_caps(struct buf *out, const json_t *lowered)
 /* Whether the limit of this name is one of a source, and not over all of them. */
 static bool is_of_source(const char *name)
 {
-    static const char *const others[] = {"total_", "host_", "tenant_", "campaign_"};
+    static const char *const others[] = {"total_",    "host_",           "tenant_",
+                                         "campaign_", "signing_domain_", "envelope_domain_"};
 
     for (size_t i = 0; i < ARRAY_LEN(others); i++)
         if (strncmp(name, others[i], strlen(others[i])) == 0)
