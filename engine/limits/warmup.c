@@ -328,7 +328,7 @@ uint32_t warmup_more(struct warmup *w, struct warmup_stream *s, int64_t wall_ms,
 uint32_t warmup_set_more(struct warmup *w, const struct warmup_set *set, int64_t wall_ms,
                          uint32_t want)
 {
-    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++) {
+    for (int i = 0; i < WARMUP_SET_LEN; i++) {
         uint32_t n = warmup_more(w, set->of[i], wall_ms, want);
 
         for (int j = 0; j < i; j++)

@@ -93,20 +93,23 @@ static inline void warmup_count(struct warmup_stream *s, enum warmup_event event
         atomic_fetch_add_explicit(&s->shared.events[event], 1, memory_order_relaxed);
 }
 
-/* The streams that one recipient counts in: of whichever is warmed up; the others are NULL. */
+/* The streams that one recipient counts in: of whichever is warmed up; the others are NULL. By
+ * kind, and behind these the domain that signs all mail. */
+#define WARMUP_PLATFORM CONFIG_WARMUP_KINDS
+#define WARMUP_SET_LEN  (CONFIG_WARMUP_KINDS + 1)
 struct warmup_set {
-    struct warmup_stream *of[CONFIG_WARMUP_KINDS];
+    struct warmup_stream *of[WARMUP_SET_LEN];
 };
 static inline bool warmup_set_empty(const struct warmup_set *set)
 {
-    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++)
+    for (int i = 0; i < WARMUP_SET_LEN; i++)
         if (set->of[i] != NULL)
             return false;
     return true;
 }
 static inline void warmup_set_count(const struct warmup_set *set, enum warmup_event event)
 {
-    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++)
+    for (int i = 0; i < WARMUP_SET_LEN; i++)
         warmup_count(set->of[i], event);
 }
 /* Takes the leave of all of set for up to want more recipients: see warmup_more(). Returns how
@@ -116,7 +119,7 @@ uint32_t warmup_set_more(struct warmup *w, const struct warmup_set *set, int64_t
                          uint32_t want);
 static inline void warmup_set_give(const struct warmup_set *set, int64_t taken_ms, uint32_t n)
 {
-    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++)
+    for (int i = 0; i < WARMUP_SET_LEN; i++)
         warmup_give(set->of[i], taken_ms, n);
 }
 

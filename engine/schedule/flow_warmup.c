@@ -4,6 +4,7 @@
 
 #include "schedule/lane.h"
 #include "schedule/site.h"
+#include "worker/keyring.h"
 #include "worker/shared.h"
 
 static struct warmup_stream *find_stream(const struct site *site, enum config_warmup_kind kind,
@@ -20,19 +21,26 @@ static struct warmup_stream *find_stream(const struct site *site, enum config_wa
 
 struct warmup_set flow_warmup(const struct site *site, const struct lane *lane)
 {
+    const struct keyring *k = site->config->keyring;
     struct warmup_set set = {0};
 
-    if (lane->names == NULL || site->lmtp || site->exchangers.len == 0)
+    if (site->lmtp || site->exchangers.len == 0)
+        return set;
+    if (k != NULL)
+        set.of[WARMUP_PLATFORM] = find_stream(site, CONFIG_WARMUP_SIGNER, keyring_platform(k));
+    if (lane->names == NULL)
         return set;
     set.of[CONFIG_WARMUP_SIGNER] = find_stream(site, CONFIG_WARMUP_SIGNER, lane->names->signer);
     set.of[CONFIG_WARMUP_CAMPAIGN] =
         find_stream(site, CONFIG_WARMUP_CAMPAIGN, lane->names->campaign);
+    if (set.of[CONFIG_WARMUP_SIGNER] == set.of[WARMUP_PLATFORM]) /* one signature, counted once */
+        set.of[WARMUP_PLATFORM] = NULL;
     return set;
 }
 
 uint64_t flow_warmup_take(struct worker *w, const struct warmup_set *set)
 {
-    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++) {
+    for (int i = 0; i < WARMUP_SET_LEN; i++) {
         int64_t wall_ms = set->of[i] == NULL ? 0 : worker_wall_ms(w);
         uint64_t until_ns;
 
@@ -52,7 +60,7 @@ uint64_t flow_warmup_at(struct worker *w, const struct warmup_set *set, struct w
 {
     uint64_t now_ns = io_now_ns(w->io), longest_ns = now_ns;
 
-    for (int i = 0; i < CONFIG_WARMUP_KINDS; i++) {
+    for (int i = 0; i < WARMUP_SET_LEN; i++) {
         struct warmup_stream *s = set->of[i];
         int64_t wall_ms = s == NULL ? 0 : worker_wall_ms(w);
         uint64_t until_ns = warmup_at(s, wall_ms, now_ns);

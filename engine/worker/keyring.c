@@ -314,6 +314,11 @@ struct str keyring_signing_domain(const struct keyring *k, const uint8_t *conten
     return e == NULL ? STR("") : str_of(e->signer.domain);
 }
 
+struct str keyring_platform(const struct keyring *k)
+{
+    return k->platform == NULL ? STR("") : str_of(k->platform);
+}
+
 size_t keyring_signers(const struct keyring *k, const uint8_t *content, size_t len,
                        struct dkim_signer out[DKIM_SIGNERS_MAX])
 {

@@ -21,6 +21,8 @@ size_t keyring_signers(const struct keyring *k, const uint8_t *content, size_t l
  * platform's, where there is no other), in lower case; empty: nobody signs. It lives as long as k.
  */
 struct str keyring_signing_domain(const struct keyring *k, const uint8_t *content, size_t len);
+/* The domain that signs all mail beside its author's, in lower case; empty: none does. */
+struct str keyring_platform(const struct keyring *k);
 const struct dkim_options *keyring_options(const struct keyring *k);
 
 /* The keys in the order of the configuration, for tools. */

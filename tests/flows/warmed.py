@@ -130,6 +130,14 @@ def test_reload():
         world.engine.config["warmup"]["signing_domains"] = {}
         world.engine.reload()
         wait_until("all", lambda: world.came("warm") == 20)
+        # The domain that signs all mail beside its author's counts with each.
+        world.engine.config["warmup"]["signing_domains"] = {"new.example": {"schedule": "mine"}}
+        world.engine.config["dkim"]["platform"] = "new.example"
+        world.engine.reload()
+        world.send("plat", 10)
+        wait_until("the reason", lambda: "signing domain new.example: " in
+                   world.engine.command("queue", "list", "x.example", "--limit", "90"))
+        stays(world, "plat", 1 + hour() - began)
 
 
 def test_suspended():
