@@ -317,6 +317,11 @@ static int apply_pin(struct batch *b, const struct queue_pin *pin)
     bool was;
     int rc;
 
+    ASSERT(!(pin->remove && pin->keep));
+    if (pin->keep) {
+        b->recreated = true;
+        return batch_content_recreate(b, &pin->id, pin->created_ms);
+    }
     if (!pin->remove) {
         rc = batch_tally_pin(b, &pin->id);
         return rc == 0 ? refs_add(b, &pin->id, 1, TALLY_NONE) : rc;

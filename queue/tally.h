@@ -47,8 +47,9 @@ struct queue_pin {
     /* False: the content, which this change brings, is pinned, and has a tally from here on. True:
      * the pin goes, and with it the content when it has no rows; not pinned: nothing. */
     bool remove;
-    int64_t created_ms; /* of the content from here on, with remove: when its mail's lifetimes
-                           begin; 0: as it is */
+    bool keep;          /* it was pinned, and stays so: created_ms alone counts */
+    int64_t created_ms; /* of the content from here on, with remove or keep: when its mail's
+                           lifetimes begin; 0: as it is */
 };
 
 /* Adds the tally of a shard to out. Any thread but a worker. 0, -ENOENT, -EBADMSG, -EIO. */

@@ -111,6 +111,7 @@ enum control_step control_step_campaign_order(struct control_client *client)
     job->campaign = order;
     job->campaign.what.id = client->request.id;
     job->campaign.starts_ms = client->request.campaign.at_ms;
+    job->campaign.open = client->request.campaign.open;
     return control_give_job(client, job);
 }
 
@@ -122,7 +123,8 @@ enum control_step control_campaign_returned(struct control_client *client,
         [CAMPAIGN_PAUSE] = "only a campaign that runs can be paused",
         [CAMPAIGN_RESUME] = "only a campaign that is paused can be resumed",
         [CAMPAIGN_CANCEL] = "the campaign is over",
-        [CAMPAIGN_SET] = "the campaign is over"};
+        [CAMPAIGN_SET] = "the campaign is over",
+        [CAMPAIGN_CLOSE] = "the campaign is not open"};
 
     if (job->result == 0)
         buf_puts(&client->out, "{\"done\":true}\n");

@@ -503,15 +503,17 @@ static int take_trace(struct control_request *r, struct control_refusal *why, co
 static int take_campaign(struct control_request *r, struct control_refusal *why, const char *name,
                          const json_t *value)
 {
-    static const char *const names[] = {[CAMPAIGN_START] = "start",
-                                        [CAMPAIGN_PAUSE] = "pause",
-                                        [CAMPAIGN_RESUME] = "resume",
-                                        [CAMPAIGN_CANCEL] = "cancel",
-                                        [CAMPAIGN_SET] = "set"};
+    static const char *const names[] = {
+        [CAMPAIGN_START] = "start",   [CAMPAIGN_PAUSE] = "pause", [CAMPAIGN_RESUME] = "resume",
+        [CAMPAIGN_CANCEL] = "cancel", [CAMPAIGN_SET] = "set",     [CAMPAIGN_CLOSE] = "close"};
     int err;
 
     if (strcmp(name, "at_ms") == 0)
         return take_age(why, name, value, &r->campaign.at_ms);
+    if (strcmp(name, "open") == 0) {
+        r->campaign.open = json_is_true(value);
+        return json_is_boolean(value) ? 0 : refuse(why, "'open' is true or false");
+    }
     if (strcmp(name, "pool") == 0)
         return take_text(why, name, value, &r->campaign.pool);
     if (strcmp(name, "rate") == 0)
@@ -530,7 +532,7 @@ static int take_campaign(struct control_request *r, struct control_refusal *why,
             r->has_order = true;
             return 0;
         }
-    return refuse(why, "'order' is start, pause, resume, cancel or set");
+    return refuse(why, "'order' is start, pause, resume, cancel, set or close");
 }
 
 /* Of all campaigns, of those with a name, or of one with an id; a report and an order are of one.
@@ -546,9 +548,9 @@ static int campaign_settle(struct control_request *r, struct control_refusal *wh
     if (r->op == CONTROL_OP_CAMPAIGN_REPORT)
         return 0;
     if (!r->has_order)
-        return refuse(why, "'order' is missing: start, pause, resume, cancel or set");
-    if (r->campaign.at_ms != 0 && r->campaign.verb != CAMPAIGN_START)
-        return refuse(why, "'at_ms' is of a start");
+        return refuse(why, "'order' is missing: start, pause, resume, cancel, set or close");
+    if ((r->campaign.at_ms != 0 || r->campaign.open) && r->campaign.verb != CAMPAIGN_START)
+        return refuse(why, "'at_ms' and 'open' are of a start");
     if (r->campaign.verb != CAMPAIGN_SET &&
         (r->campaign.pool.ptr != NULL || r->campaign.rate.ptr != NULL || r->campaign.priority != 0))
         return refuse(why, "'pool', 'rate' and 'priority' are of the order 'set'");

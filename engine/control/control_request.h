@@ -75,6 +75,7 @@ struct control_request {
     struct {
         enum campaign_verb verb;
         int64_t at_ms;         /* of a start: wall clock; 0: now */
+        bool open;             /* of a start */
         struct str pool, rate; /* of "set"; ptr NULL: not said */
         uint64_t priority;     /* the same: and 1; 0: not said */
     } campaign;                /* of campaign_order */

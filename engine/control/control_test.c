@@ -523,7 +523,7 @@ static void test_bad_requests(void **state)
         {"{\"op\":\"campaign_order\",\"id\":\"00000000000000000000000000000000\",\"order\":"
          "\"pause\","
          "\"at_ms\":1}",
-         "'at_ms' is of a start"},
+         "'at_ms' and 'open' are of a start"},
         {"{\"op\":\"cancel\"}", "every recipient"},
         {"{\"op\":\"cancel\",\"filter\":{}}", "every recipient"},
         {"{\"op\":\"cancel\",\"all\":false}", "every recipient"},
@@ -1086,7 +1086,8 @@ static void test_campaign_orders(void **state)
         enum campaign_verb verb;
         int64_t starts_ms;
         const char *code; /* NULL: it is done */
-    } cases[] = {{"\"order\":\"start\",\"at_ms\":77", 0, CAMPAIGN_START, 77, NULL},
+    } cases[] = {{"\"order\":\"start\",\"at_ms\":77,\"open\":true", 0, CAMPAIGN_START, 77, NULL},
+                 {"\"order\":\"close\"", 0, CAMPAIGN_CLOSE, 0, NULL},
                  {"\"order\":\"start\"", -EINVAL, CAMPAIGN_START, 0, "refused"},
                  {"\"order\":\"pause\"", -EBUSY, CAMPAIGN_PAUSE, 0, "refused"},
                  {"\"order\":\"resume\"", -ENOENT, CAMPAIGN_RESUME, 0, "not_found"},
@@ -1105,6 +1106,7 @@ static void test_campaign_orders(void **state)
         b->job_result = 0;
         assert_int_equal(b->suspend.campaign.verb, cases[i].verb);
         assert_int_equal(b->suspend.campaign.starts_ms, cases[i].starts_ms);
+        assert_int_equal(b->suspend.campaign.open, i == 0);
         assert_int_equal(b->suspend.campaign.what.id.bytes[0], 2);
         if (cases[i].code == NULL)
             assert_true(json_is_true(json_object_get(last(r), "done")));

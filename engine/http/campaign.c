@@ -171,6 +171,7 @@ static void refuse_order(struct http_request *r, const struct campaign_work *w)
                                              "only one that is paused can be resumed",
                                          [CAMPAIGN_CANCEL] = "it is over",
                                          [CAMPAIGN_SET] = "it is over",
+                                         [CAMPAIGN_CLOSE] = "it is not open",
                                          [CAMPAIGN_FORGET] = "it is not over"};
 
     if (w->result == -EEXIST)
@@ -236,17 +237,22 @@ static void work_submit(struct http_request *r)
 }
 
 /* Reads what an order's body has: of a start its time. False: it is answered. */
-static bool read_order(struct http_request *r, enum campaign_verb verb, int64_t *starts_ms)
+static bool read_order(struct http_request *r, enum campaign_verb verb, int64_t *starts_ms,
+                       bool *open)
 {
-    static const struct json_field at[] = {{"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
+    static const struct json_field of_start[] = {
+        {"at", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS},
+        {"open", JSON_IS_BOOLEAN | JSON_MAY_MISS}};
     struct json_mistake mistake;
     json_t *root = campaign_body(r);
 
     if (root == NULL)
         return false;
-    if (json_fields_check(root, "", at, verb == CAMPAIGN_START ? 1 : 0, &mistake) < 0 ||
+    if (json_fields_check(root, "", of_start, verb == CAMPAIGN_START ? ARRAY_LEN(of_start) : 0,
+                          &mistake) < 0 ||
         mail_field_time(root, "at", clock_wall_ms(), starts_ms, &mistake) < 0)
         campaign_mistake(r, &mistake);
+    *open = json_is_true(json_object_get(root, "open"));
     json_decref(root);
     return !r->answered;
 }
@@ -256,8 +262,9 @@ static void order(struct http_request *r, enum campaign_verb verb)
     struct campaign_work *w;
     struct campaign c;
     int64_t starts_ms = 0;
+    bool open;
 
-    if (!campaign_of_request(r, &c) || !read_order(r, verb, &starts_ms))
+    if (!campaign_of_request(r, &c) || !read_order(r, verb, &starts_ms, &open))
         return;
     if (atomic_load(&r->http->draining)) {
         campaign_shortage(r, -ESHUTDOWN);
@@ -266,6 +273,7 @@ static void order(struct http_request *r, enum campaign_verb verb)
     w = work_new(r, verb);
     w->order.what.id = r->id;
     w->order.starts_ms = starts_ms;
+    w->order.open = open;
     work_submit(r);
 }
 
@@ -282,6 +290,11 @@ void handle_campaign_pause(struct http_request *r)
 void handle_campaign_resume(struct http_request *r)
 {
     order(r, CAMPAIGN_RESUME);
+}
+
+void handle_campaign_close(struct http_request *r)
+{
+    order(r, CAMPAIGN_CLOSE);
 }
 
 void handle_campaign_cancel(struct http_request *r)

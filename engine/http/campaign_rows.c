@@ -198,7 +198,8 @@ static void refuse(struct http_request *r, int err)
         request_problem(r, 404, "", "there is no such campaign");
         break;
     case -EINVAL:
-        request_problem(r, 409, "", "recipients are added to drafts alone");
+        request_problem(r, 409, "",
+                        "recipients are added to drafts, and to campaigns that were started open");
         break;
     case -EEXIST:
         request_problem(r, 409, "", "another chunk of this campaign had this Idempotency-Key");

@@ -208,6 +208,7 @@ void handle_campaign_start(struct http_request *r);
 void handle_campaign_pause(struct http_request *r);
 void handle_campaign_resume(struct http_request *r);
 void handle_campaign_cancel(struct http_request *r);
+void handle_campaign_close(struct http_request *r);
 void handle_campaign_preview(struct http_request *r);
 
 /* --- metrics.c --- */

@@ -500,6 +500,8 @@ const struct endpoint http_endpoints[] = {
      handle_campaign_resume},
     {CAMPAIGNS "/" ID "/cancel", "POST", "campaign_cancel", TOKEN_INJECT, BODY_JSON,
      handle_campaign_cancel},
+    {CAMPAIGNS "/" ID "/close", "POST", "campaign_close", TOKEN_INJECT, BODY_JSON,
+     handle_campaign_close},
     {CAMPAIGNS "/" ID "/preview", "POST", "campaign_preview", TOKEN_INJECT, BODY_JSON,
      handle_campaign_preview},
     {"/metrics", "GET", "metrics", TOKEN_READ, BODY_NONE, handle_metrics},

@@ -13,12 +13,13 @@
 
 enum campaign_step {
     STEP_END,
-    STEP_SUSPEND,     /* nothing of it goes out */
-    STEP_CONTENT,     /* its content comes to every shard but the first, pinned */
-    STEP_RECORD,      /* with the content in the first shard, when it is new */
-    STEP_UNPIN,       /* shard by shard: its addresses go, then the pin; lifetimes begin */
-    STEP_RELEASE,     /* it goes out, now or when its time has come; if it runs */
-    STEP_LOOK,        /* lanes hear that it was set to something */
+    STEP_SUSPEND, /* nothing of it goes out */
+    STEP_CONTENT, /* its content comes to every shard but the first, pinned */
+    STEP_RECORD,  /* with the content in the first shard, when it is new */
+    STEP_UNPIN,   /* shard by shard: its addresses go, then the pin, unless it is open; lifetimes
+                     begin */
+    STEP_RELEASE, /* it goes out, now or when its time has come; if it runs */
+    STEP_LOOK,    /* lanes hear that it was set to something */
     STEP_CANCEL_ROWS, /* begins; if it is cancelled */
     STEP_FORGET,      /* shard by shard: all that is known of its recipients goes */
     STEP_FORGET_RECORD,
@@ -40,6 +41,7 @@ static const uint8_t steps[VERBS][STEPS_MAX] = {
     [CAMPAIGN_RESUME] = {STEP_RECORD, STEP_RELEASE},
     [CAMPAIGN_CANCEL] = {STEP_RECORD, STEP_SUSPEND, STEP_UNPIN, STEP_CANCEL_ROWS},
     [CAMPAIGN_SET] = {STEP_RECORD, STEP_LOOK},
+    [CAMPAIGN_CLOSE] = {STEP_RECORD, STEP_UNPIN},
     [CAMPAIGN_FORGET] = {STEP_FORGET, STEP_FORGET_RECORD},
     [VERB_SETTLE] = {STEP_UNPIN, STEP_RELEASE, STEP_CANCEL_ROWS},
     [VERB_ORPHAN] = {STEP_UNPIN, STEP_FORGET},
@@ -404,6 +406,8 @@ static void step_forget(struct campaign_job *job)
         return;
     }
     job->change = (struct queue_change){0};
+    if (job_at(job) == STEP_UNPIN && job->one.open)
+        job->part = FORGET_PIN;
     switch ((enum forget_part)job->part) {
     case FORGET_HASHES:
         range_of(job, CAMPAIGN_RECORD_HASHES);
@@ -415,8 +419,10 @@ static void step_forget(struct campaign_job *job)
         job_uncount(job);
         break;
     case FORGET_PIN:
-        job->pin =
-            (struct queue_pin){.id = job->one.id, .remove = true, .created_ms = job->one.starts_ms};
+        job->pin = (struct queue_pin){.id = job->one.id,
+                                      .remove = !job->one.open,
+                                      .keep = job->one.open,
+                                      .created_ms = job->one.starts_ms};
         job->change.pins = &job->pin;
         job->change.pins_len = 1;
         break;
@@ -607,6 +613,8 @@ static enum campaign_state state_after(const struct campaign_entry *e, enum camp
         return now != CAMPAIGN_CANCELLED && !e->over ? CAMPAIGN_CANCELLED : 0;
     case CAMPAIGN_SET:
         return now != CAMPAIGN_CANCELLED && !e->over ? now : 0;
+    case CAMPAIGN_CLOSE:
+        return now != CAMPAIGN_CANCELLED && e->one.open ? now : 0;
     case CAMPAIGN_FORGET:
         return e->over ? now : 0;
     case CAMPAIGN_CREATE:
@@ -636,6 +644,9 @@ static int check_change(struct campaigns *all, struct campaign_job *job)
     job->one.changed_ms = now_ms;
     if (verb == CAMPAIGN_SET)
         campaign_set_apply(&job->one, job->order);
+    job->one.open = verb == CAMPAIGN_START
+                        ? job->order->open
+                        : e->one.open && verb != CAMPAIGN_CLOSE && verb != CAMPAIGN_CANCEL;
     if (verb == CAMPAIGN_START)
         job->one.starts_ms = job->order->starts_ms > now_ms ? job->order->starts_ms : now_ms;
     e->changing = true;

@@ -3,7 +3,8 @@
  * A campaign is a draft first: its content is in every shard, pinned, and recipients are added part
  * by part, each a transaction in one shard with the part's record, so that a part that is sent
  * again adds nobody. The start ends that: what tells addresses apart goes, the pins go (the content
- * goes with its last row), lifetimes begin, and lanes hear that its mail may go.
+ * goes with its last row), lifetimes begin, and lanes hear that its mail may go. One that is
+ * started open keeps both until it is closed: recipients are added while it runs.
  *
  * Any thread, but on_done: a worker's. The worker that owns shard 0 carries out orders, one after
  * the other, and at its start what a crash left half done. */
@@ -22,6 +23,7 @@ enum campaign_verb {
     CAMPAIGN_RESUME, /* of one that is paused */
     CAMPAIGN_CANCEL, /* of one that is not over */
     CAMPAIGN_SET,    /* the same: priority, pool, rate; in force for what waits, too */
+    CAMPAIGN_CLOSE,  /* of one that was started open: no recipients are added any more */
     CAMPAIGN_FORGET, /* of one that is over: its record goes */
     CAMPAIGN_VERBS
 };
@@ -32,6 +34,7 @@ struct campaign_order {
                                 alone */
     struct message *content; /* CREATE: campaign_content(); a reference is taken */
     int64_t starts_ms;       /* START: wall clock; 0: now */
+    bool open;               /* START: recipients may be added still, until CLOSE */
     struct campaign_set set; /* SET: what is to be as sets says; CREATE: the rate */
     bool sets_priority, sets_pool, sets_rate;
     /* 0: durable, and every lane has heard of it. -EEXIST: a campaign of the tenant has this name
@@ -76,9 +79,10 @@ struct campaign_part {
     const struct campaign_rcpt *rcpts; /* at most CAMPAIGN_PART_LINES; all live until on_done */
     size_t rcpts_len;
     const char *peer_name, *peer_addr, *session_id; /* for the record */
-    /* 0: durable. -ENOENT: no such campaign; -EINVAL: it is no draft; -EEXIST: the part was another
-     * payload's; -EBUSY: it is under way; -EFBIG: more than a campaign may have; -ENOSPC; -ENOMEM;
-     * -EIO; -ESHUTDOWN. It may be called inside the call, by the caller's thread. */
+    /* 0: durable. -ENOENT: no such campaign; -EINVAL: it is no draft, and not open; -EEXIST: the
+     * part was another payload's; -EBUSY: it is under way; -EFBIG: more than a campaign may have;
+     * -ENOSPC; -ENOMEM; -EIO; -ESHUTDOWN. It may be called inside the call, by the caller's thread.
+     */
     void (*on_done)(struct campaign_part *part, int result);
     /* Out, with 0. */
     bool again; /* it was in already */

@@ -53,6 +53,7 @@ struct campaign_adding {
     const struct queue_flow *flow;
     struct message *header; /* of its rows: the content without its bytes */
     uint32_t shard, first;
+    int64_t late_ms;     /* behind the start */
     uint64_t held_bytes; /* of shared->intake_bytes */
     uint8_t key[PART_KEY_BYTES];
     struct worker *worker;
@@ -426,7 +427,7 @@ static int adding_begin(struct campaign_adding *a)
         err = -ENOENT;
     else if (e->changing)
         err = -EBUSY;
-    else if (e->one.state != CAMPAIGN_DRAFT)
+    else if (e->one.state != CAMPAIGN_DRAFT && !e->one.open)
         err = -EINVAL;
     for (struct list_node *n = list_first(&all->parts); n != NULL && err == 0;
          n = list_next(&all->parts, n))
@@ -524,7 +525,7 @@ static int add_row(struct campaign_adding *a, const struct campaign_rcpt *from)
     r->due_ms = msgid_ms(&a->one.id) + 1;
     r->flow = a->flow->id;
     r->priority = a->flow->priority;
-    r->lifetime_s = lifetime_s(&a->one, retry_lifetime_s(dest, false, 0));
+    r->lifetime_s = lifetime_s(&a->one, retry_lifetime_s(dest, false, a->late_ms));
     a->rows[a->change.rows_len++] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
     return 0;
 }
@@ -533,7 +534,7 @@ static int add_rows(struct campaign_adding *a)
 {
     const struct campaign_part *p = a->part;
     struct message fields = {.id = a->one.id,
-                             .created_ms = msgid_ms(&a->one.id),
+                             .created_ms = a->one.open ? a->one.starts_ms : msgid_ms(&a->one.id),
                              .expires_ms = a->one.expires_ms,
                              .flags = MESSAGE_RECIPE,
                              .priority = a->one.priority,
@@ -550,6 +551,10 @@ static int add_rows(struct campaign_adding *a)
     a->change.rows = a->rows;
     if (a->header == NULL)
         return -ENOMEM;
+    /* Lifetimes are counted from the start; those of who comes later begin now. */
+    a->late_ms = a->one.open ? clock_wall_ms() - a->one.starts_ms : 0;
+    if (a->late_ms < 0)
+        a->late_ms = 0;
     err = 0;
     for (size_t i = 0; i < p->rcpts_len && err == 0; i++)
         if (a->hashes[i] != 0)

@@ -71,6 +71,8 @@ void campaign_put(struct buf *out, const struct campaign *c, const struct queue_
     buf_printf(out, ",\"priority\":%u,\"state\":\"%s\"",
                c->set.priority == 0 ? c->priority : c->set.priority - 1u,
                campaign_state_word(c, counts, now_ms));
+    if (c->open)
+        buf_puts(out, ",\"open\":true");
     put_time(out, "created_ms", c->created_ms);
     put_time(out, "starts_ms", c->starts_ms);
     put_time(out, "expires_ms", c->expires_ms);

@@ -201,6 +201,8 @@ static int order_at(enum campaign_verb verb, const struct msgid *id, int64_t sta
     return answer(&asked);
 }
 
+static void until_rows_are(const struct msgid *id, unsigned rows);
+
 static int order(enum campaign_verb verb, const struct msgid *id)
 {
     return order_at(verb, id, 0);
@@ -549,6 +551,55 @@ static bool content_is_sound(const struct msgid *id)
     return m != NULL;
 }
 
+/* When lifetimes of its mail began, or will. */
+static int64_t began_ms(const struct msgid *id)
+{
+    int err;
+    struct message *m = queue_message(world.engine.shared.queue, id, &err);
+    int64_t ms;
+
+    assert_non_null(m);
+    ms = m->created_ms;
+    message_unref(m);
+    return ms;
+}
+
+/* One that stays open takes more recipients while it runs, over restarts; an address that it has or
+ * had gets no second letter. Closed, it is as any other. */
+static void test_open(void **state)
+{
+    struct asked asked = {.order = {.verb = CAMPAIGN_START, .open = true}};
+    struct campaign one;
+    struct msgid id;
+
+    (void)state;
+    assert_int_equal(create("spring", &id), 0);
+    assert_int_equal(add(&id, "one", 0, 50, 50, 0, false), 0);
+    assert_int_equal(order(CAMPAIGN_CLOSE, &id), -EINVAL);
+    asked.order.what.id = id;
+    ask(&asked);
+    assert_int_equal(answer(&asked), 0);
+    assert_true(campaigns_get(&world.engine.shared.campaigns, &id, &one));
+    assert_true(one.open && began_ms(&id) == one.starts_ms && !held("spring"));
+    assert_int_equal(add(&id, "two", 40, 60, 10, 10, false), 0);
+    world_reopen();
+    turns(50);
+    assert_false(held("spring"));
+    assert_int_equal(add(&id, "one", 0, 50, 50, 0, true), 0);
+    assert_int_equal(order(CAMPAIGN_PAUSE, &id), 0);
+    assert_int_equal(add(&id, "three", 55, 70, 10, 5, false), 0);
+    assert_int_equal(rows_of(&id), 70);
+    assert_true(counts_of(&id).pinned);
+    assert_int_equal(order(CAMPAIGN_CLOSE, &id), 0);
+    assert_false(counts_of(&id).pinned);
+    assert_int_equal(states_of(STATE_CAMPAIGN, CAMPAIGN_RECORD_HASHES), 0);
+    assert_int_equal(order(CAMPAIGN_CLOSE, &id), -EINVAL);
+    assert_int_equal(add(&id, "four", 70, 80, 0, 0, false), -EINVAL);
+    assert_int_equal(began_ms(&id), one.starts_ms);
+    assert_int_equal(order(CAMPAIGN_CANCEL, &id), 0);
+    until_rows_are(&id, 0);
+}
+
 /* Crashes n turns after an order. Whatever was done of it is undone by the next start, or done in
  * whole. */
 static void crash_in(enum campaign_verb verb, int n)
@@ -568,6 +619,7 @@ static void crash_in(enum campaign_verb verb, int n)
         assert_int_equal(add(&id, "one", 0, 60, 60, 0, false), 0);
         asked.order.what.id = id;
         asked.order.starts_ms = worker_wall_ms(world.w) + 3600000;
+        asked.order.open = n % 2 == 1;
     }
     ask(&asked);
     turns(n);
@@ -586,7 +638,8 @@ static void crash_in(enum campaign_verb verb, int n)
     }
     if (verb == CAMPAIGN_START) {
         assert_true(now == CAMPAIGN_DRAFT || now == CAMPAIGN_RUNNING);
-        assert_int_equal(counts_of(&id).pinned, now == CAMPAIGN_DRAFT);
+        assert_int_equal(counts_of(&id).pinned, now == CAMPAIGN_DRAFT || n % 2 == 1);
+        assert_int_equal(began_ms(&id) > worker_wall_ms(world.w), now == CAMPAIGN_RUNNING);
         assert_int_equal(rows_of(&id), 60);
         assert_true(held(name));
         return;
@@ -735,6 +788,7 @@ static void test_record(void **state)
     before = value.len;
     buf_clear(&value);
     one.expires_ms = 77;
+    one.open = true;
     one.upload_key[0] = one.upload_body[7] = 9;
     one.set =
         (struct campaign_set){.has_pool = true, .pool = "p", .rate = 5, .rate_period_ms = 1000};
@@ -743,11 +797,12 @@ static void test_record(void **state)
         int err = campaign_decode((struct str){(char *)key, sizeof(key)},
                                   (struct str){(char *)value.data, len}, &read);
 
-        assert_int_equal(err, len == before || len >= value.len - 24 ? 0 : -EBADMSG);
+        assert_int_equal(err, len == before || len >= value.len - 25 ? 0 : -EBADMSG);
         if (err == 0) {
             assert_int_equal(read.set.rate, len == before ? 0 : 5);
-            assert_int_equal(read.expires_ms, len >= value.len - 16 && len != before ? 77 : 0);
-            assert_int_equal(read.upload_body[7], len == value.len ? 9 : 0);
+            assert_int_equal(read.expires_ms, len >= value.len - 17 && len != before ? 77 : 0);
+            assert_int_equal(read.upload_body[7], len >= value.len - 1 ? 9 : 0);
+            assert_int_equal(read.open, len == value.len);
         }
     }
     buf_puts(&value, "more");
@@ -1006,6 +1061,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_recipients, setup, teardown),
         cmocka_unit_test_setup_teardown(test_life, setup, teardown),
         cmocka_unit_test_setup_teardown(test_runs, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_open, setup, teardown),
         cmocka_unit_test_setup_teardown(test_places, setup, teardown),
         cmocka_unit_test_setup_teardown(test_set, setup, teardown),
         cmocka_unit_test_setup_teardown(test_set_without_room, setup, teardown),

@@ -12,7 +12,8 @@
 /* version 1, state 1, priority 1, then created_ms, changed_ms, starts_ms, seed: 8 each; then name,
  * tenant and pool: length 1, bytes; then, if something was changed or it expires: priority and 1
  * (0: none) 1, has_pool 1, pool: length 1, bytes, rate 8, period 8; then expires_ms 8; then
- * upload_key 8, upload_body 8 */
+ * upload_key 8, upload_body 8; then flags 1 (1: open) */
+#define FLAG_OPEN 1
 #define VALUE_MIN (3 + 4 * 8 + 3)
 #define SET_MIN   (3 + 2 * 8)
 
@@ -308,7 +309,7 @@ void campaign_encode(struct buf *out, const struct campaign *one)
     put_name(out, one->name);
     put_name(out, one->tenant);
     put_name(out, one->pool);
-    if (!is_set(&one->set) && one->expires_ms == 0 && !is_upload(one))
+    if (!is_set(&one->set) && one->expires_ms == 0 && !is_upload(one) && !one->open)
         return;
     buf_putc(out, (char)one->set.priority);
     buf_putc(out, one->set.has_pool);
@@ -318,6 +319,7 @@ void campaign_encode(struct buf *out, const struct campaign *one)
     put_number(out, (uint64_t)one->expires_ms);
     buf_put(out, one->upload_key, CAMPAIGN_UPLOAD_BYTES);
     buf_put(out, one->upload_body, CAMPAIGN_UPLOAD_BYTES);
+    buf_putc(out, one->open ? FLAG_OPEN : 0);
 }
 
 /* The name at the beginning of in, which is shortened by it. */
@@ -384,6 +386,8 @@ int campaign_decode(struct str key, struct str value, struct campaign *out)
         memcpy(one.upload_key, rest.ptr + 8, CAMPAIGN_UPLOAD_BYTES);
         memcpy(one.upload_body, rest.ptr + 8 + CAMPAIGN_UPLOAD_BYTES, CAMPAIGN_UPLOAD_BYTES);
     }
+    if (rest.len > 8 + 2 * CAMPAIGN_UPLOAD_BYTES)
+        one.open = (rest.ptr[8 + 2 * CAMPAIGN_UPLOAD_BYTES] & FLAG_OPEN) != 0;
     if (one.expires_ms < 0 || one.expires_ms > QUEUE_DUE_HELD)
         return -EBADMSG; /* what follows is of a later build, and may be lost */
     *out = one;

@@ -59,6 +59,7 @@ struct campaign {
     int64_t created_ms, changed_ms; /* wall clock */
     int64_t starts_ms;              /* wall clock, set by the start; 0: it is a draft */
     int64_t expires_ms;             /* wall clock: what is left ends then; 0: no such time */
+    bool open;                      /* it was started, and recipients may be added still */
     uint64_t seed;                  /* of hashes of addresses */
     struct campaign_set set;
     /* Of one that came in one upload with its list: what the upload was called, and what it was,

@@ -220,6 +220,18 @@ def test_later():
         check("not before", time.time() >= at, True)
         check("only one went", len(sink.ledger()), 5)
         check("cancelled", engine.order(far, "cancel")["state"], "cancelled")
+        # One that stays open takes more while it runs; nobody gets two letters.
+        more = engine.create(name="more")
+        engine.add(more, csv(10, 5))
+        check("open", engine.order(more, "start", {"open": True})["open"], True)
+        wait_until("the first", lambda: engine.show(more)["delivered"] == 5)
+        said = engine.add(more, csv(12, 10))
+        check("more", (said["new"], said["duplicates"], engine.show(more)["state"]), (7, 3, "running"))
+        wait_until("the others", lambda: engine.show(more)["delivered"] == 12)
+        check("each once", arrived(sink), {f"r{i}@x{i % 7}.example": 1 for i in (*range(5), *range(10, 22))})
+        check("closed", engine.rows("campaign", "close", "more")[0]["state"], "done")
+        engine.add(more, csv(30, 1), want=409)
+        engine.order(more, "close", want=409)
 
 
 def test_kill9():

@@ -16,7 +16,8 @@
 
 static const char help[] =
     "usage: hayauma campaign list [options]\n"
-    "       hayauma campaign show|report|recipients|start|pause|resume|cancel CAMPAIGN [options]\n"
+    "       hayauma campaign show|report|recipients|start|pause|resume|close|cancel CAMPAIGN "
+    "[options]\n"
     "       hayauma campaign set CAMPAIGN [rate=RATE] [pool=POOL] [priority=0..9] [options]\n"
     "\n"
     "Campaigns: one template and a list of recipients, brought by HTTP. CAMPAIGN is its name,\n"
@@ -26,15 +27,18 @@ static const char help[] =
     "  show        one: its state, and what became of its recipients\n"
     "  report      what became of it: over time, by provider and reason, with plots\n"
     "  recipients  who of it is in the queue, and why still\n"
-    "  start       no recipients are added any more; it is sent, now or at a time\n"
+    "  start       it is sent, now or at a time; no recipients are added any more, but with "
+    "--open\n"
     "  pause       no further letter of it is begun\n"
     "  resume      it goes on\n"
+    "  close       of one that was started with --open: no recipients are added any more\n"
     "  cancel      what is left of it is not sent; this cannot be undone\n"
     "  set         at once, for what waits too: how many letters go out at most, over all\n"
     "              providers (rate=500/s, 60/min; none: no limit), by which pool, and how\n"
     "              soon beside other mail (0 is first)\n"
     "\n"
     "      --at TIME           start: 2026-11-29T09:00:00+09:00, or ...Z\n"
+    "      --open              start: recipients may be added still, until it is closed\n"
     "      --state STATE       recipients: ready, deferred or held\n"
     "      --match PATTERN     recipients: whose address is like that, *@example.jp\n"
     "      --limit N           recipients: at most so many\n"
@@ -44,13 +48,13 @@ static const char help[] =
     "\n"
     "Exit codes: 0 done, 1 failed, 2 wrong usage, 3 the engine does not answer.\n";
 
-enum { OPT_AT = 300, OPT_HTML, OPT_STATE, OPT_MATCH, OPT_LIMIT };
+enum { OPT_AT = 300, OPT_OPEN, OPT_HTML, OPT_STATE, OPT_MATCH, OPT_LIMIT };
 
 struct campaign_options {
     struct channel_options channel;
     const char *action, *what, *html;
     int64_t at_ms;
-    bool yes;
+    bool yes, open;
     const char *rate, *pool, *priority; /* of set; NULL: as it is */
     const char *state, *match;          /* of recipients; NULL: any */
     long long limit;
@@ -119,6 +123,8 @@ static void print_whole(const json_t *one)
     put_name(&out, one);
     buf_printf(&out, "\n%-12s %s\n%-12s %s\n", "id", reply_text(one, "id"), "state",
                reply_text(one, "state"));
+    if (json_is_true(json_object_get(one, "open")))
+        buf_printf(&out, "%-12s %s\n", "open", "more recipients may come");
     if (*reply_text(one, "pool") != 0) {
         buf_printf(&out, "%-12s ", "pool");
         put_text(&out, reply_text(one, "pool"), 0, false);
@@ -291,6 +297,8 @@ static int act(struct channel *ch, const struct campaign_options *o)
             json_pack("{s:s, s:s, s:s}", "op", "campaign_order", "order", o->action, "id", id);
         if (o->at_ms != 0)
             json_object_set_new(request, "at_ms", json_integer(o->at_ms));
+        if (o->open)
+            json_object_set_new(request, "open", json_true());
         if (o->rate != NULL)
             json_object_set_new(request, "rate", json_string(o->rate));
         if (o->pool != NULL)
@@ -472,6 +480,7 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
 {
     static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                           {"at", required_argument, NULL, OPT_AT},
+                                          {"open", no_argument, NULL, OPT_OPEN},
                                           {"state", required_argument, NULL, OPT_STATE},
                                           {"match", required_argument, NULL, OPT_MATCH},
                                           {"limit", required_argument, NULL, OPT_LIMIT},
@@ -495,6 +504,10 @@ static int options_parse(struct campaign_options *o, int argc, char **argv)
             if (strcmp(o->action, "report") != 0)
                 return usage_error(o, "--html is of report");
             o->html = optarg;
+        } else if (c == OPT_OPEN) {
+            if (!starts)
+                return usage_error(o, "--open is of start");
+            o->open = true;
         } else if (c == OPT_AT) {
             if (!starts)
                 return usage_error(o, "--at is of start");
@@ -527,7 +540,7 @@ int cmd_campaign(int argc, char **argv)
         {"report", "campaign report", report}, {"recipients", "campaign recipients", recipients},
         {"start", "campaign start", act},      {"pause", "campaign pause", act},
         {"resume", "campaign resume", act},    {"cancel", "campaign cancel", act},
-        {"set", "campaign set", act}};
+        {"set", "campaign set", act},          {"close", "campaign close", act}};
     int (*run)(struct channel * ch, const struct campaign_options *o) = NULL;
     const char *action = argc > 1 ? argv[1] : "";
     struct campaign_options o = {0};
