@@ -17,6 +17,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
+from authority import Authority  # noqa: E402
 from engine import TREE, Sink, program  # noqa: E402
 from proc import Failure, TempDir, free_port, wait_port, wait_until  # noqa: E402
 
@@ -107,7 +108,10 @@ class Host:
         self.at = {name: self.dir / name for name in ("etc", "run", "lib", "log", "bin", "work")}
         for path in self.at.values():
             path.mkdir()
-        self.port, self.sink = free_port(), Sink(directory=self.dir / "sink")
+        chain, key = Authority(self.dir / "authority").self_signed("relay.example.com")
+        self.port = free_port()
+        self.sink = Sink(directory=self.dir / "sink",
+                         arguments=["--tls-certificate", chain, "--tls-key", key])
         self.env = {**os.environ, "PATH": f"{self.at['bin']}:{os.environ['PATH']}", "LC_ALL": "C.UTF-8",
                     "HAYAUMA_SOCKET": str(self.at["run"] / "control.sock")}
         self.replace = {"/etc/hayauma": self.at["etc"], "/run/hayauma": self.at["run"],
@@ -125,6 +129,7 @@ class Host:
         example = (TREE / "docs/examples/smarthost.yaml").read_text()
         for old, new in (("127.0.0.1:25", f"127.0.0.1:{self.port}"),
                          ("[relay.example.com]:25", f"[127.0.0.1]:{self.sink.port}"),
+                         ("/etc/hayauma", str(self.at["etc"])),
                          ("user: hayauma", f"user: {pwd.getpwuid(os.getuid()).pw_name}")):
             if old not in example:
                 raise Failure(f"docs/examples/smarthost.yaml has no {old}")
@@ -132,6 +137,10 @@ class Host:
         (self.at["etc"] / "hayauma.yaml").write_text(
             f"{example}\nqueue: {{path: {self.at['lib']}/queue}}\nrecords: {{path: {self.at['log']}}}\n"
             f"control_socket: {self.at['run']}/control.sock\n")
+        made = self.shell("hayauma dkim keygen example.com --selector s1 --directory /etc/hayauma/dkim "
+                          "-c /etc/hayauma/hayauma.yaml")
+        if made.returncode != 0:
+            raise Failure(made.stdout)
 
     def shell(self, command):
         for old, new in self.replace.items():

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import pwd
 import signal
 import subprocess
 
@@ -134,6 +135,25 @@ class Engine:
 
         return wait_until(f"{count} {kind} records of {recipient or 'anybody'}", enough, timeout_s,
                           process=self.process)
+
+
+class Example(Engine):
+    """With the configuration of a page of docs/examples. replace: what stands in for what a real host has,
+    such as addresses and paths; of the settings those are added that the page does not have."""
+
+    def __init__(self, page, replace, settings=None, directory=None):
+        super().__init__(settings, directory=directory)
+        self.page = TREE / "docs/examples" / page
+        self.replace = {"user: hayauma": f"user: {pwd.getpwuid(os.getuid()).pw_name}", **replace}
+
+    def write_config(self):
+        text = self.page.read_text()
+        for old, new in self.replace.items():
+            if old not in text:
+                raise Failure(f"{self.page.name} has no {old}")
+            text = text.replace(old, new)
+        more = {key: value for key, value in self.config.items() if f"\n{key}:" not in text}
+        self.file.write_text(text + "".join(f"{key}: {json.dumps(value)}\n" for key, value in more.items()))
 
 
 class Sink:

@@ -16,7 +16,7 @@ import time
 
 TESTS = pathlib.Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(TESTS / "faults"), str(TESTS / "interop")]
-from faults import (Client, Engine, Failure, Sink, Skip, TempDir, cpu_seconds,  # noqa: E402
+from faults import (Client, Engine, Example, Failure, Sink, Skip, TempDir, cpu_seconds,  # noqa: E402
                     free_port, program, run, settings_for, shown, wait_empty, wait_until)
 from authority import Authority, careless  # noqa: E402
 from peers import TREES  # noqa: E402
@@ -306,6 +306,40 @@ def test_required():
                 client.expect(client.message("u@d1.example"), 250)
         wait_empty(s.engine)
         assert len(s.sink.ledger()) == 2
+
+
+def test_example():
+    """docs/examples/shared-relay.yaml: servers of the private network by their addresses at 25, users at 587
+    and 465 over TLS, and nobody else; tenants by user."""
+    temp = TempDir("hayauma-auth-")
+    chain, key = Authority(temp.path / "authority").self_signed("relay1.example.com")
+    with Sink(directory=temp.path / "sink") as sink:
+        engine = Example("shared-relay.yaml", {
+            "/etc/hayauma/tls/fullchain.pem": str(chain), "/etc/hayauma/tls/privkey.pem": str(key),
+            "/etc/hayauma/users": str(temp.path / "engine/users"), "[10.0.0.0/8]": "[127.0.0.1/32]"},
+            settings_for(sink), temp.path / "engine")
+        ports = {"10.0.0.5:25": (engine.port, ""), "0.0.0.0:587": (free_port(), ""),
+                 "0.0.0.0:465": (free_port(), "\n    tls: implicit")}  # which it is at its own port
+        for old, (port, more) in ports.items():
+            engine.replace[f'"{old}"'] = f'"127.0.0.1:{port}"{more}'
+        user(engine, "add", "shop", "--senders", "shop.example", "--tenant", "shop")
+        with engine:
+            for source, code in ((None, 250), (STRANGER, 550)):
+                with Client(engine, source=source) as client:
+                    client.expect(client.message("u@d1.example"), code)
+            for old, connect in (("0.0.0.0:587", smtplib.SMTP), ("0.0.0.0:465", smtplib.SMTP_SSL)):
+                more = {"context": careless()} if connect is smtplib.SMTP_SSL else {}
+                with connect("127.0.0.1", ports[old][0], "c.example", timeout=30, **more) as smtp:
+                    if not more:
+                        smtp.starttls(context=careless())
+                    smtp.ehlo()
+                    assert smtp.mail("a@shop.example")[0] == 530
+                    smtp.login("shop", PASSWORD)
+                    assert smtp.mail("a@other.example")[0] == 553
+                    smtp.sendmail("a@shop.example", ["v@d1.example"], TEXT)
+            records = engine.wait_records("Delivery", 3)
+            assert sorted(r["meta"].get("tenant", "") for r in records) == ["", "shop", "shop"], records
+            assert {r["reception_protocol"] for r in records} == {"ESMTP", "ESMTPSA"}, records
 
 
 def test_offered():

@@ -16,7 +16,7 @@ import sys
 import threading
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
-from faults import (Client, Engine, TempDir, program, run, shown, wait_empty,  # noqa: E402
+from faults import (Client, Engine, Example, TempDir, program, run, shown, wait_empty,  # noqa: E402
                     wait_until)
 from authority import Authority, serving  # noqa: E402
 from talk import Listener  # noqa: E402
@@ -328,6 +328,27 @@ def test_to_whom():
             if tls != "verify":
                 assert "the password is not sent" in record["response"]["content"], (tls, files, record)
         shown_nowhere(engine)
+
+
+def test_example():
+    """docs/examples/provider.yaml: mail goes to the provider's relay, after its name was proved, with a
+    login."""
+    temp = TempDir("hayauma-relay-")
+    authority = Authority(temp.path / "authority")
+    credentials = temp.path / "credentials"
+    with Hop(tls=authority.certificate("localhost")) as hop:
+        engine = Example("provider.yaml", {"[smtp.provider.example]:587": f"[localhost]:{hop.port}",
+                                           "/etc/hayauma/credentials": str(credentials)},
+                         {"tls_ca_file": str(authority.ca)}, temp.path / "engine")
+        engine.replace["127.0.0.1:25"] = f"127.0.0.1:{engine.port}"
+        credentials.write_text(f"[localhost]:{hop.port} {USER} {PASSWORD}\n")
+        credentials.chmod(0o600)
+        with names(engine), engine, Client(engine) as client:
+            client.expect(client.message("u@d1.example"), 250)
+            wait_until("the mail", lambda: hop.taken == 1, process=engine.process)
+            record = engine.wait_records("Delivery")[0]
+            assert (record["tls_policy"], record["tls_verification"]) == ("verify", "verified"), record
+            assert hop.said("AUTH") and all(secure for line, secure in hop.heard if line.startswith("AUTH"))
 
 
 @contextlib.contextmanager
