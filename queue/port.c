@@ -16,10 +16,10 @@ int queue_port_open(struct queue_port **out, struct queue *q, void (*wake)(void 
     if (posix_memalign((void **)&port, CACHE_LINE_BYTES, sizeof(*port)) != 0)
         return -ENOMEM;
     *port = (struct queue_port){.queue = q, .wake = wake, .wake_arg = arg};
-    mailbox_init(&port->changes);
-    mailbox_init(&port->loads);
-    mailbox_init(&port->directories);
-    mailbox_init(&port->walks);
+    for (enum port_kind kind = 0; kind < PORT_KINDS; kind++) {
+        mailbox_init(&port->ended[kind]);
+        list_init(&port->taken[kind]);
+    }
     *out = port;
     return 0;
 }
@@ -37,8 +37,8 @@ void queue_port_close(struct queue_port *port)
     }
     while (atomic_load_explicit(&port->handing, memory_order_acquire) != 0)
         sched_yield();
-    ASSERT(mailbox_empty(&port->changes) && mailbox_empty(&port->loads) &&
-           mailbox_empty(&port->directories) && mailbox_empty(&port->walks));
+    for (enum port_kind kind = 0; kind < PORT_KINDS; kind++)
+        ASSERT(mailbox_empty(&port->ended[kind]) && list_empty(&port->taken[kind]));
     free(port);
 }
 
@@ -52,55 +52,89 @@ size_t queue_port_pending(const struct queue_port *port)
     return port->pending;
 }
 
-size_t queue_port_poll(struct queue_port *port)
+static void change_ended(struct list_node *node)
 {
-    struct list changes, loads, directories, walks;
+    struct queue_change *change = CONTAINER_OF(node, struct queue_change, node);
+
+    ASSERT(change->result <= 0);
+    change->on_done(change, change->result);
+}
+
+static void load_ended(struct list_node *node)
+{
+    struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
+
+    ASSERT(load->result == 0 || list_empty(&load->rcpts)); /* a failed load has nothing */
+    load->on_done(load, load->result);
+}
+
+static void directory_ended(struct list_node *node)
+{
+    struct queue_directory *directory = CONTAINER_OF(node, struct queue_directory, node);
+
+    directory->on_done(directory, directory->result);
+}
+
+static void walk_ended(struct list_node *node)
+{
+    struct queue_walk *walk = CONTAINER_OF(node, struct queue_walk, node);
+
+    walk->on_done(walk, walk->result);
+}
+
+static void (*const ended_of[PORT_KINDS])(struct list_node *node) = {
+    [PORT_CHANGES] = change_ended,
+    [PORT_LOADS] = load_ended,
+    [PORT_DIRECTORIES] = directory_ended,
+    [PORT_WALKS] = walk_ended,
+};
+
+bool queue_port_left(const struct queue_port *port)
+{
+    for (enum port_kind kind = 0; kind < PORT_KINDS; kind++)
+        if (!list_empty(&port->taken[kind]))
+            return true;
+    return false;
+}
+
+/* What ended next: kinds take turns, so that none of which much ends keeps the others waiting.
+ * NULL: nothing is left. */
+static struct list_node *take_next(struct queue_port *port, enum port_kind *kind)
+{
+    for (int i = 0; i < PORT_KINDS; i++) {
+        *kind = port->turn;
+        port->turn = (port->turn + 1) % PORT_KINDS;
+        if (!list_empty(&port->taken[*kind]))
+            return list_pop_front(&port->taken[*kind]);
+    }
+    return NULL;
+}
+
+size_t queue_port_poll_while(struct queue_port *port, bool (*more)(void *arg), void *arg)
+{
     struct list_node *node;
+    enum port_kind kind;
     size_t ended = 0;
 
-    list_init(&changes);
-    list_init(&loads);
-    list_init(&directories);
-    list_init(&walks);
-    mailbox_take(&port->changes, &changes);
-    mailbox_take(&port->loads, &loads);
-    mailbox_take(&port->directories, &directories);
-    mailbox_take(&port->walks, &walks);
-    for (; (node = list_pop_front(&changes)) != NULL; ended++) {
-        struct queue_change *change = CONTAINER_OF(node, struct queue_change, node);
-
-        ASSERT(change->port == port && port->pending > 0 && change->result <= 0);
+    for (kind = 0; kind < PORT_KINDS; kind++)
+        mailbox_take(&port->ended[kind], &port->taken[kind]);
+    for (; (ended == 0 || more == NULL || more(arg)) && (node = take_next(port, &kind)) != NULL;
+         ended++) {
+        ASSERT(port->pending > 0);
         port->pending--;
-        change->on_done(change, change->result);
-    }
-    for (; (node = list_pop_front(&loads)) != NULL; ended++) {
-        struct queue_load *load = CONTAINER_OF(node, struct queue_load, node);
-
-        ASSERT(load->port == port && port->pending > 0);
-        ASSERT(load->result == 0 || list_empty(&load->rcpts)); /* a failed load has nothing */
-        port->pending--;
-        load->on_done(load, load->result);
-    }
-    for (; (node = list_pop_front(&directories)) != NULL; ended++) {
-        struct queue_directory *directory = CONTAINER_OF(node, struct queue_directory, node);
-
-        ASSERT(directory->port == port && port->pending > 0);
-        port->pending--;
-        directory->on_done(directory, directory->result);
-    }
-    for (; (node = list_pop_front(&walks)) != NULL; ended++) {
-        struct queue_walk *walk = CONTAINER_OF(node, struct queue_walk, node);
-
-        ASSERT(walk->port == port && port->pending > 0);
-        port->pending--;
-        walk->on_done(walk, walk->result);
+        ended_of[kind](node);
     }
     return ended;
 }
 
+size_t queue_port_poll(struct queue_port *port)
+{
+    return queue_port_poll_while(port, NULL, NULL);
+}
+
 /* Puts nodes into a mailbox of port and wakes it once. The port may be polled empty and closed by
  * its thread as soon as the last node is in: handing keeps it alive until the wake has returned. */
-static void hand_back(struct queue_port *port, struct mailbox *m, struct list *nodes)
+static void hand_back(struct queue_port *port, enum port_kind kind, struct list *nodes)
 {
     struct list_node *node;
     bool was_empty = false;
@@ -108,19 +142,19 @@ static void hand_back(struct queue_port *port, struct mailbox *m, struct list *n
     ASSERT(!list_empty(nodes));
     atomic_fetch_add_explicit(&port->handing, 1, memory_order_relaxed);
     while ((node = list_pop_front(nodes)) != NULL)
-        was_empty |= mailbox_put(m, node);
+        was_empty |= mailbox_put(&port->ended[kind], node);
     if (was_empty && port->wake != NULL)
         port->wake(port->wake_arg);
     atomic_fetch_sub_explicit(&port->handing, 1, memory_order_release);
 }
 
-static void hand_back_one(struct queue_port *port, struct mailbox *m, struct list_node *node)
+static void hand_back_one(struct queue_port *port, enum port_kind kind, struct list_node *node)
 {
     struct list nodes;
 
     list_init(&nodes);
     list_push_back(&nodes, node);
-    hand_back(port, m, &nodes);
+    hand_back(port, kind, &nodes);
 }
 
 void port_changes_done(struct list *changes)
@@ -139,7 +173,7 @@ void port_changes_done(struct list *changes)
             list_push_back(&mine, node);
         }
         ASSERT(port != NULL && !list_empty(&mine));
-        hand_back(port, &port->changes, &mine);
+        hand_back(port, PORT_CHANGES, &mine);
     }
 }
 
@@ -147,21 +181,21 @@ void port_load_done(struct queue_load *load, int result)
 {
     ASSERT(load->port != NULL && result <= 0);
     load->result = result;
-    hand_back_one(load->port, &load->port->loads, &load->node);
+    hand_back_one(load->port, PORT_LOADS, &load->node);
 }
 
 void port_directory_done(struct queue_directory *directory, int result)
 {
     ASSERT(result == 0 || directory->lanes == NULL); /* a failed directory has nothing */
     directory->result = result;
-    hand_back_one(directory->port, &directory->port->directories, &directory->node);
+    hand_back_one(directory->port, PORT_DIRECTORIES, &directory->node);
 }
 
 void port_walk_done(struct queue_walk *walk, int result)
 {
     ASSERT(walk->port != NULL && result <= 0);
     walk->result = result;
-    hand_back_one(walk->port, &walk->port->walks, &walk->node);
+    hand_back_one(walk->port, PORT_WALKS, &walk->node);
 }
 
 void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *change)

@@ -93,6 +93,11 @@ void queue_port_close(struct queue_port *port);
 void queue_port_end(struct queue_port *port);
 /* Runs on_done of what ended. Returns how many. */
 size_t queue_port_poll(struct queue_port *port);
+/* The same while more() says so, which is asked before each but the first: the rest is left to the
+ * next call, for which nobody wakes the port. */
+size_t queue_port_poll_while(struct queue_port *port, bool (*more)(void *arg), void *arg);
+/* Whether a call has left something. */
+bool queue_port_left(const struct queue_port *port);
 /* Things submitted and not yet returned. */
 size_t queue_port_pending(const struct queue_port *port);
 

@@ -856,6 +856,114 @@ static void test_not_urgent(void **state)
     message_unref(m);
 }
 
+/* What has ended, in the order in which the port gave it back: c, l, d, w for the kinds. */
+struct handed {
+    char order[40];
+    size_t len;
+};
+
+static void hand(struct handed *h, char kind)
+{
+    assert_true(h->len < sizeof(h->order) - 1);
+    h->order[h->len++] = kind;
+}
+
+static void on_handed_change(struct queue_change *change, int result)
+{
+    assert_int_equal(result, 0);
+    hand(change->owner, 'c');
+}
+
+static void on_handed_load(struct queue_load *load, int result)
+{
+    assert_int_equal(result, 0);
+    hand(load->owner, 'l');
+}
+
+static void on_handed_directory(struct queue_directory *d, int result)
+{
+    assert_int_equal(result, 0);
+    queue_directory_done(d);
+    hand(d->owner, 'd');
+}
+
+static void on_handed_walk(struct queue_walk *walk, int result)
+{
+    assert_int_equal(result, 0);
+    hand(walk->owner, 'w');
+}
+
+static bool visit_none(void *arg, const struct queue_row_view *row)
+{
+    (void)arg, (void)row;
+    return false;
+}
+
+static bool count_down(void *arg)
+{
+    return --*(int *)arg > 0;
+}
+
+/* A poll runs as much as it may; the rest is the next one's, and none of its kinds waits for all of
+ * another. */
+static void test_poll_in_parts(void **state)
+{
+    struct kit_queue *f = *state;
+    struct handed h = {.len = 0};
+    struct queue_change changes[9];
+    struct queue_load loads[3];
+    struct queue_directory directories[2];
+    struct queue_walk walk = {
+        .what = {.visit = visit_none, .rows_max = 1}, .on_done = on_handed_walk, .owner = &h};
+    int left;
+
+    kit_queue_close(f);
+    f->options.no_threads = true;
+    kit_queue_open(f);
+    for (size_t i = 0; i < ARRAY_LEN(changes); i++) {
+        changes[i] =
+            (struct queue_change){.urgent = true, .on_done = on_handed_change, .owner = &h};
+        queue_submit(f->port, 0, &changes[i]);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(loads); i++) {
+        loads[i] = (struct queue_load){.queue = STR("a.example"),
+                                       .rows_max = 1,
+                                       .bytes_max = 1,
+                                       .on_done = on_handed_load,
+                                       .owner = &h};
+        queue_load(f->port, 0, &loads[i]);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(directories); i++) {
+        directories[i] =
+            (struct queue_directory){.lanes_max = 1, .on_done = on_handed_directory, .owner = &h};
+        queue_directory(f->port, 0, &directories[i]);
+    }
+    queue_walk(f->port, 0, &walk);
+    assert_false(queue_port_left(f->port));
+    queue_pump(f->q);
+    left = 0;
+    assert_int_equal(queue_port_poll_while(f->port, count_down, &left), 1); /* one at least */
+    assert_true(queue_port_left(f->port));
+    left = 4;
+    assert_int_equal(queue_port_poll_while(f->port, count_down, &left), 4);
+    assert_string_equal(h.order, "cldwc");
+    assert_int_equal(queue_port_pending(f->port), 10);
+    assert_int_equal(queue_port_poll_while(f->port, NULL, NULL), 10);
+    assert_string_equal(h.order, "cldwcldclcccccc");
+    assert_false(queue_port_left(f->port));
+    assert_int_equal(queue_port_poll(f->port), 0);
+
+    for (size_t i = 0; i < ARRAY_LEN(changes); i++)
+        queue_submit(f->port, 0, &changes[i]);
+    queue_pump(f->q);
+    left = 1;
+    h = (struct handed){.len = 0};
+    queue_port_poll_while(f->port, count_down, &left);
+    assert_int_equal(h.len, 1);
+    kit_queue_close(f); /* a port that closes gives back what it has left */
+    assert_int_equal(h.len, ARRAY_LEN(changes));
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, kit_queue_setup, kit_queue_teardown)
@@ -881,6 +989,7 @@ int main(void)
         TEST(test_bad_change_fails_alone),
         TEST(test_two_ports),
         TEST(test_not_urgent),
+        TEST(test_poll_in_parts),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -122,6 +122,8 @@ struct queue {
     unsigned pumps;   /* without threads */
 };
 
+enum port_kind { PORT_CHANGES, PORT_LOADS, PORT_DIRECTORIES, PORT_WALKS, PORT_KINDS };
+
 struct queue_port {
     struct queue *queue;
     void (*wake)(void *arg);
@@ -129,7 +131,9 @@ struct queue_port {
     size_t pending;           /* the port's thread only */
     bool ending;              /* likewise: nothing is tried again */
     _Atomic uint32_t handing; /* queue threads about to wake the port: it must not be freed yet */
-    struct mailbox changes, loads, directories, walks; /* ended */
+    struct list taken[PORT_KINDS]; /* likewise: ended, and left by a poll to the next */
+    enum port_kind turn;           /* likewise: of which one comes next */
+    struct mailbox ended[PORT_KINDS];
 };
 
 /* --- shard.c --- */

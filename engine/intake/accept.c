@@ -12,7 +12,8 @@
 #include "worker/queue_name.h"
 #include "worker/shared.h"
 
-#define WHOLE_RCPTS_MAX 64 /* of a message that lies in one shard */
+#define WHOLE_RCPTS_MAX 64   /* of a message that lies in one shard */
+#define ARRIVE_MAX      1000 /* recipients of a message that come to their lanes in a turn */
 
 #define SMALL_BYTES (64u << 10) /* such messages have a share of their own in memory */
 
@@ -227,6 +228,20 @@ static void note_send(struct worker *w, uint32_t shard, struct worker_note *note
         worker_post(w->shared, w, owner->index, note);
 }
 
+/* Some more of the rows come to their lanes, *arrived have. False: note, whose rows they are, is
+ * run again in the next turn. Who drains leaves all to the store at once. */
+static bool rows_arrive(struct worker *w, struct worker_note *note, uint32_t shard,
+                        const struct queue_row *rows, size_t len, size_t *arrived)
+{
+    ASSERT(worker_of_shard(w->shared, shard) == w && *arrived < len);
+    for (size_t n = 0; *arrived < len && (n < ARRIVE_MAX || w->draining); n++)
+        lane_arrive(w, shard, rows[(*arrived)++].rcpt);
+    if (*arrived == len)
+        return true;
+    worker_send(w->shared, w->index, note);
+    return false;
+}
+
 /* --- in one shard --- */
 
 struct whole {
@@ -234,6 +249,7 @@ struct whole {
     struct queue_change change;
     struct worker_note note;
     uint32_t shard;
+    size_t arrived;
     struct queue_row rows[]; /* [recipients] */
 };
 
@@ -254,10 +270,8 @@ static void on_whole_arrives(struct worker *w, struct worker_note *note)
 {
     struct whole *c = CONTAINER_OF(note, struct whole, note);
 
-    ASSERT(worker_of_shard(w->shared, c->shard) == w);
-    for (size_t i = 0; i < c->change.rows_len; i++)
-        lane_arrive(w, c->shard, c->rows[i].rcpt);
-    whole_free(c);
+    if (rows_arrive(w, note, c->shard, c->rows, c->change.rows_len, &c->arrived))
+        whole_free(c);
 }
 
 static void on_whole_committed(struct queue_change *change, int result)
@@ -322,6 +336,7 @@ struct arrival {
     struct worker_note note;
     uint32_t shard;
     uint32_t rows_len;
+    size_t arrived;
     struct queue_row rows[];
 };
 
@@ -354,10 +369,8 @@ static void on_part_arrives(struct worker *w, struct worker_note *note)
 {
     struct arrival *a = CONTAINER_OF(note, struct arrival, note);
 
-    ASSERT(worker_of_shard(w->shared, a->shard) == w);
-    for (uint32_t i = 0; i < a->rows_len; i++)
-        lane_arrive(w, a->shard, a->rows[i].rcpt);
-    free(a);
+    if (rows_arrive(w, note, a->shard, a->rows, a->rows_len, &a->arrived))
+        free(a);
 }
 
 static void on_part_whole(struct queue_spread *spread, uint32_t shard)

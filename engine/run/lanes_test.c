@@ -13,12 +13,14 @@
 #include "base/rng.h"
 #include "config/config_load.h"
 #include "deliver/sessions.h"
+#include "intake/accept.h"
 #include "outcome/suspend.h"
 #include "run/engine.h"
 #include "run/turn.h"
 #include "schedule/channel.h"
 #include "schedule/lane_find.h"
 #include "schedule/lane_private.h"
+#include "worker/sts_lookup.h"
 #include "worker/warmup_store.h"
 
 #define LANES 20000
@@ -467,6 +469,155 @@ static void test_many_lanes_outlive(void **state)
     assert_int_equal(atomic_load(&world.w->counters.expired), OUTLIVED);
     assert_in_range(turns, 1, OUTLIVED / 10);
     world_close();
+}
+
+/* --- what others hand over --- */
+
+#define HANDED 5000
+/* Of a turn: notes and what the queue gives back, each 2,000 and the last one's; and walks. */
+#define HANDED_OF_TURN 5500
+
+static uint32_t notes_ran;
+
+static void run_note(struct worker *w, struct worker_note *note)
+{
+    (void)note;
+    lane_update(lane_of(0));
+    w->turn.lanes++;
+    notes_ran++;
+}
+
+static void on_handed(struct queue_change *change, int result)
+{
+    assert_int_equal(result, 0);
+    ++*(uint32_t *)change->owner;
+    lane_update(lane_of(0));
+}
+
+/* What workers and the queue hand over by the thousand is taken in many turns. */
+static void test_handed_in_parts(void **state)
+{
+    struct queue_change *changes = calloc(HANDED, sizeof(*changes));
+    struct worker_note *notes = calloc(HANDED, sizeof(*notes));
+    uint32_t ended = 0;
+    int turns = 0;
+
+    (void)state;
+    world_open();
+    assert_true(changes != NULL && notes != NULL);
+    notes_ran = 0;
+    for (uint32_t i = 0; i < HANDED; i++) {
+        changes[i] = (struct queue_change){.urgent = true, .on_done = on_handed, .owner = &ended};
+        queue_submit(world.w->port, 0, &changes[i]);
+        notes[i].run = run_note;
+        worker_send(&world.engine.shared, 0, &notes[i]);
+    }
+    for (int i = 0; i < 5; i++)
+        queue_pump(world.engine.shared.queue);
+    counts_reset();
+    do {
+        assert_int_equal(worker_turn(world.w, 10), 0);
+        assert_in_range(++turns, 1, HANDED / 8); /* nobody wakes it for what is left */
+    } while (ended < HANDED || notes_ran < HANDED);
+    assert_in_range(turns, HANDED / 2000, HANDED / 8);
+    assert_in_range(atomic_load(&world.w->turn.shared.lanes_max), 1, HANDED_OF_TURN);
+    world_close();
+    free(changes);
+    free(notes);
+}
+
+#define MANY 20000
+
+static void on_accepted(struct accept_waiter *waiter, int result)
+{
+    assert_null(waiter->under_way);
+    assert_int_equal(result, 0);
+}
+
+/* The recipients of one message come to their lanes some a turn. */
+static void test_many_recipients_arrive_in_parts(void **state)
+{
+    struct accept_rcpt *rcpts = calloc(MANY, sizeof(*rcpts));
+    struct accept_waiter waiter = {.on_done = on_accepted};
+    const struct queue_flow *flow;
+    struct accept_order order;
+    struct buf strings = {0};
+    struct message *m;
+
+    (void)state;
+    world_open();
+    assert_non_null(rcpts);
+    for (uint32_t i = 0; i < MANY; i++) {
+        rcpts[i].address = (struct accept_slice){(uint32_t)strings.len, 0};
+        buf_printf(&strings, "user@l%u.a.example", i);
+        rcpts[i].address.len = (uint32_t)strings.len - rcpts[i].address.at;
+        rcpts[i].queue = (struct accept_slice){rcpts[i].address.at + 5, rcpts[i].address.len - 5};
+    }
+    flow = queue_flow_get(world.engine.shared.queue, PRIORITY_DEFAULT, STR(""), STR(""), STR(""));
+    assert_non_null(flow);
+    m = message_new(&(struct message){.id = msgid_next(&world.ids, worker_wall_ms(world.w)),
+                                      .created_ms = worker_wall_ms(world.w),
+                                      .born_ms = io_now_ms(world.w->io),
+                                      .flow = flow->id,
+                                      .recipients = MANY});
+    assert_non_null(m);
+    order = (struct accept_order){.worker = world.w,
+                                  .config = world.w->config,
+                                  .message = m,
+                                  .strings = strings.data,
+                                  .rcpts = rcpts,
+                                  .rcpts_len = MANY,
+                                  .due_ms = m->created_ms};
+    assert_true(accept_submit(&order, &waiter));
+    message_unref(m);
+    counts_reset();
+    for (int i = 0; i < TURNS_MAX && (waiter.under_way != NULL || world.w->lanes.count < MANY); i++)
+        turn();
+    assert_int_equal(world.w->lanes.count, MANY);
+    check_counts("a message of many");
+    world_close();
+    free(rcpts);
+    buf_done(&strings);
+}
+
+#define ASKERS 3000
+
+static uint32_t answered;
+
+static void on_policy(struct sts_query *query, const struct sts_found *found)
+{
+    (void)query, (void)found;
+    answered++;
+}
+
+/* Who waits for one policy hears of it in many turns. */
+static void test_policy_told_in_parts(void **state)
+{
+    struct sts_query *queries = calloc(ASKERS, sizeof(*queries));
+    uint32_t before, most = 0;
+
+    (void)state;
+    world_open();
+    assert_non_null(queries);
+    answered = 0;
+    for (uint32_t i = 0; i < ASKERS; i++) {
+        queries[i].on_policy = on_policy;
+        sts_ask(world.w, &queries[i], STR("policy.example"));
+    }
+    for (int i = 0; i < 10 * TURNS_MAX && answered < ASKERS; i++) {
+        before = answered;
+        assert_int_equal(worker_turn(world.w, 10), 0);
+        most = answered - before > most ? answered - before : most;
+        if (before == 0 && answered > 0) /* one of those that have still to hear goes */
+            sts_cancel(&queries[ASKERS - 1]), answered++;
+    }
+    assert_int_equal(answered, ASKERS);
+    assert_in_range(most, 1, ASKERS / 2);
+    for (uint32_t i = 0; i < ASKERS; i++) /* and some at the end of the worker */
+        sts_ask(world.w, &queries[i], STR("other.example"));
+    world_close();
+    assert_int_equal(answered, ASKERS);
+    free(queries);
 }
 
 /* --- more lanes than places --- */
@@ -941,6 +1092,9 @@ int main(void)
         cmocka_unit_test(test_window_ends_in_parts),
         cmocka_unit_test(test_backlog_expires_in_parts),
         cmocka_unit_test(test_many_lanes_outlive),
+        cmocka_unit_test(test_handed_in_parts),
+        cmocka_unit_test(test_many_recipients_arrive_in_parts),
+        cmocka_unit_test(test_policy_told_in_parts),
         cmocka_unit_test(test_absent_lanes_are_found),
         cmocka_unit_test(test_arrivals_beyond_the_places),
         cmocka_unit_test(test_held_back_lanes_stay),

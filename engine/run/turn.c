@@ -29,6 +29,11 @@
 #include "worker/sts_lookup.h"
 
 #define RESOLVER_COMPLAINT_MS 60000
+/* A turn takes in what others handed over for so long, and until so many lanes were visited; and
+ * looks at the clock behind so many things. */
+#define HANDED_NS    4000000
+#define HANDED_LANES 2000
+#define HANDED_ASKED 8
 
 static const struct lane_hooks lane_hooks = {
     .expired = judge_expired, .unroutable = judge_unroutable, .forbidden = judge_forbidden};
@@ -42,13 +47,45 @@ static void part_ends(struct worker *w, enum turn_part part)
 
 static void on_wake(void *arg)
 {
-    struct worker *w = arg;
+    ((struct worker *)arg)->handed = true;
+}
+
+/* How much of what others hand over one turn takes: of workers' notes, and again of the queue's. */
+struct handing {
+    struct worker *worker;
+    uint64_t until_ns;
+    uint32_t lanes_max; /* of worker->turn.lanes */
+    uint32_t asked;
+};
+
+static bool hand_on(void *arg)
+{
+    struct handing *h = arg;
+
+    return h->worker->turn.lanes < h->lanes_max &&
+           (++h->asked % HANDED_ASKED != 0 || clock_mono_ns() < h->until_ns);
+}
+
+static struct handing handing_of(struct worker *w)
+{
+    return (struct handing){.worker = w,
+                            .until_ns = clock_mono_ns() + HANDED_NS,
+                            .lanes_max = w->turn.lanes + HANDED_LANES};
+}
+
+/* What is left comes in the next turn, for which nobody has to wake the worker. */
+static void take_handed(struct worker *w)
+{
+    struct handing notes = handing_of(w), ended;
 
     part_ends(w, TURN_EVENTS);
-    worker_notes_take(w);
+    w->handed = worker_notes_take(w, hand_on, &notes);
     crew_collect(&w->desk);
-    if (w->port != NULL)
-        queue_port_poll(w->port);
+    if (w->port != NULL) {
+        ended = handing_of(w);
+        queue_port_poll_while(w->port, hand_on, &ended);
+        w->handed = w->handed || queue_port_left(w->port);
+    }
     part_ends(w, TURN_QUEUE);
 }
 
@@ -56,6 +93,8 @@ static void on_tick(void *arg)
 {
     struct worker *w = arg;
 
+    if (w->handed)
+        take_handed(w);
     if (w->port == NULL)
         return;
     part_ends(w, TURN_EVENTS);
@@ -82,7 +121,7 @@ bool worker_busy(const struct worker *w)
     return !list_empty(&w->supplies_dirty) || !list_empty(&w->channels_dirty) ||
            !list_empty(&w->deliveries_dirty) || !list_empty(&w->injects_dirty) ||
            !list_empty(&w->recipes.later) || !list_empty(&w->suspension_walks) ||
-           !list_empty(&w->supply_walks) || w->renewing || lane_loads_wait(w);
+           !list_empty(&w->supply_walks) || w->renewing || w->handed || lane_loads_wait(w);
 }
 
 int worker_turn(struct worker *w, uint32_t wait_ms)

@@ -12,23 +12,30 @@
 
 #define TXT_PREFIX "_mta-sts."
 
+#define ANSWERS_MAX                                                                                \
+    500 /* lanes may wait for one policy by the thousand; so many hear in a turn                   \
+         */
+
 _Static_assert(sizeof(TXT_PREFIX) >= sizeof(STS_HOST_PREFIX), "what fits one fits the other");
 
 struct sts_lookups {
     struct worker *worker;
     struct map by_domain;
+    struct list ended;       /* lookups of which some have still to hear */
     struct timer keep_timer; /* only in the worker that owns shard 0 */
     size_t keep_at;
 };
 
-/* One lookup. It lives until its last step is done, whoever still waits. */
+/* One lookup. It lives until its last step is done, and who waited has heard. */
 struct lookup {
     struct map_node node;
+    struct list_node ended_node;
     struct worker *worker;
     struct config *config; /* a reference */
     struct list waiters;
-    struct timer patience;
-    bool impatient; /* who waited has been told to go on */
+    struct sts_found found; /* what they hear; its policy is a reference */
+    struct timer patience;  /* then: until the next of them hear */
+    bool impatient;         /* who waited has been told to go on */
     struct dns_question txt;
     struct dns_query host;
     struct sts_fetch fetch;
@@ -93,46 +100,60 @@ static struct str domain_of(const struct lookup *l)
     return str_of(l->domain);
 }
 
-static void answer(struct lookup *l, const struct sts_found *found)
-{
-    struct list batch;
-    struct list_node *n;
-
-    list_init(&batch);
-    list_splice_back(&batch, &l->waiters);
-    while ((n = list_pop_front(&batch)) != NULL) {
-        struct sts_query *query = LIST_ENTRY(n, struct sts_query, node);
-
-        query->on_policy(query, found);
-    }
-}
-
 /* Of one that is in the map no more. */
 static void lookup_free(struct lookup *l)
 {
     struct list_node *n;
 
     wheel_cancel(io_wheel(l->worker->io), &l->patience);
+    if (list_node_linked(&l->ended_node))
+        list_remove(&l->ended_node);
     while ((n = list_first(&l->waiters)) != NULL)
         list_remove(n);
+    sts_policy_unref(l->found.policy);
     sts_policy_unref(l->fetch.policy);
     config_unref(l->config);
     free(l);
+}
+
+static void on_answer(struct timer *timer);
+
+/* Some of those who wait hear what was found, the others in the next turns. */
+static void answer(struct lookup *l)
+{
+    struct list_node *n;
+
+    for (int i = 0; i < ANSWERS_MAX && (n = list_pop_front(&l->waiters)) != NULL; i++) {
+        struct sts_query *query = LIST_ENTRY(n, struct sts_query, node);
+
+        query->on_policy(query, &l->found);
+    }
+    if (!list_empty(&l->waiters)) {
+        l->patience.on_timer = on_answer;
+        wheel_arm(io_wheel(l->worker->io), &l->patience, now_ms(l->worker) + 1);
+    } else if (list_node_linked(&l->ended_node)) {
+        lookup_free(l);
+    }
+}
+
+static void on_answer(struct timer *timer)
+{
+    answer(CONTAINER_OF(timer, struct lookup, patience));
 }
 
 /* The table knows what was found: who waits hears of it. A drain sends no more mail. */
 static void lookup_end(struct lookup *l)
 {
     struct worker *w = l->worker;
-    struct sts_found found;
 
     map_remove(&w->sts->by_domain, &l->node); /* who asks again in its handler needs another one */
-    if (!w->draining && !list_empty(&l->waiters)) { /* else nobody uses it */
-        found = sts_table_find(&w->shared->sts, domain_of(l), now_ms(w), worker_wall_ms(w));
-        answer(l, &found);
-        sts_policy_unref(found.policy);
+    if (w->draining || list_empty(&l->waiters)) {
+        lookup_free(l);
+        return;
     }
-    lookup_free(l);
+    l->found = sts_table_find(&w->shared->sts, domain_of(l), now_ms(w), worker_wall_ms(w));
+    list_push_back(&w->sts->ended, &l->ended_node);
+    answer(l);
 }
 
 /* RFC 8460 4.3.2.2; a policy that is known holds, and is what sessions count under. */
@@ -325,10 +346,10 @@ static void on_txt(struct dns_question *question, const struct dns_answer *answe
 static void on_patience(struct timer *timer)
 {
     struct lookup *l = CONTAINER_OF(timer, struct lookup, patience);
-    struct sts_found found = {.look_ms = now_ms(l->worker) + STS_AGAIN_MS};
 
+    l->found = (struct sts_found){.look_ms = now_ms(l->worker) + STS_AGAIN_MS};
     l->impatient = true;
-    answer(l, &found);
+    answer(l);
 }
 
 static uint64_t hash_of(const struct worker *w, struct str domain)
@@ -432,6 +453,7 @@ int sts_lookups_open(struct worker *w)
     if (w->sts == NULL)
         return -ENOMEM;
     w->sts->worker = w;
+    list_init(&w->sts->ended);
     w->sts->keep_timer.on_timer = on_keep;
     if (w == worker_of_shard(w->shared, 0))
         wheel_arm(io_wheel(w->io), &w->sts->keep_timer, now_ms(w) + STS_KEEP_MS);
@@ -441,12 +463,15 @@ int sts_lookups_open(struct worker *w)
 void sts_lookups_close(struct worker *w)
 {
     struct sts_lookups *s = w->sts;
+    struct list_node *ended;
     struct map_node *n;
     size_t bucket = 0;
 
     if (s == NULL)
         return;
     wheel_cancel(io_wheel(w->io), &s->keep_timer);
+    while ((ended = list_first(&s->ended)) != NULL)
+        lookup_free(LIST_ENTRY(ended, struct lookup, ended_node));
     while (s->by_domain.buckets != NULL && (n = map_walk(&s->by_domain, &bucket, NULL)) != NULL) {
         map_remove(&s->by_domain, n);
         lookup_free(CONTAINER_OF(n, struct lookup, node));

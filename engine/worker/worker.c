@@ -24,6 +24,7 @@ int worker_notes_open(struct worker *w)
     for (uint32_t i = 0; i < workers; i++)
         list_init(&w->outbox[i]);
     mailbox_init(&w->letterbox);
+    list_init(&w->letters);
     return 0;
 }
 
@@ -81,21 +82,34 @@ struct worker *worker_of_shard(struct shared *shared, uint32_t shard)
     return &shared->workers[shard % shared->workers_len];
 }
 
-void worker_notes_take(struct worker *w)
+/* Of source: an inbox's number, or behind them the letters'. */
+static struct worker_note *note_next(struct worker *w, uint32_t source)
 {
-    struct worker_note *note;
-    struct list letters;
     struct list_node *n;
 
-    for (uint32_t i = 0; i <= w->shared->workers_len; i++)
-        while ((note = ring_pop(&w->inbox[i])) != NULL)
+    if (source <= w->shared->workers_len)
+        return ring_pop(&w->inbox[source]);
+    n = list_pop_front(&w->letters);
+    return n == NULL ? NULL : LIST_ENTRY(n, struct worker_note, node);
+}
+
+bool worker_notes_take(struct worker *w, bool (*more)(void *arg), void *arg)
+{
+    uint32_t sources = w->shared->workers_len + 2;
+    struct worker_note *note;
+
+    mailbox_take(&w->letterbox, &w->letters);
+    for (uint32_t i = 0; i < sources; i++) {
+        while ((note = note_next(w, w->notes_turn)) != NULL) {
             note->run(w, note);
-    list_init(&letters);
-    mailbox_take(&w->letterbox, &letters);
-    while ((n = list_pop_front(&letters)) != NULL) {
-        note = LIST_ENTRY(n, struct worker_note, node);
-        note->run(w, note);
+            if (more != NULL && !more(arg)) {
+                w->notes_turn = (w->notes_turn + 1) % sources;
+                return true;
+            }
+        }
+        w->notes_turn = (w->notes_turn + 1) % sources;
     }
+    return false;
 }
 
 void worker_notes_send(struct worker *w)
@@ -128,7 +142,7 @@ void worker_notes_end(struct worker *w)
 {
     struct list_node *n;
 
-    worker_notes_take(w);
+    (void)worker_notes_take(w, NULL, NULL);
     for (uint32_t to = 0; to < w->shared->workers_len; to++) {
         while ((n = list_pop_front(&w->outbox[to])) != NULL) {
             struct worker_note *note = LIST_ENTRY(n, struct worker_note, node);

@@ -99,6 +99,9 @@ struct worker {
     struct ring *inbox;       /* [workers + 1] */
     struct list *outbox;      /* [workers]: notes waiting for room in another's ring */
     struct mailbox letterbox; /* notes of threads that are none of these */
+    struct list letters;      /* taken from it, and left to the next turn */
+    uint32_t notes_turn;      /* whose notes come next: an inbox's number, or behind them letters */
+    bool handed; /* others handed something over, which the next turn takes: run/turn.c */
 
     /* Injection. */
     struct inject_listener *listeners;
@@ -218,9 +221,10 @@ void worker_send(struct shared *shared, uint32_t to, struct worker_note *note);
 /* The same with all notes of a list, which is empty then: one wake. */
 void worker_send_all(struct shared *shared, uint32_t to, struct list *notes);
 struct worker *worker_of_shard(struct shared *shared, uint32_t shard);
-/* The turn's part of that: runs what others have sent; sends what waits for room in their rings;
- * whether some does. */
-void worker_notes_take(struct worker *w);
+/* The turn's part of that: runs what others have sent, while more() says so, which is asked behind
+ * each (NULL: all); true: something may be left. Sends what waits for room in their
+ * rings; whether some does. */
+bool worker_notes_take(struct worker *w, bool (*more)(void *arg), void *arg);
 void worker_notes_send(struct worker *w);
 bool worker_notes_wait(const struct worker *w);
 /* 0 or -ENOMEM; worker_notes_close() follows in any case. */
