@@ -241,6 +241,8 @@ struct queue_visit {
     uint32_t flow;          /* only of this flow; 0: of all */
     const struct msgid *id; /* only of this message, NULL: of all; the others are passed by, which
                                takes a tenth of visiting them */
+    bool heads;             /* of each lane the first fresh row and the first later one alone: which
+                               lanes there are */
     uint32_t rows_max;      /* that are visited or passed by */
     bool need_message; /* false leaves out what is stored with the message (sender, created, size,
                           campaign...), which is faster */

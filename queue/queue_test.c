@@ -674,6 +674,49 @@ static void test_visit_and_message(void **state)
     assert_int_equal(err, -ENOENT);
 }
 
+static bool on_head(void *arg, const struct queue_row_view *row)
+{
+    struct buf *seen = arg;
+
+    buf_printf(seen, "%.*s:%lld ", STR_FMT(row->queue), (long long)row->due_ms);
+    return true;
+}
+
+/* Which lanes of a name there are: of each the first fresh row, and the first later one. */
+static void test_visit_heads(void **state)
+{
+    static const char *const names[] = {"a.example", "a.example.org", "b.example"};
+    struct kit_queue *f = *state;
+    struct buf seen = {0};
+    struct queue_visit what = {.heads = true, .rows_max = 100, .visit = on_head, .arg = &seen};
+
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        for (int n = 0; n < 3; n++) {
+            if (i != 1)
+                add_one(f, names[i], 5, 100 + n);
+            if (i != 2)
+                add_one(f, names[i], 5, 2000 + n);
+        }
+    for (uint32_t max = 1; max <= 100; max += 99) {
+        struct queue_cursor cursor = {0};
+
+        what.queue = STR("");
+        what.rows_max = max;
+        buf_clear(&seen);
+        while (queue_visit(f->q, 0, &cursor, &what) == 0)
+            ;
+        assert_true(str_eq(buf_str(&seen), STR("a.example:100 b.example:100 a.example:2000 "
+                                               "a.example.org:2000 ")));
+        cursor = (struct queue_cursor){0};
+        what.queue = STR("a.example");
+        buf_clear(&seen);
+        while (queue_visit(f->q, 0, &cursor, &what) == 0)
+            ;
+        assert_true(str_eq(buf_str(&seen), STR("a.example:100 a.example:2000 ")));
+    }
+    buf_done(&seen);
+}
+
 static void test_lane_counts(void **state)
 {
     struct kit_queue *f = *state;
@@ -982,6 +1025,7 @@ int main(void)
         TEST(test_exact_and_from),
         TEST(test_directory),
         TEST(test_visit_and_message),
+        TEST(test_visit_heads),
         TEST(test_lane_counts),
         TEST(test_second_opener),
         TEST(test_other_formats),

@@ -16,7 +16,8 @@ struct visitor {
     struct message header; /* strings into the map */
     bool header_read;
     int header_err;
-    bool undecided; /* the shard has contents that are prepared only */
+    bool undecided;                  /* the shard has contents that are prepared only */
+    uint8_t behind[ROW_KEY_MAX + 1]; /* of a visit of heads: the key behind the last lane's rows */
 };
 
 /* Header fields of a row's message. As read_header(). */
@@ -143,6 +144,23 @@ static int visit_next_wanted(const struct visitor *v, MDB_cursor *rows, MDB_val 
     return MDB_NOTFOUND;
 }
 
+/* On from the row of *key, to which *last is set, or the end of its lane. An LMDB code. */
+static int visit_on(struct visitor *v, MDB_cursor *rows, MDB_val *key, MDB_val *value,
+                    MDB_val *last)
+{
+    struct row_key row;
+    size_t len;
+
+    *last = *key;
+    if (!v->what->heads || !codec_row_key_parse(val_str(key), &row))
+        return mdb_cursor_get(rows, key, value, MDB_NEXT);
+    len = codec_row_prefix(v->behind, row.class, row.flow, row.queue);
+    ASSERT(len > ROW_KEY_HEAD && v->behind[len - 1] == 0);
+    v->behind[len - 1] = 1; /* name NUL: its rows; name 0x01: before any longer name's */
+    *last = *key = (MDB_val){len, v->behind};
+    return mdb_cursor_get(rows, key, value, MDB_SET_RANGE);
+}
+
 /* One read transaction. 1: end reached, 0: more, or a negative errno. */
 static int visit_slice(struct visitor *v)
 {
@@ -166,8 +184,7 @@ static int visit_slice(struct visitor *v)
         if (v->what->id == NULL || codec_row_key_of(val_str(&key), v->what->id))
             visit_row(v, val_str(&key), &value);
         v->rows_left--;
-        last = key;
-        rc = mdb_cursor_get(rows, &key, &value, MDB_NEXT);
+        rc = visit_on(v, rows, &key, &value, &last);
     }
     if (last.mv_size != 0)
         cursor_set(v->cursor, val_str(&last));

@@ -112,7 +112,8 @@ static void walk_lanes(struct worker *w, struct worker_note *note)
     struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
 
     if (walk->job->kind == CONTROL_JOB_WHY && walk->bucket == 0)
-        walk->job->why->absent |= lanes_any_absent(w);
+        walk->job->why->absent +=
+            atomic_load_explicit(&w->counters.lanes_absent, memory_order_relaxed);
     if (lane_walk(w, &walk->bucket, SLICE_WORK, offer, walk->job))
         walk->worker++;
     if (walk->worker < w->shared->workers_len) {
@@ -138,9 +139,8 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
             continue;
         lane = lane_known(w, shard, q->flow, q->queue);
         /* One that is in the store alone comes in to be asked, and leaves again. */
-        if (lane == NULL && q->shard != CONTROL_SHARD_ANY && lanes_are_absent(w, shard) &&
-            (lane = lane_get(w, shard, q->flow, q->queue)) != NULL)
-            lane_update(lane);
+        if (lane == NULL && q->shard != CONTROL_SHARD_ANY && lanes_are_absent(w, shard))
+            lane = lane_found(w, shard, q->flow, q->queue, INT64_MAX);
         if (lane == NULL)
             continue;
         backend_wait(lane, STR(""), &wait);
@@ -152,12 +152,29 @@ static void answer_query(struct worker *w, struct control_wait_query *q)
     }
 }
 
+/* A lane of the subject: it may be in the store alone. */
+static void answer_lane(struct worker *w, struct control_why *why,
+                        const struct control_wait_query *q)
+{
+    struct lane *lane;
+
+    if (worker_of_shard(w->shared, q->shard) != w)
+        return;
+    lane = lane_found(w, q->shard, q->flow, q->queue, q->due_ms);
+    if (lane != NULL)
+        backend_why_lane(why, lane, q->rows);
+}
+
 static void answer_queries(struct worker *w, struct worker_note *note)
 {
     struct status_walk *walk = CONTAINER_OF(note, struct status_walk, note);
 
-    for (size_t i = 0; i < walk->job->waits_len; i++)
-        answer_query(w, &walk->job->waits[i]);
+    for (size_t i = 0; i < walk->job->waits_len; i++) {
+        if (walk->job->kind == CONTROL_JOB_WHY)
+            answer_lane(w, walk->job->why, &walk->job->waits[i]);
+        else
+            answer_query(w, &walk->job->waits[i]);
+    }
     if (++walk->worker < w->shared->workers_len) {
         worker_post(w->shared, w, walk->worker, &walk->note);
         return;
@@ -283,7 +300,7 @@ static void on_job(void *arg, struct control_job *job)
         control_job_done(job, -ENOMEM);
         return;
     }
-    walk->note.run = job->kind == CONTROL_JOB_WAITS ? answer_queries : walk_lanes;
+    walk->note.run = job->waits_len > 0 ? answer_queries : walk_lanes;
     walk->job = job;
     worker_post(all, NULL, 0, &walk->note);
 }

@@ -230,18 +230,27 @@ static void settle_state(struct control_hold *h, const struct lane *lane, int64_
 
 uint32_t backend_why(struct control_why *why, struct lane *lane)
 {
+    uint64_t rows;
+    bool complete;
+
+    if (scopes_of(why, lane) == 0 || control_why_has_lanes(why, lane_name(lane)))
+        return 1;
+    rows = queue_lane_rows(lane->worker->shared->queue, lane->shard, lane->flow, lane_name(lane),
+                           &complete);
+    why->counting = why->counting || !complete;
+    if (complete && rows == 0 && lane->in_memory == 0)
+        return 1;
+    return backend_why_lane(why, lane, rows);
+}
+
+uint32_t backend_why_lane(struct control_why *why, struct lane *lane, uint64_t rows)
+{
     uint32_t found = scopes_of(why, lane);
-    bool is_source = found == 1u << SUSPENSION_SOURCE, made, complete;
-    struct control_hold h = {.shard = lane->shard, .lanes = 1, .in_flight = lane->in_flight};
+    bool is_source = found == 1u << SUSPENSION_SOURCE, made;
+    struct control_hold h = {
+        .shard = lane->shard, .lanes = 1, .rows = rows, .in_flight = lane->in_flight};
     struct control_hold *kept;
 
-    if (found == 0)
-        return 1;
-    h.rows = queue_lane_rows(lane->worker->shared->queue, lane->shard, lane->flow, lane_name(lane),
-                             &complete);
-    why->counting = why->counting || !complete;
-    if (complete && h.rows == 0 && lane->in_memory == 0)
-        return 1;
     why->found |= found;
     backend_wait(lane, is_source ? str_of(why->name) : STR(""), &h.wait);
     settle_state(&h, lane, worker_wall_ms(lane->worker));

@@ -73,10 +73,13 @@ struct control_source {
 
 #define CONTROL_SHARD_ANY UINT32_MAX
 
-/* A question of CONTROL_JOB_WAITS: a queue name in a shard, or wherever it has a lane. */
+/* A question of CONTROL_JOB_WAITS: a queue name in a shard, or wherever it has a lane; or of
+ * CONTROL_JOB_WHY: a lane of the subject that the store has. */
 struct control_wait_query {
     struct str queue; /* into the job's memory */
     uint32_t flow, shard;
+    uint64_t rows;            /* of WHY: what the lane has */
+    int64_t due_ms;           /* of WHY: when the first is due */
     struct control_wait wait; /* out */
     char site[160];           /* out: where it goes, as far as that is known */
     char set[160];            /* out: of a provider's site, the name of its set of exchangers */
@@ -117,7 +120,8 @@ struct control_why {
     /* Out. */
     uint32_t found;     /* in which scopes there was mail */
     bool counting;      /* rows are still counted behind a start */
-    bool absent;        /* some mail may be in lanes that are in the store alone, and is left out */
+    uint64_t absent;    /* so many lanes are in the store alone, and were not looked at for the
+                         * subject, but for those of the domain */
     int64_t expires_ms; /* of the message's first, or of the campaign; 0: not known */
     uint32_t len;
     struct control_hold holds[CONTROL_HOLDS_MAX];
@@ -161,7 +165,8 @@ struct control_job {
     struct campaign_order campaign; /* CONTROL_JOB_CAMPAIGN */
     uint32_t sites_max;             /* CONTROL_JOB_SITES: so many lines; they go into memory. Where
                                      * suspension has a name, it is that of the only site to list */
-    /* CONTROL_JOB_WAITS */
+    /* CONTROL_JOB_WAITS, and CONTROL_JOB_WHY for lanes of a domain; without any all lanes in memory
+     * are looked at but these. */
     struct control_wait_query *waits;
     size_t waits_len;
     struct control_why *why;    /* CONTROL_JOB_WHY */
@@ -248,6 +253,9 @@ void control_wait_merge(struct control_wait *to, const struct control_wait *from
 /* Adds what h says to why: to what does the same, or as a new one. *made: which it is. */
 struct control_hold *control_why_add(struct control_why *why, const struct control_hold *h,
                                      bool *made);
+/* Whether the lanes of queue are asked for one by one, since the store has been looked at for them:
+ * those of a domain. */
+bool control_why_has_lanes(const struct control_why *why, struct str queue);
 /* Considers d for the status: kept when it is among the largest by rows. */
 void control_status_offer(struct control_status *s, const struct control_destination *d);
 

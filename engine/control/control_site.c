@@ -16,6 +16,12 @@ enum control_step control_step_sites(struct control_client *client)
     return control_give_job(client, job);
 }
 
+static void put_absent(void *to, const char *name, uint64_t value, bool gauge)
+{
+    if (gauge && value > 0 && strcmp(name, "lanes_absent") == 0)
+        buf_printf(to, "{\"absent\":%llu}\n", (unsigned long long)value);
+}
+
 enum control_step control_sites_returned(struct control_client *client,
                                          const struct control_job *job)
 {
@@ -24,6 +30,7 @@ enum control_step control_sites_returned(struct control_client *client,
         return CONTROL_STEP_DONE;
     }
     buf_put_str(&client->out, buf_str(&job->memory));
+    client->control->backend->counters(client->control->arg, put_absent, &client->out);
     buf_puts(&client->out, "{\"done\":true}\n");
     return CONTROL_STEP_DONE;
 }

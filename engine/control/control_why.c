@@ -8,6 +8,8 @@
 #include "worker/queue_name.h"
 
 #define WHY_ROWS     100                 /* of a message, asked for at a time */
+#define WHY_LANES    100                 /* of a domain, likewise */
+#define LANE_ROWS    1000                /* of a lane that nobody has counted */
 #define LOOK_ROWS    10                  /* of a queue, looked at for what its lane does not know */
 #define PER_HOUR_MAX (UINT64_C(1) << 53) /* what JSON's readers take for a whole number */
 
@@ -20,7 +22,8 @@ struct why_row {
 
 struct control_why_work {
     struct control_why *why;
-    struct control_job *job; /* being filled with the queues of rows, in their order */
+    struct control_job *job; /* being filled with the queues of rows, in their order; or lanes */
+    struct buf flows;        /* uint32_t: of the lanes of the present shard, in order */
     struct why_row rows[WHY_ROWS];
     size_t len;
 };
@@ -107,6 +110,7 @@ void control_why_free(struct control_why_work *w)
     if (w == NULL)
         return;
     control_job_free(w->job);
+    buf_done(&w->flows);
     free(w->why);
     free(w);
 }
@@ -173,6 +177,97 @@ enum control_step control_why_waits(struct control_client *client, const struct 
     }
     w->len = 0;
     return CONTROL_STEP_MORE;
+}
+
+/* --- a domain: the store has its lanes, which may be in memory or not --- */
+
+bool control_why_has_lanes(const struct control_why *why, struct str queue)
+{
+    return (why->scopes & 1u << SUSPENSION_DOMAIN) != 0 && queue.len > 0 &&
+           str_eq(queue, str_of(why->domain));
+}
+
+static int compare_flows(const void *a, const void *b)
+{
+    uint32_t fa = *(const uint32_t *)a, fb = *(const uint32_t *)b;
+
+    return fa < fb ? -1 : fa > fb;
+}
+
+/* Fresh rows come first, in order of their flows: a lane that has later ones, too, comes again. */
+static bool visit_lane(void *arg, const struct queue_row_view *row)
+{
+    struct control_client *client = arg;
+    struct control_why_work *w = client->work.why;
+    const uint32_t *flows = (const uint32_t *)(void *)w->flows.data;
+    size_t len = w->flows.len / sizeof(*flows);
+
+    if (len > 0 && bsearch(&row->flow, flows, len, sizeof(*flows), compare_flows) != NULL)
+        return true;
+    if (len == 0 || flows[len - 1] < row->flow)
+        buf_put(&w->flows, &row->flow, sizeof(row->flow));
+    (void)control_waits_add(w->job, row->queue, row->flow, client->work.shard);
+    w->job->waits[w->job->waits_len - 1].due_ms =
+        (row->flags & RECIPIENT_HELD) != 0 ? INT64_MAX : row->due_ms;
+    return true;
+}
+
+static bool visit_count(void *arg, const struct queue_row_view *row)
+{
+    (void)row;
+    ++*(uint64_t *)arg;
+    return true;
+}
+
+/* How many rows a lane has. Of many lanes in the store the small ones are not counted. */
+static uint64_t lane_rows(struct control *c, struct control_why *why,
+                          const struct control_wait_query *q)
+{
+    struct queue_cursor cursor = {0};
+    uint64_t visited = 0, rows;
+    struct queue_visit what = {.queue = str_of(why->domain),
+                               .flow = q->flow,
+                               .rows_max = LANE_ROWS,
+                               .visit = visit_count,
+                               .arg = &visited};
+    bool complete;
+
+    rows = queue_lane_rows(c->queue, q->shard, q->flow, str_of(why->domain), &complete);
+    if (complete)
+        return rows;
+    if (queue_visit(c->queue, q->shard, &cursor, &what) != 1)
+        why->counting = true;
+    return visited > rows ? visited : rows;
+}
+
+/* The next lanes go to the workers. CONTROL_STEP_MORE: there was none among what was looked at. */
+static enum control_step step_lanes(struct control_client *client)
+{
+    struct control_why_work *w = client->work.why;
+    struct control *c = client->control;
+    struct queue_visit what = {.queue = str_of(w->why->domain),
+                               .heads = true,
+                               .rows_max = WHY_LANES,
+                               .visit = visit_lane,
+                               .arg = client};
+    struct control_job *job = w->job = control_waits_new(client);
+    int err = queue_visit(c->queue, client->work.shard, &client->work.cursor, &what);
+
+    w->job = NULL;
+    for (size_t i = 0; err >= 0 && i < job->waits_len; i++)
+        job->waits[i].rows = lane_rows(c, w->why, &job->waits[i]);
+    if (err == 1) {
+        control_next_shard(client);
+        buf_clear(&w->flows);
+    }
+    if (err < 0 || job->waits_len == 0) {
+        control_job_free(job);
+        return err < 0 ? control_store_failed(client, err) : CONTROL_STEP_MORE;
+    }
+    job->kind = CONTROL_JOB_WHY;
+    job->why = w->why;
+    w->why = NULL;
+    return control_waits_ask(client, job);
 }
 
 /* --- the reply --- */
@@ -349,8 +444,8 @@ static void put_why(struct control_client *client, struct control_why *why)
         json_number(out, "expires_ms", why->expires_ms);
     if (why->counting)
         json_bool(out, "counting", true);
-    if (why->absent)
-        json_bool(out, "absent", true);
+    if (why->absent > 0)
+        json_number(out, "absent", (int64_t)why->absent);
     json_text(out, "intake", str_of(control_intake_name(control_intake(c))));
     buf_puts(out, "\"holds\":[");
     for (uint32_t i = 0; i < why->len; i++)
@@ -402,6 +497,8 @@ enum control_step control_step_why(struct control_client *client)
     }
     if (client->request.filter.has_id)
         return step_message(client);
+    if (!client->work.ended && control_why_has_lanes(w->why, str_of(w->why->domain)))
+        return step_lanes(client);
     job = control_job_new(client);
     job->kind = CONTROL_JOB_WHY;
     job->why = w->why;
@@ -411,6 +508,11 @@ enum control_step control_step_why(struct control_client *client)
 
 enum control_step control_why_returned(struct control_client *client, struct control_job *job)
 {
+    if (job->waits_len > 0) {
+        client->work.why->why = job->why;
+        job->why = NULL;
+        return CONTROL_STEP_MORE;
+    }
     put_why(client, job->why);
     return CONTROL_STEP_DONE;
 }

@@ -12,6 +12,7 @@
 
 #include "base/rng.h"
 #include "config/config_load.h"
+#include "control/backend_wait.h"
 #include "deliver/sessions.h"
 #include "intake/accept.h"
 #include "outcome/suspend.h"
@@ -665,7 +666,7 @@ static void test_absent_lanes_are_found(void **state)
     expires(ABSENT / 3 * (1 + 2 + 3), PLACES);
     queue_counters(world.engine.shared.queue, 0, &c);
     assert_int_equal(c.rows, atomic_load(&world.w->counters.notices)); /* no recipient is left */
-    assert_false(lanes_any_absent(world.w) && lanes_left_due(world.w, 0));
+    assert_false(lanes_are_absent(world.w, 0) && lanes_left_due(world.w, 0));
     world_close();
 }
 
@@ -682,7 +683,7 @@ static void test_arrivals_beyond_the_places(void **state)
         lane_arrive(world.w, 0, r);
     }
     assert_int_equal(world.w->lanes.count, 2 * PLACES);
-    assert_true(lanes_any_absent(world.w));
+    assert_true(lanes_are_absent(world.w, 0));
     expires(2 * ABSENT, 2 * PLACES);
     world_close();
 }
@@ -710,6 +711,29 @@ static void held_back_store(void)
     }
 }
 
+/* Somebody asks why mail of a lane that is in the store alone waits, and is told. */
+static void ask_absent(uint32_t number)
+{
+    struct control_why why = {.scopes = 1u << SUSPENSION_DOMAIN};
+    struct lane *lane;
+
+    snprintf(why.domain, sizeof(why.domain), "l%u.a.example", number);
+    assert_in_range(atomic_load(&world.w->counters.lanes_absent), 1, ABSENT);
+    lane_leave(lane_of(number)); /* it may be in memory now */
+    lane = lane_found(world.w, 0, 0, str_of(why.domain), 1000);
+    assert_non_null(lane);
+    assert_true(lane->site != NULL && lane->in_memory == 0 &&
+                lane_has_due(lane, worker_wall_ms(world.w)));
+    (void)backend_why_lane(&why, lane, 1);
+    assert_int_equal(why.len, 1);
+    assert_int_equal(why.holds[0].state, CONTROL_HOLD_WAITS);
+    assert_string_equal(why.holds[0].wait.reason, "suspended");
+    assert_int_equal(why.holds[0].rows, 1);
+    assert_int_equal(backend_why(&why, lane), 1); /* the walk does not count it again */
+    assert_int_equal(why.len, 1);
+    assert_int_equal(why.holds[0].rows, 1);
+}
+
 /* Lanes behind a site that is suspended keep no place from others, and no load: their route is
  * known. */
 static void test_held_back_lanes_stay(void **state)
@@ -726,7 +750,8 @@ static void test_held_back_lanes_stay(void **state)
     }
     assert_int_equal(atomic_load(&world.w->counters.expired), others);
     assert_in_range(atomic_load(&world.w->counters.loads), others, others + PLACES);
-    assert_true(lanes_any_absent(world.w));
+    assert_true(lanes_are_absent(world.w, 0));
+    ask_absent(2);
     world_close();
 }
 

@@ -42,12 +42,13 @@ struct lane_finder {
     struct timer timer;
     uint32_t shard;
     bool in_round, reading;
-    bool hurry;  /* reads follow one another without rests */
-    bool passed; /* the present round has left lanes in the store */
+    bool hurry; /* reads follow one another without rests */
     bool left_due;
-    uint32_t few;   /* of the read that were taken for all the lack of room */
-    uint32_t first; /* of the read: these are others in each round */
-    uint64_t left;  /* how often a lane, or a row that arrived, was left to the store */
+    uint32_t passed;      /* lanes that the present round has left in the store */
+    uint32_t passed_last; /* the last one */
+    uint32_t few;         /* of the read that were taken for all the lack of room */
+    uint32_t first;       /* of the read: these are others in each round */
+    uint64_t left;        /* how often a lane, or a row that arrived, was left to the store */
     uint64_t left_at_round, left_at_read;
     uint64_t round_ms, read_ms; /* monotonic: when they began */
     uint64_t lasted_ms;         /* the last round */
@@ -116,7 +117,7 @@ static void round_begin(struct lane_finder *f)
 {
     ASSERT(!f->in_round);
     f->in_round = true;
-    f->passed = false;
+    f->passed = 0;
     f->left_at_round = f->left;
     f->first += READ_FEW;
     f->soonest_ms = INT64_MAX;
@@ -129,7 +130,7 @@ static void round_end(struct lane_finder *f)
 {
     f->in_round = f->hurry = false;
     f->lasted_ms = io_now_ms(f->worker->io) - f->round_ms;
-    if (f->passed || f->left != f->left_at_round)
+    if (f->passed > 0 || f->left != f->left_at_round)
         arm(f, rest_ms(f));
 }
 
@@ -196,7 +197,7 @@ static bool pass_by(struct lane_finder *f, const struct queue_lane_entry *e)
             return false;
         w->wanted_ms = io_now_ms(w->io);
     }
-    f->passed = true;
+    f->passed++;
     f->left_due |= due;
     if (!suspended && e->first_due_ms < f->soonest_ms)
         f->soonest_ms = e->first_due_ms;
@@ -226,18 +227,28 @@ static void put_back(struct lane_finder *f, struct lane *lane, int64_t due_ms)
 
     if (lane_suspended(lane) && due_ms < look_ms)
         due_ms = look_ms;
-    f->passed = f->left_due = true;
+    f->passed++;
+    f->left_due = true;
     f->few -= f->few > 0; /* another one may come in */
     if (due_ms < f->soonest_ms)
         f->soonest_ms = due_ms;
     lane_free(lane);
 }
 
+/* The store has rows of lane, the first due then. */
+static void tell(struct lane *lane, int64_t due_ms)
+{
+    int64_t look_ms = worker_wall_ms(lane->worker) + EXPIRES_LOOK_MS;
+
+    if (look_ms < lane->expires_ms)
+        lane->expires_ms = look_ms;
+    lane_stored(lane, due_ms);
+}
+
 static void take_in(struct lane_finder *f, const struct queue_lane_entry *e)
 {
     struct worker *w = f->worker;
     struct lane *lane = lane_known(w, f->shard, e->flow, e->name);
-    int64_t look_ms = worker_wall_ms(w) + EXPIRES_LOOK_MS;
     bool is_new = lane == NULL;
 
     w->turn.lanes++;
@@ -251,9 +262,37 @@ static void take_in(struct lane_finder *f, const struct queue_lane_entry *e)
     }
     /* What was left to the store since the directory was read, it does not know. */
     lane->knows_stored = f->left == f->left_at_read;
-    if (look_ms < lane->expires_ms)
-        lane->expires_ms = look_ms;
-    lane_stored(lane, e->first_due_ms);
+    tell(lane, e->first_due_ms);
+}
+
+struct lane *lane_found(struct worker *w, uint32_t shard, uint32_t flow, struct str name,
+                        int64_t due_ms)
+{
+    struct lane *lane = lane_known(w, shard, flow, name);
+
+    if (lane != NULL && lane->knows_stored)
+        return lane;
+    if (lane == NULL)
+        lane = lane_get(w, shard, flow, name);
+    if (lane == NULL)
+        return NULL;
+    lane_route_known(lane);
+    tell(lane, due_ms);
+    lane_update(lane);
+    return lane;
+}
+
+/* So many lanes are in the store alone: as the last round found, or the present one already has. */
+static void count_absent(struct worker *w)
+{
+    uint32_t absent = 0;
+
+    for (uint32_t i = 0; i < w->finders->len; i++) {
+        const struct lane_finder *f = &w->finders->each[i];
+
+        absent += f->passed > f->passed_last ? f->passed : f->passed_last;
+    }
+    gauge_set(&w->counters.lanes_absent, absent);
 }
 
 static void on_directory(struct queue_directory *d, int result)
@@ -271,6 +310,9 @@ static void on_directory(struct queue_directory *d, int result)
     queue_directory_done(d);
     if (w->draining)
         return;
+    if (result >= 0 && d->end)
+        f->passed_last = f->passed;
+    count_absent(w);
     if (result < 0) {
         log_error("queue.directory_failed", "shard=%u error=%d action=retry", f->shard, result);
         arm(f, READ_RETRY_MS);
@@ -338,14 +380,6 @@ bool lanes_are_absent(const struct worker *w, uint32_t shard)
         return false;
     f = finder_of(w, shard);
     return f->in_round || timer_armed(&f->timer);
-}
-
-bool lanes_any_absent(const struct worker *w)
-{
-    for (uint32_t i = 0; i < w->finders->len; i++)
-        if (lanes_are_absent(w, w->finders->each[i].shard))
-            return true;
-    return false;
 }
 
 bool lanes_left_due(struct worker *w, uint32_t shard)

@@ -35,12 +35,16 @@ void lanes_find_close(struct worker *w);
 void lanes_leave_step(struct worker *w);
 /* lane, which has nothing in memory, leaves it. */
 void lane_leave(struct lane *lane);
+/* The lane, which has rows in the store, the first due then as far as is known (INT64_MAX): one
+ * that is in the store alone comes in, for somebody who asks about it, and has its site if nothing
+ * has to be looked up for that. NULL: memory is out. */
+struct lane *lane_found(struct worker *w, uint32_t shard, uint32_t flow, struct str name,
+                        int64_t due_ms);
 /* Lanes that were suspended may go on: what is absent is looked for at once. */
 void lanes_find_soon(struct worker *w);
 /* Whether a shard has lanes that may not be in memory, or that are in it without all that is known
- * of them; and whether any of the worker's shards has. */
+ * of them. */
 bool lanes_are_absent(const struct worker *w, uint32_t shard);
-bool lanes_any_absent(const struct worker *w);
 /* Whether due rows of absent lanes were left where they are since this was asked last. */
 bool lanes_left_due(struct worker *w, uint32_t shard);
 /* Whether a row that arrives for a lane that is not in memory is left to the store. */

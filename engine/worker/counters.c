@@ -55,8 +55,8 @@ static const struct {
     {                                                                                              \
 #name, offsetof(struct worker_counters, name)                                              \
     }
-      GAUGE(sessions_in), GAUGE(sessions_out), GAUGE(connecting),
-      GAUGE(lanes),       GAUGE(sites),        GAUGE(in_memory),
+      GAUGE(sessions_in),  GAUGE(sessions_out), GAUGE(connecting), GAUGE(lanes),
+      GAUGE(lanes_absent), GAUGE(sites),        GAUGE(in_memory),
 #undef GAUGE
 };
 

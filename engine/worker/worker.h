@@ -75,7 +75,7 @@ struct worker_counters {
     _Atomic uint64_t held_ms[LIMIT_KINDS][GOVERNOR_COUNTS];       /* that mail waited for limits */
     _Atomic uint64_t refusals[REFUSAL_REASONS_MAX][REFUSAL_ENDS]; /* by classification */
     _Atomic int accept_error; /* of the last of accept_failures */
-    _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, sites, in_memory;
+    _Atomic uint32_t sessions_in, sessions_out, connecting, lanes, lanes_absent, sites, in_memory;
 };
 
 struct worker {

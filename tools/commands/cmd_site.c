@@ -249,6 +249,9 @@ static int ask(struct channel *ch, json_t *request)
             print_site(site, first);
         else if (route != NULL)
             print_details(route);
+        else if (json_object_get(reply, "absent") != NULL && !ch->options->json)
+            printf("%lld more queues are in the store alone, and counted for no site.\n",
+                   reply_number(reply, "absent"));
         first = false;
         json_decref(reply);
     }

@@ -194,6 +194,7 @@ static void put_own(struct buf *out, const json_t *why, int64_t now_ms)
 static void put_head(struct buf *out, const json_t *why)
 {
     long long n = reply_number(why, "recipients"), flight = reply_number(why, "in_flight");
+    long long absent = reply_number(why, "absent");
     const json_t *is = json_object_get(why, "is");
     char *name = dns_name_readable(reply_text(why, "name")), expires[CLOCK_RFC3339_BYTES];
 
@@ -214,8 +215,12 @@ static void put_head(struct buf *out, const json_t *why)
         buf_printf(out, ", %lld in transactions now", flight);
     if (json_is_true(json_object_get(why, "counting")))
         buf_puts(out, "; the queue is still being counted");
-    if (json_is_true(json_object_get(why, "absent")))
-        buf_puts(out, "; what else is in the store alone is not looked at: see 'queue summary'");
+    if (absent > 0 && (n == 0 || json_array_size(is) > 1 ||
+                       strcmp(json_string_value(json_array_get(is, 0)), "domain") != 0))
+        buf_printf(out,
+                   "; of campaigns, tenants and sites what is in the store alone, %lld queues, is "
+                   "not looked at: see 'queue summary'",
+                   absent);
     buf_puts(out, ".\n");
     if (n == 0 || reply_number(why, "expires_ms") == 0)
         return;

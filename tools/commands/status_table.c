@@ -191,6 +191,11 @@ static void put_sessions(const struct frame *f)
     buf_puts(out, " connects failed), ");
     put_count(out, number(f->now, "gauges", "in_memory"));
     buf_puts(out, " recipients in memory");
+    if (number(f->now, "gauges", "lanes_absent") > 0) {
+        buf_puts(out, ", ");
+        put_count(out, number(f->now, "gauges", "lanes_absent"));
+        buf_puts(out, " queues in the store alone");
+    }
     put_commits(f, out);
     put_folded(f, out);
     buf_done(out);

@@ -43,7 +43,8 @@ static size_t widest(unsigned width, char *found, size_t found_size)
 {
     json_t *now = json_pack(
         "{s:s, s:s, s:I, s:I, s:i, s:i, s:{s:I, s:I, s:I}, s:{s:I, s:I, s:b, s:I, s:I, s:I, s:I, "
-        "s:I}, s:{s:I, s:I, s:I, s:I}, s:{s:I}, s:[{s:s, s:I, s:I, s:I, s:I, s:{s:s, s:I, s:s, "
+        "s:I}, s:{s:I, s:I, s:I, s:I, s:I}, s:{s:I}, s:[{s:s, s:I, s:I, s:I, s:I, s:{s:s, s:I, "
+        "s:s, "
         "s:s}}]}",
         "version", "10.20.30", "node_id", "a-long-node-name.of-a-pool.example.com", "pid",
         (json_int_t)4194304, "now_ms", (json_int_t)9000000000, "workers", 64, "shards", 256,
@@ -53,8 +54,8 @@ static size_t widest(unsigned width, char *found, size_t found_size)
         "map_bytes", (json_int_t)1 << 50, "map_used_bytes", (json_int_t)1 << 49, "disk_free_bytes",
         (json_int_t)1 << 49, "quarantined", (json_int_t)123456, "commit_errors", (json_int_t)123456,
         "gauges", "sessions_in", (json_int_t)1000000, "sessions_out", (json_int_t)1000000,
-        "connecting", (json_int_t)1000000, "in_memory", (json_int_t)100000000, "process",
-        "rss_bytes", (json_int_t)1 << 40, "destinations", "queue",
+        "connecting", (json_int_t)1000000, "in_memory", (json_int_t)100000000, "lanes_absent",
+        (json_int_t)100000000, "process", "rss_bytes", (json_int_t)1 << 40, "destinations", "queue",
         "a-domain-whose-name-is-longer-than-the-column.example.com", "rows",
         (json_int_t)99999999999, "in_memory", (json_int_t)100000, "in_flight", (json_int_t)100000,
         "sessions", (json_int_t)100000, "wait", "reason", "back_off", "until_ms",
