@@ -120,26 +120,24 @@ void inject_rejections_flush(struct worker *w)
 {
     uint64_t now_ms = io_now_ms(w->io);
     bool omitted = w->rejections_omitted > 0 && (w->omitted_ms <= now_ms || w->draining);
-    struct buf *out;
 
     if ((w->rejections.len == 0 && !omitted) || w->settles_failing > 0 ||
         queue_intake(w->shared->queue, shard_of(w)) != QUEUE_INTAKE_OK)
         return;
-    out = settle_records(w, shard_of(w));
-    buf_put_str(out, buf_str(&w->rejections));
+    if (omitted) {
+        report_line(&w->rejections, &(struct report_event){.type = REPORT_REJECTION,
+                                                           .node_id = w->config->node_id,
+                                                           .timestamp_ms = worker_wall_ms(w),
+                                                           .recipient = STR(""),
+                                                           .queue = STR(""),
+                                                           .site = STR(""),
+                                                           .sender = STR(""),
+                                                           .omitted = w->rejections_omitted});
+        w->rejections_omitted = 0;
+        w->omitted_ms = now_ms + OMITTED_EVERY_MS;
+    }
+    settle(w, &(struct settlement){.shard = shard_of(w), .records = buf_str(&w->rejections)});
     buf_done(&w->rejections);
-    if (!omitted)
-        return;
-    report_line(out, &(struct report_event){.type = REPORT_REJECTION,
-                                            .node_id = w->config->node_id,
-                                            .timestamp_ms = worker_wall_ms(w),
-                                            .recipient = STR(""),
-                                            .queue = STR(""),
-                                            .site = STR(""),
-                                            .sender = STR(""),
-                                            .omitted = w->rejections_omitted});
-    w->rejections_omitted = 0;
-    w->omitted_ms = now_ms + OMITTED_EVERY_MS;
 }
 
 void inject_rejections_end(struct worker *w)

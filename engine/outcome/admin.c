@@ -74,7 +74,7 @@ static void on_admin_settled(struct settle_waiter *waiter)
         admin_done(a, a->result);
 }
 
-static void record(struct worker *w, struct recipient *r, enum report_type type)
+static void record(struct worker *w, struct recipient *r, enum report_type type, struct buf *out)
 {
     static const struct smtp_reply cancelled = {
         .code = 551, .enhanced = {5, 7, 1}, .text_len = sizeof(CANCELLED) - 1, .text = CANCELLED};
@@ -82,18 +82,28 @@ static void record(struct worker *w, struct recipient *r, enum report_type type)
         report_event_of(type, w->config->node_id, worker_wall_ms(w), r->message, r);
 
     event.reply = type == REPORT_ADMIN_BOUNCE ? &cancelled : NULL;
-    report_line(settle_records(w, r->lane->shard), &event);
+    report_line(out, &event);
 }
 
-static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t flags)
+/* r's row changes so, with record. */
+static void settle_row(struct worker *w, struct recipient *r, const struct queue_row *row,
+                       struct buf *record)
 {
-    int64_t old_due_ms = r->due_ms;
+    lane_settling(r);
+    settle(w, &(struct settlement){
+                  .shard = r->lane->shard, .records = buf_str(record), .rows = row, .rows_len = 1});
+    buf_done(record);
+}
+
+static void redue(struct worker *w, struct recipient *r, int64_t due_ms, uint8_t flags,
+                  struct buf *record)
+{
+    struct queue_row row = {.kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = r->due_ms};
 
     ASSERT(((flags & RECIPIENT_HELD) != 0) == (due_ms == QUEUE_DUE_HELD));
     r->due_ms = due_ms;
     r->flags = flags;
-    lane_settling(r);
-    settle_move(w, r, old_due_ms, TALLY_NONE);
+    settle_row(w, r, &row, record);
 }
 
 /* A recipient that was never tried is due from its reception on: a later time would be a not-before
@@ -110,31 +120,36 @@ static bool do_action(struct worker *w, enum admin_action action, struct recipie
 {
     bool held = (r->flags & RECIPIENT_HELD) != 0;
     int64_t now_ms = worker_wall_ms(w), right_ms;
+    struct buf line = {0};
 
     ASSERT(r->state == PLACE_FLIGHT && r->lane->worker == w);
     switch (action) {
     case ADMIN_HOLD:
         if (held)
             return false;
-        record(w, r, REPORT_ADMIN_HOLD);
-        redue(w, r, QUEUE_DUE_HELD, r->flags | RECIPIENT_HELD);
+        record(w, r, REPORT_ADMIN_HOLD, &line);
+        redue(w, r, QUEUE_DUE_HELD, r->flags | RECIPIENT_HELD, &line);
         return true;
     case ADMIN_RELEASE:
         if (!held)
             return false;
-        record(w, r, REPORT_ADMIN_RELEASE);
-        redue(w, r, due_at_once(r, now_ms), r->flags & (uint8_t)~RECIPIENT_HELD);
+        record(w, r, REPORT_ADMIN_RELEASE, &line);
+        redue(w, r, due_at_once(r, now_ms), r->flags & (uint8_t)~RECIPIENT_HELD, &line);
         return true;
     case ADMIN_FLUSH:
         if (held || r->due_ms <= now_ms)
             return false;
-        redue(w, r, due_at_once(r, now_ms), r->flags);
+        redue(w, r, due_at_once(r, now_ms), r->flags, &line);
         return true;
     case ADMIN_CANCEL:
-        record(w, r, REPORT_ADMIN_BOUNCE);
+        record(w, r, REPORT_ADMIN_BOUNCE, &line);
         counter_add(&w->counters.cancelled, 1);
-        lane_settling(r);
-        settle_remove(w, r, TALLY_CANCELLED);
+        settle_row(w, r,
+                   &(struct queue_row){.kind = QUEUE_ROW_REMOVE,
+                                       .rcpt = r,
+                                       .old_due_ms = r->due_ms,
+                                       .count = TALLY_CANCELLED},
+                   &line);
         return true;
     case ADMIN_EXPIRE:
         if (!judge_has_room(w, r, NOTICE_EXPIRED))
@@ -145,7 +160,7 @@ static bool do_action(struct worker *w, enum admin_action action, struct recipie
         right_ms = held ? r->due_ms : sweep_right_ms(w, r);
         if (right_ms == r->due_ms)
             return false;
-        redue(w, r, right_ms, r->flags);
+        redue(w, r, right_ms, r->flags, &line);
         return true;
     case ADMIN_OUTLIVE:
         if (held || !lane_expired(r, now_ms))
@@ -196,13 +211,11 @@ static void remember(struct admin *a, struct recipient *r)
     a->job->changed++;
 }
 
-/* Does the action to r, in changes that find room in a store that has little. */
 static bool admin_act(struct admin *a, struct recipient *r)
 {
     if (!do_action(a->worker, a->job->action, r))
         return false;
     a->job->changed++;
-    settle_cut(a->worker, a->job->shard, false);
     return true;
 }
 

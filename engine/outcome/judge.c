@@ -26,9 +26,9 @@ static uint32_t span_ms(uint64_t from, uint64_t to)
 
 static void record(struct worker *w, const struct judge_context *c, enum report_type type,
                    const struct recipient *r, const struct smtp_reply *reply, const char *command,
-                   const char *classification, const struct config_rule *rule, int64_t next_ms)
+                   const char *classification, const struct config_rule *rule, int64_t next_ms,
+                   struct buf *out)
 {
-    const struct lane *lane = r->lane;
     struct report_event event =
         report_event_of(type, w->config->node_id, worker_wall_ms(w), r->message, r);
 
@@ -54,7 +54,7 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     }
     event.next_attempt_ms = next_ms;
     event.signers = c->signers;
-    report_line(settle_records(w, lane->shard), &event);
+    report_line(out, &event);
 }
 
 static void count_refusal(struct worker *w, enum report_type type, const char *classification)
@@ -82,21 +82,23 @@ static void record_entry(struct judge_batch *b, enum report_type type, struct ju
     if (e->classification != NULL)
         count_refusal(b->worker, type, e->classification);
     record(b->worker, b->context, type, e->recipient, &o->reply,
-           o->local ? NULL : classify_command(o->stage), e->classification, rule, next_ms);
+           o->local ? NULL : classify_command(o->stage), e->classification, rule, next_ms,
+           &b->records);
 }
 
-/* For the sheet of a content whose recipients are counted: queue/sheet.h. The row was put in. */
-static void note_row(struct worker *w, const struct judge_context *c, uint32_t shard,
-                     const char *classification)
+/* For the sheet of a content whose recipients are counted: queue/sheet.h. */
+static struct queue_note note_of(const struct worker *w, const struct judge_context *c,
+                                 uint32_t row, const char *classification)
 {
     struct queue_note note = {
+        .row = row,
         .reason = classification == NULL ? 0 : classify_reason(classification),
         .at_ms = worker_wall_ms(w),
         .site_len = (uint8_t)(c->site.len < SHEET_NAME_MAX ? c->site.len : SHEET_NAME_MAX)};
 
     if (note.site_len > 0)
         memcpy(note.site, c->site.ptr, note.site_len);
-    settle_note(w, shard, &note);
+    return note;
 }
 
 /* --- notices --- */
@@ -104,21 +106,22 @@ static void note_row(struct worker *w, const struct judge_context *c, uint32_t s
 static const enum notice_kind notice_kinds[] = {NOTICE_FAILED, NOTICE_EXPIRED, NOTICE_DELAYED,
                                                 NOTICE_RELAYED};
 
-static void notice_record(struct worker *w, uint32_t shard, const struct message *m,
-                          const struct recipient *r)
+static void notice_record(const struct worker *w, const struct message *m,
+                          const struct recipient *r, struct buf *out)
 {
     struct report_event event =
         report_event_of(REPORT_RECEPTION, w->config->node_id, m->created_ms, m, r);
 
     event.reception_protocol = "internal";
-    report_line(settle_records(w, shard), &event);
+    report_line(out, &event);
 }
 
-/* Puts the notice into this turn's change: it is accepted in the transaction that ends what it
+/* Puts the notice to what the batch settles: it is accepted in the transaction that ends what it
  * tells of. */
-static void notice_submit(struct worker *w, uint32_t shard, const struct message *original,
+static void notice_submit(struct judge_batch *b, const struct message *original,
                           const struct notice *notice)
 {
+    struct worker *w = b->worker;
     struct buf content = {0};
     struct dns_name name;
     const struct config_destination *dest;
@@ -160,8 +163,9 @@ static void notice_submit(struct worker *w, uint32_t shard, const struct message
     r->due_ms = notice->now_ms;
     r->notify = SMTP_NOTIFY_NEVER;
     r->lifetime_s = retry_lifetime_s(dest, true, 0);
-    notice_record(w, shard, m, r);
-    settle_add(w, shard, m, r);
+    notice_record(w, m, r, &b->records);
+    ASSERT(b->notices_len < ARRAY_LEN(b->notices));
+    b->notices[b->notices_len++] = r;
     counter_add(&w->counters.notices, 1);
 }
 
@@ -197,7 +201,7 @@ static void notice_send(struct judge_batch *b, enum notice_kind kind)
     }
     if (notice.recipients_len > 0) {
         notice.id = msgid_next(&w->ids, notice.now_ms);
-        notice_submit(w, b->entries[0].recipient->lane->shard, m, &notice);
+        notice_submit(b, m, &notice);
     }
     free(list);
 }
@@ -437,8 +441,52 @@ struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
     return &b->entries[b->len++];
 }
 
-/* Decides for all first, then notices (they read the recipients), then hands the recipients over to
- * the settle: all in one turn, so in one change. */
+static struct queue_row entry_row(const struct judge_entry *e)
+{
+    if (e->ended)
+        return (struct queue_row){.kind = QUEUE_ROW_REMOVE,
+                                  .rcpt = e->recipient,
+                                  .old_due_ms = e->recipient->due_ms,
+                                  .count = e->count};
+    return (struct queue_row){.kind = QUEUE_ROW_MOVE,
+                              .rcpt = e->recipient,
+                              .old_due_ms = e->old_due_ms,
+                              .old_flow = e->old_flow,
+                              .count = TALLY_DEFERRED};
+}
+
+/* Hands the recipients over to the settle, but for those that somebody wants changed otherwise:
+ * these stay in the entries. */
+static void batch_settle(struct judge_batch *b, uint32_t shard, bool apart)
+{
+    size_t max = b->len + b->notices_len;
+    struct queue_row *rows = calloc(max, sizeof(*rows));
+    struct queue_note *notes = calloc(max, sizeof(*notes));
+    struct settlement what = {.shard = shard, .apart = apart, .rows = rows, .notes = notes};
+
+    ASSERT(rows != NULL && notes != NULL);
+    for (size_t i = 0; i < b->notices_len; i++)
+        rows[what.rows_len++] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = b->notices[i]};
+    for (size_t i = 0; i < b->len; i++) {
+        struct judge_entry *e = &b->entries[i];
+
+        if (!e->ended && admin_wants(e->recipient))
+            continue;
+        lane_settling(e->recipient);
+        if (e->recipient->message->recipients == 0)
+            notes[what.notes_len++] =
+                note_of(b->worker, b->context, (uint32_t)what.rows_len, e->classification);
+        rows[what.rows_len++] = entry_row(e);
+        e->recipient = NULL;
+    }
+    what.records = buf_str(&b->records);
+    settle(b->worker, &what);
+    free(rows);
+    free(notes);
+}
+
+/* Decides for all first, then notices (they read the recipients), then settles: all in one turn, so
+ * in one change. */
 void judge_end(struct judge_batch *b)
 {
     struct worker *w = b->worker;
@@ -447,40 +495,34 @@ void judge_end(struct judge_batch *b)
     bool apart = b->len > 0 && (!settle_takes_notice(w, shard) ||
                                 queue_intake(w->shared->queue, shard) != QUEUE_INTAKE_OK);
 
-    settle_cut(w, shard, apart);
     for (size_t i = 0; i < b->len; i++)
         entry_decide(b, &b->entries[i]);
     for (size_t k = 0; b->len > 0 && k < ARRAY_LEN(notice_kinds); k++)
         notice_send(b, notice_kinds[k]);
+    if (b->len > 0)
+        batch_settle(b, shard, apart);
     for (size_t i = 0; i < b->len; i++) {
         struct judge_entry *e = &b->entries[i];
 
-        if (!e->ended && admin_wants(e->recipient)) {
-            e->recipient->due_ms = e->old_due_ms;
-            if (e->old_flow != 0)
-                e->recipient->flow = e->old_flow;
-            admin_obey(w, e->recipient);
+        if (e->recipient == NULL)
             continue;
-        }
-        lane_settling(e->recipient);
-        if (e->ended)
-            settle_remove(w, e->recipient, e->count);
-        else if (e->old_flow != 0)
-            settle_move_flow(w, e->recipient, e->old_due_ms, e->old_flow, TALLY_DEFERRED);
-        else
-            settle_move(w, e->recipient, e->old_due_ms, TALLY_DEFERRED);
-        if (e->recipient->message->recipients == 0)
-            note_row(w, b->context, shard, e->classification);
+        e->recipient->due_ms = e->old_due_ms;
+        if (e->old_flow != 0)
+            e->recipient->flow = e->old_flow;
+        admin_obey(w, e->recipient);
     }
+    buf_done(&b->records);
     free(b->entries);
-    b->entries = NULL;
-    b->len = b->cap = 0;
-    settle_cut(w, shard, apart);
+    *b = (struct judge_batch){0};
 }
 
 void judge_delivered(struct worker *w, const struct judge_context *context, struct recipient *r,
                      const struct smtp_reply *reply)
 {
+    bool counted = r->message->recipients == 0;
+    struct queue_note note;
+    struct queue_row row;
+
     if ((r->notify & SMTP_NOTIFY_SUCCESS) != 0 && !context->peer_dsn) {
         struct outcome outcome = {
             .class = OUTCOME_DELIVERED, .stage = SMTP_STAGE_BODY, .reply = *reply};
@@ -489,14 +531,22 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
         return;
     }
     r->attempts++;
-    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL, 0);
+    buf_clear(&w->record);
+    record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL, 0,
+           &w->record);
     counter_add(&w->counters.delivered, 1);
     warmup_set_count(&context->warmup, WARMUP_EVENT_DELIVERED);
+    row = (struct queue_row){
+        .kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms, .count = TALLY_DELIVERED};
     lane_settling(r);
-    settle_remove(w, r, TALLY_DELIVERED);
-    if (r->message->recipients == 0)
-        note_row(w, context, r->lane->shard, NULL);
-    settle_cut(w, r->lane->shard, false);
+    if (counted)
+        note = note_of(w, context, 0, NULL);
+    settle(w, &(struct settlement){.shard = r->lane->shard,
+                                   .records = buf_str(&w->record),
+                                   .rows = &row,
+                                   .rows_len = 1,
+                                   .notes = &note,
+                                   .notes_len = counted});
 }
 
 void judge_one(struct worker *w, const struct judge_context *context, struct recipient *r,

@@ -55,6 +55,10 @@ struct judge_batch {
     const struct judge_context *context;
     struct judge_entry *entries;
     size_t len, cap;
+    /* What judge_end() settles. */
+    struct buf records;
+    struct recipient *notices[4]; /* new ones, of ours */
+    size_t notices_len;
 };
 
 void judge_begin(struct judge_batch *b, struct worker *w, const struct judge_context *context);

@@ -377,6 +377,7 @@ static void put_record(const struct heard *h, const char *rule, bool alarm)
                                  .source = c->source->name,
                                  .reply = h->reply,
                                  .alarm = alarm};
+    struct buf line = {0};
 
     if (h->suspension.scope != 0) {
         record.scope = suspension_scope_name(h->suspension.scope);
@@ -385,7 +386,10 @@ static void put_record(const struct heard *h, const char *rule, bool alarm)
     }
     if (h->lowered.scope != 0)
         record.lowered = &h->lowered;
-    report_rule(settle_records(w, h->lane != NULL ? h->lane->shard : w->index), &record);
+    report_rule(&line, &record);
+    settle(w, &(struct settlement){.shard = h->lane != NULL ? h->lane->shard : w->index,
+                                   .records = buf_str(&line)});
+    buf_done(&line);
 }
 
 /* Whether it is the rule's time: each source is counted by itself, at what the rule would suspend.

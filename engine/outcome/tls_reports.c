@@ -329,34 +329,37 @@ static struct recipient *message_make(struct send *s, struct str to)
     return r;
 }
 
-static void mail_record(struct worker *w, const struct recipient *r)
+static void mail_record(struct worker *w, const struct recipient *r, struct buf *out)
 {
     struct report_event event = report_event_of(REPORT_RECEPTION, w->config->node_id,
                                                 r->message->created_ms, r->message, r);
 
     event.reception_protocol = "internal";
-    report_line(settle_records(w, 0), &event);
+    report_line(out, &event);
 }
 
 /* All addresses in one change. False: there is none left. */
 static bool mail_submit(struct send *s)
 {
+    struct queue_row rows[ARRAY_LEN(s->targets.list)];
     struct worker *w = s->of->worker;
-    bool any = false;
+    struct buf records = {0};
+    size_t len = 0;
 
-    settle_follow(w, &s->settled);
     for (size_t i = 0; i < s->targets.len; i++) {
         const struct tls_report_target *target = &s->targets.list[i];
         struct recipient *r = target->https ? NULL : message_make(s, target->address);
 
         if (r == NULL)
             continue;
-        mail_record(w, r);
-        settle_add(w, 0, r->message, r);
-        any = true;
+        mail_record(w, r, &records);
+        rows[len++] = (struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r};
     }
+    settle_follow(w, &s->settled);
+    settle(w, &(struct settlement){.records = buf_str(&records), .rows = rows, .rows_len = len});
     settle_wait(w, 0);
-    return any;
+    buf_done(&records);
+    return len > 0;
 }
 
 /* --- by HTTPS --- */

@@ -383,6 +383,7 @@ void worker_close(struct worker *w)
     }
     worker_notes_close(w);
     free(w->settles);
+    buf_done(&w->record);
     map_done(&w->lanes);
     map_done(&w->sites);
     map_done(&w->rollups);

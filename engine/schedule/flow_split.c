@@ -104,19 +104,17 @@ static void go_over(struct recipient *r, const struct queue_flow *wanted)
     struct lane *lane = r->lane;
     struct worker *w = lane->worker;
     const struct queue_flow *flow = queue_flow_like(w->shared->queue, wanted);
-    int64_t due_ms = r->due_ms;
-    uint32_t old_flow = r->flow;
+    struct queue_row row = {.kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = r->due_ms};
 
     ASSERT(r->state == PLACE_FLIGHT);
     lane_settling(r);
-    if (flow == NULL || flow->id == old_flow) {
+    if (flow == NULL || flow->id == r->flow) {
         r->due_ms = worker_wall_ms(w) + AGAIN_MS;
-        settle_move(w, r, due_ms, TALLY_NONE);
     } else {
+        row.old_flow = r->flow;
         r->flow = flow->id;
-        settle_move_flow(w, r, due_ms, old_flow, TALLY_NONE);
     }
-    settle_cut(w, lane->shard, false);
+    settle(w, &(struct settlement){.shard = lane->shard, .rows = &row, .rows_len = 1});
 }
 
 bool flow_split(struct lane *lane)

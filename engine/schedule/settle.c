@@ -79,81 +79,59 @@ static struct settle *settle_open(struct worker *w, uint32_t shard)
     return s;
 }
 
-struct buf *settle_records(struct worker *w, uint32_t shard)
+static void check_row(const struct settle *s, const struct queue_row *row)
 {
-    return &settle_open(w, shard)->change.records;
-}
+    const struct recipient *r = row->rcpt;
+    const struct lane *lane = r->lane;
 
-static void row_put(struct worker *w, uint32_t shard, const struct queue_row *row)
-{
-    struct settle *s = settle_open(w, shard);
-
-    ASSERT(s->change.rows_len <= s->rows_cap && s->worker == w && s->shard == shard);
-    if (s->change.rows_len == s->rows_cap) {
-        s->rows_cap = s->rows_cap == 0 ? 32 : s->rows_cap * 2;
-        s->change.rows = xrealloc(s->change.rows, s->rows_cap * sizeof(*row));
+    ASSERT(!row->missing);
+    if (row->kind == QUEUE_ROW_ADD) {
+        ASSERT(lane == NULL && row->old_flow == 0 && r->message->recipients == 1);
+        return;
     }
-    s->change.rows[s->change.rows_len++] = *row;
+    ASSERT(r->state == PLACE_SETTLING && lane->worker == s->worker && lane->shard == s->shard);
+    /* It leaves its lane for another one, or it stays. */
+    ASSERT(row->old_flow == 0 ? r->flow == lane->flow
+                              : row->kind == QUEUE_ROW_MOVE && row->old_flow == lane->flow &&
+                                    r->flow != lane->flow);
 }
 
-void settle_remove(struct worker *w, struct recipient *r, enum tally_count count)
+static void rows_put(struct settle *s, const struct queue_row *rows, size_t len)
 {
-    struct lane *lane = r->lane;
-
-    ASSERT(r->state == PLACE_SETTLING);
-    row_put(w, lane->shard,
-            &(struct queue_row){
-                .kind = QUEUE_ROW_REMOVE, .rcpt = r, .old_due_ms = r->due_ms, .count = count});
+    ASSERT(s->change.rows_len <= s->rows_cap);
+    if (s->change.rows_len + len > s->rows_cap) {
+        s->rows_cap = s->rows_cap == 0 ? 32 : s->rows_cap * 2;
+        s->rows_cap =
+            s->rows_cap < s->change.rows_len + len ? s->change.rows_len + len : s->rows_cap;
+        s->change.rows = xrealloc(s->change.rows, s->rows_cap * sizeof(*rows));
+    }
+    for (size_t i = 0; i < len; i++) {
+        check_row(s, &rows[i]);
+        s->change.rows[s->change.rows_len++] = rows[i];
+    }
 }
 
-void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, enum tally_count count)
+static void note_put(struct settle *s, const struct queue_note *note, size_t first_row)
 {
-    struct lane *lane = r->lane;
-
-    ASSERT(r->state == PLACE_SETTLING);
-    row_put(w, lane->shard,
-            &(struct queue_row){
-                .kind = QUEUE_ROW_MOVE, .rcpt = r, .old_due_ms = old_due_ms, .count = count});
-}
-
-void settle_move_flow(struct worker *w, struct recipient *r, int64_t old_due_ms, uint32_t old_flow,
-                      enum tally_count count)
-{
-    ASSERT(r->state == PLACE_SETTLING && old_flow == r->lane->flow && r->flow != old_flow);
-    row_put(w, r->lane->shard,
-            &(struct queue_row){.kind = QUEUE_ROW_MOVE,
-                                .rcpt = r,
-                                .old_due_ms = old_due_ms,
-                                .old_flow = old_flow,
-                                .count = count});
-}
-
-void settle_note(struct worker *w, uint32_t shard, const struct queue_note *note)
-{
-    struct settle *s = settle_open(w, shard);
-
-    ASSERT(s->change.rows_len > 0 && s->change.notes_len <= s->notes_cap);
+    ASSERT(s->change.notes_len <= s->notes_cap);
     if (s->change.notes_len == s->notes_cap) {
         s->notes_cap = s->notes_cap == 0 ? 32 : s->notes_cap * 2;
         s->change.notes = s->notes = xrealloc(s->notes, s->notes_cap * sizeof(*note));
     }
     s->notes[s->change.notes_len] = *note;
-    s->notes[s->change.notes_len++].row = (uint32_t)s->change.rows_len - 1;
+    s->notes[s->change.notes_len++].row += (uint32_t)first_row;
 }
 
-void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r)
+static void message_put(struct settle *s, struct message *m)
 {
-    struct settle *s = settle_open(w, shard);
-
-    ASSERT(s->change.messages_len <= s->messages_cap && r->message == m && r->lane == NULL);
+    ASSERT(s->change.messages_len <= s->messages_cap);
     if (s->change.messages_len == s->messages_cap) {
         s->messages_cap = s->messages_cap == 0 ? 4 : s->messages_cap * 2;
         s->change.messages =
             xrealloc(s->change.messages, s->messages_cap * sizeof(struct message *));
     }
     s->change.messages[s->change.messages_len++] = m;
-    w->notice_bytes += m->content_len + NOTICE_OVERHEAD_BYTES;
-    row_put(w, shard, &(struct queue_row){.kind = QUEUE_ROW_ADD, .rcpt = r});
+    s->worker->notice_bytes += m->content_len + NOTICE_OVERHEAD_BYTES;
 }
 
 static uint64_t settle_bytes(const struct settle *s)
@@ -402,14 +380,26 @@ bool settle_takes_notice(const struct worker *w, uint32_t shard)
     return queue_notice_room_bytes(w->shared->queue, shard) > w->notice_bytes;
 }
 
-void settle_cut(struct worker *w, uint32_t shard, bool apart)
+void settle(struct worker *w, const struct settlement *what)
 {
-    struct settle *s = w->settles[shard];
+    struct settle *s = w->settles[what->shard];
+    size_t first_row;
 
-    if (s != NULL)
-        part_end(s);
-    if (s != NULL &&
-        (apart || s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES))
+    if (s != NULL && what->apart)
+        settle_submit(w, s);
+    s = settle_open(w, what->shard);
+    first_row = s->change.rows_len;
+    buf_put_str(&s->change.records, what->records);
+    rows_put(s, what->rows, what->rows_len);
+    for (size_t i = 0; i < what->rows_len; i++)
+        if (what->rows[i].kind == QUEUE_ROW_ADD)
+            message_put(s, what->rows[i].rcpt->message);
+    for (size_t i = 0; i < what->notes_len; i++) {
+        ASSERT(what->notes[i].row < what->rows_len);
+        note_put(s, &what->notes[i], first_row);
+    }
+    part_end(s);
+    if (what->apart || s->change.rows_len >= CUT_ROWS || s->change.records.len >= CUT_RECORDS_BYTES)
         settle_submit(w, s);
 }
 

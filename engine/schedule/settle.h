@@ -11,22 +11,22 @@
 
 #include "worker/worker.h"
 
-/* The buffer in which to write the record lines of what is settled in shard this turn. */
-struct buf *settle_records(struct worker *w, uint32_t shard);
-/* r is done with: its row goes, and counts as that. */
-void settle_remove(struct worker *w, struct recipient *r, enum tally_count count);
-/* r was changed (attempts, due_ms, flags, last_error): its row is rewritten, and counts as that.
- * old_due_ms as stored. */
-void settle_move(struct worker *w, struct recipient *r, int64_t old_due_ms, enum tally_count count);
-/* The same, and r goes over to another flow: r->flow is the new one. */
-void settle_move_flow(struct worker *w, struct recipient *r, int64_t old_due_ms, uint32_t old_flow,
-                      enum tally_count count);
-/* A new message of our own (a notice) with its recipient, in the same transaction. Both are taken
- * over; they arrive in their lane once committed. */
-void settle_add(struct worker *w, uint32_t shard, struct message *m, struct recipient *r);
-/* What happened to the recipient that was put in last, where its content has a tally; note->row is
- * not looked at. */
-void settle_note(struct worker *w, uint32_t shard, const struct queue_note *note);
+/* What happens whole: in one transaction, whatever becomes of what else a turn settles. All of it
+ * is copied. */
+struct settlement {
+    uint32_t shard;
+    bool apart;         /* in a change of its own */
+    struct str records; /* the lines about it */
+    /* What becomes of rows. QUEUE_ROW_REMOVE: the recipient, which is PLACE_SETTLING, is done with.
+     * QUEUE_ROW_MOVE: it was changed (attempts, due_ms, flags, last_error), and with old_flow goes
+     * over to rcpt->flow. QUEUE_ROW_ADD: a new message of our own (a notice) with its recipient;
+     * both are taken over, and arrive in their lane once committed. */
+    const struct queue_row *rows;
+    size_t rows_len;
+    const struct queue_note *notes; /* of rows, by their numbers */
+    size_t notes_len;
+};
+void settle(struct worker *w, const struct settlement *what);
 /* Calls on_settled once all changes that were submitted between settle_follow() and settle_wait(),
  * in the same turn, have committed; settle_wait() submits one more, that of shard as it is. waiter
  * lives until then. */
@@ -38,9 +38,6 @@ void settle_follow(struct worker *w, struct settle_waiter *waiter);
 void settle_wait(struct worker *w, uint32_t shard);
 /* Whether the store has room for a further notice beside the notices under way. */
 bool settle_takes_notice(const struct worker *w, uint32_t shard);
-/* What was put in so far is whole: it becomes a change of its own if it is large, or in any case
- * when apart is set. */
-void settle_cut(struct worker *w, uint32_t shard, bool apart);
 /* Submits what this turn gathered. */
 void settle_flush(struct worker *w);
 /* Settles open or under way. */

@@ -180,6 +180,7 @@ struct worker {
     uint64_t rejections_omitted;
     uint64_t refusals_ms, omitted_ms; /* when refusals may have all lines again; the next count */
 
+    struct buf record;       /* of what was just delivered, for a moment: judge_delivered() */
     struct settle **settles; /* [shards]: the open change of each shard, or NULL */
     struct list settles_under_way, settles_spare;
     uint32_t settles_spare_len;
