@@ -107,7 +107,8 @@ static const char *take_private(struct str name, struct str value, struct trace_
         facts->engaged = str_eq_nocase(value, STR("yes"));
         return NULL;
     }
-    return "550 5.6.0 unknown X-Hayauma field";
+    return "550 5.6.0 unknown X-Hayauma field; there are -Campaign, -Engaged, -Not-Before, -Pool, "
+           "-Priority and -Tenant";
 }
 
 /* --- scanning --- */

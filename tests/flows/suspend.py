@@ -209,7 +209,9 @@ def test_refusals():
                  (("suspend", "*.example"), 2, "one domain, no pattern"),
                  (("suspend", "x.example", "--for", "soon"), 2, "duration"),
                  (("suspend", "--tenant", "a" * 300), 2, "longer than 255"),
-                 (("suspensions", "x.example"), 2, "it lists all")]
+                 (("suspensions", "x.example"), 2, "it lists all"),
+                 (("suspend", "--campaign", "srping"), 0, "no mail of this campaign is queued now"),
+                 (("resume", "--campaign", "srping"), 0, "")]
         for arguments, code, text in cases:
             got = refused(engine, *arguments)
             if got[0] != code or text not in got[1]:

@@ -213,19 +213,40 @@ static void print_change(const struct suspend_options *o, const char *action, co
     buf_done(&line);
 }
 
-/* A site's name that nothing has now is most often a domain's, or a mistake, and holds nothing. */
-static int note_no_site(struct channel *ch, const struct suspend_options *o)
+/* What is asked for whether anything of a scope's name is there, and what is of it in a reply. */
+static json_t *presence_request(const struct suspend_options *o, const char **member)
 {
-    json_t *request = json_pack("{s:s, s:s}", "op", "sites", "name", o->name), *reply;
-    int code = request == NULL ? EXIT_FAILED : channel_send(ch, request);
-    bool found = false;
+    bool domain = strcmp(o->scope, "domain") == 0;
 
+    *member = "site";
+    if (strcmp(o->scope, "site") == 0)
+        return json_pack("{s:s, s:s}", "op", "sites", "name", o->name);
+    *member = "row";
+    if (!domain && strcmp(o->scope, "campaign") != 0 && strcmp(o->scope, "tenant") != 0)
+        return NULL;
+    return json_pack("{s:s, s:i, s:{s:s}}", "op", "list", "limit", 1, "filter",
+                     domain ? "queue" : o->scope, o->name);
+}
+
+/* A name that nothing has now is most often a mistake, and holds nothing. */
+static int note_nothing(struct channel *ch, const struct suspend_options *o)
+{
+    const char *member;
+    json_t *request = presence_request(o, &member), *reply;
+    bool found = false;
+    int code;
+
+    if (request == NULL)
+        return EXIT_OK;
+    code = channel_send(ch, request);
     while (code == 0 && (reply = channel_next(ch, NULL, &code)) != NULL) {
-        found |= json_object_get(reply, "site") != NULL;
+        found |= json_object_get(reply, member) != NULL;
         json_decref(reply);
     }
-    if (code == 0 && !found)
+    if (code == 0 && !found && strcmp(member, "site") == 0)
         fputs("no site has this name now; 'hayauma site list' shows those with mail\n", stderr);
+    else if (code == 0 && !found)
+        fprintf(stderr, "no mail of this %s is queued now: is the name right?\n", o->scope);
     return code;
 }
 
@@ -241,9 +262,8 @@ static int change(struct channel *ch, const struct suspend_options *o, const cha
         reply_print(done);
     else if (code == 0)
         print_change(o, action, done);
-    if (code == 0 && !o->channel.json && strcmp(action, "suspend") == 0 &&
-        strcmp(o->scope, "site") == 0)
-        code = note_no_site(ch, o);
+    if (code == 0 && !o->channel.json && strcmp(action, "suspend") == 0)
+        code = note_nothing(ch, o);
     json_decref(done);
     return code;
 }
