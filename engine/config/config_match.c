@@ -404,6 +404,16 @@ static void warn_of_destinations(const struct config *c, struct buf *out)
     }
 }
 
+/* Such a name is mostly one of /etc/hosts, which nobody reads here. */
+static void warn_of_route(const struct config_route *r, struct buf *out)
+{
+    if (r->kind == CONFIG_ROUTE_HOST && r->host != NULL && strpbrk(r->host, ".:") == NULL)
+        buf_printf(out,
+                   "warning: routes: '%s' has no dot: names are looked up in DNS alone, not in "
+                   "/etc/hosts; if DNS does not have it, write its address\n",
+                   r->host);
+}
+
 void config_warnings(const struct config *c, bool as_root, struct buf *out)
 {
     if (as_root && c->user == NULL)
@@ -414,6 +424,8 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
                    "warning: host_name: '%s' has no dot: many receivers refuse whoever says it in "
                    "EHLO; write the name in DNS, such as mx1.example.com\n",
                    c->host_name);
+    for (size_t i = 0; i < c->routes_len; i++)
+        warn_of_route(&c->routes[i], out);
     warn_of_destinations(c, out);
     for (size_t i = 0; i < c->dns.servers_len; i++)
         if (!is_loopback_server(c->dns.servers[i]))

@@ -1104,7 +1104,8 @@ static const struct config_section routes_schema = {
            "- `lmtp:unix:/path`, `lmtp:192.0.2.1:24`: LMTP (RFC 2033)\n"
            "- `mx`: as if there were no route, to except a domain from a later pattern\n"
            "- `reject`: refuse such recipients (550 5.7.1)\n\n"
-           "A port left out is `dns.port`, for LMTP 24.",
+           "A port left out is `dns.port`, for LMTP 24. Names are looked up in DNS; "
+           "/etc/hosts is not read.",
     .example =
         "routes:\n"
         "  lists.example.com: \"[10.0.0.7]:2525\"\n"

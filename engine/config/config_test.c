@@ -554,6 +554,8 @@ static void test_warnings_of_host(void **state)
         {"dns: {servers: ['[2001:db8::53]:53']}", false,
          "warning: dns.servers: [2001:db8::53]:53 is beyond loopback"},
         {"host_name: mx1", false, "warning: host_name: 'mx1' has no dot"},
+        {"routes: {x.example: '[localhost]:2525'}", false, "routes: 'localhost' has no dot: names"},
+        {"routes: {x.example: '[::1]:2525', '*': '[r.example]'}", false, ""},
         {"host_name: mx1.example.com", false, ""},
         {"destinations: {google: {rate: 1/s}}", false, "stands in providers['google']"},
         {"destinations: {google.com: {rate: 1/s}}", false, ""},
