@@ -90,7 +90,8 @@ def test_exit_status():
     behaviour = temp.path / "b.yaml"
     behaviour.write_text("default: {}\nclasses:\n  - {name: no, domains: [no.example], refuse: 1}\n")
     with Sink(behaviour) as sink:
-        sendmail(f"127.0.0.1:{sink.port}", "a@b.example", text=text)
+        sendmail(f"127.0.0.1:{sink.port}", 'a@b.example, "c,d"@b.example,', text=text)  # as cron's MAILTO
+        assert {row[3] for row in sink.ledger()} == {"a@b.example", '"c,d"@b.example'}, sink.ledger()
         assert "a@no.example: 5" in sendmail(f"127.0.0.1:{sink.port}", "a@no.example", "a@b.example", text=text, code=69)
 
 

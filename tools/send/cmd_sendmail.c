@@ -26,7 +26,7 @@
 #define ENVID_BYTES_MAX  100 /* RFC 3461 4.4, as xtext */
 
 static const char usage[] =
-    "usage: hayauma sendmail [OPTION]... [RECIPIENT]...\n"
+    "usage: hayauma sendmail [OPTION]... [RECIPIENT[,RECIPIENT]...]...\n"
     "Reads a message from stdin and sends it, as programs call sendmail; installed under that "
     "name\n"
     "(ln -s /usr/local/bin/hayauma /usr/sbin/sendmail) it is sendmail. As mailq, or with -bp, it\n"
@@ -252,6 +252,28 @@ static void add_recipient(struct sendmail *s, struct str address, const char *wh
     buf_done(&full);
 }
 
+/* An argument: an address, or several with commas between, as cron has them of MAILTO. */
+static void add_argument(struct sendmail *s, struct str text)
+{
+    bool quoted = false, any = false;
+    struct str one;
+    size_t from = 0;
+
+    for (size_t i = 0; i <= text.len; i++) {
+        if (i < text.len && text.ptr[i] == '"')
+            quoted = !quoted;
+        if (i < text.len && (quoted || text.ptr[i] != ','))
+            continue;
+        one = str_trim((struct str){text.ptr + from, i - from});
+        if (one.len > 0)
+            add_recipient(s, one, "recipient");
+        any |= one.len > 0;
+        from = i + 1;
+    }
+    if (!any)
+        add_recipient(s, text, "recipient"); /* which is reported */
+}
+
 static void add_mailboxes(struct sendmail *s, InternetAddressList *list, const char *where)
 {
     for (int i = 0; i < internet_address_list_length(list); i++) {
@@ -454,7 +476,7 @@ static int run(struct sendmail *s, int argc, char **argv)
     find_host(s->host);
     g_mime_init();
     for (int i = optind; i < argc; i++)
-        add_recipient(s, str_of(argv[i]), "recipient");
+        add_argument(s, str_of(argv[i]));
     if (read_message(s) < 0)
         return EX_DATAERR;
     if (send_list_len(&s->send.list) == 0) {
