@@ -519,10 +519,10 @@ static int batch_end(struct batch *b)
     struct shard *s = b->shard;
     MDB_stat rows, content, pages, quarantine;
     uint64_t began, took, trimmed, unused;
-    int rc = records_trim(&s->records, b->txn, s->outbox, &trimmed);
+    int rc = records_trim(s, b->txn, &trimmed);
 
     if (rc == 0)
-        rc = records_put(&s->records, b->txn, s->outbox);
+        rc = records_put(s, b->txn);
     if (rc == 0)
         rc = mdb_stat(b->txn, s->rows, &rows);
     if (rc == 0)

@@ -353,7 +353,7 @@ static void keep_house(struct shard *s, bool idle, uint64_t now_ns)
     (void)mdb_reader_check(s->env, NULL);
     records_rotate(&s->records, clock_wall_ms());
     if (records_behind(&s->records))
-        records_catch_up(&s->records, s->env, s->outbox);
+        records_catch_up(s);
     if (list_empty(&s->own.suspects) && !(idle && records_want_trim(&s->records)))
         return;
     if (batch_housekeeping(s, &s->own.suspects) == -ESHUTDOWN)

@@ -193,17 +193,26 @@ static int replay_entry(struct replay *p, const struct outbox_entry *entry)
     return err;
 }
 
+/* False: the entry is damaged. One whose page cannot be freed soundly counts so: it stays, and must
+ * not be written again over what its segment got later. */
+static bool entry_read(const struct shard *s, const MDB_val *key, const MDB_val *value,
+                       struct outbox_entry *out)
+{
+    return shard_can_free(s, value) && codec_outbox_decode(val_str(key), val_str(value), out) == 0;
+}
+
 /* Replays entries from sequence first on. *last: the last one found. A local error goes to *err and
  * ends the replay; the result is an LMDB code. */
-static int replay(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t first, bool at_start,
-                  uint64_t *last, int *err)
+static int replay(struct shard *s, MDB_txn *txn, uint64_t first, bool at_start, uint64_t *last,
+                  int *err)
 {
+    struct records *r = &s->records;
     struct replay p = {.records = r, .at_start = at_start, .fd = -1};
     uint8_t key_bytes[OUTBOX_KEY_BYTES];
     MDB_val key = {sizeof(key_bytes), key_bytes}, value;
     struct outbox_entry entry;
     MDB_cursor *cursor;
-    int rc = mdb_cursor_open(txn, outbox, &cursor), closed;
+    int rc = mdb_cursor_open(txn, s->outbox, &cursor), closed;
 
     *err = 0;
     if (rc != 0)
@@ -211,13 +220,11 @@ static int replay(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t firs
     codec_sequence_key(key_bytes, first);
     for (rc = mdb_cursor_get(cursor, &key, &value, MDB_SET_RANGE); rc == 0;
          rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) {
-        struct str k = {key.mv_data, key.mv_size}, v = {value.mv_data, value.mv_size};
-
-        if (codec_outbox_decode(k, v, &entry) == 0)
+        if (entry_read(s, &key, &value, &entry))
             *err = replay_entry(&p, &entry);
         if (*err < 0)
             break;
-        *last = codec_sequence_parse(k);
+        *last = codec_sequence_parse(val_str(&key));
     }
     mdb_cursor_close(cursor);
     closed = replay_close(&p);
@@ -228,44 +235,53 @@ static int replay(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t firs
     return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
-/* Moves damaged entries to the quarantine and deletes all others. */
-static int empty_outbox(MDB_txn *txn, MDB_dbi outbox, MDB_dbi quarantine)
+/* A damaged entry, whose name the quarantine has from here on; what of it can be read, too. */
+static int quarantine_entry(struct shard *s, MDB_txn *txn, const MDB_val *key, const MDB_val *value)
+{
+    bool can_read = shard_written(s, value) || shard_readable(s, value);
+
+    return quarantine_put(txn, s->quarantine, QUARANTINE_OUTBOX, val_str(key),
+                          can_read ? val_str(value) : STR(""), "damaged record lines");
+}
+
+/* Moves damaged entries to the quarantine and deletes all others. What cannot be freed soundly
+ * stays. */
+static int empty_outbox(struct shard *s, MDB_txn *txn)
 {
     struct outbox_entry entry;
     MDB_val key, value;
     MDB_cursor *cursor;
-    int rc = mdb_cursor_open(txn, outbox, &cursor);
+    int rc = mdb_cursor_open(txn, s->outbox, &cursor);
 
     if (rc != 0)
         return rc;
     while (rc == 0 && (rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT)) == 0) {
-        struct str k = {key.mv_data, key.mv_size}, v = {value.mv_data, value.mv_size};
-
-        if (codec_outbox_decode(k, v, &entry) < 0)
-            rc = quarantine_put(txn, quarantine, QUARANTINE_OUTBOX, k, v, "damaged record lines");
+        if (!entry_read(s, &key, &value, &entry))
+            rc = quarantine_entry(s, txn, &key, &value);
+        if (rc == 0 && shard_can_free(s, &value))
+            rc = mdb_cursor_del(cursor, 0);
     }
     mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? mdb_drop(txn, outbox, 0) : rc;
+    return rc == MDB_NOTFOUND ? 0 : rc;
 }
 
 /* Takes over from the last entry: numbers of segments go on from it, too, for its segment may never
  * have become a file. */
-static void continue_from(struct records *r, MDB_txn *txn, MDB_dbi outbox)
+static void continue_from(struct shard *s, MDB_txn *txn)
 {
+    struct records *r = &s->records;
     struct outbox_entry entry;
     MDB_cursor *cursor;
     MDB_val key, value;
-    int rc = mdb_cursor_open(txn, outbox, &cursor);
+    int rc = mdb_cursor_open(txn, s->outbox, &cursor);
 
     if (rc != 0)
         return;
     for (rc = mdb_cursor_get(cursor, &key, &value, MDB_LAST); rc == 0;
          rc = mdb_cursor_get(cursor, &key, &value, MDB_PREV)) {
-        struct str k = {key.mv_data, key.mv_size}, v = {value.mv_data, value.mv_size};
-
         if (r->sequence == 0)
-            r->sequence = r->sequence_at_start = codec_sequence_parse(k);
-        if (codec_outbox_decode(k, v, &entry) < 0)
+            r->sequence = r->sequence_at_start = codec_sequence_parse(val_str(&key));
+        if (!entry_read(s, &key, &value, &entry))
             continue;
         r->number = entry.segment > r->number ? entry.segment : r->number;
         r->number_next = r->number + 1;
@@ -274,22 +290,23 @@ static void continue_from(struct records *r, MDB_txn *txn, MDB_dbi outbox)
     mdb_cursor_close(cursor);
 }
 
-int records_replay(struct records *r, MDB_env *env, MDB_dbi outbox, MDB_dbi quarantine)
+int records_replay(struct shard *s)
 {
+    struct records *r = &s->records;
     uint64_t last = 0;
     MDB_txn *txn;
     MDB_stat stat;
-    int err = 0, rc = mdb_txn_begin(env, NULL, 0, &txn);
+    int err = 0, rc = mdb_txn_begin(s->env, NULL, 0, &txn);
 
     if (rc != 0)
         return rc;
-    rc = mdb_stat(txn, outbox, &stat);
-    continue_from(r, txn, outbox);
+    rc = mdb_stat(txn, s->outbox, &stat);
+    continue_from(s, txn);
     /* Without a records directory the lines stay where they are until there is one again. */
     if (rc == 0 && stat.ms_entries > 0 && r->options.path != NULL)
-        rc = replay(r, txn, outbox, 0, true, &last, &err);
+        rc = replay(s, txn, 0, true, &last, &err);
     if (rc == 0 && last > 0 && err == 0)
-        rc = empty_outbox(txn, outbox, quarantine);
+        rc = empty_outbox(s, txn);
     if (rc != 0 || err < 0 || last == 0) {
         mdb_txn_abort(txn);
         r->behind = err < 0;
@@ -345,8 +362,10 @@ void records_unstage(struct records *r)
     buf_clear(&r->staged);
 }
 
-int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox)
+int records_put(struct shard *s, MDB_txn *txn)
 {
+    struct records *r = &s->records;
+    size_t lines_max = s->page_bytes - CHECK_HEADER_BYTES - OUTBOX_HEAD_BYTES;
     struct str left = buf_str(&r->staged);
     struct outbox_entry entry;
     MDB_cursor *cursor;
@@ -356,7 +375,7 @@ int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox)
     if (left.len == 0)
         return 0;
     ASSERT(r->active != NULL && !r->unwritten);
-    rc = mdb_cursor_open(txn, outbox, &cursor);
+    rc = mdb_cursor_open(txn, s->outbox, &cursor);
     if (rc != 0)
         return rc;
     entry = (struct outbox_entry){
@@ -366,8 +385,8 @@ int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox)
         MDB_val key = {sizeof(key_bytes), key_bytes}, value;
 
         entry.lines = left;
-        if (left.len > RECORDS_ENTRY_BYTES)
-            entry.lines.len = RECORDS_ENTRY_BYTES;
+        if (left.len > lines_max)
+            entry.lines.len = lines_max;
         codec_sequence_key(key_bytes, ++r->staged_sequence);
         value.mv_size = OUTBOX_HEAD_BYTES + entry.lines.len;
         rc = mdb_cursor_put(cursor, &key, &value, MDB_RESERVE | MDB_APPEND);
@@ -436,8 +455,9 @@ void records_write(struct records *r)
     buf_clear(&r->staged);
 }
 
-int records_trim(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t *trimmed)
+int records_trim(struct shard *s, MDB_txn *txn, uint64_t *trimmed)
 {
+    struct records *r = &s->records;
     MDB_cursor *cursor;
     MDB_val key, value;
     uint64_t synced;
@@ -449,20 +469,22 @@ int records_trim(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t *trim
     pthread_mutex_unlock(&r->lock);
     if (synced <= r->trimmed)
         return 0;
-    rc = mdb_cursor_open(txn, outbox, &cursor);
+    rc = mdb_cursor_open(txn, s->outbox, &cursor);
     if (rc != 0)
         return rc;
     for (unsigned n = 0; rc == 0 && *trimmed < synced && n < TRIM_ENTRIES_MAX; n++) {
         uint64_t sequence;
 
-        rc = mdb_cursor_get(cursor, &key, &value, MDB_FIRST);
+        rc = mdb_cursor_get(cursor, &key, &value, MDB_NEXT);
         if (rc != 0)
             break;
-        sequence = codec_sequence_parse((struct str){key.mv_data, key.mv_size});
+        sequence = codec_sequence_parse(val_str(&key));
         if (sequence > synced)
             break;
-        rc = mdb_cursor_del(cursor, 0);
-        *trimmed = sequence;
+        if (shard_can_free(s, &value))
+            rc = mdb_cursor_del(cursor, 0);
+        if (sequence > *trimmed) /* else it is one that stayed */
+            *trimmed = sequence;
     }
     mdb_cursor_close(cursor);
     if (rc == MDB_NOTFOUND)
@@ -489,8 +511,9 @@ bool records_want_trim(struct records *r)
     return want;
 }
 
-void records_catch_up(struct records *r, MDB_env *env, MDB_dbi outbox)
+void records_catch_up(struct shard *s)
 {
+    struct records *r = &s->records;
     uint64_t first, last = 0;
     MDB_txn *txn;
     int err = 0;
@@ -503,9 +526,9 @@ void records_catch_up(struct records *r, MDB_env *env, MDB_dbi outbox)
     }
     first = r->written + 1;
     pthread_mutex_unlock(&r->lock);
-    if (!r->behind || r->options.path == NULL || mdb_txn_begin(env, NULL, MDB_RDONLY, &txn) != 0)
+    if (!r->behind || r->options.path == NULL || mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
         return;
-    if (replay(r, txn, outbox, first, false, &last, &err) == 0 && err == 0)
+    if (replay(s, txn, first, false, &last, &err) == 0 && err == 0)
         r->behind = false;
     pthread_mutex_lock(&r->lock);
     if (!r->behind)

@@ -21,9 +21,7 @@
 #include "queue/codec.h"
 #include "queue/queue.h"
 
-/* Lines per outbox entry: small enough that an entry stays inside a leaf page, since runs of pages
- * are what fragments the free list. */
-#define RECORDS_ENTRY_BYTES 1900
+struct shard;
 
 struct segment {
     struct list_node node; /* in closed */
@@ -87,15 +85,16 @@ int records_init(struct records *r, const struct queue_options *options, uint32_
 /* After a start: writes every entry of the outbox to its place, syncs, cuts what lies behind, and
  * deletes the entries in a transaction of its own. A full disk is no error: it is tried again
  * later. An LMDB code. */
-int records_replay(struct records *r, MDB_env *env, MDB_dbi outbox, MDB_dbi quarantine) MUST_USE;
+int records_replay(struct shard *s) MUST_USE;
 void records_done(struct records *r);
 
 /* --- committer --- */
 
 /* Adds lines to the transaction being made. 0 or -ENOMEM. */
 int records_stage(struct records *r, const struct buf *lines) MUST_USE;
-/* Stores the staged lines in the outbox of txn; an LMDB code. */
-int records_put(struct records *r, MDB_txn *txn, MDB_dbi outbox) MUST_USE;
+/* Stores the staged lines in the outbox within txn, in entries that fill a page each; an LMDB code.
+ */
+int records_put(struct shard *s, MDB_txn *txn) MUST_USE;
 void records_unstage(struct records *r);
 /* The transaction has committed. */
 void records_committed(struct records *r);
@@ -103,13 +102,13 @@ void records_committed(struct records *r);
  */
 void records_write(struct records *r);
 /* Deletes synced entries within txn; *trimmed is for records_trimmed() after the commit. */
-int records_trim(struct records *r, MDB_txn *txn, MDB_dbi outbox, uint64_t *trimmed) MUST_USE;
+int records_trim(struct shard *s, MDB_txn *txn, uint64_t *trimmed) MUST_USE;
 void records_trimmed(struct records *r, uint64_t trimmed);
 bool records_want_trim(struct records *r);
 /* Whether lines are in the outbox that are not in their files though they should be. */
 bool records_behind(struct records *r);
 /* Writes them, from the outbox; what fails stays behind. */
-void records_catch_up(struct records *r, MDB_env *env, MDB_dbi outbox);
+void records_catch_up(struct shard *s);
 /* Closes the active segment when it is full, old or its file gone; between transactions. */
 void records_rotate(struct records *r, int64_t wall_ms);
 

@@ -695,7 +695,7 @@ int shard_open(struct shard **out, struct queue *q, uint32_t index, struct queue
         *error = "the directory of the records cannot be opened (records.path)";
         goto fail;
     }
-    rc = records_replay(&s->records, s->env, s->outbox, s->quarantine);
+    rc = records_replay(s);
     if (rc != 0) {
         *error = mdb_strerror(rc);
         err = lmdb_errno(rc);
