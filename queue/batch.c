@@ -567,6 +567,7 @@ int batch_commit(struct shard *s, struct list *changes, struct queue_change **fa
     ASSERT(!list_empty(changes));
     if (rc != 0)
         return rc == MDB_PANIC ? -ESHUTDOWN : lmdb_errno(rc);
+    rc = holes_gather(s, b.txn);
     for (size_t i = 0; i < ARRAY_LEN(steps) && rc == 0; i++)
         rc = apply_step(&b, steps[i], changes, failed);
     if (rc == 0)

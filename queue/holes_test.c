@@ -12,11 +12,13 @@
 #define ROUNDS_MAX  40
 
 static struct recipient *rcpts[SMALL];
+static bool gathers; /* else the free pages of the test lie as they were left */
 
 static int setup(void **state)
 {
     struct kit_queue *f = calloc(1, sizeof(*f));
 
+    gathers = false;
     f->dir = kit_dir();
     f->options = (struct queue_options){
         .path = f->dir, .map_bytes = UINT64_C(1) << 30, .no_threads = true, .no_sync = true};
@@ -27,6 +29,8 @@ static int setup(void **state)
 
 static void run(struct kit_queue *f, struct kit_change *kit)
 {
+    if (!gathers)
+        f->q->shards[0]->own.holes.made = 0;
     queue_submit(f->port, 0, &kit->change);
     while (!kit->done) {
         queue_pump(f->q);
@@ -136,6 +140,88 @@ static void test_rest(void **state)
     assert_true(s->own.holes.rest_until_ns > 10);
 }
 
+#define IN_BATCH 64
+
+/* Four contents go with each change; all changes are one commit. */
+static void accept_batch(struct kit_queue *f, struct recipient **out)
+{
+    struct kit_change *kits[IN_BATCH / 4];
+
+    for (size_t i = 0; i < IN_BATCH; i++) {
+        struct message *m = kit_message(SMALL_BYTES, 1, 4);
+
+        if (i % 4 == 0)
+            kits[i / 4] = kit_change();
+        out[i] = kit_recipient(m, 0, "a.example", 500);
+        kit_content(kits[i / 4], m);
+        kit_row(kits[i / 4], QUEUE_ROW_ADD, out[i]);
+    }
+    for (size_t i = 1; i < ARRAY_LEN(kits); i++)
+        queue_submit(f->port, 0, &kits[i]->change);
+    run(f, kits[0]);
+    for (size_t i = 1; i < ARRAY_LEN(kits); i++) {
+        assert_true(kits[i]->done);
+        free(kits[i]);
+    }
+    for (size_t i = 0; i < IN_BATCH; i++)
+        message_unref(out[i]->message);
+}
+
+/* Settles those whose time has come: *n are under way, before and behind the call. */
+static void settle_due(struct kit_queue *f, unsigned *due, size_t *n, unsigned round)
+{
+    struct recipient *going[KIT_ROWS_MAX];
+    size_t len = 0, kept = 0;
+
+    for (size_t i = 0; i < *n; i++) {
+        if (due[i] > round) {
+            rcpts[kept] = rcpts[i];
+            due[kept++] = due[i];
+            continue;
+        }
+        going[len++] = rcpts[i];
+        if (len == KIT_ROWS_MAX) {
+            settle(f, going, len);
+            len = 0;
+        }
+    }
+    if (len > 0)
+        settle(f, going, len);
+    *n = kept;
+}
+
+/* What one commit has brought goes with several others, and what they free is written in runs again
+ * all the same. The file does not grow for it without end. */
+static void test_gather(void **state)
+{
+    struct kit_queue *f = *state;
+    struct shard *s = f->q->shards[0];
+    unsigned *due = calloc(SMALL, sizeof(*due));
+    uint64_t used_bytes = 0, breaks = 0;
+    struct rng rng;
+    size_t n = 0;
+
+    gathers = true;
+    rng_seed(&rng, 1);
+    for (unsigned round = 0; round < 300; round++) {
+        uint64_t before = s->own.holes.breaks;
+
+        if (round == 200)
+            used_bytes = shard_unused_bytes(s);
+        accept_batch(f, rcpts + n);
+        if (round >= 200)
+            breaks += s->own.holes.breaks - (s->own.holes.made == IN_BATCH ? 0 : before);
+        for (size_t i = 0; i < IN_BATCH; i++)
+            due[n++] = round + 4 + (unsigned)rng_below(&rng, 16);
+        settle_due(f, due, &n, round);
+    }
+    assert_true(breaks < 100 * IN_BATCH / 4);
+    assert_true(used_bytes - shard_unused_bytes(s) < 2u << 20);
+    kit_queue_reopen(f); /* which checks that no page is free and in use */
+    settle_due(f, due, &n, 400);
+    free(due);
+}
+
 /* queue.map_size was lowered below what the file has: its free pages are used still. */
 static void test_smaller_map(void **state)
 {
@@ -155,6 +241,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_order, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_rest, setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_gather, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_smaller_map, setup, kit_queue_teardown),
     };
 

@@ -77,6 +77,9 @@ struct shard {
         size_t flows_words;
         struct {
             uint64_t used, far; /* pages of contents since the last look; not near the one before */
+            uint64_t made, breaks; /* for holes_gather(): pages, and those not behind the last */
+            uint64_t run_last;     /* the last page; 0: none since free pages were gathered */
+            bool turned;           /* a page's number was below that of the last */
             uint64_t page_last;
             uint64_t rest_until_ns; /* no order is made before */
         } holes;                    /* see holes.c */
@@ -221,6 +224,9 @@ int batch_housekeeping(struct shard *s, struct list *suspects) MUST_USE;
 void holes_note(struct shard *s, const MDB_val *value);
 /* Whether the pages that were used of late lie all over the file. */
 bool holes_want_order(struct shard *s, uint64_t now_ns);
+/* At the beginning of a transaction: where pages of late came in short runs, has it take longer
+ * ones. An LMDB code. */
+int holes_gather(struct shard *s, MDB_txn *txn) MUST_USE;
 /* Has free pages used in the order of their numbers: a transaction of its own. 0 or -errno;
  * -ESHUTDOWN: the shard has failed. */
 int holes_order(struct shard *s) MUST_USE;
