@@ -246,6 +246,13 @@ def test_orders():
         one, = streams(engine, "new")
         if (one["stage"], one["paused"], one["complained"], one["verdict"]) != (2, True, 3, "set"):
             raise Failure(f"after orders: {one}")
+        if "; next stage in " not in engine.command("warmup", "status", "new"):
+            raise Failure(engine.command("warmup", "status", "new"))
+        caps = [[row["caps"]["default"] for row in engine.rows(
+            "warmup", "plan", "new", "--mix", "default=100", *now) if "caps" in row]
+            for now in ([], ["--now"])]
+        if (caps[0][0], caps[1][0]) != (SMALL, SMALL + 1) or caps[1] != caps[0][1:]:
+            raise Failure(f"the plan: {caps}")
         for wrong in (["set", "new", "--stage", "9"], ["start", "nobody"], ["start", "new", "google"]):
             try:
                 engine.command("warmup", *wrong)

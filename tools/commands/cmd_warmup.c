@@ -30,6 +30,8 @@ static const char help_text[] =
     "  plan         what the configuration comes to, without an engine: caps day by day\n"
     "    --list N         how long a list of N recipients takes\n"
     "    --volume N       the day on which N recipients a day are reached\n"
+    "    --now            from where the running engine's streams stand, and not from the first "
+    "stage\n"
     "    --mix PARTS      where recipients are, in percent (google=40,microsoft=20,yahoo=10,\n"
     "                     apple=5,default=25)\n"
     "\n"
@@ -63,7 +65,7 @@ static const char feedback_text[] =
     "\n"
     "Exit codes: 0 done, 1 failed or not found, 2 wrong usage, 3 the engine does not answer.\n";
 
-enum { OPT_DAYS = 300, OPT_STAGE, OPT_COMPLAINTS, OPT_LIST, OPT_VOLUME, OPT_MIX };
+enum { OPT_DAYS = 300, OPT_STAGE, OPT_COMPLAINTS, OPT_LIST, OPT_VOLUME, OPT_MIX, OPT_NOW };
 
 static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"days", required_argument, NULL, OPT_DAYS},
@@ -72,6 +74,7 @@ static const struct option longs[] = {CHANNEL_LONG_OPTIONS,
                                       {"list", required_argument, NULL, OPT_LIST},
                                       {"volume", required_argument, NULL, OPT_VOLUME},
                                       {"mix", required_argument, NULL, OPT_MIX},
+                                      {"now", no_argument, NULL, OPT_NOW},
                                       {"help", no_argument, NULL, 'h'},
                                       {NULL, 0, NULL, 0}};
 
@@ -79,6 +82,7 @@ struct options {
     struct channel_options channel;
     const char *source, *provider, *mix;
     uint64_t days, number, list, volume;
+    bool now;
 };
 
 static int usage_error(const struct options *o, const char *what)
@@ -217,6 +221,47 @@ static int providers(const struct options *o, const char *action)
     return EXIT_OK;
 }
 
+/* What the engine says of its streams; the plan's names are in replies. */
+struct standing {
+    json_t *replies;
+    struct plan_start *starts;
+    size_t len;
+};
+
+static void standing_add(struct standing *s, json_t *reply)
+{
+    const json_t *stream = json_object_get(reply, "stream");
+    bool has_cap = json_is_integer(json_object_get(stream, "cap"));
+    struct plan_start *grown = realloc(s->starts, (s->len + 1) * sizeof(*grown));
+
+    ASSERT(grown != NULL);
+    s->starts = grown;
+    s->starts[s->len++] = (struct plan_start){
+        .source = reply_text(stream, "source"),
+        .provider = reply_text(stream, "provider"),
+        .stage = (uint32_t)reply_number(stream, has_cap ? "stage" : "stages") - (has_cap ? 1 : 0),
+        .used = (uint32_t)reply_number(stream, "used")};
+    json_array_append(s->replies, reply);
+}
+
+static int standing_ask(const struct options *o, struct standing *s)
+{
+    struct channel ch;
+    json_t *reply;
+    int code = channel_open(&ch, &o->channel);
+
+    s->replies = json_array();
+    if (code == 0)
+        code = channel_send(&ch, json_pack("{s:s}", "op", "warmup"));
+    while (code == 0 && (reply = channel_next(&ch, NULL, &code)) != NULL) {
+        if (json_object_get(reply, "stream") != NULL)
+            standing_add(s, reply);
+        json_decref(reply);
+    }
+    channel_close(&ch);
+    return code;
+}
+
 static int plan(const struct options *o, const char *action)
 {
     static const char mix[] = "google=40,microsoft=20,yahoo=10,apple=5,default=25";
@@ -225,13 +270,20 @@ static int plan(const struct options *o, const char *action)
                      .source = o->source,
                      .today = (int32_t)(clock_wall_ms() / 1000 / DAY_SECONDS),
                      .list = o->list};
+    struct standing standing = {0};
     struct buf why = {0};
-    int code;
+    int code = 0;
 
     (void)action;
     if (c == NULL)
         return EXIT_FAILED;
-    if (plan_mix_parse(&p, str_of(o->mix != NULL ? o->mix : mix), &why) != 0) {
+    if (o->now)
+        code = standing_ask(o, &standing);
+    p.starts = standing.starts;
+    p.starts_len = standing.len;
+    if (code != 0) {
+        /* channel_open() or the engine said why */
+    } else if (plan_mix_parse(&p, str_of(o->mix != NULL ? o->mix : mix), &why) != 0) {
         fprintf(stderr, "hayauma %s: --mix: %.*s\n", o->channel.command, STR_FMT(buf_str(&why)));
         code = EXIT_USAGE;
     } else if (warmup_print_plan(&p, o->volume, o->channel.json) != 0) {
@@ -245,6 +297,8 @@ static int plan(const struct options *o, const char *action)
         code = EXIT_OK;
     }
     buf_done(&why);
+    free(standing.starts);
+    json_decref(standing.replies);
     config_unref(c);
     return code;
 }
@@ -266,7 +320,7 @@ static const struct {
     {"resume", order, 0, 2},
     {"set", order, BIT(OPT_STAGE), 2},
     {"providers", providers, 0, 0},
-    {"plan", plan, BIT(OPT_LIST) | BIT(OPT_VOLUME) | BIT(OPT_MIX), 1},
+    {"plan", plan, BIT(OPT_LIST) | BIT(OPT_VOLUME) | BIT(OPT_MIX) | BIT(OPT_NOW), 1},
 };
 
 static int action_find(const char *name)
@@ -294,7 +348,7 @@ static int take_option(struct options *o, unsigned own, int c)
 {
     if (c == 'h')
         return -1;
-    if (c < OPT_DAYS || c > OPT_MIX) {
+    if (c < OPT_DAYS || c > OPT_NOW) {
         fprintf(stderr, "'hayauma %s --help' shows the options.\n", o->channel.command);
         return EXIT_USAGE;
     }
@@ -309,6 +363,9 @@ static int take_option(struct options *o, unsigned own, int c)
         return take_count(o, &o->volume, UINT64_C(1000000000000));
     case OPT_MIX:
         o->mix = optarg;
+        return 0;
+    case OPT_NOW:
+        o->now = true;
         return 0;
     default:
         return take_count(o, &o->number, 1000000);

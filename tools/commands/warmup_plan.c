@@ -79,14 +79,33 @@ static uint32_t cell_cap(const struct cell *c, int32_t day)
 /* Sends up to left; the answers are good. */
 static uint64_t cell_send(struct cell *c, int32_t day, uint64_t left)
 {
-    uint32_t cap = cell_cap(c, day), n = left < cap ? (uint32_t)left : cap;
+    uint32_t cap = cell_cap(c, day), used = c->state.used < cap ? c->state.used : cap;
+    uint32_t n = left < cap - used ? (uint32_t)left : cap - used;
 
     if (n == 0)
         return 0;
     c->state.mail = day;
-    c->state.used = c->state.warm ? 0 : n;
-    c->state.events[WARMUP_EVENT_DELIVERED] = n;
+    c->state.used = c->state.warm ? 0 : used + n;
+    c->state.events[WARMUP_EVENT_DELIVERED] = used + n;
     return n;
+}
+
+/* What was used of today was delivered. */
+static void cell_begin(const struct plan *p, struct cell *cell, const char *source,
+                       const char *provider)
+{
+    struct warmup_hour now = hour_of(p->today);
+
+    warmup_begin(&cell->state, &cell->policy, &now);
+    for (size_t i = 0; i < p->starts_len; i++) {
+        const struct plan_start *s = &p->starts[i];
+
+        if (strcmp(s->source, source) != 0 || strcmp(s->provider, provider) != 0)
+            continue;
+        warmup_set_stage(&cell->state, &cell->policy, s->stage, p->today);
+        cell->state.used = cell->state.warm ? 0 : s->used;
+        cell->state.events[WARMUP_EVENT_DELIVERED] = s->used;
+    }
 }
 
 /* The cells, [sources][mix_len]. NULL: no source. */
@@ -95,7 +114,6 @@ static struct cell *cells_new(const struct plan *p, size_t *sources)
     const struct config *c = p->config;
     size_t len = p->source != NULL ? 1 : c->warmup.sources_len;
     struct cell *cells = calloc(len * p->mix_len + 1, sizeof(*cells));
-    struct warmup_hour now = hour_of(p->today);
 
     ASSERT(cells != NULL);
     *sources = 0;
@@ -107,7 +125,7 @@ static struct cell *cells_new(const struct plan *p, size_t *sources)
 
             if (!config_warmup_policy(c, name, p->mix[m].provider, &cell->policy))
                 return cells; /* what is named is not being warmed up */
-            warmup_begin(&cell->state, &cell->policy, &now);
+            cell_begin(p, cell, name, p->mix[m].provider);
         }
         (*sources)++;
     }

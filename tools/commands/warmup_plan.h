@@ -13,13 +13,21 @@ struct plan_share { /* of a list's recipients */
     uint32_t percent;
 };
 
+/* Where a stream stands. */
+struct plan_start {
+    const char *source, *provider;
+    uint32_t stage, used; /* stage from 0, as many as there are: no cap; used: of today */
+};
+
 struct plan {
     const struct config *config;
     const char *source; /* NULL: all that are being warmed up, together */
     struct plan_share mix[PLAN_PROVIDERS_MAX];
     size_t mix_len;
     int32_t today;
-    uint64_t list; /* recipients; 0: there is always mail */
+    uint64_t list;                   /* recipients; 0: there is always mail */
+    const struct plan_start *starts; /* of others: the first stage */
+    size_t starts_len;
 };
 
 struct plan_day {

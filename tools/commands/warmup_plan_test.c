@@ -89,6 +89,27 @@ static void test_list(void **state)
     config_unref(c);
 }
 
+/* From where streams stand: of today's cap the rest, and the stage's successors. */
+static void test_starts(void **state)
+{
+    static const struct plan_start starts[] = {{"a", "google", 2, 300}, {"a", "default", 4, 0}};
+    struct config *c = config_of(text);
+    struct plan p = plan_of(c, "google=90,default=10");
+    struct seen s = {0};
+
+    (void)state;
+    p.starts = starts;
+    p.starts_len = ARRAY_LEN(starts);
+    p.list = 1000; /* 900 and 100 */
+    assert_int_equal(plan_run(&p, see, &s), 0);
+    assert_int_equal(s.day[0].caps[0], 320);
+    assert_true(s.day[0].caps[1] == UINT64_MAX);
+    assert_int_equal(s.day[0].sent, 20 + 100);
+    assert_int_equal(s.day[1].caps[0], 560);
+    assert_int_equal(s.days, 3); /* 20 + 560 + 320 */
+    config_unref(c);
+}
+
 static void test_mix(void **state)
 {
     static const struct {
@@ -118,7 +139,7 @@ static void test_mix(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_caps), cmocka_unit_test(test_list),
-                                       cmocka_unit_test(test_mix)};
+                                       cmocka_unit_test(test_starts), cmocka_unit_test(test_mix)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

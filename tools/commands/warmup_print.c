@@ -87,6 +87,11 @@ void warmup_print_stream(const json_t *o, bool first)
     put_text(&line, reply_text(o, "why"), 0, false);
     if (json_is_true(json_object_get(o, "paused")))
         buf_puts(&line, "; paused");
+    if (has_cap && json_object_get(o, "begins") == NULL) {
+        buf_puts(&line, "; next stage in ");
+        put_age(&line, reply_number(o, "day_ends_ms") - now_ms);
+        buf_puts(&line, " at the earliest");
+    }
     if (json_object_get(o, "begins") != NULL) {
         buf_printf(&line, "; begins on %s", reply_text(o, "begins"));
     } else if (next_ms > now_ms) {
