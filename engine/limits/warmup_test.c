@@ -401,6 +401,34 @@ static void test_smooth(void **state)
     config_unref((struct config *)(uintptr_t)world.config);
 }
 
+/* At a carrier the first two minutes of each hour get nothing, and the hour is full all the same.
+ */
+static void test_top_of_hour(void **state)
+{
+    struct world world = {.config = config_of(one, 1)};
+    int64_t now_ms = ms_of("2026-06-01", 0), end_ms = ms_of("2026-06-01", 3);
+    struct warmup_stream *s;
+    uint32_t sent = 0;
+
+    (void)state;
+    world_open(&world);
+    s = warmup_stream_of(&world.w, world.config, "a", STR("mfsmax.docomo.ne.jp"));
+    while (now_ms < end_ms) {
+        uint64_t again_ns = warmup_take(&world.w, s, now_ms, (uint64_t)now_ms * 1000000);
+
+        if (again_ns == 0) {
+            assert_true(now_ms / 1000 % 3600 >= 120);
+            sent++;
+            continue;
+        }
+        keep(&world, now_ms);
+        now_ms = (int64_t)(again_ns / 1000000) + 1;
+    }
+    assert_true(sent >= 296 && sent <= 300);
+    world_close(&world);
+    config_unref((struct config *)(uintptr_t)world.config);
+}
+
 /* Takes all that can be had at now_ms, without waiting for the pace. */
 static uint32_t take_all(struct world *world, struct warmup_stream *s, int64_t now_ms)
 {
@@ -737,6 +765,7 @@ int main(void)
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_set),
                                        cmocka_unit_test(test_sixty_days),
                                        cmocka_unit_test(test_smooth),
+                                       cmocka_unit_test(test_top_of_hour),
                                        cmocka_unit_test(test_clock_over_midnight),
                                        cmocka_unit_test(test_crash_loses_a_chunk),
                                        cmocka_unit_test(test_store_fails),
