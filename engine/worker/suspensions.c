@@ -297,8 +297,6 @@ static bool copy_has(struct suspended_names *copy, struct suspensions *s, uint64
 {
     uint32_t version = atomic_load_explicit(&s->messages_version, memory_order_relaxed);
 
-    if (suspensions_of_messages(s) == 0)
-        return false;
     if (copy->version != version) {
         suspended_names_done(copy);
         suspensions_visit(s, add_name, &copy->hashes);
@@ -309,13 +307,13 @@ static bool copy_has(struct suspended_names *copy, struct suspensions *s, uint64
 
 bool suspended_names_at(struct suspended_names *copy, struct suspensions *s, struct str site)
 {
-    return copy_has(copy, s, hash_of(OF_SITE, site));
+    return suspensions_of_messages(s) != 0 && copy_has(copy, s, hash_of(OF_SITE, site));
 }
 
 bool suspended_names_have(struct suspended_names *copy, struct suspensions *s,
                           enum suspension_scope scope, struct str name)
 {
-    return copy_has(copy, s, hash_of(scope, name));
+    return suspensions_of_messages(s) != 0 && copy_has(copy, s, hash_of(scope, name));
 }
 
 void suspended_names_done(struct suspended_names *copy)
