@@ -107,11 +107,14 @@ def test_another_source_goes_on():
 
 
 def test_a_netblock():
-    """Two sources of one /24 are suspended by one answer; the mail goes by a third one."""
+    """Two sources of one /24 are suspended by one answer; the mail goes by a third one. So are limits lowered."""
     server = Server({"MAIL": lambda peer: peer.sendall(
         USUAL["MAIL"] if peer.getpeername()[0] == "127.0.1.2" else RATE)})
-    world = made({"block": {"code": 421, "enhanced": "4.7.28", "suspend": "1h", "scope": "netblock"}},
-                 {"busy": server},
+    slower = Server({"MAIL": lambda peer: peer.sendall(
+        USUAL["MAIL"] if peer.getpeername()[0] == "127.0.1.2" else b"451 slower\r\n")})
+    world = made({"block": {"code": 421, "enhanced": "4.7.28", "suspend": "1h", "scope": "netblock"},
+                  "slower": {"code": 451, "text": ["slower"], "rate": "60/min", "scope": "netblock"}},
+                 {"busy": server, "slower": slower},
                  sources={"a": {"ipv4": "127.0.0.2"}, "b": {"ipv4": "127.0.0.3"},
                           "c": {"ipv4": "127.0.1.2"}},
                  pools={"all": {"sources": {n: {"weight": 1} for n in "abc"}}})
@@ -124,6 +127,10 @@ def test_a_netblock():
     shown = world.engine.command("route", "u@busy.example")
     assert shown.count("suspended") >= 2, shown
     world.engine.command("queue", "resume", "--netblock-site", one["name"])
+    for i in range(6):
+        world.send("slower", f"u{i}")
+    wait_until("caps", lambda: {s["name"].split("@")[0] for s in world.engine.rows(
+        "queue", "suspensions") if s["scope"] == "source_cap"} == {"a", "b"}, 20)
     world.finish()
 
 
