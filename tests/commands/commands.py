@@ -521,6 +521,9 @@ def test_asked_in_another_way():
     said = run("rules", unusual, "-c", file, "--provider", "gogle", status=2).stderr
     assert "no provider 'gogle'; did you mean 'google'?" in said, said
     assert "google-source" in run("rules", unusual, "-c", file, "--provider", "google").stdout
+    said = run("rules", "421 4.7.28 Gmail has detected an unusual rate of email.", "-c", file,
+               "--provider", "google").stdout
+    assert "google-rate " in said and "suspend source and domains 10m" in said, said
     assert run("rules", "499 4.9.9 nobody says this", "-c", file, status=1).stderr == "no rule reads it\n"
     taken = directory / "taken"
     taken.write_text("")

@@ -83,6 +83,22 @@ static void put_sign(const struct config_rule *r, struct buf *out)
     }
 }
 
+static const char *scope_name(enum config_rule_scope scope)
+{
+    static const char *const names[] = {[CONFIG_RULE_SOURCE] = "source",
+                                        [CONFIG_RULE_SITE] = "site",
+                                        [CONFIG_RULE_CAMPAIGN] = "campaign",
+                                        [CONFIG_RULE_TENANT] = "tenant",
+                                        [CONFIG_RULE_DOMAIN] = "domain",
+                                        [CONFIG_RULE_NETBLOCK] = "netblock",
+                                        [CONFIG_RULE_SIGNER] = "signing domain",
+                                        [CONFIG_RULE_ENVELOPE] = "envelope domain",
+                                        [CONFIG_RULE_SOURCE_AND_DOMAINS] = "source and domains"};
+
+    ASSERT((size_t)scope < ARRAY_LEN(names));
+    return names[scope];
+}
+
 static void put_lowers(const struct config_rule *r, struct buf *out)
 {
     if (r->rate_messages != 0) {
@@ -96,21 +112,17 @@ static void put_lowers(const struct config_rule *r, struct buf *out)
     if (config_rule_lowers(r)) {
         buf_puts(out, " for ");
         config_format_duration(out, (uint64_t)r->lowered_s * 1000);
+        if (r->scope != CONFIG_RULE_SOURCE)
+            buf_printf(out, " of the %s", scope_name(r->scope));
     }
 }
 
 static void put_action(const struct config_rule *r, struct buf *out)
 {
-    static const char *const scopes[] = {
-        [CONFIG_RULE_SOURCE] = "source",         [CONFIG_RULE_SITE] = "site",
-        [CONFIG_RULE_CAMPAIGN] = "campaign",     [CONFIG_RULE_TENANT] = "tenant",
-        [CONFIG_RULE_DOMAIN] = "domain",         [CONFIG_RULE_NETBLOCK] = "netblock",
-        [CONFIG_RULE_SIGNER] = "signing domain", [CONFIG_RULE_ENVELOPE] = "envelope domain"};
-
     if (r->outcome != CONFIG_RULE_AS_SAID)
         buf_printf(out, ", %s", r->outcome_word);
     if (r->suspend_s != 0) {
-        buf_printf(out, ", suspend %s ", scopes[r->scope]);
+        buf_printf(out, ", suspend %s ", scope_name(r->scope));
         config_format_duration(out, (uint64_t)r->suspend_s * 1000);
     }
     if (r->slow_down)
