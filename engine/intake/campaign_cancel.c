@@ -1,6 +1,7 @@
 /* Rows of a campaign that was cancelled: in each shard, walks over all rows and has administration
  * cancel the campaign's, some a step, until a pass finds nothing that it could change. What is in
  * flight ends by itself. After a crash the next start walks again. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,7 +12,11 @@
 
 #define STEP_ROWS  4000
 #define STEP_FOUND 250
-#define PASSES_MAX 3 /* what is in flight is found each time, and ends by itself */
+/* Two at least. Nothing more of the campaign is begun, so what was in flight ends once: as the pass
+ * that saw it wants, or, if none has seen it yet, it may go over to another flow behind the cursor
+ * of the first pass. There it stays, and the second one finds it. What is still in flight then is
+ * found each time. */
+#define PASSES_MAX 3
 
 struct cancel_walk {
     struct worker_note note;
@@ -111,7 +116,10 @@ static bool on_row(void *arg, const struct queue_row_view *row)
 
 static void step_end(struct cancel_walk *c, int result)
 {
-    if (result < 0 || c->worker->draining) {
+    if (result == -ENOMEM && !c->worker->draining) {
+        c->found_some = true; /* what the step had found is found again */
+        c->passes = 0;
+    } else if (result < 0 || c->worker->draining) {
         if (result < 0)
             log_error("campaign.cancel_failed", "name=\"%s\" shard=%u error=\"%s\"",
                       c->cancel->one.name, c->job.shard, strerror(-result));
@@ -119,7 +127,7 @@ static void step_end(struct cancel_walk *c, int result)
         return;
     }
     if (c->walk.end) {
-        if (!c->found_some || ++c->passes == PASSES_MAX) {
+        if ((!c->found_some && c->passes > 0) || ++c->passes == PASSES_MAX) {
             walk_end(c, true);
             return;
         }
@@ -169,7 +177,8 @@ static void on_begin(struct worker *w, struct worker_note *note)
 
     c->worker = w;
     c->found = calloc(STEP_FOUND, sizeof(*c->found));
-    if (w->draining || w->port == NULL || c->found == NULL) {
+    ASSERT(c->found != NULL); /* memory */
+    if (w->draining || w->port == NULL) {
         walk_end(c, false);
         return;
     }
@@ -187,12 +196,7 @@ void campaign_cancel_rows(struct worker *w, const struct campaign *one)
     uint32_t shards = queue_shards(q);
     struct cancel *cancel = calloc(1, sizeof(*cancel) + shards * sizeof(cancel->walks[0]));
 
-    if (cancel == NULL) {
-        log_error("campaign.cancel_failed",
-                  "name=\"%s\" error=\"out of memory\" action=\"the next start does it\"",
-                  one->name);
-        return;
-    }
+    ASSERT(cancel != NULL); /* memory, as for orders */
     cancel->keeper = w;
     cancel->one = *one;
     atomic_init(&cancel->left, shards);
