@@ -182,6 +182,7 @@ struct config_provider {
 
 struct config_share_site { /* what a tenant or campaign may send to a site */
     char *site;            /* its name, or a pattern of names: glob_match() */
+    uint32_t sessions_max; /* that have its mail under way; 0 = no limit */
     struct config_rate rate, recipient_rate, byte_rate;
 };
 

@@ -969,6 +969,10 @@ static const struct config_items listener_items = {.bytes = sizeof(struct config
 #define AT_SHARE_SITE(member) .offset = offsetof(struct config_share_site, member)
 
 static const struct config_field share_site_fields[] = {
+    {"sessions_max", CONFIG_COUNT, AT_SHARE_SITE(sessions_max), .def = "0", RANGE(0, 1000000),
+     .zero = "none",
+     .doc = "Sessions at a time that have its mail under way, over all sources. Others' mail goes "
+            "by the other sessions, and by these in between."},
     {"rate", CONFIG_RATE, AT_SHARE_SITE(rate.count),
      .offset2 = offsetof(struct config_share_site, rate.period_ms), .def = "none", .zero = "none",
      .example = "100/min", .doc = "Messages per time, over all sources."},

@@ -378,8 +378,8 @@ bool delivery_work(struct delivery *d)
         set_yielding(d, true);
     channel_is_free(d->channel);
     while (!d->yielding && d->submitted < messages_max(d) && wants_more(d)) {
-        struct channel_taken taken = sessions_take(d->channel, rcpts, recipients_max(d),
-                                                   smtp_client_rcpt_domain_max(d->client));
+        struct channel_taken taken =
+            sessions_take(d, rcpts, recipients_max(d), smtp_client_rcpt_domain_max(d->client));
 
         if (taken.len == 0)
             break;

@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "deliver/idle.h"
+#include "deliver/transaction.h"
 #include "limits/retry.h"
 #include "outcome/judge.h"
 #include "schedule/channel.h"
@@ -24,11 +25,17 @@
 
 /* --- handing out work --- */
 
-struct channel_taken sessions_take(struct channel *c, struct recipient **out, size_t max,
+static bool counts(const struct channel_session *session, const struct limit *limit)
+{
+    return transactions_count(CONTAINER_OF(session, const struct delivery, session), limit);
+}
+
+struct channel_taken sessions_take(struct delivery *d, struct recipient **out, size_t max,
                                    uint32_t domains_max)
 {
+    d->session.counts = counts;
     for (;;) {
-        struct channel_taken taken = channel_take(c, out, max, domains_max);
+        struct channel_taken taken = channel_take(d->channel, &d->session, out, max, domains_max);
 
         if (!taken.expired)
             return taken;

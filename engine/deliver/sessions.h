@@ -10,10 +10,10 @@
 /* End of a turn, for each supply and channel in which work, room or time has come: gives idle
  * sessions work, opens sessions, ends those of a site that no lane needs any more. */
 void sessions_dispatch_all(struct worker *w);
-/* The next recipients to send in one transaction, as channel_take() says; what has outlived its
- * lifetime ends on the way. None: nothing is ready, limits say wait, or it is another source's
+/* The next recipients for d to send in one transaction, as channel_take() says; what has outlived
+ * its lifetime ends on the way. None: nothing is ready, limits say wait, or it is another source's
  * turn: the channel is looked at again. */
-struct channel_taken sessions_take(struct channel *c, struct recipient **out, size_t max,
+struct channel_taken sessions_take(struct delivery *d, struct recipient **out, size_t max,
                                    uint32_t domains_max);
 /* Whether the worker, with more sessions beside those that stay, would hold more than its share of
  * what the limits allow, and others wait for one. held_ms: see governor_should_yield(). */

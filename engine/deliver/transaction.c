@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "deliver/conversion.h"
 #include "deliver/proxying.h"
@@ -42,8 +43,9 @@ struct transaction {
     int error; /* -errno: what STAGE_SPOILT is about */
     bool is_unsigned;
     struct recipient **rcpts;
-    uint64_t bytes;       /* of site->under_way */
-    uint64_t limit_bytes; /* that the limits were told of */
+    const struct limit *sessions[FEED_SESSION_LIMITS]; /* as one of which the session counts */
+    uint64_t bytes;                                    /* of site->under_way */
+    uint64_t limit_bytes;                              /* that the limits were told of */
     uint64_t taken_ms, begun_ms;
     enum policy_run run; /* how it counts in the run of attempts without a success */
     bool answered;       /* some reply was about this transaction */
@@ -129,6 +131,7 @@ struct transaction *transaction_new(struct delivery *d, struct recipient **rcpts
     context_fill(d, &t->context);
     t->context.warmup = taken->warmup;
     t->lowered = taken->lowered;
+    memcpy(t->sessions, taken->sessions, sizeof(t->sessions));
     t->context.pool_name = rcpts[0]->lane->supply->pool->name;
     t->context.peer_dsn = (smtp_client_capabilities(d->client) & SMTP_CAP_DSN) != 0;
     judge_begin(&t->batch, d->worker, &t->context);
@@ -148,6 +151,9 @@ static void transaction_free(struct transaction *t)
     ASSERT(!list_node_linked(&t->letter) && t->batch.len == 0);
     if (list_node_linked(&t->with))
         list_remove(&t->with);
+    for (size_t i = 0; i < FEED_SESSION_LIMITS && t->sessions[i] != NULL; i++)
+        if (!transactions_count(t->delivery, t->sessions[i]))
+            site_share_leave(t->sessions[i]);
     site_ended(t->delivery->site, t->bytes);
     flow_lower_give(t->lowered);
     message_unref(t->rendering.letter);
@@ -277,6 +283,25 @@ void transaction_submit(struct transaction *t)
     list_push_back(&t->delivery->carried, &t->with);
     secure_tell(t->delivery, t->rcpts, t->smtp.rcpts_len);
     smtp_client_submit(t->delivery->client, &t->smtp);
+}
+
+static bool is_counted(const struct transaction *t, const struct limit *limit)
+{
+    for (size_t i = 0; i < FEED_SESSION_LIMITS; i++)
+        if (t->sessions[i] == limit)
+            return true;
+    return false;
+}
+
+bool transactions_count(const struct delivery *d, const struct limit *limit)
+{
+    for (struct list_node *n = list_first(&d->carried); n != NULL; n = list_next(&d->carried, n))
+        if (is_counted(LIST_ENTRY(n, struct transaction, with), limit))
+            return true;
+    for (struct list_node *n = list_first(&d->letters); n != NULL; n = list_next(&d->letters, n))
+        if (is_counted(LIST_ENTRY(n, struct transaction, letter), limit))
+            return true;
+    return false;
 }
 
 bool transactions_carry(const struct delivery *d, const struct msgid *message)

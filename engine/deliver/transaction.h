@@ -29,6 +29,8 @@ bool transaction_prepare(struct transaction *t) MUST_USE;
 void transaction_submit(struct transaction *t);
 /* Whether the protocol has a transaction of the message, from its MAIL to its last answer. */
 bool transactions_carry(const struct delivery *d, const struct msgid *message);
+/* Whether some transaction of d has mail for which d counts as one of limit's sessions. */
+bool transactions_count(const struct delivery *d, const struct limit *limit);
 /* t is not submitted, and never will be: its recipients go back to their lanes. */
 void transaction_take_back(struct transaction *t);
 /* Whether t cannot be made, or its recipient belongs to another flow, as the rendered letter says;

@@ -35,6 +35,8 @@ const char *limit_sessions_key(enum limit_kind kind)
     return kind == LIMIT_TOTAL_RATE         ? "total_sessions_max"
            : kind == LIMIT_SOURCE           ? "source_sessions_max"
            : kind == LIMIT_HOST             ? "host_sessions_max"
+           : kind == LIMIT_TENANT           ? "tenant_sessions_max"
+           : kind == LIMIT_CAMPAIGN         ? "campaign_sessions_max"
            : kind == LIMIT_LOWERED_CAMPAIGN ? "campaign_sessions_max"
            : kind == LIMIT_LOWERED_TENANT   ? "tenant_sessions_max"
            : kind == LIMIT_LOWERED_SIGNER   ? "signing_domain_sessions_max"
@@ -199,6 +201,8 @@ void limit_sessions_denial(const struct limit *by, uint64_t now_ns, struct limit
                                  .dest = by->dest,
                                  .source = by->source,
                                  .lowered = by->lowered,
+                                 .share = by->share,
+                                 .at = by->at,
                                  .entry = by->entry,
                                  .by_peer = governor_is_lowered(by->entry, now_ns),
                                  .of_sessions = true};
@@ -213,7 +217,8 @@ const char *limit_denial_key(const struct limit_denial *why)
 const char *limit_denial_own_key(const struct limit_denial *why)
 {
     if (why->of_sessions)
-        return why->source != NULL ? "sessions_max" : limit_sessions_key(why->kind);
+        return why->source != NULL || why->share != NULL ? "sessions_max"
+                                                         : limit_sessions_key(why->kind);
     if (why->kind == LIMIT_SOURCE_CONNECTS)
         return limit_name(LIMIT_CONNECTS, why->counts);
     return limit_name(why->source != NULL || why->share != NULL ? LIMIT_RATE : why->kind,

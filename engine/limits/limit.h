@@ -71,6 +71,11 @@ static inline struct governor_rate limit_rate(const struct config_rate *r)
 {
     return (struct governor_rate){r->count, r->period_ms, r->burst};
 }
+/* Whether it is of a tenant or campaign, and limits sessions. */
+static inline bool limit_of_sessions(const struct limit *l)
+{
+    return l != NULL && l->at != NULL && l->at->sessions_max != 0;
+}
 /* "rate", as the configuration calls it. */
 const char *limit_name(enum limit_kind kind, enum governor_counts counts);
 /* What says how many sessions there may be under such a limit: "sessions_max". */

@@ -13,11 +13,12 @@
 #include "tls/scram.h"
 #include "worker/shared.h"
 
-#define OPEN_AHEAD_MS 1000   /* of the leave that a session is opened for */
-#define PROBE_LOOK_MS 1000   /* whether a probe that is under way has its answer */
-#define HEADS_MAX     16     /* other lanes looked at for recipients of the same message */
-#define SPLITS_MAX    64     /* recipients that go over to another flow, in a take */
-#define COUNTED_MAX   64     /* messages of a channel before all can see that they were sent */
+#define OPEN_AHEAD_MS 1000 /* of the leave that a session is opened for */
+#define PROBE_LOOK_MS 1000 /* whether a probe that is under way has its answer */
+#define HEADS_MAX     16   /* other lanes looked at for recipients of the same message */
+#define SPLITS_MAX    64   /* recipients that go over to another flow, in a take */
+#define COUNTED_MAX   64   /* messages of a channel before all can see that they were sent */
+#define ASIDE_MAX     16 /* tenants and campaigns of which the session may have nothing, in a take */
 #define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
 #define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
 
@@ -858,22 +859,81 @@ static void hold_share(struct supply *s, const struct lane *lane, const struct l
     supply_wake(s, why->until_ns / 1000000 + 1);
 }
 
+/* The first len of those that entered, and were not counted before, leave again. */
+static void sessions_leave(const struct limit *const limits[], const bool counted[], size_t len)
+{
+    for (size_t i = 0; i < len; i++)
+        if (!counted[i])
+            site_share_leave(limits[i]);
+}
+
+/* Takes a place for session among those of lane's tenant and campaign, where these are limited.
+ * NULL: it has one; else the limit that refuses. */
+static const struct limit *sessions_enter(const struct lane *lane,
+                                          const struct channel_session *session,
+                                          const struct limit *limits[FEED_SESSION_LIMITS],
+                                          bool counted[FEED_SESSION_LIMITS])
+{
+    size_t len = feed_session_limits(lane, limits);
+
+    for (size_t i = 0; i < len; i++) {
+        const struct limit *full = limits[i];
+
+        counted[i] = session->counts(session, full);
+        if (site_share_enter(full, counted[i]))
+            continue;
+        sessions_leave(limits, counted, i);
+        for (size_t j = 0; j < len; j++)
+            limits[j] = NULL;
+        return full;
+    }
+    return NULL;
+}
+
+/* The leave of all limits for the message of r, with a place among the sessions. */
+static bool take_leave(struct channel *c, struct recipient *r,
+                       const struct channel_session *session, struct channel_taken *taken,
+                       bool *of_flow, struct limit_denial *why, const struct limit **full)
+{
+    bool counted[FEED_SESSION_LIMITS];
+    struct lane *lane = r->lane;
+
+    *full = NULL;
+    if (lane->supply->feed.counting > 0)
+        *full = sessions_enter(lane, session, taken->sessions, counted);
+    if (*full != NULL)
+        return false;
+    if (channel_limits_take(c, lane, r->message, taken, of_flow, why))
+        return true;
+    for (size_t i = 0; i < FEED_SESSION_LIMITS && taken->sessions[i] != NULL; i++) {
+        sessions_leave(&taken->sessions[i], &counted[i], 1);
+        taken->sessions[i] = NULL;
+    }
+    return false;
+}
+
 /* The next recipient that may go now, with the leave for it: still in its lane. NULL: there is
- * none. One whose time is over needs no leave. */
-static struct recipient *next_allowed(struct channel *c, struct seat **seat,
-                                      struct channel_taken *taken)
+ * none. One whose time is over needs no leave. *aside: shares that were set aside. */
+static struct recipient *next_allowed(struct channel *c, const struct channel_session *session,
+                                      struct seat **seat, struct channel_taken *taken, int *aside)
 {
     struct limit_denial why = {0};
+    const struct limit *full;
     struct recipient *r;
     struct lane *lane;
     bool of_flow;
 
-    while ((lane = lane_next(c, seat)) != NULL) {
+    while (*aside < ASIDE_MAX && (lane = lane_next(c, seat)) != NULL) {
         r = lane_peek(lane);
         ASSERT(r != NULL && lane->supply == (*seat)->supply);
         taken->expired = lane_expired(r, worker_wall_ms(c->site->worker));
-        if (taken->expired || channel_limits_take(c, lane, r->message, taken, &of_flow, &why))
+        if (taken->expired || take_leave(c, r, session, taken, &of_flow, &why, &full))
             return r;
+        if (full != NULL) {
+            feed_set_aside(&(*seat)->supply->feed, lane, full);
+            ++*aside;
+            continue;
+        }
         if (of_flow) {
             hold_share((*seat)->supply, lane, &why);
             continue;
@@ -890,16 +950,32 @@ static struct recipient *next_allowed(struct channel *c, struct seat **seat,
     return NULL;
 }
 
-struct channel_taken channel_take(struct channel *c, struct recipient **out, size_t max,
-                                  uint32_t domains_max)
+/* What was set aside for this session is there for the others, and for it in a while. */
+static void set_back(struct channel *c)
+{
+    for (struct list_node *n = list_first(&c->seats); n != NULL; n = list_next(&c->seats, n)) {
+        struct supply *s = LIST_ENTRY(n, struct seat, channel_node)->supply;
+
+        if (list_empty(&s->feed.aside))
+            continue;
+        feed_set_back(&s->feed);
+        supply_wake(s, io_now_ms(c->site->worker->io) + SUPPLY_SESSION_LOOK_MS);
+    }
+}
+
+struct channel_taken channel_take(struct channel *c, const struct channel_session *session,
+                                  struct recipient **out, size_t max, uint32_t domains_max)
 {
     struct channel_taken taken = {0};
     struct seat *seat;
-    struct recipient *r = next_allowed(c, &seat, &taken);
+    int aside = 0;
+    struct recipient *r = next_allowed(c, session, &seat, &taken, &aside);
     struct supply *s;
     struct lane *lane;
 
     ASSERT(max > 0);
+    if (aside > 0)
+        set_back(c);
     if (r == NULL)
         return (struct channel_taken){0};
     lane = r->lane;

@@ -74,10 +74,16 @@ void channel_dirty(struct channel *c);
 /* The channel is looked at when at_ms (monotonic) has come, or earlier. */
 void channel_wake(struct channel *c, uint64_t at_ms);
 
+/* The session that takes: whether it has mail under way for which it counts as one of those that
+ * limit's tenant or campaign may have. */
+struct channel_session {
+    bool (*counts)(const struct channel_session *session, const struct limit *limit);
+};
 /* What channel_take() took. */
 struct channel_taken {
     size_t len;
-    struct warmup_set warmup; /* which gave leave */
+    const struct limit *sessions[FEED_SESSION_LIMITS]; /* it counts as one of these from now on */
+    struct warmup_set warmup;                          /* which gave leave */
     /* Of these a place is taken, for flow_lower_give() at the end; NULL: nothing is lowered. */
     const struct limits_lowered *lowered;
     bool expired; /* one whose time was over before it could be tried (again): not to be sent */
@@ -85,8 +91,8 @@ struct channel_taken {
 /* The next recipients to send in one transaction: same message, at most max of at most domains_max
  * domains (0: any). They are PLACE_FLIGHT, and the limits' leave for one message is taken with
  * them. All 0: nothing is ready, or it is another channel's turn. */
-struct channel_taken channel_take(struct channel *c, struct recipient **out, size_t max,
-                                  uint32_t domains_max);
+struct channel_taken channel_take(struct channel *c, const struct channel_session *session,
+                                  struct recipient **out, size_t max, uint32_t domains_max);
 /* Whether some supply has something that the channel may take now. */
 bool channel_has_work(struct channel *c);
 /* Whether something waits in a supply that the channel takes from, whoever's turn it is. */

@@ -44,6 +44,8 @@ struct feed_flow {
 };
 
 #define LIMITS_OF_FLOW (3 + LIMITS_LOWERED_MAX)
+#define ASIDE_NS       UINT64_MAX /* share->held_ns: until feed_set_back() */
+#define BEGIN_LOOKED   32         /* shares */
 
 void feed_init(struct feed *f)
 {
@@ -52,6 +54,7 @@ void feed_init(struct feed *f)
         list_init(&f->bands[i]);
     list_init(&f->idle);
     list_init(&f->held);
+    list_init(&f->aside);
     f->held_ns = UINT64_MAX;
 }
 
@@ -68,8 +71,11 @@ static void flow_free(struct feed *f, struct feed_flow *flow)
     f->limited -= flow->share.limit != NULL;
     f->limited -= flow->total != NULL;
     f->limited -= flow->lowered != NULL;
-    if (t->share.limit != NULL && t->flows_len == 1)
+    f->counting -= limit_of_sessions(flow->share.limit);
+    if (t->share.limit != NULL && t->flows_len == 1) {
         f->limited--;
+        f->counting -= limit_of_sessions(t->share.limit);
+    }
     list_remove(&flow->idle_node);
     f->idle_len--;
     map_remove(&f->flows, &flow->node);
@@ -85,7 +91,7 @@ void feed_done(struct feed *f)
 {
     struct list_node *n;
 
-    ASSERT(feed_empty(f) && list_empty(&f->held));
+    ASSERT(feed_empty(f) && list_empty(&f->held) && list_empty(&f->aside));
     while ((n = list_first(&f->idle)) != NULL)
         flow_free(f, LIST_ENTRY(n, struct feed_flow, idle_node));
     if (f->flows.buckets == NULL)
@@ -114,6 +120,7 @@ static void limit_set(struct feed *f, struct share *s, const struct limit *limit
 {
     s->limit = limit;
     f->limited += limit != NULL;
+    f->counting += limit_of_sessions(limit);
     if (limit != NULL && f->paced)
         s->held_ns = 1; /* feed_release() says when it may look for a message that can go */
 }
@@ -198,6 +205,10 @@ static void share_join(struct list *shares, struct share *s)
 static void share_wait(struct feed *f, struct share *s)
 {
     ASSERT(s->held_ns != 0 && !list_node_linked(&s->node));
+    if (s->held_ns == ASIDE_NS) {
+        list_push_back(&f->aside, &s->node);
+        return;
+    }
     list_push_back(&f->held, &s->node);
     if (s->held_ns < f->held_ns)
         f->held_ns = s->held_ns;
@@ -254,6 +265,10 @@ static void flow_leave(struct feed *f, struct feed_flow *flow)
 {
     ASSERT(list_empty(&flow->lanes));
     flow_exit(f, flow);
+    if (limit_of_sessions(flow->share.limit))
+        f->on_idle(flow->share.limit);
+    if (limit_of_sessions(flow->tenant->share.limit) && list_empty(&flow->tenant->flows))
+        f->on_idle(flow->tenant->share.limit);
     list_push_back(&f->idle, &flow->idle_node);
     if (++f->idle_len > FEED_IDLE_MAX)
         flow_free(f, LIST_ENTRY(list_first(&f->idle), struct feed_flow, idle_node));
@@ -546,6 +561,86 @@ void feed_hold(struct feed *f, const struct lane *lane, uint64_t now_ns,
     s->held_since_ns = why->kind == LIMIT_WARMUP || limit_is_lowered(why->kind) ? 0 : now_ns;
     s->held_by = why->counts;
     share_wait(f, s);
+}
+
+static void share_release(struct feed *f, struct share *s);
+
+/* --- limits of sessions --- */
+
+size_t feed_session_limits(const struct lane *lane, const struct limit *out[FEED_SESSION_LIMITS])
+{
+    const struct feed_flow *flow = lane->share;
+    size_t len = 0;
+
+    if (limit_of_sessions(flow->share.limit))
+        out[len++] = flow->share.limit;
+    if (limit_of_sessions(flow->tenant->share.limit))
+        out[len++] = flow->tenant->share.limit;
+    return len;
+}
+
+void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit *limit)
+{
+    struct feed_flow *flow = lane->share;
+    bool tenant = limit == flow->tenant->share.limit;
+    struct share *s = tenant ? &flow->tenant->share : &flow->share;
+
+    ASSERT(s->limit == limit && s->held_ns == 0);
+    if (tenant)
+        tenant_exit(f, flow->tenant);
+    else
+        flow_exit(f, flow);
+    s->held_ns = ASIDE_NS;
+    share_wait(f, s);
+}
+
+void feed_set_back(struct feed *f)
+{
+    struct list_node *n;
+
+    while ((n = list_pop_front(&f->aside)) != NULL)
+        share_release(f, LIST_ENTRY(n, struct share, node));
+}
+
+static bool is_full(const struct share *s, uint64_t now_ns)
+{
+    return limit_of_sessions(s->limit) && governor_sessions_full(s->limit->entry, now_ns);
+}
+
+bool feed_may_begin(const struct feed *f, uint64_t now_ns)
+{
+    int looked = 0;
+
+    for (uint32_t bands = f->busy; bands != 0; bands &= bands - 1) {
+        const struct list *tenants = &f->bands[__builtin_ctz(bands)];
+
+        for (struct list_node *n = list_first(tenants); n != NULL; n = list_next(tenants, n)) {
+            const struct feed_tenant *t = LIST_ENTRY(n, struct feed_tenant, share.node);
+
+            if (++looked > BEGIN_LOOKED)
+                return true;
+            if (is_full(&t->share, now_ns))
+                continue;
+            for (struct list_node *m = list_first(&t->flows); m != NULL;
+                 m = list_next(&t->flows, m))
+                if (++looked > BEGIN_LOOKED ||
+                    !is_full(&LIST_ENTRY(m, struct feed_flow, share.node)->share, now_ns))
+                    return true;
+        }
+    }
+    return false;
+}
+
+const struct limit *feed_sessions_full(const struct feed *f, const struct lane *lane,
+                                       uint64_t now_ns)
+{
+    const struct feed_flow *flow = f->counting == 0 ? NULL : flow_find(f, lane_shares_as(lane));
+
+    if (flow == NULL)
+        return NULL;
+    return is_full(&flow->share, now_ns)           ? flow->share.limit
+           : is_full(&flow->tenant->share, now_ns) ? flow->tenant->share.limit
+                                                   : NULL;
 }
 
 static void share_release(struct feed *f, struct share *s)

@@ -34,6 +34,10 @@ struct feed_limits {
 };
 
 struct feed {
+    struct list aside; /* shares that feed_set_aside() took out */
+    uint32_t counting; /* shares that limit sessions */
+    /* Told when a share that limits sessions has nothing left. */
+    void (*on_idle)(const struct limit *limit);
     /* Asked when a flow is new. NULL: nobody has such limits. */
     struct feed_limits (*limits_of)(const struct lane *lane);
     struct list held; /* shares that would take part, but for their limits */
@@ -75,6 +79,18 @@ void feed_turn(struct feed *f, struct lane *lane);
 /* So many more recipients were taken with the one that feed_turn() has counted. lane may have left
  * the feed since. */
 void feed_pay_more(struct feed *f, const struct lane *lane, size_t recipients);
+/* Those of lane's shares that limit sessions; how many. */
+#define FEED_SESSION_LIMITS 2
+size_t feed_session_limits(const struct lane *lane, const struct limit *out[FEED_SESSION_LIMITS]);
+/* The share of lane that has limit takes no part until feed_set_back(), in the same take: the
+ * session that asks may have nothing of it. */
+void feed_set_aside(struct feed *f, const struct lane *lane, const struct limit *limit);
+void feed_set_back(struct feed *f);
+/* Whether some share may have one session more; where there are many, it is not looked at all. */
+bool feed_may_begin(const struct feed *f, uint64_t now_ns);
+/* What limit of lane's shares has all its sessions. NULL: none; lane may have left the feed. */
+const struct limit *feed_sessions_full(const struct feed *f, const struct lane *lane,
+                                       uint64_t now_ns);
 /* Takes the leave of the limits of lane's shares for a message, of all of them or of none; lane is
  * in the feed. -EAGAIN: *why says which refused. */
 int feed_limits_take(const struct lane *lane, uint64_t now_ns, const struct governor_load *load,

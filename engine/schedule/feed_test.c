@@ -686,6 +686,56 @@ static void test_debts_of_many(void **state)
     free(served);
 }
 
+static const struct limit *idle_limit;
+
+static void on_idle(const struct limit *limit)
+{
+    idle_limit = limit;
+}
+
+/* What a session may have nothing of is passed over in that take alone; lanes may come and go
+ * meanwhile. */
+static void test_set_aside(void **state)
+{
+    const struct config_share_site one = {.sessions_max = 1};
+    const struct limit sessions = {.kind = LIMIT_TENANT, .at = &one};
+    const struct limit *out[FEED_SESSION_LIMITS];
+    struct lane *a, *b;
+
+    (void)state;
+    feed.limits_of = limits_of;
+    feed.on_idle = on_idle;
+    idle_limit = NULL;
+    tenant_limit = &sessions; /* of each tenant */
+    a = ready(0, 0);
+    tenant_limit = NULL;
+    b = ready(1, 4);
+    assert_int_equal(feed.counting, 1);
+    assert_int_equal(feed_session_limits(a, out), 1);
+    assert_ptr_equal(out[0], &sessions);
+    assert_int_equal(feed_session_limits(b, out), 0);
+    for (int i = 0; i < 8; i++) { /* each take of a session that may have nothing of a */
+        if (feed_next(&feed) == a)
+            feed_set_aside(&feed, a, &sessions);
+        assert_ptr_equal(feed_next(&feed), b);
+        feed_turn(&feed, b);
+        feed_set_back(&feed);
+        assert_true(list_empty(&feed.aside));
+    }
+    while (feed_next(&feed) != a)
+        feed_turn(&feed, feed_next(&feed));
+    feed_set_aside(&feed, a, &sessions);
+    feed_remove(&feed, a);
+    assert_ptr_equal(idle_limit, &sessions); /* nobody gives way to it any more */
+    feed_add(&feed, a, weigh);
+    assert_ptr_equal(feed_next(&feed), b);
+    feed_remove(&feed, b);
+    assert_true(feed_empty(&feed));
+    feed_set_back(&feed);
+    assert_ptr_equal(feed_next(&feed), a);
+    feed_remove(&feed, a);
+}
+
 int main(void)
 {
 #define TEST(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
@@ -707,6 +757,7 @@ int main(void)
         TEST(test_total_of_many),
         TEST(test_random_holds),
         TEST(test_debts_of_many),
+        TEST(test_set_aside),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

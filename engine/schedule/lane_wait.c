@@ -252,11 +252,18 @@ static bool is_share_held(const struct lane *lane, struct lane_wait *out)
     uint64_t now_ns = io_now_ns(w->io), until_ns;
     const struct limits_lowered *lowered;
     uint32_t version;
+    const struct limit *full;
 
     until_ns = flow_warmup_at(w, feed_warmup(&lane->supply->feed, lane), &out->warmup);
     if (until_ns != 0) {
         out->reason = LANE_WAIT_WARMUP;
         out->until_ms = warmup_opens_ms(w, out->warmup, until_ns);
+        return true;
+    }
+    full = feed_sessions_full(&lane->supply->feed, lane, now_ns);
+    if (full != NULL) {
+        out->reason = LANE_WAIT_SESSIONS;
+        limit_sessions_denial(full, now_ns, &out->limit);
         return true;
     }
     if (feed_limits_ask(&lane->supply->feed, lane, now_ns, &out->limit) == 0) {

@@ -13,6 +13,7 @@
 
 #define SHARE_MIN_BYTES (64u << 10) /* a site with less under way may always take a message */
 #define SHARE_LOOK_MS   100
+#define GIVE_WAY_MS     60 /* to other workers, of a session that a tenant or campaign may have */
 
 /* What the set of exchangers is called, in patterns too, and the site where no provider has it. It
  * has the port, for another port is another server. */
@@ -161,6 +162,11 @@ static void hosts_get(struct site *site)
 struct share_limit {
     struct map_node node; /* site->shares, by entry */
     struct limit limit;
+    /* Of one that limits sessions: those of this worker, since when it has some while others lack
+     * one, and until when it takes no more. */
+    struct site *site;
+    uint32_t sessions;
+    uint64_t slice_ms, give_way_ms;
 };
 
 /* The one of limit's entry, which the caller has got: it is the site's from here on. There may be
@@ -186,6 +192,7 @@ static const struct limit *share_keep(struct site *site, const struct limit *lim
     own = calloc(1, sizeof(*own));
     ASSERT(own != NULL);
     own->limit = *limit;
+    own->site = site;
     map_insert(&site->shares, &own->node, hash);
     return &own->limit;
 }
@@ -202,7 +209,8 @@ static const struct limit *share_limit(struct site *site, enum limit_kind kind,
 
     if (at == NULL)
         return NULL;
-    limits = (struct governor_limits){.rate_messages = at->rate.count,
+    limits = (struct governor_limits){.sessions_max = at->sessions_max,
+                                      .rate_messages = at->rate.count,
                                       .rate_period_ms = at->rate.period_ms,
                                       .rate_burst = at->rate.burst,
                                       .recipients = limit_rate(&at->recipient_rate),
@@ -249,6 +257,62 @@ struct feed_limits site_limits(struct site *site, struct str tenant, struct str 
             share_limit(site, LIMIT_CAMPAIGN, config_campaign(site->config, campaign), campaign)};
 }
 
+static struct share_limit *share_of(const struct limit *limit)
+{
+    return (struct share_limit *)CONTAINER_OF(limit, const struct share_limit, limit);
+}
+
+/* Whether the worker leaves the next session to others that lack one: whoever holds more than its
+ * share does, and who holds the only one after a while. */
+static bool gives_way(struct share_limit *own, uint32_t more)
+{
+    const struct worker *w = own->site->worker;
+    uint64_t now_ms = io_now_ms(w->io);
+
+    if (!governor_contended(own->limit.entry, w->index)) {
+        own->slice_ms = now_ms;
+        return false;
+    }
+    if (now_ms < own->give_way_ms)
+        return true;
+    if (!governor_should_yield(own->limit.entry, w->index, own->sessions + more,
+                               now_ms - own->slice_ms, io_now_ns(w->io)))
+        return false;
+    own->give_way_ms = own->slice_ms = now_ms + GIVE_WAY_MS;
+    return true;
+}
+
+bool site_share_enter(const struct limit *limit, bool counts)
+{
+    struct share_limit *own = share_of(limit);
+    const struct worker *w = own->site->worker;
+
+    if (gives_way(own, counts ? 0 : 1))
+        return false;
+    if (counts)
+        return true;
+    if (!governor_session_take(limit->entry, w->index, io_now_ns(w->io)))
+        return false;
+    own->sessions++;
+    return true;
+}
+
+void site_share_leave(const struct limit *limit)
+{
+    struct share_limit *own = share_of(limit);
+
+    ASSERT(own->sessions > 0);
+    own->sessions--;
+    governor_session_give(limit->entry);
+}
+
+void site_share_idle(const struct limit *limit)
+{
+    struct share_limit *own = share_of(limit);
+
+    governor_session_withdraw(limit->entry, own->site->worker->index, own->sessions);
+}
+
 static void shares_put(struct site *site)
 {
     struct worker *w = site->worker;
@@ -261,6 +325,8 @@ static void shares_put(struct site *site)
         struct share_limit *own = CONTAINER_OF(n, struct share_limit, node);
 
         next = map_walk(&site->shares, &bucket, n);
+        ASSERT(own->sessions == 0);
+        site_share_idle(&own->limit);
         map_remove(&site->shares, &own->node);
         governor_put(w->shared->governor, own->limit.entry, io_now_ns(w->io));
         free(own);

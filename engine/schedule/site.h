@@ -74,6 +74,13 @@ struct governor_entry *site_governor(const struct site *site, const char *source
                                      struct governor_limits limits);
 /* What a tenant and a campaign may send there; it lives as long as site. */
 struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign);
+/* A session takes mail of limit's tenant or campaign, which may have so many; counts: it has some
+ * under way, and is one of them already. False: it may not. */
+bool site_share_enter(const struct limit *limit, bool counts) MUST_USE;
+/* A session that was counted has none under way any more. */
+void site_share_leave(const struct limit *limit);
+/* No mail of it waits in the worker. */
+void site_share_idle(const struct limit *limit);
 /* Which of the rates over all sources lets nothing go. 0: none; -EAGAIN: that of *why. */
 int site_rates_ask(const struct site *site, struct limit_denial *why) MUST_USE;
 /* Who takes leave for mail here, in this worker: governor_claim(). */

@@ -110,6 +110,7 @@ static struct supply *supply_new(struct site *site, const struct config_pool *po
         list_init(&s->hungry[i]);
     feed_init(&s->feed);
     s->feed.limits_of = limits_of;
+    s->feed.on_idle = site_share_idle;
     s->feed.paced = site->provider != NULL;
     s->seats = calloc(seats, sizeof(*s->seats));
     ASSERT(s->seats != NULL);
@@ -254,9 +255,16 @@ bool seat_may_take(struct seat *seat)
     return is_busy(first->channel) && turns_within(seat_turns(seat), &seat->turn, TURNS_AHEAD);
 }
 
+/* Whether a further session would have something to take: mail whose tenant or campaign has as many
+ * sessions as it may waits for one of those. */
+static bool may_begin(const struct supply *s)
+{
+    return s->feed.counting == 0 || feed_may_begin(&s->feed, io_now_ns(s->site->worker->io));
+}
+
 bool seat_may_open(struct seat *seat)
 {
-    return seat_counts(seat) && !feed_empty(&seat->supply->feed) &&
+    return seat_counts(seat) && !feed_empty(&seat->supply->feed) && may_begin(seat->supply) &&
            turns_within(seat_turns(seat), &seat->turn, seat->supply->waiting);
 }
 
@@ -583,6 +591,8 @@ void supply_look(struct supply *s)
     look_slow(s);
     if (feed_empty(&s->feed))
         return;
+    if (!may_begin(s)) /* another worker may give a session back */
+        supply_wake(s, io_now_ms(s->site->worker->io) + SUPPLY_SESSION_LOOK_MS);
     site_look_held(s->site);
     if (site_waits(s->site)) {
         site_claim(s->site, feed_priority(&s->feed));

@@ -47,7 +47,8 @@ struct supply_failure {
     uint32_t left; /* recipients that waited when it failed, and have not heard */
 };
 
-#define RECIPIENT_BYTES 512 /* of one in memory, about, beside its content */
+#define SUPPLY_SESSION_LOOK_MS 20  /* whether a tenant or campaign may have a further session */
+#define RECIPIENT_BYTES        512 /* of one in memory, about, beside its content */
 
 /* The place of a source in a supply. */
 struct seat {
