@@ -9,6 +9,7 @@
 #include "dns/dns.h"
 #include "dns/name.h"
 #include "limits/limit.h"
+#include "outcome/classify.h"
 #include "schedule/channel.h"
 #include "schedule/rollup.h"
 #include "schedule/supply.h"
@@ -201,6 +202,37 @@ static void put_caps(struct shared *all, const char *at_site, const struct chann
         json_number(out, "recovering", one.cap.sessions);
 }
 
+/* What became of its mail there, in all workers. */
+static void put_sums(const struct site *site, const struct config_source *s, struct buf *out)
+{
+    struct governor_entry *entry = site_governor_find(site, s->name);
+    const struct governor_sums *sums;
+    uint32_t bounced[GOVERNOR_REASONS_MAX];
+    uint64_t all = 0;
+
+    if (entry == NULL)
+        return;
+    sums = &entry->sums;
+    for (uint8_t i = 0; i < GOVERNOR_REASONS_MAX; i++)
+        all += bounced[i] = atomic_load_explicit(&sums->bounced[i], memory_order_relaxed);
+    buf_puts(out, "\"counters\":{");
+    json_number(out, "attempts", (int64_t)atomic_load(&sums->attempts));
+    json_number(out, "delivered", (int64_t)atomic_load(&sums->delivered));
+    json_number(out, "deferred", (int64_t)atomic_load(&sums->deferred));
+    json_number(out, "bounced", (int64_t)all);
+    json_number(out, "bytes", (int64_t)atomic_load(&sums->bytes));
+    json_number(out, "connect_failures", (int64_t)atomic_load(&sums->connect_failures));
+    buf_puts(out, "\"bounced_by\":{");
+    for (uint8_t i = 0; i < GOVERNOR_REASONS_MAX; i++)
+        if (bounced[i] > 0)
+            json_number(out, classify_reason_name(i), (int64_t)bounced[i]);
+    json_end(out);
+    buf_putc(out, ',');
+    json_end(out);
+    buf_putc(out, ',');
+    governor_put(site->worker->shared->governor, entry, io_now_ns(site->worker->io));
+}
+
 /* Of a source that has had a turn there: what its limits, and the receiver, let it do now, in all
  * workers. */
 static void put_channel(const struct site *site, const struct config_source *s, struct buf *out)
@@ -324,6 +356,7 @@ static void put_sources(struct site *site, const struct config_pool *pool, uint3
         json_text(out, "ehlo_name", str_of(s->ehlo_name));
         json_text(out, "state", str_of(source_state(site, s)));
         put_source_suspension(site, s, out);
+        put_sums(site, s, out);
         put_channel(site, s, out);
         put_warmup(site, s, out);
         json_end(out);

@@ -635,6 +635,7 @@ static void address_failed(struct delivery *d, struct outcome *outcome,
 {
     counter_add(&d->worker->counters.connect_failures, 1);
     atomic_fetch_add_explicit(&d->channel->state->shared.connect_failures, 1, memory_order_relaxed);
+    governor_sum(&d->channel->governor->sums.connect_failures, 1);
     dial_failed(&d->dial, d->channel, d->state == DELIVERY_CONNECTING ? d->error : 0);
     d->refused_for_now |= verdict->class != OUTCOME_FAILED;
     d->reopen = verdict->next_host && dial_may_go_on(&d->dial, d->channel) && !d->worker->draining;

@@ -510,6 +510,7 @@ static void give_up(struct supply *s, const struct channel *c, const struct outc
                                         .site = str_of(s->site->name),
                                         .warmup.of[CONFIG_WARMUP_SOURCE] = c->warmup,
                                         .source_name = c->source->name,
+                                        .sums = &c->governor->sums,
                                         .pool_name = s->pool->name};
     if (s->site->sts != NULL && s->site->sts->mode == STS_ENFORCE && !s->site->dane)
         g->context.tls = &sts_enforced;

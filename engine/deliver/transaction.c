@@ -74,6 +74,7 @@ static void context_fill(struct delivery *d, struct judge_context *c)
                                 .session_id = d->id,
                                 .protocol = d->site->lmtp ? "LMTP" : "ESMTP",
                                 .tls = secure_report(d),
+                                .sums = &d->channel->governor->sums,
                                 .started_ms = d->started_ms,
                                 .connected_ms = d->connected_ms};
     if (proxy == NULL)
@@ -282,6 +283,7 @@ void transaction_submit(struct transaction *t)
     bytes_tell(t);
     list_push_back(&t->delivery->carried, &t->with);
     secure_tell(t->delivery, t->rcpts, t->smtp.rcpts_len);
+    governor_sum(&t->context.sums->attempts, t->smtp.rcpts_len);
     smtp_client_submit(t->delivery->client, &t->smtp);
 }
 
@@ -667,8 +669,10 @@ void transaction_done(const struct smtp_event *event)
     }
     if (!t->tried)
         governor_probe_back(d->channel->governor);
-    if (t->taken)
+    if (t->taken) {
+        governor_sum(&t->context.sums->bytes, t->limit_bytes);
         governor_taken(channel_told(d->channel), io_now_ns(d->worker->io));
+    }
     if (t->polite)
         sessions_limit_seen(d->channel, d);
     transaction_put_back(t);

@@ -24,12 +24,14 @@
 #define CLAIM_TIME_SHIFT 20
 #define LINE_LOOKS       16              /* for a message that may go */
 #define LINE_APART_NS    UINT64_C(50000) /* between two of them, at least */
-#define COOLED_MAX       8 /* entries that nobody holds, each time that one is let go */
+#define SUMS_MAX         4096 /* entries that nobody holds and that are kept for their sums */
+#define COOLED_MAX       8    /* entries that nobody holds, each time that one is let go */
 
 struct governor {
     pthread_mutex_t mutex; /* protects entries and each entry's node, refs, key */
     struct map entries;
     struct list cooling; /* entries with refs == 0 */
+    size_t cooling_len;
     uint64_t seed;
 };
 
@@ -56,6 +58,7 @@ static void entry_drop(struct governor *g, struct governor_entry *e)
     ASSERT(atomic_load(&e->shared.ending) == 0);
     ASSERT(e->refs == 0 && !list_node_linked(&e->cooling));
     map_remove(&g->entries, &e->node);
+    g->cooling_len--;
     free(e->key);
     free(e);
 }
@@ -90,7 +93,8 @@ static void cooling_sweep(struct governor *g, uint64_t now_ns, size_t max)
     for (; max > 0 && (n = list_pop_front(&g->cooling)) != NULL; max--) {
         struct governor_entry *e = LIST_ENTRY(n, struct governor_entry, cooling);
 
-        if (is_cold(e, now_ns))
+        if (is_cold(e, now_ns) && (atomic_load(&e->sums.attempts) == 0 ||
+                                   g->cooling_len > SUMS_MAX || now_ns == UINT64_MAX))
             entry_drop(g, e);
         else
             list_push_back(&g->cooling, n);
@@ -228,6 +232,26 @@ static void entry_limit(struct governor_entry *e, const struct governor_limits *
                           memory_order_relaxed);
 }
 
+static void entry_hold(struct governor *g, struct governor_entry *e)
+{
+    if (e->refs++ > 0 || !list_node_linked(&e->cooling))
+        return;
+    list_remove(&e->cooling);
+    g->cooling_len--;
+}
+
+struct governor_entry *governor_find(struct governor *g, struct str key)
+{
+    struct governor_entry *e;
+
+    pthread_mutex_lock(&g->mutex);
+    e = entry_find(g, key, hash_bytes(key.ptr, key.len, g->seed));
+    if (e != NULL)
+        entry_hold(g, e);
+    pthread_mutex_unlock(&g->mutex);
+    return e;
+}
+
 struct governor_entry *governor_get(struct governor *g, struct str key,
                                     const struct governor_limits *limits, uint64_t now_ns)
 {
@@ -243,8 +267,7 @@ struct governor_entry *governor_get(struct governor *g, struct str key,
     }
     if (e != NULL) {
         ASSERT(e->refs == 0 || !list_node_linked(&e->cooling));
-        if (e->refs++ == 0 && list_node_linked(&e->cooling))
-            list_remove(&e->cooling);
+        entry_hold(g, e);
         entry_limit(e, limits, now_ns);
     }
     pthread_mutex_unlock(&g->mutex);
@@ -257,8 +280,10 @@ void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now
         return;
     pthread_mutex_lock(&g->mutex);
     ASSERT(entry->refs > 0 && !list_node_linked(&entry->cooling));
-    if (--entry->refs == 0)
+    if (--entry->refs == 0) {
         list_push_back(&g->cooling, &entry->cooling);
+        g->cooling_len++;
+    }
     cooling_sweep(g, now_ns, COOLED_MAX);
     pthread_mutex_unlock(&g->mutex);
 }

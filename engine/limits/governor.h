@@ -56,6 +56,20 @@ struct governor_cap {
     uint32_t step_ms;
 };
 
+/* What became of the mail of a source at a site, in all workers. Some thousands of entries with
+ * sums outlive those that have them. */
+#define GOVERNOR_REASONS_MAX 32
+struct governor_sums {
+    _Atomic uint64_t attempts, delivered, deferred; /* recipients */
+    _Atomic uint64_t bytes;                         /* of messages that were taken */
+    _Atomic uint64_t connect_failures;
+    _Atomic uint32_t bounced[GOVERNOR_REASONS_MAX]; /* recipients, by classify_reason() */
+};
+static inline void governor_sum(_Atomic uint64_t *sum, uint64_t n)
+{
+    atomic_fetch_add_explicit(sum, n, memory_order_relaxed);
+}
+
 struct governor_entry {
     struct map_node node; /* under the governor's mutex, as are cooling, refs and key */
     struct list_node cooling;
@@ -110,6 +124,7 @@ struct governor_entry {
         _Atomic uint64_t probe_ns;   /* until then the answer to a probe is waited for */
         _Atomic uint64_t counted_ns; /* of the last failure: what began before tells nothing */
     } shared;
+    _Alignas(CACHE_LINE_BYTES) struct governor_sums sums;
 };
 
 #define GOVERNOR_RUN_TIMES 8
@@ -124,6 +139,8 @@ void governor_close(struct governor *g);
 struct governor_entry *governor_get(struct governor *g, struct str key,
                                     const struct governor_limits *limits, uint64_t now_ns);
 void governor_put(struct governor *g, struct governor_entry *entry, uint64_t now_ns);
+/* That of key as it is, to be put back; NULL: there is none. */
+struct governor_entry *governor_find(struct governor *g, struct str key);
 
 /* Takes a session slot for worker. False: at the limit; the denial is remembered, so that holders
  * over their share give way (governor_should_yield()). */

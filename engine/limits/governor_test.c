@@ -361,6 +361,29 @@ static void test_rate(void **state)
     }
 }
 
+/* What was summed up outlives those that have the entry; one with nothing to tell goes. */
+static void test_sums_stay(void **state)
+{
+    const uint64_t now_ns = UINT64_C(1000000000);
+    struct governor *g;
+    struct governor_entry *e, *other;
+
+    (void)state;
+    assert_int_equal(governor_open(&g), 0);
+    e = governor_get(g, STR("a"), &two, now_ns);
+    other = governor_get(g, STR("b"), &two, now_ns);
+    governor_sum(&e->sums.attempts, 3);
+    governor_put(g, e, now_ns);
+    governor_put(g, other, now_ns);
+    assert_null(governor_find(g, STR("b")));
+    assert_ptr_equal(governor_find(g, STR("a")), e);
+    assert_int_equal(atomic_load(&e->sums.attempts), 3);
+    assert_ptr_equal(governor_get(g, STR("a"), &two, now_ns), e);
+    governor_put(g, e, now_ns);
+    governor_put(g, e, now_ns);
+    governor_close(g);
+}
+
 static uint64_t take_as(struct governor_entry *e, uint64_t now_ns, uint16_t who, uint8_t priority)
 {
     const struct governor_load load = {.recipients = 1, .priority = priority, .who = who};
@@ -888,6 +911,7 @@ int main(void)
         cmocka_unit_test(test_rate),
         cmocka_unit_test(test_connects),
         cmocka_unit_test(test_claims),
+        cmocka_unit_test(test_sums_stay),
         cmocka_unit_test(test_rate_survives),
         cmocka_unit_test(test_burst),
         cmocka_unit_test(test_burst_survives),

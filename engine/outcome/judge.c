@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "base/log.h"
+#include "limits/governor.h"
 #include "limits/retry.h"
 #include "outcome/admin.h"
 #include "outcome/classify.h"
@@ -22,6 +23,18 @@
 static uint32_t span_ms(uint64_t from, uint64_t to)
 {
     return from == 0 || to < from ? 0 : (uint32_t)(to - from);
+}
+
+static void sum_up(struct governor_sums *sums, enum report_type type, const char *classification)
+{
+    _Static_assert(GOVERNOR_REASONS_MAX >= REFUSAL_REASONS_MAX, "");
+    if (type == REPORT_DELIVERY)
+        governor_sum(&sums->delivered, 1);
+    else if (type == REPORT_TRANSIENT)
+        governor_sum(&sums->deferred, 1);
+    else if (type == REPORT_BOUNCE || type == REPORT_EXPIRATION)
+        atomic_fetch_add_explicit(&sums->bounced[classify_reason(classification)], 1,
+                                  memory_order_relaxed);
 }
 
 static void record(struct worker *w, const struct judge_context *c, enum report_type type,
@@ -54,6 +67,8 @@ static void record(struct worker *w, const struct judge_context *c, enum report_
     }
     event.next_attempt_ms = next_ms;
     event.signers = c->signers;
+    if (c->sums != NULL)
+        sum_up(c->sums, type, classification);
     report_line(out, &event);
 }
 

@@ -30,6 +30,7 @@ struct judge_context {
     bool peer_dsn;                               /* the peer took over RFC 3461 duties */
     struct str signers;                          /* of the message: a JSON array, or empty */
     const struct report_tls *tls;                /* of the session; NULL: none */
+    struct governor_sums *sums;                  /* of the source at the site, or NULL */
 };
 
 struct dns_route;

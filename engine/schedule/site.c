@@ -87,6 +87,17 @@ struct governor_entry *site_governor(const struct site *site, const char *source
     return e;
 }
 
+struct governor_entry *site_governor_find(const struct site *site, const char *source)
+{
+    struct governor_entry *e;
+    struct buf key = {0};
+
+    buf_printf(&key, "%s|%s", source, site->key);
+    e = governor_find(site->worker->shared->governor, buf_str(&key));
+    buf_done(&key);
+    return e;
+}
+
 bool site_is_limited(const struct site *site)
 {
     return site->provider == NULL || site->dest != &site->provider->dest;

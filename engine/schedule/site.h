@@ -72,6 +72,8 @@ bool site_policy_domain(const struct config *config, struct str domain,
  * "", over all sources. */
 struct governor_entry *site_governor(const struct site *site, const char *source,
                                      struct governor_limits limits);
+/* The same of a source as it is, to be put back; NULL: it has sent nothing there. */
+struct governor_entry *site_governor_find(const struct site *site, const char *source);
 /* What a tenant and a campaign may send there; it lives as long as site. */
 struct feed_limits site_limits(struct site *site, struct str tenant, struct str campaign);
 /* A session takes mail of limit's tenant or campaign, which may have so many; counts: it has some

@@ -385,6 +385,8 @@ def test_tenant_sessions():
             for _, step in sorted(times):
                 now += step
                 most[tenant] = max(most[tenant], now)
+        if "160 delivered" not in engine.command("site", "show", "d0.example"):
+            raise Failure(f"counters: {engine.command('site', 'show', 'd0.example')}")
         if most["acme"] != 2 or most["other"] < 2:
             raise Failure(f"sessions at a time: {most}")
 

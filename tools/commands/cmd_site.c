@@ -140,6 +140,20 @@ static void put_state(struct buf *out, const json_t *source, int64_t now_ms)
     put_age(out, reply_number(source, "stopped_ms") - now_ms);
 }
 
+/* ", 1,200 delivered, 30 deferred": of what there is some. */
+static void put_counters(struct buf *out, const json_t *source)
+{
+    static const char *const counted[][2] = {{"delivered", "delivered"},
+                                             {"deferred", "deferred"},
+                                             {"bounced", "bounced"},
+                                             {"connect_failures", "connect failures"}};
+    const json_t *all = json_object_get(source, "counters");
+
+    for (size_t i = 0; all != NULL && i < ARRAY_LEN(counted); i++)
+        if (reply_number(all, counted[i][0]) > 0)
+            buf_printf(out, ", %lld %s", reply_number(all, counted[i][0]), counted[i][1]);
+}
+
 static void put_sources(struct buf *out, const json_t *route)
 {
     int64_t now_ms = reply_number(route, "now_ms");
@@ -155,6 +169,7 @@ static void put_sources(struct buf *out, const json_t *route)
         else
             buf_printf(out, ": %lld sessions of %lld", reply_number(one, "sessions"),
                        reply_number(one, "sessions_max"));
+        put_counters(out, one);
         put_held(out, one);
         if (json_object_get(one, "rate_ms") != NULL) {
             buf_puts(out, ", next message in ");
