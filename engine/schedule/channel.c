@@ -17,7 +17,8 @@
 #define PROBE_LOOK_MS 1000 /* whether a probe that is under way has its answer */
 #define HEADS_MAX     16   /* other lanes looked at for recipients of the same message */
 #define SPLITS_MAX    64   /* recipients that go over to another flow, in a take */
-#define COUNTED_MAX   64   /* messages of a channel before all can see that they were sent */
+#define COUNTED_MAX                                                                                \
+    64 /* messages of a channel before all can see that they were sent, while more wait */
 #define ASIDE_MAX     16 /* tenants and campaigns of which the session may have nothing, in a take */
 #define QUIET_LOOK_MS 600000 /* the wall clock may be set meanwhile */
 #define ALL_FAMILIES  (1 << SOURCE_IPV4 | 1 << SOURCE_IPV6)
@@ -799,7 +800,7 @@ static void channel_pay(struct channel *c, struct seat *seat)
         list_remove(&seat->channel_node);
         list_push_back(&c->seats, &seat->channel_node);
     }
-    if (++c->messages >= COUNTED_MAX)
+    if (++c->messages >= COUNTED_MAX || feed_empty(&seat->supply->feed))
         count_messages(c);
     seat_pay(seat);
     if (channel_limits_ask(c, &why) < 0 || governor_stopped_ns(c->governor) != 0 ||
