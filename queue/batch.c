@@ -141,6 +141,7 @@ static int put_row(struct batch *b, const struct recipient *r, unsigned flags)
     ASSERT((r->flags & ~RECIPIENT_FLAGS) == 0);
     key.mv_size = codec_row_key(key_bytes, r->flow, r->queue, r->due_ms, &r->message->id, r->index);
     rc = mdb_cursor_put(b->rows, &key, &value, MDB_RESERVE | flags);
+    ASSERT(rc != 0 || value.mv_size == codec_row_bytes(r));
     if (rc == 0)
         codec_row_encode(value.mv_data, val_str(&key), r);
     return rc;
@@ -204,6 +205,7 @@ static int apply_row(struct batch *b, struct queue_row *row)
     row->missing = false;
     switch (row->kind) {
     case QUEUE_ROW_ADD:
+        ASSERT(row->count == TALLY_NONE); /* what is added counts as that */
         rc = need_flow(b, row->rcpt->flow);
         if (rc == 0)
             rc = put_row(b, row->rcpt, MDB_NOOVERWRITE);
@@ -391,6 +393,8 @@ static int apply_rows(struct batch *b, struct queue_change *c)
 
     for (size_t i = 0; i < c->rows_len && rc == 0; i++)
         rc = apply_row(b, &c->rows[i]);
+    for (size_t i = 1; i < c->notes_len; i++)
+        ASSERT(c->notes[i - 1].row <= c->notes[i].row); /* in the order of their rows */
     for (size_t i = 0; i < c->notes_len && rc == 0; i++)
         rc = apply_note(b, c, &c->notes[i]);
     for (size_t i = 0; i < c->purges_len && rc == 0; i++)
@@ -486,7 +490,7 @@ static int batch_begin(struct batch *b, struct shard *s)
 /* The transaction failed: the flows that it would have brought are not stored, though marked so. */
 static void batch_unmark_flows(struct batch *b)
 {
-    ASSERT(b->flows_new.len % sizeof(uint32_t) == 0);
+    ASSERT(b->txn != NULL && b->flows_new.len % sizeof(uint32_t) == 0);
     for (size_t at = 0; at < b->flows_new.len; at += sizeof(uint32_t)) {
         uint32_t id;
 

@@ -45,6 +45,7 @@ int batch_put_pages(struct batch *b, const struct message *m)
 
         codec_page_key(key_bytes, &m->id, i);
         rc = mdb_cursor_put(b->pages, &key, &value, MDB_RESERVE | MDB_NOOVERWRITE);
+        ASSERT(value.mv_size > 0 && value.mv_size <= (size_t)(m->content + m->content_len - at));
         if (rc == 0) {
             memcpy(value.mv_data, at, value.mv_size);
             holes_note(b->shard, &value);
@@ -63,6 +64,7 @@ int batch_put_head(struct batch *b, const struct message *m, bool prepared)
 
     ASSERT((m->flags & ~MESSAGE_FLAGS) == 0 && m->priority < FLOW_PRIORITIES);
     if (rc == 0) {
+        ASSERT(value.mv_size == l.head_bytes + l.tail_bytes);
         codec_content_encode(value.mv_data, m, &l, prepared);
         holes_note(b->shard, &value);
     }

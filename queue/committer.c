@@ -42,7 +42,7 @@ void committer_wake(struct shard *s)
 
 static void end_change(struct queue_change *c, int result, struct list *done)
 {
-    ASSERT(result <= 0);
+    ASSERT(result <= 0 && c->port != NULL);
     list_remove(&c->node);
     c->result = result;
     list_push_back(done, &c->node);
@@ -242,6 +242,8 @@ static void take_batch(struct shard *s, struct list *batch)
     take_from(s, &s->own.patient, &s->own.patient_len, batch, &size);
     take_from(s, &s->own.urgent, &s->own.urgent_len, batch, &size);
     ASSERT(size.changes > 0 && size.changes <= s->options.batch_changes_max);
+    ASSERT(list_empty(&s->own.patient) == (s->own.patient_len == 0));
+    ASSERT(list_empty(&s->own.urgent) == (s->own.urgent_len == 0));
 }
 
 static size_t commit_batch(struct shard *s)
@@ -290,6 +292,7 @@ static void count_slice(struct shard *s)
 
     if (s->counts.complete || mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn) != 0)
         return;
+    ASSERT(s->counts.position_len <= sizeof(position));
     memcpy(position, s->counts.position, s->counts.position_len);
     rc = mdb_cursor_open(txn, s->rows, &cursor);
     if (rc == 0)
@@ -302,6 +305,7 @@ static void count_slice(struct shard *s)
         found = codec_row_key_lane(val_str(&key));
         if (!str_eq(found, lane)) {
             counts_found(&s->counts, lane, rows);
+            ASSERT(found.len <= sizeof(lane_bytes));
             memcpy(lane_bytes, found.ptr, found.len);
             lane = (struct str){lane_bytes, found.len};
             rows = 0;

@@ -59,6 +59,7 @@ static int run_read(struct run_of_pages *run)
     ASSERT(run->bytes > 0 && run->begin > (const uint8_t *)run->shard->map);
     n = preadv(run->shard->probe_fd, run->iov, run->iov_len,
                (off_t)(run->begin - (const uint8_t *)run->shard->map));
+    ASSERT(run->iov_len <= 2 * RUN_MAX);
     run->iov_len = 0;
     /* A page that the disk does not give any more is this message's loss, not its lane's. */
     if (n < 0)
@@ -125,6 +126,7 @@ static int read_pages(struct shard *s, MDB_txn *txn, const struct msgid *id, uin
     mdb_cursor_close(at);
     if (err == 0)
         err = run_read(&run);
+    ASSERT(err < 0 || *got <= bytes); /* out had room for all of them */
     return err < 0 ? err : rc == 0 || rc == MDB_NOTFOUND ? 0 : lmdb_errno(rc);
 }
 

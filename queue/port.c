@@ -208,6 +208,7 @@ void queue_submit(struct queue_port *port, uint32_t shard, struct queue_change *
     ASSERT(!change->prepared || (change->messages_len > 0 && change->whole == NULL));
     ASSERT(change->messages_len == 0 || change->messages != NULL);
     ASSERT(change->rows_len == 0 || change->rows != NULL);
+    ASSERT(change->notes_len == 0 || (change->notes != NULL && change->rows_len > 0));
     ASSERT(change->states_len == 0 || change->states != NULL);
     ASSERT(change->purges_len == 0 || change->purges != NULL);
     ASSERT(change->pins_len == 0 || change->pins != NULL);

@@ -63,6 +63,7 @@ void quarantine_tell(const struct shard *s, struct str row_key, const char *reas
     char key[KEY_MAX] = {QUARANTINE_ROWS};
     size_t len = row_key.len < ROW_KEY_MAX ? row_key.len : ROW_KEY_MAX;
 
+    ASSERT(reason != NULL && *reason != 0);
     if (o->on_quarantined == NULL)
         return;
     memcpy(key + 1, row_key.ptr, len);

@@ -111,6 +111,7 @@ void records_sync(struct records *r)
     look_for_removed(r);
     pthread_mutex_lock(&r->lock);
     target = r->written;
+    ASSERT(r->bytes_synced <= r->bytes_committed);
     bytes = r->bytes_committed;
     all = target > r->synced;
     /* Segments never leave but by this thread, so that they may be used without the lock. */
@@ -195,6 +196,7 @@ static int compress_fd(int in, int out)
                 err = -ENOSPC;
         } while (err == 0 && (from.pos < from.size || (n == 0 && left > 0)));
     }
+    ASSERT(err < 0 || left == 0); /* the frame's end is written */
     ZSTD_freeCCtx(zstd);
     free(in_buf);
     free(out_buf);

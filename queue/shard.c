@@ -319,6 +319,7 @@ void shard_suspect(struct shard *s, struct str key, const char *reason)
 {
     struct suspect *suspect = malloc(sizeof(*suspect) + key.len);
 
+    ASSERT(key.len <= UINT32_MAX);
     ASSERT(strlen(reason) <= UINT8_MAX); /* as the quarantine stores it */
     if (suspect == NULL)
         return; /* found again by the next reader */
@@ -394,6 +395,7 @@ int shard_need(struct shard *s, MDB_txn *txn, uint64_t need)
         return MDB_CORRUPTED;
     if ((stored.needs & need) == need)
         return 0;
+    ASSERT((stored.needs & ~FORMAT_NEEDS_KNOWN) == 0); /* or it would not have been opened */
     stored.needs |= need;
     return put_format(s, txn, &stored);
 }

@@ -31,6 +31,8 @@ static void cell_add(struct sheet *s, uint8_t site, uint8_t count, uint8_t reaso
 {
     struct sheet_cell *c = cell_find(s, site, count, reason);
 
+    ASSERT(site == SHEET_OTHERS || site < s->sites_len);
+    ASSERT(s->cells_named <= SHEET_NAMED_MAX && s->cells_named <= s->cells_len);
     if (c == NULL && site != SHEET_OTHERS && s->cells_named == SHEET_NAMED_MAX) {
         site = SHEET_OTHERS;
         c = cell_find(s, site, count, reason);
@@ -54,6 +56,7 @@ static void site_fold(struct sheet *s, uint8_t site)
             i++;
             continue;
         }
+        ASSERT(site != SHEET_OTHERS && s->cells_named > 0);
         s->cells[i] = s->cells[--s->cells_len];
         s->cells_named--;
         cell_add(s, SHEET_OTHERS, c.count, c.reason, c.n);
@@ -64,6 +67,7 @@ static uint8_t site_lowest(const struct sheet *s)
 {
     uint8_t lowest = 0;
 
+    ASSERT(s->sites_len > 0 && s->sites_len <= SHEET_SITES_MAX);
     for (uint8_t i = 1; i < s->sites_len; i++)
         if (s->sites[i].rank < s->sites[lowest].rank)
             lowest = i;
@@ -146,6 +150,7 @@ static uint64_t *bucket_at(struct sheet *s, uint64_t second)
            sizeof(s->buckets[0]) * (high - low + 1 - s->buckets_len));
     s->buckets_len = (uint32_t)(high - low) + 1;
     s->first = low;
+    ASSERT(s->buckets_len <= SHEET_BUCKETS && at - low < s->buckets_len);
     return s->buckets[at - low];
 }
 
@@ -182,6 +187,7 @@ void sheet_add(struct sheet *s, const struct sheet *from)
 {
     uint64_t sums[SHEET_SITES_MAX] = {0};
 
+    ASSERT(s != from && from->sites_len <= SHEET_SITES_MAX && from->buckets_len <= SHEET_BUCKETS);
     for (uint32_t i = 0; i < from->cells_len; i++)
         if (from->cells[i].site != SHEET_OTHERS)
             sums[from->cells[i].site] += from->cells[i].n;

@@ -22,6 +22,8 @@ static void put_varint(struct buf *out, uint64_t v)
 
 void sheet_encode(struct buf *out, const struct sheet *s)
 {
+    ASSERT(s->width <= SHEET_WIDTH_MAX && s->buckets_len <= SHEET_BUCKETS);
+    ASSERT(s->sites_len <= SHEET_SITES_MAX && s->cells_len <= SHEET_CELLS_MAX);
     buf_putc(out, VERSION);
     buf_putc(out, (char)s->width);
     put_varint(out, s->first);
@@ -34,6 +36,7 @@ void sheet_encode(struct buf *out, const struct sheet *s)
         put_varint(out, s->spans[i]);
     put_varint(out, s->sites_len);
     for (uint32_t i = 0; i < s->sites_len; i++) {
+        ASSERT(s->sites[i].len <= SHEET_NAME_MAX);
         buf_putc(out, (char)s->sites[i].len);
         buf_put(out, s->sites[i].name, s->sites[i].len);
         put_varint(out, s->sites[i].rank);
@@ -42,6 +45,8 @@ void sheet_encode(struct buf *out, const struct sheet *s)
     for (uint32_t i = 0; i < s->cells_len; i++) {
         const struct sheet_cell *c = &s->cells[i];
 
+        ASSERT(c->site == SHEET_OTHERS || c->site < s->sites_len);
+        ASSERT(c->count < TALLY_COUNTS && c->reason < SHEET_REASONS);
         buf_putc(out, (char)(c->site == SHEET_OTHERS ? 0 : c->site + 1));
         buf_putc(out, (char)c->count);
         buf_putc(out, (char)c->reason);
@@ -200,6 +205,7 @@ int batch_sheet_note(struct batch *b, struct refs_delta *d, const struct queue_n
 {
     int rc = 0;
 
+    ASSERT(!d->sheet_later || d->sheet != NULL); /* it was read, to know that */
     if (d->sheet_later)
         return 0;
     if (d->sheet == NULL) {

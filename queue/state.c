@@ -14,6 +14,7 @@ int state_read(struct shard *s, MDB_txn *txn, struct str key, struct str *value)
     if ((!shard_written(s, &stored) && !shard_readable(s, &stored)) ||
         codec_state_decode(key, val_str(&stored), value) < 0)
         return MDB_NOTFOUND;
+    ASSERT(value->len <= stored.mv_size); /* it is a part of what is stored */
     return 0;
 }
 
@@ -29,6 +30,7 @@ int state_apply(struct shard *s, MDB_txn *txn, const struct queue_state *state)
         return rc == MDB_NOTFOUND ? 0 : rc;
     }
     rc = mdb_put(txn, s->state, &key, &value, MDB_RESERVE);
+    ASSERT(rc != 0 || value.mv_size == STATE_HEAD_BYTES + state->value.len);
     if (rc == 0)
         codec_state_encode(value.mv_data, state->key, state->value);
     return rc;
@@ -161,13 +163,13 @@ static int compare(struct str a, struct str b)
 int queue_state_keys(struct queue *q, uint32_t shard, struct str from, struct str to, size_t max,
                      void (*visit)(void *arg, struct str key), void *arg)
 {
-    struct shard *s = q->shards[shard];
+    struct shard *s = shard_at(q, shard);
     MDB_val key = str_val(from), stored;
     MDB_cursor *at;
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
 
-    ASSERT(shard < q->shards_len && from.len > 0);
+    ASSERT(from.len > 0 && to.len > 0);
     if (rc != 0)
         return lmdb_errno(rc);
     rc = mdb_cursor_open(txn, s->state, &at);
@@ -206,6 +208,7 @@ int state_flow_mark(struct shard *s, uint32_t flow)
         s->own.flows_words = words;
     }
     s->own.flows[flow / 64] |= UINT64_C(1) << flow % 64;
+    ASSERT(state_flow_stored(s, flow));
     return 0;
 }
 

@@ -186,6 +186,7 @@ static int visit_slice(struct visitor *v)
         v->rows_left--;
         rc = visit_on(v, rows, &key, &value, &last);
     }
+    ASSERT(v->rows_left <= v->what->rows_max);
     if (last.mv_size != 0)
         cursor_set(v->cursor, val_str(&last));
     if (rows != NULL)
