@@ -452,6 +452,9 @@ struct judge_entry *judge_add(struct judge_batch *b, struct recipient *r,
         b->entries = realloc(b->entries, b->cap * sizeof(*b->entries));
         ASSERT(b->entries != NULL);
     }
+    ASSERT(r->state == PLACE_FLIGHT && r->lane->worker == b->worker);
+    ASSERT(b->len == 0 || (r->message == b->entries[0].recipient->message &&
+                           r->lane->shard == b->entries[0].recipient->lane->shard));
     b->entries[b->len] = (struct judge_entry){.recipient = r, .outcome = *outcome};
     return &b->entries[b->len++];
 }
@@ -545,6 +548,7 @@ void judge_delivered(struct worker *w, const struct judge_context *context, stru
         judge_one(w, context, r, &outcome);
         return;
     }
+    ASSERT(r->state == PLACE_FLIGHT && r->lane->worker == w);
     r->attempts++;
     buf_clear(&w->record);
     record(w, context, REPORT_DELIVERY, r, reply, classify_command(SMTP_STAGE_BODY), NULL, NULL, 0,

@@ -174,6 +174,7 @@ static struct sweep_lane *step_lane(struct sweep *s, uint32_t flow, struct str n
     struct sweep_lane *l = s->lanes_len == 0 ? NULL : &s->lanes[s->lanes_len - 1];
 
     if (l == NULL || l->flow != flow || !str_eq((struct str){l->name, l->len}, name)) {
+        ASSERT(s->lanes_len < STEP_LANES && name.len <= sizeof(l->name));
         l = &s->lanes[s->lanes_len++];
         *l = (struct sweep_lane){.expires_ms = INT64_MAX,
                                  .flow = flow,
@@ -195,6 +196,7 @@ static bool on_row(void *arg, const struct queue_row_view *row)
     int64_t ms = ends_ms(row);
     bool found;
 
+    ASSERT(s->stepping && s->job.rows_len < STEP_FOUND);
     if ((row->flags & RECIPIENT_HELD) != 0)
         return true;
     lane = step_lane(s, row->flow, row->queue);
@@ -310,6 +312,7 @@ static void pass_end(struct sweep *s)
 {
     struct worker *w = s->worker;
 
+    ASSERT(s->walking && !s->stepping);
     s->walking = false;
     if (s->kind == SWEEP_LIFETIMES) {
         if (!s->all)
@@ -331,6 +334,7 @@ static void step_end(struct sweep *s, bool last)
 {
     struct io *io = s->worker->io;
 
+    ASSERT(s->stepping && s->config != NULL);
     s->stepping = false;
     config_unref(s->config);
     s->config = NULL;
@@ -379,6 +383,7 @@ static void sweep_step(struct sweep *s)
 {
     struct worker *w = s->worker;
 
+    ASSERT(s->walking && !s->stepping && s->config == NULL);
     s->stepping = true;
     s->config = config_ref(w->config);
     s->site_longest_ms = site_longest_ms(w->config);

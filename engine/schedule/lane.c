@@ -95,6 +95,7 @@ void lane_memory_put(struct lane *lane, struct recipient *r)
 {
     struct worker *w = lane->worker;
 
+    ASSERT(r->lane == NULL && lane->in_memory < UINT32_MAX);
     map_insert(&w->memory, &r->in_memory, lane_memory_hash(w, &r->message->id, r->index));
     gauge_set(&w->counters.in_memory, (uint32_t)w->memory.count);
     r->lane = lane;
@@ -107,9 +108,11 @@ void lane_memory_drop(struct recipient *r)
     struct lane *lane = r->lane;
     struct worker *w = lane->worker;
 
+    ASSERT(lane->in_memory > 0 && r->state != PLACE_WINDOW && !list_node_linked(&r->node));
     map_remove(&w->memory, &r->in_memory);
     gauge_set(&w->counters.in_memory, (uint32_t)w->memory.count);
     lane->in_memory--;
+    ASSERT(lane->in_memory >= lane->window_len + lane->in_flight);
     recipient_free(r);
 }
 
@@ -135,6 +138,7 @@ void lane_kept(struct lane *lane, const struct recipient *r)
 
 void lane_window_insert(struct lane *lane, struct recipient *r, bool front)
 {
+    ASSERT(r->lane == lane && r->state != PLACE_WINDOW && r->message->recipe == NULL);
     r->state = PLACE_WINDOW;
     if (front)
         list_push_front(&lane->window, &r->node);
@@ -154,13 +158,18 @@ void lane_take(struct recipient *r)
     struct lane *lane = r->lane;
 
     ASSERT(r->state == PLACE_WINDOW && lane->window_len > 0);
+    ASSERT(lane->window_bytes >= supply_bytes_of(r));
     list_remove(&r->node);
     r->state = PLACE_FLIGHT;
     lane->window_len--;
     lane->window_bytes -= supply_bytes_of(r);
     lane->in_flight++;
+    ASSERT(list_empty(&lane->window) == (lane->window_len == 0));
+    ASSERT(lane->window_len > 0 || lane->window_bytes == 0);
     if (lane->supply == NULL)
         return;
+    ASSERT(lane->supply->waiting > lane->window_len || lane->window_len == 0);
+    ASSERT(lane->supply->waiting > 0 && lane->supply->held >= supply_bytes_of(r));
     lane->supply->waiting--;
     lane->supply->held -= supply_bytes_of(r);
     if (lane->window_len == 0)
@@ -274,7 +283,7 @@ bool lane_adopt(struct worker *w, uint32_t shard, struct recipient *r)
         return false;
     }
     lane = lane_get(w, shard, r->flow, r->queue);
-    ASSERT(lane != NULL);
+    ASSERT(lane != NULL && lane->shard == shard && lane->flow == r->flow);
     lane_seen(lane, io_now_ms(w->io)); /* the same row may be on its way to lane_arrive() */
     lane_memory_put(lane, r);
     r->state = PLACE_FLIGHT;
@@ -288,8 +297,12 @@ void lane_zombies_drop(struct lane *lane)
 
     if (lane->scan == LANE_SCAN_READS || lane->fetching > 0)
         return;
-    while ((n = list_pop_front(&lane->zombies)) != NULL)
-        lane_memory_drop(LIST_ENTRY(n, struct recipient, node));
+    while ((n = list_pop_front(&lane->zombies)) != NULL) {
+        struct recipient *r = LIST_ENTRY(n, struct recipient, node);
+
+        ASSERT(r->state == PLACE_ZOMBIE && r->lane == lane);
+        lane_memory_drop(r);
+    }
 }
 
 void lane_fetch_begin(struct worker *w, uint32_t shard, uint32_t flow, struct str name)
@@ -371,7 +384,7 @@ void lane_moved(struct recipient *r)
     struct lane *from = r->lane, *to = lane_get(from->worker, from->shard, r->flow, r->queue);
     int64_t due_ms = r->due_ms;
 
-    ASSERT(to != NULL && to != from);
+    ASSERT(to != NULL && to != from && to->shard == from->shard);
     lane_kept(to, r);
     memory_leave(from, r, due_ms);
     lane_stored(to, due_ms);
@@ -400,13 +413,15 @@ void lane_free(struct lane *lane)
 {
     struct worker *w = lane->worker;
 
-    ASSERT(lane->in_memory == 0);
+    ASSERT(lane->in_memory == 0 && lane->window_len == 0 && lane->in_flight == 0);
+    ASSERT(list_empty(&lane->zombies) && !list_node_linked(&lane->ready_node));
     /* What its loads may have read is not taken from memory by the next lane of the name. */
     if (lane->seen_until_ms > w->left_seen_ms)
         w->left_seen_ms = lane->seen_until_ms;
     wheel_cancel(io_wheel(w->io), &lane->timer);
     if (list_node_linked(&lane->wait_node))
         list_remove(&lane->wait_node);
+    lane->hungry = false;
     if (list_node_linked(&lane->outlived_node))
         list_remove(&lane->outlived_node);
     lane_route_cancel(lane);
@@ -466,6 +481,7 @@ void lane_update(struct lane *lane)
     struct worker *w = lane->worker;
     int64_t now_ms = worker_wall_ms(w);
 
+    ASSERT((lane->site == NULL) == (lane->supply == NULL));
     w->turn.lanes++;
     lane_look_state(lane);
     if (lane_suspended(lane)) {

@@ -128,6 +128,7 @@ static void round_begin(struct lane_finder *f)
 
 static void round_end(struct lane_finder *f)
 {
+    ASSERT(f->in_round && !f->reading && f->passed_last == f->passed);
     f->in_round = f->hurry = false;
     f->lasted_ms = io_now_ms(f->worker->io) - f->round_ms;
     if (f->passed > 0 || f->left != f->left_at_round)
@@ -225,6 +226,7 @@ static void put_back(struct lane_finder *f, struct lane *lane, int64_t due_ms)
 {
     int64_t look_ms = worker_wall_ms(f->worker) + HELD_LOOK_MS;
 
+    ASSERT(lane->in_memory == 0 && lane->scan == LANE_SCAN_NONE);
     if (lane_suspended(lane) && due_ms < look_ms)
         due_ms = look_ms;
     f->passed++;
@@ -251,6 +253,7 @@ static void take_in(struct lane_finder *f, const struct queue_lane_entry *e)
     struct lane *lane = lane_known(w, f->shard, e->flow, e->name);
     bool is_new = lane == NULL;
 
+    ASSERT(e->name.len > 0 && e->name.len <= QUEUE_NAME_MAX);
     w->turn.lanes++;
     if (is_new ? pass_by(f, e) : lane->knows_stored)
         return;
@@ -414,6 +417,7 @@ void lane_leave(struct lane *lane)
     struct worker *w = lane->worker;
     uint64_t now_s = io_now_ms(w->io) / 1000;
 
+    ASSERT(lane->in_memory == 0 && lane->fetching == 0 && lane->scan == LANE_SCAN_NONE);
     if (lane_has_due(lane, worker_wall_ms(w))) {
         w->churn = w->churn_s == now_s ? w->churn + 1 : 1;
         w->churn_s = now_s;

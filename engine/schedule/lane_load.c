@@ -145,6 +145,7 @@ void lane_load_leave(struct lane *lane, struct supply *supply)
 {
     if (lane->load != NULL)
         unreserve(lane->load, supply);
+    ASSERT(!lane->hungry || list_node_linked(&lane->wait_node));
     if (!list_node_linked(&lane->wait_node))
         return;
     list_remove(&lane->wait_node);
@@ -220,6 +221,7 @@ static void on_loaded(struct queue_load *load, int result)
     struct lane *lane = l->lane;
     struct worker *w = lane->worker;
 
+    ASSERT(lane->load == l && lane->scan == LANE_SCAN_READS && w->loads > 0);
     /* The wall clock was set during the scan: a row received since the scan began may have been due
      * by that clock, and the scan may have read it. */
     if (llabs(wall_ahead_ms(w) - l->wall_ahead_ms) > LANE_HANDOVER_MS / 2)
@@ -272,6 +274,8 @@ static void load_start(struct lane *lane)
     uint32_t max;
     struct lane_load *l = lane->load;
 
+    ASSERT((l == NULL) == (lane->scan == LANE_SCAN_NONE) && lane->scan != LANE_SCAN_READS);
+    ASSERT(w->loads < LOADS_MAX);
     if (l == NULL) {
         l = calloc(1, sizeof(*l));
         ASSERT(l != NULL);
@@ -304,6 +308,7 @@ static void load_start(struct lane *lane)
         l->reserved = l->load.bytes_max;
         lane->supply->loading += l->reserved;
     }
+    ASSERT(l->load.rows_max > 0 && l->load.bytes_max > 0);
     lane_set_scan(lane, LANE_SCAN_READS);
     w->loads++;
     counter_add(&w->counters.loads, 1);

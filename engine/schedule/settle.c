@@ -56,6 +56,7 @@ static struct settle *settle_new(struct worker *w)
     struct settle *s;
 
     if (spare != NULL) {
+        ASSERT(w->settles_spare_len > 0);
         w->settles_spare_len--;
         return CONTAINER_OF(spare, struct settle, node);
     }
@@ -157,6 +158,7 @@ static void settle_keep(struct settle *s)
     buf_clear(&s->change.records);
     s->complained = false;
     s->refused_ms = 0;
+    ASSERT(s->worker->settles_spare_len < SPARE_MAX);
     list_push_front(&s->worker->settles_spare, &s->node);
     s->worker->settles_spare_len++;
 }
@@ -333,6 +335,7 @@ static void on_settled(struct queue_change *change, int result)
         settle_again(s, result);
         return;
     }
+    ASSERT(w->settles_failing >= s->complained);
     w->settles_failing -= s->complained;
     s->complained = false;
     if (result < 0) {
@@ -385,6 +388,8 @@ void settle(struct worker *w, const struct settlement *what)
     struct settle *s = w->settles[what->shard];
     size_t first_row;
 
+    ASSERT(worker_of_shard(w->shared, what->shard) == w || what->rows_len == 0);
+    ASSERT(what->notes_len == 0 || what->rows_len > 0);
     if (s != NULL && what->apart)
         settle_submit(w, s);
     s = settle_open(w, what->shard);

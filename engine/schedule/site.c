@@ -598,6 +598,8 @@ void site_attach(struct site *site, struct lane *lane)
 {
     struct supply *s = supply_get(site, lane);
 
+    ASSERT(lane->site == NULL && lane->supply == NULL && !list_node_linked(&lane->site_node));
+    ASSERT(s->site == site && site->worker == lane->worker);
     lane->site = site;
     lane->supply = s;
     list_push_back(&s->attached, &lane->site_node);
@@ -625,6 +627,7 @@ void site_detach(struct site *site, struct lane *lane)
     lane->held = false;
     lane->site = NULL;
     lane->supply = NULL;
+    ASSERT(site->lanes > 0 && s->waiting >= lane->window_len && s->held >= lane->window_bytes);
     site->lanes--;
     s->waiting -= lane->window_len;
     s->held -= lane->window_bytes;

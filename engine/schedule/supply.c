@@ -155,6 +155,7 @@ void supply_hungers(struct supply *s, struct lane *lane)
 {
     uint8_t band = lane_priority(lane);
 
+    ASSERT(lane->supply == s && !lane->hungry && band < FLOW_PRIORITIES);
     lane->hungry = true;
     list_push_back(&s->hungry[band], &lane->wait_node);
     s->hungry_bands |= (uint16_t)(1u << band);
@@ -528,6 +529,7 @@ static int feed_band(struct supply *s, struct list *band, int max)
             first_held = first_held == NULL ? n : first_held;
             continue;
         }
+        ASSERT(lane->supply == s && lane->hungry);
         lane->hungry = false;
         list_push_back(&s->site->worker->load_wait, &lane->wait_node);
         fed++;

@@ -52,6 +52,7 @@ static void failure_end(struct supply *s)
 {
     struct supply_failure *failure = s->failure;
 
+    ASSERT(failure == NULL || failure->done != NULL);
     s->failure = NULL;
     if (failure != NULL)
         failure->done(failure);
@@ -94,6 +95,7 @@ static uint32_t visit_next(struct supply *s)
     if (n == NULL)
         return 0;
     lane = LIST_ENTRY(n, struct lane, site_node);
+    ASSERT(lane->supply == s && lane->held);
     lane->held = false;
     list_push_back(&s->attached, n);
     lane_update(lane); /* may find that it is held back again */
@@ -169,6 +171,7 @@ void supply_resume(struct supply *s)
 void supply_fail(struct supply *s, struct supply_failure *failure)
 {
     failure_end(s);
+    ASSERT(failure->tell != NULL && s->failure == NULL);
     s->failure = failure;
     failure->left = s->waiting;
     s->down = true;
