@@ -8,6 +8,7 @@ import unittest
 
 import case
 import peers
+from authority import Authority, careless
 from engine import TREE, Engine, Sink
 from proc import wait_until
 
@@ -64,16 +65,20 @@ class HaProxy(peers.Peer):
 class Balancer(unittest.TestCase):
     def nodes(self, sink):
         nodes = []
+        chain, key = Authority(sink.dir / "authority").self_signed("mta.sender.example")
         for _ in range(2):
-            engine = Engine({"dns": sink.dns()})
+            engine = Engine({"dns": sink.dns(), "certificates": [{"chain": str(chain), "key": str(key)}]})
             engine.config["listeners"][0].update(
                 {"proxy_from": ["127.0.0.1"], "relay_networks": [CLIENT, LATER]})
             nodes.append(engine)
         return nodes
 
-    def send(self, proxy, source):
+    def send(self, proxy, source, tls=False):
+        """tls: STARTTLS, which passes through the balancer as it is."""
         with smtplib.SMTP(proxy.host, proxy.port, "client.example", timeout=30,
                           source_address=(source, 0)) as smtp:
+            if tls:
+                smtp.starttls(context=careless())
             smtp.sendmail("a@b.example", ["u@d1.example"], TEXT)
 
     def check(self, version):
@@ -84,8 +89,8 @@ class Balancer(unittest.TestCase):
             try:
                 with HaProxy(nodes, version) as proxy:
                     proxy.wait_up()
-                    for _ in range(4):
-                        self.send(proxy, CLIENT)
+                    for i in range(4):
+                        self.send(proxy, CLIENT, tls=i < 2)
                     with self.assertRaises(smtplib.SMTPRecipientsRefused) as refused:
                         self.send(proxy, OTHER)
                     self.assertEqual(refused.exception.recipients["u@d1.example"][0], 550)
@@ -96,6 +101,8 @@ class Balancer(unittest.TestCase):
                     records = received()
                     self.assertEqual(len(records), 4)
                     self.assertEqual({r["peer_address"]["addr"] for r in records}, {CLIENT})
+                    self.assertEqual(sorted(r["reception_protocol"] for r in records),
+                                     ["ESMTP", "ESMTP", "ESMTPS", "ESMTPS"])
                     rejected = wait_until("the refusal's record", lambda: [
                         r for n in nodes for r in n.records("Rejection")])
                     # Of all the checks there is none.

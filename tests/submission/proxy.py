@@ -13,7 +13,7 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "faults"))
 from faults import (Client, Engine, Sink, TempDir, run, settings_for,  # noqa: E402
-                    wait_empty)
+                    wait_empty, wait_until)
 from authority import Authority, careless  # noqa: E402
 from talk import wait_no_sessions  # noqa: E402
 
@@ -96,6 +96,14 @@ def test_addresses():
             client.expect(client.reply(), 250)
         wait_empty(b.engine)
         assert len(b.sink.ledger()) == 5
+        b.engine.config["routes"] = {"held.example": "[127.0.0.1]:1"}
+        b.engine.reload()
+        with b.connect(v2()) as client:
+            client.expect(client.reply(), 220)
+            client.expect(client.command("EHLO c.example"), 250)
+            client.expect(client.message("u@held.example"), 250)
+        shown = wait_until("it to be queued", lambda: b.engine.rows("queue", "list"))[0]
+        assert f"Received: from c.example ([{INSIDE}])" in b.engine.command("queue", "show", shown["id"]), shown
 
 
 def test_nobodys():
