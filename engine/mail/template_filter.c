@@ -4,6 +4,7 @@
 
 #include <glib.h>
 
+#include "mail/locale.h"
 #include "mail/template_private.h"
 
 /* A copy of what GLib made, or of what is in a buffer, which is freed. */
@@ -285,9 +286,105 @@ FILTER(filter_urlencode)
     return (struct value){.kind = VALUE_STRING, .string = {room, len}};
 }
 
+/* --- as readers of a language write it --- */
+
+static const struct locale *locale_of(struct render *r, uint32_t at, struct value name)
+{
+    const struct locale *l;
+    struct buf names = {0};
+
+    name = value_text(r, at, name);
+    l = r->failed ? NULL : locale_find(name.string);
+    if (l != NULL || r->failed)
+        return l;
+    locale_put_names(&names);
+    render_fail(r, at, "there is no locale '%.*s'; there are %.*s",
+                name.string.len > 20 ? 20 : (int)name.string.len, name.string.ptr,
+                STR_FMT(buf_str(&names)));
+    buf_done(&names);
+    return NULL;
+}
+
+static bool style_of(struct render *r, uint32_t at, struct value name, enum locale_style *out)
+{
+    static const char *const styles[] = {
+        [LOCALE_SHORT] = "short", [LOCALE_LONG] = "long", [LOCALE_FULL] = "full"};
+
+    name = value_text(r, at, name);
+    for (size_t i = 0; i < ARRAY_LEN(styles) && !r->failed; i++)
+        if (str_eq(name.string, str_of(styles[i]))) {
+            *out = (enum locale_style)i;
+            return true;
+        }
+    render_fail(r, at, "the style of a date is 'short', 'long' or 'full'");
+    return false;
+}
+
+/* Text of digits is of a list in CSV, whose values are texts. */
+static bool date_of(const struct value *v, struct locale_date *out)
+{
+    bool before = v->string.ptr[0] == '-'; /* 1970 */
+    struct str digits = {v->string.ptr + before, v->string.len - before};
+    uint64_t seconds;
+
+    if (locale_date_parse(v->string, out) == 0)
+        return true;
+    if (str_to_u64(digits, INT64_MAX / 2, &seconds) < 0)
+        return false;
+    *out = locale_date_of(before ? -(int64_t)seconds : (int64_t)seconds);
+    return locale_date_valid(out);
+}
+
+/* v as text; null is nothing here. */
+static struct value some_text(struct render *r, uint32_t at, struct value v)
+{
+    return v.kind == VALUE_NONE ? (struct value){.kind = VALUE_STRING, .string = STR("")}
+                                : value_text(r, at, v);
+}
+
+FILTER(filter_date)
+{
+    const struct locale *l = locale_of(r, at, args[0]);
+    enum locale_style style = LOCALE_LONG;
+    struct locale_date date;
+    struct buf out = {0};
+
+    v = some_text(r, at, v);
+    if (l == NULL || r->failed || (args_len > 1 && !style_of(r, at, args[1], &style)))
+        return v;
+    if (v.string.len == 0)
+        return v;
+    if (!date_of(&v, &date))
+        return render_fail(r, at, "'%.*s' is no date, such as 2026-11-28, or Unix seconds",
+                           v.string.len > 40 ? 40 : (int)v.string.len, v.string.ptr);
+    locale_put_date(&out, l, &date, style);
+    return from_buf(r, at, &out, false);
+}
+
+FILTER(filter_number)
+{
+    const struct locale *l = locale_of(r, at, args[0]);
+    struct value places =
+        args_len > 1 ? args[1] : (struct value){.kind = VALUE_INTEGER, .integer = -1};
+    struct buf out = {0};
+
+    v = some_text(r, at, v);
+    if (l == NULL || r->failed || v.string.len == 0 ||
+        !render_spend(r, at, v.string.len / LOOKED_PER_STEP))
+        return v;
+    if (places.kind != VALUE_INTEGER || places.integer > LOCALE_DECIMALS_MAX ||
+        (args_len > 1 && places.integer < 0))
+        return render_fail(r, at, "the decimals of a number are 0 to %d", LOCALE_DECIMALS_MAX);
+    if (locale_put_number(&out, l, v.string, (int)places.integer) < 0)
+        render_fail(r, at, "'%.*s' is no number", v.string.len > 40 ? 40 : (int)v.string.len,
+                    v.string.ptr);
+    return from_buf(r, at, &out, false);
+}
+
 const struct filter template_filters[] = {
     {"capitalize", 0, 0, filter_capitalize},
     {"count", 0, 0, filter_length},
+    {"date", 1, 2, filter_date},
     {"d", 0, 2, filter_default},
     {"default", 0, 2, filter_default},
     {"e", 0, 0, filter_escape},
@@ -297,6 +394,7 @@ const struct filter template_filters[] = {
     {"last", 0, 0, filter_last},
     {"length", 0, 0, filter_length},
     {"lower", 0, 0, filter_lower},
+    {"number", 1, 2, filter_number},
     {"replace", 2, 2, filter_replace},
     {"safe", 0, 0, filter_safe},
     {"title", 0, 0, filter_title},
@@ -305,6 +403,15 @@ const struct filter template_filters[] = {
     {"urlencode", 0, 0, filter_urlencode},
 };
 const size_t template_filters_len = ARRAY_LEN(template_filters);
+
+size_t template_filter_find(struct str name)
+{
+    size_t i = 0;
+
+    while (i < template_filters_len && !str_eq(name, str_of(template_filters[i].name)))
+        i++;
+    return i;
+}
 
 static bool is_defined(const struct value *v)
 {

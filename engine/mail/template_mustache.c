@@ -291,18 +291,21 @@ static struct str peek_word(const struct mustache *m)
 
 static const struct helper {
     const char *name;
-    uint8_t args, kind, which; /* of the node that it makes */
+    uint8_t args_min, args_max, kind, which; /* of the node that it makes; a filter by its name */
 } helpers[] = {
-    {"lookup", 2, NODE_LOOKUP, 0},
-    {"eq", 2, NODE_COMPARE, COMPARE_EQ},
-    {"ne", 2, NODE_COMPARE, COMPARE_NE},
-    {"lt", 2, NODE_COMPARE, COMPARE_LT},
-    {"lte", 2, NODE_COMPARE, COMPARE_LE},
-    {"gt", 2, NODE_COMPARE, COMPARE_GT},
-    {"gte", 2, NODE_COMPARE, COMPARE_GE},
-    {"and", 2, NODE_AND, 0},
-    {"or", 2, NODE_OR, 0},
-    {"not", 1, NODE_NOT, 0},
+    {"lookup", 2, 2, NODE_LOOKUP, 0},
+    {"eq", 2, 2, NODE_COMPARE, COMPARE_EQ},
+    {"ne", 2, 2, NODE_COMPARE, COMPARE_NE},
+    {"lt", 2, 2, NODE_COMPARE, COMPARE_LT},
+    {"lte", 2, 2, NODE_COMPARE, COMPARE_LE},
+    {"gt", 2, 2, NODE_COMPARE, COMPARE_GT},
+    {"gte", 2, 2, NODE_COMPARE, COMPARE_GE},
+    {"and", 2, 2, NODE_AND, 0},
+    {"or", 2, 2, NODE_OR, 0},
+    {"not", 1, 1, NODE_NOT, 0},
+    {"date", 2, 3, NODE_FILTER, 0},
+    {"number", 2, 3, NODE_FILTER, 0},
+    {"urlencode", 1, 1, NODE_FILTER, 0},
 };
 
 static uint32_t truth(struct mustache *m, uint32_t a)
@@ -317,7 +320,7 @@ static uint32_t parse_call(struct mustache *m)
     struct str word = peek_word(m);
     struct node node = {.at = (uint32_t)m->p->at};
     const struct helper *h = NULL;
-    uint32_t args[2] = {0};
+    uint32_t args[1 + TEMPLATE_ARGS_MAX] = {0};
     size_t from = m->p->at, len = 0;
 
     for (size_t i = 0; m->handlebars && i < ARRAY_LEN(helpers); i++)
@@ -332,22 +335,23 @@ static uint32_t parse_call(struct mustache *m)
     }
     while (!m->p->failed && !at_end(m) && here(m) != ')' && here(m) != '~' &&
            !looking_at(m, m->close)) {
-        if (len == ARRAY_LEN(args) || len == h->args) {
-            template_fail(m->p, m->p->at, "'%s' takes %d arguments", h->name, h->args);
+        if (len == h->args_max) {
+            template_fail(m->p, m->p->at, "'%s' takes %d arguments", h->name, h->args_max);
             return 0;
         }
         args[len++] = parse_value(m);
         skip_space(m);
     }
-    if (len < h->args)
-        template_fail(m->p, m->p->at, "'%s' takes %d arguments", h->name, h->args);
+    if (len < h->args_min)
+        template_fail(m->p, m->p->at, "'%s' takes %d arguments", h->name, h->args_min);
     if (m->p->failed)
         return 0;
     node.kind = h->kind;
-    node.which = h->which;
+    node.which = h->kind == NODE_FILTER ? (uint8_t)template_filter_find(str_of(h->name)) : h->which;
     node.a = h->kind == NODE_AND || h->kind == NODE_OR || h->kind == NODE_NOT ? truth(m, args[0])
                                                                               : args[0];
     node.b = h->kind == NODE_AND || h->kind == NODE_OR ? truth(m, args[1]) : args[1];
+    node.c = args[2];
     return template_node(m->p, node);
 }
 

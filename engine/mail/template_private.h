@@ -188,6 +188,8 @@ struct filter {
 };
 extern const struct filter template_filters[];
 extern const size_t template_filters_len;
+/* Its place among them, or template_filters_len. */
+size_t template_filter_find(struct str name);
 
 struct test {
     const char *name;

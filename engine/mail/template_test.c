@@ -5,6 +5,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 #include <jansson.h>
@@ -88,6 +89,51 @@ static char *repeated(const char *what, size_t times, const char *end)
         buf_puts(&out, what);
     buf_put(&out, end, strlen(end) + 1);
     return (char *)out.data;
+}
+
+/* The same in both languages; what is no date or number fails with what it is. */
+static void test_locales(void **state)
+{
+    static const struct {
+        const char *jinja, *handlebars, *want;
+    } rows[] = {
+        {"{{ d|date('ja') }}", "{{date d 'ja'}}", "2026年11月28日"},
+        {"{{ d|date(l, 'full') }}", "{{date d l \"full\"}}", "Samstag, 28. November 2026"},
+        {"{{ s|date('en-GB','short') }}", "{{date s 'en-GB' 'short'}}", "31/12/1969"},
+        {"{{ '86400'|date('sv','short') }}", "{{date '86400' 'sv' 'short'}}", "1970-01-02"},
+        {"{{ n|number('de', 2) }}", "{{number n 'de' 2}}", "1.234,50"},
+        {"{{ t|number('en') }}", "{{number t 'en'}}", "-1,234.5"},
+        {"{{ t|number('fr', 0)|urlencode }}", "{{urlencode (number t 'fr' 0)}}", "-1%E2%80%AF235"},
+        {"[{{ missing|date('ja') }}{{ null|number('de') }}]",
+         "[{{date missing 'ja'}}{{number null 'de'}}]", "[]"},
+        {"{% if n %}{{ d|date('fr') }}{% endif %}", "{{#if n}}{{date d 'fr'}}{{/if}}",
+         "28 novembre 2026"},
+    };
+    static const char *const fail[] = {
+        "{{ d|date('xx') }}",        "{{ l|date('de') }}",       "{{ d|date('de','x') }}",
+        "{{ l|number('de') }}",      "{{ n|number('de', 10) }}", "{{ n|number('de', -1) }}",
+        "{{ n|number('de', 'x') }}", "{{ big|date('de') }}",     "{{ n|number }}"};
+    const char *v =
+        "{\"d\": \"2026-11-28T09:00:00Z\", \"s\": -1, \"n\": 1234.5, \"t\": \"-1234.5\","
+        " \"l\": \"de\", \"big\": 99999999999999, \"null\": null}";
+    struct template_error error;
+    struct buf out = {0};
+
+    (void)state;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        language = TEMPLATE_JINJA;
+        check(rows[i].jinja, TEMPLATE_TEXT, v, rows[i].want);
+        language = TEMPLATE_HANDLEBARS;
+        check(rows[i].handlebars, TEMPLATE_TEXT, v, rows[i].want);
+    }
+    language = TEMPLATE_JINJA;
+    for (size_t i = 0; i < ARRAY_LEN(fail); i++) {
+        struct template_budget budget = {1 << 20, 100000};
+
+        assert_int_not_equal(render(fail[i], TEMPLATE_TEXT, v, &budget, &out, &error), 0);
+        assert_true(strlen(error.text) > 10);
+    }
+    buf_done(&out);
 }
 
 static void test_bounds(void **state)
@@ -297,11 +343,12 @@ static void test_frames_are_paid(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_places),           cmocka_unit_test(test_values),
-        cmocka_unit_test(test_bounds),           cmocka_unit_test(test_work_is_paid),
-        cmocka_unit_test(test_error_places),     cmocka_unit_test(test_literal),
-        cmocka_unit_test(test_mustache),         cmocka_unit_test(test_partials),
-        cmocka_unit_test(test_indents_are_paid), cmocka_unit_test(test_frames_are_paid),
+        cmocka_unit_test(test_places),          cmocka_unit_test(test_values),
+        cmocka_unit_test(test_locales),         cmocka_unit_test(test_bounds),
+        cmocka_unit_test(test_work_is_paid),    cmocka_unit_test(test_error_places),
+        cmocka_unit_test(test_literal),         cmocka_unit_test(test_mustache),
+        cmocka_unit_test(test_partials),        cmocka_unit_test(test_indents_are_paid),
+        cmocka_unit_test(test_frames_are_paid),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
