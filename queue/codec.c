@@ -316,7 +316,7 @@ enum content_state { CONTENT_WHOLE = 0, CONTENT_PREPARED = 1 };
 #define LMDB_NODE_BYTES   8
 
 /* In order of their tags. */
-#define CONTENT_FIELDS 10
+#define CONTENT_FIELDS 11
 struct content_fields {
     struct str texts[CONTENT_FIELDS];
     uint8_t expires[8];
@@ -337,6 +337,7 @@ static void content_fields(const struct message *m, struct content_fields *field
     out_uint(fields->expires, (uint64_t)m->expires_ms, sizeof(fields->expires));
     out[8] = (struct str){(char *)fields->expires, m->expires_ms == 0 ? 0 : 8};
     out[9] = m->body_hash;
+    out[10] = m->dkim_domain;
 }
 
 struct content_layout codec_content_layout(const struct message *m, size_t lmdb_page_bytes)
@@ -444,6 +445,7 @@ int codec_content_decode(const struct msgid *id, struct str value, struct messag
     fields->origin = strings[6];
     fields->trace = strings[7];
     fields->body_hash = strings[9];
+    fields->dkim_domain = strings[10];
     if (!content_expires(strings[8], &fields->expires_ms) || r.tail.len > fields->content_len ||
         fields->priority >= FLOW_PRIORITIES || fields->created_ms < 0 ||
         fields->created_ms > QUEUE_DUE_HELD)

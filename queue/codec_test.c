@@ -80,6 +80,7 @@ static void test_content_round_trip(void **state)
     sample_make(&s);
     s.m->flags = MESSAGE_8BIT | MESSAGE_DOT_LINES;
     s.m->ret = 2;
+    s.m->dkim_domain = STR("brand.example");
     l = codec_content_layout(s.m, 4096);
     assert_int_equal(l.pieces, 0);
     assert_int_equal(l.tail_bytes, 300);
@@ -106,6 +107,8 @@ static void test_content_round_trip(void **state)
     assert_true(str_eq(fields.protocol, s.m->protocol));
     assert_true(str_eq(fields.origin, s.m->origin));
     assert_true(str_eq(fields.trace, s.m->trace));
+    assert_true(str_eq(fields.dkim_domain, STR("brand.example")));
+    s.m->dkim_domain = STR(""); /* as it was made */
     sample_free(&s);
 }
 

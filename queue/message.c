@@ -39,7 +39,8 @@ static struct str place(char **at, struct str s)
 static uint64_t message_bytes(const struct message *m)
 {
     return sizeof(*m) + m->sender.len + m->envid.len + m->tenant.len + m->campaign.len +
-           m->meta.len + m->protocol.len + m->origin.len + m->trace.len + m->body_hash.len;
+           m->meta.len + m->protocol.len + m->origin.len + m->trace.len + m->body_hash.len +
+           m->dkim_domain.len;
 }
 
 static uint64_t content_bytes(const struct message *m)
@@ -69,6 +70,7 @@ struct message *message_new(const struct message *fields)
     m->origin = place(&at, fields->origin);
     m->trace = place(&at, fields->trace);
     m->body_hash = place(&at, fields->body_hash);
+    m->dkim_domain = place(&at, fields->dkim_domain);
     ASSERT(at == (char *)m + bytes);
     alive_add(bytes + content_bytes(m));
     return m;

@@ -52,12 +52,13 @@ struct message {
     struct str sender;   /* return path without <>, empty: null sender */
     struct str envid;    /* xtext */
     struct str tenant, campaign;
-    struct str meta;      /* a JSON object or empty; goes into records */
-    struct str protocol;  /* how it came: "ESMTP", "LMTP", "HTTP", "internal" */
-    struct str origin;    /* peer address "192.0.2.1:4711" */
-    struct str trace;     /* reserved: selected headers for records, a JSON object or empty */
-    struct str body_hash; /* of content, for its signatures (engine/mail/body_hash.h), or empty */
-    uint8_t *content;     /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
+    struct str meta;        /* a JSON object or empty; goes into records */
+    struct str protocol;    /* how it came: "ESMTP", "LMTP", "HTTP", "internal" */
+    struct str origin;      /* peer address "192.0.2.1:4711" */
+    struct str trace;       /* reserved: selected headers for records, a JSON object or empty */
+    struct str body_hash;   /* of content, for its signatures (engine/mail/body_hash.h), or empty */
+    struct str dkim_domain; /* whose key signs it, in place of its author's; or empty */
+    uint8_t *content;       /* CRLF lines, ends in CRLF, not dot-stuffed; own allocation */
     uint64_t content_len;
     void *content_block; /* the allocation that content lies in; NULL: content itself is it */
     struct message *content_of; /* whose content it is, a reference; NULL: its own */

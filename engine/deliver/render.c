@@ -136,6 +136,7 @@ static struct message *letter_new(struct rendering *g)
                              .envid = recipe->envid,
                              .tenant = recipe->tenant,
                              .campaign = recipe->campaign,
+                             .dkim_domain = recipe->dkim_domain,
                              .meta = g->meta.len > 0 ? buf_str(&g->meta) : recipe->meta,
                              .protocol = recipe->protocol,
                              .origin = recipe->origin,

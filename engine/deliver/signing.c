@@ -77,7 +77,7 @@ static void on_run(struct crew_job *job)
     const struct keyring *keys = s->config->keyring;
     const struct message *m = s->message;
     struct dkim_signer signers[DKIM_SIGNERS_MAX];
-    size_t len = keyring_signers(keys, m->content, m->content_len, signers);
+    size_t len = keyring_signers(keys, m->dkim_domain, m->content, m->content_len, signers);
     struct buf fields = {0}, names = {0};
 
     s->result = len == 0

@@ -9,13 +9,22 @@
 #include <jansson.h>
 
 #include "http/mail_fields.h"
+#include "mail/mime.h"
+#include "mail/trace.h"
 
 #define IDEMPOTENCY_KEY_MAX 256
+#define TAGS_MAX            10
+#define TAG_CHARS_MAX       64
+#define REFERENCE_BYTES_MAX 600 /* of its JSON: a header's line has 998 */
 
 struct injection {
     json_t *root, *recipients;
     struct recipe *recipe;
     struct injection_facts facts;
+    struct buf tags; /* "\"tags\":[...]" for records, or empty */
+    /* A field for what comes back of a letter, as KumoMTA has it; "": none. */
+    struct str reference_name;
+    json_t *reference_meta; /* names of what else is in it, or NULL */
 };
 
 struct reading {
@@ -35,6 +44,10 @@ static int read_recipients(struct reading *r)
         snprintf(path, sizeof(path), "recipients[%zu]", i);
         if (recipe_check_recipient(one, path, r->error) < 0)
             return -EINVAL;
+        if (r->in->tags.len > 0 && json_object_get(json_member(one, "metadata"), "tags") != NULL) {
+            json_mistake(r->error, 422, path, "its metadata has 'tags', and so has the request");
+            return -EINVAL;
+        }
     }
     return 0;
 }
@@ -52,24 +65,94 @@ static int read_idempotency_key(struct reading *r, struct str *out)
     return -EINVAL;
 }
 
-static int read_options(struct reading *r, int64_t now_ms)
+static bool text_fits(struct str text, size_t chars_max)
 {
-    static const struct json_field trace_fields[] = {
-        {"received_header", JSON_IS_BOOLEAN | JSON_MAY_MISS},
-        {"supplemental_header", JSON_IS_BOOLEAN | JSON_MAY_MISS}};
-    struct injection_facts *facts = &r->in->facts;
-    json_t *root = r->in->root, *trace = json_member(root, "trace_headers");
+    for (size_t i = 0; i < text.len; i++)
+        if (ascii_is_control(text.ptr[i]))
+            return false;
+    return text.len > 0 && (size_t)g_utf8_strlen(text.ptr, (gssize)text.len) <= chars_max;
+}
 
-    if (trace != NULL && json_fields_check(trace, "trace_headers", trace_fields,
-                                           ARRAY_LEN(trace_fields), r->error) < 0)
-        return -EINVAL;
-    if (json_is_true(json_object_get(trace, "supplemental_header"))) {
-        json_mistake(r->error, 422, "trace_headers.supplemental_header",
-                     "no such header is written here; leave it out or write false");
+static int read_tags(struct reading *r)
+{
+    json_t *tags = json_member(r->in->root, "tags");
+    size_t len = json_array_size(tags);
+    char path[JSON_PATH_BYTES], *text;
+
+    for (size_t i = 0; i < len; i++) {
+        const json_t *one = json_array_get(tags, i);
+
+        if (i < TAGS_MAX && json_is_string(one) && text_fits(json_str(one), TAG_CHARS_MAX))
+            continue;
+        snprintf(path, sizeof(path), "tags[%zu]", i);
+        json_mistake(r->error, 422, path, "tags are at most %d texts of 1 to %d characters",
+                     TAGS_MAX, TAG_CHARS_MAX);
         return -EINVAL;
     }
-    facts->received = json_is_true(json_object_get(trace, "received_header"));
-    if (mail_field_priority(root, &facts->priority, r->error) < 0 ||
+    if (len == 0)
+        return 0;
+    text = json_dumps(tags, JSON_COMPACT | JSON_ENSURE_ASCII);
+    ASSERT(text != NULL);
+    buf_printf(&r->in->tags, "\"tags\":%s", text);
+    free(text);
+    return 0;
+}
+
+/* supplemental_header, header_name and include_meta_names of trace_headers. */
+static int read_reference(struct reading *r, const json_t *trace)
+{
+    json_t *name = json_member(trace, "header_name"),
+           *meta = json_member(trace, "include_meta_names");
+    struct str field = name == NULL ? STR("X-KumoRef") : json_str(name);
+
+    for (size_t i = 0; i < json_array_size(meta); i++)
+        if (!json_is_string(json_array_get(meta, i))) {
+            json_mistake(r->error, 400, "trace_headers.include_meta_names",
+                         "must be a list of texts");
+            return -EINVAL;
+        }
+    if (!mime_field_name_valid(field) || !str_starts_nocase(field, STR("X-")) ||
+        str_starts_nocase(field, STR("X-Hayauma-"))) {
+        json_mistake(r->error, 422, "trace_headers.header_name",
+                     "is no name of a header field that begins with X-");
+        return -EINVAL;
+    }
+    if (json_is_true(json_object_get(trace, "supplemental_header"))) {
+        r->in->reference_name = field;
+        r->in->reference_meta = meta;
+    }
+    return 0;
+}
+
+static int read_trace(struct reading *r)
+{
+    static const struct json_field fields[] = {
+        {"received_header", JSON_IS_BOOLEAN | JSON_MAY_MISS},
+        {"supplemental_header", JSON_IS_BOOLEAN | JSON_MAY_MISS},
+        {"header_name", JSON_IS_STRING | JSON_MAY_MISS},
+        {"include_meta_names", JSON_IS_LIST | JSON_MAY_MISS}};
+    json_t *trace = json_member(r->in->root, "trace_headers");
+
+    if (trace == NULL)
+        return 0;
+    if (json_fields_check(trace, "trace_headers", fields, ARRAY_LEN(fields), r->error) < 0)
+        return -EINVAL;
+    r->in->facts.received = json_is_true(json_object_get(trace, "received_header"));
+    return read_reference(r, trace);
+}
+
+static int read_options(struct reading *r, int64_t now_ms)
+{
+    struct injection_facts *facts = &r->in->facts;
+    json_t *root = r->in->root, *dkim = json_member(root, "dkim_domain");
+
+    facts->dkim_domain = dkim == NULL ? STR("") : json_str(dkim);
+    if (dkim != NULL && facts->dkim_domain.len == 0) {
+        json_mistake(r->error, 422, "dkim_domain", "is no domain");
+        return -EINVAL;
+    }
+    if (read_trace(r) < 0 || read_tags(r) < 0 ||
+        mail_field_priority(root, &facts->priority, r->error) < 0 ||
         mail_field_name(root, "campaign", &facts->campaign, r->error) < 0 ||
         mail_field_name(root, "tenant", &facts->tenant, r->error) < 0 ||
         mail_field_name(root, "pool", &facts->pool, r->error) < 0 ||
@@ -91,11 +174,15 @@ static int read_root(struct reading *r, int64_t now_ms)
         {"missing_variables", JSON_IS_STRING | JSON_MAY_MISS},
         {"partials", JSON_IS_OBJECT | JSON_MAY_MISS},
         {"trace_headers", JSON_IS_OBJECT | JSON_MAY_MISS},
+        {"deferred_spool", JSON_IS_BOOLEAN | JSON_MAY_MISS},
+        {"deferred_generation", JSON_IS_BOOLEAN | JSON_MAY_MISS},
         {"campaign", JSON_IS_STRING | JSON_MAY_MISS},
         {"tenant", JSON_IS_STRING | JSON_MAY_MISS},
         {"pool", JSON_IS_STRING | JSON_MAY_MISS},
         {"priority", JSON_IS_NUMBER | JSON_MAY_MISS},
         {"idempotency_key", JSON_IS_STRING | JSON_MAY_MISS},
+        {"dkim_domain", JSON_IS_STRING | JSON_MAY_MISS},
+        {"tags", JSON_IS_LIST | JSON_MAY_MISS},
         {"not_before", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS},
         {"expires", JSON_IS_STRING | JSON_IS_NUMBER | JSON_MAY_MISS}};
 
@@ -134,6 +221,7 @@ void injection_free(struct injection *in)
     if (in == NULL)
         return;
     recipe_free(in->recipe);
+    buf_done(&in->tags);
     json_decref(in->root);
     free(in);
 }
@@ -143,6 +231,16 @@ const struct injection_facts *injection_facts(const struct injection *in)
     return &in->facts;
 }
 
+struct recipe *injection_recipe(struct injection *in)
+{
+    return in->recipe;
+}
+
+void injection_set_tenant(struct injection *in, struct str tenant)
+{
+    in->facts.tenant = tenant;
+}
+
 struct str injection_email(const struct injection *in, size_t recipient)
 {
     return json_str(json_object_get(json_array_get(in->recipients, recipient), "email"));
@@ -150,16 +248,99 @@ struct str injection_email(const struct injection *in, size_t recipient)
 
 void injection_put_metadata(const struct injection *in, size_t recipient, struct buf *out)
 {
-    recipe_put_metadata(json_array_get(in->recipients, recipient), out);
+    const json_t *one = json_array_get(in->recipients, recipient);
+    struct buf own = {0};
+
+    if (in->tags.len == 0) {
+        recipe_put_metadata(one, out);
+        return;
+    }
+    recipe_put_metadata(one, &own);
+    buf_putc(out, '{');
+    buf_put_str(out, buf_str(&in->tags));
+    if (own.len > 2) { /* more than {} */
+        buf_putc(out, ',');
+        buf_put(out, own.data + 1, own.len - 1);
+    } else {
+        buf_putc(out, '}');
+    }
+    buf_done(&own);
+}
+
+/* --- the field for what comes back --- */
+
+static struct json_t *meta_of(const struct injection *in, const json_t *one, const char *name)
+{
+    struct str said = str_eq(str_of(name), STR("tenant"))     ? in->facts.tenant
+                      : str_eq(str_of(name), STR("campaign")) ? in->facts.campaign
+                                                              : STR("");
+    json_t *v = str_eq(str_of(name), STR("tags")) ? json_member(in->root, "tags") : NULL;
+
+    if (said.len > 0)
+        return json_stringn(said.ptr, said.len);
+    if (v == NULL)
+        v = json_object_get(json_member(one, "metadata"), name);
+    return json_incref(v);
+}
+
+static char *reference_text(const struct injection *in, const json_t *one)
+{
+    json_t *all = json_object(), *v;
+    char *text;
+
+    ASSERT(all != NULL);
+    ASSERT(json_object_set_new(all, "_@_", json_string("\\_/")) == 0);
+    ASSERT(json_object_set(all, "recipient", json_object_get(one, "email")) == 0);
+    for (size_t i = 0; i < json_array_size(in->reference_meta); i++) {
+        const char *name = json_string_value(json_array_get(in->reference_meta, i));
+
+        if (json_object_get(all, name) == NULL && (v = meta_of(in, one, name)) != NULL)
+            ASSERT(json_object_set_new(all, name, v) == 0);
+    }
+    text = json_dumps(all, JSON_COMPACT);
+    ASSERT(text != NULL);
+    json_decref(all);
+    return text;
+}
+
+/* Puts the field in front of the letter that begins at. */
+static int put_reference(const struct injection *in, const json_t *one, struct buf *out, size_t at,
+                         struct json_mistake *mistake)
+{
+    char *text = reference_text(in, one), *coded = NULL;
+    struct buf field = {0};
+    size_t len = strlen(text);
+
+    if (len <= REFERENCE_BYTES_MAX) {
+        coded = g_base64_encode((const guchar *)text, len);
+        buf_printf(&field, "%.*s: %s\r\n", STR_FMT(in->reference_name), coded);
+        at += trace_lead(out->data + at, out->len - at);
+        buf_room(out, field.len);
+        memmove(out->data + at + field.len, out->data + at, out->len - at);
+        memcpy(out->data + at, field.data, field.len);
+        out->len += field.len;
+    } else {
+        json_mistake(mistake, 422, "trace_headers.include_meta_names",
+                     "what they name takes more than %d bytes", REFERENCE_BYTES_MAX);
+    }
+    g_free(coded);
+    free(text);
+    buf_done(&field);
+    return len <= REFERENCE_BYTES_MAX ? 0 : -EINVAL;
 }
 
 int injection_letter(const struct injection *in, size_t recipient, const struct msgid *id,
-                     struct template_budget budget, struct buf *out, struct json_mistake *mistake)
+                     struct str token, struct template_budget budget, struct buf *out,
+                     struct json_mistake *mistake)
 {
+    const json_t *one = json_array_get(in->recipients, recipient);
     struct recipe_order order = {.email = injection_email(in, recipient),
-                                 .one = json_array_get(in->recipients, recipient),
+                                 .one = one,
                                  .id = id,
+                                 .token = token,
                                  .budget = &budget};
+    size_t at = out->len;
+    int err = recipe_letter(in->recipe, &order, out, mistake);
 
-    return recipe_letter(in->recipe, &order, out, mistake);
+    return err < 0 || in->reference_name.len == 0 ? err : put_reference(in, one, out, at, mistake);
 }

@@ -42,7 +42,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         /* As its caller does: what is no address gets no letter. UTF-8 in one is rightly 8-bit. */
         if (smtp_address_parse(injection_email(in, i), false, &address) < 0)
             continue;
-        if (injection_letter(in, i, &id, budget, &out, &error) == 0)
+        if (injection_letter(in, i, &id, STR(""), budget, &out, &error) == 0)
             check_letter(out.data, out.len);
         buf_clear(&out);
         injection_put_metadata(in, i, &out);

@@ -21,6 +21,8 @@
 #include "mail/international.h"
 #include "smtp/scan.h"
 #include "tls/digest.h"
+#include "worker/keyring.h"
+#include "worker/letter_marks.h"
 #include "worker/queue_name.h"
 
 #define ROUND_LETTERS 256
@@ -53,7 +55,8 @@ struct submission {
     struct once once;                 /* not begun: the request has no key */
     struct once_letter *once_letters; /* beside letters, or NULL */
     char batch_id[MSGID_TEXT_BYTES];
-    struct buf sender; /* as it is kept */
+    struct buf sender;           /* as it is kept */
+    struct dns_name dkim_domain; /* likewise; len 0: that of the author signs */
     bool sender_ascii;
     size_t next; /* recipient */
     size_t under_way;
@@ -243,13 +246,12 @@ static const char *take_message(struct submission *s, struct letter *l, struct d
     d->received_max = RECEIVED_MAX;
     d->recipients = 1;
     d->born_ms = clock_mono_ns() / 1000000;
-    d->sender = buf_str(&s->sender);
     d->protocol = STR("HTTP");
     d->origin = str_of(s->request->peer_text);
     injection_put_metadata(s->injection, l->recipient, &meta);
     d->meta = buf_str(&meta);
-    d->tenant =
-        s->request->token.tenant[0] != '\0' ? str_of(s->request->token.tenant) : facts->tenant;
+    d->tenant = facts->tenant;
+    d->dkim_domain = (struct str){s->dkim_domain.text, s->dkim_domain.len};
     d->campaign = facts->campaign;
     d->pool = facts->pool;
     d->client = (const struct sockaddr *)&s->request->peer;
@@ -279,6 +281,50 @@ static bool letter_hold(struct submission *s, struct letter *l)
     return true;
 }
 
+/* What a letter of a campaign bears (worker/letter_marks.h): the request's batch stands for the
+ * campaign's id, and the letter's own id is that many behind it. */
+struct marks {
+    struct buf token, sender;
+};
+
+static const char *take_marks(struct submission *s, const struct letter *l, struct marks *marks)
+{
+    const struct config *c = s->request->config;
+    const struct recipe *recipe = injection_recipe(s->injection);
+    struct str address = {(const char *)l->strings.data, l->rcpt.address.len};
+    uint32_t index = (uint32_t)l->recipient;
+    int err = letter_marks_token(c, recipe, &s->batch, index, address, &marks->token);
+
+    if (err == 0)
+        err = letter_marks_sender(c, recipe, &s->batch, index, buf_str(&s->sender), &marks->sender);
+    return err < 0 ? "451 4.3.5 letter_keys of the configuration has no key" : NULL;
+}
+
+/* The letter of a recipient whose address is taken. */
+static const char *render(struct submission *s, struct letter *l, bool ascii, struct draft *d,
+                          struct json_mistake *error)
+{
+    struct template_budget budget = {s->request->config->http.message_bytes_max, LETTER_STEPS};
+    struct marks marks = {0};
+    const char *refusal = take_marks(s, l, &marks);
+
+    d->stamp = stamp_of(s, &l->id, clock_wall_ms(),
+                        (struct str){(const char *)l->strings.data, l->rcpt.address.len});
+    d->room = trace_stamp_room(&d->stamp);
+    d->utf8_address = !ascii || !s->sender_ascii;
+    d->sender = buf_str(&marks.sender);
+    buf_room(d->body, d->room + 4096);
+    d->body->len = d->room;
+    if (refusal == NULL && injection_letter(s->injection, l->recipient, &l->id,
+                                            buf_str(&marks.token), budget, d->body, error) < 0)
+        refusal = error->text;
+    else if (refusal == NULL)
+        refusal = take_message(s, l, d);
+    buf_done(&marks.token);
+    buf_done(&marks.sender);
+    return refusal;
+}
+
 /* Renders the next recipient's letter. *bytes: of its content. False: the round is over, for there
  * is no room for it. */
 static bool make_letter(struct submission *s, size_t *bytes)
@@ -287,7 +333,6 @@ static bool make_letter(struct submission *s, size_t *bytes)
     struct msgid id = msgid_after(&s->batch, (uint32_t)s->next + 1);
     int accepted = once_accepted(&s->once, (uint32_t)s->next);
     struct json_mistake error = {0};
-    struct template_budget budget = {s->request->config->http.message_bytes_max, LETTER_STEPS};
     struct buf body = {0};
     struct draft d = {.body = &body};
     const char *refusal;
@@ -303,18 +348,8 @@ static bool make_letter(struct submission *s, size_t *bytes)
         return true;
     }
     refusal = take_address(s, l, &ascii);
-    if (refusal == NULL) {
-        d.stamp = stamp_of(s, &id, clock_wall_ms(),
-                           (struct str){(const char *)l->strings.data, l->rcpt.address.len});
-        d.room = trace_stamp_room(&d.stamp);
-        d.utf8_address = !ascii || !s->sender_ascii;
-        buf_room(&body, d.room + 4096);
-        body.len = d.room;
-        if (injection_letter(s->injection, l->recipient, &id, budget, &body, &error) < 0)
-            refusal = error.text;
-        else
-            refusal = take_message(s, l, &d);
-    }
+    if (refusal == NULL)
+        refusal = render(s, l, ascii, &d, &error);
     buf_done(&body);
     if (refusal == NULL && !letter_hold(s, l)) {
         message_unref(l->message);
@@ -491,6 +526,44 @@ bool mail_refused(struct http_request *r, struct str sender, struct str tenant, 
            sender_refused(r, sender);
 }
 
+/* Whether no key signs as the request wants it, or the token's mail may not be of that domain. */
+static bool dkim_refused(struct http_request *r, struct str domain, struct dns_name *out)
+{
+    struct config_sender_rule rule = rule_of(r);
+
+    out->len = 0;
+    if (domain.len == 0)
+        return false;
+    if (queue_name_of(domain, out) < 0 ||
+        !keyring_has(r->config->keyring, (struct str){out->text, out->len}))
+        request_problem(r, 422, "dkim_domain",
+                        "dkim_domain: no key of dkim.keys is of this domain");
+    else if (rule.senders != NULL &&
+             !config_may_send(rule.senders, STR(""), (struct str){out->text, out->len}))
+        request_problem(r, 403, "dkim_domain",
+                        "this domain is none of those that are for the tenant '%s'",
+                        r->token.tenant);
+    return r->answered;
+}
+
+/* Single letters of a campaign have the marks that its sender's domain has for campaigns. */
+static void choose_marks(struct submission *s)
+{
+    const struct injection_facts *facts = injection_facts(s->injection);
+    struct campaign what = {0};
+    struct recipe_marks marks;
+    struct buf feedback_id = {0};
+
+    if (facts->campaign.len == 0)
+        return;
+    ASSERT(facts->campaign.len < sizeof(what.name) && facts->tenant.len < sizeof(what.tenant));
+    memcpy(what.name, facts->campaign.ptr, facts->campaign.len);
+    memcpy(what.tenant, facts->tenant.ptr, facts->tenant.len);
+    marks = letter_marks_choose(s->request->config, &what, buf_str(&s->sender), &feedback_id);
+    recipe_mark(injection_recipe(s->injection), &marks);
+    buf_done(&feedback_id);
+}
+
 static void take_sender(struct submission *s)
 {
     struct smtp_address address;
@@ -538,6 +611,7 @@ void handle_injection(struct http_request *r)
 {
     const struct injection_facts *facts;
     struct injection *injection;
+    struct dns_name dkim_domain;
     struct json_mistake error;
     struct submission *s;
     size_t letters;
@@ -552,10 +626,13 @@ void handle_injection(struct http_request *r)
         return;
     }
     facts = injection_facts(injection);
-    if (mail_refused(r, facts->sender, facts->tenant, facts->pool)) {
+    if (mail_refused(r, facts->sender, facts->tenant, facts->pool) ||
+        dkim_refused(r, facts->dkim_domain, &dkim_domain)) {
         injection_free(injection);
         return;
     }
+    if (r->token.tenant[0] != '\0')
+        injection_set_tenant(injection, str_of(r->token.tenant));
     letters = injection_facts(injection)->recipients;
     letters = letters == 0 ? 1 : letters < ROUND_LETTERS ? letters : ROUND_LETTERS;
     s = calloc(1, sizeof(*s) + letters * sizeof(s->letters[0]));
@@ -563,6 +640,7 @@ void handle_injection(struct http_request *r)
     s->letters_max = letters;
     s->request = r;
     s->injection = injection;
+    s->dkim_domain = dkim_domain;
     r->work = s;
     r->done = submission_free;
     if (!begin_batch(s, buf_str(&r->body)))
@@ -574,6 +652,7 @@ void handle_injection(struct http_request *r)
         return;
     }
     take_sender(s);
+    choose_marks(s);
     request_charge(r, facts->recipients > 0 ? facts->recipients - 1 : 0);
     next_round(r);
 }

@@ -172,6 +172,7 @@ static struct message *message_make(struct reading *r, struct str trace, struct 
                              .protocol = d->protocol,
                              .origin = d->origin,
                              .body_hash = d->body_hash,
+                             .dkim_domain = d->dkim_domain,
                              .trace = trace};
 
     flow = queue_flow_get(d->queue, fields.priority, fields.tenant, fields.campaign, pool);

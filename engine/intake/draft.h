@@ -21,6 +21,7 @@ struct draft {
     struct str sender, envid, protocol, origin, meta;
     struct str body_hash;        /* message.body_hash */
     struct str tenant, campaign; /* instead of what the header says; empty: that */
+    struct str dkim_domain;      /* whose key signs, in place of the author's; or empty */
     int priority;                /* the same; -1: that */
     uint8_t priority_cap;        /* 1 + the best that it may get, whatever is said; 0: any */
     struct str pool; /* instead of what rules choose (config_pool_chosen()); empty: that */

@@ -210,7 +210,8 @@ static void hash_more(struct inject *s)
     else if (!body_hash_look(h, bytes, s->body_room, s->body.len))
         return;
     else if (keys != NULL &&
-             keyring_signing_domain(keys, bytes + s->body_room, h->start - s->body_room).len > 0 &&
+             keyring_signing_domain(keys, STR(""), bytes + s->body_room, h->start - s->body_room)
+                     .len > 0 &&
              body_hash_begin(h, keyring_options(keys)->body_relaxed) == 0)
         body_hash_add(h, bytes, s->body.len);
     else

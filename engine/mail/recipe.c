@@ -529,16 +529,30 @@ static void set_text(json_t *object, const char *name, struct str text)
         ASSERT(json_object_set_new(object, name, json_stringn(text.ptr, text.len)) == 0);
 }
 
-void recipe_put(const json_t *root, struct str sender_rule, const struct recipe_marks *marks,
-                struct buf *out)
+static json_t *marks_of(const struct recipe_marks *marks)
 {
-    json_t *object = members_of(root, stored, ARRAY_LEN(stored)), *kept = json_object();
+    json_t *kept = json_object();
 
-    set_text(object, "sender_rule", sender_rule);
+    ASSERT(kept != NULL);
     set_text(kept, "return_path", marks->return_path);
     set_text(kept, "unsubscribe", marks->unsubscribe);
     set_text(kept, "unsubscribe_mailto", marks->unsubscribe_mailto);
     set_text(kept, "feedback_id", marks->feedback_id);
+    return kept;
+}
+
+void recipe_mark(struct recipe *r, const struct recipe_marks *marks)
+{
+    json_decref(r->marks);
+    r->marks = marks_of(marks);
+}
+
+void recipe_put(const json_t *root, struct str sender_rule, const struct recipe_marks *marks,
+                struct buf *out)
+{
+    json_t *object = members_of(root, stored, ARRAY_LEN(stored)), *kept = marks_of(marks);
+
+    set_text(object, "sender_rule", sender_rule);
     if (json_object_size(kept) > 0)
         ASSERT(json_object_set(object, "marks", kept) == 0);
     json_decref(kept);

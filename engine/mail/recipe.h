@@ -36,6 +36,8 @@ void recipe_free(struct recipe *r); /* NULL is accepted */
 /* Memory that it takes, about. */
 uint64_t recipe_bytes(const struct recipe *r);
 struct str recipe_sender_rule(const struct recipe *r);
+/* Its letters get such marks; for a recipe that is not stored. */
+void recipe_mark(struct recipe *r, const struct recipe_marks *marks);
 /* They live as long as r. */
 struct recipe_marks recipe_marks(const struct recipe *r);
 /* Whether letters have a token (mail/letter_mark.h). */

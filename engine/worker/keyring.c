@@ -287,14 +287,21 @@ static void order_by_algorithm(struct dkim_signer *signers, size_t len)
     }
 }
 
-/* The first entry of whoever signs for the author of content, or NULL. */
-static const struct entry *of_author(const struct keyring *k, const uint8_t *content, size_t len,
-                                     bool *below)
+bool keyring_has(const struct keyring *k, struct str domain)
+{
+    return k != NULL && domain.len > 0 && entry_first(k, domain) != NULL;
+}
+
+/* The first entry of the chosen domain, or of whoever signs for the author of content, or NULL. */
+static const struct entry *of_author(const struct keyring *k, struct str chosen,
+                                     const uint8_t *content, size_t len, bool *below)
 {
     const struct entry *e = NULL;
     struct dns_name author;
 
     *below = false;
+    if (keyring_has(k, chosen))
+        return entry_first(k, chosen);
     if (author_domain(content, len, &author))
         e = nearest(k, (struct str){author.text, author.len}, below);
     if (e == NULL && k->fallback != NULL) {
@@ -304,10 +311,11 @@ static const struct entry *of_author(const struct keyring *k, const uint8_t *con
     return e;
 }
 
-struct str keyring_signing_domain(const struct keyring *k, const uint8_t *content, size_t len)
+struct str keyring_signing_domain(const struct keyring *k, struct str chosen,
+                                  const uint8_t *content, size_t len)
 {
     bool below;
-    const struct entry *e = of_author(k, content, len, &below);
+    const struct entry *e = of_author(k, chosen, content, len, &below);
 
     if (e == NULL && k->platform != NULL)
         e = entry_first(k, str_of(k->platform));
@@ -319,11 +327,11 @@ struct str keyring_platform(const struct keyring *k)
     return k->platform == NULL ? STR("") : str_of(k->platform);
 }
 
-size_t keyring_signers(const struct keyring *k, const uint8_t *content, size_t len,
-                       struct dkim_signer out[DKIM_SIGNERS_MAX])
+size_t keyring_signers(const struct keyring *k, struct str chosen, const uint8_t *content,
+                       size_t len, struct dkim_signer out[DKIM_SIGNERS_MAX])
 {
     bool below;
-    const struct entry *e = of_author(k, content, len, &below);
+    const struct entry *e = of_author(k, chosen, content, len, &below);
     size_t n;
 
     n = add_signers(e, below, out, 0);

@@ -78,20 +78,26 @@ static int open_ring(const char *text, struct config **c, struct buf *errors)
 }
 
 /* "s1.example.com s2.example.com": who signs mail from author. */
-static void check_signers(const struct config *c, const char *author, const char *want)
+static void check_chosen(const struct config *c, const char *chosen, const char *author,
+                         const char *want)
 {
     struct dkim_signer signers[DKIM_SIGNERS_MAX];
     struct buf message = {0}, got = {0};
     size_t n;
 
     buf_printf(&message, "From: A <a@%s>\r\n\r\n", author);
-    n = keyring_signers(c->keyring, message.data, message.len, signers);
+    n = keyring_signers(c->keyring, str_of(chosen), message.data, message.len, signers);
     for (size_t i = 0; i < n; i++)
         buf_printf(&got, "%s%s.%s", i == 0 ? "" : " ", signers[i].selector, signers[i].domain);
     buf_putc(&got, 0);
     assert_string_equal((char *)got.data, want);
     buf_done(&message);
     buf_done(&got);
+}
+
+static void check_signers(const struct config *c, const char *author, const char *want)
+{
+    check_chosen(c, "", author, want);
 }
 
 #define KEY(domain, selector, file, more)                                                          \
@@ -122,6 +128,13 @@ static void test_signers(void **state)
     check_signers(c, "other.example", "p.platform.example f.fallback.example");
     check_signers(c, "platform.example", "p.platform.example");
     check_signers(c, "", "p.platform.example f.fallback.example");
+    /* Chosen: in place of the author's; where it has no key, the author's is. */
+    check_chosen(c, "up.example", "example.com", "r.up.example p.platform.example");
+    check_chosen(c, "x.up.example", "deep.up.example", "p.platform.example d.deep.up.example");
+    assert_true(keyring_has(c->keyring, STR("deep.up.example")));
+    assert_false(keyring_has(c->keyring, STR("x.up.example")));
+    assert_false(keyring_has(c->keyring, STR("")));
+    assert_false(keyring_has(NULL, STR("up.example")));
     config_unref(c);
     c = NULL;
     assert_int_equal(open_ring("dkim:\n  keys:\n" KEY("example.com", "e", "ed", ""), &c, &errors),

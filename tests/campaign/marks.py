@@ -116,6 +116,7 @@ def world(**more):
     with directory() as path, Keeper() as server:
         file, dkim = path / "letter.keys", Keys(path)
         dkim.make(DOMAIN)
+        dkim.make("brand.example", kinds=("ed25519",))
         hayauma("letters", "keygen", "--file", file)
         with Campaigns(server.port, {
                 "letter_keys": str(file), "senders": {DOMAIN: {**MARKS, **more}}, "dkim": {"keys": dkim.rows},
@@ -192,10 +193,35 @@ def test_retry():
                                           if f'"sender":"{sender}"' in line}, {"r50@x1.example"})
 
 
+def single_letters(engine, server, file):
+    """Letters by /api/inject/v1 that name a campaign have the same marks, the batch in place of the campaign's id;
+    without a campaign they have none. The key of another domain signs, where the request says so."""
+    body = {"envelope_sender": f"news@{DOMAIN}", "tenant": "acme", "tags": ["vip", "朝"],
+            "content": {"from": {"email": f"news@{DOMAIN}"}, "subject": "s", "text_body": "t {{ unsubscribe_url }}\n"},
+            "recipients": [{"email": f"s{i}@x.example", "metadata": {"customer": i} if i else {}} for i in range(2)]}
+    answer = engine.inject({**body, "campaign": "spring"})
+    wait_until("both", lambda: server.of("s0@x.example") and server.of("s1@x.example"))
+    check("indices", [check_letter(engine, file, answer["batch_id"], server.of(f"s{i}@x.example")[0])
+                      for i in range(2)], [0, 1])
+    metas = [next(iter(engine.wait_records("Reception", recipient=f"s{i}@x.example")))["meta"] for i in range(2)]
+    check("records", metas, [{"tenant": "acme", "campaign": "spring", "tags": ["vip", "朝"], **more}
+                             for more in ({}, {"customer": 1})])
+    engine.inject({**body, "recipients": [{"email": "none@x.example", "metadata": {"ref": 7}}], "dkim_domain": "Brand.example",
+                   "trace_headers": {"supplemental_header": True, "include_meta_names": ["tenant", "ref", "gone"]}})
+    wait_until("the other", lambda: server.of("none@x.example"))
+    ((sender, _, content),) = server.of("none@x.example")
+    letter = letter_of(content)
+    check("no marks", (sender, letter["List-Unsubscribe"], letter["Feedback-ID"]), (f"news@{DOMAIN}", None, None))
+    check("whose keys", {s["d"] for s in signatures(content)}, {"brand.example"})
+    check("reference", json.loads(base64.b64decode(letter["X-KumoRef"])),
+          {"_@_": "\\_/", "recipient": "none@x.example", "tenant": "acme", "ref": 7})
+
+
 def test_own_fields():
     """Fields of the template stand, and get no second one beside them; a whole message gets what it lacks."""
-    with world() as (engine, server, _):
+    with world() as (engine, server, file):
         server.open = True
+        single_letters(engine, server, file)
         for name, content in (
                 ("parts", {"from": {"email": f"news@{DOMAIN}"}, "subject": "s", "text_body": "t",
                            "headers": {"list-unsubscribe": "<https://own.example/>", "Feedback-ID": "a:b:c:ownid"}}),

@@ -79,6 +79,14 @@ class Api(Engine):
             return read_all(s)
 
 
+def keys_of(engine, *domains):
+    """Gives each domain a DKIM key."""
+    file = engine.dir / "dkim.pem"
+    subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", file], check=True, timeout=60)
+    file.chmod(0o600)
+    engine.config["dkim"] = {"keys": [{"domain": d, "selector": "s", "file": str(file)} for d in domains]}
+
+
 def parsed(content):
     """What a receiver took, as Python's email package sees it."""
     content = re.sub(rb"^\.", b"", content, flags=re.M)
@@ -237,6 +245,7 @@ def test_times_and_names():
         engine.config["routes"] = {}
         soon = int(time.time()) + 3600
         engine.inject({**LETTER, "campaign": "spring", "tenant": "acme", "priority": 2, "not_before": soon,
+                       "deferred_spool": True, "deferred_generation": False,
                        "expires": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(soon + 60))})
         (row,) = engine.rows("queue", "list")
         check("row", (row["priority"], row["campaign"], row["tenant"], row["due_ms"] // 1000,
@@ -353,7 +362,12 @@ REFUSED = [
     ({**LETTER, "idempotency_key": ""}, 422, "idempotency_key"),
     ({**LETTER, "idempotency_key": "長" * 257}, 422, "idempotency_key"),
     ({**LETTER, "not_before": "soon"}, 422, "not_before"), ({**LETTER, "expires": 1}, 422, "expires"),
-    ({**LETTER, "trace_headers": {"supplemental_header": True}}, 422, "trace_headers.supplemental_header"),
+    ({**LETTER, "trace_headers": {"header_name": "Subject"}}, 422, "trace_headers.header_name"),
+    ({**LETTER, "trace_headers": {"include_meta_names": [1]}}, 400, "trace_headers.include_meta_names"),
+    ({**LETTER, "tags": ["a", ""]}, 422, "tags[1]"), ({**LETTER, "tags": ["x"] * 11}, 422, "tags[10]"),
+    ({**LETTER, "tags": ["x"], "recipients": [{"email": "a@x.example", "metadata": {"tags": 1}}]}, 422, "recipients[0]"),
+    ({**LETTER, "dkim_domain": "sender.example"}, 422, "dkim_domain"), ({**LETTER, "dkim_domain": ""}, 422, "dkim_domain"),
+    ({**LETTER, "deferred_spool": 1}, 400, "deferred_spool"),
     (b'{"a":' * 40 + b"1" + b"}" * 40, 400, ""), (b"[" * 1000000, 400, ""), (b"[1]", 400, ""), (b"", 400, ""),
     (b'{"a": 1e999}', 400, ""), (b'{"a": 99999999999999999999999}', 400, ""), (b'{"a": "\xff"}', 400, ""),
     (b'{"a": "\\u0000"}', 400, ""), (b'{"a": 1, "a": 2}', 400, ""), (b"[" + b"1," * 1000001 + b"1]", 400, ""),
@@ -439,13 +453,14 @@ def test_framing():
 
 def test_senders_of_a_tenant():
     """A token's tenant says whose mail it may send: the envelope's for all, From for each letter."""
-    with Api(trusted_networks=[], more={"tenants": {"acme": {"senders": ["sender.example", "<>"]},
-                                                    "free": {}}}) as engine:
+    engine = Api(trusted_networks=[], more={"tenants": {"acme": {"senders": ["sender.example", "<>"]}, "free": {}}})
+    keys_of(engine, "sender.example", "x.example")
+    with engine:
         bearer = {name: engine.command("token", "add", name, *options).strip() for name, *options in (
             ("acme", "--tenant", "acme"), ("free", "--tenant", "free"), ("none",))}
 
-        def post(name, sender="a@sender.example", author="news@sender.example"):
-            body = {**LETTER, "envelope_sender": sender,
+        def post(name, sender="a@sender.example", author="news@sender.example", **more):
+            body = {**LETTER, "envelope_sender": sender, **more,
                     "content": {**LETTER["content"], "from": {"email": author}}}
             status, _, text = engine.ask("POST", "/api/inject/v1", body,
                                          {"Authorization": f"Bearer {bearer[name]}"})
@@ -456,6 +471,8 @@ def test_senders_of_a_tenant():
             check(str(arguments), (status, answer.get("fail_count")), (200, 0))
         status, answer = post("acme", "a@x.example")
         check("envelope", (status, "for the tenant 'acme'" in str(answer)), (403, True))
+        for name, domain, status in (("acme", "x.example", 403), ("acme", "SENDER.example", 200), ("none", "x.example", 200)):
+            check(f"key {name} {domain}", post(name, dkim_domain=domain)[0], status)
         status, answer = post("acme", author="a@x.example")
         check("from", (status, answer["fail_count"]), (200, 1))
         check("why", answer["errors"][0].endswith(
@@ -861,6 +878,8 @@ def test_openapi():
         schemas = document["components"]["schemas"]
         request = sample(schemas["InjectRequest"], document)
         request["expires"] = int(time.time()) + 3600
+        keys_of(engine, request["dkim_domain"])
+        engine.reload()
         check("all fields", sorted(request), sorted(schemas["InjectRequest"]["properties"]))
         answer = engine.inject(request)
         check("answer", (fits(answer, schemas["InjectResponse"], document), answer["success_count"]), (True, 1))
@@ -869,7 +888,7 @@ def test_openapi():
         known -= {"sender_rule", "marks", "return_path", "unsubscribe", "unsubscribe_mailto",
                   "feedback_id"}  # of what is stored
         said = {n for s in ("InjectRequest", "Recipient", "Content", "Attachment") for n in schemas[s]["properties"]}
-        said |= {"received_header", "supplemental_header"}
+        said |= {"received_header", "supplemental_header", "header_name", "include_meta_names"}
         check("fields", said, known)
 
 

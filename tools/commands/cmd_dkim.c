@@ -362,7 +362,7 @@ static int sign(const struct options *o)
     if (c == NULL)
         return EXIT_FAILED;
     read_message(&message);
-    n = keyring_signers(c->keyring, message.data, message.len, signers);
+    n = keyring_signers(c->keyring, STR(""), message.data, message.len, signers);
     if (n > 0)
         err = dkim_sign(message.data, message.len, STR(""), keyring_options(c->keyring), signers, n,
                         time(NULL), &fields);
