@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import re
+import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -91,12 +92,19 @@ def scraped(prometheus):
     return found and found[0]["health"] == "up"
 
 
+def promtool(*arguments, **more):
+    done = subprocess.run([BIN / "promtool", *arguments], capture_output=True, timeout=60, check=False, **more)
+    if done.returncode:
+        raise Failure(f"promtool {arguments}: {done.returncode}\n{(done.stdout + done.stderr).decode()}")
+
+
 def test_rules_and_dashboard():
     """Prometheus takes the metrics (it reads OpenMetrics strictly), each name in the rules and the
     dashboard is one of theirs, each expression is evaluated, each panel of the dashboard shows
     something, and an alert that is due comes."""
     with Sink() as sink, Api(sink.port) as engine:
         engine.inject({**LETTER, "tenant": "acme"})
+        promtool("check", "rules", EXAMPLES / "alerts.yaml")
         with Prometheus(engine) as prometheus:
             wait_until("a scrape", lambda: scraped(prometheus), 60)
             wait_until("two scrapes", lambda: prometheus.query(
