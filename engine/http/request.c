@@ -183,7 +183,25 @@ static const char *const unique_fields[UNIQUE_FIELDS] = {[AUTHORIZATION] = "Auth
 struct head {
     unsigned seen[UNIQUE_FIELDS];
     const char *values[UNIQUE_FIELDS];
+    bool unclear; /* a name that is none, or a field of two lines */
 };
+
+/* A white space in front of the colon is part of the name to the library, and of a field in two
+ * lines it puts the second behind the name: "Transfer-Encoding:\r\n chunked" is the field
+ * Transfer-Encodingchunked (0.9.75). A proxy in front reads what was meant (RFC 9112, 5.1 and 5.2).
+ */
+static bool name_clear(struct str name)
+{
+    for (size_t i = 0; i < name.len; i++)
+        if (!g_ascii_isalnum(name.ptr[i]) && strchr("!#$%&'*+-.^_`|~", name.ptr[i]) == NULL)
+            return false;
+    for (enum unique_field i = 0; i < UNIQUE_FIELDS; i++)
+        if ((i == CONTENT_LENGTH || i == TRANSFER_ENCODING) &&
+            str_starts_nocase(name, str_of(unique_fields[i])) &&
+            name.len > strlen(unique_fields[i]))
+            return false;
+    return name.len > 0;
+}
 
 static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *name,
                                 const char *value)
@@ -191,6 +209,7 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
     struct head *head = arg;
 
     (void)kind;
+    head->unclear |= !name_clear(str_of(name));
     for (size_t i = 0; i < UNIQUE_FIELDS; i++)
         if (str_eq_nocase(str_of(name), str_of(unique_fields[i]))) {
             head->seen[i]++;
@@ -199,10 +218,16 @@ static enum MHD_Result on_field(void *arg, enum MHD_ValueKind kind, const char *
     return MHD_YES;
 }
 
+/* Behind such a head nobody knows where the next request begins: the library ends the connection,
+ * as it does whenever the answer comes before the body. */
 static bool framing_refused(struct http_request *r, const struct head *head)
 {
     const char *coding = head->values[TRANSFER_ENCODING];
 
+    if (head->unclear) {
+        request_problem(r, 400, "", "a field's name is none, or a field has two lines");
+        return true;
+    }
     for (size_t i = 0; i < UNIQUE_FIELDS; i++)
         if (head->seen[i] > 1) {
             request_problem(r, 400, "", "the field %s is there %u times", unique_fields[i],

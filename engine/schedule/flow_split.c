@@ -19,7 +19,8 @@ struct str flow_signer(const struct lane *lane, const struct message *m)
 {
     const struct keyring *k = lane->worker->config->keyring;
 
-    return k == NULL ? STR("") : keyring_signing_domain(k, m->dkim_domain, m->content, m->content_len);
+    return k == NULL ? STR("")
+                     : keyring_signing_domain(k, m->dkim_domain, m->content, m->content_len);
 }
 
 /* Whether mail of domain waits at lane's site, or has lowered limits there, by one of scopes. */

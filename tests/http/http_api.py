@@ -428,6 +428,8 @@ def test_framing():
         (head("Transfer-Encoding: gzip, chunked") + chunks, b"501"), (head("Content-Length: -1") + text, b"400"),
         (head("Content-Length: +5") + text, b"400"), (head("Content-Length: 0x10") + text, b"400"),
         (head("Content-Length: 99999999999999999999999") + text, b"4"), (head(f"{length},{len(text)}") + text, b"400"),
+        (head(f"Content-Length : {len(text)}") + text, b"400"), (head(f"Content-Length:\r\n {len(text)}") + text, b"400"),
+        (head(length, "X y: z") + text, b"400"),
         (head("Content-Length: 999999999") + text, b"413"), (head(length, "Host: y") + text, b"400"),
         (head(length, "Authorization: Bearer x", "Authorization: Bearer y") + text, b"400"),
         (head(chunked) + b"zz\r\n" + text, None), (head(chunked) + b"-1\r\n" + text, None),

@@ -87,7 +87,9 @@ uint64_t author_check(const struct config *c, const struct buf *letter, struct b
         buf_puts(out, "From: names no author with a domain\n");
         return 1;
     }
-    n = c->keyring == NULL ? 0 : keyring_signers(c->keyring, STR(""), letter->data, letter->len, signers);
+    n = c->keyring == NULL
+            ? 0
+            : keyring_signers(c->keyring, STR(""), letter->data, letter->len, signers);
     for (size_t i = 0; i < n; i++) {
         own |= is_of(&author, str_of(signers[i].domain));
         found += check_records(c, &signers[i], out);
