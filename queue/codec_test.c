@@ -81,6 +81,7 @@ static void test_content_round_trip(void **state)
     s.m->flags = MESSAGE_8BIT | MESSAGE_DOT_LINES;
     s.m->ret = 2;
     s.m->dkim_domain = STR("brand.example");
+    s.m->body_hash = (struct str){"\1\0hash", 6};
     l = codec_content_layout(s.m, 4096);
     assert_int_equal(l.pieces, 0);
     assert_int_equal(l.tail_bytes, 300);
@@ -108,7 +109,8 @@ static void test_content_round_trip(void **state)
     assert_true(str_eq(fields.origin, s.m->origin));
     assert_true(str_eq(fields.trace, s.m->trace));
     assert_true(str_eq(fields.dkim_domain, STR("brand.example")));
-    s.m->dkim_domain = STR(""); /* as it was made */
+    assert_true(str_eq(fields.body_hash, s.m->body_hash));
+    s.m->dkim_domain = s.m->body_hash = STR(""); /* as it was made */
     sample_free(&s);
 }
 
