@@ -57,9 +57,10 @@ void holes_note(struct shard *s, const MDB_val *value)
     s->own.holes.used++;
     s->own.holes.far += page > before ? page - before > NEAR_PAGES : before - page > NEAR_PAGES;
     s->own.holes.made++;
-    s->own.holes.breaks += page != s->own.holes.run_last + 1;
-    s->own.holes.turned |= page < s->own.holes.run_last;
-    s->own.holes.page_last = s->own.holes.run_last = page;
+    /* A batch of one message has no run to break. */
+    s->own.holes.breaks += s->own.holes.batch_last != 0 && page != s->own.holes.batch_last + 1;
+    s->own.holes.turned |= page < before;
+    s->own.holes.page_last = s->own.holes.batch_last = page;
     ASSERT(s->own.holes.far <= s->own.holes.used);
 }
 
@@ -94,10 +95,11 @@ int holes_gather(struct shard *s, MDB_txn *txn)
     MDB_stat list;
     int rc;
 
+    s->own.holes.batch_last = 0;
     if (made < MADE_MIN || !s->own.holes.turned)
         return 0;
     ASSERT(breaks <= made);
-    s->own.holes.made = s->own.holes.breaks = s->own.holes.run_last = 0;
+    s->own.holes.made = s->own.holes.breaks = s->own.holes.page_last = 0;
     s->own.holes.turned = false;
     if (breaks <= made / BREAKS_PART || shard_unused_bytes(s) < GATHER_UNUSED_MIN)
         return 0;

@@ -222,6 +222,31 @@ static void test_gather(void **state)
     free(due);
 }
 
+/* Where each commit has one message there is nothing to gather, and the file stays small. */
+static void test_alone(void **state)
+{
+    struct kit_queue *f = *state;
+    size_t n = 0;
+
+    gathers = true;
+    for (unsigned round = 0; round < 600; round++) {
+        struct kit_change *kit = kit_change();
+        struct message *m = kit_message(SMALL_BYTES, 1, 4);
+
+        rcpts[n] = kit_recipient(m, 0, "a.example", 500);
+        kit_content(kit, m);
+        kit_row(kit, QUEUE_ROW_ADD, rcpts[n++]);
+        run(f, kit);
+        message_unref(m);
+        if (n < 16)
+            continue;
+        settle(f, rcpts + 8, 8);
+        n = 8;
+    }
+    assert_true(f->options.map_bytes - shard_unused_bytes(f->q->shards[0]) < 1u << 20);
+    settle(f, rcpts, n);
+}
+
 /* queue.map_size was lowered below what the file has: its free pages are used still. */
 static void test_smaller_map(void **state)
 {
@@ -242,6 +267,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_order, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_rest, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_gather, setup, kit_queue_teardown),
+        cmocka_unit_test_setup_teardown(test_alone, setup, kit_queue_teardown),
         cmocka_unit_test_setup_teardown(test_smaller_map, setup, kit_queue_teardown),
     };
 

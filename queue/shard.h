@@ -78,7 +78,7 @@ struct shard {
         struct {
             uint64_t used, far; /* pages of contents since the last look; not near the one before */
             uint64_t made, breaks; /* for holes_gather(): pages, and those not behind the last */
-            uint64_t run_last;     /* the last page; 0: none since free pages were gathered */
+            uint64_t batch_last;   /* the last page of this batch; 0: none */
             bool turned;           /* a page's number was below that of the last */
             uint64_t page_last;
             uint64_t rest_until_ns; /* no order is made before */
