@@ -17,6 +17,7 @@
 #define BODY_BYTES_DEFAULT  8192       /* when no size is announced */
 #define BODY_BYTES_TRUSTED  (1u << 20) /* a larger announced size is believed as it arrives */
 #define ENVELOPE_KEPT_BYTES 4096       /* between messages */
+#define HASHED_HEADER_MAX   (256u << 10)
 
 const char inject_too_much[] = "452 4.3.1 too much mail is being received, try again later";
 static const char out_of_memory[] = "452 4.3.1 out of memory, try again later";
@@ -195,26 +196,30 @@ static void hash_drop(struct inject *s)
     s->hash = NULL;
 }
 
+/* Whether the keys sign a message of that header. */
+static bool is_signed(const struct keyring *keys, const uint8_t *header, size_t len)
+{
+    return keys != NULL && len <= HASHED_HEADER_MAX &&
+           keyring_signing_domain(keys, STR(""), header, len).len > 0;
+}
+
 /* Where the header has come, the keys say whether the message will be signed; where the body has,
- * it is hashed, a piece a turn. The signer sees whether it is the hash that it wants. */
+ * it is hashed, a piece a turn. The signer sees whether it is the hash that it wants; what a turn
+ * has no time for is the signer's, too. */
 static void hash_more(struct inject *s)
 {
     const struct keyring *keys = s->worker->config->keyring;
     const uint8_t *bytes = s->body.data;
     struct body_hash *h = s->hash;
 
-    if (h == NULL)
+    if (h == NULL || (h->start == 0 && !body_hash_look(h, bytes, s->body_room, s->body.len)))
         return;
-    if (h->start > 0)
-        body_hash_add(h, bytes, s->body.len);
-    else if (!body_hash_look(h, bytes, s->body_room, s->body.len))
+    if (h->body.hash == NULL && (!is_signed(keys, bytes + s->body_room, h->start - s->body_room) ||
+                                 body_hash_begin(h, keyring_options(keys)->body_relaxed) < 0)) {
+        hash_drop(s);
         return;
-    else if (keys != NULL &&
-             keyring_signing_domain(keys, STR(""), bytes + s->body_room, h->start - s->body_room)
-                     .len > 0 &&
-             body_hash_begin(h, keyring_options(keys)->body_relaxed) == 0)
-        body_hash_add(h, bytes, s->body.len);
-    else
+    }
+    if (!body_hash_add(h, bytes, s->body.len))
         hash_drop(s);
 }
 

@@ -27,11 +27,12 @@ int body_hash_begin(struct body_hash *h, bool relaxed)
     return err;
 }
 
-void body_hash_add(struct body_hash *h, const uint8_t *bytes, size_t len)
+bool body_hash_add(struct body_hash *h, const uint8_t *bytes, size_t len)
 {
     ASSERT(h->start > 0 && h->at <= len);
     dkim_body_add(&h->body, bytes + h->at, len - h->at);
     h->at = len;
+    return h->body.empty_lines <= BODY_HASH_HELD_MAX;
 }
 
 int body_hash_end(struct body_hash *h, const uint8_t *bytes, size_t len,
@@ -40,7 +41,7 @@ int body_hash_end(struct body_hash *h, const uint8_t *bytes, size_t len,
     uint64_t body_len = len - h->start;
     int err;
 
-    body_hash_add(h, bytes, len);
+    (void)body_hash_add(h, bytes, len);
     out[0] = h->body.relaxed;
     for (int i = 0; i < 8; i++)
         out[1 + i] = (uint8_t)(body_len >> (8 * i));

@@ -22,8 +22,11 @@ struct body_hash {
 bool body_hash_look(struct body_hash *h, const uint8_t *bytes, size_t from, size_t len);
 /* Behind body_hash_look(). 0 or -ENOMEM; then h is as if zeroed. */
 int body_hash_begin(struct body_hash *h, bool relaxed) MUST_USE;
-/* Hashes what of the body is new. */
-void body_hash_add(struct body_hash *h, const uint8_t *bytes, size_t len);
+/* Hashes what of the body is new. False: so many empty lines are held back, since those at a body's
+ * end do not count, that what follows them would have all hashed at once: for threads that may take
+ * their time. */
+bool body_hash_add(struct body_hash *h, const uint8_t *bytes, size_t len);
+#define BODY_HASH_HELD_MAX 16384
 /* The same, and puts what is to be kept into out. 0 or -EIO; h is done with in any case. */
 int body_hash_end(struct body_hash *h, const uint8_t *bytes, size_t len,
                   uint8_t out[BODY_HASH_BYTES]) MUST_USE;
