@@ -555,7 +555,7 @@ void inject_admit_other(struct inject *s, const struct sockaddr_storage *client)
 {
     uncount(s);
     inject_certificate_drop(s); /* it was the proxy's */
-    s->options.auth &= ~(uint32_t)SMTP_AUTH_EXTERNAL;
+    s->options.auth &= ~(uint32_t)(SMTP_AUTH_EXTERNAL | SMTP_AUTH_SCRAM_PLUS);
     s->helo[0] = '\0';
     s->nobody = client == NULL;
     if (client != NULL)

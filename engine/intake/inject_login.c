@@ -356,7 +356,9 @@ static const char *scram_refusal(const struct inject *s, struct str message,
     struct scram_offer offer = {.plus = s->server.login.mechanism == SMTP_AUTH_SCRAM_PLUS};
     int err;
 
-    bindings_of(s, &offer);
+    /* Where the TLS is a proxy's (XCLIENT) the client has no binding of it, nor hears of one. */
+    if ((s->options.auth & SMTP_AUTH_SCRAM_PLUS) != 0)
+        bindings_of(s, &offer);
     err = scram_server_begin(scram, message, &offer);
     if (err == -EPERM)
         return "535 5.7.8 SCRAM-SHA-256-PLUS is offered here: somebody took it from what you heard";

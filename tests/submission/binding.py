@@ -17,7 +17,7 @@ import sys
 sys.path[:0] = [str(pathlib.Path(__file__).resolve().parent.parent / "faults")]
 from faults import Client, Engine, Skip, run, shown, wait_empty, wait_until  # noqa: E402
 from authority import Authority, careless, serving  # noqa: E402
-from auth import KEYS, PASSWORD, Submission, unword, word  # noqa: E402
+from auth import KEYS, PASSWORD, Submission, scram_login, unword, word  # noqa: E402
 from talk import Listener  # noqa: E402
 import scram  # noqa: E402
 
@@ -90,6 +90,24 @@ def test_server():
             got = login(s.engine, *case)
             assert got.startswith(reply), (case, got)
         assert s.counter("logins") == len(good) and s.counter("logins_failed") == len(bad)
+
+
+def test_proxied():
+    """Whom a proxy names (XCLIENT) has another connection than the proxy's: no login is bound to that, and
+    who could bind and hears of nothing to bind to is let in."""
+    with Bound() as s:
+        s.engine.stop()
+        s.engine.config["listeners"][0]["xclient_from"] = ["127.0.4.9"]
+        s.engine.start()
+        with Client(s.engine, source="127.0.4.9") as client:
+            got = client.starttls(careless())
+            assert offers(got) == ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256", "PLAIN", "LOGIN"], got
+            client.expect(client.command("XCLIENT ADDR=192.0.2.7"), 220)
+            got = client.expect(client.command("EHLO c.example"), 250)
+            assert offers(got) == ["SCRAM-SHA-256", "PLAIN", "LOGIN"], got
+            assert client.command("AUTH SCRAM-SHA-256-PLUS").startswith("504 ")
+            said = scram_login(client, "shop", binding="y,,")
+            assert said[-1].startswith("235 "), said
 
 
 class Greeter(Listener):
