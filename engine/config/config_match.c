@@ -414,6 +414,19 @@ static void warn_of_route(const struct config_route *r, struct buf *out)
                    r->host);
 }
 
+/* Who may be a proxy may say that it is somebody who may relay. */
+static void warn_of_everybody(const struct config_listener *l, const char *key,
+                              const struct config_network *networks, size_t len, struct buf *out)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (!is_everybody(&networks[i]))
+            continue;
+        buf_printf(out, "warning: listener %s: with ", l->address.text);
+        config_format_network(out, &networks[i]);
+        buf_printf(out, " in %s anybody may relay\n", key);
+    }
+}
+
 void config_warnings(const struct config *c, bool as_root, struct buf *out)
 {
     if (as_root && c->user == NULL)
@@ -442,13 +455,9 @@ void config_warnings(const struct config *c, bool as_root, struct buf *out)
         if (addr->sa_family == AF_UNIX || config_is_loopback(addr))
             continue;
         warn_of_submission(l, out);
-        for (size_t j = 0; j < l->relay_networks_len; j++) {
-            if (!is_everybody(&l->relay_networks[j]))
-                continue;
-            buf_printf(out, "warning: listener %s: with ", l->address.text);
-            config_format_network(out, &l->relay_networks[j]);
-            buf_puts(out, " in relay_networks anybody may relay\n");
-        }
+        warn_of_everybody(l, "relay_networks", l->relay_networks, l->relay_networks_len, out);
+        warn_of_everybody(l, "proxy_from", l->proxy_from, l->proxy_from_len, out);
+        warn_of_everybody(l, "xclient_from", l->xclient_from, l->xclient_from_len, out);
     }
     config_warmup_warnings(c, out);
 }
