@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import pty
+import pwd
 import re
 import select
 import signal
@@ -22,6 +23,7 @@ from datetime import datetime, timedelta, timezone
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "lib"))
 import talk  # noqa: E402
+from authority import Authority  # noqa: E402
 from engine import TREE, Engine, Sink, program  # noqa: E402
 from proc import TempDir, free_port, wait_until  # noqa: E402
 
@@ -168,6 +170,18 @@ def test_config():
     good.chmod(0o600)
     said = run("config", "check", good).stderr
     assert (f"{good}: root can read it, but not the engine as user nobody" in said) == (os.geteuid() == 0), said
+    if os.geteuid() == 0:  # nobody may not enter the directory, whose files are his otherwise
+        inside = temp.path / "inside"
+        inside.mkdir(mode=0o700)
+        users, own = inside / "users", inside / "own.pem"
+        run("user", "add", "shop", "--file", users, text="Canary-Kanarienvogel-4711\n")
+        os.chown(users, pwd.getpwnam("nobody").pw_uid, -1)
+        own.write_text("".join(p.read_text() for p in Authority(inside / "ca").self_signed("mx.example.com")))
+        good.write_text(f"user: nobody\nauth: {{users_file: {users}}}\n"
+                        f"destinations: {{'*': {{tls_certificate: {own}}}, d.example: {{sessions_max: 1}}}}\n")
+        said = run("config", "check", good).stderr
+        assert said.count(f"users_file: {users}: root can read it") == 1, said
+        assert said.count(f"tls_certificate: {own}: root can read it") == 1, said
     good.write_text("dns: {servers: [127.0.0.1, 192.0.2.53]}\n")
     said = run("config", "check", good).stderr
     assert "warning: dns.servers: 192.0.2.53 is beyond loopback" in said, said

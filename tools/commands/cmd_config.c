@@ -73,7 +73,7 @@ static bool files_good(const struct config *c)
 
 static void warn_unreadable(const char *key, const char *file, const char *user)
 {
-    int fd = file == NULL ? -1 : open(file, O_RDONLY | O_CLOEXEC);
+    int fd = file == NULL ? -1 : open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
 
     if (file != NULL && fd < 0)
         fprintf(
@@ -83,6 +83,24 @@ static void warn_unreadable(const char *key, const char *file, const char *user)
             key, file, user, strerror(errno));
     if (fd >= 0)
         close(fd);
+}
+
+/* What servers are shown; destinations have it of the default, mostly. */
+static void warn_shown(const struct config *c)
+{
+    const char *last = NULL;
+
+    for (size_t i = 0; i < c->destinations_len + c->providers_all; i++) {
+        const char *file = i < c->destinations_len
+                               ? c->destinations[i].tls_certificate
+                               : c->providers[i - c->destinations_len].dest.tls_certificate;
+
+        if (last == NULL || file == NULL || strcmp(last, file) != 0)
+            warn_unreadable("tls_certificate", file, c->user);
+        last = file;
+    }
+    for (size_t i = 0; i < c->sources_len; i++)
+        warn_unreadable("tls_certificate", c->sources[i].tls_certificate, c->user);
 }
 
 /* What root reads here and the engine, as `user`, does not, such as files in certbot's directories.
@@ -117,7 +135,13 @@ static void warn_as_user(const struct config *c)
         warn_unreadable("client_ca_file", c->listeners[i].client_ca_file, c->user);
         warn_unreadable("client_crl_file", c->listeners[i].client_crl_file, c->user);
     }
+    warn_shown(c);
+    for (size_t i = 0; i < c->sources_len; i++)
+        warn_unreadable("password_file", c->sources[i].proxy.password_file, c->user);
     warn_unreadable("tls_ca_file", c->tls_ca_file, c->user);
+    warn_unreadable("users_file", c->auth.users_file, c->user);
+    warn_unreadable("credentials_file", c->credentials_file, c->user);
+    warn_unreadable("letter_keys", c->letter_keys_file, c->user);
     _exit(EXIT_OK);
 }
 
