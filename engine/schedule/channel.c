@@ -495,23 +495,36 @@ static void look_held(struct channel *c, const struct limit_denial *why)
     c->held_ns = now_ns;
 }
 
-enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
+/* What shuts the channel beside its limits. */
+static enum channel_shut shut_by_others(struct channel *c, uint64_t *until_ms)
 {
-    uint64_t now_ms = io_now_ms(c->site->worker->io);
     enum channel_shut shut = unusable(c, until_ms);
-    struct limit_denial why;
+    uint64_t left_ms;
 
     if (shut != CHANNEL_OPEN)
         return shut;
     *until_ms = stopped_ms(c);
     if (*until_ms != 0)
         return CHANNEL_STOPPED;
-    if (channel_quiet(c) != NULL) {
-        uint64_t left_ms = (uint64_t)(c->quiet_until_ms - worker_wall_ms(c->site->worker));
+    if (channel_quiet(c) == NULL)
+        return CHANNEL_OPEN;
+    left_ms = (uint64_t)(c->quiet_until_ms - worker_wall_ms(c->site->worker));
+    *until_ms =
+        io_now_ms(c->site->worker->io) + (left_ms < QUIET_LOOK_MS ? left_ms : QUIET_LOOK_MS);
+    return CHANNEL_QUIET;
+}
 
-        *until_ms = now_ms + (left_ms < QUIET_LOOK_MS ? left_ms : QUIET_LOOK_MS);
-        return CHANNEL_QUIET;
-    }
+enum channel_shut channel_shut(struct channel *c, uint64_t *until_ms)
+{
+    uint64_t now_ms = io_now_ms(c->site->worker->io);
+    enum channel_shut shut = shut_by_others(c, until_ms);
+    struct limit_denial why;
+
+    /* Or a session would be opened for when the limit's time comes: channel_opens_ahead(). */
+    if (shut != CHANNEL_OPEN && c->held.kind != LIMIT_NONE)
+        look_held(c, NULL);
+    if (shut != CHANNEL_OPEN)
+        return shut;
     caps_look(c);
     if (channel_limits_ask(c, &why) < 0) {
         /* A channel that waits is out of the turns and takes nothing: it asks here. */

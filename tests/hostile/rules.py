@@ -106,6 +106,27 @@ def test_another_source_goes_on():
     world.finish()
 
 
+def test_a_suspended_source_stays_away():
+    """A source that waited for its rate when it was suspended opens no session for that, although there is
+    mail, which goes by the other one."""
+    said = itertools.count()
+    server = Timed({"MAIL": lambda peer: peer.sendall(
+        RATE if peer.getpeername()[0] == "127.0.0.2" and next(said) == 2 else USUAL["MAIL"])})
+    world = made({"busy": {"code": 421, "enhanced": "4.7.28", "suspend": "1h"}}, {"busy": server},
+                 sources={"a": {"ipv4": "127.0.0.2"}, "b": {"ipv4": "127.0.0.3"}},
+                 pools={"all": {"sources": {"a": {"weight": 1}, "b": {"weight": 1}}}},
+                 destinations={"busy.example": {"rate": "2/s", "idle": "300ms"}})
+    for i in range(40):
+        world.send("busy", f"u{i}")
+    wait_until("the pause", lambda: world.engine.command("queue", "suspensions") != "", 20)
+    paused = time.monotonic()
+    before = len(world.records("Delivery", "busy"))
+    wait_until("the other source", lambda: len(world.records("Delivery", "busy")) >= before + 6, 20)
+    late = [at - paused for at, address in server.began if address == "127.0.0.2" and at > paused + 0.1]
+    assert not late, (len(late), late[:5])
+    world.finish()
+
+
 def test_a_netblock():
     """Two sources of one /24 are suspended by one answer; the mail goes by a third one. So are limits lowered."""
     server = Server({"MAIL": lambda peer: peer.sendall(
