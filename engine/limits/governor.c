@@ -844,17 +844,21 @@ void governor_claim(struct governor_entry *e, uint16_t who, uint8_t priority, ui
 }
 
 /* Until when what e gives is somebody else's, whose mail comes before that of load; 0: it is not.
- */
+ * Leave may be there before it was claimed for, by a rate that was raised or as some came back: who
+ * claims may be gone, and has so long from then on. */
 static uint64_t claimed_until_ns(const struct governor_entry *e, const struct governor_load *load,
                                  uint64_t now_ns)
 {
     uint64_t claim = atomic_load_explicit(&e->shared.claim, memory_order_relaxed);
-    uint64_t until_ns = (claim >> CLAIM_TIME_SHIFT) * NS_PER_MS;
+    uint64_t until_ns = (claim >> CLAIM_TIME_SHIFT) * NS_PER_MS, over_ns;
 
     if ((claim & CLAIM_PRIORITY) >= load->priority || until_ns <= now_ns ||
         (uint16_t)(claim >> CLAIM_WHO_SHIFT) == load->who)
         return 0;
-    return until_ns;
+    over_ns = governor_message_at(e, now_ns, NULL) + (1 + claim_grace_ms(e, now_ns)) * NS_PER_MS;
+    if (over_ns <= now_ns)
+        return 0;
+    return over_ns < until_ns ? over_ns : until_ns;
 }
 
 /* Who had a claim has taken what it was for, or somebody of such a priority has. */

@@ -418,6 +418,21 @@ static void test_claims(void **state)
     governor_claim(e, URGENT, 5, 4 * s + 51 * ms);
     assert_int_equal(take_as(e, 5 * s + 51 * ms, BULK, 5), 0); /* no better than its own */
     governor_put(g, e, 0);
+    e = governor_get(
+        g, STR("slow"),
+        &(struct governor_limits){.rate_messages = 1, .rate_period_ms = 3600000, .generation = 1},
+        10 * s);
+    assert_int_equal(take_as(e, 10 * s, BULK, 5), 0);
+    governor_claim(e, URGENT, 3, 10 * s);
+    governor_put(g,
+                 governor_get(g, STR("slow"),
+                              &(struct governor_limits){
+                                  .rate_messages = 1, .rate_period_ms = 1000, .generation = 2},
+                              10 * s),
+                 10 * s);
+    assert_int_equal(take_as(e, 11 * s, BULK, 5), 11 * s + 51 * ms);
+    assert_int_equal(take_as(e, 11 * s + 51 * ms, BULK, 5), 0); /* not after an hour */
+    governor_put(g, e, 0);
     governor_close(g);
 }
 
