@@ -416,7 +416,8 @@ static void check_actions(const struct checked *k)
     if (nobodys && (r->suspend_s != 0 || config_rule_lowers(r)) && is_of_mail(r->scope_word))
         complain(k, "scope",
                  "at the greeting nobody's mail is refused: write source, netblock or site");
-    if (r->session_messages_max != 0 && is_of_mail(r->scope_word))
+    if (r->session_messages_max != 0 && is_of_mail(r->scope_word) &&
+        strcmp(r->scope_word, "domain") != 0 && strcmp(r->scope_word, "source_and_domains") != 0)
         complain(k, "session_messages_max",
                  "a connection takes mail of all: with this scope write rate or sessions_max");
     if (nobodys && (r->retry_s != 0 || r->no_suppression || r->pool != NULL ||

@@ -59,6 +59,7 @@ static void test_mistakes(void **state)
         {"{code: 421, suspend: 10m, scope: source_and_domains}", NULL},
         {"{code: 421, session_messages_max: 20, scope: campaign}",
          "a connection takes mail of all"},
+        {"{code: 421, session_messages_max: 20, scope: domain}", NULL}, /* the source's */
         {"{code: 421, lowered_for: 30m}", "does nothing; say suspend, slow_down, rate"},
         {"{code: 550, outcome: deferred, pool: default}", NULL},
         {"{code: 451, pool: nowhere}", "there is no pool 'nowhere'"},
