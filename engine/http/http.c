@@ -30,7 +30,8 @@ static const struct sockaddr *address_of(struct MHD_Connection *connection)
 void http_on_connection(void *arg, struct MHD_Connection *connection, void **context,
                         enum MHD_ConnectionNotificationCode code)
 {
-    struct http *h = ((struct http_thread *)arg)->http;
+    struct http_thread *t = arg;
+    struct http *h = t->http;
     struct http_connection *c = *context;
 
     if (code == MHD_CONNECTION_NOTIFY_STARTED) {
@@ -54,6 +55,7 @@ void http_on_connection(void *arg, struct MHD_Connection *connection, void **con
     if (c->counted)
         clients_give(&h->clients, address_of(connection));
     free(c);
+    t->some_ended = true;
     atomic_fetch_sub_explicit(&h->shared->http.connections, 1, memory_order_relaxed);
 }
 
@@ -224,6 +226,7 @@ enum MHD_Result http_on_request(void *arg, struct MHD_Connection *connection, co
         *upload_len = 0;
         return goes_on ? MHD_YES : MHD_NO;
     }
+    http_thread_look(r->thread);
     if (!r->handled) {
         body_here(r);
     } else if ((resumed = r->resumed) != NULL) {

@@ -55,6 +55,7 @@ struct http_thread {
     bool runs;
     bool looked;            /* at the file of tokens, in this pass */
     bool quiesced;          /* the daemon takes no further connections */
+    bool some_ended;        /* connections, in the last pass */
     int epoll_fd, wake_fd;  /* what it waits for: the daemon's sockets, and word of others */
     struct mailbox resumed; /* requests to go on with; from any thread */
     struct list notes[WORKERS_MAX]; /* for each worker, to be sent at the end of the pass, */
@@ -170,6 +171,8 @@ int http_threads_start(struct http *h) MUST_USE;
 void http_threads_quiesce(struct http *h);
 /* No request is under way. */
 void http_threads_stop(struct http *h);
+/* Another request has its turn: what has waited for long enough is sent. */
+void http_thread_look(struct http_thread *t);
 /* Hands a request that was suspended back to its thread. Any thread. */
 void http_thread_resume(struct http_thread *t, struct http_request *r);
 

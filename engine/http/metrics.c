@@ -452,6 +452,11 @@ void handle_metrics(struct http_request *r)
 {
     struct walk *walk;
 
+    /* Who closes waits for requests that it sees under way, and then for none. */
+    if (atomic_load(&r->http->closing)) {
+        request_problem(r, 503, "", "shutting down");
+        return;
+    }
     if (atomic_fetch_add(&r->http->walks, 1) >= WALKS_MAX) {
         atomic_fetch_sub(&r->http->walks, 1);
         request_problem(r, 503, "", "%d requests for metrics are under way", WALKS_MAX);

@@ -57,25 +57,34 @@ static void notes_send(struct http_thread *t)
     t->notes_ns = 0;
 }
 
+void http_thread_look(struct http_thread *t)
+{
+    if (t->notes_ns != 0 && clock_mono_ns() - t->notes_ns > NOTES_NS)
+        notes_send(t);
+}
+
 void request_send(struct http_request *r, uint32_t worker, struct worker_note *note)
 {
     struct http_thread *t = r->thread;
-    uint64_t now_ns = clock_mono_ns();
 
     list_push_back(&t->notes[worker], &note->node);
     if (t->notes_ns == 0)
-        t->notes_ns = now_ns;
-    else if (now_ns - t->notes_ns > NOTES_NS)
-        notes_send(t);
+        t->notes_ns = clock_mono_ns();
+    else
+        http_thread_look(t);
 }
 
 /* --- the loop --- */
 
-/* What the daemon's own wait would be given; -1: no end. */
+/* What the daemon's own wait would be given; -1: no end. The listening socket is not waited for
+ * while the daemon is full, and again from the beginning of a run on: behind the end of a
+ * connection there must be one, though nothing else is to come. */
 static int wait_ms(struct http_thread *t)
 {
     MHD_UNSIGNED_LONG_LONG ms;
 
+    if (t->some_ended)
+        return 0;
     if (MHD_get_timeout(t->daemon, &ms) != MHD_YES)
         return -1;
     return ms < INT32_MAX ? (int)ms : INT32_MAX;
@@ -99,6 +108,7 @@ static void *thread_main(void *arg)
             t->quiesced = true;
         }
         t->looked = false;
+        t->some_ended = false;
         resume_all(t);
         (void)MHD_run(t->daemon);
         notes_send(t);

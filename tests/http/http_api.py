@@ -928,5 +928,24 @@ def test_many_at_once():
             b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
 
 
+def test_all_leave_at_once():
+    """Where all connections that there may be end in one moment, further ones are served."""
+    with Api(connections_max=3, threads=1) as engine:
+        for _ in range(3):
+            with contextlib.ExitStack() as stack:
+                clients = [stack.enter_context(socket.create_connection(("127.0.0.1", engine.web), 10))
+                           for _ in range(3)]
+                for client in clients:
+                    client.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+                    answer = b""
+                    while not answer.endswith(b"live\n"):
+                        answer += (more := client.recv(4096))
+                        if not more:
+                            raise Failure(f"closed behind {answer}")
+                os.kill(engine.process.pid, signal.SIGSTOP)
+            os.kill(engine.process.pid, signal.SIGCONT)
+            check("live", engine.ask("GET", "/health/live", timeout_s=10)[0], 200)
+
+
 if __name__ == "__main__":
     run(globals())
