@@ -220,11 +220,32 @@ void tokens_done(struct tokens *t)
     pthread_mutex_destroy(&t->lock);
 }
 
+/* What was taken of rates stays taken. A changed file has its tokens in the order that they had. */
+static void keep_spent(const struct token_list *old, struct token_list *list)
+{
+    size_t at = 0;
+
+    for (size_t i = 0; i < old->len; i++) {
+        const struct token *one = &old->tokens[i];
+        size_t same = at;
+
+        if (one->spent_until_ns == 0)
+            continue;
+        while (same < list->len && strcmp(list->tokens[same].hash, one->hash) != 0)
+            same++;
+        if (same == list->len)
+            continue;
+        list->tokens[same].spent_until_ns = one->spent_until_ns;
+        at = same + 1;
+    }
+}
+
 /* 0, or -errno: why the file cannot be used. Such a file gives no token any right: those who were
  * removed from it must not stay in. One that could not be read is tried again each time, since
  * what keeps it from being read may lie elsewhere. */
 static int look(struct tokens *t, const char *file)
 {
+    struct token_list old = t->list;
     struct buf error = {0};
     struct stat st;
     int err = stat(file, &st) < 0 ? -errno : 0;
@@ -232,11 +253,13 @@ static int look(struct tokens *t, const char *file)
     if (err == 0 && st.st_ino == t->inode && st.st_ctim.tv_sec == t->changed.tv_sec &&
         st.st_ctim.tv_nsec == t->changed.tv_nsec)
         return t->err;
-    token_list_done(&t->list);
+    t->list = (struct token_list){0};
     if (err == 0)
         err = token_list_load(file, &t->list, &error);
     else
         buf_printf(&error, "%s: %s", file, strerror(-err));
+    keep_spent(&old, &t->list);
+    token_list_done(&old);
     if (err == -ENOENT) /* nobody has made a token yet */
         err = 0;
     if (err == -EINVAL || (err < 0 && err != t->err)) /* once for each state of the file */

@@ -88,6 +88,14 @@ static void test_rate(void **state)
         assert_int_equal(tokens_take(&tokens, &any, now), 0);
     tokens_charge(&tokens, &found, UINT64_MAX, now + 6 * second); /* no overflow */
     assert_true(tokens_take(&tokens, &found, now + 7 * second) > 1000000);
+    /* Another token comes, or goes: what was taken stays taken. */
+    list = (struct token_list){.tokens = two, .len = 1};
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(token_list_store(file, &list, NULL), 0);
+        assert_int_equal(tokens_find(&tokens, file, str_of(text), false, &found), 0);
+        assert_true(tokens_take(&tokens, &found, now + 7 * second) > 1000000);
+        list.len = 2;
+    }
     tokens_done(&tokens);
     unlink(file);
 }
