@@ -158,6 +158,12 @@ static void refuse_name(struct http_request *r, const struct campaign *what)
     char id[MSGID_TEXT_BYTES] = "";
     struct campaign c;
 
+    if (r->upload.is_on && campaigns_find_upload(&r->http->shared->campaigns, str_of(what->tenant),
+                                                 what->upload_key, &c)) {
+        msgid_text(&c.id, id);
+        request_problem(r, 409, "", "an upload with this key has just made the campaign %s", id);
+        return;
+    }
     if (campaigns_find(&r->http->shared->campaigns, str_of(what->tenant), str_of(what->name), &c))
         msgid_text(&c.id, id);
     request_problem(r, 409, "name", "name: the campaign %s has this name, and is not over", id);
@@ -557,7 +563,8 @@ void handle_campaign_create(struct http_request *r)
     else if (read_create(root, r->ndjson, &what, &mistake) < 0 ||
              recipe_read(root, &recipe, &mistake) < 0)
         campaign_mistake(r, &mistake);
-    else if (!mail_refused(r, what.sender, what.tenant, what.pool)) {
+    else if (!mail_refused(r, what.sender, what.tenant, what.pool) &&
+             !(r->ndjson && campaign_key_refused(r))) {
         r->upload.starts = what.starts_ms != 0 || json_is_true(json_object_get(root, "start"));
         r->upload.starts_ms = what.starts_ms;
         if (!r->ndjson || !came_before(r, &what))

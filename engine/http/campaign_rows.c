@@ -290,18 +290,24 @@ static void upload_free(struct http_request *r)
 
 /* --- its begin --- */
 
+bool campaign_key_refused(struct http_request *r)
+{
+    const char *key = request_field(r, "Idempotency-Key");
+
+    if (key == NULL ||
+        (*key != '\0' && g_utf8_validate(key, -1, NULL) && g_utf8_strlen(key, -1) <= KEY_CHARS_MAX))
+        return false;
+    request_problem(r, 400, "", "Idempotency-Key is not 1 to %d characters", KEY_CHARS_MAX);
+    return true;
+}
+
 /* What the client calls the chunk; without a name the body is its own. */
 static bool take_key(struct upload *u)
 {
-    struct http_request *r = u->request;
-    const char *key = request_field(r, "Idempotency-Key");
+    const char *key = request_field(u->request, "Idempotency-Key");
 
     u->key = key != NULL ? str_of(key) : (struct str){(char *)u->body_sum, DIGEST_BYTES};
-    if (key == NULL || (u->key.len > 0 && g_utf8_validate(key, -1, NULL) &&
-                        g_utf8_strlen(key, -1) <= KEY_CHARS_MAX))
-        return true;
-    request_problem(r, 400, "", "Idempotency-Key is not 1 to %d characters", KEY_CHARS_MAX);
-    return false;
+    return !campaign_key_refused(u->request);
 }
 
 static bool open_chunk(struct upload *u)

@@ -570,6 +570,15 @@ static struct campaign_entry *oldest_over(struct campaigns *all)
     return NULL;
 }
 
+/* One upload makes one campaign, although its client, or two of them, sent it twice at a time. */
+static bool same_upload(const struct campaign *a, const struct campaign *b)
+{
+    static const uint8_t none[CAMPAIGN_UPLOAD_BYTES];
+
+    return memcmp(a->upload_key, b->upload_key, sizeof(none)) == 0 &&
+           memcmp(a->upload_key, none, sizeof(none)) != 0;
+}
+
 /* Under the lock. */
 static int check_create(struct campaigns *all, struct campaign_job *job)
 {
@@ -580,8 +589,8 @@ static int check_create(struct campaigns *all, struct campaign_job *job)
          n = list_next(&all->in_order, n)) {
         const struct campaign_entry *e = LIST_ENTRY(n, struct campaign_entry, order);
 
-        if (!e->over && strcmp(e->one.name, what->name) == 0 &&
-            strcmp(e->one.tenant, what->tenant) == 0)
+        if (strcmp(e->one.tenant, what->tenant) == 0 &&
+            ((!e->over && strcmp(e->one.name, what->name) == 0) || same_upload(&e->one, what)))
             return -EEXIST;
     }
     if (campaign_flow(q, what) == NULL)

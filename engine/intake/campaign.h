@@ -38,11 +38,11 @@ struct campaign_order {
     struct campaign_set set; /* SET: what is to be as sets says; CREATE: the rate */
     bool sets_priority, sets_pool, sets_rate;
     /* 0: durable, and every lane has heard of it. -EEXIST: a campaign of the tenant has this name
-     * and is not over; -ENOENT: there is none; -EINVAL: not in its present state; -ERANGE: it would
-     * start when it has expired; -EBUSY:
-     * recipients are being added, or another order is under way; -EDQUOT: the tenant has its share
-     * of CAMPAIGNS_MAX places; -ENOSPC; -ENOMEM; -EIO;
-     * -ESHUTDOWN. The order lives until then. It is not called inside the call. */
+     * and is not over, or came in the same upload; -ENOENT: there is none; -EINVAL: not in its
+     * present state; -ERANGE: it would start when it has expired; -EBUSY: recipients are being
+     * added, or another order is under way; -EDQUOT: the tenant has its share of CAMPAIGNS_MAX
+     * places; -ENOSPC; -ENOMEM; -EIO; -ESHUTDOWN. The order lives until then. It is not called
+     * inside the call. */
     void (*on_done)(struct campaign_order *order, int result);
     /* private */
     struct worker_note note;

@@ -686,6 +686,35 @@ static void test_name_again(void **state)
     }
 }
 
+static int create_by_upload(const char *name, const char *tenant, uint8_t key, struct msgid *id)
+{
+    struct asked asked;
+
+    new_campaign(&asked, name);
+    strcpy(asked.order.what.tenant, tenant);
+    asked.order.what.upload_key[0] = key;
+    *id = asked.order.what.id;
+    ask(&asked);
+    return answer(&asked);
+}
+
+/* An upload that came twice at once, so that neither knew of the other when it asked for it, makes
+ * one campaign, also when that was over before the other one's turn. */
+static void test_same_upload(void **state)
+{
+    struct msgid id, other;
+
+    (void)state;
+    assert_int_equal(create_by_upload("first", "acme", 1, &id), 0);
+    assert_int_equal(create_by_upload("second", "acme", 1, &other), -EEXIST);
+    assert_int_equal(create_by_upload("second", "acme", 2, &other), 0);
+    assert_int_equal(create_by_upload("first", "nobody", 1, &other), 0);
+    assert_int_equal(order(CAMPAIGN_START, &id), 0);
+    assert_int_equal(order(CAMPAIGN_PAUSE, &id), -EINVAL); /* it is over */
+    assert_int_equal(create("first", &other), 0);
+    assert_int_equal(create_by_upload("third", "acme", 1, &other), -EEXIST);
+}
+
 static const struct queue_flow *sent_as(const char *campaign, uint8_t priority, const char *pool)
 {
     struct shared *all = &world.engine.shared;
@@ -1067,6 +1096,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_set_without_room, setup, teardown),
         cmocka_unit_test(test_record),
         cmocka_unit_test_setup_teardown(test_name_again, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_same_upload, setup, teardown),
         cmocka_unit_test_setup_teardown(test_lifetimes, setup, teardown),
         cmocka_unit_test_setup_teardown(test_expires, setup, teardown),
         cmocka_unit_test_setup_teardown(test_damaged_tally, setup, teardown),

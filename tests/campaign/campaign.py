@@ -293,6 +293,7 @@ def test_upload():
         check("later", (later["campaign"]["state"], later["again"], later["recipients"]["duplicate_lines"],
                         [e["line"] for e in later["recipients"]["errors"]]), ("scheduled", False, [5], [3]))
         upload(body(rows, name="later2"), 409, Idempotency_Key="k")
+        upload(body(b"", name="draft"), 400, Idempotency_Key="k" * 257)  # and there is no such campaign
         draft = upload(body(b"", name="draft"))
         check("draft", (draft["campaign"]["state"], draft["recipients"]["lines"]), ("draft", 0))
         schemas = json.loads(engine.ask("GET", "/api/openapi.json")[2])
