@@ -527,6 +527,34 @@ static void test_handed_in_parts(void **state)
     free(notes);
 }
 
+/* A worker that drains is not done before it has taken all that was handed over, in however many
+ * turns. */
+static void test_drain_takes_what_was_handed(void **state)
+{
+    struct worker_note *notes = calloc(HANDED, sizeof(*notes));
+    int turns = 0;
+
+    (void)state;
+    world_open();
+    assert_non_null(notes);
+    for (int i = 0; i < 5; i++) /* what a start reads */
+        turn();
+    worker_drain(world.w, true);
+    notes_ran = 0;
+    for (uint32_t i = 0; i < HANDED; i++) {
+        notes[i].run = run_note;
+        worker_send(&world.engine.shared, 0, &notes[i]);
+    }
+    do {
+        turn();
+        assert_in_range(++turns, 1, HANDED / 8);
+    } while (!worker_drained(world.w));
+    assert_int_equal(notes_ran, HANDED);
+    assert_in_range(turns, HANDED / 2000, HANDED / 8);
+    world_close();
+    free(notes);
+}
+
 #define MANY 20000
 
 static void on_accepted(struct accept_waiter *waiter, int result)
@@ -1118,6 +1146,7 @@ int main(void)
         cmocka_unit_test(test_backlog_expires_in_parts),
         cmocka_unit_test(test_many_lanes_outlive),
         cmocka_unit_test(test_handed_in_parts),
+        cmocka_unit_test(test_drain_takes_what_was_handed),
         cmocka_unit_test(test_many_recipients_arrive_in_parts),
         cmocka_unit_test(test_policy_told_in_parts),
         cmocka_unit_test(test_absent_lanes_are_found),

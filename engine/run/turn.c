@@ -325,9 +325,10 @@ void worker_drain(struct worker *w, bool hard)
 
 bool worker_drained(const struct worker *w)
 {
-    return w->draining && inject_drained(w) && w->deliveries == 0 && w->directories == 0 &&
-           w->loads == 0 && list_empty(&w->conversions) && !signings_pending(w) &&
-           !recipes_pending(w) && !settle_pending(w) && queue_port_pending(w->port) == 0;
+    return w->draining && !w->handed && inject_drained(w) && w->deliveries == 0 &&
+           w->directories == 0 && w->loads == 0 && list_empty(&w->conversions) &&
+           !signings_pending(w) && !recipes_pending(w) && !settle_pending(w) &&
+           queue_port_pending(w->port) == 0;
 }
 
 void worker_run(struct worker *w)

@@ -119,10 +119,12 @@ void worker_notes_send(struct worker *w)
         struct list_node *n;
         bool pushed = false;
 
-        while ((n = list_first(&w->outbox[to])) != NULL) {
-            if (!ring_push(&target->inbox[w->index], LIST_ENTRY(n, struct worker_note, node)))
+        /* From the push on a note is the target's, which sends it on or frees it at once. */
+        while ((n = list_pop_front(&w->outbox[to])) != NULL) {
+            if (!ring_push(&target->inbox[w->index], LIST_ENTRY(n, struct worker_note, node))) {
+                list_push_front(&w->outbox[to], n);
                 break;
-            list_remove(n);
+            }
             pushed = true;
         }
         if (pushed)
